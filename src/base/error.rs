@@ -47,7 +47,7 @@ struct Inner {
     request_id: Option<String>,
     not_ready: bool,
     by_proxy: bool,
-    misfit: bool,
+    schema_mismatch: bool,
     unclassified: bool,
     unusable_reply: bool,
     claim_lost: bool,
@@ -86,7 +86,7 @@ impl Error {
             request_id: None,
             not_ready: false,
             by_proxy: false,
-            misfit: false,
+            schema_mismatch: false,
             unclassified: false,
             unusable_reply: false,
             claim_lost: false,
@@ -182,8 +182,8 @@ impl Error {
     }
 
     /// Marks the error as one of the answer's format only: the same provider is called once more.
-    pub(crate) fn with_misfit(mut self) -> Self {
-        self.0.misfit = true;
+    pub(crate) fn with_schema_mismatch(mut self) -> Self {
+        self.0.schema_mismatch = true;
         self
     }
 
@@ -434,8 +434,8 @@ impl Error {
         }
     }
 
-    pub(crate) fn is_misfit(&self) -> bool {
-        self.0.misfit
+    pub(crate) fn is_schema_mismatch(&self) -> bool {
+        self.0.schema_mismatch
     }
 
     /// Tokens that were used without an answer, if the provider reports them. In an item's last error: those of all

@@ -164,7 +164,7 @@ impl Scene {
             _ => random.below(4) as u8,
         };
         let options = Options {
-            trails: Arc::default(),
+            fallback_histories: Arc::default(),
             concurrency,
             retry: RetryPolicy::default()
                 .max_retries(max_retries)
@@ -173,8 +173,8 @@ impl Scene {
             deadline: None,
             jitter: Jitter(seed),
             durable: false,
-            of_many: false,
-            independent: false,
+            multi_tenant: false,
+            no_shared_fate: false,
         };
         let job = Job {
             backlog: Packed::new(sizes),

@@ -39,7 +39,7 @@ use super::quota::QuotaId;
 #[cfg(feature = "redis")]
 mod shared;
 #[cfg(feature = "redis")]
-pub(super) use shared::{Heard, Opened};
+pub(super) use shared::{Opened, OutageChange};
 
 /// Consecutive failed connections that trip a breaker.
 const UNREACHED: u32 = 5;
@@ -84,7 +84,7 @@ struct Breaker {
     quota: QuotaId,
     /// Another machine opened this breaker.
     #[cfg(feature = "redis")]
-    heard: bool,
+    opened_elsewhere: bool,
     state: State,
     /// Start of the outage; `None` while the breaker is closed.
     open_since: Option<Time>,
@@ -156,7 +156,7 @@ impl Sign {
         let replied = error.status().is_some() || error.sent() == Sent::Answered;
         match error.kind() {
             ErrorKind::Blocked => Self::Answered,
-            _ if error.is_misfit() => Self::Answered,
+            _ if error.is_schema_mismatch() => Self::Answered,
             _ if error.is_not_ready() || error.is_unusable_reply() => Self::Reached,
             _ if error.is_unreachable() && !replied => Self::Unreached,
             ErrorKind::Transient if error.timed_out() => Self::Hung,
@@ -223,7 +223,7 @@ impl Breakers {
                 #[cfg(feature = "redis")]
                 quota: call.quota,
                 #[cfg(feature = "redis")]
-                heard: false,
+                opened_elsewhere: false,
                 state: State::Closed,
                 open_since: None,
                 times: CoolDowns::default(),
@@ -466,7 +466,7 @@ impl Breaker {
         self.state = State::Closed;
         #[cfg(feature = "redis")]
         {
-            self.heard = false;
+            self.opened_elsewhere = false;
         }
         self.open_since = None;
         let failures = &mut self.since_answer;

@@ -94,7 +94,7 @@ impl Bucket {
 
     /// Adds what was reserved in excess, or takes what was used in addition. Replies can report any number, so one
     /// reply creates a debt of at most a minute's refill.
-    pub(super) fn put_right(&mut self, by: f64) {
+    pub(super) fn correct(&mut self, by: f64) {
         let floor = self.level.min(-self.minute());
         self.fill((self.level + by).max(floor));
     }

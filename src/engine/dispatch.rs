@@ -13,10 +13,11 @@ use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::base::hints::RateHints;
 
+use super::abandonable_calls::AbandonableCalls;
 use super::availability::Availability;
-use super::calls_out::CallsOut;
 use super::counters::Counters;
 use super::critical::CriticalFailures;
+use super::fallback_history::FallbackHistories;
 use super::first_replies::FirstReplies;
 use super::jitter::Jitter;
 use super::limiter::{Limiter, Permit};
@@ -27,7 +28,6 @@ use super::refusals::{self, Refusals};
 use super::route::RetryPolicy;
 pub use super::stop::{ErrorPolicy, StopReason};
 use super::time_split::{Limit, Stopwatch, TimeSplit};
-use super::trail::Trails;
 use super::work::{SettleEnd, SettleIo, Settled, TakeEnd, TakeIo, Ticket, Work};
 
 mod call_ended;
@@ -47,7 +47,7 @@ pub(crate) struct Call<T> {
     pub number: u64,
     pub began: Time,
     /// Whether the call can be abandoned; see [`Dispatcher::take_abandoned`].
-    pub may_leave: bool,
+    pub abandonable: bool,
     pub ticket: Ticket<T>,
     pub permit: Permit,
 }
@@ -117,7 +117,7 @@ const SOON: Duration = Duration::from_millis(20);
 pub(crate) struct Options {
     pub concurrency: usize,
     pub retry: RetryPolicy,
-    pub trails: Arc<Trails>,
+    pub fallback_histories: Arc<FallbackHistories>,
     pub on_error: ErrorPolicy,
     pub deadline: Option<Time>,
     pub jitter: Jitter,
@@ -125,10 +125,10 @@ pub(crate) struct Options {
     /// provider is called again later.
     pub durable: bool,
     /// The work comes from many callers: an unknown model or an invalid request of one caller stops no other.
-    pub of_many: bool,
+    pub multi_tenant: bool,
     /// The tasks call no common provider: a failure shows nothing about other tasks, unless the error is marked as
     /// critical.
-    pub independent: bool,
+    pub no_shared_fate: bool,
 }
 
 pub(crate) struct Dispatcher<W: Work> {
@@ -155,8 +155,8 @@ pub(crate) struct Dispatcher<W: Work> {
     unreached: u32,
     loading: Loading,
     /// Calls that can fail over.
-    calls_out: CallsOut,
-    given_up: Vec<u64>,
+    abandonable_calls: AbandonableCalls,
+    abandoned: Vec<u64>,
     started: u64,
     ended: u64,
     /// A connection failed, and nothing has been answered since.
@@ -188,8 +188,8 @@ impl<W: Work> Dispatcher<W> {
             unreachable_logged: false,
             counters: Counters::default(),
             loading: Loading::default(),
-            calls_out: CallsOut::default(),
-            given_up: Vec::new(),
+            abandonable_calls: AbandonableCalls::default(),
+            abandoned: Vec::new(),
             started: 0,
             ended: 0,
             stopwatch: Stopwatch::default(),
@@ -236,8 +236,8 @@ impl<W: Work> Dispatcher<W> {
     }
 
     /// Takes the numbers of the calls to end now: their provider is in doubt, and their items fail over.
-    pub(crate) fn take_given_up(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.given_up)
+    pub(crate) fn take_abandoned(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.abandoned)
     }
 
     /// Takes the requests to perform without the lock. Their outcomes return as events.
@@ -277,7 +277,7 @@ impl<W: Work> Dispatcher<W> {
         self.flush(now);
         self.availability.advance(now);
         #[cfg(feature = "redis")]
-        self.hear_outages(now);
+        self.apply_outages(now);
         let Started {
             wake,
             limit,
@@ -290,18 +290,18 @@ impl<W: Work> Dispatcher<W> {
         let availability = &self.availability;
         // After a stop no item fails over.
         let goes_on = self.stop.is_none();
-        let overdue = self.calls_out.give_up(
+        let overdue = self.abandonable_calls.abandon_overdue(
             &availability.breakers,
             now,
             |class, step| goes_on && availability.callable_step(class, step + 1).is_some(),
-            &mut self.given_up,
+            &mut self.abandoned,
         );
         let over = self.stop.is_some() || exhausted;
         let under_way = self.settling.is_some() || self.taking;
         let settled = self.pending.is_empty() && !under_way;
         let finished = over && self.counters.in_flight == 0 && settled;
         // If nothing else limits the run, the last calls do, or the writing of their outcomes.
-        let limit = limit.unwrap_or(match self.calls_in_air() {
+        let limit = limit.unwrap_or(match self.calls_in_flight() {
             0 if finished => Limit::End,
             0 => Limit::Disk,
             _ => Limit::Calls,
@@ -320,7 +320,7 @@ impl<W: Work> Dispatcher<W> {
     }
 
     /// Number of calls in flight. Ended calls may occupy slots until their outcomes are written.
-    fn calls_in_air(&self) -> usize {
+    fn calls_in_flight(&self) -> usize {
         usize::try_from(self.started - self.ended).unwrap_or(usize::MAX)
     }
 
@@ -342,7 +342,10 @@ impl<W: Work> Dispatcher<W> {
             let step = ticket.tries.step;
             if let Some(error) = self.availability.why_passed_by(&ticket.class, step) {
                 let tries = &mut ticket.tries;
-                tries.trail = self.options.trails.add(tries.trail, step, error);
+                tries.fallbacks = self
+                    .options
+                    .fallback_histories
+                    .add(tries.fallbacks, step, error);
             }
             ticket.tries.next_step();
         }

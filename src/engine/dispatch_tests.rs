@@ -134,15 +134,15 @@ fn dispatcher(
         asks_nobody: false,
     };
     let options = Options {
-        trails: Arc::default(),
+        fallback_histories: Arc::default(),
         concurrency,
         retry: RetryPolicy::default(),
         on_error,
         deadline: None,
         jitter: Jitter(1),
         durable: false,
-        of_many: false,
-        independent: false,
+        multi_tenant: false,
+        no_shared_fate: false,
     };
     Dispatcher::new(work, limiter, options)
 }
@@ -437,22 +437,22 @@ fn work_that_waits_in_a_queue_stops_like_any_other_unless_it_comes_from_many() {
     let refused = || Err(Error::new(ErrorKind::RateLimited, "slow down").with_status(429));
     let nameless = || Err(Error::new(ErrorKind::UnknownModel, "no such model").with_status(404));
     let on_error = ErrorPolicy::StopOnCriticalError;
-    for of_many in [false, true] {
+    for multi_tenant in [false, true] {
         let drive = |answer: &dyn Fn() -> Result<(), Error>| {
             let mut run = dispatcher(vec![1; 60], Limits::default(), 2, on_error);
-            (run.options.durable, run.options.of_many) = (true, of_many);
+            (run.options.durable, run.options.multi_tenant) = (true, multi_tenant);
             let (order, _, _) = drive(&mut run, answer);
             (order.len(), run.stop_reason().cloned())
         };
         let (calls, stop) = drive(&unusable);
-        if of_many {
+        if multi_tenant {
             assert!(calls == 60 && stop.is_none(), "{calls} {stop:?}")
         } else {
             assert!((10..=12).contains(&calls), "{calls}");
             assert!(matches!(stop, Some(StopReason::AllAlike(_))), "{stop:?}");
         }
         let (calls, stop) = drive(&nameless);
-        if of_many {
+        if multi_tenant {
             assert!(calls == 60 && stop.is_none(), "{calls} {stop:?}")
         } else {
             assert!(

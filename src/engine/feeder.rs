@@ -32,7 +32,7 @@ pub(crate) enum Next<R> {
 pub(crate) struct Fed<R> {
     one_by_one: Receiver<Read<R>>,
     in_packs: Receiver<Read<R>>,
-    hungry: Arc<AtomicBool>,
+    demand: Arc<AtomicBool>,
     ahead: Arc<Ahead>,
     packed_bytes: PackedBytes<R>,
 }
@@ -54,13 +54,13 @@ impl<R> Fed<R> {
         for last_look in [false, true] {
             match self.try_recv() {
                 Ok(item) => {
-                    self.hungry.store(false, Ordering::SeqCst);
+                    self.demand.store(false, Ordering::SeqCst);
                     return Next::Item(item);
                 }
                 Err(TryRecvError::Disconnected) => return Next::Ended,
                 Err(TryRecvError::Empty) if last_look => break,
                 Err(TryRecvError::Empty) => {
-                    self.hungry.store(true, Ordering::SeqCst);
+                    self.demand.store(true, Ordering::SeqCst);
                     fence(Ordering::SeqCst);
                 }
             }
@@ -103,7 +103,7 @@ impl<R> Drop for Fed<R> {
 pub(crate) struct Feeder<R> {
     one_by_one: Sender<Read<R>>,
     in_packs: Sender<Read<R>>,
-    hungry: Arc<AtomicBool>,
+    demand: Arc<AtomicBool>,
     ahead: Arc<Ahead>,
     packed_bytes: PackedBytes<R>,
     waker: Waker,
@@ -128,7 +128,7 @@ impl<R> Feeder<R> {
         let feeder = Self {
             one_by_one,
             in_packs,
-            hungry: Arc::default(),
+            demand: Arc::default(),
             ahead: Arc::default(),
             packed_bytes,
             waker,
@@ -141,7 +141,7 @@ impl<R> Feeder<R> {
         let fed = Fed {
             one_by_one: from_one_by_one,
             in_packs: from_in_packs,
-            hungry: feeder.hungry.clone(),
+            demand: feeder.demand.clone(),
             ahead: feeder.ahead.clone(),
             packed_bytes,
         };
@@ -154,13 +154,13 @@ impl<R> Feeder<R> {
         let Self {
             one_by_one,
             in_packs,
-            hungry,
+            demand,
             ahead,
             packed_bytes,
             waker,
         } = self;
-        let mut ways = Some((one_by_one, in_packs));
-        let mut way = None;
+        let mut lanes = Some((one_by_one, in_packs));
+        let mut lane = None;
         while !ahead.stopped.load(Ordering::SeqCst) {
             if ahead.bytes.load(Ordering::SeqCst) > BYTES_AHEAD {
                 thread::sleep(Duration::from_millis(1));
@@ -171,13 +171,13 @@ impl<R> Feeder<R> {
             let Some(item) = next else { break };
             let last = item.is_err();
             let bytes = item.as_ref().ok().and_then(packed_bytes);
-            if let Some((one_by_one, in_packs)) = ways.take() {
-                way = Some(match bytes {
+            if let Some((one_by_one, in_packs)) = lanes.take() {
+                lane = Some(match bytes {
                     Some(_) => (in_packs, true),
                     None => (one_by_one, false),
                 });
             }
-            let Some((out, counted)) = &way else { break };
+            let Some((out, counted)) = &lane else { break };
             if let Some(bytes) = bytes.filter(|_| *counted) {
                 ahead.bytes.fetch_add(bytes, Ordering::SeqCst);
             }
@@ -186,11 +186,11 @@ impl<R> Feeder<R> {
             }
             // Either the receiver sees the item, or the feeder sees that the receiver found none.
             fence(Ordering::SeqCst);
-            if hungry.swap(false, Ordering::SeqCst) {
+            if demand.swap(false, Ordering::SeqCst) {
                 waker.wake();
             }
         }
-        drop((ways, way));
+        drop((lanes, lane));
         waker.wake();
     }
 }

@@ -82,20 +82,23 @@ impl Limiter {
 
     /// Returns the id of `key`, and creates the quota with `limits` if it is new. Limits of a later config version
     /// replace earlier ones.
-    pub fn quota(&self, key: QuotaKey, limits: Limits, edition: u32, now: Time) -> QuotaId {
+    pub fn quota(&self, key: QuotaKey, limits: Limits, config_version: u32, now: Time) -> QuotaId {
         if key == QuotaKey::none() {
             return QuotaId::NONE;
         }
         let mut state = self.state.lock();
         if let Some(id) = state.ids.get(&key).copied() {
-            if let Some(quota) = state.get(id).filter(|quota| quota.edition < edition) {
-                quota.edition = edition;
+            if let Some(quota) = state
+                .get(id)
+                .filter(|quota| quota.config_version < config_version)
+            {
+                quota.config_version = config_version;
                 quota.limit(limits, now);
             }
             return id;
         }
         let mut quota = Quota::new(limits, now);
-        quota.edition = edition;
+        quota.config_version = config_version;
         #[cfg(feature = "redis")]
         if let Some(shares) = &state.shares {
             quota.lease(shares.lease(key, now));
@@ -246,7 +249,7 @@ impl Limiter {
         quota.with_shared(has_new_limits, now, |quota| {
             quota.settle(permit, ended, hints, now);
             #[cfg(feature = "redis")]
-            quota.tell_shares(ended, hints, now);
+            quota.share_call_end(ended, hints, now);
             quota.closed_until(now)
         })
     }

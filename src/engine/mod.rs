@@ -6,16 +6,17 @@
 //! The engine knows a task by the quota it shares and its probable cost, and an outcome by success or an error kind
 //! with hints. [`dispatch`] decides, with [`limiter`] and [`route`]; [`run`] executes the decisions with threads.
 
+mod abandonable_calls;
 pub(crate) mod availability;
 mod breaker;
 mod bucket;
-mod calls_out;
 pub(crate) mod class;
 mod cool_downs;
 pub(crate) mod counters;
 mod critical;
 pub(crate) mod dispatch;
 mod exclusions;
+pub(crate) mod fallback_history;
 pub(crate) mod feeder;
 mod first_replies;
 pub mod item_time;
@@ -35,7 +36,6 @@ mod shared_quota;
 mod slot_cost;
 mod stop;
 pub mod time_split;
-pub(crate) mod trail;
 pub(crate) mod waiting;
 mod window;
 pub(crate) mod work;

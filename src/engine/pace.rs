@@ -57,8 +57,8 @@ const CAPACITY: f64 = 0.02;
 const SHORT: f64 = 0.1;
 /// Outliers, rejections that no rate avoids, are tolerated up to one in this many calls; the first few always. After
 /// this many answers, a rate may help again.
-const CALLS_OF_A_STRAY: u64 = 12;
-const FEW_STRAYS: u64 = 5;
+const CALLS_PER_OUTLIER: u64 = 12;
+const FEW_OUTLIERS: u64 = 5;
 const LOOK_AGAIN: u64 = 2_000;
 
 /// The start of a call: its time and number.
@@ -99,12 +99,12 @@ pub(super) struct Pace {
     /// Duration of a call in seconds.
     latency: f64,
     rate: Option<Rate>,
-    strays: Option<Strays>,
+    outliers: Option<OutlierBudget>,
 }
 
 /// Rejections that no rate avoids, and answers since this is known.
 #[derive(Debug, Default)]
-struct Strays {
+struct OutlierBudget {
     refusals: u64,
     answers: u64,
 }
@@ -142,26 +142,26 @@ impl Pace {
             latency => latency + (took - latency) / 16.0,
         };
         self.last_answer = now;
-        if let Some(strays) = &mut self.strays {
-            strays.answers += 1;
-            if strays.answers >= LOOK_AGAIN {
-                self.strays = None;
+        if let Some(outliers) = &mut self.outliers {
+            outliers.answers += 1;
+            if outliers.answers >= LOOK_AGAIN {
+                self.outliers = None;
             }
         }
     }
 
     /// Records a rejection at a number of calls in flight that had been accepted. Returns true if it is an outlier: a
     /// rate would not avoid it either.
-    pub(super) fn is_stray(&mut self) -> bool {
-        let Some(strays) = &mut self.strays else {
+    pub(super) fn is_outlier(&mut self) -> bool {
+        let Some(outliers) = &mut self.outliers else {
             return false;
         };
-        strays.refusals += 1;
-        let many = strays.refusals * CALLS_OF_A_STRAY > strays.answers;
-        if strays.refusals >= FEW_STRAYS && many {
-            self.strays = None;
+        outliers.refusals += 1;
+        let many = outliers.refusals * CALLS_PER_OUTLIER > outliers.answers;
+        if outliers.refusals >= FEW_OUTLIERS && many {
+            self.outliers = None;
         }
-        self.strays.is_some()
+        self.outliers.is_some()
     }
 
     /// Starts to search for a rate, upwards from that of `at_once` calls in flight, unless one is known.
@@ -182,7 +182,7 @@ impl Pace {
             Some(rate) => {
                 rate.refused(accepted, begun);
                 if rate.in_vain >= IN_VAIN {
-                    (self.rate, self.strays) = (None, Some(Strays::default()));
+                    (self.rate, self.outliers) = (None, Some(OutlierBudget::default()));
                 }
             }
             None => {

@@ -80,7 +80,7 @@ pub(crate) type Pack<T> = Vec<Member<T>>;
 
 /// Items that may be read in vain while a pack is filled. It suffices for a few models in turn, and prevents a search
 /// through the whole file.
-const MISFITS: usize = 4096;
+const MOST_UNMATCHED: usize = 4096;
 
 /// A backlog whose items are taken in packs.
 pub(crate) struct Packed<B: Backlog> {
@@ -116,7 +116,7 @@ impl<B: Backlog> Packed<B> {
             max,
             closed: Vec::with_capacity(first.len()),
             open: Vec::new(),
-            misfits: Vec::new(),
+            unmatched: Vec::new(),
             shared: false,
         };
         for ticket in first {
@@ -135,7 +135,7 @@ impl<B: Backlog> Packed<B> {
                 }
             }
         }
-        for ticket in packing.misfits {
+        for ticket in packing.unmatched {
             self.items.wait(ticket, Time::ZERO);
         }
         let mut packs = packing.closed;
@@ -165,7 +165,7 @@ struct Packing<T> {
     max: usize,
     closed: Vec<Ticket<Pack<T>>>,
     open: Vec<OpenPack<T>>,
-    misfits: Vec<Ticket<T>>,
+    unmatched: Vec<Ticket<T>>,
     /// Calls take more than one item, so more items are read.
     shared: bool,
 }
@@ -180,13 +180,13 @@ struct OpenPack<T> {
 impl<T> Packing<T> {
     fn has_room(&self) -> bool {
         let room = self.closed.len() < self.max || !self.open.is_empty();
-        self.shared && room && self.misfits.len() < MISFITS
+        self.shared && room && self.unmatched.len() < MOST_UNMATCHED
     }
 
     fn add<B: Backlog<Task = T>>(&mut self, items: &B, ticket: Ticket<T>) {
         let fits = |open: &OpenPack<T>| {
             open.pack.class == ticket.class
-                && same(&open.pack.tries, &ticket.tries)
+                && same_history(&open.pack.tries, &ticket.tries)
                 && items.alike(&open.pack.task[0].task, &ticket.task)
         };
         if let Some(at) = self.open.iter().position(fits) {
@@ -204,7 +204,7 @@ impl<T> Packing<T> {
             self.closed.push(self.open.swap_remove(at).pack);
         }
         if self.closed.len() + self.open.len() >= self.max {
-            self.misfits.push(ticket);
+            self.unmatched.push(ticket);
             return;
         }
         let limits = items.limits(&ticket.task);
@@ -241,7 +241,7 @@ fn member<T>(ticket: Ticket<T>) -> Member<T> {
 }
 
 /// Only items with equal histories share a call, so that the call has one history. The start time may differ.
-fn same(a: &Tries, b: &Tries) -> bool {
+fn same_history(a: &Tries, b: &Tries) -> bool {
     Tries {
         first: b.first,
         ..*a

@@ -170,11 +170,11 @@ fn only_what_is_alike_shares_a_call() {
 
 #[test]
 fn a_pack_does_not_search_the_whole_input_for_its_own() {
-    let mut items = vec![(1, 1); 3 * MISFITS];
+    let mut items = vec![(1, 1); 3 * MOST_UNMATCHED];
     items[0].1 = 0;
     let mut packed = Packed::new(Sizes::new(items, 8, 100));
     assert_eq!(take(&mut packed, 1), [[0]]);
-    assert_eq!(packed.items.next, 1 + MISFITS);
+    assert_eq!(packed.items.next, 1 + MOST_UNMATCHED);
     assert_eq!(take(&mut packed, 1), [[1, 2, 3, 4, 5, 6, 7, 8]]);
 }
 

@@ -51,7 +51,7 @@ pub enum Gate {
 pub struct Permit {
     pub(super) quota: QuotaId,
     pub(super) tokens: f64,
-    generation: u32,
+    cut_epoch: u32,
     /// Calls of the quota that had been answered when this one started.
     replies: u64,
     /// Requests and tokens of the quota that had been reserved by then, including this call.
@@ -67,7 +67,7 @@ impl Permit {
     pub(crate) const FREE: Permit = Permit {
         quota: QuotaId::NONE,
         tokens: 0.0,
-        generation: 0,
+        cut_epoch: 0,
         replies: 0,
         reserved: (0.0, 0.0),
         began: (Time::ZERO, Epoch::NONE),
@@ -98,7 +98,7 @@ pub(super) struct Quota {
     pub(super) paused_until: Time,
     pub(super) cool_downs: CoolDowns,
     /// Raised by each cut and each pause. The rejection of a call with a lower epoch is outdated.
-    generation: u32,
+    cut_epoch: u32,
     /// Pauses since the last reply.
     streak: u32,
     /// Calls that have been answered.
@@ -108,7 +108,7 @@ pub(super) struct Quota {
     /// Cuts since the last answer to a call that started after the previous cut.
     unanswered_cuts: u32,
     /// Highest number of calls in flight that was accepted in this epoch.
-    fine: u32,
+    accepted_peak: u32,
     /// No reply since the last cut: until one arrives, no call starts while others are in flight.
     waits_for_reply: bool,
     /// End of the waits that the rejections of one wave requested.
@@ -125,13 +125,13 @@ pub(super) struct Quota {
     #[cfg(feature = "redis")]
     pub(super) lease: Option<Lease>,
     /// Config version that set `given`.
-    pub(super) edition: u32,
+    pub(super) config_version: u32,
 }
 
-/// A reply that reports more tokens than this, and more than [`INCREDIBLE_TIMES`] as many as were reserved, is not
+/// A reply that reports more tokens than this, and more than [`IMPLAUSIBLE_TIMES`] as many as were reserved, is not
 /// believed: no model has such a context. Its call counts as reserved.
-const INCREDIBLE_TOKENS: f64 = 4_000_000.0;
-const INCREDIBLE_TIMES: f64 = 100.0;
+const IMPLAUSIBLE_TOKENS: f64 = 4_000_000.0;
+const IMPLAUSIBLE_TIMES: f64 = 100.0;
 /// Output tokens reserved for a call before anything was learned.
 const FIRST_OUTPUT_GUESS: f64 = 256.0;
 /// If only calls in flight block the quota, their end opens it. This is the interval of checks in case they belong to
@@ -168,11 +168,11 @@ impl Quota {
             has_replied: given.known,
             paused_until: Time::ZERO,
             cool_downs: CoolDowns::default(),
-            generation: 0,
+            cut_epoch: 0,
             streak: 0,
             replies: 0,
             answered_since_cut: true,
-            fine: 0,
+            accepted_peak: 0,
             unanswered_cuts: 0,
             waits_for_reply: false,
             asked_until: None,
@@ -183,7 +183,7 @@ impl Quota {
             share: None,
             #[cfg(feature = "redis")]
             lease: None,
-            edition: 0,
+            config_version: 0,
         }
     }
 
@@ -387,7 +387,7 @@ impl Quota {
         Gate::Go(Permit {
             quota,
             tokens: need,
-            generation: self.generation,
+            cut_epoch: self.cut_epoch,
             replies: self.replies,
             reserved: self.reserved,
             began: (now, self.window.began(self.in_flight)),
@@ -406,7 +406,7 @@ impl Quota {
             _ => None,
         };
         let believable = |(input, output): &(u64, u64)| {
-            let most = (INCREDIBLE_TIMES * permit.tokens).max(INCREDIBLE_TOKENS);
+            let most = (IMPLAUSIBLE_TIMES * permit.tokens).max(IMPLAUSIBLE_TOKENS);
             input.saturating_add(*output) as f64 <= most
         };
         if let Some((input, output)) = used.filter(believable) {
@@ -414,7 +414,7 @@ impl Quota {
             if let Some(bucket) = &mut self.tokens {
                 bucket.refill(now);
                 let excess = permit.tokens - input.saturating_add(output) as f64;
-                bucket.put_right(excess);
+                bucket.correct(excess);
                 self.reserved.1 -= excess;
             }
         }
@@ -426,11 +426,11 @@ impl Quota {
                 self.streak = 0;
                 self.replies += 1;
                 self.waits_for_reply = false;
-                if permit.generation == self.generation {
+                if permit.cut_epoch == self.cut_epoch {
                     self.answered_since_cut = true;
                     self.unanswered_cuts = 0;
                     if accepted {
-                        self.fine = self.fine.max(permit.in_flight);
+                        self.accepted_peak = self.accepted_peak.max(permit.in_flight);
                     }
                 }
                 if accepted {
@@ -449,7 +449,7 @@ impl Quota {
                 self.refused(permit, wait, used_up(hints), now);
             }
             CallEnd::NotReady(wait) => self.unready(permit, wait, now),
-            CallEnd::Unreachable if permit.generation == self.generation => {
+            CallEnd::Unreachable if permit.cut_epoch == self.cut_epoch => {
                 let pause = self.next_pause().min(LONGEST_UNREACHED);
                 self.paused_until = self.paused_until.max(now.after(pause));
             }
@@ -463,8 +463,8 @@ impl Quota {
 
     /// The server is loading its model. That shows nothing about limits; one call checks when it is ready.
     fn unready(&mut self, permit: Permit, wait: Option<Duration>, now: Time) {
-        if permit.generation == self.generation {
-            self.next_generation();
+        if permit.cut_epoch == self.cut_epoch {
+            self.next_cut_epoch();
             self.has_replied = true;
             self.window.narrow();
             let pause = wait.unwrap_or_default().max(LOADING_AGAIN);
@@ -474,16 +474,16 @@ impl Quota {
 
     /// Starts a new pause: one second, doubled for each further one without a reply between.
     fn next_pause(&mut self) -> Duration {
-        self.next_generation();
+        self.next_cut_epoch();
         let pause = Duration::from_secs(1 << self.streak.min(6));
         self.streak += 1;
         pause
     }
 
-    fn next_generation(&mut self) {
-        self.generation += 1;
+    fn next_cut_epoch(&mut self) {
+        self.cut_epoch += 1;
         self.answered_since_cut = false;
-        self.fine = 0;
+        self.accepted_peak = 0;
         self.waits_for_reply = false;
     }
 }

@@ -10,7 +10,7 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 
 use super::breaker::{FIRST_OPEN, may_be_shared};
-use super::trail::Trail;
+use super::fallback_history::FallbackHistory;
 
 /// How often failed calls are retried, and after which waits.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -90,7 +90,7 @@ impl RetryPolicy {
     }
 
     /// Whether the server requests a longer wait than is obeyed.
-    pub(crate) fn asks_too_much(&self, error: &Error) -> bool {
+    pub(crate) fn exceeds_longest_wait(&self, error: &Error) -> bool {
         error
             .retry_after()
             .is_some_and(|wait| wait > self.longest(error) && error.exact_wait().is_none())
@@ -150,7 +150,7 @@ pub struct Tries {
     /// Maximum number of items in its next call; 0 for no limit.
     pub max_pack: u16,
     /// Answers of the wrong shape at this step.
-    pub misfits: u8,
+    pub schema_mismatches: u8,
     /// Calls that were rate-limited, or failed because the provider was unavailable; they are no attempts.
     pub refused: u16,
     /// Seconds that it waited for these, in addition to what the server requested.
@@ -158,7 +158,7 @@ pub struct Tries {
     /// The last call may have been processed although no usable reply arrived.
     pub in_doubt: bool,
     /// Why it left earlier steps.
-    pub trail: Trail,
+    pub fallbacks: FallbackHistory,
     /// Start of its first call.
     pub first: First,
     /// Retries at each step, if the item has its own number.
@@ -218,9 +218,9 @@ pub fn decide(
     jitter: f64,
 ) -> Next {
     let elsewhere = more_steps && may_fall_back(policy, error);
-    if may_retry(policy, tries, error) && !(elsewhere && policy.asks_too_much(error)) {
+    if may_retry(policy, tries, error) && !(elsewhere && policy.exceeds_longest_wait(error)) {
         // After a schema mismatch the server is healthy.
-        let own = if error.is_misfit() {
+        let own = if error.is_schema_mismatch() {
             Duration::ZERO
         } else {
             policy.backoff(tries.attempt)
@@ -242,11 +242,14 @@ pub fn decide(
 }
 
 /// If another provider can be called, no item waits for a longer `Retry-After` of a failing provider.
-const SAT_OUT: Duration = FIRST_OPEN;
+const LONGEST_WAIT_WITH_FALLBACK: Duration = FIRST_OPEN;
 
 /// Whether the error requests a longer wait than that.
-pub(crate) fn keeps_waiting(error: &Error) -> bool {
-    may_be_shared(error) && error.retry_after().is_some_and(|asked| asked > SAT_OUT)
+pub(crate) fn requests_long_wait(error: &Error) -> bool {
+    may_be_shared(error)
+        && error
+            .retry_after()
+            .is_some_and(|asked| asked > LONGEST_WAIT_WITH_FALLBACK)
 }
 
 fn may_retry(policy: &RetryPolicy, tries: &Tries, error: &Error) -> bool {
@@ -268,7 +271,7 @@ fn may_retry(policy: &RetryPolicy, tries: &Tries, error: &Error) -> bool {
             !(error.timed_out() && error.sent() == Sent::Maybe) || tries.timeouts <= 1
         }
         ErrorKind::Malformed => tries.malformed <= 2,
-        ErrorKind::Invalid => error.is_misfit() && tries.misfits <= 1,
+        ErrorKind::Invalid => error.is_schema_mismatch() && tries.schema_mismatches <= 1,
         _ => false,
     }
 }
@@ -345,7 +348,11 @@ impl Tries {
             ErrorKind::Transient if error.timed_out() && error.sent() == Sent::Maybe => {
                 self.timeouts = self.timeouts.saturating_add(1);
             }
-            _ => self.misfits = self.misfits.saturating_add(error.is_misfit().into()),
+            _ => {
+                self.schema_mismatches = self
+                    .schema_mismatches
+                    .saturating_add(error.is_schema_mismatch().into())
+            }
         }
     }
 
@@ -369,7 +376,7 @@ impl Tries {
         self.moved = true;
         self.attempt = 0;
         self.part = false;
-        self.misfits = 0;
+        self.schema_mismatches = 0;
     }
 }
 
@@ -430,7 +437,7 @@ mod tests {
     fn a_long_wait_is_one_of_a_failing_provider_for_more_than_five_seconds() {
         let asks = |kind, seconds| {
             let error = after(kind, 1).1;
-            keeps_waiting(&error.with_retry_after(Some(Duration::from_secs(seconds))))
+            requests_long_wait(&error.with_retry_after(Some(Duration::from_secs(seconds))))
         };
         assert!(!asks(ErrorKind::Transient, 5));
         assert!(asks(ErrorKind::Transient, 6));
@@ -480,7 +487,7 @@ mod tests {
 
     #[test]
     fn an_answer_of_the_wrong_shape_is_asked_for_again_once_at_each_step() {
-        let error = Error::new(ErrorKind::Invalid, "no JSON").with_misfit();
+        let error = Error::new(ErrorKind::Invalid, "no JSON").with_schema_mismatch();
         let mut tries = Tries::default();
         for _ in 0..2 {
             tries.count(&error);

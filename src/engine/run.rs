@@ -271,7 +271,7 @@ impl<W: Work> Shell<'_, W> {
         }
         while let Ok(event) = self.inbox.try_recv() {
             if let Event::CallEnded(ended) = &event
-                && ended.call.may_leave
+                && ended.call.abandonable
             {
                 self.own.lock().remove(&ended.call.number);
             }
@@ -287,7 +287,7 @@ impl<W: Work> Shell<'_, W> {
             state.lost.append(&mut state.dispatcher.take_unsettled());
             turn = state.dispatcher.turn(now, &mut state.start);
         }
-        for number in state.dispatcher.take_given_up() {
+        for number in state.dispatcher.take_abandoned() {
             self.context_of(number).abort();
         }
         if let Some(tasks) = &state.tasks {
@@ -392,8 +392,8 @@ where
                 .spawn_scoped(scope, move || carry_out(shell, &inbox, calls))
                 .map(drop)
         };
-        let ways = [("settle", &settle_inbox), ("claim", &take_inbox)];
-        let io = ways.into_iter().filter(|_| has_store);
+        let lanes = [("settle", &settle_inbox), ("claim", &take_inbox)];
+        let io = lanes.into_iter().filter(|_| has_store);
         let io = io.map(|(name, inbox)| start_io(name, inbox));
         for (i, started) in (0..setup.threads).map(&start).chain(io).enumerate() {
             if let Err(error) = started {
@@ -428,7 +428,7 @@ where
 {
     let guard = PanicGuard(shell, ctx);
     for call in inbox {
-        let own = call.may_leave.then(|| shell.context_of(call.number));
+        let own = call.abandonable.then(|| shell.context_of(call.number));
         let reply = make_call(runner, &call.ticket, own.as_ref().unwrap_or(ctx));
         shell.end_call(Event::CallEnded(ended(call, reply)));
     }

@@ -165,15 +165,15 @@ impl Scene {
         let mut work = work;
         work.may_give_up = deadline.is_some();
         let options = Options {
-            trails: Arc::default(),
+            fallback_histories: Arc::default(),
             concurrency: permits,
             retry: RetryPolicy::default().max_retries(max_retries),
             on_error: policy,
             deadline,
             jitter: Jitter(seed),
             durable: false,
-            of_many: false,
-            independent: false,
+            multi_tenant: false,
+            no_shared_fate: false,
         };
         let loading = LoadingModel::new(&mut random);
         let parallel = ParallelModel::new(&mut random);
@@ -376,7 +376,7 @@ impl Scene {
 
     /// Ends the calls that the dispatcher gave up on.
     fn give_up(&mut self) {
-        for number in self.dispatcher.take_given_up() {
+        for number in self.dispatcher.take_abandoned() {
             let found = self
                 .in_flight
                 .iter()

@@ -59,7 +59,7 @@ impl Scene {
     /// longer, with no answer since.
     pub(super) fn check_given_up(&self, call: &Call<u32>) {
         let (class, step) = (&call.ticket.class, call.ticket.tries.step);
-        assert!(usize::from(step) + 1 < class.steps() && call.may_leave);
+        assert!(usize::from(step) + 1 < class.steps() && call.abandonable);
         let (ended, hung) = self.hung[&step];
         let waited = self.now.since(call.began);
         assert!(waited >= hung / 4 * 3, "{waited:?} after {hung:?}");

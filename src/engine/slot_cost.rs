@@ -9,8 +9,8 @@ use std::time::Duration;
 /// Calls that were answered since the measurement started.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct SlotCost {
-    told: Sum,
-    untold: Sum,
+    by_tokens: Sum,
+    by_calls: Sum,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -30,8 +30,8 @@ pub(super) struct Cost {
 impl SlotCost {
     pub(super) fn add(&mut self, took: Duration, output_tokens: Option<u64>) {
         let sum = match output_tokens {
-            Some(_) => &mut self.told,
-            None => &mut self.untold,
+            Some(_) => &mut self.by_tokens,
+            None => &mut self.by_calls,
         };
         sum.calls += 1;
         sum.seconds += took.as_secs_f64();
@@ -40,12 +40,16 @@ impl SlotCost {
     }
 
     pub(super) fn calls(&self) -> u32 {
-        self.told.calls + self.untold.calls
+        self.by_tokens.calls + self.by_calls.calls
     }
 
     pub(super) fn cost(&self) -> Cost {
-        let by_tokens = self.told.calls >= self.untold.calls;
-        let sum = if by_tokens { self.told } else { self.untold };
+        let by_tokens = self.by_tokens.calls >= self.by_calls.calls;
+        let sum = if by_tokens {
+            self.by_tokens
+        } else {
+            self.by_calls
+        };
         Cost {
             // A clock that does not advance must not make work free.
             seconds: (sum.seconds / sum.tokens.max(1.0)).max(1e-9),

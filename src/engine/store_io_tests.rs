@@ -154,15 +154,15 @@ impl Runner<u32, ()> for Calls {
 fn carry_out_all(fails: bool) -> TwoItems {
     let (work, begins, ends) = TwoItems::new(fails);
     let options = Options {
-        trails: Arc::default(),
+        fallback_histories: Arc::default(),
         concurrency: 2,
         retry: RetryPolicy::default(),
         on_error: ErrorPolicy::ContinueOnError,
         deadline: None,
         jitter: Jitter(1),
         durable: true,
-        of_many: false,
-        independent: false,
+        multi_tenant: false,
+        no_shared_fate: false,
     };
     let dispatcher = Dispatcher::new(work, Arc::new(Limiter::new()), options);
     let (waker, woken) = Waker::new();

@@ -90,15 +90,15 @@ impl TimeSplit {
     /// Scales the parts to `wall`, in whole milliseconds. A gap counts as queued. An overlap with another worker is
     /// removed pro rata.
     pub(crate) fn filling(&self, wall: Duration) -> Self {
-        let told = self.total();
-        let scale = if told > wall {
-            wall.as_secs_f64() / told.as_secs_f64()
+        let total = self.total();
+        let scale = if total > wall {
+            wall.as_secs_f64() / total.as_secs_f64()
         } else {
             1.0
         };
         let whole = |time: Duration| Duration::from_millis(time.as_millis() as u64);
         let mut filling = Self {
-            queued: whole(self.queued.mul_f64(scale) + wall.saturating_sub(told)),
+            queued: whole(self.queued.mul_f64(scale) + wall.saturating_sub(total)),
             ..Self::default()
         };
         for limit in Limit::ALL {

@@ -17,7 +17,7 @@ struct Ended {
     /// When the first provider answered.
     answered: Vec<Time>,
     paid_twice: u64,
-    given_up: usize,
+    abandoned: usize,
 }
 
 fn ms(millis: u64) -> Duration {
@@ -66,21 +66,21 @@ fn turn_route_to_end(run: &mut Dispatcher<Costs>, route: Route<'_>) -> Ended {
         answers: [0; 2],
         answered: Vec::new(),
         paid_twice: 0,
-        given_up: 0,
+        abandoned: 0,
     };
     let mut in_flight: Vec<(Time, Call<usize>, Result<(), Error>)> = Vec::new();
     let mut now = Time::ZERO;
     for _ in 0..1_000_000 {
         let mut start = Vec::new();
         let turn = run.turn(now, &mut start);
-        for number in run.take_given_up() {
+        for number in run.take_abandoned() {
             let call = in_flight
                 .iter_mut()
                 .find(|(_, call, _)| call.number == number);
             let (at, _, result) = call.expect("it is in flight");
             *at = now.after(ms(2));
             *result = Err(Error::cancelled().with_sent(Sent::Maybe));
-            ended.given_up += 1;
+            ended.abandoned += 1;
         }
         for call in start {
             let (takes, result) = route(now, call.ticket.task, call.ticket.tries.step);
@@ -188,7 +188,7 @@ fn twenty_items_reach_the_next_provider_within_ten_seconds() {
     assert!(ended.took < ms(6_500), "{ended:?}");
     assert!((4..=5).contains(&ended.paid_twice), "{ended:?}");
     let alone = run(20, 1, &five);
-    assert_eq!((alone.given_up, alone.calls), (1, 2), "{alone:?}");
+    assert_eq!((alone.abandoned, alone.calls), (1, 2), "{alone:?}");
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn slow_answers_are_waited_for() {
     let minute = |_| answers(ms(60_000));
     for concurrency in [1, 5] {
         let ended = run(20, concurrency, &minute);
-        assert_eq!((ended.answers, ended.given_up), ([20, 0], 0));
+        assert_eq!((ended.answers, ended.abandoned), ([20, 0], 0));
     }
     // One that never comes does not make the others impatient.
     for concurrency in [1, 5] {
@@ -209,7 +209,7 @@ fn slow_answers_are_waited_for() {
             }
         };
         let ended = run(20, concurrency, &one_hangs);
-        assert_eq!((ended.answers, ended.given_up), ([20, 0], 0), "{ended:?}");
+        assert_eq!((ended.answers, ended.abandoned), ([20, 0], 0), "{ended:?}");
     }
     // Nor errors that come sooner than the answers.
     let count = std::cell::Cell::new(0);
@@ -236,7 +236,7 @@ fn one_time_out_diverts_nothing_even_where_one_call_is_made_at_a_time() {
         }
     };
     let ended = run(300, 1, &first_hangs);
-    assert_eq!((ended.answers, ended.given_up), ([300, 0], 0), "{ended:?}");
+    assert_eq!((ended.answers, ended.abandoned), ([300, 0], 0), "{ended:?}");
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn without_another_provider_a_hanging_one_has_its_whole_time() {
     run.turn(Time::ZERO, &mut start);
     for _ in 0..4 {
         let call = start.pop().expect("one is in flight");
-        assert!(!call.may_leave);
+        assert!(!call.abandonable);
         let (_, result) = hangs(ms(5000));
         let ended = EndedCall {
             call,
@@ -285,7 +285,7 @@ fn without_another_provider_a_hanging_one_has_its_whole_time() {
         run.handle(Event::CallEnded(ended), secs(5));
         run.turn(secs(5), &mut start);
         assert_eq!(start.len(), 2, "nobody is held back");
-        assert!(run.take_given_up().is_empty());
+        assert!(run.take_abandoned().is_empty());
     }
 }
 

@@ -58,7 +58,7 @@ impl CarriedCosts {
     ) -> Reply<Response> {
         let carried = self.take(request, tries);
         let (paid, correction) = carried.map_or((None, None), |carried| {
-            let misfit = carried.correction.filter(|_| tries.misfits > 0);
+            let misfit = carried.correction.filter(|_| tries.schema_mismatches > 0);
             (Some(carried.paid), misfit)
         });
         let answered = match &request.params.response_format {

@@ -187,7 +187,7 @@ fn an_answer_that_was_cut_is_not_asked_for_again() {
     let client = Listed::new([Ok(cut), Ok(whole)]);
     let carried = CarriedCosts::default();
     let error = refusal(call(&carried, &client, &first_try()));
-    assert!(!error.is_misfit());
+    assert!(!error.is_schema_mismatch());
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(
         error.message().contains("allow more tokens (max_tokens)"),
@@ -275,7 +275,7 @@ fn an_extract_is_not_asked_twice_for_what_it_cannot_give() {
         error.message().contains("extract is not a model"),
         "{error}"
     );
-    assert!(!error.is_misfit());
+    assert!(!error.is_schema_mismatch());
 }
 
 #[cfg(feature = "schema")]

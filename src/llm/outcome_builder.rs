@@ -46,7 +46,7 @@ impl OutcomeBuilder {
             time,
             provider: Some(provider),
             model,
-            earlier: route.earlier(tries.trail, request),
+            earlier: route.earlier(tries.fallbacks, request),
             ..Self::default()
         }
     }

@@ -14,12 +14,12 @@ use crate::base::usage::Usage;
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
+use crate::engine::fallback_history::{FallbackHistories, FallbackHistory};
 use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limiter, Limits, QuotaKey};
 use crate::engine::pack::PackLimits;
 use crate::engine::route::{Next, RetryPolicy, Tries, decide};
 use crate::engine::run::{Reply, Runner, run_inline};
-use crate::engine::trail::{Trail, Trails};
 use crate::engine::work::{Cost, Settled, Take, Ticket, Work};
 
 use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
@@ -44,10 +44,10 @@ pub struct Route<'a> {
     steps: Vec<Step<'a>>,
     retry: RetryPolicy,
     limiter: Arc<Limiter>,
-    trails: Arc<Trails>,
+    fallback_histories: Arc<FallbackHistories>,
     clock: Arc<dyn Clock>,
     carried: Arc<CarriedCosts>,
-    edition: u32,
+    config_version: u32,
     observer: Option<Arc<dyn CallObserver>>,
     skipped: Arc<[SkippedStep]>,
 }
@@ -87,10 +87,10 @@ impl<'a> Route<'a> {
             }],
             retry: RetryPolicy::default(),
             limiter: Arc::new(Limiter::new()),
-            trails: Arc::default(),
+            fallback_histories: Arc::default(),
             clock: Arc::new(SystemClock),
             carried: Arc::default(),
-            edition: 0,
+            config_version: 0,
             observer: None,
             skipped: Arc::default(),
         }
@@ -128,22 +128,26 @@ impl<'a> Route<'a> {
     /// that are given here replace those given there.
     pub fn succeeding(mut self, other: &Route<'_>) -> Self {
         self.limiter = other.limiter.clone();
-        self.trails = other.trails.clone();
+        self.fallback_histories = other.fallback_histories.clone();
         self.carried = other.carried.clone();
         self.clock = other.clock.clone();
-        self.edition = other.edition + 1;
+        self.config_version = other.config_version + 1;
         self
     }
 
     /// The same for a route that follows none.
-    pub(crate) fn limited_by(mut self, limiter: Arc<Limiter>, trails: Arc<Trails>) -> Self {
+    pub(crate) fn limited_by(
+        mut self,
+        limiter: Arc<Limiter>,
+        fallback_histories: Arc<FallbackHistories>,
+    ) -> Self {
         self.limiter = limiter;
-        self.trails = trails;
+        self.fallback_histories = fallback_histories;
         self
     }
 
-    pub(crate) fn edition(&self) -> u32 {
-        self.edition
+    pub(crate) fn config_version(&self) -> u32 {
+        self.config_version
     }
 
     /// The same without clients that cannot be asked such a thing; none if that is all of them. Limits and what was
@@ -155,10 +159,10 @@ impl<'a> Route<'a> {
             steps,
             retry: self.retry,
             limiter: self.limiter.clone(),
-            trails: self.trails.clone(),
+            fallback_histories: self.fallback_histories.clone(),
             clock: self.clock.clone(),
             carried: self.carried.clone(),
-            edition: self.edition,
+            config_version: self.config_version,
             observer: self.observer.clone(),
             skipped: self.skipped.clone(),
         })
@@ -232,7 +236,7 @@ impl<'a> Route<'a> {
 
     /// Why a request came to the stand-in behind all models.
     fn why_no_model(&self, request: &Request, tries: &Tries) -> String {
-        let failed = self.earlier(tries.trail, request).into_iter();
+        let failed = self.earlier(tries.fallbacks, request).into_iter();
         let failed = failed.map(|step| format!("{}: {}", step.provider, step.error.message()));
         let skipped = self.skipped.iter();
         let skipped = skipped.map(|step| format!("{}: {}", step.provider, step.reason));
@@ -408,11 +412,15 @@ impl<'a> Route<'a> {
     }
 
     /// What happened to a request at the steps it has left behind.
-    pub(crate) fn earlier(&self, trail: Trail, request: &Request) -> Vec<EarlierProvider> {
+    pub(crate) fn earlier(
+        &self,
+        trail: FallbackHistory,
+        request: &Request,
+    ) -> Vec<EarlierProvider> {
         if trail.is_empty() {
             return Vec::new();
         }
-        let steps = self.trails.of(trail).into_iter();
+        let steps = self.fallback_histories.of(trail).into_iter();
         steps
             .map(|(step, error)| {
                 let (provider, model) = self.asked(step, request);
@@ -433,8 +441,8 @@ impl<'a> Route<'a> {
         self.limiter.clone()
     }
 
-    pub(crate) fn trails(&self) -> Arc<Trails> {
-        self.trails.clone()
+    pub(crate) fn fallback_histories(&self) -> Arc<FallbackHistories> {
+        self.fallback_histories.clone()
     }
 
     /// What the earlier calls of an item have cost, those of other processes included.
@@ -452,13 +460,13 @@ impl<'a> Route<'a> {
         Options {
             concurrency,
             retry: self.retry,
-            trails: self.trails.clone(),
+            fallback_histories: self.fallback_histories.clone(),
             on_error,
             deadline: ctx.remaining().map(|left| now.after(left)),
             jitter: Jitter(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),
             durable: false,
-            of_many: false,
-            independent: false,
+            multi_tenant: false,
+            no_shared_fate: false,
         }
     }
 
@@ -479,10 +487,10 @@ impl<'a> Route<'a> {
         }
         let keys: Vec<QuotaKey> = keys.collect();
         let now = self.clock.now();
-        let ids = keys
-            .iter()
-            .zip(&self.steps)
-            .map(|(key, step)| self.limiter.quota(*key, step.limits, self.edition, now));
+        let ids = keys.iter().zip(&self.steps).map(|(key, step)| {
+            self.limiter
+                .quota(*key, step.limits, self.config_version, now)
+        });
         let class = Class::new(ids.collect::<Vec<_>>());
         *last = Some((keys, class.clone()));
         class

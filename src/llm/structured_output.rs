@@ -106,7 +106,7 @@ fn refused(shape: &Shape, misfit: String, response: &Response) -> Failed {
         return error.into();
     }
     Failed {
-        error: error.with_misfit(),
+        error: error.with_schema_mismatch(),
         misfit: Some(Correction::new(&response.text, misfit)),
     }
 }

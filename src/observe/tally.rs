@@ -213,7 +213,7 @@ impl Tally {
 
     /// Most failures cost nothing; those that did say so.
     fn pay_for_nothing(&mut self, error: &Error) {
-        if error.paid().is_known() || error.is_misfit() {
+        if error.paid().is_known() || error.is_schema_mismatch() {
             self.pay(error.paid());
         }
     }

@@ -259,13 +259,13 @@ impl<'a> Pool<'a> {
         Options {
             concurrency: self.concurrency,
             retry: self.retry,
-            trails: Arc::default(),
+            fallback_histories: Arc::default(),
             on_error: self.on_error,
             deadline: self.ctx.remaining().map(|left| now.after(left)),
             jitter: Jitter(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),
             durable: false,
-            of_many: false,
-            independent: true,
+            multi_tenant: false,
+            no_shared_fate: true,
         }
     }
 }

@@ -185,7 +185,11 @@ impl StoreBacklog {
     }
 
     /// The first prefetched job that can start.
-    fn out_of_hand(&mut self, availability: &Availability, now: Time) -> Option<Ticket<JobTask>> {
+    fn next_prefetched(
+        &mut self,
+        availability: &Availability,
+        now: Time,
+    ) -> Option<Ticket<JobTask>> {
         let open = |ticket: &Ticket<JobTask>| !availability.pauses.is_paused(ticket.quota(), now);
         let at = self.prefetched.iter().position(open)?;
         self.prefetched.remove(at)
@@ -250,7 +254,7 @@ impl StoreBacklog {
         let history = history.unwrap_or_default();
         // The route may have become shorter since.
         let step = at_step(claimed.lane.step, open.class.steps());
-        let mut tries = history.tries(step, &self.kinds.trails);
+        let mut tries = history.tries(step, &self.kinds.fallback_histories);
         let default = self.kinds.max_retries();
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
         // A later wait is measured from this time.
@@ -338,7 +342,7 @@ impl StoreBacklog {
         availability: &Availability,
         now: Time,
     ) -> Vec<Ticket<JobTask>> {
-        let startable = std::iter::from_fn(|| self.out_of_hand(availability, now));
+        let startable = std::iter::from_fn(|| self.next_prefetched(availability, now));
         startable.take(max).collect()
     }
 
@@ -409,7 +413,7 @@ impl StoreBacklog {
     }
 
     /// Handles a failed access to the store: a full disk or a foreign lock passes, and nothing is lost until then.
-    fn troubled(
+    fn store_failed(
         &mut self,
         error: Error,
         out: Vec<Ticket<JobTask>>,
@@ -520,7 +524,7 @@ impl Backlog for StoreBacklog {
         let asked = self.requests.asked;
         let found = match found {
             Ok(found) => found,
-            Err(error) => return self.troubled(error, out, now),
+            Err(error) => return self.store_failed(error, out, now),
         };
         (self.trouble, self.troubled_since) = (None, None);
         if self.last_look == LastLook::Now {
@@ -545,7 +549,7 @@ impl Backlog for StoreBacklog {
     }
 
     fn more(&mut self, availability: &Availability, now: Time) -> Result<Take<JobTask>, Error> {
-        let ticket = self.out_of_hand(availability, now);
+        let ticket = self.next_prefetched(availability, now);
         Ok(ticket.map_or_else(not_yet, |ticket| Take::Items(vec![ticket])))
     }
 

@@ -29,7 +29,7 @@ const SOONEST: Duration = Duration::from_millis(20);
 /// and at most after this time.
 const LATEST: Duration = Duration::from_secs(5);
 /// Interval of calls of a handler that returned `None` although it waits for nothing.
-const UNTOLD: Duration = Duration::from_secs(1);
+const WITHOUT_REASON: Duration = Duration::from_secs(1);
 
 /// The child jobs of a job; see [`Handler::with_children`](crate::Handler::with_children).
 #[derive(Clone)]
@@ -184,7 +184,7 @@ impl Children {
         let waits = self.waits.lock();
         Awaited {
             processes: waits.processes.clone(),
-            at_most: waits.at_most.unwrap_or(UNTOLD),
+            at_most: waits.at_most.unwrap_or(WITHOUT_REASON),
         }
     }
 }

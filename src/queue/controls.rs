@@ -35,7 +35,7 @@ pub(crate) struct FixedOptions {
     pub ctx: Context,
     pub on_error: ErrorPolicy,
     /// The jobs come from many callers.
-    pub of_many: bool,
+    pub multi_tenant: bool,
     pub scope: Scope,
     pub follower: Option<Follower>,
 }
@@ -150,7 +150,10 @@ impl Controls {
     fn following(&self, setup: &WorkerSetup, route: Route<'static>) -> Arc<Route<'static>> {
         Arc::new(match setup.newest_route() {
             Some(before) => route.succeeding(&before),
-            None => route.limited_by(self.kinds.limiter.clone(), self.kinds.trails.clone()),
+            None => route.limited_by(
+                self.kinds.limiter.clone(),
+                self.kinds.fallback_histories.clone(),
+            ),
         })
     }
 }

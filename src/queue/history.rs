@@ -6,9 +6,9 @@ use crate::base::brief::beginning;
 use crate::base::clock::{Time, Timestamp};
 use crate::base::error::Error;
 use crate::base::usage::{Paid, Usage};
+use crate::engine::fallback_history::FallbackHistories;
 use crate::engine::item_time::ItemTime;
 use crate::engine::route::{First, Tries};
-use crate::engine::trail::Trails;
 use crate::llm::outcome::EarlierProvider;
 
 use super::job::AttemptError;
@@ -73,7 +73,7 @@ struct WrittenHistory {
     part: bool,
     moved: bool,
     max_pack: u16,
-    misfits: u8,
+    schema_mismatches: u8,
     refused: u16,
     waited: u16,
     /// Start of the first call.
@@ -133,7 +133,7 @@ impl History {
     }
 
     /// The tries of a job at `step`.
-    pub(crate) fn tries(&self, step: u8, trails: &Trails) -> Tries {
+    pub(crate) fn tries(&self, step: u8, fallback_histories: &FallbackHistories) -> Tries {
         let kept = self.tries;
         Tries {
             step,
@@ -145,13 +145,16 @@ impl History {
             part: kept.part,
             moved: kept.moved,
             max_pack: kept.max_pack,
-            misfits: kept.misfits,
+            schema_mismatches: kept.schema_mismatches,
             refused: kept.refused,
             waited: kept.waited,
             in_doubt: kept.in_doubt,
-            trail: self.left.iter().fold(Default::default(), |trail, left| {
-                trails.add(trail, left.step, &left.error)
-            }),
+            fallbacks: self
+                .left
+                .iter()
+                .fold(Default::default(), |fallbacks, left| {
+                    fallback_histories.add(fallbacks, left.step, &left.error)
+                }),
             // Stored as a time of day.
             first: First::default(),
             max_retries: None,
@@ -163,12 +166,15 @@ impl History {
         &mut self,
         error: &Error,
         tries: &Tries,
-        trails: &Trails,
+        fallback_histories: &FallbackHistories,
         asked: impl Fn(u8) -> (String, Option<String>),
         (now, wall): (Time, Timestamp),
     ) {
         let known = self.left.len();
-        let left = trails.of(tries.trail).into_iter().skip(known);
+        let left = fallback_histories
+            .of(tries.fallbacks)
+            .into_iter()
+            .skip(known);
         self.left.extend(left.map(|(step, error)| {
             let (provider, model) = asked(step);
             LeftProvider {
@@ -194,7 +200,7 @@ impl History {
             part: tries.part,
             moved: tries.moved,
             max_pack: tries.max_pack,
-            misfits: tries.misfits,
+            schema_mismatches: tries.schema_mismatches,
             refused: tries.refused,
             waited: tries.waited,
             // The first record is kept, so that the time does not change with each worker's clock.
@@ -249,7 +255,7 @@ mod tests {
 
     #[test]
     fn each_error_is_told_of_the_step_whose_call_failed() {
-        let trails = Trails::default();
+        let fallback_histories = FallbackHistories::default();
         let refused = Error::new(ErrorKind::Invalid, "not here").with_status(400);
         let slow = Error::new(ErrorKind::RateLimited, "slow down").with_status(429);
         let names = |step: u8| (format!("p{step}"), None);
@@ -257,21 +263,24 @@ mod tests {
         let mut history = History::default();
         let moved_on = Tries {
             step: 1,
-            trail: trails.add(Default::default(), 0, &refused),
+            fallbacks: fallback_histories.add(Default::default(), 0, &refused),
             ..Tries::default()
         };
-        history.failed(&refused, &moved_on, &trails, names, times);
+        history.failed(&refused, &moved_on, &fallback_histories, names, times);
         // Refused for its pace, which spends no attempt.
-        history.failed(&slow, &moved_on, &trails, names, times);
+        history.failed(&slow, &moved_on, &fallback_histories, names, times);
         let steps: Vec<u8> = history.errors.iter().map(|error| error.step).collect();
         assert_eq!(steps, [0, 1]);
         assert_eq!(history.earlier(Vec::new())[0].provider, "p0");
-        assert_eq!(history.tries(1, &trails).trail, moved_on.trail);
+        assert_eq!(
+            history.tries(1, &fallback_histories).fallbacks,
+            moved_on.fallbacks
+        );
     }
 
     #[test]
     fn its_time_adds_up_over_claims_however_long_nobody_had_it() {
-        let trails = Trails::default();
+        let fallback_histories = FallbackHistories::default();
         let failed = Error::new(ErrorKind::Transient, "busy");
         let names = |step: u8| (format!("p{step}"), None);
         let millis = Duration::from_millis;
@@ -287,14 +296,14 @@ mod tests {
             ..Tries::default()
         };
         let now = (first.after(millis(200)), Timestamp(10_200));
-        history.failed(&failed, &tries, &trails, names, now);
+        history.failed(&failed, &tries, &fallback_histories, names, now);
         history.add_time(Some(called(200, 800)), Timestamp(11_000));
         assert_eq!(history.waited_until(), Some(Timestamp(11_000)));
         // It is claimed five seconds later, by another process.
         history.failed(
             &failed,
             &tries,
-            &trails,
+            &fallback_histories,
             names,
             (Time::ZERO, Timestamp(16_300)),
         );

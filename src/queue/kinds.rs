@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 use crate::base::brief::beginning;
 use crate::base::clock::Time;
 use crate::engine::class::Class;
+use crate::engine::fallback_history::FallbackHistories;
 use crate::engine::limiter::{Limiter, QuotaId};
 use crate::engine::pack::PackLimits;
-use crate::engine::trail::Trails;
 use crate::llm::params::RequestTask;
 use crate::llm::provider_limits::ProviderLimits;
 use crate::llm::request::Request;
@@ -28,7 +28,7 @@ pub(crate) struct Kinds {
     pub setup: Arc<LiveSetup>,
     /// Shared by all routes, also by later ones.
     pub limiter: Arc<Limiter>,
-    pub trails: Arc<Trails>,
+    pub fallback_histories: Arc<FallbackHistories>,
     /// The kinds of prompts seen so far, and the models that they named.
     asked: Mutex<BTreeSet<(String, Option<String>)>>,
     /// The longest wait that a handler requested, in milliseconds.
@@ -41,7 +41,7 @@ impl Kinds {
         Self {
             setup: Arc::default(),
             limiter: first.map_or_else(Arc::default, Route::limiter),
-            trails: first.map_or_else(Arc::default, Route::trails),
+            fallback_histories: first.map_or_else(Arc::default, Route::fallback_histories),
             asked: Mutex::default(),
             longest_wait: AtomicU64::new(0),
         }
@@ -123,7 +123,7 @@ impl Kinds {
     ) -> Vec<(QuotaId, ProviderLimits)> {
         match self.setup.now().kinds.get(kind).map(|(_, kind)| &**kind) {
             Some(Kind::Prompts { route, task, .. }) => {
-                route.quotas(&like(*task, model), now).collect()
+                route.quotas(&probe_request(*task, model), now).collect()
             }
             Some(Kind::Host(_)) | None => Vec::new(),
         }
@@ -146,7 +146,7 @@ impl Kinds {
             Kind::Host(_) => Class::new([QuotaId::NONE]),
             Kind::Prompts { route, task, .. } => {
                 self.remember(lane);
-                route.class(&like(*task, lane.name.clone()), &mut None)
+                route.class(&probe_request(*task, lane.name.clone()), &mut None)
             }
         };
         Some(Open {
@@ -158,7 +158,7 @@ impl Kinds {
 }
 
 /// A request with the fields that select its quotas.
-fn like(task: RequestTask, model: Option<String>) -> Request {
+fn probe_request(task: RequestTask, model: Option<String>) -> Request {
     Request {
         task,
         model,

@@ -43,7 +43,7 @@ impl WorkerSetup {
     pub(crate) fn newest_route(&self) -> Option<Arc<Route<'static>>> {
         let kinds = self.kinds.keys();
         let routes = kinds.filter_map(|name| self.route(name));
-        routes.max_by_key(|route| route.edition())
+        routes.max_by_key(|route| route.config_version())
     }
 
     /// The kinds whose jobs are one call of a model each.

@@ -206,13 +206,13 @@ impl Scene {
         let options = Options {
             concurrency: self.slots,
             retry: RetryPolicy::default(),
-            trails: kinds.trails.clone(),
+            fallback_histories: kinds.fallback_histories.clone(),
             on_error: ErrorPolicy::ContinueOnError,
             deadline: None,
             jitter: Jitter(now.as_nanos()),
             durable: true,
-            of_many: true,
-            independent: false,
+            multi_tenant: true,
+            no_shared_fate: false,
         };
         let limiter = kinds.limiter.clone();
         let backlog = StoreBacklog::new(

@@ -50,7 +50,7 @@ struct Prepared {
     ends: Vec<Settlement>,
     wall: Timestamp,
     /// Processes whose worked time these ends report, and up to when.
-    told: Vec<ProcessId>,
+    reported: Vec<ProcessId>,
     until: TimeSplit,
 }
 
@@ -198,7 +198,7 @@ impl StoreWork {
             self.ends(settled, now, wall, &mut ends);
         }
         Prepared {
-            told: self.time.tell(done, &mut ends),
+            reported: self.time.add_to(done, &mut ends),
             until: self.time.now,
             ends,
             wall,
@@ -215,7 +215,8 @@ impl StoreWork {
     ) -> Result<(), Error> {
         let changed = changed?;
         let wall = prepared.wall;
-        self.time.told(prepared.told, prepared.until, &changed);
+        self.time
+            .mark_reported(prepared.reported, prepared.until, &changed);
         let mut seen = self.changed.lock();
         seen.extend(changed.into_iter().map(|state| (state.process_id, state)));
         drop(seen);
@@ -312,8 +313,8 @@ impl StoreWork {
             Kind::Host(_) => Default::default(),
         };
         let mut history = task.history.clone();
-        let trails = &self.packed.items.kinds.trails;
-        history.failed(error, tries, trails, asked, (now, wall));
+        let fallback_histories = &self.packed.items.kinds.fallback_histories;
+        history.failed(error, tries, fallback_histories, asked, (now, wall));
         if let Some(wait) = error.exact_wait() {
             self.packed.items.kinds.waits(wait);
         }

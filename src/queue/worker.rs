@@ -82,7 +82,7 @@ pub struct Worker {
     observer: Option<Arc<dyn JobObserver>>,
     ctx: Context,
     on_error: ErrorPolicy,
-    of_many: bool,
+    multi_tenant: bool,
     scope: Scope,
     follower: Option<Follower>,
 }
@@ -103,7 +103,7 @@ impl Worker {
             observer: None,
             ctx: Context::new(),
             on_error: ErrorPolicy::ContinueOnError,
-            of_many: true,
+            multi_tenant: true,
             scope: Scope::default(),
             follower: None,
         }
@@ -244,8 +244,8 @@ impl Worker {
 
     /// Whether the jobs come from many callers. If they come from one caller and the worker stops for critical
     /// errors, it also stops if the model is unknown, or if the first replies are identical and unusable.
-    pub(crate) fn of_many(mut self, yes: bool) -> Self {
-        self.of_many = yes;
+    pub(crate) fn multi_tenant(mut self, yes: bool) -> Self {
+        self.multi_tenant = yes;
         self
     }
 
@@ -299,8 +299,8 @@ impl Worker {
     /// # Errors
     /// When the worker could not start; the report has the reason of its end.
     pub fn run(self) -> Result<WorkerReport, Error> {
-        let (life, _) = self.register()?;
-        life.run()
+        let (run, _) = self.register()?;
+        run.run()
     }
 
     /// Runs on a separate thread.
@@ -309,12 +309,12 @@ impl Worker {
     /// When it could not begin.
     pub fn start(self) -> Result<RunningWorker, Error> {
         let ctx = self.ctx.child();
-        let (life, controls) = Self {
+        let (run, controls) = Self {
             ctx: ctx.clone(),
             ..self
         }
         .register()?;
-        let thread = spawn("batchwright-worker", move || life.run())?;
+        let thread = spawn("batchwright-worker", move || run.run())?;
         Ok(RunningWorker {
             ctx,
             controls,
@@ -367,12 +367,12 @@ impl Worker {
             observer: self.observer,
             ctx: self.ctx,
             on_error: self.on_error,
-            of_many: self.of_many,
+            multi_tenant: self.multi_tenant,
             scope: self.scope,
             follower: self.follower,
         };
-        let life = WorkerRun::begin(self.queue.store.clone(), controls.clone(), woken, plan)?;
-        Ok((life, controls))
+        let run = WorkerRun::begin(self.queue.store.clone(), controls.clone(), woken, plan)?;
+        Ok((run, controls))
     }
 }
 

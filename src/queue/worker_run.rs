@@ -239,13 +239,13 @@ impl WorkerRun {
         let options = Options {
             concurrency: controls.permits.load(Ordering::SeqCst),
             retry: controls.kinds.setup.now().settings.retry,
-            trails: controls.kinds.trails.clone(),
+            fallback_histories: controls.kinds.fallback_histories.clone(),
             on_error: plan.on_error,
             deadline: plan.ctx.remaining().map(|left| now.after(left)),
             jitter: Jitter(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),
             durable: true,
-            of_many: plan.of_many,
-            independent: false,
+            multi_tenant: plan.multi_tenant,
+            no_shared_fate: false,
         };
         let limiter = controls.kinds.limiter.clone();
         let dispatcher = Dispatcher::new(

@@ -194,7 +194,7 @@ impl Execution {
             .processes([self.process])
             .until_empty(!self.until_submitted)
             .until_submitted(self.until_submitted)
-            .of_many(self.on_error != ErrorPolicy::StopOnCriticalError)
+            .multi_tenant(self.on_error != ErrorPolicy::StopOnCriticalError)
             .context(&ctx)
             .notifier(Arc::new(watch));
         let (done, ended) = bounded(1);

@@ -18,7 +18,7 @@ pub(in crate::engine) struct Opened {
 
 /// A change that another machine reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) enum Heard {
+pub(in crate::engine) enum OutageChange {
     Nothing,
     Opened,
     Closed,
@@ -48,31 +48,31 @@ impl Breakers {
     }
 
     /// Applies the outages that `outage` returns for each quota: `Some(Some(until))` while no machine calls it,
-    /// `Some(None)` if it is available, `None` if other machines are not heard of. The second argument of `outage`
+    /// `Some(None)` if it is available, `None` if other machines are not change of. The second argument of `outage`
     /// says whether the breaker waits for the end.
-    pub(in crate::engine) fn hear(
+    pub(in crate::engine) fn apply_outages(
         &mut self,
         outage: impl Fn(QuotaId, bool) -> Option<Option<Time>>,
         now: Time,
-    ) -> Heard {
-        let mut heard = Heard::Nothing;
+    ) -> OutageChange {
+        let mut change = OutageChange::Nothing;
         for breaker in &mut self.0 {
             let waits = !matches!(breaker.state, State::Closed);
             match outage(breaker.quota, waits) {
                 Some(Some(until)) if until > now => {
                     if !waits {
-                        heard = Heard::Opened;
+                        change = OutageChange::Opened;
                     }
                     breaker.wait_with_others(until, now);
                 }
                 Some(None) if breaker.is_shared() && !breaker.is_probed() => {
                     breaker.close(true);
-                    heard = Heard::Closed;
+                    change = OutageChange::Closed;
                 }
                 _ => {}
             }
         }
-        heard
+        change
     }
 }
 
@@ -82,7 +82,7 @@ impl Breaker {
         match &self.state {
             State::Closed => false,
             State::Open { why, .. } | State::HalfOpen { why, .. } => {
-                why.status().is_some() || self.heard
+                why.status().is_some() || self.opened_elsewhere
             }
         }
     }
@@ -92,17 +92,17 @@ impl Breaker {
     }
 
     fn wait_with_others(&mut self, until: Time, now: Time) {
-        let told = until.since(now);
+        let reported = until.since(now);
         let (why, wait) = match &self.state {
             State::HalfOpen { probing: true, .. } => return,
             State::Open { until: own, .. } if *own >= until => return,
             State::Open { why, wait, .. } | State::HalfOpen { why, wait, .. } => {
-                (why.clone(), told.max(*wait))
+                (why.clone(), reported.max(*wait))
             }
             State::Closed => {
-                self.heard = true;
+                self.opened_elsewhere = true;
                 let why = "another worker reports that the provider is unavailable";
-                (Error::new(ErrorKind::Transient, why), told)
+                (Error::new(ErrorKind::Transient, why), reported)
             }
         };
         self.open_since.get_or_insert(now);

@@ -91,7 +91,7 @@ pub(in crate::engine) fn adopt_limit(
         return;
     }
     match bucket {
-        Some(bucket) => bucket.hear(age, now),
+        Some(bucket) => bucket.reported_elsewhere(age, now),
         None if age < TRUSTED && dropped.is_none_or(|at| age < now.since(at)) => {
             *bucket = Some(Bucket::adopted(per_second, age, now));
         }
@@ -105,7 +105,7 @@ impl Bucket {
     }
 
     /// Another process saw a report `age` ago.
-    fn hear(&mut self, age: Duration, now: Time) {
+    fn reported_elsewhere(&mut self, age: Duration, now: Time) {
         let known = self.learned.map(|learned| learned.age(now));
         if known.is_some_and(|known| age.saturating_add(SAME) < known) {
             self.confirm(age, now);
@@ -125,7 +125,7 @@ impl Bucket {
     }
 
     /// A call was answered, and its reply does not report the limit. Returns true if the limit is dropped.
-    pub(in crate::engine) fn is_unreported(&mut self, now: Time) -> bool {
+    pub(in crate::engine) fn note_unreported(&mut self, now: Time) -> bool {
         let Some(mut learned) = self.learned else {
             return false;
         };

@@ -45,7 +45,7 @@ impl<W: Work> Dispatcher<W> {
         self.ended += 1;
         call.ticket.timer.end_call(call.ticket.tries.first, now);
         if matches!(&result, Ok(done) if !self.work.is_answer(done)) {
-            self.calls_out.end(call.number);
+            self.abandonable_calls.end(call.number);
             self.limiter
                 .settle(call.permit, CallEnd::Failed, &hints, now);
             self.counters.calls -= 1;
@@ -90,15 +90,15 @@ impl<W: Work> Dispatcher<W> {
         let (ticket, began) = (&call.ticket, call.began);
         let step = ticket.class.at(ticket.tries.step);
         let detour = self.detour(&ticket.class, ticket.tries.step);
-        let given_up = self.calls_out.end(call.number)
+        let abandoned = self.abandonable_calls.end(call.number)
             && self.stop.is_none()
             && (result.as_ref()).is_err_and(|error| error.kind() == ErrorKind::Cancelled);
         let patience = self.availability.breakers.patience(step);
         // If the provider has answered in the meantime, the item is retried there.
-        let moves_on = given_up && patience.is_some();
+        let moves_on = abandoned && patience.is_some();
         let give_up = |result: &mut Result<W::Done, Error>, patience| {
             if let Err(error) = result {
-                *error = gave_up(error, patience, now.since(began));
+                *error = abandoned_error(error, patience, now.since(began));
             }
         };
         if moves_on {
@@ -106,7 +106,7 @@ impl<W: Work> Dispatcher<W> {
         }
         let out = match result {
             Ok(_) => 0,
-            Err(_) => self.calls_out.to(step),
+            Err(_) => self.abandonable_calls.to(step),
         };
         let ended = Ended {
             step,
@@ -118,7 +118,7 @@ impl<W: Work> Dispatcher<W> {
             out,
         };
         self.note_reached(ended, result, now);
-        if given_up && !moves_on {
+        if abandoned && !moves_on {
             give_up(result, None);
         }
         // If other calls are answered, a proxy that rejects calls limits their rate.
@@ -143,11 +143,11 @@ impl<W: Work> Dispatcher<W> {
         let retry = self.options.retry;
         match result {
             Ok(_) => CallEnd::Replied(used),
-            Err(_) if self.options.independent => CallEnd::Failed,
+            Err(_) if self.options.no_shared_fate => CallEnd::Failed,
             Err(e) if facts.refused => {
                 self.counters.rate_limited += 1;
                 // An absurd `Retry-After` must not pause this run or others.
-                let wait = e.retry_after().filter(|_| !retry.asks_too_much(e));
+                let wait = e.retry_after().filter(|_| !retry.exceeds_longest_wait(e));
                 CallEnd::RateLimited(wait)
             }
             Err(e) if e.is_not_ready() => {
@@ -227,7 +227,7 @@ impl<W: Work> Dispatcher<W> {
         let was = self.availability.breakers.opened(step);
         let changed = self.availability.breakers.note(ended, result, now);
         #[cfg(feature = "redis")]
-        self.tell_outage((step, quota), was);
+        self.publish_outage((step, quota), was);
         if !changed {
             return;
         }
@@ -259,7 +259,7 @@ impl<W: Work> Dispatcher<W> {
 }
 
 /// The error of an abandoned call.
-fn gave_up(error: &Error, patience: Option<Patience>, waited: Duration) -> Error {
+fn abandoned_error(error: &Error, patience: Option<Patience>, waited: Duration) -> Error {
     let mut why = format!("no reply within {:.1} s", waited.as_secs_f64());
     if let Some(patience) = patience {
         let hung = patience.hung.as_secs_f64();
@@ -286,7 +286,7 @@ mod tests {
             cost_usd: Some(0.5),
         };
         let ended = Error::cancelled().with_sent(Sent::Maybe).with_paid(paid);
-        let error = gave_up(&ended, None, Duration::from_secs(3));
+        let error = abandoned_error(&ended, None, Duration::from_secs(3));
         assert_eq!((error.paid(), error.sent()), (paid, Sent::Maybe));
         assert!(error.timed_out());
     }

@@ -66,7 +66,7 @@ impl<W: Work> Dispatcher<W> {
                 self.counters.cut_off += 1;
             }
             self.pending.push(Settled::Unsent(ticket, error));
-        } else if self.options.independent {
+        } else if self.options.no_shared_fate {
             if error.kind() != ErrorKind::Transient {
                 ticket.tries.max_retries = Some(0);
             }
@@ -114,7 +114,7 @@ impl<W: Work> Dispatcher<W> {
             .critical_failures
             .is_critical(step, ticket.quota(), &error, out);
         let critical =
-            critical && !(self.options.of_many && error.kind() == ErrorKind::UnknownModel);
+            critical && !(self.options.multi_tenant && error.kind() == ErrorKind::UnknownModel);
         if critical {
             self.exclude(&ticket, &error, now);
         } else if error.kind() == ErrorKind::Auth
@@ -144,7 +144,7 @@ impl<W: Work> Dispatcher<W> {
             return;
         };
         let goes_on = elsewhere && error.is_unclassified();
-        let answered = self.options.of_many || self.work.is_answered_elsewhere();
+        let answered = self.options.multi_tenant || self.work.is_answered_elsewhere();
         if self.stops_when_critical() && !answered && !goes_on {
             self.stop_for(StopReason::AllAlike(why));
         }
@@ -162,14 +162,14 @@ impl<W: Work> Dispatcher<W> {
         let &EndFacts { step, out, .. } = facts;
         let elsewhere = facts.has_next_step();
         let health = self.refusals.refused(step, ticket.quota(), now);
-        let error = if self.options.retry.asks_too_much(&error) {
+        let error = if self.options.retry.exceeds_longest_wait(&error) {
             let asked = error.retry_after().unwrap_or_default();
             let quota = ticket.quota();
             // A used-up allowance concerns all items.
-            let is_everybodys =
+            let affects_all =
                 is_empty(hints) || self.critical_failures.is_critical(step, quota, &error, out);
             let error = error.context(format!("it requests a wait of {}", refusals::long(asked)));
-            if !is_everybodys {
+            if !affects_all {
                 if self.options.durable && !elsewhere {
                     let at = now.after(self.options.retry.asked(&error));
                     self.wait_until(ticket, at, Some(error));
@@ -273,7 +273,10 @@ impl<W: Work> Dispatcher<W> {
             (Next::FallBack, Some(step)) => {
                 log::info!("{}, on to the next provider: {error}", error.kind());
                 let tries = &mut ticket.tries;
-                tries.trail = self.options.trails.add(tries.trail, tries.step, &error);
+                tries.fallbacks =
+                    self.options
+                        .fallback_histories
+                        .add(tries.fallbacks, tries.step, &error);
                 tries.next_step();
                 self.pass_steps(&mut ticket, step);
                 self.wait_until(ticket, now, Some(error));
@@ -324,11 +327,11 @@ impl<W: Work> Dispatcher<W> {
     /// Whether the server requests a long wait, and nothing suggests that it will answer afterwards.
     fn is_not_worth_waiting_for(&self, ticket: &Ticket<W::Task>, error: &Error, now: Time) -> bool {
         let step = ticket.class.at(ticket.tries.step);
-        route::keeps_waiting(error) && !self.answers(step, now)
+        route::requests_long_wait(error) && !self.answers(step, now)
     }
 
     fn note_unreached(&mut self, error: &Error) {
-        if error.is_unreachable() && !self.options.independent {
+        if error.is_unreachable() && !self.options.no_shared_fate {
             self.unreached += 1;
             if self.unreached >= UNREACHED {
                 self.stop_for(StopReason::Unreachable(error.clone()));

@@ -45,7 +45,7 @@ impl<W: Work> Dispatcher<W> {
     /// other items.
     pub(super) fn can_hold(&self, class: &Class, step: u8) -> bool {
         let is_one = class.steps() == 1 && !self.options.durable;
-        !self.options.independent && (is_one || class.quota(step) != QuotaId::NONE)
+        !self.options.no_shared_fate && (is_one || class.quota(step) != QuotaId::NONE)
     }
 
     /// Whether a later step can be called and is not known to be unavailable.
@@ -69,14 +69,14 @@ impl<W: Work> Dispatcher<W> {
             return Some(until.max(now.after(SOON)));
         }
         let in_question = self.critical_failures.in_question(at, class.quota(step));
-        if in_question && self.can_hold(class, step) && self.calls_out.to(at) > 0 {
+        if in_question && self.can_hold(class, step) && self.abandonable_calls.to(at) > 0 {
             return Some(now.after(LOOK_AGAIN));
         }
         if class.quota(step) == QuotaId::NONE || breakers.patience(at).is_none() {
             return None;
         }
         self.availability.callable_step(class, step + 1)?;
-        let first = self.calls_out.first_end(at, breakers)?;
+        let first = self.abandonable_calls.first_end(at, breakers)?;
         Some(first.min(now.after(LOOK_AGAIN)).max(now.after(SOON)))
     }
 

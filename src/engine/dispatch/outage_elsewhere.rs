@@ -2,7 +2,7 @@
 
 use crate::base::clock::Time;
 
-use super::super::breaker::{Heard, Opened};
+use super::super::breaker::{Opened, OutageChange};
 use super::super::class::StepId;
 use super::super::limiter::LOOK_FOR_END;
 use super::super::quota::QuotaId;
@@ -11,19 +11,21 @@ use super::{Dispatcher, earlier};
 
 impl<W: Work> Dispatcher<W> {
     /// Opens and closes breakers to match those of other machines.
-    pub(super) fn hear_outages(&mut self, now: Time) {
+    pub(super) fn apply_outages(&mut self, now: Time) {
         let breakers = &mut self.availability.breakers;
         if !self.limiter.knows_outages() && !breakers.any_shared() {
             return;
         }
         let limiter = &self.limiter;
-        match breakers.hear(|quota, waits| limiter.outage(quota, waits, now), now) {
-            Heard::Nothing => return,
-            Heard::Opened => log::warn!(
+        match breakers.apply_outages(|quota, waits| limiter.outage(quota, waits, now), now) {
+            OutageChange::Nothing => return,
+            OutageChange::Opened => log::warn!(
                 "another worker reports that the provider is unavailable: it is not called until one call of all \
                  workers is answered"
             ),
-            Heard::Closed => log::warn!("the provider answers another worker, and is called again"),
+            OutageChange::Closed => {
+                log::warn!("the provider answers another worker, and is called again")
+            }
         }
         self.availability.pauses.forget();
     }
@@ -38,7 +40,7 @@ impl<W: Work> Dispatcher<W> {
     }
 
     /// Publishes a breaker whose state has changed.
-    pub(super) fn tell_outage(&self, (step, quota): (StepId, QuotaId), was: Option<Opened>) {
+    pub(super) fn publish_outage(&self, (step, quota): (StepId, QuotaId), was: Option<Opened>) {
         let is = self.availability.breakers.opened(step);
         if is != was {
             let until = is.and_then(|opened| opened.until);

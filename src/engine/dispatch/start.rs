@@ -126,7 +126,7 @@ impl<W: Work> Dispatcher<W> {
             Some(Limit::Source)
         } else {
             until
-                .filter(|_| self.calls_in_air() == 0)
+                .filter(|_| self.calls_in_flight() == 0)
                 .map(|_| Limit::Backoff)
         };
         Started {
@@ -138,7 +138,7 @@ impl<W: Work> Dispatcher<W> {
 
     /// What occupies the slots.
     fn slots_hold(&mut self) -> Limit {
-        if 2 * self.calls_in_air() < self.counters.in_flight {
+        if 2 * self.calls_in_flight() < self.counters.in_flight {
             Limit::Disk
         } else if self.work.has_more() {
             Limit::Slots
@@ -150,7 +150,7 @@ impl<W: Work> Dispatcher<W> {
     /// Why quotas are paused.
     fn pauses_hold(&self, now: Time) -> Limit {
         let availability = &self.availability;
-        if availability.breakers.any_in_doubt() && self.calls_in_air() > 0 {
+        if availability.breakers.any_in_doubt() && self.calls_in_flight() > 0 {
             return Limit::Calls;
         }
         if availability.breakers.all_open() {
@@ -228,18 +228,18 @@ impl<W: Work> Dispatcher<W> {
                 *most = self.counters.in_flight.max(*most);
                 let step = ticket.class.at(ticket.tries.step);
                 let probes = self.availability.breakers.begin_call(step);
-                let may_leave = !probes && self.next_callable(&ticket).is_some();
+                let abandonable = !probes && self.next_callable(&ticket).is_some();
                 self.started += 1;
                 if !probes {
                     let class = ticket.class.clone();
                     let step = ticket.tries.step;
-                    self.calls_out.begin(self.started, class, step, now);
+                    self.abandonable_calls.begin(self.started, class, step, now);
                 }
                 self.refusals.called(step, quota, now);
                 start.push(Call {
                     number: self.started,
                     began: now,
-                    may_leave,
+                    abandonable,
                     ticket,
                     permit,
                 });

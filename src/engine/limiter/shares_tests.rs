@@ -206,7 +206,7 @@ fn a_machine_without_network_pauses_itself_alone() {
             panic!("it may go");
         };
         quota.settle(permit, ended, &RateHints::default(), now);
-        quota.tell_shares(ended, &RateHints::default(), now);
+        quota.share_call_end(ended, &RateHints::default(), now);
         assert!(quota.paused_until > now);
         let told = quota.ask_share(now).unwrap().pause;
         assert_eq!(!told.is_zero(), is_told, "{ended:?}");

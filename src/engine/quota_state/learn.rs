@@ -63,7 +63,7 @@ impl Quota {
             let is_reported = window.is_some_and(|window| is_minute(&window));
             if let Some(dropped) = bucket
                 && !is_reported
-                && dropped.is_unreported(now)
+                && dropped.note_unreported(now)
             {
                 log::info!(
                     "replies no longer report a limit of {:.0} {unit} per minute: it is dropped",

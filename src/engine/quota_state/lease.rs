@@ -185,7 +185,12 @@ impl Quota {
 
     /// Records the end of a call for the other machines: reported limits, and a pause that follows. If the call could
     /// not be sent, the network of this machine may be the cause, so others are not told.
-    pub(in crate::engine) fn tell_shares(&mut self, ended: CallEnd, hints: &RateHints, now: Time) {
+    pub(in crate::engine) fn share_call_end(
+        &mut self,
+        ended: CallEnd,
+        hints: &RateHints,
+        now: Time,
+    ) {
         let (in_flight, paused_until) = (f64::from(self.in_flight), self.paused_until);
         let Some(lease) = &mut self.lease else { return };
         if let Some(window) = hints.requests.filter(is_minute) {
@@ -305,7 +310,7 @@ impl Quota {
             }
         }
         lease.processes = f64::from(share.processes).max(1.0);
-        lease.others.hear(share.standing, now);
+        lease.others.receive(share.standing, now);
         for (part, given) in lease.parts.iter_mut().zip(&share.parts) {
             if given.granted > 0.0 {
                 (part.coming, part.had_share) =

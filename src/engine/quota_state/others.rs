@@ -77,7 +77,7 @@ impl Others {
         self.has_news
     }
 
-    pub(super) fn hear(&mut self, standing: Standing, now: Time) {
+    pub(super) fn receive(&mut self, standing: Standing, now: Time) {
         self.first_calls += u32::from(standing.may_begin);
         self.replied = standing.has_replied;
         if self.has_news && !self.is_sent {

@@ -25,22 +25,23 @@ impl Quota {
         self.has_replied = true;
         let others = self.in_flight;
         let asked = wait.map(|wait| now.after(wait));
-        if permit.generation != self.generation {
+        if permit.cut_epoch != self.cut_epoch {
             return self.refused_late(permit, asked, now);
         }
         self.asked_until = asked;
-        let nobody = others == 0 && self.replies == permit.replies;
-        let was_fine = self.fine > 0 && permit.in_flight <= self.fine;
-        if !nobody && !used_up && was_fine && self.pace.is_stray() {
+        let unanswered = others == 0 && self.replies == permit.replies;
+        let was_accepted = self.accepted_peak > 0 && permit.in_flight <= self.accepted_peak;
+        if !unanswered && !used_up && was_accepted && self.pace.is_outlier() {
             return;
         }
         let first = self.unanswered_cuts == 0;
         let searching = self.is_searching();
         let passes_window = self.passes_window(permit);
-        let alone = nobody && permit.in_flight == 1 && first && self.fine == 0;
+        let is_single_call =
+            unanswered && permit.in_flight == 1 && first && self.accepted_peak == 0;
         let limits = self.pace.is_used(now) || self.pace.is_starting();
-        let for_rate =
-            self.guesses_rate() && (searching || was_fine || alone || limits && !passes_window);
+        let for_rate = self.guesses_rate()
+            && (searching || was_accepted || is_single_call || limits && !passes_window);
         if for_rate {
             self.pace.refused(permit.number, now);
         }
@@ -48,7 +49,7 @@ impl Quota {
         let slower = paced && first && wait.is_none_or(|wait| wait <= BRIEF);
         let asked_often = wait.is_some() && self.unanswered_cuts > 3;
         self.unanswered_cuts += 1;
-        if used_up || !slower && (nobody || asked_often) {
+        if used_up || !slower && (unanswered || asked_often) {
             if !for_rate {
                 self.pace.mark(permit.number);
             }
@@ -64,7 +65,7 @@ impl Quota {
         if paced {
             self.window.forget_wave();
         } else if passes_window && limits {
-            self.window.found_at(self.fine);
+            self.window.found_at(self.accepted_peak);
         } else if self.window.cut(others) && self.guesses_rate() {
             self.pace.refused(permit.number, now);
             self.window.forget_wave();
@@ -76,14 +77,14 @@ impl Quota {
             let paced = others.max(self.pace.in_flight());
             self.window.found_at(paced.max(self.window.best()));
         }
-        self.next_generation();
+        self.next_cut_epoch();
         self.waits_for_reply = !slower;
     }
 
     /// Whether more calls were in flight than were accepted since the last rejection, and not because the rate grows
     /// fast.
     fn passes_window(&self, permit: Permit) -> bool {
-        self.fine > 0 && permit.in_flight > self.fine && !self.pace.is_returning()
+        self.accepted_peak > 0 && permit.in_flight > self.accepted_peak && !self.pace.is_returning()
     }
 
     /// A call was rejected that had started before the last rejection was known.
@@ -94,8 +95,8 @@ impl Quota {
         self.pace.refused_too();
         if !self.waits_for_reply {
             // The requested wait counts if this wave has caused a pause, or if nothing is answered.
-            let nobody = others == 0 && self.replies == permit.replies;
-            let pause = asked.filter(|_| nobody || self.paused_until > now);
+            let unanswered = others == 0 && self.replies == permit.replies;
+            let pause = asked.filter(|_| unanswered || self.paused_until > now);
             self.paused_until = self.paused_until.max(pause.unwrap_or_default());
         } else if others == 0 {
             self.window.pause_after_cut();

@@ -152,7 +152,7 @@ impl Registration<'_> {
         };
         let others = all.iter().filter(|other| other.no != batch.no);
         let ids = others.filter_map(|other| Some(Record::read(other)?.id()?.to_owned()));
-        let refused = shown(&mut record, client, ids.collect(), ctx).err();
+        let refused = check_visible(&mut record, client, ids.collect(), ctx).err();
         if refused.is_none() {
             record.account = client.account();
             (record.failures, record.problem, record.due) = (0, None, wall);
@@ -171,7 +171,7 @@ impl Registration<'_> {
 
 /// Checks that the provider shows a batch to this client, or that it does not exist. Otherwise returns why it stays
 /// with its account.
-fn shown(
+fn check_visible(
     record: &mut Record,
     client: &dyn BatchClient,
     mut others: HashSet<String>,

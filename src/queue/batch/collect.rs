@@ -69,7 +69,7 @@ pub(crate) fn collect(
     // A batch that answered nothing cannot be identified by its results: nothing was billed, and ours may be another
     // one.
     let unanswered_at_all = results.expected == Some(0) && collected.broken == 0;
-    let not_shown = collected.strangers > 0 || unanswered_at_all;
+    let not_shown = collected.foreign_lines > 0 || unanswered_at_all;
     let theirs = foreign && not_shown && refused.is_none();
     if theirs && record.fetches() + 1 >= FOREIGN_FETCHES {
         context.spool.drop_results(label, results.files.len());
@@ -304,7 +304,7 @@ impl ResultReader<'_> {
             }
         };
         let Some(number) = number(self.label, &read.key) else {
-            self.collected.strangers += u64::from(is_first);
+            self.collected.foreign_lines += u64::from(is_first);
             return;
         };
         let is_answer = matches!(&read.result, BatchLineResult::Answered(result) if result.is_ok());

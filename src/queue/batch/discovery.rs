@@ -51,7 +51,7 @@ impl Poller<'_> {
                 let is_newly_stopped = batch.is_stopped && batch.stopped_at > open.batch.stopped_at;
                 open.batch = batch.clone();
                 if is_newly_stopped {
-                    self.feed(batch.no, Event::Hurried);
+                    self.feed(batch.no, Event::RecheckNow);
                 }
             }
             let own = batch.worker == Some(self.context.worker);

@@ -117,7 +117,7 @@ impl Poller<'_> {
             },
             Step::DeleteFile(file) => Event::FileDeleted(client.discard(&file, self.ctx)),
             Step::GiveUp => Event::GivenUp,
-            Step::CancelSpare(id) => Event::SpareCancelled(client.cancel(&id, self.ctx)),
+            Step::CancelDuplicate(id) => Event::DuplicateCancelled(client.cancel(&id, self.ctx)),
             Step::Cancel(id) => Event::CancelAnswered(client.cancel(&id, self.ctx)),
             Step::AskStatus(id) => Event::StatusAnswered(client.status(&id, self.ctx)),
             Step::Collect(id, results) => {
@@ -342,7 +342,7 @@ impl Poller<'_> {
             Effect::ForgetPoisonLines => {
                 self.poison_lines.remove(&about.group);
             }
-            Effect::TellOtherHalf(what) => self.tell_other_half(&about.label, what),
+            Effect::ReportToOtherHalf(what) => self.tell_other_half(&about.label, what),
             Effect::CountVainFetch => {
                 if let Some(open) = self.batches.get_mut(&no) {
                     open.asked_in_vain = true;

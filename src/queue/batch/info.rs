@@ -146,8 +146,8 @@ impl Progress {
         let own = batches
             .into_iter()
             .filter(|batch| batch.process_id == self.process_id);
-        let told = own.filter_map(|batch| Some(batch.completed? + batch.failed.unwrap_or(0)));
-        let done = told.reduce(|sum, n| sum + n);
+        let answered = own.filter_map(|batch| Some(batch.completed? + batch.failed.unwrap_or(0)));
+        let done = answered.reduce(|sum, n| sum + n);
         // Results that are being stored are no longer at the provider.
         self.at_provider_done = done.map(|done| done.min(self.at_provider));
         self

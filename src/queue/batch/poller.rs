@@ -186,7 +186,7 @@ impl<'a> Poller<'a> {
     pub(crate) fn turn(&mut self) {
         if self.control.settings_changed.swap(false, Ordering::SeqCst) {
             for no in self.batches.keys().copied().collect::<Vec<_>>() {
-                self.feed(no, Event::Hurried);
+                self.feed(no, Event::RecheckNow);
             }
         }
         self.scan_store();

@@ -79,7 +79,7 @@ impl ItemSettler {
         let history = claimed.history.as_deref().map(History::parse);
         let history = history.unwrap_or_default();
         let result = result.and_then(|response| fitting(claimed, response));
-        let mut tries = history.tries(claimed.lane.step, &self.kinds.trails);
+        let mut tries = history.tries(claimed.lane.step, &self.kinds.fallback_histories);
         let default = self.kinds.max_retries();
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
         let outcome = match result {
@@ -149,7 +149,10 @@ impl ItemSettler {
         let due = match next {
             Next::RetryAt(at) => wall.after(at.since(now)),
             Next::FallBack => {
-                tries.trail = self.kinds.trails.add(tries.trail, tries.step, &error);
+                tries.fallbacks =
+                    self.kinds
+                        .fallback_histories
+                        .add(tries.fallbacks, tries.step, &error);
                 tries.next_step();
                 wall
             }
@@ -169,7 +172,13 @@ impl ItemSettler {
             }
         };
         let names = |step| self.asked(claimed, route.as_deref(), asked, step);
-        history.failed(&error, tries, &self.kinds.trails, names, (now, wall));
+        history.failed(
+            &error,
+            tries,
+            &self.kinds.fallback_histories,
+            names,
+            (now, wall),
+        );
         let waits = ItemTime {
             backoff: due.since(wall),
             ..in_batch(asked, wall)

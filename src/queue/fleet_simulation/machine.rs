@@ -129,12 +129,12 @@ impl Machine {
         let options = Options {
             concurrency: plan.slots,
             retry: RetryPolicy::default(),
-            trails: kinds.trails.clone(),
+            fallback_histories: kinds.fallback_histories.clone(),
             on_error: ErrorPolicy::ContinueOnError,
             deadline: None,
             jitter: Jitter(plan.seed + number),
             durable: true,
-            of_many: true,
+            multi_tenant: true,
             independent: false,
         };
         let worker = store.register_worker(clock.wall()).unwrap();

@@ -15,7 +15,7 @@ use super::SettledPack;
 #[derive(Default)]
 pub(super) struct WorkedTime {
     pub now: TimeSplit,
-    told: HashMap<ProcessId, TimeSplit>,
+    reported: HashMap<ProcessId, TimeSplit>,
 }
 
 /// Limit of tracked processes. Beyond it, a process loses its start time, and that time counts as idle.
@@ -25,15 +25,15 @@ impl WorkedTime {
     /// Records that the worker receives jobs of these processes.
     pub(super) fn begin(&mut self, processes: impl Iterator<Item = ProcessId>) {
         for process in processes {
-            if self.told.len() >= MOST_PROCESSES && !self.told.contains_key(&process) {
-                self.told.clear();
+            if self.reported.len() >= MOST_PROCESSES && !self.reported.contains_key(&process) {
+                self.reported.clear();
             }
-            self.told.entry(process).or_insert(self.now);
+            self.reported.entry(process).or_insert(self.now);
         }
     }
 
     /// Adds the worker's time since the last report to one end of each process. Returns these processes.
-    pub(super) fn tell(&self, done: &[SettledPack], ends: &mut [Settlement]) -> Vec<ProcessId> {
+    pub(super) fn add_to(&self, done: &[SettledPack], ends: &mut [Settlement]) -> Vec<ProcessId> {
         let jobs = done.iter().flat_map(|settled| match settled {
             Settled::Final(ticket, _) | Settled::Later(ticket, ..) | Settled::Unsent(ticket, _) => {
                 &ticket.task
@@ -45,7 +45,7 @@ impl WorkedTime {
             if processes.contains(&process) {
                 continue;
             }
-            if let Some(before) = self.told.get(&process) {
+            if let Some(before) = self.reported.get(&process) {
                 end.worked = Some(Box::new(self.now.since(before)));
                 processes.push(process);
             }
@@ -54,16 +54,16 @@ impl WorkedTime {
     }
 
     /// Records that the time of these processes was reported up to a moment, with their current states.
-    pub(super) fn told(
+    pub(super) fn mark_reported(
         &mut self,
         processes: Vec<ProcessId>,
         until: TimeSplit,
         states: &[ProcessState],
     ) {
-        self.told
+        self.reported
             .extend(processes.into_iter().map(|process| (process, until)));
         for state in states.iter().filter(|state| state.is_finished()) {
-            self.told.remove(&state.process_id);
+            self.reported.remove(&state.process_id);
         }
     }
 }

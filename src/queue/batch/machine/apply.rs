@@ -43,8 +43,8 @@ impl Change<'_> {
             // In any state.
             (_, Event::TakenOver) => self.taken_over(),
             // A delayed list gets its time, however often the user cancels.
-            (S::Reconciling(_), Event::Hurried) => {}
-            (_, Event::Hurried) => self.wait(Duration::ZERO),
+            (S::Reconciling(_), Event::RecheckNow) => {}
+            (_, Event::RecheckNow) => self.wait(Duration::ZERO),
             (_, Event::Postponed(wait)) => self.wait(wait),
             (_, Event::Panicked) => self.unusable("the client of the Batch API panicked"),
             (_, Event::NoKey) => self.unusable(
@@ -102,8 +102,8 @@ impl Change<'_> {
             }
 
             // At the provider.
-            (S::Running(running), Event::SpareCancelled(answer)) => {
-                self.spare_cancelled(running, answer);
+            (S::Running(running), Event::DuplicateCancelled(answer)) => {
+                self.duplicate_cancelled(running, answer);
             }
             (S::Running(running), Event::CancelAnswered(answer)) => {
                 self.cancel_answered(running, answer);
@@ -156,7 +156,7 @@ impl Change<'_> {
     /// Reports an invalid event, which changes nothing.
     fn refuse(&mut self, event: &Event) {
         let (name, state) = (self.record.name(), self.record.state.name());
-        let text = format!("batch {name}: {} means nothing while {state}", event.name());
+        let text = format!("batch {name}: {} is not valid while {state}", event.name());
         self.effects.log(Level::Warn, text);
         self.effects.refused = true;
     }

@@ -26,7 +26,7 @@ impl Change<'_> {
         let file = self.record.file().map(str::to_owned);
         self.delete_file(file);
         // The other half may be valid.
-        self.add(Effect::TellOtherHalf(OtherHalf::Refused));
+        self.add(Effect::ReportToOtherHalf(OtherHalf::Refused));
         let items = self.record.intent.items;
         let all = || Effect::SettleItems(ItemEnds::All(error.clone()));
         if items <= 1 {
@@ -55,7 +55,7 @@ impl Change<'_> {
         }
         self.record.state = State::Formed(Formed::default());
         self.record.intent.begun = self.facts.now;
-        self.record.went_well();
+        self.record.clear_failures();
         self.wait(Duration::ZERO);
         self.save();
     }

@@ -50,7 +50,7 @@ pub(crate) enum Effect {
     /// A batch was accepted, so earlier rejections were because of their lines.
     ForgetPoisonLines,
     /// Report the outcome to the batch with the other half, which waits for it.
-    TellOtherHalf(OtherHalf),
+    ReportToOtherHalf(OtherHalf),
     /// Count a request for results that did not return all of them.
     CountVainFetch,
     CountCreated,

@@ -48,7 +48,7 @@ pub(crate) enum Event {
     /// This worker has taken it over.
     TakenOver,
     /// Its process was cancelled, or the settings have changed: waiting batches are checked again.
-    Hurried,
+    RecheckNow,
     /// Nothing can be done for this time.
     Postponed(Duration),
     /// The client panicked during a step.
@@ -74,7 +74,7 @@ pub(crate) enum Event {
     /// It was not created, or is not wanted any more.
     GivenUp,
     /// Outcome of cancelling a duplicate of it.
-    SpareCancelled(Result<(), Error>),
+    DuplicateCancelled(Result<(), Error>),
     /// Outcome of cancelling it.
     CancelAnswered(Result<(), Error>),
     /// Its state at the provider.
@@ -96,7 +96,7 @@ impl Event {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::TakenOver => "TakenOver",
-            Self::Hurried => "Hurried",
+            Self::RecheckNow => "RecheckNow",
             Self::Postponed(_) => "Postponed",
             Self::Panicked => "Panicked",
             Self::NoKey => "NoKey",
@@ -109,7 +109,7 @@ impl Event {
             Self::Listed(_) => "Listed",
             Self::FileDeleted(_) => "FileDeleted",
             Self::GivenUp => "GivenUp",
-            Self::SpareCancelled(_) => "SpareCancelled",
+            Self::DuplicateCancelled(_) => "DuplicateCancelled",
             Self::CancelAnswered(_) => "CancelAnswered",
             Self::StatusAnswered(_) => "StatusAnswered",
             Self::Collected(_) => "Collected",
@@ -140,7 +140,7 @@ pub(crate) struct Collected {
     /// Additional lines of the same requests.
     pub duplicates: u64,
     /// Lines of requests that are not in this batch.
-    pub strangers: u64,
+    pub foreign_lines: u64,
     /// Lines that cannot be read.
     pub broken: u64,
     /// Requests without a line.

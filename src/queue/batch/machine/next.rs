@@ -22,7 +22,7 @@ pub(crate) enum Step {
     /// It does not exist: return its jobs.
     GiveUp,
     /// Cancel this duplicate.
-    CancelSpare(String),
+    CancelDuplicate(String),
     /// Cancel it at the provider.
     Cancel(String),
     /// Poll it.
@@ -75,8 +75,8 @@ fn reconcile(reconciling: &Reconciling, facts: &Facts) -> Step {
 
 fn watch(running: &Running, facts: &Facts) -> Step {
     let remote = &running.remote;
-    match (running.spare.first(), &remote.owner) {
-        (Some(spare), _) => Step::CancelSpare(spare.clone()),
+    match (running.duplicates.first(), &remote.owner) {
+        (Some(duplicate), _) => Step::CancelDuplicate(duplicate.clone()),
         // A batch that may belong to another program is not cancelled.
         (
             None,

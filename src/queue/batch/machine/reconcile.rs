@@ -44,9 +44,9 @@ impl Change<'_> {
         }
     }
 
-    fn found(&mut self, reconciling: Reconciling, id: String, spare: Vec<String>) {
-        if !spare.is_empty() {
-            let (provider, more) = (&self.record.account.provider, spare.len());
+    fn found(&mut self, reconciling: Reconciling, id: String, duplicates: Vec<String>) {
+        if !duplicates.is_empty() {
+            let (provider, more) = (&self.record.account.provider, duplicates.len());
             let text =
                 format!("{provider} has {more} further batches for batch {id}; cancelling them");
             self.log(Level::Warn, text);
@@ -68,7 +68,7 @@ impl Change<'_> {
         };
         let file = reconciling.input.file().map(str::to_owned);
         let remote = self.created(id, file, owner);
-        self.running(remote, spare);
+        self.running(remote, duplicates);
     }
 
     /// The batch is not listed, or several candidates cannot be distinguished.

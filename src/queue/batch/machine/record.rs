@@ -197,7 +197,7 @@ impl Record {
     }
 
     /// Clears the failures after a success, for the next step.
-    pub(super) fn went_well(&mut self) {
+    pub(super) fn clear_failures(&mut self) {
         self.failures = 0;
         self.problem = None;
     }

@@ -46,7 +46,7 @@ impl Change<'_> {
         };
         for (n, what) in [
             (collected.duplicates, "repeated lines"),
-            (collected.strangers, "lines of unknown requests"),
+            (collected.foreign_lines, "lines of unknown requests"),
             (collected.broken, "lines that cannot be read"),
             (missing, "requests without a result"),
         ] {
@@ -115,7 +115,7 @@ impl Change<'_> {
         // The provider may have named its files too early, so its state is polled again.
         self.record.state = State::Running(Running {
             remote,
-            spare: Vec::new(),
+            duplicates: Vec::new(),
         });
         self.record.problem = None;
         self.wait(wait);

@@ -191,7 +191,7 @@ pub(crate) struct Running {
     pub remote: Remote,
     /// Duplicates that were created for the same intent and must be cancelled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub spare: Vec<String>,
+    pub duplicates: Vec<String>,
 }
 
 /// A batch that has ended.

@@ -17,21 +17,22 @@ const MOST_CANCELS: u32 = 3;
 
 impl Change<'_> {
     /// Outcome of cancelling a duplicate.
-    pub(super) fn spare_cancelled(&mut self, mut running: Running, answer: Result<(), Error>) {
+    pub(super) fn duplicate_cancelled(&mut self, mut running: Running, answer: Result<(), Error>) {
         match answer {
             Err(error) if !error.is_not_found() && self.record.failures < MOST_CANCELS => {
                 return self.failed(&error);
             }
             Err(error) => {
-                let spare = running.spare.first().map_or("?", String::as_str);
-                let text = format!("the superfluous batch {spare} could not be cancelled: {error}");
+                let duplicate = running.duplicates.first().map_or("?", String::as_str);
+                let text =
+                    format!("the superfluous batch {duplicate} could not be cancelled: {error}");
                 self.log(Level::Warn, text);
             }
             Ok(()) => {}
         }
-        running.spare.drain(..1.min(running.spare.len()));
+        running.duplicates.drain(..1.min(running.duplicates.len()));
         self.record.state = State::Running(running);
-        self.record.went_well();
+        self.record.clear_failures();
         self.wait(Duration::ZERO);
         self.save();
     }
@@ -45,7 +46,7 @@ impl Change<'_> {
                     *cancel_asked = true;
                 }
                 self.record.state = State::Running(running);
-                self.record.went_well();
+                self.record.clear_failures();
                 self.wait(Duration::ZERO);
                 self.save();
             }
@@ -94,7 +95,7 @@ impl Change<'_> {
         remote.status = Some(word);
         remote.counts = status.counts.or(remote.counts);
         self.record.state = State::Running(running.clone());
-        self.record.went_well();
+        self.record.clear_failures();
         self.add(Effect::ResumeAccount);
         if !matches!(
             status.state,
@@ -102,7 +103,7 @@ impl Change<'_> {
         ) {
             self.add(Effect::ForgetPoisonLines);
             self.add(Effect::AllowNext);
-            self.add(Effect::TellOtherHalf(OtherHalf::Accepted));
+            self.add(Effect::ReportToOtherHalf(OtherHalf::Accepted));
         }
         let is_completed = matches!(status.state, BatchState::Completed);
         let why = match status.state {
@@ -159,7 +160,7 @@ impl Change<'_> {
         let file = self.record.file().map(str::to_owned);
         match refused {
             BatchRefusal::Lines(lines) if !lines.is_empty() => {
-                self.add(Effect::TellOtherHalf(OtherHalf::Refused));
+                self.add(Effect::ReportToOtherHalf(OtherHalf::Refused));
                 self.add(Effect::SettleItems(ItemEnds::Lines(lines)));
             }
             BatchRefusal::Lines(_) => {
@@ -175,12 +176,12 @@ impl Change<'_> {
                     self.record.name()
                 );
                 self.log(Level::Info, text);
-                self.add(Effect::TellOtherHalf(OtherHalf::Refused));
+                self.add(Effect::ReportToOtherHalf(OtherHalf::Refused));
                 self.add(Effect::ReduceSize);
                 self.close();
             }
             BatchRefusal::Whole(error) => {
-                self.add(Effect::TellOtherHalf(OtherHalf::Refused));
+                self.add(Effect::ReportToOtherHalf(OtherHalf::Refused));
                 self.add(Effect::SettleItems(ItemEnds::All(error)));
             }
         }

@@ -37,7 +37,7 @@ impl Change<'_> {
             sent: false,
             lost_files,
         });
-        self.record.went_well();
+        self.record.clear_failures();
         self.wait(Duration::ZERO);
         self.save();
     }
@@ -108,7 +108,7 @@ impl Change<'_> {
             sent: false,
             ..submitting
         });
-        self.record.went_well();
+        self.record.clear_failures();
         self.wait(Duration::ZERO);
         self.save();
     }
@@ -127,20 +127,20 @@ impl Change<'_> {
     }
 
     /// The batch exists, with this id.
-    pub(super) fn running(&mut self, remote: Remote, spare: Vec<String>) {
+    pub(super) fn running(&mut self, remote: Remote, duplicates: Vec<String>) {
         let text = format!(
             "batch {} at {} holds {} requests",
             remote.id, self.record.account.provider, self.record.intent.items
         );
         self.log(Level::Info, text);
         let first = self.facts.settings.poll(Duration::ZERO, None, 0.0);
-        let wait = if spare.is_empty() {
+        let wait = if duplicates.is_empty() {
             first
         } else {
             Duration::ZERO
         };
-        self.record.state = State::Running(Running { remote, spare });
-        self.record.went_well();
+        self.record.state = State::Running(Running { remote, duplicates });
+        self.record.clear_failures();
         self.wait(wait);
         self.add(Effect::ResumeAccount);
         self.save();

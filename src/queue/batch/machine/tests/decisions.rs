@@ -117,7 +117,7 @@ fn who_hurries_a_list_that_is_to_confirm_the_fence_does_not_shorten_its_time() {
     apply(&mut record, Event::FileDeleted(Ok(())), &facts);
     assert_eq!(record.due, confirms_at);
     // A second cancellation, another setting, another worker.
-    for event in [Event::Hurried, Event::TakenOver, Event::Hurried] {
+    for event in [Event::RecheckNow, Event::TakenOver, Event::RecheckNow] {
         apply(&mut record, event, &facts);
         assert_eq!(record.due, confirms_at);
     }

@@ -132,7 +132,10 @@ fn every_event_is_handled_or_refused_aloud_in_every_state() {
         let is_silent = effects.list.is_empty() && !effects.reschedules && after == before;
         // A list that lags gets its time, whoever hurries it.
         let is_list = matches!(before.state, State::Reconciling(_));
-        assert!(!is_silent || is_list && event.name() == "Hurried", "{what}");
+        assert!(
+            !is_silent || is_list && event.name() == "RecheckNow",
+            "{what}"
+        );
     });
     assert!(refused > 0);
 }

@@ -86,7 +86,7 @@ pub(super) fn presumed() -> Owner {
 pub(super) fn running(remote: Remote) -> State {
     State::Running(Running {
         remote,
-        spare: Vec::new(),
+        duplicates: Vec::new(),
     })
 }
 
@@ -125,7 +125,7 @@ pub(super) fn states() -> Vec<State> {
         State::Formed(Formed { lost_files: 2 }),
         State::Running(Running {
             remote: remote(OURS),
-            spare: vec!["batch_2".to_owned()],
+            duplicates: vec!["batch_2".to_owned()],
         }),
         State::Bisecting(Bisecting {
             half: "bw-2".to_owned(),
@@ -232,7 +232,7 @@ pub(super) fn events() -> Vec<Event> {
     let second = Duration::from_secs(1);
     let mut events = vec![
         Event::TakenOver,
-        Event::Hurried,
+        Event::RecheckNow,
         Event::Postponed(second),
         Event::Panicked,
         Event::NoKey,
@@ -246,7 +246,7 @@ pub(super) fn events() -> Vec<Event> {
         Event::HalfGone,
         Event::NotDivided(None),
         Event::FileDeleted(Ok(())),
-        Event::SpareCancelled(Ok(())),
+        Event::DuplicateCancelled(Ok(())),
         Event::CancelAnswered(Ok(())),
         Event::ItemsSettled(Ok(ItemsSettled::Jobs(1))),
         Event::ItemsSettled(Ok(ItemsSettled::NoSuchLine(refusal(400)))),
@@ -259,7 +259,7 @@ pub(super) fn events() -> Vec<Event> {
             Event::Submitted(Err(error())),
             Event::Listed(Err(error())),
             Event::FileDeleted(Err(error())),
-            Event::SpareCancelled(Err(error())),
+            Event::DuplicateCancelled(Err(error())),
             Event::CancelAnswered(Err(error())),
             Event::StatusAnswered(Err(error())),
             Event::Collected(Err(error())),

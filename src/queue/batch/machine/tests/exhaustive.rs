@@ -79,7 +79,7 @@ impl Search {
     }
 
     fn hurried(&mut self, node: Node, depth: u32) {
-        self.feed(node, Event::Hurried, depth);
+        self.feed(node, Event::RecheckNow, depth);
     }
 
     /// Takes a step, in all the ways that it may go.
@@ -109,9 +109,9 @@ impl Search {
                 self.feed(node, Event::FileDeleted(Ok(())), depth);
             }
             Step::GiveUp => self.feed(node, Event::GivenUp, depth),
-            Step::CancelSpare(_) => {
+            Step::CancelDuplicate(_) => {
                 for answer in [Ok(()), Err(refusal(404)), Err(busy())] {
-                    self.feed(node.clone(), Event::SpareCancelled(answer), depth);
+                    self.feed(node.clone(), Event::DuplicateCancelled(answer), depth);
                 }
             }
             Step::Cancel(_) => {
@@ -350,7 +350,7 @@ impl Search {
         let mut node = node.clone();
         // What is held waits for this decision, and for nothing else.
         node.policy = OnUnknown::Resubmit;
-        node.apply(Event::Hurried);
+        node.apply(Event::RecheckNow);
         for _ in 0..60 {
             node.pass();
             let step = next(&node.record.state, &node.facts());
@@ -400,7 +400,7 @@ fn usual(node: &Node, step: &Step) -> Vec<Event> {
         }
         Step::DeleteFile(_) => Event::FileDeleted(Ok(())),
         Step::GiveUp => Event::GivenUp,
-        Step::CancelSpare(_) => Event::SpareCancelled(Ok(())),
+        Step::CancelDuplicate(_) => Event::DuplicateCancelled(Ok(())),
         Step::Cancel(_) => Event::CancelAnswered(Ok(())),
         Step::AskStatus(_) => Event::StatusAnswered(Ok(status(BatchState::Completed))),
         Step::Collect(..) => Event::Collected(Ok(Collected::default())),

@@ -10,39 +10,39 @@ use super::class::{Class, StepId};
 
 /// Calls by number.
 #[derive(Debug, Default)]
-pub(super) struct CallsOut(BTreeMap<u64, CallOut>);
+pub(super) struct AbandonableCalls(BTreeMap<u64, AbandonableCall>);
 
 #[derive(Debug)]
-struct CallOut {
+struct AbandonableCall {
     class: Class,
     step: u8,
     began: Time,
     /// The call was asked to end.
-    given_up: bool,
+    abandoned: bool,
 }
 
-impl CallsOut {
+impl AbandonableCalls {
     pub(super) fn begin(&mut self, number: u64, class: Class, step: u8, now: Time) {
         let began = now;
         self.0.insert(
             number,
-            CallOut {
+            AbandonableCall {
                 class,
                 step,
                 began,
-                given_up: false,
+                abandoned: false,
             },
         );
     }
 
     /// Removes a call; returns true if it was abandoned.
     pub(super) fn end(&mut self, number: u64) -> bool {
-        self.0.remove(&number).is_some_and(|call| call.given_up)
+        self.0.remove(&number).is_some_and(|call| call.abandoned)
     }
 
     /// Number of calls to the step that may still be answered.
     pub(super) fn to(&self, step: StepId) -> usize {
-        let to = |call: &&CallOut| call.is_to(step) && !call.given_up;
+        let to = |call: &&AbandonableCall| call.is_to(step) && !call.abandoned;
         self.0.values().filter(to).count()
     }
 
@@ -53,24 +53,24 @@ impl CallsOut {
     }
 
     /// Abandons the calls whose time has passed if `abandonable` allows it. Returns when to check again.
-    pub(super) fn give_up(
+    pub(super) fn abandon_overdue(
         &mut self,
         breakers: &Breakers,
         now: Time,
-        may_leave: impl Fn(&Class, u8) -> bool,
+        abandonable: impl Fn(&Class, u8) -> bool,
         ended: &mut Vec<u64>,
     ) -> Option<Time> {
         let mut next = None;
         if !breakers.any_in_doubt() {
             return next;
         }
-        for (number, call) in self.0.iter_mut().filter(|(_, call)| !call.given_up) {
+        for (number, call) in self.0.iter_mut().filter(|(_, call)| !call.abandoned) {
             let at = call.ends_at(breakers);
-            if at == Time::FAR || !may_leave(&call.class, call.step) {
+            if at == Time::FAR || !abandonable(&call.class, call.step) {
                 continue;
             }
             if at <= now {
-                call.given_up = true;
+                call.abandoned = true;
                 ended.push(*number);
             } else {
                 next = Some(next.map_or(at, |next: Time| next.min(at)));
@@ -80,7 +80,7 @@ impl CallsOut {
     }
 }
 
-impl CallOut {
+impl AbandonableCall {
     fn is_to(&self, step: StepId) -> bool {
         self.class.at(self.step) == step
     }

@@ -11,9 +11,9 @@ use crate::base::error::{Error, ErrorKind};
 
 /// Index of the fallback history of an item; the default is empty.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Trail(u32);
+pub struct FallbackHistory(u32);
 
-impl Trail {
+impl FallbackHistory {
     /// Whether the item has never failed over.
     pub(crate) fn is_empty(self) -> bool {
         self == Self::default()
@@ -22,7 +22,7 @@ impl Trail {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Reason {
-    before: Trail,
+    before: FallbackHistory,
     step: u8,
     kind: ErrorKind,
     status: Option<u16>,
@@ -31,24 +31,24 @@ struct Reason {
 
 /// The fallback histories of a route.
 #[derive(Debug, Default)]
-pub(crate) struct Trails(Mutex<TrailTable>);
+pub(crate) struct FallbackHistories(Mutex<HistoryTable>);
 
 #[derive(Debug, Default)]
-struct TrailTable {
+struct HistoryTable {
     reasons: Vec<Reason>,
-    known: HashMap<Reason, Trail>,
+    known: HashMap<Reason, FallbackHistory>,
 }
 
 /// Number of reasons with a separate text; messages that never repeat must not fill the memory.
 const MOST_TEXTS: usize = 4096;
 /// Number of histories; later ones are not stored.
-const MOST_TRAILS: usize = 4 * MOST_TEXTS;
+const MOST_HISTORIES: usize = 4 * MOST_TEXTS;
 /// Longer messages are cut.
 const MAX_MESSAGE_BYTES: usize = 300;
 
-impl Trails {
+impl FallbackHistories {
     /// The history of an item that left `step` because of this error.
-    pub(crate) fn add(&self, before: Trail, step: u8, error: &Error) -> Trail {
+    pub(crate) fn add(&self, before: FallbackHistory, step: u8, error: &Error) -> FallbackHistory {
         let mut reason = Reason {
             before,
             step,
@@ -66,17 +66,17 @@ impl Trails {
                 return *known;
             }
         }
-        if kept.reasons.len() >= MOST_TRAILS {
+        if kept.reasons.len() >= MOST_HISTORIES {
             return before;
         }
         kept.reasons.push(reason.clone());
-        let trail = Trail(kept.reasons.len() as u32);
+        let trail = FallbackHistory(kept.reasons.len() as u32);
         kept.known.insert(reason, trail);
         trail
     }
 
     /// The steps and their errors, in order.
-    pub(crate) fn of(&self, trail: Trail) -> Vec<(u8, Error)> {
+    pub(crate) fn of(&self, trail: FallbackHistory) -> Vec<(u8, Error)> {
         let kept = self.0.lock();
         let mut steps = Vec::new();
         let mut at = trail;
@@ -102,27 +102,33 @@ mod tests {
 
     #[test]
     fn equal_reasons_are_kept_once_and_come_back_in_order() {
-        let trails = Trails::default();
+        let fallback_histories = FallbackHistories::default();
         let busy = Error::new(ErrorKind::RateLimited, "slow down").with_status(429);
         let refused = Error::new(ErrorKind::Auth, "wrong key");
-        let one = trails.add(Trail::default(), 0, &busy);
-        assert_eq!(trails.add(Trail::default(), 0, &busy), one);
-        let two = trails.add(one, 1, &refused);
-        let steps = trails.of(two);
+        let one = fallback_histories.add(FallbackHistory::default(), 0, &busy);
+        assert_eq!(
+            fallback_histories.add(FallbackHistory::default(), 0, &busy),
+            one
+        );
+        let two = fallback_histories.add(one, 1, &refused);
+        let steps = fallback_histories.of(two);
         assert_eq!(steps.len(), 2);
         assert_eq!((steps[0].0, steps[0].1.status()), (0, Some(429)));
         assert_eq!((steps[1].0, steps[1].1.message()), (1, "wrong key"));
-        assert!(trails.of(Trail::default()).is_empty());
+        assert!(fallback_histories.of(FallbackHistory::default()).is_empty());
     }
 
     #[test]
     fn messages_that_never_repeat_are_forgotten_in_the_end() {
-        let trails = Trails::default();
+        let fallback_histories = FallbackHistories::default();
         for n in 0..10 * MOST_TEXTS {
             let error = Error::new(ErrorKind::Transient, format!("request {n} failed"));
-            let trail = trails.add(Trail::default(), 0, &error);
-            assert_eq!(trails.of(trail)[0].1.kind(), ErrorKind::Transient);
+            let trail = fallback_histories.add(FallbackHistory::default(), 0, &error);
+            assert_eq!(
+                fallback_histories.of(trail)[0].1.kind(),
+                ErrorKind::Transient
+            );
         }
-        assert_eq!(trails.0.lock().reasons.len(), MOST_TEXTS + 1);
+        assert_eq!(fallback_histories.0.lock().reasons.len(), MOST_TEXTS + 1);
     }
 }
