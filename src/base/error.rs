@@ -36,29 +36,35 @@ struct Inner {
     message: String,
     status: Option<u16>,
     retry_after: Option<Duration>,
-    exact_wait: bool,
     hints: RateHints,
     sent: Sent,
-    timed_out: bool,
-    unreachable: bool,
-    model_only: bool,
+    /// One bit per [`Mark`].
+    marks: u16,
     category: Option<String>,
     refusal: Option<String>,
     request_id: Option<String>,
-    not_ready: bool,
-    by_proxy: bool,
-    schema_mismatch: bool,
-    unclassified: bool,
-    unusable_reply: bool,
-    claim_lost: bool,
-    storage: bool,
-    critical: bool,
-    usage: Option<Usage>,
-    cost_usd: Option<f64>,
+    paid: Paid,
     raw: Option<String>,
     /// The unusable reply, if it is not UTF-8.
     raw_bytes: Option<Vec<u8>>,
     reply_file: Option<String>,
+}
+
+/// A property that an error can be marked with.
+#[derive(Debug, Clone, Copy)]
+enum Mark {
+    ExactWait,
+    TimedOut,
+    Unreachable,
+    ModelOnly,
+    NotReady,
+    ByProxy,
+    SchemaMismatch,
+    Unclassified,
+    UnusableReply,
+    ClaimLost,
+    Storage,
+    Critical,
 }
 
 /// Raw replies in an error are cut to this many bytes, unless they are kept whole. A larger whole reply is written to
@@ -75,25 +81,13 @@ impl Error {
             message: message.into(),
             status: None,
             retry_after: None,
-            exact_wait: false,
             hints: RateHints::default(),
             sent: Sent::No,
-            timed_out: false,
-            unreachable: false,
-            model_only: false,
+            marks: 0,
             category: None,
             refusal: None,
             request_id: None,
-            not_ready: false,
-            by_proxy: false,
-            schema_mismatch: false,
-            unclassified: false,
-            unusable_reply: false,
-            claim_lost: false,
-            storage: false,
-            critical: false,
-            usage: None,
-            cost_usd: None,
+            paid: Paid::default(),
             raw: None,
             raw_bytes: None,
             reply_file: None,
@@ -103,6 +97,15 @@ impl Error {
     /// The error of work that was stopped before it had an outcome.
     pub fn cancelled() -> Self {
         Self::new(ErrorKind::Cancelled, "cancelled before it had an outcome")
+    }
+
+    fn marked(mut self, mark: Mark) -> Self {
+        self.0.marks |= 1 << mark as u16;
+        self
+    }
+
+    fn is_marked(&self, mark: Mark) -> bool {
+        self.0.marks & (1 << mark as u16) != 0
     }
 
     /// Sets the HTTP status.
@@ -130,23 +133,20 @@ impl Error {
     }
 
     /// Marks the error as a time-out: after sending, it is retried only once.
-    pub fn with_timed_out(mut self) -> Self {
-        self.0.timed_out = true;
-        self
+    pub fn with_timed_out(self) -> Self {
+        self.marked(Mark::TimedOut)
     }
 
     /// Marks the error as one of the address instead of the request: no connection (then the whole quota waits), or
     /// the server accepts no prompts.
-    pub fn with_unreachable(mut self) -> Self {
-        self.0.unreachable = true;
-        self
+    pub fn with_unreachable(self) -> Self {
+        self.marked(Mark::Unreachable)
     }
 
     /// Marks the error as one of the model, for example its daily allowance, so that other models of the provider are
     /// still called.
-    pub fn with_model_only(mut self) -> Self {
-        self.0.model_only = true;
-        self
+    pub fn with_model_only(self) -> Self {
+        self.marked(Mark::ModelOnly)
     }
 
     /// Sets the reason of a safety filter or refusal, as the provider names it.
@@ -169,69 +169,61 @@ impl Error {
 
     /// Marks the error as one of a server that is up but still loads its model: the whole quota waits, up to ten
     /// minutes, without using attempts. After that, items fail at once, as [unreachable](Self::is_unreachable).
-    pub fn with_not_ready(mut self) -> Self {
-        self.0.not_ready = true;
-        self
+    pub fn with_not_ready(self) -> Self {
+        self.marked(Mark::NotReady)
     }
 
     /// Marks the error as the page of a proxy, which limits requests or has no server to forward them to. While other
     /// calls are answered, it counts as a rate limit.
-    pub(crate) fn with_by_proxy(mut self) -> Self {
-        self.0.by_proxy = true;
-        self
+    pub(crate) fn with_by_proxy(self) -> Self {
+        self.marked(Mark::ByProxy)
     }
 
     /// Marks the error as one of the answer's format only: the same provider is called once more.
-    pub(crate) fn with_schema_mismatch(mut self) -> Self {
-        self.0.schema_mismatch = true;
-        self
+    pub(crate) fn with_schema_mismatch(self) -> Self {
+        self.marked(Mark::SchemaMismatch)
     }
 
     /// Marks the error as one whose [kind](Self::kind) is only the default for an error status without a known
     /// meaning.
-    pub fn with_unclassified(mut self) -> Self {
-        self.0.unclassified = true;
-        self
+    pub fn with_unclassified(self) -> Self {
+        self.marked(Mark::Unclassified)
     }
 
     /// Marks the error as a store's report that another worker, or none, has what was to be changed.
-    pub fn with_claim_lost(mut self) -> Self {
-        self.0.claim_lost = true;
-        self
+    pub fn with_claim_lost(self) -> Self {
+        self.marked(Mark::ClaimLost)
     }
 
     /// Marks the error as one of a data store, such as a damaged, full, locked or missing database: the request is
     /// not the cause, whatever the error's kind.
-    pub fn with_storage(mut self) -> Self {
-        self.0.storage = true;
-        self
+    pub fn with_storage(self) -> Self {
+        self.marked(Mark::Storage)
     }
 
     /// Marks the error as one that all further work would share, whatever its kind: a missing program, a full disk.
     /// Under [`ErrorPolicy::StopOnCriticalError`] it ends the run.
     ///
     /// [`ErrorPolicy::StopOnCriticalError`]: crate::ErrorPolicy::StopOnCriticalError
-    pub fn with_critical(mut self) -> Self {
-        self.0.critical = true;
-        self
+    pub fn with_critical(self) -> Self {
+        self.marked(Mark::Critical)
     }
 
     /// Sets the tokens that were used without an answer.
     pub fn with_usage(mut self, usage: Usage) -> Self {
-        self.0.usage = Some(usage);
+        self.0.paid.usage = Some(usage);
         self
     }
 
     /// Sets what was billed without an answer, in US dollars.
     pub fn with_cost(mut self, usd: f64) -> Self {
-        self.0.cost_usd = Some(usd);
+        self.0.paid.cost_usd = Some(usd);
         self
     }
 
     /// Sets both if they are known.
     pub(crate) fn with_paid(mut self, paid: Paid) -> Self {
-        self.0.usage = paid.usage;
-        self.0.cost_usd = paid.cost_usd;
+        self.0.paid = paid;
         self
     }
 
@@ -244,7 +236,7 @@ impl Error {
     /// Marks the error as that of a complete, billed success reply that is not usable as an answer, and keeps the
     /// whole reply unchanged, also if it is not text. Its item fails: a retry or a fallback would be billed again.
     pub fn with_unusable_reply(mut self, reply: impl Into<Vec<u8>>) -> Self {
-        self.0.unusable_reply = true;
+        self = self.marked(Mark::UnusableReply);
         match String::from_utf8(reply.into()) {
             Ok(text) => self.0.raw = Some(text),
             Err(error) => {
@@ -342,14 +334,15 @@ impl Error {
     }
 
     /// Marks the wait as the host's own: it is kept exactly, whatever its length.
-    pub(crate) fn with_exact_wait(mut self) -> Self {
-        self.0.exact_wait = true;
-        self
+    pub(crate) fn with_exact_wait(self) -> Self {
+        self.marked(Mark::ExactWait)
     }
 
     /// The wait that is kept exactly, if there is one.
     pub(crate) fn exact_wait(&self) -> Option<Duration> {
-        self.0.retry_after.filter(|_| self.0.exact_wait)
+        self.0
+            .retry_after
+            .filter(|_| self.is_marked(Mark::ExactWait))
     }
 
     /// The limits that the reply reports.
@@ -364,24 +357,24 @@ impl Error {
 
     /// Whether the request was sent but no reply arrived in time.
     pub fn timed_out(&self) -> bool {
-        self.0.timed_out
+        self.is_marked(Mark::TimedOut)
     }
 
     /// Whether the address is the cause: no connection, a server that accepts no prompts, or a model that never
     /// loaded.
     pub fn is_unreachable(&self) -> bool {
-        self.0.unreachable
+        self.is_marked(Mark::Unreachable)
     }
 
     /// Whether only calls to the same model would fail in the same way.
     pub fn is_model_only(&self) -> bool {
-        self.0.model_only || self.0.kind == ErrorKind::UnknownModel
+        self.is_marked(Mark::ModelOnly) || self.0.kind == ErrorKind::UnknownModel
     }
 
     /// Whether further work would fail in the same way: by the error's kind, or because it was
     /// [marked](Self::with_critical).
     pub fn is_critical(&self) -> bool {
-        self.0.critical || self.0.kind.is_critical()
+        self.is_marked(Mark::Critical) || self.0.kind.is_critical()
     }
 
     /// The reason of a safety filter or refusal, if the provider reports one.
@@ -401,33 +394,33 @@ impl Error {
 
     /// Whether the server is up but still loads its model.
     pub fn is_not_ready(&self) -> bool {
-        self.0.not_ready
+        self.is_marked(Mark::NotReady)
     }
 
     pub(crate) fn is_by_proxy(&self) -> bool {
-        self.0.by_proxy
+        self.is_marked(Mark::ByProxy)
     }
 
     /// Whether its [kind](Self::kind), [`Invalid`](ErrorKind::Invalid), is only the default for an error status
     /// without a known meaning: the cause may be this request, or something that all requests to this provider share.
     pub fn is_unclassified(&self) -> bool {
-        self.0.unclassified
+        self.is_marked(Mark::Unclassified)
     }
 
     /// Whether a store reports that this worker does not have (any more) what was to be changed. After any other
     /// failure of a store it still has it.
     pub fn is_claim_lost(&self) -> bool {
-        self.0.claim_lost
+        self.is_marked(Mark::ClaimLost)
     }
 
     /// Whether a data store is the cause, and not the request. The message names its place on this machine.
     pub fn is_storage(&self) -> bool {
-        self.0.storage
+        self.is_marked(Mark::Storage)
     }
 
     /// The class of its kind, unless a retry would be billed again.
     fn class(&self) -> &'static str {
-        if self.0.unusable_reply {
+        if self.is_marked(Mark::UnusableReply) {
             "non_retryable"
         } else {
             self.0.kind.class()
@@ -435,32 +428,29 @@ impl Error {
     }
 
     pub(crate) fn is_schema_mismatch(&self) -> bool {
-        self.0.schema_mismatch
+        self.is_marked(Mark::SchemaMismatch)
     }
 
     /// Tokens that were used without an answer, if the provider reports them. In an item's last error: those of all
     /// its calls.
     pub fn usage(&self) -> Option<Usage> {
-        self.0.usage
+        self.0.paid.usage
     }
 
     /// What was billed for these tokens in US dollars, if the provider reports it for all of them.
     pub fn cost_usd(&self) -> Option<f64> {
-        self.0.cost_usd
+        self.0.paid.cost_usd
     }
 
     pub(crate) fn paid(&self) -> Paid {
-        Paid {
-            usage: self.0.usage,
-            cost_usd: self.0.cost_usd,
-        }
+        self.0.paid
     }
 
     /// Whether it is a complete, billed success reply that is not usable as an answer, for example an image without
     /// text, or an HTML page. [`raw`](Self::raw) or [`reply_file`](Self::reply_file) has all of it. Such an item is
     /// neither retried nor passed to a fallback automatically.
     pub fn is_unusable_reply(&self) -> bool {
-        self.0.unusable_reply
+        self.is_marked(Mark::UnusableReply)
     }
 
     /// The file of the unusable reply, if it was too large for a result line: a path relative to the folder of the

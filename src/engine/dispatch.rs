@@ -131,6 +131,8 @@ pub(crate) struct Options {
     pub no_shared_fate: bool,
 }
 
+/// More than 15 fields, because all decisions about a run are made in one place and under one lock; each topic with rules
+/// of its own is a struct in its own file.
 pub(crate) struct Dispatcher<W: Work> {
     pub work: W,
     options: Options,

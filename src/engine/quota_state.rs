@@ -84,6 +84,8 @@ enum Search {
     Over,
 }
 
+/// More than 15 fields, because each end of a call can change all of them together; window, rate, buckets, share and lease
+/// are structs in files of their own.
 pub(super) struct Quota {
     pub(super) given: Limits,
     pub(super) requests: Option<Bucket>,

@@ -50,6 +50,7 @@ pub(crate) struct Scope {
     pub until_submitted: bool,
 }
 
+/// More than 15 fields: what a claim needs, what the last claim returned, and what waits between two claims.
 pub(crate) struct StoreBacklog {
     pub store: Arc<dyn JobStore>,
     pub worker: WorkerId,
@@ -88,17 +89,6 @@ const HOLD: Duration = Duration::from_secs(1);
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
 /// Interval of checks while other programs release a sealed process.
 const CHORES_AGAIN: Duration = Duration::from_millis(20);
-
-/// A claimable lane.
-struct FoundLane {
-    tickets: Vec<Ticket<JobTask>>,
-    due: Option<Time>,
-    /// When the limiter has capacity again for a skipped lane.
-    opens: Option<Time>,
-    /// Jobs of a supported kind wait, due or not.
-    known_wait: bool,
-    has_chores: Option<bool>,
-}
 
 impl StoreBacklog {
     pub(crate) fn new(
@@ -168,7 +158,7 @@ impl StoreBacklog {
     /// all of them.
     pub(crate) fn release_claims(&mut self, all: bool, now: Time) -> Vec<Ticket<JobTask>> {
         if all && let Some(Ok(found)) = self.requests.arrived.take() {
-            self.prefetched.extend(found.tickets);
+            self.prefetched.extend(found.jobs);
         }
         if self.prefetched.is_empty() {
             return Vec::new();
@@ -213,37 +203,22 @@ impl StoreBacklog {
         }
     }
 
-    fn found(&mut self, claimed: Result<Claimed, Error>, now: Time) -> Result<FoundLane, Error> {
-        let Claimed {
-            jobs,
-            due,
-            opens,
-            known_wait,
-            has_chores,
-        } = claimed?;
+    fn tickets(&mut self, jobs: Vec<ClaimedJob>, now: Time) -> Vec<Ticket<JobTask>> {
         let wall = self.clock.wall();
         self.unknown = self.lanes.lock().unknown.clone();
-        let mut found = FoundLane {
-            tickets: Vec::with_capacity(jobs.len()),
-            due,
-            opens,
-            known_wait,
-            has_chores,
-        };
-        for claimed in jobs {
-            self.running += 1;
-            self.alone |= claimed.crashes >= SUSPECT_CRASHES;
-            if let Some(ticket) = self.ticket(claimed, (now, wall)) {
-                found.tickets.push(ticket);
-            }
-        }
-        Ok(found)
+        self.running += jobs.len();
+        self.alone |= jobs.iter().any(|job| job.crashes >= SUSPECT_CRASHES);
+        let tickets = jobs
+            .into_iter()
+            .filter_map(|job| self.ticket(job, now, wall));
+        tickets.collect()
     }
 
     fn ticket(
         &mut self,
         claimed: ClaimedJob,
-        (now, wall): (Time, Timestamp),
+        now: Time,
+        wall: Timestamp,
     ) -> Option<Ticket<JobTask>> {
         let (open, kinds_version) = {
             let mut lanes = self.lanes.lock();
@@ -308,7 +283,7 @@ impl StoreBacklog {
     /// The result if no job can be claimed now.
     fn idle(
         &mut self,
-        found: Option<&FoundLane>,
+        found: Option<&Claimed<Ticket<JobTask>>>,
         availability: &Availability,
         now: Time,
     ) -> Take<JobTask> {
@@ -329,10 +304,7 @@ impl StoreBacklog {
         ];
         let until = until.into_iter().flatten().min();
         self.quiet_until = until.filter(|_| found.is_some());
-        Take::Idle {
-            until,
-            source_open: true,
-        }
+        idle_until(until)
     }
 
     /// Takes the prefetched jobs that can start.
@@ -360,22 +332,19 @@ impl StoreBacklog {
     /// Whether a claim is unnecessary now.
     fn stays_quiet(&mut self, now: Time) -> Option<Take<JobTask>> {
         if self.requests.is_asked {
-            return Some(not_yet());
+            return Some(idle_until(None));
         }
         let may_have_jobs = self.may_have_jobs.swap(false, Ordering::SeqCst);
         let quiet_until = self.quiet_until.filter(|until| *until > now);
         let until = quiet_until.filter(|_| !may_have_jobs)?;
-        Some(Take::Idle {
-            until: Some(until),
-            source_open: true,
-        })
+        Some(idle_until(Some(until)))
     }
 
     /// Decides after an empty claim whether the worker waits or has finished.
     fn found_nothing(
         &mut self,
         max: usize,
-        found: &FoundLane,
+        found: &Claimed<Ticket<JobTask>>,
         batches: bool,
         availability: &Availability,
         now: Time,
@@ -389,7 +358,7 @@ impl StoreBacklog {
             match self.left_to_do(found) {
                 None => return Ok(Take::Done),
                 Some(Remaining::Jobs) => {}
-                Some(Remaining::Chores) => return Ok(again_in(CHORES_AGAIN, now)),
+                Some(Remaining::Chores) => return Ok(idle_until(Some(now.after(CHORES_AGAIN)))),
                 Some(Remaining::LastLook) => return self.take(max, availability, now),
             }
         }
@@ -397,7 +366,7 @@ impl StoreBacklog {
     }
 
     /// What a worker waits for that ends when no job is left.
-    fn left_to_do(&mut self, found: &FoundLane) -> Option<Remaining> {
+    fn left_to_do(&mut self, found: &Claimed<Ticket<JobTask>>) -> Option<Remaining> {
         if self.running > 0 || found.known_wait {
             return Some(Remaining::Jobs);
         }
@@ -427,17 +396,17 @@ impl StoreBacklog {
         }
         self.trouble = Some(error);
         Ok(if out.is_empty() {
-            again_in(CLAIM_AGAIN, now)
+            idle_until(Some(now.after(CLAIM_AGAIN)))
         } else {
             Take::Items(out)
         })
     }
 }
 
-/// A request to the store is in flight.
-fn not_yet() -> Take<JobTask> {
+/// More jobs may arrive at any time.
+fn idle_until(until: Option<Time>) -> Take<JobTask> {
     Take::Idle {
-        until: None,
+        until,
         source_open: true,
     }
 }
@@ -447,13 +416,6 @@ fn items_or(items: Vec<Ticket<JobTask>>, otherwise: Take<JobTask>) -> Take<JobTa
         otherwise
     } else {
         Take::Items(items)
-    }
-}
-
-fn again_in(wait: Duration, now: Time) -> Take<JobTask> {
-    Take::Idle {
-        until: Some(now.after(wait)),
-        source_open: true,
     }
 }
 
@@ -519,7 +481,7 @@ impl Backlog for StoreBacklog {
                 };
                 self.ask(asked, availability, now);
             }
-            return Ok(items_or(out, not_yet()));
+            return Ok(items_or(out, idle_until(None)));
         };
         let asked = self.requests.asked;
         let found = match found {
@@ -535,9 +497,9 @@ impl Backlog for StoreBacklog {
             (None, Some(_)) => Some(Limit::Backoff),
             (None, None) => None,
         };
-        self.adapt(asked.jobs, found.tickets.len());
-        if !found.tickets.is_empty() || !out.is_empty() {
-            out.extend(found.tickets);
+        self.adapt(asked.jobs, found.jobs.len());
+        if !found.jobs.is_empty() || !out.is_empty() {
+            out.extend(found.jobs);
             return Ok(Take::Items(out));
         }
         // Events since the request to the store may have made other jobs claimable.
@@ -550,7 +512,7 @@ impl Backlog for StoreBacklog {
 
     fn more(&mut self, availability: &Availability, now: Time) -> Result<Take<JobTask>, Error> {
         let ticket = self.next_prefetched(availability, now);
-        Ok(ticket.map_or_else(not_yet, |ticket| Take::Items(vec![ticket])))
+        Ok(ticket.map_or_else(|| idle_until(None), |ticket| Take::Items(vec![ticket])))
     }
 
     /// Keeps the job prefetched, which is only for jobs that are due.

@@ -38,8 +38,8 @@ pub(super) struct ClaimPlan {
 }
 
 /// The outcome of a claim.
-pub(super) struct Claimed {
-    pub jobs: Vec<ClaimedJob>,
+pub(super) struct Claimed<J> {
+    pub jobs: Vec<J>,
     pub due: Option<Time>,
     /// When the limiter has capacity again for a skipped lane.
     pub opens: Option<Time>,
@@ -57,7 +57,7 @@ struct Filling {
 
 impl ClaimPlan {
     /// Claims jobs that this availability allows to start.
-    pub(super) fn run(&self, availability: &Availability) -> Result<Claimed, Error> {
+    pub(super) fn run(&self, availability: &Availability) -> Result<Claimed<ClaimedJob>, Error> {
         self.lanes.lock().refresh(&self.kinds);
         let mut claimed = self.claim(None, availability)?;
         if let Some(filling) = self.filling(&claimed.jobs) {
@@ -100,7 +100,7 @@ impl ClaimPlan {
         &self,
         filling: Option<&Filling>,
         availability: &Availability,
-    ) -> Result<Claimed, Error> {
+    ) -> Result<Claimed<ClaimedJob>, Error> {
         let (mut known_wait, mut opens) = (false, None::<Time>);
         let mut open = |lane: &Arc<JobLane>| {
             if filling.is_some_and(|filling| !filling.lanes.contains(lane)) {

@@ -1,6 +1,5 @@
 //! What processes the jobs of a kind: prompts on a route, or a host's own code.
 
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::base::brief::{Bytes, FieldIf, Name};
+use crate::base::brief::{Bytes, Name};
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
@@ -21,7 +20,7 @@ use super::job::Job;
 use super::store::ClaimedJob;
 
 /// A job that a handler processes. Its `Debug` output omits the payload.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
 #[non_exhaustive]
 pub struct RunningJob {
     /// Its id.
@@ -29,29 +28,18 @@ pub struct RunningJob {
     /// The process it belongs to.
     pub process_id: ProcessId,
     /// Its kind.
+    #[debug("{:?}", Name(kind))]
     pub kind: String,
     /// Your own name for the job.
+    #[debug("{:?}", item_id.as_deref().map(Name))]
     pub item_id: Option<String>,
     /// The payload in JSON.
+    #[debug("{:?}", Bytes(payload.get().len()))]
     pub payload: Box<RawValue>,
     /// Calls made for it before this one.
     pub attempts: u32,
     /// How many workers crashed with this job.
     pub crashes: u8,
-}
-
-impl fmt::Debug for RunningJob {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunningJob")
-            .field("job_id", &self.job_id)
-            .field("process_id", &self.process_id)
-            .field("kind", &Name(&self.kind))
-            .field_if("item_id", self.item_id.as_deref().map(Name))
-            .field("payload", &Bytes(self.payload.get().len()))
-            .field("attempts", &self.attempts)
-            .field("crashes", &self.crashes)
-            .finish()
-    }
 }
 
 impl RunningJob {

@@ -1,11 +1,9 @@
 //! What the queue stores: jobs, their processes, and the state of each.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::base::brief::{Bytes, FieldIf, Many, Name};
+use crate::base::brief::{Bytes, Many, Name};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
@@ -29,12 +27,17 @@ pub(crate) const PROMPT_KINDS: &str = const_format::formatcp!(
 
 /// A unit of work for the queue: a kind, which names its handler, and a payload in JSON, which only the handler
 /// reads. Its `Debug` output omits the payload.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
 pub struct Job {
+    #[debug("{:?}", Name(kind))]
     pub(crate) kind: String,
+    #[debug("{:?}", Bytes(payload.get().len()))]
     pub(crate) payload: Box<RawValue>,
+    #[debug("{:?}", lane.as_deref().map(Name))]
     pub(crate) lane: Option<String>,
+    #[debug("{:?}", item_id.as_deref().map(Name))]
     pub(crate) item_id: Option<String>,
+    #[debug(skip)]
     pub(crate) request_hash: Option<String>,
     pub(crate) priority: u8,
     pub(crate) max_retries: Option<u8>,
@@ -357,7 +360,7 @@ impl JobReceipt {
 }
 
 /// One job, as [`JobQueue::job`](crate::JobQueue::job) returns it. Its `Debug` output omits the result.
-#[derive(Clone, Serialize)]
+#[derive(Clone, derive_more::Debug, Serialize)]
 #[non_exhaustive]
 pub struct JobState {
     /// Its id.
@@ -365,8 +368,10 @@ pub struct JobState {
     /// The process it belongs to.
     pub process_id: ProcessId,
     /// Its kind.
+    #[debug("{:?}", Name(kind))]
     pub kind: String,
     /// Your own name for the job.
+    #[debug("{:?}", item_id.as_deref().map(Name))]
     pub item_id: Option<String>,
     /// Its state.
     pub status: JobStatus,
@@ -383,10 +388,12 @@ pub struct JobState {
     /// When it may start, while it waits.
     pub due_at: Option<Timestamp>,
     /// Its result, if it is completed.
+    #[debug("{:?}", result.as_ref().map(|json| Bytes(json.get().len())))]
     pub result: Option<Box<RawValue>>,
     /// Its error, if it failed.
     pub error: Option<Error>,
     /// Errors of earlier attempts; the last ten.
+    #[debug("{:?}", Many(errors.len()))]
     pub errors: Vec<AttemptError>,
     /// For a job with more than one attempt: how its time from enqueueing until after its last failed call and the
     /// following wait was spent. The result line of a prompt has the time from its first call to its end.
@@ -469,7 +476,7 @@ struct HostLine<'a> {
 }
 
 /// The result of a job. Its `Debug` output shows only the length of the result.
-#[derive(Clone, Serialize)]
+#[derive(Clone, derive_more::Debug, Serialize)]
 #[non_exhaustive]
 pub struct JobResult {
     /// The job.
@@ -477,69 +484,23 @@ pub struct JobResult {
     /// The process it belongs to.
     pub process_id: ProcessId,
     /// Your own name for the job.
+    #[debug("{:?}", item_id.as_deref().map(Name))]
     pub item_id: Option<String>,
     /// Your own hash of the request.
+    #[debug(skip)]
     pub request_hash: Option<String>,
     /// Its kind.
+    #[debug("{:?}", Name(kind))]
     pub kind: String,
     /// Completed, failed or cancelled.
     pub status: JobStatus,
     /// The result of its handler; for the built-in kinds the result line, also after a failure.
+    #[debug("{:?}", result.as_ref().map(|json| Bytes(json.get().len())))]
     pub result: Option<Box<RawValue>>,
     /// Its error, if it failed.
     pub error: Option<Error>,
     /// Calls made for it.
     pub attempts: u32,
-}
-
-impl fmt::Debug for Job {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Job")
-            .field("kind", &Name(&self.kind))
-            .field_if("item_id", self.item_id.as_deref().map(Name))
-            .field_if("lane", self.lane.as_deref().map(Name))
-            .field("payload", &Bytes(self.payload.get().len()))
-            .field("priority", &self.priority)
-            .field_if("max_retries", self.max_retries)
-            .finish()
-    }
-}
-
-impl fmt::Debug for JobState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let result = self.result.as_ref();
-        f.debug_struct("JobState")
-            .field("job_id", &self.job_id)
-            .field("process_id", &self.process_id)
-            .field("kind", &Name(&self.kind))
-            .field_if("item_id", self.item_id.as_deref().map(Name))
-            .field("status", &self.status)
-            .field("step", &self.step)
-            .field("attempts", &self.attempts)
-            .field("crashes", &self.crashes)
-            .field_if("due_at", self.due_at)
-            .field_if("children", self.children)
-            .field_if("result", result.map(|result| Bytes(result.get().len())))
-            .field_if("error", self.error.as_ref())
-            .field("errors", &Many(self.errors.len()))
-            .finish()
-    }
-}
-
-impl fmt::Debug for JobResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let result = self.result.as_ref();
-        f.debug_struct("JobResult")
-            .field("job_id", &self.job_id)
-            .field("process_id", &self.process_id)
-            .field_if("item_id", self.item_id.as_deref().map(Name))
-            .field("kind", &Name(&self.kind))
-            .field("status", &self.status)
-            .field_if("result", result.map(|result| Bytes(result.get().len())))
-            .field_if("error", self.error.as_ref())
-            .field("attempts", &self.attempts)
-            .finish()
-    }
 }
 
 impl JobResult {

@@ -61,6 +61,7 @@ pub(crate) mod process_time;
 mod progress_reporter;
 mod prompt_job;
 pub(crate) mod prompts;
+mod registration;
 pub(crate) mod scale;
 pub(crate) mod settings;
 #[cfg(test)]

@@ -27,7 +27,8 @@ use super::controls::{Controls, FixedOptions, MOST_SLOTS};
 use super::due_times::DueTimes;
 use super::maintenance;
 use super::progress_reporter::{ProgressReporter, Snapshot};
-use super::store::{JobStore, WorkSignal, WorkerId, WorkerStatus};
+use super::registration::Registration;
+use super::store::{JobStore, WorkSignal, WorkerStatus};
 use super::task::JobTask;
 use super::work::{self, StoreWork};
 
@@ -81,23 +82,6 @@ pub(crate) struct WorkerRun {
     plan: FixedOptions,
 }
 
-/// Unregisters the worker when dropped, also after a panic. Otherwise its jobs would stay its own until its OS
-/// process ends.
-struct Registration {
-    store: Arc<dyn JobStore>,
-    worker: WorkerId,
-    controls: Arc<Controls>,
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        let wall = self.controls.clock.wall();
-        if let Err(error) = self.store.unregister_worker(self.worker, wall) {
-            log::warn!("the worker's jobs go back later: {error}");
-        }
-    }
-}
-
 impl WorkerRun {
     pub(crate) fn begin(
         store: Arc<dyn JobStore>,
@@ -105,16 +89,8 @@ impl WorkerRun {
         woken: Receiver<()>,
         plan: FixedOptions,
     ) -> Result<Self, Error> {
-        let wall = controls.clock.wall();
-        // Jobs of a crashed predecessor come before newer ones.
-        store.reclaim(wall)?;
-        let registration = Registration {
-            worker: store.register_worker(wall)?,
-            store,
-            controls: controls.clone(),
-        };
         Ok(Self {
-            registration,
+            registration: Registration::new(store, controls.clock.clone())?,
             controls,
             woken,
             plan,

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Error, ErrorKind};
+use super::{Error, ErrorKind, Mark};
 
 impl Serialize for Error {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -69,7 +69,10 @@ impl<'de> Deserialize<'de> for Error {
         let bytes = written.raw_base64.map(|coded| STANDARD.decode(coded));
         error.0.raw_bytes = bytes.transpose().map_err(serde::de::Error::custom)?;
         error.0.reply_file = written.reply_file;
-        error.0.unusable_reply = written.unusable_reply;
-        Ok(error)
+        Ok(if written.unusable_reply {
+            error.marked(Mark::UnusableReply)
+        } else {
+            error
+        })
     }
 }

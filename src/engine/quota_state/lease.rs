@@ -108,6 +108,25 @@ impl Lease {
         now.after(waited.clamp(LOOK.0, LOOK.1))
     }
 
+    /// Measures the use per second of requests and of tokens; `reserved` are the sums of all reservations.
+    fn measure(&mut self, reserved: [f64; 2], in_flight: u32, now: Time) {
+        let measured_for = now.since(self.measured);
+        let measures = measured_for >= MEASURED;
+        for (part, reserved) in self.parts.iter_mut().zip(reserved) {
+            let used = reserved - part.reserved;
+            if used > 0.0 || part.lacks > 0.0 || in_flight > 0 {
+                self.last_use = Some(now);
+            }
+            if measures {
+                let pace = used.max(0.0) / measured_for.as_secs_f64();
+                (part.pace, part.reserved) = ((part.pace + pace) / 2.0, reserved);
+            }
+        }
+        if measures {
+            self.measured = now;
+        }
+    }
+
     /// Records that a call needs `need` more than there is. Returns when to check again.
     fn lack(&mut self, part: usize, need: f64, now: Time) -> Time {
         let look = self.next_look(now);
@@ -221,21 +240,7 @@ impl Quota {
         else {
             return None;
         };
-        let measured_for = now.since(lease.measured);
-        let measures = measured_for >= MEASURED;
-        for (part, reserved) in lease.parts.iter_mut().zip(reserved) {
-            let used = reserved - part.reserved;
-            if used > 0.0 || part.lacks > 0.0 || in_flight > 0 {
-                lease.last_use = Some(now);
-            }
-            if measures {
-                let pace = used.max(0.0) / measured_for.as_secs_f64();
-                (part.pace, part.reserved) = ((part.pace + pace) / 2.0, reserved);
-            }
-        }
-        if measures {
-            lease.measured = now;
-        }
+        lease.measure(reserved, in_flight, now);
         let unused_for = now.since(lease.last_use?);
         let is_new_pause = paused_until > lease.known_pause.after(SAME) && paused_until > now;
         let pause = if is_new_pause {

@@ -6,9 +6,10 @@ use crate::base::error::Error;
 use crate::engine::availability::Availability;
 use crate::engine::work::Ticket;
 use crate::queue::claim_plan::{ClaimPlan, Claimed};
+use crate::queue::store::ClaimedJob;
 use crate::queue::task::JobTask;
 
-use super::{FoundLane, StoreBacklog};
+use super::StoreBacklog;
 
 /// A request to the store, made without the dispatcher's lock. One is in flight at a time.
 pub(crate) enum Request {
@@ -25,7 +26,7 @@ pub(crate) struct Requests {
     /// A give-back that failed is tried again then.
     pub give_back_at: Time,
     pub(super) asked: Asked,
-    pub(super) arrived: Option<Result<FoundLane, Error>>,
+    pub(super) arrived: Option<Result<Claimed<Ticket<JobTask>>, Error>>,
     /// Whether jobs have ended or were released since the request.
     pub(super) is_stale: bool,
 }
@@ -52,9 +53,14 @@ impl StoreBacklog {
     }
 
     /// Applies the outcome of a request.
-    pub(crate) fn arrive(&mut self, claimed: Result<Claimed, Error>, now: Time) {
+    pub(crate) fn arrive(&mut self, claimed: Result<Claimed<ClaimedJob>, Error>, now: Time) {
         self.requests.is_asked = false;
-        let found = self.found(claimed, now);
-        self.requests.arrived = Some(found);
+        self.requests.arrived = Some(claimed.map(|claimed| Claimed {
+            jobs: self.tickets(claimed.jobs, now),
+            due: claimed.due,
+            opens: claimed.opens,
+            known_wait: claimed.known_wait,
+            has_chores: claimed.has_chores,
+        }));
     }
 }

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::base::cancel::Context;
-use crate::base::clock::Clock;
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
 use crate::llm::batch::{BatchAccount, BatchClient, ListedBatches};
 use crate::queue::host::JobQueue;
-use crate::queue::store::{JobStore, StoredBatch, WorkerId};
+use crate::queue::registration::Registration;
+use crate::queue::store::StoredBatch;
 
 use super::info::BatchInfo;
 use super::machine::{Formed, Reconciling, Record, State, Submitting};
@@ -43,12 +43,7 @@ impl JobQueue {
         ctx: &Context,
     ) -> Result<Vec<BatchAdoption>, Error> {
         let (store, clock) = (&self.store, &self.clock);
-        store.reclaim(clock.wall())?;
-        let registration = Registration {
-            worker: store.register_worker(clock.wall())?,
-            store,
-            clock,
-        };
+        let registration = Registration::new(store.clone(), clock.clone())?;
         let all = store.batches(None)?;
         let mut done = Vec::new();
         for batch in all.iter().filter(|batch| batch.worker.is_none()) {
@@ -76,9 +71,7 @@ impl JobQueue {
         }
         Ok(done)
     }
-}
 
-impl JobQueue {
     /// Closes the batches of a process that were not sent and have no active worker: their jobs wait again, and can
     /// be cancelled.
     ///
@@ -86,12 +79,7 @@ impl JobQueue {
     /// If the queue cannot be read or written.
     pub(crate) fn dissolve_unsent(&self, process: ProcessId) -> Result<(), Error> {
         let (store, clock) = (&self.store, &self.clock);
-        store.reclaim(clock.wall())?;
-        let registration = Registration {
-            worker: store.register_worker(clock.wall())?,
-            store,
-            clock,
-        };
+        let registration = Registration::new(store.clone(), clock.clone())?;
         let mut unsent = |batch: &StoredBatch| {
             let own = batch.process_id == Some(process);
             own && Record::read(batch).is_some_and(|record| record.is_unsent())
@@ -115,22 +103,7 @@ fn no_key(account: &BatchAccount) -> String {
     )
 }
 
-/// A worker for as long as it takes, so that no other one works on the same batch.
-struct Registration<'a> {
-    store: &'a Arc<dyn JobStore>,
-    clock: &'a Arc<dyn Clock>,
-    worker: WorkerId,
-}
-
-impl Drop for Registration<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = self.store.unregister_worker(self.worker, self.clock.wall()) {
-            log::warn!("batches have no active worker until this OS process has ended: {error}");
-        }
-    }
-}
-
-impl Registration<'_> {
+impl Registration {
     /// Adopts a batch if its provider shows it; returns `None` if another worker was faster.
     fn adopt(
         &self,
@@ -228,7 +201,7 @@ fn check_visible(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock::Timestamp;
+    use crate::base::clock::{Clock, Timestamp};
     use crate::base::error::{ErrorKind, Sent};
     use crate::llm::batch::BatchStage;
     use crate::queue::batch::tests::fake_provider::FakeClient;

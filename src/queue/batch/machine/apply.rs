@@ -37,6 +37,8 @@ pub(super) struct Change<'a> {
 }
 
 impl Change<'_> {
+    /// More than 80 lines, because one match lists every valid pair of a state and an event, as the diagram of
+    /// [`State`] does.
     fn apply(&mut self, event: Event) {
         use State as S;
         match (self.record.state.clone(), event) {
