@@ -135,7 +135,7 @@ impl Machine {
             jitter: Jitter(plan.seed + number),
             durable: true,
             multi_tenant: true,
-            independent: false,
+            no_shared_fate: false,
         };
         let worker = store.register_worker(clock.wall()).unwrap();
         let limiter = kinds.limiter.clone();
