@@ -1,6 +1,6 @@
 //! This server, as other servers of the same folder see it.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -71,6 +71,18 @@ fn remove_if_free(path: &Path) -> bool {
         let _ = std::fs::remove_file(path);
     }
     is_free
+}
+
+/// Locks a file that only one server of a folder holds at a time; `None` while another server holds it. The kernel
+/// releases the lock when the process ends, also after a kill.
+pub(crate) fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    let mut options = File::options();
+    let file = open_private(options.create(true).truncate(false).write(true), path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 fn lock_of(folder: &Path, name: &str) -> PathBuf {
