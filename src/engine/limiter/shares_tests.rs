@@ -34,12 +34,6 @@ impl Process {
             .try_acquire(self.quota, 1, Some(0), SystemClock.now())
     }
 
-    /// The most calls in flight.
-    fn is_full(&self) -> bool {
-        let mut state = self.limiter.state.lock();
-        state.get(self.quota).unwrap().is_busy()
-    }
-
     fn end(&self, gate: Gate, ended: CallEnd, hints: &RateHints) {
         if let Gate::Go(permit) = gate {
             self.limiter.settle(permit, ended, hints, SystemClock.now());
