@@ -1,6 +1,6 @@
 //! Jobs that a job creates: enqueued once, waited for without a slot, and deleted with their parent.
 //!
-//! Children form a separate process whose id follows from the parent's. Whoever continues the parent, also after a
+//! Children form a separate process whose id follows from the parent's. A worker that continues the parent, also after a
 //! crash, therefore finds them instead of enqueueing them again. The store wakes the parent when the last child has
 //! its outcome, and deletes the children with the parent's own end.
 

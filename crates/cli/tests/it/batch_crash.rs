@@ -8,7 +8,7 @@ use std::time::Duration;
 use batchwright_simulate::{BatchConfig, BatchPoint, BatchStats};
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::batch_site::{ALL, ANTHROPIC, Dialect, GEMINI, OPENAI, Site, XAI, each};
+use super::batch_site::{ALL, ANTHROPIC, Dialect, GEMINI, Site, XAI, each};
 use super::common::{HOME, PATIENCE, Running, eventually};
 
 const ITEMS: usize = 12;
@@ -19,6 +19,10 @@ const fn millis(n: u64) -> Duration {
 
 fn quick() -> BatchConfig {
     BatchConfig::default().duration(millis(100))
+}
+
+fn filed() -> Vec<&'static Dialect> {
+    ALL.into_iter().filter(|at| at.files).collect()
 }
 
 /// Killed at the first request that comes to this point, which then has its effect all the same.
@@ -64,10 +68,87 @@ fn killed_at_any_step() {
     }
 }
 
+#[test]
+fn killed_before_anything_was_sent() {
+    // Long before its batch is sent a worker waits for more jobs.
+    each(&ALL, |at| {
+        let site = Site::new(at, quick(), ITEMS);
+        let worker = site.start();
+        assert!(eventually(|| worker.said().contains("strategy batch")));
+        drop(worker);
+        let worker = site.start();
+        let begun = || !site.queue.batches(None).unwrap().is_empty();
+        assert!(eventually(begun));
+        drop(worker);
+        site.finish(0);
+        site.bought_once();
+        // Killed with an upload under way, it leaves a file that nobody knows of.
+        assert_eq!(site.sim.batch_stats().started, 1, "{}", at.name);
+    });
+}
+
+#[test]
+fn killed_while_it_looks_for_its_batch() {
+    each(&ALL, |at| {
+        let site = Site::new(at, quick(), ITEMS);
+        site.kill_at(BatchPoint::CreateDone, || {});
+        site.kill_at(BatchPoint::ListArrived, || {});
+        site.finish(0);
+        site.bought_once();
+        site.took(1);
+    });
+}
+
+/// The creation has not taken effect when the file is deleted that it is about, and comes to nothing.
+#[test]
+fn a_creation_that_arrives_behind_the_fence_buys_nothing() {
+    for point in [BatchPoint::DeleteArrived, BatchPoint::DeleteDone] {
+        each(&filed(), |at| {
+            let site = Site::new(at, quick(), ITEMS);
+            let create = site.sim.pause_at(BatchPoint::CreateArrived, 1);
+            let worker = site.start();
+            assert!(create.wait(PATIENCE), "{}", at.name);
+            drop(worker);
+            // And killed once more at the fence itself.
+            site.kill_at(point, || {});
+            assert!(
+                site.sim
+                    .wait_for_batches(|s| s.files_deleted == 1, PATIENCE)
+            );
+            create.release();
+            site.finish(0);
+            site.bought_once();
+            site.took(1);
+        });
+    }
+}
+
+/// Without a file there is no fence: the batch is held, however often it is looked for, until it is
+/// there.
+#[test]
+fn a_creation_that_nothing_can_stop_is_held_until_it_is_found() {
+    let site = Site::new(&ANTHROPIC, quick(), ITEMS);
+    let create = site.sim.pause_at(BatchPoint::CreateArrived, 1);
+    let worker = site.start();
+    assert!(create.wait(PATIENCE));
+    drop(worker);
+    for _ in 0..2 {
+        let ended = site.start().wait().expect(4);
+        let ended = ended.says("anthropic may or may not have created a batch of 12 requests");
+        ended.says("it is on hold, so that nothing is billed twice");
+        assert_eq!(site.sim.batch_stats().creates, 1);
+    }
+    create.release();
+    assert!(site.sim.wait_for_batches(|s| s.created == 1, PATIENCE));
+    site.finish(0);
+    site.bought_once();
+    site.took(1);
+}
+
 /// Some of the results are stored, in a transaction each, when the worker is killed.
 #[test]
 fn killed_with_half_of_the_results_stored() {
-    each(&[&OPENAI, &ANTHROPIC], |at| {
+    each(&ALL, |at| {
         let site = Site::new(at, quick(), 2000);
         let worker = site.start();
         let mut lock = Connection::open(site.desk.path(HOME).join("llm_jobs.db")).unwrap();
@@ -92,26 +173,87 @@ fn killed_with_half_of_the_results_stored() {
     });
 }
 
-/// The reply to a creation is lost, which takes effect at once, late or later than anybody waits for, or is listed late.
-/// If the input file is deleted by then, the late creation never takes effect and the batch is created again.
 #[test]
-fn a_creation_whose_reply_is_lost_buys_one_batch() {
-    let lost = || quick().lost_creates(1);
-    for (batches, creates_with_files) in [
-        (lost(), 1),
-        (lost().late_creates(millis(500)), 1),
-        (lost().listing_lag(millis(700)), 1),
-        (lost().late_creates(millis(2500)), 2),
-    ] {
+fn a_lost_reply_is_no_second_batch() {
+    each(&ALL, |at| {
+        let site = Site::new(at, quick().lost_creates(1), ITEMS);
+        site.finish(0);
+        site.bought_once();
+        site.took(1);
+        assert_eq!(site.sim.batch_stats().creates, 1, "{}", at.name);
+    });
+}
+
+#[test]
+fn a_batch_that_comes_late_or_is_listed_late_is_found() {
+    let late = quick().lost_creates(1).late_creates(millis(500));
+    let listed = quick().lost_creates(1).listing_lag(millis(700));
+    for batches in [late, listed] {
         each(&ALL, |at| {
             let site = Site::new(at, batches.clone(), ITEMS);
             site.finish(0);
             site.bought_once();
             site.took(1);
-            let creates = if at.files { creates_with_files } else { 1 };
-            assert_eq!(site.sim.batch_stats().creates, creates, "{}", at.name);
+            assert_eq!(site.sim.batch_stats().creates, 1, "{}", at.name);
         });
     }
+}
+
+/// Later than anybody waits for: where the file is gone by then it never comes.
+#[test]
+fn a_batch_that_comes_after_the_wait_is_not_bought_again() {
+    let late = quick().lost_creates(1).late_creates(millis(2500));
+    each(&ALL, |at| {
+        let site = Site::new(at, late.clone(), ITEMS);
+        site.finish(0);
+        site.bought_once();
+        site.took(1);
+        let creates = if at.files { 2 } else { 1 };
+        assert_eq!(site.sim.batch_stats().creates, creates, "{}", at.name);
+    });
+}
+
+/// It takes effect just before its file is deleted, and the list does not show it yet.
+#[test]
+fn a_batch_that_comes_just_before_the_fence_is_found() {
+    each(&filed(), |at| {
+        let site = Site::new(at, quick().listing_lag(millis(700)), ITEMS);
+        let create = site.sim.pause_at(BatchPoint::CreateArrived, 1);
+        let worker = site.start();
+        assert!(create.wait(PATIENCE));
+        drop(worker);
+        let fence = site.sim.pause_at(BatchPoint::DeleteArrived, 1);
+        let worker = site.start();
+        assert!(fence.wait(PATIENCE), "{}", at.name);
+        create.release();
+        assert!(site.sim.wait_for_batches(|s| s.created == 1, PATIENCE));
+        fence.release();
+        worker.wait().expect(0);
+        site.bought_once();
+        site.took(1);
+    });
+}
+
+/// However often it is killed while it looks, the list gets the time that it needs.
+#[test]
+fn workers_that_die_while_they_look_do_not_shorten_the_search() {
+    each(&filed(), |at| {
+        let lag = quick().listing_lag(millis(1500));
+        let mut site = Site::new(at, lag, ITEMS);
+        site.pace.reconcile = "3s";
+        site.kill_at(BatchPoint::CreateDone, || {});
+        for _ in 0..5 {
+            let lists = site.sim.batch_stats().lists;
+            let worker = site.start();
+            let looked =
+                |s: &batchwright_simulate::BatchStats| s.lists > lists || s.files_deleted > 0;
+            site.sim.wait_for_batches(looked, millis(400));
+            drop(worker);
+        }
+        site.finish(0);
+        site.bought_once();
+        site.took(1);
+    });
 }
 
 /// A submitter that sleeps for longer than its batch is looked for, with its creation under way: the
@@ -119,7 +261,7 @@ fn a_creation_whose_reply_is_lost_buys_one_batch() {
 #[test]
 fn a_sleeping_submitter_keeps_its_batch() {
     for point in [BatchPoint::CreateArrived, BatchPoint::CreateDone] {
-        each(&[&OPENAI, &ANTHROPIC], |at| {
+        each(&ALL, |at| {
             let mut site = Site::new(at, quick(), ITEMS);
             site.pace.reconcile = "300ms";
             let create = site.sim.pause_at(point, 1);
@@ -143,6 +285,29 @@ fn a_sleeping_submitter_keeps_its_batch() {
             site.took(1);
         });
     }
+}
+
+#[test]
+fn a_provider_that_is_down_loses_nothing() {
+    each(&ALL, |at| {
+        let site = Site::new(at, quick().duration(millis(1000)), ITEMS);
+        let worker = site.start();
+        assert!(site.sim.wait_for_batches(|s| s.statuses > 0, PATIENCE));
+        site.sim.stop_listening();
+        assert!(site.sim.wait_for_batches(|s| s.ended == 1, PATIENCE));
+        // Whether it goes on or ends early is the policy's; the batch is there in any case.
+        std::thread::sleep(millis(300));
+        site.sim.resume().unwrap();
+        let ended = worker.wait();
+        assert!(
+            [0, 4].contains(&ended.status.code().unwrap()),
+            "{}",
+            ended.stderr
+        );
+        site.finish(0);
+        site.bought_once();
+        site.took(1);
+    });
 }
 
 /// Killed behind half of a result that comes in pages.

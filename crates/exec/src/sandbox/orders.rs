@@ -1,4 +1,4 @@
-//! What the watchdog of a run is told: its orders, as a variable of its environment, then news of commands on its
+//! What the watchdog of a run receives: its orders, as a variable of its environment, then news of commands on its
 //! standard input.
 
 use std::ffi::{OsStr, OsString};
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::policy::{FORMAT, Fields, Reading};
 
-/// What it is told first.
+/// The orders that it receives first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Orders {
     pub run: String,
