@@ -1,5 +1,5 @@
-//! Values that may be looked at so often and no more: a walk through one whose paths multiply comes to
-//! an end, since from then on nothing has any parts.
+//! JSON values for the validator, which count how often it looks at their parts. A walk whose number of paths doubles
+//! with each level ends when the limit is reached: from then on, values seem to have no parts.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -9,14 +9,21 @@ use jsonschema::json::{Array, Json, Node, NodeIdentity, Object};
 use serde_json::{Map, Number, Value};
 
 thread_local! {
-    static LEFT: Cell<u32> = const { Cell::new(0) };
+    /// Looks that are left to the walk on this thread.
+    static LEFT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// What `walk` found with at most so many looks; none when they did not suffice.
-pub(super) fn metered<T>(looks: u32, walk: impl FnOnce() -> T) -> Option<T> {
+/// Result of `walk`, or `None` if it needed more than `looks` looks.
+pub(super) fn metered<T>(looks: u64, walk: impl FnOnce() -> T) -> Option<T> {
     LEFT.set(looks);
     let found = walk();
     (LEFT.get() > 0).then_some(found)
+}
+
+/// Result of `walk`, however often it looks.
+pub(super) fn unmetered<T>(walk: impl FnOnce() -> T) -> T {
+    LEFT.set(u64::MAX);
+    walk()
 }
 
 /// Spends a look; false when there is none left.
@@ -26,7 +33,7 @@ fn look() -> bool {
     left > 0
 }
 
-/// JSON whose looks are counted.
+/// JSON that counts looks.
 pub(super) struct Metered;
 
 impl Json for Metered {

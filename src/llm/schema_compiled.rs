@@ -1,14 +1,14 @@
 //! A compiled JSON Schema, and what in a value does not fit it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{ReferencingError, ValidationError, Validator};
 use parking_lot::RwLock;
 use serde_json::Value;
 
-use super::metered::{Metered, metered};
+use super::metered::{Metered, metered, unmetered};
 
 /// A compiled JSON Schema.
 #[derive(Clone)]
@@ -16,9 +16,7 @@ pub(crate) struct Schema(Arc<Compiled>);
 
 struct Compiled {
     schema: Value,
-    validator: Validator,
-    /// The same, for naming what does not fit; made when something does not.
-    explaining: OnceLock<Option<Validator<Metered>>>,
+    validator: Validator<Metered>,
 }
 
 /// Compiled schemas of the whole process: input lines repeat theirs, as do all answers.
@@ -34,10 +32,9 @@ const DEEPEST: usize = 100;
 /// Misfits named at once.
 const NAMED: usize = 5;
 
-/// Looks at the parts of a value until its misfits must have been found. All of them are collected
-/// before the first is named, at some hundred bytes each; and where alternatives contain each other
-/// there are twice as many with each level of the value.
-const LOOKS: u32 = 100_000;
+/// Limit of looks for naming what does not fit. The validator collects all errors before it returns the first, at some
+/// hundred bytes each; and where alternatives contain each other, their number doubles with each level of the value.
+const LOOKS: u64 = 100_000;
 
 impl Schema {
     /// Compiles a schema, or finds it compiled.
@@ -51,11 +48,10 @@ impl Schema {
         if is_deeper(schema, DEEPEST) {
             return Err(format!("it is nested more than {DEEPEST} levels deep"));
         }
-        let validator = jsonschema::options().offline().build(schema);
+        let validator = jsonschema::options_for::<Metered>().offline().build(schema);
         let built = Self(Arc::new(Compiled {
             schema: schema.clone(),
             validator: validator.map_err(|error| fault(&error))?,
-            explaining: OnceLock::new(),
         }));
         let mut compiled = COMPILED.write();
         if find(&compiled, schema).is_none() {
@@ -70,19 +66,12 @@ impl Schema {
     /// Where a value does not fit, without a word of what stands there; `None` if it fits. That alone
     /// is decided by looking at everything; naming places takes no more than so much work and memory.
     pub(crate) fn misfit(&self, value: &Value) -> Option<String> {
-        if self.0.validator.is_valid(value) {
+        let validator = &self.0.validator;
+        if unmetered(|| validator.is_valid(value)) {
             return None;
         }
-        let unnamed = || Some("in too many places to list".to_owned());
-        let build = || {
-            let options = jsonschema::options_for::<Metered>().offline();
-            options.build(&self.0.schema).ok()
-        };
-        let Some(explaining) = self.0.explaining.get_or_init(build) else {
-            return unnamed();
-        };
         let named = metered(LOOKS, || {
-            let errors = explaining.iter_errors(value).take(NAMED);
+            let errors = validator.iter_errors(value).take(NAMED);
             let named = errors.map(|error| {
                 let what = error.masked();
                 match error.instance_path().as_str() {
@@ -92,7 +81,7 @@ impl Schema {
             });
             named.collect::<Vec<_>>().join("; ")
         });
-        named.or_else(unnamed)
+        named.or_else(|| Some("in too many places to list".to_owned()))
     }
 }
 
