@@ -23,10 +23,6 @@ pub(super) struct Insert {
     pub sealed: bool,
     pub now: Timestamp,
     /// What must hold for it.
-    #[cfg_attr(
-        not(feature = "mysql"),
-        expect(dead_code, reason = "only servers look")
-    )]
     pub guard: Option<InsertGuard>,
 }
 

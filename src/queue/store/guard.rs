@@ -1,5 +1,7 @@
 //! Conditions of inserts: what a program adds jobs for is still its own.
 
+use rusqlite::types::Value;
+
 /// A value in a row of a database, or of a statement.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SqlValue {
@@ -11,6 +13,17 @@ pub enum SqlValue {
     Text(String),
     /// Bytes.
     Bytes(Vec<u8>),
+}
+
+impl From<SqlValue> for Value {
+    fn from(value: SqlValue) -> Self {
+        match value {
+            SqlValue::Null => Self::Null,
+            SqlValue::Int(number) => Self::Integer(number),
+            SqlValue::Text(text) => Self::Text(text),
+            SqlValue::Bytes(bytes) => Self::Blob(bytes),
+        }
+    }
 }
 
 impl From<i64> for SqlValue {
@@ -53,15 +66,7 @@ impl<T: Into<SqlValue>> From<Option<T>> for SqlValue {
 /// what the jobs are for belongs to another program. See [`JobQueue::guarded`](crate::JobQueue::guarded).
 #[derive(Debug, Clone)]
 pub struct InsertGuard {
-    #[cfg_attr(
-        not(feature = "mysql"),
-        expect(dead_code, reason = "only servers look")
-    )]
     pub(super) statement: String,
-    #[cfg_attr(
-        not(feature = "mysql"),
-        expect(dead_code, reason = "only servers look")
-    )]
     pub(super) values: Vec<SqlValue>,
 }
 
@@ -72,5 +77,9 @@ impl InsertGuard {
             statement: statement.into(),
             values,
         }
+    }
+    /// The values, as databases take them.
+    pub(super) fn bound(&self) -> Vec<Value> {
+        self.values.iter().cloned().map(Value::from).collect()
     }
 }

@@ -16,6 +16,7 @@ pub(crate) mod moving;
 pub(crate) mod mysql;
 mod results;
 mod rows;
+mod sql;
 pub(crate) mod sqlite;
 mod worker_info;
 

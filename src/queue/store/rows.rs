@@ -6,9 +6,11 @@ use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
-use crate::base::id::{JobId, ProcessId};
+use crate::base::id::JobId;
 use crate::queue::job::{JobCounts, JobStatus, ProcessState, Spent};
 use crate::queue::process_time::ProcessTime;
+
+use super::sql::statements::{Fault, Row, id_of};
 
 /// Not to be claimed before what it waits for has come about; shown as pending.
 pub(super) const WAITING: i64 = -1;
@@ -81,16 +83,6 @@ pub(super) fn small(number: i64) -> u8 {
     u8::try_from(number).unwrap_or(u8::MAX)
 }
 
-/// A row of any database, read by the places of its columns.
-pub(super) trait Columns {
-    /// Why a column could not be read.
-    type Fault;
-    fn int(&mut self, at: usize) -> Result<i64, Self::Fault>;
-    fn real(&mut self, at: usize) -> Result<f64, Self::Fault>;
-    fn text(&mut self, at: usize) -> Result<Option<String>, Self::Fault>;
-    fn bytes(&mut self, at: usize) -> Result<Vec<u8>, Self::Fault>;
-}
-
 pub(super) const PROCESS_COLUMNS: &str = "id, sealed, cancelled, total, pending, in_progress, at_provider, \
      completed, failed, cancelled_jobs, consumed, input_tokens, output_tokens, cost_usd, unpriced, \
      created_at, changed_at, info, ifnull(time_since, created_at), ifnull(time_until, created_at), \
@@ -99,9 +91,9 @@ pub(super) const PROCESS_COLUMNS: &str = "id, sealed, cancelled, total, pending,
 /// The first of the columns that [`process_time`] reads, in [`PROCESS_COLUMNS`].
 const TIME_COLUMNS: usize = 18;
 
-pub(super) fn process<Row: Columns>(row: &mut Row) -> Result<ProcessState, Row::Fault> {
-    let bytes = row.bytes(0)?;
-    let mut number = |at: usize| -> Result<u64, Row::Fault> { Ok(count(row.int(at)?)) };
+pub(super) fn process(row: &mut Row) -> Result<ProcessState, Fault> {
+    let process_id = id_of(&row.at::<Vec<u8>>(0)?)?;
+    let mut number = |at: usize| -> Result<u64, Fault> { Ok(count(row.at(at)?)) };
     let total = number(3)?;
     let unpriced = number(14)?;
     let cancelled = number(2)? != 0;
@@ -119,10 +111,10 @@ pub(super) fn process<Row: Columns>(row: &mut Row) -> Result<ProcessState, Row::
         consumed: number(10)?,
     };
     let (input_tokens, output_tokens) = (number(11)?, number(12)?);
-    let cost_usd = row.real(13)?;
-    let info = row.text(17)?;
+    let cost_usd = row.at(13)?;
+    let info: Option<String> = row.at(17)?;
     Ok(ProcessState {
-        process_id: ProcessId(Uuid::from_slice(&bytes).unwrap_or_default()),
+        process_id,
         sealed,
         cancelled,
         counts,
@@ -142,10 +134,10 @@ pub(super) fn process<Row: Columns>(row: &mut Row) -> Result<ProcessState, Row::
 }
 
 /// Where the time of a process went, from ten columns.
-fn process_time<Row: Columns>(row: &mut Row, first: usize) -> Result<ProcessTime, Row::Fault> {
-    let mut time = ProcessTime::new(Timestamp(row.int(first)?));
-    time.until = Timestamp(row.int(first + 1)?);
-    let limited_by = row.text(first + 2)?;
+fn process_time(row: &mut Row, first: usize) -> Result<ProcessTime, Fault> {
+    let mut time = ProcessTime::new(Timestamp(row.at(first)?));
+    time.until = Timestamp(row.at(first + 1)?);
+    let limited_by: Option<String> = row.at(first + 2)?;
     let split = &mut time.split;
     let parts = [
         &mut split.queued,
@@ -157,7 +149,7 @@ fn process_time<Row: Columns>(row: &mut Row, first: usize) -> Result<ProcessTime
         &mut split.source,
     ];
     for (at, part) in parts.into_iter().enumerate() {
-        *part = Duration::from_millis(count(row.int(first + 3 + at)?));
+        *part = Duration::from_millis(count(row.at(first + 3 + at)?));
     }
     let known = split.named().map(|(name, _)| name);
     let limited_by = known

@@ -8,24 +8,25 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::value::RawValue;
-
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::queue::job::{PRIORITIES, ProcessState};
 use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::sql::claimed::{read_claimed, whole};
+use crate::queue::store::sql::lineage::{self, in_scope};
+use crate::queue::store::sql::standing::{Standing, lock, locking, standings, stops_starting};
+use crate::queue::store::sql::statements::id_of;
+use crate::queue::store::sql::{SqlStore as _, due};
 use crate::queue::store::{
-    ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, JobLane, JobReceipt, SUSPECT_CRASHES,
-    Settlement, WorkerId, WorkerInfo, WorkerStatus,
+    ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, JobLane, SUSPECT_CRASHES, Settlement,
+    WorkerId, WorkerInfo, WorkerStatus,
 };
 
 use super::MysqlStore;
-use super::counters::{Standing, lock, locking, standings, stops_starting};
-use super::lineage::{self, in_scope};
-use super::rows::{CANCELLED, IN_PROGRESS, PENDING, RELEASING, WAITING, id_of, process_of, small};
+use super::rows::{CANCELLED, IN_PROGRESS, PENDING, RELEASING, WAITING, process_of, small};
 use super::workers::keeping;
-use super::writer::{Again, Cells, Fault, Tx, by, list};
+use super::writer::{Again, Fault, Queries as _, Statements as _, Tx, by, list};
 
 /// Of this many jobs one is the oldest, whatever its priority.
 const OLDEST_OF: u64 = 8;
@@ -134,7 +135,7 @@ impl ClaimStore for MysqlStore {
         longest: Duration,
         now: Timestamp,
     ) -> Result<u64, Error> {
-        self.pull_due(worker, back, longest, now)
+        due::pull_due(self, worker, back, longest, now)
     }
 }
 
@@ -231,84 +232,6 @@ impl MysqlStore {
             Ok(())
         })
     }
-
-    /// Jobs with all that their handlers need, and the receipts of their last claims; in the order of the ids. Those that
-    /// are gone are left out.
-    pub(super) fn claimed(
-        &self,
-        tx: &mut Tx<'_>,
-        ids: &[i64],
-        of: impl FnMut(i64) -> Option<(ProcessId, Arc<JobLane>)>,
-    ) -> Result<Vec<ClaimedJob>, Fault> {
-        let rows = tx.rows(&whole(ids), Vec::new())?;
-        let mut found = self.read_claimed(tx, rows, of)?;
-        Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
-    }
-
-    /// The jobs that a query of [`whole`] has found, if `of` knows them, by their ids.
-    fn read_claimed(
-        &self,
-        tx: &mut Tx<'_>,
-        rows: Vec<Cells>,
-        mut of: impl FnMut(i64) -> Option<(ProcessId, Arc<JobLane>)>,
-    ) -> Result<HashMap<i64, ClaimedJob>, Fault> {
-        let mut found: HashMap<i64, ClaimedJob> = HashMap::new();
-        let mut with_history = Vec::new();
-        for mut row in rows {
-            let id: i64 = row.at(0)?;
-            let Some((process_id, lane)) = of(id) else {
-                continue;
-            };
-            if row.at::<i64>(11)? != 0 {
-                with_history.push(id);
-            }
-            let payload = RawValue::from_string(row.at(14)?);
-            let job = ClaimedJob {
-                receipt: JobReceipt {
-                    job: id,
-                    claim: row.at(1)?,
-                },
-                job_id: self.job_id(id, Timestamp(row.at(2)?)),
-                process_id,
-                lane,
-                item_id: row.at(12)?,
-                request_hash: row.at(13)?,
-                payload: payload.map_err(|_| Fault::Odd("a payload that is not JSON"))?,
-                priority: small(row.at(3)?),
-                max_retries: row.at::<Option<i64>>(4)?.map(small),
-                attempt: small(row.at(8)?),
-                calls: u32::try_from(row.at::<i64>(9)?).unwrap_or(u32::MAX),
-                crashes: small(row.at(5)?),
-                lost: row.at::<i64>(6)? != 0,
-                in_doubt: row.at::<i64>(10)? != 0,
-                due_at: Timestamp(row.at(7)?),
-                history: None,
-            };
-            found.insert(id, job);
-        }
-        if !with_history.is_empty() {
-            let sql = format!(
-                "SELECT job, body FROM #histories WHERE job IN {}",
-                list(with_history)
-            );
-            for mut row in tx.rows(&sql, Vec::new())? {
-                if let Some(job) = found.get_mut(&row.at(0)?) {
-                    job.history = row.at(1)?;
-                }
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// The query for jobs with their payloads.
-fn whole(ids: &[i64]) -> String {
-    format!(
-        "SELECT j.id, j.claim, j.created_at, j.priority, j.max_retries, j.crashes, j.lost, j.visible_at,
-           j.attempt, j.calls, j.in_doubt, j.has_history, p.item_id, p.request_hash, p.body
-         FROM #jobs j JOIN #payloads p ON p.job = j.id WHERE j.id IN {}",
-        list(ids.iter().copied())
-    )
 }
 
 impl Picking<'_> {
@@ -498,7 +421,7 @@ impl Picking<'_> {
             let process = self.processes.get(&process_of(id))?.0;
             Some((process, self.lanes[*lane].lane.clone()))
         };
-        let mut jobs = self.store.read_claimed(tx, jobs, of)?;
+        let mut jobs = read_claimed(self.store, tx, jobs, of)?;
         for (id, lane) in picks.given {
             if got.contains(&id) {
                 let job = jobs.remove(&id);

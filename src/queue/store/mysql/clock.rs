@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use crate::base::clock::{Clock, SystemClock, Time, Timestamp};
 
 use super::Database;
-use super::writer::{CLOCK, Fault, Tx};
+use super::writer::{CLOCK, Fault, Queries as _, Tx};
 
 /// The time of the server, less the time since the origin of this process, in milliseconds.
 #[derive(Default)]

@@ -1,94 +1,21 @@
-//! The rows of processes: locked in the order of their numbers, and their counters written before a transaction commits.
+//! The counters of processes, as a server has them written: in one way to it and back for all processes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::base::clock::Timestamp;
 use crate::engine::time_split::TimeSplit;
 use crate::queue::job::ProcessState;
 use crate::queue::process_time::ProcessTime;
 use crate::queue::store::counters::{Change, CounterChanges};
+use crate::queue::store::sql::lineage;
+use crate::queue::store::sql::standing::stops_starting;
+use crate::queue::store::sql::statements::Statements as _;
 
-use super::lineage;
-use super::rows::{self, CANCELLING, DELETING, PROCESS_COLUMNS, bounded};
-use super::writer::{Cells, Fault, Tx, list};
+use super::rows::{self, DELETING, PROCESS_COLUMNS, bounded};
+use super::writer::{Fault, Row, Tx, list};
 
 /// Limit of counted tokens: the sum of two such numbers does not overflow.
 const MOST_TOKENS: i64 = i64::MAX / 2;
-
-/// What of a process decides what may be done to its jobs.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Standing {
-    pub chore: i64,
-    pub is_cancelled: bool,
-    pub progress: i64,
-    pub sealed: i64,
-    pub total: i64,
-    pub pending: i64,
-    pub consumed: i64,
-    pub chore_changed: i64,
-    pub open: i64,
-}
-
-/// Whether a chore prevents the start of jobs.
-pub(super) fn stops_starting(chore: i64) -> bool {
-    chore == CANCELLING || chore == DELETING
-}
-
-impl Standing {
-    /// Its jobs are not to be started any more.
-    pub(super) fn stops_starting(&self) -> bool {
-        stops_starting(self.chore)
-    }
-
-    /// What runs of it is not tried again.
-    pub(super) fn stops_trying(&self) -> bool {
-        self.is_cancelled || self.chore == DELETING
-    }
-}
-
-/// The query that locks processes, lowest number first.
-pub(super) fn locking(numbers: impl IntoIterator<Item = i64>) -> String {
-    let numbers: BTreeSet<i64> = numbers.into_iter().collect();
-    format!(
-        "SELECT no, chore, cancelled, progress, sealed, total, pending, consumed, chore_changed,
-           pending + in_progress + at_provider
-         FROM #processes FORCE INDEX (PRIMARY) WHERE no IN {} ORDER BY no FOR UPDATE",
-        list(numbers)
-    )
-}
-
-/// Locks processes, lowest number first, and reads where they stand by then.
-pub(super) fn lock(
-    tx: &mut Tx<'_>,
-    numbers: impl IntoIterator<Item = i64>,
-) -> Result<BTreeMap<i64, Standing>, Fault> {
-    let mut numbers = numbers.into_iter().peekable();
-    if numbers.peek().is_none() {
-        return Ok(BTreeMap::new());
-    }
-    let rows = tx.rows(&locking(numbers), Vec::new())?;
-    standings(rows)
-}
-
-/// State of the processes that a [`locking`] query has found.
-pub(super) fn standings(rows: Vec<Cells>) -> Result<BTreeMap<i64, Standing>, Fault> {
-    let mut found = BTreeMap::new();
-    for mut row in rows {
-        let standing = Standing {
-            chore: row.at(1)?,
-            is_cancelled: row.at::<i64>(2)? != 0,
-            progress: row.at(3)?,
-            sealed: row.at(4)?,
-            total: row.at(5)?,
-            pending: row.at(6)?,
-            consumed: row.at(7)?,
-            chore_changed: row.at(8)?,
-            open: row.at(9)?,
-        };
-        found.insert(row.at(0)?, standing);
-    }
-    Ok(found)
-}
 
 /// Outcome of changes to counters.
 #[derive(Default)]
@@ -138,7 +65,7 @@ impl CounterChanges {
     pub(in crate::queue::store::mysql) fn count(
         &self,
         tx: &mut Tx<'_>,
-        rows: Vec<Cells>,
+        rows: Vec<Row>,
         now: Timestamp,
     ) -> Result<Counted, Fault> {
         let mut counted = Counted::default();
@@ -182,19 +109,6 @@ impl CounterChanges {
         rows.into_iter()
             .map(|mut row| rows::process(&mut row))
             .collect()
-    }
-
-    /// Deletes the processes that have no job left and to which nothing more is to come.
-    pub(in crate::queue::store::mysql) fn delete_empty(
-        &self,
-        tx: &mut Tx<'_>,
-    ) -> Result<(), Fault> {
-        let sql = format!(
-            "DELETE FROM #processes WHERE no IN {} AND consumed = total AND sealed = total",
-            list(self.0.keys().copied())
-        );
-        tx.run(&sql, Vec::new())?;
-        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use crate::queue::store::{HealthFinding, Severity};
 
 use super::MysqlStore;
 use super::pool::{SILENCE, place};
-use super::writer::{CLOCK, Fault, Tx};
+use super::writer::{CLOCK, Fault, Queries as _, Statements as _, Tx};
 
 /// Open connections of a busy worker.
 const CONNECTIONS_OF_WORKER: u64 = 4;
@@ -35,7 +35,7 @@ struct Variables(BTreeMap<String, String>);
 impl Variables {
     fn read(tx: &mut Tx<'_>, sql: &str) -> Result<Self, Fault> {
         let rows = tx.rows(sql, Vec::new())?;
-        let pair = |mut row: super::writer::Cells| -> Result<(String, String), Fault> {
+        let pair = |mut row: super::writer::Row| -> Result<(String, String), Fault> {
             Ok((row.at::<String>(0)?.to_lowercase(), row.at(1)?))
         };
         Ok(Self(rows.into_iter().map(pair).collect::<Result<_, _>>()?))
@@ -261,7 +261,7 @@ fn standby(opts: &Opts) -> HealthFinding {
     let mut conn = match Conn::new(opts.clone()) {
         Ok(conn) => conn,
         Err(error) => {
-            let why = Fault::from(error).explain(&shown);
+            let why = Fault::from(error).at_server(&shown);
             let advice = "start it, or remove it from the address: without it there is no failover";
             return wrong(what, Severity::Warning, why.message(), advice);
         }

@@ -1,170 +1,39 @@
-//! Looking at a store's health: what is wrong, and which command helps.
+//! Looking at the health of the tables and of the server.
 
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
-use crate::queue::store::{HealthFinding, Severity, health};
+use crate::queue::store::HealthFinding;
+use crate::queue::store::sql::health::{self, ListedWorker};
+use crate::queue::store::sql::statements::Queries as _;
 
 use super::MysqlStore;
-use super::due;
 use super::open::SCHEMA_VERSION;
-use super::rows::{AT_PROVIDER, COMPLETED, DELETING, HELD, IN_PROGRESS, NO_CHORE, id_of};
-use super::writer::{Fault, Tx};
 
 impl MysqlStore {
     pub(super) fn look_at_health(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error> {
-        let (dead, alive): (Vec<_>, Vec<_>) = self
-            .listed()?
-            .into_iter()
-            .partition(|worker| worker.is_dead);
+        let listed = self.listed()?;
         let (mut findings, by_whom) = self.database.read_moment(|tx| {
-            let by_whom = by_whom(tx)?;
-            let mut found = vec![schema(tx)?];
-            found.extend(counters(tx)?);
-            found.extend(orphans(tx)?);
-            found.extend(batches(tx, &by_whom)?);
-            found.extend(unsealed(tx, now)?);
-            found.extend(halfway(tx, &by_whom)?);
-            found.extend(far_ahead(tx, &by_whom, now)?);
+            let version = tx.one(
+                "SELECT value FROM #schema WHERE name = 'version'",
+                Vec::new(),
+            )?;
+            let mut found = vec![health::schema(
+                version.unwrap_or(0),
+                SCHEMA_VERSION,
+                "tables",
+            )];
+            let (others, by_whom) = health::look(tx, now)?;
+            found.extend(others);
             Ok((found, by_whom))
         })?;
         findings.extend(self.look_at_server()?);
-        for worker in &alive {
-            let seen = format!("process {} on {} works", worker.pid, worker.host);
-            findings.push(HealthFinding::new("worker", Severity::Good, seen, None));
-        }
-        for worker in &dead {
-            let seen = format!(
-                "process {} on {} has died, or cannot reach the database; its jobs wait",
-                worker.pid, worker.host
-            );
-            let advice =
-                format!("the next worker returns them to the queue within 1 second: {by_whom}");
-            findings.push(HealthFinding::new(
-                "worker",
-                Severity::Warning,
-                seen,
-                Some(&advice),
-            ));
-        }
-        if alive.is_empty() && dead.is_empty() {
-            let advice = format!("jobs that wait are carried out by: {by_whom}");
-            let seen = "none".to_owned();
-            findings.push(HealthFinding::new(
-                "worker",
-                Severity::Note,
-                seen,
-                Some(&advice),
-            ));
-        }
+        let workers = listed.iter().map(|worker| ListedWorker {
+            pid: worker.pid,
+            host: &worker.host,
+            is_dead: worker.is_dead,
+        });
+        let of_dead = "has died, or cannot reach the database";
+        findings.extend(health::workers(workers, of_dead, &by_whom));
         Ok(findings)
     }
-}
-
-fn number(tx: &mut Tx<'_>, sql: &str) -> Result<i64, Fault> {
-    Ok(tx.one(sql, Vec::new())?.unwrap_or(0))
-}
-
-/// What to type for jobs to go on.
-fn by_whom(tx: &mut Tx<'_>) -> Result<String, Fault> {
-    let sql = format!(
-        "SELECT info FROM #processes WHERE chore <> {DELETING} AND pending + in_progress + at_provider > 0"
-    );
-    Ok(health::by_whom(
-        tx.column::<Option<String>>(&sql, Vec::new())?,
-    ))
-}
-
-fn schema(tx: &mut Tx<'_>) -> Result<HealthFinding, Fault> {
-    let version = number(tx, "SELECT value FROM #schema WHERE name = 'version'")?;
-    let seen = format!("version {version}");
-    if version == SCHEMA_VERSION {
-        return Ok(HealthFinding::new("schema", Severity::Good, seen, None));
-    }
-    let advice =
-        "a newer batchwright has brought the tables forward: update this one, and restart workers";
-    Ok(HealthFinding::new(
-        "schema",
-        Severity::Bad,
-        seen,
-        Some(advice),
-    ))
-}
-
-/// Counts all jobs again. Held ones count as pending. What is being deleted is not counted down.
-fn counters(tx: &mut Tx<'_>) -> Result<Vec<HealthFinding>, Fault> {
-    let counted = format!(
-        "SELECT id DIV 4294967296 AS no, COUNT(*) AS stored, CAST(SUM(status <= {HELD}) AS SIGNED) AS pending,
-           CAST(SUM(status = {IN_PROGRESS}) AS SIGNED) AS in_progress,
-           CAST(SUM(status = {AT_PROVIDER}) AS SIGNED) AS at_provider,
-           CAST(SUM(status >= {COMPLETED}) AS SIGNED) AS ended
-         FROM #jobs FORCE INDEX (by_status) GROUP BY id DIV 4294967296"
-    );
-    let recount = format!(
-        "WITH counted AS ({counted})
-         SELECT p.id FROM #processes p LEFT JOIN counted c ON c.no = p.no
-         WHERE p.chore <> {DELETING} AND (
-           IFNULL(c.stored, 0) <> p.total - p.consumed OR IFNULL(c.pending, 0) <> p.pending
-           OR IFNULL(c.in_progress, 0) <> p.in_progress OR IFNULL(c.at_provider, 0) <> p.at_provider
-           OR IFNULL(c.ended, 0) <> p.completed + p.failed + p.cancelled_jobs - p.consumed
-           OR p.total <> p.pending + p.in_progress + p.at_provider + p.completed + p.failed + p.cancelled_jobs)
-         UNION ALL SELECT NULL FROM counted WHERE no NOT IN (SELECT no FROM #processes)"
-    );
-    let differ = tx.column::<Option<Vec<u8>>>(&recount, Vec::new())?;
-    let differ = differ
-        .into_iter()
-        .map(|id| id.map(|id| id_of(&id)).transpose());
-    Ok(health::counters(differ.collect::<Result<Vec<_>, _>>()?))
-}
-
-fn orphans(tx: &mut Tx<'_>) -> Result<Option<HealthFinding>, Fault> {
-    let jobs = number(
-        tx,
-        "SELECT COUNT(*) FROM #jobs WHERE worker IS NOT NULL AND worker NOT IN (SELECT no FROM #workers)",
-    )?;
-    Ok(health::orphans(jobs))
-}
-
-/// Batches that would never be asked about again, and jobs that no batch brings back.
-fn batches(tx: &mut Tx<'_>, by_whom: &str) -> Result<Vec<HealthFinding>, Fault> {
-    let orphaned = number(
-        tx,
-        "SELECT COUNT(*) FROM #batches WHERE worker IS NOT NULL AND worker NOT IN (SELECT no FROM #workers)",
-    )?;
-    let astray = format!(
-        "SELECT COUNT(*) FROM #jobs
-         WHERE (batch IS NULL AND status = {AT_PROVIDER}
-             OR batch IS NOT NULL AND (status <> {AT_PROVIDER} OR batch NOT IN (SELECT no FROM #batches)))
-           AND id DIV 4294967296 NOT IN (SELECT no FROM #processes WHERE chore = {DELETING})"
-    );
-    let astray = number(tx, &astray)?;
-    let free = number(tx, "SELECT COUNT(*) FROM #batches WHERE worker IS NULL")?;
-    Ok(health::batches(orphaned, astray, free, by_whom))
-}
-
-fn unsealed(tx: &mut Tx<'_>, now: Timestamp) -> Result<Vec<HealthFinding>, Fault> {
-    let sql = format!(
-        "SELECT id, total - sealed, changed_at, info FROM #processes WHERE sealed < total AND chore <> {DELETING}"
-    );
-    let rows = tx.rows(&sql, Vec::new())?;
-    let found = rows.into_iter().map(|mut row| {
-        let id = id_of(&row.at::<Vec<u8>>(0)?)?;
-        let age = now.since(Timestamp(row.at(2)?));
-        Ok(health::unsealed(id, row.at(1)?, age, row.at(3)?))
-    });
-    found.collect()
-}
-
-fn halfway(tx: &mut Tx<'_>, by_whom: &str) -> Result<Option<HealthFinding>, Fault> {
-    let sql = format!("SELECT COUNT(*) FROM #processes WHERE chore <> {NO_CHORE}");
-    let processes = number(tx, &sql)?;
-    Ok(health::halfway(processes, by_whom))
-}
-
-fn far_ahead(
-    tx: &mut Tx<'_>,
-    by_whom: &str,
-    now: Timestamp,
-) -> Result<Option<HealthFinding>, Fault> {
-    let (jobs, last) = due::far_ahead(tx, due::LONGEST, now)?;
-    Ok(health::far_ahead(jobs, last.since(now), by_whom))
 }

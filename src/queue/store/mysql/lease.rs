@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::base::error::Error;
 
 use super::Database;
-use super::writer::{CLOCK, Fault, Tx, by, list};
+use super::writer::{CLOCK, Fault, Queries as _, Statements as _, Tx, by, list};
 
 /// For how long a server is known whose lease has ended, in milliseconds: a week.
 const FORGOTTEN: i64 = 7 * 86_400_000;
@@ -160,7 +160,8 @@ impl Heartbeat {
     /// Ends the lease of a server.
     pub(super) fn remove_owner(&self, name: &str) {
         self.0.state.lock().owners.retain(|other| other != name);
-        let end = |tx: &mut Tx<'_>| tx.run("DELETE FROM #owners WHERE name = ?", by![name]);
+        let end =
+            |tx: &mut Tx<'_>| tx.run("DELETE FROM #owners WHERE name = ?", by![name.to_owned()]);
         if let Err(error) = self.0.database.aside(end) {
             log::warn!("requests of this server wait until its lease expires: {error}");
         }
@@ -169,7 +170,10 @@ impl Heartbeat {
     /// Whether a server has ended, or its lease has. False while that says nothing.
     pub(super) fn is_owner_dead(&self, name: &str) -> Result<bool, Error> {
         let find = format!("SELECT lease_until >= {CLOCK} FROM #owners WHERE name = ?");
-        let lives: Option<bool> = self.0.database.read(|tx| tx.one(&find, by![name]))?;
+        let lives: Option<bool> = self
+            .0
+            .database
+            .read(|tx| tx.one(&find, by![name.to_owned()]))?;
         // One that ends takes its row along.
         Ok(lives.is_none_or(|lives| !lives && self.can_tell()))
     }
@@ -293,11 +297,11 @@ impl Shared {
             for (no, report) in &workers {
                 let renew =
                     format!("UPDATE #workers SET lease_until = {until}, status = ? WHERE no = ?");
-                tx.run(&renew, by![report, *no])?;
+                tx.run(&renew, by![report.clone(), *no])?;
             }
             for token in &takers {
                 let renew = format!("UPDATE #takers SET lease_until = {until} WHERE token = ?");
-                tx.run(&renew, by![token])?;
+                tx.run(&renew, by![token.clone()])?;
             }
             for name in &owners {
                 self.renew_owner(tx, name)?;
@@ -311,7 +315,7 @@ impl Shared {
             "INSERT INTO #owners (name, lease_until) VALUES (?, {0}) ON DUPLICATE KEY UPDATE lease_until = {0}",
             self.until()
         );
-        tx.run(&renew, by![name]).map(drop)
+        tx.run(&renew, by![name.to_owned()]).map(drop)
     }
 }
 
@@ -323,7 +327,7 @@ impl Drop for Release {
         let Self(shared, token) = self;
         shared.state.lock().takers.retain(|other| other != token);
         let end = |tx: &mut Tx<'_>| -> Result<u64, Fault> {
-            tx.run("DELETE FROM #takers WHERE token = ?", by![&*token])
+            tx.run("DELETE FROM #takers WHERE token = ?", by![token.to_vec()])
         };
         if let Err(error) = shared.database.aside(end) {
             log::warn!("results stay locked until the lease of this process ends: {error}");

@@ -5,24 +5,16 @@
 //! where families of processes make them, the server notices and one of them begins anew ([`writer`]). What takes long
 //! is decided in one short transaction and carried out in many ([`chores`]).
 
-mod batches;
-mod chores;
 mod claim;
 mod clock;
 mod counters;
 mod doctor;
-mod due;
-mod insert;
 mod inspect;
-mod items;
 mod lease;
-mod lineage;
 mod moving;
 mod news;
 mod open;
 mod pool;
-mod provider;
-mod results;
 mod rows;
 mod settings;
 mod settle;
@@ -46,10 +38,14 @@ use parking_lot::Mutex;
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::Error;
+use crate::base::id::ProcessId;
 
-use super::group_commit::GroupCommit;
+use super::group_commit::{GroupCommit, Insert, Inserted};
 use super::moving::MovableStore;
-use super::{HealthFinding, JobLane, StoreDatabase, WorkSignal};
+use super::rows::NO_CHORE;
+use super::sql::statements::{Fault, Queries as _, Statements};
+use super::sql::{Again, KnownLanes, SqlStore, chores};
+use super::{ConsumerLock, HealthFinding, JobLane, StoreDatabase, WorkSignal, WorkerId};
 use clock::{Offset, ServerClock};
 use lease::Heartbeat;
 use news::{News, Wakes};
@@ -89,7 +85,7 @@ pub struct MysqlStore {
     folder: PathBuf,
     heartbeat: Heartbeat,
     inserts: GroupCommit,
-    lanes: Mutex<HashMap<i64, Arc<JobLane>>>,
+    lanes: KnownLanes,
     lane_numbers: Mutex<HashMap<JobLane, i64>>,
     wakes: Arc<Wakes>,
     news: News,
@@ -161,6 +157,81 @@ impl MysqlStore {
     }
 }
 
+impl SqlStore for MysqlStore {
+    fn read<T>(
+        &self,
+        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        self.read(|tx| work(tx))
+    }
+
+    fn read_moment<T>(
+        &self,
+        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        self.database.read_moment(|tx| work(tx))
+    }
+
+    fn write<T>(
+        &self,
+        again: Again,
+        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        self.write(again, |tx| work(tx))
+    }
+
+    fn write_insert(
+        &self,
+        insert: Insert,
+        mut add: impl FnMut(&mut dyn Statements, &Insert) -> Result<Inserted, Fault>,
+    ) -> Inserted {
+        let lock = || ();
+        self.inserts.run(insert, lock, |(), inserts| {
+            let done = self.write(Again::Doubtful, |tx| {
+                inserts.iter().map(|insert| add(tx, insert)).collect()
+            });
+            done.unwrap_or_else(|error: Error| inserts.iter().map(|_| Err(error.clone())).collect())
+        })
+    }
+
+    fn wake_workers(&self) {
+        self.wake();
+    }
+
+    fn chunk(&self) -> i64 {
+        self.chunk
+    }
+
+    #[cfg(test)]
+    fn next_chunk(&self) -> Result<(), Error> {
+        chores::next_chunk(&self.chunks_left)
+    }
+
+    fn salt(&self) -> u16 {
+        self.salt
+    }
+
+    fn known_lanes(&self) -> &KnownLanes {
+        &self.lanes
+    }
+
+    fn lane_no(&self, _tx: &mut dyn Statements, lane: &JobLane) -> Result<i64, Fault> {
+        Ok(self.number_of_lane(lane)?)
+    }
+
+    fn make_lane(&self, lane: &JobLane) -> Result<(), Error> {
+        self.number_of_lane(lane).map(drop)
+    }
+
+    fn check_worker(&self, tx: &mut dyn Statements, worker: WorkerId) -> Result<(), Fault> {
+        self.keep_listed(tx, worker)
+    }
+
+    fn lock_outcomes(&self, process: ProcessId, who: &str) -> Result<Box<dyn ConsumerLock>, Error> {
+        self.lease_outcomes(process, who)
+    }
+}
+
 impl StoreDatabase for MysqlStore {
     fn location(&self) -> String {
         self.database.location.clone()
@@ -204,7 +275,17 @@ impl StoreDatabase for MysqlStore {
     }
 
     fn maintain(&self, now: Timestamp) -> Result<bool, Error> {
-        self.do_chore(now)
+        let halfway: Option<i64> = self.read(|tx| {
+            let find = format!(
+                "SELECT no FROM #processes FORCE INDEX (by_chore) WHERE chore > {NO_CHORE} LIMIT 1"
+            );
+            tx.one(&find, Vec::new())
+        })?;
+        if let Some(no) = halfway {
+            chores::step(self, no, now)?;
+            return Ok(true);
+        }
+        self.await_silent(now)
     }
 
     fn movable(&self) -> Option<&dyn MovableStore> {

@@ -18,7 +18,9 @@ use crate::queue::store::moving::{
 
 use super::MysqlStore;
 use super::rows::hash;
-use super::writer::{CLOCK, Cells, Fault, Tx, VERSION_SLOTS, by};
+use crate::queue::store::sql::statements::Statements as _;
+
+use super::writer::{CLOCK, Fault, Queries as _, Row, Tx, VERSION_SLOTS, by};
 
 /// Bytes of a mark in one row of the table of facts, whose values are 64 characters of any character set.
 const MARK_BYTES: usize = 30;
@@ -75,18 +77,7 @@ fn refused(why: String) -> Fault {
     Error::new(ErrorKind::Invalid, why).with_storage().into()
 }
 
-fn bound(values: Vec<Value>) -> Vec<mysql::Value> {
-    let values = values.into_iter().map(|value| match value {
-        Value::Null => mysql::Value::NULL,
-        Value::Integer(number) => mysql::Value::Int(number),
-        Value::Real(number) => mysql::Value::Double(number),
-        Value::Text(text) => mysql::Value::Bytes(text.into_bytes()),
-        Value::Blob(bytes) => mysql::Value::Bytes(bytes),
-    });
-    values.collect()
-}
-
-fn cell(row: &mut Cells, at: usize, kind: ColumnKind) -> Result<Value, Fault> {
+fn cell(row: &mut Row, at: usize, kind: ColumnKind) -> Result<Value, Fault> {
     let value = match kind {
         ColumnKind::Int => row.at::<Option<i64>>(at)?.map(Value::Integer),
         ColumnKind::Real => row.at::<Option<f64>>(at)?.map(Value::Real),
@@ -96,7 +87,7 @@ fn cell(row: &mut Cells, at: usize, kind: ColumnKind) -> Result<Value, Fault> {
     Ok(value.unwrap_or(Value::Null))
 }
 
-fn cells(table: &MovedTable, mut row: Cells, count: usize) -> Result<Vec<Value>, Fault> {
+fn cells(table: &MovedTable, mut row: Row, count: usize) -> Result<Vec<Value>, Fault> {
     let kinds = table.columns[..count].iter().enumerate();
     kinds
         .map(|(at, (_, kind))| cell(&mut row, at, *kind))
@@ -104,7 +95,7 @@ fn cells(table: &MovedTable, mut row: Cells, count: usize) -> Result<Vec<Value>,
 }
 
 /// The columns that only rows of this database have.
-fn extra(table: &MovedTable, row: &[Value]) -> Option<mysql::Value> {
+fn extra(table: &MovedTable, row: &[Value]) -> Option<Value> {
     let text = |at: usize| match row.get(at) {
         Some(Value::Text(text)) => Some(text.clone()),
         _ => None,
@@ -115,7 +106,7 @@ fn extra(table: &MovedTable, row: &[Value]) -> Option<mysql::Value> {
             _ => 0,
         };
         let kind = text(1).unwrap_or_default();
-        mysql::Value::Bytes(hash(&JobLane {
+        Value::Blob(hash(&JobLane {
             kind,
             name: text(2),
             step,
@@ -145,7 +136,7 @@ fn end_of_piece(
         table.order("ASC")
     );
     let (mut last, mut bytes) = (None, 0);
-    for mut row in tx.rows(&sql, bound(by.to_vec()))? {
+    for mut row in tx.rows(&sql, by.to_vec())? {
         bytes += usize::try_from(row.at::<i64>(table.keys)?).unwrap_or(0);
         if last.is_some() && bytes > PIECE_BYTES {
             break;
@@ -260,7 +251,10 @@ impl MovableStore for MysqlStore {
     fn identity(&self) -> Result<QueueIdentity, Error> {
         self.read(|tx| {
             let mut of = |name: &str| -> Result<String, Fault> {
-                let found = tx.one("SELECT value FROM #meta WHERE name = ?", by![name])?;
+                let found = tx.one(
+                    "SELECT value FROM #meta WHERE name = ?",
+                    by![name.to_owned()],
+                )?;
                 found.ok_or(Fault::Odd("no identity"))
             };
             let (id, salt) = (of("id")?, of("salt")?);
@@ -280,7 +274,7 @@ impl MovableStore for MysqlStore {
             ] {
                 tx.run(
                     "UPDATE #meta SET value = ? WHERE name = ?",
-                    by![value, name],
+                    by![value, name.to_owned()],
                 )?;
             }
             Ok(())
@@ -352,7 +346,7 @@ impl MovableStore for MysqlStore {
             // With bound values the server returns typed values.
             let sql = format!("{sql} OFFSET ?");
             by.push(Value::Integer(0));
-            let rows = tx.rows(&sql, bound(by))?.into_iter();
+            let rows = tx.rows(&sql, by)?.into_iter();
             rows.map(|row| cells(table, row, table.columns.len()))
                 .collect()
         })
@@ -372,11 +366,11 @@ impl MovableStore for MysqlStore {
         );
         let rows = rows.into_iter().map(|row| {
             let extra = extra(table, &row);
-            let mut row = bound(row);
+            let mut row = row;
             row.extend(extra);
             row
         });
-        let rows: Vec<Vec<mysql::Value>> = rows.collect();
+        let rows: Vec<Vec<Value>> = rows.collect();
         // If these statements run again after a lost reply, they change nothing.
         let key = table.columns[0].0;
         let tail = format!("ON DUPLICATE KEY UPDATE `{key}` = VALUES(`{key}`)");
@@ -410,14 +404,17 @@ fn marks(count: usize) -> String {
 }
 
 /// The columns and values of a temporary row that is deleted at once.
-fn dummy(table: &str) -> (&'static str, Vec<mysql::Value>) {
+fn dummy(table: &str) -> (&'static str, Vec<Value>) {
     let unique = uuid::Uuid::now_v7().as_bytes().to_vec();
     match table {
         "lanes" => (
             "hash, kind, step",
-            by![[unique.clone(), unique].concat(), "", 0],
+            by![[unique.clone(), unique].concat(), String::new(), 0],
         ),
         "processes" => ("id, created_at, changed_at", by![unique, 0, 0]),
-        _ => ("process, lane, record, created_at", by![0, 0, "", 0]),
+        _ => (
+            "process, lane, record, created_at",
+            by![0, 0, String::new(), 0],
+        ),
     }
 }

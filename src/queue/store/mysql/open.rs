@@ -21,7 +21,7 @@ use super::lease::Heartbeat;
 use super::moving;
 use super::news::News;
 use super::pool::{Pool, SILENCE, place};
-use super::writer::{Fault, Tx, VERSION_SLOTS, by};
+use super::writer::{Fault, Queries as _, Statements as _, Tx, VERSION_SLOTS, by};
 use super::{Database, GroupCommit, MysqlStore};
 
 const SCHEMA: &str = include_str!("schema.sql");
@@ -341,7 +341,10 @@ pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
     }
     let (id, salt): (String, i64) = database.read(|tx| {
         let mut of = |name: &str| -> Result<String, Fault> {
-            let found = tx.one("SELECT value FROM #meta WHERE name = ?", by![name])?;
+            let found = tx.one(
+                "SELECT value FROM #meta WHERE name = ?",
+                by![name.to_owned()],
+            )?;
             found.ok_or(Fault::Odd("no identity"))
         };
         let salt = of("salt")?;
@@ -433,7 +436,10 @@ fn create_tables(database: &Database) -> Result<(), Error> {
         if !there {
             return Ok(0);
         }
-        let found = tx.one("SELECT value FROM #schema WHERE name = ?", by![name])?;
+        let found = tx.one(
+            "SELECT value FROM #schema WHERE name = ?",
+            by![name.to_owned()],
+        )?;
         Ok(found.unwrap_or(0))
     };
     // Whether the tables are there, if this version can use them.
@@ -456,7 +462,7 @@ fn create_tables(database: &Database) -> Result<(), Error> {
         }
         let lock = format!("batchwright.{}", database.tables);
         let got: Option<i64> = tx
-            .one("SELECT GET_LOCK(CONCAT(LEFT(MD5(DATABASE()), 16), ?), ?)", by![&lock, CREATION_WAIT])?
+            .one("SELECT GET_LOCK(CONCAT(LEFT(MD5(DATABASE()), 16), ?), ?)", by![lock.clone(), CREATION_WAIT])?
             .flatten();
         if got != Some(1) {
             let why = format!("{}: another program is creating the tables; retrying", database.location);
@@ -478,17 +484,17 @@ fn create_tables(database: &Database) -> Result<(), Error> {
             for (at, statement) in statements(SCHEMA).iter().enumerate().skip(done) {
                 match tx.run(statement, Vec::new()) {
                     // It was carried out, and the process that did so died before it recorded that.
-                    Err(Fault::Sql(mysql::Error::MySqlError(error)))
+                    Err(Fault::Mysql(mysql::Error::MySqlError(error)))
                         if matches!(error.code, 1050 | 1060 | 1061 | 1062) => {}
                     other => drop(other?),
                 }
-                tx.run(set, by!["steps", at as i64 + 1])?;
+                tx.run(set, by!["steps".to_owned(), at as i64 + 1])?;
             }
-            tx.run(set, by!["version", closed + SCHEMA_VERSION])?;
-            tx.run(set, by!["steps", 0])?;
+            tx.run(set, by!["version".to_owned(), closed + SCHEMA_VERSION])?;
+            tx.run(set, by!["steps".to_owned(), 0])?;
             Ok(())
         })();
-        let _ = tx.run("SELECT RELEASE_LOCK(CONCAT(LEFT(MD5(DATABASE()), 16), ?))", by![&lock]);
+        let _ = tx.run("SELECT RELEASE_LOCK(CONCAT(LEFT(MD5(DATABASE()), 16), ?))", by![lock.clone()]);
         done
     })
 }

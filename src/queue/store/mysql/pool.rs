@@ -104,7 +104,7 @@ impl Pool {
                 Err(fault) if first.is_none() => first = Some(fault),
                 // The first server's failure is returned, so the failures of the others are logged.
                 Err(fault) => {
-                    let why = fault.explain(&place(opts));
+                    let why = fault.at_server(&place(opts));
                     self.state.lock().told.warn(why.message().to_owned());
                 }
             }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::base::error::Error;
 use crate::config::ConfigStore;
 
-use super::writer::{Again, Fault, Tx, by};
+use super::writer::{Again, Fault, Queries as _, Statements as _, Tx, by};
 use super::{Database, MysqlOptions, MysqlStore, open};
 
 /// How long a version that was read is used again, so that frequent looks ask the server less often.
@@ -89,7 +89,7 @@ impl ConfigStore for MysqlConfig {
     fn all(&self) -> Result<BTreeMap<String, String>, Error> {
         self.database.read(|tx| {
             let rows = tx.rows("SELECT name, value FROM #settings", Vec::new())?;
-            let pair = |mut row: super::writer::Cells| Ok((row.at(0)?, row.at(1)?));
+            let pair = |mut row: super::writer::Row| Ok((row.at(0)?, row.at(1)?));
             rows.into_iter().map(pair).collect()
         })
     }
@@ -103,9 +103,9 @@ impl ConfigStore for MysqlConfig {
                 Some(value) => tx.run(
                     "INSERT INTO #settings (name, value) VALUES (?, ?)
                      ON DUPLICATE KEY UPDATE value = VALUES(value)",
-                    by![key, value],
+                    by![key.to_owned(), value.to_owned()],
                 )?,
-                None => tx.run("DELETE FROM #settings WHERE name = ?", by![key])?,
+                None => tx.run("DELETE FROM #settings WHERE name = ?", by![key.to_owned()])?,
             };
             Ok(())
         })?;

@@ -5,22 +5,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mysql::Value;
+use rusqlite::types::Value;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::queue::job::ProcessState;
 use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::sql::SqlStore as _;
+use crate::queue::store::sql::lineage::{self, Ended, Heirs};
+use crate::queue::store::sql::standing::{Standing, lock};
 use crate::queue::store::{ClaimOutcome, Settlement};
 
 use super::MysqlStore;
-use super::counters::{Counted, Standing, lock};
-use super::lineage::{self, Ended, Heirs};
+use super::counters::Counted;
 use super::rows::{
-    AT_PROVIDER, CANCELLED, COMPLETED, FAILED, IN_PROGRESS, PENDING, WAITING, process_no,
-    process_of,
+    AT_PROVIDER, CANCELLED, COMPLETED, FAILED, IN_PROGRESS, PENDING, WAITING, process_of,
 };
-use super::writer::{Again, Fault, Tx, by, list};
+use super::writer::{Again, Fault, Queries as _, Statements as _, Tx, by, list};
 
 /// A row of a job, whole.
 struct Row {
@@ -161,7 +162,7 @@ impl MysqlStore {
         for end in ends {
             if let ClaimOutcome::Wait { processes, .. } = &end.outcome {
                 for id in processes {
-                    if let Some(no) = process_no(tx, *id)? {
+                    if let Some(no) = tx.process_no(*id)? {
                         awaited.insert(*id, no);
                     }
                 }
@@ -236,10 +237,7 @@ impl MysqlStore {
         tx.insert(
             "INSERT INTO #histories (job, body) VALUES",
             "ON DUPLICATE KEY UPDATE body = VALUES(body)",
-            histories
-                .into_iter()
-                .map(|(job, body)| by![job, body])
-                .collect(),
+            histories.into_iter().map(|(job, body)| by![job, body]),
         )?;
         write_rows(tx, rows);
         let Counted {

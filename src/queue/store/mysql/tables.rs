@@ -4,11 +4,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use mysql::Value;
+use rusqlite::types::Value;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::queue::store::SqlValue;
+use crate::queue::store::sql::statements::Statements as _;
 
 use super::MysqlStore;
 use super::writer::{Again, Fault, Tx};
@@ -30,27 +31,18 @@ impl fmt::Debug for MysqlTables {
     }
 }
 
-/// Values for the driver.
-pub(super) fn bound(values: Vec<SqlValue>) -> Vec<Value> {
-    let bound = values.into_iter().map(|value| match value {
-        SqlValue::Null => Value::NULL,
-        SqlValue::Int(number) => Value::Int(number),
-        SqlValue::Text(text) => Value::Bytes(text.into_bytes()),
-        SqlValue::Bytes(bytes) => Value::Bytes(bytes),
-    });
-    bound.collect()
+/// Values for statements.
+fn bound(values: Vec<SqlValue>) -> Vec<Value> {
+    values.into_iter().map(Value::from).collect()
 }
 
 fn read(value: Value) -> Result<SqlValue, Fault> {
     match value {
-        Value::NULL => Ok(SqlValue::Null),
-        Value::Int(number) => Ok(SqlValue::Int(number)),
-        Value::UInt(number) => match number.try_into() {
-            Ok(number) => Ok(SqlValue::Int(number)),
-            Err(_) => Err(Fault::Odd("a number that is too large")),
-        },
-        Value::Bytes(bytes) => Ok(SqlValue::Bytes(bytes)),
-        _ => Err(Fault::Odd("a column of another type")),
+        Value::Null => Ok(SqlValue::Null),
+        Value::Integer(number) => Ok(SqlValue::Int(number)),
+        Value::Text(text) => Ok(SqlValue::Text(text)),
+        Value::Blob(bytes) => Ok(SqlValue::Bytes(bytes)),
+        Value::Real(_) => Err(Fault::Odd("a column of another type")),
     }
 }
 

@@ -9,8 +9,9 @@ use crate::queue::store::ConsumerLock;
 
 use super::MysqlStore;
 use super::lease::Release;
-use super::rows::stored;
-use super::writer::{Again, CLOCK, by};
+use crate::queue::store::sql::statements::stored;
+
+use super::writer::{Again, CLOCK, Queries as _, Statements as _, by};
 
 struct HeldLease {
     _release: Release,
@@ -19,7 +20,7 @@ struct HeldLease {
 impl ConsumerLock for HeldLease {}
 
 impl MysqlStore {
-    pub(super) fn lock_outcomes(
+    pub(super) fn lease_outcomes(
         &self,
         process: ProcessId,
         who: &str,
@@ -47,7 +48,7 @@ impl MysqlStore {
                     "INSERT INTO #takers (process, token, who, lease_until) VALUES (?, ?, ?, {until})
                      ON DUPLICATE KEY UPDATE token = VALUES(token), who = VALUES(who), lease_until = VALUES(lease_until)"
                 ),
-                by![stored(process), &token, &mine],
+                by![stored(process), token.clone(), mine.clone()],
             )?;
             Ok(())
         })?;

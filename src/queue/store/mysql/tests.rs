@@ -15,7 +15,7 @@ use crate::queue::store::{
 };
 use crate::testing::job_store::{self, TestDatabase};
 
-use super::writer::{Again, Fault, Tx, by};
+use super::writer::{Again, Fault, Queries as _, Statements as _, Tx, by};
 use super::*;
 
 #[cfg(feature = "redis")]
@@ -63,7 +63,7 @@ impl Drop for Tables {
             let find = "SELECT CAST(table_name AS CHAR) FROM information_schema.tables
                  WHERE table_schema = DATABASE() AND (table_name = ? OR table_name LIKE ?)";
             let like = format!("{}\\_%", self.name);
-            for table in tx.column::<String>(find, by![&self.name, like])? {
+            for table in tx.column::<String>(find, by![self.name.clone(), like])? {
                 tx.run(&format!("DROP TABLE `{table}`"), Vec::new())?;
             }
             Ok(())

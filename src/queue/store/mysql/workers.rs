@@ -6,13 +6,13 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::host::host;
 use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::sql::standing::lock;
 use crate::queue::store::{MAX_CRASHES, WorkerId, WorkerInfo, WorkerStatus};
 
 use super::MysqlStore;
-use super::counters::lock;
 use super::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, count, process_of, small};
 use super::settle::save_outcomes;
-use super::writer::{Again, CLOCK, Fault, Tx, by, list};
+use super::writer::{Again, CLOCK, Fault, Queries as _, Statements, Tx, by, list};
 
 /// A worker as its row has it.
 pub(super) struct ListedWorker {
@@ -51,8 +51,12 @@ impl MysqlStore {
     ///
     /// # Errors
     /// As with [`list_again`](Self::list_again).
-    pub(super) fn keep_listed(&self, tx: &mut Tx<'_>, worker: WorkerId) -> Result<(), Fault> {
-        if tx.exists(&keeping(worker), Vec::new())? {
+    pub(super) fn keep_listed(
+        &self,
+        tx: &mut dyn Statements,
+        worker: WorkerId,
+    ) -> Result<(), Fault> {
+        if !tx.rows_once(&keeping(worker))?.is_empty() {
             Ok(())
         } else {
             self.list_again(tx, worker)
@@ -64,7 +68,11 @@ impl MysqlStore {
     ///
     /// # Errors
     /// When the worker does not belong to this store, or has ended.
-    pub(super) fn list_again(&self, tx: &mut Tx<'_>, worker: WorkerId) -> Result<(), Fault> {
+    pub(super) fn list_again(
+        &self,
+        tx: &mut dyn Statements,
+        worker: WorkerId,
+    ) -> Result<(), Fault> {
         if self.heartbeat.worker(worker.0, |known| known.left) != Some(false) {
             let why =
                 "the worker is not registered: it has ended, or belongs to another OS process";
@@ -210,7 +218,7 @@ impl MysqlStore {
         }
         let write = "UPDATE #workers SET status = ? WHERE no = ?";
         self.database
-            .aside(|tx| tx.run(write, by![&report, worker.0]))
+            .aside(|tx| tx.run(write, by![report.clone(), worker.0]))
             .map(drop)
     }
 
@@ -224,7 +232,7 @@ impl MysqlStore {
         );
         self.read(|tx| {
             let rows = tx.rows(&sql, Vec::new())?;
-            let info = |mut row: super::writer::Cells| -> Result<WorkerInfo, Fault> {
+            let info = |mut row: super::writer::Row| -> Result<WorkerInfo, Fault> {
                 let (no, pid) = (row.at(0)?, row.at::<i64>(2)?);
                 let (host, pid): (String, _) = (row.at(1)?, u32::try_from(pid).unwrap_or(0));
                 let (lease_until, age): (i64, i64) = (row.at(5)?, row.at(6)?);
@@ -258,7 +266,7 @@ impl MysqlStore {
                 ),
                 Vec::new(),
             )?;
-            let worker = |mut row: super::writer::Cells| -> Result<(ListedWorker, bool), Fault> {
+            let worker = |mut row: super::writer::Row| -> Result<(ListedWorker, bool), Fault> {
                 let lease_ended = row.at(3)?;
                 let worker = ListedWorker {
                     no: row.at(0)?,

@@ -13,42 +13,9 @@ use super::{Database, MysqlStore};
 
 mod tx;
 
-pub(super) use tx::{Cells, Tx, by};
-
-/// Whether a transaction may be carried out again when nobody knows whether it has been.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Again {
-    /// Fences make the second time change nothing more.
-    Harmless,
-    /// It would be done twice.
-    Doubtful,
-}
-
-/// Why a transaction did not come about.
-#[derive(Debug)]
-pub(super) enum Fault {
-    Sql(mysql::Error),
-    /// What was asked for cannot be done.
-    Refused(Error),
-    /// What is stored cannot be.
-    Odd(&'static str),
-    /// Somebody else was quicker: the transaction begins anew.
-    Overtaken,
-    /// The server is a replica.
-    ReadOnly,
-}
-
-impl From<mysql::Error> for Fault {
-    fn from(error: mysql::Error) -> Self {
-        Self::Sql(error)
-    }
-}
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        Self::Refused(error)
-    }
-}
+pub(super) use crate::queue::store::sql::Again;
+pub(super) use crate::queue::store::sql::statements::{Fault, Queries, Row, Statements, by, list};
+pub(super) use tx::Tx;
 
 /// What to do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +33,8 @@ impl Fault {
         match self {
             Self::Overtaken => Remedy::Retry,
             Self::ReadOnly => Remedy::Reconnect,
-            Self::Refused(_) | Self::Odd(_) => Remedy::Tell,
-            Self::Sql(mysql::Error::MySqlError(error)) => match error.code {
+            Self::Refused(_) | Self::Odd(_) | Self::Sqlite(_) => Remedy::Tell,
+            Self::Mysql(mysql::Error::MySqlError(error)) => match error.code {
                 // Deadlock, lock wait timeout, a row that has changed since it was read.
                 1213 | 1205 | 1020 => Remedy::Retry,
                 // Too many connections; shutdown; killed; read-only after a failover; idle for too long.
@@ -85,19 +52,23 @@ impl Fault {
                 | 4031 => Remedy::Reconnect,
                 _ => Remedy::Tell,
             },
-            Self::Sql(
+            Self::Mysql(
                 mysql::Error::IoError(_)
                 | mysql::Error::CodecError(_)
                 | mysql::Error::DriverError(_),
             ) => Remedy::Reconnect,
-            Self::Sql(_) => Remedy::Tell,
+            Self::Mysql(_) => Remedy::Tell,
         }
     }
 
     /// The error for callers. What a server says may quote values, so little of it is repeated.
-    pub(super) fn explain(self, location: &str) -> Error {
+    pub(super) fn at_server(self, location: &str) -> Error {
         let error = match self {
             Self::Refused(error) => return error,
+            // An error of SQLite comes from the files beside it alone.
+            Self::Sqlite(error) => {
+                return Error::new(ErrorKind::Invalid, error.to_string()).with_storage();
+            }
             Self::Odd(what) => {
                 let why = format!(
                     "{location} has invalid data ({what}). Restore it from a backup, or name another database"
@@ -113,7 +84,7 @@ impl Fault {
                 let why = format!("{location}: {NO_WRITES}");
                 return Error::new(ErrorKind::Transient, why).with_storage();
             }
-            Self::Sql(error) => error,
+            Self::Mysql(error) => error,
         };
         explain(location, &error).with_storage()
     }
@@ -188,19 +159,6 @@ fn in_doubt(location: &str, error: impl Display) -> Error {
 
 /// The time of the database in milliseconds, as an expression.
 pub(super) const CLOCK: &str = "CAST(FLOOR(UNIX_TIMESTAMP(NOW(3)) * 1000) AS SIGNED)";
-
-/// Numbers as a list for IN; a list that holds nothing finds nothing.
-pub(super) fn list(numbers: impl IntoIterator<Item = i64>) -> String {
-    let numbers: Vec<String> = numbers
-        .into_iter()
-        .map(|number| number.to_string())
-        .collect();
-    if numbers.is_empty() {
-        "(NULL)".to_owned()
-    } else {
-        format!("({})", numbers.join(","))
-    }
-}
 
 /// Rows whose sum tells whether anybody has written.
 pub(super) const VERSION_SLOTS: u64 = 64;
@@ -287,17 +245,17 @@ impl Database {
                 Err(fault) => fault,
             };
             match fault.remedy() {
-                Remedy::Tell => return Err(fault.explain(&self.location)),
+                Remedy::Tell => return Err(fault.at_server(&self.location)),
                 Remedy::Retry if retries < MOST_RETRIES => {
                     retries += 1;
                     self.back_off(retries);
                 }
-                Remedy::Retry => return Err(fault.explain(&self.location)),
+                Remedy::Retry => return Err(fault.at_server(&self.location)),
                 Remedy::Reconnect => {
                     self.pool.lost();
                     if committing && again == Again::Doubtful {
                         let told = match &fault {
-                            Fault::Sql(mysql::Error::MySqlError(error)) => {
+                            Fault::Mysql(mysql::Error::MySqlError(error)) => {
                                 format!("error {}", error.code)
                             }
                             _ => "no answer".to_owned(),
@@ -306,7 +264,7 @@ impl Database {
                     }
                     let since = *lost_since.get_or_insert_with(Instant::now);
                     if since.elapsed() > PATIENCE {
-                        return Err(fault.explain(&self.location));
+                        return Err(fault.at_server(&self.location));
                     }
                     retries += 1;
                     self.back_off(retries.max(4));
@@ -361,7 +319,7 @@ impl Database {
             }
             *committing = matches!(mode, Mode::Write | Mode::Closed);
             match tx.send(&["COMMIT"]) {
-                Err(Fault::Sql(mysql::Error::MySqlError(error))) if error.code == NOT_FOUND => {
+                Err(Fault::Mysql(mysql::Error::MySqlError(error))) if error.code == NOT_FOUND => {
                     Err(moved_meanwhile(&self.location).into())
                 }
                 sent => sent.map(|_| done),
@@ -436,7 +394,7 @@ mod tests {
     use super::*;
 
     fn failure(code: u16) -> Fault {
-        Fault::Sql(mysql::Error::MySqlError(mysql::error::MySqlError {
+        Fault::Mysql(mysql::Error::MySqlError(mysql::error::MySqlError {
             state: "HY000".to_owned(),
             message: "a value of somebody: secret".to_owned(),
             code,
@@ -463,7 +421,7 @@ mod tests {
         ];
         for (code, kind, part, remedy) in cases {
             assert_eq!(failure(code).remedy(), remedy, "{code}");
-            let error = failure(code).explain("mysql://db:3306/jobs");
+            let error = failure(code).at_server("mysql://db:3306/jobs");
             assert_eq!(error.kind(), kind, "{error}");
             assert!(error.is_storage(), "{error}");
             assert!(error.message().contains(part), "{error}");

@@ -16,19 +16,20 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::queue::job::ProcessState;
+use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::sql::statements::{Fault, Queries as _, Statements, by, id_of};
+use crate::queue::store::sql::{SqlStore as _, due, lineage};
 use crate::queue::store::{
     ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, JobLane, JobReceipt, SUSPECT_CRASHES,
     Settlement, WorkerId, WorkerInfo, WorkerStatus,
 };
 
 use super::SqliteStore;
-use super::counters::CounterChanges;
-use super::lineage;
 use super::rows::{
-    CANCELLED, CANCELLING, DELETING, IN_PROGRESS, NO_CHORE, PENDING, RELEASING, WAITING, id_of,
+    CANCELLED, CANCELLING, DELETING, IN_PROGRESS, NO_CHORE, PENDING, RELEASING, WAITING,
     process_of, small,
 };
-use super::writer::{Fault, Sync};
+use super::writer::Sync;
 
 /// Of this many jobs one is the oldest, whatever its priority.
 const OLDEST_OF: u64 = 8;
@@ -51,7 +52,7 @@ struct OpenLane {
 }
 
 /// The condition that a job is one of a [scope](lineage::scope)'s, which is the statement's first parameter.
-pub(super) const IN_SCOPE: &str = "(?1 IS NULL OR id >> 32 IN (SELECT value FROM json_each(?1)))";
+const IN_SCOPE: &str = "(?1 IS NULL OR id >> 32 IN (SELECT value FROM json_each(?1)))";
 
 const FROM: &str =
     formatcp!("FROM jobs INDEXED BY jobs_to_claim WHERE status = {PENDING} AND {IN_SCOPE}");
@@ -120,11 +121,13 @@ impl SqliteStore {
             .ok_or_else(strange)?
             .given;
         let claims = self.write(Sync::Lazy, |conn| {
-            known(conn, worker)?;
+            let tx = &mut { conn };
+            check_worker(tx, worker)?;
+            let scope = lineage::scope(tx, wanted.processes)?;
             let mut picking = Picking {
                 store: self,
                 conn,
-                scope: lineage::scope(conn, wanted.processes)?,
+                scope: scope.map(|numbers| serde_json::to_string(&numbers).unwrap_or_default()),
                 worker,
                 now,
                 groups: Vec::new(),
@@ -151,7 +154,7 @@ impl SqliteStore {
 
 impl SqliteStore {
     /// A job with all that its handler needs, and the receipt of its last claim.
-    pub(super) fn claimed(
+    fn claimed(
         &self,
         conn: &Connection,
         id: i64,
@@ -211,9 +214,8 @@ impl SqliteStore {
 }
 
 /// What a worker has that is on no list would never be given back.
-pub(super) fn known(conn: &Connection, worker: WorkerId) -> Result<(), Fault> {
-    let mut find = conn.prepare_cached("SELECT 1 FROM workers WHERE no = ?1")?;
-    if find.exists([worker.0])? {
+pub(super) fn check_worker(tx: &mut dyn Statements, worker: WorkerId) -> Result<(), Fault> {
+    if tx.exists("SELECT 1 FROM #workers WHERE no = ?", by![worker.0])? {
         return Ok(());
     }
     let why =
@@ -247,7 +249,7 @@ impl Picking<'_> {
             // Groups come lane by lane.
             if known != Some(no) {
                 known = Some(no);
-                let lane = self.store.lane(self.conn, no)?;
+                let lane = self.store.lane(&mut { self.conn }, no)?;
                 let left = open(&lane);
                 self.lanes.push(OpenLane { lane, left });
             }
@@ -429,6 +431,6 @@ impl ClaimStore for SqliteStore {
         longest: Duration,
         now: Timestamp,
     ) -> Result<u64, Error> {
-        self.pull_due(worker, back, longest, now)
+        due::pull_due(self, worker, back, longest, now)
     }
 }

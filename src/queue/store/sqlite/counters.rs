@@ -6,11 +6,11 @@ use crate::base::clock::Timestamp;
 use crate::engine::time_split::TimeSplit;
 use crate::queue::job::ProcessState;
 
-pub(super) use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::sql::lineage;
+use crate::queue::store::sql::statements::Fault;
 
-use super::lineage;
 use super::rows::{self, DELETING, PROCESS_COLUMNS};
-use super::writer::Fault;
 
 impl CounterChanges {
     /// Adds everything to the rows, and wakes the jobs that waited for processes which have ended by that. Returns
@@ -55,7 +55,7 @@ impl CounterChanges {
             let now_open = update.query_row(row, |row| Ok((row.get(0)?, row.get(1)?)));
             let now_open: Option<(Option<i64>, i64)> = now_open.optional()?;
             if let Some((Some(parent), 0)) = now_open {
-                woken |= lineage::wake(conn, parent, now)?;
+                woken |= lineage::wake(&mut { conn }, parent, now)?;
             }
             // Whatever ended the last of its jobs, its time is told up to then.
             let ended = matches!(now_open, Some((_, 0))) && completed + failed + cancelled > 0;
@@ -73,19 +73,12 @@ impl CounterChanges {
         ))?;
         let mut changed = Vec::with_capacity(self.0.len());
         for no in self.0.keys() {
-            changed.extend(read.query_row([no], rows::process).optional()?);
+            changed.extend(
+                read.query_row([no], rows::process)
+                    .optional()?
+                    .transpose()?,
+            );
         }
         Ok(changed)
-    }
-
-    /// Deletes the processes that have no job left and to which nothing more is to come.
-    pub(super) fn drop_empty(&self, conn: &Connection) -> Result<(), Fault> {
-        let mut delete = conn.prepare_cached(
-            "DELETE FROM processes WHERE no = ?1 AND consumed = total AND sealed = total",
-        )?;
-        for no in self.0.keys() {
-            delete.execute([no])?;
-        }
-        Ok(())
     }
 }

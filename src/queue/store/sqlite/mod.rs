@@ -3,26 +3,20 @@
 //! All writing goes through one connection behind a fair lock ([`writer`]); reading never waits for
 //! it. What takes long is decided in one short transaction and carried out in many ([`chores`]).
 
-mod batches;
 mod chores;
 mod claim;
 mod closed;
 mod counters;
-mod due;
-mod insert;
 mod inspect;
-mod items;
-mod lineage;
 mod mounts;
 mod movable;
 mod moving;
 mod open;
-mod provider;
 mod readers;
-mod results;
 mod rows;
 mod settle;
 mod taking;
+mod translate;
 mod uploads;
 mod workers;
 mod writer;
@@ -40,15 +34,18 @@ use rusqlite::Connection;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
+use crate::base::id::ProcessId;
 
-use super::group_commit::GroupCommit;
+use super::group_commit::{GroupCommit, Insert, Inserted};
 use super::moving::MovableStore;
-use super::{HealthFinding, JobLane, StoreDatabase, WorkSignal};
+use super::sql::statements::{Fault, Queries as _, Statements, by};
+use super::sql::{Again, KnownLanes, SqlStore};
+use super::{ConsumerLock, HealthFinding, JobLane, StoreDatabase, WorkSignal, WorkerId};
 use open::Identity;
 use readers::Readers;
 use uploads::Uploads;
 use workers::RegisteredWorker;
-use writer::Writer;
+use writer::{Sync, Writer};
 
 /// What a loss of power may cost. The death of a process costs nothing in either case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -144,7 +141,7 @@ pub struct SqliteStore {
     /// Closed after those that only read: the last one puts the log away.
     writer: FairMutex<Writer>,
     inserts: GroupCommit,
-    lanes: Mutex<HashMap<i64, Arc<JobLane>>>,
+    lanes: KnownLanes,
     workers: Mutex<HashMap<i64, RegisteredWorker>>,
     wakes: Mutex<Vec<Weak<WorkSignal>>>,
     chunk: i64,
@@ -211,6 +208,89 @@ impl SqliteStore {
     }
 }
 
+impl SqlStore for SqliteStore {
+    fn read<T>(
+        &self,
+        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        self.read(|mut conn| work(&mut conn))
+    }
+
+    fn read_moment<T>(
+        &self,
+        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        self.read(|conn| work(&mut &*conn.unchecked_transaction()?))
+    }
+
+    fn write<T>(
+        &self,
+        _again: Again,
+        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        self.write(Sync::AsSet, |mut conn| work(&mut conn))
+    }
+
+    fn write_insert(
+        &self,
+        insert: Insert,
+        mut add: impl FnMut(&mut dyn Statements, &Insert) -> Result<Inserted, Fault>,
+    ) -> Inserted {
+        let lock = || self.writer.lock();
+        self.inserts.run(insert, lock, |writer, inserts| {
+            let done = self.write_locked(writer, Sync::AsSet, |mut conn| {
+                inserts
+                    .iter()
+                    .map(|insert| add(&mut conn, insert))
+                    .collect()
+            });
+            done.unwrap_or_else(|error: Error| inserts.iter().map(|_| Err(error.clone())).collect())
+        })
+    }
+
+    fn wake_workers(&self) {
+        self.wake();
+    }
+
+    fn chunk(&self) -> i64 {
+        self.chunk
+    }
+
+    #[cfg(test)]
+    fn next_chunk(&self) -> Result<(), Error> {
+        super::sql::chores::next_chunk(&self.chunks_left)
+    }
+
+    fn salt(&self) -> u16 {
+        self.salt
+    }
+
+    fn known_lanes(&self) -> &KnownLanes {
+        &self.lanes
+    }
+
+    fn lane_no(&self, tx: &mut dyn Statements, lane: &JobLane) -> Result<i64, Fault> {
+        let lane = by![lane.kind.clone(), lane.name.clone(), lane.step];
+        let find = "SELECT no FROM #lanes WHERE kind = ? AND IFNULL(name, x'') = IFNULL(?, x'') AND step = ?";
+        if let Some(no) = tx.one(find, lane.clone())? {
+            return Ok(no);
+        }
+        tx.run(
+            "INSERT INTO #lanes (kind, name, step) VALUES (?, ?, ?)",
+            lane,
+        )?;
+        Ok(tx.last_id())
+    }
+
+    fn check_worker(&self, tx: &mut dyn Statements, worker: WorkerId) -> Result<(), Fault> {
+        claim::check_worker(tx, worker)
+    }
+
+    fn lock_outcomes(&self, process: ProcessId, who: &str) -> Result<Box<dyn ConsumerLock>, Error> {
+        self.lock_results_file(process, who)
+    }
+}
+
 impl Drop for SqliteStore {
     fn drop(&mut self) {
         self.put_log_away();
@@ -228,7 +308,10 @@ impl StoreDatabase for SqliteStore {
     }
 
     fn id(&self) -> Result<String, Error> {
-        self.read_id()
+        self.read(|conn| {
+            let mut read = conn.prepare_cached("SELECT value FROM meta WHERE key = 'id'")?;
+            Ok(read.query_row([], |row| row.get(0))?)
+        })
     }
 
     fn folder(&self) -> PathBuf {
@@ -242,7 +325,7 @@ impl StoreDatabase for SqliteStore {
             .and_then(|mut ask| ask.query_row([], |row| row.get::<_, i64>(0)));
         version
             .map(rows::count)
-            .map_err(|error| writer::Fault::from(error).explain(&self.path))
+            .map_err(|error| Fault::from(error).in_file(&self.path))
     }
 
     fn on_work(&self, wake: Weak<WorkSignal>) {

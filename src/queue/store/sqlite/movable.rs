@@ -20,7 +20,7 @@ use crate::base::host::host;
 
 use super::SqliteStore;
 use super::workers::is_gone;
-use super::writer::Fault;
+use crate::queue::store::sql::statements::Fault;
 
 /// How often a store is looked at before it is refused: a process that opens or closes it on a slow disk leaves it in
 /// such a state for a moment.

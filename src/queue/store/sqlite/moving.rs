@@ -12,12 +12,12 @@ use crate::queue::store::moving::{
     CLOSED, MOVED_TABLES, MovableStore, MoveMark, MovedTable, ODD_MARK, PIECE_BYTES, PIECES,
     QueueIdentity, QueueUser, row_bytes, taken_over,
 };
+use crate::queue::store::sql::statements::Fault;
 
 use super::SqliteStore;
 use super::closed;
 use super::uploads::Uploads;
 use super::workers::Pulse;
-use super::writer::Fault;
 
 /// The file of the HTTP server's records, once it is attached.
 const RECORDS: &str = "records";
@@ -89,7 +89,7 @@ impl SqliteStore {
 
     fn moving<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Error> {
         let writer = self.writer.lock();
-        work(&writer.conn).map_err(|fault| fault.explain(&self.path))
+        work(&writer.conn).map_err(|fault| fault.in_file(&self.path))
     }
 
     /// Fails if another attempt has replaced the mark.

@@ -14,12 +14,13 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::private;
 use crate::base::sqlite_header::sqlite_header;
 use crate::queue::store::moving::{CLOSED, MoveMark, ODD_MARK};
+use crate::queue::store::sql::statements::Fault;
 
 use super::closed;
 use super::mounts::network_of;
 use super::movable;
 use super::readers::Readers;
-use super::writer::{Fault, Writer, be_patient};
+use super::writer::{Writer, be_patient};
 use super::{GroupCommit, SqliteOptions, SqliteStore};
 
 /// Marks a file as ours: "bwjq".
@@ -93,7 +94,7 @@ pub(super) fn open(path: &Path, options: SqliteOptions) -> Result<SqliteStore, E
     let only_looks = options.only_looks;
     let mut store = connect(path, &name, false, is_movable, options)?;
     if is_movable && !only_looks {
-        store.hold().map_err(|fault| fault.explain(&store.path))?;
+        store.hold().map_err(|fault| fault.in_file(&store.path))?;
     }
     Ok(store)
 }
@@ -114,7 +115,7 @@ fn connect(
     is_movable: bool,
     options: SqliteOptions,
 ) -> Result<SqliteStore, Error> {
-    let fail = |fault: Fault| fault.explain(&path);
+    let fail = |fault: Fault| fault.in_file(&path);
     let mut flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
     flags.set(OpenFlags::SQLITE_OPEN_URI, in_memory);
     let mut write = flags | OpenFlags::SQLITE_OPEN_READ_WRITE;
@@ -162,7 +163,7 @@ fn connect(
             if let Some(file) = &file {
                 file.still_there(&path)?;
             }
-            open().map_err(|error| Fault::from(error).explain(&path))
+            open().map_err(|error| Fault::from(error).in_file(&path))
         }
     };
     let copier = || -> Result<Mutex<Connection>, Error> {

@@ -9,16 +9,17 @@ use rusqlite::{Connection, OptionalExtension, ToSql, params};
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::queue::job::ProcessState;
+use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::sql::SqlStore as _;
+use crate::queue::store::sql::lineage::{self, Ended};
+use crate::queue::store::sql::statements::Fault;
 use crate::queue::store::{ClaimOutcome, Settlement};
 
 use super::SqliteStore;
-use super::counters::CounterChanges;
-use super::lineage::{self, Ended};
 use super::rows::{
-    AT_PROVIDER, CANCELLED, COMPLETED, DELETING, FAILED, IN_PROGRESS, PENDING, WAITING, lane_no,
-    process_of,
+    AT_PROVIDER, CANCELLED, COMPLETED, DELETING, FAILED, IN_PROGRESS, PENDING, WAITING, process_of,
 };
-use super::writer::{Fault, Sync};
+use super::writer::Sync;
 
 /// A change to a job whose claim is the last one: to one that runs, else to one that is in a batch. Apart,
 /// since the index of those in batches need not be looked at for the others.
@@ -92,9 +93,11 @@ impl SqliteStore {
                 settling.end(end)?;
             }
             let woken = settling.changes.write(conn, now)?;
-            if !settling.ended.is_empty() && lineage::any(conn)? {
+            if !settling.ended.is_empty() && lineage::any(&mut { conn })? {
                 for (job, ended) in &settling.ended {
-                    lineage::job_ended(conn, *job, *ended, now)?;
+                    let tx = &mut { conn };
+                    let heirs = lineage::heirs(tx, *job, *ended)?;
+                    lineage::job_ended(tx, &heirs, now)?;
                 }
             }
             Ok((settling.changes.processes(conn)?, woken))
@@ -205,7 +208,7 @@ impl Settling<'_> {
                 let Some(lane) = self.lane_of(end)? else {
                     return Ok(None);
                 };
-                let lane = at_step(self.store, self.conn, lane, *step)?;
+                let lane = self.store.at_step(&mut { self.conn }, lane, *step)?;
                 let from = self.update(&RETRY, end, params![due_at.0, lane, attempt, in_doubt])?;
                 let mut keep = self.conn.prepare_cached(
                     "INSERT OR REPLACE INTO histories (job, body) VALUES (?1, ?2)",
@@ -219,7 +222,7 @@ impl Settling<'_> {
             ClaimOutcome::Wait { processes, due_at } => {
                 let mut all_open = true;
                 for process in processes {
-                    all_open &= lineage::is_open(self.conn, *process)?;
+                    all_open &= lineage::is_open(&mut { self.conn }, *process)?;
                 }
                 // If not, what the job waits for has ended since it looked.
                 if all_open {
@@ -278,20 +281,6 @@ pub(super) fn is_cancelled(conn: &Connection, process: i64) -> Result<bool, Faul
     ))?;
     let cancelled = read.query_row([process], |row| row.get(0)).optional()?;
     Ok(cancelled.unwrap_or(true))
-}
-
-/// The number of the same lane at another step.
-pub(super) fn at_step(
-    store: &SqliteStore,
-    conn: &Connection,
-    no: i64,
-    step: u8,
-) -> Result<i64, Fault> {
-    let lane = store.lane(conn, no)?;
-    if lane.step == step {
-        return Ok(no);
-    }
-    lane_no(conn, &lane.kind, lane.name.as_deref(), step)
 }
 
 /// Writes the result or the error of a job.

@@ -49,7 +49,7 @@ impl SqliteStore {
         .collect()
     }
 
-    pub(super) fn lock_outcomes(
+    pub(super) fn lock_results_file(
         &self,
         process: ProcessId,
         who: &str,

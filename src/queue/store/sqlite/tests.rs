@@ -15,6 +15,7 @@ use super::*;
 use crate::base::id::ProcessId;
 use crate::queue::job::Job;
 use crate::queue::store::Severity;
+use crate::queue::store::sql::{lineage, results};
 use crate::queue::store::{ClaimStore, EnqueueStore, JobStore, ResultStore};
 
 const T: Timestamp = Timestamp(1_763_000_000_000);
@@ -296,9 +297,10 @@ fn room_is_given_back() {
 
 /// With numbers in place of the parameters.
 fn bound(sql: &str) -> String {
-    (1..9).fold(sql.to_owned(), |sql, n| {
+    let sql = (1..9).fold(sql.to_owned(), |sql, n| {
         sql.replace(&format!("?{n}"), &n.to_string())
-    })
+    });
+    sql.replace('?', "1")
 }
 
 #[test]
@@ -315,7 +317,10 @@ fn hot_statements_use_their_indexes() {
             bound(claim::HEADS),
             "USING COVERING INDEX jobs_to_claim (lane=? AND priority=? AND visible_at>?)",
         ),
-        (bound(lineage::BELOW), "CO-ROUTINE found"),
+        (
+            bound(&translate::translated(lineage::BELOW)),
+            "CO-ROUTINE found",
+        ),
         (
             format!(
                 "SELECT lane, priority, visible_at, id {from} AND (lane, priority) >= (1, 2)
@@ -331,10 +336,7 @@ fn hot_statements_use_their_indexes() {
             "USING COVERING INDEX jobs_to_claim (lane=? AND priority=? AND visible_at>?)",
         ),
         (
-            results::PEEK
-                .replace("?1", "1")
-                .replace("?2", "2")
-                .replace("?3", "3"),
+            bound(&translate::translated(results::ENDED)),
             "INDEX jobs_with_outcome (id>? AND id<?)",
         ),
         (

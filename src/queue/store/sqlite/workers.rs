@@ -12,13 +12,14 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::host::host;
 use crate::base::private;
+use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::sql::statements::Fault;
 use crate::queue::store::{MAX_CRASHES, WorkerId, WorkerInfo, WorkerStatus};
 
 use super::SqliteStore;
-use super::counters::CounterChanges;
 use super::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, count, process_of, small};
 use super::settle::{is_cancelled, save_outcome};
-use super::writer::{Fault, Sync};
+use super::writer::Sync;
 
 /// A worker of this store.
 pub(super) struct RegisteredWorker {

@@ -11,6 +11,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use crate::base::error::{Error, ErrorKind};
 use crate::queue::store::moving::moved_meanwhile;
+use crate::queue::store::sql::statements::Fault;
 
 use super::{Durability, SqliteStore, closed};
 
@@ -44,36 +45,17 @@ impl Writer {
     }
 }
 
-/// Why a transaction did not come about.
-#[derive(Debug)]
-pub(super) enum Fault {
-    Sql(rusqlite::Error),
-    /// What was asked for cannot be done.
-    Refused(Error),
-    /// What is stored cannot be.
-    Odd(&'static str),
-}
-
-impl From<rusqlite::Error> for Fault {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sql(error)
-    }
-}
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        Self::Refused(error)
-    }
-}
-
 impl Fault {
     /// The error for callers. Messages of SQLite name tables and columns, never values.
-    pub(super) fn explain(self, path: &Path) -> Error {
-        match self {
-            Self::Refused(error) => error,
-            Self::Odd(what) => damaged(path, what).with_storage(),
-            Self::Sql(error) => explain(path, &error).with_storage(),
-        }
+    pub(super) fn in_file(self, path: &Path) -> Error {
+        let error = match self {
+            Self::Refused(error) => return error,
+            Self::Odd(what) => damaged(path, what),
+            Self::Sqlite(error) => explain(path, &error),
+            // Of servers alone.
+            other => damaged(path, format!("{other:?}")),
+        };
+        error.with_storage()
     }
 }
 
@@ -231,7 +213,7 @@ impl SqliteStore {
             open.commit()?;
             Ok(done)
         };
-        run(&mut writer).map_err(|fault: Fault| fault.explain(&self.path))
+        run(&mut writer).map_err(|fault: Fault| fault.in_file(&self.path))
     }
 
     /// Runs queries beside whatever is written; who asks first, is answered first.
@@ -241,7 +223,7 @@ impl SqliteStore {
     ) -> Result<T, Error> {
         self.readers
             .read(work)
-            .map_err(|fault| fault.explain(&self.path))
+            .map_err(|fault| fault.in_file(&self.path))
     }
 }
 
@@ -251,7 +233,7 @@ mod tests {
 
     fn failure(code: std::ffi::c_int) -> Error {
         let error = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
-        Fault::from(error).explain(Path::new("/data/llm_jobs.db"))
+        Fault::from(error).in_file(Path::new("/data/llm_jobs.db"))
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Statements of a transaction. Statements without bound values are sent together, which saves round trips to the
 //! server.
 
-use mysql::prelude::{FromValue, Queryable};
-use mysql::{Conn, Row, Value};
+use mysql::Conn;
+use mysql::prelude::Queryable;
+use rusqlite::types::Value;
 
-use crate::queue::store::rows::Columns;
+use crate::base::clock::Timestamp;
+use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::sql::statements::{Dialect, Row, Statements};
 
 use super::{Database, Fault};
 
@@ -17,66 +20,6 @@ pub(in crate::queue::store::mysql) struct Tx<'a> {
     /// Statements that are sent together with the next one: a server is a millisecond away.
     pub(super) deferred: Vec<String>,
 }
-
-/// A row, whose cells are taken out one by one.
-pub(in crate::queue::store::mysql) struct Cells {
-    row: Row,
-    /// Columns that are not counted.
-    first: usize,
-}
-
-impl Cells {
-    fn new(row: Row) -> Self {
-        Self { row, first: 0 }
-    }
-
-    /// The columns after the first ones.
-    pub(in crate::queue::store::mysql) fn behind(self, first: usize) -> Self {
-        Self { first, ..self }
-    }
-
-    /// All columns, as the driver returns them.
-    pub(in crate::queue::store::mysql) fn values(self) -> Vec<Value> {
-        self.row.unwrap()
-    }
-
-    pub(in crate::queue::store::mysql) fn at<T: FromValue>(
-        &mut self,
-        at: usize,
-    ) -> Result<T, Fault> {
-        match self.row.take_opt(self.first + at) {
-            Some(Ok(value)) => Ok(value),
-            // The error contains neither the value nor its text.
-            _ => Err(Fault::Odd("a column of another type")),
-        }
-    }
-}
-
-impl Columns for Cells {
-    type Fault = Fault;
-
-    fn int(&mut self, at: usize) -> Result<i64, Fault> {
-        self.at(at)
-    }
-
-    fn real(&mut self, at: usize) -> Result<f64, Fault> {
-        self.at(at)
-    }
-
-    fn text(&mut self, at: usize) -> Result<Option<String>, Fault> {
-        self.at(at)
-    }
-
-    fn bytes(&mut self, at: usize) -> Result<Vec<u8>, Fault> {
-        self.at(at)
-    }
-}
-
-/// Bound values of a statement.
-macro_rules! by {
-    ($($value:expr),* $(,)?) => { vec![$(mysql::Value::from($value)),*] };
-}
-pub(in crate::queue::store::mysql) use by;
 
 /// Numbers of rows per statement. There are few of them, so few different statements are prepared. They are close to
 /// each other, so rows that may be written twice fill up a statement.
@@ -91,10 +34,42 @@ const MOST_PADDING: usize = 64 << 10;
 /// Bytes that a row takes in a statement, about.
 fn size(row: &[Value]) -> usize {
     let cells = row.iter().map(|value| match value {
-        Value::Bytes(bytes) => bytes.len() + 9,
+        Value::Text(text) => text.len() + 9,
+        Value::Blob(bytes) => bytes.len() + 9,
         _ => 9,
     });
     cells.sum()
+}
+
+/// A value for the driver.
+fn bound(value: Value) -> mysql::Value {
+    match value {
+        Value::Null => mysql::Value::NULL,
+        Value::Integer(number) => mysql::Value::Int(number),
+        Value::Real(number) => mysql::Value::Double(number),
+        Value::Text(text) => mysql::Value::Bytes(text.into_bytes()),
+        Value::Blob(bytes) => mysql::Value::Bytes(bytes),
+    }
+}
+
+fn cell(value: mysql::Value) -> Result<Value, Fault> {
+    Ok(match value {
+        mysql::Value::NULL => Value::Null,
+        mysql::Value::Int(number) => Value::Integer(number),
+        mysql::Value::UInt(number) => match number.try_into() {
+            Ok(number) => Value::Integer(number),
+            Err(_) => return Err(Fault::Odd("a number that is too large")),
+        },
+        mysql::Value::Float(number) => Value::Real(number.into()),
+        mysql::Value::Double(number) => Value::Real(number),
+        mysql::Value::Bytes(bytes) => Value::Blob(bytes),
+        _ => return Err(Fault::Odd("a column of another type")),
+    })
+}
+
+fn row(row: mysql::Row) -> Result<Row, Fault> {
+    let cells = row.unwrap().into_iter().map(cell);
+    Ok(Row::new(cells.collect::<Result<_, _>>()?))
 }
 
 impl<'a> Tx<'a> {
@@ -109,27 +84,11 @@ impl<'a> Tx<'a> {
 }
 
 impl Tx<'_> {
-    /// All rows of a query. A query with bound values is prepared, and a query without any is sent as text.
-    pub(in crate::queue::store::mysql) fn rows(
-        &mut self,
-        sql: &str,
-        by: Vec<Value>,
-    ) -> Result<Vec<Cells>, Fault> {
-        if by.is_empty() {
-            let [rows] = self.rows_of([sql])?;
-            return Ok(rows);
-        }
-        self.flush()?;
-        self.database.count_round_trip(sql);
-        let rows: Vec<Row> = self.conn.exec(self.database.named(sql), by)?;
-        Ok(rows.into_iter().map(Cells::new).collect())
-    }
-
     /// The rows of several queries, which are sent together and carried out one after the other.
     pub(in crate::queue::store::mysql) fn rows_of<const N: usize>(
         &mut self,
         queries: [&str; N],
-    ) -> Result<[Vec<Cells>; N], Fault> {
+    ) -> Result<[Vec<Row>; N], Fault> {
         let (sets, _) = self.send(&queries)?;
         sets.try_into()
             .map_err(|_| Fault::Odd("another number of replies than of queries"))
@@ -150,7 +109,7 @@ impl Tx<'_> {
     }
 
     /// Sends what was deferred and these statements. Returns the rows of these, and how many rows the last one found.
-    pub(super) fn send(&mut self, statements: &[&str]) -> Result<(Vec<Vec<Cells>>, u64), Fault> {
+    pub(super) fn send(&mut self, statements: &[&str]) -> Result<(Vec<Vec<Row>>, u64), Fault> {
         let before = self.deferred.len();
         let mut all = std::mem::take(&mut self.deferred);
         all.extend(statements.iter().map(|sql| self.database.named(sql)));
@@ -161,7 +120,7 @@ impl Tx<'_> {
         let mut at = 0;
         while let Some(set) = result.iter() {
             found = set.affected_rows();
-            let rows: Result<Vec<Cells>, _> = set.map(|row| row.map(Cells::new)).collect();
+            let rows: Result<Vec<Row>, Fault> = set.map(|found| row(found?)).collect();
             if at >= before {
                 sets.push(rows?);
             } else {
@@ -172,67 +131,13 @@ impl Tx<'_> {
         Ok((sets, found))
     }
 
-    pub(in crate::queue::store::mysql) fn first(
-        &mut self,
-        sql: &str,
-        by: Vec<Value>,
-    ) -> Result<Option<Cells>, Fault> {
-        Ok(self.rows(sql, by)?.into_iter().next())
-    }
-
-    /// The first column of the first row.
-    pub(in crate::queue::store::mysql) fn one<T: FromValue>(
-        &mut self,
-        sql: &str,
-        by: Vec<Value>,
-    ) -> Result<Option<T>, Fault> {
-        self.first(sql, by)?.map(|mut row| row.at(0)).transpose()
-    }
-
-    /// The first column of all rows.
-    pub(in crate::queue::store::mysql) fn column<T: FromValue>(
-        &mut self,
-        sql: &str,
-        by: Vec<Value>,
-    ) -> Result<Vec<T>, Fault> {
-        let rows = self.rows(sql, by)?;
-        rows.into_iter().map(|mut row| row.at(0)).collect()
-    }
-
-    /// Whether a query finds anything.
-    pub(in crate::queue::store::mysql) fn exists(
-        &mut self,
-        sql: &str,
-        by: Vec<Value>,
-    ) -> Result<bool, Fault> {
-        Ok(!self.rows(sql, by)?.is_empty())
-    }
-
-    /// Changes rows. Returns how many it found, changed or not.
-    pub(in crate::queue::store::mysql) fn run(
-        &mut self,
-        sql: &str,
-        by: Vec<Value>,
-    ) -> Result<u64, Fault> {
-        let found = if by.is_empty() {
-            self.send(&[sql])?.1
-        } else {
-            self.flush()?;
-            self.database.count_round_trip(sql);
-            self.conn.exec_drop(self.database.named(sql), by)?;
-            self.conn.affected_rows()
-        };
-        self.wrote |= found > 0;
-        Ok(found)
-    }
-
     /// Inserts many rows with few statements. `head` ends with VALUES, `tail` follows the rows; with a tail, a row may be
     /// written twice.
     pub(in crate::queue::store::mysql) fn insert(
         &mut self,
         head: &str,
         tail: &str,
-        rows: Vec<Vec<Value>>,
+        rows: impl IntoIterator<Item = Vec<Value>>,
     ) -> Result<(), Fault> {
         let mut rows = rows.into_iter().peekable();
         let mut group: Vec<Vec<Value>> = Vec::new();
@@ -275,8 +180,70 @@ impl Tx<'_> {
         }
         Ok(())
     }
+}
 
-    pub(in crate::queue::store::mysql) fn last_id(&self) -> i64 {
+impl Statements for Tx<'_> {
+    fn dialect(&self) -> Dialect {
+        Dialect::Mysql
+    }
+
+    /// A query with bound values is prepared, and a query without any is sent as text.
+    fn rows(&mut self, sql: &str, by: Vec<Value>) -> Result<Vec<Row>, Fault> {
+        if by.is_empty() {
+            return self.rows_once(sql);
+        }
+        self.flush()?;
+        self.database.count_round_trip(sql);
+        let by: Vec<mysql::Value> = by.into_iter().map(bound).collect();
+        let rows: Vec<mysql::Row> = self.conn.exec(self.database.named(sql), by)?;
+        rows.into_iter().map(row).collect()
+    }
+
+    fn run(&mut self, sql: &str, by: Vec<Value>) -> Result<u64, Fault> {
+        if by.is_empty() {
+            return self.run_once(sql);
+        }
+        self.flush()?;
+        self.database.count_round_trip(sql);
+        let by: Vec<mysql::Value> = by.into_iter().map(bound).collect();
+        self.conn.exec_drop(self.database.named(sql), by)?;
+        let found = self.conn.affected_rows();
+        self.wrote |= found > 0;
+        Ok(found)
+    }
+
+    fn rows_once(&mut self, sql: &str) -> Result<Vec<Row>, Fault> {
+        let [rows] = self.rows_of([sql])?;
+        Ok(rows)
+    }
+
+    fn each_once(
+        &mut self,
+        sql: &str,
+        act: &mut dyn FnMut(Row) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        self.rows_once(sql)?.into_iter().try_for_each(act)
+    }
+
+    fn run_once(&mut self, sql: &str) -> Result<u64, Fault> {
+        let found = self.send(&[sql])?.1;
+        self.wrote |= found > 0;
+        Ok(found)
+    }
+
+    fn insert_rows(
+        &mut self,
+        head: &str,
+        rows: &mut dyn Iterator<Item = Vec<Value>>,
+    ) -> Result<(), Fault> {
+        self.insert(head, "", rows)
+    }
+
+    fn last_id(&self) -> i64 {
         i64::try_from(self.conn.last_insert_id()).unwrap_or(i64::MAX)
+    }
+
+    fn count(&mut self, changes: &CounterChanges, now: Timestamp) -> Result<bool, Fault> {
+        Ok(changes.write_to(self, now)?.woken)
     }
 }

@@ -3,51 +3,20 @@
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
+use crate::queue::store::rows::{DELETING, count};
 use crate::queue::store::{
     BatchFill, BatchNo, BatchStore, ClaimedJob, JobLane, StoredBatch, WaitingJobs, WorkerId,
 };
 
-use super::MysqlStore;
+use super::items;
 use super::lineage;
-use super::rows::{DELETING, count, id_of, process_no};
-use super::writer::{Again, Cells, Fault, Tx, by, list};
-
-/// What a batch tells its owner.
-pub(super) struct Owned {
-    pub process: i64,
-    pub lane: i64,
-    /// Whether its process was cancelled; `None` when that is gone.
-    pub cancelled: Option<bool>,
-}
-
-/// A batch of this worker, locked until the transaction ends.
-pub(super) fn owned(tx: &mut Tx<'_>, worker: WorkerId, batch: BatchNo) -> Result<Owned, Fault> {
-    let found = tx.first(
-        "SELECT process, lane FROM #batches WHERE no = ? AND worker = ? FOR UPDATE",
-        by![batch.0, worker.0],
-    )?;
-    let Some(mut row) = found else {
-        let why = format!(
-            "batch {} is not this worker's: it was closed, or others took the worker for dead",
-            batch.0
-        );
-        return Err(Error::new(ErrorKind::Invalid, why).with_claim_lost().into());
-    };
-    let process: i64 = row.at(0)?;
-    let cancelled: Option<i64> = tx.one(
-        &format!("SELECT cancelled FROM #processes WHERE no = ? AND chore <> {DELETING}"),
-        by![process],
-    )?;
-    Ok(Owned {
-        process,
-        lane: row.at(1)?,
-        cancelled: cancelled.map(|at| at != 0),
-    })
-}
+use super::provider::{self, owned};
+use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, list};
+use super::{Again, SqlStore};
 
 /// Adds a batch that holds nothing yet.
 fn add(
-    tx: &mut Tx<'_>,
+    tx: &mut dyn Statements,
     (process, lane): (i64, i64),
     worker: WorkerId,
     record: &str,
@@ -55,27 +24,27 @@ fn add(
 ) -> Result<BatchNo, Fault> {
     tx.run(
         "INSERT INTO #batches (process, lane, worker, record, created_at) VALUES (?, ?, ?, ?, ?)",
-        by![process, lane, worker.0, record, now.0],
+        by![process, lane, worker.0, record.to_owned(), now.0],
     )?;
     Ok(BatchNo(tx.last_id()))
 }
 
-fn set_record(tx: &mut Tx<'_>, batch: BatchNo, record: &str) -> Result<(), Fault> {
+fn set_record(tx: &mut dyn Statements, batch: BatchNo, record: &str) -> Result<(), Fault> {
     tx.run(
         "UPDATE #batches SET record = ? WHERE no = ?",
-        by![record, batch.0],
+        by![record.to_owned(), batch.0],
     )?;
     Ok(())
 }
 
-impl BatchStore for MysqlStore {
+impl<S: SqlStore> BatchStore for S {
     fn waiting_jobs(
         &self,
         kind: &str,
         processes: &[ProcessId],
         now: Timestamp,
     ) -> Result<Vec<WaitingJobs>, Error> {
-        self.read_waiting(kind, processes, now)
+        items::read_waiting(self, kind, processes, now)
     }
 
     fn open_batch(
@@ -86,13 +55,14 @@ impl BatchStore for MysqlStore {
         record: &str,
         now: Timestamp,
     ) -> Result<BatchNo, Error> {
-        let lane = self.lane_no(lane)?;
+        self.make_lane(lane)?;
         self.write(Again::Doubtful, |tx| {
-            self.keep_listed(tx, worker)?;
-            let Some(no) = process_no(tx, process)? else {
+            self.check_worker(tx, worker)?;
+            let Some(no) = tx.process_no(process)? else {
                 let why = format!("the process {process} of the batch does not exist");
                 return Err(Error::new(ErrorKind::Invalid, why).into());
             };
+            let lane = self.lane_no(tx, lane)?;
             add(tx, (no, lane), worker, record, now)
         })
     }
@@ -106,7 +76,7 @@ impl BatchStore for MysqlStore {
         bytes: u64,
         now: Timestamp,
     ) -> Result<BatchFill, Error> {
-        self.load_batch(worker, batch, after, (most, bytes), now)
+        provider::load_batch(self, worker, batch, after, (most, bytes), now)
     }
 
     fn batch_jobs(
@@ -116,11 +86,11 @@ impl BatchStore for MysqlStore {
         most: usize,
         bytes: usize,
     ) -> Result<Vec<ClaimedJob>, Error> {
-        self.read_batch_jobs(batch, after, most, bytes)
+        provider::read_batch_jobs(self, batch, after, most, bytes)
     }
 
     fn batch_jobs_by(&self, batch: BatchNo, numbers: &[u32]) -> Result<Vec<ClaimedJob>, Error> {
-        self.find_batch_jobs(batch, numbers)
+        provider::find_batch_jobs(self, batch, numbers)
     }
 
     fn save_batch(
@@ -165,21 +135,20 @@ impl BatchStore for MysqlStore {
         due: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<u64, Error> {
-        self.empty_batch(worker, batch, after, due, false, now)
+        provider::empty_batch(self, worker, batch, after, due, false, now)
     }
 
     fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Timestamp) -> Result<(), Error> {
-        self.empty_batch(worker, batch, None, None, true, now)
-            .map(drop)
+        provider::empty_batch(self, worker, batch, None, None, true, now).map(drop)
     }
 
     fn batches(&self, process: Option<ProcessId>) -> Result<Vec<StoredBatch>, Error> {
-        self.database.read_moment(|tx| {
+        self.read_moment(|tx| {
             let scope = match process {
                 Some(process) => lineage::scope(tx, &[process])?,
                 None => None,
             };
-            self.select_batches(tx, &of_scope(scope, "1 = 1"))
+            select_batches(self, tx, &of_scope(scope, "1 = 1"))
         })
     }
 
@@ -191,9 +160,9 @@ impl BatchStore for MysqlStore {
         processes: &[ProcessId],
         _now: Timestamp,
     ) -> Result<Vec<StoredBatch>, Error> {
-        let mut free = self.database.read_moment(|tx| {
+        let mut free = self.read_moment(|tx| {
             let scope = lineage::scope(tx, processes)?;
-            self.select_batches(tx, &of_scope(scope, "b.worker IS NULL"))
+            select_batches(self, tx, &of_scope(scope, "b.worker IS NULL"))
         })?;
         free.retain(|batch| batch.worker.is_none() && mine(batch));
         if free.is_empty() {
@@ -201,12 +170,12 @@ impl BatchStore for MysqlStore {
         }
         // What was nobody's and is this worker's now was taken by an attempt of which nobody knew how it ended.
         self.write(Again::Harmless, |tx| {
-            self.keep_listed(tx, worker)?;
+            self.check_worker(tx, worker)?;
             let mut taken = Vec::new();
             for batch in &free {
                 let take = "UPDATE #batches SET worker = ? WHERE no = ? AND (worker IS NULL OR worker = ?)";
                 if tx.run(take, by![worker.0, batch.no.0, worker.0])? == 1 {
-                    taken.extend(self.select_batches(tx, &format!("WHERE b.no = {}", batch.no.0))?);
+                    taken.extend(select_batches(self, tx, &format!("WHERE b.no = {}", batch.no.0))?);
                 }
             }
             Ok(taken)
@@ -222,32 +191,40 @@ fn of_scope(scope: Option<Vec<i64>>, of_all: &str) -> String {
     }
 }
 
-impl MysqlStore {
-    /// A batch without its process is one whose process is gone, or is being deleted.
-    fn select_batches(&self, tx: &mut Tx<'_>, which: &str) -> Result<Vec<StoredBatch>, Fault> {
-        let sql = format!(
-            "SELECT b.no, p.id, b.lane, b.worker, IFNULL(p.cancelled, 9223372036854775807), b.record, b.created_at,
-               IF(p.no IS NULL, 0, (SELECT COUNT(*) FROM #jobs j WHERE j.batch = b.no))
-             FROM #batches b LEFT JOIN #processes p ON p.no = b.process AND p.chore <> {DELETING}
-             {which} ORDER BY b.no"
-        );
-        let rows = tx.rows(&sql, Vec::new())?;
-        rows.into_iter().map(|row| self.batch(tx, row)).collect()
-    }
+/// A batch without its process is one whose process is gone, or is being deleted.
+fn select_batches(
+    store: &impl SqlStore,
+    tx: &mut dyn Statements,
+    which: &str,
+) -> Result<Vec<StoredBatch>, Fault> {
+    let sql = format!(
+        "SELECT b.no, p.id, b.lane, b.worker, IFNULL(p.cancelled, 9223372036854775807), b.record, b.created_at,
+           CASE WHEN p.no IS NULL THEN 0 ELSE (SELECT COUNT(*) FROM #jobs j WHERE j.batch = b.no) END
+         FROM #batches b LEFT JOIN #processes p ON p.no = b.process AND p.chore <> {DELETING}
+         {which} ORDER BY b.no"
+    );
+    let rows = tx.rows_once(&sql)?;
+    rows.into_iter()
+        .map(|row| stored_batch(store, tx, row))
+        .collect()
+}
 
-    fn batch(&self, tx: &mut Tx<'_>, mut row: Cells) -> Result<StoredBatch, Fault> {
-        let process: Option<Vec<u8>> = row.at(1)?;
-        let stopped_at: i64 = row.at(4)?;
-        Ok(StoredBatch {
-            no: BatchNo(row.at(0)?),
-            process_id: process.map(|id| id_of(&id)).transpose()?,
-            lane: self.lane(tx, row.at(2)?)?,
-            worker: row.at::<Option<i64>>(3)?.map(WorkerId),
-            is_stopped: stopped_at != 0,
-            stopped_at: (stopped_at != 0).then_some(Timestamp(stopped_at)),
-            record: row.at(5)?,
-            created_at: Timestamp(row.at(6)?),
-            jobs: count(row.at(7)?),
-        })
-    }
+fn stored_batch(
+    store: &impl SqlStore,
+    tx: &mut dyn Statements,
+    mut row: Row,
+) -> Result<StoredBatch, Fault> {
+    let process: Option<Vec<u8>> = row.at(1)?;
+    let stopped_at: i64 = row.at(4)?;
+    Ok(StoredBatch {
+        no: BatchNo(row.at(0)?),
+        process_id: process.map(|id| id_of(&id)).transpose()?,
+        lane: store.lane(tx, row.at(2)?)?,
+        worker: row.at::<Option<i64>>(3)?.map(WorkerId),
+        is_stopped: stopped_at != 0,
+        stopped_at: (stopped_at != 0).then_some(Timestamp(stopped_at)),
+        record: row.at(5)?,
+        created_at: Timestamp(row.at(6)?),
+        jobs: count(row.at(7)?),
+    })
 }

@@ -6,41 +6,42 @@
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
-
-use super::MysqlStore;
-use super::rows::{
-    CANCELLED, COMPLETED, DELETING, FAILED, MOST_JOBS, PENDING, WAITING, id_of, key, key_of,
-    process_no, process_of,
+use crate::queue::store::rows::{
+    CANCELLED, COMPLETED, DELETING, FAILED, MOST_JOBS, PENDING, WAITING, key, key_of, process_of,
 };
-use super::writer::{Fault, Tx, by, list};
+
+use super::SqlStore;
+use super::statements::{Fault, Queries as _, Statements, by, id_of, list, stored};
+
+/// The processes whose parents are these jobs, and those below them.
+pub(crate) const BELOW: &str = "WITH RECURSIVE found (no) AS (
+       SELECT no FROM #processes WHERE parent BETWEEN ? AND ?
+     UNION
+       SELECT p.no FROM found f CROSS JOIN #processes p
+       ON p.parent BETWEEN f.no * 4294967296 AND f.no * 4294967296 + 4294967295
+     ) SELECT no FROM found";
 
 /// The processes whose parents are these jobs, and those below them, each behind its own parent.
-fn below(tx: &mut Tx<'_>, first: i64, last: i64) -> Result<Vec<i64>, Fault> {
-    tx.column(
-        "WITH RECURSIVE found (no) AS (
-           SELECT no FROM #processes WHERE parent BETWEEN ? AND ?
-         UNION
-           SELECT p.no FROM found f JOIN #processes p
-           ON p.parent BETWEEN f.no * 4294967296 AND f.no * 4294967296 + 4294967295
-         ) SELECT no FROM found ORDER BY no",
-        by![first, last],
-    )
+fn below(tx: &mut dyn Statements, first: i64, last: i64) -> Result<Vec<i64>, Fault> {
+    let mut found: Vec<i64> = tx.column(BELOW, by![first, last])?;
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// The processes below a process, each behind its own parent.
-pub(super) fn below_process(tx: &mut Tx<'_>, no: i64) -> Result<Vec<i64>, Fault> {
+pub(crate) fn below_process(tx: &mut dyn Statements, no: i64) -> Result<Vec<i64>, Fault> {
     below(tx, key(no, 0), key(no, MOST_JOBS - 1))
 }
 
 /// The numbers of these processes and of all below them; `None` when every process is meant.
-pub(super) fn scope(tx: &mut Tx<'_>, of: &[ProcessId]) -> Result<Option<Vec<i64>>, Fault> {
+pub(crate) fn scope(tx: &mut dyn Statements, of: &[ProcessId]) -> Result<Option<Vec<i64>>, Fault> {
     if of.is_empty() {
         return Ok(None);
     }
     let families = any(tx)?;
     let mut all = Vec::new();
     for id in of {
-        if let Some(no) = process_no(tx, *id)? {
+        if let Some(no) = tx.process_no(*id)? {
             all.push(no);
             if families {
                 all.extend(below_process(tx, no)?);
@@ -51,7 +52,7 @@ pub(super) fn scope(tx: &mut Tx<'_>, of: &[ProcessId]) -> Result<Option<Vec<i64>
 }
 
 /// The condition that a job is one of a scope's.
-pub(super) fn in_scope(scope: Option<&Vec<i64>>) -> String {
+pub(crate) fn in_scope(scope: Option<&Vec<i64>>) -> String {
     match scope {
         None => String::new(),
         Some(scope) => format!("AND id DIV 4294967296 IN {}", list(scope.iter().copied())),
@@ -60,7 +61,7 @@ pub(super) fn in_scope(scope: Option<&Vec<i64>>) -> String {
 
 /// The processes below one that begin anew when its failed and cancelled jobs do, deepest first: those whose own
 /// parent is put back.
-pub(super) fn to_retry(tx: &mut Tx<'_>, no: i64) -> Result<Vec<ProcessId>, Fault> {
+pub(crate) fn to_retry(tx: &mut dyn Statements, no: i64) -> Result<Vec<ProcessId>, Fault> {
     let mut found = Vec::new();
     for no in below_process(tx, no)?.into_iter().rev() {
         let id: Option<Vec<u8>> = tx.one(
@@ -78,7 +79,7 @@ pub(super) fn to_retry(tx: &mut Tx<'_>, no: i64) -> Result<Vec<ProcessId>, Fault
 }
 
 /// Makes a job claimable that waits for others. False when it does not.
-pub(super) fn wake(tx: &mut Tx<'_>, job: i64, now: Timestamp) -> Result<bool, Fault> {
+pub(crate) fn wake(tx: &mut dyn Statements, job: i64, now: Timestamp) -> Result<bool, Fault> {
     let woken = tx.run(
         &format!(
             "UPDATE #jobs SET status = {PENDING}, visible_at = ? WHERE id = ? AND status = {WAITING}"
@@ -88,24 +89,33 @@ pub(super) fn wake(tx: &mut Tx<'_>, job: i64, now: Timestamp) -> Result<bool, Fa
     Ok(woken > 0)
 }
 
+/// Whether a process has open jobs.
+pub(crate) fn is_open(tx: &mut dyn Statements, id: ProcessId) -> Result<bool, Fault> {
+    let find = format!(
+        "SELECT 1 FROM #processes WHERE id = ? AND chore <> {DELETING}
+           AND pending + in_progress + at_provider > 0"
+    );
+    tx.exists(&find, by![stored(id)])
+}
+
 /// Finds a row if any process has a parent.
-pub(super) const ANY: &str = "SELECT 1 FROM #processes WHERE parent IS NOT NULL LIMIT 1";
+pub(crate) const ANY: &str = "SELECT 1 FROM #processes WHERE parent IS NOT NULL LIMIT 1";
 
 /// Whether any process has a parent: where none has, nothing more needs to be looked up.
-pub(super) fn any(tx: &mut Tx<'_>) -> Result<bool, Fault> {
+pub(crate) fn any(tx: &mut dyn Statements) -> Result<bool, Fault> {
     tx.exists(ANY, Vec::new())
 }
 
 /// Refuses to have outcomes taken that a job collects.
-pub(super) fn are_hosts(
-    tx: &mut Tx<'_>,
+pub(crate) fn are_hosts(
+    tx: &mut dyn Statements,
     numbers: impl IntoIterator<Item = i64>,
 ) -> Result<(), Fault> {
     let sql = format!(
         "SELECT id FROM #processes WHERE no IN {} AND parent IS NOT NULL LIMIT 1",
         list(numbers)
     );
-    match tx.one::<Vec<u8>>(&sql, Vec::new())? {
+    match tx.column_once::<Vec<u8>>(&sql)?.pop() {
         None => Ok(()),
         Some(id) => {
             let id = id_of(&id)?;
@@ -115,38 +125,37 @@ pub(super) fn are_hosts(
     }
 }
 
-impl MysqlStore {
-    /// The key of a new process's parent, which stays open until the transaction ends.
-    pub(super) fn parent(&self, tx: &mut Tx<'_>, parent: JobId) -> Result<i64, Fault> {
-        let id = key_of(parent);
-        let job = tx.one::<i64>(
-            &format!(
-                "SELECT created_at FROM #jobs WHERE id = ? AND status < {COMPLETED} LOCK IN SHARE MODE"
-            ),
-            by![id],
-        )?;
-        let process = tx.exists(
-            &format!(
-                "SELECT 1 FROM #processes WHERE no = ? AND cancelled = 0 AND chore <> {DELETING} LOCK IN SHARE MODE"
-            ),
-            by![process_of(id)],
-        )?;
-        match job {
-            Some(created_at) if process && self.job_id(id, Timestamp(created_at)) == parent => {
-                Ok(id)
-            }
-            _ => {
-                let why =
-                    format!("job {parent} needs no more jobs: it has ended, or was cancelled");
-                Err(Error::new(ErrorKind::Invalid, why).with_claim_lost().into())
-            }
+/// The key of a new process's parent, which stays open until the transaction ends.
+pub(crate) fn parent(
+    store: &impl SqlStore,
+    tx: &mut dyn Statements,
+    parent: JobId,
+) -> Result<i64, Fault> {
+    let id = key_of(parent);
+    let job = tx.one::<i64>(
+        &format!(
+            "SELECT created_at FROM #jobs WHERE id = ? AND status < {COMPLETED} LOCK IN SHARE MODE"
+        ),
+        by![id],
+    )?;
+    let process = tx.exists(
+        &format!(
+            "SELECT 1 FROM #processes WHERE no = ? AND cancelled = 0 AND chore <> {DELETING} LOCK IN SHARE MODE"
+        ),
+        by![process_of(id)],
+    )?;
+    match job {
+        Some(created_at) if process && store.job_id(id, Timestamp(created_at)) == parent => Ok(id),
+        _ => {
+            let why = format!("job {parent} needs no more jobs: it has ended, or was cancelled");
+            Err(Error::new(ErrorKind::Invalid, why).with_claim_lost().into())
         }
     }
 }
 
 /// Somebody may still want what the children of a job have come to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     /// It is completed, or gone: they go.
     ForGood,
     /// It failed, and may be tried again: what came of them stays, unless all of it has to be done again.
@@ -154,14 +163,14 @@ pub(super) enum Ended {
 }
 
 /// What a job that has ended leaves behind: its job, how it ended, and its families, each a process with all below it.
-pub(super) struct Heirs {
+pub(crate) struct Heirs {
     job: i64,
     ended: Ended,
-    pub(super) families: Vec<Vec<i64>>,
+    pub(crate) families: Vec<Vec<i64>>,
 }
 
 /// The families of a job, before anything is locked that concerns them.
-pub(super) fn heirs(tx: &mut Tx<'_>, job: i64, ended: Ended) -> Result<Heirs, Fault> {
+pub(crate) fn heirs(tx: &mut dyn Statements, job: i64, ended: Ended) -> Result<Heirs, Fault> {
     let mut families = Vec::new();
     match ended {
         Ended::ForGood => families.push(below(tx, job, job)?),
@@ -184,14 +193,18 @@ pub(super) fn heirs(tx: &mut Tx<'_>, job: i64, ended: Ended) -> Result<Heirs, Fa
 }
 
 /// A job has its outcome, or is gone: what its children have used is counted with it, and they go.
-pub(super) fn job_ended(tx: &mut Tx<'_>, heirs: &Heirs, now: Timestamp) -> Result<(), Fault> {
+pub(crate) fn job_ended(
+    tx: &mut dyn Statements,
+    heirs: &Heirs,
+    now: Timestamp,
+) -> Result<(), Fault> {
     for family in &heirs.families {
         hand_on(tx, family, process_of(heirs.job), now)?;
         let kept = format!(
             "SELECT 1 FROM #processes WHERE no IN {} AND completed + pending + in_progress + at_provider > 0 LIMIT 1",
             list(family.iter().copied())
         );
-        if heirs.ended == Ended::ForGood || !tx.exists(&kept, Vec::new())? {
+        if heirs.ended == Ended::ForGood || tx.rows_once(&kept)?.is_empty() {
             delete(tx, family)?;
         }
     }
@@ -199,29 +212,29 @@ pub(super) fn job_ended(tx: &mut Tx<'_>, heirs: &Heirs, now: Timestamp) -> Resul
 }
 
 /// Has processes deleted, soon.
-pub(super) fn delete(tx: &mut Tx<'_>, processes: &[i64]) -> Result<(), Fault> {
+pub(crate) fn delete(tx: &mut dyn Statements, processes: &[i64]) -> Result<(), Fault> {
     let sql = format!(
         "UPDATE #processes SET chore = {DELETING}, progress = 0 WHERE no IN {} AND chore <> {DELETING}",
         list(processes.iter().copied())
     );
-    tx.run(&sql, Vec::new())?;
+    tx.run_once(&sql)?;
     Ok(())
 }
 
 /// Has those of these processes deleted that are still being enqueued.
-pub(super) fn delete_unsealed(tx: &mut Tx<'_>, processes: &[i64]) -> Result<(), Fault> {
+pub(crate) fn delete_unsealed(tx: &mut dyn Statements, processes: &[i64]) -> Result<(), Fault> {
     let sql = format!(
         "UPDATE #processes SET chore = {DELETING}, progress = 0
          WHERE no IN {} AND chore <> {DELETING} AND sealed < total",
         list(processes.iter().copied())
     );
-    tx.run(&sql, Vec::new())?;
+    tx.run_once(&sql)?;
     Ok(())
 }
 
 /// Counts what processes that are on their way out have used with the process of their parent.
-pub(super) fn hand_on_to_parent(
-    tx: &mut Tx<'_>,
+pub(crate) fn hand_on_to_parent(
+    tx: &mut dyn Statements,
     processes: &[i64],
     now: Timestamp,
 ) -> Result<Option<i64>, Fault> {
@@ -238,7 +251,7 @@ pub(super) fn hand_on_to_parent(
 }
 
 /// Counts what processes have used with another one, and no longer with them.
-fn hand_on(tx: &mut Tx<'_>, from: &[i64], to: i64, now: Timestamp) -> Result<(), Fault> {
+fn hand_on(tx: &mut dyn Statements, from: &[i64], to: i64, now: Timestamp) -> Result<(), Fault> {
     let living =
         format!("SELECT 1 FROM #processes WHERE no = ? AND chore <> {DELETING} FOR UPDATE");
     if !tx.exists(&living, by![to])? {

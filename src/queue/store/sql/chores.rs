@@ -1,0 +1,410 @@
+//! What concerns all jobs of a process: decided in one short transaction, carried out in many, and
+//! gone on with by anybody if who began it dies.
+
+#[cfg(test)]
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use crate::base::clock::Timestamp;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::id::ProcessId;
+use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::rows::{
+    CANCELLED, CANCELLING, DELETING, FAILED, HELD, MOST_JOBS, NO_CHORE, PENDING, RELEASING,
+    RETRYING, count, key,
+};
+
+use super::lineage;
+use super::standing::{Standing, lock};
+use super::statements::{Dialect, Fault, Queries as _, Statements, by, list, stored};
+use super::{Again, SqlStore};
+
+/// What a decision came to.
+enum Decided<T> {
+    /// To be carried out on these processes, the one that was named last.
+    Yes { on: Vec<i64>, reply: T },
+    /// Something else is being done to the process, which goes first.
+    After(i64),
+    /// There is nothing to decide.
+    NothingToDo(T),
+}
+
+/// Locks a process and all below it, parents first. Nothing is added below what is locked.
+fn lock_family(tx: &mut dyn Statements, no: i64) -> Result<Vec<i64>, Fault> {
+    let mut family = lineage::below_process(tx, no)?;
+    loop {
+        lock(tx, family.iter().copied())?;
+        let now = lineage::below_process(tx, no)?;
+        if now == family {
+            return Ok(family);
+        }
+        family = now;
+    }
+}
+
+pub(super) fn seal_process(
+    store: &impl SqlStore,
+    id: ProcessId,
+    now: Timestamp,
+) -> Result<(), Error> {
+    decide(store, id, now, |tx, standing| {
+        let Some((no, standing)) = standing else {
+            let why =
+                format!("the process {id} does not exist: nothing was enqueued, or it was deleted");
+            return Err(Error::new(ErrorKind::Invalid, why).into());
+        };
+        match standing.chore {
+            RELEASING => {}
+            NO_CHORE if standing.sealed == standing.total => {
+                return Ok(Decided::NothingToDo(()));
+            }
+            NO_CHORE => {
+                let begin = format!(
+                    "UPDATE #processes SET chore = {RELEASING}, progress = sealed WHERE no = ?"
+                );
+                tx.run(&begin, by![no])?;
+            }
+            _ => return Ok(Decided::After(no)),
+        }
+        tx.run(
+            "UPDATE #processes SET sealed = total, changed_at = GREATEST(changed_at, ?) WHERE no = ?",
+            by![now.0, no],
+        )?;
+        Ok(Decided::Yes {
+            on: vec![no],
+            reply: (),
+        })
+    })?;
+    Ok(())
+}
+
+pub(super) fn cancel_process(
+    store: &impl SqlStore,
+    id: ProcessId,
+    now: Timestamp,
+) -> Result<u64, Error> {
+    let (cancelled, _) = decide(store, id, now, |tx, standing| {
+        let Some((no, Standing { chore, pending, .. })) = standing else {
+            return Ok(Decided::NothingToDo(0));
+        };
+        if chore != NO_CHORE && chore != RELEASING {
+            return Ok(Decided::After(no));
+        }
+        let mut family = lock_family(tx, no)?;
+        let busy = format!(
+            "SELECT no FROM #processes WHERE no IN {} AND chore IN ({CANCELLING}, {RETRYING}) ORDER BY no LIMIT 1",
+            list(family.iter().copied())
+        );
+        if let Some(child) = tx.column_once(&busy)?.pop() {
+            return Ok(Decided::After(child));
+        }
+        // Children that are still being enqueued would pass for all of them if they were put back later.
+        lineage::delete_unsealed(tx, &family)?;
+        family.insert(0, no);
+        // Nothing can be added any more, so what there is counts as sealed. The time tells whether
+        // it was known by then that results are missing.
+        let family = list(family);
+        let cancel = format!(
+            "UPDATE #processes SET cancelled = {}, sealed = total,
+               chore = CASE WHEN pending > 0 THEN {CANCELLING} ELSE {NO_CHORE} END, progress = 0
+             WHERE no IN {family} AND chore <> {DELETING}",
+            now.0.max(1)
+        );
+        tx.run_once(&cancel)?;
+        let begun = format!(
+            "SELECT no FROM #processes WHERE no IN {family} AND chore = {CANCELLING} ORDER BY no DESC"
+        );
+        let on = tx.column_once(&begun)?;
+        Ok(Decided::Yes { on, reply: pending })
+    })?;
+    Ok(count(cancelled))
+}
+
+/// Children first: a job that is put back looks at them at once. One that dies in between leaves children
+/// that were put back, and a parent that can be.
+pub(super) fn retry_process(
+    store: &impl SqlStore,
+    id: ProcessId,
+    now: Timestamp,
+) -> Result<u64, Error> {
+    let children = store.read(|tx| match tx.process_no(id)? {
+        Some(no) => lineage::to_retry(tx, no),
+        None => Ok(Vec::new()),
+    })?;
+    for child in children {
+        retry_one(store, child, now)?;
+    }
+    retry_one(store, id, now)
+}
+
+fn retry_one(store: &impl SqlStore, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
+    let ((), changed) = decide(store, id, now, |tx, standing| {
+        let Some((no, Standing { chore, .. })) = standing else {
+            return Ok(Decided::NothingToDo(()));
+        };
+        if chore != NO_CHORE {
+            return Ok(Decided::After(no));
+        }
+        let begin = format!(
+            "UPDATE #processes SET cancelled = 0, chore = {RETRYING}, progress = 0, chore_changed = 0 WHERE no = ?"
+        );
+        tx.run(&begin, by![no])?;
+        // While all of it had ended its time stood still. The server sets one column after the other.
+        tx.run(
+            "UPDATE #processes SET
+               time_since = IFNULL(time_since, created_at) + ? - IFNULL(time_until, created_at),
+               time_until = ?
+             WHERE no = ? AND sealed = total AND pending + in_progress + at_provider = 0
+               AND IFNULL(time_until, created_at) < ?",
+            by![now.0, now.0, no, now.0],
+        )?;
+        Ok(Decided::Yes {
+            on: vec![no],
+            reply: (),
+        })
+    })?;
+    Ok(count(changed))
+}
+
+pub(super) fn delete_process(
+    store: &impl SqlStore,
+    id: ProcessId,
+    now: Timestamp,
+) -> Result<u64, Error> {
+    let (deleted, _) = decide(store, id, now, |tx, standing| {
+        let Some((no, standing)) = standing else {
+            return Ok(Decided::NothingToDo(0));
+        };
+        let mut family = vec![no];
+        family.extend(lock_family(tx, no)?);
+        lineage::hand_on_to_parent(tx, &family, now)?;
+        lineage::delete(tx, &family)?;
+        family.reverse();
+        Ok(Decided::Yes {
+            on: family,
+            reply: standing.total - standing.consumed,
+        })
+    })?;
+    Ok(count(deleted))
+}
+
+/// Decides, and carries out. Returns what the decision told, and how many jobs it changed.
+fn decide<T>(
+    store: &impl SqlStore,
+    id: ProcessId,
+    now: Timestamp,
+    decision: impl Fn(&mut dyn Statements, Option<(i64, Standing)>) -> Result<Decided<T>, Fault>,
+) -> Result<(T, i64), Error> {
+    loop {
+        let decided = store.write(Again::Harmless, |tx| {
+            let no: Option<i64> =
+                tx.one("SELECT no FROM #processes WHERE id = ?", by![stored(id)])?;
+            let standing = match no {
+                None => None,
+                Some(no) => lock(tx, [no])?.pop_first(),
+            };
+            decision(tx, standing)
+        })?;
+        match decided {
+            Decided::NothingToDo(reply) => return Ok((reply, 0)),
+            Decided::After(no) => {
+                carry_out(store, no, now)?;
+            }
+            Decided::Yes { on, reply } => {
+                let mut changed = 0;
+                for no in on {
+                    changed = carry_out(store, no, now)?;
+                }
+                return Ok((reply, changed));
+            }
+        }
+    }
+}
+
+/// Does all that is left of what was decided about a process. Returns how many jobs changed.
+pub(super) fn carry_out(store: &impl SqlStore, no: i64, now: Timestamp) -> Result<i64, Error> {
+    loop {
+        let (more, changed) = step(store, no, now)?;
+        if !more {
+            return Ok(changed);
+        }
+    }
+}
+
+/// Fails after the chunks that a test wants.
+#[cfg(test)]
+pub(crate) fn next_chunk(left: &AtomicI64) -> Result<(), Error> {
+    if left.fetch_sub(1, Ordering::Relaxed) > 0 {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Transient, "abandoned by the test"))
+}
+
+/// One short transaction of what was decided about a process. Returns whether more is left, and
+/// how many jobs have changed so far.
+pub(crate) fn step(store: &impl SqlStore, no: i64, now: Timestamp) -> Result<(bool, i64), Error> {
+    store.next_chunk()?;
+    let (more, changed, woken) = store.write(Again::Harmless, |tx| step_in(store, tx, no, now))?;
+    if woken {
+        store.wake_workers();
+    }
+    Ok((more, changed))
+}
+
+fn step_in(
+    store: &impl SqlStore,
+    tx: &mut dyn Statements,
+    no: i64,
+    now: Timestamp,
+) -> Result<(bool, i64, bool), Fault> {
+    // Looked at first, and locked behind the jobs.
+    let read = "SELECT chore, progress, sealed, chore_changed FROM #processes WHERE no = ?";
+    let Some(mut row) = tx.first(read, by![no])? else {
+        return Ok((false, 0, false));
+    };
+    let (doing, progress): (i64, i64) = (row.at(0)?, row.at(1)?);
+    let (sealed, before): (i64, i64) = (row.at(2)?, row.at(3)?);
+    if doing == NO_CHORE {
+        return Ok((false, before, false));
+    }
+    let end = if doing == RELEASING {
+        sealed
+    } else {
+        MOST_JOBS
+    };
+    let from = key(no, 0) + progress;
+    let behind = key(no, 0) + end;
+    let next: Option<i64> = tx.one(
+        "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id >= ? AND id < ? ORDER BY id LIMIT 1 OFFSET ?",
+        by![from, behind, store.chunk()],
+    )?;
+    let to = next.unwrap_or(behind);
+    if tx.dialect() != Dialect::Sqlite {
+        let lock = "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id >= ? AND id < ? ORDER BY id FOR UPDATE";
+        tx.rows(lock, by![from, to])?;
+    }
+    let standing = lock(tx, [no])?.remove(&no).ok_or(Fault::Overtaken)?;
+    if (
+        standing.chore,
+        standing.progress,
+        standing.sealed,
+        standing.chore_changed,
+    ) != (doing, progress, sealed, before)
+    {
+        return Err(Fault::Overtaken);
+    }
+    let mut changes = CounterChanges::default();
+    let changed = chunk(store, tx, doing, no, (from, to), now, &mut changes)?;
+    let mut woken = tx.count(&changes, now)?;
+    woken |= finish(tx, doing, (no, next), changed, now)?;
+    woken |= changed > 0 && (doing == RELEASING || doing == RETRYING);
+    Ok((next.is_some(), before + changed, woken))
+}
+
+/// Does it to these jobs, which are locked. Returns how many changed.
+fn chunk(
+    store: &impl SqlStore,
+    tx: &mut dyn Statements,
+    doing: i64,
+    no: i64,
+    (from, to): (i64, i64),
+    now: Timestamp,
+    changes: &mut CounterChanges,
+) -> Result<i64, Fault> {
+    let mut run = |sql: &str| -> Result<i64, Fault> {
+        let changed = tx.run(sql, by![from, to])?;
+        Ok(i64::try_from(changed).unwrap_or(0))
+    };
+    match doing {
+        RELEASING => run(&format!(
+            "UPDATE #jobs SET status = {PENDING} WHERE id >= ? AND id < ? AND status = {HELD}"
+        )),
+        CANCELLING => {
+            let changed = run(&format!(
+                "UPDATE #jobs SET status = {CANCELLED} WHERE id >= ? AND id < ? AND status <= {HELD}"
+            ))?;
+            changes.moved_many(no, HELD, CANCELLED, changed);
+            Ok(changed)
+        }
+        RETRYING => retry_chunk(store, tx, (from, to), now, changes),
+        _ => {
+            for table in ["#payloads", "#results", "#histories"] {
+                run(&format!("DELETE FROM {table} WHERE job >= ? AND job < ?"))?;
+            }
+            run("DELETE FROM #jobs WHERE id >= ? AND id < ?")
+        }
+    }
+}
+
+fn retry_chunk(
+    store: &impl SqlStore,
+    tx: &mut dyn Statements,
+    (from, to): (i64, i64),
+    now: Timestamp,
+    changes: &mut CounterChanges,
+) -> Result<i64, Fault> {
+    let rows = tx.rows(
+        &format!(
+            "SELECT id, lane, status FROM #jobs FORCE INDEX (PRIMARY)
+             WHERE id >= ? AND id < ? AND status IN ({FAILED}, {CANCELLED}) ORDER BY id FOR UPDATE"
+        ),
+        by![from, to],
+    )?;
+    let mut by_lane: std::collections::BTreeMap<i64, Vec<i64>> = Default::default();
+    let mut all = Vec::with_capacity(rows.len());
+    for mut row in rows {
+        let (id, lane, status): (i64, i64, i64) = (row.at(0)?, row.at(1)?, row.at(2)?);
+        let lane = store.at_step(tx, lane, 0)?;
+        by_lane.entry(lane).or_default().push(id);
+        changes.moved(id, status, PENDING);
+        all.push(id);
+    }
+    for (lane, jobs) in by_lane {
+        let retry = format!(
+            "UPDATE #jobs SET status = {PENDING}, claim = claim + 1, visible_at = {}, lane = {lane}, crashes = 0,
+               attempt = 0, has_history = 0 WHERE id IN {}",
+            now.0,
+            list(jobs)
+        );
+        tx.run_once(&retry)?;
+    }
+    if !all.is_empty() {
+        let jobs = list(all.iter().copied());
+        tx.run_once(&format!("DELETE FROM #results WHERE job IN {jobs}"))?;
+        tx.run_once(&format!("DELETE FROM #histories WHERE job IN {jobs}"))?;
+    }
+    Ok(i64::try_from(all.len()).unwrap_or(0))
+}
+
+/// Writes down how far it has come; what is deleted to the last job is gone. Returns whether a job was woken that
+/// waited for it.
+fn finish(
+    tx: &mut dyn Statements,
+    doing: i64,
+    (no, next): (i64, Option<i64>),
+    changed: i64,
+    now: Timestamp,
+) -> Result<bool, Fault> {
+    match next {
+        None if doing == DELETING => {
+            // Ends of jobs may have come in since that was decided.
+            let parent = lineage::hand_on_to_parent(tx, &[no], now)?;
+            tx.run("DELETE FROM #processes WHERE no = ?", by![no])?;
+            if let Some(parent) = parent {
+                return lineage::wake(tx, parent, now);
+            }
+        }
+        None => {
+            let end = format!(
+                "UPDATE #processes SET chore = {NO_CHORE}, progress = 0, chore_changed = chore_changed + ? WHERE no = ?"
+            );
+            tx.run(&end, by![changed, no])?;
+        }
+        Some(next) => {
+            tx.run(
+                "UPDATE #processes SET progress = ?, chore_changed = chore_changed + ? WHERE no = ?",
+                by![next - key(no, 0), changed, no],
+            )?;
+        }
+    }
+    Ok(false)
+}

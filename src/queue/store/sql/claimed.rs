@@ -1,0 +1,92 @@
+//! Jobs with all that their handlers need.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use crate::base::clock::Timestamp;
+use crate::base::id::ProcessId;
+use crate::queue::store::rows::small;
+use crate::queue::store::{ClaimedJob, JobLane, JobReceipt};
+
+use super::SqlStore;
+use super::statements::{Fault, Row, Statements, list};
+
+/// Jobs with all that their handlers need, and the receipts of their last claims; in the order of the ids. Those that
+/// are gone are left out.
+pub(crate) fn claimed(
+    store: &impl SqlStore,
+    tx: &mut dyn Statements,
+    ids: &[i64],
+    of: impl FnMut(i64) -> Option<(ProcessId, Arc<JobLane>)>,
+) -> Result<Vec<ClaimedJob>, Fault> {
+    let rows = tx.rows_once(&whole(ids))?;
+    let mut found = read_claimed(store, tx, rows, of)?;
+    Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
+}
+
+/// The jobs that a query of [`whole`] has found, if `of` knows them, by their ids.
+pub(crate) fn read_claimed(
+    store: &impl SqlStore,
+    tx: &mut dyn Statements,
+    rows: Vec<Row>,
+    mut of: impl FnMut(i64) -> Option<(ProcessId, Arc<JobLane>)>,
+) -> Result<HashMap<i64, ClaimedJob>, Fault> {
+    let mut found: HashMap<i64, ClaimedJob> = HashMap::new();
+    let mut with_history = Vec::new();
+    for mut row in rows {
+        let id: i64 = row.at(0)?;
+        let Some((process_id, lane)) = of(id) else {
+            continue;
+        };
+        if row.at::<i64>(11)? != 0 {
+            with_history.push(id);
+        }
+        let payload = RawValue::from_string(row.at(14)?);
+        let job = ClaimedJob {
+            receipt: JobReceipt {
+                job: id,
+                claim: row.at(1)?,
+            },
+            job_id: store.job_id(id, Timestamp(row.at(2)?)),
+            process_id,
+            lane,
+            item_id: row.at(12)?,
+            request_hash: row.at(13)?,
+            payload: payload.map_err(|_| Fault::Odd("a payload that is not JSON"))?,
+            priority: small(row.at(3)?),
+            max_retries: row.at::<Option<i64>>(4)?.map(small),
+            attempt: small(row.at(8)?),
+            calls: u32::try_from(row.at::<i64>(9)?).unwrap_or(u32::MAX),
+            crashes: small(row.at(5)?),
+            lost: row.at::<i64>(6)? != 0,
+            in_doubt: row.at::<i64>(10)? != 0,
+            due_at: Timestamp(row.at(7)?),
+            history: None,
+        };
+        found.insert(id, job);
+    }
+    if !with_history.is_empty() {
+        let sql = format!(
+            "SELECT job, body FROM #histories WHERE job IN {}",
+            list(with_history)
+        );
+        for mut row in tx.rows_once(&sql)? {
+            if let Some(job) = found.get_mut(&row.at(0)?) {
+                job.history = row.at(1)?;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The query for jobs with their payloads.
+pub(crate) fn whole(ids: &[i64]) -> String {
+    format!(
+        "SELECT j.id, j.claim, j.created_at, j.priority, j.max_retries, j.crashes, j.lost, j.visible_at,
+           j.attempt, j.calls, j.in_doubt, j.has_history, p.item_id, p.request_hash, p.body
+         FROM #jobs j CROSS JOIN #payloads p ON p.job = j.id WHERE j.id IN {}",
+        list(ids.iter().copied())
+    )
+}

@@ -1,0 +1,71 @@
+//! Due times that a clock which was set back left too far ahead.
+
+use std::time::Duration;
+
+use crate::base::clock::Timestamp;
+use crate::base::error::Error;
+use crate::queue::job::PROMPT_KINDS;
+use crate::queue::store::WorkerId;
+use crate::queue::store::rows::{HELD, PENDING, WAITING, count};
+
+use super::statements::{Dialect, Fault, Queries as _, Statements, by};
+use super::{Again, SqlStore};
+
+/// No wait is longer unless somebody has set it so: an hour, and what is added to spread callers.
+pub(super) const LONGEST: Duration = Duration::from_secs(75 * 60);
+
+/// What is due within this time can wait for it.
+const SOON: Duration = Duration::from_secs(2);
+
+/// Jobs due later than after any wait, those that were enqueued, and put off if they were, at a time that is still to
+/// come, and those that look again later than after any wait: how many there are, and the last due time.
+pub(crate) fn far_ahead(
+    tx: &mut dyn Statements,
+    longest: Duration,
+    now: Timestamp,
+) -> Result<(u64, Timestamp), Fault> {
+    let (far, soon) = (now.after(longest).0, now.after(SOON).0);
+    let waits = match tx.dialect() {
+        Dialect::Sqlite => "INDEXED BY jobs_that_wait",
+        #[cfg(feature = "mysql")]
+        Dialect::Mysql => "FORCE INDEX (to_claim)",
+    };
+    let sql = format!(
+        "SELECT CAST(SUM(jobs) AS SIGNED), IFNULL(MAX(last), 0) FROM (
+           SELECT COUNT(*) AS jobs, MAX(visible_at) AS last FROM #jobs FORCE INDEX (to_claim)
+             WHERE status = {PENDING} AND visible_at > {soon}
+               AND (visible_at > {far} OR created_at > {soon} AND visible_at >= created_at)
+           UNION ALL SELECT COUNT(*), MAX(visible_at) FROM #jobs {waits}
+             WHERE status = {WAITING} AND visible_at > {far}) AS found"
+    );
+    let Some(mut found) = tx.rows_once(&sql)?.pop() else {
+        return Ok((0, now));
+    };
+    Ok((count(found.at(0)?), Timestamp(found.at(1)?)))
+}
+
+pub(crate) fn pull_due(
+    store: &impl SqlStore,
+    worker: WorkerId,
+    back: Duration,
+    longest: Duration,
+    now: Timestamp,
+) -> Result<u64, Error> {
+    if back.is_zero() && store.read(|tx| far_ahead(tx, longest, now))?.0 == 0 {
+        return Ok(0);
+    }
+    let back = i64::try_from(back.as_millis()).unwrap_or(i64::MAX);
+    let (far, now) = (now.after(longest).0, now.0);
+    store.write(Again::Doubtful, |tx| {
+        let older = tx.exists("SELECT 1 FROM #workers WHERE no < ? LIMIT 1", by![worker.0])?;
+        let back = if older { 0 } else { back };
+        tx.run_once(&format!(
+                "UPDATE #jobs SET visible_at = CASE
+                   WHEN created_at > {now} AND visible_at >= created_at AND ({back} = 0 OR has_history = 0) THEN {now}
+                   WHEN visible_at - {back} > {far} AND lane IN (SELECT no FROM #lanes WHERE kind IN {PROMPT_KINDS}) THEN {now}
+                   ELSE GREATEST({now}, LEAST(visible_at - {back}, {far})) END
+                 WHERE status IN ({WAITING}, {PENDING}, {HELD}) AND visible_at > {now}
+                   AND ({back} > 0 OR visible_at > {far} OR created_at > {now} AND visible_at >= created_at)"
+        ))
+    })
+}

@@ -1,0 +1,330 @@
+//! Adding jobs: claimable at once, or held until their process is sealed.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::base::clock::Timestamp;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::id::{JobId, ProcessId};
+use crate::queue::info::ProcessInfo;
+use crate::queue::job::{Job, JobState, ProcessState, QueueTotals};
+use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::group_commit::{Insert, Inserted};
+use crate::queue::store::rows::{
+    DELETING, HELD, MOST_JOBS, MOST_PROCESSES, NO_CHORE, PENDING, RELEASING, key,
+};
+use crate::queue::store::{EnqueueStore, InsertGuard, JobLane, JobSummary};
+
+use super::statements::{Fault, Queries as _, Statements, by, stored};
+use super::{Again, SqlStore, chores, items, lineage, results};
+
+/// What of a process decides how jobs are added to it.
+struct Target {
+    no: i64,
+    sealed: i64,
+    total: i64,
+    chore: i64,
+}
+
+impl<S: SqlStore> EnqueueStore for S {
+    fn insert_described(
+        &self,
+        process: ProcessId,
+        info: Option<&ProcessInfo>,
+        jobs: Vec<Job>,
+        sealed: bool,
+        now: Timestamp,
+    ) -> Result<Vec<JobId>, Error> {
+        insert_jobs(self, process, info, jobs, sealed, now, None)
+    }
+
+    fn insert_guarded(
+        &self,
+        process: ProcessId,
+        info: Option<&ProcessInfo>,
+        jobs: Vec<Job>,
+        sealed: bool,
+        now: Timestamp,
+        guard: &InsertGuard,
+    ) -> Result<Vec<JobId>, Error> {
+        insert_jobs(self, process, info, jobs, sealed, now, Some(guard))
+    }
+
+    fn seal(&self, process: ProcessId, now: Timestamp) -> Result<(), Error> {
+        chores::seal_process(self, process, now)
+    }
+
+    fn describe(
+        &self,
+        process: ProcessId,
+        info: &ProcessInfo,
+        _now: Timestamp,
+    ) -> Result<bool, Error> {
+        describe_process(self, process, info)
+    }
+
+    fn process(&self, process: ProcessId) -> Result<Option<ProcessState>, Error> {
+        results::read_process(self, process)
+    }
+
+    fn processes(&self) -> Result<Vec<ProcessState>, Error> {
+        results::read_processes(self)
+    }
+
+    fn changed_processes(&self, since: Timestamp) -> Result<Vec<ProcessState>, Error> {
+        results::read_changed(self, since)
+    }
+
+    fn process_ids(&self) -> Result<HashSet<ProcessId>, Error> {
+        results::read_ids(self)
+    }
+
+    fn newest_processes(
+        &self,
+        before: Option<u64>,
+        most: usize,
+    ) -> Result<Vec<(u64, ProcessState)>, Error> {
+        results::read_newest(self, before, most)
+    }
+
+    fn totals(&self) -> Result<QueueTotals, Error> {
+        results::read_totals(self)
+    }
+
+    fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
+        results::read_job(self, job)
+    }
+
+    fn items(
+        &self,
+        process: ProcessId,
+        after: Option<JobId>,
+        most: usize,
+    ) -> Result<Vec<JobSummary>, Error> {
+        items::read_items(self, process, after, most)
+    }
+
+    fn lanes(&self, process: ProcessId) -> Result<Vec<Arc<JobLane>>, Error> {
+        results::read_lanes(self, process)
+    }
+
+    fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
+        items::count_waiting(self)
+    }
+}
+
+fn insert_jobs(
+    store: &impl SqlStore,
+    process: ProcessId,
+    info: Option<&ProcessInfo>,
+    jobs: Vec<Job>,
+    sealed: bool,
+    now: Timestamp,
+    guard: Option<&InsertGuard>,
+) -> Inserted {
+    if jobs.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Before the transaction, which others wait for.
+    let mut last: Option<&Job> = None;
+    for job in &jobs {
+        if last.is_none_or(|last| last.kind != job.kind || last.lane != job.lane) {
+            store.make_lane(&first_lane(job))?;
+        }
+        last = Some(job);
+    }
+    let insert = Insert {
+        process,
+        info: info.map(written),
+        parent: info
+            .and_then(|info| info.parent)
+            .map(|parent| parent.job_id),
+        jobs,
+        sealed,
+        now,
+        guard: guard.cloned(),
+    };
+    let ids = store.write_insert(insert, |tx, insert| add(store, tx, insert))?;
+    if sealed {
+        store.wake_workers();
+    }
+    Ok(ids)
+}
+
+/// One insert of several in a transaction. It is refused before it has written anything, so
+/// others are not concerned; a failure of the database fails them all.
+fn add(store: &impl SqlStore, tx: &mut dyn Statements, insert: &Insert) -> Result<Inserted, Fault> {
+    if let Some(guard) = &insert.guard
+        && tx.run(&guard.statement, guard.bound())? == 0
+    {
+        let why = "another program now owns the request of these jobs";
+        let error = Error::new(ErrorKind::Transient, why).with_claim_lost();
+        return Ok(Err(error));
+    }
+    let parent = insert
+        .parent
+        .map(|parent| lineage::parent(store, tx, parent));
+    let target = match parent
+        .transpose()
+        .and_then(|parent| target(tx, insert, parent))
+    {
+        Ok(target) => target,
+        Err(Fault::Refused(error)) => return Ok(Err(error)),
+        Err(fault) => return Err(fault),
+    };
+    let all_sealed = insert.sealed && target.sealed == target.total;
+    let status = if all_sealed && target.chore != RELEASING {
+        PENDING
+    } else {
+        HELD
+    };
+    let ids = add_rows(store, tx, &target, insert, status)?;
+    let count = i64::try_from(insert.jobs.len()).unwrap_or(i64::MAX);
+    let mut changes = CounterChanges::default();
+    changes.added(target.no, count);
+    tx.count(&changes, insert.now)?;
+    if all_sealed {
+        tx.run(
+            "UPDATE #processes SET sealed = total WHERE no = ?",
+            by![target.no],
+        )?;
+    }
+    if let Some(info) = &insert.info {
+        tx.run(
+            "UPDATE #processes SET info = ? WHERE no = ?",
+            by![info.clone(), target.no],
+        )?;
+    }
+    Ok(Ok(ids))
+}
+
+fn describe_process(
+    store: &impl SqlStore,
+    id: ProcessId,
+    info: &ProcessInfo,
+) -> Result<bool, Error> {
+    let info = written(info);
+    store.write(Again::Harmless, |tx| {
+        let changed = tx.run(
+            &format!("UPDATE #processes SET info = ? WHERE id = ? AND chore <> {DELETING}"),
+            by![info.clone(), stored(id)],
+        )?;
+        Ok(changed > 0)
+    })
+}
+
+fn add_rows(
+    store: &impl SqlStore,
+    tx: &mut dyn Statements,
+    target: &Target,
+    insert: &Insert,
+    status: i64,
+) -> Result<Vec<JobId>, Fault> {
+    let mut lanes = Vec::with_capacity(insert.jobs.len());
+    let mut last: Option<(&Job, i64)> = None;
+    for job in &insert.jobs {
+        let lane = match last {
+            Some((like, lane)) if like.kind == job.kind && like.lane == job.lane => lane,
+            _ => store.lane_no(tx, &first_lane(job))?,
+        };
+        last = Some((job, lane));
+        lanes.push(lane);
+    }
+    let now = insert.now;
+    let keys = (target.total..).map(|seq| key(target.no, seq));
+    let keyed = keys.clone().zip(&insert.jobs);
+    let mut jobs = keyed.clone().zip(lanes).map(|((id, job), lane)| {
+        let (priority, retries) = (job.priority, job.max_retries);
+        by![id, lane, priority, status, now.0, now.0, retries]
+    });
+    tx.insert_rows(
+        "INSERT INTO #jobs (id, lane, priority, status, visible_at, created_at, max_retries) VALUES",
+        &mut jobs,
+    )?;
+    let mut payloads = keyed.map(|(id, job)| {
+        let body = job.payload.get().to_owned();
+        by![id, job.item_id.clone(), job.request_hash.clone(), body]
+    });
+    tx.insert_rows(
+        "INSERT INTO #payloads (job, item_id, request_hash, body) VALUES",
+        &mut payloads,
+    )?;
+    let ids = keys.take(insert.jobs.len());
+    Ok(ids.map(|id| store.job_id(id, now)).collect())
+}
+
+/// The lane of a job at the first step.
+fn first_lane(job: &Job) -> JobLane {
+    JobLane {
+        kind: job.kind.clone(),
+        name: job.lane.clone(),
+        step: 0,
+    }
+}
+
+/// Texts alone: that cannot fail.
+fn written(info: &ProcessInfo) -> String {
+    serde_json::to_string(info).unwrap_or_default()
+}
+
+/// The process, which begins to exist here if it did not.
+fn target(tx: &mut dyn Statements, insert: &Insert, parent: Option<i64>) -> Result<Target, Fault> {
+    let id = insert.process;
+    let refuse = |why: &str| {
+        Fault::from(Error::new(
+            ErrorKind::Invalid,
+            format!("process {id} {why}"),
+        ))
+    };
+    let found = tx.first(
+        "SELECT no, sealed, total, chore, cancelled FROM #processes WHERE id = ? FOR UPDATE",
+        by![stored(id)],
+    )?;
+    let found = match found {
+        None => None,
+        Some(mut row) => {
+            let target = Target {
+                no: row.at(0)?,
+                sealed: row.at(1)?,
+                total: row.at(2)?,
+                chore: row.at(3)?,
+            };
+            Some((target, row.at::<i64>(4)? != 0))
+        }
+    };
+    let count = i64::try_from(insert.jobs.len()).unwrap_or(i64::MAX);
+    let room = MOST_JOBS - found.as_ref().map_or(0, |(target, _)| target.total);
+    if count > room {
+        return Err(refuse(
+            "would have more than 4,294,967,296 jobs; create another process",
+        ));
+    }
+    match found {
+        Some((target, _)) if target.chore == DELETING => Err(refuse("is being deleted")),
+        Some((_, true)) => Err(refuse(
+            "was cancelled and accepts no more jobs; create another process",
+        )),
+        Some((target, false)) => Ok(target),
+        None => {
+            let made = tx.run(
+                "INSERT INTO #processes (id, parent, created_at, changed_at) VALUES (?, ?, ?, ?)",
+                by![stored(id), parent, insert.now.0, insert.now.0],
+            );
+            match made {
+                // Somebody else has begun it since.
+                Err(fault) if fault.is_duplicate() => return Err(Fault::Overtaken),
+                other => drop(other?),
+            }
+            let no = tx.last_id();
+            if no >= MOST_PROCESSES {
+                return Err(Fault::Odd("it has had more than a billion processes"));
+            }
+            Ok(Target {
+                no,
+                sealed: 0,
+                total: 0,
+                chore: NO_CHORE,
+            })
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What waits and what is there, job by job: for those who put jobs together into batches, and those
+//! who compare a process with what it was made of.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use crate::base::clock::Timestamp;
+use crate::base::error::Error;
+use crate::base::id::{JobId, ProcessId};
+use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::rows::{
+    AT_PROVIDER, CANCELLED, DELETING, HELD, MOST_JOBS, NO_CHORE, PENDING, RETRYING, count, key,
+    key_of, process_of, shown, small,
+};
+use crate::queue::store::{JobSummary, WaitingJobs};
+
+use super::chores::carry_out;
+use super::lineage::{self, in_scope};
+use super::standing::lock;
+use super::statements::{Fault, Queries as _, Statements, by, id_of, limit, list};
+use super::{Again, SqlStore};
+
+/// Jobs of one process and lane that wait.
+#[derive(Default)]
+struct Group {
+    due: u64,
+    next: Option<i64>,
+    /// Priority, due time and key of the first one that would be claimed.
+    first: Option<(Reverse<i64>, i64, i64)>,
+    /// Due time and key of the first one that will come due.
+    soonest: Option<(i64, i64)>,
+}
+
+impl Group {
+    fn meet(&mut self, priority: i64, visible_at: i64, id: i64, now: Timestamp) {
+        if visible_at <= now.0 {
+            self.due += 1;
+            let rank = (Reverse(priority), visible_at, id);
+            self.first = Some(self.first.map_or(rank, |first| first.min(rank)));
+        } else {
+            self.next = Some(self.next.map_or(visible_at, |next| next.min(visible_at)));
+            let rank = (visible_at, id);
+            self.soonest = Some(self.soonest.map_or(rank, |soonest| soonest.min(rank)));
+        }
+    }
+}
+
+/// What came of cancelling some jobs.
+enum Cancelled {
+    Jobs(u64),
+    /// Jobs of this process are being put back, which would put back what is cancelled now.
+    After(i64),
+}
+
+pub(super) fn read_waiting(
+    store: &impl SqlStore,
+    kind: &str,
+    processes: &[ProcessId],
+    now: Timestamp,
+) -> Result<Vec<WaitingJobs>, Error> {
+    store.read_moment(|tx| {
+        let mut groups: HashMap<(i64, i64), Group> = HashMap::new();
+        let scope = in_scope(lineage::scope(tx, processes)?.as_ref());
+        let lanes = tx.rows("SELECT no, kind FROM #lanes WHERE step = 0", Vec::new())?;
+        for mut row in lanes {
+            if row.at::<String>(1)? != kind {
+                continue;
+            }
+            let lane: i64 = row.at(0)?;
+            let sql = format!(
+                "SELECT priority, visible_at, id FROM #jobs FORCE INDEX (to_claim)
+                 WHERE status = {PENDING} AND lane = {lane} {scope}"
+            );
+            tx.each_once(&sql, &mut |mut row| {
+                let id = row.at(2)?;
+                let group = groups.entry((process_of(id), lane)).or_default();
+                group.meet(row.at(0)?, row.at(1)?, id, now);
+                Ok(())
+            })?;
+        }
+        let mut groups: Vec<_> = groups.into_iter().collect();
+        groups.sort_by_key(|(_, group)| (group.first.is_none(), group.first, group.soonest));
+        let mut waiting = Vec::new();
+        for ((process, lane), group) in groups {
+            let sql = format!(
+                "SELECT id FROM #processes WHERE no = ? AND cancelled = 0 AND chore = {NO_CHORE}"
+            );
+            if let Some(id) = tx.one::<Vec<u8>>(&sql, by![process])? {
+                waiting.push(WaitingJobs {
+                    process_id: id_of(&id)?,
+                    lane: store.lane(tx, lane)?,
+                    due: group.due,
+                    next: group.next.map(Timestamp),
+                });
+            }
+        }
+        Ok(waiting)
+    })
+}
+
+pub(super) fn count_waiting(store: &impl SqlStore) -> Result<Vec<(u8, u64)>, Error> {
+    store.read(|tx| {
+        let sql = format!(
+            "SELECT priority, COUNT(*) FROM #jobs FORCE INDEX (to_claim)
+             WHERE status = {PENDING} GROUP BY priority ORDER BY priority DESC"
+        );
+        let rows = tx.rows(&sql, Vec::new())?;
+        let counts = rows
+            .into_iter()
+            .map(|mut row| Ok((small(row.at(0)?), count(row.at(1)?))));
+        counts.collect()
+    })
+}
+
+pub(super) fn read_items(
+    store: &impl SqlStore,
+    process: ProcessId,
+    after: Option<JobId>,
+    most: usize,
+) -> Result<Vec<JobSummary>, Error> {
+    store.read(|tx| {
+        let Some(no) = tx.process_no(process)? else {
+            return Ok(Vec::new());
+        };
+        let before = key(no, 0) - 1;
+        let start = after.map_or(before, |job| key_of(job).max(before));
+        let rows = tx.rows(
+            "SELECT j.id, j.created_at, j.status, p.item_id, p.request_hash
+             FROM #jobs j FORCE INDEX (PRIMARY) CROSS JOIN #payloads p ON p.job = j.id
+             WHERE j.id > ? AND j.id <= ? ORDER BY j.id LIMIT ?",
+            by![start, key(no, MOST_JOBS - 1), limit(most)],
+        )?;
+        let items = rows.into_iter().map(|mut row| {
+            let status: i64 = row.at(2)?;
+            Ok(JobSummary {
+                job_id: store.job_id(row.at(0)?, Timestamp(row.at(1)?)),
+                item_id: row.at(3)?,
+                request_hash: row.at(4)?,
+                status: shown(status),
+                at_provider: status == AT_PROVIDER,
+            })
+        });
+        items.collect()
+    })
+}
+
+pub(super) fn cancel_waiting(
+    store: &impl SqlStore,
+    jobs: &[JobId],
+    now: Timestamp,
+) -> Result<u64, Error> {
+    let mut cancelled = 0;
+    let chunk = usize::try_from(store.chunk()).unwrap_or(1).max(1);
+    for jobs in jobs.chunks(chunk) {
+        loop {
+            let done = store.write(Again::Harmless, |tx| cancel_chunk(store, tx, jobs, now))?;
+            match done {
+                Cancelled::Jobs(count) => {
+                    cancelled += count;
+                    break;
+                }
+                Cancelled::After(process) => {
+                    carry_out(store, process, now)?;
+                }
+            }
+        }
+    }
+    Ok(cancelled)
+}
+
+fn cancel_chunk(
+    store: &impl SqlStore,
+    tx: &mut dyn Statements,
+    jobs: &[JobId],
+    now: Timestamp,
+) -> Result<Cancelled, Fault> {
+    let wanted: HashMap<i64, JobId> = jobs.iter().map(|job| (key_of(*job), *job)).collect();
+    let sql = format!(
+        "SELECT id, created_at FROM #jobs FORCE INDEX (PRIMARY)
+         WHERE id IN {} AND status <= {HELD} ORDER BY id FOR UPDATE",
+        list(wanted.keys().copied())
+    );
+    let mut found = Vec::new();
+    for mut row in tx.rows_once(&sql)? {
+        let (id, created_at) = (row.at(0)?, Timestamp(row.at(1)?));
+        // The rest of the id has to fit too: it may be one of another database.
+        if wanted.get(&id) == Some(&store.job_id(id, created_at)) {
+            found.push(id);
+        }
+    }
+    let processes = lock(tx, found.iter().map(|id| process_of(*id)))?;
+    found.retain(|id| {
+        let process = processes.get(&process_of(*id));
+        process.is_some_and(|process| process.chore != DELETING)
+    });
+    let retried = processes.iter().find(|(no, process)| {
+        process.chore == RETRYING && found.iter().any(|id| process_of(*id) == **no)
+    });
+    if let Some((no, _)) = retried {
+        return Ok(Cancelled::After(*no));
+    }
+    let mut changes = CounterChanges::default();
+    if !found.is_empty() {
+        let cancel = format!(
+            "UPDATE #jobs SET status = {CANCELLED} WHERE id IN {}",
+            list(found.iter().copied())
+        );
+        tx.run_once(&cancel)?;
+    }
+    for id in &found {
+        changes.moved(*id, PENDING, CANCELLED);
+    }
+    tx.count(&changes, now)?;
+    Ok(Cancelled::Jobs(found.len() as u64))
+}

@@ -1,0 +1,146 @@
+//! The logic of stores in SQL databases, written once: its statements run on SQLite and on MySQL.
+//!
+//! Statements are written in MySQL's SQL, and `#jobs` stands for the table of jobs. [`SqliteStore`](super::SqliteStore)
+//! [translates](super::sqlite) the few words in which SQLite differs. What differs in essence is in the folders of the two
+//! stores: opening, locks, claims, ends of jobs, counters, and how a store knows that a worker lives.
+//!
+//! Transactions lock rows in one order: a worker, batches, jobs by their keys, processes by their numbers. SQLite locks
+//! the whole database instead.
+
+mod batches;
+pub(super) mod chores;
+pub(super) mod claimed;
+pub(super) mod due;
+pub(super) mod health;
+mod insert;
+mod items;
+pub(super) mod lineage;
+pub(super) mod provider;
+pub(super) mod results;
+pub(super) mod standing;
+pub(super) mod statements;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::base::clock::Timestamp;
+use crate::base::error::Error;
+use crate::base::id::{JobId, ProcessId};
+
+use super::group_commit::{Insert, Inserted};
+use super::rows::{job_id, small};
+use super::{ConsumerLock, JobLane, WorkerId};
+use statements::{Fault, Queries as _, Statements, by};
+
+/// Whether a transaction may be carried out again when nobody knows whether it has been.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// Fences make the second time change nothing more.
+    Harmless,
+    /// It would be done twice.
+    Doubtful,
+}
+
+/// Lanes by their numbers, which are never used twice: what was read once stays true.
+pub(super) type KnownLanes = Mutex<HashMap<i64, Arc<JobLane>>>;
+
+/// Lanes that a store keeps in memory: hosts may invent ever new ones.
+pub(super) const MOST_LANES: usize = 10_000;
+
+/// What a database of jobs does in its own way. All else of a store follows from it.
+pub(super) trait SqlStore: Send + Sync {
+    /// Runs queries, each of which sees what is committed by then.
+    fn read<T>(
+        &self,
+        work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+    ) -> Result<T, Error>;
+
+    /// Runs queries that all see one moment.
+    fn read_moment<T>(
+        &self,
+        work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+    ) -> Result<T, Error>;
+
+    /// Runs one transaction, from its beginning as often as the database asks for that.
+    fn write<T>(
+        &self,
+        again: Again,
+        work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+    ) -> Result<T, Error>;
+
+    /// Has an insert carried out, in one transaction with those of other threads. `add` carries out one of them.
+    fn write_insert(
+        &self,
+        insert: Insert,
+        add: impl FnMut(&mut dyn Statements, &Insert) -> Result<Inserted, Fault>,
+    ) -> Inserted;
+
+    /// Says that jobs have become claimable.
+    fn wake_workers(&self);
+
+    /// Jobs of one transaction of what is carried out in many.
+    fn chunk(&self) -> i64;
+
+    /// Called before each of many short transactions, of which a test may want only some.
+    fn next_chunk(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// A part of every job id, so that an id of another database is not taken for one of this.
+    fn salt(&self) -> u16;
+
+    fn known_lanes(&self) -> &KnownLanes;
+
+    /// The number of a lane, which begins to exist when first asked for.
+    fn lane_no(&self, tx: &mut dyn Statements, lane: &JobLane) -> Result<i64, Fault>;
+
+    /// Gives a lane a number before a transaction that others would wait for.
+    fn make_lane(&self, _lane: &JobLane) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Fails for a worker that is on no list: nothing would ever give back what it gets.
+    fn check_worker(&self, tx: &mut dyn Statements, worker: WorkerId) -> Result<(), Fault>;
+
+    /// See [`ResultStore::lock_results`](super::ResultStore::lock_results).
+    fn lock_outcomes(&self, process: ProcessId, who: &str) -> Result<Box<dyn ConsumerLock>, Error>;
+
+    /// A lane by its number.
+    fn lane(&self, tx: &mut dyn Statements, no: i64) -> Result<Arc<JobLane>, Fault> {
+        if let Some(lane) = self.known_lanes().lock().get(&no) {
+            return Ok(lane.clone());
+        }
+        let found = tx.first("SELECT kind, name, step FROM #lanes WHERE no = ?", by![no])?;
+        let mut row = found.ok_or(Fault::Odd("a job of an unknown lane"))?;
+        let lane = Arc::new(JobLane {
+            kind: row.at(0)?,
+            name: row.at(1)?,
+            step: small(row.at(2)?),
+        });
+        let mut lanes = self.known_lanes().lock();
+        if lanes.len() >= MOST_LANES {
+            lanes.clear();
+        }
+        lanes.insert(no, lane.clone());
+        Ok(lane)
+    }
+
+    /// The number of the same lane at another step.
+    fn at_step(&self, tx: &mut dyn Statements, no: i64, step: u8) -> Result<i64, Fault> {
+        let lane = self.lane(tx, no)?;
+        if lane.step == step {
+            return Ok(no);
+        }
+        let other = JobLane {
+            step,
+            ..JobLane::clone(&lane)
+        };
+        self.lane_no(tx, &other)
+    }
+
+    fn job_id(&self, key: i64, created_at: Timestamp) -> JobId {
+        job_id(key, created_at, self.salt())
+    }
+}

@@ -1,0 +1,88 @@
+//! Where processes stand: their rows are locked in the order of their numbers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::queue::store::rows::{self, DELETING};
+
+use super::statements::{Fault, Row, Statements, list};
+
+/// What of a process decides what may be done to its jobs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Standing {
+    pub chore: i64,
+    pub is_cancelled: bool,
+    pub progress: i64,
+    pub sealed: i64,
+    pub total: i64,
+    pub pending: i64,
+    pub consumed: i64,
+    pub chore_changed: i64,
+    #[cfg_attr(
+        not(feature = "mysql"),
+        expect(dead_code, reason = "only ends in a server's tables look")
+    )]
+    pub open: i64,
+}
+
+/// Whether a chore prevents the start of jobs.
+#[cfg(feature = "mysql")]
+pub(crate) fn stops_starting(chore: i64) -> bool {
+    chore == rows::CANCELLING || chore == DELETING
+}
+
+impl Standing {
+    /// Its jobs are not to be started any more.
+    #[cfg(feature = "mysql")]
+    pub(crate) fn stops_starting(&self) -> bool {
+        stops_starting(self.chore)
+    }
+
+    /// What runs of it is not tried again.
+    pub(crate) fn stops_trying(&self) -> bool {
+        self.is_cancelled || self.chore == DELETING
+    }
+}
+
+/// The query that locks processes, lowest number first.
+pub(crate) fn locking(numbers: impl IntoIterator<Item = i64>) -> String {
+    let numbers: BTreeSet<i64> = numbers.into_iter().collect();
+    format!(
+        "SELECT no, chore, cancelled, progress, sealed, total, pending, consumed, chore_changed,
+           pending + in_progress + at_provider
+         FROM #processes FORCE INDEX (PRIMARY) WHERE no IN {} ORDER BY no FOR UPDATE",
+        list(numbers)
+    )
+}
+
+/// Locks processes, lowest number first, and reads where they stand by then.
+pub(crate) fn lock(
+    tx: &mut dyn Statements,
+    numbers: impl IntoIterator<Item = i64>,
+) -> Result<BTreeMap<i64, Standing>, Fault> {
+    let mut numbers = numbers.into_iter().peekable();
+    if numbers.peek().is_none() {
+        return Ok(BTreeMap::new());
+    }
+    let rows = tx.rows_once(&locking(numbers))?;
+    standings(rows)
+}
+
+/// State of the processes that a [`locking`] query has found.
+pub(crate) fn standings(rows: Vec<Row>) -> Result<BTreeMap<i64, Standing>, Fault> {
+    let mut found = BTreeMap::new();
+    for mut row in rows {
+        let standing = Standing {
+            chore: row.at(1)?,
+            is_cancelled: row.at::<i64>(2)? != 0,
+            progress: row.at(3)?,
+            sealed: row.at(4)?,
+            total: row.at(5)?,
+            pending: row.at(6)?,
+            consumed: row.at(7)?,
+            chore_changed: row.at(8)?,
+            open: row.at(9)?,
+        };
+        found.insert(row.at(0)?, standing);
+    }
+    Ok(found)
+}

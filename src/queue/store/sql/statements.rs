@@ -1,0 +1,282 @@
+//! Statements of a transaction, their values, and the rows that they find.
+
+use rusqlite::types::Value;
+use uuid::Uuid;
+
+use crate::base::clock::Timestamp;
+use crate::base::error::Error;
+use crate::base::id::ProcessId;
+use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::rows::DELETING;
+
+/// Why a transaction did not come about.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    Sqlite(rusqlite::Error),
+    #[cfg(feature = "mysql")]
+    Mysql(mysql::Error),
+    /// What was asked for cannot be done.
+    Refused(Error),
+    /// What is stored cannot be.
+    Odd(&'static str),
+    /// Somebody else was quicker: the transaction begins anew.
+    Overtaken,
+    /// The server is a replica.
+    #[cfg(feature = "mysql")]
+    ReadOnly,
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+#[cfg(feature = "mysql")]
+impl From<mysql::Error> for Fault {
+    fn from(error: mysql::Error) -> Self {
+        Self::Mysql(error)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl Fault {
+    /// A row with the same key is there.
+    pub(crate) fn is_duplicate(&self) -> bool {
+        #[cfg(feature = "mysql")]
+        if let Self::Mysql(mysql::Error::MySqlError(error)) = self {
+            return error.code == 1062;
+        }
+        false
+    }
+}
+
+/// In which few statements databases differ by more than words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    Sqlite,
+    #[cfg(feature = "mysql")]
+    Mysql,
+}
+
+/// A row that a query has found.
+#[derive(Debug)]
+pub(crate) struct Row(Vec<Value>);
+
+impl Row {
+    pub(crate) fn new(cells: Vec<Value>) -> Self {
+        Self(cells)
+    }
+
+    /// The columns after the first ones.
+    pub(crate) fn behind(mut self, first: usize) -> Self {
+        self.0.drain(..first);
+        self
+    }
+
+    #[cfg(feature = "mysql")]
+    pub(crate) fn values(self) -> Vec<Value> {
+        self.0
+    }
+
+    /// Takes a cell out.
+    pub(crate) fn at<T: FromCell>(&mut self, at: usize) -> Result<T, Fault> {
+        let cell = self
+            .0
+            .get_mut(at)
+            .map(|cell| std::mem::replace(cell, Value::Null));
+        // The error contains neither the value nor its text.
+        cell.and_then(T::from_cell)
+            .ok_or(Fault::Odd("a column of another type"))
+    }
+}
+
+/// A value as a cell holds it. MySQL sends numbers as text where a statement has no bound values.
+pub(crate) trait FromCell: Sized {
+    fn from_cell(cell: Value) -> Option<Self>;
+}
+
+impl FromCell for String {
+    fn from_cell(cell: Value) -> Option<Self> {
+        match cell {
+            Value::Text(text) => Some(text),
+            Value::Blob(bytes) => Self::from_utf8(bytes).ok(),
+            _ => None,
+        }
+    }
+}
+
+impl FromCell for Vec<u8> {
+    fn from_cell(cell: Value) -> Option<Self> {
+        match cell {
+            Value::Blob(bytes) => Some(bytes),
+            Value::Text(text) => Some(text.into_bytes()),
+            _ => None,
+        }
+    }
+}
+
+impl FromCell for i64 {
+    fn from_cell(cell: Value) -> Option<Self> {
+        match cell {
+            Value::Integer(number) => Some(number),
+            cell => String::from_cell(cell)?.parse().ok(),
+        }
+    }
+}
+
+impl FromCell for u64 {
+    fn from_cell(cell: Value) -> Option<Self> {
+        i64::from_cell(cell)?.try_into().ok()
+    }
+}
+
+impl FromCell for usize {
+    fn from_cell(cell: Value) -> Option<Self> {
+        i64::from_cell(cell)?.try_into().ok()
+    }
+}
+
+impl FromCell for bool {
+    fn from_cell(cell: Value) -> Option<Self> {
+        Some(i64::from_cell(cell)? != 0)
+    }
+}
+
+impl FromCell for f64 {
+    fn from_cell(cell: Value) -> Option<Self> {
+        match cell {
+            Value::Real(number) => Some(number),
+            Value::Integer(number) => Some(number as Self),
+            cell => String::from_cell(cell)?.parse().ok(),
+        }
+    }
+}
+
+impl<T: FromCell> FromCell for Option<T> {
+    fn from_cell(cell: Value) -> Option<Self> {
+        match cell {
+            Value::Null => Some(None),
+            cell => T::from_cell(cell).map(Some),
+        }
+    }
+}
+
+/// Bound values of a statement.
+macro_rules! by {
+    ($($value:expr),* $(,)?) => { vec![$(rusqlite::types::Value::from($value)),*] };
+}
+pub(crate) use by;
+
+/// Numbers as a list for IN; a list that holds nothing finds nothing.
+pub(crate) fn list(numbers: impl IntoIterator<Item = i64>) -> String {
+    let numbers: Vec<String> = numbers
+        .into_iter()
+        .map(|number| number.to_string())
+        .collect();
+    if numbers.is_empty() {
+        "(NULL)".to_owned()
+    } else {
+        format!("({})", numbers.join(","))
+    }
+}
+
+/// Carries out statements, within a transaction or one by one.
+pub(crate) trait Statements {
+    fn dialect(&self) -> Dialect;
+
+    /// All rows of a query, which is prepared once.
+    fn rows(&mut self, sql: &str, by: Vec<Value>) -> Result<Vec<Row>, Fault>;
+
+    /// Changes rows. Returns how many it found, changed or not. The statement is prepared once.
+    fn run(&mut self, sql: &str, by: Vec<Value>) -> Result<u64, Fault>;
+
+    /// All rows of a query that differs each time, as it holds numbers.
+    fn rows_once(&mut self, sql: &str) -> Result<Vec<Row>, Fault>;
+
+    /// Calls back for each row of such a query; not all of them are in memory at once.
+    fn each_once(
+        &mut self,
+        sql: &str,
+        act: &mut dyn FnMut(Row) -> Result<(), Fault>,
+    ) -> Result<(), Fault>;
+
+    /// Changes rows with a statement that differs each time, as it holds numbers.
+    fn run_once(&mut self, sql: &str) -> Result<u64, Fault>;
+
+    /// Inserts rows. `head` ends with VALUES.
+    fn insert_rows(
+        &mut self,
+        head: &str,
+        rows: &mut dyn Iterator<Item = Vec<Value>>,
+    ) -> Result<(), Fault>;
+
+    /// The number that the last inserted row was given.
+    fn last_id(&self) -> i64;
+
+    /// Adds changes to the counters of processes, whose rows are locked, and wakes the jobs that waited for processes which
+    /// have ended by that. Returns whether it woke any.
+    fn count(&mut self, changes: &CounterChanges, now: Timestamp) -> Result<bool, Fault>;
+}
+
+/// Queries of which one row or one column is wanted.
+pub(crate) trait Queries: Statements {
+    fn first(&mut self, sql: &str, by: Vec<Value>) -> Result<Option<Row>, Fault> {
+        Ok(self.rows(sql, by)?.into_iter().next())
+    }
+
+    /// The first column of the first row.
+    fn one<T: FromCell>(&mut self, sql: &str, by: Vec<Value>) -> Result<Option<T>, Fault> {
+        self.first(sql, by)?.map(|mut row| row.at(0)).transpose()
+    }
+
+    /// The first column of all rows.
+    fn column<T: FromCell>(&mut self, sql: &str, by: Vec<Value>) -> Result<Vec<T>, Fault> {
+        first_cells(self.rows(sql, by)?)
+    }
+
+    /// The first column of all rows of a query that differs each time.
+    fn column_once<T: FromCell>(&mut self, sql: &str) -> Result<Vec<T>, Fault> {
+        first_cells(self.rows_once(sql)?)
+    }
+
+    /// Whether a query finds anything.
+    fn exists(&mut self, sql: &str, by: Vec<Value>) -> Result<bool, Fault> {
+        Ok(!self.rows(sql, by)?.is_empty())
+    }
+
+    /// The number of a process that is not being deleted.
+    fn process_no(&mut self, id: ProcessId) -> Result<Option<i64>, Fault> {
+        self.one(
+            &format!("SELECT no FROM #processes WHERE id = ? AND chore <> {DELETING}"),
+            by![stored(id)],
+        )
+    }
+}
+
+impl<S: Statements + ?Sized> Queries for S {}
+
+fn first_cells<T: FromCell>(rows: Vec<Row>) -> Result<Vec<T>, Fault> {
+    rows.into_iter().map(|mut row| row.at(0)).collect()
+}
+
+/// A process id as it is stored.
+pub(crate) fn stored(id: ProcessId) -> Vec<u8> {
+    id.0.as_bytes().to_vec()
+}
+
+pub(crate) fn id_of(bytes: &[u8]) -> Result<ProcessId, Fault> {
+    let uuid =
+        Uuid::from_slice(bytes).map_err(|_| Fault::Odd("a process id of the wrong length"))?;
+    Ok(ProcessId(uuid))
+}
+
+/// A bound for LIMIT.
+pub(crate) fn limit(most: usize) -> i64 {
+    i64::try_from(most).unwrap_or(i64::MAX)
+}

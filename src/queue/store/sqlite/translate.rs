@@ -1,0 +1,114 @@
+//! How SQLite carries out the statements of [`sql`](crate::queue::store::sql), which are written in MySQL's SQL.
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, Statement, params_from_iter};
+
+use crate::base::clock::Timestamp;
+use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::sql::statements::{Dialect, Fault, Row, Statements};
+
+/// MySQL's words, and SQLite's. A transaction locks the whole database, so locks of rows go.
+const WORDS: [(&str, &str); 12] = [
+    ("#", ""),
+    (" FOR UPDATE SKIP LOCKED", ""),
+    (" FOR UPDATE", ""),
+    (" LOCK IN SHARE MODE", ""),
+    (" FORCE INDEX (PRIMARY)", " NOT INDEXED"),
+    (" FORCE INDEX (to_claim)", " INDEXED BY jobs_to_claim"),
+    (" FORCE INDEX (in_batch)", " INDEXED BY jobs_in_batch"),
+    (" FORCE INDEX (by_status)", ""),
+    (" DIV 4294967296", " >> 32"),
+    ("GREATEST(", "max("),
+    ("LEAST(", "min("),
+    (" progress", " cursor"),
+];
+
+pub(super) fn translated(sql: &str) -> String {
+    let mut text = sql.to_owned();
+    for (mysql, sqlite) in WORDS {
+        if text.contains(mysql) {
+            text = text.replace(mysql, sqlite);
+        }
+    }
+    text
+}
+
+/// Calls back for each row. The cells of the last row are dropped.
+fn each(
+    statement: &mut Statement<'_>,
+    by: Vec<Value>,
+    act: &mut dyn FnMut(Row) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let columns = statement.column_count();
+    let mut found = statement.query(params_from_iter(by))?;
+    while let Some(row) = found.next()? {
+        let cells = (0..columns).map(|at| row.get(at));
+        act(Row::new(cells.collect::<Result<_, _>>()?))?;
+    }
+    Ok(())
+}
+
+fn all(statement: &mut Statement<'_>, by: Vec<Value>) -> Result<Vec<Row>, Fault> {
+    let mut rows = Vec::new();
+    each(statement, by, &mut |row| {
+        rows.push(row);
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+impl Statements for &Connection {
+    fn dialect(&self) -> Dialect {
+        Dialect::Sqlite
+    }
+
+    fn rows(&mut self, sql: &str, by: Vec<Value>) -> Result<Vec<Row>, Fault> {
+        all(&mut *self.prepare_cached(&translated(sql))?, by)
+    }
+
+    fn run(&mut self, sql: &str, by: Vec<Value>) -> Result<u64, Fault> {
+        let mut statement = self.prepare_cached(&translated(sql))?;
+        Ok(statement.execute(params_from_iter(by))? as u64)
+    }
+
+    fn rows_once(&mut self, sql: &str) -> Result<Vec<Row>, Fault> {
+        all(&mut self.prepare(&translated(sql))?, Vec::new())
+    }
+
+    fn each_once(
+        &mut self,
+        sql: &str,
+        act: &mut dyn FnMut(Row) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        each(&mut self.prepare(&translated(sql))?, Vec::new(), act)
+    }
+
+    fn run_once(&mut self, sql: &str) -> Result<u64, Fault> {
+        Ok(self.execute(&translated(sql), [])? as u64)
+    }
+
+    fn insert_rows(
+        &mut self,
+        head: &str,
+        rows: &mut dyn Iterator<Item = Vec<Value>>,
+    ) -> Result<(), Fault> {
+        let mut rows = rows.peekable();
+        let Some(first) = rows.peek() else {
+            return Ok(());
+        };
+        let marks = vec!["?"; first.len()].join(", ");
+        let mut insert = self.prepare_cached(&translated(&format!("{head} ({marks})")))?;
+        for row in rows {
+            insert.execute(params_from_iter(row))?;
+        }
+        Ok(())
+    }
+
+    fn last_id(&self) -> i64 {
+        self.last_insert_rowid()
+    }
+
+    fn count(&mut self, changes: &CounterChanges, now: Timestamp) -> Result<bool, Fault> {
+        changes.write(self, now)
+    }
+}
