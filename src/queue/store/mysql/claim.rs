@@ -13,10 +13,10 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::queue::job::{PRIORITIES, ProcessState};
 use crate::queue::store::counters::CounterChanges;
-use crate::queue::store::sql::claimed::{read_claimed, whole};
+use crate::queue::store::sql::claimed::{WHOLE, read_claimed};
 use crate::queue::store::sql::lineage::{self, in_scope};
 use crate::queue::store::sql::standing::{Standing, lock, locking, standings, stops_starting};
-use crate::queue::store::sql::statements::id_of;
+use crate::queue::store::sql::statements::{id_of, with_list};
 use crate::queue::store::sql::{SqlStore as _, due};
 use crate::queue::store::{
     ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, JobLane, SUSPECT_CRASHES, Settlement,
@@ -407,10 +407,10 @@ impl Picking<'_> {
         // counters.
         let processes = locking(picks.stopped.iter().map(|id| process_of(*id)));
         let [locked, jobs, processes] = if picks.stopped.is_empty() {
-            let [locked, jobs] = tx.rows_of([&lock, &whole(&given)])?;
+            let [locked, jobs] = tx.rows_of([&lock, &with_list(WHOLE, given.iter().copied())])?;
             [locked, jobs, Vec::new()]
         } else {
-            tx.rows_of([&lock, &whole(&given), &processes])?
+            tx.rows_of([&lock, &with_list(WHOLE, given.iter().copied()), &processes])?
         };
         let got = locked.into_iter().map(|mut row| row.at(0));
         let got: HashSet<i64> = got.collect::<Result<_, Fault>>()?;

@@ -21,7 +21,7 @@ use super::counters::Counted;
 use super::rows::{
     AT_PROVIDER, CANCELLED, COMPLETED, FAILED, IN_PROGRESS, PENDING, WAITING, process_of,
 };
-use super::writer::{Again, Fault, Queries as _, Statements as _, Tx, by, list};
+use super::writer::{Again, Fault, Queries as _, Tx, by, list};
 
 /// A row of a job, whole.
 struct Row {

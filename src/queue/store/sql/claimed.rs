@@ -11,7 +11,7 @@ use crate::queue::store::rows::small;
 use crate::queue::store::{ClaimedJob, JobLane, JobReceipt};
 
 use super::SqlStore;
-use super::statements::{Fault, Row, Statements, list};
+use super::statements::{Fault, Row, Statements};
 
 /// Jobs with all that their handlers need, and the receipts of their last claims; in the order of the ids. Those that
 /// are gone are left out.
@@ -21,12 +21,12 @@ pub(crate) fn claimed(
     ids: &[i64],
     of: impl FnMut(i64) -> Option<(ProcessId, Arc<JobLane>)>,
 ) -> Result<Vec<ClaimedJob>, Fault> {
-    let rows = tx.rows_once(&whole(ids))?;
+    let rows = tx.rows_in(WHOLE, ids)?;
     let mut found = read_claimed(store, tx, rows, of)?;
     Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
 }
 
-/// The jobs that a query of [`whole`] has found, if `of` knows them, by their ids.
+/// The jobs that a query of [`WHOLE`] has found, if `of` knows them, by their ids.
 pub(crate) fn read_claimed(
     store: &impl SqlStore,
     tx: &mut dyn Statements,
@@ -68,11 +68,8 @@ pub(crate) fn read_claimed(
         found.insert(id, job);
     }
     if !with_history.is_empty() {
-        let sql = format!(
-            "SELECT job, body FROM #histories WHERE job IN {}",
-            list(with_history)
-        );
-        for mut row in tx.rows_once(&sql)? {
+        let sql = "SELECT job, body FROM #histories WHERE job IN :list";
+        for mut row in tx.rows_in(sql, &with_history)? {
             if let Some(job) = found.get_mut(&row.at(0)?) {
                 job.history = row.at(1)?;
             }
@@ -82,11 +79,7 @@ pub(crate) fn read_claimed(
 }
 
 /// The query for jobs with their payloads.
-pub(crate) fn whole(ids: &[i64]) -> String {
-    format!(
-        "SELECT j.id, j.claim, j.created_at, j.priority, j.max_retries, j.crashes, j.lost, j.visible_at,
-           j.attempt, j.calls, j.in_doubt, j.has_history, p.item_id, p.request_hash, p.body
-         FROM #jobs j CROSS JOIN #payloads p ON p.job = j.id WHERE j.id IN {}",
-        list(ids.iter().copied())
-    )
-}
+pub(crate) const WHOLE: &str =
+    "SELECT j.id, j.claim, j.created_at, j.priority, j.max_retries, j.crashes, j.lost, j.visible_at,
+       j.attempt, j.calls, j.in_doubt, j.has_history, p.item_id, p.request_hash, p.body
+     FROM #jobs j CROSS JOIN #payloads p ON p.job = j.id WHERE j.id IN :list";

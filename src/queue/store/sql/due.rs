@@ -56,7 +56,7 @@ pub(crate) fn pull_due(
     }
     let back = i64::try_from(back.as_millis()).unwrap_or(i64::MAX);
     let (far, now) = (now.after(longest).0, now.0);
-    store.write(Again::Doubtful, |tx| {
+    store.write_lazily(Again::Doubtful, |tx| {
         let older = tx.exists("SELECT 1 FROM #workers WHERE no < ? LIMIT 1", by![worker.0])?;
         let back = if older { 0 } else { back };
         tx.run_once(&format!(

@@ -4,6 +4,8 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
+use const_format::formatcp;
+
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
@@ -17,7 +19,7 @@ use crate::queue::store::{JobSummary, WaitingJobs};
 use super::chores::carry_out;
 use super::lineage::{self, in_scope};
 use super::standing::lock;
-use super::statements::{Fault, Queries as _, Statements, by, id_of, limit, list};
+use super::statements::{Fault, Queries as _, Statements, by, id_of, limit};
 use super::{Again, SqlStore};
 
 /// Jobs of one process and lane that wait.
@@ -71,11 +73,11 @@ pub(super) fn read_waiting(
                 "SELECT priority, visible_at, id FROM #jobs FORCE INDEX (to_claim)
                  WHERE status = {PENDING} AND lane = {lane} {scope}"
             );
-            tx.each_once(&sql, &mut |mut row| {
+            tx.each(&sql, Vec::new(), &mut |mut row| {
                 let id = row.at(2)?;
                 let group = groups.entry((process_of(id), lane)).or_default();
                 group.meet(row.at(0)?, row.at(1)?, id, now);
-                Ok(())
+                Ok(true)
             })?;
         }
         let mut groups: Vec<_> = groups.into_iter().collect();
@@ -175,13 +177,13 @@ fn cancel_chunk(
     now: Timestamp,
 ) -> Result<Cancelled, Fault> {
     let wanted: HashMap<i64, JobId> = jobs.iter().map(|job| (key_of(*job), *job)).collect();
-    let sql = format!(
+    let sql = formatcp!(
         "SELECT id, created_at FROM #jobs FORCE INDEX (PRIMARY)
-         WHERE id IN {} AND status <= {HELD} ORDER BY id FOR UPDATE",
-        list(wanted.keys().copied())
+         WHERE id IN :list AND status <= {HELD} ORDER BY id FOR UPDATE"
     );
+    let keys: Vec<i64> = wanted.keys().copied().collect();
     let mut found = Vec::new();
-    for mut row in tx.rows_once(&sql)? {
+    for mut row in tx.rows_in(sql, &keys)? {
         let (id, created_at) = (row.at(0)?, Timestamp(row.at(1)?));
         // The rest of the id has to fit too: it may be one of another database.
         if wanted.get(&id) == Some(&store.job_id(id, created_at)) {
@@ -201,11 +203,8 @@ fn cancel_chunk(
     }
     let mut changes = CounterChanges::default();
     if !found.is_empty() {
-        let cancel = format!(
-            "UPDATE #jobs SET status = {CANCELLED} WHERE id IN {}",
-            list(found.iter().copied())
-        );
-        tx.run_once(&cancel)?;
+        let cancel = formatcp!("UPDATE #jobs SET status = {CANCELLED} WHERE id IN :list");
+        tx.run_in(cancel, &found)?;
     }
     for id in &found {
         changes.moved(*id, PENDING, CANCELLED);

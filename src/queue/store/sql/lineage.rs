@@ -3,6 +3,10 @@
 //!
 //! A child is made after its parent, so its number is higher: families are locked parents first, as all processes are.
 
+use std::collections::BTreeSet;
+
+use const_format::formatcp;
+
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
@@ -111,14 +115,13 @@ pub(crate) fn are_hosts(
     tx: &mut dyn Statements,
     numbers: impl IntoIterator<Item = i64>,
 ) -> Result<(), Fault> {
-    let sql = format!(
-        "SELECT id FROM #processes WHERE no IN {} AND parent IS NOT NULL LIMIT 1",
-        list(numbers)
-    );
-    match tx.column_once::<Vec<u8>>(&sql)?.pop() {
+    let numbers: BTreeSet<i64> = numbers.into_iter().collect();
+    let numbers: Vec<i64> = numbers.into_iter().collect();
+    let sql = "SELECT id FROM #processes WHERE no IN :list AND parent IS NOT NULL LIMIT 1";
+    match tx.rows_in(sql, &numbers)?.pop() {
         None => Ok(()),
-        Some(id) => {
-            let id = id_of(&id)?;
+        Some(mut row) => {
+            let id = id_of(&row.at::<Vec<u8>>(0)?)?;
             let why = format!("a job waits for the results of process {id} and collects them");
             Err(Error::new(ErrorKind::Invalid, why).into())
         }
@@ -200,11 +203,9 @@ pub(crate) fn job_ended(
 ) -> Result<(), Fault> {
     for family in &heirs.families {
         hand_on(tx, family, process_of(heirs.job), now)?;
-        let kept = format!(
-            "SELECT 1 FROM #processes WHERE no IN {} AND completed + pending + in_progress + at_provider > 0 LIMIT 1",
-            list(family.iter().copied())
-        );
-        if heirs.ended == Ended::ForGood || tx.rows_once(&kept)?.is_empty() {
+        let kept = "SELECT 1 FROM #processes
+             WHERE no IN :list AND completed + pending + in_progress + at_provider > 0 LIMIT 1";
+        if heirs.ended == Ended::ForGood || tx.rows_in(kept, family)?.is_empty() {
             delete(tx, family)?;
         }
     }
@@ -213,23 +214,19 @@ pub(crate) fn job_ended(
 
 /// Has processes deleted, soon.
 pub(crate) fn delete(tx: &mut dyn Statements, processes: &[i64]) -> Result<(), Fault> {
-    let sql = format!(
-        "UPDATE #processes SET chore = {DELETING}, progress = 0 WHERE no IN {} AND chore <> {DELETING}",
-        list(processes.iter().copied())
+    let sql = formatcp!(
+        "UPDATE #processes SET chore = {DELETING}, progress = 0 WHERE no IN :list AND chore <> {DELETING}"
     );
-    tx.run_once(&sql)?;
-    Ok(())
+    tx.run_in(sql, processes).map(drop)
 }
 
 /// Has those of these processes deleted that are still being enqueued.
 pub(crate) fn delete_unsealed(tx: &mut dyn Statements, processes: &[i64]) -> Result<(), Fault> {
-    let sql = format!(
+    let sql = formatcp!(
         "UPDATE #processes SET chore = {DELETING}, progress = 0
-         WHERE no IN {} AND chore <> {DELETING} AND sealed < total",
-        list(processes.iter().copied())
+         WHERE no IN :list AND chore <> {DELETING} AND sealed < total"
     );
-    tx.run_once(&sql)?;
-    Ok(())
+    tx.run_in(sql, processes).map(drop)
 }
 
 /// Counts what processes that are on their way out have used with the process of their parent.

@@ -70,6 +70,13 @@ pub(super) trait SqlStore: Send + Sync {
         work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
     ) -> Result<T, Error>;
 
+    /// Runs one transaction that costs nothing if a loss of power undoes it.
+    fn write_lazily<T>(
+        &self,
+        again: Again,
+        work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+    ) -> Result<T, Error>;
+
     /// Has an insert carried out, in one transaction with those of other threads. `add` carries out one of them.
     fn write_insert(
         &self,

@@ -21,9 +21,7 @@ use crate::queue::store::{ConsumerLock, DeliveredResult, JobLane, JobReceipt, Re
 
 use super::lineage::{self, Ended};
 use super::standing::lock;
-use super::statements::{
-    Dialect, Fault, Queries as _, Row, Statements, by, id_of, limit, list, stored,
-};
+use super::statements::{Dialect, Fault, Queries as _, Row, Statements, by, id_of, limit, stored};
 use super::{Again, SqlStore, chores, items};
 
 /// Where the jobs of several processes stand. Sums that do not fit an integer are no error.
@@ -83,6 +81,7 @@ impl<S: SqlStore> ResultStore for S {
 }
 
 /// Outcomes that are read at a time.
+#[cfg(feature = "mysql")]
 const READ_AT_ONCE: usize = 256;
 
 fn select_processes(
@@ -242,14 +241,19 @@ fn job_state(
     })
 }
 
-/// Keys of jobs that have ended, and bytes of their outcomes.
-pub(crate) const ENDED: &str = formatcp!(
-    "SELECT j.id, IFNULL(OCTET_LENGTH(r.error), 0) + IFNULL(OCTET_LENGTH(r.body), 0)
-     FROM #jobs j INDEXED BY jobs_with_outcome LEFT JOIN #results r ON r.job = j.id
+/// What [`delivery`] reads.
+const OUTCOME: &str = "j.id, j.claim, j.status, j.created_at, j.lane, j.calls, \
+     p.item_id, p.request_hash, r.error, r.body";
+
+/// Outcomes in SQLite, of which those that are not wanted are not read.
+pub(crate) const PEEK: &str = formatcp!(
+    "SELECT {OUTCOME}
+     FROM jobs j INDEXED BY jobs_with_outcome CROSS JOIN payloads p ON p.job = j.id
+       LEFT JOIN results r ON r.job = j.id
      WHERE j.id > ? AND j.id <= ? AND j.status >= {COMPLETED} ORDER BY j.id LIMIT ?"
 );
 
-/// The same for a server, whose index has one range of keys for each status.
+/// Keys of jobs that have ended, and bytes of their outcomes. The index has one range of keys for each status.
 #[cfg(feature = "mysql")]
 fn ended_in_mysql(start: i64, end: i64, few: usize) -> String {
     let of = |status: i64| {
@@ -278,74 +282,102 @@ fn read_outcomes(
             return Ok(Vec::new());
         };
         let before = key(no, 0) - 1;
-        let mut start = after.map_or(before, |job| key_of(job).max(before));
+        let start = after.map_or(before, |job| key_of(job).max(before));
         let end = key(no, MOST_JOBS - 1);
-        let (mut all, mut size) = (Vec::new(), 0);
-        loop {
-            let few = READ_AT_ONCE.min(most - all.len());
-            // Keys and sizes first: what is not wanted is not sent.
-            let found = match tx.dialect() {
-                Dialect::Sqlite => tx.rows(ENDED, by![start, end, limit(few)])?,
-                #[cfg(feature = "mysql")]
-                Dialect::Mysql => tx.rows_once(&ended_in_mysql(start, end, few))?,
-            };
-            let is_last = found.len() < few;
-            let (mut ids, mut is_full) = (Vec::new(), false);
-            for mut row in found {
-                size += usize::try_from(row.at::<i64>(1)?).unwrap_or(usize::MAX);
-                if size > bytes && !(all.is_empty() && ids.is_empty()) {
-                    is_full = true;
-                    break;
-                }
-                ids.push(row.at::<i64>(0)?);
-            }
-            if let Some(last) = ids.last() {
-                start = *last;
-                all.extend(deliveries(store, tx, &ids, process)?);
-            }
-            if is_last || is_full || all.len() >= most {
-                return Ok(all);
-            }
-        }
+        let rows = match tx.dialect() {
+            Dialect::Sqlite => outcomes_in_sqlite(tx, start, end, most, bytes)?,
+            #[cfg(feature = "mysql")]
+            Dialect::Mysql => outcomes_in_mysql(tx, start, end, most, bytes)?,
+        };
+        rows.into_iter()
+            .map(|row| delivery(store, tx, row, process))
+            .collect()
     })
 }
 
-fn deliveries(
+fn outcomes_in_sqlite(
+    tx: &mut dyn Statements,
+    start: i64,
+    end: i64,
+    most: usize,
+    bytes: usize,
+) -> Result<Vec<Row>, Fault> {
+    let (mut rows, mut size) = (Vec::new(), 0);
+    tx.each(PEEK, by![start, end, limit(most)], &mut |row| {
+        size += row.bytes(8) + row.bytes(9);
+        let is_wanted = size <= bytes || rows.is_empty();
+        if is_wanted {
+            rows.push(row);
+        }
+        Ok(is_wanted)
+    })?;
+    Ok(rows)
+}
+
+/// Reads keys and sizes first: the server sends a whole result, and what is not wanted is not sent.
+#[cfg(feature = "mysql")]
+fn outcomes_in_mysql(
+    tx: &mut dyn Statements,
+    mut start: i64,
+    end: i64,
+    most: usize,
+    bytes: usize,
+) -> Result<Vec<Row>, Fault> {
+    let (mut all, mut size) = (Vec::new(), 0);
+    loop {
+        let few = READ_AT_ONCE.min(most - all.len());
+        let found = tx.rows_once(&ended_in_mysql(start, end, few))?;
+        let is_last = found.len() < few;
+        let (mut ids, mut is_full) = (Vec::new(), false);
+        for mut row in found {
+            size += usize::try_from(row.at::<i64>(1)?).unwrap_or(usize::MAX);
+            if size > bytes && !(all.is_empty() && ids.is_empty()) {
+                is_full = true;
+                break;
+            }
+            ids.push(row.at::<i64>(0)?);
+        }
+        if let Some(last) = ids.last() {
+            start = *last;
+            let read = formatcp!(
+                "SELECT {OUTCOME}
+                 FROM #jobs j JOIN #payloads p ON p.job = j.id LEFT JOIN #results r ON r.job = j.id
+                 WHERE j.id IN :list ORDER BY j.id"
+            );
+            all.extend(tx.rows_in(read, &ids)?);
+        }
+        if is_last || is_full || all.len() >= most {
+            return Ok(all);
+        }
+    }
+}
+
+fn delivery(
     store: &impl SqlStore,
     tx: &mut dyn Statements,
-    ids: &[i64],
+    mut row: Row,
     process_id: ProcessId,
-) -> Result<Vec<DeliveredResult>, Fault> {
-    let sql = format!(
-        "SELECT j.id, j.claim, j.status, j.created_at, j.lane, j.calls, p.item_id, p.request_hash, r.error, r.body
-         FROM #jobs j CROSS JOIN #payloads p ON p.job = j.id LEFT JOIN #results r ON r.job = j.id
-         WHERE j.id IN {} ORDER BY j.id",
-        list(ids.iter().copied())
-    );
-    let mut all = Vec::with_capacity(ids.len());
-    for mut row in tx.rows_once(&sql)? {
-        let id = row.at(0)?;
-        let lane: Arc<JobLane> = store.lane(tx, row.at(4)?)?;
-        let status: i64 = row.at(2)?;
-        all.push(DeliveredResult {
-            receipt: JobReceipt {
-                job: id,
-                claim: row.at(1)?,
-            },
-            result: JobResult {
-                job_id: store.job_id(id, Timestamp(row.at(3)?)),
-                process_id,
-                item_id: row.at(6)?,
-                request_hash: row.at(7)?,
-                kind: lane.kind.clone(),
-                status: shown(status),
-                result: json(row.at(9)?)?,
-                error: rows::error(status, row.at::<Option<String>>(8)?.as_deref()),
-                attempts: u32::try_from(row.at::<i64>(5)?).unwrap_or(u32::MAX),
-            },
-        });
-    }
-    Ok(all)
+) -> Result<DeliveredResult, Fault> {
+    let id = row.at(0)?;
+    let lane: Arc<JobLane> = store.lane(tx, row.at(4)?)?;
+    let status: i64 = row.at(2)?;
+    Ok(DeliveredResult {
+        receipt: JobReceipt {
+            job: id,
+            claim: row.at(1)?,
+        },
+        result: JobResult {
+            job_id: store.job_id(id, Timestamp(row.at(3)?)),
+            process_id,
+            item_id: row.at(6)?,
+            request_hash: row.at(7)?,
+            kind: lane.kind.clone(),
+            status: shown(status),
+            result: json(row.at(9)?)?,
+            error: rows::error(status, row.at::<Option<String>>(8)?.as_deref()),
+            attempts: u32::try_from(row.at::<i64>(5)?).unwrap_or(u32::MAX),
+        },
+    })
 }
 
 fn delete_outcomes(
@@ -362,6 +394,7 @@ fn delete_outcomes(
         .map(|receipt| (receipt.job, receipt.claim))
         .collect();
     let jobs: BTreeSet<i64> = claims.iter().map(|(job, _)| *job).collect();
+    let jobs: Vec<i64> = jobs.into_iter().collect();
     let mut deleted = 0;
     // All of them in one transaction: who asks has saved all of them, or none.
     store.write(Again::Harmless, |tx| {
@@ -370,13 +403,12 @@ fn delete_outcomes(
         if families {
             lineage::are_hosts(tx, jobs.iter().map(|job| process_of(*job)))?;
         }
-        let sql = format!(
+        let sql = formatcp!(
             "SELECT id, claim FROM #jobs FORCE INDEX (PRIMARY)
-             WHERE id IN {} AND status >= {COMPLETED} ORDER BY id FOR UPDATE",
-            list(jobs.iter().copied())
+             WHERE id IN :list AND status >= {COMPLETED} ORDER BY id FOR UPDATE"
         );
         let mut gone = Vec::new();
-        for mut row in tx.rows_once(&sql)? {
+        for mut row in tx.rows_in(sql, &jobs)? {
             let (id, claim): (i64, i64) = (row.at(0)?, row.at(1)?);
             if claims.contains(&(id, claim)) {
                 gone.push(id);
@@ -400,11 +432,14 @@ fn delete_outcomes(
             .chain(below.copied())
             .collect();
         lock(tx, wanted)?;
-        let jobs = list(gone.iter().copied());
-        for table in ["#payloads", "#results", "#histories"] {
-            tx.run_once(&format!("DELETE FROM {table} WHERE job IN {jobs}"))?;
+        for rows in [
+            "#payloads WHERE job IN :list",
+            "#results WHERE job IN :list",
+            "#histories WHERE job IN :list",
+            "#jobs WHERE id IN :list",
+        ] {
+            tx.run_in(&format!("DELETE FROM {rows}"), &gone)?;
         }
-        tx.run_once(&format!("DELETE FROM #jobs WHERE id IN {jobs}"))?;
         let mut changes = CounterChanges::default();
         for job in &gone {
             changes.consumed(*job);
@@ -413,11 +448,10 @@ fn delete_outcomes(
         for heirs in &heirs {
             lineage::job_ended(tx, heirs, now)?;
         }
-        let empty = format!(
-            "DELETE FROM #processes WHERE no IN {} AND consumed = total AND sealed = total",
-            list(changes.0.keys().copied())
-        );
-        tx.run_once(&empty)?;
+        let empty =
+            "DELETE FROM #processes WHERE no IN :list AND consumed = total AND sealed = total";
+        let numbers: Vec<i64> = changes.0.keys().copied().collect();
+        tx.run_in(empty, &numbers)?;
         deleted = gone.len() as u64;
         Ok(())
     })?;

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::queue::store::rows::{self, DELETING};
 
-use super::statements::{Fault, Row, Statements, list};
+#[cfg(feature = "mysql")]
+use super::statements::with_list;
+use super::statements::{Fault, Row, Statements};
 
 /// What of a process decides what may be done to its jobs.
 #[derive(Debug, Clone, Copy)]
@@ -43,15 +45,16 @@ impl Standing {
     }
 }
 
+const LOCKING: &str =
+    "SELECT no, chore, cancelled, progress, sealed, total, pending, consumed, chore_changed,
+       pending + in_progress + at_provider
+     FROM #processes FORCE INDEX (PRIMARY) WHERE no IN :list ORDER BY no FOR UPDATE";
+
 /// The query that locks processes, lowest number first.
+#[cfg(feature = "mysql")]
 pub(crate) fn locking(numbers: impl IntoIterator<Item = i64>) -> String {
     let numbers: BTreeSet<i64> = numbers.into_iter().collect();
-    format!(
-        "SELECT no, chore, cancelled, progress, sealed, total, pending, consumed, chore_changed,
-           pending + in_progress + at_provider
-         FROM #processes FORCE INDEX (PRIMARY) WHERE no IN {} ORDER BY no FOR UPDATE",
-        list(numbers)
-    )
+    with_list(LOCKING, numbers)
 }
 
 /// Locks processes, lowest number first, and reads where they stand by then.
@@ -59,15 +62,15 @@ pub(crate) fn lock(
     tx: &mut dyn Statements,
     numbers: impl IntoIterator<Item = i64>,
 ) -> Result<BTreeMap<i64, Standing>, Fault> {
-    let mut numbers = numbers.into_iter().peekable();
-    if numbers.peek().is_none() {
+    let numbers: BTreeSet<i64> = numbers.into_iter().collect();
+    if numbers.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let rows = tx.rows_once(&locking(numbers))?;
-    standings(rows)
+    let numbers: Vec<i64> = numbers.into_iter().collect();
+    standings(tx.rows_in(LOCKING, &numbers)?)
 }
 
-/// State of the processes that a [`locking`] query has found.
+/// State of the processes that a query that locks them has found.
 pub(crate) fn standings(rows: Vec<Row>) -> Result<BTreeMap<i64, Standing>, Fault> {
     let mut found = BTreeMap::new();
     for mut row in rows {

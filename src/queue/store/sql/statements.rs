@@ -84,6 +84,15 @@ impl Row {
         self.0
     }
 
+    /// Bytes of a text, 0 for NULL.
+    pub(crate) fn bytes(&self, at: usize) -> usize {
+        match self.0.get(at) {
+            Some(Value::Text(text)) => text.len(),
+            Some(Value::Blob(bytes)) => bytes.len(),
+            _ => 0,
+        }
+    }
+
     /// Takes a cell out.
     pub(crate) fn at<T: FromCell>(&mut self, at: usize) -> Result<T, Fault> {
         let cell = self
@@ -186,6 +195,15 @@ pub(crate) fn list(numbers: impl IntoIterator<Item = i64>) -> String {
     }
 }
 
+/// Stands for numbers in a statement, as in `id IN :list`.
+pub(crate) const LIST: &str = ":list";
+
+/// A statement with numbers in place of [`LIST`].
+#[cfg(feature = "mysql")]
+pub(crate) fn with_list(sql: &str, numbers: impl IntoIterator<Item = i64>) -> String {
+    sql.replace(LIST, &list(numbers))
+}
+
 /// Carries out statements, within a transaction or one by one.
 pub(crate) trait Statements {
     fn dialect(&self) -> Dialect;
@@ -196,17 +214,24 @@ pub(crate) trait Statements {
     /// Changes rows. Returns how many it found, changed or not. The statement is prepared once.
     fn run(&mut self, sql: &str, by: Vec<Value>) -> Result<u64, Fault>;
 
-    /// All rows of a query that differs each time, as it holds numbers.
-    fn rows_once(&mut self, sql: &str) -> Result<Vec<Row>, Fault>;
-
-    /// Calls back for each row of such a query; not all of them are in memory at once.
-    fn each_once(
+    /// Calls back for each row of a query until it returns false. SQLite has one row in memory at a time.
+    fn each(
         &mut self,
         sql: &str,
-        act: &mut dyn FnMut(Row) -> Result<(), Fault>,
+        by: Vec<Value>,
+        act: &mut dyn FnMut(Row) -> Result<bool, Fault>,
     ) -> Result<(), Fault>;
 
-    /// Changes rows with a statement that differs each time, as it holds numbers.
+    /// All rows of a query with a [`LIST`]. SQLite prepares it once, however many numbers there are.
+    fn rows_in(&mut self, sql: &str, list: &[i64]) -> Result<Vec<Row>, Fault>;
+
+    /// Changes rows with a statement that has a [`LIST`], like [`rows_in`](Self::rows_in).
+    fn run_in(&mut self, sql: &str, list: &[i64]) -> Result<u64, Fault>;
+
+    /// All rows of a query that differs each time, as it contains numbers.
+    fn rows_once(&mut self, sql: &str) -> Result<Vec<Row>, Fault>;
+
+    /// Changes rows with a statement that differs each time, as it contains numbers.
     fn run_once(&mut self, sql: &str) -> Result<u64, Fault>;
 
     /// Inserts rows. `head` ends with VALUES.

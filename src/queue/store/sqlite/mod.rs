@@ -231,6 +231,14 @@ impl SqlStore for SqliteStore {
         self.write(Sync::AsSet, |mut conn| work(&mut conn))
     }
 
+    fn write_lazily<T>(
+        &self,
+        _again: Again,
+        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        self.write(Sync::Lazy, |mut conn| work(&mut conn))
+    }
+
     fn write_insert(
         &self,
         insert: Insert,

@@ -336,7 +336,7 @@ fn hot_statements_use_their_indexes() {
             "USING COVERING INDEX jobs_to_claim (lane=? AND priority=? AND visible_at>?)",
         ),
         (
-            bound(&translate::translated(results::ENDED)),
+            bound(results::PEEK),
             "INDEX jobs_with_outcome (id>? AND id<?)",
         ),
         (

@@ -5,7 +5,7 @@ use rusqlite::{Connection, Statement, params_from_iter};
 
 use crate::base::clock::Timestamp;
 use crate::queue::store::counters::CounterChanges;
-use crate::queue::store::sql::statements::{Dialect, Fault, Row, Statements};
+use crate::queue::store::sql::statements::{Dialect, Fault, LIST, Row, Statements};
 
 /// MySQL's words, and SQLite's. A transaction locks the whole database, so locks of rows go.
 const WORDS: [(&str, &str); 12] = [
@@ -33,26 +33,35 @@ pub(super) fn translated(sql: &str) -> String {
     text
 }
 
-/// Calls back for each row. The cells of the last row are dropped.
-fn each(
+/// The numbers of a [`LIST`] are bound as one JSON text, so that the statement stays the same.
+fn listing(sql: &str, numbers: &[i64]) -> (String, Vec<Value>) {
+    let sql = sql.replace(LIST, "(SELECT value FROM json_each(?))");
+    let numbers = serde_json::to_string(numbers).unwrap_or_default();
+    (sql, vec![Value::Text(numbers)])
+}
+
+/// Calls back for each row until it returns false.
+fn each_row(
     statement: &mut Statement<'_>,
     by: Vec<Value>,
-    act: &mut dyn FnMut(Row) -> Result<(), Fault>,
+    act: &mut dyn FnMut(Row) -> Result<bool, Fault>,
 ) -> Result<(), Fault> {
     let columns = statement.column_count();
     let mut found = statement.query(params_from_iter(by))?;
     while let Some(row) = found.next()? {
         let cells = (0..columns).map(|at| row.get(at));
-        act(Row::new(cells.collect::<Result<_, _>>()?))?;
+        if !act(Row::new(cells.collect::<Result<_, _>>()?))? {
+            break;
+        }
     }
     Ok(())
 }
 
 fn all(statement: &mut Statement<'_>, by: Vec<Value>) -> Result<Vec<Row>, Fault> {
     let mut rows = Vec::new();
-    each(statement, by, &mut |row| {
+    each_row(statement, by, &mut |row| {
         rows.push(row);
-        Ok(())
+        Ok(true)
     })?;
     Ok(rows)
 }
@@ -71,16 +80,27 @@ impl Statements for &Connection {
         Ok(statement.execute(params_from_iter(by))? as u64)
     }
 
-    fn rows_once(&mut self, sql: &str) -> Result<Vec<Row>, Fault> {
-        all(&mut self.prepare(&translated(sql))?, Vec::new())
-    }
-
-    fn each_once(
+    fn each(
         &mut self,
         sql: &str,
-        act: &mut dyn FnMut(Row) -> Result<(), Fault>,
+        by: Vec<Value>,
+        act: &mut dyn FnMut(Row) -> Result<bool, Fault>,
     ) -> Result<(), Fault> {
-        each(&mut self.prepare(&translated(sql))?, Vec::new(), act)
+        each_row(&mut *self.prepare_cached(&translated(sql))?, by, act)
+    }
+
+    fn rows_in(&mut self, sql: &str, list: &[i64]) -> Result<Vec<Row>, Fault> {
+        let (sql, by) = listing(sql, list);
+        self.rows(&sql, by)
+    }
+
+    fn run_in(&mut self, sql: &str, list: &[i64]) -> Result<u64, Fault> {
+        let (sql, by) = listing(sql, list);
+        self.run(&sql, by)
+    }
+
+    fn rows_once(&mut self, sql: &str) -> Result<Vec<Row>, Fault> {
+        all(&mut self.prepare(&translated(sql))?, Vec::new())
     }
 
     fn run_once(&mut self, sql: &str) -> Result<u64, Fault> {

@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 
 use crate::base::clock::Timestamp;
 use crate::queue::store::counters::CounterChanges;
-use crate::queue::store::sql::statements::{Dialect, Row, Statements};
+use crate::queue::store::sql::statements::{Dialect, Row, Statements, with_list};
 
 use super::{Database, Fault};
 
@@ -212,17 +212,31 @@ impl Statements for Tx<'_> {
         Ok(found)
     }
 
+    fn each(
+        &mut self,
+        sql: &str,
+        by: Vec<Value>,
+        act: &mut dyn FnMut(Row) -> Result<bool, Fault>,
+    ) -> Result<(), Fault> {
+        for row in self.rows(sql, by)? {
+            if !act(row)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn rows_in(&mut self, sql: &str, list: &[i64]) -> Result<Vec<Row>, Fault> {
+        self.rows_once(&with_list(sql, list.iter().copied()))
+    }
+
+    fn run_in(&mut self, sql: &str, list: &[i64]) -> Result<u64, Fault> {
+        self.run_once(&with_list(sql, list.iter().copied()))
+    }
+
     fn rows_once(&mut self, sql: &str) -> Result<Vec<Row>, Fault> {
         let [rows] = self.rows_of([sql])?;
         Ok(rows)
-    }
-
-    fn each_once(
-        &mut self,
-        sql: &str,
-        act: &mut dyn FnMut(Row) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
-        self.rows_once(sql)?.into_iter().try_for_each(act)
     }
 
     fn run_once(&mut self, sql: &str) -> Result<u64, Fault> {
