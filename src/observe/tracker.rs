@@ -35,6 +35,20 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
+    /// A pace of work of which so many items are settled, and so far only the average rate is known.
+    pub(crate) fn begun(settled: u64, rate: f64) -> Self {
+        Self {
+            at: 0.0,
+            settled,
+            rate,
+        }
+    }
+
+    /// Items that are settled.
+    pub(crate) fn settled(&self) -> u64 {
+        self.settled
+    }
+
     /// So many are settled so long after the beginning. They never become fewer.
     pub(crate) fn advance(&mut self, elapsed: Duration, settled: u64) {
         let now = elapsed.as_secs_f64();
@@ -69,7 +83,7 @@ impl Pace {
 }
 
 /// Whether enough items are settled to estimate when the rest will end.
-pub(crate) fn is_enough(settled: u64, left: u64) -> bool {
+fn is_enough(settled: u64, left: u64) -> bool {
     settled >= ENOUGH.min((settled.saturating_add(left)).div_ceil(2))
 }
 

@@ -1,25 +1,26 @@
 //! Progress of processes, from the current and earlier states of their store.
 
-use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
+use std::collections::HashMap;
 
 use crate::base::clock::{Time, Timestamp};
 use crate::base::id::ProcessId;
 use crate::observe::progress::{Phase, Progress};
-use crate::observe::tracker::is_enough;
+use crate::observe::tracker::Pace;
 
 use super::job::ProcessState;
 
-/// The rate is measured over this time.
-const WINDOW: Duration = Duration::from_secs(30);
-/// Number of states that are stored for it.
-const LOOKS: usize = 64;
+/// How fast the jobs of a process end, since it was first seen.
+#[derive(Debug)]
+struct Seen {
+    since: Time,
+    pace: Pace,
+}
 
-/// Makes [`Progress`] of successive [`ProcessState`]s. Rate and expected end follow from the changes of the last 30
-/// seconds.
+/// Makes [`Progress`] of successive [`ProcessState`]s. Rate and expected end are estimated as those of runs, from the
+/// changes since the tracker first saw the process.
 #[derive(Debug, Default)]
 pub struct ProcessTracker {
-    seen: HashMap<ProcessId, VecDeque<(Time, u64)>>,
+    seen: HashMap<ProcessId, Seen>,
 }
 
 impl ProcessTracker {
@@ -32,23 +33,22 @@ impl ProcessTracker {
     pub fn progress(&mut self, process: &ProcessState, now: Time, wall: Timestamp) -> Progress {
         let counts = &process.counts;
         let finished = counts.finished();
-        let samples = self.seen.entry(process.process_id).or_default();
-        while samples.len() > 1 && now.since(samples[0].0) > WINDOW {
-            samples.pop_front();
+        let age = wall.since(process.created_at);
+        let begin = |pace| Seen { since: now, pace };
+        let seen = self.seen.entry(process.process_id).or_insert_with(|| {
+            // With a single state, only the average since the start is known.
+            let rate = match age.as_secs_f64() {
+                age if age > 0.0 => finished as f64 / age,
+                _ => 0.0,
+            };
+            begin(Pace::begun(finished, rate))
+        });
+        // No job has ended yet, or failed jobs were put back.
+        if finished == 0 || finished < seen.pace.settled() {
+            *seen = begin(Pace::begun(finished, seen.pace.rate()));
         }
-        let spaced = |last: &(Time, u64)| now.since(last.0) >= WINDOW / LOOKS as u32;
-        if samples.back().is_none_or(spaced) {
-            samples.push_back((now, finished));
-        }
-        let (since, before) = samples[0];
-        let window = now.since(since).as_secs_f64();
-        let age = wall.since(process.created_at).as_secs_f64();
-        // With a single state, only the average since the start is known.
-        let rate = match window > 0.0 {
-            true => finished.saturating_sub(before) as f64 / window,
-            false if age > 0.0 => finished as f64 / age,
-            false => 0.0,
-        };
+        seen.pace.advance(now.since(seen.since), finished);
+        let pace = seen.pace;
         let left = counts.total - finished;
         let done = left == 0 && process.sealed;
         if done {
@@ -73,11 +73,10 @@ impl ProcessTracker {
             elapsed: if done {
                 process.changed_at.since(process.created_at)
             } else {
-                wall.since(process.created_at)
+                age
             },
-            rate,
-            eta: (rate > 0.0 && left > 0 && is_enough(finished, left))
-                .then(|| Duration::from_secs_f64((left as f64 / rate).min(1e9))),
+            rate: pace.rate(),
+            eta: pace.time_for(left).filter(|_| left > 0),
             resumes_in: None,
             input_tokens: process.spent.input_tokens,
             output_tokens: process.spent.output_tokens,
@@ -98,6 +97,8 @@ impl ProcessTracker {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::queue::info::ProcessInfo;
     use crate::queue::job::{JobCounts, Spent};
@@ -122,26 +123,37 @@ mod tests {
         }
     }
 
-    #[test]
-    fn rate_and_expected_end_come_from_the_last_half_minute() {
+    /// Progress when as many jobs as given have ended at each second.
+    fn progress(done: impl IntoIterator<Item = u64>) -> Progress {
         let mut tracker = ProcessTracker::new();
         let mut last = None;
-        for second in 0..100_u64 {
-            // Ten a second at first, one a second in the end.
-            let done = if second < 50 {
-                second * 10
-            } else {
-                450 + second
-            };
+        for (second, done) in (0..).zip(done) {
             let at = Time::ZERO.after(Duration::from_secs(second));
             last = Some(tracker.progress(&process(1000, done), at, Timestamp(31_000)));
         }
-        let last = last.unwrap();
-        assert!((last.rate - 1.0).abs() < 0.05, "{}", last.rate);
-        let eta = last.eta.unwrap().as_secs_f64();
-        assert!((eta - 451.0).abs() < 25.0, "{eta}");
-        assert_eq!(last.elapsed, Duration::from_secs(30));
-        assert_eq!(last.phase, Phase::Running);
+        last.unwrap()
+    }
+
+    #[test]
+    fn rate_and_expected_end_come_from_what_was_seen() {
+        let waits = std::iter::repeat_n(0, 1000);
+        let even = |from: u64| (0..30).map(move |second| from + second * 10);
+        let cases = [
+            ("a single state: the average since the start", progress([600]), 20.0, 20.0),
+            ("an even pace", progress(even(0)), 10.0, 71.0),
+            ("a pace after many were done", progress(even(600)), 10.0, 11.0),
+            ("a process that waited", progress(waits.chain(even(0))), 10.0, 71.0),
+            ("failed jobs were put back", progress(even(500).chain(even(100))), 10.0, 61.0),
+        ];
+        for (what, last, rate, left) in cases {
+            assert!((last.rate - rate).abs() < 1e-9, "{what}: {}", last.rate);
+            let eta = last.eta.unwrap().as_secs_f64();
+            assert!((eta - left).abs() < 1e-6, "{what}: {eta}");
+            assert_eq!(last.elapsed, Duration::from_secs(30));
+            assert_eq!(last.phase, Phase::Running);
+        }
+        let few = progress([0, 1]);
+        assert_eq!((few.rate, few.eta), (1.0, None));
     }
 
     #[test]
