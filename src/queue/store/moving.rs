@@ -1,6 +1,7 @@
 //! Interface of a store whose queue can move: its tables as rows, and a mark that closes the queue.
 
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rusqlite::types::Value;
@@ -134,7 +135,8 @@ pub(super) fn taken_over(place: &str) -> Error {
 }
 
 /// What a column holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ColumnKind {
     Int,
     Real,
@@ -143,202 +145,31 @@ pub enum ColumnKind {
 }
 
 /// A table that moves.
-#[derive(Debug)]
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MovedTable {
-    pub name: &'static str,
+    pub name: String,
     /// Whether it belongs to the HTTP server, not to the queue.
+    #[serde(default)]
     pub of_server: bool,
     /// The key columns come first.
-    pub columns: &'static [(&'static str, ColumnKind)],
+    pub columns: Vec<(String, ColumnKind)>,
     /// Number of key columns.
+    #[serde(default = "one")]
     pub keys: usize,
     /// The columns that may be long.
-    pub long: &'static [&'static str],
+    #[serde(default)]
+    pub long: Vec<String>,
 }
 
-use ColumnKind::{Bytes, Int, Real, Text};
+fn one() -> usize {
+    1
+}
 
 /// All tables, in the order in which they are copied.
-pub static MOVED_TABLES: [MovedTable; 14] = [
-    queue_table(
-        "lanes",
-        &[("no", Int), ("kind", Text), ("name", Text), ("step", Int)],
-        &[],
-    ),
-    queue_table(
-        "processes",
-        &[
-            ("no", Int),
-            ("id", Bytes),
-            ("parent", Int),
-            ("sealed", Int),
-            ("cancelled", Int),
-            ("chore", Int),
-            ("cursor", Int),
-            ("chore_changed", Int),
-            ("total", Int),
-            ("pending", Int),
-            ("in_progress", Int),
-            ("at_provider", Int),
-            ("completed", Int),
-            ("failed", Int),
-            ("cancelled_jobs", Int),
-            ("consumed", Int),
-            ("input_tokens", Int),
-            ("output_tokens", Int),
-            ("cost_usd", Real),
-            ("unpriced", Int),
-            ("created_at", Int),
-            ("changed_at", Int),
-            ("info", Text),
-            ("time_since", Int),
-            ("time_until", Int),
-            ("time_limited_by", Text),
-            ("queued_ms", Int),
-            ("quota_ms", Int),
-            ("cooldown_ms", Int),
-            ("backoff_ms", Int),
-            ("provider_ms", Int),
-            ("disk_ms", Int),
-            ("source_ms", Int),
-        ],
-        &[],
-    ),
-    queue_table(
-        "jobs",
-        &[
-            ("id", Int),
-            ("lane", Int),
-            ("priority", Int),
-            ("status", Int),
-            ("visible_at", Int),
-            ("created_at", Int),
-            ("claim", Int),
-            ("batch", Int),
-            ("crashes", Int),
-            ("attempt", Int),
-            ("calls", Int),
-            ("max_retries", Int),
-            ("lost", Int),
-            ("in_doubt", Int),
-            ("has_history", Int),
-        ],
-        &[],
-    ),
-    queue_table(
-        "payloads",
-        &[
-            ("job", Int),
-            ("item_id", Text),
-            ("request_hash", Text),
-            ("body", Text),
-        ],
-        &["body"],
-    ),
-    queue_table(
-        "results",
-        &[("job", Int), ("error", Text), ("body", Text)],
-        &["error", "body"],
-    ),
-    queue_table("histories", &[("job", Int), ("body", Text)], &["body"]),
-    queue_table(
-        "batches",
-        &[
-            ("no", Int),
-            ("process", Int),
-            ("lane", Int),
-            ("record", Text),
-            ("created_at", Int),
-        ],
-        &["record"],
-    ),
-    server_table(
-        "keys",
-        &[
-            ("key", Bytes),
-            ("request", Bytes),
-            ("process", Bytes),
-            ("chosen", Int),
-            ("many", Int),
-            ("owner", Text),
-            ("answer", Text),
-            ("created_at", Int),
-        ],
-        1,
-        &["answer"],
-    ),
-    server_table(
-        "direct_calls",
-        &[("process", Text), ("owner", Text)],
-        1,
-        &[],
-    ),
-    server_table(
-        "webhooks",
-        &[
-            ("process", Text),
-            ("url", Text),
-            ("secret", Bytes),
-            ("message", Text),
-            ("body", Text),
-            ("state", Text),
-            ("attempts", Int),
-            ("next_at", Int),
-            ("error", Text),
-        ],
-        1,
-        &["body", "error"],
-    ),
-    server_table(
-        "read_failures",
-        &[
-            ("process", Bytes),
-            ("job", Int),
-            ("id", Bytes),
-            ("claim", Int),
-        ],
-        2,
-        &[],
-    ),
-    server_table(
-        "files",
-        &[
-            ("number", Int),
-            ("id", Text),
-            ("purpose", Text),
-            ("filename", Text),
-            ("bytes", Int),
-            ("created_at", Int),
-            ("expires_at", Int),
-            ("deleted_at", Int),
-        ],
-        1,
-        &[],
-    ),
-    server_table(
-        "batches",
-        &[
-            ("number", Int),
-            ("id", Text),
-            ("state", Text),
-            ("record", Text),
-        ],
-        1,
-        &["record"],
-    ),
-    server_table(
-        PIECES,
-        &[
-            ("file", Text),
-            ("seq", Int),
-            ("owner", Text),
-            ("bytes", Int),
-            ("body", Bytes),
-        ],
-        2,
-        &["body"],
-    ),
-];
+pub static MOVED_TABLES: LazyLock<Vec<MovedTable>> = LazyLock::new(|| {
+    serde_json::from_str(include_str!("moved_tables.json")).expect("a test reads the tables")
+});
 
 /// The bytes of the HTTP server's files. For a queue in SQLite they are separate files.
 pub const PIECES: &str = "pieces";
@@ -349,35 +180,6 @@ pub const NUMBERED: [&str; 3] = ["lanes", "processes", "batches"];
 /// The most bytes of the rows of one piece, unless a single row has more.
 pub const PIECE_BYTES: usize = 4 << 20;
 
-const fn queue_table(
-    name: &'static str,
-    columns: &'static [(&'static str, ColumnKind)],
-    long: &'static [&'static str],
-) -> MovedTable {
-    MovedTable {
-        name,
-        of_server: false,
-        columns,
-        keys: 1,
-        long,
-    }
-}
-
-const fn server_table(
-    name: &'static str,
-    columns: &'static [(&'static str, ColumnKind)],
-    keys: usize,
-    long: &'static [&'static str],
-) -> MovedTable {
-    MovedTable {
-        name,
-        of_server: true,
-        columns,
-        keys,
-        long,
-    }
-}
-
 impl MovedTable {
     /// A table by its name.
     pub fn named(name: &str) -> &'static Self {
@@ -386,7 +188,7 @@ impl MovedTable {
     }
 
     /// The columns as a list. `named` gives the name of a column in the database.
-    pub(super) fn list(&self, named: impl Fn(&'static str) -> &'static str) -> String {
+    pub(super) fn list(&self, named: impl Fn(&str) -> &str) -> String {
         let columns = self
             .columns
             .iter()
@@ -403,11 +205,11 @@ impl MovedTable {
 
     /// The condition that a row's key is greater (`>`) than another one, or at most that (`<=`); and the values to bind.
     pub(super) fn compared(&self, how: &str, key: &[Value]) -> (String, Vec<Value>) {
-        let first = self.columns[0].0;
+        let first = &self.columns[0].0;
         match (key, self.keys) {
             ([one, two, ..], 2) => {
                 let strict = how.trim_end_matches('=');
-                let second = self.columns[1].0;
+                let second = &self.columns[1].0;
                 let sql =
                     format!("(`{first}` {strict} ? OR (`{first}` = ? AND `{second}` {how} ?))");
                 (sql, vec![one.clone(), one.clone(), two.clone()])
@@ -496,4 +298,19 @@ pub trait MovableStore: Send + Sync {
 
     /// How many rows a table has.
     fn count_rows(&self, table: &MovedTable) -> Result<u64, Error>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_can_be_read() {
+        assert_eq!(MOVED_TABLES.len(), 14);
+        for table in MOVED_TABLES.iter() {
+            assert!((1..=2).contains(&table.keys), "{table:?}");
+            let has = |long: &String| table.columns.iter().any(|(name, _)| name == long);
+            assert!(table.long.iter().all(has), "{table:?}");
+        }
+    }
 }

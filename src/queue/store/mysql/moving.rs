@@ -15,11 +15,10 @@ use crate::queue::store::moving::{
     CLOSED, ColumnKind, MOVED_TABLES, MovableStore, MoveMark, MovedTable, ODD_MARK, PIECE_BYTES,
     QueueIdentity, QueueUser, taken_over,
 };
+use crate::queue::store::sql::statements::Statements as _;
 
 use super::MysqlStore;
 use super::rows::hash;
-use crate::queue::store::sql::statements::Statements as _;
-
 use super::writer::{CLOCK, Fault, Queries as _, Row, Tx, VERSION_SLOTS, by};
 
 /// Bytes of a mark in one row of the table of facts, whose values are 64 characters of any character set.
@@ -58,7 +57,7 @@ fn write_mark(tx: &mut Tx<'_>, mark: Option<&MoveMark>) -> Result<(), Fault> {
 }
 
 /// The name of a column here: some are reserved words.
-fn column(name: &'static str) -> &'static str {
+fn column(name: &str) -> &str {
     match name {
         "cursor" => "progress",
         name => name,
@@ -118,7 +117,8 @@ fn extra(table: &MovedTable, row: &[Value]) -> Option<Value> {
 fn end_of_piece(
     tx: &mut Tx<'_>,
     table: &MovedTable,
-    (condition, by): (&str, &[Value]),
+    condition: &str,
+    by: &[Value],
     most: usize,
 ) -> Result<Option<Vec<Value>>, Fault> {
     let sizes = table
@@ -330,7 +330,7 @@ impl MovableStore for MysqlStore {
         self.read(|tx| {
             let mut by = by.clone();
             if !table.long.is_empty() {
-                let Some(last) = end_of_piece(tx, table, (&condition, &by), most)? else {
+                let Some(last) = end_of_piece(tx, table, &condition, &by, most)? else {
                     return Ok(Vec::new());
                 };
                 let (until, last) = table.compared("<=", &last);
@@ -364,15 +364,14 @@ impl MovableStore for MysqlStore {
             place(table),
             table.list(column)
         );
-        let rows = rows.into_iter().map(|row| {
+        let rows = rows.into_iter().map(|mut row| {
             let extra = extra(table, &row);
-            let mut row = row;
             row.extend(extra);
             row
         });
         let rows: Vec<Vec<Value>> = rows.collect();
         // If these statements run again after a lost reply, they change nothing.
-        let key = table.columns[0].0;
+        let key = &table.columns[0].0;
         let tail = format!("ON DUPLICATE KEY UPDATE `{key}` = VALUES(`{key}`)");
         self.database.write_closed(|tx| {
             self.check_own(tx, own)?;

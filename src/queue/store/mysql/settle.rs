@@ -9,11 +9,13 @@ use rusqlite::types::Value;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
+use crate::base::id::ProcessId;
 use crate::queue::job::ProcessState;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::SqlStore as _;
 use crate::queue::store::sql::lineage::{self, Ended, Heirs};
 use crate::queue::store::sql::standing::{Standing, lock};
+use crate::queue::store::sql::statements::{RESULTS, Statements as _, Table, error_text};
 use crate::queue::store::{ClaimOutcome, Settlement};
 
 use super::MysqlStore;
@@ -124,13 +126,22 @@ struct Settling<'a> {
     now: Timestamp,
     rows: BTreeMap<i64, Row>,
     processes: BTreeMap<i64, Standing>,
+    /// The numbers of processes that jobs wait for.
+    awaited: BTreeMap<ProcessId, i64>,
+    /// The families of jobs that may have ended for good.
+    heirs: BTreeMap<i64, Heirs>,
     changes: CounterChanges,
     /// Results and errors to be written.
-    outcomes: BTreeMap<i64, (Option<Error>, Option<String>)>,
+    outcomes: BTreeMap<i64, Vec<Value>>,
     histories: BTreeMap<i64, String>,
     /// Jobs that have their outcome now.
     ended: Vec<i64>,
 }
+
+const HISTORIES: Table = Table {
+    name: "#histories",
+    columns: &["job", "body"],
+};
 
 impl MysqlStore {
     pub(super) fn settle_ends(
@@ -141,19 +152,28 @@ impl MysqlStore {
         if ends.is_empty() {
             return Ok(Vec::new());
         }
-        let (changed, woken) = self.write(Again::Harmless, |tx| self.settle_in(tx, ends, now))?;
+        let (changed, woken) = self.write(Again::Harmless, |tx| {
+            let mut settling = Settling::begin(self, tx, ends, now)?;
+            for end in ends {
+                settling.end(tx, end)?;
+            }
+            settling.finish(tx)
+        })?;
         if woken {
             self.wake();
         }
         Ok(changed)
     }
+}
 
-    fn settle_in(
-        &self,
+impl<'a> Settling<'a> {
+    /// Locks and reads all that these ends concern.
+    fn begin(
+        store: &'a MysqlStore,
         tx: &mut Tx<'_>,
         ends: &[Settlement],
         now: Timestamp,
-    ) -> Result<(Vec<ProcessState>, bool), Fault> {
+    ) -> Result<Self, Fault> {
         let (rows, families) = rows(tx, ends.iter().map(|end| end.receipt.job).collect())?;
         let mut wanted: BTreeSet<i64> =
             ends.iter().map(|end| process_of(end.receipt.job)).collect();
@@ -195,70 +215,48 @@ impl MysqlStore {
         } else {
             BTreeMap::new()
         };
-        let mut settling = Settling {
-            store: self,
+        Ok(Self {
+            store,
             now,
             rows,
             processes,
+            awaited,
+            heirs,
             changes: CounterChanges::default(),
             outcomes: BTreeMap::new(),
             histories: BTreeMap::new(),
             ended: Vec::new(),
-        };
-        for end in ends {
-            if let Some(worked) = &end.worked {
-                settling.changes.worked(end.receipt.job, worked);
-            }
-            let is_open = |id| {
-                let standing = awaited.get(id).and_then(|no| settling.processes.get(no));
-                standing.is_some_and(|process| process.open > 0)
-            };
-            let all_open = match &end.outcome {
-                ClaimOutcome::Wait { processes, .. } => processes.iter().all(is_open),
-                _ => false,
-            };
-            settling.end(tx, end, all_open)?;
-        }
-        let Settling {
-            rows,
-            changes,
-            outcomes,
-            histories,
-            ended,
-            ..
-        } = settling;
-        let outcomes = outcomes.into_iter();
-        save_outcomes(
-            tx,
-            outcomes
-                .map(|(job, (error, result))| (job, error, result))
-                .collect(),
-        )?;
-        tx.insert(
-            "INSERT INTO #histories (job, body) VALUES",
-            "ON DUPLICATE KEY UPDATE body = VALUES(body)",
-            histories.into_iter().map(|(job, body)| by![job, body]),
-        )?;
-        write_rows(tx, rows);
+        })
+    }
+
+    /// Writes everything. Returns the processes that changed, and whether jobs were woken.
+    fn finish(self, tx: &mut Tx<'_>) -> Result<(Vec<ProcessState>, bool), Fault> {
+        tx.upsert_rows(&RESULTS, &mut self.outcomes.into_values())?;
+        let histories = self.histories.into_iter();
+        tx.upsert_rows(&HISTORIES, &mut histories.map(|(job, body)| by![job, body]))?;
+        write_rows(tx, self.rows);
         let Counted {
             woken, mut states, ..
-        } = changes.write_to(tx, now)?;
-        for job in ended {
-            if let Some(heirs) = heirs.get(&job) {
-                lineage::job_ended(tx, heirs, now)?;
+        } = self.changes.write_to(tx, self.now)?;
+        for job in self.ended {
+            if let Some(heirs) = self.heirs.get(&job) {
+                lineage::job_ended(tx, heirs, self.now)?;
             }
         }
         // The use of child jobs is counted with their parents.
-        if !heirs.is_empty() {
-            states = changes.states(tx)?;
+        if !self.heirs.is_empty() {
+            states = self.changes.states(tx)?;
         }
         Ok((states, woken))
     }
 }
 
 impl Settling<'_> {
-    fn end(&mut self, tx: &mut Tx<'_>, end: &Settlement, all_open: bool) -> Result<(), Fault> {
-        let counts = self.apply(tx, end, all_open)?;
+    fn end(&mut self, tx: &mut Tx<'_>, end: &Settlement) -> Result<(), Fault> {
+        if let Some(worked) = &end.worked {
+            self.changes.worked(end.receipt.job, worked);
+        }
+        let counts = self.apply(tx, end)?;
         if let Some(spent) = end.outcome.spent()
             && (counts || self.is_another_call(end))
         {
@@ -268,7 +266,7 @@ impl Settling<'_> {
     }
 
     /// Changes the job. False if this end is too late for that.
-    fn apply(&mut self, tx: &mut Tx<'_>, end: &Settlement, all_open: bool) -> Result<bool, Fault> {
+    fn apply(&mut self, tx: &mut Tx<'_>, end: &Settlement) -> Result<bool, Fault> {
         let id = end.receipt.job;
         match &end.outcome {
             ClaimOutcome::Completed { result, .. } => {
@@ -277,8 +275,8 @@ impl Settling<'_> {
                 };
                 self.changes.moved(id, from, COMPLETED);
                 self.ended.push(id);
-                self.outcomes
-                    .insert(id, (None, Some(result.get().to_owned())));
+                let result = result.get().to_owned();
+                self.outcomes.insert(id, by![id, None::<String>, result]);
             }
             ClaimOutcome::Failed { error, result, .. } => {
                 let failed = |row: &mut Row| {
@@ -290,7 +288,8 @@ impl Settling<'_> {
                 self.changes.moved(id, from, FAILED);
                 self.ended.push(id);
                 let result = result.as_ref().map(|result| result.get().to_owned());
-                self.outcomes.insert(id, (Some(error.clone()), result));
+                self.outcomes
+                    .insert(id, by![id, error_text(error)?, result]);
             }
             ClaimOutcome::Retry { .. }
             | ClaimOutcome::Snooze { .. }
@@ -299,7 +298,7 @@ impl Settling<'_> {
                 let (from, to) = if process.is_none_or(Standing::stops_trying) {
                     (self.update(end, CANCELLED, |_| ()), CANCELLED)
                 } else {
-                    (self.put_back(tx, end, all_open)?, PENDING)
+                    (self.put_back(tx, end)?, PENDING)
                 };
                 let Some(from) = from else {
                     return Ok(false);
@@ -337,12 +336,7 @@ impl Settling<'_> {
     }
 
     /// Back to waiting. Returns the status that the job had.
-    fn put_back(
-        &mut self,
-        tx: &mut Tx<'_>,
-        end: &Settlement,
-        all_open: bool,
-    ) -> Result<Option<i64>, Fault> {
+    fn put_back(&mut self, tx: &mut Tx<'_>, end: &Settlement) -> Result<Option<i64>, Fault> {
         let now = self.now.0;
         Ok(match &end.outcome {
             ClaimOutcome::Retry {
@@ -369,8 +363,12 @@ impl Settling<'_> {
                 row.visible_at = due_at.map_or(row.visible_at, |at| at.0);
             }),
             // Where it is not, what the job waits for has ended since it looked.
-            ClaimOutcome::Wait { due_at, .. } => {
-                if all_open {
+            ClaimOutcome::Wait { processes, due_at } => {
+                let is_open = |id| {
+                    let standing = self.awaited.get(id).and_then(|no| self.processes.get(no));
+                    standing.is_some_and(|process| process.open > 0)
+                };
+                if processes.iter().all(is_open) {
                     self.update(end, WAITING, |row| row.visible_at = due_at.0)
                 } else {
                     self.update(end, PENDING, |row| row.visible_at = now)
@@ -402,22 +400,4 @@ impl Settling<'_> {
         row.is_changed = true;
         Some(from)
     }
-}
-
-/// Writes the results or the errors of jobs.
-pub(super) fn save_outcomes(
-    tx: &mut Tx<'_>,
-    outcomes: Vec<(i64, Option<Error>, Option<String>)>,
-) -> Result<(), Fault> {
-    let mut rows: Vec<Vec<Value>> = Vec::with_capacity(outcomes.len());
-    for (job, error, result) in outcomes {
-        let error = error.as_ref().map(serde_json::to_string).transpose();
-        let error = error.map_err(|_| Fault::Odd("an error that is no JSON"))?;
-        rows.push(by![job, error, result]);
-    }
-    tx.insert(
-        "INSERT INTO #results (job, error, body) VALUES",
-        "ON DUPLICATE KEY UPDATE error = VALUES(error), body = VALUES(body)",
-        rows,
-    )
 }

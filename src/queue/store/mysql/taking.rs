@@ -6,11 +6,10 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::host::host;
 use crate::base::id::ProcessId;
 use crate::queue::store::ConsumerLock;
+use crate::queue::store::sql::statements::stored;
 
 use super::MysqlStore;
 use super::lease::Release;
-use crate::queue::store::sql::statements::stored;
-
 use super::writer::{Again, CLOCK, Queries as _, Statements as _, by};
 
 struct HeldLease {

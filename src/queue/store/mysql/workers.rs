@@ -5,14 +5,12 @@ use std::time::Duration;
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::host::host;
-use crate::queue::store::counters::CounterChanges;
-use crate::queue::store::sql::standing::lock;
-use crate::queue::store::{MAX_CRASHES, WorkerId, WorkerInfo, WorkerStatus};
+use crate::queue::store::sql::workers::{Departure, give_back};
+use crate::queue::store::{WorkerId, WorkerInfo, WorkerStatus};
 
 use super::MysqlStore;
-use super::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, count, process_of, small};
-use super::settle::save_outcomes;
-use super::writer::{Again, CLOCK, Fault, Queries as _, Statements, Tx, by, list};
+use super::rows::count;
+use super::writer::{Again, CLOCK, Fault, Queries as _, Statements, by, list};
 
 /// A worker as its row has it.
 pub(super) struct ListedWorker {
@@ -22,17 +20,6 @@ pub(super) struct ListedWorker {
     /// By the clock of the database.
     pub lease_ended: bool,
     pub is_dead: bool,
-}
-
-/// What a worker that is struck off the list still had.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Departure {
-    /// Jobs that it did not begin.
-    Retired,
-    /// Jobs whose ends it could not record.
-    Unsaved,
-    /// Jobs that may be what it died of.
-    Died,
 }
 
 /// The name of this machine, as far as there is room for it.
@@ -285,66 +272,4 @@ impl MysqlStore {
         }
         Ok(all.into_iter().map(|(worker, _)| worker).collect())
     }
-}
-
-/// Gives back what a worker had and takes it off the list. `None` if it was not on it.
-fn give_back(
-    tx: &mut Tx<'_>,
-    worker: i64,
-    departure: Departure,
-    now: Timestamp,
-) -> Result<Option<u64>, Fault> {
-    let (died, lost) = (
-        departure == Departure::Died,
-        departure != Departure::Retired,
-    );
-    if tx.run("DELETE FROM #workers WHERE no = ?", by![worker])? == 0 {
-        return Ok(None);
-    }
-    tx.run(
-        "UPDATE #batches SET worker = NULL WHERE worker = ?",
-        by![worker],
-    )?;
-    let rows = tx.rows(
-        "SELECT id, crashes FROM #jobs WHERE worker = ? ORDER BY id FOR UPDATE",
-        by![worker],
-    )?;
-    let mut held = Vec::with_capacity(rows.len());
-    for mut row in rows {
-        held.push((row.at::<i64>(0)?, row.at::<i64>(1)?));
-    }
-    let standing = lock(tx, held.iter().map(|(id, _)| process_of(*id)))?;
-    let mut changes = CounterChanges::default();
-    let mut by_status: [Vec<i64>; 3] = Default::default();
-    let mut outcomes = Vec::new();
-    for (id, crashes) in &held {
-        let crashes = crashes + i64::from(died);
-        let process = standing.get(&process_of(*id));
-        let (at, status) = if process.is_none_or(|process| process.stops_trying()) {
-            (0, CANCELLED)
-        } else if died && small(crashes) >= MAX_CRASHES {
-            let why = format!("its worker died while it ran, for the {MAX_CRASHES}th time");
-            outcomes.push((*id, Some(Error::new(ErrorKind::Crashed, why)), None));
-            (1, FAILED)
-        } else {
-            (2, PENDING)
-        };
-        by_status[at].push(*id);
-        changes.moved(*id, IN_PROGRESS, status);
-    }
-    for (status, jobs) in [CANCELLED, FAILED, PENDING].into_iter().zip(by_status) {
-        if !jobs.is_empty() {
-            let update = format!(
-                "UPDATE #jobs SET status = {status}, worker = NULL, crashes = crashes + {}, lost = GREATEST(lost, {})
-                 WHERE id IN {}",
-                i64::from(died),
-                i64::from(lost),
-                list(jobs)
-            );
-            tx.run(&update, Vec::new())?;
-        }
-    }
-    save_outcomes(tx, outcomes)?;
-    changes.write_to(tx, now)?;
-    Ok(Some(held.len() as u64))
 }

@@ -1,24 +1,27 @@
 //! Batches as rows: whose they are, what their owner wrote down, and how they are divided.
 
+use std::collections::HashSet;
+
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
-use crate::queue::store::rows::{DELETING, count};
+use crate::queue::store::rows::{DELETING, count, key};
 use crate::queue::store::{
     BatchFill, BatchNo, BatchStore, ClaimedJob, JobLane, StoredBatch, WaitingJobs, WorkerId,
 };
 
-use super::items;
 use super::lineage;
-use super::provider::{self, owned};
-use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, list};
+use super::provider::{READ_AT_ONCE, Wanted, empty_batch, fill, load, owned, read_in_batch};
+use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, limit, list};
+use super::waiting;
 use super::{Again, SqlStore};
 
 /// Adds a batch that holds nothing yet.
 fn add(
     tx: &mut dyn Statements,
-    (process, lane): (i64, i64),
     worker: WorkerId,
+    process: i64,
+    lane: i64,
     record: &str,
     now: Timestamp,
 ) -> Result<BatchNo, Fault> {
@@ -44,7 +47,7 @@ impl<S: SqlStore> BatchStore for S {
         processes: &[ProcessId],
         now: Timestamp,
     ) -> Result<Vec<WaitingJobs>, Error> {
-        items::read_waiting(self, kind, processes, now)
+        waiting::read_waiting(self, kind, processes, now)
     }
 
     fn open_batch(
@@ -63,10 +66,11 @@ impl<S: SqlStore> BatchStore for S {
                 return Err(Error::new(ErrorKind::Invalid, why).into());
             };
             let lane = self.lane_no(tx, lane)?;
-            add(tx, (no, lane), worker, record, now)
+            add(tx, worker, no, lane, record, now)
         })
     }
 
+    /// The jobs are found without locks; only moving them is a transaction.
     fn fill_batch(
         &self,
         worker: WorkerId,
@@ -76,7 +80,15 @@ impl<S: SqlStore> BatchStore for S {
         bytes: u64,
         now: Timestamp,
     ) -> Result<BatchFill, Error> {
-        provider::load_batch(self, worker, batch, after, (most, bytes), now)
+        let wanted = Wanted { after, most, bytes };
+        let load = self.read(|tx| {
+            let of = owned(tx, worker, batch)?;
+            load(tx, &of, &wanted, now)
+        })?;
+        self.write(Again::Doubtful, |tx| {
+            let of = owned(tx, worker, batch)?;
+            fill(tx, &of, &load, now)
+        })
     }
 
     fn batch_jobs(
@@ -86,11 +98,51 @@ impl<S: SqlStore> BatchStore for S {
         most: usize,
         bytes: usize,
     ) -> Result<Vec<ClaimedJob>, Error> {
-        provider::read_batch_jobs(self, batch, after, most, bytes)
+        let bytes = bytes as u64;
+        read_in_batch(self, batch, |tx, _| {
+            let (mut ids, mut size) = (Vec::new(), 0_u64);
+            let mut start = after.unwrap_or(-1);
+            while ids.len() < most {
+                let few = READ_AT_ONCE.min(most - ids.len());
+                let rows = tx.rows(
+                "SELECT j.id, OCTET_LENGTH(p.body) FROM #jobs j FORCE INDEX (in_batch) CROSS JOIN #payloads p ON p.job = j.id
+                 WHERE j.batch = ? AND j.id > ? ORDER BY j.id LIMIT ?",
+                by![batch.0, start, limit(few)],
+            )?;
+                let is_last = rows.len() < few;
+                for mut row in rows {
+                    size = size.saturating_add(count(row.at(1)?));
+                    if size > bytes && !ids.is_empty() {
+                        return Ok(ids);
+                    }
+                    start = row.at(0)?;
+                    ids.push(start);
+                }
+                if is_last {
+                    break;
+                }
+            }
+            Ok(ids)
+        })
     }
 
     fn batch_jobs_by(&self, batch: BatchNo, numbers: &[u32]) -> Result<Vec<ClaimedJob>, Error> {
-        provider::find_batch_jobs(self, batch, numbers)
+        read_in_batch(self, batch, |tx, process| {
+            let wanted: Vec<i64> = numbers
+                .iter()
+                .map(|number| key(process, i64::from(*number)))
+                .collect();
+            let mut found = HashSet::new();
+            for some in wanted.chunks(READ_AT_ONCE) {
+                let sql = format!(
+                    "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN {} AND batch = {}",
+                    list(some.iter().copied()),
+                    batch.0
+                );
+                found.extend(tx.column_once::<i64>(&sql)?);
+            }
+            Ok(wanted.into_iter().filter(|id| found.contains(id)).collect())
+        })
     }
 
     fn save_batch(
@@ -117,7 +169,7 @@ impl<S: SqlStore> BatchStore for S {
     ) -> Result<BatchNo, Error> {
         self.write(Again::Doubtful, |tx| {
             let old = owned(tx, worker, batch)?;
-            let new = add(tx, (old.process, old.lane), worker, new_record, now)?;
+            let new = add(tx, worker, old.process, old.lane, new_record, now)?;
             tx.run(
                 "UPDATE #jobs SET batch = ? WHERE batch = ? AND id < ?",
                 by![new.0, batch.0, at],
@@ -135,11 +187,11 @@ impl<S: SqlStore> BatchStore for S {
         due: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<u64, Error> {
-        provider::empty_batch(self, worker, batch, after, due, false, now)
+        empty_batch(self, worker, batch, after, due, false, now)
     }
 
     fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Timestamp) -> Result<(), Error> {
-        provider::empty_batch(self, worker, batch, None, None, true, now).map(drop)
+        empty_batch(self, worker, batch, None, None, true, now).map(drop)
     }
 
     fn batches(&self, process: Option<ProcessId>) -> Result<Vec<StoredBatch>, Error> {

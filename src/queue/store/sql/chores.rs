@@ -4,6 +4,8 @@
 #[cfg(test)]
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use std::ops::Range;
+
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
@@ -293,9 +295,9 @@ fn step_in(
         return Err(Fault::Overtaken);
     }
     let mut changes = CounterChanges::default();
-    let changed = chunk(store, tx, doing, no, (from, to), now, &mut changes)?;
+    let changed = chunk(store, tx, doing, no, from..to, now, &mut changes)?;
     let mut woken = tx.count(&changes, now)?;
-    woken |= finish(tx, doing, (no, next), changed, now)?;
+    woken |= finish(tx, doing, no, next, changed, now)?;
     woken |= changed > 0 && (doing == RELEASING || doing == RETRYING);
     Ok((next.is_some(), before + changed, woken))
 }
@@ -306,12 +308,12 @@ fn chunk(
     tx: &mut dyn Statements,
     doing: i64,
     no: i64,
-    (from, to): (i64, i64),
+    keys: Range<i64>,
     now: Timestamp,
     changes: &mut CounterChanges,
 ) -> Result<i64, Fault> {
     let mut run = |sql: &str| -> Result<i64, Fault> {
-        let changed = tx.run(sql, by![from, to])?;
+        let changed = tx.run(sql, by![keys.start, keys.end])?;
         Ok(i64::try_from(changed).unwrap_or(0))
     };
     match doing {
@@ -325,7 +327,7 @@ fn chunk(
             changes.moved_many(no, HELD, CANCELLED, changed);
             Ok(changed)
         }
-        RETRYING => retry_chunk(store, tx, (from, to), now, changes),
+        RETRYING => retry_chunk(store, tx, keys, now, changes),
         _ => {
             for table in ["#payloads", "#results", "#histories"] {
                 run(&format!("DELETE FROM {table} WHERE job >= ? AND job < ?"))?;
@@ -338,7 +340,7 @@ fn chunk(
 fn retry_chunk(
     store: &impl SqlStore,
     tx: &mut dyn Statements,
-    (from, to): (i64, i64),
+    keys: Range<i64>,
     now: Timestamp,
     changes: &mut CounterChanges,
 ) -> Result<i64, Fault> {
@@ -347,7 +349,7 @@ fn retry_chunk(
             "SELECT id, lane, status FROM #jobs FORCE INDEX (PRIMARY)
              WHERE id >= ? AND id < ? AND status IN ({FAILED}, {CANCELLED}) ORDER BY id FOR UPDATE"
         ),
-        by![from, to],
+        by![keys.start, keys.end],
     )?;
     let mut by_lane: std::collections::BTreeMap<i64, Vec<i64>> = Default::default();
     let mut all = Vec::with_capacity(rows.len());
@@ -380,7 +382,8 @@ fn retry_chunk(
 fn finish(
     tx: &mut dyn Statements,
     doing: i64,
-    (no, next): (i64, Option<i64>),
+    no: i64,
+    next: Option<i64>,
     changed: i64,
     now: Timestamp,
 ) -> Result<bool, Fault> {

@@ -1,22 +1,19 @@
 //! Adding jobs: claimable at once, or held until their process is sealed.
 
-use std::collections::HashSet;
-use std::sync::Arc;
-
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
 use crate::queue::info::ProcessInfo;
-use crate::queue::job::{Job, JobState, ProcessState, QueueTotals};
+use crate::queue::job::Job;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::group_commit::{Insert, Inserted};
 use crate::queue::store::rows::{
     DELETING, HELD, MOST_JOBS, MOST_PROCESSES, NO_CHORE, PENDING, RELEASING, key,
 };
-use crate::queue::store::{EnqueueStore, InsertGuard, JobLane, JobSummary};
+use crate::queue::store::{InsertGuard, JobLane};
 
 use super::statements::{Fault, Queries as _, Statements, by, stored};
-use super::{Again, SqlStore, chores, items, lineage, results};
+use super::{SqlStore, lineage};
 
 /// What of a process decides how jobs are added to it.
 struct Target {
@@ -26,94 +23,7 @@ struct Target {
     chore: i64,
 }
 
-impl<S: SqlStore> EnqueueStore for S {
-    fn insert_described(
-        &self,
-        process: ProcessId,
-        info: Option<&ProcessInfo>,
-        jobs: Vec<Job>,
-        sealed: bool,
-        now: Timestamp,
-    ) -> Result<Vec<JobId>, Error> {
-        insert_jobs(self, process, info, jobs, sealed, now, None)
-    }
-
-    fn insert_guarded(
-        &self,
-        process: ProcessId,
-        info: Option<&ProcessInfo>,
-        jobs: Vec<Job>,
-        sealed: bool,
-        now: Timestamp,
-        guard: &InsertGuard,
-    ) -> Result<Vec<JobId>, Error> {
-        insert_jobs(self, process, info, jobs, sealed, now, Some(guard))
-    }
-
-    fn seal(&self, process: ProcessId, now: Timestamp) -> Result<(), Error> {
-        chores::seal_process(self, process, now)
-    }
-
-    fn describe(
-        &self,
-        process: ProcessId,
-        info: &ProcessInfo,
-        _now: Timestamp,
-    ) -> Result<bool, Error> {
-        describe_process(self, process, info)
-    }
-
-    fn process(&self, process: ProcessId) -> Result<Option<ProcessState>, Error> {
-        results::read_process(self, process)
-    }
-
-    fn processes(&self) -> Result<Vec<ProcessState>, Error> {
-        results::read_processes(self)
-    }
-
-    fn changed_processes(&self, since: Timestamp) -> Result<Vec<ProcessState>, Error> {
-        results::read_changed(self, since)
-    }
-
-    fn process_ids(&self) -> Result<HashSet<ProcessId>, Error> {
-        results::read_ids(self)
-    }
-
-    fn newest_processes(
-        &self,
-        before: Option<u64>,
-        most: usize,
-    ) -> Result<Vec<(u64, ProcessState)>, Error> {
-        results::read_newest(self, before, most)
-    }
-
-    fn totals(&self) -> Result<QueueTotals, Error> {
-        results::read_totals(self)
-    }
-
-    fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
-        results::read_job(self, job)
-    }
-
-    fn items(
-        &self,
-        process: ProcessId,
-        after: Option<JobId>,
-        most: usize,
-    ) -> Result<Vec<JobSummary>, Error> {
-        items::read_items(self, process, after, most)
-    }
-
-    fn lanes(&self, process: ProcessId) -> Result<Vec<Arc<JobLane>>, Error> {
-        results::read_lanes(self, process)
-    }
-
-    fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
-        items::count_waiting(self)
-    }
-}
-
-fn insert_jobs(
+pub(super) fn insert_jobs(
     store: &impl SqlStore,
     process: ProcessId,
     info: Option<&ProcessInfo>,
@@ -198,21 +108,6 @@ fn add(store: &impl SqlStore, tx: &mut dyn Statements, insert: &Insert) -> Resul
     Ok(Ok(ids))
 }
 
-fn describe_process(
-    store: &impl SqlStore,
-    id: ProcessId,
-    info: &ProcessInfo,
-) -> Result<bool, Error> {
-    let info = written(info);
-    store.write(Again::Harmless, |tx| {
-        let changed = tx.run(
-            &format!("UPDATE #processes SET info = ? WHERE id = ? AND chore <> {DELETING}"),
-            by![info.clone(), stored(id)],
-        )?;
-        Ok(changed > 0)
-    })
-}
-
 fn add_rows(
     store: &impl SqlStore,
     tx: &mut dyn Statements,
@@ -263,7 +158,7 @@ fn first_lane(job: &Job) -> JobLane {
 }
 
 /// Texts alone: that cannot fail.
-fn written(info: &ProcessInfo) -> String {
+pub(super) fn written(info: &ProcessInfo) -> String {
     serde_json::to_string(info).unwrap_or_default()
 }
 

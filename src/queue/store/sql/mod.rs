@@ -11,14 +11,16 @@ mod batches;
 pub(super) mod chores;
 pub(super) mod claimed;
 pub(super) mod due;
+mod enqueue;
 pub(super) mod health;
 mod insert;
-mod items;
 pub(super) mod lineage;
 pub(super) mod provider;
 pub(super) mod results;
 pub(super) mod standing;
 pub(super) mod statements;
+mod waiting;
+pub(super) mod workers;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -15,6 +15,7 @@ use super::{Again, SqlStore};
 
 /// What a batch tells its owner.
 pub(super) struct Owned {
+    pub no: BatchNo,
     pub process: i64,
     pub lane: i64,
     /// Whether its process was cancelled; `None` when that is gone.
@@ -44,30 +45,38 @@ pub(super) fn owned(
         by![process],
     )?;
     Ok(Owned {
+        no: batch,
         process,
         lane: row.at(1)?,
         cancelled: cancelled.map(|at| at != 0),
     })
 }
 
+/// Which jobs an owner wants in its batch, and how many of them.
+pub(super) struct Wanted {
+    pub after: Option<i64>,
+    pub most: usize,
+    pub bytes: u64,
+}
+
 /// Jobs to be put into a batch, by key with the bytes of their payloads.
 #[derive(Default)]
-struct Load {
+pub(super) struct Load {
     jobs: Vec<(i64, u64)>,
     next: Option<i64>,
 }
 
 /// Keys that are read at a time.
-const READ_AT_ONCE: usize = 1_000;
+pub(super) const READ_AT_ONCE: usize = 1_000;
 
-fn load(
+pub(super) fn load(
     tx: &mut dyn Statements,
-    (batch, of): (BatchNo, &Owned),
-    after: Option<i64>,
-    (most, bytes): (usize, u64),
+    of: &Owned,
+    wanted: &Wanted,
     now: Timestamp,
 ) -> Result<Load, Fault> {
-    let mut has_any = tx.exists("SELECT 1 FROM #jobs WHERE batch = ? LIMIT 1", by![batch.0])?;
+    let Wanted { after, most, bytes } = *wanted;
+    let mut has_any = tx.exists("SELECT 1 FROM #jobs WHERE batch = ? LIMIT 1", by![of.no.0])?;
     let (first, last) = (key(of.process, 0), key(of.process, MOST_JOBS - 1));
     let mut start = after.unwrap_or(first - 1).max(first - 1);
     let mut load = Load::default();
@@ -99,129 +108,58 @@ fn load(
     }
 }
 
-/// The jobs are found without locks; only moving them is a transaction.
-pub(super) fn load_batch(
-    store: &impl SqlStore,
-    worker: WorkerId,
-    batch: BatchNo,
-    after: Option<i64>,
-    (most, bytes): (usize, u64),
+/// Puts those jobs into a batch that nobody else has taken since they were found.
+pub(super) fn fill(
+    tx: &mut dyn Statements,
+    of: &Owned,
+    load: &Load,
     now: Timestamp,
-) -> Result<BatchFill, Error> {
-    let load = store.read(|tx| {
-        let of = owned(tx, worker, batch)?;
-        load(tx, (batch, &of), after, (most, bytes), now)
-    })?;
-    store.write(Again::Doubtful, |tx| {
-        let of = owned(tx, worker, batch)?;
-        let mut filled = BatchFill {
-            next: load.next,
-            ..BatchFill::default()
-        };
-        if of.cancelled != Some(false) {
-            return Ok(BatchFill::default());
-        }
-        // Somebody may have been quicker.
-        let mut free = HashSet::new();
-        for jobs in load.jobs.chunks(READ_AT_ONCE) {
-            let sql = format!(
-                "SELECT id FROM #jobs FORCE INDEX (PRIMARY)
-                 WHERE id IN {} AND status = {PENDING} AND lane = {} AND visible_at <= {}
-                 ORDER BY id FOR UPDATE SKIP LOCKED",
-                list(jobs.iter().map(|(id, _)| *id)),
-                of.lane,
-                now.0
-            );
-            free.extend(tx.column_once::<i64>(&sql)?);
-        }
-        let standing = lock(tx, [of.process])?;
-        if standing.get(&of.process).is_none_or(|process| process.stops_trying()) {
-            return Ok(BatchFill::default());
-        }
-        let put: Vec<(i64, u64)> =
-            load.jobs.iter().filter(|(id, _)| free.contains(id)).copied().collect();
-        for jobs in put.chunks(READ_AT_ONCE) {
-            let put = format!(
-                "UPDATE #jobs SET status = {AT_PROVIDER}, batch = {}, claim = claim + 1 WHERE id IN {}",
-                batch.0,
-                list(jobs.iter().map(|(id, _)| *id))
-            );
-            tx.run_once(&put)?;
-        }
-        for (_, size) in &put {
-            filled.jobs += 1;
-            filled.bytes += size;
-        }
-        let moved = i64::try_from(filled.jobs).unwrap_or(0);
-        if moved > 0 {
-            let mut changes = CounterChanges::default();
-            changes.moved_many(of.process, PENDING, AT_PROVIDER, moved);
-            tx.count(&changes, now)?;
-        }
-        Ok(filled)
-    })
-}
-
-pub(super) fn read_batch_jobs(
-    store: &impl SqlStore,
-    batch: BatchNo,
-    after: Option<i64>,
-    most: usize,
-    bytes: usize,
-) -> Result<Vec<ClaimedJob>, Error> {
-    let bytes = bytes as u64;
-    read_in_batch(store, batch, |tx, _| {
-        let (mut ids, mut size) = (Vec::new(), 0_u64);
-        let mut start = after.unwrap_or(-1);
-        while ids.len() < most {
-            let few = READ_AT_ONCE.min(most - ids.len());
-            let rows = tx.rows(
-                "SELECT j.id, OCTET_LENGTH(p.body) FROM #jobs j FORCE INDEX (in_batch) CROSS JOIN #payloads p ON p.job = j.id
-                 WHERE j.batch = ? AND j.id > ? ORDER BY j.id LIMIT ?",
-                by![batch.0, start, limit(few)],
-            )?;
-            let is_last = rows.len() < few;
-            for mut row in rows {
-                size = size.saturating_add(count(row.at(1)?));
-                if size > bytes && !ids.is_empty() {
-                    return Ok(ids);
-                }
-                start = row.at(0)?;
-                ids.push(start);
-            }
-            if is_last {
-                break;
-            }
-        }
-        Ok(ids)
-    })
-}
-
-pub(super) fn find_batch_jobs(
-    store: &impl SqlStore,
-    batch: BatchNo,
-    numbers: &[u32],
-) -> Result<Vec<ClaimedJob>, Error> {
-    read_in_batch(store, batch, |tx, process| {
-        let wanted: Vec<i64> = numbers
-            .iter()
-            .map(|number| key(process, i64::from(*number)))
-            .collect();
-        let mut found = HashSet::new();
-        for some in wanted.chunks(READ_AT_ONCE) {
-            let sql = format!(
-                "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN {} AND batch = {}",
-                list(some.iter().copied()),
-                batch.0
-            );
-            found.extend(tx.column_once::<i64>(&sql)?);
-        }
-        Ok(wanted.into_iter().filter(|id| found.contains(id)).collect())
+) -> Result<BatchFill, Fault> {
+    if of.cancelled != Some(false) {
+        return Ok(BatchFill::default());
+    }
+    let mut free = HashSet::new();
+    for jobs in load.jobs.chunks(READ_AT_ONCE) {
+        let sql = format!(
+            "SELECT id FROM #jobs FORCE INDEX (PRIMARY)
+             WHERE id IN {} AND status = {PENDING} AND lane = {} AND visible_at <= {}
+             ORDER BY id FOR UPDATE SKIP LOCKED",
+            list(jobs.iter().map(|(id, _)| *id)),
+            of.lane,
+            now.0
+        );
+        free.extend(tx.column_once::<i64>(&sql)?);
+    }
+    let standing = lock(tx, [of.process])?;
+    let process = standing.get(&of.process);
+    if process.is_none_or(|process| process.stops_trying()) {
+        return Ok(BatchFill::default());
+    }
+    let found = load.jobs.iter().filter(|(id, _)| free.contains(id));
+    let put: Vec<(i64, u64)> = found.copied().collect();
+    for jobs in put.chunks(READ_AT_ONCE) {
+        let put = format!(
+            "UPDATE #jobs SET status = {AT_PROVIDER}, batch = {}, claim = claim + 1 WHERE id IN {}",
+            of.no.0,
+            list(jobs.iter().map(|(id, _)| *id))
+        );
+        tx.run_once(&put)?;
+    }
+    if !put.is_empty() {
+        let moved = i64::try_from(put.len()).unwrap_or(0);
+        let mut changes = CounterChanges::default();
+        changes.moved_many(of.process, PENDING, AT_PROVIDER, moved);
+        tx.count(&changes, now)?;
+    }
+    Ok(BatchFill {
+        jobs: put.len() as u64,
+        bytes: put.iter().map(|(_, size)| size).sum(),
+        next: load.next,
     })
 }
 
 /// Reads jobs of a batch, all of one moment; none when its process is gone.
-fn read_in_batch(
+pub(super) fn read_in_batch(
     store: &impl SqlStore,
     batch: BatchNo,
     which: impl Fn(&mut dyn Statements, i64) -> Result<Vec<i64>, Fault>,
@@ -272,7 +210,7 @@ pub(super) fn empty_batch(
             let (mut changed, mut more, mut waits) = (0, false, false);
             // Those of a deleted process are deleted with it.
             if of.cancelled.is_some() {
-                (changed, more, waits) = unload(store, tx, batch, &of, after, due, now)?;
+                (changed, more, waits) = unload(store, tx, &of, after, due, now)?;
             }
             if close && !more {
                 tx.run("DELETE FROM #batches WHERE no = ?", by![batch.0])?;
@@ -293,7 +231,6 @@ pub(super) fn empty_batch(
 fn unload(
     store: &impl SqlStore,
     tx: &mut dyn Statements,
-    batch: BatchNo,
     of: &Owned,
     after: Option<i64>,
     due: Option<Timestamp>,
@@ -302,7 +239,7 @@ fn unload(
     let most = usize::try_from(store.chunk()).unwrap_or(1);
     let mut ids: Vec<i64> = tx.column(
         "SELECT id FROM #jobs WHERE batch = ? AND id > ? ORDER BY id LIMIT ?",
-        by![batch.0, after.unwrap_or(-1), limit(most + 1)],
+        by![of.no.0, after.unwrap_or(-1), limit(most + 1)],
     )?;
     let more = ids.len() > most;
     ids.truncate(most);
@@ -310,7 +247,7 @@ fn unload(
     let sql = format!(
         "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN {} AND batch = {} ORDER BY id FOR UPDATE",
         list(ids),
-        batch.0
+        of.no.0
     );
     let ids: Vec<i64> = tx.column_once(&sql)?;
     let standing = lock(tx, [of.process])?;

@@ -204,6 +204,22 @@ pub(crate) fn with_list(sql: &str, numbers: impl IntoIterator<Item = i64>) -> St
     sql.replace(LIST, &list(numbers))
 }
 
+/// A table with its columns, the key first.
+pub(crate) struct Table {
+    pub name: &'static str,
+    pub columns: &'static [&'static str],
+}
+
+pub(crate) const RESULTS: Table = Table {
+    name: "#results",
+    columns: &["job", "error", "body"],
+};
+
+/// An error as it is stored.
+pub(crate) fn error_text(error: &Error) -> Result<String, Fault> {
+    serde_json::to_string(error).map_err(|_| Fault::Odd("an error that is not JSON"))
+}
+
 /// Carries out statements, within a transaction or one by one.
 pub(crate) trait Statements {
     fn dialect(&self) -> Dialect;
@@ -238,6 +254,13 @@ pub(crate) trait Statements {
     fn insert_rows(
         &mut self,
         head: &str,
+        rows: &mut dyn Iterator<Item = Vec<Value>>,
+    ) -> Result<(), Fault>;
+
+    /// Inserts rows, and replaces those of the same keys.
+    fn upsert_rows(
+        &mut self,
+        table: &Table,
         rows: &mut dyn Iterator<Item = Vec<Value>>,
     ) -> Result<(), Fault>;
 

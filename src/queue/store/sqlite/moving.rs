@@ -48,9 +48,9 @@ fn refused(why: String) -> Fault {
 /// The name of a table, if there is one.
 fn place(conn: &Connection, table: &MovedTable) -> Result<Option<String>, Fault> {
     let (schema, name) = match table.of_server {
-        true if is_attached(conn)? => (RECORDS, table.name.to_owned()),
+        true if is_attached(conn)? => (RECORDS, table.name.clone()),
         true => ("main", format!("server_{}", table.name)),
-        false => return Ok(Some(table.name.to_owned())),
+        false => return Ok(Some(table.name.clone())),
     };
     let find = format!("SELECT 1 FROM {schema}.sqlite_master WHERE type = 'table' AND name = ?1");
     let found = conn.query_row(&find, [&name], |_| Ok(())).optional()?;
@@ -73,7 +73,7 @@ fn uploads(path: &Path) -> Uploads {
 impl SqliteStore {
     /// The files of the HTTP server, if this is their table and it does not contain the bytes.
     fn uploads_of(&self, table: &MovedTable) -> Option<Arc<Uploads>> {
-        match table.name {
+        match &*table.name {
             PIECES => self.uploads.lock().clone(),
             _ => None,
         }

@@ -1,6 +1,6 @@
 //! Opening: which files are taken, which are refused and why, and what a new one gets.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicI64;
@@ -108,6 +108,70 @@ pub(super) fn open_in_memory(options: SqliteOptions) -> Result<SqliteStore, Erro
     connect(beside, uri.as_ref(), true, false, options)
 }
 
+/// How connections to one database are opened.
+struct Connector {
+    path: PathBuf,
+    name: OsString,
+    /// Flags of a connection that writes. One that reads has the same in addition to its own.
+    write: OpenFlags,
+    common: OpenFlags,
+    is_movable: bool,
+    /// None in memory.
+    file: Option<Identity>,
+}
+
+impl Connector {
+    fn fail(&self, fault: impl Into<Fault>) -> Error {
+        fault.into().in_file(&self.path)
+    }
+
+    fn writer(&self) -> Result<Connection, rusqlite::Error> {
+        Connection::open_with_flags(&self.name, self.write)
+    }
+
+    fn reader(&self) -> Result<Connection, Error> {
+        // Not after it: closing a connection to another file of this name would drop the locks on this one's log.
+        if let Some(file) = &self.file {
+            file.still_there(&self.path)?;
+        }
+        let open = || -> Result<Connection, rusqlite::Error> {
+            let read = self.common | OpenFlags::SQLITE_OPEN_READ_ONLY;
+            let mut conn = Connection::open_with_flags(&self.name, read)?;
+            common(&mut conn)?;
+            conn.pragma_update(None, "cache_size", -2_048)?;
+            Ok(conn)
+        };
+        open().map_err(|error| self.fail(error))
+    }
+
+    /// The connection that copies the log into the database.
+    fn copier(&self) -> Result<Connection, rusqlite::Error> {
+        let mut conn = self.writer()?;
+        common(&mut conn)?;
+        be_patient(&mut conn, false)?;
+        conn.pragma_update(None, "synchronous", "NORMAL")?;
+        movable::keep_log(&conn, self.is_movable)?;
+        Ok(conn)
+    }
+}
+
+/// Number of times that the queue was closed; `None` if it is closed now.
+///
+/// # Errors
+/// When it is closed and `options` do not allow that.
+fn moves(conn: &Connection, path: &Path, options: &SqliteOptions) -> Result<Option<i64>, Fault> {
+    // In this order: if the queue is closed in between, this store has the old number.
+    let moves = closed::moves(conn)?;
+    let Some(text) = closed::mark(conn)? else {
+        return Ok(Some(moves));
+    };
+    let mark = MoveMark::read(text.as_bytes()).ok_or(Fault::Odd(ODD_MARK))?;
+    if options.allows_closed {
+        return Ok(None);
+    }
+    Err(mark.refusal(&path.to_string_lossy()).into())
+}
+
 fn connect(
     path: PathBuf,
     name: &OsStr,
@@ -115,73 +179,41 @@ fn connect(
     is_movable: bool,
     options: SqliteOptions,
 ) -> Result<SqliteStore, Error> {
-    let fail = |fault: Fault| fault.in_file(&path);
     let mut flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
     flags.set(OpenFlags::SQLITE_OPEN_URI, in_memory);
     let mut write = flags | OpenFlags::SQLITE_OPEN_READ_WRITE;
     write.set(OpenFlags::SQLITE_OPEN_CREATE, options.makes_file);
-    let mut conn = Connection::open_with_flags(name, write).map_err(|error| fail(error.into()))?;
-    movable::keep_log(&conn, is_movable).map_err(|error| fail(error.into()))?;
-    set_up(&mut conn, &path, in_memory).map_err(fail)?;
-    // In this order: if the queue is closed in between, this store has the old number.
-    let moves = closed::moves(&conn).map_err(|error| fail(error.into()))?;
-    let moves = match closed::mark(&conn).map_err(|error| fail(error.into()))? {
-        Some(text) => {
-            let mark = MoveMark::read(text.as_bytes()).ok_or(Fault::Odd(ODD_MARK));
-            let mark = mark.map_err(fail)?;
-            if !options.allows_closed {
-                return Err(mark.refusal(&path.to_string_lossy()));
-            }
-            None
-        }
-        None => Some(moves),
+    let mut connector = Connector {
+        path: path.clone(),
+        name: name.to_owned(),
+        write,
+        common: flags,
+        is_movable,
+        file: None,
     };
-    let salt = conn
-        .query_row("SELECT value FROM meta WHERE key = 'salt'", [], |row| {
-            row.get::<_, i64>(0)
-        })
-        .map_err(|error| fail(error.into()))?;
-    let file = if in_memory {
-        None
-    } else {
-        Some(
-            Identity::of(&path)
-                .map_err(|error| invalid(format!("{} cannot be read: {error}", path.display())))?,
-        )
+    let begin = |connector: &Connector| -> Result<_, Fault> {
+        let mut conn = connector.writer()?;
+        movable::keep_log(&conn, is_movable)?;
+        set_up(&mut conn, &path, in_memory)?;
+        let moves = moves(&conn, &path, &options)?;
+        let find = "SELECT value FROM meta WHERE key = 'salt'";
+        let salt: i64 = conn.query_row(find, [], |row| row.get(0))?;
+        Ok((conn, moves, salt))
     };
-    let reader = {
-        let (path, name, file) = (path.clone(), name.to_owned(), file.clone());
-        move || -> Result<Connection, Error> {
-            let open = || -> Result<Connection, rusqlite::Error> {
-                let read = flags | OpenFlags::SQLITE_OPEN_READ_ONLY;
-                let mut conn = Connection::open_with_flags(&name, read)?;
-                common(&mut conn)?;
-                conn.pragma_update(None, "cache_size", -2_048)?;
-                Ok(conn)
-            };
-            // Not after it: closing a connection to another file of this name would drop the locks on this one's log.
-            if let Some(file) = &file {
-                file.still_there(&path)?;
-            }
-            open().map_err(|error| Fault::from(error).in_file(&path))
-        }
-    };
-    let copier = || -> Result<Mutex<Connection>, Error> {
-        let open = || -> Result<Connection, rusqlite::Error> {
-            let mut conn = Connection::open_with_flags(name, write)?;
-            common(&mut conn)?;
-            be_patient(&mut conn, false)?;
-            conn.pragma_update(None, "synchronous", "NORMAL")?;
-            movable::keep_log(&conn, is_movable)?;
-            Ok(conn)
-        };
-        open().map(Mutex::new).map_err(|error| fail(error.into()))
-    };
+    let (conn, moves, salt) = begin(&connector).map_err(|fault| connector.fail(fault))?;
+    if !in_memory {
+        let cannot = |error| invalid(format!("{} cannot be read: {error}", path.display()));
+        connector.file = Some(Identity::of(&path).map_err(cannot)?);
+    }
+    let file = connector.file.clone();
+    let watcher = connector.reader()?;
+    let copier = connector.copier().map_err(|error| connector.fail(error))?;
+    let writer = Writer::new(conn).map_err(|error| connector.fail(error))?;
     Ok(SqliteStore {
-        watcher: Mutex::new(reader()?),
-        readers: Readers::new(reader)?,
-        copier: copier()?,
-        writer: FairMutex::new(Writer::new(conn).map_err(|error| fail(error.into()))?),
+        watcher: Mutex::new(watcher),
+        readers: Readers::new(move || connector.reader())?,
+        copier: Mutex::new(copier),
+        writer: FairMutex::new(writer),
         file,
         durability: options.durability,
         is_movable,

@@ -12,7 +12,7 @@ use crate::queue::job::ProcessState;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::SqlStore as _;
 use crate::queue::store::sql::lineage::{self, Ended};
-use crate::queue::store::sql::statements::Fault;
+use crate::queue::store::sql::statements::{Fault, error_text};
 use crate::queue::store::{ClaimOutcome, Settlement};
 
 use super::SqliteStore;
@@ -191,7 +191,12 @@ impl Settling<'_> {
     }
 
     fn save(&self, id: i64, error: Option<&Error>, result: Option<&str>) -> Result<(), Fault> {
-        save_outcome(self.conn, id, error, result)
+        let error = error.map(error_text).transpose()?;
+        let mut save = self.conn.prepare_cached(
+            "INSERT OR REPLACE INTO results (job, error, body) VALUES (?1, ?2, ?3)",
+        )?;
+        save.execute(params![id, error, result])?;
+        Ok(())
     }
 
     /// Back to waiting. Returns the status that the job had, if the end's claim is the last one.
@@ -264,36 +269,17 @@ impl Settling<'_> {
         Ok(find.query_row(held, |row| row.get(0)).optional()?)
     }
 
+    /// Whether what runs of a process is not tried again.
     fn cancelled(&mut self, process: i64) -> Result<bool, Fault> {
         if let Some(known) = self.cancelled.get(&process) {
             return Ok(*known);
         }
-        let cancelled = is_cancelled(self.conn, process)?;
+        let mut read = self.conn.prepare_cached(formatcp!(
+            "SELECT cancelled OR chore = {DELETING} FROM processes WHERE no = ?1"
+        ))?;
+        let cancelled = read.query_row([process], |row| row.get(0)).optional()?;
+        let cancelled = cancelled.unwrap_or(true);
         self.cancelled.insert(process, cancelled);
         Ok(cancelled)
     }
-}
-
-/// Whether what runs of a process is not tried again.
-pub(super) fn is_cancelled(conn: &Connection, process: i64) -> Result<bool, Fault> {
-    let mut read = conn.prepare_cached(formatcp!(
-        "SELECT cancelled OR chore = {DELETING} FROM processes WHERE no = ?1"
-    ))?;
-    let cancelled = read.query_row([process], |row| row.get(0)).optional()?;
-    Ok(cancelled.unwrap_or(true))
-}
-
-/// Writes the result or the error of a job.
-pub(super) fn save_outcome(
-    conn: &Connection,
-    id: i64,
-    error: Option<&Error>,
-    result: Option<&str>,
-) -> Result<(), Fault> {
-    let error = error.map(serde_json::to_string).transpose();
-    let error = error.map_err(|_| Fault::Odd("an error that is no JSON"))?;
-    let mut save = conn
-        .prepare_cached("INSERT OR REPLACE INTO results (job, error, body) VALUES (?1, ?2, ?3)")?;
-    save.execute(params![id, error, result])?;
-    Ok(())
 }

@@ -5,7 +5,7 @@ use rusqlite::{Connection, Statement, params_from_iter};
 
 use crate::base::clock::Timestamp;
 use crate::queue::store::counters::CounterChanges;
-use crate::queue::store::sql::statements::{Dialect, Fault, LIST, Row, Statements};
+use crate::queue::store::sql::statements::{Dialect, Fault, LIST, Row, Statements, Table};
 
 /// MySQL's words, and SQLite's. A transaction locks the whole database, so locks of rows go.
 const WORDS: [(&str, &str); 12] = [
@@ -122,6 +122,16 @@ impl Statements for &Connection {
             insert.execute(params_from_iter(row))?;
         }
         Ok(())
+    }
+
+    fn upsert_rows(
+        &mut self,
+        table: &Table,
+        rows: &mut dyn Iterator<Item = Vec<Value>>,
+    ) -> Result<(), Fault> {
+        let columns = table.columns.join(", ");
+        let head = format!("INSERT OR REPLACE INTO {} ({columns}) VALUES", table.name);
+        self.insert_rows(&head, rows)
     }
 
     fn last_id(&self) -> i64 {

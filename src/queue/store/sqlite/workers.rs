@@ -5,20 +5,18 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 use uuid::Uuid;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::host::host;
 use crate::base::private;
-use crate::queue::store::counters::CounterChanges;
-use crate::queue::store::sql::statements::Fault;
-use crate::queue::store::{MAX_CRASHES, WorkerId, WorkerInfo, WorkerStatus};
+use crate::queue::store::sql::workers::{Departure, give_back};
+use crate::queue::store::{WorkerId, WorkerInfo, WorkerStatus};
 
 use super::SqliteStore;
-use super::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, count, process_of, small};
-use super::settle::{is_cancelled, save_outcome};
+use super::rows::count;
 use super::writer::Sync;
 
 /// A worker of this store.
@@ -98,7 +96,8 @@ impl SqliteStore {
 
     pub(super) fn retire_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
         let given_back = self.write(Sync::AsSet, |conn| {
-            give_back(conn, worker.0, Departure::Retired, now).map(|back| back.unwrap_or(0))
+            give_back(&mut { conn }, worker.0, Departure::Retired, now)
+                .map(|back| back.unwrap_or(0))
         });
         if given_back.is_err()
             && let Some(enlisted) = self.workers.lock().get_mut(&worker.0)
@@ -122,7 +121,7 @@ impl SqliteStore {
                 continue;
             };
             let back = self.write(Sync::AsSet, |conn| {
-                give_back(conn, worker.no, Departure::Died, now)
+                give_back(&mut { conn }, worker.no, Departure::Died, now)
             })?;
             if held.is_some() {
                 let _ = fs::remove_file(self.lock_path(&worker.name));
@@ -151,7 +150,7 @@ impl SqliteStore {
         let mut affected = 0;
         for no in left {
             let back = self.write(Sync::AsSet, |conn| {
-                give_back(conn, no, Departure::Unsaved, now)
+                give_back(&mut { conn }, no, Departure::Unsaved, now)
             })?;
             affected += back.unwrap_or(0);
             if let Some(enlisted) = self.workers.lock().remove(&no) {
@@ -305,57 +304,4 @@ fn try_lock(path: &Path) -> io::Result<Option<File>> {
 pub(super) fn is_gone(pid: i64, of: &str) -> bool {
     let processes = Path::new("/proc");
     of != host() || processes.join("self").exists() && !processes.join(pid.to_string()).exists()
-}
-
-/// What a worker that is struck off the list still had.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Departure {
-    /// Jobs that it did not begin.
-    Retired,
-    /// Jobs whose ends it could not record.
-    Unsaved,
-    /// Jobs that may be what it died of.
-    Died,
-}
-
-/// Gives back what a worker had and takes it off the list. `None` if it was not on it.
-fn give_back(
-    conn: &Connection,
-    worker: i64,
-    departure: Departure,
-    now: Timestamp,
-) -> Result<Option<u64>, Fault> {
-    let (died, lost) = (
-        departure == Departure::Died,
-        departure != Departure::Retired,
-    );
-    let mut strike = conn.prepare_cached("DELETE FROM workers WHERE no = ?1")?;
-    if strike.execute([worker])? == 0 {
-        return Ok(None);
-    }
-    conn.prepare_cached("UPDATE batches SET worker = NULL WHERE worker = ?1")?
-        .execute([worker])?;
-    let mut find = conn.prepare_cached("SELECT id, crashes FROM jobs WHERE worker = ?1")?;
-    let rows = find.query_map([worker], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let held: Vec<(i64, i64)> = rows.collect::<Result<_, _>>()?;
-    let mut update = conn.prepare_cached(
-        "UPDATE jobs SET status = ?2, worker = NULL, crashes = ?3, lost = max(lost, ?4) WHERE id = ?1",
-    )?;
-    let mut changes = CounterChanges::default();
-    for (id, crashes) in &held {
-        let crashes = crashes + i64::from(died);
-        let status = if is_cancelled(conn, process_of(*id))? {
-            CANCELLED
-        } else if died && small(crashes) >= MAX_CRASHES {
-            let why = format!("its worker died while it ran, for the {MAX_CRASHES}th time");
-            save_outcome(conn, *id, Some(&Error::new(ErrorKind::Crashed, why)), None)?;
-            FAILED
-        } else {
-            PENDING
-        };
-        update.execute(params![id, status, crashes, lost])?;
-        changes.moved(*id, IN_PROGRESS, status);
-    }
-    changes.write(conn, now)?;
-    Ok(Some(held.len() as u64))
 }

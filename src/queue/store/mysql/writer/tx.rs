@@ -7,7 +7,7 @@ use rusqlite::types::Value;
 
 use crate::base::clock::Timestamp;
 use crate::queue::store::counters::CounterChanges;
-use crate::queue::store::sql::statements::{Dialect, Row, Statements, with_list};
+use crate::queue::store::sql::statements::{Dialect, Row, Statements, Table, with_list};
 
 use super::{Database, Fault};
 
@@ -251,6 +251,23 @@ impl Statements for Tx<'_> {
         rows: &mut dyn Iterator<Item = Vec<Value>>,
     ) -> Result<(), Fault> {
         self.insert(head, "", rows)
+    }
+
+    fn upsert_rows(
+        &mut self,
+        table: &Table,
+        rows: &mut dyn Iterator<Item = Vec<Value>>,
+    ) -> Result<(), Fault> {
+        let head = format!(
+            "INSERT INTO {} ({}) VALUES",
+            table.name,
+            table.columns.join(", ")
+        );
+        let set = table.columns[1..]
+            .iter()
+            .map(|name| format!("{name} = VALUES({name})"));
+        let set = set.collect::<Vec<_>>().join(", ");
+        self.insert(&head, &format!("ON DUPLICATE KEY UPDATE {set}"), rows)
     }
 
     fn last_id(&self) -> i64 {

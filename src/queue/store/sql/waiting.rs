@@ -1,5 +1,4 @@
-//! What waits and what is there, job by job: for those who put jobs together into batches, and those
-//! who compare a process with what it was made of.
+//! Jobs that wait: counted for forming batches, and cancelled one by one.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -9,17 +8,16 @@ use const_format::formatcp;
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
+use crate::queue::store::WaitingJobs;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{
-    AT_PROVIDER, CANCELLED, DELETING, HELD, MOST_JOBS, NO_CHORE, PENDING, RETRYING, count, key,
-    key_of, process_of, shown, small,
+    CANCELLED, DELETING, HELD, NO_CHORE, PENDING, RETRYING, key_of, process_of,
 };
-use crate::queue::store::{JobSummary, WaitingJobs};
 
 use super::chores::carry_out;
 use super::lineage::{self, in_scope};
 use super::standing::lock;
-use super::statements::{Fault, Queries as _, Statements, by, id_of, limit};
+use super::statements::{Fault, Queries as _, Statements, by, id_of};
 use super::{Again, SqlStore};
 
 /// Jobs of one process and lane that wait.
@@ -97,52 +95,6 @@ pub(super) fn read_waiting(
             }
         }
         Ok(waiting)
-    })
-}
-
-pub(super) fn count_waiting(store: &impl SqlStore) -> Result<Vec<(u8, u64)>, Error> {
-    store.read(|tx| {
-        let sql = format!(
-            "SELECT priority, COUNT(*) FROM #jobs FORCE INDEX (to_claim)
-             WHERE status = {PENDING} GROUP BY priority ORDER BY priority DESC"
-        );
-        let rows = tx.rows(&sql, Vec::new())?;
-        let counts = rows
-            .into_iter()
-            .map(|mut row| Ok((small(row.at(0)?), count(row.at(1)?))));
-        counts.collect()
-    })
-}
-
-pub(super) fn read_items(
-    store: &impl SqlStore,
-    process: ProcessId,
-    after: Option<JobId>,
-    most: usize,
-) -> Result<Vec<JobSummary>, Error> {
-    store.read(|tx| {
-        let Some(no) = tx.process_no(process)? else {
-            return Ok(Vec::new());
-        };
-        let before = key(no, 0) - 1;
-        let start = after.map_or(before, |job| key_of(job).max(before));
-        let rows = tx.rows(
-            "SELECT j.id, j.created_at, j.status, p.item_id, p.request_hash
-             FROM #jobs j FORCE INDEX (PRIMARY) CROSS JOIN #payloads p ON p.job = j.id
-             WHERE j.id > ? AND j.id <= ? ORDER BY j.id LIMIT ?",
-            by![start, key(no, MOST_JOBS - 1), limit(most)],
-        )?;
-        let items = rows.into_iter().map(|mut row| {
-            let status: i64 = row.at(2)?;
-            Ok(JobSummary {
-                job_id: store.job_id(row.at(0)?, Timestamp(row.at(1)?)),
-                item_id: row.at(3)?,
-                request_hash: row.at(4)?,
-                status: shown(status),
-                at_provider: status == AT_PROVIDER,
-            })
-        });
-        items.collect()
     })
 }
 

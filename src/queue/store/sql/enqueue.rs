@@ -1,0 +1,283 @@
+//! Adding jobs and describing processes, and reading processes and jobs.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use const_format::formatcp;
+use rusqlite::types::Value;
+
+use crate::base::clock::Timestamp;
+use crate::base::error::Error;
+use crate::base::id::{JobId, ProcessId};
+use crate::engine::item_time::ItemTime;
+use crate::queue::info::ProcessInfo;
+use crate::queue::job::{AttemptError, Job, JobCounts, JobState, ProcessState, QueueTotals};
+use crate::queue::store::rows::{
+    self, AT_PROVIDER, DELETING, MOST_JOBS, PENDING, PROCESS_COLUMNS, bounded, count, key, key_of,
+    shown, small,
+};
+use crate::queue::store::{EnqueueStore, InsertGuard, JobLane, JobReceipt, JobSummary};
+
+use super::insert::{insert_jobs, written};
+use super::results::json;
+use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, limit, stored};
+use super::{Again, SqlStore, chores};
+
+/// Where the jobs of several processes stand. Sums that do not fit an integer are no error.
+const SUMS: &str = "IFNULL(SUM(total + 0e0), 0), IFNULL(SUM(pending + 0e0), 0), \
+     IFNULL(SUM(in_progress + 0e0), 0), IFNULL(SUM(at_provider + 0e0), 0), IFNULL(SUM(completed + 0e0), 0), \
+     IFNULL(SUM(failed + 0e0), 0), IFNULL(SUM(cancelled_jobs + 0e0), 0), IFNULL(SUM(consumed + 0e0), 0)";
+
+/// What [`SUMS`] has read.
+fn sums(row: &mut Row) -> Result<JobCounts, Fault> {
+    let mut sum = |at: usize| -> Result<u64, Fault> { Ok(row.at::<f64>(at)? as u64) };
+    Ok(JobCounts {
+        total: sum(0)?,
+        pending: sum(1)?,
+        in_progress: sum(2)?,
+        at_provider: sum(3)?,
+        completed: sum(4)?,
+        failed: sum(5)?,
+        cancelled: sum(6)?,
+        consumed: sum(7)?,
+    })
+}
+
+fn select_processes(
+    store: &impl SqlStore,
+    which: &str,
+    by: Vec<Value>,
+) -> Result<Vec<ProcessState>, Error> {
+    let sql = format!("SELECT {PROCESS_COLUMNS} FROM #processes WHERE chore <> {DELETING} {which}");
+    store.read(|tx| {
+        let rows = tx.rows(&sql, by.clone())?;
+        rows.into_iter()
+            .map(|mut row| rows::process(&mut row))
+            .collect()
+    })
+}
+
+impl<S: SqlStore> EnqueueStore for S {
+    fn insert_described(
+        &self,
+        process: ProcessId,
+        info: Option<&ProcessInfo>,
+        jobs: Vec<Job>,
+        sealed: bool,
+        now: Timestamp,
+    ) -> Result<Vec<JobId>, Error> {
+        insert_jobs(self, process, info, jobs, sealed, now, None)
+    }
+
+    fn insert_guarded(
+        &self,
+        process: ProcessId,
+        info: Option<&ProcessInfo>,
+        jobs: Vec<Job>,
+        sealed: bool,
+        now: Timestamp,
+        guard: &InsertGuard,
+    ) -> Result<Vec<JobId>, Error> {
+        insert_jobs(self, process, info, jobs, sealed, now, Some(guard))
+    }
+
+    fn seal(&self, process: ProcessId, now: Timestamp) -> Result<(), Error> {
+        chores::seal_process(self, process, now)
+    }
+
+    fn describe(
+        &self,
+        process: ProcessId,
+        info: &ProcessInfo,
+        _now: Timestamp,
+    ) -> Result<bool, Error> {
+        let info = written(info);
+        self.write(Again::Harmless, |tx| {
+            let changed = tx.run(
+                formatcp!("UPDATE #processes SET info = ? WHERE id = ? AND chore <> {DELETING}"),
+                by![info.clone(), stored(process)],
+            )?;
+            Ok(changed > 0)
+        })
+    }
+
+    fn process(&self, process: ProcessId) -> Result<Option<ProcessState>, Error> {
+        Ok(select_processes(self, "AND id = ?", by![stored(process)])?.pop())
+    }
+
+    fn processes(&self) -> Result<Vec<ProcessState>, Error> {
+        select_processes(self, "ORDER BY no", Vec::new())
+    }
+
+    fn changed_processes(&self, since: Timestamp) -> Result<Vec<ProcessState>, Error> {
+        select_processes(self, "AND changed_at >= ? ORDER BY no", by![since.0])
+    }
+
+    fn process_ids(&self) -> Result<HashSet<ProcessId>, Error> {
+        self.read(|tx| {
+            let sql = formatcp!("SELECT id FROM #processes WHERE chore <> {DELETING}");
+            let ids: Vec<Vec<u8>> = tx.column(sql, Vec::new())?;
+            ids.iter().map(|id| id_of(id)).collect()
+        })
+    }
+
+    fn newest_processes(
+        &self,
+        before: Option<u64>,
+        most: usize,
+    ) -> Result<Vec<(u64, ProcessState)>, Error> {
+        let before = before.map_or(i64::MAX, bounded);
+        let sql = format!(
+            "SELECT no, {PROCESS_COLUMNS} FROM #processes WHERE no < ? AND chore <> {DELETING}
+             ORDER BY no DESC LIMIT ?"
+        );
+        self.read(|tx| {
+            let rows = tx.rows(&sql, by![before, limit(most)])?;
+            let newest = rows.into_iter().map(|mut row| {
+                let no = row.at(0)?;
+                Ok((count(no), rows::process(&mut row.behind(1))?))
+            });
+            newest.collect()
+        })
+    }
+
+    fn totals(&self) -> Result<QueueTotals, Error> {
+        self.read(|tx| {
+            let sql = formatcp!(
+                "SELECT {SUMS}, COUNT(*),
+                   IFNULL(SUM(sealed < total OR pending + in_progress + at_provider > 0), 0)
+                 FROM #processes WHERE chore <> {DELETING}"
+            );
+            let Some(mut row) = tx.first(sql, Vec::new())? else {
+                return Ok(QueueTotals::default());
+            };
+            Ok(QueueTotals {
+                jobs: sums(&mut row)?,
+                processes: count(row.at(8)?),
+                open: count(row.at(9)?),
+            })
+        })
+    }
+
+    fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
+        let id = key_of(job);
+        let sql = formatcp!(
+            "SELECT children.*, j.created_at, p.id, j.lane, j.status, j.priority, j.calls, j.crashes,
+               j.visible_at, b.item_id, r.error, r.body, h.body, j.claim
+             FROM (SELECT {SUMS} FROM #processes WHERE parent = ? AND chore <> {DELETING}) children
+               CROSS JOIN #jobs j CROSS JOIN #processes p ON p.no = j.id DIV 4294967296
+               CROSS JOIN #payloads b ON b.job = j.id LEFT JOIN #results r ON r.job = j.id
+               LEFT JOIN #histories h ON h.job = j.id AND j.has_history <> 0
+             WHERE j.id = ? AND p.chore <> {DELETING}"
+        );
+        // One statement reads a consistent state. Clients poll states often, and a transaction would add four
+        // statements.
+        self.read(|tx| {
+            let Some(mut row) = tx.first(sql, by![id, id])? else {
+                return Ok(None);
+            };
+            let state = job_state(self, tx, &mut row, id)?;
+            // The rest of the id has to fit too: it may be one of another database.
+            Ok((state.job_id == job).then_some(state))
+        })
+    }
+
+    fn items(
+        &self,
+        process: ProcessId,
+        after: Option<JobId>,
+        most: usize,
+    ) -> Result<Vec<JobSummary>, Error> {
+        self.read(|tx| {
+            let Some(no) = tx.process_no(process)? else {
+                return Ok(Vec::new());
+            };
+            let before = key(no, 0) - 1;
+            let start = after.map_or(before, |job| key_of(job).max(before));
+            let rows = tx.rows(
+                "SELECT j.id, j.created_at, j.status, p.item_id, p.request_hash
+                 FROM #jobs j FORCE INDEX (PRIMARY) CROSS JOIN #payloads p ON p.job = j.id
+                 WHERE j.id > ? AND j.id <= ? ORDER BY j.id LIMIT ?",
+                by![start, key(no, MOST_JOBS - 1), limit(most)],
+            )?;
+            let items = rows.into_iter().map(|mut row| {
+                let status: i64 = row.at(2)?;
+                Ok(JobSummary {
+                    job_id: self.job_id(row.at(0)?, Timestamp(row.at(1)?)),
+                    item_id: row.at(3)?,
+                    request_hash: row.at(4)?,
+                    status: shown(status),
+                    at_provider: status == AT_PROVIDER,
+                })
+            });
+            items.collect()
+        })
+    }
+
+    fn lanes(&self, process: ProcessId) -> Result<Vec<Arc<JobLane>>, Error> {
+        self.read(|tx| {
+            let Some(no) = tx.process_no(process)? else {
+                return Ok(Vec::new());
+            };
+            let lanes: Vec<i64> = tx.column(
+                "SELECT DISTINCT lane FROM
+                   (SELECT lane FROM #jobs WHERE id >= ? AND id <= ? ORDER BY id LIMIT 1000) AS first",
+                by![key(no, 0), key(no, MOST_JOBS - 1)],
+            )?;
+            lanes.into_iter().map(|no| self.lane(tx, no)).collect()
+        })
+    }
+
+    fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
+        self.read(|tx| {
+            let sql = formatcp!(
+                "SELECT priority, COUNT(*) FROM #jobs FORCE INDEX (to_claim)
+                 WHERE status = {PENDING} GROUP BY priority ORDER BY priority DESC"
+            );
+            let rows = tx.rows(sql, Vec::new())?;
+            let counts = rows
+                .into_iter()
+                .map(|mut row| Ok((small(row.at(0)?), count(row.at(1)?))));
+            counts.collect()
+        })
+    }
+}
+
+fn job_state(
+    store: &impl SqlStore,
+    tx: &mut dyn Statements,
+    row: &mut Row,
+    id: i64,
+) -> Result<JobState, Fault> {
+    // The sums of its child jobs come first.
+    let children = sums(row)?;
+    let lane = store.lane(tx, row.at(10)?)?;
+    let written: i64 = row.at(11)?;
+    let status = shown(written);
+    let history: Option<String> = row.at(19)?;
+    let history = history.as_deref();
+    let created_at = Timestamp(row.at(8)?);
+    let claim = row.at(20)?;
+    Ok(JobState {
+        job_id: store.job_id(id, created_at),
+        process_id: id_of(&row.at::<Vec<u8>>(9)?)?,
+        kind: lane.kind.clone(),
+        item_id: row.at(16)?,
+        status,
+        priority: small(row.at(12)?),
+        step: lane.step,
+        attempts: u32::try_from(row.at::<i64>(13)?).unwrap_or(u32::MAX),
+        crashes: small(row.at(14)?),
+        created_at,
+        due_at: match written {
+            rows::WAITING | rows::PENDING | rows::HELD => Some(Timestamp(row.at(15)?)),
+            _ => None,
+        },
+        result: json(row.at(18)?)?,
+        error: rows::error(written, row.at::<Option<String>>(17)?.as_deref()),
+        errors: history.map_or_else(Vec::new, AttemptError::in_history),
+        time: history.and_then(|text| ItemTime::in_history(text, created_at)),
+        receipt: status.is_final().then_some(JobReceipt { job: id, claim }),
+        children: (!status.is_final() && children.total > 0).then_some(children),
+    })
+}

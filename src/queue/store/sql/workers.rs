@@ -1,0 +1,83 @@
+//! What becomes of the jobs and batches of a worker that is taken off the list.
+
+use crate::base::clock::Timestamp;
+use crate::base::error::{Error, ErrorKind};
+use crate::queue::store::MAX_CRASHES;
+use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, process_of, small};
+
+use super::standing::lock;
+use super::statements::{Fault, RESULTS, Statements, by, error_text};
+
+/// What a worker that is struck off the list still had.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Departure {
+    /// Jobs that it did not begin.
+    Retired,
+    /// Jobs whose ends it could not record.
+    Unsaved,
+    /// Jobs that may be what it died of.
+    Died,
+}
+
+/// Gives back what a worker had and takes it off the list. `None` if it was not on it.
+pub(crate) fn give_back(
+    tx: &mut dyn Statements,
+    worker: i64,
+    departure: Departure,
+    now: Timestamp,
+) -> Result<Option<u64>, Fault> {
+    let (died, lost) = (
+        departure == Departure::Died,
+        departure != Departure::Retired,
+    );
+    if tx.run("DELETE FROM #workers WHERE no = ?", by![worker])? == 0 {
+        return Ok(None);
+    }
+    tx.run(
+        "UPDATE #batches SET worker = NULL WHERE worker = ?",
+        by![worker],
+    )?;
+    let rows = tx.rows(
+        "SELECT id, crashes FROM #jobs WHERE worker = ? ORDER BY id FOR UPDATE",
+        by![worker],
+    )?;
+    let mut held = Vec::with_capacity(rows.len());
+    for mut row in rows {
+        held.push((row.at::<i64>(0)?, row.at::<i64>(1)?));
+    }
+    let standing = lock(tx, held.iter().map(|(id, _)| process_of(*id)))?;
+    let mut changes = CounterChanges::default();
+    let mut by_status: [Vec<i64>; 3] = Default::default();
+    let mut errors = Vec::new();
+    for (id, crashes) in &held {
+        let crashes = crashes + i64::from(died);
+        let process = standing.get(&process_of(*id));
+        let (at, status) = if process.is_none_or(|process| process.stops_trying()) {
+            (0, CANCELLED)
+        } else if died && small(crashes) >= MAX_CRASHES {
+            let why = format!("its worker died while it ran, for the {MAX_CRASHES}th time");
+            let error = Error::new(ErrorKind::Crashed, why);
+            errors.push(by![*id, error_text(&error)?, None::<String>]);
+            (1, FAILED)
+        } else {
+            (2, PENDING)
+        };
+        by_status[at].push(*id);
+        changes.moved(*id, IN_PROGRESS, status);
+    }
+    for (status, jobs) in [CANCELLED, FAILED, PENDING].into_iter().zip(by_status) {
+        if !jobs.is_empty() {
+            let update = format!(
+                "UPDATE #jobs SET status = {status}, worker = NULL, crashes = crashes + {}, lost = GREATEST(lost, {})
+                 WHERE id IN :list",
+                i64::from(died),
+                i64::from(lost),
+            );
+            tx.run_in(&update, &jobs)?;
+        }
+    }
+    tx.upsert_rows(&RESULTS, &mut errors.into_iter())?;
+    tx.count(&changes, now)?;
+    Ok(Some(held.len() as u64))
+}
