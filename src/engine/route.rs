@@ -5,6 +5,8 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
@@ -129,9 +131,11 @@ impl RetryPolicy {
 }
 
 /// History of an item. Small and `Copy`, because a waiting item stores little else.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Tries {
     /// Its step of the route.
+    #[serde(skip)]
     pub step: u8,
     /// Failed calls at this step.
     pub attempt: u8,
@@ -158,10 +162,13 @@ pub struct Tries {
     /// The last call may have been processed although no usable reply arrived.
     pub in_doubt: bool,
     /// Why it left earlier steps.
+    #[serde(skip)]
     pub fallbacks: FallbackHistory,
     /// Start of its first call.
+    #[serde(skip)]
     pub first: First,
     /// Retries at each step, if the item has its own number.
+    #[serde(skip)]
     pub max_retries: Option<u8>,
 }
 

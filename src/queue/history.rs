@@ -22,7 +22,7 @@ const MAX_MESSAGE_BYTES: usize = 300;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct History {
     #[serde(default)]
-    tries: WrittenHistory,
+    tries: WrittenTries,
     /// The steps it has left.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     left: Vec<LeftProvider>,
@@ -63,22 +63,19 @@ struct LeftProvider {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-struct WrittenHistory {
-    attempt: u8,
-    calls: u16,
-    malformed: u8,
-    timeouts: u8,
-    divisions: u8,
-    part: bool,
-    moved: bool,
-    max_pack: u16,
-    schema_mismatches: u8,
-    refused: u16,
-    waited: u16,
-    /// Start of the first call.
+struct WrittenTries {
+    #[serde(flatten)]
+    tries: Tries,
+    /// Start of the first call, as a time of day.
+    #[serde(default)]
     first: Option<Timestamp>,
-    in_doubt: bool,
+}
+
+/// The same moment by the clock of this process and as a time of day.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    pub now: Time,
+    pub wall: Timestamp,
 }
 
 impl History {
@@ -102,11 +99,11 @@ impl History {
     }
 
     pub(crate) fn calls(&self) -> u32 {
-        self.tries.calls.into()
+        self.tries.tries.calls.into()
     }
 
     pub(crate) fn attempt(&self) -> u8 {
-        self.tries.attempt
+        self.tries.tries.attempt
     }
 
     /// End of its last wait, if it was tried before the present claim.
@@ -134,30 +131,13 @@ impl History {
 
     /// The tries of a job at `step`.
     pub(crate) fn tries(&self, step: u8, fallback_histories: &FallbackHistories) -> Tries {
-        let kept = self.tries;
+        let add = |fallbacks, left: &LeftProvider| {
+            fallback_histories.add(fallbacks, left.step, &left.error)
+        };
         Tries {
             step,
-            attempt: kept.attempt,
-            calls: kept.calls,
-            malformed: kept.malformed,
-            timeouts: kept.timeouts,
-            divisions: kept.divisions,
-            part: kept.part,
-            moved: kept.moved,
-            max_pack: kept.max_pack,
-            schema_mismatches: kept.schema_mismatches,
-            refused: kept.refused,
-            waited: kept.waited,
-            in_doubt: kept.in_doubt,
-            fallbacks: self
-                .left
-                .iter()
-                .fold(Default::default(), |fallbacks, left| {
-                    fallback_histories.add(fallbacks, left.step, &left.error)
-                }),
-            // Stored as a time of day.
-            first: First::default(),
-            max_retries: None,
+            fallbacks: self.left.iter().fold(Default::default(), add),
+            ..self.tries.tries
         }
     }
 
@@ -168,7 +148,7 @@ impl History {
         tries: &Tries,
         fallback_histories: &FallbackHistories,
         asked: impl Fn(u8) -> (String, Option<String>),
-        (now, wall): (Time, Timestamp),
+        at: Moment,
     ) {
         let known = self.left.len();
         let left = fallback_histories
@@ -190,24 +170,21 @@ impl History {
         };
         let step = self.left[known..].iter().find(of_call);
         let step = step.map_or(tries.step, |left| left.step);
+        let Moment { now, wall } = at;
         let first = tries.first.time();
-        self.tries = WrittenHistory {
-            attempt: tries.attempt,
-            calls: tries.calls,
-            malformed: tries.malformed,
-            timeouts: tries.timeouts,
-            divisions: tries.divisions,
-            part: tries.part,
-            moved: tries.moved,
-            max_pack: tries.max_pack,
-            schema_mismatches: tries.schema_mismatches,
-            refused: tries.refused,
-            waited: tries.waited,
+        self.tries = WrittenTries {
+            // What the row of the job or the route says again when it is claimed.
+            tries: Tries {
+                step: 0,
+                fallbacks: Default::default(),
+                first: First::default(),
+                max_retries: None,
+                ..*tries
+            },
             // The first record is kept, so that the time does not change with each worker's clock.
             first: self.tries.first.or_else(|| {
                 first.map(|first| Timestamp(wall.0 - now.since(first).as_millis() as i64))
             }),
-            in_doubt: tries.in_doubt,
         };
         let paid = error.paid();
         if paid.is_known() {
@@ -241,7 +218,7 @@ impl History {
 
     /// The next call may repeat one that was processed.
     pub(crate) fn in_doubt(mut self) -> Self {
-        self.tries.in_doubt = true;
+        self.tries.tries.in_doubt = true;
         self
     }
 }
@@ -259,7 +236,10 @@ mod tests {
         let refused = Error::new(ErrorKind::Invalid, "not here").with_status(400);
         let slow = Error::new(ErrorKind::RateLimited, "slow down").with_status(429);
         let names = |step: u8| (format!("p{step}"), None);
-        let times = (Time::ZERO, Timestamp(1000));
+        let times = Moment {
+            now: Time::ZERO,
+            wall: Timestamp(1000),
+        };
         let mut history = History::default();
         let moved_on = Tries {
             step: 1,
@@ -295,18 +275,19 @@ mod tests {
             first: first.into(),
             ..Tries::default()
         };
-        let now = (first.after(millis(200)), Timestamp(10_200));
+        let now = Moment {
+            now: first.after(millis(200)),
+            wall: Timestamp(10_200),
+        };
         history.failed(&failed, &tries, &fallback_histories, names, now);
         history.add_time(Some(called(200, 800)), Timestamp(11_000));
         assert_eq!(history.waited_until(), Some(Timestamp(11_000)));
         // It is claimed five seconds later, by another process.
-        history.failed(
-            &failed,
-            &tries,
-            &fallback_histories,
-            names,
-            (Time::ZERO, Timestamp(16_300)),
-        );
+        let now = Moment {
+            now: Time::ZERO,
+            wall: Timestamp(16_300),
+        };
+        history.failed(&failed, &tries, &fallback_histories, names, now);
         history.add_time(Some(called(300, 0)), Timestamp(16_300));
         let read = History::parse(&history.text());
         let time = read.time(Some(called(40, 0)), Timestamp(16_340)).unwrap();

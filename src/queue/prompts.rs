@@ -12,6 +12,7 @@ use crate::base::usage::Paid;
 use crate::engine::item_time::{ItemTime, ItemTimer};
 use crate::engine::route::{First, Tries};
 use crate::engine::run::Reply;
+use crate::engine::work::Ticket;
 use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
@@ -25,6 +26,22 @@ use super::job::Spent;
 pub(crate) use super::prompt_job::{kind, read};
 use super::store::ClaimedJob;
 use super::task::{Done, JobEnd, JobTask};
+
+/// The calls of a job so far, and how its time was spent.
+#[derive(Clone, Copy)]
+pub(crate) struct Calls<'a> {
+    tries: &'a Tries,
+    timer: &'a ItemTimer,
+}
+
+impl<'a, T> From<&'a Ticket<T>> for Calls<'a> {
+    fn from(ticket: &'a Ticket<T>) -> Self {
+        Self {
+            tries: &ticket.tries,
+            timer: &ticket.timer,
+        }
+    }
+}
 
 /// The request in a job's payload.
 pub(crate) fn request(task: &JobTask, kind: RequestTask, ctx: &Context) -> Result<Request, Error> {
@@ -42,9 +59,10 @@ pub(crate) fn call(
     route: &Route<'_>,
     kind: RequestTask,
     pack: &[&JobTask],
-    (tries, timer): (&Tries, &ItemTimer),
+    calls: Calls<'_>,
     ctx: &Context,
 ) -> Reply<Done> {
+    let Calls { tries, timer } = calls;
     // The row of the job may have a different start time than this OS process.
     let noted = Tries {
         first: First::default(),
@@ -82,6 +100,10 @@ pub(crate) fn call(
     after.calls = after.calls.saturating_add(1);
     let (now, mut timer) = (route.clock_ref().now(), *timer);
     timer.end_call(tries.first, now);
+    let calls = Calls {
+        tries: &after,
+        timer: &timer,
+    };
     let lines = reply.result.and_then(|responses| {
         let lines = responses.into_iter().zip(pack).zip(&requests);
         lines
@@ -92,7 +114,7 @@ pub(crate) fn call(
                 };
                 let spent = spent(paid(&response), &task.history);
                 let result = match task.kind.model_call() {
-                    None => line(route, task, request, (&after, &timer), now, Ok(response))?,
+                    None => line(route, task, request, calls, now, Ok(response))?,
                     Some(call) => call
                         .result(&running(task), &response)
                         .map_err(|error| error.with_paid(paid(&response)))?,
@@ -144,7 +166,7 @@ pub(crate) fn failure(
     route: &Route<'_>,
     kind: RequestTask,
     task: &JobTask,
-    been: (&Tries, &ItemTimer),
+    calls: Calls<'_>,
     now: Time,
     error: &Error,
 ) -> Option<Box<RawValue>> {
@@ -155,7 +177,7 @@ pub(crate) fn failure(
         route,
         task,
         &named(kind, task),
-        been,
+        calls,
         now,
         Err(error.clone()),
     )
@@ -166,12 +188,12 @@ fn line(
     route: &Route<'_>,
     task: &JobTask,
     request: &Request,
-    (tries, timer): (&Tries, &ItemTimer),
+    calls: Calls<'_>,
     now: Time,
     result: Result<Response, Error>,
 ) -> Result<Box<RawValue>, Error> {
-    let time = time(task, (tries, timer), now, route.clock_ref().wall());
-    let asked = OutcomeBuilder::asked(route, request, tries, time);
+    let time = time(task, calls, now, route.clock_ref().wall());
+    let asked = OutcomeBuilder::asked(route, request, calls.tries, time);
     let earlier = task.history.earlier(asked.earlier);
     of_job(&task.claimed, OutcomeBuilder { earlier, ..asked }).line(result)
 }
@@ -179,11 +201,12 @@ fn line(
 /// How the time from the start of a job's first call until now was spent.
 pub(crate) fn time(
     task: &JobTask,
-    (tries, timer): (&Tries, &ItemTimer),
+    calls: Calls<'_>,
     now: Time,
     wall: Timestamp,
 ) -> Option<ItemTime> {
-    task.history.time(timer.split(tries.first, now), wall)
+    let here = calls.timer.split(calls.tries.first, now);
+    task.history.time(here, wall)
 }
 
 /// Adds the job's fields to the result line.

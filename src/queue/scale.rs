@@ -169,7 +169,7 @@ impl Meter {
         Load {
             cpu: before
                 .zip(now)
-                .and_then(cpu)
+                .and_then(|(before, now)| cpu(before, now))
                 .unwrap_or_default()
                 .or(self.group_cpu(&group)),
             memory: memory.unwrap_or_default().or(group_memory(&group)),
@@ -210,7 +210,7 @@ fn field(text: &str, name: &str) -> Option<f64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-fn cpu((before, now): (Ticks, Ticks)) -> Option<Used> {
+fn cpu(before: Ticks, now: Ticks) -> Option<Used> {
     let all = now.all.checked_sub(before.all).filter(|all| *all > 0)?;
     let percent = |now: u64, before: u64| now.saturating_sub(before) as f64 * 100.0 / all as f64;
     Some(Used {
@@ -323,7 +323,7 @@ mod tests {
             own: 22,
             all: 800,
         };
-        let used = cpu((before, now)).unwrap();
+        let used = cpu(before, now).unwrap();
         assert_eq!((used.by_all, used.by_us), (50.0, 10.0));
         let meminfo = "MemTotal:       1000 kB\nMemFree: 1 kB\nMemAvailable:    250 kB\n";
         let used = memory_used(meminfo, "Name: x\nVmRSS:\t  120 kB\n").unwrap();

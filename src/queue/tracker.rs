@@ -139,11 +139,31 @@ mod tests {
         let waits = std::iter::repeat_n(0, 1000);
         let even = |from: u64| (0..30).map(move |second| from + second * 10);
         let cases = [
-            ("a single state: the average since the start", progress([600]), 20.0, 20.0),
+            (
+                "a single state: the average since the start",
+                progress([600]),
+                20.0,
+                20.0,
+            ),
             ("an even pace", progress(even(0)), 10.0, 71.0),
-            ("a pace after many were done", progress(even(600)), 10.0, 11.0),
-            ("a process that waited", progress(waits.chain(even(0))), 10.0, 71.0),
-            ("failed jobs were put back", progress(even(500).chain(even(100))), 10.0, 61.0),
+            (
+                "a pace after many were done",
+                progress(even(600)),
+                10.0,
+                11.0,
+            ),
+            (
+                "a process that waited",
+                progress(waits.chain(even(0))),
+                10.0,
+                71.0,
+            ),
+            (
+                "failed jobs were put back",
+                progress(even(500).chain(even(100))),
+                10.0,
+                61.0,
+            ),
         ];
         for (what, last, rate, left) in cases {
             assert!((last.rate - rate).abs() < 1e-9, "{what}: {}", last.rate);

@@ -21,6 +21,7 @@ use crate::observe::jobs::{EndedJob, JobObserver};
 use super::backlog::{Request, StoreBacklog};
 use super::children::{Awaited, Children};
 use super::handler::RunningJob;
+use super::history::Moment;
 use super::info::ParentJob;
 use super::job::ProcessState;
 use super::kind::Kind;
@@ -173,7 +174,7 @@ impl StoreWork {
                     Ok(done) => done[at].error(),
                     Err(error) => Some(error),
                 },
-                took: prompts::time(task, (&ticket.tries, &ticket.timer), now, wall)
+                took: prompts::time(task, ticket.into(), now, wall)
                     .map_or(Duration::ZERO, |time| time.total()),
             });
         }
@@ -314,7 +315,13 @@ impl StoreWork {
         };
         let mut history = task.history.clone();
         let fallback_histories = &self.packed.items.kinds.fallback_histories;
-        history.failed(error, tries, fallback_histories, asked, (now, wall));
+        history.failed(
+            error,
+            tries,
+            fallback_histories,
+            asked,
+            Moment { now, wall },
+        );
         if let Some(wait) = error.exact_wait() {
             self.packed.items.kinds.waits(wait);
         }
@@ -342,10 +349,7 @@ fn failed(
     let result = match &*task.kind {
         Kind::Prompts {
             route, task: kind, ..
-        } => {
-            let been = (&ticket.tries, &ticket.timer);
-            prompts::failure(route, *kind, task, been, now, error)
-        }
+        } => prompts::failure(route, *kind, task, ticket.into(), now, error),
         Kind::Host(_) => None,
     };
     let paid = error.paid();
@@ -518,8 +522,7 @@ pub(crate) fn call(
     match &*first.kind {
         Kind::Prompts { route, task, .. } => {
             let tasks: Vec<&JobTask> = pack.iter().map(|member| &member.task).collect();
-            let been = (&ticket.tries, &ticket.timer);
-            prompts::call(route, *task, &tasks, been, ctx)
+            prompts::call(route, *task, &tasks, ticket.into(), ctx)
         }
         Kind::Host(handler) => {
             let job = RunningJob::new(&first.claimed, ticket.tries.calls.into());

@@ -9,8 +9,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{BatchAccount, BatchClient};
 
 use super::control::BatchControl;
-use super::machine::is_cut_off;
-use super::settings::BatchSettings;
+use super::machine::{Facts, is_cut_off};
 
 /// A server that is being started is up after this time, as for calls.
 const NEVER_REACHED: Duration = Duration::from_secs(8);
@@ -63,13 +62,7 @@ impl Accounts {
     }
 
     /// Pauses an account, longer each time.
-    pub(super) fn pause(
-        &mut self,
-        account: BatchAccount,
-        error: &Error,
-        (settings, jitter): (&BatchSettings, f64),
-        now: Time,
-    ) {
+    pub(super) fn pause(&mut self, account: BatchAccount, error: &Error, facts: &Facts, now: Time) {
         let pause = self.pauses.entry(account).or_insert(Pause {
             until: Time::ZERO,
             times: 0,
@@ -77,7 +70,7 @@ impl Accounts {
         if pause.until <= now {
             pause.times += 1;
         }
-        let wait = settings.after_failures(pause.times, error.retry_after(), jitter);
+        let wait = facts.after_failures(pause.times, error.retry_after());
         pause.until = now.after(wait);
     }
 

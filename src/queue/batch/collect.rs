@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,20 +25,47 @@ const LONGEST: u64 = 64 << 20;
 /// How often results of another program must arrive before the batch counts as foreign.
 const FOREIGN_FETCHES: u32 = 3;
 
+/// Results that a batch has at its provider.
+pub(crate) struct ResultsToFetch<'a> {
+    /// The batch's id at the provider.
+    pub id: &'a str,
+    pub results: &'a Results,
+    /// The most bytes of a reply to one request.
+    pub most_each: u64,
+}
+
 /// Downloads the results and settles every job. If results are missing, the readable ones are stored.
 pub(crate) fn collect(
     context: &BatchContext,
     no: BatchNo,
     record: &Record,
-    (id, results, most_each): (&str, &Results, u64),
+    to_fetch: &ResultsToFetch<'_>,
     client: &Arc<dyn BatchClient>,
     ctx: &Context,
 ) -> Result<Collected, Error> {
-    let most = record.intent.items.max(1).saturating_mul(most_each);
+    let ResultsToFetch { id, results, .. } = *to_fetch;
+    let most = record
+        .intent
+        .items
+        .max(1)
+        .saturating_mul(to_fetch.most_each);
     let label = &record.intent.label;
     let (mut refused, mut here) = (None, Vec::new());
-    for (i, file) in results.files.iter().enumerate() {
-        let fetched = download(context, (label, i), (id, file), most, client, ctx)?;
+    for (index, file) in results.files.iter().enumerate() {
+        let path = context.spool.results(label, index);
+        let fetched = match path.exists() {
+            true => Fetched {
+                path,
+                refused: None,
+            },
+            false => {
+                // A later reader must not take it for the complete file.
+                let partial = context.spool.partial(label, index);
+                download(context, path, partial, most, ctx, &mut |sink| {
+                    client.download(id, file, sink, ctx)
+                })?
+            }
+        };
         here.push((fetched.path, fetched.refused.is_none()));
         refused = refused.or(fetched.refused);
     }
@@ -142,25 +169,19 @@ struct Fetched {
     refused: Option<Error>,
 }
 
+/// Downloads a file of results to `path`, or to `partial` as much of it as arrives.
 fn download(
     context: &BatchContext,
-    (label, i): (&str, usize),
-    (id, file): (&str, &str),
+    path: PathBuf,
+    partial: PathBuf,
     most: u64,
-    client: &Arc<dyn BatchClient>,
     ctx: &Context,
+    fetch: &mut dyn FnMut(&mut dyn Write) -> Result<(), Error>,
 ) -> Result<Fetched, Error> {
-    let path = context.spool.results(label, i);
-    if path.exists() {
-        return Ok(Fetched {
-            path,
-            refused: None,
-        });
-    }
     check(ctx)?;
     let mut draft = context.spool.draft(path.clone())?;
     let mut sink = draft.sink(most);
-    let result = client.download(id, file, &mut sink, ctx);
+    let result = fetch(&mut sink);
     let refused = match (sink.stopped(), result) {
         (Some(Stopped::NoRoom(error)), _) => return Err(error),
         (Some(Stopped::TooLong), _) => too_long(most),
@@ -174,11 +195,9 @@ fn download(
             });
         }
     };
-    // A later reader must not take it for the complete file.
-    let path = context.spool.partial(label, i);
-    draft.keep_partial(path.clone())?;
+    draft.keep_partial(partial.clone())?;
     Ok(Fetched {
-        path,
+        path: partial,
         refused: Some(refused),
     })
 }

@@ -304,7 +304,7 @@ impl Poller<'_> {
     fn carry_out(&mut self, no: BatchNo, effect: Effect, about: &About, facts: &Facts) -> bool {
         let account = &about.model.0;
         let overview = &self.context.overview;
-        let (now, pace) = (self.clock.now(), (&facts.settings, facts.jitter));
+        let now = self.clock.now();
         match effect {
             Effect::Log(level, text) => log::log!(level, "{text}"),
             Effect::Save => return self.save(no),
@@ -328,12 +328,12 @@ impl Poller<'_> {
                 }
             }
             Effect::DropInput => self.context.spool.drop_input(&about.label),
-            Effect::PauseAccount(error) => self.accounts.pause(account.clone(), &error, pace, now),
+            Effect::PauseAccount(error) => self.accounts.pause(account.clone(), &error, facts, now),
             Effect::ResumeAccount => self.accounts.resume(account),
             Effect::ReportCritical(error) => self.report_critical(&error),
             Effect::ReduceSize => {
                 let model = about.model.clone();
-                self.sizes.reduce(model, about.items, pace, now);
+                self.sizes.reduce(model, about.items, facts, now);
             }
             Effect::AllowNext => self.sizes.allow_next(&about.model),
             Effect::CountPoisonLine => {

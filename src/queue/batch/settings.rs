@@ -115,7 +115,7 @@ impl BatchSettings {
     }
 
     /// The wait after this many consecutive failures. It never ends, because a billed batch must be fetched.
-    pub(super) fn after_failures(
+    pub(in crate::queue::batch) fn after_failures(
         &self,
         failures: u32,
         asked: Option<Duration>,

@@ -18,7 +18,7 @@ use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::llm::structured_output;
 use crate::observe::jobs::EndedJob;
-use crate::queue::history::History;
+use crate::queue::history::{History, Moment};
 use crate::queue::job::COMPLETION_KIND;
 use crate::queue::kinds::Kinds;
 use crate::queue::prompts;
@@ -172,13 +172,8 @@ impl ItemSettler {
             }
         };
         let names = |step| self.asked(claimed, route.as_deref(), asked, step);
-        history.failed(
-            &error,
-            tries,
-            &self.kinds.fallback_histories,
-            names,
-            (now, wall),
-        );
+        let at = Moment { now, wall };
+        history.failed(&error, tries, &self.kinds.fallback_histories, names, at);
         let waits = ItemTime {
             backoff: due.since(wall),
             ..in_batch(asked, wall)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::base::clock::Time;
 use crate::llm::batch::{BatchAccount, BatchLimits};
 
-use super::settings::BatchSettings;
+use super::machine::Facts;
 
 /// Duration of a reduction.
 const REDUCED_FOR: Duration = Duration::from_secs(3600);
@@ -56,16 +56,10 @@ impl Sizes {
     }
 
     /// Limits batches of a model to half of `requests`, and lets them wait.
-    pub(super) fn reduce(
-        &mut self,
-        model: Model,
-        items: u64,
-        (settings, jitter): (&BatchSettings, f64),
-        now: Time,
-    ) {
+    pub(super) fn reduce(&mut self, model: Model, items: u64, facts: &Facts, now: Time) {
         let items = usize::try_from(items).unwrap_or(usize::MAX);
         let times = self.0.get(&model).map_or(0, |reduced| reduced.times) + 1;
-        let wait = settings.after_failures(times, None, jitter);
+        let wait = facts.after_failures(times, None);
         let reduced = Reduced {
             requests: (items / 2).max(1),
             pause: now.after(wait),

@@ -14,7 +14,7 @@ use crate::base::thread::spawn_scoped;
 use crate::llm::batch::{BatchClient, BatchLimits, BatchStage};
 use crate::queue::store::BatchNo;
 
-use super::collect::{collect, fail_lines, unanswered};
+use super::collect::{ResultsToFetch, collect, fail_lines, unanswered};
 use super::context::BatchContext;
 use super::machine::{Event, ItemEnds, ItemsSettled, Record, Results};
 use super::write_input::write_input;
@@ -162,8 +162,13 @@ fn carry_out(context: &BatchContext, order: Order, ctx: &Context) -> Event {
         Task::ReadList(stage, known) => {
             Event::Listed(client.find(&record.intent, &stage, &known, ctx))
         }
-        Task::Collect(id, results, most) => {
-            let collected = collect(context, no, &record, (&id, &results, most), &client, ctx);
+        Task::Collect(id, results, most_each) => {
+            let to_fetch = ResultsToFetch {
+                id: &id,
+                results: &results,
+                most_each,
+            };
+            let collected = collect(context, no, &record, &to_fetch, &client, ctx);
             if let Ok(collected) = &collected
                 && collected.withheld.is_none()
                 && !collected.foreign

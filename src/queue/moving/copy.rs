@@ -45,7 +45,8 @@ pub(super) struct Copy<'a> {
 impl<'a> Copy<'a> {
     pub fn new(
         from: &'a dyn MovableStore,
-        (to, own): (&'a dyn MovableStore, &'a MoveMark),
+        to: &'a dyn MovableStore,
+        own: &'a MoveMark,
         files: LocalFiles,
     ) -> Self {
         Self {
@@ -63,7 +64,7 @@ impl<'a> Copy<'a> {
     pub fn run(mut self) -> Result<MoveReport, Error> {
         let total = self.from.count_rows(MovedTable::named("jobs"))?;
         let mut jobs = 0;
-        for table in &MOVED_TABLES {
+        for table in MOVED_TABLES.iter() {
             let mut after = self.to.last_key(table)?;
             if after.is_some() && table.name == "payloads" {
                 jobs = self.to.count_rows(table)?;

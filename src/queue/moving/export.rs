@@ -96,7 +96,7 @@ impl JobQueue {
             return Ok(report);
         }
         let mark = self.begin_export(store, found, &file)?;
-        match self.write_file(store, (&file, &mark), options) {
+        match self.write_file(store, &file, &mark, options) {
             Ok(report) => self.complete(store, &mark, &file).map(|()| report),
             Err(error) => {
                 // The file cannot be imported, so the queue may be used as before.
@@ -183,7 +183,8 @@ impl JobQueue {
     fn write_file(
         &self,
         store: &dyn MovableStore,
-        (file, mark): (&Path, &MoveMark),
+        file: &Path,
+        mark: &MoveMark,
         options: MoveOptions<'_>,
     ) -> Result<MoveReport, Error> {
         let part = part_of(file, attempt_of(mark));
@@ -195,7 +196,7 @@ impl JobQueue {
         } else {
             LocalFiles::Embed
         };
-        let mut copy = Copy::new(store, (&to, mark), files);
+        let mut copy = Copy::new(store, &to, mark, files);
         copy.tell = options.on_progress;
         let mut report = copy.run()?;
         if self.store.is_shared() {

@@ -71,12 +71,7 @@ impl Source {
     }
 
     /// Refuses a file whose queue is elsewhere, or may be. `own` is the target in the mark of the queue at `place`.
-    fn check(
-        &self,
-        file: &Path,
-        (place, own): (&str, Option<&str>),
-        again: bool,
-    ) -> Result<(), Error> {
+    fn check(&self, file: &Path, place: &str, own: Option<&str>, again: bool) -> Result<(), Error> {
         let file = file.display();
         match &self.state {
             FileState::Ready => Ok(()),
@@ -130,7 +125,7 @@ impl JobQueue {
             Some(MoveMark::Importing { target, .. }) => Some(target.as_str()),
             _ => None,
         };
-        source.check(&file, (&place, own), options.again)?;
+        source.check(&file, &place, own, options.again)?;
         let target = own.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
         match &found {
             None if self.is_there(store, &source, &place)? => {
@@ -185,7 +180,7 @@ impl JobQueue {
         } else {
             LocalFiles::Embed
         };
-        let mut copy = Copy::new(&source.store, (store, &begun), files);
+        let mut copy = Copy::new(&source.store, store, &begun, files);
         copy.tell = options.on_progress;
         let report = copy.run()?;
         // The file first: from here on no other queue can be opened from it.

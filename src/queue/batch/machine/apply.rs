@@ -249,9 +249,8 @@ impl Change<'_> {
         if error.kind() == ErrorKind::Cancelled && self.facts.is_ending {
             return;
         }
-        let (settings, jitter) = (&self.facts.settings, self.facts.jitter);
         let failures = self.record.failures.max(1);
-        let wait = settings.after_failures(failures, error.retry_after(), jitter);
+        let wait = self.facts.after_failures(failures, error.retry_after());
         self.problem(error.message().to_owned());
         self.wait(wait);
         let shared = matches!(error.kind(), ErrorKind::Auth | ErrorKind::Quota);

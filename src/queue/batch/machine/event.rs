@@ -31,6 +31,11 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
+    /// The wait after this many consecutive failures. See [`BatchSettings::after_failures`].
+    pub(crate) fn after_failures(&self, failures: u32, asked: Option<Duration>) -> Duration {
+        self.settings.after_failures(failures, asked, self.jitter)
+    }
+
     /// What to do with a batch that cannot be found. A cancelled batch that can no longer be created is abandoned.
     /// Others may still run and be billed.
     pub(crate) fn policy(&self) -> OnUnknown {
