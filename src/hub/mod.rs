@@ -15,7 +15,6 @@ pub(crate) mod talker;
 pub(crate) mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -56,14 +55,9 @@ pub(crate) type Subscriber = dyn Fn(News) + Send + Sync;
 ///
 /// It is made even if the server cannot be reached: a warning is logged once, workers look at the database at short
 /// intervals, and use Redis as soon as it is back.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("RedisHub({:?})", self.location())]
 pub struct RedisHub(Arc<Owner>);
-
-impl fmt::Debug for RedisHub {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RedisHub").field(&self.location()).finish()
-    }
-}
 
 impl RedisHub {
     /// Prepares the connection, which is made when it is first needed.

@@ -1,6 +1,5 @@
 //! Where Redis is, and how one gets in.
 
-use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 
@@ -15,17 +14,12 @@ const PASSWORD: &str = "BATCHWRIGHT_REDIS_PASSWORD";
 const PASSWORD_FILE: &str = "BATCHWRIGHT_REDIS_PASSWORD_FILE";
 
 /// How Redis or Valkey is reached. Its `Debug` shows no password.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("RedisOptions")]
 pub struct RedisOptions {
     address: Secret,
     password: Option<Secret>,
     password_file: Option<PathBuf>,
-}
-
-impl fmt::Debug for RedisOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisOptions").finish_non_exhaustive()
-    }
 }
 
 impl RedisOptions {

@@ -1,13 +1,12 @@
 //! Kinds of jobs with their code, for a worker.
 
-use std::fmt;
-
 use super::handler::Handler;
 use super::model_call::ModelCall;
 
 /// Kinds of jobs with their code. A [`Worker`](crate::Worker) takes them together with the route for those that call
 /// a model; an [`LlmManager`](crate::LlmManager) builds that route from its settings.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, derive_more::Debug)]
+#[debug("{:?}", calls.iter().map(|(kind, _)| kind).chain(handlers.iter().map(|(kind, _)| kind)).collect::<Vec<_>>())]
 pub struct JobKinds {
     pub(crate) calls: Vec<(String, ModelCall)>,
     pub(crate) handlers: Vec<(String, Handler)>,
@@ -29,13 +28,5 @@ impl JobKinds {
     pub fn handler(mut self, kind: impl Into<String>, handler: Handler) -> Self {
         self.handlers.push((kind.into(), handler));
         self
-    }
-}
-
-impl fmt::Debug for JobKinds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let calls = self.calls.iter().map(|(kind, _)| kind);
-        let handlers = self.handlers.iter().map(|(kind, _)| kind);
-        f.debug_list().entries(calls.chain(handlers)).finish()
     }
 }

@@ -1,6 +1,5 @@
 //! Kinds of jobs that are one call of a model: how to make a request from a payload, and a result from the answer.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +37,8 @@ type Make = dyn Fn(&RunningJob, &Response) -> Result<Box<RawValue>, Error> + Sen
 /// assert_eq!(results[0].parse::<String>()?, "Rain all day.");
 /// # Ok::<(), batchwright::Error>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("ModelCall")]
 pub struct ModelCall {
     ask: Arc<Ask>,
     make: Arc<Make>,
@@ -93,11 +93,5 @@ impl ModelCall {
         answer: &Response,
     ) -> Result<Box<RawValue>, Error> {
         (self.make)(job, answer)
-    }
-}
-
-impl fmt::Debug for ModelCall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ModelCall").finish_non_exhaustive()
     }
 }

@@ -1,6 +1,5 @@
 //! Current limits of a worker's providers, for displays.
 
-use std::fmt;
 use std::sync::Arc;
 
 use crate::llm::provider_limits::ProviderLimits;
@@ -11,7 +10,8 @@ use super::prompts;
 
 /// Reports the current limits of the providers of a [`RunningWorker`](crate::RunningWorker), as its limiter knows
 /// them, with the current settings. Reading them uses no quota and does not block.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("WorkerLimits")]
 pub struct WorkerLimits(Arc<Controls>);
 
 impl WorkerLimits {
@@ -36,12 +36,6 @@ impl WorkerLimits {
     /// Calls in flight. Calls that handlers make themselves are not included.
     pub fn calls_in_flight(&self) -> u64 {
         self.0.kinds.limiter.calls_in_flight()
-    }
-}
-
-impl fmt::Debug for WorkerLimits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorkerLimits").finish_non_exhaustive()
     }
 }
 

@@ -10,7 +10,6 @@ mod export;
 mod import;
 mod reopen;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -59,24 +58,14 @@ pub struct MoveReport {
 }
 
 /// Options of a move. The default does not wait for workers, and embeds local files of prompts into the jobs.
-#[derive(Default)]
+#[derive(Default, derive_more::Debug)]
 pub struct MoveOptions<'a> {
     wait: bool,
     keep_paths: bool,
     again: bool,
     records: Option<PathBuf>,
+    #[debug(skip)]
     on_progress: Option<Box<dyn FnMut(MoveProgress) + 'a>>,
-}
-
-impl fmt::Debug for MoveOptions<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MoveOptions")
-            .field("wait", &self.wait)
-            .field("keep_paths", &self.keep_paths)
-            .field("again", &self.again)
-            .field("records", &self.records)
-            .finish_non_exhaustive()
-    }
 }
 
 impl<'a> MoveOptions<'a> {

@@ -1,6 +1,5 @@
 //! What a store knows of batches: jobs that are at a provider together.
 
-use std::fmt;
 use std::sync::Arc;
 
 use crate::base::brief::Bytes;
@@ -126,7 +125,7 @@ pub struct BatchNo(pub i64);
 
 /// Jobs of one process and lane that are at a provider together. It belongs to a worker, or to nobody
 /// when that one has gone.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, derive_more::Debug)]
 pub struct StoredBatch {
     /// Its number.
     pub no: BatchNo,
@@ -143,25 +142,10 @@ pub struct StoredBatch {
     /// Jobs that are still in it.
     pub jobs: u64,
     /// What its owner wrote down last. No store looks into it.
+    #[debug("{:?}", Bytes(record.len()))]
     pub record: String,
     /// When it was opened.
     pub created_at: Timestamp,
-}
-
-impl fmt::Debug for StoredBatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoredBatch")
-            .field("no", &self.no)
-            .field("process_id", &self.process_id)
-            .field("lane", &self.lane)
-            .field("worker", &self.worker)
-            .field("is_stopped", &self.is_stopped)
-            .field("stopped_at", &self.stopped_at)
-            .field("jobs", &self.jobs)
-            .field("record", &Bytes(self.record.len()))
-            .field("created_at", &self.created_at)
-            .finish()
-    }
 }
 
 /// Jobs of one process and lane that wait at the first step of their route.

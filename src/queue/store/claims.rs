@@ -1,12 +1,11 @@
 //! What a worker and its store say to each other: which jobs it may have, which it has, what came of them.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use crate::base::brief::{Bytes, FieldIf, Many, Name};
+use crate::base::brief::{Bytes, Many, Name};
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
@@ -104,9 +103,10 @@ pub struct ClaimRequest<'a> {
 }
 
 /// What a worker was given.
-#[derive(Default)]
+#[derive(Default, derive_more::Debug)]
 pub struct ClaimReply {
     /// Jobs, in the order in which they are to be started.
+    #[debug("{:?}", Many(jobs.len()))]
     pub jobs: Vec<ClaimedJob>,
     /// When the next job of an open lane comes due, or one that waits for others looks again; only told when there
     /// were fewer than wanted.
@@ -116,6 +116,7 @@ pub struct ClaimReply {
 }
 
 /// A job that a worker was given. Its `Debug` shows nothing of the payload.
+#[derive(derive_more::Debug)]
 pub struct ClaimedJob {
     /// The claim on it.
     pub receipt: JobReceipt,
@@ -126,10 +127,13 @@ pub struct ClaimedJob {
     /// Kind, name and step.
     pub lane: Arc<JobLane>,
     /// The caller's name for it.
+    #[debug("{:?}", item_id.as_deref().map(Name))]
     pub item_id: Option<String>,
     /// The caller's fingerprint of it.
+    #[debug(skip)]
     pub request_hash: Option<String>,
     /// What its handler is to work on.
+    #[debug("{:?}", Bytes(payload.get().len()))]
     pub payload: Box<RawValue>,
     /// 1 to 10.
     pub priority: u8,
@@ -148,37 +152,8 @@ pub struct ClaimedJob {
     /// When it came due.
     pub due_at: Timestamp,
     /// What the last [`ClaimOutcome::Retry`] left.
+    #[debug("{:?}", history.as_ref().map(|history| Bytes(history.len())))]
     pub history: Option<String>,
-}
-
-impl fmt::Debug for ClaimReply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClaimReply")
-            .field("jobs", &Many(self.jobs.len()))
-            .field("next", &self.next)
-            .field("more", &self.more)
-            .finish()
-    }
-}
-
-impl fmt::Debug for ClaimedJob {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let history = self.history.as_ref();
-        f.debug_struct("ClaimedJob")
-            .field("receipt", &self.receipt)
-            .field("job_id", &self.job_id)
-            .field("process_id", &self.process_id)
-            .field("lane", &self.lane)
-            .field_if("item_id", self.item_id.as_deref().map(Name))
-            .field("payload", &Bytes(self.payload.get().len()))
-            .field("attempt", &self.attempt)
-            .field("calls", &self.calls)
-            .field("crashes", &self.crashes)
-            .field("lost", &self.lost)
-            .field("in_doubt", &self.in_doubt)
-            .field_if("history", history.map(|history| Bytes(history.len())))
-            .finish_non_exhaustive()
-    }
 }
 
 impl ClaimOutcome {
@@ -188,51 +163,6 @@ impl ClaimOutcome {
             Self::Completed { .. } => Some(None),
             Self::Failed { error, .. } => Some(Some(error)),
             Self::Retry { .. } | Self::Snooze { .. } | Self::Wait { .. } => None,
-        }
-    }
-}
-
-impl fmt::Debug for ClaimOutcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let length = |result: &RawValue| Bytes(result.get().len());
-        match self {
-            Self::Completed { result, spent } => f
-                .debug_struct("Completed")
-                .field("result", &length(result))
-                .field("spent", spent)
-                .finish(),
-            Self::Failed {
-                error,
-                result,
-                spent,
-            } => f
-                .debug_struct("Failed")
-                .field("error", error)
-                .field_if("result", result.as_deref().map(length))
-                .field("spent", spent)
-                .finish(),
-            Self::Retry {
-                due_at,
-                step,
-                attempt,
-                in_doubt,
-                spent,
-                history,
-            } => f
-                .debug_struct("Retry")
-                .field("due_at", due_at)
-                .field("step", step)
-                .field("attempt", attempt)
-                .field("in_doubt", in_doubt)
-                .field("spent", spent)
-                .field("history", &Bytes(history.len()))
-                .finish(),
-            Self::Snooze { due_at } => f.debug_struct("Snooze").field("due_at", due_at).finish(),
-            Self::Wait { processes, due_at } => f
-                .debug_struct("Wait")
-                .field("processes", processes)
-                .field("due_at", due_at)
-                .finish(),
         }
     }
 }
@@ -272,11 +202,12 @@ impl ClaimOutcome {
 }
 
 /// What came of a claim on a job; not every one is the end of the job. Its `Debug` shows no result.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
 pub enum ClaimOutcome {
     /// It has its result. Accepted while the job has no outcome, whatever its claim: it was paid for.
     Completed {
         /// JSON.
+        #[debug("{:?}", Bytes(result.get().len()))]
         result: Box<RawValue>,
         /// What it used; `None` for work that costs nothing.
         spent: Option<Spent>,
@@ -286,6 +217,7 @@ pub enum ClaimOutcome {
         /// Why.
         error: Error,
         /// JSON, where a failure has something to hand over.
+        #[debug("{:?}", result.as_ref().map(|result| Bytes(result.get().len())))]
         result: Option<Box<RawValue>>,
         /// What it used.
         spent: Option<Spent>,
@@ -305,6 +237,7 @@ pub enum ClaimOutcome {
         /// JSON, handed out with the next claim. At most 64 KiB are sensible. Why earlier attempts
         /// failed belongs in its member `errors`, a list of [`AttemptError`](crate::queue::AttemptError):
         /// [`job`](crate::unstable::EnqueueStore::job) shows them.
+        #[debug("{:?}", Bytes(history.len()))]
         history: String,
     },
     /// It was not tried: back to where it was, or not before then.

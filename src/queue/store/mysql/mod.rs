@@ -29,7 +29,6 @@ mod tests;
 pub(crate) mod wire;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Weak};
@@ -76,6 +75,8 @@ struct Database {
 /// A worker lives as long as its lease, by the clock of the database: a thread of the store renews it. What a worker had
 /// whose lease has ended passes to others; ends that it records afterwards do not count, except successes of jobs that
 /// have not ended.
+#[derive(derive_more::Debug)]
+#[debug("MysqlStore {{ location: {:?}, .. }}", database.location)]
 pub struct MysqlStore {
     database: Arc<Database>,
     id: String,
@@ -106,14 +107,6 @@ impl Database {
             return wire.steady_for();
         }
         self.pool.steady_for()
-    }
-}
-
-impl fmt::Debug for MysqlStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MysqlStore")
-            .field("location", &self.database.location)
-            .finish_non_exhaustive()
     }
 }
 

@@ -1,7 +1,6 @@
 //! Opening: the address and the password, encryption, and how the tables are made and brought forward.
 
 use std::env;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -37,10 +36,13 @@ const PASSWORD: &str = "BATCHWRIGHT_STORE_PASSWORD";
 const PASSWORD_FILE: &str = "BATCHWRIGHT_STORE_PASSWORD_FILE";
 
 /// How a database of jobs on a server is opened. Its `Debug` shows no password.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
 pub struct MysqlOptions {
+    #[debug(skip)]
     address: Secret,
+    #[debug(skip)]
     password: Option<Secret>,
+    #[debug(skip)]
     password_file: Option<PathBuf>,
     tables: Option<String>,
     folder: Option<PathBuf>,
@@ -51,18 +53,8 @@ pub struct MysqlOptions {
     pub(super) chunk: i64,
     /// Set in a simulation only.
     #[cfg(test)]
+    #[debug(skip)]
     wire: Option<Arc<super::wire::Wire>>,
-}
-
-impl fmt::Debug for MysqlOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MysqlOptions")
-            .field("tables", &self.tables)
-            .field("folder", &self.folder)
-            .field("connections", &self.connections)
-            .field("lease", &self.lease)
-            .finish_non_exhaustive()
-    }
 }
 
 impl MysqlOptions {

@@ -1,7 +1,6 @@
 //! Settings in the database of a queue: those of all its workers and servers, on whatever machine.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,19 +19,12 @@ const FRESH: Duration = Duration::from_millis(750);
 ///
 /// They are texts in a table beside those of the jobs. A change that another machine has made is seen within a second.
 /// Credentials are refused, as by every [`ConfigStore`]: keys stay in the environment of each machine.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("MysqlConfig {{ location: {:?}, .. }}", database.location)]
 pub struct MysqlConfig {
     database: Arc<Database>,
     seen: Arc<Mutex<Option<(Instant, u64)>>>,
     fresh: Duration,
-}
-
-impl fmt::Debug for MysqlConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MysqlConfig")
-            .field("location", &self.database.location)
-            .finish_non_exhaustive()
-    }
 }
 
 impl MysqlConfig {

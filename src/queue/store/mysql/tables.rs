@@ -1,7 +1,6 @@
 //! Other tables in the same database: what servers keep beside the jobs, over the same connections and with the same
 //! rules of what is tried again.
 
-use std::fmt;
 use std::sync::Arc;
 
 use rusqlite::types::Value;
@@ -18,17 +17,11 @@ use super::writer::{Again, Fault, Tx};
 ///
 /// `#name` in a statement stands for a table, whose name begins as that of the table of jobs. A statement that a lost
 /// connection leaves in doubt is carried out again, and so is a transaction: both have to bear that.
+#[derive(derive_more::Debug)]
+#[debug("MysqlTables {{ location: {:?}, .. }}", store.database.location)]
 pub struct MysqlTables {
     store: Arc<MysqlStore>,
     name: String,
-}
-
-impl fmt::Debug for MysqlTables {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MysqlTables")
-            .field("location", &self.store.database.location)
-            .finish_non_exhaustive()
-    }
 }
 
 /// Values for statements.
@@ -138,15 +131,11 @@ impl Drop for MysqlTables {
 }
 
 /// What a transaction of [`MysqlTables`] does. A statement that fails ends it, whatever becomes of the error.
+#[derive(derive_more::Debug)]
+#[debug("TablesTransaction")]
 pub struct TablesTransaction<'t, 'c> {
     tx: &'t mut Tx<'c>,
     fault: Option<Fault>,
-}
-
-impl fmt::Debug for TablesTransaction<'_, '_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TablesTransaction").finish_non_exhaustive()
-    }
 }
 
 impl TablesTransaction<'_, '_> {

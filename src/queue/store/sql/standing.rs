@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::queue::store::rows::{self, DELETING};
+use crate::queue::store::rows::DELETING;
 
 #[cfg(feature = "mysql")]
 use super::statements::with_list;
@@ -29,7 +29,7 @@ pub(crate) struct Standing {
 /// Whether a chore prevents the start of jobs.
 #[cfg(feature = "mysql")]
 pub(crate) fn stops_starting(chore: i64) -> bool {
-    chore == rows::CANCELLING || chore == DELETING
+    chore == crate::queue::store::rows::CANCELLING || chore == DELETING
 }
 
 impl Standing {
