@@ -4,23 +4,22 @@
 //! first, oldest first within one. Those that were picked are locked, without waiting for any that somebody else has by
 //! then; for these others are picked.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
-use crate::queue::job::{PRIORITIES, ProcessState};
+use crate::queue::job::PRIORITIES;
 use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::sql::SqlStore as _;
+use crate::queue::store::sql::candidates::{Candidates, Head, MOST_STOPPED};
 use crate::queue::store::sql::claimed::{WHOLE, read_claimed};
 use crate::queue::store::sql::lineage::{self, in_scope};
 use crate::queue::store::sql::standing::{Standing, lock, locking, standings, stops_starting};
 use crate::queue::store::sql::statements::{id_of, with_list};
-use crate::queue::store::sql::{SqlStore as _, due};
 use crate::queue::store::{
-    ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, JobLane, SUSPECT_CRASHES, Settlement,
-    WorkerId, WorkerInfo, WorkerStatus,
+    ClaimReply, ClaimRequest, ClaimedJob, JobLane, SUSPECT_CRASHES, WorkerId,
 };
 
 use super::MysqlStore;
@@ -28,40 +27,11 @@ use super::rows::{CANCELLED, IN_PROGRESS, PENDING, RELEASING, WAITING, process_o
 use super::workers::keeping;
 use super::writer::{Again, Fault, Queries as _, Statements as _, Tx, by, list};
 
-/// Of this many jobs one is the oldest, whatever its priority.
-const OLDEST_OF: u64 = 8;
-
-/// Jobs of cancelled processes that one claim puts away when it comes across them.
-const MOST_STOPPED: usize = 1_000;
-
 /// Jobs of a lane and priority that are read at a time.
 const MOST_HEADS: usize = 256;
 
 /// How often others are picked for jobs that somebody else has locked.
 const MOST_ROUNDS: usize = 16;
-
-/// A job that may be given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Head {
-    due: i64,
-    id: i64,
-    crashes: i64,
-}
-
-/// The jobs of one lane and priority, as far as they have been read.
-struct Group {
-    lane: usize,
-    no: i64,
-    priority: i64,
-    heads: VecDeque<Head>,
-    last: (i64, i64),
-    is_read: bool,
-}
-
-struct OpenLane {
-    lane: Arc<JobLane>,
-    left: usize,
-}
 
 /// Jobs that were picked, and not locked yet.
 #[derive(Default)]
@@ -85,62 +55,12 @@ struct Picking<'a> {
     store: &'a MysqlStore,
     scope: Option<Vec<i64>>,
     now: Timestamp,
-    groups: Vec<Group>,
-    lanes: Vec<OpenLane>,
+    candidates: Candidates,
     processes: BTreeMap<i64, (ProcessId, bool)>,
 }
 
-impl ClaimStore for MysqlStore {
-    fn register_worker(&self, now: Timestamp) -> Result<WorkerId, Error> {
-        self.enlist_worker(now)
-    }
-
-    fn unregister_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
-        self.retire_worker(worker, now)
-    }
-
-    fn claim(
-        &self,
-        worker: WorkerId,
-        wanted: ClaimRequest<'_>,
-        now: Timestamp,
-    ) -> Result<ClaimReply, Error> {
-        self.claim_jobs(worker, wanted, now)
-    }
-
-    fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
-        self.settle_ends(ends, now)
-    }
-
-    fn report_worker(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error> {
-        self.keep_report(worker, status)
-    }
-
-    fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {
-        self.list_workers()
-    }
-
-    fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {
-        self.find_dead()
-    }
-
-    fn reclaim(&self, now: Timestamp) -> Result<u64, Error> {
-        self.reclaim_jobs(now)
-    }
-
-    fn pull_due_times(
-        &self,
-        worker: WorkerId,
-        back: Duration,
-        longest: Duration,
-        now: Timestamp,
-    ) -> Result<u64, Error> {
-        due::pull_due(self, worker, back, longest, now)
-    }
-}
-
 impl MysqlStore {
-    fn claim_jobs(
+    pub(super) fn claim_jobs(
         &self,
         worker: WorkerId,
         wanted: ClaimRequest<'_>,
@@ -172,8 +92,7 @@ impl MysqlStore {
                 store: self,
                 scope: lineage::scope(tx, processes)?,
                 now,
-                groups: Vec::new(),
-                lanes: Vec::new(),
+                candidates: Candidates::default(),
                 processes: BTreeMap::new(),
             };
             picking.look(tx, worker, look_again, |no, lane| {
@@ -285,27 +204,14 @@ impl Picking<'_> {
                 [found] = tx.rows_of([&*groups])?;
             }
         }
-        let mut known = None;
         for mut row in found {
             let (no, priority): (i64, i64) = (row.at(0)?, row.at(1)?);
-            // Groups come lane by lane.
-            if known != Some(no) {
-                known = Some(no);
+            if self.candidates.is_new(no) {
                 let lane = self.store.lane(tx, no)?;
                 let left = open(no, &lane);
-                self.lanes.push(OpenLane { lane, left });
+                self.candidates.add_lane(no, lane, left);
             }
-            let lane = self.lanes.len() - 1;
-            if self.lanes[lane].left > 0 {
-                self.groups.push(Group {
-                    lane,
-                    no,
-                    priority,
-                    heads: VecDeque::new(),
-                    last: (i64::MIN, i64::MIN),
-                    is_read: false,
-                });
-            }
+            self.candidates.add_group(priority, None);
         }
         Ok(())
     }
@@ -313,16 +219,23 @@ impl Picking<'_> {
     /// Reads the next jobs of those groups that have none left here.
     fn read_heads(&mut self, tx: &mut Tx<'_>, wanted: usize) -> Result<(), Fault> {
         let scope = in_scope(self.scope.as_ref());
-        let empty = self.groups.iter().enumerate().filter(|(_, group)| {
-            group.heads.is_empty() && !group.is_read && self.lanes[group.lane].left > 0
-        });
+        let empty = self
+            .candidates
+            .groups
+            .iter()
+            .enumerate()
+            .filter(|(_, group)| {
+                group.heads.is_empty()
+                    && !group.is_read
+                    && self.candidates.lanes[group.lane].left > 0
+            });
         let empty: Vec<usize> = empty.map(|(at, _)| at).collect();
         for some in empty.chunks(32) {
             let mut limits = HashMap::new();
             let parts = some.iter().map(|at| {
-                let group = &self.groups[*at];
+                let group = &self.candidates.groups[*at];
                 // One more, which tells when the next one comes due.
-                let few = wanted.min(self.lanes[group.lane].left).min(MOST_HEADS) + 1;
+                let few = wanted.min(self.candidates.lanes[group.lane].left).min(MOST_HEADS) + 1;
                 limits.insert(*at, few);
                 let (due, id) = group.last;
                 format!(
@@ -355,7 +268,7 @@ impl Picking<'_> {
             for at in some {
                 let mut heads = found.remove(at).unwrap_or_default();
                 heads.sort_by_key(|head| (head.due, head.id));
-                let group = &mut self.groups[*at];
+                let group = &mut self.candidates.groups[*at];
                 group.is_read = heads.len() < limits[at];
                 if let Some(last) = heads.last() {
                     group.last = (last.due, last.id);
@@ -419,7 +332,7 @@ impl Picking<'_> {
         let of = |id: i64| {
             let lane = lanes.get(&id).filter(|_| got.contains(&id))?;
             let process = self.processes.get(&process_of(id))?.0;
-            Some((process, self.lanes[*lane].lane.clone()))
+            Some((process, self.candidates.lanes[*lane].lane.clone()))
         };
         let mut jobs = read_claimed(self.store, tx, jobs, of)?;
         for (id, lane) in picks.given {
@@ -430,7 +343,8 @@ impl Picking<'_> {
                     .push(job.ok_or(Fault::Odd("a job without a payload"))?);
             } else {
                 // Another worker has it: a different job of its lane may be claimed.
-                self.lanes[lane].left = self.lanes[lane].left.saturating_add(1);
+                self.candidates.lanes[lane].left =
+                    self.candidates.lanes[lane].left.saturating_add(1);
             }
         }
         let stopped = picks.stopped.into_iter();
@@ -452,14 +366,13 @@ impl Picking<'_> {
         while locked + picks.given.len() < most && !picks.alone {
             let has = locked + picks.given.len();
             self.read_heads(tx, most - has)?;
-            let turn = given + has as u64 + 1;
-            let Some(at) = self.best(turn.is_multiple_of(OLDEST_OF)) else {
+            let Some(at) = self.candidates.best(given + has as u64, self.now) else {
                 break;
             };
-            let Some(head) = self.groups[at].heads.front().copied() else {
+            let Some(head) = self.candidates.groups[at].heads.front().copied() else {
                 break;
             };
-            let lane = self.groups[at].lane;
+            let lane = self.candidates.groups[at].lane;
             if self.process(tx, process_of(head.id))?.1 {
                 picks.stopped.push(head.id);
                 picks.alone = stopped + picks.stopped.len() >= MOST_STOPPED;
@@ -468,13 +381,13 @@ impl Picking<'_> {
                 if !idle || has > 0 {
                     break;
                 }
-                self.lanes[lane].left -= 1;
+                self.candidates.lanes[lane].left -= 1;
                 picks.given.push((head.id, lane));
             } else {
-                self.lanes[lane].left -= 1;
+                self.candidates.lanes[lane].left -= 1;
                 picks.given.push((head.id, lane));
             }
-            self.groups[at].heads.pop_front();
+            self.candidates.groups[at].heads.pop_front();
         }
         Ok(picks)
     }
@@ -543,7 +456,7 @@ impl Picking<'_> {
                 Some(mut row) => row.at(0)?,
                 None => None,
             };
-            let due = self.open_heads().map(|(_, head)| head.due);
+            let due = self.candidates.open_heads().map(|(_, head)| head.due);
             next = due.chain(look).min().map(Timestamp);
         }
         Ok(ClaimReply {
@@ -551,23 +464,6 @@ impl Picking<'_> {
             next,
             more: !any.is_empty() || !releasing.is_empty(),
         })
-    }
-
-    /// The first job of each group of which another may be given.
-    fn open_heads(&self) -> impl Iterator<Item = (usize, Head)> {
-        let open = |group: &Group| self.lanes[group.lane].left > 0;
-        let groups = self.groups.iter().enumerate();
-        groups
-            .filter(move |(_, group)| open(group))
-            .filter_map(|(at, group)| Some((at, *group.heads.front()?)))
-    }
-
-    /// The group whose first job is given next.
-    fn best(&self, oldest: bool) -> Option<usize> {
-        let due = self.open_heads().filter(|(_, head)| head.due <= self.now.0);
-        let rank = |at: usize| if oldest { 0 } else { -self.groups[at].priority };
-        due.min_by_key(|(at, head)| (rank(*at), head.due, head.id))
-            .map(|(at, _)| at)
     }
 
     /// A process, and whether its jobs are not to be started any more.

@@ -39,11 +39,11 @@ use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
 
-use super::group_commit::{GroupCommit, Insert, Inserted};
+use super::group_commit::{Insert, Inserted};
 use super::moving::MovableStore;
 use super::rows::NO_CHORE;
 use super::sql::statements::{Fault, Queries as _, Statements};
-use super::sql::{Again, KnownLanes, SqlStore, chores};
+use super::sql::{Again, SharedState, SqlStore, chores};
 use super::{ConsumerLock, HealthFinding, JobLane, StoreDatabase, WorkSignal, WorkerId};
 use clock::{Offset, ServerClock};
 use lease::Heartbeat;
@@ -80,20 +80,14 @@ struct Database {
 pub struct MysqlStore {
     database: Arc<Database>,
     id: String,
-    salt: u16,
+    shared: SharedState,
     /// Whether the queue was closed when this store opened it.
     is_closed: bool,
     folder: PathBuf,
     heartbeat: Heartbeat,
-    inserts: GroupCommit,
-    lanes: KnownLanes,
     lane_numbers: Mutex<HashMap<JobLane, i64>>,
     wakes: Arc<Wakes>,
     news: News,
-    chunk: i64,
-    /// Chunks that may still be carried out before the operation is abandoned, as if it had died.
-    #[cfg(test)]
-    chunks_left: AtomicI64,
     /// Whether maintenance waits for other workers to show that they live: not where time is simulated.
     #[cfg(test)]
     awaits_others: bool,
@@ -187,7 +181,7 @@ impl SqlStore for MysqlStore {
         mut add: impl FnMut(&mut dyn Statements, &Insert) -> Result<Inserted, Fault>,
     ) -> Inserted {
         let lock = || ();
-        self.inserts.run(insert, lock, |(), inserts| {
+        self.shared.inserts.run(insert, lock, |(), inserts| {
             let done = self.write(Again::Doubtful, |tx| {
                 inserts.iter().map(|insert| add(tx, insert)).collect()
             });
@@ -199,21 +193,8 @@ impl SqlStore for MysqlStore {
         self.wake();
     }
 
-    fn chunk(&self) -> i64 {
-        self.chunk
-    }
-
-    #[cfg(test)]
-    fn next_chunk(&self) -> Result<(), Error> {
-        chores::next_chunk(&self.chunks_left)
-    }
-
-    fn salt(&self) -> u16 {
-        self.salt
-    }
-
-    fn known_lanes(&self) -> &KnownLanes {
-        &self.lanes
+    fn shared(&self) -> &SharedState {
+        &self.shared
     }
 
     fn lane_no(&self, _tx: &mut dyn Statements, lane: &JobLane) -> Result<i64, Fault> {

@@ -10,6 +10,7 @@ use rusqlite::types::Value;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
+use crate::queue::store::ClaimStore as _;
 use crate::queue::store::JobLane;
 use crate::queue::store::moving::{
     CLOSED, ColumnKind, MOVED_TABLES, MovableStore, MoveMark, MovedTable, ODD_MARK, PIECE_BYTES,
@@ -221,7 +222,7 @@ impl MovableStore for MysqlStore {
 
     fn users(&self, now: Timestamp) -> Result<Vec<QueueUser>, Error> {
         if self.mark()?.is_none() {
-            self.reclaim_jobs(now)?;
+            self.reclaim(now)?;
         }
         let workers = self.listed()?.into_iter().map(|worker| QueueUser {
             name: format!("a worker (process {} on {})", worker.pid, worker.host),

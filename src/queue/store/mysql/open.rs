@@ -21,7 +21,7 @@ use super::moving;
 use super::news::News;
 use super::pool::{Pool, SILENCE, place};
 use super::writer::{Fault, Queries as _, Statements as _, Tx, VERSION_SLOTS, by};
-use super::{Database, GroupCommit, MysqlStore};
+use super::{Database, MysqlStore, SharedState};
 
 const SCHEMA: &str = include_str!("schema.sql");
 
@@ -49,8 +49,7 @@ pub struct MysqlOptions {
     connections: usize,
     pub(super) lease: Duration,
     allows_closed: bool,
-    #[cfg(test)]
-    pub(super) chunk: i64,
+    chunk: i64,
     /// Set in a simulation only.
     #[cfg(test)]
     #[debug(skip)]
@@ -82,7 +81,6 @@ impl MysqlOptions {
             connections: 16,
             lease: Duration::from_secs(15),
             allows_closed: false,
-            #[cfg(test)]
             chunk: 1_000,
             #[cfg(test)]
             wire: None,
@@ -352,19 +350,11 @@ pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
         heartbeat: Heartbeat::new(database.clone(), options.lease),
         database,
         id,
-        salt: u16::try_from(salt & 0xfff).unwrap_or(0),
+        shared: SharedState::new(salt, options.chunk),
         is_closed,
         folder,
-        inserts: GroupCommit::default(),
-        lanes: Mutex::default(),
         lane_numbers: Mutex::default(),
         wakes: Arc::default(),
-        #[cfg(not(test))]
-        chunk: 1_000,
-        #[cfg(test)]
-        chunk: options.chunk,
-        #[cfg(test)]
-        chunks_left: AtomicI64::new(i64::MAX),
         #[cfg(test)]
         awaits_others: true,
     })

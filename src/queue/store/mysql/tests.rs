@@ -90,7 +90,7 @@ fn database(address: String) -> TestDatabase {
     TestDatabase::new(open).abandons(move |pieces| {
         let left = pieces.map_or(i64::MAX, |pieces| i64::try_from(pieces).unwrap());
         let store = latest.lock().upgrade().unwrap();
-        store.chunks_left.store(left, Ordering::Relaxed);
+        store.shared.chunks_left.store(left, Ordering::Relaxed);
     })
 }
 

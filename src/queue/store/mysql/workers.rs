@@ -5,8 +5,12 @@ use std::time::Duration;
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::host::host;
+use crate::queue::job::ProcessState;
+use crate::queue::store::sql::due;
 use crate::queue::store::sql::workers::{Departure, give_back};
-use crate::queue::store::{WorkerId, WorkerInfo, WorkerStatus};
+use crate::queue::store::{
+    ClaimReply, ClaimRequest, ClaimStore, Settlement, WorkerId, WorkerInfo, WorkerStatus,
+};
 
 use super::MysqlStore;
 use super::rows::count;
@@ -77,7 +81,83 @@ impl MysqlStore {
         Ok(())
     }
 
-    pub(super) fn enlist_worker(&self, now: Timestamp) -> Result<WorkerId, Error> {
+    /// Whether a worker of another process has jobs and has not shown that it lives since those of this store ran out of
+    /// them. Whoever ends when nothing is left to do waits for that, or takes these jobs over when the lease has ended.
+    pub(super) fn await_silent(&self, now: Timestamp) -> Result<bool, Error> {
+        #[cfg(test)]
+        if !self.awaits_others {
+            return Ok(false);
+        }
+        if !self.heartbeat.has_idle() {
+            return Ok(false);
+        }
+        let busy = format!(
+            "SELECT w.no, w.lease_until, w.lease_until <= {CLOCK} FROM #workers w
+             WHERE w.lease_until > 0 AND w.no NOT IN {}
+               AND EXISTS (SELECT 1 FROM #jobs j WHERE j.worker = w.no)",
+            list([0].into_iter().chain(self.heartbeat.workers()))
+        );
+        let busy = self.read(|tx| {
+            let rows = tx.rows(&busy, Vec::new())?.into_iter();
+            let rows = rows.map(|mut row| Ok((row.at(0)?, row.at(1)?, row.at(2)?)));
+            rows.collect::<Result<Vec<(i64, i64, bool)>, Fault>>()
+        })?;
+        let (mut waits, mut has_ended) = (false, false);
+        for (no, lease_until, is_over) in busy {
+            waits |= is_over || !self.heartbeat.has_renewed(no, lease_until);
+            has_ended |= is_over;
+        }
+        if has_ended {
+            self.reclaim(now)?;
+        }
+        Ok(waits)
+    }
+
+    /// Takes those workers of this process off the list that have ended when it could not be written.
+    fn retire_late(&self, now: Timestamp) -> Result<u64, Error> {
+        let mut affected = 0;
+        for no in self.heartbeat.left() {
+            let back = self.write(Again::Harmless, |tx| {
+                give_back(tx, no, Departure::Unsaved, now)
+            })?;
+            affected += back.unwrap_or(0);
+            self.heartbeat.remove_worker(no);
+        }
+        Ok(affected)
+    }
+
+    /// All workers. One of this store is never dead here: its lease is renewed as soon as the database can be reached.
+    pub(super) fn listed(&self) -> Result<Vec<ListedWorker>, Error> {
+        let mut all = self.read(|tx| {
+            let rows = tx.rows(
+                &format!(
+                    "SELECT no, pid, host, lease_until <= {CLOCK}, lease_until FROM #workers ORDER BY no"
+                ),
+                Vec::new(),
+            )?;
+            let worker = |mut row: super::writer::Row| -> Result<(ListedWorker, bool), Fault> {
+                let lease_ended = row.at(3)?;
+                let worker = ListedWorker {
+                    no: row.at(0)?,
+                    pid: row.at(1)?,
+                    host: row.at(2)?,
+                    lease_ended,
+                    is_dead: lease_ended,
+                };
+                Ok((worker, row.at::<i64>(4)? == 0))
+            };
+            rows.into_iter().map(worker).collect::<Result<Vec<_>, _>>()
+        })?;
+        let can_tell = self.heartbeat.can_tell();
+        for (worker, is_ended) in &mut all {
+            worker.is_dead &= !self.heartbeat.has(worker.no) && (*is_ended || can_tell);
+        }
+        Ok(all.into_iter().map(|(worker, _)| worker).collect())
+    }
+}
+
+impl ClaimStore for MysqlStore {
+    fn register_worker(&self, now: Timestamp) -> Result<WorkerId, Error> {
         let until = self.heartbeat.until();
         let no = self.write(Again::Harmless, |tx| {
             tx.run(
@@ -90,7 +170,7 @@ impl MysqlStore {
         Ok(WorkerId(no))
     }
 
-    pub(super) fn retire_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
+    fn unregister_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
         let given_back = self.write(Again::Harmless, |tx| {
             give_back(tx, worker.0, Departure::Retired, now).map(|back| back.unwrap_or(0))
         });
@@ -105,7 +185,70 @@ impl MysqlStore {
         Ok(())
     }
 
-    pub(super) fn reclaim_jobs(&self, now: Timestamp) -> Result<u64, Error> {
+    fn claim(
+        &self,
+        worker: WorkerId,
+        wanted: ClaimRequest<'_>,
+        now: Timestamp,
+    ) -> Result<ClaimReply, Error> {
+        self.claim_jobs(worker, wanted, now)
+    }
+
+    fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
+        self.settle_ends(ends, now)
+    }
+
+    /// The first report is written at once, later ones with the next renewal of the lease.
+    fn report_worker(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error> {
+        let report = status.to_json();
+        let before = self.heartbeat.worker(worker.0, |known| {
+            known.report.replace(report.clone()).is_some()
+        });
+        if before != Some(false) {
+            return Ok(());
+        }
+        let write = "UPDATE #workers SET status = ? WHERE no = ?";
+        self.database
+            .aside(|tx| tx.run(write, by![report.clone(), worker.0]))
+            .map(drop)
+    }
+
+    fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {
+        let lease = self.heartbeat.lease().as_millis();
+        let sql = format!(
+            "SELECT no, host, pid, started_at, status, lease_until, {CLOCK} - lease_until + {lease},
+               (SELECT COUNT(*) FROM #jobs WHERE worker = w.no),
+               (SELECT COUNT(*) FROM #batches WHERE worker = w.no)
+             FROM #workers w ORDER BY no"
+        );
+        self.read(|tx| {
+            let rows = tx.rows(&sql, Vec::new())?;
+            let info = |mut row: super::writer::Row| -> Result<WorkerInfo, Fault> {
+                let (no, pid) = (row.at(0)?, row.at::<i64>(2)?);
+                let (host, pid): (String, _) = (row.at(1)?, u32::try_from(pid).unwrap_or(0));
+                let (lease_until, age): (i64, i64) = (row.at(5)?, row.at(6)?);
+                let age = Duration::from_millis(count(age));
+                Ok(WorkerInfo {
+                    is_alive: self.heartbeat.has(no)
+                        || lease_until > 0 && age < self.heartbeat.lease(),
+                    heartbeat_age: (lease_until > 0).then_some(age),
+                    status: WorkerStatus::from_json(row.at(4)?),
+                    jobs: count(row.at(7)?),
+                    batches: count(row.at(8)?),
+                    ..WorkerInfo::new(WorkerId(no), host, pid, Timestamp(row.at(3)?))
+                })
+            };
+            rows.into_iter().map(info).collect()
+        })
+    }
+
+    fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {
+        let listed = self.listed()?.into_iter();
+        let dead = listed.filter(|worker| worker.is_dead);
+        Ok(dead.map(|worker| WorkerId(worker.no)).collect())
+    }
+
+    fn reclaim(&self, now: Timestamp) -> Result<u64, Error> {
         let mut affected = self.retire_late(now)?;
         let workers = self.listed()?;
         let alive = workers.iter().filter(|worker| !worker.is_dead).count();
@@ -149,127 +292,13 @@ impl MysqlStore {
         Ok(affected)
     }
 
-    /// Whether a worker of another process has jobs and has not shown that it lives since those of this store ran out of
-    /// them. Whoever ends when nothing is left to do waits for that, or takes these jobs over when the lease has ended.
-    pub(super) fn await_silent(&self, now: Timestamp) -> Result<bool, Error> {
-        #[cfg(test)]
-        if !self.awaits_others {
-            return Ok(false);
-        }
-        if !self.heartbeat.has_idle() {
-            return Ok(false);
-        }
-        let busy = format!(
-            "SELECT w.no, w.lease_until, w.lease_until <= {CLOCK} FROM #workers w
-             WHERE w.lease_until > 0 AND w.no NOT IN {}
-               AND EXISTS (SELECT 1 FROM #jobs j WHERE j.worker = w.no)",
-            list([0].into_iter().chain(self.heartbeat.workers()))
-        );
-        let busy = self.read(|tx| {
-            let rows = tx.rows(&busy, Vec::new())?.into_iter();
-            let rows = rows.map(|mut row| Ok((row.at(0)?, row.at(1)?, row.at(2)?)));
-            rows.collect::<Result<Vec<(i64, i64, bool)>, Fault>>()
-        })?;
-        let (mut waits, mut has_ended) = (false, false);
-        for (no, lease_until, is_over) in busy {
-            waits |= is_over || !self.heartbeat.has_renewed(no, lease_until);
-            has_ended |= is_over;
-        }
-        if has_ended {
-            self.reclaim_jobs(now)?;
-        }
-        Ok(waits)
-    }
-
-    /// Takes those workers of this process off the list that have ended when it could not be written.
-    fn retire_late(&self, now: Timestamp) -> Result<u64, Error> {
-        let mut affected = 0;
-        for no in self.heartbeat.left() {
-            let back = self.write(Again::Harmless, |tx| {
-                give_back(tx, no, Departure::Unsaved, now)
-            })?;
-            affected += back.unwrap_or(0);
-            self.heartbeat.remove_worker(no);
-        }
-        Ok(affected)
-    }
-
-    /// The first report is written at once, later ones with the next renewal of the lease.
-    pub(super) fn keep_report(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error> {
-        let report = status.to_json();
-        let before = self.heartbeat.worker(worker.0, |known| {
-            known.report.replace(report.clone()).is_some()
-        });
-        if before != Some(false) {
-            return Ok(());
-        }
-        let write = "UPDATE #workers SET status = ? WHERE no = ?";
-        self.database
-            .aside(|tx| tx.run(write, by![report.clone(), worker.0]))
-            .map(drop)
-    }
-
-    pub(super) fn list_workers(&self) -> Result<Vec<WorkerInfo>, Error> {
-        let lease = self.heartbeat.lease().as_millis();
-        let sql = format!(
-            "SELECT no, host, pid, started_at, status, lease_until, {CLOCK} - lease_until + {lease},
-               (SELECT COUNT(*) FROM #jobs WHERE worker = w.no),
-               (SELECT COUNT(*) FROM #batches WHERE worker = w.no)
-             FROM #workers w ORDER BY no"
-        );
-        self.read(|tx| {
-            let rows = tx.rows(&sql, Vec::new())?;
-            let info = |mut row: super::writer::Row| -> Result<WorkerInfo, Fault> {
-                let (no, pid) = (row.at(0)?, row.at::<i64>(2)?);
-                let (host, pid): (String, _) = (row.at(1)?, u32::try_from(pid).unwrap_or(0));
-                let (lease_until, age): (i64, i64) = (row.at(5)?, row.at(6)?);
-                let age = Duration::from_millis(count(age));
-                Ok(WorkerInfo {
-                    is_alive: self.heartbeat.has(no)
-                        || lease_until > 0 && age < self.heartbeat.lease(),
-                    heartbeat_age: (lease_until > 0).then_some(age),
-                    status: WorkerStatus::from_json(row.at(4)?),
-                    jobs: count(row.at(7)?),
-                    batches: count(row.at(8)?),
-                    ..WorkerInfo::new(WorkerId(no), host, pid, Timestamp(row.at(3)?))
-                })
-            };
-            rows.into_iter().map(info).collect()
-        })
-    }
-
-    pub(super) fn find_dead(&self) -> Result<Vec<WorkerId>, Error> {
-        let listed = self.listed()?.into_iter();
-        let dead = listed.filter(|worker| worker.is_dead);
-        Ok(dead.map(|worker| WorkerId(worker.no)).collect())
-    }
-
-    /// All workers. One of this store is never dead here: its lease is renewed as soon as the database can be reached.
-    pub(super) fn listed(&self) -> Result<Vec<ListedWorker>, Error> {
-        let mut all = self.read(|tx| {
-            let rows = tx.rows(
-                &format!(
-                    "SELECT no, pid, host, lease_until <= {CLOCK}, lease_until FROM #workers ORDER BY no"
-                ),
-                Vec::new(),
-            )?;
-            let worker = |mut row: super::writer::Row| -> Result<(ListedWorker, bool), Fault> {
-                let lease_ended = row.at(3)?;
-                let worker = ListedWorker {
-                    no: row.at(0)?,
-                    pid: row.at(1)?,
-                    host: row.at(2)?,
-                    lease_ended,
-                    is_dead: lease_ended,
-                };
-                Ok((worker, row.at::<i64>(4)? == 0))
-            };
-            rows.into_iter().map(worker).collect::<Result<Vec<_>, _>>()
-        })?;
-        let can_tell = self.heartbeat.can_tell();
-        for (worker, is_ended) in &mut all {
-            worker.is_dead &= !self.heartbeat.has(worker.no) && (*is_ended || can_tell);
-        }
-        Ok(all.into_iter().map(|(worker, _)| worker).collect())
+    fn pull_due_times(
+        &self,
+        worker: WorkerId,
+        back: Duration,
+        longest: Duration,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        due::pull_due(self, worker, back, longest, now)
     }
 }

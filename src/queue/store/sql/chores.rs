@@ -1,9 +1,6 @@
 //! What concerns all jobs of a process: decided in one short transaction, carried out in many, and
 //! gone on with by anybody if who began it dies.
 
-#[cfg(test)]
-use std::sync::atomic::{AtomicI64, Ordering};
-
 use std::ops::Range;
 
 use crate::base::clock::Timestamp;
@@ -232,19 +229,10 @@ pub(super) fn carry_out(store: &impl SqlStore, no: i64, now: Timestamp) -> Resul
     }
 }
 
-/// Fails after the chunks that a test wants.
-#[cfg(test)]
-pub(crate) fn next_chunk(left: &AtomicI64) -> Result<(), Error> {
-    if left.fetch_sub(1, Ordering::Relaxed) > 0 {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::Transient, "abandoned by the test"))
-}
-
 /// One short transaction of what was decided about a process. Returns whether more is left, and
 /// how many jobs have changed so far.
 pub(crate) fn step(store: &impl SqlStore, no: i64, now: Timestamp) -> Result<(bool, i64), Error> {
-    store.next_chunk()?;
+    store.shared().next_chunk()?;
     let (more, changed, woken) = store.write(Again::Harmless, |tx| step_in(store, tx, no, now))?;
     if woken {
         store.wake_workers();
@@ -277,7 +265,7 @@ fn step_in(
     let behind = key(no, 0) + end;
     let next: Option<i64> = tx.one(
         "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id >= ? AND id < ? ORDER BY id LIMIT 1 OFFSET ?",
-        by![from, behind, store.chunk()],
+        by![from, behind, store.shared().chunk],
     )?;
     let to = next.unwrap_or(behind);
     if tx.dialect() != Dialect::Sqlite {

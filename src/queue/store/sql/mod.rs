@@ -8,6 +8,7 @@
 //! the whole database instead.
 
 mod batches;
+pub(super) mod candidates;
 pub(super) mod chores;
 pub(super) mod claimed;
 pub(super) mod due;
@@ -24,14 +25,18 @@ pub(super) mod workers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+#[cfg(test)]
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
+#[cfg(test)]
+use crate::base::error::ErrorKind;
 use crate::base::id::{JobId, ProcessId};
 
-use super::group_commit::{Insert, Inserted};
+use super::group_commit::{GroupCommit, Insert, Inserted};
 use super::rows::{job_id, small};
 use super::{ConsumerLock, JobLane, WorkerId};
 use statements::{Fault, Queries as _, Statements, by};
@@ -50,6 +55,41 @@ pub(super) type KnownLanes = Mutex<HashMap<i64, Arc<JobLane>>>;
 
 /// Lanes that a store keeps in memory: hosts may invent ever new ones.
 pub(super) const MOST_LANES: usize = 10_000;
+
+/// What every store in a database has in memory.
+pub(crate) struct SharedState {
+    /// A part of every job id, so that an id of another database is not taken for one of this.
+    pub(super) salt: u16,
+    pub(super) lanes: KnownLanes,
+    pub(super) inserts: GroupCommit,
+    /// Jobs of one transaction of what is carried out in many.
+    pub(super) chunk: i64,
+    /// Chunks that may still be carried out before the operation is abandoned, as if it had died.
+    #[cfg(test)]
+    pub(crate) chunks_left: AtomicI64,
+}
+
+impl SharedState {
+    pub(super) fn new(salt: i64, chunk: i64) -> Self {
+        Self {
+            salt: u16::try_from(salt & 0xfff).unwrap_or(0),
+            lanes: Mutex::default(),
+            inserts: GroupCommit::default(),
+            chunk,
+            #[cfg(test)]
+            chunks_left: AtomicI64::new(i64::MAX),
+        }
+    }
+
+    /// Called before each of many short transactions, of which a test may want only some.
+    fn next_chunk(&self) -> Result<(), Error> {
+        #[cfg(test)]
+        if self.chunks_left.fetch_sub(1, Ordering::Relaxed) <= 0 {
+            return Err(Error::new(ErrorKind::Transient, "abandoned by the test"));
+        }
+        Ok(())
+    }
+}
 
 /// What a database of jobs does in its own way. All else of a store follows from it.
 pub(super) trait SqlStore: Send + Sync {
@@ -89,18 +129,7 @@ pub(super) trait SqlStore: Send + Sync {
     /// Says that jobs have become claimable.
     fn wake_workers(&self);
 
-    /// Jobs of one transaction of what is carried out in many.
-    fn chunk(&self) -> i64;
-
-    /// Called before each of many short transactions, of which a test may want only some.
-    fn next_chunk(&self) -> Result<(), Error> {
-        Ok(())
-    }
-
-    /// A part of every job id, so that an id of another database is not taken for one of this.
-    fn salt(&self) -> u16;
-
-    fn known_lanes(&self) -> &KnownLanes;
+    fn shared(&self) -> &SharedState;
 
     /// The number of a lane, which begins to exist when first asked for.
     fn lane_no(&self, tx: &mut dyn Statements, lane: &JobLane) -> Result<i64, Fault>;
@@ -118,7 +147,7 @@ pub(super) trait SqlStore: Send + Sync {
 
     /// A lane by its number.
     fn lane(&self, tx: &mut dyn Statements, no: i64) -> Result<Arc<JobLane>, Fault> {
-        if let Some(lane) = self.known_lanes().lock().get(&no) {
+        if let Some(lane) = self.shared().lanes.lock().get(&no) {
             return Ok(lane.clone());
         }
         let found = tx.first("SELECT kind, name, step FROM #lanes WHERE no = ?", by![no])?;
@@ -128,7 +157,7 @@ pub(super) trait SqlStore: Send + Sync {
             name: row.at(1)?,
             step: small(row.at(2)?),
         });
-        let mut lanes = self.known_lanes().lock();
+        let mut lanes = self.shared().lanes.lock();
         if lanes.len() >= MOST_LANES {
             lanes.clear();
         }
@@ -150,6 +179,6 @@ pub(super) trait SqlStore: Send + Sync {
     }
 
     fn job_id(&self, key: i64, created_at: Timestamp) -> JobId {
-        job_id(key, created_at, self.salt())
+        job_id(key, created_at, self.shared().salt)
     }
 }

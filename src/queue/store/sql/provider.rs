@@ -204,7 +204,7 @@ pub(super) fn empty_batch(
 ) -> Result<u64, Error> {
     let mut back = 0;
     loop {
-        store.next_chunk()?;
+        store.shared().next_chunk()?;
         let (changed, more, waits) = store.write(Again::Doubtful, |tx| {
             let of = owned(tx, worker, batch)?;
             let (mut changed, mut more, mut waits) = (0, false, false);
@@ -236,7 +236,7 @@ fn unload(
     due: Option<Timestamp>,
     now: Timestamp,
 ) -> Result<(u64, bool, bool), Fault> {
-    let most = usize::try_from(store.chunk()).unwrap_or(1);
+    let most = usize::try_from(store.shared().chunk).unwrap_or(1);
     let mut ids: Vec<i64> = tx.column(
         "SELECT id FROM #jobs WHERE batch = ? AND id > ? ORDER BY id LIMIT ?",
         by![of.no.0, after.unwrap_or(-1), limit(most + 1)],

@@ -104,7 +104,7 @@ pub(super) fn cancel_waiting(
     now: Timestamp,
 ) -> Result<u64, Error> {
     let mut cancelled = 0;
-    let chunk = usize::try_from(store.chunk()).unwrap_or(1).max(1);
+    let chunk = usize::try_from(store.shared().chunk).unwrap_or(1).max(1);
     for jobs in jobs.chunks(chunk) {
         loop {
             let done = store.write(Again::Harmless, |tx| cancel_chunk(store, tx, jobs, now))?;

@@ -4,9 +4,8 @@
 //! priority first, oldest first within one. What lies behind, such as the backlog of a closed lane, is
 //! not read.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use const_format::formatcp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -15,13 +14,12 @@ use serde_json::value::RawValue;
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
-use crate::queue::job::ProcessState;
 use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::sql::candidates::{Candidates, Head, MOST_STOPPED};
 use crate::queue::store::sql::statements::{Fault, Queries as _, Statements, by, id_of};
-use crate::queue::store::sql::{SqlStore as _, due, lineage};
+use crate::queue::store::sql::{SqlStore as _, lineage};
 use crate::queue::store::{
-    ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, JobLane, JobReceipt, SUSPECT_CRASHES,
-    Settlement, WorkerId, WorkerInfo, WorkerStatus,
+    ClaimReply, ClaimRequest, ClaimedJob, JobLane, JobReceipt, SUSPECT_CRASHES, WorkerId,
 };
 
 use super::SqliteStore;
@@ -30,26 +28,6 @@ use super::rows::{
     process_of, small,
 };
 use super::writer::Sync;
-
-/// Of this many jobs one is the oldest, whatever its priority.
-const OLDEST_OF: u64 = 8;
-
-/// Jobs of cancelled processes that one claim puts away when it comes across them.
-const MOST_STOPPED: usize = 1_000;
-
-/// The jobs of one lane and priority, as far as they have been read.
-struct Group {
-    lane: usize,
-    no: i64,
-    priority: i64,
-    heads: VecDeque<(i64, i64)>,
-    last: (i64, i64),
-}
-
-struct OpenLane {
-    lane: Arc<JobLane>,
-    left: usize,
-}
 
 /// The condition that a job is one of a [scope](lineage::scope)'s, which is the statement's first parameter.
 const IN_SCOPE: &str = "(?1 IS NULL OR id >> 32 IN (SELECT value FROM json_each(?1)))";
@@ -90,8 +68,7 @@ struct Picking<'a> {
     scope: Option<String>,
     worker: WorkerId,
     now: Timestamp,
-    groups: Vec<Group>,
-    lanes: Vec<OpenLane>,
+    candidates: Candidates,
     processes: BTreeMap<i64, (ProcessId, bool)>,
     changes: CounterChanges,
     stopped: usize,
@@ -130,8 +107,7 @@ impl SqliteStore {
                 scope: scope.map(|numbers| serde_json::to_string(&numbers).unwrap_or_default()),
                 worker,
                 now,
-                groups: Vec::new(),
-                lanes: Vec::new(),
+                candidates: Candidates::default(),
                 processes: BTreeMap::new(),
                 changes: CounterChanges::default(),
                 stopped: 0,
@@ -237,45 +213,38 @@ impl Picking<'_> {
         let mut next = self.conn.prepare_cached(GROUP)?;
         // Written with `>`, SQLite would step through all of the group before.
         let (mut lane, mut priority) = (0_i64, 0_i64);
-        let mut known = None;
         loop {
             let found = next.query_row(params![self.scope, lane, priority], |row| {
-                Ok((row.get(0)?, row.get(1)?, (row.get(2)?, row.get(3)?)))
+                let head = Head {
+                    due: row.get(2)?,
+                    id: row.get(3)?,
+                    crashes: 0,
+                };
+                Ok((row.get(0)?, row.get(1)?, head))
             });
             let Some((no, of, head)) = found.optional()? else {
                 return Ok(());
             };
             (lane, priority) = (no, of + 1);
-            // Groups come lane by lane.
-            if known != Some(no) {
-                known = Some(no);
+            if self.candidates.is_new(no) {
                 let lane = self.store.lane(&mut { self.conn }, no)?;
                 let left = open(&lane);
-                self.lanes.push(OpenLane { lane, left });
+                self.candidates.add_lane(no, lane, left);
             }
-            let at = self.lanes.len() - 1;
-            if self.lanes[at].left > 0 {
-                self.groups.push(Group {
-                    lane: at,
-                    no,
-                    priority: of,
-                    heads: VecDeque::from([head]),
-                    last: head,
-                });
-            }
+            self.candidates.add_group(of, Some(head));
         }
     }
 
     fn pick(&mut self, most: usize, idle: bool, given: u64) -> Result<(), Fault> {
         let mut alone = false;
         while self.claims.jobs.len() < most && !alone {
-            let turn = given + self.claims.jobs.len() as u64 + 1;
-            let Some(at) = self.best(turn.is_multiple_of(OLDEST_OF)) else {
+            let given = given + self.claims.jobs.len() as u64;
+            let Some(at) = self.candidates.best(given, self.now) else {
                 break;
             };
-            let id = self.groups[at].heads[0].1;
+            let id = self.candidates.groups[at].heads[0].id;
             match self.give(id, at, idle)? {
-                Picked::Given => self.lanes[self.groups[at].lane].left -= 1,
+                Picked::Given => *self.candidates.left(at) -= 1,
                 Picked::Alone => alone = true,
                 Picked::PutAway => {
                     self.stopped += 1;
@@ -287,33 +256,16 @@ impl Picking<'_> {
         if self.claims.jobs.len() < most && !alone {
             let mut look = self.conn.prepare_cached(NEXT_LOOK)?;
             let look: Option<i64> = look.query_row([&self.scope], |row| row.get(0))?;
-            let due = self.open_heads().map(|(_, head)| head.0);
+            let due = self.candidates.open_heads().map(|(_, head)| head.due);
             self.claims.next = due.chain(look).min().map(Timestamp);
         }
         Ok(())
     }
 
-    /// The first job of each group of which another may be given.
-    fn open_heads(&self) -> impl Iterator<Item = (usize, (i64, i64))> {
-        let open = |group: &Group| self.lanes[group.lane].left > 0;
-        let groups = self.groups.iter().enumerate();
-        groups
-            .filter(move |(_, group)| open(group))
-            .filter_map(|(at, group)| Some((at, *group.heads.front()?)))
-    }
-
-    /// The group whose first job is given next.
-    fn best(&self, oldest: bool) -> Option<usize> {
-        let due = self.open_heads().filter(|(_, head)| head.0 <= self.now.0);
-        let rank = |at: usize| if oldest { 0 } else { -self.groups[at].priority };
-        due.min_by_key(|(at, head)| (rank(*at), *head))
-            .map(|(at, _)| at)
-    }
-
     /// Goes on to the group's next job.
     fn advance(&mut self, at: usize, most: usize) -> Result<(), Fault> {
-        let left = self.lanes[self.groups[at].lane].left;
-        let group = &mut self.groups[at];
+        let left = *self.candidates.left(at);
+        let group = &mut self.candidates.groups[at];
         group.heads.pop_front();
         if !group.heads.is_empty() || left == 0 {
             return Ok(());
@@ -329,12 +281,18 @@ impl Picking<'_> {
             group.last.1,
             few as i64
         ];
-        let rows = more.query_map(range, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let rows = more.query_map(range, |row| {
+            Ok(Head {
+                due: row.get(0)?,
+                id: row.get(1)?,
+                crashes: 0,
+            })
+        })?;
         for row in rows {
             group.heads.push_back(row?);
         }
         if let Some(last) = group.heads.back() {
-            group.last = *last;
+            group.last = (last.due, last.id);
         }
         Ok(())
     }
@@ -349,7 +307,7 @@ impl Picking<'_> {
             self.changes.moved(id, PENDING, CANCELLED);
             return Ok(Picked::PutAway);
         }
-        let lane = &self.lanes[self.groups[at].lane].lane;
+        let lane = &self.candidates.lanes[self.candidates.groups[at].lane].lane;
         let mut job = self.store.claimed(self.conn, id, process_id, lane)?;
         let suspect = job.crashes >= SUSPECT_CRASHES;
         if suspect && !(idle && self.claims.jobs.is_empty()) {
@@ -383,54 +341,5 @@ impl Picking<'_> {
         let process = (id_of(&id)?, stopping);
         self.processes.insert(no, process);
         Ok(process)
-    }
-}
-
-impl ClaimStore for SqliteStore {
-    fn register_worker(&self, now: Timestamp) -> Result<WorkerId, Error> {
-        self.enlist_worker(now)
-    }
-
-    fn unregister_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
-        self.retire_worker(worker, now)
-    }
-
-    fn claim(
-        &self,
-        worker: WorkerId,
-        wanted: ClaimRequest<'_>,
-        now: Timestamp,
-    ) -> Result<ClaimReply, Error> {
-        self.claim_jobs(worker, wanted, now)
-    }
-
-    fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
-        self.settle_ends(ends, now)
-    }
-
-    fn report_worker(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error> {
-        self.keep_report(worker, status)
-    }
-
-    fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {
-        self.list_workers()
-    }
-
-    fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {
-        self.find_dead()
-    }
-
-    fn reclaim(&self, now: Timestamp) -> Result<u64, Error> {
-        self.reclaim_jobs(now)
-    }
-
-    fn pull_due_times(
-        &self,
-        worker: WorkerId,
-        back: Duration,
-        longest: Duration,
-        now: Timestamp,
-    ) -> Result<u64, Error> {
-        due::pull_due(self, worker, back, longest, now)
     }
 }

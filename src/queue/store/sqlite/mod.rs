@@ -36,10 +36,10 @@ use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
 
-use super::group_commit::{GroupCommit, Insert, Inserted};
+use super::group_commit::{Insert, Inserted};
 use super::moving::MovableStore;
 use super::sql::statements::{Fault, Queries as _, Statements, by};
-use super::sql::{Again, KnownLanes, SqlStore};
+use super::sql::{Again, SharedState, SqlStore};
 use super::{ConsumerLock, HealthFinding, JobLane, StoreDatabase, WorkSignal, WorkerId};
 use open::Identity;
 use readers::Readers;
@@ -131,7 +131,7 @@ pub struct SqliteStore {
     is_movable: bool,
     /// By what it is on record that this process uses the store of a run.
     held: Option<String>,
-    salt: u16,
+    pub(crate) shared: SharedState,
     /// Number of times that the queue had been closed when this store opened it; `None` if it was closed then.
     moves: Option<i64>,
     readers: Readers,
@@ -140,18 +140,12 @@ pub struct SqliteStore {
     copier: Mutex<Connection>,
     /// Closed after those that only read: the last one puts the log away.
     writer: FairMutex<Writer>,
-    inserts: GroupCommit,
-    lanes: KnownLanes,
     workers: Mutex<HashMap<i64, RegisteredWorker>>,
     wakes: Mutex<Vec<Weak<WorkSignal>>>,
-    chunk: i64,
     /// The files of the HTTP server that move with the queue.
     uploads: Mutex<Option<Arc<Uploads>>>,
     /// When the write-ahead log was last cut back.
     cut_back: AtomicI64,
-    /// Chunks that may still be carried out before the operation is abandoned, as if it had died.
-    #[cfg(test)]
-    pub(crate) chunks_left: AtomicI64,
     /// Why nothing can be written, if nothing can.
     #[cfg(test)]
     pub(crate) unwritable: Mutex<Option<Box<Unwritable>>>,
@@ -245,7 +239,7 @@ impl SqlStore for SqliteStore {
         mut add: impl FnMut(&mut dyn Statements, &Insert) -> Result<Inserted, Fault>,
     ) -> Inserted {
         let lock = || self.writer.lock();
-        self.inserts.run(insert, lock, |writer, inserts| {
+        self.shared.inserts.run(insert, lock, |writer, inserts| {
             let done = self.write_locked(writer, Sync::AsSet, |mut conn| {
                 inserts
                     .iter()
@@ -260,21 +254,8 @@ impl SqlStore for SqliteStore {
         self.wake();
     }
 
-    fn chunk(&self) -> i64 {
-        self.chunk
-    }
-
-    #[cfg(test)]
-    fn next_chunk(&self) -> Result<(), Error> {
-        super::sql::chores::next_chunk(&self.chunks_left)
-    }
-
-    fn salt(&self) -> u16 {
-        self.salt
-    }
-
-    fn known_lanes(&self) -> &KnownLanes {
-        &self.lanes
+    fn shared(&self) -> &SharedState {
+        &self.shared
     }
 
     fn lane_no(&self, tx: &mut dyn Statements, lane: &JobLane) -> Result<i64, Fault> {

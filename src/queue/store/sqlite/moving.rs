@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
+use crate::queue::store::ClaimStore as _;
 use crate::queue::store::moving::{
     CLOSED, MOVED_TABLES, MovableStore, MoveMark, MovedTable, ODD_MARK, PIECE_BYTES, PIECES,
     QueueIdentity, QueueUser, row_bytes, taken_over,
@@ -207,7 +208,7 @@ impl MovableStore for SqliteStore {
 
     fn users(&self, now: Timestamp) -> Result<Vec<QueueUser>, Error> {
         if self.mark()?.is_none() {
-            self.reclaim_jobs(now)?;
+            self.reclaim(now)?;
         }
         let listed = self.listed()?.into_iter();
         let alive = listed.filter(|worker| !matches!(self.pulse(worker), Pulse::Dead(_)));

@@ -21,7 +21,7 @@ use super::mounts::network_of;
 use super::movable;
 use super::readers::Readers;
 use super::writer::{Writer, be_patient};
-use super::{GroupCommit, SqliteOptions, SqliteStore};
+use super::{SharedState, SqliteOptions, SqliteStore};
 
 /// Marks a file as ours: "bwjq".
 const APPLICATION_ID: i64 = 0x6277_6a71;
@@ -219,16 +219,11 @@ fn connect(
         is_movable,
         held: None,
         moves,
-        salt: u16::try_from(salt & 0xfff).unwrap_or(0),
-        inserts: GroupCommit::default(),
-        lanes: Mutex::default(),
+        shared: SharedState::new(salt, options.chunk),
         workers: Mutex::default(),
         wakes: Mutex::default(),
-        chunk: options.chunk,
         uploads: Mutex::default(),
         cut_back: AtomicI64::new(0),
-        #[cfg(test)]
-        chunks_left: AtomicI64::new(i64::MAX),
         #[cfg(test)]
         unwritable: Mutex::default(),
         path,

@@ -34,7 +34,7 @@ pub(crate) fn database(durability: Durability) -> TestDatabase {
     TestDatabase::new(open).abandons(move |pieces| {
         let left = pieces.map_or(i64::MAX, |pieces| i64::try_from(pieces).unwrap());
         let store = latest.lock().upgrade().unwrap();
-        store.chunks_left.store(left, Ordering::Relaxed);
+        store.shared.chunks_left.store(left, Ordering::Relaxed);
     })
 }
 

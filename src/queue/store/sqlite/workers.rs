@@ -4,6 +4,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::params;
 use uuid::Uuid;
@@ -12,8 +13,12 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::host::host;
 use crate::base::private;
+use crate::queue::job::ProcessState;
+use crate::queue::store::sql::due;
 use crate::queue::store::sql::workers::{Departure, give_back};
-use crate::queue::store::{WorkerId, WorkerInfo, WorkerStatus};
+use crate::queue::store::{
+    ClaimReply, ClaimRequest, ClaimStore, Settlement, WorkerId, WorkerInfo, WorkerStatus,
+};
 
 use super::SqliteStore;
 use super::rows::count;
@@ -57,89 +62,6 @@ impl SqliteStore {
         self.beside(".workers").join(format!("{name}.lock"))
     }
 
-    pub(super) fn enlist_worker(&self, now: Timestamp) -> Result<WorkerId, Error> {
-        let folder = self.beside(".workers");
-        let cannot = |error: io::Error| {
-            let why = format!(
-                "{}: no lock file can be made there ({error}). The folder must be writable for this user",
-                folder.display()
-            );
-            Error::new(ErrorKind::Invalid, why)
-        };
-        let (name, path, file) = if self.file.is_none() {
-            let name = Uuid::now_v7().to_string();
-            let path = self.lock_path(&name);
-            (name, path, None)
-        } else {
-            private::make_folder(&folder).map_err(cannot)?;
-            self.sweep(&folder)?;
-            let (name, path, file) = locked_file(|name| self.lock_path(name)).map_err(cannot)?;
-            (name, path, Some(file))
-        };
-        // Locked before the row can be seen: nobody ever finds a living worker unlocked.
-        let no = self.write(Sync::AsSet, |conn| {
-            conn.prepare_cached(
-                "INSERT INTO workers (name, pid, host, started_at) VALUES (?1, ?2, ?3, ?4)",
-            )?
-            .execute(params![name, std::process::id(), host(), now.0])?;
-            Ok(conn.last_insert_rowid())
-        })?;
-        let enlisted = RegisteredWorker {
-            _file: file,
-            path,
-            given: 0,
-            left: false,
-        };
-        self.workers.lock().insert(no, enlisted);
-        Ok(WorkerId(no))
-    }
-
-    pub(super) fn retire_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
-        let given_back = self.write(Sync::AsSet, |conn| {
-            give_back(&mut { conn }, worker.0, Departure::Retired, now)
-                .map(|back| back.unwrap_or(0))
-        });
-        if given_back.is_err()
-            && let Some(enlisted) = self.workers.lock().get_mut(&worker.0)
-        {
-            enlisted.left = true;
-        }
-        let given_back = given_back?;
-        if let Some(enlisted) = self.workers.lock().remove(&worker.0) {
-            let _ = fs::remove_file(&enlisted.path);
-        }
-        if given_back > 0 {
-            self.wake();
-        }
-        Ok(())
-    }
-
-    pub(super) fn reclaim_jobs(&self, now: Timestamp) -> Result<u64, Error> {
-        let mut affected = self.retire_late(now)?;
-        for worker in self.listed()? {
-            let Pulse::Dead(held) = self.pulse(&worker) else {
-                continue;
-            };
-            let back = self.write(Sync::AsSet, |conn| {
-                give_back(&mut { conn }, worker.no, Departure::Died, now)
-            })?;
-            if held.is_some() {
-                let _ = fs::remove_file(self.lock_path(&worker.name));
-            }
-            if let Some(jobs) = back {
-                log::info!(
-                    "a worker died (process {}): {jobs} of its jobs returned to the queue",
-                    worker.pid
-                );
-                affected += jobs;
-            }
-        }
-        if affected > 0 {
-            self.wake();
-        }
-        Ok(affected)
-    }
-
     /// Takes those workers of this process off the list that have ended when it could not be written.
     fn retire_late(&self, now: Timestamp) -> Result<u64, Error> {
         let left: Vec<i64> = {
@@ -158,54 +80,6 @@ impl SqliteStore {
             }
         }
         Ok(affected)
-    }
-
-    pub(super) fn keep_report(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error> {
-        self.write(Sync::Lazy, |conn| {
-            conn.prepare_cached("UPDATE workers SET status = ?2 WHERE no = ?1")?
-                .execute(params![worker.0, status.to_json()])?;
-            Ok(())
-        })
-    }
-
-    pub(super) fn list_workers(&self) -> Result<Vec<WorkerInfo>, Error> {
-        let all = self.read(|conn| {
-            let mut read = conn.prepare_cached(
-                "SELECT no, name, pid, host, started_at, status,
-                   (SELECT count(*) FROM jobs WHERE worker = w.no),
-                   (SELECT count(*) FROM batches WHERE worker = w.no)
-                 FROM workers w ORDER BY no",
-            )?;
-            let all = read.query_map([], |row| {
-                let listed = ListedWorker {
-                    no: row.get(0)?,
-                    name: row.get(1)?,
-                    pid: row.get(2)?,
-                    host: row.get(3)?,
-                };
-                let pid = u32::try_from(listed.pid).unwrap_or(0);
-                let (id, started_at) = (WorkerId(listed.no), Timestamp(row.get(4)?));
-                let info = WorkerInfo {
-                    status: WorkerStatus::from_json(row.get(5)?),
-                    jobs: count(row.get(6)?),
-                    batches: count(row.get(7)?),
-                    ..WorkerInfo::new(id, listed.host.clone(), pid, started_at)
-                };
-                Ok((listed, info))
-            })?;
-            Ok(all.collect::<Result<Vec<_>, _>>()?)
-        })?;
-        let judged = all.into_iter().map(|(listed, info)| WorkerInfo {
-            is_alive: matches!(self.pulse(&listed), Pulse::Alive),
-            ..info
-        });
-        Ok(judged.collect())
-    }
-
-    pub(super) fn find_dead(&self) -> Result<Vec<WorkerId>, Error> {
-        let listed = self.listed()?.into_iter();
-        let dead = listed.filter(|worker| matches!(self.pulse(worker), Pulse::Dead(_)));
-        Ok(dead.map(|worker| WorkerId(worker.no)).collect())
     }
 
     pub(super) fn listed(&self) -> Result<Vec<ListedWorker>, Error> {
@@ -266,6 +140,162 @@ impl SqliteStore {
             }
         }
         Ok(())
+    }
+}
+
+impl ClaimStore for SqliteStore {
+    fn register_worker(&self, now: Timestamp) -> Result<WorkerId, Error> {
+        let folder = self.beside(".workers");
+        let cannot = |error: io::Error| {
+            let why = format!(
+                "{}: no lock file can be made there ({error}). The folder must be writable for this user",
+                folder.display()
+            );
+            Error::new(ErrorKind::Invalid, why)
+        };
+        let (name, path, file) = if self.file.is_none() {
+            let name = Uuid::now_v7().to_string();
+            let path = self.lock_path(&name);
+            (name, path, None)
+        } else {
+            private::make_folder(&folder).map_err(cannot)?;
+            self.sweep(&folder)?;
+            let (name, path, file) = locked_file(|name| self.lock_path(name)).map_err(cannot)?;
+            (name, path, Some(file))
+        };
+        // Locked before the row can be seen: nobody ever finds a living worker unlocked.
+        let no = self.write(Sync::AsSet, |conn| {
+            conn.prepare_cached(
+                "INSERT INTO workers (name, pid, host, started_at) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![name, std::process::id(), host(), now.0])?;
+            Ok(conn.last_insert_rowid())
+        })?;
+        let enlisted = RegisteredWorker {
+            _file: file,
+            path,
+            given: 0,
+            left: false,
+        };
+        self.workers.lock().insert(no, enlisted);
+        Ok(WorkerId(no))
+    }
+
+    fn unregister_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
+        let given_back = self.write(Sync::AsSet, |conn| {
+            give_back(&mut { conn }, worker.0, Departure::Retired, now)
+                .map(|back| back.unwrap_or(0))
+        });
+        if given_back.is_err()
+            && let Some(enlisted) = self.workers.lock().get_mut(&worker.0)
+        {
+            enlisted.left = true;
+        }
+        let given_back = given_back?;
+        if let Some(enlisted) = self.workers.lock().remove(&worker.0) {
+            let _ = fs::remove_file(&enlisted.path);
+        }
+        if given_back > 0 {
+            self.wake();
+        }
+        Ok(())
+    }
+
+    fn claim(
+        &self,
+        worker: WorkerId,
+        wanted: ClaimRequest<'_>,
+        now: Timestamp,
+    ) -> Result<ClaimReply, Error> {
+        self.claim_jobs(worker, wanted, now)
+    }
+
+    fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
+        self.settle_ends(ends, now)
+    }
+
+    fn report_worker(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error> {
+        self.write(Sync::Lazy, |conn| {
+            conn.prepare_cached("UPDATE workers SET status = ?2 WHERE no = ?1")?
+                .execute(params![worker.0, status.to_json()])?;
+            Ok(())
+        })
+    }
+
+    fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {
+        let all = self.read(|conn| {
+            let mut read = conn.prepare_cached(
+                "SELECT no, name, pid, host, started_at, status,
+                   (SELECT count(*) FROM jobs WHERE worker = w.no),
+                   (SELECT count(*) FROM batches WHERE worker = w.no)
+                 FROM workers w ORDER BY no",
+            )?;
+            let all = read.query_map([], |row| {
+                let listed = ListedWorker {
+                    no: row.get(0)?,
+                    name: row.get(1)?,
+                    pid: row.get(2)?,
+                    host: row.get(3)?,
+                };
+                let pid = u32::try_from(listed.pid).unwrap_or(0);
+                let (id, started_at) = (WorkerId(listed.no), Timestamp(row.get(4)?));
+                let info = WorkerInfo {
+                    status: WorkerStatus::from_json(row.get(5)?),
+                    jobs: count(row.get(6)?),
+                    batches: count(row.get(7)?),
+                    ..WorkerInfo::new(id, listed.host.clone(), pid, started_at)
+                };
+                Ok((listed, info))
+            })?;
+            Ok(all.collect::<Result<Vec<_>, _>>()?)
+        })?;
+        let judged = all.into_iter().map(|(listed, info)| WorkerInfo {
+            is_alive: matches!(self.pulse(&listed), Pulse::Alive),
+            ..info
+        });
+        Ok(judged.collect())
+    }
+
+    fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {
+        let listed = self.listed()?.into_iter();
+        let dead = listed.filter(|worker| matches!(self.pulse(worker), Pulse::Dead(_)));
+        Ok(dead.map(|worker| WorkerId(worker.no)).collect())
+    }
+
+    fn reclaim(&self, now: Timestamp) -> Result<u64, Error> {
+        let mut affected = self.retire_late(now)?;
+        for worker in self.listed()? {
+            let Pulse::Dead(held) = self.pulse(&worker) else {
+                continue;
+            };
+            let back = self.write(Sync::AsSet, |conn| {
+                give_back(&mut { conn }, worker.no, Departure::Died, now)
+            })?;
+            if held.is_some() {
+                let _ = fs::remove_file(self.lock_path(&worker.name));
+            }
+            if let Some(jobs) = back {
+                log::info!(
+                    "a worker died (process {}): {jobs} of its jobs returned to the queue",
+                    worker.pid
+                );
+                affected += jobs;
+            }
+        }
+        if affected > 0 {
+            self.wake();
+        }
+        Ok(affected)
+    }
+
+    fn pull_due_times(
+        &self,
+        worker: WorkerId,
+        back: Duration,
+        longest: Duration,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        due::pull_due(self, worker, back, longest, now)
     }
 }
 
