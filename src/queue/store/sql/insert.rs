@@ -12,7 +12,7 @@ use crate::queue::store::rows::{
 };
 use crate::queue::store::{InsertGuard, JobLane};
 
-use super::statements::{Fault, Queries as _, Statements, by, stored};
+use super::statements::{Dialect, Fault, Queries as _, Statements, by, stored};
 use super::{SqlStore, lineage};
 
 /// What of a process decides how jobs are added to it.
@@ -64,6 +64,11 @@ pub(super) fn insert_jobs(
 /// One insert of several in a transaction. It is refused before it has written anything, so
 /// others are not concerned; a failure of the database fails them all.
 fn add(store: &impl SqlStore, tx: &mut dyn Statements, insert: &Insert) -> Result<Inserted, Fault> {
+    if insert.guard.is_some() && tx.dialect() == Dialect::Sqlite {
+        let why = "this store knows no conditions of other stores";
+        let error = Error::new(ErrorKind::Invalid, why).with_storage();
+        return Ok(Err(error));
+    }
     if let Some(guard) = &insert.guard
         && tx.run(&guard.statement, guard.bound())? == 0
     {
