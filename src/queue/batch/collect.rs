@@ -53,18 +53,17 @@ pub(crate) fn collect(
     let (mut refused, mut here) = (None, Vec::new());
     for (index, file) in results.files.iter().enumerate() {
         let path = context.spool.results(label, index);
-        let fetched = match path.exists() {
-            true => Fetched {
+        let fetched = if path.exists() {
+            Fetched {
                 path,
                 refused: None,
-            },
-            false => {
-                // A later reader must not take it for the complete file.
-                let partial = context.spool.partial(label, index);
-                download(context, path, partial, most, ctx, &mut |sink| {
-                    client.download(id, file, sink, ctx)
-                })?
             }
+        } else {
+            // A later reader must not take it for the complete file.
+            let partial = context.spool.partial(label, index);
+            download(context, path, partial, most, ctx, &mut |sink| {
+                client.download(id, file, sink, ctx)
+            })?
         };
         here.push((fetched.path, fetched.refused.is_none()));
         refused = refused.or(fetched.refused);

@@ -54,18 +54,6 @@ fn batch(store: &dyn JobStore, no: BatchNo) -> StoredBatch {
     all.remove(0)
 }
 
-fn is_refused<T: std::fmt::Debug>(done: Result<T, Error>) {
-    let error = done.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(!error.is_claim_lost(), "{error}");
-}
-
-/// It is not this worker's (any more), and the store says so itself.
-fn is_lost<T: std::fmt::Debug>(done: Result<T, Error>) {
-    let error = done.unwrap_err();
-    assert!(error.is_claim_lost(), "{error}");
-}
-
 pub(super) fn a_batch_takes_what_is_due_up_to_its_size(open: Open<'_>) {
     let db = open();
     let sized = |name: &str, bytes: usize| {
@@ -262,13 +250,8 @@ pub(super) fn jobs_in_a_batch_end_as_others_do(open: Open<'_>) {
     let later = ClaimOutcome::Snooze {
         due_at: Some(at(7)),
     };
-    for (job, outcome) in
-        given
-            .iter()
-            .zip([completed(), failed(), retry(at(5), 1), later, failed()])
-    {
-        worker.settle(job.receipt, outcome);
-    }
+    let endings = [completed(), failed(), retry(at(5), 1), later, failed()];
+    worker.settle_all(&given, endings);
     let counts = db.counts(process);
     assert_eq!((counts.completed, counts.failed), (2, 1));
     assert_eq!((counts.pending, counts.at_provider), (2, 1));
@@ -300,9 +283,7 @@ pub(super) fn what_is_at_a_provider_outlives_a_cancellation(open: Open<'_>) {
     assert_eq!(worker.fill(no, at(9)), BatchFill::default());
     let given = inside(&*db.two, no);
     let endings = [completed(), failed(), retry(at(1), 0), PLACE];
-    for (job, outcome) in given.iter().zip(endings) {
-        worker.settle(job.receipt, outcome);
-    }
+    worker.settle_all(&given, endings);
     let after = Some(given[4].receipt.job);
     assert_eq!(worker.give_back(no, after, None), 1);
     assert_eq!(worker.give_back(no, None, Some(at(3))), 1);
@@ -386,11 +367,6 @@ pub(super) fn a_batch_is_split(open: Open<'_>) {
 
 pub(super) fn what_is_given_back_keeps_its_place(open: Open<'_>) {
     let db = open();
-    let woken = Arc::new(AtomicUsize::new(0));
-    let count = woken.clone();
-    let wake: Arc<WorkSignal> = Arc::new(move || {
-        count.fetch_add(1, Ordering::Relaxed);
-    });
     let process = enqueue(db.store(), jobs(&["a", "b", "c", "d", "e", "f", "g"]));
     db.store()
         .insert(process, jobs(&["later"]), true, at(1))
@@ -398,7 +374,7 @@ pub(super) fn what_is_given_back_keeps_its_place(open: Open<'_>) {
     let worker = db.worker();
     let no = worker.batch(process);
     let all = inside(&*db.two, no);
-    db.store().on_work(Arc::downgrade(&wake));
+    let (_wake, woken) = count_wakes(db.store());
     // Abandoned after a chunk of two, and gone on with.
     let after = Some(all[1].receipt.job);
     db.abandon_after(1);

@@ -84,9 +84,7 @@ pub(super) fn a_claim_tells_when_the_next_job_comes_due(open: Open<'_>) {
     let worker = db.worker();
     let all = worker.ask(9, true, T, |_| 9);
     assert_eq!((all.next, all.more), (None, false));
-    for (job, wait) in all.jobs.iter().zip([20, 10]) {
-        worker.settle(job.receipt, retry(at(wait), 0));
-    }
+    worker.settle_all(&all.jobs, [retry(at(20), 0), retry(at(10), 0)]);
     let early = worker.ask(9, true, at(5), |_| 9);
     assert!(early.jobs.is_empty() && early.more);
     assert_eq!(early.next, Some(at(10)));

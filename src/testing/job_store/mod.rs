@@ -248,6 +248,13 @@ impl<'a> Hand<'a> {
         jobs.pop().expect("a job is due")
     }
 
+    /// Ends one job after the other.
+    fn settle_all(&self, jobs: &[ClaimedJob], outcomes: impl IntoIterator<Item = ClaimOutcome>) {
+        for (job, outcome) in jobs.iter().zip(outcomes) {
+            self.settle(job.receipt, outcome);
+        }
+    }
+
     fn settle(&self, receipt: JobReceipt, outcome: ClaimOutcome) -> Vec<ProcessState> {
         let end = Settlement {
             receipt,
@@ -321,6 +328,36 @@ fn enqueue(store: &dyn JobStore, jobs: Vec<Job>) -> ProcessId {
 
 fn peek(store: &dyn JobStore, process: ProcessId) -> Vec<DeliveredResult> {
     store.peek(process, None, usize::MAX, usize::MAX).unwrap()
+}
+
+/// The receipts of all outcomes.
+fn receipts(store: &dyn JobStore, process: ProcessId) -> Vec<JobReceipt> {
+    let outcomes = peek(store, process);
+    outcomes.iter().map(|outcome| outcome.receipt).collect()
+}
+
+/// The call fails for good.
+fn is_refused<T: std::fmt::Debug>(done: Result<T, Error>) {
+    let error = done.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(!error.is_claim_lost(), "{error}");
+}
+
+/// The call fails: the batch or job does not belong to this worker (any more).
+fn is_lost<T: std::fmt::Debug>(done: Result<T, Error>) {
+    let error = done.unwrap_err();
+    assert!(error.is_claim_lost(), "{error}");
+}
+
+/// Counts how often a store says that there is work, as long as the first value lives.
+fn count_wakes(store: &dyn JobStore) -> (Arc<WorkSignal>, Arc<AtomicUsize>) {
+    let woken = Arc::new(AtomicUsize::new(0));
+    let count = woken.clone();
+    let wake: Arc<WorkSignal> = Arc::new(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    store.on_work(Arc::downgrade(&wake));
+    (wake, woken)
 }
 
 fn statuses(store: &dyn JobStore, process: ProcessId) -> Vec<JobStatus> {

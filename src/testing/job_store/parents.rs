@@ -74,12 +74,7 @@ pub(super) fn who_waits_for_others_is_woken_by_their_end(open: Open<'_>) {
     assert_eq!(elsewhere.next, None, "it does not concern the others");
     worker.settle(both[0].receipt, failed());
     assert!(worker.claim(9, T).is_empty());
-    let seen = Arc::new(AtomicUsize::new(0));
-    let count = seen.clone();
-    let wake: Arc<WorkSignal> = Arc::new(move || {
-        count.fetch_add(1, Ordering::SeqCst);
-    });
-    db.store().on_work(Arc::downgrade(&wake));
+    let (_wake, seen) = count_wakes(db.store());
     worker.settle(both[1].receipt, completed());
     assert!(seen.load(Ordering::SeqCst) > 0);
     let again = worker.claim(9, T);
@@ -284,9 +279,8 @@ pub(super) fn children_go_with_their_parent(open: Open<'_>) {
     let (process, parent, below) = family();
     worker.settle(parent.receipt, failed());
     assert!(below.iter().all(|process| exists(*process)));
-    let receipts = peek(&*db.two, process);
-    let receipts: Vec<_> = receipts.iter().map(|delivery| delivery.receipt).collect();
-    assert_eq!(db.store().ack(&receipts, T).unwrap(), 1);
+    let ended = receipts(&*db.two, process);
+    assert_eq!(db.store().ack(&ended, T).unwrap(), 1);
     assert!(gone(&below) && !exists(process));
 
     let (process, _, below) = family();
@@ -415,7 +409,6 @@ pub(super) fn what_children_came_to_is_collected_by_their_parent(open: Open<'_>)
     let below = children(db.store(), &parent, &["a"]);
     worker.settle(worker.one().receipt, completed());
     let [delivery] = peek(&*db.two, below).try_into().unwrap();
-    let error = db.two.ack(&[delivery.receipt], T).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
+    is_refused(db.two.ack(&[delivery.receipt], T));
     assert_eq!(statuses(&*db.two, below), [JobStatus::Completed]);
 }

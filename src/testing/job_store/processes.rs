@@ -18,8 +18,7 @@ pub(super) fn nothing_unsealed_is_started(open: Open<'_>) {
     assert!(db.two.process(process).unwrap().unwrap().sealed);
     assert_eq!(named(&worker.claim(9, at(3))), ["b", "c", "d", "e"]);
     store.seal(process, at(4)).unwrap();
-    let nobody = store.seal(ProcessId::new(), T).unwrap_err();
-    assert_eq!(nobody.kind(), ErrorKind::Invalid);
+    is_refused(store.seal(ProcessId::new(), T));
     db.sound();
 }
 
@@ -123,20 +122,11 @@ pub(super) fn cancelled_work_is_not_started_and_not_tried_again(open: Open<'_>) 
     let worker = db.worker();
     let given = worker.claim(4, T);
     assert_eq!(db.two.cancel(process, T).unwrap(), 1);
-    for (job, outcome) in given
-        .iter()
-        .zip([completed(), retry(at(1), 0), PLACE, failed()])
-    {
-        worker.settle(job.receipt, outcome);
-    }
+    worker.settle_all(&given, [completed(), retry(at(1), 0), PLACE, failed()]);
     use JobStatus::{Cancelled, Completed, Failed};
     let ended = [Completed, Cancelled, Cancelled, Failed, Cancelled];
     assert_eq!(statuses(&*db.two, process), ended);
-    let refused = db
-        .store()
-        .insert(process, jobs(&["more"]), true, T)
-        .unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    is_refused(db.store().insert(process, jobs(&["more"]), true, T));
     assert!(db.store().process(process).unwrap().unwrap().cancelled);
     assert_eq!(db.two.cancel(process, T).unwrap(), 0);
     assert_eq!(db.two.cancel(ProcessId::new(), T).unwrap(), 0);
@@ -181,14 +171,12 @@ pub(super) fn failed_and_cancelled_jobs_can_be_put_back(open: Open<'_>) {
         let process = enqueue(db.store(), jobs(&["ok", "bad", "tried", "waits", "w2"]));
         let worker = db.worker();
         let given = worker.claim(3, T);
-        worker.settle(given[0].receipt, completed());
-        worker.settle(given[1].receipt, failed());
-        worker.settle(given[2].receipt, retry(T, 1));
+        worker.settle_all(&given, [completed(), failed(), retry(T, 1)]);
         let tried = worker.one();
         assert_eq!(named(std::slice::from_ref(&tried)), ["tried"]);
         worker.settle(tried.receipt, failed());
         db.store().cancel(process, T).unwrap();
-        let old = peek(&*db.two, process);
+        let old = receipts(&*db.two, process);
         db.abandon_after(chunks);
         db.is_abandoned(db.store().retry_failed(process, at(1)));
         while db.two.maintain(at(1)).unwrap() {}
@@ -200,12 +188,8 @@ pub(super) fn failed_and_cancelled_jobs_can_be_put_back(open: Open<'_>) {
                 .all(|job| job.history.is_none() && job.lane.step == 0)
         );
         assert_eq!(again[1].attempt, 0);
-        let receipts: Vec<JobReceipt> = old.iter().map(|delivery| delivery.receipt).collect();
-        assert_eq!(
-            db.two.ack(&receipts, T).unwrap(),
-            1,
-            "only what nothing happened to"
-        );
+        let untouched = db.two.ack(&old, T).unwrap();
+        assert_eq!(untouched, 1, "only what nothing happened to");
         assert!(!db.two.process(process).unwrap().unwrap().cancelled);
         db.sound();
     }
@@ -218,18 +202,14 @@ pub(super) fn what_is_retried_is_counted(open: Open<'_>) {
     for job in worker.claim(5, T) {
         worker.settle(job.receipt, failed());
     }
-    let old = peek(db.store(), process);
+    let old = receipts(db.store(), process);
     assert_eq!(db.two.retry_failed(process, T).unwrap(), 5);
     assert_eq!(db.two.retry_failed(process, T).unwrap(), 0);
     for job in worker.claim(5, T) {
         worker.settle(job.receipt, failed());
     }
-    let receipts: Vec<JobReceipt> = old.iter().map(|delivery| delivery.receipt).collect();
-    assert_eq!(
-        db.two.ack(&receipts, T).unwrap(),
-        0,
-        "these are other outcomes"
-    );
+    let taken = db.two.ack(&old, T).unwrap();
+    assert_eq!(taken, 0, "these are other outcomes");
     assert_eq!(peek(db.store(), process).len(), 5);
 }
 
@@ -311,12 +291,7 @@ pub(super) fn what_is_told_of_a_process_stays_with_it(open: Open<'_>) {
 
 pub(super) fn who_waits_for_work_is_woken(open: Open<'_>) {
     let db = open();
-    let woken = Arc::new(AtomicUsize::new(0));
-    let count = woken.clone();
-    let wake: Arc<WorkSignal> = Arc::new(move || {
-        count.fetch_add(1, Ordering::Relaxed);
-    });
-    db.store().on_work(Arc::downgrade(&wake));
+    let (wake, woken) = count_wakes(db.store());
     let since = || woken.swap(0, Ordering::Relaxed) > 0;
     let process = ProcessId::new();
     db.store().insert(process, jobs(&["a"]), false, T).unwrap();

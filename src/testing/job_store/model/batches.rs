@@ -162,14 +162,11 @@ impl Model {
         let ids: Vec<usize> = seen.iter().map(|job| self.index[&job.job_id]).collect();
         assert_eq!(ids, self.inside(no));
         for (at, job) in ids.into_iter().zip(&seen) {
-            let known = &mut self.jobs[at];
-            assert_eq!(u64::from(job.receipt.number()), known.order.1);
+            assert_eq!(u64::from(job.receipt.number()), self.jobs[at].order.1);
             if new.contains(&at) {
-                assert!(known.last.is_none_or(|last| last.claim < job.receipt.claim));
-                known.last = Some(job.receipt);
-                self.receipts.push((at, job.receipt));
+                self.note_claim(at, job.receipt);
             }
-            assert_eq!(known.last, Some(job.receipt));
+            assert_eq!(self.jobs[at].last, Some(job.receipt));
         }
         if let Some(last) = seen.last() {
             let half = &seen[seen.len() / 2];

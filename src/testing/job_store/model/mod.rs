@@ -89,6 +89,14 @@ fn json(text: &str) -> Box<RawValue> {
     RawValue::from_string(text.to_owned()).unwrap()
 }
 
+/// A call that was not abandoned has told how many jobs it changed.
+fn agrees(reported: Option<u64>, changed: u64) {
+    assert!(
+        reported.is_none_or(|reported| reported == changed),
+        "{reported:?} and not {changed}"
+    );
+}
+
 impl Model {
     fn new(db: Opened, seed: u64) -> Self {
         Self {
@@ -277,10 +285,7 @@ impl Model {
                 waited += 1;
             }
         });
-        assert!(
-            reported.is_none_or(|reported| reported == waited),
-            "{reported:?} and not {waited}"
-        );
+        agrees(reported, waited);
         if let Some(known) = self.processes.get_mut(&process) {
             known.cancelled = true;
             known.sealed = true;
@@ -298,10 +303,7 @@ impl Model {
                 back += 1;
             }
         });
-        assert!(
-            reported.is_none_or(|reported| reported == back),
-            "{reported:?} and not {back}"
-        );
+        agrees(reported, back);
         if let Some(known) = self.processes.get_mut(&process) {
             known.cancelled = false;
         }
@@ -315,10 +317,7 @@ impl Model {
             job.state = State::Gone;
             gone += 1;
         });
-        assert!(
-            reported.is_none_or(|reported| reported == gone),
-            "{reported:?} and not {gone}"
-        );
+        agrees(reported, gone);
         self.processes.remove(&process);
     }
 
@@ -430,11 +429,8 @@ impl Model {
                 break;
             }
         }
-        let ids: Vec<usize> = claims
-            .jobs
-            .iter()
-            .map(|job| self.index[&job.job_id])
-            .collect();
+        let given_out = claims.jobs.iter();
+        let ids: Vec<usize> = given_out.map(|job| self.index[&job.job_id]).collect();
         assert_eq!(ids, expected);
         assert_eq!(claims.more, self.jobs.iter().any(wanted));
         let later = self
@@ -449,13 +445,18 @@ impl Model {
         };
         assert_eq!(claims.next, reported);
         for (at, job) in expected.into_iter().zip(&claims.jobs) {
-            let known = &mut self.jobs[at];
+            let known = &self.jobs[at];
             assert_eq!((job.crashes, job.lane.step), (known.crashes, known.step));
-            assert!(known.last.is_none_or(|last| last.claim < job.receipt.claim));
-            known.last = Some(job.receipt);
-            self.receipts.push((at, job.receipt));
+            self.note_claim(at, job.receipt);
         }
         self.workers[handle][at].1 = given;
+    }
+
+    /// A claim is newer than those before.
+    fn note_claim(&mut self, at: usize, receipt: JobReceipt) {
+        let last = self.jobs[at].last.replace(receipt);
+        assert!(last.is_none_or(|last| last.claim < receipt.claim));
+        self.receipts.push((at, receipt));
     }
 
     fn settle(&mut self) {
