@@ -10,7 +10,7 @@ use crate::base::id::JobId;
 use crate::queue::job::{JobCounts, JobStatus, ProcessState, Spent};
 use crate::queue::process_time::ProcessTime;
 
-use super::sql::statements::{Fault, Row, id_of};
+use super::sql::row::{Fault, Row, id_of};
 
 /// Not to be claimed before what it waits for has come about; shown as pending.
 pub(super) const WAITING: i64 = -1;

@@ -18,6 +18,7 @@ mod insert;
 pub(super) mod lineage;
 pub(super) mod provider;
 pub(super) mod results;
+pub(super) mod row;
 pub(super) mod standing;
 pub(super) mod statements;
 mod waiting;
