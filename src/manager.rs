@@ -85,7 +85,8 @@ pub use worker::WorkerPlan;
 /// assert_eq!(outcomes[0].result.as_ref().unwrap().text, "Some text.");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("LlmManager({plan:?})")]
 pub struct LlmManager {
     plan: ProviderPlan,
     ctx: Context,

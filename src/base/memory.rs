@@ -9,7 +9,6 @@
 //! the size of one item, or of the program itself, lets one item after the other pass.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -47,7 +46,8 @@ const PROMPT_COPIES: u64 = 3;
 /// drop((text, room)); // Whoever waits may go on.
 /// # Ok::<(), batchwright::Error>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("MemoryManager({} bytes)", self.ceiling())]
 pub struct MemoryManager(Arc<Inner>);
 
 struct Inner {
@@ -91,6 +91,8 @@ impl MemoryUse {
 }
 
 /// Capacity for data in memory, returned when it is dropped.
+#[derive(derive_more::Debug)]
+#[debug("MemoryHold({bytes} bytes)")]
 #[must_use = "dropped, the room is given back"]
 pub struct MemoryHold {
     memory: MemoryManager,
@@ -286,14 +288,6 @@ impl MemoryManager {
     }
 }
 
-impl fmt::Debug for MemoryManager {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryManager")
-            .field("ceiling", &self.ceiling())
-            .finish_non_exhaustive()
-    }
-}
-
 impl MemoryHold {
     /// Records that the data was read: from now on it is measured, and no longer counts as requested.
     pub fn filled(&mut self) {
@@ -322,14 +316,6 @@ impl Drop for MemoryHold {
         if !state.line.is_empty() {
             self.memory.0.changed.notify_all();
         }
-    }
-}
-
-impl fmt::Debug for MemoryHold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryHold")
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
     }
 }
 

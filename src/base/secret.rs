@@ -1,7 +1,6 @@
 //! A secret string: no `Display`, no `Serialize`, and a `Debug` that hides it.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 
 use base64::Engine;
@@ -14,7 +13,8 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 /// let key = Secret::new("sk-very-secret");
 /// assert_eq!(format!("{key:?}"), "Secret(***)");
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, derive_more::Debug)]
+#[debug("Secret(***)")]
 pub struct Secret {
     value: String,
     /// The part of the secret that appears in any base64 or hexadecimal text that contains it, whatever surrounds it.
@@ -196,12 +196,6 @@ fn escape(text: &str) -> Option<(char, usize)> {
     }
 }
 
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(***)")
-    }
-}
-
 /// A URL without its user name and password, for display.
 ///
 /// ```
@@ -243,14 +237,9 @@ pub(crate) fn secrets_in(url: &str) -> Vec<Secret> {
 }
 
 /// A URL that may contain credentials.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("{}", redacted_url(_0))]
 pub(crate) struct Address(pub String);
-
-impl fmt::Debug for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&redacted_url(&self.0))
-    }
-}
 
 #[cfg(test)]
 mod tests {

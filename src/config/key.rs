@@ -1,7 +1,5 @@
 //! Settings by their names: what each accepts, and its default.
 
-use std::fmt;
-
 use crate::base::error::{Error, ErrorKind};
 use crate::base::names::closest;
 
@@ -12,7 +10,9 @@ use super::credential;
 use super::table::with_settings;
 use super::value::{Kind, Value};
 
-/// One setting that there is.
+/// One setting.
+#[derive(derive_more::Debug)]
+#[debug("SettingKey({name:?})")]
 pub struct SettingKey {
     name: &'static str,
     /// Looked at in this order.
@@ -177,12 +177,6 @@ impl SettingKey {
 
     pub(super) fn parse(&self, value: &str) -> Result<Value, String> {
         self.kind.parse(value)
-    }
-}
-
-impl fmt::Debug for SettingKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SettingKey").field(&self.name).finish()
     }
 }
 

@@ -1,6 +1,5 @@
 //! Settings that follow their store.
 
-use std::fmt;
 use std::sync::Arc;
 
 use crate::base::error::Error;
@@ -23,7 +22,8 @@ use super::store::ConfigStore;
 /// assert!(!watch.refresh()?, "nothing has changed since");
 /// # Ok::<(), batchwright::Error>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("SettingsWatch({settings:?})")]
 pub struct SettingsWatch {
     settings: Settings,
     store: Arc<dyn ConfigStore>,
@@ -65,13 +65,5 @@ impl SettingsWatch {
         self.settings = self.settings.clone().store(&*self.store)?;
         self.seen = version;
         Ok(true)
-    }
-}
-
-impl fmt::Debug for SettingsWatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SettingsWatch")
-            .field(&self.settings)
-            .finish()
     }
 }

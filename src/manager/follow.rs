@@ -1,6 +1,5 @@
 //! Settings that change while something runs.
 
-use std::fmt;
 use std::sync::Arc;
 
 use crate::base::error::Error;
@@ -120,14 +119,5 @@ impl LlmManager {
             Err(error) => Err(error.into()),
         };
         (now, result.map_err(Error::from))
-    }
-}
-
-/// Shows names only, because settings may be private.
-impl fmt::Debug for LlmManager {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LlmManager")
-            .field("plan", &self.plan)
-            .finish_non_exhaustive()
     }
 }

@@ -1,6 +1,5 @@
 //! What a plan needs in addition to the settings.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::base::error::Error;
@@ -12,8 +11,9 @@ use crate::llm::providers::survey::ProviderStatus;
 
 /// What the settings do not contain: choices of a program or of its flags. By default a
 /// [plan](super::ProviderPlan) has a provider that answers prompts, at its usual address, with a model for prompts
-/// that name none.
-#[derive(Clone, Default)]
+/// that name none. `Debug` shows nothing of them, because an address may hold a password.
+#[derive(Clone, Default, derive_more::Debug)]
+#[debug("ProviderOptions")]
 pub struct ProviderOptions {
     pub(super) provider: Option<Box<ProviderStatus>>,
     pub(super) base_url: Option<String>,
@@ -27,13 +27,6 @@ pub struct ProviderOptions {
     max_retries: Option<u8>,
     fall_back_when_blocked: bool,
     pub(super) fixed_slots: bool,
-}
-
-/// Shows no address, because it may hold a password.
-impl fmt::Debug for ProviderOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ProviderOptions").finish_non_exhaustive()
-    }
 }
 
 impl ProviderOptions {
