@@ -1,9 +1,9 @@
 //! Anthropic's Message Batches.
 //!
-//! Nothing travels ahead: the requests are the body of the call that creates the batch, which takes
-//! no name. So a batch that may have been created is known again by when it was and how many requests
-//! it has, and, once it has ended, by the keys in its results. Source: Anthropic's documentation
-//! "Batch processing" and the types of its Python SDK.
+//! No input file is uploaded: the requests are the body of the call that creates the batch, and a batch has no label.
+//! A batch that may have been created is therefore identified by its creation time and its number of requests and,
+//! once it has ended, by the keys in its results. Source: Anthropic's documentation "Batch processing" and the types
+//! of its Python SDK.
 
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
@@ -16,8 +16,7 @@ use serde_json::{Value, json};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{
-    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchState, BatchStatus,
-    ListedBatches,
+    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchState, BatchStatus, ListedBatches,
 };
 use crate::llm::providers::access::escaped;
 use crate::llm::providers::answer::{malformed, unlike};
@@ -30,7 +29,7 @@ use crate::llm::request::Request;
 
 use super::files::Search;
 use super::http::{Http, json as body_of, named, served_at};
-use super::reply::{count, inside, leniently, not_processed, text, time};
+use super::reply::{answered, count, inside, leniently, not_processed, text, time};
 use super::{Submission, Wire};
 
 const BATCHES: &str = "/messages/batches";
@@ -152,7 +151,6 @@ impl Wire for Anthropic {
 
 fn judged(vendor: &Vendor, Line { custom_id, result }: Line<'_>, line: &[u8]) -> BatchLine {
     let kind = word(result.as_ref().and_then(|result| result.kind.as_ref()));
-    let answered = |answer| BatchLineResult::Answered(Box::new(answer));
     let end = match (&*kind, &result) {
         (
             "succeeded",
@@ -172,7 +170,7 @@ fn judged(vendor: &Vendor, Line { custom_id, result }: Line<'_>, line: &[u8]) ->
     }
 }
 
-/// What a message may ask for and a message in a batch may not.
+/// Fields that are allowed in a call but not in a batch.
 const REFUSED: [&str; 5] = [
     "stream",
     "speed",
@@ -190,13 +188,13 @@ const TAIL: &[u8] = b"]}";
 
 /// The body that creates a batch from `bytes` of lines, and its length.
 fn body<'r>(lines: impl Read + 'r, bytes: u64) -> (impl Read + 'r, u64) {
-    // The last line's end gives way to that of the list.
+    // The line break of the last line is left out: no comma follows the last element.
     let bytes = bytes.saturating_sub(1);
     let body = HEAD.chain(Commas(lines.take(bytes))).chain(TAIL);
     (body, bytes + (HEAD.len() + TAIL.len()) as u64)
 }
 
-/// Lines as the elements of a list. A line has no line break inside: JSON escapes it.
+/// Lines as the elements of a list: commas replace their line breaks. JSON escapes line breaks inside of a line.
 struct Commas<R>(R);
 
 impl<R: Read> Read for Commas<R> {
@@ -211,13 +209,13 @@ impl<R: Read> Read for Commas<R> {
     }
 }
 
-/// Where a batch stands.
+/// The status of a batch.
 fn status_of(batch: &Value) -> BatchStatus {
     let ended = word(batch.get("processing_status"));
     let state = match &*ended {
         "in_progress" => BatchState::Running,
         "canceling" => BatchState::Cancelling,
-        // That requests were cancelled or have expired is said of each.
+        // The results report which requests were cancelled or expired.
         "ended" => BatchState::Completed,
         _ => BatchState::Unknown(ended),
     };
@@ -225,7 +223,7 @@ fn status_of(batch: &Value) -> BatchStatus {
     let of = |name| count(&batch["request_counts"][name]).unwrap_or(0);
     let over = state.is_final();
     BatchStatus {
-        // All are called processing until the whole batch has ended.
+        // Until the batch has ended, all requests are counted as `processing`.
         counts: total.filter(|_| over).map(|total| BatchCounts {
             total,
             completed: of("succeeded"),
@@ -238,12 +236,12 @@ fn status_of(batch: &Value) -> BatchStatus {
     }
 }
 
-/// What its requests are counted as; their sum is known from the start.
+/// The names of the counts; their sum is the number of requests, from the start.
 const COUNTED: [&str; 5] = ["processing", "succeeded", "errored", "canceled", "expired"];
-/// The same without those that had no turn.
+/// The counts of requests that were processed.
 const WORKED_ON: [&str; 2] = ["succeeded", "errored"];
 
-/// How many of its requests are counted as one of these.
+/// The sum of these counts.
 fn sum(batch: &Value, names: &[&str]) -> Option<u64> {
     let counts = batch.get("request_counts")?.as_object()?;
     let known = counts.keys().any(|name| names.contains(&&**name));
@@ -251,10 +249,10 @@ fn sum(batch: &Value, names: &[&str]) -> Option<u64> {
     known.then(|| all.fold(0, u64::saturating_add))
 }
 
-/// Where the results of a batch that has ended are, unless they are gone.
+/// The path of the results of a batch that has ended, unless they were deleted.
 fn results_of(http: &Http<'_>, id: &str, batch: &Value) -> Option<String> {
     let url = text(batch, "results_url").filter(|_| text(batch, "archived_at").is_none())?;
-    // The credential is for one host.
+    // The credential may be sent only to the base URL.
     let below = url.strip_prefix(&http.api.access.address.base_url);
     let below = below.filter(|path| path.starts_with('/'));
     Some(below.map_or_else(|| format!("{}/results", path(id)), str::to_owned))
@@ -281,7 +279,7 @@ fn bytes(part: Option<&RawValue>) -> &[u8] {
     part.map_or("", RawValue::get).as_bytes()
 }
 
-/// The statuses that these errors have when they answer a call.
+/// The statuses of these errors in replies to calls.
 const STATUSES: [(&str, u16); 11] = [
     ("invalid_request_error", 400),
     ("authentication_error", 401),
@@ -304,7 +302,7 @@ fn failure(vendor: &Vendor, error: &[u8]) -> Error {
     let known = STATUSES
         .iter()
         .find(|(kind, _)| body.words.iter().any(|word| word == kind));
-    // What is no fault of the request is worth another try.
+    // An unknown error is not known to be the fault of the request, so it is retried.
     let status = known.map_or(500, |(_, status)| *status);
     let rule = vendor.rule(status, &body);
     let whole: Value = serde_json::from_slice(error).unwrap_or_default();
@@ -315,8 +313,7 @@ fn failure(vendor: &Vendor, error: &[u8]) -> Error {
         .with_request_id(whole.get("request_id").and_then(Value::as_str))
 }
 
-/// The batches that may be the one by when they were created and how many requests they have; the
-/// newest first.
+/// The batches with a matching creation time and number of requests, newest first.
 fn candidates(
     http: &Http<'_>,
     intent: &BatchIntent,
@@ -334,7 +331,7 @@ fn candidates(
         if past || !more {
             return Some((list.clone(), None));
         }
-        // A list that goes on, and does not say where, is not known to its end.
+        // A list that has more entries but names no last id cannot be read to its end.
         let last = text(page, "last_id").or_else(|| text(list.last()?, "id"))?;
         let next = format!("{BATCHES}?limit={PAGE}&after_id={}", escaped(last));
         Some((list.clone(), Some(next)))
@@ -374,15 +371,14 @@ fn is_ours(
         }
         _ => {}
     }
-    // We would have got a line of ours in the shape that we know.
+    // A line of our own batch would have the known fields.
     let line = serde_json::from_slice::<Line<'_>>(&first.line);
     Ok(Some(line.is_ok_and(|line| {
         line.custom_id.starts_with(&intent.label)
     })))
 }
 
-/// Takes a line, or as much of it as is worth holding, and then no more: the write that fills it fails,
-/// so that nothing more is waited for.
+/// Holds the first line, up to a bound. The write that completes it fails, so that the download ends.
 #[derive(Default)]
 struct FirstLine {
     line: Vec<u8>,
@@ -412,18 +408,18 @@ impl Write for FirstLine {
     }
 }
 
-/// Nothing of this intent was created earlier, by the provider's clock, which is `ahead` of this
-/// machine's by so many milliseconds now. It may be created at any time after: who submits it may be
-/// suspended between the intent and the call.
+/// The earliest creation time of a batch of this intent, by the provider's clock, which is now `ahead` milliseconds
+/// ahead of this machine's. There is no latest time, because the process may be suspended between the intent and the
+/// call.
 fn since(intent: &BatchIntent, ahead: i64) -> Timestamp {
     let begun = intent.begun.0;
     let there = begun.saturating_add(ahead);
-    // A clock that is far off now may have been so the other way then.
+    // A clock that is far off now may have been off in the other direction then.
     let skew = SKEW.max(ahead.saturating_abs());
     Timestamp(begun.min(there).saturating_sub(skew))
 }
 
-/// Milliseconds by which clocks that are right may be apart.
+/// The difference, in milliseconds, that correct clocks may have.
 const SKEW: i64 = 10 * 60 * 1000;
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
-//! What no provider takes, told before anything is sent: one line that fails the validation of a file
-//! fails the whole batch.
+//! Rejects requests that no provider accepts before they are sent: one invalid line makes a provider reject the whole
+//! batch.
 
 use crate::base::error::Error;
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
-/// Refuses a request that would be refused together with all others of its batch.
+/// Rejects a request that would make the provider reject its whole batch.
 pub(super) fn check(vendor: &Vendor, request: &Request) -> Result<(), Error> {
     let wrong = |what: String| Err(invalid(what));
     if request.messages.is_empty() {

@@ -1,4 +1,4 @@
-//! What the providers share that take the input as a file and list their batches by pages.
+//! Code shared by providers that take the input as a file and list their batches in pages.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::form::Form;
 use super::http::{named, served_at};
 use super::reply::time;
 
-/// Clocks differ, and some times are told by the day.
+/// Clocks differ, and some providers report only the date.
 const SKEW: Duration = Duration::from_secs(24 * 3600);
 
 /// The file name of a batch's input.
@@ -22,7 +22,7 @@ pub(super) fn name_of(intent: &BatchIntent) -> String {
     format!("{}.jsonl", intent.label)
 }
 
-/// Sends the input as a form with these fields.
+/// Uploads the input in a form with these fields.
 pub(super) fn upload(
     batch: &Submission<'_>,
     path: &str,
@@ -41,7 +41,7 @@ pub(super) fn upload(
     })
 }
 
-/// What a list tells of a batch.
+/// The entry of a batch in a list.
 pub(super) struct ListPage {
     pub id: Option<String>,
     /// Whether it has our file or our label.
@@ -50,7 +50,7 @@ pub(super) struct ListPage {
 }
 
 impl ListPage {
-    /// From an entry that has these under the names given.
+    /// Reads an entry, with the creation time in one of the fields `created`.
     pub fn read(entry: &Value, id: Option<&str>, ours: bool, created: &[&str]) -> Self {
         let mut times = created.iter().filter_map(|field| time(entry.get(field)?));
         Self {
@@ -61,7 +61,7 @@ impl ListPage {
     }
 }
 
-/// Nothing of an intent is older than this.
+/// The earliest creation time of a batch of this intent.
 pub(super) fn since(intent: &BatchIntent, stage: &BatchStage) -> Timestamp {
     let begun = match stage {
         BatchStage::Uploaded {
@@ -74,14 +74,14 @@ pub(super) fn since(intent: &BatchIntent, stage: &BatchStage) -> Timestamp {
 
 /// A search for a batch among those of the account.
 pub(super) struct Search<'a> {
-    /// The batch is not older.
+    /// The earliest creation time of the batch.
     pub since: Timestamp,
     /// The ids of other batches of this queue.
     pub known: &'a HashSet<String>,
 }
 
 impl Search<'_> {
-    /// Reads a list until all entries of a page are too old; the order within it is not relied on.
+    /// Reads a list until all entries of a page are too old. It does not depend on the order within a page.
     pub fn through(
         &self,
         pages: impl Iterator<Item = Result<Vec<Value>, Error>>,

@@ -1,9 +1,9 @@
-//! A file as a `multipart/form-data` body that is never held whole.
+//! A file as a `multipart/form-data` body, without holding all of it in memory.
 
 use std::borrow::Cow;
 use std::io::Read;
 
-/// No line of JSON holds a line break followed by this: there, line breaks are escaped.
+/// JSON escapes line breaks, so no line of JSON contains a line break followed by this.
 const BOUNDARY: &str = "batchwright-boundary-5f2c9d3e71a84b06";
 
 /// A form with one file, which comes last.
@@ -14,7 +14,7 @@ pub(super) struct Form {
 }
 
 impl Form {
-    /// With text fields, and a file of that name and length.
+    /// A form with text fields, and a file of this name and length.
     pub fn new(fields: &[(&str, &str)], filename: &str, length: u64) -> Self {
         let mut before = String::new();
         for (name, value) in fields {
@@ -33,18 +33,18 @@ impl Form {
         }
     }
 
-    /// The header that goes with it.
+    /// The header of a request with this form.
     pub fn content_type(&self) -> (Cow<'static, str>, String) {
         let value = format!("multipart/form-data; boundary={BOUNDARY}");
         ("content-type".into(), value)
     }
 
-    /// How many bytes it has in all.
+    /// Its length in bytes.
     pub fn length(&self) -> u64 {
         self.file + (self.before.len() + self.after.len()) as u64
     }
 
-    /// It, around the file.
+    /// The body, with the content of the file.
     pub fn around<'a>(&'a self, file: impl Read + 'a) -> impl Read + 'a {
         let before = self.before.as_bytes();
         before.chain(file).chain(self.after.as_bytes())

@@ -1,9 +1,9 @@
 //! Gemini's batches.
 //!
-//! The input's file has a name that is chosen beforehand, so what an upload came to can be asked for,
-//! and the batch shows our name in the list. A batch is Google's "long-running operation": where it
-//! stands is said in its metadata and, once it is done, by an error or a response. Source:
-//! ai.google.dev "Batch API" and "Files API", and the types of Google's Python SDK.
+//! The client chooses the name of the input file, so it can check whether an upload succeeded. The list shows our
+//! label of the batch. A batch is a "long-running operation" of Google: its metadata has its state, and once it is
+//! done, it has an error or a response. Source: ai.google.dev "Batch API" and "Files API", and the types of Google's
+//! Python SDK.
 
 use std::io::Write;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{
-    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchRefusal, BatchStage,
-    BatchState, BatchStatus, ListedBatches,
+    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchRefusal, BatchStage, BatchState,
+    BatchStatus, ListedBatches,
 };
 use crate::llm::providers::access::escaped;
-use crate::llm::providers::answer::{malformed, unlike};
+use crate::llm::providers::answer::malformed;
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::dialect::read;
 use crate::llm::providers::error_body::{ErrorBody, word};
@@ -30,13 +30,16 @@ use crate::llm::transport::HttpReply;
 
 use super::files::{ListPage, Search};
 use super::http::{Http, Page, json as body_of, named, served_at, unusable};
-use super::reply::{GOOGLE_CODES, count, inside, leniently, not_processed, text, time};
+use super::reply::{
+    GOOGLE_CODES, answered, count, inside, leniently, list_entries, not_processed, text, time,
+    without_response,
+};
 use super::{Submission, Wire, expected};
 
-/// How long to wait when a creation is refused for its pace and no time is named.
+/// How long to wait if a creation is rate-limited and the reply has no `Retry-After`.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
-/// The results of a batch that has them in itself.
+/// The name of results that are part of the batch itself.
 const INLINE: &str = "inline";
 
 /// The wire.
@@ -55,7 +58,7 @@ impl Wire for Gemini {
         Ok(format!("{line}\n").into_bytes())
     }
 
-    /// Uploads the input, unless an earlier attempt has.
+    /// Uploads the input, unless an earlier attempt did.
     fn upload(
         &self,
         batch: &Submission<'_>,
@@ -79,7 +82,7 @@ impl Wire for Gemini {
         let body = json!({"displayName": label, "inputConfig": {"fileName": file}});
         let reply = batch.http.post(&path, &json!({"batch": body}));
         let reply = reply.map_err(|error| match (error.status(), error.retry_after()) {
-            // It concerns the queued requests, which take their time.
+            // The limit counts queued requests, which take long.
             (Some(429), None) => error.with_retry_after(Some(PATIENCE)),
             _ => error,
         })?;
@@ -166,36 +169,27 @@ fn judged(vendor: &Vendor, result: Line<'_>, line: &[u8]) -> Result<BatchLine, E
     let inner = || Some(text(result.metadata.as_ref()?, "key")?.to_owned());
     let key = result.key.clone().or_else(inner);
     let key = key.ok_or_else(|| malformed("a result without a key", line))?;
-    let answered = |answer| BatchLineResult::Answered(Box::new(answer));
     let end = match (&result.error, result.response) {
         (Some(error), _) if code_of(error) == Some(1) => {
             not_processed(failure(vendor, error).message())
         }
         (Some(error), _) => answered(Err(failure(vendor, error))),
         (None, Some(response)) => answered(read(vendor, response.get().as_bytes())),
-        (None, None) => answered(Err(unlike("neither a response nor an error", line))),
+        (None, None) => without_response(line),
     };
     Ok(BatchLine { key, result: end })
 }
 
 const LIST: &str = "/batches?pageSize=100";
 
-/// An empty list is left out, but nothing else is in its place.
 fn page(list: &Value) -> Option<Page> {
     let token = text(list, "nextPageToken");
-    let entries = match list.get("operations") {
-        Some(entries) => entries.as_array()?.clone(),
-        None => {
-            let mut fields = list.as_object()?.keys();
-            let of_a_list = |field: &String| ["nextPageToken", "unreachable"].contains(&&**field);
-            fields.all(of_a_list).then(Vec::new)?
-        }
-    };
+    let entries = list_entries(list, "operations", &["nextPageToken", "unreachable"])?;
     let then = token.map(|token| format!("{LIST}&pageToken={}", escaped(token)));
     Some((entries, then))
 }
 
-/// Where a resource is, such as `batches/x`.
+/// The path of a resource such as `batches/x`.
 fn path(resource: &str) -> String {
     let parts = resource
         .split('/')
@@ -207,7 +201,7 @@ fn file_of(intent: &BatchIntent) -> String {
     format!("files/{}", intent.label)
 }
 
-/// The result of an earlier attempt.
+/// The stage after an earlier upload, if one succeeded.
 fn uploaded(batch: &Submission<'_>) -> Result<Option<BatchStage>, Error> {
     match batch.http.get(&path(&file_of(batch.intent))) {
         Err(error) if error.is_not_found() || is_denied(&error) => Ok(None),
@@ -218,7 +212,7 @@ fn uploaded(batch: &Submission<'_>) -> Result<Option<BatchStage>, Error> {
     }
 }
 
-/// The stage that a file makes, if it is the input. What is not is deleted.
+/// The stage of the batch if this file is its complete input. An incomplete file is deleted.
 fn accepted(batch: &Submission<'_>, reply: &HttpReply, file: &Value) -> Result<BatchStage, Error> {
     let name = text(file, "name").ok_or_else(|| unusable("a file without a name", reply))?;
     let whole = file.get("sizeBytes").and_then(count) == Some(batch.intent.bytes);
@@ -241,7 +235,7 @@ fn accepted(batch: &Submission<'_>, reply: &HttpReply, file: &Value) -> Result<B
     }
 }
 
-/// Uploads in two exchanges: where to, and the bytes.
+/// Uploads in two calls: the first gets the URL, the second sends the bytes.
 fn send(batch: &Submission<'_>, input: &mut dyn BatchInput) -> Result<BatchStage, Error> {
     let Submission { http, intent, .. } = batch;
     let header = |name: &'static str, value: &str| (name.into(), value.to_owned());
@@ -276,12 +270,12 @@ fn send(batch: &Submission<'_>, input: &mut dyn BatchInput) -> Result<BatchStage
     accepted(batch, &sent, file)
 }
 
-/// Gemini says of a file that is not there that it may not be there or not be ours.
+/// Gemini replies 403 for a file that does not exist, because it might belong to another project.
 fn is_denied(error: &Error) -> bool {
     error.status() == Some(403) && error.kind() == ErrorKind::Invalid
 }
 
-/// Where a batch stands.
+/// The status of a batch.
 fn status_of(vendor: &Vendor, batch: &Value) -> BatchStatus {
     let metadata = &batch["metadata"];
     let error_body = word(metadata.get("state").or_else(|| batch.get("state")));
@@ -296,7 +290,7 @@ fn status_of(vendor: &Vendor, batch: &Value) -> BatchStatus {
         "CANCELLED" => BatchState::Cancelled,
         "EXPIRED" => BatchState::Expired,
         "FAILED" => failed(vendor, error),
-        // It is done before it says where its results are.
+        // The state changes before the batch names its results.
         "SUCCEEDED" | "PARTIALLY_SUCCEEDED" if !done && results.is_empty() => BatchState::Running,
         _ if done => match error {
             Some(error) if code_of(error) == Some(1) => BatchState::Cancelled,
@@ -317,7 +311,7 @@ fn status_of(vendor: &Vendor, batch: &Value) -> BatchStatus {
         failed: of("failedRequestCount"),
     });
     BatchStatus {
-        // One that was cut short may keep nothing of what it had finished.
+        // A batch that ended early may not keep the results that it had.
         expected: expected(&state, counts).filter(|_| !results.is_empty()),
         counts,
         results: if state.is_final() {
@@ -330,7 +324,7 @@ fn status_of(vendor: &Vendor, batch: &Value) -> BatchStatus {
     }
 }
 
-/// Where a batch's results are: in a file, or in the batch itself.
+/// The name of a batch's results: a file, or [`INLINE`].
 fn results_in(batch: &Value) -> Option<String> {
     let mut places = [batch.get("response"), batch["metadata"].get("output")]
         .into_iter()
@@ -342,7 +336,7 @@ fn results_in(batch: &Value) -> Option<String> {
     })
 }
 
-/// The results that a batch has in itself.
+/// The results that are part of the batch itself.
 fn inlined(batch: &Value) -> Option<&Vec<Value>> {
     let mut places = [batch.get("response"), batch["metadata"].get("output")]
         .into_iter()
@@ -383,7 +377,7 @@ fn code_of(error: &Value) -> Option<u64> {
     count(error.get("code")?)
 }
 
-/// An error that is one of Google's, under its own number or that of HTTP.
+/// Classifies an error that has one of Google's codes or an HTTP status.
 fn failure(vendor: &Vendor, error: &Value) -> Error {
     let mut error_body = ErrorBody::from_error(error);
     let code = code_of(error);
@@ -398,7 +392,7 @@ fn failure(vendor: &Vendor, error: &Value) -> Error {
             *status
         }
         (None, Some(code @ 400..600)) => code as u16,
-        // What is not known to be the request's fault is worth another try.
+        // An unknown error is not known to be the request's fault, so it is retried.
         (None, _) => 500,
     };
     let rule = vendor.rule(status, &error_body);

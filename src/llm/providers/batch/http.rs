@@ -18,17 +18,16 @@ use crate::llm::transport::{HttpMethod, HttpReply, HttpTransfer};
 
 use super::{BatchApi, REPLY};
 
-/// A list with more pages is taken for one that goes round in circles.
+/// A list with more pages is assumed to repeat itself.
 const MOST_PAGES: usize = 2_000;
-/// A file may be kept elsewhere, and there be sent on.
+/// A file may be stored on another host, which may redirect again.
 const MOST_REDIRECTS: usize = 3;
 
-/// Who asks with a small body and for little waits no longer for the reply: other batches wait with it.
+/// The longest wait for the reply to a small request. Other batches wait meanwhile.
 const SHORT_REPLY: Duration = Duration::from_secs(60);
 const SHORT_BODY: u64 = 64 << 10;
 
-/// Makes calls for one step. A `path` that begins with a slash is below the base URL; anything else
-/// is a whole URL.
+/// Makes calls for one step. A `path` that begins with a slash is below the base URL; any other is a complete URL.
 pub(super) struct Http<'a> {
     pub api: &'a BatchApi,
     pub ctx: &'a Context,
@@ -38,13 +37,13 @@ pub(super) struct Http<'a> {
 pub(super) type Page = (Vec<Value>, Option<String>);
 
 impl<'a> Http<'a> {
-    /// Asks for what is known to be there.
+    /// Gets a resource that should exist.
     pub fn get(&self, path: &str) -> Result<HttpReply, Error> {
         let reply = self.exchange(HttpMethod::Get, path, &[], None, None)?;
         self.there(&self.url(path), reply)
     }
 
-    /// Asks what is known to be there to do something.
+    /// Posts an action on a resource that should exist.
     pub fn ask(&self, path: &str) -> Result<(), Error> {
         let nothing = Some((&mut "{}".as_bytes() as &mut dyn Read, 2));
         let reply = self.exchange(HttpMethod::Post, path, &[], nothing, None)?;
@@ -57,7 +56,7 @@ impl<'a> Http<'a> {
         self.upload(path, &[], &mut body.as_bytes(), length)
     }
 
-    /// Deletes what may be gone already.
+    /// Deletes a resource that may not exist any more.
     pub fn delete(&self, path: &str) -> Result<(), Error> {
         let reply = self.exchange(HttpMethod::Delete, path, &[], None, None)?;
         if is_gone(&reply) && self.is_own(&self.url(path), &reply) {
@@ -67,7 +66,7 @@ impl<'a> Http<'a> {
         }
     }
 
-    /// Posts a body of that length; `headers` replace those of the same name.
+    /// Posts a body of this length. `headers` replace default headers of the same name.
     pub fn upload(
         &self,
         path: &str,
@@ -79,8 +78,8 @@ impl<'a> Http<'a> {
         self.judged(reply)
     }
 
-    /// Writes what is there to `sink`, following redirects: to the provider's own host by way of the
-    /// base URL, to another without the credential.
+    /// Writes a resource to `sink`. It follows redirects: to the provider's own host through the base URL, to other
+    /// hosts without the credential.
     pub fn download(&self, path: &str, sink: &mut dyn Write) -> Result<(), Error> {
         let mut at = self.url(path);
         for _ in 0..=MOST_REDIRECTS {
@@ -107,15 +106,15 @@ impl<'a> Http<'a> {
         ))
     }
 
-    /// A path beside the API's version, as a URL: below whatever else the base URL has as its path.
+    /// The URL of a path that replaces the API's version in the base URL.
     pub fn root(&self, path: &str) -> String {
         format!("{}{path}", self.above_version())
     }
 
-    /// Where to post to that a reply names.
+    /// The URL for a request to an address that a reply contains.
     ///
     /// # Errors
-    /// When it is neither at the base URL's host nor at the provider's own: nothing is sent there.
+    /// If its host is neither that of the base URL nor the provider's own. Nothing is sent there.
     pub fn named_place(&self, url: &str) -> Result<String, Error> {
         self.by_way_of_base(url).ok_or_else(|| {
             let (vendor, named) = (self.api.vendor.name, redacted_url(origin(url)));
@@ -134,8 +133,8 @@ impl<'a> Http<'a> {
         above.unwrap_or(base)
     }
 
-    /// A URL at the base URL's host or at the provider's own, as one below the base URL: what is in
-    /// between, and holds the credential, may not be gone past.
+    /// A URL on the host of the base URL or on the provider's own, rewritten to be below the base URL. A gateway at
+    /// the base URL, which may hold the credential, must not be bypassed.
     fn by_way_of_base(&self, url: &str) -> Option<String> {
         let above = self.above_version();
         let (home, prefix) = above.split_at(origin(above).len());
@@ -154,8 +153,8 @@ impl<'a> Http<'a> {
         })
     }
 
-    /// The pages of a list, asked for one by one. `split` takes a reply apart; none is a reply that
-    /// is no such list.
+    /// Gets the pages of a list one by one. `split` gets the entries and the next path from a reply, or `None` if it
+    /// is not such a list.
     pub fn pages<'h>(
         &'h self,
         first: String,
@@ -203,7 +202,7 @@ impl<'a> Http<'a> {
         let access = &self.api.access;
         let own = access.headers.iter().filter(|(name, _)| {
             let replaced = headers.iter().any(|(other, _)| other == name);
-            // The credential is for one host.
+            // The credential may be sent only to the base URL.
             !replaced && self.is_at_home(&url)
         });
         let headers: Vec<_> = own.chain(headers).cloned().collect();
@@ -223,12 +222,12 @@ impl<'a> Http<'a> {
         self.api.transport.transfer(transfer, self.ctx)
     }
 
-    /// The reply from `url`, if it is a success. That something is gone is taken from nobody but the
-    /// API: from anybody else it is an error without a status.
+    /// The reply from `url`, if it is a success. A 404 or 410 counts only if the API itself sent it; from any other
+    /// server it becomes an error without a status.
     fn there(&self, url: &str, reply: HttpReply) -> Result<HttpReply, Error> {
-        let hearsay = is_gone(&reply) && !self.is_own(url, &reply);
+        let by_another_server = is_gone(&reply) && !self.is_own(url, &reply);
         self.judged(reply).map_err(|error| {
-            if hearsay {
+            if by_another_server {
                 let why = format!("not from the API itself: {}", error.message());
                 let id = error.request_id();
                 let again = Error::new(ErrorKind::Transient, why).with_sent(error.sent());
@@ -239,7 +238,7 @@ impl<'a> Http<'a> {
         })
     }
 
-    /// Whether a reply from `url` is the API's own, not that of an edge or of where files are kept.
+    /// Whether the API itself sent the reply from `url`, not a proxy or a file server.
     fn is_own(&self, url: &str, reply: &HttpReply) -> bool {
         self.is_at_home(url) && json(reply).is_ok()
     }
@@ -273,12 +272,12 @@ fn authority(origin: &str) -> &str {
     origin.split_once("://").map_or(origin, |(_, rest)| rest)
 }
 
-/// What a success reply says.
+/// The JSON of a success reply.
 pub(super) fn json(reply: &HttpReply) -> Result<Value, Error> {
     serde_json::from_slice(&reply.body).map_err(|error| unusable(error, reply))
 }
 
-/// A field that a success reply must have, such as the id of what it made.
+/// The first of these fields in a success reply that must have one, such as the id of a new resource.
 pub(super) fn named(reply: &HttpReply, fields: &[&str]) -> Result<String, Error> {
     let value = json(reply)?;
     let texts = fields.iter().filter_map(|field| value.get(field)?.as_str());
@@ -287,19 +286,18 @@ pub(super) fn named(reply: &HttpReply, fields: &[&str]) -> Result<String, Error>
     text.ok_or_else(|| unusable(format!("no {}", fields.join(" or ")), reply))
 }
 
-/// The failure of a success reply that does not say what it must. Its status tells that the call may
-/// have had its effect.
+/// The failure of a success reply without a required part. Its status shows that the call may have had its effect.
 pub(super) fn unusable(what: impl std::fmt::Display, reply: &HttpReply) -> Error {
     let error = malformed(what, &reply.body).with_status(reply.status);
     error.with_request_id(request_id(reply))
 }
 
-/// When the server wants to be asked again.
+/// How long the server asks the client to wait before the next request.
 pub(super) fn poll_after(reply: &HttpReply) -> Option<Duration> {
     retry_after(RateHeaders::Nothing, &reply.headers)
 }
 
-/// The server's clock.
+/// The time of the server's clock when it replied.
 pub(super) fn served_at(reply: &HttpReply) -> Option<Timestamp> {
     let date = reply.headers.get("date")?;
     let time: SystemTime = httpdate::parse_http_date(date.trim()).ok()?;

@@ -1,4 +1,4 @@
-//! Lines of input and of results, as OpenAI has them and others took them over.
+//! Lines of input and of results in OpenAI's format, which other providers also use.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::base::error::{Error, Sent};
 use crate::llm::batch::{BatchLine, BatchLineResult};
-use crate::llm::providers::answer::{malformed, unlike};
+use crate::llm::providers::answer::malformed;
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::dialect::encode;
 use crate::llm::providers::error_body::ErrorBody;
@@ -14,7 +14,7 @@ use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
 use super::refusal::{kind, message};
-use super::reply::{answer, count, leniently, not_processed};
+use super::reply::{answer, answered, count, leniently, not_processed, without_response};
 
 #[derive(Serialize)]
 struct Input<'a> {
@@ -26,7 +26,7 @@ struct Input<'a> {
     body: &'a RawValue,
 }
 
-/// The line of a request, with where it goes if lines say that.
+/// The line of a request. It has a method and a URL if `url` is given.
 pub(super) fn write(
     vendor: &Vendor,
     key: &str,
@@ -63,7 +63,7 @@ struct Reply<'a> {
     body: Option<&'a RawValue>,
 }
 
-/// A line of results: the request's own failure first, then what it was answered with.
+/// Reads a line of results. The error of the request counts before its response.
 pub(super) fn read(vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
     leniently(line, |line| {
         Ok(judged(vendor, serde_json::from_slice(line)?, line))
@@ -81,12 +81,9 @@ fn judged(vendor: &Vendor, output: Output<'_>, line: &[u8]) -> Result<BatchLine,
             let body = reply.body.map_or("null", RawValue::get);
             let id = reply.request_id.as_ref().and_then(Value::as_str);
             let answer = answer(vendor, status.unwrap_or(200), body.as_bytes());
-            BatchLineResult::Answered(Box::new(answer.map_err(|e| e.with_request_id(id))))
+            answered(answer.map_err(|e| e.with_request_id(id)))
         }
-        (None, None) => {
-            let what = "neither a response nor an error";
-            BatchLineResult::Answered(Box::new(Err(unlike(what, line))))
-        }
+        (None, None) => without_response(line),
     };
     Ok(BatchLine { key, result: end })
 }
@@ -100,7 +97,7 @@ fn says_something(error: &Value) -> bool {
     }
 }
 
-/// What came of a request that has an error in the place of an answer.
+/// The result of a request that has an error instead of a response.
 pub(super) fn failed(
     vendor: &Vendor,
     error_body: ErrorBody,
@@ -118,5 +115,5 @@ pub(super) fn failed(
         kind(vendor, &error_body, status),
         message(vendor, &error_body),
     );
-    BatchLineResult::Answered(Box::new(Err(error.with_sent(Sent::Answered))))
+    answered(Err(error.with_sent(Sent::Answered)))
 }

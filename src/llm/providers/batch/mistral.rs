@@ -1,4 +1,4 @@
-//! Batches of Mistral: the model stands on the job, and its lines have only a body.
+//! Batches of Mistral. The job names the model, and its lines have only a body.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ const PAGE: usize = 100;
 /// The wire.
 pub(super) struct Mistral;
 
-/// The address of a page of what was created after a time.
+/// The path of a page of the jobs that were created after a time.
 fn page_at(after: Timestamp, page: usize) -> String {
     let after = std::time::UNIX_EPOCH + std::time::Duration::from_millis(after.0.max(0) as u64);
     let after = humantime::format_rfc3339_seconds(after).to_string();
@@ -47,7 +47,7 @@ impl Wire for Mistral {
         let first = page_at(search.since, 0);
         let pages = batch.http.pages(first, |list| -> Option<Page> {
             let entries = list.get("data").and_then(Value::as_array).cloned();
-            // The last page may come without its empty list.
+            // The last page may leave out its empty list.
             let total = list.get("total").and_then(count);
             let entries = entries.or_else(|| total.map(|_| Vec::new()))?;
             page += 1;
@@ -81,7 +81,7 @@ impl Wire for Mistral {
             "SUCCESS" => BatchState::Completed,
             "TIMEOUT_EXCEEDED" => BatchState::Expired,
             "CANCELLED" => BatchState::Cancelled,
-            // It failed while it ran: the requests in its files were processed and paid for.
+            // It failed while it ran: requests with results were processed and billed.
             "FAILED" if !results.is_empty() => BatchState::Completed,
             "FAILED" => refusal::refused(vendor, job.get("errors")),
             other => BatchState::Unknown(other.to_owned()),

@@ -48,7 +48,7 @@ use super::vendor::{BatchWire, Batches, Vendor};
 use self::files::Search;
 use self::http::{Http, json, poll_after, served_at, unusable};
 
-/// The longest wait for a reply: whoever took a large file looks through it before answering.
+/// The longest wait for a reply. A provider validates a large file before it replies.
 const REPLY: Duration = Duration::from_secs(300);
 /// Transfers and the poller share the connections.
 const CONNECTIONS: usize = 3;
@@ -241,7 +241,7 @@ impl BatchApi {
         }
     }
 
-    /// With what is known here of a failure, and without what must not leave.
+    /// The failure with an explanation of its cause and without secrets.
     fn redacted(&self, error: Error) -> Error {
         self.access.redacted(self.access.explained(error))
     }

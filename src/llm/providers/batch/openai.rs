@@ -1,4 +1,4 @@
-//! Batches of OpenAI, and of those who took them over: Groq, DeepInfra, Azure.
+//! Batches of OpenAI, and of Groq, DeepInfra and Azure, which use the same format.
 
 use std::time::Duration;
 
@@ -20,16 +20,16 @@ use super::refusal;
 use super::reply::{count, text, texts};
 use super::{Submission, Wire, expected};
 
-/// Where requests in the words of OpenAI's newer API go.
+/// The endpoint of requests in the format of OpenAI's Responses API.
 const RESPONSES: &str = "/v1/responses";
 
 /// The wire.
 pub(super) struct OpenAi {
-    /// The path of the list's pages, to which where to go on is added.
+    /// The path of the list. The position of the next page is appended.
     list: &'static str,
-    /// What lines and batches name as the place of their requests.
+    /// The endpoint that lines and batches name.
     endpoint: &'static str,
-    /// Whether a file has to be processed before a batch may name it.
+    /// Whether the provider must process a file before a batch can use it.
     processes_files: bool,
 }
 
@@ -39,7 +39,7 @@ pub(super) static OPENAI: OpenAi = OpenAi {
     processes_files: false,
 };
 
-/// Its pages have the length that it likes.
+/// Groq itself chooses the length of a page of its list.
 pub(super) static GROQ: OpenAi = OpenAi {
     list: "/batches?",
     ..OPENAI
@@ -52,7 +52,7 @@ pub(super) static AZURE: OpenAi = OpenAi {
     ..OPENAI
 };
 
-/// A file may not be seen everywhere for so long after its upload.
+/// After an upload the provider may reply for this long that the file does not exist.
 const FILE_LAG: Duration = Duration::from_secs(60);
 
 impl OpenAi {
@@ -63,7 +63,7 @@ impl OpenAi {
         let last = text(list, "last_id").or_else(|| text(entries.last()?, "id"));
         let then = match (cursor, more) {
             (Some(cursor), _) => Some(format!("{}cursor={}", self.list, escaped(cursor))),
-            // A list that goes on, and does not say where, is not known to its end.
+            // A list that has more entries but names no next page cannot be read to its end.
             (None, true) => Some(format!("{}after={}", self.list, escaped(last?))),
             (None, false) => None,
         };
@@ -105,7 +105,7 @@ impl Wire for OpenAi {
                 let why = format!("{name} has not processed the input file yet");
                 Err(not_yet(why).with_retry_after(poll_after(&reply)))
             }
-            // What is wrong with it the batch says, line by line.
+            // The batch reports errors of the file line by line.
             _ => Ok(()),
         }
     }

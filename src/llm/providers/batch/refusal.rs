@@ -1,4 +1,4 @@
-//! Why a batch that had been created was refused: for a line, for all of it, or for its time.
+//! Why a provider rejected a batch that it had created: a line, the whole batch, or the amount of queued requests.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use crate::llm::providers::vendor::Vendor;
 
 use super::reply::count;
 
-/// The failure of a whole batch or of one of its requests, where no status tells.
+/// The kind of the failure of a batch or of one of its requests, also without a status.
 pub(super) fn kind(vendor: &Vendor, error_body: &ErrorBody, status: Option<u16>) -> ErrorKind {
     let named = status.or(error_body.status);
     if let Some(status) = named.filter(|status| (400..600).contains(status)) {
@@ -25,7 +25,7 @@ pub(super) fn kind(vendor: &Vendor, error_body: &ErrorBody, status: Option<u16>)
     if says(&["rate_limit"]) {
         return ErrorKind::RateLimited;
     }
-    // Mistral has a text and no word.
+    // Mistral reports a text without a code.
     let server_says = [
         "internal error",
         "server error",
@@ -52,8 +52,7 @@ pub(super) fn kind(vendor: &Vendor, error_body: &ErrorBody, status: Option<u16>)
     vendor.rule(400, error_body).kind
 }
 
-/// The state of a batch that was refused with these errors: a list, an object around one, a text, or
-/// nothing.
+/// The state of a batch that was rejected with these errors: a list, an object with a list, a text, or nothing.
 pub(super) fn refused(vendor: &Vendor, errors: Option<&Value>) -> BatchState {
     let complaints: Vec<RefusedPart> = entries(errors)
         .iter()
@@ -113,7 +112,7 @@ impl RefusedPart {
             .iter()
             .any(|word| word == "token_limit_exceeded")
             || error_body.mentions(&["enqueued token limit"]);
-        // Smaller than we think: halves may pass.
+        // The limit is lower than expected: halves of the batch may pass.
         let size = line.is_none()
             && error_body.mentions(&["too large", "too many", "maximum", "at most"])
             && error_body.mentions(&["requests", "lines", "size", "bytes"]);
@@ -127,7 +126,7 @@ impl RefusedPart {
             _ if queue || size => (Subject::Queue, ErrorKind::RateLimited),
             kind if kind.is_critical() => (Subject::All, kind),
             _ if no_model => (Subject::All, ErrorKind::UnknownModel),
-            // The requests are in order: with a new file they may do.
+            // The requests are valid: with a new file they may succeed.
             _ if no_file => (Subject::All, ErrorKind::Transient),
             ErrorKind::Transient | ErrorKind::RateLimited if line.is_none() => {
                 (Subject::Server, ErrorKind::Transient)
@@ -142,7 +141,7 @@ impl RefusedPart {
     }
 }
 
-/// What was said of a batch or a part of it, for people.
+/// The provider's message about a batch or a part of it.
 pub(super) fn message(vendor: &Vendor, error_body: &ErrorBody) -> String {
     let name = vendor.name;
     match error_body.words.first() {

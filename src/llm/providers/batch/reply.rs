@@ -1,4 +1,4 @@
-//! What Batch APIs say in much the same way: times, counts, and what came of one request.
+//! Parts of replies that several Batch APIs share: times, counts, lists, and the result of one request.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -9,14 +9,14 @@ use serde_json::value::RawValue;
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchLine, BatchLineResult};
-use crate::llm::providers::answer::malformed;
+use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::dialect::decode;
 use crate::llm::providers::lenient;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::response::Response;
 use crate::llm::transport::{HttpHeaders, HttpReply};
 
-/// What a request of a batch was answered with, as if it had been a call of its own.
+/// Decodes the answer to a request of a batch like the reply to a single call.
 pub(super) fn answer(vendor: &Vendor, status: u16, body: &[u8]) -> Result<Response, Error> {
     let reply = HttpReply {
         status,
@@ -26,7 +26,7 @@ pub(super) fn answer(vendor: &Vendor, status: u16, body: &[u8]) -> Result<Respon
     decode(vendor, &reply)
 }
 
-/// Reads a line of results: strictly, and where that fails, mended. The answer in it is told apart.
+/// Reads a line of results. If it is not valid JSON, it is repaired first, and its answer gets a warning.
 pub(super) fn leniently(
     line: &[u8],
     read: impl Fn(&[u8]) -> serde_json::Result<Result<BatchLine, Error>>,
@@ -35,15 +35,14 @@ pub(super) fn leniently(
     let BatchLine { key, result } = read?;
     let result = match result {
         BatchLineResult::Answered(answer) => {
-            let answer = answer.map(|response| response.warned(warning));
-            BatchLineResult::Answered(Box::new(answer))
+            answered(answer.map(|response| response.warned(warning)))
         }
         not_processed => not_processed,
     };
     Ok(BatchLine { key, result })
 }
 
-/// What stands in an object under a name, in that under the next, and so on.
+/// The value at a path of field names.
 pub(super) fn inside<'l>(json: &'l str, path: &[&str]) -> Option<&'l RawValue> {
     let mut json: &RawValue = serde_json::from_str(json.trim()).ok()?;
     for name in path {
@@ -52,12 +51,36 @@ pub(super) fn inside<'l>(json: &'l str, path: &[&str]) -> Option<&'l RawValue> {
     Some(json)
 }
 
-/// The fields of an object, as they came.
+/// The fields of an object, unparsed.
 pub(super) fn fields(json: &RawValue) -> Option<HashMap<String, &RawValue>> {
     serde_json::from_str(json.get()).ok()
 }
 
-/// What came of a request that had no turn: whatever ended its batch, another try may do.
+/// The result of a request that was processed.
+pub(super) fn answered(answer: Result<Response, Error>) -> BatchLineResult {
+    BatchLineResult::Answered(Box::new(answer))
+}
+
+/// The result of a line that has neither a response nor an error.
+pub(super) fn without_response(line: &[u8]) -> BatchLineResult {
+    answered(Err(unlike("neither a response nor an error", line)))
+}
+
+/// The entries of a page of a list under this name. The provider may leave out an empty list; the page must then have
+/// no fields but `others`.
+pub(super) fn list_entries(page: &Value, name: &str, others: &[&str]) -> Option<Vec<Value>> {
+    match page.get(name) {
+        Some(entries) => entries.as_array().cloned(),
+        None => {
+            let mut fields = page.as_object()?.keys();
+            fields
+                .all(|field| others.contains(&&**field))
+                .then(Vec::new)
+        }
+    }
+}
+
+/// The result of a request that was not processed. Another try may succeed, whatever ended its batch.
 pub(super) fn not_processed(why: impl Into<String>) -> BatchLineResult {
     let error = Error::new(ErrorKind::Transient, why);
     BatchLineResult::NotProcessed(error.with_sent(Sent::Answered))
@@ -72,7 +95,7 @@ pub(super) fn count(value: &Value) -> Option<u64> {
     }
 }
 
-/// A text that says something.
+/// A field with a text that is not empty.
 pub(super) fn text<'v>(value: &'v Value, field: &str) -> Option<&'v str> {
     let text = value.get(field)?.as_str()?;
     (!text.is_empty()).then_some(text)
@@ -116,7 +139,7 @@ pub(super) fn time(value: &Value) -> Option<Timestamp> {
     }
 }
 
-/// A time at which something ends. By the day it is the end of that day, and a day later to be sure.
+/// A time at which something ends. For a bare date it is the end of that day plus one day to be safe.
 pub(super) fn end(value: &Value) -> Option<Timestamp> {
     let written = time(value)?;
     let by_the_day = value.as_str().is_some_and(|text| is_a_day(text.trim()));

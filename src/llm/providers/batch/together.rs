@@ -1,5 +1,5 @@
-//! Batches of Together: lines without method and address, no label on a batch, and a list of one page
-//! (docs.together.ai, "Batch inference", and its OpenAPI description).
+//! Batches of Together. Lines have no method and no URL, batches have no label, and the list has a single page.
+//! Source: docs.together.ai "Batch inference", and its OpenAPI description.
 
 use serde_json::{Value, json};
 
@@ -50,7 +50,7 @@ impl Wire for Together {
             let entries = list.as_array().or_else(|| list.get("data")?.as_array())?;
             Some((entries.clone(), None))
         });
-        // Only its file distinguishes it from others.
+        // Only its input file identifies a batch.
         search.through(pages, |entry| {
             let ours = text(entry, "input_file_id") == Some(batch.file);
             ListPage::read(entry, text(entry, "id"), ours, &["created_at"])
@@ -70,7 +70,7 @@ impl Wire for Together {
             "COMPLETED" => BatchState::Completed,
             "EXPIRED" => BatchState::Expired,
             "CANCELLED" => BatchState::Cancelled,
-            // It failed while it ran: the requests in its files were processed and paid for.
+            // It failed while it ran: requests with results were processed and billed.
             "FAILED" if !results.is_empty() => BatchState::Completed,
             "FAILED" => refusal::refused(vendor, batch.get("error").filter(says)),
             other => BatchState::Unknown(other.to_owned()),

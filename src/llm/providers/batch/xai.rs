@@ -1,5 +1,5 @@
-//! Batches of xAI: made from a file of OpenAI's lines, without a word for their state, and with
-//! results that are read by the page.
+//! Batches of xAI. The input is a file in OpenAI's format. A batch has no field for its state, so the state is derived
+//! from its counts and times. The results are read page by page.
 
 use std::io::Write;
 
@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{
-    BatchCounts, BatchInput, BatchLine, BatchLineResult, BatchState, BatchStatus, ListedBatches,
+    BatchCounts, BatchInput, BatchLine, BatchState, BatchStatus, ListedBatches,
 };
 use crate::llm::providers::access::escaped;
-use crate::llm::providers::answer::{malformed, unlike};
+use crate::llm::providers::answer::malformed;
 use crate::llm::providers::error_body::ErrorBody;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
@@ -20,12 +20,15 @@ use crate::llm::response::Response;
 
 use super::files::{ListPage, Search};
 use super::http::{Http, Page, named};
-use super::reply::{GOOGLE_CODES, answer, count, end, fields, inside, leniently, text};
+use super::reply::{
+    GOOGLE_CODES, answer, answered, count, end, fields, inside, leniently, list_entries, text,
+    without_response,
+};
 use super::{Submission, Wire, expected, lines, refusal};
 
-/// What the results are called here: there is no file.
+/// The name of the results: there is no file.
 const RESULTS: &str = "results";
-/// A page is held whole, so it is one of few results.
+/// A page is held in memory, so it has few results.
 const RESULTS_A_PAGE: usize = 100;
 
 /// Google's code for it.
@@ -34,21 +37,12 @@ const CANCELLED: u64 = 1;
 /// The wire.
 pub(super) struct Xai;
 
-/// A list's page whose entries are under that name.
+/// A page of a list that has its entries under this name.
 fn page(list: &Value, entries: &str, path: &str) -> Option<Page> {
     let token = text(list, "pagination_token");
-    let entries = match list.get(entries) {
-        Some(Value::Array(entries)) => entries.clone(),
-        // Empty lists may be left out, but nothing else of a list is.
-        None if list.as_object().is_some_and(only_a_list) => Vec::new(),
-        _ => return None,
-    };
+    let entries = list_entries(list, entries, &["pagination_token"])?;
     let then = token.map(|token| format!("{path}&pagination_token={}", escaped(token)));
     Some((entries, then))
-}
-
-fn only_a_list(fields: &Map<String, Value>) -> bool {
-    fields.keys().all(|field| field == "pagination_token")
 }
 
 /// The time until which the results of a batch are kept.
@@ -87,7 +81,7 @@ impl Wire for Xai {
         served: Option<Timestamp>,
     ) -> Option<BatchStatus> {
         text(batch, "batch_id").or(text(batch, "id"))?;
-        // Those that are zero may be absent.
+        // A count that is zero may be absent.
         let of = |field| {
             let counter = batch.get("state").and_then(|state| state.get(field));
             counter.and_then(count).unwrap_or(0)
@@ -109,7 +103,7 @@ impl Wire for Xai {
             Some(message) => refusal::refused(vendor, Some(message)),
             None if was_cancelled && pending > 0 && !over => BatchState::Cancelling,
             None if was_cancelled => BatchState::Cancelled,
-            // That is no limit to the work; but what is done afterwards, nobody keeps.
+            // The work may go on after this time, but later results are not kept.
             None if over && (total == 0 || pending > 0) => BatchState::Expired,
             None if total == 0 => BatchState::Validating,
             None if pending > 0 => BatchState::Running,
@@ -189,18 +183,15 @@ fn judged(vendor: &Vendor, result: &Value, line: &[u8]) -> Result<BatchLine, Err
             }
             lines::failed(vendor, error_body, code.and_then(http_status))
         }
-        (None, Some(response)) => BatchLineResult::Answered(Box::new(answered(vendor, response))),
-        (None, None) => {
-            let what = "neither a response nor an error";
-            BatchLineResult::Answered(Box::new(Err(unlike(what, line))))
-        }
+        (None, Some(response)) => answered(decoded(vendor, response)),
+        (None, None) => without_response(line),
     };
     let key = key.to_owned();
     Ok(BatchLine { key, result: end })
 }
 
-/// A response as it stands, in OpenAI's frame, or as the one value under its endpoint's name.
-fn answered(vendor: &Vendor, response: &Map<String, Value>) -> Result<Response, Error> {
+/// A response: in OpenAI's frame with a status, the bare body, or the body under the name of its endpoint.
+fn decoded(vendor: &Vendor, response: &Map<String, Value>) -> Result<Response, Error> {
     let (status, body) = match (response.get("status_code"), response.get("body")) {
         (Some(status), Some(body)) => (count(status), body.clone()),
         _ if response.contains_key("choices") => (None, Value::Object(response.clone())),
@@ -210,7 +201,7 @@ fn answered(vendor: &Vendor, response: &Map<String, Value>) -> Result<Response, 
     answer(vendor, status.unwrap_or(200), body.to_string().as_bytes())
 }
 
-/// The HTTP status of one of Google's codes, a number or a word; a status stands for itself.
+/// The HTTP status of one of Google's codes, a number or a word. An HTTP status is returned unchanged.
 fn http_status(code: &Value) -> Option<u16> {
     let word = code.as_str().unwrap_or_default().to_ascii_uppercase();
     let number = count(code);
