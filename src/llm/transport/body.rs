@@ -1,9 +1,9 @@
 //! The body of a reply, read into memory when there is memory for it.
 //!
-//! A reply is paid for when it begins to arrive, and a server that cannot get rid of it may hang up.
-//! So nobody stops reading because others hold the memory for large replies: what comes meanwhile is
-//! set aside in a file without a name, and read from there when there is room. Only where no such file
-//! can be made or filled does reading wait, and that wait is not counted as the server's.
+//! A reply is billed when it begins to arrive, and a server that cannot send it may close the connection. Therefore
+//! reading does not wait for memory that other calls hold: the rest of the reply goes to a file without a name and is
+//! read from there when memory is available. Reading waits only if such a file cannot be created or written, and the
+//! time limits of the call do not include that wait.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -21,26 +21,26 @@ use super::memory::{FREE, ReplyShare};
 
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// What came, in the order in which it came: what is in memory, then what is set aside.
+/// The bytes that arrived: first those in memory, then those in the file.
 pub(super) struct Body {
     bytes: Vec<u8>,
     aside: SpillFile,
 }
 
-/// How a body is read.
+/// Reads a body.
 pub(super) struct BodyReader<'a> {
-    /// The length that the server has told. It may announce more than it sends.
+    /// The length in the header of the reply. The server may send less.
     pub announced: Option<u64>,
-    /// No more bytes than these are read.
+    /// The maximum number of bytes to read.
     pub most: u64,
-    /// It is decoded afterwards: what the account of memory is asked for is what comes of it, and what is
-    /// too large for memory without the account is set aside.
+    /// The body is compressed. The account of memory counts decoded bytes, so compressed bytes beyond [`FREE`] go to a
+    /// file.
     pub encoded: bool,
     pub share: &'a ReplyShare,
     pub ctx: &'a Context,
-    /// A file to set it aside in.
+    /// Creates the file.
     pub file: fn() -> io::Result<File>,
-    /// Told for how long it was not read.
+    /// Gets the time in which the body was not read.
     pub paused: &'a dyn Fn(Duration),
 }
 
@@ -77,7 +77,8 @@ impl BodyReader<'_> {
             aside = SpillFile::default();
         }
         if self.announced.is_some() {
-            // A buffer that grows is there twice for a moment. If it cannot have so much, it may need less.
+            // Reserved at once, because a buffer that grows exists twice for a moment. If this fails, the body may still
+            // be smaller.
             let left = (needed as usize).saturating_sub(bytes.len());
             let _ = bytes.try_reserve_exact(left.saturating_add(1));
         }
@@ -88,10 +89,10 @@ impl BodyReader<'_> {
 }
 
 impl Body {
-    /// What an encoded body stands for.
+    /// The decompressed body.
     ///
     /// # Errors
-    /// When it is damaged, with all that came.
+    /// If it is damaged, with all bytes that arrived.
     pub fn decoded(
         mut self,
         encoding: &Encoding,
@@ -111,11 +112,11 @@ impl Body {
         })
     }
 
-    /// All of it in memory, which it may wait for. A time limit of the call does not end that wait: the
-    /// reply has come.
+    /// The whole body in memory, for which it may wait. The time limit of the call does not end this wait, because the
+    /// reply has arrived.
     ///
     /// # Errors
-    /// When what was set aside cannot be read.
+    /// If the file cannot be read.
     pub fn into_memory(
         mut self,
         url: &str,
@@ -126,8 +127,8 @@ impl Body {
             return Ok(self.bytes);
         }
         let length = self.bytes.len() as u64 + self.aside.written;
-        // Who is told to end now ends with what it has: the reply was paid for, so it is over the limit
-        // for a moment rather than lost.
+        // If the call is aborted meanwhile, it still keeps the reply, which was paid for, and exceeds the limit of
+        // memory for a moment.
         let _ = share.take(length, ctx);
         self.aside.bring_back(&mut self.bytes).map_err(|error| {
             let host = redacted_url(url);
@@ -143,12 +144,12 @@ impl Body {
 struct SpillFile {
     file: Option<File>,
     written: u64,
-    /// What the file did not take.
+    /// The bytes that could not be written.
     rest: Vec<u8>,
 }
 
 impl SpillFile {
-    /// Reads to the end; false if the disk did not let it come so far.
+    /// Reads to the end; false if the file cannot be written to the end.
     fn fill(&mut self, reader: &mut impl Read, file: fn() -> io::Result<File>) -> io::Result<bool> {
         let Ok(file) = file() else {
             return Ok(false);
@@ -171,7 +172,7 @@ impl SpillFile {
         }
     }
 
-    /// Reads what the file took.
+    /// Reads the bytes in the file.
     fn reader(&mut self) -> io::Result<io::Take<Box<dyn Read + '_>>> {
         let file: Box<dyn Read> = match &mut self.file {
             Some(file) => {
@@ -183,12 +184,12 @@ impl SpillFile {
         Ok(file.take(self.written))
     }
 
-    /// Appends what was set aside.
+    /// Appends the bytes in the file, and those that could not be written.
     fn bring_back(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
         bytes.reserve_exact(self.written as usize + self.rest.len());
         if let Some(file) = &mut self.file {
             file.rewind()?;
-            // Of a piece that was refused, a part may be there.
+            // A failed write may have written a part of its piece, which is in `rest`.
             let back = file.take(self.written).read_to_end(bytes)?;
             if back as u64 != self.written {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -199,8 +200,8 @@ impl SpillFile {
     }
 }
 
-/// A file that nobody else finds, and that is gone with this process at the latest: on a disk, if there
-/// is one, since `/tmp` is memory itself on many systems.
+/// A file without a name, so that no other process finds it and it is removed when this process ends. It is preferably
+/// on a disk, because `/tmp` is in memory on many systems.
 pub(super) fn nameless() -> io::Result<File> {
     let on_disk = cfg!(unix) && std::env::var_os("TMPDIR").is_none();
     let first = on_disk.then(|| nameless_in("/var/tmp".into()));

@@ -1,9 +1,8 @@
 //! The transport over real sockets.
 //!
-//! One agent per client keeps connections warm. Three things ureq does not tell are found out by
-//! wrapping its transport: whether the whole request had gone out when a call failed, whether a
-//! connection that was kept had been closed by then, and which socket to shut down so that a
-//! cancelled call returns from the middle of a read.
+//! One agent per client keeps connections open. A wrapper of ureq's transport finds out three facts that ureq does not
+//! report: whether the complete request was sent when a call failed, whether the server had closed a kept connection,
+//! and which socket to shut down so that a cancelled call returns from a blocked read.
 
 use std::io;
 use std::sync::Arc;
@@ -27,8 +26,8 @@ use super::resolver::CachingResolver;
 use super::timeouts::BEYOND;
 use super::wire::{Call, Current, Tracking, Trust, not_the_servers_time, take_large_head};
 
-/// Common servers drop idle connections after 5 s; a request sent into that moment is of unknown
-/// fate, so connections are given up before.
+/// Common servers close idle connections after 5 s. It is unknown whether a request that is sent at that moment was
+/// processed, so idle connections are closed earlier.
 const IDLE_LIMIT: Duration = Duration::from_secs(4);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const BUFFER: usize = 16 * 1024;
@@ -50,7 +49,7 @@ impl HttpTransport {
         Self::connecting_within(CONNECT_TIMEOUT, base_url, connections, timeout)
     }
 
-    /// The same with another limit than 10 s for a connection to come about.
+    /// The same with a time limit for connecting other than 10 s.
     pub(crate) fn connecting_within(
         connect_timeout: Duration,
         base_url: &str,
@@ -147,7 +146,7 @@ impl HttpTransport {
         let result = exchange();
         drop(current);
         result.map_err(|error| {
-            // Such a server does so again: for a while each call gets a connection of its own.
+            // The server may close other kept connections too: for a while each call opens a new one.
             if call.was_forsaken() && !matches!(error, ureq::Error::Timeout(_)) {
                 self.trust.lose();
             }
@@ -185,7 +184,7 @@ impl HttpTransport {
                 for (name, value) in request.headers {
                     builder = builder.header(&**name, value);
                 }
-                // A setting of its own makes the request carry a copy of all settings.
+                // A request with a separate setting has a copy of all settings.
                 if timeout == self.timeout {
                     builder
                 } else {
@@ -220,11 +219,11 @@ impl HttpTransport {
     }
 }
 
-/// What stands before the body of a reply.
+/// The head of a reply: all before its body.
 pub(super) struct Head {
     pub status: u16,
     pub headers: HttpHeaders,
-    /// It is not larger than it may be.
+    /// Its size is within the limits.
     pub whole: bool,
 }
 
@@ -240,7 +239,7 @@ impl Head {
     }
 }
 
-/// How many bytes are read of a body: of a failure few, as its status says enough.
+/// The maximum number of bytes to read of a body. A failure needs few, because its status is enough.
 fn most_of(request: &HttpRequest<'_>, status: u16) -> u64 {
     if is_success(status) {
         request.reply_limit.saturating_add(1)
@@ -249,8 +248,7 @@ fn most_of(request: &HttpRequest<'_>, status: u16) -> u64 {
     }
 }
 
-/// The body that a compressed one stands for. A proxy that decompresses may leave the header: text is used
-/// as it came.
+/// The decompressed body. A proxy that decompresses may leave the header, so a body that is text is used unchanged.
 fn decoded(
     request: &HttpRequest<'_>,
     status: u16,
@@ -270,7 +268,7 @@ fn decoded(
     match body.decoded(encoding, &reading) {
         Ok(body) => body.into_memory(request.url, request.memory, ctx),
         Err((_, came)) if std::str::from_utf8(&came).is_ok() => Ok(came),
-        // Its beginning says enough, as does its status.
+        // The beginning of the body and the status are enough.
         Err((_, came)) if !is_success(status) => Ok(encoding.decoded(&came, ERROR_LIMIT).0),
         Err((_, came)) if came.len() as u64 > request.reply_limit => {
             Err(too_large(request, status, came))
@@ -287,8 +285,7 @@ fn is_success(status: u16) -> bool {
     (200..300).contains(&status)
 }
 
-/// The failure of a reply that is longer than it may be. It was made and is paid for; asked again, it
-/// would be as long.
+/// The failure of a reply that exceeds the limit. It was billed, and a retry would get a reply of the same length.
 fn too_large(request: &HttpRequest<'_>, status: u16, mut body: Vec<u8>) -> Error {
     let (host, most) = (redacted_url(request.url), request.reply_limit as f64);
     let why = format!(
@@ -308,7 +305,7 @@ fn large_head(url: &str) -> String {
     )
 }
 
-/// The failure of a complete success reply, which was paid for: nobody asks again.
+/// The failure of a complete success reply. It was paid for, so the request is not sent again.
 fn unusable(why: String, status: u16, body: Vec<u8>) -> Error {
     Error::new(ErrorKind::Malformed, why)
         .with_status(status)

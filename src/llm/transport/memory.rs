@@ -1,17 +1,16 @@
-//! The memory that the large replies of a process take together.
+//! A bound on the memory that all large replies of a process take together.
 //!
-//! A limit for each reply does not limit what 256 calls hold at once. So whoever reads a reply beyond
-//! its first [`FREE`] bytes takes what the reply needs from one account of the process, and gives it
-//! back once the reply has been made into an answer. Small replies, nearly all that there are, take
-//! no part and touch no lock.
+//! A limit per reply does not bound the memory of 256 calls in flight. Therefore a call that reads more than the first
+//! [`FREE`] bytes of a reply takes the memory for it from one account of the process, and returns it when the reply
+//! has been decoded. Small replies, which are nearly all, do not use the account and take no lock.
 //!
-//! Nobody can wait for ever. A call takes from the account once, and holds nothing of it until then:
-//! whoever holds never waits. Those who wait are served in the order in which they came, so that none
-//! is passed over for smaller ones. And if nobody holds anything, the first of them gets what it needs,
-//! however much that is: a setting that is smaller than one reply lets one at a time pass.
+//! No call can wait forever. A call takes from the account once and holds nothing before that, so a call that holds
+//! memory never waits. Waiting calls are served in order, so small ones do not overtake a large one. If no call holds
+//! memory, the first waiting call gets what it needs, even if it is more than the limit: if the limit is smaller than
+//! one reply, replies are read one at a time.
 //!
-//! Besides the account, a process may have a ceiling for all of its memory, which is measured: see
-//! [`MemoryManager::of_process`]. What is above it waits here in the same line.
+//! In addition, a process may have a measured limit for all of its memory, see [`MemoryManager::of_process`]. Calls
+//! that would exceed it wait in the same queue.
 
 use std::collections::VecDeque;
 use std::sync::OnceLock;
@@ -24,17 +23,17 @@ use crate::base::cancel::Context;
 use crate::base::error::Error;
 use crate::base::memory::MemoryManager;
 
-/// What any reply may have of memory beside the account.
+/// The bytes of each reply that need no memory from the account.
 pub(super) const FREE: u64 = 256 * 1024;
 
-/// Memory of others is given back without a word, so whoever is first in the line looks again.
+/// Memory outside of the account is released without a notification, so the first waiting call checks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// What all replies of a process hold, and who waits.
+/// The memory that all replies of a process hold, and the waiting calls.
 pub(crate) struct ReplyMemory {
     state: Mutex<State>,
     changed: Condvar,
-    /// Whose ceiling holds beside the account.
+    /// The limit for all memory of the process.
     process: OnceLock<MemoryManager>,
 }
 
@@ -43,13 +42,13 @@ struct State {
     /// The most that was ever held.
     #[cfg(test)]
     peak: u64,
-    /// Those who wait, first come first served.
+    /// The tickets of waiting calls, in order.
     line: VecDeque<u64>,
     tickets: u64,
 }
 
 impl State {
-    /// Takes so many bytes, if there are so many or nobody holds any.
+    /// Takes this many bytes if they are available or no call holds any.
     fn take(&mut self, bytes: u64, most: u64, process: &MemoryManager) -> bool {
         let after = self.held.saturating_add(bytes);
         let alone = self.held == 0;
@@ -80,7 +79,7 @@ impl ReplyMemory {
         }
     }
 
-    /// One of its own, for a test that looks at it.
+    /// A separate account for a test.
     #[cfg(test)]
     pub(super) fn apart() -> &'static Self {
         Box::leak(Box::new(Self::new()))
@@ -90,7 +89,7 @@ impl ReplyMemory {
         self.process.get_or_init(MemoryManager::of_process)
     }
 
-    /// The share of one call, which waits while all of them hold more than `most` bytes.
+    /// The share of one call. It waits while all shares together hold more than `most` bytes.
     pub(super) const fn share(&'static self, most: u64) -> ReplyShare {
         ReplyShare {
             memory: self,
@@ -100,7 +99,7 @@ impl ReplyMemory {
     }
 
     fn wait(&'static self, bytes: u64, most: u64, ctx: &Context) -> Result<(), Error> {
-        // Under the lock: who is about to wait has looked at the context, and must not miss it.
+        // Takes the lock, so that a call that has checked the context and is about to wait gets the notification.
         let _wakes = ctx.on_abort(|| {
             let _state = self.state.lock();
             self.changed.notify_all();
@@ -126,13 +125,13 @@ impl ReplyMemory {
             }
         };
         state.line.retain(|other| *other != ticket);
-        // The next one may find what it needs as well.
+        // There may be enough memory for the next call too.
         self.changed.notify_all();
         result
     }
 }
 
-/// Being asked to start nothing more does not end a call, as it does not end its reading.
+/// A call that waits for memory ends at an abort or its deadline. A cancelled run lets its calls finish.
 fn has_ended(ctx: &Context) -> Result<(), Error> {
     let deadline = ctx.remaining().is_some_and(|left| left.is_zero());
     if ctx.is_aborted() || deadline {
@@ -142,8 +141,7 @@ fn has_ended(ctx: &Context) -> Result<(), Error> {
     }
 }
 
-/// The part of one call in the memory for large replies, given back when it is dropped: by whoever
-/// makes the reply into an answer, once that is done.
+/// The memory of one call for a large reply. It is returned when the share is dropped, after the reply was decoded.
 pub struct ReplyShare {
     memory: &'static ReplyMemory,
     most: u64,
@@ -151,22 +149,22 @@ pub struct ReplyShare {
 }
 
 impl ReplyShare {
-    /// A share in what this process has for large replies. It is not taken while all calls together
-    /// would hold more than `most` bytes, other than by a single one.
+    /// A share of the memory of this process for large replies. It waits while all calls together would hold more than
+    /// `most` bytes, unless no other call holds any.
     pub const fn of_process(most: u64) -> Self {
         static PROCESS: ReplyMemory = ReplyMemory::new();
         PROCESS.share(most)
     }
 
-    /// The same for requests that are large, which whoever makes one holds until it is answered. The
-    /// two are apart: a call that has its request in memory may have to wait for room for the reply,
-    /// and who holds that room waits for nothing.
+    /// The same for large requests; a call holds this share until it is answered. Requests and replies have separate
+    /// accounts: a call that holds memory for its request may wait for memory for the reply, but a call that holds
+    /// memory for a reply never waits.
     pub const fn of_requests(most: u64) -> Self {
         static PROCESS: ReplyMemory = ReplyMemory::new();
         PROCESS.share(most)
     }
 
-    /// Takes what a reply needs, if it is there and nobody waits for it; once for a reply.
+    /// Takes the memory for a reply if it is available and no call waits. Once per reply.
     pub(super) fn take_now(&self, bytes: u64) -> bool {
         let mut state = self.memory.state.lock();
         let taken = state.line.is_empty() && state.take(bytes, self.most, self.memory.process());
@@ -174,10 +172,10 @@ impl ReplyShare {
         taken
     }
 
-    /// Takes what a reply needs, and waits for it; once for a reply.
+    /// Waits for the memory for a reply and takes it. Once per reply.
     ///
     /// # Errors
-    /// When the context ends first.
+    /// If the context ends first.
     pub(crate) fn take(&self, bytes: u64, ctx: &Context) -> Result<(), Error> {
         let result = self.memory.wait(bytes, self.most, ctx);
         self.note(result.is_ok(), bytes);
@@ -190,7 +188,7 @@ impl ReplyShare {
         }
     }
 
-    /// Gives back what the reply did not need after all.
+    /// Returns the memory that the reply did not need.
     pub(crate) fn keep(&self, bytes: u64) {
         let held = self.held.load(Ordering::Relaxed);
         if held > bytes {

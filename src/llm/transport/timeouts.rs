@@ -1,37 +1,37 @@
-//! Time limits of a call, without the time in which the process was stopped: a reply that came while nobody
-//! could read it has come in time.
+//! Time limits of a call. Time in which the process was stopped does not count: a reply that arrived meanwhile is in
+//! time.
 
 use std::time::{Duration, Instant};
 
 use ureq::Timeout;
 use ureq::unversioned::transport::{NextTimeout, time};
 
-/// The longest wait in one piece: a piece that takes much longer than it was to take tells of a stop.
+/// The longest wait in one piece. If a piece takes much longer than that, the process was stopped.
 const WAIT_STEP: Duration = Duration::from_secs(1);
-/// A machine that is busy keeps a thread waiting for less.
+/// A delay from which the process counts as stopped. On a busy machine a thread waits for less.
 const STOPPED: Duration = Duration::from_millis(500);
 
-/// ureq ends a call whose time is over without asking its transport whether it was stopped: it is told a
-/// limit that is so much longer, and what is waited for here ends when the call shall.
+/// ureq ends a call whose time is over without asking its transport whether the process was stopped. Therefore ureq
+/// gets a limit that is this much longer, and the waits here end the call at its real limit.
 pub(in crate::llm) const BEYOND: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// How long a call is still waited for.
+/// The time that is left for a call.
 #[derive(Default)]
 pub(super) struct Patience {
-    /// For so long in all the process was stopped, or did not want to read.
+    /// The total time in which the process was stopped, or did not read.
     stopped: Duration,
-    /// When each limit ends by the clock that went on meanwhile: what is left of one that has ended is told
-    /// as nothing, however long ago that was.
+    /// The end of each limit by the clock, which goes on while the process is stopped. ureq reports a limit that has
+    /// ended as zero, however long ago it ended.
     ends: Vec<(Timeout, Instant)>,
 }
 
 impl Patience {
-    /// Leaves so much time out of the limits.
+    /// Excludes this time from the limits.
     pub fn extend(&mut self, time: Duration) {
         self.stopped += time;
     }
 
-    /// What is left of a limit, without the time in which the process was stopped.
+    /// The rest of a limit, without the time in which the process was stopped.
     pub fn what_is_left(&mut self, mut limit: NextTimeout) -> NextTimeout {
         let end = self.end(limit);
         if let Some(left) = self.left(end) {
@@ -40,7 +40,7 @@ impl Patience {
         limit
     }
 
-    /// Waits piece by piece.
+    /// Waits in pieces.
     pub fn wait(
         &mut self,
         limit: NextTimeout,
@@ -80,8 +80,8 @@ impl Patience {
         let time::Duration::Exact(mut after) = limit.after else {
             return None;
         };
-        // A connection through a proxy is tracked twice, and the inner one is told what the outer one has
-        // made of the limit: a piece that is nowhere near as long.
+        // A connection through a proxy is tracked twice. The inner one gets the limit of a piece from the outer one,
+        // which is much shorter.
         if limit.reason == Timeout::PerCall && after > BEYOND / 2 {
             after = after.saturating_sub(BEYOND);
         }

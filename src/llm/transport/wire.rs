@@ -1,4 +1,4 @@
-//! ureq's transports wrapped: what it does not tell of a call is found out here.
+//! A wrapper of ureq's transports that finds out facts about a call that ureq does not report.
 
 use std::cell::RefCell;
 use std::io;
@@ -19,24 +19,24 @@ use super::timeouts::Patience;
 /// The sockets under a connection, to be shut down from another thread.
 type Sockets = Arc<[Weak<dyn ShutdownHandle>]>;
 
-/// How long after a connection was found closed without a word no other is used twice.
+/// After a kept connection was found closed, no connection is reused for this long.
 const DISTRUST: Duration = Duration::from_secs(60);
 
-/// What is found out about one call while ureq makes it.
+/// The facts about one call while ureq makes it.
 pub(super) struct Call {
     no: u64,
-    /// The connection had carried an earlier call.
+    /// The connection was used for an earlier call.
     pub reused: AtomicBool,
-    /// A part of the reply has come.
+    /// A part of the reply has arrived.
     pub answered: AtomicBool,
-    /// A connection was there to send on.
+    /// A connection was established.
     pub connected: AtomicBool,
-    /// The request had gone out whole: the call had begun to wait for the reply.
+    /// The complete request was sent, and the call began to wait for the reply.
     pub awaited: AtomicBool,
     pub aborted: AtomicBool,
-    /// Milliseconds for which nobody wanted to read, and which are not the server's.
+    /// Milliseconds in which the call did not read; the limits of the server do not include them.
     paused: AtomicU64,
-    /// The head of its reply, if ureq cannot read it.
+    /// The head of its reply, if it is too large for ureq.
     large_head: Mutex<Option<LargeHead>>,
     sockets: Mutex<Sockets>,
 }
@@ -59,7 +59,7 @@ impl Default for Call {
 }
 
 impl Call {
-    /// Whether the server has let go of a kept connection instead of answering on it.
+    /// Whether the server closed a kept connection instead of replying.
     pub fn was_forsaken(&self) -> bool {
         let is = |fact: &AtomicBool| fact.load(Ordering::SeqCst);
         is(&self.reused) && is(&self.awaited) && !is(&self.answered) && !is(&self.aborted)
@@ -73,8 +73,8 @@ impl Call {
         }
     }
 
-    /// Shuts the sockets down under their lock: once the call has let go of them, the pool may
-    /// have lent them to somebody else.
+    /// Shuts the sockets down while holding their lock, because the pool may give them to another call as soon as this
+    /// call has released them.
     pub fn abort(&self) {
         self.aborted.store(true, Ordering::SeqCst);
         shut_down(&self.sockets.lock());
@@ -92,7 +92,7 @@ fn shut_down(sockets: &[Weak<dyn ShutdownHandle>]) {
 }
 
 thread_local! {
-    /// ureq makes a call on the thread that asked for it, so its transports find their call here.
+    /// ureq makes a call on the thread of the caller, so its transports find their call here.
     static CURRENT: RefCell<Option<Arc<Call>>> = const { RefCell::new(None) };
 }
 
@@ -117,7 +117,7 @@ fn with_current(f: impl FnOnce(&Call)) {
     CURRENT.with_borrow(|call| call.as_deref().map(f));
 }
 
-/// Leaves the time for which the call of this thread did not read out of its limits.
+/// Excludes time in which the call of this thread did not read from its limits.
 pub(super) fn not_the_servers_time(time: Duration) {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     with_current(|call| {
@@ -125,12 +125,12 @@ pub(super) fn not_the_servers_time(time: Duration) {
     });
 }
 
-/// The head of the reply to the call of this thread, if ureq could not read it.
+/// The head of the reply to the call of this thread, if it was too large for ureq.
 pub(super) fn take_large_head() -> Option<LargeHead> {
     CURRENT.with_borrow(|call| call.as_ref()?.large_head.lock().take())
 }
 
-/// Until when no connection is used twice.
+/// The time until which no connection is reused.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Trust(Arc<Mutex<Option<Instant>>>);
 
@@ -181,14 +181,14 @@ impl Connector<()> for Tracking {
                 let (sockets, register) = (sockets.clone(), details.register_shutdown.clone());
                 Arc::new(move |socket: Weak<dyn ShutdownHandle>| {
                     sockets.lock().push(socket.clone());
-                    // A handshake may hang too, so the call learns of its socket at once.
+                    // A handshake may hang too, so the call gets its socket at once.
                     with_current(|call| call.attach(&Arc::from([socket.clone()])));
                     register(socket)
                 })
             },
         };
         let inner = self.inner.connect(&details, chained);
-        // Talking to a proxy or shaking hands is not yet sending, nor waiting for the answer.
+        // A handshake, also with a proxy, neither sends the request nor waits for the reply.
         with_current(|call| {
             call.connected.store(false, Ordering::SeqCst);
             call.awaited.store(false, Ordering::SeqCst);
@@ -213,13 +213,13 @@ pub(super) struct Tracked {
     inner: Box<dyn Wire>,
     sockets: Sockets,
     trust: Trust,
-    /// The call that it carries or carried last; none is 0.
+    /// The number of its current or last call; 0 before the first.
     call: u64,
-    /// Pieces of that call's request that went out.
+    /// The number of pieces of that call's request that were sent.
     writes: u32,
-    /// For that call.
+    /// The time limits of that call.
     patience: Patience,
-    /// What has come of the reply to that call.
+    /// Reads the head of the reply to that call.
     head: HeadWatch,
 }
 
@@ -241,8 +241,8 @@ impl Wire for Tracked {
             }
             reused = call.reused.load(Ordering::SeqCst);
         });
-        // The head is out, and with the body to come nothing can be bought yet: the last moment to see
-        // that the server has closed what it was kept open for.
+        // The head was sent. Without the body the server cannot process the request yet, so this is the last moment
+        // to detect that it has closed the connection.
         if reused && self.writes == 1 && !self.inner.is_open() {
             self.trust.lose();
             let closed = io::Error::new(io::ErrorKind::ConnectionReset, "closed while it was kept");
@@ -262,7 +262,7 @@ impl Wire for Tracked {
             let paused = call.paused.swap(0, Ordering::SeqCst);
             self.patience.extend(Duration::from_millis(paused));
         });
-        // While the reply is made up nothing moves, so that wait has a limit of its own.
+        // No bytes arrive while the model generates the reply, so this wait has a separate limit.
         if timeout.reason == Timeout::RecvResponse {
             timeout.per_read = None;
         }
@@ -279,7 +279,7 @@ impl Wire for Tracked {
         Ok(more)
     }
 
-    /// The pool asks before it keeps a connection, and before it lends it.
+    /// The pool asks this before it keeps a connection and before it reuses it.
     fn is_open(&mut self) -> bool {
         !self.head.is_pending() && self.trust.is_given() && self.inner.is_open()
     }
