@@ -1,9 +1,9 @@
-//! What `Debug` shows in place of prompts, answers and payloads, which must not end up in a log:
-//! how much there is, never what it says. Names and ids are shown, the beginning of long ones.
+//! What `Debug` shows instead of prompts, answers and payloads, which must not reach a log: only their size. Names and
+//! ids are shown, long ones cut.
 
 use std::fmt;
 
-/// Stands for a text of so many bytes.
+/// Shows a text only as its number of bytes.
 pub(crate) struct Bytes(pub usize);
 
 impl fmt::Debug for Bytes {
@@ -12,7 +12,7 @@ impl fmt::Debug for Bytes {
     }
 }
 
-/// Stands for so many of something.
+/// Shows a list only as its number of entries.
 pub(crate) struct Many(pub usize);
 
 impl fmt::Debug for Many {
@@ -21,7 +21,7 @@ impl fmt::Debug for Many {
     }
 }
 
-/// A name: of a longer one than this many bytes only the beginning.
+/// Shows a name, cut to [`NAME_BYTES`].
 pub(crate) struct Name<'a>(pub &'a str);
 
 const NAME_BYTES: usize = 80;
@@ -32,7 +32,7 @@ impl fmt::Debug for Name<'_> {
     }
 }
 
-/// A message for people, of which the beginning suffices.
+/// Shows a message, cut to [`MESSAGE_BYTES`].
 pub(crate) struct Message<'a>(pub &'a str);
 
 const MESSAGE_BYTES: usize = 500;
@@ -57,7 +57,7 @@ impl fmt::Debug for Cut<'_> {
     }
 }
 
-/// A field that is left out when there is nothing in it.
+/// Adds a field only if it has a value.
 pub(crate) trait FieldIf {
     fn field_if<T: fmt::Debug>(&mut self, name: &str, value: Option<T>) -> &mut Self;
 }
@@ -71,7 +71,7 @@ impl FieldIf for fmt::DebugStruct<'_, '_> {
     }
 }
 
-/// The beginning of a text, whole characters of at most this many bytes.
+/// The beginning of a text: complete characters in at most this many bytes.
 pub(crate) fn beginning(text: &str, bytes: usize) -> &str {
     let mut end = text.len().min(bytes);
     while !text.is_char_boundary(end) {

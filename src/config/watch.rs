@@ -31,12 +31,12 @@ pub struct SettingsWatch {
 }
 
 impl SettingsWatch {
-    /// Puts what is stored beneath the flags and the environment of `settings`.
+    /// Adds the stored values to `settings`, below its flags and environment.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     pub fn new(settings: Settings, store: Arc<dyn ConfigStore>) -> Result<Self, Error> {
-        // The version first: a change in between is then seen at the next look.
+        // The version is read first, so that the next check notices a change in between.
         let seen = store.version()?;
         Ok(Self {
             settings: settings.store(&*store)?,
@@ -45,18 +45,17 @@ impl SettingsWatch {
         })
     }
 
-    /// The settings as of the last look.
+    /// The settings at the last check.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Looks whether somebody has changed the store, here or in another process, and if so takes
-    /// what it holds now. Cheap enough for several times a second.
+    /// Checks whether the store was changed, by this or another process, and if so reads the new values. It is cheap
+    /// enough to be called several times per second.
     ///
     /// # Errors
-    /// When the store cannot be read, or is locked just now
-    /// ([`Transient`](crate::ErrorKind::Transient)); the settings stay as they were, and the next
-    /// look tries again.
+    /// If the store cannot be read or is locked ([`Transient`](crate::ErrorKind::Transient)). Then the settings stay
+    /// unchanged, and the next check tries again.
     pub fn refresh(&mut self) -> Result<bool, Error> {
         let version = self.store.version()?;
         if version == self.seen {

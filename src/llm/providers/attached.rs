@@ -1,9 +1,8 @@
-//! Local files on their way out, each in the shape that its vendor takes.
+//! Local files in requests, each in the format that its vendor accepts.
 //!
-//! The wire formats do no reading. Each file is first given a mark, which goes through them as its
-//! base64 would; when the body stands, the marks are replaced by what the files hold. So a body is
-//! measured without reading a file, and a file is held in memory once, as the part of the body that it
-//! becomes.
+//! The wire formats read no files. A mark first stands in for the base64 text of each file; when the body is complete,
+//! the contents of the files replace the marks. Therefore the length of a body is known without reading a file, and a
+//! file is in memory only once, as a part of the body.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -20,8 +19,8 @@ use crate::llm::request::Request;
 use super::content::invalid;
 use super::vendor::{Dialect, Vendor};
 
-/// Why a provider does not take a file of that type and size, or so many bytes of files in one request.
-/// Of one that is not known here nothing is said.
+/// The reason if a provider does not accept a file of this type and size, or this total size of all files in one request.
+/// `None` also if the provider is not known here.
 pub(crate) fn refusal(provider: &str, media: &str, bytes: u64, together: u64) -> Option<String> {
     let vendor = Vendor::named(provider)?;
     if vendor.dialect == Dialect::Extract {
@@ -41,17 +40,17 @@ pub(crate) fn refusal(provider: &str, media: &str, bytes: u64, together: u64) ->
     one.or_else(|| files.too_much(vendor.name, together))
 }
 
-/// The files of a request, which its vendor takes. None of them has been read.
+/// The files of a request that its vendor accepts. They have not been read yet.
 pub(super) struct Taken<'r> {
     vendor: &'r Vendor,
     request: &'r Request,
     files: Vec<Attached<'r>>,
 }
 
-/// The files of a request; none where it has none.
+/// The files of a request; `None` if it has no files.
 ///
 /// # Errors
-/// When the vendor does not take one of them, or all of them together.
+/// If the vendor does not accept one of them, or their total size.
 pub(super) fn taken<'r>(
     vendor: &'r Vendor,
     request: &'r Request,
@@ -77,8 +76,8 @@ fn unsent(why: String) -> Error {
 }
 
 impl<'r> Taken<'r> {
-    /// How many bytes of memory the call takes at most: of a text those of the file, of the part that it
-    /// becomes, and of that in the body.
+    /// The maximum number of bytes of memory that the call takes. A text is in memory three times: the file, the part
+    /// of the message, and that part in the body.
     pub fn memory(&self) -> u64 {
         let files = self.files.iter().map(|file| {
             if self.is_marked(file) {
@@ -90,10 +89,10 @@ impl<'r> Taken<'r> {
         files.fold(self.request.text_bytes() as u64, u64::saturating_add)
     }
 
-    /// The request with marks in the place of its files.
+    /// The request with marks instead of its files.
     ///
     /// # Errors
-    /// When a file that goes in as text cannot be read.
+    /// If a file that is sent as text cannot be read.
     pub fn marked(self) -> Result<Marked<'r>, Error> {
         let mut request = self.request.clone();
         let contents = request.messages.iter_mut();
@@ -112,13 +111,13 @@ impl<'r> Taken<'r> {
         })
     }
 
-    /// Whether a mark stands for it, and not its text itself.
+    /// Whether the request has a mark instead of the text of the file.
     fn is_marked(&self, file: &Attached<'_>) -> bool {
         file.kind() != Kind::Text || self.vendor.dialect == Dialect::Gemini
     }
 }
 
-/// A request whose files stand in it as marks, in the vendor's own shape.
+/// A request with marks instead of its files, in the format of the vendor.
 pub(super) struct Marked<'r> {
     pub request: Request,
     files: Vec<Attached<'r>>,
@@ -131,8 +130,8 @@ fn mark(number: usize) -> String {
     format!("{}{number:0DIGITS$}", secret())
 }
 
-/// What no prompt can contain but by us: a prompt that could would have a file's content put in where
-/// it says.
+/// A random text at the beginning of each mark. Prompts must not be able to contain it, because the content of a file
+/// replaces each mark.
 fn secret() -> &'static str {
     static SECRET: OnceLock<String> = OnceLock::new();
     SECRET.get_or_init(|| {
@@ -183,7 +182,7 @@ fn shaped(vendor: &Vendor, file: &Attached<'_>, mark: &str) -> Result<Value, Err
     })
 }
 
-/// Media types as Google's documentation writes them.
+/// The names of media types in Google's documentation.
 fn googles(media: &str) -> &str {
     match media {
         "audio/mpeg" => "audio/mp3",
@@ -195,7 +194,7 @@ fn googles(media: &str) -> &str {
 }
 
 impl Marked<'_> {
-    /// How long a body with marks becomes.
+    /// The length of a body after the files have replaced the marks.
     pub fn length_of(&self, body: &[u8]) -> u64 {
         let marks = self.files.len() * mark(0).len();
         let rest = body.len().saturating_sub(marks) as u64;
@@ -203,10 +202,10 @@ impl Marked<'_> {
         files.fold(rest, u64::saturating_add)
     }
 
-    /// The body with what the files hold in the place of their marks.
+    /// The body with the contents of the files instead of the marks.
     ///
     /// # Errors
-    /// When there is no memory for it, a file cannot be read, or has changed.
+    /// If there is not enough memory, or if a file cannot be read or has changed.
     pub fn filled(&self, body: Vec<u8>) -> Result<Vec<u8>, Error> {
         if self.files.is_empty() {
             return Ok(body);
@@ -228,7 +227,7 @@ impl Marked<'_> {
         Ok(out)
     }
 
-    /// Where the marks stand, in order.
+    /// The positions of the marks, in order.
     fn places(&self, body: &[u8]) -> Result<Vec<(Range<usize>, &Attached<'_>)>, Error> {
         let marks = memmem::find_iter(body, secret()).filter_map(|start| {
             let digits = start + secret().len();

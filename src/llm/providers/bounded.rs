@@ -1,6 +1,5 @@
-//! Fields of replies that may hold anything, of which a tree is built in memory only up to a size: two
-//! bytes of JSON can take a hundred there. A field with more in it fails its reply, which is kept as it
-//! came.
+//! Fields of replies that may have any content. They are parsed into a tree only up to a number of values, because two
+//! bytes of JSON can take a hundred bytes of memory. A larger field makes its reply fail; the reply is kept unparsed.
 
 use std::cell::Cell;
 use std::fmt;
@@ -13,10 +12,10 @@ use serde_json::value::RawValue;
 
 use crate::base::json_value::ValueReader;
 
-/// The most values in one field, lists and objects included: far beyond any answer.
+/// The maximum number of values in one field, including lists and objects: far more than in any answer.
 pub(super) const MOST_NODES: usize = 50_000;
 
-/// Reads a text of JSON that holds no more values than are left of so many, and takes them off.
+/// Parses JSON that has at most `left` values, and subtracts their number from `left`.
 pub(super) fn value(json: &[u8], left: &Cell<usize>) -> serde_json::Result<Value> {
     let mut from = serde_json::Deserializer::from_slice(json);
     let value = bounded(left).deserialize(&mut from)?;
@@ -30,7 +29,7 @@ pub(super) fn field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>,
     Ok(Some(value).filter(|value| !value.is_null()))
 }
 
-/// The first of a list that may be missing; the others are never kept.
+/// The first entry of a list that may be missing. The other entries are not kept in memory.
 pub(super) fn first<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -39,7 +38,7 @@ where
     from.deserialize_any(First(PhantomData))
 }
 
-/// The values of a list, each as it stands; none of what is no list.
+/// The unparsed values of a list; empty if it is not a list.
 pub(super) fn items(list: Option<&RawValue>) -> serde_json::Result<Vec<&RawValue>> {
     match list {
         Some(list) if list.get().starts_with('[') => {
@@ -53,7 +52,7 @@ pub(super) fn is_object(json: &RawValue) -> bool {
     json.get().starts_with('{')
 }
 
-/// Reads a value that takes off what is left.
+/// Parses a value and subtracts the number of its values from `left`.
 fn bounded(left: &Cell<usize>) -> ValueReader<'_> {
     ValueReader {
         left: Some(left),

@@ -1,5 +1,5 @@
-//! Tools in OpenAI's words, in which prompts speak of them: which there are, which is to be called,
-//! what was called and what came of it. Read here for the dialects that have other words.
+//! Reads tools, the choice of a tool, tool calls and their results in OpenAI's format, which prompts use, for the
+//! dialects with another format.
 
 use std::borrow::Cow;
 
@@ -11,10 +11,10 @@ use crate::llm::request::{Request, Text};
 
 use super::content::{invalid, plain};
 
-/// The fields of a request that speak of tools.
+/// The fields of a request about tools.
 pub(super) const FIELDS: [&str; 3] = ["tools", "tool_choice", "parallel_tool_calls"];
 
-/// Whose words they are said in, where not in OpenAI's.
+/// The format of tools, if it is not OpenAI's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Words {
@@ -22,13 +22,13 @@ pub(super) enum Words {
     Gemini,
 }
 
-/// The calls that a message of the assistant holds.
+/// The tool calls in a message of the assistant.
 pub(super) fn of_turn(extra: Option<&Map<String, Value>>) -> impl Iterator<Item = &Value> {
     let calls = extra.and_then(|extra| extra.get("tool_calls")?.as_array());
     calls.into_iter().flatten()
 }
 
-/// What a message of the assistant holds of its reasoning for the provider that it came from.
+/// The details of the reasoning in a message of the assistant, for the provider that sent them.
 pub(super) fn reasoning_details(
     extra: Option<&Map<String, Value>>,
 ) -> impl Iterator<Item = &Value> {
@@ -36,7 +36,7 @@ pub(super) fn reasoning_details(
     details.into_iter().flatten()
 }
 
-/// Whether the conversation has tool calls, or what came of one.
+/// Whether the conversation has tool calls or results of tools.
 pub(super) fn are_told(request: &Request) -> bool {
     request
         .rendered()
@@ -48,15 +48,15 @@ pub(super) struct Call<'c> {
     pub id: &'c str,
     pub name: &'c str,
     pub arguments: Value,
-    /// What Gemini hangs on a call, and wants back.
+    /// The signature that Gemini adds to a call and requires in the next request.
     pub signature: Option<&'c str>,
 }
 
 impl<'c> Call<'c> {
-    /// A call in OpenAI's shape, or as a result line has it.
+    /// Reads a call in the format of OpenAI or of a result line.
     ///
     /// # Errors
-    /// When it is neither.
+    /// If it has neither format.
     pub(super) fn read(call: &'c Value) -> Result<Self, Error> {
         let wrong = |what: &str| invalid(format!("a tool call in the conversation has no {what}"));
         let text = |pointer: &str| call.pointer(pointer).and_then(Value::as_str);
@@ -94,8 +94,8 @@ fn signature(call: &Value) -> Option<&str> {
     own.and_then(Value::as_str)
 }
 
-/// The calls of a message as OpenAI has them: those that are as a result line has them are said so. Each
-/// goes out under the id that the vendor takes for it.
+/// The calls of a message in OpenAI's format, also if they are in the format of a result line. Each gets an id that the
+/// vendor accepts.
 pub(super) fn in_openais_shape<'v>(
     calls: &'v Value,
     request: &Request,
@@ -155,10 +155,10 @@ fn is_custom(request: &Request, name: Option<&Value>) -> bool {
     tools.any(|tool| name.is_some() && tool.pointer("/custom/name") == name)
 }
 
-/// What came of a call: the id of that, and the result.
+/// The id of a call, and its result.
 ///
 /// # Errors
-/// When it does not say which call it belongs to.
+/// If the message does not name its call.
 pub(super) fn result<'m>(
     text: Text<'m>,
     extra: Option<&'m Map<String, Value>>,
@@ -174,10 +174,10 @@ pub(super) fn result<'m>(
     Ok((id, result))
 }
 
-/// What came of a call.
+/// The result of a call.
 pub(super) enum CallResult<'m> {
     Text(String),
-    /// Other parts than text, such as pictures.
+    /// Parts that are not text, for example images.
     Parts(Text<'m>),
 }
 
@@ -186,7 +186,7 @@ pub(super) struct Function<'t> {
     pub name: &'t str,
     pub description: Option<&'t str>,
     pub parameters: Option<&'t Value>,
-    /// Whether the arguments are to fit the parameters to the letter.
+    /// Whether the arguments must conform strictly to the schema of the parameters.
     pub strict: bool,
 }
 
@@ -194,7 +194,7 @@ pub(super) struct Function<'t> {
 #[derive(Default)]
 pub(super) struct Tools<'t> {
     pub functions: Vec<Function<'t>>,
-    /// Those in the shape of another than OpenAI.
+    /// Tools that are not in OpenAI's format.
     pub own: Vec<&'t Value>,
 }
 
@@ -204,7 +204,7 @@ impl Tools<'_> {
     }
 }
 
-/// The tools of a request. Where it allows some of them only, it is those.
+/// The tools of a request, or only the allowed ones if it restricts them.
 pub(super) fn tools(request: &Request) -> Tools<'_> {
     let mut all = Tools::default();
     let allowed = allowed(request);
@@ -223,7 +223,7 @@ pub(super) fn tools(request: &Request) -> Tools<'_> {
     all
 }
 
-/// Whether a tool is not in OpenAI's shape, which nests an object under the name of its type.
+/// Whether a tool is not in OpenAI's format, which has an object under the name of its type.
 fn is_own(tool: &Value) -> bool {
     tool.is_object() && tool.get("function").is_none() && !tool["custom"].is_object()
 }
@@ -239,8 +239,8 @@ fn function(tool: &Value) -> Option<Function<'_>> {
     })
 }
 
-/// The tools that the conversation names, where the request defines none: a conversation of calls of
-/// tools that are not defined would be refused.
+/// The tools in the calls of the conversation, for a request that defines no tools. The provider would reject calls of
+/// undefined tools.
 pub(super) fn named(request: &Request) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
     for (_, _, extra) in request.rendered() {
@@ -254,17 +254,17 @@ pub(super) fn named(request: &Request) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-/// Which tool is to be called.
+/// Which tool the model must call.
 pub(super) enum Choice<'c> {
     Auto,
     Never,
     Any,
     One(&'c str),
-    /// In Anthropic's words.
+    /// In Anthropic's format.
     Own(&'c Value),
 }
 
-/// The choice, if the request makes one.
+/// The choice of the request, if it has one.
 pub(super) fn choice(request: &Request) -> Option<Choice<'_>> {
     let choice = request.extra.get("tool_choice")?;
     let mode = choice.pointer("/allowed_tools/mode").unwrap_or(choice);
@@ -283,7 +283,7 @@ pub(super) fn choice(request: &Request) -> Option<Choice<'_>> {
     own.contains(&kind).then_some(Choice::Own(choice))
 }
 
-/// The names of the tools that the choice leaves, if it does so.
+/// The names of the tools that the choice allows, if it restricts them.
 fn allowed(request: &Request) -> Option<Vec<&str>> {
     let choice = request.extra.get("tool_choice")?;
     let tools = choice.pointer("/allowed_tools/tools")?.as_array()?;
@@ -292,12 +292,12 @@ fn allowed(request: &Request) -> Option<Vec<&str>> {
     Some(names.collect())
 }
 
-/// Whether one tool at most is to be called at a time.
+/// Whether the model may call at most one tool at a time.
 pub(super) fn one_at_a_time(request: &Request) -> bool {
     request.extra.get("parallel_tool_calls") == Some(&Value::Bool(false))
 }
 
-/// What has no place in these words: the field, and whether another value of it had one.
+/// The fields that this format does not support, each with whether it supports another value of it.
 pub(super) fn left_out(words: Words, request: &Request) -> Vec<(String, bool)> {
     let mut out = Vec::new();
     let given = |field: &str| request.extra.get(field).filter(|value| !value.is_null());

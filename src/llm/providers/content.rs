@@ -1,5 +1,4 @@
-//! Parts of a message in the OpenAI style, which prompt files are written in, for the dialects
-//! that have other words for them.
+//! Reads the parts of a message in OpenAI's format, which prompt files use, for the dialects with another format.
 
 use std::collections::HashMap;
 
@@ -8,11 +7,11 @@ use serde_json::{Map, Value};
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::request::Text;
 
-/// Asks in words for JSON: some dialects have no field for it, and some providers refuse theirs
-/// unless a message says so too.
+/// A message that asks for JSON. Some dialects have no field for it, and some providers require that a message also
+/// mentions it.
 pub(super) const JSON_MODE: &str = "Answer with one JSON object and nothing else.";
 
-/// Asks in words for JSON that fits a schema, which the provider has no place for.
+/// A message that asks for JSON of a schema, for providers without a field for schemas.
 pub(super) fn in_words(schema: &Value) -> String {
     format!("Answer with JSON that fits this JSON Schema and nothing else:\n{schema}")
 }
@@ -20,12 +19,12 @@ pub(super) fn in_words(schema: &Value) -> String {
 /// A part of a message's content.
 pub(super) enum Part<'p> {
     Text(&'p str),
-    /// A picture as base64, with its media type.
+    /// An image as base64, with its media type.
     Data {
         kind: &'p str,
         base64: &'p str,
     },
-    /// A picture at an address.
+    /// The URL of an image.
     Url(&'p str),
     /// Sound as base64, with its format, such as `wav`.
     Sound {
@@ -38,9 +37,9 @@ pub(super) enum Part<'p> {
         base64: &'p str,
         name: Option<&'p str>,
     },
-    /// A file that OpenAI keeps.
+    /// The id of a file that is stored at OpenAI.
     FileId(&'p str),
-    /// In the dialect's own shape already, or unknown.
+    /// A part in the format of the dialect, or of an unknown type.
     Other(&'p Value),
 }
 
@@ -79,7 +78,7 @@ fn file(file: &Value) -> Option<Part<'_>> {
     Some(Part::File { kind, base64, name })
 }
 
-/// Refuses parts of these types, with what is taken instead.
+/// Rejects parts of these types with a message that names the supported alternative.
 pub(super) fn refuse(
     vendor: &str,
     text: Text<'_>,
@@ -100,18 +99,18 @@ pub(super) fn refuse(
     Ok(())
 }
 
-/// Whether the part is one of OpenAI's, which nest an object under the name of their type. Whoever
-/// writes another shape under such a name writes the provider's own.
+/// Whether the part is in OpenAI's format, which has an object under the name of its type. A part of the same type
+/// without that object is in the format of the provider.
 fn is_openais(part: &Value) -> bool {
     let kind = part.get("type").and_then(Value::as_str);
     kind.and_then(|kind| part.get(kind))
         .is_some_and(Value::is_object)
 }
 
-/// A part in a dialect's own shape.
+/// A part in the format of the dialect.
 ///
 /// # Errors
-/// When it is one of OpenAI's that cannot be said in another.
+/// If it is a part of OpenAI's format that has no equivalent.
 pub(super) fn own(vendor: &str, part: &Value) -> Result<Value, Error> {
     let kind = part.get("type").and_then(Value::as_str).unwrap_or_default();
     if ["file", "input_audio"].contains(&kind) && is_openais(part) {
@@ -125,7 +124,7 @@ pub(super) fn own(vendor: &str, part: &Value) -> Result<Value, Error> {
     }
 }
 
-/// The error of a part that a provider has no place for.
+/// The error for a part that a provider does not support.
 pub(super) fn lacking(vendor: &str, kind: &str, instead: &str) -> Error {
     let colon = if instead.is_empty() { "" } else { ": " };
     invalid(format!(
@@ -142,7 +141,7 @@ fn data_url(url: &str) -> Option<(&str, &str)> {
     url.strip_prefix("data:")?.split_once(";base64,")
 }
 
-/// The text of a message for a place that takes nothing else.
+/// The text of a message, for a field that accepts only text.
 pub(super) fn plain(text: Text<'_>) -> String {
     match text {
         Text::Plain(text) => text.to_owned(),
@@ -166,7 +165,7 @@ pub(super) fn object(value: &mut Value) -> &mut Map<String, Value> {
     }
 }
 
-/// The error of what a dialect cannot say; nothing was sent.
+/// The error for a request that cannot be sent in this dialect.
 pub(super) fn invalid(message: String) -> Error {
     Error::new(ErrorKind::Invalid, message)
 }

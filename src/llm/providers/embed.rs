@@ -1,7 +1,7 @@
-//! Embeddings: several texts to one body, one reply to a vector for each.
+//! Embeddings: a call with several texts, and a reply with a vector for each.
 //!
-//! Decoding is strict: a vector that belongs to another text looks like any other, so a reply that
-//! leaves a doubt about the pairing is no answer. A single vector that cannot be used fails its own text.
+//! Decoding is strict: a vector of another text looks like any other, so a reply is not used if it is unclear which
+//! vector belongs to which text. A single unusable vector makes only its own text fail.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -27,11 +27,11 @@ use super::limits::rate_hints;
 use super::vendor::{Dialect, Vendor};
 use super::{gemini, lenient, openai};
 
-/// The call for texts that share one.
+/// The call for several texts.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when the vendor makes no embeddings, no model
-/// is named, or a request is more than one text.
+/// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the vendor makes no embeddings, no model is named, or a request
+/// has more than one text.
 pub(super) fn encode(
     vendor: &Vendor,
     requests: &[&Request],
@@ -147,8 +147,8 @@ pub(super) fn decode(
     Ok(answers.collect())
 }
 
-/// A reply that is not the JSON of vectors. What is none at all, such as a web page, was brought upon
-/// the call by no text of it, and is not asked for again.
+/// The failure of a reply that is not the JSON of vectors. A reply that is not JSON at all, for example a web page, was
+/// not caused by one of the texts, so the call is not retried.
 fn unread(error: &serde_json::Error, body: &[u8], texts: usize) -> Error {
     match body.trim_ascii_start().first() {
         Some(b'{' | b'[') if !error.is_eof() => unpaired(error, body, texts),
@@ -157,8 +157,8 @@ fn unread(error: &serde_json::Error, body: &[u8], texts: usize) -> Error {
     }
 }
 
-/// A complete reply whose vectors are not those of these texts. Fewer texts at once may do; for a single
-/// one the same would be bought again.
+/// The failure of a complete reply whose vectors do not match the texts. A call with fewer texts may succeed. A call
+/// with a single text is not retried, because it would be billed for the same reply again.
 fn unpaired(what: impl fmt::Display, body: &[u8], texts: usize) -> Error {
     match texts {
         1 => unlike(what, body),
@@ -166,16 +166,16 @@ fn unpaired(what: impl fmt::Display, body: &[u8], texts: usize) -> Error {
     }
 }
 
-/// An entry of a reply that holds no usable vector.
+/// An entry of a reply without a usable vector.
 struct Unusable {
     why: String,
-    /// What the reply has in its place.
+    /// The entry in the reply.
     entry: String,
 }
 
 type Embedded = Result<Vec<f32>, Unusable>;
 
-/// What a reply says, its vectors in the order of the texts.
+/// The content of a reply, with its vectors in the order of the texts.
 struct EmbedReply {
     vectors: Vec<Embedded>,
     usage: Option<Usage>,
@@ -183,11 +183,11 @@ struct EmbedReply {
 }
 
 impl EmbedReply {
-    /// Finds vectors that cannot be used. As long as they are at most half, each fails its own text;
-    /// otherwise the reply as a whole is no answer.
+    /// Finds unusable vectors. If they are at most half, each makes only its own text fail; otherwise the whole reply
+    /// fails.
     fn checked(mut self, body: &[u8], texts: usize) -> Result<Self, Error> {
         let sound = || self.vectors.iter().flatten();
-        // What an overburdened server puts in the place of a result.
+        // The value that an overloaded server sends instead of a vector.
         if sound().any(|v| v.iter().all(|n| *n == 0.0)) {
             return Err(malformed("a vector of zeros", body));
         }
@@ -260,7 +260,7 @@ fn read_openai(
     })
 }
 
-/// Puts vectors into the order of their texts: by their index, or as they stand if none has one.
+/// Sorts vectors in the order of their texts: by their index, or in the order of the reply if they have none.
 fn in_order(data: Vec<Option<Entry<'_>>>, texts: usize) -> Result<Vec<Embedded>, String> {
     if data.len() != texts {
         return Err(format!("{} vectors for {texts} texts", data.len()));
@@ -327,7 +327,7 @@ fn read_gemini(
     })
 }
 
-/// The vector in one place of a reply.
+/// The vector of one entry of a reply.
 fn vector(raw: Option<&RawValue>) -> Embedded {
     let entry = raw.map_or("null", RawValue::get);
     let unusable = |why: String| Unusable {
@@ -342,7 +342,7 @@ fn vector(raw: Option<&RawValue>) -> Embedded {
     }
 }
 
-/// A list of numbers, or the same in base64: little-endian, four bytes each.
+/// A list of numbers, or base64 of little-endian numbers of four bytes.
 struct Vector(Vec<f32>);
 
 impl<'de> Deserialize<'de> for Vector {
@@ -386,7 +386,7 @@ impl<'de> Deserialize<'de> for Vector {
     }
 }
 
-/// The usage of a call in parts, by the estimated length of each text; they add up to the whole.
+/// Splits the usage of a call by the estimated length of each text. The parts add up to the whole.
 fn shares(whole: Usage, requests: &[&Request]) -> Vec<Usage> {
     let weights: Vec<u64> = requests
         .iter()
@@ -404,8 +404,8 @@ fn shares(whole: Usage, requests: &[&Request]) -> Vec<Usage> {
         .collect()
 }
 
-/// Largest remainders: each gets its share rounded down, and what is left goes to those that lost
-/// most by it.
+/// Splits a number by the largest remainder method: each share is rounded down, and the rest goes to the shares that
+/// lost most by rounding.
 fn share(whole: u64, weights: &[u64]) -> Vec<u64> {
     let sum: u128 = weights.iter().map(|weight| u128::from(*weight)).sum();
     let sum = sum.max(1);

@@ -1,4 +1,4 @@
-//! From a reply that is no success to the failure it is.
+//! Classifies replies that are failures.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use super::error_body::ErrorBody;
 use super::limits::retry_after;
 use super::vendor::Vendor;
 
-/// The failure that a reply with an error status is.
+/// The failure of a reply with an error status.
 pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
     let status = reply.status;
     let error_body = ErrorBody::from_body(&reply.body);
@@ -48,13 +48,13 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
     } else {
         error
     };
-    // nginx writes such a page of its own where it limits requests (limit_req, limit_conn), or has no server behind it.
+    // nginx itself replies with such a page if it limits requests (limit_req, limit_conn) or has no server to forward to.
     let error = if status == 503 && unreadable && contains(&reply.body, b"<center>nginx") {
         error.with_by_proxy()
     } else {
         error
     };
-    // A wrong path, or a proxy in the way, fails every item alike, and nothing is bought by it.
+    // With a wrong path or a proxy in between, all items fail in the same way, and nothing is billed.
     let misdirected = matches!(status, 300..400 | 404 | 405 | 407) && error.is_unclassified();
     let error = if misdirected {
         error.with_unreachable()
@@ -72,7 +72,7 @@ fn contains(body: &[u8], part: &[u8]) -> bool {
     body.windows(part.len()).any(|window| window == part)
 }
 
-/// Whoever ran out of time before the model did may have paid for the answer.
+/// If a gateway timed out before the model did, the answer may have been billed.
 fn sent(status: u16) -> Sent {
     match status {
         408 | 499 | 504 | 524 => Sent::Maybe,
@@ -80,13 +80,13 @@ fn sent(status: u16) -> Sent {
     }
 }
 
-/// The failure inside a reply whose status is a success, as some gateways send it.
+/// The failure inside a reply with a success status, which some gateways send.
 pub(super) fn failure_inside(vendor: &Vendor, error: &Value, body: &[u8]) -> Error {
     let error_body = ErrorBody::from_error(error);
     let named = error_body
         .status
         .filter(|status| (400..600).contains(status));
-    // Without a status only what has a row of its own is known.
+    // Without a status, only errors with a rule of their own are known.
     let status = named.unwrap_or(400);
     let rule = vendor.rule(status, &error_body);
     if named.is_none() && rule.default {

@@ -1,4 +1,4 @@
-//! Headers that users send along with every call of a provider: which can be, and what of them is secret.
+//! Headers that users add to every call of a provider: which are allowed, and which parts of them are secret.
 
 use std::borrow::Cow;
 
@@ -6,10 +6,10 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::Secret;
 use crate::config::credential;
 
-/// Those that say who pays, at one provider or another.
+/// Headers with a credential, at any provider.
 const CREDENTIALS: [&str; 4] = ["authorization", "x-api-key", "x-goog-api-key", "api-key"];
 
-/// Those that are the protocol's own: with another value a call would not arrive, or its reply not be read.
+/// Headers of the protocol: with another value a call would fail, or its reply could not be read.
 const PROTOCOL: [&str; 12] = [
     "accept-encoding",
     "connection",
@@ -25,16 +25,16 @@ const PROTOCOL: [&str; 12] = [
     "upgrade",
 ];
 
-/// Shorter words of a header are no keys.
+/// The shortest word in a header that may be a key.
 const SHORTEST_KEY: usize = 8;
 
-/// What commands that are shown have in the place of a value.
+/// Replaces values in commands that are shown.
 const HIDDEN: &str = "***";
 
-/// How those of uploads begin.
+/// The prefix of the headers of uploads.
 const UPLOADS: &str = "x-goog-upload-";
 
-/// A header for every call of a provider. Its `Debug` has the name alone.
+/// A header for every call of a provider. Its `Debug` shows only the name.
 #[derive(Clone, PartialEq, Eq, derive_more::Debug)]
 #[debug("CallHeader({name:?})")]
 pub struct CallHeader {
@@ -44,7 +44,7 @@ pub struct CallHeader {
 }
 
 impl CallHeader {
-    /// A header of that name; blanks around both are taken off.
+    /// A header with this name and value. White space around both is removed.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] for a name or value that no header has, for a name that belongs to
@@ -113,7 +113,7 @@ impl CallHeader {
         )
     }
 
-    /// What tells who pays, if this header does: without the word for how it is told.
+    /// The credential in this header, if it is such a header, without the name of its scheme.
     pub(super) fn credential(&self) -> Option<&str> {
         let value = self.value.expose();
         CREDENTIALS.contains(&self.name.as_str()).then(|| {
@@ -124,7 +124,7 @@ impl CallHeader {
         })
     }
 
-    /// Whether it takes the place of the key.
+    /// Whether it replaces the key.
     pub(super) fn pays(&self) -> bool {
         self.credential().is_some()
     }
@@ -133,15 +133,14 @@ impl CallHeader {
         self.value.expose()
     }
 
-    /// What no error shows of it: the value, and the keys in it.
+    /// The texts to remove from errors: the value, and the keys in it.
     pub(super) fn secrets(&self) -> impl Iterator<Item = Secret> {
-        // A short word that is no key stands in many an error.
+        // A short word is not a key and occurs in many errors.
         let whole = Some(self.value.clone()).filter(|value| value.expose().len() >= SHORTEST_KEY);
         whole.into_iter().chain(self.keys())
     }
 
-    /// What is put out of sight in answers too. The name of an application or a version is no key: an answer is
-    /// not maimed for its sake.
+    /// The keys to remove from answers too. The name or version of an application is not a key and stays in answers.
     pub(super) fn keys(&self) -> Vec<Secret> {
         let named = credential::in_name(&self.name).is_some()
             || self.name.contains("auth")

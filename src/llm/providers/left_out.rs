@@ -1,8 +1,8 @@
-//! What of a request does not go out, and how people are told.
+//! Parts of a request that are not sent, and the message about them.
 
 use std::fmt;
 
-/// Something that does not go out, for people.
+/// A part of a request that is not sent.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct LeftOut {
     pub field: String,
@@ -14,11 +14,11 @@ pub(super) enum Why {
     Own,
     Lacking,
     Value,
-    /// It takes these words, and this is another.
+    /// The provider accepts only these words.
     Words(Vec<String>),
     Schema,
     AnySchema,
-    /// It takes a temperature of at most the first number, and this is another.
+    /// The maximum temperature that the provider accepts, and the requested one.
     Hot(f64, f64),
 }
 
@@ -31,7 +31,7 @@ impl LeftOut {
     }
 }
 
-/// What follows a vendor's name.
+/// The message, without the name of the vendor before it.
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let field = &self.field;

@@ -1,5 +1,4 @@
-//! Local servers: which of the usual ones answer here, what they serve, and how many calls each
-//! works on at once.
+//! Local servers: which of the usual ones reply, which models they serve, and how many calls each processes at once.
 
 use std::borrow::Cow;
 use std::thread;
@@ -18,7 +17,7 @@ use super::config::MAX_REPLIES;
 use super::local_reply::says_loading;
 use super::remote::MAX_REPLY;
 
-/// Where local servers usually listen: llama.cpp (new and old port), Ollama, LM Studio, vLLM.
+/// The usual addresses of local servers: llama.cpp (new and old port), Ollama, LM Studio, vLLM.
 pub(super) const USUAL_ADDRESSES: [&str; 5] = [
     "http://127.0.0.1:9931/v1",
     "http://127.0.0.1:8080/v1",
@@ -27,17 +26,17 @@ pub(super) const USUAL_ADDRESSES: [&str; 5] = [
     "http://127.0.0.1:8000/v1",
 ];
 const PROBE_TIMEOUT: Duration = Duration::from_millis(800);
-/// A server that claims more is not believed.
+/// The maximum number of slots; a higher reported number is ignored.
 const MOST_SLOTS: u64 = 256;
 
-/// Whether a local server takes prompts yet.
+/// Whether a local server accepts prompts yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ServerState {
-    /// It answers.
+    /// It accepts prompts.
     Ready,
-    /// It is up but still loads its model; a run waits for it.
+    /// It replies but still loads its model; a run waits for it.
     Loading,
 }
 
@@ -45,22 +44,22 @@ pub enum ServerState {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct LocalServer {
-    /// Where it is reached, without credentials.
+    /// Its address, without credentials.
     pub base_url: String,
     /// `llama.cpp`, `Ollama`, `LM Studio`, `vLLM`, or `OpenAI-compatible` for any other.
     pub server: &'static str,
     /// The models it lists, in its order.
     pub models: Vec<String>,
-    /// Calls it works on at once, if it tells.
+    /// The number of calls that it processes at once, if it reports it.
     pub slots: Option<usize>,
-    /// Whether it takes prompts yet.
+    /// Whether it accepts prompts yet.
     pub state: ServerState,
     #[serde(skip)]
     pub(super) address: Address,
 }
 
 impl LocalServer {
-    /// What it is and does, in a few words.
+    /// A short description of the server and its state.
     pub fn description(&self) -> String {
         let who = match self.server {
             UNKNOWN => "an OpenAI-compatible server",
@@ -85,14 +84,14 @@ impl LocalServer {
     }
 }
 
-/// Names of models to show of a server.
+/// The maximum number of model names in a description.
 const SHOWN: usize = 3;
 const UNKNOWN: &str = "OpenAI-compatible";
 
-/// The questions that tell the servers apart; each is answered by few.
+/// The requests that distinguish the servers; few servers reply to each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Probe {
-    /// What every one of them has.
+    /// All servers.
     Models,
     /// llama.cpp.
     Props,
@@ -128,11 +127,11 @@ impl Probe {
     }
 }
 
-/// What servers are asked with.
+/// The headers of the requests.
 pub(super) type Headers = Vec<(Cow<'static, str>, String)>;
 
-/// The servers at these addresses, all asked at once and within a second: in the order of the
-/// addresses, and why there is none.
+/// The servers at these addresses, in their order, or why an address has none. All are asked at once, for at most a
+/// second.
 pub(super) fn find(addresses: &[String], headers: &Headers) -> Vec<Result<LocalServer, Error>> {
     let found = ask(addresses, &PROBES, headers);
     let pairs = addresses.iter().zip(found);
@@ -141,7 +140,7 @@ pub(super) fn find(addresses: &[String], headers: &Headers) -> Vec<Result<LocalS
         .collect()
 }
 
-/// Puts the server that a run takes first: ready, and serving what is asked for.
+/// Sorts the servers: first those that are ready and serve the requested model.
 pub(super) fn best_first(servers: &mut [LocalServer], model: Option<&str>) {
     servers.sort_by_key(|server| {
         let serves = |model: &str| server.models.iter().any(|own| own == model);
@@ -150,8 +149,8 @@ pub(super) fn best_first(servers: &mut [LocalServer], model: Option<&str>) {
     });
 }
 
-/// What a server whose address and model are known tells of its slots and state, if it does so
-/// within a second; not every server has a list of models.
+/// The slots and the state of a server whose address and model are known, if it reports them within a second. It may
+/// have no list of models.
 pub(super) fn slots(address: &str, headers: &Headers) -> Option<LocalServer> {
     let replies = ask(&[address.to_owned()], &[Probe::Props], headers).pop()?;
     let slots = replies.slots();
@@ -185,7 +184,7 @@ fn server(address: &str, replies: &Replies) -> Result<LocalServer, Error> {
     })
 }
 
-/// What one address answered.
+/// The replies from one address.
 #[derive(Default)]
 struct Replies(Vec<(Probe, Result<HttpReply, Error>)>);
 
@@ -206,7 +205,7 @@ impl Replies {
         value.is_some_and(|value| value.get(field).is_some_and(is))
     }
 
-    /// LM Studio answers 200 with an error to what it does not know, so a field must be there too.
+    /// LM Studio replies with status 200 and an error to unknown requests, so a reply must also have a certain field.
     fn server(&self, owners: &[String]) -> &'static str {
         let signs = |reply: &HttpReply| reply.headers.get("server") == Some("llama.cpp");
         let signed = self.0.iter().flat_map(|(_, reply)| reply).any(signs);
@@ -246,7 +245,7 @@ fn is_loading(reply: &HttpReply) -> bool {
     reply.status == 503 && says_loading(&String::from_utf8_lossy(&reply.body))
 }
 
-/// Asks all at once. Nobody waits for a thread that hangs, such as in looking up a host.
+/// Asks all at once. A thread that hangs, for example while it resolves a host, is not waited for.
 fn ask(addresses: &[String], probes: &[Probe], headers: &Headers) -> Vec<Replies> {
     let (tx, rx) = unbounded();
     for (i, address) in addresses.iter().enumerate() {
@@ -287,7 +286,7 @@ fn get(address: &str, probe: Probe, headers: &Headers) -> Result<HttpReply, Erro
     )
 }
 
-/// Names and owners in a list of models.
+/// The names and the owners in a list of models.
 fn models(reply: &HttpReply) -> Result<(Vec<String>, Vec<String>), Error> {
     if is_loading(reply) {
         return Ok((Vec::new(), Vec::new()));

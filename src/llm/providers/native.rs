@@ -1,5 +1,5 @@
-//! Requests in a provider's own words: as they stand to that provider, translated to the others, and
-//! refused where something would be lost.
+//! Requests in the format of one provider. They are sent unchanged to this provider and translated for others. A
+//! translation that would lose something is rejected.
 
 use serde_json::{Map, Value};
 
@@ -10,10 +10,10 @@ use crate::llm::request::Request;
 use super::content::invalid;
 use super::vendor::{Dialect, VENDORS, Vendor};
 
-/// Where OpenAI takes bodies of its newer API.
+/// The path of OpenAI's Responses API.
 pub(super) const RESPONSES: &str = "/responses";
 
-/// The body of a request that goes to this vendor as it stands.
+/// The body of a request that is sent unchanged to this vendor.
 pub(super) fn own<'r>(vendor: &Vendor, request: &'r Request) -> Option<&'r Native> {
     let native = request.native.as_deref()?;
     let own = match native.format() {
@@ -24,10 +24,10 @@ pub(super) fn own<'r>(vendor: &Vendor, request: &'r Request) -> Option<&'r Nativ
     own.then_some(native)
 }
 
-/// The same, with the model that is asked; none where the request is to be said in other words.
+/// The same body with the name of the model; `None` if the request must be translated.
 ///
 /// # Errors
-/// When something of it cannot be said to this vendor.
+/// If this vendor does not support a part of it.
 pub(super) fn body(
     vendor: &Vendor,
     request: &Request,
@@ -59,8 +59,8 @@ pub(super) fn body(
     Ok(Some(body.into()))
 }
 
-/// Counts up the seed of a configuration in Gemini's words, since with one seed all samples would have
-/// the same answer.
+/// Increases the seed in a configuration in Gemini's format for each further sample, because with the same seed all
+/// samples would get the same answer.
 pub(super) fn count_up_seed(config: &mut Map<String, Value>, request: &Request) {
     if request.sample > 1
         && let Some(seed) = config.get_mut("seed")
@@ -70,7 +70,7 @@ pub(super) fn count_up_seed(config: &mut Map<String, Value>, request: &Request) 
     }
 }
 
-/// What of a native request another vendor cannot be told.
+/// The reason why a native request cannot be translated for this vendor.
 fn untold(vendor: &Vendor, request: &Request) -> Option<String> {
     let native = request.native.as_deref()?;
     let (name, format) = (vendor.name, native.format().provider());
@@ -86,7 +86,7 @@ fn untold(vendor: &Vendor, request: &Request) -> Option<String> {
     ))
 }
 
-/// Why vendors refuse a native request: the providers, each with its reason. Empty for other requests.
+/// The providers that cannot get a native request, each with the reason. Empty for other requests.
 pub(crate) fn refusals(request: &Request) -> Vec<(&'static str, String)> {
     if request.native.is_none() {
         return Vec::new();
