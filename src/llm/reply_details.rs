@@ -1,5 +1,5 @@
-//! What a reply holds beside its text: calls of tools, reasoning, citations, and the like. Few replies
-//! hold any, so an answer without them carries none of this around.
+//! The parts of a reply other than its text: tool calls, reasoning, citations and others. Few replies have any, so an
+//! answer without them does not store this struct.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,38 +14,38 @@ use crate::base::error::{Error, ErrorKind};
 
 use super::nested_json;
 
-/// What a reply holds beside its text. Its `Debug` says how much that is, not what it says.
+/// The parts of a reply other than its text. Its `Debug` shows their sizes, not their content.
 #[derive(Clone, Default, PartialEq, derive_more::Debug)]
 #[non_exhaustive]
 pub struct ReplyDetails {
-    /// The tools that the model wants called, in its order. Nothing here calls them: the conversation
-    /// goes on with [`Response::message`](crate::Response::message) and a message of
+    /// The tool calls that the model requests, in its order. The library does not call them: the caller continues the
+    /// conversation with [`Response::message`](crate::Response::message) and a message of
     /// [`Role::Tool`](crate::Role::Tool) for each.
     #[debug("{:?}", Many(tool_calls.len()))]
     pub tool_calls: Vec<ToolCall>,
-    /// What the model thought before it answered, as far as the provider gives that out.
+    /// The reasoning of the model before its answer, if the provider returns it.
     pub reasoning: Option<Reasoning>,
-    /// What the answer rests on, each in the provider's own shape: of OpenAI and OpenRouter the
-    /// annotations of the message, of xAI and Perplexity addresses, of Anthropic the citations of its
-    /// blocks of text, of Gemini `groundingMetadata` and the sources of `citationMetadata`.
+    /// The sources of the answer, in the format of the provider: from OpenAI and OpenRouter the annotations of the
+    /// message, from xAI and Perplexity URLs, from Anthropic the citations of its text blocks, from Gemini
+    /// `groundingMetadata` and the sources in `citationMetadata`.
     #[debug("{:?}", Many(citations.len()))]
     pub citations: Vec<Value>,
-    /// Probabilities of the answer's tokens, as the provider gives them: OpenAI's `logprobs`, an object
+    /// Probabilities of the answer's tokens, in the format of the provider: OpenAI's `logprobs`, an object
     /// of its chat API and a list of its Responses API, or an object of Gemini's `avgLogprobs` and
     /// `logprobsResult`.
     pub logprobs: Option<RawJson>,
-    /// The tier that served the call, in the provider's word.
+    /// The service tier of the call, as named by the provider.
     #[debug("{:?}", service_tier.as_deref().map(Name))]
     pub service_tier: Option<String>,
     /// Why no model answered, if this is the answer of the stand-in `extract` in a [route](crate::Route) that asks
     /// models first: each of them with its error, or with the reason why it could not be called.
     #[debug("{:?}", degraded.as_ref().map(|why| Bytes(why.len())))]
     pub degraded: Option<String>,
-    /// The whole body of the reply, for a request [with that wish](crate::Request::with_keep_reply), and
-    /// where it holds pictures, sound or files beside its text.
+    /// The whole body of the reply, if the request [asks for it](crate::Request::with_keep_reply) or if the reply has
+    /// images, sound or files in addition to its text.
     pub reply: Option<RawJson>,
-    /// The whole body of a reply that is not valid UTF-8, unchanged. The text has U+FFFD in the place of what
-    /// could not be read. In a result line it is `reply_base64`.
+    /// The whole body of a reply that is not valid UTF-8, unchanged. The text has U+FFFD instead of invalid bytes. In a
+    /// result line it is `reply_base64`.
     #[debug("{:?}", reply_bytes.as_ref().map(|b| Bytes(b.len())))]
     pub reply_bytes: Option<Vec<u8>>,
 }
@@ -93,22 +93,22 @@ impl ReplyDetails {
     }
 }
 
-/// A tool that the model wants called.
+/// A tool call that the model requests.
 #[derive(Clone, PartialEq, Serialize, Deserialize, derive_more::Debug)]
 #[non_exhaustive]
 pub struct ToolCall {
-    /// The provider's name for the call, which its result refers to. Where the provider has none, as
-    /// Gemini may, nine letters and digits made of the call and its reply.
+    /// The provider's id of the call, which its result must contain. If the provider sends none, as Gemini may, it is
+    /// nine letters and digits derived from the call and its reply.
     #[debug("{:?}", Name(id))]
     pub id: String,
     /// The tool's name.
     #[debug("{:?}", Name(name))]
     pub name: String,
-    /// What it is to be called with: the JSON that the model wrote, or a string of what it wrote where
-    /// that is no JSON, or has whole numbers of more than 64 bits.
+    /// The arguments: the JSON that the model wrote, or a string with its text if it is not JSON or has integers of more
+    /// than 64 bits.
     #[debug(skip)]
     pub arguments: Value,
-    /// What Gemini hangs on a call and wants back with it (`thoughtSignature`).
+    /// The signature that Gemini adds to a call and requires in the next request (`thoughtSignature`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[debug(skip)]
     pub signature: Option<String>,
@@ -125,11 +125,10 @@ impl ToolCall {
         }
     }
 
-    /// The arguments as a type of yours.
+    /// Parses the arguments into a type of yours.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when they are of another shape; the message says where and quotes nothing
-    /// of them.
+    /// [`ErrorKind::Invalid`] if they have another form. The message quotes nothing from them.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
         T::deserialize(&self.arguments).map_err(|_| {
             let why = format!(
@@ -141,14 +140,14 @@ impl ToolCall {
     }
 }
 
-/// What a model thought before it answered.
+/// The reasoning of a model before its answer.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize, derive_more::Debug)]
 #[non_exhaustive]
 pub struct Reasoning {
-    /// The text, or the provider's summary of it; empty where the provider keeps it to itself.
+    /// The text, or the provider's summary of it; empty if the provider does not return it.
     #[debug("{:?}", Bytes(text.len()))]
     pub text: String,
-    /// What the provider wants back with the next message of the conversation, in its own shape:
+    /// The part that the provider requires in the next request of the conversation, in its format:
     /// Anthropic's blocks `thinking` and `redacted_thinking` with their signatures (through LiteLLM, too), Gemini's
     /// `{"thoughtSignature"}` of a text, OpenRouter's `reasoning_details`. Mostly empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -157,7 +156,7 @@ pub struct Reasoning {
 }
 
 impl Reasoning {
-    /// Reasoning of this text alone, for clients of your own.
+    /// Reasoning that has only a text, for clients of your own.
     pub fn new(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
@@ -166,14 +165,14 @@ impl Reasoning {
     }
 }
 
-/// JSON as somebody else wrote it: every digit of its numbers, its order and its repeated names are
-/// kept; white space between its parts is not. Clones share it.
+/// JSON as it was written: it keeps each digit of its numbers, the order of its fields and repeated names, but no white
+/// space between its parts. Clones share it.
 #[derive(Clone, derive_more::Debug)]
 #[debug("{:?}", Bytes(self.as_str().len()))]
 pub struct RawJson(Arc<RawValue>);
 
 impl RawJson {
-    /// The JSON in a text; a JSON string of the text if it is none.
+    /// The JSON in a text, or a JSON string of the text if it is not JSON.
     pub fn new(text: &str) -> Self {
         match serde_json::from_str::<&RawValue>(text.trim()) {
             Ok(json) => Self::of(json),
@@ -190,12 +189,12 @@ impl RawJson {
         Self::from_line(json.unwrap_or_default())
     }
 
-    /// JSON that is on one line as it is.
+    /// JSON that is already on one line.
     pub(crate) fn from_line(json: Box<RawValue>) -> Self {
         Self(json.into())
     }
 
-    /// Changes its text, if it is another without something.
+    /// Replaces its text if `clean` changes it.
     pub(crate) fn without(&mut self, clean: &impl Fn(&str) -> Option<String>) {
         if let Some(cleaned) = clean(self.as_str()) {
             *self = Self::new(&cleaned);
@@ -207,10 +206,10 @@ impl RawJson {
         self.0.get()
     }
 
-    /// The JSON as a type of yours.
+    /// Parses the JSON into a type of yours.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when it is of another shape; the message says where and quotes nothing of it.
+    /// [`ErrorKind::Invalid`] if it has another form. The message names the position and quotes nothing from it.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_str(self.as_str()).map_err(|error| {
             let (line, column) = (error.line(), error.column());

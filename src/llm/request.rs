@@ -53,17 +53,17 @@ impl Role {
     }
 }
 
-/// One turn of a conversation. Its `Debug` says how long it is, not what it says.
+/// One turn of a conversation. Its `Debug` shows its length, not its text.
 #[derive(Clone, PartialEq, derive_more::Debug)]
 pub struct Message {
-    /// Who speaks.
+    /// The role of the speaker.
     pub role: Role,
-    /// The text, or a list of content parts: local files as [`Part`] makes them, else in OpenAI's or the
-    /// provider's own shape.
+    /// The text, or a list of content parts: local files made by [`Part`], other parts in the format of OpenAI or of the
+    /// provider.
     #[debug("{:?}", Bytes(text_bytes(content)))]
     pub content: Value,
-    /// Further fields, such as `name` or `tool_call_id`. Those that the provider has no place for
-    /// are left out, which is said once as a warning.
+    /// Further fields, for example `name` or `tool_call_id`. Fields that the provider does not support are left out, with
+    /// one warning.
     #[debug("{:?}", Many(extra.len()))]
     pub extra: Map<String, Value>,
 }
@@ -87,8 +87,8 @@ impl Message {
         }
     }
 
-    /// What came of a call of a tool, for the model that wanted it: `call` is the
-    /// [id](crate::client::ToolCall::id) of the call.
+    /// The result of a tool call, for the model that requested it. `call` is the [id](crate::client::ToolCall::id) of the
+    /// call.
     pub fn tool_result(call: impl Into<String>, text: impl Into<String>) -> Self {
         let mut message = Self::new(Role::Tool, text);
         let call = Value::String(call.into());
@@ -110,7 +110,7 @@ impl Message {
     }
 }
 
-/// One prompt. Its `Debug` is short and shows none of its texts, so that it may be logged.
+/// One prompt. Its `Debug` is short and shows no text, so it may be logged.
 ///
 /// ```
 /// use batchwright::Request;
@@ -119,43 +119,43 @@ impl Message {
 /// ```
 #[derive(Clone, Default, PartialEq, derive_more::Debug)]
 pub struct Request {
-    /// The caller's name for it; results carry it back. Default: none.
+    /// An id chosen by the caller; its result has the same id. Default: none.
     #[debug("{:?}", id.as_deref().map(Name))]
     pub id: Option<String>,
-    /// What is asked for. Default: an answer.
+    /// The kind of result. Default: an answer.
     pub task: RequestTask,
     /// The model. Default: the client's.
     #[debug("{:?}", model.as_deref().map(Name))]
     pub model: Option<String>,
-    /// Instructions put before the messages. Default: none.
+    /// Instructions before the messages. Default: none.
     #[debug("{:?}", system.as_ref().map(|text| Bytes(text.len())))]
     pub system: Option<String>,
     /// The conversation, oldest first.
     #[debug("{:?} of {:?}", Many(messages.len()), Bytes(self.text_bytes()))]
     pub messages: Vec<Message>,
-    /// Sampling parameters and the shape of the answer.
+    /// Sampling parameters and the format of the answer.
     pub params: Params,
-    /// Further fields of OpenAI's chat API, or of the provider's own. What the provider has no place
-    /// for is left out, and `reasoning_effort` said in its words; what is left out is said once as a
-    /// warning. No field here sets what [`Params`] sets, or asks for several answers or a stream.
+    /// Further fields of OpenAI's chat API or of the provider's API. `reasoning_effort` is translated into the format of
+    /// the provider. Fields that it does not support are left out, with one warning. A field here cannot set anything
+    /// that [`Params`] sets, and cannot request several answers or a stream.
     #[debug("{:?}", Many(extra.len()))]
     pub extra: Map<String, Value>,
-    /// Which of several answers to the same prompt it asks for, counted from 1; 0 is as 1. From the second on the number
-    /// is part of the [fingerprint](crate::client::request_hash), and a [seed](Params::seed) is counted up with it, since
-    /// all answers would be the same otherwise. Default: 0.
+    /// The number of this answer among several answers to the same prompt, from 1; 0 means 1. A number above 1 is part of
+    /// the [fingerprint](crate::client::request_hash) and increases a [seed](Params::seed), because otherwise all answers
+    /// would be equal. Default: 0.
     pub sample: u32,
     /// Whether the answer keeps the provider's whole reply, in
-    /// [`ReplyDetails::reply`](crate::client::ReplyDetails::reply). It is no part of what is asked: the
-    /// [fingerprint](crate::client::request_hash) is the same. Vectors keep none. Default: false.
+    /// [`ReplyDetails::reply`](crate::client::ReplyDetails::reply). It does not change the
+    /// [fingerprint](crate::client::request_hash). Embeddings never keep the reply. Default: false.
     pub keep_reply: bool,
-    /// Fields of the row that it was made of, an object, which the [`Outcome`](crate::Outcome), its result line and a queue
-    /// carry back. They are not sent, and no part of [`request_hash`](crate::client::request_hash). Default: none.
+    /// Fields of the row from which the request was made, as an object. They are returned in the
+    /// [`Outcome`](crate::Outcome) and in its result line, also by a queue. They are not sent and not part of
+    /// [`request_hash`](crate::client::request_hash). Default: none.
     pub input: Option<RawJson>,
-    /// The body in the words of one provider, see [`from_native`](Self::from_native), which sets the other
-    /// fields to what it says. That provider is sent the body, and of the other fields the model alone.
-    /// Default: none.
+    /// The body in the format of one provider, see [`from_native`](Self::from_native), which sets the other fields from
+    /// it. This provider gets the body; of the other fields it gets only the model. Default: none.
     pub native: Option<Box<Native>>,
-    /// A value of the caller's own, which the [`Outcome`](crate::Outcome) carries back. Default: none.
+    /// Any value of the caller. It is returned in the [`Outcome`](crate::Outcome). Default: none.
     pub user_data: UserData,
 }
 
@@ -165,8 +165,8 @@ impl Request {
         Self::chat(vec![Message::new(Role::User, prompt)])
     }
 
-    /// A request for the vector of a text. Requests of this kind that are alike in all but their
-    /// text share calls; a call is lost, and made again, as a whole when its process is killed.
+    /// A request for the embedding of a text. Requests of this kind that differ only in their text share calls. If the
+    /// process is killed during a call, the whole call is made again.
     pub fn embedding(text: impl Into<String>) -> Self {
         Self {
             task: RequestTask::Embed,
@@ -200,7 +200,7 @@ impl Request {
         }
     }
 
-    /// Sets the id, which results carry back. Default: none; results are told apart by their place.
+    /// Sets the id, which its result also has. Default: none; results are identified by their index.
     pub fn with_id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self
@@ -218,7 +218,7 @@ impl Request {
         self
     }
 
-    /// Sets the most tokens to answer with, reasoning included. Default: see [`Params::max_tokens`].
+    /// Sets the maximum number of tokens of the answer, including reasoning. Default: see [`Params::max_tokens`].
     pub fn with_max_tokens(mut self, tokens: u32) -> Self {
         self.params.max_tokens = Some(tokens);
         self
@@ -230,8 +230,8 @@ impl Request {
         self
     }
 
-    /// Sets the shape of the answer. An answer of another shape is asked for again once, and fails
-    /// as [`Invalid`](crate::ErrorKind::Invalid) then. Default: any text.
+    /// Sets the format of the answer. If an answer has another format, the request is sent once more; then it fails as
+    /// [`Invalid`](crate::ErrorKind::Invalid). Default: any text.
     pub fn with_response_format(mut self, format: ResponseFormat) -> Self {
         self.params.response_format = Some(format);
         self
@@ -243,12 +243,11 @@ impl Request {
         self
     }
 
-    /// Adds a function that the model may want called, with a JSON Schema of its parameters; every
-    /// provider is told of it in its own words. Nothing here calls it: the answer has the
-    /// [calls](crate::client::ReplyDetails::tool_calls), and the conversation goes on with
-    /// [`Response::message`](crate::Response::message) and [`Message::tool_result`]. It is a short way
-    /// to say `tools` in [`extra`](Self::extra); what else OpenAI's chat API knows of tools, such as
-    /// `tool_choice`, is said there. Default: none.
+    /// Adds a function that the model may call, with a JSON Schema of its parameters. It is translated into the format of
+    /// each provider. The library does not call it: the answer has the
+    /// [calls](crate::client::ReplyDetails::tool_calls), and the caller continues the conversation with
+    /// [`Response::message`](crate::Response::message) and [`Message::tool_result`]. This sets `tools` in
+    /// [`extra`](Self::extra); set other fields for tools, for example `tool_choice`, there. Default: none.
     ///
     /// ```
     /// use batchwright::client::ToolCall;
@@ -282,7 +281,7 @@ impl Request {
         self
     }
 
-    /// Sets which of several answers to the same prompt it asks for, see [`sample`](Self::sample). Default: 0.
+    /// Sets the number of this answer among several to the same prompt, see [`sample`](Self::sample). Default: 0.
     pub fn with_sample(mut self, number: u32) -> Self {
         self.sample = number;
         self
@@ -295,7 +294,7 @@ impl Request {
         self
     }
 
-    /// Sets the fields that come back with the outcome, see [`input`](Self::input). Default: none.
+    /// Sets fields that are returned with the outcome, see [`input`](Self::input). Default: none.
     pub fn with_input(mut self, fields: Map<String, Value>) -> Self {
         self.input = Some(RawJson::new(&Value::Object(fields).to_string()));
         self

@@ -60,39 +60,38 @@ impl From<&str> for FinishReason {
     }
 }
 
-/// One answer. Its `Debug` says how long it is, not what it says.
+/// One answer. Its `Debug` shows its length, not its text.
 #[derive(Clone, PartialEq, derive_more::Debug)]
 pub struct Response {
-    /// The text; empty for an embedding and for speech, and where the reply holds calls of tools and no text.
+    /// The text; empty for an embedding, for speech, and if the reply has tool calls but no text.
     #[debug("{:?}", Bytes(text.len()))]
     pub text: String,
     /// The vector, for a request with [`RequestTask::Embed`](crate::client::RequestTask::Embed).
     #[debug("{:?}", embedding.as_ref().map(|all| Many(all.len())))]
     pub embedding: Option<Vec<f32>>,
-    /// The sound, for a request with [`RequestTask::Speech`](crate::client::RequestTask::Speech): a file in the format
-    /// that was asked for. It is no part of a result line.
+    /// The sound, for a request with [`RequestTask::Speech`](crate::client::RequestTask::Speech): a file in the requested
+    /// format. Result lines do not contain it.
     #[debug("{:?}", audio.as_ref().map(|sound| Bytes(sound.len())))]
     pub audio: Option<Vec<u8>>,
     /// Why it ended.
     pub finish_reason: FinishReason,
-    /// Tokens used, if the provider said so; of a call for many vectors, this one's part. Of an
-    /// item's outcome, those of all its calls; see [`Outcome::usage`](crate::Outcome::usage).
+    /// Tokens used, if the provider reported them. If a call returned several vectors, the share of this one. In the
+    /// outcome of an item, the tokens of all its calls, see [`Outcome::usage`](crate::Outcome::usage).
     pub usage: Option<Usage>,
-    /// The model that answered, in the provider's words.
+    /// The model that answered, as named by the provider.
     #[debug("{:?}", model.as_deref().map(Name))]
     pub model: Option<String>,
     /// The provider's name.
     #[debug("{:?}", Name(provider))]
     pub provider: String,
-    /// Price of the call in US dollars, where the provider states it.
+    /// The price of the call in US dollars, if the provider reports it.
     pub cost_usd: Option<f64>,
-    /// What is suspicious about the answer, for people: that a local server has probably cut the
-    /// prompt.
+    /// A warning about the answer, for people: for example that a local server has probably cut the prompt.
     #[debug("{:?}", warning.as_deref().map(Message))]
     pub warning: Option<String>,
     #[debug(skip)]
     pub(crate) hints: RateHints,
-    /// Most answers have none, and are not made larger by it.
+    /// Boxed, because most answers have no details.
     pub(crate) details: Option<Box<ReplyDetails>>,
 }
 
@@ -128,7 +127,7 @@ impl Response {
         self
     }
 
-    /// Sets what the reply held beside its text. With calls of tools it ended for them.
+    /// Sets the other parts of the reply. If they include tool calls, they become the finish reason.
     pub fn with_details(mut self, details: ReplyDetails) -> Self {
         if !details.tool_calls.is_empty() && self.finish_reason == FinishReason::Stop {
             self.finish_reason = FinishReason::ToolCalls;
@@ -137,21 +136,21 @@ impl Response {
         self
     }
 
-    /// What the reply held beside its text: calls of tools, reasoning, citations and the like.
+    /// The parts of the reply other than its text, for example tool calls, reasoning and citations.
     pub fn details(&self) -> &ReplyDetails {
         static NONE: ReplyDetails = ReplyDetails::NONE;
         self.details.as_deref().unwrap_or(&NONE)
     }
 
-    /// The same, to be added to.
+    /// The same, for adding to it.
     pub fn details_mut(&mut self) -> &mut ReplyDetails {
         self.details.get_or_insert_default()
     }
 
-    /// The answer as a message of the assistant, with which the conversation goes on: its text, the
-    /// tools that it wants called, and what its provider wants back of its reasoning. Another provider
-    /// gets as much of it as it has a place for. A line of a prompt file says the same with the fields
-    /// of a result line: `{"role": "assistant", "content": text, "tool_calls": …, "reasoning": …}`.
+    /// The answer as a message of the assistant, for continuing the conversation: its text, its tool calls, and the part
+    /// of its reasoning that its provider requires in the next request. Another provider gets the parts that it
+    /// supports. A line of a prompt file can contain the same message with the fields of a result line:
+    /// `{"role": "assistant", "content": text, "tool_calls": …, "reasoning": …}`.
     pub fn message(&self) -> ConversationMessage {
         let details = self.details();
         let mut message = ConversationMessage::new(Role::Assistant, self.text.as_str());
@@ -170,7 +169,7 @@ impl Response {
         message
     }
 
-    /// Takes a credential out of all that is text.
+    /// Removes a credential from all texts.
     pub(crate) fn redacted(mut self, secret: &Secret) -> Self {
         let end = match &mut self.finish_reason {
             FinishReason::Other(word) => Some(word),
@@ -191,13 +190,13 @@ impl Response {
         self
     }
 
-    /// Sets what is suspicious about the answer.
+    /// Sets the warning about the answer.
     pub fn with_warning(mut self, warning: impl Into<String>) -> Self {
         self.warning = Some(warning.into());
         self
     }
 
-    /// Adds to what is suspicious about the answer.
+    /// Adds to the warning about the answer.
     pub(crate) fn warned(mut self, more: Option<String>) -> Self {
         self.warning = match (self.warning, more) {
             (Some(before), Some(more)) => Some(format!("{before}; {more}")),
@@ -206,19 +205,19 @@ impl Response {
         self
     }
 
-    /// Sets what the reply said about limits; the limiter learns from it.
+    /// Sets the limits that the reply reported; the limiter learns from them.
     pub fn with_rate_hints(mut self, hints: RateHints) -> Self {
         self.hints = hints;
         self
     }
 
-    /// What the reply said about limits.
+    /// The limits that the reply reported.
     pub fn rate_hints(&self) -> RateHints {
         self.hints
     }
 
-    /// The answer as a type of yours, read from its JSON; the Markdown fence that models like to put
-    /// around it is taken off. It is best asked for with [`ResponseFormat`](crate::ResponseFormat).
+    /// Parses the JSON of the answer into a type of yours. A Markdown fence around it, which models often add, is
+    /// removed. Request such an answer with [`ResponseFormat`](crate::ResponseFormat).
     ///
     /// ```
     /// use batchwright::{ErrorKind, Response};
@@ -234,8 +233,8 @@ impl Response {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`] when it is not JSON, [`ErrorKind::Invalid`] when it is JSON of another
-    /// shape. The message says where and quotes nothing of the answer.
+    /// [`ErrorKind::Malformed`] if it is not JSON, [`ErrorKind::Invalid`] if it is JSON of another form. The message names
+    /// the position and quotes nothing from the answer.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
         let json = json_answer::unfenced(self.text.trim());
         let misfit = |(kind, what): (ErrorKind, String)| {
@@ -249,7 +248,7 @@ impl Response {
             return Err(misfit((ErrorKind::Malformed, "is empty".to_owned())));
         }
         serde_json::from_str(json).map_err(|error| {
-            // What is no JSON at all may look like JSON of another shape up to there.
+            // A text that is not JSON may begin like JSON of another form.
             let broken = serde_json::from_str::<IgnoredAny>(json).err();
             misfit(unreadable(&broken.unwrap_or(error)))
         })

@@ -10,11 +10,9 @@ use super::resolve::found;
 
 /// A part of a [`Message`](crate::Message): a text, or a local file.
 ///
-/// A file is looked at when its part is made, and read again when the request is sent. What it holds,
-/// and not where it is, belongs to the request's fingerprint; if it has changed by then, the request
-/// fails as [`ErrorKind::Invalid`] and nothing is sent. Whether a provider takes the file is known to
-/// its client, which refuses what it does not take in the same way. Its `Debug` shows neither text nor
-/// path.
+/// A file is read when its part is made, and again when the request is sent. Its content, but not its path, is part of
+/// the fingerprint of the request. If the file has changed in between, the request fails as [`ErrorKind::Invalid`] and
+/// is not sent. It fails in the same way if the provider does not accept the file. `Debug` shows neither text nor path.
 ///
 /// ```no_run
 /// use batchwright::client::Part;
@@ -33,28 +31,28 @@ impl Part {
         Self(json!({"type": "text", "text": text.into()}))
     }
 
-    /// A file of any type that a provider takes: pictures, PDF, sound, text. How it begins says what it
-    /// is, and where that says nothing its extension does.
+    /// A file of any type that a provider accepts: images, PDF, sound, text. Its first bytes determine its type, or its
+    /// extension if they do not.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when there is no such file, it cannot be read, is empty, no regular file,
-    /// or larger than any provider takes (512 MiB).
+    /// [`ErrorKind::Invalid`] if the file does not exist, cannot be read, is empty, is not a regular file, or is larger
+    /// than any provider accepts (512 MiB).
     pub fn file(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::found("file", path.as_ref())
     }
 
-    /// The same for what must be a picture.
+    /// The same for a file that must be an image.
     ///
     /// # Errors
-    /// As [`file`](Self::file), and when it is none.
+    /// The same as for [`file`](Self::file), and if it is not an image.
     pub fn image(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::found("image", path.as_ref())
     }
 
-    /// The same for what must be sound.
+    /// The same for a file that must be sound.
     ///
     /// # Errors
-    /// As [`file`](Self::file), and when it is none.
+    /// The same as for [`file`](Self::file), and if it is not sound.
     pub fn audio(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::found("audio", path.as_ref())
     }
@@ -67,7 +65,7 @@ impl Part {
         Ok(Self(part.into()))
     }
 
-    /// What the provider is told that the file is called. Default: its name.
+    /// Sets the file name that is sent to the provider. Default: the name of the file.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         if super::is_local(&self.0) {
             self.0["name"] = Value::String(name.into());
@@ -75,7 +73,7 @@ impl Part {
         self
     }
 
-    /// As it stands in the content of a message.
+    /// The part in the format of the content of a message.
     pub fn value(&self) -> &Value {
         &self.0
     }
