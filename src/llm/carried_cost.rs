@@ -1,7 +1,7 @@
-//! What the calls of an item leave for its next one: what they cost, and an answer to be corrected.
+//! The state that a failed call of an item leaves for its next call: its cost, and an answer to be corrected.
 //!
-//! A waiting item carries none of it. It is kept here, by the item's request, from a paid call that
-//! failed to the next one.
+//! It is not stored in the waiting item but here, by the item's request, from a failed call that was billed until the
+//! next call.
 
 use std::collections::HashMap;
 
@@ -19,15 +19,15 @@ use super::request::Request;
 use super::response::Response;
 use super::structured_output::{self, Correction, Failed};
 
-/// Notes are kept up to this number and size; the oldest go first. What their items had paid is
-/// missing in the accounts then, and answers are asked for again without a word of what was wrong.
+/// The maximum number and size of the entries; the oldest are dropped first. The costs of a dropped entry are not
+/// counted, and its answer is requested again without a description of the mistake.
 const MOST_ENTRIES: usize = 4_096;
 const MOST_BYTES: usize = 16 << 20;
 
 /// An item: its request, its id, and when its first call began.
 type Key = ([u8; 32], Option<String>, u64);
 
-/// What a route remembers of items that are called again.
+/// The state of items that a route calls again.
 #[derive(Default)]
 pub(crate) struct CarriedCosts(Mutex<Entries>);
 
@@ -46,8 +46,8 @@ struct Carried {
 }
 
 impl CarriedCosts {
-    /// One call, with what its item has been through. `again` says whether an item that failed in
-    /// such a way is called again.
+    /// Makes one call with the state of earlier calls of the item. `again` decides whether an item that failed in such a
+    /// way is called again.
     pub(crate) fn call(
         &self,
         client: &dyn LlmClient,

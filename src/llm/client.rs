@@ -1,4 +1,4 @@
-//! The client trait: one blocking try for one prompt.
+//! The client trait: one blocking call for one prompt.
 
 use std::sync::Arc;
 
@@ -10,24 +10,22 @@ use crate::engine::pack::PackLimits;
 use super::request::Request;
 use super::response::Response;
 
-/// Answers one prompt at a time. Retries, limits and fallback are the engine's business, never a
-/// client's.
+/// Answers one prompt at a time. The engine handles retries, limits and fallback; a client must not.
 ///
-/// A client that ignores its context delays cancellation until it returns.
+/// If a client ignores its context, a cancelled run waits until its call returns.
 pub trait LlmClient: Send + Sync {
-    /// One try.
+    /// Makes one call.
     ///
     /// # Errors
-    /// Any [`Error`]; its kind decides what happens next. One that was paid for all the same says so
-    /// with [`Error::with_usage`].
+    /// Any [`Error`]; its kind decides what happens next. If a failed call was billed, set its tokens with
+    /// [`Error::with_usage`].
     fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error>;
 
-    /// One try to embed several texts with one call: one answer or failure for each, in their order. The
-    /// failure of a single text ends that item; it is not tried again. All of
-    /// them have [`RequestTask::Embed`](crate::client::RequestTask::Embed) and are alike in all but their text. If the
-    /// call finally fails in a way that one of them may have caused ([`ErrorKind::Invalid`],
+    /// Embeds several texts with one call. Returns an answer or a failure for each, in their order; the failure of a
+    /// single text is final. All requests have [`RequestTask::Embed`](crate::client::RequestTask::Embed) and differ only
+    /// in their text. If the call finally fails in a way that one text may have caused ([`ErrorKind::Invalid`],
     /// [`Blocked`](ErrorKind::Blocked), [`Malformed`](ErrorKind::Malformed), or
-    /// [`Transient`](ErrorKind::Transient) with a status), smaller ones follow until it is alone.
+    /// [`Transient`](ErrorKind::Transient) with a status), the texts are sent in smaller calls until that text is alone.
     /// Default: a failure.
     ///
     /// # Errors
@@ -43,46 +41,46 @@ pub trait LlmClient: Send + Sync {
         ))
     }
 
-    /// How many texts, and how much of them, one call of [`embed`](Self::embed) takes. Default:
+    /// The maximum number and size of the texts of one call of [`embed`](Self::embed). Default:
     /// [`PackLimits::ONE`].
     fn pack_limits(&self) -> PackLimits {
         PackLimits::ONE
     }
 
-    /// What the request shares an allowance with. Default: nothing.
+    /// The quota of the request, which it shares with all requests of the same key. Default: none.
     fn quota(&self, _request: &Request) -> QuotaKey {
         QuotaKey::none()
     }
 
-    /// The name shown for failures. Default: `"custom"`.
+    /// The name of the provider in failures. Default: `"custom"`.
     fn provider(&self) -> &str {
         "custom"
     }
 
-    /// The model a request will be sent to, as far as known. Default: the request's own.
+    /// The model that a request will be sent to, if known. Default: the model of the request.
     fn model_for(&self, request: &Request) -> Option<String> {
         request.model.clone()
     }
 
-    /// Whether it can be asked such a thing at all. A kind of a queue's jobs that says what
-    /// it asks for passes by clients that cannot: they take over nothing when others are in trouble. Default: yes.
+    /// Whether the client supports such a request. Jobs of a queue whose kind declares its requests do not fail over to
+    /// clients that do not support them. Default: yes.
     fn can(&self, _request: &Request) -> bool {
         true
     }
 
-    /// Calls in flight that suit it, for runs that set no number. Default: unknown, and a run makes 5.
+    /// The suitable number of calls in flight, for runs that set none. Default: unknown; a run then makes 5.
     fn concurrency(&self) -> Option<usize> {
         None
     }
 
-    /// Where it is asked: answers of the same provider and model are not [reused](crate::FileRun::reuse) where they
-    /// came from another address. Default: nowhere in particular.
+    /// The address of the provider. Answers of the same provider and model from another address are not
+    /// [reused](crate::FileRun::reuse). Default: empty.
     fn address(&self) -> &str {
         ""
     }
 }
 
-/// Has a type forward all calls to another client.
+/// Makes a type forward all calls to another client.
 macro_rules! forward {
     ($([$($generics:tt)*] $client:ty, $self:ident => $to:expr;)*) => {$(
         impl $($generics)* $crate::llm::client::LlmClient for $client {

@@ -1,5 +1,4 @@
-//! Whether the text of an answer is the JSON that was asked for, and what it is without its
-//! wrapping.
+//! Checks whether an answer is JSON of the requested format, and removes the text around the JSON.
 
 use serde_json::Value;
 
@@ -8,20 +7,20 @@ use crate::base::brief::beginning;
 use super::params::ResponseFormat;
 use super::schema::Schema;
 
-/// The shape an answer must have.
+/// The format that an answer must have.
 pub(crate) enum Shape {
     Object,
     Schema(Schema),
 }
 
-/// Descriptions of misfits are cut to about this many bytes: a model is told, and people read them.
+/// The maximum length of a description of a mismatch, which is sent to the model and shown to people.
 const MISFIT_LEN: usize = 500;
 
 impl Shape {
-    /// The shape that a request asks for.
+    /// The format that a request asks for.
     ///
     /// # Errors
-    /// What is wrong with its schema.
+    /// The defect of its schema.
     pub(crate) fn of(format: &ResponseFormat) -> Result<Self, String> {
         match format {
             ResponseFormat::JsonObject => Ok(Self::Object),
@@ -29,11 +28,10 @@ impl Shape {
         }
     }
 
-    /// The JSON in an answer of this shape: without the space around it, and without the Markdown
-    /// fence that models like to put there.
+    /// The JSON in an answer of this format, without white space or a Markdown fence around it.
     ///
     /// # Errors
-    /// What does not fit; nothing of the answer is quoted but names of its fields.
+    /// The mismatch. It quotes nothing from the answer except names of fields.
     pub(crate) fn fit<'t>(&self, text: &'t str) -> Result<&'t str, String> {
         let json = unfenced(text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}'));
         if json.is_empty() {
@@ -47,9 +45,9 @@ impl Shape {
         }
     }
 
-    /// The one JSON object or list of this shape in an answer that says more: behind the thoughts of
-    /// the model, in prose, in a fence within it. None if there are two, since nobody knows which is
-    /// meant, or if one is broken: what is within it is a part of something.
+    /// The only JSON object or list of this format in an answer with further text, for example reasoning, prose or a
+    /// fence. `None` if there are two, because either may be the answer, or if one is broken, because JSON inside of it is
+    /// only a part of the answer.
     pub(crate) fn find<'t>(&self, text: &'t str) -> Option<&'t str> {
         let text = without_thoughts(text)?;
         let (mut found, mut at) = (None, 0);

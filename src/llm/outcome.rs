@@ -1,4 +1,4 @@
-//! How items ended, and the result lines that say so.
+//! The outcomes of items, and their result lines.
 
 use std::any::Any;
 use std::time::Duration;
@@ -19,64 +19,64 @@ use super::request::Request;
 use super::response::Response;
 use super::user_data::UserData;
 
-/// A provider that an item has left behind.
+/// A provider from which an item failed over.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct EarlierProvider {
     /// Its name.
     pub provider: String,
-    /// The model asked for there.
+    /// The requested model.
     pub model: Option<String>,
-    /// Why it gave no answer, or was not asked any more: kind, status and message, which is cut to
-    /// 300 characters. Of more than 4,096 different messages on a route the rest is left out.
+    /// The reason why it gave no answer or was not called again: kind, status and message, cut to 300 characters. A
+    /// route stores at most 4,096 different messages; further ones are left out.
     pub error: Error,
 }
 
-/// How one item ended. Its `Debug` shows nothing of the answer.
+/// The outcome of one item. Its `Debug` does not show the answer.
 #[derive(Clone, derive_more::Debug)]
 pub struct Outcome {
-    /// The request's place in the list or iterator it came from, counted from 0, in whatever order
-    /// outcomes arrive. `None` for a result line that was read.
+    /// The index of the request in its list or iterator, from 0, independent of the order of outcomes. `None` for a
+    /// result line that was read.
     pub index: Option<usize>,
     /// The request's id.
     #[debug("{:?}", id.as_deref().map(Name))]
     pub id: Option<String>,
-    /// The answer, or why there is none.
+    /// The answer, or the reason of the failure.
     pub result: Result<Response, Error>,
-    /// Calls made for it; 0 if it was never sent.
+    /// The number of its calls; 0 if it was never sent.
     pub attempts: u32,
-    /// From the start of its first call to its end, waiting for retries included.
+    /// The time from the start of its first call to its end, including waits for retries.
     pub latency: Duration,
-    /// Where that time went, to the parts of which it adds up. `None` for an item that was never sent, and for a result
-    /// line that does not say.
+    /// How that time was spent; the parts add up to it. `None` for an item that was never sent, and for a result line
+    /// without this field.
     pub time: Option<ItemTime>,
-    /// The provider asked last.
+    /// The provider of the last call.
     #[debug("{:?}", provider.as_deref().map(Name))]
     pub provider: Option<String>,
-    /// The model asked for.
+    /// The requested model.
     #[debug("{:?}", model.as_deref().map(Name))]
     pub model: Option<String>,
-    /// The providers of a [`Route`](crate::Route) before that one, in their order, and why they
-    /// gave no answer.
+    /// The providers of a [`Route`](crate::Route) before that one, in their order, with the reasons why they gave no
+    /// answer.
     #[debug("{:?}", Many(earlier.len()))]
     pub earlier: Vec<EarlierProvider>,
-    /// The fingerprint of the request, where it was computed.
+    /// The fingerprint of the request, if it was computed.
     #[debug("{:?}", request_hash.as_deref().map(Name))]
     pub request_hash: Option<String>,
-    /// The id of the item whose call brought it, where that is another one with an equal request; then its usage is `None`
-    /// and its price 0.
+    /// The id of another item with an equal request, if the answer is from the call of that item. Then the usage is
+    /// `None` and the price 0.
     #[debug("{:?}", answered_by.as_deref().map(Name))]
     pub answered_by: Option<String>,
-    /// True for an answer of an earlier run, of whatever output; then its usage is `None` and its price 0.
+    /// Whether the answer is from an earlier run, with any output. Then the usage is `None` and the price 0.
     pub reused: bool,
-    /// What its request [brought along](crate::Request::input) of its row.
+    /// The [fields of its row](crate::Request::input).
     pub input: Option<RawJson>,
-    /// What was [attached](crate::Request::with_user_data) to the request.
+    /// The value [attached](crate::Request::with_user_data) to the request.
     pub user_data: UserData,
 }
 
 impl Outcome {
-    /// The end of an item of which nothing else is known: no call was made for it.
+    /// The outcome of an item without calls; its other fields are empty.
     pub(crate) fn new(id: Option<String>, result: Result<Response, Error>) -> Self {
         Self {
             index: None,
@@ -96,7 +96,7 @@ impl Outcome {
         }
     }
 
-    /// Sets where the request stood, and what was attached to it.
+    /// Sets the index of the request, and the values attached to it.
     pub(crate) fn of(mut self, index: usize, request: &Request) -> Self {
         self.index = Some(index);
         self.user_data = request.user_data.clone();
@@ -104,7 +104,7 @@ impl Outcome {
         self
     }
 
-    /// Sets how many calls were made for it, and where the time from the first one on went.
+    /// Sets the number of calls, and how the time since the first one was spent.
     pub(crate) fn with_calls(mut self, attempts: u32, time: Option<ItemTime>) -> Self {
         self.attempts = attempts;
         self.latency = time.map_or(Duration::ZERO, |time| time.total());
@@ -112,30 +112,29 @@ impl Outcome {
         self
     }
 
-    /// What was [attached](crate::Request::with_user_data) to the request, if it is of this type.
+    /// The value [attached](crate::Request::with_user_data) to the request, if it has this type.
     pub fn user_data<T: Any>(&self) -> Option<&T> {
         self.user_data.get()
     }
 
-    /// True when there is an answer.
+    /// Whether there is an answer.
     pub fn is_success(&self) -> bool {
         self.result.is_ok()
     }
 
-    /// Tokens used by all calls of the item whose reply said so, failed ones included: a refusal or
-    /// an answer of the wrong shape is paid for too. Calls of which no whole reply came back are not
-    /// in it. (Of more than 4,096 items that wait at once for another try after such a call, the
-    /// earliest forget what it used.)
+    /// The tokens of all calls of the item whose replies reported them. This includes failed calls, because a refusal or
+    /// an answer in the wrong format is billed too. It does not include calls without a complete reply. (If more than
+    /// 4,096 items wait for a retry after a billed call, the tokens of the earliest of these calls are not counted.)
     pub fn usage(&self) -> Option<Usage> {
         self.paid().usage
     }
 
-    /// The price of these calls in US dollars; `None` when that of any of them is unknown.
+    /// The price of these calls in US dollars; `None` if the price of any of them is unknown.
     pub fn cost_usd(&self) -> Option<f64> {
         self.paid().cost_usd
     }
 
-    /// Where its time went, if that says more than the latency.
+    /// How its time was spent, if that shows more than the latency.
     fn time_told(&self) -> Option<ItemTime> {
         let waited = |time: &ItemTime| !(time.quota + time.cooldown + time.backoff).is_zero();
         let says_more = |time: &ItemTime| self.attempts > 1 || waited(time);
@@ -150,8 +149,8 @@ impl Outcome {
     }
 }
 
-/// The result line: one JSON object with stable names and order. What most replies do not hold is
-/// there only when this one does.
+/// The result line: one JSON object with stable names and order. Fields that most replies do not have are left out if
+/// they are empty.
 impl Serialize for Outcome {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let answer = self.result.as_ref().ok();
