@@ -324,12 +324,15 @@ fn status_of(vendor: &Vendor, batch: &Value) -> BatchStatus {
     }
 }
 
+/// The objects in which a batch may name or contain its results.
+fn outputs(batch: &Value) -> impl Iterator<Item = &Value> {
+    let outputs = [batch.get("response"), batch["metadata"].get("output")];
+    outputs.into_iter().flatten()
+}
+
 /// The name of a batch's results: a file, or [`INLINE`].
 fn results_in(batch: &Value) -> Option<String> {
-    let mut places = [batch.get("response"), batch["metadata"].get("output")]
-        .into_iter()
-        .flatten();
-    places.find_map(|place| {
+    outputs(batch).find_map(|place| {
         let file = place.get("responsesFile").and_then(Value::as_str);
         let inline = || place.get("inlinedResponses").map(|_| INLINE);
         file.or_else(inline).map(str::to_owned)
@@ -338,10 +341,7 @@ fn results_in(batch: &Value) -> Option<String> {
 
 /// The results that are part of the batch itself.
 fn inlined(batch: &Value) -> Option<&Vec<Value>> {
-    let mut places = [batch.get("response"), batch["metadata"].get("output")]
-        .into_iter()
-        .flatten();
-    places.find_map(|place| {
+    outputs(batch).find_map(|place| {
         let list = place.get("inlinedResponses")?;
         list.get("inlinedResponses").unwrap_or(list).as_array()
     })

@@ -388,24 +388,17 @@ impl BatchClient for BatchApi {
     }
 
     fn read(&self, line: &[u8]) -> Result<BatchLine, Error> {
-        let bytes = line;
-        let mut read = self.wire.read(self.vendor, bytes);
-        if let Ok(line) = &mut read {
-            line.result = match std::mem::replace(
-                &mut line.result,
-                BatchLineResult::NotProcessed(Error::cancelled()),
-            ) {
-                BatchLineResult::Answered(answer) => BatchLineResult::Answered(Box::new(
-                    with_bytes(*answer, bytes)
-                        .map(|response| self.access.without_keys(response))
-                        .map_err(|error| self.redacted(error)),
-                )),
-                BatchLineResult::NotProcessed(error) => {
-                    BatchLineResult::NotProcessed(self.redacted(error))
-                }
-            };
-        }
-        read.map_err(|error| self.redacted(error))
+        let redacted = |error| self.redacted(error);
+        let read = self.wire.read(self.vendor, line);
+        let BatchLine { key, result } = read.map_err(redacted)?;
+        let result = match result {
+            BatchLineResult::Answered(answer) => {
+                let answer = with_bytes(*answer, line).map_err(redacted);
+                reply::answered(answer.map(|response| self.access.without_keys(response)))
+            }
+            BatchLineResult::NotProcessed(error) => BatchLineResult::NotProcessed(redacted(error)),
+        };
+        Ok(BatchLine { key, result })
     }
 
     fn reply(&self, line: &[u8]) -> RawJson {
