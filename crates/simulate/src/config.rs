@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use derive_setters::Setters;
+
 use super::change::{Change, Present};
 use super::limits::Limits;
 use super::script::{Script, prompt_key};
@@ -14,39 +16,97 @@ use super::{BatchConfig, Recorder, Trouble, Vendor};
 pub(super) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
 /// The settings of a [`Simulator`](super::Simulator).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Setters)]
+#[setters(strip_option)]
 pub struct SimConfig {
+    /// The port on 127.0.0.1; 0 takes any free one. Default: 0.
     pub(super) port: u16,
+    /// Whose dialect of OpenAI's protocol is spoken below `/v1`. Default: none in particular; fields
+    /// are taken that any vendor knows, and all else is as OpenAI has it. Below `/openai/v1` it is
+    /// always [`Vendor::Groq`].
     pub(super) vendor: Option<Vendor>,
+    /// How long every accepted call takes; refusals come at once. Default: none.
     pub(super) latency: Duration,
+    /// Extra latency, uniform from zero up to this. Default: none.
     pub(super) jitter: Duration,
+    /// What decides, with a prompt's text, which trouble it meets; also the jitter. Default: 0.
     pub(super) seed: u64,
+    #[setters(skip)]
     pub(super) api_key: Option<Key>,
+    #[setters(skip)]
     pub(super) models: Option<Vec<String>>,
+    /// Requests let in per minute, refilled continuously. Default: unlimited.
     pub(super) rpm: Option<u64>,
+    /// Tokens let in per minute, refilled continuously; a call costs the prompt and completion tokens
+    /// that its normal reply reports. The bucket holds one minute's worth. Default: unlimited.
     pub(super) tpm: Option<u64>,
+    /// How many requests a bucket of [`rpm`](SimConfig::rpm) or [`model_rpm`](SimConfig::model_rpm)
+    /// holds, that is, how many are let in at once after a pause. Default: one minute's worth.
     pub(super) burst: Option<u64>,
+    #[setters(skip)]
     pub(super) model_rpm: Vec<(String, u64)>,
+    /// How many tokens the bucket of [`tpm`](SimConfig::tpm) holds. Default: one minute's worth.
     pub(super) token_burst: Option<u64>,
+    /// Calls answered at once; one more gets status 429 at once, as [`Trouble::RateLimit`] does, with
+    /// what [`retry_after`](SimConfig::retry_after) asks to wait. Default: unlimited.
     pub(super) max_parallel: Option<u64>,
+    /// Calls that are worked on at full speed; with more at once each takes longer, in proportion, so that
+    /// more bring no more answers. Default: unlimited.
     pub(super) full_speed: Option<u64>,
+    #[setters(skip)]
     pub(super) changes: Vec<Change>,
+    /// Whether replies to calls carry rate-limit headers, in the form each vendor has, for those
+    /// limits that are set. OpenAI's are `x-ratelimit-*`:
+    /// `remaining` is in whole requests or tokens left in the bucket, `reset` the time until it is
+    /// full, as a Go duration. Gemini, xAI and Mistral send none. Default: true.
     pub(super) tell_limits: bool,
+    /// Whether replies with status 429 carry `Retry-After` (seconds, rounded up) and `retry-after-ms`:
+    /// for a limit, the time until the call would be let in. Gemini says it in the body instead, xAI
+    /// and Mistral not at all. Default: true.
     pub(super) retry_after_header: bool,
+    /// What [`Trouble::RateLimit`] and [`Trouble::Error503`] ask the client to wait. Default: 1 s for
+    /// the former, 2 s for the latter.
     pub(super) retry_after: Option<Duration>,
+    /// The completion tokens of an answer; a request that allows fewer gets that many and finish
+    /// reason `length`. Default: 16.
     pub(super) output_tokens: u64,
+    /// How many tokens the model spends on reasoning before it answers, told the way each vendor
+    /// tells it; they count against the request's cap, and a cap that they use up leaves no text.
+    /// Default: 0.
     pub(super) reasoning_tokens: u64,
+    /// How many of a prompt's tokens, if it has that many, are told to have come from the vendor's
+    /// cache. Default: 0.
     pub(super) cached_tokens: u64,
+    /// How many tokens of a prompt the model reads; a longer prompt is cut without a word, and the
+    /// usage reports exactly this many, as from Ollama. For [`Vendor::Local`] alone. Default:
+    /// unlimited.
     pub(super) context: Option<u64>,
+    /// The `total_slots` that `GET /props` tells, as from llama.cpp. Default: no such path.
     pub(super) slots: Option<u64>,
+    /// The text of every answer, whatever shape was asked for. Default: `echo: ` and the first 60
+    /// characters of the last user message; where JSON was asked for, an instance of its schema with
+    /// that text in the first string that may hold it.
+    #[setters(into)]
     pub(super) answer: Option<String>,
+    /// A connection on which nothing arrives for this long is closed. Default: 60 s.
     pub(super) idle_timeout: Duration,
+    /// After this many replies a connection is closed, without announcing it in a header, as
+    /// llama.cpp does. Default: unlimited.
     pub(super) max_requests_per_connection: Option<u64>,
+    /// How long a call that meets [`Trouble::Stall`] hangs before its connection is closed. Default:
+    /// 20 s.
     pub(super) stall: Duration,
+    /// For this long after the start every endpoint but the statistics answers 503 "Loading model".
+    /// Default: ready at once.
     pub(super) loading: Option<Duration>,
+    /// Whether to remember each prompt (about 30 bytes). Without it a prompt's trouble never ends, and
+    /// the statistics marked *tracked* stay 0. Default: true.
     pub(super) track: bool,
+    #[setters(skip)]
     pub(super) script: Script,
+    /// What becomes of batches. Default: [`BatchConfig::default`].
     pub(super) batches: BatchConfig,
+    /// Who keeps the bodies of requests for answers. Default: nobody.
     pub(super) recorder: Option<Recorder>,
 }
 
@@ -90,38 +150,6 @@ impl Default for SimConfig {
 }
 
 impl SimConfig {
-    /// The port on 127.0.0.1; 0 takes any free one. Default: 0.
-    pub fn port(mut self, port: u16) -> SimConfig {
-        self.port = port;
-        self
-    }
-
-    /// Whose dialect of OpenAI's protocol is spoken below `/v1`. Default: none in particular; fields
-    /// are taken that any vendor knows, and all else is as OpenAI has it. Below `/openai/v1` it is
-    /// always [`Vendor::Groq`].
-    pub fn vendor(mut self, vendor: Vendor) -> SimConfig {
-        self.vendor = Some(vendor);
-        self
-    }
-
-    /// How long every accepted call takes; refusals come at once. Default: none.
-    pub fn latency(mut self, latency: Duration) -> SimConfig {
-        self.latency = latency;
-        self
-    }
-
-    /// Extra latency, uniform from zero up to this. Default: none.
-    pub fn jitter(mut self, jitter: Duration) -> SimConfig {
-        self.jitter = jitter;
-        self
-    }
-
-    /// What decides, with a prompt's text, which trouble it meets; also the jitter. Default: 0.
-    pub fn seed(mut self, seed: u64) -> SimConfig {
-        self.seed = seed;
-        self
-    }
-
     /// The key to ask for, in whichever header the API called has for it; calls without it, or with
     /// another, get status 401, or 400 where the vendor does that. Default: any key is right, and
     /// only Anthropic and Gemini insist on one. [`Vendor::Local`] never asks.
@@ -137,19 +165,6 @@ impl SimConfig {
         self
     }
 
-    /// Requests let in per minute, refilled continuously. Default: unlimited.
-    pub fn rpm(mut self, requests: u64) -> SimConfig {
-        self.rpm = Some(requests);
-        self
-    }
-
-    /// Tokens let in per minute, refilled continuously; a call costs the prompt and completion tokens
-    /// that its normal reply reports. The bucket holds one minute's worth. Default: unlimited.
-    pub fn tpm(mut self, tokens: u64) -> SimConfig {
-        self.tpm = Some(tokens);
-        self
-    }
-
     /// Requests let in per minute for calls to this model, which then share no limit with others.
     /// Default: the limits of all.
     pub fn model_rpm(mut self, model: impl Into<String>, requests: u64) -> SimConfig {
@@ -157,139 +172,10 @@ impl SimConfig {
         self
     }
 
-    /// How many requests a bucket of [`rpm`](SimConfig::rpm) or [`model_rpm`](SimConfig::model_rpm)
-    /// holds, that is, how many are let in at once after a pause. Default: one minute's worth.
-    pub fn burst(mut self, requests: u64) -> SimConfig {
-        self.burst = Some(requests);
-        self
-    }
-
-    /// Calls answered at once; one more gets status 429 at once, as [`Trouble::RateLimit`] does, with
-    /// what [`retry_after`](SimConfig::retry_after) asks to wait. Default: unlimited.
-    pub fn max_parallel(mut self, calls: u64) -> SimConfig {
-        self.max_parallel = Some(calls);
-        self
-    }
-
-    /// How many tokens the bucket of [`tpm`](SimConfig::tpm) holds. Default: one minute's worth.
-    pub fn token_burst(mut self, tokens: u64) -> SimConfig {
-        self.token_burst = Some(tokens);
-        self
-    }
-
-    /// Calls that are worked on at full speed; with more at once each takes longer, in proportion, so that
-    /// more bring no more answers. Default: unlimited.
-    pub fn full_speed(mut self, calls: u64) -> SimConfig {
-        self.full_speed = Some(calls);
-        self
-    }
-
     /// What is other from a time on, for calls that arrive then; buckets keep what is in them, and hold as
     /// much more or less as their rate. In the order of their times. Default: nothing.
     pub fn change(mut self, change: Change) -> SimConfig {
         self.changes.push(change);
-        self
-    }
-
-    /// Whether replies to calls carry rate-limit headers, in the form each vendor has, for those
-    /// limits that are set. OpenAI's are `x-ratelimit-*`:
-    /// `remaining` is in whole requests or tokens left in the bucket, `reset` the time until it is
-    /// full, as a Go duration. Gemini, xAI and Mistral send none. Default: true.
-    pub fn tell_limits(mut self, tell: bool) -> SimConfig {
-        self.tell_limits = tell;
-        self
-    }
-
-    /// Whether replies with status 429 carry `Retry-After` (seconds, rounded up) and `retry-after-ms`:
-    /// for a limit, the time until the call would be let in. Gemini says it in the body instead, xAI
-    /// and Mistral not at all. Default: true.
-    pub fn retry_after_header(mut self, send: bool) -> SimConfig {
-        self.retry_after_header = send;
-        self
-    }
-
-    /// What [`Trouble::RateLimit`] and [`Trouble::Error503`] ask the client to wait. Default: 1 s for
-    /// the former, 2 s for the latter.
-    pub fn retry_after(mut self, wait: Duration) -> SimConfig {
-        self.retry_after = Some(wait);
-        self
-    }
-
-    /// The completion tokens of an answer; a request that allows fewer gets that many and finish
-    /// reason `length`. Default: 16.
-    pub fn output_tokens(mut self, tokens: u64) -> SimConfig {
-        self.output_tokens = tokens;
-        self
-    }
-
-    /// How many tokens the model spends on reasoning before it answers, told the way each vendor
-    /// tells it; they count against the request's cap, and a cap that they use up leaves no text.
-    /// Default: 0.
-    pub fn reasoning_tokens(mut self, tokens: u64) -> SimConfig {
-        self.reasoning_tokens = tokens;
-        self
-    }
-
-    /// How many of a prompt's tokens, if it has that many, are told to have come from the vendor's
-    /// cache. Default: 0.
-    pub fn cached_tokens(mut self, tokens: u64) -> SimConfig {
-        self.cached_tokens = tokens;
-        self
-    }
-
-    /// How many tokens of a prompt the model reads; a longer prompt is cut without a word, and the
-    /// usage reports exactly this many, as from Ollama. For [`Vendor::Local`] alone. Default:
-    /// unlimited.
-    pub fn context(mut self, tokens: u64) -> SimConfig {
-        self.context = Some(tokens);
-        self
-    }
-
-    /// The `total_slots` that `GET /props` tells, as from llama.cpp. Default: no such path.
-    pub fn slots(mut self, slots: u64) -> SimConfig {
-        self.slots = Some(slots);
-        self
-    }
-
-    /// The text of every answer, whatever shape was asked for. Default: `echo: ` and the first 60
-    /// characters of the last user message; where JSON was asked for, an instance of its schema with
-    /// that text in the first string that may hold it.
-    pub fn answer(mut self, text: impl Into<String>) -> SimConfig {
-        self.answer = Some(text.into());
-        self
-    }
-
-    /// A connection on which nothing arrives for this long is closed. Default: 60 s.
-    pub fn idle_timeout(mut self, timeout: Duration) -> SimConfig {
-        self.idle_timeout = timeout;
-        self
-    }
-
-    /// After this many replies a connection is closed, without announcing it in a header, as
-    /// llama.cpp does. Default: unlimited.
-    pub fn max_requests_per_connection(mut self, requests: u64) -> SimConfig {
-        self.max_requests_per_connection = Some(requests);
-        self
-    }
-
-    /// How long a call that meets [`Trouble::Stall`] hangs before its connection is closed. Default:
-    /// 20 s.
-    pub fn stall(mut self, stall: Duration) -> SimConfig {
-        self.stall = stall;
-        self
-    }
-
-    /// For this long after the start every endpoint but the statistics answers 503 "Loading model".
-    /// Default: ready at once.
-    pub fn loading(mut self, loading: Duration) -> SimConfig {
-        self.loading = Some(loading);
-        self
-    }
-
-    /// Whether to remember each prompt (about 30 bytes). Without it a prompt's trouble never ends, and
-    /// the statistics marked *tracked* stay 0. Default: true.
-    pub fn track(mut self, track: bool) -> SimConfig {
-        self.track = track;
         self
     }
 
@@ -304,18 +190,6 @@ impl SimConfig {
     /// With a share of 1 and `None` every call fails this way. Default: [`Trouble::times`].
     pub fn trouble_times(mut self, kind: Trouble, times: Option<u32>) -> SimConfig {
         self.script.set_times(kind, times);
-        self
-    }
-
-    /// What becomes of batches. Default: [`BatchConfig::default`].
-    pub fn batches(mut self, batches: BatchConfig) -> SimConfig {
-        self.batches = batches;
-        self
-    }
-
-    /// Who keeps the bodies of requests for answers. Default: nobody.
-    pub fn recorder(mut self, recorder: Recorder) -> SimConfig {
-        self.recorder = Some(recorder);
         self
     }
 
