@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use derive_setters::Setters;
+
 use batchwright::{Context, Error, ErrorKind, ErrorPolicy, ProgressNotifier, StopReason};
 
 use super::job::CommandJob;
@@ -48,27 +50,63 @@ pub enum OnStop {
 /// A command that has ended takes its process group with it: what it left in the background is killed, at once
 /// if it does not hold the command's output open, else after 200 ms in which the last output is read. What
 /// started a session of its own (`setsid`) is out of reach without a [`sandbox`](Self::sandbox).
-#[derive(Clone)]
+#[derive(Clone, Setters)]
 pub struct CommandRunner {
+    /// Commands at once, up to [`max_concurrency`](Self::max_concurrency). Default: 5.
     concurrency: usize,
+    /// The most that may be asked for. Default: 10.
     max_concurrency: usize,
+    /// Starts a second, evenly spaced, tries again included. Fractions are allowed. Default: as fast as slots
+    /// come free.
     rate: Option<f64>,
+    /// What a failed command means for the others. Critical are: a program that is not found, not allowed or
+    /// cannot be started or confined, death by a signal, more use of something than its
+    /// [`sandbox`](Self::sandbox) lets it, a full disk, and [`critical_exits`](Self::critical_exits); what is
+    /// tried again counts by its last try. Default: [`ErrorPolicy::ContinueOnError`].
     on_error: ErrorPolicy,
+    /// What becomes of running commands when the run stops. Default: [`OnStop::Finish`].
     on_stop: OnStop,
+    /// The longest that a try may take; then its group is sent SIGTERM, and SIGKILL after
+    /// [`kill_grace`](Self::kill_grace). Default: no limit.
     timeout: Option<Duration>,
+    /// The time between SIGTERM and SIGKILL. What is aborted gets a quarter of a second. Default: 2 s.
     kill_grace: Duration,
+    /// Tries again after an exit code other than 0, a signal or a time-out. Default: 0.
     retries: u8,
+    /// The wait before the first retry; each further one doubles, up to a minute, with jitter on top. Default:
+    /// 1 s.
     retry_delay: Duration,
+    /// Whether records come in the order of the input. Commands run ahead of a slow one until what they printed
+    /// takes 64 MiB. Default: in the order in which they end.
     keep_order: bool,
+    /// Bytes of each output of a command that are kept in memory. Default: 64 KiB.
     output_limit: usize,
+    /// Where longer outputs go. Default: what is beyond the limit is dropped.
     overflow: Overflow,
+    /// Bytes of each output of a command that are kept in all, with the file of a long one. What is beyond is read
+    /// and dropped. Default: 1 GiB.
     max_output: u64,
+    #[setters(skip)]
     critical_exits: BTreeSet<i32>,
+    /// The folder that commands run in. Default: that of this process.
+    #[setters(rename = "current_dir", into, strip_option)]
     folder: Option<PathBuf>,
+    /// What commands may do; what the kernel does not enforce of it is logged. Default: what this process may do,
+    /// with its environment.
+    ///
+    /// If this process is killed, its commands are killed. Without a sandbox, a shell that watches the run kills their
+    /// process groups, apart from that of a command which is being started at that instant. On Linux, a sandbox ends all
+    /// of their processes, even with [`SandboxMode::Off`](crate::SandboxMode::Off).
+    #[setters(strip_option)]
     sandbox: Option<Sandbox>,
+    /// How many commands there will be, for progress. Default: what the iterator says, else unknown.
     total: Option<u64>,
+    #[setters(skip)]
     ctx: Context,
+    /// Receives the progress. Default: no notifier.
+    #[setters(strip_option)]
     notifier: Option<Arc<dyn ProgressNotifier>>,
+    #[setters(skip)]
     monitor: Monitor,
 }
 
@@ -123,118 +161,9 @@ impl CommandRunner {
         }
     }
 
-    /// Commands at once, up to [`max_concurrency`](Self::max_concurrency). Default: 5.
-    pub fn concurrency(mut self, commands: usize) -> Self {
-        self.concurrency = commands;
-        self
-    }
-
-    /// The most that may be asked for. Default: 10.
-    pub fn max_concurrency(mut self, commands: usize) -> Self {
-        self.max_concurrency = commands;
-        self
-    }
-
-    /// Starts a second, evenly spaced, tries again included. Fractions are allowed. Default: as fast as slots
-    /// come free.
-    pub fn rate(mut self, starts_per_second: Option<f64>) -> Self {
-        self.rate = starts_per_second;
-        self
-    }
-
-    /// What a failed command means for the others. Critical are: a program that is not found, not allowed or
-    /// cannot be started or confined, death by a signal, more use of something than its
-    /// [`sandbox`](Self::sandbox) lets it, a full disk, and [`critical_exits`](Self::critical_exits); what is
-    /// tried again counts by its last try. Default: [`ErrorPolicy::ContinueOnError`].
-    pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
-        self.on_error = policy;
-        self
-    }
-
-    /// What becomes of running commands when the run stops. Default: [`OnStop::Finish`].
-    pub fn on_stop(mut self, what: OnStop) -> Self {
-        self.on_stop = what;
-        self
-    }
-
-    /// The longest that a try may take; then its group is sent SIGTERM, and SIGKILL after
-    /// [`kill_grace`](Self::kill_grace). Default: no limit.
-    pub fn timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.timeout = timeout;
-        self
-    }
-
-    /// The time between SIGTERM and SIGKILL. What is aborted gets a quarter of a second. Default: 2 s.
-    pub fn kill_grace(mut self, grace: Duration) -> Self {
-        self.kill_grace = grace;
-        self
-    }
-
-    /// Tries again after an exit code other than 0, a signal or a time-out. Default: 0.
-    pub fn retries(mut self, retries: u8) -> Self {
-        self.retries = retries;
-        self
-    }
-
-    /// The wait before the first retry; each further one doubles, up to a minute, with jitter on top. Default:
-    /// 1 s.
-    pub fn retry_delay(mut self, delay: Duration) -> Self {
-        self.retry_delay = delay;
-        self
-    }
-
-    /// Whether records come in the order of the input. Commands run ahead of a slow one until what they printed
-    /// takes 64 MiB. Default: in the order in which they end.
-    pub fn keep_order(mut self, yes: bool) -> Self {
-        self.keep_order = yes;
-        self
-    }
-
-    /// Bytes of each output of a command that are kept in memory. Default: 64 KiB.
-    pub fn output_limit(mut self, bytes: usize) -> Self {
-        self.output_limit = bytes;
-        self
-    }
-
-    /// Where longer outputs go. Default: what is beyond the limit is dropped.
-    pub fn overflow(mut self, overflow: Overflow) -> Self {
-        self.overflow = overflow;
-        self
-    }
-
-    /// Bytes of each output of a command that are kept in all, with the file of a long one. What is beyond is read
-    /// and dropped. Default: 1 GiB.
-    pub fn max_output(mut self, bytes: u64) -> Self {
-        self.max_output = bytes;
-        self
-    }
-
     /// Exit codes that are critical, see [`on_error`](Self::on_error). Default: none.
     pub fn critical_exits(mut self, codes: impl IntoIterator<Item = i32>) -> Self {
         self.critical_exits = codes.into_iter().collect();
-        self
-    }
-
-    /// What commands may do; what the kernel does not enforce of it is logged. Default: what this process may do,
-    /// with its environment.
-    ///
-    /// If this process is killed, its commands are killed. Without a sandbox, a shell that watches the run kills their
-    /// process groups, apart from that of a command which is being started at that instant. On Linux, a sandbox ends all
-    /// of their processes, even with [`SandboxMode::Off`](crate::SandboxMode::Off).
-    pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
-        self.sandbox = Some(sandbox);
-        self
-    }
-
-    /// The folder that commands run in. Default: that of this process.
-    pub fn current_dir(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.folder = Some(folder.into());
-        self
-    }
-
-    /// How many commands there will be, for progress. Default: what the iterator says, else unknown.
-    pub fn total(mut self, commands: Option<u64>) -> Self {
-        self.total = commands;
         self
     }
 
@@ -242,12 +171,6 @@ impl CommandRunner {
     /// that nobody cancels.
     pub fn context(mut self, ctx: &Context) -> Self {
         self.ctx = ctx.clone();
-        self
-    }
-
-    /// Receives the progress. Default: no notifier.
-    pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier>) -> Self {
-        self.notifier = Some(notifier);
         self
     }
 
