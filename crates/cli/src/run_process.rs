@@ -30,6 +30,14 @@ pub fn work_command(free: &[ProcessId], beside_runs: bool) -> String {
     }
 }
 
+/// The only one of these processes, for a command that names it; otherwise a word in place of its id.
+pub fn id_for_command(processes: &[ProcessId]) -> String {
+    match processes {
+        [only] => only.to_string(),
+        _ => "PROCESS".to_owned(),
+    }
+}
+
 /// A line saying that it belongs to a run, and the command that collects its results.
 pub fn line(process: &ProcessState) -> Option<String> {
     let info = &process.info;

@@ -12,7 +12,7 @@ use crate::args::work::WorkArgs;
 use crate::batches;
 use crate::command_line::quoted;
 use crate::format::count;
-use crate::run_process;
+use crate::run_process::{self, id_for_command};
 
 /// The batches that nobody attends once a worker has ended.
 pub struct Remaining {
@@ -70,71 +70,23 @@ impl Remaining {
     }
 
     /// Lines on how many batches go on where, how to collect them, and what the held ones need. `waited`: the
-    /// worker waited for all batches, so those that remain were made with other keys. It is long because it lists every
-    /// case.
+    /// worker waited for all batches, so those that remain were made with other keys.
     pub fn lines(&self, waited: bool) -> Vec<String> {
-        let is_held = |batch: &&BatchInfo| batch.state == "held";
-        let (held, others): (Vec<_>, Vec<_>) = self.batches.iter().partition(is_held);
+        let batches = self.batches.iter();
+        let (held, others): (Vec<_>, Vec<_>) = batches.partition(|batch| batch.state == "held");
         let (missing, others): (Vec<_>, Vec<_>) = others
             .into_iter()
             .partition(|batch| batch.uncollected.is_some());
         let (submitted, unsubmitted): (Vec<_>, Vec<_>) = others
             .into_iter()
             .partition(|batch| batch.remote_id.is_some());
-        let run_command = |batch: &BatchInfo| self.run_commands.get(&batch.process_id?);
-        let mut at: BTreeMap<(&str, bool), (u64, u64)> = BTreeMap::new();
-        for batch in &submitted {
-            let sum = at
-                .entry((&batch.provider, run_command(batch).is_some()))
-                .or_default();
-            (sum.0, sum.1) = (sum.0 + 1, sum.1 + batch.total);
-        }
-        let mut ids: Vec<_> = submitted
-            .iter()
-            .filter_map(|batch| batch.process_id)
-            .collect();
-        ids.dedup();
-        let id = match &ids[..] {
-            [only] => only.to_string(),
-            _ => "PROCESS".to_owned(),
-        };
-        let dir = &self.data_dir;
-        let collector = |of_run, words| {
-            if of_run {
-                "their run's own command (see below)".to_owned()
-            } else {
-                format!("`batchwright {words}{dir}`")
-            }
-        };
-        let mut lines: Vec<String> = at
-            .into_iter()
-            .map(|((provider, of_run), (batches, requests))| {
-                if waited {
-                    let (batches, requests) = (count(batches), count(requests));
-                    let who = collector(of_run, "work");
-                    return format!(
-                        "batches at {provider} that were created with another key or address: {batches}, \
-                         with {requests} requests; {who} with that key and address collects them; {}",
-                        batches::adoption_advice(|words| format!("`batchwright {words}{dir}`"))
-                    );
-                }
-                let s = if batches == 1 { "" } else { "es" };
-                let on = if batches == 1 { "goes" } else { "go" };
-                let who = collector(of_run, "work --strategy batch");
-                format!(
-                    "{} batch{s} ({} requests) {on} on at {provider}; {who} collects them, \
-                     `batchwright cancel {id}{dir}` cancels them",
-                    count(batches),
-                    count(requests)
-                )
-            })
-            .collect();
+        let mut lines = self.submitted(&submitted, waited);
         lines.extend(self.run_lines.iter().cloned());
         lines.extend(unsubmitted.iter().map(|batch| {
             let (provider, total) = (&batch.provider, count(batch.total));
-            let who = match run_command(batch) {
+            let who = match self.run_command(batch) {
                 Some(_) => "its run's own command (see above)".to_owned(),
-                None => format!("`batchwright work --strategy batch{dir}`"),
+                None => self.command("work --strategy batch"),
             };
             format!(
                 "a batch of {total} requests is not submitted to {provider} yet; {who} resumes it"
@@ -142,16 +94,13 @@ impl Remaining {
         }));
         lines.extend(missing.iter().map(|batch| batches::line(batch)));
         if let Some(first) = missing.first() {
-            let other = missing
-                .iter()
-                .any(|batch| batch.process_id != first.process_id);
-            let id = first.process_id.filter(|_| !other);
-            let id = id.map_or_else(|| "PROCESS".to_owned(), |id| id.to_string());
-            lines.push(batches::missing_advice(
-                &id,
-                run_command(first).map(String::as_str),
-                |words| format!("`batchwright {words}{dir}`"),
-            ));
+            let alike = |batch: &&BatchInfo| batch.process_id == first.process_id;
+            let id = first.process_id.filter(|_| missing.iter().all(alike));
+            let back = self.run_command(first).map(String::as_str);
+            let id = id_for_command(id.as_slice());
+            lines.push(batches::missing_advice(&id, back, |words| {
+                self.command(words)
+            }));
         }
         lines.extend(held.iter().map(|batch| {
             let why = batch
@@ -161,6 +110,58 @@ impl Remaining {
             format!("held: {} requests: {why}", count(batch.total))
         }));
         lines
+    }
+
+    /// A line for each provider on its batches that go on there, and how to collect or cancel them.
+    fn submitted(&self, submitted: &[&BatchInfo], waited: bool) -> Vec<String> {
+        let mut at: BTreeMap<(&str, bool), (u64, u64)> = BTreeMap::new();
+        for batch in submitted {
+            let sum = at
+                .entry((&batch.provider, self.run_command(batch).is_some()))
+                .or_default();
+            (sum.0, sum.1) = (sum.0 + 1, sum.1 + batch.total);
+        }
+        let ids = submitted.iter().filter_map(|batch| batch.process_id);
+        let mut ids: Vec<_> = ids.collect();
+        ids.dedup();
+        let cancel = self.command(&format!("cancel {}", id_for_command(&ids)));
+        let collector = |of_run, words| {
+            if of_run {
+                "their run's own command (see below)".to_owned()
+            } else {
+                self.command(words)
+            }
+        };
+        let line = |((provider, of_run), (batches, requests))| {
+            let (s, on) = match batches {
+                1 => ("", "goes"),
+                _ => ("es", "go"),
+            };
+            let (batches, requests) = (count(batches), count(requests));
+            if waited {
+                let who = collector(of_run, "work");
+                let adopt = batches::adoption_advice(|words| self.command(words));
+                return format!(
+                    "batches at {provider} that were created with another key or address: {batches}, \
+                     with {requests} requests; {who} with that key and address collects them; {adopt}"
+                );
+            }
+            let who = collector(of_run, "work --strategy batch");
+            format!(
+                "{batches} batch{s} ({requests} requests) {on} on at {provider}; {who} collects them, \
+                 {cancel} cancels them"
+            )
+        };
+        at.into_iter().map(line).collect()
+    }
+
+    fn run_command(&self, batch: &BatchInfo) -> Option<&String> {
+        self.run_commands.get(&batch.process_id?)
+    }
+
+    /// A command on this queue, in backquotes.
+    fn command(&self, words: &str) -> String {
+        format!("`batchwright {words}{}`", self.data_dir)
     }
 }
 
