@@ -110,14 +110,13 @@ fn pairs(value: &Value) -> usize {
 
 /// The colons outside of the strings of a body: one for each field as it was sent.
 fn colons(body: &[u8]) -> usize {
-    let (mut count, mut in_string, mut escaped) = (0, false, false);
-    for byte in body {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
+    let (mut count, mut in_string, mut escaped) = (0, false, usize::MAX);
+    for at in memchr::memchr3_iter(b'\\', b'"', b':', body) {
+        match body[at] {
+            _ if at == escaped => {}
+            b'\\' => escaped = at + 1,
             b'"' => in_string = !in_string,
-            b':' => count += usize::from(!in_string),
-            _ => {}
+            _ => count += usize::from(!in_string),
         }
     }
     count
