@@ -29,10 +29,7 @@ impl Assignment {
         for argument in arguments {
             fields.put(argument);
         }
-        for (name, value) in environment {
-            fields.put(name);
-            fields.put(value);
-        }
+        fields.put_pairs(environment);
         fields.0
     }
 
@@ -44,11 +41,7 @@ impl Assignment {
         let count: usize = fields.text()?.parse().ok()?;
         let mut word = || Some(fields.path()?.into_os_string());
         let arguments = (0..count).map(|_| word()).collect::<Option<_>>()?;
-        let mut environment = Vec::new();
-        while !fields.0.is_empty() {
-            let (name, value) = (fields.path()?, fields.path()?);
-            environment.push((name.into_os_string(), value.into_os_string()));
-        }
+        let environment = fields.pairs()?;
         Some(Self {
             policy,
             program,

@@ -2,10 +2,10 @@
 //! standard input.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use super::policy::{FORMAT, Fields, Reading};
+use super::policy::{Fields, Reading};
 
 /// The orders that it receives first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,24 +62,20 @@ impl News {
 
 impl Orders {
     pub fn encode(&self) -> OsString {
-        let mut fields = Fields::default();
-        fields.put(FORMAT);
+        let mut fields = Fields::of_this_version();
         fields.put(&self.run);
         fields.put(self.batchwright.to_string());
         fields.put(&self.folder);
         fields.put_limit(self.memory);
         fields.put_limit(self.processes);
         fields.put_flag(self.owns_children);
-        fields.put(self.cgroups.as_deref().unwrap_or("".as_ref()));
+        fields.put_optional_path(self.cgroups.as_deref());
         OsString::from_vec(fields.0)
     }
 
     /// `None` if another version has encoded them.
     pub fn decode(text: &OsStr) -> Option<Self> {
-        let mut fields = Reading(text.as_bytes());
-        if fields.text()? != FORMAT {
-            return None;
-        }
+        let mut fields = Reading::of_this_version(text)?;
         Some(Self {
             run: fields.text()?.to_owned(),
             batchwright: fields.text()?.parse().ok()?,
@@ -87,7 +83,7 @@ impl Orders {
             memory: fields.limit()?,
             processes: fields.limit()?,
             owns_children: fields.flag()?,
-            cgroups: Some(fields.path()?).filter(|path| !path.as_os_str().is_empty()),
+            cgroups: fields.optional_path()?,
         })
     }
 }

@@ -3,7 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::limits::Limits;
 use super::place::Place;
@@ -50,8 +50,7 @@ impl Policy {
     }
 
     pub fn encode(&self) -> OsString {
-        let mut fields = Fields::default();
-        fields.put(FORMAT);
+        let mut fields = Fields::of_this_version();
         fields.put(&self.token);
         fields.put(self.parent.to_string());
         fields.put_place(&self.folder);
@@ -67,24 +66,22 @@ impl Policy {
         ] {
             fields.put_limit(limit);
         }
-        fields.put(self.cgroup.as_deref().unwrap_or("".as_ref()));
+        fields.put_optional_path(self.cgroup.as_deref());
         fields.put(self.writable.len().to_string());
         for place in &self.writable {
             fields.put_place(place);
         }
-        for (name, value) in &self.late_variables {
-            fields.put(name);
-            fields.put(value);
-        }
+        fields.put_pairs(
+            self.late_variables
+                .iter()
+                .map(|(name, value)| (name, value)),
+        );
         OsString::from_vec(fields.0)
     }
 
     /// `None` if it is not in our words.
     pub fn decode(text: &OsStr) -> Option<Self> {
-        let mut fields = Reading(text.as_bytes());
-        if fields.text()? != FORMAT {
-            return None;
-        }
+        let mut fields = Reading::of_this_version(text)?;
         let token = fields.text()?.to_owned();
         let parent = fields.text()?.parse().ok()?;
         let folder = fields.place()?;
@@ -96,14 +93,10 @@ impl Policy {
             file_size: fields.limit()?,
             processes: fields.limit()?,
         };
-        let cgroup = Some(fields.path()?).filter(|path| !path.as_os_str().is_empty());
+        let cgroup = fields.optional_path()?;
         let places: usize = fields.text()?.parse().ok()?;
         let writable = (0..places).map(|_| fields.place()).collect::<Option<_>>()?;
-        let mut late_variables = Vec::new();
-        while !fields.0.is_empty() {
-            let (name, value) = (fields.path()?, fields.path()?);
-            late_variables.push((name.into_os_string(), value.into_os_string()));
-        }
+        let late_variables = fields.pairs()?;
         Some(Self {
             token,
             parent,
@@ -125,6 +118,13 @@ impl Policy {
 pub struct Fields(pub Vec<u8>);
 
 impl Fields {
+    /// Begins with the format, by which a reader of another version knows that it cannot read the rest.
+    pub fn of_this_version() -> Self {
+        let mut fields = Self::default();
+        fields.put(FORMAT);
+        fields
+    }
+
     pub fn put(&mut self, field: impl AsRef<OsStr>) {
         let bytes = field.as_ref().as_bytes();
         self.0.extend(format!("{}:", bytes.len()).into_bytes());
@@ -139,6 +139,18 @@ impl Fields {
         self.put(limit.map_or_else(String::new, |limit| limit.to_string()));
     }
 
+    pub fn put_optional_path(&mut self, path: Option<&Path>) {
+        self.put(path.unwrap_or("".as_ref()));
+    }
+
+    /// Names and values, up to the end.
+    pub fn put_pairs<T: AsRef<OsStr>>(&mut self, pairs: impl IntoIterator<Item = (T, T)>) {
+        for (name, value) in pairs {
+            self.put(name);
+            self.put(value);
+        }
+    }
+
     fn put_place(&mut self, place: &Place) {
         self.put(&place.path);
         self.put(place.device.to_string());
@@ -149,6 +161,12 @@ impl Fields {
 pub struct Reading<'a>(pub &'a [u8]);
 
 impl<'a> Reading<'a> {
+    /// `None` if another version wrote it.
+    pub fn of_this_version(text: &'a OsStr) -> Option<Self> {
+        let mut fields = Self(text.as_bytes());
+        (fields.text()? == FORMAT).then_some(fields)
+    }
+
     pub fn next(&mut self) -> Option<&'a [u8]> {
         let colon = self.0.iter().position(|&byte| byte == b':')?;
         let length: usize = std::str::from_utf8(&self.0[..colon]).ok()?.parse().ok()?;
@@ -174,6 +192,21 @@ impl<'a> Reading<'a> {
             "" => Some(None),
             number => number.parse().ok().map(Some),
         }
+    }
+
+    pub fn optional_path(&mut self) -> Option<Option<PathBuf>> {
+        let path = self.path()?;
+        Some((!path.as_os_str().is_empty()).then_some(path))
+    }
+
+    /// Names and values, up to the end.
+    pub fn pairs(&mut self) -> Option<Vec<(OsString, OsString)>> {
+        let mut pairs = Vec::new();
+        while !self.0.is_empty() {
+            let (name, value) = (self.path()?, self.path()?);
+            pairs.push((name.into_os_string(), value.into_os_string()));
+        }
+        Some(pairs)
     }
 
     fn place(&mut self) -> Option<Place> {
