@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::objects;
 use super::prompt::{Answer, Fault};
-use super::tool_rules::{checked, named};
+use super::tool_rules::{checked, named, openai_choice};
 use super::tools::{Choice, Function, Tools};
 use super::tree::Object;
 
@@ -36,26 +36,10 @@ pub(super) fn read(root: &Object<'_>) -> Result<Option<Tools>, Fault> {
         });
     }
     tools.single = root.flag("parallel_tool_calls")? == Some(false);
-    tools.choice = match root.get("tool_choice") {
-        None => Choice::Auto,
-        Some(Value::String(word)) => match word.as_str() {
-            "auto" => Choice::Auto,
-            "none" => Choice::Never,
-            "required" => Choice::Any,
-            other => {
-                let message = format!("Invalid value: '{other}'.");
-                return Err(Fault::invalid("tool_choice", "invalid_value", message));
-            }
-        },
-        Some(_) => {
-            let choice = root.object("tool_choice")?;
-            let choice = choice.ok_or_else(|| root.missing("tool_choice"))?;
-            match choice.text("type")? {
-                Some("function" | "custom") => Choice::One(named(&choice, 64, "")?),
-                _ => Choice::Auto,
-            }
-        }
-    };
+    tools.choice = openai_choice(root, |choice| match choice.text("type")? {
+        Some("function" | "custom") => Ok(Choice::One(named(choice, 64, "")?)),
+        _ => Ok(Choice::Auto),
+    })?;
     tools.answered = answered(root)?;
     let some = !tools.functions.is_empty() || tools.search;
     some.then(|| checked(tools, "tools")).transpose()

@@ -123,25 +123,34 @@ pub(super) fn openai(
         });
     }
     tools.single = root.flag("parallel_tool_calls")? == Some(false);
-    tools.choice = match root.get("tool_choice") {
-        None => Choice::Auto,
-        Some(Value::String(word)) => match word.as_str() {
-            "auto" => Choice::Auto,
-            "none" => Choice::Never,
-            "required" => Choice::Any,
-            other => return Err(invalid("tool_choice", format!("Invalid value: '{other}'."))),
-        },
-        Some(_) => {
-            let choice = root.object("tool_choice")?;
-            let choice = choice.ok_or_else(|| root.missing("tool_choice"))?;
-            let kind = choice.text("type")?.ok_or_else(|| choice.missing("type"))?;
-            let chosen = choice.object(kind)?.ok_or_else(|| choice.missing(kind))?;
-            Choice::One(named(&chosen, 64, "")?)
-        }
-    };
+    tools.choice = openai_choice(root, |choice| {
+        let kind = choice.text("type")?.ok_or_else(|| choice.missing("type"))?;
+        let chosen = choice.object(kind)?.ok_or_else(|| choice.missing(kind))?;
+        Ok(Choice::One(named(&chosen, 64, "")?))
+    })?;
     tools.answered = openai_calls(root, ids)?;
     let some = !tools.functions.is_empty() || tools.search;
     some.then(|| checked(tools, "tools")).transpose()
+}
+
+/// The choice among tools, which `read_object` reads where it is an object.
+pub(super) fn openai_choice(
+    root: &Object<'_>,
+    read_object: impl FnOnce(&Object<'_>) -> Result<Choice, Fault>,
+) -> Result<Choice, Fault> {
+    match root.get("tool_choice") {
+        None => Ok(Choice::Auto),
+        Some(Value::String(word)) => match word.as_str() {
+            "auto" => Ok(Choice::Auto),
+            "none" => Ok(Choice::Never),
+            "required" => Ok(Choice::Any),
+            other => Err(invalid("tool_choice", format!("Invalid value: '{other}'."))),
+        },
+        Some(_) => {
+            let choice = root.object("tool_choice")?;
+            read_object(&choice.ok_or_else(|| root.missing("tool_choice"))?)
+        }
+    }
 }
 
 /// Each result must belong to a call of the message of the assistant before it. Whether the last
