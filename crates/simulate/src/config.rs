@@ -1,7 +1,6 @@
 //! How a simulator behaves: every knob with its default, and the promise which prompt meets which
 //! trouble. Values are checked together, by [`Simulator::start`](super::Simulator::start).
 
-use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -297,14 +296,9 @@ fn refuse(message: String) -> io::Error {
 }
 
 /// A secret; its `Debug` form hides it.
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("***")]
 pub(super) struct Key(pub(super) String);
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,5 @@
 //! Keeps the requests for answers that arrived, for whoever wants to see what was said to a provider.
 
-use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
@@ -8,7 +7,8 @@ use parking_lot::Mutex;
 
 /// The bodies of requests for answers, by calls and in batches, in the order in which they arrived. Clones
 /// share them.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, derive_more::Debug)]
+#[debug("Recorder")]
 pub struct Recorder(Arc<Mutex<Vec<String>>>);
 
 impl Recorder {
@@ -20,11 +20,5 @@ impl Recorder {
     pub(super) fn record(&self, body: &[u8]) {
         let body = String::from_utf8_lossy(body).into_owned();
         self.0.lock().push(body);
-    }
-}
-
-impl fmt::Debug for Recorder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Recorder")
     }
 }

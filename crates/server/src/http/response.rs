@@ -1,7 +1,6 @@
 //! What is answered to a request.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::io::{self, Read, Write};
 
 use serde::Serialize;
@@ -17,25 +16,18 @@ pub(crate) struct Response {
 type Writes = dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send;
 
 /// What an answer carries.
+#[derive(derive_more::Debug)]
 pub(crate) enum Body {
     Empty,
+    #[debug("Full({} bytes)", _0.len())]
     Full(Cow<'static, [u8]>),
     /// Read while it is sent, so that it is never whole in memory; its length, where that is known.
+    #[debug("Reader({_1:?})")]
     Reader(Box<dyn Read + Send>, Option<u64>),
     /// Written as it comes to be; what was written goes out with each flush. An error ends the connection, so that
     /// nobody takes half an answer for a whole one.
+    #[debug("Stream")]
     Stream(Box<Writes>),
-}
-
-impl fmt::Debug for Body {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => f.write_str("Empty"),
-            Self::Full(bytes) => write!(f, "Full({} bytes)", bytes.len()),
-            Self::Reader(_, length) => write!(f, "Reader({length:?})"),
-            Self::Stream(_) => f.write_str("Stream"),
-        }
-    }
 }
 
 impl Response {
