@@ -205,21 +205,10 @@ mod tests {
     #[test]
     fn vectors_are_fixed_for_ever_and_each_texts_own() {
         assert_eq!(embedding("hello", 3), embedding("hello", 8)[..3]);
-        let all: BTreeSet<_> = (0..1_000)
-            .map(|n| embedding(&n.to_string(), 2).map_bits())
-            .collect();
+        let bits = |n: u32| embedding(&n.to_string(), 2).into_iter().map(f32::to_bits);
+        let all: BTreeSet<Vec<u32>> = (0..1_000).map(|n| bits(n).collect()).collect();
         assert_eq!(all.len(), 1_000);
         assert!(embedding("x", 500).iter().all(|number| number.abs() <= 1.0));
-    }
-
-    trait Bits {
-        fn map_bits(self) -> Vec<u32>;
-    }
-
-    impl Bits for Vec<f32> {
-        fn map_bits(self) -> Vec<u32> {
-            self.into_iter().map(f32::to_bits).collect()
-        }
     }
 
     #[test]

@@ -161,44 +161,41 @@ mod tests {
         assert_eq!(parse(body, None).unwrap().text, "one two");
     }
 
+    /// A body, or what is added to a good one, the place of the fault and its code.
+    const MISTAKES: &str = r#"
+{ =>  NotJson
+[] =>  invalid_type
+{} => model Missing
+{"model":1} => model invalid_type
+{"model":"m"} => messages Missing
+{"model":"m","messages":"x"} => messages invalid_type
+{"model":"m","messages":[]} => messages empty_array
+{"model":"m","messages":[{"role":"god","content":"x"}]} => messages[0].role invalid_value
+{"model":"m","messages":[{"role":"user","content":null}]} => messages[0].content invalid_type
+"max_tokens":-1 => max_tokens invalid_type
+"max_tokens":0 => max_tokens integer_below_min_value
+"seed":0.5 => seed invalid_type
+"stop":5 => stop invalid_type
+"temperature":2.5 => temperature invalid_value
+"top_p":-1 => top_p invalid_value
+"stream":true => stream unsupported_value
+"seed":1,"x":1 => x Unknown
+"seed":1,"seed":1 =>  invalid_type
+"#;
+
+    /// A request with these fields too.
+    fn with(fields: &str) -> String {
+        format!(r#"{{"model":"m","messages":[{{"role":"user","content":"x"}}],{fields}}}"#)
+    }
+
     #[test]
     fn bad_bodies_are_explained() {
-        let user = r#"[{"role":"user","content":"x"}]"#;
-        let with = |rest: &str| format!(r#"{{"model":"m","messages":{user},{rest}}}"#);
-        let messages = |messages: &str| format!(r#"{{"model":"m","messages":{messages}}}"#);
-        let cases = [
-            ("{".to_owned(), "", "NotJson"),
-            ("[]".to_owned(), "", "invalid_type"),
-            ("{}".to_owned(), "model", "Missing"),
-            (r#"{"model":1}"#.to_owned(), "model", "invalid_type"),
-            (r#"{"model":"m"}"#.to_owned(), "messages", "Missing"),
-            (messages(r#""x""#), "messages", "invalid_type"),
-            (messages("[]"), "messages", "empty_array"),
-            (
-                messages(r#"[{"role":"god","content":"x"}]"#),
-                "messages[0].role",
-                "invalid_value",
-            ),
-            (
-                messages(r#"[{"role":"user","content":null}]"#),
-                "messages[0].content",
-                "invalid_type",
-            ),
-            (with(r#""max_tokens":-1"#), "max_tokens", "invalid_type"),
-            (
-                with(r#""max_tokens":0"#),
-                "max_tokens",
-                "integer_below_min_value",
-            ),
-            (with(r#""seed":0.5"#), "seed", "invalid_type"),
-            (with(r#""stop":5"#), "stop", "invalid_type"),
-            (with(r#""temperature":2.5"#), "temperature", "invalid_value"),
-            (with(r#""top_p":-1"#), "top_p", "invalid_value"),
-            (with(r#""stream":true"#), "stream", "unsupported_value"),
-            (with(r#""seed":1,"x":1"#), "x", "Unknown"),
-            (with(r#""seed":1,"seed":1"#), "", "invalid_type"),
-        ];
-        for (body, at, code) in cases {
+        for row in MISTAKES.trim().lines() {
+            let (body, wanted) = row.split_once(" => ").unwrap();
+            let body = match body.strip_prefix('"') {
+                Some(_) => with(body),
+                None => body.to_owned(),
+            };
             let fault = parse(body.as_bytes(), None).unwrap_err();
             let found = match &fault {
                 Fault::NotJson => "NotJson",
@@ -206,67 +203,63 @@ mod tests {
                 Fault::Missing(_) => "Missing",
                 Fault::Invalid { code, .. } => code,
             };
-            assert_eq!((fault.at(), found), (at, code), "{body}");
+            assert_eq!(format!("{} {found}", fault.at()), wanted, "{body}");
+        }
+    }
+
+    /// A vendor, what it refuses in a request, and the place of the fault.
+    const REFUSED: &str = r#"
+mistral "temperature":1.6 temperature
+mistral "seed":1 seed
+groq "n":2 n
+groq "random_seed":1 random_seed
+openai "stop":["a","b","c","d","e"] stop
+openai "top_k":1 top_k
+xai "messagez":1 messagez
+mistral "random_seed":-1 random_seed
+mistral "reasoning_effort":"low" reasoning_effort
+groq "service_tier":"default" service_tier
+together "logprobs":true logprobs
+cerebras "temperature":1.6 temperature
+deepinfra "seed":-1 seed
+"#;
+
+    /// The same of a message.
+    const REFUSED_IN_MESSAGES: &str = r#"
+groq "name":"ann" messages[1].name
+mistral "name":"ann" messages[1].name
+xai "refusal":null messages[1].refusal
+openai "reasoning_content":"x" messages[1].reasoning_content
+openai "mood":1 messages[1].mood
+"#;
+
+    fn assert_refused(rows: &str, body: impl Fn(&str) -> String) {
+        for row in rows.trim().lines() {
+            let columns: Vec<&str> = row.split(' ').collect();
+            let [vendor, fields, at] = columns[..] else {
+                panic!("{row}");
+            };
+            let body = body(fields);
+            let fault = parse(body.as_bytes(), Some(vendor.parse().unwrap())).unwrap_err();
+            assert_eq!(fault.at(), at, "{row}");
+            let local = parse(body.as_bytes(), Some(Vendor::Local));
+            assert!(local.is_ok(), "{row}");
         }
     }
 
     #[test]
     fn vendors_differ_in_what_they_take() {
-        let with = |rest: &str| {
-            format!(r#"{{"model":"m","messages":[{{"role":"user","content":"x"}}],{rest}}}"#)
-        };
-        let cases = [
-            (Vendor::Mistral, r#""temperature":1.6"#, "temperature"),
-            (Vendor::Mistral, r#""seed":1"#, "seed"),
-            (Vendor::Groq, r#""n":2"#, "n"),
-            (Vendor::Groq, r#""random_seed":1"#, "random_seed"),
-            (Vendor::OpenAi, r#""stop":["a","b","c","d","e"]"#, "stop"),
-            (Vendor::OpenAi, r#""top_k":1"#, "top_k"),
-            (Vendor::Xai, r#""messagez":1"#, "messagez"),
-            (Vendor::Mistral, r#""random_seed":-1"#, "random_seed"),
-            (
-                Vendor::Mistral,
-                r#""reasoning_effort":"low""#,
-                "reasoning_effort",
-            ),
-            (Vendor::Groq, r#""service_tier":"default""#, "service_tier"),
-            (Vendor::Together, r#""logprobs":true"#, "logprobs"),
-            (Vendor::Cerebras, r#""temperature":1.6"#, "temperature"),
-            (Vendor::DeepInfra, r#""seed":-1"#, "seed"),
-        ];
-        for (vendor, rest, at) in cases {
-            let body = with(rest);
-            let fault = parse(body.as_bytes(), Some(vendor)).unwrap_err();
-            assert_eq!(fault.at(), at, "{vendor} {rest}");
-            assert!(
-                parse(body.as_bytes(), Some(Vendor::Local)).is_ok(),
-                "{rest}"
-            );
-        }
+        assert_refused(REFUSED, with);
     }
 
     #[test]
     fn vendors_differ_in_what_a_message_may_have() {
-        let cases = [
-            (Vendor::Groq, r#""name":"ann""#, "messages[1].name"),
-            (Vendor::Mistral, r#""name":"ann""#, "messages[1].name"),
-            (Vendor::Xai, r#""refusal":null"#, "messages[1].refusal"),
-            (
-                Vendor::OpenAi,
-                r#""reasoning_content":"x""#,
-                "messages[1].reasoning_content",
-            ),
-            (Vendor::OpenAi, r#""mood":1"#, "messages[1].mood"),
-        ];
-        for (vendor, field, at) in cases {
-            let body = format!(
+        assert_refused(REFUSED_IN_MESSAGES, |field| {
+            format!(
                 r#"{{"model":"m","messages":[{{"role":"system","content":"x"}},
                 {{"role":"user",{field},"content":"x"}}]}}"#
-            );
-            let fault = parse(body.as_bytes(), Some(vendor)).unwrap_err();
-            assert_eq!(fault.at(), at, "{vendor}");
-            assert!(parse(body.as_bytes(), Some(Vendor::Local)).is_ok());
-        }
+            )
+        });
         let named = br#"{"model":"m","messages":[{"role":"user","name":"ann","content":"x"}]}"#;
         assert!(parse(named, Some(Vendor::OpenAi)).is_ok());
         let twice = br#"{"model":"m","messages":[{"role":"user","role":"user","content":"x"},
