@@ -39,6 +39,8 @@ mod fields;
 mod generate_podcast;
 mod job_type;
 mod prompts;
+#[cfg(test)]
+mod refused_payloads_tests;
 mod script;
 mod speech;
 mod summarize;
