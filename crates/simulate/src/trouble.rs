@@ -62,78 +62,49 @@ pub enum Trouble {
     Length,
 }
 
+/// Each kind at its own number, with its name and how many calls of one prompt meet it by default.
+const KINDS: [(Trouble, &str, Option<u32>); 19] = [
+    (Trouble::Error500, "error_500", Some(2)),
+    (Trouble::RateLimit, "rate_limit", Some(1)),
+    (Trouble::Drop, "drop", Some(1)),
+    (Trouble::BrokenJson, "broken_json", Some(1)),
+    (Trouble::Truncated, "truncated", Some(1)),
+    (Trouble::Html502, "html_502", Some(1)),
+    (Trouble::BadRequest, "bad_request", None),
+    (Trouble::ContentFilter, "content_filter", None),
+    (Trouble::Stall, "stall", Some(1)),
+    (Trouble::RateLimitForever, "rate_limit_forever", None),
+    (Trouble::Error503, "error_503", Some(1)),
+    (Trouble::Empty, "empty", Some(1)),
+    (Trouble::Quota, "quota", None),
+    (Trouble::Unauthorized, "unauthorized", None),
+    (Trouble::UnknownModel, "unknown_model", None),
+    (Trouble::InvalidJson, "invalid_json", Some(1)),
+    (Trouble::Refusal, "refusal", None),
+    (Trouble::Overloaded, "overloaded", Some(1)),
+    (Trouble::Length, "length", None),
+];
+
 impl Trouble {
     /// Every kind, in the order in which shares are laid out.
-    pub const ALL: [Trouble; 19] = [
-        Trouble::Error500,
-        Trouble::RateLimit,
-        Trouble::Drop,
-        Trouble::BrokenJson,
-        Trouble::Truncated,
-        Trouble::Html502,
-        Trouble::BadRequest,
-        Trouble::ContentFilter,
-        Trouble::Stall,
-        Trouble::RateLimitForever,
-        Trouble::Error503,
-        Trouble::Empty,
-        Trouble::Quota,
-        Trouble::Unauthorized,
-        Trouble::UnknownModel,
-        Trouble::InvalidJson,
-        Trouble::Refusal,
-        Trouble::Overloaded,
-        Trouble::Length,
-    ];
+    pub const ALL: [Trouble; KINDS.len()] = {
+        let mut all = [Trouble::Error500; KINDS.len()];
+        let mut place = 0;
+        while place < KINDS.len() {
+            all[place] = KINDS[place].0;
+            place += 1;
+        }
+        all
+    };
 
     /// The name in snake case, as [`FromStr`] accepts it.
     pub fn name(self) -> &'static str {
-        match self {
-            Trouble::Error500 => "error_500",
-            Trouble::RateLimit => "rate_limit",
-            Trouble::Drop => "drop",
-            Trouble::BrokenJson => "broken_json",
-            Trouble::Truncated => "truncated",
-            Trouble::Html502 => "html_502",
-            Trouble::BadRequest => "bad_request",
-            Trouble::ContentFilter => "content_filter",
-            Trouble::Stall => "stall",
-            Trouble::RateLimitForever => "rate_limit_forever",
-            Trouble::Error503 => "error_503",
-            Trouble::Empty => "empty",
-            Trouble::Quota => "quota",
-            Trouble::Unauthorized => "unauthorized",
-            Trouble::UnknownModel => "unknown_model",
-            Trouble::InvalidJson => "invalid_json",
-            Trouble::Refusal => "refusal",
-            Trouble::Overloaded => "overloaded",
-            Trouble::Length => "length",
-        }
+        KINDS[self as usize].1
     }
 
     /// How many calls of one prompt meet this kind by default; `None` for all of them.
     pub fn times(self) -> Option<u32> {
-        match self {
-            Trouble::Error500 => Some(2),
-            Trouble::RateLimit
-            | Trouble::Drop
-            | Trouble::BrokenJson
-            | Trouble::Truncated
-            | Trouble::Html502
-            | Trouble::Stall
-            | Trouble::Error503
-            | Trouble::Empty
-            | Trouble::InvalidJson
-            | Trouble::Overloaded => Some(1),
-            Trouble::BadRequest
-            | Trouble::ContentFilter
-            | Trouble::RateLimitForever
-            | Trouble::Quota
-            | Trouble::Unauthorized
-            | Trouble::UnknownModel
-            | Trouble::Refusal
-            | Trouble::Length => None,
-        }
+        KINDS[self as usize].2
     }
 
     /// Whether a real provider would charge for a call that meets this kind.
