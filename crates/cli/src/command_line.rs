@@ -1,5 +1,6 @@
 //! Commands for people to paste into a shell: how words are quoted, and where a command ends in a text.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use batchwright::provider::redacted_url;
@@ -31,7 +32,7 @@ fn with_output(word: String, named: &str, other: &str) -> String {
 pub fn command_line_from_anywhere() -> String {
     let command = command_line();
     match std::env::current_dir() {
-        Ok(folder) => format!("cd {} && {command}", quoted(&folder.to_string_lossy())),
+        Ok(folder) => format!("cd {} && {command}", quoted_path(folder)),
         Err(_) => command,
     }
 }
@@ -102,6 +103,11 @@ fn without_quiet(word: &str) -> Option<String> {
     (!left.is_empty()).then(|| format!("-{left}"))
 }
 
+/// A path as a shell takes it, see [`quoted`].
+pub fn quoted_path(path: impl AsRef<OsStr>) -> String {
+    quoted(&path.as_ref().to_string_lossy())
+}
+
 /// A word as a shell takes it, on one line as far as that can be.
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
@@ -165,7 +171,7 @@ pub fn command_at(text: &str) -> Option<usize> {
 /// Whether the program was called by this word.
 fn is_own_name(word: &str) -> bool {
     let called = std::env::args_os().next();
-    called.is_some_and(|called| !word.is_empty() && quoted(&called.to_string_lossy()) == word)
+    called.is_some_and(|called| !word.is_empty() && quoted_path(called) == word)
 }
 
 /// The length of the word that a text begins with.

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::args::shared::{DataArgs, ProcessArgs, StoreArgs, StoreSource};
 use super::args::variables;
-use super::command_line::quoted;
+use super::command_line::{quoted, quoted_path};
 use super::data_dir::data_dir;
 use super::exit::{About, Exit, Refusal};
 use super::format::{age, count};
@@ -106,7 +106,7 @@ impl DataArgs {
 
     fn unknown(&self, named: &str, has_queue: bool) -> Refusal {
         let why = if let Some(store) = self.run_of(named) {
-            let store = quoted(&store.to_string_lossy());
+            let store = quoted_path(store);
             format!("process {named} belongs to a run: name its queue, --queue {store}")
         } else if has_queue {
             format!(
@@ -152,11 +152,11 @@ impl DataArgs {
     pub fn command(&self, words: &str) -> String {
         let mut command = format!("batchwright {words}");
         if let Some(folder) = &self.data_dir {
-            let folder = quoted(&folder.to_string_lossy());
+            let folder = quoted_path(folder);
             command = format!("{command} --data-dir {folder}");
         }
         if let Some(file) = &self.queue {
-            let file = quoted(&file.to_string_lossy());
+            let file = quoted_path(file);
             return format!("{command} --queue {file}");
         }
         // The next command reads the same environment and settings, so it needs no flag for them.

@@ -12,7 +12,7 @@ use crate::args::queue::{
     ExportQueueArgs, ImportQueueArgs, MoveArgs, QueueAction, QueueArgs, ReopenQueueArgs,
 };
 use crate::args::shared::DataArgs;
-use crate::command_line::quoted;
+use crate::command_line::quoted_path;
 use crate::display;
 use crate::exit::{About, Exit, Refusal};
 use crate::format::{count, number_of};
@@ -85,7 +85,7 @@ fn export(args: &ExportQueueArgs) -> Result<(String, Value), Refusal> {
         options = options.records(records);
     }
     let report = queue.export_to(&args.file, options).map_err(failed)?;
-    let file = quoted(&args.file.to_string_lossy());
+    let file = quoted_path(&args.file);
     let line = format!(
         "exported to {file}: {}\n  {} is closed now. Settings were not exported{}\n  to use the queue at its new place: \
          batchwright queue import {file} --store ADDRESS (or --data-dir DIR)\n  to another machine: move the file and delete it here before you import it there. Jobs of two copies are paid for \

@@ -13,7 +13,7 @@ use batchwright::{Context, Error, Prompts, Settings, Strategy};
 use super::run_queue::RunQueue;
 use crate::args::run::RunArgs;
 use crate::args::shared::TaskArg;
-use crate::command_line::{command_line_to, quoted};
+use crate::command_line::{command_line_to, quoted_path};
 use crate::data_dir::data_dir;
 use crate::exit::{About, Early, Refusal};
 use crate::input::on_disk;
@@ -198,7 +198,7 @@ fn refuse_table(args: &RunArgs) -> Result<(), Refusal> {
     let columns = args.input.keep.is_empty() && args.input.have_columns();
     let keep = if columns { " --keep all" } else { "" };
     let properties = match &args.prompt.json_schema {
-        Some(schema) => format!(" --json-schema {}", quoted(&schema.to_string_lossy())),
+        Some(schema) => format!(" --json-schema {}", quoted_path(schema)),
         None if args.prompt.json_mode => " --json-mode".to_owned(),
         None => String::new(),
     };
@@ -212,8 +212,8 @@ fn refuse_table(args: &RunArgs) -> Result<(), Refusal> {
          batchwright export {}{properties} -o {}",
         path.display(),
         command_line_to(path, &results),
-        quoted(&results.to_string_lossy()),
-        quoted(&written.to_string_lossy()),
+        quoted_path(results),
+        quoted_path(written),
     ))
     .about(About::Output))
 }

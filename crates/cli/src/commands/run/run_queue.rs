@@ -15,7 +15,7 @@ use super::already_submitted::AlreadySubmitted;
 use crate::args::run::RunArgs;
 use crate::args::shared::{ProviderArgs, TaskArg};
 use crate::batches;
-use crate::command_line::{command_line_from_anywhere, quoted};
+use crate::command_line::{command_line_from_anywhere, quoted, quoted_path};
 use crate::data_dir::data_dir;
 use crate::exit::{About, Refusal};
 use crate::format::count;
@@ -63,7 +63,7 @@ impl RunQueue {
         let (store, queue_flag) = match (output, store) {
             (Some(_), Some(store)) => (
                 RunStore::Beside(options),
-                format!(" --queue {}", quoted(&store.to_string_lossy())),
+                format!(" --queue {}", quoted_path(store)),
             ),
             (Some(output), None) => {
                 let why = format!(
@@ -78,8 +78,8 @@ impl RunQueue {
                     Refusal::could_not_run(why)
                 })?;
                 let queue = JobQueue::open_with(folder.join("llm_jobs.db"), options);
-                let named = args.pace.data_dir.as_deref().map(Path::to_string_lossy);
-                let flag = named.map(|folder| format!(" --data-dir {}", quoted(&folder)));
+                let named = args.pace.data_dir.as_deref();
+                let flag = named.map(|folder| format!(" --data-dir {}", quoted_path(folder)));
                 let store = RunStore::On(queue.map_err(failed)?, ProcessId::new());
                 (store, flag.unwrap_or_default())
             }
@@ -266,7 +266,6 @@ fn refuse_orphans(args: &RunArgs, output: &Path, folder: Option<&Path>) -> Resul
         };
         let was = runs::output_of(&store).unwrap_or_default();
         let own = store_path(output).unwrap_or_default();
-        let text = |path: &Path| quoted(&path.to_string_lossy());
         return Err(Refusal::usage(format!(
             "{} has items of this input that are under way, and its output {} is no longer there: they would be bought \
              again; nothing was sent. If {} is that output, move its store with it: mv {} {}\n  If that output is lost, \
@@ -274,11 +273,11 @@ fn refuse_orphans(args: &RunArgs, output: &Path, folder: Option<&Path>) -> Resul
             store.display(),
             was.display(),
             output.display(),
-            text(&store),
-            text(&own),
-            text(&was),
+            quoted_path(&store),
+            quoted_path(&own),
+            quoted_path(&was),
             known.process_id,
-            text(&store),
+            quoted_path(&store),
         )));
     }
     Ok(())

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::args::shared::DataArgs;
 use crate::batches;
-use crate::command_line::quoted;
+use crate::command_line::quoted_path;
 use crate::format::count;
 
 /// A process and how fast it goes.
@@ -38,10 +38,7 @@ impl Row {
     /// A command on its queue, ready to be pasted into a shell.
     pub fn command(&self, data: &DataArgs, words: &str) -> String {
         match &self.store {
-            Some(store) => format!(
-                "batchwright {words} --queue {}",
-                quoted(&store.to_string_lossy())
-            ),
+            Some(store) => format!("batchwright {words} --queue {}", quoted_path(store)),
             None => data.command(words),
         }
     }

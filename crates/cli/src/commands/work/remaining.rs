@@ -10,7 +10,7 @@ use batchwright::{Error, JobQueue, LlmManager, ProcessId, Strategy};
 
 use crate::args::work::WorkArgs;
 use crate::batches;
-use crate::command_line::quoted;
+use crate::command_line::quoted_path;
 use crate::format::count;
 use crate::run_process::{self, id_for_command};
 
@@ -50,7 +50,7 @@ impl Remaining {
         }
         let mut seen = HashSet::new();
         batches.retain(|batch| !batch.attended && seen.insert(batch.label.clone()));
-        let flag = |name, path: &Path| format!(" {name} {}", quoted(&path.to_string_lossy()));
+        let flag = |name, path: &Path| format!(" {name} {}", quoted_path(path));
         let data_dir = match (&args.file.queue, &args.worker.data_dir) {
             (Some(file), _) => flag("--queue", file),
             (None, Some(folder)) => flag("--data-dir", folder),
