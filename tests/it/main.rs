@@ -2,7 +2,6 @@
 
 mod accounts;
 mod architecture;
-mod batch_api;
 #[cfg(feature = "queue")]
 mod bulk;
 #[cfg(feature = "queue")]
