@@ -30,39 +30,6 @@ fn job(n: usize) -> Job {
     Job::new("count", &n).unwrap().item_id(format!("i-{n}"))
 }
 
-#[test]
-fn two_workers_of_one_process_share_its_jobs_and_one_may_be_dropped() {
-    let (_folder, queue) = queue();
-    let calls = Arc::new(AtomicUsize::new(0));
-    let worker = || {
-        Worker::new(&queue)
-            .scale(WorkerScale::fixed(2))
-            .handle("count", counted(&calls))
-    };
-    let (first, second) = (worker().start().unwrap(), worker().start().unwrap());
-    let process = ProcessId::new();
-    queue
-        .enqueue(process, (0..1_000).map(job).collect::<Vec<_>>())
-        .unwrap();
-    drop(first);
-    let finished = || {
-        queue
-            .process(process)
-            .unwrap()
-            .unwrap()
-            .counts
-            .is_finished()
-    };
-    while !finished() {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let report = second.stop().unwrap();
-    assert!(report.stop.is_some());
-    assert_eq!(calls.load(Ordering::SeqCst), 1_000);
-    let counts = queue.process(process).unwrap().unwrap().counts;
-    assert_eq!(counts.completed, 1_000);
-}
-
 /// Panics once more when it is thrown away.
 struct Bomb;
 

@@ -58,31 +58,6 @@ fn status(desk: &Desk, sim: &Simulator, id: ProcessId) -> Value {
 }
 
 #[test]
-fn prompts_go_out_as_one_batch_and_come_back_as_result_lines() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 7);
-    let mut submit = command(&desk, &sim, "submit in.jsonl");
-    submit.env("BATCHWRIGHT_BULK_STRATEGY", "batch");
-    let submitted = Running::start(&mut submit).wait().expect(0);
-    let id = submitted.stdout.trim().to_owned();
-    submitted.says("7 jobs are queued; strategy: batch");
-    let worked = run(&desk, &sim, "work --strategy batch --until-empty --json").expect(0);
-    let worked = worked.says("strategy batch: prompts go to openai in batches");
-    let report: Value = serde_json::from_str(&worked.stdout).unwrap();
-    assert_eq!(report["completed"], 7, "{report}");
-    assert_eq!(report["batches"], 1, "{report}");
-    assert_eq!(report["batches_open"], 0, "{report}");
-    assert_eq!(report["calls"], 0, "{report}");
-    assert_eq!(sim.stats().calls, 0, "no prompt was a call of its own");
-    assert_eq!(sim.batch_stats().items_accepted, 7);
-    run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(7));
-    for line in desk.results("out.jsonl") {
-        has(&line, json!({"provider": "openai", "attempts": 1}));
-    }
-}
-
-#[test]
 fn a_provider_without_a_batch_api_runs_sync_and_everybody_says_so() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     let id = submit(&desk, &sim, 3);
@@ -147,7 +122,12 @@ fn a_worker_shows_what_the_provider_tells_of_its_batches() {
 #[test]
 fn a_batch_is_submitted_at_night_and_collected_in_the_morning() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_millis(400)));
-    let id = submit(&desk, &sim, 5);
+    desk.prompts("in.jsonl", 5);
+    let mut submit = command(&desk, &sim, "submit in.jsonl");
+    submit.env("BATCHWRIGHT_BULK_STRATEGY", "batch");
+    let submitted = Running::start(&mut submit).wait().expect(0);
+    let id: ProcessId = submitted.stdout.trim().parse().unwrap();
+    submitted.says("5 jobs are queued; strategy: batch");
     let night = run(
         &desk,
         &sim,
@@ -190,6 +170,9 @@ fn a_batch_is_submitted_at_night_and_collected_in_the_morning() {
         .says("5 done");
     run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(5));
+    for line in desk.results("out.jsonl") {
+        has(&line, json!({"provider": "openai", "attempts": 1}));
+    }
     assert_eq!(sim.batch_stats().created, 1);
     assert_eq!(sim.stats().calls, 0);
 }

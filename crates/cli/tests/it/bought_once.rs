@@ -180,31 +180,16 @@ fn the_data_folder_does_not_matter() {
 
 #[test]
 fn an_output_that_was_renamed_keeps_its_batch() {
-    for (to, with_store, words) in [
-        ("new.jsonl", true, ""),
+    for (to, with_store, data) in [
         ("there/new.jsonl", true, ""),
-        ("new.jsonl", false, ""),
         ("new.jsonl", false, "--data-dir elsewhere"),
-        // Found by the list in the data folder.
+        // The list in the data folder knows of the store.
         ("there/new.jsonl", false, ""),
-        // Found beside the file that the link leads to.
-        #[cfg(unix)]
-        ("link.jsonl", false, "--data-dir elsewhere"),
     ] {
         let (desk, sim) = left_alone(3);
         fs::create_dir(desk.path("there")).unwrap();
         renamed(&desk, to, with_store);
-        #[cfg(unix)]
-        if to == "link.jsonl" {
-            fs::rename(desk.path(to), desk.path("there/new.jsonl")).unwrap();
-            fs::rename(desk.path(STORE), desk.path("there/old.jsonl.batchwright")).unwrap();
-            std::os::unix::fs::symlink("there/new.jsonl", desk.path(to)).unwrap();
-            run(&desk, &sim, &format!("in.jsonl -o {to} {words}"))
-                .expect(2)
-                .says("move its store with it");
-            continue;
-        }
-        let words = format!("in.jsonl -o {to} {words}");
+        let words = format!("in.jsonl -o {to} {data}");
         if !with_store {
             run(&desk, &sim, &words)
                 .expect(2)
@@ -218,20 +203,26 @@ fn an_output_that_was_renamed_keeps_its_batch() {
     }
 }
 
+#[cfg(unix)]
 #[test]
-fn every_path_to_an_output_leads_to_its_batch() {
+fn a_link_to_an_output_leads_to_its_batch() {
     let (desk, sim) = left_alone(3);
     fs::create_dir(desk.path("there")).unwrap();
-    #[cfg(unix)]
-    std::os::unix::fs::symlink(desk.path("out.jsonl"), desk.path("there/link.jsonl")).unwrap();
-    let absolute = desk.path("out.jsonl");
-    let words = format!("../in.jsonl --no-wait -o {}", absolute.display());
-    let mut there = batch(&desk, &sim, &words);
-    let ended = Running::start(there.current_dir(desk.path("there"))).wait();
-    ended.expect(0).says("3 under way");
-    #[cfg(unix)]
-    run(&desk, &sim, "in.jsonl -o there/link.jsonl").expect(0);
-    run(&desk, &sim, "in.jsonl -o there/../out.jsonl").expect(0);
+    let (output, link) = (desk.path("out.jsonl"), desk.path("there/link.jsonl"));
+    std::os::unix::fs::symlink(&output, &link).unwrap();
+    // A store under another name, next to the file to which the link leads, is found as well.
+    let (store, other) = (desk.path(STORE), desk.path("old.jsonl.batchwright"));
+    fs::rename(&store, &other).unwrap();
+    let run = || {
+        run(
+            &desk,
+            &sim,
+            "in.jsonl -o there/link.jsonl --data-dir elsewhere",
+        )
+    };
+    run().expect(2).says("move its store with it");
+    fs::rename(other, store).unwrap();
+    run().expect(0);
     whole(&desk, &sim, "out.jsonl", 3);
 }
 
@@ -247,24 +238,6 @@ fn an_output_that_is_gone_is_asked_for_before_its_items_are_bought_again() {
     bought(&sim, 3);
     run(&desk, &sim, WORDS).expect(0);
     whole(&desk, &sim, "out.jsonl", 3);
-}
-
-#[test]
-fn another_output_in_the_place_of_a_renamed_one_has_a_store_of_its_own() {
-    let (desk, sim) = left_alone(3);
-    desk.write("more.jsonl", "{\"id\":\"i-3\",\"prompt\":\"more\"}\n");
-    fs::rename(desk.path("out.jsonl"), desk.path("may.jsonl")).unwrap();
-    // The store has stayed behind, and would be taken for this output's.
-    let ended = run(&desk, &sim, "more.jsonl -o out.jsonl").expect(2);
-    ended.says("move its store with it");
-    fs::rename(desk.path(STORE), desk.path("may.jsonl.batchwright")).unwrap();
-    run(&desk, &sim, "more.jsonl -o out.jsonl").expect(0);
-    assert_eq!(desk.ids("out.jsonl"), ["i-3"]);
-    run(&desk, &sim, "in.jsonl -o may.jsonl").expect(0);
-    assert_eq!(desk.ids("may.jsonl"), all_ids(3));
-    bought(&sim, 4);
-    assert_eq!(stores(&desk), Vec::<PathBuf>::new());
-    clean(&desk);
 }
 
 /// The store that a run makes first.

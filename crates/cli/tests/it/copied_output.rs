@@ -138,22 +138,6 @@ fn a_killed_run_goes_on_elsewhere_with_its_log_and_only_with_it() {
 }
 
 #[test]
-fn a_folder_that_is_renamed_keeps_its_run() {
-    let (desk, sim) = (Desk::new(), taking(LONG));
-    fs::create_dir(desk.path("before")).unwrap();
-    desk.prompts("before/in.jsonl", 3);
-    let before = |words: &str, folder: &str| {
-        let mut command = batch(&desk, &sim, &format!("{WORDS} {words}"));
-        Running::start(command.current_dir(desk.path(folder))).wait()
-    };
-    before("--no-wait", "before").expect(0);
-    fs::rename(desk.path("before"), desk.path("after")).unwrap();
-    before("", "after").expect(0);
-    assert_eq!(desk.ids("after/out.jsonl"), all_ids(3));
-    bought(&sim, 3);
-}
-
-#[test]
 fn files_in_a_folder_named_runs_are_left_alone_where_there_is_no_data_folder() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", 1);

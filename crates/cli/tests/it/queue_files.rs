@@ -10,8 +10,8 @@ use batchwright::testing::ScriptedClient;
 use batchwright::{Context, Handler, Job, JobQueue, ProcessId, RunningJob, StopReason, Worker};
 use batchwright_simulate::{SimConfig, Simulator};
 
-use super::common::{Desk, Running, eventually, good, simulator};
-use super::queue::{database, on_queue, plain, queue, status, submitted, work, worker};
+use super::common::{Desk, Random, Running, simulator};
+use super::queue::{database, on_queue, queue, status, submitted};
 
 fn working(desk: &Desk, sim: &Simulator, words: &str) -> Running {
     let url = sim.base_url();
@@ -73,15 +73,6 @@ fn a_database_that_was_removed_or_replaced_ends_an_idle_worker_with_a_reason() {
     }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
-fn random(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 /// All that may be asked of a queue; what it answers does not matter, only that it does.
 fn use_it(path: &Path, id: ProcessId) -> Result<(), batchwright::Error> {
     let queue = JobQueue::open(path)?;
@@ -122,19 +113,19 @@ fn damage(rounds: u64) {
     let sound = std::fs::read(database(&desk)).unwrap();
     let mut refused = 0;
     for seed in 0..rounds {
-        let mut state = seed;
+        let mut random = Random(seed);
         let mut bytes = sound.clone();
         match seed % 4 {
-            0 => bytes.truncate((random(&mut state) as usize) % sound.len()),
+            0 => bytes.truncate(random.below(sound.len() as u64) as usize),
             1 => {
                 // A page of something else.
-                let page = 1 + (random(&mut state) as usize) % (sound.len() / 4096 - 1);
-                bytes[page * 4096..(page + 1) * 4096].fill(random(&mut state) as u8);
+                let page = 1 + random.below(sound.len() as u64 / 4096 - 1) as usize;
+                bytes[page * 4096..(page + 1) * 4096].fill(random.below(256) as u8);
             }
             kind => {
                 for _ in 0..if kind == 2 { 4 } else { 200 } {
-                    let at = 100 + (random(&mut state) as usize) % (sound.len() - 100);
-                    bytes[at] ^= 1 << (random(&mut state) % 8);
+                    let at = 100 + random.below(sound.len() as u64 - 100) as usize;
+                    bytes[at] ^= 1 << random.below(8);
                 }
             }
         }
@@ -163,42 +154,6 @@ fn many_damaged_files_are_errors_and_never_panics() {
 }
 
 #[test]
-fn a_damaged_file_ends_work_with_advice() {
-    let (desk, id) = submitted(500);
-    let sim = good();
-    let conn = rusqlite::Connection::open(database(&desk)).unwrap();
-    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-        .unwrap();
-    drop(conn);
-    let mut bytes = std::fs::read(database(&desk)).unwrap();
-    let (start, end) = (bytes.len() / 3, bytes.len() * 2 / 3);
-    bytes[start..end].fill(0x5a);
-    std::fs::write(database(&desk), &bytes).unwrap();
-    let ended = working(&desk, &sim, "--until-empty").wait().expect(1);
-    ended.says("is damaged").says(".recover");
-    for words in [format!("cancel {id}"), format!("cancel {id} --delete")] {
-        plain(&desk, &words).expect(1).says("is damaged");
-    }
-}
-
-#[test]
-fn lock_files_that_are_removed_take_no_job_from_a_worker_that_lives() {
-    const JOBS: usize = 12;
-    let (desk, id) = submitted(JOBS);
-    let sim = slow(Duration::from_millis(700));
-    let first = working(&desk, &sim, "-j 4");
-    assert!(sim.wait_until(|s| s.in_flight == 4, Duration::from_secs(20)));
-    std::fs::remove_dir_all(desk.path("data/llm_jobs.db.workers")).unwrap();
-    let second = working(&desk, &sim, "-j 8 --until-empty");
-    second.wait().expect(0);
-    let finished = || status(&desk, &id.to_string())[0]["completed"] == JOBS;
-    assert!(eventually(finished));
-    assert_eq!(sim.stats().calls, JOBS as u64);
-    first.signal("TERM");
-    first.wait().expect(0);
-}
-
-#[test]
 fn jobs_of_a_worker_that_died_without_its_lock_file_are_taken_over() {
     let (desk, id) = submitted(2);
     let sim = slow(Duration::from_millis(300));
@@ -208,24 +163,4 @@ fn jobs_of_a_worker_that_died_without_its_lock_file_are_taken_over() {
     drop(first);
     working(&desk, &sim, "--until-empty").wait().expect(0);
     assert_eq!(status(&desk, &id.to_string())[0]["completed"], 2);
-}
-
-#[test]
-fn a_log_that_a_killed_worker_left_is_part_of_the_queue() {
-    let (desk, id) = submitted(40);
-    let sim = slow(Duration::from_millis(5));
-    let first = working(&desk, &sim, "-j 1");
-    assert!(sim.wait_until(|s| s.answered > 20, Duration::from_secs(20)));
-    drop(first);
-    assert!(desk.exists("data/llm_jobs.db-wal"));
-    let done = status(&desk, &id.to_string())[0]["completed"]
-        .as_u64()
-        .unwrap();
-    assert!(done >= 20);
-    work(&desk);
-    let client = Arc::new(ScriptedClient::new());
-    worker(&desk, &client).run().unwrap();
-    assert!(client.calls().is_empty());
-    let all: Vec<_> = queue(&desk).get_results(id).map(Result::unwrap).collect();
-    assert_eq!(all.len(), 40);
 }

@@ -165,26 +165,6 @@ fn standard_input_is_taken_in_whole_and_attached_to_as_well() {
     clean(&desk);
 }
 
-#[test]
-fn a_provider_without_a_batch_api_runs_sync_and_says_why() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 3);
-    let mut local = desk.against(&sim, "in.jsonl -o out.jsonl --json");
-    local.env("BATCHWRIGHT_BULK_STRATEGY", "batch");
-    let ended = Running::start(&mut local).wait().expect(0);
-    let why = "local has no Batch API: runs sync";
-    let told = summary(&ended);
-    assert_eq!(
-        (&told["strategy"], &told["fallback_reason"]),
-        (&json!("sync"), &json!(why))
-    );
-    ended
-        .says(&format!("strategy: {why}"))
-        .says(&format!("strategy   {why}"));
-    assert_eq!((sim.stats().calls, sim.batch_stats().created), (3, 0));
-    assert!(!desk.path(HOME).join("llm_jobs.db").exists());
-}
-
 /// Half the price was asked for: the full price is paid only where a setting that was stored for other providers asks,
 /// and never in silence.
 #[test]
@@ -243,18 +223,17 @@ fn vectors_are_made_by_calls_also_under_batch() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.write("in.txt", "one\ntwo\n");
     let ended = run(&desk, &sim, "in.txt -o out.jsonl --task embed --json").expect(0);
+    let why = "embeddings are not made in batches: uses strategy sync";
+    let told = summary(&ended);
     assert_eq!(
-        summary(&ended)["fallback_reason"],
-        "embeddings are not made in batches: uses strategy sync"
+        (&told["strategy"], &told["fallback_reason"]),
+        (&json!("sync"), &json!(why))
     );
-    assert_eq!(
-        ended
-            .stderr
-            .matches("strategy: embeddings are not made")
-            .count(),
-        1
-    );
+    let said = format!("strategy: {why}");
+    assert_eq!(ended.stderr.matches(&said).count(), 1, "{}", ended.stderr);
+    ended.says(&format!("strategy   {why}"));
     assert_eq!(sim.batch_stats().created, 0);
+    assert!(!desk.path(HOME).join("llm_jobs.db").exists());
 }
 
 #[test]
