@@ -113,29 +113,8 @@ fn what_is_no_setting_or_no_value_of_it_is_refused_with_what_is() {
             "did you mean llm.model?",
         ),
         (
-            &["unset", "timeout"],
-            "did you mean llm.request_timeout or batch.transfer_idle_timeout?",
-        ),
-        (
-            &["set", "llm.provider", "claude"],
-            "did you mean anthropic? expected one of: groq, ",
-        ),
-        (
             &["set", "llm.sync_concurrency", "0"],
             "a whole number from 1 to 10000",
-        ),
-        (
-            &["set", "llm.requests_per_minute", "-5"],
-            "a number above 0",
-        ),
-        (
-            &["set", "llm.request_timeout", "soon"],
-            "write a time, for example 50ms, 2s or 1m",
-        ),
-        (&["set", "llm.fallback_enabled", "perhaps"], "true or false"),
-        (
-            &["set", "llm.fallback", "groq:m,nobody"],
-            "unknown provider `nobody`",
         ),
         (&["set", "llm.model", ""], "unset it"),
     ] {
@@ -258,29 +237,6 @@ fn pace_and_fallback_of_a_run_come_from_the_store_too() {
         (sum - wall).abs() <= 0.01 * wall,
         "{sum} of {wall}: {summary}"
     );
-}
-
-#[test]
-fn the_star_of_providers_stands_where_the_store_puts_it() {
-    let desk = Desk::new();
-    let table = || {
-        let mut command = desk.command(["providers"]);
-        Running::start(command.env("XAI_API_KEY", "k").env("GROQ_API_KEY", "k"))
-            .wait()
-            .expect(0)
-    };
-    let starred = table()
-        .stdout
-        .lines()
-        .any(|line| line.starts_with("* ") && !line.starts_with("* default of"));
-    assert!(!starred, "no model is named");
-    set(&desk, "llm.model", "m");
-    assert!(table().stdout.contains("* groq"));
-    set(&desk, "llm.provider", "xai");
-    assert!(table().stdout.contains("* xai"));
-    set(&desk, "llm.provider", "openai");
-    let none = table().says("llm.provider=openai: no key: set OPENAI_API_KEY");
-    assert!(!none.stdout.contains("* openai"));
 }
 
 #[test]

@@ -224,22 +224,6 @@ fn one_bad_text_does_not_stop_a_run_before_it_is_alone() {
 }
 
 #[test]
-fn a_pause_asked_for_costs_no_item() {
-    let server = Server::start(|texts, nth| match nth {
-        2 => (429, json!({"error": {"message": "slow down"}})),
-        _ => good(texts),
-    });
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 100);
-    desk.embedded(&server, "in.jsonl -o out.jsonl -j 1")
-        .expect(0)
-        .says("1 rate limited");
-    desk.has_vectors("out.jsonl", 100);
-    // The refused pack is sent again as it was.
-    assert_eq!(server.calls().len(), 5);
-}
-
-#[test]
 fn standard_input_fills_packs_and_a_pipe_gets_whole_lines() {
     let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
     let mut command = desk.embed(&server, "- -j 2");

@@ -52,16 +52,6 @@ fn a_blocked_answer_moves_on_only_if_that_was_asked_for() {
 }
 
 #[test]
-fn a_fallback_with_an_empty_model_is_refused_like_one_without() {
-    let (desk, first, second) = (Desk::new(), good(), good());
-    for entry in ["xai", "xai:", "xai: "] {
-        let ended = nine(&desk, &first, &second, &format!("--fallback {entry}")).expect(2);
-        ended.errs("xai:MODEL");
-    }
-    assert!(!desk.exists("out.jsonl"));
-}
-
-#[test]
 fn the_whole_route_is_named_and_who_answered_is_counted() {
     let (desk, first, second) = (Desk::new(), always(Trouble::BadRequest), good());
     let words = "--fallback xai:small,extract -j 4";

@@ -140,23 +140,6 @@ fn failed_items_run_again_unless_kept() {
 }
 
 #[test]
-fn the_last_line_of_an_item_wins() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 3);
-    desk.run(&sim, "in.jsonl -o out.jsonl -j 1").expect(0);
-    let good = desk.read("out.jsonl");
-    let first = good.lines().next().unwrap();
-    let failed = first.replace("\"success\":true", "\"success\":false");
-    desk.write("out.jsonl", format!("{good}{failed}\n"));
-    desk.run(&sim, RUN).expect(0).says("1 failed before");
-    assert_eq!(sim.stats().calls, 4);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
-    desk.write("out.jsonl", format!("{failed}\n{good}"));
-    desk.run(&sim, RUN).expect(0).says("nothing to send");
-    assert_eq!(desk.read("out.jsonl"), good, "a clean end compacts");
-}
-
-#[test]
 fn a_file_of_anything_else_is_refused_and_untouched() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 2);

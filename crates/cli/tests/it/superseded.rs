@@ -79,41 +79,6 @@ fn earlier_answers_are_marked_before_the_first_call_and_count_again_when_asked_f
 }
 
 #[test]
-fn lines_of_other_items_stay_as_they_are() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 3);
-    desk.run(&sim, "in.jsonl -o out.jsonl -j 1").expect(0);
-    let before = desk.read("out.jsonl");
-    let text = prompt_lines(3).replace("prompt 1", "another");
-    let text: String = text
-        .lines()
-        .skip(1)
-        .map(|line| format!("{line}\n"))
-        .collect();
-    desk.write("in.jsonl", text);
-    sim.hold();
-    let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 1");
-    assert!(sim.wait_until(|s| s.in_flight == 1, PATIENCE));
-    running.hears("1 changed");
-    let after = desk.read("out.jsonl");
-    for (before, after) in before.lines().zip(after.lines()) {
-        let marked = format!(
-            "{},\"superseded\":true}}",
-            before.strip_suffix('}').unwrap()
-        );
-        let expected = if before.contains("\"i-1\"") {
-            &*marked
-        } else {
-            before
-        };
-        assert_eq!(after, expected);
-    }
-    sim.release();
-    running.wait().expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
-}
-
-#[test]
 fn a_stream_that_ends_early_leaves_no_two_answers_that_look_alike() {
     let (desk, sim) = (Desk::new(), good());
     let feed = |text: &str| {
