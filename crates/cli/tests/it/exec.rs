@@ -1,14 +1,9 @@
-//! `batchwright exec`: commands from scripts and lists, what comes out, how it stops, how it goes on.
-
-use std::process::Stdio;
+//! `batchwright exec`: commands from scripts and lists, their output, and the job log.
 
 use serde_json::Value;
 
 use super::common::{Desk, Ended, Running, eventually, line_count, results};
 use super::program::fed;
-
-/// Whatever sleeps so long is killed.
-const FOR_EVER: &str = "1000";
 
 /// Runs `exec` with these words and this on standard input.
 fn piped(desk: &Desk, words: &[&str], input: &[u8]) -> Ended {
@@ -22,7 +17,7 @@ fn sorted(text: &str) -> Vec<&str> {
 }
 
 /// Exit value and command of each line of a job log, sorted.
-fn logged(log: &str) -> Vec<(String, String)> {
+pub fn logged(log: &str) -> Vec<(String, String)> {
     let mut lines: Vec<_> = log
         .lines()
         .skip(1)
@@ -317,153 +312,6 @@ fn a_run_goes_on_from_its_log_whatever_became_of_the_script() {
 }
 
 #[test]
-fn ctrl_c_lets_running_commands_end_or_kills_them() {
-    let desk = Desk::new();
-    desk.write(
-        "jobs.txt",
-        "sh -c 'touch begun; until [ -e go ]; do :; done; echo done'\ntouch second\n",
-    );
-    let words = ["exec", "jobs.txt", "-j", "1", "--joblog", "log"];
-    let running = Running::start(&mut desk.command(words));
-    assert!(eventually(|| desk.exists("begun")));
-    running.signal("INT");
-    running.hears("running commands have up to 30 s to finish");
-    desk.write("go", "");
-    let ended = running.wait().expect(130);
-    assert_eq!(ended.stdout, "done\n");
-    assert!(!desk.exists("second"));
-    ended.says("1 not run").says("add --resume");
-    desk.plain("exec jobs.txt --joblog log --resume").expect(0);
-    assert!(desk.exists("second"));
-    // Killed at the first, or at the second.
-    desk.write(
-        "jobs.txt",
-        format!("sh -c 'trap \"\" TERM; touch alive; sleep {FOR_EVER} & wait; sleep {FOR_EVER}'\n"),
-    );
-    for (flags, signals) in [("--on-stop kill", 1), ("", 2)] {
-        let _ = std::fs::remove_file(desk.path("alive"));
-        let running =
-            Running::start(&mut desk.command(format!("exec jobs.txt {flags}").split_whitespace()));
-        assert!(eventually(|| desk.exists("alive")));
-        running.signal("TERM");
-        running.hears("stopping");
-        if signals == 2 {
-            running.signal("TERM");
-        }
-        running.wait().expect(143);
-        assert!(eventually(|| !is_asleep(&desk)), "{flags}");
-    }
-}
-
-#[test]
-fn ctrl_c_ends_a_run_whose_input_stands_still() {
-    let desk = Desk::new();
-    let mut command = desk.command(["exec", "--joblog", "log"]);
-    let mut running = Running::start(command.stdin(Stdio::piped()));
-    running.feed("true\n");
-    assert!(eventually(|| line_count(&desk.path("log")) == 2));
-    let input = running.child.stdin.take();
-    running.signal("INT");
-    let ended = running.wait().expect(130);
-    ended.says("1 completed, 0 failed, the rest of the input not run");
-    drop(input);
-}
-
-/// Whether a command of this desk still sleeps.
-fn is_asleep(desk: &Desk) -> bool {
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    processes.into_iter().any(|process| {
-        let folder = std::fs::read_link(process.path().join("cwd"));
-        let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-        folder.is_ok_and(|folder| folder == desk.path(".").canonicalize().unwrap())
-            && command.starts_with(b"sleep\0")
-    })
-}
-
-#[test]
-fn a_reader_that_goes_away_ends_the_run_quietly() {
-    let desk = Desk::new();
-    desk.write("jobs.txt", "echo x\n".repeat(5000));
-    let mut command = desk.command(["exec", "jobs.txt"]);
-    let mut running = Running::start(&mut command);
-    // Closed before anything is read.
-    drop(running.child.stdout.take());
-    running
-        .wait()
-        .expect(4)
-        .says("the reader closed the output");
-}
-
-#[test]
-fn a_full_disk_is_said_and_stops_nothing_else() {
-    let Some(disk) = super::common::SmallDisk::new("small", 256) else {
-        return;
-    };
-    disk.desk
-        .write("jobs.txt", "sh -c 'yes | head -c 1000000'\necho x\n");
-    let ended = disk
-        .desk
-        .plain("exec jobs.txt -k -j 1 -o small/out.jsonl")
-        .expect(3);
-    ended.says("its output cannot be kept: No space left on device");
-    let records = disk.desk.results("small/out.jsonl");
-    assert_eq!(
-        (&records[0]["error"]["kind"], &records[1]["status"]),
-        (&"disk_full".into(), &"completed".into())
-    );
-}
-
-/// Kills the run again and again, and lets it go on from its log.
-pub fn killed(commands: usize, kills: usize) {
-    let desk = Desk::new();
-    // Each command says that it ran, in an append that is never torn.
-    let line = |i: usize| format!("sh -c 'echo {i} >> ran'\n");
-    desk.write("jobs.txt", (0..commands).map(line).collect::<String>());
-    let words = |resume: bool| {
-        let resume = if resume { "--resume" } else { "" };
-        format!("exec jobs.txt -j 5 -q --joblog log {resume}")
-    };
-    let (mut finished, mut lines) = (Vec::new(), 0);
-    for round in 0..kills {
-        let goal = (round + 1) * commands / (kills + 1);
-        let words = words(round > 0);
-        let running = Running::start(&mut desk.command(words.split_whitespace()));
-        assert!(eventually(|| line_count(&desk.path("log")) > goal));
-        running.signal("KILL");
-        running.wait();
-        let log = desk.read("log");
-        let whole = &log[..log.rfind('\n').map_or(0, |at| at + 1)];
-        let now = logged(whole);
-        assert!(now.len() > lines, "something finished");
-        (finished, lines) = (now, line_count(&desk.path("log")));
-    }
-    assert!(
-        eventually(|| !is_running(&desk)),
-        "a command outlived its run"
-    );
-    let at_the_kill = desk.read("ran").lines().count();
-    desk.plain(&words(true)).expect(0);
-    let ran = desk.read("ran");
-    let mut runs = vec![0; commands];
-    ran.lines()
-        .for_each(|line| runs[line.parse::<usize>().unwrap()] += 1);
-    assert!(runs.iter().all(|runs| *runs >= 1), "each ran");
-    // At most what was in flight at a kill ran twice.
-    let twice: usize = runs.iter().map(|runs| runs - 1).sum();
-    assert!(twice <= 5 * kills, "{twice} ran again");
-    assert_eq!(ran.lines().count() - at_the_kill, commands - finished.len());
-    assert_eq!(logged(&desk.read("log")).len(), commands);
-}
-
-/// Whether a shell of this desk still runs.
-fn is_running(desk: &Desk) -> bool {
-    let folder = desk.path(".").canonicalize().unwrap();
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let mut folders = processes.map(|process| std::fs::read_link(process.path().join("cwd")));
-    folders.any(|own| own.is_ok_and(|own| own == folder))
-}
-
-#[test]
 fn a_command_cannot_lead_what_is_written_elsewhere() {
     let desk = Desk::new();
     desk.write("victim", "precious");
@@ -510,46 +358,6 @@ fn a_log_does_not_wait_for_the_order_of_what_is_printed() {
 }
 
 #[test]
-fn results_that_are_removed_end_the_run_and_are_saved() {
-    let desk = Desk::new();
-    desk.write("jobs.txt", "true\nsh -c 'rm out.jsonl'\ntrue\ntrue\n");
-    let ended = desk
-        .plain("exec jobs.txt -j 1 -q --json -o out.jsonl --joblog log --sandbox off")
-        .expect(1)
-        .says("out.jsonl.rescued-1");
-    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
-    let why = summary["stopped"].as_str().unwrap();
-    assert!(why.contains("removed or replaced"), "{why}");
-    assert_eq!(line_count(&desk.path("out.jsonl.rescued-1")), 1);
-    assert_eq!(line_count(&desk.path("log")), 2);
-    // The last look is at the end.
-    desk.write("jobs.txt", "rm log2\n");
-    desk.plain("exec jobs.txt --joblog log2 --sandbox off")
-        .expect(1);
-    let same = desk
-        .plain("exec jobs.txt -o same --joblog ./same")
-        .expect(2);
-    same.errs("the same file");
-}
-
-#[test]
-fn results_of_a_run_that_ended_early_have_every_command() {
-    let desk = Desk::new();
-    desk.write("jobs.txt", "false\n".to_owned() + &"true\n".repeat(60));
-    desk.plain("exec jobs.txt -j 1 -q --on-error stop -o out.jsonl --joblog log")
-        .expect(4);
-    let mut seqs: Vec<_> = results(&desk.read("out.jsonl"))
-        .iter()
-        .map(|record| record["seq"].as_u64().unwrap())
-        .collect();
-    seqs.sort_unstable();
-    assert_eq!(seqs, (1..=61).collect::<Vec<_>>());
-    desk.plain("exec jobs.txt -q -o out.jsonl --joblog log --resume")
-        .expect(3);
-    assert_eq!(line_count(&desk.path("log")), 62);
-}
-
-#[test]
 fn bytes_that_are_no_text_are_kept_in_base64() {
     let desk = Desk::new();
     desk.plain(r"exec -q -o out.jsonl -- printf \377{} ::: x")
@@ -561,11 +369,6 @@ fn bytes_that_are_no_text_are_kept_in_base64() {
         (&"\u{fffd}x".into(), &"/3g=".into())
     );
     assert!(result.get("stderr_base64").is_none() && record.get("command_base64").is_none());
-}
-
-#[test]
-fn a_killed_run_goes_on_and_finished_commands_do_not_run_again() {
-    killed(300, 3);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::common::{Desk, Running, line_count};
-use super::exec::killed;
+use super::exec_ends::killed;
 
 /// Each of these keeps the processors busy, and one measures time.
 static ALONE: Mutex<()> = Mutex::new(());

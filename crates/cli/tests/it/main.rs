@@ -35,6 +35,8 @@ mod every_provider;
 #[cfg(target_os = "linux")]
 mod exec;
 #[cfg(target_os = "linux")]
+mod exec_ends;
+#[cfg(target_os = "linux")]
 mod exec_helpers;
 #[cfg(target_os = "linux")]
 mod exec_long;
