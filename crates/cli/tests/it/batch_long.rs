@@ -3,7 +3,6 @@
 
 #![cfg(unix)]
 
-use std::thread;
 use std::time::Duration;
 
 use batchwright::{Job, ProcessId, Request};
@@ -11,7 +10,7 @@ use batchwright_simulate::{BatchConfig, BatchPoint, SimConfig};
 
 use super::batch_endings::{one_failed, poisoned};
 use super::batch_site::{ANTHROPIC, GEMINI, GROQ, MISTRAL, OPENAI, Site, XAI, prompt};
-use super::common::{PATIENCE, Running, eventually};
+use super::common::{PATIENCE, eventually};
 
 fn quick() -> BatchConfig {
     BatchConfig::default().duration(Duration::from_millis(500))
@@ -20,22 +19,8 @@ fn quick() -> BatchConfig {
 /// Works to the end, however long that takes. Returns the exit code, and the most memory that the
 /// worker ever had, in kB.
 fn work(site: &Site) -> (Option<i32>, u64) {
-    let mut worker = site.start();
-    let mut most = 0;
-    loop {
-        most = most.max(memory(&worker).unwrap_or(0));
-        if let Some(status) = worker.child.try_wait().unwrap() {
-            return (status.code(), most);
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn memory(worker: &Running) -> Option<u64> {
-    let status = format!("/proc/{}/status", worker.child.id());
-    let status = std::fs::read_to_string(status).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
+    let (ended, most) = site.start().wait_with_peak();
+    (ended.status.code(), most)
 }
 
 /// Adds a process of small prompts.
@@ -82,15 +67,11 @@ fn long_batch_slow_download_of_300_megabytes() {
     let text = "seven. ".repeat(850);
     let config = SimConfig::default().batches(config).answer(text);
     let site = Site::with(&OPENAI, config, 50_000, prompt);
-    let mut worker = site.start();
+    let worker = site.start();
     let downloads = || site.sim.batch_stats().downloads == 1;
     assert!((0..4).any(|_| eventually(downloads)), "{}", worker.said());
     overtakes(&site);
-    let mut most = 0;
-    while worker.child.try_wait().unwrap().is_none() {
-        most = most.max(memory(&worker).unwrap_or(0));
-        thread::sleep(Duration::from_millis(50));
-    }
+    let (_, most) = worker.wait_with_peak();
     println!("300 MB of results: {most} kB of memory at most");
     assert!(most < 250_000, "{most} kB");
     assert_eq!(done(&site, site.process), 50_000);

@@ -1,7 +1,5 @@
 //! `batchwright exec` with many commands.
 
-use std::time::Duration;
-
 use parking_lot::Mutex;
 
 use super::common::{Desk, Running, line_count};
@@ -84,18 +82,9 @@ fn a_hundred_thousand_commands_take_no_more_memory_than_a_thousand() {
             "true with words, as commands have them\n".repeat(commands),
         );
         let words = format!("exec jobs.txt -q -j 10 --sandbox off --joblog log{commands}");
-        let mut running = Running::start(&mut desk.command(words.split_whitespace()));
-        let status = format!("/proc/{}/status", running.child.id());
-        let mut peak = 0;
-        // The last look comes a moment before the end.
-        while running.child.try_wait().unwrap().is_none() {
-            let text = std::fs::read_to_string(&status).unwrap_or_default();
-            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            let now = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
-            peak = now.unwrap_or(peak);
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        running.wait().expect(0);
+        let running = Running::start(&mut desk.command(words.split_whitespace()));
+        let (ended, peak) = running.wait_with_peak();
+        ended.expect(0);
         assert_eq!(
             line_count(&desk.path(&format!("log{commands}"))),
             commands + 1

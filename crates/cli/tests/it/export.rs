@@ -367,19 +367,10 @@ fn memory_stays_flat_however_many_results_there_are() {
     lines.flush().unwrap();
     for name in ["o.csv", "o.parquet", "o.db", "o.xlsx"] {
         let words = format!("export r.jsonl -o {name} --json-mode");
-        let mut running = Running::start(&mut desk.command(words.split_whitespace()));
-        let mut most = 0;
-        while running.child.try_wait().unwrap().is_none() {
-            let status = std::fs::read_to_string(format!("/proc/{}/status", running.child.id()));
-            let peak = status.unwrap_or_default();
-            let peak = peak.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            let peak = peak.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-            most = most.max(peak.unwrap_or(0));
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        let ended = running.wait().expect(0);
-        println!("{name}: {most} kB, {:?}", ended.took);
-        ended.says("1,000,000 rows");
+        let running = Running::start(&mut desk.command(words.split_whitespace()));
+        let (ended, most) = running.wait_with_peak();
+        println!("{name}: {most} kB");
+        ended.expect(0).says("1,000,000 rows");
         assert!(most < 128_000, "{name}: {most} kB");
     }
 }

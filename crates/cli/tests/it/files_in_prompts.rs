@@ -299,17 +299,9 @@ fn memory_stays_flat_however_much_the_files_are() {
     desk.write("in.jsonl", lines);
     for strategy in ["sync", "batch"] {
         let words = format!("in.jsonl -o {strategy}.jsonl --strategy {strategy}");
-        let mut running = Running::start(&mut super::batch_runs::command(&desk, &sim, &words));
-        let mut most = 0;
-        while running.child.try_wait().unwrap().is_none() {
-            let status = std::fs::read_to_string(format!("/proc/{}/status", running.child.id()));
-            let peak = status.unwrap_or_default();
-            let peak = peak.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            let peak = peak.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-            most = most.max(peak.unwrap_or(0));
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        running.wait().expect(0);
+        let mut command = super::batch_runs::command(&desk, &sim, &words);
+        let (ended, most) = Running::start(&mut command).wait_with_peak();
+        ended.expect(0);
         assert_eq!(desk.results(&format!("{strategy}.jsonl")).len(), 100);
         println!("{strategy}: {most} kB");
         assert!(most < 100_000, "{strategy}: {most} kB");

@@ -113,20 +113,12 @@ fn take_turns(temporary: Option<&str>, limit: Limit) {
     let large = (CALLS * (MIB << 20)) as u64;
     let saved = || std::fs::metadata(desk.path("out.jsonl")).is_ok_and(|out| out.len() > large);
     assert!(eventually(saved), "{}", running.said());
-    let status = format!("/proc/{}/status", running.child.id());
-    let status = std::fs::read_to_string(status).unwrap();
+    let kib = running.peak_memory().unwrap() as usize;
     go_on.wait();
     let said = running.wait().expect(0).stderr;
     let warned = said.matches("raise the memory limit").count();
     assert_eq!(warned, usize::from(!flag.is_empty()), "{said}");
     assert_eq!(desk.ids("out.jsonl"), all_ids(calls));
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib: usize = peak
-        .unwrap()
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .unwrap();
     // Bodies and what is made of them would be twice as much as all replies.
     let all = CALLS * MIB;
     assert!(kib / 1024 < all + all / 3, "{kib} KiB for {all} MiB");
@@ -159,21 +151,13 @@ fn large_prompts(number: usize) -> String {
 }
 
 /// The most memory that a program had, in KiB, when it has ended.
-fn peak(mut running: Running, input: Option<&str>) -> usize {
+fn peak(mut running: Running, input: Option<&str>) -> u64 {
     if let Some(input) = input {
         running.feed(input);
     }
     drop(running.child.stdin.take());
-    let path = format!("/proc/{}/status", running.child.id());
-    let mut peak = 0;
-    while running.child.try_wait().unwrap().is_none() {
-        let status = std::fs::read_to_string(&path).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
-        peak = peak.max(kib.unwrap_or(0));
-        thread::sleep(Duration::from_millis(5));
-    }
-    running.wait().expect(0);
+    let (ended, peak) = running.wait_with_peak();
+    ended.expect(0);
     peak
 }
 

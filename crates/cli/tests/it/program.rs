@@ -3,6 +3,8 @@
 use std::ffi::OsStr;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use batchwright_simulate::Simulator;
 
@@ -39,6 +41,26 @@ impl Desk {
     /// Starts these words against the simulator.
     pub fn start(&self, sim: &Simulator, words: &str) -> Running {
         Running::start(&mut self.against(sim, words))
+    }
+}
+
+impl Running {
+    /// The most memory that the program has had so far, in kB, where the system reports it.
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(status).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+        line.split_whitespace().nth(1)?.parse().ok()
+    }
+
+    /// Waits for the end, however long that takes. Returns also the most memory that the program had, in kB.
+    pub fn wait_with_peak(mut self) -> (Ended, u64) {
+        let mut peak = 0;
+        while self.child.try_wait().unwrap().is_none() {
+            peak = self.peak_memory().unwrap_or(peak);
+            thread::sleep(Duration::from_millis(5));
+        }
+        (self.wait(), peak)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
 
@@ -20,7 +21,12 @@ pub fn serve(desk: &Desk, sim: &Simulator, words: &str) -> (Running, String) {
         command.args(["--port", "0"]);
     }
     command.args(words.split_whitespace());
-    let running = Running::start(&mut command);
+    listening(&mut command)
+}
+
+/// Starts a server, and returns it with its address.
+pub fn listening(command: &mut Command) -> (Running, String) {
+    let running = Running::start(command);
     running.hears("OpenAI clients http://");
     let said = running.said();
     let address = said.split("OpenAI clients http://").nth(1).unwrap();

@@ -188,14 +188,6 @@ fn download(address: &str, file: &Value, mut each: impl FnMut(usize, Line)) -> u
     bytes
 }
 
-fn peak(running: &Running) -> u64 {
-    let status = format!("/proc/{}/status", running.child.id());
-    let status = std::fs::read_to_string(status).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
-    kib.parse().unwrap()
-}
-
 /// Bytes in a folder and those below it. Files may go meanwhile.
 fn on_disk(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -283,7 +275,7 @@ fn long_serve_200_mb_in_and_500_mb_out_in_flat_memory() {
         let mut ended = |what: &str, running: &Running| {
             let took = began.elapsed();
             began = Instant::now();
-            let kib = peak(running);
+            let kib = running.peak_memory().unwrap();
             println!("{what}: {took:.1?}, {kib} KiB of memory at most");
             assert!(kib < MOST_KIB, "{what}: {kib} KiB");
         };

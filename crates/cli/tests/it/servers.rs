@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::common::{Desk, PATIENCE, Random, Running, eventually, good};
 use super::queue_server::Server;
-use super::serve::{post, sent};
+use super::serve::{listening, post, sent};
 
 /// A server of the queue with a data folder of its own, as on a machine of its own, and where it listens.
 fn serve(on: &Server, desk: &Desk, sim: &Simulator, folder: &str, port: &str) -> (Running, String) {
@@ -22,12 +22,7 @@ fn serve(on: &Server, desk: &Desk, sim: &Simulator, folder: &str, port: &str) ->
     let words = format!(
         "serve --base-url {url} --provider local --model sim-1 --port {port} --data-dir {folder} -j 8 --allow-private-webhooks"
     );
-    let running = Running::start(&mut on.on(desk.command(words.split_whitespace())));
-    running.hears("OpenAI clients http://");
-    let said = running.said();
-    let address = said.split("OpenAI clients http://").nth(1).unwrap();
-    let address = address.split("/v1").next().unwrap().to_owned();
-    (running, address)
+    listening(&mut on.on(desk.command(words.split_whitespace())))
 }
 
 /// Asks for a job until there is an answer of 201, at one server and the next in turn.

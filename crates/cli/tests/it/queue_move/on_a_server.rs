@@ -1,7 +1,7 @@
 //! Moves of a queue to a database server and back.
 
 use super::super::queue_server::Server;
-use super::super::serve::{post, sent};
+use super::super::serve::{listening, post, sent};
 use super::super::servers::{got, upload};
 use super::*;
 
@@ -86,15 +86,6 @@ fn a_queue_moves_to_a_server_and_back_with_a_batch_under_way() {
     assert!(batch.contains("\"completed\":5"), "{batch}");
 }
 
-/// The HTTP server on a queue, and its address.
-fn serve(command: &mut std::process::Command) -> (Running, String) {
-    let running = Running::start(command);
-    running.hears("OpenAI clients http://");
-    let said = running.said();
-    let address = said.split("OpenAI clients http://").nth(1).unwrap();
-    (running, address.split("/v1").next().unwrap().to_owned())
-}
-
 /// An idempotency key that created a job at the old place creates no second one at the new place. A batch of
 /// `/v1` continues there with its files.
 #[test]
@@ -110,7 +101,7 @@ fn records_of_the_http_server_move_with_the_queue() {
         let body = json!({"type": "completion", "payload": {"prompt": "once"}}).to_string();
         post(address, "/api/v1/jobs", "idempotency-key: k\r\n", &body).unwrap()
     };
-    let (killed, address) = serve(&mut desk.command(words.split_whitespace()));
+    let (killed, address) = listening(&mut desk.command(words.split_whitespace()));
     let first = job(&address);
     assert_eq!(first.0, 201, "{}", first.1);
     assert!(sim.wait_until(|stats| stats.calls == 1, PATIENCE));
@@ -132,7 +123,7 @@ fn records_of_the_http_server_move_with_the_queue() {
     let report = plain(&desk, "queue export q.bw --json").expect(0).stdout;
     assert!(report.contains("\"idempotency_keys\":1"), "{report}");
     server.run(&desk, "queue import q.bw").expect(0);
-    let (running, address) = serve(&mut server.on(desk.command(words.split_whitespace())));
+    let (running, address) = listening(&mut server.on(desk.command(words.split_whitespace())));
     assert_eq!(job(&address).1, first.1);
     assert!(stands(&address, "completed"));
     let done = got(&address, "GET", &path, "");
@@ -153,7 +144,7 @@ fn records_of_the_http_server_move_with_the_queue() {
     let words = words.replace("--data-dir data", "--data-dir data2");
     let import = ["queue", "import", "back.bw", "--data-dir", "data2"];
     Running::start(&mut desk.command(import)).wait().expect(0);
-    let (_running, address) = serve(&mut desk.command(words.split_whitespace()));
+    let (_running, address) = listening(&mut desk.command(words.split_whitespace()));
     assert_eq!(job(&address).1, first.1);
     assert!(content(&address, output) == results);
     let input = content(&address, file["id"].as_str().unwrap());
