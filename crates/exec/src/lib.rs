@@ -2,18 +2,18 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | run commands | [`CommandRunner`]; what becomes of those that run when it stops: [`OnStop`] |
-//! | run them on threads of their own | [`CommandRunner::submit_jobs`], [`SubmittedJobs`] |
-//! | name a command | [`CommandJob`] |
+//! | run commands | [`CommandRunner`]; to finish or kill running commands when it stops, [`OnStop`] |
+//! | run them on separate threads | [`CommandRunner::submit_jobs`], [`SubmittedJobs`] |
+//! | describe one command | [`CommandJob`] |
 //! | read commands from files or standard input | [`Commands`], [`Jobs`]; with placeholders, [`Template`] |
-//! | know what became of a command | [`JobRecord`], [`JobStatus`], [`CommandResult`], [`JobError`], [`FailureKind`] |
-//! | have what it printed | [`Output`]; what of it goes where: [`Overflow`] |
-//! | know what became of all | [`CommandReport`] |
-//! | log commands as GNU parallel does, and go on from the log | [`JobLog`], [`Resume`], [`Finished`] |
+//! | see the result of a command | [`JobRecord`], [`JobStatus`], [`CommandResult`], [`JobError`], [`FailureKind`] |
+//! | read its output | [`Output`]; to set where large output goes, [`Overflow`] |
+//! | see the results of a run | [`CommandReport`] |
+//! | log commands as GNU parallel does, and resume from the log | [`JobLog`], [`Resume`], [`Finished`] |
 //! | write records to a file | [`RecordFile`] |
-//! | look at a run while it goes on | [`Monitor`], [`JobCounts`] |
-//! | say what they may do: programs, environment, files, network, limits | [`Sandbox`], [`SandboxMode`], [`Limits`] |
-//! | confine commands of your own | [`Prepared`], [`Confined`], [`Containment`] |
+//! | see the progress of a run | [`Monitor`], [`JobCounts`] |
+//! | set what commands may use: programs, environment, files, network, limits | [`Sandbox`], [`SandboxMode`], [`Limits`] |
+//! | confine commands that you start yourself | [`Prepared`], [`Confined`], [`Containment`] |
 //! | let a program be its own helper | [`confine_main`] |
 
 #[cfg(unix)]
