@@ -150,28 +150,32 @@ impl DataArgs {
 
     /// A command on this queue, ready to be pasted into a shell.
     pub fn command(&self, words: &str) -> String {
-        let mut command = format!("batchwright {words}");
-        if let Some(folder) = &self.data_dir {
-            let folder = quoted_path(folder);
-            command = format!("{command} --data-dir {folder}");
-        }
-        if let Some(file) = &self.queue {
-            let file = quoted_path(file);
-            return format!("{command} --queue {file}");
-        }
-        // The next command reads the same environment and settings, so it needs no flag for them.
-        if self.store.source == StoreSource::Flag {
-            let address = self.store.store.as_deref().map(shown);
-            let address = address.unwrap_or_else(|| "none".to_owned());
-            command = format!("{command} --store {}", quoted(&address));
-        }
-        if let Some(redis) = &self.store.redis
-            && self.store.redis != variables::of_environment("BATCHWRIGHT_REDIS")
-        {
-            command = format!("{command} --redis {}", quoted(&shown(redis)));
-        }
-        command
+        let flags = queue_flags(self.data_dir.as_deref(), self.queue.as_deref(), &self.store);
+        format!("batchwright {words}{flags}")
     }
+}
+
+/// The flags that name a queue in another command, each with a space before it. The next command reads the same
+/// environment and settings, so it needs no flag for them.
+pub fn queue_flags(data_dir: Option<&Path>, file: Option<&Path>, store: &StoreArgs) -> String {
+    let mut flags = String::new();
+    if let Some(folder) = data_dir {
+        flags += &format!(" --data-dir {}", quoted_path(folder));
+    }
+    if let Some(file) = file {
+        return format!("{flags} --queue {}", quoted_path(file));
+    }
+    if store.source == StoreSource::Flag {
+        let address = store.store.as_deref().map(shown);
+        let address = address.unwrap_or_else(|| "none".to_owned());
+        flags += &format!(" --store {}", quoted(&address));
+    }
+    if let Some(redis) = &store.redis
+        && store.redis != variables::of_environment("BATCHWRIGHT_REDIS")
+    {
+        flags += &format!(" --redis {}", quoted(&shown(redis)));
+    }
+    flags
 }
 
 impl ProcessArgs {

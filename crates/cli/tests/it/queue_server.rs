@@ -12,6 +12,7 @@ use batchwright::{JobQueue, ProcessId, Secret};
 use batchwright_simulate::{Recorder, SimConfig};
 use serde_json::Value;
 
+use super::batch;
 use super::common::{Desk, Ended, PATIENCE, Running, all_ids, simulator};
 
 /// A queue of its own on the server.
@@ -108,6 +109,32 @@ fn jobs_of_a_killed_worker_pass_to_another_machine() {
     assert!(
         !desk.exists("one/llm_jobs.db"),
         "the queue is on the server"
+    );
+}
+
+/// A command without the flag would look for the batches in the data folder.
+#[test]
+fn the_last_lines_of_a_worker_name_the_server_that_a_flag_named() {
+    let Some(server) = Server::new() else { return };
+    let (desk, sim) = (Desk::new(), batch::taking(PATIENCE));
+    desk.prompts("in.jsonl", 3);
+    let run = |words: &str| {
+        let words = format!("{words} --store {}", server.address());
+        let mut command = server.on(batch::command(&desk, &sim, &words));
+        command.env_remove("BATCHWRIGHT_STORE");
+        Running::start(&mut command).wait().expect(0)
+    };
+    run("submit in.jsonl");
+    let ended = run("work --strategy batch --until-submitted");
+    let lines: Vec<&str> = ended.stderr.lines().collect();
+    let collects = lines.iter().find(|line| line.contains("collects them"));
+    let collects = collects.unwrap_or_else(|| panic!("{lines:?}"));
+    let commands = collects.matches("`batchwright ").count();
+    assert_eq!(commands, 2, "{collects}");
+    assert_eq!(
+        collects.matches(" --store ").count(),
+        commands,
+        "{collects}"
     );
 }
 

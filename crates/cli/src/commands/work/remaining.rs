@@ -2,7 +2,6 @@
 //! batches.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
 
 use batchwright::batch::BatchInfo;
 use batchwright::queue::{EMBEDDING_KIND, ProcessState};
@@ -10,8 +9,8 @@ use batchwright::{Error, JobQueue, LlmManager, ProcessId, Strategy};
 
 use crate::args::work::WorkArgs;
 use crate::batches;
-use crate::command_line::quoted_path;
 use crate::format::count;
+use crate::queue::queue_flags;
 use crate::run_process::{self, id_for_command};
 
 /// The batches that nobody attends once a worker has ended.
@@ -21,8 +20,8 @@ pub struct Remaining {
     run_lines: Vec<String>,
     /// The commands of those runs.
     run_commands: HashMap<ProcessId, String>,
-    /// The flag that names this queue in a command, with a space before it; empty for the default queue.
-    data_dir: String,
+    /// The flags that name this queue in a command, each with a space before it; empty for the default queue.
+    queue_flags: String,
 }
 
 impl Remaining {
@@ -50,17 +49,13 @@ impl Remaining {
         }
         let mut seen = HashSet::new();
         batches.retain(|batch| !batch.attended && seen.insert(batch.label.clone()));
-        let flag = |name, path: &Path| format!(" {name} {}", quoted_path(path));
-        let data_dir = match (&args.file.queue, &args.worker.data_dir) {
-            (Some(file), _) => flag("--queue", file),
-            (None, Some(folder)) => flag("--data-dir", folder),
-            (None, None) => String::new(),
-        };
+        let worker = &args.worker;
+        let (folder, file) = (worker.data_dir.as_deref(), args.file.queue.as_deref());
         Ok(Self {
             batches,
             run_lines,
             run_commands,
-            data_dir,
+            queue_flags: queue_flags(folder, file, &worker.store),
         })
     }
 
@@ -161,7 +156,7 @@ impl Remaining {
 
     /// A command on this queue, in backquotes.
     fn command(&self, words: &str) -> String {
-        format!("`batchwright {words}{}`", self.data_dir)
+        format!("`batchwright {words}{}`", self.queue_flags)
     }
 }
 
