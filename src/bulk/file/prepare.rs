@@ -51,11 +51,7 @@ pub(super) fn prepare_file(
         Opened::File(path) => {
             let mut inputs = checked.input.names();
             inputs.try_for_each(|input| refuse_same_file(&path, Path::new(input)))?;
-            earlier.plan.resumable = true;
-            let file = ResultsFile::open(&path, options.fsync, &mut |line, _| earlier.add(line))?;
-            let file = file.of_run(earlier.settings.clone(), !options.drop_superseded);
-            earlier.take_back(&file);
-            OpenOutput::File(file)
+            OpenOutput::File(earlier.read(&path, options)?)
         }
     };
     let EarlierLines {
@@ -150,6 +146,15 @@ struct EarlierLines<'e> {
 }
 
 impl EarlierLines<'_> {
+    /// Opens the output, and compares its lines with the items.
+    fn read(&mut self, path: &Path, options: &FileRunOptions) -> Result<ResultsFile, FileRunError> {
+        self.plan.resumable = true;
+        let file = ResultsFile::open(path, options.fsync, &mut |line, _| self.add(line))?;
+        let file = file.of_run(self.settings.clone(), !options.drop_superseded);
+        self.take_back(&file);
+        Ok(file)
+    }
+
     /// Compares a line of the output with the items.
     fn add(&mut self, line: PreviousLine) {
         let prefix = line.prefix(self.redo_extracts);
