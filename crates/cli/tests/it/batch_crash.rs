@@ -151,6 +151,8 @@ fn killed_with_half_of_the_results_stored() {
     each(&ALL, |at| {
         let site = Site::new(at, quick(), 2000);
         let worker = site.start();
+        // Before that it has to write down the batch, which nobody may keep it from.
+        assert!(site.sim.wait_for_batches(|s| s.ended == 1, PATIENCE));
         let mut lock = Connection::open(site.desk.path(HOME).join("llm_jobs.db")).unwrap();
         lock.busy_timeout(PATIENCE).unwrap();
         let mut stored = 0;
