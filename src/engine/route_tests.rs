@@ -59,7 +59,7 @@ fn a_long_wait_is_one_of_a_failing_provider_for_more_than_five_seconds() {
     };
     assert!(!asks(ErrorKind::Transient, 5));
     assert!(asks(ErrorKind::Transient, 6));
-    // Who asks for a slower pace answers.
+    // A server that requests a slower pace is reachable.
     assert!(!asks(ErrorKind::RateLimited, 60));
 }
 

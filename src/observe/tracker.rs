@@ -35,7 +35,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// A pace of work of which so many items are settled, and so far only the average rate is known.
+    /// A pace that starts with this number of settled items and their average rate.
     pub(crate) fn begun(settled: u64, rate: f64) -> Self {
         Self {
             at: 0.0,

@@ -25,7 +25,7 @@ pub struct BatchConfig {
     pub(super) missing: f64,
     #[setters(skip)]
     pub(super) expire_first: (u64, f64),
-    /// The first so many calls that create a batch take effect, but their connection is closed
+    /// The first N calls that create a batch take effect, but their connection is closed
     /// without a reply. Default: 0.
     pub(super) lost_creates: u64,
     /// [`lost_creates`](BatchConfig::lost_creates) take effect only this much later, and not at all
@@ -50,9 +50,9 @@ pub struct BatchConfig {
     pub(super) duplicates: u64,
     /// How many lines each result file has with ids that nobody gave. Default: 0.
     pub(super) strangers: u64,
-    /// The first so many downloads of results break off in the middle. Default: 0.
+    /// The first N downloads of results break off in the middle. Default: 0.
     pub(super) cut_downloads: u64,
-    /// The first so many downloads of results, after those cut, end as if all were well, but without
+    /// The first N downloads of results, after those that break off, end as if all were well, but without
     /// the last third of their lines. Default: 0.
     pub(super) short_downloads: u64,
     /// The speed of each download of results in bytes per second. Default: unlimited.

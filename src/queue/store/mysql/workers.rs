@@ -280,7 +280,7 @@ impl ClaimStore for MysqlStore {
         if affected > 0 {
             self.wake();
         }
-        // Those who take results and died. A minute later nobody compares with them any more.
+        // Delete the entries of dead consumers of results. After a minute, no store compares with them.
         self.read(|tx| {
             let old = format!("SELECT 1 FROM #takers WHERE lease_until < {CLOCK} - 60000 LIMIT 1");
             if tx.exists(&old, Vec::new())? {

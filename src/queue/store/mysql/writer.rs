@@ -207,7 +207,7 @@ impl Database {
         self.run(Mode::Closed, Again::Harmless, work)
     }
 
-    /// Runs queries, each of which sees what is committed by then.
+    /// Runs queries. Each sees what was committed before it started.
     pub(super) fn read<T>(
         &self,
         work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,

@@ -220,7 +220,7 @@ impl<S: SqlStore> BatchStore for S {
         if free.is_empty() {
             return Ok(Vec::new());
         }
-        // What was nobody's and is this worker's now was taken by an attempt of which nobody knew how it ended.
+        // A batch that had no owner and now has this worker was adopted by an earlier attempt whose reply was lost.
         self.write(Again::Harmless, |tx| {
             self.check_worker(tx, worker)?;
             let mut taken = Vec::new();

@@ -21,7 +21,7 @@ pub(crate) struct Head {
     pub crashes: i64,
 }
 
-/// The jobs of one lane and priority, as far as they have been read.
+/// The jobs of one lane and priority that have been read.
 pub(crate) struct Group {
     /// The place of its lane.
     pub lane: usize,
@@ -82,7 +82,7 @@ impl Candidates {
         &mut self.lanes[self.groups[group].lane].left
     }
 
-    /// The first job of each group of which another may be given.
+    /// The first job of each group whose lane is open.
     pub(crate) fn open_heads(&self) -> impl Iterator<Item = (usize, Head)> {
         let open = |group: &Group| self.lanes[group.lane].left > 0;
         let groups = self.groups.iter().enumerate();
@@ -91,7 +91,7 @@ impl Candidates {
             .filter_map(|(at, group)| Some((at, *group.heads.front()?)))
     }
 
-    /// The group whose first job is given next, to a worker that was given so many.
+    /// The group whose first job is given next. `given`: number of jobs that the worker has been given.
     pub(crate) fn best(&self, given: u64, now: Timestamp) -> Option<usize> {
         let oldest = (given + 1).is_multiple_of(OLDEST_OF);
         let due = self.open_heads().filter(|(_, head)| head.due <= now.0);

@@ -82,7 +82,7 @@ impl SharedState {
         }
     }
 
-    /// Called before each of many short transactions, of which a test may want only some.
+    /// Called before each of many short transactions. A test may stop after some of them.
     fn next_chunk(&self) -> Result<(), Error> {
         #[cfg(test)]
         if self.chunks_left.fetch_sub(1, Ordering::Relaxed) <= 0 {
@@ -94,7 +94,7 @@ impl SharedState {
 
 /// What a database of jobs does in its own way. All else of a store follows from it.
 pub(super) trait SqlStore: Send + Sync {
-    /// Runs queries, each of which sees what is committed by then.
+    /// Runs queries. Each sees what was committed before it started.
     fn read<T>(
         &self,
         work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,

@@ -181,7 +181,7 @@ pub(super) fn read_in_batch(
         let mut jobs = Vec::with_capacity(ids.len());
         let mut rest = &ids[..];
         while !rest.is_empty() {
-            // Whoever asks for a job twice gets it twice.
+            // A caller that asks for a job twice gets it twice.
             let mut seen = HashSet::new();
             let some = rest.iter().take(READ_AT_ONCE);
             let (now, later) = rest.split_at(some.take_while(|id| seen.insert(**id)).count());

@@ -57,7 +57,7 @@ impl<S: SqlStore> ResultStore for S {
         let jobs: BTreeSet<i64> = claims.iter().map(|(job, _)| *job).collect();
         let jobs: Vec<i64> = jobs.into_iter().collect();
         let mut deleted = 0;
-        // All of them in one transaction: who asks has saved all of them, or none.
+        // All of them in one transaction, because the caller has saved all of them or none.
         self.write(Again::Harmless, |tx| {
             deleted = 0;
             let families = lineage::any(tx)?;
@@ -148,7 +148,7 @@ const READ_AT_ONCE: usize = 256;
 const OUTCOME: &str = "j.id, j.claim, j.status, j.created_at, j.lane, j.calls, \
      p.item_id, p.request_hash, r.error, r.body";
 
-/// Outcomes in SQLite, of which those that are not wanted are not read.
+/// Selects outcomes in SQLite. Rows after the last wanted one are not read.
 pub(crate) const PEEK: &str = formatcp!(
     "SELECT {OUTCOME}
      FROM jobs j INDEXED BY jobs_with_outcome CROSS JOIN payloads p ON p.job = j.id

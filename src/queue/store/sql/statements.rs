@@ -114,7 +114,7 @@ pub(crate) trait Statements {
     fn count(&mut self, changes: &CounterChanges, now: Timestamp) -> Result<bool, Fault>;
 }
 
-/// Queries of which one row or one column is wanted.
+/// Queries that return one row or one column.
 pub(crate) trait Queries: Statements {
     fn first(&mut self, sql: &str, by: Vec<Value>) -> Result<Option<Row>, Fault> {
         Ok(self.rows(sql, by)?.into_iter().next())
