@@ -23,6 +23,7 @@ pub(crate) mod open_output;
 pub mod options;
 #[cfg(test)]
 mod pack_simulation;
+mod prompt_settings;
 pub mod prompts;
 mod replies;
 pub mod requests;

@@ -24,6 +24,7 @@ pub mod schema;
 #[cfg(feature = "schema")]
 mod schema_compiled;
 pub mod schema_given;
+mod single_call;
 pub mod structured_output;
 pub mod translate;
 pub mod transport;

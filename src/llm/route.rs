@@ -11,7 +11,6 @@ use crate::base::clock::{Clock, SystemClock, Time};
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::usage::Paid;
 use crate::base::usage::Usage;
-use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
 use crate::engine::fallback_history::{FallbackHistories, FallbackHistory};
@@ -20,7 +19,7 @@ use crate::engine::limiter::{Limiter, Limits, QuotaKey};
 use crate::engine::pack::PackLimits;
 use crate::engine::route::{Next, RetryPolicy, Tries, decide};
 use crate::engine::run::{Reply, Runner, run_inline};
-use crate::engine::work::{Cost, Settled, Take, Ticket, Work};
+use crate::engine::work::{Cost, Ticket};
 
 use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
 
@@ -30,6 +29,7 @@ use super::outcome::EarlierProvider;
 use super::params::RequestTask;
 use super::request::Request;
 use super::response::Response;
+use super::single_call::Single;
 
 #[derive(Clone)]
 struct Step<'a> {
@@ -558,54 +558,5 @@ impl From<Result<Response, Error>> for Reply<Response> {
 impl<T, D, F: Fn(&Ticket<T>, &Context) -> Reply<D> + Sync> Runner<T, D> for F {
     fn call(&self, ticket: &Ticket<T>, ctx: &Context) -> Reply<D> {
         self(ticket, ctx)
-    }
-}
-
-/// The work of a single call.
-struct Single<'r> {
-    ticket: Option<Ticket<&'r Request>>,
-    due: Time,
-    result: Option<Result<Response, Error>>,
-}
-
-impl<'r> Work for Single<'r> {
-    type Task = &'r Request;
-    type Done = Response;
-
-    fn take(
-        &mut self,
-        _: usize,
-        availability: &Availability,
-        now: Time,
-    ) -> Result<Take<&'r Request>, Error> {
-        let Some(ticket) = self.ticket.take() else {
-            return Ok(Take::Done);
-        };
-        if self.due <= now && !availability.is_paused(&ticket.class, ticket.tries.step, now) {
-            return Ok(Take::Items(vec![ticket]));
-        }
-        self.ticket = Some(ticket);
-        Ok(Take::Idle {
-            until: (self.due > now).then_some(self.due),
-            source_open: false,
-        })
-    }
-
-    fn settle(
-        &mut self,
-        done: &mut Vec<Settled<&'r Request, Response>>,
-        _: Time,
-    ) -> Result<(), Error> {
-        for settled in done.drain(..) {
-            match settled {
-                Settled::Final(_, result) => self.result = Some(result),
-                Settled::Unsent(_, error) => self.result = Some(Err(error)),
-                Settled::Later(ticket, due, _) => {
-                    self.ticket = Some(ticket);
-                    self.due = due;
-                }
-            }
-        }
-        Ok(())
     }
 }

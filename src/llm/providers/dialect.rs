@@ -18,7 +18,7 @@ use super::errors::failure;
 use super::events::{self, Streamed};
 use super::limits::rate_hints;
 use super::vendor::{Dialect, Vendor};
-use super::{anthropic, gemini, lenient, native, openai};
+use super::{anthropic, gemini, lenient, native, openai, openai_request};
 
 /// A call: where it goes, below the base URL, and what it says.
 pub(super) struct Call {
@@ -42,7 +42,7 @@ pub(super) fn encode(
     let mut body = Vec::with_capacity(256 + request.text_bytes());
     let path = match vendor.dialect {
         Dialect::OpenAi => {
-            openai::write(vendor, request, model, &mut body)?;
+            openai_request::write(vendor, request, model, &mut body)?;
             Cow::Borrowed(match native::own(vendor, request) {
                 Some(_) => native::RESPONSES,
                 None => "/chat/completions",

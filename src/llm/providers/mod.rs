@@ -33,6 +33,7 @@ pub mod local;
 mod local_reply;
 pub(crate) mod native;
 mod openai;
+mod openai_request;
 pub mod remote;
 mod reply_contents;
 #[cfg(test)]

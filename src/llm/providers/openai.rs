@@ -1,22 +1,17 @@
-//! The OpenAI chat dialect.
+//! Replies in the OpenAI chat dialect.
 //!
 //! Spoken by OpenAI, xAI, Groq, Mistral and the local servers, with the differences that
 //! [`Vendor`] lists. Decoding is lenient about what does not matter (a strange `usage` must not
 //! cost a paid answer) and strict about what does (no text is no answer).
 
-use std::borrow::Cow;
-
 use serde::Deserialize;
-use serde::ser::{SerializeMap, Serializer};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::usage::{Paid, Usage};
 use crate::llm::nested_json::shallow;
-use crate::llm::params::ResponseFormat;
 use crate::llm::reply_details::{RawJson, ReplyDetails, ToolCall};
-use crate::llm::request::{Request, Text};
 use crate::llm::response::Response;
 
 use super::answer::{
@@ -24,244 +19,12 @@ use super::answer::{
     server_tools, tool_call, unlike,
 };
 use super::bounded;
-use super::calls;
-use super::content::{self, JSON_MODE, Part};
 use super::ends::{self, End};
 use super::error_body::{own_word, word};
 use super::errors::failure_inside;
-use super::fields::Fields;
 use super::reply_contents::Holds;
-use super::vendor::{CapField, Vendor};
-use super::{native, responses};
-
-/// The body of a chat completion call.
-///
-/// # Errors
-/// When a part of the content has no place at the vendor.
-pub(super) fn write(
-    vendor: &Vendor,
-    request: &Request,
-    model: &str,
-    out: &mut Vec<u8>,
-) -> Result<(), Error> {
-    let unwritable = |error| content::invalid(format!("cannot encode the request: {error}"));
-    if let Some(body) = native::body(vendor, request, model)? {
-        return serde_json::to_writer(out, &body).map_err(unwritable);
-    }
-    for (_, text, _) in request.rendered() {
-        content::refuse(vendor.name, text, &vendor.fields.lacks_parts)?;
-    }
-    fields(vendor, request, model, out).map_err(unwritable)
-}
-
-fn fields(
-    vendor: &Vendor,
-    request: &Request,
-    model: &str,
-    out: &mut Vec<u8>,
-) -> serde_json::Result<()> {
-    let params = &request.params;
-    let mut serializer = serde_json::Serializer::new(out);
-    let mut map = serializer.serialize_map(None)?;
-    map.serialize_entry("model", model)?;
-    map.serialize_entry("messages", &Messages(vendor, request))?;
-    let cap = match vendor.cap {
-        CapField::MaxTokens => "max_tokens",
-        CapField::MaxCompletionTokens => "max_completion_tokens",
-    };
-    if let Some(tokens) = params.max_tokens {
-        map.serialize_entry(cap, &tokens)?;
-    }
-    if let Some(temperature) = vendor.fields.temperature(request) {
-        map.serialize_entry("temperature", &temperature)?;
-    }
-    if let Some(top_p) = params.top_p {
-        map.serialize_entry("top_p", &top_p)?;
-    }
-    let stops = vendor.fields.stops(request);
-    if !stops.is_empty() {
-        map.serialize_entry("stop", &stops)?;
-    }
-    if let Some(seed) = vendor.fields.seed(request) {
-        map.serialize_entry(vendor.seed_field, &seed)?;
-    }
-    match &params.response_format {
-        None => {}
-        Some(ResponseFormat::JsonSchema {
-            name,
-            schema,
-            strict,
-        }) if vendor.fields.takes_schema(schema) => {
-            let format = json!({
-                "type": "json_schema",
-                "json_schema": {"name": name, "strict": strict, "schema": schema},
-            });
-            map.serialize_entry("response_format", &format)?;
-        }
-        Some(ResponseFormat::JsonObject | ResponseFormat::JsonSchema { .. }) => {
-            map.serialize_entry("response_format", &json!({"type": "json_object"}))?;
-        }
-    }
-    for (field, value) in vendor.fields.further(request) {
-        map.serialize_entry(field, &value)?;
-    }
-    map.end()
-}
-
-struct Messages<'a>(&'a Vendor, &'a Request);
-
-impl serde::Serialize for Messages<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(vendor, request) = self;
-        let lead = request.rendered().next();
-        let lead = lead.filter(|(role, ..)| matches!(*role, "system" | "developer"));
-        let instructed = instruction(vendor, request)
-            .map(|said| with_instruction(lead.map(|(_, content, _)| content), &said));
-        let (role, extra) = lead.map_or(("system", None), |(role, _, extra)| (role, extra));
-        let first = instructed
-            .as_ref()
-            .map(|instructed| (role, Text::Value(instructed), extra));
-        let replaced = usize::from(instructed.is_some() && lead.is_some());
-        let all = first
-            .into_iter()
-            .chain(request.rendered().skip(replaced))
-            .map(|(role, content, extra)| MessageBody {
-                role: match role {
-                    "developer" if !vendor.developer_role => "system",
-                    role => role,
-                },
-                content,
-                extra: extra.map(|fields| Extra {
-                    of: &vendor.fields,
-                    request,
-                    fields,
-                }),
-            });
-        serializer.collect_seq(all)
-    }
-}
-
-/// What must be said of the answer's shape in words.
-fn instruction(vendor: &Vendor, request: &Request) -> Option<Cow<'static, str>> {
-    match request.params.response_format.as_ref()? {
-        ResponseFormat::JsonObject if !mentions_json(request) => Some(Cow::Borrowed(JSON_MODE)),
-        ResponseFormat::JsonSchema { schema, .. } if !vendor.fields.takes_schema(schema) => {
-            Some(Cow::Owned(content::in_words(schema)))
-        }
-        _ => None,
-    }
-}
-
-/// Whether a message says JSON. OpenAI and Groq refuse to answer with it otherwise, and models
-/// elsewhere may answer with blanks without end.
-fn mentions_json(request: &Request) -> bool {
-    request.rendered().any(|(_, content, _)| match content {
-        Text::Plain(text) => says_json(text),
-        Text::Value(Value::String(text)) => says_json(text),
-        Text::Value(Value::Array(parts)) => parts
-            .iter()
-            .any(|part| matches!(content::part(part), Part::Text(text) if says_json(text))),
-        Text::Value(_) => false,
-    })
-}
-
-fn says_json(text: &str) -> bool {
-    let mut words = text.as_bytes().windows(4);
-    words.any(|word| word.eq_ignore_ascii_case(b"json"))
-}
-
-/// The system text with an instruction. It stays one message: not every model takes two.
-fn with_instruction(system: Option<Text<'_>>, said: &str) -> Value {
-    let text = match system {
-        Some(Text::Value(Value::Array(parts))) => {
-            let said = json!({"type": "text", "text": said});
-            return parts.iter().cloned().chain([said]).collect();
-        }
-        Some(Text::Plain(text)) => text,
-        Some(Text::Value(value)) => value.as_str().unwrap_or_default(),
-        None => "",
-    };
-    match text.trim() {
-        "" => said.into(),
-        _ => format!("{text}\n\n{said}").into(),
-    }
-}
-
-#[derive(serde::Serialize)]
-struct MessageBody<'a> {
-    role: &'a str,
-    content: Text<'a>,
-    #[serde(flatten)]
-    extra: Option<Extra<'a>>,
-}
-
-struct Extra<'a> {
-    of: &'a Fields,
-    request: &'a Request,
-    fields: &'a Map<String, Value>,
-}
-
-impl serde::Serialize for Extra<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        for (field, value) in self.of.of_turn(self.fields) {
-            match (field.as_str(), value) {
-                ("tool_calls", calls) => {
-                    let signed = self.of.takes_signatures();
-                    let calls = calls::in_openais_shape(calls, self.request, signed, &|id| {
-                        self.of.call_id(id)
-                    });
-                    map.serialize_entry(field, &calls)?;
-                }
-                ("tool_call_id", Value::String(id)) => {
-                    map.serialize_entry(field, &self.of.call_id(id))?;
-                }
-                ("reasoning", Value::Object(_)) => {}
-                _ => map.serialize_entry(field, value)?,
-            }
-        }
-        if let Some((field, value)) = self.reasoning() {
-            map.serialize_entry(field, &value)?;
-        }
-        map.end()
-    }
-}
-
-impl Extra<'_> {
-    /// What is sent back of the reasoning that a result has: OpenRouter's details, Anthropic's blocks
-    /// to a gateway before it, or the text to servers that want it as long as the model calls tools, as
-    /// DeepSeek's.
-    fn reasoning(&self) -> Option<(&'static str, Value)> {
-        let reasoning = self.fields.get("reasoning")?.as_object()?;
-        let signed = |field: &'static str, is_one: fn(&str) -> bool| {
-            let details = calls::reasoning_details(Some(self.fields));
-            let kind = |block: &Value| {
-                block
-                    .get("type")
-                    .and_then(Value::as_str)
-                    .is_some_and(is_one)
-            };
-            let details: Vec<Value> = details.filter(|block| kind(block)).cloned().collect();
-            let wanted = self.of.takes_signatures() && !self.fields.contains_key(field);
-            (wanted && !details.is_empty()).then(|| (field, details.into()))
-        };
-        let routers = signed("reasoning_details", |kind| kind.starts_with("reasoning."));
-        let signed = routers.or_else(|| {
-            let is_one = |kind: &str| matches!(kind, "thinking" | "redacted_thinking");
-            signed("thinking_blocks", is_one)
-        });
-        if signed.is_some() {
-            return signed;
-        }
-        let text = reasoning
-            .get("text")?
-            .as_str()
-            .filter(|text| !text.is_empty())?;
-        let wanted =
-            self.fields.contains_key("tool_calls") && self.of.has_turn("reasoning_content");
-        wanted.then(|| ("reasoning_content", text.into()))
-    }
-}
+use super::responses;
+use super::vendor::Vendor;
 
 #[derive(Deserialize)]
 struct Reply<'b> {

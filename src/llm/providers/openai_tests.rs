@@ -6,7 +6,7 @@ use crate::llm::providers::dialect::testing::{
     self, decoded, encoded, failed, line, reply, vendor,
 };
 use crate::llm::providers::dialect::{decode, encode};
-use crate::llm::request::{Message as Turn, Role};
+use crate::llm::request::{Message as Turn, Request, Role};
 use crate::llm::response::FinishReason;
 use serde_json::json;
 use std::time::Duration;

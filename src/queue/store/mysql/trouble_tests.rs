@@ -1,0 +1,255 @@
+//! Workers that are cut off, connections that are lost, deadlocks, and a server that forgets or stands still.
+
+use super::*;
+
+/// A worker that is cut off until its lease has ended: its jobs pass on, its failures do not count, its successes do.
+#[test]
+fn a_worker_that_is_cut_off_is_fenced_and_goes_on() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let lease = Duration::from_secs(1);
+    let cut_off = MysqlStore::open(tables.options().lease(lease)).unwrap();
+    let other = MysqlStore::open(tables.options().lease(lease)).unwrap();
+    let process = ProcessId::new();
+    cut_off.insert(process, jobs(2), true, T).unwrap();
+    let worker = cut_off.register_worker(T).unwrap();
+    let held = claim(&cut_off, worker, 2);
+    assert_eq!(held.len(), 2);
+    // Others see it live, for as long as it renews its lease.
+    let heir = other.register_worker(T).unwrap();
+    assert!(other.dead_workers().unwrap().is_empty());
+    cut_off.heartbeat.stop_for_test();
+    wait_for("the lease ends", || other.reclaim(T).unwrap() > 0);
+    let passed_on = claim(&other, heir, 2);
+    assert_eq!(passed_on.len(), 2);
+    assert_eq!(passed_on[0].crashes, 1);
+    let late = cut_off
+        .settle(&[snoozed(&held[0]), completed(&held[1])], T)
+        .unwrap();
+    assert_eq!(
+        (late[0].counts.completed, late[0].counts.in_progress),
+        (1, 1)
+    );
+    other
+        .settle(&[completed(&passed_on[0]), snoozed(&passed_on[1])], T)
+        .unwrap();
+    assert_eq!(other.process(process).unwrap().unwrap().counts.completed, 2);
+    // It goes on with new jobs, under the number that it had.
+    let more = ProcessId::new();
+    other.insert(more, jobs(1), true, T).unwrap();
+    let new = claim(&cut_off, worker, 1);
+    assert_eq!(new.len(), 1);
+    cut_off.settle(&[completed(&new[0])], T).unwrap();
+    assert_eq!(other.process(more).unwrap().unwrap().counts.completed, 1);
+    // One that has ended does not come back.
+    cut_off.unregister_worker(worker, T).unwrap();
+    let wanted = ClaimRequest {
+        most: 1,
+        idle: true,
+        processes: &[],
+        look_again: false,
+        open: &mut |_| usize::MAX,
+    };
+    let refused = cut_off.claim(worker, wanted, T).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+}
+
+/// Whoever ends when nothing is left to do waits for the lease of a worker that has gone silent, and gets its jobs.
+#[test]
+fn what_a_silent_worker_has_is_left_to_do() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let lease = Duration::from_secs(1);
+    let silent = MysqlStore::open(tables.options().lease(lease)).unwrap();
+    let other = MysqlStore::open(tables.options().lease(lease)).unwrap();
+    let process = ProcessId::new();
+    silent.insert(process, jobs(2), true, T).unwrap();
+    let worker = silent.register_worker(T).unwrap();
+    assert_eq!(claim(&silent, worker, 2).len(), 2);
+    let idle = other.register_worker(T).unwrap();
+    assert!(claim(&other, idle, 2).is_empty());
+    // One that lives shows it.
+    while other.maintain(T).unwrap() {}
+    assert_eq!(
+        other.process(process).unwrap().unwrap().counts.in_progress,
+        2
+    );
+    silent.heartbeat.stop_for_test();
+    other.insert(process, jobs(1), true, T).unwrap();
+    let own = claim(&other, idle, 1);
+    other.settle(&[completed(&own[0])], T).unwrap();
+    assert!(claim(&other, idle, 1).is_empty());
+    while other.maintain(T).unwrap() {}
+    let counts = other.process(process).unwrap().unwrap().counts;
+    assert_eq!((counts.pending, counts.in_progress), (2, 0));
+}
+
+/// The server closes all connections of a store: what it holds stays its own, and calls go on.
+#[test]
+fn a_short_interruption_loses_no_claim() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let (store, other) = (tables.open(), tables.open());
+    let process = ProcessId::new();
+    store.insert(process, jobs(3), true, T).unwrap();
+    let worker = store.register_worker(T).unwrap();
+    let held = claim(&store, worker, 2);
+    let own: i64 = store
+        .read(|tx| Ok(tx.one("SELECT CONNECTION_ID()", Vec::new())?.unwrap_or(0)))
+        .unwrap();
+    other
+        .read(|tx| tx.run(&format!("KILL CONNECTION {own}"), Vec::new()))
+        .unwrap();
+    assert_eq!(claim(&store, worker, 1).len(), 1);
+    let ends: Vec<_> = held.iter().map(completed).collect();
+    let states = store.settle(&ends, T).unwrap();
+    assert_eq!(states[0].counts.completed, 2);
+    assert!(other.dead_workers().unwrap().is_empty());
+}
+
+/// A connection that ends within a transaction: nothing of it happened, and it is carried out once on the next one.
+#[test]
+fn a_transaction_that_loses_its_connection_is_carried_out_once() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let (store, other) = (tables.open(), tables.open());
+    let mut tries = 0;
+    let set = "INSERT INTO #meta (name, value) VALUES ('tries', '1') ON DUPLICATE KEY UPDATE value = value + 1";
+    store
+        .write(Again::Doubtful, |tx| {
+            tries += 1;
+            tx.run(set, Vec::new())?;
+            if tries == 1 {
+                let own: i64 = tx.one("SELECT CONNECTION_ID()", Vec::new())?.unwrap_or(0);
+                let kill = |tx: &mut super::writer::Tx<'_>| {
+                    tx.run(&format!("KILL CONNECTION {own}"), Vec::new())
+                };
+                other.read(kill).map_err(Fault::from)?;
+                // Whatever is sent now fails.
+                tx.run(
+                    "UPDATE #meta SET value = '9' WHERE name = 'tries'",
+                    Vec::new(),
+                )?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    let value: Option<String> = store
+        .read(|tx| tx.one("SELECT value FROM #meta WHERE name = 'tries'", Vec::new()))
+        .unwrap();
+    assert_eq!((tries, value.as_deref()), (2, Some("1")));
+}
+
+/// Two transactions that wait for each other: the server ends one, which begins anew.
+#[test]
+fn deadlocks_are_tried_again() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let store = tables.open();
+    let both = std::sync::Barrier::new(2);
+    let tries = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for slots in [[1, 2], [2, 1]] {
+            let (store, both, tries) = (&store, &both, &tries);
+            scope.spawn(move || {
+                let mut first = true;
+                store
+                    .write(Again::Doubtful, |tx| {
+                        tries.fetch_add(1, Ordering::Relaxed);
+                        let lock = "SELECT version FROM #versions WHERE slot = ? FOR UPDATE";
+                        tx.rows(lock, by![slots[0]])?;
+                        if std::mem::take(&mut first) {
+                            both.wait();
+                        }
+                        tx.rows(lock, by![slots[1]])?;
+                        Ok(())
+                    })
+                    .unwrap();
+            });
+        }
+    });
+    assert!(tries.into_inner() >= 3);
+}
+
+/// A server whose lease has ended is dead for the others; the jobs that it adds too late are refused.
+#[test]
+fn a_server_that_lost_what_it_was_about_adds_no_job() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let open = || {
+        let store = MysqlStore::open(tables.options().lease(Duration::from_secs(1)));
+        Arc::new(store.unwrap())
+    };
+    let (first, second) = (open(), open());
+    let (cut_off, lives) = (
+        MysqlTables::of(&first).unwrap(),
+        MysqlTables::of(&second).unwrap(),
+    );
+    let role = |tables: &MysqlTables, before: &str| {
+        let take = "UPDATE #server_roles SET owner = ? WHERE name = 'r' AND owner = ?";
+        let by = [tables.name().into(), before.into()];
+        tables.run(take, &by).unwrap() == 1
+    };
+    let insert = "INSERT INTO #server_roles (name, owner) VALUES ('r', '')";
+    assert_eq!(lives.run(insert, &[]).unwrap(), 1);
+    assert!(role(&cut_off, ""));
+    let guard = crate::queue::store::InsertGuard::new(
+        "UPDATE #server_roles SET owner = owner WHERE name = 'r' AND owner = ?",
+        vec![cut_off.name().into()],
+    );
+    let queue = crate::JobQueue::on(first.clone()).guarded(guard);
+    let (before, after) = (ProcessId::new(), ProcessId::new());
+    queue.enqueue(before, jobs(1)).unwrap();
+    assert!(!cut_off.is_dead(cut_off.name()).unwrap());
+    first.heartbeat.stop_for_test();
+    wait_for("its lease ends", || lives.is_dead(cut_off.name()).unwrap());
+    assert!(role(&lives, cut_off.name()));
+    let error = queue.enqueue(after, jobs(1)).unwrap_err();
+    assert!(error.is_claim_lost(), "{error}");
+    assert!(queue.process(after).unwrap().is_none());
+    assert_eq!(queue.process(before).unwrap().unwrap().counts.pending, 1);
+    let name = lives.name().to_owned();
+    drop(lives);
+    let third = MysqlTables::of(&second).unwrap();
+    wait_for("who has gone is dead", || third.is_dead(&name).unwrap());
+}
+
+/// A machine that is suspended amid a transaction holds rows: the server ends that, and others go on.
+#[test]
+fn a_transaction_that_stands_still_is_ended_by_the_server() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let open = || MysqlStore::open(tables.options().lease(Duration::from_secs(1))).unwrap();
+    let (stands, goes_on) = (open(), open());
+    let touch = "UPDATE #settings_version SET number = number + 1 WHERE no = 1";
+    let number = || -> i64 {
+        let read = "SELECT number FROM #settings_version WHERE no = 1";
+        let found = goes_on.read(|tx| tx.one(read, Vec::new())).unwrap();
+        found.unwrap()
+    };
+    let before = number();
+    let (holds, held) = std::sync::mpsc::channel();
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (holds, is_done) = (holds, is_done);
+            let written = stands.write(Again::Harmless, |tx| {
+                tx.run(touch, Vec::new())?;
+                // The second time nobody listens any more, and it goes on at once.
+                if holds.send(()).is_ok() {
+                    let _ = is_done.recv();
+                }
+                tx.run(touch, Vec::new())
+            });
+            written.unwrap();
+        });
+        held.recv().unwrap();
+        drop(held);
+        goes_on
+            .write(Again::Harmless, |tx| tx.run(touch, Vec::new()))
+            .unwrap();
+        assert_eq!(number(), before + 1, "what stood still was rolled back");
+        done.send(()).unwrap();
+    });
+    assert_eq!(number(), before + 3, "and done anew, as a whole");
+}
