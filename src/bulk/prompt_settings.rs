@@ -138,7 +138,7 @@ impl PromptSettings {
     }
 
     /// Further fields of every request, beneath those that a line brings itself; see
-    /// [`Request::extra`]. They replace those that were set before. Default: none.
+    /// [`Request::extra`](crate::Request::extra). They replace those that were set before. Default: none.
     ///
     /// # Errors
     /// When one is set by a setting of its own, such as `temperature`, or by the line alone, such as
@@ -211,7 +211,7 @@ impl PromptSettings {
     }
 
     /// How many answers each prompt gets that does not say so itself, by `n`: each is an item of its own, with `#1`, `#2` …
-    /// behind its id, and a [sample](Request::sample) of its prompt. With more of them, or none, what was answered before
+    /// behind its id, and a [sample](crate::Request::sample) of its prompt. With more of them, or none, what was answered before
     /// is not asked again: the first is the item without samples. At most 1000. Default: 1.
     pub fn samples(mut self, answers: u32) -> Self {
         self.0.samples = answers;
