@@ -21,11 +21,8 @@ use super::route::RetryPolicy;
 use super::waiting::Waiting;
 use crate::engine::jitter::Jitter;
 
-#[path = "simulation_checks.rs"]
 mod checks;
-#[path = "simulation_model.rs"]
 mod model;
-#[path = "simulation_provider.rs"]
 mod provider;
 
 pub(super) use model::Random;
