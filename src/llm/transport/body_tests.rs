@@ -5,9 +5,9 @@ use std::thread;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::llm::transport::exchange::unwrapped;
+use crate::llm::transport::call::Outgoing;
 use crate::llm::transport::memory::ReplyMemory;
-use crate::llm::transport::wire::not_the_servers_time;
+use crate::llm::transport::timeouts::Patience;
 use crate::llm::transport::{HttpRequest, HttpTransport, Transport};
 
 const LONG: usize = 3 * FREE as usize;
@@ -277,21 +277,22 @@ fn a_wait_for_room_in_the_middle_of_a_reply_is_not_the_servers() {
     thread::scope(|scope| {
         let call = scope.spawn(|| {
             let (share, ctx) = (memory.share(1), Context::new());
-            let read = http.tracked(&base, &|_| timeout, &ctx, || {
-                let reply = http.agent.post(&base).send(&b"{}"[..])?;
-                let reading = BodyReader {
-                    announced: None,
-                    most: u64::MAX,
-                    encoded: false,
-                    share: &share,
-                    ctx: &ctx,
-                    file: refused,
-                    paused: &|time| not_the_servers_time(time),
-                };
-                let reader = reply.into_body().into_with_config().reader();
-                reading.read(reader).map_err(unwrapped)
-            });
-            read?.into_memory(&base, &share, &ctx)
+            let patience = Patience::new(Some(timeout));
+            let mut reply = http.begin(&base, patience, timeout, &ctx).unwrap();
+            reply.send("POST", &[], Outgoing::Bytes(b"{}")).unwrap();
+            reply.head().unwrap();
+            let patience = reply.patience.clone();
+            let reading = BodyReader {
+                announced: None,
+                most: u64::MAX,
+                encoded: false,
+                share: &share,
+                ctx: &ctx,
+                file: refused,
+                paused: &|time| patience.exclude(time),
+            };
+            let body = reading.read(&mut reply).unwrap();
+            body.into_memory(&base, &share, &ctx)
         });
         memory.until_waiting(1);
         // What is tested is that its time passes, and nothing but time makes it.

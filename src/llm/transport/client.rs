@@ -1,42 +1,36 @@
 //! The transport over real sockets.
-//!
-//! One agent per client keeps connections open. A wrapper of ureq's transport finds out three facts that ureq does not
-//! report: whether the complete request was sent when a call failed, whether the server had closed a kept connection,
-//! and which socket to shut down so that a cancelled call returns from a blocked read.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ureq::tls::{RootCerts, TlsConfig};
+use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, RAW_LIMIT, Sent};
 use crate::base::secret::redacted_url;
 
 use super::body::{Body, BodyReader, nameless};
+use super::call::{Call, Outgoing};
+use super::connect::{Connector, Target};
 use super::encoding::Encoding;
-use super::exchange::{
-    ERROR_LIMIT, HttpHeaders, HttpReply, HttpRequest, HttpTransfer, Transport, unwrapped,
-};
-use super::head::{MOST_BYTES, MOST_LINES};
+use super::exchange::{ERROR_LIMIT, HttpReply, HttpRequest, HttpTransfer, Transport};
+use super::fault::Fault;
+use super::head::{Head, MOST_BYTES, MOST_LINES};
+use super::pool::Pool;
 use super::proxy::proxy_for;
-use super::resolver::CachingResolver;
-use super::timeouts::BEYOND;
-use super::wire::{Call, Current, Tracking, Trust, not_the_servers_time, take_large_head};
+use super::resolver::Resolver;
+use super::timeouts::{Limit, Patience};
 
-/// Common servers close idle connections after 5 s. It is unknown whether a request that is sent at that moment was
-/// processed, so idle connections are closed earlier.
-const IDLE_LIMIT: Duration = Duration::from_secs(4);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const BUFFER: usize = 16 * 1024;
 
 /// The transport over real sockets.
 pub struct HttpTransport {
-    pub(super) agent: ureq::Agent,
-    trust: Trust,
-    timeout: Duration,
+    pool: Pool,
+    connector: Connector,
+    last_target: Mutex<Option<Arc<Target>>>,
+    /// The usual limit of a request.
+    pub(super) timeout: Duration,
     connect_timeout: Duration,
 }
 
@@ -56,29 +50,13 @@ impl HttpTransport {
         connections: usize,
         timeout: Duration,
     ) -> Self {
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::PlatformVerifier)
-            .build();
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(proxy_for(base_url, |name| std::env::var(name).ok()))
-            .tls_config(tls)
-            .user_agent(concat!("batchwright/", env!("CARGO_PKG_VERSION")))
-            .input_buffer_size(BUFFER)
-            .output_buffer_size(BUFFER)
-            .max_idle_connections(connections.max(1))
-            .max_idle_connections_per_host(connections.max(1))
-            .max_idle_age(IDLE_LIMIT)
-            .timeout_connect(Some(connect_timeout.min(timeout)))
-            .timeout_per_call(Some(timeout.saturating_add(BEYOND)))
-            .build();
-        let trust = Trust::default();
-        let tracking = Tracking::new(trust.clone());
         Self {
-            agent: ureq::Agent::with_parts(config, tracking, CachingResolver::default()),
-            trust,
+            pool: Pool::new(connections),
+            connector: Connector {
+                proxy: proxy_for(base_url, |name| std::env::var(name).ok()),
+                resolver: Resolver::default(),
+            },
+            last_target: Mutex::default(),
             timeout,
             connect_timeout,
         }
@@ -91,13 +69,18 @@ impl Transport for HttpTransport {
         let timeout = ctx
             .remaining()
             .map_or(request.timeout, |left| left.min(request.timeout));
-        let (head, body) = self.tracked(request.url, &|_| timeout, ctx, || {
-            self.exchange(request, timeout, ctx)
-        })?;
+        let patience = Patience::new(Some(timeout));
+        let mut call = self.begin(request.url, patience, timeout, ctx)?;
+        let (head, body) = match Self::exchange(&mut call, request, timeout, ctx) {
+            Ok(reply) => reply,
+            Err(fault) => return Err(failed(call, fault, request.url, &|_| timeout, ctx)),
+        };
+        call.finish();
         let Head {
             status,
             headers,
             whole,
+            ..
         } = head;
         let body = match Encoding::of(&headers) {
             Some(encoding) => decoded(request, status, &encoding, body, ctx)?,
@@ -114,7 +97,7 @@ impl Transport for HttpTransport {
             return Err(too_large(request, status, body));
         }
         if !whole {
-            return Err(unusable(large_head(request.url), status, body));
+            return Err(unusable(large_head(request.url), Some(status), body));
         }
         Ok(HttpReply {
             status,
@@ -129,113 +112,67 @@ impl Transport for HttpTransport {
 }
 
 impl HttpTransport {
-    /// Makes a call that is aborted with its context, and explains how it failed.
-    pub(super) fn tracked<T>(
+    /// Begins an exchange whose end is in `patience`, and which is aborted with its context.
+    pub(super) fn begin(
         &self,
         url: &str,
-        timeout: &dyn Fn(ureq::Timeout) -> Duration,
+        patience: Patience,
+        timeout: Duration,
         ctx: &Context,
-        exchange: impl FnOnce() -> Result<T, ureq::Error>,
-    ) -> Result<T, Error> {
-        let call = Arc::new(Call::default());
-        let _abort = ctx.on_abort({
-            let call = call.clone();
-            move || call.abort()
-        });
-        let current = Current::set(call.clone());
-        let result = exchange();
-        drop(current);
-        result.map_err(|error| {
-            // The server may close other kept connections too: for a while each call opens a new one.
-            if call.was_forsaken() && !matches!(error, ureq::Error::Timeout(_)) {
-                self.trust.lose();
-            }
-            let sent = if call.awaited.load(Ordering::SeqCst) {
-                Sent::Maybe
-            } else {
-                Sent::No
-            };
-            match ctx.check() {
-                Err(ended) => ended.with_sent(sent),
-                Ok(()) => {
-                    let connected = call.connected.load(Ordering::SeqCst);
-                    let patience = match error {
-                        ureq::Error::Timeout(of) if connected => timeout(of),
-                        ureq::Error::Timeout(of) => self.connect_timeout.min(timeout(of)),
-                        _ => Duration::ZERO,
-                    };
-                    explain(error, sent, connected, url, patience)
-                }
-            }
+    ) -> Result<Call<'_>, Error> {
+        let Some(target) = self.target(url) else {
+            let why = format!("not a usable URL: {}", redacted_url(url));
+            return Err(Error::new(ErrorKind::Invalid, why));
+        };
+        let connect = self.connect_timeout.min(timeout);
+        let call = Call::open(&self.pool, &self.connector, &target, patience, connect, ctx);
+        call.map_err(|fault| {
+            ctx.check()
+                .err()
+                .unwrap_or_else(|| unconnected(fault, url, connect))
         })
     }
 
+    /// The parts of a URL, which is nearly always the same.
+    fn target(&self, url: &str) -> Option<Arc<Target>> {
+        let mut last = self.last_target.lock();
+        if let Some(target) = &*last
+            && target.url == url
+        {
+            return Some(target.clone());
+        }
+        Some(last.insert(Arc::new(Target::parse(url)?)).clone())
+    }
+
     fn exchange(
-        &self,
+        call: &mut Call<'_>,
         request: &HttpRequest<'_>,
         timeout: Duration,
         ctx: &Context,
-    ) -> Result<(Head, Body), ureq::Error> {
+    ) -> Result<(Head, Body), Fault> {
+        let (method, body) = match request.body {
+            Some(body) => ("POST", Outgoing::Bytes(body)),
+            None => ("GET", Outgoing::None),
+        };
+        let early = call.send(method, request.headers, body)?;
+        let head = match early {
+            Some(head) => head,
+            None => call.head()?,
+        };
         let left = ctx.remaining().unwrap_or(Duration::MAX);
         let before_deadline = left.saturating_sub(timeout);
-        macro_rules! ready {
-            ($builder:expr) => {{
-                let mut builder = $builder;
-                for (name, value) in request.headers {
-                    builder = builder.header(&**name, value);
-                }
-                // A request with a separate setting has a copy of all settings.
-                if timeout == self.timeout {
-                    builder
-                } else {
-                    builder
-                        .config()
-                        .timeout_connect(Some(self.connect_timeout.min(timeout)))
-                        .timeout_per_call(Some(timeout.saturating_add(BEYOND)))
-                        .build()
-                }
-            }};
-        }
-        let reply = match request.body {
-            Some(body) => ready!(self.agent.post(request.url)).send(body)?,
-            None => ready!(self.agent.get(request.url)).call()?,
-        };
-        let (head, body) = reply.into_parts();
-        let head = Head::of(head);
-        let encoded = Encoding::of(&head.headers).is_some();
-        let most = most_of(request, head.status);
+        let patience = call.patience.clone();
         let reading = BodyReader {
-            announced: body.content_length(),
-            most,
-            encoded,
+            announced: call.announced(),
+            most: most_of(request, head.status),
+            encoded: Encoding::of(&head.headers).is_some(),
             share: request.memory,
             ctx,
             file: nameless,
-            paused: &|time| not_the_servers_time(time.min(before_deadline)),
+            paused: &|time| patience.exclude(time.min(before_deadline)),
         };
-        let reader = body.into_with_config().limit(u64::MAX).reader();
-        let body = reading.read(reader).map_err(unwrapped)?;
+        let body = reading.read(call)?;
         Ok((head, body))
-    }
-}
-
-/// The head of a reply: all before its body.
-pub(super) struct Head {
-    pub status: u16,
-    pub headers: HttpHeaders,
-    /// Its size is within the limits.
-    pub whole: bool,
-}
-
-impl Head {
-    /// The head of the reply to the call of this thread.
-    pub fn of(head: ureq::http::response::Parts) -> Self {
-        let large = take_large_head();
-        Self {
-            status: head.status.as_u16(),
-            whole: large.as_ref().is_none_or(|large| large.whole),
-            headers: HttpHeaders::new(large.map_or(head.headers, |large| large.headers)),
-        }
     }
 }
 
@@ -276,7 +213,7 @@ fn decoded(
         Err((error, came)) => {
             let host = redacted_url(request.url);
             let why = format!("the reply of {host} cannot be decompressed: {error}");
-            Err(unusable(why, status, came))
+            Err(unusable(why, Some(status), came))
         }
     }
 }
@@ -294,7 +231,7 @@ fn too_large(request: &HttpRequest<'_>, status: u16, mut body: Vec<u8>) -> Error
         most / 1_048_576.0
     );
     body.truncate(RAW_LIMIT);
-    unusable(why, status, body)
+    unusable(why, Some(status), body)
 }
 
 fn large_head(url: &str) -> String {
@@ -306,64 +243,74 @@ fn large_head(url: &str) -> String {
 }
 
 /// The failure of a complete success reply. It was paid for, so the request is not sent again.
-fn unusable(why: String, status: u16, body: Vec<u8>) -> Error {
-    Error::new(ErrorKind::Malformed, why)
-        .with_status(status)
+fn unusable(why: String, status: Option<u16>, body: Vec<u8>) -> Error {
+    let error = Error::new(ErrorKind::Malformed, why)
         .with_sent(Sent::Answered)
-        .with_unusable_reply(body)
+        .with_unusable_reply(body);
+    match status {
+        Some(status) => error.with_status(status),
+        None => error,
+    }
 }
 
-fn explain(error: ureq::Error, sent: Sent, connected: bool, url: &str, timeout: Duration) -> Error {
+/// The error of a call whose exchange has failed.
+pub(super) fn failed(
+    call: Call<'_>,
+    fault: Fault,
+    url: &str,
+    limits: &dyn Fn(Limit) -> Duration,
+    ctx: &Context,
+) -> Error {
+    let sent = call.sent();
+    call.fail(&fault);
+    match ctx.check() {
+        Err(ended) => ended.with_sent(sent),
+        Ok(()) => broken_off(fault, sent, url, limits),
+    }
+}
+
+/// The error of a call that has no connection.
+fn unconnected(fault: Fault, url: &str, timeout: Duration) -> Error {
     let host = redacted_url(url);
-    let transient = |message: String| Error::new(ErrorKind::Transient, message).with_sent(sent);
-    match error {
-        ureq::Error::Timeout(_) if !connected => transient(format!(
-            "no connection to {host} within {} s",
-            timeout.as_secs_f64()
-        ))
-        .with_unreachable(),
-        ureq::Error::Timeout(ureq::Timeout::PerRead | ureq::Timeout::PerWrite) => {
-            transient(format!(
-                "no byte moved to or from {host} for {} s",
-                timeout.as_secs_f64()
-            ))
-            .with_timed_out()
-        }
-        ureq::Error::Timeout(_) => transient(format!(
-            "no reply from {host} within {} s",
-            timeout.as_secs_f64()
-        ))
-        .with_timed_out(),
-        ureq::Error::BadUri(_) => {
-            Error::new(ErrorKind::Invalid, format!("not a usable URL: {host}"))
-        }
-        // The text may quote a header, and with it the key.
-        ureq::Error::Http(_) => {
-            Error::new(ErrorKind::Invalid, format!("not a valid request to {host}"))
-        }
-        // Bought and useless; asking again would buy the same.
-        ureq::Error::BodyExceedsLimit(_) => Error::new(
-            ErrorKind::Invalid,
-            format!("the reply of {host} is larger than may be read of one (llm.max_reply_mib)"),
-        )
-        .with_sent(sent),
-        ureq::Error::LargeResponseHeader(..) => Error::new(ErrorKind::Malformed, large_head(url))
-            .with_sent(Sent::Answered)
-            .with_unusable_reply(""),
-        ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData && connected => {
-            transient(format!("the reply of {host} cannot be read: {error}"))
-        }
-        ureq::Error::HostNotFound => {
-            transient(format!("host not found: {host}")).with_unreachable()
-        }
-        other if !connected => {
+    let why = match fault {
+        Fault::Late(_) => format!("no connection to {host} within {} s", timeout.as_secs_f64()),
+        other => {
             let why = other.to_string();
             let hint = if host.starts_with("https:") && no_tls(&why) {
                 " (does the server speak TLS? else http://…)"
             } else {
                 ""
             };
-            transient(format!("cannot reach {host}{hint}: {why}")).with_unreachable()
+            format!("cannot reach {host}{hint}: {why}")
+        }
+    };
+    Error::new(ErrorKind::Transient, why)
+        .with_sent(Sent::No)
+        .with_unreachable()
+}
+
+/// The error of a call whose connection was open.
+fn broken_off(fault: Fault, sent: Sent, url: &str, limits: &dyn Fn(Limit) -> Duration) -> Error {
+    let host = redacted_url(url);
+    let transient = |message: String| Error::new(ErrorKind::Transient, message).with_sent(sent);
+    match fault {
+        Fault::Late(limit) => {
+            let seconds = limits(limit).as_secs_f64();
+            let why = match limit {
+                Limit::Idle => format!("no byte moved to or from {host} for {seconds} s"),
+                Limit::Call | Limit::Reply => format!("no reply from {host} within {seconds} s"),
+            };
+            transient(why).with_timed_out()
+        }
+        // The header itself may be the key.
+        Fault::BadRequest => {
+            Error::new(ErrorKind::Invalid, format!("not a valid request to {host}"))
+        }
+        // It was paid for, and asking again would buy the same.
+        Fault::EndlessHead => unusable(large_head(url), None, Vec::new()),
+        Fault::BadReply(why) => transient(format!("the reply of {host} cannot be read: {why}")),
+        Fault::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+            transient(format!("the reply of {host} cannot be read: {error}"))
         }
         other => transient(format!("connection lost to {host}: {other}")),
     }

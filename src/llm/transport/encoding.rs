@@ -8,7 +8,7 @@ use flate2::bufread::{DeflateDecoder, GzDecoder, ZlibDecoder};
 
 use crate::base::zstd::Frames;
 
-use super::exchange::HttpHeaders;
+use super::headers::HttpHeaders;
 
 /// A reply in more layers is no answer, but an attack.
 const MOST_LAYERS: usize = 3;
@@ -42,8 +42,8 @@ impl Encoding {
     /// known: then the body is used as it is.
     pub fn of(headers: &HttpHeaders) -> Option<Self> {
         let mut layers = Vec::new();
-        for value in headers.fields.get_all("content-encoding") {
-            for name in value.to_str().ok()?.split(',') {
+        for value in headers.all("content-encoding") {
+            for name in std::str::from_utf8(value).ok()?.split(',') {
                 layers.push(match name.trim().to_ascii_lowercase().as_str() {
                     "" | "identity" => continue,
                     "gzip" | "x-gzip" => Coding::Gzip,

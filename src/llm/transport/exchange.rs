@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::{Read, Write};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use ureq::http;
 
@@ -11,6 +11,7 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::redacted_url;
 
+use super::headers::HttpHeaders;
 use super::memory::ReplyShare;
 
 /// What is kept of a reply to a step of a batch, such as a page of a list.
@@ -34,63 +35,6 @@ pub struct HttpRequest<'a> {
     pub reply_limit: u64,
     /// Where [`HttpTransport`](crate::unstable::HttpTransport) takes the memory of a large reply; to be dropped once that is decoded.
     pub memory: &'a ReplyShare,
-}
-
-/// Header fields of a reply; names are compared without case.
-#[derive(Clone, derive_more::Debug)]
-#[debug("HttpHeaders({})", fields.len())]
-pub struct HttpHeaders {
-    pub(super) fields: http::HeaderMap,
-    received: SystemTime,
-}
-
-impl Default for HttpHeaders {
-    fn default() -> Self {
-        Self::new(http::HeaderMap::new())
-    }
-}
-
-impl HttpHeaders {
-    /// They have just been received.
-    pub(super) fn new(fields: http::HeaderMap) -> Self {
-        Self {
-            fields,
-            received: SystemTime::now(),
-        }
-    }
-
-    /// When they were received, by the clock of this machine.
-    pub(crate) fn received(&self) -> SystemTime {
-        self.received
-    }
-
-    /// The same headers, received at this time.
-    #[cfg(test)]
-    pub(crate) fn received_at(self, received: SystemTime) -> Self {
-        Self { received, ..self }
-    }
-
-    /// Whether any name begins so.
-    pub(crate) fn names_any(&self, prefix: &str) -> bool {
-        self.fields
-            .keys()
-            .any(|name| name.as_str().starts_with(prefix))
-    }
-
-    /// The first value of that name, if it is text.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.fields.get(name)?.to_str().ok()
-    }
-}
-
-impl<'a> FromIterator<(&'a str, &'a str)> for HttpHeaders {
-    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(pairs: I) -> Self {
-        let pairs = pairs.into_iter().filter_map(|(name, value)| {
-            let name = http::HeaderName::from_bytes(name.as_bytes()).ok()?;
-            Some((name, http::HeaderValue::from_str(value).ok()?))
-        });
-        Self::new(pairs.collect())
-    }
 }
 
 /// A complete reply. Its `Debug` says how long it is, not what it says.
@@ -170,12 +114,4 @@ pub(crate) fn is_callable(url: &str) -> bool {
         return false;
     };
     !host.is_empty() && (authority.as_str().ends_with(host) || uri.port_u16().is_some())
-}
-
-/// ureq wraps its own errors to pass them through `Read`.
-pub(super) fn unwrapped(error: std::io::Error) -> ureq::Error {
-    match error.downcast::<ureq::Error>() {
-        Ok(own) => own,
-        Err(io) => ureq::Error::Io(io),
-    }
 }

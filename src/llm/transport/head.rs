@@ -1,127 +1,131 @@
-//! Heads of replies that are larger than ureq reads: it takes at most 128 lines, and what its buffer holds.
-//!
-//! Such a head is collected here, and ureq gets a short one in its place, with the headers that say where
-//! the body ends. The reply's headers are those that were collected.
+//! The heads of requests and of replies: all before the body.
 
-use ureq::http::{HeaderMap, HeaderName, HeaderValue};
-use ureq::unversioned::transport::Buffers;
+use std::borrow::Cow;
+
+use super::body_length::BodyLength;
+use super::connect::Target;
+use super::fault::Fault;
+use super::headers::{Field, HttpHeaders, is_name, is_value};
 
 /// The most bytes and lines that the head of a reply may have. The headers of a larger one are read up to
 /// these limits.
 pub(super) const MOST_BYTES: usize = 64 * 1024;
 pub(super) const MOST_LINES: usize = 256;
 /// A head that does not end within these bytes ends its call.
-const ENDLESS: usize = 1024 * 1024;
-/// Lines that ureq reads.
-const UREQ_LINES: usize = 128;
-/// Longer lines say nothing of where a body ends.
-const FRAMING_BYTES: usize = 128;
+pub(super) const ENDLESS: usize = 1024 * 1024;
+/// The lines for which no memory is allocated.
+const USUAL_LINES: usize = 64;
 
-/// The headers of a reply whose head ureq cannot read.
-pub(super) struct LargeHead {
-    pub headers: HeaderMap,
-    /// The head is within the limits.
+/// What this client tells of itself.
+pub(super) const USER_AGENT: &str = concat!("batchwright/", env!("CARGO_PKG_VERSION"));
+
+/// Appends the head of a request.
+pub(super) fn write_request(
+    head: &mut Vec<u8>,
+    method: &str,
+    target: &Target,
+    headers: &[(Cow<'static, str>, String)],
+    length: Option<u64>,
+) -> Result<(), Fault> {
+    let line = |head: &mut Vec<u8>, name: &str, value: &str| {
+        for part in [name, ": ", value, "\r\n"] {
+            head.extend_from_slice(part.as_bytes());
+        }
+    };
+    for part in [method, " ", &target.path, " HTTP/1.1\r\n"] {
+        head.extend_from_slice(part.as_bytes());
+    }
+    let is_given = |own: &str| {
+        headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case(own))
+    };
+    for (name, value) in [
+        ("host", &*target.authority),
+        ("user-agent", USER_AGENT),
+        ("accept", "*/*"),
+    ] {
+        if !is_given(name) {
+            line(head, name, value);
+        }
+    }
+    for (name, value) in headers {
+        if !is_name(name.as_bytes()) || !is_value(value.as_bytes()) {
+            return Err(Fault::BadRequest);
+        }
+        line(head, name, value);
+    }
+    if let Some(length) = length {
+        line(head, "content-length", &length.to_string());
+    }
+    head.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// The head of a reply.
+pub(super) struct Head {
+    pub status: u16,
+    pub headers: HttpHeaders,
+    /// Its size is within the limits.
     pub whole: bool,
+    pub body: BodyLength,
+    /// The server keeps the connection open.
+    pub keeps: bool,
 }
 
-/// Watches what comes on a connection until the head of a call's reply has come.
-#[derive(Default)]
-pub(super) struct HeadWatch {
-    state: State,
-    /// What came behind a large head and is not in the buffer yet.
-    pending: Vec<u8>,
-}
-
-#[derive(Default)]
-enum State {
-    #[default]
-    Waiting,
-    Collecting(Vec<u8>),
-    Done,
-}
-
-impl HeadWatch {
-    /// Whether bytes are left that ureq does not know of.
-    pub fn is_pending(&self) -> bool {
-        !self.pending.is_empty()
+impl Head {
+    /// Reads a head that is complete.
+    pub fn parse(head: &[u8]) -> Result<Self, Fault> {
+        let lines = memchr::memchr_iter(b'\n', head).count();
+        if lines <= USUAL_LINES {
+            return Self::parse_into(head, &mut [httparse::EMPTY_HEADER; USUAL_LINES]);
+        }
+        Self::parse_into(head, &mut vec![httparse::EMPTY_HEADER; lines])
     }
 
-    /// Gives ureq what came behind a large head; false if there is nothing of it.
-    pub fn refill(&mut self, buffers: &mut dyn Buffers) -> bool {
-        if self.pending.is_empty() {
-            return false;
+    fn parse_into<'h>(head: &'h [u8], fields: &mut [httparse::Header<'h>]) -> Result<Self, Fault> {
+        let mut reply = httparse::Response::new(fields);
+        let read = httparse::ParserConfig::default()
+            .allow_spaces_after_header_name_in_responses(true)
+            .allow_multiple_spaces_in_response_status_delimiters(true)
+            .ignore_invalid_headers_in_responses(true)
+            .parse_response(&mut reply, head);
+        if !matches!(read, Ok(httparse::Status::Complete(_))) {
+            return Err(Fault::BadReply("its head is not valid HTTP"));
         }
-        let room = buffers.input_append_buf();
-        let piece = room.len().min(self.pending.len());
-        room[..piece].copy_from_slice(&self.pending[..piece]);
-        buffers.input_appended(piece);
-        self.pending.drain(..piece);
-        piece > 0
-    }
-
-    /// Looks at what has come. Returns the headers of a large head once it is complete.
-    ///
-    /// # Errors
-    /// When the head does not end.
-    pub fn look(&mut self, buffers: &mut dyn Buffers) -> Result<Option<LargeHead>, ureq::Error> {
-        if let State::Waiting = self.state {
-            self.state = Self::wait(buffers);
-        }
-        let State::Collecting(head) = &mut self.state else {
-            return Ok(None);
+        let status = reply.code.unwrap_or_default();
+        let place = |part: &[u8]| {
+            let start = part.as_ptr().addr() - head.as_ptr().addr();
+            start..start + part.len()
         };
-        let seen = head.len().saturating_sub(3);
-        let input = buffers.input();
-        let read = input.len();
-        head.extend_from_slice(input);
-        buffers.input_consume(read);
-        let Some(end) = end_of_head(&head[seen..]) else {
-            return if head.len() > ENDLESS {
-                Err(ureq::Error::LargeResponseHeader(head.len(), MOST_BYTES))
-            } else {
-                Ok(None)
-            };
-        };
-        self.pending = head.split_off(seen + end);
-        let head = std::mem::take(head);
-        if is_interim(&head) {
-            self.state = State::Waiting;
-            // All of it fits: it came in one read, and the buffer is empty.
-            self.refill(buffers);
-            return self.look(buffers);
-        }
-        self.state = State::Done;
-        let (large, short) = shortened(&head);
-        let room = buffers.input_append_buf();
-        room[..short.len()].copy_from_slice(&short);
-        buffers.input_appended(short.len());
-        Ok(Some(large))
+        let is_kept = |field: &&httparse::Header<'_>| place(field.value).end <= MOST_BYTES;
+        let fields = reply.headers.iter().take(MOST_LINES).filter(is_kept);
+        let fields = fields.map(|field| Field {
+            name: place(field.name.as_bytes()),
+            value: place(field.value),
+        });
+        let fields = fields.collect();
+        let whole = head.len() <= MOST_BYTES && reply.headers.len() <= MOST_LINES;
+        let kept = head[..head.len().min(MOST_BYTES)].to_vec();
+        let body = BodyLength::of(status, reply.headers)?;
+        let keeps = keeps(reply.version == Some(1), reply.headers);
+        Ok(Self {
+            status,
+            headers: HttpHeaders::new(kept, fields),
+            whole,
+            body,
+            keeps: keeps && body != BodyLength::UntilClose,
+        })
     }
 
-    fn wait(buffers: &mut dyn Buffers) -> State {
-        loop {
-            let has_room = !buffers.input_append_buf().is_empty();
-            let input = buffers.input();
-            // Within a tunnel this is not HTTP.
-            if !input.starts_with(&b"HTTP/1."[..input.len().min(7)]) {
-                return State::Done;
-            }
-            let end = end_of_head(input);
-            let head = &input[..end.unwrap_or(input.len())];
-            // ureq counts the lines of a head that is not complete, too.
-            let is_small = lines(head).count() <= UREQ_LINES;
-            match end {
-                Some(end) if is_interim(head) => buffers.input_consume(end),
-                Some(_) if is_small => return State::Done,
-                None if is_small && has_room => return State::Waiting,
-                _ => return State::Collecting(Vec::new()),
-            }
-        }
+    /// Another head follows.
+    pub fn is_interim(&self) -> bool {
+        (100..200).contains(&self.status) && self.status != 101
     }
 }
 
 /// Where the empty line behind a head ends.
-fn end_of_head(bytes: &[u8]) -> Option<usize> {
+pub(super) fn end_of_head(bytes: &[u8]) -> Option<usize> {
     memchr::memchr_iter(b'\n', bytes).find_map(|at| match &bytes[at + 1..] {
         [b'\n', ..] => Some(at + 2),
         [b'\r', b'\n', ..] => Some(at + 3),
@@ -129,52 +133,18 @@ fn end_of_head(bytes: &[u8]) -> Option<usize> {
     })
 }
 
-/// The lines of headers, without the status and the empty line.
-fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let lines = head.split(|byte| *byte == b'\n').skip(1);
-    lines
-        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
-        .filter(|line| !line.is_empty())
-}
-
-/// Whether another head follows (status 1xx).
-fn is_interim(head: &[u8]) -> bool {
-    head.get(9) == Some(&b'1')
-}
-
-/// The headers of a head, and the head that ureq reads in its place.
-fn shortened(head: &[u8]) -> (LargeHead, Vec<u8>) {
-    let mut large = LargeHead {
-        headers: HeaderMap::new(),
-        whole: head.len() <= MOST_BYTES,
+/// Whether the connection is kept after the reply (RFC 9112, section 9.3).
+fn keeps(is_1_1: bool, fields: &[httparse::Header<'_>]) -> bool {
+    let says = |word: &str| {
+        let fields = fields.iter();
+        let mut connection = fields.filter(|field| field.name.eq_ignore_ascii_case("connection"));
+        connection.any(|field| has_word(field.value, word))
     };
-    // HTTP fixes the places of the version and the status.
-    let mut short = head[..head.len().min(12)].to_vec();
-    short.extend_from_slice(b" \r\n");
-    let mut read = 0;
-    for (number, line) in lines(head).enumerate() {
-        read += line.len();
-        let Some(colon) = memchr::memchr(b':', line) else {
-            continue;
-        };
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        let framing = [&b"content-length"[..], b"transfer-encoding", b"connection"];
-        let is_framing = framing.iter().any(|own| own.eq_ignore_ascii_case(name));
-        if is_framing && line.len() <= FRAMING_BYTES && short.len() < 32 * FRAMING_BYTES {
-            short.extend_from_slice(line);
-            short.extend_from_slice(b"\r\n");
-        }
-        large.whole &= number < MOST_LINES;
-        let header = HeaderName::from_bytes(name)
-            .ok()
-            .zip(HeaderValue::from_bytes(value).ok());
-        if let Some((name, value)) = header
-            && number < MOST_LINES
-            && read <= MOST_BYTES
-        {
-            large.headers.append(name, value);
-        }
-    }
-    short.extend_from_slice(b"\r\n");
-    (large, short)
+    !says("close") && (is_1_1 || says("keep-alive"))
+}
+
+/// Whether a list of words has this one.
+pub(super) fn has_word(list: &[u8], word: &str) -> bool {
+    list.split(|byte| *byte == b',')
+        .any(|part| part.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
 }

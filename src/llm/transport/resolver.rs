@@ -1,46 +1,33 @@
 //! Names of hosts to addresses.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use ureq::http;
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::NextTimeout;
 
 /// How long a resolved address is used.
 const ADDRESS_LIFE: Duration = Duration::from_secs(60);
 
-/// Looks a host up once a minute instead of before every request, and never on a thread of its
-/// own, as ureq does for some time-outs.
-#[derive(Debug, Default)]
-pub(super) struct CachingResolver {
-    inner: DefaultResolver,
-    known: Mutex<HashMap<http::uri::Authority, (Instant, Vec<SocketAddr>)>>,
+/// Looks a host up once a minute instead of before every connection.
+#[derive(Default)]
+pub(super) struct Resolver {
+    known: Mutex<HashMap<(String, u16), (Instant, Vec<SocketAddr>)>>,
 }
 
-impl Resolver for CachingResolver {
-    fn resolve(
-        &self,
-        uri: &http::Uri,
-        config: &ureq::config::Config,
-        _: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let Some(authority) = uri.authority() else {
-            return Err(ureq::Error::HostNotFound);
-        };
+impl Resolver {
+    pub fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         let now = Instant::now();
-        let mut found = self.empty();
-        if let Some((until, addresses)) = self.known.lock().get(authority)
+        let key = (host.to_owned(), port);
+        if let Some((until, addresses)) = self.known.lock().get(&key)
             && now < *until
         {
-            addresses.iter().for_each(|a| found.push(*a));
-            return Ok(found);
+            return Ok(addresses.clone());
         }
-        let addresses = self.inner.resolve(uri, config, NextTimeout::default())?;
-        let entry = (now + ADDRESS_LIFE, addresses.iter().copied().collect());
-        self.known.lock().insert(authority.clone(), entry);
+        let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
+        let entry = (now + ADDRESS_LIFE, addresses.clone());
+        self.known.lock().insert(key, entry);
         Ok(addresses)
     }
 }

@@ -1,103 +1,120 @@
 //! Time limits of a call. Time in which the process was stopped does not count: a reply that arrived meanwhile is in
 //! time.
 
+use std::cell::Cell;
+use std::io;
 use std::time::{Duration, Instant};
 
-use ureq::Timeout;
-use ureq::unversioned::transport::{NextTimeout, time};
+use super::fault::Fault;
 
 /// The longest wait in one piece. If a piece takes much longer than that, the process was stopped.
-const WAIT_STEP: Duration = Duration::from_secs(1);
+pub(super) const WAIT_STEP: Duration = Duration::from_secs(1);
 /// A delay from which the process counts as stopped. On a busy machine a thread waits for less.
 const STOPPED: Duration = Duration::from_millis(500);
 
-/// ureq ends a call whose time is over without asking its transport whether the process was stopped. Therefore ureq
-/// gets a limit that is this much longer, and the waits here end the call at its real limit.
-pub(in crate::llm) const BEYOND: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The limit that ended a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
+    /// The one for the whole call.
+    Call,
+    /// The one for the reply, or for its beginning.
+    Reply,
+    /// The one for a pause between two bytes.
+    Idle,
+}
 
 /// The time that is left for a call.
 #[derive(Default)]
 pub(super) struct Patience {
-    /// The total time in which the process was stopped, or did not read.
-    stopped: Duration,
-    /// The end of each limit by the clock, which goes on while the process is stopped. ureq reports a limit that has
-    /// ended as zero, however long ago it ended.
-    ends: Vec<(Timeout, Instant)>,
+    call: Option<Instant>,
+    reply: Cell<Option<Instant>>,
+    idle: Cell<Option<Duration>>,
+    /// The total time in which the process was stopped, or did not read. The other limits do not include it.
+    excluded: Cell<Duration>,
 }
 
 impl Patience {
-    /// Excludes this time from the limits.
-    pub fn extend(&mut self, time: Duration) {
-        self.stopped += time;
-    }
-
-    /// The rest of a limit, without the time in which the process was stopped.
-    pub fn what_is_left(&mut self, mut limit: NextTimeout) -> NextTimeout {
-        let end = self.end(limit);
-        if let Some(left) = self.left(end) {
-            limit.after = left.into();
+    /// With a limit for the whole call.
+    pub fn new(call: Option<Duration>) -> Self {
+        Self {
+            call: call.and_then(|most| Instant::now().checked_add(most)),
+            ..Self::default()
         }
-        limit
     }
 
-    /// Waits in pieces.
-    pub fn wait(
-        &mut self,
-        limit: NextTimeout,
-        mut wait: impl FnMut(NextTimeout) -> Result<bool, ureq::Error>,
-    ) -> Result<bool, ureq::Error> {
-        let end = self.end(limit);
+    /// Sets the limits of what comes now: for each pause, and for all of it.
+    pub fn allow(&self, idle: Option<Duration>, reply: Option<Duration>) {
+        let now = Instant::now();
+        let end = reply.and_then(|most| now.checked_add(most));
+        self.idle.set(idle);
+        // What was excluded before does not prolong this limit.
+        let excluded = self.excluded.get();
+        self.reply
+            .set(end.map(|end| end.checked_sub(excluded).unwrap_or(now)));
+    }
+
+    /// Excludes this time from the limits.
+    pub fn exclude(&self, time: Duration) {
+        self.excluded.set(self.excluded.get().saturating_add(time));
+    }
+
+    /// Repeats an operation of a socket until it succeeds or fails. It gets the longest time that it may block, and
+    /// then is to fail as sockets do.
+    ///
+    /// # Errors
+    /// [`Fault::Late`] within an error of `io`.
+    pub fn wait<T>(&self, mut operation: impl FnMut(Duration) -> io::Result<T>) -> io::Result<T> {
         let mut waited = Duration::ZERO;
         loop {
             let started = Instant::now();
-            let left = self.left(end);
-            let still = limit.per_read.map(|most| most.saturating_sub(waited));
-            for (left, reason) in [(left, limit.reason), (still, Timeout::PerRead)] {
-                if left == Some(Duration::ZERO) {
-                    return Err(ureq::Error::Timeout(reason));
-                }
+            let (left, limit) = self.left(started, waited);
+            if left.is_zero() {
+                return Err(Fault::Late(limit).into());
             }
-            let piece = left.into_iter().chain(still).fold(WAIT_STEP, Duration::min);
-            let result = wait(NextTimeout {
-                after: piece.into(),
-                per_read: None,
-                ..limit
-            });
+            let piece = left.min(WAIT_STEP);
+            let result = operation(piece);
             let took = started.elapsed();
             if took > piece + STOPPED {
-                self.stopped += took
+                self.exclude(took);
             } else {
-                waited += took
+                waited += took;
             }
             match result {
-                Err(ureq::Error::Timeout(reason)) if reason == limit.reason => {}
+                Err(error) if is_to_be_repeated(error.kind()) => {}
                 ended => return ended,
             }
         }
     }
 
-    fn end(&mut self, limit: NextTimeout) -> Option<Instant> {
-        let time::Duration::Exact(mut after) = limit.after else {
-            return None;
+    /// The time that is left, and the limit that ends first.
+    pub fn left(&self, now: Instant, waited: Duration) -> (Duration, Limit) {
+        let excluded = self.excluded.get();
+        let until = |end: Instant| {
+            end.checked_add(excluded)
+                .map_or(Duration::MAX, |end| end.saturating_duration_since(now))
         };
-        // A connection through a proxy is tracked twice. The inner one gets the limit of a piece from the outer one,
-        // which is much shorter.
-        if limit.reason == Timeout::PerCall && after > BEYOND / 2 {
-            after = after.saturating_sub(BEYOND);
-        }
-        let end = Instant::now().checked_add(after)?;
-        let known = self.ends.iter_mut().find(|(of, _)| *of == limit.reason);
-        match known {
-            Some((_, known)) if after.is_zero() => return Some(*known),
-            Some((_, known)) => *known = end,
-            None => self.ends.push((limit.reason, end)),
-        }
-        Some(end)
+        let idle = self.idle.get().map(|most| most.saturating_sub(waited));
+        let limits = [
+            (self.call.map(until), Limit::Call),
+            (self.reply.get().map(until), Limit::Reply),
+            (idle, Limit::Idle),
+        ];
+        let limits = limits
+            .into_iter()
+            .filter_map(|(left, of)| Some((left?, of)));
+        limits
+            .min_by_key(|(left, _)| *left)
+            .unwrap_or((Duration::MAX, Limit::Call))
     }
+}
 
-    fn left(&self, end: Option<Instant>) -> Option<Duration> {
-        let end = end?.checked_add(self.stopped)?;
-        Some(end.saturating_duration_since(Instant::now()))
+/// Whether an operation only took as long as it might.
+fn is_to_be_repeated(kind: io::ErrorKind) -> bool {
+    match kind {
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => true,
+        // Elsewhere it says that the other side does not answer any more.
+        io::ErrorKind::TimedOut => cfg!(windows),
+        _ => false,
     }
 }
 
@@ -107,71 +124,87 @@ mod tests {
 
     use super::*;
 
-    fn limit(millis: u64) -> NextTimeout {
-        NextTimeout {
-            after: (BEYOND + Duration::from_millis(millis)).into(),
-            reason: Timeout::PerCall,
-            ..NextTimeout::default()
+    fn of_millis(millis: u64) -> Patience {
+        Patience::new(Some(Duration::from_millis(millis)))
+    }
+
+    fn is_over(patience: &Patience) -> bool {
+        patience.left(Instant::now(), Duration::ZERO).0.is_zero()
+    }
+
+    /// A server that does not send anything.
+    fn silent(piece: Duration) -> io::Result<()> {
+        sleep(piece);
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn limit_of(result: io::Result<()>) -> Limit {
+        match Fault::from(result.unwrap_err()) {
+            Fault::Late(limit) => limit,
+            other => panic!("{other}"),
         }
     }
 
     #[test]
-    fn what_a_stop_took_does_not_count() {
-        let mut patience = Patience::default();
+    fn a_stop_of_the_process_does_not_count() {
+        let patience = of_millis(100);
         let mut pieces = 0;
-        let read = patience.wait(limit(100), |piece| {
+        let read = patience.wait(|piece| {
             pieces += 1;
             if pieces > 1 {
                 return Ok(true);
             }
-            sleep(*piece.after + 2 * STOPPED);
-            Err(ureq::Error::Timeout(piece.reason))
+            sleep(piece + 2 * STOPPED);
+            Err(io::ErrorKind::WouldBlock.into())
         });
         assert!(read.unwrap(), "it is read once more");
-        // The clock of the call's maker went on, so nothing seems to be left.
-        assert!(!patience.what_is_left(limit(0)).after.is_zero());
-        assert!(patience.wait(limit(0), |_| Ok(true)).unwrap());
+        assert!(!is_over(&patience));
     }
 
     #[test]
-    fn the_time_in_which_nobody_wanted_to_read_does_not_count() {
-        let mut patience = Patience::default();
-        assert!(patience.wait(limit(10), |_| Ok(true)).unwrap());
+    fn time_without_reading_does_not_count() {
+        let patience = of_millis(10);
+        patience.wait(|_| Ok(())).unwrap();
         sleep(Duration::from_millis(20));
-        assert!(patience.what_is_left(limit(0)).after.is_zero());
-        patience.extend(Duration::from_secs(60));
-        assert!(!patience.what_is_left(limit(0)).after.is_zero());
+        assert!(is_over(&patience));
+        patience.exclude(Duration::from_secs(60));
+        assert!(!is_over(&patience));
+        // A limit that begins now is not prolonged by an earlier exclusion.
+        patience.allow(None, Some(Duration::from_millis(10)));
+        sleep(Duration::from_millis(20));
+        assert!(is_over(&patience));
     }
 
     #[test]
-    fn a_connection_within_another_waits_as_long_as_it_is_told() {
-        let (mut outer, mut inner) = (Patience::default(), Patience::default());
-        let mut looks = 0;
-        let read = outer.wait(limit(60_000), |piece| {
-            assert!(!inner.what_is_left(piece).after.is_zero());
-            inner.wait(piece, |_| {
-                looks += 1;
-                Ok(true)
-            })
+    fn the_limit_that_ends_first_ends_the_wait() {
+        let patience = of_millis(50);
+        assert_eq!(limit_of(patience.wait(silent)), Limit::Call);
+        assert_eq!(
+            limit_of(patience.wait(|_| panic!("its time is over"))),
+            Limit::Call
+        );
+        let (short, long) = (Duration::from_millis(50), Duration::from_secs(1000));
+        for (idle, reply, ends) in [
+            (Some(short), Some(long), Limit::Idle),
+            (Some(long), Some(short), Limit::Reply),
+            (None, Some(short), Limit::Reply),
+        ] {
+            let patience = Patience::new(Some(long));
+            patience.allow(idle, reply);
+            assert_eq!(limit_of(patience.wait(silent)), ends);
+        }
+    }
+
+    #[test]
+    fn a_pause_is_not_longer_for_the_pieces_in_which_it_is_waited_for() {
+        let patience = Patience::default();
+        patience.allow(Some(Duration::from_millis(60)), None);
+        let mut pieces = 0;
+        let ended = patience.wait(|piece| {
+            pieces += 1;
+            silent(piece.min(Duration::from_millis(10)))
         });
-        assert!(read.unwrap());
-        assert_eq!(looks, 1);
-    }
-
-    #[test]
-    fn a_silent_server_is_waited_for_as_long_as_was_said() {
-        let mut patience = Patience::default();
-        let silent = |piece: NextTimeout| {
-            sleep(*piece.after);
-            Err(ureq::Error::Timeout(piece.reason))
-        };
-        let ended = patience.wait(limit(50), silent);
-        assert!(matches!(ended, Err(ureq::Error::Timeout(Timeout::PerCall))));
-        let ended = patience.wait(limit(0), |_| panic!("its time is up"));
-        assert!(matches!(ended, Err(ureq::Error::Timeout(Timeout::PerCall))));
-        let mut per_read = limit(1_000_000);
-        per_read.per_read = Some(time::Duration::from_millis(50));
-        let ended = patience.wait(per_read, silent);
-        assert!(matches!(ended, Err(ureq::Error::Timeout(Timeout::PerRead))));
+        assert_eq!(limit_of(ended), Limit::Idle);
+        assert!((2..=6).contains(&pieces), "{pieces}");
     }
 }

@@ -1,18 +1,17 @@
 //! Exchanges whose bodies stream, for as long as bytes move.
 
 use std::io::{self, Read, Write};
-use std::time::{Duration, Instant};
-
-use ureq::{AsSendBody, Body, SendBody, Timeout, http};
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::secret::redacted_url;
 
-use super::client::{Head, HttpTransport};
+use super::call::{Call, Outgoing};
+use super::client::{HttpTransport, failed};
 use super::encoding::Encoding;
-use super::exchange::{ERROR_LIMIT, HttpMethod, HttpReply, HttpTransfer, REPLY_LIMIT, unwrapped};
-use super::timeouts::BEYOND;
+use super::exchange::{ERROR_LIMIT, HttpMethod, HttpReply, HttpTransfer, REPLY_LIMIT};
+use super::fault::Fault;
+use super::timeouts::{Limit, Patience};
 
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -24,158 +23,111 @@ impl HttpTransport {
     ) -> Result<HttpReply, Error> {
         ctx.check()?;
         let (url, idle, reply) = (transfer.url, transfer.idle, transfer.reply);
-        let patience = |of| match of {
-            Timeout::PerRead | Timeout::PerWrite => idle,
-            _ => reply,
+        let limit_of = |limit| match limit {
+            Limit::Idle => idle,
+            Limit::Call | Limit::Reply => reply,
         };
-        let mut fault = None;
-        let result = self.tracked(url, &patience, ctx, || {
-            self.exchange_streaming(transfer, ctx, &mut fault)
-        });
-        match fault {
-            Some(Fault::Source(error)) => {
+        let patience = Patience::new(ctx.remaining());
+        let mut call = self.begin(url, patience, self.timeout, ctx)?;
+        let mut trouble = None;
+        let result = exchange(&mut call, transfer, &mut trouble);
+        match (trouble, result) {
+            (Some(Trouble::Source(error)), _) => {
                 let why = format!("cannot read what is to be sent to {}", redacted_url(url));
                 Err(Error::new(ErrorKind::Invalid, format!("{why}: {error}")))
             }
-            Some(Fault::Sink(error)) => {
+            (Some(Trouble::Sink(error)), _) => {
                 let why = format!("cannot write what came from {}", redacted_url(url));
                 let error = Error::new(ErrorKind::Invalid, format!("{why}: {error}"));
                 Err(error.with_sent(Sent::Maybe))
             }
-            // A socket that was shut down looks like the end of such a reply.
-            None if ctx.is_aborted() && result.as_ref().is_ok_and(ends_with_connection) => {
-                let ended = ctx.check().err().unwrap_or_else(Error::cancelled);
-                Err(ended.with_sent(Sent::Maybe))
+            (None, Ok(reply)) => {
+                call.finish();
+                Ok(reply)
             }
-            None => result,
-        }
-    }
-
-    fn exchange_streaming(
-        &self,
-        transfer: HttpTransfer<'_>,
-        ctx: &Context,
-        fault: &mut Option<Fault>,
-    ) -> Result<HttpReply, ureq::Error> {
-        let method = match transfer.method {
-            HttpMethod::Get => http::Method::GET,
-            HttpMethod::Post => http::Method::POST,
-            HttpMethod::Put => http::Method::PUT,
-            HttpMethod::Delete => http::Method::DELETE,
-        };
-        let mut builder = http::Request::builder().method(method).uri(transfer.url);
-        for (name, value) in transfer.headers {
-            builder = builder.header(&**name, value);
-        }
-        let mut empty = io::empty();
-        let (reader, left): (&mut dyn Read, u64) = match transfer.body {
-            Some(body) => body,
-            None => (&mut empty, 0),
-        };
-        let mut source = Source {
-            reader,
-            left,
-            fault: None,
-        };
-        let limits = [transfer.idle, transfer.reply];
-        let reply = match transfer.method {
-            HttpMethod::Post | HttpMethod::Put => {
-                let builder = builder.header(http::header::CONTENT_LENGTH, left);
-                let body = SendBody::from_reader(&mut source);
-                self.run(builder.body(body)?, limits, ctx)
-            }
-            HttpMethod::Get | HttpMethod::Delete => {
-                self.run(builder.body(SendBody::none())?, limits, ctx)
-            }
-        };
-        *fault = source.fault.map(Fault::Source);
-        let (head, body) = reply?.into_parts();
-        let is_success = head.status.is_success();
-        let head = Head::of(head);
-        let encoding = Encoding::of(&head.headers);
-        let mut bytes = Vec::new();
-        match transfer.into {
-            Some(sink) if is_success => {
-                let copied = match encoding {
-                    Some(encoding) => copy(encoding.decoder(body.into_reader()), sink),
-                    None => copy(body.into_reader(), sink),
-                };
-                *fault = copied?.map(Fault::Sink);
-            }
-            _ => {
-                let limit = if is_success { REPLY_LIMIT } else { ERROR_LIMIT };
-                let reader = body.into_with_config().limit(limit).reader();
-                let mut reader = Prompt {
-                    reader: reader.take(limit),
-                    begun: Instant::now(),
-                    longest: transfer.reply,
-                };
-                reader.read_to_end(&mut bytes).map_err(unwrapped)?;
-                if let Some(encoding) = encoding
-                    && let (decoded, true) = encoding.decoded(&bytes, limit)
-                {
-                    bytes = decoded;
-                }
-            }
-        }
-        Ok(HttpReply {
-            status: head.status,
-            headers: head.headers,
-            body: bytes,
-        })
-    }
-
-    fn run(
-        &self,
-        request: http::Request<impl AsSendBody>,
-        [idle, reply]: [Duration; 2],
-        ctx: &Context,
-    ) -> Result<http::Response<Body>, ureq::Error> {
-        let request = self.agent.configure_request(request);
-        let request = request
-            .timeout_per_call(ctx.remaining().map(|left| left.saturating_add(BEYOND)))
-            .timeout_per_write(Some(idle))
-            .timeout_per_read(Some(idle))
-            .timeout_recv_response(Some(reply))
-            .build();
-        self.agent.run(request)
-    }
-}
-
-/// A reply that is kept. Whoever waits for it has other things to do: it may not come drop by drop.
-struct Prompt<R> {
-    reader: R,
-    begun: Instant,
-    longest: Duration,
-}
-
-impl<R: Read> Read for Prompt<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.begun.elapsed() < self.longest {
-            self.reader.read(buffer)
-        } else {
-            Err(io::Error::other(ureq::Error::Timeout(Timeout::RecvBody)))
+            (None, Err(fault)) => Err(failed(call, fault, url, &limit_of, ctx)),
         }
     }
 }
 
-/// Whether nothing else in a reply tells where it ends.
-fn ends_with_connection(reply: &HttpReply) -> bool {
-    let tells = |name| reply.headers.get(name).is_some();
-    !tells("content-length") && !tells("transfer-encoding")
+fn exchange(
+    call: &mut Call<'_>,
+    transfer: HttpTransfer<'_>,
+    trouble: &mut Option<Trouble>,
+) -> Result<HttpReply, Fault> {
+    let patience = call.patience.clone();
+    let mut empty = io::empty();
+    let (reader, left): (&mut dyn Read, u64) = match transfer.body {
+        Some(body) => body,
+        None => (&mut empty, 0),
+    };
+    let mut source = Source {
+        reader,
+        left,
+        fault: None,
+    };
+    let (method, has_body) = match transfer.method {
+        HttpMethod::Get => ("GET", false),
+        HttpMethod::Post => ("POST", true),
+        HttpMethod::Put => ("PUT", true),
+        HttpMethod::Delete => ("DELETE", false),
+    };
+    let body = match has_body {
+        true => Outgoing::Stream(&mut source, left),
+        false => Outgoing::None,
+    };
+    patience.allow(Some(transfer.idle), None);
+    let sent = call.send(method, transfer.headers, body);
+    *trouble = source.fault.map(Trouble::Source);
+    let head = match sent? {
+        Some(early) => early,
+        None => {
+            patience.allow(None, Some(transfer.reply));
+            call.head()?
+        }
+    };
+    let is_success = (200..300).contains(&head.status);
+    let encoding = Encoding::of(&head.headers);
+    let mut bytes = Vec::new();
+    match transfer.into {
+        Some(sink) if is_success => {
+            patience.allow(Some(transfer.idle), None);
+            let copied = match encoding {
+                Some(encoding) => copy(encoding.decoder(call), sink),
+                None => copy(call, sink),
+            };
+            *trouble = copied?.map(Trouble::Sink);
+        }
+        _ => {
+            // Whoever waits for a reply that is kept has other things to do: it may not come drop by drop.
+            patience.allow(Some(transfer.idle), Some(transfer.reply));
+            let limit = if is_success { REPLY_LIMIT } else { ERROR_LIMIT };
+            call.take(limit).read_to_end(&mut bytes)?;
+            if let Some(encoding) = encoding
+                && let (decoded, true) = encoding.decoded(&bytes, limit)
+            {
+                bytes = decoded;
+            }
+        }
+    }
+    Ok(HttpReply {
+        status: head.status,
+        headers: head.headers,
+        body: bytes,
+    })
 }
 
 /// What went wrong on this side of the connection.
-enum Fault {
+enum Trouble {
     Source(io::Error),
     Sink(io::Error),
 }
 
 /// Writes all of a reply, or says why it cannot be written.
-fn copy(mut reader: impl Read, sink: &mut dyn Write) -> Result<Option<io::Error>, ureq::Error> {
+fn copy(mut reader: impl Read, sink: &mut dyn Write) -> Result<Option<io::Error>, Fault> {
     let mut piece = vec![0; CHUNK_BYTES];
     loop {
-        let read = reader.read(&mut piece).map_err(unwrapped)?;
+        let read = reader.read(&mut piece)?;
         if read == 0 {
             return Ok(None);
         }

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -306,7 +307,8 @@ fn a_body_that_is_not_as_long_as_announced_does_not_arrive() {
         let (base, served) = server(move |mut stream| {
             let mut got = String::new();
             stream.read_to_string(&mut got).unwrap();
-            let (_, body) = got.split_once("\r\n\r\n").unwrap();
+            // The head is sent with the first part of the body, if there is one.
+            let body = got.split_once("\r\n\r\n").map_or("", |(_, body)| body);
             assert!((body.len() as u64) < length, "{got}");
         });
         let error = upload(&base, &mut &b"four"[..], length).unwrap_err();

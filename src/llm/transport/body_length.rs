@@ -1,0 +1,147 @@
+//! Where the body of a reply ends (RFC 9112, sections 6 and 7).
+
+use super::connection::Input;
+use super::fault::Fault;
+use super::head::has_word;
+
+/// The most bytes of a line with the size of a chunk. Extensions make it longer, which nobody uses.
+const MOST_OF_SIZE: usize = 4 * 1024;
+/// The most bytes of the fields behind the last chunk.
+const MOST_OF_TRAILERS: usize = 64 * 1024;
+
+/// How the rest of a body is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BodyLength {
+    /// So many bytes are left.
+    Known(u64),
+    Chunked(Chunked),
+    /// The connection ends with it.
+    UntilClose,
+}
+
+/// What comes next of a body in chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Chunked {
+    Size,
+    /// So many bytes are left of a chunk.
+    Data(u64),
+    /// The end of the line behind a chunk.
+    LineEnd,
+    /// The fields behind the last chunk, of which so many bytes came.
+    Trailers(usize),
+    End,
+}
+
+/// What to do next.
+pub(super) enum Next {
+    /// Read at most so many bytes, which belong to the body.
+    Data(u64),
+    /// Receive more.
+    Receive,
+    End,
+}
+
+impl BodyLength {
+    pub fn of(status: u16, fields: &[httparse::Header<'_>]) -> Result<Self, Fault> {
+        if (100..200).contains(&status) || matches!(status, 204 | 304) {
+            return Ok(Self::Known(0));
+        }
+        let all = |name: &'static str| {
+            let fields = fields.iter();
+            fields.filter(move |field| field.name.eq_ignore_ascii_case(name))
+        };
+        if let Some(last) = all("transfer-encoding").last()
+            && !has_word(last.value, "identity")
+        {
+            let last = last.value.rsplit(|byte| *byte == b',').next();
+            return Ok(match last.is_some_and(|last| has_word(last, "chunked")) {
+                true => Self::Chunked(Chunked::Size),
+                false => Self::UntilClose,
+            });
+        }
+        let mut length = None;
+        for field in all("content-length") {
+            for value in field.value.split(|byte| *byte == b',') {
+                let value = number(value.trim_ascii(), 10);
+                let value = value.ok_or(Fault::BadReply("its content-length is not a number"))?;
+                if length.is_some_and(|known| known != value) {
+                    return Err(Fault::BadReply("it has two different lengths"));
+                }
+                length = Some(value);
+            }
+        }
+        Ok(length.map_or(Self::UntilClose, Self::Known))
+    }
+
+    /// The length in the head, as long as nothing has been read.
+    pub fn announced(&self) -> Option<u64> {
+        match self {
+            Self::Known(length) => Some(*length),
+            Self::Chunked(_) | Self::UntilClose => None,
+        }
+    }
+
+    /// Whether all of it has been read, and the connection can be used again.
+    pub fn is_complete(&self) -> bool {
+        matches!(self, Self::Known(0) | Self::Chunked(Chunked::End))
+    }
+
+    /// Reads what stands between the parts of the body.
+    pub fn next(&mut self, input: &mut Input) -> Result<Next, Fault> {
+        let chunked = match self {
+            Self::Known(0) => return Ok(Next::End),
+            Self::Known(left) => return Ok(Next::Data(*left)),
+            Self::UntilClose => return Ok(Next::Data(u64::MAX)),
+            Self::Chunked(chunked) => chunked,
+        };
+        loop {
+            let most = match chunked {
+                Chunked::Data(left) => return Ok(Next::Data(*left)),
+                Chunked::End => return Ok(Next::End),
+                Chunked::Size | Chunked::LineEnd => MOST_OF_SIZE,
+                Chunked::Trailers(read) => MOST_OF_TRAILERS.saturating_sub(*read),
+            };
+            let unread = input.unread();
+            let Some(end) = memchr::memchr(b'\n', unread) else {
+                if unread.len() >= most {
+                    return Err(Fault::BadReply("a line between its chunks does not end"));
+                }
+                return Ok(Next::Receive);
+            };
+            let line = unread[..end].trim_ascii();
+            *chunked = match chunked {
+                Chunked::Size => {
+                    let size = line.split(|byte| *byte == b';').next();
+                    let size = size.and_then(|size| number(size.trim_ascii_end(), 16));
+                    match size.ok_or(Fault::BadReply("the size of a chunk is not a number"))? {
+                        0 => Chunked::Trailers(0),
+                        size => Chunked::Data(size),
+                    }
+                }
+                Chunked::LineEnd if line.is_empty() => Chunked::Size,
+                Chunked::Trailers(_) if line.is_empty() => Chunked::End,
+                Chunked::Trailers(read) if end < most => Chunked::Trailers(*read + end + 1),
+                _ => return Err(Fault::BadReply("a chunk does not end where it should")),
+            };
+            input.consume(end + 1);
+        }
+    }
+
+    /// So many bytes of the body have been read.
+    pub fn took(&mut self, bytes: usize) {
+        let bytes = bytes as u64;
+        match self {
+            Self::Known(left) => *left -= bytes,
+            Self::Chunked(Chunked::Data(left)) if *left > bytes => *left -= bytes,
+            Self::Chunked(chunked) => *chunked = Chunked::LineEnd,
+            Self::UntilClose => {}
+        }
+    }
+}
+
+/// A number of digits alone.
+fn number(digits: &[u8], base: u32) -> Option<u64> {
+    let digits = std::str::from_utf8(digits).ok()?;
+    let is_digits = digits.chars().all(|digit| digit.is_digit(base));
+    u64::from_str_radix(digits, base).ok().filter(|_| is_digits)
+}

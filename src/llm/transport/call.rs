@@ -1,0 +1,234 @@
+//! One exchange on a connection: a request is sent, and its reply is read.
+
+use std::borrow::Cow;
+use std::io::{self, Read};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::cancel::{CancelHook, Context};
+use crate::base::error::Sent;
+
+use super::body_length::{BodyLength, Next};
+use super::connect::{AbortHandle, Connector, Target};
+use super::connection::{BUFFER, Connection};
+use super::fault::Fault;
+use super::head::{Head, write_request};
+use super::pool::Pool;
+use super::timeouts::Patience;
+
+/// What is read at once of a body that streams.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// The body of a request.
+pub(super) enum Outgoing<'b> {
+    None,
+    Bytes(&'b [u8]),
+    /// So many bytes of a reader, which has no more.
+    Stream(&'b mut dyn Read, u64),
+}
+
+impl Outgoing<'_> {
+    fn length(&self) -> Option<u64> {
+        match self {
+            Self::None => None,
+            Self::Bytes(bytes) => Some(bytes.len() as u64),
+            Self::Stream(_, length) => Some(*length),
+        }
+    }
+}
+
+/// An exchange with a server. Reading it reads the body of the reply.
+pub(super) struct Call<'p> {
+    pool: &'p Pool,
+    target: Arc<Target>,
+    connection: Connection,
+    pub patience: Rc<Patience>,
+    abort: Arc<AbortHandle>,
+    /// Aborts the exchange with its context.
+    _hook: CancelHook,
+    /// The connection was used for an earlier call.
+    reused: bool,
+    /// The complete request was sent.
+    sent: bool,
+    /// A part of the reply has arrived.
+    answered: bool,
+    /// The connection can be used again after the reply.
+    keeps: bool,
+    body: BodyLength,
+}
+
+impl<'p> Call<'p> {
+    /// Takes a connection that is open, or opens one within a time limit.
+    pub fn open(
+        pool: &'p Pool,
+        connector: &Connector,
+        target: &Arc<Target>,
+        patience: Patience,
+        connect_timeout: Duration,
+        ctx: &Context,
+    ) -> Result<Self, Fault> {
+        let abort = Arc::new(AbortHandle::default());
+        let hook = ctx.on_abort({
+            let abort = abort.clone();
+            move || abort.abort()
+        });
+        let kept = pool.take(target);
+        let reused = kept.is_some();
+        let connection = match kept {
+            Some(connection) => {
+                abort.attach(connection.tcp());
+                connection
+            }
+            None => connector.connect(target, &Patience::new(Some(connect_timeout)), &abort)?,
+        };
+        Ok(Self {
+            pool,
+            target: target.clone(),
+            connection,
+            patience: Rc::new(patience),
+            abort,
+            _hook: hook,
+            reused,
+            sent: false,
+            answered: false,
+            keeps: false,
+            body: BodyLength::Known(0),
+        })
+    }
+
+    /// Sends a request.
+    ///
+    /// If the server closes the connection before it has all, its reply may have come already, and then there is one
+    /// to be read.
+    pub fn send(
+        &mut self,
+        method: &str,
+        headers: &[(Cow<'static, str>, String)],
+        body: Outgoing<'_>,
+    ) -> Result<Option<Head>, Fault> {
+        let mut output = std::mem::take(&mut self.connection.output);
+        output.clear();
+        write_request(&mut output, method, &self.target, headers, body.length())?;
+        let written = match body {
+            Outgoing::None => self.write(&output),
+            Outgoing::Bytes(bytes) => {
+                // One system call sends both.
+                let room = BUFFER.saturating_sub(output.len());
+                let (first, rest) = bytes.split_at(room.min(bytes.len()));
+                output.extend_from_slice(first);
+                let first = self.write(&output);
+                first.and_then(|()| match rest {
+                    [] => Ok(()),
+                    rest => self.write(rest),
+                })
+            }
+            Outgoing::Stream(reader, _) => {
+                let mut piece = std::mem::replace(&mut output, Vec::new());
+                let mut written;
+                loop {
+                    let head = piece.len();
+                    piece.resize(head + CHUNK_BYTES, 0);
+                    let read = reader.read(&mut piece[head..])?;
+                    piece.truncate(head + read);
+                    written = match piece.is_empty() {
+                        true => Ok(()),
+                        false => self.write(&piece),
+                    };
+                    if read == 0 || written.is_err() {
+                        break;
+                    }
+                    piece.clear();
+                }
+                written
+            }
+        };
+        self.connection.output = output;
+        match written {
+            Ok(()) => {
+                self.sent = true;
+                Ok(None)
+            }
+            Err(Fault::Io(error)) => match self.head() {
+                Ok(head) => {
+                    self.keeps = false;
+                    Ok(Some(head))
+                }
+                Err(_) => Err(Fault::Io(error)),
+            },
+            Err(fault) => Err(fault),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        Ok(self.connection.send(bytes, &self.patience)?)
+    }
+
+    /// Waits for the reply, and reads its head.
+    pub fn head(&mut self) -> Result<Head, Fault> {
+        loop {
+            let head = self.connection.head(&self.patience, &mut self.answered)?;
+            if !head.is_interim() {
+                self.keeps = head.keeps;
+                self.body = head.body;
+                return Ok(head);
+            }
+        }
+    }
+
+    /// The length of the body by the head, if nothing of it has been read.
+    pub fn announced(&self) -> Option<u64> {
+        self.body.announced()
+    }
+
+    /// Whether the server may have processed the request.
+    pub fn sent(&self) -> Sent {
+        match self.sent {
+            true => Sent::Maybe,
+            false => Sent::No,
+        }
+    }
+
+    /// The call has failed. If the server had closed a kept connection instead of replying, it may close others too.
+    pub fn fail(self, fault: &Fault) {
+        let is_closed = matches!(fault, Fault::Io(_));
+        if self.reused && !self.answered && is_closed && !self.abort.is_aborted() {
+            self.pool.distrust();
+        }
+    }
+
+    /// The reply has been read as far as it is needed.
+    pub fn finish(self) {
+        self.abort.detach();
+        let is_clean = self.body.is_complete() && self.connection.input.unread().is_empty();
+        if self.keeps && is_clean && !self.abort.is_aborted() {
+            self.pool.give(self.target, self.connection);
+        }
+    }
+}
+
+impl Read for Call<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = loop {
+            match self.body.next(&mut self.connection.input)? {
+                Next::Data(most) => break most,
+                Next::End => return Ok(0),
+                Next::Receive if self.connection.receive(&self.patience)? > 0 => {}
+                Next::Receive => return Err(Fault::cut().into()),
+            }
+        };
+        let room = buffer
+            .len()
+            .min(usize::try_from(most).unwrap_or(usize::MAX));
+        if room == 0 {
+            return Ok(0);
+        }
+        let read = self.connection.read(&mut buffer[..room], &self.patience)?;
+        // A socket that was shut down looks like the end of a body that ends with its connection.
+        if read == 0 && (self.body != BodyLength::UntilClose || self.abort.is_aborted()) {
+            return Err(Fault::cut().into());
+        }
+        self.body.took(read);
+        Ok(read)
+    }
+}

@@ -1,0 +1,225 @@
+//! Connecting to the server of a URL, directly or through a proxy.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use parking_lot::Mutex;
+use ureq::http::Uri;
+use ureq::{Proxy, ProxyProtocol};
+
+use super::connection::Connection;
+use super::fault::Fault;
+use super::head::USER_AGENT;
+use super::resolver::Resolver;
+use super::timeouts::{Limit, Patience};
+
+/// The least time for one of several addresses of a host.
+const LEAST_PER_ADDRESS: Duration = Duration::from_millis(10);
+
+/// The parts of a URL.
+pub(super) struct Target {
+    pub url: String,
+    uri: Uri,
+    tls: bool,
+    /// Without the brackets of an IPv6 address.
+    host: String,
+    port: u16,
+    /// Host and port as in the URL.
+    pub authority: String,
+    /// Path and query.
+    pub path: String,
+}
+
+impl Target {
+    /// `None` if the URL is none of HTTP.
+    pub fn parse(url: &str) -> Option<Self> {
+        let uri: Uri = url.parse().ok()?;
+        let tls = match uri.scheme_str()? {
+            "http" => false,
+            "https" => true,
+            _ => return None,
+        };
+        let host = uri.host()?;
+        // `host:` and nothing behind is a port of nothing.
+        let port = match uri.port() {
+            Some(port) => port.as_u16(),
+            None => [80, 443][usize::from(tls)],
+        };
+        let authority = match uri.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        };
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let path = match path.starts_with('/') {
+            true => path.to_owned(),
+            false => format!("/{path}"),
+        };
+        Some(Self {
+            url: url.to_owned(),
+            tls,
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port,
+            authority,
+            path,
+            uri,
+        })
+    }
+
+    /// Whether a connection to the server of one reaches that of the other.
+    pub fn is_same_server(&self, other: &Self) -> bool {
+        (self.tls, self.port, &self.host) == (other.tls, other.port, &other.host)
+    }
+}
+
+/// Where another thread finds the socket of a call, to end it.
+#[derive(Default)]
+pub(super) struct AbortHandle {
+    socket: Mutex<Option<Arc<TcpStream>>>,
+    aborted: AtomicBool,
+}
+
+impl AbortHandle {
+    pub fn attach(&self, tcp: &Arc<TcpStream>) {
+        let mut socket = self.socket.lock();
+        *socket = Some(tcp.clone());
+        if self.is_aborted() {
+            shut_down(&socket);
+        }
+    }
+
+    /// The call is over, and its connection may be used by another.
+    pub fn detach(&self) {
+        *self.socket.lock() = None;
+    }
+
+    /// Shuts the socket down while holding the lock, because another call may use it as soon as it is detached.
+    pub fn abort(&self) {
+        self.aborted.store(true, Ordering::SeqCst);
+        shut_down(&self.socket.lock());
+    }
+
+    pub fn is_aborted(&self) -> bool {
+        self.aborted.load(Ordering::SeqCst)
+    }
+}
+
+fn shut_down(socket: &Option<Arc<TcpStream>>) {
+    if let Some(socket) = socket {
+        // An error means that it is closed already.
+        let _ = socket.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// Opens connections.
+pub(super) struct Connector {
+    pub proxy: Option<Proxy>,
+    pub resolver: Resolver,
+}
+
+impl Connector {
+    /// A connection on which a request can be sent at once. A handshake may hang too, so an abort ends it.
+    pub fn connect(
+        &self,
+        target: &Target,
+        patience: &Patience,
+        abort: &AbortHandle,
+    ) -> Result<Connection, Fault> {
+        let proxy = self.proxy.as_ref();
+        let proxy = proxy.filter(|proxy| !proxy.is_no_proxy(&target.uri));
+        let (host, port) = match proxy {
+            Some(proxy) => (proxy.host().trim_matches(['[', ']']), proxy.port()),
+            None => (&*target.host, target.port),
+        };
+        let addresses = self.resolver.resolve(host, port)?;
+        let tcp = Arc::new(reach(&addresses, patience)?);
+        abort.attach(&tcp);
+        let mut connection = Connection::new(tcp)?;
+        if let Some(proxy) = proxy {
+            if proxy.protocol() == ProxyProtocol::Https {
+                connection.secure(host, patience)?;
+            }
+            pass_through(proxy, &mut connection, target, patience)?;
+        }
+        if target.tls {
+            connection.secure(&target.host, patience)?;
+        }
+        Ok(connection)
+    }
+}
+
+/// Tries the addresses of a host in turn. Each but the last gets half of the time that is left.
+fn reach(addresses: &[SocketAddr], patience: &Patience) -> Result<TcpStream, Fault> {
+    let mut failure = None;
+    for (n, address) in addresses.iter().enumerate() {
+        let (left, limit) = patience.left(Instant::now(), Duration::ZERO);
+        if left.is_zero() {
+            return Err(Fault::Late(limit));
+        }
+        let is_last = n + 1 == addresses.len();
+        let most = match is_last {
+            true => left,
+            false => (left / 2).max(LEAST_PER_ADDRESS),
+        };
+        failure = Some(match TcpStream::connect_timeout(address, most) {
+            Ok(tcp) => return Ok(tcp),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Fault::Late(Limit::Call),
+            Err(error) if is_of_this_address(&error) => Fault::Io(error),
+            Err(error) => return Err(error.into()),
+        });
+    }
+    Err(failure.unwrap_or_else(|| {
+        let why = "the host has no address";
+        Fault::Io(io::Error::new(io::ErrorKind::NotFound, why))
+    }))
+}
+
+/// Whether another address of the host may do: nobody listens at this one, or no way leads there.
+fn is_of_this_address(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::AddrNotAvailable
+            // A firewall of Windows.
+            | io::ErrorKind::PermissionDenied
+    )
+}
+
+/// Asks a proxy to pass all bytes on (CONNECT, RFC 9110, section 9.3.6).
+fn pass_through(
+    proxy: &Proxy,
+    connection: &mut Connection,
+    target: &Target,
+    patience: &Patience,
+) -> Result<(), Fault> {
+    let host = target.uri.host().unwrap_or_default();
+    let server = format!("{host}:{}", target.port);
+    let mut request = format!(
+        "CONNECT {server} HTTP/1.1\r\nHost: {server}\r\nUser-Agent: {USER_AGENT}\r\n\
+         Proxy-Connection: Keep-Alive\r\n"
+    );
+    let (user, password) = (proxy.username(), proxy.password());
+    if user.is_some() || password.is_some() {
+        let (user, password) = (user.unwrap_or_default(), password.unwrap_or_default());
+        let basic = STANDARD.encode(format!("{user}:{password}"));
+        request += &format!("Proxy-Authorization: Basic {basic}\r\n");
+    }
+    request += "\r\n";
+    connection.send(request.as_bytes(), patience)?;
+    let head = loop {
+        let head = connection.head(patience, &mut false)?;
+        if !head.is_interim() {
+            break head;
+        }
+    };
+    match head.status {
+        200..300 => Ok(()),
+        status => Err(Fault::Refused(status)),
+    }
+}

@@ -1,0 +1,62 @@
+//! Why an exchange of bytes failed.
+
+use std::{fmt, io};
+
+use super::timeouts::Limit;
+
+/// Why an exchange failed.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// A time limit has ended.
+    Late(Limit),
+    /// A header of the request is not valid.
+    BadRequest,
+    /// The reply is not valid HTTP.
+    BadReply(&'static str),
+    /// The head of the reply does not end within [`ENDLESS`](super::head::ENDLESS) bytes.
+    EndlessHead,
+    /// The proxy did not connect, and replied with this status.
+    Refused(u16),
+    Io(io::Error),
+}
+
+impl Fault {
+    /// The connection ended within a reply.
+    pub fn cut() -> Self {
+        Self::Io(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the server closed it before the end of the reply",
+        ))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Late(_) => f.write_str("a time limit has ended"),
+            Self::BadRequest => f.write_str("a header of the request is not valid"),
+            Self::BadReply(why) => f.write_str(why),
+            Self::EndlessHead => f.write_str("the headers do not end"),
+            Self::Refused(status) => write!(f, "the proxy refused, status {status}"),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// A fault passes through `Read` and `Write` as an error of theirs.
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Io(error) => error,
+            other => Self::other(other),
+        }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        error.downcast::<Self>().unwrap_or_else(Self::Io)
+    }
+}

@@ -1,0 +1,104 @@
+//! The header fields of a reply.
+
+use std::ops::Range;
+use std::time::SystemTime;
+
+/// Header fields of a reply; names are compared without case.
+#[derive(Clone, derive_more::Debug)]
+#[debug("HttpHeaders({})", fields.len())]
+pub struct HttpHeaders {
+    /// Names and values, as they were received.
+    bytes: Vec<u8>,
+    fields: Vec<Field>,
+    received: SystemTime,
+}
+
+/// The places of one field.
+#[derive(Clone)]
+pub(super) struct Field {
+    pub name: Range<usize>,
+    pub value: Range<usize>,
+}
+
+impl Default for HttpHeaders {
+    fn default() -> Self {
+        Self::new(Vec::new(), Vec::new())
+    }
+}
+
+impl HttpHeaders {
+    /// They have just been received.
+    pub(super) fn new(bytes: Vec<u8>, fields: Vec<Field>) -> Self {
+        Self {
+            bytes,
+            fields,
+            received: SystemTime::now(),
+        }
+    }
+
+    /// When they were received, by the clock of this machine.
+    pub(crate) fn received(&self) -> SystemTime {
+        self.received
+    }
+
+    /// The same headers, received at this time.
+    #[cfg(test)]
+    pub(crate) fn received_at(self, received: SystemTime) -> Self {
+        Self { received, ..self }
+    }
+
+    /// Whether any name begins so.
+    pub(crate) fn names_any(&self, prefix: &str) -> bool {
+        self.fields.iter().any(|field| {
+            let begin = self.bytes[field.name.clone()].get(..prefix.len());
+            begin.is_some_and(|begin| begin.eq_ignore_ascii_case(prefix.as_bytes()))
+        })
+    }
+
+    /// The first value of that name, if it is text.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.all(name).next()?).ok()
+    }
+
+    /// All values of that name.
+    pub(super) fn all<'h>(&'h self, name: &str) -> impl Iterator<Item = &'h [u8]> {
+        let fields = self.fields.iter().filter(move |field| {
+            field.name.len() == name.len()
+                && self.bytes[field.name.clone()].eq_ignore_ascii_case(name.as_bytes())
+        });
+        fields.map(|field| &self.bytes[field.value.clone()])
+    }
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for HttpHeaders {
+    /// Fields that no HTTP message could have are left out.
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(pairs: I) -> Self {
+        let (mut bytes, mut fields) = (Vec::new(), Vec::new());
+        for (name, value) in pairs {
+            if is_name(name.as_bytes()) && is_value(value.as_bytes()) {
+                let mut add = |text: &str| {
+                    let start = bytes.len();
+                    bytes.extend_from_slice(text.as_bytes());
+                    start..bytes.len()
+                };
+                fields.push(Field {
+                    name: add(name),
+                    value: add(value),
+                });
+            }
+        }
+        Self::new(bytes, fields)
+    }
+}
+
+/// Whether these bytes are the name of a field (a token, RFC 9110, section 5.6.2).
+pub(super) fn is_name(name: &[u8]) -> bool {
+    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !name.is_empty() && name.iter().all(is_token)
+}
+
+/// Whether these bytes may be the value of a field (RFC 9110, section 5.5).
+pub(super) fn is_value(value: &[u8]) -> bool {
+    let is_allowed = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
+    value.iter().all(is_allowed)
+}
