@@ -1,8 +1,10 @@
 //! Where the body of a reply ends (RFC 9112, sections 6 and 7).
 
-use super::connection::Input;
+use std::io::{self, Read};
+
 use super::fault::Fault;
-use super::head::has_word;
+use super::headers::has_word;
+use super::input::Input;
 
 /// The most bytes of a line with the size of a chunk. Extensions make it longer, which nobody uses.
 const MOST_OF_SIZE: usize = 4 * 1024;
@@ -33,7 +35,7 @@ pub(super) enum Chunked {
 }
 
 /// What to do next.
-pub(super) enum Next {
+enum Next {
     /// Read at most so many bytes, which belong to the body.
     Data(u64),
     /// Receive more.
@@ -86,8 +88,40 @@ impl BodyLength {
         matches!(self, Self::Known(0) | Self::Chunked(Chunked::End))
     }
 
+    /// Reads a part of the body; nothing at its end.
+    ///
+    /// # Errors
+    /// Also when the connection ends before the body.
+    pub fn read(
+        &mut self,
+        input: &mut Input,
+        from: &mut impl Read,
+        buffer: &mut [u8],
+    ) -> io::Result<usize> {
+        let most = loop {
+            match self.next(input)? {
+                Next::Data(most) => break most,
+                Next::End => return Ok(0),
+                Next::Receive if input.fill(from)? > 0 => {}
+                Next::Receive => return Err(Fault::cut().into()),
+            }
+        };
+        let most = buffer
+            .len()
+            .min(usize::try_from(most).unwrap_or(usize::MAX));
+        if most == 0 {
+            return Ok(0);
+        }
+        let read = input.read(from, &mut buffer[..most])?;
+        if read == 0 && *self != Self::UntilClose {
+            return Err(Fault::cut().into());
+        }
+        self.took(read);
+        Ok(read)
+    }
+
     /// Reads what stands between the parts of the body.
-    pub fn next(&mut self, input: &mut Input) -> Result<Next, Fault> {
+    fn next(&mut self, input: &mut Input) -> Result<Next, Fault> {
         let chunked = match self {
             Self::Known(0) => return Ok(Next::End),
             Self::Known(left) => return Ok(Next::Data(*left)),
@@ -128,7 +162,7 @@ impl BodyLength {
     }
 
     /// So many bytes of the body have been read.
-    pub fn took(&mut self, bytes: usize) {
+    fn took(&mut self, bytes: usize) {
         let bytes = bytes as u64;
         match self {
             Self::Known(left) => *left -= bytes,
@@ -145,3 +179,7 @@ fn number(digits: &[u8], base: u32) -> Option<u64> {
     let is_digits = digits.chars().all(|digit| digit.is_digit(base));
     u64::from_str_radix(digits, base).ok().filter(|_| is_digits)
 }
+
+#[cfg(test)]
+#[path = "reply_tests.rs"]
+mod tests;

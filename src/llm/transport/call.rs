@@ -9,12 +9,14 @@ use std::time::Duration;
 use crate::base::cancel::{CancelHook, Context};
 use crate::base::error::Sent;
 
-use super::body_length::{BodyLength, Next};
-use super::connect::{AbortHandle, Connector, Target};
-use super::connection::{BUFFER, Connection};
+use super::body_length::BodyLength;
+use super::connect::{AbortHandle, Connector};
+use super::connection::Connection;
 use super::fault::Fault;
 use super::head::{Head, write_request};
+use super::input::BUFFER;
 use super::pool::Pool;
+use super::target::Target;
 use super::timeouts::Patience;
 
 /// What is read at once of a body that streams.
@@ -200,7 +202,7 @@ impl<'p> Call<'p> {
     /// The reply has been read as far as it is needed.
     pub fn finish(self) {
         self.abort.detach();
-        let is_clean = self.body.is_complete() && self.connection.input.unread().is_empty();
+        let is_clean = self.body.is_complete() && self.connection.has_no_rest();
         if self.keeps && is_clean && !self.abort.is_aborted() {
             self.pool.give(self.target, self.connection);
         }
@@ -209,26 +211,12 @@ impl<'p> Call<'p> {
 
 impl Read for Call<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = loop {
-            match self.body.next(&mut self.connection.input)? {
-                Next::Data(most) => break most,
-                Next::End => return Ok(0),
-                Next::Receive if self.connection.receive(&self.patience)? > 0 => {}
-                Next::Receive => return Err(Fault::cut().into()),
-            }
-        };
-        let room = buffer
-            .len()
-            .min(usize::try_from(most).unwrap_or(usize::MAX));
-        if room == 0 {
-            return Ok(0);
-        }
-        let read = self.connection.read(&mut buffer[..room], &self.patience)?;
+        let (input, mut wire) = self.connection.received(&self.patience);
+        let read = self.body.read(input, &mut wire, buffer)?;
         // A socket that was shut down looks like the end of a body that ends with its connection.
-        if read == 0 && (self.body != BodyLength::UntilClose || self.abort.is_aborted()) {
+        if read == 0 && self.body == BodyLength::UntilClose && self.abort.is_aborted() {
             return Err(Fault::cut().into());
         }
-        self.body.took(read);
         Ok(read)
     }
 }

@@ -12,15 +12,16 @@ use crate::base::secret::redacted_url;
 
 use super::body::{Body, BodyReader, nameless};
 use super::call::{Call, Outgoing};
-use super::connect::{Connector, Target};
+use super::connect::Connector;
 use super::encoding::Encoding;
 use super::exchange::{ERROR_LIMIT, HttpReply, HttpRequest, HttpTransfer, Transport};
-use super::fault::Fault;
+use super::fault::{Fault, Limit};
 use super::head::{Head, MOST_BYTES, MOST_LINES};
 use super::pool::Pool;
 use super::proxy::proxy_for;
 use super::resolver::Resolver;
-use super::timeouts::{Limit, Patience};
+use super::target::Target;
+use super::timeouts::Patience;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 

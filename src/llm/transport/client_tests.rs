@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -341,4 +342,113 @@ fn a_head_of_many_lines_or_bytes_is_read() {
     }
     let [reply, _] = answered(reply_of(200, &lines(1, 3 << 20), b"{}"), 1 << 20);
     assert!(reply.unwrap_err().is_unusable_reply());
+}
+
+/// A server that reads a request of each connection at a time and replies as it is told, and the number of
+/// connections.
+fn server(reply: &'static [u8]) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = connections.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            count.fetch_add(1, Ordering::SeqCst);
+            std::thread::spawn(move || {
+                let (mut seen, mut buffer) = (Vec::new(), [0; 512]);
+                while let Ok(read @ 1..) = stream.read(&mut buffer) {
+                    seen.extend_from_slice(&buffer[..read]);
+                    if seen.ends_with(b"{}") {
+                        seen.clear();
+                        stream.write_all(reply).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    (base, connections)
+}
+
+fn small_request<'r>(url: &'r str, memory: &'r ReplyShare) -> HttpRequest<'r> {
+    HttpRequest {
+        url,
+        headers: &[],
+        body: Some(b"{}"),
+        timeout: Duration::from_secs(600),
+        reply_limit: 1 << 20,
+        memory,
+    }
+}
+
+#[test]
+fn a_connection_is_used_again_if_the_reply_leaves_nothing_open() {
+    for (reply, body, connections) in [
+        (&b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"[..], "ok", 1),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", "ok", 1),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 429 Slow\r\ncontent-length: 0\r\n\r\n", "", 1),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok", "ok", 3),
+        (b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok", "ok", 3),
+        // Nobody asked for the second one.
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nbad",
+            "ok",
+            3,
+        ),
+    ] {
+        let (base, opened) = server(reply);
+        let http = HttpTransport::new(&base, 2, Duration::from_secs(600));
+        let memory = ReplyShare::of_process(1 << 20);
+        for path in ["", "/v1/chat", "/?query"] {
+            let url = format!("{base}{path}");
+            let reply = http.send(&small_request(&url, &memory), &Context::new());
+            assert_eq!(reply.unwrap().body, body.as_bytes());
+        }
+        assert_eq!(opened.load(Ordering::SeqCst), connections, "{}", reply.escape_ascii());
+    }
+}
+
+#[test]
+fn a_server_that_refuses_a_request_before_it_has_all_of_it_is_heard() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 100]).unwrap();
+        let reply = b"HTTP/1.1 413 Too Large\r\ncontent-length: 9\r\n\r\ntoo large";
+        stream.write_all(reply).unwrap();
+        // Closed with bytes unread, which resets the connection.
+    });
+    let long = Duration::from_secs(600);
+    let body = vec![b' '; 64 << 20];
+    let memory = ReplyShare::of_process(1 << 20);
+    let request = HttpRequest {
+        body: Some(&body),
+        ..small_request(&base, &memory)
+    };
+    let http = HttpTransport::new(&base, 1, long);
+    let reply = http.send(&request, &Context::new()).unwrap();
+    assert_eq!((reply.status, &*reply.body), (413, &b"too large"[..]));
+    server.join().unwrap();
+}
+
+#[test]
+fn a_header_that_would_be_two_is_not_sent() {
+    let memory = ReplyShare::of_process(1 << 20);
+    for (name, value) in [
+        ("x-a", "1\r\nx-b: secret"),
+        ("x a", "secret"),
+        ("", "secret"),
+    ] {
+        let (base, _) = server(b"");
+        let headers = [(name.into(), value.to_owned())];
+        let request = HttpRequest {
+            headers: &headers,
+            ..small_request(&base, &memory)
+        };
+        let http = HttpTransport::new(&base, 1, Duration::from_secs(600));
+        let error = http.send(&request, &Context::new()).unwrap_err();
+        assert_eq!((error.kind(), error.sent()), (ErrorKind::Invalid, Sent::No));
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
 }

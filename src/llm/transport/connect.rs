@@ -9,72 +9,17 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
-use ureq::http::Uri;
 use ureq::{Proxy, ProxyProtocol};
 
 use super::connection::Connection;
-use super::fault::Fault;
+use super::fault::{Fault, Limit};
 use super::head::USER_AGENT;
 use super::resolver::Resolver;
-use super::timeouts::{Limit, Patience};
+use super::target::Target;
+use super::timeouts::Patience;
 
 /// The least time for one of several addresses of a host.
 const LEAST_PER_ADDRESS: Duration = Duration::from_millis(10);
-
-/// The parts of a URL.
-pub(super) struct Target {
-    pub url: String,
-    uri: Uri,
-    tls: bool,
-    /// Without the brackets of an IPv6 address.
-    host: String,
-    port: u16,
-    /// Host and port as in the URL.
-    pub authority: String,
-    /// Path and query.
-    pub path: String,
-}
-
-impl Target {
-    /// `None` if the URL is none of HTTP.
-    pub fn parse(url: &str) -> Option<Self> {
-        let uri: Uri = url.parse().ok()?;
-        let tls = match uri.scheme_str()? {
-            "http" => false,
-            "https" => true,
-            _ => return None,
-        };
-        let host = uri.host()?;
-        // `host:` and nothing behind is a port of nothing.
-        let port = match uri.port() {
-            Some(port) => port.as_u16(),
-            None => [80, 443][usize::from(tls)],
-        };
-        let authority = match uri.port() {
-            Some(port) => format!("{host}:{port}"),
-            None => host.to_owned(),
-        };
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let path = match path.starts_with('/') {
-            true => path.to_owned(),
-            false => format!("/{path}"),
-        };
-        Some(Self {
-            url: url.to_owned(),
-            tls,
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port,
-            authority,
-            path,
-            uri,
-        })
-    }
-
-    /// Whether a connection to the server of one reaches that of the other.
-    pub fn is_same_server(&self, other: &Self) -> bool {
-        (self.tls, self.port, &self.host) == (other.tls, other.port, &other.host)
-    }
-}
 
 /// Where another thread finds the socket of a call, to end it.
 #[derive(Default)]

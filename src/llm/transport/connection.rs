@@ -1,4 +1,4 @@
-//! One connection: a socket, TLS on it, and the bytes that were received and not read yet.
+//! One connection: a socket, TLS on it, and what was received.
 
 use std::cell::Cell;
 use std::io::{self, Read, Write};
@@ -10,19 +10,17 @@ use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 
 use super::fault::Fault;
-use super::head::{ENDLESS, Head, end_of_head};
+use super::head::Head;
+use super::input::Input;
 use super::timeouts::{Patience, WAIT_STEP};
 use super::tls;
-
-/// What is received at once, and sent at once of a request.
-pub(super) const BUFFER: usize = 16 * 1024;
 
 /// A connection to a server, or to a proxy that passes all on to one.
 pub(super) struct Connection {
     socket: Socket,
     /// TLS with the proxy and TLS with the server, each if there is one.
     layers: Vec<ClientConnection>,
-    pub input: Input,
+    input: Input,
     /// Room for the beginning of a request.
     pub output: Vec<u8>,
 }
@@ -62,36 +60,17 @@ impl Connection {
     }
 
     fn wire<'c>(&'c mut self, patience: &'c Patience) -> Wire<'c> {
-        Wire {
-            layers: &mut self.layers,
-            socket: &self.socket,
-            patience,
-        }
+        self.received(patience).1
     }
 
-    /// Reads bytes that were received, or receives some; none at the end of the connection.
-    pub fn read(&mut self, buffer: &mut [u8], patience: &Patience) -> io::Result<usize> {
-        if self.input.unread().is_empty() && buffer.len() < BUFFER {
-            self.receive(patience)?;
-        }
-        let unread = self.input.unread();
-        if unread.is_empty() && buffer.len() >= BUFFER {
-            return self.wire(patience).read(buffer);
-        }
-        let read = unread.len().min(buffer.len());
-        buffer[..read].copy_from_slice(&unread[..read]);
-        self.input.consume(read);
-        Ok(read)
-    }
-
-    /// Receives more bytes; none at the end of the connection.
-    pub fn receive(&mut self, patience: &Patience) -> io::Result<usize> {
-        let mut wire = Wire {
+    /// What was received, and where more comes from.
+    pub fn received<'c>(&'c mut self, patience: &'c Patience) -> (&'c mut Input, Wire<'c>) {
+        let wire = Wire {
             layers: &mut self.layers,
             socket: &self.socket,
             patience,
         };
-        self.input.fill(&mut wire)
+        (&mut self.input, wire)
     }
 
     /// Sends all of these bytes.
@@ -101,43 +80,22 @@ impl Connection {
         wire.flush()
     }
 
-    /// Reads the next head, whatever its status. `received` learns that there were bytes.
-    pub fn head(&mut self, patience: &Patience, received: &mut bool) -> Result<Head, Fault> {
-        let mut searched = 0;
-        loop {
-            self.input.skip_line_ends();
-            let unread = self.input.unread();
-            const PROTOCOL: &[u8] = b"HTTP/1.";
-            if !unread.starts_with(&PROTOCOL[..unread.len().min(PROTOCOL.len())]) {
-                return Err(Fault::BadReply("it is not HTTP/1.1"));
-            }
-            if let Some(end) = end_of_head(&unread[searched..]) {
-                let end = searched + end;
-                let head = Head::parse(&unread[..end])?;
-                self.input.consume(end);
-                return Ok(head);
-            }
-            if unread.len() > ENDLESS {
-                return Err(Fault::EndlessHead);
-            }
-            searched = unread.len().saturating_sub(2);
-            if self.receive(patience)? == 0 {
-                return Err(match self.input.unread().is_empty() {
-                    true => io::Error::new(io::ErrorKind::UnexpectedEof, NO_REPLY).into(),
-                    false => Fault::cut(),
-                });
-            }
-            *received = true;
-        }
+    /// Reads the next head, whatever its status. `answered` learns that there were bytes.
+    pub fn head(&mut self, patience: &Patience, answered: &mut bool) -> Result<Head, Fault> {
+        let (input, mut wire) = self.received(patience);
+        Head::read(input, &mut wire, answered)
+    }
+
+    /// Whether all that was received has been read.
+    pub fn has_no_rest(&self) -> bool {
+        self.input.unread().is_empty()
     }
 
     /// Whether the server has neither closed the connection nor sent anything that nobody asked for.
     pub fn is_open(&self) -> bool {
-        self.input.unread().is_empty() && is_silent(&self.socket.tcp)
+        self.has_no_rest() && is_silent(&self.socket.tcp)
     }
 }
-
-const NO_REPLY: &str = "the server closed it without a reply";
 
 #[cfg(unix)]
 fn is_silent(tcp: &TcpStream) -> bool {
@@ -165,7 +123,7 @@ struct Socket {
 }
 
 /// The way of bytes to the server: through the layers of TLS to the socket, as long as a call has patience.
-struct Wire<'c> {
+pub(super) struct Wire<'c> {
     layers: &'c mut [ClientConnection],
     socket: &'c Socket,
     patience: &'c Patience,
@@ -234,49 +192,5 @@ impl Write for Wire<'_> {
             (mut wire, Some(session)) => rustls::Stream::new(session, &mut wire).flush(),
             _ => Ok(()),
         }
-    }
-}
-
-/// Bytes that were received and not read yet.
-#[derive(Default)]
-pub(super) struct Input {
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
-}
-
-impl Input {
-    pub fn unread(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
-    }
-
-    pub fn consume(&mut self, bytes: usize) {
-        self.start += bytes;
-    }
-
-    /// Old servers send the end of a line too many behind a body.
-    fn skip_line_ends(&mut self) {
-        let unread = self.unread();
-        let rest = unread.iter().position(|byte| !b"\r\n".contains(byte));
-        self.consume(rest.unwrap_or(unread.len()));
-    }
-
-    /// Receives into the buffer, which grows if it is full of unread bytes.
-    pub fn fill(&mut self, from: &mut impl Read) -> io::Result<usize> {
-        if self.start > 0 {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-        }
-        if self.end == 0 && self.buffer.len() > BUFFER {
-            // It grew for one head.
-            self.buffer = Vec::new();
-        }
-        if self.end == self.buffer.len() {
-            let size = (2 * self.buffer.len()).max(BUFFER);
-            self.buffer.resize(size, 0);
-        }
-        let read = from.read(&mut self.buffer[self.end..])?;
-        self.end += read;
-        Ok(read)
     }
 }

@@ -2,7 +2,16 @@
 
 use std::{fmt, io};
 
-use super::timeouts::Limit;
+/// The limit that ended a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
+    /// The one for the whole call.
+    Call,
+    /// The one for the reply, or for its beginning.
+    Reply,
+    /// The one for a pause between two bytes.
+    Idle,
+}
 
 /// Why an exchange failed.
 #[derive(Debug)]
@@ -13,7 +22,7 @@ pub(super) enum Fault {
     BadRequest,
     /// The reply is not valid HTTP.
     BadReply(&'static str),
-    /// The head of the reply does not end within [`ENDLESS`](super::head::ENDLESS) bytes.
+    /// The head of the reply does not end.
     EndlessHead,
     /// The proxy did not connect, and replied with this status.
     Refused(u16),

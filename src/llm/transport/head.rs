@@ -1,11 +1,13 @@
 //! The heads of requests and of replies: all before the body.
 
 use std::borrow::Cow;
+use std::io::{self, Read};
 
 use super::body_length::BodyLength;
-use super::connect::Target;
 use super::fault::Fault;
-use super::headers::{Field, HttpHeaders, is_name, is_value};
+use super::headers::{Field, HttpHeaders, has_word, is_name, is_value};
+use super::input::Input;
+use super::target::Target;
 
 /// The most bytes and lines that the head of a reply may have. The headers of a larger one are read up to
 /// these limits.
@@ -15,6 +17,9 @@ pub(super) const MOST_LINES: usize = 256;
 pub(super) const ENDLESS: usize = 1024 * 1024;
 /// The lines for which no memory is allocated.
 const USUAL_LINES: usize = 64;
+
+const PROTOCOL: &[u8] = b"HTTP/1.";
+const NO_REPLY: &str = "the server closed it without a reply";
 
 /// What this client tells of itself.
 pub(super) const USER_AGENT: &str = concat!("batchwright/", env!("CARGO_PKG_VERSION"));
@@ -74,8 +79,46 @@ pub(super) struct Head {
 }
 
 impl Head {
+    /// Reads the next head, whatever its status. `answered` learns that there were bytes.
+    pub fn read(
+        input: &mut Input,
+        from: &mut impl Read,
+        answered: &mut bool,
+    ) -> Result<Self, Fault> {
+        let mut searched = 0;
+        loop {
+            let unread = input.unread();
+            // Old servers send the end of a line too many behind a body.
+            let rest = unread.iter().take_while(|byte| b"\r\n".contains(byte));
+            let rest = rest.count();
+            input.consume(rest);
+            let unread = input.unread();
+            if !unread.starts_with(&PROTOCOL[..unread.len().min(PROTOCOL.len())]) {
+                return Err(Fault::BadReply("it is not HTTP/1.1"));
+            }
+            if let Some(end) = end_of_head(&unread[searched..]) {
+                let end = searched + end;
+                let head = Self::parse(&unread[..end])?;
+                input.consume(end);
+                return Ok(head);
+            }
+            if unread.len() > ENDLESS {
+                return Err(Fault::EndlessHead);
+            }
+            // The empty line may have begun.
+            searched = unread.len().saturating_sub(2);
+            if input.fill(from)? == 0 {
+                return Err(match *answered {
+                    true => Fault::cut(),
+                    false => Fault::Io(io::Error::new(io::ErrorKind::UnexpectedEof, NO_REPLY)),
+                });
+            }
+            *answered = true;
+        }
+    }
+
     /// Reads a head that is complete.
-    pub fn parse(head: &[u8]) -> Result<Self, Fault> {
+    fn parse(head: &[u8]) -> Result<Self, Fault> {
         let lines = memchr::memchr_iter(b'\n', head).count();
         if lines <= USUAL_LINES {
             return Self::parse_into(head, &mut [httparse::EMPTY_HEADER; USUAL_LINES]);
@@ -125,7 +168,7 @@ impl Head {
 }
 
 /// Where the empty line behind a head ends.
-pub(super) fn end_of_head(bytes: &[u8]) -> Option<usize> {
+fn end_of_head(bytes: &[u8]) -> Option<usize> {
     memchr::memchr_iter(b'\n', bytes).find_map(|at| match &bytes[at + 1..] {
         [b'\n', ..] => Some(at + 2),
         [b'\r', b'\n', ..] => Some(at + 3),
@@ -141,10 +184,4 @@ fn keeps(is_1_1: bool, fields: &[httparse::Header<'_>]) -> bool {
         connection.any(|field| has_word(field.value, word))
     };
     !says("close") && (is_1_1 || says("keep-alive"))
-}
-
-/// Whether a list of words has this one.
-pub(super) fn has_word(list: &[u8], word: &str) -> bool {
-    list.split(|byte| *byte == b',')
-        .any(|part| part.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
 }

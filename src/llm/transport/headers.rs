@@ -102,3 +102,9 @@ pub(super) fn is_value(value: &[u8]) -> bool {
     let is_allowed = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
     value.iter().all(is_allowed)
 }
+
+/// Whether a list of words has this one.
+pub(super) fn has_word(list: &[u8], word: &str) -> bool {
+    list.split(|byte| *byte == b',')
+        .any(|part| part.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
+}

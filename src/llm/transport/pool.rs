@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::connect::Target;
 use super::connection::Connection;
+use super::target::Target;
 
 /// Common servers close idle connections after 5 s. It is unknown whether a request that is sent at that moment was
 /// processed, so idle connections are closed earlier.

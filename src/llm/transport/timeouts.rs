@@ -5,23 +5,12 @@ use std::cell::Cell;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::fault::Fault;
+use super::fault::{Fault, Limit};
 
 /// The longest wait in one piece. If a piece takes much longer than that, the process was stopped.
 pub(super) const WAIT_STEP: Duration = Duration::from_secs(1);
 /// A delay from which the process counts as stopped. On a busy machine a thread waits for less.
 const STOPPED: Duration = Duration::from_millis(500);
-
-/// The limit that ended a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Limit {
-    /// The one for the whole call.
-    Call,
-    /// The one for the reply, or for its beginning.
-    Reply,
-    /// The one for a pause between two bytes.
-    Idle,
-}
 
 /// The time that is left for a call.
 #[derive(Default)]

@@ -10,8 +10,8 @@ use super::call::{Call, Outgoing};
 use super::client::{HttpTransport, failed};
 use super::encoding::Encoding;
 use super::exchange::{ERROR_LIMIT, HttpMethod, HttpReply, HttpTransfer, REPLY_LIMIT};
-use super::fault::Fault;
-use super::timeouts::{Limit, Patience};
+use super::fault::{Fault, Limit};
+use super::timeouts::Patience;
 
 const CHUNK_BYTES: usize = 64 * 1024;
 

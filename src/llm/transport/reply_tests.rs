@@ -1,0 +1,284 @@
+//! Replies as bytes: heads and bodies, cut into pieces in any way.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::llm::transport::head::Head;
+
+/// Hands out bytes in pieces of these sizes, over and over.
+struct Pieces<'b> {
+    bytes: &'b [u8],
+    sizes: Vec<usize>,
+    turn: usize,
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let size = self.sizes[self.turn % self.sizes.len()];
+        self.turn += 1;
+        let most = buffer.len().min(size);
+        self.bytes.read(&mut buffer[..most])
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Reply {
+    status: u16,
+    headers: Vec<Option<String>>,
+    keeps: bool,
+    body: Vec<u8>,
+    /// The bytes behind it.
+    rest: usize,
+}
+
+/// The reply in these bytes, or why there is none.
+fn reply(bytes: &[u8], sizes: &[usize]) -> Result<Reply, String> {
+    let mut from = Pieces {
+        bytes,
+        sizes: sizes.to_vec(),
+        turn: 0,
+    };
+    let mut input = Input::default();
+    let mut answered = false;
+    let mut read = || {
+        let mut head = Head::read(&mut input, &mut from, &mut answered)?;
+        while head.is_interim() {
+            head = Head::read(&mut input, &mut from, &mut answered)?;
+        }
+        let (mut body, mut length) = (Vec::new(), head.body);
+        let mut piece = vec![0; sizes[0]];
+        loop {
+            match length.read(&mut input, &mut from, &mut piece)? {
+                0 => break,
+                read => body.extend_from_slice(&piece[..read]),
+            }
+        }
+        let names = ["content-type", "x-request-id", "retry-after"];
+        let values = names.map(|name| head.headers.get(name).map(str::to_owned));
+        Ok(Reply {
+            status: head.status,
+            headers: values.into(),
+            keeps: head.keeps && length.is_complete(),
+            body,
+            rest: input.unread().len() + from.bytes.len(),
+        })
+    };
+    read().map_err(|fault: Fault| fault.to_string())
+}
+
+/// How a body is sent.
+#[derive(Debug, Clone)]
+enum Sent {
+    Known,
+    Chunked(Vec<usize>),
+    UntilClose,
+}
+
+fn written(interim: usize, fields: &[(String, String)], body: &[u8], sent: &Sent) -> Vec<u8> {
+    let mut reply = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".repeat(interim);
+    reply.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    for (name, value) in fields {
+        reply.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+    }
+    match sent {
+        Sent::Known => {
+            reply.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
+            reply.extend_from_slice(body);
+        }
+        Sent::UntilClose => {
+            reply.extend_from_slice(b"\r\n");
+            reply.extend_from_slice(body);
+        }
+        Sent::Chunked(sizes) => {
+            reply.extend_from_slice(b"Transfer-Encoding: gzip, Chunked\r\n\r\n");
+            let (mut left, mut turn) = (body, 0);
+            while !left.is_empty() {
+                let (chunk, rest) = left.split_at(sizes[turn % sizes.len()].min(left.len()));
+                let extension = ["", ";name=value", " ; a"][turn % 3];
+                reply.extend_from_slice(format!("{:X}{extension}\r\n", chunk.len()).as_bytes());
+                reply.extend_from_slice(chunk);
+                reply.extend_from_slice(b"\r\n");
+                (left, turn) = (rest, turn + 1);
+            }
+            reply.extend_from_slice(b"0\r\nX-Trailer: t\r\n\r\n");
+        }
+    }
+    reply
+}
+
+fn any_sent() -> impl Strategy<Value = Sent> {
+    prop_oneof![
+        Just(Sent::Known),
+        Just(Sent::UntilClose),
+        prop::collection::vec(1_usize..5000, 1..4).prop_map(Sent::Chunked),
+    ]
+}
+
+fn any_sizes() -> impl Strategy<Value = Vec<usize>> {
+    prop_oneof![
+        Just(vec![1]),
+        Just(vec![100_000]),
+        prop::collection::vec(1_usize..20_000, 1..6),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_reply_is_read_however_it_is_cut(
+        interim in 0_usize..3,
+        values in prop::collection::vec("[a-z0-9 ]{0,40}", 0..3),
+        body in prop::collection::vec(any::<u8>(), 0..30_000),
+        sent in any_sent(),
+        sizes in any_sizes(),
+        rest in 0_usize..3,
+    ) {
+        let names = ["Content-Type", "X-Request-Id", "RETRY-AFTER"];
+        let fields = names.iter().map(|name| (*name).to_owned()).zip(values.iter().cloned());
+        let mut bytes = written(interim, &fields.collect::<Vec<_>>(), &body, &sent);
+        let rest = if matches!(sent, Sent::UntilClose) { 0 } else { rest };
+        bytes.extend(std::iter::repeat_n(b'x', rest));
+        let read = reply(&bytes, &sizes).unwrap();
+        let trimmed = |n: usize| values.get(n).map(|value| value.trim().to_owned());
+        prop_assert_eq!(read.headers, (0..3).map(trimmed).collect::<Vec<_>>());
+        prop_assert!(read.body == body);
+        prop_assert_eq!((read.status, read.rest), (200, rest));
+        prop_assert_eq!(read.keeps, !matches!(sent, Sent::UntilClose));
+    }
+
+    #[test]
+    fn a_damaged_reply_is_read_alike_however_it_is_cut(
+        body in prop::collection::vec(any::<u8>(), 0..200),
+        sent in any_sent(),
+        sizes in any_sizes(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut bytes = written(1, &[], &body, &sent);
+        for (place, byte) in damage {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+        }
+        prop_assert_eq!(reply(&bytes, &sizes), reply(&bytes, &[1 << 20]));
+    }
+}
+
+#[test]
+fn the_beginning_of_a_reply_is_not_taken_for_all_of_it() {
+    let body = b"{\"answer\": \"it is 42\"}";
+    for sent in [Sent::Known, Sent::Chunked(vec![5, 7]), Sent::UntilClose] {
+        let bytes = written(1, &[], body, &sent);
+        let head = bytes.len() - body.len();
+        for cut in 0..bytes.len() {
+            let read = reply(&bytes[..cut], &[7]);
+            if matches!(sent, Sent::UntilClose) && cut >= head {
+                // Nothing tells whether this is all.
+                let read = read.unwrap();
+                assert_eq!((&*read.body, read.keeps), (&body[..cut - head], false));
+            } else {
+                let why = read.unwrap_err();
+                assert!(why.contains("closed it"), "{cut} of {sent:?}: {why}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_head_tells_where_the_body_ends_and_whether_another_reply_may_follow() {
+    for (head, body, keeps) in [
+        ("1.1 200 OK\r\nContent-Length: 2", "ab", true),
+        ("1.1 200\r\ncontent-length : 2", "ab", true),
+        (
+            "1.1 200 OK\ncontent-length: 2, 2\ncontent-length: 2",
+            "ab",
+            true,
+        ),
+        (
+            "1.1 200 OK\r\ncontent-length: 2\r\nconnection: x, Close",
+            "ab",
+            false,
+        ),
+        ("1.0 200 OK\r\ncontent-length: 2", "ab", false),
+        (
+            "1.0 200 OK\r\ncontent-length: 2\r\nconnection: Keep-Alive",
+            "ab",
+            true,
+        ),
+        ("1.1 204 No Content", "", true),
+        ("1.1 304 Not Modified\r\ncontent-length: 2", "", true),
+        (
+            "1.1 200 OK\r\nnot a header\r\ncontent-length: 2",
+            "ab",
+            true,
+        ),
+        // Where both are said, the chunks count (RFC 9112, section 6.3).
+        (
+            "1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 1",
+            "",
+            true,
+        ),
+        (
+            "1.1 200 OK\r\ntransfer-encoding: identity\r\ncontent-length: 2",
+            "ab",
+            true,
+        ),
+        (
+            "1.1 200 OK\r\ntransfer-encoding: gzip",
+            "0\r\n\r\nab",
+            false,
+        ),
+        ("1.1 200 OK", "0\r\n\r\nab", false),
+        ("1.1 101 Switching Protocols", "", true),
+    ] {
+        let tail = if body.is_empty() { "0\r\n\r\n" } else { body };
+        let bytes = format!("\r\nHTTP/{head}\r\n\r\n{tail}");
+        let read = reply(bytes.as_bytes(), &[3]).unwrap();
+        assert_eq!(
+            (&*read.body, read.keeps),
+            (body.as_bytes(), keeps),
+            "{head}"
+        );
+    }
+    for (bytes, why) in [
+        ("<html>", "not HTTP"),
+        ("HTTP/2 200\r\n\r\n", "not HTTP"),
+        ("HTTP/1.1 OK\r\n\r\n", "its head"),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nabc",
+            "two different",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: -2\r\n\r\n",
+            "not a number",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: +2\r\n\r\nab",
+            "not a number",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n-1\r\n",
+            "not a number",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n10000000000000000\r\n",
+            "not a number",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nabc\r\n",
+            "does not end",
+        ),
+        ("", "without a reply"),
+    ] {
+        let told = reply(bytes.as_bytes(), &[3]).unwrap_err();
+        assert!(told.contains(why), "{bytes}: {told}");
+    }
+    let endless = format!(
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;{}",
+        "x".repeat(1 << 20)
+    );
+    assert!(
+        reply(endless.as_bytes(), &[999])
+            .unwrap_err()
+            .contains("does not end")
+    );
+}
