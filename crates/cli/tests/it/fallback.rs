@@ -120,7 +120,7 @@ fn a_plain_server_that_is_asked_for_tls_is_told_apart() {
     let ended = Running::start(command.env("CUSTOM_LLM_BASE_URL", url)).wait();
     ended
         .expect(3)
-        .says("completions (does the server speak TLS? else http://…): io");
+        .says("completions (does the server speak TLS? else http://…): received");
 }
 
 #[test]
