@@ -415,7 +415,7 @@ pub(crate) fn each_seed(run: impl Fn(u64) + std::panic::RefUnwindSafe) {
     let number = |name| std::env::var(name).ok().and_then(|v| v.parse().ok());
     let seeds = match number("SIMULATION_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SIMULATION_SEEDS").unwrap_or(2_000),
+        None => 0..number("SIMULATION_SEEDS").unwrap_or(1_000),
     };
     for seed in seeds {
         let outcome = std::panic::catch_unwind(|| run(seed));

@@ -549,7 +549,7 @@ pub(super) fn run_seeds(every: u64, new: impl Fn() -> Open + std::panic::RefUnwi
     let number = |name| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
     let seeds = match number("SIMULATION_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SIMULATION_SEEDS").unwrap_or(10_000) / every,
+        None => 0..number("SIMULATION_SEEDS").unwrap_or(3_000) / every,
     };
     for seed in seeds {
         let outcome = std::panic::catch_unwind(|| Scene::new(seed, new()).run());

@@ -102,10 +102,10 @@ fn trouble_on_the_way_costs_no_vector() {
         ]
         .into_iter()
         .fold(SimConfig::default().vendor(vendor), |config, trouble| {
-            config.trouble(trouble, 0.003)
+            config.trouble(trouble, 0.01)
         });
         let sim = simulator(config.retry_after(Duration::from_millis(1)));
-        has_own_vectors(&run(client(&sim, provider), &requests(600, None)), 8);
+        has_own_vectors(&run(client(&sim, provider), &requests(200, None)), 8);
         let stats = sim.stats();
         assert!(stats.by_trouble.values().sum::<u64>() > 0, "{provider}");
     }

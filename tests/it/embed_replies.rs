@@ -283,9 +283,10 @@ fn a_part_of_a_reply_holds_no_vectors() {
     for (file, vendors) in DIALECTS {
         for vendor in vendors {
             let line = Line::to(vendor);
-            for recording in recordings(file) {
+            for (number, recording) in recordings(file).into_iter().enumerate() {
                 let whole = recording.bytes();
-                for end in 0..whole.len() {
+                // Recordings are much alike: together they are cut everywhere.
+                for end in (number % 3..whole.len()).step_by(3) {
                     let error = line.sane(200, &whole[..end]).unwrap_err();
                     if !is_json(&whole[..end]) {
                         assert_eq!(error.kind(), ErrorKind::Malformed, "{}", recording.name);
@@ -308,7 +309,7 @@ fn any_value_beside_a_vector_may_be_another() {
                 let Some(body) = &recording.body else {
                     continue;
                 };
-                for (place, odd) in replaced(body) {
+                for (place, odd) in replaced(body).step_by(3) {
                     let result = line.sane(recording.status, odd.as_bytes());
                     answers += usize::from(result.is_ok());
                     // What was paid for is not lost to a strange count or name.
@@ -330,7 +331,7 @@ fn garbled_vectors_go_to_nobody_else() {
         for vendor in vendors {
             let line = Line::to(vendor);
             for recording in recordings(file) {
-                for _ in 0..200 {
+                for _ in 0..70 {
                     let mut body = recording.bytes();
                     for _ in 0..=dice.below(4) {
                         garble(&mut body, &mut dice);
