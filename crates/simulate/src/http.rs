@@ -1,14 +1,22 @@
-//! Reading requests off a connection: heads by httparse, bodies by Content-Length, into one buffer
-//! that is reused from request to request. What a request means is left to `serve`.
+//! Reads requests from a connection: `http-net` parses the heads, as it does for the server. Bodies are read by
+//! Content-Length into one buffer, which the next request reuses. `serve` decides what a request means.
 
 use std::borrow::Cow;
 use std::io::{self, Read, Write};
+
+use http_net::{BodyFraming, FieldSpan, HttpError, Limits, Parsed};
 
 use super::batch;
 
 /// The largest body that is read, in bytes.
 pub(super) const BODY_LIMIT: usize = 32 << 20;
 const HEAD_LIMIT: usize = 64 << 10;
+const MOST_HEADERS: usize = 64;
+const LIMITS: Limits = Limits::new()
+    .with_max_start_line(HEAD_LIMIT)
+    .with_max_header_bytes(HEAD_LIMIT)
+    .with_max_headers(MOST_HEADERS)
+    .with_max_body(u64::MAX);
 const FIRST_SIZE: usize = 8 << 10;
 /// A buffer that has grown beyond this is given back after the request that needed it.
 const KEPT_SIZE: usize = 256 << 10;
@@ -118,6 +126,19 @@ pub(super) enum Refusal {
     /// A body without Content-Length.
     LengthRequired,
     BodyTooLarge,
+}
+
+impl From<HttpError> for Refusal {
+    fn from(error: HttpError) -> Refusal {
+        match error {
+            HttpError::StartLineTooLong
+            | HttpError::HeadersTooLarge
+            | HttpError::TooManyHeaders
+            | HttpError::FieldLineTooLong => Refusal::HeadTooLarge,
+            HttpError::BodyTooLarge => Refusal::BodyTooLarge,
+            _ => Refusal::BadHead,
+        }
+    }
 }
 
 impl From<io::Error> for Refusal {
@@ -240,21 +261,19 @@ fn parse_head(
     bytes: &[u8],
     key: Option<&str>,
 ) -> Result<Option<(usize, Request<'static>)>, Refusal> {
-    let mut space = [httparse::EMPTY_HEADER; 64];
-    let mut parsed = httparse::Request::new(&mut space);
-    let size = match parsed.parse(bytes) {
-        Ok(httparse::Status::Complete(size)) => size,
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeadTooLarge),
-        Err(_) => return Err(Refusal::BadHead),
+    let mut space = [FieldSpan::default(); MOST_HEADERS];
+    let (head, size) = match http_net::parse_request_head(bytes, &LIMITS, &mut space) {
+        Ok(Parsed::Complete { head, len }) => (head, len),
+        Ok(_) => return Ok(None),
+        Err(error) => return Err(error.into()),
     };
-    let read = |header: &httparse::Header<'_>| {
-        let value = String::from_utf8_lossy(header.value.trim_ascii());
-        (header.name.to_ascii_lowercase(), value.into_owned())
+    let head = head.view();
+    let read = |(name, value): (&str, &[u8])| {
+        let value = String::from_utf8_lossy(value.trim_ascii());
+        (name.to_ascii_lowercase(), value.into_owned())
     };
-    let headers: Vec<_> = parsed.headers.iter().map(read).collect();
-    let address = parsed.path.unwrap_or_default();
-    let (path, query) = address.split_once('?').unwrap_or((address, ""));
+    let headers: Vec<_> = head.headers().map(read).collect();
+    let (path, query) = (head.path(), head.query().unwrap_or_default());
     let is_version = |pair: &&str| pair.starts_with("api-version=");
     let deployed = query.split('&').find(is_version).and(deployed(path));
     let versioned = deployed.is_some();
@@ -266,17 +285,20 @@ fn parse_head(
         .split('&')
         .filter(|pair| !(versioned && is_version(pair)));
     let query = pairs.collect::<Vec<_>>().join("&");
-    let method = method(parsed.method.unwrap_or_default());
+    let method = method(head.method_str());
     let target = target(&path, &query);
     let limit = match &target {
         Target::Batch(address) => batch::body_limit(&address.path),
         _ => BODY_LIMIT,
     };
-    let length = match length(&headers)? {
-        Some(length) if length > limit => return Err(Refusal::BodyTooLarge),
+    let length = match head.content_length() {
+        _ if head.framing() == BodyFraming::Chunked => return Err(Refusal::LengthRequired),
         None if method == Method::Post => return Err(Refusal::LengthRequired),
         length => length.unwrap_or(0),
     };
+    if length > limit as u64 {
+        return Err(Refusal::BodyTooLarge);
+    }
     let request = Request {
         method,
         target,
@@ -290,10 +312,9 @@ fn parse_head(
             Some("2026-10-21") => Version::New,
             Some(_) => Version::Other,
         },
-        close: closes(&headers, parsed.version == Some(0)),
-        expects_continue: find(&headers, "expect")
-            .is_some_and(|value| value.eq_ignore_ascii_case("100-continue")),
-        length,
+        close: !head.keep_alive(),
+        expects_continue: head.expects_continue(),
+        length: length as usize,
         headers,
         body: &[],
         upload: Vec::new(),
@@ -306,39 +327,6 @@ pub(super) fn find<'h>(headers: &'h [(String, String)], name: &str) -> Option<&'
     let mut headers = headers.iter().rev();
     let found = headers.find(|(known, _)| known == name);
     found.map(|(_, value)| value.as_str())
-}
-
-/// The length of the body, which all headers about it must agree on.
-fn length(headers: &[(String, String)]) -> Result<Option<usize>, Refusal> {
-    if find(headers, "transfer-encoding").is_some() {
-        return Err(Refusal::LengthRequired);
-    }
-    let lengths = headers.iter().filter(|(name, _)| name == "content-length");
-    let mut lengths = lengths.map(|(_, value)| match value.parse() {
-        Ok(length) if value.bytes().all(|byte| byte.is_ascii_digit()) => Ok(length),
-        _ => Err(Refusal::BadHead),
-    });
-    let first = lengths.next().transpose()?;
-    for other in lengths {
-        if Some(other?) != first {
-            return Err(Refusal::BadHead);
-        }
-    }
-    Ok(first)
-}
-
-/// Whether the connection is to be closed, which a client of HTTP 1.0 wants if it does not say so.
-fn closes(headers: &[(String, String)], old: bool) -> bool {
-    let options = headers.iter().filter(|(name, _)| name == "connection");
-    let mut options = options
-        .flat_map(|(_, value)| value.split(',').map(str::trim))
-        .rev();
-    let close = options.find_map(|option| match option.to_ascii_lowercase().as_str() {
-        "close" => Some(true),
-        "keep-alive" => Some(false),
-        _ => None,
-    });
-    close.unwrap_or(old)
 }
 
 fn credentials(headers: &[(String, String)], key: Option<&str>) -> Credentials {
