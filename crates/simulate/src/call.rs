@@ -143,7 +143,7 @@ impl Connection<'_> {
                 );
                 let head = Head {
                     status: 502,
-                    html: true,
+                    media: Some("text/html"),
                     ..self.head(job.dialect, job.now)
                 };
                 return (head, Sent::Whole);
@@ -189,7 +189,7 @@ impl Connection<'_> {
     /// The head of what the call asked for.
     fn head_of(&self, job: &Job) -> Head {
         Head {
-            wav: matches!(job.work, Work::Sound(_)),
+            media: matches!(job.work, Work::Sound(_)).then_some("audio/wav"),
             ..self.head(job.dialect, job.now)
         }
     }

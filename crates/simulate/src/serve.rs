@@ -136,7 +136,7 @@ impl Connection<'_> {
             let message = format!("Not allowed to {} here.", name(&request.method));
             invalid(&mut self.body, Some("method_not_supported"), &message);
             let head = Head {
-                allow: Some(allow),
+                extra: Some(("Allow", allow.to_owned())),
                 ..Head::status(405)
             };
             return self.reply(request, head);
