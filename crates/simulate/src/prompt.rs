@@ -12,9 +12,7 @@ use super::tools::{Call, Tools};
 #[derive(Debug)]
 pub(super) struct Prompt {
     pub(super) model: String,
-    /// The text of the last user message, or of the last message if no user speaks.
     pub(super) text: String,
-    /// A token for every four bytes of message text, rounded up.
     pub(super) tokens: u64,
     /// The most tokens of output wanted.
     pub(super) cap: Option<u64>,
@@ -23,6 +21,42 @@ pub(super) struct Prompt {
     pub(super) tools: Option<Box<Tools>>,
     /// Whether the probabilities of the answer's tokens are wanted.
     pub(super) logprobs: bool,
+}
+
+/// The texts of a conversation, of which one is the prompt.
+#[derive(Debug, Default)]
+pub(super) struct Conversation {
+    bytes: usize,
+    last: String,
+    last_of_user: Option<String>,
+}
+
+impl Conversation {
+    /// Adds a text that counts as input but cannot be the prompt.
+    pub(super) fn instruct(&mut self, text: &str) {
+        self.bytes += text.len();
+    }
+
+    /// Adds a message. The results of tools come as messages of the user without a text: they do not replace an
+    /// earlier text.
+    pub(super) fn say(&mut self, is_user: bool, text: String) {
+        self.bytes += text.len();
+        if !is_user {
+            self.last = text;
+        } else if !text.is_empty() || self.last_of_user.is_none() {
+            self.last_of_user = Some(text);
+        }
+    }
+
+    /// A token for every four bytes, rounded up.
+    pub(super) fn tokens(&self) -> u64 {
+        (self.bytes as u64).div_ceil(4)
+    }
+
+    /// The text of the last user message, or of the last message if there is no user message.
+    pub(super) fn prompt(self) -> String {
+        self.last_of_user.unwrap_or(self.last)
+    }
 }
 
 /// One answer to a prompt.
