@@ -1,9 +1,11 @@
 //! What replies say about limits and waits: three families of headers, those of a gateway on the
 //! way, and four ways to write a time.
 
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::base::hints::{RateHints, RateWindow};
 use crate::llm::transport::HttpHeaders;
@@ -24,61 +26,30 @@ pub(crate) enum RateHeaders {
     Nothing,
 }
 
-/// Header names of a limit, what is left of it, and when it is whole again.
-type Names = [&'static str; 3];
+/// The names of the headers of one limit: its size, what remains of it, and, if it is reported, when it is full again.
+type Names = Vec<&'static str>;
 
-const X_REQUESTS: Names = [
-    "x-ratelimit-limit-requests",
-    "x-ratelimit-remaining-requests",
-    "x-ratelimit-reset-requests",
-];
-const X_TOKENS: Names = [
-    "x-ratelimit-limit-tokens",
-    "x-ratelimit-remaining-tokens",
-    "x-ratelimit-reset-tokens",
-];
-const ANTHROPIC_REQUESTS: Names = [
-    "anthropic-ratelimit-requests-limit",
-    "anthropic-ratelimit-requests-remaining",
-    "anthropic-ratelimit-requests-reset",
-];
-/// The tightest of its token limits.
-const ANTHROPIC_TOKENS: Names = [
-    "anthropic-ratelimit-tokens-limit",
-    "anthropic-ratelimit-tokens-remaining",
-    "anthropic-ratelimit-tokens-reset",
-];
-/// inference-docs.cerebras.ai, "Rate limits".
-const CEREBRAS_REQUESTS: Names = [
-    "x-ratelimit-limit-requests-day",
-    "x-ratelimit-remaining-requests-day",
-    "x-ratelimit-reset-requests-day",
-];
-const CEREBRAS_TOKENS: Names = [
-    "x-ratelimit-limit-tokens-minute",
-    "x-ratelimit-remaining-tokens-minute",
-    "x-ratelimit-reset-tokens-minute",
-];
+/// The names of a provider's headers for requests and for tokens.
+type Family = [Names; 2];
 
-/// The headers of a limit and of what is left of it, for each scope of [`GATEWAY_REQUESTS`].
-macro_rules! gateway_names {
-    ($unit:literal) => {
-        gateway_names!($unit: "api_key", "model_per_key", "user", "end_user", "team", "team_member", "model_per_team",
-            "organization", "project")
-    };
-    ($unit:literal: $($scope:literal),*) => {
-        [$([
-            concat!("x-ratelimit-", $scope, "-limit-", $unit),
-            concat!("x-ratelimit-", $scope, "-remaining-", $unit),
-        ]),*]
-    };
+/// `tables/rate_headers.json`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, bound(deserialize = "'de: 'static"))]
+struct HeaderTable {
+    #[serde(rename = "notes")]
+    _notes: IgnoredAny,
+    x_rate_limit: Family,
+    anthropic: Family,
+    cerebras: Family,
+    /// The limits of requests and of tokens, one per scope.
+    gateway: [Vec<Names>; 2],
 }
 
-/// LiteLLM's limits, each for whom it holds: `x-ratelimit-api_key-limit-requests`,
-/// `x-ratelimit-team-remaining-tokens`. They hold for its window, a minute unless its operator
-/// chose another, and it names no reset.
-const GATEWAY_REQUESTS: [[&str; 2]; 9] = gateway_names!("requests");
-const GATEWAY_TOKENS: [[&str; 2]; 9] = gateway_names!("tokens");
+static HEADERS: LazyLock<HeaderTable> = LazyLock::new(|| {
+    let table = serde_json::from_str(include_str!("tables/rate_headers.json"));
+    table.expect("the tests read this file too")
+});
+
 /// What LiteLLM puts before the headers of whoever it has passed a call on to.
 const PASSED_ON: &str = "llm_provider-";
 
@@ -105,27 +76,42 @@ fn now_of_sender(headers: &HttpHeaders) -> SystemTime {
 
 pub(super) fn rate_hints(tells: RateHeaders, headers: &HttpHeaders) -> RateHints {
     let now = now_of_sender(headers);
-    let (requests, tokens, request_period) = match tells {
-        RateHeaders::XRateLimit { request_period } => (X_REQUESTS, X_TOKENS, request_period),
-        RateHeaders::Anthropic => (ANTHROPIC_REQUESTS, ANTHROPIC_TOKENS, MINUTE),
-        RateHeaders::Cerebras => (CEREBRAS_REQUESTS, CEREBRAS_TOKENS, DAY),
+    let (family, request_period) = match tells {
+        RateHeaders::XRateLimit { request_period } => (&HEADERS.x_rate_limit, request_period),
+        RateHeaders::Anthropic => (&HEADERS.anthropic, MINUTE),
+        RateHeaders::Cerebras => (&HEADERS.cerebras, DAY),
         RateHeaders::Nothing => return gateway_hints(headers),
     };
-    let window = |[limit, remaining, reset]: Names, period: u64| {
-        let header = |name| own_or_passed_on(headers, name);
-        Some(RateWindow {
-            limit: limit_in(header(limit)?)?,
-            period: Duration::from_secs(period),
-            remaining: header(remaining).and_then(left_in),
-            reset: header(reset).and_then(|text| reset_in(text, period, now)),
-            header: Some(limit),
-        })
-    };
+    let [requests, tokens] = family;
+    let header = |name: &str| own_or_passed_on(headers, name);
     let gateway = gateway_hints(headers);
     RateHints {
-        requests: tighter(window(requests, request_period), gateway.requests),
-        tokens: tighter(window(tokens, MINUTE), gateway.tokens),
+        requests: tighter(
+            window(requests, request_period, now, header),
+            gateway.requests,
+        ),
+        tokens: tighter(window(tokens, MINUTE, now, header), gateway.tokens),
     }
+}
+
+/// The limit with these headers, for a period in seconds.
+fn window<'h>(
+    names: &'static Names,
+    period: u64,
+    now: SystemTime,
+    header: impl Fn(&str) -> Option<&'h str>,
+) -> Option<RateWindow> {
+    let [limit, remaining, reset @ ..] = &names[..] else {
+        return None;
+    };
+    let reset = reset.first().and_then(|name| header(name));
+    Some(RateWindow {
+        limit: limit_in(header(limit)?)?,
+        period: Duration::from_secs(period),
+        remaining: header(remaining).and_then(left_in),
+        reset: reset.and_then(|text| reset_in(text, period, now)),
+        header: Some(limit),
+    })
 }
 
 fn own_or_passed_on<'h>(headers: &'h HttpHeaders, name: &str) -> Option<&'h str> {
@@ -152,25 +138,19 @@ fn left_in(text: &str) -> Option<u64> {
 
 /// The limits of a gateway on the way.
 fn gateway_hints(headers: &HttpHeaders) -> RateHints {
-    let of = |names: [[&'static str; 2]; 9]| {
-        let windows = names.into_iter().filter_map(|[limit, remaining]| {
-            Some(RateWindow {
-                limit: limit_in(headers.get(limit)?)?,
-                period: Duration::from_secs(MINUTE),
-                remaining: headers.get(remaining).and_then(left_in),
-                reset: None,
-                header: Some(limit),
-            })
-        });
-        windows.map(Some).fold(None, tighter)
+    if !headers.names_any("x-ratelimit-") {
+        return RateHints::default();
+    }
+    let of = |scopes: &'static Vec<Names>| {
+        let windows = scopes
+            .iter()
+            .map(|names| window(names, MINUTE, headers.received(), |name| headers.get(name)));
+        windows.fold(None, tighter)
     };
-    if headers.names_any("x-ratelimit-") {
-        RateHints {
-            requests: of(GATEWAY_REQUESTS),
-            tokens: of(GATEWAY_TOKENS),
-        }
-    } else {
-        RateHints::default()
+    let [requests, tokens] = &HEADERS.gateway;
+    RateHints {
+        requests: of(requests),
+        tokens: of(tokens),
     }
 }
 
