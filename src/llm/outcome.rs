@@ -239,55 +239,35 @@ const MOST_FIELDS: usize = 26;
 #[derive(Deserialize)]
 struct Line {
     id: Option<String>,
-    #[serde(default)]
     text: Option<String>,
-    #[serde(default)]
     embedding: Option<Vec<f32>>,
     #[serde(default)]
     tool_calls: Vec<ToolCall>,
-    #[serde(default)]
     reasoning: Option<Reasoning>,
-    #[serde(default)]
     refusal: Option<String>,
     #[serde(default)]
     citations: Vec<Value>,
-    #[serde(default)]
     logprobs: Option<RawJson>,
-    #[serde(default)]
     provider: Option<String>,
-    #[serde(default)]
     model: Option<String>,
-    #[serde(default)]
     finish_reason: Option<String>,
-    #[serde(default)]
     usage: Option<Usage>,
     attempts: u32,
     latency_ms: u64,
-    #[serde(default)]
     time_ms: Option<ItemTime>,
-    #[serde(default)]
     cost_usd: Option<f64>,
-    #[serde(default)]
     warning: Option<String>,
-    #[serde(default)]
     service_tier: Option<String>,
-    #[serde(default)]
     degraded: Option<String>,
-    #[serde(default)]
     request_hash: Option<String>,
-    #[serde(default)]
     error: Option<Error>,
     #[serde(default)]
     earlier: Vec<EarlierProvider>,
-    #[serde(default)]
     answered_by: Option<String>,
     #[serde(default)]
     reused: bool,
-    #[serde(default)]
     input: Option<RawJson>,
-    #[serde(default)]
     reply: Option<RawJson>,
-    #[serde(default)]
     reply_base64: Option<String>,
 }
 

@@ -32,7 +32,6 @@ pub(super) struct Rule {
     #[serde(deserialize_with = "kind_of_name")]
     pub kind: ErrorKind,
     /// How long to wait if the server reports no time.
-    #[serde(default)]
     wait_seconds: Option<u64>,
     /// Whether the error concerns only the model, not the account.
     #[serde(default)]

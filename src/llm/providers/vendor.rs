@@ -60,7 +60,6 @@ pub(crate) struct Vendor {
     /// The header of the key; `authorization` contains it as a bearer token.
     pub key_header: &'static str,
     /// The header that names the version of the API, and that version.
-    #[serde(default)]
     pub version: Option<(&'static str, &'static str)>,
     /// A variable with a bearer token instead of a key.
     #[serde(default)]
@@ -85,11 +84,9 @@ pub(crate) struct Vendor {
     pub(super) errors: Vec<Rule>,
     pub concurrency: usize,
     /// Its Batch API, if it has one.
-    #[serde(default)]
     pub batches: Option<Batches>,
     /// How much one call may embed, if it supports embeddings. This is well below the documented limits:
     /// tokens are estimated, a reply contains all vectors, and a call that is killed is paid for again.
-    #[serde(default)]
     pub embeds: Option<PackLimits>,
     /// Whether it supports OpenAI's call for speech.
     pub speaks: bool,
