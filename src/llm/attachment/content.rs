@@ -57,25 +57,18 @@ impl Attached<'_> {
                 _ => self.changed(),
             })?),
         };
-        let mut buffer = vec![0; PIECE];
+        let mut piece = Vec::with_capacity(PIECE);
         let (mut hash, mut left) = (Sha256::new(), self.bytes);
         loop {
-            let mut filled = 0;
-            while filled < PIECE {
-                match file.read(&mut buffer[filled..]) {
-                    Ok(0) => break,
-                    Ok(n) => filled += n,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(unreadable(error)),
-                }
-            }
-            let piece = &buffer[..filled];
+            piece.clear();
+            let mut next = (&mut file).take(PIECE as u64);
+            next.read_to_end(&mut piece).map_err(unreadable)?;
             left = left
-                .checked_sub(filled as u64)
+                .checked_sub(piece.len() as u64)
                 .ok_or_else(|| self.changed())?;
-            hash.update(piece);
-            each(piece);
-            if filled < PIECE {
+            hash.update(&piece);
+            each(&piece);
+            if piece.len() < PIECE {
                 break;
             }
         }
