@@ -1,5 +1,8 @@
 //! What a file is: told by how it begins, and where that says nothing by its extension.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
 /// What providers tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -36,45 +39,17 @@ pub(crate) fn sound_format(media: &str) -> &str {
 /// What nobody knows better.
 const UNKNOWN: &str = "application/octet-stream";
 
-/// Media types by the extensions of files. Whatever is text is sent as such, so that its type matters
-/// little.
-const EXTENSIONS: &[(&str, &[&str])] = &[
-    ("application/pdf", &["pdf"]),
-    ("image/png", &["png"]),
-    ("image/jpeg", &["jpg", "jpeg"]),
-    ("image/gif", &["gif"]),
-    ("image/webp", &["webp"]),
-    ("image/heic", &["heic"]),
-    ("image/heif", &["heif"]),
-    ("image/avif", &["avif"]),
-    ("image/bmp", &["bmp"]),
-    ("image/tiff", &["tif", "tiff"]),
-    ("audio/wav", &["wav"]),
-    ("audio/mpeg", &["mp3"]),
-    ("audio/ogg", &["ogg", "oga", "opus"]),
-    ("audio/flac", &["flac"]),
-    ("audio/aac", &["aac"]),
-    ("audio/aiff", &["aif", "aiff"]),
-    ("audio/mp4", &["m4a"]),
-    ("video/mp4", &["mp4", "m4v"]),
-    ("video/quicktime", &["mov"]),
-    ("video/webm", &["webm"]),
-    ("video/mpeg", &["mpg", "mpeg"]),
-    ("video/x-msvideo", &["avi"]),
-    ("video/x-flv", &["flv"]),
-    ("video/x-ms-wmv", &["wmv"]),
-    ("video/3gpp", &["3gp", "3gpp"]),
-    (
-        "application/zip",
-        &["zip", "docx", "xlsx", "pptx", "odt", "ods", "odp", "epub"],
-    ),
-    ("application/gzip", &["gz", "tgz"]),
-];
+/// The extensions of files by media type. Text is sent as text whatever its extension is, so its types are not listed.
+static EXTENSIONS: LazyLock<BTreeMap<&str, Vec<&str>>> = LazyLock::new(|| {
+    let types = serde_json::from_str(include_str!("media_types.json"));
+    types.expect("the tests read this file too")
+});
 
 fn by_extension(extension: &str) -> Option<&'static str> {
     let extension = extension.to_ascii_lowercase();
-    let has = |(_, names): &&(_, &[&str])| names.contains(&extension.as_str());
-    EXTENSIONS.iter().find(has).map(|(media, _)| *media)
+    let mut types = EXTENSIONS.iter();
+    let found = types.find(|(_, names)| names.contains(&extension.as_str()));
+    found.map(|(media, _)| *media)
 }
 
 /// The media type of a file that begins so.

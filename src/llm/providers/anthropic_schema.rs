@@ -5,49 +5,30 @@
 //! answer is held against the whole schema afterwards. Sources: "JSON Schema limitations" in the
 //! documentation of structured outputs; `lib/_parse/_transform.py` of the Python SDK.
 
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// Keywords that the copy has, in these or other words.
-const SAID: [&str; 12] = [
-    "type",
-    "enum",
-    "const",
-    "anyOf",
-    "oneOf",
-    "properties",
-    "required",
-    "additionalProperties",
-    "items",
-    "title",
-    "description",
-    "$ref",
-];
+/// `tables/anthropic_schema.json`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Keywords {
+    /// Keywords that the copy has, in these or other words.
+    copied: HashSet<String>,
+    /// Keywords that do not restrict an answer.
+    silent: HashSet<String>,
+    /// Keywords next to a reference that can be dropped without a loss.
+    notes: HashSet<String>,
+    /// Formats of strings.
+    formats: HashSet<String>,
+}
 
-/// Keywords that say nothing of an answer.
-const SILENT: [&str; 6] = [
-    "$schema",
-    "$id",
-    "$comment",
-    "$defs",
-    "definitions",
-    "$anchor",
-];
-
-/// What may stand beside a reference and be dropped without a loss.
-const NOTES: [&str; 4] = ["title", "description", "default", "examples"];
-
-const FORMATS: [&str; 10] = [
-    "date-time",
-    "time",
-    "date",
-    "duration",
-    "email",
-    "hostname",
-    "uri",
-    "ipv4",
-    "ipv6",
-    "uuid",
-];
+static KEYWORDS: LazyLock<Keywords> = LazyLock::new(|| {
+    let keywords = serde_json::from_str(include_str!("tables/anthropic_schema.json"));
+    keywords.expect("the tests read this file too")
+});
 
 /// Optional properties and alternatives that one request may have; with more, the grammar made of
 /// them is refused.
@@ -97,7 +78,7 @@ fn copy(schema: &Value) -> Option<Value> {
     let fields = schema.as_object()?;
     if let Some(target) = fields.get("$ref") {
         let harmless = |name: &String| {
-            name == "$ref" || SILENT.contains(&name.as_str()) || NOTES.contains(&name.as_str())
+            name == "$ref" || KEYWORDS.silent.contains(name) || KEYWORDS.notes.contains(name)
         };
         return fields.keys().all(harmless).then(|| json!({"$ref": target}));
     }
@@ -122,7 +103,7 @@ fn is_said(name: &str, value: &Value) -> bool {
     match name {
         "minItems" => is_taken_least(value),
         "format" => is_taken_format(value),
-        _ => SAID.contains(&name) || SILENT.contains(&name),
+        _ => KEYWORDS.copied.contains(name) || KEYWORDS.silent.contains(name),
     }
 }
 
@@ -131,7 +112,9 @@ fn is_taken_least(least: &Value) -> bool {
 }
 
 fn is_taken_format(format: &Value) -> bool {
-    format.as_str().is_some_and(|name| FORMATS.contains(&name))
+    format
+        .as_str()
+        .is_some_and(|name| KEYWORDS.formats.contains(name))
 }
 
 /// What a schema demands, without a word about it.

@@ -79,6 +79,10 @@ pub(super) struct ErrorRules {
     pub gemini: Vec<Rule>,
     gateways: Vec<Rule>,
     common: Vec<Rule>,
+    /// The statuses of errors of Anthropic in replies to calls, by their types.
+    pub anthropic_statuses: Vec<(String, u16)>,
+    /// The codes of errors of Google, their names, and their statuses in replies to calls.
+    pub google_codes: Vec<(u64, String, u16)>,
 }
 
 pub(super) static RULES: LazyLock<ErrorRules> = LazyLock::new(|| {
