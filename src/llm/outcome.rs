@@ -231,11 +231,10 @@ impl Serialize for Outcome {
     }
 }
 
-/// The number is a hint, which JSON does not need.
+/// A hint for the serializer, which JSON does not need.
 const MOST_FIELDS: usize = 26;
 
-/// Reads a result line back.
-/// A result line as it is read.
+/// A result line when it is read.
 #[derive(Deserialize)]
 struct Line {
     id: Option<String>,

@@ -1,4 +1,4 @@
-//! Speech: a text to one body, one reply to the sound of it.
+//! Speech: a call with a text, and a reply with its sound.
 
 use std::borrow::Cow;
 
@@ -17,16 +17,15 @@ use super::errors::{failure, failure_inside};
 use super::limits::rate_hints;
 use super::vendor::{VENDORS, Vendor};
 
-/// What OpenAI takes at once.
+/// OpenAI's limit of characters.
 const MOST_CHARS: usize = 4096;
-/// The format where none is named: sounds of it can be joined.
+/// The default format, because sounds in this format can be joined.
 const WAV: &str = "wav";
 
 /// The call for a text.
-///
 /// # Errors
-/// [`ErrorKind::Invalid`] when the vendor speaks no texts, no model or voice is named, or the request is more than one
-/// text of a length that is taken.
+/// [`ErrorKind::Invalid`] if the vendor does not support speech, if no model or voice is named, or if the request is
+/// not a single text of a supported length.
 pub(super) fn encode(
     vendor: &Vendor,
     request: &Request,
@@ -64,7 +63,7 @@ pub(super) fn encode(
     })
 }
 
-/// Refuses a vendor that speaks no texts, with the names of those that do.
+/// Rejects a vendor that does not support speech. The error names the vendors that do.
 fn check(vendor: &Vendor) -> Result<(), Error> {
     if vendor.speaks {
         return Ok(());
@@ -77,9 +76,8 @@ fn check(vendor: &Vendor) -> Result<(), Error> {
 }
 
 /// Turns a complete reply into the sound or a classified error.
-///
 /// # Errors
-/// Whatever the reply says went wrong; [`ErrorKind::Malformed`] when it is no sound.
+/// The failure in the reply; [`ErrorKind::Malformed`] if it is not sound.
 pub(super) fn decode(
     vendor: &Vendor,
     reply: HttpReply,
@@ -108,7 +106,7 @@ struct Failure {
     error: Option<Value>,
 }
 
-/// Refuses what is no sound: a web page, JSON that says what went wrong, nothing at all.
+/// Rejects a reply that is not sound: a web page, JSON with an error, or an empty body.
 fn sound(vendor: &Vendor, reply: &HttpReply, format: &str) -> Result<(), Error> {
     let body = &reply.body;
     if body.is_empty() {
