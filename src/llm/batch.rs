@@ -335,7 +335,7 @@ mod tests {
     use crate::base::error::{ErrorKind, Sent};
 
     #[test]
-    fn only_what_certainly_did_nothing_may_be_repeated() {
+    fn only_a_step_without_effect_may_be_repeated() {
         let error = |status: Option<u16>, sent| {
             let error = Error::new(ErrorKind::Transient, "x").with_sent(sent);
             match status {

@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_nested_too_deep_becomes_a_string() {
+    fn a_value_that_is_too_deep_becomes_a_string() {
         let nested = |depth: usize| (1..depth).fold(json!([]), |inner, _| json!([inner]));
         assert_eq!(shallow(nested(DEEPEST)), nested(DEEPEST));
         let deep = nested(DEEPEST + 1);

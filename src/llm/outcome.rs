@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_reply_holds_stands_in_the_line_in_a_fixed_order() {
+    fn the_fields_of_a_result_line_have_a_fixed_order() {
         let mut answer = Response::new("p", "").with_details(ReplyDetails {
             tool_calls: vec![ToolCall::new("c", "add", json!({"a": 1}))],
             reasoning: Some(Reasoning::new("Hm.")),

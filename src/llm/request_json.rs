@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_back() {
+    fn a_stored_request_is_read_back_unchanged() {
         let object = Request::new("x").with_response_format(ResponseFormat::JsonObject);
         for request in [Request::new("Name a prime."), full(), object] {
             let written = serde_json::to_string(&request).unwrap();
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_will_do_and_nonsense_will_not() {
+    fn a_prompt_is_accepted_and_nonsense_is_rejected() {
         let read: Request = serde_json::from_str(r#"{"prompt": "hi", "model": "m"}"#).unwrap();
         assert_eq!(read, Request::new("hi").with_model("m"));
         for bad in [

@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_told_across_pieces() {
+    fn text_is_detected_across_pieces() {
         let is_text = |bytes: &[u8], size: usize| {
             let mut text = Text::default();
             bytes.chunks(size).for_each(|piece| text.add(piece));
@@ -241,7 +241,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_has_become_a_link_is_not_read() {
+    fn a_path_that_became_a_link_is_not_read() {
         use std::os::unix::fs::symlink;
         let place = tempfile::tempdir().unwrap();
         let place = place.path().canonicalize().unwrap();

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_mark_is_told_by_its_extension() {
+    fn content_without_a_signature_is_detected_by_the_extension() {
         assert_eq!(told(b"\x01\x02", false, "MP3"), Ok("audio/mpeg"));
         assert_eq!(told(b"\x01\x02", false, "xyz"), Ok(UNKNOWN));
         assert_eq!(told(b"# Hello", true, "md"), Ok("text/plain"));

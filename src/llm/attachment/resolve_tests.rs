@@ -39,7 +39,7 @@ fn resolved(place: &TempDir, mut request: Request, outside: bool) -> Result<Requ
 }
 
 #[test]
-fn a_path_is_relative_to_the_root_and_kept_whole() {
+fn a_path_is_relative_to_the_root_and_stored_as_absolute() {
     let place = folders();
     let request = resolved(&place, image("deep/../a.png"), false).unwrap();
     let file = Attached::read(&request.messages[0].content[0]).unwrap();
@@ -82,7 +82,7 @@ fn nothing_outside_of_the_root_is_read() {
 }
 
 #[test]
-fn what_is_no_file_to_send_is_refused_with_the_reason() {
+fn unsuitable_files_are_rejected_with_the_reason() {
     let place = folders();
     let inside = place.path().join("in");
     std::fs::write(inside.join("empty.png"), b"").unwrap();
@@ -129,7 +129,7 @@ fn pipes_and_devices_are_not_even_opened() {
 }
 
 #[test]
-fn the_fingerprint_knows_the_content_and_not_the_place() {
+fn the_fingerprint_depends_on_the_content_and_not_on_the_path() {
     let place = folders();
     let hash = |path: &str| request_hash(&resolved(&place, image(path), false).unwrap());
     let one = hash("a.png");
@@ -153,7 +153,7 @@ fn the_fingerprint_knows_the_content_and_not_the_place() {
 }
 
 #[test]
-fn a_resolved_request_survives_being_kept() {
+fn a_resolved_request_is_stored_and_read_back() {
     let place = folders();
     let request = resolved(&place, image("a.png"), false).unwrap();
     let kept = serde_json::to_string(&request).unwrap();

@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn objects_are_closed_and_what_is_refused_is_told_in_words() {
+    fn objects_are_closed_and_unsupported_keywords_move_to_the_description() {
         let schema = json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Row",
             "type": "object", "required": ["age"], "minProperties": 1,
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_copy_without_room_for_the_answers() {
+    fn there_is_no_copy_that_excludes_allowed_answers() {
         let object = |inner: Value| json!({"type": "object", "properties": {"a": inner}});
         let with_def = |inner: Value| {
             let mut schema = object(json!({"$ref": "#/$defs/d"}));

@@ -56,7 +56,7 @@ mod tests {
     use crate::base::error::Sent;
 
     #[test]
-    fn a_prompt_that_cannot_be_whole_is_told_from_one_that_can() {
+    fn truncated_prompts_are_detected() {
         for (bytes, tokens, cut) in [
             (4095, 1, false),
             (4096, 0, false),
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_503_that_speaks_of_loading_is_waited_for() {
+    fn only_a_503_that_mentions_loading_is_waited_for() {
         let vendor = |name| Vendor::named(name).unwrap();
         let refusal = |kind, status, message: &str| {
             let error = Error::new(kind, message).with_status(status);

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_becomes_a_call_and_nothing_else_does() {
+    fn only_a_single_text_becomes_a_call() {
         let call = encode(vendor("openai"), &asked(), Some("tts-1")).unwrap();
         assert_eq!(call.path, "/audio/speech");
         let body: Value = serde_json::from_slice(&call.body).unwrap();
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_sound_is_told_by_what_it_is() {
+    fn a_reply_that_is_not_sound_is_classified() {
         let read = |status, body: &str| {
             decode(vendor("openai"), reply(status, &[], body), &asked())
                 .map(|answer| answer.audio.unwrap())
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_price_that_is_told_is_kept_and_none_is_made_up() {
+    fn a_reported_price_is_kept_and_none_is_invented() {
         let told = |headers: &[(&str, &str)]| {
             decode(vendor("custom"), reply(200, headers, "RIFF"), &asked()).unwrap()
         };

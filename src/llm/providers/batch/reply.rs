@@ -167,13 +167,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn absurd_zones_are_no_times() {
+    fn times_with_invalid_zones_are_rejected() {
         let text = "2026-11-20T05:00:00+999999999999999999:00";
         assert_eq!(time(&Value::from(text)), None);
     }
 
     #[test]
-    fn an_end_by_the_day_comes_after_that_day() {
+    fn an_end_without_a_time_of_day_is_after_that_day() {
         let at = |text: &str| end(&Value::from(text)).unwrap();
         assert_eq!(at("2026-11-20"), at("2026-11-22T00:00:00Z"));
         assert_eq!(at("2026-11-20T05:00:00Z"), at("1795150800"));
