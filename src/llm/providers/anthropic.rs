@@ -67,29 +67,22 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
             }
         }
     }
-    if let Some(system) = system.value() {
-        fields.insert("system".to_owned(), system);
-    }
-    if let Some(temperature) = vendor.fields.temperature(request) {
-        fields.insert("temperature".to_owned(), temperature.into());
-    }
-    if let Some(top_p) = params.top_p {
-        fields.insert("top_p".to_owned(), top_p.into());
-    }
-    let stops = vendor.fields.stops(request);
-    if !stops.is_empty() {
-        fields.insert("stop_sequences".to_owned(), json!(stops));
-    }
-    let output = output_config(enforced, &mut further);
-    if !output.is_empty() {
-        fields.insert("output_config".to_owned(), output.into());
-    }
-    let (tools, choice) = tools(request)?;
-    for (field, value) in [("tools", tools), ("tool_choice", choice)] {
+    let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
-            fields.insert(field.to_owned(), value);
+            fields.insert(name.to_owned(), value);
         }
-    }
+    };
+    set("system", system.value());
+    let temperature = vendor.fields.temperature(request);
+    set("temperature", temperature.map(Value::from));
+    set("top_p", params.top_p.map(Value::from));
+    let stops = vendor.fields.stops(request);
+    set("stop_sequences", (!stops.is_empty()).then(|| json!(stops)));
+    let output = output_config(enforced, &mut further);
+    set("output_config", (!output.is_empty()).then(|| output.into()));
+    let (tools, choice) = tools(request)?;
+    set("tools", tools);
+    set("tool_choice", choice);
     for (field, value) in further {
         fields.entry(field).or_insert(value);
     }
