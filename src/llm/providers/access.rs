@@ -145,9 +145,9 @@ impl ModelChoice {
 
 /// The omitted fields that users were warned about.
 #[derive(Default)]
-pub(super) struct LeftOut(Mutex<HashSet<String>>);
+pub(super) struct OmissionWarnings(Mutex<HashSet<String>>);
 
-impl LeftOut {
+impl OmissionWarnings {
     /// Logs one warning for each field that the vendor does not support.
     pub fn tell(&self, vendor: &Vendor, request: &Request) {
         if native::own(vendor, request).is_some() {

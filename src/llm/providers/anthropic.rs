@@ -14,7 +14,6 @@ use crate::base::error::Error;
 use crate::base::usage::{Paid, Usage};
 use crate::llm::nested_json::shallow;
 use crate::llm::params::ResponseFormat;
-use crate::llm::reply_details::ReplyDetails;
 use crate::llm::request::{Request, Text};
 use crate::llm::response::Response;
 
@@ -28,7 +27,6 @@ use super::content::{self, JSON_MODE, Part, invalid, lacking};
 use super::error_body::word;
 use super::errors::failure_inside;
 use super::native;
-use super::reply_contents::Holds;
 use super::vendor::Vendor;
 
 /// The maximum number of tokens of an answer if the request sets none, not including thinking. Every model supports it,
@@ -393,63 +391,50 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Re
         Some(text).filter(|text| !text.is_empty())
     };
     let (refusal, category) = (detail("explanation"), detail("category"));
-    let mut said = Said::of(blocks);
-    name_calls(&mut said.details.tool_calls, reply.id);
-    said.details.service_tier = Some(word(Some(&counts.service_tier))).filter(|t| !t.is_empty());
-    let answer = Answer {
-        text: said.text,
+    let mut answer = Answer {
         refusal,
         category,
         finish,
         model: Some(word(reply.model.as_ref())),
         usage,
-        cost_usd: None,
-        details: said.details,
-        holds: said.holds,
+        ..content_of(blocks)
     };
+    name_calls(&mut answer.details.tool_calls, reply.id);
+    answer.details.service_tier = Some(word(Some(&counts.service_tier))).filter(|t| !t.is_empty());
     Ok(answer.conclude(vendor.name, body))
 }
 
-/// The content of the blocks of a reply, by kind.
-#[derive(Default)]
-struct Said {
-    text: String,
-    details: ReplyDetails,
-    holds: Holds,
-}
-
-impl Said {
-    fn of(blocks: Vec<Value>) -> Self {
-        let (mut said, mut thoughts, mut signed) = (Self::default(), String::new(), Vec::new());
-        for mut block in blocks {
-            let text = |name: &str| block.get(name).and_then(Value::as_str);
-            match text("type").unwrap_or_default() {
-                "text" => {
-                    said.text += text("text").unwrap_or_default();
-                    if let Some(Value::Array(found)) = block.get_mut("citations").map(Value::take) {
-                        let found = found.into_iter().map(shallow);
-                        said.details.citations.extend(found);
-                    }
+/// The content of the blocks of a reply.
+fn content_of(blocks: Vec<Value>) -> Answer {
+    let (mut answer, mut thoughts, mut signed) = (Answer::default(), String::new(), Vec::new());
+    for mut block in blocks {
+        let text = |name: &str| block.get(name).and_then(Value::as_str);
+        match text("type").unwrap_or_default() {
+            "text" => {
+                answer.text += text("text").unwrap_or_default();
+                if let Some(Value::Array(found)) = block.get_mut("citations").map(Value::take) {
+                    let found = found.into_iter().map(shallow);
+                    answer.details.citations.extend(found);
                 }
-                "tool_use" => {
-                    let input = block.get("input").cloned();
-                    let call = tool_call(text("id"), text("name"), input);
-                    said.details.tool_calls.push(call);
-                }
-                kind @ ("thinking" | "redacted_thinking") => {
-                    if kind == "thinking" && !thoughts.is_empty() {
-                        thoughts += "\n\n";
-                    }
-                    thoughts += text("thinking").unwrap_or_default();
-                    said.holds.block(&block);
-                    signed.push(shallow(block));
-                }
-                _ => said.holds.block(&block),
             }
+            "tool_use" => {
+                let input = block.get("input").cloned();
+                let call = tool_call(text("id"), text("name"), input);
+                answer.details.tool_calls.push(call);
+            }
+            kind @ ("thinking" | "redacted_thinking") => {
+                if kind == "thinking" && !thoughts.is_empty() {
+                    thoughts += "\n\n";
+                }
+                thoughts += text("thinking").unwrap_or_default();
+                answer.holds.block(&block);
+                signed.push(shallow(block));
+            }
+            _ => answer.holds.block(&block),
         }
-        said.details.reasoning = reasoning(thoughts, signed);
-        said
     }
+    answer.details.reasoning = reasoning(thoughts, signed);
+    answer
 }
 
 #[derive(Default, Deserialize)]

@@ -8,7 +8,7 @@ use crate::base::secret::{Secret, redacted_url, secrets_in};
 use crate::config::choices::PROVIDERS;
 use crate::llm::transport::{HttpTransport, Transport};
 
-use super::access::{Access, LeftOut, ModelChoice};
+use super::access::{Access, ModelChoice, OmissionWarnings};
 use super::address::ApiAddress;
 use super::batch::BatchApi;
 use super::client::{Client, ProviderClient};
@@ -230,7 +230,7 @@ impl LlmConfig {
             },
             access,
             model: ModelChoice::new(self.model.clone(), self.only_model),
-            left_out: LeftOut::default(),
+            left_out: OmissionWarnings::default(),
             concurrency,
             timeout: self.request_timeout,
             max_reply: self.max_reply,

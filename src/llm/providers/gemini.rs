@@ -15,7 +15,7 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::usage::{Paid, Usage};
 use crate::llm::nested_json::shallow;
 use crate::llm::params::ResponseFormat;
-use crate::llm::reply_details::{RawJson, ReplyDetails};
+use crate::llm::reply_details::RawJson;
 use crate::llm::request::{Request, Text};
 use crate::llm::response::Response;
 
@@ -28,7 +28,6 @@ use super::content::{self, Part, invalid, lacking};
 use super::error_body::word;
 use super::errors::failure_inside;
 use super::native;
-use super::reply_contents::Holds;
 use super::vendor::Vendor;
 
 /// The name of a model as a part of the address.
@@ -429,16 +428,8 @@ impl Reply<'_> {
         };
         let (citations, searches) = candidate.citations();
         let logprobs = candidate.logprobs();
-        let mut said = Said::of(candidate.content);
-        name_calls(&mut said.details.tool_calls, self.response_id);
-        said.details.citations = citations;
-        said.details.logprobs = logprobs;
-        let tier = counts.map(|counts| word(Some(&counts.service_tier)));
-        said.details.service_tier = tier.filter(|tier| !tier.is_empty());
-        let answer = Answer {
-            text: said.text,
+        let mut answer = Answer {
             finish: word(candidate.finish_reason.as_ref()),
-            refusal: None,
             category: category(candidate.safety_ratings.as_ref()),
             model: Some(word(self.model_version.as_ref())),
             usage: usage.map(|usage| Usage {
@@ -446,10 +437,13 @@ impl Reply<'_> {
                 web_search_calls: searches,
                 ..usage
             }),
-            cost_usd: None,
-            details: said.details,
-            holds: said.holds,
+            ..content_of(candidate.content)
         };
+        name_calls(&mut answer.details.tool_calls, self.response_id);
+        answer.details.citations = citations;
+        answer.details.logprobs = logprobs;
+        let tier = counts.map(|counts| word(Some(&counts.service_tier)));
+        answer.details.service_tier = tier.filter(|tier| !tier.is_empty());
         answer.conclude(vendor.name, body)
     }
 }
@@ -468,48 +462,39 @@ fn blocked(vendor: &Vendor, feedback: Option<&Value>) -> Option<Error> {
     Some(error.with_category(&reason))
 }
 
-/// The content of a candidate, by kind.
-#[derive(Default)]
-struct Said {
-    text: String,
-    details: ReplyDetails,
-    holds: Holds,
-}
-
-impl Said {
-    fn of(content: Option<Value>) -> Self {
-        let parts = content.and_then(|mut content| content.get_mut("parts").map(Value::take));
-        let parts = match parts {
-            Some(Value::Array(parts)) => parts,
-            _ => Vec::new(),
-        };
-        let (mut said, mut thoughts, mut signed) = (Self::default(), String::new(), Vec::new());
-        for part in parts {
-            let text = part.get("text").and_then(Value::as_str).unwrap_or_default();
-            let signature = part.get("thoughtSignature").and_then(Value::as_str);
-            if let Some(call) = part.get("functionCall") {
-                let word = |name: &str| call.get(name).and_then(Value::as_str);
-                // The field is absent if a call has no arguments.
-                let arguments = call.get("args").cloned().unwrap_or_else(|| json!({}));
-                let mut call = tool_call(word("id"), word("name"), Some(arguments));
-                call.signature = signature.map(str::to_owned);
-                said.details.tool_calls.push(call);
-            } else if let Some(data) = part.get("inlineData").or_else(|| part.get("fileData")) {
-                said.holds.media(&word(data.get("mimeType")));
-            } else if part.get("executableCode").is_some() {
-                said.holds.part("code that was carried out");
-            } else if part.get("thought").and_then(Value::as_bool) == Some(true) {
-                thoughts += text;
-                said.holds.part("thoughts");
-            } else {
-                said.text += text;
-                let signature = signature.map(|signature| json!({"thoughtSignature": signature}));
-                signed.extend(signature);
-            }
+/// The content of a candidate.
+fn content_of(content: Option<Value>) -> Answer {
+    let parts = content.and_then(|mut content| content.get_mut("parts").map(Value::take));
+    let parts = match parts {
+        Some(Value::Array(parts)) => parts,
+        _ => Vec::new(),
+    };
+    let (mut answer, mut thoughts, mut signed) = (Answer::default(), String::new(), Vec::new());
+    for part in parts {
+        let text = part.get("text").and_then(Value::as_str).unwrap_or_default();
+        let signature = part.get("thoughtSignature").and_then(Value::as_str);
+        if let Some(call) = part.get("functionCall") {
+            let word = |name: &str| call.get(name).and_then(Value::as_str);
+            // The field is absent if a call has no arguments.
+            let arguments = call.get("args").cloned().unwrap_or_else(|| json!({}));
+            let mut call = tool_call(word("id"), word("name"), Some(arguments));
+            call.signature = signature.map(str::to_owned);
+            answer.details.tool_calls.push(call);
+        } else if let Some(data) = part.get("inlineData").or_else(|| part.get("fileData")) {
+            answer.holds.media(&word(data.get("mimeType")));
+        } else if part.get("executableCode").is_some() {
+            answer.holds.part("code that was carried out");
+        } else if part.get("thought").and_then(Value::as_bool) == Some(true) {
+            thoughts += text;
+            answer.holds.part("thoughts");
+        } else {
+            answer.text += text;
+            let signature = signature.map(|signature| json!({"thoughtSignature": signature}));
+            signed.extend(signature);
         }
-        said.details.reasoning = reasoning(thoughts, signed);
-        said
     }
+    answer.details.reasoning = reasoning(thoughts, signed);
+    answer
 }
 
 /// The category of the rating that blocked the answer.
