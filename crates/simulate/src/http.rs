@@ -8,7 +8,7 @@ use http_net::{BodyFraming, FieldSpan, HttpError, Limits, Parsed};
 
 use super::batch;
 
-/// The largest body that is read, in bytes.
+/// The maximum length of a body, in bytes.
 pub(super) const BODY_LIMIT: usize = 32 << 20;
 const HEAD_LIMIT: usize = 64 << 10;
 const MOST_HEADERS: usize = 64;
@@ -18,30 +18,30 @@ const LIMITS: Limits = Limits::new()
     .with_max_headers(MOST_HEADERS)
     .with_max_body(u64::MAX);
 const FIRST_SIZE: usize = 8 << 10;
-/// A buffer that has grown beyond this is given back after the request that needed it.
+/// A buffer that has grown beyond this size is freed after its request.
 const KEPT_SIZE: usize = 256 << 10;
 
-/// One request; the body lies in the reader's buffer.
+/// One request. Its body is in the reader's buffer.
 #[derive(Debug)]
 pub(super) struct Request<'a> {
     pub(super) method: Method,
     pub(super) target: Target,
-    /// Whether the path is below `/openai`, where Groq has it.
+    /// Whether the path is below `/openai`, as at Groq.
     pub(super) groq: bool,
-    /// Whether it is an address as Azure has it, with a version of the API behind it.
+    /// Whether it is an address of Azure with a version of the API.
     pub(super) versioned: bool,
-    /// Whether the address carries a key.
+    /// Whether the address contains a key.
     pub(super) key_in_url: bool,
     pub(super) credentials: Credentials,
     pub(super) version: Version,
     /// Whether the client wants the connection closed after the reply.
     pub(super) close: bool,
     pub(super) body: &'a [u8],
-    /// The body of a request for files or batches instead: it may be large, and is kept.
+    /// The body of a request for files or batches, which may be large and is kept.
     pub(super) upload: Vec<u8>,
     /// Names in lower case.
     pub(super) headers: Vec<(String, String)>,
-    /// The bytes of the body, and whether the client waits for a word before it sends them.
+    /// The length of the body, and whether the client waits for `100 Continue` before it sends the body.
     length: usize,
     expects_continue: bool,
 }
@@ -66,14 +66,14 @@ pub(super) enum Target {
     Other(String),
 }
 
-/// Where a request for files or batches goes to.
+/// The address of a request for files or batches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Address {
     pub(super) path: String,
     pub(super) query: String,
 }
 
-/// Where calls go to; with the model, where that is part of the path.
+/// The endpoint of a call, with the model if it is a part of the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Chat,
@@ -94,7 +94,7 @@ pub(super) struct Credentials {
     pub(super) api_key: Shown,
 }
 
-/// What a header has for a key. Where none in particular is asked for, any but an empty one is right.
+/// The key in a header. If the simulator requires no certain key, any key is right that is not empty.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Shown {
     #[default]
@@ -115,12 +115,12 @@ pub(super) enum Version {
     Other,
 }
 
-/// Why there is no request.
+/// Why a request cannot be read.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// The connection ended or stayed silent too long.
+    /// The connection ended, or was silent for too long.
     Closed,
-    /// The head cannot be understood.
+    /// The head is malformed.
     BadHead,
     HeadTooLarge,
     /// A body without Content-Length.
@@ -157,7 +157,7 @@ pub(super) struct Reader<S> {
 }
 
 impl<S: Read + Write> Reader<S> {
-    /// The right key is `key`; without one, any is.
+    /// A reader that accepts only `key`; without it, any key.
     pub(super) fn new(stream: S, key: Option<String>) -> Reader<S> {
         Reader {
             stream,
@@ -168,7 +168,7 @@ impl<S: Read + Write> Reader<S> {
         }
     }
 
-    /// Waits for the next request and reads it whole.
+    /// Waits for the next request and reads all of it.
     pub(super) fn next(&mut self) -> Result<Request<'_>, Refusal> {
         self.tidy();
         let (size, request) = loop {
@@ -207,7 +207,7 @@ impl<S: Read + Write> Reader<S> {
         })
     }
 
-    /// Reads a body into memory of its own, once.
+    /// Reads a body into a separate buffer, without copying it again.
     fn read_upload(&mut self, body: usize, head: &Request<'_>) -> io::Result<Vec<u8>> {
         let here = head.length.min(self.end - body);
         let mut upload = Vec::new();
@@ -244,7 +244,7 @@ impl<S: Read + Write> Reader<S> {
         }
     }
 
-    /// Forgets the previous request, keeping what was sent behind it.
+    /// Forgets the previous request, but keeps the bytes after it.
     fn tidy(&mut self) {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
@@ -256,7 +256,7 @@ impl<S: Read + Write> Reader<S> {
     }
 }
 
-/// The size of a head and what it says; nothing as long as it is not complete.
+/// The length of a head, and its request; `None` while it is incomplete.
 fn parse_head(
     bytes: &[u8],
     key: Option<&str>,
@@ -341,7 +341,7 @@ fn credentials(headers: &[(String, String)], key: Option<&str>) -> Credentials {
     }
 }
 
-/// A path as OpenAI has it, of one that names a deployment of Azure, or what Azure keeps beside them.
+/// The path in OpenAI's format, for a path of Azure that names a deployment, or that is for files or batches.
 fn deployed(path: &str) -> Option<String> {
     let rest = path.strip_prefix("/openai/")?;
     if let Some(named) = rest.strip_prefix("deployments/") {
@@ -355,8 +355,8 @@ fn deployed(path: &str) -> Option<String> {
     kept.then(|| format!("/v1/{rest}"))
 }
 
-/// A path as OpenAI has it, and whether it stood where Groq has it. DeepInfra's stand below
-/// `/v1/openai`, OpenRouter's below `/api/v1`, and Fireworks' below `/inference/v1`.
+/// The path in OpenAI's format, and whether it was at Groq's place. Paths of DeepInfra are below `/v1/openai`, of
+/// OpenRouter below `/api/v1`, and of Fireworks below `/inference/v1`.
 fn below_v1(path: &str) -> (Cow<'_, str>, bool) {
     if let Some(rest) = path.strip_prefix("/v1/openai/") {
         return (Cow::Owned(format!("/v1/{rest}")), false);
