@@ -1,9 +1,9 @@
 //! Local files in a prompt.
 //!
-//! A part of a message such as `{"type": "image", "path": "a.png"}` is resolved when its record is
-//! read: the file is looked for, checked and hashed, and from then on the part says where it is, what it
-//! holds and how long it is, so that it can be kept and compared without the file. Its bytes are read
-//! when the request is sent, and only then; if they are no longer the same, nothing is sent.
+//! A part of a message such as `{"type": "image", "path": "a.png"}` is resolved when its record is read: the file is
+//! found, checked and hashed. From then on the part has its absolute path, hash and length, so that requests can be
+//! stored and compared without the file. The bytes are read only when the request is sent. If they have changed,
+//! nothing is sent.
 
 mod content;
 mod hashed;
@@ -23,8 +23,8 @@ pub(crate) use resolve::{Refused, Root, resolve};
 /// The types of parts that name a local file.
 const TYPES: [&str; 3] = ["file", "image", "audio"];
 
-/// Whether a part of a message's content names a local file. Providers' own parts of these types have
-/// no path.
+/// Whether a part of a message's content names a local file. Parts of these types in the format of a provider have no
+/// path.
 pub(crate) fn is_local(part: &Value) -> bool {
     part.get("path").is_some() && TYPES.iter().any(|kind| part["type"] == *kind)
 }
@@ -39,7 +39,7 @@ pub(crate) struct Attached<'p> {
     pub bytes: u64,
     pub media: &'p str,
     name: Option<&'p str>,
-    /// How closely a picture is to be looked at, in OpenAI's words.
+    /// The level of detail of an image, in OpenAI's words.
     pub detail: Option<&'p str>,
     /// Its bytes as base64, if machines without the file may send the prompt.
     data: Option<&'p str>,
@@ -49,7 +49,7 @@ impl<'p> Attached<'p> {
     /// The file that a [local](is_local) part names.
     ///
     /// # Errors
-    /// When nobody has resolved it.
+    /// If it was not resolved.
     pub fn read(part: &'p Value) -> Result<Self, Error> {
         let text = |field| part.get(field).and_then(Value::as_str);
         let found = || {
@@ -70,13 +70,13 @@ impl<'p> Attached<'p> {
         })
     }
 
-    /// What the provider is told that it is called.
+    /// The file name that the provider gets.
     pub fn name(&self) -> &'p str {
         let last = || self.path.rsplit(['/', '\\']).next();
         self.name.or_else(last).unwrap_or("file")
     }
 
-    /// The same for people.
+    /// The file name for messages to users.
     pub fn shown_name(&self) -> String {
         shown(self.name())
     }
@@ -85,13 +85,13 @@ impl<'p> Attached<'p> {
         Kind::of(self.media)
     }
 
-    /// How long it is as base64.
+    /// Its length as base64.
     pub fn encoded(&self) -> u64 {
         self.bytes.div_ceil(3).saturating_mul(4)
     }
 }
 
-/// A path or name in a message: not endless, and without what a terminal would obey.
+/// A path or name for a message: cut at a maximum length, with spaces instead of control characters.
 fn shown(path: &str) -> String {
     const MOST: usize = 200;
     let plain = |c: char| if c.is_control() { ' ' } else { c };
@@ -102,8 +102,8 @@ fn shown(path: &str) -> String {
     out
 }
 
-/// What of a local part makes two requests the same: what the file holds, not where it is, nor what is
-/// taken to be its type, which may be told better one day.
+/// The parts of a local file that change the request hash: its content, name and level of detail. Its path and its
+/// detected media type do not, because later versions may detect another type.
 pub(crate) fn fingerprint(part: &Value) -> Value {
     const COUNTED: [&str; 3] = ["sha256", "name", "detail"];
     let mut counted = Map::new();
@@ -116,13 +116,13 @@ pub(crate) fn fingerprint(part: &Value) -> Value {
     counted.into()
 }
 
-/// Input tokens of local files, roughly: nobody but the provider knows.
+/// An estimate of the input tokens of local files. Only the provider knows the exact number.
 pub(crate) fn estimated_tokens<'p>(files: impl Iterator<Item = &'p Value>) -> u64 {
     let files = files.filter_map(|part| Attached::read(part).ok());
     files
         .map(|file| match file.kind() {
             Kind::Image => 1_000,
-            // Text and a picture of each page.
+            // The text and an image of each page.
             Kind::Pdf => (file.bytes / 20).clamp(1_500, 150_000),
             Kind::Audio => file.bytes / 500,
             Kind::Video => file.bytes / 1_000,

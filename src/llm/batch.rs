@@ -24,6 +24,7 @@ pub type BatchClients = dyn Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + 
 
 /// Submits prompts to a provider's Batch API and fetches the results. Like [`LlmClient`](crate::LlmClient) it never
 /// retries: each method makes one attempt.
+#[auto_impl::auto_impl(&, Box, Arc)]
 pub trait BatchClient: Send + Sync {
     /// The provider, address and credential of this client. A batch is used only with the account that created it,
     /// because a "not found" for another account proves nothing.
@@ -37,7 +38,7 @@ pub trait BatchClient: Send + Sync {
 
     /// The endpoint of a request, if it is not the default of this API. Requests with different endpoints cannot be
     /// in one batch. Default: `None`.
-    fn endpoint(&self, _: &Request) -> Option<&'static str> {
+    fn endpoint(&self, _request: &Request) -> Option<&'static str> {
         None
     }
 
@@ -328,81 +329,13 @@ pub enum BatchLineResult {
     NotProcessed(Error),
 }
 
-macro_rules! forward {
-    ($($pointer:ty),*) => {$(
-        impl<C: BatchClient + ?Sized> BatchClient for $pointer {
-            fn account(&self) -> BatchAccount {
-                (**self).account()
-            }
-            fn limits(&self) -> BatchLimits {
-                (**self).limits()
-            }
-            fn model_for(&self, request: &Request) -> Option<String> {
-                (**self).model_for(request)
-            }
-            fn endpoint(&self, request: &Request) -> Option<&'static str> {
-                (**self).endpoint(request)
-            }
-            fn line(&self, key: &str, request: &Request) -> Result<Vec<u8>, Error> {
-                (**self).line(key, request)
-            }
-            fn uploads(&self) -> bool {
-                (**self).uploads()
-            }
-            fn advance(
-                &self,
-                intent: &BatchIntent,
-                stage: &BatchStage,
-                input: &mut dyn BatchInput,
-                ctx: &Context,
-            ) -> Result<BatchStage, Error> {
-                (**self).advance(intent, stage, input, ctx)
-            }
-            fn find(
-                &self,
-                intent: &BatchIntent,
-                stage: &BatchStage,
-                known: &HashSet<String>,
-                ctx: &Context,
-            ) -> Result<ListedBatches, Error> {
-                (**self).find(intent, stage, known, ctx)
-            }
-            fn discard(&self, file: &str, ctx: &Context) -> Result<(), Error> {
-                (**self).discard(file, ctx)
-            }
-            fn status(&self, id: &str, ctx: &Context) -> Result<BatchStatus, Error> {
-                (**self).status(id, ctx)
-            }
-            fn download(
-                &self,
-                id: &str,
-                file: &str,
-                sink: &mut dyn Write,
-                ctx: &Context,
-            ) -> Result<(), Error> {
-                (**self).download(id, file, sink, ctx)
-            }
-            fn read(&self, line: &[u8]) -> Result<BatchLine, Error> {
-                (**self).read(line)
-            }
-            fn reply(&self, line: &[u8]) -> RawJson {
-                (**self).reply(line)
-            }
-            fn cancel(&self, id: &str, ctx: &Context) -> Result<(), Error> {
-                (**self).cancel(id, ctx)
-            }
-        }
-    )*};
-}
-forward!(&C, Box<C>, Arc<C>);
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::error::{ErrorKind, Sent};
 
     #[test]
-    fn only_what_certainly_did_nothing_may_be_repeated() {
+    fn only_a_step_without_effect_may_be_repeated() {
         let error = |status: Option<u16>, sent| {
             let error = Error::new(ErrorKind::Transient, "x").with_sent(sent);
             match status {

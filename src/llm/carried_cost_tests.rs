@@ -119,7 +119,7 @@ fn the_second_request_shows_the_first_answer_and_what_is_wrong_with_it() {
 }
 
 #[test]
-fn in_a_providers_own_words_the_second_request_shows_it_too() {
+fn a_native_request_shows_the_first_answer_and_its_mistake_too() {
     const NO_OBJECT: &str = "it is JSON, but no object";
     let asked = |format, body: Value, turns: &str, why: &str| {
         let request = Request::from_native(format, body).unwrap();
@@ -169,7 +169,7 @@ fn in_a_providers_own_words_the_second_request_shows_it_too() {
 }
 
 #[test]
-fn a_cost_of_which_a_part_is_unknown_is_unknown() {
+fn a_cost_with_an_unknown_part_is_unknown() {
     let client = Listed::new([answer("no"), paid("{}", 3, Some(0.25))]);
     let carried = CarriedCosts::default();
     let error = refusal(call(&carried, &client, &first_try()));
@@ -179,7 +179,7 @@ fn a_cost_of_which_a_part_is_unknown_is_unknown() {
 }
 
 #[test]
-fn an_answer_that_was_cut_is_not_asked_for_again() {
+fn a_truncated_answer_is_not_requested_again() {
     let mut cut = Response::new("listed", "{\"a\": \"b");
     cut.finish_reason = FinishReason::Length;
     let mut whole = Response::new("listed", "{}");
@@ -200,7 +200,7 @@ fn an_answer_that_was_cut_is_not_asked_for_again() {
 }
 
 #[test]
-fn trouble_in_between_does_not_forget_the_note() {
+fn a_failed_call_in_between_keeps_the_note() {
     let trouble = Error::new(ErrorKind::Transient, "cut off");
     let client = Listed::new([answer("no"), Err(trouble), answer("{}")]);
     let carried = CarriedCosts::default();
@@ -215,7 +215,7 @@ fn trouble_in_between_does_not_forget_the_note() {
 }
 
 #[test]
-fn an_empty_answer_is_no_part_of_the_conversation() {
+fn an_empty_answer_is_not_added_to_the_conversation() {
     let client = Listed::new([answer(" \n"), answer("{}")]);
     let carried = CarriedCosts::default();
     let error = refusal(call(&carried, &client, &first_try()));
@@ -224,7 +224,7 @@ fn an_empty_answer_is_no_part_of_the_conversation() {
 }
 
 #[test]
-fn a_note_belongs_to_its_item_alone() {
+fn a_note_is_used_only_for_its_item() {
     let client = Listed::new([answer("no"), answer("{}")]);
     let carried = CarriedCosts::default();
     let error = refusal(call(&carried, &client, &first_try()));
@@ -236,7 +236,7 @@ fn a_note_belongs_to_its_item_alone() {
 }
 
 #[test]
-fn a_whole_route_asks_once_more_and_then_the_next_provider_anew() {
+fn a_route_corrects_once_and_then_sends_the_original_to_the_next_provider() {
     let first = Listed::new([answer("one"), answer("two")]);
     let second = Listed::new([answer("three"), answer("{\"four\": 4}")]);
     let retry = crate::RetryPolicy::default().base_delay(std::time::Duration::from_millis(1));
@@ -255,7 +255,7 @@ fn a_whole_route_asks_once_more_and_then_the_next_provider_anew() {
 }
 
 #[test]
-fn the_second_misfit_is_final_and_without_retries_the_first_is() {
+fn the_second_mismatch_is_final_or_the_first_without_retries() {
     let retry = crate::RetryPolicy::default().base_delay(std::time::Duration::from_millis(1));
     for (retries, calls) in [(3, 2), (1, 2), (0, 1)] {
         let client = Listed::new([answer("one"), answer("two")]);
@@ -268,7 +268,7 @@ fn the_second_misfit_is_final_and_without_retries_the_first_is() {
 }
 
 #[test]
-fn an_extract_is_not_asked_twice_for_what_it_cannot_give() {
+fn extract_fails_for_a_format_at_the_first_call() {
     let route = Route::new(Extract);
     let error = route.complete(&request(), &Context::new()).unwrap_err();
     assert!(
@@ -304,7 +304,7 @@ fn carried(bytes: usize) -> Carried {
 }
 
 #[test]
-fn notes_are_bounded_in_number_and_size_and_the_oldest_go_first() {
+fn notes_are_limited_in_number_and_size_and_the_oldest_are_dropped() {
     let key = |n: usize| ([0; 32], None, n as u64);
     let mut entries = Entries::default();
     (0..MOST_ENTRIES + 10).for_each(|n| entries.put(key(n), carried(1)));
@@ -321,7 +321,7 @@ fn notes_are_bounded_in_number_and_size_and_the_oldest_go_first() {
 }
 
 #[test]
-fn what_equal_items_of_one_instant_have_paid_is_not_lost() {
+fn costs_of_equal_items_with_the_same_start_are_kept() {
     let key = ([0; 32], None, 0);
     let mut entries = Entries::default();
     for tokens in [1, 10] {
@@ -376,7 +376,7 @@ fn blocked(tokens: u64) -> Result<Response, Error> {
 }
 
 #[test]
-fn a_failure_carries_what_all_calls_of_its_item_have_paid() {
+fn a_failure_has_the_cost_of_all_calls_of_its_item() {
     let trouble = || Err(Error::new(ErrorKind::Transient, "cut off"));
     let client = Listed::new([paid("no", 10, None), trouble(), blocked(3), blocked(1)]);
     let entries = CarriedCosts::default();
@@ -398,7 +398,7 @@ fn a_failure_carries_what_all_calls_of_its_item_have_paid() {
 }
 
 #[test]
-fn what_a_paid_failure_used_is_added_to_the_answer_that_follows() {
+fn the_usage_of_a_billed_failure_is_added_to_the_next_answer() {
     let usage = paid("", 7, None).unwrap().usage.unwrap();
     let empty = Error::new(ErrorKind::Malformed, "empty")
         .with_usage(usage)
@@ -413,7 +413,7 @@ fn what_a_paid_failure_used_is_added_to_the_answer_that_follows() {
 
 /// Its provider was in doubt: it goes on elsewhere, and what it had paid goes along.
 #[test]
-fn a_call_that_is_given_up_on_takes_nothing_of_what_was_paid_with_it() {
+fn an_abandoned_call_keeps_the_cost_for_its_item() {
     let given_up = Err(Error::cancelled().with_sent(Sent::Maybe));
     let first = Listed::new([paid("[1]", 10, Some(0.5)), given_up]);
     let second = Listed::new([paid("{}", 3, Some(0.25))]);

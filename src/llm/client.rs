@@ -1,7 +1,5 @@
 //! The client trait: one blocking call for one prompt.
 
-use std::sync::Arc;
-
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::limiter::QuotaKey;
@@ -13,6 +11,7 @@ use super::response::Response;
 /// Answers one prompt at a time. The engine handles retries, limits and fallback; a client must not.
 ///
 /// If a client ignores its context, a cancelled run waits until its call returns.
+#[auto_impl::auto_impl(&, Box, Arc)]
 pub trait LlmClient: Send + Sync {
     /// Makes one call.
     ///
@@ -78,52 +77,6 @@ pub trait LlmClient: Send + Sync {
     fn address(&self) -> &str {
         ""
     }
-}
-
-/// Makes a type forward all calls to another client.
-macro_rules! forward {
-    ($([$($generics:tt)*] $client:ty, $self:ident => $to:expr;)*) => {$(
-        impl $($generics)* $crate::llm::client::LlmClient for $client {
-            fn complete(&$self, request: &Request, ctx: &Context) -> Result<Response, Error> {
-                ($to).complete(request, ctx)
-            }
-            fn embed(
-                &$self,
-                requests: &[&Request],
-                ctx: &Context,
-            ) -> Result<Vec<Result<Response, Error>>, Error> {
-                ($to).embed(requests, ctx)
-            }
-            fn pack_limits(&$self) -> PackLimits {
-                ($to).pack_limits()
-            }
-            fn quota(&$self, request: &Request) -> QuotaKey {
-                ($to).quota(request)
-            }
-            fn provider(&$self) -> &str {
-                ($to).provider()
-            }
-            fn model_for(&$self, request: &Request) -> Option<String> {
-                ($to).model_for(request)
-            }
-            fn can(&$self, request: &Request) -> bool {
-                ($to).can(request)
-            }
-            fn concurrency(&$self) -> Option<usize> {
-                ($to).concurrency()
-            }
-            fn address(&$self) -> &str {
-                ($to).address()
-            }
-        }
-    )*};
-}
-pub(crate) use forward;
-
-forward! {
-    [<C: LlmClient + ?Sized>] &C, self => **self;
-    [<C: LlmClient + ?Sized>] Box<C>, self => **self;
-    [<C: LlmClient + ?Sized>] Arc<C>, self => **self;
 }
 
 struct ClientFn<F>(F);

@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn the_example_of_rfc_8785_comes_out_as_printed_there() {
+    fn the_example_of_rfc_8785_gives_the_documented_result() {
         let input = r#"{"numbers":[333333333.33333329,1E30,4.50,2e-3,0.000000000000000000000000001],
             "string":"\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/","literals":[null,true,false]}"#;
         let value: Value = serde_json::from_str(input).unwrap();
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn further_samples_have_fingerprints_of_their_own() {
+    fn further_samples_have_different_fingerprints() {
         let mut base = Request::new("x");
         base.params.seed = Some(i64::MAX);
         let sample = |n: u32| base.clone().with_sample(n);

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_wraps_an_answer_is_taken_off() {
+    fn text_around_an_answer_is_removed() {
         for wrapped in [
             "{\"a\": 1}",
             "\n {\"a\": 1}\r\n",
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_object_is_told_apart() {
+    fn answers_that_are_not_json_objects_are_detected() {
         for (text, expected) in [
             ("", "it is empty"),
             (" \n", "it is empty"),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_object_in_an_answer_that_says_more_is_found() {
+    fn the_only_object_in_an_answer_with_other_text_is_found() {
         let found = "{\"a\": {\"b\": [1]}}";
         for text in [
             format!("Sure! Here it is: {found} [1]"),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_guesses_which_of_two_is_meant_or_what_is_missing() {
+    fn ambiguous_or_incomplete_json_is_not_guessed() {
         for text in [
             "{} {}",
             "{\"a\": 1} or {\"a\": 2}",
@@ -208,7 +208,7 @@ mod tests {
 
     #[cfg(feature = "schema")]
     #[test]
-    fn what_does_not_fit_is_no_rival_of_what_does() {
+    fn json_of_another_format_is_ignored() {
         let schema = json!({"type": "object", "required": ["a"]});
         let shape = Shape::Schema(Schema::compile(&schema).unwrap());
         let text = "Not {\"b\": 1} but {\"a\": 1}.";
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_object_in_the_schema_any_json_may_come() {
+    fn a_schema_without_an_object_allows_any_json() {
         let format = ResponseFormat::JsonSchema {
             name: "a".to_owned(),
             schema: json!({}),
@@ -230,7 +230,7 @@ mod tests {
 
     #[cfg(feature = "schema")]
     #[test]
-    fn the_description_of_a_misfit_stays_short() {
+    fn the_description_of_a_mismatch_is_short() {
         let names: Vec<String> = (0..200).map(|n| format!("ä{n}")).collect();
         let shape = Shape::Schema(Schema::compile(&json!({"enum": names})).unwrap());
         let misfit = shape.fit("5").unwrap_err();

@@ -1,11 +1,11 @@
-//! The body of a request in the words of one provider's own API, as batch files for that provider have
-//! it. To that provider it goes out as it stands.
+//! The body of a request in the format of one provider's API, as in batch files for this provider. The provider gets it
+//! unchanged.
 
 use serde_json::{Map, Value, json};
 
 use crate::base::brief::Many;
 
-/// Whose words a [`Native`] body is in.
+/// The format of a [`Native`] body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NativeFormat {
@@ -24,7 +24,7 @@ impl NativeFormat {
         Self::GeminiContent,
     ];
 
-    /// Its name where requests are kept.
+    /// Its name in stored requests.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::OpenAiResponses => "openai_responses",
@@ -33,7 +33,7 @@ impl NativeFormat {
         }
     }
 
-    /// The provider that reads it as it stands.
+    /// The provider that gets such a body unchanged.
     pub(crate) fn provider(self) -> &'static str {
         match self {
             Self::OpenAiResponses => "openai",
@@ -43,8 +43,8 @@ impl NativeFormat {
     }
 }
 
-/// A body in the words of one provider; see [`Request::from_native`](crate::Request::from_native). Its
-/// `Debug` shows none of it.
+/// A body in the format of one provider; see [`Request::from_native`](crate::Request::from_native). Its `Debug` does
+/// not show the body.
 #[derive(Clone, PartialEq, derive_more::Debug)]
 pub struct Native {
     format: NativeFormat,
@@ -63,17 +63,17 @@ impl Native {
         Self { format, body, lost }
     }
 
-    /// Whose words it is in.
+    /// The format of the body.
     pub fn format(&self) -> NativeFormat {
         self.format
     }
 
-    /// The body as it was written.
+    /// The body as it was given.
     pub fn body(&self) -> &Map<String, Value> {
         &self.body
     }
 
-    /// Goes on with an answer and what is said to it.
+    /// Continues the conversation with an answer and a reply to it.
     pub(crate) fn go_on(&mut self, answer: &str, reply: &str) {
         let turn = |role: &str, text: &str| json!({"role": role, "content": text});
         let parts = |role: &str, text: &str| json!({"role": role, "parts": [{"text": text}]});
@@ -99,8 +99,7 @@ impl Native {
         }
     }
 
-    /// The first field that has no place in the words that all providers share; none where the request
-    /// says all of it, so that others can be asked as well.
+    /// The first field that cannot be translated for other providers; `None` if all fields can be.
     pub fn untranslated(&self) -> Option<&str> {
         self.lost.as_deref()
     }

@@ -1,12 +1,12 @@
-//! JSON values that others made, which may be nested as deep as they like.
+//! JSON values of unknown origin, which may have any depth.
 
 use serde_json::Value;
 
-/// What is nested deeper is kept as a string of its JSON: a result line that holds it must be readable,
-/// and readers of JSON give up at some depth.
+/// The maximum depth. Deeper values are kept as a string of their JSON, because result lines must be readable, and JSON
+/// parsers limit the depth.
 const DEEPEST: usize = 64;
 
-/// The value, or its JSON as a string where it is nested too deep.
+/// The value, or a string of its JSON if it is too deep.
 pub(crate) fn shallow(value: Value) -> Value {
     if is_deeper(&value, DEEPEST) {
         Value::String(value.to_string())
@@ -26,7 +26,7 @@ fn is_deeper(value: &Value, than: usize) -> bool {
     }
 }
 
-/// Changes every text in a value, names of fields left alone.
+/// Changes every text in a value, except the names of fields.
 pub(crate) fn each_text(value: &mut Value, change: &impl Fn(&mut String)) {
     match value {
         Value::String(text) => change(text),
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_nested_too_deep_becomes_a_string() {
+    fn a_value_that_is_too_deep_becomes_a_string() {
         let nested = |depth: usize| (1..depth).fold(json!([]), |inner, _| json!([inner]));
         assert_eq!(shallow(nested(DEEPEST)), nested(DEEPEST));
         let deep = nested(DEEPEST + 1);

@@ -168,24 +168,12 @@ impl Serialize for Outcome {
             vector.is_none() && (details.tool_calls.is_empty() || !a.text.is_empty())
         };
         line.serialize_field("text", &answer.filter(has_text).map(|a| &a.text))?;
-        if let Some(vector) = vector {
-            line.serialize_field("embedding", vector)?;
-        }
-        if !details.tool_calls.is_empty() {
-            line.serialize_field("tool_calls", &details.tool_calls)?;
-        }
-        if let Some(reasoning) = &details.reasoning {
-            line.serialize_field("reasoning", reasoning)?;
-        }
-        if let Some(refusal) = failed.and_then(Error::refusal) {
-            line.serialize_field("refusal", refusal)?;
-        }
-        if !details.citations.is_empty() {
-            line.serialize_field("citations", &details.citations)?;
-        }
-        if let Some(logprobs) = &details.logprobs {
-            line.serialize_field("logprobs", logprobs)?;
-        }
+        add(&mut line, "embedding", vector)?;
+        add(&mut line, "tool_calls", filled(&details.tool_calls))?;
+        add(&mut line, "reasoning", details.reasoning.as_ref())?;
+        add(&mut line, "refusal", failed.and_then(Error::refusal))?;
+        add(&mut line, "citations", filled(&details.citations))?;
+        add(&mut line, "logprobs", details.logprobs.as_ref())?;
         line.serialize_field("provider", &provider.or(self.provider.as_deref()))?;
         line.serialize_field("model", &model.or(self.model.as_deref()))?;
         let finish = answer.map(|a| a.finish_reason.as_str());
@@ -194,100 +182,80 @@ impl Serialize for Outcome {
         line.serialize_field("attempts", &self.attempts)?;
         let millis = u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX);
         line.serialize_field("latency_ms", &millis)?;
-        if let Some(time) = self.time_told() {
-            line.serialize_field("time_ms", &time)?;
-        }
+        add(&mut line, "time_ms", self.time_told())?;
         line.serialize_field("cost_usd", &self.cost_usd())?;
-        if let Some(warning) = warning {
-            line.serialize_field("warning", warning)?;
-        }
-        if let Some(tier) = &details.service_tier {
-            line.serialize_field("service_tier", tier)?;
-        }
-        if let Some(why) = &details.degraded {
-            line.serialize_field("degraded", why)?;
-        }
+        add(&mut line, "warning", warning)?;
+        add(&mut line, "service_tier", details.service_tier.as_ref())?;
+        add(&mut line, "degraded", details.degraded.as_ref())?;
         line.serialize_field("request_hash", &self.request_hash)?;
         line.serialize_field("error", &failed)?;
-        if !self.earlier.is_empty() {
-            line.serialize_field("earlier", &self.earlier)?;
-        }
-        if let Some(id) = &self.answered_by {
-            line.serialize_field("answered_by", id)?;
-        }
-        if self.reused {
-            line.serialize_field("reused", &true)?;
-        }
-        if let Some(input) = &self.input {
-            line.serialize_field("input", input)?;
-        }
-        if let Some(reply) = &details.reply {
-            line.serialize_field("reply", reply)?;
-        }
-        if let Some(bytes) = &details.reply_bytes {
-            line.serialize_field("reply_base64", &STANDARD.encode(bytes))?;
-        }
+        add(&mut line, "earlier", filled(&self.earlier))?;
+        add(&mut line, "answered_by", self.answered_by.as_ref())?;
+        add(&mut line, "reused", self.reused.then_some(true))?;
+        add(&mut line, "input", self.input.as_ref())?;
+        add(&mut line, "reply", details.reply.as_ref())?;
+        let bytes = details.reply_bytes.as_ref();
+        add(
+            &mut line,
+            "reply_base64",
+            bytes.map(|bytes| STANDARD.encode(bytes)),
+        )?;
         line.end()
     }
 }
 
-/// The number is a hint, which JSON does not need.
+/// Adds a field that is left out if there is no value.
+fn add<S: SerializeStruct>(
+    line: &mut S,
+    name: &'static str,
+    value: Option<impl Serialize>,
+) -> Result<(), S::Error> {
+    match value {
+        Some(value) => line.serialize_field(name, &value),
+        None => Ok(()),
+    }
+}
+
+fn filled<T>(list: &[T]) -> Option<&[T]> {
+    (!list.is_empty()).then_some(list)
+}
+
+/// A hint for the serializer, which JSON does not need.
 const MOST_FIELDS: usize = 26;
 
-/// Reads a result line back.
-/// A result line as it is read.
+/// A result line when it is read.
 #[derive(Deserialize)]
 struct Line {
     id: Option<String>,
-    #[serde(default)]
     text: Option<String>,
-    #[serde(default)]
     embedding: Option<Vec<f32>>,
     #[serde(default)]
     tool_calls: Vec<ToolCall>,
-    #[serde(default)]
     reasoning: Option<Reasoning>,
-    #[serde(default)]
     refusal: Option<String>,
     #[serde(default)]
     citations: Vec<Value>,
-    #[serde(default)]
     logprobs: Option<RawJson>,
-    #[serde(default)]
     provider: Option<String>,
-    #[serde(default)]
     model: Option<String>,
-    #[serde(default)]
     finish_reason: Option<String>,
-    #[serde(default)]
     usage: Option<Usage>,
     attempts: u32,
     latency_ms: u64,
-    #[serde(default)]
     time_ms: Option<ItemTime>,
-    #[serde(default)]
     cost_usd: Option<f64>,
-    #[serde(default)]
     warning: Option<String>,
-    #[serde(default)]
     service_tier: Option<String>,
-    #[serde(default)]
     degraded: Option<String>,
-    #[serde(default)]
     request_hash: Option<String>,
-    #[serde(default)]
     error: Option<Error>,
     #[serde(default)]
     earlier: Vec<EarlierProvider>,
-    #[serde(default)]
     answered_by: Option<String>,
     #[serde(default)]
     reused: bool,
-    #[serde(default)]
     input: Option<RawJson>,
-    #[serde(default)]
     reply: Option<RawJson>,
-    #[serde(default)]
     reply_base64: Option<String>,
 }
 
@@ -446,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_reply_holds_stands_in_the_line_in_a_fixed_order() {
+    fn the_fields_of_a_result_line_have_a_fixed_order() {
         let mut answer = Response::new("p", "").with_details(ReplyDetails {
             tool_calls: vec![ToolCall::new("c", "add", json!({"a": 1}))],
             reasoning: Some(Reasoning::new("Hm.")),

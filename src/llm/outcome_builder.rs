@@ -1,4 +1,4 @@
-//! Makes outcomes, and with them result lines: the same way for lists, files, queues and batches.
+//! Makes outcomes and result lines in the same way for lists, files, queues and batches.
 
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -12,7 +12,7 @@ use super::request::Request;
 use super::response::Response;
 use super::route::Route;
 
-/// Everything that an outcome reports beside the answer or the error. The default is an item that was never sent.
+/// The fields of an outcome, except the answer or the error. The default is an item that was never sent.
 #[derive(Default)]
 pub(crate) struct OutcomeBuilder {
     pub id: Option<String>,
@@ -24,16 +24,16 @@ pub(crate) struct OutcomeBuilder {
     pub attempts: u32,
     /// Where the time went since the first of these calls.
     pub time: Option<ItemTime>,
-    /// The provider asked last.
+    /// The provider of the last call.
     pub provider: Option<String>,
-    /// The model asked for.
+    /// The requested model.
     pub model: Option<String>,
     /// The providers before that one.
     pub earlier: Vec<EarlierProvider>,
 }
 
 impl OutcomeBuilder {
-    /// An item that a route was asked for with this request, which need name no more than its model.
+    /// An item that was sent to a route with this request, of which only the model is used.
     pub(crate) fn asked(
         route: &Route<'_>,
         request: &Request,

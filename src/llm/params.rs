@@ -1,4 +1,4 @@
-//! What is asked of a model beside the conversation: the task, sampling, the shape of the answer.
+//! The parameters of a request: the task, sampling, and the format of the answer.
 
 use serde_json::Value;
 
@@ -8,12 +8,12 @@ use crate::base::error::{Error, ErrorKind};
 use super::schema::{self, Schema};
 use super::schema_given;
 
-/// What shape the answer must have.
+/// The format that an answer must have.
 #[derive(Clone, PartialEq, derive_more::Debug)]
 #[non_exhaustive]
 pub enum ResponseFormat {
-    /// Any valid JSON object. Where no message mentions JSON, a sentence that does is added to the
-    /// system text for OpenAI and those like it, some of which refuse the request otherwise.
+    /// Any valid JSON object. For providers with OpenAI's format, a sentence about JSON is added to the system text if
+    /// no message mentions JSON, because some of them reject the request otherwise.
     JsonObject,
     /// JSON that fits a schema. With the feature `schema` every answer is held against all of it,
     /// whatever a provider takes of it; without, it is checked for being JSON, and a warning in the
@@ -35,31 +35,30 @@ pub enum ResponseFormat {
         /// The JSON Schema.
         #[debug(skip)]
         schema: Value,
-        /// Whether the provider should enforce it to the letter.
+        /// Whether the provider must enforce the schema exactly.
         strict: bool,
     },
 }
 
-/// What is asked of a model.
+/// The task of a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RequestTask {
     /// An answer to a conversation.
     #[default]
     Complete,
-    /// The vector of a text. Vectors of different models cannot be compared, so a
-    /// [`Route`](crate::Route) of several clients suits it only if all of them serve one model.
+    /// The embedding of a text. Embeddings of different models cannot be compared, so a [`Route`](crate::Route) of
+    /// several clients needs clients of one model.
     Embed,
-    /// The sound of a text being read out, in [`Response::audio`](crate::Response::audio).
+    /// The speech of a text, in [`Response::audio`](crate::Response::audio).
     Speech,
 }
 
 impl ResponseFormat {
-    /// JSON that fits a schema. The schema's `title` names it, else it is called `answer`; it is
-    /// strict if every object in it requires all its properties and allows no others, and OpenAI is
-    /// known to take all else that it says. OpenAI's and Anthropic's wrapping of a schema
-    /// (`{"type": "json_schema", "json_schema": {"name": …, "strict": …, "schema": …}}`, or a part of
-    /// it) is taken off; its name and its `strict` are kept.
+    /// JSON that fits a schema. Its name is the `title` of the schema, or else `answer`. It is strict if every object
+    /// in the schema requires all its properties and allows no others, and if OpenAI supports all its other keywords.
+    /// If the schema is wrapped in OpenAI's or Anthropic's format (`{"type": "json_schema", "json_schema": {"name": …,
+    /// "strict": …, "schema": …}}`, or a part of it), it is unwrapped, and the given name and `strict` are kept.
     ///
     /// ```
     /// use batchwright::{Request, ResponseFormat};
@@ -70,9 +69,9 @@ impl ResponseFormat {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when the schema is no object, or when nothing in it restricts an
-    /// answer, as in `{}` or an example of an answer. With the feature `schema` also when it
-    /// is no valid JSON Schema or refers to something outside of it, which is never fetched.
+    /// [`ErrorKind::Invalid`] if the schema is not an object, or if it does not restrict an answer, for example `{}` or
+    /// an example of an answer. With the feature `schema` also if it is not a valid JSON Schema, or refers to a schema
+    /// outside of it, which is never fetched.
     pub fn json_schema(schema: Value) -> Result<Self, Error> {
         let invalid = |why| Error::new(ErrorKind::Invalid, why);
         let given = schema_given::read(schema).map_err(invalid)?;
@@ -86,26 +85,25 @@ impl ResponseFormat {
     }
 }
 
-/// Sampling parameters. What is unset is absent from the request: some models refuse even the
-/// default value of a field they do not take.
+/// Sampling parameters. Unset parameters are not in the request, because some models reject even the default value of a
+/// field that they do not support.
 #[derive(Clone, Default, PartialEq, derive_more::Debug)]
 pub struct Params {
-    /// Randomness; left out, with a warning, beyond the provider's range. Default: the provider's.
+    /// Randomness. A value outside of the provider's range is omitted with a warning. Default: the provider's.
     pub temperature: Option<f64>,
-    /// The most tokens to answer with, reasoning included. Default: the provider's; Anthropic has
-    /// none and is sent 4,096, on top of what `thinking` may use.
+    /// The maximum number of tokens of the answer, including reasoning. Default: the provider's; Anthropic has no
+    /// default and gets 4,096 in addition to the budget of `thinking`.
     pub max_tokens: Option<u32>,
     /// Nucleus sampling. Default: the provider's.
     pub top_p: Option<f64>,
-    /// Texts that end the answer; Anthropic takes no blank ones. Default: none.
+    /// Texts that end the answer. Anthropic does not support blank texts. Default: none.
     #[debug("{:?}", Many(stop.len()))]
     pub stop: Vec<String>,
-    /// For repeatable sampling; left out, with a warning, where the provider has none or not this
-    /// one. Default: none.
+    /// For repeatable sampling. It is omitted with a warning if the provider does not support seeds, or not this one.
+    /// Default: none.
     pub seed: Option<i64>,
-    /// The shape of the answer. Default: text.
+    /// The format of the answer. Default: text.
     pub response_format: Option<ResponseFormat>,
-    /// Numbers in the vector of an embedding, where the model can shorten it. Default: the
-    /// model's own length.
+    /// The length of an embedding, if the model can shorten it. Default: the length of the model.
     pub dimensions: Option<u32>,
 }

@@ -1,4 +1,4 @@
-//! What the providers of a route allow at a moment.
+//! The current limits of the providers of a route.
 
 use crate::base::clock::Time;
 use crate::engine::limiter::QuotaId;
@@ -7,21 +7,21 @@ use crate::engine::quota_status::QuotaStatus;
 use super::request::Request;
 use super::route::Route;
 
-/// What a provider allows at a moment, as far as the limiter of its route knows: limits that are set, and those that
-/// its replies have told. Limits by the day are none of these.
+/// The current limits of a provider that the limiter of its route knows: configured limits, and those that replies
+/// reported. Limits per day are not included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProviderLimits {
     /// The provider.
     pub provider: String,
-    /// The model that is asked there, as far as it is known: each has limits of its own.
+    /// The model of the request there, if known. Each model has its own limits.
     pub model: Option<String>,
-    /// What it allows.
+    /// The limits.
     pub quota: QuotaStatus,
 }
 
 impl Route<'_> {
-    /// What its providers allow such a request, in the order in which they are asked.
+    /// The limits of the providers for such a request, in the order in which they are called.
     ///
     /// ```
     /// use std::time::Duration;
@@ -54,7 +54,7 @@ impl Route<'_> {
         quotas.map(|(_, limits)| limits).collect()
     }
 
-    /// The same with the quota of each.
+    /// The limits with the quota of each.
     pub(crate) fn quotas(
         &self,
         request: &Request,

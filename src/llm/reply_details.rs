@@ -281,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn white_space_goes_and_all_else_stays() {
+    fn only_white_space_is_removed() {
         for (text, kept) in [
             (
                 " {\"a\" :\n [1.50, -0] ,\t\"a b\":\"c  \\\" \\\\\"}\r\n",
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_read_as_a_type_of_the_users() {
+    fn arguments_are_parsed_into_a_users_type() {
         let call = ToolCall::new("c", "add", serde_json::json!({"a": 1}));
         let read: std::collections::HashMap<String, u8> = call.parse().unwrap();
         assert_eq!(read["a"], 1);

@@ -1,5 +1,5 @@
-//! A request as JSON, for whoever keeps it for later: what is written is read back as it was, but
-//! for its id and its task, which belong beside it.
+//! A request as JSON, for storage. It is read back unchanged, except for its id and its task, which are stored
+//! separately.
 
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -13,19 +13,18 @@ use super::translate;
 
 const INPUT: &str = "input";
 
-/// What a written request says of its row, without reading it all.
+/// The row of a stored request, without parsing the rest.
 pub(crate) fn input_of(written: &str) -> Option<RawJson> {
     let rest = written.strip_prefix("{\"input\":")?;
     let mut values = serde_json::Deserializer::from_str(rest).into_iter::<RawJson>();
     values.next()?.ok()
 }
 
-/// The fields in OpenAI's words where it has any; those of its API that [`Params`] does not know are
-/// in `extra`.
+/// The fields have OpenAI's names if there are any. Fields of its API that [`Params`] does not have are in `extra`.
 impl Serialize for Request {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        // In front, where `input_of` finds it.
+        // The first field, because `input_of` expects it there.
         if let Some(input) = &self.input {
             map.serialize_entry(INPUT, input)?;
         }
@@ -44,7 +43,7 @@ impl Serialize for Request {
         } = &self.params;
         put("model", self.model.clone().map(Value::from))?;
         if let Some(native) = &self.native {
-            // What else it says is in there.
+            // The other fields are derived from this one.
             let written = json!({"format": native.format().as_str(), "body": native.body()});
             put("native", Some(written))?;
             put("sample", (self.sample > 0).then(|| self.sample.into()))?;
@@ -248,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_back() {
+    fn a_stored_request_is_read_back_unchanged() {
         let object = Request::new("x").with_response_format(ResponseFormat::JsonObject);
         for request in [Request::new("Name a prime."), full(), object] {
             let written = serde_json::to_string(&request).unwrap();
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_will_do_and_nonsense_will_not() {
+    fn a_prompt_is_accepted_and_nonsense_is_rejected() {
         let read: Request = serde_json::from_str(r#"{"prompt": "hi", "model": "m"}"#).unwrap();
         assert_eq!(read, Request::new("hi").with_model("m"));
         for bad in [

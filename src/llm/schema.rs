@@ -230,7 +230,7 @@ mod schema_tests {
     }
 
     #[test]
-    fn a_misfit_names_places_and_never_what_stands_there() {
+    fn a_mismatch_names_places_and_no_values() {
         let schema = json!({"type": "object", "required": ["b"], "properties": {
             "a": {"type": "array", "items": {"type": "integer"}}, "c": {"enum": ["x", "y"]}}});
         let schema = Schema::compile(&schema).unwrap();
@@ -263,7 +263,7 @@ mod schema_tests {
     }
 
     #[test]
-    fn references_that_run_in_circles_come_to_an_end() {
+    fn circular_references_end() {
         let circle = json!({"a": {"anyOf": [{"$ref": "#/$defs/b"}]}, "b": {"$ref": "#/$defs/a"}});
         for looping in [
             json!({"$ref": "#"}),
@@ -289,7 +289,7 @@ mod schema_tests {
     }
 
     #[test]
-    fn misfits_are_not_looked_for_in_a_value_that_may_have_very_many() {
+    fn mismatches_are_not_searched_in_a_value_with_very_many() {
         let schema = Schema::compile(&json!({"items": {"type": "string"}})).unwrap();
         assert_eq!(schema.misfit(&json!(vec!["x"; 300_000])), None);
         let found = schema.misfit(&json!(vec![1; 300_000])).unwrap();
@@ -329,7 +329,7 @@ mod schema_tests {
     }
 
     #[test]
-    fn misfits_of_every_kind_of_keyword_are_named() {
+    fn mismatches_of_every_keyword_are_named() {
         let schema = json!({"type": "object", "required": ["b"], "minProperties": 1,
             "properties": {"a": {"uniqueItems": true, "contains": {"const": 1}}},
             "propertyNames": {"maxLength": 3}, "additionalProperties": {"type": ["null", "integer"]}});
@@ -359,7 +359,7 @@ mod schema_tests {
     }
 
     #[test]
-    fn many_threads_with_many_schemas_each_get_their_own() {
+    fn each_thread_gets_its_own_schema() {
         thread::scope(|scope| {
             for offset in 0..4 {
                 scope.spawn(move || {

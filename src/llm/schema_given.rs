@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wrapping_comes_off_and_its_name_and_strictness_stay() {
+    fn a_schema_is_unwrapped_and_keeps_its_name_and_strictness() {
         let schema = json!({"type": "object", "properties": {"schema": {"type": "string"}}});
         let inner = json!({"name": "row", "strict": true, "schema": schema});
         let mut flat = inner.clone();
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_restricts_nothing_is_refused() {
+    fn schemas_without_a_restriction_are_rejected() {
         let cases = include_str!("schema_given_cases.json");
         let cases: Vec<(Value, String)> = serde_json::from_str(cases).unwrap();
         for (given, expected) in cases {

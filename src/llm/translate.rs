@@ -1,4 +1,4 @@
-//! From a provider's own words to those that all share, as far as they have a place there.
+//! Translates requests from the format of one provider into the common format.
 
 mod anthropic;
 mod gemini;
@@ -13,10 +13,10 @@ use super::params::ResponseFormat;
 use super::request::{Message, Request, Role};
 
 impl Request {
-    /// A request in the words of one provider's own API: the body of a call, or of a line of a batch.
-    /// That provider is sent the body as it stands, but for the model. To others it is translated; if a
-    /// field of it has no place there they refuse the request as [`ErrorKind::Invalid`], unsent, and name
-    /// that field. Its fingerprint is that of the body and the model.
+    /// A request in the format of one provider's API: the body of a call, or of a line of a batch. This provider gets
+    /// the body unchanged, except for the model. For other providers it is translated. If a field of the body has no
+    /// equivalent there, the request fails as [`ErrorKind::Invalid`] without being sent, and the error names the field.
+    /// The fingerprint is computed from the body and the model.
     ///
     /// ```
     /// use batchwright::Request;
@@ -29,14 +29,14 @@ impl Request {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when it asks nothing, or for what no bulk run can do: a streamed answer, or
-    /// one that is worked on in the background.
+    /// [`ErrorKind::Invalid`] if it contains no prompt, or requests what a bulk run does not support: a streamed
+    /// answer, or an answer that is made in the background.
     pub fn from_native(format: NativeFormat, body: Value) -> Result<Self, Error> {
         read(format, body).map_err(|why| Error::new(ErrorKind::Invalid, why))
     }
 }
 
-/// Reads a body; the error says what was found and what was expected.
+/// Reads a body. The error names what was found and what was expected.
 pub(crate) fn read(format: NativeFormat, body: Value) -> Result<Request, String> {
     let Value::Object(body) = body else {
         return Err("found a body that is not an object; expected an object".to_owned());
@@ -64,7 +64,7 @@ pub(crate) fn read(format: NativeFormat, body: Value) -> Result<Request, String>
     Ok(request)
 }
 
-/// A request in the words that all share, and the first field that has no place in it.
+/// A request in the common format, and the first field that cannot be translated.
 #[derive(Default)]
 struct Neutral {
     request: Request,
@@ -76,7 +76,7 @@ impl Neutral {
         self.lost.get_or_insert_with(|| field.into());
     }
 
-    /// What was left of an object has no place.
+    /// Reports the first unread field of an object as one that cannot be translated.
     fn rest(&mut self, fields: Fields) {
         let mut left = fields.map.into_iter();
         if let Some((name, _)) = left.find(|(_, value)| !value.is_null()) {
@@ -91,7 +91,7 @@ impl Neutral {
         });
     }
 
-    /// A call of a tool; several of one turn stand in one message.
+    /// Adds a tool call. Several calls of one turn are in one message.
     fn call(&mut self, id: &str, name: &str, arguments: String) {
         let function = json!({"name": name, "arguments": arguments});
         let call = json!({"id": id, "type": "function", "function": function});
@@ -124,7 +124,7 @@ impl Neutral {
         }
     }
 
-    /// The shape of the answer, by a JSON Schema.
+    /// Sets the format of the answer by a JSON Schema.
     fn schema(&mut self, field: &str, schema: Value, name: Option<String>, strict: Option<bool>) {
         match ResponseFormat::json_schema(schema) {
             Ok(ResponseFormat::JsonSchema {
@@ -167,7 +167,7 @@ impl Neutral {
     }
 }
 
-/// The fields of an object that have not been read, and where it stands.
+/// The fields of an object that have not been read, and its place in the body.
 struct Fields {
     path: String,
     map: Map<String, Value>,
@@ -181,7 +181,7 @@ impl Fields {
         }
     }
 
-    /// An object that stands in another, or in a list; an empty one where it is none.
+    /// The fields of a nested object or list item. Any other value becomes a field without a name.
     fn of(path: String, value: Value) -> Self {
         match value {
             Value::Object(map) => Self::new(format!("{path}."), map),
@@ -193,12 +193,12 @@ impl Fields {
         format!("{}{name}", self.path)
     }
 
-    /// A field that is there and not null.
+    /// Takes a field that exists and is not null.
     fn take(&mut self, name: &str) -> Option<Value> {
         self.map.shift_remove(name).filter(|value| !value.is_null())
     }
 
-    /// A field of that type; one of another stays.
+    /// Takes a field of this type. A field of another type stays unread.
     fn typed<T>(&mut self, name: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
         let read = read(self.map.get(name)?)?;
         self.map.shift_remove(name);
@@ -239,7 +239,7 @@ impl Fields {
     }
 }
 
-/// Content parts, as short as they can be: a single text is a string.
+/// Content parts in their shortest form: a single text becomes a string.
 fn content(mut parts: Vec<Value>) -> Value {
     match parts.as_slice() {
         [] => Value::String(String::new()),

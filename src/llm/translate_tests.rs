@@ -60,7 +60,7 @@ fn format_named(name: &str) -> NativeFormat {
 }
 
 #[test]
-fn the_same_conversation_comes_out_of_all_three() {
+fn all_three_formats_translate_to_the_same_conversation() {
     let conversation = cases().same_conversation;
     let [responses, anthropic, gemini] =
         NativeFormat::ALL.map(|format| translated(format, conversation[format.as_str()].clone()));
@@ -113,7 +113,7 @@ fn gemini_schema(schema: Value) -> Value {
 }
 
 #[test]
-fn what_gemini_may_answer_fits_the_schema_that_it_was_told() {
+fn answers_that_geminis_schema_allows_fit_its_translation() {
     let text = json!({"type": "STRING", "nullable": true});
     for (own, expected) in cases().gemini_schemas {
         assert_eq!(gemini_schema(own.clone()), expected, "{own}");
@@ -127,7 +127,7 @@ fn what_gemini_may_answer_fits_the_schema_that_it_was_told() {
 
 #[cfg(feature = "schema")]
 #[test]
-fn a_schema_that_no_answer_can_be_held_against_has_no_place_elsewhere() {
+fn an_unusable_schema_cannot_be_translated() {
     let unknown = json!({"type": "ARRAY", "items": {"type": "MAP"}});
     let body = json!({"contents": [{"parts": [{"text": "x"}]}], "generationConfig": {
         "responseMimeType": "application/json", "responseSchema": unknown}});
@@ -184,14 +184,14 @@ fn results_belong_to_the_calls_that_they_name() {
 }
 
 #[test]
-fn what_has_no_place_elsewhere_is_named() {
+fn fields_that_cannot_be_translated_are_named() {
     for (format, body, field) in cases().untranslated {
         assert_eq!(lost(format_named(&format), body), field);
     }
 }
 
 #[test]
-fn nonsense_is_refused_and_never_panics() {
+fn nonsense_is_rejected_without_a_panic() {
     for (format, body) in cases().refused {
         let read = read(format_named(&format), body.clone());
         assert!(read.is_err(), "{body}");

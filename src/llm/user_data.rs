@@ -1,12 +1,12 @@
-//! What a caller attaches to a request, to find it again in the outcome.
+//! A value that a caller attaches to a request and gets back with the outcome.
 
 use std::any::Any;
 use std::sync::Arc;
 
-/// A value of the caller's own that travels with a [`Request`](crate::Request) to its
-/// [`Outcome`](crate::Outcome): the row it was made of, a channel to reply on. Nobody looks at it: it
-/// is not sent, not part of [`request_hash`](crate::client::request_hash), and in no result line or queue.
-/// Clones share the value. Requests that differ in it alone are equal.
+/// A value of the caller that travels with a [`Request`](crate::Request) to its [`Outcome`](crate::Outcome), for
+/// example the row that it was made from, or a channel for a reply. It is not sent, not part of
+/// [`request_hash`](crate::client::request_hash), and not in result lines or queues. Clones share the value. Requests
+/// that differ only in it are equal.
 #[derive(Clone, Default, derive_more::Debug)]
 #[debug("UserData({})", _0.is_some())]
 pub struct UserData(Option<Arc<dyn Any + Send + Sync>>);
@@ -27,20 +27,20 @@ impl UserData {
         self.0.clone()?.downcast().ok()
     }
 
-    /// True when there is none.
+    /// True if there is no value.
     pub fn is_none(&self) -> bool {
         self.0.is_none()
     }
 }
 
-/// A value that is shared already is not wrapped once more.
+/// A value that is already shared is not wrapped again.
 impl<T: Any + Send + Sync> From<Arc<T>> for UserData {
     fn from(value: Arc<T>) -> Self {
         Self(Some(value))
     }
 }
 
-/// It is no part of what is asked.
+/// All values are equal, because they are not part of the request.
 impl PartialEq for UserData {
     fn eq(&self, _: &Self) -> bool {
         true

@@ -1,5 +1,4 @@
-//! What is said to a prompt, whether it came alone or in a batch: the normal answer, the answers that
-//! are not what was asked for, and the errors that a trouble means.
+//! Replies to a prompt, of a call or in a batch: normal answers, wrong answers, and the errors of simulated problems.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -8,17 +7,17 @@ use super::dialect::Dialect;
 use super::prompt::{Answer, Finish, Problem, Prompt, Tokens};
 use super::{SimConfig, Trouble};
 
-/// What an answer tells of its origin.
+/// The origin of an answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     pub(super) call: u64,
     /// Seconds since the epoch.
     pub(super) created: u64,
-    /// The prompt's.
+    /// The key of the prompt.
     pub(super) key: u64,
 }
 
-/// Appends the body with status 200 that answers `prompt`; with an `odd` trouble, not as asked.
+/// Appends the body with status 200 that answers `prompt`; with `odd`, a wrong one.
 pub(super) fn write(
     out: &mut Vec<u8>,
     dialect: Dialect,
@@ -76,8 +75,7 @@ pub(super) fn write(
     dialect.answer(out, &answer);
 }
 
-/// The error that `kind` means; none for those kinds that are no error of the API's. `at` is the
-/// field that a bad request is said to be bad at.
+/// The error for `kind`; `None` for kinds that are not errors of the API. `at` is the field that a bad request names.
 pub(super) fn problem<'a>(
     kind: Trouble,
     config: &SimConfig,
@@ -115,7 +113,7 @@ pub(super) fn problem<'a>(
     })
 }
 
-/// The text of an answer; none if there is no token left for it.
+/// The text of an answer; empty if no token is left for it.
 fn words<'a>(config: &'a SimConfig, prompt: &Prompt, tokens: Tokens) -> Cow<'a, str> {
     if tokens.output == 0 {
         return "".into();

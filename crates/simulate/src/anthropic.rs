@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::grammar;
 use super::http::{Request, Shown, Version};
 use super::objects;
-use super::prompt::{Answer, Fault, Finish, Problem, Prompt};
+use super::prompt::{Answer, Conversation, Fault, Finish, Problem, Prompt};
 use super::shape::Shape;
 use super::tool_rules;
 use super::tree::{Object, Spelling};
@@ -61,24 +61,18 @@ pub(super) fn parse(body: &[u8], version: Version) -> Result<Prompt, Fault> {
         return Err(Fault::invalid("max_tokens", "", message));
     }
     let system = text(&root, "system")?;
-    let mut bytes = system.len();
-    let (mut last, mut last_user) = (String::new(), None);
+    let mut conversation = Conversation::default();
+    conversation.instruct(&system);
     for message in root.objects("messages")?.unwrap_or_default() {
         let said = text(&message, "content")?;
-        bytes += said.len();
-        match message.text("role")? {
-            // What came of tools has no text of the user's.
-            Some("user") if said.is_empty() && last_user.is_some() => {}
-            Some("user") => last_user = Some(said),
-            _ => last = said,
-        }
+        conversation.say(message.text("role")? == Some("user"), said);
     }
     Ok(Prompt {
         tools: tool_rules::anthropic(&root)?.map(Box::new),
         logprobs: false,
         model: root.text("model")?.unwrap_or_default().to_owned(),
-        text: last_user.unwrap_or(last),
-        tokens: (bytes as u64).div_ceil(4),
+        tokens: conversation.tokens(),
+        text: conversation.prompt(),
         cap,
         shape: shape(&root)?.or_else(|| told(&system)),
     })

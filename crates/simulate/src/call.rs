@@ -1,5 +1,5 @@
-//! One call: what is asked of the ledger, how long the call takes, and which reply each verdict leads
-//! to. Runs on the connection's thread, as part of its [`Connection`].
+//! One call: its question to the ledger, its latency, and the reply for each verdict. It runs on the connection's
+//! thread, as a part of its [`Connection`].
 
 use std::io;
 use std::net::TcpStream;
@@ -15,7 +15,7 @@ use super::reply::Head;
 use super::script::unit;
 use super::serve::{Connection, Next, Shared};
 
-/// How much of a reply goes out before the connection is closed.
+/// How much of a reply is sent before the connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sent {
     Whole,
@@ -23,17 +23,17 @@ enum Sent {
     Nothing,
 }
 
-/// A call that is in order.
+/// A valid call.
 struct Job {
     dialect: Dialect,
     work: Work,
-    /// The first prompt's.
+    /// The key of the first prompt.
     key: u64,
     now: Duration,
 }
 
 impl Connection<'_> {
-    /// Answers a call that `arrived`, `now` after the start.
+    /// Replies to a call that `arrived` at `now` after the start.
     pub(super) fn call(
         &mut self,
         endpoint: &Endpoint,
@@ -43,8 +43,8 @@ impl Connection<'_> {
     ) -> Next {
         let Shared { config, ledger, .. } = self.shared;
         let dialect = Dialect::of(endpoint, request, config);
-        // Looked up before the call is counted: a hold may end before the call comes to wait for it,
-        // and the client be gone by then.
+        // This is read before the call is counted, because the gate may be released before the call waits at it, and
+        // the client may be gone by then.
         let held = self.shared.gate.is_held();
         let admitted = if self.shared.is_loading(now) {
             Err(Problem::Loading)
@@ -116,7 +116,7 @@ impl Connection<'_> {
         self.finish(request, &call, head, sent, waited)
     }
 
-    /// Prepares the reply to a call that meets `kind`.
+    /// Prepares the reply to a call that meets the problem `kind`.
     fn trouble(&mut self, kind: Trouble, call: &Call, mut job: Job) -> (Head, Sent) {
         let config = &self.shared.config;
         let model = job.work.model().to_owned();
@@ -143,7 +143,7 @@ impl Connection<'_> {
                 );
                 let head = Head {
                     status: 502,
-                    html: true,
+                    media: Some("text/html"),
                     ..self.head(job.dialect, job.now)
                 };
                 return (head, Sent::Whole);
@@ -157,7 +157,7 @@ impl Connection<'_> {
         (head, Sent::Whole)
     }
 
-    /// Prepares what the call asked for.
+    /// Prepares the requested reply.
     fn good(&mut self, call: &Call, job: &Job) -> Head {
         match &job.work {
             Work::Vectors(pack) => job.dialect.vectors(&mut self.body, pack),
@@ -167,7 +167,7 @@ impl Connection<'_> {
         self.head_of(job)
     }
 
-    /// Prepares a reply with status 200 that is not what the call asked for.
+    /// Prepares a reply with status 200 that is not the requested one.
     fn odd(&mut self, kind: Trouble, call: &Call, job: &mut Job) -> Head {
         match &mut job.work {
             Work::Vectors(pack) => {
@@ -186,10 +186,10 @@ impl Connection<'_> {
         self.head_of(job)
     }
 
-    /// The head of what the call asked for.
+    /// The head of the requested reply.
     fn head_of(&self, job: &Job) -> Head {
         Head {
-            wav: matches!(job.work, Work::Sound(_)),
+            media: matches!(job.work, Work::Sound(_)).then_some("audio/wav"),
             ..self.head(job.dialect, job.now)
         }
     }
@@ -227,7 +227,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Waits out the latency; tells whether there was any.
+    /// Waits for the latency; returns whether there was any.
     fn wait(&self, arrived: Instant, call: &Call) -> bool {
         let config = &self.shared.config;
         let mut latency = call.latency;
@@ -241,8 +241,7 @@ impl Connection<'_> {
         true
     }
 
-    /// Hangs until the client gives up, the time is over or the simulator stops, all of which the
-    /// socket itself reports.
+    /// Hangs until the client disconnects, the time is over, or the simulator stops. The socket reports all of these.
     fn stall(&self) {
         let stall = self.shared.config.stall;
         let deadline = Instant::now() + stall;
@@ -254,7 +253,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Ends a call: settles it, then sends what is in `body`.
+    /// Ends a call: settles it, then sends the content of `body`.
     fn finish(
         &mut self,
         request: &Request<'_>,
@@ -264,7 +263,7 @@ impl Connection<'_> {
         waited: bool,
     ) -> Next {
         let Shared { ledger, gate, .. } = self.shared;
-        // Nobody may wait for ever in a stall: it is over when its connection is.
+        // A stall ends with its connection, so it does not wait at the gate.
         let stalled = call.verdict == Verdict::Trouble(Trouble::Stall);
         let held = !stalled && gate.pass();
         let delivery = match call.verdict {
@@ -296,8 +295,8 @@ impl Connection<'_> {
     }
 }
 
-/// Whether the client has closed its end. Asked only after a wait, for it costs three system calls. A
-/// client that only ends its sending side counts as gone; those for HTTP keep both sides open.
+/// Whether the client has closed its end. This is checked only after a wait, because it takes three system calls. A
+/// client that has closed only its sending side counts as gone; HTTP clients keep both sides open.
 fn is_gone(stream: &TcpStream) -> bool {
     if stream.set_nonblocking(true).is_err() {
         return true;

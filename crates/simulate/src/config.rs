@@ -235,6 +235,11 @@ impl SimConfig {
     }
 
     pub(super) fn check(&self) -> io::Result<()> {
+        self.checked()
+            .map_err(|message| io::Error::new(io::ErrorKind::InvalidInput, message))
+    }
+
+    fn checked(&self) -> Result<(), String> {
         let whole = [
             ("rpm", self.rpm),
             ("tpm", self.tpm),
@@ -251,48 +256,57 @@ impl SimConfig {
         ];
         let own = self.model_rpm.iter();
         let own = own.map(|(_, requests)| ("model_rpm", Some(*requests)));
-        for (name, value) in whole.into_iter().chain(own) {
-            if value == Some(0) {
-                return Err(refuse(format!(
-                    "{name} is 0; leave it out to have no limit"
-                )));
+        no_zero(whole.into_iter().chain(own))?;
+        let without_rpm = self.rpm.is_none() && self.model_rpm.is_empty();
+        for (is_wrong, why) in [
+            (
+                self.context.is_some() && self.vendor != Some(Vendor::Local),
+                "context is set without vendor local",
+            ),
+            (
+                self.burst.is_some() && without_rpm,
+                "burst is set without rpm",
+            ),
+            (
+                self.token_burst.is_some() && self.tpm.is_none(),
+                "token_burst is set without tpm",
+            ),
+            (
+                !self.changes.is_sorted_by_key(|change| change.at),
+                "changes are not in the order of their times",
+            ),
+            (self.idle_timeout.is_zero(), "idle_timeout is zero"),
+        ] {
+            if is_wrong {
+                return Err(why.to_owned());
             }
         }
-        if self.context.is_some() && self.vendor != Some(Vendor::Local) {
-            return Err(refuse("context is set without vendor local".to_owned()));
-        }
-        if self.burst.is_some() && self.rpm.is_none() && self.model_rpm.is_empty() {
-            return Err(refuse("burst is set without rpm".to_owned()));
-        }
-        if self.token_burst.is_some() && self.tpm.is_none() {
-            return Err(refuse("token_burst is set without tpm".to_owned()));
-        }
-        if !self.changes.is_sorted_by_key(|change| change.at) {
-            return Err(refuse(
-                "changes are not in the order of their times".to_owned(),
-            ));
-        }
-        let times = [
+        at_most_a_year([
             ("latency", self.latency),
             ("jitter", self.jitter),
             ("idle_timeout", self.idle_timeout),
             ("stall", self.stall),
-        ];
-        for (name, time) in times {
-            if time > LONGEST {
-                return Err(refuse(format!("{name} is more than a year")));
-            }
-        }
-        if self.idle_timeout.is_zero() {
-            return Err(refuse("idle_timeout is zero".to_owned()));
-        }
-        self.batches.check().map_err(refuse)?;
-        self.script.check().map_err(refuse)
+        ])?;
+        self.batches.check()?;
+        self.script.check()
     }
 }
 
-fn refuse(message: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, message)
+/// Refuses a limit of 0.
+pub(super) fn no_zero<'n>(
+    limits: impl IntoIterator<Item = (&'n str, Option<u64>)>,
+) -> Result<(), String> {
+    match limits.into_iter().find(|(_, limit)| *limit == Some(0)) {
+        Some((name, _)) => Err(format!("{name} is 0; leave it out to have no limit")),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn at_most_a_year<const N: usize>(times: [(&str, Duration); N]) -> Result<(), String> {
+    match times.into_iter().find(|(_, time)| *time > LONGEST) {
+        Some((name, _)) => Err(format!("{name} is more than a year")),
+        None => Ok(()),
+    }
 }
 
 /// A secret; its `Debug` form hides it.

@@ -1,5 +1,4 @@
-//! Which API a request is made to, and the way from its bytes to what was asked and back. The bytes
-//! themselves are the business of one module per dialect.
+//! The API of a request, and its translation from bytes to a prompt and back. One module per dialect does the latter.
 
 use super::embed::{self, Pack};
 use super::http::{Endpoint, Request};
@@ -10,10 +9,10 @@ use super::speech::Speech;
 use super::trouble::Form;
 use super::{SimConfig, Vendor, anthropic, gemini, openai, problems, responses};
 
-/// One of the protocols spoken.
+/// A protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// OpenAI's, as one vendor has it or, without a vendor, as any does.
+    /// OpenAI's, as one vendor implements it; without a vendor, all that any vendor supports.
     OpenAi(Option<Vendor>),
     /// OpenAI's newer API, on the same paths.
     Responses,
@@ -27,7 +26,7 @@ impl Default for Dialect {
     }
 }
 
-/// What a call wants.
+/// The request of a call.
 #[derive(Debug)]
 pub(super) enum Work {
     Answer(Prompt),
@@ -44,7 +43,7 @@ impl Work {
         }
     }
 
-    /// Those of its prompts, none twice.
+    /// The keys of its prompts, without duplicates.
     pub(super) fn keys(&self) -> Vec<u64> {
         match self {
             Work::Answer(prompt) => vec![prompt_key(&prompt.text)],
@@ -53,7 +52,7 @@ impl Work {
         }
     }
 
-    /// What it asks of the ledger, with its [`keys`](Work::keys).
+    /// Its question to the ledger, with its [`keys`](Work::keys).
     pub(super) fn ask<'w>(&'w self, keys: &'w [u64], config: &SimConfig) -> Ask<'w> {
         let (tokens, form, inputs) = match self {
             Work::Answer(prompt) => {
@@ -77,7 +76,7 @@ impl Work {
 }
 
 impl Dialect {
-    /// The dialect that is spoken below `/v1`, or below `/openai/v1`.
+    /// The dialect of paths below `/v1` or `/openai/v1`.
     pub(super) fn openai(request: &Request<'_>, config: &SimConfig) -> Dialect {
         Dialect::OpenAi(if request.groq && config.vendor != Some(Vendor::Azure) {
             Some(Vendor::Groq)
@@ -97,7 +96,7 @@ impl Dialect {
         }
     }
 
-    /// The same but for what is said in bodies: OpenAI has one idea of headers.
+    /// The dialect that decides about headers, which all of OpenAI's APIs share.
     pub(super) fn of_vendor(self) -> Dialect {
         match self {
             Dialect::Responses => Dialect::OpenAi(None),
@@ -105,7 +104,7 @@ impl Dialect {
         }
     }
 
-    /// Whose words errors are told in.
+    /// The vendor whose errors are used.
     pub(super) fn vendor_name(self) -> &'static str {
         match self {
             Dialect::OpenAi(Some(vendor)) => vendor.name(),
@@ -119,7 +118,7 @@ impl Dialect {
         !matches!(self, Dialect::OpenAi(Some(vendor)) if !vendor.has_embeddings())
     }
 
-    /// Refuses a request for its headers or its address, above all for its key.
+    /// Rejects a request because of its headers or its address, mostly because of its key.
     pub(super) fn admit(
         self,
         request: &Request<'_>,
@@ -148,7 +147,7 @@ impl Dialect {
         }
     }
 
-    /// Appends the body with a pack's vectors.
+    /// Appends the body with embeddings.
     pub(super) fn vectors(self, out: &mut Vec<u8>, pack: &Pack) {
         match self {
             Dialect::Gemini => embed::write_gemini(out, pack),
@@ -159,7 +158,7 @@ impl Dialect {
     }
 }
 
-/// Reads what a request asks for.
+/// Reads a request.
 pub(super) fn read(
     endpoint: &Endpoint,
     dialect: Dialect,

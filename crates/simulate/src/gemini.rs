@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::http::{Request, Shown};
 use super::objects;
-use super::prompt::{Answer, Fault, Finish, Problem, Prompt};
+use super::prompt::{Answer, Conversation, Fault, Finish, Problem, Prompt};
 use super::shape::Shape;
 use super::tool_rules;
 use super::tree::{Object, Spelling, snake};
@@ -28,20 +28,12 @@ pub(super) fn admit(request: &Request<'_>) -> Result<(), Problem<'static>> {
 pub(super) fn parse(body: &[u8], model: &str) -> Result<Prompt, Fault> {
     let value: Value = serde_json::from_slice(body).map_err(|_| Fault::NotJson)?;
     let root = objects::request(&value, Spelling::Protobuf, "gemini", "request")?;
-    let mut bytes = match root.object("systemInstruction")? {
-        Some(system) => text(&system)?.len(),
-        None => 0,
-    };
-    let (mut last, mut last_user) = (String::new(), None);
+    let mut conversation = Conversation::default();
+    if let Some(system) = root.object("systemInstruction")? {
+        conversation.instruct(&text(&system)?);
+    }
     for content in root.objects("contents")?.unwrap_or_default() {
-        let said = text(&content)?;
-        bytes += said.len();
-        match content.text("role")? {
-            Some("model") => last = said,
-            // What came of tools has no text of the user's.
-            _ if said.is_empty() && last_user.is_some() => {}
-            _ => last_user = Some(said),
-        }
+        conversation.say(content.text("role")? != Some("model"), text(&content)?);
     }
     let (cap, shape) = match root.object("generationConfig")? {
         Some(config) => configured(&config)?,
@@ -53,8 +45,8 @@ pub(super) fn parse(body: &[u8], model: &str) -> Result<Prompt, Fault> {
         tools: tool_rules::gemini(&root, model)?.map(Box::new),
         logprobs: wanted.transpose()?.flatten() == Some(true),
         model: model.to_owned(),
-        text: last_user.unwrap_or(last),
-        tokens: (bytes as u64).div_ceil(4),
+        tokens: conversation.tokens(),
+        text: conversation.prompt(),
         cap,
         shape,
     })

@@ -1,39 +1,47 @@
-//! Reading requests off a connection: heads by httparse, bodies by Content-Length, into one buffer
-//! that is reused from request to request. What a request means is left to `serve`.
+//! Reads requests from a connection: `http-net` parses the heads, as it does for the server. Bodies are read by
+//! Content-Length into one buffer, which the next request reuses. `serve` decides what a request means.
 
 use std::borrow::Cow;
 use std::io::{self, Read, Write};
 
+use http_net::{BodyFraming, FieldSpan, HttpError, Limits, Parsed};
+
 use super::batch;
 
-/// The largest body that is read, in bytes.
+/// The maximum length of a body, in bytes.
 pub(super) const BODY_LIMIT: usize = 32 << 20;
 const HEAD_LIMIT: usize = 64 << 10;
+const MOST_HEADERS: usize = 64;
+const LIMITS: Limits = Limits::new()
+    .with_max_start_line(HEAD_LIMIT)
+    .with_max_header_bytes(HEAD_LIMIT)
+    .with_max_headers(MOST_HEADERS)
+    .with_max_body(u64::MAX);
 const FIRST_SIZE: usize = 8 << 10;
-/// A buffer that has grown beyond this is given back after the request that needed it.
+/// A buffer that has grown beyond this size is freed after its request.
 const KEPT_SIZE: usize = 256 << 10;
 
-/// One request; the body lies in the reader's buffer.
+/// One request. Its body is in the reader's buffer.
 #[derive(Debug)]
 pub(super) struct Request<'a> {
     pub(super) method: Method,
     pub(super) target: Target,
-    /// Whether the path is below `/openai`, where Groq has it.
+    /// Whether the path is below `/openai`, as at Groq.
     pub(super) groq: bool,
-    /// Whether it is an address as Azure has it, with a version of the API behind it.
+    /// Whether it is an address of Azure with a version of the API.
     pub(super) versioned: bool,
-    /// Whether the address carries a key.
+    /// Whether the address contains a key.
     pub(super) key_in_url: bool,
     pub(super) credentials: Credentials,
     pub(super) version: Version,
     /// Whether the client wants the connection closed after the reply.
     pub(super) close: bool,
     pub(super) body: &'a [u8],
-    /// The body of a request for files or batches instead: it may be large, and is kept.
+    /// The body of a request for files or batches, which may be large and is kept.
     pub(super) upload: Vec<u8>,
     /// Names in lower case.
     pub(super) headers: Vec<(String, String)>,
-    /// The bytes of the body, and whether the client waits for a word before it sends them.
+    /// The length of the body, and whether the client waits for `100 Continue` before it sends the body.
     length: usize,
     expects_continue: bool,
 }
@@ -58,14 +66,14 @@ pub(super) enum Target {
     Other(String),
 }
 
-/// Where a request for files or batches goes to.
+/// The address of a request for files or batches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Address {
     pub(super) path: String,
     pub(super) query: String,
 }
 
-/// Where calls go to; with the model, where that is part of the path.
+/// The endpoint of a call, with the model if it is a part of the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Chat,
@@ -86,7 +94,7 @@ pub(super) struct Credentials {
     pub(super) api_key: Shown,
 }
 
-/// What a header has for a key. Where none in particular is asked for, any but an empty one is right.
+/// The key in a header. If the simulator requires no certain key, any key is right that is not empty.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Shown {
     #[default]
@@ -107,17 +115,30 @@ pub(super) enum Version {
     Other,
 }
 
-/// Why there is no request.
+/// Why a request cannot be read.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// The connection ended or stayed silent too long.
+    /// The connection ended, or was silent for too long.
     Closed,
-    /// The head cannot be understood.
+    /// The head is malformed.
     BadHead,
     HeadTooLarge,
     /// A body without Content-Length.
     LengthRequired,
     BodyTooLarge,
+}
+
+impl From<HttpError> for Refusal {
+    fn from(error: HttpError) -> Refusal {
+        match error {
+            HttpError::StartLineTooLong
+            | HttpError::HeadersTooLarge
+            | HttpError::TooManyHeaders
+            | HttpError::FieldLineTooLong => Refusal::HeadTooLarge,
+            HttpError::BodyTooLarge => Refusal::BodyTooLarge,
+            _ => Refusal::BadHead,
+        }
+    }
 }
 
 impl From<io::Error> for Refusal {
@@ -136,7 +157,7 @@ pub(super) struct Reader<S> {
 }
 
 impl<S: Read + Write> Reader<S> {
-    /// The right key is `key`; without one, any is.
+    /// A reader that accepts only `key`; without it, any key.
     pub(super) fn new(stream: S, key: Option<String>) -> Reader<S> {
         Reader {
             stream,
@@ -147,7 +168,7 @@ impl<S: Read + Write> Reader<S> {
         }
     }
 
-    /// Waits for the next request and reads it whole.
+    /// Waits for the next request and reads all of it.
     pub(super) fn next(&mut self) -> Result<Request<'_>, Refusal> {
         self.tidy();
         let (size, request) = loop {
@@ -186,7 +207,7 @@ impl<S: Read + Write> Reader<S> {
         })
     }
 
-    /// Reads a body into memory of its own, once.
+    /// Reads a body into a separate buffer, without copying it again.
     fn read_upload(&mut self, body: usize, head: &Request<'_>) -> io::Result<Vec<u8>> {
         let here = head.length.min(self.end - body);
         let mut upload = Vec::new();
@@ -223,7 +244,7 @@ impl<S: Read + Write> Reader<S> {
         }
     }
 
-    /// Forgets the previous request, keeping what was sent behind it.
+    /// Forgets the previous request, but keeps the bytes after it.
     fn tidy(&mut self) {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
@@ -235,26 +256,24 @@ impl<S: Read + Write> Reader<S> {
     }
 }
 
-/// The size of a head and what it says; nothing as long as it is not complete.
+/// The length of a head, and its request; `None` while it is incomplete.
 fn parse_head(
     bytes: &[u8],
     key: Option<&str>,
 ) -> Result<Option<(usize, Request<'static>)>, Refusal> {
-    let mut space = [httparse::EMPTY_HEADER; 64];
-    let mut parsed = httparse::Request::new(&mut space);
-    let size = match parsed.parse(bytes) {
-        Ok(httparse::Status::Complete(size)) => size,
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeadTooLarge),
-        Err(_) => return Err(Refusal::BadHead),
+    let mut space = [FieldSpan::default(); MOST_HEADERS];
+    let (head, size) = match http_net::parse_request_head(bytes, &LIMITS, &mut space) {
+        Ok(Parsed::Complete { head, len }) => (head, len),
+        Ok(_) => return Ok(None),
+        Err(error) => return Err(error.into()),
     };
-    let read = |header: &httparse::Header<'_>| {
-        let value = String::from_utf8_lossy(header.value.trim_ascii());
-        (header.name.to_ascii_lowercase(), value.into_owned())
+    let head = head.view();
+    let read = |(name, value): (&str, &[u8])| {
+        let value = String::from_utf8_lossy(value.trim_ascii());
+        (name.to_ascii_lowercase(), value.into_owned())
     };
-    let headers: Vec<_> = parsed.headers.iter().map(read).collect();
-    let address = parsed.path.unwrap_or_default();
-    let (path, query) = address.split_once('?').unwrap_or((address, ""));
+    let headers: Vec<_> = head.headers().map(read).collect();
+    let (path, query) = (head.path(), head.query().unwrap_or_default());
     let is_version = |pair: &&str| pair.starts_with("api-version=");
     let deployed = query.split('&').find(is_version).and(deployed(path));
     let versioned = deployed.is_some();
@@ -266,17 +285,20 @@ fn parse_head(
         .split('&')
         .filter(|pair| !(versioned && is_version(pair)));
     let query = pairs.collect::<Vec<_>>().join("&");
-    let method = method(parsed.method.unwrap_or_default());
+    let method = method(head.method_str());
     let target = target(&path, &query);
     let limit = match &target {
         Target::Batch(address) => batch::body_limit(&address.path),
         _ => BODY_LIMIT,
     };
-    let length = match length(&headers)? {
-        Some(length) if length > limit => return Err(Refusal::BodyTooLarge),
+    let length = match head.content_length() {
+        _ if head.framing() == BodyFraming::Chunked => return Err(Refusal::LengthRequired),
         None if method == Method::Post => return Err(Refusal::LengthRequired),
         length => length.unwrap_or(0),
     };
+    if length > limit as u64 {
+        return Err(Refusal::BodyTooLarge);
+    }
     let request = Request {
         method,
         target,
@@ -290,10 +312,9 @@ fn parse_head(
             Some("2026-10-21") => Version::New,
             Some(_) => Version::Other,
         },
-        close: closes(&headers, parsed.version == Some(0)),
-        expects_continue: find(&headers, "expect")
-            .is_some_and(|value| value.eq_ignore_ascii_case("100-continue")),
-        length,
+        close: !head.keep_alive(),
+        expects_continue: head.expects_continue(),
+        length: length as usize,
         headers,
         body: &[],
         upload: Vec::new(),
@@ -308,39 +329,6 @@ pub(super) fn find<'h>(headers: &'h [(String, String)], name: &str) -> Option<&'
     found.map(|(_, value)| value.as_str())
 }
 
-/// The length of the body, which all headers about it must agree on.
-fn length(headers: &[(String, String)]) -> Result<Option<usize>, Refusal> {
-    if find(headers, "transfer-encoding").is_some() {
-        return Err(Refusal::LengthRequired);
-    }
-    let lengths = headers.iter().filter(|(name, _)| name == "content-length");
-    let mut lengths = lengths.map(|(_, value)| match value.parse() {
-        Ok(length) if value.bytes().all(|byte| byte.is_ascii_digit()) => Ok(length),
-        _ => Err(Refusal::BadHead),
-    });
-    let first = lengths.next().transpose()?;
-    for other in lengths {
-        if Some(other?) != first {
-            return Err(Refusal::BadHead);
-        }
-    }
-    Ok(first)
-}
-
-/// Whether the connection is to be closed, which a client of HTTP 1.0 wants if it does not say so.
-fn closes(headers: &[(String, String)], old: bool) -> bool {
-    let options = headers.iter().filter(|(name, _)| name == "connection");
-    let mut options = options
-        .flat_map(|(_, value)| value.split(',').map(str::trim))
-        .rev();
-    let close = options.find_map(|option| match option.to_ascii_lowercase().as_str() {
-        "close" => Some(true),
-        "keep-alive" => Some(false),
-        _ => None,
-    });
-    close.unwrap_or(old)
-}
-
 fn credentials(headers: &[(String, String)], key: Option<&str>) -> Credentials {
     let header = |name| find(headers, name).map_or(Shown::Nothing, |value| shown(value, key));
     Credentials {
@@ -353,7 +341,7 @@ fn credentials(headers: &[(String, String)], key: Option<&str>) -> Credentials {
     }
 }
 
-/// A path as OpenAI has it, of one that names a deployment of Azure, or what Azure keeps beside them.
+/// The path in OpenAI's format, for a path of Azure that names a deployment, or that is for files or batches.
 fn deployed(path: &str) -> Option<String> {
     let rest = path.strip_prefix("/openai/")?;
     if let Some(named) = rest.strip_prefix("deployments/") {
@@ -367,8 +355,8 @@ fn deployed(path: &str) -> Option<String> {
     kept.then(|| format!("/v1/{rest}"))
 }
 
-/// A path as OpenAI has it, and whether it stood where Groq has it. DeepInfra's stand below
-/// `/v1/openai`, OpenRouter's below `/api/v1`, and Fireworks' below `/inference/v1`.
+/// The path in OpenAI's format, and whether it was at Groq's place. Paths of DeepInfra are below `/v1/openai`, of
+/// OpenRouter below `/api/v1`, and of Fireworks below `/inference/v1`.
 fn below_v1(path: &str) -> (Cow<'_, str>, bool) {
     if let Some(rest) = path.strip_prefix("/v1/openai/") {
         return (Cow::Owned(format!("/v1/{rest}")), false);

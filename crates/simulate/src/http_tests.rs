@@ -37,8 +37,9 @@ fn reader<'a>(input: &'a [u8], piece: usize, key: Option<&str>) -> Reader<Wire<'
     Reader::new(wire, key.map(str::to_owned))
 }
 
-const TWO: &[u8] = b"POST /v1/chat/completions?x=1 HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello\
-    GET /health HTTP/1.1\r\nConnection: close\r\n\r\n";
+const TWO: &[u8] =
+    b"POST /v1/chat/completions?x=1 HTTP/1.1\r\nHost: sim\r\nContent-Length: 5\r\n\r\nhello\
+    GET /health HTTP/1.1\r\nHost: sim\r\nConnection: close\r\n\r\n";
 
 #[test]
 fn requests_arrive_whole_however_they_are_cut() {
@@ -61,7 +62,8 @@ fn requests_arrive_whole_however_they_are_cut() {
 #[test]
 fn a_large_body_is_read_and_its_buffer_given_back() {
     let size = 3 << 20;
-    let mut input = format!("POST / HTTP/1.1\r\ncontent-length: {size}\r\n\r\n").into_bytes();
+    let mut input =
+        format!("POST / HTTP/1.1\r\nHost: sim\r\ncontent-length: {size}\r\n\r\n").into_bytes();
     input.resize(input.len() + size, b'x');
     input.extend_from_slice(TWO);
     let mut reader = reader(&input, 70_000, None);
@@ -74,7 +76,7 @@ fn a_large_body_is_read_and_its_buffer_given_back() {
 #[test]
 fn broken_heads_are_refused() {
     let refusal = |head: &str| reader(head.as_bytes(), 1_000, None).next().unwrap_err();
-    let post = "POST /v1/chat/completions HTTP/1.1\r\n";
+    let post = "POST /v1/chat/completions HTTP/1.1\r\nHost: sim\r\n";
     assert!(matches!(refusal("what?\r\n\r\n"), Refusal::BadHead));
     assert!(matches!(
         refusal(&format!("{post}\r\n")),
@@ -108,7 +110,7 @@ fn only_the_right_bearer_is_authorized() {
         ("", Shown::Nothing),
     ];
     for (line, wanted) in cases {
-        let head = format!("GET /v1/models HTTP/1.1\r\n{line}\r\n");
+        let head = format!("GET /v1/models HTTP/1.1\r\nHost: sim\r\n{line}\r\n");
         let mut reader = reader(head.as_bytes(), 1_000, Some("k1"));
         let request = reader.next().unwrap();
         assert_eq!(request.credentials.bearer, wanted, "{line}");
@@ -117,7 +119,8 @@ fn only_the_right_bearer_is_authorized() {
 
 #[test]
 fn a_client_that_asks_first_is_told_to_continue() {
-    let head = b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nok";
+    let head =
+        b"POST / HTTP/1.1\r\nHost: sim\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nok";
     let mut reader = reader(head, head.len() - 2, None);
     assert_eq!(reader.next().unwrap().body, b"ok");
     assert_eq!(reader.stream.output, b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -157,7 +160,7 @@ fn paths_lead_to_endpoints() {
         ("/openai", Target::Other("/openai".to_owned()), false),
     ];
     for (path, target, groq) in cases {
-        let head = format!("GET {path} HTTP/1.1\r\n\r\n");
+        let head = format!("GET {path} HTTP/1.1\r\nHost: sim\r\n\r\n");
         let mut reader = reader(head.as_bytes(), 1_000, None);
         let request = reader.next().unwrap();
         assert_eq!((request.target, request.groq), (target, groq), "{path}");
@@ -178,7 +181,7 @@ fn addresses_of_azure_are_told_by_the_version_behind_them() {
         ("/inference/v1/chat/completions", chat.clone(), false),
         ("/v1/openai/chat/completions", chat, false),
     ] {
-        let head = format!("GET {path} HTTP/1.1\r\n\r\n");
+        let head = format!("GET {path} HTTP/1.1\r\nHost: sim\r\n\r\n");
         let mut reader = reader(head.as_bytes(), 1_000, None);
         let request = reader.next().unwrap();
         assert_eq!(
@@ -187,7 +190,8 @@ fn addresses_of_azure_are_told_by_the_version_behind_them() {
             "{path}"
         );
     }
-    let head = b"GET /openai/batches?limit=3&api-version=1 HTTP/1.1\r\napi-key: k1\r\n\r\n";
+    let head =
+        b"GET /openai/batches?limit=3&api-version=1 HTTP/1.1\r\nHost: sim\r\napi-key: k1\r\n\r\n";
     let mut reader = reader(head, 1_000, Some("k1"));
     let request = reader.next().unwrap();
     let Target::Batch(address) = request.target else {
@@ -202,7 +206,7 @@ fn addresses_of_azure_are_told_by_the_version_behind_them() {
 
 #[test]
 fn keys_and_versions_are_found_wherever_they_are() {
-    let head = b"GET /v1beta/models?alt=json&key=k1 HTTP/1.1\r\nX-Api-Key: k1\r\n\
+    let head = b"GET /v1beta/models?alt=json&key=k1 HTTP/1.1\r\nHost: sim\r\nX-Api-Key: k1\r\n\
         x-goog-api-key: k2\r\nAnthropic-Version: 2026-10-21\r\n\r\n";
     let mut reader = reader(head, 1_000, Some("k1"));
     let request = reader.next().unwrap();

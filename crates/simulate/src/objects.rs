@@ -1,5 +1,5 @@
-//! Checks the objects of a request against the tables in `rules/`: which fields there are, what they
-//! take, and what is said of one that takes something else.
+//! Checks the objects of a request against the tables in `rules/`: their fields, the values of these, and the messages
+//! for other values.
 
 use std::collections::BTreeMap;
 
@@ -33,24 +33,24 @@ pub(super) struct Api {
     objects: BTreeMap<String, Rule>,
 }
 
-/// What an object may have.
+/// The rule for an object.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rule {
-    /// In the order in which they are looked at; none is known where this is left out.
+    /// The known fields, in the order of the checks. Without this list there are none.
     #[serde(default)]
     fields: Fields,
-    /// Fields that are not named are taken too.
+    /// Whether unknown fields are accepted.
     #[serde(default)]
     open: bool,
-    /// The field whose value decides which rule counts.
+    /// The field whose value selects another rule.
     by: Option<String>,
-    /// The rule for each value of that field; others are taken unless `other` has a message.
+    /// The rules by the value of that field. Other values are accepted if there is no message in `other`.
     #[serde(default)]
     kinds: BTreeMap<String, String>,
-    /// The message for a value of another type.
+    /// The message for another value.
     other: Option<String>,
-    /// What is said where that field is missing, in place of the usual words.
+    /// The message if that field is missing, instead of the default message.
     absent: Option<String>,
 }
 
@@ -73,44 +73,43 @@ impl TryFrom<Map<String, Value>> for Fields {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Field {
-    /// `string`, `boolean`, `integer`, `number`, `array`, `strings`, `object`, `name`, an object by its
-    /// name, a list of such as `NAME[]`, or one of these after `string or`. Everything is taken where
-    /// this is left out.
+    /// `string`, `boolean`, `integer`, `number`, `array`, `strings`, `object`, `name`, the name of an object's rule, a
+    /// list of such objects as `NAME[]`, or one of these after `string or`. If it is absent, any value is accepted.
     #[serde(rename = "type", default)]
     kind: String,
     #[serde(default)]
     required: bool,
-    /// The bounds of a number.
+    /// The limits of a number.
     from: Option<f64>,
     to: Option<f64>,
-    /// The values that are taken.
+    /// The accepted values.
     words: Option<Vec<Value>>,
-    /// The most bytes of a string, and what is said of one with more.
+    /// The maximum length of a string in bytes, and the message for a longer one.
     longest: Option<usize>,
     too_long: Option<String>,
-    /// What a name may have beside letters, digits, `_` and `-`.
+    /// The characters of a name in addition to letters, digits, `_` and `-`.
     #[serde(default)]
     characters: String,
-    /// The field beside it that says what the base64 in this one is.
+    /// Another field, which has the media type of the base64 in this one.
     media: Option<String>,
-    /// The media types that a data URL may have.
+    /// The accepted media types of a data URL.
     url: Option<Vec<String>>,
     code: Option<String>,
-    /// What is said of a value that is not taken, in place of the usual words.
+    /// The message for a value that is not accepted, instead of the default message.
     message: Option<String>,
-    /// What is said of one that is empty; nothing where that is taken.
+    /// The message for an empty value; if it is absent, empty values are accepted.
     empty: Option<String>,
-    /// What is said where it is missing; nothing where it need not be there.
+    /// The message if the field is missing; if it is absent, the field is optional.
     absent: Option<String>,
 }
 
-/// Refuses an object that breaks a rule of an API.
+/// Rejects an object that violates a rule of an API.
 pub(super) fn check(object: &Object<'_>, api: &str, rule: &str) -> Result<(), Fault> {
     rules::get(&TABLES)[api].check(object, rule)
 }
 
 impl Api {
-    /// Says what is wrong with the table.
+    /// Checks the table.
     fn check_table(&self) -> Result<(), String> {
         for (name, rule) in &self.objects {
             let fields = rule.fields.0.iter().map(|(_, field)| field.kind.as_str());
@@ -229,7 +228,7 @@ impl Api {
         media.or_else(|why| fault(message("{why}"), Some(why)))
     }
 
-    /// Refuses a value that is not of this type.
+    /// Rejects a value that is not of this type.
     fn typed(
         &'static self,
         object: &Object<'_>,
@@ -270,7 +269,7 @@ impl Api {
     }
 }
 
-/// What messages speak of.
+/// The facts for messages.
 fn facts(at: String, value: &Value) -> Facts {
     let mut facts = Facts::default();
     facts.set("dotted", dotted(&at));
@@ -281,7 +280,7 @@ fn facts(at: String, value: &Value) -> Facts {
     facts
 }
 
-/// Refuses a name that is no tool's.
+/// Rejects a name that a tool cannot have.
 pub(super) fn is_name(
     object: &Object<'_>,
     field: &str,
@@ -300,7 +299,7 @@ pub(super) fn is_name(
     Err(Fault::invalid(object.at(field), "invalid_value", message))
 }
 
-/// Reads a body as an object and checks it; the value must be kept for what is read of it.
+/// Reads a body as an object and checks it. The object borrows the value.
 pub(super) fn request<'v>(
     value: &'v Value,
     spelling: Spelling,

@@ -1,4 +1,4 @@
-//! Error bodies and their statuses, as `rules/problems.json` has them for each vendor.
+//! Error bodies and their statuses, from the vendors' entries in `rules/problems.json`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use super::template::Facts;
 use super::tree::snake;
 use super::words::reason;
 
-/// What the table can tell apart. A problem has several of these names, from the one it shares with
-/// others to its own; where a vendor says something of both, its own name counts.
+/// The names of problems in the table. A problem has several names, from the most general to its own. If a vendor has
+/// entries for several of them, the most specific entry applies.
 const KINDS: &[&str] = &[
     "any",
     "loading",
@@ -59,9 +59,9 @@ pub(super) struct Table(BTreeMap<String, Words>);
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Words {
-    /// Who has all that is not said here.
+    /// The vendor whose entries apply where this one has none.
     like: Option<String>,
-    /// The body of a problem without a body.
+    /// The body of problems whose entry has no body.
     body: Option<Value>,
     #[serde(default)]
     problems: BTreeMap<String, Entry>,
@@ -79,7 +79,7 @@ struct Entry {
 }
 
 impl Table {
-    /// Says what is wrong with the table.
+    /// Checks the table.
     fn check(&self) -> Result<(), String> {
         for (name, vendor) in &self.0 {
             if let Some(like) = vendor
@@ -100,13 +100,13 @@ impl Table {
         Ok(())
     }
 
-    /// A vendor and those it is like; one more than there are if that has no end.
+    /// A vendor and the vendors it is like. A circular chain has one more than the number of vendors.
     fn chain<'t>(&'t self, name: &str) -> impl Iterator<Item = &'t Words> {
         let like = |vendor: &&Words| self.0.get(vendor.like.as_deref()?);
         std::iter::successors(self.0.get(name), like).take(self.0.len() + 1)
     }
 
-    /// What the nearest vendor says of the nearest kind.
+    /// The entry of the first vendor in the chain that has one, for the most specific name.
     fn find<'t, T>(
         &'t self,
         name: &str,
@@ -206,7 +206,7 @@ pub(super) fn write(out: &mut Vec<u8>, problem: &Problem<'_>, vendor: &str, call
     rules::get(&TABLE).write(out, vendor, kinds, facts, 400)
 }
 
-/// Appends the error body for what only files and batches have.
+/// Appends the error body of a request for files or batches.
 pub(super) fn write_batch(out: &mut Vec<u8>, vendor: &str, status: u16, message: &str) {
     let mut facts = Facts::default();
     facts.set("message", message);
@@ -214,7 +214,7 @@ pub(super) fn write_batch(out: &mut Vec<u8>, vendor: &str, status: u16, message:
     rules::get(&TABLE).write(out, vendor, &["batch", &own], facts, status);
 }
 
-/// The place of a fault, as the vendors spell it.
+/// The place of a fault in all spellings of the vendors.
 fn place(facts: &mut Facts, at: &str) {
     if !at.is_empty() {
         facts.set("param", at);

@@ -1,5 +1,4 @@
-//! What every dialect has in common: a prompt as it was asked, an answer as it is to be given, and
-//! what can be wrong. How either looks on the wire is left to the dialects.
+//! Types that all dialects share: a prompt, an answer, and errors. The dialects translate them.
 
 use std::time::Duration;
 
@@ -8,21 +7,55 @@ use super::limits::Denial;
 use super::shape::Shape;
 use super::tools::{Call, Tools};
 
-/// What a request for an answer says, as far as the simulator cares.
+/// The parts of a request that the simulator uses.
 #[derive(Debug)]
 pub(super) struct Prompt {
     pub(super) model: String,
-    /// The text of the last user message, or of the last message if no user speaks.
     pub(super) text: String,
-    /// A token for every four bytes of message text, rounded up.
     pub(super) tokens: u64,
-    /// The most tokens of output wanted.
+    /// The maximum number of output tokens.
     pub(super) cap: Option<u64>,
-    /// The JSON that the answer is to be, if any.
+    /// The requested JSON format of the answer, if any.
     pub(super) shape: Option<Shape>,
     pub(super) tools: Option<Box<Tools>>,
-    /// Whether the probabilities of the answer's tokens are wanted.
+    /// Whether the probabilities of tokens are requested.
     pub(super) logprobs: bool,
+}
+
+/// The texts of a conversation, of which one is the prompt.
+#[derive(Debug, Default)]
+pub(super) struct Conversation {
+    bytes: usize,
+    last: String,
+    last_of_user: Option<String>,
+}
+
+impl Conversation {
+    /// Adds a text that counts as input but cannot be the prompt.
+    pub(super) fn instruct(&mut self, text: &str) {
+        self.bytes += text.len();
+    }
+
+    /// Adds a message. The results of tools come as messages of the user without a text: they do not replace an
+    /// earlier text.
+    pub(super) fn say(&mut self, is_user: bool, text: String) {
+        self.bytes += text.len();
+        if !is_user {
+            self.last = text;
+        } else if !text.is_empty() || self.last_of_user.is_none() {
+            self.last_of_user = Some(text);
+        }
+    }
+
+    /// A token for every four bytes, rounded up.
+    pub(super) fn tokens(&self) -> u64 {
+        (self.bytes as u64).div_ceil(4)
+    }
+
+    /// The text of the last user message, or of the last message if there is no user message.
+    pub(super) fn prompt(self) -> String {
+        self.last_of_user.unwrap_or(self.last)
+    }
 }
 
 /// One answer to a prompt.
@@ -35,7 +68,7 @@ pub(super) struct Answer<'a> {
     pub(super) text: &'a str,
     pub(super) calls: &'a [Call],
     pub(super) logprobs: bool,
-    /// What a search of the web brought; nothing without one.
+    /// The URL that a web search found; `None` without a search.
     pub(super) found: Option<&'static str>,
     pub(super) finish: Finish,
     pub(super) tokens: Tokens,
@@ -45,11 +78,11 @@ pub(super) struct Answer<'a> {
 pub(super) enum Finish {
     Stop,
     Length,
-    /// What was going to be said is held back.
+    /// The answer is withheld.
     Filtered,
-    /// The prompt is held back from the model, where an API tells that apart.
+    /// The prompt is withheld from the model, if the API distinguishes this.
     Blocked,
-    /// The model refuses; the text says so.
+    /// The model refuses; the text is the refusal.
     Refused,
 }
 
@@ -57,7 +90,7 @@ pub(super) enum Finish {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tokens {
     pub(super) prompt: u64,
-    /// How many of the prompt's came from a cache.
+    /// The number of prompt tokens from a cache.
     pub(super) cached: u64,
     /// Without reasoning.
     pub(super) output: u64,
@@ -65,7 +98,7 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// What a full answer to `prompt` costs. Reasoning comes first and counts against the cap.
+    /// The cost of a complete answer to `prompt`. Reasoning comes first and counts towards the limit.
     pub(super) fn of(prompt: &Prompt, config: &SimConfig) -> Tokens {
         let cap = prompt.cap.unwrap_or(u64::MAX);
         let reasoning = config.reasoning_tokens.min(cap);
@@ -96,8 +129,7 @@ impl Tokens {
     }
 }
 
-/// What is wrong with a request. Places are paths such as `messages[0].content`; the request as a
-/// whole is the empty one.
+/// An error in a request. Places are paths such as `messages[0].content`; the empty path is the whole request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
     NotJson,
@@ -132,7 +164,7 @@ impl Fault {
     }
 }
 
-/// Why a call gets an error instead of what it asked for.
+/// Why a call gets an error.
 #[derive(Debug)]
 pub(super) enum Problem<'a> {
     Loading,
@@ -150,7 +182,7 @@ pub(super) enum Problem<'a> {
         wait: Option<Duration>,
     },
     NoCredit,
-    /// The request is in order, but not to the API's taste.
+    /// The request is valid, but the API rejects it anyway.
     BadPrompt {
         at: &'static str,
     },
@@ -162,7 +194,7 @@ pub(super) enum Problem<'a> {
 }
 
 impl Problem<'_> {
-    /// How long the client is asked to wait.
+    /// The wait that the client is asked for.
     pub(super) fn wait(&self) -> Option<Duration> {
         match self {
             Problem::Limited { wait, .. } | Problem::RateLimit { wait } => *wait,

@@ -1,9 +1,9 @@
-//! The heads of replies, with the headers that each dialect has. What bodies look like is left to the
-//! dialects, when to send which to `call` and `serve`.
+//! The heads of replies, with the headers that each dialect has. The dialects write the bodies; `call`, `serve` and
+//! `batch` decide which reply to send.
 
 use std::fmt;
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::Vendor;
 use super::dialect::Dialect;
@@ -16,15 +16,18 @@ pub(super) use super::words::{Rfc3339, reason};
 pub(super) struct Head {
     pub(super) status: u16,
     pub(super) dialect: Dialect,
-    pub(super) html: bool,
-    pub(super) wav: bool,
+    /// The media type of the body, if it is not JSON.
+    pub(super) media: Option<&'static str>,
     pub(super) close: bool,
-    pub(super) allow: Option<&'static str>,
+    /// One more header.
+    pub(super) extra: Option<(&'static str, String)>,
     pub(super) retry_after: Option<Duration>,
     /// The requests and the tokens bucket.
     pub(super) limits: [Option<Told>; 2],
-    /// The call's number, for the header with the request's id; 0 if the request is no call.
+    /// The call's number, for the header with the request's id; 0 if the request is not a call.
     pub(super) call: u64,
+    /// Whether the reply is about files or batches. Such replies have a `Date` header.
+    pub(super) of_batches: bool,
     /// Seconds since the epoch.
     pub(super) now: u64,
 }
@@ -41,43 +44,49 @@ impl Head {
 
     /// Appends the head and the body.
     pub(super) fn write(&self, out: &mut Vec<u8>, body: &[u8]) {
-        let kind = if self.html {
-            "text/html"
-        } else if self.wav {
-            "audio/wav"
-        } else {
-            "application/json"
-        };
+        self.write_for(out, Some(body.len() as u64));
+        out.extend_from_slice(body);
+    }
+
+    /// Appends the head of a body of that size; without a size, of a chunked one.
+    pub(super) fn write_for(&self, out: &mut Vec<u8>, size: Option<u64>) {
+        let (status, reason) = (self.status, reason(self.status));
+        let media = self.media.unwrap_or("application/json");
         put(
             out,
-            format_args!(
-                "HTTP/1.1 {} {}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n",
-                self.status,
-                reason(self.status),
-                body.len()
-            ),
+            format_args!("HTTP/1.1 {status} {reason}\r\nContent-Type: {media}\r\n"),
         );
-        if self.call > 0 {
-            match self.dialect.of_vendor() {
-                Dialect::OpenAi(_) | Dialect::Responses => {
-                    put(out, format_args!("x-request-id: req_sim_{}\r\n", self.call));
-                }
-                Dialect::Anthropic => {
-                    put(out, format_args!("request-id: req_sim_{}\r\n", self.call));
-                }
-                Dialect::Gemini => {}
-            }
+        match size {
+            Some(size) => put(out, format_args!("Content-Length: {size}\r\n")),
+            None => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         }
+        self.write_id(out);
         self.write_limits(out);
         self.write_wait(out);
-        if let Some(methods) = self.allow {
-            put(out, format_args!("Allow: {methods}\r\n"));
+        if let Some((name, value)) = &self.extra {
+            put(out, format_args!("{name}: {value}\r\n"));
         }
         if self.close {
             out.extend_from_slice(b"Connection: close\r\n");
         }
         out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(body);
+    }
+
+    fn write_id(&self, out: &mut Vec<u8>) {
+        let name = match self.dialect.of_vendor() {
+            Dialect::OpenAi(_) | Dialect::Responses => "x-request-id",
+            Dialect::Anthropic => "request-id",
+            Dialect::Gemini => "",
+        };
+        if self.of_batches {
+            let date = httpdate::fmt_http_date(SystemTime::now());
+            put(out, format_args!("Date: {date}\r\n"));
+        }
+        if self.of_batches && !name.is_empty() {
+            put(out, format_args!("{name}: req_sim_batch\r\n"));
+        } else if self.call > 0 && !name.is_empty() {
+            put(out, format_args!("{name}: req_sim_{}\r\n", self.call));
+        }
     }
 
     /// Appends what is left of both limits, under the names that the vendor has for that.

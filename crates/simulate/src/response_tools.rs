@@ -41,8 +41,7 @@ pub(super) fn read(root: &Object<'_>) -> Result<Option<Tools>, Fault> {
         _ => Ok(Choice::Auto),
     })?;
     tools.answered = answered(root)?;
-    let some = !tools.functions.is_empty() || tools.search;
-    some.then(|| checked(tools, "tools")).transpose()
+    checked(tools)
 }
 
 /// Each result must belong to a call before it, unless what was said before stays with OpenAI. Whether

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::objects;
 use super::openai;
-use super::prompt::{Answer, Fault, Finish, Prompt};
+use super::prompt::{Answer, Conversation, Fault, Finish, Prompt};
 use super::response_tools;
 use super::shape::Shape;
 use super::tree::{Object, Spelling};
@@ -17,21 +17,14 @@ pub(super) fn parse(body: &[u8]) -> Result<Prompt, Fault> {
     let value: Value = serde_json::from_slice(body).map_err(|_| Fault::NotJson)?;
     let root = objects::request(&value, Spelling::Exact, "openai", "response")?;
     let cap = root.whole("max_output_tokens", 16)?;
-    let mut bytes = root.text("instructions")?.unwrap_or_default().len();
-    let (mut last, mut last_user) = (String::new(), None);
+    let mut conversation = Conversation::default();
+    conversation.instruct(root.text("instructions")?.unwrap_or_default());
     match root.get("input") {
-        Some(Value::String(text)) => {
-            bytes += text.len();
-            last_user = Some(text.clone());
-        }
+        Some(Value::String(text)) => conversation.say(true, text.clone()),
         Some(Value::Array(items)) if !items.is_empty() => {
             for item in root.objects("input")?.unwrap_or_default() {
                 let said = item_text(&item)?;
-                bytes += said.len();
-                match item.text("role")? {
-                    Some("user") => last_user = Some(said),
-                    _ => last = said,
-                }
+                conversation.say(item.text("role")? == Some("user"), said);
             }
         }
         _ => return Err(root.missing("input")),
@@ -42,8 +35,8 @@ pub(super) fn parse(body: &[u8]) -> Result<Prompt, Fault> {
         tools: response_tools::read(&root)?.map(Box::new),
         logprobs,
         model: root.text("model")?.unwrap_or_default().to_owned(),
-        text: last_user.unwrap_or(last),
-        tokens: (bytes as u64).div_ceil(4),
+        tokens: conversation.tokens(),
+        text: conversation.prompt(),
         cap,
         shape: shape(&root)?,
     })

@@ -1,14 +1,14 @@
-//! What the vendors' documentation says, as tables: they are read once, each by the module that goes
-//! by it, and a table that cannot be read keeps the simulator from starting.
+//! Tables with the documented behaviour of the vendors. The module that uses a table reads it once. If a table is
+//! malformed, the simulator does not start.
 
 use std::sync::LazyLock;
 
 use serde::de::DeserializeOwned;
 
-/// A table, or what is wrong with it.
+/// A table, or the error in it.
 pub(super) type Rules<T> = LazyLock<Result<T, String>>;
 
-/// Reads a table and has it checked.
+/// Reads a table and checks it.
 pub(super) fn read<T: DeserializeOwned>(
     name: &str,
     text: &str,
@@ -20,14 +20,14 @@ pub(super) fn read<T: DeserializeOwned>(
     Ok(table)
 }
 
-/// A table that was found in order at the start.
+/// A table that was checked at the start.
 pub(super) fn get<T>(table: &'static Rules<T>) -> &'static T {
     table
         .as_ref()
         .expect("a table that was checked at the start")
 }
 
-/// Says what is wrong with a table.
+/// The error in a table, if there is one.
 pub(super) fn check<T>(table: &'static Rules<T>) -> Result<(), String> {
     table.as_ref().map(drop).map_err(Clone::clone)
 }

@@ -1,6 +1,5 @@
-//! One connection from its first request to its close: which endpoint answers, and when the connection
-//! ends. Runs on the connection's own thread; calls are left to `call`, parsing and formatting to
-//! their modules.
+//! One connection from its first request to its end: selects the endpoint of a request, and decides when the connection
+//! ends. It runs on the connection's own thread. `call` makes the replies to calls; other modules parse and format.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -19,7 +18,7 @@ use super::prompt::Problem;
 use super::reply::{Head, Rfc3339};
 use super::{SimConfig, SimStats};
 
-/// What all connections share.
+/// The state that all connections share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) config: SimConfig,
@@ -37,7 +36,7 @@ impl Shared {
         self.started.elapsed()
     }
 
-    /// The counts, with what batches have worked on by now.
+    /// The counts, including the progress of batches until now.
     pub(super) fn stats(&self) -> SimStats {
         self.batches.catch_up(self);
         self.ledger.stats()
@@ -91,7 +90,7 @@ pub(super) fn connection(shared: &Shared, stream: &TcpStream) {
     }
 }
 
-/// Whether an address is one that the vendor has: Azure's are of two kinds, and nobody else's.
+/// Whether the vendor has an address of this kind. Azure has two kinds, which no other vendor has.
 pub(super) fn is_in_its_place(request: &Request<'_>, config: &SimConfig) -> bool {
     match config.vendor {
         Some(Vendor::Azure) => request.groq || request.versioned,
@@ -103,7 +102,7 @@ pub(super) fn is_in_its_place(request: &Request<'_>, config: &SimConfig) -> bool
 pub(super) struct Connection<'a> {
     pub(super) shared: &'a Shared,
     pub(super) stream: &'a TcpStream,
-    /// The body of the reply that is being made, and the whole of it.
+    /// The body of the reply, and the complete reply with its head.
     pub(super) body: Vec<u8>,
     pub(super) out: Vec<u8>,
 }
@@ -136,7 +135,7 @@ impl Connection<'_> {
             let message = format!("Not allowed to {} here.", name(&request.method));
             invalid(&mut self.body, Some("method_not_supported"), &message);
             let head = Head {
-                allow: Some(allow),
+                extra: Some(("Allow", allow.to_owned())),
                 ..Head::status(405)
             };
             return self.reply(request, head);
@@ -165,7 +164,7 @@ impl Connection<'_> {
             Target::Props => json!({"total_slots": config.slots}),
             Target::Health | Target::Batch(_) | Target::Other(_) => json!({"status": "ok"}),
         };
-        // Writing into memory does not fail, nor do numbers and strings.
+        // Neither writing into memory nor this value can fail.
         let _ = serde_json::to_writer(&mut self.body, &body);
         self.reply(request, Head::status(200))
     }
@@ -178,8 +177,7 @@ impl Connection<'_> {
         self.reply(request, Head::status(status))
     }
 
-    /// Answers a request for what is not there. Looking for something is no mistake; sending
-    /// something is.
+    /// Replies that there is no such address. Only a request that sends something counts as malformed.
     pub(super) fn nowhere(&mut self, request: &Request<'_>, path: &str) -> Next {
         if request.method == Method::Post {
             self.shared.ledger.malformed();
@@ -189,9 +187,9 @@ impl Connection<'_> {
         self.reply(request, Head::status(404))
     }
 
-    /// Sends what is in `body` in answer to a request that is no call.
+    /// Sends the content of `body` as the reply to a request that is not a call.
     fn reply(&mut self, request: &Request<'_>, mut head: Head) -> Next {
-        // The reply to HEAD must not have a body; closing saves telling that method apart.
+        // A reply to HEAD must not have a body. Closing the connection avoids a special case for it.
         head.close = request.close || matches!(request.method, Method::Other(_));
         head.write(&mut self.out, &self.body);
         if self.send().is_err() || head.close {
@@ -200,7 +198,7 @@ impl Connection<'_> {
         Next::Keep
     }
 
-    /// Answers what is not a request that can be served.
+    /// Replies to a request that cannot be served.
     fn refuse(&mut self, refusal: &Refusal) {
         let (status, message) = match refusal {
             Refusal::Closed => return,
@@ -228,8 +226,8 @@ impl Connection<'_> {
         stream.write_all(&self.out)
     }
 
-    /// Reads away what the client is still sending: closing on unread data would reset the connection,
-    /// and the reply be lost.
+    /// Reads and drops what the client is still sending. Closing a connection with unread data would reset it, and the
+    /// reply would be lost.
     fn linger(&self) {
         let mut stream = self.stream;
         let ready = stream
@@ -254,7 +252,7 @@ pub(super) fn name(method: &Method) -> &str {
     }
 }
 
-/// Appends an error body in OpenAI's form, for what belongs to no API in particular.
+/// Appends an error body in OpenAI's format, for requests that belong to no API.
 fn invalid(out: &mut Vec<u8>, code: Option<&str>, message: &str) {
     let error = json!({"message": message, "type": "invalid_request_error", "param": null,
         "code": code});

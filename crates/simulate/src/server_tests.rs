@@ -69,7 +69,9 @@ fn wrong_paths_methods_and_bodies_are_refused() -> io::Result<()> {
         assert_eq!(reply.status, 400);
         assert_eq!(reply.json()["error"]["type"], "invalid_request_error");
     }
-    client.write(b"POST /v1/chat/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+    client.write(
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: sim\r\nTransfer-Encoding: chunked\r\n\r\n",
+    )?;
     assert_eq!(client.read()?.status, 411);
     assert!(client.is_closed());
     assert_eq!((sim.stats().calls, sim.stats().accepted), (3, 0));

@@ -1,18 +1,17 @@
-//! Templates of JSON: what the tables say a body looks like, with the names of what goes in.
+//! Templates of JSON: the tables contain bodies with names in place of values.
 //!
-//! A string that is `$name` as a whole stands for a value of any type; `{name}` inside of a string
-//! stands for text. A key that ends in `?` is left out where its value is null. An object whose `if`
-//! is null is null itself, and left out of a list; else its `then` takes its place, if it has one.
+//! A string that consists of `$name` is replaced by the value of that name, which can have any type; `{name}` inside of
+//! a string is replaced by its text. A key that ends in `?` is left out if its value is null. An object with `if`
+//! becomes null if that is null, and is then left out of lists; otherwise its `then` replaces it, if it has one.
 //!
-//! `$name|shape` puts a value into a shape: a time, which is known in milliseconds, as `unix`
-//! seconds, as `rfc3339`, so with `millis`, or as its `day`; a number as `text`; and `some` makes
-//! null of what is zero or empty.
+//! `$name|shape` converts a value: a time, which is in milliseconds, into `unix` seconds, into `rfc3339`, into the same
+//! with `millis`, or into its `day`; a number into `text`; and `some` makes null from zero and from empty values.
 
 use serde_json::{Map, Value};
 
 use super::words::Rfc3339;
 
-/// What a template's names stand for.
+/// The values of a template's names.
 #[derive(Debug, Default)]
 pub(super) struct Facts(Vec<(&'static str, Value)>);
 
@@ -21,7 +20,7 @@ impl Facts {
         self.0.push((name, value.into()));
     }
 
-    /// The last value of this name, or null.
+    /// The last value with this name, or null.
     fn get(&self, name: &str) -> Value {
         let found = self.0.iter().rev().find(|(known, _)| *known == name);
         found.map_or(Value::Null, |(_, value)| value.clone())
@@ -88,7 +87,7 @@ impl Facts {
     }
 }
 
-/// A value in the shape of that name; null stays null.
+/// A value in this shape; null stays null.
 fn shaped(value: Value, shape: &str) -> Value {
     let millis = value.as_u64().unwrap_or_default();
     let time = || Rfc3339(millis / 1_000).to_string();

@@ -22,18 +22,21 @@ pub(super) fn named(object: &Object<'_>, longest: usize, more: &str) -> Result<S
     Ok(name.to_owned())
 }
 
-/// No tool twice, and none chosen that is not there.
-pub(super) fn checked(tools: Tools, at: &str) -> Result<Tools, Fault> {
+/// The tools, if there are any: every name is unique, and the tool to call is among them.
+pub(super) fn checked(tools: Tools) -> Result<Option<Tools>, Fault> {
+    if tools.functions.is_empty() && !tools.search {
+        return Ok(None);
+    }
     let names: BTreeSet<&str> = tools.functions.iter().map(|f| &*f.name).collect();
     if names.len() < tools.functions.len() {
-        return Err(invalid(at, "Tool names must be unique."));
+        return Err(invalid("tools", "Tool names must be unique."));
     }
     match &tools.choice {
         Choice::One(name) if !tools.has(name) => {
             let message = format!("Tool choice '{name}' not found in 'tools' parameter.");
             Err(invalid("tool_choice", message))
         }
-        _ => Ok(tools),
+        _ => Ok(Some(tools)),
     }
 }
 
@@ -129,8 +132,7 @@ pub(super) fn openai(
         Ok(Choice::One(named(&chosen, 64, "")?))
     })?;
     tools.answered = openai_calls(root, ids)?;
-    let some = !tools.functions.is_empty() || tools.search;
-    some.then(|| checked(tools, "tools")).transpose()
+    checked(tools)
 }
 
 /// The choice among tools, which `read_object` reads where it is an object.
@@ -242,8 +244,7 @@ pub(super) fn anthropic(root: &Object<'_>) -> Result<Option<Tools>, Fault> {
         };
     }
     tools.answered = anthropic_calls(root, !listed.is_empty())?;
-    let some = !tools.functions.is_empty() || tools.search;
-    some.then(|| checked(tools, "tools")).transpose()
+    checked(tools)
 }
 
 fn is_dated(kind: &str) -> bool {
@@ -361,8 +362,7 @@ pub(super) fn gemini(root: &Object<'_>, model: &str) -> Result<Option<Tools>, Fa
         }
     }
     tools.answered = gemini_calls(root, model)?;
-    let some = !tools.functions.is_empty() || tools.search;
-    some.then(|| checked(tools, "tools")).transpose()
+    checked(tools)
 }
 
 /// As many results as calls, of the same functions; from Gemini 3 on with a signature on the first.

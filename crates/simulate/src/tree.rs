@@ -1,5 +1,5 @@
-//! Strict reading of JSON trees: every look at a field says what it must be, and a fault says where
-//! it is. For bodies whose speed nobody measures.
+//! Reads JSON trees strictly: each access names the expected type, and a fault names its place. For bodies whose speed
+//! does not matter.
 
 use std::ops::RangeInclusive;
 
@@ -7,18 +7,18 @@ use serde_json::{Map, Value};
 
 use super::prompt::Fault;
 
-/// An object and the place where it stands. A null counts as absent.
+/// An object and its place in the body. Null counts as absent.
 pub(super) struct Object<'v> {
     map: &'v Map<String, Value>,
     path: String,
     spelling: Spelling,
 }
 
-/// How fields may be written.
+/// The spelling of fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spelling {
     Exact,
-    /// In camel case or in snake case, as protocol buffers allow. Known names are in camel case.
+    /// In camel case or snake case, as in JSON of protocol buffers. Known names are in camel case.
     Protobuf,
 }
 
@@ -52,7 +52,7 @@ impl<'v> Object<'v> {
         self.map.keys()
     }
 
-    /// Refuses fields that are not `known`.
+    /// Rejects fields that are not `known`.
     pub(super) fn only<'k>(&self, known: impl IntoIterator<Item = &'k str>) -> Result<(), Fault> {
         let known: Vec<&str> = known.into_iter().collect();
         let is_known = |name: &String| {
@@ -86,7 +86,7 @@ impl<'v> Object<'v> {
         self.read(name, "a boolean", Value::as_bool)
     }
 
-    /// An integer of `least` or more.
+    /// An integer of at least `least`.
     pub(super) fn whole(&self, name: &str, least: u64) -> Result<Option<u64>, Fault> {
         let Some(number) = self.read(name, "a non-negative integer", Value::as_u64)? else {
             return Ok(None);

@@ -3,26 +3,11 @@
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
+/// The text after a status.
 pub(super) fn reason(status: u16) -> &'static str {
     match status {
-        200 => "OK",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        402 => "Payment Required",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        409 => "Conflict",
-        411 => "Length Required",
-        413 => "Content Too Large",
-        422 => "Unprocessable Content",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
         529 => "Overloaded",
-        _ => "",
+        status => http_net::reason_phrase(status),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The bytes of a file, read when its request is sent: what was hashed, or nothing.
+//! The bytes of a file, read when its request is sent. They must have the hash that was computed before.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -15,14 +15,14 @@ use crate::llm::hash::hex;
 use super::hashed::{Unhashed, open};
 use super::{Attached, shown};
 
-/// What is read at a time: a multiple of what base64 makes a group of.
+/// The number of bytes read at a time, a multiple of 3: base64 encodes groups of 3 bytes.
 const PIECE: usize = 3 << 16;
 
 impl Attached<'_> {
     /// Appends its bytes as base64.
     ///
     /// # Errors
-    /// When it cannot be read or is not what it was.
+    /// If it cannot be read or has changed.
     pub fn append_base64(&self, out: &mut Vec<u8>) -> Result<(), Error> {
         self.pieces(&mut |piece| {
             let start = out.len();
@@ -47,7 +47,7 @@ impl Attached<'_> {
         })
     }
 
-    /// Every piece but the last is of full length.
+    /// Calls `each` with pieces of the file. All pieces but the last have the same length.
     fn pieces(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
         let unreadable = |error: io::Error| self.failed(&format!("cannot be read: {error}"));
         let mut file: Box<dyn Read + '_> = match self.data {
@@ -57,25 +57,18 @@ impl Attached<'_> {
                 _ => self.changed(),
             })?),
         };
-        let mut buffer = vec![0; PIECE];
+        let mut piece = Vec::with_capacity(PIECE);
         let (mut hash, mut left) = (Sha256::new(), self.bytes);
         loop {
-            let mut filled = 0;
-            while filled < PIECE {
-                match file.read(&mut buffer[filled..]) {
-                    Ok(0) => break,
-                    Ok(n) => filled += n,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(unreadable(error)),
-                }
-            }
-            let piece = &buffer[..filled];
+            piece.clear();
+            let mut next = (&mut file).take(PIECE as u64);
+            next.read_to_end(&mut piece).map_err(unreadable)?;
             left = left
-                .checked_sub(filled as u64)
+                .checked_sub(piece.len() as u64)
                 .ok_or_else(|| self.changed())?;
-            hash.update(piece);
-            each(piece);
-            if filled < PIECE {
+            hash.update(&piece);
+            each(&piece);
+            if piece.len() < PIECE {
                 break;
             }
         }

@@ -1,5 +1,4 @@
-//! What a file holds: its hash and its media type. Files that many records name are read once, unless
-//! they change.
+//! The hash and the media type of a file. A file that many records name is read once, unless it changes.
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
@@ -14,7 +13,7 @@ use crate::llm::hash::hex;
 
 use super::media;
 
-/// What a file holds.
+/// The properties of the content of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Hashed {
     pub sha256: String,
@@ -22,27 +21,27 @@ pub(super) struct Hashed {
     pub media: &'static str,
 }
 
-/// Why there is none.
+/// Why a file was not hashed.
 pub(super) enum Unhashed {
     Unreadable(io::Error),
-    /// No regular file; what it is instead.
+    /// It is not a regular file; the text says what it is.
     Special(&'static str),
     Empty,
-    /// So many bytes.
+    /// Its length in bytes.
     TooLarge(u64),
-    /// It is not what its name says.
+    /// Its content does not match its extension.
     Misnamed(String),
-    /// Its path leads elsewhere by now.
+    /// Its path leads to another file now.
     Moved,
 }
 
-/// No provider takes more at once.
+/// The maximum length in bytes. No provider accepts more in one request.
 pub(super) const MOST: u64 = 512 << 20;
 
-/// What is read at a time.
+/// The number of bytes read at a time.
 const PIECE: usize = 256 << 10;
 
-/// A file that has not been touched is known again by these.
+/// The properties that identify an unchanged file.
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
     path: PathBuf,
@@ -51,14 +50,14 @@ struct Key {
     inode: [i64; 4],
 }
 
-/// As many files are remembered; then it is begun anew.
+/// The maximum number of files in the cache. When it is full, it is emptied.
 const KNOWN: usize = 4096;
 
 static CACHE: Mutex<Option<HashMap<Key, Hashed>>> = Mutex::new(None);
 
-/// What the file at that path holds. In the path are no links.
+/// The hash and media type of the file at this path, which must not contain links.
 pub(super) fn hashed(path: &Path) -> Result<Hashed, Unhashed> {
-    // Asked before it is opened: that would wait for the writer of a pipe.
+    // This check comes before opening, because opening a pipe would wait for its writer.
     let found = std::fs::metadata(path).map_err(Unhashed::Unreadable)?;
     fits(&found)?;
     let key = Key {
@@ -82,7 +81,7 @@ pub(super) fn hashed(path: &Path) -> Result<Hashed, Unhashed> {
     Ok(hashed)
 }
 
-/// Opens a regular file, and nothing else.
+/// Opens a regular file. Anything else is an error.
 pub(super) fn open(path: &Path) -> Result<File, Unhashed> {
     fits(&std::fs::metadata(path).map_err(Unhashed::Unreadable)?)?;
     let file = File::open(path).map_err(Unhashed::Unreadable)?;
@@ -100,8 +99,8 @@ fn fits(found: &Metadata) -> Result<(), Unhashed> {
     }
 }
 
-/// Whether that file is what stands at the path itself. Since the path was found to be allowed, it or a
-/// folder in it may have become a link to what is not.
+/// Whether the open file is the one at this path. After the path was allowed, the file or a folder of the path may have
+/// been replaced by a link to another place.
 fn stands_at(path: &Path, file: &File) -> io::Result<bool> {
     let without_links = path.canonicalize()? == path;
     let there = std::fs::symlink_metadata(path)?;
@@ -164,11 +163,11 @@ fn read(path: &Path) -> Result<Hashed, Unhashed> {
     })
 }
 
-/// Whether all that comes by is UTF-8 without NUL.
+/// Whether all added bytes are UTF-8 without NUL.
 #[derive(Default)]
 struct Text {
     broken: bool,
-    /// The beginning of a character whose end has not come yet.
+    /// The first bytes of a character that is not complete yet.
     open: Vec<u8>,
 }
 
@@ -209,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_told_across_pieces() {
+    fn text_is_detected_across_pieces() {
         let is_text = |bytes: &[u8], size: usize| {
             let mut text = Text::default();
             bytes.chunks(size).for_each(|piece| text.add(piece));
@@ -242,7 +241,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_has_become_a_link_is_not_read() {
+    fn a_path_that_became_a_link_is_not_read() {
         use std::os::unix::fs::symlink;
         let place = tempfile::tempdir().unwrap();
         let place = place.path().canonicalize().unwrap();

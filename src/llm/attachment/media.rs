@@ -1,6 +1,9 @@
-//! What a file is: told by how it begins, and where that says nothing by its extension.
+//! The media type of a file, detected from its first bytes, or else from its extension.
 
-/// What providers tell apart.
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+/// The kinds of files that providers treat differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Image,
@@ -25,7 +28,7 @@ impl Kind {
     }
 }
 
-/// The format of sound as OpenAI calls it.
+/// OpenAI's name of an audio format.
 pub(crate) fn sound_format(media: &str) -> &str {
     match media.strip_prefix("audio/").unwrap_or(media) {
         "mpeg" => "mp3",
@@ -33,60 +36,32 @@ pub(crate) fn sound_format(media: &str) -> &str {
     }
 }
 
-/// What nobody knows better.
+/// The media type if neither the content nor the extension determines one.
 const UNKNOWN: &str = "application/octet-stream";
 
-/// Media types by the extensions of files. Whatever is text is sent as such, so that its type matters
-/// little.
-const EXTENSIONS: &[(&str, &[&str])] = &[
-    ("application/pdf", &["pdf"]),
-    ("image/png", &["png"]),
-    ("image/jpeg", &["jpg", "jpeg"]),
-    ("image/gif", &["gif"]),
-    ("image/webp", &["webp"]),
-    ("image/heic", &["heic"]),
-    ("image/heif", &["heif"]),
-    ("image/avif", &["avif"]),
-    ("image/bmp", &["bmp"]),
-    ("image/tiff", &["tif", "tiff"]),
-    ("audio/wav", &["wav"]),
-    ("audio/mpeg", &["mp3"]),
-    ("audio/ogg", &["ogg", "oga", "opus"]),
-    ("audio/flac", &["flac"]),
-    ("audio/aac", &["aac"]),
-    ("audio/aiff", &["aif", "aiff"]),
-    ("audio/mp4", &["m4a"]),
-    ("video/mp4", &["mp4", "m4v"]),
-    ("video/quicktime", &["mov"]),
-    ("video/webm", &["webm"]),
-    ("video/mpeg", &["mpg", "mpeg"]),
-    ("video/x-msvideo", &["avi"]),
-    ("video/x-flv", &["flv"]),
-    ("video/x-ms-wmv", &["wmv"]),
-    ("video/3gpp", &["3gp", "3gpp"]),
-    (
-        "application/zip",
-        &["zip", "docx", "xlsx", "pptx", "odt", "ods", "odp", "epub"],
-    ),
-    ("application/gzip", &["gz", "tgz"]),
-];
+/// The extensions of files by media type. Text is sent as text whatever its extension is, so its types are not listed.
+static EXTENSIONS: LazyLock<BTreeMap<&str, Vec<&str>>> = LazyLock::new(|| {
+    let types = serde_json::from_str(include_str!("media_types.json"));
+    types.expect("the tests read this file too")
+});
 
 fn by_extension(extension: &str) -> Option<&'static str> {
     let extension = extension.to_ascii_lowercase();
-    let has = |(_, names): &&(_, &[&str])| names.contains(&extension.as_str());
-    EXTENSIONS.iter().find(has).map(|(media, _)| *media)
+    let mut types = EXTENSIONS.iter();
+    let found = types.find(|(_, names)| names.contains(&extension.as_str()));
+    found.map(|(media, _)| *media)
 }
 
-/// The media type of a file that begins so.
+/// The media type of a file with these first bytes.
 ///
 /// # Errors
-/// When it is named like something that it is not.
+/// If a text has the extension of another format.
 pub(super) fn told(head: &[u8], is_text: bool, extension: &str) -> Result<&'static str, String> {
     let (begun, named) = (by_content(head), by_extension(extension));
     if !is_text {
         return Ok(begun.or(named).unwrap_or(UNKNOWN));
     }
-    // Prose may speak of PDF, and begin with the letters of any other mark.
+    // A text may begin with the letters of a signature, or mention PDF.
     match (begun, named) {
         (Some(media), _) if begun == named || head.starts_with(b"%PDF-") => Ok(media),
         (_, None) => Ok("text/plain"),
@@ -97,7 +72,7 @@ pub(super) fn told(head: &[u8], is_text: bool, extension: &str) -> Result<&'stat
 fn by_content(head: &[u8]) -> Option<&'static str> {
     let begins = |with: &[u8]| head.starts_with(with);
     let at = |offset: usize, with: &[u8]| head.get(offset..).is_some_and(|h| h.starts_with(with));
-    // Some writers put a line in front of it.
+    // Some programs write a line before the signature.
     let early = &head[..head.len().min(1024)];
     if early.windows(5).any(|bytes| bytes == b"%PDF-") {
         return Some("application/pdf");
@@ -126,7 +101,7 @@ fn by_content(head: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// The files that are made of boxes say what they are in the first.
+/// The type of an ISO base media file, by the brand in its first box.
 fn by_brand(brand: &[u8]) -> &'static str {
     match brand {
         b"heic" | b"heix" | b"hevc" | b"heim" | b"heis" => "image/heic",
@@ -139,13 +114,13 @@ fn by_brand(brand: &[u8]) -> &'static str {
     }
 }
 
-/// Sound that begins with its first frame.
+/// Audio without a header, which begins with its first frame.
 fn by_frame(head: &[u8]) -> Option<&'static str> {
     let [0xff, second, third, ..] = head else {
         return None;
     };
     match second {
-        // Eleven bits, a version that exists, layer III, and a bit rate that exists.
+        // An 11-bit sync word, a valid version, layer III, and a valid bit rate.
         0xfa | 0xfb | 0xf2 | 0xf3 | 0xe2 | 0xe3 if third >> 4 != 0xf => Some("audio/mpeg"),
         0xf0 | 0xf1 | 0xf8 | 0xf9 => Some("audio/aac"),
         _ => None,
@@ -211,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_mark_is_told_by_its_extension() {
+    fn content_without_a_signature_is_detected_by_the_extension() {
         assert_eq!(told(b"\x01\x02", false, "MP3"), Ok("audio/mpeg"));
         assert_eq!(told(b"\x01\x02", false, "xyz"), Ok(UNKNOWN));
         assert_eq!(told(b"# Hello", true, "md"), Ok("text/plain"));

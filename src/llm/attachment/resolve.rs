@@ -1,4 +1,4 @@
-//! From the path that a record names to a file that may be read.
+//! Finds the file that a record names, and checks whether it may be read.
 
 use std::fmt;
 use std::io;
@@ -10,19 +10,19 @@ use super::hashed::{MOST, Unhashed, hashed};
 use super::media::Kind;
 use super::shown;
 
-/// The folder below which the files of an input are, and to which their paths are relative.
+/// The folder that contains the files of an input. Their paths are relative to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Root {
-    /// As the system knows it, without links; none where there is no such folder.
+    /// Its absolute path without links; `None` if there is no such folder.
     folder: Option<PathBuf>,
-    /// As people know it.
+    /// Its name in messages.
     shown: String,
-    /// Whether files elsewhere may be read too.
+    /// Whether files outside of the folder may be read too.
     outside: bool,
 }
 
 impl Root {
-    /// An empty path is the working folder.
+    /// The root at `folder`. An empty path means the working folder.
     pub fn new(folder: &Path, outside: bool) -> Self {
         let here = if folder.as_os_str().is_empty() {
             Path::new(".")
@@ -41,7 +41,7 @@ impl Root {
     }
 }
 
-/// Why a file is not sent: what was found, and what was expected instead.
+/// Why a file is not sent: what was found, and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused {
     pub found: String,
@@ -63,7 +63,7 @@ impl fmt::Display for Refused {
     }
 }
 
-/// What a record may say of a file.
+/// The fields that a record may have for a file.
 const FIELDS: [&str; 4] = ["type", "path", "name", "detail"];
 
 /// Resolves the file that a local part names.
@@ -99,7 +99,7 @@ pub(crate) fn resolve(part: &mut Value, root: &Root) -> Result<(), Refused> {
     found(part, &folder.join(&path), &path, Some((root, folder)))
 }
 
-/// Looks at the file, and writes down in the part what it holds.
+/// Checks the file, and adds its properties to the part.
 pub(super) fn found(
     part: &mut Map<String, Value>,
     path: &Path,

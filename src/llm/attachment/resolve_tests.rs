@@ -18,7 +18,7 @@ fn image(path: &str) -> Request {
     with(json!({"type": "image", "path": path}))
 }
 
-/// A folder `in` with a picture, beside one that is nobody's business.
+/// A folder `in` with an image, next to a folder that must not be read.
 fn folders() -> TempDir {
     let place = tempfile::tempdir().unwrap();
     for folder in ["in/deep", "out"] {
@@ -39,7 +39,7 @@ fn resolved(place: &TempDir, mut request: Request, outside: bool) -> Result<Requ
 }
 
 #[test]
-fn a_path_is_relative_to_the_root_and_kept_whole() {
+fn a_path_is_relative_to_the_root_and_stored_as_absolute() {
     let place = folders();
     let request = resolved(&place, image("deep/../a.png"), false).unwrap();
     let file = Attached::read(&request.messages[0].content[0]).unwrap();
@@ -48,7 +48,7 @@ fn a_path_is_relative_to_the_root_and_kept_whole() {
     assert_eq!(file.bytes, PNG.len() as u64);
     let whole = place.path().join("in/a.png").canonicalize().unwrap();
     assert_eq!(file.path, whole.to_str().unwrap());
-    // Absolute paths below the root are as good.
+    // Absolute paths below the root are allowed too.
     resolved(&place, image(whole.to_str().unwrap()), false).unwrap();
 }
 
@@ -70,7 +70,7 @@ fn nothing_outside_of_the_root_is_read() {
         std::os::unix::fs::symlink("link.png", inside.join("link2.png")).unwrap();
         hostile.extend(["link.png", "link2.png", "folder/secret.png"].map(str::to_owned));
     }
-    // A folder whose name merely begins alike is another.
+    // A folder whose name has the same beginning is another folder.
     std::fs::create_dir(place.path().join("inside")).unwrap();
     std::fs::copy(&out, place.path().join("inside/c.png")).unwrap();
     hostile.push("../inside/c.png".to_owned());
@@ -82,7 +82,7 @@ fn nothing_outside_of_the_root_is_read() {
 }
 
 #[test]
-fn what_is_no_file_to_send_is_refused_with_the_reason() {
+fn unsuitable_files_are_rejected_with_the_reason() {
     let place = folders();
     let inside = place.path().join("in");
     std::fs::write(inside.join("empty.png"), b"").unwrap();
@@ -129,17 +129,17 @@ fn pipes_and_devices_are_not_even_opened() {
 }
 
 #[test]
-fn the_fingerprint_knows_the_content_and_not_the_place() {
+fn the_fingerprint_depends_on_the_content_and_not_on_the_path() {
     let place = folders();
     let hash = |path: &str| request_hash(&resolved(&place, image(path), false).unwrap());
     let one = hash("a.png");
     assert_eq!(one, hash("deep/b.png"));
-    // How the part is called says nothing either.
+    // The type of the part does not change it either.
     let file = with(json!({"type": "file", "path": "a.png"}));
     assert_eq!(one, request_hash(&resolved(&place, file, false).unwrap()));
     let named = with(json!({"type": "image", "path": "a.png", "name": "x.png"}));
     assert_ne!(one, request_hash(&resolved(&place, named, false).unwrap()));
-    // Nor does what its type is taken to be, which may be told better one day.
+    // Nor does the detected media type, because later versions may detect another.
     let [sound, unknown] = ["s.mp3", "s.xyz"].map(|name| {
         std::fs::write(place.path().join("in").join(name), b"\x01\xff").unwrap();
         with(json!({"type": "file", "path": name}))
@@ -153,7 +153,7 @@ fn the_fingerprint_knows_the_content_and_not_the_place() {
 }
 
 #[test]
-fn a_resolved_request_survives_being_kept() {
+fn a_resolved_request_is_stored_and_read_back() {
     let place = folders();
     let request = resolved(&place, image("a.png"), false).unwrap();
     let kept = serde_json::to_string(&request).unwrap();

@@ -1,5 +1,4 @@
-//! What the clients of a provider share: where its calls go, as whom, for which model, and what of it
-//! must not leave.
+//! The parts that all clients of a provider share: address, credential, model, and secrets to remove.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -18,22 +17,22 @@ use super::address::ApiAddress;
 use super::native;
 use super::vendor::Vendor;
 
-/// What a client needs to be let in.
+/// The address and the credential of a client.
 pub(super) struct Access {
     pub address: ApiAddress,
     pub headers: Vec<(Cow<'static, str>, String)>,
-    /// The key, and the secrets of the address and of the user's headers. No error shows them.
+    /// The key, and the secrets of the address and of the user's headers. They are removed from errors.
     pub secrets: Vec<Secret>,
-    /// Those of them that are keys: no answer that holds one leaves the client with it.
+    /// The keys among them. They are removed from answers too.
     pub keys: Vec<Secret>,
-    /// What to look at when the provider refuses the credential.
+    /// Advice if the provider rejects the credential.
     pub key_hint: String,
-    /// Which credential it is.
+    /// A name of the account.
     pub account: String,
 }
 
 impl Access {
-    /// A path below the base URL as an address.
+    /// The URL of a path below the base URL.
     pub fn url(&self, path: &str) -> String {
         let ApiAddress {
             base_url, query, ..
@@ -48,7 +47,7 @@ impl Access {
         format!("{base_url}{path}{separator}{query}")
     }
 
-    /// The address for calls of a model.
+    /// The URL for calls of a model.
     pub fn call_url(&self, path: &str, model: &str) -> String {
         if self.address.by_deployment {
             self.url(&format!("/deployments/{}{path}", escaped(model)))
@@ -57,7 +56,7 @@ impl Access {
         }
     }
 
-    /// With what is known here of a credential that was refused, or what an account needs.
+    /// The error with advice about a rejected credential or an exhausted account.
     pub fn explained(&self, error: Error) -> Error {
         let advice = match error.kind() {
             ErrorKind::Auth => self.key_hint.clone(),
@@ -74,14 +73,13 @@ impl Access {
         secrets.fold(error, |error, secret| error.redacted(secret))
     }
 
-    /// An answer that gives nothing away. Servers have been seen to echo the credential; it goes no
-    /// further than this. Done after decoding, since an escape such as `\/` hides it from a look at
-    /// the bytes.
+    /// An answer without keys. Some servers repeat the credential. This is done after decoding, because an escape such
+    /// as `\/` hides a key in the bytes.
     pub fn without_keys(&self, response: Response) -> Response {
         self.real_keys().fold(response, Response::redacted)
     }
 
-    /// A reply that gives nothing away.
+    /// A reply without keys.
     pub fn cleaned(&self, mut reply: RawJson) -> RawJson {
         self.real_keys()
             .for_each(|key| reply.without(&|text| key.redact(text)));
@@ -94,10 +92,10 @@ impl Access {
     }
 }
 
-/// Shorter waits are of the pace, which comes back while the account still has no credit.
+/// A shorter wait is for a rate limit, which ends while the account still has no credit.
 const REPLENISHED: Duration = Duration::from_secs(60);
 
-/// What to do about an account that is not served any more.
+/// Advice for an account that has reached a limit.
 fn account_advice(error: &Error) -> String {
     match error.retry_after().filter(|wait| *wait >= REPLENISHED) {
         Some(wait) => {
@@ -112,7 +110,7 @@ fn account_advice(error: &Error) -> String {
     }
 }
 
-/// A text as part of a path or a query.
+/// A text, escaped for a path or a query.
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -125,32 +123,32 @@ pub(super) fn escaped(text: &str) -> String {
     out
 }
 
-/// Which model a request goes to.
+/// The choice of the model of a request.
 pub(super) struct ModelChoice {
     model: Option<String>,
     only: bool,
 }
 
 impl ModelChoice {
-    /// The model of the settings, for all requests or for those that name none.
+    /// The configured model, for all requests or for those without a model.
     pub fn new(model: Option<String>, only: bool) -> Self {
         Self { model, only }
     }
 
     pub fn of_request<'a>(&'a self, request: &'a Request) -> Option<&'a str> {
-        // The model of the settings is one for answers.
+        // The configured model is for answers, not for speech.
         let is_asked = !self.only || request.task == RequestTask::Speech;
         let own = request.model.as_deref().filter(|_| is_asked);
         own.or(self.model.as_deref())
     }
 }
 
-/// The fields that users were told of: they do not go out.
+/// The omitted fields that users were warned about.
 #[derive(Default)]
-pub(super) struct LeftOut(Mutex<HashSet<String>>);
+pub(super) struct OmissionWarnings(Mutex<HashSet<String>>);
 
-impl LeftOut {
-    /// Says once of each field of a request that the vendor does not take it.
+impl OmissionWarnings {
+    /// Logs one warning for each field that the vendor does not support.
     pub fn tell(&self, vendor: &Vendor, request: &Request) {
         if native::own(vendor, request).is_some() {
             return;
@@ -165,6 +163,6 @@ impl LeftOut {
     }
 }
 
-/// Keys of real providers are longer. What people write for a local server that wants some key
-/// may be any word, and an answer is not maimed for the sake of a word.
+/// The minimum length of a key that is removed from answers. Keys of providers are longer. The key of a local server
+/// may be any word, which must stay in answers.
 const REAL_KEY: usize = 16;

@@ -1,8 +1,8 @@
 //! Anthropic's Messages dialect.
 //!
-//! What differs from the OpenAI style: instructions stand apart from the conversation, the cap on
-//! the answer must be named, there is no seed and no plain JSON mode, and a reply is a list of
-//! blocks. Source: the Messages API's documentation and the types of Anthropic's Python SDK.
+//! Differences from OpenAI's format: the system text is a separate field, the maximum number of tokens is required,
+//! there is no seed and no JSON mode without a schema, and a reply is a list of blocks. Sources: the documentation of
+//! the Messages API and the types of Anthropic's Python SDK.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +14,6 @@ use crate::base::error::Error;
 use crate::base::usage::{Paid, Usage};
 use crate::llm::nested_json::shallow;
 use crate::llm::params::ResponseFormat;
-use crate::llm::reply_details::ReplyDetails;
 use crate::llm::request::{Request, Text};
 use crate::llm::response::Response;
 
@@ -28,11 +27,10 @@ use super::content::{self, JSON_MODE, Part, invalid, lacking};
 use super::error_body::word;
 use super::errors::failure_inside;
 use super::native;
-use super::reply_contents::Holds;
 use super::vendor::Vendor;
 
-/// The cap on the answer when the request names none, beside what it is to think: every model takes
-/// it, and what is cut says so.
+/// The maximum number of tokens of an answer if the request sets none, not including thinking. Every model supports it,
+/// and an answer that reaches it has a finish reason that says so.
 pub(super) const DEFAULT_MAX_TOKENS: u32 = 4096;
 
 /// The body of a call.
@@ -46,7 +44,7 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
     let mut further: Map<_, _> = further
         .map(|(field, value)| (field.to_owned(), value.into_owned()))
         .collect();
-    // Thinking counts against the cap, which must leave room for an answer.
+    // Thinking counts towards the limit, which must leave room for an answer.
     let thinking = further.get("thinking").and_then(|t| t.get("budget_tokens"));
     let thinking = thinking.and_then(Value::as_u64).unwrap_or(0);
     let default = u64::from(DEFAULT_MAX_TOKENS).saturating_add(thinking);
@@ -67,29 +65,22 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
             }
         }
     }
-    if let Some(system) = system.value() {
-        fields.insert("system".to_owned(), system);
-    }
-    if let Some(temperature) = vendor.fields.temperature(request) {
-        fields.insert("temperature".to_owned(), temperature.into());
-    }
-    if let Some(top_p) = params.top_p {
-        fields.insert("top_p".to_owned(), top_p.into());
-    }
-    let stops = vendor.fields.stops(request);
-    if !stops.is_empty() {
-        fields.insert("stop_sequences".to_owned(), json!(stops));
-    }
-    let output = output_config(enforced, &mut further);
-    if !output.is_empty() {
-        fields.insert("output_config".to_owned(), output.into());
-    }
-    let (tools, choice) = tools(request)?;
-    for (field, value) in [("tools", tools), ("tool_choice", choice)] {
+    let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
-            fields.insert(field.to_owned(), value);
+            fields.insert(name.to_owned(), value);
         }
-    }
+    };
+    set("system", system.value());
+    let temperature = vendor.fields.temperature(request);
+    set("temperature", temperature.map(Value::from));
+    set("top_p", params.top_p.map(Value::from));
+    let stops = vendor.fields.stops(request);
+    set("stop_sequences", (!stops.is_empty()).then(|| json!(stops)));
+    let output = output_config(enforced, &mut further);
+    set("output_config", (!output.is_empty()).then(|| output.into()));
+    let (tools, choice) = tools(request)?;
+    set("tools", tools);
+    set("tool_choice", choice);
     for (field, value) in further {
         fields.entry(field).or_insert(value);
     }
@@ -136,7 +127,7 @@ fn conversation(vendor: &Vendor, request: &Request) -> Result<(System, Vec<Value
     Ok((system, messages))
 }
 
-/// The field `output_config`. What the user wrote in Anthropic's own words stays, but for what was set by name.
+/// The field `output_config`. What the user wrote in Anthropic's format stays, unless a parameter sets the same field.
 fn output_config(schema: Option<Value>, further: &mut Map<String, Value>) -> Map<String, Value> {
     let mut output = match further.remove("output_config") {
         Some(Value::Object(own)) => own,
@@ -152,7 +143,7 @@ fn output_config(schema: Option<Value>, further: &mut Map<String, Value>) -> Map
     output
 }
 
-/// What a turn says, behind the thoughts that it began with and before the tool calls that it makes.
+/// The content of a turn: the thinking blocks that it began with, its text, and its tool calls.
 fn turn(
     vendor: &Vendor,
     text: Text<'_>,
@@ -189,7 +180,7 @@ fn turn(
     Ok(content.into())
 }
 
-/// Adds what came of a call. All results of one turn stand in one message.
+/// Adds the result of a call. All results of one turn are in one message.
 fn answered(messages: &mut Vec<Value>, block: Value) {
     let last = messages
         .last_mut()
@@ -202,8 +193,8 @@ fn answered(messages: &mut Vec<Value>, block: Value) {
     }
 }
 
-/// The tools, and which is to be called. Where the request defines none and the conversation has
-/// calls, those that were called stand for them, and none is to be called: it would be refused.
+/// The tools, and the choice among them. Anthropic rejects calls of undefined tools. If the request defines none but
+/// the conversation has calls, the called tools are defined, and the choice is that none may be called.
 fn tools(request: &Request) -> Result<(Option<Value>, Option<Value>), Error> {
     let tools = calls::tools(request);
     if tools.is_empty() {
@@ -232,7 +223,7 @@ fn tools(request: &Request) -> Result<(Option<Value>, Option<Value>), Error> {
     Ok((Some(all.collect()), Some(choice)))
 }
 
-/// A function in Anthropic's words. Strictness has a place as far as its schema has.
+/// A function in Anthropic's format. It is strict only if its schema is supported.
 fn tool(function: &Function<'_>) -> Value {
     let strict = function.parameters.filter(|_| function.strict);
     let strict = strict.and_then(anthropic_schema::anthropic);
@@ -252,8 +243,7 @@ fn tool(function: &Function<'_>) -> Value {
     own
 }
 
-/// The system text: a string, unless a part of it was a list, whose blocks may have marks of their
-/// own such as `cache_control`.
+/// The system text: a string, unless a part of it was a list, because blocks may have fields such as `cache_control`.
 #[derive(Default)]
 struct System {
     blocks: Vec<Value>,
@@ -273,7 +263,7 @@ impl System {
         }
     }
 
-    /// Empty texts are refused.
+    /// Anthropic rejects empty texts.
     fn push(&mut self, block: Value) {
         let text = block.get("text").and_then(Value::as_str);
         if text.is_none_or(|text| !text.trim().is_empty()) {
@@ -343,7 +333,7 @@ fn blocks(text: Text<'_>) -> Result<Value, Error> {
                 return Err(lacking("anthropic", "file", &why));
             }
             Part::Sound { .. } => return Err(lacking("anthropic", "input_audio", "")),
-            // Texts have the same shape here, and may have marks of their own.
+            // Texts have the same format here, and may have further fields.
             Part::Text(_) => part.clone(),
             Part::Other(other) => content::own("anthropic", other)?,
         })
@@ -380,7 +370,7 @@ struct Reply<'b> {
 /// Reads the body of a success reply.
 ///
 /// # Errors
-/// When it is not the dialect's JSON; inside, when it holds a failure, or no usable answer.
+/// If it is not JSON of this format. The inner result is an error if the reply contains a failure or no usable answer.
 pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Response, Error>> {
     let reply: Reply<'_> = serde_json::from_slice(body)?;
     let counts: Counts = counts(reply.usage).unwrap_or_default();
@@ -401,63 +391,50 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Re
         Some(text).filter(|text| !text.is_empty())
     };
     let (refusal, category) = (detail("explanation"), detail("category"));
-    let mut said = Said::of(blocks);
-    name_calls(&mut said.details.tool_calls, reply.id);
-    said.details.service_tier = Some(word(Some(&counts.service_tier))).filter(|t| !t.is_empty());
-    let answer = Answer {
-        text: said.text,
+    let mut answer = Answer {
         refusal,
         category,
         finish,
         model: Some(word(reply.model.as_ref())),
         usage,
-        cost_usd: None,
-        details: said.details,
-        holds: said.holds,
+        ..content_of(blocks)
     };
+    name_calls(&mut answer.details.tool_calls, reply.id);
+    answer.details.service_tier = Some(word(Some(&counts.service_tier))).filter(|t| !t.is_empty());
     Ok(answer.conclude(vendor.name, body))
 }
 
-/// What the blocks of a reply say, apart.
-#[derive(Default)]
-struct Said {
-    text: String,
-    details: ReplyDetails,
-    holds: Holds,
-}
-
-impl Said {
-    fn of(blocks: Vec<Value>) -> Self {
-        let (mut said, mut thoughts, mut signed) = (Self::default(), String::new(), Vec::new());
-        for mut block in blocks {
-            let text = |name: &str| block.get(name).and_then(Value::as_str);
-            match text("type").unwrap_or_default() {
-                "text" => {
-                    said.text += text("text").unwrap_or_default();
-                    if let Some(Value::Array(found)) = block.get_mut("citations").map(Value::take) {
-                        let found = found.into_iter().map(shallow);
-                        said.details.citations.extend(found);
-                    }
+/// The content of the blocks of a reply.
+fn content_of(blocks: Vec<Value>) -> Answer {
+    let (mut answer, mut thoughts, mut signed) = (Answer::default(), String::new(), Vec::new());
+    for mut block in blocks {
+        let text = |name: &str| block.get(name).and_then(Value::as_str);
+        match text("type").unwrap_or_default() {
+            "text" => {
+                answer.text += text("text").unwrap_or_default();
+                if let Some(Value::Array(found)) = block.get_mut("citations").map(Value::take) {
+                    let found = found.into_iter().map(shallow);
+                    answer.details.citations.extend(found);
                 }
-                "tool_use" => {
-                    let input = block.get("input").cloned();
-                    let call = tool_call(text("id"), text("name"), input);
-                    said.details.tool_calls.push(call);
-                }
-                kind @ ("thinking" | "redacted_thinking") => {
-                    if kind == "thinking" && !thoughts.is_empty() {
-                        thoughts += "\n\n";
-                    }
-                    thoughts += text("thinking").unwrap_or_default();
-                    said.holds.block(&block);
-                    signed.push(shallow(block));
-                }
-                _ => said.holds.block(&block),
             }
+            "tool_use" => {
+                let input = block.get("input").cloned();
+                let call = tool_call(text("id"), text("name"), input);
+                answer.details.tool_calls.push(call);
+            }
+            kind @ ("thinking" | "redacted_thinking") => {
+                if kind == "thinking" && !thoughts.is_empty() {
+                    thoughts += "\n\n";
+                }
+                thoughts += text("thinking").unwrap_or_default();
+                answer.holds.block(&block);
+                signed.push(shallow(block));
+            }
+            _ => answer.holds.block(&block),
         }
-        said.details.reasoning = reasoning(thoughts, signed);
-        said
     }
+    answer.details.reasoning = reasoning(thoughts, signed);
+    answer
 }
 
 #[derive(Default, Deserialize)]
@@ -488,7 +465,7 @@ impl Counts {
         let cache_written = both.unwrap_or(0).max(short.saturating_add(long));
         let (tools, searches) = server_tools(&self.server_tool_use);
         Some(Usage {
-            // What was read from the cache or written to it is not among the input here.
+            // The input tokens do not include those read from or written to the cache.
             input_tokens: self
                 .input_tokens?
                 .saturating_add(cached)

@@ -1,64 +1,44 @@
-//! A JSON Schema as Anthropic takes it, which refuses every request whose schema says more.
+//! Reduces a JSON Schema to what Anthropic supports, because it rejects every request whose schema has more.
 //!
-//! The copy is closed: each object forbids what it does not name. It is reduced: bounds, patterns
-//! and the like are told to the model in the description, as Anthropic's own SDKs do, for the
-//! answer is held against the whole schema afterwards. Sources: "JSON Schema limitations" in the
-//! documentation of structured outputs; `lib/_parse/_transform.py` of the Python SDK.
+//! The copy is closed: each object forbids properties that it does not name. Bounds, patterns and other keywords move
+//! into the description, as in Anthropic's own SDKs. Afterwards the answer is validated against the complete schema.
+//! Sources: "JSON Schema limitations" in the documentation of structured outputs; `lib/_parse/_transform.py` of the
+//! Python SDK.
 
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// Keywords that the copy has, in these or other words.
-const SAID: [&str; 12] = [
-    "type",
-    "enum",
-    "const",
-    "anyOf",
-    "oneOf",
-    "properties",
-    "required",
-    "additionalProperties",
-    "items",
-    "title",
-    "description",
-    "$ref",
-];
+/// `tables/anthropic_schema.json`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Keywords {
+    /// Keywords that the copy has, in the same or in another form.
+    copied: HashSet<String>,
+    /// Keywords that do not restrict an answer.
+    silent: HashSet<String>,
+    /// Keywords next to a reference that can be dropped without a loss.
+    notes: HashSet<String>,
+    /// Formats of strings.
+    formats: HashSet<String>,
+}
 
-/// Keywords that say nothing of an answer.
-const SILENT: [&str; 6] = [
-    "$schema",
-    "$id",
-    "$comment",
-    "$defs",
-    "definitions",
-    "$anchor",
-];
+static KEYWORDS: LazyLock<Keywords> = LazyLock::new(|| {
+    let keywords = serde_json::from_str(include_str!("tables/anthropic_schema.json"));
+    keywords.expect("the tests read this file too")
+});
 
-/// What may stand beside a reference and be dropped without a loss.
-const NOTES: [&str; 4] = ["title", "description", "default", "examples"];
-
-const FORMATS: [&str; 10] = [
-    "date-time",
-    "time",
-    "date",
-    "duration",
-    "email",
-    "hostname",
-    "uri",
-    "ipv4",
-    "ipv6",
-    "uuid",
-];
-
-/// Optional properties and alternatives that one request may have; with more, the grammar made of
-/// them is refused.
+/// The maximum numbers of optional properties and of unions in one request. Anthropic rejects more.
 const MOST_OPTIONAL: usize = 24;
 const MOST_UNIONS: usize = 16;
 
-/// Where definitions stand.
+/// The keywords that contain definitions.
 const GROUPS: [&str; 2] = ["$defs", "definitions"];
 
-/// The copy of a schema; `None` if there is none that has room for the schema's answers, such as for
-/// objects with keys of any name, lists of anything, or what contains itself; or if it is too large.
+/// The copy of a schema. `None` if no copy would allow the answers that the schema allows, for example for objects with
+/// arbitrary keys, lists of any items or recursion, or if the copy is too large.
 pub(super) fn anthropic(schema: &Value) -> Option<Value> {
     let mut out = copy(schema)?;
     for group in GROUPS {
@@ -97,7 +77,7 @@ fn copy(schema: &Value) -> Option<Value> {
     let fields = schema.as_object()?;
     if let Some(target) = fields.get("$ref") {
         let harmless = |name: &String| {
-            name == "$ref" || SILENT.contains(&name.as_str()) || NOTES.contains(&name.as_str())
+            name == "$ref" || KEYWORDS.silent.contains(name) || KEYWORDS.notes.contains(name)
         };
         return fields.keys().all(harmless).then(|| json!({"$ref": target}));
     }
@@ -122,7 +102,7 @@ fn is_said(name: &str, value: &Value) -> bool {
     match name {
         "minItems" => is_taken_least(value),
         "format" => is_taken_format(value),
-        _ => SAID.contains(&name) || SILENT.contains(&name),
+        _ => KEYWORDS.copied.contains(name) || KEYWORDS.silent.contains(name),
     }
 }
 
@@ -131,13 +111,15 @@ fn is_taken_least(least: &Value) -> bool {
 }
 
 fn is_taken_format(format: &Value) -> bool {
-    format.as_str().is_some_and(|name| FORMATS.contains(&name))
+    format
+        .as_str()
+        .is_some_and(|name| KEYWORDS.formats.contains(name))
 }
 
-/// What a schema demands, without a word about it.
+/// The constraints of a schema, without its descriptions.
 fn form(fields: &Map<String, Value>) -> Option<Value> {
     if fields.contains_key("allOf") {
-        // Closed objects that each name a part of the fields exclude each other.
+        // Closed objects that each name a part of the properties exclude each other.
         return None;
     }
     let only = fields.get("const").map(std::slice::from_ref);
@@ -210,7 +192,7 @@ fn typed(name: &str, fields: &Map<String, Value>) -> Option<Value> {
     Some(out)
 }
 
-/// Whether all references lead to definitions, and none of these leads back to itself.
+/// Whether all references lead to definitions, and none of the definitions is recursive.
 fn is_resolved(schema: &Value) -> bool {
     let mut all = Vec::new();
     references(schema, &mut all);
@@ -238,7 +220,7 @@ fn is_resolved(schema: &Value) -> bool {
         );
         open.push((target, next));
     }
-    // Definitions that lead to none of the others are done with, and so on; a circle never is.
+    // Removes definitions that refer to none of the others, until only recursive ones remain.
     loop {
         let names: Vec<&str> = open.iter().map(|(name, _)| *name).collect();
         open.retain(|(_, next)| next.iter().any(|name| names.contains(name)));
@@ -264,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn objects_are_closed_and_what_is_refused_is_told_in_words() {
+    fn objects_are_closed_and_unsupported_keywords_move_to_the_description() {
         let schema = json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Row",
             "type": "object", "required": ["age"], "minProperties": 1,
@@ -296,12 +278,12 @@ mod tests {
         });
         let copy = anthropic(&schema).unwrap();
         assert_eq!(copy, expected, "{copy:#}");
-        // There is nothing left to reduce.
+        // A second pass changes nothing.
         assert_eq!(anthropic(&copy).unwrap(), copy);
     }
 
     #[test]
-    fn there_is_no_copy_without_room_for_the_answers() {
+    fn there_is_no_copy_that_excludes_allowed_answers() {
         let object = |inner: Value| json!({"type": "object", "properties": {"a": inner}});
         let with_def = |inner: Value| {
             let mut schema = object(json!({"$ref": "#/$defs/d"}));

@@ -42,7 +42,7 @@ fn stop_reasons_lead_to_their_outcomes() {
 }
 
 #[test]
-fn a_refusal_is_blocked_and_says_what_about() {
+fn a_refusal_is_blocked_with_its_category() {
     let body = reply("refusal", TEXT).replace(
         r#""stop_sequence""#,
         r#""stop_details":{"type":"refusal","category":"bio","explanation":"no"},"stop_sequence""#,
@@ -77,7 +77,7 @@ fn a_message_without_a_text_is_refused_before_it_is_sent() {
 }
 
 #[test]
-fn details_of_a_stop_count_for_refusals_alone() {
+fn stop_details_count_only_for_refusals() {
     let body = reply("end_turn", TEXT).replace(
         r#""stop_sequence""#,
         r#""stop_details":{"type":"note","explanation":"e"},"stop_sequence""#,
@@ -86,14 +86,14 @@ fn details_of_a_stop_count_for_refusals_alone() {
 }
 
 #[test]
-fn strange_details_cost_no_usage() {
+fn malformed_details_do_not_lose_the_usage() {
     let body = reply("end_turn", TEXT).replace(r#"{"thinking_tokens":2}"#, "\"n/a\"");
     let usage = decoded("anthropic", &body).unwrap().usage.unwrap();
     assert_eq!((usage.input_tokens, usage.reasoning_tokens), (17, 0));
 }
 
 #[test]
-fn parts_that_have_no_place_are_refused() {
+fn unsupported_parts_are_rejected() {
     for (part, why) in [
         (
             json!({"type": "input_audio", "input_audio": {"format": "wav", "data": "UklG"}}),
@@ -122,7 +122,7 @@ fn parts_that_have_no_place_are_refused() {
 
 /// From the documentation of tool use and of extended thinking.
 #[test]
-fn a_reply_with_tool_calls_is_an_answer_with_all_that_it_holds() {
+fn a_reply_with_tool_calls_is_an_answer_with_all_its_parts() {
     let content = r#"[
         {"type":"thinking","thinking":"I need the weather.","signature":"EqQB"},
         {"type":"redacted_thinking","data":"EmwK"},
@@ -167,7 +167,7 @@ fn a_paused_turn_is_an_answer_that_says_so() {
 }
 
 #[test]
-fn usage_tells_cache_writes_and_searches_apart() {
+fn usage_distinguishes_cache_writes_and_searches() {
     let usage = |more: &str| {
         let body = format!(
             r#"{{"type":"message","content":[{{"type":"text","text":"x"}}],"stop_reason":"end_turn",
@@ -203,7 +203,7 @@ fn usage_tells_cache_writes_and_searches_apart() {
 
 /// What a reply held goes back as it came: without the signatures the API refuses it.
 #[test]
-fn a_conversation_goes_on_with_what_a_reply_held() {
+fn a_conversation_continues_with_all_parts_of_a_reply() {
     let content = json!([
         {"type": "thinking", "thinking": "I need the weather.", "signature": "EqQB"},
         {"type": "redacted_thinking", "data": "EmwK"},

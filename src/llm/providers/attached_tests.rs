@@ -124,7 +124,7 @@ fn every_vendor_gets_files_as_its_documentation_shows() {
 }
 
 #[test]
-fn texts_go_in_as_text() {
+fn text_files_are_sent_as_text() {
     let folder = Folder::new();
     let text = "\u{feff}Ä \"quoted\" text\n";
     let request = request([folder.file("notes.md", text.as_bytes())]);
@@ -140,7 +140,7 @@ fn texts_go_in_as_text() {
 }
 
 #[test]
-fn what_a_vendor_does_not_take_is_refused_unsent() {
+fn unsupported_files_are_rejected_before_sending() {
     let folder = Folder::new();
     let large = |length: usize| [PNG, &vec![0; length]].concat();
     for (name, part, why) in [
@@ -242,7 +242,7 @@ fn the_memory_that_files_need_is_known_before_they_are_read() {
 }
 
 #[test]
-fn a_thousand_files_stand_each_in_its_place() {
+fn a_thousand_files_are_each_at_their_place() {
     let folder = Folder::new();
     let gif = |i| format!("GIF89a{i}");
     let request = request((0..1000).map(|i| folder.file(&format!("{i}.gif"), gif(i).as_bytes())));
@@ -255,7 +255,7 @@ fn a_thousand_files_stand_each_in_its_place() {
 }
 
 #[test]
-fn a_name_in_an_error_is_nothing_that_a_terminal_obeys() {
+fn a_name_in_an_error_has_no_control_characters() {
     let folder = Folder::new();
     let named = folder.file("a.pdf", PDF).named("\u{1b}[31mred\u{7}");
     let error = body("xai", &request([named])).unwrap_err();

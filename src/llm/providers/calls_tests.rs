@@ -7,7 +7,7 @@ use crate::llm::request::{Message, Request, Role};
 
 /// Whoever made a call, its id is one that the vendor takes, and the same at the result.
 #[test]
-fn ids_of_calls_go_to_each_vendor_as_it_takes_them() {
+fn each_vendor_gets_call_ids_that_it_accepts() {
     let long = "c".repeat(41);
     let ids = [
         "call_9zZb2aQ",

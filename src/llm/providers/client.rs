@@ -4,7 +4,7 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
-use crate::llm::client::{LlmClient, forward};
+use crate::llm::client::LlmClient;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 
@@ -52,6 +52,44 @@ impl Client {
     }
 }
 
-forward! {
-    [] Client, self => self.inner();
+impl LlmClient for Client {
+    fn complete(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
+        self.inner().complete(request, ctx)
+    }
+
+    fn embed(
+        &self,
+        requests: &[&Request],
+        ctx: &Context,
+    ) -> Result<Vec<Result<Response, Error>>, Error> {
+        self.inner().embed(requests, ctx)
+    }
+
+    fn pack_limits(&self) -> PackLimits {
+        self.inner().pack_limits()
+    }
+
+    fn quota(&self, request: &Request) -> QuotaKey {
+        self.inner().quota(request)
+    }
+
+    fn provider(&self) -> &str {
+        self.inner().provider()
+    }
+
+    fn model_for(&self, request: &Request) -> Option<String> {
+        self.inner().model_for(request)
+    }
+
+    fn can(&self, request: &Request) -> bool {
+        self.inner().can(request)
+    }
+
+    fn concurrency(&self) -> Option<usize> {
+        self.inner().concurrency()
+    }
+
+    fn address(&self) -> &str {
+        self.inner().address()
+    }
 }

@@ -1,4 +1,4 @@
-//! From settings to a client: provider, model, key, address, time-out.
+//! Makes a client from settings: provider, model, key, address, timeouts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::base::secret::{Secret, redacted_url, secrets_in};
 use crate::config::choices::PROVIDERS;
 use crate::llm::transport::{HttpTransport, Transport};
 
-use super::access::{Access, LeftOut, ModelChoice};
+use super::access::{Access, ModelChoice, OmissionWarnings};
 use super::address::ApiAddress;
 use super::batch::BatchApi;
 use super::client::{Client, ProviderClient};
@@ -19,12 +19,12 @@ use super::remote::Remote;
 use super::sent_headers::{SentHeaders, plain};
 use super::vendor::{Dialect, Vendor};
 
-/// A server on this machine or next to it either takes a connection at once or is not there. Its
-/// reply may take much longer than others': it queues without a word.
+/// A server on this machine or in its network accepts a connection at once or is not there. Its reply may take long,
+/// because it queues requests.
 const LOCAL_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The most bytes of large replies that all calls of a process hold at once, where nothing is set: four
-/// with vectors or sixteen others at their limit, and dozens as they usually are.
+/// The default limit of the memory for large replies of all calls of an OS process. It is enough for four replies with
+/// embeddings or sixteen others of the maximum size, and for dozens of the usual size.
 pub(super) const MAX_REPLIES: u64 = 256 << 20;
 
 /// Settings of a provider's client.
@@ -42,9 +42,9 @@ pub struct LlmConfig {
     only_model: bool,
     #[debug("{:?}", base_url.as_deref().map(redacted_url))]
     base_url: Option<String>,
-    /// The address is complete: nothing is added to it.
+    /// Whether the address is complete, so that no version is added.
     exact: bool,
-    /// The address is one that was looked at unasked.
+    /// Whether the address was found and not named by the user.
     unnamed: bool,
     api_key: Option<Secret>,
     headers: Vec<CallHeader>,
@@ -78,38 +78,36 @@ impl LlmConfig {
         }
     }
 
-    /// The model for requests that name none. Default: none; such requests fail.
+    /// The model of requests without a model. Default: none; such requests fail.
     pub fn model(mut self, model: impl Into<String>) -> Self {
         self.model = Some(model.into());
         self
     }
 
-    /// Whether [`model`](Self::model) is used for every request, whatever it names: a fallback
-    /// provider does not know the first one's models. Without a model, every request fails.
-    /// Default: no.
+    /// Whether [`model`](Self::model) replaces the model of every request, because a fallback provider does not have
+    /// the models of the first one. If no model is set, every request fails. Default: no.
     pub fn only_model(mut self, yes: bool) -> Self {
         self.only_model = yes;
         self
     }
 
-    /// Where the provider is reached; the version of its API is added where it is left out, for the
-    /// OpenAI style to an address without a path alone. Default: its environment variable, as the
-    /// provider's own SDK reads it, else its own address.
+    /// The address of the provider. The version of the API is added if it is missing; in OpenAI's format only if the
+    /// address has no path. Default: the provider's environment variable, as its own SDK reads it, or else its own
+    /// address.
     pub fn base_url(mut self, url: impl Into<String>) -> Self {
         self.base_url = Some(url.into());
         self.exact = false;
         self
     }
 
-    /// An address that has been made out already: nothing is added to it.
+    /// Sets a complete address, to which nothing is added.
     pub(super) fn at(mut self, url: &str) -> Self {
         self.base_url = Some(url.to_owned());
         self.exact = true;
         self
     }
 
-    /// For an address that was found, and not named by the user: the key in the environment is not
-    /// sent there.
+    /// Sets an address that was found and not named by the user. The key in the environment is not sent there.
     pub(super) fn found_at(self, url: &str) -> Self {
         Self {
             unnamed: true,
@@ -117,27 +115,27 @@ impl LlmConfig {
         }
     }
 
-    /// The credential. Default: the provider's environment variable; that of `local` is sent only
-    /// to an address that is named, by [`base_url`](Self::base_url) or `LOCAL_LLM_BASE_URL`.
+    /// The credential. Default: the provider's environment variable. The variable of `local` is used only if
+    /// [`base_url`](Self::base_url) or `LOCAL_LLM_BASE_URL` names an address.
     pub fn api_key(mut self, key: Secret) -> Self {
         self.api_key = Some(key);
         self
     }
 
-    /// A header for every call: of prompts, and of batches with their uploads and downloads from the
-    /// provider's own host. One that says who pays (`authorization`, `x-api-key`, `x-goog-api-key`,
-    /// `api-key`) is sent instead of the key, and then none is needed; one that the provider has a
-    /// variable for, such as `openai-project`, instead of that. What is in it is shown nowhere; in what a
-    /// provider says, that holds for values of 8 characters and more. Default: none.
+    /// A header for every call, including calls for batches, and their uploads and downloads from the provider's own
+    /// host. A header with a credential (`authorization`, `x-api-key`, `x-goog-api-key`, `api-key`) replaces the key,
+    /// which is then not required. A header that the provider has a variable for, for example `openai-project`,
+    /// replaces that variable. Values are never shown; in messages of a provider, values of 8 characters or more are
+    /// removed. Default: none.
     ///
     /// # Errors
-    /// As [`CallHeader::new`].
+    /// The same as for [`CallHeader::new`].
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, Error> {
         self.headers.push(CallHeader::new(name, value)?);
         Ok(self)
     }
 
-    /// Further headers for every call, as with [`header`](Self::header).
+    /// Adds headers for every call, like [`header`](Self::header).
     pub fn headers(mut self, headers: &[CallHeader]) -> Self {
         self.headers.extend_from_slice(headers);
         self
@@ -149,53 +147,51 @@ impl LlmConfig {
         self
     }
 
-    /// The longest wait for one call's reply. Default: 600 s, since a reply has no first byte
-    /// until it is whole.
+    /// The maximum wait for the reply to one call. Default: 600 s, because the first byte of a reply arrives only when
+    /// the reply is complete.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
         self
     }
 
-    /// The most bytes that are read of a reply to one call. What is longer fails as
-    /// [`ErrorKind::Malformed`], is kept to its first 16 KiB, and is not asked for again by itself.
-    /// Default: 64 MiB for vectors, 16 MiB else.
+    /// The maximum number of bytes of a reply to one call. A longer reply fails as [`ErrorKind::Malformed`], its first
+    /// 16 KiB are kept, and it is not retried. Default: 64 MiB for embeddings, 16 MiB for others.
     pub fn max_reply_bytes(mut self, bytes: u64) -> Self {
         self.max_reply = Some(bytes);
         self
     }
 
-    /// The most bytes that replies beyond 256 KiB take in memory at once, over all calls in flight of
-    /// this process, until they have been decoded; decoding takes about as much again of those that are
-    /// being decoded. What comes when there is no room is set aside in a temporary file without a name
-    /// (in `TMPDIR`, else `/var/tmp` on Unix) and decoded in its turn, so that no server waits; where
-    /// there can be no such file, it is not read until there is room. No wait of that kind counts as one
-    /// for the reply: only the context ends it. A single reply always has room. Clients of one process
-    /// share it, each by its own number. Default: 256 MiB.
+    /// The maximum memory for replies of more than 256 KiB, for all calls in flight of this OS process, until they are
+    /// decoded. Decoding takes about the same amount again for the replies that are being decoded. If there is no room,
+    /// a reply is spilled to a temporary file without a name (in `TMPDIR`, or else `/var/tmp` on Unix) and decoded
+    /// later, so that no server waits. If no such file can be created, the reply is read when there is room. Such waits
+    /// do not count towards the timeout of the call; only the context ends them. A single reply always has room. All
+    /// clients of an OS process share the memory, each with its own limit. Default: 256 MiB.
     pub fn max_replies_bytes(mut self, bytes: u64) -> Self {
         self.max_replies = bytes;
         self
     }
 
-    /// The longest that no byte of a batch's input or results may move. Default: 60 s. How long a
-    /// transfer takes in all is no matter.
+    /// The maximum time without any byte transferred during the upload or download of a batch. The total time of a
+    /// transfer has no limit. Default: 60 s.
     pub fn transfer_idle_timeout(mut self, timeout: Duration) -> Self {
         self.transfer_idle = timeout;
         self
     }
 
-    /// The client.
+    /// Makes the client.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for an unknown provider or unusable URL, [`ErrorKind::Auth`] when
-    /// the provider needs a key and none is set.
+    /// [`ErrorKind::Invalid`] for an unknown provider or an unusable URL, [`ErrorKind::Auth`] if the provider requires
+    /// a key and none is set.
     pub fn client(&self) -> Result<Client, Error> {
         self.client_with(&|name| std::env::var(name).ok(), None)
     }
 
-    /// The client over another transport. Unstable, like [`Transport`].
+    /// Makes the client with another transport. Unstable, like [`Transport`].
     ///
     /// # Errors
-    /// As [`client`](Self::client).
+    /// The same as for [`client`](Self::client).
     pub fn client_over(&self, transport: Arc<dyn Transport>) -> Result<Client, Error> {
         self.client_with(&|name| std::env::var(name).ok(), Some(transport))
     }
@@ -234,7 +230,7 @@ impl LlmConfig {
             },
             access,
             model: ModelChoice::new(self.model.clone(), self.only_model),
-            left_out: LeftOut::default(),
+            left_out: OmissionWarnings::default(),
             concurrency,
             timeout: self.request_timeout,
             max_reply: self.max_reply,
@@ -242,19 +238,19 @@ impl LlmConfig {
         }))))
     }
 
-    /// The provider's Batch API.
+    /// Makes the client of the provider's Batch API.
     ///
     /// # Errors
-    /// As [`client`](Self::client); [`ErrorKind::Invalid`] for a provider without one.
+    /// The same as for [`client`](Self::client); also [`ErrorKind::Invalid`] for a provider without a Batch API.
     pub fn batch_client(&self) -> Result<BatchApi, Error> {
         self.batch_client_with(&|name| std::env::var(name).ok(), None)
     }
 
-    /// The Batch API over another transport, which must [stream](Transport::transfer). Unstable, like
-    /// [`Transport`].
+    /// Makes the client of the Batch API with another transport, which must support [streaming](Transport::transfer).
+    /// Unstable, like [`Transport`].
     ///
     /// # Errors
-    /// As [`batch_client`](Self::batch_client).
+    /// The same as for [`batch_client`](Self::batch_client).
     pub fn batch_client_over(&self, transport: Arc<dyn Transport>) -> Result<BatchApi, Error> {
         self.batch_client_with(&|name| std::env::var(name).ok(), Some(transport))
     }
@@ -311,8 +307,7 @@ impl LlmConfig {
         })
     }
 
-    /// The key or token; `None` if none is needed, if a header pays, or if it is withheld from an address that the user
-    /// did not name.
+    /// The key or token; `None` if none is required, if a header replaces it, or if the user did not name the address.
     fn credential(
         &self,
         vendor: &Vendor,

@@ -62,7 +62,7 @@ fn variables_that_end_in_a_line_break_are_trimmed() {
 }
 
 #[test]
-fn a_variable_that_no_header_takes_is_named_before_anything_is_sent() {
+fn a_variable_with_invalid_characters_is_named_before_sending() {
     for variable in ["OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_API_KEY"] {
         for value in ["two-words here", "line\r\nx-evil: 1", "\u{fc}ber", "nul\0"] {
             let mut variables = vec![(variable, value)];
@@ -84,7 +84,7 @@ fn unset(_: &str) -> Option<String> {
 }
 
 #[test]
-fn a_refused_credential_is_named_by_its_own_variable() {
+fn a_rejected_credential_is_named_by_its_variable() {
     let refused = |provider: &str, variable: &'static str| {
         let env = |name: &str| (name == variable).then(|| "sk-1".to_owned());
         let config = LlmConfig::new(provider)
@@ -118,7 +118,7 @@ fn a_refused_credential_is_named_by_its_own_variable() {
 }
 
 #[test]
-fn the_key_of_local_goes_only_to_an_address_that_was_named() {
+fn the_key_of_local_is_sent_only_to_a_named_address() {
     let key_at = |config: LlmConfig, url: Option<&str>| {
         let kept = Arc::new(RecordedLogs::default());
         let env = |name: &str| match name {
@@ -150,7 +150,7 @@ fn the_key_of_local_goes_only_to_an_address_that_was_named() {
 }
 
 #[test]
-fn a_client_of_one_model_takes_no_other_not_even_without_its_own() {
+fn a_client_with_only_one_model_ignores_the_models_of_requests() {
     let body = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}]}"#;
     let config = LlmConfig::new("local").only_model(true);
     let mut request = Request::new("x");
@@ -181,7 +181,7 @@ impl Transport for Always {
 }
 
 #[test]
-fn only_local_servers_are_suspected_of_cutting_prompts() {
+fn only_local_servers_get_the_warning_about_truncated_prompts() {
     let body = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}],
         "usage":{"prompt_tokens":4096,"completion_tokens":1}}"#;
     let answer = |provider: &str| {
@@ -257,7 +257,7 @@ fn a_key_that_is_echoed_in_any_part_of_an_answer_is_not_shown() {
 }
 
 #[test]
-fn an_address_that_no_call_can_reach_is_refused_before_any_item_fails_by_it() {
+fn an_unusable_address_is_rejected_when_the_client_is_made() {
     let client = |url: &str| LlmConfig::new("custom").base_url(url).client();
     for url in [
         "http:///v1",
@@ -297,7 +297,7 @@ fn a_loading_model_is_not_an_ordinary_failure() {
 }
 
 #[test]
-fn the_page_of_a_proxy_that_limits_requests_is_told_from_a_servers_own_503() {
+fn the_page_of_a_limiting_proxy_is_distinguished_from_a_servers_503() {
     const PAGE: &str = "<html>\r\n<head><title>503 Service Temporarily Unavailable</title></head>\r\n<body>\r\n\
         <center><h1>503 Service Temporarily Unavailable</h1></center>\r\n<hr><center>nginx/1.22.1</center>\r\n\
         </body>\r\n</html>\r\n";
@@ -332,7 +332,7 @@ fn concurrency_is_the_settings_own_or_the_vendors() {
 }
 
 #[test]
-fn a_sentence_of_the_providers_is_joined_without_its_full_stop() {
+fn advice_replaces_the_full_stop_of_a_message() {
     let body = r#"{"error":{"message":"Send a bearer token."}}"#;
     let config = LlmConfig::new("openai").api_key(Secret::new("k"));
     let client = config.model("m").client_over(Arc::new(Always(401, body)));
@@ -345,7 +345,7 @@ fn a_sentence_of_the_providers_is_joined_without_its_full_stop() {
 }
 
 #[test]
-fn a_name_that_means_a_provider_leads_to_it() {
+fn the_error_for_an_unknown_provider_suggests_a_known_one() {
     for (error_body, meant) in [
         ("google", "gemini"),
         ("claude", "anthropic"),
@@ -373,7 +373,7 @@ impl Transport for Asking {
 }
 
 #[test]
-fn as_much_is_read_as_the_request_can_bring_unless_told_otherwise() {
+fn the_default_reply_limit_depends_on_the_kind_of_request() {
     let asked = Arc::new(Asking(Mutex::default()));
     let config = LlmConfig::new("local")
         .base_url("http://127.0.0.1:9")
@@ -409,7 +409,7 @@ fn sent_with(config: LlmConfig, variables: &[(&str, &str)]) -> Vec<(String, Stri
 }
 
 #[test]
-fn a_header_of_ones_own_takes_the_place_of_the_key_or_of_a_variable() {
+fn a_users_header_replaces_the_key_or_a_variable() {
     let key = [
         ("ANTHROPIC_API_KEY", "sk-env"),
         ("OPENAI_API_KEY", "sk-env"),
@@ -446,7 +446,7 @@ fn a_header_of_ones_own_takes_the_place_of_the_key_or_of_a_variable() {
 }
 
 #[test]
-fn an_account_is_who_pays_however_that_is_told_and_no_other_header() {
+fn only_credentials_and_account_headers_change_the_account() {
     let account = |headers: &[(&str, &str)], variables: &[(&str, &str)]| {
         let config = headers
             .iter()
@@ -475,7 +475,7 @@ fn an_account_is_who_pays_however_that_is_told_and_no_other_header() {
 const RESOURCE: (&str, &str) = ("AZURE_OPENAI_ENDPOINT", "https://r.openai.azure.com/");
 
 #[test]
-fn azure_is_called_at_its_deployment_or_as_openai_by_the_version_that_is_set() {
+fn the_version_decides_between_the_two_apis_of_azure() {
     let key = ("AZURE_OPENAI_API_KEY", "k-1");
     let classic = "https://r.openai.azure.com/openai/deployments/my%20gpt";
     for (version, chat) in [
@@ -523,7 +523,7 @@ fn azure_is_called_at_its_deployment_or_as_openai_by_the_version_that_is_set() {
 }
 
 #[test]
-fn azure_takes_a_key_or_a_token_and_a_version_that_is_one() {
+fn azure_accepts_a_key_or_a_token_and_a_valid_version() {
     let azure = || LlmConfig::new("azure");
     let headers = sent_with(azure(), &[RESOURCE, ("AZURE_OPENAI_API_KEY", "k-1")]);
     let has = |headers: &[(String, String)], wanted: (&str, &str)| {

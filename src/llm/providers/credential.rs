@@ -1,4 +1,4 @@
-//! What tells a provider who pays, and where the environment holds it.
+//! Credentials, and the environment variables that contain them.
 
 use std::borrow::Cow;
 
@@ -10,16 +10,16 @@ use crate::base::secret::Secret;
 
 use super::vendor::Vendor;
 
-/// A variable's value; an empty one counts as unset.
+/// The value of a variable. An empty variable counts as unset.
 pub(super) fn setting(name: &str, env: &dyn Fn(&str) -> Option<String>) -> Option<String> {
     env(name).filter(|value| !name.is_empty() && !value.trim().is_empty())
 }
 
-/// What tells the provider who pays.
+/// A credential for the calls of a provider.
 pub(super) struct Credential {
     pub header: &'static str,
     pub key: Secret,
-    /// The variable that holds it, or would.
+    /// The variable that contains it, or could.
     pub variable: &'static str,
 }
 
@@ -33,7 +33,7 @@ impl Credential {
     }
 }
 
-/// The credential that the environment holds: a key, else a token.
+/// The credential in the environment: a key, or else a token.
 pub(super) fn key_from(
     vendor: &Vendor,
     env: &dyn Fn(&str) -> Option<String>,
@@ -53,9 +53,9 @@ pub(super) fn key_from(
     })
 }
 
-/// What tells the account of a credential from others: the credential itself, or, for a token of Microsoft
-/// Entra at Azure, whose it is. Such a token is another one every hour, and batches live for days; they
-/// belong to the resource, which is the address.
+/// The text that identifies the account of a credential: the credential itself, or the owner of a token of Microsoft
+/// Entra at Azure. Such a token changes every hour, but batches last for days. They belong to the Azure resource, which
+/// is the address.
 pub(super) fn account_of<'k>(vendor: &Vendor, header: &str, key: &'k str) -> Cow<'k, str> {
     if vendor.azure && header == "authorization" {
         principal(key).map_or(Cow::Borrowed(key), Cow::Owned)
@@ -64,7 +64,7 @@ pub(super) fn account_of<'k>(vendor: &Vendor, header: &str, key: &'k str) -> Cow
     }
 }
 
-/// The directory, the user or service, and the application that a token was made out to.
+/// The directory, the user or service, and the application of a token.
 fn principal(token: &str) -> Option<String> {
     let mut parts = token.split('.').skip(1);
     let (claims, _signature) = (parts.next()?, parts.next()?);
@@ -81,13 +81,13 @@ fn principal(token: &str) -> Option<String> {
     Some(format!("{tenant}\n{whose}\n{application}"))
 }
 
-/// That whoever listens on a usual port is sent no headers.
+/// The reason why headers are not sent to a server that was found on a usual port.
 pub(super) fn withheld_headers(vendor: &Vendor) -> String {
     let named = vendor.url_var;
     format!("headers are sent only to an address that {named} or --base-url names")
 }
 
-/// That there is none, and what to do about it.
+/// The message for a missing key, with the variables to set.
 pub(super) fn no_key(vendor: &Vendor) -> String {
     let token = [vendor.token_var];
     let variables = vendor.key_vars.iter().chain(&token);

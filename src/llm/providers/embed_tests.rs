@@ -38,7 +38,7 @@ fn encoded(name: &str, requests: &[Request], model: &str) -> (String, Value) {
 
 /// Lines of OpenAI's batch files bring it along.
 #[test]
-fn an_encoding_goes_only_to_whom_has_a_place_for_it() {
+fn an_encoding_is_sent_only_to_vendors_that_support_it() {
     let request = Request::embedding("x").with_extra("encoding_format", json!("float"));
     let requests = [request];
     let (_, body) = encoded("openai", &requests, "m");
@@ -48,7 +48,7 @@ fn an_encoding_goes_only_to_whom_has_a_place_for_it() {
 }
 
 #[test]
-fn one_call_holds_all_texts_in_each_dialects_words() {
+fn one_call_has_all_texts_in_each_dialect() {
     let mut requests = texts(2);
     for request in &mut requests {
         request.params.dimensions = Some(8);
@@ -81,7 +81,7 @@ fn one_call_holds_all_texts_in_each_dialects_words() {
 }
 
 #[test]
-fn what_a_vector_would_leave_out_is_refused() {
+fn a_request_with_more_than_one_text_is_rejected() {
     let refused = |name: &str, request: Request, model| {
         let error = encode(vendor(name), &[&request], model).map(drop);
         let error = error.unwrap_err();
@@ -118,7 +118,7 @@ fn what_a_vector_would_leave_out_is_refused() {
 }
 
 #[test]
-fn the_index_says_whose_a_vector_is() {
+fn the_index_assigns_a_vector_to_its_text() {
     let body = r#"{"object":"list","model":"m-1","data":[
         {"object":"embedding","index":2,"embedding":[2.5,-0.1]},
         {"object":"embedding","index":0,"embedding":[0.0,1]},
@@ -140,7 +140,7 @@ fn the_index_says_whose_a_vector_is() {
 }
 
 #[test]
-fn a_doubtful_pairing_is_no_answer() {
+fn an_ambiguous_assignment_is_not_an_answer() {
     let entries = |entries: &str| format!(r#"{{"data":[{entries}]}}"#);
     for (n, body) in [
         (2, entries(r#"{"index":0,"embedding":[1]}"#)),
@@ -192,7 +192,7 @@ fn a_doubtful_pairing_is_no_answer() {
 }
 
 #[test]
-fn a_vector_that_cannot_be_used_fails_its_own_text_and_no_other() {
+fn an_unusable_vector_fails_only_its_text() {
     let openai = |embedding: &str| {
         format!(
             r#"{{"data":[{{"index":3,"embedding":[3,1]}},{{"index":1,"embedding":{embedding}}},
@@ -258,7 +258,7 @@ fn gemini_answers_in_the_order_of_the_texts() {
 }
 
 #[test]
-fn base64_is_read_if_it_comes() {
+fn vectors_in_base64_are_read() {
     // 1.0, -2.5 as little-endian floats.
     for text in ["AACAPwAAIMA=", "AACAPwAAIMA"] {
         let body = format!(r#"{{"data":[{{"index":0,"embedding":"{text}"}}]}}"#);
@@ -295,7 +295,7 @@ fn failures_are_those_of_the_dialect() {
 }
 
 #[test]
-fn shares_add_up_to_the_whole() {
+fn shares_add_up_to_the_total() {
     for (whole, weights) in [
         (100, vec![1, 1, 1]),
         (0, vec![5, 6]),

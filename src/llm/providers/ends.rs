@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gateways_word_gives_way_only_where_it_hides_a_failure() {
+    fn a_gateways_finish_reason_is_replaced_only_if_it_hides_a_failure() {
         let word = |own: &str, native: &str| telling(own.to_owned(), native.to_owned(), false);
         let broken = "insufficient_system_resource";
         assert_eq!(word("stop", broken), broken);

@@ -1,4 +1,4 @@
-//! What an error body says, whichever of the known shapes it has.
+//! Reads error bodies in all known formats.
 
 use std::time::Duration;
 
@@ -6,25 +6,24 @@ use serde_json::Value;
 
 use super::limits::duration;
 
-/// An error in the provider's words.
+/// An error as the provider reports it.
 #[derive(Debug, Default)]
 pub(super) struct ErrorBody {
     pub message: String,
-    /// Everything that names the error for programs: code, type, status, reason, quota. The most
-    /// telling first.
+    /// All codes of the error: code, type, status, reason, quota. The most specific comes first.
     pub words: Vec<String>,
-    /// The HTTP status, where the body repeats it.
+    /// The HTTP status, if the body repeats it.
     pub status: Option<u16>,
-    /// The wait that the body asks for.
+    /// The wait that the body requests.
     pub wait: Option<Duration>,
-    /// What the model wrote instead of what it was asked for.
+    /// The text that the model wrote instead of the requested JSON.
     pub written: Option<String>,
 }
 
 impl ErrorBody {
     pub(super) fn from_body(body: &[u8]) -> Option<Self> {
         let value: Value = serde_json::from_slice(body).ok()?;
-        // Gemini has been seen to wrap its error in a list.
+        // Gemini sometimes puts its error into a list.
         let value = match &value {
             Value::Array(list) => list.first()?,
             other => other,
@@ -47,7 +46,7 @@ impl ErrorBody {
         (!error_body.message.is_empty()).then_some(error_body)
     }
 
-    /// An error as it stands inside a body: an object, or only its text.
+    /// An error inside of a body: an object, or only its text.
     pub(super) fn from_error(error: &Value) -> Self {
         if error.is_string() {
             return Self {
@@ -62,7 +61,7 @@ impl ErrorBody {
         for field in ["code", "status", "type"] {
             error_body.note(error.get(field));
         }
-        // Groq: the model failed to write the JSON it was asked for.
+        // Groq: the model did not write the requested JSON.
         if let Some(written) = error.get("failed_generation") {
             error_body.words.push("failed_generation".to_owned());
             error_body.written = Some(word(Some(written))).filter(|text| !text.is_empty());
@@ -90,7 +89,7 @@ impl ErrorBody {
         }
     }
 
-    /// What OpenRouter tells of a failure: whose it is, and what that one said.
+    /// OpenRouter's details of a failure: the provider behind it, and its message.
     fn note_behind(&mut self, behind: &Value) {
         self.note(behind.get("error_type"));
         self.note(behind.get("limit_source"));
@@ -124,7 +123,7 @@ impl ErrorBody {
         texts.iter().any(|text| message.contains(text.as_ref()))
     }
 
-    /// All of it for people.
+    /// The complete message for users.
     pub(super) fn text(&self, provider: &str, status: u16) -> String {
         match self.words.first() {
             Some(code) => format!("{provider} answered {status} ({code}): {}", self.message),
@@ -133,8 +132,8 @@ impl ErrorBody {
     }
 }
 
-/// "Please try again in 388ms.", "Please retry after 6 seconds.", "Please retry in 17.2s.", and the same
-/// within a quoted text.
+/// Finds a wait in texts such as "Please try again in 388ms.", "Please retry after 6 seconds." and "Please retry in
+/// 17.2s.", also within a quoted text.
 fn wait_in(message: &str) -> Option<Duration> {
     let error_body = |words| Some(message.split_once(words)?.1);
     let mut ways = ["ry again in ", "etry after ", "etry in "].into_iter();
@@ -143,13 +142,12 @@ fn wait_in(message: &str) -> Option<Duration> {
     duration(word.trim_end_matches(['.', ',', ';', ')', '"', '\'']))
 }
 
-/// What a reply says of itself is kept up to this many bytes: room for a long list of faults, and
-/// no item's result grows to megabytes.
+/// The maximum length of a message, in bytes: enough for a long list of errors, and small enough for a result line.
 const LONGEST_WORD: usize = 16 * 1024;
 
 fn cut(mut text: String) -> String {
     if text.len() > LONGEST_WORD {
-        // Between words: half a key that a server echoes would not be known for one.
+        // Cut between words, because half of a key that a server repeats would not be recognized as a key.
         let blank = text
             .bytes()
             .take(LONGEST_WORD)
@@ -160,7 +158,7 @@ fn cut(mut text: String) -> String {
     text
 }
 
-/// As [`word`], of a value that is not needed any more.
+/// Like [`word`], but takes the value.
 pub(super) fn own_word(value: Option<Value>) -> String {
     match value {
         Some(Value::String(text)) => cut(text),
@@ -168,7 +166,7 @@ pub(super) fn own_word(value: Option<Value>) -> String {
     }
 }
 
-/// A scalar as text, cut where it is absurdly long; nothing for null.
+/// A scalar as text, cut at the maximum length; empty for null.
 pub(super) fn word(value: Option<&Value>) -> String {
     cut(match value {
         Some(Value::String(text)) => text.clone(),
@@ -177,7 +175,7 @@ pub(super) fn word(value: Option<&Value>) -> String {
     })
 }
 
-/// One entry of a validation error: where, and what.
+/// One entry of a validation error: its place, and its message.
 fn fault(entry: &Value) -> String {
     let place: Vec<String> = entry
         .get("loc")

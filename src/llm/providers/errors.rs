@@ -80,6 +80,20 @@ fn sent(status: u16) -> Sent {
     }
 }
 
+/// The failure of a request in a batch, by the status that such an error has in a reply to a call.
+pub(super) fn failure_in_batch(vendor: &Vendor, status: u16, error_body: &ErrorBody) -> Error {
+    let rule = vendor.rule(status, error_body);
+    let error = Error::new(rule.kind, error_body.text(vendor.name, status))
+        .with_status(status)
+        .with_sent(Sent::Answered)
+        .with_retry_after(error_body.wait.or(rule.default_wait()));
+    if rule.of_model {
+        error.with_model_only()
+    } else {
+        error
+    }
+}
+
 /// The failure inside a reply with a success status, which some gateways send.
 pub(super) fn failure_inside(vendor: &Vendor, error: &Value, body: &[u8]) -> Error {
     let error_body = ErrorBody::from_error(error);

@@ -2,7 +2,7 @@ use super::super::dialect::testing;
 use super::*;
 
 #[test]
-fn what_is_no_stream_is_told_apart() {
+fn bodies_that_are_not_streams_are_distinguished() {
     for body in ["", "{}", "<html>", "database: x", "[1]"] {
         for dialect in [Dialect::OpenAi, Dialect::Anthropic, Dialect::Gemini] {
             assert_eq!(streamed(dialect, body.as_bytes()), None, "{body}");
@@ -22,7 +22,7 @@ fn sent(events: &[Value]) -> String {
 }
 
 #[test]
-fn calls_thoughts_and_sources_that_come_in_pieces_are_put_together() {
+fn calls_thoughts_and_sources_in_pieces_are_joined() {
     let delta = |delta: Value| json!({"choices": [{"index": 0, "delta": delta}]});
     let call = |call: Value| delta(json!({"tool_calls": [call]}));
     let openai = sent(&[
@@ -116,7 +116,7 @@ fn calls_thoughts_and_sources_that_come_in_pieces_are_put_together() {
 }
 
 #[test]
-fn pieces_of_strange_shapes_are_no_reason_to_panic() {
+fn malformed_pieces_cause_no_panic() {
     for strange in [
         json!("x"),
         json!([1]),
@@ -142,7 +142,7 @@ fn pieces_of_strange_shapes_are_no_reason_to_panic() {
 }
 
 #[test]
-fn calls_that_are_all_numbered_alike_are_told_apart_by_their_ids() {
+fn calls_with_the_same_number_are_distinguished_by_their_ids() {
     let call = |id: &str, name: &str, arguments: &str| {
         let call = json!({"index": 0, "id": id, "type": "function",
             "function": {"name": name, "arguments": arguments}});
@@ -165,7 +165,7 @@ fn calls_that_are_all_numbered_alike_are_told_apart_by_their_ids() {
 }
 
 #[test]
-fn a_stream_of_a_great_many_pieces_is_put_together_at_once() {
+fn a_stream_of_many_pieces_is_joined_quickly() {
     const MANY: u32 = 100_000;
     let pieces: Vec<Value> = (0..MANY).map(|i| json!({"index": i})).collect();
     let delta = json!({"choices": [{"delta": {"tool_calls": pieces}, "finish_reason": "stop"}]});
@@ -189,7 +189,7 @@ fn a_stream_of_a_great_many_pieces_is_put_together_at_once() {
 }
 
 #[test]
-fn pieces_without_a_number_belong_to_the_last_that_was_begun() {
+fn pieces_without_a_number_belong_to_the_last_open_one() {
     let delta = |delta: Value| json!({"choices": [{"delta": delta}]});
     let stream = sent(&[
         delta(
@@ -217,7 +217,7 @@ fn pieces_without_a_number_belong_to_the_last_that_was_begun() {
 }
 
 #[test]
-fn lists_pictures_sound_and_probabilities_are_no_less_in_pieces() {
+fn lists_images_sound_and_probabilities_in_pieces_are_joined() {
     let delta = |delta: Value| json!({"choices": [{"delta": delta}]});
     let end = json!({"choices": [{"delta": {}, "finish_reason": "stop"}]});
     let thought = |text: &str| {

@@ -1,5 +1,5 @@
-//! The fields of prompt files in OpenAI's format: which of them each vendor lacks, and which of them it
-//! supports with certain values or in other words. `tables/vendors.json` lists them by vendor.
+//! The fields of prompt files in OpenAI's format: which of them each vendor lacks, and which it supports only with
+//! certain values or in another form. `tables/vendors.json` lists them by vendor.
 //!
 //! A field that the vendor lacks is omitted, because sending it would fail, and the user is warned. A field
 //! that is not listed is sent: vendors add fields faster than the lists grow.
@@ -25,7 +25,7 @@ use super::{anthropic_schema, calls};
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Fields {
-    /// Fields of the body for which the vendor would refuse a request.
+    /// Fields of the body that make the vendor reject a request.
     lacks: Vec<String>,
     /// Names of lists in the table that `lacks` includes as well.
     lacks_groups: Vec<String>,
@@ -152,7 +152,7 @@ impl ValueType {
     }
 }
 
-/// Set by a request's own parameters or, like a number of answers, by none.
+/// Fields that the request's own parameters set, or that are never set, for example the number of answers.
 const OWN: [&str; 14] = [
     "model",
     "messages",
@@ -203,7 +203,7 @@ impl Fields {
         own.map(Cow::Borrowed)
     }
 
-    /// Refuses a value that would be left out, with those that are taken.
+    /// Rejects a value that would be omitted. The error names the supported values.
     pub(super) fn check(&self, vendor: &str, field: &str, value: &Value) -> Result<(), Error> {
         let Err(why) = self.place(field, value) else {
             return Ok(());
@@ -218,8 +218,8 @@ impl Fields {
         Err(invalid(why))
     }
 
-    /// The id of a tool call as the vendor takes it. Those that others gave become another, the same one
-    /// wherever it stands in a conversation, which every vendor takes.
+    /// The id of a tool call in a form that the vendor accepts. Ids of another form are replaced, each always by the
+    /// same one, in a form that every vendor accepts.
     pub(super) fn call_id<'i>(&self, id: &'i str) -> Cow<'i, str> {
         if self.call_ids.contains(id) {
             Cow::Borrowed(id)
@@ -236,7 +236,7 @@ impl Fields {
         }
     }
 
-    /// The request's further fields that have a place, as the vendor takes them.
+    /// The request's further fields that the vendor supports, in its form.
     pub(super) fn further<'r>(
         &'r self,
         request: &'r Request,
@@ -245,7 +245,7 @@ impl Fields {
         given.filter_map(|(field, value)| Some((field.as_str(), self.place(field, value).ok()?)))
     }
 
-    /// The request's further fields, without those that the dialect has words of its own for.
+    /// The request's further fields, without those that the dialect translates itself.
     fn given<'r>(&self, request: &'r Request) -> impl Iterator<Item = (&'r String, &'r Value)> {
         let own = match self.tools {
             Some(_) => &calls::FIELDS[..],
@@ -255,12 +255,12 @@ impl Fields {
         given.filter(|(field, _)| !own.contains(&field.as_str()))
     }
 
-    /// Whether it may take back what another provider has signed.
+    /// Whether it may get what another provider has signed.
     pub(super) fn takes_signatures(&self) -> bool {
         matches!(self.turns, Turns::All)
     }
 
-    /// A message's further fields that have a place.
+    /// The further fields of a message that the vendor supports.
     pub(super) fn of_turn<'r>(
         &'r self,
         extra: &'r Map<String, Value>,
@@ -297,7 +297,7 @@ impl Fields {
         self.blank_stops || !stop.trim().is_empty()
     }
 
-    /// Everything that does not go out.
+    /// All parts of the request that are omitted.
     pub(super) fn left_out(&self, request: &Request) -> Vec<LeftOut> {
         let mut out = Vec::new();
         for (field, value) in self.given(request) {
@@ -313,7 +313,7 @@ impl Fields {
         for (field, value) in request.messages.iter().flat_map(|turn| given(&turn.extra)) {
             let told = match field.as_str() {
                 "tool_calls" | "tool_call_id" => self.tools.is_some(),
-                // As a result has it, it is said in the words of whoever takes it back.
+                // Reasoning in the form of a result line is translated for providers that accept it.
                 "reasoning" if value.is_object() => {
                     self.tools.is_some() || self.has_turn("reasoning_content")
                 }
@@ -353,8 +353,8 @@ impl Fields {
     }
 }
 
-/// A message's further fields that say something. In recorded conversations many are null or an
-/// empty list, which OpenAI itself refuses for some.
+/// The further fields of a message that are not empty. In recorded conversations many are null or an empty list, and
+/// OpenAI rejects some of these.
 fn given(extra: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
     extra.iter().filter(|(field, value)| {
         let empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty);

@@ -1,4 +1,4 @@
-//! Which local files each vendor takes inside of a request, and how large they may be.
+//! The local files that each vendor accepts in a request, and their maximum sizes.
 
 use serde::Deserialize;
 
@@ -37,17 +37,17 @@ fn any_size() -> u64 {
     u64::MAX
 }
 
-/// 512 MiB of base64, which is more than any vendor accepts in one request. A row can name one file a
-/// thousand times at no cost, and each time is held in memory.
+/// 512 MiB of base64, which is more than any vendor accepts in one request. A row can name the same file a thousand
+/// times, and each time takes memory.
 fn max_together() -> u64 {
     (512 << 20) / 4 * 3
 }
 
-/// More text than any model reads.
+/// The maximum length of a text file, which is more than any model reads.
 const TEXT: u64 = 32 << 20;
 
 impl Files {
-    /// All that OpenAI's format supports, for servers that are not known better.
+    /// All that OpenAI's format supports, for unknown servers.
     pub fn any() -> Self {
         let accepted = |types: &[&str]| Accepted {
             types: types.iter().map(|media| (*media).to_owned()).collect(),
@@ -69,10 +69,10 @@ impl Files {
         }
     }
 
-    /// Why a file is not taken.
+    /// The reason why a file is not accepted, if it is not.
     pub fn refusal(&self, vendor: &str, media: &str, bytes: u64) -> Option<String> {
         let (what, accepted) = match Kind::of(media) {
-            // It is put in as text where there is no better place.
+            // Text is a part of the message if the vendor has no better place for it.
             Kind::Text if bytes > TEXT => {
                 return Some(format!(
                     "a text file is sent completely, up to {TEXT} bytes; this file has {bytes}"
@@ -107,7 +107,7 @@ impl Files {
         self.too_much(vendor, bytes)
     }
 
-    /// Why so much in one request is not taken.
+    /// The reason why the total size of a request's files is not accepted, if it is not.
     pub fn too_much(&self, vendor: &str, bytes: u64) -> Option<String> {
         let most = self.max_bytes_together;
         (bytes > most).then(|| {

@@ -1,9 +1,9 @@
 //! Gemini's `generateContent` dialect.
 //!
-//! What differs from the OpenAI style: the model stands in the address, parameters in
-//! `generationConfig`, the assistant is called `model`, and a blocked prompt is a success reply
-//! without a candidate. JSON is protobuf's: zero values are absent, 64-bit numbers are strings.
-//! Source: Google's `generative_service.proto` and the types of its Python SDK.
+//! Differences from OpenAI's format: the model is a part of the address, parameters are in `generationConfig`, the role
+//! of the assistant is `model`, and a blocked prompt is a success reply without a candidate. The JSON is that of
+//! protocol buffers: fields with the value zero are absent, and 64-bit numbers are strings. Sources: Google's
+//! `generative_service.proto` and the types of its Python SDK.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::usage::{Paid, Usage};
 use crate::llm::nested_json::shallow;
 use crate::llm::params::ResponseFormat;
-use crate::llm::reply_details::{RawJson, ReplyDetails};
+use crate::llm::reply_details::RawJson;
 use crate::llm::request::{Request, Text};
 use crate::llm::response::Response;
 
@@ -28,13 +28,12 @@ use super::content::{self, Part, invalid, lacking};
 use super::error_body::word;
 use super::errors::failure_inside;
 use super::native;
-use super::reply_contents::Holds;
 use super::vendor::Vendor;
 
-/// A model's name as the address has it.
+/// The name of a model as a part of the address.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] for a name that would change the address's meaning.
+/// [`ErrorKind::Invalid`] for a name that would change the meaning of the address.
 pub(super) fn resource(model: &str) -> Result<String, Error> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-._/@".contains(c);
     if model.is_empty() || !model.chars().all(allowed) || model.contains("..") {
@@ -133,7 +132,7 @@ fn conversation(request: &Request, model: &str) -> Result<Conversation, Error> {
         }
         let calls: Result<Vec<Call<'_>>, Error> = calls::of_turn(extra).map(Call::read).collect();
         let calls = calls?;
-        // Of several calls at once Gemini signs the first.
+        // Gemini signs only the first of several calls of one turn.
         let is_own = calls.iter().any(|call| call.signature.is_some());
         for call in calls {
             parts.push(function_call(&call, is_own, model));
@@ -145,8 +144,8 @@ fn conversation(request: &Request, model: &str) -> Result<Conversation, Error> {
     Ok(Conversation { system, contents })
 }
 
-/// What Google's documentation names for calls that were made elsewhere: from Gemini 3 on they are
-/// refused without a signature.
+/// The signature that Google documents for calls that another model made. From Gemini 3 on, calls without a signature
+/// are rejected.
 const FOREIGN: &str = "skip_thought_signature_validator";
 
 fn function_call(call: &Call<'_>, is_own: bool, model: &str) -> Value {
@@ -168,12 +167,12 @@ fn function_call(call: &Call<'_>, is_own: bool, model: &str) -> Value {
 /// A call that was made earlier in the conversation.
 struct Called<'c> {
     name: &'c str,
-    /// Whether Gemini made it, which knows its id then.
+    /// Whether Gemini made it and therefore knows its id.
     is_own: bool,
 }
 
 impl Called<'_> {
-    /// What came of it.
+    /// Its result.
     fn response(&self, id: &str, result: &str) -> Value {
         let response = match serde_json::from_str(result) {
             Ok(Value::Object(fields)) => Value::Object(fields),
@@ -187,7 +186,7 @@ impl Called<'_> {
     }
 }
 
-/// Adds what came of a call. All results of one turn stand in one message.
+/// Adds the result of a call. All results of one turn are in one message.
 fn answered(contents: &mut Vec<Value>, part: Value) {
     let last = contents
         .last_mut()
@@ -204,8 +203,8 @@ fn answered(contents: &mut Vec<Value>, part: Value) {
     }
 }
 
-/// The tools in Gemini's words, and which is to be called, unless that is said in its own words. What
-/// is strict holds for all of them there.
+/// The tools in Gemini's format, and the choice among them unless the request has it in Gemini's format already. In
+/// this format strictness applies to all tools together.
 fn tools(request: &Request, fields: &mut Map<String, Value>, has_choice: bool) {
     let tools = calls::tools(request);
     let declared = tools.functions.iter().map(|function| {
@@ -243,26 +242,26 @@ fn tools(request: &Request, fields: &mut Map<String, Value>, has_choice: bool) {
     );
 }
 
-/// Takes what belongs there out of the further fields.
+/// The generation config, with the further fields that belong there; they are removed from `further`.
 fn generation_config(
     vendor: &Vendor,
     request: &Request,
     further: &mut Map<String, Value>,
 ) -> Map<String, Value> {
     let params = &request.params;
-    // What the user wrote in Gemini's own words stays, but for what was set by name.
+    // Fields in Gemini's format stay, unless a parameter sets the same field.
     let mut config = match further.remove("generationConfig") {
         Some(Value::Object(own)) => own,
         _ => Map::new(),
     };
     native::count_up_seed(&mut config, request);
-    // Of several answers one would be kept, and all be paid for.
+    // Only one of several answers would be kept, but all would be billed.
     for name in ["candidateCount", "candidate_count"] {
         config.remove(name);
     }
     if let Some(effort) = further.remove("reasoning_effort") {
         let thinking = config.entry("thinkingConfig");
-        // It takes a level or a budget, not both.
+        // It supports a level or a budget, but not both.
         thinking.or_insert_with(|| json!({"thinkingLevel": effort}));
     }
     let mut set = |name: &str, value: Option<Value>| {
@@ -294,7 +293,7 @@ fn generation_config(
     config
 }
 
-/// The parts of a content. Beside tool calls there need be no text.
+/// The parts of a content. If the turn has tool calls, it may have no text.
 fn parts(text: Text<'_>, beside_calls: bool) -> Result<Vec<Value>, Error> {
     let parts = match text {
         Text::Value(Value::Null) if beside_calls => return Ok(Vec::new()),
@@ -359,13 +358,13 @@ struct Candidate<'b> {
     citation_metadata: Option<&'b RawValue>,
     #[serde(borrow)]
     avg_logprobs: Option<&'b RawValue>,
-    /// As it came: the probabilities of a long answer are more values than anything else in a reply.
+    /// Not parsed, because the probabilities of a long answer are more values than the rest of a reply.
     #[serde(borrow)]
     logprobs_result: Option<&'b RawValue>,
 }
 
 impl Candidate<'_> {
-    /// What the answer rests on, and how often the web was searched for it.
+    /// The sources of the answer, and the number of web searches for it.
     fn citations(&self) -> (Vec<Value>, u64) {
         let grounding = optional(self.grounding_metadata);
         let searched = grounding
@@ -403,14 +402,14 @@ impl Candidate<'_> {
 /// Reads the body of a success reply.
 ///
 /// # Errors
-/// When it is not the dialect's JSON; inside, when it holds a failure, or no usable answer.
+/// If it is not JSON of this format. The inner result is an error if the reply contains a failure or no usable answer.
 pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Response, Error>> {
     let reply: Reply<'_> = serde_json::from_slice(body)?;
     Ok(reply.judged(vendor, body))
 }
 
 impl Reply<'_> {
-    /// The answer, or why there is none.
+    /// The answer, or the reason why there is none.
     fn judged(self, vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
         let counts = Counts::read(self.usage_metadata);
         let usage = counts.as_ref().and_then(Counts::usage);
@@ -429,16 +428,8 @@ impl Reply<'_> {
         };
         let (citations, searches) = candidate.citations();
         let logprobs = candidate.logprobs();
-        let mut said = Said::of(candidate.content);
-        name_calls(&mut said.details.tool_calls, self.response_id);
-        said.details.citations = citations;
-        said.details.logprobs = logprobs;
-        let tier = counts.map(|counts| word(Some(&counts.service_tier)));
-        said.details.service_tier = tier.filter(|tier| !tier.is_empty());
-        let answer = Answer {
-            text: said.text,
+        let mut answer = Answer {
             finish: word(candidate.finish_reason.as_ref()),
-            refusal: None,
             category: category(candidate.safety_ratings.as_ref()),
             model: Some(word(self.model_version.as_ref())),
             usage: usage.map(|usage| Usage {
@@ -446,10 +437,13 @@ impl Reply<'_> {
                 web_search_calls: searches,
                 ..usage
             }),
-            cost_usd: None,
-            details: said.details,
-            holds: said.holds,
+            ..content_of(candidate.content)
         };
+        name_calls(&mut answer.details.tool_calls, self.response_id);
+        answer.details.citations = citations;
+        answer.details.logprobs = logprobs;
+        let tier = counts.map(|counts| word(Some(&counts.service_tier)));
+        answer.details.service_tier = tier.filter(|tier| !tier.is_empty());
         answer.conclude(vendor.name, body)
     }
 }
@@ -468,51 +462,42 @@ fn blocked(vendor: &Vendor, feedback: Option<&Value>) -> Option<Error> {
     Some(error.with_category(&reason))
 }
 
-/// What the parts of a content say, apart.
-#[derive(Default)]
-struct Said {
-    text: String,
-    details: ReplyDetails,
-    holds: Holds,
-}
-
-impl Said {
-    fn of(content: Option<Value>) -> Self {
-        let parts = content.and_then(|mut content| content.get_mut("parts").map(Value::take));
-        let parts = match parts {
-            Some(Value::Array(parts)) => parts,
-            _ => Vec::new(),
-        };
-        let (mut said, mut thoughts, mut signed) = (Self::default(), String::new(), Vec::new());
-        for part in parts {
-            let text = part.get("text").and_then(Value::as_str).unwrap_or_default();
-            let signature = part.get("thoughtSignature").and_then(Value::as_str);
-            if let Some(call) = part.get("functionCall") {
-                let word = |name: &str| call.get(name).and_then(Value::as_str);
-                // A call without arguments has none.
-                let arguments = call.get("args").cloned().unwrap_or_else(|| json!({}));
-                let mut call = tool_call(word("id"), word("name"), Some(arguments));
-                call.signature = signature.map(str::to_owned);
-                said.details.tool_calls.push(call);
-            } else if let Some(data) = part.get("inlineData").or_else(|| part.get("fileData")) {
-                said.holds.media(&word(data.get("mimeType")));
-            } else if part.get("executableCode").is_some() {
-                said.holds.part("code that was carried out");
-            } else if part.get("thought").and_then(Value::as_bool) == Some(true) {
-                thoughts += text;
-                said.holds.part("thoughts");
-            } else {
-                said.text += text;
-                let signature = signature.map(|signature| json!({"thoughtSignature": signature}));
-                signed.extend(signature);
-            }
+/// The content of a candidate.
+fn content_of(content: Option<Value>) -> Answer {
+    let parts = content.and_then(|mut content| content.get_mut("parts").map(Value::take));
+    let parts = match parts {
+        Some(Value::Array(parts)) => parts,
+        _ => Vec::new(),
+    };
+    let (mut answer, mut thoughts, mut signed) = (Answer::default(), String::new(), Vec::new());
+    for part in parts {
+        let text = part.get("text").and_then(Value::as_str).unwrap_or_default();
+        let signature = part.get("thoughtSignature").and_then(Value::as_str);
+        if let Some(call) = part.get("functionCall") {
+            let word = |name: &str| call.get(name).and_then(Value::as_str);
+            // The field is absent if a call has no arguments.
+            let arguments = call.get("args").cloned().unwrap_or_else(|| json!({}));
+            let mut call = tool_call(word("id"), word("name"), Some(arguments));
+            call.signature = signature.map(str::to_owned);
+            answer.details.tool_calls.push(call);
+        } else if let Some(data) = part.get("inlineData").or_else(|| part.get("fileData")) {
+            answer.holds.media(&word(data.get("mimeType")));
+        } else if part.get("executableCode").is_some() {
+            answer.holds.part("code that was carried out");
+        } else if part.get("thought").and_then(Value::as_bool) == Some(true) {
+            thoughts += text;
+            answer.holds.part("thoughts");
+        } else {
+            answer.text += text;
+            let signature = signature.map(|signature| json!({"thoughtSignature": signature}));
+            signed.extend(signature);
         }
-        said.details.reasoning = reasoning(thoughts, signed);
-        said
     }
+    answer.details.reasoning = reasoning(thoughts, signed);
+    answer
 }
 
-/// The category of the rating that blocked.
+/// The category of the rating that blocked the answer.
 fn category(ratings: Option<&Value>) -> Option<String> {
     let blocked = |rating: &&Value| rating.get("blocked").and_then(Value::as_bool) == Some(true);
     let rating = ratings?.as_array()?.iter().find(blocked)?;
@@ -530,7 +515,7 @@ pub(super) struct Counts {
     candidates_token_count: Option<u64>,
     #[serde(deserialize_with = "count")]
     thoughts_token_count: Option<u64>,
-    /// What tools of Google's own brought into the prompt.
+    /// The tokens that Google's own tools added to the prompt.
     #[serde(deserialize_with = "count")]
     tool_use_prompt_token_count: Option<u64>,
     prompt_tokens_details: Value,
@@ -538,7 +523,7 @@ pub(super) struct Counts {
     service_tier: Value,
 }
 
-/// The tokens of one kind in a list of them.
+/// The number of tokens of one kind in a list of counts.
 fn of_kind(details: &Value, kind: &str) -> u64 {
     let details = details.as_array().into_iter().flatten();
     let of_kind = details.filter(|part| part.get("modality").and_then(Value::as_str) == Some(kind));
@@ -559,7 +544,7 @@ impl Counts {
         Some(Usage {
             input_tokens: self.prompt_token_count?.saturating_add(tools),
             cached_input_tokens: self.cached_content_token_count.unwrap_or(0),
-            // Thoughts are not among the candidates' tokens here.
+            // The tokens of the candidates do not include those of thoughts.
             output_tokens: spoken.saturating_add(thoughts),
             reasoning_tokens: thoughts,
             input_audio_tokens: of_kind(read, "AUDIO"),

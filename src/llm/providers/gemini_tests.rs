@@ -55,14 +55,14 @@ fn a_models_name_cannot_change_the_address() {
 }
 
 #[test]
-fn older_models_are_sent_no_signature_for_calls_of_others() {
+fn older_models_get_no_signature_for_calls_of_other_models() {
     let request = testing::after_tool_calls();
     let older = content(vendor("gemini"), &request, "gemini-2.5-flash").unwrap();
     assert!(!older.to_string().contains("skip_thought_signature"));
 }
 
 #[test]
-fn a_result_of_no_call_is_refused() {
+fn a_result_without_its_call_is_rejected() {
     let mut request = testing::after_tool_calls();
     request.messages.remove(1);
     let error = content(vendor("gemini"), &request, "m").unwrap_err();
@@ -71,7 +71,7 @@ fn a_result_of_no_call_is_refused() {
 
 /// From the documentation of function calling and of thought signatures.
 #[test]
-fn a_reply_with_tool_calls_is_an_answer_with_all_that_it_holds() {
+fn a_reply_with_tool_calls_is_an_answer_with_all_its_parts() {
     let content = r#","content":{"role":"model","parts":[
         {"text":"I look it up.","thought":true},
         {"functionCall":{"name":"get_weather","args":{"city":"Oslo"},"id":"8f2b1a3c"},
@@ -145,7 +145,7 @@ fn grounding_probabilities_and_signatures_of_texts_are_kept() {
 }
 
 #[test]
-fn usage_tells_kinds_of_tokens_apart() {
+fn usage_distinguishes_kinds_of_tokens() {
     let body = r#"{"candidates":[{"finishReason":"STOP","content":{"parts":[{"text":"x"}]}}],
         "usageMetadata":{"promptTokenCount":100,"candidatesTokenCount":9,"toolUsePromptTokenCount":7,
         "promptTokensDetails":[{"modality":"TEXT","tokenCount":10},{"modality":"AUDIO","tokenCount":60},
@@ -164,7 +164,7 @@ fn usage_tells_kinds_of_tokens_apart() {
 }
 
 #[test]
-fn the_tier_stands_in_a_header() {
+fn the_tier_is_read_from_a_header() {
     let body = reply("STOP", TEXT);
     let headers = [("x-gemini-service-tier", "flex")];
     let reply = testing::reply(200, &headers, &body);
@@ -174,7 +174,7 @@ fn the_tier_stands_in_a_header() {
 
 /// Its calls go back with the signature that the first of them has, and with their ids.
 #[test]
-fn a_conversation_goes_on_with_what_a_reply_held() {
+fn a_conversation_continues_with_all_parts_of_a_reply() {
     let content = r#","content":{"role":"model","parts":[{"text":"So.","thoughtSignature":"T"},
         {"functionCall":{"name":"f","args":{"a":1},"id":"i1"},"thoughtSignature":"S"},
         {"functionCall":{"name":"g","args":{},"id":"i2"}}]}"#;

@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_break_the_protocol_is_refused_and_no_value_is_shown() {
+    fn headers_of_the_protocol_are_rejected_and_no_value_is_shown() {
         for line in [
             "Content-Length: 5-secret",
             "HOST: secret.example",
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_told_from_what_merely_stands_in_a_header() {
+    fn keys_are_distinguished_from_other_values_of_headers() {
         let keys = |line: &str| {
             let keys = CallHeader::parse(line).unwrap().keys();
             keys.iter()

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn details_are_mended_and_told() {
+    fn broken_details_are_repaired_with_a_warning() {
         for (body, expected, expected_warning) in [
             (&b"\xef\xbb\xbf{\"a\": 1}"[..], json!({"a": 1}), None),
             (
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_is_left_alone_and_what_is_cut_stays_cut() {
+    fn text_that_is_not_json_and_truncated_json_are_not_repaired() {
         for other in [&b""[..], b"<html>", b"data: {}", b"true", b"\xff\xfe"] {
             assert!(mend(other).is_none());
         }
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_stands_twice_the_last_counts() {
+    fn the_last_of_repeated_fields_counts() {
         #[derive(Debug, serde::Deserialize)]
         struct Reply {
             #[expect(dead_code, reason = "only the name matters")]

@@ -1,97 +1,68 @@
-//! What replies say about limits and waits: three families of headers, those of a gateway on the
-//! way, and four ways to write a time.
+//! Reads limits and waits from the headers of replies: three families of headers, those of a gateway, and four formats
+//! of times.
 
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::base::hints::{RateHints, RateWindow};
 use crate::llm::transport::HttpHeaders;
 
-/// How a vendor tells its limits.
+/// How a vendor reports its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum RateHeaders {
-    /// `x-ratelimit-*` headers; the limit of requests holds for that many seconds, that of tokens
-    /// for a minute.
+    /// `x-ratelimit-*` headers. The limit of requests applies to this number of seconds, the limit of tokens to a
+    /// minute.
     #[serde(rename = "x_rate_limit")]
     XRateLimit { request_period: u64 },
-    /// `anthropic-ratelimit-*` headers, with times of day.
+    /// `anthropic-ratelimit-*` headers, with the time of day of each reset.
     Anthropic,
-    /// `x-ratelimit-*-requests-day` and `x-ratelimit-*-tokens-minute`, with seconds.
+    /// `x-ratelimit-*-requests-day` and `x-ratelimit-*-tokens-minute`, with the seconds until each reset.
     Cerebras,
-    /// Not at all: only refusals teach.
+    /// It does not report them; they are detected from rejected calls.
     Nothing,
 }
 
-/// Header names of a limit, what is left of it, and when it is whole again.
-type Names = [&'static str; 3];
+/// The names of the headers of one limit: its size, what remains of it, and, if it is reported, when it is full again.
+type Names = Vec<&'static str>;
 
-const X_REQUESTS: Names = [
-    "x-ratelimit-limit-requests",
-    "x-ratelimit-remaining-requests",
-    "x-ratelimit-reset-requests",
-];
-const X_TOKENS: Names = [
-    "x-ratelimit-limit-tokens",
-    "x-ratelimit-remaining-tokens",
-    "x-ratelimit-reset-tokens",
-];
-const ANTHROPIC_REQUESTS: Names = [
-    "anthropic-ratelimit-requests-limit",
-    "anthropic-ratelimit-requests-remaining",
-    "anthropic-ratelimit-requests-reset",
-];
-/// The tightest of its token limits.
-const ANTHROPIC_TOKENS: Names = [
-    "anthropic-ratelimit-tokens-limit",
-    "anthropic-ratelimit-tokens-remaining",
-    "anthropic-ratelimit-tokens-reset",
-];
-/// inference-docs.cerebras.ai, "Rate limits".
-const CEREBRAS_REQUESTS: Names = [
-    "x-ratelimit-limit-requests-day",
-    "x-ratelimit-remaining-requests-day",
-    "x-ratelimit-reset-requests-day",
-];
-const CEREBRAS_TOKENS: Names = [
-    "x-ratelimit-limit-tokens-minute",
-    "x-ratelimit-remaining-tokens-minute",
-    "x-ratelimit-reset-tokens-minute",
-];
+/// The names of a provider's headers for requests and for tokens.
+type Family = [Names; 2];
 
-/// The headers of a limit and of what is left of it, for each scope of [`GATEWAY_REQUESTS`].
-macro_rules! gateway_names {
-    ($unit:literal) => {
-        gateway_names!($unit: "api_key", "model_per_key", "user", "end_user", "team", "team_member", "model_per_team",
-            "organization", "project")
-    };
-    ($unit:literal: $($scope:literal),*) => {
-        [$([
-            concat!("x-ratelimit-", $scope, "-limit-", $unit),
-            concat!("x-ratelimit-", $scope, "-remaining-", $unit),
-        ]),*]
-    };
+/// `tables/rate_headers.json`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, bound(deserialize = "'de: 'static"))]
+struct HeaderTable {
+    #[serde(rename = "notes")]
+    _notes: IgnoredAny,
+    x_rate_limit: Family,
+    anthropic: Family,
+    cerebras: Family,
+    /// The limits of requests and of tokens, one per scope.
+    gateway: [Vec<Names>; 2],
 }
 
-/// LiteLLM's limits, each for whom it holds: `x-ratelimit-api_key-limit-requests`,
-/// `x-ratelimit-team-remaining-tokens`. They hold for its window, a minute unless its operator
-/// chose another, and it names no reset.
-const GATEWAY_REQUESTS: [[&str; 2]; 9] = gateway_names!("requests");
-const GATEWAY_TOKENS: [[&str; 2]; 9] = gateway_names!("tokens");
-/// What LiteLLM puts before the headers of whoever it has passed a call on to.
+static HEADERS: LazyLock<HeaderTable> = LazyLock::new(|| {
+    let table = serde_json::from_str(include_str!("tables/rate_headers.json"));
+    table.expect("the tests read this file too")
+});
+
+/// LiteLLM's prefix for the headers of the provider behind it.
 const PASSED_ON: &str = "llm_provider-";
 
 const MINUTE: u64 = 60;
 const DAY: u64 = 24 * 60 * MINUTE;
 
-/// Whatever a reply asks for, no wait is longer: about four months.
+/// The maximum wait, about four months. Longer waits are reduced to it.
 const LONGEST_WAIT: Duration = Duration::from_secs(10_000_000);
 
-/// Clocks that differ by less are taken as equal: a reply takes time, and its date is in whole seconds.
+/// Clocks with a smaller difference count as equal: a reply takes time, and its date has whole seconds.
 const SAME_TIME: Duration = Duration::from_secs(5);
 
-/// The present by the clock of the sender, since its times are meant by that one. The clock here may be wrong.
+/// The current time by the clock of the sender, which its times refer to. The local clock may be wrong.
 fn now_of_sender(headers: &HttpHeaders) -> SystemTime {
     let now = headers.received();
     let date = headers.get("date");
@@ -105,32 +76,47 @@ fn now_of_sender(headers: &HttpHeaders) -> SystemTime {
 
 pub(super) fn rate_hints(tells: RateHeaders, headers: &HttpHeaders) -> RateHints {
     let now = now_of_sender(headers);
-    let (requests, tokens, request_period) = match tells {
-        RateHeaders::XRateLimit { request_period } => (X_REQUESTS, X_TOKENS, request_period),
-        RateHeaders::Anthropic => (ANTHROPIC_REQUESTS, ANTHROPIC_TOKENS, MINUTE),
-        RateHeaders::Cerebras => (CEREBRAS_REQUESTS, CEREBRAS_TOKENS, DAY),
+    let (family, request_period) = match tells {
+        RateHeaders::XRateLimit { request_period } => (&HEADERS.x_rate_limit, request_period),
+        RateHeaders::Anthropic => (&HEADERS.anthropic, MINUTE),
+        RateHeaders::Cerebras => (&HEADERS.cerebras, DAY),
         RateHeaders::Nothing => return gateway_hints(headers),
     };
-    let window = |[limit, remaining, reset]: Names, period: u64| {
-        let header = |name| own_or_passed_on(headers, name);
-        Some(RateWindow {
-            limit: limit_in(header(limit)?)?,
-            period: Duration::from_secs(period),
-            remaining: header(remaining).and_then(left_in),
-            reset: header(reset).and_then(|text| reset_in(text, period, now)),
-            header: Some(limit),
-        })
-    };
+    let [requests, tokens] = family;
+    let header = |name: &str| own_or_passed_on(headers, name);
     let gateway = gateway_hints(headers);
     RateHints {
-        requests: tighter(window(requests, request_period), gateway.requests),
-        tokens: tighter(window(tokens, MINUTE), gateway.tokens),
+        requests: tighter(
+            window(requests, request_period, now, header),
+            gateway.requests,
+        ),
+        tokens: tighter(window(tokens, MINUTE, now, header), gateway.tokens),
     }
+}
+
+/// The limit with these headers, for a period in seconds.
+fn window<'h>(
+    names: &'static Names,
+    period: u64,
+    now: SystemTime,
+    header: impl Fn(&str) -> Option<&'h str>,
+) -> Option<RateWindow> {
+    let [limit, remaining, reset @ ..] = &names[..] else {
+        return None;
+    };
+    let reset = reset.first().and_then(|name| header(name));
+    Some(RateWindow {
+        limit: limit_in(header(limit)?)?,
+        period: Duration::from_secs(period),
+        remaining: header(remaining).and_then(left_in),
+        reset: reset.and_then(|text| reset_in(text, period, now)),
+        header: Some(limit),
+    })
 }
 
 fn own_or_passed_on<'h>(headers: &'h HttpHeaders, name: &str) -> Option<&'h str> {
     headers.get(name).or_else(|| {
-        // Most replies have come from nobody else.
+        // Most replies did not pass through a gateway.
         let any = headers.names_any(PASSED_ON);
         any.then(|| headers.get(&format!("{PASSED_ON}{name}")))?
     })
@@ -145,37 +131,31 @@ fn limit_in(text: &str) -> Option<u64> {
     Some(number(text).filter(|limit| *limit >= 0.0)? as u64)
 }
 
-/// What is left; less than nothing is nothing.
+/// The remaining amount. A negative number means 0.
 fn left_in(text: &str) -> Option<u64> {
     Some(number(text)?.max(0.0) as u64)
 }
 
-/// The limits of a gateway on the way.
+/// The limits of a gateway.
 fn gateway_hints(headers: &HttpHeaders) -> RateHints {
-    let of = |names: [[&'static str; 2]; 9]| {
-        let windows = names.into_iter().filter_map(|[limit, remaining]| {
-            Some(RateWindow {
-                limit: limit_in(headers.get(limit)?)?,
-                period: Duration::from_secs(MINUTE),
-                remaining: headers.get(remaining).and_then(left_in),
-                reset: None,
-                header: Some(limit),
-            })
-        });
-        windows.map(Some).fold(None, tighter)
+    if !headers.names_any("x-ratelimit-") {
+        return RateHints::default();
+    }
+    let of = |scopes: &'static Vec<Names>| {
+        let windows = scopes
+            .iter()
+            .map(|names| window(names, MINUTE, headers.received(), |name| headers.get(name)));
+        windows.fold(None, tighter)
     };
-    if headers.names_any("x-ratelimit-") {
-        RateHints {
-            requests: of(GATEWAY_REQUESTS),
-            tokens: of(GATEWAY_TOKENS),
-        }
-    } else {
-        RateHints::default()
+    let [requests, tokens] = &HEADERS.gateway;
+    RateHints {
+        requests: of(requests),
+        tokens: of(tokens),
     }
 }
 
-/// What two limits that hold at the same time come to: the lower rate, and no more left than either
-/// has. Of limits for different times the lower rate counts alone.
+/// Two limits that apply at the same time, as one: the lower rate, and the smaller remaining amount. If their periods
+/// differ, only the one with the lower rate counts.
 fn tighter(one: Option<RateWindow>, other: Option<RateWindow>) -> Option<RateWindow> {
     let (Some(a), Some(b)) = (one, other) else {
         return one.or(other);
@@ -197,8 +177,8 @@ fn tighter(one: Option<RateWindow>, other: Option<RateWindow>) -> Option<RateWin
     })
 }
 
-/// How long the server asks to wait: `retry-after-ms`, else `retry-after` in seconds or as a
-/// date, else, for an allowance it calls empty, the time until that is full again.
+/// How long the server asks the client to wait: `retry-after-ms`, or else `retry-after` in seconds or as a date, or
+/// else the time until an exhausted limit is full again.
 pub(super) fn retry_after(tells: RateHeaders, headers: &HttpHeaders) -> Option<Duration> {
     let now = now_of_sender(headers);
     let number = |text: &str, scale: f64| wait(text.trim().parse::<f64>().ok()? * scale);
@@ -206,8 +186,7 @@ pub(super) fn retry_after(tells: RateHeaders, headers: &HttpHeaders) -> Option<D
     if let Some(wait) = header("retry-after-ms").and_then(|t| number(t, 1e-3)) {
         return Some(wait);
     }
-    // LiteLLM names the whole minute of its windows here too, but a place is free as soon as one of
-    // the calls in flight ends.
+    // LiteLLM reports a whole minute here too, but there is room again as soon as one of the calls in flight ends.
     if headers.get("rate_limit_type") == Some("max_parallel_requests") {
         return None;
     }
@@ -226,12 +205,13 @@ pub(super) fn retry_after(tells: RateHeaders, headers: &HttpHeaders) -> Option<D
         .max()
 }
 
-/// Bare numbers from here on are moments, in seconds since 1970; from a thousand times as much on, in milliseconds.
+/// Numbers of at least this size are points in time, in seconds since 1970. From 1,000 times this size on they are in
+/// milliseconds.
 const MOMENTS: f64 = 1e9;
-/// A bare number that exceeds this number of periods is in milliseconds.
+/// A number larger than this number of periods is in milliseconds.
 const PERIODS: f64 = 10.0;
 
-/// The time until a moment that is written as a number.
+/// The time until a point in time that is written as a number.
 fn moment(text: &str, now: SystemTime) -> Option<Duration> {
     let seconds = number(text).filter(|number| *number >= MOMENTS)?;
     let scale = if seconds < 1e3 * MOMENTS { 1.0 } else { 1e-3 };
@@ -239,7 +219,8 @@ fn moment(text: &str, now: SystemTime) -> Option<Duration> {
     Some(time_to(SystemTime::UNIX_EPOCH.checked_add(since)?, now))
 }
 
-/// When a limit per `period` (seconds) is full again. Some gateways write milliseconds or moments where seconds are meant.
+/// The time until a limit per `period` (in seconds) is full again. Some gateways write milliseconds or points in time
+/// instead of seconds.
 fn reset_in(text: &str, period: u64, now: SystemTime) -> Option<Duration> {
     if let Some(left) = moment(text, now) {
         return Some(left);
@@ -250,7 +231,7 @@ fn reset_in(text: &str, period: u64, now: SystemTime) -> Option<Duration> {
     }
 }
 
-/// The time until a moment written as RFC 3339 has it.
+/// The time until a point in time in the format of RFC 3339.
 fn until(text: &str, now: SystemTime) -> Option<Duration> {
     let moment = humantime::parse_rfc3339(text.trim()).ok()?;
     Some(time_to(moment, now))
@@ -266,8 +247,8 @@ fn wait(seconds: f64) -> Option<Duration> {
         .then(|| Duration::from_secs_f64(seconds.min(LONGEST_WAIT.as_secs_f64())))
 }
 
-/// A duration as Go prints it (`1h2m3.5s`, `12ms`), which a protobuf duration (`57.2s`) is too, or
-/// a bare number of seconds.
+/// A duration in Go's format (`1h2m3.5s`, `12ms`), which includes that of protocol buffers (`57.2s`), or a number of
+/// seconds.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     if let Ok(seconds) = text.parse::<f64>() {

@@ -31,7 +31,7 @@ fn limits_are_read_from_headers() {
 
 /// inference-docs.cerebras.ai, "Rate limits", with the numbers of its example.
 #[test]
-fn limits_of_cerebras_are_of_a_day_and_of_a_minute() {
+fn limits_of_cerebras_apply_per_day_and_per_minute() {
     let headers = [
         ("x-ratelimit-limit-requests-day", "1000000000"),
         ("x-ratelimit-limit-tokens-minute", "1000000000"),
@@ -54,7 +54,7 @@ fn limits_of_cerebras_are_of_a_day_and_of_a_minute() {
 }
 
 #[test]
-fn the_limits_of_a_gateway_are_read_too_and_the_tightest_counts() {
+fn the_tightest_limit_of_a_gateway_counts() {
     let hints = |provider: &str, headers: &[(&str, &str)]| {
         let hints = failed_with(provider, 500, headers, "{}").rate_hints();
         let read = |window: Option<RateWindow>| window.map(|w| (w.limit, w.remaining));
@@ -99,7 +99,7 @@ fn the_limits_of_a_gateway_are_read_too_and_the_tightest_counts() {
 }
 
 #[test]
-fn a_place_among_parallel_calls_is_not_waited_for_a_whole_minute() {
+fn a_limit_of_parallel_calls_causes_no_wait_of_a_minute() {
     let refused = |kind| {
         let headers = [("retry-after", "60"), ("rate_limit_type", kind)];
         failed_with("custom", 429, &headers, "{}").retry_after()
@@ -109,7 +109,7 @@ fn a_place_among_parallel_calls_is_not_waited_for_a_whole_minute() {
 }
 
 #[test]
-fn waits_are_read_in_every_form() {
+fn waits_are_read_in_every_format() {
     let now = httpdate::parse_http_date("Fri, 20 Nov 2026 08:00:00 GMT").unwrap();
     let wait = |headers: &[(&str, &str)]| {
         let headers: HttpHeaders = headers.iter().copied().collect();
@@ -172,7 +172,7 @@ fn no_wait_is_longer_than_the_longest() {
 }
 
 #[test]
-fn what_is_no_amount_teaches_nothing() {
+fn values_that_are_not_amounts_are_ignored() {
     let hints = |limit, remaining| {
         let headers = [
             ("x-ratelimit-limit-tokens", limit),
@@ -228,14 +228,14 @@ fn times_of_day_are_read_as_waits() {
 }
 
 #[test]
-fn a_vendor_without_limit_headers_teaches_nothing() {
+fn limit_headers_of_other_vendors_are_ignored() {
     let headers = [("x-ratelimit-limit-requests", "1")].into_iter().collect();
     let hints = rate_hints(vendor("gemini").tells, &headers);
     assert!(hints.is_empty());
 }
 
 #[test]
-fn dates_are_read_by_the_clock_of_whoever_wrote_them() {
+fn dates_refer_to_the_clock_of_the_sender() {
     let day = Duration::from_secs(86_400);
     let there = httpdate::parse_http_date("Fri, 20 Nov 2026 08:00:00 GMT").unwrap();
     let headers: HttpHeaders = [
@@ -261,7 +261,7 @@ fn dates_are_read_by_the_clock_of_whoever_wrote_them() {
 }
 
 #[test]
-fn a_reset_in_milliseconds_or_as_a_moment_is_no_wait_of_months() {
+fn resets_in_milliseconds_or_as_points_in_time_are_recognized() {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000);
     let read = |name: &str, text: &str| {
         let headers = [

@@ -1,12 +1,10 @@
-//! What local servers say, or leave unsaid, beside their dialect: that the model is still loading,
-//! and that the prompt was cut.
+//! Signs of local servers that are not part of their format: the model is still loading, or the prompt was truncated.
 
 use crate::base::error::{Error, ErrorKind};
 
 use super::vendor::Vendor;
 
-/// Marks the refusal of a server that is up but still loads its model. Only servers that users
-/// run themselves do that.
+/// Marks the error of a server that is still loading its model. Only servers that users run themselves report this.
 pub(super) fn mark_loading(vendor: &Vendor, error: Error) -> Error {
     let refused = error.status() == Some(503) && error.kind() == ErrorKind::Transient;
     let says = || says_loading(error.message()) || error.raw().is_some_and(says_loading);
@@ -20,8 +18,8 @@ pub(super) fn mark_loading(vendor: &Vendor, error: Error) -> Error {
     }
 }
 
-/// llama.cpp says `Loading model`, others that the model is (still, currently) loading. A web page
-/// may hold both words by chance.
+/// llama.cpp replies `Loading model`; others report that the model is (still, currently) loading. A web page may
+/// contain both words by chance.
 pub(super) fn says_loading(text: &str) -> bool {
     let has = |wanted: &str| {
         let mut words = text.split(|c: char| !c.is_alphanumeric());
@@ -30,20 +28,20 @@ pub(super) fn says_loading(text: &str) -> bool {
     !text.trim_start().starts_with('<') && has("loading") && has("model")
 }
 
-/// Prompts smaller than this fit every context.
+/// Smaller prompts fit into every context.
 const SMALL: u64 = 4096;
-/// No text has more bytes to a token.
+/// No text has more bytes per token.
 const BYTES_PER_TOKEN: u64 = 10;
-/// Windows that servers are run with; a prompt of exactly that size is no coincidence.
+/// Usual context sizes of servers. A prompt of exactly such a size was truncated.
 const WINDOWS: [u64; 8] = [2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144];
 
-/// Ollama cuts a prompt that exceeds its context without a word; the count of what it read gives
-/// it away.
+/// The warning for a truncated prompt. Ollama truncates a prompt that exceeds its context without an error, but reports
+/// how many tokens it read.
 pub(super) fn cut_warning(prompt_bytes: usize, input_tokens: u64) -> Option<String> {
     let bytes = prompt_bytes as u64;
     let too_few = input_tokens.saturating_mul(BYTES_PER_TOKEN) < bytes;
     let whole_window = WINDOWS.contains(&input_tokens) && bytes / 4 > input_tokens;
-    // A count of none is no count.
+    // A count of 0 means that the server does not count.
     (bytes >= SMALL && input_tokens > 0 && (too_few || whole_window)).then(|| {
         format!(
             "the server read {input_tokens} tokens of a prompt of {bytes} bytes: it was probably \
@@ -58,13 +56,13 @@ mod tests {
     use crate::base::error::Sent;
 
     #[test]
-    fn a_prompt_that_cannot_be_whole_is_told_from_one_that_can() {
+    fn truncated_prompts_are_detected() {
         for (bytes, tokens, cut) in [
             (4095, 1, false),
             (4096, 0, false),
             (4096, 409, true),
             (4096, 410, false),
-            // German or code has fewer bytes a token than English, and is no reason to warn.
+            // German text and code have fewer bytes per token than English, which is not a sign of truncation.
             (40_000, 16_000, false),
             (40_000, 10_000, false),
             (40_000, 4096, true),
@@ -81,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_503_that_speaks_of_loading_is_waited_for() {
+    fn only_a_503_that_mentions_loading_is_waited_for() {
         let vendor = |name| Vendor::named(name).unwrap();
         let refusal = |kind, status, message: &str| {
             let error = Error::new(kind, message).with_status(status);

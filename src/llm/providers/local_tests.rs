@@ -25,7 +25,7 @@ fn list(owner: &str) -> Result<HttpReply, Error> {
 }
 
 #[test]
-fn each_server_is_told_by_what_only_it_answers() {
+fn each_server_is_identified_by_its_own_endpoint() {
     use Probe::*;
     let unknown = || json(r#"{"error":"Unexpected endpoint or method."}"#);
     let props = r#"{"total_slots":4,"model_path":"m.gguf"}"#;
@@ -104,7 +104,7 @@ fn each_server_is_told_by_what_only_it_answers() {
 }
 
 #[test]
-fn slots_are_believed_when_they_make_sense() {
+fn only_plausible_numbers_of_slots_are_used() {
     for (props, slots) in [
         (r#"{"total_slots":4}"#, Some(4)),
         (r#"{"total_slots":0}"#, None),
@@ -118,7 +118,7 @@ fn slots_are_believed_when_they_make_sense() {
 }
 
 #[test]
-fn a_server_that_loads_is_there_and_says_so() {
+fn a_loading_server_is_found_as_loading() {
     let loading = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
     let refused = || reply(503, &[("server", "llama.cpp")], loading);
     let server = found(vec![(Probe::Models, refused()), (Probe::Props, refused())]).unwrap();
@@ -133,7 +133,7 @@ fn a_server_that_loads_is_there_and_says_so() {
 }
 
 #[test]
-fn anything_but_a_list_of_models_is_no_server() {
+fn a_reply_without_a_list_of_models_is_not_a_server() {
     let models_of = |reply| found(vec![(Probe::Models, reply)]);
     assert_eq!(models_of(list("x")).unwrap().models, ["a", "b"]);
     for body in ["<html>", "{}", r#"{"data":3}"#] {
@@ -164,7 +164,7 @@ fn a_description_names_the_first_models() {
 }
 
 #[test]
-fn probes_go_beside_the_base_not_below_it() {
+fn probes_go_next_to_the_base_url_not_below_it() {
     assert_eq!(Probe::Models.url("http://h:1/v1"), "http://h:1/v1/models");
     assert_eq!(Probe::Props.url("http://h:1/v1"), "http://h:1/props");
     assert_eq!(

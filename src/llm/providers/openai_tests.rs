@@ -442,7 +442,7 @@ fn arguments_keep_every_digit() {
 
 /// A message of the assistant as a result has it goes back in the shape of each server.
 #[test]
-fn a_conversation_goes_on_with_what_a_reply_held() {
+fn a_conversation_continues_with_all_parts_of_a_reply() {
     let mut answer = said(
         "custom",
         &json!({"content": null, "reasoning_content": "hm", "tool_calls": [

@@ -16,7 +16,7 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::{HttpReply, HttpRequest, ReplyShare, Transport};
 
-use super::access::{Access, LeftOut, ModelChoice};
+use super::access::{Access, ModelChoice, OmissionWarnings};
 use super::attached::taken;
 use super::dialect::{Call, decode, encode};
 use super::embed;
@@ -48,7 +48,7 @@ pub(super) struct Remote {
     /// Where nearly every call goes, if that is one place.
     pub chat_url: Option<String>,
     pub model: ModelChoice,
-    pub left_out: LeftOut,
+    pub left_out: OmissionWarnings,
     pub concurrency: usize,
     pub timeout: Duration,
     pub max_reply: Option<u64>,

@@ -1,15 +1,15 @@
-//! What a reply holds beside its text that an answer has no place for, in words for people.
+//! Describes the parts of a reply, other than its text, that an answer cannot contain.
 
 use serde_json::Value;
 
-/// So many are named.
+/// The maximum number of parts in a description.
 const MOST_NAMES: usize = 20;
 
-/// Parts that are no text of the answer.
+/// Parts that are not text of the answer.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
     parts: Vec<String>,
-    /// Of these, what was made to be seen, heard or opened.
+    /// The images, sounds and files among them.
     media: Vec<String>,
 }
 
@@ -30,7 +30,7 @@ impl Holds {
         add(&mut self.media, what);
     }
 
-    /// A part of a list in OpenAI's or Anthropic's style, of the type that it names.
+    /// A list entry in OpenAI's or Anthropic's format, described by its type.
     pub(super) fn block(&mut self, block: &Value) {
         let name = || block.get("name").and_then(Value::as_str);
         match block
@@ -56,12 +56,12 @@ impl Holds {
         self.parts.is_empty()
     }
 
-    /// All of it; nothing for none.
+    /// The description of all parts; `None` without any.
     pub(super) fn description(&self) -> String {
         self.parts.join(" and ")
     }
 
-    /// What of it a text cannot say, if there is any.
+    /// The description of the parts that text cannot replace, if there are any.
     pub(super) fn media_description(&self) -> Option<String> {
         (!self.media.is_empty()).then(|| self.media.join(" and "))
     }
@@ -73,7 +73,7 @@ fn add(names: &mut Vec<String>, what: String) {
     }
 }
 
-/// A name in a message: no more than a line of it, and nothing that a terminal would obey.
+/// A name for a message: at most one line, without control characters.
 fn shown(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(90).collect()
 }

@@ -40,7 +40,7 @@ struct Reply<'b> {
 /// Reads the body of a success reply.
 ///
 /// # Errors
-/// When it is not JSON of that shape; inside, when it holds a failure, or no usable answer.
+/// If it is not JSON of this format. The inner result is an error if the reply contains a failure or no usable answer.
 pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Response, Error>> {
     let reply: Reply<'_> = serde_json::from_slice(body)?;
     let usage = counts::<Counts>(reply.usage).and_then(|counts| counts.usage());
@@ -70,7 +70,8 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Re
 struct Item<'b> {
     #[serde(rename = "type", default, deserialize_with = "bounded::field")]
     kind: Option<Value>,
-    /// Of a message: the probabilities in it are more values than anything else in a reply.
+    /// The content of a message. It is not parsed yet, because the probabilities in it are more values than the rest of
+    /// a reply.
     #[serde(borrow)]
     content: Option<&'b RawValue>,
 }
@@ -87,7 +88,7 @@ struct Part<'b> {
     logprobs: Option<&'b RawValue>,
 }
 
-/// What the items of an output say, apart.
+/// The content of all output items, by kind.
 #[derive(Default)]
 struct Output {
     text: String,
@@ -98,17 +99,17 @@ struct Output {
     holds: Holds,
     /// The probabilities of each part, without the brackets around them.
     logprobs: Vec<String>,
-    /// Calls whose result stands in the output as well.
+    /// The ids of calls whose result is in the output too.
     carried_out: Vec<String>,
     server_tool_calls: u64,
     web_search_calls: u64,
 }
 
-/// What an output holds of which no tree is built in memory.
+/// Stands for a part of an output that is too large to be parsed.
 const TOO_MUCH: &str = "more than is read of a reply";
 
 impl Output {
-    /// What can be read counts: an item too large or too strange to read takes no other with it.
+    /// Reads the items of an output. If one is too large or malformed, the others are read anyway.
     fn read(output: Option<&RawValue>) -> Self {
         let mut said = Self::default();
         let left = Cell::new(bounded::MOST_NODES);
@@ -190,7 +191,7 @@ impl Output {
             _ => {
                 let is_call = kind.ends_with("_call");
                 self.server_tool_calls += u64::from(is_call);
-                // To open what was found costs nothing.
+                // Opening a page that was found is not billed.
                 let action = item.pointer("/action/type").and_then(Value::as_str);
                 let searches = kind == "web_search_call" && action.is_none_or(|a| a == "search");
                 self.web_search_calls += u64::from(searches);
@@ -204,7 +205,7 @@ impl Output {
         }
     }
 
-    /// The answer with what was said.
+    /// Moves the content into the answer.
     fn told(mut self, mut answer: Answer) -> Answer {
         let before = self.details.tool_calls.len();
         let carried_out = &self.carried_out;
@@ -228,14 +229,14 @@ impl Output {
     }
 }
 
-/// A call of a tool: of a function, or of one that OpenAI names and whoever asked carries out, such as
-/// a shell, whose arguments are what the item says of it.
+/// A tool call: of a function, or of a tool that OpenAI defines and the caller executes, for example a shell. The
+/// arguments of the latter are the other fields of the item.
 fn call(kind: &str, mut item: Value) -> ToolCall {
     let text = |name: &str| item.get(name).and_then(Value::as_str).map(str::to_owned);
     let id = text("call_id").or_else(|| text("id"));
     let name = text("name").unwrap_or_else(|| kind.trim_end_matches("_call").to_owned());
     if kind == "custom_tool_call" {
-        // What a custom tool is given is text, whatever it looks like.
+        // The input of a custom tool is text, even if it looks like JSON.
         let input = item.get("input").cloned().unwrap_or_default();
         return ToolCall::new(id.unwrap_or_default(), name, shallow(input));
     }
@@ -252,7 +253,7 @@ fn call(kind: &str, mut item: Value) -> ToolCall {
     tool_call(id.as_deref(), Some(&name), arguments)
 }
 
-/// Fields of a call that say nothing of what it is to do.
+/// Fields of a call that are not arguments.
 const OF_EVERY_CALL: [&str; 5] = ["type", "id", "call_id", "name", "status"];
 
 #[derive(Default, Deserialize)]

@@ -32,7 +32,7 @@ fn text(text: &str) -> Value {
 }
 
 #[test]
-fn a_reply_is_read_whole() {
+fn a_complete_reply_is_read() {
     let thought = json!({"type": "reasoning", "id": "rs_1",
         "summary": [{"type": "summary_text", "text": "Let me think."}]});
     let cited = json!({"type": "output_text", "text": " beds.",
@@ -67,7 +67,7 @@ fn calls_of_tools_are_an_answer() {
 }
 
 #[test]
-fn calls_that_whoever_asked_carries_out_are_an_answer() {
+fn calls_for_the_caller_are_an_answer() {
     let custom = json!({"type": "custom_tool_call", "id": "ctc_1", "call_id": "call_1",
         "name": "code_exec", "input": "{\"a\": 1}", "status": "completed"});
     let shell = json!({"type": "local_shell_call", "id": "lsh_1", "call_id": "call_2",
@@ -101,7 +101,7 @@ fn calls_that_whoever_asked_carries_out_are_an_answer() {
 }
 
 #[test]
-fn calls_that_openai_carries_out_are_counted() {
+fn calls_that_openai_executes_are_counted() {
     let output = json!([
         {"type": "web_search_call", "id": "ws_1", "status": "completed",
          "action": {"type": "search", "query": "beds"}},
@@ -146,7 +146,7 @@ fn probabilities_are_kept_however_many_there_are() {
 }
 
 #[test]
-fn an_item_too_large_to_read_takes_no_answer_with_it() {
+fn an_item_that_is_too_large_does_not_lose_the_answer() {
     let tools = json!({"type": "mcp_list_tools", "tools": vec![json!({}); 60_000]});
     let output = json!([tools, message(json!([text("Beds.")])), tools]);
     let answer = decoded("openai", &reply(output).to_string()).unwrap();
@@ -158,7 +158,7 @@ fn an_item_too_large_to_read_takes_no_answer_with_it() {
 }
 
 #[test]
-fn odd_items_cost_nothing_of_the_answer() {
+fn malformed_items_do_not_lose_the_answer() {
     let odd = json!([7, null, "x", [], {}, {"type": 7}, {"type": "new_kind", "x": [{}]},
         {"type": "message", "content": 7}, {"type": "message", "content": [7, {}, text("yes")]}]);
     let answer = decoded("openai", &reply(odd).to_string()).unwrap();
@@ -166,7 +166,7 @@ fn odd_items_cost_nothing_of_the_answer() {
 }
 
 #[test]
-fn what_is_no_answer_says_why() {
+fn a_reply_without_an_answer_names_the_reason() {
     let refused = message(json!([{"type": "refusal", "refusal": "I cannot."}]));
     let error = decoded("openai", &reply(json!([refused])).to_string()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Blocked);
@@ -188,7 +188,7 @@ fn what_is_no_answer_says_why() {
 }
 
 #[test]
-fn a_native_body_goes_out_as_it_stands_to_its_own_provider_alone() {
+fn a_native_body_is_sent_unchanged_only_to_its_provider() {
     let cases = [
         (
             NativeFormat::OpenAiResponses,
@@ -245,7 +245,7 @@ fn a_native_body_goes_out_as_it_stands_to_its_own_provider_alone() {
 }
 
 #[test]
-fn samples_of_a_native_body_have_seeds_of_their_own() {
+fn samples_of_a_native_body_have_different_seeds() {
     for config in ["generationConfig", "generation_config"] {
         let body = json!({"contents": [{"parts": [{"text": "hi"}]}],
             config: {"seed": 7, "temperature": 0.7}});
@@ -262,7 +262,7 @@ fn samples_of_a_native_body_have_seeds_of_their_own() {
 }
 
 #[test]
-fn a_stream_is_put_together() {
+fn a_stream_is_joined_into_a_reply() {
     let item = message(json!([text("Beds.")]));
     let whole = reply(json!([item]));
     let event = |kind: &str, field: &str, value: &Value| {

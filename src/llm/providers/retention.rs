@@ -1,4 +1,4 @@
-//! How long results of batches can be had from whoever made them.
+//! How long providers keep the results of batches.
 
 use std::time::Duration;
 
@@ -6,30 +6,30 @@ use serde::Deserialize;
 
 use crate::base::clock::Timestamp;
 
-/// How long a provider says it keeps the results of a batch.
+/// How long a provider keeps the results of a batch, according to its documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Retention {
-    /// So many days from the batch's creation.
+    /// This number of days after the creation of the batch.
     FromCreation(u32),
-    /// So many days from its end.
+    /// This number of days after its end.
     FromEnd(u32),
-    /// It names no end.
+    /// The documentation names no end.
     Unlimited,
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
 
 impl Retention {
-    /// Where nobody says anything, or says it for each batch: as short as the shortest there is.
+    /// For an undocumented time, or a time that is set for each batch: the shortest of all.
     pub const UNKNOWN: Self = Self::FromEnd(2);
 
-    /// Until when the results are kept of a batch that was created and seen to have ended then; `None`
-    /// where no end is named.
+    /// The time until which results are kept, for a batch with this creation time that was seen to have ended at
+    /// `ended`; `None` if there is no end.
     pub fn until(self, created: Timestamp, ended: Timestamp) -> Option<Timestamp> {
         match self {
             Self::FromCreation(days) => Some(created.after(DAY * days)),
-            // It may have ended long before it was seen, but hardly later than it was to be worked on.
+            // It may have ended long before it was seen, but hardly after the time that it was allowed to take.
             Self::FromEnd(days) => Some(ended.min(created.after(DAY * 2)).after(DAY * days)),
             Self::Unlimited => None,
         }

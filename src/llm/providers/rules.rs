@@ -32,7 +32,6 @@ pub(super) struct Rule {
     #[serde(deserialize_with = "kind_of_name")]
     pub kind: ErrorKind,
     /// How long to wait if the server reports no time.
-    #[serde(default)]
     wait_seconds: Option<u64>,
     /// Whether the error concerns only the model, not the account.
     #[serde(default)]
@@ -80,6 +79,10 @@ pub(super) struct ErrorRules {
     pub gemini: Vec<Rule>,
     gateways: Vec<Rule>,
     common: Vec<Rule>,
+    /// The statuses of errors of Anthropic in replies to calls, by their types.
+    pub anthropic_statuses: Vec<(String, u16)>,
+    /// The codes of errors of Google, their names, and their statuses in replies to calls.
+    pub google_codes: Vec<(u64, String, u16)>,
 }
 
 pub(super) static RULES: LazyLock<ErrorRules> = LazyLock::new(|| {

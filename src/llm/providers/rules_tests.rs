@@ -43,7 +43,7 @@ fn statuses_and_bodies_are_classified() {
 }
 
 #[test]
-fn what_no_row_knows_says_so() {
+fn unknown_errors_are_marked_as_unclassified() {
     let failed = |status, body: &str| failed("openai", status, body);
     for (status, body) in [
         (400, "{}".to_owned()),
@@ -69,7 +69,7 @@ fn what_no_row_knows_says_so() {
 }
 
 #[test]
-fn messages_say_who_answered_what() {
+fn messages_name_the_provider_and_its_status() {
     let body =
         r#"{"detail":[{"loc":["body","messages"],"msg":"Field required","type":"missing"}]}"#;
     assert_eq!(
@@ -116,7 +116,7 @@ fn a_wait_named_in_the_body_is_obeyed() {
 }
 
 #[test]
-fn a_models_allowance_is_told_from_the_accounts() {
+fn the_quota_of_a_model_is_distinguished_from_that_of_the_account() {
     let failed = |details| {
         failed(
             "gemini",
@@ -131,7 +131,7 @@ fn a_models_allowance_is_told_from_the_accounts() {
 }
 
 #[test]
-fn an_error_inside_a_success_is_known_by_its_words_too() {
+fn an_error_inside_a_success_reply_is_classified_by_its_codes() {
     let inside = |error: &str| {
         decoded("custom", &format!(r#"{{"error":{error}}}"#))
             .unwrap_err()
@@ -147,7 +147,7 @@ fn an_error_inside_a_success_is_known_by_its_words_too() {
 }
 
 #[test]
-fn a_gateway_that_ran_out_of_time_may_have_paid() {
+fn a_call_that_timed_out_at_a_gateway_may_be_billed() {
     assert_eq!(failed("openai", 504, "").sent(), Sent::Maybe);
     assert_eq!(failed("openai", 500, "").sent(), Sent::Answered);
 }
@@ -162,7 +162,7 @@ fn an_overload_waits_longer_unless_the_server_says_how_long() {
 }
 
 #[test]
-fn a_failure_keeps_the_providers_name_for_the_call() {
+fn a_failure_keeps_the_request_id() {
     for (name, header) in [("openai", "x-request-id"), ("anthropic", "request-id")] {
         let failed = failed_with(name, 500, &[(header, "req_7")], "{}");
         assert_eq!(failed.request_id(), Some("req_7"));
@@ -172,7 +172,7 @@ fn a_failure_keeps_the_providers_name_for_the_call() {
 }
 
 #[test]
-fn a_wrong_path_is_told_from_a_wrong_request() {
+fn a_wrong_path_is_distinguished_from_an_invalid_request() {
     let failed = |status, body| failed("openai", status, body);
     assert!(failed(404, "<html>").is_unreachable());
     assert!(failed(404, r#"{"error":{"message":"Invalid URL (POST /v2/x)"}}"#).is_unreachable());

@@ -1,4 +1,4 @@
-//! Speech: a text to one body, one reply to the sound of it.
+//! Speech: a call with a text, and a reply with its sound.
 
 use std::borrow::Cow;
 
@@ -17,16 +17,15 @@ use super::errors::{failure, failure_inside};
 use super::limits::rate_hints;
 use super::vendor::{VENDORS, Vendor};
 
-/// What OpenAI takes at once.
+/// OpenAI's limit of characters.
 const MOST_CHARS: usize = 4096;
-/// The format where none is named: sounds of it can be joined.
+/// The default format, because sounds in this format can be joined.
 const WAV: &str = "wav";
 
 /// The call for a text.
-///
 /// # Errors
-/// [`ErrorKind::Invalid`] when the vendor speaks no texts, no model or voice is named, or the request is more than one
-/// text of a length that is taken.
+/// [`ErrorKind::Invalid`] if the vendor does not support speech, if no model or voice is named, or if the request is
+/// not a single text of a supported length.
 pub(super) fn encode(
     vendor: &Vendor,
     request: &Request,
@@ -64,7 +63,7 @@ pub(super) fn encode(
     })
 }
 
-/// Refuses a vendor that speaks no texts, with the names of those that do.
+/// Rejects a vendor that does not support speech. The error names the vendors that do.
 fn check(vendor: &Vendor) -> Result<(), Error> {
     if vendor.speaks {
         return Ok(());
@@ -77,9 +76,8 @@ fn check(vendor: &Vendor) -> Result<(), Error> {
 }
 
 /// Turns a complete reply into the sound or a classified error.
-///
 /// # Errors
-/// Whatever the reply says went wrong; [`ErrorKind::Malformed`] when it is no sound.
+/// The failure in the reply; [`ErrorKind::Malformed`] if it is not sound.
 pub(super) fn decode(
     vendor: &Vendor,
     reply: HttpReply,
@@ -108,7 +106,7 @@ struct Failure {
     error: Option<Value>,
 }
 
-/// Refuses what is no sound: a web page, JSON that says what went wrong, nothing at all.
+/// Rejects a reply that is not sound: a web page, JSON with an error, or an empty body.
 fn sound(vendor: &Vendor, reply: &HttpReply, format: &str) -> Result<(), Error> {
     let body = &reply.body;
     if body.is_empty() {
@@ -143,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_becomes_a_call_and_nothing_else_does() {
+    fn only_a_single_text_becomes_a_call() {
         let call = encode(vendor("openai"), &asked(), Some("tts-1")).unwrap();
         assert_eq!(call.path, "/audio/speech");
         let body: Value = serde_json::from_slice(&call.body).unwrap();
@@ -173,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_sound_is_told_by_what_it_is() {
+    fn a_reply_that_is_not_sound_is_classified() {
         let read = |status, body: &str| {
             decode(vendor("openai"), reply(status, &[], body), &asked())
                 .map(|answer| answer.audio.unwrap())
@@ -205,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_price_that_is_told_is_kept_and_none_is_made_up() {
+    fn a_reported_price_is_kept_and_none_is_invented() {
         let told = |headers: &[(&str, &str)]| {
             decode(vendor("custom"), reply(200, headers, "RIFF"), &asked()).unwrap()
         };

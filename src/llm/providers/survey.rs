@@ -1,4 +1,4 @@
-//! Which providers can be used here, and why the others cannot.
+//! Which providers can be used on this machine, and why the others cannot.
 
 use std::time::{Duration, Instant};
 
@@ -15,37 +15,37 @@ use super::headers::CallHeader;
 use super::local::{self, LocalServer, ServerState};
 use super::vendor::{Dialect, VENDORS, Vendor};
 
-/// How often a server that loads its model is looked at.
+/// The interval of checks of a server that is loading its model.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// One provider, as it can be used here and now.
+/// The status of one provider on this machine.
 #[derive(Debug, Clone, Serialize)]
 pub struct ProviderStatus {
     /// Its name.
     pub provider: &'static str,
-    /// Whether a run could use it.
+    /// Whether a run can use it.
     pub usable: bool,
-    /// Why, or why not, and what to do about it.
+    /// Why it can or cannot be used, and what to do if it cannot.
     pub reason: String,
-    /// The model it would use for requests that name none.
+    /// The model for requests without a model.
     pub model: Option<String>,
-    /// Where it is reached, without credentials.
+    /// Its address, without credentials.
     pub base_url: Option<String>,
     /// Whether it has a Batch API.
     pub batch_api: bool,
-    /// Whether it makes embeddings.
+    /// Whether it supports embeddings.
     pub embeddings: bool,
-    /// Calls in flight when no number is named.
+    /// The number of calls in flight if none is set.
     pub default_concurrency: usize,
-    /// The local servers that answered; the first is the one that a run takes.
+    /// The local servers that replied; a run uses the first one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub servers: Vec<LocalServer>,
-    /// What the user wants to be sent along.
+    /// The user's headers for every call.
     #[serde(skip)]
     headers: Vec<CallHeader>,
     #[serde(skip)]
     address: Option<Address>,
-    /// The address was looked at unasked: no key was sent there.
+    /// Whether the address was found and not named by the user. No key was sent there.
     #[serde(skip)]
     unnamed: bool,
     #[serde(skip)]
@@ -57,34 +57,34 @@ pub struct ProviderStatus {
 }
 
 impl ProviderStatus {
-    /// True when it is not usable although something was set for it: a key without a model, an
-    /// address without a server.
+    /// True if it cannot be used although something is set for it: a key without a model, or an address without a
+    /// server.
     pub fn half_configured(&self) -> bool {
         self.half_configured
     }
 
-    /// True when it is not usable for want of a model alone.
+    /// True if it cannot be used only because no model is set.
     pub fn lacks_model(&self) -> bool {
         self.lacks_model
     }
 
-    /// True when it is not usable for want of a key alone.
+    /// True if it cannot be used only because no key is set.
     pub fn lacks_key(&self) -> bool {
         self.lacks_key
     }
 
-    /// Whether it makes embeddings.
+    /// Checks that it supports embeddings.
     ///
     /// # Errors
-    /// When it does not, with the names of those that do.
+    /// If it does not. The error names the providers that do.
     pub fn check_embeddings(&self) -> Result<(), Error> {
         known(self.provider)?.check_embeddings()
     }
 
-    /// Whether it takes this word as the tier of its service.
+    /// Checks that it supports this service tier.
     ///
     /// # Errors
-    /// When it is known to have no tiers, or none by that name; with those that it has.
+    /// If it has no service tiers, or not this one. The error names those that it has.
     pub fn check_service_tier(&self, tier: &str) -> Result<(), Error> {
         let vendor = known(self.provider)?;
         if vendor.dialect == Dialect::Extract {
@@ -95,7 +95,7 @@ impl ProviderStatus {
             .check(vendor.name, "service_tier", &tier.into())
     }
 
-    /// The same with this model for requests that name none.
+    /// The status with this model for requests without a model.
     pub(crate) fn with_model(&self, model: &str) -> Self {
         Self {
             usable: self.usable || self.lacks_model,
@@ -105,7 +105,7 @@ impl ProviderStatus {
         }
     }
 
-    /// Settings for this provider as it was found.
+    /// The settings for this provider.
     pub fn config(&self) -> LlmConfig {
         let mut config = LlmConfig::new(self.provider).headers(&self.headers);
         if let Some(model) = &self.model {
@@ -119,17 +119,17 @@ impl ProviderStatus {
         config.concurrency(self.default_concurrency)
     }
 
-    /// True when the server that a run would take is still loading its model.
+    /// True if the server that a run would use is still loading its model.
     pub fn is_loading(&self) -> bool {
         let first = self.servers.first();
         first.is_some_and(|server| server.state == ServerState::Loading)
     }
 
-    /// Waits for a server that is loading its model, up to ten minutes, and looks again: what it
-    /// serves, and how many calls at once, is known only then.
+    /// Waits up to 10 minutes for a server that is loading its model, and then reads its models and its number of
+    /// slots, which are not known before.
     ///
     /// # Errors
-    /// When the context ends the wait.
+    /// If the context ends the wait.
     pub fn once_loaded(mut self, ctx: &Context) -> Result<Self, Error> {
         let deadline = Instant::now() + MAX_LOADING;
         let cancelled = ctx.cancel_signal();
@@ -164,8 +164,8 @@ impl ProviderStatus {
     }
 }
 
-/// Looks at every provider, in the order in which a run would choose. `model` is the one that the user names;
-/// `every_request_names_one` says that none is needed. It asks all local servers for their models at once, within a
+/// The status of every provider, in the order in which a run chooses. `model` is the model that the user names;
+/// `every_request_names_one` means that none is required. It calls all local servers at the same time, for at most one
 /// second.
 pub fn survey(model: Option<&str>, every_request_names_one: bool) -> Vec<ProviderStatus> {
     let look = Look {
@@ -177,7 +177,7 @@ pub fn survey(model: Option<&str>, every_request_names_one: bool) -> Vec<Provide
     look.at_all()
 }
 
-/// Looks at one provider, at another address than its own if one is given.
+/// The status of one provider, at `base_url` if it is given.
 ///
 /// # Errors
 /// If there is no provider of that name.
@@ -196,20 +196,20 @@ pub fn inspect(
     inspect_with(provider, &given)
 }
 
-/// What the user gives for one provider.
+/// The user's settings for one provider.
 #[derive(Default)]
 pub(crate) struct Given<'a> {
     pub base_url: Option<&'a str>,
-    /// Instead of the one in the environment.
+    /// Replaces the key in the environment.
     pub api_key: Option<&'a Secret>,
     pub model: Option<&'a str>,
-    /// Every request names a model, so that none is needed.
+    /// Whether every request names a model, so that none is required.
     pub models_named: bool,
     /// Headers for every call.
     pub headers: &'a [CallHeader],
 }
 
-/// The same with these headers in every call.
+/// The status of one provider with these settings.
 pub(crate) fn inspect_with(provider: &str, given: &Given<'_>) -> Result<ProviderStatus, Error> {
     let vendor = known(provider)?;
     let look = Look {
@@ -225,8 +225,8 @@ pub(crate) fn inspect_with(provider: &str, given: &Given<'_>) -> Result<Provider
     Ok(look.at(vendor))
 }
 
-/// Each provider that takes a key, with the environment variable that holds one, if any does. Nobody
-/// is asked whether it is valid.
+/// All providers that require a key, each with the environment variable that contains one, if any. No key is checked
+/// with its provider.
 pub fn api_keys_set() -> Vec<(&'static str, Option<&'static str>)> {
     let env = |name: &str| std::env::var(name).ok();
     let keyed = VENDORS.iter().filter(|vendor| vendor.needs_key);
@@ -234,11 +234,11 @@ pub fn api_keys_set() -> Vec<(&'static str, Option<&'static str>)> {
     found.collect()
 }
 
-/// How providers are looked at.
+/// The settings of a survey.
 struct Look<'a> {
     /// The model that the user names.
     model: Option<&'a str>,
-    /// Every request names a model, so that none is needed.
+    /// Whether every request names a model, so that none is required.
     models_named: bool,
     /// The user's headers for every call.
     headers: &'a [CallHeader],
@@ -266,7 +266,7 @@ impl Look<'_> {
         }
     }
 
-    /// Why a run would refuse these settings, if it would.
+    /// The reason why a run would reject these settings, if it would.
     fn refused(&self, vendor: &Vendor, address: &str) -> Option<String> {
         let config = LlmConfig::new(vendor.name)
             .at(address)
@@ -319,7 +319,7 @@ impl Look<'_> {
         }
     }
 
-    /// A local server whose address and model are named: only its slots are unknown.
+    /// The status of a local server whose address and model are set. Only its number of slots is unknown.
     fn named(
         &self,
         vendor: &'static Vendor,
@@ -349,7 +349,7 @@ impl Look<'_> {
         if given.is_none() && !self.headers.is_empty() {
             return status(vendor, Err(withheld_headers(vendor)));
         }
-        // Whatever listens on a usual port has no claim to it.
+        // An unknown server on a usual port must not get the key.
         let credential = given.as_ref().and_then(|_| key_from(vendor, self.env));
         let credential = credential.filter(|_| !self.headers.iter().any(CallHeader::pays));
         let key = credential.map(|credential| format!("Bearer {}", credential.key.expose()));

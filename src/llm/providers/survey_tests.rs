@@ -35,7 +35,7 @@ fn first_usable(list: &[ProviderStatus]) -> &str {
 }
 
 #[test]
-fn without_any_key_the_extract_is_what_is_left() {
+fn without_any_key_only_extract_is_usable() {
     let list = found(&[], None);
     assert_eq!(first_usable(&list), "extract");
     assert!(
@@ -46,7 +46,7 @@ fn without_any_key_the_extract_is_what_is_left() {
 }
 
 #[test]
-fn a_stray_key_without_a_model_spends_nothing() {
+fn a_key_without_a_model_is_not_usable() {
     let list = found(&[("OPENAI_API_KEY", "sk-x")], None);
     assert_eq!(first_usable(&list), "extract");
     let openai = list.iter().find(|s| s.provider == "openai").unwrap();
@@ -54,7 +54,7 @@ fn a_stray_key_without_a_model_spends_nothing() {
 }
 
 #[test]
-fn key_and_model_make_the_first_of_the_list() {
+fn the_first_provider_with_a_key_is_selected() {
     let keys = [("OPENAI_API_KEY", "sk-x"), ("XAI_API_KEY", "sk-y")];
     assert_eq!(first_usable(&found(&keys, Some("m"))), "openai");
     assert_eq!(first_usable(&found(&keys[1..], Some("m"))), "xai");
@@ -98,7 +98,7 @@ fn with_key(named: Option<&str>) -> impl Fn(&str) -> Option<String> {
 }
 
 #[test]
-fn whoever_listens_on_a_usual_port_is_not_sent_the_key() {
+fn a_server_on_a_usual_port_does_not_get_the_key() {
     let (url, heads) = bystander(200, MODELS);
     let status = looked(&url, None);
     assert!(status.usable, "{}", status.reason);
@@ -114,7 +114,7 @@ fn whoever_listens_on_a_usual_port_is_not_sent_the_key() {
 }
 
 #[test]
-fn an_address_that_is_named_is_sent_the_key() {
+fn a_named_address_gets_the_key() {
     let (url, heads) = bystander(200, MODELS);
     let status = looked("http://127.0.0.1:9/v1", Some(&url));
     assert!(heads.lock().contains("authorization: bearer sk-mine"));
@@ -126,7 +126,7 @@ fn an_address_that_is_named_is_sent_the_key() {
 }
 
 #[test]
-fn a_usual_server_that_wants_a_key_is_told_how_to_get_it() {
+fn the_reason_says_how_to_send_a_key_to_a_server_that_requires_one() {
     let (url, _) = bystander(401, "{}");
     let status = looked(&url, None);
     assert!(!status.usable && status.half_configured());
@@ -137,7 +137,7 @@ fn a_usual_server_that_wants_a_key_is_told_how_to_get_it() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn the_reason_names_what_is_missing() {
     let list = found(&[("CUSTOM_LLM_BASE_URL", "http://127.0.0.1:9")], None);
     let of = |name: &str| list.iter().find(|s| s.provider == name).unwrap();
     let custom = of("custom");

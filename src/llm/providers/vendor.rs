@@ -1,4 +1,4 @@
-//! The table of vendors: addresses, variables, and the ways they differ from their dialect.
+//! The table of vendors: addresses, variables, and differences from their dialect.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -27,7 +27,7 @@ pub(crate) enum Dialect {
     Extract,
 }
 
-/// The field that caps the answer's length.
+/// The field with the maximum number of tokens of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum CapField {
@@ -60,7 +60,6 @@ pub(crate) struct Vendor {
     /// The header of the key; `authorization` contains it as a bearer token.
     pub key_header: &'static str,
     /// The header that names the version of the API, and that version.
-    #[serde(default)]
     pub version: Option<(&'static str, &'static str)>,
     /// A variable with a bearer token instead of a key.
     #[serde(default)]
@@ -80,16 +79,14 @@ pub(crate) struct Vendor {
     #[serde(default)]
     pub(super) fields: Fields,
     pub tells: RateHeaders,
-    /// The errors that it reports in another way than its dialect.
+    /// The errors that it reports in another way than others of its dialect.
     #[serde(default)]
     pub(super) errors: Vec<Rule>,
     pub concurrency: usize,
     /// Its Batch API, if it has one.
-    #[serde(default)]
     pub batches: Option<Batches>,
     /// How much one call may embed, if it supports embeddings. This is well below the documented limits:
     /// tokens are estimated, a reply contains all vectors, and a call that is killed is paid for again.
-    #[serde(default)]
     pub embeds: Option<PackLimits>,
     /// Whether it supports OpenAI's call for speech.
     pub speaks: bool,
@@ -155,7 +152,7 @@ impl Vendor {
         batches.map_or(Retention::UNKNOWN, |batches| batches.retention)
     }
 
-    /// What a failed reply means.
+    /// The rule for a failed reply.
     pub(super) fn rule(&self, status: u16, error_body: &ErrorBody) -> &Rule {
         let of_dialect = match self.dialect {
             Dialect::OpenAi => &RULES.openai[..],
@@ -170,7 +167,7 @@ impl Vendor {
         VENDORS.iter().find(|vendor| vendor.name == name)
     }
 
-    /// Refuses a vendor that makes no embeddings, with the names of those that do.
+    /// Rejects a vendor without embeddings. The error names the vendors that have them.
     pub(crate) fn check_embeddings(&self) -> Result<(), Error> {
         if self.embeds.is_some() {
             return Ok(());
@@ -182,7 +179,7 @@ impl Vendor {
         Err(Error::new(ErrorKind::Invalid, why))
     }
 
-    /// The vendor's Batch API, or the refusal of one that has none, with the names of those that do.
+    /// The vendor's Batch API. If it has none, the error names the vendors that do.
     pub(crate) fn batch_api(&self) -> Result<Batches, Error> {
         self.batches.ok_or_else(|| {
             let having = VENDORS.iter().filter(|vendor| vendor.batches.is_some());
@@ -193,10 +190,9 @@ impl Vendor {
         })
     }
 
-    /// The base URL that a value of [`url_var`](Self::url_var) is. OpenAI's SDKs put their paths
-    /// behind theirs as it stands, and whoever set it for them means that, also where it has no path.
-    /// The SDKs of the others add the version themselves, and the variables that no SDK reads are
-    /// taken as `--base-url` is.
+    /// The base URL for a value of [`url_var`](Self::url_var). OpenAI's SDKs append their paths to the value unchanged,
+    /// even if it has no path, so the value is used in the same way. The SDKs of other vendors add the version
+    /// themselves. Variables that no SDK reads are treated like `--base-url`.
     pub(crate) fn base_from_variable(&self, url: &str) -> String {
         let as_it_stands = url.trim().trim_end_matches('/');
         match self.url_var {
@@ -205,14 +201,14 @@ impl Vendor {
         }
     }
 
-    /// A base URL as somebody names it for this vendor: with the version, where that is left out.
+    /// The base URL for a value that a user gives: the version is added if it is missing.
     pub(crate) fn normalise(&self, url: &str) -> String {
         let url = url.trim().trim_end_matches('/');
         if url.is_empty() {
             return String::new();
         }
         if self.azure {
-            // As Azure shows where to call a model.
+            // The address of a deployment, as Azure shows it.
             let url = url.split("/openai/deployments/").next().unwrap_or(url);
             let (root, newer) = match url.split_once("/openai/v1") {
                 Some((root, _)) => (root, "/v1"),
@@ -220,7 +216,7 @@ impl Vendor {
             };
             return format!("{root}{}{newer}", self.segment);
         }
-        // The address of the one call is easily taken for the base.
+        // Users often give the address of a call instead of the base URL.
         let calls = [
             "/chat/completions",
             "/messages",
@@ -242,7 +238,7 @@ impl Vendor {
     }
 }
 
-/// What stands behind the host of a URL.
+/// The part of a URL after its host.
 fn path_of(url: &str) -> &str {
     let after_scheme = url.find("://").map_or(0, |at| at + 3);
     let slash = url[after_scheme..].find('/');

@@ -4,14 +4,14 @@ use crate::llm::providers::dialect::{decode, encode};
 use crate::llm::request::Request;
 
 #[test]
-fn the_names_are_those_that_settings_take() {
+fn the_names_are_those_of_the_settings() {
     let names: Vec<&str> = VENDORS.iter().map(|vendor| vendor.name).collect();
     assert_eq!(names, crate::config::choices::PROVIDERS.all);
 }
 
 /// A further vendor of the OpenAI style is one row; beside it, settings know its name.
 #[test]
-fn a_row_is_all_that_a_vendor_takes() {
+fn a_row_of_the_table_is_enough_for_a_new_vendor() {
     let row = r#"{
         "name": "newcomer", "dialect": "openai", "base_url": "https://api.example.org/v1", "segment": "/v1",
         "key_vars": ["NEWCOMER_API_KEY"], "url_var": "NEWCOMER_BASE_URL", "needs_key": true,
@@ -37,7 +37,7 @@ fn a_row_is_all_that_a_vendor_takes() {
 }
 
 #[test]
-fn base_urls_mean_what_each_sdk_takes_them_to_mean() {
+fn base_urls_are_used_as_in_each_sdk() {
     let cases: Vec<[&str; 3]> = serde_json::from_str(include_str!("base_urls_cases.json")).unwrap();
     for [vendor, given, meant] in cases {
         assert_eq!(Vendor::named(vendor).unwrap().normalise(given), meant);

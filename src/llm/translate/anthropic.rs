@@ -144,7 +144,7 @@ fn source(block: &mut Fields, out: &mut Neutral) -> Option<Source> {
     found
 }
 
-/// What came of a call: a text, or blocks of text.
+/// The result of a tool call: a text, or blocks of text.
 fn result(block: &mut Fields, out: &mut Neutral) -> String {
     if let Some(text) = block.text("content") {
         return text;

@@ -1,4 +1,4 @@
-//! Gemini's `generateContent`. JSON of protocol buffers: fields may be spelt in two ways.
+//! Gemini's `generateContent`. Its JSON is that of protocol buffers, so every field has two spellings.
 
 use serde_json::{Map, Number, Value, json};
 
@@ -62,16 +62,16 @@ pub(super) fn read(fields: Fields, out: &mut Neutral) -> Result<(), String> {
     Ok(())
 }
 
-/// Calls of tools need no ids here; what came of those without is matched by name, in order.
+/// Tool calls may have no id here. Results without an id are matched by name, in order.
 #[derive(Default)]
 struct Calls {
     made: usize,
     open: Vec<Open>,
 }
 
-/// A call of which it has not been said what came of it.
+/// A call that has no result yet.
 struct Open {
-    /// As it was written.
+    /// Its id, if it has one.
     own_id: Option<String>,
     name: String,
     id: String,
@@ -174,7 +174,7 @@ fn inline(mut data: Fields, out: &mut Neutral) -> Option<Value> {
 }
 
 fn configured(mut config: Fields, out: &mut Neutral) -> Result<(), String> {
-    // Of several only the first would be kept, and all be paid for.
+    // Only the first of several answers would be kept, but all would be billed.
     match config.take("candidateCount") {
         None => {}
         Some(count) if count == json!(1) => {}
@@ -240,7 +240,7 @@ fn tool_choice(mut choice: Fields, out: &mut Neutral) {
     out.rest(choice);
 }
 
-/// The fields under the names that the documentation gives them.
+/// The fields, renamed to the spelling of the documentation.
 fn camel(fields: Fields) -> Fields {
     let map = fields.map.into_iter();
     Fields {
@@ -262,7 +262,7 @@ fn camel_name(name: String) -> String {
     })
 }
 
-/// Of a schema: counts, which may stand in quotes as protobuf writes 64 bits.
+/// Fields of a schema with counts, which may be strings, as in JSON of protocol buffers.
 const LENGTHS: [&str; 6] = [
     "minItems",
     "maxItems",
@@ -272,8 +272,8 @@ const LENGTHS: [&str; 6] = [
     "maxProperties",
 ];
 
-/// A schema in Google's words as JSON Schema has it: types are in capitals there, numbers may stand in
-/// quotes, and a mark beside the type allows null.
+/// Converts a schema in Google's format into a JSON Schema: Google writes types in capitals, may write numbers as
+/// strings, and has a separate field for null.
 fn json_schema(schema: Value) -> Value {
     let Value::Object(fields) = schema else {
         return schema;

@@ -75,7 +75,7 @@ pub(super) fn read(mut fields: Fields, out: &mut Neutral) -> Result<(), String> 
     Ok(())
 }
 
-/// Instructions go before a conversation that may have some of its own.
+/// Puts the instructions before the conversation, which may begin with its own instructions.
 fn instruct(text: String, out: &mut Neutral) {
     match out.request.messages.first().map(|first| &first.role) {
         Some(Role::System | Role::Developer) => {
@@ -91,7 +91,7 @@ fn instruct(text: String, out: &mut Neutral) {
 
 fn item(mut fields: Fields, out: &mut Neutral) {
     let kind = fields.text("type");
-    // What OpenAI gave its own items.
+    // Fields that OpenAI adds to its items.
     for own in ["id", "status"] {
         fields.take(own);
     }
@@ -136,7 +136,7 @@ fn part(path: String, value: Value, out: &mut Neutral) -> Option<Value> {
     let kind = fields.text("type").unwrap_or_default();
     let part = match kind.as_str() {
         "input_text" | "output_text" | "text" => {
-            // Of earlier answers, and of no weight to the next one.
+            // Parts of earlier answers that do not influence the next answer.
             for beside in ["annotations", "logprobs"] {
                 fields.take(beside);
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use derive_setters::Setters;
 
-use crate::config::LONGEST;
+use crate::config::{at_most_a_year, no_zero};
 
 /// What a [`Simulator`](crate::Simulator) does with batches; see
 /// [`SimConfig::batches`](crate::SimConfig::batches).
@@ -114,30 +114,21 @@ impl BatchConfig {
                 return Err(format!("{name} is {share}; it must be from 0 to 1"));
             }
         }
-        let times = [
+        at_most_a_year([
             ("duration", self.duration),
             ("validation", self.validation),
             ("late_creates", self.late_creates),
             ("listing_lag", self.listing_lag),
             ("retention", self.retention.unwrap_or_default()),
-        ];
-        for (name, time) in times {
-            if time > LONGEST {
-                return Err(format!("{name} is more than a year"));
-            }
-        }
+        ])?;
         if self.validation > self.duration {
             return Err("validation takes longer than duration".to_owned());
         }
-        let whole = [
+        no_zero([
             ("download_rate", self.download_rate),
             ("max_requests", self.max_requests),
             ("max_bytes", self.max_bytes),
             ("enqueued_tokens", self.enqueued_tokens),
-        ];
-        match whole.into_iter().find(|(_, value)| *value == Some(0)) {
-            Some((name, _)) => Err(format!("{name} is 0; leave it out to have no limit")),
-            None => Ok(()),
-        }
+        ])
     }
 }

@@ -32,7 +32,6 @@ mod test_kit;
 #[cfg(test)]
 mod xai_tests;
 
-use std::io::Write;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -51,11 +50,12 @@ use store::{Inner, Spoiled};
 use wire::Wire;
 
 use super::dialect::Dialect;
-use super::http::{Address, Method, Request, Target, Version, find};
+use super::http::{Address, Request, Target, Version, find};
 use super::problems;
 use super::prompt::{Fault, Problem};
+use super::reply::Head;
 use super::rules;
-use super::serve::{Connection, Next, Shared, is_in_its_place};
+use super::serve::{Connection, Next, Shared, is_in_its_place, name};
 use super::template::Facts;
 use super::{SimConfig, Vendor};
 
@@ -414,11 +414,7 @@ impl Connection<'_> {
             family,
             dialect: family.dialect(&shared.config),
             version: request.version,
-            method: match &request.method {
-                Method::Get => "GET",
-                Method::Post => "POST",
-                Method::Other(name) => name,
-            },
+            method: name(&request.method),
             address: &address,
             headers: &request.headers,
         };
@@ -431,7 +427,7 @@ impl Connection<'_> {
                 .and_then(|()| serve::serve(&desk, body))
         };
         let close = request.close;
-        let (status, header) = match outcome {
+        let (status, extra) = match outcome {
             Ok(Reply::Nothing) => return Next::Close,
             Ok(Reply::Download(source, spoiled)) => {
                 let sent = send::download(shared, self.stream, family, &source, spoiled, close);
@@ -454,20 +450,14 @@ impl Connection<'_> {
             }
             Err(refusal) => (desk.refuse(&mut self.body, &refusal), None),
         };
-        let size = Some(self.body.len() as u64);
-        send::head(
-            &mut self.out,
-            status,
-            family,
-            "application/json",
-            size,
+        let head = Head {
+            dialect: desk.dialect,
             close,
-        );
-        if let Some((name, text)) = header {
-            let _ = write!(self.out, "{name}: {text}\r\n");
-        }
-        self.out.extend_from_slice(b"\r\n");
-        self.out.extend_from_slice(&self.body);
+            extra,
+            of_batches: true,
+            ..Head::status(status)
+        };
+        head.write(&mut self.out, &self.body);
         if self.send().is_err() || close {
             return Next::Close;
         }

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ use super::life::Blob;
 use super::pause::BatchPoint;
 use super::results::Results;
 use super::store::Spoiled;
-use crate::reply::{put, reason};
+use crate::reply::Head;
 use crate::serve::Shared;
 
 const PIECE: usize = 64 << 10;
@@ -49,37 +49,6 @@ impl Source {
     }
 }
 
-/// Appends the head of a reply; without a size, of a chunked one.
-pub(super) fn head(
-    out: &mut Vec<u8>,
-    status: u16,
-    family: Family,
-    kind: &str,
-    size: Option<u64>,
-    close: bool,
-) {
-    let date = httpdate::fmt_http_date(SystemTime::now());
-    put(
-        out,
-        format_args!(
-            "HTTP/1.1 {status} {}\r\nDate: {date}\r\nContent-Type: {kind}\r\n",
-            reason(status)
-        ),
-    );
-    match family {
-        Family::Gemini => {}
-        Family::Anthropic => out.extend_from_slice(b"request-id: req_sim_batch\r\n"),
-        _ => out.extend_from_slice(b"x-request-id: req_sim_batch\r\n"),
-    }
-    match size {
-        Some(size) => put(out, format_args!("Content-Length: {size}\r\n")),
-        None => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-    }
-    if close {
-        out.extend_from_slice(b"Connection: close\r\n");
-    }
-}
-
 /// Sends a download, head and all. An error means that the connection is over.
 pub(super) fn download(
     shared: &Shared,
@@ -91,21 +60,19 @@ pub(super) fn download(
 ) -> io::Result<()> {
     let size = source.size(shared);
     let chunked = family == Family::Anthropic;
-    let kind = match source {
-        Source::Page(_) => "application/json",
-        _ if chunked => "application/x-jsonl",
-        _ => "application/octet-stream",
+    let head = Head {
+        dialect: family.dialect(&shared.config),
+        media: match source {
+            Source::Page(_) => None,
+            _ if chunked => Some("application/x-jsonl"),
+            _ => Some("application/octet-stream"),
+        },
+        close,
+        of_batches: true,
+        ..Head::status(200)
     };
     let mut out = Vec::new();
-    head(
-        &mut out,
-        200,
-        family,
-        kind,
-        (!chunked).then_some(size),
-        close,
-    );
-    out.extend_from_slice(b"\r\n");
+    head.write_for(&mut out, (!chunked).then_some(size));
     let mut stream = stream;
     stream.write_all(&out)?;
     let is_result = !matches!(source, Source::File(_));

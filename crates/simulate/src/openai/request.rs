@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{fields, format};
 use crate::Vendor;
 use crate::objects;
-use crate::prompt::{Fault, Prompt};
+use crate::prompt::{Conversation, Fault, Prompt};
 use crate::tool_rules::{self, IdCheck, SchemaCheck};
 use crate::tools::Tools;
 use crate::tree::{Object, Spelling};
@@ -26,15 +26,11 @@ pub(crate) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt, Fault
         return bad_type("", "Invalid request: a field comes twice.".to_owned());
     }
     fields::known(&root, vendor)?;
-    let (mut bytes, mut last, mut last_user) = (0, String::new(), None);
+    let mut conversation = Conversation::default();
     for message in root.objects("messages")?.unwrap_or_default() {
         parts(&message, vendor)?;
         let said = message.get("content").map(text).unwrap_or_default();
-        bytes += said.len();
-        match message.text("role")? {
-            Some("user") => last_user = Some(said),
-            _ => last = said,
-        }
+        conversation.say(message.text("role")? == Some("user"), said);
     }
     fields::values(&root, vendor)?;
     let shape = format::read(&root, vendor)?;
@@ -44,8 +40,8 @@ pub(crate) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt, Fault
         tools: tools(&root, vendor)?.map(Box::new),
         logprobs: logprobs.is_some_and(|wanted| *wanted != false && *wanted != 0),
         model: root.text("model")?.unwrap_or_default().to_owned(),
-        text: last_user.unwrap_or(last),
-        tokens: (bytes as u64).div_ceil(4),
+        tokens: conversation.tokens(),
+        text: conversation.prompt(),
         cap: newer
             .filter(|_| vendor != Some(Vendor::Local))
             .or(root.whole("max_tokens", 0)?),

@@ -24,6 +24,8 @@ use crate::llm::providers::anthropic;
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::dialect::read;
 use crate::llm::providers::error_body::{ErrorBody, word};
+use crate::llm::providers::errors::failure_in_batch;
+use crate::llm::providers::rules::RULES;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 
@@ -279,37 +281,17 @@ fn bytes(part: Option<&RawValue>) -> &[u8] {
     part.map_or("", RawValue::get).as_bytes()
 }
 
-/// The statuses of these errors in replies to calls.
-const STATUSES: [(&str, u16); 11] = [
-    ("invalid_request_error", 400),
-    ("authentication_error", 401),
-    ("billing_error", 402),
-    ("permission_error", 403),
-    ("not_found_error", 404),
-    ("conflict_error", 409),
-    ("request_too_large", 413),
-    ("rate_limit_error", 429),
-    ("api_error", 500),
-    ("timeout_error", 504),
-    ("overloaded_error", 529),
-];
-
 /// The failure of one request.
 fn failure(vendor: &Vendor, error: &[u8]) -> Error {
     let Some(body) = ErrorBody::from_body(error) else {
         return malformed("an error without a message", error);
     };
-    let known = STATUSES
-        .iter()
-        .find(|(kind, _)| body.words.iter().any(|word| word == kind));
+    let mut known = RULES.anthropic_statuses.iter();
+    let known = known.find(|(kind, _)| body.words.contains(kind));
     // An unknown error is not known to be the fault of the request, so it is retried.
     let status = known.map_or(500, |(_, status)| *status);
-    let rule = vendor.rule(status, &body);
     let whole: Value = serde_json::from_slice(error).unwrap_or_default();
-    Error::new(rule.kind, body.text(vendor.name, status))
-        .with_status(status)
-        .with_sent(Sent::Answered)
-        .with_retry_after(body.wait.or(rule.default_wait()))
+    failure_in_batch(vendor, status, &body)
         .with_request_id(whole.get("request_id").and_then(Value::as_str))
 }
 

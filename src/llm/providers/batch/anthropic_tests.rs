@@ -32,7 +32,7 @@ fn a_line_is_the_key_and_the_body_of_the_call() {
 }
 
 #[test]
-fn what_a_batch_would_refuse_is_refused_here() {
+fn fields_that_batches_reject_are_rejected() {
     for field in ["speed", "previous_thread_event_id", "cache_hint"] {
         let request = Request::new("U").with_extra(field, "x".into());
         let error = lined(&request).unwrap_err();
@@ -59,7 +59,7 @@ impl Read for Slow<'_> {
 }
 
 #[test]
-fn the_body_is_a_list_of_the_lines_and_as_long_as_it_says() {
+fn the_body_is_a_list_of_the_lines_with_the_announced_length() {
     let requests = ["one", "two\n\"2\"", "drei \u{1F980}"];
     for count in 1..=requests.len() {
         let mut lines = Vec::new();
@@ -186,7 +186,7 @@ fn one_call_creates_a_batch_from_its_lines() {
 }
 
 #[test]
-fn a_batch_is_found_by_when_it_was_and_how_many_requests_it_has() {
+fn a_batch_is_found_by_its_time_and_its_number_of_requests() {
     let before = "2026-11-20T04:49:58Z";
     let then = "2026-11-20T05:00:30Z";
     let mut larger = listed("larger", then, false);
@@ -211,7 +211,7 @@ fn a_batch_is_found_by_when_it_was_and_how_many_requests_it_has() {
 }
 
 #[test]
-fn the_list_is_read_back_to_before_the_intent_and_no_further() {
+fn the_list_is_read_back_only_to_the_time_of_the_intent() {
     let script = Arc::<Script>::default();
     script.on(CLOCK, 200, page(&[]));
     let mut first = page(&[listed("new 1", "2026-11-20T06:00:00Z", false)]);
@@ -231,7 +231,7 @@ fn the_list_is_read_back_to_before_the_intent_and_no_further() {
 }
 
 #[test]
-fn batches_that_have_ended_are_looked_into() {
+fn the_results_of_ended_batches_are_compared() {
     let then = "2026-11-20T05:00:30Z";
     let ended = |id| listed(id, then, true);
     let results = |id: &str| format!("GET http://h/v1/messages/batches/{id}/results");
@@ -304,7 +304,7 @@ fn times_are_compared_by_the_clock_of_the_provider() {
 }
 
 #[test]
-fn results_come_from_the_address_named_if_that_is_the_same_host() {
+fn results_come_from_the_reported_address_if_it_has_the_same_host() {
     let download = |batch: Value, from: Option<(&str, u16, &str)>| {
         let script = Arc::<Script>::default();
         script.on("GET http://h/v1/messages/batches/b", 200, batch);
@@ -350,7 +350,7 @@ fn results_come_from_the_address_named_if_that_is_the_same_host() {
 }
 
 #[test]
-fn where_a_batch_stands_and_its_end_are_asked_for_by_its_id() {
+fn status_and_cancellation_use_the_id_of_the_batch() {
     let script = Arc::<Script>::default();
     let (api, ctx) = (script.api("anthropic"), Context::new());
     let status = "GET http://h/v1/messages/batches/b";
@@ -397,7 +397,7 @@ fn nothing_is_read_after_the_first_line() {
 }
 
 #[test]
-fn a_submitter_that_slept_on_its_way_finds_its_batch() {
+fn a_batch_is_found_after_the_submitter_was_suspended() {
     // Committed, then suspended for an hour, then sent; the reply was lost.
     let late = listed("ours", "2026-11-20T06:00:00Z", false);
     assert_eq!(

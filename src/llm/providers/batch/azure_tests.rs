@@ -21,7 +21,7 @@ fn uploaded() -> BatchStage {
 }
 
 #[test]
-fn azure_is_asked_for_the_file_until_a_batch_may_name_it() {
+fn azure_is_polled_until_a_batch_may_use_the_file() {
     let (api, script) = scripted(
         "azure",
         [
@@ -52,7 +52,7 @@ fn azure_is_asked_for_the_file_until_a_batch_may_name_it() {
 }
 
 #[test]
-fn azure_is_asked_at_the_address_of_the_version_that_is_set() {
+fn azure_is_called_at_the_address_of_the_configured_version() {
     let page = json!({"data": [{"id": "b-1", "input_file_id": "file-1",
         "created_at": DATE.0 / 1_000}], "has_more": false});
     for (version, wanted) in [
@@ -81,7 +81,7 @@ fn azure_is_asked_at_the_address_of_the_version_that_is_set() {
 }
 
 #[test]
-fn a_file_that_azure_does_not_show_yet_is_asked_for_again_and_one_that_is_gone_is_not() {
+fn a_new_file_that_azure_does_not_show_yet_is_polled_again() {
     for (after, kind) in [(0, ErrorKind::Transient), (61, ErrorKind::Invalid)] {
         let gone = json!({"error": {"message": "no such file"}});
         let (api, script) = scripted("azure", [says(404, gone)]);
@@ -102,7 +102,7 @@ fn token(claims: Value) -> String {
 }
 
 #[test]
-fn a_token_that_was_renewed_is_of_the_same_account_and_one_of_somebody_else_is_not() {
+fn the_account_of_a_token_depends_only_on_its_owner() {
     let account = |provider: &str, variable: &str, secret: &str| {
         let env = |name: &str| (name == variable).then(|| secret.to_owned());
         let config = LlmConfig::new(provider).base_url("http://h");

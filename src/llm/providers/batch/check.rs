@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_fail_the_whole_batch_is_refused_alone() {
+    fn a_request_that_would_fail_the_whole_batch_is_rejected() {
         let good = Request::new("U").with_temperature(2.0).with_max_tokens(1);
         let check = |request: &Request| check(Vendor::named("openai").unwrap(), request);
         check(&good).unwrap();

@@ -23,7 +23,9 @@ use crate::llm::providers::answer::malformed;
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::dialect::read;
 use crate::llm::providers::error_body::{ErrorBody, word};
+use crate::llm::providers::errors::failure_in_batch;
 use crate::llm::providers::gemini;
+use crate::llm::providers::rules::RULES;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 use crate::llm::transport::HttpReply;
@@ -31,8 +33,7 @@ use crate::llm::transport::HttpReply;
 use super::files::{ListPage, Search};
 use super::http::{Http, Page, json as body_of, named, served_at, unusable};
 use super::reply::{
-    GOOGLE_CODES, answered, count, inside, leniently, list_entries, not_processed, text, time,
-    without_response,
+    answered, count, inside, leniently, list_entries, not_processed, text, time, without_response,
 };
 use super::{Submission, Wire, expected};
 
@@ -381,13 +382,12 @@ fn code_of(error: &Value) -> Option<u64> {
 fn failure(vendor: &Vendor, error: &Value) -> Error {
     let mut error_body = ErrorBody::from_error(error);
     let code = code_of(error);
-    let known = GOOGLE_CODES
-        .iter()
-        .find(|(own, ..)| code == Some(u64::from(*own)));
+    let mut known = RULES.google_codes.iter();
+    let known = known.find(|(own, ..)| code == Some(*own));
     let status = match (known, code) {
         (Some((_, name, status)), _) => {
-            if !error_body.words.iter().any(|word| word == name) {
-                error_body.words.insert(0, (*name).to_owned());
+            if !error_body.words.contains(name) {
+                error_body.words.insert(0, name.clone());
             }
             *status
         }
@@ -395,16 +395,7 @@ fn failure(vendor: &Vendor, error: &Value) -> Error {
         // An unknown error is not known to be the request's fault, so it is retried.
         (None, _) => 500,
     };
-    let rule = vendor.rule(status, &error_body);
-    let error = Error::new(rule.kind, error_body.text(vendor.name, status))
-        .with_status(status)
-        .with_sent(Sent::Answered)
-        .with_retry_after(error_body.wait.or(rule.default_wait()));
-    if rule.of_model {
-        error.with_model_only()
-    } else {
-        error
-    }
+    failure_in_batch(vendor, status, &error_body)
 }
 
 #[derive(Deserialize)]

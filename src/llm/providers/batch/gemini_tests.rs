@@ -60,7 +60,7 @@ fn uploaded() -> BatchStage {
 }
 
 #[test]
-fn the_input_goes_up_in_two_exchanges() {
+fn the_input_is_uploaded_in_two_calls() {
     let own = "https://generativelanguage.googleapis.com/up?id=1";
     for session in ["http://h/up?id=1", own] {
         let script = Arc::<Script>::default();
@@ -96,7 +96,7 @@ fn the_input_goes_up_in_two_exchanges() {
 }
 
 #[test]
-fn prompts_and_key_go_to_no_host_but_the_one_that_is_configured() {
+fn prompts_and_the_key_are_sent_only_to_the_configured_host() {
     for session in [
         "https://elsewhere/up?id=1",
         "http://h.evil/up",
@@ -114,7 +114,7 @@ fn prompts_and_key_go_to_no_host_but_the_one_that_is_configured() {
 }
 
 #[test]
-fn what_an_earlier_try_uploaded_is_used_or_deleted() {
+fn the_upload_of_an_earlier_attempt_is_used_or_deleted() {
     let (get, delete) = (format!("GET {FILE}"), format!("DELETE {FILE}"));
     let script = Arc::<Script>::default();
     script.on(&get, 200, whole("ACTIVE"));
@@ -136,7 +136,7 @@ fn what_an_earlier_try_uploaded_is_used_or_deleted() {
 }
 
 #[test]
-fn a_name_that_is_taken_is_looked_at_again() {
+fn a_conflict_of_names_is_checked_again() {
     let get = format!("GET {FILE}");
     let script = Arc::<Script>::default();
     script.on(&get, 404, "{}").on(START, 409, "{}");
@@ -153,7 +153,7 @@ fn a_name_that_is_taken_is_looked_at_again() {
 }
 
 #[test]
-fn an_upload_that_did_not_arrive_whole_is_taken_back() {
+fn an_incomplete_upload_is_deleted() {
     let script = Arc::<Script>::default();
     let session = &[("x-goog-upload-url", "http://h/up")];
     let begin = || {
@@ -208,7 +208,7 @@ fn a_batch_is_created_from_the_file_under_our_name() {
 }
 
 #[test]
-fn half_a_list_says_nothing_of_a_batch() {
+fn an_incomplete_list_proves_nothing_about_a_batch() {
     let list = "GET http://h/v1beta/batches?pageSize=100";
     let script = Arc::<Script>::default();
     let find = |known: &[&str]| {
@@ -264,7 +264,7 @@ fn results_are_fetched_from_a_file_or_from_the_batch() {
 }
 
 #[test]
-fn a_file_that_is_gone_is_discarded_and_one_that_may_be_there_is_not() {
+fn a_file_is_discarded_only_if_it_is_gone() {
     let script = Arc::<Script>::default();
     let (api, ctx) = (script.api("gemini"), Context::new());
     let refused = r#"{"error":{"code":403,"message":"Consumer has been suspended."}}"#;
@@ -284,7 +284,7 @@ fn a_file_that_is_gone_is_discarded_and_one_that_may_be_there_is_not() {
 }
 
 #[test]
-fn where_a_batch_stands_and_its_end_are_asked_for_by_its_name() {
+fn status_and_cancellation_use_the_name_of_the_batch() {
     let script = Arc::<Script>::default();
     let (api, ctx) = (script.api("gemini"), Context::new());
     let get = "GET http://h/v1beta/batches/x";

@@ -40,7 +40,7 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::{HttpTransport, Transport};
 
-use super::access::{Access, LeftOut, ModelChoice, escaped};
+use super::access::{Access, ModelChoice, OmissionWarnings, escaped};
 use super::attached::{Taken, taken};
 use super::content::invalid;
 use super::vendor::{BatchWire, Batches, Vendor};
@@ -182,7 +182,7 @@ pub struct BatchApi {
     limits: BatchLimits,
     access: Access,
     model: ModelChoice,
-    left_out: LeftOut,
+    left_out: OmissionWarnings,
     transport: Arc<dyn Transport>,
     /// The longest that no byte may move.
     idle: Duration,
@@ -209,7 +209,7 @@ impl BatchApi {
             limits: batches.limits(),
             access,
             model,
-            left_out: LeftOut::default(),
+            left_out: OmissionWarnings::default(),
             transport,
             idle: Duration::from_secs(60),
         }

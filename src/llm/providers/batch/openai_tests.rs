@@ -19,7 +19,7 @@ fn uploaded() -> BatchStage {
 const DAY: i64 = 24 * 3600;
 
 #[test]
-fn a_list_is_read_back_to_a_day_before_the_intent_where_no_server_told_its_time() {
+fn without_a_server_time_a_list_is_read_back_to_a_day_before_the_intent() {
     let begun = intent().begun;
     let from = |stage: &BatchStage| since(&intent(), stage);
     let day = DAY * 1000;
@@ -32,7 +32,7 @@ fn a_list_is_read_back_to_a_day_before_the_intent_where_no_server_told_its_time(
 }
 
 #[test]
-fn the_server_says_when_to_ask_again() {
+fn the_server_sets_the_time_of_the_next_poll() {
     let mut reply = says(200, json!({"status": "in_progress"})).unwrap();
     reply.headers = [("retry-after", "90")].into_iter().collect();
     let (api, _) = scripted("openai", [Ok(reply)]);
@@ -44,7 +44,7 @@ fn the_server_says_when_to_ask_again() {
 }
 
 #[test]
-fn results_go_to_the_sink_and_are_gone_when_the_provider_says_so() {
+fn results_are_written_to_the_sink_or_reported_as_gone() {
     let gone = json!({"error": {"message": "No such File object"}});
     let (api, script) = scripted("openai", [says(200, "one\ntwo\n"), says(404, gone)]);
     let mut sink = Vec::new();

@@ -107,26 +107,6 @@ pub(super) fn texts(value: &Value, fields: &[&str]) -> Vec<String> {
     texts.map(str::to_owned).collect()
 }
 
-/// The codes of Google's errors, their names, and the HTTP statuses that they have in calls.
-pub(super) const GOOGLE_CODES: [(u16, &str, u16); 16] = [
-    (1, "CANCELLED", 499),
-    (2, "UNKNOWN", 500),
-    (3, "INVALID_ARGUMENT", 400),
-    (4, "DEADLINE_EXCEEDED", 504),
-    (5, "NOT_FOUND", 404),
-    (6, "ALREADY_EXISTS", 409),
-    (7, "PERMISSION_DENIED", 403),
-    (8, "RESOURCE_EXHAUSTED", 429),
-    (9, "FAILED_PRECONDITION", 400),
-    (10, "ABORTED", 409),
-    (11, "OUT_OF_RANGE", 400),
-    (12, "UNIMPLEMENTED", 501),
-    (13, "INTERNAL", 500),
-    (14, "UNAVAILABLE", 503),
-    (15, "DATA_LOSS", 500),
-    (16, "UNAUTHENTICATED", 401),
-];
-
 /// A time: Unix seconds, RFC 3339, or a bare date, which is its beginning (UTC).
 pub(super) fn time(value: &Value) -> Option<Timestamp> {
     match value {
@@ -187,13 +167,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn absurd_zones_are_no_times() {
+    fn times_with_invalid_zones_are_rejected() {
         let text = "2026-11-20T05:00:00+999999999999999999:00";
         assert_eq!(time(&Value::from(text)), None);
     }
 
     #[test]
-    fn an_end_by_the_day_comes_after_that_day() {
+    fn an_end_without_a_time_of_day_is_after_that_day() {
         let at = |text: &str| end(&Value::from(text)).unwrap();
         assert_eq!(at("2026-11-20"), at("2026-11-22T00:00:00Z"));
         assert_eq!(at("2026-11-20T05:00:00Z"), at("1795150800"));

@@ -38,7 +38,7 @@ fn providers_without_batches_are_refused_with_the_names_of_those_that_have_them(
 }
 
 #[test]
-fn an_account_is_told_from_others_and_gives_no_secret_away() {
+fn accounts_differ_and_contain_no_secret() {
     let account = |key: &str, base: &str, project: Option<&str>| {
         let env = |name: &str| {
             project
@@ -62,7 +62,7 @@ fn an_account_is_told_from_others_and_gives_no_secret_away() {
 }
 
 #[test]
-fn a_line_is_refused_that_would_fail_the_batch() {
+fn a_line_that_would_fail_the_batch_is_rejected() {
     for provider in FILED {
         let (api, _) = scripted(provider, []);
         for key in ["", "a b", "ü", "a\"b", &"x".repeat(65)] {
@@ -84,7 +84,7 @@ fn a_line_is_refused_that_would_fail_the_batch() {
 }
 
 #[test]
-fn lines_have_what_each_provider_takes() {
+fn lines_have_the_format_of_each_provider() {
     let request = Request::new("one\ntwo").with_max_tokens(5);
     let line = |provider| -> Value {
         let (api, _) = scripted(provider, []);
@@ -110,7 +110,7 @@ fn lines_have_what_each_provider_takes() {
 }
 
 #[test]
-fn the_input_goes_up_as_one_file_of_a_form() {
+fn the_input_is_uploaded_as_a_file_of_a_form() {
     for provider in FILED {
         let (api, script) = scripted(provider, [says(200, json!({"id": "file-1"}))]);
         assert!(api.uploads());
@@ -147,7 +147,7 @@ fn the_input_goes_up_as_one_file_of_a_form() {
 }
 
 #[test]
-fn a_creation_without_a_refusal_is_of_unknown_outcome() {
+fn a_creation_without_a_rejection_has_an_unknown_outcome() {
     let none = Error::new(ErrorKind::Transient, "gone").with_sent(crate::base::error::Sent::Maybe);
     let replies: [(_, bool); 10] = [
         (Err(none), true),
@@ -193,7 +193,7 @@ fn a_refused_key_is_named_by_its_variable_and_not_shown() {
 }
 
 #[test]
-fn what_is_read_gives_no_key_away() {
+fn results_contain_no_key() {
     let text = format!("your key is {KEY}");
     let body = json!({"choices": [{"finish_reason": "stop", "message": {"content": text}}]});
     let response = json!({"status_code": 200, "body": body});
@@ -226,7 +226,7 @@ fn a_file_that_is_gone_is_deleted_and_a_wrong_address_deletes_nothing() {
 }
 
 #[test]
-fn cancelling_what_has_ended_is_no_error() {
+fn cancelling_an_ended_batch_is_not_an_error() {
     let ended = json!({"error": {"message": "Cannot cancel a completed batch."}});
     let status = |word: &str| says(200, json!({"id": "b-1", "status": word}));
     let cancel = |replies: Vec<Result<HttpReply, Error>>| {
@@ -291,7 +291,7 @@ fn a_download_follows_redirects_and_keeps_the_key_to_its_host() {
 }
 
 #[test]
-fn that_something_is_gone_is_taken_from_the_api_alone() {
+fn only_the_api_itself_can_report_that_something_is_gone() {
     let ctx = Context::new();
     let html = "<html>Not Found</html>";
     for (status, body, known) in [(404, "{}", true), (410, "{}", true), (404, html, false)] {
@@ -322,7 +322,7 @@ fn that_something_is_gone_is_taken_from_the_api_alone() {
 }
 
 #[test]
-fn a_list_that_goes_in_circles_or_is_none_says_nothing_of_a_batch() {
+fn a_circular_or_malformed_list_proves_nothing_about_a_batch() {
     let entry = json!({"id": "b-9", "created_at": 1_795_150_800});
     let page = json!({"data": [entry], "has_more": true, "last_id": "b-9"});
     let endless = std::iter::repeat_with(|| says(200, &page));
@@ -347,7 +347,7 @@ fn a_list_that_goes_in_circles_or_is_none_says_nothing_of_a_batch() {
 }
 
 #[test]
-fn what_is_made_in_one_step_is_asked_for_in_one() {
+fn a_search_makes_no_call_if_the_stage_decides_it() {
     for provider in FILED {
         let (api, script) = scripted(provider, []);
         let ctx = Context::new();
@@ -369,7 +369,7 @@ fn what_is_made_in_one_step_is_asked_for_in_one() {
 }
 
 #[test]
-fn times_are_read_in_every_shape() {
+fn times_are_read_in_every_format() {
     let at = |value: Value| time(&value);
     for same in [
         json!(1_795_150_800),
@@ -403,7 +403,7 @@ fn times_are_read_in_every_shape() {
 }
 
 #[test]
-fn a_success_that_is_no_json_keeps_its_status() {
+fn a_success_reply_that_is_not_json_keeps_its_status() {
     let error = body_of(&says(202, "<html>").unwrap()).unwrap_err();
     assert_eq!(
         (error.kind(), error.status()),
@@ -447,7 +447,7 @@ fn doubtful(provider: &str, text: &str) -> String {
 }
 
 #[test]
-fn a_detail_of_a_line_that_is_no_json_costs_no_answer() {
+fn a_line_with_a_broken_detail_keeps_its_answer() {
     for provider in with_batches() {
         let (api, _) = scripted(provider, []);
         let came = result_line(provider, &doubtful(provider, r"Os\ud800lo"));
@@ -470,7 +470,7 @@ fn a_detail_of_a_line_that_is_no_json_costs_no_answer() {
 }
 
 #[test]
-fn a_result_that_is_no_answer_is_kept_whole_and_not_asked_for_again() {
+fn an_unusable_result_is_kept_completely_and_not_retried() {
     for provider in with_batches() {
         let (api, _) = scripted(provider, []);
         let line = api
@@ -497,7 +497,7 @@ fn a_result_that_is_no_answer_is_kept_whole_and_not_asked_for_again() {
 }
 
 #[test]
-fn the_reply_in_a_line_is_told_apart_with_all_its_digits_and_without_the_key() {
+fn the_reply_of_a_line_keeps_all_digits_and_loses_the_key() {
     for provider in with_batches() {
         let (api, _) = scripted(provider, []);
         let body = format!(r#"{{"big": 12345678901234567890123, "echo":"{KEY}", "a":[1.50]}}"#);

@@ -14,6 +14,7 @@ use crate::llm::batch::{
 use crate::llm::providers::access::escaped;
 use crate::llm::providers::answer::malformed;
 use crate::llm::providers::error_body::ErrorBody;
+use crate::llm::providers::rules::RULES;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
@@ -21,8 +22,7 @@ use crate::llm::response::Response;
 use super::files::{ListPage, Search};
 use super::http::{Http, Page, named};
 use super::reply::{
-    GOOGLE_CODES, answer, answered, count, end, fields, inside, leniently, list_entries, text,
-    without_response,
+    answer, answered, count, end, fields, inside, leniently, list_entries, text, without_response,
 };
 use super::{Submission, Wire, expected, lines, refusal};
 
@@ -205,9 +205,8 @@ fn decoded(vendor: &Vendor, response: &Map<String, Value>) -> Result<Response, E
 fn http_status(code: &Value) -> Option<u16> {
     let word = code.as_str().unwrap_or_default().to_ascii_uppercase();
     let number = count(code);
-    let is_known =
-        |(own, name, _): &&(u16, &str, u16)| Some(u64::from(*own)) == number || *name == word;
-    let known = GOOGLE_CODES.iter().find(is_known);
+    let mut known = RULES.google_codes.iter();
+    let known = known.find(|(own, name, _)| Some(*own) == number || *name == word);
     let status = known.map(|(.., status)| *status);
     status.or_else(|| u16::try_from(number?).ok())
 }

@@ -42,7 +42,7 @@ fn fields_are_sent_to_the_vendors_that_support_them_and_warned_of_for_the_others
 }
 
 #[test]
-fn a_vendor_without_schemas_is_sent_the_schema_in_words() {
+fn a_vendor_without_schemas_gets_the_schema_in_the_system_text() {
     let schema = ResponseFormat::json_schema(json!({"type": "object", "required": ["a"]})).unwrap();
     let told = warnings("deepseek", &Request::new("U").with_response_format(schema));
     assert!(
@@ -63,7 +63,7 @@ fn no_vendor_has_a_field_twice() {
 }
 
 #[test]
-fn effort_is_said_in_each_vendors_words() {
+fn reasoning_effort_is_translated_for_each_vendor() {
     const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
     for (name, place, known) in [
         (
@@ -93,7 +93,7 @@ fn effort_is_said_in_each_vendors_words() {
 }
 
 #[test]
-fn what_parameters_set_is_never_set_by_a_further_field() {
+fn a_further_field_cannot_set_what_parameters_set() {
     for field in OWN {
         // Five answers would be paid for, and one be read.
         let request = with(field, json!(5));
@@ -109,7 +109,7 @@ fn what_parameters_set_is_never_set_by_a_further_field() {
 }
 
 #[test]
-fn a_null_says_nothing() {
+fn null_fields_are_ignored() {
     for name in HOSTED {
         let request = with("metadata", Value::Null);
         assert!(encoded(name, &request).1.get("metadata").is_none());
@@ -132,7 +132,7 @@ fn recorded() -> Request {
 }
 
 #[test]
-fn turns_of_recorded_conversations_keep_what_the_vendor_has() {
+fn recorded_messages_keep_the_fields_that_the_vendor_supports() {
     for (name, messages, kept) in [
         ("openai", "messages", "content name role"),
         ("xai", "messages", "content name reasoning_content role"),
@@ -157,7 +157,7 @@ fn turns_of_recorded_conversations_keep_what_the_vendor_has() {
 }
 
 #[test]
-fn seeds_go_where_they_fit() {
+fn seeds_are_sent_only_within_the_vendors_range() {
     for (seed, takers) in [
         (7, "openai xai groq mistral gemini"),
         (-7, "openai xai groq gemini"),
@@ -205,7 +205,7 @@ fn a_blank_stop_is_left_out_where_it_is_refused() {
 }
 
 #[test]
-fn tools_have_a_place_wherever_there_are_any() {
+fn tools_are_sent_to_all_vendors_with_tools() {
     let function = json!({"name": "f", "parameters": {"type": "object"}});
     let functions = json!([{"type": "function", "function": function}]);
     let choice = json!({"type": "function", "function": {"name": "f"}});
@@ -274,7 +274,7 @@ fn tools_have_a_place_wherever_there_are_any() {
 }
 
 #[test]
-fn a_schema_that_goes_into_the_system_text_is_told() {
+fn a_schema_in_the_system_text_is_warned_about() {
     let asking = |schema: Value| {
         let mut request = Request::new("U");
         request.params.response_format = Some(ResponseFormat::JsonSchema {
