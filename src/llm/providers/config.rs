@@ -250,15 +250,6 @@ impl LlmConfig {
         self.batch_client_with(&|name| std::env::var(name).ok(), None)
     }
 
-    /// The Batch API over another transport, which must [stream](Transport::transfer). Unstable, like
-    /// [`Transport`].
-    ///
-    /// # Errors
-    /// As [`batch_client`](Self::batch_client).
-    pub fn batch_client_over(&self, transport: Arc<dyn Transport>) -> Result<BatchApi, Error> {
-        self.batch_client_with(&|name| std::env::var(name).ok(), Some(transport))
-    }
-
     pub(crate) fn batch_client_with(
         &self,
         env: &dyn Fn(&str) -> Option<String>,
