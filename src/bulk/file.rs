@@ -14,6 +14,7 @@ use crate::llm::params::RequestTask;
 use crate::llm::providers::attached::refusal;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
+use crate::observe::drive::RunOptions;
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
 
@@ -29,7 +30,6 @@ use super::prompts::{Classes, PromptSource, Prompts, RequestKind};
 use super::results::archive::Archived;
 use super::results::superseded::SupersededFlags;
 use super::reuse::{AnswerStore, Reuse};
-use super::run_options::RunOptions;
 use super::shared::{FileTask, SharedFile};
 use super::stream::{self, StreamInput};
 use super::tidy::{Marks, Tidy, tidy};

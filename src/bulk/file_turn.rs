@@ -11,6 +11,7 @@ use crate::engine::dispatch::{Dispatcher, Event, StopReason};
 use crate::engine::pack::{Backlog, Pack, Packed};
 use crate::engine::run::{Outlet, Runner, Waker};
 use crate::llm::route::Route;
+use crate::observe::drive::{Drive, RunOptions};
 use crate::observe::tally::Tally;
 
 use super::backlog::FileBacklog;
@@ -19,9 +20,8 @@ use super::lines::{Lines, each_line};
 use super::open_output::{OpenOutput, not_written};
 use super::options::RunReport;
 use super::results::ResultsFile;
-use super::run_options::RunOptions;
 use super::shared::FileTask;
-use super::work::Job;
+use super::work::{Job, dispatcher};
 
 pub(super) struct FileTurn<'t, 'r> {
     pub route: &'r Route<'r>,
@@ -121,7 +121,7 @@ impl<'r> FileTurn<'_, 'r> {
                 buffer: Vec::new(),
             },
         };
-        let mut dispatcher = self.options.dispatcher(route, job);
+        let mut dispatcher = dispatcher(job, route, self.options);
         if is_closed {
             dispatcher.handle(Event::Stop(StopReason::SinkClosed), clock.now());
         }
@@ -130,7 +130,8 @@ impl<'r> FileTurn<'_, 'r> {
             outcomes: rx,
             sink: &mut write,
         });
-        let drive = self.options.drive(clock);
+        let options = self.options;
+        let drive = Drive { options, clock };
         let mut end = drive.run(dispatcher, runner, waker, woken, outlet, &watch)?;
         let left = end.work.backlog.items.left();
         end.work.tally.leave(left);

@@ -32,7 +32,6 @@ pub mod reuse;
 #[cfg(feature = "queue")]
 pub mod reuse_db;
 pub mod run;
-mod run_options;
 pub(crate) mod run_settings;
 mod shared;
 mod shared_list;

@@ -85,6 +85,7 @@ impl fmt::Display for FileRunError {
 impl std::error::Error for FileRunError {}
 
 /// What is to be done, before anything is sent.
+// More than 15 fields: each is public, and a number that a dry run shows.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct RunPlan {

@@ -25,16 +25,15 @@ use crate::llm::outcome::Outcome;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
-use crate::observe::drive::DriveEnd;
+use crate::observe::drive::{Drive, DriveEnd, RunOptions};
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::{Summary, Tally};
 
 use super::call::{Answered, call_step};
 use super::list::{Item, ListBacklog, Source, feed};
-use super::run_options::RunOptions;
 use super::shared_list::SharedList;
 use super::sinks::{Batch, Channel, Slots, not_sent, outcome};
-use super::work::{Job, Sink};
+use super::work::{Job, Sink, dispatcher};
 use crate::engine::pack::{Pack, Packed};
 
 /// The thread that reads the items.
@@ -420,9 +419,9 @@ impl<'a> Bulk<'a> {
                 }
             }
         };
-        let drive = options.drive(clock);
+        let drive = Drive { options, clock };
         let ended = drive.run(
-            options.dispatcher(route, job),
+            dispatcher(job, route, options),
             &runner,
             waker,
             woken,

@@ -4,8 +4,10 @@
 use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::engine::availability::Availability;
+use crate::engine::dispatch::Dispatcher;
 use crate::engine::work::{Settled, Take, Work};
-use crate::observe::drive::Counted;
+use crate::llm::route::Route;
+use crate::observe::drive::{Counted, RunOptions};
 use crate::observe::tally::{Measure, Tally};
 
 use crate::engine::pack::{Backlog, Pack, Packed};
@@ -44,6 +46,16 @@ pub(crate) struct Job<B: Backlog, K> {
     pub backlog: Packed<B>,
     pub sink: K,
     pub tally: Tally,
+}
+
+/// Decides about a run of this work on a route.
+pub(super) fn dispatcher<W: Work>(
+    work: W,
+    route: &Route<'_>,
+    options: &RunOptions<'_>,
+) -> Dispatcher<W> {
+    let dispatch = route.options(&options.ctx, options.calls.most, options.on_error);
+    Dispatcher::new(work, route.limiter(), dispatch)
 }
 
 impl<B: Backlog, K: Sink<B::Task>> Work for Job<B, K> {

@@ -131,6 +131,7 @@ impl RetryPolicy {
 }
 
 /// History of an item. Small and `Copy`, because a waiting item stores little else.
+// More than 15 fields: counters of one byte or two each, stored side by side to keep a waiting item small.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Tries {

@@ -1,14 +1,16 @@
 //! Runs items on threads and reports the progress: the same for lists, for files and for pools.
 
+use std::sync::Arc;
+
 use crossbeam_channel::Receiver;
 
 use crate::base::cancel::Context;
 use crate::base::clock::{Clock, Time};
 use crate::base::error::Error;
 use crate::engine::counters::Counters;
-use crate::engine::dispatch::{Dispatcher, StopReason};
+use crate::engine::dispatch::{Dispatcher, ErrorPolicy, StopReason};
 use crate::engine::run::{
-    CallsAtOnce, Finish, Observer, Outlet, RunSetup, Runner, TICK, Waker, run,
+    CallsAtOnce, Finish, Observer, Outlet, RunSetup, Runner, TICK, Waker, bad_concurrency, run,
 };
 use crate::engine::time_split::TimeSplit;
 use crate::engine::work::{Settled, Work};
@@ -21,13 +23,36 @@ pub(crate) trait Counted: Work {
     fn tally(&mut self) -> &mut Tally;
 }
 
-/// What every run needs besides its work.
-#[derive(Clone, Copy)]
-pub(crate) struct Drive<'d> {
-    pub ctx: &'d Context,
-    pub clock: &'d dyn Clock,
+/// Options that runs of lists, of files and of pools have in common.
+#[derive(Clone)]
+pub(crate) struct RunOptions<'a> {
     pub calls: CallsAtOnce,
-    pub notifier: Option<&'d dyn ProgressNotifier>,
+    pub on_error: ErrorPolicy,
+    pub ctx: Context,
+    pub notifier: Option<Arc<dyn ProgressNotifier + 'a>>,
+}
+
+impl RunOptions<'_> {
+    /// Continues after errors, is never cancelled and notifies nobody.
+    pub(crate) fn new(calls: CallsAtOnce) -> Self {
+        Self {
+            calls,
+            on_error: ErrorPolicy::default(),
+            ctx: Context::new(),
+            notifier: None,
+        }
+    }
+
+    /// Why no run is possible with these options.
+    pub(crate) fn misuse(&self) -> Option<String> {
+        bad_concurrency(self.calls.most)
+    }
+}
+
+/// What every run needs besides its work.
+pub(crate) struct Drive<'d> {
+    pub options: &'d RunOptions<'d>,
+    pub clock: &'d dyn Clock,
 }
 
 /// How a run ended.
@@ -64,16 +89,22 @@ impl Drive<'_> {
         R: Runner<W::Task, W::Done>,
         O: Send,
     {
+        let RunOptions {
+            calls,
+            ctx,
+            notifier,
+            ..
+        } = self.options;
         let setup = RunSetup {
-            ctx: self.ctx,
+            ctx,
             clock: self.clock,
-            threads: self.calls.threads,
-            most_threads: self.calls.most,
+            threads: calls.threads,
+            most_threads: calls.most,
             permits: None,
             waker,
             woken,
             tick: TICK,
-            every_call: self.notifier.is_some_and(|notifier| notifier.every_item()),
+            every_call: (notifier.as_ref()).is_some_and(|notifier| notifier.every_item()),
         };
         let mut observer = Observer {
             look: &|dispatcher: &mut Dispatcher<W>, now| {
@@ -107,7 +138,7 @@ impl Drive<'_> {
     }
 
     fn notify(&self, progress: &Progress) {
-        if let Some(notifier) = self.notifier {
+        if let Some(notifier) = &self.options.notifier {
             notifier.on_progress(progress);
         }
     }

@@ -26,6 +26,7 @@ pub enum Phase {
 /// Where a run, or a process of a queue, stands. Derived from settled outcomes, so the counts always
 /// add up: `total = completed + failed + cancelled + pending + in_flight + at_provider` where a total
 /// is known; what is pending is the rest.
+// More than 15 fields: each is public, and a number that a report of progress shows.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Progress {

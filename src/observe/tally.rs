@@ -51,6 +51,7 @@ pub(crate) fn range(
 }
 
 /// Running counts. Each field is a number of the summary or of the progress.
+// More than 15 fields: one for each number of the summary.
 #[derive(Default)]
 pub(crate) struct Tally {
     total: Option<u64>,
@@ -387,6 +388,7 @@ fn optional_millis<S: Serializer>(
 }
 
 /// What a run did, in numbers: `total = completed + failed + pending`.
+// More than 15 fields: each is public, and a field of the summary in JSON.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Summary {

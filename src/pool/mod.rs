@@ -22,9 +22,9 @@ use crate::engine::feeder::{Feeder, Tail};
 use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limiter, Limits, QuotaId, QuotaKey};
 use crate::engine::route::RetryPolicy;
-use crate::engine::run::{CallsAtOnce, Outlet, Reply, Waker, bad_concurrency};
+use crate::engine::run::{CallsAtOnce, Outlet, Reply, Waker};
 use crate::engine::work::Ticket;
-use crate::observe::drive::Drive;
+use crate::observe::drive::{Drive, RunOptions};
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::{Summary, Tally};
 
@@ -45,13 +45,10 @@ pub struct PoolEnd {
 
 /// Carries out tasks, so many at once.
 pub struct Pool<'a> {
-    ctx: Context,
-    concurrency: usize,
+    options: RunOptions<'a>,
     rate: Option<f64>,
     retry: RetryPolicy,
-    on_error: ErrorPolicy,
     total: Option<u64>,
-    notifier: Option<&'a dyn ProgressNotifier>,
     on_end: Option<&'a (dyn Fn() + Sync)>,
     clock: &'a dyn Clock,
 }
@@ -59,14 +56,19 @@ pub struct Pool<'a> {
 impl<'a> Pool<'a> {
     /// A pool of 5 threads that goes on after errors, retries nothing and tells nobody.
     pub fn new(ctx: &Context) -> Self {
-        Self {
+        Self::with(RunOptions {
             ctx: ctx.clone(),
-            concurrency: 5,
+            ..RunOptions::new(CallsAtOnce::exactly(5))
+        })
+    }
+
+    /// A pool with these options that retries nothing.
+    pub(crate) fn with(options: RunOptions<'a>) -> Self {
+        Self {
+            options,
             rate: None,
             retry: RetryPolicy::default().max_retries(0),
-            on_error: ErrorPolicy::default(),
             total: None,
-            notifier: None,
             on_end: None,
             clock: &SystemClock,
         }
@@ -74,7 +76,7 @@ impl<'a> Pool<'a> {
 
     /// Tasks at once, each on a thread of its own.
     pub fn concurrency(mut self, tasks: usize) -> Self {
-        self.concurrency = tasks;
+        self.options.calls = CallsAtOnce::exactly(tasks);
         self
     }
 
@@ -92,7 +94,7 @@ impl<'a> Pool<'a> {
 
     /// What the failure of a task means for the others. Default: nothing.
     pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
-        self.on_error = policy;
+        self.options.on_error = policy;
         self
     }
 
@@ -103,8 +105,8 @@ impl<'a> Pool<'a> {
     }
 
     /// Receives the progress. Default: no notifier.
-    pub fn notifier(mut self, notifier: Option<&'a dyn ProgressNotifier>) -> Self {
-        self.notifier = notifier;
+    pub fn notifier(mut self, notifier: Option<Arc<dyn ProgressNotifier + 'a>>) -> Self {
+        self.options.notifier = notifier;
         self
     }
 
@@ -170,16 +172,16 @@ impl<'a> Pool<'a> {
             return self.not_begun(StopReason::Misuse(why), began);
         }
         let (waker, woken) = Waker::new();
-        let (feeder, source, tail) =
-            Feeder::new(2 * self.concurrency, (1, |_| None), waker.clone());
+        let most = self.options.calls.most;
+        let (feeder, source, tail) = Feeder::new(2 * most, (1, |_| None), waker.clone());
         if let Err(error) = start(feeder) {
             return self.not_begun(StopReason::Misuse(error.message().to_owned()), began);
         }
         let limiter = Arc::new(Limiter::new());
         let class = Class::new([self.quota(&limiter, began)]);
-        let (ends, outcomes) = bounded(self.concurrency);
+        let (ends, outcomes) = bounded(most);
         let work = PoolWork::new(source, class, Tally::new(self.total, began), ends);
-        let dispatcher = Dispatcher::new(work, limiter, self.options(began));
+        let dispatcher = Dispatcher::new(work, limiter, self.dispatch_options(began));
         let runner = |ticket: &Ticket<Task<T>>, ctx: &Context| {
             let attempt = u32::from(ticket.tries.calls) + 1;
             let started = self.clock.now();
@@ -208,10 +210,8 @@ impl<'a> Pool<'a> {
             sink: &mut hand_out,
         };
         let drive = Drive {
-            ctx: &self.ctx,
+            options: &self.options,
             clock: self.clock,
-            calls: CallsAtOnce::exactly(self.concurrency),
-            notifier: self.notifier,
         };
         let ended = drive.run(dispatcher, &runner, waker, woken, Some(outlet), &|_, _| {});
         if let Some(on_end) = self.on_end {
@@ -236,7 +236,7 @@ impl<'a> Pool<'a> {
         let bad_rate = self.rate.filter(|rate| !(rate.is_finite() && *rate > 0.0));
         let bad_rate =
             bad_rate.map(|rate| format!("the rate must be above 0 a second, not {rate}"));
-        bad_concurrency(self.concurrency).or(bad_rate)
+        self.options.misuse().or(bad_rate)
     }
 
     fn not_begun(&self, reason: StopReason, now: Time) -> PoolEnd {
@@ -255,13 +255,19 @@ impl<'a> Pool<'a> {
         limiter.quota(QuotaKey::new(&["rate"]), limits.burst(1).known(), 0, now)
     }
 
-    fn options(&self, now: Time) -> Options {
+    fn dispatch_options(&self, now: Time) -> Options {
+        let RunOptions {
+            calls,
+            on_error,
+            ctx,
+            ..
+        } = &self.options;
         Options {
-            concurrency: self.concurrency,
+            concurrency: calls.most,
             retry: self.retry,
             fallback_histories: Arc::default(),
-            on_error: self.on_error,
-            deadline: self.ctx.remaining().map(|left| now.after(left)),
+            on_error: *on_error,
+            deadline: ctx.remaining().map(|left| now.after(left)),
             jitter: Jitter(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),
             durable: false,
             multi_tenant: false,

@@ -14,7 +14,9 @@ use crate::base::error::Error;
 use crate::base::memory::MemoryManager;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::route::RetryPolicy;
+use crate::engine::run::CallsAtOnce;
 use crate::engine::run::panicked;
+use crate::observe::drive::RunOptions;
 use crate::observe::progress::ProgressNotifier;
 use crate::pool::{Pool, PoolEnd, TaskEnd};
 
@@ -45,11 +47,7 @@ pub struct ParallelExecutor {
     #[debug(skip)]
     retry: RetryPolicy,
     #[debug(skip)]
-    on_error: ErrorPolicy,
-    #[debug(skip)]
-    pub(super) ctx: Context,
-    #[debug(skip)]
-    notifier: Option<Arc<dyn ProgressNotifier>>,
+    pub(super) options: RunOptions<'static>,
 }
 
 /// A task on its way, with what was seen of its file so far.
@@ -70,18 +68,16 @@ impl ParallelExecutor {
     pub fn new(config: ParallelConfig) -> Self {
         let processing = ProcessingConfig::default();
         Self {
+            options: RunOptions::new(CallsAtOnce::exactly(config.max_workers)),
             config,
             memory: MemoryManager::new(processing.max_memory),
             retry: processing.retry,
-            on_error: processing.on_error,
-            ctx: Context::new(),
-            notifier: None,
         }
     }
 
     /// Cancellation, deadline and grace. Default: a context that nobody cancels.
     pub fn context(mut self, ctx: &Context) -> Self {
-        self.ctx = ctx.clone();
+        self.options.ctx = ctx.clone();
         self
     }
 
@@ -99,13 +95,13 @@ impl ParallelExecutor {
 
     /// What a failed file means for the others. Default: [`ErrorPolicy::ContinueOnError`].
     pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
-        self.on_error = policy;
+        self.options.on_error = policy;
         self
     }
 
     /// Receives the progress. Default: no notifier.
     pub fn notifier(mut self, notifier: Option<Arc<dyn ProgressNotifier>>) -> Self {
-        self.notifier = notifier;
+        self.options.notifier = notifier;
         self
     }
 
@@ -115,13 +111,7 @@ impl ParallelExecutor {
         tasks: Vec<ProcessTask>,
         function: impl Fn(&SourceFile<'_>) -> Result<R, Error> + Sync,
     ) -> BatchResult<R> {
-        let mut results = Vec::with_capacity(tasks.len());
-        let end = self.execute(tasks.into_iter(), function, |result| {
-            results.push(result);
-            ControlFlow::Continue(())
-        });
-        results.sort_by_key(|result: &ProcessResult<R>| result.index);
-        BatchResult::new(results, end)
+        BatchResult::collect(|sink| self.execute(tasks.into_iter(), function, sink))
     }
 
     /// Carries out tasks in the background, as results are taken. The tasks may be without end: no more than
@@ -133,8 +123,8 @@ impl ParallelExecutor {
     ) -> ProcessStream<R> {
         // Dropping the stream must end this run and nothing else of the caller's.
         let mut own = self.clone();
-        own.ctx = own.ctx.child();
-        let ctx = own.ctx.clone();
+        own.options.ctx = own.options.ctx.child();
+        let ctx = own.options.ctx.clone();
         ProcessStream::spawn(ctx, move |sink| {
             let gate = own.gate();
             let source = own.source(tasks, gate.clone());
@@ -191,16 +181,9 @@ impl ParallelExecutor {
         go: impl FnOnce(Pool<'_>, &mut dyn FnMut(TaskEnd<Queued, R>) -> ControlFlow<()>) -> PoolEnd,
     ) -> ProcessingEnd {
         let open = || gate.open();
-        let pool = Pool::new(&self.ctx)
+        let pool = Pool::with(self.options.clone())
             .on_end(&open)
-            .concurrency(self.config.max_workers)
-            .retry(self.retry)
-            .on_error(self.on_error)
-            .notifier(
-                self.notifier
-                    .as_deref()
-                    .map(|told| told as &dyn ProgressNotifier),
-            );
+            .retry(self.retry);
         let mut stats = StatsCollector::new();
         let mut early = BTreeMap::new();
         let mut next = 0;

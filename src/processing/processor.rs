@@ -1,6 +1,5 @@
 //! Lists, streams and folders of files, with memory and recovery.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +15,7 @@ use crate::sources::{FileInfo, FileScanner, shown_path};
 use super::config::{ParallelConfig, ProcessingConfig};
 use super::executor::ParallelExecutor;
 use super::recovery::ErrorRecovery;
-use super::result::{BatchResult, ProcessResult, ProcessingEnd};
+use super::result::{BatchResult, ProcessResult};
 use super::stream::ProcessStream;
 use super::task::{ProcessTask, SourceFile};
 
@@ -100,37 +99,24 @@ impl BatchProcessor {
         T: Into<ProcessTask>,
         R: Send,
     {
-        let mut results = Vec::new();
-        let end = self.process(files.into_iter(), function, |result| {
-            results.push(result);
-            ControlFlow::Continue(())
-        })?;
-        results.sort_by_key(|result: &ProcessResult<R>| result.index);
-        Ok(BatchResult::new(results, end))
-    }
-
-    fn process<T: Into<ProcessTask>, R: Send>(
-        &self,
-        files: impl Iterator<Item = T> + Send,
-        function: impl Fn(&SourceFile<'_>) -> Result<R, Error> + Sync,
-        mut sink: impl FnMut(ProcessResult<R>) -> ControlFlow<()>,
-    ) -> Result<ProcessingEnd, Error> {
         let recovery = self.recovery()?;
-        let tasks = self.tasks(files);
-        let note = |result: ProcessResult<R>| {
-            recovery.note(&result);
-            sink(result)
-        };
-        Ok(if self.config.checkpoint.is_none() {
-            self.executor.execute(tasks, function, note)
-        } else {
-            let passed = AtomicU64::new(0);
-            let tasks = unfinished(tasks, recovery.clone(), &passed);
-            let mut end = self.executor.execute(tasks, function, note);
-            end.stats.skipped = passed.into_inner();
-            recovery.save_checkpoint()?;
-            end
-        })
+        let tasks = self.tasks(files.into_iter());
+        let passed = AtomicU64::new(0);
+        let mut batch = BatchResult::collect(|sink| {
+            let note = |result: ProcessResult<R>| {
+                recovery.note(&result);
+                sink(result)
+            };
+            if self.config.checkpoint.is_none() {
+                self.executor.execute(tasks, function, note)
+            } else {
+                let tasks = unfinished(tasks, recovery.clone(), &passed);
+                self.executor.execute(tasks, function, note)
+            }
+        });
+        batch.stats.skipped = passed.into_inner();
+        recovery.save_checkpoint()?;
+        Ok(batch)
     }
 
     pub(super) fn tasks<T: Into<ProcessTask>, I: Iterator<Item = T>>(
@@ -210,7 +196,7 @@ impl BatchProcessor {
             .max_file_size(self.config.max_file_size)
             // Each is read once, by whoever processes it.
             .check_contents(false);
-        let found = scanner.scan_directory(folder, &self.executor.ctx)?;
+        let found = scanner.scan_directory(folder, &self.executor.options.ctx)?;
         Ok(found.into_iter().partition(|file| file.is_valid))
     }
 

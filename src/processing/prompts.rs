@@ -56,7 +56,7 @@ impl BatchProcessor {
         make: impl Fn(&SourceFile<'_>) -> Result<Request, Error> + Sync,
         mut sink: impl FnMut(ProcessResult<Response>) -> ControlFlow<()>,
     ) -> Result<ProcessingEnd, Error> {
-        let ctx = self.executor.ctx.child();
+        let ctx = self.executor.options.ctx.child();
         let executor = self.executor.clone().context(&ctx);
         let tasks = self.tasks(files.into_iter());
         let (ready, made) = bounded(1);

@@ -1,5 +1,6 @@
 //! What becomes of files.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -65,6 +66,9 @@ impl<R> ProcessResult<R> {
     }
 }
 
+/// Receives results as they come; breaking ends the run.
+pub(super) type Sink<'s, R> = &'s mut dyn FnMut(ProcessResult<R>) -> ControlFlow<()>;
+
 /// How the processing of files ended.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -98,6 +102,17 @@ impl<R> BatchResult<R> {
             stats: end.stats,
             stop: end.stop,
         }
+    }
+
+    /// Keeps what `run` hands to its sink, in the order of the files.
+    pub(super) fn collect(run: impl FnOnce(Sink<'_, R>) -> ProcessingEnd) -> Self {
+        let mut results = Vec::new();
+        let end = run(&mut |result| {
+            results.push(result);
+            ControlFlow::Continue(())
+        });
+        results.sort_by_key(|result| result.index);
+        Self::new(results, end)
     }
 
     /// Those that succeeded.

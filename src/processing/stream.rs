@@ -14,10 +14,8 @@ use crate::base::thread::spawn;
 use crate::engine::dispatch::StopReason;
 
 use super::recovery::ErrorRecovery;
-use super::result::{BatchResult, ProcessResult, ProcessingEnd};
+use super::result::{BatchResult, ProcessResult, ProcessingEnd, Sink};
 use super::stats::ProcessingStats;
-
-type Sink<'s, R> = &'s mut dyn FnMut(ProcessResult<R>) -> ControlFlow<()>;
 
 /// Results of files, see
 /// [`process_files_streaming`](super::BatchProcessor::process_files_streaming). Dropping it cancels the run and

@@ -360,6 +360,7 @@ impl JobReceipt {
 }
 
 /// One job, as [`JobQueue::job`](crate::JobQueue::job) returns it. Its `Debug` output omits the result.
+// More than 15 fields: each is public, and a field of the JSON that a caller reads.
 #[derive(Clone, derive_more::Debug, Serialize)]
 #[non_exhaustive]
 pub struct JobState {

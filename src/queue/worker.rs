@@ -436,37 +436,10 @@ impl RunningWorker {
         });
     }
 
-    /// Changes the route of texts to embed.
-    pub fn set_embeddings(&self, route: impl Into<Route<'static>>) {
-        self.controls.change(Change {
-            embeddings: Some(Some(Box::new(route.into()))),
-            ..Change::default()
-        });
-    }
-
-    /// Changes the route of all [kinds](Worker::model_calls) whose jobs are one call of a model each.
-    pub fn set_model_route(&self, route: impl Into<Route<'static>>) {
-        self.controls.change(Change {
-            model_calls: Some(Box::new(route.into())),
-            ..Change::default()
-        });
-    }
-
     /// Submits new prompts to this Batch API; `None` for individual calls. Existing batches are not affected.
     pub fn set_batches(&self, client: Option<Arc<dyn BatchClient>>) {
         self.controls.change(Change {
             batches: Some(client),
-            ..Change::default()
-        });
-    }
-
-    /// Changes how clients of batches of other accounts are found.
-    pub fn set_batch_clients(
-        &self,
-        clients: impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync + 'static,
-    ) {
-        self.controls.change(Change {
-            batch_clients: Some(Some(Arc::new(clients))),
             ..Change::default()
         });
     }

@@ -50,6 +50,7 @@ pub enum OnStop {
 /// A command that has ended takes its process group with it: what it left in the background is killed, at once
 /// if it does not hold the command's output open, else after 200 ms in which the last output is read. What
 /// started a session of its own (`setsid`) is out of reach without a [`sandbox`](Self::sandbox).
+// More than 15 fields: each is a setting with a setter of its own.
 #[derive(Clone, Setters)]
 pub struct CommandRunner {
     /// Commands at once, up to [`max_concurrency`](Self::max_concurrency). Default: 5.

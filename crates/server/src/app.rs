@@ -20,6 +20,7 @@ use crate::records::Records;
 use crate::settings::LiveSettings;
 
 /// What all handlers share.
+// More than 15 fields: one for each part of the server that handlers share.
 pub(crate) struct App {
     pub queue: JobQueue,
     /// The settings and where they are kept, where the server was given them.

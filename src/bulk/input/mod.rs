@@ -165,6 +165,7 @@ pub enum Nulls {
 }
 
 /// What is filled in where a record does not say it itself.
+// More than 15 fields: each is an option of the input that a user can set by itself.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Settings {
     /// What is asked for.

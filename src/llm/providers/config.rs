@@ -246,15 +246,6 @@ impl LlmConfig {
         self.batch_client_with(&|name| std::env::var(name).ok(), None)
     }
 
-    /// Makes the client of the Batch API with another transport, which must support [streaming](Transport::transfer).
-    /// Unstable, like [`Transport`].
-    ///
-    /// # Errors
-    /// The same as for [`batch_client`](Self::batch_client).
-    pub fn batch_client_over(&self, transport: Arc<dyn Transport>) -> Result<BatchApi, Error> {
-        self.batch_client_with(&|name| std::env::var(name).ok(), Some(transport))
-    }
-
     pub(crate) fn batch_client_with(
         &self,
         env: &dyn Fn(&str) -> Option<String>,

@@ -26,7 +26,7 @@ impl Poller<'_> {
                 return false;
             }
         };
-        let (worker, store) = (self.context.worker, &self.context.store);
+        let (worker, store) = (self.options.context.worker, &self.options.context.store);
         let new = match store.split_batch(worker, no, at, &half.text(), &rest.text(), wall) {
             Ok(new) => new,
             Err(error) => {
@@ -48,7 +48,11 @@ impl Poller<'_> {
     fn key_of_nth(&self, no: BatchNo, mut n: u64) -> Result<Option<i64>, Error> {
         let mut after = None;
         loop {
-            let jobs = self.context.store.batch_jobs(no, after, 1000, 8 << 20)?;
+            let jobs = self
+                .options
+                .context
+                .store
+                .batch_jobs(no, after, 1000, 8 << 20)?;
             let Some(last) = jobs.last() else {
                 return Ok(None);
             };

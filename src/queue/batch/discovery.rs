@@ -17,10 +17,13 @@ impl Poller<'_> {
             .scanned_at
             .is_some_and(|at| now.since(at) < BETWEEN_SCANS);
         let due = self.scan_at.is_some_and(|at| at <= now);
-        if is_recent || !due && !self.control.store_changed.load(Ordering::SeqCst) {
+        if is_recent || !due && !self.options.control.store_changed.load(Ordering::SeqCst) {
             return;
         }
-        self.control.store_changed.store(false, Ordering::SeqCst);
+        self.options
+            .control
+            .store_changed
+            .store(false, Ordering::SeqCst);
         self.scanned_at = Some(now);
         self.scan_at = None;
         let adopted = self.adopt();
@@ -28,7 +31,7 @@ impl Poller<'_> {
             self.report();
         }
         // A failed scan misses everything that is new.
-        let not_scanned = &self.context.overview.not_scanned;
+        let not_scanned = &self.options.context.overview.not_scanned;
         not_scanned.store(adopted.is_err(), Ordering::SeqCst);
         let formed = adopted.and_then(|()| self.form_batches(now));
         if let Err(error) = formed {
@@ -42,7 +45,7 @@ impl Poller<'_> {
 
     /// Takes over batches without an active worker, and notices cancellations.
     fn adopt(&mut self) -> Result<(), Error> {
-        let store = self.context.store.clone();
+        let store = self.options.context.store.clone();
         let all = store.batches(None)?;
         let mut missing = None;
         let mut any_unowned = false;
@@ -54,7 +57,7 @@ impl Poller<'_> {
                     self.feed(batch.no, Event::RecheckNow);
                 }
             }
-            let own = batch.worker == Some(self.context.worker);
+            let own = batch.worker == Some(self.options.context.worker);
             // A change that was reported as failed may have taken effect.
             if own && !self.batches.contains_key(&batch.no) {
                 self.take_over(batch.clone());
@@ -62,7 +65,7 @@ impl Poller<'_> {
             any_unowned |= batch.worker.is_none();
         }
         if any_unowned {
-            let (accounts, control) = (&mut self.accounts, self.control);
+            let (accounts, control) = (&mut self.accounts, self.options.control);
             let mut mine = |batch: &StoredBatch| {
                 let Some(record) = Record::read(batch) else {
                     return false;
@@ -75,8 +78,12 @@ impl Poller<'_> {
                 have
             };
             let wall = self.clock.wall();
-            let taken =
-                store.adopt_batches(self.context.worker, &mut mine, self.processes, wall)?;
+            let taken = store.adopt_batches(
+                self.options.context.worker,
+                &mut mine,
+                self.options.processes,
+                wall,
+            )?;
             for batch in taken {
                 self.take_over(batch);
             }
@@ -112,11 +119,11 @@ impl Poller<'_> {
     /// Deletes files of batches that no longer exist.
     pub(super) fn sweep(&self) {
         // In this order, because a batch is recorded before its first file is created.
-        let files = self.context.spool.files();
-        if let Ok(all) = self.context.store.batches(None) {
+        let files = self.options.context.spool.files();
+        if let Ok(all) = self.options.context.store.batches(None) {
             let labels = all.iter().filter_map(Record::read);
             let labels: HashSet<String> = labels.map(|record| record.intent.label).collect();
-            self.context.spool.sweep(files, &labels);
+            self.options.context.spool.sweep(files, &labels);
         }
     }
 }

@@ -40,7 +40,7 @@ impl Poller<'_> {
             self.save(no);
         }
         for no in self.due(now) {
-            if self.ctx.is_cancelled() {
+            if self.options.ctx.is_cancelled() {
                 return;
             }
             self.guarded(no, |poller| poller.take_step(no));
@@ -69,7 +69,7 @@ impl Poller<'_> {
             return;
         }
         let account = open.record.account.clone();
-        let Some(client) = self.accounts.client(self.control, &account) else {
+        let Some(client) = self.accounts.client(self.options.control, &account) else {
             self.feed(no, Event::NoKey);
             return;
         };
@@ -90,7 +90,7 @@ impl Poller<'_> {
 
     /// Whether nothing of a batch was sent, and new batches use another account or none. Then its jobs do too.
     fn is_elsewhere_now(&self, record: &Record) -> bool {
-        let current = self.control.client();
+        let current = self.options.control.client();
         let current = current.as_ref().map(|client| client.account());
         record.is_unsent() && current.as_ref() != Some(&record.account)
     }
@@ -115,13 +115,15 @@ impl Poller<'_> {
                     Event::Postponed(RETRY_AFTER)
                 }
             },
-            Step::DeleteFile(file) => Event::FileDeleted(client.discard(&file, self.ctx)),
+            Step::DeleteFile(file) => Event::FileDeleted(client.discard(&file, self.options.ctx)),
             Step::GiveUp => Event::GivenUp,
-            Step::CancelDuplicate(id) => Event::DuplicateCancelled(client.cancel(&id, self.ctx)),
-            Step::Cancel(id) => Event::CancelAnswered(client.cancel(&id, self.ctx)),
-            Step::AskStatus(id) => Event::StatusAnswered(client.status(&id, self.ctx)),
+            Step::CancelDuplicate(id) => {
+                Event::DuplicateCancelled(client.cancel(&id, self.options.ctx))
+            }
+            Step::Cancel(id) => Event::CancelAnswered(client.cancel(&id, self.options.ctx)),
+            Step::AskStatus(id) => Event::StatusAnswered(client.status(&id, self.options.ctx)),
             Step::Collect(id, results) => {
-                let most = self.control.settings().max_result_bytes;
+                let most = self.options.control.settings().max_result_bytes;
                 return self.transfer(no, client, Task::Collect(id, results, most));
             }
             Step::Wait => Event::Postponed(WAIT),
@@ -138,7 +140,7 @@ impl Poller<'_> {
             return;
         };
         let sends_input = submitting.input == Input::Local;
-        let input = self.context.spool.input(&open.record.intent.label);
+        let input = self.options.context.spool.input(&open.record.intent.label);
         if sends_input && !input.exists() {
             self.feed(no, Event::InputRemoved);
             return;
@@ -169,8 +171,8 @@ impl Poller<'_> {
         let Some(open) = self.batches.get(&no) else {
             return;
         };
-        let (context, intent) = (&self.context, &open.record.intent);
-        let answer = context.advance(&**client, intent, &stage, self.ctx);
+        let (context, intent) = (&self.options.context, &open.record.intent);
+        let answer = context.advance(&**client, intent, &stage, self.options.ctx);
         self.feed(no, Event::Submitted(answer));
     }
 
@@ -179,7 +181,7 @@ impl Poller<'_> {
         let Some(own) = self.batches.get(&no) else {
             return false;
         };
-        let all = match self.context.store.batches(None) {
+        let all = match self.options.context.store.batches(None) {
             Ok(all) => all,
             Err(error) => {
                 log::warn!("cannot look for batches: {error}");
@@ -196,7 +198,7 @@ impl Poller<'_> {
 
     /// The ids of all other batches in this store, and of those that were adopted as this one by mistake.
     fn other_ids(&self, no: BatchNo) -> Result<HashSet<String>, Error> {
-        let all = self.context.store.batches(None)?;
+        let all = self.options.context.store.batches(None)?;
         let others = all.iter().filter(|batch| batch.no != no);
         let ids = others.filter_map(|other| Some(Record::read(other)?.id()?.to_owned()));
         let open = self.batches.get(&no);
@@ -207,13 +209,13 @@ impl Poller<'_> {
     pub(super) fn transfer(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>, task: Task) {
         if let Some(open) = self.batches.get_mut(&no) {
             open.busy = true;
-            self.transfers.order(no, &open.record, client, task);
+            self.options.transfers.order(no, &open.record, client, task);
         }
     }
 
     /// Receives the outcomes of transfers.
     pub(super) fn receive_answers(&mut self) {
-        while let Ok((no, event)) = self.transfers.done.try_recv() {
+        while let Ok((no, event)) = self.options.transfers.done.try_recv() {
             self.receive(no, event);
         }
     }
@@ -224,7 +226,7 @@ impl Poller<'_> {
             return;
         };
         open.busy = false;
-        if let Some(error) = self.context.settler.refused.lock().take() {
+        if let Some(error) = self.options.context.settler.refused.lock().take() {
             self.report_critical(&error);
         }
         self.guarded(no, |poller| {
@@ -280,9 +282,9 @@ impl Poller<'_> {
             is_stopped: open.batch.is_stopped,
             stopped_at: open.batch.stopped_at,
             uploads: open.uploads,
-            settings: self.control.settings(),
+            settings: self.options.control.settings(),
             jitter: self.jitter.next(),
-            is_ending: self.ctx.is_cancelled(),
+            is_ending: self.options.ctx.is_cancelled(),
             others_there: is_submitting && others.next().is_some(),
             poison_lines: self.poison_lines.get(&key).copied().unwrap_or(0),
         };
@@ -303,7 +305,7 @@ impl Poller<'_> {
     /// Executes one effect. Returns whether it succeeded.
     fn carry_out(&mut self, no: BatchNo, effect: Effect, about: &About, facts: &Facts) -> bool {
         let account = &about.model.0;
-        let overview = &self.context.overview;
+        let overview = &self.options.context.overview;
         let now = self.clock.now();
         match effect {
             Effect::Log(level, text) => log::log!(level, "{text}"),
@@ -311,23 +313,23 @@ impl Poller<'_> {
             Effect::Close => return self.close(no),
             Effect::Divide(division) => return self.divide(no, &division),
             Effect::Take(step) => {
-                if let Some(client) = self.accounts.client(self.control, account) {
+                if let Some(client) = self.accounts.client(self.options.control, account) {
                     self.act(no, step, &client);
                 }
             }
             Effect::SettleItems(ends) => {
-                if let Some(client) = self.accounts.client(self.control, account) {
+                if let Some(client) = self.accounts.client(self.options.control, account) {
                     self.transfer(no, &client, Task::SettleItems(ends));
                 }
             }
             Effect::DeleteFile(file) => {
-                if let Some(client) = self.accounts.client(self.control, account)
-                    && let Err(error) = client.discard(&file, self.ctx)
+                if let Some(client) = self.accounts.client(self.options.control, account)
+                    && let Err(error) = client.discard(&file, self.options.ctx)
                 {
                     log::debug!("the input file {file} stays at the provider: {error}");
                 }
             }
-            Effect::DropInput => self.context.spool.drop_input(&about.label),
+            Effect::DropInput => self.options.context.spool.drop_input(&about.label),
             Effect::PauseAccount(error) => self.accounts.pause(account.clone(), &error, facts, now),
             Effect::ResumeAccount => self.accounts.resume(account),
             Effect::ReportCritical(error) => self.report_critical(&error),
@@ -355,7 +357,7 @@ impl Poller<'_> {
                 let count = &overview.possibly_paid_twice;
                 count.fetch_add(items, Ordering::SeqCst);
             }
-            Effect::Wake => (self.wake)(),
+            Effect::Wake => (self.options.wake)(),
         }
         true
     }
@@ -376,9 +378,9 @@ impl Poller<'_> {
 
     /// Reports a failed call that affects all batches of its account.
     fn report_critical(&self, error: &Error) {
-        if self.on_error == ErrorPolicy::StopOnCriticalError {
-            *self.context.overview.critical.lock() = Some(error.clone());
-            (self.wake)();
+        if self.options.on_error == ErrorPolicy::StopOnCriticalError {
+            *self.options.context.overview.critical.lock() = Some(error.clone());
+            (self.options.wake)();
         }
     }
 
@@ -412,8 +414,8 @@ impl Poller<'_> {
             return false;
         };
         let (text, wall) = (open.record.text(), self.clock.wall());
-        let store = &self.context.store;
-        match store.save_batch(self.context.worker, no, &text, wall) {
+        let store = &self.options.context.store;
+        match store.save_batch(self.options.context.worker, no, &text, wall) {
             Ok(()) => {
                 if let Some(open) = self.batches.get_mut(&no) {
                     open.unsaved = None;
@@ -427,14 +429,17 @@ impl Poller<'_> {
     /// Closes a batch.
     fn close(&mut self, no: BatchNo) -> bool {
         let wall = self.clock.wall();
-        let store = &self.context.store;
-        match store.close_batch(self.context.worker, no, wall) {
+        let store = &self.options.context.store;
+        match store.close_batch(self.options.context.worker, no, wall) {
             Ok(()) => {
                 if let Some(open) = self.batches.remove(&no) {
-                    self.context.spool.drop_input(&open.record.intent.label);
+                    self.options
+                        .context
+                        .spool
+                        .drop_input(&open.record.intent.label);
                 }
-                (self.wake)();
-                self.control.wake();
+                (self.options.wake)();
+                self.options.control.wake();
                 true
             }
             Err(error) => self.not_written(no, &error),

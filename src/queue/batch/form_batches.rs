@@ -22,18 +22,19 @@ const MOST_SUBMITTED: usize = 4;
 impl Poller<'_> {
     /// Starts batches for waiting jobs.
     pub(super) fn form_batches(&mut self, now: Time) -> Result<(), Error> {
-        let Some(client) = self.control.client() else {
+        let Some(client) = self.options.control.client() else {
             return Ok(());
         };
         // The route also processes prompts whose batch has failed, so it is required.
-        if self.kinds.route(COMPLETION_KIND).is_none() {
+        if self.options.kinds.route(COMPLETION_KIND).is_none() {
             return Ok(());
         }
         let wall = self.clock.wall();
-        let waiting = self
-            .context
-            .store
-            .waiting_jobs(COMPLETION_KIND, self.processes, wall)?;
+        let waiting = self.options.context.store.waiting_jobs(
+            COMPLETION_KIND,
+            self.options.processes,
+            wall,
+        )?;
         let account = client.account();
         self.accounts.add(account.clone(), client.clone());
         let mut scan_at = None::<Time>;
@@ -103,11 +104,14 @@ impl Poller<'_> {
         let wall = self.clock.wall();
         let record = Record::new(model.0.clone(), new_label(), model.1.clone(), wall);
         let text = record.text();
-        let worker = self.context.worker;
-        let no =
-            self.context
-                .store
-                .open_batch(worker, group.process_id, &group.lane, &text, wall)?;
+        let worker = self.options.context.worker;
+        let no = self.options.context.store.open_batch(
+            worker,
+            group.process_id,
+            &group.lane,
+            &text,
+            wall,
+        )?;
         let process = Some(group.process_id);
         Ok(self.begun(no, record, process, group.lane.clone()))
     }
@@ -127,7 +131,7 @@ impl Poller<'_> {
                 stopped_at: None,
                 process_id: process,
                 lane,
-                worker: Some(self.context.worker),
+                worker: Some(self.options.context.worker),
                 jobs: 0,
                 record: String::new(),
                 created_at: self.clock.wall(),

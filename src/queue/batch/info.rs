@@ -11,6 +11,7 @@ use crate::queue::store::StoredBatch;
 use super::machine::Record;
 
 /// A batch at a provider, or a batch that is being submitted.
+// More than 15 fields: each is public, and most are a field of the JSON that a caller reads.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct BatchInfo {

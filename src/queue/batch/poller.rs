@@ -70,17 +70,8 @@ pub(super) struct Unsaved {
 }
 
 pub(crate) struct Poller<'a> {
-    pub(super) context: Arc<BatchContext>,
-    pub(super) kinds: &'a Kinds,
+    pub(super) options: PollerOptions<'a>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) control: &'a BatchControl,
-    pub(super) ctx: &'a Context,
-    pub(super) processes: &'a [ProcessId],
-    pub(super) on_error: ErrorPolicy,
-    pub(super) until_empty: bool,
-    /// Called when something has changed that others wait for.
-    pub(super) wake: &'a (dyn Fn() + Sync),
-    pub(super) transfers: Transfers,
     pub(super) batches: BTreeMap<BatchNo, OwnedBatch>,
     pub(super) accounts: Accounts,
     /// When waiting jobs were first seen: more may arrive.
@@ -97,7 +88,7 @@ pub(crate) struct Poller<'a> {
     pub(super) missing_credentials: Option<String>,
 }
 
-/// What a poller needs to start.
+/// What a poller is given at its start, and keeps.
 pub(crate) struct PollerOptions<'a> {
     pub context: Arc<BatchContext>,
     pub transfers: Transfers,
@@ -107,6 +98,7 @@ pub(crate) struct PollerOptions<'a> {
     pub processes: &'a [ProcessId],
     pub on_error: ErrorPolicy,
     pub until_empty: bool,
+    /// Called when something has changed that others wait for.
     pub wake: &'a (dyn Fn() + Sync),
     /// Seed of the jitter.
     pub seed: u64,
@@ -114,51 +106,33 @@ pub(crate) struct PollerOptions<'a> {
 
 impl<'a> Poller<'a> {
     pub(crate) fn new(options: PollerOptions<'a>) -> Self {
-        let PollerOptions {
-            context,
-            transfers,
-            kinds,
-            control,
-            ctx,
-            processes,
-            on_error,
-            until_empty,
-            wake,
-            seed,
-        } = options;
-        let clock = context.settler.clock.clone();
         Self {
-            kinds,
-            control,
-            ctx,
-            processes,
-            on_error,
-            until_empty,
-            wake,
-            transfers,
+            clock: options.context.settler.clock.clone(),
             batches: BTreeMap::new(),
             accounts: Accounts::default(),
             seen: HashMap::new(),
             sizes: Sizes::default(),
             poison_lines: HashMap::new(),
-            jitter: Jitter(seed),
+            jitter: Jitter(options.seed),
             scanned_at: None,
             scan_at: None,
             missing_credentials: None,
-            clock,
-            context,
+            options,
         }
     }
 
     /// Works until the context is cancelled, or the sender of `stop` is dropped.
     pub(crate) fn run(mut self, stop: &Receiver<()>) {
-        let cancelled = self.ctx.cancel_signal();
-        self.clock.on_jump(Box::new(self.control.waker()));
+        let cancelled = self.options.ctx.cancel_signal();
+        self.clock.on_jump(Box::new(self.options.control.waker()));
         self.sweep();
-        let (woken, done) = (self.control.woken.clone(), self.transfers.done.clone());
+        let (woken, done) = (
+            self.options.control.woken.clone(),
+            self.options.transfers.done.clone(),
+        );
         loop {
             self.receive_answers();
-            if self.ctx.is_cancelled() {
+            if self.options.ctx.is_cancelled() {
                 break;
             }
             self.turn();
@@ -184,7 +158,12 @@ impl<'a> Poller<'a> {
 
     /// Does everything that is due.
     pub(crate) fn turn(&mut self) {
-        if self.control.settings_changed.swap(false, Ordering::SeqCst) {
+        if self
+            .options
+            .control
+            .settings_changed
+            .swap(false, Ordering::SeqCst)
+        {
             for no in self.batches.keys().copied().collect::<Vec<_>>() {
                 self.feed(no, Event::RecheckNow);
             }
@@ -198,7 +177,7 @@ impl<'a> Poller<'a> {
 
     /// Records the outcomes of transfers in flight, so that the next owner continues from there.
     fn drain_transfers(mut self) {
-        let done = self.transfers.done.clone();
+        let done = self.options.transfers.done.clone();
         while self.batches.values().any(|open| open.busy) {
             let Ok((no, event)) = done.recv() else {
                 break;
@@ -233,7 +212,7 @@ impl<'a> Poller<'a> {
             .values()
             .filter_map(|open| open.unsaved.as_ref());
         let due = due.chain(unsaved.map(|unsaved| unsaved.retry_at));
-        let changed = self.control.store_changed.load(Ordering::SeqCst);
+        let changed = self.options.control.store_changed.load(Ordering::SeqCst);
         let look = changed.then(|| {
             self.scanned_at
                 .map_or(Time::ZERO, |at| at.after(BETWEEN_SCANS))
@@ -265,7 +244,7 @@ impl<'a> Poller<'a> {
     /// Publishes the states of all batches.
     pub(super) fn report(&self) {
         let mut counts = Counts::default();
-        let patience = self.control.settings().results_wait;
+        let patience = self.options.control.settings().results_wait;
         let crowded = self.sizes.crowded(self.clock.now());
         let crowded = crowded
             .map(|provider| format!("too much is queued at {provider}; smaller batches follow"));
@@ -285,11 +264,11 @@ impl<'a> Poller<'a> {
                 _ => counts.submitting += 1,
             }
         }
-        let overview = &self.context.overview;
+        let overview = &self.options.context.overview;
         *overview.trouble.lock() = trouble;
         overview.report(counts);
-        if self.until_empty {
-            (self.wake)();
+        if self.options.until_empty {
+            (self.options.wake)();
         }
     }
 }

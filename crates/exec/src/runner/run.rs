@@ -121,7 +121,7 @@ impl<'a> Run<'a> {
             .retry(retry.base_delay(runner.retry_delay))
             .on_error(runner.on_error)
             .total(total)
-            .notifier(runner.notifier.as_deref().map(|notifier| notifier as _));
+            .notifier(runner.notifier.clone());
         let kill = self.stop.clone();
         let _kill =
             (runner.on_stop == OnStop::Kill).then(|| runner.ctx.on_cancel(move || kill.stop()));

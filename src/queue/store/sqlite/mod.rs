@@ -122,6 +122,8 @@ impl SqliteOptions {
 pub(crate) type Unwritable = dyn FnMut() -> Option<Error> + Send;
 
 /// The jobs in an SQLite file. Cheap to share, costly to open: one for a process is enough.
+// More than 15 fields: its connections have a lock each, because reads, copies of the log and writes must not wait for
+// each other.
 pub struct SqliteStore {
     path: PathBuf,
     /// None in memory.
