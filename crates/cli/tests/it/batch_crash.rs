@@ -8,7 +8,7 @@ use std::time::Duration;
 use batchwright_simulate::{BatchConfig, BatchPoint, BatchStats};
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::batch_site::{ALL, ANTHROPIC, Dialect, GEMINI, Site, XAI, each};
+use super::batch_site::{ANTHROPIC, Dialect, GEMINI, KINDS, Site, XAI, each};
 use super::common::{HOME, PATIENCE, Running, eventually};
 
 const ITEMS: usize = 12;
@@ -22,7 +22,7 @@ fn quick() -> BatchConfig {
 }
 
 fn filed() -> Vec<&'static Dialect> {
-    ALL.into_iter().filter(|at| at.files).collect()
+    KINDS.into_iter().filter(|at| at.files).collect()
 }
 
 /// Killed at the first request that comes to this point, which then has its effect all the same.
@@ -61,7 +61,7 @@ fn killed_at_any_step() {
     };
     let all = points
         .into_iter()
-        .flat_map(|point| ALL.map(|at| (at, point)));
+        .flat_map(|point| KINDS.map(|at| (at, point)));
     let all: Vec<_> = all.filter(|(at, point)| has(at, *point)).collect();
     for some in all.chunks(15) {
         each(some, |(at, point)| killed_at(at, *point));
@@ -71,7 +71,7 @@ fn killed_at_any_step() {
 #[test]
 fn killed_before_anything_was_sent() {
     // Long before its batch is sent a worker waits for more jobs.
-    each(&ALL, |at| {
+    each(&KINDS, |at| {
         let site = Site::new(at, quick(), ITEMS);
         let worker = site.start();
         assert!(eventually(|| worker.said().contains("strategy batch")));
@@ -89,7 +89,7 @@ fn killed_before_anything_was_sent() {
 
 #[test]
 fn killed_while_it_looks_for_its_batch() {
-    each(&ALL, |at| {
+    each(&KINDS, |at| {
         let site = Site::new(at, quick(), ITEMS);
         site.kill_at(BatchPoint::CreateDone, || {});
         site.kill_at(BatchPoint::ListArrived, || {});
@@ -148,7 +148,7 @@ fn a_creation_that_nothing_can_stop_is_held_until_it_is_found() {
 /// Some of the results are stored, in a transaction each, when the worker is killed.
 #[test]
 fn killed_with_half_of_the_results_stored() {
-    each(&ALL, |at| {
+    each(&KINDS, |at| {
         let site = Site::new(at, quick(), 2000);
         let worker = site.start();
         // Before that it has to write down the batch, which nobody may keep it from.
@@ -185,7 +185,7 @@ fn a_lost_reply_is_no_second_batch() {
         // Later than the worker waits. If the input file was deleted by then, the batch is never created.
         (lost.late_creates(millis(2500)), false),
     ] {
-        each(&ALL, |at| {
+        each(&KINDS, |at| {
             let site = Site::new(at, batches.clone(), ITEMS);
             site.finish(0);
             site.bought_once();
@@ -244,7 +244,7 @@ fn workers_that_die_while_they_look_do_not_shorten_the_search() {
 #[test]
 fn a_sleeping_submitter_keeps_its_batch() {
     for point in [BatchPoint::CreateArrived, BatchPoint::CreateDone] {
-        each(&ALL, |at| {
+        each(&KINDS, |at| {
             let mut site = Site::new(at, quick(), ITEMS);
             site.pace.reconcile = "300ms";
             let create = site.sim.pause_at(point, 1);
@@ -272,7 +272,7 @@ fn a_sleeping_submitter_keeps_its_batch() {
 
 #[test]
 fn a_provider_that_is_down_loses_nothing() {
-    each(&ALL, |at| {
+    each(&KINDS, |at| {
         let site = Site::new(at, quick().duration(millis(1000)), ITEMS);
         let worker = site.start();
         assert!(site.sim.wait_for_batches(|s| s.statuses > 0, PATIENCE));
@@ -311,7 +311,7 @@ fn killed_between_pages_of_results() {
 #[test]
 fn killed_while_it_cancels() {
     for point in [BatchPoint::CancelArrived, BatchPoint::CancelDone] {
-        each(&ALL, |at| {
+        each(&KINDS, |at| {
             let slow = BatchConfig::default().duration(millis(4000));
             let site = Site::new(at, slow, ITEMS);
             let cancel = site.sim.pause_at(point, 1);

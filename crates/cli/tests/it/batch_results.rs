@@ -9,7 +9,7 @@ use batchwright_simulate::BatchConfig;
 use serde_json::Value;
 
 use super::batch_runs::{SHORT, STORE, WORDS, batch, clean, queue, with};
-use super::batch_site::{ALL, Site, each};
+use super::batch_site::{KINDS, Site, each};
 use super::common::{Desk, Running, all_ids};
 
 const ITEMS: usize = 24;
@@ -19,7 +19,7 @@ const IMPATIENT: (&str, &str) = ("BATCHWRIGHT_BATCH_RESULTS_WAIT", "150ms");
 
 #[test]
 fn results_that_are_gone_are_held_until_somebody_gives_them_up() {
-    each(&ALL, |at| {
+    each(&KINDS, |at| {
         let batches = BatchConfig::default().duration(SHORT);
         let gone = batches.retention(Duration::from_millis(1));
         let site = Site::new(at, gone, ITEMS);

@@ -125,9 +125,14 @@ pub fn summary(ended: &Ended) -> Value {
 
 pub const STORE: &str = "out.jsonl.batchwright";
 
-pub fn other(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
+/// Starts the program with these words, beside this provider.
+pub fn begun(desk: &Desk, sim: &Simulator, words: &str) -> Running {
     let command = desk.command(words.split_whitespace());
-    Running::start(&mut with_provider(command, sim)).wait()
+    Running::start(&mut with_provider(command, sim))
+}
+
+pub fn other(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
+    begun(desk, sim, words).wait()
 }
 
 /// A run of this many items that has left them at the provider.

@@ -76,6 +76,10 @@ pub static ALL: [&Dialect; 9] = [
     &OPENAI, &GROQ, &MISTRAL, &XAI, &TOGETHER, &DEEPINFRA, &AZURE, &ANTHROPIC, &GEMINI,
 ];
 
+/// One provider of each kind: with a file for input and results (OpenAI), with results in pages (xAI), without files
+/// (Anthropic), and with files that we name (Gemini). `batch_chaos` kills workers at all providers.
+pub static KINDS: [&Dialect; 4] = [&OPENAI, &XAI, &ANTHROPIC, &GEMINI];
+
 /// Runs `test` for each of these at once, for they mostly wait; says which one failed.
 pub fn each<T: Sync + std::fmt::Debug>(all: &[T], test: impl Fn(&T) + Sync) {
     thread::scope(|scope| {

@@ -180,12 +180,7 @@ fn the_data_folder_does_not_matter() {
 
 #[test]
 fn an_output_that_was_renamed_keeps_its_batch() {
-    for (to, with_store, data) in [
-        ("there/new.jsonl", true, ""),
-        ("new.jsonl", false, "--data-dir elsewhere"),
-        // The list in the data folder knows of the store.
-        ("there/new.jsonl", false, ""),
-    ] {
+    let renamed_to = |to: &str, with_store: bool, data: &str| {
         let (desk, sim) = left_alone(3);
         fs::create_dir(desk.path("there")).unwrap();
         renamed(&desk, to, with_store);
@@ -200,7 +195,14 @@ fn an_output_that_was_renamed_keeps_its_batch() {
         run(&desk, &sim, &words).expect(0);
         whole(&desk, &sim, to, 3);
         assert!(!desk.exists("there/new.jsonl.batchwright"));
-    }
+    };
+    // Each waits for its batch.
+    std::thread::scope(|scope| {
+        scope.spawn(|| renamed_to("there/new.jsonl", true, ""));
+        scope.spawn(|| renamed_to("new.jsonl", false, "--data-dir elsewhere"));
+        // The list in the data folder knows of the store.
+        scope.spawn(|| renamed_to("there/new.jsonl", false, ""));
+    });
 }
 
 #[cfg(unix)]

@@ -7,8 +7,8 @@ use batchwright_simulate::Simulator;
 use serde_json::Value;
 
 use super::batch_runs::{
-    LONG, SHORT, STORE, WORDS, batch, bought, kill, left_alone, only_process, other, run, start,
-    stores, submitted, taking, whole,
+    LONG, SHORT, STORE, WORDS, batch, begun, bought, kill, left_alone, only_process, other, run,
+    start, stores, submitted, taking, whole,
 };
 use super::common::{Desk, HOME, Running, all_ids};
 
@@ -115,11 +115,13 @@ fn a_killed_run_goes_on_elsewhere_with_its_log_and_only_with_it() {
     assert!(desk.exists(&log));
     moved(&desk, "out.jsonl");
     moved(&desk, STORE);
-    for words in [
+    let both = [
         "run --strategy batch in.jsonl -o arch/out.jsonl",
         "work --queue arch/out.jsonl.batchwright",
-    ] {
-        other(&desk, &sim, words).says("lacks its log");
+    ];
+    // Each looks for the log for two seconds.
+    for one in both.map(|words| begun(&desk, &sim, words)) {
+        one.wait().says("lacks its log");
     }
     // Its log lies where the next store would be, or another one is put.
     run(&desk, &sim, WORDS).expect(1).says("no longer here");

@@ -276,7 +276,7 @@ fn a_line_of_another_program_that_holds_no_answer_is_none() {
 #[test]
 fn an_interrupt_ends_a_group_of_very_many_and_the_next_run_completes_it() {
     let (desk, sim) = (Desk::new(), good());
-    let n = 40_000;
+    let n = 20_000;
     desk.write("in.jsonl", with_equals(n, 1));
     let words = "in.jsonl -o out.jsonl --dedupe --json";
     let running = desk.start(&sim, words);

@@ -155,24 +155,25 @@ fn an_address_where_no_server_is_stops_the_run_within_ten_seconds() {
 /// A limit that nobody set is shown with its source and the flag that overrides it.
 #[test]
 fn progress_names_the_learned_limit_that_slows_a_run() {
-    let slow = || SimConfig::default().rpm(60).burst(1);
-    let (desk, sim) = (Desk::new(), simulator(slow()));
-    let words = "in.jsonl -o out.jsonl --progress always";
-    desk.prompts("in.jsonl", 5);
-    let ended = desk.run(&sim, words).expect(0);
-    ended.says("limited by quota (--rpm) · 60 requests/min by x-ratelimit-limit-requests");
-
-    let (desk, sim) = (Desk::new(), simulator(slow()));
-    desk.prompts("in.jsonl", 5);
-    let ended = desk.run(&sim, &format!("{words} --rpm 60")).expect(0);
-    let ended = ended.says("limited by quota (--rpm, --tpm)");
-    ended.hides("/min");
-
+    let slow = SimConfig::default().rpm(60).burst(1);
     let silent = SimConfig::default().rpm(120).burst(1).tell_limits(false);
-    let (desk, sim) = (Desk::new(), simulator(silent));
-    desk.prompts("in.jsonl", 15);
-    let ended = desk.run(&sim, words).expect(0);
-    ended
-        .says("limited by quota (--rpm) · ")
-        .says(" requests/min inferred from refused calls");
+    let run = |config, prompts, flags: &str| {
+        let (desk, sim) = (Desk::new(), simulator(config));
+        desk.prompts("in.jsonl", prompts);
+        let words = format!("in.jsonl -o out.jsonl --progress always {flags}");
+        desk.run(&sim, &words).expect(0)
+    };
+    // All of them wait for the simulator.
+    std::thread::scope(|scope| {
+        let told = scope.spawn(|| run(slow.clone(), 5, ""));
+        let set = scope.spawn(|| run(slow.clone(), 5, "--rpm 60"));
+        run(silent, 15, "")
+            .says("limited by quota (--rpm) · ")
+            .says(" requests/min inferred from refused calls");
+        let told = told.join().unwrap();
+        told.tells("limited by quota (--rpm) · 60 requests/min by x-ratelimit-limit-requests");
+        let set = set.join().unwrap();
+        set.tells("limited by quota (--rpm, --tpm)");
+        set.hides("/min");
+    });
 }

@@ -96,7 +96,8 @@ fn a_model_that_is_out_of_quota_does_not_hold_up_another() {
 }
 
 #[test]
-fn a_provider_that_is_down_or_refuses_the_key_fails_no_job() {
+#[ignore = "ten seconds"]
+fn a_provider_that_is_down_fails_no_job() {
     let (desk, id) = submitted(20);
     let words = format!(
         "work --provider local --base-url {NOBODY} --model sim-1 -j 4 --until-empty --max-retries 0"
@@ -107,6 +108,11 @@ fn a_provider_that_is_down_or_refuses_the_key_fails_no_job() {
     ended.says("stopped");
     let counts = queue(&desk).process(id).unwrap().unwrap().counts;
     assert_eq!((counts.pending, counts.failed), (20, 0), "{counts:?}");
+}
+
+#[test]
+fn a_provider_that_refuses_the_key_fails_no_job() {
+    let (desk, id) = submitted(20);
     let sim = simulator(SimConfig::default().api_key("right"));
     let words = format!(
         "work --provider openai --base-url {} --model sim-1 -j 4 --until-empty",

@@ -10,10 +10,17 @@ use super::batch_runs::{
 };
 use super::common::{Desk, Ended, NOBODY, Running, eventually, simulator};
 
-/// A run against an address where no server is.
-fn at_nobody(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
+/// A run of three prompts against an address where no server is.
+#[track_caller]
+fn at_nobody(desk: &Desk, sim: &Simulator, words: &str) {
     let mut command = batch(desk, sim, words);
-    Running::start(command.env("OPENAI_BASE_URL", NOBODY)).wait()
+    let ended = Running::start(command.env("OPENAI_BASE_URL", NOBODY)).wait();
+    let ended = ended
+        .expect(4)
+        .says("the provider cannot be reached: cannot reach http://127.0.0.1:9/v1/files")
+        .says("no server has been reached there")
+        .says("not handed over: 3 requests, which wait here for openai");
+    says_nothing_of(&ended, &["goes on at", "items submitted", "are in a batch"]);
 }
 
 #[track_caller]
@@ -27,14 +34,7 @@ fn says_nothing_of(ended: &Ended, words: &[&str]) {
 fn an_address_where_no_server_is_ends_the_run_and_the_same_command_goes_on() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", 3);
-    for words in ["", "--no-wait"] {
-        let ended = at_nobody(&desk, &sim, &format!("{WORDS} {words}")).expect(4);
-        let ended = ended
-            .says("the provider cannot be reached: cannot reach http://127.0.0.1:9/v1/files")
-            .says("no server has been reached there")
-            .says("not handed over: 3 requests, which wait here for openai");
-        says_nothing_of(&ended, &["goes on at", "items submitted", "are in a batch"]);
-    }
+    at_nobody(&desk, &sim, &format!("{WORDS} --no-wait"));
     let ended = run(&desk, &sim, WORDS)
         .expect(0)
         .says("3 items of an earlier run wait here: nothing of them was handed over");
@@ -47,7 +47,7 @@ fn an_address_where_no_server_is_ends_the_run_and_the_same_command_goes_on() {
 fn what_was_not_handed_over_is_not_bought_once_it_is_no_longer_asked_for() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", 3);
-    at_nobody(&desk, &sim, &format!("{WORDS} --template A:{{{{prompt}}}}")).expect(4);
+    at_nobody(&desk, &sim, &format!("{WORDS} --template A:{{{{prompt}}}}"));
     let words = format!("{WORDS} --template B:{{{{prompt}}}}");
     let plan = run(&desk, &sim, &format!("{words} --dry-run --json")).expect(0);
     assert_eq!(summary(&plan)["under_way_superseded"], 0);
@@ -64,10 +64,12 @@ fn after_a_wrong_key_the_right_one_simply_goes_on() {
     let sim = simulator(SimConfig::default().api_key("k").batches(batches));
     let desk = Desk::new();
     desk.prompts("in.jsonl", 3);
-    let mut wrong = batch(&desk, &sim, WORDS);
-    let ended = Running::start(wrong.env("OPENAI_API_KEY", "wrong")).wait();
-    let ended = ended.expect(4).says("not handed over: 3 requests");
-    says_nothing_of(&ended, &["adopt-batches"]);
+    for words in ["", "--no-wait"] {
+        let mut wrong = batch(&desk, &sim, &format!("{WORDS} {words}"));
+        let ended = Running::start(wrong.env("OPENAI_API_KEY", "wrong")).wait();
+        let ended = ended.expect(4).says("not handed over: 3 requests");
+        says_nothing_of(&ended, &["adopt-batches"]);
+    }
     let ended = run(&desk, &sim, WORDS).expect(0);
     says_nothing_of(&ended, &["another key", "are in a batch", "cancel"]);
     whole(&desk, &sim, "out.jsonl", 3);

@@ -7,7 +7,7 @@ use batchwright_simulate::{BatchConfig, SimConfig};
 use serde_json::{Value, json};
 
 use super::batch_runs::SHORT;
-use super::batch_site::{ALL, Site, each};
+use super::batch_site::{KINDS, Site, each};
 use super::common::{Desk, Running, has, results};
 
 const TOOL: &str = r#"{"type":"function","function":{"name":"get_weather","strict":true,
@@ -60,7 +60,7 @@ fn without_what_differs(line: &Value) -> Value {
 
 #[test]
 fn tool_calls_are_kept_in_calls_in_batches_and_in_the_queue() {
-    each(&ALL, |at| {
+    each(&KINDS, |at| {
         let batches = BatchConfig::default().duration(SHORT);
         let config = SimConfig::default().batches(batches).reasoning_tokens(5);
         let site = Site::with(at, config, 0, |_| String::new());
