@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::base::cancel::{CancelHook, Context};
 use crate::base::error::Sent;
+use crate::base::secret::redacted_url;
 
 use super::body_length::BodyLength;
 use super::connect::{AbortHandle, Connector};
@@ -112,6 +113,12 @@ impl<'p> Call<'p> {
         let mut output = std::mem::take(&mut self.connection.output);
         output.clear();
         write_request(&mut output, method, &self.target, headers, body.length())?;
+        log::trace!(
+            "{method} {}, {} bytes and its head, on a {} connection",
+            redacted_url(&self.target.url),
+            body.length().unwrap_or_default(),
+            if self.reused { "kept" } else { "new" },
+        );
         let written = match body {
             Outgoing::None => self.write(&output),
             Outgoing::Bytes(bytes) => {
@@ -126,7 +133,7 @@ impl<'p> Call<'p> {
                 })
             }
             Outgoing::Stream(reader, _) => {
-                let mut piece = std::mem::replace(&mut output, Vec::new());
+                let mut piece = std::mem::take(&mut output);
                 let mut written;
                 loop {
                     let head = piece.len();
@@ -170,6 +177,7 @@ impl<'p> Call<'p> {
     pub fn head(&mut self) -> Result<Head, Fault> {
         loop {
             let head = self.connection.head(&self.patience, &mut self.answered)?;
+            log::trace!("status {}, {:?}", head.status, head.body);
             if !head.is_interim() {
                 self.keeps = head.keeps;
                 self.body = head.body;

@@ -110,7 +110,12 @@ fn reach(addresses: &[SocketAddr], patience: &Patience) -> Result<TcpStream, Fau
             true => left,
             false => (left / 2).max(LEAST_PER_ADDRESS),
         };
-        failure = Some(match TcpStream::connect_timeout(address, most) {
+        let connected = TcpStream::connect_timeout(address, most);
+        match &connected {
+            Ok(_) => log::debug!("connected to {address}"),
+            Err(error) => log::debug!("cannot connect to {address}: {error}"),
+        }
+        failure = Some(match connected {
             Ok(tcp) => return Ok(tcp),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Fault::Late(Limit::Call),
             Err(error) if is_of_this_address(&error) => Fault::Io(error),

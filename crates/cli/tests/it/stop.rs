@@ -299,7 +299,7 @@ fn a_standard_error_that_nobody_reads_holds_up_neither_a_run_nor_a_signal() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 20_000);
     let mut command = desk.against(&sim, "in.jsonl -o out.jsonl -j 4");
-    // Each call says far more than a hundredth of what a pipe holds.
+    // A thousand calls say more than a pipe holds.
     let mut running = Unread(command.env("RUST_LOG", "trace").spawn().unwrap());
     assert!(sim.wait_until(|s| s.answered >= 1_000, PATIENCE));
     let id = running.0.id().to_string();
