@@ -20,6 +20,8 @@ pub(crate) mod password;
 pub mod private;
 pub(crate) mod rescue;
 pub mod secret;
+#[cfg(test)]
+pub(crate) mod seeds;
 #[cfg(feature = "queue")]
 pub(crate) mod sqlite_header;
 pub mod store_path;

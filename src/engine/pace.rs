@@ -491,9 +491,13 @@ mod tests {
         /// Calls that were accepted and refused within `seconds`.
         fn run(&mut self, pace: &mut Pace, seconds: u64) -> (u64, u64) {
             let (mut accepted, mut refused) = (0, 0);
-            for _ in 0..seconds * 1000 {
-                self.now += 1;
-                self.level = (self.level + self.rate / 1000.0).min(1.0);
+            let end = self.now + seconds * 1000;
+            while self.now < end {
+                // Nothing happens until the pace allows the next call.
+                let wait = pace.wait(at(self.now)).as_nanos().div_ceil(1_000_000) as u64;
+                let millis = wait.clamp(1, end - self.now);
+                self.now += millis;
+                self.level = (self.level + self.rate * millis as f64 / 1000.0).min(1.0);
                 let now = at(self.now);
                 if !pace.wait(now).is_zero() {
                     continue;

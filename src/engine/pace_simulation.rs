@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::base::seeds::{random_cases, seeds};
+
 use super::limiter::Limits;
 use super::pace_model::{Asks, MOST, PROVIDER, Provider, run};
 
@@ -202,8 +204,7 @@ fn guessed() -> Vec<Case> {
 }
 
 fn check(cases: &[Case], transition: f64) {
-    let seeds = std::env::var("SIMULATION_SEEDS").ok();
-    let seeds = seeds.and_then(|seeds| seeds.parse().ok()).unwrap_or(2);
+    let seeds = seeds().unwrap_or(2);
     for (name, stretches) in cases {
         let mut late = 0;
         for seed in 0..seeds.min(40) {
@@ -261,7 +262,7 @@ fn a_limit_that_was_lowered_by_half_does_not_make_the_pace_give_up() {
         burst: 0.2,
         ..PROVIDER
     };
-    for seed in 40..80 {
+    for seed in (40..80).step_by(random_cases(5, 1)) {
         let outcome = run(seed, tuned(), &requests(untold), GUESSED);
         let shown = format!("seed {seed}: {outcome:.3?}");
         assert!(outcome.refused.iter().all(|part| *part <= 0.01), "{shown}");
@@ -414,7 +415,9 @@ fn small_bursts_are_used_to_nine_tenths_with_one_call_of_a_hundred_refused() {
         cells.extend(BURSTS.map(|burst| cell(8.0, burst, latency, 32)));
         cells.extend([5.0, 20.0].map(|burst| cell(20.0, burst, latency, 64)));
     }
-    for mut cell in cells {
+    // A plain test run tries one cell in three.
+    let step = random_cases(3, 1);
+    for mut cell in cells.into_iter().step_by(step) {
         for asks in [Asks::Nothing, Asks::Until(1.0)] {
             cell.provider.asks = asks;
             let named = measured(&cell, Limits::default().in_flight(cell.calls));

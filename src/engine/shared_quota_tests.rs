@@ -24,7 +24,6 @@ fn processes_together_stay_within_one_rate() {
     let limits = Limits::default().requests_per_minute(600.0).burst(10);
     let processes: Vec<_> = (0..4).map(|_| process(folder.path(), limits)).collect();
     let mut started = [0_u32; 4];
-    // Each looks twenty times in the 100 ms that are between two calls.
     for ms in (0..60_000).step_by(5) {
         for (i, (limiter, quota)) in processes.iter().enumerate() {
             if let Gate::Go(permit) = limiter.try_acquire(*quota, 1, Some(0), at(ms)) {

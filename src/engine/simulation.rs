@@ -1,4 +1,4 @@
-//! Thousands of seeded schedules against the dispatcher: a virtual clock, a provider that loads its
+//! Hundreds of seeded schedules against the dispatcher: a virtual clock, a provider that loads its
 //! model, fails, throttles, stalls, is away for a while and answers in any order, an output that fails for a while.
 //!
 //! `SIMULATION_SEED=n cargo test --lib engine::simulation` replays one schedule, `SIMULATION_SEEDS=n` runs more.
@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::base::clock::Time;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::{RateHints, RateWindow};
+use crate::base::seeds::{each_seed, seeds};
 
 use super::class::Class;
 use super::dispatch::{
@@ -410,23 +411,7 @@ impl Scene {
     }
 }
 
-/// Runs a schedule for each seed, and names the one that failed.
-pub(crate) fn each_seed(run: impl Fn(u64) + std::panic::RefUnwindSafe) {
-    let number = |name| std::env::var(name).ok().and_then(|v| v.parse().ok());
-    let seeds = match number("SIMULATION_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SIMULATION_SEEDS").unwrap_or(1_000),
-    };
-    for seed in seeds {
-        let outcome = std::panic::catch_unwind(|| run(seed));
-        if let Err(panic) = outcome {
-            eprintln!("replay with SIMULATION_SEED={seed}");
-            std::panic::resume_unwind(panic);
-        }
-    }
-}
-
 #[test]
 fn seeded_schedules_keep_every_promise() {
-    each_seed(|seed| Scene::new(seed).run());
+    each_seed(seeds().unwrap_or(500), |seed| Scene::new(seed).run());
 }

@@ -15,6 +15,7 @@ use crate::base::clock::{Clock, Time, Timestamp};
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 use crate::base::id::ProcessId;
+use crate::base::seeds::{each_seed, seeds};
 use crate::engine::dispatch::{Call, Dispatcher, EndedCall, ErrorPolicy, Event, Io, Options, Turn};
 use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limits, QuotaKey};
@@ -546,18 +547,8 @@ fn is_gather(call: &Call<Pack<JobTask>>) -> bool {
 
 /// Runs these schedules, each on a new database.
 pub(super) fn run_seeds(every: u64, new: impl Fn() -> Open + std::panic::RefUnwindSafe) {
-    let number = |name| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
-    let seeds = match number("SIMULATION_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SIMULATION_SEEDS").unwrap_or(3_000) / every,
-    };
-    for seed in seeds {
-        let outcome = std::panic::catch_unwind(|| Scene::new(seed, new()).run());
-        if let Err(panic) = outcome {
-            eprintln!("replay with SIMULATION_SEED={seed}");
-            std::panic::resume_unwind(panic);
-        }
-    }
+    let count = seeds().unwrap_or(3_000) / every;
+    each_seed(count, |seed| Scene::new(seed, new()).run());
 }
 
 #[test]

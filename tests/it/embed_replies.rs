@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::conformance::{Schema, client, data, read};
-use crate::decoders::{Dice, Next, garble, is_json, replaced};
+use crate::decoders::{Dice, Next, garble, is_json, replaced, some};
 use crate::replies::none_of;
 
 /// Who speaks the dialect of a file of recordings.
@@ -283,10 +283,9 @@ fn a_part_of_a_reply_holds_no_vectors() {
     for (file, vendors) in DIALECTS {
         for vendor in vendors {
             let line = Line::to(vendor);
-            for (number, recording) in recordings(file).into_iter().enumerate() {
+            for recording in recordings(file) {
                 let whole = recording.bytes();
-                // Recordings are much alike: together they are cut everywhere.
-                for end in (number % 3..whole.len()).step_by(3) {
+                for end in some(0..whole.len()) {
                     let error = line.sane(200, &whole[..end]).unwrap_err();
                     if !is_json(&whole[..end]) {
                         assert_eq!(error.kind(), ErrorKind::Malformed, "{}", recording.name);
@@ -309,7 +308,7 @@ fn any_value_beside_a_vector_may_be_another() {
                 let Some(body) = &recording.body else {
                     continue;
                 };
-                for (place, odd) in replaced(body).step_by(3) {
+                for (place, odd) in replaced(body) {
                     let result = line.sane(recording.status, odd.as_bytes());
                     answers += usize::from(result.is_ok());
                     // What was paid for is not lost to a strange count or name.
@@ -331,7 +330,7 @@ fn garbled_vectors_go_to_nobody_else() {
         for vendor in vendors {
             let line = Line::to(vendor);
             for recording in recordings(file) {
-                for _ in 0..70 {
+                for _ in some(0..200) {
                     let mut body = recording.bytes();
                     for _ in 0..=dice.below(4) {
                         garble(&mut body, &mut dice);

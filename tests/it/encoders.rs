@@ -19,6 +19,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value, json};
 
 use crate::conformance::client;
+use crate::decoders::tries_all;
 use crate::replies::VENDORS;
 
 /// JSON in which no object has a name twice.
@@ -349,7 +350,7 @@ fn check(vendor: &str, request: &Request) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if tries_all() { 500 } else { 100 }, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_request_is_sent_as_plain_json_or_refused(request in request()) {

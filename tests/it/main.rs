@@ -26,8 +26,6 @@ mod library;
 mod loading;
 mod local_files;
 mod manager;
-#[cfg(feature = "queue")]
-mod memory_store;
 #[cfg(feature = "files")]
 mod processing;
 mod provider;
@@ -39,7 +37,6 @@ mod queue_children;
 #[cfg(feature = "queue")]
 mod queue_crowd;
 #[cfg(feature = "queue")]
-#[cfg(feature = "queue")]
 mod queue_regress;
 mod regress_bulk;
 mod regress_client;
@@ -47,3 +44,5 @@ mod regress_file;
 mod replies;
 mod speech;
 mod tools;
+#[cfg(feature = "queue")]
+mod wrapped_store;

@@ -16,10 +16,11 @@ use batchwright::{
 use parking_lot::Mutex;
 
 use super::common::eventually;
-use super::memory_store::store::{Database, MemoryStore};
+use super::wrapped_store::store::WrappedStore;
 
-fn queue() -> (Arc<MemoryStore>, JobQueue) {
-    let store = Arc::new(MemoryStore::open(&Database::new()));
+fn queue() -> (Arc<WrappedStore>, JobQueue) {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let store = Arc::new(WrappedStore::open(&folder));
     (store.clone(), JobQueue::on(store))
 }
 

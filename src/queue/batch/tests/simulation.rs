@@ -18,6 +18,7 @@ use crate::base::cancel::Context;
 use crate::base::clock::{Clock, Time};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
+use crate::base::seeds::{replayed_seed, seeds};
 use crate::config::choices::OnUnknown;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::jitter::Jitter;
@@ -324,10 +325,7 @@ fn schedule(seed: u64) {
 
 #[test]
 fn nothing_is_lost_or_bought_twice_whatever_happens_when() {
-    let one = std::env::var("SIMULATION_SEED").ok();
-    let many = std::env::var("SIMULATION_SEEDS").ok();
-    let number = |text: Option<String>| text.and_then(|text| text.parse::<u64>().ok());
-    match number(one) {
+    match replayed_seed() {
         Some(seed) => {
             let _ = env_logger::try_init();
             schedule(seed);
@@ -339,7 +337,7 @@ fn nothing_is_lost_or_bought_twice_whatever_happens_when() {
                     hook(info);
                 }
             }));
-            let seeds = number(many).map_or(40, |seeds| (seeds / 250).max(40));
+            let seeds = seeds().map_or(40, |seeds| (seeds / 250).max(40));
             for seed in 0..seeds {
                 let run = catch_unwind(|| schedule(seed));
                 run.unwrap_or_else(|cause| {

@@ -1,0 +1,331 @@
+//! A job store from outside of the library. It passes every call on to a store in SQLite, counts those for jobs, and
+//! refuses the ends of jobs on demand.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use batchwright::progress::Timestamp;
+use batchwright::queue::{
+    DeliveredResult, HealthFinding, JobLane, JobReceipt, JobState, JobSummary, ProcessInfo,
+    ProcessState, QueueTotals, SqliteOptions, SqliteStore, WorkerInfo, WorkerStatus,
+};
+use batchwright::unstable::{
+    BatchFill, BatchNo, BatchStore, ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, ConsumerLock,
+    EnqueueStore, ResultStore, Settlement, StoreDatabase, StoredBatch, WaitingJobs, WorkSignal,
+    WorkerId,
+};
+use batchwright::{Error, ErrorKind, Job, JobId, ProcessId};
+use tempfile::TempDir;
+
+/// A handle on the database in a folder.
+pub struct WrappedStore {
+    store: SqliteStore,
+    /// Exists at least as long as the handle.
+    _folder: Arc<TempDir>,
+    /// How often a worker asked for jobs.
+    pub(crate) claims: AtomicUsize,
+    /// As if there were no room for the ends of jobs.
+    pub(crate) is_full: AtomicBool,
+}
+
+impl WrappedStore {
+    pub fn open(folder: &Arc<TempDir>) -> Self {
+        let path = folder.path().join("jobs.db");
+        Self {
+            store: SqliteStore::open(path, SqliteOptions::default()).unwrap(),
+            _folder: folder.clone(),
+            claims: AtomicUsize::new(0),
+            is_full: AtomicBool::new(false),
+        }
+    }
+}
+
+impl StoreDatabase for WrappedStore {
+    fn location(&self) -> String {
+        self.store.location()
+    }
+
+    fn id(&self) -> Result<String, Error> {
+        self.store.id()
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.store.folder()
+    }
+
+    fn version(&self) -> Result<u64, Error> {
+        self.store.version()
+    }
+
+    fn on_work(&self, wake: Weak<WorkSignal>) {
+        self.store.on_work(wake)
+    }
+
+    fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error> {
+        self.store.check(now)
+    }
+
+    fn maintain(&self, now: Timestamp) -> Result<bool, Error> {
+        self.store.maintain(now)
+    }
+}
+
+impl EnqueueStore for WrappedStore {
+    fn insert_described(
+        &self,
+        process: ProcessId,
+        info: Option<&ProcessInfo>,
+        jobs: Vec<Job>,
+        sealed: bool,
+        now: Timestamp,
+    ) -> Result<Vec<JobId>, Error> {
+        self.store
+            .insert_described(process, info, jobs, sealed, now)
+    }
+
+    fn seal(&self, process: ProcessId, now: Timestamp) -> Result<(), Error> {
+        self.store.seal(process, now)
+    }
+
+    fn describe(
+        &self,
+        process: ProcessId,
+        info: &ProcessInfo,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        self.store.describe(process, info, now)
+    }
+
+    fn process(&self, process: ProcessId) -> Result<Option<ProcessState>, Error> {
+        self.store.process(process)
+    }
+
+    fn processes(&self) -> Result<Vec<ProcessState>, Error> {
+        self.store.processes()
+    }
+
+    fn newest_processes(
+        &self,
+        before: Option<u64>,
+        most: usize,
+    ) -> Result<Vec<(u64, ProcessState)>, Error> {
+        self.store.newest_processes(before, most)
+    }
+
+    fn totals(&self) -> Result<QueueTotals, Error> {
+        self.store.totals()
+    }
+
+    fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
+        self.store.job(job)
+    }
+
+    fn items(
+        &self,
+        process: ProcessId,
+        after: Option<JobId>,
+        most: usize,
+    ) -> Result<Vec<JobSummary>, Error> {
+        self.store.items(process, after, most)
+    }
+
+    fn lanes(&self, process: ProcessId) -> Result<Vec<Arc<JobLane>>, Error> {
+        self.store.lanes(process)
+    }
+
+    fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
+        self.store.waiting_by_priority()
+    }
+}
+
+impl ResultStore for WrappedStore {
+    fn peek(
+        &self,
+        process: ProcessId,
+        after: Option<JobId>,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Vec<DeliveredResult>, Error> {
+        self.store.peek(process, after, most, bytes)
+    }
+
+    fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error> {
+        self.store.ack(receipts, now)
+    }
+
+    fn lock_results(&self, process: ProcessId, who: &str) -> Result<Box<dyn ConsumerLock>, Error> {
+        self.store.lock_results(process, who)
+    }
+
+    fn cancel(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
+        self.store.cancel(process, now)
+    }
+
+    fn cancel_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error> {
+        self.store.cancel_jobs(jobs, now)
+    }
+
+    fn retry_failed(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
+        self.store.retry_failed(process, now)
+    }
+
+    fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
+        self.store.delete(process, now)
+    }
+}
+
+impl ClaimStore for WrappedStore {
+    fn register_worker(&self, now: Timestamp) -> Result<WorkerId, Error> {
+        self.store.register_worker(now)
+    }
+
+    fn unregister_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
+        self.store.unregister_worker(worker, now)
+    }
+
+    fn claim(
+        &self,
+        worker: WorkerId,
+        wanted: ClaimRequest<'_>,
+        now: Timestamp,
+    ) -> Result<ClaimReply, Error> {
+        self.claims.fetch_add(1, Ordering::SeqCst);
+        self.store.claim(worker, wanted, now)
+    }
+
+    fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Transient, "the disk is full"));
+        }
+        self.store.settle(ends, now)
+    }
+
+    fn report_worker(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error> {
+        self.store.report_worker(worker, status)
+    }
+
+    fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {
+        self.store.workers()
+    }
+
+    fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {
+        self.store.dead_workers()
+    }
+
+    fn reclaim(&self, now: Timestamp) -> Result<u64, Error> {
+        self.store.reclaim(now)
+    }
+
+    fn pull_due_times(
+        &self,
+        worker: WorkerId,
+        back: Duration,
+        longest: Duration,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        self.store.pull_due_times(worker, back, longest, now)
+    }
+}
+
+impl BatchStore for WrappedStore {
+    fn waiting_jobs(
+        &self,
+        kind: &str,
+        processes: &[ProcessId],
+        now: Timestamp,
+    ) -> Result<Vec<WaitingJobs>, Error> {
+        self.store.waiting_jobs(kind, processes, now)
+    }
+
+    fn open_batch(
+        &self,
+        worker: WorkerId,
+        process: ProcessId,
+        lane: &JobLane,
+        record: &str,
+        now: Timestamp,
+    ) -> Result<BatchNo, Error> {
+        self.store.open_batch(worker, process, lane, record, now)
+    }
+
+    fn fill_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        after: Option<i64>,
+        most: usize,
+        bytes: u64,
+        now: Timestamp,
+    ) -> Result<BatchFill, Error> {
+        self.store
+            .fill_batch(worker, batch, after, most, bytes, now)
+    }
+
+    fn batch_jobs(
+        &self,
+        batch: BatchNo,
+        after: Option<i64>,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Vec<ClaimedJob>, Error> {
+        self.store.batch_jobs(batch, after, most, bytes)
+    }
+
+    fn batch_jobs_by(&self, batch: BatchNo, numbers: &[u32]) -> Result<Vec<ClaimedJob>, Error> {
+        self.store.batch_jobs_by(batch, numbers)
+    }
+
+    fn save_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        record: &str,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        self.store.save_batch(worker, batch, record, now)
+    }
+
+    fn split_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        at: i64,
+        new_record: &str,
+        old_record: &str,
+        now: Timestamp,
+    ) -> Result<BatchNo, Error> {
+        self.store
+            .split_batch(worker, batch, at, new_record, old_record, now)
+    }
+
+    fn give_back(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        after: Option<i64>,
+        due: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        self.store.give_back(worker, batch, after, due, now)
+    }
+
+    fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Timestamp) -> Result<(), Error> {
+        self.store.close_batch(worker, batch, now)
+    }
+
+    fn batches(&self, process: Option<ProcessId>) -> Result<Vec<StoredBatch>, Error> {
+        self.store.batches(process)
+    }
+
+    fn adopt_batches(
+        &self,
+        worker: WorkerId,
+        mine: &mut dyn FnMut(&StoredBatch) -> bool,
+        processes: &[ProcessId],
+        now: Timestamp,
+    ) -> Result<Vec<StoredBatch>, Error> {
+        self.store.adopt_batches(worker, mine, processes, now)
+    }
+}
