@@ -181,6 +181,9 @@ fn the_proxy_follows_scheme_and_exemptions() {
 fn no_variable_means_no_proxy() {
     assert_eq!(proxy("https://api.test", &[]), None);
     assert_eq!(proxy("https://api.test", &[("HTTPS_PROXY", "")]), None);
+    for other in ["socks5://proxy.test:1080", "http://", "ftp://proxy.test"] {
+        assert_eq!(proxy("https://api.test", &[("ALL_PROXY", other)]), None);
+    }
 }
 
 /// What comes of a call that gets these bytes as its reply, and of the next call on the same transport.

@@ -1,6 +1,6 @@
 //! Which proxy a call goes through.
 
-use ureq::http;
+use ureq::{ProxyProtocol, http};
 
 use crate::base::secret::redacted_url;
 
@@ -22,9 +22,11 @@ pub(super) fn proxy_for(url: &str, env: impl Fn(&str) -> Option<String>) -> Opti
     let setting = names
         .iter()
         .find_map(|name| env(name).filter(|value| !value.trim().is_empty()))?;
-    let Ok(parsed) = ureq::Proxy::new(setting.trim()) else {
+    let parsed = ureq::Proxy::new(setting.trim()).ok();
+    let is_http = |of: ProxyProtocol| matches!(of, ProxyProtocol::Http | ProxyProtocol::Https);
+    let Some(parsed) = parsed.filter(|proxy| is_http(proxy.protocol())) else {
         log::warn!(
-            "ignoring a proxy setting that is not a URL: {}",
+            "connecting without a proxy: {} is not the URL of an HTTP proxy",
             redacted_url(&setting)
         );
         return None;
