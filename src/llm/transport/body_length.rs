@@ -52,13 +52,15 @@ impl BodyLength {
             let fields = fields.iter();
             fields.filter(move |field| field.name.eq_ignore_ascii_case(name))
         };
-        if let Some(last) = all("transfer-encoding").last()
+        if let Some(last) = all("transfer-encoding").next_back()
             && !has_word(last.value, "identity")
         {
             let last = last.value.rsplit(|byte| *byte == b',').next();
-            return Ok(match last.is_some_and(|last| has_word(last, "chunked")) {
-                true => Self::Chunked(Chunked::Size),
-                false => Self::UntilClose,
+            let is_chunked = last.is_some_and(|last| has_word(last, "chunked"));
+            return Ok(if is_chunked {
+                Self::Chunked(Chunked::Size)
+            } else {
+                Self::UntilClose
             });
         }
         let mut length = None;

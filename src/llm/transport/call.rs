@@ -140,9 +140,10 @@ impl<'p> Call<'p> {
                     piece.resize(head + CHUNK_BYTES, 0);
                     let read = reader.read(&mut piece[head..])?;
                     piece.truncate(head + read);
-                    written = match piece.is_empty() {
-                        true => Ok(()),
-                        false => self.write(&piece),
+                    written = if piece.is_empty() {
+                        Ok(())
+                    } else {
+                        self.write(&piece)
                     };
                     if read == 0 || written.is_err() {
                         break;
@@ -193,10 +194,7 @@ impl<'p> Call<'p> {
 
     /// Whether the server may have processed the request.
     pub fn sent(&self) -> Sent {
-        match self.sent {
-            true => Sent::Maybe,
-            false => Sent::No,
-        }
+        if self.sent { Sent::Maybe } else { Sent::No }
     }
 
     /// The call has failed. If the server had closed a kept connection instead of replying, it may close others too.

@@ -106,9 +106,10 @@ fn reach(addresses: &[SocketAddr], patience: &Patience) -> Result<TcpStream, Fau
             return Err(Fault::Late(limit));
         }
         let is_last = n + 1 == addresses.len();
-        let most = match is_last {
-            true => left,
-            false => (left / 2).max(LEAST_PER_ADDRESS),
+        let most = if is_last {
+            left
+        } else {
+            (left / 2).max(LEAST_PER_ADDRESS)
         };
         let connected = TcpStream::connect_timeout(address, most);
         match &connected {

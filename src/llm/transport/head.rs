@@ -108,9 +108,10 @@ impl Head {
             // The empty line may have begun.
             searched = unread.len().saturating_sub(2);
             if input.fill(from)? == 0 {
-                return Err(match *answered {
-                    true => Fault::cut(),
-                    false => Fault::Io(io::Error::new(io::ErrorKind::UnexpectedEof, NO_REPLY)),
+                return Err(if *answered {
+                    Fault::cut()
+                } else {
+                    io::Error::new(io::ErrorKind::UnexpectedEof, NO_REPLY).into()
                 });
             }
             *answered = true;

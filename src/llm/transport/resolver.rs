@@ -10,10 +10,13 @@ use parking_lot::Mutex;
 /// How long a resolved address is used.
 const ADDRESS_LIFE: Duration = Duration::from_secs(60);
 
+/// Addresses, and until when they are used.
+type Known = (Instant, Vec<SocketAddr>);
+
 /// Looks a host up once a minute instead of before every connection.
 #[derive(Default)]
 pub(super) struct Resolver {
-    known: Mutex<HashMap<(String, u16), (Instant, Vec<SocketAddr>)>>,
+    known: Mutex<HashMap<(String, u16), Known>>,
 }
 
 impl Resolver {

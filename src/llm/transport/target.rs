@@ -36,9 +36,10 @@ impl Target {
             None => host.to_owned(),
         };
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let path = match path.starts_with('/') {
-            true => path.to_owned(),
-            false => format!("/{path}"),
+        let path = if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            format!("/{path}")
         };
         Some(Self {
             url: url.to_owned(),

@@ -72,9 +72,10 @@ fn exchange(
         HttpMethod::Put => ("PUT", true),
         HttpMethod::Delete => ("DELETE", false),
     };
-    let body = match has_body {
-        true => Outgoing::Stream(&mut source, left),
-        false => Outgoing::None,
+    let body = if has_body {
+        Outgoing::Stream(&mut source, left)
+    } else {
+        Outgoing::None
     };
     patience.allow(Some(transfer.idle), None);
     let sent = call.send(method, transfer.headers, body);
