@@ -206,7 +206,7 @@ impl<'p> Call<'p> {
     }
 
     /// The reply has been read as far as it is needed.
-    pub fn finish(self) {
+    pub fn finish(mut self) {
         self.abort.detach();
         let is_clean = self.body.is_complete() && self.connection.has_no_rest();
         if self.keeps && is_clean && !self.abort.is_aborted() {

@@ -86,13 +86,17 @@ impl Connection {
         Head::read(input, &mut wire, answered)
     }
 
-    /// Whether all that was received has been read.
-    pub fn has_no_rest(&self) -> bool {
-        self.input.unread().is_empty()
+    /// Whether all that was received has been read, also what TLS has decrypted.
+    pub fn has_no_rest(&mut self) -> bool {
+        let is_read = |session: &mut ClientConnection| {
+            let state = session.process_new_packets();
+            state.is_ok_and(|state| state.plaintext_bytes_to_read() == 0)
+        };
+        self.input.unread().is_empty() && self.layers.iter_mut().all(is_read)
     }
 
     /// Whether the server has neither closed the connection nor sent anything that nobody asked for.
-    pub fn is_open(&self) -> bool {
+    pub fn is_open(&mut self) -> bool {
         self.has_no_rest() && is_silent(&self.socket.tcp)
     }
 }

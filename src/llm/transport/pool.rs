@@ -59,9 +59,9 @@ impl Pool {
             drop(state);
             // Closing takes a system call, also with a lock held.
             drop(closed);
-            match found {
-                Some(connection) if !connection.is_open() => {}
-                found => return found,
+            let mut connection = found?;
+            if connection.is_open() {
+                return Some(connection);
             }
         }
     }

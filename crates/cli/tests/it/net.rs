@@ -20,6 +20,11 @@ struct Secure {
 
 impl Secure {
     fn start(sim: &Simulator) -> Self {
+        Self::adding(sim, b"")
+    }
+
+    /// Sends these bytes behind each reply.
+    fn adding(sim: &Simulator, more: &'static [u8]) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -45,7 +50,7 @@ impl Secure {
                 let config = config.clone();
                 std::thread::spawn(move || {
                     let secure = ServerConnection::new(config).ok()?;
-                    forward(StreamOwned::new(secure, stream), sim)
+                    forward(StreamOwned::new(secure, stream), sim, more)
                 });
             }
         });
@@ -72,13 +77,13 @@ fn message(reader: &mut impl BufRead) -> Option<Vec<u8>> {
     Some([head.into_bytes(), body].concat())
 }
 
-/// Carries requests to the simulator and replies back.
-fn forward(client: impl Read + Write, sim: SocketAddr) -> Option<()> {
+/// Carries requests to the simulator and replies back, each with these bytes behind it.
+fn forward(client: impl Read + Write, sim: SocketAddr, more: &[u8]) -> Option<()> {
     let mut client = BufReader::new(client);
     let mut server = BufReader::new(TcpStream::connect(sim).ok()?);
     while let Some(request) = message(&mut client) {
         server.get_mut().write_all(&request).ok()?;
-        let reply = message(&mut server)?;
+        let reply = [&*message(&mut server)?, more].concat();
         client.get_mut().write_all(&reply).ok()?;
         client.get_mut().flush().ok()?;
     }
@@ -110,6 +115,26 @@ fn a_private_authority_is_trusted_when_the_system_is_told_of_it() {
     let by_name = server.url.replace("127.0.0.1", "localhost");
     desk.write("out.jsonl", "");
     run(&desk, &by_name, &[("SSL_CERT_FILE", &file)]).expect(0);
+}
+
+#[test]
+fn an_encrypted_reply_that_nobody_asked_for_is_not_that_to_the_next_request() {
+    let (desk, sim) = (
+        Desk::new(),
+        simulator(SimConfig::default().output_tokens(20_000)),
+    );
+    let more = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+    let server = Secure::adding(&sim, more);
+    desk.write("ca.pem", &server.authority);
+    let file = desk.path("ca.pem").display().to_string();
+    desk.prompts("in.jsonl", 5);
+    let words = "run in.jsonl -o out.jsonl -j 1 --provider openai --model m --base-url";
+    let mut command = desk.command(words.split(' ').chain([&*server.url]));
+    command.env("OPENAI_API_KEY", "sk-x");
+    command.env("SSL_CERT_FILE", &file);
+    Running::start(&mut command).wait().expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(5));
+    assert_eq!(sim.stats().calls, 5);
 }
 
 #[test]
@@ -175,7 +200,7 @@ impl Proxy {
                         return None;
                     }
                     stream.write_all(b"HTTP/1.1 200 Connected\r\n\r\n").ok()?;
-                    forward(stream, sim)
+                    forward(stream, sim, b"")
                 });
             }
         });
