@@ -161,10 +161,14 @@ impl<'p> Call<'p> {
             }
             Err(Fault::Io(error)) => match self.head() {
                 Ok(head) => {
-                    self.keeps = false;
+                    // It may have been processed as far as it came.
+                    (self.sent, self.keeps) = (true, false);
                     Ok(Some(head))
                 }
-                Err(_) => Err(Fault::Io(error)),
+                Err(_) => {
+                    self.sent = self.answered;
+                    Err(Fault::Io(error))
+                }
             },
             Err(fault) => Err(fault),
         }

@@ -151,6 +151,8 @@ impl HttpTransport {
         timeout: Duration,
         ctx: &Context,
     ) -> Result<(Head, Body), Fault> {
+        let left = ctx.remaining().unwrap_or(Duration::MAX);
+        let before_deadline = left.saturating_sub(timeout);
         let (method, body) = match request.body {
             Some(body) => ("POST", Outgoing::Bytes(body)),
             None => ("GET", Outgoing::None),
@@ -160,8 +162,6 @@ impl HttpTransport {
             Some(head) => head,
             None => call.head()?,
         };
-        let left = ctx.remaining().unwrap_or(Duration::MAX);
-        let before_deadline = left.saturating_sub(timeout);
         let patience = call.patience.clone();
         let reading = BodyReader {
             announced: call.announced(),

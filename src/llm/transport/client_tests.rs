@@ -8,6 +8,7 @@ use flate2::write::GzEncoder;
 use ureq::http;
 
 use super::*;
+use crate::llm::transport::head::write_request;
 use crate::llm::transport::memory::ReplyShare;
 
 #[test]
@@ -454,4 +455,78 @@ fn a_header_that_would_be_two_is_not_sent() {
         assert_eq!((error.kind(), error.sent()), (ErrorKind::Invalid, Sent::No));
         assert!(!error.to_string().contains("secret"), "{error}");
     }
+}
+
+#[test]
+fn the_head_of_a_request_follows_from_its_url() {
+    for (url, first, host, basic) in [
+        ("http://h/v1?a=b#c", "GET /v1?a=b HTTP/1.1", "h", None),
+        ("https://h:8443", "GET / HTTP/1.1", "h:8443", None),
+        ("http://[::1]:80?q", "GET /?q HTTP/1.1", "[::1]:80", None),
+        (
+            "http://me:pw@h/v1",
+            "GET /v1 HTTP/1.1",
+            "h",
+            Some("Basic bWU6cHc="),
+        ),
+        (
+            "http://me@h/v1",
+            "GET /v1 HTTP/1.1",
+            "h",
+            Some("Basic bWU6"),
+        ),
+    ] {
+        let target = Target::parse(url).unwrap();
+        for given in [None, Some("Bearer key")] {
+            let headers: Vec<_> = given
+                .map(|value| ("Authorization".into(), value.to_owned()))
+                .into_iter()
+                .collect();
+            let mut head = Vec::new();
+            write_request(&mut head, "GET", &target, &headers, None).unwrap();
+            let head = String::from_utf8(head).unwrap();
+            assert!(
+                head.starts_with(&format!("{first}\r\nhost: {host}\r\n")),
+                "{head}"
+            );
+            let sent: Vec<_> = head
+                .lines()
+                .filter_map(|line| line.split_once("uthorization: "))
+                .map(|(_, value)| value)
+                .collect();
+            assert_eq!(
+                sent,
+                given.or(basic).into_iter().collect::<Vec<_>>(),
+                "{url}"
+            );
+        }
+    }
+    assert!(Target::parse("ftp://h/").is_none() && Target::parse("/v1").is_none());
+}
+
+#[test]
+fn what_a_proxy_sends_behind_its_reply_is_not_that_of_the_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            seen.push(byte[0]);
+        }
+        let forged = b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+        stream.write_all(forged).unwrap();
+    });
+    let connector = Connector {
+        proxy: Some(ureq::Proxy::new(&format!("http://{address}")).unwrap()),
+        resolver: Resolver::default(),
+    };
+    let target = Target::parse("http://api.test/").unwrap();
+    let patience = Patience::new(Some(Duration::from_secs(600)));
+    let fault = connector.connect(&target, &patience, &Default::default());
+    let why = fault.err().unwrap().to_string();
+    assert!(why.contains("more than its reply"), "{why}");
+    server.join().unwrap();
 }

@@ -170,6 +170,10 @@ fn pass_through(
         }
     };
     match head.status {
+        // The server has not been asked yet: more bytes can only be a reply that the proxy made up.
+        200..300 if !connection.has_no_rest() => {
+            Err(Fault::BadReply("the proxy sent more than its reply"))
+        }
         200..300 => Ok(()),
         status => Err(Fault::Refused(status)),
     }

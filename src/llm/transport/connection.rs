@@ -86,11 +86,12 @@ impl Connection {
         Head::read(input, &mut wire, answered)
     }
 
-    /// Whether all that was received has been read, also what TLS has decrypted.
+    /// Whether all that was received has been read, also what TLS has decrypted, and TLS has not been closed.
     pub fn has_no_rest(&mut self) -> bool {
         let is_read = |session: &mut ClientConnection| {
             let state = session.process_new_packets();
-            state.is_ok_and(|state| state.plaintext_bytes_to_read() == 0)
+            state
+                .is_ok_and(|state| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed())
         };
         self.input.unread().is_empty() && self.layers.iter_mut().all(is_read)
     }
@@ -158,10 +159,34 @@ impl<'c> Wire<'c> {
     }
 }
 
+/// Reads what TLS decrypts. Unlike [`rustls::Stream`] it reads also when nothing can be written any more: a server that
+/// closes the connection before it has all of a request may have replied.
+fn read_decrypted(
+    session: &mut ClientConnection,
+    wire: &mut Wire<'_>,
+    buffer: &mut [u8],
+) -> io::Result<usize> {
+    loop {
+        match session.reader().read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            done => return done,
+        }
+        while session.wants_write() {
+            if session.write_tls(wire).is_err() {
+                break;
+            }
+        }
+        let _ = wire.flush();
+        session.read_tls(wire)?;
+        let processed = session.process_new_packets();
+        processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    }
+}
+
 impl Read for Wire<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if let (mut wire, Some(session)) = self.beneath() {
-            return rustls::Stream::new(session, &mut wire).read(buffer);
+            return read_decrypted(session, &mut wire, buffer);
         }
         let Socket {
             tcp, read_limit, ..

@@ -54,6 +54,11 @@ pub(super) fn write_request(
             line(head, name, value);
         }
     }
+    if let Some(basic) = &target.basic
+        && !is_given("authorization")
+    {
+        line(head, "authorization", basic);
+    }
     for (name, value) in headers {
         if !is_name(name.as_bytes()) || !is_value(value.as_bytes()) {
             return Err(Fault::BadRequest);

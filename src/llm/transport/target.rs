@@ -1,5 +1,7 @@
 //! The server and the resource of a URL.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use ureq::http::Uri;
 
 /// The parts of a URL.
@@ -14,6 +16,8 @@ pub(super) struct Target {
     pub authority: String,
     /// Path and query.
     pub path: String,
+    /// The credentials in the URL as the value of `authorization`.
+    pub basic: Option<String>,
 }
 
 impl Target {
@@ -48,6 +52,7 @@ impl Target {
             port,
             authority,
             path,
+            basic: basic(&uri),
             uri,
         })
     }
@@ -56,4 +61,14 @@ impl Target {
     pub fn is_same_server(&self, other: &Self) -> bool {
         (self.tls, self.port, &self.host) == (other.tls, other.port, &other.host)
     }
+}
+
+/// User and password of a URL for basic authentication (RFC 7617).
+fn basic(uri: &Uri) -> Option<String> {
+    let (user, _) = uri.authority()?.as_str().rsplit_once('@')?;
+    let colon = if user.contains(':') { "" } else { ":" };
+    Some(format!(
+        "Basic {}",
+        STANDARD.encode(format!("{user}{colon}"))
+    ))
 }
