@@ -1,0 +1,133 @@
+use super::*;
+
+fn at(ms: u64) -> Time {
+    Time::from_nanos(ms * 1_000_000)
+}
+
+/// A provider that accepts `rate` calls a second, one at a time, and takes 50 ms for each answer.
+struct Provider {
+    rate: f64,
+    level: f64,
+    now: u64,
+}
+
+impl Provider {
+    fn new(rate: f64) -> Self {
+        Self {
+            rate,
+            level: 1.0,
+            now: 0,
+        }
+    }
+
+    /// Calls that were accepted and refused within `seconds`.
+    fn run(&mut self, pace: &mut Pace, seconds: u64) -> (u64, u64) {
+        let (mut accepted, mut refused) = (0, 0);
+        let end = self.now + seconds * 1000;
+        while self.now < end {
+            // Nothing happens until the pace allows the next call.
+            let wait = pace.wait(at(self.now)).as_nanos().div_ceil(1_000_000) as u64;
+            let millis = wait.clamp(1, end - self.now);
+            self.now += millis;
+            self.level = (self.level + self.rate * millis as f64 / 1000.0).min(1.0);
+            let now = at(self.now);
+            if !pace.wait(now).is_zero() {
+                continue;
+            }
+            let call = pace.take(now);
+            if self.level >= 1.0 {
+                self.level -= 1.0;
+                accepted += 1;
+                pace.answered(Duration::from_millis(50), now);
+            } else {
+                refused += 1;
+                pace.refused(call, now);
+            }
+        }
+        (accepted, refused)
+    }
+}
+
+#[test]
+fn a_rate_is_found_and_then_refuses_less_than_one_call_of_a_hundred() {
+    for rate in [1.0, 8.0, 20.0, 40.0] {
+        let (mut provider, mut pace) = (Provider::new(rate), Pace::default());
+        provider.run(&mut pace, 30);
+        let (accepted, refused) = provider.run(&mut pace, 600);
+        let used = accepted as f64 / (600.0 * rate);
+        assert!(used > 0.9, "{rate}: {used}");
+        assert!(refused * 100 <= accepted, "{rate}: {refused} of {accepted}");
+    }
+}
+
+#[test]
+fn a_limit_that_changes_is_followed() {
+    let (mut provider, mut pace) = (Provider::new(40.0), Pace::default());
+    provider.run(&mut pace, 60);
+    for rate in [10.0, 80.0] {
+        provider.rate = rate;
+        provider.run(&mut pace, 60);
+        let (accepted, _) = provider.run(&mut pace, 60);
+        let used = accepted as f64 / (60.0 * rate);
+        assert!((0.9..=1.01).contains(&used), "{rate}: {used}");
+    }
+}
+
+#[test]
+fn a_pace_of_a_call_in_many_seconds_grows_again() {
+    for rate in [0.1, 0.3, 1.0] {
+        let (mut provider, mut pace) = (Provider::new(rate), Pace::default());
+        provider.run(&mut pace, 300);
+        provider.rate = 10.0;
+        provider.run(&mut pace, 7200);
+        let (accepted, _) = provider.run(&mut pace, 60);
+        assert!(accepted > 300, "{rate}: {accepted}");
+    }
+}
+
+#[test]
+fn a_pace_that_nobody_needs_any_more_is_given_up() {
+    let (mut provider, mut pace) = (Provider::new(20.0), Pace::default());
+    provider.run(&mut pace, 30);
+    assert!(pace.is_known());
+    for ms in (30_000..60_000).step_by(500) {
+        pace.take(at(ms));
+        pace.answered(Duration::from_millis(50), at(ms));
+    }
+    assert!(!pace.is_known());
+}
+
+#[test]
+fn refusals_that_never_end_leave_one_call_a_minute() {
+    let (mut provider, mut pace) = (Provider::new(1.0), Pace::default());
+    provider.run(&mut pace, 60);
+    assert!(pace.is_known());
+    let mut now = at(provider.now);
+    for _ in 0..200 {
+        now = now.after(pace.wait(now));
+        let call = pace.take(now);
+        pace.refused(call, now);
+        assert!(pace.wait(now) <= Duration::from_secs(125));
+    }
+    assert!(pace.wait(now) >= Duration::from_secs(60));
+}
+
+#[test]
+fn a_pace_that_holds_calls_back_is_no_reason_to_count_anew() {
+    let (mut provider, mut pace) = (Provider::new(0.1), Pace::default());
+    provider.run(&mut pace, 300);
+    let call = pace.take(at(provider.now));
+    assert!(pace.held_until() >= call.at.after(Duration::from_secs(10)));
+    assert!(pace.was_refused());
+    pace.resume();
+    assert!(!pace.was_refused());
+}
+
+#[test]
+fn one_refusal_is_no_reason_for_a_pace() {
+    let mut pace = Pace::default();
+    (0..10).for_each(|ms| _ = pace.take(at(ms)));
+    let refused = pace.take(at(20));
+    pace.refused(refused, at(40));
+    assert!(!pace.is_known() && pace.wait(at(41)).is_zero());
+}
