@@ -33,7 +33,7 @@ pub(crate) struct OutcomeBuilder {
 }
 
 impl OutcomeBuilder {
-    /// An item that was sent to a route with this request, of which only the model is used.
+    /// An item that was sent to a route with this request. Only the model of the request is used.
     pub(crate) fn asked(
         route: &Route<'_>,
         request: &Request,

@@ -22,7 +22,7 @@ pub(super) struct Prompt {
     pub(super) logprobs: bool,
 }
 
-/// The texts of a conversation, of which one is the prompt.
+/// The texts of a conversation. One of them is the prompt.
 #[derive(Debug, Default)]
 pub(super) struct Conversation {
     bytes: usize,

@@ -192,7 +192,7 @@ fn typed(name: &str, fields: &Map<String, Value>) -> Option<Value> {
     Some(out)
 }
 
-/// Whether all references lead to definitions, and none of the definitions is recursive.
+/// Whether all references lead to definitions, and no definition is recursive.
 fn is_resolved(schema: &Value) -> bool {
     let mut all = Vec::new();
     references(schema, &mut all);
@@ -220,7 +220,7 @@ fn is_resolved(schema: &Value) -> bool {
         );
         open.push((target, next));
     }
-    // Removes definitions that refer to none of the others, until only recursive ones remain.
+    // Removes definitions without a reference to another one, until only recursive ones remain.
     loop {
         let names: Vec<&str> = open.iter().map(|(name, _)| *name).collect();
         open.retain(|(_, next)| next.iter().any(|name| names.contains(name)));

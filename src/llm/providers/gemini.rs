@@ -409,7 +409,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Re
 }
 
 impl Reply<'_> {
-    /// The answer, or the reason why there is none.
+    /// The answer, or the reason for its absence.
     fn judged(self, vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
         let counts = Counts::read(self.usage_metadata);
         let usage = counts.as_ref().and_then(Counts::usage);

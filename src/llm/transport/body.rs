@@ -17,9 +17,8 @@ use crate::base::private;
 use crate::base::secret::redacted_url;
 
 use super::encoding::Encoding;
+use super::input::CHUNK_BYTES;
 use super::memory::{FREE, ReplyShare};
-
-const CHUNK_BYTES: usize = 64 * 1024;
 
 /// The bytes that arrived: first those in memory, then those in the file.
 pub(super) struct Body {

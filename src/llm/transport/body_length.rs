@@ -3,7 +3,6 @@
 use std::io::{self, Read};
 
 use super::fault::Fault;
-use super::headers::has_word;
 use super::input::Input;
 
 /// The most bytes of a line with the size of a chunk. Extensions make it longer, which nobody uses.
@@ -14,7 +13,7 @@ const MOST_OF_TRAILERS: usize = 64 * 1024;
 /// How the rest of a body is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyLength {
-    /// So many bytes are left.
+    /// The number of bytes that are left.
     Known(u64),
     Chunked(Chunked),
     /// The connection ends with it.
@@ -25,18 +24,18 @@ pub(super) enum BodyLength {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Chunked {
     Size,
-    /// So many bytes are left of a chunk.
+    /// The number of bytes that are left of a chunk.
     Data(u64),
     /// The end of the line behind a chunk.
     LineEnd,
-    /// The fields behind the last chunk, of which so many bytes came.
+    /// The fields behind the last chunk, with the number of their bytes that were read.
     Trailers(usize),
     End,
 }
 
 /// What to do next.
 enum Next {
-    /// Read at most so many bytes, which belong to the body.
+    /// Read bytes of the body, at most this number.
     Data(u64),
     /// Receive more.
     Receive,
@@ -52,16 +51,14 @@ impl BodyLength {
             let fields = fields.iter();
             fields.filter(move |field| field.name.eq_ignore_ascii_case(name))
         };
-        if let Some(last) = all("transfer-encoding").next_back()
-            && !has_word(last.value, "identity")
-        {
-            let last = last.value.rsplit(|byte| *byte == b',').next();
-            let is_chunked = last.is_some_and(|last| has_word(last, "chunked"));
-            return Ok(if is_chunked {
-                Self::Chunked(Chunked::Size)
-            } else {
-                Self::UntilClose
-            });
+        let codings = all("transfer-encoding").flat_map(|field| field.value.split(|b| *b == b','));
+        let last = codings
+            .last()
+            .map(|coding| coding.trim_ascii().to_ascii_lowercase());
+        match last.as_deref() {
+            Some(b"chunked") => return Ok(Self::Chunked(Chunked::Size)),
+            None | Some(b"identity") => {}
+            Some(_) => return Ok(Self::UntilClose),
         }
         let mut length = None;
         for field in all("content-length") {
@@ -163,7 +160,7 @@ impl BodyLength {
         }
     }
 
-    /// So many bytes of the body have been read.
+    /// Counts bytes of the body that were read.
     fn took(&mut self, bytes: usize) {
         let bytes = bytes as u64;
         match self {

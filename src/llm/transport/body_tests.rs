@@ -31,6 +31,24 @@ impl Read for Watched<'_> {
     }
 }
 
+/// Reads a body of any length.
+fn unannounced<'a>(
+    share: &'a ReplyShare,
+    ctx: &'a Context,
+    file: fn() -> io::Result<File>,
+    paused: &'a dyn Fn(Duration),
+) -> BodyReader<'a> {
+    BodyReader {
+        announced: None,
+        most: u64::MAX,
+        encoded: false,
+        share,
+        ctx,
+        file,
+        paused,
+    }
+}
+
 /// What is read of a body while somebody else holds all the memory until this call waits for it: the
 /// body, whether it had been read whole by then, and whether a pause was told.
 fn crowded(
@@ -184,15 +202,7 @@ fn an_abort_ends_the_wait_for_room_and_loses_nothing_that_has_come() {
         thread::scope(|scope| {
             let call = scope.spawn(|| {
                 let share = memory.share(1);
-                let reading = BodyReader {
-                    announced: None,
-                    most: u64::MAX,
-                    encoded: false,
-                    share: &share,
-                    ctx: &ctx,
-                    file,
-                    paused: &|_| (),
-                };
+                let reading = unannounced(&share, &ctx, file, &|_| ());
                 let body = reading.read(&text(LONG)[..]).ok()?;
                 body.into_memory("http://host", &share, &ctx).ok()
             });
@@ -278,19 +288,12 @@ fn a_wait_for_room_in_the_middle_of_a_reply_is_not_the_servers() {
         let call = scope.spawn(|| {
             let (share, ctx) = (memory.share(1), Context::new());
             let patience = Patience::new(Some(timeout));
-            let mut reply = http.begin(&base, patience, timeout, &ctx).unwrap();
+            let mut reply = http.begin(&base, patience, &ctx).unwrap();
             reply.send("POST", &[], Outgoing::Bytes(b"{}")).unwrap();
             reply.head().unwrap();
             let patience = reply.patience.clone();
-            let reading = BodyReader {
-                announced: None,
-                most: u64::MAX,
-                encoded: false,
-                share: &share,
-                ctx: &ctx,
-                file: refused,
-                paused: &|time| patience.exclude(time),
-            };
+            let pause = |time| patience.exclude(time);
+            let reading = unannounced(&share, &ctx, refused, &pause);
             let body = reading.read(&mut reply).unwrap();
             body.into_memory(&base, &share, &ctx)
         });

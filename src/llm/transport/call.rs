@@ -15,19 +15,16 @@ use super::connect::{AbortHandle, Connector};
 use super::connection::Connection;
 use super::fault::Fault;
 use super::head::{Head, write_request};
-use super::input::BUFFER;
+use super::input::{BUFFER, CHUNK_BYTES};
 use super::pool::Pool;
 use super::target::Target;
 use super::timeouts::Patience;
-
-/// What is read at once of a body that streams.
-const CHUNK_BYTES: usize = 64 * 1024;
 
 /// The body of a request.
 pub(super) enum Outgoing<'b> {
     None,
     Bytes(&'b [u8]),
-    /// So many bytes of a reader, which has no more.
+    /// A reader, and the number of its bytes.
     Stream(&'b mut dyn Read, u64),
 }
 
@@ -161,7 +158,7 @@ impl<'p> Call<'p> {
             }
             Err(Fault::Io(error)) => match self.head() {
                 Ok(head) => {
-                    // It may have been processed as far as it came.
+                    // The server may have processed a part of the request.
                     (self.sent, self.keeps) = (true, false);
                     Ok(Some(head))
                 }
@@ -209,7 +206,7 @@ impl<'p> Call<'p> {
         }
     }
 
-    /// The reply has been read as far as it is needed.
+    /// Ends the call: the reply was read, or its rest is not needed.
     pub fn finish(mut self) {
         self.abort.detach();
         let is_clean = self.body.is_complete() && self.connection.has_no_rest();

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -16,7 +16,7 @@ use super::connect::Connector;
 use super::encoding::Encoding;
 use super::exchange::{ERROR_LIMIT, HttpReply, HttpRequest, HttpTransfer, Transport};
 use super::fault::{Fault, Limit};
-use super::head::{Head, MOST_BYTES, MOST_LINES};
+use super::head::{Head, MOST_BYTES, MOST_LINES, is_success};
 use super::pool::Pool;
 use super::proxy::proxy_for;
 use super::resolver::Resolver;
@@ -30,14 +30,12 @@ pub struct HttpTransport {
     pool: Pool,
     connector: Connector,
     last_target: Mutex<Option<Arc<Target>>>,
-    /// The usual limit of a request.
-    pub(super) timeout: Duration,
     connect_timeout: Duration,
 }
 
 impl HttpTransport {
     /// A transport that keeps up to `connections` idle connections to the server of `base_url`.
-    /// `timeout` is the usual one of its requests; another one costs a little each time.
+    /// `timeout` is the usual one of its requests. Connecting takes no longer than that, and at most 10 s.
     /// Proxies follow `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`; loopback addresses
     /// are reached directly. Certificates are checked against the system's store.
     pub fn new(base_url: &str, connections: usize, timeout: Duration) -> Self {
@@ -58,8 +56,7 @@ impl HttpTransport {
                 resolver: Resolver::default(),
             },
             last_target: Mutex::default(),
-            timeout,
-            connect_timeout,
+            connect_timeout: connect_timeout.min(timeout),
         }
     }
 }
@@ -71,7 +68,7 @@ impl Transport for HttpTransport {
             .remaining()
             .map_or(request.timeout, |left| left.min(request.timeout));
         let patience = Patience::new(Some(timeout));
-        let mut call = self.begin(request.url, patience, timeout, ctx)?;
+        let mut call = self.begin(request.url, patience, ctx)?;
         let (head, body) = match Self::exchange(&mut call, request, timeout, ctx) {
             Ok(reply) => reply,
             Err(fault) => return Err(failed(call, fault, request.url, &|_| timeout, ctx)),
@@ -118,14 +115,14 @@ impl HttpTransport {
         &self,
         url: &str,
         patience: Patience,
-        timeout: Duration,
         ctx: &Context,
     ) -> Result<Call<'_>, Error> {
         let Some(target) = self.target(url) else {
             let why = format!("not a usable URL: {}", redacted_url(url));
             return Err(Error::new(ErrorKind::Invalid, why));
         };
-        let connect = self.connect_timeout.min(timeout);
+        let (left, _) = patience.left(Instant::now(), Duration::ZERO);
+        let connect = self.connect_timeout.min(left);
         let call = Call::open(&self.pool, &self.connector, &target, patience, connect, ctx);
         call.map_err(|fault| {
             ctx.check()
@@ -217,10 +214,6 @@ fn decoded(
             Err(unusable(why, Some(status), came))
         }
     }
-}
-
-fn is_success(status: u16) -> bool {
-    (200..300).contains(&status)
 }
 
 /// The failure of a reply that exceeds the limit. It was billed, and a retry would get a reply of the same length.

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use ureq::{Proxy, ProxyProtocol};
 
 use super::connection::Connection;
 use super::fault::{Fault, Limit};
 use super::head::USER_AGENT;
+use super::headers::basic;
 use super::resolver::Resolver;
 use super::target::Target;
 use super::timeouts::Patience;
@@ -158,8 +157,8 @@ fn pass_through(
     let (user, password) = (proxy.username(), proxy.password());
     if user.is_some() || password.is_some() {
         let (user, password) = (user.unwrap_or_default(), password.unwrap_or_default());
-        let basic = STANDARD.encode(format!("{user}:{password}"));
-        request += &format!("Proxy-Authorization: Basic {basic}\r\n");
+        let basic = basic(&format!("{user}:{password}"));
+        request += &format!("Proxy-Authorization: {basic}\r\n");
     }
     request += "\r\n";
     connection.send(request.as_bytes(), patience)?;

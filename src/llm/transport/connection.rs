@@ -12,7 +12,7 @@ use rustls::pki_types::ServerName;
 use super::fault::Fault;
 use super::head::Head;
 use super::input::Input;
-use super::timeouts::{Patience, WAIT_STEP};
+use super::timeouts::Patience;
 use super::tls;
 
 /// A connection to a server, or to a proxy that passes all on to one.
@@ -28,13 +28,11 @@ pub(super) struct Connection {
 impl Connection {
     pub fn new(tcp: Arc<TcpStream>) -> io::Result<Self> {
         tcp.set_nodelay(true)?;
-        tcp.set_read_timeout(Some(WAIT_STEP))?;
-        tcp.set_write_timeout(Some(WAIT_STEP))?;
         Ok(Self {
             socket: Socket {
                 tcp,
-                read_limit: Cell::new(WAIT_STEP),
-                write_limit: Cell::new(WAIT_STEP),
+                read_limit: Cell::default(),
+                write_limit: Cell::default(),
             },
             layers: Vec::new(),
             input: Input::default(),
@@ -52,8 +50,7 @@ impl Connection {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let session = ClientConnection::new(tls::config()?, name).map_err(io::Error::other)?;
         self.layers.push(session);
-        let (mut wire, last) = self.wire(patience).split();
-        if let Some(last) = last {
+        if let (mut wire, Some(last)) = self.wire(patience).beneath() {
             last.complete_io(&mut wire)?;
         }
         Ok(())
@@ -123,8 +120,25 @@ fn is_silent(tcp: &TcpStream) -> bool {
 /// A socket that remembers its time limits, because setting one is a system call.
 struct Socket {
     tcp: Arc<TcpStream>,
+    /// Zero before the first call.
     read_limit: Cell<Duration>,
     write_limit: Cell<Duration>,
+}
+
+impl Socket {
+    fn read(&self, buffer: &mut [u8], most: Duration) -> io::Result<usize> {
+        if self.read_limit.replace(most) != most {
+            self.tcp.set_read_timeout(Some(most))?;
+        }
+        (&*self.tcp).read(buffer)
+    }
+
+    fn write(&self, bytes: &[u8], most: Duration) -> io::Result<usize> {
+        if self.write_limit.replace(most) != most {
+            self.tcp.set_write_timeout(Some(most))?;
+        }
+        (&*self.tcp).write(bytes)
+    }
 }
 
 /// The way of bytes to the server: through the layers of TLS to the socket, as long as a call has patience.
@@ -134,28 +148,19 @@ pub(super) struct Wire<'c> {
     patience: &'c Patience,
 }
 
-impl<'c> Wire<'c> {
-    /// The last layer, and the way beneath it.
-    fn split(self) -> (Self, Option<&'c mut ClientConnection>) {
-        let (last, layers) = match self.layers.split_last_mut() {
-            Some((last, layers)) => (Some(last), layers),
-            None => (None, Default::default()),
-        };
-        (Self { layers, ..self }, last)
-    }
-
+impl Wire<'_> {
+    /// The last layer of TLS, and the way beneath it.
     fn beneath(&mut self) -> (Wire<'_>, Option<&mut ClientConnection>) {
-        let Self {
-            layers,
-            socket,
-            patience,
-        } = self;
+        let (layers, last) = match self.layers.split_last_mut() {
+            Some((last, layers)) => (layers, Some(last)),
+            None => (Default::default(), None),
+        };
         let wire = Wire {
             layers,
-            socket,
-            patience,
+            socket: self.socket,
+            patience: self.patience,
         };
-        wire.split()
+        (wire, last)
     }
 }
 
@@ -188,15 +193,7 @@ impl Read for Wire<'_> {
         if let (mut wire, Some(session)) = self.beneath() {
             return read_decrypted(session, &mut wire, buffer);
         }
-        let Socket {
-            tcp, read_limit, ..
-        } = self.socket;
-        self.patience.wait(|most| {
-            if read_limit.replace(most) != most {
-                tcp.set_read_timeout(Some(most))?;
-            }
-            (&**tcp).read(buffer)
-        })
+        self.patience.wait(|most| self.socket.read(buffer, most))
     }
 }
 
@@ -205,15 +202,7 @@ impl Write for Wire<'_> {
         if let (mut wire, Some(session)) = self.beneath() {
             return rustls::Stream::new(session, &mut wire).write(bytes);
         }
-        let Socket {
-            tcp, write_limit, ..
-        } = self.socket;
-        self.patience.wait(|most| {
-            if write_limit.replace(most) != most {
-                tcp.set_write_timeout(Some(most))?;
-            }
-            (&**tcp).write(bytes)
-        })
+        self.patience.wait(|most| self.socket.write(bytes, most))
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -173,6 +173,10 @@ impl Head {
     }
 }
 
+pub(super) fn is_success(status: u16) -> bool {
+    (200..300).contains(&status)
+}
+
 /// Where the empty line behind a head ends.
 fn end_of_head(bytes: &[u8]) -> Option<usize> {
     memchr::memchr_iter(b'\n', bytes).find_map(|at| match &bytes[at + 1..] {

@@ -3,6 +3,9 @@
 use std::ops::Range;
 use std::time::SystemTime;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 /// Header fields of a reply; names are compared without case.
 #[derive(Clone, derive_more::Debug)]
 #[debug("HttpHeaders({})", fields.len())]
@@ -101,6 +104,11 @@ pub(super) fn is_name(name: &[u8]) -> bool {
 pub(super) fn is_value(value: &[u8]) -> bool {
     let is_allowed = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
     value.iter().all(is_allowed)
+}
+
+/// The value of a field for basic authentication with `user:password` (RFC 7617).
+pub(super) fn basic(credentials: &str) -> String {
+    format!("Basic {}", STANDARD.encode(credentials))
 }
 
 /// Whether a list of words has this one.

@@ -5,6 +5,9 @@ use std::io::{self, Read};
 /// What is received at once, and sent at once of a request.
 pub(super) const BUFFER: usize = 16 * 1024;
 
+/// The size of a piece of a large body.
+pub(super) const CHUNK_BYTES: usize = 64 * 1024;
+
 /// Bytes that were received and not read yet.
 #[derive(Default)]
 pub(super) struct Input {

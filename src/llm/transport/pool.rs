@@ -34,7 +34,7 @@ struct Idle {
 }
 
 impl Pool {
-    /// Keeps at most so many connections.
+    /// A pool that keeps at most `most` connections.
     pub fn new(most: usize) -> Self {
         Self {
             most: most.max(1),

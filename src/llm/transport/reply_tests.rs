@@ -31,7 +31,7 @@ struct Reply {
     rest: usize,
 }
 
-/// The reply in these bytes, or why there is none.
+/// Reads the reply in these bytes, or returns the reason why it cannot be read.
 fn reply(bytes: &[u8], sizes: &[usize]) -> Result<Reply, String> {
     let mut from = Pieces {
         bytes,
@@ -226,6 +226,11 @@ fn the_head_tells_where_the_body_ends_and_whether_another_reply_may_follow() {
             "1.1 200 OK\r\ntransfer-encoding: gzip",
             "0\r\n\r\nab",
             false,
+        ),
+        (
+            "1.1 200 OK\r\ntransfer-encoding: identity, chunked",
+            "",
+            true,
         ),
         ("1.1 200 OK", "0\r\n\r\nab", false),
         ("1.1 101 Switching Protocols", "", true),

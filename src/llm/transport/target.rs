@@ -1,8 +1,8 @@
 //! The server and the resource of a URL.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use ureq::http::Uri;
+
+use super::headers::basic;
 
 /// The parts of a URL.
 pub(super) struct Target {
@@ -21,7 +21,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// `None` if the URL is none of HTTP.
+    /// `None` unless the scheme is `http` or `https`.
     pub fn parse(url: &str) -> Option<Self> {
         let uri: Uri = url.parse().ok()?;
         let tls = match uri.scheme_str()? {
@@ -30,7 +30,6 @@ impl Target {
             _ => return None,
         };
         let host = uri.host()?;
-        // `host:` and nothing behind is a port of nothing.
         let port = match uri.port() {
             Some(port) => port.as_u16(),
             None => [80, 443][usize::from(tls)],
@@ -52,7 +51,7 @@ impl Target {
             port,
             authority,
             path,
-            basic: basic(&uri),
+            basic: credentials(&uri),
             uri,
         })
     }
@@ -63,12 +62,9 @@ impl Target {
     }
 }
 
-/// User and password of a URL for basic authentication (RFC 7617).
-fn basic(uri: &Uri) -> Option<String> {
+/// The value of `authorization` for the user and the password of a URL.
+fn credentials(uri: &Uri) -> Option<String> {
     let (user, _) = uri.authority()?.as_str().rsplit_once('@')?;
     let colon = if user.contains(':') { "" } else { ":" };
-    Some(format!(
-        "Basic {}",
-        STANDARD.encode(format!("{user}{colon}"))
-    ))
+    Some(basic(&format!("{user}{colon}")))
 }

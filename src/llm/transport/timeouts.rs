@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::fault::{Fault, Limit};
 
 /// The longest wait in one piece. If a piece takes much longer than that, the process was stopped.
-pub(super) const WAIT_STEP: Duration = Duration::from_secs(1);
+const WAIT_STEP: Duration = Duration::from_secs(1);
 /// A delay from which the process counts as stopped. On a busy machine a thread waits for less.
 const STOPPED: Duration = Duration::from_millis(500);
 

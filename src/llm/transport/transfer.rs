@@ -11,9 +11,9 @@ use super::client::{HttpTransport, failed};
 use super::encoding::Encoding;
 use super::exchange::{ERROR_LIMIT, HttpMethod, HttpReply, HttpTransfer, REPLY_LIMIT};
 use super::fault::{Fault, Limit};
+use super::head::is_success;
+use super::input::CHUNK_BYTES;
 use super::timeouts::Patience;
-
-const CHUNK_BYTES: usize = 64 * 1024;
 
 impl HttpTransport {
     pub(super) fn stream(
@@ -28,7 +28,7 @@ impl HttpTransport {
             Limit::Call | Limit::Reply => reply,
         };
         let patience = Patience::new(ctx.remaining());
-        let mut call = self.begin(url, patience, self.timeout, ctx)?;
+        let mut call = self.begin(url, patience, ctx)?;
         let mut trouble = None;
         let result = exchange(&mut call, transfer, &mut trouble);
         match (trouble, result) {
@@ -87,7 +87,7 @@ fn exchange(
             call.head()?
         }
     };
-    let is_success = (200..300).contains(&head.status);
+    let is_success = is_success(head.status);
     let encoding = Encoding::of(&head.headers);
     let mut bytes = Vec::new();
     match transfer.into {
@@ -100,7 +100,7 @@ fn exchange(
             *trouble = copied?.map(Trouble::Sink);
         }
         _ => {
-            // Whoever waits for a reply that is kept has other things to do: it may not come drop by drop.
+            // A limit for all of it, because the caller waits for this reply, and it might arrive byte by byte.
             patience.allow(Some(transfer.idle), Some(transfer.reply));
             let limit = if is_success { REPLY_LIMIT } else { ERROR_LIMIT };
             call.take(limit).read_to_end(&mut bytes)?;

@@ -25,6 +25,16 @@ impl Secure {
 
     /// Sends these bytes behind each reply.
     fn adding(sim: &Simulator, more: &'static [u8]) -> Self {
+        let sim = sim.addr();
+        Self::serving(move |stream| {
+            forward(stream, sim, more);
+        })
+    }
+
+    /// Hands each connection to `serve`.
+    fn serving(
+        serve: impl Fn(StreamOwned<ServerConnection, TcpStream>) + Send + Sync + 'static,
+    ) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -42,15 +52,15 @@ impl Secure {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key)
             .unwrap();
-        let (config, sim) = (Arc::new(config), sim.addr());
+        let (config, serve) = (Arc::new(config), Arc::new(serve));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let config = config.clone();
+                let (config, serve) = (config.clone(), serve.clone());
                 std::thread::spawn(move || {
-                    let secure = ServerConnection::new(config).ok()?;
-                    forward(StreamOwned::new(secure, stream), sim, more)
+                    let secure = ServerConnection::new(config).unwrap();
+                    serve(StreamOwned::new(secure, stream));
                 });
             }
         });
@@ -117,23 +127,75 @@ fn a_private_authority_is_trusted_when_the_system_is_told_of_it() {
     run(&desk, &by_name, &[("SSL_CERT_FILE", &file)]).expect(0);
 }
 
+/// Runs rows against an encrypted server, one at a time.
+fn run_encrypted(desk: &Desk, server: &Secure, flags: &str) -> Ended {
+    desk.write("ca.pem", &server.authority);
+    let words = format!("run in.jsonl -o out.jsonl -j 1 --provider openai --model m {flags}");
+    let mut command = desk.command(words.split_whitespace());
+    command.args(["--base-url", &server.url]);
+    command.env("OPENAI_API_KEY", "sk-x");
+    command.env("SSL_CERT_FILE", desk.path("ca.pem"));
+    Running::start(&mut command).wait()
+}
+
 #[test]
 fn an_encrypted_reply_that_nobody_asked_for_is_not_that_to_the_next_request() {
-    let (desk, sim) = (
-        Desk::new(),
-        simulator(SimConfig::default().output_tokens(20_000)),
-    );
+    let long = SimConfig::default().output_tokens(20_000);
+    let (desk, sim) = (Desk::new(), simulator(long));
     let more = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
     let server = Secure::adding(&sim, more);
-    desk.write("ca.pem", &server.authority);
-    let file = desk.path("ca.pem").display().to_string();
     desk.prompts("in.jsonl", 5);
-    let words = "run in.jsonl -o out.jsonl -j 1 --provider openai --model m --base-url";
-    let mut command = desk.command(words.split(' ').chain([&*server.url]));
-    command.env("OPENAI_API_KEY", "sk-x");
-    command.env("SSL_CERT_FILE", &file);
-    Running::start(&mut command).wait().expect(0);
+    run_encrypted(&desk, &server, "").expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(5));
+    assert_eq!(sim.stats().calls, 5);
+}
+
+#[test]
+fn a_server_that_refuses_a_request_before_it_has_all_of_it_is_heard_through_tls() {
+    let desk = Desk::new();
+    let server = Secure::serving(|mut stream| {
+        // Else the reset may overtake the reply, which waits for the receipt of the handshake.
+        stream.sock.set_nodelay(true).unwrap();
+        stream.read_exact(&mut [0; 100]).unwrap();
+        let reply = b"HTTP/1.1 413 Too Large\r\ncontent-length: 9\r\n\r\ntoo large";
+        stream.write_all(reply).unwrap();
+        stream.flush().unwrap();
+        // Closed with bytes unread, which resets the connection.
+    });
+    let row = serde_json::json!({"id": "i", "prompt": "long ".repeat(2 << 20)});
+    desk.write("in.jsonl", row.to_string());
+    run_encrypted(&desk, &server, "--max-retries 0").expect(3);
+    let lines = desk.results("out.jsonl");
+    let message = lines[0]["error"]["message"].as_str().unwrap();
+    assert!(message.contains("answered 413"), "{message}");
+}
+
+#[test]
+fn a_connection_whose_tls_was_closed_is_not_used_again() {
+    let (desk, sim) = (Desk::new(), good());
+    let address = sim.addr();
+    let (kept, _until) = std::sync::mpsc::channel();
+    let server = Secure::serving(move |stream| {
+        let mut client = BufReader::new(stream);
+        let Some(request) = message(&mut client) else {
+            return;
+        };
+        let mut to = TcpStream::connect(address).unwrap();
+        to.write_all(&request).unwrap();
+        let reply = message(&mut BufReader::new(to)).unwrap();
+        let mut stream = client.into_inner();
+        // In one flight, and the socket stays open.
+        stream.conn.writer().write_all(&reply).unwrap();
+        stream.conn.send_close_notify();
+        let mut flight = Vec::new();
+        while stream.conn.wants_write() {
+            stream.conn.write_tls(&mut flight).unwrap();
+        }
+        stream.sock.write_all(&flight).unwrap();
+        kept.send(stream).unwrap();
+    });
+    desk.prompts("in.jsonl", 5);
+    run_encrypted(&desk, &server, "--max-retries 0").expect(0);
     assert_eq!(sim.stats().calls, 5);
 }
 
