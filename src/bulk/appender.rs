@@ -1,4 +1,4 @@
-//! Finished lines from elsewhere, added to a results file, each once.
+//! Adds finished lines to a results file, each once.
 
 use std::path::{Path, PathBuf};
 
@@ -10,30 +10,30 @@ use super::options::FileRunError;
 use super::replies::Replies;
 use super::results::{ResultsFile, trouble};
 
-/// A results file to which finished lines are added: those of a queue, which deletes them once they
-/// are safe here. The file is locked as long as this lives.
+/// A results file that receives finished lines of a queue, which deletes them after they are saved here. The file is
+/// locked as long as this value exists.
 ///
-/// Who was killed between adding and deleting adds the same lines again; what stands in the file
-/// already, byte for byte, is left out then. That takes 16 bytes of memory a line of the file.
+/// A program that was killed between adding and deleting adds the same lines again; lines that the file contains
+/// already, byte for byte, are then skipped. That takes 16 bytes of memory per line of the file.
 pub struct ResultsAppender {
     path: PathBuf,
     file: ResultsFile,
     replies: Replies,
-    /// Hashes of the lines that were there, sorted.
+    /// Hashes of the lines at the time of opening, sorted.
     before: Vec<Key>,
 }
 
 impl ResultsAppender {
-    /// Opens the file, which is made if there is none, and mends what a killed run left behind.
+    /// Opens the file, which is created if it does not exist, and repairs what a killed run left behind.
     ///
     /// # Errors
-    /// [`FileRunError::Usage`] when it holds anything but result lines, and is left untouched;
-    /// [`FileRunError::Output`] when it cannot be written or somebody else writes to it.
+    /// [`FileRunError::Usage`] if it contains lines that are not result lines, and it stays unchanged;
+    /// [`FileRunError::Output`] if it cannot be written or another program writes to it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, FileRunError> {
         let path = path.as_ref();
         let mut file = ResultsFile::open(path, true, &mut |_, _| {})?;
         file.mend().map_err(FileRunError::Output)?;
-        // The lines outlive a power loss only if the name does.
+        // After a power failure the lines exist only if the name was synced too.
         let _ = sync_folder(path);
         let mut before = Vec::new();
         let read = file.lines(&mut |line| before.push(key_of(line)));
@@ -47,12 +47,10 @@ impl ResultsAppender {
         })
     }
 
-    /// Adds these lines, given without their ends, as far as they are not there yet, and syncs them
-    /// to the disk. Returns how many were added.
+    /// Adds these lines, given without line ends, except those that the file contains already, and syncs them to the
+    /// disk. Returns the number of added lines.
     ///
-    /// # Errors
-    /// When they could not be written, and none of them is there then; or when the file was removed
-    /// or replaced.
+    /// When they could not be written, and then none is in the file; or when the file was removed or replaced.
     pub fn append<L: AsRef<str>>(&mut self, lines: &[L]) -> Result<u64, Error> {
         let (mut bytes, mut added) = (Vec::new(), 0);
         for line in lines {
@@ -95,7 +93,7 @@ mod tests {
         assert_eq!(open(&path).append(&[A, B]).unwrap(), 0);
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, format!("{A}\n{B}\n"));
-        // Another answer to the same request was paid for too.
+        // Another answer to the same request was billed too.
         let other = A.replace('x', "y");
         assert_eq!(open(&path).append(&[&other]).unwrap(), 1);
     }

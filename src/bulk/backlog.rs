@@ -22,34 +22,34 @@ use crate::engine::pack::Backlog;
 
 /// Items that share calls, or could.
 struct ItemKind {
-    /// The place of its class among the cursors.
+    /// The index of its class among the cursors.
     cursor: usize,
     /// Whether its items share calls.
     packs: bool,
 }
 
-/// How far the items of one class were taken.
+/// The position in the items of one class.
 struct Cursor {
     class: Class,
     /// The first item that may not have been taken yet.
     next: usize,
 }
 
-/// What is still to come of a stream.
+/// The part of a stream that was not read yet.
 pub(super) struct Growing<'r> {
     pub fed: Fed<Arrival>,
-    /// The kinds of items from that number on.
+    /// Returns the kinds of items from a number on.
     pub kinds: Box<dyn FnMut(usize) -> Vec<(Class, bool)> + Send + 'r>,
-    /// Items that came and were not taken.
+    /// Items that were read and not taken.
     untaken: usize,
-    /// Why items make no prompt that were not taken.
+    /// Errors of untaken items that make no prompt.
     unsent: HashMap<u32, Error>,
     ended: bool,
-    /// Why nothing more comes.
+    /// Why reading ended with an error.
     broken: Option<Error>,
 }
 
-/// The most items that wait for closed quotas; then no more are read for a while.
+/// Maximum number of items that wait for closed quotas; above it, reading pauses.
 const MOST_UNTAKEN: usize = 4096;
 
 impl<'r> Growing<'r> {
@@ -80,7 +80,7 @@ impl<'r> Growing<'r> {
                 self.untaken += arrival.wanted;
                 return Some(arrival);
             }
-            // What was read before a fault is still to be sent.
+            // Items that were read before a fault are sent first.
             Next::Item(Err(error)) => (self.broken, self.ended) = (Some(error), true),
             Next::NotYet => {}
             Next::Ended => self.ended = true,
@@ -89,15 +89,15 @@ impl<'r> Growing<'r> {
     }
 }
 
-/// What is still to be sent of a file, or of a stream.
+/// The items of a file or stream that are to be sent.
 pub(crate) struct FileBacklog<'r> {
     shared: Arc<SharedFile>,
-    /// What the items of each kind are like, by the number that the index keeps.
+    /// The kinds of items, by the number in the index.
     kinds: Vec<ItemKind>,
-    /// One for each class: a closed quota's items are stepped over without being touched.
+    /// One per class, so the items of a closed quota are skipped without a check of each.
     cursors: Vec<Cursor>,
     options: FileRunOptions,
-    /// Items that may still be taken for the first time.
+    /// Number of items that can still be taken for the first time.
     allowance: usize,
     output_cap: Option<u32>,
     limits: PackLimits,
@@ -134,9 +134,9 @@ impl<'r> FileBacklog<'r> {
         self
     }
 
-    /// Adds kinds whose items come at this place or behind it.
+    /// Adds kinds whose items come at this position or later.
     fn add_kinds(&mut self, kinds: impl IntoIterator<Item = (Class, bool)>, next: usize) {
-        // Kinds are as many as there are sets of fields; classes only as many as there are models.
+        // There may be as many kinds as sets of fields, but only as many classes as models.
         for (class, packs) in kinds {
             let cursors = &mut self.cursors;
             let known = cursors.iter().rposition(|cursor| cursor.class == class);
@@ -148,7 +148,7 @@ impl<'r> FileBacklog<'r> {
         }
     }
 
-    /// Adds what has come of a stream. False if there is nothing.
+    /// Adds items that arrived from a stream. Returns false if there are none.
     fn grow(&mut self) -> bool {
         let Some(growing) = &mut self.growing else {
             return false;
@@ -166,7 +166,7 @@ impl<'r> FileBacklog<'r> {
         true
     }
 
-    /// The first item of an open class that was never taken, be it that it just came.
+    /// The first item of an open class that was never taken; it may have just arrived.
     fn fresh(&mut self, availability: &Availability, now: Time) -> Option<usize> {
         loop {
             if let Some(item) = self.fresh_of_index(availability, now) {
@@ -218,8 +218,8 @@ impl<'r> FileBacklog<'r> {
             && !self.shared.equals.is_spared(at)
     }
 
-    /// Whether it is a row of a stream that makes no prompt, and the output does not say so. Those of a file have their
-    /// lines already.
+    /// Whether it is a row of a stream that makes no prompt and has no line in the output yet. Such rows of a file have
+    /// their lines already.
     fn tells_bad(&self, at: usize) -> bool {
         self.growing.is_some() && self.index().state(at) != State::Failed
     }
@@ -228,7 +228,7 @@ impl<'r> FileBacklog<'r> {
         &self.shared.index
     }
 
-    /// What an item is asked with, for the items at these places too.
+    /// The ticket of an item, and of the items at these positions, which share its answer.
     fn ticket(
         &mut self,
         item: u32,
@@ -269,8 +269,8 @@ impl<'r> FileBacklog<'r> {
         &self.cursors[self.kinds[kind].cursor].class
     }
 
-    /// What is left of a group: an answer for more of its items, which needs no call, or an item that is asked after
-    /// all, which waits for its turn.
+    /// The rest of a group: an answer for more of its items, which needs no call, or an item that must be sent after
+    /// all and waits for its turn.
     fn left_of_group(&mut self) -> Option<Ticket<FileTask>> {
         while let Some(again) = self.shared.next() {
             let item = again.item;
@@ -294,7 +294,7 @@ impl<'r> FileBacklog<'r> {
         None
     }
 
-    /// True when nothing is left that was never taken.
+    /// True if no item is left that was never taken.
     fn exhausted(&mut self) -> bool {
         let more = self.growing.as_ref().is_some_and(|growing| !growing.ended);
         self.allowance == 0
@@ -422,7 +422,7 @@ mod tests {
 
     const NOW: Time = Time::from_nanos(1_000);
 
-    /// A backlog of ten items, each with two providers to ask.
+    /// A backlog of ten items, each with a route of two providers.
     fn backlog() -> FileBacklog<'static> {
         let file = checked(&["p"; 10]);
         let index = Arc::new(file.items.finish());
@@ -462,7 +462,7 @@ mod tests {
         assert!(matches!(taken, Ok(Take::Idle { .. })));
         exclude_the_first(&mut availability);
         let Ok(Take::Items(items)) = backlog.take(4, &availability, NOW) else {
-            panic!("nothing could run");
+            panic!("no item could run");
         };
         assert_eq!(items.len(), 4);
     }
@@ -488,7 +488,7 @@ mod tests {
             .collect();
         let file = checked_file("in.jsonl", &text, &texts);
         let packs: Vec<bool> = file.kinds.iter().map(|kind| kind.packs).collect();
-        assert_eq!(packs.len(), MOST_PACKED + 1, "the last three are of one");
+        assert_eq!(packs.len(), MOST_PACKED + 1, "the last three share one");
         assert!(!packs[MOST_PACKED] && packs[..MOST_PACKED].iter().all(|packs| *packs));
         let class = Class::new([QuotaId(1)]);
         let mut backlog = FileBacklog::new(
@@ -504,7 +504,7 @@ mod tests {
         );
         assert_eq!(backlog.cursors.len(), 1);
         let Ok(Take::Items(items)) = backlog.take(rows + 1, &Availability::default(), NOW) else {
-            panic!("nothing could run");
+            panic!("no item could run");
         };
         assert_eq!(items.len(), rows);
         let alike = |a: usize, b: usize| backlog.alike(&items[a].task, &items[b].task);

@@ -11,7 +11,7 @@ use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::observe::tally::Measure;
 
-/// The answers to a pack, in its order, and how long the call took. Some texts of a pack may have failed.
+/// The answers to a pack, in its order, and the duration of the call. Some texts of a pack may have failed.
 pub(crate) struct Answered {
     pub responses: Vec<Result<Response, Error>>,
     pub took: Duration,
@@ -32,7 +32,7 @@ pub(crate) fn measure(done: &Answered) -> Measure {
     }
 }
 
-/// Makes the call of a pack that has been through `tries`.
+/// Makes the call of a pack whose history is `tries`.
 pub(crate) fn call_step(
     route: &Route<'_>,
     requests: &[&Request],

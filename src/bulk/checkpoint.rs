@@ -1,4 +1,4 @@
-//! A file run whose items somebody else carries out: what is to be handed over, and what comes back.
+//! A file run whose calls are made elsewhere: selects the requests to submit, and saves the results.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -22,47 +22,47 @@ use super::results::{PreviousLine, ResultsFile};
 use super::run_settings::RunSettings;
 use super::tidy::{Tidy, tidy};
 
-/// A result line that came back, without its end.
+/// A received result line without its line end.
 pub(crate) struct Line {
     pub id: String,
     pub request_hash: Option<String>,
     pub success: bool,
     pub text: String,
-    /// The settings that it was asked with, if they are known.
+    /// The settings of its request, if known.
     pub settings: Option<RunSettings>,
 }
 
-/// Why lines were not saved; none of them is.
+/// Why lines were not saved; none of them was.
 #[derive(Debug)]
 pub(crate) enum Unsaved {
-    /// A full disk, say: worth another try.
+    /// A temporary problem, such as a full disk: saving can be retried.
     Now(Error),
-    /// They cannot be.
+    /// A permanent problem.
     Ever(Error),
-    /// Whoever read the output takes no more.
+    /// The reader of the output has closed it.
     ReaderGone,
 }
 
-/// An output with its input, while others make the calls.
+/// An output with its input, while the calls are made elsewhere.
 pub(crate) struct Checkpoint {
     input: Arc<InputFile>,
     items: Items,
     output: OpenOutput,
     plan: RunPlan,
     options: FileRunOptions,
-    /// The output holds several lines of one item.
+    /// Whether the output has several lines of one item.
     repeated: bool,
-    /// Lines of earlier runs may say something else of their rows than they should.
+    /// Whether lines of earlier runs may have outdated fields of their rows.
     is_kept_otherwise: bool,
     tally: Tally,
     started: Time,
-    /// Results of items that the input does not have.
+    /// Number of results of items that the input does not have.
     foreign: u64,
-    /// Answers to what items of the input asked before.
+    /// Number of answers to outdated requests of items.
     superseded: u64,
 }
 
-/// The index in the order that is needed.
+/// The index, sorted as needed.
 enum Items {
     ById(Matching),
     InOrder(FileIndex),
@@ -71,8 +71,7 @@ enum Items {
 }
 
 impl Checkpoint {
-    /// Takes a prepared run over and mends what a killed one left behind; `None` for one that reads a
-    /// stream.
+    /// Takes over a prepared run and repairs what a killed run left behind; `None` if the run reads a stream.
     pub(crate) fn open(run: FileRun<'_>) -> Result<Option<Self>, Error> {
         let FileRun {
             prompts,
@@ -109,7 +108,7 @@ impl Checkpoint {
         }))
     }
 
-    /// The index by id.
+    /// The index, sorted by id.
     pub(crate) fn by_id(&mut self) -> &mut Matching {
         let items = std::mem::replace(&mut self.items, Items::Nowhere);
         self.items = match items {
@@ -134,8 +133,8 @@ impl Checkpoint {
         }
     }
 
-    /// The requests that nobody has in hand, in the order of the input. Each counts as handed over once
-    /// it was taken from here. An error, the last item, when the file is no longer what was checked.
+    /// The requests that were not submitted, in the order of the input. Each counts as submitted once this iterator
+    /// returned it. The last item is an error if the file has changed since it was checked.
     pub(crate) fn unsent(&mut self) -> impl Iterator<Item = Result<Request, Error>> + '_ {
         let input = self.input.clone();
         let options = self.options;
@@ -149,7 +148,7 @@ impl Checkpoint {
                 if options.wants(index, i) {
                     let item = input.read(i, index);
                     index.hold(i);
-                    // What is kept of its row is put into its result when that comes back.
+                    // Fields of its row are added when the result arrives.
                     let bare = |item: Item| Request {
                         input: None,
                         ..item.request
@@ -162,10 +161,9 @@ impl Checkpoint {
         requests.take(most)
     }
 
-    /// Saves what has come back, synced to the disk, as far as it answers what the input asks now or an
-    /// item that the input no longer has. A paid answer to what an item asked before is marked as superseded, so that it
-    /// never takes the place of a newer one. Returns the last items whose answers stand in the output from now on,
-    /// however that is tidied up.
+    /// Saves received lines and syncs them to the disk if they answer the current request of an item, or belong to an
+    /// item that the input no longer has. A billed answer to an outdated request is marked as superseded, so it never
+    /// replaces a newer one. Returns the ids of items whose answers are now permanent, however the output is tidied.
     pub(crate) fn save(&mut self, lines: Vec<Line>) -> Result<Vec<String>, Unsaved> {
         let input = self.input.clone();
         let mut rows = KeptReader::new(&input);
@@ -183,7 +181,7 @@ impl Checkpoint {
             match updated(&mut rows, index, &known, &line.text) {
                 Ok(Some(text)) => line.text = text,
                 Ok(None) => {}
-                // It was paid for, and is saved as it is.
+                // The result was billed, so it is saved unchanged.
                 Err(error) => log::warn!("{error}"),
             }
         }
@@ -259,29 +257,29 @@ impl Checkpoint {
         self.foreign
     }
 
-    /// Answers that were saved although the input asks something else by now.
+    /// Answers that were saved although the input has a different request now.
     pub(crate) fn superseded(&self) -> u64 {
         self.superseded
     }
 
-    /// True when every item has its outcome.
+    /// True if every item has its outcome.
     pub(crate) fn is_settled(&self) -> bool {
         self.tally.pending() == 0
     }
 
-    /// How many items are still to come back.
+    /// Sets how many items are expected.
     pub(crate) fn will_take(&mut self, items: u64) {
         self.tally.will_send(items);
     }
 
-    /// Where the run stands at its end.
+    /// The progress at the end of the run.
     pub(crate) fn finished(&mut self, counters: &Counters) -> Progress {
         let now = SystemClock.now();
         (self.tally).progress(counters, now, Phase::Finished, None, None)
     }
 
-    /// Ends the run: tidies the output up unless it was stopped, and tells the numbers. The output, if it
-    /// is a file, is locked until what is returned with them is dropped.
+    /// Ends the run: tidies the output unless the run was stopped, and returns the numbers. If the output is a file, it
+    /// stays locked until the returned lock is dropped.
     pub(crate) fn finish(
         self,
         mut stop: Option<StopReason>,
@@ -295,7 +293,7 @@ impl Checkpoint {
         };
         let mut summary = self.tally.summary(&counters, Default::default(), now);
         summary.time.provider = std::mem::take(&mut summary.time.queued);
-        // How long a batch took is no time of a call.
+        // The duration of a batch is not the time of a call.
         (
             summary.latency_p50,
             summary.latency_p95,
@@ -332,7 +330,7 @@ impl Checkpoint {
         (report, file)
     }
 
-    /// What was to be done.
+    /// The plan of the run.
     pub(crate) fn plan(&self) -> &RunPlan {
         &self.plan
     }
@@ -346,14 +344,14 @@ fn into_matching(items: Items) -> Matching {
     }
 }
 
-/// The beginning of the fingerprint; of one that fits nothing if there is none.
+/// The beginning of the line's request hash; without a hash, a value that matches nothing.
 fn prefix(line: &Line) -> u64 {
     let hash = line.request_hash.as_deref();
     hash.and_then(hash_prefix).unwrap_or(0)
 }
 
-/// Whether the line says what the output does not say yet. The failure that it has was written by a
-/// run that was killed before it could say so to the queue.
+/// Whether the output lacks what the line reports. A failure that the output contains was written by a run that was
+/// killed before it could acknowledge it to the queue.
 fn is_news(index: &Matching, line: &Line) -> bool {
     match index.fit(&line.id, prefix(line)) {
         Fit::Unknown => true,
@@ -366,7 +364,7 @@ fn is_news(index: &Matching, line: &Line) -> bool {
     }
 }
 
-/// Whether the line is a paid reply to what an item asked before.
+/// Whether the line is a billed reply to an outdated request of an item.
 fn is_superseded(index: &Matching, line: &Line) -> bool {
     let is_paid = || {
         let known = serde_json::from_str::<PreviousLine>(&line.text);
@@ -375,7 +373,7 @@ fn is_superseded(index: &Matching, line: &Line) -> bool {
     index.fit(&line.id, prefix(line)) == Fit::Other && is_paid()
 }
 
-/// A line with its settings, its mark and its end.
+/// A line with its settings, its mark and its line end.
 fn complete(text: &str, settings: Option<&RunSettings>, is_marked: bool) -> Vec<u8> {
     let mut line = match (text.strip_suffix('}'), settings) {
         (Some(open), Some(settings)) => (open.to_owned() + &settings.line_end()).into_bytes(),
@@ -405,7 +403,7 @@ fn write(output: &mut OpenOutput, bytes: &[u8]) -> Result<(), Unsaved> {
 }
 
 fn append(file: &mut ResultsFile, bytes: &[u8]) -> Result<(), Unsaved> {
-    // What is written to a file that has lost its name would be gone, and deleted from the queue.
+    // Lines written to a file that was removed would be lost, and deleted from the queue.
     file.undisturbed().map_err(Unsaved::Ever)?;
     file.append_complete(bytes).map_err(Unsaved::Now)
 }

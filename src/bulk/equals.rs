@@ -1,22 +1,22 @@
-//! Which items of a file ask the same: of each group one is asked, and all are answered with it.
+//! Finds items of a file with equal requests: one item of each group is sent, and all items get its answer.
 
 use std::ops::Range;
 
 use super::input::FileIndex;
 use super::options::FileRunOptions;
 
-/// Groups of items whose requests begin with the same 64 bits of their fingerprint, and which may share an answer. Four
-/// bytes an item of a group, and a bit for each other one.
+/// Groups of items whose request hashes have the same first 64 bits, and which may share an answer. Takes 4 bytes per
+/// item of a group, and 1 bit for each other item.
 #[derive(Default)]
 pub(super) struct Equals {
-    /// Items of groups, group by group, and within one in the order of the input.
+    /// Items of groups, group by group, and within a group in the order of the input.
     order: Vec<u32>,
-    /// A bit an item: it is not to be asked.
+    /// One bit per item: whether it is not sent.
     spared: Vec<u64>,
 }
 
 impl Equals {
-    /// The groups of the items that are `wanted`; also those of one item, which may have its answer elsewhere.
+    /// The groups of the `wanted` items, including groups of one item, whose answer may exist elsewhere.
     pub(super) fn of(index: &FileIndex, wanted: impl Fn(usize) -> bool) -> Self {
         let items = (0..index.len()).filter(|item| wanted(*item));
         let mut order: Vec<u32> = items.filter_map(|item| u32::try_from(item).ok()).collect();
@@ -27,12 +27,12 @@ impl Equals {
         }
     }
 
-    /// The places of the items whose requests begin so.
+    /// The positions of the items with this request hash prefix.
     pub(super) fn group(&self, index: &FileIndex, request: u64) -> Range<u32> {
         let prefix = |item: &u32| index.request_prefix(*item as usize);
         let start = self.order.partition_point(|item| prefix(item) < request);
         let rest = &self.order[start..];
-        // A group may be the whole file, and is looked for with each of its results.
+        // A group may be the whole file, and this is called for each of its results, so the search must be fast.
         let len = if rest.first().is_some_and(|item| prefix(item) == request) {
             rest.partition_point(|item| prefix(item) == request)
         } else {
@@ -41,18 +41,18 @@ impl Equals {
         start as u32..(start + len) as u32
     }
 
-    /// The item at a place of a group.
+    /// The item at a position of a group.
     pub(super) fn item(&self, place: u32) -> usize {
         self.order[place as usize] as usize
     }
 
-    /// The item is not asked.
+    /// Marks the item as not sent.
     pub(super) fn spare_item(&mut self, item: usize, index: &FileIndex) {
         self.spared.resize(index.len().div_ceil(64), 0);
         self.spared[item / 64] |= 1 << (item % 64);
     }
 
-    /// From here on the first of each group is asked for all of it. Items without equals leave their groups.
+    /// From now on the first item of each group is sent for all of it. Items without duplicates leave their groups.
     pub(super) fn choose(&mut self, index: &FileIndex) {
         let prefix = |item: u32| index.request_prefix(item as usize);
         let (mut kept, mut start) = (0, 0);
@@ -74,7 +74,7 @@ impl Equals {
         self.order.shrink_to_fit();
     }
 
-    /// How many items are asked, and how many of the others with them.
+    /// Number of items that are sent, and number of items that share their answers.
     pub(super) fn to_ask(&self, index: &FileIndex, options: &FileRunOptions) -> (u64, u64) {
         let wanted = (0..index.len()).filter(|item| options.wants(index, *item));
         let asked = wanted.filter(|item| !self.is_spared(*item));
@@ -90,13 +90,13 @@ impl Equals {
         self.order.is_empty()
     }
 
-    /// Whether another item is asked in its stead, or none.
+    /// Whether the item is not sent, because another item is or its answer is known.
     pub(super) fn is_spared(&self, item: usize) -> bool {
         let word = self.spared.get(item / 64);
         word.is_some_and(|word| word & 1 << (item % 64) != 0)
     }
 
-    /// The places of those that an item is asked for beside itself.
+    /// The positions of the items that share the answer of this one.
     pub(super) fn asked_for(&self, index: &FileIndex, item: usize) -> Range<u32> {
         if self.order.is_empty() || self.is_spared(item) {
             return 0..0;
@@ -121,7 +121,7 @@ pub(super) mod tests {
         checked_file("in.txt", &prompts.join("\n"), &PromptSettings::new())
     }
 
-    /// A file of this name with this text.
+    /// A file with this name and this text.
     pub(in crate::bulk) fn checked_file(
         name: &str,
         text: &str,

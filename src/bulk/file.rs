@@ -38,8 +38,7 @@ mod prepare;
 
 use prepare::{prepare_file, prepare_stream};
 
-/// A run from prompts to result lines. Prepared first, so that whatever is wrong shows before
-/// anything is spent.
+/// A run from prompts to result lines. It is prepared first, so that all mistakes are reported before anything is sent.
 pub struct FileRun<'a> {
     pub(super) prompts: Prepared,
     pub(super) output: OpenOutput,
@@ -49,7 +48,7 @@ pub struct FileRun<'a> {
     reuse: Option<Arc<dyn AnswerStore + 'a>>,
 }
 
-/// An input and what it was compared with.
+/// An input, and the result of its comparison with the output.
 pub(super) struct Prepared {
     pub input: Arc<InputFile>,
     pub index: Arc<FileIndex>,
@@ -58,26 +57,25 @@ pub(super) struct Prepared {
     of_output: OutputAnswers,
     output_cap: Option<u32>,
     task: RequestTask,
-    /// The output holds several lines of one item.
+    /// Whether the output has several lines of one item.
     pub repeated: bool,
-    /// Lines of earlier runs may say something else of their rows than they should.
+    /// Whether lines of earlier runs may have outdated fields of their rows.
     pub is_kept_otherwise: bool,
-    /// Lines of an output that a stream goes on with are marked as superseded.
+    /// Whether lines are marked as superseded in an output that a stream resumes.
     has_marks: bool,
     pub flags: SupersededFlags,
-    /// Answers in the archive that are taken back.
+    /// Answers in the archive that are restored.
     pub restored: Vec<Archived>,
     attached: AttachedFiles,
-    /// The text of a stream, which nobody has read yet.
+    /// The text of a stream, before it is read.
     pub stream: Option<Box<StreamInput>>,
 }
 
 impl<'a> FileRun<'a> {
     /// Opens the output and compares it with the prompts.
     ///
-    /// # Errors
-    /// When the output cannot be written, belongs to another run, or is no results file; when an earlier run has left
-    /// items in the output's [store](crate::files::store_path), which this one would buy again.
+    /// When the output cannot be written, belongs to another run, or is not a results file; when an earlier run has
+    /// left items in the output's [store](crate::files::store_path), which this run would send again.
     pub fn prepare(
         prompts: Prompts,
         output: RunOutput,
@@ -85,7 +83,7 @@ impl<'a> FileRun<'a> {
     ) -> Result<Self, FileRunError> {
         let store = output.regular_file().map(store_path);
         let run = Self::prepare_comparing(prompts, output, options, &mut |_| Ok(()))?;
-        // The output is locked by now: no other run makes its store.
+        // The output is locked by now, so no other run creates its store.
         match store {
             Some(Ok(store)) if store.exists() => Err(FileRunError::Usage(Error::new(
                 ErrorKind::Invalid,
@@ -99,7 +97,7 @@ impl<'a> FileRun<'a> {
         }
     }
 
-    /// The same, with a look at what somebody else has in hand, once the output is locked.
+    /// The same, and compares items that are in progress elsewhere once the output is locked.
     pub(crate) fn prepare_comparing(
         prompts: Prompts,
         output: RunOutput,
@@ -121,13 +119,12 @@ impl<'a> FileRun<'a> {
         })
     }
 
-    /// What is to be done.
+    /// The plan of the run.
     pub fn plan(&self) -> &RunPlan {
         &self.plan
     }
 
-    /// Whether the output has a line of one of these items. The first of several samples may have got or lost its number
-    /// since.
+    /// Whether the output has a line of one of these items. The first of several samples may have changed its id since.
     pub(crate) fn has_line_of(&self, ids: &[String]) -> Result<bool, Error> {
         let OpenOutput::File(file) = &self.output else {
             return Ok(false);
@@ -139,11 +136,10 @@ impl<'a> FileRun<'a> {
         Ok(found)
     }
 
-    /// Checks that every file which the prompts name is taken by one of these providers at least, by
-    /// its type and size, of those prompts that are to be sent. [`run`](Self::run) does so itself; this is for who
-    /// wants to know before. A provider that is not known here takes all. Nothing is checked of a
-    /// stream, nor where rows that make no prompt are
-    /// [left out](crate::files::PromptSettings::skip_bad_rows): there each item fails for itself, unsent.
+    /// Checks that at least one of these providers supports each file that the prompts to be sent name, by its type and
+    /// size. [`run`](Self::run) does this itself; this method is for programs that check it earlier. A provider that is
+    /// unknown here supports all files. Streams are not checked, and neither are inputs whose bad rows are
+    /// [skipped](crate::files::PromptSettings::skip_bad_rows): there each such item fails, unsent.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] with file, line and reason.
@@ -158,7 +154,7 @@ impl<'a> FileRun<'a> {
         if input.skips_bad_rows() || refused(attached).is_none() {
             return Ok(());
         }
-        // What is finished is not sent.
+        // Finished items are not sent.
         let wanted = (0..index.len()).filter(|i| self.options.wants(index, *i));
         match input.first_refused(wanted, index, &refused)? {
             Some(refused) => Err(refused.into()),
@@ -166,10 +162,10 @@ impl<'a> FileRun<'a> {
         }
     }
 
-    /// The first requests that would be sent, in the order of the input, up to the limit. A stream has none.
+    /// The first requests that would be sent, in the order of the input, up to the limit; none for a stream.
     ///
     /// # Errors
-    /// If the input is no longer what was checked, or a file that a prompt names is not.
+    /// If the input, or a file that a prompt names, has changed since it was checked.
     pub fn requests_to_send(&self, most: usize) -> Result<Vec<Request>, Error> {
         let Prepared { input, index, .. } = &self.prompts;
         let wanted = (0..index.len()).filter(|i| self.options.wants(index, *i));
@@ -179,15 +175,15 @@ impl<'a> FileRun<'a> {
             .collect()
     }
 
-    /// Of the items that somebody else has in hand so many have their outcome.
+    /// Sets how many of the items in progress elsewhere have their outcome.
     pub(crate) fn set_to_collect(&mut self, items: u64) {
         let items = items.min(self.plan.under_way);
         self.plan.under_way -= items;
         self.plan.to_collect = items;
     }
 
-    /// Of what somebody else has in hand so much answers other requests than the input's, for these reasons each in so
-    /// many items that are sent again.
+    /// Sets how many answers in progress elsewhere are for outdated requests, and the reasons, each with the number of
+    /// items that are sent again.
     pub(crate) fn set_under_way_superseded(&mut self, answers: u64, reasons: Vec<(String, u64)>) {
         let plan = &mut self.plan;
         plan.under_way_superseded = answers;
@@ -208,27 +204,27 @@ impl<'a> FileRun<'a> {
         }
     }
 
-    /// Calls in flight, each on a thread of its own. Default: 5.
+    /// Number of calls in flight, each on a separate thread. Default: 5.
     pub fn concurrency(mut self, calls: usize) -> Self {
         self.sending.calls = CallsAtOnce::exactly(calls);
         self
     }
 
-    /// Calls in flight as many as the route's limits allow, see
-    /// [`Limits::self_tuned`](crate::Limits::self_tuned), and `most` at most; threads are started as calls
-    /// need them. Default: exactly as many as [`concurrency`](Self::concurrency) says.
+    /// As many calls in flight as the route's limits allow, see [`Limits::self_tuned`](crate::Limits::self_tuned), but
+    /// at most `most`; threads are started as calls need them. Default: the number of
+    /// [`concurrency`](Self::concurrency).
     pub fn up_to(mut self, most: usize) -> Self {
         self.sending.calls = CallsAtOnce::up_to(most);
         self
     }
 
-    /// What a failed item means for the others. Default: [`ErrorPolicy::ContinueOnError`].
+    /// The effect of a failed item on the others. Default: [`ErrorPolicy::ContinueOnError`].
     pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
         self.sending.on_error = policy;
         self
     }
 
-    /// Cancellation, deadline and grace. Default: a context that nobody cancels.
+    /// Cancellation, deadline and grace period. Default: a context that is never cancelled.
     pub fn context(mut self, ctx: &Context) -> Self {
         self.sending.ctx = ctx.clone();
         self
@@ -240,17 +236,18 @@ impl<'a> FileRun<'a> {
         self
     }
 
-    /// Answers requests from a store of earlier answers where it has any, and adds those of this run. They are those that
-    /// may [share](FileRunOptions::dedupe) an answer, and answers are those of the route's first provider with the model
-    /// that it is asked for; failures are not kept, nor answers that were cut or have a warning. The
-    /// [plan](Self::plan) knows nothing of it but by [`plan_reuse`](Self::plan_reuse). Of a stream answers are kept, and none are taken. Default: none.
+    /// Takes answers from a store of earlier answers, and adds those of this run. It applies to requests that may
+    /// [share](FileRunOptions::dedupe) an answer. An answer is reused only for the same first provider of the route and
+    /// the same requested model. Failures, truncated answers and answers with a warning are not stored. The
+    /// [plan](Self::plan) includes reused answers only after [`plan_reuse`](Self::plan_reuse). For a stream, answers
+    /// are stored but not reused. Default: none.
     pub fn reuse(mut self, store: Arc<dyn AnswerStore + 'a>) -> Self {
         self.reuse = Some(store);
         self
     }
 
-    /// Takes out of the [plan](Self::plan) what a store of earlier answers would answer on this route, for a dry run: that
-    /// is in [`reusable`](RunPlan::reusable), and in no other of its numbers. A stream's is not known.
+    /// Removes the items that a store of earlier answers would answer on this route from the [plan](Self::plan), for a
+    /// dry run: they are counted only in [`reusable`](RunPlan::reusable). Unknown for a stream.
     pub fn plan_reuse(&mut self, route: &Route<'_>, store: &dyn AnswerStore) {
         let prompts = &self.prompts;
         if prompts.stream.is_some() {
@@ -275,10 +272,10 @@ impl<'a> FileRun<'a> {
         );
     }
 
-    /// Sends what is to be sent, through a client or a [`Route`].
+    /// Sends the items of the plan through a client or a [`Route`].
     ///
     /// # Errors
-    /// Only when the run could not begin; how it ended is in the [`RunReport`].
+    /// Only if the run could not start; the [`RunReport`] says how it ended.
     pub fn run<'r>(mut self, route: impl Into<Route<'r>>) -> Result<RunReport, Error> {
         self.refuse_impossible()?;
         if let OpenOutput::File(file) = &mut self.output {
@@ -363,12 +360,12 @@ impl<'a> FileRun<'a> {
         }
     }
 
-    /// Marks what the input has changed since, and takes answers back from the archive.
+    /// Marks lines whose requests the input has changed, and restores answers from the archive.
     fn mark_superseded(&mut self) -> Result<(), Error> {
         let prompts = &mut self.prompts;
         self.output.write_flags(&prompts.flags, &prompts.restored)?;
         if !prompts.flags.all_right() || !prompts.restored.is_empty() {
-            // The lines have moved, and answers of the archive are among them.
+            // The lines have moved, and now include answers from the archive.
             let embeds = prompts.task == RequestTask::Embed;
             let (index, output) = (&prompts.index, &self.output);
             (prompts.equals, prompts.of_output) = known::find(
@@ -383,7 +380,7 @@ impl<'a> FileRun<'a> {
         Ok(())
     }
 
-    /// Writes the lines of items that need no call. True when one of them takes the place of another result.
+    /// Writes the lines of items that need no call. Returns true if one of them replaces another result.
     fn settle_known(
         &mut self,
         store: Option<Reuse<'_>>,
@@ -409,7 +406,7 @@ impl<'a> FileRun<'a> {
         Ok((shared, replaced))
     }
 
-    /// What is to be sent; a stream begins to be read.
+    /// The items to send; reading of a stream starts here.
     fn backlog<'r>(
         &mut self,
         route: &'r Route<'r>,

@@ -1,5 +1,5 @@
-//! What a worker thread does for items of a file: it reads them, makes the call and renders the lines, so that nothing of
-//! it is left to do under the engine's lock.
+//! The work of a worker thread on items of a file: it reads them, makes the call and renders the lines, so that none of
+//! this happens under the engine's lock.
 
 use crate::base::cancel::Context;
 use crate::base::error::Error;
@@ -22,16 +22,16 @@ pub(super) struct FileRunner<'r> {
     pub route: &'r Route<'r>,
     pub input: &'r InputFile,
     pub index: &'r FileIndex,
-    /// Where large replies go that cannot be used.
+    /// Where large unusable replies are stored.
     pub replies: Option<Replies>,
-    /// Where answers are kept for later runs.
+    /// Where answers are stored for later runs.
     pub reuse: Option<Reuse<'r>>,
 }
 
 /// Why a task makes no request.
 struct NotRead {
     error: Error,
-    /// The input is no longer what was checked: nothing more of it must be sent.
+    /// The input has changed since it was checked: nothing more of it may be sent.
     fatal: bool,
 }
 
@@ -40,7 +40,7 @@ impl FileRunner<'_> {
         let tasks: Vec<&FileTask> = ticket.task.iter().map(|member| &member.task).collect();
         let places = tasks.iter().map(|task| task.index as usize);
         let bytes = places.map(|i| self.input.record_bytes(i, self.index)).sum();
-        // Given back when the call has ended.
+        // Released when the call has ended.
         let mut room = match MemoryManager::of_process().wait_for_prompts(bytes, ctx) {
             Ok(room) => room,
             Err(error) => return error.into(),
@@ -64,7 +64,7 @@ impl FileRunner<'_> {
             .result
             .and_then(|answered| self.lines(ticket, &requests, answered));
         Reply {
-            // It is the item's last: such a reply is not asked for again.
+            // The reply is the item's last one: such a request is not retried.
             result: lines.map_err(|error| self.with_reply_in_file(error)),
             used: reply.used,
             hints: reply.hints,
@@ -112,7 +112,7 @@ impl FileRunner<'_> {
         }
     }
 
-    /// The lines of a pack that was answered.
+    /// The lines of an answered pack.
     fn lines(
         &self,
         ticket: &Ticket<Pack<FileTask>>,

@@ -1,4 +1,4 @@
-//! One turn of a file run: the engine over a backlog, with its results written as they come.
+//! One turn of a file run: runs the engine over a backlog, and writes each result when it arrives.
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -35,7 +35,7 @@ pub(super) struct FileRunEnd {
 }
 
 impl FileRunEnd {
-    /// Tidies up the output, unless another program changed it. `tidy` gets whether the run ran through.
+    /// Tidies the output, unless another program changed it. `tidy` receives whether the run was completed.
     pub fn tidy(&mut self, tidy: impl FnOnce(&mut ResultsFile, bool) -> Result<(), Error>) {
         let clean = self.report.stop.is_none() && self.report.unsaved.is_empty();
         let Some(file) = &mut self.file else { return };
@@ -43,7 +43,7 @@ impl FileRunEnd {
             Err(lost) => {
                 self.report.stop = Some(StopReason::OutputLost(lost));
                 if !file.is_in_place() {
-                    // There was no place for a copy either: shown is better than gone.
+                    // There was no place for a copy either, so the lines are returned to the caller.
                     let unsaved = &mut self.report.unsaved;
                     let read = file.lines(&mut |line| unsaved.push([line, b"\n"].concat()));
                     read.unwrap_or_else(|e| log::warn!("{e}"));
@@ -54,7 +54,7 @@ impl FileRunEnd {
     }
 }
 
-/// Writes lines to a stream of the caller's, on the caller's thread.
+/// Writes lines to a stream of the caller on the caller's thread.
 #[derive(Default)]
 struct LineWriter {
     writer: Option<Box<dyn Write + Send>>,

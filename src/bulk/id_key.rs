@@ -1,4 +1,4 @@
-//! Half of a digest, by which ids and lines are known where they would take too much memory themselves.
+//! Half of a digest, which identifies ids and lines that would take too much memory themselves.
 
 use sha2::{Digest, Sha256};
 

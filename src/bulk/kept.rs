@@ -1,5 +1,5 @@
-//! What result lines say of the rows of their items: the fields and the ids that the input has now. The ids of first
-//! samples differ from those of items without samples.
+//! Fields of rows in result lines: updates them, and the ids, to those of the current input. The ids of first samples
+//! differ from those of items without samples.
 
 use crate::base::error::Error;
 use crate::llm::reply_details::RawJson;
@@ -7,7 +7,7 @@ use crate::llm::reply_details::RawJson;
 use super::input::{JsonObject, KeptReader, Matching};
 use super::results::PreviousLine;
 
-/// A result line with what is kept of its row; `None` if it stays as it is.
+/// A result line with the kept fields of its row; `None` if it does not change.
 pub(super) fn updated(
     rows: &mut KeptReader<'_>,
     index: &Matching,
@@ -22,11 +22,11 @@ pub(super) fn updated(
 
 /// The name of the field.
 const INPUT: &str = "input";
-/// What stands behind it, if it is there.
+/// The members that come after it, if they exist.
 const BEHIND: [&str; 3] = ["reply", "settings", "superseded"];
 
-/// A result line with that as its kept fields, and as its id, if it is to have another one, and all else as it stands;
-/// none where it says so already, or is no object.
+/// A result line with these kept fields, and with this id if it changes, and everything else unchanged; `None` if it
+/// has them already, or is not an object.
 fn with_row(line: &str, id: Option<&str>, kept: Option<&RawJson>) -> Option<String> {
     let mut fields = JsonObject::parse(line)?.0;
     let before = fields.iter().position(|(name, _)| name == INPUT);

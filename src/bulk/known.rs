@@ -1,5 +1,5 @@
-//! Answers that need no call, found by the fingerprint of an item's request: those that the output has already, for
-//! other items, and those of a store of earlier answers.
+//! Answers that need no call, found by the request hash of an item: answers in the output for other items, and those of
+//! a store of earlier answers.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ use super::results::PreviousLine;
 use super::reuse::Reuse;
 use super::shared::SharedFile;
 
-/// The lines of the output that answer items of the input, sorted by the first 8 bytes of the fingerprint.
+/// The lines of the output that answer items of the input, sorted by the first 8 bytes of the request hash.
 #[derive(Default)]
 pub(super) struct OutputAnswers(Vec<(u64, Earlier)>);
 
@@ -27,12 +27,12 @@ pub(super) struct OutputAnswers(Vec<(u64, Earlier)>);
 #[derive(Clone, Copy)]
 struct Earlier {
     at: u64,
-    /// It is no answer, but a reply that was paid for and would be bought again.
+    /// Whether it is a billed but unusable reply, which would be billed again.
     unusable: bool,
 }
 
-/// Finds out which items share an answer, and which of them have it in the output already; who gave it is added to the
-/// plan. Where the input asks for vectors they are all by one provider and model: by those of the plan, or the first that is met.
+/// Finds the items that share an answer, and those whose answer is in the output already; adds their makers to the
+/// plan. All embeddings of an output have one provider and model: those of the plan, or the first ones found.
 pub(super) fn find(
     index: &FileIndex,
     kinds: &[RequestKind],
@@ -75,7 +75,7 @@ pub(super) fn find(
     }
     let mut answers = Vec::with_capacity(found.len());
     for (request, earlier) in found {
-        // What another program wrote may be no outcome.
+        // A line of another program may not be an outcome.
         if outcome_at(output, earlier.at)?.is_some() {
             answers.push((request, earlier));
         }
@@ -85,7 +85,7 @@ pub(super) fn find(
     Ok((equals, OutputAnswers(answers)))
 }
 
-/// Whether the vector of this line goes together with those of these makers.
+/// Whether the embedding of this line can be combined with those of these makers.
 fn is_of_one(makers: &mut Vec<(String, String)>, line: &PreviousLine) -> bool {
     let Some(maker) = line.provider.clone().zip(line.model.clone()) else {
         return false;
@@ -100,7 +100,7 @@ fn is_of_one(makers: &mut Vec<(String, String)>, line: &PreviousLine) -> bool {
     }
 }
 
-/// A few models are enough to tell that the default has changed.
+/// A few models suffice to show that the default has changed.
 pub(super) fn remember<M: PartialEq>(models: &mut Vec<M>, model: Option<M>) {
     if let Some(model) = model.filter(|_| models.len() < 8)
         && !models.contains(&model)
@@ -113,7 +113,7 @@ fn outcome_at(output: &OpenOutput, at: u64) -> Result<Option<Outcome>, Error> {
     Ok(serde_json::from_str(&output.line_at(at)?).ok())
 }
 
-/// Where answers are looked for, and for which items.
+/// Where answers are searched, and for which items.
 #[derive(Clone, Copy)]
 pub(super) struct KnownAnswers<'k> {
     pub of_output: &'k OutputAnswers,
@@ -123,7 +123,7 @@ pub(super) struct KnownAnswers<'k> {
 }
 
 impl KnownAnswers<'_> {
-    /// Says in the plan what is sent, and what has its answer without a call.
+    /// Adds to the plan which items are sent, and which have an answer without a call.
     pub(super) fn plan(
         &self,
         input: &InputFile,
@@ -157,8 +157,8 @@ impl KnownAnswers<'_> {
         plan.to_send = Some(to_send);
     }
 
-    /// Writes the lines of items whose answer is known, and of those that ask the same. True when one of them takes the
-    /// place of another result.
+    /// Writes the lines of items whose answer is known, and of their duplicates. Returns true if one of them replaces
+    /// another result.
     pub(super) fn write(
         &self,
         shared: &mut SharedFile,
@@ -190,7 +190,7 @@ impl KnownAnswers<'_> {
         Ok(superseded)
     }
 
-    /// The line of an item whose answer is known, and the outcome for those that ask the same.
+    /// The line of an item whose answer is known, and the outcome for its duplicates.
     fn line(
         &self,
         shared: &SharedFile,

@@ -20,11 +20,11 @@ use super::results::ResultsFile;
 use super::shared::FileTask;
 use super::work::{Sink, count};
 
-/// Where lines go.
+/// Where lines are written.
 pub(super) enum Target {
     /// Appended under the engine's lock: settled when the write returns.
     File(ResultsFile),
-    /// Handed to the caller's thread, which writes them: a pipe may block.
+    /// Sent to the caller's thread, which writes them, because a pipe may block.
     Caller(Sender<Vec<u8>>),
 }
 
@@ -32,13 +32,13 @@ pub(super) enum Target {
 pub(super) struct LineSink<'r> {
     pub route: &'r Route<'r>,
     pub target: Target,
-    /// Lines written for items that had one already.
+    /// Number of lines written for items that had one already.
     pub superseded: u64,
     pub buffer: Vec<u8>,
 }
 
 impl LineSink<'_> {
-    /// The lines of an end; none for what was not sent.
+    /// The lines of an end; empty for unsent items.
     fn lines<'e>(&self, end: &'e Settled<Pack<FileTask>, Lines>, now: Time) -> Cow<'e, [u8]> {
         match end {
             Settled::Final(_, Ok(lines)) => Cow::Borrowed(&lines.bytes),
@@ -144,7 +144,7 @@ impl Sink<FileTask> for LineSink<'_> {
             for end in ends.drain(..) {
                 let own = self.lines(&end, now).into_owned();
                 self.note(&end, tally);
-                // Every call holds a permit, and the channel has room for all of them.
+                // Every call holds a permit, and the channel has capacity for all of them.
                 let _ = lines.try_send(own);
             }
             return Ok(());

@@ -9,13 +9,13 @@ use crate::observe::tally::{Measure, Tally};
 
 use super::input::{BadRow, Item};
 
-/// What a result line says of its item besides the outcome.
+/// The fields of a result line that describe its item.
 #[derive(Debug, Clone)]
 pub(crate) struct Named {
     pub id: String,
     pub request_hash: String,
     pub model: Option<String>,
-    /// What is kept of its row.
+    /// The kept fields of its row.
     pub input: Option<RawJson>,
 }
 
@@ -42,7 +42,7 @@ impl Named {
         }
     }
 
-    /// The same with what the result line says of the item.
+    /// Adds the fields that describe the item.
     pub(super) fn item(&self, asked: OutcomeBuilder) -> OutcomeBuilder {
         OutcomeBuilder {
             id: Some(self.id.clone()),
@@ -53,10 +53,10 @@ impl Named {
     }
 }
 
-/// An item that is answered with another one, which asks the same.
+/// An item that gets the answer of another one with an equal request.
 pub(crate) struct Equal {
     pub named: Named,
-    /// True when an earlier run wrote a line for it.
+    /// True if an earlier run wrote a line for it.
     pub supersedes: bool,
 }
 
@@ -65,16 +65,16 @@ pub(crate) struct Equal {
 pub(crate) struct Lines {
     pub bytes: Vec<u8>,
     pub measure: Measure,
-    /// Lines of items that share an answer or a failure and had a line already.
+    /// Number of lines of items that share an answer or a failure and had a line already.
     pub superseded: u64,
-    /// Items that share a failure.
+    /// A shared failure, and the number of items that share it.
     pub failed: Option<(Error, u64)>,
     /// Failures of single texts of a pack.
     pub failures: Vec<Error>,
 }
 
 impl Lines {
-    /// Adds the line of an item that has its answer from an earlier run, and returns what it says.
+    /// Adds the line of an item with an answer of an earlier run, and returns its outcome.
     pub(crate) fn add_reused(&mut self, outcome: Outcome, named: Named) -> Result<Outcome, Error> {
         let outcome = reused(outcome, named);
         outcome.write_line(&mut self.bytes)?;
@@ -89,13 +89,13 @@ impl Lines {
         *items += 1;
     }
 
-    /// Items that share a failure, and how many of them had a line already.
+    /// Number of items that share a failure, and how many of them had a line already.
     pub(crate) fn failed_too(&self) -> (u64, u64) {
         let failed = self.failed.as_ref();
         failed.map_or((0, 0), |(_, items)| (*items, self.superseded))
     }
 
-    /// Counts what they say of items that no call was made for.
+    /// Adds the results of items without a call to the tally.
     pub(crate) fn tell(&self, step: u8, tally: &mut Tally) {
         tally.answered(step, &self.measure);
         if let Some((error, items)) = &self.failed {
@@ -103,7 +103,7 @@ impl Lines {
         }
     }
 
-    /// Adds the line of an item that has its answer, or its failure, from another one.
+    /// Adds the line of an item that shares the answer, or the failure, of another one.
     pub(crate) fn add_equal(&mut self, outcome: &Outcome, equal: &Equal) {
         let shared = shared_outcome(outcome, &equal.named);
         if shared.write_line(&mut self.bytes).is_ok() {
@@ -116,13 +116,13 @@ impl Lines {
     }
 }
 
-/// What costs an item nothing, since it was paid for elsewhere.
+/// The cost of an item whose answer was billed for another one.
 const FREE: Paid = Paid {
     usage: None,
     cost_usd: Some(0.0),
 };
 
-/// An answer of an earlier run as that of an item.
+/// An answer of an earlier run as the outcome of an item.
 fn reused(mut outcome: Outcome, named: Named) -> Outcome {
     outcome.id = Some(named.id);
     outcome.input = named.input;
@@ -135,7 +135,7 @@ fn reused(mut outcome: Outcome, named: Named) -> Outcome {
     outcome
 }
 
-/// What another item's outcome is for an item that asks the same: paid for there.
+/// The outcome of an item that shares another item's outcome and has no cost of its own.
 fn shared_outcome(outcome: &Outcome, named: &Named) -> Outcome {
     let mut shared = free(outcome);
     shared.id = Some(named.id.clone());
@@ -143,7 +143,7 @@ fn shared_outcome(outcome: &Outcome, named: &Named) -> Outcome {
     shared
 }
 
-/// An item's outcome for one that has no id yet: it names who was asked, and costs nothing.
+/// An outcome without an id and without cost; it keeps the provider and model.
 pub(super) fn free(outcome: &Outcome) -> Outcome {
     let mut shared = outcome.clone();
     shared.answered_by = shared.answered_by.take().or(shared.id.take());
@@ -167,10 +167,10 @@ pub(super) fn unsent_line(bytes: &mut Vec<u8>, named: &Named, error: Error) -> R
     named.item(asked).build(Err(error)).write_line(bytes)
 }
 
-/// What the buffer keeps between two writes; vectors may have needed much more.
+/// Capacity that the buffer keeps between two writes; embeddings may have needed much more.
 pub(super) const REUSED_BUFFER_BYTES: usize = 1 << 20;
 
-/// The lines apart, each with its end.
+/// Splits lines; each keeps its line end.
 pub(crate) fn each_line(lines: &[u8]) -> Vec<Vec<u8>> {
     let lines = lines.split_inclusive(|byte| *byte == b'\n');
     lines.map(<[u8]>::to_vec).collect()

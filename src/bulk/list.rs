@@ -1,4 +1,4 @@
-//! Requests from memory: a slice, or an iterator that a thread of its own reads.
+//! Requests in memory: a slice, or an iterator that a separate thread reads.
 
 use std::borrow::Borrow;
 
@@ -20,24 +20,24 @@ use crate::llm::route::{Route, cost};
 
 use crate::engine::pack::Backlog;
 
-/// Payloads of an unbounded source that may wait in memory; beyond it nothing more is read.
+/// Bytes of payloads of an unbounded source that may wait in memory; above that, reading pauses.
 const WAITING_BYTES: usize = 16 * 1024 * 1024;
 
-/// A request with its place in the input.
+/// A request with its index in the input.
 pub(crate) struct Item<R> {
     pub index: usize,
     pub request: R,
 }
 
-/// Where the requests come from.
+/// The source of the requests.
 pub(crate) enum Source<'s, R> {
-    /// At hand: reading never blocks, and what waits costs the caller nothing more.
+    /// In memory: reading never blocks, and waiting items need no additional memory.
     Ready(Box<dyn Iterator<Item = Item<R>> + Send + 's>),
     /// Read by another thread.
     Fed(Fed<R>),
 }
 
-/// A feeder of requests, its source, and what is left of it, see [`Feeder::new`].
+/// A feeder of requests, its source, and its tail, see [`Feeder::new`].
 pub(crate) fn feed<R: Borrow<Request>>(
     ahead: usize,
     pack: PackLimits,
@@ -51,17 +51,17 @@ pub(crate) fn feed<R: Borrow<Request>>(
     (feeder, Source::Fed(fed), tail)
 }
 
-/// Requests in memory and those of them that wait.
+/// Requests in memory, including those that wait.
 pub(crate) struct ListBacklog<'r, R> {
     route: &'r Route<'r>,
     source: Source<'r, R>,
-    /// Of a source that another thread reads, how many came.
+    /// Number of items read from a source that another thread reads.
     read: usize,
     ended: bool,
     waiting: Waiting<(Item<R>, Tries, ItemTimer, Class)>,
     waiting_bytes: usize,
     last_class: Option<(Vec<QuotaKey>, Class)>,
-    /// Why nothing more comes from the source.
+    /// Why no more items come from the source.
     broken: Option<Error>,
 }
 
@@ -79,7 +79,7 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
         }
     }
 
-    /// What waits, and what is at hand but was never taken, in the order of the input.
+    /// The waiting items, and those that were never taken, in the order of the input.
     pub(crate) fn rest(&mut self) -> Vec<(Item<R>, Tries, ItemTimer)> {
         let waiting = self.waiting.drain();
         let mut rest: Vec<_> = waiting
@@ -102,7 +102,7 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
             Source::Fed(fed) => fed,
         };
         match fed.next() {
-            // What was read before a fault is still to be sent or handed back.
+            // Items read before a fault are sent or returned first.
             Next::Item(request) => {
                 let request = request.map_err(|error| self.broken = Some(error)).ok()?;
                 let index = self.read;
@@ -117,7 +117,7 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
         }
     }
 
-    /// Bytes that a waiting item holds; those of a slice are the caller's anyway.
+    /// Bytes that a waiting item occupies; 0 for a slice, which the caller owns.
     fn weight(&self, request: &Request) -> usize {
         match self.source {
             Source::Ready(_) => 0,

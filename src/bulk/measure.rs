@@ -1,11 +1,11 @@
-//! What answers contribute to the counts.
+//! The contributions of answers to the counters.
 
 use crate::base::usage::Usage;
 use crate::llm::response::{FinishReason, Response};
 use crate::observe::tally::{Measure, range};
 
 impl Measure {
-    /// Of the answers to one call.
+    /// The measurements of the answers to one call.
     pub(crate) fn of<'r>(
         responses: impl IntoIterator<Item = &'r Response, IntoIter: Clone>,
     ) -> Self {
@@ -31,13 +31,13 @@ impl Measure {
         all
     }
 
-    /// Adds an item that has an answer from another one, which it was paid for.
+    /// Adds an item with the answer of another one, for which it was billed.
     pub(crate) fn add_equal(&mut self, answer: &Response) {
         self.shared += 1;
         self.add_free(answer);
     }
 
-    /// Adds an item that has an answer of an earlier run.
+    /// Adds an item with an answer of an earlier run.
     pub(crate) fn add_reused(&mut self, answer: &Response) {
         self.reused += 1;
         self.add_free(answer);

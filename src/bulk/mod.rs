@@ -1,5 +1,4 @@
-//! Many prompts: all at once from a slice, streamed from an iterator, or from a file whose
-//! results are its checkpoint.
+//! Bulk runs of prompts: from a slice, from an iterator, or from a file whose results are its checkpoint.
 
 pub mod appender;
 mod backlog;

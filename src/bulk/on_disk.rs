@@ -1,4 +1,4 @@
-//! A stream that is kept on the disk, so that it can be checked whole and read twice.
+//! A stream that is stored on the disk, so that it can be checked completely and read twice.
 
 use std::io::Read;
 use std::path::Path;
@@ -11,16 +11,16 @@ use super::input::{Form, NamedFile};
 use super::prompts::{PromptSettings, PromptSource, Prompts, STDIN};
 use super::spool::{SpoolFile, copy};
 
-/// What a first line must fit in to tell what the rest is.
+/// Maximum length of a first line that shows the format of the rest.
 const FIRST_LINE: usize = 1 << 16;
 
 impl Prompts {
-    /// Reads JSON lines, or one prompt a line, from a stream to its end, and checks all of it as
-    /// [`open`](Self::open) does. Meanwhile it is kept in a file of this folder, which lasts until the
-    /// program ends. A read that blocks is not interrupted; `ctx` is looked at between two.
+    /// Reads JSON lines, or one prompt per line, from a stream to its end, and checks all of it like
+    /// [`open`](Self::open). The stream is stored in a file in this folder, which is deleted when the program ends. A
+    /// read that blocks is not interrupted; `ctx` is checked between two reads.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and when the stream cannot be read or the file not be written.
+    /// As [`open`](Self::open), and when the stream cannot be read or the file cannot be written.
     pub fn spool(
         reader: impl Read,
         folder: impl AsRef<Path>,
@@ -32,7 +32,7 @@ impl Prompts {
         Self::spool_text(STDIN, text, folder, settings, ctx)
     }
 
-    /// Reads a stream to its end and keeps it as [`spool`](Self::spool) does; a file stays as it is.
+    /// Reads a stream to its end and stores it like [`spool`](Self::spool); a file is unchanged.
     ///
     /// # Errors
     /// As [`spool`](Self::spool).
@@ -46,8 +46,8 @@ impl Prompts {
         }
     }
 
-    /// True for a stream of which nothing can be taken before all of it was read: a table, a list, or
-    /// one with rows to be skipped. It must be put [on the disk](Self::on_disk) first.
+    /// True for a stream that must be read to its end first: a table, a list, or one with rows to skip. Put it [on the
+    /// disk](Self::on_disk) before the run.
     pub fn needs_disk(&self) -> bool {
         let settings = &self.settings.0;
         let whole = settings.takes_bad_rows()
@@ -75,7 +75,7 @@ impl Prompts {
         })?;
         let form = settings.0.form_of_stream(name, &start)?;
         let files = vec![NamedFile::new(name.to_owned(), form, spool.into_source()?)];
-        // What it is has been told by its first line.
+        // Its first line has shown the format.
         let mut known = settings.clone();
         known.0.form = Some(form);
         Self::check(files, &known, ctx, &|_, _| {})

@@ -1,4 +1,4 @@
-//! Where a run's results go once it begins: a file that is its own checkpoint, or a stream.
+//! The output of a run: a file that is its own checkpoint, or a stream.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,16 +14,16 @@ use super::results::ResultsFile;
 use super::results::archive::Archived;
 use super::results::superseded::SupersededFlags;
 
-/// An output that is open.
+/// An open output.
 pub(super) enum OpenOutput {
     File(ResultsFile),
     Writer(Box<dyn Write + Send>),
-    /// A stream that nobody reads any more.
+    /// A stream whose reader has closed it.
     Closed,
 }
 
 impl OpenOutput {
-    /// Marks what the input has changed since, and takes these answers back from the archive.
+    /// Marks lines whose requests the input has changed, and restores answers from the archive.
     pub(super) fn write_flags(
         &mut self,
         flags: &SupersededFlags,
@@ -37,8 +37,8 @@ impl OpenOutput {
         }
     }
 
-    /// Writes the failures of rows that make no prompt, as far as they are not there yet. True when
-    /// one of them takes the place of another result.
+    /// Writes the failures of rows that make no prompt and have no line yet. Returns true if one of them replaces
+    /// another result.
     pub(super) fn tell_bad_rows(
         &mut self,
         input: &InputFile,
@@ -62,7 +62,7 @@ impl OpenOutput {
         self.write(&lines).map(|()| replaced)
     }
 
-    /// The line of an earlier run at a place.
+    /// The line of an earlier run at a position.
     pub(super) fn line_at(&self, at: u64) -> Result<String, Error> {
         match self {
             Self::File(file) => file.line_at(at),
@@ -95,7 +95,7 @@ impl OpenOutput {
     }
 }
 
-/// The error of a stream that does not take the results.
+/// The error of a stream that does not accept the results.
 pub(super) fn not_written(error: &io::Error) -> Error {
     Error::new(
         ErrorKind::Invalid,
@@ -103,7 +103,7 @@ pub(super) fn not_written(error: &io::Error) -> Error {
     )
 }
 
-/// Opens the place; a regular file is left to whoever reads it.
+/// Opens the output; a regular file is read later.
 pub(super) fn open(output: RunOutput, options: &FileRunOptions) -> Result<Opened, FileRunError> {
     match output.0 {
         OutputTarget::Writer(writer) => no_order(options).map(|()| Opened::Writer(writer)),
@@ -140,7 +140,7 @@ fn no_order(options: &FileRunOptions) -> Result<(), FileRunError> {
     Ok(())
 }
 
-/// Refuses an output that is the input, by whatever name.
+/// Rejects an output that is the input under any name.
 pub(super) fn refuse_same_file(output: &Path, input: &Path) -> Result<(), FileRunError> {
     if !is_same_file(output, input) {
         Ok(())
@@ -153,7 +153,7 @@ pub(super) fn refuse_same_file(output: &Path, input: &Path) -> Result<(), FileRu
     }
 }
 
-/// Whether both name one file, which is there.
+/// Whether both names refer to the same existing file.
 pub(crate) fn is_same_file(a: &Path, b: &Path) -> bool {
     match (a.canonicalize(), b.canonicalize()) {
         (Ok(a), Ok(b)) => a == b || are_linked(&a, &b),
@@ -161,7 +161,7 @@ pub(crate) fn is_same_file(a: &Path, b: &Path) -> bool {
     }
 }
 
-/// Two names of one file.
+/// Whether both names refer to the same file.
 #[cfg(unix)]
 fn are_linked(a: &Path, b: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;

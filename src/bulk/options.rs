@@ -1,4 +1,4 @@
-//! What a file run is told before it begins, and what it tells after it has ended.
+//! Options of a file run, its plan and its report.
 
 use std::fmt;
 use std::io::Write;
@@ -23,18 +23,18 @@ pub(super) enum OutputTarget {
 }
 
 impl RunOutput {
-    /// A file; an existing results file is resumed from. A path that is no regular file (a pipe,
-    /// a device) is written to like any stream.
+    /// A file; a run resumes from an existing results file. A path that is not a regular file (a pipe, a device) is
+    /// written like a stream.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(OutputTarget::File(path.into()))
     }
 
-    /// A stream, such as standard output. It cannot be resumed from.
+    /// A stream, such as standard output. A run cannot resume from it.
     pub fn writer(writer: impl Write + Send + 'static) -> Self {
         Self(OutputTarget::Writer(Box::new(writer)))
     }
 
-    /// The file, if it is one that can be resumed from.
+    /// The file, if a run can resume from it.
     pub(crate) fn regular_file(&self) -> Option<&Path> {
         match &self.0 {
             OutputTarget::File(path) => Some(path.as_path()).filter(|path| is_regular(path)),
@@ -43,18 +43,18 @@ impl RunOutput {
     }
 }
 
-/// Why a run could not begin.
+/// Why a run could not start.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum FileRunError {
-    /// The output cannot be used: not writable, or another run has it.
+    /// The output cannot be used: it is not writable, or another run uses it.
     Output(Error),
-    /// The options or the existing output do not fit; nothing was changed.
+    /// The options or the existing output do not match; nothing was changed.
     Usage(Error),
 }
 
 impl RunPlan {
-    /// Counts what this run leaves as earlier ones have settled it.
+    /// Counts the items that earlier runs have settled and this run does not send.
     pub(super) fn count_before(
         &self,
         options: &FileRunOptions,
@@ -63,7 +63,7 @@ impl RunPlan {
     ) {
         let left = |state, items| if options.want(state) { 0 } else { items };
         let unusable = left(State::Unusable, self.unusable_before);
-        // What makes no prompt fails whatever is wanted.
+        // An item that makes no prompt always fails.
         let failed = if options.want(State::Failed) {
             self.bad_rows - index.tally().bad_untold
         } else {
@@ -84,7 +84,7 @@ impl fmt::Display for FileRunError {
 
 impl std::error::Error for FileRunError {}
 
-/// What is to be done, before anything is sent.
+/// What the run will do, before anything is sent.
 // More than 15 fields: each is public, and a number that a dry run shows.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -93,66 +93,66 @@ pub struct RunPlan {
     pub total: Option<u64>,
     /// Items finished by earlier runs.
     pub done: u64,
-    /// Items that failed in earlier runs, but for those of `unusable_before`.
+    /// Items that failed in earlier runs, except those of `unusable_before`.
     pub failed_before: u64,
-    /// Items that earlier runs got a reply for that was paid for and cannot be used. They are sent
-    /// again only if [asked for](FileRunOptions::ask_again).
+    /// Items with a billed but unusable reply of an earlier run. They are sent again only if
+    /// [`ask_again`](FileRunOptions::ask_again) is set.
     pub unusable_before: u64,
     /// Items whose request differs from the one that was answered.
     pub changed: u64,
-    /// Answers to what such items asked before, or to what this input asked before it was changed
-    /// back. Before the first call they are marked in the output (`"superseded":true` at the end of
-    /// the line); a run that ends by itself removes them. Not known for a stream.
+    /// Answers to outdated requests of such items, or to requests that this input had before it was changed back.
+    /// Before the first call they are marked in the output (`"superseded":true` at the end of the line); a run that
+    /// ends normally removes them. Unknown for a stream.
     pub superseded: u64,
-    /// Answers that a queue has, or is going to have, to what such items asked before. They are marked in the output once
-    /// they are there, like those of [`superseded`](Self::superseded).
+    /// Answers to outdated requests of such items that a queue has or will have. They are marked in the output when
+    /// they arrive, like those of [`superseded`](Self::superseded).
     pub under_way_superseded: u64,
-    /// Why the items differ that have a paid answer to another request, there or under way, and are sent again: the names of the settings
-    /// that changed (`template`, `system`, `schema`, `model`, `parameters`), `row` if the input changed, or `request` if
-    /// the output does not carry the earlier settings; each with its number of items. Not known for a stream.
+    /// Why items with a billed answer to another request (existing or in progress) are sent again: the names of the
+    /// settings that changed (`template`, `system`, `schema`, `model`, `parameters`), `row` if the input changed, or
+    /// `request` if the output does not contain the earlier settings; each with its number of items. Unknown for a
+    /// stream.
     pub differing: Vec<(String, u64)>,
-    /// Of the finished items, those whose answer an earlier run moved to `OUTPUT.superseded.jsonl`: it is taken back. Not
-    /// known for a stream, which takes none back.
+    /// Finished items whose answer an earlier run moved to `OUTPUT.superseded.jsonl`: it is restored. Unknown for a
+    /// stream, which restores none.
     pub restored: u64,
     /// Results of items that this input does not have; they are kept.
     pub foreign: u64,
-    /// Items without an id of their own. Theirs is made of all that their request says, so that a
-    /// changed setting makes other items of them and the old results are `foreign`.
+    /// Items without an own id. Their ids are made from the whole request, so a changed setting makes new items of
+    /// them, and the old results become `foreign`.
     pub without_id: u64,
     /// Items that make no prompt: not sent, and failed.
     pub bad_rows: u64,
-    /// Why they make none, the most frequent cause first.
+    /// Why they make none, most frequent cause first.
     pub bad_row_causes: Vec<FailureCause>,
-    /// Rows that are left out, since a field of their prompt is null ([`Nulls::Skip`](crate::files::Nulls::Skip)).
+    /// Rows that are left out because a field of their prompt is null ([`Nulls::Skip`](crate::files::Nulls::Skip)).
     pub null_rows: u64,
-    /// Items that a queue has in hand, from an earlier run, and that have no outcome yet.
+    /// Items of an earlier run that are in a queue and have no outcome yet.
     pub under_way: u64,
-    /// Items whose outcome a queue has, from an earlier run: it is written to the output.
+    /// Items of an earlier run whose outcome is in a queue: it is written to the output.
     pub to_collect: u64,
     /// Items to send; `None` for a stream.
     pub to_send: Option<u64>,
-    /// Items that are not sent since they have the same request as one that is: they get its answer. Not known for a
-    /// stream.
+    /// Items that are not sent because another item has the same request: they share its answer. Unknown for a stream.
     pub equal: u64,
-    /// Items that the output has the answer to, of an earlier run and for another item with the same request. Not known
-    /// for a stream.
+    /// Items whose answer is in the output, for another item of an earlier run with the same request. Unknown for a
+    /// stream.
     pub answered: u64,
-    /// Items whose request has a reply of an earlier run, for another item, that was paid for and cannot be used: they
-    /// fail with it, unless it is to be [asked for again](FileRunOptions::ask_again). Not known for a stream.
+    /// Items whose request got a billed but unusable reply in an earlier run, for another item: they fail with it,
+    /// unless [`ask_again`](FileRunOptions::ask_again) is set. Unknown for a stream.
     pub unusable_equal: u64,
-    /// Items that a store of earlier answers has the answer to, those with the same request included; known after
+    /// Items whose answer is in a store of earlier answers, including those with the same request; known after
     /// [`FileRun::plan_reuse`](crate::FileRun::plan_reuse).
     pub reusable: u64,
-    /// Models that answered items of this input in earlier runs, in their providers' words.
+    /// Models that answered items of this input in earlier runs, as the providers name them.
     pub models_before: Vec<String>,
-    /// For [`RequestTask::Embed`](crate::client::RequestTask::Embed): who made the finished vectors, each provider with
-    /// the model in its words; those that answer equal items of this input too. Empty for a stream.
+    /// For [`RequestTask::Embed`](crate::client::RequestTask::Embed): the makers of the finished embeddings, each
+    /// provider with its name of the model, including those of equal items of this input. Empty for a stream.
     pub vectors_before: Vec<(String, String)>,
-    /// Whether the output can be resumed from.
+    /// Whether a run can resume from the output.
     pub resumable: bool,
 }
 
-/// What a run did. Its `Debug` shows nothing of the lines.
+/// What a run did. Its `Debug` output omits the lines.
 #[derive(derive_more::Debug)]
 #[non_exhaustive]
 pub struct RunReport {
@@ -160,15 +160,14 @@ pub struct RunReport {
     pub summary: Summary,
     /// Why it ended early, if it did.
     pub stop: Option<StopReason>,
-    /// Result lines that could not be written although all was tried.
+    /// Result lines that could not be written after all attempts.
     #[debug("{:?}", Many(unsaved.len()))]
     pub unsaved: Vec<Vec<u8>>,
-    /// The finished output could not be put into order or cleaned of superseded lines, or is no
-    /// longer where it was.
+    /// An error if the finished output could not be sorted or cleaned of superseded lines, or is no longer at its path.
     pub compaction: Result<(), Error>,
 }
 
-/// How results are kept.
+/// Options for the results of a run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FileRunOptions {
     pub(super) keep_failed: bool,
@@ -183,25 +182,25 @@ pub struct FileRunOptions {
 }
 
 impl FileRunOptions {
-    /// The defaults of every setting.
+    /// The default options.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether items that failed in earlier runs stay failed. Default: they are tried again.
+    /// Whether items that failed in earlier runs stay failed. Default: they are sent again.
     pub fn keep_failed(mut self, yes: bool) -> Self {
         self.keep_failed = yes;
         self
     }
 
-    /// Whether items are sent again whose earlier reply was paid for and cannot be used, see
-    /// [`Error::is_unusable_reply`]; each is paid for again. Default: no.
+    /// Whether items with a billed but unusable reply are sent again, see [`Error::is_unusable_reply`]; each is billed
+    /// again. Default: no.
     pub fn ask_again(mut self, yes: bool) -> Self {
         self.ask_again = yes;
         self
     }
 
-    /// Whether an item is to be sent that stands so towards earlier runs.
+    /// Whether an item in this state is sent.
     pub(super) fn want(&self, state: State) -> bool {
         match state {
             State::Done => false,
@@ -211,25 +210,24 @@ impl FileRunOptions {
         }
     }
 
-    /// Whether an item of a file is to be sent, and nobody has it in hand.
+    /// Whether an item of a file is sent: no other worker processes it.
     pub(super) fn wants(&self, index: &FileIndex, item: usize) -> bool {
         self.want(index.state(item)) && !index.is_taken(item) && !index.is_bad(item)
     }
 
-    /// The most items to send in this run. Default: all.
+    /// Maximum number of items to send in this run. Default: all.
     pub fn max_items(mut self, most: Option<usize>) -> Self {
         self.max_items = most;
         self
     }
 
-    /// Whether the finished output is put into the order of the input. Default: no.
+    /// Whether the finished output is sorted in the order of the input. Default: no.
     pub fn ordered(mut self, yes: bool) -> Self {
         self.ordered = yes;
         self
     }
 
-    /// Whether only the plan is wanted: nothing is created or changed, and the run refuses to
-    /// start. Default: no.
+    /// Whether only the plan is needed: nothing is created or changed, and the run does not start. Default: no.
     pub fn dry_run(mut self, yes: bool) -> Self {
         self.dry_run = yes;
         self
@@ -240,29 +238,30 @@ impl FileRunOptions {
         self.dry_run
     }
 
-    /// Whether answers of `extract` in the output are replaced: they stand in for a model's.
-    /// Default: they count as finished.
+    /// Whether answers of the placeholder `extract` in the output are replaced by those of a model. Default: they count
+    /// as finished.
     pub fn redo_extracts(mut self, yes: bool) -> Self {
         self.redo_extracts = yes;
         self
     }
 
-    /// Whether paid answers that a new answer of the same item replaces are deleted. Default: no, they are appended to
-    /// `OUTPUT.superseded.jsonl` beside the output, each with the time and the reason, before they are removed.
+    /// Whether billed answers are deleted when a new answer of the same item replaces them. Default: no, they are
+    /// appended to `OUTPUT.superseded.jsonl` next to the output, each with the time and the reason, before they are
+    /// removed.
     pub fn drop_superseded(mut self, yes: bool) -> Self {
         self.drop_superseded = yes;
         self
     }
 
-    /// Which items with equal requests are sent once, and all get the answer; the output is looked through for answers to
-    /// such requests, too. Through a queue none are. Default: [`Dedupe::Auto`].
+    /// Which items with equal requests are sent once and share the answer; the output is also searched for answers to
+    /// such requests. For a run through a queue: none. Default: [`Dedupe::Auto`].
     pub fn dedupe(mut self, which: Dedupe) -> Self {
         self.dedupe = which;
         self
     }
 
-    /// Whether every write is synced to the disk. Default: no; a killed process loses nothing,
-    /// a power loss may cost the last seconds.
+    /// Whether every write is synced to the disk. Default: no; a crash of the OS process loses nothing, a power failure
+    /// can lose the last seconds.
     pub fn fsync(mut self, yes: bool) -> Self {
         self.fsync = yes;
         self

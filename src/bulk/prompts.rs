@@ -1,4 +1,4 @@
-//! The prompts of a run: a file that was checked whole, or a stream that is checked as it comes.
+//! The prompts of a run: a file that was checked completely, or a stream that is checked as it arrives.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -22,10 +22,10 @@ use super::run_settings::RunSettings;
 pub use super::input::{Form as InputFormat, Nulls};
 pub use super::prompt_settings::PromptSettings;
 
-/// What standard input is called.
+/// The name of standard input in messages.
 pub(super) const STDIN: &str = "(standard input)";
 
-/// Prompts that a [`FileRun`](crate::FileRun) can work off.
+/// The prompts of a [`FileRun`](crate::FileRun).
 pub struct Prompts {
     pub(crate) source: PromptSource,
     pub(super) settings: PromptSettings,
@@ -43,7 +43,7 @@ impl Prompts {
 pub(crate) enum PromptSource {
     File(CheckedFile),
     Stream {
-        /// What people know it by.
+        /// Its name in messages.
         name: String,
         reader: Box<dyn Read + Send>,
     },
@@ -52,15 +52,15 @@ pub(crate) enum PromptSource {
 pub(crate) struct CheckedFile {
     pub input: Arc<InputFile>,
     pub items: Matching,
-    /// What requests are like, by class.
+    /// The common properties of requests, by class.
     pub kinds: Vec<RequestKind>,
 }
 
-/// The classes of requests, which are told apart as they are met.
+/// The classes of requests, created as they occur.
 #[derive(Default)]
 pub(crate) struct Classes(Mutex<(HashMap<Kind, u16>, Vec<RequestKind>)>);
 
-/// The model, whether the same request has the same answer, and the fields of vectors unless there are too many sets.
+/// The model, whether equal requests have equal answers, and the fields of embeddings unless there are too many sets.
 type Kind = (Option<String>, bool, Option<Option<String>>);
 
 impl Classes {
@@ -89,7 +89,7 @@ impl Classes {
         Some(class)
     }
 
-    /// The classes from that one on.
+    /// The classes from this number on.
     pub(super) fn from(&self, first: usize) -> Vec<RequestKind> {
         self.0.lock().1.get(first..).unwrap_or_default().to_vec()
     }
@@ -100,18 +100,18 @@ impl Classes {
     }
 }
 
-/// What requests of a class have in common; vectors also which of them share calls.
+/// The common properties of the requests of a class; for embeddings also which of them share calls.
 #[derive(Clone)]
 pub(crate) struct RequestKind {
     /// The model that they name.
     pub model: Option<String>,
-    /// The same request has the same answer.
+    /// Whether equal requests have equal answers.
     pub repeatable: bool,
-    /// Whether requests of this class share calls, if the model takes several of them by one.
+    /// Whether requests of this class share calls, if the model accepts several per call.
     pub packs: bool,
 }
 
-/// Two copies of a file would be paid for twice where its items have no ids.
+/// Rejects repeated files: items without own ids would be billed twice.
 fn refuse_twice(files: &[&Path]) -> Result<(), Error> {
     let places: Vec<_> = files.iter().map(|file| file.canonicalize()).collect();
     for (i, place) in places.iter().enumerate().skip(1) {
@@ -124,7 +124,7 @@ fn refuse_twice(files: &[&Path]) -> Result<(), Error> {
     Ok(())
 }
 
-/// What texts that are embedded by one call must have in common beside the model.
+/// The fields that embedding requests of one call must have in common, in addition to the model.
 fn shared_fields(request: &Request) -> Option<String> {
     let shared = (request.params.dimensions, &request.extra);
     let plain =
@@ -132,18 +132,18 @@ fn shared_fields(request: &Request) -> Option<String> {
     (!plain).then(|| serde_json::json!([shared.0, shared.1]).to_string())
 }
 
-/// A class is kept in 16 bits.
+/// A class is stored in 16 bits.
 const MOST_CLASSES: usize = u16::MAX as usize;
 
-/// So many classes may differ by the fields of their vectors. Texts with further sets of fields share no calls, and are
-/// of one class for each model.
+/// Maximum number of classes that differ by the fields of embeddings. Texts with further sets of fields share no calls,
+/// and have one class per model.
 pub(super) const MOST_PACKED: usize = MOST_CLASSES / 2;
 
 impl Prompts {
-    /// Opens a `.jsonl`, `.json`, `.csv`, `.tsv` or `.txt` file, which may be compressed (`.csv.gz`, `.jsonl.zst`), or a
-    /// `.parquet`, `.xlsx` or SQLite file (with the features `parquet`, `excel` and `queue`), or a folder of source files
-    /// (with the feature `files`), and checks all of it. `on_progress` hears
-    /// how many of how many bytes have been checked.
+    /// Opens a `.jsonl`, `.json`, `.csv`, `.tsv` or `.txt` file, which may be compressed (`.csv.gz`, `.jsonl.zst`), or
+    /// a `.parquet`, `.xlsx` or SQLite file (with the features `parquet`, `excel` and `queue`), or a folder of source
+    /// files (with the feature `files`), and checks all of it. `on_progress` receives the number of checked bytes and
+    /// the total.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] with file, line, what was found and what was expected, for up to 20
@@ -158,7 +158,7 @@ impl Prompts {
         Self::open_all(&[path], settings, ctx, on_progress)
     }
 
-    /// The same for several files, one behind the other; an id must be unique in all of them.
+    /// The same for several files in this order; ids must be unique in all of them.
     ///
     /// # Errors
     /// As [`open`](Self::open), and when one is named twice.
@@ -187,7 +187,7 @@ impl Prompts {
         Self::check(files, settings, ctx, on_progress)
     }
 
-    /// The same for files by other names.
+    /// The same for files with other names in messages.
     pub(super) fn check(
         #[allow(unused_mut)] mut files: Vec<NamedFile>,
         settings: &PromptSettings,
@@ -224,14 +224,13 @@ impl Prompts {
         })
     }
 
-    /// Reads JSON lines, or one prompt a line, from a stream such as standard input. Each line is
-    /// checked when it comes. The stream is read on a thread of its own, which is left behind if
-    /// it blocks when the run ends.
+    /// Reads JSON lines, or one prompt per line, from a stream such as standard input. Each line is checked when it
+    /// arrives. A separate thread reads the stream; if it blocks when the run ends, it is abandoned.
     pub fn from_reader(reader: impl Read + Send + 'static, settings: &PromptSettings) -> Self {
         Self::from_named(STDIN, reader, settings)
     }
 
-    /// The same for a stream that is named so in messages, such as a pipe's path.
+    /// The same for a stream with this name in messages, such as a pipe's path.
     pub fn from_named(
         name: impl Into<String>,
         reader: impl Read + Send + 'static,
@@ -248,13 +247,11 @@ impl Prompts {
         }
     }
 
-    /// Reads a stream up to its first prompt and checks that, so that one which cannot be used is
-    /// refused before a run begins; nothing of it is lost. Blocks until that much was read. A file
-    /// stays as it is.
+    /// Reads a stream up to its first prompt and checks that, so that an unusable stream is rejected before a run
+    /// begins; nothing of it is lost. Blocks until the first prompt was read. A file is unchanged.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when the first prompt is none, the format is unclear, or the stream
-    /// cannot be read.
+    /// [`ErrorKind::Invalid`] when the first prompt is invalid, the format is unclear, or the stream cannot be read.
     pub fn first_checked(mut self) -> Result<Self, Error> {
         if let PromptSource::Stream { name, reader } = self.source {
             let reader = first_checked(&name, reader, &self.settings.0)?;
@@ -263,7 +260,7 @@ impl Prompts {
         Ok(self)
     }
 
-    /// The files as they were named; of a stream its name.
+    /// The files as the user named them; for a stream its name.
     pub(crate) fn names(&self) -> Vec<&str> {
         match &self.source {
             PromptSource::File(file) => file.input.names().collect(),
@@ -271,17 +268,17 @@ impl Prompts {
         }
     }
 
-    /// The shape that answers must have where a prompt does not say it.
+    /// The default format of answers.
     pub(crate) fn response_format(&self) -> Option<&ResponseFormat> {
         self.settings.0.format.as_ref()
     }
 
-    /// How many there are; `None` for a stream.
+    /// Number of items; `None` for a stream.
     pub fn items(&self) -> Option<u64> {
         self.file().map(|file| file.items.totals().items)
     }
 
-    /// How many make no prompt, and are not sent; `None` for a stream.
+    /// Number of items that make no prompt, and are not sent; `None` for a stream.
     pub fn bad_rows(&self) -> Option<u64> {
         self.file().map(|file| file.items.totals().bad)
     }
@@ -291,18 +288,18 @@ impl Prompts {
         self.file().map(|file| file.items.totals().left_out)
     }
 
-    /// How many name no model; `None` for a stream.
+    /// Number of items without a model; `None` for a stream.
     pub fn without_model(&self) -> Option<u64> {
         self.file().map(|file| file.items.totals().unnamed)
     }
 
-    /// The files of folders that are left out.
+    /// The files of folders that were skipped.
     #[cfg(feature = "files")]
     pub fn left_out(&self) -> &LeftOut {
         &self.left_out
     }
 
-    /// Input tokens in all, roughly; `None` for a stream.
+    /// Estimated input tokens in total; `None` for a stream.
     pub fn estimated_tokens(&self) -> Option<u64> {
         self.file().map(|file| file.items.totals().tokens)
     }

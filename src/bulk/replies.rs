@@ -1,5 +1,5 @@
-//! Replies that were paid for and cannot be used, as far as they are too large for a result line: each
-//! in a file of a folder beside the output.
+//! Billed but unusable replies that are too large for a result line: each is stored in a file in a folder next to the
+//! output.
 
 use std::borrow::Cow;
 use std::fs;
@@ -19,7 +19,7 @@ pub(crate) struct Replies {
 }
 
 impl Replies {
-    /// The folder beside the output of that path. It is made with the first file in it.
+    /// The folder next to the output with that path. It is created with its first file.
     pub(crate) fn beside(output: &Path) -> Self {
         let mut name = output.file_name().unwrap_or_default().to_owned();
         name.push(".replies");
@@ -28,8 +28,8 @@ impl Replies {
         }
     }
 
-    /// The error with its reply in a file, if that is too large for a line. What cannot be written
-    /// there stays in the line: it was paid for.
+    /// The error with its reply in a file, if the reply is too large for a line. If it cannot be written there, it
+    /// stays in the line, because it was billed.
     pub(crate) fn put(&self, error: Error) -> Error {
         let text = error.raw().map(|text| (text.as_bytes(), "txt"));
         let reply = error.raw_bytes().map(|bytes| (bytes, "bin")).or(text);
@@ -50,7 +50,7 @@ impl Replies {
         }
     }
 
-    /// A result line that was made elsewhere, with its reply in a file if it has a large one.
+    /// A result line that was made elsewhere, with a large reply moved to a file.
     pub(crate) fn put_line<'l>(&self, line: &'l str) -> Cow<'l, str> {
         if line.len() <= RAW_LIMIT || !line.contains("\"unusable_reply\":true") {
             return Cow::Borrowed(line);
@@ -65,20 +65,20 @@ impl Replies {
         }
     }
 
-    /// Writes a reply under the name of what it says: items with the same one share the file, and none
-    /// overwrites another's. Returns its path, as seen from the folder of the output.
+    /// Writes a reply to a file that is named by its content: items with equal replies share the file, and no reply
+    /// overwrites another one. Returns its path, relative to the folder of the output.
     fn write(&self, reply: &[u8], extension: &str) -> io::Result<String> {
         let name = hex(&Sha256::digest(reply)[..16]);
         let file = self.folder.join(format!("{name}.{extension}"));
         if !fs::metadata(&file).is_ok_and(|found| found.len() == reply.len() as u64) {
             fs::create_dir_all(&self.folder)?;
-            // What a killed run leaves behind must not pass for the whole.
+            // An incomplete file of a killed run must not have this name.
             let mut part = tempfile(&self.folder, &name)?;
             part.1.write_all(reply)?;
             part.1.sync_data()?;
             fs::rename(&part.0, &file)?;
         }
-        // A queue forgets it once its line is saved: it must be there after a power loss, too.
+        // A queue deletes the reply after its line is saved, so it must survive a power failure too.
         let _ = sync_folder(&file);
         let _ = sync_folder(&self.folder);
         let folder = self.folder.file_name().unwrap_or_default();
@@ -86,7 +86,7 @@ impl Replies {
     }
 }
 
-/// A new file beside the one of that name; threads with the same reply have one each.
+/// A new temporary file for this name; threads with the same reply have one each.
 fn tempfile(folder: &Path, name: &str) -> io::Result<(PathBuf, fs::File)> {
     let thread = std::thread::current().id();
     let path = folder.join(format!(".{name}.{}.{thread:?}.part", std::process::id()));

@@ -1,4 +1,4 @@
-//! Checked prompts as requests, one after the other, for whoever carries them out elsewhere.
+//! Checked prompts as requests, in order, for callers that send them elsewhere.
 
 use std::io::Read;
 use std::iter::FusedIterator;
@@ -23,12 +23,12 @@ enum Source {
 }
 
 impl Prompts {
-    /// The requests, in the order of the input and each with its id, as a
-    /// [`FileRun`](crate::FileRun) would send them: for a queue, say. A file is read again as the
-    /// iterator goes on, a stream is checked as it is read; neither is kept in memory.
+    /// The requests, in the order of the input and each with its id, as a [`FileRun`](crate::FileRun) would send them,
+    /// for example for a queue. A file is read again during the iteration, a stream is checked as it is read; neither
+    /// is stored in memory.
     ///
-    /// An item is an error, the last one, when the file is no longer what was checked, a line of the
-    /// stream is no prompt, or they cannot be read.
+    /// The last item is an error if the file has changed since it was checked, a line of the stream is not a prompt, or
+    /// the input cannot be read.
     pub fn into_requests(self) -> PromptRequests {
         let source = match self.source {
             PromptSource::File(file) => Source::File {
@@ -45,8 +45,8 @@ impl Prompts {
 }
 
 impl PromptSettings {
-    /// The request on one line of JSON, as a file of prompts has it, for lines that come one by one. It asks for one
-    /// answer and names no files of this machine: for lines of somebody who may not read these.
+    /// The request on one line of JSON, in the format of a file of prompts, for lines that arrive one by one. It can
+    /// request only one answer and cannot name local files, because its author may not be allowed to read them.
     ///
     /// ```
     /// use batchwright::files::PromptSettings;

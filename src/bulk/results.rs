@@ -1,8 +1,8 @@
 //! The output: a file that is its own checkpoint, or a stream that cannot be resumed.
 //!
-//! Lines are appended whole and never changed. What a killed process leaves behind is at worst one
-//! torn last line, which is cut off; what a full disk leaves is cut off before the write is tried
-//! again. A lock on the file itself keeps two runs apart, across the rename of a compaction too.
+//! Lines are appended completely and never changed. A killed process leaves at most one truncated last line, which is
+//! removed; a line that a full disk truncated is removed before the write is retried. A lock on the file itself
+//! prevents two runs at once, also across the rename of a compaction.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, BufWriter, IoSlice, Read, Seek, SeekFrom, Write};
@@ -25,12 +25,12 @@ pub(crate) mod archive;
 mod rescue;
 pub(crate) mod superseded;
 
-/// What a line of an earlier run says about its item.
+/// The parsed fields of a line of an earlier run.
 #[derive(Debug, Deserialize)]
 pub(crate) struct PreviousLine {
     pub id: String,
     pub success: bool,
-    /// Null for jobs of a host's own kinds. Naming the function makes the field a must.
+    /// Null for jobs of a host's own kinds. Naming the function makes the field required.
     #[serde(deserialize_with = "Option::deserialize")]
     pub request_hash: Option<String>,
     #[serde(default)]
@@ -41,10 +41,10 @@ pub(crate) struct PreviousLine {
     error: Option<Value>,
     #[serde(default)]
     pub attempts: Option<u32>,
-    /// Says something of its row.
+    /// Whether it contains fields of its row.
     #[serde(default)]
     pub input: Option<IgnoredAny>,
-    /// Set aside for a changed request: see [`superseded::SupersededFlags`].
+    /// Whether it answers an outdated request: see [`superseded::SupersededFlags`].
     #[serde(default)]
     pub superseded: bool,
     /// The settings of the run that wrote it, see [`RunSettings`].
@@ -62,7 +62,7 @@ impl PreviousLine {
         }
     }
 
-    /// True for a reply that somebody was paid for, whether or not it can be used; `extract` costs nothing.
+    /// True for a billed reply, whether or not it is usable; `extract` costs nothing.
     pub(crate) fn is_paid_reply(&self) -> bool {
         match self.ended() {
             EarlierResult::Success => self.provider.as_deref() != Some("extract"),
@@ -76,13 +76,13 @@ impl PreviousLine {
         self.ended() == EarlierResult::Failure && self.attempts == Some(0) && is_automatic(&self.id)
     }
 
-    /// Why it is no success.
+    /// Its error, if it is a failure.
     #[cfg(feature = "files")]
     pub(crate) fn error(&self) -> Option<Error> {
         serde_json::from_value(self.error.clone()?).ok()
     }
 
-    /// The fingerprint's beginning; one that fits nothing for an answer that is to be replaced.
+    /// The first bytes of the request hash; for an answer to be replaced, a value that matches nothing.
     pub(crate) fn prefix(&self, redo_extracts: bool) -> u64 {
         let prefix = self.request_hash.as_deref().and_then(hash_prefix);
         let prefix = prefix.unwrap_or(0);
@@ -94,37 +94,37 @@ impl PreviousLine {
     }
 }
 
-/// A results file, locked and ready to be appended to.
+/// A results file, locked and ready for appending.
 pub(crate) struct ResultsFile {
     path: PathBuf,
     file: File,
     len: u64,
     fsync: bool,
     torn: Torn,
-    /// More than `len` bytes may be in the file, and they are no whole lines.
+    /// Whether the file may have more than `len` bytes, which are not complete lines.
     dirty: bool,
-    /// What somebody else did to the file meanwhile.
+    /// How another program has changed the file in the meantime.
     disturbed: Option<Error>,
-    /// The settings that new lines carry.
+    /// The settings that are added to new lines.
     settings: Option<RunSettings>,
-    /// Paid answers that a compaction removes go to the archive first.
+    /// Whether billed answers are archived before a compaction removes them.
     archives: bool,
 }
 
-/// Gets a line, its place, and the line as it stands there.
+/// Receives a line, its position, and its text.
 type VisitLine<'v> = dyn FnMut(PreviousLine, u64, &str) + 'v;
 
-/// How a result line begins; what does not cannot be the torn rest of one.
+/// The beginning of a result line; other text cannot be a truncated result line.
 const LINE_START: &[u8] = b"{\"id\":\"";
-/// A longer line is no result of ours, and is not read into memory to find out.
+/// A longer line is not a result line, and is not read into memory.
 pub(crate) const LONGEST_LINE: u64 = 256 * 1024 * 1024;
 
 impl ResultsFile {
-    /// Opens or creates the file, takes its lock, and hands every finished line to `visit` with
-    /// its place. Nothing is changed yet.
+    /// Opens or creates the file, locks it, and passes every complete line to `visit` with its position. Nothing is
+    /// changed yet.
     ///
     /// # Errors
-    /// When it cannot be used, with what to do about it.
+    /// When it cannot be used; the message says what to do.
     pub(crate) fn open(
         path: &Path,
         fsync: bool,
@@ -147,7 +147,7 @@ impl ResultsFile {
         Ok(results)
     }
 
-    /// Has new lines carry these settings, and a compaction keep the paid answers that it removes, if wanted.
+    /// Adds these settings to new lines, and optionally archives billed answers that a compaction removes.
     pub(crate) fn of_run(mut self, settings: RunSettings, archives: bool) -> Self {
         self.settings = Some(settings);
         self.archives = archives;
@@ -160,27 +160,27 @@ impl ResultsFile {
             .map_err(|e| trouble(&self.path, "cannot mend", &e))
     }
 
-    /// Where replies go that are too large for a line of it.
+    /// The folder for replies that are too large for a line.
     pub(crate) fn replies(&self) -> Replies {
         Replies::beside(&self.path)
     }
 
-    /// Bytes that are whole lines.
+    /// Number of bytes of complete lines.
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    /// Hands every line to `visit` with its place.
+    /// Passes every line to `visit` with its position.
     pub(crate) fn scan(&self, visit: &mut dyn FnMut(PreviousLine, u64)) -> Result<(), Error> {
         self.scan_lines(&mut |line, at, _| visit(line, at))
     }
 
-    /// The same with the line as it stands there.
+    /// The same with the text of the line.
     pub(crate) fn scan_lines(&self, visit: &mut VisitLine<'_>) -> Result<(), Error> {
         self.read(visit).map(drop)
     }
 
-    /// The line at a place.
+    /// The line at a position.
     pub(super) fn line_at(&self, at: u64) -> Result<String, Error> {
         let mut line = String::new();
         let mut file = BufReader::new(&self.file);
@@ -190,7 +190,7 @@ impl ResultsFile {
         Ok(line)
     }
 
-    /// Hands every line to `visit` as it stands there.
+    /// Passes the text of every line to `visit`.
     pub(super) fn lines(&self, visit: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
         let lines = each_line(&self.file, &mut |line, _, _, _| {
             visit(line);
@@ -203,7 +203,7 @@ impl ResultsFile {
         let path = &self.path;
         let refused = |(number, why): &(u64, String), is_output: bool| {
             let shown = path.display();
-            // Another output would buy again what stands in the others.
+            // With another output, the results in this file would be billed again.
             let advice = if is_output {
                 format!(
                     "take that line out, by sed -i {number}d {shown}, and the same command keeps the \
@@ -232,7 +232,7 @@ impl ResultsFile {
                 }
                 Err(e) => {
                     let found = (number, e.to_string());
-                    // At the beginning of a file the next line tells what it is.
+                    // At the beginning of a file the next line shows its format.
                     return match results {
                         0 => {
                             broken = Some(found);
@@ -265,9 +265,9 @@ impl ResultsFile {
         Ok(())
     }
 
-    /// Appends whole lines. After an error nothing of them is in the file.
+    /// Appends complete lines. After an error none of them is in the file.
     pub(crate) fn append(&mut self, lines: &[u8]) -> Result<(), Error> {
-        // What others did is told by whoever looks next; here it must not maim a line.
+        // Changes by other programs are reported by the next check; here they must not damage a line.
         if self
             .file
             .metadata()
@@ -283,13 +283,13 @@ impl ResultsFile {
         self.written(written)
     }
 
-    /// The same for lines that carry their settings already.
+    /// The same for lines that already contain their settings.
     pub(crate) fn append_complete(&mut self, lines: &[u8]) -> Result<(), Error> {
         let written = self.append_io(lines);
         self.written(written)
     }
 
-    /// The settings that new lines carry.
+    /// The settings that are added to new lines.
     pub(crate) fn settings(&self) -> Option<&RunSettings> {
         self.settings.as_ref()
     }
@@ -327,22 +327,22 @@ impl ResultsFile {
                 Ok(())
             }
             Err(error) => {
-                // A short write leaves a torn line that a later append would bury.
+                // A partial write leaves a truncated line, to which a later append would be joined.
                 self.dirty = self.file.set_len(self.len).is_err();
                 Err(error)
             }
         }
     }
 
-    /// Has the disk itself take what was appended.
+    /// Syncs the appended lines to the disk.
     #[cfg(feature = "files")]
     pub(crate) fn sync(&self) -> Result<(), Error> {
         let synced = self.file.sync_data();
         synced.map_err(|e| trouble(&self.path, "cannot sync", &e))
     }
 
-    /// Rewrites the file with the lines at these places, in this order, or with all of them as they stand, each as
-    /// `edit` leaves it: a temporary file, its lock, sync, rename. The message of an error begins with `what`.
+    /// Rewrites the file with the lines at these positions, in this order, or with all lines, each changed by `edit`:
+    /// writes a temporary file, locks it, syncs it, and renames it. The message of an error begins with `what`.
     pub(crate) fn rewrite(
         &mut self,
         what: &str,
@@ -358,7 +358,7 @@ impl ResultsFile {
                     let Some(place) = places.next() else {
                         return Ok(());
                     };
-                    // Neighbours are usual, so the buffer is kept when the next line lies within it.
+                    // Neighbours are frequent, so the buffer is kept if the next line is within it.
                     source.seek_relative(place as i64 - at as i64)?;
                     at = place;
                 }
@@ -379,7 +379,7 @@ impl ResultsFile {
         &mut self,
         write: impl FnOnce(&mut Reading<'_>, &mut dyn Write) -> io::Result<()>,
     ) -> io::Result<()> {
-        // Locked before it gets the name, so that there is no moment in which nobody holds it.
+        // Locked before it gets the name, so that the file is locked at every moment.
         let new = AtomicFile::create(&self.path, OpenOptions::new().append(true).read(true))?;
         let mut out = BufWriter::with_capacity(1 << 20, new.file());
         write(&mut BufReader::with_capacity(1 << 16, &self.file), &mut out)?;
@@ -394,10 +394,10 @@ impl ResultsFile {
     }
 }
 
-/// Changes a line with its end, which stood at that place.
+/// Changes a line with its line end, which was at that position.
 pub(crate) type Edit<'e> = dyn FnMut(u64, &mut Vec<u8>) -> Result<(), Error> + 'e;
 
-/// A results file that is read while its successor is written.
+/// A results file that is read while its replacement is written.
 type Reading<'f> = BufReader<&'f File>;
 
 enum Torn {
@@ -406,8 +406,8 @@ enum Torn {
     CutAt(u64),
 }
 
-/// After a kill the last line is the beginning of a result line; after a power loss, behind
-/// others, it may be zeros. Whatever else stands there is somebody's data.
+/// A killed process leaves the beginning of a result line as the last line; a power failure may leave zeros after other
+/// lines. Any other text is data of another program.
 pub(crate) fn could_be_torn(line: &[u8], at: u64) -> bool {
     if at > 0 && line.iter().all(|byte| *byte == 0) {
         return true;
@@ -434,7 +434,7 @@ pub(crate) fn could_be_torn(line: &[u8], at: u64) -> bool {
     }
 }
 
-/// Calls `visit` with each non-blank line, its place, its number, and whether it had an end.
+/// Calls `visit` with each non-blank line, its position, its number, and whether it had a line end.
 type Visit<'a> = dyn FnMut(&[u8], u64, u64, bool) -> Result<(), Error> + 'a;
 
 fn each_line(file: &File, visit: &mut Visit<'_>) -> Result<(), Result<Error, io::Error>> {
@@ -458,7 +458,7 @@ fn each_line_within(
         if read == 0 {
             return Ok(());
         }
-        // A line that is too long comes in pieces.
+        // A line that is too long arrives in pieces.
         number += u64::from(whole);
         whole = line.last() == Some(&b'\n');
         let text = line.trim_ascii();
@@ -470,7 +470,7 @@ fn each_line_within(
 }
 
 fn lock(path: &Path) -> Result<File, Error> {
-    // A rename between opening and locking would leave us with the lock of a file that is gone.
+    // After a rename between opening and locking, the lock would belong to a removed file.
     for _ in 0..10 {
         let file = OpenOptions::new()
             .read(true)
@@ -511,7 +511,7 @@ pub(super) fn trouble(path: &Path, what: &str, error: &io::Error) -> Error {
     )
 }
 
-/// As few calls of the system as there can be: a process that is killed between two of them leaves a truncated line.
+/// With as few system calls as possible: a process that is killed between two of them leaves a truncated line.
 fn write_pieces(file: &mut File, mut pieces: &mut [IoSlice<'_>]) -> io::Result<()> {
     IoSlice::advance_slices(&mut pieces, 0);
     while !pieces.is_empty() {

@@ -1,4 +1,4 @@
-//! Answers of earlier runs, whichever outputs they went to.
+//! Answers of earlier runs, from any output.
 
 use sha2::{Digest, Sha256};
 
@@ -9,25 +9,25 @@ use crate::llm::request::Request;
 use crate::llm::response::FinishReason;
 use crate::llm::route::Route;
 
-/// What an answer is known by: what was asked, and who was asked for it.
+/// Identifies an answer: by its request and by its answerer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AnswerKey {
     /// The [fingerprint](crate::client::request_hash) of the request.
     pub request: [u8; 32],
-    /// The beginning of the SHA-256 of the provider's name, its address and the model that it was asked for.
+    /// The first bytes of the SHA-256 of the provider's name, its address and the requested model.
     pub answerer: [u8; 16],
 }
 
-/// A store of answers, which runs read and write. It may forget whatever it likes, and tells no errors: without it a run
-/// only makes more calls.
+/// A store of answers that runs read and write. It may drop answers, and reports no errors: without an answer a run
+/// only makes another call.
 pub trait AnswerStore: Send + Sync {
-    /// False where it has no answer to any request whose fingerprint begins with these 8 bytes.
+    /// False if no request whose hash has these first 8 bytes has an answer.
     fn may_have(&self, request: [u8; 8]) -> bool;
 
-    /// The answer, as it was kept.
+    /// The answer as it was stored.
     fn answer(&self, key: &AnswerKey) -> Option<String>;
 
-    /// Keeps an answer: one line of JSON without an id.
+    /// Stores an answer: one line of JSON without an id.
     fn keep(&self, key: &AnswerKey, line: String);
 
     /// The run has ended.
@@ -58,7 +58,7 @@ impl Reuse<'_> {
         })
     }
 
-    /// Keeps the answer that a step of the route gave, if it is a whole one of a model.
+    /// Stores the answer of a step of the route, if it is a complete answer of a model.
     pub(super) fn keep(&self, step: u8, request: &Request, outcome: &Outcome) {
         let Ok(answer) = &outcome.result else { return };
         let whole = answer.finish_reason != FinishReason::Length && answer.warning.is_none();
@@ -78,7 +78,7 @@ impl Reuse<'_> {
         }
     }
 
-    /// The answer to a request, if there is one.
+    /// The answer to a request, if the store has one.
     pub(super) fn answer(&self, request: &Request, request_hash: &str) -> Option<Outcome> {
         let key = self.key(0, request, request_hash)?;
         let kept = self.store.answer(&key)?;
@@ -88,7 +88,7 @@ impl Reuse<'_> {
     }
 }
 
-/// The bytes of a fingerprint.
+/// The bytes of a hash.
 fn digest_of(hash: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     if hash.len() != 64 {

@@ -1,4 +1,4 @@
-//! Answers in an SQLite file that all runs of a data folder share.
+//! Answers in an SQLite file that all runs with one data folder share.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::base::thread::spawn;
 
 use super::reuse::{AnswerKey, AnswerStore};
 
-/// "bwra": tells the file from other databases.
+/// "bwra": distinguishes the file from other databases.
 const APPLICATION_ID: i64 = 0x6277_7261;
 const SCHEMA_VERSION: i64 = 1;
 
@@ -35,26 +35,26 @@ CREATE INDEX by_use ON answers (used, bytes);
 const INSERT: &str = "INSERT OR REPLACE INTO answers (request, answerer, line, bytes, used)
   VALUES (?1, ?2, ?3, ?4, ?5)";
 
-/// What a row takes beside its line.
+/// Size of a row in addition to its line.
 const ROW_BYTES: u64 = 160;
-/// So many answers are written together.
+/// Number of answers that are written together.
 const TOGETHER: usize = 64;
-/// Bytes of answers that may wait to be written; more are forgotten.
+/// Bytes of answers that may wait to be written; further ones are dropped.
 const MOST_WAITING: u64 = 32 << 20;
-/// When an answer was used is known to the hour.
+/// The time of an answer's last use is accurate to the hour.
 const USED_AGAIN: i64 = 3600;
-/// A process looks how much there is each time that it has written this share of the bound, and makes room from this
-/// many such shares on: sixteen processes at once stay below the bound.
+/// A process measures the size each time it has written this share of the limit, and deletes answers when this many
+/// shares remain: sixteen processes at once stay below the limit.
 const SHARE: u64 = 256;
 const FULL_AT: u64 = SHARE - 16;
-/// How long another process is waited for.
+/// How long to wait for another process.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// An [`AnswerStore`] in an SQLite file: `reuse.db` in the data folder of the `batchwright` program. It holds answers and
-/// fingerprints, no prompts. Several processes may use it at once.
+/// An [`AnswerStore`] in an SQLite file: `reuse.db` in the data folder of the `batchwright` program. It contains
+/// answers and request hashes, no prompts. Several OS processes can use it at once.
 pub struct SqliteAnswers {
     file: Arc<AnswerFile>,
-    /// Wakes the thread that writes: a run does not wait for this disk before it writes its own results.
+    /// Wakes the writing thread: a run does not wait for this disk before it writes its own results.
     wake: Option<Sender<()>>,
     writer: Option<JoinHandle<()>>,
 }
@@ -66,7 +66,7 @@ struct AnswerFile {
     inner: Mutex<Inner>,
 }
 
-/// What is still to be written.
+/// Answers to be written.
 #[derive(Default)]
 struct Waiting {
     kept: Vec<(AnswerKey, String)>,
@@ -75,15 +75,15 @@ struct Waiting {
 }
 
 struct Inner {
-    /// None once it cannot be used any more.
+    /// `None` once it is unusable.
     db: Option<Connection>,
-    /// Written since it was last looked how much there is.
+    /// Bytes written since the size was last measured.
     written: u64,
 }
 
 impl SqliteAnswers {
-    /// Opens the file, or makes it, with its folder. What is kept takes at most so many bytes: what was not used for
-    /// longest goes first. A damaged file is set aside, and a new one begun.
+    /// Opens the file, or creates it with its folder. Its answers take at most this number of bytes: the least recently
+    /// used ones are deleted first. A damaged file is moved aside, and a new one is created.
     ///
     /// # Errors
     /// When it cannot be used: not writable, or a database of another program or version.
@@ -126,13 +126,13 @@ impl SqliteAnswers {
         })
     }
 
-    /// Bytes of the answers, and how many there are.
+    /// Bytes of the answers, and their number.
     pub fn size(&self) -> (u64, u64) {
         let found = self.file.attempt(|db| size_of(db));
         found.unwrap_or_default()
     }
 
-    /// The same of a file that is only looked at; `None` where there is none.
+    /// The same for a file that is only read; `None` if it does not exist.
     ///
     /// # Errors
     /// When it cannot be read: damaged, or a database of another program or version.
@@ -159,7 +159,7 @@ impl SqliteAnswers {
 }
 
 impl AnswerFile {
-    /// What a trouble with the file costs is what it would have saved: it is told once.
+    /// A problem with the file costs only the savings, so it is logged once and the file is not used any more.
     fn attempt<T>(&self, ask: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Option<T> {
         self.attempt_in(&mut self.inner.lock(), ask)
     }
@@ -183,11 +183,12 @@ impl AnswerFile {
         }
     }
 
-    /// Takes an answer in. True if there are enough for a write.
+    /// Adds an answer to the waiting ones. Returns true if there are enough for a write.
     fn take_in(&self, key: &AnswerKey, line: String) -> bool {
         let bytes = row_bytes(&line);
         let mut waiting = self.waiting.lock();
-        // One answer is not to push out many others, nor are those that wait for a slow disk to fill the memory.
+        // A large answer must not displace many others, and waiting answers must not fill the memory if the disk is
+        // slow.
         if bytes > self.max_bytes / 16 || waiting.bytes + bytes > MOST_WAITING.max(bytes) {
             return false;
         }
@@ -196,7 +197,7 @@ impl AnswerFile {
         waiting.kept.len() >= TOGETHER
     }
 
-    /// Writes what has come in.
+    /// Writes the waiting answers.
     fn write(&self) {
         let mut inner = self.inner.lock();
         let Waiting { kept, bytes, used } = std::mem::take(&mut *self.waiting.lock());
@@ -232,7 +233,7 @@ impl AnswerFile {
     }
 }
 
-/// Bytes of the answers, and how many there are.
+/// Bytes of the answers, and their number.
 fn size_of(db: &Connection) -> rusqlite::Result<(u64, u64)> {
     let ask = "SELECT coalesce(sum(bytes), 0), count(*) FROM answers";
     let (bytes, answers): (i64, i64) =
@@ -240,7 +241,7 @@ fn size_of(db: &Connection) -> rusqlite::Result<(u64, u64)> {
     Ok((bytes.unsigned_abs(), answers.unsigned_abs()))
 }
 
-/// Takes away what was not used for longest, until there is some room again.
+/// Deletes the least recently used answers until there is enough space.
 fn trim(db: &Connection, max_bytes: u64) -> rusqlite::Result<bool> {
     let sum = "SELECT coalesce(sum(bytes), 0) FROM answers";
     let all: i64 = db.query_row(sum, [], |row| row.get(0))?;
@@ -269,17 +270,17 @@ fn row_bytes(line: &str) -> u64 {
     line.len() as u64 + ROW_BYTES
 }
 
-/// Seconds of the calendar.
+/// Seconds since 1970.
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |time| time.as_secs() as i64)
 }
 
-/// What a file is.
+/// The kind of a file.
 enum State {
     Empty,
     Ours,
-    /// Not for this program, and why.
+    /// Not a file of this program; with the reason.
     Foreign(&'static str),
 }
 
@@ -294,14 +295,14 @@ impl State {
     }
 }
 
-/// Opens or makes the file; the inner error says why it is none for this program.
+/// Opens or creates the file; the inner error says why this program cannot use it.
 fn connect(path: &Path) -> rusqlite::Result<Result<Connection, &'static str>> {
     private::before_sqlite(path);
     let mut db = Connection::open(path)?;
     db.busy_timeout(PATIENCE)?;
     match State::of(&db)? {
         State::Foreign(why) => return Ok(Err(why)),
-        // Before the first table.
+        // Must be set before the first table.
         State::Empty => db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?,
         State::Ours => {}
     }
@@ -324,7 +325,7 @@ fn is_damaged(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// Moves a damaged file out of the way, with what belongs to it.
+/// Moves a damaged file and its companion files aside.
 fn set_aside(path: &Path) {
     let named = |end: &str| {
         let mut name = path.as_os_str().to_owned();
@@ -456,7 +457,7 @@ mod tests {
             let age =
                 |db: &mut Connection| db.execute("UPDATE answers SET used = used - 10000", []);
             store.file.attempt(age).unwrap();
-            // Used now and then, it stays.
+            // An answer in regular use is kept.
             assert!(store.answer(&key(0)).is_some());
         }
         let (bytes, answers) = store.size();

@@ -1,4 +1,4 @@
-//! Bulk runs for a program that has its prompts in memory or makes them on the way.
+//! Bulk runs for programs that have their prompts in memory or generate them.
 
 use std::any::Any;
 use std::borrow::Borrow;
@@ -36,16 +36,16 @@ use super::sinks::{Batch, Channel, Slots, not_sent, outcome};
 use super::work::{Job, Sink, dispatcher};
 use crate::engine::pack::{Pack, Packed};
 
-/// The thread that reads the items.
+/// Name of the thread that reads the items.
 const SOURCE_THREAD: &str = "batchwright-source";
 
-/// A run that ended before its work did, with everything it has. Its `Debug`, which `main` prints
-/// for a `?`, counts the outcomes and shows none.
+/// A run that ended early, with all its outcomes. Its `Debug` output, which `main` prints after a `?`, shows only the
+/// number of outcomes.
 pub struct BulkError {
     /// Why it ended.
     pub reason: StopReason,
-    /// For [`execute_bulk_sync`], one outcome for each request, in order; what was not started is
-    /// [`ErrorKind::Cancelled`]. For streams, the outcomes that the sink did not get.
+    /// For [`execute_bulk_sync`], one outcome per request, in order; requests that were not started are
+    /// [`ErrorKind::Cancelled`]. For streams, the outcomes that the sink did not receive.
     pub outcomes: Vec<Outcome>,
 }
 
@@ -73,11 +73,11 @@ impl fmt::Display for BulkError {
 
 impl std::error::Error for BulkError {}
 
-/// Runs all requests on `concurrency` blocking threads and returns one outcome for each, in their
-/// order. One failure costs one item: it is an outcome like any other.
+/// Runs all requests on `concurrency` blocking threads and returns one outcome per request, in their order. A failure
+/// affects only its item: it is an outcome like any other.
 ///
-/// The outcomes of the whole call live in memory; for more than about 1,000 requests a call, or
-/// to keep each result as it comes, use [`Bulk`].
+/// The outcomes of the whole call are in memory. For more than about 1,000 requests per call, or to save each result
+/// when it arrives, use [`Bulk`].
 ///
 /// ```
 /// use batchwright::{Context, Extract, Request, execute_bulk_sync};
@@ -88,8 +88,8 @@ impl std::error::Error for BulkError {}
 /// ```
 ///
 /// # Errors
-/// When the context is cancelled or its deadline passes, or when `concurrency` is 0. What has
-/// finished is in [`BulkError::outcomes`].
+/// When the context is cancelled or its deadline passes, or when `concurrency` is 0. [`BulkError::outcomes`] contains
+/// the finished outcomes.
 pub fn execute_bulk_sync<C: LlmClient + ?Sized>(
     ctx: &Context,
     client: &C,
@@ -102,12 +102,12 @@ pub fn execute_bulk_sync<C: LlmClient + ?Sized>(
         .collect(requests)
 }
 
-/// A bulk run: what to send it through, and how.
+/// A bulk run: its route and its options.
 pub struct Bulk<'a> {
     route: Route<'a>,
     options: RunOptions<'a>,
     dedupe: Dedupe,
-    /// Set by [`Outcomes::finish`]: start no further call.
+    /// Set by [`Outcomes::finish`]: no further call starts.
     stopping: Arc<AtomicBool>,
 }
 
@@ -123,28 +123,28 @@ impl<'a> Bulk<'a> {
         }
     }
 
-    /// Calls in flight, each on a thread of its own. Default: what suits the first provider of the route
-    /// ([`LlmClient::concurrency`]): a local server's slots, 5 for the others and for clients of your own.
+    /// Number of calls in flight, each on a separate thread. Default: what the first provider of the route recommends
+    /// ([`LlmClient::concurrency`]): a local server's slots; 5 for other providers and for your own clients.
     pub fn concurrency(mut self, calls: usize) -> Self {
         self.options.calls = CallsAtOnce::exactly(calls);
         self
     }
 
-    /// Calls in flight as many as the route's limits allow, see
-    /// [`Limits::self_tuned`](crate::Limits::self_tuned), and `most` at most; threads are started as calls
-    /// need them. Default: exactly as many as [`concurrency`](Self::concurrency) says.
+    /// As many calls in flight as the route's limits allow, see [`Limits::self_tuned`](crate::Limits::self_tuned), but
+    /// at most `most`; threads are started as calls need them. Default: the number of
+    /// [`concurrency`](Self::concurrency).
     pub fn up_to(mut self, most: usize) -> Self {
         self.options.calls = CallsAtOnce::up_to(most);
         self
     }
 
-    /// What a failed item means for the others. Default: [`ErrorPolicy::ContinueOnError`].
+    /// The effect of a failed item on the others. Default: [`ErrorPolicy::ContinueOnError`].
     pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
         self.options.on_error = policy;
         self
     }
 
-    /// Cancellation, deadline and grace. Default: a context that nobody cancels.
+    /// Cancellation, deadline and grace period. Default: a context that is never cancelled.
     pub fn context(mut self, ctx: &Context) -> Self {
         self.options.ctx = ctx.clone();
         self
@@ -156,16 +156,16 @@ impl<'a> Bulk<'a> {
         self
     }
 
-    /// Which equal requests of a slice are sent once, and all get the answer ([`Outcome::answered_by`] names the one that
-    /// was asked, if it has an id, and [`attempts`](Outcome::attempts) is 0): it is paid for once. What is
-    /// [streamed](Self::for_each) shares nothing, since its outcomes are gone by the time that another one asks the same.
+    /// Which equal requests of a slice are sent once and share the answer, which is billed once.
+    /// [`Outcome::answered_by`] names the request that was sent, if it has an id, and [`attempts`](Outcome::attempts)
+    /// is 0. [Streamed](Self::for_each) requests share nothing, because earlier outcomes are no longer in memory.
     /// Default: [`Dedupe::Auto`].
     pub fn dedupe(mut self, which: Dedupe) -> Self {
         self.dedupe = which;
         self
     }
 
-    /// Runs a slice and returns one outcome for each request, in order.
+    /// Runs a slice and returns one outcome per request, in order.
     ///
     /// # Errors
     /// As [`execute_bulk_sync`], and for a stop by the error policy.
@@ -217,7 +217,7 @@ impl<'a> Bulk<'a> {
             .collect();
         match stop {
             None => Ok(outcomes),
-            // Nobody is left to ask: each item says so itself, and the policy was to go on.
+            // No provider is left that can be called: each item has that error, and the policy was to continue.
             Some(StopReason::Critical(_) | StopReason::Unreachable(_))
                 if self.options.on_error == ErrorPolicy::ContinueOnError =>
             {
@@ -227,17 +227,17 @@ impl<'a> Bulk<'a> {
         }
     }
 
-    /// Streams: pulls requests as permits come free and hands each outcome to `sink` on this
-    /// thread, in order of completion. Payloads do not accumulate. `items` is read on a thread of
-    /// its own, so a slow source delays nobody; cancelling waits for a `next()` that blocks.
+    /// Streams: pulls requests as permits become free and passes each outcome to `sink` on this thread, in order of
+    /// completion. Payloads do not accumulate. A separate thread reads `items`, so a slow source delays no call;
+    /// cancelling waits for a blocking `next()`.
     ///
-    /// If `sink` breaks, no further item is read and no further call starts. `sink` still gets the outcome of every
-    /// item that was read, whatever it returns for them: of the calls in flight, so that no answer is lost, and
-    /// [`ErrorKind::Cancelled`] of items that were not sent. Then the summary is returned, which counts those as
-    /// [pending](Summary::pending).
+    /// If `sink` breaks, no further item is read and no further call starts. `sink` still receives the outcome of every
+    /// item that was read, whatever it returns: answers of calls in flight, and [`ErrorKind::Cancelled`] for items that
+    /// were not sent. Then the summary is returned, which counts those as [pending](Summary::pending).
     ///
     /// # Errors
-    /// When the run ends before the items do for another reason. Outcomes that `sink` did not get are in the error.
+    /// When the run ends before the items do for another reason. The error contains the outcomes that `sink` did not
+    /// receive.
     ///
     /// ```
     /// use std::ops::ControlFlow;
@@ -255,7 +255,7 @@ impl<'a> Bulk<'a> {
     /// # Ok::<(), batchwright::BulkError>(())
     /// ```
     ///
-    /// Requests for vectors share calls:
+    /// Embedding requests share calls:
     ///
     /// ```
     /// use std::ops::ControlFlow;
@@ -326,7 +326,7 @@ impl<'a> Bulk<'a> {
         self.options.misuse().map(StopReason::Misuse)
     }
 
-    /// The summary, and why it ended early, if it did.
+    /// The summary, and why the run ended early, if it did.
     fn stream(
         &self,
         source: Source<'_, Request>,
@@ -376,7 +376,7 @@ impl<'a> Bulk<'a> {
             outcome(&self.route, asked, been, Err(error), now)
         }));
         let all_done = summary.pending == 0 && left.is_empty() && total.is_some();
-        // A break at the very last outcome ends nothing early.
+        // A break at the very last outcome does not end the run early.
         let stop = end
             .stop
             .filter(|stop| !(all_done && matches!(stop, StopReason::SinkClosed)));
@@ -411,7 +411,7 @@ impl<'a> Bulk<'a> {
         let runner = |ticket: &Ticket<Pack<Item<R>>>, ctx: &Context| {
             let call = |requests: &[&Request]| call_step(route, requests, &ticket.tries, ctx);
             match &ticket.task[..] {
-                // Most calls are of this kind, and need no list.
+                // Most calls have one member, and need no list.
                 [one] => call(&[one.task.request.borrow()]),
                 many => {
                     let requests = many.iter().map(|member| member.task.request.borrow());
@@ -437,10 +437,9 @@ impl<'a> Bulk<'a> {
 }
 
 impl Bulk<'static> {
-    /// Streams in the background: an iterator over outcomes in order of completion.
-    /// [`finish`](Outcomes::finish) ends the run early and keeps what was paid for. Dropping the iterator
-    /// aborts the calls in flight and joins the threads. In both cases a thread that is blocked in
-    /// `items.next()` may be left behind.
+    /// Streams in the background: an iterator over outcomes in order of completion. [`finish`](Outcomes::finish) ends
+    /// the run early and keeps billed answers. Dropping the iterator aborts the calls in flight and joins the threads.
+    /// In both cases a thread that is blocked in `items.next()` may be abandoned.
     ///
     /// ```
     /// use batchwright::{Bulk, Extract, Request};
@@ -453,7 +452,7 @@ impl Bulk<'static> {
     /// ```
     pub fn spawn(mut self, items: impl Iterator<Item = Request> + Send + 'static) -> Outcomes {
         let (tx, rx) = bounded(self.options.calls.most.clamp(1, MOST_THREADS));
-        // Dropping the iterator must end this run and nothing else of the caller's.
+        // Dropping the iterator must end only this run.
         self.options.ctx = self.options.ctx.child();
         let (ctx, stopping) = (self.options.ctx.clone(), self.stopping.clone());
         let ends = stopping.clone();
@@ -489,14 +488,13 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    /// Ends the run: reads no further item, starts no further call, and waits for the calls in flight,
-    /// however long they take. To wait for all items instead, take outcomes until there are no more; then
-    /// this returns the summary.
+    /// Ends the run: reads no further item, starts no further call, and waits for the calls in flight, however long
+    /// they take. To wait for all items instead, call [`next`](Iterator::next) until it returns `None`; then this
+    /// returns the summary.
     ///
-    /// # Errors
-    /// When the run ended early, or outcomes were left that [`next`](Iterator::next) had not returned: then
-    /// the reason is [`StopReason::SinkClosed`]. [`BulkError::outcomes`] has all of them. Items that were
-    /// read and not sent are among them as [`ErrorKind::Cancelled`].
+    /// When the run ended early, or outcomes were left that [`next`](Iterator::next) had not returned: then the reason
+    /// is [`StopReason::SinkClosed`]. [`BulkError::outcomes`] contains all of them, and items that were read and not
+    /// sent as [`ErrorKind::Cancelled`].
     pub fn finish(mut self) -> Result<Summary, BulkError> {
         self.stopping.store(true, Ordering::SeqCst);
         let mut left: Vec<Outcome> = self.by_ref().collect();
@@ -542,7 +540,7 @@ impl Drop for Outcomes {
             self.ctx.abort();
             self.outcomes = None;
             if let Some(runner) = self.runner.take() {
-                // A panic of the run was shown when it happened; a destructor must not repeat it.
+                // The panic of the run was printed when it happened; a destructor must not panic again.
                 let _: Result<_, Box<dyn Any + Send>> = runner.join();
             }
         }

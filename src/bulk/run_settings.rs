@@ -1,5 +1,5 @@
-//! Which settings of a run its requests were made with, as short hashes. Result lines carry them, so that a later
-//! run can name the setting that makes a request differ from the one that was answered.
+//! The settings of a run that are part of its requests, as short hashes. Result lines contain them, so that a later run
+//! can name the setting that makes a request differ from the answered one.
 
 use std::io::IoSlice;
 
@@ -12,12 +12,12 @@ use crate::llm::params::{RequestTask, ResponseFormat};
 
 use super::input::Settings;
 
-/// Bytes of a hash that are kept: enough to tell two settings of one output apart.
+/// Number of stored bytes of a hash: enough to distinguish two settings of one output.
 const HASH_BYTES: usize = 3;
 
-/// What is said of a line whose settings are the same: its row, or line of the input, differs.
+/// The reason for a line with the same settings: its row, or line of the input, differs.
 const ROW: &str = "row";
-/// What is said of a line that carries no settings, since an earlier version wrote it.
+/// The reason for a line without settings.
 const REQUEST: &str = "request";
 
 /// Whether a reason of [`RunSettings::changed_since`] names settings.
@@ -25,8 +25,8 @@ pub(crate) fn names_settings(reason: &str) -> bool {
     reason != ROW && reason != REQUEST
 }
 
-/// The settings that are part of every request, each by name with its hash: `template=1f0a22 model=77c1aa`. A
-/// setting that is not made is left out.
+/// The settings that are part of every request, each with its name and hash: `template=1f0a22 model=77c1aa`. Unset
+/// settings are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct RunSettings(String);
@@ -70,8 +70,8 @@ impl RunSettings {
         Self(made.collect::<Vec<_>>().join(" "))
     }
 
-    /// What changed since the line was written that carries these settings: the names of settings, `row` if they are
-    /// all the same, or `request` if the line carries none.
+    /// What changed since the line with these settings was written: the names of settings, `row` if they are all the
+    /// same, or `request` if the line has none.
     pub(crate) fn changed_since(&self, line: Option<&str>) -> String {
         let Some(line) = line else {
             return REQUEST.to_owned();
@@ -96,18 +96,18 @@ impl RunSettings {
         }
     }
 
-    /// These settings as a result line carries them.
+    /// These settings as in a result line.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// How a result line with these settings ends.
+    /// The end of a result line with these settings.
     pub(crate) fn line_end(&self) -> String {
         format!(",\"settings\":{}}}\n", json!(self.0))
     }
 }
 
-/// Result lines in pieces, with another end for each: lines may be large, so that nothing of them is copied.
+/// Result lines in pieces, with another end for each, without copying the lines, which may be large.
 pub(crate) fn with_end<'l>(lines: &'l [u8], end: &'l str) -> Vec<IoSlice<'l>> {
     let mut pieces = Vec::new();
     let mut begin = 0;

@@ -1,5 +1,5 @@
-//! Answers that several items of a file share: the call is made for one of them, and the lines of the others are made of
-//! its outcome.
+//! Answers that several items of a file share: the call is made for one of them, and its outcome is written for the
+//! others.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -16,9 +16,9 @@ use super::input::{FileIndex, InputFile, State};
 use super::lines::{Equal, Lines, Named};
 use super::open_output::OpenOutput;
 
-/// What is written at once for items that share an answer; the rest of them follows in pieces like that.
+/// Number of bytes that are written at once for items that share an answer; the rest follows in pieces of this size.
 const PIECE_BYTES: usize = 256 << 10;
-/// Failures are told to so many that share one; then another is asked.
+/// A failure is copied to at most this number of duplicates before the next one is sent itself.
 const PIECE_FAILURES: u32 = 1024;
 
 /// The items of a file, and which of them share answers.
@@ -26,27 +26,27 @@ pub(super) struct SharedFile {
     pub input: Arc<InputFile>,
     pub index: Arc<FileIndex>,
     pub equals: Equals,
-    /// Items that are still to be dealt with although they are spared.
+    /// Groups that need more lines or calls.
     again: Mutex<VecDeque<Again>>,
 }
 
-/// What is left of a group.
+/// The rest of a group.
 pub(super) struct Again {
     pub item: u32,
-    /// The places that are answered with it.
+    /// The positions that get the answer.
     pub places: Range<u32>,
-    /// The answer to all of them, or a failure of all, and the step of the route that gave it.
+    /// The answer to all of them, or a failure of all, and the step of the route that returned it.
     pub answer: Option<(Arc<Outcome>, u8)>,
 }
 
-/// How far a group was dealt with.
+/// The progress in a group.
 pub(super) struct Dealt {
-    /// The first place that was not.
+    /// The first position without a line.
     next: u32,
-    /// Items that ask something else after all.
+    /// Items whose requests differ after all.
     apart: Vec<u32>,
     answer: Option<Arc<Outcome>>,
-    /// Of those that failed with another one, how many there are, and how many had a line already.
+    /// Number of items that share the failure, and how many of them had a line already.
     failed: (u64, u64),
 }
 
@@ -60,7 +60,7 @@ impl SharedFile {
         }
     }
 
-    /// Something that is left of a group, if anything is.
+    /// The next rest of a group, if there is any.
     pub(super) fn next(&self) -> Option<Again> {
         self.again.lock().pop_front()
     }
@@ -69,7 +69,7 @@ impl SharedFile {
         self.again.lock().push_front(again);
     }
 
-    /// What an item is called, if it asks what this is the outcome of.
+    /// The item with its id, if its request equals that of the outcome.
     pub(super) fn equal(&self, item: usize, outcome: &Outcome) -> Option<Equal> {
         let read = self.input.read(item, &self.index).ok();
         let same = |hash: &str| outcome.request_hash.as_deref() == Some(hash);
@@ -80,7 +80,7 @@ impl SharedFile {
         })
     }
 
-    /// Adds the lines of the items at these places, as many as a piece has.
+    /// Adds the lines of the items at these positions, up to the size of a piece.
     pub(super) fn answer(
         &self,
         outcome: &Outcome,
@@ -101,8 +101,8 @@ impl SharedFile {
         (places.end, apart)
     }
 
-    /// Writes these lines, and behind them those of the items at these places, piece by piece; `told` hears of each
-    /// that is written.
+    /// Writes these lines, and then those of the items at these positions, piece by piece; `told` receives each written
+    /// piece.
     pub(super) fn write(
         &self,
         outcome: &Outcome,
@@ -143,7 +143,7 @@ impl SharedFile {
         again.extend(apart.map(|item| Again::asked(*item, 0..0)));
     }
 
-    /// Has these items asked, each for itself.
+    /// Sends these items separately.
     pub(super) fn ask(&self, items: impl IntoIterator<Item = u32>) {
         let asked = items.into_iter().map(|item| Again::asked(item, 0..0));
         self.again.lock().extend(asked);
@@ -160,14 +160,14 @@ impl Again {
     }
 }
 
-/// A task of a file: its place, and its name once a worker has read it.
+/// A task of a file: its position, and its id once a worker has read it.
 pub(crate) struct FileTask {
     pub index: u32,
     pub supersedes: bool,
     /// Why it makes no prompt.
     pub unsent: Option<Error>,
     pub named: OnceLock<Named>,
-    /// For whom it is made beside the item.
+    /// The items that share its answer.
     pub group: Option<Box<Group>>,
 }
 
@@ -178,11 +178,11 @@ impl FileTask {
     }
 }
 
-/// Items that get the answer of a task.
+/// Items that share the answer of a task.
 pub(super) struct Group {
     pub shared: Arc<SharedFile>,
     pub places: Range<u32>,
-    /// What they are answered with, the item itself too.
+    /// Their answer, and that of the item itself, if it is known.
     pub answer: Option<(Arc<Outcome>, u8)>,
     dealt: OnceLock<Dealt>,
 }
@@ -199,7 +199,7 @@ impl Group {
 
     fn answer(&self, outcome: Arc<Outcome>, lines: &mut Lines) {
         let (next, apart) = self.shared.answer(&outcome, self.places.clone(), lines);
-        // A write that did not go through is tried again.
+        // If the write failed, it is retried.
         let _ = self.dealt.set(Dealt {
             next,
             apart,
@@ -208,8 +208,8 @@ impl Group {
         });
     }
 
-    /// Has some of them fail with it. What was paid for is bought by nobody else; after any other failure the next one
-    /// is asked for the rest.
+    /// Fails some of the items with the outcome. A billed failure is copied to all of them; after any other failure,
+    /// the next item is sent for the rest.
     fn fail(&self, outcome: Outcome, lines: &mut Lines) {
         let error = outcome.result.as_ref().err();
         if error.is_some_and(Error::is_unusable_reply) {
@@ -256,7 +256,7 @@ impl FileTask {
         Some(lines)
     }
 
-    /// How many items share its failure, and how many of them had a line already.
+    /// Number of items that share its failure, and how many of them had a line already.
     pub(super) fn failed_too(&self) -> (u64, u64) {
         let dealt = self.group.as_ref().and_then(|group| group.dealt.get());
         dealt.map_or((0, 0), |dealt| dealt.failed)
@@ -278,7 +278,7 @@ mod tests {
     use crate::bulk::equals::tests::checked;
     use crate::llm::response::Response;
 
-    /// As if the beginnings of these fingerprints were the same.
+    /// Simulates equal first bytes of these request hashes.
     #[test]
     fn what_asks_something_else_after_all_is_asked_for_itself() {
         let file = checked(&["a", "b", "a"]);

@@ -1,5 +1,5 @@
-//! Requests of a list that share an answer: the call is made for the first of them, and the outcomes of the others are made of
-//! its own.
+//! Requests of a list that share an answer: the call is made for the first of them, and its outcome is copied to the
+//! others.
 
 use std::collections::hash_map::{Entry, HashMap};
 
@@ -12,12 +12,12 @@ use crate::observe::tally::{Measure, Tally};
 use super::lines::free;
 use super::list::Item;
 
-/// Which requests of a list are asked, and which others with them.
+/// Which requests of a list are sent, and which others share their answers.
 pub(super) struct SharedList<'s> {
     requests: &'s [Request],
-    /// By the place of one that is asked, the places of those that it is asked for.
+    /// The indices of duplicates, by the index of the request that is sent for them.
     others: HashMap<usize, Vec<usize>>,
-    /// True for those: they are not asked. Empty where there are none.
+    /// True for duplicates, which are not sent. Empty if there are none.
     spared: Vec<bool>,
 }
 
@@ -44,7 +44,7 @@ impl<'s> SharedList<'s> {
         }
     }
 
-    /// Those that are asked.
+    /// The requests that are sent.
     pub(super) fn asked(&self) -> Vec<Item<&'s Request>> {
         let all = self.requests.iter().enumerate();
         let asked = all.filter(|(at, _)| !self.spared.get(*at).is_some_and(|spared| *spared));
@@ -53,7 +53,7 @@ impl<'s> SharedList<'s> {
             .collect()
     }
 
-    /// The outcomes of those that one was asked for, with their places; they are counted.
+    /// The outcomes of a request's duplicates, with their indices; they are counted.
     pub(super) fn with(
         &self,
         (index, outcome): (usize, &Outcome),

@@ -1,4 +1,4 @@
-//! Outcomes for a caller in the same process: by place in a list, or through a channel.
+//! Outcomes for a caller in the same OS process: by index in a list, or through a channel.
 
 use std::borrow::Borrow;
 
@@ -48,8 +48,8 @@ pub(super) fn not_sent(
     outcome(route, asked, been, Err(error), now)
 }
 
-/// Counts the end of a pack and hands out the outcomes of its items with their places. False for the
-/// remains of a stopped run, which are no outcomes of their own.
+/// Counts the end of a pack and passes on the outcomes of its items with their indices. Returns false for the remains
+/// of a stopped run.
 fn ended<R: Borrow<Request>>(
     route: &Route<'_>,
     mut end: Settled<Pack<Item<R>>, Answered>,
@@ -89,7 +89,7 @@ fn ended<R: Borrow<Request>>(
     own
 }
 
-/// Outcomes by the place of their request.
+/// Outcomes by the index of their request.
 pub(super) struct Slots<'r> {
     pub route: &'r Route<'r>,
     pub shared: SharedList<'r>,
@@ -131,7 +131,7 @@ impl<R: Borrow<Request>> Sink<Item<R>> for Slots<'_> {
     }
 }
 
-/// What one call brought, for the caller's thread, with the flag of [`ended`].
+/// The outcomes of one call for the caller's thread, with the flag of [`ended`].
 pub(super) type Batch = (Vec<Outcome>, bool);
 
 /// Outcomes for the caller's thread.
@@ -157,7 +157,7 @@ impl<R: Borrow<Request>> Sink<Item<R>> for Channel<'_> {
             let mut outcomes = Vec::new();
             let put = |_, outcome| outcomes.push(outcome);
             let own = ended(self.route, end, tally, now, put);
-            // Every call holds a permit, and the channel has room for all of them.
+            // Every call holds a permit, and the channel has capacity for all of them.
             let _ = self.outcomes.try_send((outcomes, own));
         }
         Ok(())

@@ -1,5 +1,4 @@
-//! What is kept on the disk so that it can be checked whole and read twice: streams, and inputs that were made
-//! into something else.
+//! Files on the disk that can be checked completely and read twice: streams, and converted inputs.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
@@ -12,16 +11,16 @@ use crate::base::private;
 
 use super::input::{InputError, Source};
 
-/// What is read at a time.
+/// Number of bytes that are read at once.
 const CHUNK_BYTES: usize = 1 << 16;
-/// How the names of such files begin; a UUID follows.
+/// Prefix of the names of such files; a UUID follows.
 const PREFIX: &str = "batchwright-input-";
-/// How many bytes are written between two looks at the disk.
+/// Number of bytes between two checks of the free space.
 const LOOK_BYTES: u64 = 16 << 20;
-/// What is left free of a disk: others need some of it.
+/// Free space of a disk that is left for others.
 const LEFT_FREE: u64 = 256 << 20;
 
-/// Copies all of a text, whose pieces `seen` is shown.
+/// Copies all of a text, and passes each piece to `seen`.
 pub(super) fn copy(
     mut text: impl Read,
     spool: &mut SpoolFile,
@@ -44,28 +43,28 @@ pub(super) fn copy(
     }
 }
 
-/// A new file of a folder, for this user's eyes, whose name goes when it is dropped. Whoever sweeps leaves
-/// it alone, since it is locked.
+/// A new file in a folder, readable only for this user, whose name is removed when it is dropped. It is locked, so
+/// sweeps of other processes skip it.
 pub(super) struct SpoolFile {
     path: PathBuf,
     folder: PathBuf,
-    /// The input that is written to it.
+    /// The name of the input that is written to it.
     name: String,
     file: BufWriter<File>,
     written: u64,
-    /// The most bytes to write.
+    /// Maximum number of bytes.
     most: u64,
     looked: u64,
-    /// Bytes of the disk that stay free.
+    /// Free bytes of the disk that are left.
     left_free: u64,
-    /// What the user should know of a text that cannot be kept.
+    /// The end of the message about a text that cannot be stored.
     ends: &'static str,
-    /// What a disk has free, and has in all.
+    /// Reads free and total bytes of a disk.
     room: fn(&Path) -> Option<(u64, u64)>,
 }
 
 impl SpoolFile {
-    /// Makes the file, and the folder if need be. It takes at most `most` bytes.
+    /// Creates the file, and the folder if necessary. It accepts at most `most` bytes.
     pub(super) fn new(folder: &Path, name: &str, most: u64) -> Result<Self, Error> {
         let unwritable = |error| unwritable(folder, &error);
         private::make_folder(folder).map_err(unwritable)?;
@@ -89,8 +88,8 @@ impl SpoolFile {
         })
     }
 
-    /// Appends bytes, as long as the disk has room for others as well: a few bytes may unpack to more than
-    /// any disk holds.
+    /// Appends bytes while the disk has enough free space, because a few bytes may unpack to more than any disk can
+    /// hold.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.written += bytes.len() as u64;
         if self.written > self.most {
@@ -113,7 +112,7 @@ impl SpoolFile {
         written.map_err(|error| unwritable(&self.folder, &error))
     }
 
-    /// The most bytes that it takes.
+    /// Maximum number of bytes.
     #[cfg(feature = "excel")]
     pub(super) fn most(&self) -> u64 {
         self.most
@@ -124,26 +123,27 @@ impl SpoolFile {
         Error::new(ErrorKind::Invalid, why)
     }
 
-    /// Keeps what is read of a text from now on, to be read again at the same time. The file has no name any more, so
-    /// that it is gone when the program is.
+    /// Stores what is read of a text from now on, so that it can be read again at the same time. The file has no name
+    /// any more, so it disappears with the program.
     pub(super) fn growing<R: Read>(mut self, text: R) -> Result<(Source, Spooled<R>), Error> {
-        // Another process may have swept the name away before it was locked.
+        // Another process may have removed the name before the file was locked.
         #[cfg(unix)]
         let opened = self.file.get_ref().try_clone();
-        // Two handles of one file would share the place where the next byte is written.
+        // Two copies of one handle would share the write position.
         #[cfg(not(unix))]
         let opened = File::open(&self.path);
         let opened = opened.and_then(Source::growing);
         let source = opened.map_err(|error| unwritable(&self.folder, &error))?;
         let _ = fs::remove_file(&self.path);
         self.ends = "sending stopped";
-        // It begins with the first item, whatever the disk has left.
+        // The limit starts with the first item, whatever space the disk has.
         let free = (self.room)(&self.folder).map_or(u64::MAX, |(free, _)| free);
         self.left_free = LEFT_FREE.min(free / 4);
         Ok((source, Spooled { text, spool: self }))
     }
 
-    /// What was written, to be read: by this handle, since somebody may have swept its name away before it was locked.
+    /// The written bytes for reading, with this handle, because another process may have removed the name before the
+    /// file was locked.
     pub(super) fn into_source(mut self) -> Result<Source, Error> {
         let file = self
             .file
@@ -154,7 +154,7 @@ impl SpoolFile {
     }
 }
 
-/// A text that is kept in a file as it is read.
+/// A text that is stored in a file as it is read.
 pub(super) struct Spooled<R> {
     text: R,
     spool: SpoolFile,
@@ -173,7 +173,7 @@ impl<R: Read> Read for Spooled<R> {
     }
 }
 
-/// A size for people.
+/// A size for messages.
 fn shown(bytes: u64) -> String {
     match bytes >> 20 {
         0 => format!("{bytes} bytes"),
@@ -186,27 +186,27 @@ fn unwritable(folder: &Path, error: &io::Error) -> Error {
     Error::new(ErrorKind::Invalid, why)
 }
 
-/// Takes the name away; what is open stays readable.
+/// Removes the name; the open file stays readable.
 impl Drop for SpoolFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Whether a file is called as such files are: others may begin so too.
+/// Whether a file has the complete form of such names: others may have the same prefix.
 fn is_ours(name: &str) -> bool {
     let id = name.strip_prefix(PREFIX);
     id.is_some_and(|id| uuid::Uuid::try_parse(id).is_ok_and(|parsed| parsed.to_string() == id))
 }
 
-/// Deletes what killed programs left behind.
+/// Deletes files that killed programs left behind.
 fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        // To open a pipe would wait for its writer.
+        // Opening a pipe would wait for its writer.
         if !is_ours(&name.to_string_lossy()) || !entry.file_type().is_ok_and(|kind| kind.is_file())
         {
             continue;

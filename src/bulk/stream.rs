@@ -1,5 +1,5 @@
-//! Standard input: kept on the disk as it comes, so that its items are read from there like those of a file. Each is
-//! checked when it comes, and matched with the lines of an earlier output.
+//! Standard input: stored on the disk as it arrives, so that its items are read from there like those of a file. Each
+//! is checked when it arrives, and matched with the lines of an earlier output.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -19,15 +19,15 @@ use super::prompts::{Classes, PromptSettings};
 use super::results::PreviousLine;
 use super::spool::{SpoolFile, Spooled};
 
-/// What an earlier output says, by id and request.
+/// The contents of an earlier output, by id and request.
 #[derive(Default)]
 pub(crate) struct Previous {
     lines: Vec<Earlier>,
     /// First samples, by the ids of their items.
     first_samples: Vec<Key>,
-    /// The output holds several lines of one item.
+    /// Whether the output has several lines of one item.
     pub repeated: bool,
-    /// A line is marked as superseded.
+    /// Whether a line is marked as superseded.
     pub marked: bool,
 }
 
@@ -38,7 +38,7 @@ struct Earlier {
     /// Its number.
     at: u32,
     ended: EarlierResult,
-    /// It is a line of an item that has come.
+    /// Whether it is a line of an item that has arrived.
     is_met: bool,
 }
 
@@ -70,8 +70,8 @@ impl Previous {
         self.lines.dedup_by_key(|line| (line.key, line.request));
     }
 
-    /// How an item stands that has this id. Its line may have the other id, unless another item has that. The last line
-    /// that answers the same request counts.
+    /// The state of the item with this id. Its line may have the other id, unless another item has that. The last line
+    /// for the same request counts.
     fn meet(&mut self, id: &str, other: Option<&str>, request: u64) -> State {
         let key = key(id);
         let start = self.lines.partition_point(|line| line.key < key);
@@ -115,7 +115,7 @@ impl Previous {
     }
 }
 
-/// A stream that is about to be read, and what its items are compared with.
+/// A stream before reading, and the data that its items are compared with.
 pub(super) struct StreamInput {
     pub name: String,
     pub reader: Box<dyn Read + Send>,
@@ -123,8 +123,7 @@ pub(super) struct StreamInput {
     pub previous: Previous,
 }
 
-/// Starts to read the stream on a thread of its own, which nobody joins: it may be blocked in a
-/// read for ever.
+/// Starts to read the stream on a separate thread. No one joins that thread, because a read may block for ever.
 pub(super) fn read(
     stream: StreamInput,
     input: Arc<InputFile>,
@@ -139,7 +138,7 @@ pub(super) fn read(
         previous,
     } = stream;
     let folder = settings.spool_folder_or_default();
-    // A run may have no folder of its own that it can write to.
+    // A run may have no writable folder.
     let spool = SpoolFile::new(&folder, &name, u64::MAX)
         .or_else(|_| SpoolFile::new(&std::env::temp_dir(), &name, u64::MAX))?;
     let (source, reader) = spool.growing(reader)?;
@@ -159,26 +158,26 @@ pub(super) fn read(
     Ok(())
 }
 
-/// Items that need no call may come in such numbers at a time.
+/// Maximum number of items without a call that are returned at once.
 const MOST_AT_ONCE: usize = 4096;
 
-/// Checks and matches what comes.
+/// Checks and matches arriving items.
 struct Arrivals {
     lines: StreamLines<Spooled<Box<dyn Read + Send>>>,
     input: Arc<InputFile>,
-    /// Until the first item tells the form of the text.
+    /// `None` until the first item shows the format of the text.
     source: Option<Source>,
     classes: Arc<Classes>,
     previous: Previous,
     options: FileRunOptions,
-    /// Items that may still be sent.
+    /// Number of items that may still be sent.
     left: usize,
-    /// Why nothing more comes.
+    /// Why reading ended with an error.
     broken: Option<Error>,
 }
 
 impl Arrivals {
-    /// Items up to the next one that is to be sent.
+    /// The items up to the next one that is sent.
     fn next(&mut self) -> Result<Option<Arrival>, Error> {
         if let Some(error) = self.broken.take() {
             return Err(error);
@@ -214,7 +213,7 @@ impl Arrivals {
         let request = &item.item.request;
         let id = request.id.as_deref().unwrap_or_default();
         let hash = hash_prefix(&item.item.request_hash).unwrap_or(0);
-        // The first sample of an item is the item itself, as it was called without samples.
+        // The first sample of an item is the item itself, under its id without samples.
         let other = renamed(id, request.sample);
         let state = self.previous.meet(id, other.as_deref(), hash);
         let class = self.classes.classify(request);

@@ -1,5 +1,5 @@
-//! Tidies an output at the end of a run, in one rewrite: one line for each item, with the id and the kept fields that
-//! its row has now.
+//! Tidies an output at the end of a run, in one rewrite: one line per item, with the id and the kept fields of its
+//! current row.
 
 use std::collections::HashMap;
 
@@ -12,25 +12,25 @@ use super::results::archive::Replaced;
 use super::results::superseded::turn;
 use super::results::{PreviousLine, ResultsFile};
 
-/// What is to be done with the output.
+/// How to change the output.
 #[derive(Clone, Copy)]
 pub(super) struct Tidy {
-    /// Keep one line of each item: the last one, or the last that is not marked as superseded if there is one.
+    /// Keep one line per item: the last one that is not marked as superseded; if there is none, the last one.
     pub compacts: bool,
-    /// Put these into the order of the input.
+    /// Sort these in the order of the input.
     pub ordered: bool,
-    /// Update what the lines of this input's items say of their rows.
+    /// Update the kept fields in the lines of this input's items.
     pub updates_rows: bool,
     /// Mark the lines of earlier runs that answer outdated requests. For a file, this is done before the run.
     pub marks: Option<Marks>,
-    /// The input is a stream, which may bring other rows each time.
+    /// Whether the input is a stream, which may have other rows each time.
     pub is_stream: bool,
 }
 
 /// Which lines get or lose their marks.
 #[derive(Clone, Copy)]
 pub(super) struct Marks {
-    /// Those before this place.
+    /// Only lines before this position.
     pub before: u64,
     pub redo_extracts: bool,
 }
@@ -51,11 +51,10 @@ impl Tidy {
     }
 }
 
-/// What to say if it fails.
+/// The beginning of the message about a failure.
 const FAILED: &str = "all results are saved, but cannot tidy up";
 
-/// Tidies the output of a file's items. Lines of other items, and answers to what an item asked before, keep their
-/// fields.
+/// Tidies the output of a file's items. Lines of other items, and answers to outdated requests, keep their fields.
 pub(super) fn tidy(
     file: &mut ResultsFile,
     input: &InputFile,
@@ -74,7 +73,7 @@ pub(super) fn tidy(
             changed = updated(&mut rows, index, &line, text).map(|text| text.is_some());
         }
         let item = index.item_of(&line.id, line.prefix(false));
-        // The file has no such row any more, or makes a prompt of it.
+        // The file no longer has such a row, or the row makes a prompt now.
         let is_gone = !how.is_stream && item.is_none() && line.is_unnamed_bad_row();
         if how.compacts && !is_gone {
             best.add(item, &line, is_marked, at);
@@ -109,12 +108,12 @@ pub(super) fn tidy(
     })
 }
 
-/// The bits of a place that are free tell whether its line is marked as superseded, and whether it is a paid reply.
+/// The unused bits of a position show whether its line is marked as superseded, and whether it is a billed reply.
 const NOWHERE: u64 = u64::MAX;
 const MARKED: u64 = 1;
 const PAID: u64 = 2;
 
-/// The place of the best line of each item, found in one pass over the lines.
+/// The position of the best line of each item, found in one pass over the lines.
 #[derive(Default)]
 struct BestLines {
     /// By the number of the item in the index.
@@ -150,7 +149,7 @@ impl BestLines {
         }
     }
 
-    /// The places of the best lines: of items in this order and then of the others, or all as they stand.
+    /// The positions of the best lines: of items in this order and then of the others, or all in file order.
     fn into_places(mut self, order: Option<Vec<u32>>) -> Vec<u64> {
         let is_ordered = order.is_some();
         if let Some(order) = order {
@@ -220,6 +219,6 @@ mod tests {
         let rewritten = || std::fs::metadata(&path).unwrap().modified().unwrap();
         let before = rewritten();
         tidy(&mut file, &checked.input, &index, how).unwrap();
-        assert_eq!(rewritten(), before, "nothing is left to update");
+        assert_eq!(rewritten(), before, "no line needs an update");
     }
 }

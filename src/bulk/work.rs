@@ -1,5 +1,4 @@
-//! The engine's work for prompts: a backlog of requests on one side, a sink for outcomes on the
-//! other, and the counts in between.
+//! The engine's work for prompts: a backlog of requests, a sink for outcomes, and the counters.
 
 use crate::base::clock::Time;
 use crate::base::error::Error;
@@ -12,12 +11,12 @@ use crate::observe::tally::{Measure, Tally};
 
 use crate::engine::pack::{Backlog, Pack, Packed};
 
-/// Where outcomes go: one for each member of a pack.
+/// Receives outcomes: one for each member of a pack.
 pub(crate) trait Sink<T> {
-    /// What a call brought to all of its pack.
+    /// The result of a call for its pack.
     type Done: Send;
 
-    /// Takes outcomes off the front of `ends` and counts them; an error says why some are left.
+    /// Removes outcomes from the front of `ends` and counts them; an error says why some are left.
     fn put(
         &mut self,
         ends: &mut Vec<Settled<Pack<T>, Self::Done>>,
@@ -25,30 +24,30 @@ pub(crate) trait Sink<T> {
         now: Time,
     ) -> Result<(), Error>;
 
-    /// True when a permit returns only after the caller took the outcome.
+    /// True if a permit returns only after the caller took the outcome.
     fn defers_release(&self) -> bool {
         false
     }
 
-    /// Why an item of a pack failed although the call brought answers to others.
+    /// Why an item of a pack failed although the call returned answers for others.
     fn failure_of_one(_done: &Self::Done) -> Option<&Error> {
         None
     }
 
-    /// What needs no call.
+    /// The result of a pack that needs no call.
     fn known(&self, _pack: &Pack<T>) -> Option<Self::Done> {
         None
     }
 }
 
-/// A backlog and a sink, as the dispatcher wants to see them.
+/// A backlog and a sink in the form that the dispatcher needs.
 pub(crate) struct Job<B: Backlog, K> {
     pub backlog: Packed<B>,
     pub sink: K,
     pub tally: Tally,
 }
 
-/// Decides about a run of this work on a route.
+/// The dispatcher of this work on a route.
 pub(super) fn dispatcher<W: Work>(
     work: W,
     route: &Route<'_>,
@@ -119,7 +118,7 @@ impl<B: Backlog, K: Sink<B::Task>> Counted for Job<B, K> {
     }
 }
 
-/// Counts an end in the tally, each member for itself.
+/// Counts an end in the tally, once per member.
 pub(crate) fn count<T, D>(
     tally: &mut Tally,
     end: &Settled<Pack<T>, D>,

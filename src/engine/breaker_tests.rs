@@ -34,7 +34,7 @@ fn step() -> StepId {
     Class::new([]).at(0)
 }
 
-/// A first call of an item that has another step to go to.
+/// A first call of an item that can fail over.
 fn call(began: Time) -> Ended {
     Ended {
         step: step(),
@@ -47,7 +47,7 @@ fn call(began: Time) -> Ended {
     }
 }
 
-/// Notes the same end again and again; after how many it trips.
+/// Records the same end repeatedly. Returns the number of ends that trip the breaker.
 fn trips_after(breakers: &mut Breakers, reply: &Reply, now: Time) -> Option<usize> {
     (1..20).find(|_| breakers.note(call(now), reply, now))
 }
@@ -83,7 +83,10 @@ fn nobody_else_to_ask_or_one_item_alone_trips_nothing() {
     };
     assert!(!breakers.note(call(at(0)), &busy(), at(0)));
     (0..9).for_each(|_| assert!(!breakers.note(again, &busy(), at(0))));
-    assert!(breakers.note(call(at(0)), &busy(), at(0)), "a second item");
+    assert!(
+        breakers.note(call(at(0)), &busy(), at(0)),
+        "the failures come from two items"
+    );
 }
 
 #[test]
@@ -100,7 +103,7 @@ fn waits_and_wrong_requests_say_nothing_of_the_provider() {
     ] {
         let mut breakers = Breakers::default();
         assert_eq!(trips_after(&mut breakers, &reply, at(0)), None);
-        // They are no answers either.
+        // Such replies do not count as answers either.
         (0..4).for_each(|_| assert!(!breakers.note(call(at(0)), &busy(), at(0))));
         assert!(!breakers.note(call(at(0)), &reply, at(0)));
         assert!(breakers.note(call(at(0)), &busy(), at(0)), "{reply:?}");
@@ -137,16 +140,16 @@ fn a_step_is_in_doubt_once_nothing_was_answered_during_a_whole_time_out() {
     breakers.note(call(at(0)), &hung(), at(20));
     let patience = breakers.patience(step()).expect("it is in doubt");
     assert_eq!((patience.lasts, patience.hung), (seconds(15), seconds(20)));
-    // Any reply shows that it lives.
+    // Any reply shows that the provider is reachable.
     breakers.note(call(at(0)), &refused(ErrorKind::Invalid, 400), at(21));
     assert_eq!(breakers.patience(step()), None);
 
-    // Somebody was answered while that one hung.
+    // Another call was answered during the call that timed out.
     let mut breakers = Breakers::default();
     breakers.note(call(at(0)), &Ok(()), at(9));
     breakers.note(call(at(0)), &hung(), at(20));
     assert_eq!(breakers.patience(step()), None);
-    // What is known to take long has its time.
+    // A provider with slow answers gets the full time-out.
     for (took, patience) in [(9, seconds(18)), (2, seconds(15)), (11, Duration::MAX)] {
         let mut breakers = Breakers::default();
         breakers.note(call(at(0)), &Ok(()), at(took));
@@ -169,7 +172,10 @@ fn one_call_probes_later_and_later_until_an_answer_closes_it() {
             }
             waits.push(now - since);
             assert!(breakers.begin_call(step()));
-            assert!(breakers.open_reason(step()).is_some(), "one is enough");
+            assert!(
+                breakers.open_reason(step()).is_some(),
+                "one more failure opens it"
+            );
             assert!(!breakers.note(call(at(now)), &failure, at(now)));
         }
         assert_eq!(waits, [5, 10, 20, 40, 60, 60]);
@@ -192,9 +198,12 @@ fn a_probe_that_hangs_ends_an_outage_that_items_wait_for() {
     assert!((0..3).any(|_| dead(&mut breakers)));
     breakers.half_open(at(2));
     assert!(breakers.begin_call(step()));
-    assert!(breakers.note(waits, &hung(), at(62)), "it is closed");
+    assert!(
+        breakers.note(waits, &hung(), at(62)),
+        "the breaker is closed"
+    );
     assert_eq!(breakers.closed_until(step(), at(62)), None);
-    // With another provider to ask, one that hangs is left alone.
+    // If another provider can be called, items do not wait for one that hangs.
     let mut breakers = Breakers::default();
     assert_eq!(trips_after(&mut breakers, &unreached(), at(0)), Some(5));
     breakers.half_open(at(6));

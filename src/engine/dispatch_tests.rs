@@ -1,4 +1,4 @@
-//! Who starts when, on a clock moved by hand.
+//! Which calls start when, on a simulated clock.
 
 use std::cell::Cell;
 
@@ -15,17 +15,17 @@ use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, Take};
 
-/// Items of one quota by what they cost.
+/// Items of one quota, with their costs.
 struct Costs {
     tokens: Vec<u32>,
     next: usize,
     class: Class,
     waiting: Waiting<(usize, (Tries, ItemTimer))>,
-    /// Items that have their outcome, and whether it is a success.
+    /// Items with an outcome, and whether it is a success.
     ended: Vec<(usize, bool)>,
-    /// Where their time went.
+    /// How their time was spent.
     times: Vec<ItemTime>,
-    /// A success has asked nobody.
+    /// Successes were produced without a call.
     asks_nobody: bool,
 }
 
@@ -66,7 +66,7 @@ impl Work for Costs {
                 break;
             }
             self.next += 1;
-            // As a list does it: the items behind may have another quota.
+            // Like a list: later items may have another quota.
             match availability.paused_quota(&self.class, 0, now) {
                 Some(quota) => {
                     let item = (task, Default::default());
@@ -115,7 +115,7 @@ impl Work for Costs {
     }
 }
 
-/// A dispatcher over items of these costs.
+/// A dispatcher for items of these costs.
 fn dispatcher(
     tokens: Vec<u32>,
     limits: Limits,
@@ -147,9 +147,8 @@ fn dispatcher(
     Dispatcher::new(work, limiter, options)
 }
 
-/// Turns it to its end, each call taking about 50 ms. Returns the items in the order in which they
-/// started, the most that were in flight at once, and the end. Calls end one by one: each end may
-/// open the quota for a single other.
+/// Runs it to its end; each call takes about 50 ms. Returns the items in start order, the highest number of calls in
+/// flight, and the end. Calls end one by one, because each end may open the quota for one more call.
 fn drive(
     dispatcher: &mut Dispatcher<Costs>,
     answer: impl Fn() -> Result<(), Error>,
@@ -170,7 +169,7 @@ fn drive(
         };
         in_flight.sort_by_key(|(at, _)| *at);
         let next_end = in_flight.first().map(|(at, _)| *at);
-        now = earlier(wake, next_end).expect("something is going to happen");
+        now = earlier(wake, next_end).expect("a call or a time is pending");
         while in_flight.first().is_some_and(|(at, _)| *at <= now) {
             let (_, call) = in_flight.remove(0);
             let ended = EndedCall {
@@ -183,7 +182,7 @@ fn drive(
             dispatcher.handle(Event::CallEnded(ended), now);
         }
     }
-    panic!("it does not end: {order:?}");
+    panic!("the run does not end: {order:?}");
 }
 
 #[test]
@@ -199,7 +198,7 @@ fn an_item_that_needs_many_tokens_goes_when_its_turn_comes() {
     }
 }
 
-/// Where the time of an item goes whose first call fails in this way.
+/// How the time of an item is spent whose first call fails in this way.
 fn time_after(limits: Limits, error: Error) -> ItemTime {
     let mut run = dispatcher(vec![1], limits, 1, ErrorPolicy::default());
     let first = Cell::new(Some(error));
@@ -223,7 +222,7 @@ fn each_wait_of_an_item_has_its_name() {
         "{time:?}"
     );
 
-    // One call in ten seconds.
+    // One call per ten seconds.
     let time = time_after(
         Limits::default().requests_per_minute(6.0).burst(1),
         troubled(),
@@ -247,7 +246,7 @@ fn a_quota_takes_no_more_calls_at_once_than_it_may() {
     let mut run = dispatcher(vec![1; 40], limits, 16, ErrorPolicy::default());
     let (order, most, end) = drive(&mut run, || Ok(()));
     assert_eq!((order, most), (Vec::from_iter(0..40), 2));
-    // Nobody waits for longer than until a call has ended.
+    // No item waits after a call has ended.
     assert!(end < Time::ZERO.after(Duration::from_millis(40 * 70 / 2)));
 }
 
@@ -272,12 +271,12 @@ fn a_model_that_never_loads_ends_the_run_soon_after_the_patience() {
     assert!(counters.calls <= 5 + 4 && late <= 2, "{counters:?} {late}");
     let (counters, stop, late) = never(ErrorPolicy::ContinueOnError);
     assert!(stop.is_none());
-    // Each is called once, as fast as the server refuses them.
+    // Each item is called once, as fast as the server rejects calls.
     assert_eq!((counters.calls, counters.retries), (10_000, 0));
     assert!(late < 10_000 / 4 / 10, "{late} s");
 }
 
-/// Turns a worker's dispatcher of three items until all of them are in flight.
+/// Runs a worker's dispatcher of three items until all of them are in flight.
 fn three_flying(durable: bool) -> (Dispatcher<Costs>, Vec<Call<usize>>) {
     let mut run = dispatcher(vec![1; 9], Limits::default(), 3, ErrorPolicy::default());
     run.options.durable = durable;
@@ -308,7 +307,7 @@ fn what_has_asked_nobody_says_nothing_of_its_provider() {
     run.work.asks_nobody = true;
     let unreachable = || Err(Error::new(ErrorKind::Invalid, "nobody there").with_unreachable());
     let turn = Cell::new(0);
-    // Five in a row end the run, whatever asks nobody in between.
+    // Five consecutive failures end the run, even if items without a call end in between.
     let (order, _, _) = drive(&mut run, || {
         turn.set(turn.get() + 1);
         if turn.get() == 5 {
@@ -335,7 +334,7 @@ fn a_workers_ends_wait_a_moment_for_each_other_and_no_longer() {
         let ended = end(&mut run, in_flight.pop().unwrap(), now);
         assert_eq!(ended, (0, Turn::Wait(Some(until))));
     }
-    // Nothing is left to wait for.
+    // No item is left that waits.
     assert_eq!(end(&mut run, in_flight.pop().unwrap(), now).0, 3);
 
     let (mut run, mut in_flight) = three_flying(true);
@@ -359,13 +358,13 @@ fn work_that_can_wait_outlasts_refusals_for_its_pace_but_not_for_ever() {
     run.options.durable = true;
     run.options.retry = RetryPolicy::default().max_retries(0);
     let (order, _, end) = drive(&mut run, refused);
-    // Then its lane rests.
+    // Afterwards its lane is paused.
     assert!((600..700).contains(&end.since(Time::ZERO).as_secs()));
     assert!(order.len() > 10 && run.availability.next_change(end).is_some());
     let mut run = dispatcher(vec![1], limits, 1, ErrorPolicy::default());
     run.options.retry = RetryPolicy::default().max_retries(0);
     let (order, _, _) = drive(&mut run, refused);
-    assert_eq!(order.len(), 1, "a run has its own number of retries");
+    assert_eq!(order.len(), 1, "a run uses its own number of retries");
 }
 
 #[test]
@@ -416,8 +415,8 @@ fn a_reset_that_nobody_waits_for_pauses_nothing_and_a_refusal_then_ends_the_run(
             assert_eq!(turn, Turn::Wait(Some(Time::ZERO.after(reset))));
             continue;
         }
-        let next = start.pop().expect("the next call goes out");
-        let error = Error::new(ErrorKind::RateLimited, "that was all for today");
+        let next = start.pop().expect("the next call starts");
+        let error = Error::new(ErrorKind::RateLimited, "the daily allowance is used up");
         let error = error.with_status(429).with_retry_after(Some(reset));
         run.handle(ended(next, Err(error)), Time::ZERO);
         assert_eq!(run.turn(Time::ZERO, &mut start), Turn::Finished);

@@ -156,7 +156,7 @@ mod tests {
             }
         };
         assert!(count(&mut FirstReplies::default(), mixed).is_none());
-        // A row of its own knows what is wrong with a prompt.
+        // An error that a rule of the table recognizes concerns one prompt.
         let known = |_| Error::new(ErrorKind::Invalid, "too long").with_status(400);
         assert!(count(&mut FirstReplies::default(), known).is_none());
         let busy = Error::new(ErrorKind::Transient, "busy").with_status(503);

@@ -1,9 +1,9 @@
-//! What a limiter tells of its quotas.
+//! The status that a limiter reports for its quotas.
 
 use super::*;
 use crate::engine::quota_status::RateStatus;
 
-/// What is left of a minute's requests, and for how long some of it is missing.
+/// The rest of the requests per minute, and the time until all of it is available again.
 fn left(limiter: &Limiter, quota: QuotaId, now: Time) -> (u64, u64, u128) {
     let status = limiter.status(quota, now).requests.unwrap();
     let RateStatus {
@@ -26,7 +26,7 @@ fn what_is_told_of_a_given_rate_is_what_may_still_start() {
         assert_eq!(told, (600, 600 - call, u128::from(call) * 100));
     }
     go(&limiter, quota, at(0)).unwrap();
-    // The next one has to wait.
+    // The next call has to wait.
     assert_eq!(left(&limiter, quota, at(0)), (600, 0, 1_000));
     assert_eq!(left(&limiter, quota, at(99)), (600, 0, 901));
     assert_eq!(left(&limiter, quota, at(100)), (600, 591, 900));
@@ -52,7 +52,7 @@ fn what_a_provider_tells_is_told_on_and_comes_back_as_it_does_there() {
     let (limiter, quota) = open(Limits::default());
     assert_eq!(limiter.status(quota, at(0)).requests, None);
     let first = go(&limiter, quota, at(0)).unwrap();
-    // Others have used the rest.
+    // Other programs have used the rest.
     reply(&limiter, first, &hints(600, 120, MINUTE), at(0));
     assert_eq!(left(&limiter, quota, at(0)), (600, 120, 48_000));
     let second = go(&limiter, quota, at(0)).unwrap();
@@ -61,7 +61,7 @@ fn what_a_provider_tells_is_told_on_and_comes_back_as_it_does_there() {
     reply(&limiter, second, &hints(600, 500, MINUTE), at(10_000));
     assert_eq!(left(&limiter, quota, at(10_000)), (600, 500, 10_000));
     assert_eq!(left(&limiter, quota, at(20_000)), (600, 600, 0));
-    // A limit by the day is none by the minute.
+    // A daily limit is not shown as a limit per minute.
     let (limiter, quota) = open(Limits::default());
     let call = go(&limiter, quota, at(0)).unwrap();
     let day = hints(1000, 900, Duration::from_secs(86_400));

@@ -1,4 +1,4 @@
-//! The limiter's arithmetic, on a clock moved by hand, against a server's own bucket.
+//! The limiter's arithmetic on a simulated clock, compared with the bucket of a server.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ fn a_given_rate_is_used_whole_and_never_exceeded() {
             Gate::NotUntil(t) => now = t,
         }
     }
-    // A server with the same rate and burst agrees to all of them: at most burst + rate x time.
+    // A server with the same rate and burst accepts all of them: at most burst + rate x time.
     for (i, t) in started.iter().enumerate() {
         let allowed = 10.0 + t.since(at(0)).as_secs_f64() * 10.0 + 0.001;
         assert!((i + 1) as f64 <= allowed, "call {i} at {t:?}");
@@ -76,7 +76,7 @@ fn until_the_first_reply_only_the_burst_is_in_flight() {
         Gate::NotUntil(_)
     ));
     reply(&limiter, permits[0], &RateHints::default(), at(5));
-    // It named no limit, so none is assumed.
+    // The reply reported no limit, so none is assumed.
     assert!((0..100).all(|_| go(&limiter, quota, at(5)).is_some()));
 }
 
@@ -84,7 +84,7 @@ fn until_the_first_reply_only_the_burst_is_in_flight() {
 fn the_first_reply_teaches_rate_and_allowance() {
     let (limiter, quota) = open(Limits::default().burst(10));
     let permits: Vec<Permit> = (0..10).filter_map(|_| go(&limiter, quota, at(0))).collect();
-    // Bucket of 20 at the server, ten of it taken by now, 600 a minute.
+    // The server's bucket holds 20, of which ten are used by now; 600 per minute.
     for permit in permits {
         reply(&limiter, permit, &hints(600, 10, MINUTE), at(50));
     }
@@ -127,7 +127,7 @@ fn one_refusal_pauses_the_quota_and_late_ones_do_not_start_it_again() {
     assert_eq!(
         limiter.try_acquire(quota, 1, None, at(21)),
         Gate::NotUntil(at(1020)),
-        "eight refusals of one wave are one pause of a second"
+        "eight rejections of one wave cause one pause of one second"
     );
     let permit = go(&limiter, quota, at(1020)).unwrap();
     limiter.settle(
@@ -174,7 +174,7 @@ fn a_quota_without_a_known_rate_comes_back_narrower_and_widens() {
     let back: Vec<Permit> = (0..64)
         .map_while(|_| go(&limiter, quota, at(1002)))
         .collect();
-    assert_eq!(back.len(), 16, "half of what was in flight");
+    assert_eq!(back.len(), 16, "half of the calls in flight");
     for permit in back {
         reply(&limiter, permit, &RateHints::default(), at(1010));
     }
@@ -184,7 +184,7 @@ fn a_quota_without_a_known_rate_comes_back_narrower_and_widens() {
 
 #[test]
 fn tokens_are_reserved_with_the_request_and_put_right_by_the_reply() {
-    // 6,000 a minute: 100 a second, 1,000 at once.
+    // 6,000 per minute: 100 per second, 1,000 at once.
     let (limiter, quota) = open(Limits::default().tokens_per_minute(6000.0).burst(100));
     let permit = match limiter.try_acquire(quota, 744, Some(800), at(0)) {
         Gate::Go(permit) => permit,
@@ -222,7 +222,7 @@ fn a_client_may_state_any_number_of_tokens() {
     let used = CallEnd::Replied(Some((1_000_000, 1_000_000)));
     limiter.settle(permit, used, &RateHints::default(), at(0));
     let Gate::NotUntil(next) = limiter.try_acquire(quota, 10, Some(0), at(0)) else {
-        panic!("a debt was forgotten");
+        panic!("the debt of the bucket was dropped");
     };
     assert!(next > at(60_000));
 }
@@ -250,7 +250,7 @@ fn the_output_reservation_learns_from_replies() {
         let used = CallEnd::Replied(Some((0, 20)));
         limiter.settle(permit, used, &RateHints::default(), at(i * 1000));
     }
-    // 10,000 tokens at once: at 256 each 39 would fit, at the learned 20 there is room for 500.
+    // 10,000 tokens at once: 39 calls fit with 256 tokens each, and 500 with the learned 20.
     let fits = (0..1000)
         .map_while(|_| match limiter.try_acquire(quota, 0, None, at(60_000)) {
             Gate::Go(permit) => Some(permit),
@@ -260,13 +260,13 @@ fn the_output_reservation_learns_from_replies() {
     assert!((490..=510).contains(&fits), "{fits}");
 }
 
-/// The tokens that a call could have right now, to within one.
+/// The tokens that a call can reserve now, to within one.
 fn level(limiter: &Limiter, quota: QuotaId, now: Time) -> u64 {
     let fits = |n: u64| matches!(limiter.peek(quota, n, Some(0), now), Gate::Go(_));
     (1..1000).take_while(|n| fits(*n)).last().unwrap_or(0)
 }
 
-/// A call that used exactly what was reserved, with what the server had left when it let it in.
+/// A call that used exactly its reservation, with the remainder that the server reported when it accepted the call.
 fn tokens_reply(limiter: &Limiter, permit: Permit, remaining: u64, now: Time) {
     let hints = RateHints {
         requests: None,
@@ -285,7 +285,7 @@ fn tokens_reply(limiter: &Limiter, permit: Permit, remaining: u64, now: Time) {
 #[test]
 fn calls_in_flight_are_not_taken_off_a_stated_allowance_twice() {
     for first_back in [0, 1, 2] {
-        // 6,000 a minute, learned from a first reply: 1,000 at once.
+        // 6,000 per minute, learned from the first reply: 1,000 at once.
         let (limiter, quota) = open(Limits::default());
         let start = |tokens| match limiter.try_acquire(quota, tokens, Some(0), at(0)) {
             Gate::Go(permit) => permit,
@@ -293,7 +293,7 @@ fn calls_in_flight_are_not_taken_off_a_stated_allowance_twice() {
         };
         tokens_reply(&limiter, start(100), 1000, at(0));
         assert_eq!(level(&limiter, quota, at(0)), 999);
-        // Three long calls; the server counts each when it lets it in.
+        // Three long calls; the server counts each call when it accepts it.
         let mut flying = vec![(start(300), 700), (start(200), 500), (start(100), 400)];
         let (permit, remaining) = flying.remove(first_back);
         tokens_reply(&limiter, permit, remaining, at(0));
@@ -312,10 +312,10 @@ fn requests_in_flight_are_not_taken_off_a_stated_allowance_twice() {
     reply(&limiter, first, &hints(600, 10, MINUTE), at(0));
     let flying: Vec<Permit> = (0..6).filter_map(|_| go(&limiter, quota, at(0))).collect();
     assert_eq!(flying.len(), 6);
-    // The last one is back first: the server had counted all six.
+    // The last call ends first. The server had counted all six by then.
     reply(&limiter, flying[5], &hints(600, 4, MINUTE), at(0));
     let more = (0..20).map_while(|_| go(&limiter, quota, at(0))).count();
-    assert_eq!(more, 4, "ten were left, six of them are in use");
+    assert_eq!(more, 4, "ten were left, and six of them are in use");
 }
 
 #[test]
@@ -373,8 +373,12 @@ fn while_a_model_loads_one_call_a_second_asks() {
     }
     assert_eq!(go(&limiter, quota, at(999)), None);
     let asks = go(&limiter, quota, at(1000)).unwrap();
-    assert_eq!(go(&limiter, quota, at(1000)), None, "one is enough");
-    // The pause neither grows nor falls short of what the server asks for.
+    assert_eq!(
+        go(&limiter, quota, at(1000)),
+        None,
+        "one rejection causes a pause"
+    );
+    // The pause is exactly as long as the server requests.
     assert_eq!(unready(asks, None, 1005), Some(at(2005)));
     let asks = go(&limiter, quota, at(2005)).unwrap();
     let wait = Some(Duration::from_secs(7));
@@ -382,7 +386,7 @@ fn while_a_model_loads_one_call_a_second_asks() {
     let answered = go(&limiter, quota, at(9010)).unwrap();
     reply(&limiter, answered, &RateHints::default(), at(9020));
     let more = (0..9).filter_map(|_| go(&limiter, quota, at(9020))).count();
-    assert_eq!(more, 2, "the way back is gradual");
+    assert_eq!(more, 2, "the rate grows back gradually");
 }
 
 #[test]
@@ -393,7 +397,7 @@ fn an_assumed_pace_holds_until_a_reply_tells_another_and_new_settings_leave_that
     let quota = limiter.quota(key, assumed, 0, Time::ZERO);
     let now = Time::from_nanos(1);
     let Gate::Go(permit) = limiter.try_acquire(quota, 1, Some(0), now) else {
-        panic!("the first may go");
+        panic!("the first call may start");
     };
     assert!(matches!(
         limiter.try_acquire(quota, 1, Some(0), now),
@@ -414,19 +418,19 @@ fn an_assumed_pace_holds_until_a_reply_tells_another_and_new_settings_leave_that
     let go = |at| matches!(limiter.peek(quota, 1, Some(0), at), Gate::Go(_));
     assert!(go(later), "6,000 a minute are 100 a second");
     limiter.quota(key, assumed.burst(2), 1, later);
-    assert!(go(later), "what was told outlives a new setting");
+    assert!(go(later), "a reported limit outlives a new setting");
     limiter.quota(key, assumed.burst(2).requests_per_minute(1.0), 2, later);
     for _ in 0..2 {
         let _ = limiter.try_acquire(quota, 1, Some(0), later);
     }
     let second = later.after(Duration::from_secs(1));
-    assert!(!go(second), "a given limit replaces what was learned");
+    assert!(!go(second), "a configured limit replaces a learned one");
 }
 
-/// A server that answers so many calls at once, each in a tenth of a second, and a pool of so many
-/// threads. Returns the answers, the refusals and the time that so many items took.
+/// A server that answers this many calls at once, each in a tenth of a second, and a pool with this many threads.
+/// Returns the answers, the rejections and the time for this many items.
 fn against_a_cap(cap: usize, threads: usize, items: usize, rivals: usize) -> (usize, usize, u64) {
-    // A busy machine hears of a refusal late.
+    // On a busy machine a rejection is processed late.
     let mut refused_calls: Vec<(Time, Permit)> = Vec::new();
     let (limiter, quota) = open(Limits::default());
     let refused = CallEnd::RateLimited(Some(Duration::from_secs(1)));
@@ -453,7 +457,7 @@ fn against_a_cap(cap: usize, threads: usize, items: usize, rivals: usize) -> (us
             && let Some(next) = waiting.iter().position(|due| *due <= at(now))
             && let Some(permit) = go(&limiter, quota, at(now))
         {
-            // Others take part of what there is now and then.
+            // Other clients use a part of the capacity at times.
             let taken = if now / 10_000 % 2 == 1 { rivals } else { 0 };
             if flying.len() + taken < cap {
                 waiting.swap_remove(next);
@@ -486,7 +490,7 @@ fn a_limit_on_calls_at_once_is_found_and_kept_busy() {
 #[test]
 fn a_limit_that_changes_is_followed() {
     let (_, refusals, took) = against_a_cap(10, 32, 4_000, 8);
-    // Ten at once for ten seconds, two for the next ten.
+    // Ten calls at once for ten seconds, then two for ten seconds.
     let ideal = 4_000 * 100 / 6;
     assert!(
         took < 2 * ideal,

@@ -55,14 +55,14 @@ mod tests {
         assert_eq!(loading.since(), Some(at(5)));
         assert!(loading.note(a, &REFUSED, at(604)));
         assert!(!loading.note(a, &REFUSED, at(605)));
-        // No connection, or a lost one, does not say that it is ready.
+        // A failed or lost connection does not show that the server is ready.
         assert!(!loading.note(a, &CallEnd::Failed, at(606)));
         assert!(!loading.note(a, &REFUSED, at(607)));
         assert!(!loading.note(a, &CallEnd::Replied(None), at(608)));
         assert_eq!(loading.since(), Some(at(100)));
         assert!(loading.note(a, &REFUSED, at(609)));
         loading.note(a, &CallEnd::Replied(None), at(610));
-        // Who complains of the pace has a model to ask.
+        // A server that limits the rate has loaded its model.
         loading.note(b, &CallEnd::RateLimited(None), at(610));
         assert_eq!(loading.since(), None);
     }

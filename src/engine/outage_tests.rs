@@ -1,4 +1,4 @@
-//! What ends a run, what fails an item, and what is waited for, when a provider is away or refuses all.
+//! What ends a run, fails an item or makes it wait when a provider is unavailable or rejects everything.
 
 use super::*;
 
@@ -47,7 +47,7 @@ fn an_outage_is_waited_out_where_no_other_provider_can_be_asked() {
                 "{name}, {concurrency}: {ended:?}"
             );
             let back = ended.answered.iter().find(|at| **at > secs(10));
-            let late = back.expect("it is asked again").since(secs(35));
+            let late = back.expect("it is called again").since(secs(35));
             assert!(
                 late <= Duration::from_secs(9),
                 "{name}, {concurrency}: {late:?}"
@@ -103,7 +103,7 @@ fn an_address_where_no_server_is_ends_a_run_within_ten_seconds() {
             "{error}"
         );
         assert_eq!(outcomes(&run), (0, vec![]));
-        // One that is just being started is waited for.
+        // The run waits for a server that is being started.
         let starts = |now: Time, _| {
             if now < secs(7) {
                 dead(now)
@@ -115,7 +115,7 @@ fn an_address_where_no_server_is_ends_a_run_within_ten_seconds() {
         let ended = turn_to_end(&mut run, &starts);
         assert_eq!(outcomes(&run), (items, vec![]), "{ended:?}");
     }
-    // Work that can wait does so.
+    // Durable work waits.
     let provider = |now: Time, _| {
         if now < secs(900) {
             dead(now)
@@ -128,7 +128,7 @@ fn an_address_where_no_server_is_ends_a_run_within_ten_seconds() {
     let ended = turn_to_end(&mut run, &provider);
     assert_eq!(outcomes(&run), (20, vec![]));
     assert!(ended.took < ms(909_500), "{ended:?}");
-    // Unless its worker is to end with the work that can be done.
+    // Exception: its worker ends when no job is left that can run.
     let mut run = start(20, 4);
     (run.options.durable, run.options.on_error) = (true, ErrorPolicy::StopOnCriticalError);
     assert!(turn_to_end(&mut run, &|now, _| dead(now)).took < ms(8_500));
@@ -175,7 +175,7 @@ fn items_wait_at_their_step_while_the_next_one_is_unavailable_too() {
         let (answered, failed) = outcomes(&run);
         let in_vain = ended.calls - answered + next_calls.get();
         assert!(in_vain <= 40 + 4 * concurrency, "{concurrency}: {in_vain}");
-        // But for those that were at the next step before that turned out to be dead.
+        // Exception: items that were already at the next step, which turned out to be unavailable too.
         let unsent = 2_800 - answered;
         assert!(unsent <= 20 + 2 * concurrency, "{concurrency}: {unsent}");
         assert_eq!(failed, Vec::<usize>::new());
@@ -184,14 +184,15 @@ fn items_wait_at_their_step_while_the_next_one_is_unavailable_too() {
 
 #[test]
 fn items_that_cause_their_failures_fail_after_their_tries() {
-    // The only one, or a few: nothing tells them from an outage, but they were asked often enough.
+    // A single item, or a few: their failures cannot be distinguished from an outage, but they were called often
+    // enough.
     for (items, s) in [(1, 500), (1, 503), (4, 500), (4, 503)] {
         let mut run = start(items, 8);
         let ended = turn_to_end(&mut run, &|_, _| status(s));
         assert_eq!((ended.calls, outcomes(&run).0), (4 * items, 0));
         assert!(ended.took < ms(10_000), "{ended:?}");
     }
-    // Among others, and as the last of a run.
+    // Among other items, and as the last one of a run.
     for concurrency in [1, 4, 32] {
         for poison in [0..3, 50..62, 90..100] {
             let provider = |_, item| {
@@ -239,7 +240,7 @@ fn what_concerns_one_item_stops_no_other_while_these_are_answered() {
     let troubles: [&dyn Fn() -> _; 2] = [&refused_key, &come_back_tomorrow];
     for trouble in troubles {
         for concurrency in [1, 4, 32] {
-            // Among the first calls there must be another one that may be answered.
+            // Another of the first calls must still be in flight.
             for odd in [usize::from(concurrency == 1), 30, 99] {
                 let provider = |_, item| {
                     if item == odd {
@@ -299,7 +300,8 @@ fn what_concerns_all_ends_the_run_after_the_calls_in_flight() {
                 let ended = turn_to_end(&mut run, &provider);
                 assert!(matches!(run.stop_reason(), Some(StopReason::Critical(_))));
                 let in_vain = ended.calls - ended.answers[0];
-                // Who makes few calls at once needs some more to tell it from one item's own failure.
+                // With few calls in flight, more calls are needed to distinguish an outage from the failure of one
+                // item.
                 let most = if since == 0 {
                     concurrency
                 } else {
@@ -313,7 +315,7 @@ fn what_concerns_all_ends_the_run_after_the_calls_in_flight() {
 
 #[test]
 fn a_proxy_that_limits_requests_costs_no_item_its_tries() {
-    // As nginx does it: a rate per second, and a burst of five.
+    // Like nginx: a rate per second, and a burst of five.
     let (rate, burst) = (40.0, 5.0);
     let bucket = Cell::new((Time::ZERO, burst));
     let refused = Cell::new(0);

@@ -1,5 +1,5 @@
-//! A provider that limits calls in the ways that providers do, on a clock moved by hand, and a run against
-//! it that asks the limiter before each call.
+//! A provider that limits calls in the ways of real providers, on a simulated clock, and a run that asks the limiter
+//! before each call.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,41 +11,41 @@ use crate::base::hints::{RateHints, RateWindow};
 use super::limiter::{CallEnd, Gate, Limiter, Limits, Permit, QuotaKey};
 use super::simulation::Random;
 
-/// How long a refusal asks to wait.
+/// The wait that a rejection requests.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Asks {
     Nothing,
     For(Duration),
-    /// Until the next request would be let in, in whole units of so many seconds.
+    /// The time until the next request would be accepted, in units of this many seconds.
     Until(f64),
 }
 
-/// What a provider allows for a while.
+/// The limits of a provider for a period.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Provider {
     pub seconds: f64,
-    /// Requests and tokens a second, and for how many seconds of them it has room.
+    /// Requests and tokens per second, and the capacity in seconds.
     pub requests: Option<f64>,
     pub tokens: Option<f64>,
     pub burst: f64,
-    /// Replies say how much of these is left.
+    /// Replies report what is left of these.
     pub tells: bool,
     pub asks: Asks,
     pub parallel: Option<u32>,
-    /// Calls that it works on at full speed; more take longer, each.
+    /// Number of calls that are processed at full speed; with more calls, each takes longer.
     pub knee: Option<f64>,
     pub latency: f64,
     /// Some answers take ten times as long as others.
     pub varied: bool,
-    /// Seconds until a refusal is heard of.
+    /// Seconds until a rejection arrives.
     pub notice: f64,
-    /// The most seconds that a call is on its way before the provider decides on it.
+    /// Maximum number of seconds until a call reaches the provider.
     pub way: f64,
-    /// The part of calls that is refused for no reason of the caller's.
+    /// The part of calls that is rejected at random.
     pub stray: f64,
-    /// All calls fail at once, as in an outage.
+    /// All calls fail immediately, as in an outage.
     pub down: bool,
-    /// Calls a second that there are to make, where it is not as many as can be.
+    /// Calls per second that the run needs, if not as many as possible.
     pub demand: Option<f64>,
 }
 
@@ -70,7 +70,7 @@ pub(super) const PROVIDER: Provider = Provider {
 const INPUT: u64 = 100;
 const OUTPUT: f64 = 50.0;
 pub(super) const MOST: u32 = 256;
-/// What calls take, of the latency, on average.
+/// The average duration of a call as a multiple of the latency.
 const MEAN: f64 = 1.1;
 
 impl Asks {
@@ -87,7 +87,7 @@ impl Asks {
 }
 
 impl Provider {
-    /// Calls a second that it can answer.
+    /// Calls per second that it can answer.
     fn rate(&self) -> f64 {
         let slots = self.parallel.map_or(MOST.into(), f64::from);
         let slots = slots.min(self.knee.unwrap_or(slots)) / (self.latency * MEAN);
@@ -97,7 +97,7 @@ impl Provider {
             .min(tokens.unwrap_or(slots))
     }
 
-    /// How much longer than its latency a call takes.
+    /// The duration of a call as a multiple of its latency.
     fn stretch(&self, random: &mut Random) -> f64 {
         let unit = unit(random);
         if self.varied {
@@ -108,17 +108,17 @@ impl Provider {
     }
 }
 
-/// What a run came to, stretch by stretch.
+/// The results of a run, period by period.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    /// The part of what could be answered that was, after the transition.
+    /// The part of the possible answers that was given, after the transition.
     pub used: Vec<f64>,
-    /// Answers a second, after the transition.
+    /// Answers per second, after the transition.
     pub answers: Vec<f64>,
-    /// Seconds until a second was used to nine tenths.
+    /// Seconds until one second reached nine tenths of the possible answers.
     pub recovery: Vec<f64>,
     pub refusals: Vec<u32>,
-    /// The part of calls that was refused after the transition.
+    /// The part of calls that was rejected after the transition.
     pub refused: Vec<f64>,
     pub most_in_flight: Vec<u32>,
     pub calls: Vec<u32>,
@@ -129,7 +129,7 @@ impl Outcome {
         f64::from(self.refusals.iter().sum::<u32>()) / f64::from(self.calls.iter().sum::<u32>())
     }
 
-    /// The same of one stretch.
+    /// The results of one period.
     pub(super) fn refused_in(&self, stretch: usize) -> f64 {
         f64::from(self.refusals[stretch]) / f64::from(self.calls[stretch].max(1))
     }
@@ -183,9 +183,9 @@ fn at(seconds: f64) -> Time {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Reply {
-    /// Tokens of its output.
+    /// Output tokens.
     Answer(u64),
-    /// With the wait that it asks for.
+    /// With the requested wait.
     Refusal(Option<Duration>),
     Failure,
 }
@@ -193,9 +193,9 @@ enum Reply {
 #[derive(Clone, Copy)]
 struct Flight {
     permit: Permit,
-    /// What was decided on it, once it has arrived.
+    /// The decision about it, once it has arrived.
     reply: Option<Reply>,
-    /// What was left when it came in.
+    /// The rest of the allowance when it arrived.
     hints: RateHints,
 }
 
@@ -205,7 +205,7 @@ struct Server {
     requests: Allowance,
     tokens: Allowance,
     in_flight: u32,
-    /// When calls arrive, and when they end.
+    /// Arrival times, and end times, of calls.
     events: BinaryHeap<Reverse<(Time, usize)>>,
     calls: Vec<Flight>,
 }
@@ -275,7 +275,7 @@ impl Server {
         Some(time.as_nanos() as f64 / 1e9)
     }
 
-    /// The next call that has ended until then; those that arrive before are decided on.
+    /// The next call that has ended by then. Calls that arrive before are decided on.
     fn ended(&mut self, until: Time, provider: &Provider, random: &mut Random) -> Option<Ended> {
         while self
             .events
@@ -300,8 +300,8 @@ impl Server {
 
 type Ended = (Permit, Reply, RateHints);
 
-/// Makes calls as fast as the limiter lets it. The first seconds of each stretch, at the usual latency, are
-/// its transition.
+/// Makes calls as fast as the limiter allows. The first seconds of each period, at the usual latency, are its
+/// transition.
 pub(super) fn run(seed: u64, limits: Limits, stretches: &[Provider], transition: f64) -> Outcome {
     let mut random = Random::warm(seed);
     let limiter = Limiter::new();

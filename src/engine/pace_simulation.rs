@@ -1,6 +1,6 @@
-//! The limiter with a tuned window against providers that change their limits, told or not. What it has to
-//! reach is what the project promises of it. Outside of transitions 95 % of the limit is used and at most one
-//! call of 200 is refused; with the transitions, one of 100. A transition ends within a stated time.
+//! The limiter with a tuned window against providers that change their limits, with or without a report. The bounds are
+//! what the project promises: outside of transitions, 95 % of the limit is used and at most one call in 200 is
+//! rejected; with the transitions, one in 100. A transition ends within a stated time.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::base::seeds::{random_cases, seeds};
 use super::limiter::Limits;
 use super::pace_model::{Asks, MOST, PROVIDER, Provider, run};
 
-/// Seconds of calls of 200 ms, longer in proportion where calls take longer, after which a limit is found
-/// that has changed: how many calls at once help, and a rate that replies tell.
+/// Seconds until a changed limit is detected if calls take 200 ms; proportionally more if calls take longer. For the
+/// number of calls in flight, and for a rate that replies report.
 const FOUND: f64 = 15.0;
-/// The same of a rate that is told nowhere.
+/// The same for an unreported rate.
 const GUESSED: f64 = 30.0;
 
 fn changing(one: impl Fn(f64) -> Provider) -> [Provider; 3] {
@@ -53,7 +53,7 @@ fn tokens(provider: Provider) -> [Provider; 3] {
     })
 }
 
-/// Providers that tell what they count in, or count in what nobody could tell.
+/// Providers that report their limits, or limit something that no reply can report.
 fn found() -> Vec<Case> {
     let told = Provider {
         tells: true,
@@ -129,7 +129,7 @@ fn found() -> Vec<Case> {
     ]
 }
 
-/// Providers that refuse calls for their rate and tell it nowhere.
+/// Providers that reject calls because of an unreported rate.
 fn guessed() -> Vec<Case> {
     let untold = Provider {
         seconds: 90.0,
@@ -217,7 +217,7 @@ fn check(cases: &[Case], transition: f64) {
             let in_time = outcome.recovery.iter().all(|s| *s <= transition);
             late += u32::from(!in_time);
         }
-        // The first refusal of a few calls at once may begin the search for a rate.
+        // The first rejection of a few calls in flight may start the search for a rate.
         assert!(
             u64::from(late) * 5 <= seeds.clamp(5, 40),
             "{name}: {late} late"
@@ -295,7 +295,7 @@ fn a_queue_in_the_server_shows_without_being_asked_for() {
     }
 }
 
-/// Answers a second of five calls at once of a second and a tenth.
+/// Answers per second of five calls at once that take 1.1 seconds each.
 const FIVE_AT_ONCE: f64 = 5.0 / 1.1;
 
 #[test]
@@ -368,7 +368,7 @@ fn an_outage_is_no_reason_for_more_calls_at_once() {
     assert!(outcome.used[2] >= 0.95, "{outcome:.3?}");
 }
 
-/// A provider with little room for bursts that reports no limit, and how many calls a run makes at once.
+/// A provider with a small burst that reports no limit, and the concurrency of the run.
 struct Cell {
     calls: u32,
     provider: Provider,
@@ -386,10 +386,10 @@ fn cell(rate: f64, burst: f64, latency: f64, calls: u32) -> Cell {
 }
 
 const BURSTS: [f64; 6] = [1.0, 2.0, 3.0, 5.0, 10.0, 20.0];
-/// Seconds in which a rate is found.
+/// Seconds until a rate is found.
 const FIRST: f64 = 20.0;
 
-/// Used and refused in percent, in the first seconds and in the hundred after them, on average.
+/// Used and rejected, in percent, in the first seconds and in the following hundred, on average.
 fn measured(cell: &Cell, limits: Limits) -> [f64; 4] {
     const SEEDS: u64 = 8;
     let mut sum = [0.0; 4];
@@ -415,7 +415,7 @@ fn small_bursts_are_used_to_nine_tenths_with_one_call_of_a_hundred_refused() {
         cells.extend(BURSTS.map(|burst| cell(8.0, burst, latency, 32)));
         cells.extend([5.0, 20.0].map(|burst| cell(20.0, burst, latency, 64)));
     }
-    // A plain test run tries one cell in three.
+    // A plain test run checks one cell in three.
     let step = random_cases(3, 1);
     for mut cell in cells.into_iter().step_by(step) {
         for asks in [Asks::Nothing, Asks::Until(1.0)] {
@@ -436,7 +436,7 @@ fn small_bursts_are_used_to_nine_tenths_with_one_call_of_a_hundred_refused() {
             );
             println!("{shown}");
             assert!(named[2] >= 90.0 && named[3] <= 1.0, "{shown}");
-            // It begins with five calls at once: 44 calls of 2 s are not in flight after 20 s.
+            // The run begins with five calls at once: 44 calls of 2 s are not in flight after 20 s.
             let least = if rate * latency < 40.0 { 90.0 } else { 85.0 };
             assert!(found[2] >= least && found[3] <= 1.2, "{shown}");
         }

@@ -4,7 +4,7 @@ fn at(ms: u64) -> Time {
     Time::from_nanos(ms * 1_000_000)
 }
 
-/// A provider that accepts `rate` calls a second, one at a time, and takes 50 ms for each answer.
+/// A provider that accepts `rate` calls per second, one at a time, and answers after 50 ms.
 struct Provider {
     rate: f64,
     level: f64,
@@ -20,7 +20,7 @@ impl Provider {
         }
     }
 
-    /// Calls that were accepted and refused within `seconds`.
+    /// Calls that were accepted and rejected within `seconds`.
     fn run(&mut self, pace: &mut Pace, seconds: u64) -> (u64, u64) {
         let (mut accepted, mut refused) = (0, 0);
         let end = self.now + seconds * 1000;

@@ -1,4 +1,4 @@
-//! Packs by themselves; `bulk::pack_simulation` has them in whole runs.
+//! Packs without a run; `bulk::pack_simulation` tests them in whole runs.
 
 use super::*;
 use crate::base::error::ErrorKind;
@@ -16,11 +16,11 @@ pub(crate) enum ItemPlace {
     Waiting { due: Time, step: u8 },
 }
 
-/// Items of a size and a kind each.
+/// Items, each with a size and a kind.
 pub(crate) struct Sizes {
     pub items: Vec<(u32, u8)>,
     pub places: Vec<ItemPlace>,
-    /// How many of them the source has given so far.
+    /// Number of items that the source has returned so far.
     pub readable: usize,
     pub classes: Vec<Class>,
     pub limits: PackLimits,
@@ -90,8 +90,8 @@ impl Backlog for Sizes {
             let place = std::mem::replace(&mut self.places[ticket.task], ItemPlace::Out);
             match place {
                 ItemPlace::Fresh => {}
-                ItemPlace::Waiting { due, .. } => assert!(due <= now, "before its time"),
-                ItemPlace::Out => panic!("item {} is at two places", ticket.task),
+                ItemPlace::Waiting { due, .. } => assert!(due <= now, "before its due time"),
+                ItemPlace::Out => panic!("item {} is in two places", ticket.task),
             }
         }
         if !out.is_empty() {
@@ -120,7 +120,7 @@ impl Backlog for Sizes {
     }
 
     fn alike(&self, a: &usize, b: &usize) -> bool {
-        // Beside the class, so that each of the two has to be looked at.
+        // In addition to the class, so that both must be compared.
         self.items[*a].1 / 2 == self.items[*b].1 / 2
     }
 }
@@ -159,7 +159,7 @@ fn tokens_end_a_pack_and_what_is_too_large_goes_alone() {
 fn only_what_is_alike_shares_a_call() {
     let kinds = [0, 1, 0, 2, 1, 0, 2, 0].map(|kind| (1, kind));
     let mut packed = Packed::new(Sizes::new(kinds.into(), 3, 100));
-    // With one permit each pack still finds its own, and nobody is forgotten.
+    // Even with one permit, each pack finds its own members, and no item is lost.
     let packs: Vec<_> = (0..4).flat_map(|_| take(&mut packed, 1)).collect();
     assert_eq!(packs, [vec![0, 2, 5], vec![1, 4], vec![3, 6], vec![7]]);
     let mut packed = Packed::new(Sizes::new(kinds.into(), 3, 100));

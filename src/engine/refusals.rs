@@ -160,9 +160,9 @@ mod tests {
             health
         };
         assert_eq!(refused(0, 1, 2), QuotaHealth::Unknown);
-        // Eleven minutes later the next job comes.
+        // The next job arrives eleven minutes later.
         assert_eq!(refused(662, 663, 664), QuotaHealth::Unknown);
-        // A wait that was asked for is no idle time.
+        // A wait that the provider requested is not idle time.
         assert_eq!(refused(664, 665, 1_200), QuotaHealth::Unknown);
         assert_eq!(refused(1_262, 1_263, 1_300), QuotaHealth::RefusesAll);
     }

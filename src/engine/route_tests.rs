@@ -110,7 +110,7 @@ fn an_answer_of_the_wrong_shape_is_asked_for_again_once_at_each_step() {
     for _ in 0..2 {
         tries.count(&error);
         assert_eq!(next(&tries, &error, true), Next::RetryAt(NOW));
-        // Trouble in between takes nothing away from it, nor does it add to it.
+        // Failures of another kind in between do not change the count.
         let (_, trouble) = after(ErrorKind::Transient, 0);
         tries.count(&trouble);
         assert!(matches!(next(&tries, &trouble, true), Next::RetryAt(_)));

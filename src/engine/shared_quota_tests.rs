@@ -1,4 +1,4 @@
-//! Quotas that processes of one machine share through files.
+//! Quotas that OS processes of one machine share through files.
 
 use super::*;
 use crate::base::hints::RateHints;
@@ -49,7 +49,7 @@ fn a_pause_of_one_process_is_everybodys() {
     let (b, in_b) = process(folder.path(), Limits::default());
     let go = |limiter: &Limiter, quota, now| limiter.try_acquire(quota, 1, Some(0), now);
     let Gate::Go(permit) = go(&a, in_a, at(1)) else {
-        panic!("a is free to go");
+        panic!("the call of a may start");
     };
     assert!(matches!(go(&b, in_b, at(1)), Gate::Go(_)));
     let refused = CallEnd::RateLimited(Some(Duration::from_secs(5)));
@@ -70,7 +70,7 @@ fn a_learned_rate_is_passed_on_and_a_given_one_is_not() {
 
     let (c, in_c) = process(folder.path(), Limits::default());
     let Gate::Go(permit) = go(&c, in_c, at(200)) else {
-        panic!("c is free to go");
+        panic!("the call of c may start");
     };
     let hints = RateHints {
         requests: Some(crate::base::hints::RateWindow {
@@ -111,7 +111,7 @@ fn a_file_of_nonsense_and_a_held_lock_stop_nobody() {
     assert!(matches!(gate, Gate::Go(_)));
 }
 
-/// A process that is suspended with the lock delays the others' calls once in a while, not at each call.
+/// A process that is suspended while it holds the lock delays calls of others once in a while, not each call.
 #[test]
 fn a_lock_that_was_held_for_long_is_not_tried_again_at_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -129,11 +129,11 @@ fn a_lock_that_was_held_for_long_is_not_tried_again_at_once() {
     for _ in 0..10 {
         assert!(goes(&b, in_b, at(2)));
     }
-    assert!(goes(&a, in_a, at(50)), "a decides alone for now");
-    assert!(!goes(&a, in_a, at(150)), "a sees what b has used");
+    assert!(goes(&a, in_a, at(50)), "a decides by itself for now");
+    assert!(!goes(&a, in_a, at(150)), "a includes the use by b");
 }
 
-/// The clock of processes that wrote before it was set back by a day.
+/// The clock of the processes that wrote the file before was set back by one day.
 fn wall_of_tomorrow(now: Time) -> u64 {
     virtual_wall(now) + 86_400_000_000_000
 }
@@ -151,15 +151,15 @@ fn a_clock_that_is_set_back_or_forward_delays_nobody() {
         |(limiter, quota): &(Limiter, QuotaId), now| limiter.try_acquire(*quota, 1, Some(0), now);
     let (yesterday, tomorrow) = (open(virtual_wall), open(wall_of_tomorrow));
     let Gate::Go(permit) = go(&tomorrow, at(1)) else {
-        panic!("nothing holds it back");
+        panic!("nothing delays the call");
     };
     let refused = CallEnd::RateLimited(Some(Duration::from_secs(5)));
     let hints = RateHints::default();
     (tomorrow.0).settle(permit, refused, &hints, at(10));
     let Gate::Go(permit) = go(&yesterday, at(200)) else {
-        panic!("a pause was taken over that was written a day later");
+        panic!("a pause with a time of the next day was adopted");
     };
-    // Its own pauses last as long as they were asked to, whatever others write.
+    // Own pauses last as long as requested, whatever other processes write.
     (yesterday.0).settle(permit, refused, &hints, at(300));
     assert_eq!(go(&yesterday, at(400)), Gate::NotUntil(at(5300)));
     assert_eq!(go(&tomorrow, at(500)), Gate::NotUntil(at(5010)));
@@ -195,7 +195,7 @@ fn a_pause_that_no_run_makes_is_not_taken_over() {
 fn how_many_calls_at_once_helped_is_remembered_and_with_its_age_only_half_of_it() {
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits::default().self_tuned(5, 256);
-    // A server that answers all at once, in 100 ms.
+    // A server that answers any number of calls at once, in 100 ms.
     let grow = |limiter: &Limiter, quota: QuotaId, from: u64, rounds: u64| {
         let mut most = 0;
         for round in 0..rounds {
@@ -221,7 +221,7 @@ fn how_many_calls_at_once_helped_is_remembered_and_with_its_age_only_half_of_it(
         grow(&limiter, quota, from, 1);
         grow(&limiter, quota, from + 100, 1)
     };
-    assert_eq!(first(0), 5, "nothing is known yet");
+    assert_eq!(first(0), 5, "no concurrency is known yet");
     let (limiter, quota) = process(folder.path(), limits);
     let found = grow(&limiter, quota, 1000, 40);
     assert!(found >= 80, "{found}");
@@ -235,7 +235,7 @@ fn how_many_calls_at_once_helped_is_remembered_and_with_its_age_only_half_of_it(
     );
     let file = fs::read_dir(folder.path()).unwrap().next().unwrap();
     fs::write(file.unwrap().path(), r#"{"found":{"calls":-7}}"#).unwrap();
-    assert_eq!(first(hours), 5, "nonsense is forgotten");
+    assert_eq!(first(hours), 5, "an impossible number is dropped");
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn what_nobody_has_used_for_a_week_is_removed_and_missed_by_nobody() {
     let opened = open(&path).unwrap();
     opened.lock().unwrap();
     remove_unused(folder.path(), now + 2 * UNUSED_FOR);
-    assert!(path.exists(), "somebody uses it");
+    assert!(path.exists(), "another process uses it");
     opened.unlock().unwrap();
     remove_unused(folder.path(), now + 2 * UNUSED_FOR);
     assert!(!path.exists());
@@ -266,8 +266,8 @@ fn what_nobody_has_used_for_a_week_is_removed_and_missed_by_nobody() {
     if cfg!(unix) {
         assert!(!is_there(&opened.metadata().unwrap()));
     }
-    assert!(go(&a, in_a), "what it knew it still knows");
-    assert!(!go(&a, in_a) && !go(&b, in_b), "and tells the others");
+    assert!(go(&a, in_a), "a keeps its state");
+    assert!(!go(&a, in_a) && !go(&b, in_b), "and shares it with b");
     assert!(path.exists());
 }
 

@@ -1,5 +1,5 @@
-//! Hundreds of seeded schedules against the dispatcher: a virtual clock, a provider that loads its
-//! model, fails, throttles, stalls, is away for a while and answers in any order, an output that fails for a while.
+//! Hundreds of seeded schedules against the dispatcher: a virtual clock; a provider that loads its model, fails,
+//! throttles, stalls, is unavailable for a while and answers in any order; and an output that fails for a while.
 //!
 //! `SIMULATION_SEED=n cargo test --lib engine::simulation` replays one schedule, `SIMULATION_SEEDS=n` runs more.
 
@@ -53,7 +53,7 @@ struct Scene {
     io: Vec<(Time, Io<ModelWork>)>,
     started: u64,
     concurrency: usize,
-    /// The concurrency, or more for as long as calls from before it was lowered hold theirs.
+    /// The concurrency, or more while calls that started before it was lowered hold permits.
     permits: usize,
     most_permits: usize,
     max_retries: u8,
@@ -61,28 +61,28 @@ struct Scene {
     critical_share: u64,
     hints: RateHints,
     paused_until: HashMap<QuotaId, Time>,
-    /// What servers asked of items, by their step.
+    /// The waits that servers requested, by step.
     put_off: HashMap<(u32, u8), Time>,
     replies: HashMap<QuotaId, u64>,
     parallel: ParallelModel,
-    /// The most calls of a quota at once, where their number is to be found.
+    /// Highest number of concurrent calls of a quota whose number is found automatically.
     tuned: Option<u32>,
     calls_after_critical: usize,
     critical_seen: bool,
     deadline: Option<Time>,
-    /// One in so many looks ends in a stop.
+    /// One in this many checks stops the run.
     stop_share: u64,
     stopped_by_us: bool,
     fatal_share: u64,
     fatal_seen: bool,
     dead_quotas: Vec<QuotaId>,
     dead_steps: Vec<u8>,
-    /// Refused keys and empty accounts since the last answer, by step.
+    /// Rejected keys and empty accounts since the last answer, by step.
     lost: HashMap<u8, u32>,
     loading: LoadingModel,
     hanging: HangingModel,
     outage: OutageModel,
-    /// By step: when a call had run into its time-out, and the shortest time that took.
+    /// By step: when a call timed out, and the shortest time that this took.
     hung: HashMap<u8, (Time, Duration)>,
     answered: HashMap<u8, Time>,
 }
@@ -227,7 +227,7 @@ impl Scene {
     }
 
     fn arrive(&mut self, id: u64) {
-        // A call that was cut off has already ended when its own answer would have come.
+        // A call that was aborted has already ended when its own answer would have arrived.
         let Some(Flying {
             call,
             result,
@@ -266,7 +266,7 @@ impl Scene {
             {
                 let until = self.now.after(wait);
                 self.put_off.insert((call.ticket.task, step), until);
-                // Whoever is refused while nobody else is answered speaks for the whole quota.
+                // A rejection while no other call is answered concerns the whole quota.
                 let others = self.in_flight.values();
                 let others = others.filter(|other| other.call.ticket.quota() == quota);
                 let same = self.replies.get(&quota).copied().unwrap_or_default() == replies;
@@ -282,7 +282,7 @@ impl Scene {
                 let (quota, step) = (call.ticket.quota(), call.ticket.tries.step);
                 let lost = self.lost.entry(step).or_default();
                 *lost += u32::from(error.kind() != ErrorKind::UnknownModel);
-                // Until then it may be this item's own failure.
+                // Until then, the item itself may be the cause.
                 if error.kind() == ErrorKind::UnknownModel || *lost >= 3 {
                     self.critical_seen |= self.policy != ErrorPolicy::ContinueOnError
                         && call.ticket.class.steps() == 1;
@@ -324,7 +324,7 @@ impl Scene {
             let n = 1 + self.random.below(16) as usize;
             self.concurrency = n;
             self.dispatcher.handle(Event::SetConcurrency(n), self.now);
-            // Calls already in the air and outcomes nobody took keep their permits.
+            // Calls in flight, and outcomes that were not taken yet, keep their permits.
             self.permits = n.max(self.dispatcher.counters().in_flight);
             self.most_permits = self.most_permits.max(n);
         }
@@ -351,10 +351,7 @@ impl Scene {
             let turn = self.dispatcher.turn(self.now, &mut start);
             let split = self.dispatcher.time_split(self.now);
             assert_eq!(split.total(), self.now.since(Time::ZERO), "{split:?}");
-            assert!(
-                !over || start.is_empty(),
-                "a call was started after the end"
-            );
+            assert!(!over || start.is_empty(), "a call started after the end");
             self.give_up();
             for call in start {
                 self.start(call);
@@ -380,12 +377,12 @@ impl Scene {
             let by_itself = work.source_open() || work.unreleased > 0;
             assert!(
                 wake.is_some() || arrival.is_some() || by_itself,
-                "nothing will ever happen again"
+                "the run waits for an event that never comes"
             );
             if let Some(wake) = wake {
                 assert!(
                     wake > self.now || arrival.is_some(),
-                    "asked to wake in the past"
+                    "the wake-up time is in the past"
                 );
             }
             self.check_no_stall();

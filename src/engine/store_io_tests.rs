@@ -19,7 +19,7 @@ use crate::engine::work::{Cost, SettleIo, Take, TakeIo};
 /// Time after which a deadlock fails the test.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Two items. The second one is found by the second claim.
+/// Two items. The second claim finds the second one.
 struct TwoItems {
     looks: usize,
     looking: bool,
@@ -92,7 +92,7 @@ impl Work for TwoItems {
         Some(Box::new(move || {
             if look == 2 {
                 let first = ended.recv_timeout(PATIENCE);
-                assert_eq!(first, Ok(1), "a claim kept a call from ending");
+                assert_eq!(first, Ok(1), "a claim prevented a call from ending");
             }
             Box::new(move |work, _| {
                 work.looking = false;
@@ -109,11 +109,18 @@ impl Work for TwoItems {
             if is_first && !fails {
                 let mut calls = std::iter::repeat_with(|| begun.recv_timeout(PATIENCE));
                 let second = calls.find(|call| *call != Ok(1));
-                assert_eq!(second, Some(Ok(2)), "a write kept a call from beginning");
+                assert_eq!(
+                    second,
+                    Some(Ok(2)),
+                    "a write prevented a call from starting"
+                );
             }
             Box::new(move |work, done, now| {
                 if fails {
-                    Err(Error::new(ErrorKind::Transient, "the server is away"))
+                    Err(Error::new(
+                        ErrorKind::Transient,
+                        "the server is unavailable",
+                    ))
                 } else {
                     work.settle(done, now)
                 }

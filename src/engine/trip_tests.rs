@@ -1,4 +1,4 @@
-//! How soon items reach the next provider when the first is in trouble, on a clock moved by hand.
+//! How soon items fail over when the first provider has problems, on a simulated clock.
 
 use std::cell::Cell;
 
@@ -7,14 +7,14 @@ use super::*;
 #[path = "outage_tests.rs"]
 mod outage_tests;
 
-/// What the first provider does with a call that starts at a time: how long it takes, and how it ends.
+/// What the first provider does with a call that starts at a given time: its duration and its end.
 type Provider<'p> = &'p dyn Fn(Time) -> (Duration, Result<(), Error>);
 
-/// What became of a run whose first provider is in trouble and whose second answers within 10 ms.
+/// The results of a run whose first provider has problems and whose second one answers within 10 ms.
 #[derive(Debug)]
 struct Ended {
     took: Duration,
-    /// Calls to the first provider, and the answers of each.
+    /// Calls to the first provider, and the answers of each provider.
     calls: usize,
     answers: [usize; 2],
     /// When the first provider answered.
@@ -31,7 +31,7 @@ fn secs(seconds: u64) -> Time {
     Time::ZERO.after(Duration::from_secs(seconds))
 }
 
-/// Runs so many items with so many in flight.
+/// Runs this many items with this many calls in flight.
 fn run(items: usize, concurrency: usize, provider: Provider<'_>) -> Ended {
     let mut run = start(items, concurrency);
     let limits = Limits::default().burst(100);
@@ -80,7 +80,7 @@ fn turn_route_to_end(run: &mut Dispatcher<Costs>, route: Route<'_>) -> Ended {
             let call = in_flight
                 .iter_mut()
                 .find(|(_, call, _)| call.number == number);
-            let (at, _, result) = call.expect("it is in flight");
+            let (at, _, result) = call.expect("the call is in flight");
             *at = now.after(ms(2));
             *result = Err(Error::cancelled().with_sent(Sent::Maybe));
             ended.abandoned += 1;
@@ -98,7 +98,7 @@ fn turn_route_to_end(run: &mut Dispatcher<Costs>, route: Route<'_>) -> Ended {
         in_flight.sort_by_key(|(at, call, _)| (*at, call.number));
         let next_end = in_flight.first().map(|(at, ..)| *at);
         now = earlier(wake, next_end)
-            .expect("something is going to happen")
+            .expect("a call or a time is pending")
             .max(now);
         while in_flight.first().is_some_and(|(at, ..)| *at <= now) {
             let (_, call, result) = in_flight.remove(0);
@@ -119,7 +119,7 @@ fn turn_route_to_end(run: &mut Dispatcher<Costs>, route: Route<'_>) -> Ended {
             run.handle(Event::CallEnded(call), now);
         }
     }
-    panic!("it does not end: {ended:?}");
+    panic!("the run does not end: {ended:?}");
 }
 
 fn dead(_: Time) -> (Duration, Result<(), Error>) {
@@ -132,14 +132,14 @@ fn busy(_: Time) -> (Duration, Result<(), Error>) {
     (ms(80), Err(error.with_sent(Sent::Answered)))
 }
 
-/// It says when it expects to be back.
+/// Replies report when the provider expects to be available.
 fn closed(_: Time) -> (Duration, Result<(), Error>) {
     let (took, result) = busy(Time::ZERO);
     let asked = Some(Duration::from_secs(60));
     (took, result.map_err(|error| error.with_retry_after(asked)))
 }
 
-/// Every call runs into its time-out.
+/// Every call times out.
 fn hangs(timeout: Duration) -> (Duration, Result<(), Error>) {
     let error = Error::new(ErrorKind::Transient, "no reply").with_timed_out();
     (timeout, Err(error.with_sent(Sent::Maybe)))
@@ -186,7 +186,7 @@ fn twenty_items_reach_the_next_provider_within_ten_seconds() {
             );
         }
     }
-    // Calls that have hung as long as the first are not waited for, and count as perhaps paid for.
+    // Calls that have hung for as long as the first one are abandoned and count as possibly billed.
     let ended = run(20, 5, &five);
     assert!(ended.took < ms(6_500), "{ended:?}");
     assert!((4..=5).contains(&ended.paid_twice), "{ended:?}");
@@ -201,7 +201,7 @@ fn slow_answers_are_waited_for() {
         let ended = run(20, concurrency, &minute);
         assert_eq!((ended.answers, ended.abandoned), ([20, 0], 0));
     }
-    // One that never comes does not make the others impatient.
+    // A single lost call does not shorten the time-outs of the others.
     for concurrency in [1, 5] {
         let count = std::cell::Cell::new(0);
         let one_hangs = |_: Time| {
@@ -214,7 +214,7 @@ fn slow_answers_are_waited_for() {
         let ended = run(20, concurrency, &one_hangs);
         assert_eq!((ended.answers, ended.abandoned), ([20, 0], 0), "{ended:?}");
     }
-    // Nor errors that come sooner than the answers.
+    // Errors that arrive earlier than the answers do not either.
     let count = std::cell::Cell::new(0);
     let some_fail = |_: Time| {
         count.set(count.get() + 1);
@@ -224,7 +224,7 @@ fn slow_answers_are_waited_for() {
         }
     };
     let ended = run(200, 50, &some_fail);
-    // But for who fails four times.
+    // Exception: items that fail four times.
     assert!(ended.answers[0] >= 198, "{:?}", ended.answers);
 }
 
@@ -246,14 +246,14 @@ fn one_time_out_diverts_nothing_even_where_one_call_is_made_at_a_time() {
 fn items_come_back_to_a_provider_that_recovers() {
     let hanging = |_: Time| hangs(ms(4000));
     for (trouble, within) in [(&dead as Provider<'_>, 61), (&busy, 61), (&hanging, 66)] {
-        // It answers for a minute, is away for two, and is back.
+        // It answers for one minute, is unavailable for two, and is available again.
         let provider = |now: Time| match now {
             now if now < secs(60) || now >= secs(180) => answers(ms(500)),
             now => trouble(now),
         };
         let ended = run(80_000, 4, &provider);
         let back = ended.answered.iter().find(|at| **at > secs(61));
-        let late = back.expect("it is asked again").since(secs(180));
+        let late = back.expect("it is called again").since(secs(180));
         assert!(late <= Duration::from_secs(within), "{late:?}");
         let since = ended.answered.iter().filter(|at| **at > secs(180)).count();
         let all = ended
@@ -262,7 +262,7 @@ fn items_come_back_to_a_provider_that_recovers() {
             .as_secs() as usize
             * 8;
         assert!(since + 8 >= all, "{since} of {all}");
-        // Away for two minutes, and called as often as it was probed.
+        // Unavailable for two minutes, and called as often as it was probed.
         let in_vain = ended.calls - ended.answers[0];
         assert!(in_vain < 400, "{in_vain}");
     }
@@ -287,7 +287,7 @@ fn without_another_provider_a_hanging_one_has_its_whole_time() {
         };
         run.handle(Event::CallEnded(ended), secs(5));
         run.turn(secs(5), &mut start);
-        assert_eq!(start.len(), 2, "nobody is held back");
+        assert_eq!(start.len(), 2, "no item is delayed");
         assert!(run.take_abandoned().is_empty());
     }
 }

@@ -1,8 +1,8 @@
-//! Windows against refusals and answers that are dealt by hand.
+//! Windows with scripted rejections and answers.
 
 use super::*;
 
-/// A wave of so many calls of which the server takes `limit`.
+/// A wave of this many calls, of which the server accepts `limit`.
 fn cut(window: &mut Window, wave: u32, limit: u32) {
     let _ = window.cut(wave - 1);
     (limit + 1..wave).for_each(|_| window.refused_before_the_cut());
@@ -17,7 +17,7 @@ fn answer(window: &mut Window, millis: u64, in_flight: u32) {
     });
 }
 
-/// An answer of a window in use.
+/// An answer while the window is used.
 fn reply(window: &mut Window) {
     let in_flight = window.most().min(5000.0) as u32;
     answer(window, 100, in_flight);
@@ -59,7 +59,10 @@ fn rests_between_tries_grow_while_they_are_refused_and_a_try_costs_nothing() {
         }
         rests.push(replies / 10);
         cut(&mut window, 11, 10);
-        assert!(window.most() >= 10.0, "the try of round {round} cost calls");
+        assert!(
+            window.most() >= 10.0,
+            "the trial in round {round} reduced the calls"
+        );
     }
     assert_eq!(rests, [4, 8, 16, 32, 32, 32]);
 }
@@ -96,8 +99,8 @@ fn an_open_window_that_was_cut_opens_again_where_nothing_is_refused_any_more() {
     assert!(replies.count() < 99_999);
 }
 
-/// Answers a tuned window until it rests, as a server whose calls take longer once there are more
-/// than `knee`. Returns its size and the answers that it took.
+/// Answers a tuned window until it rests, like a server whose calls take longer above `knee` calls. Returns the size of
+/// the window and the number of answers.
 fn until_rest(window: &mut Window, knee: f64) -> (u32, u32) {
     for answers in 0..100_000 {
         let size = window.most() as u32;
@@ -114,7 +117,7 @@ fn until_rest(window: &mut Window, knee: f64) -> (u32, u32) {
 fn a_tuned_window_grows_while_that_helps_and_no_further() {
     let (size, answers) = until_rest(&mut Window::tuned(5, 256), 1e9);
     assert_eq!(size, 256);
-    // Two windowfuls of each size, of which each is two thirds of the next.
+    // Two windows of answers for each size; each size is two thirds of the next.
     assert!(answers < 6 * 256, "{answers}");
     for knee in [6.0, 20.0, 50.0, 100.0] {
         let mut window = Window::tuned(5, 256);

@@ -173,7 +173,7 @@ impl History {
         let Moment { now, wall } = at;
         let first = tries.first.time();
         self.tries = WrittenTries {
-            // What the row of the job or the route says again when it is claimed.
+            // The row of the job or the route contains this again when it is claimed.
             tries: Tries {
                 step: 0,
                 fallbacks: Default::default(),
@@ -247,7 +247,7 @@ mod tests {
             ..Tries::default()
         };
         history.failed(&refused, &moved_on, &fallback_histories, names, times);
-        // Refused for its pace, which spends no attempt.
+        // Rate-limited, which uses up no attempt.
         history.failed(&slow, &moved_on, &fallback_histories, names, times);
         let steps: Vec<u8> = history.errors.iter().map(|error| error.step).collect();
         assert_eq!(steps, [0, 1]);
@@ -282,7 +282,7 @@ mod tests {
         history.failed(&failed, &tries, &fallback_histories, names, now);
         history.add_time(Some(called(200, 800)), Timestamp(11_000));
         assert_eq!(history.waited_until(), Some(Timestamp(11_000)));
-        // It is claimed five seconds later, by another process.
+        // Another process claims it five seconds later.
         let now = Moment {
             now: Time::ZERO,
             wall: Timestamp(16_300),

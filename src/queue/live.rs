@@ -1,4 +1,4 @@
-//! The setup of a worker that can change while it runs: one value with a version, replaced as a whole.
+//! The setup of a worker that can change while it runs: one value with a version, replaced atomically.
 //!
 //! Each decision reads it once. Running jobs finish with the setup they started with.
 

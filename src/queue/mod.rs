@@ -1,8 +1,7 @@
-//! The durable queue: jobs in a database, workers that carry them out, and hosts that enqueue them and
-//! take the results.
+//! The durable queue: jobs in a database, workers that process them, and hosts that enqueue them and fetch the results.
 //!
-//! [`JobQueue`](crate::JobQueue) is the host's side, [`Worker`](crate::Worker) the other. Start with the
-//! [guide](crate::queue_guide).
+//! [`JobQueue`](crate::JobQueue) is the interface for hosts, [`Worker`](crate::Worker) the one for workers. Start with
+//! the [guide](crate::queue_guide).
 //!
 //! | to | use |
 //! |---|---|

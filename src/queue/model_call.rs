@@ -17,9 +17,9 @@ use super::handler::RunningJob;
 type Ask = dyn Fn(&RunningJob, &Context) -> Result<Request, Error> + Send + Sync;
 type Make = dyn Fn(&RunningJob, &Response) -> Result<Box<RawValue>, Error> + Send + Sync;
 
-/// A kind of jobs of which each is one call of a model. Unlike a [`Handler`](crate::Handler) that calls
-/// one itself, such a job takes part in the quota, the fallback, the retries and the accounts of its
-/// [route](crate::Worker::model_calls), and while it waits for any of them it holds no thread.
+/// A kind of jobs that are one call of a model each. Unlike a [`Handler`](crate::Handler) that makes a call itself,
+/// such a job uses the quota, the fallback, the retries and the usage accounting of its
+/// [route](crate::Worker::model_calls), and occupies no thread while it waits.
 ///
 /// ```
 /// use batchwright::queue::ModelCall;
@@ -70,8 +70,8 @@ impl ModelCall {
         }
     }
 
-    /// Sets an example request with what the calls need, such as an answer in JSON, or speech. Clients of the route
-    /// that [do not support](crate::LlmClient::can) it are skipped. Default: every client is called.
+    /// Sets an example request with the features that the calls need, for example an answer in JSON, or speech. Clients
+    /// of the route that [do not support](crate::LlmClient::can) them are skipped. Default: every client is called.
     pub fn like(mut self, request: Request) -> Self {
         self.like = Some(Arc::new(request));
         self

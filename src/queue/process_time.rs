@@ -81,10 +81,10 @@ mod tests {
     #[test]
     fn each_moment_is_told_of_once_and_the_parts_add_up() {
         let mut time = ProcessTime::new(Timestamp(1_000));
-        // Nobody worked for 700 ms.
+        // No worker was active for 700 ms.
         time.tell(&worked(100, 200), Timestamp(2_000));
         assert_eq!(millis(&time), [700, 100, 200]);
-        // Another worker tells of the same time, and of 100 ms more.
+        // Another worker reports the same time, and 100 ms more.
         time.tell(&worked(1_000, 3_000), Timestamp(2_100));
         assert_eq!(millis(&time), [700, 125, 275]);
         assert_eq!(time.limited_by, "provider");

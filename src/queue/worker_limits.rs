@@ -59,7 +59,7 @@ mod tests {
     use crate::queue::worker::Worker;
     use crate::testing::ManualClock;
 
-    /// Answers when it may; each model has a quota.
+    /// Answers when the test allows it; each model has a quota.
     struct Held(Receiver<()>, Sender<()>);
 
     impl LlmClient for Held {

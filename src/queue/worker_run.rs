@@ -384,7 +384,7 @@ mod tests {
     use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
     use crate::queue::worker::Worker;
 
-    /// Answers, and from then on nothing can be written.
+    /// Answers once; from then on the store rejects all writes.
     struct Last(Arc<SqliteStore>, Context);
 
     impl LlmClient for Last {

@@ -1,4 +1,4 @@
-//! Work on a thread of its own, so that a signal is heard while it blocks.
+//! Work on a separate thread, so that signals are handled while it blocks.
 
 use std::iter;
 use std::thread;
@@ -68,7 +68,7 @@ pub struct Background<T> {
 /// The result of waiting for an item.
 pub enum Event<T> {
     Item(T),
-    /// Nothing came within the time.
+    /// Nothing arrived in time.
     Silence,
     Cancelled,
     /// There are no more, or the thread panicked.
@@ -76,7 +76,7 @@ pub enum Event<T> {
 }
 
 impl<T: Send + 'static> Background<T> {
-    /// Makes the items on a thread of this name until nobody takes them any more.
+    /// Runs the iterator on a thread of this name until the receiver is dropped.
     pub fn spawn(
         name: &str,
         items: impl Iterator<Item = T> + Send + 'static,
@@ -100,7 +100,7 @@ impl<T: Send + 'static> Background<T> {
         })
     }
 
-    /// Waits for the next item, or until the time is over, if one is given.
+    /// Waits for the next item, or until `patience` is over, if set.
     pub fn next(&self, patience: Option<Duration>) -> Event<T> {
         let silence = patience.map_or_else(never, after);
         select! {

@@ -1,4 +1,4 @@
-//! How batches are shown, and what is advised about them.
+//! Text about batches, and advice on them.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub fn json(batch: &BatchInfo) -> Value {
     })
 }
 
-/// A batch on a line of its own.
+/// A batch on one line.
 pub fn line(batch: &BatchInfo) -> String {
     let mut line = state(batch);
     // The age is known in whole seconds only.
@@ -44,8 +44,8 @@ pub fn line(batch: &BatchInfo) -> String {
     one_line(&line)
 }
 
-/// For a batch whose paid results are missing: since when, how long the provider keeps them, and when they
-/// are asked for again.
+/// For a batch whose billed results are missing: since when, how long the provider keeps them, and when they are
+/// requested again.
 pub fn missing_results(batch: &BatchInfo) -> Option<String> {
     let what = batch.uncollected.as_ref()?;
     let (now, provider) = (SystemClock.wall(), &batch.provider);
@@ -66,8 +66,8 @@ pub fn missing_results(batch: &BatchInfo) -> Option<String> {
     Some(line)
 }
 
-/// How to ask for missing results now, and how to give them up. `id` is that of the process, `back` the
-/// command of the run that it belongs to, if it belongs to one.
+/// How to request missing results now, and how to abandon them. `id` is that of the process, `back` the command of its
+/// run, if it belongs to one.
 pub fn missing_advice(id: &str, back: Option<&str>, command: impl Fn(&str) -> String) -> String {
     if let Some(back) = back {
         return format!(
@@ -100,7 +100,7 @@ pub fn adoption_advice(command: impl Fn(&str) -> String) -> String {
     )
 }
 
-/// Where it stands, without what changes with time alone.
+/// The state, without parts that change only with time.
 pub fn state(batch: &BatchInfo) -> String {
     let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
     let mut line = format!("batch {name} at {}: {}", batch.provider, batch.state);

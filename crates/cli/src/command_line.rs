@@ -1,4 +1,4 @@
-//! Commands for people to paste into a shell: how words are quoted, and where a command ends in a text.
+//! Commands for people to paste into a shell: quoting words, and finding the end of a command in a text.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -7,14 +7,14 @@ use batchwright::provider::redacted_url;
 
 use super::sanitize::harmless_char;
 
-/// This command, ready to be pasted into a shell; only a password in its address is left out.
+/// This command, ready to be pasted into a shell, without a password in an address.
 pub fn command_line() -> String {
-    // A word that is not Unicode comes out a little different.
+    // Words that are not Unicode change slightly.
     let words = std::env::args_os();
     again(words.map(|word| word.to_string_lossy().into_owned()))
 }
 
-/// The same with another output in the place of the one that was named.
+/// The same with another output instead of the named one.
 pub fn command_line_to(named: &Path, other: &Path) -> String {
     let words = std::env::args_os();
     let words = words.map(|word| word.to_string_lossy().into_owned());
@@ -37,8 +37,8 @@ pub fn command_line_from_anywhere() -> String {
     }
 }
 
-/// The command to continue with: without `--no-wait`, so that it collects, without `--ask-again`, so that
-/// nothing is bought once more, and with its progress shown.
+/// The command to resume: without `--no-wait`, so that it collects results, without `--ask-again`, so that nothing is
+/// billed again, and with progress shown.
 fn again(words: impl Iterator<Item = String>) -> String {
     let mut words = words;
     let mut typed: Vec<String> = words.next().iter().map(|program| quoted(program)).collect();
@@ -90,8 +90,8 @@ fn without_value(header: &str) -> String {
     }
 }
 
-/// A word without the `q` of its short flags; `None` if nothing is left of it. What follows a flag with
-/// a value is that value.
+/// A word without the `q` of its short flags; `None` if no other flag is left. Letters after a flag with a value are
+/// its value.
 fn without_quiet(word: &str) -> Option<String> {
     let flags = word.strip_prefix('-').unwrap_or_default();
     let rest = flags.trim_start_matches(['q', 'v']);
@@ -108,7 +108,7 @@ pub fn quoted_path(path: impl AsRef<OsStr>) -> String {
     quoted(&path.as_ref().to_string_lossy())
 }
 
-/// A word as a shell takes it, on one line as far as that can be.
+/// A word quoted for a shell, on one line if possible.
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -168,22 +168,22 @@ pub fn command_at(text: &str) -> Option<usize> {
     Some(closed + after.find(char::is_whitespace).unwrap_or(after.len()))
 }
 
-/// Whether the program was called by this word.
+/// Whether this word is a name of the program.
 fn is_own_name(word: &str) -> bool {
     let called = std::env::args_os().next();
     called.is_some_and(|called| !word.is_empty() && quoted_path(called) == word)
 }
 
-/// The length of the word that a text begins with.
+/// The length of the first word of a text.
 fn word_at(text: &str) -> usize {
     let mut quotes = Quotes::default();
-    // Prose has apostrophes: only what begins with a quote is taken for quoted.
+    // Prose has apostrophes, so only a quote at the beginning counts.
     let quoted = text.starts_with(['\'', '"']);
     let ends = |c: char| !(quotes.hold(c) && quoted) && c.is_whitespace();
     text.find(ends).unwrap_or(text.len())
 }
 
-/// The quoting state of a shell, as far as [`quoted`] uses it.
+/// The quoting state of a shell, limited to what [`quoted`] uses.
 #[derive(Default)]
 struct Quotes {
     open: Option<char>,
@@ -257,7 +257,7 @@ mod tests {
         );
     }
 
-    /// Whatever a command is made of and wherever it stands, it is pasted as it was.
+    /// A command is pasted as it was, whatever its words and its place in a text.
     #[test]
     #[cfg(unix)]
     fn a_printed_command_has_the_same_words_at_every_width() {
@@ -322,7 +322,7 @@ mod tests {
                 _ => format!("{}: {command}\n  and more", place[below(2)]),
             };
             let shown = crate::sanitize::harmless(&fitted(&message, width));
-            // The text in front, behind, and the line's break are no part of it.
+            // The text before and after it, and the line break, are not part of it.
             let begins = shown
                 .find(&command)
                 .unwrap_or_else(|| panic!("{command:?} in {shown:?}"));

@@ -1,9 +1,9 @@
-//! Where the tool keeps its own data.
+//! The folder of the program's own data.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// The folder that was named, else `BATCHWRIGHT_HOME`, else the platform's own place.
+/// The named folder; otherwise `BATCHWRIGHT_HOME`; otherwise the platform's default.
 pub fn data_dir(named: Option<&Path>) -> Option<PathBuf> {
     let variable = |name: &str| {
         env::var_os(name)

@@ -26,7 +26,7 @@ pub fn error(message: &str) {
 }
 
 impl SayArgs {
-    /// Says a line unless told to be quiet.
+    /// Prints a line unless `--quiet` is set.
     pub fn say(&self, line: &str) {
         if !self.quiet {
             say(line);
@@ -43,7 +43,7 @@ pub struct Display {
     loading_since: Mutex<Option<Duration>>,
 }
 
-/// Where a run stands, in a line with room for so many characters.
+/// The state of a run in a line of at most this number of characters.
 type Line = fn(&Progress, usize) -> String;
 
 enum Shape {
@@ -83,7 +83,7 @@ impl Display {
         }
     }
 
-    /// Tells progress by other lines than those of prompts.
+    /// Replaces the progress line for prompts by another one.
     pub fn with_line(mut self, line: Line) -> Self {
         self.line = line;
         self
@@ -101,7 +101,7 @@ impl Display {
             .unwrap_or_else(|_| ProgressStyle::default_spinner())
     }
 
-    /// Takes [`BAR`] columns beside the message, all in one line.
+    /// Uses [`BAR`] columns next to the message, all on one line.
     fn bar() -> ProgressStyle {
         if usize::from(Term::stderr().size().1) <= BAR {
             return Self::spinner();
@@ -111,7 +111,7 @@ impl Display {
             .progress_chars("=> ")
     }
 
-    /// How far the check of the input has come.
+    /// Shows the progress of the check of the input.
     pub fn checking(&self, done: u64, total: u64) {
         if let Shape::Bar(bar) = &self.shape {
             bar.set_style(Self::bar());
@@ -128,7 +128,7 @@ impl Display {
         }
     }
 
-    /// Says once that a server is loading its model, and once that it no longer is.
+    /// Reports once that a server is loading its model, and once that it no longer is.
     fn note_loading(&self, progress: &Progress) {
         let Ok(mut since) = self.loading_since.lock() else {
             return;
@@ -197,7 +197,7 @@ impl ProgressNotifier for Display {
 
 /// A part of a line of progress.
 pub struct Part {
-    /// The parts of the highest rank go first where room is short; those of rank 0 stay.
+    /// Parts of the highest rank are left out first if space is short; those of rank 0 stay.
     rank: u8,
     text: String,
 }
@@ -209,15 +209,15 @@ impl Part {
     }
 }
 
-/// For how long a run has gone on, and how long it will.
+/// The elapsed time of a run, and the expected remaining time.
 pub fn times(progress: &Progress, eta: Option<Duration>) -> impl Iterator<Item = Part> {
     let elapsed = Part::new(0, format!("{} so far", span(progress.elapsed)));
     let left = eta.map(|eta| Part::new(0, format!("{} left", span(eta))));
     [elapsed].into_iter().chain(left)
 }
 
-/// The parts in a line of `room` columns. What is too long would be cut at its end, where half a number passes for a
-/// whole one: less important parts are left out first.
+/// The parts in a line of `room` columns. Cutting the end could leave a part of a number, which looks like a complete
+/// one, so less important parts are left out first.
 pub fn fitted(mut parts: Vec<Part>, room: usize) -> String {
     loop {
         let texts: Vec<&str> = parts.iter().map(|part| part.text.as_str()).collect();
@@ -249,7 +249,7 @@ fn flag_for(limit: &LearnedLimit) -> &'static str {
     }
 }
 
-/// A learned limit, where it comes from, and its age once it is not fresh any more.
+/// A learned limit, its source, and its age once it is no longer fresh.
 fn source(limit: &LearnedLimit) -> String {
     let source = match limit.source {
         LimitSource::Header(name) => format!("by {name}"),
@@ -275,7 +275,7 @@ pub fn line(progress: &Progress, room: usize) -> String {
         ),
         _ => Part::new(0, format!("{} done", count(settled))),
     }];
-    // A batch comes all at once: no rate can be told from its beginning.
+    // A batch arrives all at once, so its beginning shows no rate.
     let paced = progress.at_provider == 0;
     if paced {
         parts.push(Part::new(2, format!("{:.1}/s", progress.rate)));
@@ -313,7 +313,7 @@ pub fn line(progress: &Progress, room: usize) -> String {
         if let Some(wait) = progress.resumes_in {
             text.push_str(&format!(" until {}", time_of_day(wait)));
         }
-        // A limit that nobody set may be wrong: it is shown before most of the rest.
+        // A limit that no one configured may be wrong, so it is shown before most other parts.
         parts.push(Part::new(if learned.is_some() { 1 } else { 5 }, text));
         parts.extend(learned.map(|limit| Part::new(2, source(limit))));
     }

@@ -16,13 +16,13 @@ pub enum Exit {
     Success,
     /// It could not run.
     CouldNotRun,
-    /// Bad usage or input; nothing was sent.
+    /// Invalid usage or input; nothing was sent.
     Usage,
     /// Finished, some items failed.
     SomeFailed,
     /// Stopped early, can be resumed.
     StoppedEarly,
-    /// Ended by a signal; what had finished is saved.
+    /// Ended by a signal; finished items are saved.
     Signal(u8),
 }
 
@@ -46,7 +46,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// What an error is about, for scripts: coarser than the error kinds of calls.
+/// The category of an error, for scripts: coarser than the error kinds of calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum About {
@@ -60,7 +60,7 @@ pub enum About {
     Provider,
     /// The queue, or the process that is meant.
     Queue,
-    /// Anything else.
+    /// Any other error.
     CouldNotRun,
 }
 
@@ -69,7 +69,7 @@ pub struct Refusal {
     pub exit: Exit,
     pub message: String,
     pub about: About,
-    /// What to do about it, where the message does not say so.
+    /// What to do, if the message does not say it.
     pub hint: Option<String>,
 }
 
@@ -102,8 +102,8 @@ impl Refusal {
         self
     }
 
-    /// Ends the command: says why on standard error, and with `--json` on standard output too, where
-    /// what was asked for would have come.
+    /// Ends the command: prints the error on standard error, and with `--json` on standard output too, instead of the
+    /// result.
     pub fn end(self, json: bool, quiet: bool) -> Exit {
         if json {
             self.print_json();
@@ -114,7 +114,7 @@ impl Refusal {
         self.exit
     }
 
-    /// What happened and what to do about it, for people.
+    /// What happened and what to do, for people.
     pub fn text(&self) -> String {
         let hint = self.hint.iter().map(|hint| format!("; {hint}"));
         format!("{}{}", self.message, hint.collect::<String>())
@@ -131,7 +131,7 @@ impl Refusal {
     }
 }
 
-/// The refusal of a command because of something else than its usage.
+/// The refusal of a command for another reason than its usage.
 pub fn could_not_run(error: Error) -> Refusal {
     Refusal::could_not_run(error.message())
 }
@@ -139,7 +139,7 @@ pub fn could_not_run(error: Error) -> Refusal {
 /// Why a command ends before it has done its work.
 pub enum Early {
     Refused(Refusal),
-    /// Without a message: by a signal, or because nobody reads its output.
+    /// Without a message: by a signal, or because its output was closed.
     Ended(Exit),
 }
 

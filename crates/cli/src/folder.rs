@@ -26,8 +26,7 @@ pub fn scanner(patterns: &[String], args: &FolderArgs) -> FileScanner {
     args.types.iter().fold(scanner, FileScanner::file_type)
 }
 
-/// Adds which files of folders are taken, and into what they are split; flags for that are refused where no input is a
-/// folder.
+/// Adds the selection and splitting of files in folders; rejects flags for that if no input is a folder.
 pub fn settings(
     settings: PromptSettings,
     reading: &ReadingArgs,
@@ -47,12 +46,12 @@ pub fn settings(
     }
 }
 
-/// What is told of files that are left out of prompts.
+/// Messages about files that were not used as prompts.
 pub fn left_out_lines(prompts: &Prompts) -> Vec<String> {
     told(prompts.left_out(), "-vv names all")
 }
 
-/// What is told of files that are left out, and of others how all are named.
+/// Messages about skipped files; `all` is the command that lists them.
 pub fn told(left_out: &LeftOut, all: &str) -> Vec<String> {
     if left_out.count() == 0 {
         return Vec::new();

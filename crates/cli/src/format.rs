@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-/// A count with its thousands set apart.
+/// A count with a separator between thousands.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
@@ -15,7 +15,7 @@ pub fn count(n: u64) -> String {
     out
 }
 
-/// The counts that are not zero, each with what it counts.
+/// The counts that are not zero, each with its noun.
 pub fn counts<'a>(all: impl IntoIterator<Item = (u64, &'a str)>) -> Vec<String> {
     let counted = all.into_iter().filter(|(n, _)| *n > 0);
     counted
@@ -23,12 +23,12 @@ pub fn counts<'a>(all: impl IntoIterator<Item = (u64, &'a str)>) -> Vec<String> 
         .collect()
 }
 
-/// A count with what it counts, in the singular or in the plural.
+/// A count with its noun, in the singular or in the plural.
 pub fn number_of(n: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(n), if n == 1 { one } else { many })
 }
 
-/// A number of bytes in the unit that suits it, of which each is 1024 of the next smaller.
+/// A number of bytes in a suitable unit; each unit is 1024 of the next smaller one.
 pub fn size(bytes: u64) -> String {
     let mut scaled = bytes as f64;
     let mut units = ["KiB", "MiB", "GiB", "TiB"].into_iter();

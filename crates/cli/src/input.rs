@@ -1,4 +1,4 @@
-//! What prompts are read from: files, standard input, or a pipe by its name.
+//! The sources of prompts: files, standard input, or a named pipe.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,11 +18,11 @@ use super::optional::Optional;
 use super::session::Session;
 use super::settings::refused;
 
-/// As the name of a column: no item has an id of its own.
+/// As the name of a column: items have no ids of their own.
 const NO_IDS: &str = "none";
 
 impl InputArgs {
-    /// The only input, if it is standard input, a pipe or the like.
+    /// The only input, if it is standard input, a pipe or similar.
     fn stream(&self) -> Option<&Path> {
         match self.files.as_slice() {
             [path] if is_stream(path) => Some(path),
@@ -35,7 +35,7 @@ impl InputArgs {
         self.stream().is_some()
     }
 
-    /// The settings of prompts, with how they are read, and the folder of what is kept meanwhile.
+    /// Adds how prompts are read, and the folder for temporary files, to the settings.
     pub fn settings(
         &self,
         settings: PromptSettings,
@@ -49,7 +49,7 @@ impl InputArgs {
         self.reading.settings(settings, folder)
     }
 
-    /// Opens the prompts: files are checked whole, of a stream nothing is read yet.
+    /// Opens the prompts: files are checked completely, streams are not read yet.
     pub fn open(&self, settings: &PromptSettings, session: &Session) -> Result<Prompts, Early> {
         let prompts = self.checked(settings, &session.ctx, &session.display);
         session.display.clear();
@@ -86,7 +86,7 @@ impl InputArgs {
         })
     }
 
-    /// Whether every record may have columns beside the prompt: lines of text have none.
+    /// Whether every record may have columns in addition to the prompt: lines of text have none.
     pub fn have_columns(&self) -> bool {
         match self.reading.format {
             Some(format) => format != Format::Txt,
@@ -94,7 +94,7 @@ impl InputArgs {
         }
     }
 
-    /// Its name for people where `--name` gives none.
+    /// Its name for people if there is no `--name`.
     pub fn short(&self) -> String {
         let (first, more) = (&self.files[0], self.files.len() - 1);
         // `.` and `..` have a name where they are.
@@ -123,7 +123,7 @@ impl InputArgs {
 }
 
 impl ReadingArgs {
-    /// These settings, with how the input is read, and the folder of what is kept meanwhile.
+    /// Adds how the input is read, and the folder for temporary files, to these settings.
     pub fn settings(
         &self,
         settings: PromptSettings,
@@ -207,7 +207,7 @@ impl Read for Pipe {
     }
 }
 
-/// Takes all of a stream in, and keeps it in that folder while the program runs.
+/// Reads all of a stream, and stores it in that folder while the program runs.
 pub fn on_disk(prompts: Prompts, folder: &Path, session: &Session) -> Result<Prompts, Early> {
     let (folder, reading) = (folder.to_owned(), session.ctx.clone());
     let prompts = in_background(move || prompts.on_disk(&folder, &reading), session, || {})?;
@@ -217,10 +217,10 @@ pub fn on_disk(prompts: Prompts, folder: &Path, session: &Session) -> Result<Pro
     }
 }
 
-/// After so long without input a line says that the run waits for it.
+/// After this time without input, a line reports that the run waits for it.
 const SILENCE: Duration = Duration::from_millis(500);
 
-/// Waits for the first prompt of a stream, and refuses one that begins with none.
+/// Waits for the first prompt of a stream, and rejects a stream that begins with something else.
 pub fn first_checked(prompts: Prompts, session: &Session) -> Result<Prompts, Early> {
     let waiting = || session.say("waiting for the input");
     in_background(move || prompts.first_checked(), session, waiting)

@@ -1,4 +1,4 @@
-//! The types of jobs that this program puts on the queue and carries out.
+//! The types of jobs that this program enqueues and processes.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ pub fn built_in(watch: Option<SettingsWatch>) -> JobTypes {
     of_clients(watch).local_files(true)
 }
 
-/// The same for payloads that come over HTTP.
+/// The same for payloads that arrive over HTTP.
 pub fn of_clients(watch: Option<SettingsWatch>) -> JobTypes {
     match watch {
         Some(watch) => JobTypes::new().follow(watch),

@@ -1,4 +1,4 @@
-//! What standard error says: lines for people and events of the log, as text or as one JSON object a line.
+//! Standard error: lines for people and log events, as text or as one JSON object per line.
 
 use std::io::Write;
 use std::sync::OnceLock;
@@ -17,7 +17,7 @@ use super::{stderr, wrap};
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
 impl SayArgs {
-    /// Starts the log as loud as asked. `RUST_LOG` overrides `-v` and `-q`, and `--log-level` overrides all.
+    /// Starts the log at the requested level. `RUST_LOG` overrides `-v` and `-q`, and `--log-level` overrides all.
     pub fn start_log(&self) {
         let _ = FORMAT.set(self.log_format);
         let level = match (self.quiet, self.verbose) {
@@ -36,7 +36,7 @@ impl SayArgs {
             }),
             None => builder.parse_env(env_logger::Env::default().default_filter_or(level)),
         };
-        // A second start (in tests) is refused and harmless.
+        // A second start (in tests) fails and does no harm.
         let _ = builder
             .target(env_logger::Target::Pipe(Box::new(stderr::Log)))
             .format(|out, record| {
@@ -48,7 +48,7 @@ impl SayArgs {
                     writeln!(out, "batchwright: {} {level}: {}", now(), harmless(&text))
                 }
             })
-            // It prints what goes over the wire, keys and all; RUST_LOG cannot ask for that.
+            // It prints all transferred bytes, including keys, so RUST_LOG cannot enable it.
             .filter_module("ureq_proto::util", LevelFilter::Off)
             .try_init();
         for warning in variables::unknown() {
@@ -88,13 +88,14 @@ fn now() -> String {
 
 fn event(record: &Record<'_>) -> Vec<u8> {
     let mut fields = Fields(Map::new());
-    // It never says that it fails.
+    // It never reports an error.
     let _ = record.key_values().visit(&mut fields);
     let text = record.args().to_string();
     object(record.level(), record.target(), &text, fields.0)
 }
 
-/// One event, in a line. JSON escapes what could harm a terminal, but for what is no control character there.
+/// One event on one line. JSON escapes what could control a terminal, except characters that JSON does not treat as
+/// control characters.
 fn object(level: Level, target: &str, message: &str, fields: Map<String, Value>) -> Vec<u8> {
     let mut object = Map::new();
     for (name, value) in [
@@ -111,7 +112,7 @@ fn object(level: Level, target: &str, message: &str, fields: Map<String, Value>)
     line
 }
 
-/// The fields of an event; those without a value are left out.
+/// The fields of an event, without empty ones.
 struct Fields(Map<String, Value>);
 
 impl<'kvs> VisitSource<'kvs> for Fields {

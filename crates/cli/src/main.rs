@@ -1,4 +1,4 @@
-//! The program `batchwright`: arguments in, exit code out. Uses the library's public API alone.
+//! The program `batchwright`: arguments in, exit code out. Uses only the library's public API.
 
 mod args;
 mod background;
@@ -48,13 +48,13 @@ use commands::{
 use exit::Exit;
 
 fn main() -> ExitCode {
-    // Before anything else: it may have been started to become a command.
+    // Must be first: this process may have been started to become a confined command.
     batchwright_exec::confine_main();
     let exit = match tips::parse(std::env::args_os()) {
         Ok(cli) => execute(cli),
         Err(exit) => exit,
     };
-    // Waits a moment until all that was said is written.
+    // Waits a moment until all messages are written.
     stderr::flush();
     exit.into()
 }

@@ -15,14 +15,14 @@ use super::exit::Refusal;
 /// Collectors are scraped every 15 s or so.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Who is told how the work goes.
+/// Observers of the work's progress.
 pub struct Listeners {
     pub notifier: Arc<dyn ProgressNotifier>,
     pub observer: Option<Arc<dyn CallObserver>>,
     pub jobs: Option<Arc<dyn JobObserver>>,
 }
 
-/// Whose jobs of a queue are worked on.
+/// Which jobs of a queue are processed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Served {
     /// Those of this run: their numbers stay when the queue has forgotten them.
@@ -108,12 +108,12 @@ impl MetricsFile {
     }
 }
 
-/// Writes what happened since the last time.
+/// Writes what happened since the last write.
 impl Drop for MetricsFile {
     fn drop(&mut self) {
         drop(self.ends.take());
         if let Some(writer) = self.writer.take() {
-            // What went wrong there was logged when it happened.
+            // Errors were logged when they happened.
             let _ = writer.join();
         }
     }

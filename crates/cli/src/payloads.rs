@@ -17,13 +17,13 @@ use super::exit::{About, Refusal};
 
 /// A longer line is no payload.
 const MOST_LINE_BYTES: u64 = 64 << 20;
-/// What some programs begin a file in UTF-8 with.
+/// The byte order mark that some programs write at the start of a UTF-8 file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// So many faulty lines are named.
+/// Maximum number of faulty lines that are named.
 const NAMED: usize = 10;
 
-/// The jobs of the lines, up to a signal. The first faulty line ends them, with an error that names it and
-/// those behind it.
+/// The jobs of the lines, until a signal. The first faulty line ends them, with an error that names it and the faulty
+/// lines after it.
 pub fn open(
     input: &InputArgs,
     job_type: JobType,
@@ -81,7 +81,7 @@ struct Lines {
     sources: std::vec::IntoIter<Source>,
     open: Option<Source>,
     names: Names,
-    /// The field that names the job in place of `id`.
+    /// The field with the job's name, instead of `id`.
     id_column: Option<String>,
     job_type: JobType,
     ended: bool,
@@ -204,7 +204,7 @@ impl Lines {
         Ok(job.item_id(name))
     }
 
-    /// The error of a faulty line, and of those behind it.
+    /// The error of a faulty line, and of the faulty lines after it.
     fn faults(&mut self, first: String) -> Error {
         let (mut named, mut more) = (vec![first], 0);
         loop {

@@ -36,7 +36,7 @@ pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettin
     with_extra(settings, extra.as_deref(), tier.as_deref())
 }
 
-/// The settings of prompts that ask for answers or for embeddings.
+/// The settings of prompts that request answers or embeddings.
 pub fn task_settings(task: TaskArg) -> PromptSettings {
     let settings = PromptSettings::new();
     match task {
@@ -56,7 +56,7 @@ pub fn with_template(
     }
 }
 
-/// Puts further fields into every request: those of `--extra`, and `--service-tier`.
+/// Adds further fields to every request: those of `--extra`, and `--service-tier`.
 pub fn with_extra(
     settings: PromptSettings,
     extra: Option<&str>,
@@ -94,7 +94,7 @@ pub fn with_extra(
     settings.extra(fields).map_err(|error| bad(error.message()))
 }
 
-/// Asks for answers that fit the schema of the flag.
+/// Requests answers that fit the schema of the flag.
 pub fn with_schema(settings: PromptSettings, given: &Path) -> Result<PromptSettings, Refusal> {
     let (name, schema) = schema(given)?;
     settings.json_schema(schema).map_err(|error| {
@@ -102,7 +102,7 @@ pub fn with_schema(settings: PromptSettings, given: &Path) -> Result<PromptSetti
     })
 }
 
-/// The JSON of a schema in the flag itself or in the file that it names, and what it is called.
+/// The JSON of a schema in the flag itself or in the file that it names, and its name for messages.
 pub fn schema(given: &Path) -> Result<(String, Value), Refusal> {
     let words = given.to_str().unwrap_or_default();
     let (name, text) = if words.trim_start().starts_with('{') {
@@ -117,7 +117,7 @@ pub fn schema(given: &Path) -> Result<(String, Value), Refusal> {
     Ok((name, schema))
 }
 
-/// Refuses flags that have no meaning for embeddings.
+/// Rejects flags that have no meaning for embeddings.
 fn fits_vectors(prompt: &PromptArgs) -> Result<(), Refusal> {
     let given = [
         (prompt.system.is_some(), "--system"),

@@ -22,8 +22,8 @@ const NO_MODEL_NEEDED: &str =
     "\n  no model, only the first 300 characters of each text: add --provider extract";
 const WHAT_EACH_LACKS: &str = "\nWhat each provider lacks: batchwright providers";
 
-/// Removes `extract` from the plan of answers in JSON: it has none to give, and as a fallback it would only put its own
-/// failure in the place of the model's.
+/// Removes `extract` from a plan for answers in JSON: it cannot return JSON, and as a fallback it would only replace
+/// the model's failure by its own.
 pub fn for_json(plan: &mut ProviderPlan, say: &dyn Fn(String)) -> Result<(), Refusal> {
     if !asks_a_model(plan) {
         return Err(Refusal::could_not_run(
@@ -41,7 +41,7 @@ pub fn asks_a_model(plan: &ProviderPlan) -> bool {
     plan.first.provider != "extract"
 }
 
-/// Warns that no model answers, and of fallbacks that add nothing.
+/// Warns if no model answers, and about fallbacks that have no effect.
 pub fn warn(plan: &ProviderPlan, say: &dyn Fn(String)) {
     if !asks_a_model(plan) {
         say(NO_MODEL.to_owned());
@@ -66,8 +66,8 @@ pub fn warn(plan: &ProviderPlan, say: &dyn Fn(String)) {
     }
 }
 
-/// Refuses a plan that cannot work. The model of a server that is still loading is not known yet, and no reason to
-/// refuse. `unnamed` is the number of requests that name no model, if known.
+/// Rejects a plan that cannot work. The model of a server that is still loading is unknown, and is not rejected.
+/// `unnamed` is the number of requests without a model, if known.
 pub fn check(plan: &ProviderPlan, unnamed: Option<u64>) -> Result<(), Refusal> {
     if let Some(n) = unnamed.filter(|n| *n > 0)
         && plan.lacks_model()
@@ -93,7 +93,7 @@ pub fn once_loaded(
     loaded.map_err(|error| not_planned(error, false))
 }
 
-/// The provider of each step; behind the first also its model, because that is the only one that it is called for.
+/// The provider of each step; for later steps also its model, because they are called only for that one.
 pub fn steps(plan: &ProviderPlan) -> Vec<(&'static str, Option<String>)> {
     let first = (plan.first.provider, None);
     let fallbacks = plan.fallbacks.iter();
@@ -101,7 +101,7 @@ pub fn steps(plan: &ProviderPlan) -> Vec<(&'static str, Option<String>)> {
     [first].into_iter().chain(fallbacks).collect()
 }
 
-/// Who is called, where, for which model.
+/// Which providers are called, at which address, for which model.
 pub fn line(plan: &ProviderPlan, calls: Concurrency) -> String {
     let status = &plan.first;
     let part = |before: &str, text: &Option<String>| {
@@ -152,7 +152,7 @@ pub fn options(args: &ProviderArgs, folder: Option<&Path>) -> ProviderOptions {
         .set(data_dir(folder), ProviderOptions::data_dir)
 }
 
-/// The plan of these settings and options, if it can work. `embed` asks for embeddings instead of answers, `unnamed` is
+/// The plan of these settings and options, if it can work. `embed` requests embeddings instead of answers; `unnamed` is
 /// as in [`check`].
 pub fn plan(
     args: &ProviderArgs,
@@ -173,7 +173,7 @@ pub fn plan(
             "--fallback-blocked needs --fallback with the next provider",
         ));
     }
-    // What cannot work is refused before anything is touched.
+    // A plan that cannot work is rejected before anything is changed.
     check(&plan, unnamed)?;
     Ok(plan)
 }
@@ -188,7 +188,7 @@ fn with_headers(
     if headers.is_empty() {
         return Ok(options);
     }
-    // A provider that merely comes first gets no headers that are meant for another.
+    // A provider that is only selected by default gets no headers that are meant for another one.
     let named = settings.provider().map_err(refused)?;
     let local = || args.base_url.as_ref().map(|_| "local".to_owned());
     let name = named.or_else(local).ok_or_else(headers_of_nobody)?;
@@ -289,7 +289,7 @@ fn half_configured(all: &[ProviderStatus], embed: bool) -> impl Iterator<Item = 
     })
 }
 
-/// Says which provider was taken where none was named, and why not those before it.
+/// Reports which provider was selected by default, and why not the earlier ones.
 fn tell_choice(plan: &ProviderPlan, args: &ProviderArgs, embed: bool, say: &dyn Fn(String)) {
     let Some(passed) = &plan.passed else {
         return;
@@ -309,7 +309,7 @@ fn tell_choice(plan: &ProviderPlan, args: &ProviderArgs, embed: bool, say: &dyn 
     });
 }
 
-/// What providers for which nothing was set lack, all in one.
+/// What providers without any configuration lack, in one line.
 fn lacks(passed: &[ProviderStatus], embed: bool) -> String {
     let names = |what: &str, which: &dyn Fn(&ProviderStatus) -> bool| {
         let untouched = passed.iter().filter(|status| !status.half_configured());
@@ -329,7 +329,7 @@ fn lacks(passed: &[ProviderStatus], embed: bool) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
-/// Explains that a changed default model runs nothing again.
+/// Explains that a changed default model does not send items again.
 pub fn note_changed_default(plan: &RunPlan, default: Option<&str>, say: &dyn Fn(String)) {
     let Some(default) = default else { return };
     let same = plan
@@ -346,8 +346,8 @@ pub fn note_changed_default(plan: &RunPlan, default: Option<&str>, say: &dyn Fn(
     }
 }
 
-/// Refuses to put embeddings next to those of another model. A model that the input or `--model` names is part of the
-/// request: an item that another model answered is not finished.
+/// Rejects embeddings of another model next to existing ones. A model that the input or `--model` names is part of the
+/// request, so an item that another model answered is not finished.
 pub fn fits_vectors(
     plan: &ProviderPlan,
     unnamed: Option<u64>,
@@ -373,7 +373,7 @@ pub fn fits_vectors(
     .about(About::Output))
 }
 
-/// Providers answer with the name they were asked by, or with a dated version of it.
+/// Providers reply with the requested name, or with a dated version of it.
 fn answers_to(model: &str, name: &str) -> bool {
     let own = model.rsplit('/').next().unwrap_or(model);
     let name = name.rsplit('/').next().unwrap_or(name);

@@ -1,4 +1,4 @@
-//! What the commands of the queue share: opening it, and finding the process that an argument names.
+//! Functions that the queue commands share: opening the queue, and finding the process that an argument names.
 
 use std::path::{Path, PathBuf};
 
@@ -33,7 +33,7 @@ impl DataArgs {
         }
     }
 
-    /// The settings beside the queue.
+    /// The settings next to the queue.
     pub fn settings(&self) -> Result<Settings, Refusal> {
         settings::settings(self.data_dir.as_deref(), self.store.store.as_deref())
     }
@@ -43,13 +43,13 @@ impl DataArgs {
         settings::watch(self.data_dir.as_deref(), self.store.store.as_deref())
     }
 
-    /// Opens the queue, which is made if there is none.
+    /// Opens the queue, which is created if it does not exist.
     pub fn open(&self) -> Result<JobQueue, Refusal> {
         let (folder, database) = (self.folder()?, self.database()?);
         self.connect(&folder, &database).map_err(failed)
     }
 
-    /// Opens the queue on the server, or else in this file.
+    /// Opens the queue on the server, otherwise in this file.
     pub fn connect(&self, folder: &Path, database: &Path) -> Result<JobQueue, Error> {
         match self.server() {
             Some(address) => on_server(&self.store, address, folder),
@@ -123,7 +123,7 @@ impl DataArgs {
         Refusal::usage(why).about(About::Queue)
     }
 
-    /// The store of the run whose process this is, if the data folder lists it.
+    /// The store of the run with this process, if the data folder lists it.
     fn run_of(&self, named: &str) -> Option<PathBuf> {
         if self.queue.is_some() {
             return None;
@@ -179,7 +179,7 @@ pub fn queue_flags(data_dir: Option<&Path>, file: Option<&Path>, store: &StoreAr
 }
 
 impl ProcessArgs {
-    /// Changes a process and says what came of it, in words or as JSON.
+    /// Changes a process and reports the effect, as text or as JSON.
     pub fn carry_out(&self, work: impl FnOnce() -> Result<(String, Value), Refusal>) -> Exit {
         self.say.start_log();
         match work() {
@@ -226,12 +226,12 @@ pub fn existing_file(file: &Path) -> Result<&Path, Refusal> {
     Err(Refusal::usage(why).about(About::Queue))
 }
 
-/// Opens the store of a run to look at it: one that has just been removed is not made again.
+/// Opens the store of a run for reading; a removed one is not created again.
 pub fn open_existing(file: &Path) -> Result<JobQueue, Error> {
     JobQueue::open_with(file, SqliteOptions::default().only_look())
 }
 
-/// An address without the password that it may hold.
+/// An address without its password.
 pub fn shown(address: &str) -> String {
     let (scheme, rest) = address.split_once("://").unwrap_or(("mysql", address));
     match rest.rsplit_once('@') {
@@ -243,7 +243,7 @@ pub fn shown(address: &str) -> String {
     }
 }
 
-/// Opens the queue on a server. What is too long for a database lies in the data folder.
+/// Opens the queue on a server. Data that is too long for a database is in the data folder.
 #[cfg(feature = "mysql")]
 fn on_server(args: &StoreArgs, address: &str, folder: &Path) -> Result<JobQueue, Error> {
     store(args, address, folder).map(|store| JobQueue::on(store))
@@ -274,7 +274,7 @@ fn on_server(_args: &StoreArgs, _address: &str, _folder: &Path) -> Result<JobQue
     Err(knows_no_server())
 }
 
-/// Says that this program knows no server.
+/// Reports that this build does not support servers.
 #[cfg(not(feature = "mysql"))]
 pub fn knows_no_server() -> Error {
     Error::new(
@@ -314,7 +314,7 @@ pub fn durability(fsync: bool) -> Durability {
     }
 }
 
-/// What the queue could not do.
+/// The refusal for an error of the queue.
 pub fn failed(error: Error) -> Refusal {
     Refusal::could_not_run(error.message()).about(About::Queue)
 }
@@ -331,15 +331,15 @@ pub fn all_of(queue: &JobQueue, named: &[String]) -> Result<Vec<ProcessId>, Refu
     named.iter().map(one).collect()
 }
 
-/// Characters of an id that are needed at least to stand for it.
+/// Minimum number of characters of an id that identify it.
 const LEAST: usize = 4;
 /// Candidates that are listed where a part of an id fits several.
 const LISTED: usize = 8;
 
-/// Characters of an id's end that tell processes apart. (Its beginning is the time at which it was made.)
+/// Number of characters at an id's end that distinguish processes. (Its beginning is the time of its creation.)
 const SHORT: usize = 8;
 
-/// The end of an id, which people may type for it, behind an ellipsis.
+/// The end of an id, after an ellipsis; people can type it instead of the id.
 pub fn short(id: ProcessId) -> String {
     let id = id.to_string();
     format!("…{}", &id[id.len() - SHORT..])

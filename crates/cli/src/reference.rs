@@ -12,7 +12,7 @@ use clap::{Arg, ArgAction, Command};
 use super::args::variables;
 use super::exit::Exit;
 
-/// A line of a Markdown table: what would end a cell is escaped, angle brackets are text.
+/// A cell of a Markdown table: characters that would end the cell are escaped, angle brackets are text.
 fn cell(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     line.replace('|', "\\|").replace('<', "&lt;")

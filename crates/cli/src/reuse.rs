@@ -1,4 +1,4 @@
-//! The store of answers of earlier runs, as it is told of.
+//! Facts about the answer cache, for messages.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::format::count;
 
-/// What is in the store of a data folder.
+/// The contents of the cache in a data folder.
 pub struct ReuseStore {
     path: PathBuf,
     answers: u64,
@@ -31,7 +31,7 @@ impl ReuseStore {
         }
     }
 
-    /// Looks into the store of a folder, if it has one.
+    /// Reads the cache of a folder, if it has one.
     pub fn look(folder: &Path, settings: &Settings) -> Result<Option<Self>, Error> {
         let path = path(folder);
         let Some(size) = SqliteAnswers::look_at(&path)? else {

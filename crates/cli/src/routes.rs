@@ -38,7 +38,7 @@ pub fn manager(
     provider::check(&plan, Some(0))?;
     strategy::refuse_full_price(&plan.strategy(), settings)?;
     if let Some(why) = plan.strategy().fallback_reason.filter(|_| quiet) {
-        // Also with --quiet: it may cost twice as much as the setting asks for.
+        // Also with --quiet, because it may cost twice as much as the setting requests.
         display::say(&format!("strategy: {why}"));
     }
     Ok(LlmManager::of(plan))
@@ -64,7 +64,7 @@ pub fn line(plan: &ProviderPlan) -> Result<String, Refusal> {
     Ok(line)
 }
 
-/// Says what changed settings mean for a worker that runs.
+/// Reports the effect of changed settings on a running worker.
 pub fn tell_change(event: &SettingsEvent<'_>, say: &dyn Fn(String)) {
     match event {
         SettingsEvent::Changed { key, before, now } => {

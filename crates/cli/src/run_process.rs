@@ -3,8 +3,8 @@
 use batchwright::queue::{ProcessInfo, ProcessState};
 use batchwright::{JobQueue, ProcessId};
 
-/// The command that collects the results of such a process, or words for it; `None` for a process that
-/// belongs to no run.
+/// The command that collects the results of such a process, or a description of it; `None` for a process that belongs
+/// to no run.
 pub fn collect_command(info: &ProcessInfo) -> Option<String> {
     let output = info.output.as_ref()?;
     let unknown = || format!("the program that made it, with the output {output}");
@@ -16,8 +16,8 @@ pub fn collect_command_of(queue: &JobQueue, id: Option<ProcessId>) -> Option<Str
     collect_command(&queue.process(id?).ok()??.info)
 }
 
-/// The `work` command for free processes alone. What belongs to runs would be sent with the settings of
-/// `work` instead of those of its run.
+/// The `work` command for processes that belong to no run. Processes of runs would be sent with the settings of `work`
+/// instead of those of the run.
 pub fn work_command(free: &[ProcessId], beside_runs: bool) -> String {
     let named = |ids: &[ProcessId]| {
         let ids: Vec<String> = ids.iter().map(ProcessId::to_string).collect();
@@ -30,7 +30,7 @@ pub fn work_command(free: &[ProcessId], beside_runs: bool) -> String {
     }
 }
 
-/// The only one of these processes, for a command that names it; otherwise a word in place of its id.
+/// The id if there is only one such process, for a command that names it; otherwise a placeholder.
 pub fn id_for_command(processes: &[ProcessId]) -> String {
     match processes {
         [only] => only.to_string(),

@@ -1,4 +1,4 @@
-//! The data folder's list of the stores of runs: a hint where to look, never the truth.
+//! The data folder's list of the stores of runs: it is a hint and may be outdated.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -9,12 +9,12 @@ use batchwright::ProcessId;
 use batchwright::files::store_path;
 use batchwright::unstable::{AtomicFile, make_private_folder};
 
-/// The folder with a file for each store. Its name comes from the path of the store, which it holds.
+/// The folder with one file per store. Its name is computed from the path of the store, which is its content.
 fn list(folder: &Path) -> PathBuf {
     folder.join("runs")
 }
 
-/// Adds the store of this output to the list. What goes wrong costs a line of `status`, and no more.
+/// Adds the store of this output to the list. If that fails, only a line of `status` is missing.
 pub fn note(folder: &Path, output: &Path) {
     let Ok(store) = store_path(output) else {
         return;
@@ -40,7 +40,7 @@ pub fn known(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(list(folder)).into_iter().flatten().flatten();
     let store = |entry: fs::DirEntry| {
         let path = fs::read(entry.path()).ok()?;
-        // Nothing else that lies there is touched.
+        // Other files in the folder are not touched.
         if entry.file_name().to_str()? != ProcessId::named(&path).to_string() {
             return None;
         }
@@ -74,8 +74,8 @@ pub fn output_of(store: &Path) -> Option<PathBuf> {
     is_store.then(|| store.with_extension(""))
 }
 
-/// Stores that may belong to an output which was renamed without them: those that are known, and those in the folder of
-/// the output, whose own output is not there.
+/// Stores that may belong to an output which was renamed without them: known stores, and those in the folder of the
+/// output, if their own output does not exist.
 pub fn without_output(folder: Option<&Path>, output: &Path) -> Vec<PathBuf> {
     let store = store_path(output).ok();
     let entries = store.and_then(|store| fs::read_dir(store.parent()?).ok());

@@ -1,16 +1,16 @@
-//! Foreign texts, as people may see them: servers choose the names of models, the states of batches and
-//! the texts of errors, and a terminal would obey what they hold.
+//! Foreign texts for people: servers choose the names of models, the states of batches and the texts of errors, which
+//! could contain control sequences for a terminal.
 
-/// A text without control characters and marks that change the direction of writing. Every foreign text
-/// that people see goes through here or [`one_line`]; results and JSON have it unchanged.
+/// A text without control characters and marks that change the direction of writing. Every foreign text for people
+/// passes through here or through [`one_line`]; results and JSON contain it unchanged.
 pub fn harmless(text: &str) -> String {
     let shown = |c| if c == '\n' { c } else { harmless_char(c) };
     text.chars().map(shown).collect()
 }
 
-/// As [`harmless`], for a name or whatever else has one line to itself or a part of it.
+/// As [`harmless`], for a name or another text that must stay on one line.
 pub fn one_line(text: &str) -> String {
-    // What most names are: a table of thousands is made of them.
+    // Most names are plain ASCII, and a table may have thousands of them.
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return text.to_owned();
     }
@@ -31,7 +31,7 @@ fn is_unseen(c: char) -> bool {
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// JSON with such characters escaped: programs read the same, a terminal obeys nothing.
+/// JSON with such characters escaped: equal for programs, and harmless for a terminal.
 pub fn json(value: &impl std::fmt::Display) -> String {
     let mut out = String::new();
     for c in value.to_string().chars() {

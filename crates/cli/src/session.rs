@@ -1,4 +1,4 @@
-//! What a command that takes time needs: a context that signals cancel, and a display for people.
+//! Parts of a command that takes time: a context that signals cancel, and a display for people.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// From now on signals cancel the context; `stopping` is what the first one is answered with.
+    /// From now on signals cancel the context; `stopping` is the message after the first one.
     pub fn start(show: &ShowArgs, ctx: Context, stopping: String) -> Result<Self, Refusal> {
         Ok(Self {
             signals: Signals::watch(&ctx, (!show.say.quiet).then_some(stopping))?,
@@ -27,7 +27,7 @@ impl Session {
         })
     }
 
-    /// Says a line unless told to be quiet.
+    /// Prints a line unless `--quiet` is set.
     pub fn say(&self, line: impl AsRef<str>) {
         if !self.quiet {
             display::say(line.as_ref());

@@ -1,4 +1,4 @@
-//! Settings as a command finds them: flags over environment over what is stored.
+//! The settings for a command: flags override the environment, which overrides stored settings.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub struct Place {
     pub name: String,
 }
 
-/// What the environment and the store say: the one on this server, else that of the data folder.
+/// The settings of the environment and of the store: on this server, otherwise in the data folder.
 ///
 /// A store that cannot be read is an error: without it, another model might be paid for than the one
 /// that was set.
@@ -39,7 +39,7 @@ pub fn with_flags(
     settings.map_err(refused)
 }
 
-/// The same, to follow later changes; none without a data folder.
+/// The same, with later changes; `None` without a data folder.
 pub fn watch(
     data_dir: Option<&Path>,
     server: Option<&str>,
@@ -53,7 +53,7 @@ pub fn watch(
         .map_err(could_not_run)
 }
 
-/// Where settings are stored: on this server, else in the data folder; nowhere without one.
+/// Where settings are stored: on this server, otherwise in the data folder; `None` without one.
 pub fn place(data_dir: Option<&Path>, server: Option<&str>) -> Result<Option<Place>, Refusal> {
     if let Some(address) = server {
         return on_server(address).map(Some).map_err(could_not_run);

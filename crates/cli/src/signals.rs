@@ -1,4 +1,4 @@
-//! Signals to stop, such as Ctrl-C: the first asks the command to wind down, the second ends it now.
+//! Signals to stop, such as Ctrl-C: the first one ends the command gracefully, the second one immediately.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,10 +11,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::display;
 use super::exit::{Exit, Refusal};
 
-/// After a second signal, threads that cannot be woken (in the midst of a connect) get this long.
+/// After a second signal, threads that cannot be woken (for example during a connect) get this time.
 const AFTER_ABORT: Duration = Duration::from_millis(600);
 
-/// The same at the end of the grace period, when nobody waits at a keyboard.
+/// The same at the end of the grace period, when no user waits.
 const AFTER_GRACE: Duration = Duration::from_secs(2);
 
 /// The signals seen by a run.
@@ -47,7 +47,7 @@ impl Signals {
         Ok(signals)
     }
 
-    /// The exit that a signal asked for, if one came.
+    /// The exit code of the received signal, if any.
     pub fn exit(&self) -> Option<Exit> {
         match self.first.load(Ordering::SeqCst) {
             0 => None,
@@ -56,7 +56,7 @@ impl Signals {
     }
 }
 
-/// What the first signal is answered with while calls are made. `besides` goes before them.
+/// The message after the first signal while calls are made. `besides` precedes it.
 pub fn stopping_line(ctx: &Context, besides: &str) -> String {
     let grace = ctx.grace().as_secs();
     format!(
@@ -64,7 +64,7 @@ pub fn stopping_line(ctx: &Context, besides: &str) -> String {
     )
 }
 
-/// Ends a run whose grace period is over. A run that is blocked in writing its results would not notice.
+/// Ends a run whose grace period is over: a run that is blocked in writing its results would not notice that.
 fn end_after_grace(ctx: &Context, signal: u8) {
     let ctx = ctx.clone();
     let watch = move || {
@@ -88,7 +88,7 @@ pub fn outlive_size_limits() {
     }
 }
 
-/// Blocks until the program is asked to stop.
+/// Blocks until a signal to stop arrives.
 pub fn wait_for_stop() {
     let (tx, rx) = crossbeam_channel::bounded(1);
     let watching = each_signal(move |_, _| {
@@ -116,7 +116,7 @@ fn each_signal(mut seen: impl FnMut(usize, u8) + Send + 'static) -> std::io::Res
         .map(drop)
 }
 
-/// Whether the program was started with that signal ignored, as nohup does.
+/// Whether the program was started with that signal ignored, as with nohup.
 #[cfg(unix)]
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

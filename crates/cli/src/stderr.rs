@@ -1,6 +1,6 @@
-//! Lines on standard error and the progress bar below them, written by a thread of their own: a terminal
-//! that stands still, or a pipe that nobody reads, must hold up neither the run nor a signal. Lines that
-//! find the queue full are dropped, and of the bar only the newest frame is drawn.
+//! Lines on standard error and the progress bar below them, written by a separate thread: a stopped terminal, or a pipe
+//! that is not read, must not block the run or the handling of signals. If the queue is full, lines are dropped; of the
+//! bar only the newest frame is drawn.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
@@ -11,7 +11,7 @@ use console::Term;
 use crossbeam_channel::{Sender, bounded};
 use indicatif::TermLike;
 
-/// Lines that may wait to be written; more than the log at its most verbose lets pile up.
+/// Maximum number of waiting lines; more than the log can produce at its most verbose level.
 const MAX_WAITING: usize = 8192;
 /// The end of the program waits this long for the last of them.
 const FLUSH_TIME: Duration = Duration::from_millis(500);
@@ -60,7 +60,7 @@ impl Writer {
     }
 }
 
-/// What is on the screen. That standard error is closed is no error.
+/// The content of the screen. A closed standard error is not an error.
 #[derive(Default)]
 struct Screen {
     /// The bar, in the last line.
@@ -124,7 +124,7 @@ pub fn write(lines: Vec<u8>) {
     }
 }
 
-/// Draws the bar soon, in place of the one before; an empty one takes it away.
+/// Schedules drawing of the bar instead of the former one; an empty one removes it.
 fn draw(frame: String) {
     let Some(writer) = writer() else { return };
     let waits = writer.unwritten.set_frame(Some(frame)).is_some();
@@ -133,7 +133,7 @@ fn draw(frame: String) {
     }
 }
 
-/// Waits a moment until all is written, as before something else writes there, and at the end.
+/// Waits a moment until everything is written, before other code writes there, and at the end.
 pub fn flush() {
     let Some(writer) = writer() else { return };
     if let Ok(writes) = writer.unwritten.writes.lock() {
@@ -159,7 +159,7 @@ impl Write for Log {
     }
 }
 
-/// What a progress bar of one line is drawn on.
+/// The target of a progress bar of one line.
 #[derive(Debug, Default)]
 pub struct Canvas(Mutex<String>);
 

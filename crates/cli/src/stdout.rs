@@ -1,4 +1,4 @@
-//! What programs read: facts on standard output, which may be full, closed, or read by nobody.
+//! Standard output for programs, which may be full, closed, or not read.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -7,8 +7,8 @@ use super::display;
 use super::exit::Exit;
 use super::sanitize;
 
-/// Writes to standard output and returns the exit that was to be; where the text could not be written, an
-/// error, since a script must not go on without it. A reader that went away has what it wanted.
+/// Writes to standard output and returns `exit`; if the text could not be written, an error exit, because a script must
+/// not continue without it. A reader that closed the pipe is not an error.
 pub fn print(text: &str, exit: Exit) -> Exit {
     match write(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -24,15 +24,15 @@ pub fn json(value: &impl std::fmt::Display, exit: Exit) -> Exit {
     print(&(sanitize::json(value) + "\n"), exit)
 }
 
-/// Writes to standard output, all of it and at once.
+/// Writes the whole text to standard output immediately.
 pub fn write(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
 }
 
-/// True when standard output was closed (`>&-`): Rust puts `/dev/null` there before `main`, open for
-/// reading too, which a shell's `>/dev/null` is not.
+/// True if standard output was closed (`>&-`): Rust then opens `/dev/null` there before `main`, also for reading,
+/// unlike a shell's `>/dev/null`.
 #[cfg(unix)]
 pub fn is_closed() -> bool {
     use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, stat};

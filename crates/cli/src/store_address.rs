@@ -12,7 +12,7 @@ use super::args::{Command, variables};
 use super::data_dir::data_dir;
 use super::exit::{Refusal, could_not_run};
 
-/// Stands for the file in the data folder.
+/// Selects the file in the data folder.
 const NONE: &str = "none";
 /// The setting, which is always in the data folder.
 pub const KEY: &str = "queue.store";

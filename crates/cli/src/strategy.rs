@@ -1,4 +1,4 @@
-//! How a run is carried out, and why.
+//! The strategy of a run, and the reason for it.
 
 use batchwright::config::SettingSource;
 use batchwright::plan::{EffectiveStrategy, ProviderPlan};
@@ -9,15 +9,15 @@ use super::args::shared::TaskArg;
 use super::exit::{About, Refusal};
 use super::settings::refused;
 
-/// What the strategy that is set comes to.
+/// The effect of the configured strategy.
 #[derive(Debug, Clone, Default)]
 pub struct RunStrategy {
     pub strategy: Strategy,
-    /// Why it is another one than what was asked for.
+    /// Why it differs from the requested strategy.
     pub fallback_reason: Option<String>,
 }
 
-/// Refuses a flag that asks for half the price where only the full price can be had. A setting that was stored for other
+/// Rejects a flag that requests half the price if only the full price is possible. A setting that was stored for other
 /// providers falls back instead.
 pub fn refuse_full_price(
     effective: &EffectiveStrategy,
@@ -53,11 +53,11 @@ impl RunStrategy {
                 ),
             },
             (_, Some(plan)) => Self::of(&plan.strategy(), settings)?,
-            // What a dry run is for may have its key elsewhere.
+            // The key may be available where the real run will take place.
             (_, None) if args.dry_run => {
                 Self::of(&EffectiveStrategy::expected(settings), settings)?
             }
-            // Nobody is there to be asked.
+            // There is no provider.
             (_, None) => Self::default(),
         };
         if args.no_wait && asked == Strategy::Sync {
@@ -77,7 +77,7 @@ impl RunStrategy {
         })
     }
 
-    /// Refuses a policy that has no meaning for items that were submitted together.
+    /// Rejects a policy that has no meaning for items that are submitted together.
     pub fn check_error_policy(&self, args: &RunArgs) -> Result<(), Refusal> {
         match args.on_error {
             OnError::Stop => Err(Refusal::usage(

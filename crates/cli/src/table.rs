@@ -1,12 +1,12 @@
-//! Tables that fit the terminal: what is cut there is whole in a pipe.
+//! Tables that fit the terminal. In a pipe, nothing is cut.
 
 use console::Term;
 
 use super::sanitize::one_line;
 use super::wrap::wrapped;
 
-/// The width of the terminal: `COLUMNS`, else what it reports. `None` where standard output is no terminal,
-/// since a pipe or a file takes lines of any length.
+/// The width of the terminal: `COLUMNS`, otherwise its reported width. `None` if standard output is not a terminal,
+/// because a pipe or a file accepts lines of any length.
 pub fn width() -> Option<usize> {
     let variable = std::env::var("COLUMNS").ok();
     let set = variable.and_then(|columns| columns.parse().ok());
@@ -18,7 +18,7 @@ pub fn width() -> Option<usize> {
 /// A cell is not shortened below this.
 const LEAST: usize = 8;
 const GAP: usize = 2;
-/// How far a note is indented that has a line of its own.
+/// Indentation of a note on a separate line.
 const INDENT: usize = 6;
 
 /// Rows of cells, the first being the head, and a note after each.
@@ -29,7 +29,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Keeps room beside the cells for notes of so many characters.
+    /// Reserves space next to the cells for notes of this number of characters.
     pub fn room_for_notes(mut self, characters: usize) -> Self {
         self.beside = characters + GAP;
         self
@@ -45,8 +45,8 @@ impl Table {
         self.rows.push((Vec::new(), one_line(text)));
     }
 
-    /// The lines, none longer than `width` as far as words allow it: the longest cells are shortened,
-    /// but for the first of a row, and a note that does not fit beside its row is put below.
+    /// The lines, not longer than `width` unless a word is: the longest cells are shortened, except the first of a row,
+    /// and a note that does not fit next to its row is put below it.
     pub fn lines(&self, width: Option<usize>) -> String {
         let room = width.unwrap_or(usize::MAX);
         let widths = self.widths(room);
@@ -72,7 +72,7 @@ impl Table {
                 out.push_str(line.trim_end());
                 out.push('\n');
             }
-            // The head of the notes is left out: below the heads of the columns it would explain nothing.
+            // The head of the notes is left out: below the other heads it would explain nothing.
             if below && i > 0 {
                 for line in wrapped(note, room.saturating_sub(INDENT)) {
                     out.push_str(&format!("{:INDENT$}{line}\n", ""));

@@ -1,4 +1,4 @@
-//! Reading the command line, with tips for the words that people bring from other programs.
+//! Parses the command line, with tips for words from other programs.
 
 use std::ffi::OsString;
 
@@ -10,8 +10,7 @@ use serde::Deserialize;
 use super::args::{Cli, variables};
 use super::exit::{Exit, Refusal};
 
-/// Reads the command line. Otherwise it says what is wrong with it, or shows the help that was asked
-/// for, and tells the exit code.
+/// Parses the command line. Otherwise prints what is wrong with it, or the requested help, and returns the exit code.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
     let words: Vec<OsString> = words.into_iter().collect();
     let command = variables::command_for(&words, &variables::of_environment);
@@ -98,7 +97,7 @@ fn add_tip(error: &mut Error, words: &[String]) {
         let tip = ContextValue::StyledStrs(vec![StyledStr::from(tip)]);
         error.insert(ContextKind::Suggested, tip);
     } else if let Some(ContextValue::StyledStrs(tips)) = error.remove(ContextKind::Suggested) {
-        // The tip that a misspelt flag may be passed as a file name helps nobody.
+        // The tip to pass a misspelled flag as a file name is not helpful.
         let helpful = |tip: &StyledStr| !tip.to_string().starts_with("to pass ");
         let tips: Vec<_> = tips.into_iter().filter(helpful).collect();
         if !tips.is_empty() {
@@ -165,7 +164,7 @@ fn tip_for_command(typed: &str) -> Option<String> {
     if let Some(found) = tips.find(|tip| tip.names.contains(&name)) {
         return Some(found.tip);
     }
-    // Swapped letters count as similar here; the usual measure finds short words too different.
+    // Swapped letters count as similar here; the usual measure considers short words too different.
     let letters = |word: &str| {
         let mut letters: Vec<char> = word.chars().collect();
         letters.sort_unstable();

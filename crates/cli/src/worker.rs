@@ -1,4 +1,5 @@
-//! What `work` and `serve` make a worker of: the folder, the queue in it or on a server, and the settings beside the queue.
+//! The parts of a worker for `work` and `serve`: the folder, the queue in it or on a server, and the settings next to
+//! the queue.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use super::settings::{in_folder, with_flags};
 /// Where a worker has its queue and its settings.
 pub struct Home {
     pub folder: PathBuf,
-    /// Where settings are kept.
+    /// Where settings are stored.
     pub config: Arc<dyn ConfigStore>,
     #[cfg(feature = "mysql")]
     server: Option<Arc<batchwright::queue::MysqlStore>>,
@@ -70,7 +71,7 @@ impl Home {
         JobQueue::open_with(&path, options).map_err(could_not_run)
     }
 
-    /// The settings of this place and environment beneath the flags, and their later changes.
+    /// The settings of this place and environment, overridden by the flags, and their later changes.
     pub fn settings(&self, args: &WorkerArgs) -> Result<SettingsWatch, Refusal> {
         let settings = Settings::new().environment(|name| std::env::var(name).ok());
         let settings = provider::with_flags(settings, &args.provider)?;
@@ -86,7 +87,7 @@ impl Home {
         SettingsWatch::new(settings, self.config.clone()).map_err(could_not_run)
     }
 
-    /// A server that keeps what it keeps beside the queue.
+    /// A server that stores its records next to the queue.
     pub fn serving(
         &self,
         server: batchwright_server::Server,

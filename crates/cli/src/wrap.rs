@@ -1,8 +1,8 @@
-//! Texts broken between words, where a terminal would break within one.
+//! Wraps texts between words, because a terminal would break within one.
 
 use super::command_line::command_at;
 
-/// How far a line is indented that goes on.
+/// Indentation of continued lines.
 const INDENT: usize = 2;
 
 /// The lines of a message, each broken where it does not fit.
@@ -21,8 +21,8 @@ pub fn fitted(message: &str, width: usize) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// A text in lines that are no longer than `width` as far as its words allow it. A command is not
-/// broken, so that it can be copied.
+/// A text in lines that are not longer than `width` unless a word is. A command is not broken, so that it can be
+/// copied.
 pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut rest = text.trim();
@@ -40,13 +40,13 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// The length of what a text begins with: a word, or a command with all its words.
+/// The length of the first piece of a text: a word, or a command with all its words.
 fn piece(text: &str) -> usize {
     let word = || text.find(char::is_whitespace).unwrap_or(text.len());
     command_at(text).unwrap_or_else(word)
 }
 
-/// The lines of a text. The words of a command may have line ends of their own.
+/// The lines of a text. The words of a command may contain line ends.
 fn lines(mut text: &str) -> Vec<&str> {
     let mut lines = Vec::new();
     loop {

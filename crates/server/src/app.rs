@@ -1,4 +1,4 @@
-//! What all handlers share.
+//! State that all handlers share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,11 +19,10 @@ use crate::overview::Overview;
 use crate::records::Records;
 use crate::settings::LiveSettings;
 
-/// What all handlers share.
-// More than 15 fields: one for each part of the server that handlers share.
+/// State that all handlers share. More than 15 fields: one for each part of the server that handlers share.
 pub(crate) struct App {
     pub queue: JobQueue,
-    /// The settings and where they are kept, where the server was given them.
+    /// The settings and their location, if the server was given them.
     pub settings: Option<LiveSettings>,
     pub types: JobTypes,
     /// The kinds of jobs that the worker carries out.
@@ -32,9 +31,9 @@ pub(crate) struct App {
     pub line_bytes: u64,
     pub metrics: Metrics,
     pub events: Arc<Events>,
-    /// What the worker's providers allow.
+    /// The current limits of the worker's providers.
     pub limits: WorkerLimits,
-    /// Who hears of the worker.
+    /// Receives the worker's notifications.
     pub observer: Arc<Observer>,
     pub overview: Overview,
     pub records: Arc<Records>,
@@ -49,14 +48,14 @@ pub(crate) struct App {
     pub guard: Guard,
 }
 
-/// Requests that wait for the end of a job: not so many that they have all connections.
+/// Limits the number of requests that wait for the end of a job, so that other requests still get connections.
 pub(crate) struct Waiters {
     now: AtomicUsize,
     most: usize,
 }
 
 impl Waiters {
-    /// Of so many connections half may wait.
+    /// Half of this number of connections may wait.
     pub fn new(connections: usize) -> Self {
         Self {
             now: AtomicUsize::new(0),
@@ -64,7 +63,7 @@ impl Waiters {
         }
     }
 
-    /// A place to wait at, where one is free.
+    /// Reserves a waiting slot, if one is free.
     pub fn enter(&self) -> Option<Waiting<'_>> {
         let waiting = Waiting(self);
         let before = self.now.fetch_add(1, Ordering::Relaxed);
@@ -72,7 +71,7 @@ impl Waiters {
     }
 }
 
-/// A place at which a request waits, free again when it is dropped.
+/// A waiting slot of a request, released when it is dropped.
 pub(crate) struct Waiting<'w>(&'w Waiters);
 
 impl Drop for Waiting<'_> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// Wakes a thread that waits, and tells it to end.
+/// Wakes a waiting thread, and asks it to end.
 pub(crate) struct Wake {
     sender: Sender<()>,
     receiver: Receiver<()>,

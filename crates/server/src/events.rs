@@ -1,5 +1,4 @@
-//! What happens, as numbered events: the last ones are kept, so that a client that lost its connection goes on where
-//! it was.
+//! Numbered events. The last ones are kept, so that a client can continue after a lost connection.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,9 +14,9 @@ use serde::Serialize;
 pub(crate) struct Event {
     /// Counted from 1 for each start of the server.
     pub number: u64,
-    /// What it is about: the event's name.
+    /// The event's name.
     pub name: &'static str,
-    /// What is told of it, in JSON.
+    /// Its data, in JSON.
     pub data: String,
 }
 
@@ -30,7 +29,7 @@ pub(crate) struct Events {
     listeners: AtomicUsize,
 }
 
-/// What tells the events of this start of the server from those of any other.
+/// Distinguishes the events of this start of the server from those of earlier starts.
 struct Boot(String);
 
 impl Default for Boot {
@@ -39,7 +38,7 @@ impl Default for Boot {
     }
 }
 
-/// A client that listens, as long as it does.
+/// A registered listener; dropping it unregisters the client.
 pub(crate) struct Listening(Arc<Events>);
 
 impl Drop for Listening {
@@ -56,27 +55,27 @@ struct Kept {
     closed: bool,
 }
 
-/// Most events that are kept, and the bytes of what is told by them.
+/// Maximum number of stored events, and of the bytes of their data.
 const MOST: usize = 8_192;
 const MOST_BYTES: usize = 4 << 20;
-/// So many clients may listen at once.
+/// Maximum number of listening clients.
 pub(crate) const MOST_LISTENERS: usize = 64;
 
-/// What a reader is given.
+/// The result of reading events.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// Those that came, in their order.
+    /// New events, in order.
     Events(Vec<Arc<Event>>),
-    /// None came in time.
+    /// No event arrived in time.
     Nothing,
-    /// What follows on the number asked for is no longer kept, or never was; go on from this number.
+    /// The events after the requested number are not stored any more, or never existed; continue from this number.
     Lost(u64),
     /// There will be no more.
     Closed,
 }
 
 impl Events {
-    /// Tells everybody.
+    /// Sends an event to all listeners.
     pub fn publish(&self, name: &'static str, data: &impl Serialize) {
         let data = serde_json::to_string(data).expect("an event has a form in JSON");
         let mut kept = self.kept.lock();
@@ -94,12 +93,12 @@ impl Events {
         self.came.notify_all();
     }
 
-    /// What tells them from those of another start of the server.
+    /// The id of this start of the server.
     pub fn boot(&self) -> &str {
         &self.boot.0
     }
 
-    /// One client more that listens, unless there are too many.
+    /// Registers a listener, unless there are too many.
     pub fn listen(self: &Arc<Self>) -> Option<Listening> {
         let listening = Listening(Arc::clone(self));
         let others = self.listeners.fetch_add(1, Ordering::SeqCst);
@@ -116,7 +115,7 @@ impl Events {
         self.kept.lock().last
     }
 
-    /// What came behind this number; waits this long for something.
+    /// The events after this number; waits this long for one.
     pub fn after(&self, number: u64, wait: Duration) -> Next {
         let deadline = Instant::now() + wait;
         let mut kept = self.kept.lock();
@@ -143,7 +142,7 @@ impl Events {
         self.kept.lock().closed
     }
 
-    /// Ends all who wait.
+    /// Ends all waits.
     pub fn close(&self) {
         self.kept.lock().closed = true;
         self.came.notify_all();

@@ -1,4 +1,4 @@
-//! What jobs have failed with lately, counted by kind and message.
+//! Recent failures of jobs, counted by kind and message.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -6,9 +6,9 @@ use batchwright::progress::Timestamp;
 
 const HOUR: i64 = 3_600_000;
 const HOURS: i64 = 24;
-/// So many different messages are told apart in an hour; what is beyond that is counted by its kind alone.
+/// Maximum number of different messages per hour; further failures are counted only by kind.
 const MOST: usize = 200;
-/// Characters that are kept of a message.
+/// Number of stored characters of a message.
 const LONGEST: usize = 300;
 
 type Counts = HashMap<(&'static str, String), u64>;

@@ -1,4 +1,4 @@
-//! Who may ask: the token, and protection from pages of other sites that a browser is made to ask for.
+//! Access checks: the token, and protection from requests that other sites send through a browser.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,23 +9,23 @@ use subtle::ConstantTimeEq;
 use crate::http::Head;
 use crate::problem::Problem;
 
-/// Judges requests before anything else is done with them.
+/// Checks requests before anything else.
 pub(crate) struct Guard {
-    /// The hash of the token, where one is asked for: equally long whatever somebody sends.
+    /// The hash of the required token, if any: its length does not depend on the received token.
     token: Option<[u8; 32]>,
-    /// Names by which this server may be asked for, in lower case and without port. A page of another site
-    /// whose name was made to lead here (DNS rebinding) has another one.
+    /// Host names of this server, in lower case and without port. If a page of another site reaches this server through
+    /// its own name (DNS rebinding), that name is not among them.
     hosts: Vec<String>,
 }
 
-/// Headers that say who asks: of two, one would go unseen.
+/// Headers that decide about access: with two of the same name, one would be ignored.
 const ONCE: [&str; 4] = [
     "authorization",
     "idempotency-key",
     "origin",
     "sec-fetch-site",
 ];
-/// What anybody may see: nothing of it tells about jobs.
+/// Paths without access check: they contain nothing about jobs.
 const OPEN: [&str; 3] = ["/", "/healthz", "/favicon.ico"];
 
 impl Guard {
@@ -77,20 +77,20 @@ impl Guard {
     }
 }
 
-/// What a page of another site sends by a browser is refused. Programs send neither header.
+/// Rejects requests that a page of another site sends through a browser. Other programs send neither header.
 fn check_origin(head: &Head) -> Result<(), Problem> {
     let refused = |why: String| Err(Problem::new(403, "cross_site", why));
     if let Some(origin) = head.header("origin") {
         let host = head.header("host").unwrap_or_default();
         let same = origin.split_once("://").is_some_and(|(scheme, theirs)| {
-            // Behind a proxy the page came by https.
+            // Behind a proxy the page may be served over https.
             ["http", "https"].contains(&scheme) && theirs.eq_ignore_ascii_case(host)
         });
         if !same {
             return refused(format!("requests from pages of {origin} are not allowed"));
         }
     }
-    // A link to the dashboard on another page is fine; what is not a page, is not.
+    // Links to the dashboard from other pages are allowed; other requests from them are not.
     let site = head.header("sec-fetch-site").unwrap_or("none");
     let other = !["same-origin", "none"].contains(&site.to_ascii_lowercase().as_str());
     if other && head.path != "/" {
@@ -126,7 +126,7 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// An address as it stands in a URL.
+/// An address in the form of a URL.
 fn in_url(ip: IpAddr) -> String {
     match ip.to_canonical() {
         IpAddr::V4(ip) => ip.to_string(),

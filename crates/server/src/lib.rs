@@ -1,5 +1,5 @@
-//! batchwright over HTTP, on blocking threads: a job API, a Batch endpoint in OpenAI's shapes, and a dashboard, beside
-//! a worker that carries the jobs out.
+//! batchwright over HTTP, on blocking threads: a job API, a Batch endpoint in OpenAI's format, and a dashboard,
+//! together with a worker that processes the jobs.
 //!
 //! ```
 //! use batchwright::{Handler, JobQueue, Worker};

@@ -1,5 +1,5 @@
-//! What the worker tells, for those who listen: events, metrics, and what the overview shows. It is told on the
-//! worker's threads, so nothing here asks the queue or waits.
+//! Receives the worker's notifications and passes them on as events, metrics and data of the overview. It is called on
+//! the worker's threads, so it neither reads the queue nor waits.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::failures::Failures;
 use crate::openai::waiting::Waiting;
 use crate::shapes::{Pace, now};
 
-/// Hears of a worker and tells of it.
+/// Receives notifications of a worker and passes them on.
 pub(crate) struct Observer {
     events: Arc<Events>,
     metrics: Metrics,
@@ -31,14 +31,14 @@ pub(crate) struct Observer {
 
 #[derive(Default)]
 struct Seen {
-    /// Processes that have changed and of which nothing was told since.
+    /// Changed processes that were not reported since.
     changed: HashSet<ProcessId>,
     paces: HashMap<ProcessId, Pace>,
     limited_by: Option<&'static str>,
     trouble: Option<Trouble>,
 }
 
-/// Why nothing moves.
+/// Why no job makes progress.
 #[derive(Debug, Clone)]
 pub(crate) struct Trouble {
     pub why: String,
@@ -60,17 +60,17 @@ impl Observer {
         }
     }
 
-    /// Says that a process has changed, for those who are not told so by the worker in time.
+    /// Records that a process has changed that the worker does not report in time.
     pub fn touch(&self, process: ProcessId) {
         self.seen.lock().changed.insert(process);
     }
 
-    /// The processes that have changed since this was asked last.
+    /// The processes that have changed since the last call.
     pub fn take_changed(&self) -> HashSet<ProcessId> {
         std::mem::take(&mut self.seen.lock().changed)
     }
 
-    /// How fast a process goes, where the worker is at it.
+    /// The speed of a process, if the worker processes it.
     pub fn pace(&self, process: ProcessId) -> Option<Pace> {
         self.seen.lock().paces.get(&process).copied()
     }
@@ -81,13 +81,13 @@ impl Observer {
         (read(&self.used), read(&self.slots))
     }
 
-    /// What limits the worker, while it does something.
+    /// What limits the worker, while it is busy.
     pub fn limited_by(&self) -> Option<&'static str> {
         let seen = self.seen.lock();
         seen.limited_by.filter(|_| !seen.paces.is_empty())
     }
 
-    /// Why nothing moves, while the worker has something to do: its provider refuses all calls, or is away.
+    /// Why no job makes progress while the worker has jobs: its provider rejects all calls, or is unreachable.
     pub fn trouble(&self) -> Option<Trouble> {
         let seen = self.seen.lock();
         seen.trouble.clone().filter(|_| !seen.paces.is_empty())
@@ -99,7 +99,7 @@ impl Observer {
         (read(&self.ended), read(&self.failed))
     }
 
-    /// What jobs have failed with in the last day: kind, message and how often.
+    /// Failures of jobs in the last day: kind, message and number.
     pub fn failures(&self) -> Vec<(&'static str, String, u64)> {
         self.failures.lock().of_a_day(now())
     }
@@ -107,7 +107,7 @@ impl Observer {
 
 impl ProgressNotifier for Observer {
     fn on_progress(&self, progress: &Progress) {
-        // Of a job that is alone in its process the counts of jobs tell all; a series for each would have no end.
+        // For a process with one job, the counts of jobs suffice; one series per process would have no limit.
         if progress.total != Some(1) {
             self.metrics.on_progress(progress);
         }

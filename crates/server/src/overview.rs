@@ -1,4 +1,4 @@
-//! What is shown of the whole server: where all jobs stand, what the worker does, and how that was in the last hour.
+//! The overview of the server: the states of all jobs, the worker, and the history of the last hour.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -15,20 +15,20 @@ use serde_json::{Value, json};
 use crate::observe::Observer;
 use crate::shapes::{limits, now, time};
 
-/// How long what was read is shown at least,
+/// An overview is reused for at least this time,
 const FRESH: Duration = Duration::from_secs(1);
-/// and how many times as long as it took to read: a long queue is counted job by job.
+/// and for this multiple of the time that reading it took, because a long queue is counted job by job.
 const FRESH_TIMES: u32 = 20;
-/// A point of the history stands for so long,
+/// The duration of one point of the history,
 const POINT: Duration = Duration::from_secs(10);
-/// and so many are kept.
+/// and the number of stored points.
 const POINTS: usize = 360;
-/// Of so many providers and models it is shown what they allow: where there are more, of those that are called most.
+/// Maximum number of providers and models whose limits are shown: the most frequently called ones.
 const SHOWN_LIMITS: usize = 20;
-/// The rate is that of so many seconds.
+/// The rate is measured over this time.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// Looks at the queue and the worker, at most once a second.
+/// Reads the queue and the worker, at most once per second.
 pub(crate) struct Overview {
     queue: JobQueue,
     observer: Arc<Observer>,
@@ -38,7 +38,7 @@ pub(crate) struct Overview {
 }
 
 struct Last {
-    /// Until when it is shown, and what.
+    /// The stored overview, and when it expires.
     shown: Option<(Instant, Arc<Value>)>,
     history: VecDeque<Point>,
     /// Ends and failures at the last point.
@@ -130,7 +130,7 @@ impl Overview {
     /// As [`now`](Self::now).
     pub fn keep_history(&self) -> Result<(), Error> {
         let mut last = self.last.lock();
-        // Also while nobody looks: the pace is that of lately and not since somebody did.
+        // Also without a client: the rate must cover the last seconds, not the time since the last request.
         last.rate(self.observer.ended().0);
         let (since, ended, failed) = last.counted;
         let seconds = since.elapsed().as_secs_f64();
@@ -152,7 +152,7 @@ impl Overview {
         Ok(())
     }
 
-    /// Looks at the providers, as the settings choose them now; `None` where nobody knows them.
+    /// Passes on the providers that the present settings select; `None` if they are unknown.
     pub fn look_at_providers<T>(&self, look: impl FnOnce(&ProviderPlan) -> T) -> Option<T> {
         let mut manager = self.manager.as_ref()?.lock();
         if let Err(error) = manager.refresh() {
@@ -231,7 +231,7 @@ impl Overview {
     }
 }
 
-/// Until when what was begun to be read then, and has been read now, is shown.
+/// When an overview expires whose reading started at `began` and has ended now.
 pub(crate) fn fresh_until(began: Instant) -> Instant {
     let read = Instant::now();
     read + FRESH.max((read - began) * FRESH_TIMES)

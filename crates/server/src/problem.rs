@@ -1,4 +1,4 @@
-//! Why a request was refused: problem details (RFC 9457), or an error as OpenAI words it.
+//! Errors of requests: problem details (RFC 9457), or an error in OpenAI's format.
 
 use std::fmt;
 use std::io;
@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 
 use crate::http::Response;
 
-/// When those may come again who asked for what could not be kept, in seconds: somebody has to make room first.
+/// `Retry-After`, in seconds, for requests whose data could not be stored: space must be freed first.
 const STORAGE_RETRY: &str = "5";
 
-/// Why a request was refused.
+/// Why a request failed.
 #[derive(Debug, Clone)]
 pub(crate) struct Problem {
     pub status: u16,
-    /// What kind of problem it is, for programs: the last part of its `type`.
+    /// The kind of problem, for programs: the last part of its `type`.
     code: &'static str,
     detail: String,
     /// The field or parameter that is to blame.
@@ -53,7 +53,7 @@ impl Problem {
         Self::new(415, "unsupported_media_type", detail)
     }
 
-    /// A body of more than so many bytes.
+    /// A body of more than this number of bytes.
     pub fn too_large(most: u64) -> Self {
         let detail = format!("the body is longer than {most} bytes, the limit of this server");
         Self::new(413, "too_large", detail)
@@ -72,7 +72,7 @@ impl Problem {
         self
     }
 
-    /// In other words.
+    /// Replaces the description.
     pub fn says(mut self, detail: impl Into<String>) -> Self {
         self.detail = detail.into();
         self
@@ -90,7 +90,7 @@ impl Problem {
         self
     }
 
-    /// The answer, in the words of those who ask for this path.
+    /// The response, in the format of the API at this path.
     pub fn response(self, path: &str) -> Response {
         let (kind, body) = if path == "/v1" || path.starts_with("/v1/") {
             ("application/json", self.as_openai())
@@ -143,7 +143,7 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// What the library could not do, in the words of HTTP.
+/// Converts an error of the library to an HTTP status.
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         if error.is_storage() {
@@ -213,7 +213,7 @@ fn is_of_the_disk(kind: io::ErrorKind) -> bool {
     )
 }
 
-/// A problem of a body, for whoever reads it.
+/// A problem of a body, for its reader.
 impl From<Problem> for io::Error {
     fn from(problem: Problem) -> Self {
         io::Error::other(problem)
@@ -244,7 +244,7 @@ mod tests {
                 assert!(response.has("retry-after"), "{response:?}");
             }
         }
-        // Whoever uploads may delete other files.
+        // A client that uploads files can delete others.
         let full = file(io::ErrorKind::StorageFull);
         assert!(full.status == 507 && !full.detail.contains("srv"), "{full}");
         let invalid = Problem::from(Error::new(ErrorKind::Invalid, "write a number"));

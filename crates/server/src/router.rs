@@ -1,16 +1,16 @@
-//! Which handler a request goes to.
+//! Finds the handler of a request.
 
 use crate::app::App;
 use crate::http::{Call, Head, Response, decoded};
 use crate::problem::Problem;
 
-/// Carries out what is asked.
+/// Handles a request.
 pub(crate) type Handler = fn(&App, &mut Call<'_>) -> Result<Response, Problem>;
 
-/// A method and a path, and who answers.
+/// A method and a path, with their handler.
 pub(crate) struct Route {
     pub method: &'static str,
-    /// Parts in braces stand for anything that is one part of a path.
+    /// A part in braces matches any one part of a path.
     pub path: &'static str,
     pub handler: Handler,
 }
@@ -41,10 +41,10 @@ impl Route {
     }
 }
 
-/// What the names in a pattern stand for.
+/// The values of the names in a pattern.
 type Params = Vec<(&'static str, String)>;
 
-/// The handler of this request, with what the names of its pattern stand for.
+/// The handler of this request, with the values of the names in its pattern.
 ///
 /// # Errors
 /// 404 for a path that nothing has, 405 for a method that the path does not know.
@@ -57,7 +57,7 @@ pub(crate) fn route(
         let Some(params) = fit(route.path, &head.path) else {
             continue;
         };
-        // An answer to HEAD is that to GET without its body, which the connection leaves out.
+        // The response to HEAD is that to GET without its body, which the connection omits.
         if route.method == head.method || (route.method == "GET" && head.method == "HEAD") {
             return Ok((route.handler, params));
         }
@@ -80,8 +80,8 @@ pub(crate) fn route(
     Err(Problem::new(405, "method_not_allowed", why).header("allow", allowed))
 }
 
-/// What the names in the pattern stand for, if the path is one of it. No part is `.`, `..` or has a separator in it:
-/// nothing that a handler is given leads out of a folder.
+/// The values of the names in the pattern, if the path matches. No value is `.` or `..` or contains a separator, so
+/// none leads out of a folder.
 fn fit(pattern: &'static str, path: &str) -> Option<Params> {
     let mut params = Vec::new();
     let mut parts = path.split('/');

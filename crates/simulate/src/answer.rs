@@ -113,7 +113,7 @@ pub(super) fn problem<'a>(
     })
 }
 
-/// The text of an answer; empty if no token is left for it.
+/// The text of an answer; empty if the limit leaves no token for it.
 fn words<'a>(config: &'a SimConfig, prompt: &Prompt, tokens: Tokens) -> Cow<'a, str> {
     if tokens.output == 0 {
         return "".into();

@@ -10,10 +10,10 @@ use super::shape::Shape;
 use super::tool_rules;
 use super::tree::{Object, Spelling};
 
-/// Gone with version 2026-10-21.
+/// Rejected since version 2026-10-21.
 const SAMPLING: [&str; 3] = ["temperature", "top_p", "top_k"];
 
-/// Refuses a request without its version or without exactly one key.
+/// Rejects a request without its version or without exactly one key.
 pub(super) fn admit(request: &Request<'_>) -> Result<(), Problem<'static>> {
     let keys = request.credentials;
     let fault = |message: &str| Err(Problem::Fault(Fault::invalid("", "", message)));
@@ -78,8 +78,8 @@ pub(super) fn parse(body: &[u8], version: Version) -> Result<Prompt, Fault> {
     })
 }
 
-/// The shape that the system text asks for: there is no field for plain JSON, nor for every schema.
-/// A model does as it is told.
+/// The format that the system text describes: there is no field for plain JSON, nor for every schema. The simulated
+/// model follows it.
 fn told(system: &str) -> Option<Shape> {
     let schema = crate::shape::schema_told(system);
     let object = || system.contains("JSON object").then_some(Shape::Object);
@@ -250,7 +250,7 @@ mod tests {
         }
     }
 
-    /// A field of a request, or one of its format or of its only message, and how it is refused.
+    /// A field of a request, of its format or of its only message, and the error for it.
     const MISTAKES: &str = r#"
 {"seed": 1} => seed: Extra inputs are not permitted
 {"output_format": {}} => output_format: Extra inputs are not permitted

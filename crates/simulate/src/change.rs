@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What is other from a time on; all else stays as it was.
+/// Settings that change at a time; all others stay.
 ///
 /// ```
 /// use batchwright_simulate::Change;
@@ -52,7 +52,7 @@ impl FromStr for Change {
     }
 }
 
-/// Seconds, unless it says `ms`.
+/// In seconds, unless it ends with `ms`.
 fn time(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let (number, scale) = match text.strip_suffix("ms") {
@@ -63,13 +63,13 @@ fn time(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds * scale).map_err(|_| FORM.to_owned())
 }
 
-/// What changes, as it is at the moment.
+/// The current values of the settings that can change.
 #[derive(Debug, Clone)]
 pub(super) struct Present {
     pub(super) max_parallel: Option<u64>,
     pub(super) full_speed: Option<u64>,
     pub(super) latency: Duration,
-    /// Changes that have taken place.
+    /// Number of applied changes.
     pub(super) changed: usize,
 }
 
@@ -81,7 +81,7 @@ impl Present {
         self.changed += 1;
     }
 
-    /// How long a call takes beside so many others.
+    /// The duration of a call with this many other calls.
     pub(super) fn latency(&self, others: u64) -> Duration {
         let load = match self.full_speed {
             Some(calls) => (others + 1) as f64 / calls as f64,

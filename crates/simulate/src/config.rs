@@ -1,5 +1,5 @@
-//! How a simulator behaves: every knob with its default, and the promise which prompt meets which
-//! trouble. Values are checked together, by [`Simulator::start`](super::Simulator::start).
+//! The behaviour of a simulator: all settings with their defaults, and which prompt meets which trouble. Values are
+//! checked together, by [`Simulator::start`](super::Simulator::start).
 
 use std::io;
 use std::time::Duration;
@@ -20,92 +20,85 @@ pub(super) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 pub struct SimConfig {
     /// The port on 127.0.0.1; 0 takes any free one. Default: 0.
     pub(super) port: u16,
-    /// Whose dialect of OpenAI's protocol is spoken below `/v1`. Default: none in particular; fields
-    /// are taken that any vendor knows, and all else is as OpenAI has it. Below `/openai/v1` it is
-    /// always [`Vendor::Groq`].
+    /// The vendor whose variant of OpenAI's API is simulated below `/v1`. Default: no particular vendor; the fields of
+    /// all vendors are accepted, and everything else is as at OpenAI. Below `/openai/v1` it is always [`Vendor::Groq`].
     pub(super) vendor: Option<Vendor>,
-    /// How long every accepted call takes; refusals come at once. Default: none.
+    /// The duration of every accepted call; rejected calls return immediately. Default: none.
     pub(super) latency: Duration,
-    /// Extra latency, uniform from zero up to this. Default: none.
+    /// Additional random latency, uniform from zero to this value. Default: none.
     pub(super) jitter: Duration,
-    /// What decides, with a prompt's text, which trouble it meets; also the jitter. Default: 0.
+    /// Decides, together with a prompt's text, which trouble it meets; also the jitter. Default: 0.
     pub(super) seed: u64,
     #[setters(skip)]
     pub(super) api_key: Option<Key>,
     #[setters(skip)]
     pub(super) models: Option<Vec<String>>,
-    /// Requests let in per minute, refilled continuously. Default: unlimited.
+    /// Accepted requests per minute, refilled continuously. Default: unlimited.
     pub(super) rpm: Option<u64>,
-    /// Tokens let in per minute, refilled continuously; a call costs the prompt and completion tokens
-    /// that its normal reply reports. The bucket holds one minute's worth. Default: unlimited.
+    /// Accepted tokens per minute, refilled continuously; a call costs the prompt and completion tokens that its normal
+    /// reply reports. The bucket holds the tokens of one minute. Default: unlimited.
     pub(super) tpm: Option<u64>,
-    /// How many requests a bucket of [`rpm`](SimConfig::rpm) or [`model_rpm`](SimConfig::model_rpm)
-    /// holds, that is, how many are let in at once after a pause. Default: one minute's worth.
+    /// The capacity of a bucket of [`rpm`](SimConfig::rpm) or [`model_rpm`](SimConfig::model_rpm): the number of
+    /// requests that are accepted at once after a pause. Default: the requests of one minute.
     pub(super) burst: Option<u64>,
     #[setters(skip)]
     pub(super) model_rpm: Vec<(String, u64)>,
-    /// How many tokens the bucket of [`tpm`](SimConfig::tpm) holds. Default: one minute's worth.
+    /// The capacity of the bucket of [`tpm`](SimConfig::tpm) in tokens. Default: the tokens of one minute.
     pub(super) token_burst: Option<u64>,
-    /// Calls answered at once; one more gets status 429 at once, as [`Trouble::RateLimit`] does, with
-    /// what [`retry_after`](SimConfig::retry_after) asks to wait. Default: unlimited.
+    /// Maximum number of concurrent calls; a further one gets status 429 immediately, like [`Trouble::RateLimit`], with
+    /// the wait of [`retry_after`](SimConfig::retry_after). Default: unlimited.
     pub(super) max_parallel: Option<u64>,
-    /// Calls that are worked on at full speed; with more at once each takes longer, in proportion, so that
-    /// more bring no more answers. Default: unlimited.
+    /// Number of calls that are processed at full speed; with more calls each takes proportionally longer, so the
+    /// throughput does not increase. Default: unlimited.
     pub(super) full_speed: Option<u64>,
     #[setters(skip)]
     pub(super) changes: Vec<Change>,
-    /// Whether replies to calls carry rate-limit headers, in the form each vendor has, for those
-    /// limits that are set. OpenAI's are `x-ratelimit-*`:
-    /// `remaining` is in whole requests or tokens left in the bucket, `reset` the time until it is
-    /// full, as a Go duration. Gemini, xAI and Mistral send none. Default: true.
+    /// Whether replies to calls contain rate-limit headers for the configured limits, in the format of the vendor.
+    /// OpenAI's are `x-ratelimit-*`: `remaining` is the number of whole requests or tokens left in the bucket, `reset`
+    /// the time until it is full, as a Go duration. Gemini, xAI and Mistral send none. Default: true.
     pub(super) tell_limits: bool,
-    /// Whether replies with status 429 carry `Retry-After` (seconds, rounded up) and `retry-after-ms`:
-    /// for a limit, the time until the call would be let in. Gemini says it in the body instead, xAI
-    /// and Mistral not at all. Default: true.
+    /// Whether replies with status 429 contain `Retry-After` (seconds, rounded up) and `retry-after-ms`: for a limit,
+    /// the time until the call would be accepted. Gemini reports it in the body instead, xAI and Mistral not at all.
+    /// Default: true.
     pub(super) retry_after_header: bool,
-    /// What [`Trouble::RateLimit`] and [`Trouble::Error503`] ask the client to wait. Default: 1 s for
-    /// the former, 2 s for the latter.
+    /// The wait that [`Trouble::RateLimit`] and [`Trouble::Error503`] request. Default: 1 s for the former, 2 s for the
+    /// latter.
     pub(super) retry_after: Option<Duration>,
-    /// The completion tokens of an answer; a request that allows fewer gets that many and finish
-    /// reason `length`. Default: 16.
+    /// The completion tokens of an answer; a request with a lower limit gets that many and finish reason `length`.
+    /// Default: 16.
     pub(super) output_tokens: u64,
-    /// How many tokens the model spends on reasoning before it answers, told the way each vendor
-    /// tells it; they count against the request's cap, and a cap that they use up leaves no text.
-    /// Default: 0.
+    /// Number of tokens for reasoning before the answer, reported in the format of the vendor; they count towards the
+    /// request's limit, and if they use it up, the answer has no text. Default: 0.
     pub(super) reasoning_tokens: u64,
-    /// How many of a prompt's tokens, if it has that many, are told to have come from the vendor's
-    /// cache. Default: 0.
+    /// Number of a prompt's tokens that are reported as read from the vendor's cache, at most all of them. Default: 0.
     pub(super) cached_tokens: u64,
-    /// How many tokens of a prompt the model reads; a longer prompt is cut without a word, and the
-    /// usage reports exactly this many, as from Ollama. For [`Vendor::Local`] alone. Default:
-    /// unlimited.
+    /// Maximum number of tokens of a prompt that the model reads; a longer prompt is truncated without an error, and
+    /// the usage reports exactly this number, as with Ollama. Only for [`Vendor::Local`]. Default: unlimited.
     pub(super) context: Option<u64>,
-    /// The `total_slots` that `GET /props` tells, as from llama.cpp. Default: no such path.
+    /// The `total_slots` that `GET /props` returns, as with llama.cpp. Default: the path does not exist.
     pub(super) slots: Option<u64>,
-    /// The text of every answer, whatever shape was asked for. Default: `echo: ` and the first 60
-    /// characters of the last user message; where JSON was asked for, an instance of its schema with
-    /// that text in the first string that may hold it.
+    /// The text of every answer, in any requested format. Default: `echo: ` and the first 60 characters of the last
+    /// user message; for JSON, an instance of its schema with that text in the first suitable string.
     #[setters(into)]
     pub(super) answer: Option<String>,
-    /// A connection on which nothing arrives for this long is closed. Default: 60 s.
+    /// A connection without any input for this time is closed. Default: 60 s.
     pub(super) idle_timeout: Duration,
     /// After this many replies a connection is closed, without announcing it in a header, as
     /// llama.cpp does. Default: unlimited.
     pub(super) max_requests_per_connection: Option<u64>,
-    /// How long a call that meets [`Trouble::Stall`] hangs before its connection is closed. Default:
-    /// 20 s.
+    /// How long a call with [`Trouble::Stall`] hangs before its connection is closed. Default: 20 s.
     pub(super) stall: Duration,
     /// For this long after the start every endpoint but the statistics answers 503 "Loading model".
     /// Default: ready at once.
     pub(super) loading: Option<Duration>,
-    /// Whether to remember each prompt (about 30 bytes). Without it a prompt's trouble never ends, and
-    /// the statistics marked *tracked* stay 0. Default: true.
+    /// Whether each prompt is remembered (about 30 bytes). Otherwise a prompt's trouble never ends, and the statistics
+    /// marked *tracked* stay 0. Default: true.
     pub(super) track: bool,
     #[setters(skip)]
     pub(super) script: Script,
-    /// What becomes of batches. Default: [`BatchConfig::default`].
+    /// The behaviour of batches. Default: [`BatchConfig::default`].
     pub(super) batches: BatchConfig,
-    /// Who keeps the bodies of requests for answers. Default: nobody.
+    /// Stores the bodies of requests for answers. Default: none.
     pub(super) recorder: Option<Recorder>,
 }
 
@@ -149,51 +142,51 @@ impl Default for SimConfig {
 }
 
 impl SimConfig {
-    /// The key to ask for, in whichever header the API called has for it; calls without it, or with
-    /// another, get status 401, or 400 where the vendor does that. Default: any key is right, and
-    /// only Anthropic and Gemini insist on one. [`Vendor::Local`] never asks.
+    /// The required key, in the header of the called API; calls without it, or with another one, get status 401, or 400
+    /// for some vendors. Default: any key is accepted, and only Anthropic and Gemini require one. [`Vendor::Local`]
+    /// never requires one.
     pub fn api_key(mut self, key: impl Into<String>) -> SimConfig {
         self.api_key = Some(Key(key.into()));
         self
     }
 
-    /// The models that exist; calls for others get status 404. Default: every name is accepted, and
-    /// the list of models shows `sim-1`.
+    /// The models that exist; calls for others get status 404. Default: every name is accepted, and the list of models
+    /// contains `sim-1`.
     pub fn models<S: Into<String>>(mut self, models: impl IntoIterator<Item = S>) -> SimConfig {
         self.models = Some(models.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Requests let in per minute for calls to this model, which then share no limit with others.
-    /// Default: the limits of all.
+    /// Accepted requests per minute for calls to this model, which then share no limit with others. Default: the common
+    /// limits.
     pub fn model_rpm(mut self, model: impl Into<String>, requests: u64) -> SimConfig {
         self.model_rpm.push((model.into(), requests));
         self
     }
 
-    /// What is other from a time on, for calls that arrive then; buckets keep what is in them, and hold as
-    /// much more or less as their rate. In the order of their times. Default: nothing.
+    /// Settings that change at a time, for calls that arrive later; buckets keep their contents, and their capacity
+    /// changes with their rate. Add changes in the order of their times. Default: none.
     pub fn change(mut self, change: Change) -> SimConfig {
         self.changes.push(change);
         self
     }
 
-    /// The share of prompts, from 0 to 1, that meets this kind of trouble; a later call for the same
-    /// kind replaces it. All shares together must not pass 1. Default: 0.
+    /// The share of prompts, from 0 to 1, that meets this kind of trouble; a later call for the same kind replaces it.
+    /// The sum of all shares must not exceed 1. Default: 0.
     pub fn trouble(mut self, kind: Trouble, share: f64) -> SimConfig {
         self.script.set_share(kind, share);
         self
     }
 
-    /// How many calls of one prompt meet this kind; `None`, or more than 255, for all of them.
-    /// With a share of 1 and `None` every call fails this way. Default: [`Trouble::times`].
+    /// Number of calls of one prompt that meet this kind; `None`, or more than 255, for all of them. With a share of 1
+    /// and `None` every call fails in this way. Default: [`Trouble::times`].
     pub fn trouble_times(mut self, kind: Trouble, times: Option<u32>) -> SimConfig {
         self.script.set_times(kind, times);
         self
     }
 
-    /// Which trouble the prompt meets whose last user message has this text. It depends on nothing but
-    /// the text, the seed and the shares.
+    /// The trouble of a prompt whose last user message has this text. It depends only on the text, the seed and the
+    /// shares.
     ///
     /// ```
     /// use batchwright_simulate::{SimConfig, Trouble};
@@ -292,7 +285,7 @@ impl SimConfig {
     }
 }
 
-/// Refuses a limit of 0.
+/// Rejects a limit of 0.
 pub(super) fn no_zero<'n>(
     limits: impl IntoIterator<Item = (&'n str, Option<u64>)>,
 ) -> Result<(), String> {

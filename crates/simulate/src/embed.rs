@@ -1,5 +1,5 @@
-//! Embeddings: packs of inputs in, a vector for each out. A vector depends on its text alone, so that
-//! a client that mixes up two of them is caught.
+//! Embeddings: one vector for each input of a call. A vector depends only on its text, so tests detect a client that
+//! swaps two of them.
 
 use std::collections::BTreeSet;
 
@@ -14,10 +14,10 @@ use super::prompt::Fault;
 use super::script::{prompt_key, unit};
 use super::tree::{Object, Spelling};
 
-/// The numbers of a vector whose length is not asked for.
+/// Default number of dimensions.
 const DIMENSIONS: u64 = 8;
 const MOST_DIMENSIONS: u64 = 4_096;
-/// The inputs that one call may carry, at OpenAI and at Google.
+/// Maximum number of inputs per call, at OpenAI and at Google.
 const OPENAI_INPUTS: usize = 2_048;
 const GEMINI_INPUTS: usize = 100;
 
@@ -35,7 +35,7 @@ pub fn embedding(text: &str, dimensions: usize) -> Vec<f32> {
     (1..).take(dimensions).map(number).collect()
 }
 
-/// What a request for embeddings says.
+/// A request for embeddings.
 #[derive(Debug)]
 pub(super) struct Pack {
     pub(super) model: String,
@@ -157,7 +157,7 @@ fn dimensions(wanted: Option<u64>, at: impl FnOnce() -> String) -> Result<usize,
     Ok(wanted as usize)
 }
 
-/// Appends a list of vectors, the last one first: their order is told by their index alone.
+/// Appends a list of vectors in reverse order: only their index shows the order.
 pub(super) fn write_openai(out: &mut Vec<u8>, pack: &Pack) {
     let vector = |(index, (text, dimensions)): (usize, &(String, usize))| {
         let vector = embedding(text, *dimensions);

@@ -1,6 +1,6 @@
-//! What keeps a connection's thread waiting: a latency, or a hold on all answers. Everything here ends
-//! at once when the simulator stops. Latencies wait by parking, each thread on its own: hundreds of
-//! timers on one condition variable would queue up behind its lock.
+//! Waits of a connection's thread: for a latency, or while all answers are held. All waits end when the simulator
+//! stops. For latencies, each thread parks separately, because hundreds of timers on one condition variable would wait
+//! for its lock.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -17,7 +17,7 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Waits until `deadline`, or until the stop; whoever stops has to unpark the thread after.
+    /// Waits until `deadline`, or until the stop; the stopping thread must unpark this one.
     pub(super) fn wait_until(&self, deadline: Instant) {
         while !self.is_stopped() {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -28,7 +28,7 @@ impl Gate {
         }
     }
 
-    /// Waits while answers are held; tells whether it had to.
+    /// Waits while answers are held; returns whether it had to.
     pub(super) fn pass(&self) -> bool {
         if !self.is_held() {
             return false;

@@ -1,5 +1,4 @@
-//! Google's Gemini API: protocol buffers written as JSON, so fields may be spelt in two ways and what
-//! is zero is left out.
+//! Google's Gemini API: protocol buffers written as JSON, so fields have two spellings and zeros are omitted.
 
 use serde_json::{Map, Value, json};
 
@@ -10,8 +9,8 @@ use super::shape::Shape;
 use super::tool_rules;
 use super::tree::{Object, Spelling, snake};
 
-/// Refuses a request without a key in its own header, or with one in its address. Google would take
-/// the latter; but it would stand in every log on the way.
+/// Rejects a request without a key in its header, or with one in its address. Google accepts the latter, but it would
+/// be in every log on the way.
 pub(super) fn admit(request: &Request<'_>) -> Result<(), Problem<'static>> {
     let fault = |message: &str| Err(Problem::Fault(Fault::invalid("", "", message)));
     if request.key_in_url {
@@ -115,7 +114,7 @@ fn thinks(thinking: &Object<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// A schema of OpenAPI's kind, whose types are in capitals, as a JSON Schema.
+/// Converts a schema in OpenAPI's format, with types in capitals, to a JSON Schema.
 fn plain(schema: &Value) -> Value {
     match schema {
         Value::Object(map) => {
@@ -241,7 +240,7 @@ mod tests {
         }
     }
 
-    /// A field of a request, or several of its configuration, and how it is refused.
+    /// A field of a request, or several of its configuration, and the error for it.
     const MISTAKES: &str = r#"
 {"x": 1} => Invalid JSON payload received. Unknown name "x": Cannot
 {"contents": []} => * GenerateContentRequest.contents

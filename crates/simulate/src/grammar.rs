@@ -1,5 +1,4 @@
-//! What Anthropic demands of the schema for structured output, as its documentation and its
-//! refusals have it.
+//! Anthropic's rules for the schemas of structured output, according to its documentation and its error messages.
 
 use serde_json::{Map, Value};
 
@@ -27,7 +26,7 @@ const FORMATS: [&str; 10] = [
     "uuid",
 ];
 
-/// Looks for the first thing that is refused.
+/// Returns the first violation.
 pub(super) fn check(schema: &Value) -> Result<(), String> {
     let mut seen = Seen {
         root: schema,
@@ -51,7 +50,7 @@ pub(super) fn check(schema: &Value) -> Result<(), String> {
 
 struct Seen<'v> {
     root: &'v Value,
-    /// Definitions that are being looked at, each inside the one before.
+    /// Definitions that are being checked, each inside the one before.
     within: Vec<&'v str>,
     optional: usize,
     unions: usize,
@@ -189,7 +188,7 @@ mod tests {
         }
     }
 
-    /// The schema of a property, and how it is refused.
+    /// The schema of a property, and the error for it.
     const REFUSED: &str = r#"
 {"type": "integer", "minimum": 1} => For 'integer' type, property 'minimum' is not supported
 {"type": "string", "minLength": 1} => For 'string' type, property 'minLength' is not supported

@@ -1,6 +1,5 @@
-//! The counting: what has been seen, what each prompt meets next, and what the limits say to it. One
-//! short lock covers it all, so the counts agree with each other at every moment; it is taken twice a
-//! call and never while anything is read or written.
+//! Counts calls, and decides the outcome of each: the trouble of its prompts, and the limits. One lock protects
+//! everything, so the counts are consistent at any time; it is held briefly, twice per call, and never during I/O.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,7 @@ pub(super) struct Ledger {
     changed: Condvar,
 }
 
-/// What a call asks for, once its request has been read.
+/// The contents of a call, once its request has been parsed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Ask<'a> {
     /// It is answered without regard to its prompt: wrong key, still loading.
@@ -29,7 +28,7 @@ pub(super) enum Ask<'a> {
     Malformed,
     /// Its model does not exist.
     UnknownModel { keys: &'a [u64] },
-    /// It is in order, and its normal reply would report this many tokens. No key comes twice.
+    /// A valid request, whose normal reply would report this many tokens. The keys are distinct.
     Prompt {
         model: &'a str,
         keys: &'a [u64],
@@ -40,10 +39,10 @@ pub(super) enum Ask<'a> {
     },
 }
 
-/// What becomes of a call.
+/// The outcome of a call.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Verdict {
-    /// What the asker expects: an answer for [`Ask::Prompt`], its own error otherwise.
+    /// The normal reply: an answer for [`Ask::Prompt`], otherwise its error.
     Plain,
     Trouble(Trouble),
     Limited(Denial),
@@ -79,7 +78,7 @@ pub(super) struct Call {
     inputs: u64,
 }
 
-/// A chat call has one prompt, and nothing is allocated for it.
+/// A chat call has one prompt, and needs no allocation.
 #[derive(Debug)]
 enum Memos {
     None,
@@ -99,15 +98,15 @@ impl Memos {
     }
 }
 
-/// What each request met, and how many prompts had been paid before.
+/// The trouble of each request, and how many prompts had been billed before.
 type Bought = (Vec<Option<Trouble>>, u64);
 
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Delivery {
-    /// A good answer goes out.
+    /// A valid answer is sent.
     Answered,
-    /// The call gets the failure that it was meant to get.
+    /// The planned failure is sent.
     Failed,
     /// The client is no longer there.
     Gone,
@@ -118,7 +117,7 @@ struct Inner {
     stats: SimStats,
     met: [u64; Trouble::ALL.len()],
     limits: Limits,
-    /// The limits of models that have some of their own.
+    /// The limits of models that have separate ones.
     own_limits: Vec<(String, Limits)>,
     present: Present,
     prompts: Prompts,
@@ -145,7 +144,7 @@ impl Ledger {
         }
     }
 
-    /// Counts a call that arrived `now` (since the start) and decides what becomes of it.
+    /// Counts a call that arrived at `now` (since the start) and decides its outcome.
     pub(super) fn arrive(&self, now: Duration, ask: Ask<'_>, config: &SimConfig) -> Call {
         let mut inner = self.inner.lock();
         let call = inner.arrive(now, ask, config, self.track);
@@ -153,8 +152,8 @@ impl Ledger {
         call
     }
 
-    /// Counts the call's end. This comes before its reply is written: a client that has its answer
-    /// finds it in the statistics, and its next call never overlaps this one.
+    /// Counts the call's end. This happens before its reply is written, so a client that has received its answer finds
+    /// it in the statistics, and its next call never overlaps this one.
     pub(super) fn settle(&self, call: &Call, delivery: Delivery) {
         let mut inner = self.inner.lock();
         inner.stats.in_flight -= 1;
@@ -183,8 +182,7 @@ impl Ledger {
         self.publish(&mut inner);
     }
 
-    /// Books requests of a batch that have been worked on, by their prompts. Tells of each which
-    /// trouble it met.
+    /// Records processed requests of a batch, by their prompts. Returns the trouble of each.
     pub(super) fn buy(&self, asked: &[(u64, Form)], config: &SimConfig) -> Bought {
         let mut inner = self.inner.lock();
         let before = inner.stats.paid_twice;
@@ -230,7 +228,7 @@ impl Ledger {
             if ready(&stats) {
                 return true;
             }
-            // Without this, changes that never cease would keep the wait going past its time.
+            // Without this, constant changes would extend the wait beyond its time.
             if Instant::now() >= deadline {
                 return false;
             }
@@ -328,7 +326,7 @@ impl Inner {
         }
     }
 
-    /// What becomes of a call in order that is to meet this trouble, if any.
+    /// The outcome of a valid call with this trouble, if any.
     fn judge(
         &mut self,
         now: Duration,
@@ -373,8 +371,8 @@ impl Inner {
         }
     }
 
-    /// What a call for these prompts meets. An API looks at a call as a whole before it works on any
-    /// input: refusals come first, then an input that it does not take.
+    /// The trouble of a call with these prompts. An API checks a call as a whole before it processes any input, so
+    /// rejections come first, then invalid inputs.
     fn trouble(&mut self, keys: &[u64], form: Form, config: &SimConfig) -> Option<Trouble> {
         let prompts = &mut self.prompts;
         let mut pending = keys.iter().filter_map(|key| {

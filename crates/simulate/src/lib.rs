@@ -1,10 +1,9 @@
-//! A provider on the loopback interface that speaks the protocols of OpenAI, Anthropic and Google, for
-//! trying out bulk runs without paying: it has latency, limits and, on request, every kind of trouble
-//! a real provider makes. It keeps exact [statistics](SimStats) of what a provider would have charged
-//! for. Which prompt meets which [`Trouble`] is decided by a seed and the prompt's text alone, so that
-//! a run can be predicted and repeated.
+//! A provider on the loopback interface with the APIs of OpenAI, Anthropic and Google, for testing bulk runs without
+//! cost. It has latency, limits and, on request, all errors that real providers make. It keeps exact
+//! [statistics](SimStats) of what a provider would have billed. A seed and the prompt's text alone decide which prompt
+//! meets which [`Trouble`], so a run can be predicted and repeated.
 //!
-//! One port serves all protocols at once; the path tells them apart:
+//! One port serves all APIs; the path selects one:
 //!
 //! | API | base URL | calls |
 //! |---|---|---|
@@ -13,9 +12,9 @@
 //! | Anthropic | `http://HOST` | `POST /v1/messages` |
 //! | Gemini | `http://HOST/v1beta` | `POST /models/NAME:generateContent`, `:batchEmbedContents` |
 //!
-//! Below the same addresses are the files and batches of those that have them; [`BatchConfig`] says
-//! what becomes of them. Each request of a batch is answered as a call would be, and pays for its
-//! prompt in the same [statistics](SimStats); [`BatchStats`] has what is known of batches alone.
+//! The same addresses serve the files and batches of APIs that have them; [`BatchConfig`] configures them. Each request
+//! of a batch gets the reply of a call, and its prompt is billed in the same [statistics](SimStats); [`BatchStats`] has
+//! the numbers of batches.
 //!
 //! | API | calls for files | calls for batches |
 //! |---|---|---|
@@ -25,15 +24,14 @@
 //! | Anthropic | none | `POST`, `GET /v1/messages/batches`; `GET`, `DELETE ../ID`; `POST ../ID/cancel`; `GET ../ID/results` |
 //! | Gemini | `POST /upload/v1beta/files`, twice; `GET /files`; `GET`, `DELETE /files/ID`; `GET /download/v1beta/files/ID:download?alt=media` | `POST /models/NAME:batchGenerateContent`; `GET /batches`; `GET`, `DELETE /batches/ID`; `POST /batches/ID:cancel` |
 //!
-//! Batches are for chat alone, and take their requests from a file wherever the API has files; to
-//! xAI's they can also be added one call at a time.
+//! Batches contain only chat requests, from a file if the API has files; xAI's batches also accept them one call at a
+//! time.
 //!
-//! Of OpenAI's protocol [`SimConfig::vendor`] chooses one vendor's dialect. The simulator refuses what
-//! the API in question refuses: fields it does not know, roles it does not have, a key in the wrong
-//! header, a schema that is not strict enough. [`SimStats::malformed`] counts these, so that a test of
-//! a client can ask for none. Where the model may call tools and the user has the last word, it calls
-//! each of them once. Where an answer is to be JSON, it is an instance of the schema;
-//! [`embedding`] tells the vector that belongs to a text, [`speech`] the sound.
+//! [`SimConfig::vendor`] selects one vendor's variant of OpenAI's API. The simulator rejects what the API rejects:
+//! unknown fields, unknown roles, a key in the wrong header, a schema that is not strict enough.
+//! [`SimStats::malformed`] counts these requests, so a test of a client can require none. If the model may call tools
+//! and the last message is from the user, it calls each of them once. If an answer must be JSON, it is an instance of
+//! the schema. [`embedding`] returns the vector of a text, [`speech`] the audio.
 //!
 //! ```
 //! use std::time::Duration;
@@ -135,9 +133,9 @@ use serve::Shared;
 
 /// A running simulator; dropping it closes all connections and joins all of its threads.
 ///
-/// Besides the [calls](self) it answers `GET /v1/models`, `GET /health`, `GET /props` (see
-/// [`SimConfig::slots`]) and, with its [`SimStats`] as JSON, `GET /_sim/stats`; with its
-/// [`BatchStats`], `GET /_sim/batches`.
+/// In addition to the [calls](self) it answers `GET /v1/models`, `GET /health`, `GET /props` (see
+/// [`SimConfig::slots`]), `GET /_sim/stats` with its [`SimStats`] as JSON, and `GET /_sim/batches` with its
+/// [`BatchStats`].
 #[derive(Debug)]
 pub struct Simulator {
     shared: Arc<Shared>,
@@ -172,14 +170,14 @@ impl Simulator {
         })
     }
 
-    /// Closes all connections and refuses new ones, as a provider that is down; requests held by a
-    /// [`Pause`] go on first. What the simulator knows stays, and batches go on.
+    /// Closes all connections and refuses new ones, like an unavailable provider; requests held by a [`Pause`] continue
+    /// first. The simulator keeps its state, and batches continue.
     pub fn stop_listening(&self) {
         drop(self.listener.lock().take());
     }
 
-    /// Listens again on the same port after [`stop_listening`](Simulator::stop_listening). Fails if
-    /// somebody else has taken it.
+    /// Listens again on the same port after [`stop_listening`](Simulator::stop_listening). Fails if another program
+    /// uses it.
     pub fn resume(&self) -> io::Result<()> {
         let mut listener = self.listener.lock();
         if listener.is_none() {
@@ -195,12 +193,12 @@ impl Simulator {
         self.addr
     }
 
-    /// What a client takes as the base URL of OpenAI or those like it: `http://127.0.0.1:PORT/v1`.
+    /// The base URL for clients of OpenAI's API: `http://127.0.0.1:PORT/v1`.
     pub fn base_url(&self) -> String {
         format!("http://{}/v1", self.addr())
     }
 
-    /// The settings it was started with; their [`plan`](SimConfig::plan) tells which prompts fail.
+    /// The settings it was started with; their [`plan`](SimConfig::plan) shows which prompts fail.
     pub fn config(&self) -> &SimConfig {
         &self.shared.config
     }
@@ -210,9 +208,8 @@ impl Simulator {
         self.shared.stats()
     }
 
-    /// Waits until `ready` is true of the counts, looking at them after every change; false if that
-    /// does not happen before `timeout` is over. What batches come to is waited for by
-    /// [`wait_for_batches`](Simulator::wait_for_batches).
+    /// Waits until `ready` returns true for the counts, which it gets after every change; returns false if that does
+    /// not happen before `timeout`. To wait for batches, use [`wait_for_batches`](Simulator::wait_for_batches).
     pub fn wait_until(&self, ready: impl FnMut(&SimStats) -> bool, timeout: Duration) -> bool {
         self.shared.ledger.wait_until(ready, timeout)
     }
@@ -228,27 +225,25 @@ impl Simulator {
         self.shared.batches.wait(&self.shared, ready, timeout)
     }
 
-    /// Holds the `nth` request, counted from 1 and from now on, that comes to `point`, until the
-    /// pause is released or dropped, or the simulator stops. It has its effect also if its client has
-    /// gone by then.
+    /// Holds the `nth` request, counted from 1 and from now on, that reaches `point`, until the pause is released or
+    /// dropped, or the simulator stops. It has its effect even if its client has disconnected by then.
     pub fn pause_at(&self, point: BatchPoint, nth: u64) -> Pause {
         self.shared.batches.pauses.add(point, nth)
     }
 
-    /// Holds back the outcome of every call from now on, also of calls that are being worked on:
-    /// they are counted and stay in flight until [`release`](Simulator::release). Stalls are not held;
-    /// they end by themselves.
+    /// Holds the outcome of every call from now on, including calls in progress: they are counted and stay in flight
+    /// until [`release`](Simulator::release). Stalls are not held; they end by themselves.
     pub fn hold(&self) {
         self.shared.gate.hold();
     }
 
-    /// Lets go of all calls held back.
+    /// Releases all held calls.
     pub fn release(&self) {
         self.shared.gate.release();
     }
 }
 
-/// Says what is wrong with the first table of the vendors' rules that is not in order.
+/// Returns the error of the first invalid table of the vendors' rules.
 fn check_rules() -> Result<(), String> {
     rules::check(&problems::TABLE)?;
     rules::check(&objects::TABLES)?;

@@ -1,6 +1,5 @@
-//! Requests and tokens per minute: two buckets that refill continuously, and the figures about them
-//! that go into reply headers. Time comes in as an argument, measured from the simulator's start; what
-//! a refusal looks like on the wire is left to the dialects.
+//! Requests and tokens per minute: two buckets that refill continuously, and their values for reply headers. Times are
+//! arguments, measured from the simulator's start; the dialects format rejections.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,14 +11,14 @@ pub(super) struct Limits {
     tokens: Option<Bucket>,
 }
 
-/// Why a call was refused.
+/// Why a call was rejected.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Denial {
     /// `requests` or `tokens`, the bucket with the longer wait.
     pub(super) bucket: &'static str,
     pub(super) per_minute: u64,
     pub(super) asked: u64,
-    /// Until the call would be let in; `None` if it is larger than the bucket.
+    /// Time until the call would be accepted; `None` if it is larger than the bucket.
     pub(super) wait: Option<Duration>,
 }
 
@@ -45,7 +44,7 @@ impl Denial {
     }
 }
 
-/// What reply headers say about one bucket.
+/// The values of reply headers about one bucket.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Told {
     pub(super) limit: u64,
@@ -77,7 +76,7 @@ impl Limits {
         }
     }
 
-    /// Takes one request and `tokens` tokens from the buckets, or nothing at all.
+    /// Takes one request and `tokens` tokens from the buckets, or nothing.
     pub(super) fn take(&mut self, now: Duration, tokens: u64) -> Result<(), Denial> {
         let sides = [
             ("requests", self.requests.as_mut(), 1),
@@ -135,7 +134,7 @@ struct Bucket {
     refilled: Duration,
 }
 
-/// Far below one request, far above what rounding loses over a long run.
+/// Much less than one request, and much more than the rounding error of a long run.
 const ROUNDING: f64 = 1e-6;
 
 impl Bucket {
@@ -156,7 +155,7 @@ impl Bucket {
     }
 
     fn refill(&mut self, now: Duration) {
-        // Callers read the clock before they get the lock, so `now` may be a little behind.
+        // Callers read the clock before they get the lock, so `now` may be slightly earlier.
         let passed = now.saturating_sub(self.refilled);
         self.refilled = self.refilled.max(now);
         let gained = passed.as_secs_f64() * self.per_second();
@@ -191,7 +190,7 @@ impl Bucket {
 
 /// A duration in the form that Go prints and OpenAI sends: `120ms`, `1s`, `6m0s`, `1h2m3.5s`.
 ///
-/// Rounded up to the millisecond: a client that waits as told must not come early.
+/// Rounded up to the millisecond: a client that waits this long must not arrive too early.
 pub(super) struct GoDuration(pub(super) Duration);
 
 /// The whole milliseconds of `duration`, rounded up.

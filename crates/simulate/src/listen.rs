@@ -1,7 +1,6 @@
-//! Accepting connections and ending them. Some threads do nothing but accept: the kernel's queue that
-//! the standard library asks for is short, and overflows when hundreds of clients connect at once.
-//! Another one starts a thread for each connection and joins them. Stopping shuts every socket down
-//! and wakes every parked thread.
+//! Accepts and closes connections. Some threads only accept, because the kernel's queue that the standard library
+//! requests is short, and overflows when hundreds of clients connect at once. Another one starts a thread for each
+//! connection and joins them. Stopping shuts every socket down and wakes every parked thread.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,7 +18,7 @@ use super::serve::{self, Shared};
 const STACK_SIZE: usize = 512 << 10;
 /// Accepted connections that may wait for their thread.
 const ACCEPTED: usize = 1_024;
-/// With more of them it is likelier that one has a processor while clients keep all others busy.
+/// With several threads, one is more likely to get a processor while clients keep all others busy.
 const ACCEPTORS: usize = 8;
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -35,7 +34,7 @@ pub(super) struct Listener {
 impl Listener {
     pub(super) fn start(listener: TcpListener, shared: Arc<Shared>) -> io::Result<Listener> {
         let (sender, receiver) = bounded(ACCEPTED);
-        // From here on dropping `this` undoes what has been started.
+        // From here on dropping `this` stops the started threads.
         let mut this = Listener {
             addr: listener.local_addr()?,
             shared,
@@ -68,8 +67,8 @@ impl Drop for Listener {
         self.sockets.shut_down();
         self.shared.gate.stop();
         self.shared.batches.pauses.wake();
-        // The standard library cannot interrupt an accept, but a connection ends one of them. It must
-        // not take long: with a full queue it would be tried again for minutes.
+        // The standard library cannot interrupt an accept, but a connection ends one. It must be fast: with a full
+        // queue it would be retried for minutes.
         while !self.accepting.iter().all(JoinHandle::is_finished) {
             if TcpStream::connect_timeout(&self.addr, RETRY).is_err() {
                 thread::park_timeout(RETRY);
@@ -192,7 +191,7 @@ impl Sockets {
     }
 }
 
-/// A connection's place in [`Sockets`]; dropping it closes the connection, also after a panic.
+/// A connection's entry in [`Sockets`]; dropping it closes the connection, also after a panic.
 struct Registered {
     id: u64,
     stream: Arc<TcpStream>,

@@ -1,9 +1,9 @@
-//! Files inside of prompts: whether their base64 is any, and whether they are what they are called.
+//! Files inside of prompts: checks their base64, and that their content has the declared type.
 
 use base64::alphabet;
 use base64::engine::{Engine, GeneralPurpose, GeneralPurposeConfig};
 
-/// Reads base64 as providers do, and holds its beginning against the media type.
+/// Decodes base64 as providers do, and compares its beginning with the media type.
 pub(super) fn check(media: &str, base64: &str) -> Result<(), String> {
     let head = read(base64).ok_or("invalid base64 data")?;
     let begins = |with: &[u8]| head.starts_with(with);
@@ -49,8 +49,7 @@ pub(super) fn check_url<S: AsRef<str>>(url: &str, takes: &[S]) -> Result<(), Str
     }
 }
 
-/// The bytes of base64; none where anything in it is no base64, or it is empty. What is left over of
-/// the last digit does not matter.
+/// The decoded bytes; `None` if the base64 is invalid or empty. Unused bits of the last digit are ignored.
 fn read(base64: &str) -> Option<Vec<u8>> {
     const LENIENT: GeneralPurposeConfig =
         GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true);

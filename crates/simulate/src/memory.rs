@@ -1,5 +1,4 @@
-//! What is remembered of each prompt, in few enough bytes that a million of them do not matter. What
-//! the figures are good for is the business of `ledger`.
+//! The stored data of each prompt, small enough for a million of them. `ledger` uses it.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -10,7 +9,7 @@ pub(super) struct Prompts {
     map: HashMap<Prompt, Memory, BuildHasherDefault<Ready>>,
 }
 
-/// What is remembered of one prompt.
+/// The stored data of one prompt.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     /// Only ever compared for equality, so it may wrap.

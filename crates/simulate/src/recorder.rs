@@ -1,4 +1,4 @@
-//! Keeps the requests for answers that arrived, for whoever wants to see what was said to a provider.
+//! Stores the received requests for answers, for tests that check them.
 
 use std::mem;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 pub struct Recorder(Arc<Mutex<Vec<String>>>);
 
 impl Recorder {
-    /// What arrived since this was called last.
+    /// The requests received since the last call of this function.
     pub fn take(&self) -> Vec<String> {
         mem::take(&mut self.0.lock())
     }

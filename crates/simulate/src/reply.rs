@@ -89,7 +89,7 @@ impl Head {
         }
     }
 
-    /// Appends what is left of both limits, under the names that the vendor has for that.
+    /// Appends what is left of both limits, with the header names of the vendor.
     fn write_limits(&self, out: &mut Vec<u8>) {
         use Vendor::{Azure, Cerebras, Groq, Local, OpenAi};
         let dialect = self.dialect.of_vendor();
@@ -150,7 +150,7 @@ impl Head {
     }
 }
 
-/// Groq's headers of the same names are about a day; its limit for a minute is told by nothing.
+/// Groq's headers with these names are about a day; its limit per minute is not reported.
 fn per_day(minute: Told, calls: u64) -> Told {
     let limit = minute.limit.saturating_mul(24 * 60);
     let used = calls.min(limit);

@@ -1,5 +1,5 @@
-//! Tools in the words of OpenAI's Responses API: their definitions, the choice among them, and the items
-//! of input and output that are calls and what came of them.
+//! Tools in OpenAI's Responses API: their definitions, the choice of tools, and the items of input and output with
+//! calls and their results.
 
 use std::collections::BTreeSet;
 
@@ -44,8 +44,8 @@ pub(super) fn read(root: &Object<'_>) -> Result<Option<Tools>, Fault> {
     checked(tools)
 }
 
-/// Each result must belong to a call before it, unless what was said before stays with OpenAI. Whether
-/// the last item is a result.
+/// Checks that each result belongs to an earlier call, unless OpenAI stores the earlier messages. Returns whether the
+/// last item is a result.
 fn answered(root: &Object<'_>) -> Result<bool, Fault> {
     let kept = ["previous_response_id", "conversation"];
     let is_whole = kept.iter().all(|name| root.get(name).is_none());
@@ -70,7 +70,7 @@ fn answered(root: &Object<'_>) -> Result<bool, Fault> {
     Ok(last)
 }
 
-/// The items of an answer that calls tools; none for others.
+/// The items of an answer that calls tools; empty for other answers.
 pub(super) fn calls(answer: &Answer<'_>) -> Vec<Value> {
     let calls = answer.calls.iter().zip(1..);
     let calls = calls.map(|(call, number): (_, u32)| {
@@ -86,7 +86,7 @@ pub(super) fn calls(answer: &Answer<'_>) -> Vec<Value> {
     calls.collect()
 }
 
-/// A search of the web that OpenAI carried out itself.
+/// A web search that OpenAI performed itself.
 pub(super) fn search(answer: &Answer<'_>) -> Value {
     json!({"type": "web_search_call", "id": format!("ws_sim_{}", answer.call), "status": "completed",
         "action": {"type": "search", "query": "the simulator"}})

@@ -9,7 +9,7 @@ use super::response_tools;
 use super::shape::Shape;
 use super::tree::{Object, Spelling};
 
-/// What is asked for in `include` to be told the probabilities of tokens.
+/// The value in `include` that requests the probabilities of tokens.
 const LOGPROBS: &str = "message.output_text.logprobs";
 
 /// Reads a request's body.

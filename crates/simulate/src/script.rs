@@ -1,6 +1,5 @@
-//! Who meets which trouble: pure arithmetic on the seed and the prompt's text, so that a test can work
-//! out beforehand what a whole run will meet. How often a prompt has met its trouble is remembered by
-//! `ledger`, not here.
+//! Which prompt meets which trouble: a pure function of the seed and the prompt's text, so a test can compute in
+//! advance what a run will meet. `ledger` stores how often a prompt has met its trouble.
 
 use super::Trouble;
 
@@ -41,7 +40,7 @@ impl Script {
         })
     }
 
-    /// Whether a prompt that met `kind` `met` times before meets it again.
+    /// Whether a prompt that met `kind` `met` times meets it again.
     pub(super) fn continues(&self, kind: Trouble, met: u32) -> bool {
         self.times[kind as usize].is_none_or(|times| met < times)
     }
@@ -74,8 +73,8 @@ pub(super) fn prompt_key(text: &str) -> u64 {
     let (words, rest) = text.as_bytes().as_chunks::<8>();
     let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
-    // Every word is mixed in fully. With a mere multiplication in between, prompts that differ in two
-    // neighbouring numbers collide by the thousand.
+    // Every word is mixed in completely. With only a multiplication, thousands of prompts that differ in two
+    // neighbouring numbers would collide.
     let start = mix(text.len() as u64);
     let state = words
         .iter()

@@ -1,5 +1,5 @@
-//! JSON on request: an instance that fits a schema, and one that does not. Covers what structured
-//! outputs are made of; patterns and other rarities are not looked at.
+//! JSON on request: an instance that fits a schema, and one that does not. Covers the parts that structured outputs
+//! use; patterns and other rare parts are ignored.
 
 use serde_json::{Map, Value, json};
 
@@ -12,7 +12,7 @@ pub(super) enum Shape {
 }
 
 impl Shape {
-    /// An instance, with `text` in the first string that is free to hold it.
+    /// An instance, with `text` in the first string without constraints.
     pub(super) fn instance(&self, text: &str) -> Value {
         match self {
             Shape::Object => json!({"echo": text}),
@@ -27,7 +27,7 @@ impl Shape {
         }
     }
 
-    /// What is no instance: JSON where there is some, else plain words.
+    /// A text that does not fit: JSON if possible, otherwise plain words.
     pub(super) fn misfit(&self) -> String {
         let fits = |value: &Value| match self {
             Shape::Object => value.is_object(),
@@ -40,7 +40,7 @@ impl Shape {
     }
 }
 
-/// Beyond this depth only what is required is made: schemas may contain themselves.
+/// Below this depth only required members are generated, because schemas may contain themselves.
 const DEEP: usize = 5;
 const DEEPEST: usize = 40;
 
@@ -106,7 +106,7 @@ impl Maker<'_> {
         }
     }
 
-    /// What its parts make together, where they are objects; else what the first makes.
+    /// The union of its parts if they are objects; otherwise an instance of the first part.
     fn all(&mut self, schema: &Value, parts: &[Value], depth: usize) -> Value {
         let mut out = self.object(schema, depth);
         for part in parts {
@@ -175,7 +175,7 @@ fn parts(schema: &Value) -> Option<&Vec<Value>> {
     schema.get("allOf")?.as_array()
 }
 
-/// The type, the first of a list of them, or what the other words suggest.
+/// The type, the first of a list of types, or the one that other keywords imply.
 fn kind(schema: &Value) -> &str {
     match schema.get("type") {
         Some(Value::String(kind)) => kind,
@@ -208,7 +208,7 @@ fn number(schema: &Value, wanted: f64) -> f64 {
     most.map_or(number, |most| number.min(most))
 }
 
-/// Whether `value` is an instance of `schema`, so far as this module knows schemas.
+/// Whether `value` is an instance of `schema`, for the supported parts of schemas.
 fn fits(root: &Value, schema: &Value, value: &Value, depth: usize) -> bool {
     let inner = |schema: &Value, value: &Value| fits(root, schema, value, depth + 1);
     if depth > DEEPEST || schema == &Value::Bool(true) {
@@ -288,7 +288,7 @@ fn fits(root: &Value, schema: &Value, value: &Value, depth: usize) -> bool {
         }
 }
 
-/// The schema that a text asks for in words.
+/// The schema that a text contains.
 pub(super) fn schema_told(text: &str) -> Option<Value> {
     let (_, rest) = text.split_once("fits this JSON Schema")?;
     let rest = &rest[rest.find('{')?..];

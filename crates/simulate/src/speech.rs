@@ -1,5 +1,5 @@
-//! Speech: a text in, a sound out. The sound depends on the text and the voice alone, so that a client that
-//! loses, repeats or mixes up a part of it is caught.
+//! Speech: converts a text to audio. The audio depends only on the text and the voice, so tests detect a client that
+//! loses, repeats or swaps a part of it.
 
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use super::tree::Spelling;
 const RATE: u32 = 24_000;
 /// How long a character sounds.
 const SAMPLES_PER_CHAR: usize = 480;
-/// What OpenAI takes.
+/// OpenAI's limit.
 const MOST_CHARS: usize = 4_096;
 
 /// The samples of the sound that the simulator gives for a text: 24,000 a second, 20 ms for a character.
@@ -36,7 +36,7 @@ pub fn speech(text: &str, voice: &str) -> Vec<i16> {
     text.chars().flat_map(tone).collect()
 }
 
-/// What a request for speech says.
+/// A request for speech.
 #[derive(Debug)]
 pub(super) struct Speech {
     pub(super) model: String,
@@ -76,7 +76,7 @@ impl Speech {
         self.text.clear();
     }
 
-    /// Appends a WAV file. As a server that sends the sound while it is made, it does not say how long that will be.
+    /// Appends a WAV file. Like a server that sends audio while it is generated, it does not declare the length.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.extend(b"RIFF");
         out.extend(u32::MAX.to_le_bytes());

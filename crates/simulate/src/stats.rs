@@ -1,4 +1,4 @@
-//! What the simulator has seen, as numbers. Only the shape is here; `ledger` does the counting.
+//! The counters of the simulator. This file only has the type; `ledger` counts.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use serde::Serialize;
 
 /// Exact counts since the simulator's start, taken at one moment.
 ///
-/// A *call* is one `POST` to an endpoint for answers, embeddings or speech whose body arrived whole; other
-/// endpoints and requests broken at the HTTP level are not counted. Prompts are told apart by the
-/// text of their last user message; each distinct input of an embedding call counts as a prompt.
-/// Fields marked *tracked* stay 0 when [`SimConfig::track`](super::SimConfig::track) is off.
+/// A *call* is one `POST` to an endpoint for answers, embeddings or speech whose body arrived completely; other
+/// endpoints and requests that are invalid HTTP are not counted. Prompts are distinguished by the text of their last
+/// user message; each distinct input of an embedding call counts as a prompt. Fields marked *tracked* stay 0 if
+/// [`SimConfig::track`](super::SimConfig::track) is off.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SimStats {
@@ -17,35 +17,35 @@ pub struct SimStats {
     pub connections: u64,
     /// Calls received.
     pub calls: u64,
-    /// Calls let in: well-formed and not turned away for a key, a model, a limit or an exhausted
-    /// account, whether in fact or by a trouble; nor while loading.
+    /// Accepted calls: valid, and not rejected because of a key, a model, a limit or an exhausted account, whether real
+    /// or by a trouble; nor while loading.
     pub accepted: u64,
     /// Accepted calls for which a real provider would charge: every 200, also a broken, cut, empty or
     /// filtered one, every drop and every stall. Counted on arrival.
     pub paid: u64,
     /// Paid calls for a prompt that had been paid before. Tracked.
     pub paid_twice: u64,
-    /// Calls whose outcome the client could not know and that were followed by another call for the
-    /// same prompt: drop, stall, truncated, broken_json, empty, and replies that could not be
-    /// delivered because the client had gone. Each counts once, when the next call arrives. Tracked.
+    /// Calls whose outcome the client could not know and that were followed by another call for the same prompt: drop,
+    /// stall, truncated, broken_json, empty, and replies that could not be delivered because the client had
+    /// disconnected. Each counts once, when the next call arrives. Tracked.
     pub maybe_paid_resent: u64,
-    /// Calls answered 429, by a limit or by a trouble; also those that meet an exhausted account,
-    /// whatever status the vendor has for that.
+    /// Calls with status 429, because of a limit or a trouble; also those with an exhausted account, whatever status
+    /// the vendor uses for that.
     pub refused: u64,
-    /// Requests that no correct client sends: fields, values, headers or paths that the API refuses,
-    /// and heads that cannot be read. Wrong keys, unknown models and troubles are not among them.
+    /// Requests that a correct client does not send: fields, values, headers or paths that the API rejects, and
+    /// unreadable heads. Wrong keys, unknown models and troubles are not included.
     pub malformed: u64,
     /// Calls for embeddings, out of all calls, that were in order and for a model that exists.
     pub embedding_calls: u64,
     /// Calls for speech, out of all calls, that were in order and for a model that exists.
     pub speech_calls: u64,
-    /// Inputs whose vectors were sent, each time they were.
+    /// Inputs whose vectors were sent, counted each time.
     pub embedded: u64,
     /// Distinct prompts seen. Tracked.
     pub prompts: u64,
     /// Good 200 replies written out in full.
     pub answered: u64,
-    /// Calls received and neither answered nor given up yet.
+    /// Received calls that were neither answered nor abandoned yet.
     pub in_flight: u64,
     /// The most calls that were in flight at once.
     pub max_in_flight: u64,
@@ -53,10 +53,9 @@ pub struct SimStats {
     pub first_call_ms: u64,
     /// When the latest call arrived, in milliseconds since the start.
     pub last_call_ms: u64,
-    /// Calls that met each kind of trouble, by its name; kinds not met are absent.
+    /// Calls that met each kind of trouble, by its name; kinds that did not occur are absent.
     pub by_trouble: BTreeMap<String, u64>,
-    /// Accepted calls in each second since the start, up to the latest that counted; as long as
-    /// `refused_per_second`.
+    /// Accepted calls in each second since the start, up to the last counted one; as long as `refused_per_second`.
     pub accepted_per_second: Vec<u64>,
     /// Calls answered 429 in each second since the start.
     pub refused_per_second: Vec<u64>,

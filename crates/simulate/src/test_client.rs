@@ -1,5 +1,5 @@
-//! A client for the tests: plain sockets, so that a test sees exactly what a reply and a close look
-//! like.
+//! A client for tests that uses plain sockets, so that a test sees the exact bytes of a reply and how the connection
+//! ends.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -1,5 +1,4 @@
-//! What each dialect demands of the definitions of tools, of the choice among them and of calls in a
-//! conversation.
+//! The rules of each API for the definitions of tools, for the choice of tools, and for calls in a conversation.
 
 use std::collections::BTreeSet;
 
@@ -40,10 +39,10 @@ pub(super) fn checked(tools: Tools) -> Result<Option<Tools>, Fault> {
     }
 }
 
-/// Says what is wrong with a schema.
+/// Checks a schema and returns its error.
 pub(super) type SchemaCheck = fn(&Value) -> Result<(), String>;
 
-/// Says what is wrong with the id of a call.
+/// Checks the id of a call and returns its error.
 pub(super) type IdCheck = fn(&str) -> Result<(), String>;
 
 /// Mistral's.
@@ -68,8 +67,8 @@ pub(super) fn forty_characters(id: &str) -> Result<(), String> {
     }
 }
 
-/// In OpenAI's words. `strict` says what is wrong with the schema of a strict function, where that
-/// matters; only OpenAI has custom tools.
+/// In OpenAI's format. `strict` checks the schema of a strict function, if the API has such functions; only OpenAI has
+/// custom tools.
 pub(super) fn openai(
     root: &Object<'_>,
     strict: Option<SchemaCheck>,
@@ -194,7 +193,7 @@ fn openai_calls(root: &Object<'_>, ids: Option<IdCheck>) -> Result<bool, Fault> 
     Ok(answered)
 }
 
-/// In Anthropic's words.
+/// In Anthropic's format.
 pub(super) fn anthropic(root: &Object<'_>) -> Result<Option<Tools>, Fault> {
     let fault = |at: String, message: &str| Err(Fault::invalid(at, "", message));
     let mut tools = Tools::default();
@@ -202,7 +201,7 @@ pub(super) fn anthropic(root: &Object<'_>) -> Result<Option<Tools>, Fault> {
     for tool in &listed {
         match tool.text("type")? {
             None | Some("custom") => {}
-            // The provider's own are named with a date, such as `web_search_20250305`.
+            // The provider's own tools have a date in their names, such as `web_search_20250305`.
             Some(kind) if is_dated(kind) => {
                 tools.search |= kind.starts_with("web_search_");
                 continue;
@@ -252,8 +251,8 @@ fn is_dated(kind: &str) -> bool {
     date.len() == 8 && date.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Each call must be answered in the message behind it, and each result belong to one; thoughts go
-/// back with their signatures, before everything else.
+/// Each call must be answered in the next message, and each result must belong to a call; thinking blocks must be
+/// returned with their signatures, before all other parts.
 fn anthropic_calls(root: &Object<'_>, tools: bool) -> Result<bool, Fault> {
     let (mut open, mut answered) = (BTreeSet::<String>::new(), false);
     for message in root.objects("messages")?.unwrap_or_default() {
@@ -310,7 +309,7 @@ fn anthropic_calls(root: &Object<'_>, tools: bool) -> Result<bool, Fault> {
     Ok(answered)
 }
 
-/// In Gemini's words.
+/// In Gemini's format.
 pub(super) fn gemini(root: &Object<'_>, model: &str) -> Result<Option<Tools>, Fault> {
     let mut tools = Tools::default();
     for tool in root.objects("tools")?.unwrap_or_default() {

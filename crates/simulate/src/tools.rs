@@ -1,5 +1,5 @@
-//! The tools that a model may call, and which of them it does: each of them once, as long as the user
-//! has the last word; what came of the calls it answers with a text.
+//! The tools that a model may call, and which of them it calls: each once if the last message is from the user; it
+//! answers the results of calls with a text.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ pub(super) struct Tools {
     pub(super) single: bool,
     /// The provider is to search the web itself.
     pub(super) search: bool,
-    /// The last word is what came of a call.
+    /// Whether the last message is the result of a call.
     pub(super) answered: bool,
 }
 
@@ -22,7 +22,7 @@ pub(super) struct Tools {
 pub(super) struct Function {
     pub(super) name: String,
     pub(super) parameters: Value,
-    /// It takes a text in place of arguments.
+    /// Whether it accepts a text instead of arguments.
     pub(super) custom: bool,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Call {
 }
 
 impl Tools {
-    /// What is called to answer `text`.
+    /// The calls that answer `text`.
     pub(super) fn calls(&self, text: &str) -> Vec<Call> {
         let called = |function: &&Function| match &self.choice {
             Choice::Never => false,

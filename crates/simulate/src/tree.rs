@@ -1,5 +1,5 @@
-//! Reads JSON trees strictly: each access names the expected type, and a fault names its place. For bodies whose speed
-//! does not matter.
+//! Reads JSON trees strictly: each access specifies the expected type, and a fault contains its place. For bodies whose
+//! speed does not matter.
 
 use std::ops::RangeInclusive;
 

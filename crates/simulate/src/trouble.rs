@@ -1,14 +1,13 @@
-//! The kinds of trouble the simulator can make. This file names them and says what each one means for
-//! money and for certainty; which prompt meets which kind is decided by `config`, how often by
-//! `ledger`, and what travels over the wire by `serve`.
+//! The kinds of trouble that the simulator can make, and the meaning of each for billing and for the client's
+//! knowledge. `config` decides which prompt meets which kind, `ledger` how often, and `serve` sends them.
 
 use std::fmt;
 use std::str::FromStr;
 
 /// One way in which a provider can fail a call.
 ///
-/// A prompt meets at most one kind. Kinds that end do so for that prompt alone: the next call with the
-/// same prompt is answered normally. In text, on the command line and in
+/// A prompt meets at most one kind. A kind that ends does so separately for each prompt: the next call with the same
+/// prompt is answered normally. In text, on the command line and in
 /// [`SimStats::by_trouble`](super::SimStats::by_trouble), kinds are written in snake case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -102,7 +101,7 @@ impl Trouble {
         KINDS[self as usize].1
     }
 
-    /// How many calls of one prompt meet this kind by default; `None` for all of them.
+    /// Default number of calls of one prompt that meet this kind; `None` for all of them.
     pub fn times(self) -> Option<u32> {
         KINDS[self as usize].2
     }
@@ -116,7 +115,7 @@ impl Trouble {
             )
     }
 
-    /// Whether the client is left not knowing if it got, and paid for, an answer.
+    /// Whether the client cannot know if it got, and was billed for, an answer.
     pub fn is_uncertain(self) -> bool {
         matches!(
             self,
@@ -141,7 +140,7 @@ impl Trouble {
         )
     }
 
-    /// Whether a call that asks for `form` can meet this kind.
+    /// Whether a call that requests `form` can meet this kind.
     pub(super) fn applies_to(self, form: Form) -> bool {
         match self {
             Trouble::InvalidJson => form == Form::Shaped,
@@ -152,8 +151,8 @@ impl Trouble {
         }
     }
 
-    /// Whether the call is turned away for its key, its model, a limit or an exhausted account: such
-    /// a call takes no latency and nothing from the limits.
+    /// Whether the call is rejected because of its key, its model, a limit or an exhausted account: such a call has no
+    /// latency and uses no limit.
     pub(super) fn is_refusal(self) -> bool {
         matches!(self, Trouble::Unauthorized | Trouble::UnknownModel) || self.is_429()
     }
@@ -166,11 +165,11 @@ impl Trouble {
     }
 }
 
-/// What a call wants to have.
+/// The kind of output that a call requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     Text,
-    /// Text in a given JSON shape.
+    /// Text in a given JSON format.
     Shaped,
     /// Embeddings.
     Vectors,
@@ -194,7 +193,7 @@ impl FromStr for Trouble {
     }
 }
 
-/// A name that is no [`Trouble`]; its message lists the names that are.
+/// A name that is not a [`Trouble`]; its message lists the valid names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownTrouble(String);
 

@@ -1,11 +1,9 @@
-//! The services that speak OpenAI's protocol, each with its own idea of it. What the differences are
-//! is told by the modules of `openai`.
+//! The services with OpenAI's API, each with its own variant of it. The modules of `openai` contain the differences.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A service that speaks OpenAI's protocol: whose refusals, bodies and headers the simulator takes
-/// over on its OpenAI-like paths.
+/// A service with OpenAI's API: the simulator uses its errors, bodies and headers on the paths of that API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Vendor {
@@ -80,7 +78,7 @@ impl Vendor {
         !matches!(self, Vendor::Groq | Vendor::DeepSeek | Vendor::Cerebras)
     }
 
-    /// Whether its replies say in headers how long to wait.
+    /// Whether its replies contain the requested wait in headers.
     pub(super) fn tells_waits(self) -> bool {
         matches!(
             self,

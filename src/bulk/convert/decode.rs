@@ -1,17 +1,17 @@
-//! Text of another encoding than UTF-8.
+//! Converts text in another encoding to UTF-8.
 
 use std::io::{self, Read};
 
 use encoding_rs::{Decoder, DecoderResult, Encoding};
 use memchr::memchr_iter;
 
-/// What is read of the other encoding at a time.
+/// Number of bytes that are read at once.
 const PIECE_BYTES: usize = 1 << 15;
 
-/// A reader of what another one has, as UTF-8.
+/// A reader that converts the bytes of another reader to UTF-8.
 pub(crate) struct Decoded<R> {
     reader: R,
-    /// None where it is UTF-8, or to be refused for being none.
+    /// `None` if the text is UTF-8, or invalid UTF-8 that is rejected later.
     decoding: Option<Decoding>,
 }
 
@@ -19,11 +19,11 @@ struct Decoding {
     encoding: &'static Encoding,
     decoder: Decoder,
     piece: Vec<u8>,
-    /// What of the piece is left to be decoded.
+    /// The part of the piece that was not decoded yet.
     left: std::ops::Range<usize>,
     ended: bool,
     text: Vec<u8>,
-    /// What of the text was given out.
+    /// The part of the text that was returned.
     given: usize,
     line: u64,
 }
@@ -45,7 +45,7 @@ impl<R: Read> Decoded<R> {
 }
 
 impl Decoding {
-    /// Decodes the next piece; with an empty text it was the last.
+    /// Decodes the next piece; an empty text means the end.
     fn next(&mut self, reader: &mut impl Read) -> io::Result<()> {
         self.line += memchr_iter(b'\n', &self.text).count() as u64;
         self.given = 0;

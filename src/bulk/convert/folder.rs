@@ -1,4 +1,4 @@
-//! Folders of source files: each of their units is a row of a table.
+//! Folders of source files: each unit becomes a row of a table.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ const COLUMNS: [&str; 7] = [
 ];
 const CONTENT: &str = "content";
 
-/// Writes a row for each unit, in the order of the paths.
+/// Writes one row per unit, in the order of the paths.
 pub(super) fn open(
     folder: &Path,
     settings: &Settings,
@@ -90,7 +90,7 @@ fn row(unit: &Unit<'_>, out: &mut Vec<u8>) {
         start,
         unit.content,
     );
-    // Texts and numbers are always written to memory.
+    // Writing texts and numbers to memory cannot fail.
     let _ = serde_json::to_writer(&mut *out, &row);
     out.push(b'\n');
 }

@@ -1,6 +1,6 @@
-//! Inputs that cannot be read as they stand. An item is read again at its place, so what is compressed, in
-//! another encoding or no text at all is made, once, into text in a file of the spool folder, and that is
-//! checked and read. In messages it keeps its name, and its records the places that people know them by.
+//! Inputs that cannot be read directly. Because items are read again by their position, an input that is compressed, in
+//! another encoding or not text is converted once into a text file in the spool folder, and that file is checked and
+//! read. Messages use the name of the input, and the record positions of the original.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -22,7 +22,7 @@ mod unpack;
 use decode::Decoded;
 use unpack::{Packing, Unpacked};
 
-/// Opens a file of prompts, by way of the spool folder where it cannot be read itself.
+/// Opens a file of prompts; converts it in the spool folder if it cannot be read directly.
 pub(super) fn open(
     path: &Path,
     settings: &Settings,
@@ -70,7 +70,7 @@ pub(super) fn open(
     made_from(Origin::Open(source), name, form, spool)
 }
 
-/// What stands for an input: a text that was made of it, and is complete.
+/// Replaces an input by a complete text file that was made from it.
 pub(super) fn made_from(
     origin: Origin,
     name: String,
@@ -84,7 +84,7 @@ pub(super) fn made_from(
     })
 }
 
-/// The text of a reader, whatever it is compressed with.
+/// Converts the data of a reader to text, whatever it is compressed with.
 pub(super) fn plain_text<R: Read>(
     reader: R,
     encoding: Option<&'static Encoding>,

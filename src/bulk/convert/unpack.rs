@@ -1,4 +1,4 @@
-//! Text that is compressed, by gzip or Zstandard. What it is compressed with is told by its first bytes.
+//! Unpacks text that is compressed with gzip or Zstandard, which its first bytes show.
 
 use std::fmt;
 use std::io::{self, BufReader, Chain, Cursor, Read};
@@ -8,7 +8,7 @@ use flate2::bufread::MultiGzDecoder;
 
 use crate::base::zstd::Frames;
 
-/// How a text is compressed.
+/// A compression format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Packing {
     Gzip,
@@ -24,12 +24,12 @@ impl fmt::Display for Packing {
     }
 }
 
-/// So many bytes tell what it is.
+/// Number of bytes that show the format.
 #[cfg(test)]
 pub(super) const MAGIC_BYTES: usize = 4;
 
 impl Packing {
-    /// What the file's name says, and the name of what is inside.
+    /// The format according to the file's name, and the name of the file inside.
     pub(super) fn named(path: &Path) -> Option<(Self, PathBuf)> {
         let extension = path.extension()?.to_str()?.to_ascii_lowercase();
         let packing = match extension.as_str() {
@@ -40,17 +40,17 @@ impl Packing {
         Some((packing, path.with_extension("")))
     }
 
-    /// What data that begins like this is compressed with.
+    /// The format of data with these first bytes.
     pub(super) fn of(start: &[u8]) -> Option<Self> {
         match start {
             [0x1f, 0x8b, 8, ..] => Some(Self::Gzip),
-            // A frame of data, or one that is skipped.
+            // A frame of data, or a frame to skip.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::Zstd),
             _ => None,
         }
     }
 
-    /// Whether more bytes behind these might make one of it.
+    /// Whether the data may have this format after more bytes.
     fn could_be(start: &[u8]) -> bool {
         let fits = |magic: &[u8]| magic.starts_with(start);
         let skipped = |first: &u8| (0x50..=0x5f).contains(first);
@@ -62,7 +62,7 @@ impl Packing {
     }
 }
 
-/// A reader of what another one has, unpacked where it is compressed.
+/// A reader that unpacks the data of another reader if it is compressed.
 pub(crate) struct Unpacked<R>(State<R>);
 
 enum State<R> {
@@ -87,7 +87,7 @@ impl<R: Read> Unpacked<R> {
         let State::New(reader) = &mut self.0 else {
             return Ok(());
         };
-        // A line of text may be shorter, and the next one come only when it was answered.
+        // A line of text may be shorter, and the next one may arrive only after it was answered.
         let mut start = Vec::new();
         let found = loop {
             let mut byte = [0];
@@ -130,7 +130,7 @@ impl<R: Read> Read for Unpacked<R> {
     }
 }
 
-/// What is wrong with the data, rather than with reading it.
+/// Reports damaged data, as opposed to a failure to read it.
 fn broken(packing: Packing, error: io::Error) -> io::Error {
     let found = match error.kind() {
         io::ErrorKind::UnexpectedEof => format!("the {packing} data is cut off"),
@@ -142,7 +142,7 @@ fn broken(packing: Packing, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), found)
 }
 
-/// The largest window of a frame, which is in memory while it is unpacked: that of the highest level.
+/// Maximum window of a frame, which is in memory while it is unpacked: that of the highest level.
 const MOST_WINDOW: u64 = 128 << 20;
 
 #[cfg(test)]
@@ -165,10 +165,10 @@ mod tests {
         ruzstd::encoding::compress_to_vec(text, ruzstd::encoding::CompressionLevel::Fastest)
     }
 
-    /// A frame that whoever reads the data is to skip.
+    /// A frame that readers must skip.
     const SKIPPED: &[u8] = b"\x5a\x2a\x4d\x18\x03\0\0\0abc";
 
-    /// Gives its bytes in pieces of that size.
+    /// Returns its bytes in pieces of this size.
     struct Pieces<'b>(&'b [u8], usize);
 
     impl Read for Pieces<'_> {
@@ -246,7 +246,7 @@ mod tests {
             [zstd(text), SKIPPED.to_vec()].concat(),
         ] {
             for end in MAGIC_BYTES..whole.len() {
-                // Whole frames are whole data.
+                // Complete frames are complete data.
                 if end == zstd(text).len() && Packing::of(&whole) == Some(Packing::Zstd) {
                     continue;
                 }

@@ -110,7 +110,7 @@ pub(super) fn prepare_file(
 }
 
 impl RunPlan {
-    /// Counts the items as they stand after the comparison with the output.
+    /// Counts the items by their state after the comparison with the output.
     fn count(&mut self, index: &FileIndex, totals: Totals) {
         let tally = index.tally();
         self.under_way = (0..index.len()).filter(|i| index.is_taken(*i)).count() as u64;
@@ -126,7 +126,7 @@ impl RunPlan {
     }
 }
 
-/// What the lines of earlier runs mean for the items of a file.
+/// The result of comparing the lines of earlier runs with the items of a file.
 struct EarlierLines<'e> {
     settings: RunSettings,
     embeds: bool,
@@ -134,13 +134,13 @@ struct EarlierLines<'e> {
     items: &'e mut Matching,
     plan: &'e mut RunPlan,
     flags: SupersededFlags,
-    /// Answers of the archive that are taken back.
+    /// Answers of the archive that are restored.
     restored: Vec<Archived>,
-    /// Paid answers to other requests, by what makes these differ.
+    /// Billed answers to other requests, by the reason of the difference.
     differing: HashMap<String, u64>,
-    /// Lines of items that the input has.
+    /// Number of lines of items that the input has.
     matched: u64,
-    /// Lines have something of their rows.
+    /// Whether lines contain fields of their rows.
     says_input: bool,
     has_old_bad_rows: bool,
 }
@@ -169,7 +169,7 @@ impl EarlierLines<'_> {
         let unnamed = unknown && is_automatic(&line.id);
         if (outdated || unnamed) && line.is_paid_reply() {
             let differs = self.settings.changed_since(line.settings.as_deref());
-            // An item without an id is another one for another request: only its settings tell.
+            // An item without an id gets another id if its request changes, so only its settings show the reason.
             if outdated || names_settings(&differs) {
                 *self.differing.entry(differs).or_default() += 1;
             }
@@ -179,7 +179,7 @@ impl EarlierLines<'_> {
         self.remember_makers(line, found == Match::Done, !unknown);
     }
 
-    /// Takes back answers of the archive that the items ask for again.
+    /// Restores answers of the archive that the items need again.
     fn take_back(&mut self, output: &ResultsFile) {
         if !self.items.lacks_answers() {
             return;
@@ -195,7 +195,7 @@ impl EarlierLines<'_> {
         });
     }
 
-    /// Remembers who made a vector that counts, and which model gave an answer to an item of the input.
+    /// Records the maker of a valid embedding, and the model of an answer to an item of the input.
     fn remember_makers(&mut self, line: PreviousLine, counts: bool, is_known: bool) {
         if self.embeds && counts {
             let maker = line.provider.zip(line.model.clone());
@@ -207,7 +207,7 @@ impl EarlierLines<'_> {
     }
 }
 
-/// Why rows make no prompt, the most frequent cause first.
+/// Why rows make no prompt, most frequent cause first.
 fn bad_row_causes(input: &InputFile, index: &FileIndex) -> Result<Vec<FailureCause>, Error> {
     let mut causes = Causes::default();
     for i in (0..index.len()).filter(|i| index.is_bad(*i)) {
@@ -217,8 +217,8 @@ fn bad_row_causes(input: &InputFile, index: &FileIndex) -> Result<Vec<FailureCau
     Ok(causes.sorted())
 }
 
-/// The reasons with their counts of paid answers, the most frequent first, for at most so many items: an item may
-/// have several earlier answers.
+/// The reasons with their numbers of billed answers, most frequent first, limited to this number of items, because an
+/// item may have several earlier answers.
 fn differing_items(answers: HashMap<String, u64>, items: u64) -> Vec<(String, u64)> {
     let mut reasons: Vec<(String, u64)> = answers.into_iter().collect();
     reasons.sort_unstable_by(|a, b| (b.1, &a.0).cmp(&(a.1, &b.0)));

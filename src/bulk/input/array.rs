@@ -1,4 +1,4 @@
-//! A JSON file that is one list: where its elements end. What they hold is read like a line of JSON.
+//! A JSON file that is one list: finds the ends of its elements. Their contents are read like a line of JSON.
 
 use memchr::memchr2;
 
@@ -9,8 +9,8 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// How long the element is that the bytes begin with; none if they do not hold all of it. Brackets are
-/// only counted: one that closes another kind is found by whoever reads the element.
+/// The length of the element at the start of the bytes; `None` if it is incomplete. Brackets are only counted: a
+/// closing bracket of another kind is found when the element is parsed.
 pub(super) fn element_len(bytes: &[u8]) -> Option<usize> {
     let mut depth = 0_usize;
     let mut at = 0;
@@ -37,7 +37,7 @@ pub(super) fn element_len(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// How long the string is that the bytes begin with, its quotes included.
+/// The length of the string at the start of the bytes, including its quotes.
 fn string_len(bytes: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {
@@ -49,7 +49,7 @@ fn string_len(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// The first element of what follows a list's bracket or a comma, and what is behind it.
+/// Start of the first element after a list's bracket or a comma, and its end.
 pub(super) fn next_element(bytes: &[u8]) -> Option<(usize, usize)> {
     let gap = |byte: &u8| is_space(*byte) || *byte == b',';
     let start = bytes.iter().position(|byte| !gap(byte))?;
@@ -57,20 +57,20 @@ pub(super) fn next_element(bytes: &[u8]) -> Option<(usize, usize)> {
     Some((start, start + len))
 }
 
-/// Where in the list the reading is.
+/// The position in the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum ArrayPosition {
-    /// Behind the opening bracket.
+    /// After the opening bracket.
     #[default]
     Opened,
     AfterElement,
     AfterComma,
-    /// Behind the closing bracket.
+    /// After the closing bracket.
     Closed,
 }
 
-/// Puts the whole elements of `bytes` into `out`, without their lines, and returns how many bytes were
-/// taken; a fault with where it is.
+/// Adds the complete elements of `bytes` to `out`, without line numbers, and returns the number of bytes read, or a
+/// fault with its position.
 pub(super) fn split(
     place: &mut ArrayPosition,
     bytes: &[u8],
@@ -144,7 +144,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    /// What a list holds, read in pieces of so many bytes as a file is.
+    /// The contents of a list that is read in pieces of this size, like a file.
     fn pieces(list: &[u8], piece: usize) -> Result<Vec<Vec<u8>>, String> {
         let (mut place, mut found, mut rest) = (ArrayPosition::default(), Vec::new(), Vec::new());
         let mut chunks = list.chunks(piece.max(1)).peekable();
@@ -208,7 +208,7 @@ mod tests {
                 prop_assert_eq!(pieces(&bytes, piece).unwrap(), found);
                 prop_assert_eq!(bytes.iter().rfind(|b| !is_space(**b)), Some(&b']'));
             }
-            // What serde takes for a list is one here.
+            // The function accepts the same lists as serde.
             let list = [b"[", &bytes[..]].concat();
             if serde_json::from_slice::<Vec<Value>>(&list).is_ok() {
                 prop_assert!(pieces(&bytes, piece).is_ok());

@@ -1,4 +1,5 @@
-//! The files that the records of an input name, so that what no provider takes can be refused before anything is sent.
+//! The files that the records of an input name, so that files that no provider supports are rejected before anything is
+//! sent.
 
 use serde_json::Value;
 
@@ -25,7 +26,7 @@ pub(super) fn resolve(request: &mut Request, root: &Root) -> Result<(), Refused>
     Ok(())
 }
 
-/// What not every provider takes of one record: its files, and who refuses it as a whole.
+/// Parts of one record that not every provider supports: its files, and the providers that reject the whole record.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct OfRecord {
     files: Vec<(String, u64)>,
@@ -33,7 +34,7 @@ pub(super) struct OfRecord {
 }
 
 impl OfRecord {
-    /// None for a record that everybody takes, as most are.
+    /// `None` for a record that every provider supports, as most are.
     pub(super) fn of(request: &Request) -> Option<Box<Self>> {
         let mut files = request.files().peekable();
         if files.peek().is_none() && request.native.is_none() {
@@ -48,12 +49,12 @@ impl OfRecord {
     }
 }
 
-/// What not every provider takes of the records of an input: of each media type of files the largest sizes, and which
-/// providers refuse a record as a whole.
+/// Parts of an input that not every provider supports: the largest sizes for each media type of files, and the
+/// providers that reject whole records.
 #[derive(Debug, Default)]
 pub(crate) struct AttachedFiles {
     files: Vec<Largest>,
-    /// The refusals of records; of those that the same providers refuse the first.
+    /// The rejections of records; only the first one for the same providers.
     refused: Vec<Vec<(&'static str, String)>>,
 }
 
@@ -62,7 +63,7 @@ struct Largest {
     media: String,
     /// Bytes of the largest file of the type.
     file: u64,
-    /// The most bytes of all files of a record with such a file.
+    /// Maximum number of bytes of all files of a record with such a file.
     together: u64,
 }
 
@@ -92,8 +93,9 @@ impl AttachedFiles {
         }
     }
 
-    /// Why none of these providers takes some record, by what `refusal` says of a provider, a media type, a file's size
-    /// and the size of all files of a request. None if each record has a provider, or no provider is known.
+    /// Why none of these providers supports some record, according to `refusal`, which gets a provider, a media type, a
+    /// file's size and the size of all files of a request. `None` if each record has a provider, or no provider is
+    /// known.
     pub(crate) fn refused(
         &self,
         providers: &[String],
@@ -168,7 +170,7 @@ mod tests {
             let why = files.refused(&both[..1], &refusal).unwrap();
             assert!(why.contains("pictures does not"), "{why}");
             assert_eq!(files.refused(&both, &refusal), None);
-            // The providers are not known.
+            // The providers are unknown.
             assert_eq!(files.refused(&[], &refusal), None);
         }
     }

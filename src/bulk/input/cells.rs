@@ -1,6 +1,5 @@
-//! A row of a table split into its fields, as RFC 4180 has it, or a JSON list. Written here rather than
-//! taken from a reader, because rows are parsed one by one on any thread; tests hold it against the csv
-//! crate.
+//! Splits a row of a table into its fields, according to RFC 4180, or a JSON list. This is own code, because rows are
+//! parsed separately on any thread; tests compare it with the csv crate.
 
 use std::borrow::Cow;
 
@@ -9,8 +8,8 @@ use serde_json::value::RawValue;
 
 use super::fault::Fault;
 
-/// The fields of one row. Like other readers it takes a quote inside an unquoted field, and text
-/// after a closing quote, as they stand.
+/// The fields of one row. Like other readers, it accepts a quote inside an unquoted field, and text after a closing
+/// quote, unchanged.
 pub(super) fn fields(row: &str, delimiter: u8) -> Vec<Cow<'_, str>> {
     let bytes = row.as_bytes();
     let plain_end =
@@ -38,7 +37,7 @@ pub(super) fn fields(row: &str, delimiter: u8) -> Vec<Cow<'_, str>> {
     }
 }
 
-/// The quoted text that begins at `from`, and where its closing quote has ended.
+/// The quoted text that begins at `from`, and the position after its closing quote.
 fn quoted(row: &str, from: usize) -> (Cow<'_, str>, usize) {
     let bytes = row.as_bytes();
     let mut field = Cow::Borrowed("");
@@ -60,13 +59,13 @@ pub(super) fn values(row: &str) -> Result<Vec<&RawValue>, Fault> {
         .map_err(|error| Fault::new(format!("invalid JSON ({error})"), "a list of values"))
 }
 
-/// A field of a record, as templates and ids need it.
+/// A field of a record for templates and ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Field<'r> {
     /// JSON null, or an empty cell of a typed table. Tables of text have none.
     Null,
     Text(Cow<'r, str>),
-    /// A number, boolean, list or object as JSON writes it.
+    /// A number, boolean, list or object in JSON.
     Json(Cow<'r, str>),
 }
 
@@ -74,7 +73,7 @@ impl<'r> Field<'r> {
     pub(super) fn of(value: &'r RawValue) -> Self {
         match value.get() {
             "null" => Self::Null,
-            // JSON allows halves of surrogate pairs, which are no text.
+            // JSON allows halves of surrogate pairs, which are not valid text.
             json if json.starts_with('"') => {
                 Self::Text(serde_json::from_str(json).map_or(Cow::Borrowed(json), Cow::Owned))
             }
@@ -82,7 +81,7 @@ impl<'r> Field<'r> {
         }
     }
 
-    /// What it is in a prompt: a text without its quotes, nothing for null, else its JSON.
+    /// Its text in a prompt: a string without its quotes, an empty text for null, otherwise its JSON.
     pub(super) fn into_text(self) -> Cow<'r, str> {
         match self {
             Self::Null => Cow::Borrowed(""),

@@ -1,5 +1,5 @@
-//! The check of whole files: each is read once, in chunks that end between records, and every
-//! record is parsed and hashed on all cores while the next chunk is being read.
+//! Checks whole files: each is read once, in chunks that end between records, and every record is parsed and hashed on
+//! all cores while the next chunk is being read.
 
 use std::io;
 
@@ -21,17 +21,17 @@ use super::{Form, Nulls, Settings};
 use crate::llm::params::ResponseFormat;
 use crate::llm::request::Request;
 
-/// How much is read at a time.
+/// Number of bytes that are read at once.
 const CHUNK_BYTES: usize = 2 << 20;
 
-/// What the caller hangs into the check; all three are called from any thread.
+/// Callbacks of the caller; all three are called from any thread.
 #[derive(Clone, Copy)]
 pub(crate) struct Hooks<'a> {
-    /// The class of a request, kept with its entry.
+    /// The class of a request, stored with its entry.
     pub(crate) classify: &'a (dyn Fn(&Request) -> u16 + Sync),
-    /// True ends the check.
+    /// Returns true to end the check.
     pub(crate) cancelled: &'a (dyn Fn() -> bool + Sync),
-    /// Is told how many bytes have been checked so far.
+    /// Receives the number of bytes that have been checked so far.
     pub(crate) progress: &'a (dyn Fn(u64) + Sync),
 }
 
@@ -43,7 +43,7 @@ struct Checked {
     files: Option<Box<OfRecord>>,
 }
 
-/// The faults of all files, of which the first are shown.
+/// The faults of all files; the first ones are shown.
 #[derive(Default)]
 struct Faults {
     shown: Vec<InputError>,
@@ -66,7 +66,7 @@ impl InputFile {
         self.check_with(self.settings(), id_hash, hooks)
     }
 
-    /// The same as if the answers had to have that shape.
+    /// The same with a required shape of the answers.
     pub(crate) fn check_with_format(
         &self,
         format: Option<ResponseFormat>,
@@ -74,7 +74,7 @@ impl InputFile {
     ) -> Result<Matching, InputErrors> {
         let settings = Settings {
             format,
-            // A row that could not have that shape is no reason to look no further.
+            // A row that cannot have that shape does not end the check.
             for_joining: true,
             ..self.settings().clone()
         };
@@ -95,7 +95,7 @@ impl InputFile {
         } = entries(self, settings, hash, hooks)?;
         let is_faulty = !faults.shown.is_empty();
         let faults = is_faulty.then(|| InputErrors::new(faults.shown, faults.hidden, false));
-        // Items of a list are told by their number, which is not known where some are left out.
+        // Items of a list are reported by number, which is unknown if some are left out.
         let numbered = self.parts().iter().any(|part| part.form == Form::Json);
         let faults = match faults {
             Some(faults) if numbered => return Err(faults),
@@ -116,7 +116,7 @@ impl InputFile {
     }
 }
 
-/// What was found in the files of an input.
+/// The entries found in the files of an input.
 #[derive(Default)]
 struct Entries {
     all: Vec<Entry>,
@@ -126,7 +126,7 @@ struct Entries {
 }
 
 impl Entries {
-    /// Adds the items of a record; none if it is left out.
+    /// Adds the items of a record; no items if it is left out.
     fn add(&mut self, record: Option<Checked>) {
         let Some(checked) = record else {
             self.totals.left_out += 1;
@@ -149,7 +149,7 @@ impl Entries {
     }
 }
 
-/// Reads everything; the entries come in input order, those of faulty records left out.
+/// Reads everything; the entries are in input order, without those of faulty records.
 fn entries(
     input: &InputFile,
     settings: &Settings,
@@ -183,7 +183,7 @@ struct FileCheck<'c> {
     settings: &'c Settings,
     hash: IdHash,
     hooks: Hooks<'c>,
-    /// Fields that are to be kept and that no line of JSON had so far.
+    /// Fields to keep that no line of JSON had so far.
     missing: &'c Mutex<MissingFields>,
 }
 
@@ -248,7 +248,7 @@ impl FileCheck<'_> {
         self.check_end(seen == 0 && found.faults.shown.is_empty())
     }
 
-    /// Refuses a file that changed during the check, or that is empty.
+    /// Rejects a file that changed during the check, or that is empty.
     fn check_end(&self, is_empty: bool) -> Result<(), InputErrors> {
         let part = self.part;
         if let Some(change) = part.change() {
@@ -267,7 +267,7 @@ impl FileCheck<'_> {
         Err(InputError::of_file(&part.name, fault.to_string()).into())
     }
 
-    /// Takes note of fields that are to be kept, until all have been seen.
+    /// Searches the fields to keep, until all have been found.
     fn look_for_kept(&self, chunk: &Chunk, records: &[Record]) {
         if self.part.header.is_some() || self.settings.keep.names.is_empty() {
             return;
@@ -281,7 +281,7 @@ impl FileCheck<'_> {
         }
     }
 
-    /// In a list, of which much may be on one line, the number of the element says more than that.
+    /// In a list, one line may have many elements, so the number of the element is reported.
     fn at(&self, line: u64, number: usize, fault: &Fault) -> InputError {
         match self.part.form {
             Form::Json => InputError::at(&self.part.name, line, format!("item {number}: {fault}")),
@@ -289,7 +289,7 @@ impl FileCheck<'_> {
         }
     }
 
-    /// The items of a record; none where it is left out.
+    /// The items of a record; `None` if it is left out.
     fn record(&self, bytes: &[u8], offset: u64) -> Result<Option<Checked>, Fault> {
         let parsed = self.part.parse(bytes, self.settings);
         let fingerprint = prefix(&parsed.digest);
@@ -343,7 +343,7 @@ impl Chunk {
         &self.buffer[..self.filled]
     }
 
-    /// Begins with `rest`, which stands at `offset`, and reads on behind it.
+    /// Begins with `rest`, which is at `offset` in the file, and reads the bytes after it.
     fn continue_from(&mut self, rest: &[u8], source: &Source, offset: u64) -> io::Result<()> {
         self.make_room(rest.len());
         self.buffer[..rest.len()].copy_from_slice(rest);

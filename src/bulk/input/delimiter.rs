@@ -1,4 +1,4 @@
-//! What separates the fields of a table: spreadsheets write `;` where a comma stands in numbers.
+//! The separator of a table's fields: spreadsheets use `;` in countries with a decimal comma.
 
 use memchr::memchr;
 
@@ -6,10 +6,10 @@ use super::cells::fields;
 use super::fault::Fault;
 use super::rows::{Next, next_row};
 
-/// Separators that are found without being named, besides the comma.
+/// Separators that are detected, in addition to the comma.
 pub(super) const OTHERS: [u8; 3] = [b';', b'\t', b'|'];
 
-/// The separator that a first line such as `sep=;` names, and how long that line is.
+/// The separator that a first line such as `sep=;` names, and the length of that line.
 pub(super) fn named(start: &[u8]) -> Option<(u8, usize)> {
     let end = memchr(b'\n', start)?;
     let line = start[..end].strip_suffix(b"\r").unwrap_or(&start[..end]);
@@ -20,12 +20,12 @@ pub(super) fn named(start: &[u8]) -> Option<(u8, usize)> {
     }
 }
 
-/// Whether fields can be separated by it.
+/// Whether it can be a separator.
 pub(super) fn fits(by: u8) -> bool {
     by.is_ascii() && !matches!(by, b'"' | b'\n' | b'\r' | 0)
 }
 
-/// Finds the separator by the header and the row below it, which must have as many fields. `last` says
+/// Detects the separator from the header and the row below it, which must have the same number of fields. `last` means
 /// that no more bytes follow.
 pub(super) fn find(start: &[u8], last: bool) -> Result<u8, Fault> {
     let agree = |by: &u8| {
@@ -51,7 +51,7 @@ pub(super) fn find(start: &[u8], last: bool) -> Result<u8, Fault> {
     }
 }
 
-/// How many fields the header has, and the row below it, if it is there.
+/// Number of fields of the header, and of the row below it, if it exists.
 fn counts(start: &[u8], by: u8, last: bool) -> (usize, Option<usize>) {
     let count = |row: &[u8]| fields(&String::from_utf8_lossy(row), by).len();
     let Next::Record {
@@ -70,7 +70,7 @@ fn counts(start: &[u8], by: u8, last: bool) -> (usize, Option<usize>) {
     (count(&start[at..end]), row)
 }
 
-/// Ready for a shell.
+/// Quoted for a shell.
 fn quoted(by: u8) -> String {
     match by {
         b'\t' => "tab".to_owned(),

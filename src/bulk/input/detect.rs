@@ -1,15 +1,15 @@
-//! What lines are, where nothing names their format: taken for prompts they would be paid for, so
-//! whatever may be something else is asked about instead.
+//! Detects the format of lines that have no declared format. Lines of another format would be billed as prompts, so
+//! ambiguous lines are rejected with a question.
 
 use super::cells::fields;
 use super::fault::{Fault, excerpt, utf8};
 use super::rows::{is_blank, without_bom};
 use super::{Form, delimiter};
 
-/// The longest name of a column that looks like one.
+/// Maximum length of text that counts as the name of a column.
 const LONGEST_NAME: usize = 40;
 
-/// The tables that a line may be of.
+/// The kinds of tables that are detected.
 const TABLES: [Form; 4] = [
     Form::Tsv,
     Form::Csv,
@@ -17,7 +17,7 @@ const TABLES: [Form; 4] = [
     Form::Delimited(b'|'),
 ];
 
-/// Refuses what is no UTF-8 by its first bytes.
+/// Rejects text that is not UTF-8 according to its first bytes.
 pub(super) fn check_encoding(start: &[u8]) -> Result<(), Fault> {
     let (found, mend) = match start {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => (
@@ -38,7 +38,7 @@ pub(super) fn check_encoding(start: &[u8]) -> Result<(), Fault> {
     Err(Fault::new(found, format!("UTF-8 text: {mend}")))
 }
 
-/// The form of a stream, told by its first line that is not blank.
+/// The format of a stream according to its first line that is not blank.
 pub(super) fn of_stream(start: &[u8]) -> Result<Form, Fault> {
     let Some(line) = first_line(start) else {
         return Ok(Form::Text);
@@ -59,7 +59,7 @@ pub(super) fn of_stream(start: &[u8]) -> Result<Form, Fault> {
     form.map_or(Ok(Form::Text), |form| Err(asked(line, form)))
 }
 
-/// Refuses a file that is named like text and begins like something else.
+/// Rejects a file with the name of a text file and the beginning of another format.
 pub(super) fn check_text(start: &[u8]) -> Result<(), Fault> {
     let mut lines = without_bom(start)
         .split(|byte| *byte == b'\n')
@@ -74,7 +74,7 @@ pub(super) fn check_text(start: &[u8]) -> Result<(), Fault> {
         lines.next().map(text),
     );
     let is_object = first.starts_with('{') && serde_json::from_str::<Object>(&first).is_ok();
-    // A line with commas is nothing odd in a text; a second one with as many is.
+    // A line with commas is normal in a text; a second one with the same number is not.
     let second = second.unwrap_or_default();
     let table = TABLES.into_iter().find(|form| {
         let n = columns(&first, *form);
@@ -107,7 +107,7 @@ fn first_line(start: &[u8]) -> Option<&[u8]> {
     lines.find(|line| !is_blank(line)).map(<[u8]>::trim_ascii)
 }
 
-/// The beginning of a list of objects, texts, numbers or nothing: `[INST]` is none.
+/// The beginning of a list of objects, texts, numbers or nulls; `[INST]` is not.
 fn is_list(line: &str) -> bool {
     let inside = line.strip_prefix('[').map(str::trim_start);
     inside.is_some_and(|rest| match rest.chars().next() {
@@ -116,7 +116,7 @@ fn is_list(line: &str) -> bool {
     })
 }
 
-/// Names that make a header of `id, text`, which might be two words of a text otherwise.
+/// Names that make `id, text` a header, which could otherwise be two words of a text.
 const USUAL: [&str; 12] = [
     "id",
     "custom_id",
@@ -132,8 +132,7 @@ const USUAL: [&str; 12] = [
     "category",
 ];
 
-/// How many columns the line has if it looks like a row of a table: one of names, or of quoted fields. 0
-/// if it does not.
+/// Number of columns if the line looks like a row of a table: of names, or of quoted fields; otherwise 0.
 fn columns(line: &str, form: Form) -> usize {
     let Some(delimiter) = form.delimiter() else {
         return 0;
@@ -221,7 +220,7 @@ mod tests {
             let form = of_stream(&bytes);
             prop_assert_eq!(form == Ok(Form::Jsonl), first.is_some_and(|l| l[0] == b'{'));
             let _ = check_text(&bytes);
-            // A line feed in front changes nothing.
+            // A line feed before it changes nothing.
             let later = [b"\r\n", without_bom(&bytes)].concat();
             prop_assert_eq!(of_stream(&later), form);
         }

@@ -1,5 +1,5 @@
-//! Ids that occur twice. Equal hashes are only a suspicion: the lines are read again, and different
-//! ids of one hash are kept apart by name.
+//! Finds duplicate ids. Equal hashes are only a suspicion: the lines are read again, and different ids with equal
+//! hashes are distinguished by name.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ struct Duplicate {
     second: u64,
 }
 
-/// Refuses duplicates; returns different ids of one hash with their offsets.
+/// Rejects duplicates; returns different ids with equal hashes, with their offsets.
 pub(super) fn check(
     input: &InputFile,
     index: &Matching,
@@ -29,7 +29,7 @@ pub(super) fn check(
     }
 }
 
-/// The records that repeat an id, by their offsets, each with what is wrong with it.
+/// The records that repeat an id, by offset, each with its fault.
 pub(super) fn repeats(
     input: &InputFile,
     index: &Matching,
@@ -83,7 +83,7 @@ fn repeated(id: &str, first: &str) -> Fault {
     )
 }
 
-/// Different ids of one hash with their offsets, and so many duplicates at most.
+/// Different ids with equal hashes, with their offsets, and at most this number of duplicates.
 fn find(
     input: &InputFile,
     index: &Matching,
@@ -101,7 +101,7 @@ fn find(
     Ok((collisions, found))
 }
 
-/// Records that may have one id of their own, in the order in which repeats occur in the file.
+/// Records that may have the same own id, in the order of their repetitions in the file.
 fn groups(index: &Matching) -> Vec<Vec<u64>> {
     let own = |entry: &&Entry| !entry.is_auto() && entry.is_first();
     let mut groups: Vec<Vec<u64>> = Vec::new();
@@ -143,7 +143,7 @@ fn check_group(
     Ok(())
 }
 
-/// Own ids that equal one that was made: an automatic one, or a sample's.
+/// Own ids that equal a generated one: an automatic id, or a sample's.
 fn imitations(
     input: &InputFile,
     index: &Matching,
@@ -195,7 +195,7 @@ fn report(
     found.sort_unstable_by_key(|duplicate| duplicate.second);
     let unread = found.len() >= SHOWN;
     let places = places(input, &found)?;
-    // In a list, of which much may be on one line, the number of the item says more than that.
+    // In a list, one line may have many items, so the number of the item is reported.
     let item = |part: &Part, offset: u64| {
         let before =
             |entry: &&Entry| entry.is_first() && (part.base..=offset).contains(&entry.offset());

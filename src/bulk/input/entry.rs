@@ -1,12 +1,12 @@
-//! What is kept of one item: 24 bytes, of which one word packs where it is, its class and its
-//! flags. The flags travel with the entry when it is sorted, which a list beside it would not.
+//! The index entry of one item: 24 bytes; one word contains its position, its class and its flags. The flags move with
+//! the entry when it is sorted; a separate list would not.
 
 use super::id::MOST_SAMPLES;
 use crate::llm::hash::sample_mask;
 
 const CLASS_SHIFT: u32 = 8;
 const OFFSET_SHIFT: u32 = CLASS_SHIFT + 16;
-/// State and hand in one number.
+/// State and progress in one number.
 const PROGRESS: u64 = 0b1111;
 const AUTO: u64 = 1 << 4;
 const LIKE_MADE: u64 = 1 << 5;
@@ -16,7 +16,7 @@ const BAD: u64 = 1 << 7;
 /// Larger inputs cannot be indexed: 1 TiB.
 pub(super) const LARGEST_FILE: u64 = 1 << (u64::BITS - OFFSET_SHIFT);
 
-/// How an item stands towards earlier results.
+/// The state of an item after comparison with earlier results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     /// No earlier result.
@@ -27,16 +27,15 @@ pub(crate) enum State {
     Failed,
     /// Has a result of another request.
     Changed,
-    /// Failed before with a reply that was paid for and cannot be used, and the request is still the
-    /// same.
+    /// Failed before with a billed but unusable reply, and the request is still the same.
     Unusable,
 }
 
-/// How an item of an earlier run ended, the best last.
+/// How an item of an earlier run ended; better ends come later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum EarlierResult {
     Failure,
-    /// With a reply that was paid for and cannot be used.
+    /// With a billed but unusable reply.
     Unusable,
     Success,
 }
@@ -49,27 +48,27 @@ const STATES: [State; 5] = [
     State::Unusable,
 ];
 
-/// Who has an item in hand.
+/// Who processes an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hand {
     Nobody,
-    /// Somebody else, and its result will come.
+    /// Another worker; its result will arrive.
     Held,
-    /// Its result came in this run.
+    /// Its result arrived in this run.
     Settled,
 }
 
-/// How many bits of the hash of an id give way to the number of a sample.
+/// Number of bits of an id's hash that the number of a sample replaces.
 const SAMPLE_BITS: u32 = MOST_SAMPLES.ilog2() + 1;
 const SAMPLE: u64 = (1 << SAMPLE_BITS) - 1;
 
-/// What a sample is found by: the hash of the id of its item, and its number.
+/// The key of a sample: the hash of its item's id, and its number.
 pub(super) fn sample_key(hash: u64, sample: u32) -> u64 {
     hash & !SAMPLE | u64::from(sample)
 }
 
-/// What an item without an id of its own is found by, besides the request: its ordinal, and which sample it is,
-/// if it is one.
+/// The key of an item without an own id, in addition to the request: its ordinal, and the number of its sample, if it
+/// is one.
 pub(super) fn auto_key(ordinal: u32, sample: Option<u32>) -> u64 {
     u64::from(ordinal) << SAMPLE_BITS | u64::from(sample.unwrap_or(0))
 }
@@ -77,9 +76,9 @@ pub(super) fn auto_key(ordinal: u32, sample: Option<u32>) -> u64 {
 /// An item of a file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
-    /// The hash of its id; of a sample [`sample_key`]; without an id of its own [`auto_key`].
+    /// The hash of its id; for a sample [`sample_key`]; without an own id [`auto_key`].
     pub(super) id: u64,
-    /// The first 8 bytes of the fingerprint of its request.
+    /// The first 8 bytes of its request hash.
     pub(super) request: u64,
     packed: u64,
 }
@@ -94,7 +93,7 @@ impl Entry {
         }
     }
 
-    /// One without an id of its own: that is made from its fingerprint, and from its ordinal among equal requests.
+    /// An entry without an own id: the id is made from the request hash and the ordinal among equal requests.
     pub(super) fn automatic(request: u64, offset: u64, class: u16) -> Self {
         let mut entry = Self::new(0, request, offset, class);
         entry.packed |= AUTO;
@@ -113,7 +112,7 @@ impl Entry {
         self.packed & SAMPLED != 0
     }
 
-    /// Which sample it is of the item with its id; none if it is the item itself.
+    /// The number of the sample; `None` if it is the item itself.
     pub(super) fn sample(&self) -> Option<u32> {
         self.is_sampled().then_some((self.id & SAMPLE) as u32)
     }
@@ -123,12 +122,12 @@ impl Entry {
         self.sample().is_none_or(|sample| sample == 1)
     }
 
-    /// The first 8 bytes of the fingerprint of its first sample.
+    /// The first 8 bytes of the request hash of its first sample.
     pub(super) fn first_request(&self) -> u64 {
         self.request ^ sample_mask(self.sample().unwrap_or(0))
     }
 
-    /// Its record may have the id with that hash.
+    /// Whether its record may have the id with that hash.
     pub(super) fn is_of(&self, hash: u64) -> bool {
         let own = match self.sample() {
             Some(sample) => sample_key(hash, sample),
@@ -137,7 +136,7 @@ impl Entry {
         !self.is_auto() && self.id == own
     }
 
-    /// Its record may have the same id as another one, whether they have samples or not.
+    /// Whether its record may have the same id as another one, with or without samples.
     pub(super) fn may_share_id(&self, other: &Self) -> bool {
         self.id >> SAMPLE_BITS == other.id >> SAMPLE_BITS
     }
@@ -150,7 +149,7 @@ impl Entry {
         u32::try_from(self.id >> SAMPLE_BITS).unwrap_or(u32::MAX)
     }
 
-    /// Its own id looks like one that was made: an automatic one, or a sample's.
+    /// Marks an own id that looks like a generated one: automatic, or of a sample.
     pub(super) fn like_made(mut self) -> Self {
         self.packed |= LIKE_MADE;
         self
@@ -160,13 +159,13 @@ impl Entry {
         self.packed & LIKE_MADE != 0
     }
 
-    /// It makes no prompt.
+    /// Marks it as making no prompt.
     pub(super) fn bad(mut self) -> Self {
         self.packed |= BAD;
         self
     }
 
-    /// It repeats an id: it makes no prompt, and its id is made of its request.
+    /// Marks it as repeating an id: it makes no prompt, and its id is made from its request.
     pub(super) fn repeated(self) -> Self {
         Self::automatic(self.first_request(), self.offset(), self.class()).bad()
     }
@@ -175,13 +174,13 @@ impl Entry {
         self.packed & BAD != 0
     }
 
-    /// The same at that place, for one that was made without a place.
+    /// The same with an offset, for an entry that was made without one.
     pub(super) fn at(mut self, offset: u64) -> Self {
         self.packed |= offset << OFFSET_SHIFT;
         self
     }
 
-    /// The same of that class, for one that was made without a class.
+    /// The same with a class, for an entry that was made without one.
     pub(super) fn of_class(mut self, class: u16) -> Self {
         self.packed |= u64::from(class) << CLASS_SHIFT;
         self
@@ -222,7 +221,7 @@ impl Entry {
         self.set_progress(state, self.progress().1);
     }
 
-    /// Somebody else has it in hand, and its result will come.
+    /// Whether another worker processes it and its result will arrive.
     pub(super) fn is_held(&self) -> bool {
         self.progress().1 == Hand::Held
     }
@@ -233,14 +232,14 @@ impl Entry {
         }
     }
 
-    /// Nobody has it in hand any more.
+    /// Marks it as processed by no one.
     pub(super) fn release(&mut self) {
         if self.is_held() {
             self.set_progress(self.state(), Hand::Nobody);
         }
     }
 
-    /// Its result came in this run.
+    /// Whether its result arrived in this run.
     pub(super) fn is_settled(&self) -> bool {
         self.progress().1 == Hand::Settled
     }
@@ -249,13 +248,13 @@ impl Entry {
         self.set_progress(state, Hand::Settled);
     }
 
-    /// Sorts in the order of the input.
+    /// The sort key of the input order.
     pub(super) fn place_key(&self) -> (u64, u32) {
         (self.offset(), self.sample().unwrap_or(0))
     }
 
-    /// Sorts by id; items without one come after the others, grouped by request and in input order, so that their
-    /// ordinals rise.
+    /// The sort key by id. Items without an own id come after the others, grouped by request and in input order, so
+    /// that their ordinals rise.
     pub(super) fn id_key(&self) -> IdKey {
         let sample = self.sample().unwrap_or(0);
         if !self.is_auto() {
@@ -266,7 +265,7 @@ impl Entry {
     }
 }
 
-/// The order of items by their ids.
+/// The order of items by id.
 pub(super) type IdKey = (bool, u64, bool, u64, u32);
 
 #[cfg(test)]

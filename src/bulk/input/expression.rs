@@ -1,5 +1,5 @@
-//! Templates that do more than put fields in: conditions, loops, filters. Numbers and booleans are values there, and
-//! every comparison is checked.
+//! Templates with conditions, loops or filters. Numbers and booleans are typed values in them, and every comparison is
+//! checked.
 
 use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
@@ -13,7 +13,7 @@ use super::rows::Bounded;
 /// The name of the only template of an environment. Without an extension nothing is escaped.
 const NAME: &str = "template";
 
-/// Instructions that a template may carry out for one row: about a second in a debug build.
+/// Maximum number of template instructions per row: about a second in a debug build.
 const FUEL: u64 = 2_000_000;
 
 /// A template in the language of Jinja.
@@ -35,7 +35,7 @@ impl PartialEq for Expression {
 impl Eq for Expression {}
 
 impl Expression {
-    /// Whether a text is one: a block `{%`, a comment `{#`, or a filter within `{{ }}`.
+    /// Whether a text is one: it has a block `{%`, a comment `{#`, or a filter within `{{ }}`.
     pub(super) fn is_one(text: &str) -> bool {
         let within = |rest: &str| {
             rest.split("}}")
@@ -45,14 +45,14 @@ impl Expression {
         text.contains("{%") || text.contains("{#") || text.split("{{").skip(1).any(within)
     }
 
-    /// Reads one; the error names the line.
+    /// Parses a template; the error names the line.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        // A text that ends in a line end is a prompt that does.
+        // If the template ends with a line end, so do its prompts.
         environment.set_keep_trailing_newline(true);
         environment.set_fuel(Some(FUEL));
-        // Errors are about the text as it was written.
+        // Errors refer to the text as it was written.
         let written = environment.template_from_named_str(NAME, text);
         written.map(drop).map_err(|error| shown(&error))?;
         let rewritten = Rewritten::of(text);
@@ -85,7 +85,7 @@ impl Expression {
         self.columns.iter().map(String::as_str)
     }
 
-    /// The text that comes of the values of fields.
+    /// The rendered text for these values of fields.
     pub(super) fn render<'a>(
         &self,
         value: impl Fn(&str) -> Option<Field<'a>>,
@@ -114,7 +114,7 @@ impl Expression {
     }
 }
 
-/// The value of a field: a number or boolean if it is one, else its text.
+/// The value of a field: a number or boolean if it is one, otherwise its text.
 fn typed(field: &Field<'_>) -> Value {
     let text = match field {
         Field::Null => return Value::from(""),

@@ -1,5 +1,5 @@
-//! Comparisons in templates. Values of different kinds compare as nothing that anybody means (minijinja orders them
-//! by their kind, so that the text "2" is more than 3): they are an error.
+//! Comparisons in templates. Minijinja orders values of different kinds by their kind, so that the text "2" is more
+//! than 3. Such comparisons are errors here.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use minijinja::{Environment, Error, ErrorKind};
 use super::expression_rewrite::COMPARE;
 use super::fault::excerpt;
 
-/// Names of the tests that compare, as `select` and `is` take them, with their operators.
+/// Names of the tests that compare, for `select` and `is`, with their operators.
 const TESTS: [(&str, &str); 20] = [
     ("eq", "=="),
     ("equalto", "=="),
@@ -34,7 +34,7 @@ const TESTS: [(&str, &str); 20] = [
     ("is_lt", "<"),
 ];
 
-/// Adds the function that comparisons were made to call, and replaces the tests that compare.
+/// Adds the function that rewritten comparisons call, and replaces the tests that compare.
 pub(super) fn add(environment: &mut Environment<'static>, operands: Vec<Vec<String>>) {
     let operands = Arc::new(operands);
     environment.add_function(COMPARE, move |number: usize, rest: Rest<Value>| {
@@ -93,7 +93,7 @@ fn contains(
             for element in right.try_iter()? {
                 match check_kinds(left, op, &element, names) {
                     Ok(()) if *left == element => return Ok(true),
-                    // Of a list of several kinds one may fit.
+                    // In a list of several kinds, another element may match.
                     Ok(()) if left.kind() == element.kind() => mismatch = Some(Ok(false)),
                     Ok(()) => {}
                     Err(error) => mismatch = mismatch.or(Some(Err(error))),
@@ -105,7 +105,7 @@ fn contains(
     }
 }
 
-/// Refuses a text beside a number or a boolean.
+/// Rejects comparing a text with a number or a boolean.
 fn check_kinds(
     left: &Value,
     op: &str,
@@ -121,7 +121,7 @@ fn check_kinds(
     }
 }
 
-/// Refuses to order numbers as texts where that is another order: "10" comes before "9".
+/// Rejects comparing numbers as texts if that gives another order: "10" comes before "9".
 fn check_numbers_as_text(
     left: &Value,
     op: &str,
@@ -154,14 +154,14 @@ fn described(value: &Value) -> String {
     }
 }
 
-/// The error of values that do not compare, with what would.
+/// The error for values that cannot be compared, with a correction.
 fn differ(left: &Value, op: &str, right: &Value, names: [Option<&str>; 2]) -> Error {
     let number = |value: &Value| value.kind() == ValueKind::Number;
     let named = |i: usize, value: &Value| {
         let name = names[i].map_or_else(|| value.to_string(), str::to_owned);
         match value.as_str() {
             Some(text) if i == 1 && op.ends_with("in") => format!("[{text}, …]"),
-            // What is a literal needs no filter.
+            // A literal needs no filter.
             Some(text) if name.starts_with(['"', '\'']) => text.to_owned(),
             Some(text) => {
                 let filter = if text.trim().is_empty() {

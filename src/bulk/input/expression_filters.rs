@@ -1,5 +1,5 @@
-//! Filters of templates whose result may be much larger than a record, through a number or a text in a row. They are
-//! refused before the result is made.
+//! Filters of templates whose result may be much larger than a record, because of a number or a text in a row. They
+//! fail before the result is made.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use minijinja::{Environment, Error, ErrorKind, State};
 
 use super::rows::MAX_RECORD_BYTES;
 
-/// The most parts of `batch` and `slice`.
+/// Maximum number of parts of `batch` and `slice`.
 const MOST_PARTS: usize = 100_000;
-/// The most digits of a width in `format`.
+/// Maximum number of digits of a width in `format`.
 const MOST_DIGITS: usize = 4;
 
-/// How large the result would be, and how large it may be.
+/// The size of the result, and its limit.
 type Sizes = fn(&[Value]) -> (usize, usize);
 
-/// Puts bounded filters in the place of the usual ones, which they call.
+/// Replaces the usual filters by limited ones, which call them.
 pub(super) fn add(environment: &mut Environment<'static>) {
     let usual = Arc::new(Environment::new());
     let filters: [(&'static str, Sizes); 5] = [
@@ -44,7 +44,7 @@ fn text(args: &[Value], at: usize) -> &str {
     args.get(at).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The number behind the value, with or without its name; 0 if it is missing.
+/// The numeric argument after the value, with or without its name; 0 if it is missing.
 fn number(args: &[Value], name: &str) -> usize {
     let named = args.iter().find_map(|value| {
         if value.is_kwargs() {
@@ -76,7 +76,7 @@ fn replaced(args: &[Value]) -> usize {
     places.saturating_mul(added).saturating_add(text.len())
 }
 
-/// The digits of the longest width behind a percent sign.
+/// The number of digits of the longest width after a percent sign.
 fn digits(format: &str) -> usize {
     let widths = format.split('%').skip(1).map(|spec| {
         let end = spec.find(|c: char| c.is_ascii_alphabetic());

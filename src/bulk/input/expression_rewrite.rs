@@ -1,19 +1,19 @@
-//! What is rewritten in a template before it is compiled: `row["Review Text"]` becomes a variable, a comparison becomes
-//! a call that checks the kinds of its operands, and `{{ price }}` and `{{ price|trim }}` show a number as the record has it.
-//! The template has been parsed before, so its syntax is known to be right.
+//! Rewrites a template before it is compiled: `row["Review Text"]` becomes a variable, a comparison becomes a call that
+//! checks the kinds of its operands, and `{{ price }}` and `{{ price|trim }}` show a number as it is written in the
+//! record. The template was parsed before, so its syntax is correct.
 
 use std::collections::HashSet;
 
 use super::template_tokens::{Kind, token, unquoted};
 
-/// The function that carries out comparisons. Its first argument is the number of the comparison.
+/// The function that evaluates comparisons. Its first argument is the number of the comparison.
 pub(super) const COMPARE: &str = "__compare";
-/// Begins a variable that stands for a column named in `row["…"]`.
+/// Prefix of a variable for a column named in `row["…"]`.
 const COLUMN: &str = "__column_";
-/// Begins a variable that holds a column's text as the record has it.
+/// Prefix of a variable with a column's text as it is written in the record.
 const WRITTEN: &str = "__written_";
 
-/// Filters for texts. A number goes through them as it is written.
+/// Filters for texts. A number passes through them as it is written.
 const TEXT_FILTERS: [&str; 13] = [
     "capitalize",
     "count",
@@ -35,16 +35,16 @@ pub(super) struct Rewritten {
     pub(super) text: String,
     /// The columns named in `row["…"]`.
     columns: Vec<String>,
-    /// The operands of each comparison as the template has them.
+    /// The operands of each comparison as written in the template.
     pub(super) operands: Vec<Vec<String>>,
 }
 
-/// What a variable of the rewritten template shows.
+/// The value of a variable of the rewritten template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Binding {
     pub(super) variable: String,
     pub(super) column: String,
-    /// The text that a plain template would show, even if the column holds a number.
+    /// The text that a plain template would show, even if the column has a number.
     pub(super) as_text: bool,
 }
 
@@ -89,7 +89,7 @@ impl Rewritten {
         }
     }
 
-    /// What a variable of the rewritten template shows.
+    /// The value of a variable of the rewritten template.
     pub(super) fn binding(&self, variable: String) -> Binding {
         let (as_text, name) = match variable.strip_prefix(WRITTEN) {
             Some(name) => (true, name),
@@ -145,7 +145,7 @@ impl Token<'_> {
         [")", "]", "}"].iter().any(|op| self.is_op(op))
     }
 
-    /// Whether a minus behind it subtracts, and does not negate.
+    /// Whether a minus after it subtracts, and does not negate.
     fn ends_value(&self) -> bool {
         const KEYWORDS: [&str; 7] = ["and", "elif", "else", "if", "in", "not", "or"];
         match self.kind {
@@ -156,7 +156,7 @@ impl Token<'_> {
     }
 }
 
-/// Splits a template into tags and what stands between them, comments and `raw` blocks included.
+/// Splits a template into tags and the texts between them, including comments and `raw` blocks.
 fn pieces(template: &str) -> Vec<Piece<'_>> {
     let mut all = Vec::new();
     let (mut from, mut at) = (0, 0);
@@ -192,7 +192,7 @@ fn pieces(template: &str) -> Vec<Piece<'_>> {
     all
 }
 
-/// The tag that opens there, and where it has ended.
+/// The tag that opens there, and where it ends.
 fn tag<'t>(template: &'t str, open: usize, close: &str) -> Option<(Tag<'t>, usize)> {
     let mut at = open + 2;
     at += usize::from(template[at..].starts_with(['-', '+']));
@@ -287,7 +287,7 @@ impl Tag<'_> {
         }
     }
 
-    /// Takes the text of a field, as the record has it, where a text is wanted: 1.10 is a number that would be 1.1.
+    /// Uses the text of a field as written in the record where a text is needed: the number of 1.10 would be 1.1.
     fn show_texts(&mut self, assigned: &HashSet<String>) {
         for at in 0..self.tokens.len() {
             let name = &self.tokens[at].text;
@@ -299,7 +299,7 @@ impl Tag<'_> {
         }
     }
 
-    /// Whether a word is a variable that is only shown, joined to a text, or goes through a filter for texts.
+    /// Whether a word is a variable that is only shown, joined to a text, or passed to a filter for texts.
     fn wants_text(&self, at: usize) -> bool {
         const FACTORS: [&str; 6] = ["*", "/", "//", "%", "**", "-"];
         let token = |at: Option<usize>| at.and_then(|at| self.tokens.get(at));
@@ -328,7 +328,7 @@ struct Writer<'t> {
     operands: Vec<Vec<String>>,
 }
 
-/// An operand of a comparison: its text as rewritten, and where it stands in the template.
+/// An operand of a comparison: its rewritten text, and its position in the template.
 #[derive(Default)]
 struct Operand {
     text: String,
@@ -349,7 +349,7 @@ impl Writer<'_> {
     fn tag(&mut self, tag: &Tag<'_>) -> String {
         let is_for = tag.statement() == Some("for");
         let target = tag.tokens.iter().position(|token| token.is_word("in"));
-        // The `in` of a loop compares nothing.
+        // The `in` of a loop is not a comparison.
         let (before, rest) = match target.filter(|_| is_for) {
             Some(target) => tag.tokens.split_at(target + 1),
             None => tag.tokens.split_at(usize::from(tag.statement().is_some())),
@@ -368,7 +368,7 @@ impl Writer<'_> {
         out
     }
 
-    /// Tokens with each comparison as a call. A comparison ends at what binds less than it does.
+    /// Replaces each comparison in these tokens by a call. A comparison ends at an operator of lower precedence.
     fn expression(&mut self, tokens: &[Token<'_>]) -> String {
         let mut out = String::new();
         let mut operand = Operand::default();
@@ -448,7 +448,7 @@ impl Writer<'_> {
     }
 }
 
-/// Where the bracket closes that opens there.
+/// The position of the bracket that closes the one at `open`.
 fn matching(tokens: &[Token<'_>], open: usize) -> usize {
     let mut depth = 0;
     for (at, token) in tokens.iter().enumerate().skip(open) {

@@ -1,5 +1,4 @@
-//! What is wrong with an input, in words that name the place, what was found there and what was
-//! expected instead.
+//! A fault of an input: its place, what was found there, and what was expected instead.
 
 use std::fmt;
 use std::io;
@@ -9,20 +8,20 @@ use serde_json::Value;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::attachment::Refused;
 
-/// The most faults of one file that are shown.
+/// Maximum number of shown faults of one file.
 pub(super) const SHOWN: usize = 20;
 
-/// The longest excerpt of a value in a message, in characters.
+/// Maximum length of an excerpt of a value in a message, in characters.
 const EXCERPT: usize = 60;
 
-/// What is wrong with one record; the place is added by the caller.
+/// A fault of one record; the caller adds the place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) found: String,
     pub(crate) expected: String,
-    /// It is about a file that the record names, not about the record.
+    /// Whether it concerns a file that the record names, not the record itself.
     pub(super) of_file: bool,
-    /// A field that the prompt is made of is null, which concerns this record alone.
+    /// Whether a field of the prompt is null, which concerns only this record.
     pub(super) of_null: bool,
 }
 
@@ -36,7 +35,7 @@ impl Fault {
         }
     }
 
-    /// A field that the prompt is made of, and that is null.
+    /// The fault of a field of the prompt that is null.
     pub(super) fn null(name: &str) -> Self {
         Self {
             of_null: true,
@@ -47,13 +46,13 @@ impl Fault {
         }
     }
 
-    /// One that says itself, as `found …; expected …`, what is wrong.
+    /// A fault from a text of the form `found …; expected …`.
     pub(super) fn told(why: String) -> Self {
         let (found, expected) = why.split_once("; expected ").unwrap_or((&why, "another"));
         Self::new(found.strip_prefix("found ").unwrap_or(found), expected)
     }
 
-    /// A file that is not sent.
+    /// The fault of a file that is not sent.
     pub(super) fn refused(file: Refused) -> Self {
         Self {
             found: file.found,
@@ -63,7 +62,7 @@ impl Fault {
         }
     }
 
-    /// A field that holds the wrong thing.
+    /// The fault of a field with a wrong value.
     pub(super) fn field(name: &str, value: &Value, expected: impl Into<String>) -> Self {
         Self::new(format!("{} in \"{name}\"", described(value)), expected)
     }
@@ -89,10 +88,10 @@ pub(super) fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
     })
 }
 
-/// Where a record is in its file, as people count: from 1.
+/// The place of a record in its file, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
-    /// The line that it begins on.
+    /// The line at which it begins.
     Line(u64),
     /// The row of a table that has no lines.
     Row(u64),
@@ -122,7 +121,7 @@ pub(crate) struct InputError {
 }
 
 impl InputError {
-    /// An error of the file as a whole.
+    /// An error of the whole file.
     pub(crate) fn of_file(file: impl fmt::Display, text: impl Into<String>) -> Self {
         Self {
             file: file.to_string(),
@@ -131,7 +130,7 @@ impl InputError {
         }
     }
 
-    /// It cannot be read.
+    /// A file that cannot be read.
     pub(crate) fn unreadable(file: impl fmt::Display, error: &io::Error) -> Self {
         Self::of_file(file, format!("cannot be read: {error}"))
     }
@@ -180,8 +179,8 @@ pub(crate) struct InputErrors {
 }
 
 impl InputErrors {
-    /// Errors in the order of the input, and how many more there are. `unread` says that the rest
-    /// was not looked at.
+    /// Errors in the order of the input, and the number of further errors. `unread` means that the rest was not
+    /// checked.
     pub(super) fn new(errors: Vec<InputError>, hidden: usize, unread: bool) -> Self {
         Self {
             errors,
@@ -191,7 +190,7 @@ impl InputErrors {
         }
     }
 
-    /// Both, in the order of the input, whose files are named.
+    /// Both lists of errors, in the order of the input's files.
     pub(super) fn with<'n>(mut self, other: Self, names: impl Iterator<Item = &'n str>) -> Self {
         let names: Vec<&str> = names.collect();
         let place = |error: &InputError| {
@@ -217,7 +216,7 @@ impl InputErrors {
     }
 
     #[cfg(test)]
-    /// True when the check was stopped rather than failed.
+    /// True if the check was cancelled, not failed.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled
     }
@@ -261,7 +260,7 @@ impl From<InputErrors> for Error {
     }
 }
 
-/// The type of a value and how it begins.
+/// The type of a value and its beginning.
 pub(super) fn described(value: &Value) -> String {
     let kind = match value {
         Value::Null => return "null".to_owned(),

@@ -1,4 +1,4 @@
-//! The parameter fields of a chat request under the names of the OpenAI dialect.
+//! The parameter fields of a chat request, with the names of the OpenAI format.
 
 use serde_json::{Map, Value};
 
@@ -10,7 +10,7 @@ use crate::llm::request::Request;
 use crate::llm::schema::Schema;
 use crate::llm::schema_given::{is_example, is_name};
 
-/// The fields that [`take`], or [`take_embedding`], knows.
+/// The fields that [`take`], or [`take_embedding`], reads.
 pub(super) fn names(task: RequestTask) -> &'static [&'static str] {
     match task {
         RequestTask::Complete => &COMPLETION,
@@ -18,7 +18,7 @@ pub(super) fn names(task: RequestTask) -> &'static [&'static str] {
     }
 }
 
-/// Whether a field has a place of its own in a request of either task, and none among the extra ones.
+/// Whether a request of either task has a member for a field, so that it is not an extra field.
 pub(crate) fn is_set_by_itself(name: &str) -> bool {
     COMPLETION.contains(&name)
         || ["messages", "system", "prompt", "input", "dimensions"].contains(&name)
@@ -38,7 +38,7 @@ const COMPLETION: [&str; 11] = [
     "stream_options",
 ];
 
-/// Moves the known fields into what a record says and leaves the others. Null means absent, as it does at the provider.
+/// Moves the known fields into the parsed record and leaves the others. Null means absent, as for the provider.
 pub(super) fn take(fields: &mut Map<String, Value>, parsed: &mut Parsed) -> Result<(), Fault> {
     let request = &mut parsed.request;
     request.model = string(fields, "model")?;
@@ -82,7 +82,7 @@ pub(super) fn take_embedding(
     Ok(())
 }
 
-/// How many answers a record asks for.
+/// The number of answers that a record requests.
 fn samples(n: Value) -> Result<u32, Fault> {
     let count = n.as_u64().and_then(|n| u32::try_from(n).ok());
     let count = count.filter(|n| (1..=MOST_SAMPLES).contains(n));
@@ -168,7 +168,7 @@ fn json_schema(mut value: Value) -> Result<Option<ResponseFormat>, Fault> {
             "a JSON Schema, not an example of an answer",
         ));
     }
-    // Not every dialect has a place beside the schema for what it describes; inside it all have.
+    // Not every API has a description next to the schema; inside the schema all have.
     if let Some(text) = string(fields, "description")? {
         schema.entry("description").or_insert(Value::String(text));
     }

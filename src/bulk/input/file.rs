@@ -1,5 +1,5 @@
-//! Prompt files that stay open from their check to the last item that is read again. Several count as
-//! one behind the other: an item's place is its offset in all of them together.
+//! Prompt files that stay open from their check until the last item is read again. Several files count as concatenated:
+//! the position of an item is its offset in all of them together.
 
 use std::io;
 use std::path::PathBuf;
@@ -24,12 +24,12 @@ use crate::llm::request::Request;
 #[cfg(feature = "files")]
 use crate::sources::LeftOut;
 
-/// An item as it is sent.
+/// An item to send.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Item {
     /// The request; its id is always set.
     pub(crate) request: Request,
-    /// Its fingerprint, in hexadecimal.
+    /// Its request hash, in hexadecimal.
     pub(crate) request_hash: String,
 }
 
@@ -37,31 +37,31 @@ pub(crate) struct Item {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct BadRow {
     pub(crate) id: String,
-    /// The fingerprint of its bytes, in hexadecimal.
+    /// The hash of its bytes, in hexadecimal.
     pub(crate) request_hash: String,
-    /// What is wrong with it.
+    /// Its fault.
     pub(crate) why: String,
-    /// What is kept of it.
+    /// Its kept fields.
     pub(crate) input: Option<RawJson>,
 }
 
-/// What a record says: a request, or why it makes none.
+/// A parsed record: a request, or why it makes none.
 pub(super) struct ReadRecord {
     pub(super) id: Option<String>,
     pub(super) digest: [u8; 32],
     pub(super) request: Result<Request, Fault>,
-    /// What is kept of it, where that was looked for.
+    /// Its kept fields, if they were read.
     pub(super) input: Option<RawJson>,
-    /// How many answers it asks for.
+    /// The number of requested answers.
     pub(super) samples: u32,
 }
 
 /// Why an item was not read again.
 #[derive(Debug)]
 pub(crate) enum Unread {
-    /// The input is no longer what was checked, or cannot be read: nothing more of it must be sent.
+    /// The input has changed since it was checked, or cannot be read: nothing more of it may be sent.
     Changed(InputError),
-    /// A file that the item names is not what it was. The item fails.
+    /// A file that the item names has changed. The item fails.
     Files { row: Box<BadRow>, error: Error },
 }
 
@@ -83,28 +83,27 @@ impl From<Unread> for Error {
     }
 }
 
-/// A file of prompts, by the name that people know it by.
+/// A file of prompts with its name in messages.
 pub(crate) struct NamedFile {
     pub(crate) name: String,
     pub(crate) form: Form,
     pub(crate) source: Source,
-    /// What it was made of, if people know that by the name.
+    /// The file that it was made from, if the name refers to that one.
     pub(crate) origin: Option<Origin>,
-    /// For a table whose rows people know by number, the number of the first one below the header. Default:
-    /// they know lines.
+    /// For a table without lines, the number of its first row below the header. Default: lines are numbered.
     pub(crate) first_row: Option<u64>,
-    /// The columns of a table that are dates. Default: none.
+    /// The columns of a table that contain dates. Default: none.
     pub(crate) dates: Vec<usize>,
-    /// The folder that its records' files are in, if no other is named. Default: the working folder.
+    /// The folder of the files that its records name, if no other is set. Default: the working folder.
     pub(crate) folder: PathBuf,
-    /// The column of a table that is the prompt where no template says otherwise. Default: `prompt`.
+    /// The column of a table that is the prompt if there is no template. Default: `prompt`.
     pub(crate) prompt_column: &'static str,
-    /// The files of a folder that are no part of it.
+    /// The files of a folder that were skipped.
     #[cfg(feature = "files")]
     pub(crate) left_out: LeftOut,
 }
 
-/// The column of a table that is the prompt, unless it is another.
+/// The default name of the column with the prompt.
 pub(super) const PROMPT: &str = "prompt";
 
 impl NamedFile {
@@ -127,7 +126,7 @@ impl NamedFile {
 /// Open files of prompts. Any thread may read from them.
 #[derive(Debug)]
 pub(crate) struct InputFile {
-    /// Of a stream there is one, once its first item has come.
+    /// A stream has one, once its first item has arrived.
     parts: OnceLock<Vec<Part>>,
     settings: Settings,
 }
@@ -141,15 +140,15 @@ pub(super) struct Part {
     origin: Option<Origin>,
     first_row: Option<u64>,
     pub(super) header: Option<CsvHeader>,
-    /// Where the files are that its records name.
+    /// The folder of the files that its records name.
     root: Root,
     /// The offset and the line of the first record.
     pub(super) body: (u64, u64),
-    /// Bytes in the files before this one.
+    /// Number of bytes in the files before this one.
     pub(super) base: u64,
 }
 
-/// How much of a text is looked at before it is taken for one.
+/// Number of bytes that are checked to detect the format of a text.
 const FIRST_LOOK: usize = 16 << 10;
 
 impl InputFile {
@@ -187,7 +186,7 @@ impl InputFile {
         })
     }
 
-    /// A stream that is kept on the disk as it comes.
+    /// A stream that is stored on the disk as it arrives.
     pub(crate) fn growing(settings: Settings) -> Self {
         Self {
             parts: OnceLock::new(),
@@ -195,13 +194,13 @@ impl InputFile {
         }
     }
 
-    /// The first item of the stream has come: this is where it and all others are.
+    /// Sets the source of the stream's items, when the first one has arrived.
     pub(crate) fn begin(&self, name: &str, form: Form, source: Source) {
         let file = NamedFile::new(name.to_owned(), form, source);
         let _ = self.parts.set(vec![Part::new(file, 0, &self.settings)]);
     }
 
-    /// The last item of the stream has come.
+    /// Sets the end of the stream, when its last item has arrived.
     pub(crate) fn end(&self, len: u64) {
         if let [part] = self.parts() {
             part.source.end(len);
@@ -222,7 +221,7 @@ impl InputFile {
                 })
             }
             (_, request) => {
-                // A file that it names is another matter than the input itself.
+                // A change of a file that it names is not a change of the input itself.
                 let why = match request {
                     Ok(request) => request.files().next().map(|_| {
                         "a file that the prompt names has changed since it was checked".to_owned()
@@ -273,7 +272,7 @@ impl InputFile {
         }
     }
 
-    /// How long the record of item `i` is, with blank lines behind it.
+    /// The length of the record of item `i`, including blank lines after it.
     pub(crate) fn record_bytes(&self, i: usize, index: &FileIndex) -> u64 {
         let offset = index.offset(i);
         index.end(i).min(self.part_of(offset).end()) - offset
@@ -321,14 +320,14 @@ impl InputFile {
         self.parts.get().map_or(&[], Vec::as_slice)
     }
 
-    /// The file that an offset is in.
+    /// The file of an offset.
     pub(super) fn part_of(&self, offset: u64) -> &Part {
         let parts = self.parts();
         let at = parts.partition_point(|part| part.base <= offset);
         &parts[at.saturating_sub(1)]
     }
 
-    /// The file that an offset is in, and the place in it.
+    /// The file of an offset, and the place in it.
     pub(super) fn place_of(&self, offset: u64) -> Result<(&Part, Place), InputError> {
         let part = self.part_of(offset);
         let lines = part.source.lines_of(&[offset - part.base]);
@@ -349,14 +348,14 @@ impl InputFile {
         self.parts().iter().map(|part| part.name.as_str())
     }
 
-    /// How a file differs from what was opened, as far as its size and time tell.
+    /// How a file differs from what was opened, according to its size and time.
     #[cfg(test)]
     pub(crate) fn change(&self) -> Option<String> {
         self.parts().iter().find_map(Part::change)
     }
 }
 
-/// The id of item `i`, if this is what was checked.
+/// The id of item `i`, if the record is the one that was checked.
 fn identified(i: usize, index: &FileIndex, parsed: &ReadRecord) -> Option<String> {
     let own = parsed.id.as_deref().filter(|_| index.repeats(i).is_none());
     let id = index.item_id(i, own)?;
@@ -393,7 +392,7 @@ impl Part {
         Ok(part)
     }
 
-    /// Where the records begin: behind a byte order mark, a table's header and a list's bracket.
+    /// Finds the start of the records: after a byte order mark, a table's header and a list's bracket.
     fn find_body(&mut self, settings: &Settings, prompt: &str) -> Result<(), InputError> {
         let failed = |error: io::Error| InputError::unreadable(&self.name, &error);
         let mut start = vec![0; FIRST_LOOK];
@@ -464,7 +463,7 @@ impl Part {
         Err(InputError::of_file(&self.name, fault.to_string()))
     }
 
-    /// What a record says; a fault where it makes no prompt and that ends the check.
+    /// Parses a record; returns a fault if it makes no prompt and that ends the check.
     pub(super) fn parse(&self, bytes: &[u8], settings: &Settings) -> ReadRecord {
         let header = self.header.as_ref();
         let record = parse_record(self.form, header, bytes, settings, &self.root);
@@ -493,7 +492,7 @@ impl Part {
         }
     }
 
-    /// What is kept of a record; none where nothing is, or where the record cannot be read.
+    /// The kept fields of a record; `None` if no fields are kept, or if the record cannot be read.
     pub(super) fn kept(&self, bytes: &[u8], settings: &Settings) -> Option<RawJson> {
         keep::bounded(self.all_kept(bytes, settings)).ok().flatten()
     }
@@ -517,7 +516,7 @@ impl Part {
         }
     }
 
-    /// Where the next file would begin.
+    /// The offset after the end of this file.
     pub(super) fn end(&self) -> u64 {
         self.base + self.source.len()
     }
@@ -526,16 +525,16 @@ impl Part {
         InputError::unreadable(&self.name, error)
     }
 
-    /// What people call the place of the record that begins on that line.
+    /// The place, for messages, of the record that begins at that line.
     pub(super) fn place(&self, line: u64) -> Place {
         match self.first_row {
             None => Place::Line(line),
-            // The header is on the first line.
+            // The header is at the first line.
             Some(first) => Place::Row((first + line).saturating_sub(2)),
         }
     }
 
-    /// How the file, or what it was made of, differs from what was opened.
+    /// How the file, or the file it was made from, differs from what was opened.
     pub(super) fn change(&self) -> Option<String> {
         let origin = self.origin.as_ref().and_then(Origin::change);
         origin.or_else(|| self.source.change())

@@ -1,4 +1,4 @@
-//! The index of a stream, which grows as its items come.
+//! The index of a stream, which grows as its items arrive.
 
 use super::entry::{Entry, State};
 use super::id::id_hash;
@@ -6,19 +6,19 @@ use super::index::{FileIndex, Matching, Totals};
 use super::stream::StreamedItem;
 use crate::base::error::Error;
 
-/// Items that have come, in the order of the stream.
+/// Items that have arrived, in the order of the stream.
 #[derive(Debug, Default)]
 pub(crate) struct Arrival {
     entries: Vec<Entry>,
-    /// Where the record of the last one ends.
+    /// The end of the last item's record.
     end: u64,
-    /// The bytes of the items that are to be sent.
+    /// Number of bytes of the items to send.
     pub(crate) bytes: usize,
-    /// How many these are.
+    /// Number of items to send.
     pub(crate) wanted: usize,
-    /// They may share calls.
+    /// Whether they may share calls.
     pub(crate) packs: bool,
-    /// Why items make no prompt, by their places here.
+    /// Errors of items that make no prompt, by their positions here.
     pub(crate) unsent: Vec<(usize, Error)>,
 }
 
@@ -39,25 +39,24 @@ impl Arrival {
 }
 
 impl FileIndex {
-    /// The index of a stream that is to come.
+    /// The index of a stream before its first item.
     pub(crate) fn growing() -> Self {
         Matching::new(Vec::new(), id_hash, Totals::default()).finish()
     }
 
-    /// Adds items behind the others.
+    /// Adds items at the end.
     pub(crate) fn grow(&self, arrival: Arrival) {
         self.entries.write().extend(arrival.entries);
         self.set_end(arrival.end);
     }
 
-    /// Whether the request of an item was another one in an earlier run.
+    /// Whether an item had a different request in an earlier run.
     pub(crate) fn has_changed(&self) -> bool {
         let entries = self.entries.read();
         entries.iter().any(|entry| entry.state() == State::Changed)
     }
 
-    /// How many of its items have each state that is not to be sent: finished ones, failed ones, and of these the ones
-    /// with a reply that was paid for.
+    /// Number of items in each state that is not sent: finished ones, failed ones, and failed ones with a billed reply.
     pub(crate) fn left(&self, wants: impl Fn(State) -> bool) -> (u64, u64, u64) {
         let (mut done, mut failed, mut unusable) = (0, 0, 0);
         for entry in self.entries.read().iter() {

@@ -1,5 +1,4 @@
-//! Ids: which ones a record may carry, and the automatic ones made from the fingerprint of the
-//! request.
+//! Ids: which ones a record may have, and the automatic ones made from the request hash.
 
 use std::fmt;
 
@@ -9,10 +8,10 @@ use sha2::{Digest, Sha256};
 use super::fault::{Fault, described};
 use crate::llm::hash::hex;
 
-/// The longest id, in bytes.
+/// Maximum length of an id in bytes.
 const MAX_ID_BYTES: usize = 512;
 
-/// How ids are hashed. A parameter, so that tests can make ids collide.
+/// The hash function for ids. A parameter, so that tests can make ids collide.
 pub(super) type IdHash = fn(&str) -> u64;
 
 /// The first 8 bytes of SHA-256.
@@ -20,38 +19,38 @@ pub(super) fn id_hash(id: &str) -> u64 {
     prefix(&Sha256::digest(id.as_bytes()).into())
 }
 
-/// The first 8 bytes of a fingerprint.
+/// The first 8 bytes of a hash.
 pub(super) fn prefix(digest: &[u8; 32]) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = *digest;
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// The first 8 bytes of a fingerprint written in hexadecimal; none if it is not one.
+/// The first 8 bytes of a hash in hexadecimal; `None` if it is not one.
 pub(crate) fn hash_prefix(request_hash: &str) -> Option<u64> {
     let digits = request_hash.get(..16)?;
     let plain = digits.bytes().all(|b| b.is_ascii_hexdigit());
     u64::from_str_radix(digits, 16).ok().filter(|_| plain)
 }
 
-/// Whether an item without an id, or a sample of it, could have this one.
+/// Whether an item without an own id, or a sample of it, could have this id.
 pub(crate) fn is_automatic(id: &str) -> bool {
     ItemId::readings(id).any(|reading| matches!(reading.record, RecordId::Auto { .. }))
 }
 
-/// The most answers to one prompt.
+/// Maximum number of answers to one prompt.
 pub(crate) const MOST_SAMPLES: u32 = 1000;
 
-/// What a record is called.
+/// The id of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RecordId<'a> {
-    /// By an id of its own.
+    /// Its own id.
     Own(&'a str),
-    /// Without one: 16 digits of its fingerprint, repeats in input order `-2`, `-3`.
+    /// Without an own id: 16 digits of its request hash; repetitions in input order get `-2`, `-3`.
     Auto { request: u64, ordinal: u32 },
 }
 
 impl<'a> RecordId<'a> {
-    /// The record without an id of its own that would be called so.
+    /// The record without an own id that would have this id.
     fn auto(id: &'a str) -> Option<Self> {
         let (digits, ordinal) = match id.split_once('-') {
             Some((digits, ordinal)) => (digits, ordinal.parse().ok()?),
@@ -78,8 +77,8 @@ impl fmt::Display for RecordId<'_> {
     }
 }
 
-/// What an item is called: as its record is, or as a sample of it (`q-7#2`). A record is asked for one answer, or
-/// for samples; the first of them is the item that there is without samples.
+/// The id of an item: that of its record, or with the number of a sample (`q-7#2`). A record requests one answer, or
+/// samples; the first sample equals the item without samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ItemId<'a> {
     pub(super) record: RecordId<'a>,
@@ -87,7 +86,7 @@ pub(super) struct ItemId<'a> {
 }
 
 impl<'a> ItemId<'a> {
-    /// The items that may be called so: what looks like an id that was made may be one of a record's own.
+    /// The items that may have this id: an own id may look like a generated one.
     pub(super) fn readings(id: &'a str) -> impl Iterator<Item = Self> {
         let whole = |record| Self {
             record,
@@ -101,7 +100,7 @@ impl<'a> ItemId<'a> {
             .chain(Self::samples(id))
     }
 
-    /// Of these the ones that are called so by an id that was made.
+    /// Those of these items for which the id is a generated one.
     pub(super) fn made(id: &'a str) -> impl Iterator<Item = Self> {
         Self::readings(id).filter(move |reading| reading.record != RecordId::Own(id))
     }
@@ -118,7 +117,7 @@ impl<'a> ItemId<'a> {
         })
     }
 
-    /// What it was called when its record had no samples, if it is the first of them, or with samples, if it has none.
+    /// The id of a first sample without samples, or of an item without samples as the first sample.
     pub(super) fn renamed(self) -> Option<Self> {
         let sample = match self.sample {
             None => Some(1),
@@ -139,7 +138,7 @@ impl fmt::Display for ItemId<'_> {
     }
 }
 
-/// What the item of that id is called with samples, if it is none (0), or without, if it is the first of them.
+/// The id of an item without samples (0) as the first sample, or of the first sample as an item without samples.
 pub(crate) fn renamed(id: &str, sample: u32) -> Option<String> {
     let item = match sample {
         0 => ItemId::readings(id).find(|item| item.sample.is_none()),
@@ -148,7 +147,7 @@ pub(crate) fn renamed(id: &str, sample: u32) -> Option<String> {
     item?.renamed().map(|item| item.to_string())
 }
 
-/// The item and the number of which `id` would be a sample's.
+/// The item and the number, if `id` is the id of a sample.
 pub(super) fn parse_sample(id: &str) -> Option<(&str, u32)> {
     let (item, digits) = id.rsplit_once('#')?;
     let sample = digits.parse().ok()?;
@@ -156,7 +155,7 @@ pub(super) fn parse_sample(id: &str) -> Option<(&str, u32)> {
     (exact && !item.is_empty()).then_some((item, sample))
 }
 
-/// The id in the fields of these names, all of which say the same.
+/// The id in the fields with these names, which must all be equal.
 pub(super) fn of_fields(
     fields: &Map<String, Value>,
     names: &[&str],
@@ -181,7 +180,7 @@ pub(super) fn of_fields(
     Ok(found.map(|(_, id)| id))
 }
 
-/// The id in the field that is named to hold it.
+/// The id in the field that the settings name.
 pub(super) fn of_column(fields: &Map<String, Value>, name: &str) -> Result<String, Fault> {
     match fields.get(name) {
         Some(value) => of_value(name, value),
@@ -201,7 +200,7 @@ pub(super) fn of_value(name: &str, value: &Value) -> Result<String, Fault> {
     }
 }
 
-/// Refuses ids that could not be told apart, or would tear a line.
+/// Rejects ids that could not be distinguished, or would break a line.
 pub(super) fn checked(name: &str, id: &str) -> Result<String, Fault> {
     let expected = match id {
         "" => "an id that is not empty, or none at all".to_owned(),

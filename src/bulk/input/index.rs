@@ -1,6 +1,5 @@
-//! The index of a file's items, in the three orders of its life: by id while earlier results are
-//! matched, in input order while items are sent, by id again when the output is tidied up. Each
-//! order is a type; the entries are sorted in place.
+//! The index of a file's items, in its three orders: by id while earlier results are matched, in input order while
+//! items are sent, and by id again when the output is tidied. Each order is a type; the entries are sorted in place.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -15,23 +14,23 @@ use super::id::{IdHash, ItemId, RecordId};
 use crate::bulk::input::EarlierResult;
 use crate::llm::hash::sample_mask;
 
-/// What the check of a file has counted.
+/// The counts of a file's check.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
     pub(crate) items: u64,
-    /// Items for which neither they nor the run name a model.
+    /// Items without a model in the item or the settings.
     pub(crate) unnamed: u64,
     /// Items that make no prompt.
     pub(crate) bad: u64,
-    /// Records that are left out, since a field of their prompt is null.
+    /// Records that are left out because a field of their prompt is null.
     pub(crate) left_out: u64,
-    /// Input tokens, estimated.
+    /// Estimated input tokens.
     pub(crate) tokens: u64,
     /// Size of the files.
     pub(crate) bytes: u64,
 }
 
-/// How a result line fits the input.
+/// How a result line matches the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Match {
     /// A success of the same request.
@@ -40,24 +39,24 @@ pub(crate) enum Match {
     Changed,
     /// A failure of the same request.
     Failed,
-    /// The same with a reply that was paid for and cannot be used.
+    /// The same with a billed but unusable reply.
     Unusable,
     /// The input has no such id.
     Unknown,
 }
 
-/// The record that a result belongs to.
+/// The record of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RecordOf {
     pub(crate) offset: u64,
-    /// Which of the answers to it the result is.
+    /// The number of the sample.
     pub(crate) sample: u16,
     pub(crate) makes_prompt: bool,
-    /// It asks what the result answers.
+    /// Whether its request is the one that the result answers.
     pub(crate) is_same: bool,
 }
 
-/// How the items stand after matching.
+/// Number of items by state after matching.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct MatchCounts {
     pub(crate) new: u64,
@@ -65,37 +64,37 @@ pub(crate) struct MatchCounts {
     pub(crate) failed: u64,
     pub(crate) unusable: u64,
     pub(crate) changed: u64,
-    /// Result lines (not ids) that the input has no item for.
+    /// Result lines (not ids) for which the input has no item.
     pub(crate) unknown_lines: u64,
-    /// Items whose id was made for them.
+    /// Items with a generated id.
     pub(crate) automatic: u64,
-    /// Items that make no prompt and have no result that says so.
+    /// Items that make no prompt and have no result line about it.
     pub(crate) bad_untold: u64,
 }
 
-/// What is wrong with records that repeat an id, by their offsets.
+/// Faults of records that repeat an id, by offset.
 #[derive(Debug, Default)]
 struct Repeats(HashMap<u64, String>);
 
-/// The index by id: what a check leaves behind.
+/// The index by id: the result of a check.
 #[derive(Debug)]
 pub(crate) struct Matching {
     pub(super) entries: Vec<Entry>,
     hash: IdHash,
-    /// Different ids of one hash, with their offsets; empty but for a freak of nature.
+    /// Different ids with equal hashes, with their offsets; nearly always empty.
     collisions: HashMap<String, u64>,
-    /// What is wrong with records that repeat an id, by their offsets.
+    /// Faults of records that repeat an id, by offset.
     repeats: Box<Repeats>,
     totals: Totals,
-    /// What of them is to be sent along.
+    /// The files to send with the items.
     pub(crate) attached: AttachedFiles,
     pub(super) unknown_lines: u64,
-    /// A line was that of an item by the id that it has with, or without, samples.
+    /// Whether a line had the id of an item with, or without, samples.
     pub(super) is_renamed: bool,
 }
 
 impl Matching {
-    /// Sorts entries, and numbers those without an id of their own.
+    /// Sorts entries, and numbers those without an own id.
     pub(super) fn new(entries: Vec<Entry>, hash: IdHash, totals: Totals) -> Self {
         let mut index = Self::sorted(entries, hash, totals);
         let mut last = None;
@@ -130,7 +129,7 @@ impl Matching {
         &self.entries
     }
 
-    /// Makes failed items of records that repeat an id.
+    /// Turns records that repeat an id into failed items.
     pub(super) fn set_aside(self, repeats: HashMap<u64, String>) -> Self {
         if repeats.is_empty() {
             return self;
@@ -160,19 +159,19 @@ impl Matching {
         self.collisions = collisions;
     }
 
-    /// What the check has counted.
+    /// The counts of the check.
     pub(crate) fn totals(&self) -> Totals {
         self.totals
     }
 
-    /// Where the item of that id is in this order. An id that the input does not have is taken for another one if
-    /// 64 bits of SHA-256 agree, or 54 for a sample; its fingerprint would have to agree as well before anything was
-    /// skipped.
+    /// The position of the item with that id in this order. An id that the input does not have is mistaken for another
+    /// one if 64 bits of SHA-256 are equal, or 54 for a sample; nothing is skipped unless the request hash is equal as
+    /// well.
     pub(crate) fn find(&self, id: &str) -> Option<usize> {
         ItemId::readings(id).find_map(|item| self.at(item))
     }
 
-    /// Where the item is whose id was made, and is this one.
+    /// The position of the item with this generated id.
     pub(super) fn find_made(&self, id: &str) -> Option<usize> {
         let first = |item: ItemId<'_>| match item.sample {
             None => self.at(ItemId {
@@ -184,8 +183,8 @@ impl Matching {
         ItemId::made(id).find_map(|item| self.at(item).or_else(|| first(item)))
     }
 
-    /// Where the item is that asks the same and has the id, or had it with, or without, samples. And its id, if that
-    /// is another one.
+    /// The position of the item with the same request and this id, or the id that it had with, or without, samples; and
+    /// its current id, if it differs.
     pub(super) fn find_same(&self, id: &str, request: u64) -> Option<(usize, Option<String>)> {
         if let Some(at) = self.find(id) {
             return Some((at, None));
@@ -231,8 +230,7 @@ impl Matching {
             .ok()
     }
 
-    /// The offset of the item of that id, if it asks what has this fingerprint, and its id, if that is another
-    /// one by now.
+    /// The offset of the item with that id, if it has this request hash, and its current id, if it differs.
     pub(crate) fn offset_of(
         &self,
         id: &str,
@@ -243,19 +241,19 @@ impl Matching {
         (entry.request == request_hash_prefix).then(|| (entry.offset(), renamed))
     }
 
-    /// Items.
+    /// Number of items.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// The number of the item of that id in this order, or of the one that asks the same and has another id by now.
+    /// The number of the item with that id in this order, or of the item with the same request whose id has changed.
     pub(crate) fn item_of(&self, id: &str, request_hash_prefix: u64) -> Option<usize> {
         let (at, _) = self.find_same(id, request_hash_prefix)?;
         Some(at)
     }
 
     #[cfg(test)]
-    /// The position of the item of that id in the input, from 0.
+    /// The position of the item with that id in the input, from 0.
     pub(super) fn position(&self, id: &str) -> Option<usize> {
         let at = self.find(id)?;
         let order = self.in_input_order();
@@ -269,13 +267,13 @@ impl Matching {
         order
     }
 
-    /// True when an earlier line was one of an item that has another id by now.
+    /// True if an earlier line belongs to an item whose id has changed.
     pub(crate) fn is_renamed(&self) -> bool {
         self.is_renamed
     }
 
-    /// Takes note of an earlier result line. A later line of the same request overrides it; one of
-    /// another request does not, so that an answer counts again when the input asks for it again.
+    /// Records an earlier result line. A later line of the same request overrides it; one of another request does not,
+    /// so that an answer counts again if the input returns to its request.
     pub(crate) fn match_line(
         &mut self,
         id: &str,
@@ -308,7 +306,7 @@ impl Matching {
         prompts.any(|entry| entry.state() != State::Done)
     }
 
-    /// True for an item that asks the same and that the output has no answer to.
+    /// True for an item with the same request that has no answer in the output.
     pub(crate) fn lacks_answer(&self, id: &str, request_hash_prefix: u64) -> bool {
         let found = self.find_same(id, request_hash_prefix);
         let entry = found.map(|(at, _)| &self.entries[at]);
@@ -317,13 +315,13 @@ impl Matching {
         })
     }
 
-    /// Whether a line answers what the item of that id asks; `None` if there is no such item.
+    /// Whether a line answers the current request of the item with that id; `None` if there is no such item.
     pub(crate) fn answers(&self, id: &str, request_hash_prefix: u64) -> Option<bool> {
         let (at, _) = self.find_same(id, request_hash_prefix)?;
         Some(self.entries[at].request == request_hash_prefix)
     }
 
-    /// The record that a result belongs to, be it of another sample than the input asks for.
+    /// The record of a result, also if the input does not request its sample.
     pub(crate) fn record_of(&self, id: &str, request_hash_prefix: u64) -> Option<RecordOf> {
         let found = self.find(id);
         let found = found.map(|at| (at, self.entries[at].sample().unwrap_or(1), 0));
@@ -344,19 +342,19 @@ impl Matching {
         })
     }
 
-    /// Records, each of which may make several items.
+    /// Number of records, each of which may make several items.
     pub(crate) fn records(&self) -> u64 {
         let first = self.entries.iter().filter(|entry| entry.is_first());
         first.count() as u64
     }
 
-    /// True when the id of an item may be made of what it asks.
+    /// True if the id of an item may be made from its request.
     pub(crate) fn has_automatic_ids(&self) -> bool {
         let mut entries = self.entries.iter();
         entries.any(|entry| entry.is_auto() && !entry.is_bad())
     }
 
-    /// Ends the matching: from here on items are in input order.
+    /// Ends the matching: from now on items are in input order.
     pub(crate) fn finish(mut self) -> FileIndex {
         let mut tally = MatchCounts {
             unknown_lines: self.unknown_lines,
@@ -390,45 +388,45 @@ impl Matching {
 /// The index in input order; `i` counts items from 0.
 #[derive(Debug)]
 pub(crate) struct FileIndex {
-    /// Those of a stream come one after the other.
+    /// Items of a stream are appended one by one.
     pub(super) entries: RwLock<Vec<Entry>>,
     pub(super) hash: IdHash,
     pub(super) collisions: HashMap<String, u64>,
     repeats: Box<Repeats>,
-    /// Where the last record ends.
+    /// The end of the last record.
     end: AtomicU64,
     pub(super) totals: Totals,
     pub(super) tally: MatchCounts,
 }
 
 impl FileIndex {
-    /// Items.
+    /// Number of items.
     pub(crate) fn len(&self) -> usize {
         self.entries.read().len()
     }
 
     #[cfg(test)]
-    /// What the check has counted.
+    /// The counts of the check.
     pub(crate) fn totals(&self) -> Totals {
         self.totals
     }
 
-    /// What the matching has found.
+    /// The counts of the matching.
     pub(crate) fn tally(&self) -> MatchCounts {
         self.tally
     }
 
-    /// Where item `i` begins.
+    /// The offset of item `i`.
     pub(crate) fn offset(&self, i: usize) -> u64 {
         self.entry(i).offset()
     }
 
-    /// Where it ends at the latest: at the next item or the end of the input.
+    /// Upper bound for its end: the next item or the end of the input.
     pub(crate) fn end(&self, i: usize) -> u64 {
         let entries = self.entries.read();
         let begins = entries[i].offset();
         let mut behind = entries[i + 1..].iter().map(Entry::offset);
-        // Samples of one record have one place.
+        // Samples of one record have the same offset.
         behind
             .find(|offset| *offset != begins)
             .unwrap_or(self.end.load(Order::Acquire))
@@ -442,40 +440,40 @@ impl FileIndex {
         self.entries.read()[i]
     }
 
-    /// Sorts items by their requests, and those of one request in the order of the input.
+    /// Sorts items by request, and those of one request in the order of the input.
     pub(crate) fn sort_by_request(&self, items: &mut [u32]) {
         let entries = self.entries.read();
         let entries: &[Entry] = &entries;
         items.par_sort_unstable_by_key(|item| (entries[*item as usize].request, *item));
     }
 
-    /// The class that was given to it.
+    /// Its class.
     pub(crate) fn class(&self, i: usize) -> u16 {
         self.entry(i).class()
     }
 
-    /// The first 8 bytes of its fingerprint.
+    /// The first 8 bytes of its request hash.
     pub(crate) fn request_prefix(&self, i: usize) -> u64 {
         self.entry(i).request
     }
 
-    /// True when it makes no prompt, so that it is never sent.
+    /// True if it makes no prompt, so it is never sent.
     pub(crate) fn is_bad(&self, i: usize) -> bool {
         self.entry(i).is_bad()
     }
 
-    /// How it stands towards earlier results.
+    /// Its state after comparison with earlier results.
     pub(crate) fn state(&self, i: usize) -> State {
         self.entry(i).state()
     }
 
     #[cfg(test)]
-    /// True when it need not be sent again.
+    /// True if it need not be sent again.
     pub(crate) fn is_done(&self, i: usize) -> bool {
         self.state(i) == State::Done
     }
 
-    /// What item `i` is called, if a record with that id of its own, or without one, is what was checked.
+    /// The id of item `i`, if a record with that own id, or without one, is the one that was checked.
     pub(super) fn item_id<'a>(&self, i: usize, own: Option<&'a str>) -> Option<ItemId<'a>> {
         let entry = self.entry(i);
         let record = match own {
@@ -492,23 +490,23 @@ impl FileIndex {
         })
     }
 
-    /// What is wrong with item `i`, if it repeats an id.
+    /// The fault of item `i`, if it repeats an id.
     pub(super) fn repeats(&self, i: usize) -> Option<&str> {
         self.repeats.0.get(&self.offset(i)).map(String::as_str)
     }
 
-    /// Which sample of its record it is; none if that asks for one answer.
+    /// The number of its sample; `None` if its record requests one answer.
     pub(super) fn sample(&self, i: usize) -> Option<u32> {
         self.entry(i).sample()
     }
 
-    /// True when somebody has it in hand, or its result came in this run.
+    /// True if another worker processes it, or its result arrived in this run.
     pub(crate) fn is_taken(&self, i: usize) -> bool {
         let entry = self.entry(i);
         entry.is_held() || entry.is_settled()
     }
 
-    /// Sorts by id again; nothing is lost.
+    /// Sorts by id again without loss of data.
     pub(crate) fn into_matching(self) -> Matching {
         let repeats = self.repeats;
         let mut by_id = Matching::sorted(self.entries.into_inner(), self.hash, self.totals);
@@ -518,7 +516,8 @@ impl FileIndex {
         by_id
     }
 
-    /// The same when the run is over, although the thread that reads a stream may never end. No items are left here.
+    /// The same at the end of a run, when the thread that reads a stream may still hold the index. This one becomes
+    /// empty.
     pub(crate) fn take_matching(&self) -> Matching {
         let taken = Self {
             entries: std::mem::take(&mut *self.entries.write()).into(),

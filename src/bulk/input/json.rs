@@ -1,6 +1,6 @@
-//! A line of JSON: OpenAI batch lines, short forms with a prompt or messages, and with a template
-//! any object at all. Unknown fields of the short forms are refused, since a misspelt parameter
-//! would otherwise be left out, or sent, in silence.
+//! A line of JSON: an OpenAI batch line, a short form with a prompt or messages, and with a template any object.
+//! Unknown fields of the short forms are rejected, because a misspelled parameter would otherwise be dropped, or sent,
+//! unnoticed.
 
 use std::borrow::Cow;
 
@@ -27,7 +27,7 @@ use crate::llm::translate;
 const ONE_TEXT: &str = "a string: one text a line; instead of a list write a line for each text, with \
     ids such as \"doc-7#1\" and \"doc-7#2\"";
 
-/// The end points whose batch lines are understood, each for its task, as messages name them.
+/// The end points of supported batch lines, one per task, with the names used in messages.
 const CHAT: &str = "/v1/chat/completions";
 const EMBEDDINGS: &str = "/v1/embeddings";
 
@@ -39,7 +39,7 @@ fn posted(line: &Map<String, Value>) -> Result<(), Fault> {
     }
 }
 
-/// A line in the words of one provider's API.
+/// A line in the format of one provider's API.
 fn native(
     mut line: Map<String, Value>,
     layout: Layout,
@@ -55,7 +55,7 @@ fn native(
     let body = line.remove(layout.body()).unwrap_or_default();
     let request = translate::read(format, body).map_err(Fault::told)?;
     let (params, provider) = (&request.params, format.provider());
-    // It goes out as it stands, so what would be filled in would be lost.
+    // It is sent unchanged, so the settings of the run would be lost.
     let shape = match &settings.format {
         Some(ResponseFormat::JsonObject) => "--json-mode",
         _ => "--json-schema",
@@ -166,7 +166,7 @@ fn any_line(text: &str, settings: &Settings) -> Result<Parsed, Fault> {
     Ok(parsed)
 }
 
-/// The id alone, of a line that makes no prompt.
+/// The id of a line that makes no prompt.
 pub(super) fn id(text: &str, settings: &Settings) -> Option<String> {
     let fields = object(text).ok()?;
     match &settings.id_column {
@@ -180,7 +180,7 @@ fn layout(fields: &Map<String, Value>, settings: &Settings) -> Layout {
     Layout::of(settings, |name| fields.get(name).map(Value::is_object))
 }
 
-/// Removes a field, or one inside of it that is named behind a dot.
+/// Removes a field, or a nested one that is named after a dot.
 fn leave_out(fields: &mut Map<String, Value>, name: &str) {
     if fields.remove(name).is_some() {
         return;
@@ -364,11 +364,11 @@ fn from_fields(
     Ok(Parsed::new(request))
 }
 
-/// A template that is filled in with the fields of records.
+/// A template, and the meaning of the fields that fill it.
 pub(super) struct Filling<'s> {
     pub(super) template: &'s Template,
     pub(super) nulls: Nulls,
-    /// What the fields are.
+    /// The description of the fields for messages.
     pub(super) known: &'static str,
 }
 
@@ -401,7 +401,7 @@ impl Filling<'_> {
 }
 
 impl Nulls {
-    /// The field, unless it is null and that is a fault.
+    /// The field, unless it is null and null is a fault.
     pub(super) fn filled<'f>(self, field: Field<'f>, name: &str) -> Result<Field<'f>, Fault> {
         match (self, field) {
             (Self::Fail | Self::Skip, Field::Null) => Err(Fault::null(name)),
@@ -410,7 +410,7 @@ impl Nulls {
     }
 }
 
-/// A request with one message, which must say something.
+/// A request with one message, which must not be empty.
 pub(super) fn prompt(text: String) -> Result<Request, Fault> {
     if text.trim().is_empty() {
         Err(Fault::new("an empty prompt", "some text"))
@@ -419,7 +419,7 @@ pub(super) fn prompt(text: String) -> Result<Request, Fault> {
     }
 }
 
-/// Refuses a line of data, of which a template would make a prompt; leaving fields out would not.
+/// Rejects a line of data that needs a template; ignoring its fields would not help.
 fn wants_template(line: &Map<String, Value>, accepted: &[&str]) -> Result<(), Fault> {
     let unknown = |name: &&String| !accepted.contains(&name.as_str());
     let misspelt = |name: &String| !hint(name, ["prompt", "messages"]).is_empty();
@@ -446,7 +446,7 @@ fn wants_template(line: &Map<String, Value>, accepted: &[&str]) -> Result<(), Fa
     ))
 }
 
-/// Refuses fields that nobody reads, unless they are kept for the result, or to be ignored.
+/// Rejects unknown fields, unless they are kept for the result, or ignored.
 fn known(
     line: &mut Map<String, Value>,
     settings: &Settings,
@@ -484,7 +484,7 @@ fn known(
     ))
 }
 
-/// Ready for a shell.
+/// Quoted for a shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-.,/:".contains(c);
     if word.chars().all(plain) {

@@ -12,11 +12,11 @@ use serde_json::value::RawValue;
 #[derive(Debug, Default)]
 pub(crate) struct JsonObject<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 
-/// As many fields are compared one by one.
+/// Up to this number of fields are compared one by one.
 const FEW: usize = 32;
 
 impl<'a> JsonObject<'a> {
-    /// Reads an object; none if the text is something else.
+    /// Parses an object; `None` if the text is something else.
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
@@ -29,13 +29,13 @@ impl<'a> JsonObject<'a> {
         self.0.iter().map(|(name, value)| (name.as_ref(), *value))
     }
 
-    /// Takes a field away.
+    /// Removes a field.
     pub(crate) fn remove(&mut self, name: &str) -> Option<&'a RawValue> {
         let place = self.0.iter().position(|(key, _)| key == name)?;
         Some(self.0.remove(place).1)
     }
 
-    /// The field of that name, which is likely to be at that place.
+    /// The field with that name, which is probably at the index `likely`.
     pub(crate) fn get(&self, name: &str, likely: usize) -> Option<&'a RawValue> {
         let guess = self.0.get(likely).filter(|(key, _)| key == name);
         let found = guess.or_else(|| self.0.iter().find(|(key, _)| key == name));
@@ -67,7 +67,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for JsonObject<'a> {
                             places.get(&name).copied()
                         }
                     };
-                    // As everywhere, the last of two of one name counts.
+                    // As everywhere, the last of several fields with one name counts.
                     match known {
                         Some(earlier) => fields[earlier].1 = value,
                         None => fields.push((name, value)),
@@ -81,7 +81,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for JsonObject<'a> {
     }
 }
 
-/// A string, borrowed where nothing in it is escaped.
+/// A string, borrowed if nothing in it is escaped.
 #[derive(Deserialize)]
 pub(crate) struct JsonString<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 

@@ -1,5 +1,5 @@
-//! What of a record comes back with its result: some of its fields, or all. They are part of what is read, not
-//! of what is asked, and are made of the record again whenever they are needed.
+//! The fields of a record that are copied to its result. They are not part of the request, and are read again from the
+//! record whenever they are needed.
 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -29,7 +29,7 @@ impl Keep {
         self.all || self.names.iter().any(|kept| kept == name)
     }
 
-    /// A name of a field that is to be kept and is not there.
+    /// The fault of a field to keep that does not exist.
     pub(super) fn missing<'n>(
         name: &str,
         what: &str,
@@ -42,7 +42,7 @@ impl Keep {
     }
 }
 
-/// Beside the fields of a row: an object with the type of each that is a date, which JSON has as a text.
+/// A member next to the fields of a row: an object with the types of the date fields, which are texts in JSON.
 pub(crate) const TYPES: &str = "$types";
 
 /// A JSON object under construction.
@@ -71,7 +71,7 @@ impl Object {
         self.string(text);
     }
 
-    /// Says of these fields that they are dates.
+    /// Records that these fields are dates.
     pub(super) fn dates<'n>(&mut self, names: impl Iterator<Item = &'n str>) {
         let types: Map<String, Value> =
             names.map(|name| (name.to_owned(), "date".into())).collect();
@@ -86,8 +86,8 @@ impl Object {
         self.harmless(value.get());
     }
 
-    /// Appends JSON, on one line, with escapes for what a terminal would obey. (JSON itself allows no other
-    /// control characters in texts.)
+    /// Appends JSON on one line, and escapes characters that control a terminal. (JSON itself allows no other control
+    /// characters in texts.)
     fn harmless(&mut self, json: &str) {
         let mut rest = json;
         let mut inside = false;
@@ -123,7 +123,7 @@ impl Object {
     }
 }
 
-/// What is kept of a line of JSON; none where it is no object.
+/// The kept fields of a line of JSON; `None` if it is not an object.
 pub(super) fn of_line(text: &str, settings: &Settings) -> Option<RawJson> {
     let keep = &settings.keep;
     let fields = JsonObject::parse(text)?;
@@ -131,7 +131,7 @@ pub(super) fn of_line(text: &str, settings: &Settings) -> Option<RawJson> {
         let value = fields.get(name, 0)?;
         Some(value.get().starts_with('{'))
     });
-    // With a template every field is data of the user's.
+    // With a template every field is data of the user.
     let reads = |name: &str| {
         settings.template.is_none()
             && (settings.id_column.as_deref() == Some(name) || layout.reads(name, settings.task))
@@ -146,12 +146,12 @@ pub(super) fn of_line(text: &str, settings: &Settings) -> Option<RawJson> {
     object.end()
 }
 
-/// The most that is kept of a record, as JSON: of a longer result line no more than its beginning would be read.
+/// Maximum size of a record's kept fields as JSON: of a longer result line only the beginning would be read.
 const MOST_BYTES: usize = 2 * MAX_RECORD_BYTES;
-/// A character may take so many bytes of JSON for each of its own.
+/// Maximum number of JSON bytes for one byte of a text.
 const LONGEST_ESCAPE: usize = 6;
 
-/// What is kept of a record, if that is not too much.
+/// The kept fields of a record, if they are not too large.
 pub(super) fn bounded(kept: Option<RawJson>) -> Result<Option<RawJson>, Fault> {
     within(kept, MOST_BYTES)
 }
@@ -169,12 +169,12 @@ fn within(kept: Option<RawJson>, most: usize) -> Result<Option<RawJson>, Fault> 
     }
 }
 
-/// Whether too much may be kept of a record of so many bytes.
+/// Whether the kept fields of a record of this size may be too large.
 pub(super) fn may_be_too_much(bytes: usize, settings: &Settings) -> bool {
     settings.keep.is_on() && bytes > MOST_BYTES / LONGEST_ESCAPE
 }
 
-/// Which of the named fields no line of JSON had so far: they are misspelt if none has them.
+/// The fields to keep that no line of JSON had so far: if no line has one, it is misspelled.
 #[derive(Default)]
 pub(super) struct MissingFields {
     missing: Vec<String>,
@@ -194,7 +194,7 @@ impl MissingFields {
         self.missing.is_empty()
     }
 
-    /// Takes note of a line.
+    /// Checks a line.
     pub(super) fn look(&mut self, bytes: &[u8]) {
         if self.missing.is_empty() {
             return;
@@ -210,7 +210,7 @@ impl MissingFields {
         }
     }
 
-    /// What is wrong at the end.
+    /// The fault at the end.
     pub(super) fn fault(&self) -> Option<Fault> {
         let first = self.first.as_ref()?;
         let there = first.iter().map(String::as_str);

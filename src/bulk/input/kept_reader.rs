@@ -1,4 +1,4 @@
-//! Reads what is kept of records again, by their offsets.
+//! Reads the kept fields of records again, by offset.
 
 use super::fault::InputError;
 use super::file::InputFile;
@@ -7,16 +7,16 @@ use super::rows::Next;
 use crate::llm::reply_details::RawJson;
 
 impl InputFile {
-    /// True when fields of records are kept.
+    /// True if fields of records are kept.
     pub(crate) fn keeps(&self) -> bool {
         self.settings().keep.is_on()
     }
 }
 
-/// What is read at a time: lines of results stand about in the order of the input.
+/// Number of bytes that are read at once, because lines of results are roughly in the order of the input.
 const WINDOW_BYTES: usize = 64 << 10;
 
-/// Reads what is kept of records again, by their offsets.
+/// Reads the kept fields of records again, by offset.
 pub(crate) struct KeptReader<'i> {
     input: &'i InputFile,
     window: Vec<u8>,
@@ -33,7 +33,7 @@ impl<'i> KeptReader<'i> {
         }
     }
 
-    /// What is kept of the record at that offset.
+    /// The kept fields of the record at that offset.
     pub(crate) fn at(&mut self, offset: u64) -> Result<Option<RawJson>, InputError> {
         if !self.input.keeps() {
             return Ok(None);

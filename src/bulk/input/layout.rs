@@ -1,4 +1,4 @@
-//! How a line of JSON is laid out, told by its fields: which of them are read, and which hold its id.
+//! The layout of a line of JSON, detected by its fields: which fields are read, and which one has its id.
 
 use serde_json::{Map, Value};
 
@@ -15,38 +15,38 @@ const BATCH: [&str; 5] = ["custom_id", "id", "method", "url", "body"];
 const ANTHROPIC: [&str; 3] = ["custom_id", "id", "params"];
 /// Those of a line of Gemini's batches.
 const GEMINI: [&str; 4] = ["key", "custom_id", "id", "request"];
-/// Those of a short form, besides the parameters.
+/// Those of a short form, in addition to the parameters.
 const SHORT: [&str; 6] = ["id", "custom_id", "prompt", "messages", "system", "extra"];
 
-/// Fields that go to the provider as they stand, beside those inside `extra`.
+/// Fields that are sent unchanged to the provider, next to those inside `extra`.
 pub(super) const TOOLS: [&str; 3] = ["tools", "tool_choice", "parallel_tool_calls"];
 
-/// The end point whose bodies have words of their own.
+/// The end point whose bodies have a different format.
 pub(super) const RESPONSES: &str = "/v1/responses";
 
-/// Whether the `url` of a batch line names this end point. Azure's documentation leaves out the version,
-/// and Azure's portal shows the whole address with a query.
+/// Whether the `url` of a batch line names this end point. Azure's documentation omits the version, and Azure's portal
+/// shows the whole address with a query.
 pub(super) fn names(url: &Value, endpoint: &str) -> bool {
     let url = url.as_str().unwrap_or_default();
     let path = url.split('?').next().unwrap_or_default();
     path.ends_with(endpoint.trim_start_matches("/v1"))
 }
 
-/// How a line of JSON is laid out.
+/// The layout of a line of JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// A line of OpenAI's batches: what is asked is in `body`.
+    /// A line of OpenAI's batches: the request is in `body`.
     Batch,
     /// A line of Anthropic's batches: it is in `params`.
     Anthropic,
-    /// A line of Gemini's batches: it is in `request`, the id in `key`.
+    /// A line of Gemini's batches: it is in `request`, and the id in `key`.
     Gemini,
-    /// A prompt or messages with parameters beside them; with a template any object.
+    /// A prompt or messages with parameters next to them; with a template any object.
     Short,
 }
 
 impl Layout {
-    /// The layout of a line. `is_object` tells of a field whether it is an object, if the line has it.
+    /// The layout of a line. `is_object` returns whether a field is an object, or `None` if the line does not have it.
     pub(super) fn of(settings: &Settings, is_object: impl Fn(&str) -> Option<bool>) -> Self {
         let has = |name| is_object(name).is_some();
         if settings.template.is_some() {
@@ -64,7 +64,7 @@ impl Layout {
         }
     }
 
-    /// The provider whose words the line is in, if it is in those of one.
+    /// The provider's format of the line, if it has one.
     pub(super) fn native(self, line: &Map<String, Value>) -> Option<NativeFormat> {
         let url = || line.get("url");
         match self {
@@ -77,7 +77,7 @@ impl Layout {
         }
     }
 
-    /// The field that holds what is asked, if it is in one.
+    /// The field with the request, if the layout has one.
     pub(super) fn body(self) -> &'static str {
         match self {
             Self::Anthropic => "params",
@@ -86,7 +86,7 @@ impl Layout {
         }
     }
 
-    /// The fields that are read, besides the parameters of a short form.
+    /// The fields that are read, in addition to the parameters of a short form.
     fn own(self) -> &'static [&'static str] {
         match self {
             Self::Batch => &BATCH,
@@ -121,7 +121,7 @@ impl Layout {
         lists.iter().any(|names| names.contains(&name))
     }
 
-    /// The id that a line brings along.
+    /// The id in a line.
     pub(super) fn id(self, line: &Map<String, Value>) -> Result<Option<String>, Fault> {
         match self {
             Self::Gemini => id::of_fields(line, &["key", "id", "custom_id"]),

@@ -1,11 +1,11 @@
-//! The messages of a conversation, as the OpenAI dialect writes them.
+//! The messages of a conversation, in the OpenAI format.
 
 use serde_json::{Map, Value};
 
 use super::fault::Fault;
 use crate::llm::request::{Message, Role};
 
-/// Reads a list of messages; there must be one at least.
+/// Parses a list of messages, which must not be empty.
 pub(super) fn parse(value: Value) -> Result<Vec<Message>, Fault> {
     match value {
         Value::Array(items) if !items.is_empty() => items

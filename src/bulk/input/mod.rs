@@ -1,6 +1,6 @@
-//! The input side of a file run: what forms a prompt file may have, how a record becomes a
-//! request, and the compact index that lets a million of them be matched with earlier results
-//! and read again one by one. What is sent, and when, is decided elsewhere.
+//! The input side of a file run: the formats of a prompt file, the conversion of records to requests, and the compact
+//! index for matching a million items with earlier results and reading them again one by one. It does not decide which
+//! items are sent, or when.
 
 mod array;
 mod attached;
@@ -81,29 +81,29 @@ use crate::llm::params::ResponseFormat;
 use crate::sources::{FileScanner, Split};
 use keep::Keep;
 
-/// How prompts are laid out in a file.
+/// The format of prompts in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Form {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Jsonl,
     /// One JSON list of objects.
     Json,
-    /// A table with a header row; commas separate its fields, or `;`, tabs or `|` where the header
-    /// and the first row agree on them.
+    /// A table with a header row; its fields are separated by commas, or by `;`, tabs or `|` if the header and the
+    /// first row agree on them.
     Csv,
     /// Tab-separated, with a header row.
     Tsv,
-    /// A table with a header row whose fields this byte separates.
+    /// A table with a header row whose fields are separated by this byte.
     Delimited(u8),
-    /// A table of typed values: a JSON list a line, the first of them the names of the columns.
+    /// A table of typed values: one JSON list per line; the first one has the names of the columns.
     JsonRows,
-    /// One prompt a line.
+    /// One prompt per line.
     Text,
 }
 
 impl Form {
-    /// The form that the file's extension names.
+    /// The format according to the file's extension.
     pub(crate) fn of(path: &Path) -> Result<Self, InputError> {
         const ACCEPTED: &str = ".jsonl, .json, .csv, .tsv, .txt, .parquet, .xlsx or .sqlite";
         let error = |text: String| Err(InputError::of_file(path.display(), text));
@@ -129,7 +129,7 @@ impl Form {
         }
     }
 
-    /// True where a stream must be read to its end before its first record is taken.
+    /// True if a stream must be read to its end before its first record can be used.
     pub(crate) fn needs_all(self) -> bool {
         self == Self::Json || self.is_table()
     }
@@ -138,7 +138,7 @@ impl Form {
         self == Self::JsonRows || self.delimiter().is_some()
     }
 
-    /// What separates the fields of a table.
+    /// The separator of a table's fields.
     fn delimiter(self) -> Option<u8> {
         match self {
             Self::Csv => Some(b','),
@@ -149,106 +149,105 @@ impl Form {
     }
 }
 
-/// What happens to a record if a field that its prompt is made of is null, or an empty cell of a typed table. Tables of
-/// text (CSV, TSV) have empty texts and no nulls.
+/// How to handle a record if a field of its prompt is null, or an empty cell of a typed table. Tables of text (CSV,
+/// TSV) have empty texts and no nulls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Nulls {
     /// The record becomes a failed item of kind [`Invalid`](crate::ErrorKind::Invalid) that is not sent. The other
-    /// records are sent. A stream, of which no record can be set aside, ends with an error there.
+    /// records are sent. A stream ends with an error at this record.
     #[default]
     Fail,
     /// The record is left out: it becomes no item.
     Skip,
-    /// The field is an empty text.
+    /// The field counts as an empty text.
     Empty,
 }
 
-/// What is filled in where a record does not say it itself.
-// More than 15 fields: each is an option of the input that a user can set by itself.
+/// Defaults for records, and how the input is read.
+// More than 15 fields: each is an option of the input that a user can set separately.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Settings {
-    /// What is asked for.
+    /// The task.
     pub(crate) task: RequestTask,
-    /// Numbers in a vector.
+    /// Numbers per embedding.
     pub(crate) dimensions: Option<u32>,
     /// The model.
     pub(crate) model: Option<String>,
-    /// Instructions; a conversation that begins with its own keeps those.
+    /// System text; a conversation with its own keeps that.
     pub(crate) system: Option<String>,
     /// Makes the prompt from the fields of a record.
     pub(crate) template: Option<Template>,
-    /// The same as it was written.
+    /// The text of the template.
     pub(crate) template_text: Option<String>,
-    /// The most tokens to answer with.
+    /// Maximum number of output tokens.
     pub(crate) max_tokens: Option<u32>,
     pub(crate) keep_reply: bool,
-    /// Randomness.
+    /// The sampling temperature.
     pub(crate) temperature: Option<f64>,
-    /// The shape of the answer.
+    /// The format of the answer.
     pub(crate) format: Option<ResponseFormat>,
     /// Further fields of the request.
     pub(crate) extra: Map<String, Value>,
-    /// How the input is laid out, whatever it is called.
+    /// The format of the input, whatever its name.
     pub(crate) form: Option<Form>,
-    /// The column, or field, that holds the id.
+    /// The column, or field, with the id.
     pub(crate) id_column: Option<String>,
-    /// No record has an id of its own.
+    /// Whether own ids of records are ignored.
     pub(crate) without_ids: bool,
-    /// Fields of a line that are left out.
+    /// Unknown fields of a line that are ignored.
     pub(crate) ignored: Ignored,
-    /// How many answers each prompt gets that does not say it itself; 0 is 1.
+    /// Number of answers per prompt if the record does not set it; 0 means 1.
     pub(crate) samples: u32,
-    /// Fields that come back with the result.
+    /// Fields that are copied to the result.
     pub(crate) keep: Keep,
-    /// What separates the fields of tables, whatever they look like.
+    /// The separator of tables; `None` to detect it.
     pub(crate) delimiter: Option<u8>,
-    /// What the text of the input is encoded in, where that is not UTF-8.
+    /// The encoding of the input's text, if it is not UTF-8.
     pub(crate) encoding: Option<&'static Encoding>,
-    /// Where inputs are kept that cannot be read as they stand.
+    /// The folder for converted inputs.
     pub(crate) spool_folder: Option<PathBuf>,
-    /// Where the files are that records name.
+    /// Access to the files that records name.
     pub(crate) files: FileAccess,
-    /// Rows that make no prompt are failed items rather than the end of the run.
+    /// Whether rows that make no prompt become failed items instead of ending the run.
     pub(crate) skip_bad_rows: bool,
-    /// What a null in a field of the prompt leads to.
+    /// How to handle a null in a field of the prompt.
     pub(crate) nulls: Nulls,
     /// The worksheet of a workbook.
     pub(crate) sheet: Option<String>,
-    /// What is read of an SQLite file.
+    /// The query for an SQLite file.
     pub(crate) query: Option<String>,
-    /// The most bytes that an input becomes when it is unpacked or converted.
+    /// Maximum size of an input after unpacking or conversion.
     pub(crate) max_unpacked: Option<u64>,
-    /// Which files of folders are taken.
-    /// The file that results go to: no part of a folder that holds it.
+    /// The results file; it is not an input file of a folder that contains it.
     #[cfg(feature = "files")]
     pub(crate) results: Option<std::path::PathBuf>,
     #[cfg(feature = "files")]
     pub(crate) scanner: Option<FileScanner>,
-    /// Into what these are split.
+    /// How the files of a folder are split.
     #[cfg(feature = "files")]
     pub(crate) split: Option<Split>,
-    /// Nothing is sent: a table may have no column for prompts.
+    /// Whether nothing is sent, so that a table needs no column for prompts.
     pub(crate) for_joining: bool,
 }
 
-/// What any input may become, and what a large one may become for each of its bytes.
+/// The maximum unpacked size of any input, and of a large one per byte.
 const UNPACKED_ANYWAY: u64 = 4 << 30;
 const UNPACKED_PER_BYTE: u64 = 64;
 
 impl Settings {
-    /// Whether rows that make no prompt stand in nobody's way.
+    /// Whether rows that make no prompt do not end the run.
     pub(crate) fn takes_bad_rows(&self) -> bool {
         self.skip_bad_rows || self.for_joining
     }
 
-    /// The most bytes that an input of `input` bytes may become when it is unpacked or converted.
+    /// Maximum number of bytes of an input of `input` bytes after unpacking or conversion.
     pub(crate) fn most_unpacked(&self, input: u64) -> u64 {
         let usual = input.saturating_mul(UNPACKED_PER_BYTE).max(UNPACKED_ANYWAY);
         self.max_unpacked.unwrap_or(usual)
     }
 
-    /// The form of a stream that begins like this.
+    /// The format of a stream with these first bytes.
     pub(crate) fn form_of_stream(&self, name: &str, start: &[u8]) -> Result<Form, InputError> {
         let form = match (self.form, self.delimiter) {
             (Some(form), _) => Ok(form),
@@ -263,24 +262,24 @@ impl Settings {
 /// Which files a record may name.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FileAccess {
-    /// The folder below which they are; the input's own where none is named.
+    /// Their folder; `None` for the input's own folder.
     pub(crate) root: Option<PathBuf>,
-    /// Those elsewhere too.
+    /// Whether files outside of it are allowed too.
     pub(crate) outside: bool,
 }
 
 impl FileAccess {
-    /// For an input in that folder.
+    /// The root for an input in that folder.
     fn root(&self, folder: &Path) -> Root {
         Root::new(self.root.as_deref().unwrap_or(folder), self.outside)
     }
 }
 
-/// Fields of a line of JSON that are left out although nobody reads them.
+/// Unknown fields of a line of JSON that are ignored.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ignored {
     /// Their names; `a.b` is the field `b` of the object in `a`.
     pub(crate) names: Vec<String>,
-    /// All that would be refused.
+    /// Whether all fields are ignored that would be rejected.
     pub(crate) all: bool,
 }

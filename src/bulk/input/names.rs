@@ -1,4 +1,4 @@
-//! Names in messages: lists of them, and the one that was probably meant.
+//! Names in messages: lists of them, and corrections of misspelled ones.
 
 use crate::base::names::closest;
 
@@ -20,7 +20,7 @@ pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     }
 }
 
-/// ` (did you mean "prompt"?)`, or nothing when no name is near.
+/// ` (did you mean "prompt"?)`, or an empty text if no name is similar.
 pub(super) fn hint<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> String {
     match closest(name, names) {
         Some(near) => format!(" (did you mean \"{near}\"?)"),

@@ -1,4 +1,4 @@
-//! One record becomes one request: what the record says itself, then the run's defaults.
+//! Converts one record to one request: the record's own values first, then the defaults of the run.
 
 use sha2::{Digest, Sha256};
 
@@ -17,15 +17,15 @@ use crate::llm::attachment::Root;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 
-/// What a record asks for.
+/// The request of a record.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) request: Request,
-    /// How many answers are asked for.
+    /// The number of requested answers.
     pub(crate) samples: u32,
 }
 
-/// Reads a record, without its line ending. A table's rows need the header.
+/// Parses a record without its line end. Rows of a table need the header.
 pub(crate) fn parse_record(
     form: Form,
     header: Option<&CsvHeader>,
@@ -40,9 +40,9 @@ pub(crate) fn parse_record(
             format!("at most {most}, 1/3 of the memory limit (--max-memory SIZE)"),
         ));
     }
-    // A file that was joined to another brings its mark along.
+    // A file that was appended to another one keeps its byte order mark.
     let text = utf8(without_bom(bytes))?;
-    // JSON has no place for one and says so itself.
+    // JSON does not allow one, and its parser reports it.
     if !matches!(form, Form::Jsonl | Form::Json) && text.contains('\0') {
         return Err(Fault::new(
             "a NUL byte",
@@ -80,7 +80,7 @@ pub(crate) fn parse_record(
         && let Some(id) = request.id.as_deref()
         && parse_sample(id).is_some()
     {
-        // It might be the first sample of another item, whose answer would then be taken for this one's.
+        // The id could belong to the first sample of another item, whose answer would be used for this one.
         return Err(Fault::new(
             format!("the id {id:?} of a prompt with several samples"),
             "an id that does not end in # and a number, as ids of samples do",
@@ -91,7 +91,7 @@ pub(crate) fn parse_record(
     Ok(Asked { request, samples })
 }
 
-/// Reads a line of JSON that stands alone. It names no files: nobody says where they would be.
+/// Parses a line of JSON from no file. It cannot name local files, because they have no folder.
 pub(crate) fn parse_alone(text: &str, settings: &Settings) -> Result<Request, Fault> {
     let parsed = json::line(text, settings)?;
     if parsed.samples.is_some_and(|samples| samples > 1) {
@@ -118,8 +118,7 @@ fn check_embedded(request: &Request) -> Result<(), Fault> {
     }
 }
 
-/// What stands for a record that makes no prompt: its id, if it has one that can be read, and a
-/// fingerprint of its bytes.
+/// The data of a record that makes no prompt: its id, if it can be read, and a hash of its bytes.
 pub(super) fn bad_row(
     form: Form,
     header: Option<&CsvHeader>,
@@ -137,7 +136,7 @@ pub(super) fn bad_row(
 }
 
 impl Settings {
-    /// Refuses what cannot fit any record of that form.
+    /// Rejects settings that do not suit any record of that format.
     pub(super) fn check(&self, form: Form) -> Result<(), Fault> {
         match (&self.template, form) {
             _ if self.task == RequestTask::Speech => Err(Fault::new(

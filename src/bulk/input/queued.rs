@@ -1,28 +1,28 @@
-//! What of an input others have in hand: marked in its index, by id, while the calls are theirs.
+//! Marks items in the index, by id, whose calls are made elsewhere.
 
 use super::entry::{Entry, State};
 use super::index::{FileIndex, Matching};
 
-/// How a job that is carried out elsewhere fits the input.
+/// How a job that runs elsewhere matches the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fit {
-    /// It asks what the input asks.
+    /// The input has the same request.
     Same {
-        /// How the output stands towards it.
+        /// The state of the item according to the output.
         state: State,
-        /// Another job that asks the same is known.
+        /// Another job with the same request is known.
         held: bool,
-        /// Its result came in this run.
+        /// Its result arrived in this run.
         settled: bool,
     },
-    /// It asks what the input asked before.
+    /// The input had this request before.
     Other,
     /// The input has no such id (any more).
     Unknown,
 }
 
 impl Matching {
-    /// How a job that somebody holds fits the input.
+    /// How a job that runs elsewhere matches the input.
     pub(crate) fn fit(&self, id: &str, request_hash_prefix: u64) -> Fit {
         let found = self.find_same(id, request_hash_prefix);
         let Some(entry) = found.map(|(at, _)| &self.entries[at]) else {
@@ -38,26 +38,26 @@ impl Matching {
         }
     }
 
-    /// True if nobody has the item at this place in hand, and the output has no line of it.
+    /// True if no job of the item at this position exists, and the output has no line of it.
     pub(crate) fn is_new(&self, at: usize) -> bool {
         self.entries
             .get(at)
             .is_some_and(|entry| entry.state() == State::New && !entry.is_held())
     }
 
-    /// Takes note that somebody has the item in hand.
+    /// Marks the item as processed by a job.
     pub(crate) fn hold(&mut self, id: &str, request_hash_prefix: u64) {
         if let Some((at, _)) = self.find_same(id, request_hash_prefix) {
             self.entries[at].hold();
         }
     }
 
-    /// Forgets who holds what.
+    /// Removes all such marks.
     pub(crate) fn release_all(&mut self) {
         self.entries.iter_mut().for_each(Entry::release);
     }
 
-    /// Takes note of a result that came in this run. Returns the state before.
+    /// Records a result that arrived in this run. Returns the state before.
     pub(crate) fn settle(
         &mut self,
         id: &str,
@@ -74,7 +74,7 @@ impl Matching {
 }
 
 impl FileIndex {
-    /// Takes note that somebody has it in hand.
+    /// Marks it as processed by a job.
     pub(crate) fn hold(&mut self, i: usize) {
         self.entries.get_mut()[i].hold();
     }

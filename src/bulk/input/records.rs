@@ -1,4 +1,4 @@
-//! Chunks of a file cut into records, whatever its form.
+//! Splits chunks of a file into records, in any format.
 
 use memchr::memchr_iter;
 
@@ -6,7 +6,7 @@ use super::fault::Fault;
 use super::rows::{MAX_RECORD_BYTES, Next, Record, next_line, next_row};
 use super::{Form, array};
 
-/// Finds the first record. `last` says that no more bytes follow.
+/// Finds the first record. `last` means that no more bytes follow.
 pub(super) fn next_record(form: Form, bytes: &[u8], last: bool) -> Next {
     match form.delimiter() {
         Some(delimiter) => next_row(bytes, delimiter, last),
@@ -22,7 +22,7 @@ pub(super) fn next_record(form: Form, bytes: &[u8], last: bool) -> Next {
     }
 }
 
-/// Cuts chunks into records and counts lines.
+/// Splits chunks into records and counts lines.
 pub(super) struct Splitter {
     form: Form,
     line: u64,
@@ -30,7 +30,7 @@ pub(super) struct Splitter {
 }
 
 impl Splitter {
-    /// Begins on `line`.
+    /// Begins at `line`.
     pub(super) fn new(form: Form, line: u64) -> Self {
         Self {
             form,
@@ -39,13 +39,13 @@ impl Splitter {
         }
     }
 
-    /// The line of what has not been cut yet.
+    /// The line of the first byte that was not split yet.
     pub(super) fn line(&self) -> u64 {
         self.line
     }
 
-    /// Puts the whole records of `bytes` into `out` and returns how many bytes they took. A fault
-    /// makes the rest unreadable; it is at [`line`](Self::line).
+    /// Adds the complete records of `bytes` to `out` and returns their number of bytes. After a fault, which is at
+    /// [`line`](Self::line), the rest is unreadable.
     pub(super) fn split(
         &mut self,
         bytes: &[u8],

@@ -1,4 +1,4 @@
-//! Finds the item whose files nobody takes, among those that are still to be sent.
+//! Finds the item whose files no provider supports, among those to send.
 
 use super::attached::{AttachedFiles, OfRecord};
 use super::fault::InputError;
@@ -6,7 +6,7 @@ use super::file::{InputFile, Unread};
 use super::index::FileIndex;
 
 impl InputFile {
-    /// The first of these items whose files `refused` refuses, with its place.
+    /// The first of these items whose files `refused` rejects, with its place.
     pub(crate) fn first_refused(
         &self,
         items: impl Iterator<Item = usize>,

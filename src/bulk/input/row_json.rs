@@ -1,4 +1,4 @@
-//! A record as a JSON object of its fields, for whoever wants the row and not the prompt.
+//! A record as a JSON object of its fields, for callers that need the row and not the prompt.
 
 use super::Form;
 use super::fault::{Fault, InputError, utf8};
@@ -8,8 +8,8 @@ use super::keep::Object;
 use super::rows::without_bom;
 
 impl InputFile {
-    /// The record at this place: a table's row by the names of its columns, a line of JSON by
-    /// its fields, on one line, a line of text as `prompt`.
+    /// The record at this position: a table's row with the names of its columns, a line of JSON with its fields, on one
+    /// line, a line of text as `prompt`.
     pub(crate) fn row_at(&self, offset: u64) -> Result<String, InputError> {
         let part = self.part_of(offset);
         if let Some(change) = part.change() {

@@ -1,13 +1,13 @@
-//! What a record says itself, before the settings of the run are filled in.
+//! The values that a record sets itself, before the settings of the run are added.
 
 use crate::llm::request::Request;
 
-/// What a record says itself.
+/// The values that a record sets itself.
 pub(super) struct Parsed {
     pub(super) request: Request,
-    /// It names the shape of the answer, be it plain text.
+    /// Whether it sets the format of the answer, including plain text.
     pub(super) format: bool,
-    /// How many answers it asks for.
+    /// The number of answers that it requests.
     pub(super) samples: Option<u32>,
 }
 

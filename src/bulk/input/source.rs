@@ -1,6 +1,5 @@
-//! Positioned reads from one open file, from any thread at once, and whether it has changed since
-//! it was opened. The handle is kept, so a file that is replaced by a rename goes on being read as
-//! it was.
+//! Positioned reads from one open file, from several threads at once, and detection of changes since it was opened. The
+//! handle stays open, so a file that is replaced by a rename is still read in its old version.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -23,11 +22,11 @@ pub(crate) struct Source {
     #[cfg(not(unix))]
     file: parking_lot::Mutex<File>,
     stamp: Stamp,
-    /// Of a file that is still being written: where it ends, once that is known.
+    /// For a file that is still being written: its end, once it is known.
     growing: Option<AtomicU64>,
 }
 
-/// What tells whether a file has changed.
+/// The properties that show whether a file has changed.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Stamp {
     len: u64,
@@ -42,7 +41,7 @@ impl Stamp {
         }
     }
 
-    /// How a file that was so differs from what it is now.
+    /// How a file with this stamp differs from its current one.
     fn change(&self, now: &Self) -> Option<String> {
         if now.len != self.len {
             return Some(format!("it had {} bytes and now has {}", self.len, now.len));
@@ -51,7 +50,7 @@ impl Stamp {
     }
 }
 
-/// What an input was made of.
+/// The original of a converted input.
 #[derive(Debug)]
 pub(crate) enum Origin {
     Open(Source),
@@ -65,7 +64,7 @@ impl Origin {
         Ok(Self::Closed(path.to_owned(), stamp))
     }
 
-    /// How the file differs from what it was.
+    /// How the file differs from its earlier state.
     pub(super) fn change(&self) -> Option<String> {
         match self {
             Self::Open(source) => source.change(),
@@ -104,7 +103,7 @@ impl io::Read for SourceReader<'_> {
 
 impl Source {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        // Looked at before opening, because opening a pipe waits for its writer.
+        // Checked before opening, because opening a pipe waits for its writer.
         regular(path)?;
         Self::of(File::open(path)?)
     }
@@ -121,26 +120,26 @@ impl Source {
         })
     }
 
-    /// A file that another handle goes on writing to.
+    /// A file that another handle continues to write to.
     pub(crate) fn growing(file: File) -> io::Result<Self> {
         let growing = Some(AtomicU64::new(LARGEST_FILE));
         Self::of(file).map(|source| Self { growing, ..source })
     }
 
-    /// The file has its last byte.
+    /// Sets the end of the file when its last byte was written.
     pub(super) fn end(&self, len: u64) {
         if let Some(end) = &self.growing {
             end.store(len, Ordering::Release);
         }
     }
 
-    /// Bytes in the file when it was opened, or the most that one has which is still being written.
+    /// Bytes in the file when it was opened; for a file that is still being written, the largest number.
     pub(crate) fn len(&self) -> u64 {
         let end = self.growing.as_ref();
         end.map_or(self.stamp.len, |end| end.load(Ordering::Acquire))
     }
 
-    /// All of it, from its beginning.
+    /// A reader of the whole file from its beginning.
     pub(crate) fn reader(&self) -> impl io::Read + '_ {
         SourceReader {
             source: self,
@@ -173,7 +172,7 @@ impl Source {
         file.read(buffer)
     }
 
-    /// Fills the buffer as far as the file reaches; returns how far.
+    /// Fills the buffer up to the end of the file; returns the number of bytes.
     pub(crate) fn fill(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -198,8 +197,7 @@ impl Source {
         }
     }
 
-    /// The first record from `offset` on, whose length is not known: its bytes, and where it begins
-    /// and what follows it.
+    /// The first record from `offset` on, whose length is unknown: its bytes, its start, and the start of the next one.
     pub(super) fn record(
         &self,
         form: Form,
@@ -223,7 +221,7 @@ impl Source {
         }
     }
 
-    /// The lines on which the given offsets are, in one pass over the file.
+    /// The lines of the given offsets, found in one pass over the file.
     pub(super) fn lines_of(&self, offsets: &[u64]) -> io::Result<Vec<u64>> {
         let mut order: Vec<usize> = (0..offsets.len()).collect();
         order.sort_by_key(|&i| offsets[i]);

@@ -1,5 +1,5 @@
-//! Standard input is checked line by line, since it cannot be read twice: what is kept of an item
-//! is a 128-bit hash of its id and its line.
+//! Checks standard input line by line, because it cannot be read twice. It stores a 128-bit hash of each item's id, and
+//! its line.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read};
@@ -21,10 +21,10 @@ use crate::llm::attachment::Root;
 use crate::llm::hash::{digest, hex, of_sample};
 use crate::llm::request::Request;
 
-/// Maps that grow one at a time: a single one would take half as much again while it grows.
+/// Number of maps that grow separately, because a growing map temporarily needs half as much memory again.
 const SHARDS: usize = 64;
 
-/// Set beside the line of an item without an id of its own.
+/// Marks the line of an item without an own id.
 const AUTO: u32 = 1 << 31;
 
 type Key = [u32; 4];
@@ -32,13 +32,13 @@ type Key = [u32; 4];
 /// Checks the lines of standard input, in order.
 #[derive(Debug)]
 pub(crate) struct StreamChecker {
-    /// What people know the stream by.
+    /// The name of the stream in messages.
     name: String,
     form: Form,
     settings: Settings,
     root: Root,
     seen: Vec<HashMap<Key, u32>>,
-    /// It was looked for the fields that are to be kept.
+    /// Whether the fields to keep were checked.
     has_kept: bool,
 }
 
@@ -68,7 +68,7 @@ impl StreamChecker {
         })
     }
 
-    /// The items on a line, counted from 1; none if the line is blank.
+    /// The items on a line, counted from 1; `None` if the line is blank.
     pub(crate) fn check(&mut self, line: u64, bytes: &[u8]) -> Result<Option<Samples>, InputError> {
         let bytes = if line == 1 { without_bom(bytes) } else { bytes };
         if is_blank(bytes) {
@@ -109,7 +109,7 @@ impl StreamChecker {
         };
         let is_bad = null.is_some();
         if self.settings.keep.is_on() {
-            // A stream has no end to wait for: the first line tells whether a name is misspelt.
+            // The end of a stream may never come, so the first line shows whether a name is misspelled.
             if !std::mem::replace(&mut self.has_kept, true) {
                 let mut missing = MissingFields::new(&self.settings.keep);
                 missing.look(bytes);
@@ -172,8 +172,7 @@ impl StreamChecker {
         }
     }
 
-    /// The ordinals given so far have no gaps, so the next one is found by bisection and needs no
-    /// counter.
+    /// The existing ordinals have no gaps, so bisection finds the next one without a counter.
     fn next_ordinal(&mut self, request: u64) -> u32 {
         let record = |ordinal| RecordId::Auto { request, ordinal };
         let mut given = |ordinal: u32| {
@@ -211,7 +210,7 @@ fn sample_id(record: &str, sample: u32) -> String {
     item.to_string()
 }
 
-/// The items of a line: one, or a sample after the other.
+/// The items of a line: one, or one for each sample.
 #[derive(Debug)]
 pub(crate) struct Samples {
     request: Request,
@@ -226,11 +225,11 @@ pub(crate) struct Samples {
 #[derive(Debug)]
 pub(crate) struct StreamedItem {
     pub(crate) item: Item,
-    /// Why it is not sent: it fails alone, and the stream goes on.
+    /// Why it is not sent: only this item fails, and the stream continues.
     pub(crate) unsent: Option<Error>,
-    /// What an index keeps of it.
+    /// Its entry in an index.
     pub(super) entry: Entry,
-    /// Where its line ends.
+    /// The end of its line.
     pub(super) end: u64,
 }
 
@@ -275,10 +274,10 @@ impl Iterator for Samples {
     }
 }
 
-/// A little more than the checker takes.
+/// Slightly more than the checker accepts.
 const LONGEST_LINE: u64 = MAX_RECORD_BYTES as u64 + 2;
 
-/// Reads a stream up to its first prompt and checks that; returns all of the stream again.
+/// Reads a stream up to its first prompt and checks that; returns the whole stream again.
 pub(crate) fn first_checked(
     name: &str,
     reader: Box<dyn Read + Send>,
@@ -300,7 +299,7 @@ pub(crate) fn first_checked(
 }
 
 fn unreadable(name: &str, error: &io::Error) -> Error {
-    // It was read, and could not be kept.
+    // It was read, but could not be stored.
     let kept = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<Error>());
@@ -320,9 +319,9 @@ pub(crate) struct StreamLines<R> {
     settings: Settings,
     checker: Option<StreamChecker>,
     number: u64,
-    /// Where the next line begins.
+    /// The offset of the next line.
     offset: u64,
-    /// What is left of the last line.
+    /// The remaining items of the last line.
     samples: Option<Samples>,
 }
 
@@ -339,24 +338,24 @@ impl<R: Read> StreamLines<R> {
         }
     }
 
-    /// What people know the stream by.
+    /// The name of the stream in messages.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// How its text is laid out, which its first line tells.
+    /// The format of its text, which its first line shows.
     pub(crate) fn form(&self) -> Form {
         self.checker
             .as_ref()
             .map_or(Form::Text, |checker| checker.form)
     }
 
-    /// How many bytes were read.
+    /// Number of bytes read.
     pub(crate) fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// The next item; none at the end. After an error nothing more must be taken.
+    /// The next item; `None` at the end. Must not be called after an error.
     pub(crate) fn next(&mut self) -> Result<Option<StreamedItem>, Error> {
         if let Some(item) = self.samples.as_mut().and_then(Samples::next) {
             return Ok(Some(StreamedItem {
@@ -367,7 +366,7 @@ impl<R: Read> StreamLines<R> {
         let mut line = Vec::new();
         loop {
             line.clear();
-            // A line that is too long is refused by the checker, not read to its end.
+            // The checker rejects a line that is too long, so it is not read to its end.
             let mut bounded = (&mut self.reader).take(LONGEST_LINE);
             let read = bounded.read_until(b'\n', &mut line);
             let read = read.map_err(|error| unreadable(&self.name, &error))?;

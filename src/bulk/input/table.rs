@@ -1,4 +1,4 @@
-//! Tables: the header row, and what a row asks for.
+//! Tables: the header row, and the requests of rows.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -32,26 +32,26 @@ fn cells(form: Form, row: &str) -> Result<Vec<Cow<'_, str>>, Fault> {
     Ok(cells.map(Field::into_text).collect())
 }
 
-/// The columns of a table and what they are used for.
+/// The columns of a table and their uses.
 #[derive(Debug, Clone)]
 pub(crate) struct CsvHeader {
     form: Form,
     names: Vec<String>,
     id: Option<usize>,
-    /// A row without an id is refused.
+    /// Whether a row without an id is rejected.
     id_wanted: bool,
     prompt: Option<usize>,
     /// The columns that are kept.
     kept: Vec<usize>,
-    /// What columns are called where they are told by their name.
+    /// Labels of the columns in JSON objects.
     labels: Vec<String>,
-    /// The columns that are dates in the file that the rows were made of.
+    /// The columns that are dates in the original file.
     dates: Vec<usize>,
 }
 
 impl CsvHeader {
-    /// Reads the header row and checks that prompts can be made from it: of the column `prompt` is the name of, if no template
-    /// says otherwise. The row below it only serves to name a column that may be meant.
+    /// Parses the header row and checks that prompts can be made from it; `prompt` is the name of the column with the
+    /// prompt if there is no template. The row below it is only used to suggest a column.
     pub(crate) fn parse(
         form: Form,
         bytes: &[u8],
@@ -194,7 +194,7 @@ impl CsvHeader {
     }
 }
 
-/// Names to tell the columns by: those without one have their number, and of one name the later ones are numbered.
+/// Unique labels of the columns: those without a name get their number, and repeated names are numbered.
 fn labels(names: &[String]) -> Vec<String> {
     let mut taken = HashSet::new();
     let mut next: HashMap<String, u32> = HashMap::new();
@@ -224,7 +224,7 @@ fn kept(names: &[String], keep: &Keep) -> Result<Vec<usize>, Fault> {
     Ok(kept.map(|(i, _)| i).collect())
 }
 
-/// A cell as it stands.
+/// A cell as it is written.
 enum Cell<'r> {
     Text(&'r str),
     Value(&'r RawValue),
@@ -248,7 +248,7 @@ impl CsvHeader {
         Ok(object.end().map_or_else(String::new, |row| row.to_string()))
     }
 
-    /// What is kept of a row; none if it has not as many cells as there are columns.
+    /// The kept fields of a row; `None` if the number of cells differs from the number of columns.
     pub(super) fn kept(&self, row: &str) -> Option<RawJson> {
         let mut object = Object::new();
         let mut kept = self.kept.iter().peekable();
@@ -262,7 +262,7 @@ impl CsvHeader {
         (cells.ok()? == self.names.len()).then(|| object.end())?
     }
 
-    /// Hands over each cell with its column, as far as there are columns, and counts the cells.
+    /// Passes each cell with its column to `visit`, up to the number of columns, and counts the cells.
     fn each_cell(&self, row: &str, visit: &mut dyn FnMut(usize, Cell<'_>)) -> Result<usize, Fault> {
         let columns = 0..self.names.len();
         Ok(match self.form.delimiter() {
@@ -281,7 +281,7 @@ impl CsvHeader {
         })
     }
 
-    /// The id alone, of a row that makes no prompt.
+    /// The id of a row that makes no prompt.
     pub(super) fn id(&self, row: &str) -> Option<String> {
         let row = cells(self.form, row).ok()?;
         let (name, id) = (&self.names[self.id?], row.get(self.id?)?);

@@ -1,5 +1,5 @@
-//! A prompt with places for the fields of a record: `Translate {{text}} into {{language}}.` What does more than that, with
-//! blocks or filters, is an expression.
+//! A prompt with placeholders for the fields of a record: `Translate {{text}} into {{language}}.` A template with
+//! blocks or filters is an expression.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use super::template_tokens::named_column;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Template {
     parts: Vec<Part>,
-    /// In place of the parts, where it has blocks or filters.
+    /// Replaces the parts if the template has blocks or filters.
     #[cfg(feature = "templates")]
     expression: Option<Expression>,
 }
@@ -25,14 +25,14 @@ pub(crate) struct Template {
 enum Part {
     Text(String),
     Variable(String),
-    /// The field holds the path of a file that stands here.
+    /// The field has the path of a file, which is inserted here.
     File(String),
 }
 
-/// Stands before the name of a field that holds the path of a file.
+/// Prefix of the name of a field with the path of a file.
 const FILE: &str = "file:";
 
-/// Why a template makes no text of a record.
+/// Why a template cannot be rendered for a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RenderError {
     /// The record has no field for the variable of this name.
@@ -55,7 +55,7 @@ impl fmt::Display for RenderError {
 impl std::error::Error for RenderError {}
 
 impl Template {
-    /// Reads a template; the error names the column, counted in characters from 1.
+    /// Parses a template; the error names the column, counted in characters from 1.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         #[cfg(feature = "templates")]
         if Expression::is_one(text) {
@@ -112,7 +112,7 @@ impl Template {
         })
     }
 
-    /// The variables, as often as they occur.
+    /// The variables, including repetitions.
     pub(crate) fn variables(&self) -> impl Iterator<Item = &str> {
         let plain = self.parts.iter().filter_map(|part| match part {
             Part::Variable(name) | Part::File(name) => Some(name.as_str()),
@@ -123,13 +123,13 @@ impl Template {
         plain
     }
 
-    /// Whether files stand in it.
+    /// Whether it inserts files.
     pub(super) fn names_files(&self) -> bool {
         self.parts.iter().any(|part| matches!(part, Part::File(_)))
     }
 
-    /// The parts of a message: the files, and the texts around them with every variable replaced; what
-    /// is put in is not looked at again.
+    /// The parts of a message: the files, and the texts between them with every variable replaced. Inserted text is not
+    /// parsed again.
     pub(super) fn render_parts<'a>(
         &self,
         value: impl Fn(&str) -> Option<Field<'a>>,
@@ -162,7 +162,7 @@ impl Template {
         Ok(all)
     }
 
-    /// The text with every variable replaced; what is put in is not looked at again.
+    /// The text with every variable replaced. Inserted text is not parsed again.
     pub(super) fn render<'a>(
         &self,
         value: impl Fn(&str) -> Option<Field<'a>>,
@@ -184,7 +184,7 @@ impl Template {
         Ok(out)
     }
 
-    /// Refuses a record that would leave nothing but the template's own words.
+    /// Rejects a record whose fields in the template are all empty.
     pub(super) fn check_filled<'a>(
         &self,
         value: impl Fn(&str) -> Option<Field<'a>>,
@@ -205,7 +205,7 @@ impl Template {
         ))
     }
 
-    /// Whether blocks and filters know a column of that name by `row["…"]` alone.
+    /// Whether blocks and filters can only use a column of that name with `row["…"]`.
     fn needs_row(&self, name: &str) -> bool {
         #[cfg(feature = "templates")]
         return self.expression.is_some()
@@ -217,7 +217,7 @@ impl Template {
         }
     }
 
-    /// Refuses variables that are not among `names`; `what` says what the names are.
+    /// Rejects variables that are not among `names`; `what` describes the names.
     pub(super) fn check<'a>(
         &self,
         what: &str,

@@ -1,5 +1,5 @@
-//! Paid replies that a compaction removes from an output: kept in a file beside it, `OUTPUT.superseded.jsonl`. Answers
-//! among them are taken back if their requests are asked again.
+//! Billed replies that a compaction removes from an output: they are stored in a file next to it,
+//! `OUTPUT.superseded.jsonl`, and restored if their requests are needed again.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -18,21 +18,21 @@ use crate::base::private;
 use crate::bulk::input::JsonObject;
 use crate::bulk::run_settings::RunSettings;
 
-/// Fields that say that a line is superseded, and since when.
+/// Members that record that a line is superseded, and since when.
 const SUPERSEDED: [&str; 3] = ["superseded", "superseded_at", "superseded_reason"];
-/// Bytes that are written at once.
+/// Number of bytes that are written at once.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// A paid reply that another line of its item replaces.
+/// A billed reply that another line of its item replaces.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Replaced {
-    /// The place of its line.
+    /// The position of its line.
     pub at: u64,
-    /// It answers what the item asked before.
+    /// Whether it answers an outdated request of the item.
     pub is_superseded: bool,
 }
 
-/// An answer in the archive: its place, and a hash of its item's id.
+/// An answer in the archive: its position, and a hash of its item's id.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Archived {
     at: u64,
@@ -49,8 +49,8 @@ impl Archived {
 }
 
 impl ResultsFile {
-    /// Appends the lines at these places to the archive and syncs it to the disk. A line that is there already, since a
-    /// run was killed between this and the compaction, is not appended again.
+    /// Appends the lines at these positions to the archive and syncs it to the disk. If a run was killed between this
+    /// and the compaction, lines that are in the archive already are not appended again.
     pub(crate) fn archive(&self, replaced: Vec<Replaced>) -> Result<(), Error> {
         if replaced.is_empty() || !self.archives {
             return Ok(());
@@ -93,12 +93,12 @@ impl ResultsFile {
             }
         }
         write(&lines)?;
-        // The lines outlive a power loss only if the name does.
+        // After a power failure the lines exist only if the name was synced too.
         let _ = sync_folder(&archive.path);
         Ok(())
     }
 
-    /// Makes the file with the rights of the output, and none before that.
+    /// Creates the file with the permissions of the output from the start.
     fn make_archive(&self, path: &Path) -> io::Result<()> {
         match private::open(OpenOptions::new().append(true).create_new(true), path) {
             Ok(archive) => archive.set_permissions(self.file.metadata()?.permissions()),
@@ -107,7 +107,7 @@ impl ResultsFile {
         }
     }
 
-    /// Hands every line of the archive to `visit`. An archive that cannot be read has none.
+    /// Passes every line of the archive to `visit`. An unreadable archive counts as empty.
     pub(crate) fn archived(&self, visit: &mut dyn FnMut(PreviousLine, Archived)) {
         let Some(archive) = self.open_archive() else {
             return;
@@ -125,10 +125,10 @@ impl ResultsFile {
         }
     }
 
-    /// Appends these answers of the archive again.
+    /// Appends these answers of the archive to the output again.
     ///
     /// # Errors
-    /// If the archive no longer has one of them, or the output cannot be written.
+    /// If the archive no longer contains one of them, or the output cannot be written.
     pub(crate) fn restore(&mut self, places: &[Archived]) -> Result<(), Error> {
         if places.is_empty() {
             return Ok(());
@@ -185,7 +185,7 @@ impl ResultsFile {
     }
 }
 
-/// A result line without its closing brace and without what says that it is superseded.
+/// A result line without its closing brace and without the members about being superseded.
 fn result_of(line: &str) -> String {
     let Some(fields) = JsonObject::parse(line) else {
         return line.strip_suffix('}').unwrap_or(line).to_owned();

@@ -1,5 +1,5 @@
-//! What becomes of an output that somebody removes, replaces, cuts short or writes to while a run is
-//! writing its results there.
+//! Handles an output that another program removes, replaces, truncates or writes to while a run writes its results
+//! there.
 
 use std::io;
 
@@ -8,9 +8,9 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::rescue::{copy_beside, same_file};
 
 impl ResultsFile {
-    /// Looks whether the file is still where and as long as this run has made it. When it is not
-    /// where it was, what the open file holds is copied beside its old place, and so is all that
-    /// comes later; the error, from then on the same, says where.
+    /// Checks whether the file is still at its path and has the length that this run wrote. If it is not at its path,
+    /// the content of the open file is copied to a new file next to it, and so are all later results; the error, which
+    /// stays the same from then on, names that file.
     pub(crate) fn undisturbed(&mut self) -> Result<(), Error> {
         if let Some(error) = &self.disturbed {
             return Err(error.clone());
@@ -34,14 +34,14 @@ impl ResultsFile {
                 self.path.display()
             )
         };
-        // At once, since calls in flight may go on for long.
+        // Logged immediately, because calls in flight may continue for long.
         log::warn!("{found}");
         let error = Error::new(ErrorKind::Invalid, found);
         self.disturbed = Some(error.clone());
         Err(error)
     }
 
-    /// Results that still come must not be joined to a line that somebody else cut in the middle.
+    /// Later results must not be joined to a line that another program truncated.
     fn end_last_line(&mut self) -> io::Result<()> {
         self.torn = self.read(&mut |_, _, _| {}).unwrap_or(Torn::NoLineEnd);
         self.mend_io()
@@ -52,7 +52,7 @@ impl ResultsFile {
         same_file(&self.file, &self.path)
     }
 
-    /// Goes on in a copy beside the file that lost its name, and says so.
+    /// Continues in a copy next to the removed file. Returns a message about it.
     fn rescue(&mut self) -> String {
         let lost = format!(
             "{}: another program removed or replaced it during the run; sending stopped",

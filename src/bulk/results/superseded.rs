@@ -1,13 +1,13 @@
-//! Lines of requests that the input has changed since: marked by a field at their end, so that whoever
-//! reads the file line by line can tell them from the answers to what is asked now.
+//! Lines of outdated requests: they are marked by a member at their end, so that readers can distinguish them from the
+//! answers to current requests.
 
 use super::ResultsFile;
 use crate::base::error::Error;
 
-/// How a marked line ends.
+/// The end of a marked line.
 const MARK: &[u8] = b",\"superseded\":true}";
 
-/// Which lines are to lose or get their mark: a bit for each line that is not blank, by its number.
+/// Which lines lose or get their mark: one bit per non-blank line, by number.
 #[derive(Debug, Default)]
 pub(crate) struct SupersededFlags {
     bits: Vec<u64>,
@@ -16,7 +16,7 @@ pub(crate) struct SupersededFlags {
 }
 
 impl SupersededFlags {
-    /// Takes note of the next line.
+    /// Records the next line.
     pub(crate) fn next(&mut self, is_marked: bool, wanted: bool) {
         let (word, bit) = (self.lines / 64, self.lines % 64);
         if bit == 0 {
@@ -29,7 +29,7 @@ impl SupersededFlags {
         self.lines += 1;
     }
 
-    /// Every line is marked as it should be.
+    /// Whether every line has the right mark.
     pub(crate) fn all_right(&self) -> bool {
         self.wrong == 0
     }
@@ -41,8 +41,8 @@ impl SupersededFlags {
 }
 
 impl ResultsFile {
-    /// Marks superseded lines, and takes the mark from those that are asked for again. All else stays
-    /// byte for byte, and the whole file when there is nothing to do.
+    /// Marks superseded lines, and removes the mark from those that are current again. All other bytes are unchanged;
+    /// without changes the whole file is.
     pub(crate) fn write_flags(&mut self, flags: &SupersededFlags) -> Result<(), Error> {
         if flags.wrong == 0 {
             return Ok(());
@@ -61,7 +61,7 @@ impl ResultsFile {
     }
 }
 
-/// Adds the mark to a line, or takes it away.
+/// Adds the mark to a line, or removes it.
 pub(crate) fn turn(line: &mut Vec<u8>) {
     line.truncate(line.trim_ascii_end().len());
     match line.strip_suffix(MARK).map(<[u8]>::len) {

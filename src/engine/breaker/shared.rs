@@ -48,8 +48,8 @@ impl Breakers {
     }
 
     /// Applies the outages that `outage` returns for each quota: `Some(Some(until))` while no machine calls it,
-    /// `Some(None)` if it is available, `None` if other machines are not change of. The second argument of `outage`
-    /// says whether the breaker waits for the end.
+    /// `Some(None)` if it is available, `None` if the state on other machines is unknown. The second argument of
+    /// `outage` says whether the breaker waits for the end.
     pub(in crate::engine) fn apply_outages(
         &mut self,
         outage: impl Fn(QuotaId, bool) -> Option<Option<Time>>,

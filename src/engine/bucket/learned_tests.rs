@@ -40,7 +40,7 @@ fn open(limiter: Limiter, now: Time) -> (Limiter, QuotaId) {
 
 const TAKES: Duration = Duration::from_millis(100);
 
-/// Makes a call as soon as one may start; `reply` tells how it ends. Returns when that is.
+/// Makes a call as soon as one may start; `reply` decides how it ends. Returns its start time.
 fn call(
     (limiter, quota): &(Limiter, QuotaId),
     mut now: Time,
@@ -77,9 +77,9 @@ fn a_limit_that_was_reported_once_is_doubted_after_a_minute_and_dropped_after_th
         calls.push(now.as_nanos() / 1_000_000_000);
     }
     assert_eq!(calls[..5], [60, 90, 120, 150, 180]);
-    assert!(calls[99] <= 190, "nothing holds calls back any more");
+    assert!(calls[99] <= 190, "the limit no longer delays calls");
     assert_eq!(quota.0.learned_limit(quota.1, now), None);
-    // Another report counts again.
+    // Each further report confirms the limit.
     call(&quota, now, answer(report(1)));
     assert!(call(&quota, now, answer(RateHints::default())) > now.after(TRUSTED / 2));
 }
@@ -104,7 +104,7 @@ fn an_hour_without_calls_is_no_reason_to_drop_a_limit() {
     assert!(next > now.after(Duration::from_millis(900)), "{next:?}");
 }
 
-/// A provider that reports its limit with refusals only: the search for a higher one costs few of them.
+/// A provider that reports its limit only with rejections: the search for a higher limit causes few of them.
 #[test]
 fn a_limit_that_refusals_confirm_is_doubted_less_and_less_often() {
     let quota = open(Limiter::new(), at(0));
@@ -146,20 +146,20 @@ fn the_next_run_takes_a_limit_as_a_guess_and_takes_it_over_once() {
     let gate = second.0.try_acquire(second.1, 1, Some(0), now);
     assert!(matches!(gate, Gate::NotUntil(_)));
     assert_eq!(source(&second, now), Some((LimitSource::OtherRun, 11)));
-    // The first answer shows that it was none.
+    // The first answer refutes the adopted limit.
     let mut now = call(&second, now, none());
     let freed = now;
     for _ in 0..20 {
         now = call(&second, now, none());
     }
     assert_eq!(now, freed.after(20 * TAKES));
-    // The first run still has it, and writes so: that is no news.
+    // The first run still has the limit and writes it. That is not a new report.
     let _ = first.0.try_acquire(first.1, 1, Some(0), now);
     for _ in 0..5 {
         now = call(&second, now, none());
     }
     assert_eq!(now, freed.after(25 * TAKES));
-    // After a minute it is not even a guess, however lately it was written.
+    // After one minute the limit is not adopted even as a guess, however recently it was written.
     let now = at(90_000);
     let _ = first.0.try_acquire(first.1, 1, Some(0), now);
     let third = run(now);
@@ -170,7 +170,7 @@ fn the_next_run_takes_a_limit_as_a_guess_and_takes_it_over_once() {
     assert_eq!(end, now.after(5 * TAKES));
 }
 
-/// What a process wrote itself, and reads by a clock that runs slower, is no report of another one.
+/// A limit that a process wrote itself and reads with a slower clock is not a report of another process.
 #[test]
 fn a_limit_is_not_confirmed_by_its_own_file() {
     let folder = tempfile::tempdir().unwrap();

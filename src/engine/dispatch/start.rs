@@ -243,7 +243,7 @@ impl<W: Work> Dispatcher<W> {
                     ticket,
                     permit,
                 });
-                // Durable work must write back each item that it takes in vain.
+                // Durable work must write back each item that it takes and cannot start.
                 if self.options.durable
                     && let Some(at) = self.limiter.closed_until(quota, now)
                 {

@@ -9,7 +9,7 @@ use crate::engine::limiter::{CallEnd, Gate, Limits, Permit};
 use crate::hub::shares::simulated_redis::SimulatedRedis;
 use crate::testing::ManualClock;
 
-/// The hub exchanges as often while a call waits.
+/// The hub exchanges this often while a call waits.
 const TICK: Duration = Duration::from_millis(10);
 const OUTAGE: Duration = Duration::from_millis(300);
 
@@ -43,7 +43,7 @@ impl World {
         limiter.share_through(&hub, self.clock.clone());
         let key = QuotaKey::new(&["p", "key", "model"]);
         let quota = limiter.quota(key, Limits::default().known(), 0, self.clock.now());
-        // As if it had just been used: it exchanges.
+        // As if the quota had just been used: it takes part in the exchange.
         limiter.outage(quota, true, self.clock.now());
         let name = format!("machine {}", self.machines.len());
         self.machines.push(Machine {
@@ -69,7 +69,7 @@ impl World {
         }
     }
 
-    /// Redis does not get what the machine sends.
+    /// Redis does not receive the request of this machine.
     fn fail_exchange(&self, at: usize) {
         for user in self.machines[at].hub.users() {
             user.ask();
@@ -104,7 +104,7 @@ impl World {
         (self.machines[at].limiter).settle(permit, ended, &hints, now);
     }
 
-    /// A breaker of the machine opens for so long.
+    /// A breaker of the machine opens for this long.
     fn open(&self, at: usize, time: Duration) {
         let (machine, now) = (&self.machines[at], self.clock.now());
         (machine.limiter).note_outage(machine.quota, Some(now.after(time)), false);
@@ -115,7 +115,7 @@ impl World {
         (machine.limiter).outage(machine.quota, true, self.clock.now())
     }
 
-    /// Machine 0 finds the provider unavailable, and is gone. The others have no breaker that is open.
+    /// Machine 0 detects that the provider is unavailable, and disappears. The others have no open breaker.
     fn after_an_outage(machines: usize) -> Self {
         let mut world = Self::new(1);
         world.open(0, OUTAGE);
@@ -206,13 +206,13 @@ fn a_probe_whose_end_was_lost_is_made_again() {
 #[test]
 fn a_machine_that_makes_no_call_leaves_the_probe_to_others() {
     let world = World::new(2);
-    // It is busy with other calls, so it exchanges all the time.
+    // The machine makes other calls, so it exchanges all the time.
     let _other = world.begin(0);
     world.open(1, OUTAGE);
     world.exchange(1);
     world.exchange(0);
     world.clock.advance(OUTAGE);
-    // It wants the probe and is given it, and has no slot for it afterwards.
+    // The machine requests the probe and gets it, but then has no free slot.
     assert!(matches!(world.go(0), Gate::NotUntil(_)));
     world.exchange(0);
     world.begin(1);
@@ -225,12 +225,12 @@ fn a_probe_that_was_given_long_ago_is_asked_for_again() {
     world.exchange(0);
     assert!(matches!(world.go(0), Gate::NotUntil(_)));
     world.exchange(0);
-    // Nothing is exchanged for longer than the script waits for a machine.
+    // No exchange takes place for longer than the script waits for a machine.
     world.clock.advance(Duration::from_secs(3));
     let _probe = world.begin_within(1, Duration::ZERO).unwrap_or_else(|| {
         world.exchange(1);
         let Gate::Go(permit) = world.go(1) else {
-            panic!("it may probe");
+            panic!("the probe is allowed");
         };
         permit
     });
@@ -249,7 +249,7 @@ fn an_outage_found_while_redis_is_away_is_told_when_it_is_back() {
     assert!(world.outage(0).flatten().is_some());
     world.exchange(1);
     assert!(world.outage(1).flatten().is_some());
-    // Once more, if Redis has forgotten what it was told.
+    // The same if Redis has lost the published outage.
     world.redis.empty();
     world.fail_exchange(0);
     world.exchange(0);

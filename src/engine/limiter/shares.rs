@@ -34,7 +34,7 @@ struct User {
 
 impl Limiter {
     /// State of a quota's provider: `Some(Some(until))` while no machine calls it, `Some(None)` if it is available,
-    /// `None` if other machines are not heard of. `waits` keeps the quota in the exchange until the outage ends.
+    /// `None` if the state on other machines is unknown. `waits` keeps the quota in the exchange until the outage ends.
     pub(in crate::engine) fn outage(
         &self,
         quota: QuotaId,
@@ -49,8 +49,8 @@ impl Limiter {
         self.outages.load(Ordering::Relaxed)
     }
 
-    /// Records that the provider of a quota is unavailable until `until`, or is available again. With `is_ours` this
-    /// machine may be the cause, so others are not told.
+    /// Records that the provider of a quota is unavailable until `until`, or is available again. With `is_ours`, this
+    /// machine may be the cause, so nothing is published.
     pub(in crate::engine) fn note_outage(
         &self,
         quota: QuotaId,

@@ -1,5 +1,5 @@
-//! Limiters of several processes with one Redis, which `scripts/with-servers` brings; without it these tests say that they
-//! were skipped. Whatever the machine is busy with, no more may start than the time that passed allows.
+//! Limiters of several OS processes with one Redis, which `scripts/with-servers` starts. Without Redis these tests
+//! report that they were skipped. However busy the machine is, no more calls may start than the elapsed time allows.
 
 use std::time::{Duration, Instant};
 
@@ -64,7 +64,7 @@ fn name() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
-/// All at once until so many calls were made. Returns in what time.
+/// Makes calls as fast as possible until this number is reached. Returns the elapsed time.
 fn all(processes: &[Process], calls: usize) -> Duration {
     let left = std::sync::atomic::AtomicIsize::new(calls as isize);
     let began = Instant::now();
@@ -81,7 +81,7 @@ fn all(processes: &[Process], calls: usize) -> Duration {
     began.elapsed()
 }
 
-/// What starts at once after a while without use, and the first call of a process that is new.
+/// Calls that may start at once after a period without use, and the first call of a new OS process.
 const AT_ONCE: f64 = 11.0;
 
 #[test]
@@ -110,7 +110,7 @@ fn without_redis_each_goes_on_with_its_part_of_the_limit() {
         .collect();
     all(&processes, 20);
     cable.cut(true);
-    // Whoever noticed that has half of it.
+    // Each process that noticed the other uses half of the limit.
     let was_lost = |process: &Process| {
         let mut state = process.limiter.state.lock();
         state.quotas.iter_mut().all(|quota| quota.is_lost())
@@ -126,7 +126,7 @@ fn without_redis_each_goes_on_with_its_part_of_the_limit() {
     }
     let took = all(&processes[..1], 30);
     let allowed = AT_ONCE + 50.0 * took.as_secs_f64();
-    assert!(30.0 <= allowed, "{took:?} of one of two");
+    assert!(30.0 <= allowed, "{took:?} for one of two processes");
     cable.cut(false);
     let began = Instant::now();
     while processes.iter().any(was_lost) {
@@ -143,7 +143,7 @@ fn a_pause_and_a_learned_limit_reach_the_other_machines() {
         Process::new(&redis, &name, Limits::default()),
         Process::new(&redis, &name, Limits::default()),
     );
-    // Both are at work, so they hear.
+    // Both have calls, so both receive the pause.
     let (first, other) = (a.begin(), b.begin());
     let hints = RateHints {
         requests: Some(RateWindow {
@@ -192,12 +192,12 @@ fn a_machine_without_network_pauses_itself_alone() {
         (CallEnd::NotReady(Some(Duration::from_secs(100))), true),
     ] {
         let now = SystemClock.now();
-        // As if nothing else talked for it.
+        // As if no other quota took part in the exchange.
         let mut state = process.limiter.state.lock();
         let quota = &mut state.quotas[0];
         let Gate::Go(permit) = quota.try_acquire(process.quota, 1, Some(0), now.after(PATIENCE))
         else {
-            panic!("it may go");
+            panic!("the call may start");
         };
         quota.settle(permit, ended, &RateHints::default(), now);
         quota.share_call_end(ended, &RateHints::default(), now);
@@ -205,7 +205,7 @@ fn a_machine_without_network_pauses_itself_alone() {
         let told = quota.ask_share(now).unwrap().pause;
         assert_eq!(!told.is_zero(), is_told, "{ended:?}");
     }
-    assert!(asked_pause().is_zero(), "it is told once");
+    assert!(asked_pause().is_zero(), "the pause is published once");
 }
 
 /// The quota file of this machine keeps only the proven number of concurrent calls for later runs.
@@ -232,7 +232,7 @@ fn the_proven_concurrency_is_kept_on_its_machine_although_limits_are_shared() {
     first.0.state.lock().quotas[0].window.found_at(40);
     let now = Time::from_nanos(1_000_000_000);
     let Gate::Go(permit) = first.0.try_acquire(first.1, 1, Some(0), now) else {
-        panic!("it may go");
+        panic!("the call may start");
     };
     (first.0).settle(permit, CallEnd::Replied(None), &RateHints::default(), now);
     let later = open(10);

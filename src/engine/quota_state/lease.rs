@@ -203,7 +203,7 @@ impl Quota {
     }
 
     /// Records the end of a call for the other machines: reported limits, and a pause that follows. If the call could
-    /// not be sent, the network of this machine may be the cause, so others are not told.
+    /// not be sent, the network of this machine may be the cause, so no pause is published.
     pub(in crate::engine) fn share_call_end(
         &mut self,
         ended: CallEnd,
@@ -309,7 +309,7 @@ impl Quota {
         let Some(lease) = &mut self.lease else { return };
         lease.waits_since = None;
         if std::mem::take(&mut lease.is_lost) {
-            // What a bucket gained without a share belongs to nobody.
+            // What a bucket gained without a share was not assigned to this machine.
             for bucket in [&mut self.requests, &mut self.tokens].into_iter().flatten() {
                 bucket.level = bucket.level.min(0.0);
             }
@@ -348,7 +348,7 @@ impl Quota {
             lease.is_lost = true;
             lease.others.lose();
             lease.processes = lease.processes.max(workers as f64);
-            // Shares that are still to come are a part of that.
+            // Shares that have not arrived yet are part of that.
             let buckets = [&mut self.requests, &mut self.tokens];
             for (bucket, part) in buckets.into_iter().zip(&lease.parts) {
                 if let (Some(bucket), Some((_, given))) = (bucket, part.coming) {

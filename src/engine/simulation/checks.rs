@@ -1,4 +1,4 @@
-//! What must hold in every schedule of the simulation: while it goes on, and at its end.
+//! What must hold in every schedule of the simulation: during the run, and at its end.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::Scene;
 use super::model::Item;
 
 impl Scene {
-    /// With a free permit and a working output, whatever is runnable has been started.
+    /// With a free permit and a working output, every runnable item has been started.
     pub(super) fn check_no_stall(&self) {
         let work = &self.dispatcher.work;
         let counters = self.dispatcher.counters();
@@ -32,7 +32,7 @@ impl Scene {
                 _ => continue,
             };
             let class = work.class(i as u32);
-            // Only who is still called can be in the way.
+            // Only steps that can still be called can delay items.
             let limited = (step..class.steps() as u8).any(|step| {
                 let quota = class.quota(step);
                 quota != QuotaId::NONE
@@ -55,8 +55,8 @@ impl Scene {
         }
     }
 
-    /// Only who can go elsewhere is given up on, and only where a call has waited in vain, for little
-    /// longer, with no answer since.
+    /// Only calls that can fail over are abandoned, and only if a call has timed out: slightly later than that, and
+    /// with no answer since.
     pub(super) fn check_given_up(&self, call: &Call<u32>) {
         let (class, step) = (&call.ticket.class, call.ticket.tries.step);
         assert!(usize::from(step) + 1 < class.steps() && call.abandonable);
@@ -64,11 +64,10 @@ impl Scene {
         let waited = self.now.since(call.began);
         assert!(waited >= hung / 4 * 3, "{waited:?} after {hung:?}");
         let answered = self.answered.get(&step).copied().unwrap_or_default();
-        assert!(answered <= ended, "given up although it answers");
+        assert!(answered <= ended, "abandoned although the provider answers");
     }
 
-    /// Calls in the air and outcomes that nobody took yet each hold a permit, and no more are held
-    /// than there are.
+    /// Each call in flight, and each outcome that was not taken yet, holds a permit. No other permits are held.
     pub(super) fn check_permits(&mut self) {
         let in_flight = self.dispatcher.counters().in_flight;
         assert!(in_flight <= self.permits, "more calls than permits");
@@ -89,16 +88,19 @@ impl Scene {
         let work = &self.dispatcher.work;
         let counters = self.dispatcher.counters();
         assert_eq!(counters.in_flight, 0);
-        assert!(self.in_flight.is_empty(), "finished with calls in the air");
+        assert!(self.in_flight.is_empty(), "finished with calls in flight");
         assert!(self.calls_after_critical <= self.most_permits);
         let made = self.started - self.loading.waited;
         assert_eq!(counters.calls, made, "a wait was counted as a call");
         self.loading.check_pace(self.most_permits);
-        assert_eq!(work.unreleased, 0, "finished before all was taken");
+        assert_eq!(
+            work.unreleased, 0,
+            "finished before all outcomes were taken"
+        );
         let failed = work.items.contains(&Item::Final { ok: false });
         match self.dispatcher.stop_reason() {
             None => {
-                assert!(!self.fatal_seen && !work.broke, "a fault was passed over");
+                assert!(!self.fatal_seen && !work.broke, "a fault was ignored");
                 for (i, item) in work.items.iter().enumerate() {
                     assert!(
                         matches!(item, Item::Final { .. } | Item::Unsent),
@@ -129,11 +131,11 @@ impl Scene {
             Some(StopReason::Fatal(_)) => assert!(self.fatal_seen || work.broke),
             Some(other) => panic!("unexpected end: {other}"),
         }
-        // Every item is in one place: it never left the source, or waits, or has its end.
+        // Every item is in one place: it is still in the source, or waits, or has its end.
         let mut waiting = 0;
         for (i, item) in work.items.iter().enumerate() {
             match item {
-                Item::Fresh => assert!(i >= work.next, "item {i} was dropped unseen"),
+                Item::Fresh => assert!(i >= work.next, "item {i} was never read"),
                 Item::Out => panic!("item {i} was dropped"),
                 Item::Waiting { .. } => waiting += 1,
                 Item::Final { .. } | Item::Unsent => {}

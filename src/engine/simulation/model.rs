@@ -1,5 +1,5 @@
-//! The random numbers and the work of the simulation: a list of items that knows where each of
-//! them is, and complains when one is somewhere it cannot be; and servers that load their model.
+//! The random numbers and the work of the simulation: a list of items that knows the place of each item and fails if an
+//! item is in a wrong place; and servers that load their model.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl Random {
     }
 }
 
-/// What the model work knows of each item; the invariants are checked where it changes.
+/// What the model knows of each item; the invariants are checked when it changes.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Item {
     Fresh,
@@ -67,12 +67,12 @@ pub(super) struct ModelWork {
     pub waiting: Waiting<(u32, Tries, ItemTimer)>,
     pub times: TimeModel,
     pub source_until: usize,
-    /// The source breaks instead of giving this item.
+    /// The source fails instead of returning this item.
     pub breaks_at: Option<usize>,
     pub broke: bool,
-    /// When a step of a quota answered last.
+    /// When a step of a quota last answered.
     pub answered: HashMap<(QuotaId, u8), Time>,
-    /// A deadline may make an item give up early.
+    /// With a deadline, an item may fail early.
     pub may_give_up: bool,
     pub full_disk: bool,
     pub defers: bool,
@@ -80,7 +80,7 @@ pub(super) struct ModelWork {
     pub has_store: bool,
     /// A claim that was requested, or has returned.
     pub look: Look,
-    /// Outcomes that hold their permits until somebody takes them.
+    /// Outcomes that hold their permits until they are taken.
     pub unreleased: usize,
 }
 
@@ -101,7 +101,7 @@ impl ModelWork {
             timer,
         }
     }
-    /// Items that the source will ever give.
+    /// Number of items that the source returns in total.
     fn end(&self) -> usize {
         self.breaks_at.unwrap_or(self.items.len())
     }
@@ -125,7 +125,7 @@ impl Work for ModelWork {
                 .partition(|settled| matches!(settled, Settled::Later(_, Time::ZERO, None)));
             *done = left;
             self.settle(&mut kept, Time::ZERO)
-                .expect("it needs no write");
+                .expect("the item needs no write");
         }
     }
 
@@ -159,7 +159,7 @@ impl Work for ModelWork {
             });
         }
         self.look = Look::None;
-        assert!(!self.broke, "asked again after the source broke");
+        assert!(!self.broke, "the source was read after it failed");
         let mut out = Vec::new();
         let readable = self.source_until.min(self.end());
         while out.len() < max {
@@ -167,7 +167,7 @@ impl Work for ModelWork {
             let ticket = if let Some((item, tries, timer)) = waits {
                 match self.items[item as usize] {
                     Item::Waiting { due, .. } => {
-                        assert!(due <= now, "item {item} before its time");
+                        assert!(due <= now, "item {item} before its due time");
                     }
                     other => panic!("item {item} offered while {other:?}"),
                 }
@@ -192,10 +192,10 @@ impl Work for ModelWork {
         if !out.is_empty() {
             return Ok(Take::Items(out));
         }
-        // As a list does it: what was read before the fault is handed out first.
+        // Like a list: items that were read before the fault are returned first.
         if self.breaks_at == Some(self.next) && self.next < self.source_until {
             self.broke = true;
-            return Err(Error::new(ErrorKind::Invalid, "the source broke"));
+            return Err(Error::new(ErrorKind::Invalid, "the source failed"));
         }
         if self.waiting.is_empty() && !self.source_open() {
             return Ok(Take::Done);
@@ -207,7 +207,7 @@ impl Work for ModelWork {
     }
 
     fn settle(&mut self, done: &mut Vec<Settled<u32, ()>>, now: Time) -> Result<(), Error> {
-        // Ends that could not be written at once were decided earlier.
+        // Ends that could not be written immediately were decided earlier.
         self.may_give_up |= self.full_disk || self.has_store;
         let mut left = Vec::new();
         for settled in done.drain(..) {
@@ -276,11 +276,11 @@ impl Work for ModelWork {
     }
 }
 
-/// What the simulation itself sees of where the time of items goes.
+/// How the simulation itself accounts for the time of items.
 #[derive(Default)]
 pub(super) struct TimeModel {
     items: HashMap<u32, Seen>,
-    /// Quotas that have ever had a reason to pause.
+    /// Quotas that ever had a reason to pause.
     pub refused: bool,
 }
 
@@ -288,7 +288,7 @@ pub(super) struct TimeModel {
 struct Seen {
     began: Option<Time>,
     in_calls: Duration,
-    /// From the end of a call until the next try is due.
+    /// From the end of a call until the next attempt is due.
     own_waits: Duration,
     due: Option<Time>,
     /// From then until the next call.
@@ -320,7 +320,7 @@ impl TimeModel {
         }
     }
 
-    /// The parts of an item that has its end.
+    /// The parts of an item that has ended.
     fn check(&self, ticket: &Ticket<u32>, now: Time) {
         let Some(time) = ticket.timer.split(ticket.tries.first, now) else {
             assert_eq!(ticket.tries.first.time(), None);
@@ -329,7 +329,7 @@ impl TimeModel {
         let seen = &self.items[&ticket.task];
         let latency = seen.began.map(|began| now.since(began));
         assert_eq!(Some(time.total()), latency, "{time:?}");
-        // Each border lies in some millisecond.
+        // The millisecond of each boundary is uncertain.
         let about = Duration::from_millis(2 + 2 * u64::from(seen.calls));
         assert!(
             time.provider.abs_diff(seen.in_calls) <= about,
@@ -350,16 +350,16 @@ impl TimeModel {
     }
 }
 
-/// The servers of the first quotas load their model for a while; what they refuse meanwhile must
-/// cost its item nothing.
+/// The servers of the first quotas load their model for a while. Their rejections during that time must not count as
+/// attempts.
 pub(super) struct LoadingModel {
     quotas: u32,
     until: Time,
     first: HashMap<QuotaId, Time>,
-    /// What items had been through when they were refused.
+    /// The histories of items when they were rejected.
     tries: HashMap<u32, Tries>,
     refusals: HashMap<QuotaId, usize>,
-    /// Refusals that were waited for.
+    /// Rejections that caused a wait.
     pub waited: u64,
 }
 
@@ -396,17 +396,21 @@ impl LoadingModel {
         }
     }
 
-    /// No attempt was used up by waiting.
+    /// Waiting used up no attempt.
     pub(super) fn check_start(&mut self, ticket: &Ticket<u32>) {
         if let Some(before) = self.tries.remove(&ticket.task) {
             let tries = ticket.tries;
-            assert_eq!(tries.calls, before.calls, "item {} was tried", ticket.task);
+            assert_eq!(
+                tries.calls, before.calls,
+                "item {} used up an attempt",
+                ticket.task
+            );
             let same = tries.step == before.step;
             assert!(!same || tries.attempt == before.attempt);
         }
     }
 
-    /// After the first calls, one a second asks whether the server is ready.
+    /// After the first calls, one call per second checks whether the server is ready.
     pub(super) fn check_pace(&self, permits: usize) {
         let seconds = self.until.since(Time::ZERO).as_secs() as usize;
         for (quota, refused) in &self.refusals {
@@ -419,7 +423,7 @@ impl LoadingModel {
     }
 }
 
-/// The first provider hangs for a while: what is asked then runs into its time-out.
+/// The first provider hangs for a while: calls during that time time out.
 pub(super) struct HangingModel {
     from: Time,
     until: Time,
@@ -451,7 +455,7 @@ impl HangingModel {
     }
 }
 
-/// A provider fails everything for a while, in one way.
+/// A provider fails all calls for a while, in one way.
 pub(super) struct OutageModel {
     step: u8,
     from: Time,
@@ -485,7 +489,7 @@ impl OutageModel {
     }
 }
 
-/// The servers of some quotas answer only so many calls at once.
+/// The servers of some quotas answer only this many calls at once.
 pub(super) struct ParallelModel {
     every: u32,
     most: usize,

@@ -1,4 +1,4 @@
-//! The provider of a simulated schedule: what each call gets, and what a call that is cut off leaves.
+//! The provider of a simulated schedule: the result of each call, and the result of an aborted call.
 
 use super::*;
 
@@ -58,25 +58,25 @@ impl Scene {
         let asked = self.put_off.get(&(call.ticket.task, tries.step));
         assert!(
             asked.is_none_or(|until| *until <= self.now),
-            "called before it was asked to be"
+            "called before the requested time"
         );
         if let Some(until) = self.paused_until.get(&quota) {
             assert!(
                 quota == QuotaId::NONE || *until <= self.now,
-                "call into a pause"
+                "call during a pause"
             );
         }
-        assert!(!self.is_dead(quota, tries.step), "a dead quota was called");
+        assert!(
+            !self.is_dead(quota, tries.step),
+            "an unavailable quota was called"
+        );
         if self.critical_seen {
             self.calls_after_critical += 1;
         }
         if let (Some(most), true) = (self.tuned, quota != QuotaId::NONE) {
             let flying = self.in_flight.values();
             let flying = flying.filter(|flying| flying.call.ticket.quota() == quota);
-            assert!(
-                flying.count() < most as usize,
-                "more than there may ever be"
-            );
+            assert!(flying.count() < most as usize, "more calls than the limit");
         }
         let in_flight = self.in_flight.values().filter(|in_flight| {
             let admitted =
@@ -110,7 +110,7 @@ impl Scene {
             && !fatal
             && self.random.chance(70)
         {
-            // A call may notice the deadline a moment before the dispatcher does, or after it.
+            // A call may notice the deadline slightly before the dispatcher does, or after it.
             let early = self.random.below(3) * 1000;
             let late = Duration::from_nanos(self.random.below(3) * 1_000_000);
             at = Time::from_nanos(deadline.as_nanos().saturating_sub(early)).after(late);
@@ -127,7 +127,7 @@ impl Scene {
         self.in_flight.insert(self.started, in_flight);
     }
 
-    /// How a call ends whose context was ended.
+    /// How a call ends whose context was cancelled.
     pub(super) fn ended(&mut self, kind: ErrorKind) -> Error {
         let sent = if self.random.chance(50) {
             Sent::Maybe
@@ -137,7 +137,7 @@ impl Scene {
         Error::new(kind, "ended by us").with_sent(sent)
     }
 
-    /// Cuts off the calls in the air, at this instant or a little later.
+    /// Aborts the calls in flight, now or a little later.
     pub(super) fn abort(&mut self) {
         let mut ids: Vec<u64> = self.in_flight.keys().copied().collect();
         ids.sort_unstable();
@@ -151,7 +151,7 @@ impl Scene {
         }
     }
 
-    /// Ends the calls that the dispatcher gave up on.
+    /// Ends the calls that the dispatcher has abandoned.
     pub(super) fn give_up(&mut self) {
         for number in self.dispatcher.take_abandoned() {
             let found = self

@@ -142,8 +142,8 @@ impl Registration {
     }
 }
 
-/// Checks that the provider shows a batch to this client, or that it does not exist. Otherwise returns why it stays
-/// with its account.
+/// Checks that the provider shows a batch to this client, or that the batch does not exist. Otherwise returns why the
+/// batch stays with its account.
 fn check_visible(
     record: &mut Record,
     client: &dyn BatchClient,
@@ -217,7 +217,7 @@ mod tests {
         client
     }
 
-    /// Works with the key of `client` until this holds, and leaves the batch to nobody.
+    /// Works with the key of `client` until `holds` is true, and then leaves the batch without an owner.
     fn left_when(harness: &Harness, mut holds: impl FnMut(&StoredBatch) -> bool) -> StoredBatch {
         let worker = harness.worker();
         let mut poller = harness.poller(worker, &[]);
@@ -252,7 +252,10 @@ mod tests {
         let old = harness.client();
         let process = harness.enqueue(&["a", "b"]);
         let left = left_when(&harness, |batch| batch.record.contains("running"));
-        assert!(adopt(&harness, Some(&old)).is_empty(), "its key is here");
+        assert!(
+            adopt(&harness, Some(&old)).is_empty(),
+            "its key is available"
+        );
         let new = rotated(&harness);
         {
             let mut poller = harness.poller(harness.worker(), &[]);

@@ -47,7 +47,7 @@ impl Sizes {
         self.0.get(model).map(|reduced| reduced.pause)
     }
 
-    /// A provider that has too much of ours queued now.
+    /// A provider whose batch queue for this account is full now.
     pub(super) fn crowded(&self, now: Time) -> Option<&str> {
         let mut crowded = self.0.iter().filter(|(_, reduced)| reduced.pause > now);
         crowded

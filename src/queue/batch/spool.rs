@@ -184,7 +184,7 @@ impl Sink<'_> {
 
 impl Write for Sink<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let stop = || io::Error::other("no more of it is taken");
+        let stop = || io::Error::other("the download exceeds its limit");
         if self.stopped.is_some() {
             return Err(stop());
         }
@@ -258,9 +258,9 @@ mod tests {
     fn a_download_leaves_some_of_the_disk_to_everything_else() {
         let place = tempfile::tempdir().unwrap();
         let rooms: [(Room, usize); 3] = [
-            // Of 100 MiB five are left.
+            // 5 of 100 MiB are left.
             (|_| Some((8 << 20, 100 << 20)), 3),
-            // Of a large disk a quarter of a gigabyte is.
+            // 256 MiB of a large disk are left.
             (|_| Some((260 << 20, 1 << 50)), 4),
             (|_| Some((0, 100 << 20)), 0),
         ];
@@ -276,9 +276,9 @@ mod tests {
             };
             assert!(matches!(offered(fitting * MIB), (true, None)));
             let (false, Some(Stopped::NoRoom(error))) = offered(fitting * MIB + 1) else {
-                panic!("{fitting}: it was not stopped for the room");
+                panic!("{fitting}: the download was not stopped for lack of space");
             };
-            // As other trouble with the disk, it passes.
+            // Like other problems with the disk, it is temporary.
             assert_eq!(error.kind(), ErrorKind::Transient);
         }
     }

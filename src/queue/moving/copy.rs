@@ -208,7 +208,7 @@ fn in_pieces(
     add(piece)
 }
 
-/// What a queue holds.
+/// The contents of a queue.
 pub(super) fn report_of(store: &dyn MovableStore) -> Result<MoveReport, Error> {
     let count = |name| store.count_rows(MovedTable::named(name));
     let (jobs, results) = (count("jobs")?, count("results")?);

@@ -15,7 +15,7 @@ use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 use super::copy::{Copy, LocalFiles, report_of};
 use super::{MoveOptions, MoveReport, absolute, changed_meanwhile, invalid};
 
-/// The file of an export while it is made.
+/// The unfinished file of an export.
 fn part_of(file: &Path, attempt: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(format!(".{attempt}.part"));
@@ -48,14 +48,14 @@ pub(super) fn mark_of(file: &Path) -> Result<Option<(SqliteStore, MoveMark)>, Er
 }
 
 impl JobQueue {
-    /// Moves the queue into a file, from which [`import_from`](Self::import_from) brings it into another store: all
-    /// processes, jobs of every state, results that were not taken yet, and batches with their ids at the provider.
-    /// The export closes this queue: opening it fails until it is [reopened](Self::reopen). Ids of processes and
-    /// jobs stay valid. The file holds prompts and results, and is for its owner only.
+    /// Moves the queue into a file, from which [`import_from`](Self::import_from) moves it into another store: all
+    /// processes, jobs of every state, results that were not fetched yet, and batches with their ids at the provider.
+    /// The export closes this queue: opening it fails until it is [reopened](Self::reopen). Ids of processes and jobs
+    /// stay valid. The file contains prompts and results, so only its owner can read it.
     ///
-    /// A call that is interrupted leaves the queue closed, and goes on when it is made again with the same file; the
-    /// queue has to be opened with [`SqliteOptions::allow_closed`] for that. A call that fails reopens the queue. Settings
-    /// do not move. Memory: a few megabytes, or the largest job.
+    /// An interrupted call leaves the queue closed. The same call with the same file resumes it; open the queue with
+    /// [`SqliteOptions::allow_closed`] for that. A call that fails reopens the queue. Settings are not moved. Memory: a
+    /// few megabytes, or the largest job.
     ///
     /// ```
     /// use batchwright::queue::MoveOptions;
@@ -139,7 +139,7 @@ impl JobQueue {
                 let report = report_of(&to)?;
                 drop(to);
                 self.complete(store, mark, file)?;
-                // The first name of the same file, if the export was killed before it removed that.
+                // An export that was killed may have left the first name of the same file.
                 remove_part(file, &attempt);
                 Ok(Some(report))
             }
@@ -211,7 +211,7 @@ impl JobQueue {
         Ok(report)
     }
 
-    /// Allows the import of a file that has its final name: marks first this queue as moved, then the file.
+    /// Allows the import of a file that has its final name: first marks this queue as moved, then the file.
     fn complete(
         &self,
         store: &dyn MovableStore,
@@ -253,7 +253,7 @@ impl JobQueue {
     }
 }
 
-/// Whether the same command, run meanwhile, has completed this export.
+/// Whether the same command, run concurrently, has completed this export.
 fn is_exported(mark: Option<&MoveMark>, export: &str) -> bool {
     match mark {
         Some(MoveMark::Exported { export: id, .. }) => id == export,
@@ -282,7 +282,7 @@ pub(super) fn discard(file: &Path, mark: &MoveMark) {
     }
 }
 
-/// Refuses a file without a part of its rows, as on a full disk.
+/// Rejects a file that lacks a part of its rows, for example because the disk was full.
 fn check_log(part: &Path) -> Result<(), Error> {
     let mut log = part.as_os_str().to_owned();
     log.push("-wal");

@@ -58,7 +58,7 @@ impl Source {
         Ok(())
     }
 
-    /// Refuses a file that was imported into this place before, if that queue no longer exists.
+    /// Rejects a file that was imported into this place before, if that queue no longer exists.
     fn check_lost(&self, file: &Path, again: bool) -> Result<(), Error> {
         match &self.state {
             FileState::Imported { to, .. } if !again => Err(invalid(format!(
@@ -70,7 +70,8 @@ impl Source {
         }
     }
 
-    /// Refuses a file whose queue is elsewhere, or may be. `own` is the target in the mark of the queue at `place`.
+    /// Rejects a file whose queue is, or may be, in another place. `own` is the target in the mark of the queue at
+    /// `place`.
     fn check(&self, file: &Path, place: &str, own: Option<&str>, again: bool) -> Result<(), Error> {
         let file = file.display();
         match &self.state {
@@ -80,7 +81,7 @@ impl Source {
             {
                 Ok(())
             }
-            // It is there already, or was deleted.
+            // The queue is there already, or was deleted.
             FileState::Imported { to, .. } if own.is_none() && to == place => Ok(()),
             FileState::Imported { to, .. } => Err(invalid(format!(
                 "{file} was already imported into {to}: a second queue would pay for its jobs again"
@@ -98,10 +99,10 @@ impl Source {
 }
 
 impl JobQueue {
-    /// Brings a queue that was [exported](Self::export_to) into this store, which must hold none. This queue is closed
-    /// until all of it is there, and has to be opened again afterwards. A call that is interrupted goes on when it is made
-    /// again; the queue has to be opened with [`SqliteOptions::allow_closed`](crate::queue::SqliteOptions::allow_closed)
-    /// for that. A file is imported once.
+    /// Imports an [exported](Self::export_to) queue into this store, which must be empty. This queue is closed until
+    /// the import is complete, and must be opened again afterwards. If a call is interrupted, the same call resumes it;
+    /// open the queue with [`SqliteOptions::allow_closed`](crate::queue::SqliteOptions::allow_closed) for that. A file
+    /// can be imported once.
     ///
     /// Batches at a provider continue here: a worker with the same API key takes them over and fetches their
     /// results.
@@ -157,7 +158,7 @@ impl JobQueue {
             at: self.clock.wall().0,
         };
         source.store.check_file()?;
-        // This queue first: if it is refused, the file can still go elsewhere.
+        // This queue is marked first: if that fails, the file can still be imported elsewhere.
         if !store.set_mark(found.as_ref(), Some(&begun))? {
             return Err(changed_meanwhile(&place));
         }
@@ -166,7 +167,7 @@ impl JobQueue {
             to: place.clone(),
             target,
         };
-        // An import that was interrupted at its very end has only to be opened.
+        // If an import was interrupted at its very end, the queue only has to be opened.
         if source.state != imported
             && let Err(error) = source.set_state(FileState::Importing { to, target: id })
         {
@@ -183,7 +184,7 @@ impl JobQueue {
         let mut copy = Copy::new(&source.store, store, &begun, files);
         copy.tell = options.on_progress;
         let report = copy.run()?;
-        // The file first: from here on no other queue can be opened from it.
+        // The file is marked first: from now on no other queue can be opened from it.
         source.set_state(imported)?;
         if !store.set_mark(Some(&begun), None)? {
             return Err(changed_meanwhile(&place));

@@ -1,9 +1,9 @@
 //! A queue that moves to another store: from SQLite to a database server and back.
 //!
-//! An export closes its queue and copies all rows to a file, which is a closed queue itself. An import copies the rows of
-//! that file into an empty queue, which is closed until all are there. At each moment at most one of the three is open, so
-//! no job can be run, and billed, at two places. Marks in all three record the state of a move. The same command
-//! resumes an interrupted move.
+//! An export closes its queue and copies all rows to a file, which is a closed queue itself. An import copies the rows
+//! of that file into an empty queue, which stays closed until it is complete. At any time at most one of the three is
+//! open, so no job can run, and be billed, in two places. Marks in all three record the state of a move. The same
+//! command resumes an interrupted move.
 
 mod copy;
 mod export;
@@ -21,11 +21,11 @@ use super::store::moving::MovableStore;
 /// Interval of the checks whether workers and servers still use the queue.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 
-/// For how long after a lease a worker whose lease has ended may still be on the list: a program trusts an ended lease
-/// only after it has been connected for a while.
+/// After its lease, a worker may stay registered for this long, because a program trusts an expired lease only after it
+/// has been connected for a while.
 const AFTER_LEASE: Duration = Duration::from_secs(10);
 
-/// How far a move is.
+/// Progress of a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MoveProgress {
@@ -45,13 +45,13 @@ pub struct MoveReport {
     pub jobs: u64,
     /// Waiting jobs.
     pub waiting: u64,
-    /// Results that were not taken yet, including those of failed and cancelled jobs.
+    /// Results that were not fetched yet, including those of failed and cancelled jobs.
     pub results: u64,
     /// Batches that are at a provider, or are being submitted.
     pub batches: u64,
     /// Idempotency keys of the HTTP server.
     pub keys: u64,
-    /// Jobs whose prompts name local files that were left out: they need these files where they run.
+    /// Jobs whose prompts name local files that were not embedded: the files must exist where the jobs run.
     pub by_path: u64,
     /// Files of the HTTP server's `/v1/files`.
     pub files: u64,
@@ -80,23 +80,24 @@ impl<'a> MoveOptions<'a> {
         self
     }
 
-    /// Leaves local files out of the jobs: their prompts go on naming paths, which have to exist where the jobs run.
-    /// Default: an export, and an import into a store for many machines, put the bytes of such files into the jobs; a
-    /// file that cannot be read stops them.
+    /// Does not embed local files in the jobs: their prompts keep naming paths, which must exist where the jobs run.
+    /// Default: an export, and an import into a store for many machines, embed the bytes of such files in the jobs; a
+    /// file that cannot be read fails the move.
     pub fn keep_paths(mut self, yes: bool) -> Self {
         self.keep_paths = yes;
         self
     }
 
-    /// Imports a file although an import of it into another queue was begun. If that queue is ever used, jobs are paid
-    /// for twice. Default: such a file is refused.
+    /// Imports a file although its import into another queue has begun. If that queue is ever used, jobs are billed
+    /// twice. Default: such a file is rejected.
     pub fn again(mut self, yes: bool) -> Self {
         self.again = yes;
         self
     }
 
-    /// The file `server.db` with the records of the HTTP server of a queue in SQLite. Idempotency keys, webhooks, and the
-    /// files and batches of `/v1` move with the queue; the bytes of files are in the folder `files` next to it. For an import it has to exist. Default: none; a queue on a server has its records with it.
+    /// The file `server.db` with the records of the HTTP server of a queue in SQLite. Idempotency keys, webhooks, and
+    /// the files and batches of `/v1` move with the queue; the bytes of files are in the folder `files` next to it. For
+    /// an import the file must exist. Default: none; a queue on a database server contains its records.
     pub fn records(mut self, path: impl Into<PathBuf>) -> Self {
         self.records = Some(path.into());
         self
@@ -144,7 +145,8 @@ impl JobQueue {
         self.store.movable().ok_or_else(cannot)
     }
 
-    /// Waits until nobody uses the queue, or refuses. Waits in any case for the jobs of killed workers to be given back.
+    /// Waits until no program uses the queue, or fails. Always waits until the jobs of killed workers have returned to
+    /// the queue.
     fn await_users(&self, wait: bool) -> Result<(), Error> {
         let store = self.movable()?;
         let (mut seen, began) = (None, Instant::now());

@@ -10,11 +10,11 @@ use super::export::{discard, mark_of};
 use super::{changed_meanwhile, invalid};
 
 impl JobQueue {
-    /// Undoes an [export](Self::export_to): the queue can be opened here again, and the file cannot be imported any more.
-    /// The queue has to be opened with [`SqliteOptions::allow_closed`](crate::queue::SqliteOptions::allow_closed) for
-    /// that, and opened again afterwards. False if it is not closed.
+    /// Undoes an [export](Self::export_to): the queue can be opened here again, and the file can no longer be imported.
+    /// Open the queue with [`SqliteOptions::allow_closed`](crate::queue::SqliteOptions::allow_closed) for this call,
+    /// and again afterwards. Returns false if the queue is not closed.
     ///
-    /// With `force` this does not look at the file. If the file is imported anywhere, jobs are paid for twice.
+    /// With `force` the file is not checked. If the file is imported anywhere, jobs are billed twice.
     ///
     /// # Errors
     /// When an import of the file has begun, the file is not where it was, or something cannot be read or written.

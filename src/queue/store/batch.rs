@@ -1,4 +1,4 @@
-//! What a store knows of batches: jobs that are at a provider together.
+//! The batch interface of a store.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use crate::queue::job::JobStatus;
 
 use super::{ClaimedJob, JobLane, WorkerId};
 
-/// Jobs that workers hand to a provider together. A part of [`JobStore`](super::JobStore).
+/// Batches of jobs that workers submit to a provider. A part of [`JobStore`](super::JobStore).
 pub trait BatchStore: Send + Sync {
-    /// The jobs of a kind that wait at the first step, by process and lane, in the order of claims: those
-    /// whose first due job has the highest priority first, then the oldest; behind them those of which
-    /// nothing is due, soonest first. Only of these processes; of all when empty. Without those that were
-    /// cancelled, or of which something decided is still being carried out. Reads a key of every job of
+    /// The waiting jobs of a kind at the first step, by process and lane, in the order of claims: first the groups with
+    /// due jobs, by the highest priority among their first due jobs, then the oldest; after them the groups without due
+    /// jobs, by the next due time. Limited to these processes; all processes if the list is empty. Excludes cancelled
+    /// jobs, and processes with a pending chore. Reads one key of every waiting job of the kind, and nothing else.
     /// the kind that waits, and no other.
     fn waiting_jobs(
         &self,
@@ -24,8 +24,8 @@ pub trait BatchStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Vec<WaitingJobs>, Error>;
 
-    /// Begins a batch that belongs to the worker and holds nothing yet. An error for a worker that is
-    /// on no list, or a process that does not exist.
+    /// Creates an empty batch that belongs to the worker. Fails if the worker is not registered or the process does not
+    /// exist.
     fn open_batch(
         &self,
         worker: WorkerId,
@@ -35,14 +35,14 @@ pub trait BatchStore: Send + Sync {
         now: Timestamp,
     ) -> Result<BatchNo, Error>;
 
-    /// Puts due jobs of the batch's process and lane into it, by their keys from behind `after`: in one
-    /// transaction, at most so many and no more than so many bytes of payload; always one into an empty
-    /// batch if there is any. So nothing but a place to go on means that it is full. What is cancelled
-    /// is not put into batches. Each claim's number rises.
+    /// Moves due jobs of the batch's process and lane into it, by ascending key after `after`, in one transaction: at
+    /// most this number of jobs and this number of payload bytes, but at least one job if the batch is empty and a job
+    /// is due. So the batch is full if and only if a position to continue from is returned. Cancelled jobs are not
+    /// moved. The number of each claim increases.
     ///
-    /// When the batch is not this worker's (any more) this fails, as do all methods that take a worker and a
-    /// batch, with an error that [says so](crate::Error::with_claim_lost); after any other failure the batch is still
-    /// the worker's.
+    /// If the batch does not belong to this worker (any more), this fails with an error [that says
+    /// so](crate::Error::with_claim_lost), like all methods with a worker and a batch. After any other failure the
+    /// batch still belongs to the worker.
     fn fill_batch(
         &self,
         worker: WorkerId,
@@ -53,8 +53,8 @@ pub trait BatchStore: Send + Sync {
         now: Timestamp,
     ) -> Result<BatchFill, Error>;
 
-    /// Up to `most` jobs that are in a batch, by their keys from behind `after`, and no more than about
-    /// `bytes` of payload; always one if there is any. Their receipts settle them.
+    /// Up to `most` jobs of a batch, by ascending key after `after`, with about `bytes` bytes of payload at most; at
+    /// least one if there is any. Their receipts settle them.
     fn batch_jobs(
         &self,
         batch: BatchNo,
@@ -63,7 +63,7 @@ pub trait BatchStore: Send + Sync {
         bytes: usize,
     ) -> Result<Vec<ClaimedJob>, Error>;
 
-    /// Of the jobs with these [numbers](crate::queue::JobReceipt::number) those that are in a batch, in the order of the
+    /// The jobs with these [numbers](crate::queue::JobReceipt::number) that are in a batch, in the order of the
     /// numbers.
     fn batch_jobs_by(&self, batch: BatchNo, numbers: &[u32]) -> Result<Vec<ClaimedJob>, Error>;
 
@@ -76,8 +76,8 @@ pub trait BatchStore: Send + Sync {
         now: Timestamp,
     ) -> Result<(), Error>;
 
-    /// Moves the jobs with keys below `at` to a new batch of the same process, lane and worker, and
-    /// replaces the record of the old one. One transaction.
+    /// Moves the jobs with keys below `at` to a new batch of the same process, lane and worker, and replaces the record
+    /// of the old batch, in one transaction.
     fn split_batch(
         &self,
         worker: WorkerId,
@@ -88,9 +88,9 @@ pub trait BatchStore: Send + Sync {
         now: Timestamp,
     ) -> Result<BatchNo, Error>;
 
-    /// Puts the jobs of a batch, those with keys above `after`, back to where they were, or not before
-    /// `due`: as if they had not been tried. Those of a cancelled process are cancelled instead. In short
-    /// transactions; after a failure, call it again. Returns how many.
+    /// Returns the jobs of a batch with keys above `after` to the queue as untried, due at `due` or at their earlier
+    /// due time. Jobs of a cancelled process are cancelled instead. Uses short transactions; after a failure, call it
+    /// again. Returns the number of jobs.
     fn give_back(
         &self,
         worker: WorkerId,
@@ -100,16 +100,16 @@ pub trait BatchStore: Send + Sync {
         now: Timestamp,
     ) -> Result<u64, Error>;
 
-    /// Gives back what is left in a batch, and deletes it.
+    /// Returns the remaining jobs of a batch to the queue, and deletes the batch.
     fn close_batch(&self, worker: WorkerId, batch: BatchNo, now: Timestamp) -> Result<(), Error>;
 
-    /// The batches of a process and of those below it, or all of them and also those whose process is gone; oldest
-    /// first.
+    /// The batches of a process and of its descendants, oldest first. Without a process: all batches, including those
+    /// whose process no longer exists.
     fn batches(&self, process: Option<ProcessId>) -> Result<Vec<StoredBatch>, Error>;
 
-    /// Gives a worker those batches that nobody has and that are its: of these processes, or of all when
-    /// empty, and then also those whose process is gone. Oldest first. Nobody is asked within a
-    /// transaction; what another one has taken meanwhile is left out.
+    /// Assigns batches without an owner to a worker if `mine` accepts them: those of these processes, or of all
+    /// processes if the list is empty, then including batches whose process no longer exists. Oldest first. The
+    /// callback runs outside of the transaction; batches that another worker took in the meantime are left out.
     fn adopt_batches(
         &self,
         worker: WorkerId,
@@ -119,29 +119,29 @@ pub trait BatchStore: Send + Sync {
     ) -> Result<Vec<StoredBatch>, Error>;
 }
 
-/// A batch as its store knows it. Numbers rise and are never used twice.
+/// The number of a batch. Numbers increase and are never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BatchNo(pub i64);
 
-/// Jobs of one process and lane that are at a provider together. It belongs to a worker, or to nobody
-/// when that one has gone.
+/// Jobs of one process and lane that are at a provider together. A batch belongs to a worker, or has no owner after
+/// that worker has ended.
 #[derive(Clone, PartialEq, Eq, derive_more::Debug)]
 pub struct StoredBatch {
     /// Its number.
     pub no: BatchNo,
-    /// The process whose jobs it holds; `None` once that was deleted, or all its results were consumed.
+    /// The process of its jobs; `None` once the process was deleted, or all its results were consumed.
     pub process_id: Option<ProcessId>,
-    /// What its jobs have in common.
+    /// The lane of its jobs.
     pub lane: Arc<JobLane>,
-    /// Whose it is. Lasts as long as the worker's process.
+    /// Its owner, until the worker's OS process ends.
     pub worker: Option<WorkerId>,
-    /// Its process was cancelled, or is gone: what comes back is not sent again.
+    /// Whether its process was cancelled or no longer exists: unanswered jobs are not sent again.
     pub is_stopped: bool,
-    /// When it was cancelled last, if it was. Of a process that is gone, later than anything.
+    /// When it was last cancelled, if ever; the latest possible time if its process no longer exists.
     pub stopped_at: Option<Timestamp>,
-    /// Jobs that are still in it.
+    /// Number of jobs that are still in it.
     pub jobs: u64,
-    /// What its owner wrote down last. No store looks into it.
+    /// The record that its owner last saved. Stores do not read it.
     #[debug("{:?}", Bytes(record.len()))]
     pub record: String,
     /// When it was opened.
@@ -155,34 +155,34 @@ pub struct WaitingJobs {
     pub process_id: ProcessId,
     /// Their lane.
     pub lane: Arc<JobLane>,
-    /// How many are due.
+    /// Number of due jobs.
     pub due: u64,
-    /// When the next of the others comes due.
+    /// When the next of the other jobs is due.
     pub next: Option<Timestamp>,
 }
 
-/// What was put into a batch at one time.
+/// The result of filling a batch once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BatchFill {
-    /// Jobs.
+    /// Number of jobs.
     pub jobs: u64,
     /// Bytes of their payloads.
     pub bytes: u64,
-    /// Where to go on; `None` when nothing due is left.
+    /// Position to continue from; `None` if no due job is left.
     pub next: Option<i64>,
 }
 
-/// A job as far as it takes to recognise it.
+/// The parts of a job that identify it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobSummary {
     /// Its id.
     pub job_id: JobId,
     /// The caller's name for it.
     pub item_id: Option<String>,
-    /// The caller's fingerprint of it.
+    /// The caller's hash of the request.
     pub request_hash: Option<String>,
-    /// Where it stands.
+    /// Its state.
     pub status: JobStatus,
-    /// It is in a batch.
+    /// Whether it is in a batch.
     pub at_provider: bool,
 }

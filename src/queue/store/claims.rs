@@ -1,4 +1,4 @@
-//! What a worker and its store say to each other: which jobs it may have, which it has, what came of them.
+//! The interface between a worker and its store: claims, and how they end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,18 +16,18 @@ use super::worker_info::{WorkerInfo, WorkerStatus};
 
 /// Workers and their claims. A part of [`JobStore`](super::JobStore).
 pub trait ClaimStore: Send + Sync {
-    /// Registers a worker: its claims and batches last until it is
-    /// [unregistered](Self::unregister_worker) or its process ends.
+    /// Registers a worker. Its claims and batches last until it is [unregistered](Self::unregister_worker) or its OS
+    /// process ends.
     fn register_worker(&self, now: Timestamp) -> Result<WorkerId, Error>;
 
-    /// Takes a worker off the list. What it still had goes back as if it had never been claimed; its
-    /// batches, with the jobs in them, are nobody's from now on.
+    /// Unregisters a worker. Its unfinished jobs return to the queue as if they had never been claimed; its batches
+    /// keep their jobs and have no owner.
     fn unregister_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error>;
 
-    /// Gives a worker jobs that are due: highest priority first, oldest first within one, in the order of
-    /// their keys where they came due together. Of each eight jobs that a worker is given, one is the oldest
-    /// due of any priority. A job lost [twice](super::SUSPECT_CRASHES) is given alone, and while one is next, nothing
-    /// is given behind it. An error for a worker that is on no list.
+    /// Claims due jobs for a worker: highest priority first, then oldest first, then by key if they came due together.
+    /// One of every 8 jobs that a worker claims is the oldest due job of any priority. A job whose worker crashed
+    /// [twice](super::SUSPECT_CRASHES) is claimed by itself, and while it is next, no job after it is claimed. Fails if
+    /// the worker is not registered.
     fn claim(
         &self,
         worker: WorkerId,
@@ -35,33 +35,32 @@ pub trait ClaimStore: Send + Sync {
         now: Timestamp,
     ) -> Result<ClaimReply, Error>;
 
-    /// Records ends of jobs that run or are in a batch, all in one transaction. A success counts while its
-    /// job has not ended; any other end only if its claim is the last one. An end that does not count is no
-    /// error. Returns the processes that changed, as they are now.
+    /// Records ends of jobs that run or are in a batch, in one transaction. A success counts while its job has not
+    /// ended; any other end counts only if its claim is the last one. An end that does not count is not an error.
+    /// Returns the changed processes in their new state.
     fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error>;
 
-    /// Keeps what a worker reports about itself. Nothing depends on it: a store may write it later, and forgets it with
-    /// the worker. Does nothing for a worker that is not on the list.
+    /// Stores a worker's report about itself. Nothing depends on the report: a store may write it later, and deletes it
+    /// with the worker. Does nothing if the worker is not registered.
     fn report_worker(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error>;
 
-    /// All workers on the list, oldest first, with what they hold and their last report.
+    /// All registered workers, oldest first, with their jobs, batches and last report.
     fn workers(&self) -> Result<Vec<WorkerInfo>, Error>;
 
-    /// The workers on the list whose process has died. What they had is theirs until it is
-    /// [given back](Self::reclaim).
+    /// The registered workers whose OS process has ended. They keep their jobs and batches until
+    /// [`reclaim`](Self::reclaim).
     fn dead_workers(&self) -> Result<Vec<WorkerId>, Error>;
 
-    /// Gives back what workers had whose process has died; their batches, with the jobs in them, are
-    /// nobody's from now on. A job that was lost for the
-    /// [fifth](super::MAX_CRASHES) time fails as [`ErrorKind::Crashed`](crate::ErrorKind::Crashed) instead.
-    /// Returns how many jobs were affected.
+    /// Returns the jobs of workers whose OS process has ended to the queue; their batches keep their jobs and have no
+    /// owner. A job whose worker crashed for the [fifth](super::MAX_CRASHES) time fails as
+    /// [`ErrorKind::Crashed`](crate::ErrorKind::Crashed) instead. Returns the number of affected jobs.
     fn reclaim(&self, now: Timestamp) -> Result<u64, Error>;
 
-    /// Pulls due times nearer that lie ahead because the clock was set back, by `back` while this worker
-    /// watched. What was never put off, and has been enqueued at a time that is still to come, is due now.
-    /// What was put off comes due `back` sooner, and after `longest` at the latest; a prompt that would come due later
-    /// than that, and what was enqueued and put off at times that are still to come while nobody watched, is due now. Of all workers on the
-    /// list the oldest alone takes `back` into account: once is enough. Returns how many were changed.
+    /// Moves due times forward that are too late because the clock was set back: by `back` while this worker observed
+    /// the clock. A job that was never postponed and was enqueued at a future time is due now. A postponed job comes
+    /// due `back` earlier, and at most `longest` from now. A prompt that would come due later than that, and a job that
+    /// was enqueued and postponed at future times while no worker observed the clock, are due now. Only the oldest
+    /// registered worker applies `back`, because it must be applied once. Returns the number of changed jobs.
     fn pull_due_times(
         &self,
         worker: WorkerId,
@@ -71,55 +70,55 @@ pub trait ClaimStore: Send + Sync {
     ) -> Result<u64, Error>;
 }
 
-/// What shares a quota: the kind, the job's [lane](crate::Job::lane), and the step of the route.
+/// Jobs with the same lane share a quota: the kind, the job's [lane](crate::Job::lane), and the step of the route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobLane {
-    /// The jobs' kind.
+    /// The kind of the jobs.
     pub kind: String,
-    /// What the jobs named, such as a model.
+    /// The lane that the jobs named, for example a model.
     pub name: Option<String>,
-    /// The step of the route they have come to.
+    /// The current step of the route.
     pub step: u8,
 }
 
-/// A worker as its store knows it.
+/// The number of a worker in its store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkerId(pub i64);
 
-/// What a worker asks for.
+/// A worker's request for jobs.
 pub struct ClaimRequest<'a> {
-    /// The most jobs.
+    /// Maximum number of jobs.
     pub most: usize,
-    /// The worker runs nothing: only then may it be given a job that was lost by two workers
-    /// already, and it is given that job alone.
+    /// Whether the worker runs no job. Only then a job can be claimed whose worker crashed twice, and it is claimed by
+    /// itself.
     pub idle: bool,
-    /// Only jobs of these processes, and of those that their jobs wait for; of all when empty.
+    /// Only jobs of these processes and of the processes that these jobs wait for; all processes if the list is empty.
     pub processes: &'a [ProcessId],
-    /// Those that [wait for others](ClaimOutcome::Wait) may be given too, so that they look again.
+    /// Whether jobs that [wait for others](ClaimOutcome::Wait) can be claimed too, so that they check again.
     pub look_again: bool,
-    /// The most jobs that could be started of a lane now; 0 when it is closed. Asked once a lane for
-    /// each claim, within its transaction: it must not ask the store.
+    /// Maximum number of jobs of a lane that can start now; 0 if the lane is closed. Called once per lane and claim,
+    /// within the claim's transaction, so it must not use the store.
     pub open: &'a mut dyn FnMut(&Arc<JobLane>) -> usize,
 }
 
-/// What a worker was given.
+/// The result of a claim.
 #[derive(Default, derive_more::Debug)]
 pub struct ClaimReply {
-    /// Jobs, in the order in which they are to be started.
+    /// The claimed jobs, in the order in which they should start.
     #[debug("{:?}", Many(jobs.len()))]
     pub jobs: Vec<ClaimedJob>,
-    /// When the next job of an open lane comes due, or one that waits for others looks again; only told when there
-    /// were fewer than wanted.
+    /// When the next job of an open lane comes due, or a waiting job checks again; only set if fewer jobs were claimed
+    /// than requested.
     pub next: Option<Timestamp>,
-    /// True when more jobs wait than those given out, in any lane, due or not.
+    /// Whether more jobs wait than were claimed, in any lane, due or not.
     pub more: bool,
 }
 
-/// A job that a worker was given. Its `Debug` shows nothing of the payload.
+/// A claimed job. Its `Debug` output omits the payload.
 // More than 15 fields: all columns that a worker reads of a job, public for other stores.
 #[derive(derive_more::Debug)]
 pub struct ClaimedJob {
-    /// The claim on it.
+    /// The receipt of the claim.
     pub receipt: JobReceipt,
     /// Its id.
     pub job_id: JobId,
@@ -130,35 +129,35 @@ pub struct ClaimedJob {
     /// The caller's name for it.
     #[debug("{:?}", item_id.as_deref().map(Name))]
     pub item_id: Option<String>,
-    /// The caller's fingerprint of it.
+    /// The caller's hash of the request.
     #[debug(skip)]
     pub request_hash: Option<String>,
-    /// What its handler is to work on.
+    /// The input of its handler.
     #[debug("{:?}", Bytes(payload.get().len()))]
     pub payload: Box<RawValue>,
     /// 1 to 10.
     pub priority: u8,
     /// Its own number of retries.
     pub max_retries: Option<u8>,
-    /// Failed attempts at this step, as the last [`ClaimOutcome::Retry`] told.
+    /// Failed attempts at this step, according to the last [`ClaimOutcome::Retry`].
     pub attempt: u8,
-    /// Calls made for it so far, as its last [`Settlement`] told.
+    /// Calls made for it so far, according to its last [`Settlement`].
     pub calls: u32,
-    /// Claims that ended with their worker's death.
+    /// Number of claims that ended because the worker crashed.
     pub crashes: u8,
-    /// A claim ended so since it was last tried to an end: the call may have been made.
+    /// Whether such a crash was the last event before this claim: the call may have been made.
     pub lost: bool,
-    /// The next call may repeat one that was carried out, as the last [`ClaimOutcome::Retry`] told.
+    /// Whether the next call may repeat one that was processed, according to the last [`ClaimOutcome::Retry`].
     pub in_doubt: bool,
     /// When it came due.
     pub due_at: Timestamp,
-    /// What the last [`ClaimOutcome::Retry`] left.
+    /// The history that the last [`ClaimOutcome::Retry`] stored.
     #[debug("{:?}", history.as_ref().map(|history| Bytes(history.len())))]
     pub history: Option<String>,
 }
 
 impl ClaimOutcome {
-    /// Of an end for good: why the job failed, if it did.
+    /// The error of a final end, if the job failed; `None` if the end is not final.
     pub(crate) fn error_of_end(&self) -> Option<Option<&Error>> {
         match self {
             Self::Completed { .. } => Some(None),
@@ -169,29 +168,30 @@ impl ClaimOutcome {
 }
 
 impl ClaimedJob {
-    /// The caller's name for the job, else its id.
+    /// The caller's name for the job; if there is none, its id.
     pub fn name(&self) -> String {
         let own = self.item_id.clone();
         own.unwrap_or_else(|| self.job_id.to_string())
     }
 }
 
-/// A worker is done with a job it was given: which claim ends, and what came of it.
+/// The end of a claim: its receipt, and its outcome.
 #[derive(Debug, Clone)]
 pub struct Settlement {
-    /// The claim that ends.
+    /// The receipt of the ended claim.
     pub receipt: JobReceipt,
     /// Calls made for the job so far.
     pub calls: u32,
-    /// What came of it.
+    /// The outcome.
     pub outcome: ClaimOutcome,
-    /// Where the worker's time went since it was given its first job of the same process, or last told of its time;
-    /// one end of those recorded together tells it. See [`ProcessTime`](crate::queue::ProcessTime).
+    /// How the worker's time was spent since it received its first job of the same process, or since it last reported
+    /// its time. One of several ends that are recorded together contains it. See
+    /// [`ProcessTime`](crate::queue::ProcessTime).
     pub worked: Option<Box<TimeSplit>>,
 }
 
 impl ClaimOutcome {
-    /// What its calls used, if that is known.
+    /// Reported usage of its calls.
     pub(crate) fn spent(&self) -> Option<&Spent> {
         match self {
             Self::Completed { spent, .. }
@@ -202,56 +202,57 @@ impl ClaimOutcome {
     }
 }
 
-/// What came of a claim on a job; not every one is the end of the job. Its `Debug` shows no result.
+/// The outcome of a claim; not every outcome ends the job. Its `Debug` output omits results.
 #[derive(Clone, derive_more::Debug)]
 pub enum ClaimOutcome {
-    /// It has its result. Accepted while the job has no outcome, whatever its claim: it was paid for.
+    /// The job has its result. Accepted while the job has no outcome, whatever its claim, because the result was
+    /// billed.
     Completed {
-        /// JSON.
+        /// The result, in JSON.
         #[debug("{:?}", Bytes(result.get().len()))]
         result: Box<RawValue>,
-        /// What it used; `None` for work that costs nothing.
+        /// Usage; `None` for work that is not billed.
         spent: Option<Spent>,
     },
-    /// It finally failed.
+    /// The job failed permanently.
     Failed {
-        /// Why.
+        /// The reason.
         error: Error,
-        /// JSON, where a failure has something to hand over.
+        /// The result line of the failure in JSON, for kinds that have one.
         #[debug("{:?}", result.as_ref().map(|result| Bytes(result.get().len())))]
         result: Option<Box<RawValue>>,
-        /// What it used.
+        /// Usage of its calls.
         spent: Option<Spent>,
     },
-    /// It is tried again, not before then.
+    /// The job is retried, not before `due_at`.
     Retry {
-        /// When.
+        /// Time of the retry.
         due_at: Timestamp,
-        /// The step of the route it goes on with.
+        /// The step of the route at which it continues.
         step: u8,
         /// Failed attempts at that step.
         attempt: u8,
-        /// The next call may repeat one that was carried out.
+        /// Whether the next call may repeat one that was processed.
         in_doubt: bool,
-        /// What the failed call used, if it was paid for all the same.
+        /// Usage of the failed call, if it was billed.
         spent: Option<Spent>,
-        /// JSON, handed out with the next claim. At most 64 KiB are sensible. Why earlier attempts
-        /// failed belongs in its member `errors`, a list of [`AttemptError`](crate::queue::AttemptError):
-        /// [`job`](crate::unstable::EnqueueStore::job) shows them.
+        /// Returned with the next claim, in JSON of at most about 64 KiB. Errors of earlier attempts belong into its
+        /// member `errors`, a list of [`AttemptError`](crate::queue::AttemptError), which
+        /// [`job`](crate::unstable::EnqueueStore::job) returns.
         #[debug("{:?}", Bytes(history.len()))]
         history: String,
     },
-    /// It was not tried: back to where it was, or not before then.
+    /// The job was not tried and returns to the queue, due at `due_at`.
     Snooze {
-        /// When; `None` keeps its place.
+        /// New due time; `None` keeps its position.
         due_at: Option<Timestamp>,
     },
-    /// It waits until one of these processes has no open job any more, or is gone, and is due then; at once if that
-    /// is so already. Until then it does not count as a job that waits to be claimed.
+    /// The job waits until one of these processes has no open job or no longer exists, and is due then; immediately if
+    /// that is already the case. While it waits, it does not count as a job that can be claimed.
     Wait {
-        /// What it waits for.
+        /// The processes it waits for.
         processes: Vec<ProcessId>,
-        /// When it looks again all the same.
+        /// When it checks again in any case.
         due_at: Timestamp,
     },
 }

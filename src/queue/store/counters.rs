@@ -1,5 +1,5 @@
-//! The counters of processes: what one transaction does to jobs is added up here, and written to the rows of their
-//! processes before it commits.
+//! The counters of processes. The changes of one transaction are added up here and written to the rows of the processes
+//! before it commits.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use crate::queue::job::Spent;
 
 use super::rows::{AT_PROVIDER, HELD, WAITING, bounded, process_of};
 
-/// What one transaction does to the jobs of a process.
+/// The changes of one transaction to the jobs of a process.
 #[derive(Default)]
 pub(super) struct Change {
-    /// By status, with held ones under pending.
+    /// By status; held jobs count as pending.
     pub(super) counts: [i64; 7],
     pub(super) total: i64,
     pub(super) consumed: i64,
@@ -23,7 +23,7 @@ pub(super) struct Change {
 }
 
 impl Change {
-    /// Where the time up to now went, as far as this change tells. What leaves a batch was at the provider.
+    /// How the time up to now was spent, as far as this change shows it. Jobs that leave a batch were at the provider.
     pub(super) fn time(&self) -> Option<TimeSplit> {
         let at_provider = self.counts[place(AT_PROVIDER)];
         match at_provider.signum() {
@@ -45,7 +45,7 @@ impl CounterChanges {
         change.counts[0] += jobs;
     }
 
-    /// A job went from one status to another.
+    /// A job has changed its status.
     pub(super) fn moved(&mut self, job: i64, from: i64, to: i64) {
         self.moved_many(process_of(job), from, to, 1);
     }
@@ -66,7 +66,7 @@ impl CounterChanges {
         }
     }
 
-    /// A worker tells where its time went while it had jobs of the same process.
+    /// A worker reports how its time was spent while it had jobs of the same process.
     pub(super) fn worked(&mut self, job: i64, time: &TimeSplit) {
         self.0.entry(process_of(job)).or_default().worked = Some(*time);
     }

@@ -1,4 +1,4 @@
-//! What a store is, whatever it stores.
+//! What every store has, apart from its contents.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -9,64 +9,64 @@ use crate::base::error::Error;
 use super::HealthFinding;
 use super::moving::MovableStore;
 
-/// Called, from any thread, when jobs may have become claimable. Must return at once.
+/// Called, from any thread, when jobs may have become claimable. Must return immediately.
 pub type WorkSignal = dyn Fn() + Send + Sync;
 
-/// What a store is: where it lies, how it tells of changes, how it is kept in order. A part of [`JobStore`](super::JobStore).
+/// The store itself: its location, its notifications, its maintenance. A part of [`JobStore`](super::JobStore).
 pub trait StoreDatabase: Send + Sync {
-    /// Where the store is, as a path or an address without any credential.
+    /// The location of the store as a path or an address, without a credential.
     fn location(&self) -> String;
 
-    /// What tells this store apart from every other one, also from one that is made anew in its place. A
-    /// copy has the same.
+    /// Identifies this store; a store that replaces it at the same location has another id. A copy has the same id.
     fn id(&self) -> Result<String, Error>;
 
-    /// A folder beside the database for what is too long for it: the input of batches on its way out,
-    /// and their results on the way in.
+    /// A folder next to the database for large data: inputs of batches before they are sent, and results before they
+    /// are stored.
     fn folder(&self) -> PathBuf;
 
-    /// Whether workers on other machines may take its jobs. If so, a job holds the bytes of the files that its prompt names.
-    /// Default: no.
+    /// Whether workers on other machines may take its jobs. If so, a job contains the bytes of the files that its
+    /// prompt names. Default: no.
     fn is_shared(&self) -> bool {
         false
     }
 
-    /// The clock by whose time of day jobs come due, if machines share the store and theirs may differ. Default: that of the
-    /// machine.
+    /// The clock that decides when jobs are due, if several machines with different clocks share the store. Default:
+    /// the clock of the machine.
     fn clock(&self) -> Option<Arc<dyn Clock>> {
         None
     }
 
-    /// A number that differs from the last one when anybody else has written in between.
+    /// A number that changes when another program has written since the last call.
     fn version(&self) -> Result<u64, Error>;
 
-    /// Whether [`version`](Self::version) hears at once of what others write, so that asking it costs nothing, and wakes of
-    /// [`on_work`](Self::on_work) come from other processes too. Then workers look at the store less often. Default: no.
+    /// Whether [`version`](Self::version) is notified immediately of writes by others, so that it costs nothing, and
+    /// [`on_work`](Self::on_work) also reports jobs from other OS processes. Workers then read the store less often.
+    /// Default: no.
     fn hears_others(&self) -> bool {
         false
     }
 
-    /// Redis, through which workers on all machines share limits per minute and pauses: those of one provider, key and
-    /// model hold for all of them together. Default: limits hold within a process, or within the folder that its routes
+    /// The connection to Redis, through which workers on all machines share limits per minute and cooldowns of the same
+    /// provider, key and model. Default: limits apply to one OS process, or to the folder that its routes
     /// [share](crate::Route::share_limits).
     #[cfg(feature = "redis")]
     fn redis(&self) -> Option<crate::hub::RedisHub> {
         None
     }
 
-    /// Has `wake` called whenever jobs become claimable through this store, until it is dropped; not
-    /// for what [`settle`](super::ClaimStore::settle) puts back, which its caller knows, but for a job that had waited for what
-    /// it ends.
+    /// Registers `wake`, which is called whenever jobs become claimable through this store, until it is dropped. Jobs
+    /// that [`settle`](super::ClaimStore::settle) returns to the queue are not reported, because its caller knows them;
+    /// jobs that waited for a settled job are.
     fn on_work(&self, wake: Weak<WorkSignal>);
 
-    /// Looks at the store's health. What callers look for has a fixed name in
-    /// [`what`](HealthFinding::what): `unsealed` (with the process in [`seen`](HealthFinding::seen)), `worker`
-    /// (a warning for one that died), `batches` (a note when nobody has some), and `due times` (a warning for
-    /// jobs further ahead than any wait). [`Severity::Bad`](super::Severity::Bad) says that counters or claims are wrong.
+    /// Checks the store's health. Findings that callers look for have a fixed name in [`what`](HealthFinding::what):
+    /// `unsealed` (with the process in [`seen`](HealthFinding::seen)), `worker` (a warning about a crashed worker),
+    /// `batches` (a note about batches without a worker), and `due times` (a warning about jobs that are due later than
+    /// any wait). [`Severity::Bad`](super::Severity::Bad) means that counters or claims are wrong.
     fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error>;
 
-    /// Does one short piece of maintenance, if there is any: goes on with what somebody left halfway,
-    /// gives room back. True when more is left to do.
+    /// Performs one short piece of maintenance, if there is any: continues an interrupted chore, or frees disk space.
+    /// Returns true if more is left.
     fn maintain(&self, now: Timestamp) -> Result<bool, Error>;
 
     /// The store as one whose queue can move. Only this library's stores support that. Default: `None`.

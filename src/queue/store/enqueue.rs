@@ -1,4 +1,4 @@
-//! What hosts enqueue, and look at.
+//! The interface for enqueueing and reading jobs.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use crate::queue::job::{Job, JobState, ProcessState, QueueTotals};
 
 use super::{InsertGuard, JobLane, JobSummary};
 
-/// What hosts enqueue and look at. A part of [`JobStore`](super::JobStore).
+/// Enqueues and reads jobs. A part of [`JobStore`](super::JobStore).
 pub trait EnqueueStore: Send + Sync {
-    /// The same as [`insert_described`](Self::insert_described), with nothing told of the process.
+    /// The same as [`insert_described`](Self::insert_described) without a description.
     fn insert(
         &self,
         process: ProcessId,
@@ -24,11 +24,10 @@ pub trait EnqueueStore: Send + Sync {
         self.insert_described(process, None, jobs, sealed, now)
     }
 
-    /// Adds jobs to a process, which begins to exist with its first ones: all of them in one
-    /// transaction. With `sealed` they can be claimed at once, unless an unsealed part precedes them.
-    /// Without it the process is unsealed from now on, and none of what is added is claimable before
-    /// [`seal`](Self::seal). A process that was cancelled or is being deleted takes no more. No jobs
-    /// change nothing. What is told of the process replaces what was told before; `None` leaves that.
+    /// Adds jobs to a process in one transaction; the first jobs create the process. With `sealed` they can be claimed
+    /// at once, unless an unsealed part precedes them. Without it the process is unsealed from now on, and the added
+    /// jobs cannot be claimed before [`seal`](Self::seal). A process that was cancelled or is being deleted accepts no
+    /// jobs. An empty list changes nothing. The description replaces an earlier one; `None` keeps it.
     fn insert_described(
         &self,
         process: ProcessId,
@@ -38,9 +37,9 @@ pub trait EnqueueStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Vec<JobId>, Error>;
 
-    /// The same if a condition holds, within the same transaction: what the jobs are added for may pass to another
-    /// program meanwhile. Fails with an error [that says so](crate::Error::with_claim_lost) if it does not. Only stores that
-    /// hand out conditions know them.
+    /// The same under a condition that is checked in the same transaction, because the owner of the jobs' request may
+    /// change in between. If the condition does not hold, it fails with an error [that says
+    /// so](crate::Error::with_claim_lost). Only stores that create conditions support them.
     fn insert_guarded(
         &self,
         _process: ProcessId,
@@ -50,16 +49,16 @@ pub trait EnqueueStore: Send + Sync {
         _now: Timestamp,
         _guard: &InsertGuard,
     ) -> Result<Vec<JobId>, Error> {
-        let why = "this store knows no conditions of other stores";
+        let why = "this store does not support conditions of other stores";
         Err(Error::new(ErrorKind::Invalid, why).with_storage())
     }
 
-    /// Makes all that was added claimable, which is decided at once and carried out in short
-    /// transactions; what a death of the process leaves to do, [`maintain`](super::StoreDatabase::maintain) goes on with.
-    /// An error when there is no such process: what was enqueued has been deleted.
+    /// Makes all added jobs claimable. The decision is one transaction, and short transactions apply it; if the OS
+    /// process crashes, [`maintain`](super::StoreDatabase::maintain) continues. Fails if the process does not exist,
+    /// because its jobs have been deleted.
     fn seal(&self, process: ProcessId, now: Timestamp) -> Result<(), Error>;
 
-    /// Replaces what is told of a process. False when there is none.
+    /// Replaces the description of a process. Returns false if the process does not exist.
     fn describe(
         &self,
         process: ProcessId,
@@ -73,8 +72,8 @@ pub trait EnqueueStore: Send + Sync {
     /// Every process, oldest first.
     fn processes(&self) -> Result<Vec<ProcessState>, Error>;
 
-    /// Every process that has changed at this time or later, as far as its jobs, its seal or its cancellation go;
-    /// others may be among them. It is asked once a second.
+    /// Every process whose jobs, seal or cancellation has changed at this time or later; the result may contain others.
+    /// Called once per second.
     fn changed_processes(&self, _since: Timestamp) -> Result<Vec<ProcessState>, Error> {
         self.processes()
     }
@@ -85,23 +84,22 @@ pub trait EnqueueStore: Send + Sync {
         Ok(all.iter().map(|process| process.process_id).collect())
     }
 
-    /// Up to `most` processes with their numbers, newest first, from below the number `before`: without looking at
-    /// the others.
+    /// Up to `most` processes with their numbers, newest first, from below the number `before`. Other processes are not
+    /// read.
     fn newest_processes(
         &self,
         before: Option<u64>,
         most: usize,
     ) -> Result<Vec<(u64, ProcessState)>, Error>;
 
-    /// Where all jobs stand, and how many processes there are.
+    /// The number of all jobs by state, and the number of processes.
     fn totals(&self) -> Result<QueueTotals, Error>;
 
-    /// A job, if it exists; with what acknowledges its outcome once it has one, and before with where the jobs of all
-    /// processes stand whose parent it is, if any.
+    /// A job, if it exists. With an outcome it contains the receipt that acknowledges it; before that, the states of
+    /// its child jobs, if any.
     fn job(&self, job: JobId) -> Result<Option<JobState>, Error>;
 
-    /// Up to `most` jobs that are stored of a process, in the order in which they were enqueued, from
-    /// behind `after`.
+    /// Up to `most` stored jobs of a process, in the order in which they were enqueued, after `after`.
     fn items(
         &self,
         process: ProcessId,
@@ -109,13 +107,13 @@ pub trait EnqueueStore: Send + Sync {
         most: usize,
     ) -> Result<Vec<JobSummary>, Error>;
 
-    /// The lanes of the jobs that are stored of a process; at least of its first thousand.
+    /// The lanes of the stored jobs of a process; at least of its first 1,000 jobs.
     fn lanes(&self, _process: ProcessId) -> Result<Vec<Arc<JobLane>>, Error> {
         Ok(Vec::new())
     }
 
-    /// How many jobs wait to be started, due or not, by priority, the highest first, without those that wait for
-    /// others. Those of a process that
-    /// is being cancelled or deleted may be among them. Reads a key of every job that waits, and no other.
+    /// The number of waiting jobs by priority, highest first, due or not, without jobs that wait for others. Jobs of a
+    /// process that is being cancelled or deleted may be included. Reads one key of every waiting job, and nothing
+    /// else.
     fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error>;
 }

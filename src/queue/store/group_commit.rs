@@ -1,5 +1,5 @@
-//! Inserts of many threads share commits: whoever comes first leads, and carries out what the others
-//! have handed in while it waited for the write lock.
+//! Inserts of several threads share a commit. The first thread becomes the leader and performs the inserts that other
+//! threads submitted while it waited for the write lock.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -15,14 +15,14 @@ use crate::queue::store::InsertGuard;
 
 pub(super) struct Insert {
     pub process: ProcessId,
-    /// What is told of the process, as it is written.
+    /// The description of the process, as stored.
     pub info: Option<String>,
-    /// The job that waits for its jobs.
+    /// The job that waits for these jobs.
     pub parent: Option<JobId>,
     pub jobs: Vec<Job>,
     pub sealed: bool,
     pub now: Timestamp,
-    /// What must hold for it.
+    /// The condition for the insert.
     pub guard: Option<InsertGuard>,
 }
 
@@ -52,13 +52,13 @@ struct Queue {
     waiting: VecDeque<(Insert, Arc<Waiter>)>,
 }
 
-/// The most jobs that are put into one transaction unless a single insert has more.
+/// Maximum number of jobs in one transaction, unless a single insert has more.
 const MOST_JOBS: usize = 1_000;
 
 #[derive(Default)]
 pub(super) struct GroupCommit(Mutex<Queue>);
 
-/// Those whose inserts are being carried out; whom a panic leaves without an answer gets an error.
+/// The inserts that are being performed. If the leader panics, each unanswered one gets an error.
 struct Group<'a> {
     queue: &'a Mutex<Queue>,
     waiters: Vec<Arc<Waiter>>,
@@ -86,8 +86,8 @@ impl Drop for Group<'_> {
 }
 
 impl GroupCommit {
-    /// Has an insert carried out, together with those of other threads. `all` is called without any
-    /// lock, and at the end answers one by one.
+    /// Performs an insert together with those of other threads. `all` is called without a lock held, and returns one
+    /// reply per insert.
     pub(super) fn run<L>(
         &self,
         insert: Insert,
@@ -112,7 +112,7 @@ impl GroupCommit {
                 return result;
             }
         }
-        // Others go on handing in until the database is ours.
+        // Other threads can add inserts until the database is locked.
         let lock = lock();
         let (inserts, waiters) = self.take();
         let mut group = Group {
@@ -122,13 +122,10 @@ impl GroupCommit {
         };
         group.results = all(lock, inserts);
         drop(group);
-        // The leader's own is the first of its group.
+        // The leader's own insert is the first one of its group.
         match mem::replace(&mut *waiter.turn.lock(), Turn::Wait) {
             Turn::Done(result) => result,
-            _ => Err(Error::new(
-                ErrorKind::Panic,
-                "an insert was not carried out",
-            )),
+            _ => Err(Error::new(ErrorKind::Panic, "an insert was not performed")),
         }
     }
 

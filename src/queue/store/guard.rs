@@ -1,15 +1,15 @@
-//! Conditions of inserts: what a program adds jobs for is still its own.
+//! Conditions of inserts: they check that a program still owns the request that it adds jobs for.
 
 use rusqlite::types::Value;
 
-/// A value in a row of a database, or of a statement.
+/// A value in a row of a database, or bound to a statement.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SqlValue {
-    /// Nothing.
+    /// NULL.
     Null,
     /// A number.
     Int(i64),
-    /// A text. Servers hand out texts as bytes.
+    /// A text. Database servers return texts as bytes.
     Text(String),
     /// Bytes.
     Bytes(Vec<u8>),
@@ -62,8 +62,8 @@ impl<T: Into<SqlValue>> From<Option<T>> for SqlValue {
     }
 }
 
-/// A condition under which jobs are added: a statement that changes a row of the same database, and finds none once
-/// what the jobs are for belongs to another program. See [`JobQueue::guarded`](crate::JobQueue::guarded).
+/// A condition under which jobs are added: a statement that changes a row of the same database, and finds no row if
+/// another program has taken over the request. See [`JobQueue::guarded`](crate::JobQueue::guarded).
 #[derive(Debug, Clone)]
 pub struct InsertGuard {
     pub(super) statement: String,
@@ -71,14 +71,14 @@ pub struct InsertGuard {
 }
 
 impl InsertGuard {
-    /// The statement in the words of the store, `#name` for its tables.
+    /// The statement in the SQL of the store, with `#name` for its tables.
     pub fn new(statement: impl Into<String>, values: Vec<SqlValue>) -> Self {
         Self {
             statement: statement.into(),
             values,
         }
     }
-    /// The values, as databases take them.
+    /// The values in the type of the databases.
     pub(super) fn bound(&self) -> Vec<Value> {
         self.values.iter().cloned().map(Value::from).collect()
     }

@@ -1,25 +1,25 @@
-//! What a look at a store's health finds, and what stores have in common to say about it.
+//! Findings of a health check, and those that all stores share.
 
 use std::time::Duration;
 
 use crate::base::id::ProcessId;
 use crate::queue::info::ProcessInfo;
 
-/// What one look at a store's health found.
+/// One finding of a health check.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct HealthFinding {
-    /// What was looked at, in a word or two.
+    /// The checked property, in one or two words.
     pub what: String,
     /// How bad it is.
     pub verdict: Severity,
-    /// What was seen, for people.
+    /// The observation, for people.
     pub seen: String,
-    /// What to do about it.
+    /// The recommended action.
     pub advice: Option<String>,
 }
 
 impl HealthFinding {
-    /// Something that was seen, with what to do about it.
+    /// A finding with a recommended action.
     pub fn new(what: &str, verdict: Severity, seen: String, advice: Option<&str>) -> Self {
         Self {
             what: what.to_owned(),
@@ -30,17 +30,17 @@ impl HealthFinding {
     }
 }
 
-/// How bad a finding is.
+/// How serious a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// As it should be.
+    /// No problem.
     Good,
-    /// Worth knowing.
+    /// Information.
     Note,
-    /// Something is wrong that costs time or room.
+    /// A problem that costs time or disk space.
     Warning,
-    /// The queue cannot be trusted or used.
+    /// The queue cannot be used, or its contents cannot be trusted.
     Bad,
 }
 
@@ -49,9 +49,9 @@ fn told(info: Option<String>) -> ProcessInfo {
         .unwrap_or_default()
 }
 
-/// What to type for jobs to go on, by what is told of the processes that have open ones. Those of a run go on by its own
-/// command alone: another worker would buy them as that worker is set.
-pub(super) fn by_whom(infos: impl IntoIterator<Item = Option<String>>) -> String {
+/// Commands that resume open jobs, according to the descriptions of their processes. Only a run's own command resumes
+/// its jobs, because another worker would use its own settings for them.
+pub(super) fn resume_commands(infos: impl IntoIterator<Item = Option<String>>) -> String {
     let (mut runs, mut others) = (Vec::new(), false);
     for info in infos {
         let info = told(info);
@@ -75,7 +75,7 @@ pub(super) fn by_whom(infos: impl IntoIterator<Item = Option<String>>) -> String
     }
 }
 
-/// What a recount of all jobs says of the counters: the processes for which it differs, `None` for jobs without one.
+/// Findings of a recount of all jobs: the processes whose counters are wrong; `None` for jobs without a process.
 pub(super) fn counters(differ: impl IntoIterator<Item = Option<ProcessId>>) -> Vec<HealthFinding> {
     let finding = |process: Option<ProcessId>| {
         let seen = match process {
@@ -88,22 +88,27 @@ pub(super) fn counters(differ: impl IntoIterator<Item = Option<ProcessId>>) -> V
     };
     let mut found: Vec<_> = differ.into_iter().map(finding).collect();
     if found.is_empty() {
-        let seen = "as many as there are jobs".to_owned();
+        let seen = "the counters equal the number of jobs".to_owned();
         found.push(HealthFinding::new("counters", Severity::Good, seen, None));
     }
     found
 }
 
-/// Jobs whose worker is not listed.
+/// Jobs whose worker is not registered.
 pub(super) fn orphans(jobs: i64) -> Option<HealthFinding> {
     let seen = format!("{jobs} jobs belong to workers that are not registered");
     let advice = "no worker returns them to the queue; to delete their processes: batchwright cancel ID --delete";
     (jobs > 0).then(|| HealthFinding::new("claims", Severity::Bad, seen, Some(advice)))
 }
 
-/// Batches whose worker is not listed, jobs in batches that do not exist, and batches without a worker.
-pub(super) fn batches(orphaned: i64, astray: i64, free: i64, by_whom: &str) -> Vec<HealthFinding> {
-    let next = format!("the next worker takes them over: {by_whom}");
+/// Batches whose worker is not registered, jobs in batches that do not exist, and batches without a worker.
+pub(super) fn batches(
+    orphaned: i64,
+    astray: i64,
+    free: i64,
+    resume_commands: &str,
+) -> Vec<HealthFinding> {
+    let next = format!("the next worker takes them over: {resume_commands}");
     let all = [
         (
             orphaned,
@@ -126,24 +131,29 @@ pub(super) fn batches(orphaned: i64, astray: i64, free: i64, by_whom: &str) -> V
     found.map(finding).collect()
 }
 
-/// Processes whose last decision has not been carried out on all jobs.
-pub(super) fn halfway(processes: i64, by_whom: &str) -> Option<HealthFinding> {
+/// Processes with a chore that has not been applied to all jobs.
+pub(super) fn halfway(processes: i64, resume_commands: &str) -> Option<HealthFinding> {
     let seen = format!("{processes} processes are being released, cancelled, retried or deleted");
-    let advice = format!("any worker completes this: {by_whom}");
+    let advice = format!("any worker completes this: {resume_commands}");
     (processes > 0).then(|| HealthFinding::new("halfway", Severity::Note, seen, Some(&advice)))
 }
 
-/// Jobs that come due later than any wait lasts, the last of them after `ahead`.
-pub(super) fn far_ahead(jobs: u64, ahead: Duration, by_whom: &str) -> Option<HealthFinding> {
+/// Jobs that are due later than any wait can be; the last of them after `ahead`.
+pub(super) fn far_ahead(
+    jobs: u64,
+    ahead: Duration,
+    resume_commands: &str,
+) -> Option<HealthFinding> {
     let seen = format!(
         "{jobs} jobs have due times up to {} ahead, which no wait explains: the clock was wrong when they were written",
         humantime::format_duration(Duration::from_secs(ahead.as_secs().div_ceil(60) * 60))
     );
-    let advice = format!("if the clock is right now, any worker makes them due at once: {by_whom}");
+    let advice =
+        format!("if the clock is right now, any worker makes them due at once: {resume_commands}");
     (jobs > 0).then(|| HealthFinding::new("due times", Severity::Warning, seen, Some(&advice)))
 }
 
-/// A process that has jobs which may not be claimed yet.
+/// A process with jobs that cannot be claimed yet.
 pub(super) fn unsealed(
     id: ProcessId,
     held: i64,

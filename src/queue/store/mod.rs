@@ -1,7 +1,7 @@
-//! The store of jobs: what a queue asks of a database.
+//! The store of jobs: the interface between the queue and a database.
 //!
-//! A store knows states and times, not what a job means. Each method is one transaction or a few
-//! short ones, and what it has returned `Ok` for survives the death of the process.
+//! A store knows states and times, not the meaning of a job. Each method is one transaction or a few short ones. Once
+//! it returns `Ok`, its change survives a crash of the OS process.
 
 mod batch;
 mod claims;
@@ -32,13 +32,13 @@ pub use health::{HealthFinding, Severity};
 pub use results::{ConsumerLock, DeliveredResult, ResultStore};
 pub use worker_info::{WorkerInfo, WorkerStatus};
 
-/// A database of jobs, behind a [`JobQueue`](crate::JobQueue) and its [`Worker`](crate::Worker)s; see
-/// [`JobQueue::on`](crate::JobQueue::on). **Unstable**: it may be reshaped in any release.
+/// A database of jobs, used by a [`JobQueue`](crate::JobQueue) and its [`Worker`](crate::Worker)s; see
+/// [`JobQueue::on`](crate::JobQueue::on). **Unstable**: it may change in any release.
 ///
-/// All methods may be called from many threads, and from many processes on one database. What a method has
-/// returned `Ok` for survives the death of the process. Times are given as arguments: a store asks no clock.
-/// It is the sum of five traits by topic; whatever implements them is a store.
-/// [`testing::job_store`](crate::testing::job_store) has the rules that every store must keep, as tests.
+/// All methods can be called from several threads, and from several OS processes on one database. Once a method returns
+/// `Ok`, its change survives a crash of the OS process. Times are arguments: a store reads no clock. The trait combines
+/// five traits by topic; a type that implements all five is a store. [`testing::job_store`](crate::testing::job_store)
+/// has the rules for every store, as tests.
 ///
 /// | part | methods |
 /// |---|---|
@@ -51,46 +51,46 @@ pub use worker_info::{WorkerInfo, WorkerStatus};
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Transient`](crate::ErrorKind::Transient) for what may pass, such as a full disk or a lock:
-/// workers go on and try again. [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for what somebody has to
-/// mend, and for what is asked in vain: a worker that is on no list, a process that takes no more jobs. Of
-/// these, one that says that a batch is not the worker's (any more) is marked by
-/// [`Error::with_claim_lost`](crate::Error::with_claim_lost): the worker forgets the batch. A call that fails has changed nothing, or has
-/// been decided and is gone on with by [`maintain`](StoreDatabase::maintain); it may be made again.
+/// [`ErrorKind::Transient`](crate::ErrorKind::Transient) for temporary problems such as a full disk or a lock: workers
+/// retry. [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for problems that a person must solve, and for invalid
+/// requests: a worker that is not registered, a process that accepts no more jobs. If a batch does not belong to the
+/// worker (any more), the error is marked by [`Error::with_claim_lost`](crate::Error::with_claim_lost), and the worker
+/// forgets the batch. A failed call has changed nothing, or has stored a decision that
+/// [`maintain`](StoreDatabase::maintain) completes; it can be repeated.
 ///
 /// # What a store keeps
 ///
-/// **A process** begins to exist with its first jobs, has a number of its own in the store, and is gone when
-/// it is sealed and its last outcome was deleted. It is sealed, or has jobs that may not be claimed yet.
+/// **A process** is created with its first jobs, has a number in the store, and is removed when it is sealed and its
+/// last outcome was deleted. It is sealed, or has jobs that cannot be claimed yet.
 ///
-/// **A job** has a key, `process's number << 32 | place in its process`, counted from 0 and never given
-/// again ([`JobReceipt::job`]), and the number of its last claim, which rises with every claim, with every
-/// job put back by [`retry_failed`](ResultStore::retry_failed), and when a success overrules a claim. It is
+/// **A job** has a key, `number of the process << 32 | index in the process`, with the index counted from 0 and never
+/// reused ([`JobReceipt::job`]), and the number of its last claim. That number increases with every claim, with every
+/// requeue by [`retry_failed`](ResultStore::retry_failed), and when a success overrules a claim. A job is
 ///
 /// - *waiting*: with a due time, a lane and a priority; shown as [`JobStatus::Pending`](crate::queue::JobStatus);
-/// - *running*: a worker has claimed it; or *in a batch*: both are shown as `InProgress`, and told apart in
+/// - *running*: a worker has claimed it; or *in a batch*. Both are shown as `InProgress`, and are counted separately in
 ///   [`JobCounts`](crate::queue::JobCounts);
 /// - *ended*: completed, failed or cancelled, until its outcome is deleted.
 ///
-/// **A process may have a parent**, a job of another one that waits for its jobs: the one that
-/// `ProcessInfo::parent` names when the first jobs are added. Jobs are added to it only while that job is open and
-/// its process is not cancelled; otherwise this fails with an error [that says so](crate::Error::with_claim_lost). Whoever
-/// asks for some processes means those below them as well. What cancels or deletes a process does so to all below
-/// it, except that those which are not sealed are deleted; what puts a process back puts those below it back whose
-/// parent had failed or was cancelled. When the parent is completed, or its outcome is deleted, they are deleted;
-/// when it fails, those in which no job is open or completed. What they have used is counted with the parent's
-/// process from then on, and no longer with them. Nobody acknowledges their outcomes.
+/// **A process may have a parent**, a job of another process that waits for its jobs: the job that
+/// `ProcessInfo::parent` names when the first jobs are added. Jobs can be added only while the parent is open and its
+/// process is not cancelled; otherwise this fails with an error [that says so](crate::Error::with_claim_lost). A filter
+/// by process includes the descendants. Cancelling or deleting a process does the same to its descendants, except that
+/// unsealed descendants are deleted. Requeueing a process also requeues the descendants whose parent had failed or was
+/// cancelled. When the parent is completed, or its outcome is deleted, its child processes are deleted; when it fails,
+/// those in which no job is open or completed are deleted. The usage of deleted child processes is added to the
+/// parent's process. Hosts cannot acknowledge outcomes of child jobs.
 ///
-/// **A success** counts as long as its job has not ended, whoever has the job by then: it was paid for.
-/// **Any other end** counts only if its claim is the job's last one. Of a cancelled process nothing is put
-/// back to wait: it is cancelled instead.
+/// **A success** counts as long as its job has not ended, even if another worker has claimed the job since, because it
+/// was billed. **Any other end** counts only if its claim is the job's last one. Jobs of a cancelled process do not
+/// return to the queue; they are cancelled instead.
 ///
-/// **The time of a process** ([`ProcessTime`](crate::queue::ProcessTime)) is what ends tell of it
-/// ([`Settlement::worked`]), those that come too late included. While all of its jobs have ended it stands still: it
-/// [resumes](crate::queue::ProcessTime::resume) with [`retry_failed`](ResultStore::retry_failed).
+/// **The time of a process** ([`ProcessTime`](crate::queue::ProcessTime)) is the sum of the times that ends report
+/// ([`Settlement::worked`]), including ends that arrive too late. While all of its jobs have ended, the time does not
+/// advance: it [resumes](crate::queue::ProcessTime::resume) with [`retry_failed`](ResultStore::retry_failed).
 ///
-/// **A worker** is one of this process, until it is unregistered or the process dies. On one machine the others
-/// notice that at once; a store for many machines may need the time of a lease.
+/// **A worker** belongs to this OS process until it is unregistered or the OS process ends. On one machine, other
+/// workers notice that immediately; a store for several machines may need the duration of a lease.
 pub trait JobStore: StoreDatabase + EnqueueStore + ResultStore + ClaimStore + BatchStore {}
 
 impl<Store> JobStore for Store where
@@ -98,8 +98,8 @@ impl<Store> JobStore for Store where
 {
 }
 
-/// A job whose worker died this often fails.
+/// A job fails after this number of worker crashes.
 pub const MAX_CRASHES: u8 = 5;
 
-/// A job that was lost this often runs only while its worker runs nothing else.
+/// After this number of crashes, a job runs only while its worker runs no other job.
 pub const SUSPECT_CRASHES: u8 = 2;

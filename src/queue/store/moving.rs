@@ -37,7 +37,7 @@ pub enum MoveMark {
         /// Made for this import into this queue. Another queue at the same path has another one.
         #[serde(default)]
         target: String,
-        /// Differs each time that the import goes on: only the newest attempt may write.
+        /// Changes with each attempt at the import: only the newest attempt may write.
         #[serde(default)]
         attempt: String,
         file: String,
@@ -61,11 +61,11 @@ pub enum FileState {
     /// An import has begun.
     Importing {
         to: String,
-        /// That in the mark of the queue there.
+        /// The same as in the mark of that queue.
         #[serde(default)]
         target: String,
     },
-    /// All of it is at its new place, which is opened next.
+    /// The import is complete, and the queue there can be opened.
     Imported {
         to: String,
         #[serde(default)]
@@ -177,7 +177,7 @@ pub const PIECES: &str = "pieces";
 /// The tables whose numbers are never reused.
 pub const NUMBERED: [&str; 3] = ["lanes", "processes", "batches"];
 
-/// The most bytes of the rows of one piece, unless a single row has more.
+/// Maximum number of bytes of one piece of rows, unless a single row has more.
 pub const PIECE_BYTES: usize = 4 << 20;
 
 impl MovedTable {
@@ -203,7 +203,8 @@ impl MovedTable {
         keys.collect::<Vec<_>>().join(", ")
     }
 
-    /// The condition that a row's key is greater (`>`) than another one, or at most that (`<=`); and the values to bind.
+    /// The condition that a row's key is greater (`>`) than another key, or at most equal (`<=`), and the values to
+    /// bind.
     pub(super) fn compared(&self, how: &str, key: &[Value]) -> (String, Vec<Value>) {
         let first = &self.columns[0].0;
         match (key, self.keys) {
@@ -220,7 +221,7 @@ impl MovedTable {
     }
 }
 
-/// The bytes of a row, about.
+/// The approximate size of a row in bytes.
 pub fn row_bytes(row: &[Value]) -> usize {
     let cells = row.iter().map(|cell| match cell {
         Value::Text(text) => text.len() + 9,
@@ -238,14 +239,15 @@ pub struct QueueUser {
     pub lease_ended: bool,
 }
 
-/// What tells a queue apart from all others, and is a part of the ids of its jobs.
+/// Identifies a queue; a part of the ids of its jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueIdentity {
     pub id: String,
     pub salt: i64,
 }
 
-/// A store whose queue can move. Its methods work on a closed queue; all others of the store refuse to write to one.
+/// A store whose queue can move. Its methods work on a closed queue; all other methods of the store reject writes to
+/// one.
 pub trait MovableStore: Send + Sync {
     /// Includes the records of the HTTP server in this file in the move. A store that holds them itself does nothing.
     fn attach_records(&self, path: &Path) -> Result<(), Error>;
@@ -253,14 +255,15 @@ pub trait MovableStore: Send + Sync {
     /// Why the queue is closed; `None` if it is open.
     fn mark(&self) -> Result<Option<MoveMark>, Error>;
 
-    /// Replaces the mark if it is still exactly `before`; false if it is not. The first mark closes the queue, none opens it. A
-    /// queue is closed only if no worker is on its list, and for an import only if it holds nothing.
+    /// Replaces the mark if it is still exactly `before`; otherwise returns false. Setting the first mark closes the
+    /// queue, and removing the mark opens it. A queue can be closed only if no worker is registered, and for an import
+    /// only if it is empty.
     fn set_mark(&self, before: Option<&MoveMark>, after: Option<&MoveMark>) -> Result<bool, Error>;
 
-    /// The programs that use the queue now. Takes dead workers off the list before.
+    /// The programs that use the queue now. Dead workers are unregistered first.
     fn users(&self, now: Timestamp) -> Result<Vec<QueueUser>, Error>;
 
-    /// How long the lease of a worker lasts. 0 if the store finds out at once that a worker is dead.
+    /// Duration of a worker's lease; 0 if the store detects a dead worker immediately.
     fn lease(&self) -> Duration {
         Duration::ZERO
     }
@@ -268,16 +271,16 @@ pub trait MovableStore: Send + Sync {
     /// The identity of the queue.
     fn identity(&self) -> Result<QueueIdentity, Error>;
 
-    /// Takes the place of the queue that was there. Fails if the mark is not `own`.
+    /// Sets the identity of the queue that is imported. Fails if the mark is not `own`.
     fn set_identity(&self, identity: &QueueIdentity, own: &MoveMark) -> Result<(), Error>;
 
     /// The last number that was assigned in a table of [`NUMBERED`].
     fn last_number(&self, table: &str) -> Result<i64, Error>;
 
-    /// Gives greater numbers only. Fails if the mark is not `own`.
+    /// Makes all later numbers greater than `last`. Fails if the mark is not `own`.
     fn set_last_number(&self, table: &str, last: i64, own: &MoveMark) -> Result<(), Error>;
 
-    /// The next rows behind a key, in the order of their keys, up to a number of rows and a few megabytes.
+    /// The next rows after a key, in key order, up to a number of rows and a few megabytes.
     fn rows(
         &self,
         table: &MovedTable,
@@ -296,7 +299,7 @@ pub trait MovableStore: Send + Sync {
     /// The greatest key of a table.
     fn last_key(&self, table: &MovedTable) -> Result<Option<Vec<Value>>, Error>;
 
-    /// How many rows a table has.
+    /// Number of rows of a table.
     fn count_rows(&self, table: &MovedTable) -> Result<u64, Error>;
 }
 

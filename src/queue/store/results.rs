@@ -1,31 +1,30 @@
-//! What hosts take, and what they decide.
+//! The interface for consuming results, and for cancelling, requeueing and deleting jobs.
 
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
 use crate::queue::job::{JobReceipt, JobResult};
 
-/// Outcomes that were read, to be acknowledged once they are saved.
+/// An outcome that was read, with the receipt that acknowledges it once it is saved.
 #[derive(Debug)]
 pub struct DeliveredResult {
-    /// What to acknowledge.
+    /// The receipt.
     pub receipt: JobReceipt,
     /// The outcome.
     pub result: JobResult,
 }
 
-/// That nobody else takes the outcomes of a process, as long as it is held.
+/// While it is held, no other program consumes the outcomes of a process.
 pub trait ConsumerLock: Send {}
 
 struct Unshared;
 
 impl ConsumerLock for Unshared {}
 
-/// What hosts take, and what they decide of all jobs of a process, or of some. A part of
-/// [`JobStore`](super::JobStore).
+/// Consumes outcomes, and cancels, requeues or deletes jobs. A part of [`JobStore`](super::JobStore).
 pub trait ResultStore: Send + Sync {
-    /// Up to `most` outcomes of a process in the order of its jobs, beginning behind `after`, which may be gone, and
-    /// no more than about `bytes` of them; always one if there is any.
+    /// Up to `most` outcomes of a process in the order of its jobs, after the job `after`, which need not exist any
+    /// more, with about `bytes` bytes at most; at least one if there is any.
     fn peek(
         &self,
         process: ProcessId,
@@ -34,14 +33,14 @@ pub trait ResultStore: Send + Sync {
         bytes: usize,
     ) -> Result<Vec<DeliveredResult>, Error>;
 
-    /// Deletes these outcomes, as far as nothing has happened to their jobs since. A sealed process
-    /// whose last outcome goes is gone too. Returns how many were deleted.
+    /// Deletes these outcomes, except of jobs that were requeued since. A sealed process is removed with its last
+    /// outcome. Returns the number of deleted outcomes.
     fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error>;
 
-    /// Makes the caller the only one who takes outcomes of a process, until what is returned is dropped
-    /// or the caller's process ends. An error that says who takes them when somebody else does; `who` is
-    /// what is said of this one, behind the number of its process. A store that is not shared need not
-    /// keep anybody out.
+    /// Makes the caller the only consumer of the outcomes of a process, until the returned value is dropped or the
+    /// caller's OS process ends. If another program has the lock, fails with an error that names it; `who` is the
+    /// description of this program in that error, after the number of its OS process. A store that is not shared need
+    /// not lock.
     fn lock_results(
         &self,
         _process: ProcessId,
@@ -50,20 +49,20 @@ pub trait ResultStore: Send + Sync {
         Ok(Box::new(Unshared))
     }
 
-    /// Cancels what waits; what runs or is at a provider is not tried again, and nothing can be added.
-    /// Returns how many waited. Decided at once and carried out in short transactions, as are
-    /// [`retry_failed`](Self::retry_failed) and [`delete`](Self::delete); none of the three minds a process
-    /// that does not exist.
+    /// Cancels the waiting jobs. Running jobs, and jobs at a provider, finish without retries, and no job can be added.
+    /// Returns the number of waiting jobs. The decision is one transaction, and short transactions apply it; the same
+    /// applies to [`retry_failed`](Self::retry_failed) and [`delete`](Self::delete). None of the three fails if the
+    /// process does not exist.
     fn cancel(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error>;
 
-    /// Cancels those of these jobs that wait, and no other. In short transactions. Returns how many.
+    /// Cancels the jobs of this list that wait, in short transactions. Returns their number.
     fn cancel_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error>;
 
-    /// Puts failed and cancelled jobs back with all their retries, at the first step of the route and
-    /// without a history. Returns how many.
+    /// Requeues failed and cancelled jobs with their full number of retries, at the first step of the route and without
+    /// a history. Returns their number.
     fn retry_failed(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error>;
 
-    /// Deletes a process with all that belongs to it; late ends of its jobs go nowhere. Returns how
-    /// many jobs were deleted.
+    /// Deletes a process with its jobs and results; later ends of its jobs are ignored. Returns the number of deleted
+    /// jobs.
     fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error>;
 }

@@ -1,4 +1,4 @@
-//! What stores in databases have in common: states as numbers, keys within ids, how rows are read.
+//! Parts that all database stores share: states as numbers, keys within ids, reading rows.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::queue::process_time::ProcessTime;
 
 use super::sql::row::{Fault, Row, id_of};
 
-/// Not to be claimed before what it waits for has come about; shown as pending.
+/// Cannot be claimed until the processes that it waits for have ended; shown as pending.
 pub(super) const WAITING: i64 = -1;
 pub(super) const PENDING: i64 = 0;
-/// Not to be claimed before its process is sealed; shown as pending.
+/// Cannot be claimed until its process is sealed; shown as pending.
 pub(super) const HELD: i64 = 1;
 pub(super) const IN_PROGRESS: i64 = 2;
 pub(super) const AT_PROVIDER: i64 = 3;
@@ -23,14 +23,14 @@ pub(super) const COMPLETED: i64 = 4;
 pub(super) const FAILED: i64 = 5;
 pub(super) const CANCELLED: i64 = 6;
 
-/// Nothing is being done to all jobs of a process; below, what is, in one short transaction after the other.
+/// No chore changes all jobs of a process; the constants below are the chores, which run in short transactions.
 pub(super) const NO_CHORE: i64 = 0;
 pub(super) const RELEASING: i64 = 1;
 pub(super) const CANCELLING: i64 = 2;
 pub(super) const RETRYING: i64 = 3;
 pub(super) const DELETING: i64 = 4;
 
-/// Jobs that a process may have had, and processes that a database may have had.
+/// Maximum number of jobs of a process, and of processes of a database.
 pub(super) const MOST_JOBS: i64 = 1 << 32;
 pub(super) const MOST_PROCESSES: i64 = 1 << 30;
 
@@ -44,7 +44,7 @@ pub(super) fn shown(status: i64) -> JobStatus {
     }
 }
 
-/// The key of a job: its process and its place in it.
+/// The key of a job: its process and its index there.
 pub(super) fn key(process: i64, seq: i64) -> i64 {
     process << 32 | seq
 }
@@ -54,8 +54,8 @@ pub(super) fn process_of(job: i64) -> i64 {
     job >> 32
 }
 
-/// A UUID (version 7) that holds when the job was created, the database's salt and the job's key: it
-/// needs neither a column nor an index.
+/// A UUID (version 7) that contains the creation time of the job, the database's salt and the job's key, so it needs
+/// neither a column nor an index.
 pub(super) fn job_id(key: i64, created_at: Timestamp, salt: u16) -> JobId {
     let head = stamp(created_at) << 16 | 0x7000 | u64::from(salt & 0xfff);
     JobId(Uuid::from_u64_pair(head, 1 << 63 | key.cast_unsigned()))
@@ -70,7 +70,7 @@ fn stamp(at: Timestamp) -> u64 {
     u64::try_from(at.0).unwrap_or(0) & ((1 << 48) - 1)
 }
 
-/// Number as databases keep it; absurd ones end at the largest that two of can be added.
+/// A number as databases store it, limited to half of the largest one, so that two of them can be added.
 pub(super) fn bounded(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX).min(i64::MAX / 2)
 }
@@ -88,7 +88,7 @@ pub(super) const PROCESS_COLUMNS: &str = "id, sealed, cancelled, total, pending,
      created_at, changed_at, info, ifnull(time_since, created_at), ifnull(time_until, created_at), \
      time_limited_by, queued_ms, quota_ms, cooldown_ms, backoff_ms, provider_ms, disk_ms, source_ms";
 
-/// The first of the columns that [`process_time`] reads, in [`PROCESS_COLUMNS`].
+/// Index of the first column in [`PROCESS_COLUMNS`] that [`process_time`] reads.
 const TIME_COLUMNS: usize = 18;
 
 pub(super) fn process(row: &mut Row) -> Result<ProcessState, Fault> {
@@ -125,7 +125,7 @@ pub(super) fn process(row: &mut Row) -> Result<ProcessState, Fault> {
         },
         created_at,
         changed_at,
-        // What cannot be read is not worth losing sight of the process for.
+        // An unreadable description must not hide the process.
         info: info
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or_default(),
@@ -133,7 +133,7 @@ pub(super) fn process(row: &mut Row) -> Result<ProcessState, Fault> {
     })
 }
 
-/// Where the time of a process went, from ten columns.
+/// How the time of a process was spent, from ten columns.
 fn process_time(row: &mut Row, first: usize) -> Result<ProcessTime, Fault> {
     let mut time = ProcessTime::new(Timestamp(row.at(first)?));
     time.until = Timestamp(row.at(first + 1)?);
@@ -159,7 +159,7 @@ fn process_time(row: &mut Row, first: usize) -> Result<ProcessTime, Fault> {
     Ok(time)
 }
 
-/// An outcome's error: what was written, and for a cancelled job that it was.
+/// The stored error of an outcome; for a cancelled job, the cancellation.
 pub(super) fn error(status: i64, written: Option<&str>) -> Option<Error> {
     match (status, written) {
         (CANCELLED, _) => Some(Error::cancelled()),

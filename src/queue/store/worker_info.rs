@@ -8,7 +8,7 @@ use crate::base::clock::Timestamp;
 
 use super::WorkerId;
 
-/// Limit of the stored characters of a trouble.
+/// Maximum number of stored characters of a problem.
 const MOST_TROUBLE: usize = 500;
 
 /// A worker's report about itself. The store keeps the last one.
@@ -18,9 +18,9 @@ const MOST_TROUBLE: usize = 500;
 pub struct WorkerStatus {
     /// Version of batchwright. Empty until the worker has reported once.
     pub version: String,
-    /// The most jobs that it runs at once.
+    /// Maximum number of jobs that it runs at once.
     pub slots: u64,
-    /// Jobs that it runs now; those in batches are not among them.
+    /// Number of jobs that it runs now, without those in batches.
     pub busy: u64,
     /// Jobs that it has completed since it started, including those in batches.
     pub completed: u64,
@@ -31,7 +31,7 @@ pub struct WorkerStatus {
     pub trouble: Option<String>,
 }
 
-/// A worker of a queue, as its store knows it.
+/// A registered worker of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerInfo {
@@ -48,9 +48,9 @@ pub struct WorkerInfo {
     /// Time since it renewed its lease, by the clock of the database server. `None` for a worker whose lease was
     /// ended, and for a queue in a file: there a file lock shows whether a worker is alive.
     pub heartbeat_age: Option<Duration>,
-    /// Jobs that it holds: those that run, and those that it has claimed and not started.
+    /// Number of jobs that it has claimed, including those that have not started.
     pub jobs: u64,
-    /// Batches at a provider that it owns.
+    /// Number of batches at a provider that it owns.
     pub batches: u64,
     /// Its last report.
     pub status: WorkerStatus,

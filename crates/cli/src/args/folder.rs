@@ -1,4 +1,4 @@
-//! Which files of a folder are meant, beside those that a pattern chooses.
+//! Which files of a folder are used, in addition to those that a pattern selects.
 
 use std::num::NonZeroUsize;
 

@@ -1,5 +1,5 @@
-//! What can be typed, and the help that teaches it: a file for each command, and what several take in
-//! [`shared`], [`input`] and [`values`]. Nothing here knows what a command does.
+//! The arguments and help of each command, one file per command; arguments of several commands are in [`shared`],
+//! [`input`] and [`values`]. This module does not depend on the commands.
 
 pub mod cancel;
 pub mod config;
@@ -119,7 +119,7 @@ impl Command {
         Some((data.data_dir.as_deref(), &mut data.store))
     }
 
-    /// Whether an error is printed as JSON, too, and whether that is all.
+    /// Whether an error is printed as JSON in addition, and whether only as JSON.
     pub fn error_form(&mut self) -> (bool, bool) {
         match self {
             Self::Work(args) => (args.json, args.show.say.quiet),

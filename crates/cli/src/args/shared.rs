@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::values::{bytes, name, temperature, text_or_file};
 
-/// What ends the short help.
+/// The end of the short help.
 pub const MORE: &str = "--help also shows rare flags, examples and exit codes.";
 
 /// Flags that select the provider.
@@ -184,7 +184,7 @@ pub struct MemoryArgs {
 }
 
 impl MemoryArgs {
-    /// Holds the whole process to it.
+    /// Applies the limit to the whole OS process.
     pub fn apply(&self) {
         MemoryManager::of_process().set_ceiling(self.max_memory);
     }
@@ -264,7 +264,7 @@ pub enum StoreSource {
 
 impl fmt::Debug for StoreArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Addresses may hold passwords.
+        // Addresses may contain passwords.
         f.debug_struct("StoreArgs")
             .field("is_given", &self.store.is_some())
             .field("has_redis", &self.redis.is_some())
@@ -363,7 +363,7 @@ pub struct ProcessArgs {
 }
 
 impl ProcessArgs {
-    /// Whether an error is printed as JSON, too, and whether that is all.
+    /// Whether an error is printed as JSON in addition, and whether only as JSON.
     pub fn error_form(&self) -> (bool, bool) {
         (self.json, self.say.quiet)
     }

@@ -190,7 +190,7 @@ fn trouble(text: &str) -> Result<(Trouble, f64), String> {
     }
 }
 
-/// The arguments of a command line, for tests of what is made of them.
+/// The arguments of a command line, for tests of their effect.
 #[cfg(test)]
 pub fn parse(line: &str) -> Result<SimulateArgs, String> {
     use clap::Parser;

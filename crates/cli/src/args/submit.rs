@@ -67,8 +67,8 @@ pub struct SubmitArgs {
 }
 
 impl SubmitArgs {
-    /// What the lines are payloads of, where they are no prompts: what `--type` names, unless that is a type of files
-    /// in a folder.
+    /// The type of the jobs whose payloads the lines contain, if they are not prompts: the value of `--type`, unless
+    /// that is a type of files in a folder.
     pub fn job_type(&self) -> Option<&str> {
         let name = self.input.reading.folder.types.first()?;
         let known = JobTypes::new().get(name).is_ok();
@@ -76,7 +76,7 @@ impl SubmitArgs {
         (known || !of_files).then_some(name)
     }
 
-    /// A flag that says how a prompt is made or asked, if there is one.
+    /// A flag about prompts or their requests, if one is given.
     pub fn prompt_flag(&self) -> Option<&'static str> {
         let (prompt, input) = (&self.prompt, &self.input);
         let reading = &input.reading;
@@ -111,7 +111,7 @@ impl SubmitArgs {
 }
 
 impl SubmitArgs {
-    /// A flag that says how something else than lines of JSON is read, if there is one.
+    /// A flag for reading other formats than lines of JSON, if one is given.
     pub fn other_input_flag(&self) -> Option<&'static str> {
         let reading = &self.input.reading;
         let is_utf8 = |name: &String| ["utf-8", "utf8"].contains(&&*name.to_ascii_lowercase());

@@ -70,7 +70,7 @@ pub fn name(text: &str) -> Result<String, String> {
     }
 }
 
-/// Threads that look at files.
+/// Number of threads that read files.
 pub fn threads(text: &str) -> Result<NonZeroUsize, String> {
     match text.trim().parse::<NonZeroUsize>() {
         Ok(threads) if threads.get() <= 256 => Ok(threads),
@@ -78,7 +78,7 @@ pub fn threads(text: &str) -> Result<NonZeroUsize, String> {
     }
 }
 
-/// Into what files are split.
+/// How files are split.
 pub fn split(text: &str) -> Result<Split, String> {
     text.parse()
         .map_err(|error: batchwright::Error| error.message().to_owned())
@@ -102,7 +102,7 @@ pub fn text_or_file(text: &str) -> Result<String, String> {
     }
 }
 
-/// What separates the columns of a table.
+/// The separator of a table's columns.
 pub fn delimiter(text: &str) -> Result<u8, String> {
     match text.as_bytes() {
         b"tab" | b"\\t" => Ok(b'\t'),
@@ -111,7 +111,7 @@ pub fn delimiter(text: &str) -> Result<u8, String> {
     }
 }
 
-/// Takes the words of a flag for a setting.
+/// Accepts the values of a setting for a flag.
 pub fn words_for(key: &'static str) -> impl Fn(&str) -> Result<String, String> + Clone {
     move |words| {
         SettingKey::named(key)

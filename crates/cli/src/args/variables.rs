@@ -28,14 +28,14 @@ const OTHERS: [&str; 8] = [
     "BATCHWRIGHT_CONFINE",
 ];
 
-/// The program's commands. A flag for whose variable `value` returns a text takes its value from it, unless it is given
-/// itself. Variables that settings have are read by the settings, below the flags.
+/// The program's commands. If `value` returns a text for the variable of a flag, the flag gets that value unless it is
+/// given. Variables of settings are read with the settings, which have a lower priority than flags.
 pub fn command(value: &dyn Fn(&str) -> Option<String>) -> Command {
     with_variables(Cli::command(), value)
 }
 
-/// The commands for these words. A flag among them comes before variables: one that excludes the flag, or says the
-/// opposite, is left out, and so is one whose flag needs another that is missing.
+/// The commands for these words. A flag among the words overrides variables: a variable is ignored if the flag excludes
+/// it or contradicts it, or if its own flag needs another one that is missing.
 pub fn command_for(words: &[OsString], value: &dyn Fn(&str) -> Option<String>) -> Command {
     let mut left_out = excluded(words);
     loop {
@@ -92,7 +92,7 @@ fn excluded(words: &[OsString]) -> Vec<String> {
         .collect()
 }
 
-/// How many arguments the words lack.
+/// Number of missing required arguments.
 fn missing(command: Command, words: &[OsString]) -> usize {
     match command.try_get_matches_from(words) {
         Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {
@@ -154,14 +154,14 @@ fn is_setting(name: &str) -> bool {
         .any(|key| key.variables().contains(&name))
 }
 
-/// What a variable is set to. An empty one counts as unset, and so does what Kubernetes puts into the environment for a
-/// service called `batchwright`.
+/// The value of a variable. An empty one counts as unset, and so does one that Kubernetes sets for a service with the
+/// name `batchwright`.
 pub fn of_environment(name: &str) -> Option<String> {
     let value = env::var_os(name)?.to_string_lossy().into_owned();
     (!value.is_empty() && !value.starts_with("tcp://")).then_some(value)
 }
 
-/// The variable that gave a flag its value, if one did. `flag` may have its value's name behind it.
+/// The variable that set a flag, if one did. `flag` may be followed by the name of its value.
 pub fn that_sets(flag: &str, words: &[String]) -> Option<String> {
     let flag = flag.split_whitespace().next()?.strip_prefix("--")?;
     let name = variable(flag);

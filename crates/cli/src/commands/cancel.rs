@@ -29,7 +29,7 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     let (queue, process) = data.process(args.process.as_deref())?;
     let id = process.process_id;
     if args.delete {
-        // Its batches are cancelled first: without the process nobody would collect their results.
+        // Its batches are cancelled first: without the process no worker would collect their results.
         queue.cancel(id).map_err(failed)?;
         let batches = cancel_batches(args, &queue, id, own)?;
         let deleted = queue.delete(id).map_err(failed)?;
@@ -43,7 +43,7 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
         return Ok((line + &batches.lines(data, id, true), facts));
     }
     if !process.sealed {
-        // If it were cancelled and put back later, this part would pass for all of it.
+        // If it were cancelled and requeued later, this part would count as complete.
         return Err(Refusal::usage(format!(
             "process {id} is incomplete: its submission was interrupted or is still running, so none of its \
              {} jobs runs. To delete it: {}",
@@ -103,11 +103,11 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     Ok((line, facts))
 }
 
-/// What has become of the batches of a process that was cancelled.
+/// The results of cancelling the batches of a process.
 struct CancelledBatches {
     /// The process had batches.
     any: bool,
-    /// Those that have ended now although results that were paid for were never given out.
+    /// Ended batches whose billed results were abandoned.
     given_up: Vec<BatchInfo>,
     /// Those that are still there.
     left: Vec<BatchInfo>,
@@ -156,7 +156,7 @@ fn cancel_batches(
 }
 
 impl CancelledBatches {
-    /// Lines on the batches that remain, and on who attends them.
+    /// Lines about the remaining batches and their workers.
     fn lines(&self, data: &DataArgs, id: ProcessId, deleted: bool) -> String {
         let (attended, alone): (Vec<_>, Vec<_>) =
             self.left.iter().partition(|batch| batch.attended);

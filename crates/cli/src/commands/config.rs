@@ -21,7 +21,7 @@ pub fn execute(args: &ConfigArgs) -> Exit {
     }
 }
 
-/// What goes to standard output.
+/// The text for standard output.
 fn carry_out(args: &ConfigArgs) -> Result<String, Refusal> {
     match &args.action {
         ConfigAction::List => {
@@ -71,14 +71,14 @@ fn stored_at(args: &ConfigArgs) -> Result<Place, Refusal> {
 fn change(store: &dyn ConfigStore, key: &str, value: Option<&str>) -> Result<(), Refusal> {
     let value = match value {
         Some(value) => Some(known(key)?.check_stored(value).map_err(refused)?),
-        // A key that only another version knows can be removed.
+        // A key of another version can be removed.
         None if store.get(key).map_err(could_not_run)?.is_some() => None,
         None => known(key).map(|_| None)?,
     };
     store.write(key, value.as_deref()).map_err(could_not_run)
 }
 
-/// Says which value holds after a change, and what overrides it.
+/// Which value applies after a change, and what overrides it.
 fn changed(args: &ConfigArgs, place: &Place, key: &str) -> Result<String, Refusal> {
     let settings = settings_of(args)?;
     let Ok(setting) = settings.explain(key) else {

@@ -1,4 +1,4 @@
-//! What the commands do, a file or folder each. What they take is in [`crate::args`].
+//! The commands, one file or folder each. Their arguments are in [`crate::args`].
 
 pub mod cancel;
 pub mod config;

@@ -29,7 +29,7 @@ fn shown(args: &ProvidersArgs) -> Result<Exit, Refusal> {
     Ok(stdout::print(&text, Exit::Success))
 }
 
-/// The one that a run would take: what is set, else the first usable one.
+/// The provider that a run would use: the configured one, otherwise the first usable one.
 fn taken(settings: &Settings, list: &[ProviderStatus]) -> Option<usize> {
     let named = match settings.provider() {
         Ok(Some(named)) => named,

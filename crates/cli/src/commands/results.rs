@@ -98,7 +98,7 @@ fn named(args: &ResultsArgs) -> Option<&Path> {
     output.filter(|path| *path != Path::new("-"))
 }
 
-/// The name of this consumer, for others who ask for the same results at the same time.
+/// The name of this consumer, for other programs that request the same results at the same time.
 fn taker(args: &ResultsArgs) -> String {
     let named = named(args).map(|path| (path, std::path::absolute(path)));
     match &named {
@@ -108,7 +108,7 @@ fn taker(args: &ResultsArgs) -> String {
     }
 }
 
-/// True when the output is a file. Of a pipe or a terminal nobody knows whether it was read.
+/// True if the output is a file. For a pipe or a terminal it is unknown whether the output was read.
 fn saves(args: &ResultsArgs) -> bool {
     match named(args) {
         Some(path) => std::fs::metadata(path).map_or(true, |metadata| metadata.is_file()),

@@ -70,7 +70,7 @@ fn found(args: &ScanArgs, scanner: &FileScanner) -> Result<Vec<Found>, Error> {
     Ok(files)
 }
 
-/// Writes the units as they come. A reader that went away has what it wanted.
+/// Writes the units as they are found. If the reader closes the pipe, that is not an error.
 fn units(args: &ScanArgs, scanner: &FileScanner) -> Result<Exit, Refusal> {
     let split = args.split.unwrap_or(Split::File);
     let mut out = BufWriter::new(io::stdout());
@@ -104,7 +104,7 @@ fn line(unit: &Unit<'_>, out: &mut Vec<u8>) {
     let start = out.len();
     // Texts and numbers are always written to memory.
     let _ = serde_json::to_writer(&mut *out, unit);
-    // JSON itself escapes what controls a terminal in ASCII, but for the last.
+    // JSON itself escapes the ASCII characters that control a terminal, except the last one.
     if out[start..].iter().any(|byte| *byte >= 0x7f) {
         let safe = sanitize::json(&String::from_utf8_lossy(&out[start..]));
         out.truncate(start);
@@ -152,7 +152,7 @@ fn table<'f>(files: impl Iterator<Item = &'f Found>, split: bool) -> String {
     table.lines(width())
 }
 
-/// What a scan came to.
+/// The results of a scan.
 #[derive(Default)]
 struct Totals {
     usable: u64,

@@ -22,7 +22,7 @@ use crate::worker::Home;
 
 /// Shorter ones can be guessed.
 const TOKEN_CHARACTERS: usize = 16;
-/// How often to look whether the worker is still there.
+/// Interval of checks whether the worker is still running.
 const LOOK: Duration = Duration::from_secs(1);
 
 pub fn execute(args: &ServeArgs) -> Exit {
@@ -129,7 +129,7 @@ fn announce(running: &RunningServer, args: &ServeArgs) {
     }
 }
 
-/// What every client has to send, if anything.
+/// The token that every client must send, if any.
 fn token(args: &ServeArgs) -> Result<Option<Secret>, Refusal> {
     let text = match &args.token_file {
         Some(path) => std::fs::read_to_string(path)

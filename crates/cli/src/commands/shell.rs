@@ -56,7 +56,7 @@ fn write_pages(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A page. The lines of the text after the help are kept as they are.
+/// A page. The lines of the text after the help are unchanged.
 fn page(command: &Command) -> io::Result<Vec<u8>> {
     let long = command.get_after_long_help().or(command.get_after_help());
     let notes = long.map(ToString::to_string);
@@ -79,7 +79,7 @@ fn page(command: &Command) -> io::Result<Vec<u8>> {
     Ok(in_ascii(&String::from_utf8_lossy(&page)).into_bytes())
 }
 
-/// troff reads bytes unless it is told an encoding; its names for other characters it always reads.
+/// troff reads bytes unless an encoding is set; it always reads its names for other characters.
 fn in_ascii(page: &str) -> String {
     let mut out = String::with_capacity(page.len());
     for c in page.chars() {

@@ -4,7 +4,7 @@ use batchwright_simulate::{BatchConfig, BatchStats};
 
 use crate::args::simulate_batches::BatchArgs;
 
-/// What the flags ask of the simulated batches.
+/// The configuration of simulated batches according to the flags.
 pub fn config(args: &BatchArgs) -> BatchConfig {
     let (expiring, share) = args.batch_expire_first.unwrap_or_default();
     let mut config = BatchConfig::default()
@@ -43,7 +43,7 @@ pub fn config(args: &BatchArgs) -> BatchConfig {
     config
 }
 
-/// The counts for people; empty if no batch was asked for.
+/// The counts for people; empty if no batch was requested.
 pub fn table(stats: &BatchStats) -> String {
     if stats.creates == 0 && stats.files_uploaded == 0 {
         return String::new();

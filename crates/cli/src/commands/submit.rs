@@ -106,7 +106,7 @@ fn queued(
     }
 }
 
-/// Refuses an id that is in the queue already: the process would get its prompts twice.
+/// Rejects an id that is in the queue already: its process would get the prompts twice.
 fn refuse_known(args: &SubmitArgs, queue: &JobQueue, id: ProcessId) -> Result<(), Refusal> {
     let Some(known) = queue.process(id).map_err(failed)? else {
         return Ok(());
@@ -124,7 +124,7 @@ fn refuse_known(args: &SubmitArgs, queue: &JobQueue, id: ProcessId) -> Result<()
     Err(Refusal::usage(format!("{what}; nothing was added")).about(About::Queue))
 }
 
-/// What the queue stores about the process, for people.
+/// The description of the process in the queue, for people.
 fn info(args: &SubmitArgs) -> ProcessInfo {
     let info = ProcessInfo::new().name(match &args.name {
         Some(name) => name.clone(),
@@ -142,7 +142,7 @@ fn with_options(args: &SubmitArgs, job: Job) -> Job {
         .set(args.max_retries, Job::max_retries)
 }
 
-/// Deletes what a failed submission has queued.
+/// Deletes the jobs of a failed submission.
 fn take_back(
     args: &SubmitArgs,
     queue: &JobQueue,

@@ -92,7 +92,7 @@ fn change(
     let before = settings.settings(&app.records, &app.events)?;
     let before = stored(&before.explain(key.name())?);
     let now = settings.change(key, value, &by, &app.records, &app.events)?;
-    // What the worker cannot go by would keep the next server from starting, too.
+    // Settings that the worker cannot use would also prevent the next start of the server.
     if let Err(error) = app.overview.check_settings() {
         if error.is_storage() {
             return Err(error.into());

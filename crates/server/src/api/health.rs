@@ -12,7 +12,7 @@ use crate::problem::Problem;
 
 /// `GET /healthz`: 200 while the queue can be read.
 pub(super) fn healthz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
-    // One look by an index, however long the queue is.
+    // One index lookup, whatever the length of the queue.
     let look = app.queue.process(ProcessId::from_bytes([0; 16]));
     look.map_err(|error| {
         if error.is_storage() {

@@ -20,14 +20,15 @@ use crate::shapes::ShownJob;
 pub(super) const LONGEST_NAME: usize = 256;
 /// Longest wait for the end of a job.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// How often a job that is waited for is looked at: workers elsewhere tell nothing here.
+/// Interval of checks of a job that a client waits for, because workers of other OS processes send no notification
+/// here.
 const LOOK: Duration = Duration::from_millis(250);
-/// Jobs that one request for some of them looks at.
+/// Maximum number of jobs that a filtered request reads.
 const MOST_LOOKED_AT: usize = 20_000;
-/// The clock of a database server, by which jobs are dated, may be behind that of this machine by so much.
+/// The clock of a database server, which sets the times of jobs, may be behind that of this machine by this much.
 const CLOCKS: Duration = Duration::from_secs(10);
 
-/// What is posted.
+/// The body of a request.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewJob {
@@ -48,7 +49,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let new: NewJob = serde_json::from_value(body)
         .map_err(|error| Problem::invalid(format!("the body is not a valid job: {error}")))?;
     let named = new.process_id;
-    // Among others in a process it must be known whose each job is, also of those that nobody asks for again.
+    // A job in a shared process must be identified by a key, even if its client sent none.
     let Some(key) = sent.or_else(|| named.map(|_| once::any_key())) else {
         let job = job(app, new)?;
         let process = ProcessId::new();
@@ -68,7 +69,8 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             match made {
                 Ok(id) => once::answered(&held, &once::job_answer(id, held.process)),
                 Err(problem) => {
-                    // Whoever had the key before may have enqueued the job, and so may one that failed halfway.
+                    // The previous owner of the key may have enqueued the job, and so may a request that failed in
+                    // between.
                     if !held.resumed && (400..500).contains(&problem.status) {
                         held.forget()?;
                     }
@@ -79,7 +81,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     }
 }
 
-/// Enqueues the job unless whoever had the key before had come to that.
+/// Enqueues the job, unless the previous owner of the key did.
 fn create_once(
     app: &App,
     new: NewJob,
@@ -142,7 +144,7 @@ fn enqueue(
     id.ok_or_else(|| Problem::new(500, "internal_error", "the job got no id"))
 }
 
-/// The job that is asked for, once it has been checked.
+/// The requested job after validation.
 fn job(app: &App, new: NewJob) -> Result<Job, Problem> {
     let mut job = of_type(app, &new.r#type, new.payload)?;
     if let Some(priority) = new.priority {
@@ -180,14 +182,14 @@ pub(super) fn of_type(app: &App, name: &str, payload: Value) -> Result<Job, Prob
     }
 }
 
-/// The types of jobs that may be asked for: those that the worker carries out. What has a dot in its name is a part of
-/// a type's own work.
+/// The types of jobs that clients can create: those that the worker supports. A name with a dot belongs to an internal
+/// part of a type.
 pub(super) fn offered(app: &App) -> impl Iterator<Item = &str> {
     let kinds = app.kinds.iter().map(String::as_str);
     kinds.filter(|kind| !kind.contains('.'))
 }
 
-/// Refuses a type that nobody here carries out, and tells those there are.
+/// Rejects a type that the worker does not support, and lists the supported ones.
 pub(super) fn refuse_unknown(app: &App, name: &str) -> Result<(), Problem> {
     if offered(app).any(|kind| kind == name) {
         return Ok(());
@@ -239,7 +241,7 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
         if job.status.is_final() || Instant::now() >= deadline {
             return Ok(shown(&job));
         }
-        // Until something is told of it, or it is time to look.
+        // Until a notification arrives, or the next check is due.
         let look = deadline.min(Instant::now() + LOOK);
         loop {
             let left = look.saturating_duration_since(Instant::now());
@@ -265,7 +267,7 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
 pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
     let id: JobId = call.param("job_id")?;
-    // What changes in between is looked at again.
+    // If the job changes in between, it is read again.
     for _ in 0..3 {
         let job = find(app, id)?;
         let process = job.process_id;
@@ -285,7 +287,7 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         }
         let alone = app.queue.process(process)?;
         if alone.is_some_and(|process| process.counts.total == 1) {
-            // It is being carried out: it is not tried again, and keeps its result.
+            // The job is running: it is not retried, and keeps its result.
             app.queue.cancel(process)?;
             return Ok(shown(&find(app, id)?));
         }
@@ -342,7 +344,7 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
     Ok(Response::json(200, &json!({"data": found, "next": next})))
 }
 
-/// Which jobs a status stands for.
+/// Which jobs a status selects.
 fn fits(status: Option<&str>) -> Result<impl Fn(&JobSummary) -> bool + use<>, Problem> {
     let (wanted, at_provider) = match status {
         None => (None, None),

@@ -16,17 +16,17 @@ use crate::http::{COPIES, FREE, Incoming, weight};
 use crate::problem::Problem;
 use crate::records::Hash;
 
-/// A longer line is none.
+/// Maximum length of a line.
 const MOST_LINE_BYTES: u64 = 16 << 20;
 /// Names are remembered of each line.
 const MOST_LINES: u64 = 10_000_000;
-/// Lines up to here take no room.
+/// Lines up to this length are not counted.
 const SHORT: u64 = FREE / COPIES;
-/// What of the jobs waits for being written together with others.
+/// Size of a group of jobs that are written together.
 const GROUP_BYTES: u64 = 4 << 20;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The jobs of a body. The first line that is none ends them.
+/// The jobs of a body. The first invalid line ends them.
 pub(super) struct Lines<'a> {
     app: &'a App,
     kind: &'a str,
@@ -58,18 +58,18 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The hash of what has been read.
+    /// The hash of the bytes read so far.
     pub fn hash(&self) -> Hash {
         self.read.clone().finalize().into()
     }
 
-    /// Reads what is left and makes nothing of it.
+    /// Reads the rest of the body without parsing it.
     pub fn skip(&mut self) -> Result<(), Problem> {
         while self.next_line()? {}
         Ok(())
     }
 
-    /// Has room for a line that weighs so much, beside what stays of those before it.
+    /// Reserves memory for a line of this weight, in addition to what remains of earlier lines.
     fn hold(&mut self, line: u64) -> Result<(), Problem> {
         let line = if line <= FREE { 0 } else { line };
         let kept = self.bytes.min(GROUP_BYTES) + self.names.bytes();
@@ -180,21 +180,21 @@ impl<'a> Lines<'a> {
 /// Names that are taken, by their hashes, each with how many others were made of it.
 #[derive(Default)]
 struct Names {
-    /// In several tables: one that grows is there twice for a moment.
+    /// In several tables, because a growing table is in memory twice for a moment.
     tables: [HashMap<Key, u32>; 16],
     hash: (RandomState, RandomState),
 }
 
 type Key = (u64, u64);
 
-/// What a table takes: of eight places, each with a byte of its own, seven are used.
+/// The memory of a table: 7 of 8 entries are used, and each entry has one additional byte.
 fn table_bytes(table: &HashMap<Key, u32>) -> u64 {
     let places = table.capacity().div_ceil(7) * 8;
     (places * (size_of::<(Key, u32)>() + 1)) as u64
 }
 
 impl Names {
-    /// What they take of memory, with what one more may: a table that is full is copied to one of twice its size.
+    /// Their memory, including one more entry: a full table is copied to one of twice its size.
     fn bytes(&self) -> u64 {
         let tables = self.tables.iter().map(table_bytes);
         let largest = tables.clone().max().unwrap_or_default();

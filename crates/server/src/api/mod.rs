@@ -1,4 +1,4 @@
-//! The API of jobs, processes and settings under `/api/v1`, and what machines look at: health and metrics.
+//! The API of jobs, processes and settings under `/api/v1`, and the endpoints for monitoring: health and metrics.
 
 mod config;
 mod health;
@@ -16,7 +16,7 @@ use crate::http::Call;
 use crate::problem::Problem;
 use crate::router::Route;
 
-/// What is answered here.
+/// The routes of this module.
 pub(crate) const ROUTES: &[Route] = &[
     Route::get("/healthz", health::healthz),
     Route::get("/metrics", health::metrics),
@@ -44,7 +44,7 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::get("/api/v1/openapi.json", openapi::openapi),
 ];
 
-/// The number that a parameter of the query names, between one and so many.
+/// The number in a query parameter, from one to `most`.
 fn limit(call: &Call<'_>, default: usize, most: usize) -> Result<usize, Problem> {
     match call.query::<usize>("limit")? {
         None => Ok(default),

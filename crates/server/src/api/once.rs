@@ -1,4 +1,4 @@
-//! Requests that are carried out once, however often they are sent with the same `Idempotency-Key`.
+//! Requests that are performed once, however often they are sent with the same `Idempotency-Key`.
 
 use batchwright::{Error, JobId, JobQueue, ProcessId};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::shapes::now;
 /// Longest key, in bytes.
 const LONGEST: usize = 255;
 
-/// The client's key of a request, hashed together with what is asked for, if it sent one.
+/// The client's key of a request, hashed together with its path, if the client sent one.
 ///
 /// # Errors
 /// When it is empty, too long or of other characters, of which some would be taken for the same.
@@ -28,7 +28,7 @@ pub(super) fn key(call: &Call<'_>) -> Result<Option<Hash>, Problem> {
     Ok(Some(hash(&[call.head.path.as_bytes(), key.as_bytes()])))
 }
 
-/// The key of a request whose client sent none: nobody sends it again.
+/// A random key for a request without a key, which will not be repeated.
 pub(super) fn any_key() -> Hash {
     hash(&[&ProcessId::new().bytes()])
 }
@@ -38,7 +38,7 @@ pub(super) fn claim(app: &App, key: Hash, asked: Asked) -> Result<Claim<'_>, Pro
     Ok(app.records.claim_key(key, asked, now())?)
 }
 
-/// Refuses another request than the one that the key was first sent with.
+/// Rejects a request that differs from the first one with this key.
 pub(super) fn refuse_another(before: Option<Hash>, request: Hash) -> Result<(), Problem> {
     if before.is_none_or(|before| before == request) {
         return Ok(());
@@ -47,7 +47,7 @@ pub(super) fn refuse_another(before: Option<Hash>, request: Hash) -> Result<(), 
     Err(Problem::new(422, "idempotency_key_reused", why).param("idempotency-key"))
 }
 
-/// What was answered before to the same request.
+/// The earlier response to the same request.
 ///
 /// # Errors
 /// When that was another request.
@@ -62,7 +62,7 @@ pub(super) fn replayed(
     Ok(created(&answer).header("idempotency-replayed", "true"))
 }
 
-/// 201 with what was made and where it is.
+/// 201 with the created object and its location.
 pub(super) fn created(answer: &Value) -> Response {
     let place = match (answer["job_id"].as_str(), answer["process_id"].as_str()) {
         (Some(job), _) => format!("/api/v1/jobs/{job}"),
@@ -71,24 +71,24 @@ pub(super) fn created(answer: &Value) -> Response {
     Response::json(201, answer).header("location", place)
 }
 
-/// What is answered to whoever made a job.
+/// The response to the creation of a job.
 pub(super) fn job_answer(job: JobId, process: ProcessId) -> Value {
     json!({"job_id": job, "process_id": process, "status": "pending"})
 }
 
-/// What is answered to whoever made a process.
+/// The response to the creation of a process.
 pub(super) fn process_answer(process: ProcessId, total: u64) -> Value {
     json!({"process_id": process, "total": total})
 }
 
-/// Notes the answer of a request that was carried out.
+/// Records the response of a completed request.
 pub(super) fn answered(held: &HeldKey<'_>, answer: &Value) -> Result<Response, Problem> {
     held.note_answer(&answer.to_string())?;
     Ok(created(answer))
 }
 
-/// Decides what becomes of requests that a server had begun which has died: what had come to be is answered from now
-/// on, and of what had not nothing is left.
+/// Completes requests of crashed servers: if the job or process exists, its response is recorded; otherwise nothing of
+/// it remains.
 pub(crate) fn settle_abandoned(queue: &JobQueue, records: &Records) -> Result<(), Error> {
     records.forget_read_of_others(|process| Ok(queue.process(process)?.is_some()))?;
     for one in records.abandoned()? {

@@ -1,4 +1,4 @@
-//! Processes: jobs that were handed over together.
+//! Processes: jobs that were submitted together.
 
 use batchwright::queue::{EnqueueError, ProcessInfo, ProcessState};
 use batchwright::{Error, ProcessId};
@@ -12,7 +12,7 @@ use crate::problem::Problem;
 use crate::records::{Asked, Claim, HeldKey, hash};
 use crate::shapes;
 
-/// Processes that one request for some of them looks at.
+/// Maximum number of processes that a filtered request reads.
 const MOST_LOOKED_AT: usize = 5_000;
 
 /// A process that is there.
@@ -58,7 +58,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         }
         Claim::Mine(held) => held,
     };
-    // Whoever had the key before may have come to the end without telling anybody, or halfway.
+    // The previous owner of the key may have completed the request without a response, or a part of it.
     if held.resumed
         && let Some(known) = app.queue.process(held.process)?
     {
@@ -205,7 +205,7 @@ pub(super) fn retry(app: &App, call: &mut Call<'_>) -> Result<Response, Problem>
     Ok(Response::json(200, &json!({"retried": retried})))
 }
 
-/// Refuses the jobs that another job waits for: without them it would have them done, and paid for, again.
+/// Rejects jobs that another job waits for: without their results it would run, and pay for, them again.
 fn of_no_job(process: ProcessState) -> Result<ProcessState, Problem> {
     match process.info.parent {
         None => Ok(process),

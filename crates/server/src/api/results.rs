@@ -17,11 +17,11 @@ use crate::shapes::result_line;
 
 /// Outcomes that are read at a time.
 const CHUNK: usize = 500;
-/// So many lines one request may ask for.
+/// Maximum number of lines per request.
 pub(super) const MOST_LINES: usize = 1_000_000_000;
-/// Failed jobs that are looked at.
+/// Maximum number of failed jobs that are read.
 const MOST_FAILED: u64 = 10_000;
-/// Jobs of which the failed are looked for.
+/// Maximum number of jobs that are searched for failed ones.
 const MOST_LOOKED_AT: usize = 200_000;
 /// Jobs that are named of each failure.
 const NAMED: usize = 5;
@@ -55,8 +55,8 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
             after = Some(last.result.job_id);
             left -= chunk.len();
             let ends: Vec<ReadEnd> = chunk.iter().map(read_end).collect();
-            // Before they are sent: whoever has read one is protected, and nobody else is harmed. Where it cannot be
-            // written they are sent all the same, since reading and deleting them makes room on a full disk.
+            // Recorded before they are sent, so that every client that has read one is protected. If it cannot be
+            // recorded, they are sent anyway, because reading and deleting results frees space on a full disk.
             if let Err(error) = records.note_read(process, &ends) {
                 log::warn!("failures are read that are not noted as read: {error}");
             }
@@ -78,14 +78,14 @@ fn read_end(delivered: &DeliveredResult) -> ReadEnd {
     }
 }
 
-/// The next outcomes, as far as no open job is before them.
+/// The next outcomes, up to the first open job.
 fn without_gap(
     queue: &JobQueue,
     process: ProcessId,
     after: Option<JobId>,
     most: usize,
 ) -> Result<Vec<DeliveredResult>, Error> {
-    // First the jobs: one that ends, or is put back, in between makes no gap that way.
+    // Jobs are read first, so that a job that ends or is requeued in between leaves no gap.
     let jobs = queue.items(process, after, most)?;
     let mut chunk = queue.peek_after(process, after, most)?;
     let pairs = jobs.iter().zip(&chunk);
@@ -145,7 +145,7 @@ pub(super) fn consume(app: &App, call: &mut Call<'_>) -> Result<Response, Proble
     Ok(Response::json(200, &json!({"consumed": consumed})))
 }
 
-/// Nobody has read the present end of this job, which was put back after its failure was read.
+/// The present end of this job was not read: the job was requeued after its failure was read.
 fn unread(job: JobId) -> Problem {
     let why = format!(
         "through: job {job} was put back after its failure was read, and has ended anew: read its result, with the \

@@ -26,7 +26,7 @@ pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         let why = format!("{MOST_LISTENERS} clients listen to events already");
         return Err(Problem::new(503, "too_many_streams", why).header("retry-after", "5"));
     };
-    // What happens from here on is not missed, however late the stream begins.
+    // Later events are not missed, however late the stream begins.
     let now = events.last();
     let (from, is_lost) = match named.filter(|id| !id.is_empty()) {
         None => (now, false),
@@ -68,7 +68,7 @@ pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     Ok(Response::stream("text/event-stream", write))
 }
 
-/// Says that events were missed: whoever listens looks again at what is of interest.
+/// Reports that events were missed, so that the client reads the current state again.
 fn reset(out: &mut dyn Write, events: &Events, at: u64) -> io::Result<()> {
     write!(
         out,

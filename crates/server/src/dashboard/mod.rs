@@ -1,4 +1,4 @@
-//! The page at `/`: what runs, what waits, and the settings, in one file without anything from elsewhere.
+//! The page at `/`: running and waiting jobs, and the settings, in one file without external resources.
 
 use std::sync::LazyLock;
 
@@ -11,13 +11,13 @@ use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::router::Route;
 
-/// What is answered here.
+/// The routes of this module.
 pub(crate) const ROUTES: &[Route] = &[Route::get("/", page)];
 
 /// Style and script included, so that it takes one request.
 const PAGE: &str = include_str!("index.html");
 
-/// What follows from the page.
+/// Values that are computed from the page.
 struct Facts {
     policy: String,
     etag: String,
@@ -47,8 +47,8 @@ fn page(_: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
         .header("content-security-policy", FACTS.policy.clone()))
 }
 
-/// Allows this page's own style and script by their hashes, and talk with this server. Text that a job brought in can
-/// become neither: there is no way from a text to markup.
+/// Allows only this page's own style and script, by hash, and connections to this server. Texts of jobs cannot become
+/// style or script, because the page never inserts a text as markup.
 fn policy(page: &str) -> String {
     format!(
         "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; img-src data:; \
@@ -63,7 +63,7 @@ fn hash(text: &str) -> String {
     STANDARD.encode(Sha256::digest(text))
 }
 
-/// What stands in the page's only element of this name.
+/// The content of the page's only element with this name.
 fn inside<'p>(page: &'p str, name: &str) -> &'p str {
     let inside = page.split_once(&format!("<{name}>")).and_then(|(_, rest)| {
         let (inside, rest) = rest.split_once(&format!("</{name}>"))?;
@@ -92,7 +92,7 @@ mod tests {
         assert!(!style.contains("url(") && !style.contains("@import"));
     }
 
-    /// What a job or a provider says can become no markup, whatever it is.
+    /// Texts of jobs and providers never become markup.
     #[test]
     fn no_text_becomes_markup() {
         let script = inside(PAGE, "script");

@@ -12,15 +12,15 @@ use serde_json::{Map, Value};
 use super::memory::{COPIES, FREE, weight};
 use crate::problem::Problem;
 
-/// Most that a body of JSON may have, in bytes: far above any job, far below what hurts.
+/// Maximum size of a JSON body in bytes: far above any job.
 const JSON_BYTES: u64 = 8 << 20;
 
-/// What a request says before its body.
+/// A request without its body.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Head {
     /// In capitals.
     pub method: String,
-    /// As it came, without the query.
+    /// As received, without the query.
     pub path: String,
     /// Decoded, in their order.
     pub query: Vec<(String, String)>,
@@ -28,9 +28,9 @@ pub(crate) struct Head {
     headers: Vec<(String, String)>,
     /// True where a body may follow.
     pub has_body: bool,
-    /// Its length, where it is told.
+    /// Its length, if reported.
     pub(super) length: Option<u64>,
-    /// True where the target names a host of its own, as only proxies are asked.
+    /// True if the target contains a host, as in requests to proxies.
     pub is_absolute: bool,
 }
 
@@ -70,7 +70,7 @@ impl Head {
         self.all(name).next()
     }
 
-    /// Whether the client sends its body only once it is asked for it.
+    /// Whether the client waits for `100 Continue` before it sends its body.
     ///
     /// # Errors
     /// 417 when it expects something else, which nobody here knows of.
@@ -89,47 +89,47 @@ impl Head {
 
 /// The body of a request, as it arrives. An error of it is a [`Problem`] inside.
 pub(crate) trait Incoming: Read {
-    /// Has room for so many bytes of it in memory from now on, with what is made of them, and no longer for what was
-    /// asked for before. Waits for a while where there is not so much, since all bodies share it; while others wait,
-    /// room is left only to a client that brings what it is for ([`Room::pace`](super::memory::Room::pace)).
+    /// Reserves memory for this number of bytes of the body, including what is parsed from them, and replaces an
+    /// earlier reservation. If the shared memory is exhausted, it waits for a while. While other requests wait, a
+    /// client that sends too slowly loses its reservation ([`Room::pace`](super::memory::Room::pace)).
     ///
     /// # Errors
     /// 503 when there is no room in time, 413 when there never is, 499 when the client is gone before there is.
     fn hold(&mut self, bytes: u64) -> Result<(), Problem>;
 
-    /// Has room for so many bytes beside those that were asked for before.
+    /// Reserves memory for this number of bytes in addition to the earlier reservation.
     ///
     /// # Errors
     /// As [`hold`](Self::hold).
     fn hold_also(&mut self, bytes: u64) -> Result<(), Problem>;
 
-    /// Nothing of it is in memory any more.
+    /// Nothing of the body is in memory any more.
     fn release(&mut self) {
         let _ = self.hold(0);
     }
 }
 
-/// A request in the hands of its handler.
+/// A request that a handler processes.
 pub(crate) struct Call<'c> {
-    /// What it says before its body.
+    /// The request without its body.
     pub head: Head,
-    /// What stands for the names in the route's pattern, decoded.
+    /// The values of the names in the route's pattern, decoded.
     pub params: Vec<(&'static str, String)>,
-    /// Who sent it.
+    /// The client's address.
     pub peer: Option<IpAddr>,
     /// Its body.
     pub body: &'c mut dyn Incoming,
-    /// Where the answer goes.
+    /// The connection of the response.
     pub(super) client: &'c TcpStream,
 }
 
 impl Call<'_> {
-    /// True when the client has closed the connection: for those who keep it waiting.
+    /// True if the client has closed the connection; for handlers that wait.
     pub fn is_gone(&self) -> bool {
         is_gone(self.client)
     }
 
-    /// What stands for this name of the route's pattern.
+    /// The value of this name in the route's pattern.
     ///
     /// # Errors
     /// When it is no such thing: 404, as nothing can have that name.
@@ -156,7 +156,7 @@ impl Call<'_> {
         }
     }
 
-    /// Refuses parameters of the query other than these: one that is misspelt would go unnoticed.
+    /// Rejects query parameters other than these, because a misspelled one would be ignored.
     ///
     /// # Errors
     /// When there is another one.
@@ -173,7 +173,7 @@ impl Call<'_> {
         Err(Problem::invalid(why).param(other))
     }
 
-    /// The whole body, which has at most so many bytes.
+    /// The whole body, which has at most this number of bytes.
     ///
     /// # Errors
     /// When it is longer, too slow or cut off, or there is no room for it.
@@ -181,21 +181,21 @@ impl Call<'_> {
         if self.head.length.is_some_and(|length| length > most) {
             return Err(Problem::too_large(most));
         }
-        // Room is taken in proportion to what has come. In few steps: who has some and waits for more may wait for
-        // others that do the same.
+        // Memory is reserved in proportion to the received bytes, in few steps, because requests that hold memory and
+        // wait for more may wait for each other.
         let (most, steps) = match self.head.length {
             Some(length) => (length, 32),
             None => (most, 4),
         };
         if self.head.length.is_some() && self.head.waits_to_be_asked()? {
-            // Nobody is asked for a body that finds no room.
+            // A body is requested only after memory for it is reserved.
             self.body.hold(whole(most))?;
         }
         let mut body = Vec::new();
         let mut room = most.min(FREE / COPIES);
         loop {
             self.body.hold(whole(room))?;
-            // One more tells that it is longer.
+            // One more byte shows that the body is longer.
             let wanted = room + 1 - body.len() as u64;
             body.reserve_exact(wanted as usize);
             (&mut self.body).take(wanted).read_to_end(&mut body)?;
@@ -209,7 +209,7 @@ impl Call<'_> {
         }
     }
 
-    /// The body as a JSON object of at most so many bytes.
+    /// The body as a JSON object of at most this number of bytes.
     ///
     /// # Errors
     /// When it is none, with the place; also when a key is there twice, of which one would go unseen.
@@ -246,7 +246,7 @@ impl Call<'_> {
     }
 }
 
-/// What a body of this length takes, with the few values that any has, so that what is read needs no more as a rule.
+/// The memory of a body of this length with a few values, so that usually no further reservation is needed.
 fn whole(length: u64) -> u64 {
     match length * COPIES {
         small if small <= FREE => small,
@@ -282,7 +282,7 @@ fn query(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A text in which `%` and two hex digits stand for a byte.
+/// Decodes `%` followed by two hex digits as a byte.
 pub(crate) fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -1,4 +1,4 @@
-//! One connection: requests come in one after another, each is judged, answered, and sent in time or cut off.
+//! One connection: receives requests one after another, checks and answers each, and closes slow connections.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
@@ -15,12 +15,12 @@ use super::shared::{Answer, Limits, Open, Shared};
 use super::{Body, Call, Head, Incoming, Response};
 use crate::problem::Problem;
 
-/// What is sent at once.
+/// Number of bytes that are sent at once.
 const CHUNK: usize = 16 << 10;
-/// How long the rest of a body of unknown length may take so that its connection can be used again.
+/// Maximum time for reading the rest of a body of unknown length, so that its connection can be reused.
 const MOMENT: Duration = Duration::from_millis(20);
 
-/// Serves a connection until nothing more is to be said on it.
+/// Serves a connection until it ends.
 pub(super) fn serve(open: &Open, shared: &Shared) {
     let stream = &open.stream;
     let _ = stream.set_nodelay(true);
@@ -58,13 +58,13 @@ struct Wire<'s> {
     body_ended: bool,
     /// True where the request is answered without a body.
     is_head: bool,
-    /// True where the client sends its body only once it is asked for it.
+    /// True if the client waits for `100 Continue` before it sends its body.
     waits_for_us: bool,
-    /// Bytes of the body that have come and were not yet taken, and how many of them were.
+    /// Received bytes of the body, and how many of them were read.
     body: (Vec<u8>, usize),
-    /// How many bytes of the body were not taken, where its length is told.
+    /// Number of unread bytes of the body, if its length is known.
     left: Option<u64>,
-    /// What the body has of the memory of all.
+    /// The body's reservation of the shared memory.
     room: Room<'s>,
 }
 
@@ -72,7 +72,7 @@ impl Wire<'_> {
     fn serve(&mut self, shared: &Shared, reached: SocketAddr) -> io::Result<()> {
         loop {
             self.open.set_idle(true);
-            // Whoever stops the server ends those that are idle, once; this one may have become so just behind that.
+            // A stopping server ends idle connections once; this one may have become idle just after that.
             if shared.stopping.load(Ordering::SeqCst) {
                 return Ok(());
             }
@@ -101,8 +101,7 @@ impl Wire<'_> {
                     self.drain();
                     response
                 }
-                // Nobody waits for the body of somebody who may not ask: the answer goes out, and behind it the
-                // connection ends.
+                // The body of a rejected request is not read: the response is sent, and then the connection ends.
                 Err(refusal) => refusal,
             };
             if shared.stopping.load(Ordering::SeqCst) {
@@ -115,12 +114,12 @@ impl Wire<'_> {
         }
     }
 
-    /// The next request. `None` when the client is done.
+    /// The next request; `None` if the client has finished.
     fn head(&mut self) -> Result<Option<Head>, Refused> {
         let mut deadline = Instant::now() + self.limits.idle;
         let mut begun = false;
         if self.http.requests_served() == 0 {
-            // Whoever connects has something to ask.
+            // A new connection must send a request in this time.
             deadline = Instant::now() + self.limits.head;
         }
         loop {
@@ -133,10 +132,11 @@ impl Wire<'_> {
                     return Ok(Some(head));
                 }
                 ServerEvent::Closed => return Ok(None),
-                // The end of the last request's body, where nobody asked for it.
+                // The end of the last request's body, if no handler read it.
                 ServerEvent::RequestEnd | ServerEvent::Body(_) => {}
                 ServerEvent::NeedInput => {
-                    // It counts as idle until its head is whole: a beginning costs its sender nothing.
+                    // It counts as idle until its head is complete, because the beginning of a head costs the sender
+                    // nothing.
                     if self.http.progress() == http_net::Progress::Head && !begun {
                         begun = true;
                         deadline = Instant::now() + self.limits.head;
@@ -170,7 +170,7 @@ impl Wire<'_> {
         })
     }
 
-    /// Asks a client for its body that sends none before.
+    /// Sends `100 Continue` if the client waits for it.
     fn invite(&mut self) -> io::Result<()> {
         let mut line = Vec::new();
         if mem::take(&mut self.waits_for_us) && self.http.send_continue(&mut line).is_ok() {
@@ -179,10 +179,10 @@ impl Wire<'_> {
         Ok(())
     }
 
-    /// Takes what is left of a short body, so that the connection can be used again.
+    /// Reads the rest of a short body, so that the connection can be reused.
     fn drain(&mut self) {
         let most = self.limits.leftover;
-        // It will not come, or is too long for that.
+        // It will not arrive, or is too long for that.
         if self.waits_for_us || self.left.is_some_and(|left| left > most) {
             return;
         }
@@ -193,7 +193,7 @@ impl Wire<'_> {
         let _ = io::copy(&mut left, &mut io::sink());
     }
 
-    /// Who streams lines may pause, or never end: the answer does not wait for that.
+    /// A client that streams lines may pause, or never end: the response does not wait for that.
     fn drain_chunks(&mut self, most: u64) {
         let deadline = Instant::now() + MOMENT;
         let mut taken = 0;
@@ -298,7 +298,7 @@ impl Wire<'_> {
         Ok(())
     }
 
-    /// Reads what has come, or waits this long for something.
+    /// Reads received bytes, or waits this long for some.
     fn fill(&mut self, wait: Duration) -> io::Result<()> {
         if wait.is_zero() {
             return Err(ErrorKind::TimedOut.into());
@@ -315,7 +315,7 @@ impl Wire<'_> {
         }
     }
 
-    /// Answers what was no HTTP.
+    /// Answers input that is not HTTP.
     fn refuse(&mut self, error: &HttpError) -> io::Result<()> {
         let Some(status) = error.status() else {
             return Ok(());
@@ -328,7 +328,7 @@ impl Wire<'_> {
         self.send(problem.response("/"), "/")
     }
 
-    /// Answers a head that takes too long. What came of it is no request yet, so this is written by hand.
+    /// Answers a head that takes too long. An incomplete head is not a request, so this response is written by hand.
     fn late(&mut self) -> io::Result<()> {
         self.write_all(
             b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
@@ -411,7 +411,7 @@ impl Read for Wire<'_> {
     }
 }
 
-/// What an answer is written into, as it comes to be.
+/// Receives a response while it is generated.
 struct Outgoing<'w, 's> {
     wire: &'w mut Wire<'s>,
     /// Gathered, so that many small writes make no chunk each.
@@ -441,7 +441,8 @@ impl Write for Outgoing<'_, '_> {
     }
 }
 
-/// How fast a client brings or takes bytes: the time that it let us wait, against what moved.
+/// The speed at which a client sends or receives bytes: the time that the server waited for it, and the transferred
+/// bytes.
 struct Pace {
     moved: u64,
     waited: Duration,
@@ -460,8 +461,8 @@ impl Pace {
         self.waited += waited;
     }
 
-    /// Whether it is less than so many bytes a second. Looks once a time of `stall` was waited, at what moved in it: a
-    /// quick beginning is no credit for later.
+    /// Whether the speed is less than this number of bytes per second. Checked each time the server has waited for
+    /// `stall`, for the bytes in that period, so that a fast beginning does not count later.
     fn is_slow(&mut self, stall: Duration, least: u64) -> bool {
         if self.waited < stall {
             return false;
@@ -487,15 +488,15 @@ fn is_timeout(error: &io::Error) -> bool {
 }
 
 enum Refused {
-    /// What came is no HTTP.
+    /// The input is not HTTP.
     Http(HttpError),
-    /// The rest of a head did not come in time.
+    /// The rest of a head did not arrive in time.
     Late,
     Io(io::Error),
 }
 
-/// What every answer says to browsers unless it says otherwise: no page is made of it, nobody keeps it, no other
-/// site reads it.
+/// Default headers of every response for browsers: it is not displayed as a page, not cached, and not readable by other
+/// sites.
 const PROTECTION: [(&str, &str); 5] = [
     ("cache-control", "no-store"),
     (

@@ -1,9 +1,9 @@
 //! Connections that are over for the server and not yet for their clients.
 //!
-//! A client that was answered before it had sent everything sends on. Were the socket closed then, the system would
-//! answer with a reset, and most clients would lose the answer. So what still comes is read and thrown away until the
-//! client has read the answer and hangs up, within bounds. One thread does it for all: a client that was turned away
-//! takes no thread of its own.
+//! A client that was answered before it had sent everything continues to send. If the socket were closed then, the
+//! system would send a reset, and most clients would lose the response. So further input is read and discarded until
+//! the client has read the response and closes the connection, within limits. One thread does this for all connections,
+//! so a rejected client occupies no thread of its own.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
@@ -16,9 +16,9 @@ use parking_lot::Mutex;
 
 use super::threads::thread;
 
-/// Clients that are seen off at once; of more, the one that came first is cut off.
+/// Maximum number of connections in this state; above it, the oldest one is closed.
 const MOST: usize = 128;
-/// Clients that have not been looked at yet.
+/// Maximum number of new connections that wait for the thread.
 const ARRIVING: usize = 64;
 /// How long a client may take in all,
 const LONGEST: Duration = Duration::from_secs(30);
@@ -28,7 +28,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 const MOST_BYTES: u64 = 512 << 20;
 /// and of these at a time, so that each has its turn.
 const TURN_BYTES: u64 = 1 << 20;
-/// The time between two looks.
+/// The time between two checks.
 const ROUND: Duration = Duration::from_millis(5);
 /// How long clients have when the server stops.
 const LAST: Duration = Duration::from_millis(500);
@@ -44,19 +44,19 @@ impl Farewells {
         Ok((Self(Mutex::new(Some(sender))), thread))
     }
 
-    /// Ends a connection on which all that the server has to say was sent.
+    /// Closes a connection gracefully after the whole response was sent.
     pub fn see_off(&self, stream: &TcpStream) {
         let _ = stream.shutdown(Shutdown::Write);
         let own = stream
             .set_nonblocking(true)
             .and_then(|()| stream.try_clone());
         if let (Ok(stream), Some(sender)) = (own, &*self.0.lock()) {
-            // Where too many come at once some are cut off.
+            // If too many arrive at once, some are closed immediately.
             let _ = sender.try_send(stream);
         }
     }
 
-    /// Sees off those who are there, and nobody else.
+    /// Completes the present connections and accepts no new ones.
     pub fn close(&self) {
         *self.0.lock() = None;
     }
@@ -80,7 +80,7 @@ impl Leaving {
         }
     }
 
-    /// Throws away what has come. False when the connection is to be closed.
+    /// Discards received bytes. Returns false if the connection is to be closed.
     fn goes_on(&mut self, buffer: &mut [u8]) -> bool {
         let mut turn = TURN_BYTES;
         while turn > 0 {

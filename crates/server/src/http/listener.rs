@@ -1,4 +1,4 @@
-//! Who may connect: so many at once, and the one that has been idle longest makes room for a new one.
+//! Accepts connections, up to a maximum number; the one that has been idle longest is closed for a new one.
 
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -15,11 +15,11 @@ use super::memory::BodyMemory;
 use super::shared::{Connections, Limits, Open, Service, Shared};
 use super::threads::thread;
 
-/// With more of them it is likelier that one has a processor while clients keep all others busy.
+/// With several threads, one is more likely to get a processor while clients keep all others busy.
 const ACCEPTORS: usize = 2;
-/// A body that is still on its way when the server stops has so long to come.
+/// Time for bodies that are being received when the server stops.
 const UPLOADS_END: Duration = Duration::from_secs(2);
-/// How long to rest when the machine has nothing left for one more connection.
+/// Pause after the machine has no resources for another connection.
 const RETRY: Duration = Duration::from_millis(50);
 
 /// Accepts connections until it is dropped.
@@ -79,8 +79,8 @@ impl Listener {
         &self.shared.memory
     }
 
-    /// Accepts no more, ends connections that are idle, and waits this long for the others; those that are left
-    /// then are cut off.
+    /// Accepts no more connections, closes idle ones, and waits this long for the others; the remaining ones are then
+    /// closed.
     pub fn stop(&mut self, wait: Duration) {
         if !self.shared.stopping.swap(true, Ordering::SeqCst) {
             self.wake_acceptors();
@@ -164,7 +164,7 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, number: u64) {
         receiving: AtomicBool::new(false),
     });
     {
-        // One look and one entry: of several that accept at once each would see the same last place.
+        // One lock for check and entry: several accepting threads could see the same last free place.
         let mut connections = shared.connections.lock();
         if connections.len() >= shared.limits.connections && !make_room(&mut connections) {
             drop(connections);
@@ -185,7 +185,7 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, number: u64) {
     }
 }
 
-/// Says that there is no room, without waiting for anything.
+/// Reports that the server is busy, without waiting.
 fn turn_away(shared: &Shared, mut stream: &TcpStream) {
     const FULL: &[u8] =
         b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
@@ -210,13 +210,13 @@ fn make_room(connections: &mut Connections) -> bool {
     true
 }
 
-/// A connection's place on the list, given up however its thread ends.
+/// A connection's entry in the list, removed however its thread ends.
 struct Entry<'s>(&'s Shared, u64, &'s TcpStream);
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        // Under one lock: whoever sees the end finds the place free, and whoever stops the server, and sees the last one
-        // gone from the list, that it is being seen off.
+        // Under one lock: a thread that sees the end finds the place free, and a stopping server that sees the list
+        // empty also sees that the connection is being closed gracefully.
         let mut connections = self.0.connections.lock();
         connections.remove(&self.1);
         self.0.farewells.see_off(self.2);

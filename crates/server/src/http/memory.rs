@@ -1,14 +1,15 @@
 //! The memory that the bodies of requests take together.
 //!
-//! A bound for each body does not bound what 256 of them take at once. So a request takes room for its body, and for
-//! what is made of it, from one account, before it reads more than a little. Small ones, nearly all there are, take
-//! no part: they are quick however many large ones wait.
+//! A limit for each body does not limit the memory of 256 bodies. So a request reserves memory for its body, and for
+//! what is parsed from it, from one shared account before it reads more than a little. Small bodies, nearly all in
+//! practice, are exempt: large waiting ones do not delay them.
 //!
-//! What is taken is reckoned and not measured as the library's `MemoryManager` does: what a worker or an allocator
-//! keeps is not to turn clients away, and of two equal requests not one is to be refused that the other was not.
+//! Reservations are computed, not measured as by the library's `MemoryManager`: memory of a worker or an allocator must
+//! not cause rejections, and equal requests must be treated equally.
 //!
-//! Nobody waits for ever: who finds no room in time is told to come again, so is the last of those that have room and
-//! all wait for more, and who has room and brings too little for it while others wait loses it ([`Room::pace`]).
+//! No request waits for ever. A request without memory is asked to retry after a while. If all requests that hold
+//! memory wait for more, the last one is asked to retry. A request that receives data too slowly while others wait
+//! loses its reservation ([`Room::pace`]).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -17,17 +18,17 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::problem::Problem;
 
-/// What any request may have beside the account.
+/// Memory that any request may use without a reservation.
 pub(crate) const FREE: u64 = 512 << 10;
-/// A body, what is read from it, and the job that is written of it are in memory together for a moment.
+/// A body, the parsed values and the written job are in memory together for a moment.
 pub(crate) const COPIES: u64 = 6;
-/// How long a request waits for room.
+/// How long a request waits for memory.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often one that waits looks whether its client still does.
+/// Interval at which a waiting request checks whether its client is still connected.
 const LOOK: Duration = Duration::from_millis(250);
-/// While others wait, a body as long as there is room for may take so long to come, in seconds.
+/// While others wait, maximum time in seconds to receive a body as long as its reservation.
 const LEASE: u64 = 300;
-/// When those that found no room may come again, in seconds.
+/// `Retry-After` of requests that got no memory, in seconds.
 const RETRY_AFTER: &str = "2";
 
 /// The account of all bodies.
@@ -40,19 +41,19 @@ pub(super) struct BodyMemory {
     changed: Condvar,
 }
 
-/// A holder that waits for more is stuck. If all are, and what is left is too little for any, nobody gives anything
-/// back: the one that sees it gives up.
+/// A request that holds memory and waits for more is stuck. If all are stuck and the rest of the memory suffices for
+/// none of them, they would wait for ever: the request that detects this fails.
 #[derive(Default)]
 struct State {
     held: u64,
     #[cfg(test)]
     peak: u64,
-    /// Those who wait and have nothing yet, first come first served.
+    /// Requests that wait and hold nothing yet, in order of arrival.
     line: VecDeque<u64>,
     tickets: u64,
-    /// Requests that have room.
+    /// Number of requests that hold memory.
     holders: usize,
-    /// Those of them that are stuck, each with what it lacks.
+    /// The stuck requests, each with the missing amount.
     stuck: Vec<(u64, u64)>,
     closed: bool,
 }
@@ -85,7 +86,7 @@ impl State {
 }
 
 impl BodyMemory {
-    /// For so many bytes, and so many requests that wait.
+    /// An account of this number of bytes, for this number of waiting requests.
     pub fn new(most: u64, waiters: usize) -> Self {
         Self {
             most,
@@ -96,7 +97,7 @@ impl BodyMemory {
         }
     }
 
-    /// The room of a request, of which it has none yet.
+    /// The reservation of a request, empty at first.
     pub fn room(&self) -> Room<'_> {
         Room {
             memory: self,
@@ -104,13 +105,13 @@ impl BodyMemory {
         }
     }
 
-    /// Lets nobody wait any more.
+    /// Ends all waits.
     pub fn close(&self) {
         self.state.lock().closed = true;
         self.changed.notify_all();
     }
 
-    /// The most that was ever held, and what is now.
+    /// The highest total reservation so far, and the present one.
     #[cfg(test)]
     pub fn used(&self) -> (u64, u64) {
         let state = self.state.lock();
@@ -124,10 +125,10 @@ impl BodyMemory {
         state.line.len() + state.stuck.len()
     }
 
-    /// Takes room for one that has some, or none.
+    /// Reserves memory for a request that holds some, or none.
     fn take(&self, bytes: u64, has_some: bool, is_gone: &IsGone<'_>) -> Result<(), Problem> {
         let mut state = self.state.lock();
-        // Those who have some go first: they are the ones that give back.
+        // Requests that hold memory come first, because they release it.
         let goes_first = has_some || !state.is_crowded();
         if !goes_first || !state.take(bytes, self.most) {
             self.wait(&mut state, bytes, has_some, is_gone)?;
@@ -174,7 +175,7 @@ impl BodyMemory {
         };
         state.stuck.retain(|(other, _)| *other != ticket);
         state.line.retain(|other| *other != ticket);
-        // The next one may find what it needs as well.
+        // The memory may suffice for the next request as well.
         self.changed.notify_all();
         found
     }
@@ -197,14 +198,14 @@ fn no_room() -> Problem {
     Problem::new(503, "busy", why).header("retry-after", RETRY_AFTER)
 }
 
-/// What one request has of the account; given back when it is dropped.
+/// The reservation of one request; released when it is dropped.
 pub(super) struct Room<'m> {
     memory: &'m BodyMemory,
     bytes: u64,
 }
 
 impl Room<'_> {
-    /// Has so much from now on, less than before or more; waits for what it lacks.
+    /// Changes the reservation to this size; waits for missing memory.
     ///
     /// # Errors
     /// 503 when there is no room in time, 413 when there never is, 499 when the client is gone before there is.
@@ -232,7 +233,7 @@ impl Room<'_> {
         self.bytes
     }
 
-    /// Bytes of the body that have to come a second so that the room may be kept: some while others wait for it.
+    /// Bytes per second that a client must send to keep its reservation: more than 0 while others wait.
     pub fn pace(&self) -> u64 {
         if self.bytes > 0 && self.memory.state.lock().is_crowded() {
             self.bytes / COPIES / LEASE
@@ -250,13 +251,13 @@ impl Drop for Room<'_> {
     }
 }
 
-/// What a map with few entries takes beside the texts in it, and what each further value does.
+/// Memory of a small map in addition to its texts, and of each further value.
 const MAP: u64 = 1 << 10;
 const VALUE: u64 = 320;
-/// Of shorter texts not even maps alone make much.
+/// Shorter texts need little memory, even if they consist of maps.
 const SHORT: usize = 4 << 10;
 
-/// What a body of JSON takes with all that is made of it: little ones of many empty maps take a hundred times their
+/// Memory of a JSON body with all values that are parsed from it: many small empty maps take a hundred times their
 /// length.
 pub(crate) fn weight(json: &[u8]) -> u64 {
     if json.len() <= SHORT {
@@ -266,7 +267,7 @@ pub(crate) fn weight(json: &[u8]) -> u64 {
     }
 }
 
-/// The same of JSON of which there will be many, however short it is.
+/// The same for JSON that occurs many times, however short it is.
 pub(crate) fn weight_of_each(json: &[u8]) -> u64 {
     let mut bytes = json.len() as u64 * COPIES;
     let mut rest = json.iter();
@@ -321,7 +322,7 @@ mod tests {
                 room.set(8 * MIB, &stays).map(|()| room)
             });
             waits_for(&memory, 1);
-            // It would fit beside the first, but came later.
+            // It would fit next to the first one, but arrived later.
             let small = scope.spawn(|| {
                 let mut room = memory.room();
                 room.set(2 * MIB, &stays).map(|()| room)
@@ -367,7 +368,7 @@ mod tests {
             let mut one = grows.join().unwrap();
             let waits = scope.spawn(|| memory.room().set(MIB, &stays));
             waits_for(&memory, 1);
-            // Not behind one that has nothing yet.
+            // Not after a request that holds nothing yet.
             one.set(2 * MIB, &stays).unwrap();
             waits.join().unwrap().unwrap();
             one.set(3 * MIB, &stays).unwrap();
@@ -388,7 +389,7 @@ mod tests {
         little.set(MIB, &stays).unwrap();
         gone.set(2 * MIB, &stays).unwrap();
         std::thread::scope(|scope| {
-            // The line is full, which those who have some do not need.
+            // The queue is full, but requests that hold memory do not need it.
             let waits = scope.spawn(|| memory.room().set(MIB, &stays));
             waits_for(&memory, 1);
             let much = scope.spawn(move || much.set(4 * MIB, &stays));
@@ -422,7 +423,7 @@ mod tests {
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| memory.room().set(MIB, &stays));
             waits_for(&memory, 1);
-            // However often it says so.
+            // However often it requests that.
             held.set(4 * MIB, &stays).unwrap();
             assert_eq!(held.pace(), 4 * MIB / COPIES / LEASE);
             drop(held);

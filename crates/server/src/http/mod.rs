@@ -1,6 +1,6 @@
-//! HTTP/1.1 on blocking threads: who may connect and for how long, one request at a time on each connection.
+//! HTTP/1.1 on blocking threads: accepts connections within limits, and handles one request at a time on each.
 //!
-//! What is on the wire is read by `http-net`, which knows nothing of sockets and time; both are here.
+//! `http-net` parses the protocol without sockets and time; both are here.
 
 mod call;
 mod connection;

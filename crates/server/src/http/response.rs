@@ -1,4 +1,4 @@
-//! What is answered to a request.
+//! The response to a request.
 
 use std::borrow::Cow;
 use std::io::{self, Read, Write};
@@ -15,7 +15,7 @@ pub(crate) struct Response {
 
 type Writes = dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send;
 
-/// What an answer carries.
+/// The body of a response.
 #[derive(derive_more::Debug)]
 pub(crate) enum Body {
     Empty,
@@ -24,8 +24,8 @@ pub(crate) enum Body {
     /// Read while it is sent, so that it is never whole in memory; its length, where that is known.
     #[debug("Reader({_1:?})")]
     Reader(Box<dyn Read + Send>, Option<u64>),
-    /// Written as it comes to be; what was written goes out with each flush. An error ends the connection, so that
-    /// nobody takes half an answer for a whole one.
+    /// Written while it is generated; each flush sends the written part. An error ends the connection, so that a client
+    /// does not take a part for the complete response.
     #[debug("Stream")]
     Stream(Box<Writes>),
 }
@@ -68,7 +68,7 @@ impl Response {
         }
     }
 
-    /// An answer that is written as it comes to be.
+    /// A response that is written while it is generated.
     pub fn stream(
         kind: &'static str,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,

@@ -1,4 +1,4 @@
-//! What the threads of a listener and of its connections share.
+//! State that the threads of a listener and of its connections share.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpStream};
@@ -14,14 +14,14 @@ use super::{Call, Head, Response};
 
 /// Answers requests.
 pub(crate) trait Service: Send + Sync + 'static {
-    /// Judges a request by its head, before anything of its body is read, and returns what answers it.
+    /// Checks a request by its head, before its body is read, and returns its handler.
     fn admit(&self, head: &Head, reached: SocketAddr) -> Result<Answer<'_>, Response>;
 }
 
 /// Answers an admitted request.
 pub(crate) type Answer<'s> = Box<dyn FnOnce(&mut Call<'_>) -> Response + 's>;
 
-/// What a client may take up.
+/// Limits for clients.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// Connections at once.
@@ -30,13 +30,13 @@ pub(crate) struct Limits {
     pub head: Duration,
     /// How long a connection may be idle between requests.
     pub idle: Duration,
-    /// How long a client may let us wait for bytes of a body, or for room to send some.
+    /// How long the server waits for a client to send bytes of a body, or to receive some.
     pub stall: Duration,
-    /// Bytes a second that a client must bring or take, once it has taken longer than `stall` in all.
+    /// Minimum number of bytes per second, once the server has waited longer than `stall` in total.
     pub slowest: u64,
-    /// Bytes of a body that are read and thrown away so that a connection can be used again.
+    /// Maximum number of bytes of a body that are read and discarded so that a connection can be reused.
     pub leftover: u64,
-    /// Bytes of memory that all bodies together may take, with what is made of them; small ones do not count.
+    /// Bytes of memory for all bodies together, including what is parsed from them; small ones do not count.
     pub body_memory: u64,
 }
 
@@ -60,7 +60,7 @@ pub(super) type Connections = HashMap<u64, Arc<Open>>;
 /// A connection as the listener sees it.
 pub(super) struct Open {
     pub stream: TcpStream,
-    /// Since when nothing has been asked on it; `None` while something is.
+    /// Since when the connection is idle; `None` while it has a request.
     pub idle: Mutex<Option<Instant>>,
     /// True while it waits for bytes of a body.
     pub receiving: AtomicBool,
@@ -76,7 +76,7 @@ impl Open {
     }
 }
 
-/// What all threads of a listener share.
+/// State that all threads of a listener share.
 pub(super) struct Shared {
     pub service: Arc<dyn Service>,
     pub limits: Limits,
@@ -88,7 +88,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Waits until none is left, or until then.
+    /// Waits until no connection is left, or until this time.
     pub fn wait_for_all(&self, open: &mut MutexGuard<'_, Connections>, deadline: Instant) {
         while !open.is_empty() {
             if self.gone.wait_until(open, deadline).timed_out() {

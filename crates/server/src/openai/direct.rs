@@ -1,5 +1,5 @@
-//! Requests whose caller waits at the connection: jobs of a high priority that are never part of a batch. Whoever
-//! leaves takes along what was not begun; what was is answered once, and the answer dropped.
+//! Requests whose client waits at the connection: jobs of a high priority that are never part of a batch. If the client
+//! disconnects, calls that have not started are cancelled; calls in flight finish, and their answers are discarded.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::records::Records;
 use crate::records::batches::DirectCalls;
 use crate::records::files::new_id;
 
-/// Ahead of all that nobody waits for, behind what is critical.
+/// Before all jobs that no client waits for, and after critical ones.
 const PRIORITY: u8 = 9;
 /// How often it is looked whether the caller is still there,
 const LOOK: Duration = Duration::from_millis(250);
@@ -204,8 +204,8 @@ fn stopping() -> Problem {
     Problem::new(503, "stopping", why).header("retry-after", "1")
 }
 
-/// Cancels what nobody waits for any more, since the caller has left or the server that was asked has died, and
-/// removes what of that has ended. True while some of it still runs.
+/// Cancels jobs whose client has disconnected or whose server has crashed, and removes those that have ended. Returns
+/// true while some of them still run.
 ///
 /// # Errors
 /// When the queue or the records cannot be read or written.

@@ -1,6 +1,6 @@
 //! OpenAI's shapes under `/v1`, over the same queue: programs written against OpenAI's Batch API change their base URL.
 //!
-//! A batch is a process of the queue. Handlers write down what is asked; [`progress`] does it.
+//! A batch is a process of the queue. Handlers record requests; [`progress`] performs them.
 
 mod answer;
 mod batches;
@@ -31,7 +31,7 @@ use crate::app::App;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::router::Route;
 
-/// What is answered here.
+/// The routes of this module.
 pub(crate) const ROUTES: &[Route] = &[
     Route::post("/v1/files", files::create),
     Route::get("/v1/files", files::list),

@@ -1,7 +1,6 @@
-//! Forms with files (RFC 7578), read as they arrive: nothing of a file is kept in memory.
+//! Forms with files (RFC 7578), read as they arrive: no part of a file stays in memory.
 //!
-//! Strict: what is no such form is refused rather than guessed at. Browsers, curl and the clients of OpenAI write what
-//! is read here.
+//! Strict: input that is not such a form is rejected. Browsers, curl and OpenAI's clients write valid forms.
 
 use std::io::{self, Read};
 use std::ops::Range;

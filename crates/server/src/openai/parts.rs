@@ -1,6 +1,6 @@
-//! Requests that stand for several: answers to one prompt (`n`), vectors of a list of texts. Each part is a request of
-//! its own. On a line of a batch they are one job, which has its parts carried out as children and is done when all of
-//! them are: they are enqueued once and bought once, whatever dies in between.
+//! Requests with several parts: answers to one prompt (`n`), embeddings of a list of texts. Each part is a separate
+//! request. A line of a batch with several parts is one job that creates its parts as child jobs and ends when all of
+//! them have: they are enqueued once and billed once, whatever crashes in between.
 
 use std::fmt::Write;
 

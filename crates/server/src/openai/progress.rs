@@ -1,6 +1,5 @@
-//! What becomes of batches, on a thread of its own: inputs are checked and enqueued, results moved from the queue into
-//! files. Each step can be taken again: a server that dies anywhere goes on where it was, and no line is lost or twice
-//! in a file.
+//! The thread that advances batches: it checks and enqueues inputs, and moves results from the queue into files. Each
+//! step can be repeated: after a crash the next server continues, and no line is lost or duplicated in a file.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,18 +20,18 @@ use crate::problem::Problem;
 use crate::records::batches::{BatchFault, BatchRecord, BatchState};
 use crate::records::files::{FileRecord, now};
 
-/// What one server at a time does.
+/// The role that one server at a time has.
 const ROLE: &str = super::storage::ROLE;
-/// How often open batches are looked at.
+/// Interval of checks of open batches.
 const LOOK: Duration = Duration::from_millis(250);
 /// The same where another server may have been asked for one.
 const LOOK_SHARED: Duration = Duration::from_secs(1);
-/// How often it is looked for what nobody waits for any more, and for files that need not be kept.
+/// Interval of checks for abandoned requests and expired files.
 const TIDY: Duration = Duration::from_secs(5);
-/// When something that failed is tried again.
+/// Time until a failed step is retried.
 const AGAIN: Duration = Duration::from_secs(15);
 
-/// Starts the thread that brings batches on.
+/// Starts the thread that advances batches.
 ///
 /// # Errors
 /// When the system cannot start a thread.
@@ -49,7 +48,7 @@ pub(crate) fn start(app: Arc<App>) -> io::Result<Background> {
 
 struct Rounds<'a> {
     app: &'a App,
-    /// Batches that cannot be brought on, and when that is tried again.
+    /// Batches whose last step failed, and when it is retried.
     failed: HashMap<String, Instant>,
 }
 
@@ -104,7 +103,7 @@ impl Rounds<'_> {
         direct::settle_abandoned(&app.queue, &app.records, &app.openai.waiting)
     }
 
-    /// Brings all of them on. True when there is something to look at again soon.
+    /// Advances all batches. Returns true if the next check should follow soon.
     fn batches(&mut self) -> bool {
         let open = BatchRecord::open(&mut self.app.records.single());
         let open = open.unwrap_or_else(|error| {

@@ -1,5 +1,5 @@
-//! The output and the error file of a batch: lines are appended and written out before the queue forgets the results.
-//! The files themselves say how far that has come, so that no note of it can be lost or wrong.
+//! The output and the error file of a batch: lines are appended and synced before the queue deletes the results. The
+//! files themselves show the progress, so no separate record of it can be lost or wrong.
 
 use std::collections::{HashSet, VecDeque};
 use std::io::{self, BufRead, BufReader};
@@ -15,7 +15,7 @@ use super::{answer, parts};
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState, BatchTotals};
 
-/// The queue hands out at most 500 results before it forgets them; so many of the last lines may come again.
+/// The queue returns at most 500 results before it deletes them, so this many of the last lines may be repeated.
 const MAY_COME_AGAIN: usize = 1_000;
 
 /// The files of a batch that is being finished.

@@ -1,4 +1,4 @@
-//! Who waits for the end of a process: told by the worker, so that nobody has to look again and again.
+//! Requests that wait for the end of a process: the worker's notifications wake them, so they need not poll.
 
 use std::collections::HashMap;
 use std::sync::Arc;

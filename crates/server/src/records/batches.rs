@@ -1,5 +1,5 @@
-//! Batches of the Batch endpoint: what their makers said of them, and how far they have come. Where their requests
-//! stand is known to the queue alone, until they are finished.
+//! Batches of the Batch endpoint: what their clients specified, and their progress. Only the queue knows the states of
+//! their requests until they are finished.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub(super) const TABLE: &str = "
         owner TEXT NOT NULL -- the server at whose connection the caller waits
     ) WITHOUT ROWID;";
 
-/// Where a batch stands, in OpenAI's words.
+/// The state of a batch, as OpenAI names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum BatchState {
@@ -54,7 +54,7 @@ impl BatchState {
     }
 }
 
-/// What is wrong with an input, or with a line of it.
+/// An error of an input, or of a line of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BatchFault {
     pub code: String,
@@ -64,7 +64,7 @@ pub(crate) struct BatchFault {
     pub param: Option<String>,
 }
 
-/// What became of the requests, once that is in files.
+/// The numbers of requests by outcome, once the results are in files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BatchTotals {
     pub completed: u64,
@@ -96,15 +96,15 @@ pub(crate) struct BatchRecord {
     pub totals: Option<BatchTotals>,
     pub created_at: u64,
     pub expires_at: u64,
-    /// When it came to each state. It expires and is cancelled before all its results are in files.
+    /// When it entered each state. It expires, or is cancelled, before all its results are in files.
     pub times: BTreeMap<BatchState, u64>,
-    /// Whether it came to have such a file.
+    /// Whether it has such a file.
     pub has_output: bool,
     pub has_errors: bool,
 }
 
 impl BatchRecord {
-    /// Records that the batch comes to this state now.
+    /// Records that the batch enters this state now.
     pub fn enter(&mut self, state: BatchState) {
         self.state = state;
         self.times.insert(state, now());
@@ -133,14 +133,15 @@ impl BatchRecord {
         database.run(sql, by).map(drop)
     }
 
-    /// Writes what has changed.
+    /// Writes the changes.
     fn update(&self, database: &mut dyn Statements) -> Result<(), Error> {
         let sql = "UPDATE #batches SET state = ?, record = ? WHERE id = ?";
         let by = by![self.state.as_str(), self.written(), &*self.id];
         database.run(sql, by).map(drop)
     }
 
-    /// Changes a batch as it stands now, in a transaction; nothing if `change` fails. `None` where there is none.
+    /// Changes the current record of a batch in a transaction; nothing if `change` fails. `None` if the batch does not
+    /// exist.
     pub fn change<E: From<Error>>(
         database: &mut dyn Statements,
         id: &str,
@@ -159,7 +160,7 @@ impl BatchRecord {
         database.first(SELECT, by![id])?.map(Self::of).transpose()
     }
 
-    /// Up to `most` batches behind `after`, newest first.
+    /// Up to `most` batches after `after`, newest first.
     pub fn list(
         database: &mut dyn Statements,
         after: Option<&str>,
@@ -185,11 +186,11 @@ impl BatchRecord {
 
 const SELECT: &str = "SELECT id, record FROM #batches WHERE id = ?";
 
-/// Processes whose caller waits at a connection: what is left of them after a crash belongs to nobody.
+/// Processes whose client waits at a connection: after a crash, no one needs the rest of them.
 pub(crate) struct DirectCalls;
 
 impl DirectCalls {
-    /// Notes a process whose caller waits at this server.
+    /// Records a process whose client waits at this server.
     pub fn insert(records: &Records, process: ProcessId) -> Result<(), Error> {
         let sql = "REPLACE INTO #direct_calls (process, owner) VALUES (?, ?)";
         let by = by![process.to_string(), records.name()];
@@ -204,7 +205,7 @@ impl DirectCalls {
             .map(drop)
     }
 
-    /// Those of this server, and of servers that have died; others look after their own.
+    /// Those of this server, and of crashed servers; other servers handle their own.
     pub fn ours(records: &Records) -> Result<Vec<ProcessId>, Error> {
         let sql = "SELECT process, owner FROM #direct_calls";
         let mut ours = Vec::new();

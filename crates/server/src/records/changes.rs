@@ -1,4 +1,4 @@
-//! The log of changes of settings, whoever made them.
+//! The log of all changes of settings.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ CREATE TABLE IF NOT EXISTS changes (
 );
 ";
 
-/// Who made a change that no server made.
+/// The source of a change that no server made.
 pub(crate) const ELSEWHERE: &str = "command line or another program";
 
 /// The oldest go when there are more.
@@ -54,7 +54,7 @@ impl Records {
                     return Ok(());
                 }
                 if last.text(2)? == ELSEWHERE {
-                    // It has seen the change before this server could say whose it is.
+                    // The change was noticed before this server could record its source.
                     let by = by![&*change.source, no];
                     database.run("UPDATE #changes SET source = ? WHERE no = ?", by)?;
                     return Ok(());
@@ -97,7 +97,7 @@ impl Records {
         rows.into_iter().map(change).collect()
     }
 
-    /// What the last change of each key left.
+    /// The value of each key after its last change.
     pub fn last_values(&self) -> Result<BTreeMap<String, Option<String>>, Error> {
         let rows = self.single().rows(
             "SELECT `key`, after FROM #changes WHERE no IN (SELECT max(no) FROM #changes GROUP BY `key`)",

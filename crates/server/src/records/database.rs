@@ -1,5 +1,5 @@
-//! Where records are: in a file that the servers of a folder share, or in the database of the queue, which servers on many
-//! machines share. What a statement means is the same in both; the rules are where the statements are.
+//! The database of the records: a file that the servers of a folder share, or the database of the queue, which servers
+//! on many machines share. Statements have the same effect in both; the modules with the statements contain the rules.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -23,11 +23,11 @@ macro_rules! by {
 }
 pub(crate) use by;
 
-/// What statements are given to: `#name` is a table, `?` a value.
+/// Executes statements: `#name` is a table, `?` a value.
 pub(crate) trait Statements {
     fn rows(&mut self, sql: &str, by: &[SqlValue]) -> Result<Vec<Row>, Error>;
 
-    /// The same for rows that the same transaction changes: nobody else does so meanwhile.
+    /// The same for rows that the same transaction changes: they are locked.
     fn rows_to_change(&mut self, sql: &str, by: &[SqlValue]) -> Result<Vec<Row>, Error>;
 
     /// Returns how many rows were changed, or found to be so already.
@@ -108,15 +108,15 @@ pub(super) struct FileDatabase {
     connection: Mutex<Connection>,
     owner: Owner,
     folder: PathBuf,
-    /// What this server does for all of the folder, as long as it has these locks.
+    /// The roles of this server in its folder, as long as it has these locks.
     roles: Mutex<HashMap<&'static str, File>>,
 }
 
 impl Database {
-    /// Opens the file, which is made with these tables if there is none.
+    /// Opens the file, which is created with these tables if it does not exist.
     pub fn open(path: &Path, durability: Durability, tables: &[&str]) -> Result<Self, Error> {
         let failed = |error: rusqlite::Error| failed(&format!("{}", path.display()), &error);
-        // SQLite's own files beside it take its mode.
+        // SQLite gives its companion files the same mode.
         open_private(File::options().create(true).append(true), path).map_err(|error| {
             let why = format!("{}: {error}", path.display());
             Error::new(ErrorKind::Invalid, why)
@@ -150,7 +150,7 @@ impl Database {
         })))
     }
 
-    /// What this server is called.
+    /// The name of this server.
     pub fn name(&self) -> &str {
         match self {
             Self::File(file) => &file.owner.name,
@@ -159,7 +159,8 @@ impl Database {
         }
     }
 
-    /// Whether the server of this name has ended, or cannot be told from one that has: what it writes is refused.
+    /// Whether the server with this name has ended, or cannot be distinguished from one that has: its writes are
+    /// rejected.
     pub fn is_dead(&self, name: &str) -> Result<bool, Error> {
         match self {
             Self::File(file) => Ok(file.owner.is_dead(name)),
@@ -168,8 +169,8 @@ impl Database {
         }
     }
 
-    /// True where servers on other machines share it. They come back when they could not be reached, so that what they
-    /// are about has to be judged where it is written.
+    /// True if servers on other machines share it. They may return after they were unreachable, so their ownership must
+    /// be checked in the statement that writes.
     pub fn is_shared(&self) -> bool {
         !matches!(self, Self::File(_))
     }
@@ -179,7 +180,7 @@ impl Database {
         Single(self)
     }
 
-    /// All of `work` or nothing of it. It may be carried out again from the beginning.
+    /// Executes all of `work` or nothing of it. It may be repeated from the beginning.
     pub fn transaction<T, E: From<Error>>(
         &self,
         mut work: impl FnMut(&mut dyn Statements) -> Result<T, E>,
@@ -220,8 +221,8 @@ impl Database {
         })
     }
 
-    /// Whether this server, and no other, does this for all of them. It is asked again and again: a server that the
-    /// others take for dead has lost what it did.
+    /// Whether this server, and no other, has this role. Check it repeatedly: a server that others consider dead has
+    /// lost its roles.
     pub fn has_role(&self, role: &'static str) -> Result<bool, Error> {
         match self {
             Self::File(file) => {
@@ -337,7 +338,7 @@ impl Statements for OfFile<'_> {
                         Value::Integer(number) => SqlValue::Int(number),
                         Value::Text(text) => SqlValue::Text(text),
                         Value::Blob(bytes) => SqlValue::Bytes(bytes),
-                        // No column holds one.
+                        // No column has this type.
                         Value::Real(_) => SqlValue::Null,
                     })
                 };
@@ -393,7 +394,7 @@ impl Statements for OfServer<'_, '_, '_> {
     }
 }
 
-/// What `server.db` could not do.
+/// The error for a failure of `server.db`.
 fn failed(what: &str, error: &rusqlite::Error) -> Error {
     use rusqlite::ErrorCode::{
         CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, SystemIoFailure,
@@ -402,7 +403,7 @@ fn failed(what: &str, error: &rusqlite::Error) -> Error {
         Some(DatabaseBusy | DatabaseLocked | DiskFull | SystemIoFailure | CannotOpen) => {
             ErrorKind::Transient
         }
-        // Nothing that a client could do about it.
+        // The client cannot solve it.
         _ => ErrorKind::Malformed,
     };
     Error::new(kind, format!("{what}: {error}")).with_storage()

@@ -1,4 +1,4 @@
-//! What was uploaded and what is to be fetched, as it is listed. The bytes are in files beside the database.
+//! The list of uploaded files and result files. Their bytes are in files next to the database.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,7 +19,7 @@ pub(super) const TABLE: &str = "
     );
     CREATE INDEX IF NOT EXISTS deleted_files ON files (deleted_at) WHERE deleted_at IS NOT NULL;";
 
-/// How long a list may go on behind a file that is gone.
+/// How long the id of a deleted file can still be used to continue a list.
 const KNOWN_SECONDS: u64 = 24 * 3600;
 
 const COLUMNS: &str = "id, purpose, filename, bytes, created_at, expires_at";
@@ -39,13 +39,13 @@ pub(crate) struct FileRecord {
 #[derive(Debug, Default)]
 pub(crate) struct FileQuery<'q> {
     pub purpose: Option<&'q str>,
-    /// Those behind this one.
+    /// Those after this one.
     pub after: Option<&'q str>,
     /// Oldest first.
     pub ascending: bool,
 }
 
-/// An id that nobody has: what it names, and 128 bits that are new.
+/// A new id: a prefix for its type, and 128 random bits.
 pub(crate) fn new_id(what: &str) -> String {
     format!("{what}{}", ProcessId::new().to_string().replace('-', ""))
 }
@@ -56,7 +56,7 @@ pub(crate) fn now() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
-/// SQLite's numbers have a sign; neither times nor lengths come near their end.
+/// SQLite's numbers have a sign; times and lengths stay far below the limit.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -135,7 +135,7 @@ impl FileRecord {
         rows.into_iter().map(Self::of).collect()
     }
 
-    /// Those that need not be kept any more.
+    /// Expired files.
     pub fn expired(database: &mut dyn Statements, now: u64) -> Result<Vec<Self>, Error> {
         let sql = format!(
             "SELECT {COLUMNS} FROM #files WHERE expires_at <= ? AND deleted_at IS NULL LIMIT 1000"

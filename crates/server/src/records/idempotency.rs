@@ -1,8 +1,8 @@
-//! Keys by which clients say that a request is one that they have sent before: what each led to is kept for a day, so
-//! that a request is carried out once, however often it is sent and whatever dies in between.
+//! Idempotency keys: the outcome of each key is stored for 1 day, so that a request is performed once, however often it
+//! is sent and whatever crashes in between.
 //!
-//! The id of the process is chosen and written down before anything is enqueued. So after a death there is one place
-//! to look whether it had come to that.
+//! The id of the process is chosen and recorded before anything is enqueued, so after a crash one lookup shows whether
+//! the process exists.
 
 use std::time::{Duration, Instant};
 
@@ -32,12 +32,12 @@ CREATE INDEX IF NOT EXISTS keys_by_age ON keys (created_at);
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long another request with the same key is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often it is looked at, at least.
+/// Maximum interval between two checks of a key.
 const LONGEST_PAUSE: Duration = Duration::from_millis(160);
 
 pub(crate) type Hash = [u8; 32];
 
-/// The hash of these parts, none of which runs into the next.
+/// The hash of these parts; different splits of the same bytes give different hashes.
 pub(crate) fn hash(parts: &[&[u8]]) -> Hash {
     let mut hash = Sha256::new();
     for part in parts {
@@ -47,10 +47,10 @@ pub(crate) fn hash(parts: &[&[u8]]) -> Hash {
     hash.finalize().into()
 }
 
-/// What a request with a key asks for.
+/// A request with a key.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Asked {
-    /// The hash of the request, where all of it has come.
+    /// The hash of the request, once it was received completely.
     pub request: Option<Hash>,
     /// The process that the client named.
     pub process: Option<ProcessId>,
@@ -58,30 +58,30 @@ pub(crate) struct Asked {
     pub many: bool,
 }
 
-/// What is known of a key.
+/// The state of a key.
 pub(crate) enum Claim<'r> {
-    /// The caller carries the request out; nobody else does so meanwhile.
+    /// The caller performs the request; no one else does at the same time.
     Mine(HeldKey<'r>),
-    /// It was carried out: the hash of the request, and what was answered.
+    /// The request was completed: its hash, and the response.
     Answered(Option<Hash>, String),
 }
 
-/// A key whose request is being carried out.
+/// A key whose request is being performed.
 pub(crate) struct HeldKey<'r> {
     records: &'r Records,
     key: Hash,
     /// Where its jobs go.
     pub process: ProcessId,
-    /// When it was first heard of.
+    /// When the key was first received.
     pub since: Timestamp,
-    /// The request that it was first sent with, as far as that is known.
+    /// The first request with this key, if known.
     pub request: Option<Hash>,
-    /// Whoever had it before has died, or failed, and may have enqueued what it was to.
+    /// The previous owner has crashed, or failed, and may have enqueued the jobs.
     pub resumed: bool,
 }
 
 impl HeldKey<'_> {
-    /// Notes what the request was, before what it asks for is done for good.
+    /// Records the hash of the request before its effect becomes permanent.
     pub fn note_request(&self, request: Hash) -> Result<(), Error> {
         self.records.update_own(
             "UPDATE #keys SET request = ? WHERE `key` = ? AND owner = ?",
@@ -89,7 +89,7 @@ impl HeldKey<'_> {
         )
     }
 
-    /// The queue for the jobs of the request: those of a server that has lost the key are refused.
+    /// The queue for the jobs of the request: it rejects them if this server has lost the key.
     pub fn queue(&self, queue: &JobQueue) -> JobQueue {
         let guard = self.records.database.guard(
             "UPDATE #keys SET owner = owner WHERE `key` = ? AND owner = ? AND answer IS NULL",
@@ -110,7 +110,7 @@ impl HeldKey<'_> {
         )
     }
 
-    /// Notes what is answered.
+    /// Records the response.
     pub fn note_answer(&self, answer: &str) -> Result<(), Error> {
         self.records.update_own(
             "UPDATE #keys SET answer = ? WHERE `key` = ? AND owner = ?",
@@ -118,7 +118,7 @@ impl HeldKey<'_> {
         )
     }
 
-    /// Nothing came of it: the next request with this key is a first one.
+    /// The request had no effect: the next one with this key counts as the first.
     pub fn forget(&self) -> Result<(), Error> {
         self.records.update_own(
             "DELETE FROM #keys WHERE `key` = ? AND owner = ?",
@@ -126,7 +126,7 @@ impl HeldKey<'_> {
         )
     }
 
-    /// A hash for a job that has none of its own, by which it is known as that of this key.
+    /// A hash that identifies a job without a hash of its own as that of this key.
     pub fn mark(&self) -> String {
         self.key.iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -140,7 +140,7 @@ impl Drop for HeldKey<'_> {
     }
 }
 
-/// A request that was begun by a server that has died: what becomes of it is to be decided.
+/// A request of a crashed server, to be completed or discarded.
 pub(crate) struct Abandoned {
     key: Hash,
     /// The server that has died.
@@ -151,7 +151,7 @@ pub(crate) struct Abandoned {
 }
 
 impl Records {
-    /// Takes a key for a request, or tells what came of it before. Waits while somebody carries it out.
+    /// Claims a key for a request, or returns its earlier response. Waits while another thread performs it.
     ///
     /// # Errors
     /// Of kind [`ErrorKind::Transient`] when that takes long.
@@ -247,7 +247,7 @@ impl Records {
         Ok(taken == 1)
     }
 
-    /// What became of an abandoned request that was taken over: its answer, or nothing.
+    /// Stores the outcome of an abandoned request: its response, or none.
     pub fn settle_abandoned(&self, one: &Abandoned, answer: Option<&str>) -> Result<(), Error> {
         let key = &one.key[..];
         match answer {
@@ -279,7 +279,7 @@ impl Records {
         Ok(self.single().first(find, by![answer])?.is_some())
     }
 
-    /// Keeps other threads from this key until it is released.
+    /// Locks this key against other threads until it is released.
     fn hold(&self, key: Hash, deadline: Instant) -> Result<(), Error> {
         let mut held = self.keys.held.lock();
         while !held.insert(key) {

@@ -1,5 +1,5 @@
-//! What the server itself keeps, in `server.db` beside the queue or in the queue's database: which keys clients have used,
-//! what they uploaded. What the queue knows is not kept a second time.
+//! Data of the server itself, in `server.db` next to the queue or in the queue's database: idempotency keys, uploaded
+//! files. Data that the queue has is not stored twice.
 
 pub(crate) mod batches;
 mod changes;
@@ -29,7 +29,7 @@ use database::{Database, Single, Statements, by};
 pub(crate) use idempotency::{Asked, Claim, Hash, HeldKey, hash};
 pub(crate) use reads::ReadEnd;
 
-/// The tables, each where its records are. What was released stays; new ones are added behind.
+/// The tables, defined where their records are. Released ones never change; new ones are appended.
 const TABLES: &[&str] = &[
     idempotency::TABLE,
     changes::TABLE,
@@ -45,7 +45,7 @@ pub(crate) struct Records {
     keys: Keys,
 }
 
-/// The idempotency keys whose requests threads of this server carry out.
+/// The idempotency keys whose requests threads of this server perform.
 #[derive(Default)]
 struct Keys {
     held: Mutex<HashSet<Hash>>,
@@ -55,7 +55,7 @@ struct Keys {
 }
 
 impl Records {
-    /// Opens the file, which is made if there is none.
+    /// Opens the file, which is created if it does not exist.
     ///
     /// # Errors
     /// When it cannot be opened or is no such file.
@@ -76,7 +76,7 @@ impl Records {
         }
     }
 
-    /// What this server is called among those that share the records.
+    /// The name of this server among those that share the records.
     pub fn name(&self) -> &str {
         self.database.name()
     }
@@ -99,7 +99,7 @@ impl Records {
         self.database.single()
     }
 
-    /// All of `work` or nothing of it. It may be carried out again from the beginning.
+    /// Executes all of `work` or nothing of it. It may be repeated from the beginning.
     ///
     /// # Errors
     /// That of `work`, or of the database.
@@ -110,8 +110,7 @@ impl Records {
         self.database.transaction(work)
     }
 
-    /// Whether this server, and no other, does this for all that share the records. It is to be asked again before
-    /// each thing that is done.
+    /// Whether this server, and no other that shares the records, has this role. Check it before each action.
     ///
     /// # Errors
     /// When that cannot be found out.
@@ -119,7 +118,7 @@ impl Records {
         self.database.has_role(role)
     }
 
-    /// The queue for the jobs that this server adds in a role: those of a server that has lost it are refused.
+    /// The queue for jobs that this server adds in a role: it rejects them if the server has lost the role.
     pub fn queue_of_role(&self, queue: &JobQueue, role: &'static str) -> JobQueue {
         let guard = self.database.guard(
             "UPDATE #roles SET owner = owner WHERE name = ? AND owner = ?",

@@ -1,5 +1,5 @@
-//! Which failures clients have read. One that is put back ends anew, and whoever deletes what it has read is not to
-//! delete that end, too.
+//! Records which failures clients have read. If such a job is requeued, it has another end, and a client that deletes
+//! what it has read must not delete that end.
 
 use std::collections::HashMap;
 
@@ -19,12 +19,12 @@ CREATE TABLE IF NOT EXISTS read_failures (
 ) WITHOUT ROWID;
 ";
 
-/// An end of a job, as it goes to a client.
+/// An end of a job that is sent to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ReadEnd {
     pub id: JobId,
     pub receipt: JobReceipt,
-    /// It can be put back.
+    /// Whether the job can be requeued.
     pub failed: bool,
 }
 

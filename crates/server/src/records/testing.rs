@@ -1,10 +1,10 @@
-//! Records in each place where they may be: in a file, and on a server where `scripts/with-servers` brings one.
+//! Records in each kind of database: in a file, and on a server if `scripts/with-servers` provides one.
 
 use batchwright::queue::Durability;
 
 use super::Records;
 
-/// Carries a test out in each place. It is given what opens the records for one more server.
+/// Runs a test with each kind of database. The argument opens the records for one more server.
 pub(crate) fn in_each_place(test: impl Fn(&dyn Fn() -> Records)) {
     let folder = tempfile::tempdir().unwrap();
     test(&|| Records::open(&folder.path().join("server.db"), Durability::Normal).unwrap());

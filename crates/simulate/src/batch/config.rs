@@ -6,22 +6,22 @@ use derive_setters::Setters;
 
 use crate::config::{at_most_a_year, no_zero};
 
-/// What a [`Simulator`](crate::Simulator) does with batches; see
+/// The behaviour of batches of a [`Simulator`](crate::Simulator); see
 /// [`SimConfig::batches`](crate::SimConfig::batches).
 #[derive(Debug, Clone, Setters)]
 #[setters(strip_option)]
 pub struct BatchConfig {
-    /// The time from a batch's creation to its end. Requests finish evenly over the first nine tenths
-    /// of what [`validation`](BatchConfig::validation) leaves of it; the rest goes into the result
-    /// files. A cancelled batch ends a tenth of this after the cancel. Default: 2 s.
+    /// The time from a batch's creation to its end. After [`validation`](BatchConfig::validation), requests finish
+    /// evenly over the first nine tenths of the remaining time; the last tenth is for the result files. A cancelled
+    /// batch ends a tenth of this time after the cancellation. Default: 2 s.
     pub(super) duration: Duration,
-    /// How long a new batch is validated before it runs or fails. Default: none.
+    /// Duration of the validation of a new batch before it runs or fails. Default: none.
     pub(super) validation: Duration,
-    /// The share of prompts, from 0 to 1, whose request fails in any batch with status 400, unpaid.
-    /// Which ones is decided by the seed and the prompt's text. Default: 0.
+    /// The share of prompts, from 0 to 1, whose request fails in any batch with status 400, not billed. The seed and
+    /// the prompt's text decide which. Default: 0.
     pub(super) item_failures: f64,
-    /// The share of prompts, from 0 to 1, whose request in its first batch is never worked on and in
-    /// no result file; the counts leave it out too. Default: 0.
+    /// The share of prompts, from 0 to 1, whose request in its first batch is never processed and is missing in all
+    /// result files; the counts omit it too. Default: 0.
     pub(super) missing: f64,
     #[setters(skip)]
     pub(super) expire_first: (u64, f64),
@@ -31,33 +31,33 @@ pub struct BatchConfig {
     /// [`lost_creates`](BatchConfig::lost_creates) take effect only this much later, and not at all
     /// if their input file has been deleted by then. Default: at once.
     pub(super) late_creates: Duration,
-    /// How long a new batch is missing from lists; by its id it is found at once. Default: none.
+    /// How long a new batch is missing from lists; it can be read by its id immediately. Default: none.
     pub(super) listing_lag: Duration,
-    /// A request whose prompt contains this text fails the validation of its whole batch; at
-    /// Anthropic, which has none, only itself. Default: none.
+    /// If a prompt contains this text, the validation of its whole batch fails; at Anthropic, which has no validation,
+    /// only the request fails. Default: none.
     #[setters(into)]
     pub(super) poison: Option<String>,
     /// Whether a failed validation names the line, counted from 1, where the API can: OpenAI and
     /// Groq. Default: true.
     pub(super) name_lines: bool,
-    /// The most prompt tokens in unfinished batches of one model. A batch that would pass it fails
-    /// validation with `token_limit_exceeded` at OpenAI and Groq, and is refused with status 429 by
-    /// Anthropic and Gemini; xAI and Mistral have no such limit. Default: unlimited.
+    /// Maximum number of prompt tokens in unfinished batches of one model. A batch that would exceed it fails
+    /// validation with `token_limit_exceeded` at OpenAI and Groq, and is rejected with status 429 by Anthropic and
+    /// Gemini; xAI and Mistral have no such limit. Default: unlimited.
     pub(super) enqueued_tokens: Option<u64>,
-    /// Whether results come in another order than the requests. Default: true.
+    /// Whether the order of results differs from that of the requests. Default: true.
     pub(super) reorder: bool,
     /// How many lines each result file has twice. Default: 0.
     pub(super) duplicates: u64,
-    /// How many lines each result file has with ids that nobody gave. Default: 0.
+    /// Number of lines with unknown ids in each result file. Default: 0.
     pub(super) strangers: u64,
     /// The first N downloads of results break off in the middle. Default: 0.
     pub(super) cut_downloads: u64,
-    /// The first N downloads of results, after those that break off, end as if all were well, but without
-    /// the last third of their lines. Default: 0.
+    /// Number of first downloads of results, after those that break off, that end normally but lack the last third of
+    /// their lines. Default: 0.
     pub(super) short_downloads: u64,
     /// The speed of each download of results in bytes per second. Default: unlimited.
     pub(super) download_rate: Option<u64>,
-    /// Results are gone this long after their batch has ended. Default: never.
+    /// Results are deleted this long after the end of their batch. Default: never.
     pub(super) retention: Option<Duration>,
     /// The most requests of a batch. Default: 50,000; 100,000 at Anthropic, 1,000,000 at Mistral,
     /// unlimited at Gemini.
@@ -95,9 +95,9 @@ impl Default for BatchConfig {
 }
 
 impl BatchConfig {
-    /// The first `batches` to start expire at the end of the [`duration`](BatchConfig::duration),
-    /// with this share of their requests finished; with 0 there are no result files. At Gemini
-    /// nothing is ever finished then, for there are no results. Default: none.
+    /// The first `batches` to start expire at the end of the [`duration`](BatchConfig::duration), with this share of
+    /// their requests finished; with 0 there are no result files. At Gemini no request is finished then, because an
+    /// expired batch has no results. Default: none.
     pub fn expire_first(mut self, batches: u64, share: f64) -> BatchConfig {
         self.expire_first = (batches, share);
         self

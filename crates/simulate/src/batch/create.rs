@@ -14,22 +14,22 @@ use crate::objects;
 use crate::prompt::Fault;
 use crate::tree::{Object, Spelling};
 
-/// What an API asks of a request for a batch of a file.
+/// The fields of a request that creates a batch from a file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rules {
     /// The rule for the body.
     api: String,
     rule: String,
-    /// Where the requests may go; anywhere that the rule allows if it names none.
+    /// The endpoints for the requests; all that the rule allows if empty.
     #[serde(default)]
     endpoints: Vec<String>,
-    /// The hours until it expires, where the request does not say.
+    /// The hours until it expires, if the request does not set them.
     hours: u64,
     /// The longest key of metadata.
     #[serde(default)]
     longest_key: usize,
-    /// Whether a file that is not there is refused at once, and not by validation.
+    /// Whether a missing file is rejected immediately instead of by validation.
     #[serde(default)]
     needs_file: bool,
 }
@@ -44,7 +44,7 @@ pub(super) fn from_file(desk: &Desk<'_>, model: &str, body: &[u8]) -> Outcome {
         _ => Spelling::Exact,
     };
     let root = objects::request(&value, spelling, &rules.api, &rules.rule)?;
-    // Google's stands in an object of its own.
+    // In Google's format the fields are in a nested object.
     let root = root.object("batch")?.unwrap_or(root);
     let endpoint = root.text("endpoint")?.unwrap_or_default();
     if !rules.endpoints.is_empty() && !rules.endpoints.iter().any(|known| known == endpoint) {
@@ -94,7 +94,7 @@ pub(super) fn from_file(desk: &Desk<'_>, model: &str, body: &[u8]) -> Outcome {
     })
 }
 
-/// Counts a request to create a batch, and holds it where it is to be held.
+/// Counts a request to create a batch, and holds it if the test requests that.
 fn arrived(desk: &Desk<'_>) {
     desk.with(|inner, _| inner.counts.creates += 1);
     desk.pass(BatchPoint::CreateArrived);
@@ -151,7 +151,7 @@ fn read(desk: &Desk<'_>, rules: &Rules, id: &str, plan: &mut Plan) -> Result<(),
     Ok(())
 }
 
-/// How long a batch may take: what the request says, or so many hours.
+/// The time until the batch expires: as requested, or the usual number of hours.
 fn window(family: Family, root: &Object<'_>, usual: u64) -> Result<Duration, Fault> {
     if let Some(timeout) = root.whole("timeout_hours", 1)? {
         if timeout >= 7 * 24 {

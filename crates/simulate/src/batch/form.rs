@@ -1,4 +1,4 @@
-//! What comes in a request for files or batches: addresses with their queries, and forms with a file.
+//! Parses requests for files or batches: addresses with their queries, and forms with a file.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use crate::prompt::Fault;
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Reads a query whose names are all `known`.
+    /// Parses a query that may only have these names.
     pub(super) fn read(query: &str, known: &[String]) -> Result<Query, Fault> {
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         let decoded = pairs.map(|pair| {
@@ -82,7 +82,7 @@ pub(super) fn decode(text: &str) -> String {
     String::from_utf8_lossy(&decoded).into_owned()
 }
 
-/// An upload: the fields of a `multipart/form-data` body and where its file lies.
+/// An upload: the fields of a `multipart/form-data` body, and the position of its file.
 #[derive(Debug, Default)]
 pub(super) struct Form {
     pub(super) fields: Vec<(String, String)>,
@@ -97,7 +97,7 @@ impl Form {
     }
 }
 
-/// Reads a form of this content type whose parts are all `known`.
+/// Parses a form with this content type that may only have these parts.
 pub(super) fn multipart(kind: &str, body: &[u8], known: &[&str]) -> Result<Form, Refusal> {
     let bad = |message: &str| Refusal::bad(400, message);
     let boundary = kind

@@ -1,5 +1,5 @@
-//! Reading the requests of a batch, one by one: what validation finds before anything is worked on,
-//! and reading one again when its result is wanted.
+//! Reads the requests of a batch, one by one: for the errors that validation reports, and again when the result of a
+//! request is needed.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::{self, Display};
@@ -19,7 +19,7 @@ use crate::script::prompt_key;
 use crate::trouble::Form;
 use crate::{SimConfig, Trouble, anthropic, gemini, openai, responses};
 
-/// More than these are not told.
+/// Maximum number of reported errors.
 const FAILURES: usize = 50;
 pub(super) const CHAT: &str = "/v1/chat/completions";
 pub(super) const RESPONSES: &str = "/v1/responses";
@@ -39,7 +39,7 @@ pub(super) const CHAT_AT_AZURE: &str = "/chat/completions";
 pub(super) struct Reading<'a> {
     pub(super) family: Family,
     pub(super) dialect: Dialect,
-    /// Where its requests go, in whose lines that stands.
+    /// The endpoint of its requests, for APIs whose lines contain it.
     pub(super) endpoint: &'a str,
     pub(super) version: Version,
     /// The batch's, where the requests do not name one each.
@@ -47,7 +47,7 @@ pub(super) struct Reading<'a> {
     pub(super) config: &'a SimConfig,
 }
 
-/// What was read of all requests.
+/// The facts about all requests that were read.
 #[derive(Debug, Default)]
 pub(super) struct Intake {
     pub(super) items: Vec<Item>,
@@ -74,7 +74,7 @@ pub(super) struct RequestForm {
 
 type Reason = (&'static str, String);
 
-/// The id of a request and what it asks for.
+/// The id of a request, and its body.
 pub(super) fn split<'l>(
     family: Family,
     endpoint: &str,
@@ -125,7 +125,7 @@ pub(super) fn split<'l>(
     Ok((id, body))
 }
 
-/// The fields of an object, none twice.
+/// The fields of an object, without duplicates.
 struct Fields<'a>(BTreeMap<String, &'a RawValue>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
@@ -196,7 +196,7 @@ impl Reading<'_> {
         self.line(intake, part, at, None);
     }
 
-    /// Reads one request that stands `at` this place of its blob.
+    /// Reads one request at this position of its blob.
     pub(super) fn line(&self, intake: &mut Intake, line: &[u8], at: usize, number: Option<u64>) {
         let (id, body) = match split(self.family, self.endpoint, line) {
             Ok(split) => split,
@@ -225,7 +225,7 @@ impl Reading<'_> {
     }
 
     fn judge(&self, intake: &mut Intake, item: &mut Item, body: &RawValue, number: Option<u64>) {
-        // Anthropic and Mistral find out only when they come to the request.
+        // Anthropic and Mistral report errors only when they process the request.
         let strict = !matches!(self.family, Family::Anthropic | Family::Mistral);
         let prompt = match self.prompt(body) {
             Ok(prompt) => prompt,
@@ -287,7 +287,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Reads what a request asks for as a call would.
+    /// Reads the body of a request like that of a call.
     pub(super) fn prompt(&self, body: &RawValue) -> Result<Prompt, Fault> {
         let bytes = body.get().as_bytes();
         match self.dialect {
@@ -321,7 +321,7 @@ impl Intake {
     }
 }
 
-/// Refuses the fields that Anthropic takes from single calls alone.
+/// Rejects fields that Anthropic supports only in single calls.
 fn never_in_batches(body: &[u8]) -> Result<(), Fault> {
     const NEVER: [&str; 5] = [
         "stream",

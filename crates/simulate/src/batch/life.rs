@@ -1,5 +1,5 @@
-//! One batch from its creation to its end. Its state at a moment follows from the moment and from what
-//! was asked of it: nothing here runs by itself, and no clock is read.
+//! One batch from its creation to its end. Its state at a time is a function of that time and of the requests for it:
+//! there is no background work here, and no clock is read.
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -13,7 +13,7 @@ use crate::Trouble;
 use crate::http::Version;
 use crate::trouble::Form;
 
-/// Bytes that were received, and where the ones of interest lie in them.
+/// Received bytes, and the positions of the relevant parts.
 #[derive(Debug, Default)]
 pub(super) struct Blob {
     pub(super) bytes: Vec<u8>,
@@ -31,7 +31,7 @@ impl Blob {
     }
 }
 
-/// One request of a batch: where it stands in its blob, and what has become of it.
+/// One request of a batch: its position in its blob, and its outcome.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Item {
     pub(super) at: u32,
@@ -45,9 +45,9 @@ pub(super) struct Item {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     Waiting,
-    /// Nobody works on it, and no result tells of it.
+    /// It was not processed, and is in no result file.
     Missing,
-    /// It is not in order; its error is found by reading it again.
+    /// It is invalid; its error is found by reading it again.
     Invalid,
     /// It was answered, or met this trouble.
     Done(Option<Trouble>),
@@ -71,7 +71,7 @@ impl Fate {
     }
 }
 
-/// Requests that came in together.
+/// Requests that were received together.
 #[derive(Debug, Clone)]
 pub(super) struct Part {
     pub(super) blob: Arc<Blob>,
@@ -82,8 +82,7 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// What has become of an item by now: one that was not come to is waiting, even if it is settled
-    /// already what will become of it.
+    /// The outcome of an item by now: an item that was not reached is waiting, even if its outcome is decided already.
     pub(super) fn fate(&self, place: usize) -> Fate {
         match self.items[place].fate {
             Fate::Missing => Fate::Missing,
@@ -93,7 +92,7 @@ impl Part {
     }
 }
 
-/// What is wrong with a batch as a whole.
+/// An error of the whole batch.
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
     pub(super) line: Option<u64>,
@@ -101,13 +100,13 @@ pub(super) struct Failure {
     pub(super) message: String,
 }
 
-/// A batch as it was asked for.
+/// A batch as it was requested.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) family: Family,
     /// For Anthropic, whose fields depend on it.
     pub(super) version: Version,
-    /// The caller's: metadata as it came, or a name.
+    /// Data of the client: metadata, or a name.
     pub(super) label: Value,
     pub(super) model: String,
     pub(super) endpoint: String,
@@ -123,7 +122,7 @@ pub(super) struct Plan {
     pub(super) tokens: Vec<(String, u64)>,
 }
 
-/// What a batch is at, in the words of no API.
+/// The phase of a batch, independent of any API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Validating,
@@ -185,7 +184,7 @@ pub(super) struct Batch {
     pub(super) deleted: bool,
     /// Result files that have been deleted.
     pub(super) deleted_files: Vec<String>,
-    /// The bytes of its result files, once somebody has asked.
+    /// The sizes of its result files in bytes, computed on first use.
     pub(super) sizes: [OnceLock<u64>; 2],
 }
 

@@ -1,5 +1,5 @@
-//! Files and batches of every API that has them. One store knows what there is and what time makes of
-//! it; `rules/batches.json` says how that looks at each API, and the modules here refuse what it refuses.
+//! Files and batches of all APIs that have them. One store contains them and their progress; `rules/batches.json`
+//! describes the format of each API, and the modules here reject invalid requests.
 
 mod config;
 mod create;
@@ -59,7 +59,7 @@ use super::serve::{Connection, Next, Shared, is_in_its_place, name};
 use super::template::Facts;
 use super::{SimConfig, Vendor};
 
-/// Bodies of these sizes may come; what the APIs allow is checked when they have.
+/// Maximum size of bodies that are read; the limits of the APIs are checked afterwards.
 pub(super) fn body_limit(path: &str) -> usize {
     match path {
         "/v1/files" | "/v1/files/upload" => 513 << 20,
@@ -160,14 +160,14 @@ impl Family {
     }
 }
 
-/// Why a request does not get what it asks for.
+/// Why a request fails.
 #[derive(Debug)]
 enum Refusal {
     Problem(Problem<'static>),
     Told {
         status: u16,
         message: String,
-        /// Whether no correct client would have asked.
+        /// Whether no correct client sends such a request.
         malformed: bool,
     },
     /// There is no such call.
@@ -206,7 +206,7 @@ impl From<Fault> for Refusal {
 
 type Outcome = Result<Reply, Refusal>;
 
-/// One request, and the place where it is served.
+/// One request, and the simulator that serves it.
 struct Desk<'a> {
     shared: &'a Shared,
     family: Family,
@@ -226,7 +226,7 @@ impl Desk<'_> {
         &self.shared.config.batches
     }
 
-    /// A header; nothing if it is not there.
+    /// A header; empty if it is missing.
     fn header(&self, name: &str) -> &str {
         find(self.headers, name).unwrap_or_default()
     }
@@ -291,7 +291,7 @@ impl Desk<'_> {
         Reply::Json(facts.fill(template))
     }
 
-    /// Counts a refusal, appends its body and returns its status.
+    /// Counts a rejected request, appends its body and returns its status.
     fn refuse(&self, out: &mut Vec<u8>, refusal: &Refusal) -> u16 {
         let ledger = &self.shared.ledger;
         match refusal {
@@ -316,7 +316,7 @@ impl Desk<'_> {
         }
     }
 
-    /// Checks what was read of a batch's requests against what is true of all.
+    /// Checks the requests of a batch against the rules for whole batches.
     fn accept(&self, mut intake: Intake) -> Intake {
         let most = self.family.max_requests(self.batches());
         if intake.items.len() as u64 > most {
@@ -330,7 +330,7 @@ impl Desk<'_> {
         intake
     }
 
-    /// Creates a batch and tells of it, unless the reply is to be lost or its queue is full.
+    /// Creates a batch and returns it, unless the reply is lost on purpose or the queue is full.
     fn create(&self, plan: life::Plan, tell: impl FnOnce(&Batch, Duration) -> Value) -> Outcome {
         let told = self.with(|inner, now| {
             if matches!(self.family, Family::Anthropic | Family::Gemini)
@@ -346,7 +346,7 @@ impl Desk<'_> {
         Ok(told.map_or(Reply::Nothing, Reply::Json))
     }
 
-    /// Tells of one batch.
+    /// Returns the description of one batch.
     fn status(&self, id: &str, tell: impl FnOnce(&Batch, Duration) -> Value) -> Outcome {
         self.pass(BatchPoint::StatusArrived);
         self.with(|inner, now| {

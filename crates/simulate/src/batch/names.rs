@@ -19,7 +19,7 @@ fn form(template: &str, number: u64) -> String {
     facts.text(template)
 }
 
-/// The result file of a batch; `kind` tells its files apart.
+/// The result file of a batch; `kind` distinguishes its files.
 pub(super) fn results(family: Family, batch: &str, kind: &str) -> String {
     match family {
         Family::Gemini => batch.replacen("batches/", "files/batch-", 1),

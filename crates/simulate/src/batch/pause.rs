@@ -21,9 +21,9 @@ pub enum BatchPoint {
     CreateArrived,
     /// A batch has been created.
     CreateDone,
-    /// One batch is asked for.
+    /// A request for one batch has arrived.
     StatusArrived,
-    /// A page of batches is asked for.
+    /// A request for a page of batches has arrived.
     ListArrived,
     /// Half of the bytes of a batch's results have been sent.
     DownloadHalf,
@@ -38,8 +38,8 @@ pub enum BatchPoint {
 }
 
 /// A request that is held, or will be, at a [`BatchPoint`]; made by
-/// [`Simulator::pause_at`](crate::Simulator::pause_at). Dropping it lets the request go on:
-/// it has its effect then, even if its client has gone.
+/// [`Simulator::pause_at`](crate::Simulator::pause_at). Dropping it lets the request continue: it has its effect then,
+/// even if its client has disconnected.
 #[derive(Debug)]
 #[must_use = "dropping it releases the request"]
 pub struct Pause {
@@ -61,7 +61,7 @@ impl Pause {
         true
     }
 
-    /// Lets the request go on.
+    /// Lets the request continue.
     pub fn release(self) {}
 }
 
@@ -83,20 +83,20 @@ struct Held {
 
 #[derive(Debug)]
 struct State {
-    /// How many requests are still to come to the point, with the one to hold.
+    /// Number of requests until the one to hold, including it.
     left: u64,
     reached: bool,
     released: bool,
 }
 
-/// All pauses asked for.
+/// All requested pauses.
 #[derive(Debug, Default)]
 pub(crate) struct Pauses {
     list: Mutex<Vec<Arc<Held>>>,
 }
 
 impl Pauses {
-    /// Holds the `nth` request from now on, counted from 1, that comes to `point`.
+    /// Holds the `nth` request, counted from 1 and from now on, that reaches `point`.
     pub(crate) fn add(self: &Arc<Self>, point: BatchPoint, nth: u64) -> Pause {
         let held = Arc::new(Held {
             point,

@@ -1,5 +1,5 @@
-//! The results of a batch, made line by line while they are sent: what a call for the same body would
-//! answer, wrapped as each API wraps it.
+//! The results of a batch, generated line by line while they are sent: the reply that a call with the same body would
+//! get, in the format of each API.
 
 use serde_json::Value;
 
@@ -17,12 +17,12 @@ use crate::{SimConfig, Trouble};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Which {
     Answers,
-    /// Errors, and what was not done before the batch expired.
+    /// Errors, and requests that were not processed before the batch expired.
     Errors,
     All,
 }
 
-/// Stands for a line with an id that nobody gave.
+/// Represents a line with an unknown id.
 const STRANGER: u32 = u32::MAX;
 
 /// A snapshot of a batch's results; its requests are shared, not copied.
@@ -34,15 +34,15 @@ pub(super) struct Results {
     version: Version,
     model: String,
     parts: Vec<Part>,
-    /// The places of the requests, in the order in which they are told.
+    /// The indices of the requests, in the order of their lines.
     order: Vec<u32>,
-    /// What became of those that nobody worked on.
+    /// The outcome of requests that were not processed.
     left_over: &'static str,
     /// Seconds since the epoch.
     created: u64,
 }
 
-/// What stands in the lines of its input, where any place does.
+/// The endpoint in the lines of its input, for APIs that have one.
 fn endpoint_of(batch: &Batch) -> &'static str {
     let known = [RESPONSES, CHAT_AT_AZURE];
     let other = known
@@ -225,7 +225,7 @@ fn scatter(places: &[u32]) -> Vec<u32> {
         }
         a > 1
     };
-    // Steps that share no divisor with the count reach every place once.
+    // Steps that share no divisor with the count reach every index once.
     let golden = (count * 5 / 8).max(1);
     let step = (golden..).find(|step| !divides(*step, count)).unwrap_or(1);
     let order = (0..count).map(|nth| places[(count / 2 + nth * step) % count]);

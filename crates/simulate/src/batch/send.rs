@@ -1,5 +1,5 @@
-//! Replies about files and batches: small ones whole, downloads piece by piece, at a given speed and
-//! with what is meant to go wrong on the way.
+//! Replies about files and batches: small ones at once, downloads piece by piece, at a configured speed and with
+//! configured faults.
 
 use std::io::{self, Write};
 use std::net::TcpStream;
@@ -18,18 +18,18 @@ use crate::serve::Shared;
 
 const PIECE: usize = 64 << 10;
 
-/// What a request gets.
+/// The reply to a request.
 #[derive(Debug)]
 pub(super) enum Reply {
     Json(Value),
     /// A header, and JSON if there is any.
     Headed((&'static str, String), Option<Value>),
     Download(Source, Spoiled),
-    /// The connection is closed without a word.
+    /// The connection is closed without a reply.
     Nothing,
 }
 
-/// What a download consists of.
+/// The content of a download.
 #[derive(Debug)]
 pub(super) enum Source {
     File(Arc<Blob>),

@@ -1,4 +1,4 @@
-//! What the requests about batches do, API by API as `rules/batches.json` has their routes and lists.
+//! Handles requests about batches; `rules/batches.json` has the routes and lists of each API.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::prompt::Fault;
 use crate::reply::Rfc3339;
 use crate::template::Facts;
 
-/// What a request is for.
+/// The purpose of a request.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Action {
@@ -41,7 +41,7 @@ enum Action {
 #[derive(Debug, Deserialize)]
 pub(super) struct Route {
     method: String,
-    /// An address, in which `<>` stands for an id; what is inside of the brackets belongs to the id.
+    /// An address, in which `<>` stands for an id; text inside of the brackets belongs to the id.
     path: String,
     action: Action,
     /// The fields that its query may have.
@@ -50,7 +50,7 @@ pub(super) struct Route {
 }
 
 impl Route {
-    /// The id in an address of this kind; empty where it has none.
+    /// The id in an address with this pattern; empty if the pattern has none.
     fn id<'p>(&self, method: &str, path: &'p str) -> Option<&'p str> {
         if method != self.method {
             return None;
@@ -65,7 +65,7 @@ impl Route {
     }
 }
 
-/// Does what a request asks for.
+/// Handles a request.
 pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     let mut routes = desk.wire().routes.iter();
     let found = routes.find_map(|route| Some((route, route.id(desk.method, &desk.address.path)?)));
@@ -103,15 +103,15 @@ pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
 pub(super) struct Paging {
     /// The field for the size of a page, its default and its most.
     limit: (String, usize, usize),
-    /// The fields for the id before the first one, for the id behind the last one, and for the first.
+    /// The fields for the id before the first item, for the id after the last item, and for the number of items.
     after: Option<String>,
     before: Option<String>,
     from: Option<String>,
     /// The field for the number of a page.
     page: Option<String>,
-    /// The field for a token, and what such a token begins with.
+    /// The field for a page token, and the prefix of such tokens.
     token: Option<(String, String)>,
-    /// What is said of a token that was not given out.
+    /// The error for an unknown token.
     #[serde(default)]
     bad_token: String,
     /// A page as it is sent.
@@ -120,7 +120,7 @@ pub(super) struct Paging {
 }
 
 impl Paging {
-    /// The place of a page among all `ids`, and the facts about it.
+    /// The position of a page among all `ids`, and the facts about it.
     pub(super) fn find(
         &self,
         query: &Query,
@@ -225,7 +225,7 @@ fn list(desk: &Desk<'_>, query: &Query) -> Outcome {
     })
 }
 
-/// A time such as `2026-11-20T05:00:00Z` in seconds since the epoch.
+/// Converts a time such as `2026-11-20T05:00:00Z` to seconds since the epoch.
 fn seconds(text: &str) -> Result<u64, Refusal> {
     let time = humantime::parse_rfc3339_weak(text).ok();
     let since = time.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());

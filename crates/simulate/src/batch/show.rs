@@ -10,7 +10,7 @@ use super::store::File;
 use super::{Desk, Family, names};
 use crate::template::Facts;
 
-/// A batch; lists leave out some of what is `full`.
+/// A batch; lists omit some of the `full` fields.
 pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -> Value {
     let (config, wire) = (desk.batches(), desk.wire());
     let phase = batch.phase(now, config);
@@ -43,7 +43,7 @@ pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -
         ("accepted", total, accepted),
         ("accepted_done", batch.done, accepted),
         ("accepted_failed", batch.failed, accepted),
-        // A request that goes missing is not pending once its batch is over.
+        // A request that goes missing is not pending once its batch has ended.
         ("pending", waiting, accepted && !stopped),
         ("left_over", waiting, accepted && stopped),
         ("left_cancelled", waiting, phase == Phase::Cancelled),
@@ -56,7 +56,7 @@ pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -
     }
     let worked = (batch.done + batch.failed) as f64 / total.max(1) as f64;
     facts.set("percent", worked * 100.0);
-    // Azure tells of an error file once a batch has ended, be it none.
+    // At Azure an ended batch always has the field for an error file, which may be empty.
     let none = ended.map(|_| String::new());
     facts.set("error_file_at_azure", error_file.clone().or(none));
     facts.set("output", output);
@@ -74,7 +74,7 @@ pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -
     facts.fill(&wire.batch)
 }
 
-/// The times of what happened to a batch.
+/// The times of a batch's events.
 fn times(facts: &mut Facts, desk: &Desk<'_>, batch: &Batch, now: Duration) {
     let config = desk.batches();
     let phase = batch.phase(now, config);

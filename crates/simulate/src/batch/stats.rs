@@ -1,4 +1,4 @@
-//! What has become of batches, as numbers. Only the shape is here; `store` does the counting.
+//! Numbers of batches by outcome. This file only has the type; `store` counts.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -7,18 +7,18 @@ use serde_json::Value;
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct BatchStats {
-    /// Requests to create a batch that arrived, also those refused.
+    /// Requests to create a batch, including rejected ones.
     pub creates: u64,
-    /// Batches that came to be.
+    /// Created batches.
     pub created: u64,
     /// Batches that passed validation: their requests are worked on and paid. An xAI batch without
     /// a file starts with the first requests added to it.
     pub started: u64,
     /// Batches that failed validation.
     pub failed: u64,
-    /// Batches whose time was over before all of their requests were finished.
+    /// Batches that expired before all of their requests were finished.
     pub expired: u64,
-    /// Batches that were cancelled, once that has come to its end.
+    /// Batches whose cancellation is complete.
     pub cancelled: u64,
     /// Batches that are over, in whatever way.
     pub ended: u64,
@@ -52,7 +52,7 @@ pub struct BatchStats {
 pub struct BatchSeen {
     /// Its id at the provider.
     pub id: String,
-    /// What the caller wrote on it: metadata, or a name; null at Anthropic.
+    /// Data of the client: metadata, or a name; null at Anthropic.
     pub label: Value,
     /// How many requests it has.
     pub items: u64,

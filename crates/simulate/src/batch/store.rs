@@ -1,5 +1,5 @@
-//! All files and batches, whatever API they came by. Time passes here when somebody looks: each look
-//! first catches up with what has happened since the last one, so that no thread has to.
+//! All files and batches of all APIs. Time passes when the store is read: each access first applies what has happened
+//! since the last one, so no thread is needed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use crate::script::{mix, unit};
 use crate::serve::Shared;
 use crate::{SimConfig, Trouble};
 
-/// How often somebody who waits looks again while a batch is under way.
+/// Interval of checks by a waiting thread while a batch is in progress.
 const TICK: Duration = Duration::from_millis(5);
-/// Set apart the draws of those prompts from each other and from those of troubles.
+/// Makes these random draws independent of each other and of those of troubles.
 const FAILS: u64 = 0x6661_696c;
 const LACKS: u64 = 0x6c61_636b;
 
@@ -31,10 +31,10 @@ pub(super) struct File {
     pub(super) name: String,
     pub(super) purpose: String,
     pub(super) created: Duration,
-    /// In seconds after its creation, if the client asked for it.
+    /// In seconds after its creation, if the client requested it.
     pub(super) expires: Option<u64>,
     pub(super) blob: Arc<Blob>,
-    /// Whether its client has asked what became of it.
+    /// Whether its client has polled it.
     pub(super) looked_at: bool,
 }
 
@@ -74,7 +74,7 @@ pub(super) struct Inner {
     salt: u64,
 }
 
-/// What a download is to suffer.
+/// The fault of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spoiled {
     No,
@@ -108,7 +108,7 @@ impl Store {
         work: impl FnOnce(&mut Inner, Duration) -> R,
     ) -> R {
         let mut inner = self.inner.lock();
-        // Read under the lock, or time could step back between two looks.
+        // Read under the lock, otherwise time could go back between two accesses.
         let now = shared.now();
         inner.catch_up(shared, now);
         let result = work(&mut inner, now);
@@ -176,7 +176,7 @@ impl Inner {
         }
     }
 
-    /// Creates a batch, at once or later; none if no reply must tell of it.
+    /// Creates a batch, immediately or later; `None` if its reply is to be lost.
     pub(super) fn create(
         &mut self,
         plan: Plan,
@@ -271,7 +271,7 @@ impl Inner {
         });
     }
 
-    /// A model whose limit of enqueued tokens the plan would pass.
+    /// A model whose limit of enqueued tokens the plan would exceed.
     pub(super) fn too_many_tokens<'p>(
         &self,
         plan: &'p Plan,
@@ -304,7 +304,7 @@ impl Inner {
         self.files.iter().find(|file| file.id == id)
     }
 
-    /// Whether there was such a file; it is gone now.
+    /// Deletes a file. Returns whether it existed.
     pub(super) fn delete_file(&mut self, id: &str) -> bool {
         let Some(place) = self.files.iter().position(|file| file.id == id) else {
             return false;
@@ -314,7 +314,7 @@ impl Inner {
         true
     }
 
-    /// The place of a batch.
+    /// The index of a batch.
     pub(super) fn batch(&self, family: Family, id: &str) -> Result<usize, Refusal> {
         let is_it = |batch: &Batch| batch.id == id && batch.plan.family == family;
         let mut batches = self.batches.iter();
@@ -340,7 +340,7 @@ impl Inner {
         batches
     }
 
-    /// What the next download of results suffers.
+    /// The fault of the next download of results.
     pub(super) fn next_download(&mut self) -> Spoiled {
         self.counts.downloads += 1;
         for (left, spoiled) in [
@@ -378,7 +378,7 @@ impl Inner {
     }
 }
 
-/// Finishes the items of a part up to `finished`; tells how many had been paid before.
+/// Finishes the items of a part up to `finished`; returns how many of them had been billed before.
 fn book(batch: &mut Batch, place: usize, finished: usize, shared: &Shared) -> u64 {
     let Batch {
         parts,

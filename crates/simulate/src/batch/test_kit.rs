@@ -1,4 +1,4 @@
-//! What tests of batches have in common: a client that uploads, asks and waits as raw HTTP.
+//! Helpers for tests of batches: a client that uploads, polls and waits with raw HTTP.
 
 use std::io;
 use std::time::Duration;
@@ -79,7 +79,7 @@ impl Kit {
         reply.json()
     }
 
-    /// The status that a post gets.
+    /// The status of the reply to a POST.
     pub(super) fn refused(&mut self, path: &str, body: &Value) -> u16 {
         let body = body.to_string();
         self.call(&format!("POST {path}"), body.as_bytes()).status

@@ -35,17 +35,17 @@ pub(crate) struct Wire {
     pub(super) batches: Paging,
     pub(super) files: Option<Paging>,
     pub(super) parts: Option<Paging>,
-    /// What it takes to create a batch of a file.
+    /// The rules for creating a batch from a file.
     pub(super) create: Option<create::Rules>,
-    /// What is answered once something has been deleted.
+    /// The reply to a deletion.
     #[serde(default)]
     pub(super) deleted_batch: Value,
     #[serde(default)]
     pub(super) deleted_file: Value,
-    /// What a file that is not there is called.
+    /// The error code for a missing file.
     #[serde(default)]
     pub(super) file_word: String,
-    /// The words for the phases; there are none where counts tell all.
+    /// The names of the phases; empty for APIs that only report counts.
     #[serde(default)]
     states: BTreeMap<String, String>,
     /// Further fields of a batch in this final state.
@@ -57,16 +57,16 @@ pub(crate) struct Wire {
     pub(super) batch: Value,
     #[serde(default)]
     pub(super) file: Value,
-    /// How long a file is kept whose expiry was not asked for.
+    /// How long a file is kept if its expiry was not requested.
     pub(super) file_hours: Option<u64>,
-    /// A result, where that is an error, and where nothing was done before the end.
+    /// A result: of a success, of an error, and of a request that was not processed.
     line: Value,
     failed_line: Option<Value>,
     left_line: Value,
 }
 
 impl Wire {
-    /// Says what is wrong with the table.
+    /// Checks the table.
     fn check(&self) -> Result<(), String> {
         let phases = Phase::ALL.map(Phase::name);
         let mut named = self.states.keys().chain(self.errors.keys());
@@ -82,7 +82,7 @@ impl Wire {
     /// Appends the line of a result: its `body` as a call would get it, and the status.
     pub(super) fn line(&self, out: &mut Vec<u8>, mut facts: Facts, status: u16, body: &[u8]) {
         facts.set("status", status);
-        // Stands for the body, which is not read: nothing else has this character.
+        // A placeholder for the body, which is not parsed: no other text has this character.
         facts.set("body", "\0");
         let failed = self.failed_line.as_ref().filter(|_| status != 200);
         let line = facts.fill(failed.unwrap_or(&self.line)).to_string();
@@ -96,12 +96,12 @@ impl Wire {
         }
     }
 
-    /// Appends the line of a request that was not come to.
+    /// Appends the line of a request that was not processed.
     pub(super) fn left_line(&self, out: &mut Vec<u8>, facts: &Facts) {
         out.extend_from_slice(facts.fill(&self.left_line).to_string().as_bytes());
     }
 
-    /// The API's word for a phase.
+    /// The API's name of a phase.
     pub(super) fn state(&self, phase: Phase) -> &str {
         self.states.get(phase.name()).map_or("", String::as_str)
     }

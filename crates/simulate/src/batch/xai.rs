@@ -1,5 +1,4 @@
-//! What xAI's batches have beside those of others: requests that are added one call at a time, and
-//! results by the page.
+//! Features that only xAI's batches have: requests that are added one call at a time, and results in pages.
 
 use std::sync::Arc;
 

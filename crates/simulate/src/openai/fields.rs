@@ -1,4 +1,4 @@
-//! Which vendor knows which field of a chat request and of its messages, and which values and parts it takes.
+//! Which vendor supports which field of a chat request and of its messages, and which values and parts.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -14,7 +14,7 @@ pub(crate) static TABLE: Rules<Table> = Rules::new(|| {
     rules::read("chat", text, Table::check)
 });
 
-/// What the vendors take. Lists of vendors are words, of which `every` stands for those in that list.
+/// What the vendors support. Lists of vendors are words; `every` stands for all vendors of that list.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Table {
@@ -29,7 +29,7 @@ pub(crate) struct Table {
     parts: Vec<(String, String)>,
 }
 
-/// What a field takes at some vendors, or at all of them.
+/// The values of a field at some vendors, or at all of them.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ValueRule {
@@ -46,7 +46,7 @@ struct ValueRule {
 }
 
 impl Table {
-    /// Says what is wrong with the table.
+    /// Checks the table.
     fn check(&self) -> Result<(), String> {
         for fields in [&self.fields, &self.message_fields] {
             for (place, (name, _)) in fields.iter().enumerate() {
@@ -80,7 +80,7 @@ impl Table {
         })
     }
 
-    /// Refuses a field that `vendor` does not know; without a vendor, one that none of them knows.
+    /// Rejects a field that `vendor` does not know; without a vendor, one that no vendor knows.
     fn known(
         &self,
         object: &Object<'_>,
@@ -105,7 +105,7 @@ impl Table {
     }
 }
 
-/// Refuses fields that the vendor does not know.
+/// Rejects fields that the vendor does not know.
 pub(super) fn known(root: &Object<'_>, vendor: Option<Vendor>) -> Result<(), Fault> {
     let table = rules::get(&TABLE);
     table.known(root, &table.fields, vendor)?;
@@ -113,7 +113,7 @@ pub(super) fn known(root: &Object<'_>, vendor: Option<Vendor>) -> Result<(), Fau
     messages.try_for_each(|message| table.known(&message, &table.message_fields, vendor))
 }
 
-/// Refuses values that the vendor does not take.
+/// Rejects values that the vendor does not support.
 pub(super) fn values(root: &Object<'_>, vendor: Option<Vendor>) -> Result<(), Fault> {
     let rules = rules::get(&TABLE).values.iter();
     let mut rules = rules.filter(|rule| root.names().any(|name| *name == rule.field));

@@ -10,7 +10,7 @@ use crate::tree::Object;
 
 const AT: &str = "response_format";
 
-/// Reads the format that a request asks for.
+/// Reads the requested format.
 pub(super) fn read(root: &Object<'_>, vendor: Option<Vendor>) -> Result<Option<Shape>, Fault> {
     let Some(format) = root.object(AT)? else {
         return Ok(None);
@@ -95,13 +95,13 @@ pub(super) fn strict(schema: &Value) -> Result<(), String> {
     inner.into_iter().try_for_each(strict)
 }
 
-/// A schema that a message asks for in words, which a model follows too.
+/// A schema that a message contains as text, which the simulated model follows too.
 fn told(root: &Object<'_>) -> Option<Value> {
     let mut messages = root.get("messages")?.as_array()?.iter();
     messages.find_map(|message| crate::shape::schema_told(message["content"].as_str()?))
 }
 
-/// Whether some message has the word.
+/// Whether some message contains the word.
 fn says_json(root: &Object<'_>) -> bool {
     let messages = root.get("messages").and_then(Value::as_array);
     messages.into_iter().flatten().any(|message| {

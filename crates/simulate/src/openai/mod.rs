@@ -1,4 +1,4 @@
-//! OpenAI's protocol and what other vendors have made of it.
+//! OpenAI's API and its variants at other vendors.
 
 mod fields;
 mod format;
@@ -13,7 +13,7 @@ use super::http::{Request, Shown};
 use super::prompt::Problem;
 use super::{SimConfig, Vendor};
 
-/// Refuses a request without the key asked for.
+/// Rejects a request without the required key.
 pub(super) fn admit(
     request: &Request<'_>,
     config: &SimConfig,
@@ -23,7 +23,7 @@ pub(super) fn admit(
         return Ok(());
     }
     let shown = match vendor {
-        // The newer addresses take it as OpenAI does, too.
+        // The newer addresses also accept it in OpenAI's header.
         Some(Vendor::Azure) if !request.versioned => match request.credentials.api_key {
             Shown::Nothing => request.credentials.bearer,
             shown => shown,

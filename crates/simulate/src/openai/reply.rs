@@ -1,4 +1,4 @@
-//! Chat answers, and what each vendor adds to them or leaves out.
+//! Chat answers, and the fields that each vendor adds or omits.
 
 use crate::Vendor;
 use crate::prompt::{Answer, Finish};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 /// Appends a chat completion.
 pub(crate) fn write(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
     if vendor == Some(Vendor::DeepSeek) {
-        // As long as it is busy.
+        // Sent while it is busy.
         out.extend_from_slice(b"\n\n\n");
     }
     put(
@@ -188,7 +188,7 @@ fn usage(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
     out.extend_from_slice(b"}");
 }
 
-/// What a vendor adds to the usage: times, cache and costs in its own words.
+/// Adds a vendor's own fields to the usage: times, cache and costs.
 fn costs(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
     let tokens = answer.tokens;
     match vendor {

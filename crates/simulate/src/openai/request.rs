@@ -1,5 +1,4 @@
-//! What a chat request says: the model, the text that makes the prompt, the cap on output, the shape
-//! asked for.
+//! Reads a chat request: the model, the text of the prompt, the limit of output, the format.
 
 use serde_json::Value;
 
@@ -49,7 +48,7 @@ pub(crate) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt, Fault
     })
 }
 
-/// Refuses parts of a message that the vendor does not take.
+/// Rejects parts of a message that the vendor does not support.
 fn parts(message: &Object<'_>, vendor: Option<Vendor>) -> Result<(), Fault> {
     if message.get("content").is_none_or(Value::is_string) {
         return Ok(());
@@ -68,7 +67,7 @@ fn parts(message: &Object<'_>, vendor: Option<Vendor>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Refuses a file that is neither sent along with its name nor named by its id.
+/// Rejects a file that has neither its data and name nor an id.
 fn file(part: &Object<'_>) -> Result<(), Fault> {
     let file = part.object("file")?.ok_or_else(|| part.missing("file"))?;
     match (file.text("file_data")?, file.text("file_id")?) {
@@ -95,7 +94,7 @@ fn text(content: &Value) -> String {
     }
 }
 
-/// The fields of all objects in a body. A field that comes twice in an object is one here.
+/// Number of fields of all objects in a body; a duplicate field counts once.
 fn pairs(value: &Value) -> usize {
     match value {
         Value::Object(fields) => fields.len() + fields.values().map(pairs).sum::<usize>(),
@@ -157,7 +156,7 @@ mod tests {
         assert_eq!(parse(body, None).unwrap().text, "one two");
     }
 
-    /// A body, or what is added to a good one, the place of the fault and its code.
+    /// A body, or changes to a valid one, the place of the fault and its code.
     const MISTAKES: &str = r#"
 { =>  NotJson
 [] =>  invalid_type
@@ -179,7 +178,7 @@ mod tests {
 "seed":1,"seed":1 =>  invalid_type
 "#;
 
-    /// A request with these fields too.
+    /// A request with these additional fields.
     fn with(fields: &str) -> String {
         format!(r#"{{"model":"m","messages":[{{"role":"user","content":"x"}}],{fields}}}"#)
     }
@@ -203,7 +202,7 @@ mod tests {
         }
     }
 
-    /// A vendor, what it refuses in a request, and the place of the fault.
+    /// A vendor, what it rejects in a request, and the place of the fault.
     const REFUSED: &str = r#"
 mistral "temperature":1.6 temperature
 mistral "seed":1 seed

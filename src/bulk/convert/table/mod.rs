@@ -1,5 +1,5 @@
-//! Tables that are no text: Parquet, worksheets, SQLite. Each is written once as lines of JSON lists, the first
-//! of which has the names of the columns.
+//! Tables that are not text: Parquet, worksheets, SQLite. Each is written once as lines of JSON lists; the first line
+//! has the names of the columns.
 
 #[cfg(feature = "parquet")]
 mod parquet;
@@ -24,7 +24,7 @@ use crate::bulk::input::{
 };
 use crate::bulk::spool::SpoolFile;
 
-/// A kind of table that is no text.
+/// A kind of table that is not text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Parquet,
@@ -42,13 +42,13 @@ impl fmt::Display for Kind {
     }
 }
 
-/// How an SQLite file begins.
+/// The first bytes of an SQLite file.
 const SQLITE: &[u8] = b"SQLite format 3\0";
-/// Enough of a file to tell what it is.
+/// Number of bytes of a file that show its kind.
 pub(super) const START_BYTES: usize = SQLITE.len();
 
 impl Kind {
-    /// The kind that the extension names.
+    /// The kind according to the extension.
     fn named(path: &Path) -> Option<Self> {
         let extension = path.extension().unwrap_or_default().to_string_lossy();
         Some(match extension.to_ascii_lowercase().as_str() {
@@ -59,7 +59,7 @@ impl Kind {
         })
     }
 
-    /// The kind that a file is, by its first bytes; any ZIP archive may be a worksheet, which its name must tell.
+    /// The kind of a file according to its first bytes. Any ZIP archive may be a workbook, so its name decides.
     fn found(start: &[u8], named: Option<Self>) -> Option<Self> {
         match start {
             [b'P', b'A', b'R', b'1', ..] => Some(Self::Parquet),
@@ -68,8 +68,8 @@ impl Kind {
         }
     }
 
-    /// Whether the name or the settings tell of an SQLite file, and it is one. Such a file is left to SQLite: to close
-    /// it would release all locks of this process on it, those of a connection of the host's too
+    /// Whether the name or the settings refer to an SQLite file, and it is one. Only SQLite opens such a file: closing
+    /// it here would release all locks of this OS process on it, also those of a connection of the host
     /// (<https://www.sqlite.org/howtocorrupt.html>, section 2.2).
     pub(super) fn is_database(path: &Path, settings: &Settings) -> bool {
         let others = settings.sheet.is_some() || settings.encoding.is_some();
@@ -81,10 +81,10 @@ impl Kind {
         told && settings.form.is_none() && !others && is_one()
     }
 
-    /// The kind of a file that begins so; none for text.
+    /// The kind of a file with these first bytes; `None` for text.
     ///
     /// # Errors
-    /// When its name says otherwise, or settings are for another kind.
+    /// When its name contradicts that, or settings apply to another kind.
     pub(super) fn of(
         path: &Path,
         start: &[u8],
@@ -92,7 +92,7 @@ impl Kind {
     ) -> Result<Option<Self>, Error> {
         let refused = |why: String| Err(InputError::of_file(path.display(), why).into());
         let named = Self::named(path);
-        // What is said to be a text is read as one.
+        // An input that is declared as text is read as text.
         let (named, found) = match settings.form {
             Some(_) => (None, None),
             None => (named, Self::found(start, named)),
@@ -158,7 +158,7 @@ impl Kind {
 }
 
 impl Kind {
-    /// Writes all rows, and returns the number of the first; none where this build has no means to.
+    /// Writes all rows, and returns the number of the first; `None` if this build does not support the kind.
     fn write(
         self,
         path: &Path,
@@ -188,14 +188,14 @@ struct Rows<'r> {
     /// The input's name.
     name: &'r str,
     written: u64,
-    /// Rows above the first one, the header included.
+    /// Rows before the first one, including the header.
     before: u64,
-    /// The columns that are dates, which are texts in the rows.
+    /// The columns that contain dates, which are texts in the rows.
     dates: Vec<usize>,
     ctx: &'r Context,
 }
 
-/// Whether a cell holds nothing: a formula may have made an empty text of it.
+/// Whether a cell is empty: a formula may have returned an empty text.
 fn is_nothing(value: &Value) -> bool {
     value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty())
 }
@@ -217,7 +217,7 @@ impl Rows<'_> {
         self.line(&names)
     }
 
-    /// Writes a row, with a value for each column; one with nothing in it is a blank line, as in a CSV file.
+    /// Writes a row with one value per column. A row of empty cells becomes a blank line, as in a CSV file.
     fn row(&mut self, values: &[Value]) -> Result<(), Error> {
         if values.iter().all(is_nothing) {
             self.blank()
@@ -248,7 +248,7 @@ impl Rows<'_> {
         self.spool.write(&self.line)
     }
 
-    /// The error of a row, the next one, that no record has room for.
+    /// The error for the next row if it is longer than a record can be.
     fn too_large(&self) -> Error {
         let most = MAX_RECORD_BYTES >> 20;
         let row = match self.before + self.written {
@@ -260,18 +260,18 @@ impl Rows<'_> {
         ))
     }
 
-    /// Why a reader gave up: because the work was cancelled, or for this reason.
+    /// Why a reader stopped: the work was cancelled, or the given reason.
     fn gave_up(&self, why: &dyn fmt::Display) -> Error {
         let cancelled = self.ctx.check().err();
         cancelled.unwrap_or_else(|| self.unreadable(why))
     }
 
-    /// An error of the input as a whole.
+    /// An error of the whole input.
     fn refused(&self, why: impl Into<String>) -> Error {
         InputError::of_file(self.name, why).into()
     }
 
-    /// The error of an input that is not what it looks like.
+    /// The error for an input whose contents do not have the expected format.
     fn unreadable(&self, why: &dyn fmt::Display) -> Error {
         self.refused(format!("cannot be read: {why}"))
     }

@@ -1,4 +1,4 @@
-//! A Parquet file, row by row: lists, maps and structs as JSON, times as text, decimals with all their digits.
+//! A Parquet file, row by row: lists, maps and structs as JSON, times as text, decimals with all digits.
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,7 +32,7 @@ use pages::Refused;
 
 /// Writes all rows; the first is number 1.
 pub(super) fn write(path: &Path, rows: &mut Rows<'_>) -> Result<u64, Error> {
-    // The reader panics at some of what it does not know.
+    // The reader panics on some unsupported features.
     let written = catch_unwind(AssertUnwindSafe(|| write_rows(path, rows)));
     match written {
         Ok(written) => written.map(|()| 1),
@@ -42,7 +42,7 @@ pub(super) fn write(path: &Path, rows: &mut Rows<'_>) -> Result<u64, Error> {
 
 fn write_rows(path: &Path, rows: &mut Rows<'_>) -> Result<(), Error> {
     let file = File::open(path).map_err(|error| rows.unreadable(&error))?;
-    // The reader trusts what a file declares: a small one could take all memory, or end the process.
+    // The reader trusts the sizes that a file declares: a small file could use all memory, or end the OS process.
     footer::check(&file).map_err(|error| rows.unreadable(&error))?;
     let pages = file.try_clone().map_err(|error| rows.unreadable(&error))?;
     let reader = SerializedFileReader::new(file).map_err(|error| rows.unreadable(&error))?;
@@ -113,12 +113,12 @@ impl Cell {
     }
 }
 
-/// A decimal. Without a fraction it has a point all the same.
+/// A decimal. Without a fraction it still has a decimal point.
 fn decimal(value: &Field) -> String {
     value.to_string().trim_end_matches('.').to_owned()
 }
 
-/// Whether a column holds days or times of days.
+/// Whether a column has dates or times of day.
 fn is_date(of: &Type) -> bool {
     let info = of.get_basic_info();
     let dates = [
@@ -133,7 +133,7 @@ fn is_date(of: &Type) -> bool {
             || of.get_physical_type() == PhysicalType::INT96)
 }
 
-/// A column of times of 96 bits, of which the reader of rows would leave out what is less than a millisecond.
+/// A column of 96-bit times. The row reader would drop fractions of a millisecond.
 struct Int96Column<'f> {
     name: String,
     file: &'f dyn FileReader,
@@ -168,7 +168,7 @@ impl<'f> Int96Column<'f> {
             .collect()
     }
 
-    /// The next value that is there, in nanoseconds from the beginning of 1970.
+    /// The next value that is not null, in nanoseconds since 1970.
     fn next(&mut self) -> Result<i128, ParquetError> {
         const VALUES: usize = 1024;
         loop {
@@ -194,7 +194,7 @@ impl<'f> Int96Column<'f> {
     }
 }
 
-/// The nanoseconds of a day, and the day as astronomers count.
+/// The nanoseconds of the day, and the Julian day.
 fn nanos_of(value: Int96) -> i128 {
     const DAY_OF_1970: i128 = 2_440_588;
     const NANOS_OF_DAY: i128 = 86_400_000_000_000;
@@ -202,7 +202,7 @@ fn nanos_of(value: Int96) -> i128 {
     (day - DAY_OF_1970) * NANOS_OF_DAY + (high << 32 | low)
 }
 
-/// A value, of this type as far as that is known.
+/// A value, of this type if the type is known.
 fn json(value: Field, of: Option<&Type>) -> Value {
     match value {
         Field::Null => Value::Null,
@@ -262,7 +262,7 @@ fn json(value: Field, of: Option<&Type>) -> Value {
     }
 }
 
-/// An integer, or the time that it counts: newer kinds of times have no other mark.
+/// An integer, or the time that it encodes: newer types of times have no other mark.
 fn integer(n: i64, of: Option<&Type>) -> Value {
     let nanos = |unit: &TimeUnit| {
         let scale = match unit {
@@ -281,7 +281,7 @@ fn integer(n: i64, of: Option<&Type>) -> Value {
     }
 }
 
-/// Whether a time is of one zone for all; those of old files are, unless they say otherwise.
+/// Whether a time is in UTC. Times of old files are, unless declared otherwise.
 fn is_utc(of: Option<&Type>) -> bool {
     let info = of.map(Type::get_basic_info);
     match info.and_then(|info| info.logical_type_ref()) {
@@ -301,7 +301,7 @@ fn bytes_as_text(bytes: &[u8], of: Option<&Type>) -> Value {
     }
 }
 
-/// The shortest number that is this one: 0.1, not 0.10000000149011612.
+/// The shortest decimal number with the same value: 0.1, not 0.10000000149011612.
 fn single(x: f32) -> Value {
     match x.to_string().parse() {
         Ok(number) => double(number),
@@ -309,7 +309,7 @@ fn single(x: f32) -> Value {
     }
 }
 
-/// A number; what is none is nothing, and what JSON has no number for is a text.
+/// A number; NaN becomes null, and numbers that JSON cannot represent become texts.
 fn double(x: f64) -> Value {
     match Number::from_f64(x) {
         Some(number) => number.into(),
@@ -323,8 +323,8 @@ fn child<'t>(of: &'t Type, name: &str) -> Option<&'t Type> {
     fields.find(|field| field.name() == name).map(AsRef::as_ref)
 }
 
-/// The type of a list's elements: within a group that is repeated, that itself in old files, or what is
-/// repeated without being called a list.
+/// The type of a list's elements: inside a repeated group; in old files the repeated field itself, or any repeated
+/// field that is not declared as a list.
 fn element(of: &Type) -> Option<&Type> {
     let info = of.get_basic_info();
     let is_list = info.converted_type() == ConvertedType::LIST

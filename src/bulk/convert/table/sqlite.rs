@@ -12,9 +12,9 @@ use super::Rows;
 use crate::base::error::Error;
 use crate::bulk::input::MAX_RECORD_BYTES;
 
-/// How deep an expression may be nested: SQLite's own default, which a system's library may lift.
+/// Maximum nesting of an expression: SQLite's own default, which a system's library may raise.
 const MOST_DEPTH: i32 = 1000;
-/// Steps of a query between two looks at whether to go on: well below a millisecond.
+/// Steps of a query between two checks for cancellation: well below a millisecond.
 const STEPS_BETWEEN_LOOKS: i32 = 1000;
 
 fn open(path: &Path) -> rusqlite::Result<Connection> {
@@ -22,7 +22,7 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(path, flags)
 }
 
-/// Whether SQLite takes the file for one of its own, which an empty one might become.
+/// Whether SQLite accepts the file as a database; an empty file is not accepted.
 pub(super) fn is_database(path: &Path) -> bool {
     let schema = |database: Connection| {
         database.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
@@ -33,18 +33,18 @@ pub(super) fn is_database(path: &Path) -> bool {
         && !open(path).and_then(schema).is_err_and(is_none)
 }
 
-/// Writes what the query finds; the first row is number 1.
+/// Writes the rows that the query finds; the first row is number 1.
 pub(super) fn write(path: &Path, query: Option<&str>, rows: &mut Rows<'_>) -> Result<u64, Error> {
     let mut database = open(path).map_err(|error| rows.unreadable(&error))?;
     let ctx = rows.ctx.clone();
     let stops = move || ctx.check().is_err();
-    // It returns nothing in older versions of rusqlite, and fails only for a connection that belongs to others.
+    // It returns nothing in older versions of rusqlite, and fails only for a connection that another program owns.
     let _ = database.progress_handler(STEPS_BETWEEN_LOOKS, Some(stops));
     let limited = database
         .set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_RECORD_BYTES as i32)
         .and_then(|_| database.set_limit(Limit::SQLITE_LIMIT_EXPR_DEPTH, MOST_DEPTH));
     limited.map_err(|error| rows.unreadable(&error))?;
-    // Somebody else may have made the file: what its views call must do no harm.
+    // The file may come from an untrusted source, so functions called by its views must be harmless.
     let careful =
         "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA query_only = ON";
     let set = database.execute_batch(careful);
@@ -95,7 +95,7 @@ fn json(value: ValueRef<'_>) -> Value {
     }
 }
 
-/// The tables and views, as far as they can be told.
+/// The tables and views that can be read.
 fn tables(database: &Connection) -> Vec<String> {
     let sql = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') \
                AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name LIMIT 50";

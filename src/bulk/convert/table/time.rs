@@ -1,6 +1,6 @@
-//! Dates and times as ISO 8601 writes them.
+//! Dates and times in ISO 8601.
 
-/// A day, counted from 1 January 1970.
+/// A date from the number of days since 1 January 1970.
 pub(super) fn date(days: i64) -> String {
     // <https://howardhinnant.github.io/date_algorithms.html>, civil_from_days.
     let shifted = days + 719_468;
@@ -22,7 +22,7 @@ pub(super) fn date(days: i64) -> String {
 const NANOS: i128 = 1_000_000_000;
 const NANOS_OF_DAY: i128 = 86_400 * NANOS;
 
-/// A time of the day, in nanoseconds, with as many digits as it has.
+/// A time of day in nanoseconds, with as many digits as needed.
 pub(super) fn time(nanos: i128) -> String {
     let seconds = nanos / NANOS;
     let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
@@ -33,7 +33,7 @@ pub(super) fn time(nanos: i128) -> String {
     format!("{hours:02}:{minutes:02}:{:02}{fraction}", seconds % 60)
 }
 
-/// A time in nanoseconds from the beginning of 1970.
+/// A time in nanoseconds since 1970.
 pub(super) fn timestamp(nanos: i128, is_utc: bool) -> String {
     let days = nanos.div_euclid(NANOS_OF_DAY);
     let zone = if is_utc { "Z" } else { "" };

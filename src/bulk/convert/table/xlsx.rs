@@ -1,4 +1,4 @@
-//! A worksheet of a workbook. It is read twice, since a column may have cells and no name.
+//! A worksheet of a workbook. It is read twice, because a column may have cells but no name.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -20,17 +20,17 @@ mod xml;
 
 use parts::Refused;
 
-/// Up to here each integer has a floating point number of its own.
+/// Up to this number, floating-point numbers represent all integers exactly.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// What a worksheet has room for.
+/// Maximum number of rows of a worksheet.
 const MOST_ROWS: u32 = 1_048_576;
 const MOST_COLUMNS: u32 = 16_384;
 
-/// Writes the rows below the header of a worksheet, the first one unless it is named; returns the number of the
-/// first row as the worksheet counts.
+/// Writes the rows below the header of a worksheet, the first one unless another is named; returns the worksheet's
+/// number of the first row.
 pub(super) fn write(path: &Path, sheet: Option<&str>, rows: &mut Rows<'_>) -> Result<u64, Error> {
-    // The reader panics at some numbers that are out of range.
+    // The reader panics on some numbers that are out of range.
     let written = catch_unwind(AssertUnwindSafe(|| write_rows(path, sheet, rows)));
     written.unwrap_or_else(|_| Err(rows.unreadable(&"it is damaged")))
 }
@@ -83,7 +83,7 @@ fn write_rows(path: &Path, sheet: Option<&str>, rows: &mut Rows<'_>) -> Result<u
     Ok(u64::from(columns.header) + 2)
 }
 
-/// A file that cannot be read further once the work was cancelled: there may be no cell for a long time.
+/// A file whose reads fail after the work was cancelled, because there may be no cell for a long time.
 struct Stoppable {
     file: File,
     ctx: Context,
@@ -122,17 +122,17 @@ fn chosen(sheets: Vec<String>, wanted: Option<&str>) -> Result<String, String> {
 }
 
 struct Columns {
-    /// The row that the names are in, from 0.
+    /// The row with the names, from 0.
     header: u32,
     names: Vec<String>,
-    /// Where each column of the sheet is among them, if it is.
+    /// The output column of each column of the sheet, if it has one.
     places: Vec<Option<usize>>,
-    /// Which of them have dates.
+    /// The output columns that contain dates.
     dates: Vec<usize>,
 }
 
-/// The columns that have a name or a cell below the header: one without a name is called as the sheet calls it,
-/// by its letters.
+/// The columns that have a name or a cell below the header. A column without a name is named by its letters in the
+/// sheet.
 fn columns(book: &mut Book, sheet: &str, rows: &mut Rows<'_>) -> Result<Option<Columns>, Error> {
     let mut header = None;
     let mut named: Vec<Option<String>> = Vec::new();
@@ -179,7 +179,7 @@ fn columns(book: &mut Book, sheet: &str, rows: &mut Rows<'_>) -> Result<Option<C
     }))
 }
 
-/// What is done with a cell in its row and column, from 0.
+/// Processes a cell with its row and column, from 0.
 type Visit<'v> = dyn FnMut(&mut Rows<'_>, u32, usize, &Cell<DataRef<'_>>) -> Result<(), Error> + 'v;
 
 fn each_cell(
@@ -200,7 +200,7 @@ fn each_cell(
         if row >= MOST_ROWS || column >= MOST_COLUMNS {
             return Err(rows.unreadable(&"it has cells where no worksheet has any"));
         }
-        // Cells that go back would be put into rows that are written already.
+        // Cells of earlier rows would be added to rows that are written already.
         if (row, Some(column)) < last {
             return Err(rows.unreadable(&"its cells are not in their order"));
         }
@@ -247,7 +247,7 @@ fn is_date(cell: &Cell<DataRef<'_>>) -> bool {
     }
 }
 
-/// A number. A worksheet knows no integers.
+/// A number. Worksheets have no integers.
 fn number(x: f64) -> Value {
     if x.fract() == 0.0 && x.abs() <= EXACT {
         (x as i64).into()
@@ -266,12 +266,12 @@ fn is_moment(when: &ExcelDateTime) -> bool {
     }
 }
 
-/// Whether it is a time of the day, or a span of time.
+/// Whether it is a time of day, or a duration.
 fn is_time(when: &ExcelDateTime) -> bool {
     when.is_duration() || (0.0..1.0).contains(&when.as_f64())
 }
 
-/// A date, a time of the day, both, or a span of time.
+/// A date, a time of day, both, or a duration.
 fn moment(when: &ExcelDateTime) -> String {
     const MILLIS_OF_DAY: f64 = 86_400_000.0;
     let millis = (when.as_f64() * MILLIS_OF_DAY).round();
@@ -290,7 +290,7 @@ fn moment(when: &ExcelDateTime) -> String {
     }
 }
 
-/// What a worksheet calls a column: A to Z, AA and so on.
+/// The letters of a column in a worksheet: A to Z, AA and so on.
 fn letters(column: usize) -> String {
     let mut name = String::new();
     let mut rest = column + 1;

@@ -1,7 +1,7 @@
 //! How far a batch has come, with what is known at each point and nowhere else.
 //!
-//! An arrow bears the [events](super::event::Event) that may lead along it. It is drawn for people, and
-//! compared with the code by a test.
+//! The label of an arrow lists the [events](super::event::Event) that may cause the transition. A test compares the
+//! diagram with the code.
 //!
 //! ```mermaid
 //! stateDiagram-v2
@@ -31,9 +31,9 @@
 //!     Bisecting --> [*]: GivenUp, HalfGone, NotDivided
 //! ```
 //!
-//! `Formed` is where halves of a batch begin. A batch comes back to it when its input is lost, here or at
-//! the provider. `Ended` goes back to `Running` while the results are not given out, and to `Reconciling`
-//! when they show that it was somebody else's.
+//! `Formed` is the first state of both halves of a divided batch. A batch returns to it when its input is lost, locally
+//! or at the provider. `Ended` returns to `Running` while the provider does not return the results, and to
+//! `Reconciling` when the results show that the batch belongs to another program.
 
 use serde::{Deserialize, Serialize};
 

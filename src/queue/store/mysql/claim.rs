@@ -1,8 +1,8 @@
-//! Giving jobs to a worker, in one transaction.
+//! Claims jobs for a worker in one transaction.
 //!
-//! The earliest jobs of each lane and priority are read without locks, then these lists are merged: highest priority
-//! first, oldest first within one. Those that were picked are locked, without waiting for any that somebody else has by
-//! then; for these others are picked.
+//! The earliest jobs of each lane and priority are read without locks, and these lists are merged: highest priority
+//! first, then oldest first. The picked jobs are then locked, skipping jobs that another transaction has locked; other
+//! jobs are picked instead.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -27,16 +27,16 @@ use super::rows::{CANCELLED, IN_PROGRESS, PENDING, RELEASING, WAITING, process_o
 use super::workers::keeping;
 use super::writer::{Again, Fault, Queries as _, Statements as _, Tx, by, list};
 
-/// Jobs of a lane and priority that are read at a time.
+/// Jobs of a lane and priority that are read at once.
 const MOST_HEADS: usize = 256;
 
-/// How often others are picked for jobs that somebody else has locked.
+/// How often other jobs are picked for those that another transaction has locked.
 const MOST_ROUNDS: usize = 16;
 
-/// Jobs that were picked, and not locked yet.
+/// Jobs that were picked and are not locked yet.
 #[derive(Default)]
 struct Picks {
-    /// With the place of their lanes.
+    /// With the indices of their lanes.
     given: Vec<(i64, usize)>,
     stopped: Vec<i64>,
     alone: bool,
@@ -66,10 +66,18 @@ impl MysqlStore {
         wanted: ClaimRequest<'_>,
         now: Timestamp,
     ) -> Result<ClaimReply, Error> {
-        let strange = || Error::new(ErrorKind::Invalid, "the worker was not enlisted here");
+        let unknown_worker = || {
+            Error::new(
+                ErrorKind::Invalid,
+                "the worker is not registered in this OS process",
+            )
+        };
         let of =
             |worker: &mut super::lease::RegisteredWorker| (worker.given, worker.doubtful.clone());
-        let (given, doubtful) = self.heartbeat.worker(worker.0, of).ok_or_else(strange)?;
+        let (given, doubtful) = self
+            .heartbeat
+            .worker(worker.0, of)
+            .ok_or_else(unknown_worker)?;
         if !doubtful.is_empty() {
             self.undo(worker, &doubtful, now)?;
             self.heartbeat.worker(worker.0, |worker| {
@@ -83,7 +91,7 @@ impl MysqlStore {
             look_again,
             open,
         } = wanted;
-        // A transaction that begins anew asks nobody twice.
+        // If the transaction is repeated, no lane is asked twice.
         let mut answers: HashMap<i64, usize> = HashMap::new();
         let mut claimed: Vec<(i64, i64)> = Vec::new();
         let claims = self.write(Again::Doubtful, |tx| {
@@ -107,7 +115,7 @@ impl MysqlStore {
             Ok(claims)
         });
         if claims.is_err() && !claimed.is_empty() {
-            // Whether they are claimed is not known: the next claim gives them back, if they are.
+            // It is unknown whether the jobs were claimed: if they were, the next claim returns them.
             self.heartbeat
                 .worker(worker.0, |worker| worker.doubtful.extend(claimed));
         }
@@ -116,7 +124,7 @@ impl MysqlStore {
         Ok(claims)
     }
 
-    /// Gives back what was claimed without the worker's knowing.
+    /// Returns jobs that were claimed without the worker's knowledge.
     fn undo(&self, worker: WorkerId, claims: &[(i64, i64)], now: Timestamp) -> Result<(), Error> {
         self.write(Again::Harmless, |tx| {
             let sql = format!(
@@ -194,7 +202,7 @@ impl Picking<'_> {
         if !waits.is_empty() {
             let lock = format!("{waiting} FOR UPDATE SKIP LOCKED");
             let ids: Vec<i64> = tx.column(&lock, Vec::new())?;
-            // Others may have them by now.
+            // Other workers may have claimed them in the meantime.
             if !ids.is_empty() {
                 tx.defer(&format!(
                     "UPDATE #jobs SET status = {PENDING}, visible_at = LEAST(visible_at, {}) WHERE id IN {}",
@@ -216,7 +224,7 @@ impl Picking<'_> {
         Ok(())
     }
 
-    /// Reads the next jobs of those groups that have none left here.
+    /// Reads the next jobs of the groups that have none left in memory.
     fn read_heads(&mut self, tx: &mut Tx<'_>, wanted: usize) -> Result<(), Fault> {
         let scope = in_scope(self.scope.as_ref());
         let empty = self
@@ -234,7 +242,7 @@ impl Picking<'_> {
             let mut limits = HashMap::new();
             let parts = some.iter().map(|at| {
                 let group = &self.candidates.groups[*at];
-                // One more, which tells when the next one comes due.
+                // One more, to know when the next job is due.
                 let few = wanted.min(self.candidates.lanes[group.lane].left).min(MOST_HEADS) + 1;
                 limits.insert(*at, few);
                 let (due, id) = group.last;
@@ -246,7 +254,7 @@ impl Picking<'_> {
                     group.no, group.priority
                 )
             });
-            // Each job, with the change of its process.
+            // Each job with the state of its process.
             let sql = format!(
                 "SELECT h.place, h.visible_at, h.id, h.crashes, p.id, p.chore FROM ({}) h
                  LEFT JOIN #processes p ON p.no = h.id DIV 4294967296",
@@ -316,8 +324,8 @@ impl Picking<'_> {
             list(wanted.iter().copied()),
             self.now.0
         );
-        // Where jobs are only given, the row of a process, for which all machines wait, is locked by the change of its
-        // counters.
+        // If jobs are only claimed, the update of the counters locks the row of the process, for which all machines
+        // wait.
         let processes = locking(picks.stopped.iter().map(|id| process_of(*id)));
         let [locked, jobs, processes] = if picks.stopped.is_empty() {
             let [locked, jobs] = tx.rows_of([&lock, &with_list(WHOLE, given.iter().copied())])?;
@@ -392,7 +400,7 @@ impl Picking<'_> {
         Ok(picks)
     }
 
-    /// Gives the worker what is locked, and puts away what is stopped.
+    /// Assigns the locked jobs to the worker, and cancels jobs of stopped processes.
     fn give(
         &mut self,
         tx: &mut Tx<'_>,
@@ -418,7 +426,7 @@ impl Picking<'_> {
             job.receipt.claim += 1;
             changes.moved(job.receipt.job, PENDING, IN_PROGRESS);
         }
-        // A process that is requeued meanwhile keeps them.
+        // If a process is requeued meanwhile, it keeps these jobs.
         let is_stopped = |id: &i64| {
             let process = processes.get(&process_of(*id));
             process.is_none_or(Standing::stops_starting)
@@ -466,13 +474,13 @@ impl Picking<'_> {
         })
     }
 
-    /// A process, and whether its jobs are not to be started any more.
+    /// A process, and whether its jobs must not start any more.
     fn process(&mut self, tx: &mut Tx<'_>, no: i64) -> Result<(ProcessId, bool), Fault> {
         if let Some(known) = self.processes.get(&no) {
             return Ok(*known);
         }
         let found = tx.first("SELECT id, chore FROM #processes WHERE no = ?", by![no])?;
-        // It went away between the two looks.
+        // The process was removed between the two reads.
         let mut row = found.ok_or(Fault::Overtaken)?;
         let process = (id_of(&row.at::<Vec<u8>>(0)?)?, stops_starting(row.at(1)?));
         self.processes.insert(no, process);

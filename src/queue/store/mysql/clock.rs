@@ -1,7 +1,7 @@
-//! The time of day of the database, by which jobs come due on all machines.
+//! The clock of the database server, which decides on all machines when jobs are due.
 //!
-//! It is read when the database is opened and with each renewal of leases. In between it goes on with the monotonic clock of this
-//! machine, so that a clock that is set here changes nothing.
+//! It is read when the database is opened and with each renewal of leases. In between, the monotonic clock of this
+//! machine is used, so setting the machine's clock changes nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -11,7 +11,7 @@ use crate::base::clock::{Clock, SystemClock, Time, Timestamp};
 use super::Database;
 use super::writer::{CLOCK, Fault, Queries as _, Tx};
 
-/// The time of the server, less the time since the origin of this process, in milliseconds.
+/// The difference between the server's clock and this process's monotonic clock, in milliseconds.
 #[derive(Default)]
 pub(super) struct Offset(AtomicI64);
 
@@ -31,7 +31,7 @@ fn millis(time: Time) -> i64 {
     i64::try_from(time.as_nanos() / 1_000_000).unwrap_or(i64::MAX)
 }
 
-/// Time passes as on this machine; what time of day it is, the server says.
+/// A clock with the server's time of day and the machine's monotonic time.
 pub(super) struct ServerClock(pub(super) Arc<Database>);
 
 impl Clock for ServerClock {
@@ -46,7 +46,7 @@ impl Clock for ServerClock {
 
 #[cfg(test)]
 impl Offset {
-    /// As if the clock of the server differed by so much.
+    /// Shifts the clock as if the server's clock differed by this much.
     pub(super) fn shift(&self, millis: i64) {
         self.0.fetch_add(millis, Ordering::Relaxed);
     }

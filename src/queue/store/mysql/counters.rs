@@ -1,4 +1,4 @@
-//! The counters of processes, as a server has them written: in one way to it and back for all processes.
+//! The counters of processes as a database server stores them. One round trip updates all processes.
 
 use std::collections::BTreeSet;
 
@@ -29,8 +29,8 @@ pub(in crate::queue::store::mysql) struct Counted {
 }
 
 impl CounterChanges {
-    /// Adds everything to the rows, which are locked, and wakes the jobs that waited for processes which have ended by
-    /// that.
+    /// Updates the counters in the rows, which are locked, and wakes jobs that waited for processes which have ended
+    /// with this change.
     pub(in crate::queue::store::mysql) fn write_to(
         &self,
         tx: &mut Tx<'_>,
@@ -82,7 +82,7 @@ impl CounterChanges {
             if let (Some(parent), 0) = (parent, open) {
                 counted.woken |= lineage::wake(tx, parent, now)?;
             }
-            // Whatever ended the last of its jobs, its time is told up to then.
+            // The time of a process is reported up to the end of its last job, whatever ended it.
             let [_, _, _, _, ends @ ..] = change.counts;
             let ended = open == 0 && ends.iter().sum::<i64>() > 0;
             if let Some(worked) = change.time().or(ended.then(TimeSplit::default)) {
@@ -143,7 +143,7 @@ fn added(no: i64, change: &Change, now: Timestamp) -> String {
     )
 }
 
-/// The statement that records where a process's time went.
+/// The statement that records how a process's time was spent.
 fn time_told(no: i64, time: &ProcessTime) -> String {
     let millis = time
         .split

@@ -1,4 +1,4 @@
-//! Whether the server, its settings and the privileges on it suit the queue. Each finding says what to do.
+//! Checks whether the server, its settings and the user's privileges suit the queue. Each finding says what to do.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -111,7 +111,7 @@ fn encryption(status: &Variables, is_local: bool) -> HealthFinding {
     }
 }
 
-/// Jobs come due, and leases end, by the clock of the server.
+/// Due times of jobs and leases are compared with the clock of the server.
 fn clock(tx: &mut Tx<'_>) -> Result<HealthFinding, Fault> {
     const WHAT: &str = "server clock";
     // Tests may replace the clock of a queue.
@@ -254,7 +254,7 @@ fn missing_privileges(grants: &[String], database: &str) -> Vec<&'static str> {
     missing
 }
 
-/// One of several servers: whether it is reached, and whether it takes writes or follows another one.
+/// One of several servers: whether it can be reached, and whether it accepts writes or replicates another server.
 fn standby(opts: &Opts) -> HealthFinding {
     let what = "failover";
     let shown = place(opts);
@@ -270,7 +270,7 @@ fn standby(opts: &Opts) -> HealthFinding {
     if let Ok(Some(0_u8)) = conn.query_first(read_only) {
         return good(what, format!("{shown} takes writes"));
     }
-    // MySQL 8.4 has the first one only, MariaDB 10.6 both.
+    // MySQL 8.4 supports only the first statement, MariaDB 10.6 supports both.
     let status = ["SHOW REPLICA STATUS", "SHOW SLAVE STATUS"]
         .iter()
         .find_map(|sql| conn.query_first::<Row, _>(sql).ok());

@@ -1,4 +1,4 @@
-//! Looking at the health of the tables and of the server.
+//! Checks the health of the tables and of the server.
 
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
@@ -12,7 +12,7 @@ use super::open::SCHEMA_VERSION;
 impl MysqlStore {
     pub(super) fn look_at_health(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error> {
         let listed = self.listed()?;
-        let (mut findings, by_whom) = self.database.read_moment(|tx| {
+        let (mut findings, resume_commands) = self.database.read_moment(|tx| {
             let version = tx.one(
                 "SELECT value FROM #schema WHERE name = 'version'",
                 Vec::new(),
@@ -22,9 +22,9 @@ impl MysqlStore {
                 SCHEMA_VERSION,
                 "tables",
             )];
-            let (others, by_whom) = health::look(tx, now)?;
+            let (others, resume_commands) = health::look(tx, now)?;
             found.extend(others);
-            Ok((found, by_whom))
+            Ok((found, resume_commands))
         })?;
         findings.extend(self.look_at_server()?);
         let workers = listed.iter().map(|worker| ListedWorker {
@@ -33,7 +33,7 @@ impl MysqlStore {
             is_dead: worker.is_dead,
         });
         let of_dead = "has died, or cannot reach the database";
-        findings.extend(health::workers(workers, of_dead, &by_whom));
+        findings.extend(health::workers(workers, of_dead, &resume_commands));
         Ok(findings)
     }
 }

@@ -1,7 +1,7 @@
-//! Leases: a worker, or somebody who takes results, lives as long as a thread of its store says so to the database.
+//! Leases: a worker, or a consumer of results, counts as alive as long as a thread of its store renews its lease.
 //!
-//! A lease is a row with a time, by the clock of the database. A lock of a session would end with a short interruption
-//! of its connection; a lease outlives that. Fences keep out whoever comes back too late.
+//! A lease is a row with an end time by the clock of the database. A lock of a session would be lost with a short
+//! interruption of its connection; a lease is not. Fences reject late writes of an expired owner.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,38 +15,38 @@ use crate::base::error::Error;
 use super::Database;
 use super::writer::{CLOCK, Fault, Queries as _, Statements as _, Tx, by, list};
 
-/// For how long a server is known whose lease has ended, in milliseconds: a week.
+/// The row of a server is kept for this long after its lease has expired, in milliseconds: one week.
 const FORGOTTEN: i64 = 7 * 86_400_000;
 
 /// A worker of this store.
 #[derive(Default)]
 pub(super) struct RegisteredWorker {
-    /// Jobs it was given.
+    /// Number of jobs that it has claimed.
     pub(super) given: u64,
-    /// Its last claim gave it nothing.
+    /// Its last claim found no job.
     is_idle: bool,
-    /// It has ended, which could not be written down.
+    /// It has ended, but its row could not be deleted.
     pub(super) left: bool,
     /// Its last report, in JSON.
     pub(super) report: Option<String>,
-    /// Claims of which nobody knows whether they were committed: job and number.
+    /// Claims whose commit is in doubt: job and number.
     pub(super) doubtful: Vec<(i64, i64)>,
 }
 
 #[derive(Default)]
 struct State {
     workers: HashMap<i64, RegisteredWorker>,
-    /// When the leases of others ended, as far as that was looked at since a worker of this store had work.
+    /// When the leases of other workers were last seen to end, since a worker of this store had work.
     seen: HashMap<i64, i64>,
-    /// Tokens of those who take results.
+    /// Tokens of consumers of results.
     takers: Vec<Vec<u8>>,
-    /// Names of servers.
+    /// Names of HTTP servers.
     owners: Vec<String>,
     thread: Option<JoinHandle<()>>,
     ends: bool,
 }
 
-/// What the thread and the store share.
+/// State that the thread and the store share.
 struct Shared {
     database: Arc<Database>,
     lease: Duration,
@@ -54,7 +54,7 @@ struct Shared {
     changed: Condvar,
 }
 
-/// Renews the leases of a store, from the first one on.
+/// Renews the leases of a store, starting with the first one.
 pub(super) struct Heartbeat(Arc<Shared>);
 
 impl Heartbeat {
@@ -72,18 +72,18 @@ impl Heartbeat {
         self.0.lease
     }
 
-    /// The end of a lease that begins now, as an expression.
+    /// The end of a lease that begins now, as an SQL expression.
     pub(super) fn until(&self) -> String {
         self.0.until()
     }
 
-    /// Whether leases that have ended say anything. After a connection was lost they may have ended because the server
-    /// was away, for everybody: those who live get the time to renew them.
+    /// Whether an expired lease means that its owner is dead. After a lost connection, leases may have expired because
+    /// the server was unreachable for everyone, so living owners first get time to renew them.
     pub(super) fn can_tell(&self) -> bool {
         self.0.database.steady_for() >= self.0.lease / 3 * 2
     }
 
-    /// A worker was given so many jobs.
+    /// Records that a worker has claimed this number of jobs.
     pub(super) fn given(&self, no: i64, jobs: usize) {
         let mut state = self.0.state.lock();
         if jobs > 0 {
@@ -95,13 +95,13 @@ impl Heartbeat {
         }
     }
 
-    /// Whether a worker of this store has asked for jobs in vain.
+    /// Whether a worker of this store has claimed without finding a job.
     pub(super) fn has_idle(&self) -> bool {
         let state = self.0.state.lock();
         state.workers.values().any(|worker| worker.is_idle)
     }
 
-    /// Whether another worker has renewed its lease since it was first looked at.
+    /// Whether another worker has renewed its lease since the first check.
     pub(super) fn has_renewed(&self, no: i64, lease_until: i64) -> bool {
         let mut state = self.0.state.lock();
         lease_until > *state.seen.entry(no).or_insert(lease_until)
@@ -122,7 +122,7 @@ impl Heartbeat {
         })
     }
 
-    /// Looks at a worker, or changes it, if it is one of this store.
+    /// Reads or changes a worker if it belongs to this store.
     pub(super) fn worker<T>(
         &self,
         no: i64,
@@ -135,7 +135,7 @@ impl Heartbeat {
         self.0.state.lock().workers.remove(&no);
     }
 
-    /// Those that have ended when it could not be written.
+    /// Workers that have ended while their rows could not be deleted.
     pub(super) fn left(&self) -> Vec<i64> {
         let state = self.0.state.lock();
         let left = state.workers.iter().filter(|(_, worker)| worker.left);
@@ -146,7 +146,7 @@ impl Heartbeat {
         self.start(|state| state.takers.push(token))
     }
 
-    /// Begins the lease of a server, and keeps it.
+    /// Starts the lease of a server and renews it.
     pub(super) fn add_owner(&self, name: &str) -> Result<(), Error> {
         let shared = &self.0;
         let forget = format!("DELETE FROM #owners WHERE lease_until < {CLOCK} - {FORGOTTEN}");
@@ -167,23 +167,23 @@ impl Heartbeat {
         }
     }
 
-    /// Whether a server has ended, or its lease has. False while that says nothing.
+    /// Whether a server has ended, or its lease has expired. False while an expired lease means nothing.
     pub(super) fn is_owner_dead(&self, name: &str) -> Result<bool, Error> {
         let find = format!("SELECT lease_until >= {CLOCK} FROM #owners WHERE name = ?");
         let lives: Option<bool> = self
             .0
             .database
             .read(|tx| tx.one(&find, by![name.to_owned()]))?;
-        // One that ends takes its row along.
+        // A server that ends deletes its row.
         Ok(lives.is_none_or(|lives| !lives && self.can_tell()))
     }
 
-    /// What ends the lease of a taker, wherever the store is by then.
+    /// A value that ends the lease of a consumer when dropped; it does not borrow the store.
     pub(super) fn release(&self, token: Vec<u8>) -> Release {
         Release(self.0.clone(), token)
     }
 
-    /// As if the thread could not reach the database any more.
+    /// Simulates that the thread can no longer reach the database.
     #[cfg(test)]
     pub(super) fn stop_for_test(&self) {
         let thread = {
@@ -239,7 +239,7 @@ impl Drop for Heartbeat {
         if let Some(thread) = thread {
             let _ = thread.join();
         }
-        // Nobody has to wait for the leases of workers that ended with their store.
+        // Other workers do not have to wait for the leases of workers that ended with their store.
         if !workers.is_empty() {
             let end = format!(
                 "UPDATE #workers SET lease_until = 0 WHERE no IN {}",
@@ -319,7 +319,7 @@ impl Shared {
     }
 }
 
-/// Ends the lease of somebody who takes results.
+/// Ends the lease of a consumer of results.
 pub(super) struct Release(Arc<Shared>, Vec<u8>);
 
 impl Drop for Release {

@@ -1,9 +1,9 @@
 //! The store of jobs in MySQL or MariaDB, for workers on any number of machines.
 //!
-//! Transactions lock rows in one order: a worker, batches, jobs by their keys, processes by their numbers. So those that
-//! claim, those that record ends and those that carry out what was decided do not wait for each other in a circle;
-//! where families of processes make them, the server notices and one of them begins anew ([`writer`]). What takes long
-//! is decided in one short transaction and carried out in many ([`chores`]).
+//! Transactions lock rows in one order: a worker, batches, jobs by key, processes by number. Claims, settlements and
+//! chores therefore cannot deadlock with each other. Only parent and child processes can; then the server detects the
+//! deadlock and one transaction is repeated ([`writer`]). Long operations are decided in one short transaction and
+//! applied in many ([`chores`]).
 
 mod claim;
 mod clock;
@@ -54,27 +54,27 @@ pub use open::MysqlOptions;
 pub use settings::MysqlConfig;
 pub use tables::{MysqlTables, TablesTransaction};
 
-/// The server, and what the tables are called there.
+/// The server, and the names of the tables.
 struct Database {
     pool: Pool,
-    /// The name of the table of jobs, and the beginning of the others' names.
+    /// The name of the table of jobs, which is the prefix of the other names.
     tables: String,
-    /// Without any credential.
+    /// The address without a credential.
     location: String,
     /// The lowest number in the table of versions when this store opened the queue. A move changes it.
     first_slot: AtomicI64,
-    /// How the time of the server differs.
+    /// The difference between the clocks of server and machine.
     offset: Offset,
-    /// Set in a simulation only.
+    /// Set only in a simulation.
     #[cfg(test)]
     wire: Option<Arc<wire::Wire>>,
 }
 
-/// The jobs in a database of MySQL 8 or MariaDB 10.6 and newer. Cheap to share; one for a process is enough.
+/// The jobs in a database of MySQL 8 or MariaDB 10.6 and newer. Clones are cheap; one store per OS process is enough.
 ///
-/// A worker lives as long as its lease, by the clock of the database: a thread of the store renews it. What a worker had
-/// whose lease has ended passes to others; ends that it records afterwards do not count, except successes of jobs that
-/// have not ended.
+/// A worker counts as alive as long as its lease, by the clock of the database; a thread of the store renews it. When a
+/// lease expires, others take over the worker's jobs and batches. Ends that the worker records afterwards do not count,
+/// except successes of jobs that have not ended.
 #[derive(derive_more::Debug)]
 #[debug("MysqlStore {{ location: {:?}, .. }}", database.location)]
 pub struct MysqlStore {
@@ -88,7 +88,7 @@ pub struct MysqlStore {
     lane_numbers: Mutex<HashMap<JobLane, i64>>,
     wakes: Arc<Wakes>,
     news: News,
-    /// Whether maintenance waits for other workers to show that they live: not where time is simulated.
+    /// Whether maintenance first waits for other workers to renew their leases; false in a simulation of time.
     #[cfg(test)]
     awaits_others: bool,
 }
@@ -105,26 +105,25 @@ impl Database {
 }
 
 impl MysqlStore {
-    /// Opens the database, and makes the tables if they are not there.
+    /// Opens the database, and creates the tables if they do not exist.
     ///
-    /// # Errors
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for an address or a password that is refused, a server that is
-    /// too old, or tables of a newer version; [`ErrorKind::Transient`](crate::ErrorKind::Transient) when the server
-    /// cannot be reached. No message holds the password.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the address or password is rejected, the server is too old,
+    /// or the tables have a newer version; [`ErrorKind::Transient`](crate::ErrorKind::Transient) if the server cannot
+    /// be reached. Messages never contain the password.
     pub fn open(options: MysqlOptions) -> Result<Self, Error> {
         open::open(options)
     }
 
-    /// Connects the workers on all machines through Redis or Valkey; all of them have to do so. A process that makes jobs
-    /// claimable wakes them, so they look at the database every 2 s instead of 20 times a second. Limits per minute and
-    /// pauses of one provider, key and model hold for all of them together. Default: no Redis.
+    /// Connects the workers on all machines through Redis or Valkey; all of them must use it. An OS process that makes
+    /// jobs claimable then wakes them, so they read the database every 2 s instead of 20 times per second. Limits per
+    /// minute and cooldowns of the same provider, key and model are shared by all workers. Default: no Redis.
     #[cfg(feature = "redis")]
     pub fn with_redis(mut self, hub: &crate::hub::RedisHub) -> Self {
         self.news = News::through(hub.clone(), &self.id, self.wakes.clone());
         self
     }
 
-    /// Says that jobs have become claimable, here and to other processes.
+    /// Notifies workers of this and other OS processes that jobs have become claimable.
     fn wake(&self) {
         self.wakes.call();
         self.news.tell_work();
@@ -133,12 +132,12 @@ impl MysqlStore {
 
 #[cfg(test)]
 impl MysqlStore {
-    /// Renews the leases, which no thread does in a simulation.
+    /// Renews the leases. In a simulation no thread does that.
     pub(crate) fn renew_leases(&self) -> Result<(), Error> {
         self.heartbeat.renew()
     }
 
-    /// Forgets its workers, like a machine that loses power: their leases do not end early.
+    /// Forgets its workers as after a power failure: their leases do not end early.
     pub(crate) fn die(&self) {
         self.heartbeat.forget();
     }

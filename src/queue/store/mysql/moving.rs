@@ -1,7 +1,7 @@
-//! A queue that moves out of this database or into it: its rows, and the mark that closes it.
+//! Moves a queue out of this database or into it: its rows, and the mark that closes it.
 //!
-//! Every transaction that writes increments a row of the table of versions. Closing the queue gives these rows other
-//! numbers. A program that opened the queue before does not find its row, and its transaction is rolled back.
+//! Every transaction that writes increments a row of the table of versions. Closing the queue gives these rows new
+//! numbers. A program that opened the queue before does not find its row, so its transaction is rolled back.
 
 use std::path::Path;
 use std::time::Duration;
@@ -152,7 +152,7 @@ impl MysqlStore {
         tx.exists(&format!("SELECT 1 FROM {place} LIMIT 1"), Vec::new())
     }
 
-    /// Fails if another attempt has replaced the mark, which nobody can do until the transaction ends.
+    /// Fails if another attempt has replaced the mark. The mark is locked until the transaction ends.
     fn check_own(&self, tx: &mut Tx<'_>, own: &MoveMark) -> Result<(), Fault> {
         if find_mark(tx, "LOCK IN SHARE MODE")?.as_ref() == Some(own) {
             return Ok(());
@@ -190,7 +190,8 @@ impl MovableStore for MysqlStore {
             tx.rows("SELECT slot FROM #versions ORDER BY slot FOR UPDATE", Vec::new())?;
             let found = mark(tx)?;
             if found.as_ref() != before {
-                // The reply to a commit of this call was lost. An open queue alone does not show that.
+                // The reply to a commit of this call was lost. An open queue alone does not prove that this call opened
+                // it.
                 return Ok((after.is_some() || wrote) && found.as_ref() == after);
             }
             if before.is_none() && after.is_some() {

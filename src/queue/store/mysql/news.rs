@@ -1,4 +1,4 @@
-//! Notifications of work, to workers of this process and, through Redis, of other processes.
+//! Notifications of new jobs, to workers of this OS process and, through Redis, of others.
 
 use std::sync::Weak;
 #[cfg(feature = "redis")]
@@ -16,7 +16,7 @@ use crate::base::error::Error;
 use crate::hub::{News as Heard, RedisHub, Subscriber};
 use crate::queue::store::WorkSignal;
 
-/// Those of this process who want to know that jobs have become claimable.
+/// Callbacks of this OS process that are called when jobs have become claimable.
 #[derive(Default)]
 pub(super) struct Wakes(Mutex<Vec<Weak<WorkSignal>>>);
 
@@ -33,14 +33,14 @@ impl Wakes {
             alive.extend(wake);
             keep
         });
-        // Outside the lock: who is woken may ask to be woken again.
+        // Called outside the lock, because a callback may register another one.
         for wake in alive {
             wake();
         }
     }
 }
 
-/// What other processes are told, and what they tell. Without Redis, nothing.
+/// Notifications to and from other OS processes. Without Redis there are none.
 #[derive(Default)]
 pub(super) struct News {
     #[cfg(feature = "redis")]
@@ -64,19 +64,19 @@ impl News {
     }
 }
 
-/// How long a version that was read counts although nobody said that it has changed: they may have no Redis.
+/// A version that was read is used for this long without a notification, because some programs may have no Redis.
 #[cfg(feature = "redis")]
 const BELIEVED: Duration = Duration::from_secs(2);
 
 #[cfg(feature = "redis")]
 struct Channel {
     hub: RedisHub,
-    /// The store, which others reach by another address perhaps.
+    /// Identifies the store, which other programs may reach by another address.
     topic: String,
     wakes: Arc<Wakes>,
-    /// How much was heard.
+    /// Number of received notifications.
     heard: Arc<AtomicU64>,
-    /// Held for as long as it is to be called; made when somebody first wants to hear.
+    /// The subscription; created on first use.
     subscriber: Mutex<Option<Arc<Subscriber>>>,
     last: Mutex<Option<Known>>,
 }
@@ -86,7 +86,7 @@ struct Channel {
 struct Known {
     version: u64,
     at: Instant,
-    /// How much had been heard before.
+    /// Number of notifications received before it was read.
     heard: u64,
 }
 
@@ -114,7 +114,7 @@ impl News {
         self.tell(Heard::Changed);
     }
 
-    /// So many workers are alive: while Redis is away, limits are divided by that.
+    /// Records the number of living workers: while Redis is unavailable, each limit is divided by it.
     pub(super) fn note_workers(&self, workers: usize) {
         if let Some(channel) = &self.channel {
             channel.hub.note_workers(workers);
@@ -131,13 +131,13 @@ impl News {
         self.channel.as_ref().map(|channel| channel.hub.clone())
     }
 
-    /// Whether what others write is heard of at once.
+    /// Whether writes by others are notified immediately.
     pub(super) fn arrive(&self) -> bool {
         let channel = self.channel.as_ref();
         channel.is_some_and(|channel| channel.hub.hears())
     }
 
-    /// The version, read only if it may have changed.
+    /// The version; read only if it may have changed.
     pub(super) fn version(&self, read: impl FnOnce() -> Result<u64, Error>) -> Result<u64, Error> {
         match &self.channel {
             Some(channel) => channel.version(read),

@@ -1,4 +1,4 @@
-//! Opening: the address and the password, encryption, and how the tables are made and brought forward.
+//! Opens a database: address, password, encryption, and the creation of the tables.
 
 use std::env;
 use std::path::PathBuf;
@@ -25,17 +25,17 @@ use super::{Database, MysqlStore, SharedState};
 
 const SCHEMA: &str = include_str!("schema.sql");
 
-/// The version of the schema. Those before it were never released.
+/// The version of the schema. Earlier versions were never released.
 pub(super) const SCHEMA_VERSION: i64 = 3;
 
-/// The name of the table of jobs, unless another one is given.
+/// The default name of the table of jobs.
 const TABLES: &str = "job_queue";
 
-/// The variable that has the password, and the one that names a file which has it.
+/// The variables with the password, and with the name of a file that contains it.
 const PASSWORD: &str = "BATCHWRIGHT_STORE_PASSWORD";
 const PASSWORD_FILE: &str = "BATCHWRIGHT_STORE_PASSWORD_FILE";
 
-/// How a database of jobs on a server is opened. Its `Debug` shows no password.
+/// How a database of jobs on a server is opened. Its `Debug` output omits the password.
 #[derive(Clone, derive_more::Debug)]
 pub struct MysqlOptions {
     #[debug(skip)]
@@ -50,27 +50,27 @@ pub struct MysqlOptions {
     pub(super) lease: Duration,
     allows_closed: bool,
     chunk: i64,
-    /// Set in a simulation only.
+    /// Set only in a simulation.
     #[cfg(test)]
     #[debug(skip)]
     wire: Option<Arc<super::wire::Wire>>,
 }
 
 impl MysqlOptions {
-    /// A database by its address: `mysql://USER:PASSWORD@HOST:PORT/DATABASE`, with these parameters if need be:
+    /// A database by its address: `mysql://USER:PASSWORD@HOST:PORT/DATABASE`, with these optional parameters:
     ///
     /// | parameter | meaning |
     /// |---|---|
-    /// | `tables=NAME` | the name of the table of jobs, and the beginning of the names of the others; default `job_queue` |
+    /// | `tables=NAME` | the name of the table of jobs, which is the prefix of the other names; default `job_queue` |
     /// | `tls=on`, `tls=off` | whether the connection is encrypted; default: on, but off on loopback |
-    /// | `ca=FILE` | the authority that the server's certificate is from, in PEM; default: the public ones |
+    /// | `ca=FILE` | the certificate authority of the server's certificate, in PEM; default: the public ones |
     ///
-    /// An address may name several servers, `HOST:PORT,HOST:PORT`. The queue uses the first one that takes writes, and
-    /// moves to another one when that server fails or becomes a replica.
+    /// An address can name several servers, `HOST:PORT,HOST:PORT`. The queue uses the first one that accepts writes,
+    /// and fails over to another one when that server fails or becomes a replica.
     ///
-    /// An address without a password takes it from [`password`](Self::password), else from
-    /// [`password_file`](Self::password_file), else from the variable `BATCHWRIGHT_STORE_PASSWORD`, else from the file
-    /// that `BATCHWRIGHT_STORE_PASSWORD_FILE` names.
+    /// If the address contains no password, it is read from [`password`](Self::password),
+    /// [`password_file`](Self::password_file), the variable `BATCHWRIGHT_STORE_PASSWORD`, or the file that
+    /// `BATCHWRIGHT_STORE_PASSWORD_FILE` names, in this order.
     pub fn new(address: impl Into<String>) -> Self {
         Self {
             address: Secret::new(address),
@@ -87,40 +87,40 @@ impl MysqlOptions {
         }
     }
 
-    /// The password of the user, unless the address has one.
+    /// The password of the user, if the address has none.
     pub fn password(mut self, password: Secret) -> Self {
         self.password = Some(password);
         self
     }
 
-    /// A file whose first line is the password, unless the address has one.
+    /// A file whose first line is the password, if the address has none.
     pub fn password_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.password_file = Some(path.into());
         self
     }
 
-    /// The name of the table of jobs, and the beginning of the names of the others: letters, digits and `_`, at most 40.
-    /// Default: what the address says, else `job_queue`.
+    /// The name of the table of jobs, which is the prefix of the other names: letters, digits and `_`, at most 40
+    /// characters. Default: the name in the address, otherwise `job_queue`.
     pub fn tables(mut self, name: impl Into<String>) -> Self {
         self.tables = Some(name.into());
         self
     }
 
-    /// The folder of this machine in which a folder is made for the input and the results of batches. Default: the
+    /// The folder on this machine in which a folder for the inputs and results of batches is created. Default: the
     /// system's temporary folder, which a restart of the machine may empty.
     pub fn folder(mut self, path: impl Into<PathBuf>) -> Self {
         self.folder = Some(path.into());
         self
     }
 
-    /// The most connections that are open at once. Default: 16.
+    /// Maximum number of open connections. Default: 16.
     pub fn connections(mut self, most: usize) -> Self {
         self.connections = most;
         self
     }
 
-    /// For how long a worker counts as alive that cannot reach the database. It is renewed three times in that time.
-    /// Default: 15 seconds; at least 1.
+    /// How long a worker counts as alive that cannot reach the database. Leases are renewed three times in this period.
+    /// Default: 15 seconds; minimum: 1.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease.max(Duration::from_secs(1));
         self
@@ -140,7 +140,7 @@ impl MysqlOptions {
         self
     }
 
-    /// Jobs of one transaction of what is carried out in many.
+    /// Number of jobs per transaction of a chore.
     #[cfg(test)]
     pub(super) fn chunk(mut self, jobs: i64) -> Self {
         self.chunk = jobs;
@@ -158,15 +158,15 @@ fn invalid(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::Invalid, why).with_storage()
 }
 
-/// An address, taken apart.
+/// A parsed address.
 struct Target {
-    /// One for each server.
+    /// One entry per server.
     servers: Vec<Opts>,
     tables: String,
     location: String,
 }
 
-/// Bytes that are written as `%41` in an address.
+/// Decodes bytes that an address has in the form `%41`.
 fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -204,7 +204,7 @@ fn target(options: &MysqlOptions) -> Result<Target, Error> {
             ("ca", _) => authority = Some(PathBuf::from(decoded(value))),
             _ => {
                 return Err(invalid(
-                    "the address of the store has a parameter that is not known; tables, tls (on or off) and ca are",
+                    "the address of the store has an unknown parameter; known are tables, tls (on or off) and ca",
                 ));
             }
         }
@@ -250,19 +250,19 @@ fn target(options: &MysqlOptions) -> Result<Target, Error> {
     })
 }
 
-/// How every connection to a server is made.
+/// The options of every connection to a server.
 fn session(server: Opts, password: Option<String>, tls: Option<SslOpts>) -> Opts {
     OptsBuilder::from_opts(server)
         .pass(password)
         .ssl_opts(tls)
-        // A path on this machine that the server names would be another way than the one that was asked for.
+        // A socket path that the server reports must not replace the requested connection.
         .prefer_socket(false)
         .tcp_connect_timeout(Some(Duration::from_secs(10)))
-        // A server that does not answer for so long is not there any more; each transaction is short.
+        // A server without a reply for this long is considered lost; each transaction is short.
         .read_timeout(Some(Duration::from_secs(60)))
         .write_timeout(Some(Duration::from_secs(60)))
         .stmt_cache_size(256)
-        // Rows that are found count, changed or not.
+        // Statements count the rows that they find, changed or not.
         .additional_capabilities(CapabilityFlags::CLIENT_FOUND_ROWS)
         .init(vec![
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED".to_owned(),
@@ -276,7 +276,7 @@ fn session(server: Opts, password: Option<String>, tls: Option<SslOpts>) -> Opts
         .into()
 }
 
-/// An address with several servers as one address for each of them.
+/// An address with several servers as one address for each server.
 fn one_by_one(address: &str) -> Vec<String> {
     let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
     let (user, place) = rest
@@ -288,7 +288,7 @@ fn one_by_one(address: &str) -> Vec<String> {
     hosts.split(',').map(one).collect()
 }
 
-/// A database whose tables are there and of this version.
+/// A database whose tables exist in this version.
 pub(super) fn connect(options: &MysqlOptions) -> Result<Arc<Database>, Error> {
     let target = target(options)?;
     let database = Arc::new(Database {
@@ -360,7 +360,7 @@ pub(super) fn open(options: MysqlOptions) -> Result<MysqlStore, Error> {
     })
 }
 
-/// Servers that cannot skip locked rows.
+/// Rejects servers that cannot skip locked rows.
 fn refuse_the_old(tx: &mut Tx<'_>) -> Result<(), Fault> {
     let version: String = tx.one("SELECT VERSION()", Vec::new())?.unwrap_or_default();
     let mut numbers = version
@@ -404,11 +404,11 @@ impl Database {
     }
 }
 
-/// For how long this process waits while another one creates the tables, in seconds.
+/// How long this process waits while another one creates the tables, in seconds.
 const CREATION_WAIT: u32 = 120;
 
-/// Creates the tables while nobody else does. The server commits each statement by itself, so the number of those that
-/// were carried out is recorded: the next process goes on behind them.
+/// Creates the tables under a lock. The server commits each such statement separately, so the number of completed
+/// statements is recorded; the next process continues after them.
 fn create_tables(database: &Database) -> Result<(), Error> {
     let told = |tx: &mut Tx<'_>, name: &str| -> Result<i64, Fault> {
         let there = tx.exists(
@@ -424,7 +424,7 @@ fn create_tables(database: &Database) -> Result<(), Error> {
         )?;
         Ok(found.unwrap_or(0))
     };
-    // Whether the tables are there, if this version can use them.
+    // Whether the tables exist and have this version.
     let are_there = |found: i64| {
         let (age, advice) = match found {
             0 => return Ok(false),
@@ -456,7 +456,7 @@ fn create_tables(database: &Database) -> Result<(), Error> {
                  ENGINE=InnoDB",
                 Vec::new(),
             )?;
-            // Another process may have been quicker, and newer.
+            // Another process may have created them first, in a newer version.
             let closed = told(tx, "version")?;
             if are_there(closed % CLOSED)? {
                 return Ok(());
@@ -465,7 +465,7 @@ fn create_tables(database: &Database) -> Result<(), Error> {
             let done = usize::try_from(told(tx, "steps")?).unwrap_or(0);
             for (at, statement) in statements(SCHEMA).iter().enumerate().skip(done) {
                 match tx.run(statement, Vec::new()) {
-                    // It was carried out, and the process that did so died before it recorded that.
+                    // The statement was completed, and the process crashed before it recorded that.
                     Err(Fault::Mysql(mysql::Error::MySqlError(error)))
                         if matches!(error.code, 1050 | 1060 | 1061 | 1062) => {}
                     other => drop(other?),
@@ -522,7 +522,7 @@ mod tests {
         assert_eq!(target.servers[0].get_pass(), Some("s3cret"));
         assert!(
             target.servers[0].get_ssl_opts().is_some(),
-            "it is not on loopback"
+            "the server is not on loopback"
         );
     }
 
@@ -558,7 +558,10 @@ mod tests {
             assert_eq!(server.get_ip_or_hostname(), host);
             assert_eq!(server.get_db_name(), Some("jobs"));
             assert_eq!(server.get_pass(), Some("s3@t"));
-            assert!(server.get_ssl_opts().is_some(), "one is not on loopback");
+            assert!(
+                server.get_ssl_opts().is_some(),
+                "one server is not on loopback"
+            );
         }
         assert_eq!(found.servers.len(), 2);
     }

@@ -1,4 +1,4 @@
-//! Connections, opened as they are needed and lent to one thread at a time.
+//! Connections, opened on demand and lent to one thread at a time.
 
 use std::time::{Duration, Instant};
 
@@ -10,28 +10,28 @@ use crate::base::warn_once::WarnOnce;
 
 use super::writer::Fault;
 
-/// Seconds of silence after which the server closes a connection, also in the middle of a transaction: the locks of a
-/// client that is gone or cut off would block all others.
+/// Seconds without a statement after which the server closes a connection, even within a transaction. Otherwise the
+/// locks of a lost client would block all others.
 pub(super) const SILENCE: u32 = 10;
 
-/// A connection that was idle for this long is not used again: half of the time that the server allows.
+/// A connection that was idle for this long is not reused: half of the time that the server allows.
 const MOST_IDLE: Duration = Duration::from_secs(SILENCE as u64 / 2);
 
 struct State {
-    /// Since when each is, the last one used at the end.
+    /// Idle connections since a time; the last used one at the end.
     idle: Vec<(Conn, Instant)>,
     lent: usize,
-    /// Rises when a connection was lost: those that were opened before are not used again.
+    /// Increases when a connection is lost: older connections are not reused.
     generation: u64,
-    /// Since when no connection was lost.
+    /// Time of the last lost connection.
     steady_since: Instant,
-    /// The server that the last connection was made to.
+    /// The server of the last connection.
     server: usize,
-    /// Why another one could not take its place.
+    /// Why no other server could replace it; logged once.
     told: WarnOnce,
 }
 
-/// Connections to one database, which one of several servers has at a time.
+/// Connections to one database, on one of several servers at a time.
 pub(super) struct Pool {
     servers: Vec<Opts>,
     most: usize,
@@ -39,7 +39,7 @@ pub(super) struct Pool {
     returned: Condvar,
 }
 
-/// A connection that is lent. One that is not [given back](Self::give_back) is closed.
+/// A lent connection. If it is not [given back](Self::give_back), it is closed.
 pub(super) struct Lent<'a> {
     pool: &'a Pool,
     conn: Option<Conn>,
@@ -63,7 +63,7 @@ impl Pool {
         }
     }
 
-    /// Waits for a connection while all are lent, unless this is for somebody who has one.
+    /// Waits for a connection while all are lent, unless the thread already has one.
     pub(super) fn lend(&self, has_one: bool) -> Result<Lent<'_>, Fault> {
         let (idle, generation) = {
             let mut state = self.state.lock();
@@ -81,14 +81,14 @@ impl Pool {
             generation,
         };
         if lent.conn.is_none() {
-            // Dropped on failure, which makes room for the next one.
+            // On failure it is dropped, so that another thread can connect.
             lent.conn = Some(self.connect()?);
         }
         Ok(lent)
     }
 
-    /// Connects to the first server that takes writes, beginning with the last one that did. If all fail, returns the
-    /// failure of that one.
+    /// Connects to the first server that accepts writes, starting with the last one that did. If all fail, returns that
+    /// server's failure.
     fn connect(&self) -> Result<Conn, Fault> {
         let last = self.state.lock().server;
         let servers = self.servers.iter().enumerate().cycle();
@@ -102,7 +102,7 @@ impl Pool {
                     return Ok(conn);
                 }
                 Err(fault) if first.is_none() => first = Some(fault),
-                // The first server's failure is returned, so the failures of the others are logged.
+                // The first server's failure is returned, so the other failures are logged.
                 Err(fault) => {
                     let why = fault.at_server(&place(opts));
                     self.state.lock().told.warn(why.message().to_owned());
@@ -117,7 +117,7 @@ impl Pool {
         &self.servers
     }
 
-    /// A connection was lost: the others are likely to be lost, too.
+    /// A connection was lost, so the others are probably lost too.
     pub(super) fn lost(&self) {
         let idle = {
             let mut state = self.state.lock();
@@ -128,18 +128,18 @@ impl Pool {
         drop(idle);
     }
 
-    /// For how long no connection was lost.
+    /// Time since the last lost connection.
     pub(super) fn steady_for(&self) -> Duration {
         self.state.lock().steady_since.elapsed()
     }
 }
 
-/// A server, for people.
+/// The address of a server for messages.
 pub(super) fn place(opts: &Opts) -> String {
     format!("{}:{}", opts.get_ip_or_hostname(), opts.get_tcp_port())
 }
 
-/// A replica takes connections, too: after a failover a server that was the first one may come back as such.
+/// Checks that the server accepts writes: after a failover, the former primary may return as a replica.
 fn connect(opts: &Opts) -> Result<Conn, Fault> {
     let mut conn = Conn::new(opts.clone())?;
     match conn.query_first("SELECT IF(@@GLOBAL.read_only IN ('0', 'OFF'), 0, 1)")? {
@@ -153,7 +153,7 @@ impl Lent<'_> {
         self.conn.as_mut().ok_or(Fault::Odd("no connection"))
     }
 
-    /// It may be lent again.
+    /// Returns the connection for reuse.
     pub(super) fn give_back(mut self) {
         let conn = self.conn.take();
         let mut state = self.pool.state.lock();
@@ -165,7 +165,7 @@ impl Lent<'_> {
         let old: Vec<_> = state.idle.drain(..old).collect();
         state.idle.extend(conn.map(|conn| (conn, Instant::now())));
         drop(state);
-        // Closing one takes a way to the server and back.
+        // Closing a connection takes a round trip to the server.
         drop(old);
     }
 }

@@ -1,4 +1,4 @@
-//! How rows are read, and how lanes get their numbers.
+//! Reading rows, and assigning numbers to lanes.
 
 use sha2::{Digest, Sha256};
 
@@ -14,7 +14,7 @@ pub(super) use crate::queue::store::rows::{
 use super::MysqlStore;
 use super::writer::{Fault, Queries as _, Statements as _, by};
 
-/// What tells a lane apart from all others, whatever its texts hold.
+/// A hash that identifies a lane, whatever its texts contain.
 pub(super) fn hash(lane: &JobLane) -> Vec<u8> {
     let mut hash = Sha256::new();
     hash.update(lane.kind.len().to_le_bytes());
@@ -25,8 +25,8 @@ pub(super) fn hash(lane: &JobLane) -> Vec<u8> {
 }
 
 impl MysqlStore {
-    /// The number of a lane, which begins to exist when first asked for: in a transaction of its own, so that nobody
-    /// waits for a lane while others hold jobs.
+    /// The number of a lane, which is created if it does not exist: in a separate transaction, so that no one waits for
+    /// a lane while jobs are locked.
     pub(super) fn number_of_lane(&self, lane: &JobLane) -> Result<i64, Error> {
         if let Some(no) = self.lane_numbers.lock().get(lane) {
             return Ok(*no);

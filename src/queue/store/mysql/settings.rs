@@ -1,4 +1,4 @@
-//! Settings in the database of a queue: those of all its workers and servers, on whatever machine.
+//! Settings in the database of a queue, for all its workers and servers on all machines.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::config::ConfigStore;
 use super::writer::{Again, Fault, Queries as _, Statements as _, Tx, by};
 use super::{Database, MysqlOptions, MysqlStore, open};
 
-/// How long a version that was read is used again, so that frequent looks ask the server less often.
+/// A version that was read is reused for this long, to reduce the number of queries.
 const FRESH: Duration = Duration::from_millis(750);
 
 /// Settings in the database of a queue, for all its workers and servers. Clones share connections.
 ///
-/// They are texts in a table beside those of the jobs. A change that another machine has made is seen within a second.
-/// Credentials are refused, as by every [`ConfigStore`]: keys stay in the environment of each machine.
+/// Settings are texts in a table next to the jobs. A change by another machine is noticed within 1 second. Credentials
+/// are rejected, as by every [`ConfigStore`]: API keys stay in the environment of each machine.
 #[derive(Clone, derive_more::Debug)]
 #[debug("MysqlConfig {{ location: {:?}, .. }}", database.location)]
 pub struct MysqlConfig {
@@ -28,7 +28,7 @@ pub struct MysqlConfig {
 }
 
 impl MysqlConfig {
-    /// Opens the database, and makes the tables if they are not there.
+    /// Opens the database, and creates the tables if they do not exist.
     ///
     /// # Errors
     /// As [`MysqlStore::open`].
@@ -44,12 +44,12 @@ impl MysqlConfig {
         }
     }
 
-    /// Where the settings are, without any credential.
+    /// The address of the settings, without a credential.
     pub fn location(&self) -> &str {
         &self.database.location
     }
 
-    /// Asks the server for each version.
+    /// Queries the server for each version.
     #[cfg(test)]
     pub(super) fn always_asks(mut self) -> Self {
         self.fresh = Duration::ZERO;
@@ -64,7 +64,7 @@ impl MysqlStore {
     }
 }
 
-/// The number that changes count up, and what the rows hold: somebody may change these by other means.
+/// A version that combines the counter of changes with a hash of the rows, which may be changed by other means.
 fn version(tx: &mut Tx<'_>) -> Result<u64, Fault> {
     let found = tx.first(
         "SELECT number, (SELECT BIT_XOR(CRC32(CONCAT_WS('=', name, value))) FROM #settings)
@@ -73,7 +73,7 @@ fn version(tx: &mut Tx<'_>) -> Result<u64, Fault> {
     )?;
     let mut row = found.ok_or(Fault::Odd("settings without a version"))?;
     let (number, sum): (i64, u64) = (row.at(0)?, row.at(1)?);
-    // Numbers that differ do so in their lower half.
+    // The counter and the hash differ in the lower half of a number.
     Ok(number.cast_unsigned() ^ sum << 32)
 }
 
@@ -89,7 +89,7 @@ impl ConfigStore for MysqlConfig {
     fn write(&self, key: &str, value: Option<&str>) -> Result<(), Error> {
         self.database.write(Again::Harmless, |tx| {
             let count = "UPDATE #settings_version SET number = number + 1 WHERE no = 1";
-            // First, and alone among what is locked: writers of settings follow each other.
+            // Executed first, so that writers of settings wait for each other in order.
             tx.run(count, Vec::new())?;
             match value {
                 Some(value) => tx.run(

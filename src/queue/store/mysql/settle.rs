@@ -1,7 +1,7 @@
-//! Recording how trips of jobs ended. A success counts while the job has no outcome; everything else only if its claim is
-//! the last one.
+//! Recording the ends of claims. A success counts while the job has no outcome; any other end counts only if its claim
+//! is the last one.
 //!
-//! The jobs are locked and read, what becomes of them is decided here, and all of them are written with few statements.
+//! The jobs are locked and read, the changes are computed here, and few statements write all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use crate::base::id::ProcessId;
 use crate::queue::job::ProcessState;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::SqlStore as _;
-use crate::queue::store::sql::lineage::{self, Ended, Heirs};
+use crate::queue::store::sql::lineage::{self, Ended, EndedFamilies};
 use crate::queue::store::sql::standing::{Standing, lock};
 use crate::queue::store::sql::statements::{RESULTS, Statements as _, Table, error_text};
 use crate::queue::store::{ClaimOutcome, Settlement};
@@ -25,7 +25,7 @@ use super::rows::{
 };
 use super::writer::{Again, Fault, Queries as _, Tx, by, list};
 
-/// A row of a job, whole.
+/// A complete row of a job.
 struct Row {
     id: i64,
     lane: i64,
@@ -47,13 +47,13 @@ struct Row {
 const COLUMNS: &str = "id, lane, priority, status, visible_at, created_at, claim, worker, batch, attempt, calls, lost, \
      in_doubt, has_history";
 
-/// Locks jobs, lowest key first. Also returns whether any process has a parent.
+/// Locks jobs in ascending order of their keys. Also returns whether any process has a parent.
 fn rows(tx: &mut Tx<'_>, ids: BTreeSet<i64>) -> Result<(BTreeMap<i64, Row>, bool), Fault> {
     let sql = format!(
         "SELECT {COLUMNS} FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN {} ORDER BY id FOR UPDATE",
         list(ids)
     );
-    // Lock the job first: after that it gets no more children.
+    // The job is locked first; after that it gets no more children.
     let [jobs, any] = tx.rows_of([&sql, lineage::ANY])?;
     let families = !any.is_empty();
     let mut found = BTreeMap::new();
@@ -128,8 +128,8 @@ struct Settling<'a> {
     processes: BTreeMap<i64, Standing>,
     /// The numbers of processes that jobs wait for.
     awaited: BTreeMap<ProcessId, i64>,
-    /// The families of jobs that may have ended for good.
-    heirs: BTreeMap<i64, Heirs>,
+    /// The child processes of jobs that may end permanently.
+    ended_families: BTreeMap<i64, EndedFamilies>,
     changes: CounterChanges,
     /// Results and errors to be written.
     outcomes: BTreeMap<i64, Vec<Value>>,
@@ -167,7 +167,7 @@ impl MysqlStore {
 }
 
 impl<'a> Settling<'a> {
-    /// Locks and reads all that these ends concern.
+    /// Locks and reads everything that these ends affect.
     fn begin(
         store: &'a MysqlStore,
         tx: &mut Tx<'_>,
@@ -177,7 +177,7 @@ impl<'a> Settling<'a> {
         let (rows, families) = rows(tx, ends.iter().map(|end| end.receipt.job).collect())?;
         let mut wanted: BTreeSet<i64> =
             ends.iter().map(|end| process_of(end.receipt.job)).collect();
-        // What is waited for stands still until it is known whether it has ended.
+        // A process that a job waits for stays locked until it is known whether it has ended.
         let mut awaited = BTreeMap::new();
         for end in ends {
             if let ClaimOutcome::Wait { processes, .. } = &end.outcome {
@@ -189,7 +189,7 @@ impl<'a> Settling<'a> {
             }
         }
         wanted.extend(awaited.values());
-        let mut heirs: BTreeMap<i64, Heirs> = BTreeMap::new();
+        let mut ended_families: BTreeMap<i64, EndedFamilies> = BTreeMap::new();
         if families {
             for end in ends {
                 let ended = match &end.outcome {
@@ -197,12 +197,12 @@ impl<'a> Settling<'a> {
                     ClaimOutcome::Failed { .. } => Ended::MayBeRetried,
                     _ => continue,
                 };
-                let left = lineage::heirs(tx, end.receipt.job, ended)?;
+                let left = lineage::ended_families(tx, end.receipt.job, ended)?;
                 wanted.extend(left.families.iter().flatten());
-                heirs.insert(end.receipt.job, left);
+                ended_families.insert(end.receipt.job, left);
             }
         }
-        // All machines wait for the row of a process. If jobs only end, the change of its counters locks the row, as
+        // All machines wait for the row of a process. If jobs only end, the update of its counters locks the row, as
         // late as possible.
         let only_ends = ends.iter().all(|end| {
             matches!(
@@ -221,7 +221,7 @@ impl<'a> Settling<'a> {
             rows,
             processes,
             awaited,
-            heirs,
+            ended_families,
             changes: CounterChanges::default(),
             outcomes: BTreeMap::new(),
             histories: BTreeMap::new(),
@@ -229,7 +229,7 @@ impl<'a> Settling<'a> {
         })
     }
 
-    /// Writes everything. Returns the processes that changed, and whether jobs were woken.
+    /// Writes all changes. Returns the changed processes, and whether jobs were woken.
     fn finish(self, tx: &mut Tx<'_>) -> Result<(Vec<ProcessState>, bool), Fault> {
         tx.upsert_rows(&RESULTS, &mut self.outcomes.into_values())?;
         let histories = self.histories.into_iter();
@@ -239,12 +239,12 @@ impl<'a> Settling<'a> {
             woken, mut states, ..
         } = self.changes.write_to(tx, self.now)?;
         for job in self.ended {
-            if let Some(heirs) = self.heirs.get(&job) {
-                lineage::job_ended(tx, heirs, self.now)?;
+            if let Some(ended_families) = self.ended_families.get(&job) {
+                lineage::job_ended(tx, ended_families, self.now)?;
             }
         }
         // The use of child jobs is counted with their parents.
-        if !self.heirs.is_empty() {
+        if !self.ended_families.is_empty() {
             states = self.changes.states(tx)?;
         }
         Ok((states, woken))
@@ -265,7 +265,7 @@ impl Settling<'_> {
         Ok(())
     }
 
-    /// Changes the job. False if this end is too late for that.
+    /// Changes the job. Returns false if this end came too late.
     fn apply(&mut self, tx: &mut Tx<'_>, end: &Settlement) -> Result<bool, Fault> {
         let id = end.receipt.job;
         match &end.outcome {
@@ -309,20 +309,20 @@ impl Settling<'_> {
         Ok(true)
     }
 
-    /// Whether an end that changes nothing reports a call that no other end reports: somebody has claimed the job since.
-    /// A batch whose results are read again, and a transaction that is repeated, report an end once more.
+    /// Whether an end that changes nothing reports a call that no other end reports, because the job was claimed again
+    /// since. If the results of a batch are read again, or a transaction is repeated, an end is reported twice.
     fn is_another_call(&self, end: &Settlement) -> bool {
         let row = self.rows.get(&end.receipt.job);
         row.is_some_and(|row| row.claim > end.receipt.claim)
     }
 
-    /// The status that the job had, if it had no outcome.
+    /// Completes the job. Returns its former status if it had no outcome.
     fn complete(&mut self, end: &Settlement) -> Option<i64> {
         if let Some(from) = self.update(end, COMPLETED, |_| ()) {
             return Some(from);
         }
-        // Somebody else has it, or it waits again: it was paid for all the same. The claim rises, so
-        // that what the other one reports goes nowhere.
+        // Another worker has claimed it, or it waits again. The result was billed, so it counts. The number of the
+        // claim increases, so the report of the other worker has no effect.
         let row = self.rows.get_mut(&end.receipt.job)?;
         if row.status >= COMPLETED {
             return None;
@@ -335,7 +335,7 @@ impl Settling<'_> {
         Some(from)
     }
 
-    /// Back to waiting. Returns the status that the job had.
+    /// Returns a job to the queue. Returns its former status.
     fn put_back(&mut self, tx: &mut Tx<'_>, end: &Settlement) -> Result<Option<i64>, Fault> {
         let now = self.now.0;
         Ok(match &end.outcome {
@@ -362,7 +362,7 @@ impl Settling<'_> {
             ClaimOutcome::Snooze { due_at } => self.update(end, PENDING, |row| {
                 row.visible_at = due_at.map_or(row.visible_at, |at| at.0);
             }),
-            // Where it is not, what the job waits for has ended since it looked.
+            // Otherwise, the processes that the job waits for have ended since it checked.
             ClaimOutcome::Wait { processes, due_at } => {
                 let is_open = |id| {
                     let standing = self.awaited.get(id).and_then(|no| self.processes.get(no));
@@ -378,14 +378,14 @@ impl Settling<'_> {
         })
     }
 
-    /// The job, if the end's claim is the last one.
+    /// The job, if the end belongs to its last claim.
     fn held(&mut self, end: &Settlement) -> Option<&mut Row> {
         let row = self.rows.get_mut(&end.receipt.job)?;
         let is_held = row.status == IN_PROGRESS || row.status == AT_PROVIDER;
         (is_held && row.claim == end.receipt.claim).then_some(row)
     }
 
-    /// Changes the job if the end's claim is the last one. Returns the status that it had.
+    /// Changes the job if the end belongs to its last claim. Returns its former status.
     fn update(
         &mut self,
         end: &Settlement,

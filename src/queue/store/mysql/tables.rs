@@ -1,5 +1,5 @@
-//! Other tables in the same database: what servers keep beside the jobs, over the same connections and with the same
-//! rules of what is tried again.
+//! Other tables in the same database: data of HTTP servers, over the same connections and with the same rules for
+//! retries.
 
 use std::sync::Arc;
 
@@ -15,8 +15,9 @@ use super::writer::{Again, Fault, Tx};
 
 /// Tables of a queue's database, for a server of the queue. **Unstable**: it may change in any release.
 ///
-/// `#name` in a statement stands for a table, whose name begins as that of the table of jobs. A statement that a lost
-/// connection leaves in doubt is carried out again, and so is a transaction: both have to bear that.
+/// `#name` in a statement is replaced by the name of a table, which has the table of jobs as its prefix. If a lost
+/// connection leaves the outcome of a statement or transaction in doubt, it is executed again, so both must be
+/// idempotent.
 #[derive(derive_more::Debug)]
 #[debug("MysqlTables {{ location: {:?}, .. }}", store.database.location)]
 pub struct MysqlTables {
@@ -49,8 +50,8 @@ fn rows(tx: &mut Tx<'_>, sql: &str, by: Vec<SqlValue>) -> Result<Vec<Vec<SqlValu
 }
 
 impl MysqlTables {
-    /// The tables of a store, for one server, which counts as alive until this is dropped or the store cannot reach the
-    /// database for the time of a [lease](super::MysqlOptions::lease).
+    /// The tables of a store, for one server. The server counts as alive until this is dropped, or the store cannot
+    /// reach the database for the duration of a [lease](super::MysqlOptions::lease).
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -63,12 +64,12 @@ impl MysqlTables {
         })
     }
 
-    /// What this server is called.
+    /// The name of this server.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether the server of this name has ended. It may come back: what it writes then has to be refused.
+    /// Whether the server with this name has ended. It may return, so its later writes must be rejected.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -80,15 +81,15 @@ impl MysqlTables {
         }
     }
 
-    /// The rows that a statement finds, committed by itself.
+    /// The rows that a statement finds, in its own transaction.
     ///
     /// # Errors
-    /// When the database cannot be reached, or refuses it.
+    /// When the database cannot be reached, or rejects the statement.
     pub fn rows(&self, sql: &str, by: &[SqlValue]) -> Result<Vec<Vec<SqlValue>>, Error> {
         self.store.read(|tx| rows(tx, sql, by.to_vec()))
     }
 
-    /// Carries out a statement, committed by itself. Returns how many rows it found, changed or not.
+    /// Executes a statement in its own transaction. Returns the number of rows that it found, changed or not.
     ///
     /// # Errors
     /// As [`rows`](Self::rows).
@@ -96,7 +97,7 @@ impl MysqlTables {
         self.store.read(|tx| tx.run(sql, bound(by.to_vec())))
     }
 
-    /// Carries out all of `work` or nothing of it; again from the beginning if others were in its way.
+    /// Executes `work` in one transaction, and repeats it after a conflict with other transactions.
     ///
     /// # Errors
     /// That of `work`, or as [`rows`](Self::rows).
@@ -113,7 +114,10 @@ impl MysqlTables {
             }
             done.map_err(|error| {
                 refused = Some(error);
-                Fault::Refused(Error::new(ErrorKind::Cancelled, "refused by its caller"))
+                Fault::Refused(Error::new(
+                    ErrorKind::Cancelled,
+                    "rolled back by the caller",
+                ))
             })
         });
         match (done, refused) {
@@ -130,7 +134,7 @@ impl Drop for MysqlTables {
     }
 }
 
-/// What a transaction of [`MysqlTables`] does. A statement that fails ends it, whatever becomes of the error.
+/// A transaction of [`MysqlTables`]. A failed statement ends it, even if the caller ignores the error.
 #[derive(derive_more::Debug)]
 #[debug("TablesTransaction")]
 pub struct TablesTransaction<'t, 'c> {
@@ -142,13 +146,13 @@ impl TablesTransaction<'_, '_> {
     /// The rows that a statement finds.
     ///
     /// # Errors
-    /// When it fails.
+    /// When the statement fails.
     pub fn rows(&mut self, sql: &str, by: &[SqlValue]) -> Result<Vec<Vec<SqlValue>>, Error> {
         let found = rows(self.tx, sql, by.to_vec());
         self.noted(found)
     }
 
-    /// Carries out a statement. Returns how many rows it found, changed or not.
+    /// Executes a statement. Returns the number of rows that it found, changed or not.
     ///
     /// # Errors
     /// When it fails.

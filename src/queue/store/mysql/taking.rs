@@ -1,4 +1,4 @@
-//! Taking results: whoever does so has a lease on the process, so that two do not both write everything.
+//! The lock of a consumer of results: it has a lease on the process, so that no two consumers save the same results.
 
 use uuid::Uuid;
 

@@ -1,4 +1,4 @@
-//! Workers: whether they live, by their leases, and what becomes of what the dead ones had.
+//! Workers: whether their leases are valid, and how jobs and batches of dead workers are returned.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::MysqlStore;
 use super::rows::count;
 use super::writer::{Again, CLOCK, Fault, Queries as _, Statements, by, list};
 
-/// A worker as its row has it.
+/// A worker as its row describes it.
 pub(super) struct ListedWorker {
     pub no: i64,
     pub pid: i64,
@@ -26,19 +26,19 @@ pub(super) struct ListedWorker {
     pub is_dead: bool,
 }
 
-/// The name of this machine, as far as there is room for it.
+/// The name of this machine, cut to the size of the column.
 fn shown_host() -> String {
     host().chars().take(255).collect()
 }
 
-/// The query that finds a worker on the list and keeps it there until the transaction ends.
+/// The query that finds a registered worker and locks its row until the transaction ends.
 pub(super) fn keeping(worker: WorkerId) -> String {
     let no = worker.0;
     format!("SELECT 1 FROM #workers WHERE no = {no} LOCK IN SHARE MODE")
 }
 
 impl MysqlStore {
-    /// Keeps a worker on the list until the transaction ends: nobody gives back the jobs of a worker that is not listed.
+    /// Locks a worker's row until the transaction ends: no one returns the jobs of a worker that is not registered.
     ///
     /// # Errors
     /// As with [`list_again`](Self::list_again).
@@ -54,8 +54,8 @@ impl MysqlStore {
         }
     }
 
-    /// Lists a worker again that others considered dead while it could not reach the database. Others have its old
-    /// jobs.
+    /// Registers a worker again that others considered dead while it could not reach the database. Others have its
+    /// former jobs.
     ///
     /// # Errors
     /// When the worker does not belong to this store, or has ended.
@@ -81,8 +81,9 @@ impl MysqlStore {
         Ok(())
     }
 
-    /// Whether a worker of another process has jobs and has not shown that it lives since those of this store ran out of
-    /// them. Whoever ends when nothing is left to do waits for that, or takes these jobs over when the lease has ended.
+    /// Whether a worker of another process has jobs and has not renewed its lease since this store's workers ran out of
+    /// jobs. A worker that ends when no job is left waits for that renewal, or takes over these jobs when the lease has
+    /// expired.
     pub(super) fn await_silent(&self, now: Timestamp) -> Result<bool, Error> {
         #[cfg(test)]
         if !self.awaits_others {
@@ -113,8 +114,8 @@ impl MysqlStore {
         Ok(waits)
     }
 
-    /// Takes those workers of this process off the list that have ended when it could not be written.
-    fn retire_late(&self, now: Timestamp) -> Result<u64, Error> {
+    /// Unregisters workers of this process that have ended while that could not be written.
+    fn unregister_ended(&self, now: Timestamp) -> Result<u64, Error> {
         let mut affected = 0;
         for no in self.heartbeat.left() {
             let back = self.write(Again::Harmless, |tx| {
@@ -126,7 +127,8 @@ impl MysqlStore {
         Ok(affected)
     }
 
-    /// All workers. One of this store is never dead here: its lease is renewed as soon as the database can be reached.
+    /// All workers. A worker of this store never counts as dead: its lease is renewed as soon as the database can be
+    /// reached.
     pub(super) fn listed(&self) -> Result<Vec<ListedWorker>, Error> {
         let mut all = self.read(|tx| {
             let rows = tx.rows(
@@ -198,7 +200,7 @@ impl ClaimStore for MysqlStore {
         self.settle_ends(ends, now)
     }
 
-    /// The first report is written at once, later ones with the next renewal of the lease.
+    /// The first report is written immediately, later ones with the next renewal of the lease.
     fn report_worker(&self, worker: WorkerId, status: &WorkerStatus) -> Result<(), Error> {
         let report = status.to_json();
         let before = self.heartbeat.worker(worker.0, |known| {
@@ -249,7 +251,7 @@ impl ClaimStore for MysqlStore {
     }
 
     fn reclaim(&self, now: Timestamp) -> Result<u64, Error> {
-        let mut affected = self.retire_late(now)?;
+        let mut affected = self.unregister_ended(now)?;
         let workers = self.listed()?;
         let alive = workers.iter().filter(|worker| !worker.is_dead).count();
         self.news.note_workers(alive);
@@ -258,7 +260,7 @@ impl ClaimStore for MysqlStore {
                 continue;
             }
             let back = self.write(Again::Harmless, |tx| {
-                // It may have renewed its lease since.
+                // The worker may have renewed its lease since.
                 let dead = format!(
                     "SELECT 1 FROM #workers WHERE no = ? AND lease_until <= {CLOCK} FOR UPDATE"
                 );

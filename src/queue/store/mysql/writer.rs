@@ -17,14 +17,14 @@ pub(super) use crate::queue::store::sql::Again;
 pub(super) use crate::queue::store::sql::statements::{Fault, Queries, Row, Statements, by, list};
 pub(super) use tx::Tx;
 
-/// What to do about a failure.
+/// How to handle a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Remedy {
-    /// Roll back and begin anew: a deadlock, or somebody else's lock.
+    /// Roll back and repeat: a deadlock, or a lock of another transaction.
     Retry,
-    /// The server has gone, or takes no writes any more: another connection, perhaps to another server.
+    /// The server is unavailable or accepts no writes: use another connection, possibly to another server.
     Reconnect,
-    /// Tell the caller.
+    /// Return the error to the caller.
     Tell,
 }
 
@@ -37,7 +37,7 @@ impl Fault {
             Self::Mysql(mysql::Error::MySqlError(error)) => match error.code {
                 // Deadlock, lock wait timeout, a row that has changed since it was read.
                 1213 | 1205 | 1020 => Remedy::Retry,
-                // Too many connections; shutdown; killed; read-only after a failover; idle for too long.
+                // Too many connections, shutdown, killed, read-only after a failover, idle for too long.
                 1040
                 | 1053
                 | 1077..=1079
@@ -61,11 +61,11 @@ impl Fault {
         }
     }
 
-    /// The error for callers. What a server says may quote values, so little of it is repeated.
+    /// The error for callers. Messages of a server may quote values, so only a part of them is repeated.
     pub(super) fn at_server(self, location: &str) -> Error {
         let error = match self {
             Self::Refused(error) => return error,
-            // An error of SQLite comes from the files beside it alone.
+            // Errors of SQLite concern only the files next to the database.
             Self::Sqlite(error) => {
                 return Error::new(ErrorKind::Invalid, error.to_string()).with_storage();
             }
@@ -148,7 +148,7 @@ fn explain(location: &str, error: &mysql::Error) -> Error {
     }
 }
 
-/// That a commit was sent, and nobody answered.
+/// The error for a commit that was sent and got no reply.
 fn in_doubt(location: &str, error: impl Display) -> Error {
     let why = format!(
         "{location}: the connection was lost while a transaction was being committed ({error}): it may have been \
@@ -157,10 +157,10 @@ fn in_doubt(location: &str, error: impl Display) -> Error {
     Error::new(ErrorKind::Transient, why).with_storage()
 }
 
-/// The time of the database in milliseconds, as an expression.
+/// The time of the database in milliseconds, as an SQL expression.
 pub(super) const CLOCK: &str = "CAST(FLOOR(UNIX_TIMESTAMP(NOW(3)) * 1000) AS SIGNED)";
 
-/// Rows whose sum tells whether anybody has written.
+/// Number of rows whose sum shows whether any program has written.
 pub(super) const VERSION_SLOTS: u64 = 64;
 
 /// Fails with that error if the previous statement found no row. Then the server skips all later statements, including
@@ -168,29 +168,29 @@ pub(super) const VERSION_SLOTS: u64 = 64;
 const FAILS_UNLESS_FOUND: &str = "SELECT IF(ROW_COUNT() > 0, 1, (SELECT 1 UNION ALL SELECT 2))";
 const NOT_FOUND: u16 = 1242;
 
-/// How often a transaction is begun anew because of the locks of others.
+/// Maximum number of repetitions of a transaction because of locks of others.
 const MOST_RETRIES: u32 = 50;
 
-/// For how long another connection is looked for.
+/// How long another connection is attempted.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a transaction begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// Each statement sees what is committed by then.
+    /// Each statement sees what was committed before it.
     Write,
     /// The same on a closed queue.
     Closed,
-    /// All statements see one moment.
+    /// All statements see the same snapshot.
     Snapshot,
-    /// No transaction: single statements.
+    /// Single statements without a transaction.
     Single,
-    /// Single statements while a transaction of the same thread is open: for them there is always a connection.
+    /// Single statements while a transaction of the same thread is open; a connection is always available for them.
     Aside,
 }
 
 impl Database {
-    /// Runs one transaction, from its beginning as often as needed.
+    /// Runs one transaction, and repeats it as often as needed.
     pub(super) fn write<T>(
         &self,
         again: Again,
@@ -223,7 +223,7 @@ impl Database {
         self.run(Mode::Aside, Again::Harmless, work)
     }
 
-    /// Runs queries that all see one moment.
+    /// Runs queries that all see the same snapshot.
     pub(super) fn read_moment<T>(
         &self,
         work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
@@ -273,7 +273,7 @@ impl Database {
         }
     }
 
-    /// A short pause that differs between those who got into each other's way.
+    /// A short pause of random length, so that conflicting transactions do not meet again.
     fn back_off(&self, retries: u32) {
         let most = 1_u64 << retries.min(7);
         let some = uuid::Uuid::now_v7().as_u64_pair().1 % (most * 1_000) + 200;
@@ -325,7 +325,7 @@ impl Database {
                 sent => sent.map(|_| done),
             }
         });
-        // A connection that is not rolled back is closed, which does the same.
+        // A connection that is not rolled back is closed, which has the same effect.
         let usable = match &done {
             Ok(_) => true,
             Err(fault) => {
@@ -374,7 +374,7 @@ impl MysqlStore {
             wrote |= tx.wrote;
             done
         });
-        // Also where nobody knows whether it was committed.
+        // Also if it is unknown whether the transaction was committed.
         if wrote {
             self.news.tell_change();
         }
@@ -396,7 +396,7 @@ mod tests {
     fn failure(code: u16) -> Fault {
         Fault::Mysql(mysql::Error::MySqlError(mysql::error::MySqlError {
             state: "HY000".to_owned(),
-            message: "a value of somebody: secret".to_owned(),
+            message: "a quoted value: secret".to_owned(),
             code,
         }))
     }

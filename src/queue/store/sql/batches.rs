@@ -1,4 +1,4 @@
-//! Batches as rows: whose they are, what their owner wrote down, and how they are divided.
+//! Batches as rows: their owner, their record, and their division.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, limit, 
 use super::waiting;
 use super::{Again, SqlStore};
 
-/// Adds a batch that holds nothing yet.
+/// Adds an empty batch.
 fn add(
     tx: &mut dyn Statements,
     worker: WorkerId,
@@ -204,7 +204,7 @@ impl<S: SqlStore> BatchStore for S {
         })
     }
 
-    /// Nobody is asked within the transaction, so what is taken may have changed hands since.
+    /// The callback runs outside of the transaction, so the owner may have changed in the meantime.
     fn adopt_batches(
         &self,
         worker: WorkerId,
@@ -235,7 +235,7 @@ impl<S: SqlStore> BatchStore for S {
     }
 }
 
-/// Batches of the processes in a scope, or those of all for which a condition holds.
+/// Batches of the processes in a scope, or those among all batches for which a condition holds.
 fn of_scope(scope: Option<Vec<i64>>, of_all: &str) -> String {
     match scope {
         Some(scope) => format!("WHERE p.no IN {}", list(scope)),
@@ -243,7 +243,7 @@ fn of_scope(scope: Option<Vec<i64>>, of_all: &str) -> String {
     }
 }
 
-/// A batch without its process is one whose process is gone, or is being deleted.
+/// A batch without a process is one whose process no longer exists or is being deleted.
 fn select_batches(
     store: &impl SqlStore,
     tx: &mut dyn Statements,

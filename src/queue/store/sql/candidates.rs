@@ -1,4 +1,4 @@
-//! The jobs that a claim may give, lane by lane and priority by priority, and which of them comes next.
+//! The jobs that can be claimed, by lane and priority, and which of them comes next.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,32 +6,32 @@ use std::sync::Arc;
 use crate::base::clock::Timestamp;
 use crate::queue::store::JobLane;
 
-/// Of this many jobs one is the oldest, whatever its priority.
+/// One of this many jobs is the oldest one, whatever its priority.
 const OLDEST_OF: u64 = 8;
 
-/// Jobs of cancelled processes that one claim puts away when it comes across them.
+/// Maximum number of jobs of cancelled processes that one claim cancels when it finds them.
 pub(crate) const MOST_STOPPED: usize = 1_000;
 
-/// A job that may be given.
+/// A job that can be claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {
     pub due: i64,
     pub id: i64,
-    /// 0 in a store that reads it with the job.
+    /// 0 in a store that reads it later with the job.
     pub crashes: i64,
 }
 
 /// The jobs of one lane and priority that have been read.
 pub(crate) struct Group {
-    /// The place of its lane.
+    /// The index of its lane.
     pub lane: usize,
     /// The number of its lane.
     pub no: i64,
     pub priority: i64,
     pub heads: VecDeque<Head>,
-    /// Due time and key of the last one that was read.
+    /// Due time and key of the last job that was read.
     pub last: (i64, i64),
-    /// Nothing more is to be read.
+    /// No more jobs are to be read.
     #[cfg_attr(
         not(feature = "mysql"),
         expect(dead_code, reason = "only a server's groups are read later")
@@ -39,7 +39,7 @@ pub(crate) struct Group {
     pub is_read: bool,
 }
 
-/// A lane, and how many more of its jobs may be given.
+/// A lane, and how many more of its jobs can be claimed.
 pub(crate) struct OpenLane {
     no: i64,
     pub lane: Arc<JobLane>,
@@ -53,7 +53,7 @@ pub(crate) struct Candidates {
 }
 
 impl Candidates {
-    /// Whether groups of another lane came before, since groups come lane by lane.
+    /// Whether the lane differs from that of the last group; groups are ordered by lane.
     pub(crate) fn is_new(&self, lane: i64) -> bool {
         self.lanes.last().is_none_or(|last| last.no != lane)
     }
@@ -62,7 +62,7 @@ impl Candidates {
         self.lanes.push(OpenLane { no, lane, left });
     }
 
-    /// Adds a group of the last lane, unless that is closed.
+    /// Adds a group of the last lane, unless the lane is closed.
     pub(crate) fn add_group(&mut self, priority: i64, head: Option<Head>) {
         let place = self.lanes.len().saturating_sub(1);
         if let Some(lane) = self.lanes.last().filter(|lane| lane.left > 0) {
@@ -77,7 +77,7 @@ impl Candidates {
         }
     }
 
-    /// How many more jobs of a group's lane may be given.
+    /// How many more jobs of a group's lane can be claimed.
     pub(crate) fn left(&mut self, group: usize) -> &mut usize {
         &mut self.lanes[self.groups[group].lane].left
     }
@@ -91,7 +91,7 @@ impl Candidates {
             .filter_map(|(at, group)| Some((at, *group.heads.front()?)))
     }
 
-    /// The group whose first job is given next. `given`: number of jobs that the worker has been given.
+    /// The group whose first job is claimed next. `given`: number of jobs that the worker has claimed so far.
     pub(crate) fn best(&self, given: u64, now: Timestamp) -> Option<usize> {
         let oldest = (given + 1).is_multiple_of(OLDEST_OF);
         let due = self.open_heads().filter(|(_, head)| head.due <= now.0);

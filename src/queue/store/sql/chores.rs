@@ -1,5 +1,5 @@
-//! What concerns all jobs of a process: decided in one short transaction, carried out in many, and
-//! gone on with by anybody if who began it dies.
+//! Chores: changes to all jobs of a process. One short transaction stores the decision and many apply it; after a
+//! crash, any program continues.
 
 use std::ops::Range;
 
@@ -17,17 +17,17 @@ use super::standing::{Standing, lock};
 use super::statements::{Dialect, Fault, Queries as _, Statements, by, list, stored};
 use super::{Again, SqlStore};
 
-/// What a decision came to.
+/// The result of a decision.
 enum Decided<T> {
-    /// To be carried out on these processes, the one that was named last.
+    /// The chore must be applied to these processes; the requested process is the last one.
     Yes { on: Vec<i64>, reply: T },
-    /// Something else is being done to the process, which goes first.
+    /// Another chore of this process must be applied first.
     After(i64),
-    /// There is nothing to decide.
+    /// No change is necessary.
     NothingToDo(T),
 }
 
-/// Locks a process and all below it, parents first. Nothing is added below what is locked.
+/// Locks a process and all its descendants, parents first. Nothing can be added below locked processes.
 fn lock_family(tx: &mut dyn Statements, no: i64) -> Result<Vec<i64>, Fault> {
     let mut family = lineage::below_process(tx, no)?;
     loop {
@@ -96,11 +96,11 @@ pub(super) fn cancel_process(
         if let Some(child) = tx.column_once(&busy)?.pop() {
             return Ok(Decided::After(child));
         }
-        // Children that are still being enqueued would pass for all of them if they were put back later.
+        // Incomplete children that are requeued later would count as complete.
         lineage::delete_unsealed(tx, &family)?;
         family.insert(0, no);
-        // Nothing can be added any more, so what there is counts as sealed. The time tells whether
-        // it was known by then that results are missing.
+        // No job can be added any more, so the existing jobs count as sealed. The time shows whether missing results
+        // were known by then.
         let family = list(family);
         let cancel = format!(
             "UPDATE #processes SET cancelled = {}, sealed = total,
@@ -118,8 +118,8 @@ pub(super) fn cancel_process(
     Ok(count(cancelled))
 }
 
-/// Children first: a job that is put back looks at them at once. One that dies in between leaves children
-/// that were put back, and a parent that can be.
+/// Children first, because a requeued parent checks them immediately. If the OS process crashes in between, children
+/// are requeued and the parent can still be requeued.
 pub(super) fn retry_process(
     store: &impl SqlStore,
     id: ProcessId,
@@ -147,7 +147,7 @@ fn retry_one(store: &impl SqlStore, id: ProcessId, now: Timestamp) -> Result<u64
             "UPDATE #processes SET cancelled = 0, chore = {RETRYING}, progress = 0, chore_changed = 0 WHERE no = ?"
         );
         tx.run(&begin, by![no])?;
-        // While all of it had ended its time stood still. The server sets one column after the other.
+        // While all its jobs had ended, its time did not advance. The server assigns columns in order.
         tx.run(
             "UPDATE #processes SET
                time_since = IFNULL(time_since, created_at) + ? - IFNULL(time_until, created_at),
@@ -175,7 +175,7 @@ pub(super) fn delete_process(
         };
         let mut family = vec![no];
         family.extend(lock_family(tx, no)?);
-        lineage::hand_on_to_parent(tx, &family, now)?;
+        lineage::add_usage_to_parent(tx, &family, now)?;
         lineage::delete(tx, &family)?;
         family.reverse();
         Ok(Decided::Yes {
@@ -186,7 +186,7 @@ pub(super) fn delete_process(
     Ok(count(deleted))
 }
 
-/// Decides, and carries out. Returns what the decision told, and how many jobs it changed.
+/// Stores a decision and applies it. Returns the decision's reply, and the number of changed jobs.
 fn decide<T>(
     store: &impl SqlStore,
     id: ProcessId,
@@ -219,7 +219,7 @@ fn decide<T>(
     }
 }
 
-/// Does all that is left of what was decided about a process. Returns how many jobs changed.
+/// Applies the rest of a process's chore. Returns the number of changed jobs.
 pub(super) fn carry_out(store: &impl SqlStore, no: i64, now: Timestamp) -> Result<i64, Error> {
     loop {
         let (more, changed) = step(store, no, now)?;
@@ -229,8 +229,7 @@ pub(super) fn carry_out(store: &impl SqlStore, no: i64, now: Timestamp) -> Resul
     }
 }
 
-/// One short transaction of what was decided about a process. Returns whether more is left, and
-/// how many jobs have changed so far.
+/// One short transaction of a process's chore. Returns whether more is left, and the number of jobs changed so far.
 pub(crate) fn step(store: &impl SqlStore, no: i64, now: Timestamp) -> Result<(bool, i64), Error> {
     store.shared().next_chunk()?;
     let (more, changed, woken) = store.write(Again::Harmless, |tx| step_in(store, tx, no, now))?;
@@ -246,7 +245,7 @@ fn step_in(
     no: i64,
     now: Timestamp,
 ) -> Result<(bool, i64, bool), Fault> {
-    // Looked at first, and locked behind the jobs.
+    // Read first, and locked after the jobs.
     let read = "SELECT chore, progress, sealed, chore_changed FROM #processes WHERE no = ?";
     let Some(mut row) = tx.first(read, by![no])? else {
         return Ok((false, 0, false));
@@ -290,7 +289,7 @@ fn step_in(
     Ok((next.is_some(), before + changed, woken))
 }
 
-/// Does it to these jobs, which are locked. Returns how many changed.
+/// Applies the chore to these locked jobs. Returns the number of changed jobs.
 fn chunk(
     store: &impl SqlStore,
     tx: &mut dyn Statements,
@@ -365,8 +364,8 @@ fn retry_chunk(
     Ok(i64::try_from(all.len()).unwrap_or(0))
 }
 
-/// Writes down how far it has come; what is deleted to the last job is gone. Returns whether a job was woken that
-/// waited for it.
+/// Records the progress of the chore; a process whose jobs are all deleted is removed. Returns whether a job was woken
+/// that waited for the process.
 fn finish(
     tx: &mut dyn Statements,
     doing: i64,
@@ -377,8 +376,8 @@ fn finish(
 ) -> Result<bool, Fault> {
     match next {
         None if doing == DELETING => {
-            // Ends of jobs may have come in since that was decided.
-            let parent = lineage::hand_on_to_parent(tx, &[no], now)?;
+            // Jobs may have ended since the decision.
+            let parent = lineage::add_usage_to_parent(tx, &[no], now)?;
             tx.run("DELETE FROM #processes WHERE no = ?", by![no])?;
             if let Some(parent) = parent {
                 return lineage::wake(tx, parent, now);

@@ -1,4 +1,4 @@
-//! Jobs with all that their handlers need.
+//! Jobs with all data that their handlers need.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::queue::store::{ClaimedJob, JobLane, JobReceipt};
 use super::SqlStore;
 use super::statements::{Fault, Row, Statements};
 
-/// Jobs with all that their handlers need, and the receipts of their last claims; in the order of the ids. Those that
-/// are gone are left out.
+/// Jobs with all data that their handlers need, and the receipts of their last claims, in the order of the ids. Jobs
+/// that no longer exist are left out.
 pub(crate) fn claimed(
     store: &impl SqlStore,
     tx: &mut dyn Statements,
@@ -26,7 +26,7 @@ pub(crate) fn claimed(
     Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
 }
 
-/// The jobs that a query of [`WHOLE`] has found, if `of` knows them, by their ids.
+/// The jobs that a query of [`WHOLE`] has found and `of` accepts, by their ids.
 pub(crate) fn read_claimed(
     store: &impl SqlStore,
     tx: &mut dyn Statements,

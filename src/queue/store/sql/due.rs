@@ -1,4 +1,4 @@
-//! Due times that a clock which was set back left too far ahead.
+//! Due times that are too far in the future because the clock was set back.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::queue::store::rows::{HELD, PENDING, WAITING, count};
 use super::statements::{Dialect, Fault, Queries as _, Statements, by};
 use super::{Again, SqlStore};
 
-/// No wait is longer unless somebody has set it so: an hour, and what is added to spread callers.
+/// The longest default wait: one hour, plus jitter.
 pub(super) const LONGEST: Duration = Duration::from_secs(75 * 60);
 
-/// What is due within this time can wait for it.
+/// Due times within this time are not changed.
 const SOON: Duration = Duration::from_secs(2);
 
-/// Jobs due later than after any wait, those that were enqueued, and put off if they were, at a time that is still to
-/// come, and those that look again later than after any wait: how many there are, and the last due time.
+/// Jobs that are due later than after any wait, that were enqueued (and postponed, if they were) at a future time, or
+/// that check again later than after any wait: their number, and the last due time.
 pub(crate) fn far_ahead(
     tx: &mut dyn Statements,
     longest: Duration,

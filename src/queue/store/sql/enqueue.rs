@@ -23,12 +23,12 @@ use super::results::json;
 use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, limit, stored};
 use super::{Again, SqlStore, chores};
 
-/// Where the jobs of several processes stand. Sums that do not fit an integer are no error.
+/// The number of jobs of several processes by state. Sums may exceed an integer.
 const SUMS: &str = "IFNULL(SUM(total + 0e0), 0), IFNULL(SUM(pending + 0e0), 0), \
      IFNULL(SUM(in_progress + 0e0), 0), IFNULL(SUM(at_provider + 0e0), 0), IFNULL(SUM(completed + 0e0), 0), \
      IFNULL(SUM(failed + 0e0), 0), IFNULL(SUM(cancelled_jobs + 0e0), 0), IFNULL(SUM(consumed + 0e0), 0)";
 
-/// What [`SUMS`] has read.
+/// The counts that [`SUMS`] has read.
 fn sums(row: &mut Row) -> Result<JobCounts, Fault> {
     let mut sum = |at: usize| -> Result<u64, Fault> { Ok(row.at::<f64>(at)? as u64) };
     Ok(JobCounts {
@@ -177,7 +177,7 @@ impl<S: SqlStore> EnqueueStore for S {
                 return Ok(None);
             };
             let state = job_state(self, tx, &mut row, id)?;
-            // The rest of the id has to fit too: it may be one of another database.
+            // The rest of the id must match too, because it may belong to another database.
             Ok((state.job_id == job).then_some(state))
         })
     }

@@ -1,4 +1,4 @@
-//! Looking at a store's health: what is wrong, and which command helps.
+//! Health checks: problems, and the commands that solve them.
 
 use crate::base::clock::Timestamp;
 use crate::queue::store::rows::{AT_PROVIDER, COMPLETED, DELETING, HELD, IN_PROGRESS, NO_CHORE};
@@ -7,45 +7,45 @@ use crate::queue::store::{HealthFinding, Severity, health};
 use super::due;
 use super::statements::{Fault, Queries as _, Statements, id_of};
 
-/// A worker that is on the list.
+/// A registered worker.
 pub(crate) struct ListedWorker<'w> {
     pub pid: i64,
     pub host: &'w str,
     pub is_dead: bool,
 }
 
-/// Whether tables have the schema that this version knows. `what` names what has it.
+/// Whether tables have the schema version of this program. `what` names the tables.
 pub(crate) fn schema(found: i64, known: i64, what: &str) -> HealthFinding {
     let seen = format!("version {found}");
     if found == known {
         return HealthFinding::new("schema", Severity::Good, seen, None);
     }
     let advice = format!(
-        "a newer batchwright has brought the {what} forward: update this one, and restart workers"
+        "a newer batchwright has upgraded the {what}: update this one, and restart workers"
     );
     HealthFinding::new("schema", Severity::Bad, seen, Some(&advice))
 }
 
-/// Looks at the jobs, processes and batches. Also returns what to type for jobs to go on.
+/// Checks the jobs, processes and batches. Also returns the commands that resume open jobs.
 pub(crate) fn look(
     tx: &mut dyn Statements,
     now: Timestamp,
 ) -> Result<(Vec<HealthFinding>, String), Fault> {
-    let by_whom = by_whom(tx)?;
+    let resume_commands = resume_commands(tx)?;
     let mut found = counters(tx)?;
     found.extend(orphans(tx)?);
-    found.extend(batches(tx, &by_whom)?);
+    found.extend(batches(tx, &resume_commands)?);
     found.extend(unsealed(tx, now)?);
-    found.extend(halfway(tx, &by_whom)?);
-    found.extend(far_ahead(tx, &by_whom, now)?);
-    Ok((found, by_whom))
+    found.extend(halfway(tx, &resume_commands)?);
+    found.extend(far_ahead(tx, &resume_commands, now)?);
+    Ok((found, resume_commands))
 }
 
-/// Which workers live. `of_dead` says what the store knows of a dead one.
+/// Which workers are alive. `of_dead` describes a dead worker in this store.
 pub(crate) fn workers<'w>(
     listed: impl IntoIterator<Item = ListedWorker<'w>>,
     of_dead: &str,
-    by_whom: &str,
+    resume_commands: &str,
 ) -> Vec<HealthFinding> {
     let finding =
         |verdict, seen, advice: Option<&str>| HealthFinding::new("worker", verdict, seen, advice);
@@ -58,11 +58,11 @@ pub(crate) fn workers<'w>(
     for ListedWorker { pid, host, .. } in &dead {
         let seen = format!("process {pid} on {host} {of_dead}; its jobs wait");
         let advice =
-            format!("the next worker returns them to the queue within 1 second: {by_whom}");
+            format!("the next worker returns them to the queue within 1 second: {resume_commands}");
         findings.push(finding(Severity::Warning, seen, Some(&advice)));
     }
     if findings.is_empty() {
-        let advice = format!("jobs that wait are carried out by: {by_whom}");
+        let advice = format!("to run the waiting jobs: {resume_commands}");
         findings.push(finding(Severity::Note, "none".to_owned(), Some(&advice)));
     }
     findings
@@ -72,17 +72,17 @@ fn number(tx: &mut dyn Statements, sql: &str) -> Result<i64, Fault> {
     Ok(tx.one(sql, Vec::new())?.unwrap_or(0))
 }
 
-/// What to type for jobs to go on.
-fn by_whom(tx: &mut dyn Statements) -> Result<String, Fault> {
+/// Commands that resume open jobs.
+fn resume_commands(tx: &mut dyn Statements) -> Result<String, Fault> {
     let sql = format!(
         "SELECT info FROM #processes WHERE chore <> {DELETING} AND pending + in_progress + at_provider > 0"
     );
-    Ok(health::by_whom(
+    Ok(health::resume_commands(
         tx.column::<Option<String>>(&sql, Vec::new())?,
     ))
 }
 
-/// Counts all jobs again. Held ones count as pending. What is being deleted is not counted down.
+/// Recounts all jobs. Held jobs count as pending. Counters of jobs that are being deleted do not decrease.
 fn counters(tx: &mut dyn Statements) -> Result<Vec<HealthFinding>, Fault> {
     let counted = format!(
         "SELECT id DIV 4294967296 AS no, COUNT(*) AS stored, CAST(SUM(status <= {HELD}) AS SIGNED) AS pending,
@@ -116,8 +116,8 @@ fn orphans(tx: &mut dyn Statements) -> Result<Option<HealthFinding>, Fault> {
     Ok(health::orphans(jobs))
 }
 
-/// Batches that would never be asked about again, and jobs that no batch brings back.
-fn batches(tx: &mut dyn Statements, by_whom: &str) -> Result<Vec<HealthFinding>, Fault> {
+/// Batches that no worker would poll again, and jobs that no batch would return.
+fn batches(tx: &mut dyn Statements, resume_commands: &str) -> Result<Vec<HealthFinding>, Fault> {
     let orphaned = number(
         tx,
         "SELECT COUNT(*) FROM #batches WHERE worker IS NOT NULL AND worker NOT IN (SELECT no FROM #workers)",
@@ -130,7 +130,7 @@ fn batches(tx: &mut dyn Statements, by_whom: &str) -> Result<Vec<HealthFinding>,
     );
     let astray = number(tx, &astray)?;
     let free = number(tx, "SELECT COUNT(*) FROM #batches WHERE worker IS NULL")?;
-    Ok(health::batches(orphaned, astray, free, by_whom))
+    Ok(health::batches(orphaned, astray, free, resume_commands))
 }
 
 fn unsealed(tx: &mut dyn Statements, now: Timestamp) -> Result<Vec<HealthFinding>, Fault> {
@@ -146,17 +146,17 @@ fn unsealed(tx: &mut dyn Statements, now: Timestamp) -> Result<Vec<HealthFinding
     found.collect()
 }
 
-fn halfway(tx: &mut dyn Statements, by_whom: &str) -> Result<Option<HealthFinding>, Fault> {
+fn halfway(tx: &mut dyn Statements, resume_commands: &str) -> Result<Option<HealthFinding>, Fault> {
     let sql = format!("SELECT COUNT(*) FROM #processes WHERE chore <> {NO_CHORE}");
     let processes = number(tx, &sql)?;
-    Ok(health::halfway(processes, by_whom))
+    Ok(health::halfway(processes, resume_commands))
 }
 
 fn far_ahead(
     tx: &mut dyn Statements,
-    by_whom: &str,
+    resume_commands: &str,
     now: Timestamp,
 ) -> Result<Option<HealthFinding>, Fault> {
     let (jobs, last) = due::far_ahead(tx, due::LONGEST, now)?;
-    Ok(health::far_ahead(jobs, last.since(now), by_whom))
+    Ok(health::far_ahead(jobs, last.since(now), resume_commands))
 }

@@ -1,4 +1,4 @@
-//! Adding jobs: claimable at once, or held until their process is sealed.
+//! Adding jobs: claimable immediately, or held until their process is sealed.
 
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
@@ -15,7 +15,7 @@ use crate::queue::store::{InsertGuard, JobLane};
 use super::statements::{Dialect, Fault, Queries as _, Statements, by, stored};
 use super::{SqlStore, lineage};
 
-/// What of a process decides how jobs are added to it.
+/// The state of a process that decides how jobs are added to it.
 struct Target {
     no: i64,
     sealed: i64,
@@ -35,7 +35,7 @@ pub(super) fn insert_jobs(
     if jobs.is_empty() {
         return Ok(Vec::new());
     }
-    // Before the transaction, which others wait for.
+    // Done before the transaction, because others wait for that.
     let mut last: Option<&Job> = None;
     for job in &jobs {
         if last.is_none_or(|last| last.kind != job.kind || last.lane != job.lane) {
@@ -61,11 +61,11 @@ pub(super) fn insert_jobs(
     Ok(ids)
 }
 
-/// One insert of several in a transaction. It is refused before it has written anything, so
-/// others are not concerned; a failure of the database fails them all.
+/// One of several inserts in a transaction. It is rejected before it has written anything, so the others are not
+/// affected; a failure of the database fails all.
 fn add(store: &impl SqlStore, tx: &mut dyn Statements, insert: &Insert) -> Result<Inserted, Fault> {
     if insert.guard.is_some() && tx.dialect() == Dialect::Sqlite {
-        let why = "this store knows no conditions of other stores";
+        let why = "this store does not support conditions of other stores";
         let error = Error::new(ErrorKind::Invalid, why).with_storage();
         return Ok(Err(error));
     }
@@ -162,12 +162,12 @@ fn first_lane(job: &Job) -> JobLane {
     }
 }
 
-/// Texts alone: that cannot fail.
+/// The description contains only texts, so serializing it cannot fail.
 pub(super) fn written(info: &ProcessInfo) -> String {
     serde_json::to_string(info).unwrap_or_default()
 }
 
-/// The process, which begins to exist here if it did not.
+/// The process, which is created if it does not exist.
 fn target(tx: &mut dyn Statements, insert: &Insert, parent: Option<i64>) -> Result<Target, Fault> {
     let id = insert.process;
     let refuse = |why: &str| {
@@ -211,7 +211,7 @@ fn target(tx: &mut dyn Statements, insert: &Insert, parent: Option<i64>) -> Resu
                 by![stored(id), parent, insert.now.0, insert.now.0],
             );
             match made {
-                // Somebody else has begun it since.
+                // Another transaction has created it in the meantime.
                 Err(fault) if fault.is_duplicate() => return Err(Fault::Overtaken),
                 other => drop(other?),
             }

@@ -1,7 +1,8 @@
-//! Processes that a job waits for, its children: in its scope, cancelled and deleted with it, and what they have used
-//! counted with it in the transaction that ends or deletes them.
+//! Child processes, for which a job waits: they belong to its scope, and are cancelled and deleted with it. Their usage
+//! is added to the job's process in the transaction that ends or deletes them.
 //!
-//! A child is made after its parent, so its number is higher: families are locked parents first, as all processes are.
+//! A child is created after its parent, so its number is higher: families are locked in the order of their numbers,
+//! like all processes.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +18,7 @@ use crate::queue::store::rows::{
 use super::SqlStore;
 use super::statements::{Fault, Queries as _, Statements, by, id_of, list, stored};
 
-/// The processes whose parents are these jobs, and those below them.
+/// The processes whose parents are these jobs, and their descendants.
 pub(crate) const BELOW: &str = "WITH RECURSIVE found (no) AS (
        SELECT no FROM #processes WHERE parent BETWEEN ? AND ?
      UNION
@@ -25,19 +26,19 @@ pub(crate) const BELOW: &str = "WITH RECURSIVE found (no) AS (
        ON p.parent BETWEEN f.no * 4294967296 AND f.no * 4294967296 + 4294967295
      ) SELECT no FROM found";
 
-/// The processes whose parents are these jobs, and those below them, each behind its own parent.
+/// The processes whose parents are these jobs, and their descendants, each after its parent.
 fn below(tx: &mut dyn Statements, first: i64, last: i64) -> Result<Vec<i64>, Fault> {
     let mut found: Vec<i64> = tx.column(BELOW, by![first, last])?;
     found.sort_unstable();
     Ok(found)
 }
 
-/// The processes below a process, each behind its own parent.
+/// The descendants of a process, each after its parent.
 pub(crate) fn below_process(tx: &mut dyn Statements, no: i64) -> Result<Vec<i64>, Fault> {
     below(tx, key(no, 0), key(no, MOST_JOBS - 1))
 }
 
-/// The numbers of these processes and of all below them; `None` when every process is meant.
+/// The numbers of these processes and their descendants; `None` for all processes.
 pub(crate) fn scope(tx: &mut dyn Statements, of: &[ProcessId]) -> Result<Option<Vec<i64>>, Fault> {
     if of.is_empty() {
         return Ok(None);
@@ -55,7 +56,7 @@ pub(crate) fn scope(tx: &mut dyn Statements, of: &[ProcessId]) -> Result<Option<
     Ok(Some(all))
 }
 
-/// The condition that a job is one of a scope's.
+/// The condition that a job belongs to a scope.
 pub(crate) fn in_scope(scope: Option<&Vec<i64>>) -> String {
     match scope {
         None => String::new(),
@@ -63,8 +64,7 @@ pub(crate) fn in_scope(scope: Option<&Vec<i64>>) -> String {
     }
 }
 
-/// The processes below one that begin anew when its failed and cancelled jobs do, deepest first: those whose own
-/// parent is put back.
+/// The descendants of a process that are requeued with it, deepest first: those whose parent job is requeued.
 pub(crate) fn to_retry(tx: &mut dyn Statements, no: i64) -> Result<Vec<ProcessId>, Fault> {
     let mut found = Vec::new();
     for no in below_process(tx, no)?.into_iter().rev() {
@@ -82,7 +82,7 @@ pub(crate) fn to_retry(tx: &mut dyn Statements, no: i64) -> Result<Vec<ProcessId
     Ok(found)
 }
 
-/// Makes a job claimable that waits for others. False when it does not.
+/// Makes a job claimable that waits for others. Returns false if it does not wait.
 pub(crate) fn wake(tx: &mut dyn Statements, job: i64, now: Timestamp) -> Result<bool, Fault> {
     let woken = tx.run(
         &format!(
@@ -105,12 +105,12 @@ pub(crate) fn is_open(tx: &mut dyn Statements, id: ProcessId) -> Result<bool, Fa
 /// Finds a row if any process has a parent.
 pub(crate) const ANY: &str = "SELECT 1 FROM #processes WHERE parent IS NOT NULL LIMIT 1";
 
-/// Whether any process has a parent: where none has, nothing more needs to be looked up.
+/// Whether any process has a parent; if none has, no further lookups are needed.
 pub(crate) fn any(tx: &mut dyn Statements) -> Result<bool, Fault> {
     tx.exists(ANY, Vec::new())
 }
 
-/// Refuses to have outcomes taken that a job collects.
+/// Rejects consuming outcomes that a parent job collects.
 pub(crate) fn are_hosts(
     tx: &mut dyn Statements,
     numbers: impl IntoIterator<Item = i64>,
@@ -128,7 +128,7 @@ pub(crate) fn are_hosts(
     }
 }
 
-/// The key of a new process's parent, which stays open until the transaction ends.
+/// The key of a new process's parent, which is locked as open until the transaction ends.
 pub(crate) fn parent(
     store: &impl SqlStore,
     tx: &mut dyn Statements,
@@ -156,24 +156,28 @@ pub(crate) fn parent(
     }
 }
 
-/// Somebody may still want what the children of a job have come to.
+/// Whether the outcomes of a job's children may still be needed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// It is completed, or gone: they go.
+    /// The job is completed or deleted: its children are deleted.
     ForGood,
-    /// It failed, and may be tried again: what came of them stays, unless all of it has to be done again.
+    /// The job failed and may be requeued: its children are kept, unless all of them must run again.
     MayBeRetried,
 }
 
-/// What a job that has ended leaves behind: its job, how it ended, and its families, each a process with all below it.
-pub(crate) struct Heirs {
+/// The children of a job that has ended: the job, how it ended, and the families, each a process with its descendants.
+pub(crate) struct EndedFamilies {
     job: i64,
     ended: Ended,
     pub(crate) families: Vec<Vec<i64>>,
 }
 
-/// The families of a job, before anything is locked that concerns them.
-pub(crate) fn heirs(tx: &mut dyn Statements, job: i64, ended: Ended) -> Result<Heirs, Fault> {
+/// The families of a job, read before any of their rows is locked.
+pub(crate) fn ended_families(
+    tx: &mut dyn Statements,
+    job: i64,
+    ended: Ended,
+) -> Result<EndedFamilies, Fault> {
     let mut families = Vec::new();
     match ended {
         Ended::ForGood => families.push(below(tx, job, job)?),
@@ -188,31 +192,31 @@ pub(crate) fn heirs(tx: &mut dyn Statements, job: i64, ended: Ended) -> Result<H
         }
     }
     families.retain(|family| !family.is_empty());
-    Ok(Heirs {
+    Ok(EndedFamilies {
         job,
         ended,
         families,
     })
 }
 
-/// A job has its outcome, or is gone: what its children have used is counted with it, and they go.
+/// Adds the usage of a job's children to its process and deletes them, when the job has its outcome or is deleted.
 pub(crate) fn job_ended(
     tx: &mut dyn Statements,
-    heirs: &Heirs,
+    ended_families: &EndedFamilies,
     now: Timestamp,
 ) -> Result<(), Fault> {
-    for family in &heirs.families {
-        hand_on(tx, family, process_of(heirs.job), now)?;
+    for family in &ended_families.families {
+        move_usage(tx, family, process_of(ended_families.job), now)?;
         let kept = "SELECT 1 FROM #processes
              WHERE no IN :list AND completed + pending + in_progress + at_provider > 0 LIMIT 1";
-        if heirs.ended == Ended::ForGood || tx.rows_in(kept, family)?.is_empty() {
+        if ended_families.ended == Ended::ForGood || tx.rows_in(kept, family)?.is_empty() {
             delete(tx, family)?;
         }
     }
     Ok(())
 }
 
-/// Has processes deleted, soon.
+/// Marks processes for deletion.
 pub(crate) fn delete(tx: &mut dyn Statements, processes: &[i64]) -> Result<(), Fault> {
     let sql = formatcp!(
         "UPDATE #processes SET chore = {DELETING}, progress = 0 WHERE no IN :list AND chore <> {DELETING}"
@@ -220,7 +224,7 @@ pub(crate) fn delete(tx: &mut dyn Statements, processes: &[i64]) -> Result<(), F
     tx.run_in(sql, processes).map(drop)
 }
 
-/// Has those of these processes deleted that are still being enqueued.
+/// Marks those of these processes for deletion whose enqueueing is not complete.
 pub(crate) fn delete_unsealed(tx: &mut dyn Statements, processes: &[i64]) -> Result<(), Fault> {
     let sql = formatcp!(
         "UPDATE #processes SET chore = {DELETING}, progress = 0
@@ -229,8 +233,8 @@ pub(crate) fn delete_unsealed(tx: &mut dyn Statements, processes: &[i64]) -> Res
     tx.run_in(sql, processes).map(drop)
 }
 
-/// Counts what processes that are on their way out have used with the process of their parent.
-pub(crate) fn hand_on_to_parent(
+/// Adds the usage of processes that are being deleted to the process of their parent.
+pub(crate) fn add_usage_to_parent(
     tx: &mut dyn Statements,
     processes: &[i64],
     now: Timestamp,
@@ -242,13 +246,13 @@ pub(crate) fn hand_on_to_parent(
         .one("SELECT parent FROM #processes WHERE no = ?", by![*first])?
         .flatten();
     if let Some(parent) = parent {
-        hand_on(tx, processes, process_of(parent), now)?;
+        move_usage(tx, processes, process_of(parent), now)?;
     }
     Ok(parent)
 }
 
-/// Counts what processes have used with another one, and no longer with them.
-fn hand_on(tx: &mut dyn Statements, from: &[i64], to: i64, now: Timestamp) -> Result<(), Fault> {
+/// Moves the usage of processes to another process.
+fn move_usage(tx: &mut dyn Statements, from: &[i64], to: i64, now: Timestamp) -> Result<(), Fault> {
     let living =
         format!("SELECT 1 FROM #processes WHERE no = ? AND chore <> {DELETING} FOR UPDATE");
     if !tx.exists(&living, by![to])? {

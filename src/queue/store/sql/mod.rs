@@ -1,11 +1,12 @@
-//! The logic of stores in SQL databases, written once: its statements run on SQLite and on MySQL.
+//! The logic of SQL stores, written once: its statements run on SQLite and on MySQL.
 //!
-//! Statements are written in MySQL's SQL, and `#jobs` stands for the table of jobs. [`SqliteStore`](super::SqliteStore)
-//! [translates](super::sqlite) the few words in which SQLite differs. What differs in essence is in the folders of the two
-//! stores: opening, locks, claims, ends of jobs, counters, and how a store knows that a worker lives.
+//! Statements are written in MySQL's SQL, and `#jobs` is replaced by the name of the table of jobs.
+//! [`SqliteStore`](super::SqliteStore) [translates](super::sqlite) the few words in which SQLite differs. Parts with
+//! larger differences are in the folders of the two stores: opening, locks, claims, ends of jobs, counters, and the
+//! detection of dead workers.
 //!
-//! Transactions lock rows in one order: a worker, batches, jobs by their keys, processes by their numbers. SQLite locks
-//! the whole database instead.
+//! Transactions lock rows in one order: a worker, batches, jobs by key, processes by number. SQLite locks the whole
+//! database instead.
 
 mod batches;
 pub(super) mod candidates;
@@ -42,30 +43,30 @@ use super::rows::{job_id, small};
 use super::{ConsumerLock, JobLane, WorkerId};
 use statements::{Fault, Queries as _, Statements, by};
 
-/// Whether a transaction may be carried out again when nobody knows whether it has been.
+/// Whether a transaction may be repeated if its outcome is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Again {
-    /// Fences make the second time change nothing more.
+    /// Fences make a repetition harmless.
     Harmless,
-    /// It would be done twice.
+    /// A repetition would apply it twice.
     Doubtful,
 }
 
-/// Lanes by their numbers, which are never used twice: what was read once stays true.
+/// Lanes by number. Numbers are never reused, so cached lanes stay valid.
 pub(super) type KnownLanes = Mutex<HashMap<i64, Arc<JobLane>>>;
 
-/// Lanes that a store keeps in memory: hosts may invent ever new ones.
+/// Maximum number of cached lanes, because hosts may create any number of them.
 pub(super) const MOST_LANES: usize = 10_000;
 
-/// What every store in a database has in memory.
+/// State of a database store in memory.
 pub(crate) struct SharedState {
-    /// A part of every job id, so that an id of another database is not taken for one of this.
+    /// A part of every job id, to recognize ids of other databases.
     pub(super) salt: u16,
     pub(super) lanes: KnownLanes,
     pub(super) inserts: GroupCommit,
-    /// Jobs of one transaction of what is carried out in many.
+    /// Number of jobs per transaction of a chore.
     pub(super) chunk: i64,
-    /// Chunks that may still be carried out before the operation is abandoned, as if it had died.
+    /// Number of chunks until the operation is aborted, to simulate a crash.
     #[cfg(test)]
     pub(crate) chunks_left: AtomicI64,
 }
@@ -82,7 +83,7 @@ impl SharedState {
         }
     }
 
-    /// Called before each of many short transactions. A test may stop after some of them.
+    /// Called before each of many short transactions. A test may abort after some of them.
     fn next_chunk(&self) -> Result<(), Error> {
         #[cfg(test)]
         if self.chunks_left.fetch_sub(1, Ordering::Relaxed) <= 0 {
@@ -92,7 +93,7 @@ impl SharedState {
     }
 }
 
-/// What a database of jobs does in its own way. All else of a store follows from it.
+/// The parts that differ between databases of jobs. All other parts of a store use them.
 pub(super) trait SqlStore: Send + Sync {
     /// Runs queries. Each sees what was committed before it started.
     fn read<T>(
@@ -100,47 +101,47 @@ pub(super) trait SqlStore: Send + Sync {
         work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
     ) -> Result<T, Error>;
 
-    /// Runs queries that all see one moment.
+    /// Runs queries that all see the same snapshot.
     fn read_moment<T>(
         &self,
         work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
     ) -> Result<T, Error>;
 
-    /// Runs one transaction, from its beginning as often as the database asks for that.
+    /// Runs one transaction, and repeats it as often as the database requires.
     fn write<T>(
         &self,
         again: Again,
         work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
     ) -> Result<T, Error>;
 
-    /// Runs one transaction that costs nothing if a loss of power undoes it.
+    /// Runs one transaction that may be lost in a power failure without harm.
     fn write_lazily<T>(
         &self,
         again: Again,
         work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
     ) -> Result<T, Error>;
 
-    /// Has an insert carried out, in one transaction with those of other threads. `add` carries out one of them.
+    /// Performs an insert in one transaction with those of other threads. `add` performs one of them.
     fn write_insert(
         &self,
         insert: Insert,
         add: impl FnMut(&mut dyn Statements, &Insert) -> Result<Inserted, Fault>,
     ) -> Inserted;
 
-    /// Says that jobs have become claimable.
+    /// Notifies workers that jobs have become claimable.
     fn wake_workers(&self);
 
     fn shared(&self) -> &SharedState;
 
-    /// The number of a lane, which begins to exist when first asked for.
+    /// The number of a lane, which is created if it does not exist.
     fn lane_no(&self, tx: &mut dyn Statements, lane: &JobLane) -> Result<i64, Fault>;
 
-    /// Gives a lane a number before a transaction that others would wait for.
+    /// Creates a lane before a transaction that others would wait for.
     fn make_lane(&self, _lane: &JobLane) -> Result<(), Error> {
         Ok(())
     }
 
-    /// Fails for a worker that is on no list: nothing would ever give back what it gets.
+    /// Fails if a worker is not registered, because its jobs would never return to the queue.
     fn check_worker(&self, tx: &mut dyn Statements, worker: WorkerId) -> Result<(), Fault>;
 
     /// See [`ResultStore::lock_results`](super::ResultStore::lock_results).

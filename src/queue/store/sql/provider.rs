@@ -1,4 +1,4 @@
-//! Jobs on their way into a batch, while they are in it, and back.
+//! Jobs that move into a batch, are in it, and return from it.
 
 use std::collections::HashSet;
 
@@ -13,12 +13,12 @@ use super::standing::lock;
 use super::statements::{Fault, Queries as _, Statements, by, id_of, limit, list};
 use super::{Again, SqlStore};
 
-/// What a batch tells its owner.
+/// What a batch's row shows to its owner.
 pub(super) struct Owned {
     pub no: BatchNo,
     pub process: i64,
     pub lane: i64,
-    /// Whether its process was cancelled; `None` when that is gone.
+    /// Whether its process was cancelled; `None` if it no longer exists.
     pub cancelled: Option<bool>,
 }
 
@@ -59,14 +59,14 @@ pub(super) struct Wanted {
     pub bytes: u64,
 }
 
-/// Jobs to be put into a batch, by key with the bytes of their payloads.
+/// Jobs to move into a batch, by key, with the bytes of their payloads.
 #[derive(Default)]
 pub(super) struct Load {
     jobs: Vec<(i64, u64)>,
     next: Option<i64>,
 }
 
-/// Keys that are read at a time.
+/// Number of keys that are read at once.
 pub(super) const READ_AT_ONCE: usize = 1_000;
 
 pub(super) fn load(
@@ -82,7 +82,7 @@ pub(super) fn load(
     let mut load = Load::default();
     let mut left = bytes;
     loop {
-        // One more, which tells whether there is more.
+        // One more, to know whether more exist.
         let few = (most - load.jobs.len()).min(READ_AT_ONCE) + 1;
         let sql = format!(
             "SELECT j.id, OCTET_LENGTH(p.body) FROM #jobs j FORCE INDEX (PRIMARY) CROSS JOIN #payloads p ON p.job = j.id
@@ -108,7 +108,7 @@ pub(super) fn load(
     }
 }
 
-/// Puts those jobs into a batch that nobody else has taken since they were found.
+/// Moves those jobs into a batch that were not claimed since they were found.
 pub(super) fn fill(
     tx: &mut dyn Statements,
     of: &Owned,
@@ -158,7 +158,7 @@ pub(super) fn fill(
     })
 }
 
-/// Reads jobs of a batch, all of one moment; none when its process is gone.
+/// Reads jobs of a batch in one snapshot; none if its process no longer exists.
 pub(super) fn read_in_batch(
     store: &impl SqlStore,
     batch: BatchNo,
@@ -181,7 +181,7 @@ pub(super) fn read_in_batch(
         let mut jobs = Vec::with_capacity(ids.len());
         let mut rest = &ids[..];
         while !rest.is_empty() {
-            // A caller that asks for a job twice gets it twice.
+            // A key that is requested twice is returned twice.
             let mut seen = HashSet::new();
             let some = rest.iter().take(READ_AT_ONCE);
             let (now, later) = rest.split_at(some.take_while(|id| seen.insert(**id)).count());
@@ -192,7 +192,7 @@ pub(super) fn read_in_batch(
     })
 }
 
-/// Puts jobs of a batch back, and with `close` deletes it together with the last of them.
+/// Returns jobs of a batch to the queue; with `close`, deletes the batch together with the last of them.
 pub(super) fn empty_batch(
     store: &impl SqlStore,
     worker: WorkerId,
@@ -208,7 +208,7 @@ pub(super) fn empty_batch(
         let (changed, more, waits) = store.write(Again::Doubtful, |tx| {
             let of = owned(tx, worker, batch)?;
             let (mut changed, mut more, mut waits) = (0, false, false);
-            // Those of a deleted process are deleted with it.
+            // Jobs of a deleted process are deleted with it.
             if of.cancelled.is_some() {
                 (changed, more, waits) = unload(store, tx, &of, after, due, now)?;
             }
@@ -227,7 +227,7 @@ pub(super) fn empty_batch(
     }
 }
 
-/// Puts a chunk of jobs back. Returns how many, whether there are more, and whether they wait again.
+/// Returns a chunk of jobs to the queue. Returns their number, whether more are left, and whether they wait again.
 fn unload(
     store: &impl SqlStore,
     tx: &mut dyn Statements,
@@ -243,7 +243,7 @@ fn unload(
     )?;
     let more = ids.len() > most;
     ids.truncate(most);
-    // Some may have ended since.
+    // Some may have ended in the meantime.
     let sql = format!(
         "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN {} AND batch = {} ORDER BY id FOR UPDATE",
         list(ids),

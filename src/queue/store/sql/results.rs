@@ -49,7 +49,7 @@ impl<S: SqlStore> ResultStore for S {
         if receipts.is_empty() {
             return Ok(0);
         }
-        // A job may be among them under several claims.
+        // One job may occur under several claims.
         let claims: HashSet<(i64, i64)> = receipts
             .iter()
             .map(|receipt| (receipt.job, receipt.claim))
@@ -78,15 +78,15 @@ impl<S: SqlStore> ResultStore for S {
             if gone.is_empty() {
                 return Ok(());
             }
-            let mut heirs = Vec::new();
+            let mut ended_families = Vec::new();
             if families {
                 for job in &gone {
-                    heirs.push(lineage::heirs(tx, *job, Ended::ForGood)?);
+                    ended_families.push(lineage::ended_families(tx, *job, Ended::ForGood)?);
                 }
             }
-            let below = heirs
+            let below = ended_families
                 .iter()
-                .flat_map(|heirs| heirs.families.iter().flatten());
+                .flat_map(|ended_families| ended_families.families.iter().flatten());
             let wanted: Vec<i64> = gone
                 .iter()
                 .map(|job| process_of(*job))
@@ -106,8 +106,8 @@ impl<S: SqlStore> ResultStore for S {
                 changes.consumed(*job);
             }
             tx.count(&changes, now)?;
-            for heirs in &heirs {
-                lineage::job_ended(tx, heirs, now)?;
+            for ended_families in &ended_families {
+                lineage::job_ended(tx, ended_families, now)?;
             }
             let empty =
                 "DELETE FROM #processes WHERE no IN :list AND consumed = total AND sealed = total";
@@ -140,11 +140,11 @@ impl<S: SqlStore> ResultStore for S {
     }
 }
 
-/// Outcomes that are read at a time.
+/// Number of outcomes that are read at once.
 #[cfg(feature = "mysql")]
 const READ_AT_ONCE: usize = 256;
 
-/// What [`delivery`] reads.
+/// The columns that [`delivery`] reads.
 const OUTCOME: &str = "j.id, j.claim, j.status, j.created_at, j.lane, j.calls, \
      p.item_id, p.request_hash, r.error, r.body";
 
@@ -156,7 +156,7 @@ pub(crate) const PEEK: &str = formatcp!(
      WHERE j.id > ? AND j.id <= ? AND j.status >= {COMPLETED} ORDER BY j.id LIMIT ?"
 );
 
-/// Keys of jobs that have ended, and bytes of their outcomes. The index has one range of keys for each status.
+/// Keys of ended jobs, and bytes of their outcomes. The index has one range of keys for each status.
 #[cfg(feature = "mysql")]
 fn ended_in_mysql(start: i64, end: i64, few: usize) -> String {
     let of = |status: i64| {
@@ -192,7 +192,7 @@ fn outcomes_in_sqlite(
     Ok(rows)
 }
 
-/// Reads keys and sizes first: the server sends a whole result, and what is not wanted is not sent.
+/// Reads keys and sizes first, because the server would send unwanted results completely.
 #[cfg(feature = "mysql")]
 fn outcomes_in_mysql(
     tx: &mut dyn Statements,

@@ -1,4 +1,4 @@
-//! The rows that statements find, and why a transaction fails.
+//! The rows that statements find, and reasons why a transaction fails.
 
 use rusqlite::types::Value;
 use uuid::Uuid;
@@ -6,17 +6,17 @@ use uuid::Uuid;
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
 
-/// Why a transaction did not come about.
+/// Why a transaction failed.
 #[derive(Debug)]
 pub(crate) enum Fault {
     Sqlite(rusqlite::Error),
     #[cfg(feature = "mysql")]
     Mysql(mysql::Error),
-    /// What was asked for cannot be done.
+    /// The request is not possible.
     Refused(Error),
-    /// What is stored cannot be.
+    /// The stored data is invalid.
     Odd(&'static str),
-    /// Somebody else was quicker: the transaction begins anew.
+    /// Another transaction was faster: this one is repeated.
     Overtaken,
     /// The server is a replica.
     #[cfg(feature = "mysql")]
@@ -43,7 +43,7 @@ impl From<Error> for Fault {
 }
 
 impl Fault {
-    /// A row with the same key is there.
+    /// Whether a row with the same key exists.
     pub(crate) fn is_duplicate(&self) -> bool {
         #[cfg(feature = "mysql")]
         if let Self::Mysql(mysql::Error::MySqlError(error)) = self {
@@ -73,7 +73,7 @@ impl Row {
         self.0
     }
 
-    /// Bytes of a text, 0 for NULL.
+    /// Bytes of a text; 0 for NULL.
     pub(crate) fn bytes(&self, at: usize) -> usize {
         match self.0.get(at) {
             Some(Value::Text(text)) => text.len(),
@@ -82,7 +82,7 @@ impl Row {
         }
     }
 
-    /// Takes a cell out.
+    /// Removes a cell from the row and returns it.
     pub(crate) fn at<T: FromCell>(&mut self, at: usize) -> Result<T, Fault> {
         let cell = self
             .0
@@ -94,7 +94,7 @@ impl Row {
     }
 }
 
-/// A value as a cell holds it. MySQL sends numbers as text where a statement has no bound values.
+/// The types that a cell can be read as. MySQL sends numbers as text if a statement has no bound values.
 pub(crate) trait FromCell: Sized {
     fn from_cell(cell: Value) -> Option<Self>;
 }

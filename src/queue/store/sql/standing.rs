@@ -1,4 +1,4 @@
-//! Where processes stand: their rows are locked in the order of their numbers.
+//! The state of processes; their rows are locked in the order of their numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use crate::queue::store::rows::DELETING;
 use super::statements::with_list;
 use super::statements::{Fault, Row, Statements};
 
-/// What of a process decides what may be done to its jobs.
+/// The state of a process that limits changes to its jobs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Standing {
     pub chore: i64,
@@ -21,7 +21,7 @@ pub(crate) struct Standing {
     pub chore_changed: i64,
     #[cfg_attr(
         not(feature = "mysql"),
-        expect(dead_code, reason = "only ends in a server's tables look")
+        expect(dead_code, reason = "only a server's tables need it")
     )]
     pub open: i64,
 }
@@ -33,13 +33,13 @@ pub(crate) fn stops_starting(chore: i64) -> bool {
 }
 
 impl Standing {
-    /// Its jobs are not to be started any more.
+    /// Whether its jobs must not start any more.
     #[cfg(feature = "mysql")]
     pub(crate) fn stops_starting(&self) -> bool {
         stops_starting(self.chore)
     }
 
-    /// What runs of it is not tried again.
+    /// Whether its running jobs are not retried.
     pub(crate) fn stops_trying(&self) -> bool {
         self.is_cancelled || self.chore == DELETING
     }
@@ -57,7 +57,7 @@ pub(crate) fn locking(numbers: impl IntoIterator<Item = i64>) -> String {
     with_list(LOCKING, numbers)
 }
 
-/// Locks processes, lowest number first, and reads where they stand by then.
+/// Locks processes, lowest number first, and reads their current states.
 pub(crate) fn lock(
     tx: &mut dyn Statements,
     numbers: impl IntoIterator<Item = i64>,
@@ -70,7 +70,7 @@ pub(crate) fn lock(
     standings(tx.rows_in(LOCKING, &numbers)?)
 }
 
-/// State of the processes that a query that locks them has found.
+/// The states of the processes from the rows of the locking query.
 pub(crate) fn standings(rows: Vec<Row>) -> Result<BTreeMap<i64, Standing>, Fault> {
     let mut found = BTreeMap::new();
     for mut row in rows {

@@ -10,7 +10,7 @@ use crate::queue::store::rows::DELETING;
 
 pub(crate) use super::row::{Fault, FromCell, Row, id_of};
 
-/// In which few statements databases differ by more than words.
+/// The statements in which databases differ by more than words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     Sqlite,
@@ -24,7 +24,7 @@ macro_rules! by {
 }
 pub(crate) use by;
 
-/// Numbers as a list for IN; a list that holds nothing finds nothing.
+/// Numbers as a list for IN; an empty list finds nothing.
 pub(crate) fn list(numbers: impl IntoIterator<Item = i64>) -> String {
     let numbers: Vec<String> = numbers
         .into_iter()
@@ -37,7 +37,7 @@ pub(crate) fn list(numbers: impl IntoIterator<Item = i64>) -> String {
     }
 }
 
-/// Stands for numbers in a statement, as in `id IN :list`.
+/// Placeholder for a list of numbers in a statement, for example `id IN :list`.
 pub(crate) const LIST: &str = ":list";
 
 /// A statement with numbers in place of [`LIST`].
@@ -62,14 +62,14 @@ pub(crate) fn error_text(error: &Error) -> Result<String, Fault> {
     serde_json::to_string(error).map_err(|_| Fault::Odd("an error that is not JSON"))
 }
 
-/// Carries out statements, within a transaction or one by one.
+/// Executes statements, within a transaction or separately.
 pub(crate) trait Statements {
     fn dialect(&self) -> Dialect;
 
     /// All rows of a query, which is prepared once.
     fn rows(&mut self, sql: &str, by: Vec<Value>) -> Result<Vec<Row>, Fault>;
 
-    /// Changes rows. Returns how many it found, changed or not. The statement is prepared once.
+    /// Changes rows. Returns the number of rows found, changed or not. The statement is prepared once.
     fn run(&mut self, sql: &str, by: Vec<Value>) -> Result<u64, Fault>;
 
     /// Calls back for each row of a query until it returns false. SQLite has one row in memory at a time.
@@ -80,16 +80,16 @@ pub(crate) trait Statements {
         act: &mut dyn FnMut(Row) -> Result<bool, Fault>,
     ) -> Result<(), Fault>;
 
-    /// All rows of a query with a [`LIST`]. SQLite prepares it once, however many numbers there are.
+    /// All rows of a query with a [`LIST`]. SQLite prepares it once for any number of values.
     fn rows_in(&mut self, sql: &str, list: &[i64]) -> Result<Vec<Row>, Fault>;
 
-    /// Changes rows with a statement that has a [`LIST`], like [`rows_in`](Self::rows_in).
+    /// Changes rows with a statement with a [`LIST`], like [`rows_in`](Self::rows_in).
     fn run_in(&mut self, sql: &str, list: &[i64]) -> Result<u64, Fault>;
 
-    /// All rows of a query that differs each time, as it contains numbers.
+    /// All rows of a query whose text differs each time, because it contains numbers.
     fn rows_once(&mut self, sql: &str) -> Result<Vec<Row>, Fault>;
 
-    /// Changes rows with a statement that differs each time, as it contains numbers.
+    /// Changes rows with a statement whose text differs each time, because it contains numbers.
     fn run_once(&mut self, sql: &str) -> Result<u64, Fault>;
 
     /// Inserts rows. `head` ends with VALUES.
@@ -99,18 +99,18 @@ pub(crate) trait Statements {
         rows: &mut dyn Iterator<Item = Vec<Value>>,
     ) -> Result<(), Fault>;
 
-    /// Inserts rows, and replaces those of the same keys.
+    /// Inserts rows, and replaces rows with the same keys.
     fn upsert_rows(
         &mut self,
         table: &Table,
         rows: &mut dyn Iterator<Item = Vec<Value>>,
     ) -> Result<(), Fault>;
 
-    /// The number that the last inserted row was given.
+    /// The number that was assigned to the last inserted row.
     fn last_id(&self) -> i64;
 
-    /// Adds changes to the counters of processes, whose rows are locked, and wakes the jobs that waited for processes which
-    /// have ended by that. Returns whether it woke any.
+    /// Adds changes to the counters of processes, whose rows are locked, and wakes jobs that waited for processes which
+    /// have ended with this change. Returns whether it woke any.
     fn count(&mut self, changes: &CounterChanges, now: Timestamp) -> Result<bool, Fault>;
 }
 
@@ -130,7 +130,7 @@ pub(crate) trait Queries: Statements {
         first_cells(self.rows(sql, by)?)
     }
 
-    /// The first column of all rows of a query that differs each time.
+    /// The first column of all rows of a query whose text differs each time.
     fn column_once<T: FromCell>(&mut self, sql: &str) -> Result<Vec<T>, Fault> {
         first_cells(self.rows_once(sql)?)
     }
@@ -160,7 +160,7 @@ pub(crate) fn stored(id: ProcessId) -> Vec<u8> {
     id.0.as_bytes().to_vec()
 }
 
-/// A bound for LIMIT.
+/// A number for LIMIT.
 pub(crate) fn limit(most: usize) -> i64 {
     i64::try_from(most).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! Jobs that wait: counted for forming batches, and cancelled one by one.
+//! Waiting jobs: counted for forming batches, and cancelled one by one.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -20,14 +20,14 @@ use super::standing::lock;
 use super::statements::{Fault, Queries as _, Statements, by, id_of};
 use super::{Again, SqlStore};
 
-/// Jobs of one process and lane that wait.
+/// Waiting jobs of one process and lane.
 #[derive(Default)]
 struct Group {
     due: u64,
     next: Option<i64>,
-    /// Priority, due time and key of the first one that would be claimed.
+    /// Priority, due time and key of the job that would be claimed first.
     first: Option<(Reverse<i64>, i64, i64)>,
-    /// Due time and key of the first one that will come due.
+    /// Due time and key of the next job that comes due.
     soonest: Option<(i64, i64)>,
 }
 
@@ -45,10 +45,10 @@ impl Group {
     }
 }
 
-/// What came of cancelling some jobs.
+/// The result of cancelling some jobs.
 enum Cancelled {
     Jobs(u64),
-    /// Jobs of this process are being put back, which would put back what is cancelled now.
+    /// This process is being requeued, which would requeue the jobs that are cancelled now.
     After(i64),
 }
 
@@ -137,7 +137,7 @@ fn cancel_chunk(
     let mut found = Vec::new();
     for mut row in tx.rows_in(sql, &keys)? {
         let (id, created_at) = (row.at(0)?, Timestamp(row.at(1)?));
-        // The rest of the id has to fit too: it may be one of another database.
+        // The rest of the id must match too, because it may belong to another database.
         if wanted.get(&id) == Some(&store.job_id(id, created_at)) {
             found.push(id);
         }

@@ -1,4 +1,4 @@
-//! What becomes of the jobs and batches of a worker that is taken off the list.
+//! How the jobs and batches of an unregistered worker are returned.
 
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
@@ -9,18 +9,18 @@ use crate::queue::store::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, process
 use super::standing::lock;
 use super::statements::{Fault, RESULTS, Statements, by, error_text};
 
-/// What a worker that is struck off the list still had.
+/// Why a worker is unregistered, which decides about its remaining jobs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Departure {
-    /// Jobs that it did not begin.
+    /// It ended: its jobs were not started.
     Retired,
-    /// Jobs whose ends it could not record.
+    /// The ends of its jobs could not be recorded.
     Unsaved,
-    /// Jobs that may be what it died of.
+    /// It crashed: its jobs may be the cause.
     Died,
 }
 
-/// Gives back what a worker had and takes it off the list. `None` if it was not on it.
+/// Returns a worker's jobs to the queue and unregisters it. Returns `None` if it was not registered.
 pub(crate) fn give_back(
     tx: &mut dyn Statements,
     worker: i64,

@@ -1,4 +1,4 @@
-//! Maintenance: what was decided about processes goes on, and the file stays small.
+//! Maintenance: continues chores, and keeps the file small.
 
 use std::fs;
 use std::sync::atomic::Ordering;
@@ -16,15 +16,15 @@ use super::SqliteStore;
 use super::rows::NO_CHORE;
 use super::writer::{Sync, be_patient};
 
-/// Free pages that are no reason to shrink the file.
+/// Up to this number of free pages the file is not shrunk.
 const FEW_PAGES: i64 = 1_000;
 
-/// Pages given back at a time.
+/// Number of pages freed at once.
 const SHRINK_BY: i64 = 400;
 
 /// A log of this size is copied into the database.
 const WORTH_COPYING: u64 = 2 << 20;
-/// The size from which the write-ahead log is cut back, which needs a moment without readers.
+/// The size from which the write-ahead log is truncated, which needs a moment without readers.
 const LONG_LOG: u64 = 64 << 20;
 
 impl SqliteStore {
@@ -42,7 +42,7 @@ impl SqliteStore {
         }
         if self.spare_pages()? {
             self.write(Sync::Lazy, |conn| {
-                // Each row is a page given back.
+                // Each row frees one page.
                 let mut shrink =
                     conn.prepare(&format!("PRAGMA incremental_vacuum({SHRINK_BY})"))?;
                 let mut rows = shrink.query([])?;
@@ -56,7 +56,7 @@ impl SqliteStore {
         Ok(false)
     }
 
-    /// True when so much of the file is free that it is worth shrinking.
+    /// Whether enough of the file is free to shrink it.
     fn spare_pages(&self) -> Result<bool, Error> {
         self.read(|conn| {
             let ask = |sql: &str| -> Result<i64, Fault> {
@@ -71,9 +71,9 @@ impl SqliteStore {
         fs::metadata(self.beside("-wal")).map_or(0, |meta| meta.len())
     }
 
-    /// Copies the write-ahead log into the database beside whatever is written, so that no transaction
-    /// has to wait for that. The log begins anew once all of it was copied, which does not happen by
-    /// itself beside a busy writer; but what is left by then is short.
+    /// Copies the write-ahead log into the database concurrently with writes, so that no transaction has to wait for
+    /// it. The log restarts only after all of it was copied, which does not happen during constant writes; but the rest
+    /// is short by then.
     fn copy_log(&self) -> Result<(), Error> {
         if self.log_size() < WORTH_COPYING {
             return Ok(());
@@ -95,8 +95,7 @@ impl SqliteStore {
         copied.map(drop).map_err(|fault| fault.in_file(&self.path))
     }
 
-    /// Cuts the write-ahead log back, at most once a minute; readers that are in the way are not
-    /// waited for.
+    /// Truncates the write-ahead log, at most once per minute, and does not wait for readers.
     fn cut_log_back(&self, now: Timestamp) -> Result<(), Error> {
         let last = Timestamp(self.cut_back.load(Ordering::Relaxed));
         if self.log_size() <= LONG_LOG || now.since(last) < Duration::from_secs(60) {
@@ -108,7 +107,7 @@ impl SqliteStore {
         cut.map_err(|fault| fault.in_file(&self.path))
     }
 
-    /// Lanes cost next to nothing, but hosts may invent ever new ones: an empty queue needs none.
+    /// Lanes are small, but hosts may create any number of them; an empty queue needs none.
     fn forget_lanes(&self) -> Result<(), Error> {
         let unused = "(SELECT count(*) FROM lanes) > 100 AND NOT EXISTS (SELECT 1 FROM jobs)
              AND NOT EXISTS (SELECT 1 FROM batches)";

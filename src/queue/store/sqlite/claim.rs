@@ -1,8 +1,7 @@
-//! Giving jobs to a worker, in one transaction.
+//! Claims jobs for a worker in one transaction.
 //!
-//! One seek for each lane and priority finds its earliest job, then these lists are merged: highest
-//! priority first, oldest first within one. What lies behind, such as the backlog of a closed lane, is
-//! not read.
+//! One seek for each lane and priority finds its earliest job, and these lists are merged: highest priority first, then
+//! oldest first. Jobs behind them, for example the backlog of a closed lane, are not read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +28,7 @@ use super::rows::{
 };
 use super::writer::Sync;
 
-/// The condition that a job is one of a [scope](lineage::scope)'s, which is the statement's first parameter.
+/// The condition that a job belongs to a [scope](lineage::scope), which is the statement's first parameter.
 const IN_SCOPE: &str = "(?1 IS NULL OR id >> 32 IN (SELECT value FROM json_each(?1)))";
 
 const FROM: &str =
@@ -50,7 +49,7 @@ const ANY: &str = formatcp!(
        EXISTS (SELECT 1 FROM processes WHERE chore <> {NO_CHORE} AND chore = {RELEASING})"
 );
 
-/// Jobs that wait for others and are to look again.
+/// Jobs that wait for others and should check again.
 const LOOK_AGAIN: &str = formatcp!(
     "UPDATE jobs INDEXED BY jobs_that_wait SET status = {PENDING}, visible_at = min(visible_at, ?2)
      WHERE status = {WAITING} AND visible_at <= ?3 AND {IN_SCOPE}"
@@ -64,7 +63,7 @@ const NEXT_LOOK: &str = formatcp!(
 struct Picking<'a> {
     store: &'a SqliteStore,
     conn: &'a Connection,
-    /// The processes whose jobs are wanted.
+    /// The processes whose jobs are requested.
     scope: Option<String>,
     worker: WorkerId,
     now: Timestamp,
@@ -75,10 +74,10 @@ struct Picking<'a> {
     claims: ClaimReply,
 }
 
-/// What became of a candidate.
+/// The handling of a candidate.
 enum Picked {
     Given,
-    /// It was given, or has to wait, and nothing else may be given with it.
+    /// It was claimed, or has to wait, and no other job may be claimed with it.
     Alone,
     PutAway,
 }
@@ -90,12 +89,17 @@ impl SqliteStore {
         wanted: ClaimRequest<'_>,
         now: Timestamp,
     ) -> Result<ClaimReply, Error> {
-        let strange = || Error::new(ErrorKind::Invalid, "the worker was not enlisted here");
+        let unknown_worker = || {
+            Error::new(
+                ErrorKind::Invalid,
+                "the worker is not registered in this OS process",
+            )
+        };
         let given = self
             .workers
             .lock()
             .get(&worker.0)
-            .ok_or_else(strange)?
+            .ok_or_else(unknown_worker)?
             .given;
         let claims = self.write(Sync::Lazy, |conn| {
             let tx = &mut { conn };
@@ -121,15 +125,15 @@ impl SqliteStore {
             picking.claims.more = any.query_row([&picking.scope], |row| row.get(0))?;
             Ok(picking.claims)
         })?;
-        if let Some(enlisted) = self.workers.lock().get_mut(&worker.0) {
-            enlisted.given += claims.jobs.len() as u64;
+        if let Some(registered) = self.workers.lock().get_mut(&worker.0) {
+            registered.given += claims.jobs.len() as u64;
         }
         Ok(claims)
     }
 }
 
 impl SqliteStore {
-    /// A job with all that its handler needs, and the receipt of its last claim.
+    /// A job with all data that its handler needs, and the receipt of its last claim.
     fn claimed(
         &self,
         conn: &Connection,
@@ -137,7 +141,7 @@ impl SqliteStore {
         process_id: ProcessId,
         lane: &Arc<JobLane>,
     ) -> Result<ClaimedJob, Fault> {
-        // Apart: joined, SQLite plans this anew for each id.
+        // Separate queries, because SQLite would plan a join again for each id.
         let mut read = conn.prepare_cached(
             "SELECT claim, created_at, priority, max_retries, crashes, lost, visible_at, attempt,
                 calls, in_doubt, has_history FROM jobs WHERE id = ?1",
@@ -189,7 +193,7 @@ impl SqliteStore {
     }
 }
 
-/// What a worker has that is on no list would never be given back.
+/// Jobs of an unregistered worker would never return to the queue.
 pub(super) fn check_worker(tx: &mut dyn Statements, worker: WorkerId) -> Result<(), Fault> {
     if tx.exists("SELECT 1 FROM #workers WHERE no = ?", by![worker.0])? {
         return Ok(());
@@ -200,7 +204,7 @@ pub(super) fn check_worker(tx: &mut dyn Statements, worker: WorkerId) -> Result<
 }
 
 impl Picking<'_> {
-    /// Makes those claimable that have waited for others long enough, or all.
+    /// Makes jobs claimable that have waited for others long enough, or all waiting jobs.
     fn look_again(&mut self, all: bool) -> Result<(), Fault> {
         let mut look = self.conn.prepare_cached(LOOK_AGAIN)?;
         let until = if all { i64::MAX } else { self.now.0 };
@@ -208,10 +212,10 @@ impl Picking<'_> {
         Ok(())
     }
 
-    /// Finds the groups, and asks of each lane once how many of it may be given.
+    /// Finds the groups, and asks once per lane how many of its jobs can start.
     fn look(&mut self, open: &mut dyn FnMut(&Arc<JobLane>) -> usize) -> Result<(), Fault> {
         let mut next = self.conn.prepare_cached(GROUP)?;
-        // Written with `>`, SQLite would step through all of the group before.
+        // With `>` SQLite would step through all rows of the previous group.
         let (mut lane, mut priority) = (0_i64, 0_i64);
         loop {
             let found = next.query_row(params![self.scope, lane, priority], |row| {
@@ -262,7 +266,7 @@ impl Picking<'_> {
         Ok(())
     }
 
-    /// Goes on to the group's next job.
+    /// Advances to the group's next job.
     fn advance(&mut self, at: usize, most: usize) -> Result<(), Fault> {
         let left = *self.candidates.left(at);
         let group = &mut self.candidates.groups[at];
@@ -270,7 +274,7 @@ impl Picking<'_> {
         if !group.heads.is_empty() || left == 0 {
             return Ok(());
         }
-        // One more, which tells when the next one comes due.
+        // One more, to know when the next job is due.
         let few = (most - self.claims.jobs.len().min(most)).min(left).min(256) + 1;
         let mut more = self.conn.prepare_cached(HEADS)?;
         let range = params![
@@ -327,7 +331,7 @@ impl Picking<'_> {
         })
     }
 
-    /// A process, and whether its jobs are not to be started any more.
+    /// A process, and whether its jobs must not start any more.
     fn process(&mut self, no: i64) -> Result<(ProcessId, bool), Fault> {
         if let Some(known) = self.processes.get(&no) {
             return Ok(*known);

@@ -1,4 +1,4 @@
-//! The counters of processes, as SQLite has them written.
+//! The counters of processes as SQLite stores them.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -13,8 +13,8 @@ use crate::queue::store::sql::statements::Fault;
 use super::rows::{self, DELETING, PROCESS_COLUMNS};
 
 impl CounterChanges {
-    /// Adds everything to the rows, and wakes the jobs that waited for processes which have ended by that. Returns
-    /// whether any was woken.
+    /// Updates the counters in the rows, and wakes jobs that waited for processes which have ended with this change.
+    /// Returns whether any was woken.
     pub(super) fn write(&self, conn: &Connection, now: Timestamp) -> Result<bool, Fault> {
         let mut update = conn.prepare_cached(
             "UPDATE processes SET total = total + ?2, pending = pending + ?3,
@@ -57,7 +57,7 @@ impl CounterChanges {
             if let Some((Some(parent), 0)) = now_open {
                 woken |= lineage::wake(&mut { conn }, parent, now)?;
             }
-            // Whatever ended the last of its jobs, its time is told up to then.
+            // The time of a process is reported up to the end of its last job, whatever ended it.
             let ended = matches!(now_open, Some((_, 0))) && completed + failed + cancelled > 0;
             if let Some(worked) = c.time().or(ended.then(TimeSplit::default)) {
                 rows::tell_time(conn, *no, &worked, now)?;
@@ -66,7 +66,7 @@ impl CounterChanges {
         Ok(woken)
     }
 
-    /// The processes that changed, as they are now, without those that are being deleted.
+    /// The changed processes in their new state, without those that are being deleted.
     pub(super) fn processes(&self, conn: &Connection) -> Result<Vec<ProcessState>, Fault> {
         let mut read = conn.prepare_cached(&format!(
             "SELECT {PROCESS_COLUMNS} FROM processes WHERE no = ?1 AND chore <> {DELETING}"

@@ -1,4 +1,4 @@
-//! Looking at the health of the file and of its jobs.
+//! Checks the health of the file and of its jobs.
 
 use std::fs;
 
@@ -18,25 +18,25 @@ impl SqliteStore {
     pub(super) fn look_at_health(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error> {
         self.still_there()?;
         let listed = self.listed()?;
-        let (mut findings, by_whom) = self.read(|conn| {
-            // All of one moment.
+        let (mut findings, resume_commands) = self.read(|conn| {
+            // All queries see the same snapshot.
             let moment = conn.unchecked_transaction()?;
             let version = moment.query_row("PRAGMA user_version", [], |row| row.get(0))?;
             let mut found = vec![
                 integrity(&moment)?,
                 health::schema(version, SCHEMA_VERSION, "file"),
             ];
-            let (others, by_whom) = health::look(&mut &*moment, now)?;
+            let (others, resume_commands) = health::look(&mut &*moment, now)?;
             found.extend(others);
             found.push(self.room(&moment)?);
-            Ok((found, by_whom))
+            Ok((found, resume_commands))
         })?;
         let workers = listed.iter().map(|worker| ListedWorker {
             pid: worker.pid,
             host: &worker.host,
             is_dead: matches!(self.pulse(worker), Pulse::Dead(_)),
         });
-        findings.extend(health::workers(workers, "has died", &by_whom));
+        findings.extend(health::workers(workers, "has died", &resume_commands));
         Ok(findings)
     }
 

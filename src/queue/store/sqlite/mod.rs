@@ -1,7 +1,7 @@
-//! The store of jobs in one SQLite file, for any number of threads and processes of one host.
+//! The store of jobs in one SQLite file, for any number of threads and OS processes of one machine.
 //!
-//! All writing goes through one connection behind a fair lock ([`writer`]); reading never waits for
-//! it. What takes long is decided in one short transaction and carried out in many ([`chores`]).
+//! All writes use one connection behind a fair lock ([`writer`]); reads never wait for it. Long operations are decided
+//! in one short transaction and applied in many ([`chores`]).
 
 mod chores;
 mod claim;
@@ -47,16 +47,16 @@ use uploads::Uploads;
 use workers::RegisteredWorker;
 use writer::{Sync, Writer};
 
-/// What a loss of power may cost. The death of a process costs nothing in either case.
+/// What a power failure can lose. A crash of an OS process loses nothing in either case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// The last transactions, those that the system had not written to the disk yet: on Linux usually
-    /// half a minute of them. The database stays sound. Jobs whose results went with them run, and are
-    /// paid for, again; jobs enqueued then are gone.
+    /// The last transactions that the system had not written to the disk yet: on Linux usually those of half a minute.
+    /// The database stays intact. Jobs whose results were lost run, and are billed, again; jobs that were enqueued in
+    /// that time are lost.
     #[default]
     Normal,
-    /// Nothing: what a call has returned `Ok` for is on the disk. Only claims are not waited for,
-    /// since a claim that is lost costs nothing.
+    /// Nothing: once a call returns `Ok`, its change is on the disk. Only claims are not synced, because a lost claim
+    /// costs nothing.
     Full,
 }
 
@@ -83,7 +83,7 @@ impl Default for SqliteOptions {
 }
 
 impl SqliteOptions {
-    /// What a loss of power may cost. Default: [`Durability::Normal`].
+    /// What a power failure can lose. Default: [`Durability::Normal`].
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
@@ -96,20 +96,20 @@ impl SqliteOptions {
         self
     }
 
-    /// Opens only a file that is there. Default: a missing one is made.
+    /// Opens only an existing file. Default: a missing file is created.
     pub fn existing(mut self) -> Self {
         self.makes_file = false;
         self
     }
 
-    /// Opens the store of a run, `OUTPUT.batchwright`, if it [is there](Self::existing), to look at it and not to change
-    /// anything. Default: the store has it on record that a process uses it.
+    /// Opens the store of a run, `OUTPUT.batchwright`, for reading, if it [exists](Self::existing). Default: the store
+    /// records that this OS process uses it.
     pub fn only_look(mut self) -> Self {
         self.only_looks = true;
         self.existing()
     }
 
-    /// Jobs of one transaction of what is carried out in many.
+    /// Number of jobs per transaction of a chore.
     #[cfg(test)]
     pub(crate) fn chunk(mut self, jobs: i64) -> Self {
         self.chunk = jobs;
@@ -117,21 +117,21 @@ impl SqliteOptions {
     }
 }
 
-/// Asked before each transaction: an error keeps it from happening.
+/// Called before each transaction; an error prevents the transaction.
 #[cfg(test)]
 pub(crate) type Unwritable = dyn FnMut() -> Option<Error> + Send;
 
-/// The jobs in an SQLite file. Cheap to share, costly to open: one for a process is enough.
+/// The jobs in an SQLite file. Clones are cheap and opening is slow: one store per OS process is enough.
 // More than 15 fields: its connections have a lock each, because reads, copies of the log and writes must not wait for
 // each other.
 pub struct SqliteStore {
     path: PathBuf,
-    /// None in memory.
+    /// `None` in memory.
     file: Option<Identity>,
     durability: Durability,
-    /// It is the store of a run, which users move.
+    /// Whether it is the store of a run, which users move.
     is_movable: bool,
-    /// By what it is on record that this process uses the store of a run.
+    /// The key of the record that this OS process uses the store of a run.
     held: Option<String>,
     pub(crate) shared: SharedState,
     /// Number of times that the queue had been closed when this store opened it; `None` if it was closed then.
@@ -140,15 +140,15 @@ pub struct SqliteStore {
     watcher: Mutex<Connection>,
     /// Copies the log into the database.
     copier: Mutex<Connection>,
-    /// Closed after those that only read: the last one puts the log away.
+    /// Closed after the reading connections: the last one removes the log.
     writer: FairMutex<Writer>,
     workers: Mutex<HashMap<i64, RegisteredWorker>>,
     wakes: Mutex<Vec<Weak<WorkSignal>>>,
     /// The files of the HTTP server that move with the queue.
     uploads: Mutex<Option<Arc<Uploads>>>,
-    /// When the write-ahead log was last cut back.
+    /// When the write-ahead log was last truncated.
     cut_back: AtomicI64,
-    /// Why nothing can be written, if nothing can.
+    /// Why no transaction can be written; for tests.
     #[cfg(test)]
     pub(crate) unwritable: Mutex<Option<Box<Unwritable>>>,
 }
@@ -157,25 +157,23 @@ impl SqliteStore {
     /// Opens the database at `path`, which is created with its folder if it does not exist.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a folder that cannot be written, a
-    /// network file system, a file that is something else, is damaged or was written by a newer
-    /// version; the message says what to do.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the folder cannot be written, is on a network file system,
+    /// or if the file is not a queue, is damaged or was written by a newer version; the message says what to do.
     pub fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, Error> {
         let path = path.as_ref();
         open::open(path, options)
     }
 
-    /// A database in memory, which lasts as long as this store: for tests. Nobody else can open it, and
-    /// it needs no folder but for the input and the results of batches, which lie below the system's
-    /// temporary folder until it is dropped.
+    /// A database in memory, which exists as long as this store: for tests. No other program can open it. Only inputs
+    /// and results of batches need a folder, which is below the system's temporary folder until the store is dropped.
     ///
     /// # Errors
-    /// When the SQLite that is linked was built without databases in memory.
+    /// When the linked SQLite was built without in-memory databases.
     pub fn in_memory(options: SqliteOptions) -> Result<Self, Error> {
         open::open_in_memory(options)
     }
 
-    /// What was written to a file that was removed or replaced would be lost in silence.
+    /// Fails if the file was removed or replaced, because writes to it would be lost.
     fn still_there(&self) -> Result<(), Error> {
         match &self.file {
             Some(file) => file.still_there(&self.path),
@@ -183,12 +181,12 @@ impl SqliteStore {
         }
     }
 
-    /// The database's absolute path; of one in memory a path at which nothing is.
+    /// The database's absolute path; for a database in memory, a path that does not exist.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Says that jobs have become claimable.
+    /// Notifies workers that jobs have become claimable.
     fn wake(&self) {
         let mut alive = Vec::new();
         self.wakes.lock().retain(|wake| {
@@ -197,7 +195,7 @@ impl SqliteStore {
             alive.extend(wake);
             keep
         });
-        // Outside the lock: who is woken may ask to be woken again.
+        // Called outside the lock, because a callback may register another one.
         for wake in alive {
             wake();
         }

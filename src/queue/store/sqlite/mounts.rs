@@ -1,8 +1,8 @@
-//! On which file system a file lies, as Linux tells it. SQLite's locks do not hold on network ones.
+//! The file system of a file, according to Linux. SQLite's locks do not work on network file systems.
 
 use std::path::Path;
 
-/// The file systems on which locks of one machine are not seen, or not reliably, by another.
+/// File systems on which other machines do not see locks, or not reliably.
 const NETWORK: [&str; 22] = [
     "9p",
     "afs",
@@ -28,8 +28,7 @@ const NETWORK: [&str; 22] = [
     "glusterfs",
 ];
 
-/// The network file system that an absolute path lies on, if it does, by the text of
-/// `/proc/self/mountinfo`.
+/// The network file system that contains an absolute path, if any, according to the text of `/proc/self/mountinfo`.
 pub(super) fn network_of<'a>(mountinfo: &'a str, path: &Path) -> Option<&'a str> {
     let mut best: Option<(usize, &str)> = None;
     for line in mountinfo.lines() {
@@ -43,7 +42,7 @@ pub(super) fn network_of<'a>(mountinfo: &'a str, path: &Path) -> Option<&'a str>
             continue;
         };
         let point = unescaped(point);
-        // Of two mounts at one place the later one is seen.
+        // If two mounts have the same place, the later one is visible.
         if path.starts_with(&point) && best.is_none_or(|(length, _)| point.len() >= length) {
             best = Some((point.len(), kind));
         }
@@ -52,7 +51,7 @@ pub(super) fn network_of<'a>(mountinfo: &'a str, path: &Path) -> Option<&'a str>
         .filter(|kind| NETWORK.contains(kind))
 }
 
-/// The kernel writes blank, tab, line feed and backslash as three octal digits.
+/// Decodes blank, tab, line feed and backslash, which the kernel writes as three octal digits.
 fn unescaped(point: &str) -> String {
     [
         ("\\040", " "),

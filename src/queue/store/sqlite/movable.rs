@@ -1,10 +1,10 @@
-//! The store of a run, which users move and copy with its output: what they may leave behind, and how that is noticed.
+//! The store of a run, which users move and copy with its output: detects missing and foreign files of the store.
 //!
-//! What was committed last is in the write-ahead log, `OUTPUT.batchwright-wal`, as long as a process has the store open,
-//! and after a `kill -9`. A store without its log would have forgotten batches that were paid for, and the log of another
-//! store would damage it. So the database itself has it on record while a process uses the store, from before the
-//! first change to its clean end, and a process that closes the store meanwhile leaves the log alone. A store in use without a
-//! log was moved without it; a log beside a store that is not in use is another one's.
+//! The last commits are in the write-ahead log, `OUTPUT.batchwright-wal`, as long as an OS process has the store open,
+//! and after a `kill -9`. A store without its log would not know of billed batches, and the log of another store would
+//! damage it. Therefore the database itself records that an OS process uses the store, from before the first change to
+//! its clean end, and a process that closes the store meanwhile keeps the log. If a store is in use and has no log, it
+//! was moved without its log. If a store is not in use and has a log, that is the log of another store.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -22,12 +22,12 @@ use super::SqliteStore;
 use super::workers::is_gone;
 use crate::queue::store::sql::statements::Fault;
 
-/// How often a store is looked at before it is refused: a process that opens or closes it on a slow disk leaves it in
-/// such a state for a moment.
+/// Number of checks before a store is rejected: while a process opens or closes it on a slow disk, it is in such a
+/// state for a moment.
 const LOOKS: u32 = 100;
-/// Between two looks.
+/// Time between two checks.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How long the log may take to be copied while others read.
+/// Maximum time for copying the log while others read.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether a path is that of a run's store.
@@ -38,7 +38,7 @@ pub(super) fn is_of_a_run(path: &Path) -> bool {
 /// Checks the store of a run before it is opened.
 ///
 /// # Errors
-/// When the store and its log are not together.
+/// When the store and its log do not belong together.
 pub(super) fn check(path: &Path) -> Result<(), Error> {
     let log = log_of(path);
     let mut looks = 0;
@@ -72,14 +72,14 @@ pub(super) fn check(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Keeps the log when this connection is the last that is closed.
+/// Keeps the log even if this connection is the last one that is closed.
 pub(super) fn keep_log(conn: &Connection, yes: bool) -> Result<(), rusqlite::Error> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, yes)
         .map(drop)
 }
 
 impl SqliteStore {
-    /// Puts it on record that this process uses the store of a run, before it writes anything else.
+    /// Records that this OS process uses the store of a run, before it writes anything else.
     ///
     /// # Errors
     /// When that cannot be written to the database itself.
@@ -103,7 +103,7 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// Ends the use of a run's store, and puts its log away unless another process uses it.
+    /// Ends the use of a run's store, and removes its log unless another process uses the store.
     pub(super) fn put_log_away(&mut self) {
         if !self.is_movable {
             return;
@@ -121,7 +121,7 @@ impl SqliteStore {
     }
 }
 
-/// Takes this use and those of processes that were killed off the record.
+/// Removes the records of this use and of killed processes.
 fn end_use(conn: &Connection, own: &str) -> Result<(), rusqlite::Error> {
     let mut read = conn.prepare("SELECT key, value FROM meta WHERE key GLOB 'held *'")?;
     let uses = read.query_map([], |row| {
@@ -137,7 +137,7 @@ fn end_use(conn: &Connection, own: &str) -> Result<(), rusqlite::Error> {
     Ok(())
 }
 
-/// Copies the log into the database; whether all of it was copied.
+/// Copies the log into the database. Returns whether all of it was copied.
 fn checkpoint(conn: &Connection, mode: &str) -> Result<bool, rusqlite::Error> {
     let ask = format!("PRAGMA wal_checkpoint({mode})");
     conn.query_row(&ask, [], |row| {
@@ -157,7 +157,7 @@ fn log_of(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Whether somebody uses a store by its database alone; `None` where its log has all of it.
+/// Whether a process uses a store according to the database without its log; `None` if everything is in the log.
 fn in_use_without_log(path: &Path) -> Option<bool> {
     let mut uri = OsString::from("file:");
     let path = std::path::absolute(path).ok()?;

@@ -1,4 +1,4 @@
-//! A queue that moves out of this file or into it: its rows, and the mark that closes it.
+//! Moves a queue out of this file or into it: its rows, and the mark that closes it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::closed;
 use super::uploads::Uploads;
 use super::workers::Pulse;
 
-/// The file of the HTTP server's records, once it is attached.
+/// The schema name of the HTTP server's records, once their file is attached.
 const RECORDS: &str = "records";
 
 /// Why the queue is closed.
@@ -101,7 +101,7 @@ impl SqliteStore {
         Err(taken_over(&self.path.to_string_lossy()).into())
     }
 
-    /// Makes this the file of an export: with tables for the records of the HTTP server.
+    /// Turns this file into the file of an export, with tables for the records of the HTTP server.
     pub(crate) fn prepare_file(&self, mark: &MoveMark) -> Result<(), Error> {
         for table in MOVED_TABLES.iter().filter(|table| table.of_server) {
             let keys: Vec<_> = table.columns[..table.keys]
@@ -119,7 +119,7 @@ impl SqliteStore {
         self.set_mark(None, Some(mark)).map(drop)
     }
 
-    /// Puts the log into the file, and reads all of it.
+    /// Copies the log into the file, and reads all of it.
     pub(crate) fn complete_file(&self) -> Result<(), Error> {
         self.moving(|conn| {
             let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
@@ -135,7 +135,7 @@ impl SqliteStore {
         self.check_file()
     }
 
-    /// Whether all of the file can be read.
+    /// Checks that all of the file can be read.
     pub(crate) fn check_file(&self) -> Result<(), Error> {
         self.moving(|conn| {
             let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
@@ -316,7 +316,7 @@ impl MovableStore for SqliteStore {
             self.check_own(conn, own)?;
             let place = place(conn, table)?.ok_or_else(|| {
                 refused(format!(
-                    "{} has no place for records of the HTTP server",
+                    "{} has no table for records of the HTTP server",
                     self.path.display()
                 ))
             })?;

@@ -1,4 +1,4 @@
-//! Opening: which files are taken, which are refused and why, and what a new one gets.
+//! Opening: which files are accepted or rejected, and the creation of new ones.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -23,18 +23,18 @@ use super::readers::Readers;
 use super::writer::{Writer, be_patient};
 use super::{SharedState, SqliteOptions, SqliteStore};
 
-/// Marks a file as ours: "bwjq".
+/// Identifies a file of this program: "bwjq".
 const APPLICATION_ID: i64 = 0x6277_6a71;
 
 const SCHEMA: &str = include_str!("schema.sql");
 
-/// The version of the schema. Those before it were never released.
+/// The version of the schema. Earlier versions were never released.
 pub(super) const SCHEMA_VERSION: i64 = 6;
 
-/// Bytes to which the write-ahead log is cut back once all of it is in the database.
+/// Size in bytes to which the write-ahead log is truncated once all of it is in the database.
 const WAL_LIMIT: i64 = 16 << 20;
 
-/// Which file it is, whatever happens to its name.
+/// Identifies a file even if it is renamed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity(Option<(u64, u64)>);
 
@@ -51,7 +51,7 @@ impl Identity {
         Ok(Self(identity))
     }
 
-    /// What is written to a file that was removed or replaced would be lost in silence.
+    /// Fails if the file was removed or replaced, because writes to it would be lost.
     pub(super) fn still_there(&self, path: &Path) -> Result<(), Error> {
         let shown = path.display();
         match Self::of(path) {
@@ -61,7 +61,7 @@ impl Identity {
                  one; nothing was written to either"
             ))),
             Err(_) if movable::is_of_a_run(path) => Err(invalid(format!(
-                "{shown} is no longer there: its run has ended, or somebody moved it"
+                "{shown} no longer exists: its run has ended, or it was moved"
             ))),
             Err(error) => Err(invalid(format!(
                 "{shown} was removed while it was open, or its folder was ({error}). Put it back, or \
@@ -78,7 +78,7 @@ fn invalid(why: String) -> Error {
 pub(super) fn open(path: &Path, options: SqliteOptions) -> Result<SqliteStore, Error> {
     if !options.makes_file && !path.exists() {
         return Err(invalid(format!(
-            "{}: there is no such queue",
+            "{}: this queue does not exist",
             path.display()
         )));
     }
@@ -99,8 +99,8 @@ pub(super) fn open(path: &Path, options: SqliteOptions) -> Result<SqliteStore, E
     Ok(store)
 }
 
-/// A database of this process alone, which ends with its last connection. What is too long for any
-/// database lies in a folder of its own among the temporary ones.
+/// A database of this OS process, which exists until its last connection is closed. Data that is too long for a
+/// database is in a separate temporary folder.
 pub(super) fn open_in_memory(options: SqliteOptions) -> Result<SqliteStore, Error> {
     let name = format!("batchwright-{}", uuid::Uuid::now_v7());
     let uri = format!("file:/{name}?vfs=memdb");
@@ -112,11 +112,11 @@ pub(super) fn open_in_memory(options: SqliteOptions) -> Result<SqliteStore, Erro
 struct Connector {
     path: PathBuf,
     name: OsString,
-    /// Flags of a connection that writes. One that reads has the same in addition to its own.
+    /// Flags of a connection that writes; a connection that reads has others in addition.
     write: OpenFlags,
     common: OpenFlags,
     is_movable: bool,
-    /// None in memory.
+    /// `None` in memory.
     file: Option<Identity>,
 }
 
@@ -130,7 +130,8 @@ impl Connector {
     }
 
     fn reader(&self) -> Result<Connection, Error> {
-        // Not after it: closing a connection to another file of this name would drop the locks on this one's log.
+        // Checked before opening: closing a connection to another file of this name would drop the locks on this one's
+        // log.
         if let Some(file) = &self.file {
             file.still_there(&self.path)?;
         }
@@ -230,7 +231,7 @@ fn connect(
     })
 }
 
-/// The absolute path, in a folder that exists and may hold a database.
+/// The absolute path, in an existing folder that can contain a database.
 fn prepared(path: &Path) -> Result<PathBuf, Error> {
     let shown = path.display();
     let cannot = |what: &str, error: std::io::Error| {
@@ -248,17 +249,17 @@ fn prepared(path: &Path) -> Result<PathBuf, Error> {
     private::make_folder(folder).map_err(|error| cannot("the folder of", error))?;
     let folder = fs::canonicalize(folder).map_err(|error| cannot("the folder of", error))?;
     let mut path = folder.join(name);
-    // Through a link, SQLite would put the log beside the file and a peer beside the link.
+    // Through a link, SQLite would put the log next to the file, and another process next to the link.
     if let Ok(target) = fs::canonicalize(&path) {
         path = target;
     }
-    // A pipe would be waited for.
+    // Opening a pipe would wait for its other end.
     if path.exists() && !path.is_file() {
         return Err(invalid(format!(
             "{shown} is not a file; the path of a database file was expected"
         )));
     }
-    // Only Linux tells; elsewhere the documentation has to do.
+    // Only Linux reports the file system; elsewhere only the documentation warns.
     if let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo")
         && let Some(kind) = network_of(&mounts, &path)
     {
@@ -279,11 +280,11 @@ fn on_network(path: &Path, kind: &str) -> Error {
     ))
 }
 
-/// What every connection gets.
+/// Settings of every connection.
 fn common(conn: &mut Connection) -> Result<(), rusqlite::Error> {
     be_patient(conn, true)?;
     conn.set_prepared_statement_cache_capacity(128);
-    // Otherwise a statement with a bound LIMIT is compiled anew each time it is run.
+    // Otherwise a statement with a bound LIMIT is compiled again for each execution.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     conn.pragma_update(None, "cache_size", -8_192)
 }
@@ -297,9 +298,9 @@ fn set_up(conn: &mut Connection, path: &Path, in_memory: bool) -> Result<(), Fau
         ))
         .into());
     }
-    refuse_strangers(conn, path)?;
+    refuse_foreign_files(conn, path)?;
     if number(conn, "user_version")? % CLOSED < SCHEMA_VERSION {
-        // Both are fixed by the first page that is written.
+        // The first written page fixes both.
         conn.pragma_update(None, "page_size", 4_096)?;
         conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     }
@@ -308,8 +309,8 @@ fn set_up(conn: &mut Connection, path: &Path, in_memory: bool) -> Result<(), Fau
     }
     use_wal(conn, path)?;
     conn.pragma_update(None, "journal_size_limit", WAL_LIMIT)?;
-    // A commit that also copies the log takes long, so a worker copies it before: this is for where none
-    // does. A log that grows further may fill the disk that it would have to be copied to.
+    // A commit that also copies the log takes long, so a worker copies it earlier. This setting is for programs without
+    // a worker. A log that grows further may fill the disk that it has to be copied to.
     conn.pragma_update(None, "wal_autocheckpoint", 2_000)?;
     create(conn, path)
 }
@@ -318,8 +319,8 @@ fn number(conn: &Connection, pragma: &str) -> Result<i64, rusqlite::Error> {
     conn.pragma_query_value(None, pragma, |row| row.get(0))
 }
 
-/// Refuses files that are not ours, before anything is written to them.
-fn refuse_strangers(conn: &Connection, path: &Path) -> Result<(), Fault> {
+/// Rejects files of other programs before anything is written to them.
+fn refuse_foreign_files(conn: &Connection, path: &Path) -> Result<(), Fault> {
     let shown = path.display();
     let (application, version, tables) = sqlite_header(conn)?;
     let version = version % CLOSED;
@@ -345,7 +346,7 @@ fn refuse_strangers(conn: &Connection, path: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Two that open a new file at once may find it locked in a way that no busy handler is asked about.
+/// If two processes open a new file at once, it may be locked in a way that does not call the busy handler.
 fn use_wal(conn: &Connection, path: &Path) -> Result<(), Fault> {
     let start = Instant::now();
     loop {
@@ -372,14 +373,14 @@ fn use_wal(conn: &Connection, path: &Path) -> Result<(), Fault> {
     }
 }
 
-/// Gives a new file its tables, in one transaction.
+/// Creates the tables of a new file in one transaction.
 fn create(conn: &mut Connection, path: &Path) -> Result<(), Fault> {
     if number(conn, "user_version")? % CLOSED == SCHEMA_VERSION {
         return Ok(());
     }
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Another process may have been quicker, and newer.
-    refuse_strangers(&transaction, path)?;
+    // Another process may have created them first, in a newer version.
+    refuse_foreign_files(&transaction, path)?;
     let closed = number(&transaction, "user_version")?;
     if closed % CLOSED == SCHEMA_VERSION {
         return Ok(());

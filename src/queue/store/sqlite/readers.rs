@@ -1,4 +1,4 @@
-//! Connections that read beside whatever is written, as many as ask at once.
+//! Connections that read concurrently with writes, as many as threads read at once.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,18 +7,18 @@ use rusqlite::Connection;
 
 use crate::base::error::Error;
 
-/// Most connections. With few of them, one whose thread has to wait for its turn on a busy machine holds up
-/// everybody who asks meanwhile.
+/// Maximum number of connections. With few of them, one suspended thread on a busy machine would delay all other
+/// readers.
 const MOST: usize = 8;
 
 type Open = dyn Fn() -> Result<Connection, Error> + Send + Sync;
 
-/// Connections that are opened as they are needed: who asks one thing at a time has one.
+/// Connections that are opened on demand: a program with one reading thread has one.
 pub(super) struct Readers {
     first: FairMutex<Connection>,
-    /// Fair, or of a hundred who ask at once some would wait for all others again and again.
+    /// Fair locks; otherwise some of a hundred threads would wait again and again.
     more: [FairMutex<Option<Connection>>; MOST - 1],
-    /// Whose queue the next one joins while all are busy.
+    /// The connection that the next thread waits for while all are in use.
     turn: AtomicUsize,
     open: Box<Open>,
 }
@@ -35,7 +35,7 @@ impl Readers {
         })
     }
 
-    /// Runs queries; who asks first, is answered first.
+    /// Runs queries; threads are served in the order of their requests.
     pub(super) fn read<T>(&self, work: impl FnOnce(&Connection) -> T) -> T {
         if let Some(conn) = self.first.try_lock() {
             return work(&conn);
@@ -47,7 +47,7 @@ impl Readers {
         });
         match self.opened(slot) {
             Some(conn) => work(&conn),
-            // Where no more can be opened, as with too many open files, one has to do.
+            // If no more connections can be opened, for example because of too many open files, the first one is used.
             None => work(&self.first.lock()),
         }
     }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
     use crate::base::error::ErrorKind;
 
-    /// So many threads read at once, each waits for all others while it does.
+    /// This many threads read at once, and each waits for all others while it reads.
     fn read_together(readers: &Readers, threads: usize) {
         let barrier = Barrier::new(threads);
         thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! How rows of processes are read and written.
+//! Reading and writing rows of processes.
 
 use const_format::formatcp;
 use rusqlite::types::Value;
@@ -22,7 +22,7 @@ pub(super) fn process(row: &rusqlite::Row<'_>) -> rusqlite::Result<Result<Proces
     Ok(rows::process(&mut Row::new(cells)))
 }
 
-/// Adds what is told of a process's time.
+/// Adds a report to a process's time.
 pub(super) fn tell_time(
     conn: &Connection,
     no: i64,

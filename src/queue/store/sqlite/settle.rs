@@ -1,5 +1,5 @@
-//! Recording how trips of jobs ended. A success counts while the job has no outcome; everything else
-//! only if its claim is the last one.
+//! Recording the ends of claims. A success counts while the job has no outcome; any other end counts only if its claim
+//! is the last one.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +21,8 @@ use super::rows::{
 };
 use super::writer::Sync;
 
-/// A change to a job whose claim is the last one: to one that runs, else to one that is in a batch. Apart,
-/// since the index of those in batches need not be looked at for the others.
+/// A change to a job whose claim is the last one: of a running job, otherwise of a job in a batch. Two statements,
+/// because the index of jobs in batches is not needed for running jobs.
 type FencedUpdate = [(i64, &'static str); 2];
 
 macro_rules! fenced {
@@ -96,8 +96,8 @@ impl SqliteStore {
             if !settling.ended.is_empty() && lineage::any(&mut { conn })? {
                 for (job, ended) in &settling.ended {
                     let tx = &mut { conn };
-                    let heirs = lineage::heirs(tx, *job, *ended)?;
-                    lineage::job_ended(tx, &heirs, now)?;
+                    let ended_families = lineage::ended_families(tx, *job, *ended)?;
+                    lineage::job_ended(tx, &ended_families, now)?;
                 }
             }
             Ok((settling.changes.processes(conn)?, woken))
@@ -120,7 +120,7 @@ impl Settling<'_> {
         Ok(())
     }
 
-    /// Changes the job. False if this end is too late for that.
+    /// Changes the job. Returns false if this end came too late.
     fn apply(&mut self, end: &Settlement) -> Result<bool, Fault> {
         let id = end.receipt.job;
         match &end.outcome {
@@ -157,8 +157,8 @@ impl Settling<'_> {
         Ok(true)
     }
 
-    /// Whether an end that changes nothing reports a call that no other end reports: somebody has claimed the job since.
-    /// A batch whose results are read again, and a transaction that is repeated, report an end once more.
+    /// Whether an end that changes nothing reports a call that no other end reports, because the job was claimed again
+    /// since. If the results of a batch are read again, or a transaction is repeated, an end is reported twice.
     fn is_another_call(&self, end: &Settlement) -> Result<bool, Fault> {
         let mut find = self
             .conn
@@ -168,14 +168,14 @@ impl Settling<'_> {
         Ok(found.unwrap_or(false))
     }
 
-    /// The status that the job had, if it had no outcome.
+    /// Completes the job. Returns its former status if it had no outcome.
     fn complete(&self, end: &Settlement) -> Result<Option<i64>, Fault> {
         let id = end.receipt.job;
         if let Some(from) = self.update(&COMPLETE, end, &[])? {
             return Ok(Some(from));
         }
-        // Somebody else has it, or it waits again: it was paid for all the same. The claim rises, so
-        // that what the other one reports goes nowhere.
+        // Another worker has claimed it, or it waits again. The result was billed, so it counts. The number of the
+        // claim increases, so the report of the other worker has no effect.
         let mut find = self.conn.prepare_cached(formatcp!(
             "SELECT status FROM jobs WHERE id = ?1 AND status < {COMPLETED}"
         ))?;
@@ -199,7 +199,7 @@ impl Settling<'_> {
         Ok(())
     }
 
-    /// Back to waiting. Returns the status that the job had, if the end's claim is the last one.
+    /// Returns a job to the queue. Returns its former status if the end belongs to its last claim.
     fn put_back(&mut self, end: &Settlement) -> Result<Option<i64>, Fault> {
         Ok(match &end.outcome {
             ClaimOutcome::Retry {
@@ -229,7 +229,7 @@ impl Settling<'_> {
                 for process in processes {
                     all_open &= lineage::is_open(&mut { self.conn }, *process)?;
                 }
-                // If not, what the job waits for has ended since it looked.
+                // Otherwise, the processes that the job waits for have ended since it checked.
                 if all_open {
                     self.update(&WAIT, end, &[&due_at.0])?
                 } else {
@@ -240,7 +240,7 @@ impl Settling<'_> {
         })
     }
 
-    /// Changes the job if the end's claim is the last one. Returns the status that it had.
+    /// Changes the job if the end belongs to its last claim. Returns its former status.
     fn update(
         &self,
         update: &FencedUpdate,
@@ -260,7 +260,7 @@ impl Settling<'_> {
         Ok(None)
     }
 
-    /// The lane of a job that the claim still holds.
+    /// The lane of a job, if the claim is still valid.
     fn lane_of(&self, end: &Settlement) -> Result<Option<i64>, Fault> {
         let mut find = self.conn.prepare_cached(
             formatcp!("SELECT lane FROM jobs WHERE id = ?1 AND claim = ?2 AND status IN ({IN_PROGRESS}, {AT_PROVIDER})"),
@@ -269,7 +269,7 @@ impl Settling<'_> {
         Ok(find.query_row(held, |row| row.get(0)).optional()?)
     }
 
-    /// Whether what runs of a process is not tried again.
+    /// Whether the running jobs of a process are not retried.
     fn cancelled(&mut self, process: i64) -> Result<bool, Fault> {
         if let Some(known) = self.cancelled.get(&process) {
             return Ok(*known);

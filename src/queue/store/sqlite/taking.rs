@@ -1,5 +1,5 @@
-//! Taking results: whoever does so holds the kernel's lock on a file, so that two do not both write
-//! everything, and a death leaves nothing behind that has to be undone.
+//! The lock of a consumer of results: a file lock, so that no two consumers save the same results, and a crash leaves
+//! nothing to undo.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use crate::queue::store::ConsumerLock;
 
 use super::SqliteStore;
 
-/// The lock, as long as it is held.
+/// The lock, while it is held.
 struct HeldLock {
     _file: File,
     path: PathBuf,
@@ -24,13 +24,13 @@ impl ConsumerLock for HeldLock {}
 
 impl Drop for HeldLock {
     fn drop(&mut self) {
-        // While it is locked: nobody has begun to use it.
+        // Removed while it is locked: no other program has begun to use it.
         let _ = fs::remove_file(&self.path);
     }
 }
 
 impl SqliteStore {
-    /// Descriptions of the programs that take results now.
+    /// Descriptions of the programs that consume results now.
     pub(super) fn takers(&self) -> Vec<String> {
         let files = fs::read_dir(self.beside(".workers")).into_iter().flatten();
         let paths = files.flatten().map(|file| file.path());
@@ -42,7 +42,7 @@ impl SqliteStore {
         let who = held.map(|path| fs::read_to_string(path).unwrap_or_default());
         who.map(|who| {
             format!(
-                "{}, which takes results",
+                "{}, which fetches results",
                 who.lines().next().unwrap_or_default()
             )
         })
@@ -64,7 +64,7 @@ impl SqliteStore {
             Error::new(ErrorKind::Invalid, why)
         };
         private::make_folder(&folder).map_err(cannot)?;
-        // What tells this file from another one that takes its place.
+        // Identifies this file among others that may replace it.
         let mark = format!("process {}{who}\n{}\n", std::process::id(), Uuid::now_v7());
         loop {
             let mut options = File::options();
@@ -86,7 +86,7 @@ impl SqliteStore {
             }
             file.set_len(0).map_err(cannot)?;
             file.write_all(mark.as_bytes()).map_err(cannot)?;
-            // Whoever had it before may have removed it in between.
+            // The former owner may have removed it in between.
             if fs::read_to_string(&path).is_ok_and(|found| found == mark) {
                 return Ok(Box::new(HeldLock { _file: file, path }));
             }

@@ -176,7 +176,12 @@ fn a_file_that_must_be_there_is_not_made() {
     let dir = tempfile::tempdir().unwrap();
     let options = SqliteOptions::default().existing();
     let missing = SqliteStore::open(&path(&dir), options.clone()).err();
-    assert!(missing.unwrap().message().contains("no such queue"));
+    assert!(
+        missing
+            .unwrap()
+            .message()
+            .contains("this queue does not exist")
+    );
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     drop(open(&path(&dir)));
     SqliteStore::open(&path(&dir), options).unwrap();

@@ -1,4 +1,4 @@
-//! How SQLite carries out the statements of [`sql`](crate::queue::store::sql), which are written in MySQL's SQL.
+//! Translates the statements of [`sql`](crate::queue::store::sql), which are written in MySQL's SQL, for SQLite.
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, Statement, params_from_iter};
@@ -7,7 +7,7 @@ use crate::base::clock::Timestamp;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::statements::{Dialect, Fault, LIST, Row, Statements, Table};
 
-/// MySQL's words, and SQLite's. A transaction locks the whole database, so locks of rows go.
+/// MySQL's words, and SQLite's. A transaction locks the whole database, so row locks are dropped.
 const WORDS: [(&str, &str); 12] = [
     ("#", ""),
     (" FOR UPDATE SKIP LOCKED", ""),
@@ -33,7 +33,7 @@ pub(super) fn translated(sql: &str) -> String {
     text
 }
 
-/// The numbers of a [`LIST`] are bound as one JSON text, so that the statement stays the same.
+/// Binds the numbers of a [`LIST`] as one JSON text, so that the statement stays the same.
 fn listing(sql: &str, numbers: &[i64]) -> (String, Vec<Value>) {
     let sql = sql.replace(LIST, "(SELECT value FROM json_each(?))");
     let numbers = serde_json::to_string(numbers).unwrap_or_default();

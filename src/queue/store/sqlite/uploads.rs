@@ -14,7 +14,7 @@ use crate::queue::store::moving::{PIECE_BYTES, row_bytes};
 /// Bytes of a piece.
 const PIECE: u64 = 1 << 20;
 
-/// The folder, and the file that was written to last.
+/// The folder, and the last written file.
 pub(super) struct Uploads {
     folder: PathBuf,
     last: Mutex<Option<String>>,
@@ -100,7 +100,7 @@ impl Uploads {
             else {
                 return Err(io::ErrorKind::InvalidData.into());
             };
-            // The file of an interrupted upload. The server creates all names; clients never do.
+            // The file of an interrupted upload. The server chooses all names; clients never do.
             if !owner.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') {
                 continue;
             }

@@ -1,5 +1,5 @@
-//! Workers: each holds the kernel's lock on a file of its own as long as its process lives, so a claim
-//! needs no lease and a suspended process keeps its jobs.
+//! Workers: each locks a file of its own as long as its OS process exists, so a claim needs no lease and a suspended
+//! process keeps its jobs.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -26,16 +26,16 @@ use super::writer::Sync;
 
 /// A worker of this store.
 pub(super) struct RegisteredWorker {
-    /// Holds the lock; none where nobody else can look.
+    /// Holds the lock; `None` if no other process can check it.
     _file: Option<File>,
     path: PathBuf,
-    /// Jobs it was given.
+    /// Number of jobs that it has claimed.
     pub(super) given: u64,
-    /// It has ended, which could not be written down.
+    /// It has ended, but its row could not be deleted.
     left: bool,
 }
 
-/// A worker as its row has it.
+/// A worker as its row describes it.
 pub(super) struct ListedWorker {
     pub no: i64,
     pub name: String,
@@ -43,15 +43,15 @@ pub(super) struct ListedWorker {
     pub host: String,
 }
 
-/// What a look at a worker's lock showed.
+/// The result of checking a worker's lock.
 pub(super) enum Pulse {
     Alive,
-    /// It is dead, and as long as this file is held nobody else finds that out.
+    /// The worker is dead. While this file is locked, no other process detects that.
     Dead(Option<File>),
 }
 
 impl SqliteStore {
-    /// A file beside the database.
+    /// A file next to the database.
     pub(super) fn beside(&self, suffix: &str) -> PathBuf {
         let mut name = self.path.clone().into_os_string();
         name.push(suffix);
@@ -62,11 +62,11 @@ impl SqliteStore {
         self.beside(".workers").join(format!("{name}.lock"))
     }
 
-    /// Takes those workers of this process off the list that have ended when it could not be written.
-    fn retire_late(&self, now: Timestamp) -> Result<u64, Error> {
+    /// Unregisters workers of this process that have ended while that could not be written.
+    fn unregister_ended(&self, now: Timestamp) -> Result<u64, Error> {
         let left: Vec<i64> = {
             let workers = self.workers.lock();
-            let left = workers.iter().filter(|(_, enlisted)| enlisted.left);
+            let left = workers.iter().filter(|(_, registered)| registered.left);
             left.map(|(no, _)| *no).collect()
         };
         let mut affected = 0;
@@ -75,8 +75,8 @@ impl SqliteStore {
                 give_back(&mut { conn }, no, Departure::Unsaved, now)
             })?;
             affected += back.unwrap_or(0);
-            if let Some(enlisted) = self.workers.lock().remove(&no) {
-                let _ = fs::remove_file(&enlisted.path);
+            if let Some(registered) = self.workers.lock().remove(&no) {
+                let _ = fs::remove_file(&registered.path);
             }
         }
         Ok(affected)
@@ -104,7 +104,7 @@ impl SqliteStore {
         }
         match try_lock(&self.lock_path(&worker.name)) {
             Ok(Some(file)) => Pulse::Dead(Some(file)),
-            // Somebody removed the file, which says nothing about the worker; or moved the store without it.
+            // The lock file was removed, which shows nothing about the worker; or the store was moved without it.
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound
                     && (self.is_movable || is_gone(worker.pid, &worker.host)) =>
@@ -115,7 +115,7 @@ impl SqliteStore {
         }
     }
 
-    /// Removes lock files that nobody holds and no row names: a process died between the two.
+    /// Removes lock files that no process has locked and no row names: a process crashed between the two steps.
     fn sweep(&self, folder: &Path) -> Result<(), Error> {
         let known = self.listed()?;
         let Ok(files) = fs::read_dir(folder) else {
@@ -129,7 +129,7 @@ impl SqliteStore {
             if listed || path.extension().is_none_or(|extension| extension != "lock") {
                 continue;
             }
-            // With the lock held, its maker has either died or not got it yet, and takes another.
+            // If this locks the file, its creator has crashed or has not locked it yet, and then creates another.
             if let Ok(Some(_held)) = try_lock(&path)
                 && !self
                     .listed()?
@@ -163,7 +163,7 @@ impl ClaimStore for SqliteStore {
             let (name, path, file) = locked_file(|name| self.lock_path(name)).map_err(cannot)?;
             (name, path, Some(file))
         };
-        // Locked before the row can be seen: nobody ever finds a living worker unlocked.
+        // Locked before the row is visible: no process ever finds a living worker unlocked.
         let no = self.write(Sync::AsSet, |conn| {
             conn.prepare_cached(
                 "INSERT INTO workers (name, pid, host, started_at) VALUES (?1, ?2, ?3, ?4)",
@@ -171,13 +171,13 @@ impl ClaimStore for SqliteStore {
             .execute(params![name, std::process::id(), host(), now.0])?;
             Ok(conn.last_insert_rowid())
         })?;
-        let enlisted = RegisteredWorker {
+        let registered = RegisteredWorker {
             _file: file,
             path,
             given: 0,
             left: false,
         };
-        self.workers.lock().insert(no, enlisted);
+        self.workers.lock().insert(no, registered);
         Ok(WorkerId(no))
     }
 
@@ -187,13 +187,13 @@ impl ClaimStore for SqliteStore {
                 .map(|back| back.unwrap_or(0))
         });
         if given_back.is_err()
-            && let Some(enlisted) = self.workers.lock().get_mut(&worker.0)
+            && let Some(registered) = self.workers.lock().get_mut(&worker.0)
         {
-            enlisted.left = true;
+            registered.left = true;
         }
         let given_back = given_back?;
-        if let Some(enlisted) = self.workers.lock().remove(&worker.0) {
-            let _ = fs::remove_file(&enlisted.path);
+        if let Some(registered) = self.workers.lock().remove(&worker.0) {
+            let _ = fs::remove_file(&registered.path);
         }
         if given_back > 0 {
             self.wake();
@@ -263,7 +263,7 @@ impl ClaimStore for SqliteStore {
     }
 
     fn reclaim(&self, now: Timestamp) -> Result<u64, Error> {
-        let mut affected = self.retire_late(now)?;
+        let mut affected = self.unregister_ended(now)?;
         for worker in self.listed()? {
             let Pulse::Dead(held) = self.pulse(&worker) else {
                 continue;
@@ -313,14 +313,14 @@ fn locked_file(path: impl Fn(&str) -> PathBuf) -> io::Result<(String, PathBuf, F
             Err(TryLockError::WouldBlock) => continue,
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        // A peer that sweeps may have held it for a moment, and removed it.
+        // Another process's sweep may have locked it for a moment, and removed it.
         if path.exists() {
             return Ok((name, path, file));
         }
     }
 }
 
-/// The lock of a file that exists, if nobody has it.
+/// The lock of an existing file, if no process has locked it.
 fn try_lock(path: &Path) -> io::Result<Option<File>> {
     let file = File::options().read(true).write(true).open(path)?;
     match file.try_lock() {
@@ -330,7 +330,7 @@ fn try_lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Whether a process is gone. One of another machine came here with a copy of its database.
+/// Whether an OS process has ended. A process of another machine came here with a copy of its database.
 pub(super) fn is_gone(pid: i64, of: &str) -> bool {
     let processes = Path::new("/proc");
     of != host() || processes.join("self").exists() && !processes.join(pid.to_string()).exists()

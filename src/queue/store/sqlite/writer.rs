@@ -1,5 +1,5 @@
-//! The one connection that writes: transactions, how long they wait for those of other processes, and
-//! what a failure of the database is called.
+//! The one connection that writes: transactions, how long they wait for those of other OS processes, and the error for
+//! a failure of the database.
 
 use std::cell::Cell;
 use std::fmt::Display;
@@ -15,12 +15,12 @@ use crate::queue::store::sql::statements::Fault;
 
 use super::{Durability, SqliteStore, closed};
 
-/// What a transaction needs of the disk.
+/// Whether a transaction is synced to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sync {
-    /// What the options say.
+    /// According to the options.
     AsSet,
-    /// Nothing: losing it in a power failure costs nothing.
+    /// Not synced: losing it in a power failure costs nothing.
     Lazy,
 }
 
@@ -52,7 +52,7 @@ impl Fault {
             Self::Refused(error) => return error,
             Self::Odd(what) => damaged(path, what),
             Self::Sqlite(error) => explain(path, &error),
-            // Of servers alone.
+            // Errors of database servers.
             other => damaged(path, format!("{other:?}")),
         };
         error.with_storage()
@@ -69,7 +69,7 @@ fn explain(path: &Path, error: &rusqlite::Error) -> Error {
              workers go on by themselves"
         ))
     };
-    // What is beside the database may be what does not fit.
+    // The cause may be a file next to the database that does not fit on the disk.
     if let rusqlite::Error::SqliteFailure(failure, _) = error
         && failure.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
     {
@@ -115,15 +115,15 @@ fn damaged(path: &Path, what: impl Display) -> Error {
     )
 }
 
-/// How long a transaction waits for those of other processes.
+/// How long a transaction waits for those of other OS processes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whether a connection waits for the transactions of other processes, or fails at once.
+/// Whether a connection waits for the transactions of other OS processes, or fails immediately.
 pub(super) fn be_patient(conn: &mut Connection, yes: bool) -> Result<(), rusqlite::Error> {
     conn.busy_handler(yes.then_some(wait_briefly as fn(i32) -> bool))
 }
 
-/// SQLite's own waiting backs off to 100 ms, in which a busy neighbour takes the lock again and again.
+/// SQLite's own waits grow to 100 ms, in which a busy process takes the lock again and again.
 fn wait_briefly(tries: i32) -> bool {
     thread_local!(static SINCE: Cell<Option<Instant>> = const { Cell::new(None) });
     let now = Instant::now();
@@ -139,7 +139,7 @@ fn wait_briefly(tries: i32) -> bool {
     patient
 }
 
-/// Rolls back what was not committed, also when a callback panics.
+/// Rolls back a transaction that was not committed, also when a callback panics.
 struct OpenTransaction<'a>(Option<&'a Connection>);
 
 impl<'a> OpenTransaction<'a> {
@@ -190,7 +190,7 @@ impl SqliteStore {
         }
         let full = sync == Sync::AsSet && self.durability == Durability::Full;
         self.transact(writer, full, |conn| {
-            // The queue may have been closed, and even be another one, since this store opened it.
+            // The queue may have been closed, or replaced, since this store opened it.
             if self.moves.is_none() || self.moves != Some(closed::moves(conn)?) {
                 return Err(moved_meanwhile(&self.path.to_string_lossy()).into());
             }
@@ -216,7 +216,7 @@ impl SqliteStore {
         run(&mut writer).map_err(|fault: Fault| fault.in_file(&self.path))
     }
 
-    /// Runs queries beside whatever is written; who asks first, is answered first.
+    /// Runs queries concurrently with writes; threads are served in the order of their requests.
     pub(super) fn read<T>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Fault>,

@@ -14,7 +14,7 @@ use crate::run_process;
 
 const BATCH: &str = "batch";
 
-/// Takes over batches whose API key is not set any more. Returns the outcome by the label of each.
+/// Takes over batches whose API key is no longer set. Returns the outcome by the label of each.
 pub fn adopt(
     queue: &JobQueue,
     own: Option<LlmConfig>,

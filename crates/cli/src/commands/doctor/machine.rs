@@ -1,4 +1,4 @@
-//! What the queue needs of the machine: a folder, room on its disk, and a clock. What commands need: a sandbox.
+//! Requirements of the queue on the machine (a folder, disk space, a clock) and of commands (a sandbox).
 
 use std::fs;
 use std::io::ErrorKind;
@@ -62,8 +62,8 @@ pub fn writable(folder: &Path) -> HealthFinding {
     }
 }
 
-/// A note where other users may read the folder, since prompts and answers lie in it. A folder that the
-/// program makes is private; one that existed is left as it is.
+/// A note if other users may read the folder, because it contains prompts and answers. A folder that the program
+/// creates is private; an existing one is unchanged.
 #[cfg(unix)]
 pub fn open_to_others(folder: &Path) -> Option<HealthFinding> {
     let rights = fs::metadata(folder).ok()?.permissions();
@@ -82,7 +82,7 @@ pub fn open_to_others(_: &Path) -> Option<HealthFinding> {
     None
 }
 
-/// Less room than this is soon used up.
+/// Less free space than this is a warning.
 const LITTLE_ROOM: u64 = 1_000_000_000;
 /// With less than this not even results of an hour may fit.
 const NO_ROOM: u64 = 50_000_000;
@@ -108,7 +108,7 @@ pub fn room(folder: &Path) -> Option<HealthFinding> {
 #[cfg(unix)]
 fn free_bytes(folder: &Path) -> Option<u64> {
     let room = rustix::fs::statvfs(folder).ok()?;
-    // What is no disk, such as /proc, reports nothing.
+    // File systems without a disk, such as /proc, report nothing.
     (room.f_blocks > 0).then_some(())?;
     Some(room.f_bavail.saturating_mul(room.f_frsize))
 }
@@ -118,7 +118,7 @@ fn free_bytes(_: &Path) -> Option<u64> {
     None
 }
 
-/// What commands of `exec` are confined and held together by, found out by one that is prepared and not started.
+/// How commands of `exec` are confined and kept together, tested with a command that is prepared and not started.
 pub fn sandbox() -> HealthFinding {
     const WHAT: &str = "sandbox";
     match Sandbox::new(SandboxMode::BestEffort).prepare() {

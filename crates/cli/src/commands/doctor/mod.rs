@@ -96,7 +96,7 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
     Ok(findings)
 }
 
-/// The state of an open queue, after batches were adopted if that was asked for.
+/// The findings about an open queue; adopts batches first if requested.
 fn queue_findings(
     args: &DoctorArgs,
     queue: &JobQueue,

@@ -1,5 +1,5 @@
-//! What is done with each command's end: its output or its record first, then its line in the job log. A
-//! run that is killed in between does it again. Where outputs are printed in order, the log does not wait for that.
+//! Handles the end of each command: writes its output or its record, then its line in the job log. If the run is killed
+//! in between, it does this again. If outputs are printed in order, the log does not wait for that.
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -14,7 +14,7 @@ use crate::display::Display;
 use crate::exit::{About, Refusal};
 use crate::{sanitize, stderr};
 
-/// So many failures are named at the end.
+/// Maximum number of failures that are named at the end.
 const MOST_NAMED: usize = 5;
 
 pub struct Emitter {
@@ -23,7 +23,7 @@ pub struct Emitter {
     keep_order: bool,
     /// The number of the last command that was read.
     last: u64,
-    /// The bar that goes before a command's output comes to its terminal.
+    /// The progress bar, which is removed before the output of a command is shown.
     bar: Option<Arc<Display>>,
     /// The first failures, for people.
     pub failures: Vec<String>,
@@ -34,14 +34,14 @@ pub struct Emitter {
 pub enum Trouble {
     /// The reader of standard output went away.
     Gone,
-    /// What ended cannot be written down.
+    /// The end of a command could not be written.
     Unwritten(String),
 }
 
 enum Records {
-    /// What commands print, as it is.
+    /// The unchanged output of commands.
     Outputs,
-    /// The same, all of it on standard error, since standard output is for the summary.
+    /// The same, all on standard error, because standard output is for the summary.
     OutputsAside,
     Stdout,
     File(RecordFile),
@@ -84,12 +84,12 @@ impl Emitter {
         }
     }
 
-    /// What an earlier run finished.
+    /// The commands that an earlier run finished.
     pub fn finished(&self) -> Finished {
         self.log.as_ref().map(JobLog::finished).unwrap_or_default()
     }
 
-    /// Whether ends are taken in the order of the input: those that are printed. A file has them as they come.
+    /// Whether ends are handled in the order of the input: if they are printed. A file receives them as they come.
     pub fn reorders(&self) -> bool {
         self.keep_order && !matches!(self.records, Records::File(_))
     }
@@ -113,14 +113,14 @@ impl Emitter {
         self.go_on(written)
     }
 
-    /// Takes what was not even read when the run ended early, and tells how much that is.
+    /// Counts the commands that were not read when the run ended early.
     pub fn take_rest(&mut self, rest: Source, stop: &StopReason, ctx: &Context) -> u64 {
         let keeps = matches!(self.records, Records::Stdout | Records::File(_));
         if !keeps || self.trouble.is_some() {
             return 0;
         }
         let (last, mut taken) = (self.last, 0);
-        // An input that has changed meanwhile has nothing to add.
+        // If the input has changed meanwhile, nothing is added.
         let jobs = rest.skip(self.finished()).jobs.map_while(Result::ok);
         for job in jobs.filter(|job| job.seq() > last) {
             let record = JobRecord::not_run(job, stop);
@@ -132,7 +132,7 @@ impl Emitter {
         taken
     }
 
-    /// Looks a last time whether all that was written is still there.
+    /// Checks a last time whether everything that was written still exists.
     pub fn finish(&mut self) {
         let records = match &mut self.records {
             Records::File(file) => file.check(),
@@ -196,7 +196,7 @@ impl Emitter {
             stderr::flush();
         }
         for output in aside {
-            // That nobody reads it is no error.
+            // A closed standard error is not an error.
             let _ = output.write_to(&mut io::stderr().lock());
         }
         Ok(())
@@ -244,7 +244,7 @@ impl Emitter {
     }
 }
 
-/// A command as people find it again.
+/// The name of a command for people.
 fn named(record: &JobRecord) -> String {
     let job = &record.job;
     let text = sanitize::shortened(&job.text(), 80);

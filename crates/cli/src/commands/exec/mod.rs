@@ -55,7 +55,7 @@ fn run(args: &ExecArgs) -> Result<Exit, Early> {
         .context(&session.ctx)
         .notifier(session.display.clone())
         .keep_order(emitter.reorders());
-    // The files once more, for what a run that ends early leaves.
+    // The files again, to count what a run that ends early leaves.
     let rest = plan.total.map(|_| Source::open(args)).transpose()?;
     let skip = source.skip(emitter.finished());
     let shared = RefCell::new(emitter);
@@ -173,7 +173,7 @@ fn runner(
     Ok(runner)
 }
 
-/// What the first signal is answered with.
+/// The message after the first signal.
 fn stopping_line(args: &ExecArgs) -> String {
     match args.failures.on_stop {
         OnStopArg::Kill => "stopping: running commands are killed".to_owned(),
@@ -184,7 +184,7 @@ fn stopping_line(args: &ExecArgs) -> String {
     }
 }
 
-/// Commands that cannot be read, or are none.
+/// The error for commands that cannot be read, or are invalid.
 fn unreadable(error: Error) -> Refusal {
     Refusal::usage(error.message()).about(About::Input)
 }

@@ -1,4 +1,4 @@
-//! What people and programs are told: the plan, the progress line, the summary, the exit code.
+//! Output for people and programs: the plan, the progress line, the summary, the exit code.
 
 use std::io::Write;
 
@@ -25,7 +25,7 @@ pub struct Ended {
     pub skipped: u64,
     /// Of these, the ones that failed.
     pub failed_before: u64,
-    /// What commands were kept from.
+    /// What the sandbox did not allow.
     pub confined: Option<String>,
     /// Commands that were not even read, and are among the results all the same.
     pub not_read: u64,
@@ -57,7 +57,7 @@ impl Ended {
     }
 }
 
-/// What is to be done, where an earlier run has done some of it.
+/// What the run will do, if an earlier run has done a part.
 pub fn plan_line(plan: &Plan) -> Option<String> {
     let total = plan.total.filter(|_| plan.finished + plan.foreign > 0)?;
     let to_run = count(total - plan.finished);
@@ -83,7 +83,7 @@ fn finished_before(finished: u64, failed: u64) -> String {
     format!("{} finished before{failed}", count(finished))
 }
 
-/// Prints what would be run.
+/// Prints the commands that would run.
 pub fn dry_run(
     args: &ExecArgs,
     source: Source,
@@ -105,7 +105,7 @@ pub fn dry_run(
         let mut line = job.text_bytes().into_owned();
         line.push(b'\n');
         if out.write_all(&line).is_err() {
-            // The reader went away, and has what it wanted.
+            // The reader closed the pipe and needs no more.
             return Ok(Exit::Success);
         }
     }
@@ -113,7 +113,7 @@ pub fn dry_run(
     Ok(Exit::Success)
 }
 
-/// Where a run stands, in a line.
+/// The state of a run on one line.
 pub fn progress_line(progress: &Progress, room: usize) -> String {
     let settled = progress.completed + progress.failed;
     let mut parts = vec![match (progress.total, progress.percent) {
@@ -161,7 +161,7 @@ fn exit_of(ended: &Ended, session: &Session) -> Exit {
         (Some(Trouble::Unwritten(_)), _) => Exit::CouldNotRun,
         (Some(Trouble::Gone), _) => Exit::StoppedEarly,
         (_, Some(StopReason::Cancelled)) => session.signals.exit().unwrap_or(Exit::StoppedEarly),
-        // A line that is no command, in what could not be read before.
+        // A line that is not a command, in an input that could not be checked before.
         (_, Some(StopReason::Fatal(_))) => Exit::Usage,
         (_, Some(_)) => Exit::StoppedEarly,
         (_, None) if ended.ended() + ended.skipped == 0 => {

@@ -45,7 +45,7 @@ pub fn sandbox(exec: &ExecArgs, mode: SandboxMode) -> Result<Sandbox, Refusal> {
     Ok(sandbox)
 }
 
-/// With the sandbox off, only what was asked for is limited: that costs a process more for each command.
+/// With the sandbox off, only requested limits apply, because limits need one more process per command.
 fn limits(mode: SandboxMode, args: &SandboxArgs) -> Limits {
     let mut limits = match mode {
         SandboxMode::Off => Limits::NONE,
@@ -81,7 +81,7 @@ fn add_variables(sandbox: Sandbox, wish: &OsStr) -> Result<Sandbox, Refusal> {
     Ok(names.fold(sandbox, Sandbox::pass_variable))
 }
 
-/// What commands may write to where that is more than anybody is likely to want.
+/// The folders that commands may write to, if these are more than most users want.
 pub fn wide(exec: &ExecArgs, mode: SandboxMode) -> Option<String> {
     if mode == SandboxMode::Off {
         return None;
@@ -105,7 +105,7 @@ pub fn wide(exec: &ExecArgs, mode: SandboxMode) -> Option<String> {
     })
 }
 
-/// What commands could not do, for those that do not say why they failed, and the flags that allow it.
+/// What commands were not allowed to do, for those that do not report why they failed, and the flags that allow it.
 pub fn reminder(exec: &ExecArgs, mode: SandboxMode) -> Option<String> {
     let mut lacked = Vec::new();
     if mode == SandboxMode::On {

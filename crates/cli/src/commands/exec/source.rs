@@ -17,7 +17,7 @@ pub struct Source {
     commands: Commands,
 }
 
-/// What is to be done.
+/// The plan of the run.
 pub struct Plan {
     /// Commands of the input, where it can be read twice.
     pub total: Option<u64>,
@@ -98,7 +98,7 @@ impl Source {
         Ok(Self { commands })
     }
 
-    /// Reads what can be read twice, so that nothing runs where a line is no command.
+    /// Reads inputs that can be read twice, so that nothing runs if a line is not a command.
     pub fn check(&self, mut finished: Finished) -> Result<Plan, Refusal> {
         let mut skipped = 0;
         let total = self
@@ -146,7 +146,7 @@ fn divide<W: AsRef<OsStr>>(command: &[W]) -> (Vec<&OsStr>, Option<Vec<&OsStr>>) 
     }
 }
 
-/// What separates lists for GNU parallel.
+/// Whether a word separates argument lists for GNU parallel.
 fn separates(word: &OsStr) -> bool {
     [":::", "::::", ":::+", "::::+"]
         .iter()

@@ -90,7 +90,7 @@ fn table(args: &ExportArgs) -> Result<Export, Refusal> {
         .set(format, Export::format))
 }
 
-/// Writes to standard output; none where its reader went away, which has what it wanted.
+/// Writes to standard output; `None` if its reader closed the pipe, which is not an error.
 fn to_stdout_unless_gone(table: Export, ctx: &Context) -> Option<Result<ExportReport, Error>> {
     let stdout = io::stdout();
     let mut out = TableStdout::new(stdout.lock(), stdout.is_terminal());

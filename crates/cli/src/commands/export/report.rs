@@ -1,4 +1,4 @@
-//! What people and scripts are told of a table.
+//! Messages about a table for people and scripts.
 
 use batchwright::files::ExportReport;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ const CUT_CELLS: &str = "cells exceed the 32,767 characters of .xlsx: they are t
 const SUPERSEDED: &str = "answers are outdated (column superseded): run again to update them";
 const WITHOUT_RESULT: &str = "rows of the input have no result, and are not in the table";
 
-/// Lines for people, the first of which says what was written.
+/// Lines for people; the first one reports what was written.
 pub fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
     let place = if stdout::is_named(Some(&args.output)) {
         String::new()

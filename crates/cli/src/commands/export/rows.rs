@@ -10,8 +10,8 @@ use crate::folder;
 use crate::optional::Optional;
 use crate::prompts::{task_settings, with_extra, with_template};
 
-/// The settings of the run, as far as they were told: ids that were made of what was asked depend on them.
-/// Whether it asked for JSON is found out: the flags for that say what the table is to be.
+/// The settings of the run, as given by flags: ids that were made from requests depend on them. Whether the run
+/// requested JSON is detected, because the flags for that describe the table here.
 pub fn settings(args: &ExportArgs) -> Result<PromptSettings, Refusal> {
     let rows = &args.rows;
     let settings = task_settings(rows.task)

@@ -1,4 +1,4 @@
-//! Standard output that gets a table: a terminal obeys nothing of it, and a reader may go away.
+//! Standard output for a table: makes texts harmless for a terminal, and allows the reader to close the pipe.
 
 use std::io::{self, Write};
 
@@ -20,7 +20,7 @@ impl<W: Write> TableStdout<W> {
         }
     }
 
-    /// True once nobody reads it any more.
+    /// True once the reader has closed it.
     pub fn reader_is_gone(&self) -> bool {
         self.is_gone
     }

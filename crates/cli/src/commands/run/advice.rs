@@ -8,40 +8,40 @@ use batchwright::progress::TimeSplit;
 const SHORTEST: Duration = Duration::from_secs(10);
 /// nor do those that would save less than this share of their time.
 const WORTH_IT: f64 = 0.8;
-/// The most that is reckoned with of anything: farther off, other limits come.
+/// Maximum factor of a recommendation: beyond it, other limits apply.
 const MOST_TIMES: u32 = 10;
 
-/// What a run was made with, and what became of it.
+/// Options and results of a run.
 pub struct Run {
     pub elapsed: Duration,
     pub time: TimeSplit,
-    /// What its calls took, one by one.
+    /// The total duration of its calls.
     pub call_time: Duration,
     pub calls: u64,
     /// Tokens that they used.
     pub tokens: u64,
     pub rate_limited: u64,
     pub concurrency: usize,
-    /// The run finds that number by itself: then nobody else has a better one.
+    /// Whether the run finds the concurrency automatically; then there is no better number.
     pub finds_concurrency: bool,
-    /// The requests and tokens per minute that it was given, by whatever.
+    /// The requests and tokens per minute that were configured.
     pub rpm: Option<f64>,
     pub tpm: Option<f64>,
     /// More calls at once are no use to a server that computes on this machine.
     pub local: bool,
 }
 
-/// A limit that the run was given.
+/// A configured limit.
 struct Given {
     flag: &'static str,
-    /// So many a minute.
+    /// The limit per minute.
     limit: f64,
     /// How much the run needed in all.
     used: f64,
 }
 
 impl Given {
-    /// The seconds in which the limit lets that in.
+    /// The time in seconds that the limit needs to allow the used amount.
     fn seconds(&self) -> f64 {
         self.used * 60.0 / self.limit
     }
@@ -62,7 +62,7 @@ impl Run {
     }
 }
 
-/// What would have helped most, if anything would have.
+/// The change that would have helped most, if any.
 pub fn faster(run: &Run) -> Option<String> {
     if run.elapsed < SHORTEST {
         return None;
@@ -80,14 +80,14 @@ pub fn faster(run: &Run) -> Option<String> {
     })
 }
 
-/// While its own limits held items back, higher ones let in more, until all slots are full.
+/// While the configured limits delayed items, higher ones allow more, until all slots are full.
 fn higher_rate(run: &Run) -> Option<(String, f64)> {
     if run.rate_limited > 0 {
         return None;
     }
     let given = run.given();
     let held_back = run.time.quota.as_secs_f64();
-    // Of what was hardly used the provider had less to give.
+    // A limit that was hardly used was not the bottleneck: the provider's capacity was.
     let bound = |given: &&Given| given.seconds() >= held_back / 2.0;
     let binding = given.iter().filter(bound);
     let binding = binding.max_by(|a, b| a.seconds().total_cmp(&b.seconds()))?;
@@ -96,7 +96,7 @@ fn higher_rate(run: &Run) -> Option<(String, f64)> {
     let with = |times: u32| (rest + held_back / f64::from(times)).max(full);
     let least = with(MOST_TIMES);
     let times = (2..=MOST_TIMES).find(|times| with(*times) <= 1.1 * least)?;
-    // Another one that the faster run would come up against goes up with it.
+    // Another limit that the faster run would reach is raised with it.
     let up = |given: &&Given| given.flag == binding.flag || given.seconds() > 0.9 * with(times);
     let change = given.iter().filter(up).map(|given| {
         let wanted = given.limit * f64::from(times);
@@ -105,7 +105,7 @@ fn higher_rate(run: &Run) -> Option<(String, f64)> {
     Some((change.collect::<Vec<_>>().join(" "), with(times)))
 }
 
-/// While items waited for a slot, twice as many do twice as much, as far as its own limits let them.
+/// While items waited for a slot, twice as many slots process twice as much, up to the configured limits.
 fn more_at_once(run: &Run) -> Option<(String, f64)> {
     if run.local || run.finds_concurrency || run.rate_limited > 0 {
         return None;
@@ -162,7 +162,7 @@ mod tests {
             advice,
             "with --rpm 4200 this run would have taken about 103 s instead of 11 min"
         );
-        // The slots bound what a rate can do.
+        // The number of slots limits the effect of a higher rate.
         let narrow = Run {
             concurrency: 20,
             ..paced()
@@ -192,7 +192,7 @@ mod tests {
         let advice = faster(&both).unwrap();
         let expected = "with --rpm 8400 --tpm 4200000 this";
         assert!(advice.starts_with(expected), "{advice}");
-        // What held it back were others than these.
+        // Other limits than these delayed it.
         let mut provider = paced();
         (provider.rpm, provider.tpm) = (Some(60_000.0), Some(1e9));
         assert_eq!(faster(&provider), None);

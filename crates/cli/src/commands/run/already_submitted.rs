@@ -1,4 +1,4 @@
-//! What a run says at its beginning about items that an earlier run has submitted in batches.
+//! Messages at the start of a run about items that an earlier run has submitted in batches.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use batchwright::files::RunPlan;
 
 use crate::format::{count, span};
 
-/// The batches of earlier runs, and the provider that is asked now.
+/// The batches of earlier runs, and the present provider.
 pub struct AlreadySubmitted<'a> {
     pub batches: &'a [BatchInfo],
     pub process: ProcessId,
-    /// The name of the provider that is asked now, and its account where it takes batches.
+    /// The name of the present provider, and its account if it supports batches.
     pub asked: (&'a str, Option<BatchAccount>),
     /// Items at providers.
     pub at_provider: u64,
@@ -71,7 +71,7 @@ impl AlreadySubmitted<'_> {
         lines
     }
 
-    /// Whether the batch is at another provider or account than the one that is asked now.
+    /// Whether the batch is at another provider or account than the present one.
     fn is_of_another_account(&self, batch: &BatchInfo) -> bool {
         match &self.asked {
             (_, Some(account)) => batch.account() != *account,

@@ -1,4 +1,4 @@
-//! The question before answers are bought again.
+//! The confirmation before answered items are billed again.
 
 use std::io::{IsTerminal, Write, stderr, stdin};
 use std::iter;
@@ -11,11 +11,10 @@ use crate::exit::{Early, Refusal};
 use crate::format::count;
 use crate::session::Session;
 
-/// So many answers are bought again without a question.
+/// Up to this number of answered items are sent again without confirmation.
 const FEW: u64 = 20;
 
-/// On a terminal, asks before more than [`FEW`] answers are bought again. `--quiet` does not silence the question, since
-/// it is about money.
+/// On a terminal, asks for confirmation before more than [`FEW`] answered items are billed again, even with `--quiet`.
 ///
 /// # Errors
 /// If the answer is no, or a signal came.
@@ -30,7 +29,7 @@ pub fn confirm(args: &RunArgs, plan: &RunPlan, session: &Session) -> Result<(), 
     crate::stderr::flush();
     let _ = write!(stderr(), "Buy {again} answers again? [y/N] ");
     let _ = stderr().flush();
-    // A read of a terminal cannot be interrupted, so a signal leaves the thread behind.
+    // A read from a terminal cannot be interrupted, so after a signal the thread is abandoned.
     let answer = iter::once_with(|| {
         let mut line = String::new();
         let _ = stdin().read_line(&mut line);

@@ -1,4 +1,4 @@
-//! Carries out a prepared run, by calls of its own or through the queue.
+//! Executes a prepared run, with its own calls or through the queue.
 
 use batchwright::files::RunReport;
 use batchwright::plan::Concurrency;
@@ -18,7 +18,7 @@ use crate::session::Session;
 pub struct Ended {
     pub report: RunReport,
     pub setup: Setup,
-    /// What the queue adds, where the run went through it.
+    /// Facts about the queue, if the run used it.
     pub queue: Option<QueueFacts>,
 }
 
@@ -53,7 +53,7 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
     })
 }
 
-/// Who is asked where nothing is to be sent.
+/// The client of a run that sends nothing.
 struct Nobody;
 
 impl LlmClient for Nobody {

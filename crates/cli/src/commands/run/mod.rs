@@ -1,8 +1,8 @@
 //! `batchwright run`: from arguments to a finished, or resumable, results file.
 //!
-//! In four steps, a file each: [`resolve`] finds out what to work with, [`prepare`] compares the input with
-//! what is finished, [`execute`] makes the calls, itself or through the queue, and [`report`] tells how it
-//! went.
+//! In four steps, one file each: [`resolve`] determines the settings, inputs and providers, [`prepare`] compares the
+//! input with finished items, [`execute`] makes the calls, itself or through the queue, and [`report`] shows the
+//! results.
 
 mod advice;
 mod already_submitted;

@@ -1,4 +1,4 @@
-//! The lines of a run about itself at its beginning: its plan, and what a dry run has found out.
+//! Lines at the start of a run: its plan, and the result of a dry run.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ const FOREIGN_WITHOUT_IDS: &str = "results of other items kept (without ids, a c
 const WITHOUT_IDS: &str = "without an id: theirs is a fingerprint of the request (a field \"id\", or \
     --id-column NAME, gives better ones)";
 
-/// What is to be done.
+/// The plan on one line.
 pub fn plan_line(plan: &RunPlan, total: u64) -> String {
     let foreign = match plan.without_id {
         0 => "results of other items kept",
@@ -99,7 +99,7 @@ pub fn bad_row_lines(plan: &RunPlan) -> Vec<String> {
     lines
 }
 
-/// Says why items are sent again that have an answer, and what happens to that.
+/// Why answered items are sent again, and what happens to their earlier answers.
 pub fn differing_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
     let output = args.output.as_ref()?;
     let items: u64 = plan.differing.iter().map(|(_, items)| items).sum();
@@ -132,7 +132,7 @@ pub fn differing_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
     ))
 }
 
-/// Says what happens to items whose reply was paid for and cannot be used.
+/// What happens to items with a billed but unusable reply.
 pub fn unusable_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
     let items = plan.unusable_before + plan.unusable_equal;
     let n = count(items);
@@ -144,7 +144,7 @@ pub fn unusable_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
     ) })
 }
 
-/// What a dry run has found out.
+/// Prints the result of a dry run.
 pub fn print_dry_run(
     args: &RunArgs,
     plan: &RunPlan,
@@ -153,7 +153,7 @@ pub fn print_dry_run(
 ) -> Exit {
     let mut exit = Exit::Success;
     let concurrency = setup.concurrency;
-    // Of vectors many share a call, so that none may be saved.
+    // Many embeddings share a call, so no call may be saved.
     let saved = |items: u64| match args.prompt.task {
         TaskArg::Embed => 0,
         _ => items,

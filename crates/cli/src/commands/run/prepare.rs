@@ -1,5 +1,5 @@
-//! What is to be done: the input compared with the output and the queue, and a provider made ready where
-//! anything is left to do. Nothing is sent yet.
+//! Prepares a run: compares the input with the output and the queue, and prepares a provider if items are to be sent.
+//! Nothing is sent yet.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -29,16 +29,16 @@ pub struct Prepared {
     pub shown: Vec<Value>,
     pub run: PreparedRun,
     pub plan: RunPlan,
-    /// The manager of the calls; `None` if nothing is to be done.
+    /// The manager of the calls; `None` if no item is to be sent.
     pub manager: Option<LlmManager>,
     pub setup: Setup,
     /// Answers of earlier runs.
     pub reuse: Option<Arc<SqliteAnswers>>,
-    /// Tokens of the whole input, roughly; `None` for a stream.
+    /// Estimated tokens of the whole input; `None` for a stream.
     pub input_tokens: Option<u64>,
 }
 
-/// A run whose input was compared with the output, and with the queue where it goes through one.
+/// A run whose input was compared with the output, and with the queue if the run uses it.
 pub enum PreparedRun {
     Direct(Box<FileRun<'static>>),
     ViaQueue(Box<ViaQueue>),
@@ -106,7 +106,7 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
     })
 }
 
-/// The store of answers of earlier runs. Trouble with it costs what it would have saved, and no more.
+/// The answer cache. A problem with it costs only its savings.
 fn open_reuse(
     args: &RunArgs,
     settings: &Settings,
@@ -135,7 +135,7 @@ fn open_reuse(
     }
 }
 
-/// Reads a stream as far as needed before the run begins: all of it for a queue, else its first prompt.
+/// Reads a stream as far as needed before the run begins: completely for a queue, otherwise its first prompt.
 fn read_stream(
     args: &RunArgs,
     mut prompts: Prompts,
@@ -195,7 +195,7 @@ impl PreparedRun {
         }
     }
 
-    /// Refuses providers that do not fit the input or the output, and describes those that are used.
+    /// Rejects providers that do not suit the input or the output, and describes those that are used.
     fn announce(
         &self,
         args: &RunArgs,
@@ -219,7 +219,7 @@ impl PreparedRun {
         self.check_files(&setup.steps)?;
         session.say(provider::line(providers, setup.concurrency));
         if let Some(why) = &setup.strategy.fallback_reason {
-            // Also with --quiet: it may cost twice as much as the setting asks for.
+            // Also with --quiet, because it may cost twice as much as the setting requests.
             display::say(&format!("strategy: {why}"));
         }
         if let Self::ViaQueue(run) = self {
@@ -234,7 +234,7 @@ impl PreparedRun {
         Ok(())
     }
 
-    /// Refuses files in prompts that no provider of the route takes.
+    /// Rejects files in prompts that no provider of the route supports.
     fn check_files(&self, steps: &[(&str, Option<String>)]) -> Result<(), Refusal> {
         let providers = steps.iter().map(|(provider, _)| (*provider).to_owned());
         let providers: Vec<String> = providers.collect();

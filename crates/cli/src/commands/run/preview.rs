@@ -8,7 +8,7 @@ use crate::exit::{About, Refusal};
 use crate::optional::Optional;
 use crate::session::Session;
 
-/// What stands for the key of a provider that lacks it: nothing is sent, and no key is shown.
+/// Replaces the missing key of a provider: nothing is sent, and no key is shown.
 const NO_KEY: &str = "none";
 
 /// The client that makes the calls, or would if it had its key.

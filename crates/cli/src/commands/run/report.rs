@@ -16,10 +16,10 @@ use crate::session::Session;
 use crate::signals::Signals;
 use crate::stderr;
 
-/// What a dry run has found out.
+/// Shows the result of a dry run.
 pub fn dry_run(args: &RunArgs, prepared: &Prepared) -> Exit {
     let plan = &prepared.plan;
-    // The input's tokens, in proportion to what of it would be sent.
+    // The input's tokens, multiplied by the part of the items that would be sent.
     let tokens = match (prepared.input_tokens, plan.total, plan.to_send) {
         (Some(tokens), Some(total), Some(n)) if total > 0 => {
             Some((u128::from(tokens) * u128::from(n) / u128::from(total)) as u64)
@@ -95,7 +95,7 @@ fn exit_of_queued(
         Some(StopReason::Cancelled) => signals.exit().unwrap_or(Exit::StoppedEarly),
         Some(_) => Exit::StoppedEarly,
         None if report.compaction.is_err() => Exit::CouldNotRun,
-        // The rest waits in the queue, which `--no-wait` asks for; but a held batch needs a decision.
+        // The rest waits in the queue, as `--no-wait` requests; but a batch on hold needs a decision.
         None if args.no_wait && queue.has_remaining => {
             if queue.has_held {
                 Exit::StoppedEarly
@@ -109,7 +109,7 @@ fn exit_of_queued(
     }
 }
 
-/// Whether there are results that no file would take. A reader that went away wants none.
+/// Whether there are results that could not be written. If the reader closed the pipe, none are missing.
 fn has_unsaved(report: &RunReport) -> bool {
     !report.unsaved.is_empty() && !matches!(report.stop, Some(StopReason::SinkClosed))
 }

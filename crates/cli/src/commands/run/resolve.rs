@@ -1,5 +1,4 @@
-//! What a run works with: settings beneath flags, prompts, a provider, a strategy, and the queue where
-//! that is needed.
+//! Determines what a run uses: flags and settings, prompts, a provider, a strategy, and the queue if necessary.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -30,9 +29,9 @@ pub struct Resolved {
     pub prompts: Prompts,
     /// Requests that name no model, if known.
     pub unnamed: Option<u64>,
-    /// Kept as a `Result`: where all is finished already no provider is needed, and the error does not matter.
+    /// Stored as a `Result`: if all items are finished, no provider is needed, and the error does not matter.
     pub plan: Result<ProviderPlan, Refusal>,
-    /// Lines about the choice, said if the provider is needed.
+    /// Lines about the choice, shown if the provider is needed.
     pub provider_notes: Vec<String>,
     pub strategy: RunStrategy,
     /// The queue that the items go through, if they do.
@@ -119,7 +118,7 @@ fn open(
     session: &Session,
 ) -> Result<Prompts, Early> {
     let prompts = args.input.open(settings, session)?;
-    // What asks the same may come last.
+    // Duplicates may come last in the stream.
     if !prompts.needs_disk() && dedupe != Dedupe::Always && !args.reuse {
         return Ok(prompts);
     }
@@ -157,7 +156,7 @@ fn make_plan(
     }
 }
 
-/// A dry run needs no provider that can be used: one that lacks its key, say.
+/// A dry run does not need a usable provider; its key may be missing, for example.
 pub fn may_lack(args: &RunArgs, refusal: &Refusal) -> bool {
     args.dry_run && refusal.about == About::Provider
 }
@@ -179,8 +178,8 @@ fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
     }
 }
 
-/// Refuses an output that is named like a table: results are lines that a run can go on from, and tables
-/// are made of them. A file that has begun with such lines goes on.
+/// Rejects an output with the extension of a table: results are lines, from which tables are exported. An existing file
+/// of such lines is resumed.
 fn refuse_table(args: &RunArgs) -> Result<(), Refusal> {
     let Some(path) = &args.output else {
         return Ok(());

@@ -1,5 +1,4 @@
-//! The queue that a run's items wait in: its own store beside the output, and the lines about it at the beginning and
-//! the end.
+//! The queue of a run: its own store next to the output, and lines about it at the start and the end of the run.
 
 use std::path::{Path, PathBuf};
 
@@ -38,8 +37,8 @@ pub struct RunQueue {
 }
 
 impl RunQueue {
-    /// The queue of a run that goes through one: because of its strategy, or because an earlier run of the same output
-    /// has left its store.
+    /// The queue of a run that uses one: because of its strategy, or because an earlier run of the same output has left
+    /// its store.
     pub fn find(args: &RunArgs, strategy: &RunStrategy) -> Result<Option<Self>, Refusal> {
         let batch = strategy.strategy == Strategy::Batch;
         if args.prompt.task == TaskArg::Embed {
@@ -93,19 +92,19 @@ impl RunQueue {
         }))
     }
 
-    /// Where a stream is kept while it is read: the data folder, if there is one.
+    /// The folder for streams that are stored while they are read: the data folder, if there is one.
     pub fn spool_folder(&self) -> PathBuf {
         self.folder.clone().unwrap_or_else(std::env::temp_dir)
     }
 
-    /// Adds the store of the run to those that `status` looks at.
+    /// Adds the store of the run to those that `status` reads.
     pub fn note_store(&self) {
         if let (Some(folder), Some(output)) = (&self.folder, &self.output) {
             runs::note(folder, output);
         }
     }
 
-    /// Lines on the strategy and on batches of earlier runs, said before the run begins.
+    /// Lines about the strategy and batches of earlier runs, shown before the run begins.
     pub fn lines(
         &self,
         providers: &ProviderPlan,
@@ -154,7 +153,7 @@ impl RunQueue {
         Ok(lines)
     }
 
-    /// What the queue stores about the process, for people.
+    /// The description of the process in the queue, for people.
     pub fn info(&self, args: &RunArgs, manager: Option<&LlmManager>) -> ProcessInfo {
         let mut info = ProcessInfo::new().name(args.input.short());
         if let Some(manager) = manager {
@@ -169,7 +168,7 @@ impl RunQueue {
         }
     }
 
-    /// Lines on what remains, and how to come back or give up.
+    /// Lines about remaining items, and how to resume or cancel them.
     pub fn remaining(
         &self,
         ended: &QueueRunReport,
@@ -245,8 +244,8 @@ impl RunQueue {
     }
 }
 
-/// Refuses a new output if another run of the same input has items under way and has lost its output: that may have been
-/// renamed without its store.
+/// Rejects a new output if another run of the same input has items in progress and its output is missing: the output
+/// may have been renamed without its store.
 fn refuse_orphans(args: &RunArgs, output: &Path, folder: Option<&Path>) -> Result<(), Refusal> {
     if args.input.is_stream() {
         return Ok(());
@@ -254,7 +253,7 @@ fn refuse_orphans(args: &RunArgs, output: &Path, folder: Option<&Path>) -> Resul
     let input = args.input.whole();
     for store in runs::without_output(folder, output) {
         let processes = open_existing(&store).and_then(|queue| queue.open_processes());
-        // What is no queue, or another program's, stops no run.
+        // A file that is not a queue, or belongs to another program, stops no run.
         let Ok(processes) = processes.inspect_err(|error| log::warn!("{error}")) else {
             continue;
         };

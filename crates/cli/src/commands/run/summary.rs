@@ -21,32 +21,32 @@ use super::advice;
 /// Causes of failures that have a line each.
 const MOST_CAUSES: usize = 10;
 
-/// Of a shorter run nobody asks where its time went.
+/// For a shorter run, the summary does not divide the time.
 const LONG: Duration = Duration::from_secs(10);
 
-/// What the calls of a run were made with.
+/// The options of the calls of a run.
 pub struct Setup {
     pub concurrency: Concurrency,
     /// The limits that were set, by whatever: requests and tokens per minute.
     pub rpm: Option<f64>,
     pub tpm: Option<f64>,
-    /// The provider of each step, with the model that it alone is asked for.
+    /// The provider of each step, with its model if it is called for only one.
     pub steps: Vec<(&'static str, Option<String>)>,
     pub strategy: RunStrategy,
     /// Rows of the input that make no prompt, each of them a failure.
     pub bad_rows: u64,
 }
 
-/// What a run through the queue adds.
+/// Facts about a run through the queue.
 pub struct QueueFacts {
-    /// What became of batches.
+    /// The results of batches.
     pub batches: String,
-    /// What remains, and what to do with it.
+    /// What remains, and how to continue.
     pub remaining: Vec<String>,
     pub json: Vec<(&'static str, serde_json::Value)>,
     /// The queue still has something of this run.
     pub has_remaining: bool,
-    /// A batch waits for somebody to decide what becomes of it.
+    /// Whether a batch on hold needs a decision.
     pub has_held: bool,
 }
 
@@ -64,8 +64,7 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// Who answered, where that was not the first provider alone. Steps of one provider are counted
-    /// together, whatever their models.
+    /// Who answered, if not only the first provider. Steps of one provider are counted together, whatever their models.
     fn answered_by(&self, summary: &Summary) -> Option<String> {
         let (first, _) = self.steps.first()?;
         if summary.answered_by.keys().all(|name| name == first) {
@@ -172,7 +171,7 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
     display::say(&lines.join("\n"));
 }
 
-/// The command that sends what is pending or has failed, if it can be sent again.
+/// The command that sends pending or failed items again, if they can be sent again.
 fn resume_line(args: &RunArgs, summary: &Summary, setup: &Setup) -> Option<String> {
     let again = summary.failed > summary.unusable_replies && !args.keep_failed;
     if args.output.is_none() || args.input.is_stream() || (summary.pending == 0 && !again) {
@@ -269,7 +268,7 @@ fn calls(summary: &Summary) -> String {
     }
 }
 
-/// What was not asked since an equal prompt was, now or earlier.
+/// Items that were not sent because an equal prompt was, in this run or earlier.
 fn equals_lines(summary: &Summary) -> Vec<String> {
     let (equal, reused) = (summary.answered_by_equals, summary.reused);
     let saved = match summary.calls_saved {
@@ -333,7 +332,7 @@ fn usage_lines(summary: &Summary, concurrency: Concurrency, asked: Option<u32>) 
     if summary.completed == summary.completed_before {
         return lines;
     }
-    // Providers do not say what limits their batches.
+    // Providers do not report what limits their batches.
     let limited = match summary.latency_p50 {
         Some(_) => format!(", limited by {}", limit(summary, concurrency)),
         None => String::new(),

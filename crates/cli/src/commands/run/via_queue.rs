@@ -1,4 +1,4 @@
-//! A run whose items go through the queue: those of the batch strategy, and what an earlier run put there.
+//! A run whose items go through the queue: for the batch strategy, and for items that an earlier run queued.
 
 use std::path::PathBuf;
 
@@ -23,14 +23,14 @@ use crate::optional::Optional;
 use crate::queue::failed;
 use crate::session::Session;
 
-/// A run that is compared with what is on the queue.
+/// A run that was compared with the queue.
 pub struct ViaQueue {
     queue: RunQueue,
     run: QueueRun,
 }
 
 impl ViaQueue {
-    /// Compares the input with the output and with what is on the queue.
+    /// Compares the input with the output and with the queue.
     pub fn prepare(
         queue: RunQueue,
         prompts: Prompts,
@@ -46,8 +46,8 @@ impl ViaQueue {
         self.run.compared()
     }
 
-    /// Refuses an empty output that took the place of one which was renamed without its store: what is under way would
-    /// come to this one. An earlier run of this output with another input looks the same.
+    /// Rejects an empty output that replaced one which was renamed without its store: results of items in progress
+    /// would be written to it. An earlier run of this output with another input looks the same.
     pub fn refuse_another_input(&self, args: &RunArgs) -> Result<(), Refusal> {
         let Some(known) = self.process_state()? else {
             return Ok(());
@@ -92,7 +92,7 @@ impl ViaQueue {
         self.queue.lines(plan, &self.run, strategy)
     }
 
-    /// Carries it out. There is no manager when nothing is to be done.
+    /// Executes the run. There is no manager if no item is to be sent.
     pub fn run(
         self,
         args: &RunArgs,
@@ -135,7 +135,7 @@ impl ViaQueue {
 const NO_MANAGER: &str =
     "something is to be done now that was not when the run began: give the same command again";
 
-/// Recognizes batches that no worker attends and whose API key is not set here.
+/// Recognizes batches without a worker whose API key is not set here.
 fn lacks_its_key(manager: Option<&LlmManager>) -> impl Fn(&BatchInfo) -> bool + use<> {
     let clients = manager.map(|manager| manager.plan().clients_by_account());
     move |batch| {
@@ -144,7 +144,7 @@ fn lacks_its_key(manager: Option<&LlmManager>) -> impl Fn(&BatchInfo) -> bool + 
     }
 }
 
-/// What the queue adds to the JSON of a run.
+/// The members about the queue in the JSON of a run.
 fn json(process: ProcessId, ended: &QueueRunReport) -> Vec<(&'static str, serde_json::Value)> {
     vec![
         ("process_id", serde_json::json!(process)),
@@ -158,7 +158,7 @@ fn json(process: ProcessId, ended: &QueueRunReport) -> Vec<(&'static str, serde_
 
 /// The same for people.
 fn batches_line(ended: &QueueRunReport) -> String {
-    // What waits here was given to nobody.
+    // Items that wait here were not submitted.
     let queued = if ended.created == 0 && ended.batches.iter().any(|batch| batch.unsent) {
         "items put on the queue"
     } else {

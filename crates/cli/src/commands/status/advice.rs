@@ -8,7 +8,7 @@ use crate::args::status::StatusArgs;
 use crate::batches;
 use crate::run_process::{self, id_for_command};
 
-/// Says what to do next, in the order in which people read it.
+/// Prints what to do next, in the order in which people read it.
 pub fn advise(args: &StatusArgs, only: Option<ProcessId>, rows: &[Row]) {
     let command = |words: &str| args.data.command(words);
     let say = |line: String| args.say.say(&line);
@@ -62,7 +62,7 @@ pub fn advise(args: &StatusArgs, only: Option<ProcessId>, rows: &[Row]) {
     }
 }
 
-/// Says how batches go on that have no worker or key, were not collected or are held.
+/// How to continue batches that have no worker or key, were not collected or are on hold.
 fn advise_on_batches(args: &StatusArgs, rows: &[Row], id: &str, beside_runs: bool) {
     let command = |words: &str| args.data.command(words);
     let say = |line: String| args.say.say(&line);

@@ -52,7 +52,7 @@ fn closed(_: io::Error) -> Early {
     Early::Ended(Exit::StoppedEarly)
 }
 
-/// The strategy of a process: batch where it has batches, else what the present settings say.
+/// The strategy of a process: batch if it has batches, otherwise that of the present settings.
 fn effective(
     process: &ProcessState,
     batches: &[BatchInfo],
@@ -64,7 +64,7 @@ fn effective(
     EffectiveStrategy::expected(settings)
 }
 
-/// A queue to look at.
+/// A queue to read.
 struct Place {
     queue: JobQueue,
     /// Its file, for the store of a run.
@@ -73,7 +73,7 @@ struct Place {
     is_listed: bool,
 }
 
-/// Reads again and again where the same processes stand.
+/// Reads the states of the same processes repeatedly.
 struct StatusReader {
     queues: Vec<Place>,
     only: Option<ProcessId>,
@@ -124,7 +124,7 @@ impl StatusReader {
         })
     }
 
-    /// The store of answers of earlier runs, where all is shown; `doctor` says what is wrong with one.
+    /// The answer cache, if all processes are shown; `doctor` reports its problems.
     fn reuse(&self, args: &StatusArgs) -> Option<ReuseStore> {
         let folder = args.data.folder().ok().filter(|_| self.only.is_none())?;
         ReuseStore::look(&folder, &self.settings).ok()?
@@ -223,7 +223,7 @@ fn once(args: &StatusArgs) -> Result<(), Early> {
     Ok(())
 }
 
-/// How often a watched queue is looked at.
+/// Interval at which a watched queue is read.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 fn watch(args: &StatusArgs) -> Result<(), Early> {
@@ -263,10 +263,10 @@ fn watch(args: &StatusArgs) -> Result<(), Early> {
     }
 }
 
-/// What a line is printed for when it changes.
+/// The values whose change prints a new line.
 type Seen = (JobCounts, bool, bool, Vec<String>);
 
-/// The batches, each on a line, or on several where the terminal is too narrow for it.
+/// The batches, each on one line, or on several if the terminal is too narrow.
 fn batch_lines(rows: &[Row], width: Option<usize>) -> String {
     let batches = rows.iter().flat_map(|row| &row.batches);
     let mut out = String::new();

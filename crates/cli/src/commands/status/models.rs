@@ -1,5 +1,5 @@
-//! Which models and providers a process has asked, as far as the queue tells: from its batches, the models
-//! that its jobs name, and the first of its results.
+//! Which models and providers a process uses, as far as the queue shows it: from its batches, the models that its jobs
+//! name, and the first of its results.
 
 use std::collections::HashMap;
 
@@ -10,18 +10,17 @@ use serde::Deserialize;
 
 /// Results that are read for it.
 const SAMPLED_OUTCOMES: usize = 20;
-/// Results are read for no more processes than this: reading takes time, and nobody looks at so long a
-/// table.
+/// Maximum number of processes whose results are read, because reading takes time and no one reads such a long table.
 const MAX_PROCESSES: usize = 500;
 
-/// What was found before. It is looked for again only while nothing is known.
+/// Earlier results. A process is read again only while nothing is known about it.
 #[derive(Default)]
 pub struct KnownModels(HashMap<ProcessId, Names>);
 
 /// Models and providers.
 type Names = (Vec<String>, Vec<String>);
 
-/// The fields of a result line that say who answered.
+/// The fields of a result line that show who answered.
 #[derive(Deserialize)]
 struct Answered {
     provider: Option<String>,
@@ -44,7 +43,7 @@ impl KnownModels {
                 let line = outcome.result.line();
                 if let Ok(answered) = serde_json::from_str::<Answered>(&line) {
                     providers.extend(answered.provider.clone());
-                    // Only where no job names one: what a server calls its model may differ.
+                    // Only if no job names a model, because a server's name for the model may differ.
                     if unnamed {
                         models.extend(answered.model);
                     }

@@ -1,4 +1,4 @@
-//! What `batchwright status` knows of a process.
+//! The data that `batchwright status` shows about a process.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,15 +16,15 @@ use crate::batches;
 use crate::command_line::quoted_path;
 use crate::format::count;
 
-/// A process and how fast it goes.
+/// A process and its speed.
 pub struct Row {
     pub process: ProcessState,
     pub progress: Progress,
     pub batches: Vec<BatchInfo>,
     pub effective: EffectiveStrategy,
-    /// The models that its jobs name, or that have answered them, as far as that is known.
+    /// The models that its jobs name, or that have answered them, if known.
     pub models: Vec<String>,
-    /// Who has its batches, or has answered, as far as that is known.
+    /// The providers of its batches or answers, if known.
     pub providers: Vec<String>,
     /// The file of its queue, where that is not the queue in use.
     pub store: Option<PathBuf>,
@@ -91,7 +91,7 @@ impl Row {
         SystemClock.wall().since(self.process.created_at)
     }
 
-    /// How it is carried out; unknown for a process that has ended without batches.
+    /// Its strategy; unknown for a process that has ended without batches.
     pub fn strategy(&self) -> String {
         if self.is_finished() && self.batches.is_empty() {
             "-".to_owned()

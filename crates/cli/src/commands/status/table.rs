@@ -13,7 +13,7 @@ use crate::sanitize::{harmless, shortened};
 const LEAST: usize = 8;
 const GAP: usize = 2;
 
-/// A column: its head, its cells, and what becomes of it where room is short.
+/// A column: its head, its cells, and how it is shortened.
 struct Column {
     head: &'static str,
     cells: Vec<String>,
@@ -24,9 +24,9 @@ struct Column {
 enum Kind {
     /// Always there, whole.
     Key,
-    /// Cut, and at last left out: those of the highest rank first.
+    /// Cut, and finally left out: highest rank first.
     Text { rank: u8 },
-    /// Left out first where it is zero in all rows, and at last also where it is not.
+    /// Left out first if it is zero in all rows, and finally also otherwise.
     Number { rank: u8 },
 }
 
@@ -49,7 +49,7 @@ impl Column {
     }
 }
 
-/// The table. With `moving` it says how fast things go; `width` is that of the terminal, if there is one.
+/// The table. With `moving` it shows speeds; `width` is that of the terminal, if there is one.
 pub fn table(rows: &[Row], moving: bool, width: Option<usize>) -> String {
     let remarks: Vec<String> = rows.iter().map(Row::remarks).collect();
     let whole = columns(rows, moving, false);
@@ -127,7 +127,8 @@ fn total(columns: &[Column]) -> usize {
     widths + GAP * columns.len().saturating_sub(1)
 }
 
-/// As much as fits: first goes what is zero everywhere, then long texts are cut, then whole columns go.
+/// Shortens columns until they fit: first columns of zeros are left out, then long texts are cut, then whole columns
+/// are left out.
 fn fitted(mut columns: Vec<Column>, room: usize) -> Vec<Column> {
     while total(&columns) > room
         && let Some(at) = columns.iter().rposition(Column::says_nothing)
@@ -156,7 +157,7 @@ fn fitted(mut columns: Vec<Column>, room: usize) -> Vec<Column> {
     columns
 }
 
-/// Numbers to the right, all else to the left; remarks at the end, cut where there is no room.
+/// Numbers are aligned to the right, all others to the left; remarks are at the end, cut if necessary.
 fn lines(columns: &[Column], remarks: &[String], room: usize) -> String {
     let mut out = String::new();
     for row in 0..=remarks.len() {

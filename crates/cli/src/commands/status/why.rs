@@ -4,7 +4,7 @@ use super::row::Row;
 use crate::format::{number_of, span};
 use crate::sanitize::harmless;
 
-/// What took the time, for people.
+/// The meaning of a part of the time, for people.
 fn meaning(part: &str) -> &'static str {
     match part {
         "queued" => "no worker had any of its jobs",

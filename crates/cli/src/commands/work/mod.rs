@@ -81,7 +81,7 @@ fn work(args: &WorkArgs) -> Result<Exit, Refusal> {
     ))
 }
 
-/// Tells what came of settings that change while the worker runs.
+/// Reports the effect of settings that change while the worker runs.
 fn tell_changes(
     progress: Arc<QueueProgress>,
     queue: JobQueue,

@@ -12,7 +12,7 @@ use crate::display::{self, Display};
 use crate::format::{count, counts};
 use crate::run_process;
 
-/// Shows the sum of all open processes, and says when one is finished.
+/// Shows the sum of all open processes, and reports when one is finished.
 pub struct QueueProgress {
     display: Display,
     quiet: bool,
@@ -48,7 +48,7 @@ impl QueueProgress {
         })
     }
 
-    /// Says a line above the bar.
+    /// Prints a line above the bar.
     pub fn say(&self, line: &str) {
         if !self.quiet {
             display::say(line);
@@ -62,7 +62,7 @@ impl QueueProgress {
 }
 
 impl QueueProgress {
-    /// Whether people take the results: what a job waits for is collected by it, and gone soon after.
+    /// Whether people fetch the results. A job collects the results of its child jobs, which are deleted soon after.
     fn has_takers(&self, id: ProcessId) -> bool {
         match self.queue.process(id) {
             Ok(process) => process.is_some_and(|process| process.info.parent.is_none()),

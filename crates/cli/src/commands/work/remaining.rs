@@ -1,5 +1,4 @@
-//! What a worker says at its end about batches that go on without it, and about jobs that do not go in
-//! batches.
+//! Messages at the end of a worker about batches that continue without it, and about jobs that are not sent in batches.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -13,7 +12,7 @@ use crate::format::count;
 use crate::queue::queue_flags;
 use crate::run_process::{self, id_for_command};
 
-/// The batches that nobody attends once a worker has ended.
+/// The batches without a worker after a worker has ended.
 pub struct Remaining {
     batches: Vec<BatchInfo>,
     /// Lines on processes that belong to runs.
@@ -40,7 +39,7 @@ impl Remaining {
         let mut batches = Vec::new();
         match only {
             [] => batches = queue.batches(None)?,
-            // With those of what its jobs wait for.
+            // Including those of child jobs.
             only => {
                 for id in only {
                     batches.extend(queue.batches(Some(*id))?);
@@ -59,13 +58,13 @@ impl Remaining {
         })
     }
 
-    /// True when there are batches that nobody attends: a worker that waits for all could not end them.
+    /// True if there are batches without a worker: a worker that waits for all batches could not end them.
     pub fn has_batches(&self) -> bool {
         !self.batches.is_empty()
     }
 
-    /// Lines on how many batches go on where, how to collect them, and what the held ones need. `waited`: the
-    /// worker waited for all batches, so those that remain were made with other keys.
+    /// Lines about the number of batches at each provider, how to collect them, and what batches on hold need.
+    /// `waited`: the worker waited for all batches, so the remaining ones were created with other keys.
     pub fn lines(&self, waited: bool) -> Vec<String> {
         let batches = self.batches.iter();
         let (held, others): (Vec<_>, Vec<_>) = batches.partition(|batch| batch.state == "held");
@@ -160,7 +159,7 @@ impl Remaining {
     }
 }
 
-/// Says once that vectors are not made in batches.
+/// Reports once that embeddings are not made in batches.
 #[derive(Default)]
 pub struct EmbeddingsNote {
     noted_embeddings: bool,
@@ -186,7 +185,7 @@ impl EmbeddingsNote {
         }
     }
 
-    /// Says once that what comes back from batches unanswered is asked for at the full price.
+    /// Reports once that requests which batches left unanswered are called at the full price.
     fn price(&mut self, queue: &JobQueue, say: &dyn Fn(String)) {
         let is_open = queue.batches(None).is_ok_and(|batches| !batches.is_empty());
         if is_open && !self.noted_price {

@@ -1,18 +1,18 @@
-//! The footer of a Parquet file, checked before the reader decodes it: that one calls itself for each level of the
-//! schema, and allocates memory for as many elements as are declared.
+//! Checks the footer of a Parquet file before the reader decodes it: the reader recurses for each level of the schema,
+//! and allocates memory for as many elements as are declared.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use super::thrift::{BINARY, Compact, I32, LIST, STRUCT, damaged};
 
-/// The largest footer. In memory it takes up to 25 times as much.
+/// Maximum size of a footer. In memory it takes up to 25 times as much.
 const MOST_BYTES: u64 = 16 << 20;
-/// The most columns, groups included: as many as a worksheet has.
+/// Maximum number of columns, including groups: as many as a worksheet has.
 const MOST_ELEMENTS: u64 = 16_384;
-/// How deep groups may be within groups.
+/// Maximum nesting of groups.
 const MOST_DEPTH: usize = 64;
-/// The most bytes in the names of all columns, each with the names of the groups around it.
+/// Maximum number of bytes in the names of all columns, each with the names of its groups.
 const MOST_NAMES: u64 = 64 << 20;
 
 /// The length and the mark at the end of a file.
@@ -49,7 +49,7 @@ fn check_bytes(footer: &[u8]) -> io::Result<()> {
             schema(walk).map(|()| true)
         }
         (2, _) => Err(damaged("its footer has no schema, or several")),
-        // Row groups, and keys with values: each is much larger in memory than the least that it takes here.
+        // Row groups, and keys with values: in memory each is much larger than its minimum size here.
         (4, LIST) => elements(walk, 10).map(|()| true),
         (5, LIST) => elements(walk, 3).map(|()| true),
         (4 | 5, _) => Err(damaged("its footer has a value of the wrong type")),
@@ -57,7 +57,7 @@ fn check_bytes(footer: &[u8]) -> io::Result<()> {
     })
 }
 
-/// Goes through a list whose elements have at least this number of bytes on average.
+/// Reads a list whose elements have at least this number of bytes on average.
 fn elements(walk: &mut Compact<&[u8]>, least: u64) -> io::Result<()> {
     let (kind, count) = walk.list()?;
     let start = walk.read;
@@ -73,13 +73,13 @@ fn elements(walk: &mut Compact<&[u8]>, least: u64) -> io::Result<()> {
     }
 }
 
-/// An open group: how many children are to come, and the bytes in the names down to it.
+/// An open group: the number of remaining children, and the bytes in the names down to it.
 struct Group {
     left: u64,
     names: u64,
 }
 
-/// Goes through the schema, a list of the tree's nodes in depth-first order.
+/// Reads the schema, a list of the tree's nodes in depth-first order.
 fn schema(walk: &mut Compact<&[u8]>) -> io::Result<()> {
     let (kind, count) = walk.list()?;
     if kind != STRUCT {

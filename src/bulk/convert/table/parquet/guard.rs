@@ -1,5 +1,5 @@
-//! A Parquet file whose pages are checked after they are unpacked and before they are decoded: for each column the reader
-//! of rows holds all values of a row, or of several rows, whatever their number.
+//! Checks the pages of a Parquet file after they are unpacked and before they are decoded, because the row reader holds
+//! all values of a row, or of several rows, of each column in memory, whatever their number.
 
 use parquet::basic::{Encoding, Type};
 use parquet::bloom_filter::Sbbf;
@@ -12,17 +12,18 @@ use parquet::schema::types::Type as SchemaType;
 
 use super::levels::{Levels, delta};
 
-/// The most values in the lists of a row, all columns together, and the most bytes of their texts. The longest text of a
-/// dictionary stands for each, so a row with a few long texts and many short ones needs more than it has.
+/// Maximum number of values in the lists of a row, of all columns together, and maximum number of bytes of their texts.
+/// Each value counts with the longest text of its dictionary, so a row with a few long texts and many short ones counts
+/// more than it has.
 const MOST_VALUES: u64 = 2 << 20;
 const MOST_BYTES: u64 = 512 << 20;
-/// What each column may have anyway.
+/// The minimum of that limit for each column.
 const LEAST_VALUES: u64 = 1 << 10;
 const LEAST_BYTES: u64 = 1 << 20;
-/// The most lengths of texts in a page, all columns together, and what each column may have anyway.
+/// Maximum number of text lengths in a page, of all columns together, and the minimum of that limit for each column.
 const MOST_LENGTHS: u64 = 16 << 20;
 const LEAST_LENGTHS: u64 = 64 << 10;
-/// The most values that are read at once, all columns together, and of one column.
+/// Maximum number of values that are read at once, of all columns together, and of one column.
 const MOST_BATCH: usize = 1 << 20;
 const BATCH: usize = 1 << 10;
 
@@ -34,7 +35,7 @@ fn refused(why: String) -> ParquetError {
 pub(super) struct Guarded<F>(pub(super) F);
 
 impl<F: FileReader> Guarded<F> {
-    /// How many values of a column to read at once: only one row where a row may have many values, or long ones in few
+    /// Number of values of a column to read at once: only one row if a row may have many values, or long ones in few
     /// bytes.
     pub(super) fn batch_size(&self) -> usize {
         let schema = self.metadata().file_metadata().schema_descr();
@@ -147,7 +148,7 @@ impl Pages {
                 0
             }
             Encoding::DELTA_BYTE_ARRAY => {
-                // By this the number of rows that are read at once was chosen.
+                // The number of rows that are read at once depends on the encoding.
                 if !self.column.encodings().any(|of| of == parts.encoding) {
                     return Err(refused(
                         "a page has an encoding that is not declared".to_owned(),

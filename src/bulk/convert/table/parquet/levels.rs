@@ -1,4 +1,4 @@
-//! Reads the numbers in Parquet's pages that say how many values a row has and how long texts are.
+//! Reads the numbers in Parquet's pages that show how many values a row has and how long texts are.
 
 use std::io;
 
@@ -6,18 +6,18 @@ use parquet::errors::ParquetError;
 
 use super::thrift::{Compact, damaged};
 
-/// Levels of repetition: 0 where a row begins.
+/// Repetition levels: 0 at the start of a row.
 pub(super) struct Levels<'l> {
     bytes: &'l [u8],
     width: usize,
-    /// How many are left.
+    /// Number of remaining levels.
     left: u64,
-    /// Without runs, each level is in the bytes.
+    /// Whether each level is stored separately, without runs.
     is_packed: bool,
 }
 
 impl<'l> Levels<'l> {
-    /// Runs of one level and runs of packed levels, of up to this one.
+    /// Runs of one level and runs of packed levels, up to level `most`.
     pub(super) fn mixed(bytes: &'l [u8], most: i16, count: u64) -> Self {
         Self {
             bytes,
@@ -27,7 +27,7 @@ impl<'l> Levels<'l> {
         }
     }
 
-    /// Packed levels, the old form, whose bytes `take` takes.
+    /// Packed levels in the old form; `take` reads their bytes.
     pub(super) fn packed(
         most: i16,
         count: u64,
@@ -43,7 +43,7 @@ impl<'l> Levels<'l> {
         })
     }
 
-    /// Shows all levels: how many there are, and whether each of them begins a row.
+    /// Reports all levels in runs: the number of levels, and whether each of them begins a row.
     pub(super) fn runs(&mut self, show: &mut dyn FnMut(u64, bool)) {
         if self.is_packed {
             self.show_packed(self.left, show);
@@ -83,12 +83,12 @@ impl<'l> Levels<'l> {
     }
 }
 
-/// The bits that a number of up to this one takes.
+/// Number of bits of numbers up to this one.
 fn width(most: i16) -> usize {
     (i16::BITS - most.max(1).leading_zeros()) as usize
 }
 
-/// A number of up to 32 bits, the lowest first.
+/// A number of up to 32 bits, lowest bit first.
 fn bits(bytes: &[u8], at: usize, width: usize) -> u64 {
     let mut eight = [0; 8];
     let from = &bytes[at / 8..];
@@ -144,7 +144,7 @@ fn lengths(bytes: &[u8], most: u64) -> io::Result<(u64, usize)> {
                 .and_then(|size| at.checked_add(size));
             let end = end.ok_or_else(bad)?;
             let here = in_run.min(left);
-            // A last run may have fewer bytes than its width says.
+            // The last run may have fewer bytes than its width requires.
             let packed = bytes.get(at.min(bytes.len())..).unwrap_or_default();
             if here * u64::from(width) > packed.len() as u64 * 8 {
                 return Err(short());

@@ -1,5 +1,5 @@
-//! The pages of a Parquet file: what their headers declare is checked before the reader allocates memory for it. Only
-//! headers are read, and pages whose compression does not bound what they unpack to.
+//! The pages of a Parquet file: their headers are checked before the reader allocates memory. Only headers are read,
+//! and pages whose compression does not limit their unpacked size.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -12,14 +12,14 @@ use super::thrift::{Compact, I32, STRUCT, damaged};
 use crate::base::cancel::Context;
 use crate::base::error::Error;
 
-/// What the pages that are open at once may need: one of each column and its dictionary. A large file may have many
-/// columns with large pages, so it may need more. A text as long as its page is in memory 3 times.
+/// Memory for the pages that are open at once: one of each column, and its dictionary. A large file may have many
+/// columns with large pages, so its limit is higher. A text as long as its page is in memory 3 times.
 const MOST_OPEN: u64 = 128 << 20;
 const MOST_OPEN_PER_BYTE: u64 = 16;
-/// What one value of a dictionary takes in memory.
+/// Memory of one value of a dictionary.
 const DICTIONARY_VALUE: u64 = 32;
 
-/// Why the pages of a file are refused.
+/// Why the pages of a file are rejected.
 pub(super) enum Refused {
     Cancelled(Error),
     Damaged(io::Error),
@@ -31,7 +31,7 @@ impl From<io::Error> for Refused {
     }
 }
 
-/// Checks what all pages declare.
+/// Checks the headers of all pages.
 pub(super) fn check(file: &File, metadata: &ParquetMetaData, ctx: &Context) -> Result<(), Refused> {
     let len = file.metadata()?.len();
     let most = MOST_OPEN.saturating_add(len.saturating_mul(MOST_OPEN_PER_BYTE));
@@ -75,7 +75,7 @@ pub(super) fn check(file: &File, metadata: &ParquetMetaData, ctx: &Context) -> R
     Ok(())
 }
 
-/// Where the pages of a column are in the file.
+/// Position of a column's pages in the file.
 fn place(column: &ColumnChunkMetaData, len: u64) -> io::Result<(u64, u64)> {
     let start = column
         .dictionary_page_offset()
@@ -94,12 +94,12 @@ fn place(column: &ColumnChunkMetaData, len: u64) -> io::Result<(u64, u64)> {
 struct Chunk<'c> {
     file: &'c File,
     column: &'c ColumnChunkMetaData,
-    /// The most bytes of a page, as it is in the file and unpacked.
+    /// Maximum number of bytes of a page, packed and unpacked.
     most: u64,
     ctx: &'c Context,
 }
 
-/// What the header of a page declares.
+/// The contents of a page header.
 #[derive(Default)]
 struct Header {
     kind: i32,
@@ -156,7 +156,7 @@ impl Chunk<'_> {
         Ok((dictionaries + largest, values))
     }
 
-    /// The least bytes of a value in a dictionary.
+    /// Minimum number of bytes of a value in a dictionary.
     fn least_value(&self) -> u64 {
         match self.column.column_type() {
             Type::BOOLEAN => 1,
@@ -170,18 +170,18 @@ impl Chunk<'_> {
         }
     }
 
-    /// Whether the reader stops where the page has the declared size, or could not exceed the largest page.
+    /// Whether the reader stops at the declared size of the page, or could not exceed the size of the largest page.
     fn is_bounded(&self, header: &Header) -> bool {
         let most_ratio = match self.column.compression() {
             Compression::GZIP(_) => 1032,
-            // Its old form, which has no size of its own.
+            // The old form, which does not declare its size.
             Compression::LZ4 => 255,
             _ => return true,
         };
         header.packed <= self.most / most_ratio
     }
 
-    /// Unpacks a page without keeping it, to find whether it has the declared size.
+    /// Unpacks a page without storing it, to compare its size with the declared one.
     fn unpack(&self, reader: &mut BufReader<&File>, header: &Header) -> Result<(), Refused> {
         let mut page = reader.by_ref().take(header.packed);
         if self.column.compression() == Compression::LZ4 {
@@ -199,7 +199,7 @@ impl Chunk<'_> {
             match unpacked.read(&mut piece) {
                 Ok(0) => break,
                 Ok(n) => size += n as u64,
-                // Where it is damaged the reader stops as well.
+                // The reader stops at damaged data as well.
                 Err(_) => break,
             }
         }
@@ -221,7 +221,7 @@ fn header(reader: impl Read) -> io::Result<(Header, u64)> {
             (1, I32) => header.kind = walk.i32()?,
             (2, I32) => header.unpacked = size(walk.i32()?)?,
             (3, I32) => header.packed = size(walk.i32()?)?,
-            // Of a data page, of a dictionary, of a data page of the second form.
+            // The header of a data page, of a dictionary, of a data page of version 2.
             (5 | 7 | 8, STRUCT) => walk.fields(&mut |walk, id, kind| match (id, kind) {
                 (1, I32) => {
                     header.values = size(walk.i32()?)?;

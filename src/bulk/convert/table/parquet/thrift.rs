@@ -1,5 +1,5 @@
-//! The part of Thrift's compact protocol that gives sizes, which are checked before the Parquet reader allocates memory.
-//! It is stricter than that reader: what the two could understand differently is refused.
+//! The part of Thrift's compact protocol that contains sizes, which are checked before the Parquet reader allocates
+//! memory. It is stricter than that reader: data that the two could interpret differently is rejected.
 
 use std::io::{self, Read};
 
@@ -8,7 +8,7 @@ pub(super) const BINARY: u8 = 8;
 pub(super) const LIST: u8 = 9;
 pub(super) const STRUCT: u8 = 12;
 
-/// How deep values may be within values. Parquet's own structures have less than 10 levels.
+/// Maximum nesting of values. Parquet's own structures have less than 10 levels.
 const MOST_DEPTH: u32 = 32;
 
 pub(super) fn damaged(why: impl Into<String>) -> io::Error {
@@ -58,7 +58,7 @@ impl<R: Read> Compact<R> {
         i32::try_from(self.zigzag()?).map_err(|_| damaged("it has a number of more than 32 bits"))
     }
 
-    /// Skips the bytes of a text; returns how many there are.
+    /// Skips the bytes of a text; returns their number.
     pub(super) fn binary(&mut self) -> io::Result<u64> {
         let length = self.varint()?;
         self.skip_bytes(length)?;
@@ -75,7 +75,7 @@ impl<R: Read> Compact<R> {
         }
     }
 
-    /// The number and the type of a struct's next field, with the number of the one before; none at its end.
+    /// The number and the type of a struct's next field; `last` is the number of the previous one. `None` at the end.
     pub(super) fn field(&mut self, last: i16) -> io::Result<Option<(i16, u8)>> {
         let head = self.byte()?;
         if head & 0xf == 0 {
@@ -100,7 +100,7 @@ impl<R: Read> Compact<R> {
         Ok((head & 0xf, count))
     }
 
-    /// Goes through a struct; `take` reads the value of a field and returns true, or leaves it to be skipped.
+    /// Reads a struct; `take` reads the value of a field and returns true, or returns false to skip the field.
     pub(super) fn fields(
         &mut self,
         take: &mut dyn FnMut(&mut Self, i16, u8) -> io::Result<bool>,
@@ -117,7 +117,7 @@ impl<R: Read> Compact<R> {
 
     pub(super) fn skip_element(&mut self, kind: u8) -> io::Result<()> {
         match kind {
-            // In a list a boolean has a byte; in a struct it is part of the field's head.
+            // In a list a boolean has a byte; in a struct it is part of the field's header.
             1 | 2 => self.skip_bytes(1),
             _ => self.skip(kind, MOST_DEPTH),
         }

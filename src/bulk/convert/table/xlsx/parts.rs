@@ -1,5 +1,5 @@
-//! The parts of a workbook, checked before they are read: the reader holds all shared strings, one cell and one tag in
-//! memory, whatever their size. Each part is unpacked once and kept nowhere.
+//! Checks the parts of a workbook before they are read, because the reader holds all shared strings, one cell and one
+//! tag in memory, whatever their size. Each part is unpacked once and not stored.
 
 use std::borrow::Cow;
 use std::io::{self, BufReader, Read, Seek};
@@ -11,32 +11,32 @@ use crate::base::cancel::Context;
 use crate::base::error::Error;
 use crate::bulk::input::MAX_RECORD_BYTES;
 
-/// The most parts. Excel itself writes one for each sheet, drawing and picture.
+/// Maximum number of parts. Excel itself writes one for each sheet, drawing and picture.
 const MOST_PARTS: usize = 65_536;
 /// Memory for shared strings, styles and names of sheets: for any file, and more for each byte of a large one.
 const HELD_ANYWAY: u64 = 256 << 20;
 const HELD_PER_BYTE: u64 = 16;
 
-/// Names of parts that hold no XML: pictures, films, sounds, macros, other documents.
+/// Names of parts that contain no XML: images, videos, sounds, macros, other documents.
 const BINARY: [&str; 16] = [
     ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".emf", ".wmf", ".wdp", ".ico",
     ".webp", ".mp4", ".wav", ".bin", ".xlsx",
 ];
-/// Where the workbook names the parts that are read.
+/// The part that names the parts of the workbook.
 const RELATIONS: &str = "xl/_rels/workbook.xml.rels";
-/// The one of these that a workbook names itself.
+/// The one of these that a workbook itself contains.
 const MACROS: &str = "vbaproject.bin";
 
 /// A workbook has one relation for each sheet.
 const MOST_RELATIONS: u64 = 16 << 20;
 
-/// Why a workbook is refused.
+/// Why a workbook is rejected.
 pub(super) enum Refused {
     Stopped(Error),
     Because(String),
 }
 
-/// Checks all parts of a workbook of `len` bytes, which may become `most_unpacked` bytes when it is unpacked.
+/// Checks all parts of a workbook of `len` bytes, whose unpacked size may be at most `most_unpacked` bytes.
 pub(super) fn check(
     file: impl Read + Seek,
     len: u64,
@@ -65,7 +65,7 @@ pub(super) fn check(
     let mut piece = vec![0; 1 << 16];
     let reads_binary = may_read_binary(&mut archive);
     for i in 0..archive.len() {
-        // What cannot be read here cannot be read later either.
+        // A part that cannot be read here cannot be read later either.
         let Ok(mut part) = archive.by_index(i) else {
             continue;
         };
@@ -103,7 +103,7 @@ fn is_binary(part: &str) -> bool {
     BINARY.iter().any(|end| part.ends_with(end))
 }
 
-/// Whether a part may be read as XML although its name says that it holds none: the workbook may name any as a sheet.
+/// Whether a part may be read as XML although its name indicates no XML: the workbook may declare any part as a sheet.
 fn may_read_binary(archive: &mut ZipArchive<impl Read + Seek>) -> bool {
     let named = archive
         .file_names()
@@ -118,13 +118,13 @@ fn may_read_binary(archive: &mut ZipArchive<impl Read + Seek>) -> bool {
         .by_name(&name)
         .map(|part| part.take(MOST_RELATIONS).read_to_end(&mut text));
     let text = String::from_utf8_lossy(&text).to_ascii_lowercase();
-    // Escaped, a name could look like another one.
+    // An escaped name could hide which part it names.
     let hides = text.contains('&') || text.len() as u64 >= MOST_RELATIONS;
     let text = text.replace(MACROS, "");
     !matches!(read, Ok(Ok(_))) || hides || BINARY.iter().any(|end| text.contains(end))
 }
 
-/// Whether the reader copies names of this part, into each style or sheet that refers to them.
+/// Whether the reader copies names of this part into each style or sheet that refers to them.
 fn names_are_copied(part: &str) -> bool {
     let part = part.to_ascii_lowercase();
     part.ends_with(".rels") || part.ends_with("styles.xml")

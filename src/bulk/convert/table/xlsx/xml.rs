@@ -1,26 +1,26 @@
-//! Measures the texts and tags of XML in one pass, without keeping them.
+//! Measures the texts and tags of XML in one pass, without storing them.
 
 use memchr::memchr;
 
-/// How deep elements may be within elements.
+/// Maximum nesting of elements.
 const MOST_DEPTH: u64 = 256;
-/// What of a tag is looked at.
+/// The number of bytes of a tag that are checked.
 const TAG_START: usize = 1 << 12;
-/// What an element takes in memory next to its text: a string, a style, or another one, such as a color.
+/// Memory of an element in addition to its text: a string, a style, or another one, such as a color.
 const STRING: u64 = 64;
 const STYLE: u64 = 512;
 const OTHER: u64 = 16;
-/// What is reserved for each shared string that is declared.
+/// Memory that is reserved for each declared shared string.
 const DECLARED: u64 = 24;
 
-/// What all parts of a workbook may have together.
+/// Limits for all parts of a workbook together.
 pub(super) struct Bounds {
-    /// The most bytes of a cell, and of a text or tag anywhere else.
+    /// Maximum number of bytes of a cell, and of a text or tag anywhere else.
     most_cell: u64,
     most_held: u64,
     /// The bytes that the reader will hold in memory.
     held: u64,
-    /// The longest name that is copied, and how many elements have such copies.
+    /// The longest name that is copied, and the number of elements with such copies.
     longest: u64,
     copies: u64,
 }
@@ -49,19 +49,19 @@ impl Bounds {
     }
 }
 
-/// Where in the XML the next byte is.
+/// The position of the next byte in the XML syntax.
 #[derive(Clone, Copy)]
 enum At {
     Text,
     /// In a tag, and in a value between these quotes.
     Tag(Option<u8>),
-    /// Behind `<!`.
+    /// After `<!`.
     Declaration,
-    /// In something that ends like this.
+    /// In a section that ends with these bytes.
     Until(&'static [u8]),
 }
 
-/// Goes through one part.
+/// Reads one part.
 pub(super) struct Scan<'b> {
     bounds: &'b mut Bounds,
     copies_names: bool,
@@ -75,7 +75,7 @@ pub(super) struct Scan<'b> {
     /// The last bytes.
     last: [u8; 2],
     depth: u64,
-    /// The bytes of the cell, shared string or name so far, if it is in one.
+    /// The bytes so far of the cell, shared string or name, if inside one.
     cell: Option<u64>,
     /// Whether that one stays in memory.
     stays: bool,
@@ -98,7 +98,7 @@ impl<'b> Scan<'b> {
         }
     }
 
-    /// Goes on with these bytes; the error is what the part has too much of.
+    /// Continues with these bytes; the error names the limit that the part exceeds.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) -> Result<(), String> {
         if self.start.len() < 2 {
             self.start.extend(bytes.iter().take(2));
@@ -128,7 +128,7 @@ impl<'b> Scan<'b> {
                 At::Declaration => self.in_declaration(byte)?,
                 At::Until(end) => {
                     let [a, b] = self.last;
-                    // What opens it is no part of what closes it, such as in `<!-->`.
+                    // The opening characters are not part of the closing ones, for example in `<!-->`.
                     let least = if end == b"?>" { 3 } else { 6 };
                     if [a, b, byte].ends_with(end) && self.length >= least {
                         self.text();
@@ -233,8 +233,8 @@ impl<'b> Scan<'b> {
         self.bounds.check()
     }
 
-    /// The reader reserves memory for as many strings as are declared. Another number, such as a year in
-    /// an address, is no larger.
+    /// The reader reserves memory for as many strings as are declared. Another number, such as a year in an address, is
+    /// not larger.
     fn shared_strings(&self) -> Result<(), String> {
         let numbers = self.tag.split(|byte| !byte.is_ascii_digit());
         let most = self.bounds.most_held / DECLARED;

@@ -17,7 +17,7 @@ pub(in crate::queue::store::mysql) struct Tx<'a> {
     database: &'a Database,
     /// Whether it has changed rows.
     pub(super) wrote: bool,
-    /// Statements that are sent together with the next one: a server is a millisecond away.
+    /// Statements that are sent together with the next one, because each round trip takes about a millisecond.
     pub(super) deferred: Vec<String>,
 }
 
@@ -25,13 +25,13 @@ pub(in crate::queue::store::mysql) struct Tx<'a> {
 /// each other, so rows that may be written twice fill up a statement.
 const AT_ONCE: [usize; 14] = [128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1];
 
-/// Bytes of one statement, unless a single row has more.
+/// Maximum number of bytes of one statement, unless a single row has more.
 const MOST_BYTES: usize = 4 << 20;
 
-/// Bytes of rows that are written twice.
+/// Maximum number of bytes of rows that are written twice.
 const MOST_PADDING: usize = 64 << 10;
 
-/// Bytes that a row takes in a statement, about.
+/// Approximate number of bytes of a row in a statement.
 fn size(row: &[Value]) -> usize {
     let cells = row.iter().map(|value| match value {
         Value::Text(text) => text.len() + 9,
@@ -41,7 +41,7 @@ fn size(row: &[Value]) -> usize {
     cells.sum()
 }
 
-/// A value for the driver.
+/// A value in the driver's type.
 fn bound(value: Value) -> mysql::Value {
     match value {
         Value::Null => mysql::Value::NULL,
@@ -84,23 +84,23 @@ impl<'a> Tx<'a> {
 }
 
 impl Tx<'_> {
-    /// The rows of several queries, which are sent together and carried out one after the other.
+    /// The rows of several queries, which are sent together and executed in order.
     pub(in crate::queue::store::mysql) fn rows_of<const N: usize>(
         &mut self,
         queries: [&str; N],
     ) -> Result<[Vec<Row>; N], Fault> {
         let (sets, _) = self.send(&queries)?;
         sets.try_into()
-            .map_err(|_| Fault::Odd("another number of replies than of queries"))
+            .map_err(|_| Fault::Odd("the number of replies differs from the number of queries"))
     }
 
-    /// Changes rows with the next statement, or when the transaction commits.
+    /// Defers a statement that changes rows until the next statement, or the commit.
     pub(in crate::queue::store::mysql) fn defer(&mut self, sql: &str) {
         self.deferred.push(self.database.named(sql));
         self.wrote = true;
     }
 
-    /// Sends what was deferred.
+    /// Sends the deferred statements.
     pub(super) fn flush(&mut self) -> Result<(), Fault> {
         if !self.deferred.is_empty() {
             self.send(&[])?;
@@ -108,7 +108,8 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Sends what was deferred and these statements. Returns the rows of these, and how many rows the last one found.
+    /// Sends the deferred statements and these. Returns the rows of these, and the number of rows that the last one
+    /// found.
     pub(super) fn send(&mut self, statements: &[&str]) -> Result<(Vec<Vec<Row>>, u64), Fault> {
         let before = self.deferred.len();
         let mut all = std::mem::take(&mut self.deferred);
