@@ -148,6 +148,10 @@ pub struct Request {
     /// [`ReplyDetails::reply`](crate::client::ReplyDetails::reply). It does not change the
     /// [fingerprint](crate::client::request_hash). Embeddings never keep the reply. Default: false.
     pub keep_reply: bool,
+    /// Whether any complete reply is the answer, also if it is empty, was cut off by a filter, or does not have the
+    /// [requested format](Params::response_format). Otherwise such a reply fails, and one of another format is requested
+    /// once more. A refusal is an error in any case. Default: false.
+    pub unchecked: bool,
     /// Fields of the row from which the request was made, as an object. They are returned in the
     /// [`Outcome`](crate::Outcome) and in its result line, also by a queue. They are not sent and not part of
     /// [`request_hash`](crate::client::request_hash). Default: none.
@@ -291,6 +295,12 @@ impl Request {
     /// Default: false.
     pub fn with_keep_reply(mut self, keep: bool) -> Self {
         self.keep_reply = keep;
+        self
+    }
+
+    /// Sets whether any complete reply is the answer, see [`unchecked`](Self::unchecked). Default: false.
+    pub fn with_unchecked(mut self, unchecked: bool) -> Self {
+        self.unchecked = unchecked;
         self
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use batchwright::queue::{ConsumeError, JobResult, ProcessInfo};
 use batchwright::{Error, ErrorKind, Job, JobQueue, ProcessId, Request};
 
-use super::answer::Reply;
+use super::answer::{Came, Reply};
 use super::endpoints::EMBEDDINGS;
 use super::parts::Parts;
 use super::waiting::Waiting;
@@ -48,12 +48,17 @@ pub(super) fn answered(
     like.model.clone_from(&parts.model);
     let model = parts.model.unwrap_or_default();
     let jobs = parts.requests.into_iter().map(Job::from).collect();
-    let results = results(app, call, &like, jobs)?;
-    let answers: Vec<_> = results.iter().map(answer::outcome).collect();
-    let by = answers.iter().flatten().next();
+    let mut came = Came {
+        as_base64: parts.as_base64,
+        ..Came::default()
+    };
+    for result in results(app, call, &like, jobs)? {
+        came.add(answer::outcome(&result));
+    }
+    let by = came.answers.iter().flatten().next();
     let by = by.map(|answer| (answer.provider.clone(), answer.model.clone()));
     let id = new_id("chatcmpl-");
-    let response = match answer::reply(endpoint, id, &model, answers, parts.as_base64) {
+    let response = match answer::reply(endpoint, id, &model, came) {
         Ok(reply) => response(&reply),
         Err(error) => refused(&error),
     };

@@ -9,6 +9,7 @@ mod jobs;
 mod limits;
 mod once;
 mod openai;
+mod openai_delivered;
 mod openai_direct;
 mod openai_edges;
 mod openai_parts;

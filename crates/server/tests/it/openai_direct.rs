@@ -59,10 +59,10 @@ fn a_streamed_completion_comes_as_events() {
 
 #[test]
 fn a_failure_is_told_in_openais_words() {
-    let desk = unlimited(SimConfig::default().trouble(Trouble::ContentFilter, 1.0));
+    let desk = unlimited(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
     let failed = ask(&desk, &json!({})).is(400);
     assert_eq!(failed.header("x-should-retry"), Some("false"));
-    assert_eq!(failed.json()["error"]["code"], "content_filter");
+    assert_eq!(failed.json()["error"]["code"], "invalid_request");
 }
 
 #[test]
