@@ -337,11 +337,28 @@ impl Request {
         first.wrapping_add(i64::from(self.sample.saturating_sub(1)))
     }
 
-    /// The text of a request that is nothing else: what is to be embedded, or spoken.
+    /// The text of a request that is nothing else: what is to be spoken.
     ///
     /// # Errors
     /// When there is anything beside one text of the user, which would be left out.
     pub(crate) fn only_text(&self) -> Result<&str, &'static str> {
+        self.only_content()?.as_str().ok_or(NO_TEXT)
+    }
+
+    /// What is to be embedded by a request that is nothing else: a text, or a list of tokens.
+    ///
+    /// # Errors
+    /// When there is anything beside it, which would be left out.
+    pub(crate) fn only_embedded(&self) -> Result<&Value, &'static str> {
+        let content = self.only_content()?;
+        match content {
+            Value::String(_) => Ok(content),
+            Value::Array(tokens) if are_tokens(tokens) => Ok(content),
+            _ => Err(NO_TEXT),
+        }
+    }
+
+    fn only_content(&self) -> Result<&Value, &'static str> {
         let Params {
             dimensions: _,
             temperature: None,
@@ -364,11 +381,11 @@ impl Request {
             [
                 Message {
                     role: Role::User,
-                    content: Value::String(text),
+                    content,
                     extra,
                 },
-            ] if extra.is_empty() => Ok(text),
-            [_] => Err("a message that is not a plain text of the user"),
+            ] if extra.is_empty() => Ok(content),
+            [_] => Err(NO_TEXT),
             _ => Err("a conversation"),
         }
     }
@@ -380,6 +397,12 @@ impl Request {
             && self.params.dimensions == other.params.dimensions
             && self.model == other.model
             && self.extra == other.extra
+            && self.is_text() == other.is_text()
+    }
+
+    /// False for a list of tokens.
+    fn is_text(&self) -> bool {
+        self.messages.iter().all(|m| m.content.is_string())
     }
 
     /// The messages as they are sent: `system` first, unless the conversation brings its own.
@@ -467,13 +490,23 @@ impl Request {
     }
 }
 
+const NO_TEXT: &str = "a message that is not a plain text of the user";
+
+/// Whether a list is one of tokens, in place of a text to embed.
+pub(crate) fn are_tokens(list: &[Value]) -> bool {
+    !list.is_empty() && list.iter().all(Value::is_u64)
+}
+
 fn text_bytes(content: &Value) -> usize {
     match content {
         Value::String(text) => text.len(),
         Value::Array(parts) => parts
             .iter()
-            .filter_map(|part| part.get("text")?.as_str())
-            .map(str::len)
+            .map(|part| match part {
+                // A token of what is to be embedded.
+                Value::Number(_) => 4,
+                part => part["text"].as_str().map_or(0, str::len),
+            })
             .sum(),
         _ => 0,
     }

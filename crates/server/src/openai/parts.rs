@@ -115,15 +115,20 @@ fn vectors(
             return Err(Problem::invalid(why).param("encoding_format"));
         }
     };
+    let are_tokens = |list: &[Value]| !list.is_empty() && list.iter().all(Value::is_u64);
     let texts = match body.remove("input") {
+        Some(Value::Array(tokens)) if are_tokens(&tokens) => vec![Value::Array(tokens)],
         Some(Value::Array(texts)) => texts,
         Some(text) => vec![text],
         None => Vec::new(),
     };
-    let are_texts = texts.iter().all(Value::is_string);
+    let are_texts = texts.iter().all(Value::is_string)
+        || texts
+            .iter()
+            .all(|list| list.as_array().is_some_and(|list| are_tokens(list)));
     if !are_texts || !(1..=MOST_TEXTS).contains(&texts.len()) {
         let why = format!(
-            "input must be a text, or a list of 1 to {MOST_TEXTS} texts; lists of tokens are not supported"
+            "input must be a text or a list of tokens, or a list of 1 to {MOST_TEXTS} of either"
         );
         return Err(Problem::invalid(why).param("input"));
     }
