@@ -83,8 +83,7 @@ fn results(
         return Err(stopping());
     }
     let Some(_place) = app.waiters.enter() else {
-        let why = "too many requests wait for their answers: send this again later, or in a batch";
-        return Err(Problem::new(503, "too_many_waiting", why).header("retry-after", "1"));
+        return Err(app.waiters.full());
     };
     let process = ProcessId::new();
     let waiter = app.openai.waiting.begin(process);
@@ -102,9 +101,9 @@ fn results(
     let (mut stuck, mut given_up) = (None, None);
     let ask = if app.records.is_shared() { LOOK } else { ASK };
     loop {
-        let told = waiter.wait(LOOK);
+        let told = waiter.wait(app.waiters.pause(LOOK));
         let stops = app.events.is_closed();
-        if told || stops || asked.elapsed() >= ask {
+        if told || stops || asked.elapsed() >= app.waiters.pause(ask) {
             asked = Instant::now();
             let state = app.queue.process(process)?.ok_or_else(deleted)?;
             let done = state.counts.completed + state.counts.failed > 0;

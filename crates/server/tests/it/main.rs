@@ -17,4 +17,5 @@ mod openapi;
 mod processes;
 mod settings;
 mod storage;
+mod thousand;
 mod webhooks;
