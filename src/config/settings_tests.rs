@@ -256,6 +256,7 @@ fn every_getter_reads_its_key() {
             ("batch.results_wait", "28s"),
             ("batch.on_unknown", "hold"),
             ("batch.transfer_idle_timeout", "27s"),
+            ("serve.strict", "true"),
             ("exec.concurrency", "29"),
             ("exec.max_concurrency", "30"),
             ("exec.rate", "90/m"),
@@ -295,6 +296,7 @@ fn every_getter_reads_its_key() {
     assert_eq!(settings.batch_results_wait().unwrap(), seconds(28));
     assert_eq!(settings.batch_on_unknown().unwrap(), Some(OnUnknown::Hold));
     assert_eq!(settings.transfer_idle_timeout().unwrap(), seconds(27));
+    assert!(settings.serve_strict().unwrap());
     assert_eq!(settings.exec_concurrency().unwrap(), 29);
     assert_eq!(settings.exec_max_concurrency().unwrap(), 30);
     assert_eq!(settings.exec_rate().unwrap(), Some(1.5));

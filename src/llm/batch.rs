@@ -111,6 +111,12 @@ pub trait BatchClient: Send + Sync {
     /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) if the line has no `custom_id`.
     fn read(&self, line: &[u8]) -> Result<BatchLine, Error>;
 
+    /// The answer in a result line that [`read`](Self::read) takes for a failure, for a request that is
+    /// [unchecked](Request::unchecked). Default: none.
+    fn unchecked_answer(&self, _line: &[u8]) -> Option<Response> {
+        None
+    }
+
     /// The reply in a result line, for a request that [keeps it](Request::keep_reply). Default: the line.
     fn reply(&self, line: &[u8]) -> RawJson {
         RawJson::new(&String::from_utf8_lossy(line))

@@ -150,6 +150,9 @@ fn write_request(request: &Request, out: &mut Vec<u8>) {
         RequestTask::Embed => out.extend_from_slice(b",\"task\":\"embed\""),
         RequestTask::Speech => out.extend_from_slice(b",\"task\":\"speech\""),
     }
+    if request.unchecked {
+        out.extend_from_slice(b",\"unchecked\":true");
+    }
     out.push(b'}');
 }
 
@@ -357,6 +360,7 @@ mod tests {
             base.clone().with_max_tokens(1),
             base.clone().with_extra("top_k", 5.into()),
             Request::new("r"),
+            base.clone().with_unchecked(true),
             Request::embedding("q"),
             Request {
                 params: super::super::params::Params {

@@ -148,6 +148,10 @@ pub struct Request {
     /// [`ReplyDetails::reply`](crate::client::ReplyDetails::reply). It does not change the
     /// [fingerprint](crate::client::request_hash). Embeddings never keep the reply. Default: false.
     pub keep_reply: bool,
+    /// Whether any complete reply is the answer, also if it is empty, was cut off by a filter, or does not have the
+    /// [requested format](Params::response_format). Otherwise such a reply fails, and one of another format is requested
+    /// once more. A refusal is an error in any case. Default: false.
+    pub unchecked: bool,
     /// Fields of the row from which the request was made, as an object. They are returned in the
     /// [`Outcome`](crate::Outcome) and in its result line, also by a queue. They are not sent and not part of
     /// [`request_hash`](crate::client::request_hash). Default: none.
@@ -294,6 +298,12 @@ impl Request {
         self
     }
 
+    /// Sets whether any complete reply is the answer, see [`unchecked`](Self::unchecked). Default: false.
+    pub fn with_unchecked(mut self, unchecked: bool) -> Self {
+        self.unchecked = unchecked;
+        self
+    }
+
     /// Sets fields that are returned with the outcome, see [`input`](Self::input). Default: none.
     pub fn with_input(mut self, fields: Map<String, Value>) -> Self {
         self.input = Some(RawJson::new(&Value::Object(fields).to_string()));
@@ -327,11 +337,28 @@ impl Request {
         first.wrapping_add(i64::from(self.sample.saturating_sub(1)))
     }
 
-    /// The text of a request that is nothing else: what is to be embedded, or spoken.
+    /// The text of a request that is nothing else: what is to be spoken.
     ///
     /// # Errors
     /// When there is anything beside one text of the user, which would be left out.
     pub(crate) fn only_text(&self) -> Result<&str, &'static str> {
+        self.only_content()?.as_str().ok_or(NO_TEXT)
+    }
+
+    /// What is to be embedded by a request that is nothing else: a text, or a list of tokens.
+    ///
+    /// # Errors
+    /// When there is anything beside it, which would be left out.
+    pub(crate) fn only_embedded(&self) -> Result<&Value, &'static str> {
+        let content = self.only_content()?;
+        match content {
+            Value::String(_) => Ok(content),
+            Value::Array(tokens) if are_tokens(tokens) => Ok(content),
+            _ => Err(NO_TEXT),
+        }
+    }
+
+    fn only_content(&self) -> Result<&Value, &'static str> {
         let Params {
             dimensions: _,
             temperature: None,
@@ -354,11 +381,11 @@ impl Request {
             [
                 Message {
                     role: Role::User,
-                    content: Value::String(text),
+                    content,
                     extra,
                 },
-            ] if extra.is_empty() => Ok(text),
-            [_] => Err("a message that is not a plain text of the user"),
+            ] if extra.is_empty() => Ok(content),
+            [_] => Err(NO_TEXT),
             _ => Err("a conversation"),
         }
     }
@@ -370,6 +397,12 @@ impl Request {
             && self.params.dimensions == other.params.dimensions
             && self.model == other.model
             && self.extra == other.extra
+            && self.is_text() == other.is_text()
+    }
+
+    /// False for a list of tokens.
+    fn is_text(&self) -> bool {
+        self.messages.iter().all(|m| m.content.is_string())
     }
 
     /// The messages as they are sent: `system` first, unless the conversation brings its own.
@@ -457,13 +490,23 @@ impl Request {
     }
 }
 
+const NO_TEXT: &str = "a message that is not a plain text of the user";
+
+/// Whether a list is one of tokens, in place of a text to embed.
+pub(crate) fn are_tokens(list: &[Value]) -> bool {
+    !list.is_empty() && list.iter().all(Value::is_u64)
+}
+
 fn text_bytes(content: &Value) -> usize {
     match content {
         Value::String(text) => text.len(),
         Value::Array(parts) => parts
             .iter()
-            .filter_map(|part| part.get("text")?.as_str())
-            .map(str::len)
+            .map(|part| match part {
+                // A token of what is to be embedded.
+                Value::Number(_) => 4,
+                part => part["text"].as_str().map_or(0, str::len),
+            })
             .sum(),
         _ => 0,
     }

@@ -48,6 +48,7 @@ impl Serialize for Request {
             put("native", Some(written))?;
             put("sample", (self.sample > 0).then(|| self.sample.into()))?;
             put("keep_reply", self.keep_reply.then(|| true.into()))?;
+            put("unchecked", self.unchecked.then(|| true.into()))?;
             return map.end();
         }
         put("system", self.system.clone().map(Value::from))?;
@@ -66,6 +67,7 @@ impl Serialize for Request {
         put("extra", extra)?;
         put("sample", (self.sample > 0).then(|| self.sample.into()))?;
         put("keep_reply", self.keep_reply.then(|| true.into()))?;
+        put("unchecked", self.unchecked.then(|| true.into()))?;
         map.end()
     }
 }
@@ -115,6 +117,8 @@ struct Written {
     extra: Map<String, Value>,
     #[serde(default)]
     keep_reply: bool,
+    #[serde(default)]
+    unchecked: bool,
     native: Option<WrittenNative>,
 }
 
@@ -166,6 +170,7 @@ impl<'de> Deserialize<'de> for Request {
                 model: written.model,
                 sample: written.sample,
                 keep_reply: written.keep_reply,
+                unchecked: written.unchecked,
                 input: written.input,
                 ..request
             });
@@ -210,6 +215,7 @@ impl<'de> Deserialize<'de> for Request {
             extra: written.extra,
             sample: written.sample,
             keep_reply: written.keep_reply,
+            unchecked: written.unchecked,
             input: written.input,
             ..Request::default()
         })
@@ -232,6 +238,7 @@ mod tests {
             .with_max_tokens(7)
             .with_extra("user", json!({"b": 1, "a": [2]}))
             .with_keep_reply(true)
+            .with_unchecked(true)
             .with_response_format(ResponseFormat::JsonSchema {
                 name: "answer".to_owned(),
                 schema: json!({"type": "object", "properties": {"z": {}, "a": {}}}),

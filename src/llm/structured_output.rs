@@ -46,13 +46,17 @@ pub(crate) fn complete(
         Some(before) => client.complete(&before.corrected(request, &shape), ctx)?,
         None => client.complete(request, ctx)?,
     };
-    held_against(&shape, response)
+    held_against(&shape, response, request.unchecked)
 }
 
 /// An answer that was not asked for here, held against the shape that it was to have.
-pub(crate) fn fitting(format: &ResponseFormat, response: Response) -> Result<Response, Error> {
+pub(crate) fn fitting(
+    format: &ResponseFormat,
+    response: Response,
+    unchecked: bool,
+) -> Result<Response, Error> {
     let shape = Shape::of(format).map_err(unusable)?;
-    held_against(&shape, response).map_err(|failed| failed.error)
+    held_against(&shape, response, unchecked).map_err(|failed| failed.error)
 }
 
 fn unusable(fault: String) -> Error {
@@ -60,8 +64,13 @@ fn unusable(fault: String) -> Error {
     Error::new(ErrorKind::Invalid, why)
 }
 
-/// A model that wants a tool called has not answered yet, and is not held against anything.
-fn held_against(shape: &Shape, mut response: Response) -> Result<Response, Failed> {
+/// A model that wants a tool called has not answered yet, and is not held against anything. An `unchecked` answer that
+/// does not fit is returned as it is.
+fn held_against(
+    shape: &Shape,
+    mut response: Response,
+    unchecked: bool,
+) -> Result<Response, Failed> {
     if !response.details().tool_calls.is_empty() {
         return Ok(response);
     }
@@ -77,6 +86,7 @@ fn held_against(shape: &Shape, mut response: Response) -> Result<Response, Faile
                 response.text = json;
                 Ok(response)
             }
+            None if unchecked => Ok(response),
             None => Err(refused(shape, misfit, &response)),
         },
     }

@@ -274,11 +274,22 @@ fn whole(calls: usize) -> u32 {
 }
 
 fn assumed(limits: Limits, status: &ProviderStatus) -> Limits {
-    if has_allowance(status.provider) {
+    if has_allowance(status.provider) && !is_on_loopback(status) {
         limits.assume_requests_per_minute(ASSUMED_RPM)
     } else {
         limits
     }
+}
+
+/// Whether it is a server of the user's own on this machine.
+fn is_on_loopback(status: &ProviderStatus) -> bool {
+    let url = status.base_url.as_deref().unwrap_or_default();
+    let uri = url.parse::<ureq::http::Uri>().ok();
+    let host = uri.as_ref().and_then(|uri| uri.host());
+    let host = host.map(|host| host.trim_matches(['[', ']']));
+    let is_loopback = |ip: std::net::IpAddr| ip.to_canonical().is_loopback();
+    status.provider == "custom"
+        && host.is_some_and(|host| host == "localhost" || host.parse().is_ok_and(is_loopback))
 }
 
 /// Whether a provider limits requests per minute. A server of the user's own has slots instead.

@@ -73,7 +73,7 @@ impl LlmManager {
 
     /// A worker of this queue for the jobs of all programs, with the [strategy](Self::effective_strategy), settings,
     /// context and notifier of this manager. It makes 100 requests per minute at a provider that limits them and
-    /// does not report its limit.
+    /// does not report its limit, other than a `custom` one on this machine.
     ///
     /// # Errors
     /// If a setting or a provider cannot be used.

@@ -1,8 +1,8 @@
 //! State that all handlers share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use batchwright::JobQueue;
 use batchwright::progress::Metrics;
@@ -16,6 +16,7 @@ use crate::guard::Guard;
 use crate::observe::Observer;
 use crate::openai::state::OpenAi;
 use crate::overview::Overview;
+use crate::problem::Problem;
 use crate::records::Records;
 use crate::settings::LiveSettings;
 
@@ -51,31 +52,69 @@ pub(crate) struct App {
 /// Limits the number of requests that wait for the end of a job, so that other requests still get connections.
 pub(crate) struct Waiters {
     now: AtomicUsize,
-    most: usize,
+    connections: usize,
+    /// The moving average of the time that requests waited, in milliseconds.
+    lasted: AtomicU64,
 }
+
+/// The longest `retry-after`, in seconds: OpenAI's clients ignore longer ones.
+const LONGEST_RETRY: u64 = 60;
 
 impl Waiters {
     /// Half of this number of connections may wait.
     pub fn new(connections: usize) -> Self {
         Self {
             now: AtomicUsize::new(0),
-            most: (connections / 2).max(1),
+            connections,
+            lasted: AtomicU64::new(0),
         }
     }
 
     /// Reserves a waiting slot, if one is free.
     pub fn enter(&self) -> Option<Waiting<'_>> {
-        let waiting = Waiting(self);
         let before = self.now.fetch_add(1, Ordering::Relaxed);
-        (before < self.most).then_some(waiting)
+        if before < (self.connections / 2).max(1) {
+            return Some(Waiting(self, Instant::now()));
+        }
+        self.now.fetch_sub(1, Ordering::Relaxed);
+        None
+    }
+
+    /// The response if no slot is free: it names the limit, its flag and the time to wait.
+    pub fn full(&self) -> Problem {
+        let (most, all) = ((self.connections / 2).max(1), self.connections);
+        let why = format!(
+            "{most} requests wait for their answers, which is the limit: half of --max-connections ({all}). Send this one \
+             again later, raise the limit, or use a batch"
+        );
+        Problem::new(503, "too_many_waiting", why)
+            .header("retry-after", self.retry_after().to_string())
+    }
+
+    /// The time until a slot is likely to be free, in seconds: the average time that requests waited.
+    pub fn retry_after(&self) -> u64 {
+        let seconds = self.lasted.load(Ordering::Relaxed).div_ceil(1_000);
+        seconds.clamp(1, LONGEST_RETRY)
+    }
+
+    /// The interval at which a waiting request polls for changes that are not signalled. `alone` is the interval of a
+    /// single one; it grows with their number, so that hundreds of them do not keep a processor busy.
+    pub fn pause(&self, alone: Duration) -> Duration {
+        let more = self.now.load(Ordering::Relaxed) / 250;
+        alone * (1 + u32::try_from(more).unwrap_or(u32::MAX - 1))
     }
 }
 
 /// A waiting slot of a request, released when it is dropped.
-pub(crate) struct Waiting<'w>(&'w Waiters);
+pub(crate) struct Waiting<'w>(&'w Waiters, Instant);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.now.fetch_sub(1, Ordering::Relaxed);
+        let took = u64::try_from(self.1.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let before = self.0.lasted.load(Ordering::Relaxed);
+        // Two that end at once may lose one of the two times, which an average bears.
+        let average = before - before / 8 + took / 8;
+        self.0.lasted.store(average, Ordering::Relaxed);
     }
 }

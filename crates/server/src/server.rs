@@ -74,7 +74,7 @@ impl Server {
     /// The port that is listened on unless another one is named.
     pub const DEFAULT_PORT: u16 = 8787;
     /// How many connections may be open at once unless another number is named.
-    pub const DEFAULT_CONNECTIONS: usize = 256;
+    pub const DEFAULT_CONNECTIONS: usize = 4096;
 
     /// A server of this queue, with this worker of it. The server hears of the worker's progress and of its jobs: a
     /// [notifier](Worker::notifier) and an [observer](Worker::observer) of your own are replaced.
@@ -184,8 +184,9 @@ impl Server {
         self
     }
 
-    /// How many connections may be open at once. Beyond that the one that has been idle longest is ended; where none
-    /// is idle, a new one is turned away. Default: [`DEFAULT_CONNECTIONS`](Self::DEFAULT_CONNECTIONS).
+    /// How many connections may be open at once; half of them may wait for answers. Beyond that the one that has been
+    /// idle longest since its last request is ended; where none is idle, a new one is turned away. For each the process
+    /// needs an open file: the server raises the soft limit of open files to the hard one. Default: [`DEFAULT_CONNECTIONS`](Self::DEFAULT_CONNECTIONS).
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.limits.connections = connections.max(1);
         self
@@ -250,6 +251,7 @@ impl Server {
                 (Arc::new(records), storage)
             }
         };
+        raise_file_limit();
         let listener = listen(self.address)?;
         let address = listener.local_addr();
         let address = address.map_err(|error| failed("the address", &error))?;
@@ -301,6 +303,22 @@ impl Server {
         });
         RunningServer::start(listener, self.limits, worker, app, self.grace)
             .map_err(|error| failed("the server cannot start its threads", &error))
+    }
+}
+
+/// Allows this process as many open files as it may allow itself: shells often allow 1,024.
+fn raise_file_limit() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        let raised = rustix::process::Rlimit {
+            current: limit.maximum,
+            ..limit
+        };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            log::debug!("the limit of open files stays as it is: {error}");
+        }
     }
 }
 

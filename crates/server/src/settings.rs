@@ -47,7 +47,7 @@ pub(crate) fn shown(setting: &Setting) -> Value {
 
 /// Whether a running worker takes a change over. The others are for the next run of a command.
 fn is_live(key: &str) -> bool {
-    let of_a_worker = ["llm.", "queue.", "batch."];
+    let of_a_worker = ["llm.", "queue.", "batch.", "serve."];
     key != "llm.dedupe" && of_a_worker.iter().any(|part| key.starts_with(part))
 }
 

@@ -91,8 +91,9 @@ pub(super) fn parse_openai(body: &[u8], vendor: Option<Vendor>) -> Result<Pack, 
     let dimensions = dimensions(wanted, || root.at("dimensions"))?;
     let base64 = root.text("encoding_format")? == Some("base64");
     let input = root.get("input").unwrap_or(&Value::Null);
+    let are_tokens = |list: &[Value]| !list.is_empty() && list.iter().all(Value::is_u64);
     let texts = match input {
-        Value::Array(texts) => texts.as_slice(),
+        Value::Array(texts) if !are_tokens(texts) => texts.as_slice(),
         one => std::slice::from_ref(one),
     };
     let fault = |message: &str| Err(Fault::invalid("input", "invalid_value", message));
@@ -104,10 +105,19 @@ pub(super) fn parse_openai(body: &[u8], vendor: Option<Vendor>) -> Result<Pack, 
     }
     let mut inputs = Vec::with_capacity(texts.len());
     for text in texts {
-        match text.as_str() {
-            Some("") => return fault("Invalid 'input': input cannot be an empty string."),
-            Some(text) => inputs.push((text.to_owned(), dimensions)),
-            None => return fault("Invalid 'input': expected a string or an array of strings."),
+        match text {
+            Value::String(text) if text.is_empty() => {
+                return fault("Invalid 'input': input cannot be an empty string.");
+            }
+            Value::String(text) => inputs.push((text.clone(), dimensions)),
+            Value::Array(tokens) if are_tokens(tokens) && !texts[0].is_string() => {
+                inputs.push((text.to_string(), dimensions));
+            }
+            _ => {
+                return fault(
+                    "Invalid 'input': expected strings or arrays of tokens, all of one kind.",
+                );
+            }
         }
     }
     Ok(Pack::new(model, inputs, base64))

@@ -20,7 +20,7 @@ use super::{Nulls, Settings};
 use crate::base::json_value::UniqueJson;
 use crate::llm::native::NativeFormat;
 use crate::llm::params::{RequestTask, ResponseFormat};
-use crate::llm::request::{Request, Role};
+use crate::llm::request::{Request, Role, are_tokens};
 use crate::llm::translate;
 
 /// A list would need a result line for each of its texts, under one id.
@@ -245,6 +245,11 @@ fn batch(mut line: Map<String, Value>, settings: &Settings) -> Result<Parsed, Fa
     if task == RequestTask::Embed {
         let mut parsed = match body.remove("input") {
             Some(Value::String(text)) => Parsed::new(prompt(text)?),
+            Some(Value::Array(tokens)) if are_tokens(&tokens) => {
+                let mut parsed = Parsed::new(Request::new(""));
+                parsed.request.messages[0].content = tokens.into();
+                parsed
+            }
             Some(other) => return Err(Fault::field("input", &other, ONE_TEXT)),
             None => return Err(Fault::new("no \"input\" in \"body\"", "a string")),
         };

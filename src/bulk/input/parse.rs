@@ -111,7 +111,7 @@ pub(crate) fn parse_alone(text: &str, settings: &Settings) -> Result<Request, Fa
 fn check_embedded(request: &Request) -> Result<(), Fault> {
     match request.task {
         RequestTask::Embed => request
-            .only_text()
+            .only_embedded()
             .map(drop)
             .map_err(|found| Fault::new(found, "only the text to embed")),
         RequestTask::Complete | RequestTask::Speech => Ok(()),

@@ -38,15 +38,27 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// The answer, or the failure that it is although the status was a success.
-    pub(super) fn conclude(self, provider: &str, body: &[u8]) -> Result<Response, Error> {
+    /// The answer, or the failure that it is although the status was a success. An `unchecked` one that the model
+    /// ended or a filter cut off is an answer whatever is in it; a refusal is told as an error in any case.
+    pub(super) fn conclude(
+        self,
+        provider: &str,
+        body: &[u8],
+        unchecked: bool,
+    ) -> Result<Response, Error> {
         if let Some(refusal) = &self.refusal {
             let message = format!("the model refused{}: {refusal}", self.about());
             return Err(self.blocked(message).with_refusal(Some(refusal.clone())));
         }
         let known = end(&self.finish);
-        let finish_reason = self.finish_reason(known, provider, body)?;
-        self.check_text(known, &finish_reason, body)?;
+        let finish_reason = match known {
+            Some(End::Blocked) if unchecked => FinishReason::Other("content_filter".to_owned()),
+            Some(End::ToolFault) if unchecked => self.finish.as_str().into(),
+            _ => self.finish_reason(known, provider, body)?,
+        };
+        if !unchecked {
+            self.check_text(known, &finish_reason, body)?;
+        }
         let mut response = Response::new(provider, self.text);
         if known == Some(End::Paused) {
             let warning = "the provider paused this turn before it was done; a conversation goes on \
@@ -385,7 +397,7 @@ mod tests {
                 headers,
                 body,
             };
-            decode(vendor("openai"), &reply)
+            decode(vendor("openai"), &reply, false)
         };
         let choice =
             b"{\"choices\":[{\"finish_reason\":\"stop\",\"message\":{\"content\":\"gr\xfcn\"}}]}";

@@ -371,7 +371,11 @@ struct Reply<'b> {
 ///
 /// # Errors
 /// If it is not JSON of this format. The inner result is an error if the reply contains a failure or no usable answer.
-pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Response, Error>> {
+pub(super) fn read(
+    vendor: &Vendor,
+    body: &[u8],
+    unchecked: bool,
+) -> serde_json::Result<Result<Response, Error>> {
     let reply: Reply<'_> = serde_json::from_slice(body)?;
     let counts: Counts = counts(reply.usage).unwrap_or_default();
     let usage = counts.usage();
@@ -401,7 +405,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Re
     };
     name_calls(&mut answer.details.tool_calls, reply.id);
     answer.details.service_tier = Some(word(Some(&counts.service_tier))).filter(|t| !t.is_empty());
-    Ok(answer.conclude(vendor.name, body))
+    Ok(answer.conclude(vendor.name, body, unchecked))
 }
 
 /// The content of the blocks of a reply.

@@ -63,18 +63,22 @@ pub(super) fn encode(
     Ok(Call { path, body })
 }
 
-/// Turns a complete reply into an answer or a classified error.
+/// Turns a complete reply into an answer or a classified error. `unchecked` as in [`Request::unchecked`].
 ///
 /// # Errors
 /// Whatever the reply says went wrong; [`Malformed`](crate::ErrorKind::Malformed) when it says
 /// nothing sensible.
-pub(super) fn decode(vendor: &Vendor, reply: &HttpReply) -> Result<Response, Error> {
+pub(super) fn decode(
+    vendor: &Vendor,
+    reply: &HttpReply,
+    unchecked: bool,
+) -> Result<Response, Error> {
     let hints = rate_hints(vendor.tells, &reply.headers);
     if !(200..300).contains(&reply.status) {
         let error = failure(vendor, reply).with_request_id(request_id(reply));
         return Err(error.with_rate_hints(hints));
     }
-    match read(vendor, &reply.body) {
+    match read(vendor, &reply.body, unchecked) {
         Ok(response) => Ok(with_headers(vendor, response, reply).with_rate_hints(hints)),
         Err(error) => {
             let paid = error.paid();
@@ -111,11 +115,11 @@ fn not_fetched(vendor: &Vendor, reply: &HttpReply, error: Error) -> Error {
 ///
 /// # Errors
 /// When it holds a failure, or no usable answer.
-pub(super) fn read(vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
+pub(super) fn read(vendor: &Vendor, body: &[u8], unchecked: bool) -> Result<Response, Error> {
     let strictly = |body: &[u8]| match vendor.dialect {
-        Dialect::Anthropic => anthropic::read(vendor, body),
-        Dialect::Gemini => gemini::read(vendor, body),
-        Dialect::OpenAi | Dialect::Extract => openai::read(vendor, body),
+        Dialect::Anthropic => anthropic::read(vendor, body, unchecked),
+        Dialect::Gemini => gemini::read(vendor, body, unchecked),
+        Dialect::OpenAi | Dialect::Extract => openai::read(vendor, body, unchecked),
     };
     // Whatever was made of the body to read it, it is kept as it came.
     let as_it_came = |error: Error| {
@@ -210,7 +214,7 @@ pub(super) mod testing {
     }
 
     pub fn decoded(name: &str, body: &str) -> Result<Response, Error> {
-        decode(vendor(name), &reply(200, &[], body))
+        decode(vendor(name), &reply(200, &[], body), false)
     }
 
     /// The result line of an answer.
@@ -223,7 +227,7 @@ pub(super) mod testing {
     }
 
     pub fn failed_with(name: &str, status: u16, headers: &[(&str, &str)], body: &str) -> Error {
-        decode(vendor(name), &reply(status, headers, body)).unwrap_err()
+        decode(vendor(name), &reply(status, headers, body), false).unwrap_err()
     }
 
     pub fn failed(name: &str, status: u16, body: &str) -> Error {

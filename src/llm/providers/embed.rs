@@ -31,7 +31,7 @@ use super::{gemini, lenient, openai};
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the vendor makes no embeddings, no model is named, or a request
-/// has more than one text.
+/// has more than one text or list of tokens, or tokens that the vendor does not support.
 pub(super) fn encode(
     vendor: &Vendor,
     requests: &[&Request],
@@ -42,8 +42,8 @@ pub(super) fn encode(
         let why = "no model named: set one on the request or for the provider";
         return Err(invalid(why.to_owned()));
     };
-    let texts = requests.iter().map(|request| request.only_text());
-    let texts: Vec<&str> = texts
+    let texts = requests.iter().map(|request| request.only_embedded());
+    let texts: Vec<&Value> = texts
         .collect::<Result<_, _>>()
         .map_err(|found| invalid(format!("an embedding takes one text, not {found}")))?;
     let mut fields = Map::new();
@@ -53,7 +53,11 @@ pub(super) fn encode(
             let path = Cow::Owned(format!("/{resource}:batchEmbedContents"));
             fields.insert("model".to_owned(), resource.into());
             add_shared(&mut fields, vendor, alike);
-            let one = |text: &&str| {
+            if !texts.iter().all(|text| text.is_string()) {
+                let why = format!("{} embeds texts, not lists of tokens", vendor.name);
+                return Err(invalid(why));
+            }
+            let one = |text: &&Value| {
                 let mut fields = fields.clone();
                 fields.insert("content".to_owned(), json!({"parts": [{"text": text}]}));
                 Value::Object(fields)

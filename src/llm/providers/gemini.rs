@@ -403,14 +403,18 @@ impl Candidate<'_> {
 ///
 /// # Errors
 /// If it is not JSON of this format. The inner result is an error if the reply contains a failure or no usable answer.
-pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Response, Error>> {
+pub(super) fn read(
+    vendor: &Vendor,
+    body: &[u8],
+    unchecked: bool,
+) -> serde_json::Result<Result<Response, Error>> {
     let reply: Reply<'_> = serde_json::from_slice(body)?;
-    Ok(reply.judged(vendor, body))
+    Ok(reply.judged(vendor, body, unchecked))
 }
 
 impl Reply<'_> {
     /// The answer, or the reason for its absence.
-    fn judged(self, vendor: &Vendor, body: &[u8]) -> Result<Response, Error> {
+    fn judged(self, vendor: &Vendor, body: &[u8], unchecked: bool) -> Result<Response, Error> {
         let counts = Counts::read(self.usage_metadata);
         let usage = counts.as_ref().and_then(Counts::usage);
         let paid = Paid {
@@ -444,7 +448,7 @@ impl Reply<'_> {
         answer.details.logprobs = logprobs;
         let tier = counts.map(|counts| word(Some(&counts.service_tier)));
         answer.details.service_tier = tier.filter(|tier| !tier.is_empty());
-        answer.conclude(vendor.name, body)
+        answer.conclude(vendor.name, body, unchecked)
     }
 }
 

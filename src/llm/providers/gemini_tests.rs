@@ -168,7 +168,7 @@ fn the_tier_is_read_from_a_header() {
     let body = reply("STOP", TEXT);
     let headers = [("x-gemini-service-tier", "flex")];
     let reply = testing::reply(200, &headers, &body);
-    let answer = super::super::dialect::decode(vendor("gemini"), &reply).unwrap();
+    let answer = super::super::dialect::decode(vendor("gemini"), &reply, false).unwrap();
     assert_eq!(answer.details().service_tier.as_deref(), Some("flex"));
 }
 

@@ -16,12 +16,12 @@ fn limits_are_read_from_headers() {
         ("x-ratelimit-remaining-tokens", "0"),
         ("x-ratelimit-reset-tokens", "6m0s"),
     ];
-    let answer = decode(vendor("openai"), &reply(200, &headers, ANSWER)).unwrap();
+    let answer = decode(vendor("openai"), &reply(200, &headers, ANSWER), false).unwrap();
     let requests = answer.rate_hints().requests.unwrap();
     assert_eq!((requests.limit, requests.remaining), (600, Some(599)));
     assert_eq!(requests.period, Duration::from_secs(60));
     assert_eq!(requests.reset, Some(Duration::from_millis(100)));
-    let groq = decode(vendor("groq"), &reply(200, &headers, ANSWER)).unwrap();
+    let groq = decode(vendor("groq"), &reply(200, &headers, ANSWER), false).unwrap();
     let hints = groq.rate_hints();
     assert_eq!(hints.requests.unwrap().period, Duration::from_secs(86_400));
     assert_eq!(hints.tokens.unwrap().period, Duration::from_secs(60));
@@ -41,7 +41,7 @@ fn limits_of_cerebras_apply_per_day_and_per_minute() {
         ("x-ratelimit-reset-tokens-minute", "11.382867097854614"),
     ];
     let hints = |name| {
-        let answer = decode(vendor(name), &reply(200, &headers, ANSWER));
+        let answer = decode(vendor(name), &reply(200, &headers, ANSWER), false);
         answer.unwrap().rate_hints()
     };
     let (requests, tokens) = (hints("cerebras").requests, hints("cerebras").tokens);
@@ -211,7 +211,9 @@ fn times_of_day_are_read_as_waits() {
         );
         reply.headers = reply.headers.received_at(now);
         let tells = vendor("anthropic").tells;
-        let hints = decode(vendor("anthropic"), &reply).unwrap().rate_hints();
+        let hints = decode(vendor("anthropic"), &reply, false)
+            .unwrap()
+            .rate_hints();
         (hints, retry_after(tells, &reply.headers))
     };
     let (hints, wait) = read("2026-11-20T08:00:42Z");

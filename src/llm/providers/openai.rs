@@ -256,11 +256,15 @@ fn call(call: Value) -> ToolCall {
 ///
 /// # Errors
 /// When it is not the dialect's JSON; inside, when it holds a failure, or no usable answer.
-pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Response, Error>> {
+pub(super) fn read(
+    vendor: &Vendor,
+    body: &[u8],
+    unchecked: bool,
+) -> serde_json::Result<Result<Response, Error>> {
     let reply: Reply<'_> = serde_json::from_slice(body)?;
     let Some(mut choice) = reply.choices else {
         if reply.output.is_some() {
-            return responses::read(vendor, body);
+            return responses::read(vendor, body, unchecked);
         }
         // Some gateways answer 200 and put the failure inside.
         let inside = reply.error.as_ref().filter(|error| !error.is_null());
@@ -308,7 +312,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Re
         details: said.details,
         holds: said.holds,
     };
-    Ok(answer.conclude(vendor.name, body))
+    Ok(answer.conclude(vendor.name, body, unchecked))
 }
 
 /// Token counts as the dialect has them; what is no number counts as absent.

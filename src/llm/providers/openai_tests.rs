@@ -147,13 +147,13 @@ fn blank_lines_before_a_reply_are_passed_over_and_what_came_from_the_cache_is_co
 #[test]
 fn a_reply_that_promises_an_answer_for_later_is_not_asked_for_again() {
     let later = reply(202, &[("nvcf-reqid", "r-1")], "{\"requestId\":\"r-1\"}");
-    let error = decode(vendor("nvidia"), &later).unwrap_err();
+    let error = decode(vendor("nvidia"), &later, false).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.message().contains("nvidia answered 202"), "{error}");
     assert!(error.is_unusable_reply());
     let now = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}]}"#;
     assert_eq!(
-        decode(vendor("custom"), &reply(202, &[], now))
+        decode(vendor("custom"), &reply(202, &[], now), false)
             .unwrap()
             .text,
         "x"
@@ -407,11 +407,11 @@ fn the_price_that_a_gateway_states_is_the_price() {
     let body = r#"{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":1}}"#;
     for (header, expected) in [("0.00042", Some(0.00042)), ("NaN", None), ("None", None)] {
         let reply = testing::reply(200, &[("x-litellm-response-cost", header)], body);
-        let answer = decode(vendor("custom"), &reply).unwrap();
+        let answer = decode(vendor("custom"), &reply, false).unwrap();
         assert_eq!(answer.cost_usd, expected, "{header}");
         let refused = r#"{"choices":[{"message":{"refusal":"no"}}]}"#;
         let reply = testing::reply(200, &[("x-litellm-response-cost", header)], refused);
-        let error = decode(vendor("custom"), &reply).unwrap_err();
+        let error = decode(vendor("custom"), &reply, false).unwrap_err();
         assert_eq!(error.cost_usd(), expected, "{header}");
     }
 }

@@ -65,7 +65,7 @@ impl LlmClient for Remote {
         let memory = ReplyShare::of_process(self.max_replies);
         let model = self.model.of_request(request);
         let reply = self.send(&call, model, MAX_REPLY, &memory, ctx)?;
-        let result = decode(self.vendor, &reply)
+        let result = decode(self.vendor, &reply, request.unchecked)
             .map_err(|error| self.explained(error))
             .map(|response| with_reply(self.warned(request, response), request, &reply));
         result

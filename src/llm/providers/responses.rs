@@ -41,7 +41,11 @@ struct Reply<'b> {
 ///
 /// # Errors
 /// If it is not JSON of this format. The inner result is an error if the reply contains a failure or no usable answer.
-pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Response, Error>> {
+pub(super) fn read(
+    vendor: &Vendor,
+    body: &[u8],
+    unchecked: bool,
+) -> serde_json::Result<Result<Response, Error>> {
     let reply: Reply<'_> = serde_json::from_slice(body)?;
     let usage = counts::<Counts>(reply.usage).and_then(|counts| counts.usage());
     if let Some(error) = reply.error.as_ref().filter(|error| !error.is_null()) {
@@ -63,7 +67,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8]) -> serde_json::Result<Result<Re
     let tier = own_word(reply.service_tier);
     answer.details.service_tier = Some(tier).filter(|tier| !tier.is_empty());
     let output = Output::read(reply.output);
-    Ok(output.told(answer).conclude(vendor.name, body))
+    Ok(output.told(answer).conclude(vendor.name, body, unchecked))
 }
 
 #[derive(Default, Deserialize)]

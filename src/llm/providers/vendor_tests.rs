@@ -30,9 +30,9 @@ fn a_row_of_the_table_is_enough_for_a_new_vendor() {
     assert_eq!(body["max_tokens"], 9);
     assert!(body.get("store").is_none());
     let body = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}]}"#;
-    let answer = decode(&row, &reply(200, &[], body)).unwrap();
+    let answer = decode(&row, &reply(200, &[], body), false).unwrap();
     assert_eq!(answer.provider, "newcomer");
-    let error = decode(&row, &reply(401, &[], "{}")).unwrap_err();
+    let error = decode(&row, &reply(401, &[], "{}"), false).unwrap_err();
     assert!(error.message().contains("newcomer answered 401"));
 }
 

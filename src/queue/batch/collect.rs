@@ -14,7 +14,7 @@ use crate::queue::store::{BatchNo, Settlement};
 
 use super::context::{BatchContext, check};
 use super::machine::{Collected, Record, Results, number};
-use super::settle_items::{AskedProvider, keeps_reply};
+use super::settle_items::{AskedProvider, is_unchecked, keeps_reply};
 use super::spool::Stopped;
 
 /// Results that are stored in one transaction.
@@ -368,6 +368,10 @@ impl ResultReader<'_> {
                         let line = replies.line(read.offset, read.bytes)?;
                         response.details_mut().reply = Some(self.client.reply(&line));
                         Ok(response)
+                    }
+                    Err(error) if is_unchecked(claimed) => {
+                        let line = replies.line(read.offset, read.bytes)?;
+                        self.client.unchecked_answer(&line).ok_or(error)
                     }
                     result => result,
                 },

@@ -248,7 +248,7 @@ fn fitting(claimed: &ClaimedJob, response: Response) -> Result<Response, Error> 
     }
     let request = request(claimed)?;
     match &request.params.response_format {
-        Some(format) => structured_output::fitting(format, response),
+        Some(format) => structured_output::fitting(format, response, request.unchecked),
         None => Ok(response),
     }
 }
@@ -257,6 +257,12 @@ fn fitting(claimed: &ClaimedJob, response: Response) -> Result<Response, Error> 
 pub(super) fn keeps_reply(claimed: &ClaimedJob) -> bool {
     claimed.payload.get().contains("\"keep_reply\"")
         && request(claimed).is_ok_and(|request| request.keep_reply)
+}
+
+/// Whether the job takes any complete reply as its answer.
+pub(super) fn is_unchecked(claimed: &ClaimedJob) -> bool {
+    claimed.payload.get().contains("\"unchecked\"")
+        && request(claimed).is_ok_and(|request| request.unchecked)
 }
 
 /// Returns a job unchanged.

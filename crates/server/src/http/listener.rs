@@ -1,4 +1,5 @@
 //! Accepts connections, up to a maximum number; the one that has been idle longest is closed for a new one.
+//! A new connection whose request may be on its way is not idle: others wait a moment for it.
 
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -21,6 +22,8 @@ const ACCEPTORS: usize = 2;
 const UPLOADS_END: Duration = Duration::from_secs(2);
 /// Pause after the machine has no resources for another connection.
 const RETRY: Duration = Duration::from_millis(50);
+/// The interval at which a new connection looks for a free place.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Accepts connections until it is dropped.
 pub(crate) struct Listener {
@@ -150,7 +153,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, first: u64) {
             Err(error) => {
                 // As a rule no more file descriptors: an idle connection gives one back.
                 log::warn!("a connection could not be accepted: {error}");
-                make_room(&mut shared.connections.lock());
+                make_room(&mut shared.connections.lock(), shared.limits.fresh);
                 std::thread::park_timeout(RETRY);
             }
         }
@@ -161,14 +164,25 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, number: u64) {
     let open = Arc::new(Open {
         stream,
         idle: Mutex::new(Some(Instant::now())),
+        used: AtomicBool::new(false),
         receiving: AtomicBool::new(false),
     });
     {
         // One lock for check and entry: several accepting threads could see the same last free place.
         let mut connections = shared.connections.lock();
-        if connections.len() >= shared.limits.connections && !make_room(&mut connections) {
-            drop(connections);
-            return turn_away(shared, &open.stream);
+        let Limits {
+            connections: most,
+            fresh,
+            ..
+        } = shared.limits;
+        let deadline = Instant::now() + fresh;
+        while connections.len() >= most && !make_room(&mut connections, fresh) {
+            let is_new = |open: &Arc<Open>| !open.used.load(Ordering::Relaxed);
+            if Instant::now() >= deadline || !connections.values().any(is_new) {
+                drop(connections);
+                return turn_away(shared, &open.stream);
+            }
+            shared.gone.wait_for(&mut connections, LOOK);
         }
         connections.insert(number, Arc::clone(&open));
     }
@@ -187,20 +201,23 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, number: u64) {
 
 /// Reports that the server is busy, without waiting.
 fn turn_away(shared: &Shared, mut stream: &TcpStream) {
-    const FULL: &[u8] =
-        b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
-        content-type: text/plain\r\ncontent-length: 30\r\n\r\ntoo many connections are open\n";
+    let most = shared.limits.connections;
+    let why = format!("{most} connections are open, the limit of --max-connections\n");
+    let full = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nretry-after: {}\r\nconnection: close\r\n\
+         content-type: text/plain\r\ncontent-length: {}\r\n\r\n{why}",
+        shared.service.retry_after(),
+        why.len()
+    );
     let _ = stream.set_nonblocking(true);
-    let _ = stream.write(FULL);
+    let _ = stream.write(full.as_bytes());
     shared.farewells.see_off(stream);
 }
 
 /// Ends the connection that has been idle longest, if there is one.
-fn make_room(connections: &mut Connections) -> bool {
-    let idle = connections.iter().filter_map(|(number, open)| {
-        let since = (*open.idle.lock())?;
-        Some((since, *number))
-    });
+fn make_room(connections: &mut Connections, fresh: Duration) -> bool {
+    let idle = connections.iter();
+    let idle = idle.filter_map(|(number, open)| Some((open.idle_since(fresh)?, *number)));
     let Some((_, number)) = idle.min() else {
         return false;
     };

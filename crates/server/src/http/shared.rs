@@ -16,6 +16,11 @@ use super::{Call, Head, Response};
 pub(crate) trait Service: Send + Sync + 'static {
     /// Checks a request by its head, before its body is read, and returns its handler.
     fn admit(&self, head: &Head, reached: SocketAddr) -> Result<Answer<'_>, Response>;
+
+    /// The seconds to wait before another connection, for the `retry-after` of a refused one.
+    fn retry_after(&self) -> u64 {
+        1
+    }
 }
 
 /// Answers an admitted request.
@@ -26,6 +31,8 @@ pub(crate) type Answer<'s> = Box<dyn FnOnce(&mut Call<'_>) -> Response + 's>;
 pub(crate) struct Limits {
     /// Connections at once.
     pub connections: usize,
+    /// How long a new connection may be silent before it makes room for others.
+    pub fresh: Duration,
     /// From the first byte of a head to its last.
     pub head: Duration,
     /// How long a connection may be idle between requests.
@@ -43,7 +50,8 @@ pub(crate) struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 256,
+            connections: 4096,
+            fresh: Duration::from_secs(1),
             head: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             stall: Duration::from_secs(20),
@@ -62,13 +70,23 @@ pub(super) struct Open {
     pub stream: TcpStream,
     /// Since when the connection is idle; `None` while it has a request.
     pub idle: Mutex<Option<Instant>>,
+    /// True once something was asked on it. Before, its first request may be on its way.
+    pub used: AtomicBool,
     /// True while it waits for bytes of a body.
     pub receiving: AtomicBool,
 }
 
 impl Open {
+    /// Since when it could make room for another one: nothing is asked on it, and a new one had time for its request.
+    pub fn idle_since(&self, fresh: Duration) -> Option<Instant> {
+        let since = (*self.idle.lock())?;
+        let had_time = || since.elapsed() >= fresh && !has_unread(&self.stream);
+        (self.used.load(Ordering::Relaxed) || had_time()).then_some(since)
+    }
+
     pub fn set_idle(&self, idle: bool) {
         *self.idle.lock() = idle.then(Instant::now);
+        self.used.fetch_or(!idle, Ordering::Relaxed);
     }
 
     pub fn set_receiving(&self, receiving: bool) {
@@ -76,7 +94,21 @@ impl Open {
     }
 }
 
-/// State that all threads of a listener share.
+/// Whether bytes have come that its thread has not read yet.
+#[cfg(unix)]
+fn has_unread(stream: &TcpStream) -> bool {
+    use rustix::net::{RecvFlags, recv};
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    recv(stream, &mut [0; 1], flags).is_ok_and(|(bytes, _)| bytes > 0)
+}
+
+/// Not known: no system function tells it without an effect on the thread that reads.
+#[cfg(not(unix))]
+fn has_unread(_: &TcpStream) -> bool {
+    false
+}
+
+/// What all threads of a listener share.
 pub(super) struct Shared {
     pub service: Arc<dyn Service>,
     pub limits: Limits,

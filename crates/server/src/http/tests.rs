@@ -374,6 +374,7 @@ fn who_takes_nothing_is_cut_off() {
 fn idle_connections_make_room_and_busy_ones_do_not() {
     let limits = Limits {
         connections: 8,
+        fresh: Duration::from_millis(20),
         ..Limits::default()
     };
     let server = serve(limits);

@@ -2,20 +2,89 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use batchwright::client::{RawJson, ToolCall};
 use batchwright::queue::JobResult;
-use batchwright::{Error, ErrorKind, FinishReason, JobId, Outcome, Response as Answer, Usage};
-use serde::Serialize;
+use batchwright::{
+    Error, ErrorKind, FinishReason, JobId, Outcome, Request, Response as Answer, Usage,
+};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::endpoints::EMBEDDINGS;
 use crate::records::files::now;
 
+/// The form of an answer that a request asks for, which its job takes along.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Form {
+    /// The older form of tools, `functions`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    function_call: bool,
+    /// The names of tools whose input is text.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    custom_tools: Vec<String>,
+}
+
+impl Form {
+    pub fn of(request: &Request) -> Self {
+        let tools = request.extra.get("tools").and_then(Value::as_array);
+        let names = tools.into_iter().flatten();
+        let names = names.filter_map(|tool| tool.pointer("/custom/name")?.as_str());
+        Self {
+            function_call: tools.is_none() && request.extra.contains_key("functions"),
+            custom_tools: names.map(str::to_owned).collect(),
+        }
+    }
+
+    /// Adds the calls of tools to a message. Returns why it ended, if by them.
+    fn add_calls(&self, calls: &[ToolCall], message: &mut Map<String, Value>) -> &'static str {
+        let written = |call: &ToolCall| match &call.arguments {
+            Value::String(written) => written.clone(),
+            arguments => arguments.to_string(),
+        };
+        let function = |call: &ToolCall| json!({"name": call.name, "arguments": written(call)});
+        if let Some(call) = calls.first().filter(|_| self.function_call) {
+            message.insert("function_call".to_owned(), function(call));
+            return "function_call";
+        }
+        let calls = calls.iter().map(|call| {
+            if self.custom_tools.contains(&call.name) {
+                let custom = json!({"name": call.name, "input": written(call)});
+                return json!({"id": call.id, "type": "custom", "custom": custom});
+            }
+            json!({"id": call.id, "type": "function", "function": function(call)})
+        });
+        message.insert("tool_calls".to_owned(), calls.collect());
+        "tool_calls"
+    }
+}
+
+/// What came of a request: of each of its parts, in their order.
+#[derive(Default)]
+pub(super) struct Came {
+    pub answers: Vec<Result<Answer, Error>>,
+    /// Vectors are wanted packed.
+    pub as_base64: bool,
+    pub form: Form,
+}
+
+impl Came {
+    pub fn add(&mut self, outcome: Result<Outcome, Error>) {
+        self.answers.push(outcome.and_then(|outcome| {
+            if let Some(form) = outcome.input.and_then(|input| input.parse().ok()) {
+                self.form = form;
+            }
+            outcome.result
+        }));
+    }
+}
+
 /// What came of a job that asks a model.
-pub(super) fn outcome(result: &JobResult) -> Result<Answer, Error> {
+pub(super) fn outcome(result: &JobResult) -> Result<Outcome, Error> {
     if let Some(line) = &result.result
         && let Ok(outcome) = serde_json::from_str::<Outcome>(line.get())
     {
-        return outcome.result;
+        return Ok(outcome);
     }
     let error = result.error.clone();
     Err(error.unwrap_or_else(|| {
@@ -32,7 +101,7 @@ pub(super) fn id_of(what: &str, job: JobId) -> String {
 }
 
 /// A choice among the answers of a completion. A refusal is an answer, too.
-fn choice(index: usize, result: &Result<Answer, Error>) -> Option<Value> {
+fn choice(index: usize, result: &Result<Answer, Error>, form: &Form) -> Option<Value> {
     let mut message = Map::new();
     message.insert("role".to_owned(), "assistant".into());
     let answer = match result {
@@ -47,25 +116,21 @@ fn choice(index: usize, result: &Result<Answer, Error>) -> Option<Value> {
         }
     };
     let details = answer.details();
+    let audio = details.reply.as_ref().and_then(audio);
+    let is_spoken = |audio: &Value| audio["transcript"] == answer.text.as_str();
     let silent = answer.text.is_empty() && !details.tool_calls.is_empty();
-    let content = if silent {
+    let content = if silent || audio.as_ref().is_some_and(is_spoken) {
         Value::Null
     } else {
         answer.text.as_str().into()
     };
     message.insert("content".to_owned(), content);
     message.insert("refusal".to_owned(), Value::Null);
-    if !details.tool_calls.is_empty() {
-        let calls = details.tool_calls.iter().map(|call| {
-            let arguments = match &call.arguments {
-                Value::String(written) => written.clone(),
-                arguments => arguments.to_string(),
-            };
-            let function = json!({"name": call.name, "arguments": arguments});
-            json!({"id": call.id, "type": "function", "function": function})
-        });
-        message.insert("tool_calls".to_owned(), calls.collect());
+    if let Some(audio) = audio {
+        message.insert("audio".to_owned(), audio);
     }
+    let by_calls =
+        (!details.tool_calls.is_empty()).then(|| form.add_calls(&details.tool_calls, &mut message));
     let annotates = |citation: &Value| citation["type"].is_string();
     if !details.citations.is_empty() && details.citations.iter().all(annotates) {
         let annotations = details.citations.clone();
@@ -84,6 +149,7 @@ fn choice(index: usize, result: &Result<Answer, Error>) -> Option<Value> {
     let logprobs = logprobs.and_then(|json| json.parse::<Value>().ok());
     let logprobs = logprobs.filter(|json| json.get("content").is_some());
     let finish = match &answer.finish_reason {
+        FinishReason::ToolCalls => by_calls.unwrap_or("tool_calls"),
         FinishReason::Other(word)
             if !["content_filter", "function_call"].contains(&word.as_str()) =>
         {
@@ -94,16 +160,19 @@ fn choice(index: usize, result: &Result<Answer, Error>) -> Option<Value> {
     Some(json!({"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish}))
 }
 
+/// The sound in a reply of OpenAI's form, which holds one choice.
+fn audio(reply: &RawJson) -> Option<Value> {
+    let mut reply: Value = reply.parse().ok()?;
+    let audio = reply.pointer_mut("/choices/0/message/audio")?.take();
+    audio.is_object().then_some(audio)
+}
+
 /// A completion of these choices, of which the first tells who answered.
-fn completion(
-    id: String,
-    created: u64,
-    model: &str,
-    answers: &[Result<Answer, Error>],
-) -> Option<Value> {
+fn completion(id: String, created: u64, model: &str, came: &Came) -> Option<Value> {
+    let answers = &came.answers;
     let choices: Option<Vec<Value>> = (0..)
         .zip(answers)
-        .map(|(n, answer)| choice(n, answer))
+        .map(|(n, answer)| choice(n, answer, &came.form))
         .collect();
     let first = answers.iter().find_map(|answer| answer.as_ref().ok());
     let mut completion = json!({
@@ -162,20 +231,14 @@ enum Numbers {
 ///
 /// # Errors
 /// The failure that it is instead.
-pub(super) fn reply(
-    endpoint: &str,
-    id: String,
-    model: &str,
-    answers: Vec<Result<Answer, Error>>,
-    as_base64: bool,
-) -> Result<Reply, Error> {
+pub(super) fn reply(endpoint: &str, id: String, model: &str, came: Came) -> Result<Reply, Error> {
     if endpoint == EMBEDDINGS {
-        let answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
-        return Ok(Reply::Vectors(vectors(model, answers, as_base64)));
+        let answers = came.answers.into_iter().collect::<Result<Vec<_>, _>>()?;
+        return Ok(Reply::Vectors(vectors(model, answers, came.as_base64)));
     }
-    let completion = completion(id, now(), model, &answers);
+    let completion = completion(id, now(), model, &came);
     completion.map(Reply::Json).ok_or_else(|| {
-        let mut failed = answers.into_iter().filter_map(Result::err);
+        let mut failed = came.answers.into_iter().filter_map(Result::err);
         let failed = failed.find(|error| error.refusal().is_none());
         let unread = || Error::new(ErrorKind::Malformed, "the answer cannot be read");
         failed.unwrap_or_else(unread)
@@ -277,7 +340,7 @@ pub(super) fn failure(error: &Error) -> (u16, Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use batchwright::client::{RawJson, Reasoning, ReplyDetails, ToolCall};
+    use batchwright::client::{Reasoning, ReplyDetails};
 
     fn answer() -> Answer {
         let mut answer = Answer::new("p", "hi");
@@ -300,8 +363,11 @@ mod tests {
         details.citations = vec![json!({"type": "url_citation"})];
         details.service_tier = Some("flex".to_owned());
         answer = answer.with_details(details);
-        let answers = [Ok(answer)];
-        let made = completion("chatcmpl-1".to_owned(), 9, "m", &answers).unwrap();
+        let came = Came {
+            answers: vec![Ok(answer)],
+            ..Came::default()
+        };
+        let made = completion("chatcmpl-1".to_owned(), 9, "m", &came).unwrap();
         let expected = json!({
             "id": "chatcmpl-1", "object": "chat.completion", "created": 9, "model": "m-1",
             "choices": [{
@@ -335,7 +401,7 @@ mod tests {
             ToolCall::new("d", "say", json!("{not json")),
         ];
         let called = Ok(Answer::new("p", "").with_details(details));
-        let choice_of = |result| choice(0, &result).unwrap();
+        let choice_of = |result| choice(0, &result, &Form::default()).unwrap();
         let called = choice_of(called);
         assert_eq!(called["finish_reason"], "tool_calls");
         assert_eq!(called["message"]["content"], Value::Null);
@@ -345,7 +411,53 @@ mod tests {
         let refused =
             Error::new(ErrorKind::Blocked, "refused").with_refusal(Some("No.".to_owned()));
         assert_eq!(choice_of(Err(refused))["message"]["refusal"], "No.");
-        assert!(choice(0, &Err(Error::new(ErrorKind::Blocked, "filtered"))).is_none());
+        let filtered = Err(Error::new(ErrorKind::Blocked, "filtered"));
+        assert!(choice(0, &filtered, &Form::default()).is_none());
+    }
+
+    #[test]
+    fn calls_of_tools_have_the_form_that_was_asked_for() {
+        let asked = |name: &str, value: Value| {
+            let request = Request::new("q").with_extra(name, value);
+            super::super::parts::marked(request, false)
+        };
+        let custom = json!([{"type": "custom", "custom": {"name": "run"}}]);
+        let cases = [
+            (
+                asked("tools", custom),
+                "tool_calls",
+                json!([{"id": "c", "type": "custom", "custom": {"name": "run", "input": "ls"}}]),
+            ),
+            (
+                asked("functions", json!([{"name": "run"}])),
+                "function_call",
+                json!({"name": "run", "arguments": "ls"}),
+            ),
+        ];
+        for (request, reason, expected) in cases {
+            assert!(request.unchecked);
+            let mut details = ReplyDetails::default();
+            details.tool_calls = vec![ToolCall::new("c", "run", json!("ls"))];
+            let form = request.input.unwrap().parse().unwrap();
+            let answer = Answer::new("p", "").with_details(details);
+            let made = choice(0, &Ok(answer), &form).unwrap();
+            assert_eq!(made["finish_reason"], reason);
+            assert_eq!(made["message"][reason], expected);
+        }
+    }
+
+    #[test]
+    fn sound_is_passed_on() {
+        let audio = json!({"id": "a", "data": "AAAA", "transcript": "hi"});
+        let reply = json!({"choices": [{"message": {"content": null, "audio": audio}}]});
+        let mut details = ReplyDetails::default();
+        details.reply = Some(RawJson::new(&reply.to_string()));
+        let answer = Ok(answer().with_details(details));
+        let message = &choice(0, &answer, &Form::default()).unwrap()["message"];
+        assert_eq!(
+            (&message["audio"], &message["content"]),
+            (&audio, &Value::Null)
+        );
     }
 
     #[test]

@@ -66,6 +66,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         error_file: new_id("file-"),
         output_kept: kept,
         metadata,
+        strict: app.is_strict(&call.head)?,
         model: None,
         faults: Vec::new(),
         total: 0,

@@ -20,7 +20,8 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         None | Some(Value::Null) => false,
         Some(options) => options["include_usage"] == true,
     };
-    let parts = Parts::of(CHAT, body, &mut |bytes| call.body.hold_also(bytes))?;
+    let strict = app.is_strict(&call.head)?;
+    let parts = Parts::of(CHAT, body, strict, &mut |bytes| call.body.hold_also(bytes))?;
     direct::answered(app, call, CHAT, parts, |reply| match reply {
         Reply::Json(completion) if streamed => {
             let events = events(completion, with_usage);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use batchwright::queue::{ConsumeError, JobResult, ProcessInfo};
 use batchwright::{Error, ErrorKind, Job, JobQueue, ProcessId, Request};
 
-use super::answer::Reply;
+use super::answer::{Came, Reply};
 use super::endpoints::EMBEDDINGS;
 use super::parts::Parts;
 use super::waiting::Waiting;
@@ -48,12 +48,17 @@ pub(super) fn answered(
     like.model.clone_from(&parts.model);
     let model = parts.model.unwrap_or_default();
     let jobs = parts.requests.into_iter().map(Job::from).collect();
-    let results = results(app, call, &like, jobs)?;
-    let answers: Vec<_> = results.iter().map(answer::outcome).collect();
-    let by = answers.iter().flatten().next();
+    let mut came = Came {
+        as_base64: parts.as_base64,
+        ..Came::default()
+    };
+    for result in results(app, call, &like, jobs)? {
+        came.add(answer::outcome(&result));
+    }
+    let by = came.answers.iter().flatten().next();
     let by = by.map(|answer| (answer.provider.clone(), answer.model.clone()));
     let id = new_id("chatcmpl-");
-    let response = match answer::reply(endpoint, id, &model, answers, parts.as_base64) {
+    let response = match answer::reply(endpoint, id, &model, came) {
         Ok(reply) => response(&reply),
         Err(error) => refused(&error),
     };
@@ -78,8 +83,7 @@ fn results(
         return Err(stopping());
     }
     let Some(_place) = app.waiters.enter() else {
-        let why = "too many requests wait for their answers: send this again later, or in a batch";
-        return Err(Problem::new(503, "too_many_waiting", why).header("retry-after", "1"));
+        return Err(app.waiters.full());
     };
     let process = ProcessId::new();
     let waiter = app.openai.waiting.begin(process);
@@ -97,9 +101,9 @@ fn results(
     let (mut stuck, mut given_up) = (None, None);
     let ask = if app.records.is_shared() { LOOK } else { ASK };
     loop {
-        let told = waiter.wait(LOOK);
+        let told = waiter.wait(app.waiters.pause(LOOK));
         let stops = app.events.is_closed();
-        if told || stops || asked.elapsed() >= ask {
+        if told || stops || asked.elapsed() >= app.waiters.pause(ask) {
             asked = Instant::now();
             let state = app.queue.process(process)?.ok_or_else(deleted)?;
             let done = state.counts.completed + state.counts.failed > 0;

@@ -10,7 +10,8 @@ use crate::problem::Problem;
 /// `POST /v1/embeddings`.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let body = call.object(MOST_BYTES)?;
-    let parts = Parts::of(EMBEDDINGS, body, &mut |bytes| call.body.hold_also(bytes))?;
+    let hold = &mut |bytes| call.body.hold_also(bytes);
+    let parts = Parts::of(EMBEDDINGS, body, false, hold)?;
     direct::answered(app, call, EMBEDDINGS, parts, |vectors| {
         Response::json(200, vectors)
     })

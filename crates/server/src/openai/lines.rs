@@ -50,10 +50,10 @@ impl Asked {
         }
     }
 
-    pub fn into_job(self, endpoint: &str) -> Job {
+    pub fn into_job(self, endpoint: &str, strict: bool) -> Job {
         match self {
-            Self::One(request) => Job::from(&*request),
-            Self::Several { id, body, .. } => parts::job(&id, endpoint, body),
+            Self::One(request) => Job::from(parts::marked(*request, strict)),
+            Self::Several { id, body, .. } => parts::job(&id, endpoint, body, strict),
         }
     }
 }
@@ -185,7 +185,7 @@ impl<'e, R: Read> Lines<'e, R> {
             _ => body.get("n").is_some_and(|n| *n != 1),
         };
         several.then(|| {
-            let parts = Parts::of(self.endpoint, body.clone(), &mut |_| Ok(()))?;
+            let parts = Parts::of(self.endpoint, body.clone(), false, &mut |_| Ok(()))?;
             let model = parts.model;
             Ok(Asked::Several { id, model, body })
         })

@@ -28,6 +28,8 @@ pub(crate) use parts::{KIND as LINE_KIND, handler as line_handler};
 pub(crate) use progress::start as start_progress;
 
 use crate::app::App;
+use crate::http::Head;
+use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::router::Route;
 
@@ -49,6 +51,22 @@ pub(crate) const ROUTES: &[Route] = &[
 ];
 
 impl App {
+    /// Whether answers to this request are checked: as its header says, else as the setting `serve.strict` does.
+    fn is_strict(&self, head: &Head) -> Result<bool, Problem> {
+        match (head.header("x-batchwright-strict"), &self.settings) {
+            (Some("true" | "1"), _) => Ok(true),
+            (Some("false" | "0"), _) | (None, None) => Ok(false),
+            (Some(_), _) => {
+                let why = "x-batchwright-strict is true or false";
+                Err(Problem::invalid(why).param("x-batchwright-strict"))
+            }
+            (None, Some(live)) => {
+                let settings = live.settings(&self.records, &self.events)?;
+                Ok(settings.serve_strict()?)
+            }
+        }
+    }
+
     /// True while a batch reads this file.
     fn reads(&self, file: &str) -> Result<bool, Error> {
         let open = BatchRecord::open(&mut self.records.single())?;

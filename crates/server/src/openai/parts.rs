@@ -5,15 +5,13 @@
 use std::fmt::Write;
 
 use batchwright::queue::{Children, JobResult};
-use batchwright::{
-    Error, ErrorKind, Handler, Job, Outcome, Request, Response as Answer, RunningJob,
-};
+use batchwright::{Error, ErrorKind, Handler, Job, Outcome, Request, RunningJob};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
-use super::answer;
+use super::answer::{self, Came, Form};
 use super::endpoints::{CHAT, EMBEDDINGS, settings};
 use crate::http::weight_of_each;
 use crate::problem::Problem;
@@ -45,13 +43,15 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// The parts of a body that is sent to an end point; one, of most. `hold` has room for so many bytes.
+    /// The parts of a body that is sent to an end point; one, of most. `strict` has their answers checked. `hold` has
+    /// room for so many bytes.
     ///
     /// # Errors
     /// When it is no request, or stands for more than a body may hold, or than there is room for.
     pub fn of(
         endpoint: &str,
         body: Map<String, Value>,
+        strict: bool,
         hold: &mut Hold<'_>,
     ) -> Result<Self, Problem> {
         let model = body.get("model").and_then(Value::as_str).map(str::to_owned);
@@ -64,7 +64,7 @@ impl Parts {
         }
         let (requests, as_base64) = match endpoint {
             EMBEDDINGS => vectors(body, hold)?,
-            _ => (choices(body, hold)?, false),
+            _ => (choices(body, strict, hold)?, false),
         };
         Ok(Self {
             requests,
@@ -74,7 +74,11 @@ impl Parts {
     }
 }
 
-fn choices(mut body: Map<String, Value>, hold: &mut Hold<'_>) -> Result<Vec<Request>, Problem> {
+fn choices(
+    mut body: Map<String, Value>,
+    strict: bool,
+    hold: &mut Hold<'_>,
+) -> Result<Vec<Request>, Problem> {
     let choices = match body.remove("n") {
         None | Some(Value::Null) => 1,
         Some(n) => n
@@ -88,7 +92,7 @@ fn choices(mut body: Map<String, Value>, hold: &mut Hold<'_>) -> Result<Vec<Requ
     if choices > 1 {
         hold_bulk(hold, &body, choices as usize, "n")?;
     }
-    let request = request(CHAT, body)?;
+    let request = marked(request(CHAT, body)?, strict);
     Ok(match choices {
         1 => vec![request],
         _ => (1..=choices)
@@ -111,15 +115,20 @@ fn vectors(
             return Err(Problem::invalid(why).param("encoding_format"));
         }
     };
+    let are_tokens = |list: &[Value]| !list.is_empty() && list.iter().all(Value::is_u64);
     let texts = match body.remove("input") {
+        Some(Value::Array(tokens)) if are_tokens(&tokens) => vec![Value::Array(tokens)],
         Some(Value::Array(texts)) => texts,
         Some(text) => vec![text],
         None => Vec::new(),
     };
-    let are_texts = texts.iter().all(Value::is_string);
+    let are_texts = texts.iter().all(Value::is_string)
+        || texts
+            .iter()
+            .all(|list| list.as_array().is_some_and(|list| are_tokens(list)));
     if !are_texts || !(1..=MOST_TEXTS).contains(&texts.len()) {
         let why = format!(
-            "input must be a text, or a list of 1 to {MOST_TEXTS} texts; lists of tokens are not supported"
+            "input must be a text or a list of tokens, or a list of 1 to {MOST_TEXTS} of either"
         );
         return Err(Problem::invalid(why).param("input"));
     }
@@ -165,11 +174,23 @@ fn request(endpoint: &str, body: Map<String, Value>) -> Result<Request, Problem>
     })
 }
 
+/// A request whose answer is delivered whatever it is, unless `strict`, and in the form that the client asked for.
+pub(super) fn marked(request: Request, strict: bool) -> Request {
+    let form = Form::of(&request);
+    let request = request.with_unchecked(!strict);
+    match serde_json::to_value(&form) {
+        Ok(Value::Object(fields)) if form != Form::default() => request.with_input(fields),
+        _ => request,
+    }
+}
+
 /// The payload of a line that stands for several requests.
 #[derive(Serialize, Deserialize)]
 struct Payload {
     endpoint: String,
     body: Map<String, Value>,
+    #[serde(default)]
+    strict: bool,
 }
 
 /// The result of one, with the result line of each part.
@@ -195,10 +216,13 @@ fn done(results: Vec<JobResult>, as_base64: bool) -> Result<Box<RawValue>, Error
 }
 
 /// The job of a line that stands for several requests.
-pub(super) fn job(id: &str, endpoint: &str, body: Map<String, Value>) -> Job {
-    let endpoint = endpoint.to_owned();
-    let payload = to_raw_value(&Payload { endpoint, body }).expect("it was JSON");
-    Job::raw(KIND, payload).item_id(id)
+pub(super) fn job(id: &str, endpoint: &str, body: Map<String, Value>, strict: bool) -> Job {
+    let payload = Payload {
+        endpoint: endpoint.to_owned(),
+        body,
+        strict,
+    };
+    Job::raw(KIND, to_raw_value(&payload).expect("it was JSON")).item_id(id)
 }
 
 /// Carries out such jobs.
@@ -217,7 +241,9 @@ pub(crate) fn handler() -> Handler {
         let is_long = texts > MANY_TEXTS || job.payload.get().len() > LONG;
         let _turn = is_long.then(|| turn.lock());
         let parts = || {
-            let parts = Parts::of(&payload.endpoint, payload.body, &mut |_| Ok(()));
+            let parts = Parts::of(&payload.endpoint, payload.body, payload.strict, &mut |_| {
+                Ok(())
+            });
             let parts =
                 parts.map_err(|problem| Error::new(ErrorKind::Invalid, problem.to_string()))?;
             // A batch of the provider for each line would be the slowest way.
@@ -229,25 +255,26 @@ pub(crate) fn handler() -> Handler {
     })
 }
 
-/// What came of the requests that a job of a batch stands for, in their order, and whether vectors are wanted packed.
-pub(super) fn outcomes(result: &JobResult) -> (Vec<Result<Answer, Error>>, bool) {
+/// What came of the requests that a job of a batch stands for, in their order.
+pub(super) fn came(result: &JobResult) -> Came {
     if result.kind == KIND
         && let Some(done) = &result.result
         && let Ok(done) = serde_json::from_str::<Done<'_>>(done.get())
     {
-        let outcome = |line: &RawValue| match serde_json::from_str::<Outcome>(line.get()) {
-            Ok(outcome) => outcome.result,
-            Err(error) => Err(Error::new(
-                ErrorKind::Malformed,
-                format!("the answer cannot be read: {error}"),
-            )),
+        let mut came = Came {
+            as_base64: done.as_base64,
+            ..Came::default()
         };
-        return (
-            done.parts.iter().map(|line| outcome(line)).collect(),
-            done.as_base64,
-        );
+        for line in done.parts {
+            let why = |error| format!("the answer cannot be read: {error}");
+            let read = serde_json::from_str::<Outcome>(line.get());
+            came.add(read.map_err(|error| Error::new(ErrorKind::Malformed, why(error))));
+        }
+        return came;
     }
-    (vec![answer::outcome(result)], false)
+    let mut came = Came::default();
+    came.add(answer::outcome(result));
+    came
 }
 
 #[cfg(test)]
@@ -263,7 +290,7 @@ mod tests {
     fn a_few_bytes_stand_for_no_more_than_memory_holds() {
         let mut held = 0;
         let mut ask = |count, other: &Value| {
-            let parts = Parts::of(EMBEDDINGS, texts(count, other), &mut |bytes| {
+            let parts = Parts::of(EMBEDDINGS, texts(count, other), false, &mut |bytes| {
                 held = bytes;
                 Ok(())
             });

@@ -88,6 +88,9 @@ pub(crate) struct BatchRecord {
     /// How long its files are kept, in seconds.
     pub output_kept: Option<u64>,
     pub metadata: Option<Box<RawValue>>,
+    /// Whether answers are checked.
+    #[serde(default)]
+    pub strict: bool,
     pub model: Option<String>,
     pub faults: Vec<BatchFault>,
     pub total: u64,

@@ -135,7 +135,7 @@ fn the_limits_that_are_told_are_those_of_the_provider_that_answered() {
     let refuses = Simulator::start(SimConfig::default().trouble(Trouble::BadRequest, 0.5)).unwrap();
     let filters = SimConfig::default()
         .seed(1)
-        .trouble(Trouble::ContentFilter, 0.5);
+        .trouble(Trouble::BadRequest, 0.5);
     let answers = Simulator::start(filters).unwrap();
     let client = |name: &str, sim: &Simulator| {
         let config = LlmConfig::new(name).base_url(sim.base_url()).model("sim-1");

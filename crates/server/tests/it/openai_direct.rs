@@ -59,10 +59,10 @@ fn a_streamed_completion_comes_as_events() {
 
 #[test]
 fn a_failure_is_told_in_openais_words() {
-    let desk = unlimited(SimConfig::default().trouble(Trouble::ContentFilter, 1.0));
+    let desk = unlimited(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
     let failed = ask(&desk, &json!({})).is(400);
     assert_eq!(failed.header("x-should-retry"), Some("false"));
-    assert_eq!(failed.json()["error"]["code"], "content_filter");
+    assert_eq!(failed.json()["error"]["code"], "invalid_request");
 }
 
 #[test]
@@ -176,11 +176,13 @@ fn texts_become_vectors_of_which_many_share_a_call() {
     let asked = json!({"model": "sim-1", "input": "one", "encoding_format": "base64"});
     let packed = desk.post("/v1/embeddings", &asked).is(200).json();
     assert!(packed["data"][0]["embedding"].is_string());
-    desk.post(
-        "/v1/embeddings",
-        &json!({"model": "sim-1", "input": [[1, 2]]}),
-    )
-    .is(400);
+    for (input, vectors) in [(json!([1, 2]), 1), (json!([[1, 2], [3]]), 2)] {
+        let asked = json!({"model": "sim-1", "input": input});
+        let made = desk.post("/v1/embeddings", &asked).is(200).json();
+        assert_eq!(made["data"].as_array().unwrap().len(), vectors);
+    }
+    let mixed = json!({"model": "sim-1", "input": ["one", [1, 2]]});
+    desk.post("/v1/embeddings", &mixed).is(400);
 
     let text = json!({"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"model": "sim-1", "input": "one"}});
     let batch = create(&desk, &uploaded(&desk, &text.to_string()), "/v1/embeddings");

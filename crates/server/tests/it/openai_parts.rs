@@ -167,7 +167,7 @@ fn a_line_that_stands_for_too_many_is_a_fault() {
         vectors("good", json!(["one", "two"])),
         vectors("many", json!(too_many)),
         vectors("none", json!([])),
-        vectors("tokens", json!([[1, 2]])),
+        vectors("mixed", json!(["one", [1, 2]])),
     ];
     let batch = create(&desk, &uploaded(&desk, &text(&lines)), EMBEDDINGS);
     let failed = wait_for(&desk, &batch, "failed");

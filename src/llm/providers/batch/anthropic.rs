@@ -160,7 +160,7 @@ fn judged(vendor: &Vendor, Line { custom_id, result }: Line<'_>, line: &[u8]) ->
                 message: Some(message),
                 ..
             }),
-        ) => answered(read(vendor, message.get().as_bytes())),
+        ) => answered(read(vendor, message.get().as_bytes(), false)),
         ("errored", Some(result)) => answered(Err(failure(vendor, bytes(result.error)))),
         ("canceled", _) => not_processed("the batch was cancelled before this request's turn"),
         ("expired", _) => not_processed("the batch expired before this request's turn"),

@@ -175,7 +175,7 @@ fn judged(vendor: &Vendor, result: Line<'_>, line: &[u8]) -> Result<BatchLine, E
             not_processed(failure(vendor, error).message())
         }
         (Some(error), _) => answered(Err(failure(vendor, error))),
-        (None, Some(response)) => answered(read(vendor, response.get().as_bytes())),
+        (None, Some(response)) => answered(read(vendor, response.get().as_bytes(), false)),
         (None, None) => without_response(line),
     };
     Ok(BatchLine { key, result: end })

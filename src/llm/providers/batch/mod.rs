@@ -43,6 +43,7 @@ use crate::llm::transport::{HttpTransport, Transport};
 use super::access::{Access, ModelChoice, OmissionWarnings, escaped};
 use super::attached::{Taken, taken};
 use super::content::invalid;
+use super::dialect;
 use super::vendor::{BatchWire, Batches, Vendor};
 
 use self::files::Search;
@@ -399,6 +400,13 @@ impl BatchClient for BatchApi {
             BatchLineResult::NotProcessed(error) => BatchLineResult::NotProcessed(redacted(error)),
         };
         Ok(BatchLine { key, result })
+    }
+
+    fn unchecked_answer(&self, line: &[u8]) -> Option<Response> {
+        let text = String::from_utf8_lossy(line);
+        let body = self.wire.body(&text)?;
+        let answer = dialect::read(self.vendor, body.get().as_bytes(), true).ok()?;
+        Some(self.access.without_keys(answer))
     }
 
     fn reply(&self, line: &[u8]) -> RawJson {

@@ -23,7 +23,7 @@ pub(super) fn answer(vendor: &Vendor, status: u16, body: &[u8]) -> Result<Respon
         headers: HttpHeaders::default(),
         body: body.to_vec(),
     };
-    decode(vendor, &reply)
+    decode(vendor, &reply, false)
 }
 
 /// Reads a line of results. If it is not valid JSON, it is repaired first, and its answer gets a warning.

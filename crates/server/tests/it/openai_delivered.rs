@@ -1,0 +1,93 @@
+//! Every answer that was paid for reaches the client, whatever it is, unless its request is strict.
+
+use batchwright::config::ConfigStore;
+use batchwright_simulate::{SimConfig, Trouble};
+use serde_json::{Value, json};
+
+use super::common::{Answer, Desk};
+use super::openai::{CHAT, content, create, line, unlimited, uploaded, wait_for};
+
+/// Troubles that are paid for, and the finish reason that the client gets.
+const PAID: [(Trouble, &str); 4] = [
+    (Trouble::ContentFilter, "content_filter"),
+    (Trouble::Empty, "stop"),
+    (Trouble::InvalidJson, "stop"),
+    (Trouble::Length, "length"),
+];
+
+fn with_schema() -> Value {
+    let schema = json!({
+        "type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"],
+        "additionalProperties": false,
+    });
+    let schema = json!({"name": "number", "schema": schema, "strict": true});
+    let mut body = line("a", "Hello.")["body"].take();
+    body["response_format"] = json!({"type": "json_schema", "json_schema": schema});
+    body
+}
+
+fn ask(desk: &Desk, strict: &[&str]) -> Answer {
+    let request = desk.agent().post(desk.url(CHAT));
+    let request = strict.iter().fold(request, |request, strict| {
+        request.header("x-batchwright-strict", *strict)
+    });
+    let request = request.header("content-type", "application/json");
+    Answer::of(request.send(with_schema().to_string()).unwrap())
+}
+
+#[test]
+fn whatever_was_paid_for_is_the_answer_to_a_call() {
+    for (trouble, reason) in PAID {
+        let desk = unlimited(SimConfig::default().trouble(trouble, 1.0));
+        let answer = ask(&desk, &[]).is(200).json();
+        assert_eq!(answer["choices"][0]["finish_reason"], reason, "{answer}");
+        assert!(
+            answer["usage"]["prompt_tokens"].as_u64() > Some(0),
+            "{answer}"
+        );
+        assert_eq!(desk.sim.stats().calls, 1, "{trouble:?}");
+    }
+}
+
+#[test]
+fn a_strict_request_is_checked_and_tried_once_more() {
+    let always = SimConfig::default().trouble_times(Trouble::InvalidJson, None);
+    let desk = unlimited(always.trouble(Trouble::InvalidJson, 1.0));
+    ask(&desk, &["perhaps"]).is(400);
+    assert_eq!(desk.sim.stats().calls, 0);
+    let refused = ask(&desk, &["true"]).is(400).json();
+    let why = refused["error"]["message"].as_str().unwrap();
+    assert!(why.contains("does not fit the schema"), "{why}");
+    assert_eq!(desk.sim.stats().calls, 2);
+    let strict = json!({"value": "true"});
+    desk.put("/api/v1/config/serve.strict", &strict).is(200);
+    ask(&desk, &[]).is(400);
+    ask(&desk, &["false"]).is(200);
+    assert_eq!(desk.sim.stats().calls, 5);
+}
+
+#[test]
+fn whatever_was_paid_for_goes_to_the_output_of_a_batch() {
+    for strategy in ["sync", "batch"] {
+        for (trouble, reason) in PAID {
+            let desk = unlimited(SimConfig::default().trouble(trouble, 1.0));
+            desk.store.set("llm.bulk_strategy", strategy).unwrap();
+            let mut one = line("one", "Hello.");
+            one["body"] = with_schema();
+            let mut two = one.clone();
+            two["custom_id"] = json!("two");
+            two["body"]["n"] = json!(2);
+            let file = uploaded(&desk, &format!("{one}\n{two}\n"));
+            let done = wait_for(&desk, &create(&desk, &file, CHAT), "completed");
+            assert_eq!(done["error_file_id"], Value::Null, "{done}");
+            let output = content(&desk, &done["output_file_id"]);
+            assert_eq!(output.len(), 2);
+            for line in output {
+                for choice in line["response"]["body"]["choices"].as_array().unwrap() {
+                    assert_eq!(choice["finish_reason"], reason, "{strategy} {line}");
+                }
+            }
+            assert_eq!(desk.sim.stats().paid, 3, "{strategy} {trouble:?}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! A thousand callers at once.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use batchwright_simulate::SimConfig;
+use serde_json::json;
+
+use super::common::Desk;
+use super::openai::CHAT;
+
+const CALLERS: usize = 1_000;
+const AT_ONCE: u64 = 16;
+
+#[test]
+fn a_thousand_callers_at_once_are_all_answered_and_each_is_paid_for_once() {
+    let sim = SimConfig::default()
+        .latency(Duration::from_millis(200))
+        .max_parallel(AT_ONCE);
+    // No rate is set: none is assumed for a provider on this machine.
+    let desk = Desk::prepared(sim, |store| {
+        use batchwright::config::ConfigStore;
+        for key in [
+            "llm.sync_concurrency",
+            "queue.max_workers",
+            "queue.worker_count",
+        ] {
+            store.set(key, &AT_ONCE.to_string()).unwrap();
+        }
+    });
+    let address = desk.server().address();
+    let mut callers: Vec<TcpStream> = (0..CALLERS)
+        .map(|n| {
+            let message = json!({"role": "user", "content": format!("Question {n}.")});
+            let body = json!({"model": "sim-1", "messages": [message]}).to_string();
+            let length = body.len();
+            let mut stream = TcpStream::connect(address).unwrap();
+            let request = format!(
+                "POST {CHAT} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
+                 content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+            );
+            stream.write_all(request.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    for (n, stream) in callers.iter_mut().enumerate() {
+        let limit = Duration::from_secs(120);
+        stream.set_read_timeout(Some(limit)).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{n}: {answer}");
+        assert!(answer.contains("chat.completion"), "{n}: {answer}");
+    }
+    let stats = desk.sim.stats();
+    assert_eq!((stats.calls, stats.answered), (1_000, 1_000));
+    assert!(stats.max_in_flight <= AT_ONCE, "{stats:?}");
+}
