@@ -1,12 +1,16 @@
-//! The parts that every single call pays: a route with and without limits, the fingerprint, and
-//! the way from a request to bytes and from a reply's bytes to an answer.
+//! The parts that every single call pays: its row, a route with and without limits, the fingerprint, the way from a
+//! request to bytes and from a reply's bytes to an answer, and the result line.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use batchwright::client::{QuotaKey, request_hash};
+use batchwright::files::PromptSettings;
 use batchwright::unstable::{HttpHeaders, HttpReply, HttpRequest, Transport};
-use batchwright::{Context, Error, Limits, LlmClient, LlmConfig, Request, Response, Route, Secret};
+use batchwright::{
+    Context, Error, Limits, LlmClient, LlmConfig, Prompts, Request, Response, Route, Secret,
+    client_fn, execute_bulk_sync,
+};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Answers at once, and has a quota: without one there is nothing to limit.
@@ -44,6 +48,42 @@ fn hash(c: &mut Criterion) {
         });
     }
     group.finish();
+}
+
+/// The check of a file and the second reading of its rows, as a run does both; with fields that most files do not have,
+/// too.
+fn rows(c: &mut Criterion) {
+    const ROWS: usize = 1_000;
+    let mut group = c.benchmark_group("check and read rows");
+    group.throughput(Throughput::Elements(ROWS as u64));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let ctx = Context::new();
+    for (name, further) in [
+        ("id and prompt", ""),
+        ("with temperature", r#","temperature":0.5"#),
+    ] {
+        let path = folder.path().join(format!("{name}.jsonl"));
+        let prompt = serde_json::Value::from(text(200));
+        let row = |i| format!(r#"{{"id":"row-{i}","prompt":{prompt}{further}}}"#) + "\n";
+        let text: String = (0..ROWS).map(row).collect();
+        std::fs::write(&path, text).expect("the folder can be written to");
+        group.bench_with_input(BenchmarkId::from_parameter(name), &path, |b, path| {
+            b.iter(|| {
+                let prompts = Prompts::open(path, &PromptSettings::new(), &ctx, &|_, _| {});
+                let requests = prompts.expect("all rows are prompts").into_requests();
+                assert_eq!(requests.filter(Result::is_ok).count(), ROWS);
+            });
+        });
+    }
+    group.finish();
+}
+
+fn result_line(c: &mut Criterion) {
+    let client = client_fn(|_: &Request, _: &Context| Ok(Response::new("none", text(200))));
+    let request = Request::new("x").with_id("row-1");
+    let outcomes = execute_bulk_sync(&Context::new(), &client, &[request], 1);
+    let outcome = outcomes.expect("nothing stops this run").remove(0);
+    c.bench_function("result line", |b| b.iter(|| serde_json::to_vec(&outcome)));
 }
 
 /// A transport that has the same reply for everything.
@@ -116,6 +156,6 @@ criterion_group! {
         .sample_size(50)
         .warm_up_time(Duration::from_secs(1))
         .measurement_time(Duration::from_secs(3));
-    targets = route, hash, codec
+    targets = rows, route, hash, codec, result_line
 }
 criterion_main!(benches);

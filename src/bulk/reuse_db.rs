@@ -43,8 +43,8 @@ const TOGETHER: usize = 64;
 const MOST_WAITING: u64 = 32 << 20;
 /// The time of an answer's last use is accurate to the hour.
 const USED_AGAIN: i64 = 3600;
-/// A process measures the size each time it has written this share of the limit, and deletes answers when this many
-/// shares remain: sixteen processes at once stay below the limit.
+/// A process measures the size each time it has written this share of the limit, and deletes answers once `FULL_AT`
+/// shares are in use: sixteen OS processes at once stay below the limit.
 const SHARE: u64 = 256;
 const FULL_AT: u64 = SHARE - 16;
 /// How long to wait for another process.
