@@ -150,7 +150,7 @@ fn equal_settings_make_equal_plans_and_others_do_not() {
 fn a_worker_holds_each_provider_to_limits_of_its_own() {
     let sim = good();
     let settings = settings(&[("queue.max_workers", "50")]);
-    let plan = with_fallback(&settings, at("local", &sim), at("custom", &sim));
+    let plan = with_fallback(&settings, at("local", &sim), at("mistral", &sim));
     let slots = u32::try_from(plan.first.default_concurrency).unwrap();
     let plan = LlmManager::of(plan).worker_plan().unwrap();
     assert_eq!(
@@ -162,6 +162,19 @@ fn a_worker_holds_each_provider_to_limits_of_its_own() {
     let embeddings = plan.embeddings.unwrap();
     assert_eq!(embeddings.first, plan.completions.first);
     assert!(embeddings.fallbacks.is_empty(), "vectors of two models");
+}
+
+#[cfg(feature = "queue")]
+#[test]
+fn a_custom_provider_on_this_machine_is_not_assumed_to_limit_requests() {
+    let sim = good();
+    let plan = plan(
+        &settings(&[("queue.max_workers", "50")]),
+        at("custom", &sim),
+    );
+    let plan = LlmManager::of(plan).worker_plan().unwrap();
+    let limits = Limits::default().in_flight(50);
+    assert_eq!(plan.completions.first.limits, limits);
 }
 
 #[cfg(feature = "queue")]

@@ -244,7 +244,9 @@ mod tests {
             (json!({"model": "m", "input": []}), "input"),
             (json!({"model": "m", "input": ""}), "input"),
             (json!({"model": "m", "input": ["x", ""]}), "input"),
-            (json!({"model": "m", "input": [1, 2]}), "input"),
+            (json!({"model": "m", "input": ["x", [1]]}), "input"),
+            (json!({"model": "m", "input": [[1], "x"]}), "input"),
+            (json!({"model": "m", "input": [1, -2]}), "input"),
             (json!({"model": "m", "input": many}), "input"),
             (
                 json!({"model": "m", "input": "x", "dimensions": 0}),
@@ -268,6 +270,8 @@ mod tests {
             let fault = openai(&body, Some(Vendor::OpenAi)).unwrap_err();
             assert_eq!(fault.at(), at, "{body}");
         }
+        let tokens = json!({"model": "m", "input": [[1, 2], [3]]});
+        assert!(openai(&tokens, Some(Vendor::OpenAi)).is_ok());
         let mistral = json!({"model": "m", "input": "x", "output_dimension": 2});
         assert!(openai(&mistral, Some(Vendor::Mistral)).is_ok());
         let fault = openai(
