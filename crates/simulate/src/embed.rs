@@ -109,7 +109,9 @@ pub(super) fn parse_openai(body: &[u8], vendor: Option<Vendor>) -> Result<Pack, 
             Value::String(text) if text.is_empty() => {
                 return fault("Invalid 'input': input cannot be an empty string.");
             }
-            Value::String(text) => inputs.push((text.clone(), dimensions)),
+            Value::String(text) if texts[0].is_string() => {
+                inputs.push((text.clone(), dimensions));
+            }
             Value::Array(tokens) if are_tokens(tokens) && !texts[0].is_string() => {
                 inputs.push((text.to_string(), dimensions));
             }
