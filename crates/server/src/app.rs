@@ -114,7 +114,10 @@ impl Drop for Waiting<'_> {
         let took = u64::try_from(self.1.elapsed().as_millis()).unwrap_or(u64::MAX);
         let before = self.0.lasted.load(Ordering::Relaxed);
         // Two that end at once may lose one of the two times, which an average bears.
-        let average = before - before / 8 + took / 8;
+        let average = match before {
+            0 => took,
+            _ => before - before / 8 + took / 8,
+        };
         self.0.lasted.store(average, Ordering::Relaxed);
     }
 }
