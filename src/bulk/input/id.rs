@@ -191,8 +191,7 @@ pub(super) fn of_column(fields: &Map<String, Value>, name: &str) -> Result<Strin
     }
 }
 
-/// The id in a field.
-pub(super) fn of_value(name: &str, value: &Value) -> Result<String, Fault> {
+fn of_value(name: &str, value: &Value) -> Result<String, Fault> {
     match value {
         Value::String(id) => checked(name, id),
         Value::Number(n) if n.is_i64() || n.is_u64() => Ok(n.to_string()),

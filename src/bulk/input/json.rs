@@ -4,7 +4,6 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::cells::Field;
@@ -24,8 +23,8 @@ use crate::llm::request::{Request, Role, are_tokens};
 use crate::llm::translate;
 
 /// A list would need a result line for each of its texts, under one id.
-const ONE_TEXT: &str = "a string: one text a line; instead of a list write a line for each text, with \
-    ids such as \"doc-7#1\" and \"doc-7#2\"";
+const ONE_TEXT: &str = "a string or a list of tokens: one text a line; instead of a list of texts write a line for each \
+    text, with ids such as \"doc-7#1\" and \"doc-7#2\"";
 
 /// The end points of supported batch lines, one per task, with the names used in messages.
 const CHAT: &str = "/v1/chat/completions";
@@ -100,46 +99,7 @@ fn native(
     })
 }
 
-/// A line that has only an id and a prompt, as most lines do.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PlainLine {
-    #[serde(default, deserialize_with = "given")]
-    id: Option<Value>,
-    prompt: String,
-}
-
-/// A field that may be missing but not null.
-fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(from).map(Some)
-}
-
-/// Reads a line with only an id and a prompt without a map of its fields. `None` for
-/// every other line, and for one with a fault.
-fn plain_line(text: &str, settings: &Settings) -> Option<Parsed> {
-    let needs_fields = settings.template.is_some()
-        || settings.id_column.is_some()
-        || settings.without_ids
-        || !settings.ignored.names.is_empty();
-    // Of a list serde would take the items as the fields.
-    if needs_fields || !text.trim_ascii_start().starts_with('{') {
-        return None;
-    }
-    let line: PlainLine = serde_json::from_str(text).ok()?;
-    let id = line.id.map(|id| id::of_value("id", &id));
-    let mut request = prompt(line.prompt).ok()?;
-    request.id = id.transpose().ok()?;
-    Some(Parsed::new(request))
-}
-
 pub(super) fn line(text: &str, settings: &Settings) -> Result<Parsed, Fault> {
-    match plain_line(text, settings) {
-        Some(parsed) => Ok(parsed),
-        None => any_line(text, settings),
-    }
-}
-
-fn any_line(text: &str, settings: &Settings) -> Result<Parsed, Fault> {
     let mut fields = object(text)?;
     let id = match &settings.id_column {
         _ if settings.without_ids => None,
@@ -496,62 +456,5 @@ fn quoted(word: &str) -> String {
         word.to_owned()
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn a_line_with_an_id_and_a_prompt_is_plain() {
-        let settings = Settings::default();
-        for line in [
-            r#"{"id":"a","prompt":"hi"}"#,
-            r#" {"prompt": "\u00e4\n", "id": -7} "#,
-            r#"{"prompt":"hi"}"#,
-        ] {
-            assert!(plain_line(line, &settings).is_some(), "{line}");
-        }
-    }
-
-    fn field() -> impl Strategy<Value = String> {
-        let name = prop::sample::select(vec!["id", "prompt", "custom_id", "model", "pr\\u006fmpt"]);
-        let values = [
-            "\"a\"",
-            "\"x\\ty\"",
-            "\" \"",
-            "\"\"",
-            "7",
-            "-1",
-            "1.5",
-            "null",
-            "true",
-            "[\"a\"]",
-            "{}",
-            "\"\\ud800\"",
-        ];
-        let value = prop::sample::select(values.to_vec());
-        (name, value).prop_map(|(name, value)| format!("\"{name}\":{value}"))
-    }
-
-    proptest! {
-        #[test]
-        fn a_plain_line_is_read_as_any_other_line(
-            fields in prop::collection::vec(field(), 0..4),
-            ends in prop::sample::select(vec![("{", "}"), (" {", "}\r"), ("[", "]"), ("{", "}}"), ("{", "")]),
-            (template, without_ids) in (any::<bool>(), any::<bool>()),
-        ) {
-            let line = format!("{}{}{}", ends.0, fields.join(","), ends.1);
-            let template = template.then(|| Template::parse("{{prompt}}!").unwrap());
-            let settings = Settings { template, without_ids, ..Settings::default() };
-            let any = any_line(&line, &settings);
-            if let Some(plain) = plain_line(&line, &settings) {
-                let any = any.map(|any| (any.request, any.format, any.samples));
-                prop_assert_eq!(any.unwrap(), (plain.request, plain.format, plain.samples));
-            }
-        }
     }
 }
