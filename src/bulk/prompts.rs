@@ -126,10 +126,10 @@ fn refuse_twice(files: &[&Path]) -> Result<(), Error> {
 
 /// The fields that embedding requests of one call must have in common, in addition to the model.
 fn shared_fields(request: &Request) -> Option<String> {
-    let shared = (request.params.dimensions, &request.extra);
-    let plain =
-        request.task == RequestTask::Complete || (shared.0.is_none() && shared.1.is_empty());
-    (!plain).then(|| serde_json::json!([shared.0, shared.1]).to_string())
+    let (dimensions, extra, is_text) = request.shared_by_call();
+    let plain = request.task == RequestTask::Complete
+        || (dimensions.is_none() && extra.is_empty() && is_text);
+    (!plain).then(|| serde_json::json!([dimensions, extra, is_text]).to_string())
 }
 
 /// A class is stored in 16 bits.

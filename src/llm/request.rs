@@ -345,10 +345,10 @@ impl Request {
         self.only_content()?.as_str().ok_or(NO_TEXT)
     }
 
-    /// What is to be embedded by a request that is nothing else: a text, or a list of tokens.
+    /// The input of an embedding: a text or a list of tokens.
     ///
     /// # Errors
-    /// When there is anything beside it, which would be left out.
+    /// If the request has anything else, which an embedding would drop.
     pub(crate) fn only_embedded(&self) -> Result<&Value, &'static str> {
         let content = self.only_content()?;
         match content {
@@ -394,15 +394,15 @@ impl Request {
     pub(crate) fn shares_calls_with(&self, other: &Self) -> bool {
         self.task == RequestTask::Embed
             && other.task == RequestTask::Embed
-            && self.params.dimensions == other.params.dimensions
             && self.model == other.model
-            && self.extra == other.extra
-            && self.is_text() == other.is_text()
+            && self.shared_by_call() == other.shared_by_call()
     }
 
-    /// False for a list of tokens.
-    fn is_text(&self) -> bool {
-        self.messages.iter().all(|m| m.content.is_string())
+    /// What all embeddings of one call have in common, in addition to the model: the dimensions, the further fields, and
+    /// whether their input is text and not a list of tokens.
+    pub(crate) fn shared_by_call(&self) -> (Option<u32>, &Map<String, Value>, bool) {
+        let is_text = self.messages.iter().all(|m| m.content.is_string());
+        (self.params.dimensions, &self.extra, is_text)
     }
 
     /// The messages as they are sent: `system` first, unless the conversation brings its own.
@@ -492,7 +492,7 @@ impl Request {
 
 const NO_TEXT: &str = "a message that is not a plain text of the user";
 
-/// Whether a list is one of tokens, in place of a text to embed.
+/// Whether a list contains tokens, which an embedding takes instead of a text.
 pub(crate) fn are_tokens(list: &[Value]) -> bool {
     !list.is_empty() && list.iter().all(Value::is_u64)
 }
@@ -503,7 +503,7 @@ fn text_bytes(content: &Value) -> usize {
         Value::Array(parts) => parts
             .iter()
             .map(|part| match part {
-                // A token of what is to be embedded.
+                // A token: about 4 bytes of text.
                 Value::Number(_) => 4,
                 part => part["text"].as_str().map_or(0, str::len),
             })

@@ -6,9 +6,10 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use batchwright::{Bulk, LlmConfig, Request};
+use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Running, has};
+use super::common::{Desk, Ended, Running, has, simulator};
 use super::fake::{Asked, Fake, says};
 
 /// A server that embeds, and remembers what it was asked.
@@ -241,6 +242,29 @@ fn standard_input_fills_packs_and_a_pipe_gets_whole_lines() {
     let calls = server.calls();
     assert!(calls.len() < 200, "{} calls", calls.len());
     assert!(calls.iter().any(|call| call.len() == 32));
+}
+
+#[test]
+fn texts_and_lists_of_tokens_share_no_call() {
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default());
+    let line = |n: usize, input: Value| {
+        json!({"custom_id": format!("r{n}"), "url": "/v1/embeddings",
+            "body": {"model": "sim-1", "input": input}})
+    };
+    let lines = (0..6).map(|n| match n % 2 {
+        0 => line(n, json!(format!("text {n}"))),
+        _ => line(n, json!([n, 17])),
+    });
+    let lines: Vec<String> = lines.map(|line| line.to_string()).collect();
+    desk.write("in.jsonl", lines.join("\n"));
+    let url = sim.base_url();
+    desk.plain(&format!(
+        "run in.jsonl -o out.jsonl --task embed --provider local --base-url {url}"
+    ))
+    .expect(0);
+    let stats = sim.stats();
+    assert_eq!((stats.embedding_calls, stats.embedded), (2, 6), "{stats:?}");
 }
 
 #[test]
