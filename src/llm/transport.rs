@@ -31,4 +31,5 @@ pub(crate) use self::exchange::is_callable;
 pub use self::exchange::{HttpMethod, HttpReply, HttpRequest, HttpTransfer, Transport};
 pub use self::headers::HttpHeaders;
 pub use self::memory::ReplyShare;
+pub(crate) use self::proxy::is_loopback_url;
 pub use self::public::{PublicResolver, is_public_address};

@@ -11,6 +11,7 @@ use crate::engine::route::RetryPolicy;
 use crate::llm::providers::config::LlmConfig;
 use crate::llm::providers::survey::ProviderStatus;
 use crate::llm::route::{Route, SkippedStep};
+use crate::llm::transport::is_loopback_url;
 
 use super::options::ProviderOptions;
 
@@ -281,15 +282,10 @@ fn assumed(limits: Limits, status: &ProviderStatus) -> Limits {
     }
 }
 
-/// Whether it is a server of the user's own on this machine.
+/// Whether it is the user's own server on this machine.
 fn is_on_loopback(status: &ProviderStatus) -> bool {
-    let url = status.base_url.as_deref().unwrap_or_default();
-    let uri = url.parse::<ureq::http::Uri>().ok();
-    let host = uri.as_ref().and_then(|uri| uri.host());
-    let host = host.map(|host| host.trim_matches(['[', ']']));
-    let is_loopback = |ip: std::net::IpAddr| ip.to_canonical().is_loopback();
-    status.provider == "custom"
-        && host.is_some_and(|host| host == "localhost" || host.parse().is_ok_and(is_loopback))
+    let url = status.base_url.as_deref();
+    status.provider == "custom" && url.is_some_and(is_loopback_url)
 }
 
 /// Whether a provider limits requests per minute. A server of the user's own has slots instead.

@@ -4,15 +4,22 @@ use ureq::{ProxyProtocol, http};
 
 use crate::base::secret::redacted_url;
 
+/// Whether a URL names a server of this machine by its loopback address, or as `localhost`.
+pub(crate) fn is_loopback_url(url: &str) -> bool {
+    let uri = url.parse::<http::Uri>().ok();
+    uri.is_some_and(|uri| uri.host().is_some_and(is_on_this_machine))
+}
+
+fn is_on_this_machine(host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']);
+    let ip = host.parse::<std::net::IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
 /// The proxy for a URL, by the usual variables: the one of its scheme, else `ALL_PROXY`.
 pub(super) fn proxy_for(url: &str, env: impl Fn(&str) -> Option<String>) -> Option<ureq::Proxy> {
     let uri: http::Uri = url.parse().ok()?;
-    let host = uri.host()?.trim_matches(['[', ']']);
-    let loopback = host.eq_ignore_ascii_case("localhost")
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback());
-    if loopback {
+    if is_on_this_machine(uri.host()?) {
         return None;
     }
     let names: &[&str] = match uri.scheme_str() {
