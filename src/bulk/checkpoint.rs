@@ -32,7 +32,7 @@ pub(crate) struct Line {
     pub settings: Option<RunSettings>,
 }
 
-/// Why lines were not saved; none of them was.
+/// Why no line was saved.
 #[derive(Debug)]
 pub(crate) enum Unsaved {
     /// A temporary problem, such as a full disk: saving can be retried.

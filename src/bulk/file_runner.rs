@@ -1,5 +1,5 @@
-//! The work of a worker thread on items of a file: it reads them, makes the call and renders the lines, so that none of
-//! this happens under the engine's lock.
+//! The work of a worker thread on items of a file: it reads them, makes the call and renders the lines, so that this
+//! does not happen under the engine's lock.
 
 use crate::base::cancel::Context;
 use crate::base::error::Error;

@@ -265,7 +265,7 @@ impl ResultsFile {
         Ok(())
     }
 
-    /// Appends complete lines. After an error none of them is in the file.
+    /// Appends complete lines. After an error the file does not contain them.
     pub(crate) fn append(&mut self, lines: &[u8]) -> Result<(), Error> {
         // Changes by other programs are reported by the next check; here they must not damage a line.
         if self

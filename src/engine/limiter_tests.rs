@@ -84,7 +84,7 @@ fn until_the_first_reply_only_the_burst_is_in_flight() {
 fn the_first_reply_teaches_rate_and_allowance() {
     let (limiter, quota) = open(Limits::default().burst(10));
     let permits: Vec<Permit> = (0..10).filter_map(|_| go(&limiter, quota, at(0))).collect();
-    // The server's bucket holds 20, of which ten are used by now; 600 per minute.
+    // The server's bucket holds 20, and ten are used by now; 600 per minute.
     for permit in permits {
         reply(&limiter, permit, &hints(600, 10, MINUTE), at(50));
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A wave of this many calls, of which the server accepts `limit`.
+/// A wave of this many calls. The server accepts `limit` of them.
 fn cut(window: &mut Window, wave: u32, limit: u32) {
     let _ = window.cut(wave - 1);
     (limit + 1..wave).for_each(|_| window.refused_before_the_cut());

@@ -111,8 +111,8 @@ pub trait BatchClient: Send + Sync {
     /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) if the line has no `custom_id`.
     fn read(&self, line: &[u8]) -> Result<BatchLine, Error>;
 
-    /// The answer in a result line that [`read`](Self::read) takes for a failure, for a request that is
-    /// [unchecked](Request::unchecked). Default: none.
+    /// The answer in a result line that [`read`](Self::read) returns as a failure, for an
+    /// [unchecked](Request::unchecked) request. Default: `None`.
     fn unchecked_answer(&self, _line: &[u8]) -> Option<Response> {
         None
     }

@@ -49,7 +49,7 @@ pub(crate) fn complete(
     held_against(&shape, response, request.unchecked)
 }
 
-/// An answer that was not asked for here, held against the shape that it was to have.
+/// Checks an answer of a batch against the requested format.
 pub(crate) fn fitting(
     format: &ResponseFormat,
     response: Response,
@@ -64,8 +64,8 @@ fn unusable(fault: String) -> Error {
     Error::new(ErrorKind::Invalid, why)
 }
 
-/// A model that wants a tool called has not answered yet, and is not held against anything. An `unchecked` answer that
-/// does not fit is returned as it is.
+/// Checks an answer against its format. Tool calls are not checked, because they are not the answer yet. An `unchecked`
+/// answer of another format is returned unchanged.
 fn held_against(
     shape: &Shape,
     mut response: Response,

@@ -54,7 +54,7 @@ pub(crate) struct Waiters {
     now: AtomicUsize,
     connections: usize,
     /// The moving average of the time that requests waited, in milliseconds.
-    lasted: AtomicU64,
+    average_wait: AtomicU64,
 }
 
 /// The longest `retry-after`, in seconds: OpenAI's clients ignore longer ones.
@@ -66,14 +66,18 @@ impl Waiters {
         Self {
             now: AtomicUsize::new(0),
             connections,
-            lasted: AtomicU64::new(0),
+            average_wait: AtomicU64::new(0),
         }
+    }
+
+    fn most(&self) -> usize {
+        (self.connections / 2).max(1)
     }
 
     /// Reserves a waiting slot, if one is free.
     pub fn enter(&self) -> Option<Waiting<'_>> {
         let before = self.now.fetch_add(1, Ordering::Relaxed);
-        if before < (self.connections / 2).max(1) {
+        if before < self.most() {
             return Some(Waiting(self, Instant::now()));
         }
         self.now.fetch_sub(1, Ordering::Relaxed);
@@ -82,7 +86,7 @@ impl Waiters {
 
     /// The response if no slot is free: it names the limit, its flag and the time to wait.
     pub fn full(&self) -> Problem {
-        let (most, all) = ((self.connections / 2).max(1), self.connections);
+        let (most, all) = (self.most(), self.connections);
         let why = format!(
             "{most} requests wait for their answers, which is the limit: half of --max-connections ({all}). Send this one \
              again later, raise the limit, or use a batch"
@@ -93,7 +97,7 @@ impl Waiters {
 
     /// The time until a slot is likely to be free, in seconds: the average time that requests waited.
     pub fn retry_after(&self) -> u64 {
-        let seconds = self.lasted.load(Ordering::Relaxed).div_ceil(1_000);
+        let seconds = self.average_wait.load(Ordering::Relaxed).div_ceil(1_000);
         seconds.clamp(1, LONGEST_RETRY)
     }
 
@@ -112,12 +116,12 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.now.fetch_sub(1, Ordering::Relaxed);
         let took = u64::try_from(self.1.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let before = self.0.lasted.load(Ordering::Relaxed);
-        // Two that end at once may lose one of the two times, which an average bears.
+        let before = self.0.average_wait.load(Ordering::Relaxed);
+        // If two requests end at once, one of the two times may be lost, which hardly changes the average.
         let average = match before {
             0 => took,
             _ => before - before / 8 + took / 8,
         };
-        self.0.lasted.store(average, Ordering::Relaxed);
+        self.0.average_wait.store(average, Ordering::Relaxed);
     }
 }

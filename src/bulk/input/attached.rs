@@ -93,7 +93,7 @@ impl AttachedFiles {
         }
     }
 
-    /// Why none of these providers supports some record, according to `refusal`, which gets a provider, a media type, a
+    /// Why some record has no provider that supports it, according to `refusal`, which gets a provider, a media type, a
     /// file's size and the size of all files of a request. `None` if each record has a provider, or no provider is
     /// known.
     pub(crate) fn refused(

@@ -342,7 +342,7 @@ impl Matching {
         })
     }
 
-    /// Number of records, each of which may make several items.
+    /// Number of records. A record may make several items.
     pub(crate) fn records(&self) -> u64 {
         let first = self.entries.iter().filter(|entry| entry.is_first());
         first.count() as u64

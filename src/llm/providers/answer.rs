@@ -38,8 +38,8 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// The answer, or the failure that it is although the status was a success. An `unchecked` one that the model
-    /// ended or a filter cut off is an answer whatever is in it; a refusal is told as an error in any case.
+    /// The answer, or the failure that the reply reports in spite of its success status. If `unchecked`, an empty text
+    /// and a text that a filter cut off are answers. A refusal is an error in any case.
     pub(super) fn conclude(
         self,
         provider: &str,

@@ -23,7 +23,7 @@ pub(super) struct Change {
 }
 
 impl Change {
-    /// How the time up to now was spent, as far as this change shows it. Jobs that leave a batch were at the provider.
+    /// How the time up to now was spent, if this change shows it. Jobs that leave a batch were at the provider.
     pub(super) fn time(&self) -> Option<TimeSplit> {
         let at_provider = self.counts[place(AT_PROVIDER)];
         match at_provider.signum() {

@@ -51,8 +51,8 @@ pub trait ResultStore: Send + Sync {
 
     /// Cancels the waiting jobs. Running jobs, and jobs at a provider, finish without retries, and no job can be added.
     /// Returns the number of waiting jobs. The decision is one transaction, and short transactions apply it; the same
-    /// applies to [`retry_failed`](Self::retry_failed) and [`delete`](Self::delete). None of the three fails if the
-    /// process does not exist.
+    /// applies to [`retry_failed`](Self::retry_failed) and [`delete`](Self::delete). The three methods also
+    /// succeed if the process does not exist.
     fn cancel(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error>;
 
     /// Cancels the jobs of this list that wait, in short transactions. Returns their number.

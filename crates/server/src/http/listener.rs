@@ -1,5 +1,5 @@
 //! Accepts connections, up to a maximum number; the one that has been idle longest is closed for a new one.
-//! A new connection whose request may be on its way is not idle: others wait a moment for it.
+//! A new connection is not idle at once, because its first request may still arrive: further ones wait for it.
 
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -41,8 +41,8 @@ pub(super) struct BodyMemory {
     changed: Condvar,
 }
 
-/// A request that holds memory and waits for more is stuck. If all are stuck and the rest of the memory suffices for
-/// none of them, they would wait for ever: the request that detects this fails.
+/// A request that holds memory and waits for more is stuck. If all are stuck and the rest of the memory is too
+/// small for each of them, they would wait for ever: the request that detects this fails.
 #[derive(Default)]
 struct State {
     held: u64,

@@ -31,7 +31,7 @@ pub(crate) type Answer<'s> = Box<dyn FnOnce(&mut Call<'_>) -> Response + 's>;
 pub(crate) struct Limits {
     /// Connections at once.
     pub connections: usize,
-    /// How long a new connection may be silent before it makes room for others.
+    /// Time after which a new connection without a request counts as idle.
     pub fresh: Duration,
     /// From the first byte of a head to its last.
     pub head: Duration,
@@ -70,14 +70,15 @@ pub(super) struct Open {
     pub stream: TcpStream,
     /// Since when the connection is idle; `None` while it has a request.
     pub idle: Mutex<Option<Instant>>,
-    /// True once something was asked on it. Before, its first request may be on its way.
+    /// True after its first request.
     pub used: AtomicBool,
     /// True while it waits for bytes of a body.
     pub receiving: AtomicBool,
 }
 
 impl Open {
-    /// Since when it could make room for another one: nothing is asked on it, and a new one had time for its request.
+    /// Since when it has been idle. `None` while it handles a request, and for a new connection whose first request may
+    /// still arrive.
     pub fn idle_since(&self, fresh: Duration) -> Option<Instant> {
         let since = (*self.idle.lock())?;
         let had_time = || since.elapsed() >= fresh && !has_unread(&self.stream);
@@ -94,7 +95,7 @@ impl Open {
     }
 }
 
-/// Whether bytes have come that its thread has not read yet.
+/// Whether the connection has received bytes that its thread has not read yet.
 #[cfg(unix)]
 fn has_unread(stream: &TcpStream) -> bool {
     use rustix::net::{RecvFlags, recv};
@@ -102,7 +103,7 @@ fn has_unread(stream: &TcpStream) -> bool {
     recv(stream, &mut [0; 1], flags).is_ok_and(|(bytes, _)| bytes > 0)
 }
 
-/// Not known: no system function tells it without an effect on the thread that reads.
+/// Unknown: this system cannot check it without affecting the thread that reads.
 #[cfg(not(unix))]
 fn has_unread(_: &TcpStream) -> bool {
     false

@@ -13,11 +13,11 @@ use serde_json::{Map, Value, json};
 use super::endpoints::EMBEDDINGS;
 use crate::records::files::now;
 
-/// The form of an answer that a request asks for, which its job takes along.
+/// The format of tool calls in the answer, according to the request. It is stored in the `input` of the job.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Form {
-    /// The older form of tools, `functions`.
+    /// Whether the request has the deprecated `functions` instead of `tools`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     function_call: bool,
     /// The names of tools whose input is text.
@@ -36,7 +36,7 @@ impl Form {
         }
     }
 
-    /// Adds the calls of tools to a message. Returns why it ended, if by them.
+    /// Adds tool calls to a message. Returns the finish reason of a message with them.
     fn add_calls(&self, calls: &[ToolCall], message: &mut Map<String, Value>) -> &'static str {
         let written = |call: &ToolCall| match &call.arguments {
             Value::String(written) => written.clone(),
@@ -59,18 +59,18 @@ impl Form {
     }
 }
 
-/// What came of a request: of each of its parts, in their order.
+/// The answers to the parts of a request, in their order, and how to write them.
 #[derive(Default)]
-pub(super) struct Came {
-    pub answers: Vec<Result<Answer, Error>>,
-    /// Vectors are wanted packed.
+pub(super) struct Answers {
+    pub parts: Vec<Result<Answer, Error>>,
+    /// Whether vectors are written as base64.
     pub as_base64: bool,
     pub form: Form,
 }
 
-impl Came {
+impl Answers {
     pub fn add(&mut self, outcome: Result<Outcome, Error>) {
-        self.answers.push(outcome.and_then(|outcome| {
+        self.parts.push(outcome.and_then(|outcome| {
             if let Some(form) = outcome.input.and_then(|input| input.parse().ok()) {
                 self.form = form;
             }
@@ -79,7 +79,7 @@ impl Came {
     }
 }
 
-/// What came of a job that asks a model.
+/// The outcome of a job that calls a model.
 pub(super) fn outcome(result: &JobResult) -> Result<Outcome, Error> {
     if let Some(line) = &result.result
         && let Ok(outcome) = serde_json::from_str::<Outcome>(line.get())
@@ -160,19 +160,19 @@ fn choice(index: usize, result: &Result<Answer, Error>, form: &Form) -> Option<V
     Some(json!({"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish}))
 }
 
-/// The sound in a reply of OpenAI's form, which holds one choice.
+/// The audio of a reply in OpenAI's format, which has one choice.
 fn audio(reply: &RawJson) -> Option<Value> {
     let mut reply: Value = reply.parse().ok()?;
     let audio = reply.pointer_mut("/choices/0/message/audio")?.take();
     audio.is_object().then_some(audio)
 }
 
-/// A completion of these choices, of which the first tells who answered.
-fn completion(id: String, created: u64, model: &str, came: &Came) -> Option<Value> {
-    let answers = &came.answers;
+/// A completion with these choices. The model and the tier are those of the first answer.
+fn completion(id: String, created: u64, model: &str, given: &Answers) -> Option<Value> {
+    let answers = &given.parts;
     let choices: Option<Vec<Value>> = (0..)
         .zip(answers)
-        .map(|(n, answer)| choice(n, answer, &came.form))
+        .map(|(n, answer)| choice(n, answer, &given.form))
         .collect();
     let first = answers.iter().find_map(|answer| answer.as_ref().ok());
     let mut completion = json!({
@@ -231,21 +231,26 @@ enum Numbers {
 ///
 /// # Errors
 /// The failure that it is instead.
-pub(super) fn reply(endpoint: &str, id: String, model: &str, came: Came) -> Result<Reply, Error> {
+pub(super) fn reply(
+    endpoint: &str,
+    id: String,
+    model: &str,
+    given: Answers,
+) -> Result<Reply, Error> {
     if endpoint == EMBEDDINGS {
-        let answers = came.answers.into_iter().collect::<Result<Vec<_>, _>>()?;
-        return Ok(Reply::Vectors(vectors(model, answers, came.as_base64)));
+        let answers = given.parts.into_iter().collect::<Result<Vec<_>, _>>()?;
+        return Ok(Reply::Vectors(vectors(model, answers, given.as_base64)));
     }
-    let completion = completion(id, now(), model, &came);
+    let completion = completion(id, now(), model, &given);
     completion.map(Reply::Json).ok_or_else(|| {
-        let mut failed = came.answers.into_iter().filter_map(Result::err);
+        let mut failed = given.parts.into_iter().filter_map(Result::err);
         let failed = failed.find(|error| error.refusal().is_none());
         let unread = || Error::new(ErrorKind::Malformed, "the answer cannot be read");
         failed.unwrap_or_else(unread)
     })
 }
 
-/// What a request used, whatever came of it.
+/// The usage of a request, also of a failed one.
 pub(super) fn used(result: &Result<Answer, Error>) -> Option<Usage> {
     match result {
         Ok(answer) => answer.usage,
@@ -363,11 +368,11 @@ mod tests {
         details.citations = vec![json!({"type": "url_citation"})];
         details.service_tier = Some("flex".to_owned());
         answer = answer.with_details(details);
-        let came = Came {
-            answers: vec![Ok(answer)],
-            ..Came::default()
+        let given = Answers {
+            parts: vec![Ok(answer)],
+            ..Answers::default()
         };
-        let made = completion("chatcmpl-1".to_owned(), 9, "m", &came).unwrap();
+        let made = completion("chatcmpl-1".to_owned(), 9, "m", &given).unwrap();
         let expected = json!({
             "id": "chatcmpl-1", "object": "chat.completion", "created": 9, "model": "m-1",
             "choices": [{

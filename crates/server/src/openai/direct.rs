@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use batchwright::queue::{ConsumeError, JobResult, ProcessInfo};
 use batchwright::{Error, ErrorKind, Job, JobQueue, ProcessId, Request};
 
-use super::answer::{Came, Reply};
+use super::answer::{Answers, Reply};
 use super::endpoints::EMBEDDINGS;
 use super::parts::Parts;
 use super::waiting::Waiting;
@@ -48,17 +48,17 @@ pub(super) fn answered(
     like.model.clone_from(&parts.model);
     let model = parts.model.unwrap_or_default();
     let jobs = parts.requests.into_iter().map(Job::from).collect();
-    let mut came = Came {
+    let mut answers = Answers {
         as_base64: parts.as_base64,
-        ..Came::default()
+        ..Answers::default()
     };
     for result in results(app, call, &like, jobs)? {
-        came.add(answer::outcome(&result));
+        answers.add(answer::outcome(&result));
     }
-    let by = came.answers.iter().flatten().next();
+    let by = answers.parts.iter().flatten().next();
     let by = by.map(|answer| (answer.provider.clone(), answer.model.clone()));
     let id = new_id("chatcmpl-");
-    let response = match answer::reply(endpoint, id, &model, came) {
+    let response = match answer::reply(endpoint, id, &model, answers) {
         Ok(reply) => response(&reply),
         Err(error) => refused(&error),
     };

@@ -51,7 +51,7 @@ pub(crate) const ROUTES: &[Route] = &[
 ];
 
 impl App {
-    /// Whether answers to this request are checked: as its header says, else as the setting `serve.strict` does.
+    /// Whether answers to this request are checked: according to its header, otherwise to the setting `serve.strict`.
     fn is_strict(&self, head: &Head) -> Result<bool, Problem> {
         match (head.header("x-batchwright-strict"), &self.settings) {
             (Some("true" | "1"), _) => Ok(true),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
-use super::answer::{self, Came, Form};
+use super::answer::{self, Answers, Form};
 use super::endpoints::{CHAT, EMBEDDINGS, settings};
 use crate::http::weight_of_each;
 use crate::problem::Problem;
@@ -43,8 +43,8 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// The parts of a body that is sent to an end point; one, of most. `strict` has their answers checked. `hold` has
-    /// room for so many bytes.
+    /// The requests in a body that a client sends to an endpoint: usually one. With `strict`, their answers are checked.
+    /// `hold` reserves this number of bytes of memory.
     ///
     /// # Errors
     /// When it is no request, or stands for more than a body may hold, or than there is room for.
@@ -174,7 +174,7 @@ fn request(endpoint: &str, body: Map<String, Value>) -> Result<Request, Problem>
     })
 }
 
-/// A request whose answer is delivered whatever it is, unless `strict`, and in the form that the client asked for.
+/// The request with the format of its answer. Without `strict`, every complete reply is its answer.
 pub(super) fn marked(request: Request, strict: bool) -> Request {
     let form = Form::of(&request);
     let request = request.with_unchecked(!strict);
@@ -255,26 +255,26 @@ pub(crate) fn handler() -> Handler {
     })
 }
 
-/// What came of the requests that a job of a batch stands for, in their order.
-pub(super) fn came(result: &JobResult) -> Came {
+/// The answers to the requests of a batch's job, in their order.
+pub(super) fn answers(result: &JobResult) -> Answers {
     if result.kind == KIND
         && let Some(done) = &result.result
         && let Ok(done) = serde_json::from_str::<Done<'_>>(done.get())
     {
-        let mut came = Came {
+        let mut answers = Answers {
             as_base64: done.as_base64,
-            ..Came::default()
+            ..Answers::default()
         };
         for line in done.parts {
             let why = |error| format!("the answer cannot be read: {error}");
             let read = serde_json::from_str::<Outcome>(line.get());
-            came.add(read.map_err(|error| Error::new(ErrorKind::Malformed, why(error))));
+            answers.add(read.map_err(|error| Error::new(ErrorKind::Malformed, why(error))));
         }
-        return came;
+        return answers;
     }
-    let mut came = Came::default();
-    came.add(answer::outcome(result));
-    came
+    let mut answers = Answers::default();
+    answers.add(answer::outcome(result));
+    answers
 }
 
 #[cfg(test)]

@@ -221,13 +221,13 @@ impl<'s> ResultFiles<'s> {
             };
             return Made::Cancelled(json!({"code": self.cancelled, "message": why}));
         }
-        let came = parts::came(result);
-        let used: Vec<Usage> = came.answers.iter().filter_map(answer::used).collect();
+        let answers = parts::answers(result);
+        let used: Vec<Usage> = answers.parts.iter().filter_map(answer::used).collect();
         for used in &used {
             totals.usage += *used;
         }
         let id = answer::id_of("chatcmpl-", result.job_id);
-        match answer::reply(&self.endpoint, id, &self.model, came) {
+        match answer::reply(&self.endpoint, id, &self.model, answers) {
             Ok(body) => {
                 totals.completed += 1;
                 Made::Answered(200, body)

@@ -1,4 +1,4 @@
-//! Every answer that was paid for reaches the client, whatever it is, unless its request is strict.
+//! Every billed answer reaches the client, unless its request is strict.
 
 use batchwright::config::ConfigStore;
 use batchwright_simulate::{SimConfig, Trouble};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::common::{Answer, Desk};
 use super::openai::{CHAT, content, create, line, unlimited, uploaded, wait_for};
 
-/// Troubles that are paid for, and the finish reason that the client gets.
+/// Billed replies that are no good answers, and the finish reason that the client gets.
 const PAID: [(Trouble, &str); 4] = [
     (Trouble::ContentFilter, "content_filter"),
     (Trouble::Empty, "stop"),
@@ -36,7 +36,7 @@ fn ask(desk: &Desk, strict: &[&str]) -> Answer {
 }
 
 #[test]
-fn whatever_was_paid_for_is_the_answer_to_a_call() {
+fn every_billed_reply_is_the_answer_to_a_call() {
     for (trouble, reason) in PAID {
         let desk = unlimited(SimConfig::default().trouble(trouble, 1.0));
         let answer = ask(&desk, &[]).is(200).json();
@@ -67,7 +67,7 @@ fn a_strict_request_is_checked_and_tried_once_more() {
 }
 
 #[test]
-fn whatever_was_paid_for_goes_to_the_output_of_a_batch() {
+fn every_billed_reply_is_in_the_output_of_a_batch() {
     for strategy in ["sync", "batch"] {
         for (trouble, reason) in PAID {
             let desk = unlimited(SimConfig::default().trouble(trouble, 1.0));

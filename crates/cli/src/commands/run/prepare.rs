@@ -135,7 +135,7 @@ fn open_reuse(
     }
 }
 
-/// Reads a stream as far as needed before the run begins: completely for a queue, otherwise its first prompt.
+/// Reads what a run needs of a stream before it begins: all of it for a queue, otherwise its first prompt.
 fn read_stream(
     args: &RunArgs,
     mut prompts: Prompts,

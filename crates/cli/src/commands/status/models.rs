@@ -1,5 +1,5 @@
-//! Which models and providers a process uses, as far as the queue shows it: from its batches, the models that its jobs
-//! name, and the first of its results.
+//! Which models and providers a process uses, according to its batches, the models that its jobs name, and the first
+//! of its results.
 
 use std::collections::HashMap;
 
