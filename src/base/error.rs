@@ -296,6 +296,12 @@ impl Error {
         self
     }
 
+    /// The same failure, as one of another kind.
+    pub(crate) fn with_kind(mut self, kind: ErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
     /// The kind of the failure.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

@@ -79,6 +79,7 @@ impl Controls {
         let Change {
             settings,
             completions,
+            direct,
             embeddings,
             model_calls,
             batches,
@@ -90,8 +91,10 @@ impl Controls {
                 setup.settings = settings;
             }
             let completion_kinds = [COMPLETION_KIND, DIRECT_COMPLETION_KIND].as_slice();
+            let direct = direct.map(Some);
             for (names, task, route) in [
                 (completion_kinds, RequestTask::Complete, completions),
+                (&[DIRECT_COMPLETION_KIND], RequestTask::Complete, direct),
                 (&[EMBEDDING_KIND], RequestTask::Embed, embeddings),
             ] {
                 let route = route.map(|route| route.map(|route| self.following(setup, *route)));
@@ -164,6 +167,8 @@ pub(crate) struct Change {
     pub settings: Option<WorkerSettings>,
     /// The new route of prompts. With `None` inside, this worker takes no prompts any more.
     pub completions: Option<Option<Box<Route<'static>>>>,
+    /// The new route of direct prompts, if it differs from that of other prompts.
+    pub direct: Option<Box<Route<'static>>>,
     pub embeddings: Option<Option<Box<Route<'static>>>>,
     /// The new route of all kinds whose jobs are one call of a model each.
     pub model_calls: Option<Box<Route<'static>>>,

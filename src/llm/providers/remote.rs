@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::base::cancel::Context;
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::redacted_url;
 use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
@@ -20,6 +20,7 @@ use super::access::{Access, ModelChoice, OmissionWarnings};
 use super::attached::taken;
 use super::dialect::{Call, decode, encode};
 use super::embed;
+use super::flex::{Flex, at_flex_tier, lacks_capacity};
 use super::local_reply::{cut_warning, mark_loading};
 use super::speech;
 use super::vendor::Vendor;
@@ -49,6 +50,8 @@ pub(super) struct Remote {
     pub chat_url: Option<String>,
     pub model: ModelChoice,
     pub left_out: OmissionWarnings,
+    /// Set if calls are made at the flex tier.
+    pub flex: Option<Flex>,
     pub concurrency: usize,
     pub timeout: Duration,
     pub max_reply: Option<u64>,
@@ -60,6 +63,14 @@ impl LlmClient for Remote {
         if request.task == RequestTask::Speech {
             return self.speak(request, ctx);
         }
+        let flex = self
+            .flex
+            .as_ref()
+            .filter(|flex| flex.is_used(Instant::now()));
+        let request = &*match flex {
+            Some(_) => at_flex_tier(self.vendor, request),
+            None => Cow::Borrowed(request),
+        };
         let (call, _held) = self.call(request, ctx)?;
         self.left_out.tell(self.vendor, request);
         let memory = ReplyShare::of_process(self.max_replies);
@@ -68,6 +79,10 @@ impl LlmClient for Remote {
         let result = decode(self.vendor, &reply, request.unchecked)
             .map_err(|error| self.explained(error))
             .map(|response| with_reply(self.warned(request, response), request, &reply));
+        let result = match flex {
+            Some(flex) => self.ended_at_flex_tier(flex, result),
+            None => result,
+        };
         result
             .map(|response| self.access.without_keys(response))
             .map_err(|error| self.access.redacted(error))
@@ -134,6 +149,32 @@ impl LlmClient for Remote {
 }
 
 impl Remote {
+    /// A rejection for want of capacity waits like a rate-limited call, and is no attempt.
+    fn ended_at_flex_tier(
+        &self,
+        flex: &Flex,
+        result: Result<Response, Error>,
+    ) -> Result<Response, Error> {
+        match result {
+            Ok(response) => {
+                flex.answered();
+                Ok(response)
+            }
+            Err(error) if lacks_capacity(&error) => {
+                if let Some(time) = flex.rejected(Instant::now()) {
+                    log::warn!(
+                        "{}: no capacity for the flex tier; calls are made at the standard tier, at its full price, \
+                         for the next {} s",
+                        self.vendor.name,
+                        time.as_secs()
+                    );
+                }
+                Err(error.with_kind(ErrorKind::RateLimited))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn speak(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
         let model = self.model.of_request(request);
         let call = speech::encode(self.vendor, request, model)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use batchwright::files::RunReport;
 use batchwright::plan::Concurrency;
 use batchwright::provider::redacted_url;
-use batchwright::{ErrorKind, StopReason, Summary};
+use batchwright::{ErrorKind, StopReason, Strategy, Summary};
 
 use crate::args::run::RunArgs;
 use crate::command_line::command_line;
@@ -110,6 +110,8 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
     )];
     if let Some(reason) = &setup.strategy.fallback_reason {
         lines.push(row("strategy", reason));
+    } else if setup.strategy.strategy == Strategy::Flex {
+        lines.push(row("strategy", "flex"));
     }
     if let Some(queue) = queue {
         lines.push(row("strategy", setup.strategy.strategy.as_str()));
