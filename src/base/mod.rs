@@ -12,6 +12,7 @@ mod error_kind;
 pub mod hints;
 pub(crate) mod host;
 pub mod id;
+pub(crate) mod json_text;
 pub(crate) mod json_value;
 pub mod memory;
 pub mod names;

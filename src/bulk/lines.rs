@@ -128,7 +128,7 @@ fn reused(mut outcome: Outcome, named: Named) -> Outcome {
     outcome.input = named.input;
     outcome.answered_by = None;
     outcome.reused = true;
-    outcome = outcome.with_calls(0, None);
+    outcome.set_calls(0, None);
     if let Ok(answer) = &mut outcome.result {
         answer.set_paid(FREE);
     }
@@ -147,7 +147,7 @@ fn shared_outcome(outcome: &Outcome, named: &Named) -> Outcome {
 pub(super) fn free(outcome: &Outcome) -> Outcome {
     let mut shared = outcome.clone();
     shared.answered_by = shared.answered_by.take().or(shared.id.take());
-    shared = shared.with_calls(0, None);
+    shared.set_calls(0, None);
     shared.result = match shared.result {
         Ok(mut answer) => {
             answer.set_paid(FREE);

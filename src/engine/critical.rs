@@ -4,7 +4,7 @@
 //! client may use another API key for one item. So a step that has answered, or has other calls in flight, is in
 //! question until enough consecutive calls have failed in this way. An account without credit is critical at once.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::base::error::{Error, ErrorKind};
 
@@ -18,7 +18,7 @@ const ENOUGH_FORBIDDEN: u32 = 5;
 
 /// By step and quota. A rejected API key concerns the step (with [`QuotaId::NONE`]), a rate limit the quota.
 #[derive(Debug, Default)]
-pub(super) struct CriticalFailures(HashMap<(StepId, QuotaId), Seen>);
+pub(super) struct CriticalFailures(BTreeMap<(StepId, QuotaId), Seen>);
 
 #[derive(Debug, Default)]
 struct Seen {

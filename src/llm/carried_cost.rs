@@ -75,7 +75,9 @@ impl CarriedCosts {
                 }
                 Reply {
                     used,
-                    ..Ok(response).into()
+                    hints: response.hints,
+                    result: Ok(response),
+                    fatal: false,
                 }
             }
             Err(Failed { error, misfit }) => {

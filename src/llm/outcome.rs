@@ -105,11 +105,10 @@ impl Outcome {
     }
 
     /// Sets the number of calls, and how the time since the first one was spent.
-    pub(crate) fn with_calls(mut self, attempts: u32, time: Option<ItemTime>) -> Self {
+    pub(crate) fn set_calls(&mut self, attempts: u32, time: Option<ItemTime>) {
         self.attempts = attempts;
         self.latency = time.map_or(Duration::ZERO, |time| time.total());
         self.time = time;
-        self
     }
 
     /// The value [attached](crate::Request::with_user_data) to the request, if it has this type.

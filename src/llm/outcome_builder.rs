@@ -53,7 +53,8 @@ impl OutcomeBuilder {
 
     /// The outcome of the item.
     pub(crate) fn build(self, result: Result<Response, Error>) -> Outcome {
-        let mut outcome = Outcome::new(self.id, result).with_calls(self.attempts, self.time);
+        let mut outcome = Outcome::new(self.id, result);
+        outcome.set_calls(self.attempts, self.time);
         outcome.request_hash = self.request_hash;
         outcome.input = self.input;
         outcome.provider = self.provider;

@@ -132,8 +132,12 @@ impl Response {
         if !details.tool_calls.is_empty() && self.finish_reason == FinishReason::Stop {
             self.finish_reason = FinishReason::ToolCalls;
         }
-        self.details = (details != ReplyDetails::NONE).then(|| Box::new(details));
+        self.set_details(details);
         self
+    }
+
+    pub(crate) fn set_details(&mut self, details: ReplyDetails) {
+        self.details = (details != ReplyDetails::NONE).then(|| Box::new(details));
     }
 
     /// The parts of the reply other than its text, for example tool calls, reasoning and citations.
@@ -170,7 +174,7 @@ impl Response {
     }
 
     /// Removes a credential from all texts.
-    pub(crate) fn redacted(mut self, secret: &Secret) -> Self {
+    pub(crate) fn redact(&mut self, secret: &Secret) {
         let end = match &mut self.finish_reason {
             FinishReason::Other(word) => Some(word),
             _ => None,
@@ -187,7 +191,6 @@ impl Response {
                 secret.redact_bytes(bytes);
             }
         }
-        self
     }
 
     /// Sets the warning about the answer.
@@ -197,12 +200,12 @@ impl Response {
     }
 
     /// Adds to the warning about the answer.
-    pub(crate) fn warned(mut self, more: Option<String>) -> Self {
-        self.warning = match (self.warning, more) {
-            (Some(before), Some(more)) => Some(format!("{before}; {more}")),
-            (before, more) => before.or(more),
-        };
-        self
+    pub(crate) fn warn(&mut self, more: &str) {
+        let warning = self.warning.get_or_insert_default();
+        if !warning.is_empty() {
+            warning.push_str("; ");
+        }
+        warning.push_str(more);
     }
 
     /// Sets the limits that the reply reported; the limiter learns from them.

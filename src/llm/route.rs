@@ -1,5 +1,6 @@
 //! A route: the ordered clients a prompt may go to, with their limits and the retry policy.
 
+use std::borrow::Borrow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -270,7 +271,7 @@ impl<'a> Route<'a> {
     /// One call for requests that share it: one answer for each, in their order.
     pub(crate) fn answers(
         &self,
-        requests: &[&Request],
+        requests: &[impl Borrow<Request>],
         tries: &Tries,
         ctx: &Context,
     ) -> Reply<Vec<Result<Response, Error>>> {
@@ -278,6 +279,7 @@ impl<'a> Route<'a> {
         let Some(first) = requests.first().filter(|_| is_heard) else {
             return self.unobserved(requests, tries, ctx);
         };
+        let first = first.borrow();
         let (provider, model) = self.asked(tries.step, first);
         let call = ObservedCall {
             operation: match first.task {
@@ -314,23 +316,24 @@ impl<'a> Route<'a> {
 
     fn unobserved(
         &self,
-        requests: &[&Request],
+        requests: &[impl Borrow<Request>],
         tries: &Tries,
         ctx: &Context,
     ) -> Reply<Vec<Result<Response, Error>>> {
         if let [request] = requests
-            && request.task != RequestTask::Embed
+            && request.borrow().task != RequestTask::Embed
         {
             return self
-                .call(request, tries, ctx)
+                .call(request.borrow(), tries, ctx)
                 .map(|answer| vec![Ok(answer)]);
         }
-        let mut vectors = match self.client(tries.step).embed(requests, ctx) {
+        let requests: Vec<&Request> = requests.iter().map(Borrow::borrow).collect();
+        let mut vectors = match self.client(tries.step).embed(&requests, ctx) {
             Ok(vectors) => vectors,
             Err(error) => return error.into(),
         };
         // A text that is alone fails as a prompt does: it may be tried again.
-        if let ([_], [Err(_)]) = (requests, &vectors[..])
+        if let ([_], [Err(_)]) = (&requests[..], &vectors[..])
             && let Some(Err(error)) = vectors.pop()
         {
             return error.into();
@@ -538,20 +541,6 @@ pub(crate) fn cost(request: &Request) -> Cost {
             RequestTask::Complete => request.params.max_tokens,
             RequestTask::Embed | RequestTask::Speech => Some(0),
         },
-    }
-}
-
-impl From<Result<Response, Error>> for Reply<Response> {
-    fn from(result: Result<Response, Error>) -> Self {
-        match result {
-            Ok(response) => Self {
-                used: response.paid().tokens(),
-                hints: response.hints,
-                result: Ok(response),
-                fatal: false,
-            },
-            Err(error) => error.into(),
-        }
     }
 }
 

@@ -65,12 +65,18 @@ impl LlmClient for Remote {
         let memory = ReplyShare::of_process(self.max_replies);
         let model = self.model.of_request(request);
         let reply = self.send(&call, model, MAX_REPLY, &memory, ctx)?;
-        let result = decode(self.vendor, &reply, request.unchecked)
-            .map_err(|error| self.explained(error))
-            .map(|response| with_reply(self.warned(request, response), request, &reply));
-        result
-            .map(|response| self.access.without_keys(response))
-            .map_err(|error| self.access.redacted(error))
+        match decode(self.vendor, &reply, request.unchecked) {
+            Ok(mut response) => {
+                self.warn_of_cut(request, &mut response);
+                if request.keep_reply {
+                    let body = String::from_utf8_lossy(&reply.body);
+                    response.details_mut().reply = Some(RawJson::new(&body));
+                }
+                self.access.remove_keys(&mut response);
+                Ok(response)
+            }
+            Err(error) => Err(self.access.redacted(self.explained(error))),
+        }
     }
 
     fn embed(
@@ -90,9 +96,9 @@ impl LlmClient for Remote {
         let failed = |error| self.access.redacted(self.explained(error));
         let vectors = embed::decode(self.vendor, &reply, requests).map_err(failed)?;
         let cleaned = vectors.into_iter().map(|vector| {
-            vector
-                .map(|vector| self.access.without_keys(vector))
-                .map_err(failed)
+            let mut vector = vector.map_err(failed)?;
+            self.access.remove_keys(&mut vector);
+            Ok(vector)
         });
         Ok(cleaned.collect())
     }
@@ -205,19 +211,13 @@ impl Remote {
         mark_loading(self.vendor, self.access.explained(error))
     }
 
-    /// With a warning, if what a local server has read cannot be the whole prompt.
-    fn warned(&self, request: &Request, response: Response) -> Response {
-        let usage = response.usage.filter(|_| self.vendor.probed);
-        let cut = usage.and_then(|usage| cut_warning(request.text_bytes(), usage.input_tokens));
-        response.warned(cut)
+    /// Adds a warning, if what a local server has read cannot be the whole prompt.
+    fn warn_of_cut(&self, request: &Request, response: &mut Response) {
+        if self.vendor.probed
+            && let Some(usage) = &response.usage
+            && let Some(cut) = cut_warning(request.text_bytes(), usage.input_tokens)
+        {
+            response.warn(&cut);
+        }
     }
-}
-
-/// The answer with the reply that it came in, if it is to be kept.
-fn with_reply(mut response: Response, request: &Request, reply: &HttpReply) -> Response {
-    if request.keep_reply {
-        let body = String::from_utf8_lossy(&reply.body);
-        response.details_mut().reply = Some(RawJson::new(&body));
-    }
-    response
 }
