@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::base::error::Error;
-use crate::base::json_text::write_string;
+use crate::base::json_text::{write_name, write_string};
 use crate::llm::params::ResponseFormat;
 use crate::llm::request::{Request, Text};
 
@@ -38,9 +38,7 @@ pub(super) fn write(
 
 /// A further field of an object.
 fn field(out: &mut Vec<u8>, name: &str, value: &impl Serialize) -> serde_json::Result<()> {
-    out.push(b',');
-    write_string(name, out);
-    out.push(b':');
+    write_name(name, out);
     serde_json::to_writer(out, value)
 }
 
@@ -51,9 +49,10 @@ fn fields(
     out: &mut Vec<u8>,
 ) -> serde_json::Result<()> {
     let params = &request.params;
-    out.extend_from_slice(b"{\"model\":");
-    write_string(model, out);
-    out.extend_from_slice(b",\"messages\":[");
+    out.push(b'{');
+    field(out, "model", &model)?;
+    write_name("messages", out);
+    out.push(b'[');
     messages(vendor, request, out)?;
     out.push(b']');
     let cap = match vendor.cap {
@@ -119,9 +118,9 @@ fn messages(vendor: &Vendor, request: &Request, out: &mut Vec<u8>) -> serde_json
             "developer" if !vendor.developer_role => "system",
             role => role,
         };
-        out.extend_from_slice(b"{\"role\":");
-        write_string(role, out);
-        out.extend_from_slice(b",\"content\":");
+        out.push(b'{');
+        field(out, "role", &role)?;
+        write_name("content", out);
         match content {
             Text::Plain(text) => write_string(text, out),
             Text::Value(Value::String(text)) => write_string(text, out),

@@ -23,12 +23,30 @@ fn a_strange_usage_does_not_cost_the_answer() {
 
 #[test]
 fn strange_details_cost_no_other_count() {
-    let body = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}],
-        "usage":{"prompt_tokens":7,"completion_tokens":1,"completion_tokens_details":"n/a",
-        "prompt_tokens_details":{"cached_tokens":3}}}"#;
-    let usage = decoded("openai", body).unwrap().usage.unwrap();
-    assert_eq!((usage.input_tokens, usage.cached_input_tokens), (7, 3));
-    assert_eq!((usage.output_tokens, usage.reasoning_tokens), (1, 0));
+    for (details, cached) in [
+        ("\"n/a\"", 0),
+        ("[1, {\"cached_tokens\": 2}]", 0),
+        ("7", 0),
+        ("-1.5", 0),
+        ("true", 0),
+        ("null", 0),
+        (r#"{"cached_tokens": "3", "audio_tokens": []}"#, 3),
+        (r#"{"cached_tokens": 1, "cached_tokens": 3}"#, 3),
+        (
+            r#"{"cached_tokens": 3, "cache_creation_token_details": 4}"#,
+            3,
+        ),
+    ] {
+        let body = format!(
+            r#"{{"choices":[{{"finish_reason":"stop","message":{{"content":"x"}}}}],
+            "usage":{{"prompt_tokens":7,"completion_tokens_details":{details},
+            "prompt_tokens_details":{details},"completion_tokens":1}}}}"#
+        );
+        let usage = decoded("openai", &body).unwrap().usage.unwrap();
+        let counts = (usage.input_tokens, usage.cached_input_tokens);
+        assert_eq!(counts, (7, cached), "{details}");
+        assert_eq!((usage.output_tokens, usage.reasoning_tokens), (1, 0));
+    }
 }
 
 #[test]

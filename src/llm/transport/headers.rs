@@ -114,8 +114,9 @@ pub(super) fn is_name(name: &[u8]) -> bool {
 
 /// Whether these bytes may be the value of a field (RFC 9110, section 5.5).
 pub(super) fn is_value(value: &[u8]) -> bool {
-    let is_allowed = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
-    value.iter().all(is_allowed)
+    // Without branches, so that the compiler checks many bytes at once.
+    let is_allowed = |byte: u8| (byte == b'\t') | ((byte >= b' ') & (byte != 0x7f));
+    value.iter().fold(true, |all, byte| all & is_allowed(*byte))
 }
 
 /// The value of a field for basic authentication with `user:password` (RFC 7617).
