@@ -9,18 +9,8 @@ pub(crate) fn write_string(text: &str, out: &mut Vec<u8>) {
     out.reserve(text.len() + 2);
     out.push(b'"');
     let (chunks, rest) = text.as_bytes().as_chunks::<CHUNK>();
-    for chunk in chunks {
-        // Without branches, so that the compiler checks all bytes at once.
-        if chunk
-            .iter()
-            .fold(false, |any, byte| any | is_special(*byte))
-        {
-            write_bytes(chunk, out);
-        } else {
-            out.extend_from_slice(chunk);
-        }
-    }
-    write_bytes(rest, out);
+    chunks.iter().for_each(|chunk| write_piece(chunk, out));
+    write_piece(rest, out);
     out.push(b'"');
 }
 
@@ -31,6 +21,19 @@ pub(crate) fn write_name(name: &str, out: &mut Vec<u8>) {
     }
     write_string(name, out);
     out.push(b':');
+}
+
+#[inline]
+fn write_piece(piece: &[u8], out: &mut Vec<u8>) {
+    // Without branches, so that the compiler checks many bytes at once.
+    if piece
+        .iter()
+        .fold(false, |any, byte| any | is_special(*byte))
+    {
+        write_bytes(piece, out);
+    } else {
+        out.extend_from_slice(piece);
+    }
 }
 
 fn is_special(byte: u8) -> bool {

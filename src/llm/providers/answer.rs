@@ -343,6 +343,26 @@ impl<'de, T: Default + Deserialize<'de>> Visitor<'de> for Object<T> {
     }
 }
 
+/// The parts of the tokens of a prompt, or of a completion, in OpenAI's words.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct CountDetails {
+    #[serde(deserialize_with = "count")]
+    pub cached_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
+    pub reasoning_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
+    pub audio_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
+    pub image_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
+    pub cache_write_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
+    pub cache_creation_tokens: Option<u64>,
+    #[serde(deserialize_with = "object")]
+    pub cache_creation_token_details: CacheWrites,
+}
+
 /// Tokens that were written to a cache, by how long they stay there, in Anthropic's words.
 #[derive(Default, Deserialize)]
 #[serde(default)]

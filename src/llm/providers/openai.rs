@@ -15,7 +15,7 @@ use crate::llm::reply_details::{RawJson, ReplyDetails, ToolCall};
 use crate::llm::response::Response;
 
 use super::answer::{
-    Answer, CacheWrites, beginning, count, counts, interrupted, list, name_calls, object,
+    Answer, CountDetails, beginning, count, counts, interrupted, list, name_calls, object,
     reasoning, server_tools, tool_call, unlike,
 };
 use super::bounded;
@@ -348,26 +348,6 @@ pub(super) struct Counts {
     /// Of Perplexity.
     #[serde(deserialize_with = "count")]
     num_search_queries: Option<u64>,
-}
-
-/// The parts of the tokens of a prompt, or of a completion.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(super) struct CountDetails {
-    #[serde(deserialize_with = "count")]
-    pub cached_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    pub reasoning_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    audio_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    image_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    cache_write_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    cache_creation_tokens: Option<u64>,
-    #[serde(deserialize_with = "object")]
-    cache_creation_token_details: CacheWrites,
 }
 
 impl Counts {

@@ -12,11 +12,10 @@ use crate::llm::nested_json::shallow;
 use crate::llm::reply_details::{RawJson, ReplyDetails, ToolCall};
 use crate::llm::response::Response;
 
-use super::answer::{Answer, count, counts, list, object, reasoning, tool_call};
+use super::answer::{Answer, CountDetails, count, counts, list, object, reasoning, tool_call};
 use super::bounded;
 use super::error_body::word;
 use super::errors::failure_inside;
-use super::openai::CountDetails;
 use super::reply_contents::Holds;
 use super::vendor::Vendor;
 
