@@ -23,6 +23,8 @@ pub(crate) struct Problem {
     /// The line of the body that is to blame, from 1.
     line: Option<u64>,
     headers: Vec<(&'static str, String)>,
+    /// What only the log shows: it may name paths.
+    cause: Option<String>,
 }
 
 impl Problem {
@@ -34,6 +36,7 @@ impl Problem {
             param: None,
             line: None,
             headers: Vec::new(),
+            cause: None,
         }
     }
 
@@ -78,6 +81,26 @@ impl Problem {
         self
     }
 
+    /// With a cause for the log.
+    fn because(self, cause: impl fmt::Display) -> Self {
+        Self {
+            cause: Some(cause.to_string()),
+            ..self
+        }
+    }
+
+    /// The cause for the log, if there is more to say than the client is told.
+    pub fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
+    }
+
+    /// Writes the cause into the log.
+    pub fn log(&self, request_id: &str) {
+        if let Some(cause) = self.cause() {
+            log::error!("request {request_id} failed: {cause}");
+        }
+    }
+
     /// With the line of the body that is to blame.
     pub fn line(mut self, line: u64) -> Self {
         self.line = Some(line);
@@ -101,6 +124,11 @@ impl Problem {
         let mut response = Response::full(self.status, kind, body);
         response.headers.extend(self.headers);
         response
+    }
+
+    /// The event that ends a stream with this error, as OpenAI sends it.
+    pub fn event(&self) -> String {
+        format!("data: {}\n\n", self.as_openai())
     }
 
     /// RFC 9457.
@@ -147,8 +175,7 @@ impl std::error::Error for Problem {}
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         if error.is_storage() {
-            log::error!("a request failed: {error}");
-            return Self::storage();
+            return Self::storage().because(&error);
         }
         let message = error.message();
         match error.kind() {
@@ -158,10 +185,7 @@ impl From<Error> for Problem {
             ErrorKind::Transient => {
                 Self::new(503, "unavailable", message).header("retry-after", "1")
             }
-            _ => {
-                log::warn!("a request failed: {error}");
-                Self::new(500, "internal_error", message)
-            }
+            _ => Self::new(500, "internal_error", message).because(&error),
         }
     }
 }
@@ -181,17 +205,10 @@ impl From<io::Error> for Problem {
                 let why = "the server's disk is full: delete files that are no longer needed";
                 Self::new(507, "insufficient_storage", why).header("x-should-retry", "false")
             }
+            None if is_of_the_disk(error.kind()) => Self::storage().because(&error),
             None => {
-                log::warn!("a request failed: {error}");
-                if is_of_the_disk(error.kind()) {
-                    Self::storage()
-                } else {
-                    Self::new(
-                        500,
-                        "internal_error",
-                        format!("the server could not do it: {error}"),
-                    )
-                }
+                let why = format!("the server could not do it: {error}");
+                Self::new(500, "internal_error", why).because(&error)
             }
         }
     }

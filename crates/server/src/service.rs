@@ -30,7 +30,10 @@ impl http::Service for App {
         let (handler, params) = router::route(routes(), head).map_err(refused)?;
         Ok(Box::new(move |call| {
             call.params = params;
-            handler(self, call).unwrap_or_else(|problem| problem.response(&call.head.path))
+            handler(self, call).unwrap_or_else(|problem| {
+                problem.log(&call.head.request_id);
+                problem.response(&call.head.path)
+            })
         }))
     }
 }

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::events::Next;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::records::{Asked, Claim, HeldKey, hash};
+use crate::records::{Asked, Claim, HeldKey, Makes, busy, hash};
 use crate::shapes::ShownJob;
 
 /// Longest name of an item or a process, in characters.
@@ -59,9 +59,10 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let asked = Asked {
         request: Some(request),
         process: named,
-        many: false,
+        makes: Makes::Job,
     };
     match once::claim(app, key, asked)? {
+        Claim::Busy(_) => Err(busy().into()),
         Claim::Answered(before, answer) => once::replayed(before, request, &answer),
         Claim::Mine(held) => {
             once::refuse_another(held.request, request)?;
@@ -69,11 +70,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             match made {
                 Ok(id) => once::answered(&held, &once::job_answer(id, held.process)),
                 Err(problem) => {
-                    // The previous owner of the key may have enqueued the job, and so may a request that failed in
-                    // between.
-                    if !held.resumed && (400..500).contains(&problem.status) {
-                        held.forget()?;
-                    }
+                    once::give_up(&held, &problem)?;
                     Err(problem)
                 }
             }

@@ -4,7 +4,7 @@ mod config;
 mod health;
 mod jobs;
 mod lines;
-mod once;
+pub(crate) mod once;
 mod openapi;
 mod processes;
 mod results;

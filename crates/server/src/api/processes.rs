@@ -9,7 +9,7 @@ use super::{jobs, limit, once};
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::records::{Asked, Claim, HeldKey, hash};
+use crate::records::{Asked, Claim, HeldKey, Makes, busy, hash};
 use crate::shapes;
 
 /// Maximum number of processes that a filtered request reads.
@@ -48,7 +48,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let given = name.as_deref().unwrap_or_default();
     let request = |body: [u8; 32]| hash(&[kind.as_bytes(), given.as_bytes(), &body]);
     let asked = Asked {
-        many: true,
+        makes: Makes::Process,
         ..Asked::default()
     };
     let held = match once::claim(app, key, asked)? {
@@ -56,6 +56,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             lines.skip()?;
             return once::replayed(before, request(lines.hash()), &answer);
         }
+        Claim::Busy(_) => return Err(busy().into()),
         Claim::Mine(held) => held,
     };
     // The previous owner of the key may have completed the request without a response, or a part of it.

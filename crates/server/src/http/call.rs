@@ -1,19 +1,23 @@
 //! A request as a handler sees it.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, TcpStream};
 use std::str::FromStr;
 
+use batchwright::ProcessId;
 use batchwright::unstable::UniqueJson;
 use http_net::RequestHead;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::Response;
 use super::memory::{COPIES, FREE, weight};
 use crate::problem::Problem;
 
 /// Maximum size of a JSON body in bytes: far above any job.
 const JSON_BYTES: u64 = 8 << 20;
+/// Longest `x-request-id` of a client that is used, in bytes.
+const LONGEST_REQUEST_ID: usize = 128;
 
 /// A request without its body.
 #[derive(Debug, Clone, Default)]
@@ -32,12 +36,14 @@ pub(crate) struct Head {
     pub(super) length: Option<u64>,
     /// True if the target contains a host, as in requests to proxies.
     pub is_absolute: bool,
+    /// The `x-request-id` of the response: the client's, or a new one.
+    pub request_id: String,
 }
 
 impl Head {
     pub(super) fn of(head: &RequestHead<'_>) -> Self {
         let headers = head.headers();
-        Self {
+        let this = Self {
             method: head.method_str().to_owned(),
             path: head.path().to_owned(),
             query: head.query().map(query).unwrap_or_default(),
@@ -51,7 +57,12 @@ impl Head {
             is_absolute: !head.target().starts_with('/'),
             has_body: head.content_length() != Some(0)
                 && !matches!(head.framing(), http_net::BodyFraming::None),
-        }
+            request_id: String::new(),
+        };
+        let sent = this.header("x-request-id");
+        let sent = sent.filter(|id| id.len() <= LONGEST_REQUEST_ID && is_visible(id));
+        let request_id = sent.map_or_else(new_request_id, str::to_owned);
+        Self { request_id, ..this }
     }
 
     /// The headers of this name, which is in lower case.
@@ -107,6 +118,18 @@ pub(crate) trait Incoming: Read {
     fn release(&mut self) {
         let _ = self.hold(0);
     }
+
+    /// Sends the head of a response with [`Body::Sent`](super::Body::Sent) before the handler ends.
+    ///
+    /// # Errors
+    /// When the client is gone or too slow.
+    fn begin_response(&mut self, head: &Response) -> io::Result<()>;
+
+    /// Sends a part of its body.
+    ///
+    /// # Errors
+    /// As [`begin_response`](Self::begin_response).
+    fn send_part(&mut self, bytes: &[u8]) -> io::Result<()>;
 }
 
 /// A request that a handler processes.
@@ -244,6 +267,15 @@ impl Call<'_> {
         serde_json::from_value(Value::Object(body))
             .map_err(|error| Problem::invalid(format!("the body is not as expected: {error}")))
     }
+}
+
+/// Whether a text is not empty and has only visible characters of ASCII.
+pub(crate) fn is_visible(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+pub(super) fn new_request_id() -> String {
+    format!("req_{}", ProcessId::new().to_string().replace('-', ""))
 }
 
 /// The memory of a body of this length with a few values, so that usually no further reservation is needed.

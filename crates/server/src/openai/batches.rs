@@ -9,11 +9,13 @@ use serde_json::{Map, Value, json};
 
 use super::endpoints::{self, CHAT, EMBEDDINGS};
 use super::files::{KEPT_RANGE, limit, page};
+use crate::api::once;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
-use crate::records::files::{FileRecord, new_id, now};
+use crate::records::files::{FileRecord, id_of, new_id, now};
+use crate::records::hash;
 
 /// Most batches of one page, and how many there are on one unless somebody says so.
 const MOST: usize = 100;
@@ -40,7 +42,35 @@ struct Kept {
 
 /// `POST /v1/batches`.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    let mut asked: Map<String, Value> = call.json()?;
+    let key = once::key(call)?;
+    once::made(app, key, |id, check| {
+        let asked: Map<String, Value> = call.json()?;
+        let strict = app.is_strict(&call.head)?;
+        let body = Value::Object(asked.clone()).to_string();
+        check(hash(&[body.as_bytes(), &[strict.into()]]))?;
+        let Some(id) = id.map(|id| id_of("batch_", id)) else {
+            return Ok(Value::Null);
+        };
+        if key.is_some()
+            && let Some(known) = BatchRecord::get(&mut app.records.single(), &id)?
+        {
+            return described(app, &known);
+        }
+        let record = record(id, asked, strict)?;
+        let mut database = app.records.single();
+        let input = FileRecord::get(&mut database, &record.input_file)?;
+        if input.is_none_or(|input| input.purpose != "batch") {
+            let why = format!("no file {} with the purpose batch", record.input_file);
+            return Err(Problem::invalid(why).param("input_file_id"));
+        }
+        record.insert(&mut database)?;
+        app.openai.wake.wake();
+        described(app, &record)
+    })
+}
+
+/// The batch that a client asks for.
+fn record(id: String, mut asked: Map<String, Value>, strict: bool) -> Result<BatchRecord, Problem> {
     let input_file = required(&mut asked, "input_file_id")?;
     let named = required(&mut asked, "endpoint")?;
     let Some(endpoint) = endpoints::of_batches(&named) else {
@@ -56,8 +86,8 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let metadata = given("metadata").map(metadata).transpose()?;
     let kept = given("output_expires_after").map(kept).transpose()?;
     let created_at = now();
-    let record = BatchRecord {
-        id: new_id("batch_"),
+    Ok(BatchRecord {
+        id,
         state: BatchState::Validating,
         process: ProcessId::new(),
         endpoint: endpoint.to_owned(),
@@ -66,7 +96,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         error_file: new_id("file-"),
         output_kept: kept,
         metadata,
-        strict: app.is_strict(&call.head)?,
+        strict,
         model: None,
         faults: Vec::new(),
         total: 0,
@@ -77,16 +107,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         times: BTreeMap::new(),
         has_output: false,
         has_errors: false,
-    };
-    let mut database = app.records.single();
-    let input = FileRecord::get(&mut database, &record.input_file)?;
-    if input.is_none_or(|input| input.purpose != "batch") {
-        let why = format!("no file {} with the purpose batch", record.input_file);
-        return Err(Problem::invalid(why).param("input_file_id"));
-    }
-    record.insert(&mut database)?;
-    app.openai.wake.wake();
-    Ok(Response::json(200, &described(app, &record)?))
+    })
 }
 
 fn hours(window: &str) -> Option<u64> {

@@ -22,12 +22,12 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     };
     let strict = app.is_strict(&call.head)?;
     let parts = Parts::of(CHAT, body, strict, &mut |bytes| call.body.hold_also(bytes))?;
-    direct::answered(app, call, CHAT, parts, |reply| match reply {
-        Reply::Json(completion) if streamed => {
-            let events = events(completion, with_usage);
-            Response::full(200, "text/event-stream", events.into_bytes())
-        }
-        reply => Response::json(200, reply),
+    if !streamed {
+        return direct::answered(app, call, CHAT, parts, |reply| Response::json(200, reply));
+    }
+    direct::streamed(app, call, CHAT, parts, |reply| match reply {
+        Reply::Json(completion) => events(completion, with_usage),
+        Reply::Vectors(_) => String::new(),
     })
 }
 

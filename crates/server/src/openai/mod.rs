@@ -4,6 +4,7 @@
 
 mod answer;
 mod batches;
+mod caller;
 mod chat;
 mod direct;
 mod embeddings;

@@ -129,7 +129,8 @@ impl Rounds<'_> {
                 }
                 Err(_) if self.app.openai.wake.is_stopped() => return false,
                 Err(problem) => {
-                    warn!("{} is delayed: {problem}", batch.id);
+                    let cause = problem.cause().unwrap_or_default();
+                    warn!("{} is delayed: {problem} {cause}", batch.id);
                     self.failed.insert(batch.id.clone(), now + AGAIN);
                     let fault = fault("delayed", problem.to_string());
                     let told = self.change(&batch.id, |batch| batch.faults = vec![fault.clone()]);
@@ -411,7 +412,8 @@ impl Rounds<'_> {
             Ok(left)
         };
         tidied().unwrap_or_else(|problem| {
-            warn!("obsolete data could not be deleted yet: {problem}");
+            let cause = problem.cause().unwrap_or_default();
+            warn!("obsolete data could not be deleted yet: {problem} {cause}");
             false
         })
     }

@@ -47,7 +47,12 @@ pub(crate) struct FileQuery<'q> {
 
 /// A new id: a prefix for its type, and 128 random bits.
 pub(crate) fn new_id(what: &str) -> String {
-    format!("{what}{}", ProcessId::new().to_string().replace('-', ""))
+    id_of(what, ProcessId::new())
+}
+
+/// The id of an object with these bits.
+pub(crate) fn id_of(what: &str, id: ProcessId) -> String {
+    format!("{what}{}", id.to_string().replace('-', ""))
 }
 
 /// Seconds since 1970.

@@ -26,7 +26,7 @@ use parking_lot::{Condvar, Mutex};
 
 pub(crate) use changes::{Change, ELSEWHERE};
 use database::{Database, Single, Statements, by};
-pub(crate) use idempotency::{Asked, Claim, Hash, HeldKey, hash};
+pub(crate) use idempotency::{Asked, Claim, Hash, HeldKey, Makes, busy, hash};
 pub(crate) use reads::ReadEnd;
 
 /// The tables, defined where their records are. Released ones never change; new ones are appended.

@@ -12,6 +12,7 @@ mod openai;
 mod openai_delivered;
 mod openai_direct;
 mod openai_edges;
+mod openai_once;
 mod openai_parts;
 mod openapi;
 mod processes;
