@@ -23,13 +23,35 @@ pub(super) struct Caller<'a, 'c> {
     pub call: &'a mut Call<'c>,
     /// A request like those that it sent, for their limits.
     pub like: Request,
-    /// It wants a stream.
-    pub streams: bool,
-    /// When something was last sent, once the head of the stream was.
+    /// The head of the response, until it is sent, if the client wants a stream.
+    pub head: Option<Response>,
+    /// When a part of the stream was last sent.
     pub sent: Option<Instant>,
 }
 
-impl<'a> Caller<'a, '_> {
+impl<'a, 'c> Caller<'a, 'c> {
+    /// The client of a request with these calls, which are like `like`.
+    pub fn new(
+        app: &'a App,
+        call: &'a mut Call<'c>,
+        like: Request,
+        calls: usize,
+        streams: bool,
+    ) -> Self {
+        let head = streams.then(|| {
+            // Without the header nginx sends nothing before it has a few kilobytes.
+            let head = Response::sent("text/event-stream").header("x-accel-buffering", "no");
+            limits::ahead(app, &like, calls, head)
+        });
+        Self {
+            app,
+            call,
+            like,
+            head,
+            sent: None,
+        }
+    }
+
     /// The number of earlier attempts, as OpenAI's clients report it; `None` for other clients, which may not retry.
     pub fn retries(&self) -> Option<u64> {
         let count = self.call.head.header("x-stainless-retry-count")?;
@@ -84,12 +106,9 @@ impl<'a> Caller<'a, '_> {
 
     /// Sends the head of the response to a client that wants a stream.
     pub fn begin(&mut self) -> Result<(), Problem> {
-        if !self.streams || self.sent.is_some() {
+        let Some(head) = self.head.take() else {
             return Ok(());
-        }
-        // Without the header nginx sends nothing before it has a few kilobytes.
-        let head = Response::sent("text/event-stream").header("x-accel-buffering", "no");
-        let head = limits::told(self.app, &self.like, None, head);
+        };
         self.sent = Some(Instant::now());
         let begun = self.call.body.begin_response(&head);
         begun.map_err(|_| gone())

@@ -115,13 +115,7 @@ fn caller<'a, 'c>(
         _ => Request::new(""),
     };
     like.model.clone_from(&parts.model);
-    Caller {
-        app,
-        call,
-        like,
-        streams,
-        sent: None,
-    }
+    Caller::new(app, call, like, parts.requests.len(), streams)
 }
 
 /// Carries out the parts of a request and waits for them, or finds what an earlier request has come to.
