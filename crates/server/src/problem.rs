@@ -19,12 +19,12 @@ pub(crate) struct Problem {
     code: &'static str,
     detail: String,
     /// The field or parameter that is to blame.
-    param: Option<String>,
+    param: Option<Box<str>>,
     /// The line of the body that is to blame, from 1.
     line: Option<u64>,
     headers: Vec<(&'static str, String)>,
     /// What only the log shows: it may name paths.
-    cause: Option<String>,
+    cause: Option<Box<str>>,
 }
 
 impl Problem {
@@ -71,7 +71,7 @@ impl Problem {
 
     /// With the field or parameter that is to blame.
     pub fn param(mut self, name: impl Into<String>) -> Self {
-        self.param = Some(name.into());
+        self.param = Some(name.into().into());
         self
     }
 
@@ -84,7 +84,7 @@ impl Problem {
     /// With a cause for the log.
     fn because(self, cause: impl fmt::Display) -> Self {
         Self {
-            cause: Some(cause.to_string()),
+            cause: Some(cause.to_string().into()),
             ..self
         }
     }

@@ -22,7 +22,7 @@ use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::batches::DirectCalls;
 use crate::records::files::id_of;
-use crate::records::{Claim, HeldKey, Records, hash};
+use crate::records::{Claim, Hash, HeldKey, Records, hash};
 use crate::shapes;
 
 /// Before all jobs that no client waits for, and after critical ones.
@@ -65,9 +65,10 @@ pub(super) fn answered(
         Ok(reply) => response(reply),
         Err(error) => refused(error),
     };
-    let response = match ended.is_replayed {
-        true => response.header(REPLAYED.0, REPLAYED.1),
-        false => response,
+    let response = if ended.is_replayed {
+        response.header(REPLAYED.0, REPLAYED.1)
+    } else {
+        response
     };
     let by = ended.by.as_ref();
     let by = by.map(|(by, model)| (by.as_str(), model.as_deref()));
@@ -134,7 +135,6 @@ fn run(caller: &mut Caller<'_, '_>, endpoint: &str, parts: Parts) -> Result<Ende
     let model = parts.model.unwrap_or_default();
     let jobs = parts.requests.into_iter().map(Job::from);
     let jobs: Vec<Job> = jobs.map(|job| job.direct().priority(PRIORITY)).collect();
-    let count = jobs.len();
     let request = {
         let format: &[u8] = if parts.as_base64 { b"base64" } else { b"" };
         let hashes = jobs.iter().map(|job| job.clone().into_parts().request_hash);
@@ -147,49 +147,69 @@ fn run(caller: &mut Caller<'_, '_>, endpoint: &str, parts: Parts) -> Result<Ende
         Some(Claim::Mine(held)) => Some(held),
         _ => None,
     };
-    let waited = begin(caller, held.as_ref(), request, jobs).and_then(|mut waiter| {
-        caller.call.body.release();
-        let waited = caller
-            .begin()
-            .and_then(|()| wait(caller, &waiter, held.is_some()));
-        let is_gone = waited.as_ref().is_err_and(|problem| problem.status == 499);
-        waiter.may_retry = is_gone && caller.retries().is_some();
-        waited.map(|given_up| (waiter.process, given_up))
+    let ended = carry_out(caller, held.as_ref(), request, jobs, |answers, id| {
+        answers.as_base64 = parts.as_base64;
+        answer::reply(endpoint, id, &model, std::mem::take(answers))
     });
-    let (process, given_up) = waited.inspect_err(|_| match &held {
-        Some(held) => release(held),
-        None => app.openai.wake.wake(),
-    })?;
+    if let (Err(_), Some(held)) = (&ended, &held)
+        && let Err(error) = held.release()
+    {
+        log::warn!("a key stays with this server until it ends: {error}");
+    }
+    ended
+}
+
+/// Carries out the jobs of a request and makes a reply of what they come to.
+///
+/// # Errors
+/// As [`run`].
+fn carry_out(
+    caller: &mut Caller<'_, '_>,
+    held: Option<&HeldKey<'_>>,
+    request: Hash,
+    jobs: Vec<Job>,
+    reply: impl FnOnce(&mut Answers, String) -> Result<Reply, Error>,
+) -> Result<Ended, Problem> {
+    let (app, count) = (caller.app, jobs.len());
+    let mut waiter = begin(caller, held, request, jobs)?;
+    let process = waiter.process;
+    caller.call.body.release();
+    let waited = caller.begin();
+    let waited = waited.and_then(|()| wait(caller, &waiter, held.is_some()));
+    let given_up = match waited {
+        Ok(given_up) => given_up,
+        Err(problem) => {
+            waiter.may_retry = problem.status == 499 && caller.retries().is_some();
+            drop(waiter);
+            app.openai.wake.wake();
+            return Err(problem);
+        }
+    };
     if let Some(why) = given_up {
-        discard_now(app, held.as_ref(), process)?;
+        discard_now(app, held, process)?;
         return Err(why);
     }
     let results = app.queue.get_results(process);
     let results: Vec<JobResult> = results.collect::<Result<_, _>>()?;
     if results.len() != count {
-        discard_now(app, held.as_ref(), process)?;
+        discard_now(app, held, process)?;
         return Err(deleted());
     }
-    let mut answers = Answers {
-        as_base64: parts.as_base64,
-        ..Answers::default()
-    };
+    let mut answers = Answers::default();
     for result in &results {
         answers.add(answer::outcome(result));
     }
     let by = answers.parts.iter().flatten().next();
     let by = by.map(|answer| (answer.provider.clone(), answer.model.clone()));
-    let id = id_of("chatcmpl-", process);
-    let reply = answer::reply(endpoint, id, &model, answers);
-    match (&held, &reply) {
+    let reply = reply(&mut answers, id_of("chatcmpl-", process));
+    match (held, &reply) {
         (Some(held), Ok(reply)) => {
             // The answer is delivered in any case, and stays in the queue for the next request with the key.
-            let stored = store(app, held, process, reply);
-            stored.unwrap_or_else(|error| {
-                log::warn!("an answer is not stored with its key: {error}")
-            });
+            if let Err(error) = store(app, held, process, reply) {
+                log::warn!("an answer is not stored with its key: {error}");
+            }
         }
-        _ => discard_now(app, held.as_ref(), process)?,
+        _ => discard_now(app, held, process)?,
     }
     Ok(Ended {
         reply,
@@ -212,12 +232,16 @@ fn replayed(answer: &str) -> Result<Ended, Problem> {
 fn begin(
     caller: &Caller<'_, '_>,
     held: Option<&HeldKey<'_>>,
-    request: [u8; 32],
+    request: Hash,
     jobs: Vec<Job>,
 ) -> Result<Waiter, Problem> {
     let (app, head) = (caller.app, &caller.call.head);
     let (waiting, retries) = (&app.openai.waiting, caller.retries());
-    let joins = |process| log::info!("request {} joins process {process}", head.request_id);
+    let joins = |process| {
+        log::info!("request {} joins process {process}", head.request_id);
+        // It may have ended.
+        waiting.ended(process);
+    };
     let (waiter, queue) = match held {
         Some(held) => {
             let waiter = waiting.begin(held.process, None);
@@ -255,20 +279,17 @@ fn wait(
     has_key: bool,
 ) -> Result<Option<Problem>, Problem> {
     let (app, process) = (caller.app, waiter.process);
-    // A process that is joined may have ended.
-    let mut asked = None::<Instant>;
+    let mut asked = Instant::now();
     let (mut stuck, mut given_up) = (None, None);
     let ask = if app.records.is_shared() { LOOK } else { ASK };
     loop {
-        let told = asked.is_some() && waiter.wait(app.waiters.pause(LOOK));
+        let told = waiter.wait(app.waiters.pause(LOOK));
         caller.check()?;
         let stops = app.events.is_closed();
-        let is_due = |asked: Instant| asked.elapsed() >= app.waiters.pause(ask);
-        if !told && !stops && !asked.is_none_or(is_due) {
+        if !told && !stops && asked.elapsed() < app.waiters.pause(ask) {
             continue;
         }
-        let now = Instant::now();
-        asked = Some(now);
+        asked = Instant::now();
         let state = app.queue.process(process)?.ok_or_else(deleted)?;
         let done = state.counts.completed + state.counts.failed > 0;
         if state.is_finished() {
@@ -280,7 +301,7 @@ fn wait(
         } else {
             None
         };
-        stuck = trouble.map(|why| (stuck.map_or(now, |(since, _)| since), why));
+        stuck = trouble.map(|why| (stuck.map_or(asked, |(since, _)| since), why));
         let why = match &stuck {
             // No worker begins anything any more. With a key the next server goes on.
             _ if stops && idle && has_key => return Err(stopping()),
@@ -292,15 +313,7 @@ fn wait(
         if why.is_some() {
             given_up = why;
             app.queue.cancel(process)?;
-            asked = None;
         }
-    }
-}
-
-/// Leaves a key to the next request with it.
-fn release(held: &HeldKey<'_>) {
-    if let Err(error) = held.release() {
-        log::warn!("a key stays with this server until it ends: {error}");
     }
 }
 

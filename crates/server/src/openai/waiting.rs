@@ -63,11 +63,14 @@ impl Waiting {
                 return Some(self.enter(&mut now, process, Some(request)));
             }
             // They look whether their clients are still there.
-            let waiters = now.waiters.values();
-            let equal = waiters.filter(|(_, hash)| *hash == Some(request));
-            if equal.map(|(told, _)| told.try_send(())).count() == 0
-                || self.left.wait_until(&mut now, deadline).timed_out()
-            {
+            let mut is_waited_for = false;
+            for (told, hash) in now.waiters.values() {
+                if *hash == Some(request) {
+                    is_waited_for = true;
+                    let _ = told.try_send(());
+                }
+            }
+            if !is_waited_for || self.left.wait_until(&mut now, deadline).timed_out() {
                 return None;
             }
         }

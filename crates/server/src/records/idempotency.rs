@@ -138,10 +138,10 @@ impl HeldKey<'_> {
 
     /// Leaves an unanswered key to the next request with it, at any server.
     pub fn release(&self) -> Result<(), Error> {
-        self.records.update_own(
-            "UPDATE #keys SET owner = '' WHERE `key` = ? AND owner = ?",
-            by![&self.key[..], self.records.name()],
-        )
+        let release =
+            "UPDATE #keys SET owner = '' WHERE `key` = ? AND owner = ? AND answer IS NULL";
+        let by = by![&self.key[..], self.records.name()];
+        self.records.single().run(release, by).map(drop)
     }
 
     /// A hash that identifies a job without a hash of its own as that of this key.
