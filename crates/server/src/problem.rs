@@ -89,7 +89,7 @@ impl Problem {
         }
     }
 
-    /// The cause for the log, if there is more to say than the client is told.
+    /// The cause for the log, if the response does not show it.
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
     }

@@ -14,7 +14,7 @@ use crate::shapes;
 
 /// Interval of checks whether the client is still there.
 pub(super) const LOOK: Duration = Duration::from_millis(250);
-/// A comment is sent after so much silence, so that no proxy or client takes the connection for dead.
+/// A comment is sent after this time without another part, so that no proxy or client takes the connection for dead.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// A client that waits.

@@ -122,7 +122,7 @@ fn caller<'a, 'c>(
 /// Carries out the parts of a request and waits for them, or finds what an earlier request has come to.
 ///
 /// # Errors
-/// When they cannot be enqueued, too many wait already, nobody waits any more, the key was sent before with another
+/// When they cannot be enqueued, too many wait already, the client disconnects, the key was sent before with another
 /// request, or the server stops or their provider fails all along before they were begun.
 fn run(caller: &mut Caller<'_, '_>, endpoint: &str, parts: Parts) -> Result<Ended, Problem> {
     let app = caller.app;

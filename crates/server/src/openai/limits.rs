@@ -81,7 +81,7 @@ fn with(response: Response, limits: &ProviderLimits, calls: usize) -> Response {
         })
 }
 
-/// A limit of requests per minute after so many more of them.
+/// A limit of requests per minute after this number of further requests.
 fn after(mut rate: RateStatus, calls: usize) -> RateStatus {
     let calls = u32::try_from(calls).unwrap_or(u32::MAX);
     let each = Duration::from_secs(60).div_f64(rate.limit.max(1) as f64);

@@ -29,7 +29,7 @@ fn sent(desk: &Desk, headers: &str, body: &str) -> TcpStream {
     stream
 }
 
-/// Posts as OpenAI's clients do, after so many attempts.
+/// Posts as OpenAI's clients do, after this number of attempts.
 fn attempt(desk: &Desk, retries: u32, body: &str) -> Answer {
     let request = desk.agent().post(desk.url(CHAT));
     let request = request.header("x-stainless-retry-count", retries.to_string());
@@ -50,7 +50,7 @@ fn wait_for_connections(desk: &Desk, count: usize) {
 }
 
 #[test]
-fn a_key_gets_one_answer_however_often_it_is_sent_and_whoever_leaves() {
+fn a_key_gets_one_answer_also_after_a_disconnect() {
     let mut desk = unlimited(SimConfig::default());
     let (url, body) = (desk.url(CHAT), question("Hello."));
     desk.sim.hold();
@@ -105,7 +105,7 @@ fn the_job_of_a_key_survives_the_server() {
     desk.start(|server| server);
     keyed(&desk, &desk.url(CHAT), "k", &body).is(200);
     assert_eq!(desk.sim.stats().calls, 1);
-    // What nobody fetches goes with its key.
+    // An answer that no client fetches is deleted with its key.
     let left = sent(&desk, "idempotency-key: late\r\n", &question("Bye."));
     assert!(desk.sim.wait_until(|stats| stats.calls == 2, PATIENCE));
     drop(left);
@@ -156,7 +156,7 @@ fn a_retry_joins_the_call_that_its_client_left_and_no_other() {
     (&stays).read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200");
     assert_eq!(desk.sim.stats().calls, 2);
-    // Nobody has left one of these.
+    // No client has left one of these.
     attempt(&desk, 1, &body).is(200);
     attempt(&desk, 0, &body).is(200);
     assert_eq!(desk.sim.stats().calls, 4);
