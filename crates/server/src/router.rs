@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::http::{Call, Head, Response, decoded};
+use crate::openai;
 use crate::problem::Problem;
 
 /// Handles a request.
@@ -64,12 +65,13 @@ pub(crate) fn route(
         allowed.push(route.method);
     }
     if allowed.is_empty() {
-        let there_is = if head.path.starts_with("/v1/") {
-            "the server has these of OpenAI's endpoints: files, batches, chat/completions, embeddings and models"
-        } else {
-            "GET /api/v1/openapi.json lists all paths"
-        };
-        let why = format!("the path {} does not exist; {there_is}", head.path);
+        if head.path.starts_with("/v1/") {
+            return Err(openai::unknown(&head.method, &head.path));
+        }
+        let why = format!(
+            "the path {} does not exist; GET /api/v1/openapi.json lists all paths",
+            head.path
+        );
         return Err(Problem::not_found(why));
     }
     if allowed.contains(&"GET") {

@@ -193,7 +193,8 @@ impl Server {
     }
 
     /// Most bytes that all uploaded files and their results may take up on the disk, and most that one body of JSON lines
-    /// may have. Default: 10 GiB.
+    /// may have. Stored responses of `/v1/responses` may take a tenth of it in the database in addition; the oldest are
+    /// deleted first. Default: 10 GiB.
     pub fn max_upload_bytes(mut self, bytes: u64) -> Self {
         self.upload_bytes = bytes;
         self
@@ -256,7 +257,7 @@ impl Server {
         let address = listener.local_addr();
         let address = address.map_err(|error| failed("the address", &error))?;
         let events = Arc::new(Events::default());
-        let openai = OpenAi::new(storage);
+        let openai = OpenAi::new(storage, self.upload_bytes / 10);
         let observer = Arc::new(Observer::new(
             Arc::clone(&events),
             self.metrics.clone(),

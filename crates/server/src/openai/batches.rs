@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
-use super::endpoints::{self, CHAT, EMBEDDINGS};
+use super::endpoints;
 use super::files::{KEPT_RANGE, limit, page};
 use crate::app::App;
 use crate::http::{Call, Response};
@@ -44,7 +44,8 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let input_file = required(&mut asked, "input_file_id")?;
     let named = required(&mut asked, "endpoint")?;
     let Some(endpoint) = endpoints::of_batches(&named) else {
-        let why = format!("batches for {named:?} are not supported; use {CHAT} or {EMBEDDINGS}");
+        let all = endpoints::ALL.join(", ");
+        let why = format!("batches for {named:?} are not supported; use one of {all}");
         return Err(Problem::invalid(why).param("endpoint"));
     };
     let window = required(&mut asked, "completion_window")?;
@@ -54,7 +55,9 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     })?;
     let mut given = |name: &str| asked.remove(name).filter(|value| !value.is_null());
     let metadata = given("metadata").map(metadata).transpose()?;
-    let kept = given("output_expires_after").map(kept).transpose()?;
+    let kept = given("output_expires_after")
+        .map(|given| self::kept(given, "output_expires_after"))
+        .transpose()?;
     let created_at = now();
     let record = BatchRecord {
         id: new_id("batch_"),
@@ -95,7 +98,10 @@ fn hours(window: &str) -> Option<u64> {
 }
 
 /// A text that a body must have.
-fn required(body: &mut Map<String, Value>, name: &'static str) -> Result<String, Problem> {
+pub(super) fn required(
+    body: &mut Map<String, Value>,
+    name: &'static str,
+) -> Result<String, Problem> {
     match body.remove(name) {
         Some(Value::String(text)) => Ok(text),
         None | Some(Value::Null) => {
@@ -109,7 +115,7 @@ fn required(body: &mut Map<String, Value>, name: &'static str) -> Result<String,
     }
 }
 
-fn metadata(given: Value) -> Result<Box<RawValue>, Problem> {
+pub(super) fn metadata(given: Value) -> Result<Box<RawValue>, Problem> {
     let refused = || {
         let why =
             "metadata may have up to 16 texts of at most 512 characters, with names of at most 64";
@@ -127,18 +133,18 @@ fn metadata(given: Value) -> Result<Box<RawValue>, Problem> {
 }
 
 /// How many seconds the files of results are to be kept.
-fn kept(given: Value) -> Result<u64, Problem> {
+pub(super) fn kept(given: Value, param: &str) -> Result<u64, Problem> {
     match serde_json::from_value(given) {
         Ok(Kept { anchor, seconds }) if anchor == "created_at" && KEPT_RANGE.contains(&seconds) => {
             Ok(seconds)
         }
         _ => {
             let why = format!(
-                "output_expires_after needs the anchor created_at, and seconds from {} to {}",
+                "{param} needs the anchor created_at, and seconds from {} to {}",
                 KEPT_RANGE.start(),
                 KEPT_RANGE.end()
             );
-            Err(Problem::invalid(why).param("output_expires_after"))
+            Err(Problem::invalid(why).param(param))
         }
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     })
 }
 
-fn flag(body: &mut Map<String, Value>, name: &'static str) -> Result<bool, Problem> {
+pub(super) fn flag(body: &mut Map<String, Value>, name: &'static str) -> Result<bool, Problem> {
     match body.remove(name) {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Bool(flag)) => Ok(flag),

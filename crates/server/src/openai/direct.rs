@@ -7,7 +7,7 @@ use batchwright::queue::{ConsumeError, JobResult, ProcessInfo};
 use batchwright::{Error, ErrorKind, Job, JobQueue, ProcessId, Request};
 
 use super::answer::{Answers, Reply};
-use super::endpoints::EMBEDDINGS;
+use super::endpoints::{self, EMBEDDINGS};
 use super::parts::Parts;
 use super::waiting::Waiting;
 use super::{answer, limits};
@@ -57,7 +57,7 @@ pub(super) fn answered(
     }
     let by = answers.parts.iter().flatten().next();
     let by = by.map(|answer| (answer.provider.clone(), answer.model.clone()));
-    let id = new_id("chatcmpl-");
+    let id = new_id(endpoints::prefix(endpoint));
     let response = match answer::reply(endpoint, id, &model, answers) {
         Ok(reply) => response(&reply),
         Err(error) => refused(&error),

@@ -56,7 +56,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
                 return Err(Problem::invalid("one file at a time").param("file"));
             }
             "file" => {
-                check_name(part.filename.as_deref())?;
+                check_name(part.filename.as_deref(), "file")?;
                 let mut new = storage.create(new_id("file-"))?;
                 io::copy(&mut form, &mut new)?;
                 file = Some((new, part.filename));
@@ -70,13 +70,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let missing = |name: &str| Problem::invalid(format!("the form has no {name}")).param(name);
     let (new, filename) = file.ok_or_else(|| missing("file"))?;
     let purpose = purpose.ok_or_else(|| missing("purpose"))?;
-    if !PURPOSES.contains(&purpose.as_str()) {
-        let why = format!(
-            "unknown purpose {purpose:?}; known purposes: {}",
-            PURPOSES.join(", ")
-        );
-        return Err(Problem::invalid(why).param("purpose"));
-    }
+    check_purpose(&purpose)?;
     let kept = kept_seconds(anchor.as_deref(), seconds.as_deref())?;
     let kept = kept.or((purpose == "batch").then_some(KEPT_SECONDS));
     let (id, bytes) = new.keep()?;
@@ -97,15 +91,26 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 }
 
 /// Names are shown, in lists, pages and terminals.
-fn check_name(name: Option<&str>) -> Result<(), Problem> {
+pub(super) fn check_name(name: Option<&str>, param: &str) -> Result<(), Problem> {
     let name = name.unwrap_or_default();
     if name.chars().any(char::is_control) || name.chars().count() > LONGEST_NAME {
         let why = format!(
             "the file's name may have at most {LONGEST_NAME} characters and no control characters"
         );
-        return Err(Problem::invalid(why).param("file"));
+        return Err(Problem::invalid(why).param(param));
     }
     Ok(())
+}
+
+pub(super) fn check_purpose(purpose: &str) -> Result<(), Problem> {
+    if PURPOSES.contains(&purpose) {
+        return Ok(());
+    }
+    let why = format!(
+        "unknown purpose {purpose:?}; known purposes: {}",
+        PURPOSES.join(", ")
+    );
+    Err(Problem::invalid(why).param("purpose"))
 }
 
 fn kept_seconds(anchor: Option<&str>, seconds: Option<&str>) -> Result<Option<u64>, Problem> {

@@ -5,6 +5,7 @@
 mod answer;
 mod batches;
 mod chat;
+mod completions;
 mod direct;
 mod embeddings;
 mod endpoints;
@@ -16,9 +17,13 @@ mod multipart;
 mod parts;
 mod pieces;
 mod progress;
+mod responses;
 mod results;
 pub(crate) mod state;
 pub(crate) mod storage;
+mod text_completion;
+mod unsupported;
+mod uploads;
 pub(crate) mod waiting;
 
 use batchwright::Error;
@@ -26,6 +31,7 @@ use batchwright::Error;
 pub(crate) use direct::settle_abandoned;
 pub(crate) use parts::{KIND as LINE_KIND, handler as line_handler};
 pub(crate) use progress::start as start_progress;
+pub(crate) use unsupported::unknown;
 
 use crate::app::App;
 use crate::http::Head;
@@ -45,7 +51,23 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::get("/v1/batches/{batch_id}", batches::get),
     Route::post("/v1/batches/{batch_id}/cancel", batches::cancel),
     Route::post("/v1/chat/completions", chat::create),
+    Route::post("/v1/completions", completions::create),
     Route::post("/v1/embeddings", embeddings::create),
+    // Before the routes whose names in braces would match these.
+    Route::post("/v1/responses/compact", unsupported::refuse),
+    Route::post("/v1/responses/input_tokens", unsupported::refuse),
+    Route::post("/v1/responses", responses::create),
+    Route::get("/v1/responses/{response_id}", responses::get),
+    Route::delete("/v1/responses/{response_id}", responses::delete),
+    Route::post("/v1/responses/{response_id}/cancel", responses::cancel),
+    Route::get(
+        "/v1/responses/{response_id}/input_items",
+        responses::input_items,
+    ),
+    Route::post("/v1/uploads", uploads::create),
+    Route::post("/v1/uploads/{upload_id}/parts", uploads::add_part),
+    Route::post("/v1/uploads/{upload_id}/complete", uploads::complete),
+    Route::post("/v1/uploads/{upload_id}/cancel", uploads::cancel),
     Route::get("/v1/models", models::list),
     Route::get("/v1/models/{model}", models::get),
 ];

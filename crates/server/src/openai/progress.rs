@@ -11,9 +11,9 @@ use batchwright::queue::{ConsumeError, EnqueueError, JobCounts, ProcessInfo, Pro
 use batchwright::{Error, ErrorKind};
 use log::{info, warn};
 
-use super::direct;
 use super::lines::{BadLine, Checked, Lines, check};
 use super::results::{ResultFiles, Written};
+use super::{direct, responses};
 use crate::app::App;
 use crate::background::Background;
 use crate::problem::Problem;
@@ -399,6 +399,7 @@ impl Rounds<'_> {
             let app = self.app;
             let left = self.settle_calls()?;
             app.openai.storage.forget_cut_off()?;
+            responses::tidy(app)?;
             let expired = FileRecord::expired(&mut app.records.single(), now())?;
             for file in &expired {
                 if app.reads(&file.id)? {

@@ -6,6 +6,7 @@ mod changes;
 pub(crate) mod database;
 pub(crate) mod files;
 mod idempotency;
+pub(crate) mod objects;
 pub(crate) mod owner;
 mod reads;
 #[cfg(test)]
@@ -37,6 +38,7 @@ const TABLES: &[&str] = &[
     batches::TABLE,
     webhooks::TABLE,
     reads::TABLE,
+    objects::TABLE,
 ];
 
 /// An open database of records.

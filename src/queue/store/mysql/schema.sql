@@ -250,3 +250,21 @@ CREATE TABLE #server_read_failures (
   claim BIGINT NOT NULL,
   PRIMARY KEY (process, job)
 ) ENGINE=InnoDB;
+
+-- Objects that are stored for a limited time. A part has the upload as its parent; an object that a process of the queue
+-- still makes has this process.
+CREATE TABLE #server_objects (
+  number BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  id VARBINARY(64) NOT NULL,
+  kind VARBINARY(16) NOT NULL,
+  parent VARBINARY(64),
+  process VARBINARY(36),
+  expires_at BIGINT NOT NULL,
+  bytes BIGINT NOT NULL,
+  record LONGTEXT NOT NULL,
+  UNIQUE KEY by_id (id),
+  KEY by_size (kind, number, bytes),
+  KEY by_expiry (expires_at),
+  KEY by_parent (parent),
+  KEY by_process (process)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;

@@ -1,0 +1,255 @@
+//! `/v1/responses`: answers in the format of OpenAI's Responses API, at every provider. Responses are stored, so that
+//! others can continue them; those in the background are jobs of the queue.
+
+mod events;
+pub(super) mod object;
+mod request;
+mod stored;
+
+use std::cell::Cell;
+
+use batchwright::queue::ProcessInfo;
+use batchwright::{Job, ProcessId, Request};
+use serde_json::{Map, Value, json};
+
+pub(super) use request::of_line;
+pub(super) use stored::{remove, tidy};
+
+use self::request::Own;
+use self::stored::{Stored, found, listed};
+use super::answer::Reply;
+use super::direct;
+use super::endpoints::{RESPONSES, prefix};
+use super::files::{limit, page};
+use super::parts::{MOST_BYTES, Parts};
+use crate::app::App;
+use crate::http::{Call, Response, weight_of_each};
+use crate::problem::Problem;
+use crate::records::objects::ObjectRecord;
+
+/// Most items of one page, and how many there are unless the client says so.
+const MOST: usize = 100;
+const DEFAULT: usize = 20;
+
+/// `POST /v1/responses`.
+pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let mut body = call.object(MOST_BYTES)?;
+    let own = Own::take(&mut body)?;
+    let mut items = request::items(&body)?;
+    if let Some(previous) = &own.previous {
+        let mut conversation = conversation(app, call, previous)?;
+        conversation.append(&mut items);
+        body.insert("input".to_owned(), conversation.clone().into());
+        items = conversation;
+    }
+    let request = request::of_body(body, &own, app.is_strict(&call.head)?)?;
+    refuse_untranslated(app, &request)?;
+    let process = ProcessId::new();
+    let id = format!(
+        "{}{}",
+        prefix(RESPONSES),
+        process.to_string().replace('-', "")
+    );
+    let response = object::queued(&id, model(&request), &fields(&request));
+    let mut stored = Stored {
+        input: items,
+        response,
+    };
+    if own.background {
+        return in_background(app, call, request, stored, process, &id);
+    }
+    stored
+        .response
+        .insert("status".to_owned(), "in_progress".into());
+    // Before the call: an answer that was billed is stored also if the disk is full then, as far as there is room in the
+    // database.
+    let record = own.store.then(|| stored.record(&id, None));
+    if let Some(record) = &record {
+        record.insert(&mut app.records.single())?;
+    }
+    drop(stored);
+    let is_answered = Cell::new(false);
+    let parts = Parts {
+        model: request.model.clone(),
+        requests: vec![request],
+        as_base64: false,
+    };
+    let answered = direct::answered(app, call, RESPONSES, parts, |reply| {
+        is_answered.set(true);
+        let mut response = match reply {
+            Reply::Json(Value::Object(response)) => response.clone(),
+            _ => Map::new(),
+        };
+        response.insert("id".to_owned(), id.as_str().into());
+        if own.store
+            && let Err(problem) = store(app, &id, &response)
+        {
+            log::warn!("{id} is answered and not stored: {problem}");
+            response.insert("store".to_owned(), false.into());
+        }
+        match own.stream {
+            true => streamed(&response, None),
+            false => Response::json(200, &response),
+        }
+    });
+    if record.is_some() && !is_answered.get() {
+        ObjectRecord::delete(&mut app.records.single(), &id)?;
+    }
+    answered
+}
+
+fn streamed(response: &Map<String, Value>, after: Option<u64>) -> Response {
+    let events = events::events(response, after);
+    Response::full(200, "text/event-stream", events.into_bytes())
+}
+
+/// Stores the answer of a response.
+fn store(app: &App, id: &str, response: &Map<String, Value>) -> Result<(), Problem> {
+    if let Some((mut record, mut stored)) = found(app, id)? {
+        stored.response.clone_from(response);
+        record.set(&stored);
+        record.update(&mut app.records.single())?;
+    }
+    Ok(())
+}
+
+fn model(request: &Request) -> &str {
+    request.model.as_deref().unwrap_or_default()
+}
+
+/// The fields of a request that its response repeats.
+fn fields(request: &Request) -> Map<String, Value> {
+    let form = request.input.as_ref();
+    let form = form.and_then(|form| form.parse::<Map<String, Value>>().ok());
+    let fields = form.and_then(|mut form| form.remove("response"));
+    match fields {
+        Some(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    }
+}
+
+/// The items of an earlier response, for which memory is reserved.
+fn conversation(app: &App, call: &mut Call<'_>, id: &str) -> Result<Vec<Value>, Problem> {
+    let refused = |code, why: String| Problem::new(400, code, why).param("previous_response_id");
+    let missing = || {
+        let why = format!("Previous response with id '{id}' not found.");
+        refused("previous_response_not_found", why)
+    };
+    let (record, stored) = found(app, id)?.ok_or_else(missing)?;
+    if !matches!(stored.status(), "completed" | "incomplete") {
+        let why = format!("{id} is {} and cannot be continued", stored.status());
+        return Err(refused("invalid_request", why));
+    }
+    call.body
+        .hold_also(2 * weight_of_each(record.record.as_bytes()))?;
+    Ok(stored.conversation())
+}
+
+/// Refuses a request with a field that only OpenAI has, unless OpenAI may answer it.
+fn refuse_untranslated(app: &App, request: &Request) -> Result<(), Problem> {
+    let lost = request.native.as_ref();
+    let Some(field) = lost.and_then(|native| native.untranslated()) else {
+        return Ok(());
+    };
+    let providers = app.limits.of(request);
+    let Some(first) = providers.first() else {
+        return Ok(());
+    };
+    if providers.iter().any(|limits| limits.provider == "openai") {
+        return Ok(());
+    }
+    let why = format!("{field} is not supported at {}", first.provider);
+    Err(Problem::invalid(why).param(field))
+}
+
+/// Enqueues a response that its client polls.
+fn in_background(
+    app: &App,
+    call: &mut Call<'_>,
+    request: Request,
+    stored: Stored,
+    process: ProcessId,
+    id: &str,
+) -> Result<Response, Problem> {
+    let record = stored.record(id, Some(process));
+    // Before the job: its answer is found by this record.
+    record.insert(&mut app.records.single())?;
+    let info = ProcessInfo::new().name(format!("{} {} {id}", call.head.method, call.head.path));
+    let job = Job::from(request.with_id(id)).direct();
+    let enqueued = app.queue.described(info).enqueue(process, [job]);
+    if let Err(error) = enqueued {
+        ObjectRecord::delete(&mut app.records.single(), id)?;
+        return Err(error.into());
+    }
+    Ok(Response::json(200, &stored.response))
+}
+
+/// `GET /v1/responses/{id}`.
+pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&["stream", "starting_after"])?;
+    let (_, stored) = existing(app, call)?;
+    if call.query("stream")? != Some(true) {
+        return Ok(Response::json(200, &stored.response));
+    }
+    if stored.is_open() {
+        let why = "a response is streamed once it has ended: poll it without stream";
+        return Err(Problem::invalid(why).param("stream"));
+    }
+    Ok(streamed(&stored.response, call.query("starting_after")?))
+}
+
+/// `DELETE /v1/responses/{id}`.
+pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let (record, _) = existing(app, call)?;
+    remove(app, &record)?;
+    let deleted = json!({"id": record.id, "object": "response", "deleted": true});
+    Ok(Response::json(200, &deleted))
+}
+
+/// `POST /v1/responses/{id}/cancel`: what waits is cancelled; a call in progress ends, and its answer is kept.
+pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let (record, stored) = existing(app, call)?;
+    if stored.response.get("background") != Some(&Value::Bool(true)) {
+        let why = "only responses that were created with background: true can be cancelled";
+        return Err(Problem::invalid(why).param("response_id"));
+    }
+    if let Some(process) = record.process {
+        app.queue.cancel(process)?;
+    }
+    let (_, stored) = existing(app, call)?;
+    Ok(Response::json(200, &stored.response))
+}
+
+/// `GET /v1/responses/{id}/input_items`: newest first unless `order=asc`.
+pub(super) fn input_items(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&["after", "limit", "order"])?;
+    let limit = limit(call, DEFAULT, MOST)?;
+    let (after, order): (Option<String>, Option<String>) =
+        (call.query("after")?, call.query("order")?);
+    let (record, stored) = existing(app, call)?;
+    let items = stored.input.iter().enumerate();
+    let mut items: Vec<Value> = items.map(|(n, item)| listed(item, &record.id, n)).collect();
+    match order.as_deref() {
+        None | Some("desc") => items.reverse(),
+        Some("asc") => {}
+        Some(_) => return Err(Problem::invalid("order is asc or desc").param("order")),
+    }
+    let from = match &after {
+        None => 0,
+        Some(after) => {
+            let found = items.iter().position(|item| item["id"] == after.as_str());
+            let missing = || Problem::invalid(format!("there is no item {after}")).param("after");
+            found.ok_or_else(missing)? + 1
+        }
+    };
+    Ok(page(&items[from..], limit, Value::clone, |item| {
+        item["id"].as_str().unwrap_or_default()
+    }))
+}
+
+fn existing(app: &App, call: &Call<'_>) -> Result<(ObjectRecord, Stored), Problem> {
+    let id: String = call.param("response_id")?;
+    let missing =
+        || Problem::not_found(format!("Response with id '{id}' not found.")).param("response_id");
+    found(app, &id)?.ok_or_else(missing)
+}
