@@ -97,8 +97,9 @@ pub(in super::super) fn complete<'r>(
         if let Some(model) = &answer.model {
             set("model", model.as_str().into());
         }
-        if let Some(tier) = &details.service_tier {
-            set("service_tier", tier.as_str().into());
+        let tier = details.service_tier.as_deref();
+        if let Some(tier) = tier.and_then(service_tier) {
+            set("service_tier", tier.into());
         }
         let others = details.citations.iter();
         let others = others.filter(|citation| citation["type"] != "url_citation");
@@ -134,6 +135,15 @@ pub(super) fn fail(object: &mut Map<String, Value>, error: &Error) {
     };
     set("status", "failed".into());
     set("error", json!({"code": code, "message": error.message()}));
+}
+
+/// OpenAI's name of a service tier, if it has one: clients accept no other.
+fn service_tier(tier: &str) -> Option<&str> {
+    match tier {
+        "standard" => Some("default"),
+        "auto" | "default" | "flex" | "scale" | "priority" => Some(tier),
+        _ => None,
+    }
 }
 
 fn usage(used: Option<Usage>) -> Value {
