@@ -59,12 +59,10 @@ pub(super) fn of_chat(mut completion: Value) -> Value {
         let message = choice["message"].take();
         let said = ["content", "refusal"].map(|field| message[field].as_str());
         let text = said.into_iter().flatten().next().unwrap_or_default();
-        let end = match choice["finish_reason"].as_str() {
-            Some(end @ ("length" | "content_filter")) => end,
-            _ => "stop",
-        };
+        let end = choice["finish_reason"].as_str();
+        let end = end.filter(|end| ["length", "content_filter"].contains(end));
         *choice = json!({
-            "index": choice["index"], "text": text, "logprobs": null, "finish_reason": end,
+            "index": choice["index"], "text": text, "logprobs": null, "finish_reason": end.unwrap_or("stop"),
         });
     }
     completion

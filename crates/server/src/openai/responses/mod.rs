@@ -61,8 +61,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     stored
         .response
         .insert("status".to_owned(), "in_progress".into());
-    // Before the call: an answer that was billed is stored also if the disk is full then, as far as there is room in the
-    // database.
+    // While the call waits, the items are in the database and not in memory.
     let record = own.store.then(|| stored.record(&id, None));
     if let Some(record) = &record {
         record.insert(&mut app.records.single())?;
@@ -80,16 +79,16 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             Reply::Json(Value::Object(response)) => response.clone(),
             _ => Map::new(),
         };
-        response.insert("id".to_owned(), id.as_str().into());
         if own.store
             && let Err(problem) = store(app, &id, &response)
         {
             log::warn!("{id} is answered and not stored: {problem}");
             response.insert("store".to_owned(), false.into());
         }
-        match own.stream {
-            true => streamed(&response, None),
-            false => Response::json(200, &response),
+        if own.stream {
+            streamed(&response, None)
+        } else {
+            Response::json(200, &response)
         }
     });
     if record.is_some() && !is_answered.get() {
@@ -103,14 +102,21 @@ fn streamed(response: &Map<String, Value>, after: Option<u64>) -> Response {
     Response::full(200, "text/event-stream", events.into_bytes())
 }
 
-/// Stores the answer of a response.
-fn store(app: &App, id: &str, response: &Map<String, Value>) -> Result<(), Problem> {
-    if let Some((mut record, mut stored)) = found(app, id)? {
-        stored.response.clone_from(response);
-        record.set(&stored);
-        record.update(&mut app.records.single())?;
-    }
-    Ok(())
+/// Stores an answered response in place of the one that was in progress with the id `begun`.
+fn store(app: &App, begun: &str, response: &Map<String, Value>) -> Result<(), Problem> {
+    let Some((mut record, mut stored)) = found(app, begun)? else {
+        return Err(Problem::not_found("it was deleted for want of room"));
+    };
+    stored.response.clone_from(response);
+    record.set(&stored);
+    let id = response.get("id").and_then(Value::as_str);
+    record.id = id.unwrap_or_default().to_owned();
+    app.records.transaction(|database| {
+        ObjectRecord::delete(database, begun)?;
+        // An answer that was given before has the same id.
+        ObjectRecord::delete(database, &record.id)?;
+        Ok(record.insert(database)?)
+    })
 }
 
 fn model(request: &Request) -> &str {
