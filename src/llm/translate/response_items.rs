@@ -190,8 +190,10 @@ mod tests {
         let items = json!([{"type": "web_search_call", "id": "ws_1"}, {"type": "message"}]);
         let answer = |kind: &str| {
             let reply = json!({"object": kind, "output": items});
-            let mut details = ReplyDetails::default();
-            details.reply = Some(RawJson::new(&reply.to_string()));
+            let details = ReplyDetails {
+                reply: Some(RawJson::new(&reply.to_string())),
+                ..ReplyDetails::default()
+            };
             Response::new("p", "hi").with_details(details).items("1")
         };
         assert_eq!(json!(answer("response")), items);
