@@ -219,6 +219,11 @@ impl JobQueue {
         self.store.id()
     }
 
+    /// As which collector this queue consumes and deletes.
+    pub(super) fn collector(&self) -> Option<&str> {
+        self.info.as_ref()?.collector.as_deref()
+    }
+
     fn insert(
         &self,
         process: ProcessId,
@@ -467,9 +472,10 @@ impl JobQueue {
     /// the number of deleted jobs of the process.
     ///
     /// # Errors
-    /// As [`cancel`](Self::cancel).
+    /// As [`cancel`](Self::cancel), and when the process has another [collector](ProcessInfo::collector).
     pub fn delete(&self, process: ProcessId) -> Result<u64, Error> {
-        self.store.delete(process, self.clock.wall())
+        self.store
+            .delete(process, self.collector(), self.clock.wall())
     }
 
     /// Checks the health of the queue: integrity, schema, jobs of crashed workers, unsealed processes, disk space.

@@ -27,6 +27,10 @@ pub struct ProcessInfo {
     /// results, and they are deleted with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<ParentJob>,
+    /// The only consumer of the results, for example a batch of the server. Others can read the results and cancel the
+    /// process, but they can neither consume nor delete anything of it, nor add jobs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collector: Option<String>,
 }
 
 /// A job that waits for the jobs of another process.
@@ -77,6 +81,13 @@ impl ProcessInfo {
     /// The shell command that resumes it. Default: none.
     pub fn command(mut self, command: impl Into<String>) -> Self {
         self.command = Some(command.into());
+        self
+    }
+
+    /// The only consumer of its results: only a queue that is [described](crate::JobQueue::described) with the same
+    /// collector can consume or delete them. Default: none, so that any program can.
+    pub fn collector(mut self, collector: impl Into<String>) -> Self {
+        self.collector = Some(collector.into());
         self
     }
 

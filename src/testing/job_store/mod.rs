@@ -454,6 +454,7 @@ macro_rules! job_store_suite {
             what_children_used_is_counted_once_with_their_parent
             children_are_cancelled_and_put_back_with_their_parent
             what_children_came_to_is_collected_by_their_parent
+            results_of_a_collector_are_left_to_it
         }
     };
 }

@@ -231,7 +231,7 @@ CREATE TABLE #server_direct_calls (
 ) ENGINE=InnoDB;
 
 CREATE TABLE #server_webhooks (
-  process VARBINARY(36) NOT NULL PRIMARY KEY,
+  process VARBINARY(64) NOT NULL PRIMARY KEY,
   url TEXT NOT NULL,
   secret VARBINARY(255) NOT NULL,
   message VARBINARY(64) NOT NULL,

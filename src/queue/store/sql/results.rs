@@ -45,7 +45,12 @@ impl<S: SqlStore> ResultStore for S {
         })
     }
 
-    fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error> {
+    fn ack(
+        &self,
+        receipts: &[JobReceipt],
+        collector: Option<&str>,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
         if receipts.is_empty() {
             return Ok(0);
         }
@@ -61,9 +66,7 @@ impl<S: SqlStore> ResultStore for S {
         self.write(Again::Harmless, |tx| {
             deleted = 0;
             let families = lineage::any(tx)?;
-            if families {
-                lineage::are_hosts(tx, jobs.iter().map(|job| process_of(*job)))?;
-            }
+            lineage::may_consume(tx, jobs.iter().map(|job| process_of(*job)), collector)?;
             let sql = formatcp!(
                 "SELECT id, claim FROM #jobs FORCE INDEX (PRIMARY)
              WHERE id IN :list AND status >= {COMPLETED} ORDER BY id FOR UPDATE"
@@ -135,8 +138,13 @@ impl<S: SqlStore> ResultStore for S {
         chores::retry_process(self, process, now)
     }
 
-    fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
-        chores::delete_process(self, process, now)
+    fn delete(
+        &self,
+        process: ProcessId,
+        collector: Option<&str>,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        chores::delete_process(self, process, collector, now)
     }
 }
 
