@@ -72,6 +72,12 @@ impl Problem {
         self
     }
 
+    /// With this field, unless another one is named.
+    pub fn param_or(mut self, name: &str) -> Self {
+        self.param.get_or_insert_with(|| name.to_owned());
+        self
+    }
+
     /// Replaces the description.
     pub fn says(mut self, detail: impl Into<String>) -> Self {
         self.detail = detail.into();

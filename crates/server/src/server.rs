@@ -68,7 +68,8 @@ impl Server {
     /// When it cannot be opened.
     pub fn make_records(folder: &Path) -> Result<PathBuf, Error> {
         let path = folder.join("server.db");
-        Records::open(&path, Durability::Full).map(|_| path)
+        Records::open(&path, Durability::Full)?.check()?;
+        Ok(path)
     }
 
     /// The port that is listened on unless another one is named.
@@ -267,8 +268,16 @@ impl Server {
             .map(|(watch, store)| LiveSettings::new(watch, store, &records, &events))
             .transpose()?;
         // Before the worker starts: it would buy answers that no client waits for.
-        api::settle_abandoned(&self.queue, &records)?;
-        openai::settle_abandoned(&self.queue, &records, &openai.waiting)?;
+        match records.check() {
+            Ok(()) => {
+                api::settle_abandoned(&self.queue, &records)?;
+                openai::settle_abandoned(&self.queue, &records, &openai.waiting)?;
+            }
+            Err(error) => log::error!(
+                "{error}. Until then the worker goes on, jobs can be created without an idempotency key and read, and \
+                 requests that need the file get 503"
+            ),
+        }
         let kinds = kinds(&self.worker, self.manager.is_some());
         let worker = self
             .worker
@@ -296,6 +305,7 @@ impl Server {
             records,
             openai,
             waiters: Waiters::new(self.limits.connections),
+            cancelled_jobs: Mutex::default(),
             counted_until: Mutex::default(),
             webhooks: Wake::new(),
             private_webhooks: self.private_webhooks,

@@ -141,6 +141,16 @@ fn progress(job: &JobState) -> u8 {
 }
 
 impl<'a> ShownJob<'a> {
+    /// The job without its result, which may be large.
+    pub fn without_result(mut self) -> Value {
+        self.result = None;
+        let mut shown = serde_json::to_value(self).unwrap_or_default();
+        if let Some(fields) = shown.as_object_mut() {
+            fields.shift_remove("result");
+        }
+        shown
+    }
+
     pub fn of(job: &'a JobState) -> Self {
         let attempt = |attempt: &'a AttemptError| ShownAttempt {
             at: time::text(attempt.at),

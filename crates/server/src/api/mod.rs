@@ -24,6 +24,7 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::get("/api/v1/jobs", jobs::list),
     Route::get("/api/v1/jobs/{job_id}", jobs::get),
     Route::delete("/api/v1/jobs/{job_id}", jobs::delete),
+    Route::post("/api/v1/jobs/{job_id}/cancel", jobs::cancel),
     Route::post("/api/v1/processes", processes::create),
     Route::get("/api/v1/processes", processes::list),
     Route::get("/api/v1/processes/{process_id}", processes::get),

@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
+use crate::records::webhooks::Subject;
 use crate::records::{Asked, Claim, Hash, HeldKey, Records, hash};
 use crate::shapes::now;
+use crate::webhooks::Receiver;
 
 /// Longest key, in bytes.
 const LONGEST: usize = 255;
@@ -47,7 +49,7 @@ pub(super) fn refuse_another(before: Option<Hash>, request: Hash) -> Result<(), 
     Err(Problem::new(422, "idempotency_key_reused", why).param("idempotency-key"))
 }
 
-/// The earlier response to the same request.
+/// The body of the earlier response to the same request.
 ///
 /// # Errors
 /// When that was another request.
@@ -55,11 +57,34 @@ pub(super) fn replayed(
     before: Option<Hash>,
     request: Hash,
     answer: &str,
-) -> Result<Response, Problem> {
+) -> Result<Value, Problem> {
     refuse_another(before, request)?;
-    let answer: Value = serde_json::from_str(answer)
-        .map_err(|error| Problem::new(500, "internal_error", format!("server.db: {error}")))?;
-    Ok(created(&answer).header("idempotency-replayed", "true"))
+    serde_json::from_str(answer)
+        .map_err(|error| Problem::new(500, "internal_error", format!("server.db: {error}")))
+}
+
+/// The earlier response, sent again.
+pub(super) fn again(answer: &Value) -> Response {
+    created(answer).header("idempotency-replayed", "true")
+}
+
+/// Records the webhook of what was created.
+pub(super) fn attach(
+    app: &App,
+    receiver: Option<&Receiver>,
+    answer: &Value,
+) -> Result<(), Problem> {
+    let Some(receiver) = receiver else {
+        return Ok(());
+    };
+    let id = |name: &str| answer[name].as_str().unwrap_or_default();
+    receiver.attach(
+        app,
+        match id("job_id") {
+            "" => Subject::Process(id("process_id").parse()?),
+            job => Subject::Job(job.parse()?),
+        },
+    )
 }
 
 /// 201 with the created object and its location.

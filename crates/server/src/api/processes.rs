@@ -1,7 +1,7 @@
 //! Processes: jobs that were submitted together.
 
 use batchwright::queue::{EnqueueError, ProcessInfo, ProcessState};
-use batchwright::{Error, ProcessId};
+use batchwright::{Error, JobQueue, ProcessId};
 use serde_json::{Value, json};
 
 use super::lines::Lines;
@@ -9,8 +9,10 @@ use super::{jobs, limit, once};
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
+use crate::records::batches::BatchRecord;
 use crate::records::{Asked, Claim, HeldKey, hash};
 use crate::shapes;
+use crate::webhooks::Receiver;
 
 /// Maximum number of processes that a filtered request reads.
 const MOST_LOOKED_AT: usize = 5_000;
@@ -43,6 +45,8 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         let why = format!("name: write a text of at most {most} characters");
         return Err(Problem::invalid(why).param("name"));
     }
+    let receiver = Receiver::of(app, call)?;
+    let attach = |answer: &Value| once::attach(app, receiver.as_ref(), answer);
     let key = once::key(call)?.unwrap_or_else(once::any_key);
     let mut lines = Lines::new(app, &kind, &mut *call.body);
     let given = name.as_deref().unwrap_or_default();
@@ -54,7 +58,9 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let held = match once::claim(app, key, asked)? {
         Claim::Answered(before, answer) => {
             lines.skip()?;
-            return once::replayed(before, request(lines.hash()), &answer);
+            let answer = once::replayed(before, request(lines.hash()), &answer)?;
+            attach(&answer)?;
+            return Ok(once::again(&answer));
         }
         Claim::Mine(held) => held,
     };
@@ -66,6 +72,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             lines.skip()?;
             once::refuse_another(held.request, request(lines.hash()))?;
             let answer = once::process_answer(held.process, known.counts.total);
+            attach(&answer)?;
             return once::answered(&held, &answer);
         }
         app.queue.delete(held.process)?;
@@ -83,7 +90,11 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     });
     app.observer.touch(held.process);
     match filled {
-        Ok(total) => once::answered(&held, &once::process_answer(held.process, total)),
+        Ok(total) => {
+            let answer = once::process_answer(held.process, total);
+            attach(&answer)?;
+            once::answered(&held, &answer)
+        }
         Err(problem) => {
             held.still_mine()?;
             app.queue.delete(held.process)?;
@@ -172,7 +183,8 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
 /// `DELETE /api/v1/processes/{process_id}`: with all its jobs.
 pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&["force"])?;
-    let process = of_no_job(find(app, call.param("process_id")?)?)?;
+    let process = find(app, call.param("process_id")?)?;
+    let queue = queue_to_delete(app, &process)?;
     let counts = &process.counts;
     let has_work = !process.is_finished() || counts.finished() > counts.consumed;
     if has_work && !call.query::<bool>("force")?.unwrap_or(false) {
@@ -181,7 +193,7 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         return Err(Problem::conflict(why));
     }
     let id = process.process_id;
-    let deleted = app.queue.delete(id)?;
+    let deleted = queue.delete(id)?;
     // The next start does, where this cannot be written.
     if let Err(error) = app.records.forget_read(id, i64::MAX) {
         log::debug!("what was read of process {id} is kept until the next start: {error}");
@@ -193,7 +205,7 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 /// `POST /api/v1/processes/{process_id}/cancel`.
 pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
-    of_no_job(find(app, call.param("process_id")?)?)?;
+    of_no_job(&find(app, call.param("process_id")?)?)?;
     let cancelled = change(app, call, |id| app.queue.cancel(id))?;
     Ok(Response::json(200, &json!({"cancelled": cancelled})))
 }
@@ -206,9 +218,9 @@ pub(super) fn retry(app: &App, call: &mut Call<'_>) -> Result<Response, Problem>
 }
 
 /// Rejects jobs that another job waits for: without their results it would run, and pay for, them again.
-fn of_no_job(process: ProcessState) -> Result<ProcessState, Problem> {
+pub(super) fn of_no_job(process: &ProcessState) -> Result<(), Problem> {
     match process.info.parent {
-        None => Ok(process),
+        None => Ok(()),
         Some(parent) => {
             let why = format!(
                 "job {} waits for the results of this process: cancel or delete that one",
@@ -217,6 +229,27 @@ fn of_no_job(process: ProcessState) -> Result<ProcessState, Problem> {
             Err(Problem::conflict(why))
         }
     }
+}
+
+/// The queue to delete results or jobs of a process with.
+///
+/// # Errors
+/// 409 if a job or a batch collects the results.
+pub(super) fn queue_to_delete(app: &App, process: &ProcessState) -> Result<JobQueue, Problem> {
+    of_no_job(process)?;
+    let Some(collector) = &process.info.collector else {
+        return Ok(app.queue.clone());
+    };
+    if BatchRecord::get(&mut app.records.single(), collector)?.is_some() {
+        let why = format!(
+            "process {} belongs to {collector}, which collects its results for its files: read them with GET \
+             …/results, or cancel the batch",
+            process.process_id
+        );
+        return Err(Problem::conflict(why));
+    }
+    // The batch is lost, for example with a damaged `server.db`: nothing else would ever collect the results.
+    Ok(app.queue.described(ProcessInfo::new().collector(collector)))
 }
 
 fn change(

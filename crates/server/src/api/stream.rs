@@ -4,17 +4,19 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::{jobs, processes};
 use crate::app::App;
-use crate::events::{Events, MOST_LISTENERS, Next};
+use crate::events::{Events, Filter, Next};
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 
 /// A comment is sent after so much silence: by that both sides see that the other is there.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// `GET /api/v1/events`: those that follow on `Last-Event-ID`, or those from now on.
+/// `GET /api/v1/events`: those that follow on `Last-Event-ID`, or those from now on; of all, of a process or of a job.
 pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    call.takes(&["last_event_id"])?;
+    call.takes(&["last_event_id", "process_id", "job_id"])?;
+    let filter = filter(app, call)?;
     let named = call.query::<String>("last_event_id")?;
     let named = call
         .head
@@ -22,10 +24,7 @@ pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         .map(str::to_owned)
         .or(named);
     let events = Arc::clone(&app.events);
-    let Some(listening) = events.listen() else {
-        let why = format!("{MOST_LISTENERS} clients listen to events already");
-        return Err(Problem::new(503, "too_many_streams", why).header("retry-after", "5"));
-    };
+    let listening = events.listen();
     // Later events are not missed, however late the stream begins.
     let now = events.last();
     let (from, is_lost) = match named.filter(|id| !id.is_empty()) {
@@ -44,28 +43,37 @@ pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         }
         loop {
             out.flush()?;
-            match events.after(at, HEARTBEAT) {
+            match events.after(&mut at, filter, HEARTBEAT) {
                 Next::Events(some) => {
                     for event in some {
-                        at = event.number;
-                        let (boot, name) = (events.boot(), event.name);
+                        let (boot, number) = (events.boot(), event.number);
                         write!(
                             out,
-                            "id: {boot}-{at}\nevent: {name}\ndata: {}\n\n",
-                            event.data
+                            "id: {boot}-{number}\nevent: {}\ndata: {}\n\n",
+                            event.name, event.data
                         )?;
                     }
                 }
                 Next::Nothing => out.write_all(b": here\n\n")?,
-                Next::Lost(last) => {
-                    at = last;
-                    reset(out, &events, at)?;
-                }
+                Next::Lost => reset(out, &events, at)?,
                 Next::Closed => return Ok(()),
             }
         }
     };
     Ok(Response::stream("text/event-stream", write))
+}
+
+/// The process or job that a client listens to.
+fn filter(app: &App, call: &Call<'_>) -> Result<Filter, Problem> {
+    Ok(match (call.query("process_id")?, call.query("job_id")?) {
+        (None, None) => Filter::All,
+        (Some(process), None) => Filter::Process(processes::find(app, process)?.process_id),
+        (None, Some(job)) => Filter::Job(jobs::find(app, job)?.job_id),
+        (Some(_), Some(_)) => {
+            let why = "job_id: send either a job or a process";
+            return Err(Problem::invalid(why).param("job_id"));
+        }
+    })
 }
 
 /// Reports that events were missed, so that the client reads the current state again.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use batchwright::ProcessId;
+use batchwright::{Error, ProcessId};
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
@@ -14,6 +14,8 @@ use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::records::files::{FileRecord, new_id, now};
+use crate::records::webhooks::Subject;
+use crate::webhooks::Receiver;
 
 /// Most batches of one page, and how many there are on one unless somebody says so.
 const MOST: usize = 100;
@@ -40,6 +42,7 @@ struct Kept {
 
 /// `POST /v1/batches`.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let receiver = Receiver::of(app, call)?;
     let mut asked: Map<String, Value> = call.json()?;
     let input_file = required(&mut asked, "input_file_id")?;
     let named = required(&mut asked, "endpoint")?;
@@ -84,8 +87,15 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         let why = format!("no file {} with the purpose batch", record.input_file);
         return Err(Problem::invalid(why).param("input_file_id"));
     }
-    record.insert(&mut database)?;
+    app.records.transaction(|database| -> Result<(), Error> {
+        if let Some(receiver) = &receiver {
+            let webhook = receiver.webhook(Subject::Batch(record.id.clone()));
+            webhook.put(database)?;
+        }
+        record.insert(database)
+    })?;
     app.openai.wake.wake();
+    app.webhooks.wake();
     Ok(Response::json(200, &described(app, &record)?))
 }
 

@@ -32,6 +32,7 @@ use crate::http::Head;
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::router::Route;
+use crate::webhooks;
 
 /// The routes of this module.
 pub(crate) const ROUTES: &[Route] = &[
@@ -44,6 +45,10 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::get("/v1/batches", batches::list),
     Route::get("/v1/batches/{batch_id}", batches::get),
     Route::post("/v1/batches/{batch_id}/cancel", batches::cancel),
+    Route::put("/v1/batches/{batch_id}/webhook", webhooks::put),
+    Route::get("/v1/batches/{batch_id}/webhook", webhooks::get),
+    Route::delete("/v1/batches/{batch_id}/webhook", webhooks::delete),
+    Route::post("/v1/batches/{batch_id}/webhook/resend", webhooks::resend),
     Route::post("/v1/chat/completions", chat::create),
     Route::post("/v1/embeddings", embeddings::create),
     Route::get("/v1/models", models::list),

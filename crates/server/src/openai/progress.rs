@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use batchwright::queue::{ConsumeError, EnqueueError, JobCounts, ProcessInfo, ProcessState};
-use batchwright::{Error, ErrorKind};
+use batchwright::{Error, ErrorKind, JobQueue};
 use log::{info, warn};
 
 use super::direct;
@@ -182,11 +182,23 @@ impl Rounds<'_> {
                 }
                 self.begin(batch)
             }
+            // It was cancelled in the queue, and not because it expired.
+            (BatchState::InProgress, Some(process))
+                if process.cancelled && !batch.has_been(BatchState::Expired) =>
+            {
+                self.change(&batch.id, |batch| {
+                    if batch.state == BatchState::InProgress {
+                        batch.enter(BatchState::Cancelling);
+                    }
+                })?;
+                Ok(())
+            }
             (_, Some(process)) if process.is_finished() => self.finish(batch, Some(process)),
             (BatchState::Cancelling, Some(process)) if process.sealed => self.cancel(&process),
             (BatchState::Cancelling, process) => {
                 if process.is_some() {
-                    self.app.queue.delete(batch.process)?;
+                    let queue = self.queue(batch, ProcessInfo::new());
+                    queue.delete(batch.process)?;
                 }
                 self.change(&batch.id, |batch| batch.enter(BatchState::Cancelled))?;
                 Ok(())
@@ -201,10 +213,16 @@ impl Rounds<'_> {
         }
     }
 
+    /// The queue for the process of a batch: only the batch adds jobs to it, collects its results and deletes it.
+    fn queue(&self, batch: &BatchRecord, info: ProcessInfo) -> JobQueue {
+        self.app.queue.described(info.collector(&batch.id))
+    }
+
     /// Deletes what was enqueued of a batch; in this order, so that a death in between leaves no total without requests.
     fn withdraw(&self, batch: &BatchRecord) -> Result<(), Problem> {
         self.change(&batch.id, |batch| batch.total = 0)?;
-        self.app.queue.delete(batch.process)?;
+        let queue = self.queue(batch, ProcessInfo::new());
+        queue.delete(batch.process)?;
         Ok(())
     }
 
@@ -248,8 +266,7 @@ impl Rounds<'_> {
             .input(input.filename);
         let added = app
             .records
-            .queue_of_role(&app.queue, ROLE)
-            .described(info)
+            .queue_of_role(&self.queue(batch, info), ROLE)
             .try_enqueue_iter(batch.process, jobs);
         let total = match added {
             Ok(total) => total,
@@ -341,7 +358,8 @@ impl Rounds<'_> {
             }
         })?;
         let mut files = ResultFiles::resume(&app.openai.storage, &batch)?;
-        let moved = app.queue.consume_as(batch.process, &batch.id, |results| {
+        let queue = self.queue(&batch, ProcessInfo::new());
+        let moved = queue.consume_as(batch.process, &batch.id, |results| {
             if app.openai.wake.is_stopped() {
                 Err(Problem::new(503, "stopping", "the server stops"))
             } else {

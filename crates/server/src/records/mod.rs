@@ -55,12 +55,24 @@ struct Keys {
 }
 
 impl Records {
-    /// Opens the file, which is created if it does not exist.
+    /// Opens the file, which is created if it does not exist. If it is damaged, every use fails, see
+    /// [`check`](Self::check).
     ///
     /// # Errors
-    /// When it cannot be opened or is no such file.
+    /// When it cannot be opened.
     pub fn open(path: &Path, durability: Durability) -> Result<Self, Error> {
         Database::open(path, durability, TABLES).map(Self::on)
+    }
+
+    /// That they can be used.
+    ///
+    /// # Errors
+    /// When `server.db` is damaged; the message names its path and a remedy.
+    pub fn check(&self) -> Result<(), Error> {
+        match &self.database {
+            Database::Damaged(_, error) => Err(error.clone()),
+            _ => Ok(()),
+        }
     }
 
     /// Those in the database of a queue, which servers on other machines share.

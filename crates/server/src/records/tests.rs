@@ -85,11 +85,11 @@ fn what_was_read_is_known_to_all() {
         second
             .note_read(process, &[end(3, 2, false), end(1, 4, true)])
             .unwrap();
-        let known = first.read_failures(process, 9).unwrap();
+        let known = first.read_failures(process, 0..=9).unwrap();
         let known: Vec<_> = known.iter().map(|(_, it)| (it.job, it.claim)).collect();
         assert_eq!(known, [(1, 4)]);
         second.forget_read_of_others(|_| Ok(false)).unwrap();
-        assert!(first.read_failures(process, 9).unwrap().is_empty());
+        assert!(first.read_failures(process, 0..=9).unwrap().is_empty());
     });
 }
 

@@ -1,5 +1,6 @@
 //! The server through its public API, as clients meet it.
 
+mod batch_owner;
 mod bodies;
 mod common;
 mod dashboard;

@@ -156,9 +156,21 @@ fn real_answers_have_the_shapes_that_the_document_tells() {
     of.check("put", &hook, desk.put(&place_of_hook, &url))
         .is(201);
     of.check("get", &hook, desk.get(&place_of_hook)).is(200);
+    let resend = format!("{hook}/resend");
+    let again = desk.post(&format!("{place_of_hook}/resend"), &json!({}));
+    assert!([202, 409].contains(&of.check("post", &resend, again).status));
     of.check("delete", &hook, desk.delete(&place_of_hook))
         .is(204);
     of.check("get", &hook, desk.get(&place_of_hook)).is(404);
+    let (hook, place_of_hook) = (format!("{job}/webhook"), format!("{place}/webhook"));
+    of.check("put", &hook, desk.put(&place_of_hook, &url))
+        .is(201);
+    of.check("get", &hook, desk.get(&place_of_hook)).is(200);
+    let again = desk.post(&format!("{place_of_hook}/resend"), &json!({}));
+    let resend = format!("{hook}/resend");
+    assert!([202, 409].contains(&of.check("post", &resend, again).status));
+    of.check("delete", &hook, desk.delete(&place_of_hook))
+        .is(204);
     of.check("delete", process, desk.delete(&one)).is(409);
     of.check("delete", results, desk.delete(&format!("{one}/results")))
         .is(400);
@@ -166,8 +178,16 @@ fn real_answers_have_the_shapes_that_the_document_tells() {
     of.check("delete", results, desk.delete(&saved)).is(200);
     of.check("delete", process, desk.delete(&format!("{one}?force=true")));
     of.check("get", process, desk.get(&one)).is(404);
-    of.check("delete", job, desk.delete(&place)).is(200);
-    of.check("delete", job, desk.delete(&place)).is(404);
+    let cancel = "/api/v1/jobs/{job_id}/cancel";
+    of.check(
+        "post",
+        cancel,
+        desk.post(&format!("{place}/cancel"), &json!({})),
+    )
+    .is(200);
+    of.check("delete", job, desk.delete(&place)).is(204);
+    of.check("delete", job, desk.delete(&place)).is(204);
+    of.check("get", job, desk.get(&place)).is(404);
 
     let (settings, setting) = ("/api/v1/config", "/api/v1/config/{key}");
     let count = "/api/v1/config/queue.worker_count";
