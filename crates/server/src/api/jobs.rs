@@ -228,14 +228,10 @@ pub(super) fn find(app: &App, id: JobId) -> Result<JobState, Problem> {
     app.queue.job(id)?.ok_or_else(gone)
 }
 
-fn shown(job: &JobState) -> Response {
-    Response::json(200, &ShownJob::of(job))
-}
-
 /// The job for a client that reads its result.
 fn read(app: &App, job: &JobState) -> Response {
     note_read(app, job, job.status != JobStatus::Completed);
-    shown(job)
+    Response::json(200, &ShownJob::of(job))
 }
 
 /// `GET /api/v1/jobs/{job_id}`: with `wait` it waits so many seconds for the end.
@@ -288,7 +284,7 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let id: JobId = call.param("job_id")?;
     let job = find(app, id)?;
     if job.status.is_final() {
-        return Ok(shown(&job));
+        return Ok(read(app, &job));
     }
     let process = processes::find(app, job.process_id)?;
     processes::of_no_job(&process)?;
@@ -300,7 +296,7 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     }
     app.observer.touch(job.process_id);
     let job = find(app, id)?;
-    let response = shown(&job);
+    let response = read(app, &job);
     Ok(match job.status.is_final() {
         true => response,
         false => Response {

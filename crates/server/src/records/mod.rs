@@ -64,7 +64,7 @@ impl Records {
         Database::open(path, durability, TABLES).map(Self::on)
     }
 
-    /// That they can be used.
+    /// Checks that they can be used.
     ///
     /// # Errors
     /// When `server.db` is damaged; the message names its path and a remedy.

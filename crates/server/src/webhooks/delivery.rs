@@ -90,7 +90,7 @@ fn run(app: &App, agent: &Agent) {
     let mut look_at = Instant::now();
     let mut after = String::new();
     let mut waits = false;
-    // Its end waits for the messages that are being sent.
+    // The scope ends when all messages in flight have ended.
     thread::scope(|scope| {
         while waits_to_be_alone(app) {
             if Instant::now() >= clean_at {
@@ -123,11 +123,13 @@ fn run(app: &App, agent: &Agent) {
                 }
                 let (busy, subject, sent_to) = (&busy, webhook.subject.clone(), receiver.clone());
                 let send = move || {
-                    if let Err(problem) = deliver(app, agent, &subject) {
-                        warn!("the webhook of {subject} is delayed: {problem}");
-                    }
+                    let delivered = deliver(app, agent, &subject);
                     busy.lock().remove(&sent_to);
-                    app.webhooks.wake();
+                    match delivered {
+                        Ok(()) => app.webhooks.wake(),
+                        // The message is sent again at the next look, and not at once.
+                        Err(problem) => warn!("the webhook of {subject} is delayed: {problem}"),
+                    }
                 };
                 let thread = thread::Builder::new().name("webhook".to_owned());
                 if let Err(error) = thread.spawn_scoped(scope, send) {

@@ -111,21 +111,22 @@ pub(crate) fn any(tx: &mut dyn Statements) -> Result<bool, Fault> {
     tx.exists(ANY, Vec::new())
 }
 
-/// Rejects consuming outcomes that a parent job or another collector collects.
-pub(crate) fn may_consume(
+/// Rejects consuming outcomes that a parent job collects.
+pub(crate) fn are_hosts(
     tx: &mut dyn Statements,
     numbers: impl IntoIterator<Item = i64>,
-    collector: Option<&str>,
 ) -> Result<(), Fault> {
     let numbers: BTreeSet<i64> = numbers.into_iter().collect();
+    let numbers: Vec<i64> = numbers.into_iter().collect();
     let sql = "SELECT id FROM #processes WHERE no IN :list AND parent IS NOT NULL LIMIT 1";
-    let all: Vec<i64> = numbers.iter().copied().collect();
-    if let Some(mut row) = tx.rows_in(sql, &all)?.pop() {
-        let id = id_of(&row.at::<Vec<u8>>(0)?)?;
-        let why = format!("a job waits for the results of process {id} and collects them");
-        return Err(Error::new(ErrorKind::Invalid, why).into());
+    match tx.rows_in(sql, &numbers)?.pop() {
+        None => Ok(()),
+        Some(mut row) => {
+            let id = id_of(&row.at::<Vec<u8>>(0)?)?;
+            let why = format!("a job waits for the results of process {id} and collects them");
+            Err(Error::new(ErrorKind::Invalid, why).into())
+        }
     }
-    is_collector(tx, numbers, collector)
 }
 
 /// Rejects a change of processes that have another collector than this one.
@@ -134,6 +135,7 @@ pub(crate) fn is_collector(
     numbers: impl IntoIterator<Item = i64>,
     collector: Option<&str>,
 ) -> Result<(), Fault> {
+    let numbers: BTreeSet<i64> = numbers.into_iter().collect();
     let numbers: Vec<i64> = numbers.into_iter().collect();
     // Within a text of the description, quotation marks are escaped.
     let sql =

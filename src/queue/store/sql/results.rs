@@ -66,7 +66,11 @@ impl<S: SqlStore> ResultStore for S {
         self.write(Again::Harmless, |tx| {
             deleted = 0;
             let families = lineage::any(tx)?;
-            lineage::may_consume(tx, jobs.iter().map(|job| process_of(*job)), collector)?;
+            let processes = || jobs.iter().map(|job| process_of(*job));
+            if families {
+                lineage::are_hosts(tx, processes())?;
+            }
+            lineage::is_collector(tx, processes(), collector)?;
             let sql = formatcp!(
                 "SELECT id, claim FROM #jobs FORCE INDEX (PRIMARY)
              WHERE id IN :list AND status >= {COMPLETED} ORDER BY id FOR UPDATE"
