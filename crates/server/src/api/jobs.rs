@@ -296,14 +296,11 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     }
     app.observer.touch(job.process_id);
     let job = find(app, id)?;
-    let response = read(app, &job);
-    Ok(match job.status.is_final() {
-        true => response,
-        false => Response {
-            status: 202,
-            ..response
-        },
-    })
+    let mut response = read(app, &job);
+    if !job.status.is_final() {
+        response.status = 202;
+    }
+    Ok(response)
 }
 
 /// `DELETE /api/v1/jobs/{job_id}`: a job that has ended, with its result. If the job does not exist, it may have been
