@@ -45,7 +45,7 @@ impl Guard {
     /// # Errors
     /// 421 for a name that is not ours, 403 for a page of another site, 401 without the token.
     pub fn check(&self, head: &Head, reached: SocketAddr) -> Result<(), Problem> {
-        if head.is_absolute {
+        if !head.has_path {
             let why = "this server is not a proxy: request a path";
             return Err(Problem::new(421, "unknown_host", why));
         }

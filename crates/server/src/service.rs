@@ -19,6 +19,16 @@ fn routes() -> impl Iterator<Item = &'static Route> {
     .flatten()
 }
 
+/// A compressed body would be taken for one that is damaged, and its real size is not known before it is decoded.
+fn check_encoding(head: &Head) -> Result<(), Problem> {
+    let encoding = head.header("content-encoding").unwrap_or("identity");
+    if !head.has_body || encoding.eq_ignore_ascii_case("identity") {
+        return Ok(());
+    }
+    let why = format!("content-encoding: send the body uncompressed, not as {encoding:?}");
+    Err(Problem::unsupported_media_type(why).header("accept-encoding", "identity"))
+}
+
 impl http::Service for App {
     fn retry_after(&self) -> u64 {
         self.waiters.retry_after()
@@ -28,6 +38,7 @@ impl http::Service for App {
         let refused = |problem: Problem| problem.response(&head.path);
         self.guard.check(head, reached).map_err(refused)?;
         let (handler, params) = router::route(routes(), head).map_err(refused)?;
+        check_encoding(head).map_err(refused)?;
         Ok(Box::new(move |call| {
             call.params = params;
             handler(self, call).unwrap_or_else(|problem| problem.response(&call.head.path))

@@ -30,25 +30,33 @@ pub(crate) struct Head {
     pub has_body: bool,
     /// Its length, if reported.
     pub(super) length: Option<u64>,
-    /// True if the target contains a host, as in requests to proxies.
-    pub is_absolute: bool,
+    /// True if the target is a path, or a URL with a path.
+    pub has_path: bool,
 }
 
 impl Head {
     pub(super) fn of(head: &RequestHead<'_>) -> Self {
+        let (host, target) = in_origin_form(head.target());
+        let (path, parameters) = target.split_once('?').unwrap_or((target, ""));
         let headers = head.headers();
+        let mut headers: Vec<(String, String)> = headers
+            .map(|(name, value)| {
+                let value = String::from_utf8_lossy(value).into_owned();
+                (name.to_ascii_lowercase(), value)
+            })
+            .collect();
+        // The host of the target is the one that counts (RFC 9112, section 3.2.2).
+        if let Some(host) = host {
+            headers.retain(|(name, _)| name != "host");
+            headers.push(("host".to_owned(), host.to_owned()));
+        }
         Self {
             method: head.method_str().to_owned(),
-            path: head.path().to_owned(),
-            query: head.query().map(query).unwrap_or_default(),
-            headers: headers
-                .map(|(name, value)| {
-                    let value = String::from_utf8_lossy(value).into_owned();
-                    (name.to_ascii_lowercase(), value)
-                })
-                .collect(),
+            path: path.to_owned(),
+            query: query(parameters),
+            headers,
             length: head.content_length(),
-            is_absolute: !head.target().starts_with('/'),
+            has_path: path.starts_with('/'),
             has_body: head.content_length() != Some(0)
                 && !matches!(head.framing(), http_net::BodyFraming::None),
         }
@@ -280,6 +288,24 @@ fn query(text: &str) -> Vec<(String, String)> {
             )
         })
         .collect()
+}
+
+/// The host in a request's target, if it has one, and its path with the query. Clients of a proxy send whole URLs, and
+/// some proxies pass them on.
+fn in_origin_form(target: &str) -> (Option<&str>, &str) {
+    let lower = target.get(..8).unwrap_or(target).to_ascii_lowercase();
+    let scheme = ["http://", "https://"]
+        .into_iter()
+        .find(|scheme| lower.starts_with(scheme));
+    let Some(scheme) = scheme else {
+        return (None, target);
+    };
+    let rest = &target[scheme.len()..];
+    match rest.find(['/', '?']) {
+        Some(at) if rest[at..].starts_with('/') => (Some(&rest[..at]), &rest[at..]),
+        Some(at) => (Some(&rest[..at]), "/"),
+        None => (Some(rest), "/"),
+    }
 }
 
 /// Decodes `%` followed by two hex digits as a byte.
