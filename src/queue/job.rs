@@ -371,11 +371,16 @@ pub struct JobState {
     /// Its kind.
     #[debug("{:?}", Name(kind))]
     pub kind: String,
+    /// Its [lane](Job::lane); for prompts, the model that they name.
+    #[debug("{:?}", lane.as_deref().map(Name))]
+    pub lane: Option<String>,
     /// Your own name for the job.
     #[debug("{:?}", item_id.as_deref().map(Name))]
     pub item_id: Option<String>,
     /// Its state.
     pub status: JobStatus,
+    /// Whether it is in a batch at a provider.
+    pub at_provider: bool,
     /// 1 to 10.
     pub priority: u8,
     /// Its step of the route.
@@ -421,8 +426,10 @@ impl JobState {
             job_id,
             process_id,
             kind: kind.into(),
+            lane: None,
             item_id: None,
             status: JobStatus::Pending,
+            at_provider: false,
             priority: Job::DEFAULT_PRIORITY,
             step: 0,
             attempts: 0,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use batchwright::batch::BatchInfo;
 use batchwright::progress::{ProviderLimits, RateStatus, Timestamp};
-use batchwright::queue::{AttemptError, JobResult, JobState, JobStatus, ProcessState};
+use batchwright::queue::{AttemptError, JobResult, JobState, JobStatus, Pause, ProcessState};
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{Error, JobId, ProcessId};
 use serde::Serialize;
@@ -107,8 +107,10 @@ pub(crate) struct ShownJob<'a> {
     job_id: JobId,
     process_id: ProcessId,
     r#type: &'a str,
+    model: Option<&'a str>,
     item_id: Option<&'a str>,
     status: JobStatus,
+    at_provider: bool,
     progress: u8,
     priority: u8,
     attempts: u32,
@@ -151,8 +153,10 @@ impl<'a> ShownJob<'a> {
             job_id: job.job_id,
             process_id: job.process_id,
             r#type: &job.kind,
+            model: job.lane.as_deref(),
             item_id: job.item_id.as_deref(),
             status: job.status,
+            at_provider: job.at_provider,
             progress: progress(job),
             priority: job.priority,
             attempts: job.attempts,
@@ -238,4 +242,18 @@ pub(crate) fn batch(batch: &BatchInfo) -> Value {
         "problem": batch.problem,
         "attended": batch.attended,
     })
+}
+
+/// What is paused. An empty model stands for jobs that name none.
+pub(crate) fn pauses(pauses: &[Pause]) -> Value {
+    let (mut queue, mut models, mut processes) = (false, Vec::new(), Vec::new());
+    for pause in pauses {
+        match pause {
+            Pause::Queue => queue = true,
+            Pause::Lane(model) => models.push(model.as_deref().unwrap_or_default()),
+            Pause::Process(process) => processes.push(process),
+            _ => {}
+        }
+    }
+    json!({"queue": queue, "models": models, "processes": processes})
 }

@@ -3,6 +3,7 @@
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
+use crate::queue::find::Pause;
 use crate::queue::job::{JobReceipt, JobResult};
 
 /// An outcome that was read, with the receipt that acknowledges it once it is saved.
@@ -61,6 +62,21 @@ pub trait ResultStore: Send + Sync {
     /// Requeues failed and cancelled jobs with their full number of retries, at the first step of the route and without
     /// a history. Returns their number.
     fn retry_failed(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error>;
+
+    /// Requeues the failed and cancelled jobs of this list like [`retry_failed`](Self::retry_failed), in short
+    /// transactions, except those of cancelled processes. Child jobs of the requeued jobs are requeued too. Returns the
+    /// number of requeued jobs of the list.
+    fn retry_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error>;
+
+    /// Makes claims, and [`waiting_jobs`](super::BatchStore::waiting_jobs), leave out what is paused. Returns false if
+    /// the process does not exist.
+    fn pause(&self, pause: &Pause) -> Result<bool, Error>;
+
+    /// Ends a pause, in short transactions.
+    fn resume(&self, pause: &Pause, now: Timestamp) -> Result<(), Error>;
+
+    /// All pauses, oldest first.
+    fn pauses(&self) -> Result<Vec<Pause>, Error>;
 
     /// Deletes a process with its jobs and results; later ends of its jobs are ignored. Returns the number of deleted
     /// jobs.

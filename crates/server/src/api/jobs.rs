@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use batchwright::queue::{JobState, JobStatus, JobSummary, PRIORITIES};
+use batchwright::queue::{JobState, JobStatus, PRIORITIES};
 use batchwright::{Job, JobId, JobQueue, ProcessId};
 use batchwright_jobs::PayloadError;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{limit, once};
+use super::once;
 use crate::app::App;
 use crate::events::Next;
 use crate::http::{Call, Response};
@@ -23,8 +23,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Interval of checks of a job that a client waits for, because workers of other OS processes send no notification
 /// here.
 const LOOK: Duration = Duration::from_millis(250);
-/// Maximum number of jobs that a filtered request reads.
-const MOST_LOOKED_AT: usize = 20_000;
 /// The clock of a database server, which sets the times of jobs, may be behind that of this machine by this much.
 const CLOCKS: Duration = Duration::from_secs(10);
 
@@ -199,7 +197,7 @@ pub(super) fn refuse_unknown(app: &App, name: &str) -> Result<(), Problem> {
     Err(Problem::invalid(why).param("type"))
 }
 
-fn find(app: &App, id: JobId) -> Result<JobState, Problem> {
+pub(super) fn find(app: &App, id: JobId) -> Result<JobState, Problem> {
     let gone = || {
         let why = format!("the job {id} does not exist, or its result was fetched");
         Problem::not_found(why)
@@ -207,7 +205,7 @@ fn find(app: &App, id: JobId) -> Result<JobState, Problem> {
     app.queue.job(id)?.ok_or_else(gone)
 }
 
-fn shown(job: &JobState) -> Response {
+pub(super) fn shown(job: &JobState) -> Response {
     Response::json(200, &ShownJob::of(job))
 }
 
@@ -303,66 +301,4 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 fn is_child(app: &App, process: ProcessId) -> Result<bool, Problem> {
     let known = app.queue.process(process)?;
     Ok(known.is_some_and(|process| process.info.parent.is_some()))
-}
-
-/// `GET /api/v1/jobs?process_id=…`: the jobs of a process, a page at a time.
-pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    call.takes(&["process_id", "status", "after", "limit"])?;
-    let Some(process) = call.query::<ProcessId>("process_id")? else {
-        let why = "process_id: name the process whose jobs to list";
-        return Err(Problem::invalid(why).param("process_id"));
-    };
-    let status = call.query::<String>("status")?;
-    let fits = fits(status.as_deref())?;
-    let mut after = call.query::<JobId>("after")?;
-    let most = limit(call, 100, 1_000)?;
-    let (mut found, mut looked_at) = (Vec::new(), 0);
-    let next = 'pages: loop {
-        let page = app.queue.items(process, after, 1_000)?;
-        looked_at += page.len();
-        if page.is_empty() {
-            break None;
-        }
-        for job in page {
-            after = Some(job.job_id);
-            if fits(&job) {
-                found.push(json!({
-                    "job_id": job.job_id,
-                    "item_id": job.item_id,
-                    "status": job.status,
-                    "at_provider": job.at_provider,
-                }));
-                if found.len() == most {
-                    break 'pages after;
-                }
-            }
-        }
-        if looked_at >= MOST_LOOKED_AT {
-            break after;
-        }
-    };
-    Ok(Response::json(200, &json!({"data": found, "next": next})))
-}
-
-/// Which jobs a status selects.
-fn fits(status: Option<&str>) -> Result<impl Fn(&JobSummary) -> bool + use<>, Problem> {
-    let (wanted, at_provider) = match status {
-        None => (None, None),
-        Some("pending") => (Some(JobStatus::Pending), None),
-        Some("in_progress") => (Some(JobStatus::InProgress), Some(false)),
-        Some("at_provider") => (Some(JobStatus::InProgress), Some(true)),
-        Some("completed") => (Some(JobStatus::Completed), None),
-        Some("failed") => (Some(JobStatus::Failed), None),
-        Some("cancelled") => (Some(JobStatus::Cancelled), None),
-        Some(other) => {
-            let why = format!(
-                "status: write pending, in_progress, at_provider, completed, failed or cancelled, not {other:?}"
-            );
-            return Err(Problem::invalid(why).param("status"));
-        }
-    };
-    Ok(move |job: &JobSummary| {
-        wanted.is_none_or(|wanted| wanted == job.status)
-            && at_provider.is_none_or(|at| at == job.at_provider)
-    })
 }

@@ -8,6 +8,7 @@ mod once;
 mod openapi;
 mod processes;
 mod results;
+mod search;
 mod stream;
 
 pub(crate) use once::settle_abandoned;
@@ -21,9 +22,11 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::get("/healthz", health::healthz),
     Route::get("/metrics", health::metrics),
     Route::post("/api/v1/jobs", jobs::create),
-    Route::get("/api/v1/jobs", jobs::list),
+    Route::get("/api/v1/jobs", search::list),
     Route::get("/api/v1/jobs/{job_id}", jobs::get),
     Route::delete("/api/v1/jobs/{job_id}", jobs::delete),
+    Route::get("/api/v1/jobs/{job_id}/payload", search::payload),
+    Route::post("/api/v1/jobs/{job_id}/retry", search::retry),
     Route::post("/api/v1/processes", processes::create),
     Route::get("/api/v1/processes", processes::list),
     Route::get("/api/v1/processes/{process_id}", processes::get),
@@ -33,6 +36,8 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::get("/api/v1/processes/{process_id}/results", results::get),
     Route::delete("/api/v1/processes/{process_id}/results", results::consume),
     Route::get("/api/v1/processes/{process_id}/failures", results::failures),
+    Route::post("/api/v1/pause", search::pause),
+    Route::post("/api/v1/resume", search::resume),
     Route::get("/api/v1/batches", processes::batches),
     Route::get("/api/v1/overview", health::overview),
     Route::get("/api/v1/config", config::list),

@@ -13,7 +13,7 @@ use crate::records::{Asked, Claim, HeldKey, hash};
 use crate::shapes;
 
 /// Maximum number of processes that a filtered request reads.
-const MOST_LOOKED_AT: usize = 5_000;
+const MOST_LOOKED_AT: usize = 20_000;
 
 /// A process that is there.
 pub(super) fn find(app: &App, id: ProcessId) -> Result<ProcessState, Problem> {
@@ -114,12 +114,13 @@ fn fill(
 
 /// `GET /api/v1/processes`: newest first, a page at a time.
 pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    call.takes(&["state", "parents", "after", "limit"])?;
+    call.takes(&["state", "name", "parents", "after", "limit"])?;
     let most = limit(call, 50, 500)?;
-    let open = match call.query::<String>("state")?.as_deref() {
-        None => None,
-        Some("open") => Some(true),
-        Some("finished") => Some(false),
+    let state = call.query::<String>("state")?;
+    let is_in_state: fn(&ProcessState) -> bool = match state.as_deref() {
+        None => |_| true,
+        Some("open") => |process| !process.is_finished(),
+        Some("finished") => ProcessState::is_finished,
         Some(other) => {
             let why = format!("state: write open or finished, not {other:?}");
             return Err(Problem::invalid(why).param("state"));
@@ -133,14 +134,27 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
             return Err(Problem::invalid(why).param("parents"));
         }
     };
+    let name = call.query::<String>("name")?.unwrap_or_default();
+    let name = name.to_lowercase();
+    let is_named = |process: &ProcessState| {
+        let own = process.info.name.as_deref().unwrap_or_default();
+        own.to_lowercase().contains(&name)
+    };
     let fits = |process: &ProcessState| {
-        open.is_none_or(|open| open != process.is_finished())
+        is_in_state(process)
             && (parents || process.info.parent.is_none())
+            && (name.is_empty() || is_named(process))
+    };
+    // A filter may select few of many.
+    let at_once = if state.is_some() || !name.is_empty() {
+        1_000
+    } else {
+        most.max(100)
     };
     let mut before = call.query::<u64>("after")?;
     let (mut found, mut looked_at) = (Vec::new(), 0);
     let next = 'pages: loop {
-        let page = app.queue.newest_processes(before, most.max(100))?;
+        let page = app.queue.newest_processes(before, at_once)?;
         looked_at += page.len();
         if page.is_empty() {
             break None;

@@ -15,6 +15,7 @@ mod openai_edges;
 mod openai_parts;
 mod openapi;
 mod processes;
+mod search;
 mod settings;
 mod storage;
 mod thousand;

@@ -124,7 +124,27 @@ fn real_answers_have_the_shapes_that_the_document_tells() {
     of.check("get", processes, desk.get(processes)).is(200);
     of.check("get", jobs, desk.get(&format!("{jobs}?process_id={id}")))
         .is(200);
-    of.check("get", jobs, desk.get(jobs)).is(400);
+    of.check("get", jobs, desk.get(jobs)).is(200);
+    of.check("get", jobs, desk.get(&format!("{jobs}?status=odd")))
+        .is(400);
+    let place_of_failed = format!("{jobs}?process_id={id}&status=failed");
+    let failed = of.check("get", jobs, desk.get(&place_of_failed)).is(200);
+    let failed = failed.json()["data"][0]["job_id"].clone();
+    let failed = format!("{jobs}/{}", failed.as_str().unwrap());
+    let payload = desk.get(&format!("{failed}/payload"));
+    of.check("get", "/api/v1/jobs/{job_id}/payload", payload)
+        .is(200);
+    let retried = desk.post(&format!("{failed}/retry"), &json!({}));
+    of.check("post", "/api/v1/jobs/{job_id}/retry", retried)
+        .is(200);
+    while of.check("get", process, desk.get(&one)).is(200).json()["state"] != "finished" {
+        thread::sleep(std::time::Duration::from_millis(20));
+    }
+    for what in ["pause", "resume"] {
+        let path = format!("/api/v1/{what}");
+        of.check("post", &path, desk.post(&path, &json!({})))
+            .is(200);
+    }
     let read = of
         .check("get", results, desk.get(&format!("{one}/results")))
         .is(200);

@@ -126,6 +126,14 @@ CREATE TABLE #histories (
   body LONGTEXT NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
+-- Work that no worker starts: the queue (scope 0), lanes of a name (1), a process (2).
+CREATE TABLE #pauses (
+  no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  scope INT NOT NULL,
+  name LONGTEXT,
+  process BIGINT
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
 -- A row of work that was handed to a provider as one. It outlives its process, whose number is never given to another.
 CREATE TABLE #batches (
   no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,

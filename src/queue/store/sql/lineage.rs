@@ -64,10 +64,14 @@ pub(crate) fn in_scope(scope: Option<&Vec<i64>>) -> String {
     }
 }
 
-/// The descendants of a process that are requeued with it, deepest first: those whose parent job is requeued.
-pub(crate) fn to_retry(tx: &mut dyn Statements, no: i64) -> Result<Vec<ProcessId>, Fault> {
+/// The descendants of these jobs that are requeued with them, deepest first: those whose parent job is requeued.
+pub(crate) fn to_retry(
+    tx: &mut dyn Statements,
+    first: i64,
+    last: i64,
+) -> Result<Vec<ProcessId>, Fault> {
     let mut found = Vec::new();
-    for no in below_process(tx, no)?.into_iter().rev() {
+    for no in below(tx, first, last)?.into_iter().rev() {
         let id: Option<Vec<u8>> = tx.one(
             &format!(
                 "SELECT p.id FROM #processes p JOIN #jobs j ON j.id = p.parent

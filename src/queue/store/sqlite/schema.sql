@@ -93,6 +93,8 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_to_claim ON jobs (lane, priority, visible_at) WHERE status = 0;
 CREATE INDEX jobs_by_worker ON jobs (worker) WHERE worker IS NOT NULL;
 CREATE INDEX jobs_with_outcome ON jobs (id) WHERE status >= 4;
+-- Few: found among a million others.
+CREATE INDEX jobs_not_completed ON jobs (status, id) WHERE status >= 5;
 CREATE INDEX jobs_in_batch ON jobs (batch, id) WHERE batch IS NOT NULL;
 -- Jobs that wait for others, by when they look again if nothing wakes them.
 CREATE INDEX jobs_that_wait ON jobs (visible_at) WHERE status = -1;
@@ -127,3 +129,11 @@ CREATE TABLE batches (
 );
 CREATE INDEX batches_by_worker ON batches (worker);
 CREATE INDEX batches_by_process ON batches (process);
+
+-- Work that no worker starts: the queue (scope 0), lanes of a name (1), a process (2).
+CREATE TABLE pauses (
+  no INTEGER PRIMARY KEY,
+  scope INTEGER NOT NULL,
+  name TEXT,
+  process INTEGER
+);
