@@ -256,7 +256,7 @@ pub(super) fn what_is_paused_is_not_started(open: Open<'_>) {
         ["h1", "h2", "h3", "h4", "h5", "h6"]
     );
     let x = Pause::Lane(Some("x".to_owned()));
-    assert_eq!(db.two.pauses().unwrap(), [x.clone()]);
+    assert_eq!(db.two.pauses().unwrap(), std::slice::from_ref(&x));
     db.two.resume(&x, T).unwrap();
     assert_eq!(named(&other.claim(9, T)), ["x1"]);
     // A pause ends with its process.

@@ -249,7 +249,7 @@ fn retry_list(
         let process = processes.get(&process_of(*id));
         process.is_some_and(|process| !process.stops_trying())
     });
-    for (no, _) in &processes {
+    for no in processes.keys() {
         resume_time(tx, *no, now)?;
     }
     let mut changes = CounterChanges::default();
