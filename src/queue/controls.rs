@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use crate::base::cancel::Context;
 use crate::base::clock::Clock;
 use crate::engine::dispatch::ErrorPolicy;
+use crate::engine::exclusions::Exclusions;
 use crate::engine::run::Waker;
 use crate::llm::batch::{BatchClient, BatchClients};
 use crate::llm::params::RequestTask;
@@ -55,6 +56,8 @@ pub(crate) struct Controls {
     pub batch_overview: Arc<BatchOverview>,
     /// The worker's report about itself.
     pub status: Mutex<WorkerStatus>,
+    /// The providers and models that are not called, as of a moment ago.
+    pub exclusions: Mutex<Exclusions>,
     /// The store was written since the notifier last received every process.
     pub written: AtomicBool,
 }

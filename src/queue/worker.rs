@@ -344,6 +344,7 @@ impl Worker {
             may_have_jobs: Arc::default(),
             batch_overview: Arc::default(),
             status: Mutex::new(WorkerStatus::of_program(slots)),
+            exclusions: Mutex::default(),
             written: AtomicBool::new(false),
         });
         let route = |route: Option<Route<'static>>| Some(Some(Box::new(route?)));

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
+use crate::base::error::Error;
+use crate::llm::params::RequestTask;
 use crate::llm::provider_limits::ProviderLimits;
 use crate::llm::request::Request;
 
 use super::controls::Controls;
+use super::job::{COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND};
 use super::prompts;
+use super::store::JobLane;
 
 /// Reports the current limits of the providers of a [`RunningWorker`](crate::RunningWorker), as its limiter knows
 /// them, with the current settings. Reading them uses no quota and does not block.
@@ -27,6 +31,27 @@ impl WorkerLimits {
         kinds.limits(kind, request.model.clone(), clock.now())
     }
 
+    /// Why jobs with this request are not called at the moment: each of their providers rejected the API key or the
+    /// model, has no credit left, or could not be reached, and no later call was answered. `None` if at least one can
+    /// be called. As of a moment ago.
+    pub fn refusal(&self, request: &Request) -> Option<Error> {
+        let exclusions = self.0.exclusions.lock();
+        let kinds = match request.task {
+            RequestTask::Embed => [EMBEDDING_KIND].as_slice(),
+            _ => &[DIRECT_COMPLETION_KIND, COMPLETION_KIND],
+        };
+        let classes = kinds.iter().filter_map(|kind| {
+            let lane = JobLane {
+                kind: (*kind).to_owned(),
+                name: request.model.clone(),
+                step: 0,
+            };
+            self.0.kinds.open(&lane).map(|open| open.class)
+        });
+        let mut refusals = classes.filter_map(|class| exclusions.refusal(&class).cloned());
+        refusals.next()
+    }
+
     /// The limits by provider and model: for the models that jobs have named so far (at most 1,000), and for the
     /// default models.
     pub fn all(&self) -> Vec<ProviderLimits> {
@@ -42,18 +67,21 @@ impl WorkerLimits {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+    use std::time::{Duration, Instant};
 
-    use crossbeam_channel::{Receiver, Sender, bounded};
+    use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
     use crate::base::cancel::Context;
-    use crate::base::error::Error;
+    use crate::base::error::{Error, ErrorKind, Sent};
     use crate::base::id::ProcessId;
     use crate::engine::limiter::{Limits, QuotaKey};
     use crate::llm::client::LlmClient;
     use crate::llm::request::Request;
     use crate::llm::response::Response;
     use crate::llm::route::Route;
+    use crate::observe::progress::{Progress, ProgressNotifier};
     use crate::queue::host::JobQueue;
     use crate::queue::job::Job;
     use crate::queue::worker::Worker;
@@ -120,5 +148,115 @@ mod tests {
         assert_eq!(told.calls_in_flight(), 0);
         clock.advance(Duration::from_secs(1));
         assert_eq!(told.of(&a)[0].quota.requests.unwrap().remaining, 59);
+    }
+
+    /// Rejects the model `x` until the test corrects that, and then answers it when the test allows it.
+    struct Refusing {
+        refuses: AtomicBool,
+        began: Sender<String>,
+        go: Receiver<()>,
+    }
+
+    impl LlmClient for Arc<Refusing> {
+        fn complete(&self, request: &Request, _: &Context) -> Result<Response, Error> {
+            let model = request.model.clone().unwrap_or_default();
+            let is_x = model == "x";
+            self.began.send(model).unwrap();
+            if is_x && self.refuses.load(Ordering::SeqCst) {
+                let error = Error::new(ErrorKind::Auth, "not with this key").with_status(401);
+                return Err(error.with_sent(Sent::Answered));
+            }
+            if is_x {
+                self.go.recv().unwrap();
+            }
+            Ok(Response::new("refusing", "yes"))
+        }
+
+        fn quota(&self, request: &Request) -> QuotaKey {
+            QuotaKey::new(&["refusing", request.model.as_deref().unwrap_or_default()])
+        }
+
+        fn provider(&self) -> &str {
+            "refusing"
+        }
+    }
+
+    /// Has the worker look after each call, as the clock of the test stands still.
+    struct EachCall;
+
+    impl ProgressNotifier for EachCall {
+        fn on_progress(&self, _: &Progress) {}
+
+        fn every_item(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_refused_model_stops_no_other_and_one_waiting_job_probes_it() {
+        let patience = Duration::from_secs(30);
+        let clock = Arc::new(ManualClock::new());
+        let queue = JobQueue::in_memory().unwrap().clock(clock.clone());
+        let (began, has_begun) = unbounded();
+        let (go, may_go) = unbounded();
+        let client = Arc::new(Refusing {
+            refuses: AtomicBool::new(true),
+            began,
+            go: may_go,
+        });
+        let route = Route::new(client.clone()).clock(clock.clone());
+        let worker = Worker::new(&queue)
+            .completions(route)
+            .notifier(Arc::new(EachCall));
+        let worker = worker.start().unwrap();
+        let told = worker.limits();
+        let [x, y] = ["x", "y"].map(|model| Request::new("hi").with_model(model));
+        let next = || has_begun.recv_timeout(patience).unwrap();
+        let enqueue = |request: &Request, count: usize| {
+            let process = ProcessId::new();
+            queue
+                .enqueue(process, vec![Job::from(request); count])
+                .unwrap();
+            process
+        };
+        let until = |done: &dyn Fn() -> bool| {
+            let began = Instant::now();
+            while !done() {
+                assert!(began.elapsed() < patience);
+                thread::yield_now();
+            }
+        };
+        let answered = |process| {
+            let state = queue.process(process).unwrap().unwrap();
+            state.counts.completed
+        };
+        let waiting = enqueue(&x, 1);
+        assert_eq!(next(), "x");
+        until(&|| told.refusal(&x).is_some());
+        let refusal = told.refusal(&x).unwrap();
+        assert_eq!(refusal.message(), "not with this key");
+        let more = enqueue(&x, 4);
+        let other = enqueue(&y, 2);
+        until(&|| answered(other) == 2);
+        assert_eq!([next(), next()], ["y", "y"], "the other model is called");
+        assert!(told.refusal(&y).is_none());
+
+        clock.advance(Duration::from_secs(11));
+        assert_eq!(next(), "x", "a job probes it");
+        until(&|| told.refusal(&x).is_some());
+        client.refuses.store(false, Ordering::SeqCst);
+        clock.advance(Duration::from_secs(11));
+        assert_eq!(next(), "x");
+        let other = enqueue(&y, 1);
+        until(&|| answered(other) == 1);
+        assert_eq!(next(), "y");
+        assert!(has_begun.is_empty(), "one call at a time probes it");
+        (0..5).for_each(|_| go.send(()).unwrap());
+        // A job that was called in vain waits for its time.
+        until(&|| answered(waiting) + answered(more) >= 4);
+        clock.advance(Duration::from_secs(11));
+        until(&|| answered(waiting) + answered(more) == 5);
+        assert!(told.refusal(&x).is_none());
+        worker.stop().unwrap();
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use batchwright::progress::{EndedJob, JobObserver, Metrics, Phase};
-use batchwright::{ErrorKind, ProcessId, Progress, ProgressNotifier};
+use batchwright::{ProcessId, Progress, ProgressNotifier};
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -35,14 +35,7 @@ struct Seen {
     changed: HashSet<ProcessId>,
     paces: HashMap<ProcessId, Pace>,
     limited_by: Option<&'static str>,
-    trouble: Option<Trouble>,
-}
-
-/// Why no job makes progress.
-#[derive(Debug, Clone)]
-pub(crate) struct Trouble {
-    pub why: String,
-    pub kind: Option<ErrorKind>,
+    trouble: Option<String>,
 }
 
 impl Observer {
@@ -88,7 +81,7 @@ impl Observer {
     }
 
     /// Why no job makes progress while the worker has jobs: its provider rejects all calls, or is unreachable.
-    pub fn trouble(&self) -> Option<Trouble> {
+    pub fn trouble(&self) -> Option<String> {
         let seen = self.seen.lock();
         seen.trouble.clone().filter(|_| !seen.paces.is_empty())
     }
@@ -120,10 +113,7 @@ impl ProgressNotifier for Observer {
             Phase::Running | Phase::Stopping => {
                 let limited_by = progress.limited_by;
                 seen.limited_by = limited_by.or(seen.limited_by);
-                seen.trouble = progress.trouble.clone().map(|why| Trouble {
-                    why,
-                    kind: progress.trouble_kind,
-                });
+                seen.trouble.clone_from(&progress.trouble);
                 let pace = Pace {
                     rate: progress.rate,
                     eta: progress.eta,

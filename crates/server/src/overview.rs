@@ -218,7 +218,7 @@ impl Overview {
                 "slots": slots,
                 "used": used,
                 "limited_by": self.observer.limited_by(),
-                "trouble": self.observer.trouble().map(|trouble| trouble.why),
+                "trouble": self.observer.trouble(),
                 "calls_in_flight": self.limits.calls_in_flight(),
                 "rate": rate,
                 "limits": self.shown_limits().iter().map(limits).collect::<Value>(),

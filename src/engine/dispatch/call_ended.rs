@@ -44,6 +44,12 @@ impl<W: Work> Dispatcher<W> {
         let hints = self.options.retry.obeyed(hints);
         self.ended += 1;
         call.ticket.timer.end_call(call.ticket.tries.first, now);
+        let is_answered = match &result {
+            Ok(done) => self.work.is_answer(done),
+            // The key and the model were accepted.
+            Err(error) => error.kind() == ErrorKind::Invalid && error.sent() == Sent::Answered,
+        };
+        (self.availability.exclusions).end_call(call.number, is_answered);
         if matches!(&result, Ok(done) if !self.work.is_answer(done)) {
             self.abandonable_calls.end(call.number);
             self.limiter

@@ -118,12 +118,11 @@ fn results(
                 }
             }
             let idle = state.counts.in_progress == 0;
-            let trouble = if idle {
-                trouble(app, process, like)?
-            } else {
-                None
-            };
-            stuck = trouble.map(|why| (stuck.map_or(asked, |(since, _)| since), why));
+            // While one of its jobs probes the provider, the time goes on.
+            if idle {
+                let trouble = trouble(app, process, like)?;
+                stuck = trouble.map(|why| (stuck.map_or(asked, |(since, _)| since), why));
+            }
             let why = match &stuck {
                 // No worker begins anything any more.
                 _ if stops && idle => Some(if done {
@@ -131,7 +130,7 @@ fn results(
                 } else {
                     stopping()
                 }),
-                Some((since, why)) if since.elapsed() >= PATIENCE => Some(unavailable(why)),
+                Some((since, why)) if idle && since.elapsed() >= PATIENCE => Some(unavailable(why)),
                 _ => None,
             };
             if why.is_some() {
@@ -175,21 +174,21 @@ fn deleted() -> Problem {
     Problem::new(503, "request_deleted", why)
 }
 
-/// Why a request that waits will not be answered soon: a call of it has failed and nothing has succeeded since, or its
-/// only provider refuses all. What waits for the limits of a pace is not among it.
+/// Why a request that waits will not be answered soon: its providers reject what it needs, or a call of it has failed and
+/// nothing has succeeded since. Rate limits and failures of other requests do not count.
 fn trouble(app: &App, process: ProcessId, like: &Request) -> Result<Option<String>, Error> {
-    let trouble = app.observer.trouble();
-    let Some(trouble) = trouble.filter(|it| it.kind != Some(ErrorKind::RateLimited)) else {
+    if let Some(refusal) = app.limits.refusal(like) {
+        return Ok(Some(refusal.message().to_owned()));
+    }
+    if app.observer.trouble().is_none() {
         return Ok(None);
-    };
-    let refuses_all = matches!(trouble.kind, Some(ErrorKind::Auth | ErrorKind::Quota));
-    if refuses_all && app.limits.of(like).len() == 1 {
-        return Ok(Some(trouble.why));
     }
     for job in app.queue.items(process, None, LOOKED_AT)? {
         let job = app.queue.job(job.job_id)?;
-        if job.is_some_and(|job| !job.status.is_final() && !job.errors.is_empty()) {
-            return Ok(Some(trouble.why));
+        let open = job.filter(|job| !job.status.is_final());
+        let last = open.and_then(|job| job.errors.into_iter().last());
+        if let Some(last) = last.filter(|it| it.error.kind() != ErrorKind::RateLimited) {
+            return Ok(Some(last.error.message().to_owned()));
         }
     }
     Ok(None)
