@@ -167,9 +167,11 @@ impl Children {
         for job in &mut jobs {
             job.priority = job.priority.max(self.priority);
         }
-        let info = ProcessInfo::new()
+        let parent = self.queue.process(self.parent.process_id)?;
+        let mut info = ProcessInfo::new()
             .name(format!("{} of {}", stage, self.name))
             .child_of(self.parent);
+        info.owner = parent.and_then(|parent| parent.info.owner);
         let queue = self.queue.described(info);
         match jobs.len() {
             0 => return Ok(None),

@@ -356,6 +356,14 @@ impl JobQueue {
         self.store.totals()
     }
 
+    /// The number of open jobs in the processes of this [owner](crate::queue::ProcessInfo::owner).
+    ///
+    /// # Errors
+    /// As [`process`](Self::process).
+    pub fn open_jobs_of(&self, owner: &str) -> Result<u64, Error> {
+        self.store.open_jobs_of(owner)
+    }
+
     /// One job; `None` if it does not exist, or its result was consumed.
     ///
     /// # Errors

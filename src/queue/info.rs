@@ -27,6 +27,9 @@ pub struct ProcessInfo {
     /// results, and they are deleted with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<ParentJob>,
+    /// Who owns the process at a server: the name of the token that created it, at most 64 bytes. The first jobs fix it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 /// A job that waits for the jobs of another process.
@@ -77,6 +80,12 @@ impl ProcessInfo {
     /// The shell command that resumes it. Default: none.
     pub fn command(mut self, command: impl Into<String>) -> Self {
         self.command = Some(command.into());
+        self
+    }
+
+    /// The owner of the process. Default: none.
+    pub fn owner(mut self, owner: impl Into<String>) -> Self {
+        self.owner = Some(owner.into());
         self
     }
 

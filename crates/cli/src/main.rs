@@ -43,7 +43,7 @@ use std::process::ExitCode;
 use args::{Cli, Command};
 use commands::{
     cancel, config, doctor, exec, export, move_queue, providers, results, retry, run, scan, serve,
-    shell, simulate, status, submit, work, workers,
+    shell, simulate, status, submit, token, work, workers,
 };
 use exit::Exit;
 
@@ -82,6 +82,7 @@ fn execute(mut cli: Cli) -> Exit {
         Command::Doctor(args) => doctor::execute(&args),
         Command::Providers(args) => providers::execute(&args),
         Command::Config(args) => config::execute(&args),
+        Command::Token(args) => token::execute(&args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
         Command::Simulate(args) => match simulate::run(&args, signals::wait_for_stop) {

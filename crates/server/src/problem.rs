@@ -123,6 +123,7 @@ impl Problem {
     fn as_openai(&self) -> Value {
         let kind = match self.status {
             401 | 403 => "authentication_error",
+            429 => "rate_limit_error",
             400..=499 => "invalid_request_error",
             _ => "server_error",
         };

@@ -6,9 +6,10 @@ use crate::app::App;
 use crate::http::{self, Answer, Head, Response};
 use crate::problem::Problem;
 use crate::router::{self, Route};
+use crate::tokens::{Access, Caller};
 use crate::{api, dashboard, openai, webhooks};
 
-fn routes() -> impl Iterator<Item = &'static Route> {
+pub(crate) fn routes() -> impl Iterator<Item = &'static Route> {
     [
         api::ROUTES,
         openai::ROUTES,
@@ -27,10 +28,21 @@ impl http::Service for App {
     fn admit(&self, head: &Head, reached: SocketAddr) -> Result<Answer<'_>, Response> {
         let refused = |problem: Problem| problem.response(&head.path);
         self.guard.check(head, reached).map_err(refused)?;
-        let (handler, params) = router::route(routes(), head).map_err(refused)?;
+        let found = router::route(routes(), head);
+        let caller = match &found {
+            Ok((route, _)) if route.access == Access::Open => Caller::default(),
+            _ => self.guard.caller(head).map_err(refused)?,
+        };
+        let (route, params) = found.map_err(refused)?;
+        caller
+            .check(route.access, &head.method, &head.path)
+            .map_err(refused)?;
         Ok(Box::new(move |call| {
             call.params = params;
-            handler(self, call).unwrap_or_else(|problem| problem.response(&call.head.path))
+            call.caller = caller;
+            let allowed = self.check_owner(call);
+            let response = allowed.and_then(|()| (route.handler)(self, call));
+            response.unwrap_or_else(|problem| problem.response(&call.head.path))
         }))
     }
 }

@@ -57,6 +57,7 @@ impl Looks {
             if wake.wait(INTERVAL) {
                 continue;
             }
+            self.app.guard.tokens.refresh();
             let looks = [
                 self.settings(),
                 self.processes(),

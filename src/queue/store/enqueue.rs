@@ -95,6 +95,15 @@ pub trait EnqueueStore: Send + Sync {
     /// The number of all jobs by state, and the number of processes.
     fn totals(&self) -> Result<QueueTotals, Error>;
 
+    /// The number of open jobs in the processes of this [owner](ProcessInfo::owner).
+    fn open_jobs_of(&self, owner: &str) -> Result<u64, Error> {
+        let all = self.processes()?.into_iter();
+        let own = all.filter(|process| process.info.owner.as_deref() == Some(owner));
+        Ok(own
+            .map(|process| process.counts.total - process.counts.finished())
+            .sum())
+    }
+
     /// A job, if it exists. With an outcome it contains the receipt that acknowledges it; before that, the states of
     /// its child jobs, if any.
     fn job(&self, job: JobId) -> Result<Option<JobState>, Error>;

@@ -19,6 +19,8 @@ pub(super) struct Insert {
     pub info: Option<String>,
     /// The job that waits for these jobs.
     pub parent: Option<JobId>,
+    /// The owner of the process, if these jobs create it.
+    pub owner: Option<String>,
     pub jobs: Vec<Job>,
     pub sealed: bool,
     pub now: Timestamp,

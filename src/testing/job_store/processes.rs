@@ -256,7 +256,8 @@ pub(super) fn what_is_told_of_a_process_stays_with_it(open: Open<'_>) {
         .output("/out.jsonl")
         .note("1:2")
         .provider("p")
-        .command("run 'a b' -o \"c\"\n--more");
+        .command("run 'a b' -o \"c\"\n--more")
+        .owner("shop");
     assert!(!db.store().describe(process, &first, T).unwrap());
     let info = Some(&first);
     let added = |info, names: &[&str], sealed| {
@@ -277,9 +278,13 @@ pub(super) fn what_is_told_of_a_process_stays_with_it(open: Open<'_>) {
     let changed = worker.settle(given[0].receipt, completed());
     assert_eq!(changed[0].info, first);
     assert_eq!(db.two.processes().unwrap()[0].info, first);
-    let second = ProcessInfo::new().name("June");
-    added(Some(&second), &["c"], true);
-    assert_eq!(told(&*db.two), second);
+    let mut second = ProcessInfo::new().name("June").owner("other");
+    let info = second.clone();
+    added(Some(&info), &["c"], true);
+    second.owner = Some("shop".to_owned());
+    assert_eq!(told(&*db.two), second, "the first jobs fix the owner");
+    assert_eq!(db.two.open_jobs_of("shop").unwrap(), 2);
+    assert_eq!(db.two.open_jobs_of("other").unwrap(), 0);
     assert!(db.two.describe(process, &first, T).unwrap());
     assert_eq!(told(db.store()), first);
     db.store().delete(process, T).unwrap();

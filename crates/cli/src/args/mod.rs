@@ -22,6 +22,7 @@ pub mod simulate;
 pub mod simulate_batches;
 pub mod status;
 pub mod submit;
+pub mod token;
 pub mod values;
 pub mod variables;
 pub mod work;
@@ -49,6 +50,7 @@ use shell::{CompletionsArgs, ManArgs};
 use simulate::SimulateArgs;
 use status::StatusArgs;
 use submit::SubmitArgs;
+use token::TokenArgs;
 use work::WorkArgs;
 use workers::WorkersArgs;
 
@@ -78,6 +80,7 @@ pub enum Command {
     Doctor(DoctorArgs),
     Providers(ProvidersArgs),
     Config(ConfigArgs),
+    Token(TokenArgs),
     Simulate(Box<SimulateArgs>),
     Completions(CompletionsArgs),
     Man(ManArgs),

@@ -17,5 +17,6 @@ pub mod simulate;
 mod simulate_batches;
 pub mod status;
 pub mod submit;
+pub mod token;
 pub mod work;
 pub mod workers;

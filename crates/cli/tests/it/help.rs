@@ -5,7 +5,7 @@ use super::common::{Desk, Running};
 /// Twice 24 lines, less the prompt's own.
 const TWO_SCREENS: usize = 46;
 
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 25] = [
     "",
     "run",
     "submit",
@@ -26,6 +26,8 @@ const COMMANDS: [&str; 23] = [
     "providers",
     "config",
     "config list",
+    "token",
+    "token new",
     "simulate",
     "completions",
     "man",

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use batchwright::queue::{JobState, JobStatus, JobSummary, PRIORITIES};
+use batchwright::queue::{JobState, JobStatus, JobSummary, PRIORITIES, ProcessInfo};
 use batchwright::{Job, JobId, JobQueue, ProcessId};
 use batchwright_jobs::PayloadError;
 use serde::Deserialize;
@@ -15,6 +15,7 @@ use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::{Asked, Claim, HeldKey, hash};
 use crate::shapes::ShownJob;
+use crate::tokens::Caller;
 
 /// Longest name of an item or a process, in characters.
 pub(super) const LONGEST_NAME: usize = 256;
@@ -49,11 +50,19 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let new: NewJob = serde_json::from_value(body)
         .map_err(|error| Problem::invalid(format!("the body is not a valid job: {error}")))?;
     let named = new.process_id;
+    if let Some(process) = named
+        && app.queue.process(process)?.is_some()
+        && !app.sees(&call.caller, process)?
+    {
+        let why = format!("process {process} belongs to another token");
+        return Err(Problem::not_found(why).param("process_id"));
+    }
+    let caller = &call.caller;
     // A job in a shared process must be identified by a key, even if its client sent none.
     let Some(key) = sent.or_else(|| named.map(|_| once::any_key())) else {
         let job = job(app, new)?;
         let process = ProcessId::new();
-        let id = enqueue(app, &app.queue, process, false, job)?;
+        let id = enqueue(app, &app.queue, caller, process, false, job)?;
         return Ok(once::created(&once::job_answer(id, process)));
     };
     let asked = Asked {
@@ -65,7 +74,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         Claim::Answered(before, answer) => once::replayed(before, request, &answer),
         Claim::Mine(held) => {
             once::refuse_another(held.request, request)?;
-            let made = create_once(app, new, &held, named.is_some());
+            let made = create_once(app, new, caller, &held, named.is_some());
             match made {
                 Ok(id) => once::answered(&held, &once::job_answer(id, held.process)),
                 Err(problem) => {
@@ -85,6 +94,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 fn create_once(
     app: &App,
     new: NewJob,
+    caller: &Caller,
     held: &HeldKey<'_>,
     is_named: bool,
 ) -> Result<JobId, Problem> {
@@ -118,16 +128,19 @@ fn create_once(
         }
     }
     let queue = held.queue(&app.queue);
-    enqueue(app, &queue, held.process, is_named, job)
+    enqueue(app, &queue, caller, held.process, is_named, job)
 }
 
 fn enqueue(
     app: &App,
     queue: &JobQueue,
+    caller: &Caller,
     process: ProcessId,
     is_named: bool,
     job: Job,
 ) -> Result<JobId, Problem> {
+    app.check_open_jobs(caller, 1)?;
+    let mut queue = queue.clone();
     if is_named && let Some(known) = app.queue.process(process)? {
         if known.cancelled {
             let why = format!("process {process} was cancelled and accepts no more jobs");
@@ -137,6 +150,8 @@ fn enqueue(
             let why = format!("process {process} belongs to a job, which adds its jobs itself");
             return Err(Problem::conflict(why).param("process_id"));
         }
+    } else if let Some(owner) = caller.owner() {
+        queue = queue.described(ProcessInfo::new().owner(owner));
     }
     let ids = queue.enqueue(process, [job])?;
     app.observer.touch(process);

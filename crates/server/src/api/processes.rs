@@ -71,11 +71,16 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         app.queue.delete(held.process)?;
     }
     let mut info = ProcessInfo::new();
-    if let Some(name) = &name {
-        info = info.name(name);
-    }
+    info.name.clone_from(&name);
+    info.owner = call.caller.owner();
+    let open = app.open_jobs(&call.caller)?;
+    let mut added = 0;
     let filled = fill(app, info, &held, || match lines.next_job()? {
-        Some(job) => Ok(Some(job)),
+        Some(job) => {
+            added += 1;
+            call.caller.check_open_jobs(open, added)?;
+            Ok(Some(job))
+        }
         None => {
             held.note_request(request(lines.hash()))?;
             Ok(None)
@@ -136,6 +141,7 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
     let fits = |process: &ProcessState| {
         open.is_none_or(|open| open != process.is_finished())
             && (parents || process.info.parent.is_none())
+            && call.caller.sees(process.info.owner.as_deref())
     };
     let mut before = call.query::<u64>("after")?;
     let (mut found, mut looked_at) = (Vec::new(), 0);
@@ -235,6 +241,15 @@ pub(super) fn batches(app: &App, call: &mut Call<'_>) -> Result<Response, Proble
     call.takes(&["process_id"])?;
     let process = call.query::<ProcessId>("process_id")?;
     let batches = app.queue.batches(process)?;
-    let shown: Vec<Value> = batches.iter().map(shapes::batch).collect();
+    let mut shown = Vec::new();
+    for batch in &batches {
+        let is_seen = match batch.process_id {
+            Some(process) => app.sees(&call.caller, process)?,
+            None => call.caller.only().is_none(),
+        };
+        if is_seen {
+            shown.push(shapes::batch(batch));
+        }
+    }
     Ok(Response::json(200, &json!({"data": shown})))
 }

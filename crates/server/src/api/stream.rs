@@ -1,13 +1,18 @@
 //! Events as they happen (server-sent events).
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use batchwright::{JobQueue, ProcessId};
+use serde::Deserialize;
+
 use crate::app::App;
-use crate::events::{Events, MOST_LISTENERS, Next};
+use crate::events::{Event, Events, MOST_LISTENERS, Next};
 use crate::http::{Call, Response};
 use crate::problem::Problem;
+use crate::tokens::Caller;
 
 /// A comment is sent after so much silence: by that both sides see that the other is there.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -22,6 +27,11 @@ pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         .map(str::to_owned)
         .or(named);
     let events = Arc::clone(&app.events);
+    let mut own = Own {
+        queue: app.queue.clone(),
+        caller: call.caller.clone(),
+        known: HashMap::new(),
+    };
     let Some(listening) = events.listen() else {
         let why = format!("{MOST_LISTENERS} clients listen to events already");
         return Err(Problem::new(503, "too_many_streams", why).header("retry-after", "5"));
@@ -48,6 +58,9 @@ pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
                 Next::Events(some) => {
                     for event in some {
                         at = event.number;
+                        if !own.sees(&event) {
+                            continue;
+                        }
                         let (boot, name) = (events.boot(), event.name);
                         write!(
                             out,
@@ -66,6 +79,46 @@ pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         }
     };
     Ok(Response::stream("text/event-stream", write))
+}
+
+/// Selects the events of a client that sees only its own jobs.
+struct Own {
+    queue: JobQueue,
+    caller: Caller,
+    /// Whether it sees a process.
+    known: HashMap<ProcessId, bool>,
+}
+
+/// Maximum number of processes whose owner a stream remembers.
+const MOST_KNOWN: usize = 10_000;
+
+impl Own {
+    fn sees(&mut self, event: &Event) -> bool {
+        #[derive(Deserialize)]
+        struct Of {
+            process_id: Option<ProcessId>,
+        }
+        if self.caller.only().is_none() {
+            return true;
+        }
+        let of = serde_json::from_str::<Of>(&event.data).ok();
+        let Some(process) = of.and_then(|of| of.process_id) else {
+            return false;
+        };
+        if let Some(sees) = self.known.get(&process) {
+            return *sees;
+        }
+        // A process that is gone, or cannot be read now, is not remembered.
+        let Ok(Some(state)) = self.queue.process(process) else {
+            return false;
+        };
+        if self.known.len() >= MOST_KNOWN {
+            self.known.clear();
+        }
+        let sees = self.caller.sees(state.info.owner.as_deref());
+        self.known.insert(process, sees);
+        sees
+    }
 }
 
 /// Reports that events were missed, so that the client reads the current state again.

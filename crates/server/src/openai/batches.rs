@@ -66,6 +66,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         error_file: new_id("file-"),
         output_kept: kept,
         metadata,
+        owner: call.caller.owner(),
         strict: app.is_strict(&call.head)?,
         model: None,
         faults: Vec::new(),
@@ -80,10 +81,12 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     };
     let mut database = app.records.single();
     let input = FileRecord::get(&mut database, &record.input_file)?;
-    if input.is_none_or(|input| input.purpose != "batch") {
+    let sees = |input: &FileRecord| call.caller.sees(input.owner.as_deref());
+    if !input.is_some_and(|input| input.purpose == "batch" && sees(&input)) {
         let why = format!("no file {} with the purpose batch", record.input_file);
         return Err(Problem::invalid(why).param("input_file_id"));
     }
+    app.check_open_jobs(&call.caller, 1)?;
     record.insert(&mut database)?;
     app.openai.wake.wake();
     Ok(Response::json(200, &described(app, &record)?))
@@ -154,12 +157,18 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
     let limit = limit(call, DEFAULT, MOST)?;
     let after: Option<String> = call.query("after")?;
     let mut database = app.records.single();
+    let sees = |batch: BatchRecord| call.caller.sees(batch.owner.as_deref());
     if let Some(after) = &after
-        && BatchRecord::get(&mut database, after)?.is_none()
+        && !BatchRecord::get(&mut database, after)?.is_some_and(sees)
     {
         return Err(no_such(after).param("after"));
     }
-    let found = BatchRecord::list(&mut database, after.as_deref(), limit + 1)?;
+    let found = BatchRecord::list(
+        &mut database,
+        call.caller.only(),
+        after.as_deref(),
+        limit + 1,
+    )?;
     let shown: Result<Vec<(Value, String)>, Problem> = found
         .into_iter()
         .map(|record| Ok((described(app, &record)?, record.id)))

@@ -85,6 +85,7 @@ fn results(
     let Some(_place) = app.waiters.enter() else {
         return Err(app.waiters.full());
     };
+    app.check_open_jobs(&call.caller, jobs.len() as u64)?;
     let process = ProcessId::new();
     let waiter = app.openai.waiting.begin(process);
     // Before the jobs: what is left of them after a crash is found by it.
@@ -94,7 +95,8 @@ fn results(
         .map(|job| job.direct().priority(PRIORITY))
         .collect();
     let count = jobs.len();
-    let info = ProcessInfo::new().name(format!("{} {}", call.head.method, call.head.path));
+    let mut info = ProcessInfo::new().name(format!("{} {}", call.head.method, call.head.path));
+    info.owner = call.caller.owner();
     app.queue.described(info).enqueue(process, jobs)?;
     call.body.release();
     let mut asked = Instant::now();

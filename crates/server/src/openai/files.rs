@@ -88,6 +88,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         bytes,
         created_at,
         expires_at: kept.map(|kept| created_at + kept),
+        owner: call.caller.owner(),
     };
     if let Err(error) = record.insert(&mut app.records.single()) {
         let _ = storage.remove(&record.id);
@@ -137,7 +138,7 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
     };
     let mut database = app.records.single();
     if let Some(after) = &after
-        && !FileRecord::is_known(&mut database, after)?
+        && !FileRecord::is_known(&mut database, after, call.caller.only())?
     {
         return Err(no_such(after).param("after"));
     }
@@ -145,6 +146,7 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
         purpose: purpose.as_deref(),
         after: after.as_deref(),
         ascending,
+        owner: call.caller.only(),
     };
     let files = FileRecord::list(&mut database, &query, limit + 1)?;
     Ok(page(&files, limit, described, |file| &file.id))

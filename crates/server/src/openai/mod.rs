@@ -32,22 +32,23 @@ use crate::http::Head;
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::router::Route;
+use crate::tokens::Access::{Change, Own};
 
 /// The routes of this module.
 pub(crate) const ROUTES: &[Route] = &[
-    Route::post("/v1/files", files::create),
-    Route::get("/v1/files", files::list),
-    Route::get("/v1/files/{file_id}", files::get),
-    Route::delete("/v1/files/{file_id}", files::delete),
-    Route::get("/v1/files/{file_id}/content", files::content),
-    Route::post("/v1/batches", batches::create),
-    Route::get("/v1/batches", batches::list),
-    Route::get("/v1/batches/{batch_id}", batches::get),
-    Route::post("/v1/batches/{batch_id}/cancel", batches::cancel),
-    Route::post("/v1/chat/completions", chat::create),
-    Route::post("/v1/embeddings", embeddings::create),
-    Route::get("/v1/models", models::list),
-    Route::get("/v1/models/{model}", models::get),
+    Route::post("/v1/files", Change, files::create),
+    Route::get("/v1/files", Own, files::list),
+    Route::get("/v1/files/{file_id}", Own, files::get),
+    Route::delete("/v1/files/{file_id}", Change, files::delete),
+    Route::get("/v1/files/{file_id}/content", Own, files::content),
+    Route::post("/v1/batches", Change, batches::create),
+    Route::get("/v1/batches", Own, batches::list),
+    Route::get("/v1/batches/{batch_id}", Own, batches::get),
+    Route::post("/v1/batches/{batch_id}/cancel", Change, batches::cancel),
+    Route::post("/v1/chat/completions", Change, chat::create),
+    Route::post("/v1/embeddings", Change, embeddings::create),
+    Route::get("/v1/models", Own, models::list),
+    Route::get("/v1/models/{model}", Own, models::get),
 ];
 
 impl App {

@@ -17,15 +17,16 @@ use crate::problem::Problem;
 use crate::records::files::{new_id, now};
 use crate::records::webhooks::{Webhook, WebhookState};
 use crate::router::Route;
+use crate::tokens::Access::{Change, Own};
 use batchwright::unstable::is_public_address;
 
 pub(crate) use delivery::Deliveries;
 
 /// What is answered here.
 pub(crate) const ROUTES: &[Route] = &[
-    Route::put("/api/v1/processes/{process_id}/webhook", put),
-    Route::get("/api/v1/processes/{process_id}/webhook", get),
-    Route::delete("/api/v1/processes/{process_id}/webhook", delete),
+    Route::put("/api/v1/processes/{process_id}/webhook", Change, put),
+    Route::get("/api/v1/processes/{process_id}/webhook", Own, get),
+    Route::delete("/api/v1/processes/{process_id}/webhook", Change, delete),
 ];
 
 /// Longest address.

@@ -15,9 +15,13 @@ pub type Told = (String, String, Value);
 
 impl Stream {
     pub fn open(desk: &Desk, last: Option<&str>) -> Self {
+        Self::with(desk, last.map(|last| ("last-event-id", last)))
+    }
+
+    pub fn with(desk: &Desk, header: Option<(&str, &str)>) -> Self {
         let mut request = desk.agent().get(desk.url("/api/v1/events"));
-        if let Some(last) = last {
-            request = request.header("last-event-id", last);
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
         }
         let response = request.call().unwrap();
         assert_eq!(response.status(), 200);

@@ -18,4 +18,5 @@ mod processes;
 mod settings;
 mod storage;
 mod thousand;
+mod tokens;
 mod webhooks;

@@ -193,6 +193,7 @@ fn real_answers_have_the_shapes_that_the_document_tells() {
         "/api/v1/overview",
         "/api/v1/openapi.json",
         "/healthz",
+        "/readyz",
         "/metrics",
     ] {
         of.check("get", path, desk.get(path)).is(200);

@@ -20,6 +20,7 @@ CREATE TABLE #processes (
   no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
   id BINARY(16) NOT NULL,
   parent BIGINT,
+  owner VARCHAR(64),
   sealed BIGINT NOT NULL DEFAULT 0,        -- jobs numbered below may be claimed, or soon
   cancelled BIGINT NOT NULL DEFAULT 0,
   chore INT NOT NULL DEFAULT 0,            -- decided, and not carried out for all jobs yet
@@ -52,6 +53,7 @@ CREATE TABLE #processes (
   source_ms BIGINT NOT NULL DEFAULT 0,
   UNIQUE KEY by_id (id),
   KEY by_parent (parent),
+  KEY by_owner (owner),
   KEY by_chore (chore)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
@@ -198,6 +200,7 @@ CREATE TABLE #server_files (
   created_at BIGINT NOT NULL,
   expires_at BIGINT,
   deleted_at BIGINT,
+  owner VARBINARY(64),
   UNIQUE KEY by_id (id),
   KEY by_expiry (expires_at),
   KEY by_deletion (deleted_at)
@@ -221,6 +224,7 @@ CREATE TABLE #server_batches (
   id VARBINARY(64) NOT NULL,
   state VARBINARY(32) NOT NULL,
   record LONGTEXT NOT NULL,
+  owner VARBINARY(64),
   UNIQUE KEY by_id (id),
   KEY by_state (state)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;

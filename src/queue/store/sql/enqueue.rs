@@ -159,6 +159,15 @@ impl<S: SqlStore> EnqueueStore for S {
         })
     }
 
+    fn open_jobs_of(&self, owner: &str) -> Result<u64, Error> {
+        self.read(|tx| {
+            let sql = "SELECT IFNULL(SUM(pending + in_progress + at_provider), 0) FROM #processes
+                       WHERE owner = ? AND pending + in_progress + at_provider > 0";
+            let open: Option<i64> = tx.one(sql, by![owner.to_owned()])?;
+            Ok(count(open.unwrap_or(0)))
+        })
+    }
+
     fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
         let id = key_of(job);
         let sql = formatcp!(

@@ -49,6 +49,7 @@ pub(super) fn insert_jobs(
         parent: info
             .and_then(|info| info.parent)
             .map(|parent| parent.job_id),
+        owner: info.and_then(|info| info.owner.clone()),
         jobs,
         sealed,
         now,
@@ -207,8 +208,8 @@ fn target(tx: &mut dyn Statements, insert: &Insert, parent: Option<i64>) -> Resu
         Some((target, false)) => Ok(target),
         None => {
             let made = tx.run(
-                "INSERT INTO #processes (id, parent, created_at, changed_at) VALUES (?, ?, ?, ?)",
-                by![stored(id), parent, insert.now.0, insert.now.0],
+                "INSERT INTO #processes (id, parent, owner, created_at, changed_at) VALUES (?, ?, ?, ?, ?)",
+                by![stored(id), parent, insert.owner.clone(), insert.now.0, insert.now.0],
             );
             match made {
                 // Another transaction has created it in the meantime.

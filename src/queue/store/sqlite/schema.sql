@@ -36,6 +36,7 @@ CREATE TABLE processes (
   -- The key of the job that waits for a process's jobs, its children; NULL for what a host has enqueued. Fixed by the
   -- first jobs: the info holds the same as ids, for people.
   parent INTEGER,
+  owner TEXT,                              -- who may see it at a server; also fixed by the first jobs
   -- Where the time of a process went, in milliseconds: told from time_since to time_until, which are NULL while nothing
   -- was told, and what took most of what was told last.
   time_since INTEGER,
@@ -51,6 +52,8 @@ CREATE TABLE processes (
 );
 CREATE INDEX processes_with_chore ON processes (chore) WHERE chore <> 0;
 CREATE INDEX processes_by_parent ON processes (parent) WHERE parent IS NOT NULL;
+CREATE INDEX processes_by_owner ON processes (owner)
+  WHERE owner IS NOT NULL AND pending + in_progress + at_provider > 0;
 
 CREATE TABLE lanes (
   no INTEGER PRIMARY KEY AUTOINCREMENT,
