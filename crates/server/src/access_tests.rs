@@ -177,12 +177,11 @@ fn each_role_uses_its_routes_and_finds_its_objects() {
             let of_others = *name == "b";
             let names_object = route.path.contains("_id}");
             let own;
-            let objects = match of_others {
-                true => &others,
-                false => {
-                    own = desk.objects();
-                    &own
-                }
+            let objects = if of_others {
+                &others
+            } else {
+                own = desk.objects();
+                &own
             };
             let answer = desk.call(route, objects, Some(token));
             if of_others {

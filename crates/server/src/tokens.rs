@@ -511,9 +511,10 @@ mod tests {
             (format!("{line}\n{line}"), "line 3: an earlier line"),
             ("0123456789abcde".to_owned(), "16 characters"),
         ] {
-            let text = match wrong.contains(' ') {
-                true => format!("# first\n{wrong}\n"),
-                false => wrong,
+            let text = if wrong.contains(' ') {
+                format!("# first\n{wrong}\n")
+            } else {
+                wrong
             };
             let why = parse(&text).unwrap_err();
             assert!(why.contains(told) && !why.contains(&token), "{why}");
