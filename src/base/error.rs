@@ -10,6 +10,7 @@ use super::brief::{Bytes, FieldIf, Message, beginning};
 use super::hints::RateHints;
 use super::secret::Secret;
 use super::usage::{Paid, Usage};
+use super::usd::Usd;
 
 mod io;
 mod json;
@@ -215,8 +216,8 @@ impl Error {
         self
     }
 
-    /// Sets what was billed without an answer, in US dollars.
-    pub fn with_cost(mut self, usd: f64) -> Self {
+    /// Sets what was billed without an answer.
+    pub fn with_cost(mut self, usd: Usd) -> Self {
         self.0.paid.cost_usd = Some(usd);
         self
     }
@@ -225,6 +226,10 @@ impl Error {
     pub(crate) fn with_paid(mut self, paid: Paid) -> Self {
         self.0.paid = paid;
         self
+    }
+
+    pub(crate) fn set_paid(&mut self, paid: Paid) {
+        self.0.paid = paid;
     }
 
     /// Sets the unusable reply, cut to 16 KiB.
@@ -437,8 +442,8 @@ impl Error {
         self.0.paid.usage
     }
 
-    /// What was billed for these tokens in US dollars, if the provider reports it for all of them.
-    pub fn cost_usd(&self) -> Option<f64> {
+    /// What was billed for these tokens, if that is known for all of them.
+    pub fn cost_usd(&self) -> Option<Usd> {
         self.0.paid.cost_usd
     }
 

@@ -27,5 +27,6 @@ pub(crate) mod sqlite_header;
 pub mod store_path;
 pub(crate) mod thread;
 pub mod usage;
+pub mod usd;
 pub(crate) mod warn_once;
 pub(crate) mod zstd;

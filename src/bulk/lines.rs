@@ -2,6 +2,7 @@
 
 use crate::base::error::Error;
 use crate::base::usage::Paid;
+use crate::base::usd::Usd;
 use crate::llm::outcome::Outcome;
 use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::reply_details::RawJson;
@@ -119,7 +120,7 @@ impl Lines {
 /// The cost of an item whose answer was billed for another one.
 const FREE: Paid = Paid {
     usage: None,
-    cost_usd: Some(0.0),
+    cost_usd: Some(Usd::ZERO),
 };
 
 /// An answer of an earlier run as the outcome of an item.

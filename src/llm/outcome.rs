@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::base::brief::{Many, Name};
 use crate::base::error::Error;
 use crate::base::usage::{Paid, Usage};
+use crate::base::usd::Usd;
 use crate::engine::item_time::ItemTime;
 
 use super::reply_details::{RawJson, Reasoning, ReplyDetails, ToolCall};
@@ -129,8 +130,8 @@ impl Outcome {
         self.paid().usage
     }
 
-    /// The price of these calls in US dollars; `None` if the price of any of them is unknown.
-    pub fn cost_usd(&self) -> Option<f64> {
+    /// The cost of these calls; `None` if the cost of any of them is unknown.
+    pub fn cost_usd(&self) -> Option<Usd> {
         self.paid().cost_usd
     }
 
@@ -243,7 +244,7 @@ struct Line {
     attempts: u32,
     latency_ms: u64,
     time_ms: Option<ItemTime>,
-    cost_usd: Option<f64>,
+    cost_usd: Option<Usd>,
     warning: Option<String>,
     service_tier: Option<String>,
     degraded: Option<String>,

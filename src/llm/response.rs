@@ -10,6 +10,7 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 use crate::base::secret::Secret;
 use crate::base::usage::{Paid, Usage};
+use crate::base::usd::Usd;
 
 use super::json_answer;
 use super::reply_details::ReplyDetails;
@@ -84,8 +85,9 @@ pub struct Response {
     /// The provider's name.
     #[debug("{:?}", Name(provider))]
     pub provider: String,
-    /// The price of the call in US dollars, if the provider reports it.
-    pub cost_usd: Option<f64>,
+    /// The cost of the call, if the provider reports it. If it does not, a [`Route`](crate::Route) sets it by its
+    /// [prices](crate::Route::prices).
+    pub cost_usd: Option<Usd>,
     /// A warning about the answer, for people: for example that a local server has probably cut the prompt.
     #[debug("{:?}", warning.as_deref().map(Message))]
     pub warning: Option<String>,

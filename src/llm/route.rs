@@ -21,12 +21,14 @@ use crate::engine::route::{Next, RetryPolicy, Tries, decide};
 use crate::engine::run::{Reply, Runner, run_inline};
 use crate::engine::work::{Cost, Ticket};
 
+use crate::money::prices::Prices;
 use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
 
 use super::carried_cost::CarriedCosts;
 use super::client::LlmClient;
 use super::outcome::EarlierProvider;
 use super::params::RequestTask;
+use super::pricing::Pricing;
 use super::request::Request;
 use super::response::Response;
 use super::single_call::Single;
@@ -47,6 +49,7 @@ pub struct Route<'a> {
     fallback_histories: Arc<FallbackHistories>,
     clock: Arc<dyn Clock>,
     carried: Arc<CarriedCosts>,
+    prices: Prices,
     config_version: u32,
     observer: Option<Arc<dyn CallObserver>>,
     skipped: Arc<[SkippedStep]>,
@@ -90,6 +93,7 @@ impl<'a> Route<'a> {
             fallback_histories: Arc::default(),
             clock: Arc::new(SystemClock),
             carried: Arc::default(),
+            prices: Prices::default(),
             config_version: 0,
             observer: None,
             skipped: Arc::default(),
@@ -112,6 +116,13 @@ impl<'a> Route<'a> {
     /// Sets the retry policy. Default: 3 retries a step, waiting 1, 2 and 4 s.
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
+        self
+    }
+
+    /// Sets the prices by which it computes the cost of a call whose reply does not report it. Default: the table in the
+    /// program.
+    pub fn prices(mut self, prices: Prices) -> Self {
+        self.prices = prices;
         self
     }
 
@@ -162,6 +173,7 @@ impl<'a> Route<'a> {
             fallback_histories: self.fallback_histories.clone(),
             clock: self.clock.clone(),
             carried: self.carried.clone(),
+            prices: self.prices.clone(),
             config_version: self.config_version,
             observer: self.observer.clone(),
             skipped: self.skipped.clone(),
@@ -224,7 +236,9 @@ impl<'a> Route<'a> {
             |error: &Error| error.is_not_ready() || error.kind() == ErrorKind::Cancelled;
         let again = |error: &Error| may_go_on(error) || self.goes_on(tries, error);
         let client = self.client(tries.step);
-        let mut reply = self.carried.call(client, request, tries, again, ctx);
+        let mut reply = self
+            .carried
+            .call(client, request, tries, &self.pricing(), again, ctx);
         if let Ok(answer) = &mut reply.result
             && answer.provider == "extract"
             && (tries.step > 0 || !self.skipped.is_empty())
@@ -329,6 +343,10 @@ impl<'a> Route<'a> {
             Ok(vectors) => vectors,
             Err(error) => return error.into(),
         };
+        let pricing = self.pricing();
+        for (vector, request) in vectors.iter_mut().zip(requests) {
+            pricing.price(self.client(tries.step), request, vector.as_mut());
+        }
         // A text that is alone fails as a prompt does: it may be tried again.
         if let ([_], [Err(_)]) = (requests, &vectors[..])
             && let Some(Err(error)) = vectors.pop()
@@ -368,6 +386,14 @@ impl<'a> Route<'a> {
             guarded("pack_limits()", || step.client.pack_limits()).unwrap_or(PackLimits::ONE)
         });
         limits.fold(WHOLE, PackLimits::and)
+    }
+
+    /// The prices now.
+    pub(crate) fn pricing(&self) -> Pricing<'_> {
+        Pricing {
+            prices: &self.prices,
+            at: self.clock.wall(),
+        }
     }
 
     fn client(&self, step: u8) -> &dyn LlmClient {

@@ -12,6 +12,7 @@ use crate::llm::providers::config::LlmConfig;
 use crate::llm::providers::survey::ProviderStatus;
 use crate::llm::route::{Route, SkippedStep};
 use crate::llm::transport::is_loopback_url;
+use crate::money::prices::Prices;
 
 use super::options::ProviderOptions;
 
@@ -83,6 +84,8 @@ pub struct RoutePlan {
     pub skipped: Vec<SkippedStep>,
     /// How failed calls are retried.
     pub retry: RetryPolicy,
+    /// The prices of its calls.
+    pub prices: Prices,
     /// The folder through which other OS processes share its limits, if they do.
     pub shared_in: Option<PathBuf>,
 }
@@ -110,7 +113,8 @@ impl RoutePlan {
         for step in &self.fallbacks {
             route = route.then(step.config.client()?, step.limits);
         }
-        Ok(route.retry(self.retry).skipping(&self.skipped))
+        let route = route.retry(self.retry).prices(self.prices.clone());
+        Ok(route.skipping(&self.skipped))
     }
 
     /// Checks that every key is set, and that every address can be called.
@@ -135,6 +139,7 @@ impl RoutePlan {
 #[derive(Clone)]
 pub(super) struct CallSettings {
     pub(super) retry: RetryPolicy,
+    pub(super) prices: Prices,
     timeout: Option<Duration>,
     max_reply: Option<u64>,
     max_replies: u64,
@@ -154,6 +159,7 @@ impl CallSettings {
     pub(super) fn of(settings: &Settings, options: &ProviderOptions) -> Result<Self, Error> {
         Ok(Self {
             retry: options.retry(settings)?,
+            prices: options.all_prices()?,
             timeout: settings.request_timeout()?,
             max_reply: settings.max_reply_bytes()?,
             max_replies: settings.max_replies_bytes()?,

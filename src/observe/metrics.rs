@@ -66,7 +66,7 @@ const OTHER_NAME: &str = "_OTHER";
 /// | `batchwright_worker_slots`, `batchwright_worker_slots_used` | jobs that the worker may have at once, and has |
 /// | `batchwright_items` | items by state, and by `process_id` where a queue's process has them |
 /// | `batchwright_success_ratio` | of the items that have their outcome, the share that succeeded |
-/// | `batchwright_cost_usd` | what they have cost so far, where that is known |
+/// | `batchwright_cost_usd`, `batchwright_unpriced_items` | their known cost so far, and items of unknown cost |
 ///
 /// ```
 /// use std::ops::ControlFlow;
@@ -95,6 +95,7 @@ struct Series {
     items: IntGaugeVec,
     success: GaugeVec,
     cost: GaugeVec,
+    unpriced: IntGaugeVec,
     queue: QueueSeries,
     /// Models that have series of their own.
     models: Names,
@@ -272,7 +273,12 @@ impl Series {
             )?,
             cost: share(
                 "batchwright_cost_usd",
-                "Cost of the items so far, in US dollars.",
+                "Known cost of the items so far, in US dollars.",
+            )?,
+            unpriced: gauge(
+                "batchwright_unpriced_items",
+                "Items of unknown cost.",
+                &["process_id"],
             )?,
             queue: QueueSeries {
                 jobs: histogram(
@@ -313,6 +319,7 @@ impl Series {
         }
         let _ = self.success.remove_label_values(&[process]);
         let _ = self.cost.remove_label_values(&[process]);
+        let _ = self.unpriced.remove_label_values(&[process]);
     }
 }
 
@@ -428,8 +435,13 @@ impl ProgressNotifier for Metrics {
             series.success.with_label_values(&[process]).set(share);
         }
         if let Some(cost) = progress.cost_usd {
-            series.cost.with_label_values(&[process]).set(cost);
+            series
+                .cost
+                .with_label_values(&[process])
+                .set(cost.dollars());
         }
+        let unpriced = i64::try_from(progress.unpriced).unwrap_or(i64::MAX);
+        series.unpriced.with_label_values(&[process]).set(unpriced);
     }
 }
 

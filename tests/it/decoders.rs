@@ -123,7 +123,7 @@ fn fault(status: u16, body: &[u8], result: &Result<Response, Error>) -> Option<&
                 "an absurd usage",
             ),
             (
-                answer.cost_usd.is_some_and(|c| !c.is_finite() || c < 0.0),
+                answer.cost_usd.is_some_and(|cost| cost.dollars() > 1e6),
                 "an absurd price",
             ),
         ],

@@ -16,6 +16,7 @@ mod logging;
 mod metrics_file;
 mod optional;
 mod payloads;
+mod prices;
 mod prompts;
 mod provider;
 mod queue;
@@ -81,6 +82,7 @@ fn execute(mut cli: Cli) -> Exit {
         Command::Queue(args) => move_queue::execute(&args),
         Command::Doctor(args) => doctor::execute(&args),
         Command::Providers(args) => providers::execute(&args),
+        Command::Prices(args) => commands::prices::execute(&args),
         Command::Config(args) => config::execute(&args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),

@@ -83,6 +83,7 @@ pub(crate) fn process(process: &ProcessState, pace: Option<Pace>) -> Value {
         "input_tokens": spent.input_tokens,
         "output_tokens": spent.output_tokens,
         "cost_usd": spent.cost_usd,
+        "unpriced": spent.unpriced,
         "created_at": time::text(process.created_at),
         "changed_at": time::text(process.changed_at),
         "limited_by": pace.and_then(|pace| pace.limited_by),

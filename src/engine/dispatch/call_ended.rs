@@ -278,12 +278,13 @@ pub(super) fn is_pace(error: &Error) -> bool {
 mod tests {
     use super::*;
     use crate::base::usage::Paid;
+    use crate::base::usd::Usd;
 
     #[test]
     fn who_is_given_up_on_keeps_what_was_paid() {
         let paid = Paid {
             usage: None,
-            cost_usd: Some(0.5),
+            cost_usd: Usd::from_dollars(0.5),
         };
         let ended = Error::cancelled().with_sent(Sent::Maybe).with_paid(paid);
         let error = abandoned_error(&ended, None, Duration::from_secs(3));

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::usage::{Paid, Usage};
+use crate::base::usd::Usd;
 use crate::llm::hash::hex;
 use crate::llm::nested_json::shallow;
 use crate::llm::reply_details::{RawJson, Reasoning, ReplyDetails, ToolCall};
@@ -32,7 +33,7 @@ pub(super) struct Answer {
     pub category: Option<String>,
     pub model: Option<String>,
     pub usage: Option<Usage>,
-    pub cost_usd: Option<f64>,
+    pub cost_usd: Option<Usd>,
     pub details: ReplyDetails,
     pub holds: Holds,
 }
@@ -545,6 +546,9 @@ mod tests {
         }
         let priced = r#"{"choices":[{"finish_reason":"content_filter","message":{}}],
             "usage":{"prompt_tokens":7,"cost_in_usd_ticks":5000000000}}"#;
-        assert_eq!(decoded("xai", priced).unwrap_err().cost_usd(), Some(0.5));
+        assert_eq!(
+            decoded("xai", priced).unwrap_err().cost_usd(),
+            crate::Usd::from_dollars(0.5)
+        );
     }
 }

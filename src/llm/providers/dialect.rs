@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::usage::Paid;
+use crate::base::usd::Usd;
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
@@ -176,10 +177,10 @@ fn with_headers(vendor: &Vendor, mut response: Response, reply: &HttpReply) -> R
 }
 
 /// The price of a call in LiteLLM's words.
-pub(super) fn stated_cost(reply: &HttpReply) -> Option<f64> {
+pub(super) fn stated_cost(reply: &HttpReply) -> Option<Usd> {
     let cost = reply.headers.get("x-litellm-response-cost")?;
     let cost = cost.trim().parse::<f64>().ok()?;
-    (cost.is_finite() && cost >= 0.0).then_some(cost)
+    Usd::from_dollars(cost).filter(|_| cost.is_finite())
 }
 
 /// What the provider calls this exchange.

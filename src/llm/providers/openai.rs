@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::usage::{Paid, Usage};
+use crate::base::usd::Usd;
 use crate::llm::nested_json::shallow;
 use crate::llm::reply_details::{RawJson, ReplyDetails, ToolCall};
 use crate::llm::response::Response;
@@ -417,14 +418,18 @@ impl Counts {
     /// The price of the call, where the provider states it: xAI in ticks of 1e-10 dollars, OpenRouter in
     /// dollars, Perplexity as the total of an object. To whoever brings a key of their own OpenRouter
     /// states its fee alone, and beside it what the provider behind it takes.
-    fn cost_usd(&self) -> Option<f64> {
+    fn cost_usd(&self) -> Option<Usd> {
         if let Some(ticks) = self.cost_in_usd_ticks.as_ref().and_then(Value::as_u64) {
-            return Some(ticks as f64 * 1e-10);
+            return Some(Usd::from_picos(ticks.saturating_mul(100)));
         }
         let total = self.cost.get("total_cost").unwrap_or(&self.cost);
         let cost = total.as_f64().filter(|cost| *cost >= 0.0)?;
         let upstream = self.cost_details.get("upstream_inference_cost");
         let upstream = upstream.and_then(Value::as_f64).filter(|cost| *cost >= 0.0);
+        let (cost, upstream) = (
+            Usd::from_dollars(cost)?,
+            upstream.and_then(Usd::from_dollars),
+        );
         match (self.is_byok == Value::Bool(true), upstream) {
             (true, upstream) => Some(cost + upstream?),
             (false, _) => Some(cost),

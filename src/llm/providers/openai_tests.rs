@@ -390,22 +390,29 @@ fn the_price_that_a_gateway_states_is_the_price() {
         counted(&usage).cost_usd
     };
     let upstream = json!({"upstream_inference_cost": 19.0});
-    assert_eq!(cost(json!({"cost": 0.95})), Some(0.95));
+    assert_eq!(cost(json!({"cost": 0.95})), Usd::from_dollars(0.95));
     assert_eq!(
         cost(json!({"cost": 0.95, "cost_details": upstream, "is_byok": false})),
-        Some(0.95)
+        Usd::from_dollars(0.95)
     );
     assert_eq!(
         cost(json!({"cost": 0.95, "cost_details": upstream, "is_byok": true})),
-        Some(19.95)
+        Usd::from_dollars(19.95)
     );
     // With a key of one's own and nothing said of what its provider takes, the price is not known.
     assert_eq!(cost(json!({"cost": 0.0, "is_byok": true})), None);
-    assert_eq!(cost(json!({"cost": {"total_cost": 0.25}})), Some(0.25));
+    assert_eq!(
+        cost(json!({"cost": {"total_cost": 0.25}})),
+        Usd::from_dollars(0.25)
+    );
     assert_eq!(cost(json!({"cost": "much"})), None);
     assert_eq!(cost(json!({"cost": -1})), None);
     let body = r#"{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":1}}"#;
-    for (header, expected) in [("0.00042", Some(0.00042)), ("NaN", None), ("None", None)] {
+    for (header, expected) in [
+        ("0.00042", Usd::from_dollars(0.00042)),
+        ("NaN", None),
+        ("None", None),
+    ] {
         let reply = testing::reply(200, &[("x-litellm-response-cost", header)], body);
         let answer = decode(vendor("custom"), &reply, false).unwrap();
         assert_eq!(answer.cost_usd, expected, "{header}");

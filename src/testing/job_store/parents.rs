@@ -1,5 +1,6 @@
 //! Processes whose jobs a job of another process waits for.
 
+use crate::base::usd::Usd;
 use crate::queue::info::ParentJob;
 
 use super::*;
@@ -34,7 +35,8 @@ fn used(tokens: u64, usd: f64) -> Option<Spent> {
     Some(Spent {
         input_tokens: tokens,
         output_tokens: 1,
-        cost_usd: Some(usd),
+        cost_usd: Usd::from_dollars(usd),
+        unpriced: 0,
     })
 }
 
@@ -310,13 +312,13 @@ pub(super) fn what_children_used_is_counted_once_with_their_parent(open: Open<'_
     let both = worker.claim(2, T);
     worker.settle(both[0].receipt, bought(10, 0.5));
     worker.settle(both[1].receipt, lost(20, 0.25));
-    assert_eq!(spent(below), (30, 2, Some(0.75)));
-    assert_eq!(spent(process), (0, 0, Some(0.0)));
+    assert_eq!(spent(below), (30, 2, Usd::from_dollars(0.75)));
+    assert_eq!(spent(process), (0, 0, Usd::from_dollars(0.0)));
     let changed = worker.settle(parents[0].receipt, lost(1, 0.0));
     let told = changed.iter().find(|state| state.process_id == process);
     assert_eq!(told.unwrap().spent.input_tokens, 31);
-    assert_eq!(spent(process), (31, 3, Some(0.75)));
-    assert_eq!(spent(below), (0, 0, Some(0.0)));
+    assert_eq!(spent(process), (31, 3, Usd::from_dollars(0.75)));
+    assert_eq!(spent(below), (0, 0, Usd::from_dollars(0.0)));
 
     // What is used after it was put back is added, and nothing twice.
     assert_eq!(db.store().retry_failed(process, T).unwrap(), 1);
@@ -324,14 +326,14 @@ pub(super) fn what_children_used_is_counted_once_with_their_parent(open: Open<'_
     assert_eq!(named(&again), ["parent", "b"]);
     worker.settle(again[1].receipt, bought(40, 1.0));
     worker.settle(again[0].receipt, completed());
-    assert_eq!(spent(process), (71, 4, Some(1.75)));
+    assert_eq!(spent(process), (71, 4, Usd::from_dollars(1.75)));
     assert!(db.two.process(below).unwrap().is_none());
 
     // Of what is deleted as well.
     let below = children(db.store(), &parents[1], &["c"]);
     worker.settle(worker.one().receipt, bought(100, 0.0));
     db.store().delete(below, T).unwrap();
-    assert_eq!(spent(process), (171, 5, Some(1.75)));
+    assert_eq!(spent(process), (171, 5, Usd::from_dollars(1.75)));
     db.sound();
 }
 

@@ -8,6 +8,7 @@ pub mod exec;
 pub mod export;
 pub mod folder;
 pub mod input;
+pub mod prices;
 pub mod providers;
 pub mod queue;
 pub mod results;
@@ -37,6 +38,7 @@ use config::ConfigArgs;
 use doctor::DoctorArgs;
 use exec::ExecArgs;
 use export::ExportArgs;
+use prices::PricesArgs;
 use providers::ProvidersArgs;
 use queue::QueueArgs;
 use results::ResultsArgs;
@@ -77,6 +79,7 @@ pub enum Command {
     Queue(QueueArgs),
     Doctor(DoctorArgs),
     Providers(ProvidersArgs),
+    Prices(PricesArgs),
     Config(ConfigArgs),
     Simulate(Box<SimulateArgs>),
     Completions(CompletionsArgs),

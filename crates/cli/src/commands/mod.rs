@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod exec;
 pub mod export;
 pub mod move_queue;
+pub mod prices;
 pub mod providers;
 pub mod results;
 pub mod retry;

@@ -67,6 +67,7 @@ mod pace;
 mod packed;
 mod podcast;
 mod portable;
+mod prices;
 #[cfg(unix)]
 mod private;
 mod program;

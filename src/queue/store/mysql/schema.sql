@@ -35,8 +35,8 @@ CREATE TABLE #processes (
   consumed BIGINT NOT NULL DEFAULT 0,
   input_tokens BIGINT NOT NULL DEFAULT 0,
   output_tokens BIGINT NOT NULL DEFAULT 0,
-  cost_usd DOUBLE NOT NULL DEFAULT 0,
-  unpriced BIGINT NOT NULL DEFAULT 0,      -- outcomes of unknown price
+  cost_picos BIGINT NOT NULL DEFAULT 0,    -- known cost in 1e-12 US dollars
+  unpriced BIGINT NOT NULL DEFAULT 0,      -- jobs of unknown cost
   created_at BIGINT NOT NULL,
   changed_at BIGINT NOT NULL,
   info LONGTEXT,

@@ -260,25 +260,25 @@ fn move_usage(tx: &mut dyn Statements, from: &[i64], to: i64, now: Timestamp) ->
     }
     for no in from {
         let used = tx.first(
-            "SELECT input_tokens, output_tokens, cost_usd, unpriced FROM #processes WHERE no = ? FOR UPDATE",
+            "SELECT input_tokens, output_tokens, cost_picos, unpriced FROM #processes WHERE no = ? FOR UPDATE",
             by![*no],
         )?;
         let Some(mut used) = used else { continue };
         let (input, output): (i64, i64) = (used.at(0)?, used.at(1)?);
-        let (usd, unpriced): (f64, i64) = (used.at(2)?, used.at(3)?);
-        if (input, output, usd, unpriced) == (0, 0, 0.0, 0) {
+        let (cost, unpriced): (i64, i64) = (used.at(2)?, used.at(3)?);
+        if (input, output, cost, unpriced) == (0, 0, 0, 0) {
             continue;
         }
         tx.run(
-            "UPDATE #processes SET input_tokens = 0, output_tokens = 0, cost_usd = 0, unpriced = 0 WHERE no = ?",
+            "UPDATE #processes SET input_tokens = 0, output_tokens = 0, cost_picos = 0, unpriced = 0 WHERE no = ?",
             by![*no],
         )?;
         tx.run(
             "UPDATE #processes SET input_tokens = LEAST(input_tokens + ?, 4611686018427387903),
                output_tokens = LEAST(output_tokens + ?, 4611686018427387903),
-               cost_usd = cost_usd + ?, unpriced = unpriced + ?, changed_at = GREATEST(changed_at, ?)
+               cost_picos = LEAST(cost_picos + ?, 4611686018427387903), unpriced = unpriced + ?, changed_at = GREATEST(changed_at, ?)
              WHERE no = ?",
-            by![input, output, usd, unpriced, now.0, to],
+            by![input, output, cost, unpriced, now.0, to],
         )?;
     }
     Ok(())

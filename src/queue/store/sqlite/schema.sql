@@ -28,8 +28,8 @@ CREATE TABLE processes (
   consumed INTEGER NOT NULL DEFAULT 0,
   input_tokens INTEGER NOT NULL DEFAULT 0,
   output_tokens INTEGER NOT NULL DEFAULT 0,
-  cost_usd REAL NOT NULL DEFAULT 0,
-  unpriced INTEGER NOT NULL DEFAULT 0,     -- outcomes of unknown price
+  cost_picos INTEGER NOT NULL DEFAULT 0,   -- known cost in 1e-12 US dollars
+  unpriced INTEGER NOT NULL DEFAULT 0,     -- jobs of unknown cost
   created_at INTEGER NOT NULL,
   changed_at INTEGER NOT NULL,
   info TEXT,                               -- for people, in JSON; nothing here depends on it

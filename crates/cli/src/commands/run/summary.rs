@@ -305,9 +305,13 @@ fn usage_lines(summary: &Summary, concurrency: Concurrency, asked: Option<u32>) 
         (0, 0) if summary.completed > 0 => "unknown".to_owned(),
         (read, written) => format!("{} in{cached}, {} out", count(read), count(written)),
     };
-    let cost = match summary.cost_usd {
-        Some(usd) => format!("${usd:.4}"),
-        None => "unknown".to_owned(),
+    let cost = match (summary.cost_usd, summary.unpriced) {
+        (Some(usd), 0) => usd.to_string(),
+        (Some(usd), unknown) => {
+            let items = number_of(unknown, "item", "items");
+            format!("{usd}, and {items} without a known price")
+        }
+        (None, _) => "unknown".to_owned(),
     };
     let mut lines = vec![row("tokens", &tokens), row("cost", &cost)];
     let [p50, p95, p99] = [
