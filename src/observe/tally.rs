@@ -33,6 +33,8 @@ pub(crate) struct Measure {
     pub usage: Option<Usage>,
     /// The known cost.
     pub cost_usd: Usd,
+    /// Of the items, those of known cost.
+    pub priced: u64,
     /// Of the items, those of unknown cost.
     pub unpriced: u64,
     /// The call that brought it.
@@ -194,8 +196,8 @@ impl Tally {
         self.calls.add(measure.took);
         self.usage += measure.usage.unwrap_or_default();
         self.cost_usd += measure.cost_usd;
+        self.priced += measure.priced;
         self.unpriced += measure.unpriced;
-        self.priced += measure.items - free - measure.unpriced;
     }
 
     fn save_calls(&mut self, items: u64) {

@@ -81,6 +81,7 @@ fn the_counts_add_up_and_unknown_costs_are_counted_apart() {
     let mut measure = Measure {
         items: 1,
         cost_usd: Usd::from_picos(500),
+        priced: 1,
         took: Duration::from_millis(20),
         ..Measure::default()
     };
@@ -89,7 +90,7 @@ fn the_counts_add_up_and_unknown_costs_are_counted_apart() {
     let summary = |tally: &Tally| tally.summary(&Counters::default(), TimeSplit::default(), now);
     let cost = |tally: &Tally| (summary(tally).cost_usd, summary(tally).unpriced);
     assert_eq!(cost(&tally), (Some(Usd::from_picos(500)), 0));
-    (measure.cost_usd, measure.unpriced) = (Usd::ZERO, 1);
+    (measure.cost_usd, measure.priced, measure.unpriced) = (Usd::ZERO, 0, 1);
     tally.answered(3, &measure);
     assert_eq!(cost(&tally), (Some(Usd::from_picos(500)), 1));
     let refused = Error::new(ErrorKind::Blocked, "no").with_usage(Usage::default());

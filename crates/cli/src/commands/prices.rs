@@ -43,20 +43,7 @@ fn show(args: &PricesArgs) -> Result<String, Refusal> {
     };
     let all = prices::of_file(args.prices.as_deref())?.or(of_folder);
     let named = args.model.as_deref().unwrap_or_default();
-    let mut names = all.names(named);
-    names.retain(|(provider, _)| {
-        let wanted = args.provider.as_deref();
-        wanted.is_none_or(|wanted| wanted == provider || provider == "*")
-    });
-    // A dated name is in no list.
-    let providers = args.provider.as_deref();
-    if let (Some(provider), true) = (providers, all_differ(&names, named)) {
-        names.insert(0, (provider.to_owned(), named.to_owned()));
-    }
-    let exact = |(_, name): &(String, String)| name.eq_ignore_ascii_case(named);
-    if names.iter().any(exact) {
-        names.retain(exact);
-    }
+    let names = names(&all, named, args.provider.as_deref());
     let found = names.iter().filter_map(|(provider, name)| {
         let model = all.of_model(provider, name)?;
         Some((provider.as_str(), name.as_str(), model))
@@ -75,16 +62,31 @@ fn show(args: &PricesArgs) -> Result<String, Refusal> {
     })
 }
 
-fn all_differ(names: &[(String, String)], named: &str) -> bool {
-    !named.is_empty()
-        && !names
-            .iter()
-            .any(|(_, name)| name.eq_ignore_ascii_case(named))
+/// The models of exactly this name, at each provider that has prices for it; otherwise those whose names contain it.
+fn names(all: &Prices, named: &str, provider: Option<&str>) -> Vec<(String, String)> {
+    let wanted = |(of, _): &(String, String)| provider.is_none_or(|name| name == of || of == "*");
+    let known: Vec<_> = all.names("").into_iter().filter(wanted).collect();
+    let mut providers: Vec<&str> = known.iter().map(|(of, _)| of.as_str()).collect();
+    providers.dedup();
+    let origin = |of: &str| all.of_model(of, named).map(|model| model.origin());
+    // What is set for all providers is shown once.
+    let for_all = origin("*");
+    providers.retain(|of| match origin(of) {
+        Some(found) => *of == "*" || for_all != Some(found),
+        None => false,
+    });
+    if providers.is_empty() {
+        return all.names(named).into_iter().filter(wanted).collect();
+    }
+    let exact = providers.into_iter();
+    exact.map(|of| (of.to_owned(), named.to_owned())).collect()
 }
 
 type Row<'p> = (&'p str, &'p str, ModelPrices<'p>);
 
 fn as_json((provider, name, model): &Row<'_>) -> Value {
+    let entries = model.entries().iter();
+    let entries: Vec<&PriceEntry> = entries.filter(|entry| is_sold(model, entry)).collect();
     json!({
         "provider": provider,
         "model": name,
@@ -92,7 +94,7 @@ fn as_json((provider, name, model): &Row<'_>) -> Value {
         "source": model.source(),
         "date": model.date(),
         "max_output_tokens": model.max_output_tokens(),
-        "prices": model.entries(),
+        "prices": entries,
     })
 }
 
@@ -117,7 +119,7 @@ fn as_table(found: &[Row<'_>]) -> String {
             let mut add = |tier: &str, prices: &PriceEntry, note: &str| {
                 let cached = prices.cached_input.map_or_else(|| "-".to_owned(), usd);
                 let output = prices.output.map_or_else(|| "-".to_owned(), usd);
-                let cells = [provider, name, tier, &usd(prices.input), &cached, &output];
+                let cells = [*provider, *name, tier, &usd(prices.input), &cached, &output];
                 table.row(cells, note);
             };
             add(tier, entry, &note);
@@ -129,6 +131,11 @@ fn as_table(found: &[Row<'_>]) -> String {
     }
     table.below("US dollars per million tokens; --json shows earlier prices and all fields");
     table.lines(width())
+}
+
+/// Whether the provider has this tier; Azure has not all of OpenAI's.
+fn is_sold(model: &ModelPrices<'_>, entry: &PriceEntry) -> bool {
+    model.entry(&entry.tier, SystemTime::now().into()).is_some()
 }
 
 /// The prices of today, one entry per tier.

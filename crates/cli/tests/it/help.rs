@@ -5,7 +5,7 @@ use super::common::{Desk, Running};
 /// Twice 24 lines, less the prompt's own.
 const TWO_SCREENS: usize = 46;
 
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 26] = [
     "",
     "run",
     "submit",
@@ -24,6 +24,9 @@ const COMMANDS: [&str; 23] = [
     "queue reopen",
     "doctor",
     "providers",
+    "prices",
+    "prices set",
+    "prices update",
     "config",
     "config list",
     "simulate",
