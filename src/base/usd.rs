@@ -43,7 +43,7 @@ impl Usd {
         (self.0 / PICOS_IN_A_MICRO) + (self.0 % PICOS_IN_A_MICRO) / (PICOS_IN_A_MICRO / 2)
     }
 
-    /// The amount in dollars. Below 9,000 dollars, no picodollar is lost.
+    /// The amount in dollars. Below 2,000 dollars, no picodollar is lost.
     pub fn dollars(self) -> f64 {
         self.0 as f64 / PICOS as f64
     }
@@ -107,9 +107,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_amount_below_nine_thousand_dollars_is_read_from_json_as_it_was_written() {
+    fn every_amount_below_two_thousand_dollars_is_read_from_json_as_it_was_written() {
         let mut picos = 1;
-        while picos < 9_000 * PICOS {
+        while picos < 1_000 * PICOS {
             for amount in [picos, picos + 1, picos * 2 - 1] {
                 let json = serde_json::to_string(&Usd(amount)).unwrap();
                 assert_eq!(serde_json::from_str::<Usd>(&json).unwrap(), Usd(amount));
