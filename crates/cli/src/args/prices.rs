@@ -17,7 +17,7 @@ pub struct PricesArgs {
     #[command(subcommand)]
     pub action: Option<PricesAction>,
 
-    /// Show models whose name contains this; one model if it is a complete name [default: all]
+    /// Name of a model, or a part of it [default: all models]
     #[arg(value_name = "MODEL")]
     pub model: Option<String>,
 

@@ -65,16 +65,16 @@ fn own_prices_come_before_the_table_and_unknown_ones_are_counted_apart() {
         "in.jsonl",
         [line("a", "gpt-4o-mini"), line("b", "new")].join("\n"),
     );
-    let run = |words: &str| {
-        let words = format!("in.jsonl -o out.jsonl --overwrite {words}");
+    let run = |output: &str, words: &str| {
+        let words = format!("in.jsonl -o {output} {words}");
         let ended = Running::start(&mut command(&desk, &sim, &words))
             .wait()
             .expect(0);
-        let lines = desk.results("out.jsonl");
+        let lines = desk.results(output);
         let of = |id: &str| lines.iter().find(|line| line["id"] == id).unwrap()["cost_usd"].clone();
         (ended, of("a"), of("b"))
     };
-    let (ended, table, unknown) = run("");
+    let (ended, table, unknown) = run("one.jsonl", "");
     assert_eq!(unknown, Value::Null);
     ended.says(", and 1 item without a known price");
     assert!(cost(&table) > Usd::ZERO);
@@ -88,15 +88,15 @@ fn own_prices_come_before_the_table_and_unknown_ones_are_counted_apart() {
     assert_eq!(shown["models"][0]["origin"], "your setting");
     assert_eq!(shown["models"][0]["prices"][1]["input"], 0.5);
     let with_home = format!("--data-dir {HOME}");
-    let (_, same, set) = run(&with_home);
+    let (_, same, set) = run("two.jsonl", &with_home);
     assert_eq!(same, table);
-    let input = &desk.results("out.jsonl")[0]["usage"]["input_tokens"];
+    let input = &desk.results("two.jsonl")[0]["usage"]["input_tokens"];
     assert_eq!(cost(&set).picos(), input.as_u64().unwrap() * 1_000_000);
 
     let mine = json!({"providers": {"openai": {"models": [
         {"models": ["new", "gpt-4o-mini"], "prices": [{"input": 2, "output": 0}]}]}}});
     desk.write("mine.json", mine.to_string());
-    let (_, first, second) = run(&format!("{with_home} --prices mine.json"));
+    let (_, first, second) = run("three.jsonl", &format!("{with_home} --prices mine.json"));
     assert_eq!((cost(&first), &first), (cost(&set) + cost(&set), &second));
 
     prices("unset new").expect(0);
