@@ -53,10 +53,10 @@ pub enum PricesAction {
         /// Price of output tokens
         #[arg(long, value_name = "USD")]
         output: f64,
-        /// Price of input tokens that were read from the prompt cache [default: that of input tokens]
+        /// Price of cached input tokens [default: that of input]
         #[arg(long, value_name = "USD")]
         cached_input: Option<f64>,
-        /// Tier: batch, flex, priority [default: the standard tier]
+        /// Tier, for example batch [default: standard]
         #[arg(long, value_name = "TIER", value_parser = name)]
         tier: Option<String>,
     },
