@@ -231,6 +231,8 @@ fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
         process_id: ids.1,
         kind: COMPLETION_KIND.to_owned(),
         item_id: None,
+        lane: None,
+        at_provider: false,
         status: JobStatus::Completed,
         priority: 5,
         step: 0,

@@ -221,7 +221,7 @@ impl LlmManager {
             log::warn!("{reason}");
         }
         match strategy.strategy {
-            Strategy::Sync => now.run_sync(requests),
+            Strategy::Sync | Strategy::Flex => now.run_sync(requests),
             Strategy::Batch => now.run_batch(process, requests),
         }
     }

@@ -10,6 +10,7 @@
 //! | send your own headers | [`CallHeader`], by [`LlmConfig::header`](crate::LlmConfig::header) |
 //! | see a call before it is made | [`CallPreview`], by [`Client::preview`](crate::Client::preview) |
 //! | show an address without its credentials | [`redacted_url`] |
+//! | see what a model costs at a tier on a day, from which source | [`ModelPrices`], [`PriceEntry`], [`Price`], [`Day`], by [`Prices`](crate::Prices) |
 //! | see how many characters [`Extract`](crate::Extract) returns | [`EXTRACT_CHARS`] |
 
 pub use crate::base::secret::redacted_url;
@@ -18,3 +19,5 @@ pub use crate::llm::providers::headers::CallHeader;
 pub use crate::llm::providers::local::{LocalServer, ServerState};
 pub use crate::llm::providers::remote::CallPreview;
 pub use crate::llm::providers::survey::{ProviderStatus, api_keys_set, inspect, survey};
+pub use crate::money::prices::ModelPrices;
+pub use crate::money::table::{Day, Price, PriceEntry};

@@ -140,7 +140,6 @@ fn check_answer(reply: &HttpReply, answer: &Response) {
         silent || cut || !answer.text.trim().is_empty(),
         "a blank answer"
     );
-    assert!(answer.cost_usd.is_none_or(|c| c.is_finite() && c >= 0.0));
     if let Some(usage) = answer.usage {
         let tokens = usage.input_tokens.max(usage.output_tokens);
         assert!(tokens < 1 << 40, "an absurd usage");

@@ -10,6 +10,7 @@ use super::brief::{Bytes, FieldIf, Message, beginning};
 use super::hints::RateHints;
 use super::secret::Secret;
 use super::usage::{Paid, Usage};
+use super::usd::Usd;
 
 mod io;
 mod json;
@@ -65,6 +66,8 @@ enum Mark {
     ClaimLost,
     Storage,
     Critical,
+    NoCapacity,
+    FlexTier,
 }
 
 /// Raw replies in an error are cut to this many bytes, unless they are kept whole. A larger whole reply is written to
@@ -215,8 +218,8 @@ impl Error {
         self
     }
 
-    /// Sets what was billed without an answer, in US dollars.
-    pub fn with_cost(mut self, usd: f64) -> Self {
+    /// Sets what was billed without an answer.
+    pub fn with_cost(mut self, usd: Usd) -> Self {
         self.0.paid.cost_usd = Some(usd);
         self
     }
@@ -225,6 +228,10 @@ impl Error {
     pub(crate) fn with_paid(mut self, paid: Paid) -> Self {
         self.0.paid = paid;
         self
+    }
+
+    pub(crate) fn set_paid(&mut self, paid: Paid) {
+        self.0.paid = paid;
     }
 
     /// Sets the unusable reply, cut to 16 KiB.
@@ -293,6 +300,32 @@ impl Error {
     /// Puts a prefix before the message, for example the source of the input.
     pub fn context(mut self, prefix: impl fmt::Display) -> Self {
         self.0.message = format!("{prefix}: {}", self.0.message);
+        self
+    }
+
+    /// Marks the error as a rejection at the flex tier for want of capacity. The call waits for it.
+    pub(crate) fn with_no_capacity(self) -> Self {
+        self.marked(Mark::NoCapacity)
+    }
+
+    /// Whether the provider has no capacity at the flex tier.
+    pub(crate) fn lacks_capacity(&self) -> bool {
+        self.is_marked(Mark::NoCapacity)
+    }
+
+    /// Marks the error as that of a call at the flex tier, for its price.
+    pub(crate) fn with_flex_tier(self) -> Self {
+        self.marked(Mark::FlexTier)
+    }
+
+    /// Whether the call was made at the flex tier.
+    pub(crate) fn is_of_flex_tier(&self) -> bool {
+        self.is_marked(Mark::FlexTier)
+    }
+
+    /// The same failure, as one of another kind.
+    pub(crate) fn with_kind(mut self, kind: ErrorKind) -> Self {
+        self.0.kind = kind;
         self
     }
 
@@ -437,8 +470,8 @@ impl Error {
         self.0.paid.usage
     }
 
-    /// What was billed for these tokens in US dollars, if the provider reports it for all of them.
-    pub fn cost_usd(&self) -> Option<f64> {
+    /// What was billed for these tokens, if that is known for all of them.
+    pub fn cost_usd(&self) -> Option<Usd> {
         self.0.paid.cost_usd
     }
 

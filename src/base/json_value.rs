@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Value};
 
 /// A value that rejects objects, at any depth, that name a field twice, because readers ignore one of the two.
@@ -100,10 +101,16 @@ impl<'de> Visitor<'de> for ValueReader<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value, A::Error> {
         let mut fields = Map::new();
         while let Some(name) = object.next_key::<String>()? {
-            if self.unique && fields.contains_key(&name) {
-                return Err(A::Error::custom(format!("{name:?} occurs twice")));
+            match fields.entry(name) {
+                Entry::Occupied(field) if self.unique => {
+                    let name = field.key();
+                    return Err(A::Error::custom(format!("{name:?} occurs twice")));
+                }
+                Entry::Occupied(mut field) => drop(field.insert(object.next_value_seed(self)?)),
+                Entry::Vacant(field) => {
+                    field.insert(object.next_value_seed(self)?);
+                }
             }
-            fields.insert(name, object.next_value_seed(self)?);
         }
         Ok(Value::Object(fields))
     }

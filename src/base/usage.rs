@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::brief::FieldIf;
+use super::usd::Usd;
 
 /// The usage of one call, in the same format for all providers. Unreported counts are 0; JSON omits those after the
 /// first four.
@@ -131,12 +132,17 @@ impl Usage {
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Paid {
     pub usage: Option<Usage>,
-    pub cost_usd: Option<f64>,
+    pub cost_usd: Option<Usd>,
 }
 
 impl Paid {
     pub(crate) fn is_known(&self) -> bool {
         self.usage.is_some() || self.cost_usd.is_some()
+    }
+
+    /// Whether it was used and its cost is unknown.
+    pub(crate) fn is_unpriced(&self) -> bool {
+        self.usage.is_some() && self.cost_usd.is_none()
     }
 
     /// Input and output tokens.

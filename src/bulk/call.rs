@@ -1,5 +1,6 @@
 //! One call of a run.
 
+use std::borrow::Borrow;
 use std::time::Duration;
 
 use crate::base::cancel::Context;
@@ -35,7 +36,7 @@ pub(crate) fn measure(done: &Answered) -> Measure {
 /// Makes the call of a pack whose history is `tries`.
 pub(crate) fn call_step(
     route: &Route<'_>,
-    requests: &[&Request],
+    requests: &[impl Borrow<Request>],
     tries: &Tries,
     ctx: &Context,
 ) -> Reply<Answered> {

@@ -37,28 +37,29 @@ struct NotRead {
 
 impl FileRunner<'_> {
     pub(super) fn call(&self, ticket: &Ticket<Pack<FileTask>>, ctx: &Context) -> Reply<Lines> {
-        let tasks: Vec<&FileTask> = ticket.task.iter().map(|member| &member.task).collect();
-        let places = tasks.iter().map(|task| task.index as usize);
-        let bytes = places.map(|i| self.input.record_bytes(i, self.index)).sum();
+        let tasks = ticket.task.iter().map(|member| &member.task);
+        let bytes = |task: &FileTask| self.input.record_bytes(task.index as usize, self.index);
+        let bytes = tasks.clone().map(bytes).sum();
         // Released when the call has ended.
         let mut room = match MemoryManager::of_process().wait_for_prompts(bytes, ctx) {
             Ok(room) => room,
             Err(error) => return error.into(),
         };
-        let requests = tasks.iter().map(|task| self.read(task));
-        let requests: Vec<Request> = match requests.collect() {
-            Ok(requests) => requests,
-            Err(NotRead { error, fatal }) => {
-                return Reply {
-                    fatal,
-                    ..error.into()
-                };
+        let mut requests = Vec::with_capacity(ticket.task.len());
+        for task in tasks {
+            match self.read(task) {
+                Ok(request) => requests.push(request),
+                Err(NotRead { error, fatal }) => {
+                    return Reply {
+                        fatal,
+                        ..error.into()
+                    };
+                }
             }
-        };
+        }
         if let Some(room) = &mut room {
             room.holds_requests();
         }
-        let requests: Vec<&Request> = requests.iter().collect();
         let reply = call_step(self.route, &requests, &ticket.tries, ctx);
         let lines = reply
             .result
@@ -116,7 +117,7 @@ impl FileRunner<'_> {
     fn lines(
         &self,
         ticket: &Ticket<Pack<FileTask>>,
-        requests: &[&Request],
+        requests: &[Request],
         answered: Answered,
     ) -> Result<Lines, Error> {
         let (mut tries, mut timer) = (ticket.tries, ticket.timer);

@@ -2,6 +2,7 @@
 
 use crate::base::error::Error;
 use crate::base::usage::Paid;
+use crate::base::usd::Usd;
 use crate::llm::outcome::Outcome;
 use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::reply_details::RawJson;
@@ -119,7 +120,7 @@ impl Lines {
 /// The cost of an item whose answer was billed for another one.
 const FREE: Paid = Paid {
     usage: None,
-    cost_usd: Some(0.0),
+    cost_usd: Some(Usd::ZERO),
 };
 
 /// An answer of an earlier run as the outcome of an item.
@@ -128,7 +129,7 @@ fn reused(mut outcome: Outcome, named: Named) -> Outcome {
     outcome.input = named.input;
     outcome.answered_by = None;
     outcome.reused = true;
-    outcome = outcome.with_calls(0, None);
+    outcome.set_calls(0, None);
     if let Ok(answer) = &mut outcome.result {
         answer.set_paid(FREE);
     }
@@ -147,7 +148,7 @@ fn shared_outcome(outcome: &Outcome, named: &Named) -> Outcome {
 pub(super) fn free(outcome: &Outcome) -> Outcome {
     let mut shared = outcome.clone();
     shared.answered_by = shared.answered_by.take().or(shared.id.take());
-    shared = shared.with_calls(0, None);
+    shared.set_calls(0, None);
     shared.result = match shared.result {
         Ok(mut answer) => {
             answer.set_paid(FREE);

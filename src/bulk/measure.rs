@@ -13,12 +13,18 @@ impl Measure {
         let mut all = Self {
             items: responses.clone().count() as u64,
             usage: Usage::sum(responses.clone().filter_map(|r| r.usage)),
-            cost_usd: responses.clone().map(|r| r.cost_usd).sum(),
             ..Self::default()
         };
         for response in responses {
             let extracted = response.provider == "extract";
             all.extracted |= extracted;
+            match response.cost_usd {
+                Some(cost) => {
+                    all.cost_usd += cost;
+                    all.priced += 1;
+                }
+                None => all.unpriced += 1,
+            }
             let truncated = response.finish_reason == FinishReason::Length && !extracted;
             all.truncated += u64::from(truncated);
             all.warned += u64::from(response.warning.is_some());

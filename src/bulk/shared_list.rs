@@ -86,6 +86,7 @@ mod tests {
 
     use super::*;
     use crate::base::error::{Error, ErrorKind};
+    use crate::base::usd::Usd;
     use crate::bulk::run::Bulk;
     use crate::llm::client::client_fn;
     use crate::llm::response::Response;
@@ -110,7 +111,7 @@ mod tests {
                 match text.as_str() {
                     "p1" => Err(Error::new(ErrorKind::Invalid, "not this one")),
                     _ => Ok(Response {
-                        cost_usd: Some(0.5),
+                        cost_usd: Some(Usd::from_picos(5)),
                         ..Response::new("c", text)
                     }),
                 }
@@ -130,7 +131,7 @@ mod tests {
                 match &outcome.result {
                     Ok(answer) => {
                         assert_eq!(answer.text, format!("p{}", i % 3));
-                        paid += usize::from(answer.cost_usd == Some(0.5));
+                        paid += usize::from(answer.cost_usd == Some(Usd::from_picos(5)));
                     }
                     Err(error) => assert_eq!((i % 3, error.kind()), (1, ErrorKind::Invalid)),
                 }

@@ -64,6 +64,8 @@ pub enum Strategy {
     /// Each prompt is a call of its own, answered at once.
     #[default]
     Sync,
+    /// Like `Sync`, at the provider's flex tier: cheaper, slower, and rejected while it has no capacity.
+    Flex,
     /// Prompts are handed over to the provider's Batch API: cheaper, answered within a day.
     Batch,
 }
@@ -73,6 +75,7 @@ impl Strategy {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Sync => "sync",
+            Self::Flex => "flex",
             Self::Batch => "batch",
         }
     }
@@ -120,7 +123,7 @@ pub enum OnUnknown {
 }
 
 /// The names of [`Strategy`].
-pub(super) static STRATEGIES: Choices = Choices::new("strategy", &["sync", "batch"]);
+pub(super) static STRATEGIES: Choices = Choices::new("strategy", &["sync", "flex", "batch"]);
 
 /// The names of [`Dedupe`].
 pub(super) static DEDUPES: Choices = Choices::new("choice", &["auto", "always", "never"]);

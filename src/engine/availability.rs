@@ -14,7 +14,7 @@ use super::quota::QuotaId;
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Availability {
     pub pauses: Pauses,
-    pub(super) exclusions: Exclusions,
+    pub(crate) exclusions: Exclusions,
     pub(super) breakers: Breakers,
 }
 
@@ -37,7 +37,7 @@ impl Availability {
         ends.filter(|t| *t > now && *t < Time::FAR).min()
     }
 
-    /// Lifts expired exclusions, and lets breakers that were open long enough admit one call.
+    /// Lets one call probe what was excluded long enough, and lets breakers that were open long enough admit one call.
     pub(super) fn advance(&mut self, now: Time) {
         self.exclusions.expire(now);
         self.breakers.half_open(now);

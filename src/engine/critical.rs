@@ -4,7 +4,7 @@
 //! client may use another API key for one item. So a step that has answered, or has other calls in flight, is in
 //! question until enough consecutive calls have failed in this way. An account without credit is critical at once.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::base::error::{Error, ErrorKind};
 
@@ -16,9 +16,10 @@ const ENOUGH: u32 = 3;
 /// The same for status 403: a content filter or a foreign file id can reject single prompts.
 const ENOUGH_FORBIDDEN: u32 = 5;
 
-/// By step and quota. A rejected API key concerns the step (with [`QuotaId::NONE`]), a rate limit the quota.
+/// By step and quota. A rejected API key concerns the quota if many callers name models, otherwise the step (with
+/// [`QuotaId::NONE`]); a rate limit concerns the quota.
 #[derive(Debug, Default)]
-pub(super) struct CriticalFailures(HashMap<(StepId, QuotaId), Seen>);
+pub(super) struct CriticalFailures(BTreeMap<(StepId, QuotaId), Seen>);
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -56,8 +57,7 @@ impl CriticalFailures {
         out: usize,
     ) -> bool {
         let quota = match error.kind() {
-            ErrorKind::RateLimited => quota,
-            ErrorKind::Auth => QuotaId::NONE,
+            ErrorKind::RateLimited | ErrorKind::Auth => quota,
             kind => return kind.is_critical(),
         };
         let forbidden = error.kind() == ErrorKind::Auth && error.status() == Some(403);
@@ -123,14 +123,15 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_the_steps_and_a_pace_the_quotas() {
+    fn refusals_are_counted_by_step_and_quota() {
         let mut critical = CriticalFailures::default();
         critical.answered(step(0), QUOTA);
         let late = refused(ErrorKind::RateLimited, 429);
         assert!(critical.is_critical(step(0), QuotaId(2), &late, 0));
         assert!(!critical.is_critical(step(0), QUOTA, &late, 0));
         let key = refused(ErrorKind::Auth, 401);
-        assert!(!critical.is_critical(step(0), QuotaId(2), &key, 0));
+        assert!(!critical.is_critical(step(0), QuotaId::NONE, &key, 0));
+        assert!(critical.is_critical(step(0), QuotaId(3), &key, 0));
         assert!(critical.is_critical(step(1), QUOTA, &key, 0));
     }
 }

@@ -17,6 +17,7 @@ use super::abandonable_calls::AbandonableCalls;
 use super::availability::Availability;
 use super::counters::Counters;
 use super::critical::CriticalFailures;
+use super::exclusions::Exclusions;
 use super::fallback_history::FallbackHistories;
 use super::first_replies::FirstReplies;
 use super::jitter::Jitter;
@@ -225,6 +226,11 @@ impl<W: Work> Dispatcher<W> {
     /// Why a provider is not called at the moment.
     pub(crate) fn not_called(&self) -> Option<&Error> {
         self.availability.exclusions.first_reason()
+    }
+
+    /// The providers and models that are not called at the moment.
+    pub(crate) fn exclusions(&self) -> &Exclusions {
+        &self.availability.exclusions
     }
 
     /// When the next call can start, if all items wait for a retry or a cooldown.

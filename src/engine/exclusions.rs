@@ -1,6 +1,6 @@
 //! Excluded providers and models: a provider that failed critically, and a model that it does not know.
 //!
-//! A run excludes them until its end; durable work calls them again later.
+//! A run excludes them until its end; durable work probes them later with one call at a time.
 
 use crate::base::clock::Time;
 use crate::base::error::Error;
@@ -10,67 +10,149 @@ use super::quota::QuotaId;
 
 /// Excluded steps of routes, and excluded quotas.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Exclusions {
-    steps: Vec<(StepId, Excluded)>,
-    quotas: Vec<(QuotaId, Excluded)>,
-}
+pub(crate) struct Exclusions(Vec<Excluded>);
 
-/// Why something is excluded, and until when; [`Time::FAR`] until the end of the run.
+/// Maximum number of exclusions that are kept for a probe.
+const MOST: usize = 1_000;
+
+/// What is excluded, why, and until when; [`Time::FAR`] until the end of the run.
 #[derive(Debug, Clone)]
 struct Excluded {
+    what: Place,
     why: Error,
     until: Time,
+    /// The call that probes it.
+    probe: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Step(StepId),
+    Quota(QuotaId),
+}
+
+impl Excluded {
+    /// Whether the next call may probe it.
+    fn is_due(&self) -> bool {
+        self.until == Time::ZERO && self.probe.is_none()
+    }
 }
 
 impl Exclusions {
     pub(super) fn quota(&mut self, quota: QuotaId, error: &Error, until: Time) {
-        if quota != QuotaId::NONE && !self.quotas.iter().any(|(known, _)| *known == quota) {
-            let why = error.clone();
-            self.quotas.push((quota, Excluded { why, until }));
+        if quota != QuotaId::NONE {
+            self.exclude(Place::Quota(quota), error, until);
         }
     }
 
     /// Excludes a step. Returns true if it was the last callable step of its route.
     pub(super) fn step(&mut self, class: &Class, step: u8, error: &Error, until: Time) -> bool {
-        if !self.has_step(class, step) {
-            let why = error.clone();
-            self.steps.push((class.at(step), Excluded { why, until }));
-        }
+        self.exclude(Place::Step(class.at(step)), error, until);
         (0..class.steps() as u8).all(|step| self.has_step(class, step))
     }
 
+    fn exclude(&mut self, what: Place, error: &Error, until: Time) {
+        // One that no call probes, for example of a key that was replaced, stays until there are too many.
+        if self.0.len() >= MOST
+            && let Some(at) = self.0.iter().position(Excluded::is_due)
+        {
+            self.0.remove(at);
+        }
+        match self.0.iter_mut().find(|known| known.what == what) {
+            // Calls that were in flight fail after the first one.
+            Some(known) if known.until > Time::ZERO => {}
+            Some(known) => {
+                (known.until, known.probe) = (until, None);
+                known.why = error.clone();
+            }
+            None => self.0.push(Excluded {
+                what,
+                why: error.clone(),
+                until,
+                probe: None,
+            }),
+        }
+    }
+
     fn has_step(&self, class: &Class, step: u8) -> bool {
-        self.steps.iter().any(|(known, _)| *known == class.at(step))
+        let at = Place::Step(class.at(step));
+        self.0.iter().any(|known| known.what == at)
+    }
+
+    fn of(&self, class: &Class, step: u8) -> impl Iterator<Item = &Excluded> {
+        let (at, quota) = (Place::Step(class.at(step)), Place::Quota(class.quota(step)));
+        let found = self.0.iter();
+        found.filter(move |known| known.what == at || known.what == quota)
+    }
+
+    /// Whether a step is excluded, or is being probed.
+    pub(super) fn has(&self, class: &Class, step: u8) -> bool {
+        self.of(class, step).next().is_some()
     }
 
     /// Why a step is excluded.
     pub(super) fn reason(&self, class: &Class, step: u8) -> Option<&Error> {
-        if self.steps.is_empty() && self.quotas.is_empty() {
-            return None;
+        let mut found = self.of(class, step).filter(|known| !known.is_due());
+        found.next().map(|known| &known.why)
+    }
+
+    /// Why no step of a route answers, if all are excluded or were when they were last called.
+    pub(crate) fn refusal(&self, class: &Class) -> Option<&Error> {
+        let mut steps = (0..class.steps() as u8).map(|step| self.of(class, step).next());
+        let first = steps.next()??;
+        steps.all(|known| known.is_some()).then_some(&first.why)
+    }
+
+    /// Whether only one call may start, to find out if the step is still to be excluded.
+    pub(crate) fn is_probed(&self, class: &Class, step: u8) -> bool {
+        self.of(class, step).any(Excluded::is_due)
+    }
+
+    /// How many exclusions let no call start.
+    pub(crate) fn closed(&self) -> usize {
+        self.0.iter().filter(|known| !known.is_due()).count()
+    }
+
+    /// Records the start of a call, which is a probe if one is due.
+    pub(super) fn begin_call(&mut self, step: StepId, quota: QuotaId, number: u64) {
+        for known in self.0.iter_mut().filter(|known| known.is_due()) {
+            if known.what == Place::Step(step) || known.what == Place::Quota(quota) {
+                known.probe = Some(number);
+            }
         }
-        let (at, quota) = (class.at(step), class.quota(step));
-        let by_step = self.steps.iter().find(|(known, _)| *known == at);
-        let by_step = by_step.map(|(_, excluded)| &excluded.why);
-        by_step.or_else(|| {
-            let found = self.quotas.iter().find(|(known, _)| *known == quota);
-            found.map(|(_, excluded)| &excluded.why)
-        })
+    }
+
+    /// Records the end of a call. An answered probe ends the exclusion; after another failure the next one may start.
+    pub(super) fn end_call(&mut self, number: u64, is_answered: bool) {
+        if is_answered {
+            self.0.retain(|known| known.probe != Some(number));
+        }
+        for known in self
+            .0
+            .iter_mut()
+            .filter(|known| known.probe == Some(number))
+        {
+            known.probe = None;
+        }
     }
 
     /// The reason of the first exclusion; steps come before quotas.
     pub(super) fn first_reason(&self) -> Option<&Error> {
-        let step = self.steps.first().map(|(_, excluded)| &excluded.why);
-        step.or_else(|| self.quotas.first().map(|(_, excluded)| &excluded.why))
+        let mut closed = self.0.iter().filter(|known| !known.is_due());
+        let step = closed
+            .clone()
+            .find(|known| matches!(known.what, Place::Step(_)));
+        step.or_else(|| closed.next()).map(|known| &known.why)
     }
 
     pub(super) fn ends(&self) -> impl Iterator<Item = Time> + '_ {
-        let steps = self.steps.iter().map(|(_, excluded)| excluded.until);
-        steps.chain(self.quotas.iter().map(|(_, excluded)| excluded.until))
+        self.0.iter().map(|known| known.until)
     }
 
-    /// Ends exclusions that have expired.
+    /// Lets probes start where the time is over.
     pub(super) fn expire(&mut self, now: Time) {
-        self.steps.retain(|(_, excluded)| excluded.until > now);
-        self.quotas.retain(|(_, excluded)| excluded.until > now);
+        for known in self.0.iter_mut().filter(|known| known.until <= now) {
+            known.until = Time::ZERO;
+        }
     }
 }

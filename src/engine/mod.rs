@@ -15,7 +15,7 @@ mod cool_downs;
 pub(crate) mod counters;
 mod critical;
 pub(crate) mod dispatch;
-mod exclusions;
+pub(crate) mod exclusions;
 pub(crate) mod fallback_history;
 pub(crate) mod feeder;
 mod first_replies;

@@ -15,6 +15,7 @@ use crate::engine::run::Reply;
 
 use super::client::LlmClient;
 use super::hash::digest;
+use super::pricing::Pricing;
 use super::request::Request;
 use super::response::Response;
 use super::structured_output::{self, Correction, Failed};
@@ -53,6 +54,7 @@ impl CarriedCosts {
         client: &dyn LlmClient,
         request: &Request,
         tries: &Tries,
+        pricing: &Pricing<'_>,
         again: impl FnOnce(&Error) -> bool,
         ctx: &Context,
     ) -> Reply<Response> {
@@ -61,12 +63,14 @@ impl CarriedCosts {
             let misfit = carried.correction.filter(|_| tries.schema_mismatches > 0);
             (Some(carried.paid), misfit)
         });
-        let answered = match &request.params.response_format {
+        let mut answered = match &request.params.response_format {
             None => client.complete(request, ctx).map_err(Failed::from),
             Some(format) => {
                 structured_output::complete(client, request, format, correction.as_ref(), ctx)
             }
         };
+        let priced = answered.as_mut().map_err(|failed| &mut failed.error);
+        pricing.price(client, request, priced);
         match answered {
             Ok(mut response) => {
                 let used = response.paid().tokens();
@@ -75,7 +79,9 @@ impl CarriedCosts {
                 }
                 Reply {
                     used,
-                    ..Ok(response).into()
+                    hints: response.hints,
+                    result: Ok(response),
+                    fatal: false,
                 }
             }
             Err(Failed { error, misfit }) => {

@@ -6,9 +6,10 @@ use std::thread;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::base::clock::Time;
+use crate::base::clock::{Time, Timestamp};
 use crate::base::error::{ErrorKind, RAW_LIMIT, Sent};
 use crate::base::usage::Usage;
+use crate::base::usd::Usd;
 use crate::engine::limiter::Limits;
 use crate::llm::client::client_fn;
 use crate::llm::native::NativeFormat;
@@ -17,6 +18,7 @@ use crate::llm::providers::extract::Extract;
 use crate::llm::request::{Message, Role};
 use crate::llm::response::FinishReason;
 use crate::llm::route::Route;
+use crate::money::prices::Prices;
 
 /// A client that answers from a list and keeps what it was asked.
 struct Listed {
@@ -46,7 +48,7 @@ fn answer(text: &str) -> Result<Response, Error> {
     Ok(Response::new("listed", text))
 }
 
-fn paid(text: &str, tokens: u64, cost_usd: Option<f64>) -> Result<Response, Error> {
+fn paid(text: &str, tokens: u64, cost_usd: Option<Usd>) -> Result<Response, Error> {
     let usage = Usage {
         input_tokens: tokens,
         output_tokens: 2 * tokens,
@@ -56,6 +58,11 @@ fn paid(text: &str, tokens: u64, cost_usd: Option<f64>) -> Result<Response, Erro
     response.cost_usd = cost_usd;
     Ok(response)
 }
+
+static NO_PRICES: Pricing<'static> = Pricing {
+    prices: &Prices::none(),
+    at: Timestamp(0),
+};
 
 fn request() -> Request {
     Request::new("q").with_response_format(ResponseFormat::JsonObject)
@@ -75,7 +82,14 @@ fn after(errors: &[&Error]) -> Tries {
 }
 
 fn call(carried: &CarriedCosts, client: &Listed, tries: &Tries) -> Reply<Response> {
-    carried.call(client, &request(), tries, |_| true, &Context::new())
+    carried.call(
+        client,
+        &request(),
+        tries,
+        &NO_PRICES,
+        |_| true,
+        &Context::new(),
+    )
 }
 
 fn refusal(reply: Reply<Response>) -> Error {
@@ -84,7 +98,10 @@ fn refusal(reply: Reply<Response>) -> Error {
 
 #[test]
 fn the_second_request_shows_the_first_answer_and_what_is_wrong_with_it() {
-    let client = Listed::new([paid("[1]", 10, Some(0.5)), paid("```{}```", 3, Some(0.25))]);
+    let client = Listed::new([
+        paid("[1]", 10, Usd::from_dollars(0.5)),
+        paid("```{}```", 3, Usd::from_dollars(0.25)),
+    ]);
     let carried = CarriedCosts::default();
     let reply = call(&carried, &client, &first_try());
     assert_eq!(reply.used, Some((10, 20)));
@@ -104,7 +121,7 @@ fn the_second_request_shows_the_first_answer_and_what_is_wrong_with_it() {
     assert_eq!(response.text, "{}");
     let usage = response.usage.unwrap();
     assert_eq!((usage.input_tokens, usage.output_tokens), (13, 26));
-    assert_eq!(response.cost_usd, Some(0.75));
+    assert_eq!(response.cost_usd, Usd::from_dollars(0.75));
 
     let asked = client.asked.lock();
     assert_eq!(asked[0], request());
@@ -126,7 +143,14 @@ fn a_native_request_shows_the_first_answer_and_its_mistake_too() {
         let client = Listed::new([answer("[1]"), answer("{}")]);
         let carried = CarriedCosts::default();
         let call = |tries: &Tries| {
-            let reply = carried.call(&client, &request, tries, |_| true, &Context::new());
+            let reply = carried.call(
+                &client,
+                &request,
+                tries,
+                &NO_PRICES,
+                |_| true,
+                &Context::new(),
+            );
             reply.result
         };
         let error = call(&first_try()).unwrap_err();
@@ -170,7 +194,7 @@ fn a_native_request_shows_the_first_answer_and_its_mistake_too() {
 
 #[test]
 fn a_cost_with_an_unknown_part_is_unknown() {
-    let client = Listed::new([answer("no"), paid("{}", 3, Some(0.25))]);
+    let client = Listed::new([answer("no"), paid("{}", 3, Usd::from_dollars(0.25))]);
     let carried = CarriedCosts::default();
     let error = refusal(call(&carried, &client, &first_try()));
     let response = call(&carried, &client, &after(&[&error])).result.unwrap();
@@ -359,9 +383,10 @@ fn threads_do_not_mix_up_their_items() {
                 for n in 0..50 {
                     let request = Request::new(format!("{thread}-{n}"));
                     let request = request.with_response_format(ResponseFormat::JsonObject);
-                    let once = entries.call(client, &request, &first_try(), |_| true, ctx);
+                    let once =
+                        entries.call(client, &request, &first_try(), &NO_PRICES, |_| true, ctx);
                     let tries = after(&[&once.result.unwrap_err()]);
-                    let again = entries.call(client, &request, &tries, |_| true, ctx);
+                    let again = entries.call(client, &request, &tries, &NO_PRICES, |_| true, ctx);
                     assert_eq!(again.result.unwrap().text, "{}");
                 }
             });
@@ -388,7 +413,14 @@ fn a_failure_has_the_cost_of_all_calls_of_its_item() {
     assert_eq!(trouble.usage().unwrap().input_tokens, 10);
 
     let tries = after(&[&misfit, &trouble]);
-    let reply = entries.call(&client, &request(), &tries, |_| false, &Context::new());
+    let reply = entries.call(
+        &client,
+        &request(),
+        &tries,
+        &NO_PRICES,
+        |_| false,
+        &Context::new(),
+    );
     assert_eq!(reply.used, Some((3, 6)));
     assert_eq!(refusal(reply).usage().unwrap().output_tokens, 26);
     // Given up, it leaves nothing behind.
@@ -402,21 +434,21 @@ fn the_usage_of_a_billed_failure_is_added_to_the_next_answer() {
     let usage = paid("", 7, None).unwrap().usage.unwrap();
     let empty = Error::new(ErrorKind::Malformed, "empty")
         .with_usage(usage)
-        .with_cost(0.5);
-    let client = Listed::new([Err(empty), paid("text", 3, Some(0.25))]);
+        .with_cost(Usd::from_picos(500_000_000_000));
+    let client = Listed::new([Err(empty), paid("text", 3, Usd::from_dollars(0.25))]);
     let retry = crate::RetryPolicy::default().base_delay(std::time::Duration::from_millis(1));
     let route = Route::new(&client).retry(retry);
     let answer = route.complete(&Request::new("q"), &Context::new()).unwrap();
     assert_eq!(answer.usage.unwrap().input_tokens, 10);
-    assert_eq!(answer.cost_usd, Some(0.75));
+    assert_eq!(answer.cost_usd, Usd::from_dollars(0.75));
 }
 
 /// Its provider was in doubt: it goes on elsewhere, and what it had paid goes along.
 #[test]
 fn an_abandoned_call_keeps_the_cost_for_its_item() {
     let given_up = Err(Error::cancelled().with_sent(Sent::Maybe));
-    let first = Listed::new([paid("[1]", 10, Some(0.5)), given_up]);
-    let second = Listed::new([paid("{}", 3, Some(0.25))]);
+    let first = Listed::new([paid("[1]", 10, Usd::from_dollars(0.5)), given_up]);
+    let second = Listed::new([paid("{}", 3, Usd::from_dollars(0.25))]);
     let route = Route::new(&first).then(&second, Limits::default());
     let (request, ctx) = (request(), Context::new());
     let mut tries = first_try();
@@ -429,5 +461,5 @@ fn an_abandoned_call_keeps_the_cost_for_its_item() {
     let response = route.call(&request, &tries, &ctx).result.unwrap();
     let usage = response.usage.unwrap();
     assert_eq!((usage.input_tokens, usage.output_tokens), (13, 26));
-    assert_eq!(response.cost_usd, Some(0.75));
+    assert_eq!(response.cost_usd, Usd::from_dollars(0.75));
 }

@@ -1,5 +1,7 @@
 //! The client trait: one blocking call for one prompt.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::limiter::QuotaKey;
@@ -107,4 +109,11 @@ pub fn client_fn(
     f: impl Fn(&Request, &Context) -> Result<Response, Error> + Send + Sync,
 ) -> impl LlmClient {
     ClientFn(f)
+}
+
+/// Asks a client something while the engine's lock is held: a panic must not get away with it.
+pub(crate) fn guarded<T>(what: &str, ask: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(ask))
+        .map_err(|_| log::error!("a client panicked in {what}"))
+        .ok()
 }

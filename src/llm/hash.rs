@@ -11,6 +11,8 @@
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::base::json_text::write_string;
+
 use super::attachment;
 use super::native::Native;
 use super::params::{RequestTask, ResponseFormat};
@@ -129,12 +131,12 @@ pub(crate) fn sample_mask(sample: u32) -> u64 {
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut out = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        out.push(DIGITS[usize::from(byte >> 4)] as char);
-        out.push(DIGITS[usize::from(byte & 15)] as char);
-    }
-    out
+    let digit = |value: u8| DIGITS[usize::from(value)];
+    let pairs = bytes
+        .iter()
+        .map(|byte| [digit(byte >> 4), digit(byte & 15)]);
+    let digits: Vec<[u8; 2]> = pairs.collect();
+    String::from_utf8(digits.into_flattened()).expect("digits are UTF-8")
 }
 
 /// The canonical form. Its keys are written in sorted order by hand, so that the common request
@@ -276,6 +278,9 @@ fn write_value(value: &Value, out: &mut Vec<u8>) {
 }
 
 fn write_map(map: &Map<String, Value>, out: &mut Vec<u8>) {
+    if map.is_empty() {
+        return out.extend_from_slice(b"{}");
+    }
     let mut entries: Vec<(&String, &Value)> = map.iter().collect();
     // RFC 8785 sorts by UTF-16 code units, which differs from UTF-8 beyond the basic plane.
     entries.sort_by(|a, b| a.0.encode_utf16().cmp(b.0.encode_utf16()));
@@ -289,11 +294,6 @@ fn write_map(map: &Map<String, Value>, out: &mut Vec<u8>) {
         write_value(value, out);
     }
     out.push(b'}');
-}
-
-/// The escapes of serde_json are those of RFC 8785: the short forms, else `\u00xx` in lower case.
-fn write_string(text: &str, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, text).expect("writing to memory does not fail");
 }
 
 #[cfg(test)]

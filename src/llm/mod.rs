@@ -13,6 +13,7 @@ mod nested_json;
 pub mod outcome;
 pub mod outcome_builder;
 pub mod params;
+pub mod pricing;
 pub mod provider_limits;
 pub mod providers;
 pub mod reply_details;

@@ -10,8 +10,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::base::brief::{Many, Name};
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::json_text::{write_name, write_string};
 use crate::base::usage::{Paid, Usage};
+use crate::base::usd::Usd;
 use crate::engine::item_time::ItemTime;
 
 use super::reply_details::{RawJson, Reasoning, ReplyDetails, ToolCall};
@@ -105,11 +107,10 @@ impl Outcome {
     }
 
     /// Sets the number of calls, and how the time since the first one was spent.
-    pub(crate) fn with_calls(mut self, attempts: u32, time: Option<ItemTime>) -> Self {
+    pub(crate) fn set_calls(&mut self, attempts: u32, time: Option<ItemTime>) {
         self.attempts = attempts;
         self.latency = time.map_or(Duration::ZERO, |time| time.total());
         self.time = time;
-        self
     }
 
     /// The value [attached](crate::Request::with_user_data) to the request, if it has this type.
@@ -129,8 +130,8 @@ impl Outcome {
         self.paid().usage
     }
 
-    /// The price of these calls in US dollars; `None` if the price of any of them is unknown.
-    pub fn cost_usd(&self) -> Option<f64> {
+    /// The cost of these calls; `None` if the cost of any of them is unknown.
+    pub fn cost_usd(&self) -> Option<Usd> {
         self.paid().cost_usd
     }
 
@@ -149,10 +150,67 @@ impl Outcome {
     }
 }
 
+/// Receives the fields of a result line.
+trait LineWriter {
+    type Error;
+
+    fn field(&mut self, name: &'static str, value: &impl Serialize) -> Result<(), Self::Error>;
+
+    fn text(&mut self, name: &'static str, text: &str) -> Result<(), Self::Error> {
+        self.field(name, &Some(text))
+    }
+}
+
+impl<S: SerializeStruct> LineWriter for S {
+    type Error = S::Error;
+
+    fn field(&mut self, name: &'static str, value: &impl Serialize) -> Result<(), S::Error> {
+        self.serialize_field(name, value)
+    }
+}
+
+/// A line in memory. Its text is written in a faster way than by serde_json.
+struct LineBytes<'b>(&'b mut Vec<u8>);
+
+impl LineWriter for LineBytes<'_> {
+    type Error = serde_json::Error;
+
+    fn field(&mut self, name: &'static str, value: &impl Serialize) -> serde_json::Result<()> {
+        write_name(name, self.0);
+        serde_json::to_writer(&mut *self.0, value)
+    }
+
+    fn text(&mut self, name: &'static str, text: &str) -> serde_json::Result<()> {
+        write_name(name, self.0);
+        write_string(text, self.0);
+        Ok(())
+    }
+}
+
 /// The result line: one JSON object with stable names and order. Fields that most replies do not have are left out if
 /// they are empty.
 impl Serialize for Outcome {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut line = serializer.serialize_struct("Outcome", MOST_FIELDS)?;
+        self.fields(&mut line)?;
+        line.end()
+    }
+}
+
+impl Outcome {
+    /// Appends the result line, with its end.
+    pub(crate) fn write_line(&self, bytes: &mut Vec<u8>) -> Result<(), Error> {
+        let whole = bytes.len();
+        bytes.push(b'{');
+        if let Err(error) = self.fields(&mut LineBytes(bytes)) {
+            bytes.truncate(whole);
+            return Err(unwritable(error));
+        }
+        bytes.extend_from_slice(b"}\n");
+        Ok(())
+    }
+
+    fn fields<L: LineWriter>(&self, line: &mut L) -> Result<(), L::Error> {
         let answer = self.result.as_ref().ok();
         let failed = self.result.as_ref().err();
         let provider = answer.map(|a| a.provider.as_str());
@@ -161,63 +219,69 @@ impl Serialize for Outcome {
         let vector = answer.and_then(|a| a.embedding.as_ref());
         let none = ReplyDetails::NONE;
         let details = answer.and_then(|a| a.details.as_deref()).unwrap_or(&none);
-        let mut line = serializer.serialize_struct("Outcome", MOST_FIELDS)?;
-        line.serialize_field("id", &self.id)?;
-        line.serialize_field("success", &answer.is_some())?;
+        line.field("id", &self.id)?;
+        line.field("success", &answer.is_some())?;
         let has_text = |a: &&Response| {
             vector.is_none() && (details.tool_calls.is_empty() || !a.text.is_empty())
         };
-        line.serialize_field("text", &answer.filter(has_text).map(|a| &a.text))?;
-        add(&mut line, "embedding", vector)?;
-        add(&mut line, "tool_calls", filled(&details.tool_calls))?;
-        add(&mut line, "reasoning", details.reasoning.as_ref())?;
-        add(&mut line, "refusal", failed.and_then(Error::refusal))?;
-        add(&mut line, "citations", filled(&details.citations))?;
-        add(&mut line, "logprobs", details.logprobs.as_ref())?;
-        line.serialize_field("provider", &provider.or(self.provider.as_deref()))?;
-        line.serialize_field("model", &model.or(self.model.as_deref()))?;
+        match answer.filter(has_text) {
+            Some(answer) => line.text("text", &answer.text)?,
+            None => line.field("text", &None::<&str>)?,
+        }
+        add(line, "embedding", vector)?;
+        add(line, "tool_calls", filled(&details.tool_calls))?;
+        add(line, "reasoning", details.reasoning.as_ref())?;
+        add(line, "refusal", failed.and_then(Error::refusal))?;
+        add(line, "citations", filled(&details.citations))?;
+        add(line, "logprobs", details.logprobs.as_ref())?;
+        line.field("provider", &provider.or(self.provider.as_deref()))?;
+        line.field("model", &model.or(self.model.as_deref()))?;
         let finish = answer.map(|a| a.finish_reason.as_str());
-        line.serialize_field("finish_reason", &finish.filter(|word| !word.is_empty()))?;
-        line.serialize_field("usage", &self.usage())?;
-        line.serialize_field("attempts", &self.attempts)?;
+        line.field("finish_reason", &finish.filter(|word| !word.is_empty()))?;
+        line.field("usage", &self.usage())?;
+        line.field("attempts", &self.attempts)?;
         let millis = u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX);
-        line.serialize_field("latency_ms", &millis)?;
-        add(&mut line, "time_ms", self.time_told())?;
-        line.serialize_field("cost_usd", &self.cost_usd())?;
-        add(&mut line, "warning", warning)?;
-        add(&mut line, "service_tier", details.service_tier.as_ref())?;
-        add(&mut line, "degraded", details.degraded.as_ref())?;
-        line.serialize_field("request_hash", &self.request_hash)?;
-        line.serialize_field("error", &failed)?;
-        add(&mut line, "earlier", filled(&self.earlier))?;
-        add(&mut line, "answered_by", self.answered_by.as_ref())?;
-        add(&mut line, "reused", self.reused.then_some(true))?;
-        add(&mut line, "input", self.input.as_ref())?;
-        add(&mut line, "reply", details.reply.as_ref())?;
+        line.field("latency_ms", &millis)?;
+        add(line, "time_ms", self.time_told())?;
+        line.field("cost_usd", &self.cost_usd())?;
+        add(line, "warning", warning)?;
+        add(line, "service_tier", details.service_tier.as_ref())?;
+        add(line, "degraded", details.degraded.as_ref())?;
+        line.field("request_hash", &self.request_hash)?;
+        line.field("error", &failed)?;
+        add(line, "earlier", filled(&self.earlier))?;
+        add(line, "answered_by", self.answered_by.as_ref())?;
+        add(line, "reused", self.reused.then_some(true))?;
+        add(line, "input", self.input.as_ref())?;
+        add(line, "reply", details.reply.as_ref())?;
         let bytes = details.reply_bytes.as_ref();
         add(
-            &mut line,
+            line,
             "reply_base64",
             bytes.map(|bytes| STANDARD.encode(bytes)),
-        )?;
-        line.end()
+        )
     }
 }
 
 /// Adds a field that is left out if there is no value.
-fn add<S: SerializeStruct>(
-    line: &mut S,
+fn add<L: LineWriter>(
+    line: &mut L,
     name: &'static str,
     value: Option<impl Serialize>,
-) -> Result<(), S::Error> {
+) -> Result<(), L::Error> {
     match value {
-        Some(value) => line.serialize_field(name, &value),
+        Some(value) => line.field(name, &value),
         None => Ok(()),
     }
 }
 
 fn filled<T>(list: &[T]) -> Option<&[T]> {
     (!list.is_empty()).then_some(list)
+}
+
+pub(super) fn unwritable(error: serde_json::Error) -> Error {
+    let why = format!("cannot write the result: {error}");
+    Error::new(ErrorKind::Malformed, why)
 }
 
 /// A hint for the serializer, which JSON does not need.
@@ -243,7 +307,7 @@ struct Line {
     attempts: u32,
     latency_ms: u64,
     time_ms: Option<ItemTime>,
-    cost_usd: Option<f64>,
+    cost_usd: Option<Usd>,
     warning: Option<String>,
     service_tier: Option<String>,
     degraded: Option<String>,
@@ -320,7 +384,6 @@ mod tests {
     use super::super::outcome_builder::OutcomeBuilder;
     use super::super::response::FinishReason;
     use super::*;
-    use crate::base::error::ErrorKind;
 
     #[test]
     fn a_result_line_is_read_as_it_was_written() {
@@ -397,9 +460,12 @@ mod tests {
                 reused: true,
                 ..builder.build(result)
             };
-            let line = serde_json::to_string(&outcome).unwrap();
+            let mut line = Vec::new();
+            outcome.write_line(&mut line).unwrap();
+            let line = String::from_utf8(line).unwrap();
+            assert_eq!(serde_json::to_string(&outcome).unwrap() + "\n", line);
             let read: Outcome = serde_json::from_str(&line).unwrap();
-            assert_eq!(serde_json::to_string(&read).unwrap(), line);
+            assert_eq!(serde_json::to_string(&read).unwrap(), line.trim_end());
             let held = |outcome: &Outcome| {
                 let answer = outcome.result.as_ref().ok();
                 answer.map(|answer| (answer.text.clone(), answer.details().clone()))

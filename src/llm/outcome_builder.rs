@@ -2,11 +2,11 @@
 
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::Error;
 use crate::engine::item_time::ItemTime;
 use crate::engine::route::Tries;
 
-use super::outcome::{EarlierProvider, Outcome};
+use super::outcome::{EarlierProvider, Outcome, unwritable};
 use super::reply_details::RawJson;
 use super::request::Request;
 use super::response::Response;
@@ -53,7 +53,8 @@ impl OutcomeBuilder {
 
     /// The outcome of the item.
     pub(crate) fn build(self, result: Result<Response, Error>) -> Outcome {
-        let mut outcome = Outcome::new(self.id, result).with_calls(self.attempts, self.time);
+        let mut outcome = Outcome::new(self.id, result);
+        outcome.set_calls(self.attempts, self.time);
         outcome.request_hash = self.request_hash;
         outcome.input = self.input;
         outcome.provider = self.provider;
@@ -66,22 +67,4 @@ impl OutcomeBuilder {
     pub(crate) fn line(self, result: Result<Response, Error>) -> Result<Box<RawValue>, Error> {
         to_raw_value(&self.build(result)).map_err(unwritable)
     }
-}
-
-impl Outcome {
-    /// Appends the result line, with its end.
-    pub(crate) fn write_line(&self, bytes: &mut Vec<u8>) -> Result<(), Error> {
-        let whole = bytes.len();
-        if let Err(error) = serde_json::to_writer(&mut *bytes, self) {
-            bytes.truncate(whole);
-            return Err(unwritable(error));
-        }
-        bytes.push(b'\n');
-        Ok(())
-    }
-}
-
-fn unwritable(error: serde_json::Error) -> Error {
-    let why = format!("cannot write the result: {error}");
-    Error::new(ErrorKind::Malformed, why)
 }

@@ -542,12 +542,3 @@ pub(crate) enum Text<'a> {
     Plain(&'a str),
     Value(&'a Value),
 }
-
-impl serde::Serialize for Text<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Plain(text) => serializer.serialize_str(text),
-            Self::Value(value) => value.serialize(serializer),
-        }
-    }
-}

@@ -10,6 +10,7 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 use crate::base::secret::Secret;
 use crate::base::usage::{Paid, Usage};
+use crate::base::usd::Usd;
 
 use super::json_answer;
 use super::reply_details::ReplyDetails;
@@ -84,8 +85,9 @@ pub struct Response {
     /// The provider's name.
     #[debug("{:?}", Name(provider))]
     pub provider: String,
-    /// The price of the call in US dollars, if the provider reports it.
-    pub cost_usd: Option<f64>,
+    /// The cost of the call, if the provider reports it. If it does not, a [`Route`](crate::Route) sets it by its
+    /// [prices](crate::Route::prices).
+    pub cost_usd: Option<Usd>,
     /// A warning about the answer, for people: for example that a local server has probably cut the prompt.
     #[debug("{:?}", warning.as_deref().map(Message))]
     pub warning: Option<String>,
@@ -132,8 +134,12 @@ impl Response {
         if !details.tool_calls.is_empty() && self.finish_reason == FinishReason::Stop {
             self.finish_reason = FinishReason::ToolCalls;
         }
-        self.details = (details != ReplyDetails::NONE).then(|| Box::new(details));
+        self.set_details(details);
         self
+    }
+
+    pub(crate) fn set_details(&mut self, details: ReplyDetails) {
+        self.details = (details != ReplyDetails::NONE).then(|| Box::new(details));
     }
 
     /// The parts of the reply other than its text, for example tool calls, reasoning and citations.
@@ -170,7 +176,7 @@ impl Response {
     }
 
     /// Removes a credential from all texts.
-    pub(crate) fn redacted(mut self, secret: &Secret) -> Self {
+    pub(crate) fn redact(&mut self, secret: &Secret) {
         let end = match &mut self.finish_reason {
             FinishReason::Other(word) => Some(word),
             _ => None,
@@ -187,7 +193,6 @@ impl Response {
                 secret.redact_bytes(bytes);
             }
         }
-        self
     }
 
     /// Sets the warning about the answer.
@@ -197,12 +202,12 @@ impl Response {
     }
 
     /// Adds to the warning about the answer.
-    pub(crate) fn warned(mut self, more: Option<String>) -> Self {
-        self.warning = match (self.warning, more) {
-            (Some(before), Some(more)) => Some(format!("{before}; {more}")),
-            (before, more) => before.or(more),
-        };
-        self
+    pub(crate) fn warn(&mut self, more: &str) {
+        let warning = self.warning.get_or_insert_default();
+        if !warning.is_empty() {
+            warning.push_str("; ");
+        }
+        warning.push_str(more);
     }
 
     /// Sets the limits that the reply reported; the limiter learns from them.

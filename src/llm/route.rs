@@ -1,5 +1,6 @@
 //! A route: the ordered clients a prompt may go to, with their limits and the retry policy.
 
+use std::borrow::Borrow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -21,12 +22,14 @@ use crate::engine::route::{Next, RetryPolicy, Tries, decide};
 use crate::engine::run::{Reply, Runner, run_inline};
 use crate::engine::work::{Cost, Ticket};
 
+use crate::money::prices::Prices;
 use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
 
 use super::carried_cost::CarriedCosts;
-use super::client::LlmClient;
+use super::client::{LlmClient, guarded};
 use super::outcome::EarlierProvider;
 use super::params::RequestTask;
+use super::pricing::Pricing;
 use super::request::Request;
 use super::response::Response;
 use super::single_call::Single;
@@ -47,6 +50,7 @@ pub struct Route<'a> {
     fallback_histories: Arc<FallbackHistories>,
     clock: Arc<dyn Clock>,
     carried: Arc<CarriedCosts>,
+    prices: Prices,
     config_version: u32,
     observer: Option<Arc<dyn CallObserver>>,
     skipped: Arc<[SkippedStep]>,
@@ -90,6 +94,7 @@ impl<'a> Route<'a> {
             fallback_histories: Arc::default(),
             clock: Arc::new(SystemClock),
             carried: Arc::default(),
+            prices: Prices::default(),
             config_version: 0,
             observer: None,
             skipped: Arc::default(),
@@ -112,6 +117,13 @@ impl<'a> Route<'a> {
     /// Sets the retry policy. Default: 3 retries a step, waiting 1, 2 and 4 s.
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
+        self
+    }
+
+    /// Sets the prices by which it computes the cost of a call whose reply does not report it. Default: the table in the
+    /// program.
+    pub fn prices(mut self, prices: Prices) -> Self {
+        self.prices = prices;
         self
     }
 
@@ -162,6 +174,7 @@ impl<'a> Route<'a> {
             fallback_histories: self.fallback_histories.clone(),
             clock: self.clock.clone(),
             carried: self.carried.clone(),
+            prices: self.prices.clone(),
             config_version: self.config_version,
             observer: self.observer.clone(),
             skipped: self.skipped.clone(),
@@ -224,7 +237,9 @@ impl<'a> Route<'a> {
             |error: &Error| error.is_not_ready() || error.kind() == ErrorKind::Cancelled;
         let again = |error: &Error| may_go_on(error) || self.goes_on(tries, error);
         let client = self.client(tries.step);
-        let mut reply = self.carried.call(client, request, tries, again, ctx);
+        let mut reply = self
+            .carried
+            .call(client, request, tries, &self.pricing(), again, ctx);
         if let Ok(answer) = &mut reply.result
             && answer.provider == "extract"
             && (tries.step > 0 || !self.skipped.is_empty())
@@ -270,7 +285,7 @@ impl<'a> Route<'a> {
     /// One call for requests that share it: one answer for each, in their order.
     pub(crate) fn answers(
         &self,
-        requests: &[&Request],
+        requests: &[impl Borrow<Request>],
         tries: &Tries,
         ctx: &Context,
     ) -> Reply<Vec<Result<Response, Error>>> {
@@ -278,6 +293,7 @@ impl<'a> Route<'a> {
         let Some(first) = requests.first().filter(|_| is_heard) else {
             return self.unobserved(requests, tries, ctx);
         };
+        let first = first.borrow();
         let (provider, model) = self.asked(tries.step, first);
         let call = ObservedCall {
             operation: match first.task {
@@ -314,23 +330,28 @@ impl<'a> Route<'a> {
 
     fn unobserved(
         &self,
-        requests: &[&Request],
+        requests: &[impl Borrow<Request>],
         tries: &Tries,
         ctx: &Context,
     ) -> Reply<Vec<Result<Response, Error>>> {
         if let [request] = requests
-            && request.task != RequestTask::Embed
+            && request.borrow().task != RequestTask::Embed
         {
             return self
-                .call(request, tries, ctx)
+                .call(request.borrow(), tries, ctx)
                 .map(|answer| vec![Ok(answer)]);
         }
-        let mut vectors = match self.client(tries.step).embed(requests, ctx) {
+        let requests: Vec<&Request> = requests.iter().map(Borrow::borrow).collect();
+        let mut vectors = match self.client(tries.step).embed(&requests, ctx) {
             Ok(vectors) => vectors,
             Err(error) => return error.into(),
         };
+        let pricing = self.pricing();
+        for (vector, request) in vectors.iter_mut().zip(&requests) {
+            pricing.price(self.client(tries.step), request, vector.as_mut());
+        }
         // A text that is alone fails as a prompt does: it may be tried again.
-        if let ([_], [Err(_)]) = (requests, &vectors[..])
+        if let ([_], [Err(_)]) = (&requests[..], &vectors[..])
             && let Some(Err(error)) = vectors.pop()
         {
             return error.into();
@@ -368,6 +389,14 @@ impl<'a> Route<'a> {
             guarded("pack_limits()", || step.client.pack_limits()).unwrap_or(PackLimits::ONE)
         });
         limits.fold(WHOLE, PackLimits::and)
+    }
+
+    /// The prices now.
+    pub(crate) fn pricing(&self) -> Pricing<'_> {
+        Pricing {
+            prices: &self.prices,
+            at: self.clock.wall(),
+        }
     }
 
     fn client(&self, step: u8) -> &dyn LlmClient {
@@ -524,13 +553,6 @@ const WHOLE: PackLimits = PackLimits {
     tokens: u32::MAX,
 };
 
-/// Asks a client something while the engine's lock is held: a panic must not get away with it.
-fn guarded<T>(what: &str, ask: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(ask))
-        .map_err(|_| log::error!("a client panicked in {what}"))
-        .ok()
-}
-
 pub(crate) fn cost(request: &Request) -> Cost {
     Cost {
         input: request.estimated_tokens(),
@@ -538,20 +560,6 @@ pub(crate) fn cost(request: &Request) -> Cost {
             RequestTask::Complete => request.params.max_tokens,
             RequestTask::Embed | RequestTask::Speech => Some(0),
         },
-    }
-}
-
-impl From<Result<Response, Error>> for Reply<Response> {
-    fn from(result: Result<Response, Error>) -> Self {
-        match result {
-            Ok(response) => Self {
-                used: response.paid().tokens(),
-                hints: response.hints,
-                result: Ok(response),
-                fatal: false,
-            },
-            Err(error) => error.into(),
-        }
     }
 }
 

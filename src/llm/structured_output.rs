@@ -112,6 +112,10 @@ fn refused(shape: &Shape, misfit: String, response: &Response) -> Failed {
         .with_rate_hints(response.hints)
         .with_paid(response.paid())
         .with_raw(&response.text);
+    let error = match response.details().service_tier.as_deref() {
+        Some("flex") => error.with_flex_tier(),
+        _ => error,
+    };
     if cut {
         return error.into();
     }

@@ -2,6 +2,7 @@
 
 mod anthropic;
 mod gemini;
+pub(crate) mod response_items;
 mod responses;
 
 use serde_json::{Map, Value, json};
@@ -10,7 +11,9 @@ use crate::base::error::{Error, ErrorKind};
 
 use super::native::{Native, NativeFormat};
 use super::params::ResponseFormat;
+use super::reply_details::Reasoning;
 use super::request::{Message, Request, Role};
+use response_items::Signed;
 
 impl Request {
     /// A request in the format of one provider's API: the body of a call, or of a line of a batch. This provider gets
@@ -59,7 +62,9 @@ pub(crate) fn read(format: NativeFormat, body: Value) -> Result<Request, String>
         NativeFormat::AnthropicMessages => anthropic::read(fields, &mut neutral)?,
         NativeFormat::GeminiContent => gemini::read(fields, &mut neutral)?,
     }
-    let Neutral { mut request, lost } = neutral;
+    let Neutral {
+        mut request, lost, ..
+    } = neutral;
     request.native = Some(Box::new(Native::new(format, body, lost)));
     Ok(request)
 }
@@ -69,6 +74,10 @@ pub(crate) fn read(format: NativeFormat, body: Value) -> Result<Request, String>
 struct Neutral {
     request: Request,
     lost: Option<String>,
+    /// Reasoning that belongs to the next message of the assistant.
+    reasoning: Option<Reasoning>,
+    /// The signatures of tool calls, by their ids.
+    signatures: Map<String, Value>,
 }
 
 impl Neutral {
@@ -89,25 +98,52 @@ impl Neutral {
             content,
             ..Message::new(role, "")
         });
+        self.reasoned();
+        self.reasoning = None;
+    }
+
+    /// Adds reasoning of the model, for the message of the assistant that follows.
+    fn reason(&mut self, text: String, signed: Signed) {
+        let mut reasoning = Reasoning::new(text);
+        reasoning.details = signed.details;
+        self.signatures.extend(signed.signatures);
+        self.reasoning = Some(reasoning);
+    }
+
+    /// Moves the reasoning to the last message if that is the assistant's.
+    fn reasoned(&mut self) {
+        if let Some(last) = self.request.messages.last_mut()
+            && last.role == Role::Assistant
+            && !last.extra.contains_key("reasoning")
+            && let Some(reasoning) = self.reasoning.take()
+        {
+            last.extra.insert("reasoning".to_owned(), json!(reasoning));
+        }
     }
 
     /// Adds a tool call. Several calls of one turn are in one message.
     fn call(&mut self, id: &str, name: &str, arguments: String) {
-        let function = json!({"name": name, "arguments": arguments});
-        let call = json!({"id": id, "type": "function", "function": function});
-        let last = self.request.messages.last_mut();
-        if let Some(last) = last.filter(|last| last.role == Role::Assistant) {
+        let call = match self.signatures.get(id) {
+            Some(signature) => {
+                json!({"id": id, "name": name, "arguments": arguments, "signature": signature})
+            }
+            None => {
+                let function = json!({"name": name, "arguments": arguments});
+                json!({"id": id, "type": "function", "function": function})
+            }
+        };
+        let last = self.request.messages.last();
+        if last.is_none_or(|last| last.role != Role::Assistant) {
+            self.say(Role::Assistant, Value::Null);
+        }
+        self.reasoned();
+        if let Some(last) = self.request.messages.last_mut() {
             match last.extra.get_mut("tool_calls") {
                 Some(Value::Array(calls)) => calls.push(call),
                 _ => {
                     last.extra.insert("tool_calls".to_owned(), json!([call]));
                 }
             }
-            return;
-        }
-        self.say(Role::Assistant, Value::Null);
-        if let Some(last) = self.request.messages.last_mut() {
-            last.extra.insert("tool_calls".to_owned(), json!([call]));
         }
     }
 

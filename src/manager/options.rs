@@ -8,6 +8,7 @@ use crate::config::settings::Settings;
 use crate::engine::route::RetryPolicy;
 use crate::llm::providers::headers::CallHeader;
 use crate::llm::providers::survey::ProviderStatus;
+use crate::money::prices::Prices;
 
 /// What the settings do not contain: choices of a program or of its flags. By default a
 /// [plan](super::ProviderPlan) has a provider that answers prompts, at its usual address, with a model for prompts
@@ -24,6 +25,7 @@ pub struct ProviderOptions {
     /// The name of a provider, and its credential.
     pub(super) api_key: Option<(String, Secret)>,
     pub(super) data_dir: Option<PathBuf>,
+    prices: Option<Prices>,
     max_retries: Option<u8>,
     fall_back_when_blocked: bool,
     pub(super) fixed_slots: bool,
@@ -85,6 +87,12 @@ impl ProviderOptions {
         self
     }
 
+    /// Prices that come before those of the [data folder](Self::data_dir), see [`Prices::of_folder`]. Default: none.
+    pub fn prices(mut self, prices: Prices) -> Self {
+        self.prices = Some(prices);
+        self
+    }
+
     /// Retries at each provider. Default: `queue.max_retries`.
     pub fn max_retries(mut self, retries: u8) -> Self {
         self.max_retries = Some(retries);
@@ -102,6 +110,16 @@ impl ProviderOptions {
     pub fn fixed_slots(mut self, yes: bool) -> Self {
         self.fixed_slots = yes;
         self
+    }
+
+    /// All prices, the first ones first.
+    pub(super) fn all_prices(&self) -> Result<Prices, Error> {
+        let of_folder = match &self.data_dir {
+            Some(folder) => Prices::of_folder(folder)?,
+            None => Prices::default(),
+        };
+        let own = self.prices.clone().unwrap_or_else(Prices::none);
+        Ok(own.or(of_folder))
     }
 
     pub(super) fn retries(&self, settings: &Settings) -> Result<u8, Error> {

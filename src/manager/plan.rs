@@ -261,6 +261,7 @@ impl ProviderPlan {
             fallbacks: fallbacks.collect(),
             skipped: self.skipped.clone(),
             retry: self.calls.retry,
+            prices: self.calls.prices.clone(),
             shared_in: folder.map(|folder| folder.join("quotas")),
         }
     }

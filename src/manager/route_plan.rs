@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::error::Error;
+use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
 use crate::engine::limiter::Limits;
 use crate::engine::route::RetryPolicy;
@@ -12,6 +13,7 @@ use crate::llm::providers::config::LlmConfig;
 use crate::llm::providers::survey::ProviderStatus;
 use crate::llm::route::{Route, SkippedStep};
 use crate::llm::transport::is_loopback_url;
+use crate::money::prices::Prices;
 
 use super::options::ProviderOptions;
 
@@ -83,6 +85,8 @@ pub struct RoutePlan {
     pub skipped: Vec<SkippedStep>,
     /// How failed calls are retried.
     pub retry: RetryPolicy,
+    /// The prices of its calls.
+    pub prices: Prices,
     /// The folder through which other OS processes share its limits, if they do.
     pub shared_in: Option<PathBuf>,
 }
@@ -110,7 +114,8 @@ impl RoutePlan {
         for step in &self.fallbacks {
             route = route.then(step.config.client()?, step.limits);
         }
-        Ok(route.retry(self.retry).skipping(&self.skipped))
+        let route = route.retry(self.retry).prices(self.prices.clone());
+        Ok(route.skipping(&self.skipped))
     }
 
     /// Checks that every key is set, and that every address can be called.
@@ -120,6 +125,16 @@ impl RoutePlan {
     pub fn check(&self) -> Result<(), Error> {
         let mut steps = std::iter::once(&self.first).chain(&self.fallbacks);
         steps.try_for_each(|step| step.config.client().map(drop))
+    }
+
+    /// The same route at the standard tier.
+    #[cfg(feature = "queue")]
+    pub(super) fn at_standard_tier(&self) -> Self {
+        let mut plan = self.clone();
+        for step in std::iter::once(&mut plan.first).chain(&mut plan.fallbacks) {
+            step.config = step.config.clone().without_flex();
+        }
+        plan
     }
 
     /// The same route without fallbacks.
@@ -135,7 +150,10 @@ impl RoutePlan {
 #[derive(Clone)]
 pub(super) struct CallSettings {
     pub(super) retry: RetryPolicy,
+    pub(super) prices: Prices,
     timeout: Option<Duration>,
+    /// Set if completions are made at the flex tier: for how long they wait for capacity, if not forever.
+    flex: Option<Option<Duration>>,
     max_reply: Option<u64>,
     max_replies: u64,
     pub(super) transfer_idle: Duration,
@@ -152,9 +170,16 @@ pub(super) struct CallSettings {
 
 impl CallSettings {
     pub(super) fn of(settings: &Settings, options: &ProviderOptions) -> Result<Self, Error> {
+        let is_flex = settings.bulk_strategy()? == Strategy::Flex;
         Ok(Self {
             retry: options.retry(settings)?,
+            prices: options.all_prices()?,
             timeout: settings.request_timeout()?,
+            flex: if is_flex {
+                Some(settings.flex_patience()?)
+            } else {
+                None
+            },
             max_reply: settings.max_reply_bytes()?,
             max_replies: settings.max_replies_bytes()?,
             transfer_idle: settings.transfer_idle_timeout()?,
@@ -167,9 +192,10 @@ impl CallSettings {
         })
     }
 
-    /// The same with this time limit of a call, unless one is set.
+    /// The same at the standard tier, with this time limit of a call, unless one is set.
     pub(super) fn within(mut self, time: Duration) -> Self {
         self.timeout.get_or_insert(time);
+        self.flex = None;
         self
     }
 
@@ -198,6 +224,10 @@ impl CallSettings {
             .max_replies_bytes(self.max_replies);
         let config = match self.max_reply {
             Some(bytes) => config.max_reply_bytes(bytes),
+            None => config,
+        };
+        let config = match self.flex {
+            Some(patience) => config.flex(patience),
             None => config,
         };
         match self.timeout {

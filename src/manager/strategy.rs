@@ -17,7 +17,7 @@ pub struct EffectiveStrategy {
     pub asked: Strategy,
     /// Why another strategy is used than the setting says, for people. The setting does not change.
     pub fallback_reason: Option<String>,
-    /// The provider that sells these calls at full price although batches, at half of it, were asked for.
+    /// The provider that sells these calls at full price although a strategy at half of it was asked for.
     full_price_at: Option<String>,
 }
 
@@ -45,27 +45,39 @@ impl EffectiveStrategy {
     /// The effect of a strategy at the provider of that name.
     pub fn new(asked: Strategy, provider: &str) -> Self {
         let possible = known(provider).is_ok_and(|vendor| vendor.batches.is_some());
+        let sells_flex = known(provider).is_ok_and(|vendor| vendor.flex);
         match asked {
-            Strategy::Batch if !possible => Self {
-                strategy: Strategy::Sync,
-                asked,
-                fallback_reason: Some(format!("{provider} has no Batch API: runs sync")),
-                full_price_at: has_allowance(provider).then(|| provider.to_owned()),
-            },
+            Strategy::Batch if !possible => Self::at_full_price(asked, provider, "Batch API"),
+            Strategy::Flex if !sells_flex => Self::at_full_price(asked, provider, "flex tier"),
             _ => Self::possible(asked),
         }
     }
 
-    /// Checks that prompts cost no more than the setting asks for: a paid provider without a Batch API sells at full
-    /// price what a batch has for half of it. Local servers and `extract` cost the same either way.
+    /// Falls back to individual calls, because the provider lacks what the strategy needs.
+    fn at_full_price(asked: Strategy, provider: &str, lacks: &str) -> Self {
+        Self {
+            strategy: Strategy::Sync,
+            asked,
+            fallback_reason: Some(format!("{provider} has no {lacks}: runs sync")),
+            full_price_at: has_allowance(provider).then(|| provider.to_owned()),
+        }
+    }
+
+    /// Checks that prompts cost no more than the setting asks for: a paid provider without a Batch API or flex tier sells
+    /// at full price what they have for half of it. Local servers and `extract` cost the same either way.
     ///
     /// # Errors
-    /// If they cost more, with the providers that have a Batch API.
+    /// If they cost more, with the providers that have what the strategy needs.
     pub fn check_price(&self) -> Result<(), Error> {
         let Some(provider) = &self.full_price_at else {
             return Ok(());
         };
-        let Err(error) = known(provider)?.batch_api() else {
+        let vendor = known(provider)?;
+        let checked = match self.asked {
+            Strategy::Flex => vendor.check_flex(),
+            _ => vendor.batch_api().map(drop),
+        };
+        let Err(error) = checked else {
             return Ok(());
         };
         let why = format!(

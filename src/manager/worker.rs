@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::error::Error;
+use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::providers::config::LlmConfig;
@@ -21,6 +22,9 @@ use super::route_plan::{CallSettings, Caller, RoutePlan};
 pub struct WorkerPlan {
     /// The route of jobs that need an answer.
     pub completions: RoutePlan,
+    /// The route of [direct](crate::Job::direct) prompts, if it is not that of the others: it never uses the flex
+    /// tier.
+    pub direct: Option<RoutePlan>,
     /// The route of texts to embed, if the first provider makes embeddings. It has no fallbacks, because embeddings of
     /// two models cannot be compared.
     pub embeddings: Option<RoutePlan>,
@@ -100,6 +104,7 @@ impl LlmManager {
                 .embeddings
                 .then(|| completions.without_fallbacks()),
             model_calls: job_types.transpose()?.map(|plan| plan.route_of(caller)),
+            direct: (plan.asked == Strategy::Flex).then(|| completions.at_standard_tier()),
             completions,
             batches: plan.batches_config(),
             settings: plan.settings_of_worker(&plan.settings, caller)?,
@@ -114,6 +119,9 @@ impl LlmManager {
             .context(&self.ctx)
             .batch_clients(self.plan.clients_by_account())
             .on_error(ErrorPolicy::StopOnCriticalError);
+        if let Some(direct) = &plan.direct {
+            worker = worker.direct_completions(self.route_by(direct)?);
+        }
         if let Some(embeddings) = &plan.embeddings {
             worker = worker.embeddings(self.route_by(embeddings)?);
         }

@@ -142,6 +142,8 @@ impl LlmManager {
         }
         if before.completions != now.completions {
             change.completions = Some(Some(Box::new(self.route_by(&now.completions)?)));
+            let direct = now.direct.as_ref().map(|plan| self.route_by(plan));
+            change.direct = direct.transpose()?.map(Box::new);
             change.batch_clients = Some(Some(Arc::new(self.plan.clients_by_account())));
         }
         if before.embeddings != now.embeddings {

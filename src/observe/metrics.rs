@@ -4,7 +4,7 @@
 //! (<https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/>), spelt as Prometheus wants them: dots are
 //! underscores, and the unit ends the name.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
@@ -20,6 +20,7 @@ use prometheus::{
 use crate::base::atomic_file::AtomicFile;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
+use crate::base::usd::Usd;
 use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
 use crate::observe::jobs::{EndedJob, JobObserver};
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
@@ -64,9 +65,9 @@ const OTHER_NAME: &str = "_OTHER";
 /// | `batchwright_rate_limited_total` | calls refused for their pace (429), by provider |
 /// | `batchwright_job_duration_seconds` | jobs of a queue and how long they took from their first call to their outcome, by `kind`, provider and `error_type` |
 /// | `batchwright_worker_slots`, `batchwright_worker_slots_used` | jobs that the worker may have at once, and has |
-/// | `batchwright_items` | items by state, and by `process_id` where a queue's process has them |
+/// | `batchwright_items` | items by state; of a queue, those of all processes that the worker has told of and that are still stored |
 /// | `batchwright_success_ratio` | of the items that have their outcome, the share that succeeded |
-/// | `batchwright_cost_usd` | what they have cost so far, where that is known |
+/// | `batchwright_cost_usd`, `batchwright_unpriced_items` | their known cost so far, and items of unknown cost |
 ///
 /// ```
 /// use std::ops::ControlFlow;
@@ -80,7 +81,7 @@ const OTHER_NAME: &str = "_OTHER";
 ///     .notifier(Arc::new(metrics.clone()))
 ///     .for_each((0..3).map(|i| Request::new(format!("text {i}"))), |_| ControlFlow::Continue(()))?;
 /// let text = metrics.text()?;
-/// assert!(text.contains(r#"batchwright_items{process_id="",state="completed"} 3"#), "{text}");
+/// assert!(text.contains(r#"batchwright_items{state="completed"} 3"#), "{text}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
@@ -95,11 +96,21 @@ struct Series {
     items: IntGaugeVec,
     success: GaugeVec,
     cost: GaugeVec,
+    unpriced: IntGauge,
     queue: QueueSeries,
     /// Models that have series of their own.
     models: Names,
-    /// Processes that have series.
-    processes: Mutex<HashSet<ProcessId>>,
+    /// What each process adds to the items; `None` for those of no process. A label for it would make a series for
+    /// each process.
+    processes: Mutex<HashMap<Option<ProcessId>, Counted>>,
+}
+
+/// The items of a process by state, in the order of [`STATES`], and their cost, as far as they are known.
+#[derive(Clone, Copy, Default)]
+struct Counted {
+    items: [Option<i64>; 6],
+    cost: Option<Usd>,
+    unpriced: i64,
 }
 
 /// Names that have series of their own.
@@ -131,7 +142,6 @@ const TOKEN_LABELS: [&str; 4] = [
 ];
 const JOB_LABELS: [&str; 3] = ["kind", "gen_ai_provider_name", "error_type"];
 const PROVIDER: [&str; 1] = ["gen_ai_provider_name"];
-const PROCESS: [&str; 1] = ["process_id"];
 
 impl Metrics {
     /// Nothing counted yet.
@@ -185,16 +195,14 @@ impl Metrics {
         }
     }
 
-    /// Those that have series.
+    /// The processes whose items are counted.
     pub(crate) fn processes(&self) -> Vec<ProcessId> {
-        self.0.processes.lock().iter().copied().collect()
+        self.0.processes.lock().keys().copied().flatten().collect()
     }
 
-    /// Ends the series of a process.
+    /// Counts the items of a process no longer.
     pub(crate) fn forget_process(&self, process: ProcessId) {
-        if self.0.processes.lock().remove(&process) {
-            self.0.forget(&process.to_string());
-        }
+        self.0.count(Some(process), None);
     }
 
     /// Providers and states, and ages in seconds.
@@ -241,7 +249,7 @@ impl Series {
             registered(to, IntGaugeVec::new(Opts::new(name, help), labels))
         };
         let share =
-            |name: &str, help: &str| registered(to, GaugeVec::new(Opts::new(name, help), &PROCESS));
+            |name: &str, help: &str| registered(to, GaugeVec::new(Opts::new(name, help), &[]));
         let refused = Opts::new(
             "batchwright_rate_limited_total",
             "Calls that the provider rate-limited (HTTP 429).",
@@ -261,19 +269,16 @@ impl Series {
             )?,
             in_flight: gauge("batchwright_calls_in_flight", "Calls in flight.", &PROVIDER)?,
             rate_limited: registered(to, IntCounterVec::new(refused, &PROVIDER))?,
-            items: gauge(
-                "batchwright_items",
-                "Items by state.",
-                &["process_id", "state"],
-            )?,
+            items: gauge("batchwright_items", "Items by state.", &["state"])?,
             success: share(
                 "batchwright_success_ratio",
                 "Share of finished items that succeeded.",
             )?,
             cost: share(
                 "batchwright_cost_usd",
-                "Cost of the items so far, in US dollars.",
+                "Known cost of the items so far, in US dollars.",
             )?,
+            unpriced: single(to, "batchwright_unpriced_items", "Items of unknown cost.")?,
             queue: QueueSeries {
                 jobs: histogram(
                     "batchwright_job_duration_seconds",
@@ -306,13 +311,35 @@ impl Series {
         })
     }
 
-    fn forget(&self, process: &str) {
-        for state in STATES {
-            // It may never have had any.
-            let _ = self.items.remove_label_values(&[process, state]);
+    /// Replaces what a process adds to the items.
+    fn count(&self, process: Option<ProcessId>, counted: Option<Counted>) {
+        let mut processes = self.processes.lock();
+        let before = match counted {
+            Some(counted) => processes.insert(process, counted),
+            None => processes.remove(&process),
+        };
+        let (before, now) = (before.unwrap_or_default(), counted.unwrap_or_default());
+        for (at, state) in STATES.into_iter().enumerate() {
+            if let (None, None) = (before.items[at], now.items[at]) {
+                continue;
+            }
+            let more = now.items[at].unwrap_or(0) - before.items[at].unwrap_or(0);
+            self.items.with_label_values(&[state]).add(more);
         }
-        let _ = self.success.remove_label_values(&[process]);
-        let _ = self.cost.remove_label_values(&[process]);
+        if before.cost.or(now.cost).is_some() {
+            let dollars = |counted: Counted| counted.cost.unwrap_or_default().dollars();
+            let more = dollars(now) - dollars(before);
+            self.cost.with_label_values::<&str>(&[]).add(more);
+        }
+        self.unpriced.add(now.unpriced - before.unpriced);
+        let items = |state: &str| self.items.with_label_values(&[state]).get() as f64;
+        let (completed, failed) = (items(STATES[0]), items(STATES[1]));
+        if completed + failed > 0.0 {
+            let share = completed / (completed + failed);
+            self.success.with_label_values::<&str>(&[]).set(share);
+        } else {
+            self.success.reset();
+        }
     }
 }
 
@@ -397,39 +424,28 @@ const STATES: [&str; 6] = [
 
 impl ProgressNotifier for Metrics {
     fn on_progress(&self, progress: &Progress) {
-        let series = &*self.0;
-        let process = progress.process_id.as_ref().map(ProcessId::to_string);
-        let process = process.as_deref().unwrap_or_default();
         if progress.phase == Phase::Deleted {
-            return series.forget(process);
+            return self.0.count(progress.process_id, None);
         }
-        series.processes.lock().extend(progress.process_id);
         let settled = progress.completed + progress.failed + progress.cancelled;
         let under_way = progress.in_flight + progress.at_provider;
         let pending = progress
             .total
             .map(|total| total.saturating_sub(settled + under_way));
-        for (state, items) in STATES.into_iter().zip([
+        let items = [
             Some(progress.completed),
             Some(progress.failed),
             Some(progress.cancelled),
             pending,
             Some(progress.in_flight),
             Some(progress.at_provider),
-        ]) {
-            if let Some(items) = items {
-                let items = i64::try_from(items).unwrap_or(i64::MAX);
-                series.items.with_label_values(&[process, state]).set(items);
-            }
-        }
-        let ended = progress.completed + progress.failed;
-        if ended > 0 {
-            let share = progress.completed as f64 / ended as f64;
-            series.success.with_label_values(&[process]).set(share);
-        }
-        if let Some(cost) = progress.cost_usd {
-            series.cost.with_label_values(&[process]).set(cost);
-        }
+        ];
+        let counted = Counted {
+            items: items.map(|items| items.map(|items| i64::try_from(items).unwrap_or(i64::MAX))),
+            cost: progress.cost_usd,
+            unpriced: i64::try_from(progress.unpriced).unwrap_or(i64::MAX),
+        };
+        self.0.count(progress.process_id, Some(counted));
     }
 }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::base::error::ErrorKind;
 use crate::base::id::ProcessId;
+use crate::base::usd::Usd;
 use crate::engine::quota_status::LearnedLimit;
 
 /// What a run is doing.
@@ -66,8 +67,10 @@ pub struct Progress {
     pub input_tokens: u64,
     /// Tokens written by the provider in this run.
     pub output_tokens: u64,
-    /// Price so far in US dollars; `None` as long as the price of an answer is unknown.
-    pub cost_usd: Option<f64>,
+    /// The cost so far, without the `unpriced` items; `None` if there are no others.
+    pub cost_usd: Option<Usd>,
+    /// Items of unknown cost.
+    pub unpriced: u64,
     /// What has limited the pace most in the last second or so: the name of a part of
     /// [`TimeSplit`](crate::progress::TimeSplit), or `"concurrency"` where more calls at once would help. `None` where
     /// that is not known.

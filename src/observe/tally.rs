@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::base::usage::{Paid, Usage};
+use crate::base::usd::Usd;
 use crate::engine::counters::Counters;
 use crate::engine::time_split::{Lately, TimeSplit};
 
@@ -30,7 +31,12 @@ pub(crate) struct Measure {
     /// Numbers in the shortest and in the longest of the vectors.
     pub dimensions: Option<(usize, usize)>,
     pub usage: Option<Usage>,
-    pub cost_usd: Option<f64>,
+    /// The known cost.
+    pub cost_usd: Usd,
+    /// Of the items, those of known cost.
+    pub priced: u64,
+    /// Of the items, those of unknown cost.
+    pub unpriced: u64,
     /// The call that brought it.
     pub took: Duration,
     pub truncated: u64,
@@ -77,7 +83,7 @@ pub(crate) struct Tally {
     vectors: u64,
     dimensions: Option<(usize, usize)>,
     usage: Usage,
-    cost_usd: f64,
+    cost_usd: Usd,
     priced: u64,
     unpriced: u64,
     /// The provider of each step of the route, and the items that it answered.
@@ -188,11 +194,10 @@ impl Tally {
             return;
         }
         self.calls.add(measure.took);
-        let free = measure.extracted.then_some(0.0);
-        self.pay(Paid {
-            usage: measure.usage,
-            cost_usd: measure.cost_usd.or(free),
-        });
+        self.usage += measure.usage.unwrap_or_default();
+        self.cost_usd += measure.cost_usd;
+        self.priced += measure.priced;
+        self.unpriced += measure.unpriced;
     }
 
     fn save_calls(&mut self, items: u64) {
@@ -201,27 +206,23 @@ impl Tally {
         }
     }
 
-    fn pay(&mut self, paid: Paid) {
-        self.usage += paid.usage.unwrap_or_default();
-        match paid.cost_usd {
+    /// Most failures cost nothing; those that did say so.
+    fn pay_for_nothing(&mut self, error: &Error, items: u64) {
+        let Paid { usage, cost_usd } = error.paid();
+        self.usage += usage.unwrap_or_default();
+        match cost_usd {
             Some(cost) => {
                 self.cost_usd += cost;
-                self.priced += 1;
+                self.priced += items;
             }
-            None => self.unpriced += 1,
-        }
-    }
-
-    /// Most failures cost nothing; those that did say so.
-    fn pay_for_nothing(&mut self, error: &Error) {
-        if error.paid().is_known() || error.is_schema_mismatch() {
-            self.pay(error.paid());
+            None if usage.is_some() || error.is_schema_mismatch() => self.unpriced += items,
+            None => {}
         }
     }
 
     /// Items that failed for one reason.
     pub(crate) fn failed(&mut self, error: &Error, items: u64) {
-        self.pay_for_nothing(error);
+        self.pay_for_nothing(error, items);
         self.note_failed(error, items);
     }
 
@@ -244,7 +245,7 @@ impl Tally {
     /// Items that a stop left without an outcome.
     pub(crate) fn unsent(&mut self, error: &Error, items: u64) {
         self.unsent += items;
-        self.pay_for_nothing(error);
+        self.pay_for_nothing(error, items);
     }
 
     /// Items that a run leaves behind.
@@ -252,8 +253,9 @@ impl Tally {
         self.unsent += items;
     }
 
-    fn cost(&self) -> Option<f64> {
-        (self.priced > 0 && self.unpriced == 0).then_some(self.cost_usd)
+    /// The known cost; `None` if there is none.
+    fn cost(&self) -> Option<Usd> {
+        (self.priced > 0).then_some(self.cost_usd)
     }
 
     fn settled_by_calls(&self) -> u64 {
@@ -296,6 +298,7 @@ impl Tally {
             input_tokens: self.usage.input_tokens,
             output_tokens: self.usage.output_tokens,
             cost_usd: self.cost(),
+            unpriced: self.unpriced,
             limited_by: self.lately.limited_by,
             learned_limit: self.lately.learned_limit,
             trouble: trouble.as_ref().map(|error| error.message().to_owned()),
@@ -352,6 +355,7 @@ impl Tally {
             cut_off: counters.cut_off,
             usage: self.usage,
             cost_usd: self.cost(),
+            unpriced: self.unpriced,
             answered_by,
             errors,
             error_samples,
@@ -446,8 +450,10 @@ pub struct Summary {
     /// run, failed ones included. An item that a stopped run left waiting has no outcome, and what
     /// its calls used is not in it.
     pub usage: Usage,
-    /// Price in US dollars; `None` when the price of any of it is unknown.
-    pub cost_usd: Option<f64>,
+    /// The cost of these items, without the `unpriced` ones; `None` if there are no others.
+    pub cost_usd: Option<Usd>,
+    /// Items of this run whose calls have an unknown cost. Failed items of which no tokens were reported are not among them.
+    pub unpriced: u64,
     /// Items that this run completed, by the [`provider`](crate::LlmClient::provider) that answered.
     pub answered_by: BTreeMap<String, u64>,
     /// Failed items of this run by kind.

@@ -74,31 +74,33 @@ fn equal_texts_save_no_calls_that_can_be_counted() {
 }
 
 #[test]
-fn the_counts_add_up_and_an_unknown_price_is_no_zero() {
+fn the_counts_add_up_and_unknown_costs_are_counted_apart() {
     let names = ["a", "b", "c", "b"].map(str::to_owned);
     let mut tally = Tally::new(Some(10), Time::ZERO).by(names);
     tally.count_before(3, 1);
     let mut measure = Measure {
         items: 1,
-        cost_usd: Some(0.5),
+        cost_usd: Usd::from_picos(500),
+        priced: 1,
         took: Duration::from_millis(20),
         ..Measure::default()
     };
     tally.answered(1, &measure);
     let now = Time::ZERO.after(Duration::from_secs(1));
-    let cost = |tally: &Tally| {
-        tally
-            .summary(&Counters::default(), TimeSplit::default(), now)
-            .cost_usd
-    };
-    assert_eq!(cost(&tally), Some(0.5));
-    measure.cost_usd = None;
+    let summary = |tally: &Tally| tally.summary(&Counters::default(), TimeSplit::default(), now);
+    let cost = |tally: &Tally| (summary(tally).cost_usd, summary(tally).unpriced);
+    assert_eq!(cost(&tally), (Some(Usd::from_picos(500)), 0));
+    (measure.cost_usd, measure.priced, measure.unpriced) = (Usd::ZERO, 0, 1);
     tally.answered(3, &measure);
-    assert_eq!(cost(&tally), None);
+    assert_eq!(cost(&tally), (Some(Usd::from_picos(500)), 1));
+    let refused = Error::new(ErrorKind::Blocked, "no").with_usage(Usage::default());
+    tally.failed(&refused, 1);
+    tally.failed(&refused.with_cost(Usd::from_picos(7)), 1);
+    assert_eq!(cost(&tally), (Some(Usd::from_picos(507)), 2));
     tally.failed(&Error::new(ErrorKind::Invalid, "x"), 1);
     let summary = tally.summary(&Counters::default(), TimeSplit::default(), now);
     assert_eq!(summary.completed, 5);
-    assert_eq!(summary.failed, 2);
+    assert_eq!(summary.failed, 4);
     assert_eq!(
         summary.total,
         summary.completed + summary.failed + summary.pending

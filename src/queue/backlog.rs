@@ -81,6 +81,8 @@ pub(crate) struct StoreBacklog {
     troubled_since: Option<Time>,
     /// What delayed the jobs that the last claim did not return.
     held_by: Option<Limit>,
+    /// How many providers and models were closed to calls.
+    closed: usize,
 }
 
 /// Prefetched jobs that cannot start are given back after this time.
@@ -119,6 +121,7 @@ impl StoreBacklog {
             trouble: None,
             troubled_since: None,
             held_by: None,
+            closed: 0,
         }
     }
 
@@ -446,6 +449,11 @@ impl Backlog for StoreBacklog {
     ) -> Result<Take<JobTask>, Error> {
         if self.batch_overview.critical.lock().is_some() {
             return Ok(Take::Done);
+        }
+        let closed = availability.exclusions.closed();
+        if closed < std::mem::replace(&mut self.closed, closed) {
+            // Jobs that were skipped can start.
+            self.may_have_jobs.store(true, Ordering::SeqCst);
         }
         // Read before the claim, because results of a batch are stored before the batch disappears.
         let batches = self.batch_overview.open(self.scope.until_submitted);

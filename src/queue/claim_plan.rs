@@ -154,7 +154,9 @@ impl ClaimPlan {
             *opens = Some(opens.map_or(at, |known| known.min(at)));
             return 0;
         }
-        let room = kinds.limiter.room(quota, now);
+        let is_probed = availability.exclusions.is_probed(&open.class, live);
+        let most = if is_probed { 1 } else { usize::MAX };
+        let room = kinds.limiter.room(quota, now).min(most);
         let prefetched = self.prefetched.iter().filter(|of| **of == quota).count();
         match open.pack.inputs {
             0 | 1 if prefetched > 0 => 0,

@@ -49,7 +49,8 @@ impl JobQueue {
     /// program crashes in between, it receives the chunk again, so `save` must be idempotent; an upsert is. Open jobs
     /// stay. The process ends with its last result. Returns the number of consumed results.
     ///
-    /// A process with a parent is rejected, because a job collects its results. Only one program at a time can
+    /// A process with a parent is rejected, because a job collects its results, and so is a process with another
+    /// [collector](crate::queue::ProcessInfo::collector). Only one program at a time can
     /// consume the results of a process. Others get an error that names it. A crash releases this lock.
     ///
     /// # Errors
@@ -73,11 +74,15 @@ impl JobQueue {
         who: &str,
         mut save: impl FnMut(&[JobResult]) -> Result<(), E>,
     ) -> Result<u64, ConsumeError<E>> {
-        if let Some(parent) = self
-            .process(process)
-            .map_err(ConsumeError::Queue)?
-            .and_then(|process| process.info.parent)
-        {
+        let known = self.process(process).map_err(ConsumeError::Queue)?;
+        let info = known.map(|known| known.info).unwrap_or_default();
+        if let Some(only) = info.collector.filter(|only| self.collector() != Some(only)) {
+            let why = format!(
+                "process {process} belongs to {only}, which collects its results; to look at them: get_results"
+            );
+            return Err(ConsumeError::Queue(Error::new(ErrorKind::Invalid, why)));
+        }
+        if let Some(parent) = info.parent {
             let why = format!(
                 "job {} of process {} waits for the results of process {process} and collects them; to look at \
                  them: get_results",
@@ -144,9 +149,11 @@ impl JobQueue {
     /// results.
     ///
     /// # Errors
-    /// When a job collects them, or when they could not be deleted; then they are returned again.
+    /// When a job or another [collector](crate::queue::ProcessInfo::collector) collects them, or when they could not be
+    /// deleted; then they are returned again.
     pub fn ack(&self, receipts: &[JobReceipt]) -> Result<u64, Error> {
-        self.store.ack(receipts, self.clock.wall())
+        self.store
+            .ack(receipts, self.collector(), self.clock.wall())
     }
 }
 

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use crate::base::cancel::Context;
 use crate::base::clock::Clock;
 use crate::engine::dispatch::ErrorPolicy;
+use crate::engine::exclusions::Exclusions;
 use crate::engine::run::Waker;
 use crate::llm::batch::{BatchClient, BatchClients};
 use crate::llm::params::RequestTask;
@@ -55,6 +56,8 @@ pub(crate) struct Controls {
     pub batch_overview: Arc<BatchOverview>,
     /// The worker's report about itself.
     pub status: Mutex<WorkerStatus>,
+    /// The providers and models that are not called, as of a moment ago.
+    pub exclusions: Mutex<Exclusions>,
     /// The store was written since the notifier last received every process.
     pub written: AtomicBool,
 }
@@ -79,6 +82,7 @@ impl Controls {
         let Change {
             settings,
             completions,
+            direct,
             embeddings,
             model_calls,
             batches,
@@ -90,8 +94,10 @@ impl Controls {
                 setup.settings = settings;
             }
             let completion_kinds = [COMPLETION_KIND, DIRECT_COMPLETION_KIND].as_slice();
+            let direct = direct.map(Some);
             for (names, task, route) in [
                 (completion_kinds, RequestTask::Complete, completions),
+                (&[DIRECT_COMPLETION_KIND], RequestTask::Complete, direct),
                 (&[EMBEDDING_KIND], RequestTask::Embed, embeddings),
             ] {
                 let route = route.map(|route| route.map(|route| self.following(setup, *route)));
@@ -164,6 +170,8 @@ pub(crate) struct Change {
     pub settings: Option<WorkerSettings>,
     /// The new route of prompts. With `None` inside, this worker takes no prompts any more.
     pub completions: Option<Option<Box<Route<'static>>>>,
+    /// The new route of direct prompts, if it differs from that of other prompts.
+    pub direct: Option<Box<Route<'static>>>,
     pub embeddings: Option<Option<Box<Route<'static>>>>,
     /// The new route of all kinds whose jobs are one call of a model each.
     pub model_calls: Option<Box<Route<'static>>>,

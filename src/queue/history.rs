@@ -6,6 +6,7 @@ use crate::base::brief::beginning;
 use crate::base::clock::{Time, Timestamp};
 use crate::base::error::Error;
 use crate::base::usage::{Paid, Usage};
+use crate::base::usd::Usd;
 use crate::engine::fallback_history::FallbackHistories;
 use crate::engine::item_time::ItemTime;
 use crate::engine::route::{First, Tries};
@@ -30,7 +31,7 @@ pub(crate) struct History {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     used: Option<Usage>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    cost_usd: Option<f64>,
+    cost_usd: Option<Usd>,
     /// How its time since its first call was spent, up to when it may be retried.
     #[serde(default, skip_serializing_if = "is_nothing")]
     time: ItemTime,

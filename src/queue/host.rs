@@ -219,6 +219,11 @@ impl JobQueue {
         self.store.id()
     }
 
+    /// As which collector this queue consumes and deletes.
+    pub(super) fn collector(&self) -> Option<&str> {
+        self.info.as_ref()?.collector.as_deref()
+    }
+
     fn insert(
         &self,
         process: ProcessId,
@@ -356,6 +361,14 @@ impl JobQueue {
         self.store.totals()
     }
 
+    /// The number of open jobs in the processes of this [owner](crate::queue::ProcessInfo::owner).
+    ///
+    /// # Errors
+    /// As [`process`](Self::process).
+    pub fn open_jobs_of(&self, owner: &str) -> Result<u64, Error> {
+        self.store.open_jobs_of(owner)
+    }
+
     /// One job; `None` if it does not exist, or its result was consumed.
     ///
     /// # Errors
@@ -467,9 +480,10 @@ impl JobQueue {
     /// the number of deleted jobs of the process.
     ///
     /// # Errors
-    /// As [`cancel`](Self::cancel).
+    /// As [`cancel`](Self::cancel), and when the process has another [collector](ProcessInfo::collector).
     pub fn delete(&self, process: ProcessId) -> Result<u64, Error> {
-        self.store.delete(process, self.clock.wall())
+        self.store
+            .delete(process, self.collector(), self.clock.wall())
     }
 
     /// Checks the health of the queue: integrity, schema, jobs of crashed workers, unsealed processes, disk space.

@@ -27,6 +27,13 @@ pub struct ProcessInfo {
     /// results, and they are deleted with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<ParentJob>,
+    /// The only consumer of the results, for example a batch of the server. Others can read the results and cancel the
+    /// process, but they can neither consume nor delete anything of it, nor add jobs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collector: Option<String>,
+    /// Who owns the process at a server: the name of the token that created it, at most 64 bytes. The first jobs fix it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 /// A job that waits for the jobs of another process.
@@ -77,6 +84,19 @@ impl ProcessInfo {
     /// The shell command that resumes it. Default: none.
     pub fn command(mut self, command: impl Into<String>) -> Self {
         self.command = Some(command.into());
+        self
+    }
+
+    /// The only consumer of its results: only a queue that is [described](crate::JobQueue::described) with the same
+    /// collector can consume or delete them. Default: none, so that any program can.
+    pub fn collector(mut self, collector: impl Into<String>) -> Self {
+        self.collector = Some(collector.into());
+        self
+    }
+
+    /// The owner of the process. Default: none.
+    pub fn owner(mut self, owner: impl Into<String>) -> Self {
+        self.owner = Some(owner.into());
         self
     }
 

@@ -7,6 +7,7 @@ use crate::base::brief::{Bytes, Many, Name};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
+use crate::base::usd::Usd;
 use crate::engine::item_time::ItemTime;
 use crate::engine::time_split::TimeSplit;
 use crate::llm::outcome_builder::OutcomeBuilder;
@@ -232,7 +233,7 @@ impl JobCounts {
     }
 }
 
-/// Tokens and cost of the jobs of a process, as reported by the providers.
+/// Tokens and cost of the jobs of a process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Spent {
@@ -240,8 +241,10 @@ pub struct Spent {
     pub input_tokens: u64,
     /// Tokens written.
     pub output_tokens: u64,
-    /// Price in US dollars; `None` if the price of any result is unknown.
-    pub cost_usd: Option<f64>,
+    /// The cost, without the `unpriced` jobs; `None` if there are no others.
+    pub cost_usd: Option<Usd>,
+    /// Jobs of unknown cost.
+    pub unpriced: u64,
 }
 
 /// A process of the queue with the states of its jobs: the jobs that a caller enqueued under a [`ProcessId`]. It is
@@ -284,7 +287,7 @@ impl ProcessState {
             cancelled: false,
             counts: JobCounts::default(),
             spent: Spent {
-                cost_usd: Some(0.0),
+                cost_usd: Some(Usd::ZERO),
                 ..Spent::default()
             },
             created_at,
@@ -371,11 +374,16 @@ pub struct JobState {
     /// Its kind.
     #[debug("{:?}", Name(kind))]
     pub kind: String,
+    /// Its [lane](Job::lane); for prompts, the model that they name.
+    #[debug("{:?}", lane.as_deref().map(Name))]
+    pub lane: Option<String>,
     /// Your own name for the job.
     #[debug("{:?}", item_id.as_deref().map(Name))]
     pub item_id: Option<String>,
     /// Its state.
     pub status: JobStatus,
+    /// Whether it is in a batch at a provider.
+    pub at_provider: bool,
     /// 1 to 10.
     pub priority: u8,
     /// Its step of the route.
@@ -421,8 +429,10 @@ impl JobState {
             job_id,
             process_id,
             kind: kind.into(),
+            lane: None,
             item_id: None,
             status: JobStatus::Pending,
+            at_provider: false,
             priority: Job::DEFAULT_PRIORITY,
             step: 0,
             attempts: 0,

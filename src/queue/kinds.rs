@@ -140,7 +140,7 @@ impl Kinds {
         }
     }
 
-    fn open(&self, lane: &JobLane) -> Option<Open> {
+    pub(super) fn open(&self, lane: &JobLane) -> Option<Open> {
         let (number, kind) = self.setup.now().kinds.get(&lane.kind)?.clone();
         let class = match &*kind {
             Kind::Host(_) => Class::new([QuotaId::NONE]),

@@ -27,16 +27,22 @@ impl Metrics {
         Ok(())
     }
 
-    /// Removes the metrics of processes that are no longer in the queue because all their results were consumed. For
+    /// Leaves out the items of processes that are no longer in the queue because all their results were consumed. For
     /// programs that run long and count the processes of others.
     ///
     /// # Errors
     /// If the queue cannot be read.
     pub fn forget_ended_processes(&self, queue: &JobQueue) -> Result<(), Error> {
-        for process in self.processes() {
-            if queue.process(process)?.is_none() {
-                self.forget_process(process);
-            }
+        let counted = self.processes();
+        if counted.is_empty() {
+            return Ok(());
+        }
+        let stored = queue.store.process_ids()?;
+        for process in counted
+            .into_iter()
+            .filter(|process| !stored.contains(process))
+        {
+            self.forget_process(process);
         }
         Ok(())
     }
@@ -45,8 +51,75 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock::{Time, Timestamp};
     use crate::base::id::ProcessId;
-    use crate::queue::job::Job;
+    use crate::observe::progress::ProgressNotifier as _;
+    use crate::queue::job::{Job, ProcessState};
+    use crate::queue::tracker::ProcessTracker;
+
+    /// Labels whose number of values grows neither with processes nor with jobs.
+    const LABELS: [&str; 9] = [
+        "le",
+        "kind",
+        "state",
+        "priority",
+        "error_type",
+        "gen_ai_operation_name",
+        "gen_ai_provider_name",
+        "gen_ai_request_model",
+        "gen_ai_token_type",
+    ];
+
+    #[test]
+    fn processes_make_no_series_of_their_own() {
+        let (queue, metrics) = (JobQueue::in_memory().unwrap(), Metrics::new());
+        let mut tracker = ProcessTracker::new();
+        let mut tell = |process, completed, failed| {
+            let mut state = ProcessState::new(process, Timestamp(0));
+            state.counts.total = 5;
+            (state.counts.completed, state.counts.failed) = (completed, failed);
+            state.counts.pending = 5 - completed - failed;
+            metrics.on_progress(&tracker.progress(&state, Time::ZERO, Timestamp(9)));
+        };
+        let job = || [Job::new("k", &"x").unwrap()];
+        let processes: Vec<ProcessId> = (0..50).map(|_| ProcessId::new()).collect();
+        queue.enqueue(processes[0], job()).unwrap();
+        for process in &processes {
+            tell(*process, 1, 0);
+        }
+        let series = metrics.text().unwrap().lines().count();
+        for process in &processes {
+            tell(*process, 3, 1);
+        }
+        metrics.observe_queue(&queue).unwrap();
+        let text = metrics.text().unwrap();
+        let more = text.matches("batchwright_queue_length").count();
+        assert_eq!(text.lines().count(), series + more, "{text}");
+        let has = |text: &str, line: &str| {
+            assert!(text.contains(&format!("\n{line}\n")), "{line} {text}")
+        };
+        has(&text, "batchwright_items{state=\"completed\"} 150");
+        has(&text, "batchwright_items{state=\"failed\"} 50");
+        has(&text, "batchwright_items{state=\"pending\"} 50");
+        has(&text, "batchwright_success_ratio 0.75");
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let labels = samples.filter_map(|line| line.split_once('{')?.1.split_once('}'));
+        for label in labels.flat_map(|(labels, _)| labels.split(',')) {
+            let (name, _) = label.split_once('=').unwrap();
+            assert!(LABELS.contains(&name), "{name}");
+        }
+        // One of the processes is stored.
+        metrics.forget_ended_processes(&queue).unwrap();
+        has(
+            &metrics.text().unwrap(),
+            "batchwright_items{state=\"completed\"} 3",
+        );
+        queue.delete(processes[0]).unwrap();
+        metrics.forget_ended_processes(&queue).unwrap();
+        let text = metrics.text().unwrap();
+        has(&text, "batchwright_items{state=\"completed\"} 0");
+        assert!(!text.contains("\nbatchwright_success_ratio "), "{text}");
+    }
 
     #[test]
     fn the_length_of_the_queue_is_told_by_priority_and_gone_when_it_is_empty() {

@@ -9,6 +9,8 @@
 //! | see the progress of a process | [`ProcessState`], [`JobCounts`], [`Spent`]; of all processes, [`QueueTotals`]; as progress with [`ProcessTracker`] |
 //! | see how a process spent its time | [`ProcessTime`] |
 //! | look at one job | [`JobState`], [`JobStatus`], [`AttemptError`]; briefly [`JobSummary`] |
+//! | find jobs by their properties | [`JobFilter`], [`JobPage`] |
+//! | pause work | [`Pause`] |
 //! | fetch results | [`ProcessResults`], [`JobResult`]; in two steps [`DeliveredResult`], [`JobReceipt`] |
 //! | see why enqueueing or fetching ended early | [`EnqueueError`], [`ConsumeError`] |
 //! | set the number of jobs at once, retries and intervals | [`WorkerScale`], [`WorkerSettings`] |
@@ -40,6 +42,7 @@ mod claim_plan;
 mod consume;
 pub(crate) mod controls;
 mod due_times;
+pub(crate) mod find;
 #[cfg(all(test, feature = "redis"))]
 mod fleet_simulation;
 pub(crate) mod handler;
@@ -77,6 +80,7 @@ pub(crate) mod worker_run;
 pub use crate::hub::{RedisHub, RedisOptions};
 pub use children::Children;
 pub use consume::{ConsumeError, ProcessResults};
+pub use find::{JobFilter, JobPage, Pause};
 pub use host::EnqueueError;
 pub use info::{ParentJob, ProcessInfo};
 pub use job::{

@@ -232,6 +232,8 @@ pub(crate) fn spent(paid: Paid, history: &History) -> Spent {
         output_tokens: more(usage.output_tokens, before.output_tokens),
         cost_usd: paid
             .cost_usd
-            .map(|cost| (cost - booked.cost_usd.unwrap_or(0.0)).max(0.0)),
+            .map(|cost| cost.saturating_sub(booked.cost_usd.unwrap_or_default())),
+        // A job of unknown cost counts once, with the first call that made it so.
+        unpriced: u64::from(paid.cost_usd.is_none() && !booked.is_unpriced()),
     }
 }

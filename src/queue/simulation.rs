@@ -16,6 +16,7 @@ use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 use crate::base::id::ProcessId;
 use crate::base::seeds::{each_seed, seeds};
+use crate::base::usd::Usd;
 use crate::engine::dispatch::{Call, Dispatcher, EndedCall, ErrorPolicy, Event, Io, Options, Turn};
 use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limits, QuotaKey};
@@ -446,7 +447,8 @@ impl Scene {
         let spent = Spent {
             input_tokens: 1,
             output_tokens: 0,
-            cost_usd: Some(1.0),
+            cost_usd: Some(Usd::from_picos(1)),
+            unpriced: 0,
         };
         EndedCall {
             call,
@@ -523,7 +525,7 @@ impl Scene {
         let tokens: u64 = all.iter().map(|process| process.spent.input_tokens).sum();
         assert_eq!(tokens, answered, "{all:?}");
         let costs = all.iter().filter_map(|process| process.spent.cost_usd);
-        assert_eq!(costs.sum::<f64>(), answered as f64);
+        assert_eq!(costs.sum::<Usd>(), Usd::from_picos(answered));
         for (process, ids) in [process, parents].into_iter().zip(ids) {
             let state = self.state(process);
             assert_eq!(state.counts.total, ids.len() as u64);

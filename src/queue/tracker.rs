@@ -81,6 +81,7 @@ impl ProcessTracker {
             input_tokens: process.spent.input_tokens,
             output_tokens: process.spent.output_tokens,
             cost_usd: process.spent.cost_usd,
+            unpriced: process.spent.unpriced,
             limited_by: None,
             learned_limit: None,
             trouble: None,

@@ -72,6 +72,7 @@ use super::worker_run::{WorkerReport, WorkerRun};
 pub struct Worker {
     queue: JobQueue,
     completions: Option<Route<'static>>,
+    direct: Option<Route<'static>>,
     embeddings: Option<Route<'static>>,
     batches: Option<Arc<dyn BatchClient>>,
     batch_clients: Option<Arc<BatchClients>>,
@@ -93,6 +94,7 @@ impl Worker {
         Self {
             queue: queue.clone(),
             completions: None,
+            direct: None,
             embeddings: None,
             batches: None,
             batch_clients: None,
@@ -112,6 +114,13 @@ impl Worker {
     /// Sends prompts through this route. Default: they wait for another worker.
     pub fn completions(mut self, route: impl Into<Route<'static>>) -> Self {
         self.completions = Some(route.into());
+        self
+    }
+
+    /// Sends [direct](crate::Job::direct) prompts through this route. Default: through that of
+    /// [other prompts](Self::completions).
+    pub fn direct_completions(mut self, route: impl Into<Route<'static>>) -> Self {
+        self.direct = Some(route.into());
         self
     }
 
@@ -344,11 +353,13 @@ impl Worker {
             may_have_jobs: Arc::default(),
             batch_overview: Arc::default(),
             status: Mutex::new(WorkerStatus::of_program(slots)),
+            exclusions: Mutex::default(),
             written: AtomicBool::new(false),
         });
         let route = |route: Option<Route<'static>>| Some(Some(Box::new(route?)));
         controls.change(Change {
             completions: route(self.completions),
+            direct: self.direct.map(Box::new),
             embeddings: route(self.embeddings),
             batches: Some(self.batches),
             batch_clients: Some(self.batch_clients),

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
+use crate::base::error::Error;
+use crate::llm::params::RequestTask;
 use crate::llm::provider_limits::ProviderLimits;
 use crate::llm::request::Request;
 
 use super::controls::Controls;
+use super::job::{COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND};
 use super::prompts;
+use super::store::JobLane;
 
 /// Reports the current limits of the providers of a [`RunningWorker`](crate::RunningWorker), as its limiter knows
 /// them, with the current settings. Reading them uses no quota and does not block.
@@ -25,6 +29,26 @@ impl WorkerLimits {
         let Controls { kinds, clock, .. } = &*self.0;
         let kind = prompts::kind(request.task);
         kinds.limits(kind, request.model.clone(), clock.now())
+    }
+
+    /// Why jobs with this request are not called at the moment: each of their providers rejected the API key or the
+    /// model, has no credit left, or could not be reached, and no later call was answered. `None` if at least one can
+    /// be called. As of a moment ago.
+    pub fn refusal(&self, request: &Request) -> Option<Error> {
+        let exclusions = self.0.exclusions.lock();
+        let kinds = match request.task {
+            RequestTask::Embed => [EMBEDDING_KIND].as_slice(),
+            _ => &[DIRECT_COMPLETION_KIND, COMPLETION_KIND],
+        };
+        let mut classes = kinds.iter().filter_map(|kind| {
+            let lane = JobLane {
+                kind: (*kind).to_owned(),
+                name: request.model.clone(),
+                step: 0,
+            };
+            self.0.kinds.open(&lane).map(|open| open.class)
+        });
+        exclusions.refusal(&classes.next()?).cloned()
     }
 
     /// The limits by provider and model: for the models that jobs have named so far (at most 1,000), and for the

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use batchwright::{
     Bulk, BulkError, Context, Error, ErrorKind, FinishReason, Limits, Outcome, Request, Response,
-    ResponseFormat, RetryPolicy, Route, StopReason, Summary, Usage, client_fn,
+    ResponseFormat, RetryPolicy, Route, StopReason, Summary, Usage, Usd, client_fn,
 };
 use serde_json::Value;
 
@@ -91,32 +91,34 @@ fn json_that_was_cut_is_paid_for() {
     let cut = |_| {
         let mut response = Response::new("a", "{\"a\": ").with_usage(used(7));
         response.finish_reason = FinishReason::Length;
-        response.cost_usd = Some(0.5);
+        response.cost_usd = Usd::from_dollars(0.5);
         Ok(response)
     };
     let (outcome, summary) = one(cut, false);
     assert_eq!(outcome.usage().unwrap().input_tokens, 7);
     assert_eq!(
         (outcome.cost_usd(), summary.cost_usd),
-        (Some(0.5), Some(0.5))
+        (Usd::from_dollars(0.5), Usd::from_dollars(0.5))
     );
 }
 
 #[test]
 fn a_cost_is_summed_over_failure_and_answer_and_a_free_failure_costs_nothing() {
-    let paid = |n| match n {
-        0 => Err(Error::new(ErrorKind::Malformed, "empty").with_cost(0.5)),
-        1 => Err(Error::new(ErrorKind::Transient, "busy")),
-        _ => {
-            let mut response = Response::new("a", "{}");
-            response.cost_usd = Some(0.25);
-            Ok(response)
-        }
-    };
+    let paid =
+        |n| match n {
+            0 => Err(Error::new(ErrorKind::Malformed, "empty")
+                .with_cost(Usd::from_picos(500_000_000_000))),
+            1 => Err(Error::new(ErrorKind::Transient, "busy")),
+            _ => {
+                let mut response = Response::new("a", "{}");
+                response.cost_usd = Usd::from_dollars(0.25);
+                Ok(response)
+            }
+        };
     let (outcome, summary) = one(paid, false);
     assert_eq!(
         (outcome.cost_usd(), summary.cost_usd),
-        (Some(0.75), Some(0.75))
+        (Usd::from_dollars(0.75), Usd::from_dollars(0.75))
     );
 }
 

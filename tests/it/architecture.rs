@@ -96,7 +96,7 @@ fn in_the_program_arguments_and_helpers_import_no_command() {
 /// The floors of the library, the lowest first. A folder imports from those on lower floors alone.
 const FLOORS: [&[&str]; 10] = [
     &["base"],
-    &["hub"],
+    &["hub", "money"],
     &["config", "engine"],
     &["observe"],
     &["llm", "pool"],

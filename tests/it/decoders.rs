@@ -122,10 +122,7 @@ fn fault(status: u16, body: &[u8], result: &Result<Response, Error>) -> Option<&
                     .is_some_and(|u| u.input_tokens.max(u.output_tokens) > u64::MAX / 1_000_000),
                 "an absurd usage",
             ),
-            (
-                answer.cost_usd.is_some_and(|c| !c.is_finite() || c < 0.0),
-                "an absurd price",
-            ),
+            (answer.provider.is_empty(), "an answer of no provider"),
         ],
         Err(error) => [
             (error.status() != Some(status), "another status"),

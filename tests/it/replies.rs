@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use batchwright::unstable::HttpReply;
 use batchwright::{
-    Context, Error, ErrorKind, LlmClient, Request, Response, client_fn, execute_bulk_sync,
+    Context, Error, ErrorKind, LlmClient, Request, Response, Usd, client_fn, execute_bulk_sync,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -43,7 +43,7 @@ struct Answer {
     /// Input, cached input, output and reasoning tokens.
     usage: Option<[u64; 4]>,
     model: Option<String>,
-    cost_usd: Option<f64>,
+    cost_usd: Option<Usd>,
     /// What the warning contains; no warning if there is none here.
     warning: Option<String>,
     /// Further fields of its result line; null for one that is not there. An id `*` is any.
@@ -146,10 +146,7 @@ impl Answer {
                 (Some(expected), Some(warning)) => warning.contains(expected),
                 (expected, warning) => expected.is_none() && warning.is_none(),
             }
-            && match (self.cost_usd, answer.cost_usd) {
-                (Some(expected), Some(stated)) => (expected - stated).abs() < 1e-15,
-                (expected, stated) => expected == stated,
-            };
+            && self.cost_usd == answer.cost_usd;
         let line = line(answer);
         let other = self.holds.iter().find_map(|(field, expected)| {
             let mut found = line.get(field).cloned().unwrap_or_default();

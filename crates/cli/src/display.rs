@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use batchwright::progress::{LearnedLimit, LimitSource, Phase};
-use batchwright::{Progress, ProgressNotifier};
+use batchwright::{Progress, ProgressNotifier, Usd};
 use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use log::Level;
@@ -305,6 +305,10 @@ pub fn line(progress: &Progress, room: usize) -> String {
     let tokens = progress.input_tokens.saturating_add(progress.output_tokens);
     if tokens > 0 {
         parts.push(Part::new(6, format!("{} tokens", count(tokens))));
+    }
+    if let Some(cost) = progress.cost_usd.filter(|cost| *cost > Usd::ZERO) {
+        let more = if progress.unpriced > 0 { "+" } else { "" };
+        parts.push(Part::new(6, format!("{cost}{more}")));
     }
     if let Some(limit) = progress.limited_by.filter(|_| paced) {
         let learned = progress.learned_limit.as_ref();

@@ -16,6 +16,7 @@ mod logging;
 mod metrics_file;
 mod optional;
 mod payloads;
+mod prices;
 mod prompts;
 mod provider;
 mod queue;
@@ -43,7 +44,7 @@ use std::process::ExitCode;
 use args::{Cli, Command};
 use commands::{
     cancel, config, doctor, exec, export, move_queue, providers, results, retry, run, scan, serve,
-    shell, simulate, status, submit, work, workers,
+    shell, simulate, status, submit, token, work, workers,
 };
 use exit::Exit;
 
@@ -81,7 +82,9 @@ fn execute(mut cli: Cli) -> Exit {
         Command::Queue(args) => move_queue::execute(&args),
         Command::Doctor(args) => doctor::execute(&args),
         Command::Providers(args) => providers::execute(&args),
+        Command::Prices(args) => commands::prices::execute(&args),
         Command::Config(args) => config::execute(&args),
+        Command::Token(args) => token::execute(&args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
         Command::Simulate(args) => match simulate::run(&args, signals::wait_for_stop) {

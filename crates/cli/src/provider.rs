@@ -11,6 +11,7 @@ use super::args::shared::{BatchProviderArgs, DataArgs, ProviderArgs};
 use super::data_dir::data_dir;
 use super::exit::{About, Refusal};
 use super::optional::Optional;
+use super::prices;
 use super::settings::{self, refused};
 
 const NO_MODEL: &str =
@@ -163,6 +164,7 @@ pub fn plan(
     say: &dyn Fn(String),
 ) -> Result<ProviderPlan, Refusal> {
     let options = with_headers(options, args, settings)?
+        .prices(prices::of_file(args.prices.as_deref())?)
         .embeddings(embed)
         .every_request_names_a_model(unnamed == Some(0));
     let plan = ProviderPlan::new(settings.clone(), options);
@@ -400,6 +402,7 @@ mod tests {
             base_url: Some("http://127.0.0.1:9/v1".to_owned()),
             fallback: Some(vec!["extract".to_owned()]),
             fallback_blocked: true,
+            prices: None,
         };
         let set = |key, value: &str| {
             with_flags(Settings::new(), &args)

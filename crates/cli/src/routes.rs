@@ -50,9 +50,13 @@ pub fn line(plan: &ProviderPlan) -> Result<String, Refusal> {
     let strategy = plan.strategy();
     if let Some(reason) = &strategy.fallback_reason {
         line += &format!("\n  strategy: {reason}");
-    } else if strategy.strategy == Strategy::Batch {
+    } else {
         let name = plan.first.provider;
-        line += &format!("\n  strategy batch: prompts go to {name} in batches");
+        line += &match strategy.strategy {
+            Strategy::Sync => String::new(),
+            Strategy::Flex => format!("\n  strategy flex: prompts go to {name} at the flex tier"),
+            Strategy::Batch => format!("\n  strategy batch: prompts go to {name} in batches"),
+        };
     }
     let job_types = plan.for_job_types().map_err(refused)?;
     for step in &job_types.skipped {

@@ -49,3 +49,11 @@ pub fn line(process: &ProcessState) -> Option<String> {
         "process {id} belongs to a run{input}: its results go to {output}, by:\n  {command}"
     ))
 }
+
+/// A line saying that a batch of the server collects the results of the process.
+pub fn collected_by_server(process: &ProcessState) -> Option<String> {
+    let (id, collector) = (process.process_id, process.info.collector.as_ref()?);
+    Some(format!(
+        "process {id} belongs to {collector} of batchwright serve, which collects its results; nothing was deleted"
+    ))
+}

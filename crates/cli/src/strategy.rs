@@ -26,12 +26,13 @@ pub fn refuse_full_price(
     let setting = settings.explain("llm.bulk_strategy").map_err(refused)?;
     match (setting.source, effective.check_price()) {
         (SettingSource::Flag(flag), Err(error)) => Err(Refusal::usage(format!(
-            "{flag} batch: {}",
+            "{flag} {}: {}",
+            effective.asked,
             error.message()
         ))
         .about(About::Provider)
         .hint(format!(
-            "use {flag} sync to pay the full price, or --provider NAME for one with a Batch API"
+            "use {flag} sync to pay the full price, or --provider NAME for one that has it"
         ))),
         _ => Ok(()),
     }
@@ -46,10 +47,14 @@ impl RunStrategy {
     ) -> Result<Self, Refusal> {
         let asked = settings.bulk_strategy().map_err(refused)?;
         let effective = match (asked, plan) {
-            (Strategy::Batch, _) if args.prompt.task == TaskArg::Embed => Self {
+            (Strategy::Batch | Strategy::Flex, _) if args.prompt.task == TaskArg::Embed => Self {
                 strategy: Strategy::Sync,
                 fallback_reason: Some(
-                    "embeddings are not made in batches: uses strategy sync".to_owned(),
+                    match asked {
+                        Strategy::Flex => "embeddings have no flex tier: uses strategy sync",
+                        _ => "embeddings are not made in batches: uses strategy sync",
+                    }
+                    .to_owned(),
                 ),
             },
             (_, Some(plan)) => Self::of(&plan.strategy(), settings)?,
@@ -60,7 +65,12 @@ impl RunStrategy {
             // There is no provider.
             (_, None) => Self::default(),
         };
-        if args.no_wait && asked == Strategy::Sync {
+        if args.prompt.service_tier.is_some() && asked == Strategy::Flex {
+            return Err(Refusal::usage(
+                "--service-tier and --strategy flex exclude each other: the strategy selects the tier",
+            ));
+        }
+        if args.no_wait && asked != Strategy::Batch {
             return Err(Refusal::usage("--no-wait applies only to --strategy batch"));
         }
         if effective.strategy == Strategy::Batch {

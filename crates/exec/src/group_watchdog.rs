@@ -1,9 +1,15 @@
 //! Kills the commands of a run without a sandbox if this program is killed: a thread does not outlive `kill -9`, so a
-//! shell reads the process groups of commands from a pipe, and kills those that are left when the pipe ends.
+//! shell reads process groups from a pipe, and kills those that are left when the pipe ends.
+//!
+//! The shell knows the group of a command before the command starts: it is the group of a process that has ended and is
+//! not reaped, which keeps the number of the group in use. A process that is being started holds the pipe open until it
+//! has joined the group and runs the command, so the shell kills it too.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::Pid;
 
@@ -11,45 +17,69 @@ use super::reap;
 
 const SCRIPT: &str = include_str!("group_watchdog.sh");
 
+/// With this variable the process of a command is not reported, as if this program were killed before.
+#[cfg(test)]
+pub(crate) const UNREPORTED: &str = "BATCHWRIGHT_TEST_UNREPORTED";
+
 /// The shell of one run.
 #[derive(Debug)]
 pub(crate) struct GroupWatchdog {
     shell: Child,
     input: Option<ChildStdin>,
+    /// The first processes of the groups that no command uses now.
+    free: Mutex<Vec<Child>>,
+}
+
+/// The process group of one command. When this is dropped, the next command uses it.
+#[derive(Debug)]
+pub(crate) struct Group {
+    watchdog: Arc<GroupWatchdog>,
+    /// Its first process, until this is dropped.
+    leader: Option<Child>,
+    /// Its number.
+    pub id: Pid,
 }
 
 impl GroupWatchdog {
     /// Starts the shell. Without one, commands outlive this program if it is killed, which is logged.
     pub(crate) fn start() -> Option<Self> {
-        use std::os::unix::process::CommandExt;
-
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", SCRIPT]).current_dir("/");
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        // A Ctrl-C at the terminal is not for it: it has to see the end.
-        let started = command.process_group(0).spawn();
-        let mut shell = started
+        // A command may stop the shell: then the run must not wait for it.
+        let start = || {
+            let mut shell = start_shell(SCRIPT, Stdio::piped())?;
+            let input = shell.stdin.take();
+            if let Some(input) = &input {
+                let _ = fcntl_setfl(input, OFlags::NONBLOCK);
+            }
+            Ok((shell, input))
+        };
+        let started: io::Result<_> = start();
+        let (shell, input) = started
             .inspect_err(|why| log::warn!("commands go on if this program is killed: {why}"))
             .ok()?;
-        let input = shell.stdin.take();
-        // A command may stop the shell: then the run must not wait for it.
-        if let Some(input) = &input {
-            let _ = fcntl_setfl(input, OFlags::NONBLOCK);
+        Some(Self {
+            shell,
+            input,
+            free: Mutex::default(),
+        })
+    }
+
+    /// A group for a command, which is killed if this program ends before this does.
+    ///
+    /// # Errors
+    /// When no further process can be started.
+    pub(crate) fn group(self: &Arc<Self>) -> io::Result<Group> {
+        let free = self.free.lock().pop();
+        let is_new = free.is_none();
+        let leader = free.map_or_else(|| start_shell("", Stdio::null()), Ok)?;
+        let id = Pid::from_child(&leader);
+        if is_new {
+            self.tell('+', id);
         }
-        Some(Self { shell, input })
-    }
-
-    /// Has this group killed if this program ends before [`release`](Self::release).
-    pub(crate) fn watch(&self, group: Pid) {
-        self.tell('+', group);
-    }
-
-    /// To be called when the group was killed and its first process was not reaped: later, its number may be another's.
-    pub(crate) fn release(&self, group: Pid) {
-        self.tell('-', group);
+        Ok(Group {
+            watchdog: self.clone(),
+            leader: Some(leader),
+            id,
+        })
     }
 
     fn tell(&self, sign: char, group: Pid) {
@@ -61,12 +91,50 @@ impl GroupWatchdog {
     }
 }
 
+/// Starts a shell in a group of its own. A Ctrl-C at the terminal is not for it: it has to see the end.
+fn start_shell(script: &str, input: Stdio) -> io::Result<Child> {
+    use std::os::unix::process::CommandExt;
+
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script]).current_dir("/");
+    command
+        .stdin(input)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.process_group(0).spawn()
+}
+
+impl Group {
+    /// Has the command killed also if it leaves the group for one of its own, as GNU `timeout` does.
+    pub(crate) fn started(&self, command: Pid) {
+        #[cfg(test)]
+        if std::env::var_os(UNREPORTED).is_some() {
+            return;
+        }
+        self.watchdog.tell('+', command);
+    }
+
+    /// To be called when the command was killed and not reaped: later, its number may be another's.
+    pub(crate) fn ended(&self, command: Pid) {
+        self.watchdog.tell('-', command);
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.watchdog.free.lock().extend(self.leader.take());
+    }
+}
+
 impl Drop for GroupWatchdog {
     fn drop(&mut self) {
-        // All commands have ended.
+        // All commands have ended. The shell ends first: then the numbers of the groups may become those of others.
         let _ = self
             .shell
             .kill()
             .and_then(|()| reap::child(&mut self.shell));
+        for leader in self.free.get_mut() {
+            let _ = leader.kill().and_then(|()| reap::child(leader));
+        }
     }
 }

@@ -95,7 +95,10 @@ impl Launcher {
                 #[cfg_attr(not(unix), expect(unused_mut))]
                 let mut command = Confined::unconfined(command);
                 #[cfg(unix)]
-                command.groups.clone_from(groups);
+                if let Some(groups) = groups {
+                    let group = groups.group();
+                    command.group = Some(group.map_err(|why| not_started(job, &why))?);
+                }
                 Ok(command)
             }
         }

@@ -92,9 +92,9 @@ pub(super) fn run(
     let start = SystemClock.wall();
     let began = Instant::now();
     let mut child = command.start_piped()?;
-    let group = Pid::from_child(&child);
+    let pid = Pid::from_child(&child);
     let mut watched = Watched {
-        exit: ExitWatch::new(group),
+        exit: ExitWatch::new(pid),
         stdout: Stream::new(child.stdout.take().map(Into::into), output, seq, "stdout"),
         stderr: Stream::new(child.stderr.take().map(Into::into), output, seq, "stderr"),
         calls: [
@@ -104,7 +104,8 @@ pub(super) fn run(
         ended: false,
     };
     let mut killing = Killing {
-        group,
+        pid,
+        group: command.group.as_ref().map_or(pid, |group| group.id),
         timeout_at: deadlines
             .timeout
             .and_then(|timeout| began.checked_add(timeout)),
@@ -138,15 +139,15 @@ pub(super) fn run(
         }
     }
     let duration = began.elapsed();
-    // The command is gone but not reaped, so the group is still its own.
-    let _ = kill_process_group(group, Signal::KILL);
-    if let Some(groups) = &command.groups {
-        groups.release(group);
+    // The command is gone but not reaped, so its number is still its own.
+    killing.signal(Signal::KILL);
+    if let Some(group) = &command.group {
+        group.ended(pid);
     }
     // What has left the group may print on and on.
     watched.drain(&mut buffer, Instant::now() + STRAGGLERS);
     let ended = reap::child(&mut child)?;
-    let left = ended.is_none().then(|| group.as_raw_nonzero().get());
+    let left = ended.is_none().then(|| pid.as_raw_nonzero().get());
     let (code, signal) = ended.map_or((None, None), |status| (status.code(), status.signal()));
     let (stdout, out_error) = watched.stdout.end();
     let (stderr, err_error) = watched.stderr.end();
@@ -170,6 +171,8 @@ pub(super) fn run(
 
 /// When a group is asked to end, made to end, and not waited for any more.
 struct Killing {
+    pid: Pid,
+    /// The group that it started in.
     group: Pid,
     timeout_at: Option<Instant>,
     kill_at: Option<Instant>,
@@ -208,18 +211,21 @@ impl Killing {
             self.kill_at = None;
             self.signal(Signal::KILL);
             // Its tracer could keep it from ending, and the kernel, too.
-            reap::end_tracer(self.group);
+            reap::end_tracer(self.pid);
             self.give_up_at = now.checked_add(DEAD);
         }
         due(self.give_up_at)
     }
 
-    /// Signals the group, and the command itself should it have left that. It is not reaped yet, so its
-    /// number is its own.
+    /// Signals the group, and if the command has left that, the command and the group that it leads. It is not reaped
+    /// yet, so its number is its own.
     fn signal(&self, signal: Signal) {
         let _ = kill_process_group(self.group, signal);
-        if getpgid(Some(self.group)) != Ok(self.group) {
-            let _ = kill_process(self.group, signal);
+        if getpgid(Some(self.pid)) == Ok(self.group) {
+            return;
+        }
+        if self.pid == self.group || kill_process_group(self.pid, signal).is_err() {
+            let _ = kill_process(self.pid, signal);
         }
     }
 }

@@ -96,8 +96,8 @@ pub struct CommandRunner {
     /// with its environment.
     ///
     /// If this process is killed, its commands are killed. Without a sandbox, a shell that watches the run kills their
-    /// process groups, apart from that of a command which is being started at that instant. On Linux, a sandbox ends all
-    /// of their processes, even with [`SandboxMode::Off`](crate::SandboxMode::Off).
+    /// process groups, also those of commands that are being started; if the shell is killed first, commands run on. On
+    /// Linux, a sandbox ends all of their processes, even with [`SandboxMode::Off`](crate::SandboxMode::Off).
     #[setters(strip_option)]
     sandbox: Option<Sandbox>,
     /// How many commands there will be, for progress. Default: what the iterator says, else unknown.

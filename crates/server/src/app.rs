@@ -1,12 +1,13 @@
 //! State that all handlers share.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use batchwright::JobQueue;
 use batchwright::progress::Metrics;
 use batchwright::queue::WorkerLimits;
+use batchwright::{JobId, JobQueue};
 use batchwright_jobs::JobTypes;
 use parking_lot::Mutex;
 
@@ -40,6 +41,8 @@ pub(crate) struct App {
     pub records: Arc<Records>,
     pub openai: OpenAi,
     pub waiters: Waiters,
+    /// Running jobs that are cancelled if they return to the queue.
+    pub cancelled_jobs: Mutex<HashSet<JobId>>,
     /// Until when the numbers of the queue among the metrics are fresh.
     pub counted_until: Mutex<Option<Instant>>,
     /// Wakes the thread that sends webhooks.

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use batchwright::ProcessId;
-use parking_lot::{Condvar, Mutex};
+use batchwright::{JobId, ProcessId};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde::Serialize;
 
 /// Something that happened.
@@ -16,8 +17,29 @@ pub(crate) struct Event {
     pub number: u64,
     /// The event's name.
     pub name: &'static str,
+    /// The process, and the job, that it reports on.
+    about: Option<(ProcessId, Option<JobId>)>,
     /// Its data, in JSON.
     pub data: String,
+}
+
+/// Which events a listener receives.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Filter {
+    All,
+    Process(ProcessId),
+    Job(JobId),
+}
+
+impl Filter {
+    fn fits(self, event: &Event) -> bool {
+        match (self, event.about) {
+            (Self::All, _) => true,
+            (Self::Process(wanted), Some((process, _))) => process == wanted,
+            (Self::Job(wanted), Some((_, job))) => job == Some(wanted),
+            (_, None) => false,
+        }
+    }
 }
 
 /// The events of this server since it began.
@@ -27,6 +49,8 @@ pub(crate) struct Events {
     kept: Mutex<Kept>,
     came: Condvar,
     listeners: AtomicUsize,
+    /// Increases when listeners must connect again, because their tokens may have changed.
+    round: AtomicUsize,
 }
 
 /// Distinguishes the events of this start of the server from those of earlier starts.
@@ -58,8 +82,11 @@ struct Kept {
 /// Maximum number of stored events, and of the bytes of their data.
 const MOST: usize = 8_192;
 const MOST_BYTES: usize = 4 << 20;
-/// Maximum number of listening clients.
-pub(crate) const MOST_LISTENERS: usize = 64;
+/// Maximum number of events that are passed on at once.
+const MOST_AT_ONCE: usize = 256;
+/// Each event wakes all listeners. After that, each sleeps this long per listener and takes all further events at once,
+/// so that a thousand of them do not keep a processor busy.
+const SLEEP: Duration = Duration::from_micros(250);
 
 /// The result of reading events.
 #[derive(Debug)]
@@ -68,22 +95,46 @@ pub(crate) enum Next {
     Events(Vec<Arc<Event>>),
     /// No event arrived in time.
     Nothing,
-    /// The events after the requested number are not stored any more, or never existed; continue from this number.
-    Lost(u64),
+    /// The events after the requested number are not stored any more, or never existed.
+    Lost,
     /// There will be no more.
     Closed,
 }
 
 impl Events {
+    /// Lets all listeners connect again, so that their tokens are checked. Each notices it with its next event or comment.
+    pub fn reconnect(&self) {
+        self.round.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Differs after [`reconnect`](Self::reconnect).
+    pub fn round(&self) -> usize {
+        self.round.load(Ordering::SeqCst)
+    }
+
     /// Sends an event to all listeners.
     pub fn publish(&self, name: &'static str, data: &impl Serialize) {
+        self.publish_about(None, name, data);
+    }
+
+    /// Sends an event about a process, or about a job of it.
+    pub fn publish_about(
+        &self,
+        about: Option<(ProcessId, Option<JobId>)>,
+        name: &'static str,
+        data: &impl Serialize,
+    ) {
         let data = serde_json::to_string(data).expect("an event has a form in JSON");
         let mut kept = self.kept.lock();
         kept.last += 1;
         kept.bytes += data.len();
         let number = kept.last;
-        kept.events
-            .push_back(Arc::new(Event { number, name, data }));
+        kept.events.push_back(Arc::new(Event {
+            number,
+            name,
+            about,
+            data,
+        }));
         while kept.events.len() > MOST || kept.bytes > MOST_BYTES {
             let Some(oldest) = kept.events.pop_front() else {
                 break;
@@ -98,11 +149,10 @@ impl Events {
         &self.boot.0
     }
 
-    /// Registers a listener, unless there are too many.
-    pub fn listen(self: &Arc<Self>) -> Option<Listening> {
-        let listening = Listening(Arc::clone(self));
-        let others = self.listeners.fetch_add(1, Ordering::SeqCst);
-        (others < MOST_LISTENERS).then_some(listening)
+    /// Registers a listener.
+    pub fn listen(self: &Arc<Self>) -> Listening {
+        self.listeners.fetch_add(1, Ordering::SeqCst);
+        Listening(Arc::clone(self))
     }
 
     /// How many clients listen.
@@ -115,24 +165,40 @@ impl Events {
         self.kept.lock().last
     }
 
-    /// The events after this number; waits this long for one.
-    pub fn after(&self, number: u64, wait: Duration) -> Next {
+    /// The events after the number `at` that fit; waits this long for one. `at` becomes the number to continue from.
+    pub fn after(&self, at: &mut u64, filter: Filter, wait: Duration) -> Next {
         let deadline = Instant::now() + wait;
         let mut kept = self.kept.lock();
         loop {
             let first = kept.last + 1 - kept.events.len() as u64;
-            if number > kept.last || number + 1 < first {
-                return Next::Lost(kept.last);
+            if *at > kept.last || *at + 1 < first {
+                *at = kept.last;
+                return Next::Lost;
             }
-            if number < kept.last {
-                let skipped = (number + 1 - first) as usize;
-                return Next::Events(kept.events.iter().skip(skipped).cloned().collect());
+            let skipped = (*at + 1 - first) as usize;
+            let new = kept.events.iter().skip(skipped);
+            let some: Vec<_> = new
+                .filter(|event| filter.fits(event))
+                .take(MOST_AT_ONCE)
+                .cloned()
+                .collect();
+            *at = match some.last() {
+                Some(last) if some.len() == MOST_AT_ONCE => last.number,
+                _ => kept.last,
+            };
+            if !some.is_empty() {
+                return Next::Events(some);
             }
             if kept.closed {
                 return Next::Closed;
             }
             if self.came.wait_until(&mut kept, deadline).timed_out() {
                 return Next::Nothing;
+            }
+            let listeners = u32::try_from(self.listeners()).unwrap_or(u32::MAX);
+            let sleep = SLEEP.saturating_mul(listeners.saturating_sub(1));
+            if !sleep.is_zero() && !kept.closed {
+                MutexGuard::unlocked(&mut kept, || thread::sleep(sleep));
             }
         }
     }
@@ -160,18 +226,50 @@ mod tests {
             events.publish("n", &n);
         }
         let last = events.last();
-        assert!(matches!(events.after(3, Duration::ZERO), Next::Lost(at) if at == last));
-        assert!(matches!(
-            events.after(last + 1, Duration::ZERO),
-            Next::Lost(_)
-        ));
-        let Next::Events(some) = events.after(last - 3, Duration::ZERO) else {
+        let after = |at: &mut u64| events.after(at, Filter::All, Duration::ZERO);
+        for mut lost in [3, last + 1] {
+            assert!(matches!(after(&mut lost), Next::Lost));
+            assert_eq!(lost, last);
+        }
+        let mut at = last - 3;
+        let Next::Events(some) = after(&mut at) else {
             panic!("three are kept");
         };
         let numbers: Vec<u64> = some.iter().map(|event| event.number).collect();
         assert_eq!(numbers, [last - 2, last - 1, last]);
-        assert!(matches!(events.after(last, Duration::ZERO), Next::Nothing));
+        assert!(matches!(after(&mut at), Next::Nothing));
+        let (mut at, mut seen) = (last - 300, 0);
+        while let Next::Events(some) = after(&mut at) {
+            seen += some.len();
+        }
+        assert_eq!((seen, at), (300, last));
         events.close();
-        assert!(matches!(events.after(last, Duration::ZERO), Next::Closed));
+        assert!(matches!(after(&mut at), Next::Closed));
+    }
+
+    #[test]
+    fn a_listener_receives_the_events_of_its_process_or_job() {
+        let events = Events::default();
+        let process = ProcessId::new();
+        let job = JobId::from_bytes(ProcessId::new().bytes());
+        events.publish("overview", &0);
+        for about in [
+            (process, None),
+            (process, Some(job)),
+            (ProcessId::new(), None),
+        ] {
+            events.publish_about(Some(about), "event", &0);
+        }
+        let numbers = |filter| {
+            let mut at = 0;
+            let Next::Events(some) = events.after(&mut at, filter, Duration::ZERO) else {
+                panic!("{filter:?}");
+            };
+            assert_eq!(at, 4, "it goes on behind those of others");
+            some.iter().map(|event| event.number).collect::<Vec<_>>()
+        };
+        assert_eq!(numbers(Filter::All), [1, 2, 3, 4]);
+        assert_eq!(numbers(Filter::Process(process)), [2, 3]);
+        assert_eq!(numbers(Filter::Job(job)), [3]);
     }
 }

@@ -1,18 +1,14 @@
-//! Access checks: the token, and protection from requests that other sites send through a browser.
+//! Access checks: the tokens, and protection from requests that other sites send through a browser.
 
 use std::net::{IpAddr, SocketAddr};
 
-use batchwright::Secret;
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
-
 use crate::http::Head;
 use crate::problem::Problem;
+use crate::tokens::{Caller, Tokens};
 
 /// Checks requests before anything else.
 pub(crate) struct Guard {
-    /// The hash of the required token, if any: its length does not depend on the received token.
-    token: Option<[u8; 32]>,
+    pub tokens: Tokens,
     /// Host names of this server, in lower case and without port. If a page of another site reaches this server through
     /// its own name (DNS rebinding), that name is not among them.
     hosts: Vec<String>,
@@ -25,27 +21,25 @@ const ONCE: [&str; 4] = [
     "origin",
     "sec-fetch-site",
 ];
-/// Paths without access check: they contain nothing about jobs.
-const OPEN: [&str; 3] = ["/", "/healthz", "/favicon.ico"];
 
 impl Guard {
     /// The guard of a server at this address. `hosts` are names for it beyond the address itself.
-    pub fn new(address: SocketAddr, token: Option<&Secret>, hosts: &[String]) -> Self {
+    pub fn new(address: SocketAddr, tokens: Tokens, hosts: &[String]) -> Self {
         let mut names: Vec<String> = hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
         names.push(in_url(address.ip()));
         if address.ip().is_loopback() || address.ip().is_unspecified() {
             names.extend(["localhost", "127.0.0.1", "[::1]"].map(str::to_owned));
         }
         Self {
-            token: token.map(|token| Sha256::digest(token.expose()).into()),
+            tokens,
             hosts: names,
         }
     }
 
     /// # Errors
-    /// 421 for a name that is not ours, 403 for a page of another site, 401 without the token.
+    /// 421 for a name that is not ours, 403 for a page of another site.
     pub fn check(&self, head: &Head, reached: SocketAddr) -> Result<(), Problem> {
-        if head.is_absolute {
+        if !head.has_path {
             let why = "this server is not a proxy: request a path";
             return Err(Problem::new(421, "unknown_host", why));
         }
@@ -53,11 +47,13 @@ impl Guard {
             return Err(Problem::invalid(format!("{name} occurs more than once")));
         }
         self.check_host(head, reached.ip())?;
-        check_origin(head)?;
-        match &self.token {
-            Some(token) if !OPEN.contains(&head.path.as_str()) => check_token(head, token),
-            _ => Ok(()),
-        }
+        check_origin(head)
+    }
+
+    /// # Errors
+    /// 401 without a valid token, 429 if it sends too many requests.
+    pub fn caller(&self, head: &Head) -> Result<Caller, Problem> {
+        self.tokens.caller(head.header("authorization"))
     }
 
     /// `reached` is the address at which the connection came in: where all of them are listened on, each is a name.
@@ -97,25 +93,6 @@ fn check_origin(head: &Head) -> Result<(), Problem> {
         refused("requests from pages of other sites are not allowed".to_owned())
     } else {
         Ok(())
-    }
-}
-
-fn check_token(head: &Head, token: &[u8; 32]) -> Result<(), Problem> {
-    let given = head.header("authorization").unwrap_or_default();
-    let given = given
-        .split_once(' ')
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let given: Option<[u8; 32]> = given.map(|(_, text)| Sha256::digest(text.trim()).into());
-    match given {
-        Some(given) if bool::from(given.ct_eq(token)) => Ok(()),
-        given => {
-            let why = match given {
-                Some(_) => "this token is not the server's",
-                None => "send the server's token: Authorization: Bearer TOKEN",
-            };
-            Err(Problem::new(401, "unauthorized", why)
-                .header("www-authenticate", "Bearer realm=\"batchwright\""))
-        }
     }
 }
 

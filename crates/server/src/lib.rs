@@ -15,6 +15,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(test)]
+mod access_tests;
 mod api;
 mod app;
 mod background;
@@ -26,6 +28,7 @@ mod http;
 mod observe;
 mod openai;
 mod overview;
+mod owners;
 mod problem;
 mod records;
 mod router;
@@ -33,7 +36,9 @@ mod server;
 mod service;
 mod settings;
 mod shapes;
+mod tokens;
 mod watcher;
 mod webhooks;
 
 pub use server::{RunningServer, Server};
+pub use tokens::{Role, TokenLimits, new_token};

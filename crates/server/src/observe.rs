@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use batchwright::progress::{EndedJob, JobObserver, Metrics, Phase};
-use batchwright::{ErrorKind, ProcessId, Progress, ProgressNotifier};
+use batchwright::{ProcessId, Progress, ProgressNotifier};
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -35,14 +35,7 @@ struct Seen {
     changed: HashSet<ProcessId>,
     paces: HashMap<ProcessId, Pace>,
     limited_by: Option<&'static str>,
-    trouble: Option<Trouble>,
-}
-
-/// Why no job makes progress.
-#[derive(Debug, Clone)]
-pub(crate) struct Trouble {
-    pub why: String,
-    pub kind: Option<ErrorKind>,
+    trouble: Option<String>,
 }
 
 impl Observer {
@@ -88,7 +81,7 @@ impl Observer {
     }
 
     /// Why no job makes progress while the worker has jobs: its provider rejects all calls, or is unreachable.
-    pub fn trouble(&self) -> Option<Trouble> {
+    pub fn trouble(&self) -> Option<String> {
         let seen = self.seen.lock();
         seen.trouble.clone().filter(|_| !seen.paces.is_empty())
     }
@@ -107,7 +100,7 @@ impl Observer {
 
 impl ProgressNotifier for Observer {
     fn on_progress(&self, progress: &Progress) {
-        // For a process with one job, the counts of jobs suffice; one series per process would have no limit.
+        // For a process with one job, the counts of jobs suffice; a server may have a million of them.
         if progress.total != Some(1) {
             self.metrics.on_progress(progress);
         }
@@ -120,10 +113,7 @@ impl ProgressNotifier for Observer {
             Phase::Running | Phase::Stopping => {
                 let limited_by = progress.limited_by;
                 seen.limited_by = limited_by.or(seen.limited_by);
-                seen.trouble = progress.trouble.clone().map(|why| Trouble {
-                    why,
-                    kind: progress.trouble_kind,
-                });
+                seen.trouble.clone_from(&progress.trouble);
                 let pace = Pace {
                     rate: progress.rate,
                     eta: progress.eta,
@@ -147,6 +137,7 @@ impl JobObserver for Observer {
             let mut failures = self.failures.lock();
             failures.count(error.kind().as_str(), error.message(), now());
         }
+        let about = job.ids.map(|(process, job)| (process, Some(job)));
         let (process_id, job_id) = job.ids.unzip();
         let status = if job.error.is_some() {
             "failed"
@@ -165,7 +156,7 @@ impl JobObserver for Observer {
             "provider": job.provider,
             "took_seconds": job.took.as_secs_f64(),
         });
-        self.events.publish("job", &event);
+        self.events.publish_about(about, "job", &event);
         if let Some((process, _)) = job.ids {
             self.waiting.ended(process);
         }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::observe::Observer;
-use crate::shapes::{limits, now, time};
+use crate::shapes::{limits, now, pauses, time};
 
 /// An overview is reused for at least this time,
 const FRESH: Duration = Duration::from_secs(1);
@@ -25,8 +25,10 @@ const POINT: Duration = Duration::from_secs(10);
 const POINTS: usize = 360;
 /// Maximum number of providers and models whose limits are shown: the most frequently called ones.
 const SHOWN_LIMITS: usize = 20;
-/// The rate is measured over this time.
+/// The rate is measured over this time,
 const WINDOW: Duration = Duration::from_secs(10);
+/// and the rate for the time left over this one.
+const LONG_WINDOW: Duration = Duration::from_secs(60);
 
 /// Reads the queue and the worker, at most once per second.
 pub(crate) struct Overview {
@@ -43,7 +45,7 @@ struct Last {
     history: VecDeque<Point>,
     /// Ends and failures at the last point.
     counted: (Instant, u64, u64),
-    /// Ends as they were in the last seconds.
+    /// Ends as they were in the last minute.
     ended: VecDeque<(Instant, u64)>,
 }
 
@@ -98,11 +100,16 @@ impl Overview {
         {
             return Ok(Arc::clone(shown));
         }
-        let rate = last.rate(self.observer.ended().0);
+        let rates = last.rates(self.observer.ended().0);
         let began = Instant::now();
-        let shown = Arc::new(self.look(rate)?);
+        let shown = Arc::new(self.look(rates)?);
         last.shown = Some((fresh_until(began), Arc::clone(&shown)));
         Ok(shown)
+    }
+
+    /// Reads everything again for the next client, because a client has changed it.
+    pub fn forget(&self) {
+        self.last.lock().shown = None;
     }
 
     /// With the history.
@@ -131,7 +138,7 @@ impl Overview {
     pub fn keep_history(&self) -> Result<(), Error> {
         let mut last = self.last.lock();
         // Also without a client: the rate must cover the last seconds, not the time since the last request.
-        last.rate(self.observer.ended().0);
+        last.rates(self.observer.ended().0);
         let (since, ended, failed) = last.counted;
         let seconds = since.elapsed().as_secs_f64();
         if since.elapsed() < POINT {
@@ -170,7 +177,8 @@ impl Overview {
         all
     }
 
-    fn look(&self, rate: f64) -> Result<Value, Error> {
+    /// With the ends per second in the last seconds, and in the last minute.
+    fn look(&self, (rate, long_rate): (f64, f64)) -> Result<Value, Error> {
         let totals = self.queue.totals()?;
         let (used, slots) = self.observer.slots();
         let manager = self.manager.as_ref().map(|manager| {
@@ -200,6 +208,8 @@ impl Overview {
             |(kind, message, count)| json!({"kind": kind, "message": message, "count": count}),
         );
         let jobs = &totals.jobs;
+        let left = (jobs.pending + jobs.in_progress + jobs.at_provider) as f64;
+        let eta = (left > 0.0 && long_rate > 0.0).then(|| (left / long_rate).ceil());
         Ok(json!({
             "now": time::text(now()),
             "jobs": {
@@ -210,6 +220,8 @@ impl Overview {
                 "failed": jobs.failed,
                 "cancelled": jobs.cancelled,
             },
+            "eta_seconds": eta,
+            "paused": pauses(&self.queue.pauses()?),
             "waiting_by_priority": self.queue.waiting_by_priority()?,
             "processes": totals.processes,
             "processes_open": totals.open,
@@ -218,7 +230,7 @@ impl Overview {
                 "slots": slots,
                 "used": used,
                 "limited_by": self.observer.limited_by(),
-                "trouble": self.observer.trouble().map(|trouble| trouble.why),
+                "trouble": self.observer.trouble(),
                 "calls_in_flight": self.limits.calls_in_flight(),
                 "rate": rate,
                 "limits": self.shown_limits().iter().map(limits).collect::<Value>(),
@@ -238,20 +250,24 @@ pub(crate) fn fresh_until(began: Instant) -> Instant {
 }
 
 impl Last {
-    /// Ends a second, lately.
-    fn rate(&mut self, ended: u64) -> f64 {
+    /// Ends per second, in the last seconds and in the last minute.
+    fn rates(&mut self, ended: u64) -> (f64, f64) {
         let now = Instant::now();
-        while self.ended.len() > 1 && now - self.ended[1].0 >= WINDOW {
+        while self.ended.len() > 1 && now - self.ended[1].0 >= LONG_WINDOW {
             self.ended.pop_front();
         }
-        let (since, before) = self.ended[0];
         self.ended.push_back((now, ended));
-        let seconds = (now - since).as_secs_f64();
-        if seconds > 0.0 {
-            (ended - before) as f64 / seconds
-        } else {
-            0.0
-        }
+        let since = |window: Duration| {
+            let later = self.ended.iter().take_while(|(at, _)| now - *at >= window);
+            let (since, before) = self.ended[later.count().saturating_sub(1)];
+            let seconds = (now - since).as_secs_f64();
+            if seconds > 0.0 {
+                (ended - before) as f64 / seconds
+            } else {
+                0.0
+            }
+        };
+        (since(WINDOW), since(LONG_WINDOW))
     }
 }
 

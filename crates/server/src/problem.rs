@@ -19,10 +19,12 @@ pub(crate) struct Problem {
     code: &'static str,
     detail: String,
     /// The field or parameter that is to blame.
-    param: Option<String>,
+    param: Option<Box<str>>,
     /// The line of the body that is to blame, from 1.
     line: Option<u64>,
     headers: Vec<(&'static str, String)>,
+    /// What only the log shows: it may name paths.
+    cause: Option<Box<str>>,
 }
 
 impl Problem {
@@ -34,6 +36,7 @@ impl Problem {
             param: None,
             line: None,
             headers: Vec::new(),
+            cause: None,
         }
     }
 
@@ -68,7 +71,13 @@ impl Problem {
 
     /// With the field or parameter that is to blame.
     pub fn param(mut self, name: impl Into<String>) -> Self {
-        self.param = Some(name.into());
+        self.param = Some(name.into().into());
+        self
+    }
+
+    /// With this field, unless another one is named.
+    pub fn param_or(mut self, name: &str) -> Self {
+        self.param.get_or_insert_with(|| name.into());
         self
     }
 
@@ -76,6 +85,26 @@ impl Problem {
     pub fn says(mut self, detail: impl Into<String>) -> Self {
         self.detail = detail.into();
         self
+    }
+
+    /// With a cause for the log.
+    fn because(self, cause: impl fmt::Display) -> Self {
+        Self {
+            cause: Some(cause.to_string().into()),
+            ..self
+        }
+    }
+
+    /// The cause for the log, if the response does not show it.
+    pub fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
+    }
+
+    /// Writes the cause into the log.
+    pub fn log(&self, request_id: &str) {
+        if let Some(cause) = self.cause() {
+            log::error!("request {request_id} failed: {cause}");
+        }
     }
 
     /// With the line of the body that is to blame.
@@ -103,6 +132,11 @@ impl Problem {
         response
     }
 
+    /// The event that ends a stream with this error, as OpenAI sends it.
+    pub fn event(&self) -> String {
+        format!("data: {}\n\n", self.as_openai())
+    }
+
     /// RFC 9457.
     fn as_details(&self) -> Value {
         let mut details = json!({
@@ -123,6 +157,7 @@ impl Problem {
     fn as_openai(&self) -> Value {
         let kind = match self.status {
             401 | 403 => "authentication_error",
+            429 => "rate_limit_error",
             400..=499 => "invalid_request_error",
             _ => "server_error",
         };
@@ -147,8 +182,7 @@ impl std::error::Error for Problem {}
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         if error.is_storage() {
-            log::error!("a request failed: {error}");
-            return Self::storage();
+            return Self::storage().because(&error);
         }
         let message = error.message();
         match error.kind() {
@@ -158,10 +192,7 @@ impl From<Error> for Problem {
             ErrorKind::Transient => {
                 Self::new(503, "unavailable", message).header("retry-after", "1")
             }
-            _ => {
-                log::warn!("a request failed: {error}");
-                Self::new(500, "internal_error", message)
-            }
+            _ => Self::new(500, "internal_error", message).because(&error),
         }
     }
 }
@@ -181,17 +212,10 @@ impl From<io::Error> for Problem {
                 let why = "the server's disk is full: delete files that are no longer needed";
                 Self::new(507, "insufficient_storage", why).header("x-should-retry", "false")
             }
+            None if is_of_the_disk(error.kind()) => Self::storage().because(&error),
             None => {
-                log::warn!("a request failed: {error}");
-                if is_of_the_disk(error.kind()) {
-                    Self::storage()
-                } else {
-                    Self::new(
-                        500,
-                        "internal_error",
-                        format!("the server could not do it: {error}"),
-                    )
-                }
+                let why = format!("the server could not do it: {error}");
+                Self::new(500, "internal_error", why).because(&error)
             }
         }
     }

@@ -2,40 +2,49 @@
 
 use crate::app::App;
 use crate::http::{Call, Head, Response, decoded};
+use crate::openai;
 use crate::problem::Problem;
+use crate::tokens::Access;
 
 /// Handles a request.
 pub(crate) type Handler = fn(&App, &mut Call<'_>) -> Result<Response, Problem>;
 
-/// A method and a path, with their handler.
+/// A method and a path, with their handler, and with what the token of a request must allow.
 pub(crate) struct Route {
     pub method: &'static str,
     /// A part in braces matches any one part of a path.
     pub path: &'static str,
+    pub access: Access,
     pub handler: Handler,
 }
 
 impl Route {
-    pub const fn get(path: &'static str, handler: Handler) -> Self {
-        Self::new("GET", path, handler)
+    pub const fn get(path: &'static str, access: Access, handler: Handler) -> Self {
+        Self::new("GET", path, access, handler)
     }
 
-    pub const fn post(path: &'static str, handler: Handler) -> Self {
-        Self::new("POST", path, handler)
+    pub const fn post(path: &'static str, access: Access, handler: Handler) -> Self {
+        Self::new("POST", path, access, handler)
     }
 
-    pub const fn put(path: &'static str, handler: Handler) -> Self {
-        Self::new("PUT", path, handler)
+    pub const fn put(path: &'static str, access: Access, handler: Handler) -> Self {
+        Self::new("PUT", path, access, handler)
     }
 
-    pub const fn delete(path: &'static str, handler: Handler) -> Self {
-        Self::new("DELETE", path, handler)
+    pub const fn delete(path: &'static str, access: Access, handler: Handler) -> Self {
+        Self::new("DELETE", path, access, handler)
     }
 
-    const fn new(method: &'static str, path: &'static str, handler: Handler) -> Self {
+    const fn new(
+        method: &'static str,
+        path: &'static str,
+        access: Access,
+        handler: Handler,
+    ) -> Self {
         Self {
             method,
             path,
+            access,
             handler,
         }
     }
@@ -44,14 +53,14 @@ impl Route {
 /// The values of the names in a pattern.
 type Params = Vec<(&'static str, String)>;
 
-/// The handler of this request, with the values of the names in its pattern.
+/// The route of this request, with the values of the names in its pattern.
 ///
 /// # Errors
 /// 404 for a path that nothing has, 405 for a method that the path does not know.
 pub(crate) fn route(
     routes: impl Iterator<Item = &'static Route>,
     head: &Head,
-) -> Result<(Handler, Params), Problem> {
+) -> Result<(&'static Route, Params), Problem> {
     let mut allowed = Vec::new();
     for route in routes {
         let Some(params) = fit(route.path, &head.path) else {
@@ -59,17 +68,18 @@ pub(crate) fn route(
         };
         // The response to HEAD is that to GET without its body, which the connection omits.
         if route.method == head.method || (route.method == "GET" && head.method == "HEAD") {
-            return Ok((route.handler, params));
+            return Ok((route, params));
         }
         allowed.push(route.method);
     }
     if allowed.is_empty() {
-        let there_is = if head.path.starts_with("/v1/") {
-            "the server has these of OpenAI's endpoints: files, batches, chat/completions, embeddings and models"
-        } else {
-            "GET /api/v1/openapi.json lists all paths"
-        };
-        let why = format!("the path {} does not exist; {there_is}", head.path);
+        if head.path.starts_with("/v1/") {
+            return Err(openai::unknown(&head.method, &head.path));
+        }
+        let why = format!(
+            "the path {} does not exist; GET /api/v1/openapi.json lists all paths",
+            head.path
+        );
         return Err(Problem::not_found(why));
     }
     if allowed.contains(&"GET") {

@@ -31,6 +31,7 @@ use crate::openai::storage::Storage;
 use crate::overview::Overview;
 use crate::records::Records;
 use crate::settings::LiveSettings;
+use crate::tokens::Tokens;
 use crate::watcher;
 use crate::webhooks::Deliveries;
 
@@ -46,6 +47,7 @@ pub struct Server {
     worker: Worker,
     address: SocketAddr,
     token: Option<Secret>,
+    token_file: Option<PathBuf>,
     hosts: Vec<String>,
     folder: Option<PathBuf>,
     shared: Option<Records>,
@@ -68,7 +70,8 @@ impl Server {
     /// When it cannot be opened.
     pub fn make_records(folder: &Path) -> Result<PathBuf, Error> {
         let path = folder.join("server.db");
-        Records::open(&path, Durability::Full).map(|_| path)
+        Records::open(&path, Durability::Full)?.check()?;
+        Ok(path)
     }
 
     /// The port that is listened on unless another one is named.
@@ -84,6 +87,7 @@ impl Server {
             worker,
             address: (Ipv4Addr::LOCALHOST, Self::DEFAULT_PORT).into(),
             token: None,
+            token_file: None,
             hosts: Vec::new(),
             folder: None,
             shared: None,
@@ -119,6 +123,15 @@ impl Server {
     /// nothing, which is possible on the loopback interface only.
     pub fn token(mut self, token: Secret) -> Self {
         self.token = Some(token);
+        self
+    }
+
+    /// A file with tokens, which clients send as [that one](Self::token): a line for each, which
+    /// [`new_token`](crate::new_token) makes, with its name, [role](crate::Role) and hash; or one token with the role
+    /// `operate`. Only the server's user may have access to the file. Changes apply within a second; if the file cannot
+    /// be used then, the tokens stay as they were. Default: none.
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.token_file = Some(path.into());
         self
     }
 
@@ -193,7 +206,8 @@ impl Server {
     }
 
     /// Most bytes that all uploaded files and their results may take up on the disk, and most that one body of JSON lines
-    /// may have. Default: 10 GiB.
+    /// may have. Stored responses of `/v1/responses` may take a tenth of it in the database in addition; the oldest are
+    /// deleted first. Default: 10 GiB.
     pub fn max_upload_bytes(mut self, bytes: u64) -> Self {
         self.upload_bytes = bytes;
         self
@@ -227,13 +241,15 @@ impl Server {
     /// When the address cannot be listened on, or is not on the loopback interface and there is no token; when the
     /// folder cannot be used; when the worker cannot be started.
     pub fn start(self) -> Result<RunningServer, Error> {
-        if !self.address.ip().is_loopback() && self.token.is_none() {
+        let has_token = self.token.is_some() || self.token_file.is_some();
+        if !self.address.ip().is_loopback() && !has_token {
             let why = format!(
                 "{} can be reached from other machines: set a token that every client must send (`batchwright serve`: --token-file, or BATCHWRIGHT_TOKEN), or listen on 127.0.0.1",
                 self.address.ip()
             );
             return Err(Error::new(ErrorKind::Invalid, why));
         }
+        let tokens = Tokens::new(self.token.as_ref(), self.token_file)?;
         let (records, storage) = match self.shared {
             Some(records) => {
                 let records = Arc::new(records);
@@ -256,7 +272,7 @@ impl Server {
         let address = listener.local_addr();
         let address = address.map_err(|error| failed("the address", &error))?;
         let events = Arc::new(Events::default());
-        let openai = OpenAi::new(storage);
+        let openai = OpenAi::new(storage, self.upload_bytes / 10);
         let observer = Arc::new(Observer::new(
             Arc::clone(&events),
             self.metrics.clone(),
@@ -267,8 +283,16 @@ impl Server {
             .map(|(watch, store)| LiveSettings::new(watch, store, &records, &events))
             .transpose()?;
         // Before the worker starts: it would buy answers that no client waits for.
-        api::settle_abandoned(&self.queue, &records)?;
-        openai::settle_abandoned(&self.queue, &records, &openai.waiting)?;
+        match records.check() {
+            Ok(()) => {
+                api::settle_abandoned(&self.queue, &records)?;
+                openai::settle_abandoned(&self.queue, &records, &openai.waiting)?;
+            }
+            Err(error) => log::error!(
+                "{error}. Until then the worker goes on, jobs can be created without an idempotency key and read, and \
+                 requests that need the file get 503"
+            ),
+        }
         let kinds = kinds(&self.worker, self.manager.is_some());
         let worker = self
             .worker
@@ -296,10 +320,11 @@ impl Server {
             records,
             openai,
             waiters: Waiters::new(self.limits.connections),
+            cancelled_jobs: Mutex::default(),
             counted_until: Mutex::default(),
             webhooks: Wake::new(),
             private_webhooks: self.private_webhooks,
-            guard: Guard::new(address, self.token.as_ref(), &self.hosts),
+            guard: Guard::new(address, tokens, &self.hosts),
         });
         RunningServer::start(listener, self.limits, worker, app, self.grace)
             .map_err(|error| failed("the server cannot start its threads", &error))

@@ -6,9 +6,10 @@ use crate::app::App;
 use crate::http::{self, Answer, Head, Response};
 use crate::problem::Problem;
 use crate::router::{self, Route};
+use crate::tokens::{Access, Caller};
 use crate::{api, dashboard, openai, webhooks};
 
-fn routes() -> impl Iterator<Item = &'static Route> {
+pub(crate) fn routes() -> impl Iterator<Item = &'static Route> {
     [
         api::ROUTES,
         openai::ROUTES,
@@ -19,6 +20,16 @@ fn routes() -> impl Iterator<Item = &'static Route> {
     .flatten()
 }
 
+/// A compressed body would be taken for one that is damaged, and its real size is not known before it is decoded.
+fn check_encoding(head: &Head) -> Result<(), Problem> {
+    let encoding = head.header("content-encoding").unwrap_or("identity");
+    if !head.has_body || encoding.eq_ignore_ascii_case("identity") {
+        return Ok(());
+    }
+    let why = format!("content-encoding: send the body uncompressed, not as {encoding:?}");
+    Err(Problem::unsupported_media_type(why).header("accept-encoding", "identity"))
+}
+
 impl http::Service for App {
     fn retry_after(&self) -> u64 {
         self.waiters.retry_after()
@@ -27,10 +38,25 @@ impl http::Service for App {
     fn admit(&self, head: &Head, reached: SocketAddr) -> Result<Answer<'_>, Response> {
         let refused = |problem: Problem| problem.response(&head.path);
         self.guard.check(head, reached).map_err(refused)?;
-        let (handler, params) = router::route(routes(), head).map_err(refused)?;
+        let found = router::route(routes(), head);
+        let caller = match &found {
+            Ok((route, _)) if route.access == Access::Open => Caller::default(),
+            _ => self.guard.caller(head).map_err(refused)?,
+        };
+        let (route, params) = found.map_err(refused)?;
+        caller
+            .check(route.access, &head.method, &head.path)
+            .map_err(refused)?;
+        check_encoding(head).map_err(refused)?;
         Ok(Box::new(move |call| {
             call.params = params;
-            handler(self, call).unwrap_or_else(|problem| problem.response(&call.head.path))
+            call.caller = caller;
+            let allowed = self.check_owner(call);
+            let response = allowed.and_then(|()| (route.handler)(self, call));
+            response.unwrap_or_else(|problem| {
+                problem.log(&call.head.request_id);
+                problem.response(&call.head.path)
+            })
         }))
     }
 }

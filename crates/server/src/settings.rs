@@ -80,7 +80,11 @@ impl LiveSettings {
         events: &Events,
     ) -> Result<Self, Error> {
         let mut before = all_stored(watch.settings())?;
-        for (key, value) in records.last_values()? {
+        let known = match records.check() {
+            Ok(()) => records.last_values()?,
+            Err(_) => BTreeMap::new(),
+        };
+        for (key, value) in known {
             let Ok(key) = SettingKey::named(&key) else {
                 continue;
             };

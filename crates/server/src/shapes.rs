@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use batchwright::batch::BatchInfo;
 use batchwright::progress::{ProviderLimits, RateStatus, Timestamp};
-use batchwright::queue::{AttemptError, JobResult, JobState, JobStatus, ProcessState};
+use batchwright::queue::{AttemptError, JobResult, JobState, JobStatus, Pause, ProcessState};
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{Error, JobId, ProcessId};
 use serde::Serialize;
@@ -83,6 +83,7 @@ pub(crate) fn process(process: &ProcessState, pace: Option<Pace>) -> Value {
         "input_tokens": spent.input_tokens,
         "output_tokens": spent.output_tokens,
         "cost_usd": spent.cost_usd,
+        "unpriced": spent.unpriced,
         "created_at": time::text(process.created_at),
         "changed_at": time::text(process.changed_at),
         "limited_by": pace.and_then(|pace| pace.limited_by),
@@ -90,6 +91,9 @@ pub(crate) fn process(process: &ProcessState, pace: Option<Pace>) -> Value {
     });
     if let Some(parent) = process.info.parent {
         shown["parent"] = json!(parent);
+    }
+    if let Some(owner) = &process.info.owner {
+        shown["owner"] = json!(owner);
     }
     shown
 }
@@ -107,8 +111,10 @@ pub(crate) struct ShownJob<'a> {
     job_id: JobId,
     process_id: ProcessId,
     r#type: &'a str,
+    model: Option<&'a str>,
     item_id: Option<&'a str>,
     status: JobStatus,
+    at_provider: bool,
     progress: u8,
     priority: u8,
     attempts: u32,
@@ -141,6 +147,16 @@ fn progress(job: &JobState) -> u8 {
 }
 
 impl<'a> ShownJob<'a> {
+    /// The job without its result, which may be large.
+    pub fn without_result(mut self) -> Value {
+        self.result = None;
+        let mut shown = serde_json::to_value(self).unwrap_or_default();
+        if let Some(fields) = shown.as_object_mut() {
+            fields.shift_remove("result");
+        }
+        shown
+    }
+
     pub fn of(job: &'a JobState) -> Self {
         let attempt = |attempt: &'a AttemptError| ShownAttempt {
             at: time::text(attempt.at),
@@ -151,8 +167,10 @@ impl<'a> ShownJob<'a> {
             job_id: job.job_id,
             process_id: job.process_id,
             r#type: &job.kind,
+            model: job.lane.as_deref(),
             item_id: job.item_id.as_deref(),
             status: job.status,
+            at_provider: job.at_provider,
             progress: progress(job),
             priority: job.priority,
             attempts: job.attempts,
@@ -238,4 +256,18 @@ pub(crate) fn batch(batch: &BatchInfo) -> Value {
         "problem": batch.problem,
         "attended": batch.attended,
     })
+}
+
+/// What is paused. An empty model stands for jobs that name none.
+pub(crate) fn pauses(pauses: &[Pause]) -> Value {
+    let (mut queue, mut models, mut processes) = (false, Vec::new(), Vec::new());
+    for pause in pauses {
+        match pause {
+            Pause::Queue => queue = true,
+            Pause::Lane(model) => models.push(model.as_deref().unwrap_or_default()),
+            Pause::Process(process) => processes.push(process),
+            _ => {}
+        }
+    }
+    json!({"queue": queue, "models": models, "processes": processes})
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use batchwright::progress::Timestamp;
-use batchwright::{Error, ProcessId};
+use batchwright::{Error, JobId, ProcessId};
 use serde_json::{Value, json};
 
 use crate::api;
@@ -57,8 +57,12 @@ impl Looks {
             if wake.wait(INTERVAL) {
                 continue;
             }
+            if self.app.guard.tokens.refresh() {
+                self.app.events.reconnect();
+            }
             let looks = [
                 self.settings(),
+                self.cancelled_jobs(),
                 self.processes(),
                 self.overview(),
                 self.metrics(),
@@ -75,6 +79,23 @@ impl Looks {
             Some(settings) => settings.look(&self.app.records, &self.app.events),
             None => Ok(()),
         }
+    }
+
+    /// Cancels jobs that have returned to the queue since their cancellation was requested.
+    fn cancelled_jobs(&self) -> Result<(), Error> {
+        let app = &self.app;
+        let jobs: Vec<JobId> = app.cancelled_jobs.lock().iter().copied().collect();
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        app.queue.cancel_jobs(&jobs)?;
+        for id in jobs {
+            let job = app.queue.job(id)?;
+            if job.is_none_or(|job| job.status.is_final()) {
+                app.cancelled_jobs.lock().remove(&id);
+            }
+        }
+        Ok(())
     }
 
     fn processes(&mut self) -> Result<(), Error> {
@@ -96,12 +117,13 @@ impl Looks {
                 Some(process) if process.changed_at < self.began => {}
                 Some(process) => {
                     let shown = shapes::process(&process, app.observer.pace(id));
-                    app.events.publish("process", &shown);
+                    app.events
+                        .publish_about(Some((id, None)), "process", &shown);
                     self.told.insert(id, Instant::now());
                 }
                 None => {
                     let gone = json!({"process_id": id, "state": "deleted"});
-                    app.events.publish("process", &gone);
+                    app.events.publish_about(Some((id, None)), "process", &gone);
                 }
             }
         }

@@ -64,6 +64,7 @@ pub(super) fn write(
     let answer = Answer {
         calls: &calls,
         logprobs: prompt.logprobs,
+        flex: prompt.flex,
         found: tools.and_then(|tools| tools.search.then_some("https://example.com/page")),
         call: place.call,
         created: place.created,
@@ -91,6 +92,7 @@ pub(super) fn problem<'a>(
             wait: retry_after.unwrap_or(Duration::from_secs(2)),
         },
         Trouble::Overloaded => Problem::Overloaded,
+        Trouble::NoCapacity => Problem::NoCapacity,
         Trouble::RateLimit => Problem::RateLimit {
             wait: asked_to_wait(retry_after.unwrap_or(Duration::from_secs(1))),
         },

@@ -70,6 +70,7 @@ pub(super) fn parse(body: &[u8], version: Version) -> Result<Prompt, Fault> {
     Ok(Prompt {
         tools: tool_rules::anthropic(&root)?.map(Box::new),
         logprobs: false,
+        flex: false,
         model: root.text("model")?.unwrap_or_default().to_owned(),
         tokens: conversation.tokens(),
         text: conversation.prompt(),

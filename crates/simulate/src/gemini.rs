@@ -43,6 +43,7 @@ pub(super) fn parse(body: &[u8], model: &str) -> Result<Prompt, Fault> {
     Ok(Prompt {
         tools: tool_rules::gemini(&root, model)?.map(Box::new),
         logprobs: wanted.transpose()?.flatten() == Some(true),
+        flex: root.text("serviceTier")? == Some("flex"),
         model: model.to_owned(),
         tokens: conversation.tokens(),
         text: conversation.prompt(),
@@ -188,9 +189,12 @@ pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
         ("totalTokenCount", tokens.total()),
     ];
     let told = counts.into_iter().filter(|(_, count)| *count > 0);
-    let usage: Map<_, _> = told
+    let mut usage: Map<_, _> = told
         .map(|(name, count)| (name.to_owned(), count.into()))
         .collect();
+    if answer.flex {
+        usage.insert("serviceTier".into(), "flex".into());
+    }
     body.insert("usageMetadata".into(), usage.into());
     body.insert("modelVersion".into(), answer.model.into());
     body.insert("responseId".into(), format!("sim-{}", answer.call).into());

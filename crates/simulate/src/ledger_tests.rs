@@ -14,6 +14,7 @@ fn prompt(keys: &[u64]) -> Ask<'_> {
         keys,
         tokens: 1,
         form: Form::Text,
+        flex: false,
         inputs: 0,
     }
 }
@@ -24,6 +25,7 @@ fn pack(keys: &[u64]) -> Ask<'_> {
         keys,
         tokens: 1,
         form: Form::Vectors,
+        flex: false,
         inputs: keys.len() as u64,
     }
 }

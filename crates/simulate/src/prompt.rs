@@ -20,6 +20,8 @@ pub(super) struct Prompt {
     pub(super) tools: Option<Box<Tools>>,
     /// Whether the probabilities of tokens are requested.
     pub(super) logprobs: bool,
+    /// Whether it is for the flex tier.
+    pub(super) flex: bool,
 }
 
 /// The texts of a conversation. One of them is the prompt.
@@ -71,6 +73,7 @@ pub(super) struct Answer<'a> {
     /// The URL that a web search found; `None` without a search.
     pub(super) found: Option<&'static str>,
     pub(super) finish: Finish,
+    pub(super) flex: bool,
     pub(super) tokens: Tokens,
 }
 
@@ -191,6 +194,7 @@ pub(super) enum Problem<'a> {
         wait: Duration,
     },
     Overloaded,
+    NoCapacity,
 }
 
 impl Problem<'_> {
@@ -217,6 +221,7 @@ mod tests {
             shape: None,
             tools: None,
             logprobs: false,
+            flex: false,
         };
         let tokens = Tokens::of(&prompt, config);
         (tokens.reasoning, tokens.output)

@@ -33,6 +33,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Prompt, Fault> {
     let logprobs = included.any(|part| part == LOGPROBS);
     Ok(Prompt {
         tools: response_tools::read(&root)?.map(Box::new),
+        flex: root.text("service_tier")? == Some("flex"),
         logprobs,
         model: root.text("model")?.unwrap_or_default().to_owned(),
         tokens: conversation.tokens(),
@@ -128,7 +129,7 @@ pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
         "id": format!("resp_sim_{}", answer.call), "object": "response",
         "created_at": answer.created, "status": status, "error": null,
         "incomplete_details": why, "model": answer.model, "output": output,
-        "service_tier": "default",
+        "service_tier": if answer.flex { "flex" } else { "default" },
         "usage": {
             "input_tokens": tokens.prompt,
             "input_tokens_details": {"cached_tokens": tokens.cached},

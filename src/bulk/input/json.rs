@@ -101,11 +101,13 @@ fn native(
 
 pub(super) fn line(text: &str, settings: &Settings) -> Result<Parsed, Fault> {
     let mut fields = object(text)?;
+    let mut layout = Layout::of_line(&fields, settings);
     let id = match &settings.id_column {
         _ if settings.without_ids => None,
         Some(name) => Some(id::of_column(&fields, name)?),
-        None => layout(&fields, settings).id(&fields)?,
+        None => layout.id(&fields)?,
     };
+    let all = fields.len();
     settings
         .ignored
         .names
@@ -114,7 +116,10 @@ pub(super) fn line(text: &str, settings: &Settings) -> Result<Parsed, Fault> {
     if let (Some(name), None) = (&settings.id_column, &settings.template) {
         fields.remove(name);
     }
-    let mut parsed = match (&settings.template, layout(&fields, settings)) {
+    if fields.len() < all {
+        layout = Layout::of_line(&fields, settings);
+    }
+    let mut parsed = match (&settings.template, layout) {
         (Some(template), _) => from_fields(fields, template, settings.nulls)?,
         (None, Layout::Short) => short(fields, settings)?,
         (None, layout) => match layout.native(&fields) {
@@ -132,12 +137,8 @@ pub(super) fn id(text: &str, settings: &Settings) -> Option<String> {
     match &settings.id_column {
         _ if settings.without_ids => None,
         Some(name) => id::of_column(&fields, name).ok(),
-        None => layout(&fields, settings).id(&fields).ok()?,
+        None => Layout::of_line(&fields, settings).id(&fields).ok()?,
     }
-}
-
-fn layout(fields: &Map<String, Value>, settings: &Settings) -> Layout {
-    Layout::of(settings, |name| fields.get(name).map(Value::is_object))
 }
 
 /// Removes a field, or a nested one that is named after a dot.

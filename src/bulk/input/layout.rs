@@ -46,6 +46,11 @@ pub(super) enum Layout {
 }
 
 impl Layout {
+    /// The layout of a line with these fields.
+    pub(super) fn of_line(fields: &Map<String, Value>, settings: &Settings) -> Self {
+        Self::of(settings, |name| fields.get(name).map(Value::is_object))
+    }
+
     /// The layout of a line. `is_object` returns whether a field is an object, or `None` if the line does not have it.
     pub(super) fn of(settings: &Settings, is_object: impl Fn(&str) -> Option<bool>) -> Self {
         let has = |name| is_object(name).is_some();

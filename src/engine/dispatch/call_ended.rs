@@ -44,6 +44,12 @@ impl<W: Work> Dispatcher<W> {
         let hints = self.options.retry.obeyed(hints);
         self.ended += 1;
         call.ticket.timer.end_call(call.ticket.tries.first, now);
+        let is_answered = match &result {
+            Ok(done) => self.work.is_answer(done),
+            // The key and the model were accepted.
+            Err(error) => error.kind() == ErrorKind::Invalid && error.sent() == Sent::Answered,
+        };
+        (self.availability.exclusions).end_call(call.number, is_answered);
         if matches!(&result, Ok(done) if !self.work.is_answer(done)) {
             self.abandonable_calls.end(call.number);
             self.limiter
@@ -278,12 +284,13 @@ pub(super) fn is_pace(error: &Error) -> bool {
 mod tests {
     use super::*;
     use crate::base::usage::Paid;
+    use crate::base::usd::Usd;
 
     #[test]
     fn who_is_given_up_on_keeps_what_was_paid() {
         let paid = Paid {
             usage: None,
-            cost_usd: Some(0.5),
+            cost_usd: Usd::from_dollars(0.5),
         };
         let ended = Error::cancelled().with_sent(Sent::Maybe).with_paid(paid);
         let error = abandoned_error(&ended, None, Duration::from_secs(3));

@@ -21,10 +21,8 @@ const UNREACHED: u32 = 5;
 /// Rate-limited calls are no attempts until an item has waited this many seconds. An item that is always rate-limited
 /// while others are answered must not delay the end of the run for ever.
 const MOST_WAITED: u16 = 1800;
-/// Time until durable work calls a provider again that rejected every call.
-const REFUSED_FOR: Duration = Duration::from_secs(60);
-/// The same for a provider that could not be reached.
-const UNREACHED_FOR: Duration = Duration::from_secs(10);
+/// Time until durable work probes a provider again that rejected every call, or could not be reached.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
 
 /// Number of attempts of durable work if status 403 rejects the item while others are answered: the prompt may be the
 /// cause. A rejected API key (401) may be corrected, so its items wait.
@@ -110,9 +108,12 @@ impl<W: Work> Dispatcher<W> {
             self.wait_for_provider(ticket, error, now);
             return;
         }
-        let critical = self
-            .critical_failures
-            .is_critical(step, ticket.quota(), &error, out);
+        let quota = match error.kind() {
+            // One of many callers may use a model that the key may not use.
+            ErrorKind::Auth if !self.options.multi_tenant => QuotaId::NONE,
+            _ => ticket.quota(),
+        };
+        let critical = self.critical_failures.is_critical(step, quota, &error, out);
         let critical =
             critical && !(self.options.multi_tenant && error.kind() == ErrorKind::UnknownModel);
         if critical {
@@ -126,7 +127,7 @@ impl<W: Work> Dispatcher<W> {
             if error.status() != Some(403) {
                 ticket.tries.uncount();
             }
-            self.wait_until(ticket, now.after(UNREACHED_FOR), Some(error));
+            self.wait_until(ticket, now.after(REFUSED_FOR), Some(error));
             return;
         }
         let reach = match facts.moves_on {
@@ -161,6 +162,7 @@ impl<W: Work> Dispatcher<W> {
     ) {
         let &EndFacts { step, out, .. } = facts;
         let elsewhere = facts.has_next_step();
+        let lacks_capacity = error.lacks_capacity();
         let health = self.refusals.refused(step, ticket.quota(), now);
         let error = if self.options.retry.exceeds_longest_wait(&error) {
             let asked = error.retry_after().unwrap_or_default();
@@ -179,21 +181,26 @@ impl<W: Work> Dispatcher<W> {
                 return;
             }
             error
-        } else if health == QuotaHealth::RefusesAll {
+        } else if health == QuotaHealth::RefusesAll && !lacks_capacity {
             error.context("all calls were rejected for 10 minutes")
         } else {
             let waits = match health {
                 QuotaHealth::Answering => true,
                 // It is unknown whether the quota ever answers. A run that would stop for this waits, as does durable
                 // work.
-                _ => self.options.durable || (!elsewhere && self.stops_when_critical()),
+                _ => {
+                    lacks_capacity
+                        || self.options.durable
+                        || (!elsewhere && self.stops_when_critical())
+                }
             };
             let mut tries = ticket.tries;
             let jitter = self.options.jitter.next();
             let at = route::after_refusal(&self.options.retry, &mut tries, &error, now, jitter);
             self.refusals.waits(step, ticket.quota(), at);
             let in_time = self.options.durable || self.options.deadline.is_none_or(|end| at <= end);
-            if waits && in_time && ticket.tries.waited < MOST_WAITED {
+            let may_wait = lacks_capacity || ticket.tries.waited < MOST_WAITED;
+            if waits && in_time && may_wait {
                 ticket.tries = tries;
                 self.last_failure = Some(error.clone());
                 self.wait_until(ticket, at, Some(error));
@@ -304,7 +311,7 @@ impl<W: Work> Dispatcher<W> {
                     "{error}; its jobs stay in the queue and are retried until the provider is reachable"
                 );
             }
-            let until = now.after(UNREACHED_FOR);
+            let until = now.after(REFUSED_FOR);
             self.availability
                 .exclude_step(&ticket.class, ticket.tries.step, &error, until);
         }
@@ -342,13 +349,15 @@ impl<W: Work> Dispatcher<W> {
     /// Excludes a provider after a critical failure, or a model that it does not know.
     fn exclude(&mut self, ticket: &Ticket<W::Task>, error: &Error, now: Time) {
         let (class, step) = (&ticket.class, ticket.tries.step);
-        let is_new = self.availability.exclusions.reason(class, step).is_none();
+        let is_new = !self.availability.exclusions.has(class, step);
         let until = if self.options.durable {
             now.after(REFUSED_FOR)
         } else {
             Time::FAR
         };
-        if error.is_model_only() && (ticket.quota() != QuotaId::NONE || !is_pace(error)) {
+        let has_quota = ticket.quota() != QuotaId::NONE;
+        let of_caller = self.options.multi_tenant && has_quota && error.kind() == ErrorKind::Auth;
+        if of_caller || error.is_model_only() && (has_quota || !is_pace(error)) {
             self.availability
                 .exclude_quota(ticket.quota(), error, until);
         } else if self.availability.exclude_step(class, step, error, until) && !self.options.durable
@@ -359,7 +368,7 @@ impl<W: Work> Dispatcher<W> {
         let excluded = self.availability.exclusions.reason(class, step).is_some();
         if is_new && excluded && self.options.durable {
             let wait = REFUSED_FOR.as_secs();
-            log::warn!("no calls to this provider for {wait} s: {error}");
+            log::warn!("one call every {wait} s until the provider answers again: {error}");
         } else if is_new && excluded && self.availability.callable_step(class, 0).is_some() {
             log::warn!("no more calls to this provider in this run: {error}");
         }

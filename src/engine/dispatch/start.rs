@@ -235,6 +235,9 @@ impl<W: Work> Dispatcher<W> {
                     let step = ticket.tries.step;
                     self.abandonable_calls.begin(self.started, class, step, now);
                 }
+                self.availability
+                    .exclusions
+                    .begin_call(step, quota, self.started);
                 self.refusals.called(step, quota, now);
                 start.push(Call {
                     number: self.started,

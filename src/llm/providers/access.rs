@@ -75,8 +75,8 @@ impl Access {
 
     /// An answer without keys. Some servers repeat the credential. This is done after decoding, because an escape such
     /// as `\/` hides a key in the bytes.
-    pub fn without_keys(&self, response: Response) -> Response {
-        self.real_keys().fold(response, Response::redacted)
+    pub fn remove_keys(&self, response: &mut Response) {
+        self.real_keys().for_each(|key| response.redact(key));
     }
 
     /// A reply without keys.

@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::fmt;
+use std::marker::PhantomData;
 
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -11,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::usage::{Paid, Usage};
+use crate::base::usd::Usd;
 use crate::llm::hash::hex;
 use crate::llm::nested_json::shallow;
 use crate::llm::reply_details::{RawJson, Reasoning, ReplyDetails, ToolCall};
@@ -32,7 +36,7 @@ pub(super) struct Answer {
     pub category: Option<String>,
     pub model: Option<String>,
     pub usage: Option<Usage>,
-    pub cost_usd: Option<f64>,
+    pub cost_usd: Option<Usd>,
     pub details: ReplyDetails,
     pub holds: Holds,
 }
@@ -63,17 +67,16 @@ impl Answer {
         if known == Some(End::Paused) {
             let warning = "the provider paused this turn before it was done; a conversation goes on \
                  with the whole reply, which --keep-reply keeps";
-            response.warning = Some(warning.to_owned());
+            response.warn(warning);
         }
-        let mut details = self.details;
+        response.set_details(self.details);
         if let Some(media) = self.holds.media_description() {
-            details.reply = Some(RawJson::new(&String::from_utf8_lossy(body)));
-            response = response.warned(Some(format!(
+            response.details_mut().reply = Some(RawJson::new(&String::from_utf8_lossy(body)));
+            response.warn(&format!(
                 "the reply also holds {media}, which a text cannot say; `reply` keeps the provider's \
                  whole reply"
-            )));
+            ));
         }
-        response = response.with_details(details);
         response.finish_reason = finish_reason;
         response.model = self.model.filter(|model| !model.is_empty());
         response.usage = self.usage;
@@ -201,7 +204,7 @@ fn unusable(kind: ErrorKind, message: String, body: &[u8]) -> Error {
 }
 
 /// The same for what the dialect does not promise.
-pub(super) fn unlike(what: impl std::fmt::Display, body: &[u8]) -> Error {
+pub(super) fn unlike(what: impl fmt::Display, body: &[u8]) -> Error {
     let message = format!("not a usable reply: {what}");
     unusable(ErrorKind::Malformed, message, body)
 }
@@ -219,7 +222,7 @@ pub(super) fn unreadable(error: &serde_json::Error, body: &[u8]) -> Error {
 }
 
 /// The failure of a success reply that is not complete, or that says itself that something failed.
-pub(super) fn malformed(what: impl std::fmt::Display, body: &[u8]) -> Error {
+pub(super) fn malformed(what: impl fmt::Display, body: &[u8]) -> Error {
     Error::new(ErrorKind::Malformed, format!("not a usable reply: {what}"))
         .with_sent(Sent::Maybe)
         .with_raw(&beginning(body))
@@ -248,9 +251,9 @@ const USUAL_USAGE: usize = 2 * MOST_COUNTS;
 
 /// Calls of tools that the provider carried out itself, by kind: all of them, and searches of the web.
 /// Beside them there may be counts of what they brought.
-pub(super) fn server_tools(used: &Value) -> (u64, u64) {
+pub(super) fn server_tools(used: Option<&Value>) -> (u64, u64) {
     let is_calls = |name: &str| name.ends_with("_requests") || name.ends_with("_calls");
-    let fields = used.as_object().into_iter().flatten();
+    let fields = used.and_then(Value::as_object).into_iter().flatten();
     let calls = fields.filter(|(name, _)| is_calls(name));
     let counts = calls.filter_map(|(name, value)| Some((name, count(value).ok()??)));
     counts.fold((0, 0), |(all, searches), (name, calls)| {
@@ -287,6 +290,98 @@ pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
         _ => None,
     };
     Ok(count.filter(|count| *count <= MOST_TOKENS))
+}
+
+/// An object of counts; anything else counts as an empty one.
+pub(super) fn object<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    deserializer.deserialize_any(Object(PhantomData))
+}
+
+struct Object<T>(PhantomData<T>);
+
+impl<'de, T: Default + Deserialize<'de>> Visitor<'de> for Object<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(fields))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<T, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(T::default())
+    }
+
+    fn visit_unit<E>(self) -> Result<T, E> {
+        Ok(T::default())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<T, E> {
+        Ok(T::default())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<T, E> {
+        Ok(T::default())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<T, E> {
+        Ok(T::default())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<T, E> {
+        Ok(T::default())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<T, E> {
+        Ok(T::default())
+    }
+}
+
+/// The parts of the tokens of a prompt, or of a completion, in OpenAI's words.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct CountDetails {
+    #[serde(deserialize_with = "count")]
+    pub cached_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
+    pub reasoning_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
+    pub audio_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
+    pub image_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
+    pub cache_write_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
+    pub cache_creation_tokens: Option<u64>,
+    #[serde(deserialize_with = "object")]
+    pub cache_creation_token_details: CacheWrites,
+}
+
+/// Tokens that were written to a cache, by how long they stay there, in Anthropic's words.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct CacheWrites {
+    #[serde(deserialize_with = "count")]
+    ephemeral_5m_input_tokens: Option<u64>,
+    #[serde(deserialize_with = "count")]
+    ephemeral_1h_input_tokens: Option<u64>,
+}
+
+impl CacheWrites {
+    pub(super) fn for_5m(&self) -> u64 {
+        self.ephemeral_5m_input_tokens.unwrap_or(0)
+    }
+
+    pub(super) fn for_1h(&self) -> u64 {
+        self.ephemeral_1h_input_tokens.unwrap_or(0)
+    }
 }
 
 /// Some write whole numbers as `12.0`.
@@ -545,6 +640,9 @@ mod tests {
         }
         let priced = r#"{"choices":[{"finish_reason":"content_filter","message":{}}],
             "usage":{"prompt_tokens":7,"cost_in_usd_ticks":5000000000}}"#;
-        assert_eq!(decoded("xai", priced).unwrap_err().cost_usd(), Some(0.5));
+        assert_eq!(
+            decoded("xai", priced).unwrap_err().cost_usd(),
+            crate::Usd::from_dollars(0.5)
+        );
     }
 }

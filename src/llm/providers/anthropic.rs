@@ -18,7 +18,8 @@ use crate::llm::request::{Request, Text};
 use crate::llm::response::Response;
 
 use super::answer::{
-    Answer, count, count_in, counts, name_calls, reasoning, server_tools, tool_call, unlike,
+    Answer, CacheWrites, count, counts, name_calls, object, reasoning, server_tools, tool_call,
+    unlike,
 };
 use super::anthropic_schema;
 use super::bounded;
@@ -353,18 +354,18 @@ fn document(source: Value, name: Option<&str>) -> Value {
 struct Reply<'b> {
     #[serde(borrow)]
     id: Option<&'b RawValue>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    model: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::word")]
+    model: String,
     #[serde(default, deserialize_with = "bounded::field")]
     content: Option<Value>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    stop_reason: Option<Value>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    stop_details: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::word")]
+    stop_reason: String,
+    #[serde(default, deserialize_with = "bounded::rare")]
+    stop_details: Option<Box<Value>>,
     #[serde(borrow)]
     usage: Option<&'b RawValue>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    error: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::rare")]
+    error: Option<Box<Value>>,
 }
 
 /// Reads the body of a success reply.
@@ -380,7 +381,7 @@ pub(super) fn read(
     let counts: Counts = counts(reply.usage).unwrap_or_default();
     let usage = counts.usage();
     let Some(Value::Array(blocks)) = reply.content else {
-        return Ok(Err(match &reply.error {
+        return Ok(Err(match reply.error.as_deref() {
             Some(error) => failure_inside(vendor, error, body),
             None => unlike("it has no content", body).with_paid(Paid {
                 usage,
@@ -388,10 +389,10 @@ pub(super) fn read(
             }),
         }));
     };
-    let finish = word(reply.stop_reason.as_ref());
+    let finish = reply.stop_reason;
     let details = reply.stop_details.filter(|_| finish == "refusal");
     let detail = |name| {
-        let text = word(details.as_ref().and_then(|d| d.get(name)));
+        let text = word(details.as_deref().and_then(|d| d.get(name)));
         Some(text).filter(|text| !text.is_empty())
     };
     let (refusal, category) = (detail("explanation"), detail("category"));
@@ -399,12 +400,12 @@ pub(super) fn read(
         refusal,
         category,
         finish,
-        model: Some(word(reply.model.as_ref())),
+        model: Some(reply.model),
         usage,
         ..content_of(blocks)
     };
     name_calls(&mut answer.details.tool_calls, reply.id);
-    answer.details.service_tier = Some(word(Some(&counts.service_tier))).filter(|t| !t.is_empty());
+    answer.details.service_tier = Some(counts.service_tier).filter(|t| !t.is_empty());
     Ok(answer.conclude(vendor.name, body, unchecked))
 }
 
@@ -452,22 +453,30 @@ struct Counts {
     cache_read_input_tokens: Option<u64>,
     #[serde(deserialize_with = "count")]
     output_tokens: Option<u64>,
-    output_tokens_details: Value,
-    cache_creation: Value,
-    server_tool_use: Value,
-    service_tier: Value,
+    #[serde(deserialize_with = "object")]
+    output_tokens_details: OutputDetails,
+    #[serde(deserialize_with = "object")]
+    cache_creation: CacheWrites,
+    server_tool_use: Option<Box<Value>>,
+    #[serde(deserialize_with = "bounded::word")]
+    service_tier: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OutputDetails {
+    #[serde(deserialize_with = "count")]
+    thinking_tokens: Option<u64>,
 }
 
 impl Counts {
     fn usage(&self) -> Option<Usage> {
         let cached = self.cache_read_input_tokens.unwrap_or(0);
-        let thinking = count_in(&self.output_tokens_details, "thinking_tokens");
-        let lasting = |name| count_in(&self.cache_creation, name).unwrap_or(0);
-        let short = lasting("ephemeral_5m_input_tokens");
-        let long = lasting("ephemeral_1h_input_tokens");
+        let thinking = self.output_tokens_details.thinking_tokens;
+        let (short, long) = (self.cache_creation.for_5m(), self.cache_creation.for_1h());
         let both = self.cache_creation_input_tokens;
         let cache_written = both.unwrap_or(0).max(short.saturating_add(long));
-        let (tools, searches) = server_tools(&self.server_tool_use);
+        let (tools, searches) = server_tools(self.server_tool_use.as_deref());
         Some(Usage {
             // The input tokens do not include those read from or written to the cache.
             input_tokens: self

@@ -12,6 +12,8 @@ use serde_json::value::RawValue;
 
 use crate::base::json_value::ValueReader;
 
+use super::error_body::own_word;
+
 /// The maximum number of values in one field, including lists and objects: far more than in any answer.
 pub(super) const MOST_NODES: usize = 50_000;
 
@@ -27,6 +29,17 @@ pub(super) fn field<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>,
     let left = Cell::new(MOST_NODES);
     let value = bounded(&left).deserialize(from)?;
     Ok(Some(value).filter(|value| !value.is_null()))
+}
+
+/// The same for a field that few replies have. It is on the heap, because a [`Value`] makes the structs around it large,
+/// and these are copied.
+pub(super) fn rare<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Box<Value>>, D::Error> {
+    Ok(field(from)?.map(Box::new))
+}
+
+/// A scalar as text; empty if it is missing.
+pub(super) fn word<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    Ok(own_word(field(from)?))
 }
 
 /// The first entry of a list that may be missing. The other entries are not kept in memory.

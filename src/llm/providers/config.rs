@@ -14,6 +14,7 @@ use super::batch::BatchApi;
 use super::client::{Client, ProviderClient};
 use super::credential::{Credential, key_from, no_key, setting, withheld_headers};
 use super::extract::Extract;
+use super::flex::Flex;
 use super::headers::CallHeader;
 use super::remote::Remote;
 use super::sent_headers::{SentHeaders, plain};
@@ -22,6 +23,12 @@ use super::vendor::{Dialect, Vendor};
 /// A server on this machine or in its network accepts a connection at once or is not there. Its reply may take long,
 /// because it queues requests.
 const LOCAL_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The default time limit of a call.
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// The same at the flex tier, as OpenAI recommends it.
+const FLEX_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// The default limit of the memory for large replies of all calls of an OS process. It is enough for four replies with
 /// embeddings or sixteen others of the maximum size, and for dozens of the usual size.
@@ -49,7 +56,9 @@ pub struct LlmConfig {
     api_key: Option<Secret>,
     headers: Vec<CallHeader>,
     concurrency: Option<usize>,
-    request_timeout: Duration,
+    request_timeout: Option<Duration>,
+    flex: bool,
+    flex_patience: Option<Duration>,
     max_reply: Option<u64>,
     max_replies: u64,
     transfer_idle: Duration,
@@ -71,7 +80,9 @@ impl LlmConfig {
             api_key: None,
             headers: Vec::new(),
             concurrency: None,
-            request_timeout: Duration::from_secs(600),
+            request_timeout: None,
+            flex: false,
+            flex_patience: None,
             max_reply: None,
             max_replies: MAX_REPLIES,
             transfer_idle: Duration::from_secs(60),
@@ -147,10 +158,25 @@ impl LlmConfig {
         self
     }
 
-    /// The maximum wait for the reply to one call. Default: 600 s, because the first byte of a reply arrives only when
-    /// the reply is complete.
+    /// The maximum wait for the reply to one call. Default: 600 s, at the [flex tier](Self::flex) 900 s, because the
+    /// first byte of a reply arrives only when the reply is complete.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.request_timeout = timeout;
+        self.request_timeout = Some(timeout);
+        self
+    }
+
+    /// Makes completions at the provider's flex tier, if it has one and the request names no tier: they cost about half
+    /// and take longer. If the provider rejects calls for want of capacity and has answered none for this time, calls
+    /// use the standard tier for the same time, at least a minute. Without a time, they wait for capacity. Default: the
+    /// standard tier.
+    pub fn flex(mut self, patience: Option<Duration>) -> Self {
+        (self.flex, self.flex_patience) = (true, patience);
+        self
+    }
+
+    /// Makes calls at the standard tier.
+    pub(crate) fn without_flex(mut self) -> Self {
+        (self.flex, self.flex_patience) = (false, None);
         self
     }
 
@@ -207,8 +233,12 @@ impl LlmConfig {
         }
         let access = self.access(vendor, env)?;
         let concurrency = self.concurrency.unwrap_or(vendor.concurrency);
+        let flex = (self.flex && vendor.flex).then(|| Flex::new(self.flex_patience));
+        let timeout = self.request_timeout.unwrap_or(match flex {
+            Some(_) => FLEX_TIMEOUT,
+            None => TIMEOUT,
+        });
         let transport = transport.unwrap_or_else(|| {
-            let timeout = self.request_timeout;
             Arc::new(if vendor.probed {
                 HttpTransport::connecting_within(
                     LOCAL_CONNECT_TIMEOUT,
@@ -231,8 +261,9 @@ impl LlmConfig {
             access,
             model: ModelChoice::new(self.model.clone(), self.only_model),
             left_out: OmissionWarnings::default(),
+            flex,
             concurrency,
-            timeout: self.request_timeout,
+            timeout,
             max_reply: self.max_reply,
             max_replies: self.max_replies,
         }))))

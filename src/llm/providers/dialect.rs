@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::usage::Paid;
+use crate::base::usd::Usd;
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
@@ -79,7 +80,11 @@ pub(super) fn decode(
         return Err(error.with_rate_hints(hints));
     }
     match read(vendor, &reply.body, unchecked) {
-        Ok(response) => Ok(with_headers(vendor, response, reply).with_rate_hints(hints)),
+        Ok(mut response) => {
+            add_headers(vendor, &mut response, reply);
+            response.hints = hints;
+            Ok(response)
+        }
         Err(error) => {
             let paid = error.paid();
             let error = error.with_paid(Paid {
@@ -130,20 +135,23 @@ pub(super) fn read(vendor: &Vendor, body: &[u8], unchecked: bool) -> Result<Resp
         }
     };
     let error = match lenient::read(body, strictly) {
-        Ok((answer, warning)) => {
-            let answer = answer.map(|response| match warning {
-                Some(_) => with_reply_as_it_came(response, body).warned(warning),
-                None => response,
-            });
-            return answer.map_err(as_it_came);
+        Ok((Ok(mut response), warning)) => {
+            if let Some(warning) = warning {
+                keep_reply_as_it_came(&mut response, body);
+                response.warn(&warning);
+            }
+            return Ok(response);
         }
+        Ok((Err(error), _)) => return Err(as_it_came(error)),
         Err(error) => error,
     };
     match events::streamed(vendor.dialect, body) {
         Some(Streamed::Whole(whole)) => match strictly(whole.to_string().as_bytes()) {
-            Ok(answer) => answer
-                .map(|response| with_reply_as_it_came(response, body))
-                .map_err(as_it_came),
+            Ok(Ok(mut response)) => {
+                keep_reply_as_it_came(&mut response, body);
+                Ok(response)
+            }
+            Ok(Err(error)) => Err(as_it_came(error)),
             Err(error) => Err(unreadable(&error, body)),
         },
         Some(Streamed::CutOff) => Err(malformed("the stream ends before the answer does", body)),
@@ -153,7 +161,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8], unchecked: bool) -> Result<Resp
 
 /// An answer that keeps its reply keeps the one that came, not what was made of it to read it. If the reply
 /// is not UTF-8, the answer keeps it in any case: some of its letters could not be read.
-fn with_reply_as_it_came(mut response: Response, body: &[u8]) -> Response {
+fn keep_reply_as_it_came(response: &mut Response, body: &[u8]) {
     if std::str::from_utf8(body).is_err() {
         response.details_mut().reply_bytes = Some(body.to_vec());
     }
@@ -161,25 +169,23 @@ fn with_reply_as_it_came(mut response: Response, body: &[u8]) -> Response {
         let body = String::from_utf8_lossy(body);
         response.details_mut().reply = Some(RawJson::new(&body));
     }
-    response
 }
 
 /// What a reply says of an answer outside of its body: LiteLLM the price, Gemini the tier.
-fn with_headers(vendor: &Vendor, mut response: Response, reply: &HttpReply) -> Response {
+fn add_headers(vendor: &Vendor, response: &mut Response, reply: &HttpReply) {
     response.cost_usd = response.cost_usd.or_else(|| stated_cost(reply));
     if vendor.dialect == Dialect::Gemini
         && let Some(tier) = reply.headers.get("x-gemini-service-tier")
     {
         response.details_mut().service_tier = Some(tier.to_owned());
     }
-    response
 }
 
 /// The price of a call in LiteLLM's words.
-pub(super) fn stated_cost(reply: &HttpReply) -> Option<f64> {
+pub(super) fn stated_cost(reply: &HttpReply) -> Option<Usd> {
     let cost = reply.headers.get("x-litellm-response-cost")?;
     let cost = cost.trim().parse::<f64>().ok()?;
-    (cost.is_finite() && cost >= 0.0).then_some(cost)
+    Usd::from_dollars(cost).filter(|_| cost.is_finite())
 }
 
 /// What the provider calls this exchange.

@@ -53,6 +53,9 @@ pub(super) fn end(word: &str) -> Option<End> {
 /// gateway calls an answer complete that is not. LiteLLM says `stop` for every word that it does not know. An end
 /// that is not specified counts only where the answer is `silent`: a gateway may have filled it in.
 pub(super) fn telling(own: String, native: String, silent: bool) -> String {
+    if native.is_empty() {
+        return own;
+    }
     let is_broken = match end(&native) {
         Some(Interrupted | ToolFault) => true,
         Some(Fault) => silent || !native.eq_ignore_ascii_case("finish_reason_unspecified"),

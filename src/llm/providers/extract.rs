@@ -2,6 +2,7 @@
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::usd::Usd;
 use crate::llm::client::LlmClient;
 use crate::llm::params::RequestTask;
 use crate::llm::request::{Request, Role};
@@ -57,6 +58,7 @@ impl LlmClient for Extract {
             response.finish_reason = FinishReason::Length;
         }
         response.model = Some("extract".to_owned());
+        response.cost_usd = Some(Usd::ZERO);
         Ok(response)
     }
 

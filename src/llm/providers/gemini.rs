@@ -331,16 +331,16 @@ fn parts(text: Text<'_>, beside_calls: bool) -> Result<Vec<Value>, Error> {
 struct Reply<'b> {
     #[serde(borrow, default, deserialize_with = "bounded::first")]
     candidates: Option<Candidate<'b>>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    prompt_feedback: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::rare")]
+    prompt_feedback: Option<Box<Value>>,
     #[serde(borrow)]
     usage_metadata: Option<&'b RawValue>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    model_version: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::word")]
+    model_version: String,
     #[serde(borrow)]
     response_id: Option<&'b RawValue>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    error: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::rare")]
+    error: Option<Box<Value>>,
 }
 
 #[derive(Deserialize)]
@@ -348,10 +348,10 @@ struct Reply<'b> {
 struct Candidate<'b> {
     #[serde(default, deserialize_with = "bounded::field")]
     content: Option<Value>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    finish_reason: Option<Value>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    safety_ratings: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::word")]
+    finish_reason: String,
+    #[serde(default, deserialize_with = "bounded::rare")]
+    safety_ratings: Option<Box<Value>>,
     #[serde(borrow)]
     grounding_metadata: Option<&'b RawValue>,
     #[serde(borrow)]
@@ -425,7 +425,7 @@ impl Reply<'_> {
             if let Some(error) = &self.error {
                 return Err(failure_inside(vendor, error, body));
             }
-            return Err(match blocked(vendor, self.prompt_feedback.as_ref()) {
+            return Err(match blocked(vendor, self.prompt_feedback.as_deref()) {
                 Some(blocked) => blocked.with_paid(paid),
                 None => unlike("it has no candidates", body).with_paid(paid),
             });
@@ -433,9 +433,9 @@ impl Reply<'_> {
         let (citations, searches) = candidate.citations();
         let logprobs = candidate.logprobs();
         let mut answer = Answer {
-            finish: word(candidate.finish_reason.as_ref()),
-            category: category(candidate.safety_ratings.as_ref()),
-            model: Some(word(self.model_version.as_ref())),
+            finish: candidate.finish_reason,
+            category: category(candidate.safety_ratings.as_deref()),
+            model: Some(self.model_version),
             usage: usage.map(|usage| Usage {
                 server_tool_calls: searches,
                 web_search_calls: searches,
@@ -446,7 +446,7 @@ impl Reply<'_> {
         name_calls(&mut answer.details.tool_calls, self.response_id);
         answer.details.citations = citations;
         answer.details.logprobs = logprobs;
-        let tier = counts.map(|counts| word(Some(&counts.service_tier)));
+        let tier = counts.map(|counts| counts.service_tier);
         answer.details.service_tier = tier.filter(|tier| !tier.is_empty());
         answer.conclude(vendor.name, body, unchecked)
     }
@@ -524,7 +524,8 @@ pub(super) struct Counts {
     tool_use_prompt_token_count: Option<u64>,
     prompt_tokens_details: Value,
     candidates_tokens_details: Value,
-    service_tier: Value,
+    #[serde(deserialize_with = "bounded::word")]
+    service_tier: String,
 }
 
 /// The number of tokens of one kind in a list of counts.

@@ -75,7 +75,6 @@ fn now_of_sender(headers: &HttpHeaders) -> SystemTime {
 }
 
 pub(super) fn rate_hints(tells: RateHeaders, headers: &HttpHeaders) -> RateHints {
-    let now = now_of_sender(headers);
     let (family, request_period) = match tells {
         RateHeaders::XRateLimit { request_period } => (&HEADERS.x_rate_limit, request_period),
         RateHeaders::Anthropic => (&HEADERS.anthropic, MINUTE),
@@ -83,14 +82,15 @@ pub(super) fn rate_hints(tells: RateHeaders, headers: &HttpHeaders) -> RateHints
         RateHeaders::Nothing => return gateway_hints(headers),
     };
     let [requests, tokens] = family;
-    let header = |name: &str| own_or_passed_on(headers, name);
+    let header = own_or_passed_on(headers);
+    let now = || now_of_sender(headers);
     let gateway = gateway_hints(headers);
     RateHints {
         requests: tighter(
-            window(requests, request_period, now, header),
+            window(requests, request_period, now, &header),
             gateway.requests,
         ),
-        tokens: tighter(window(tokens, MINUTE, now, header), gateway.tokens),
+        tokens: tighter(window(tokens, MINUTE, now, &header), gateway.tokens),
     }
 }
 
@@ -98,28 +98,31 @@ pub(super) fn rate_hints(tells: RateHeaders, headers: &HttpHeaders) -> RateHints
 fn window<'h>(
     names: &'static Names,
     period: u64,
-    now: SystemTime,
+    now: impl Fn() -> SystemTime,
     header: impl Fn(&str) -> Option<&'h str>,
 ) -> Option<RateWindow> {
     let [limit, remaining, reset @ ..] = &names[..] else {
         return None;
     };
+    let size = limit_in(header(limit)?)?;
     let reset = reset.first().and_then(|name| header(name));
     Some(RateWindow {
-        limit: limit_in(header(limit)?)?,
+        limit: size,
         period: Duration::from_secs(period),
         remaining: header(remaining).and_then(left_in),
-        reset: reset.and_then(|text| reset_in(text, period, now)),
+        reset: reset.and_then(|text| reset_in(text, period, now())),
         header: Some(limit),
     })
 }
 
-fn own_or_passed_on<'h>(headers: &'h HttpHeaders, name: &str) -> Option<&'h str> {
-    headers.get(name).or_else(|| {
-        // Most replies did not pass through a gateway.
-        let any = headers.names_any(PASSED_ON);
-        any.then(|| headers.get(&format!("{PASSED_ON}{name}")))?
-    })
+/// The value of a header by its name, which may have the prefix of a gateway.
+fn own_or_passed_on<'h>(headers: &'h HttpHeaders) -> impl Fn(&str) -> Option<&'h str> {
+    // Most replies did not pass through a gateway.
+    let passed_on = headers.names_any(PASSED_ON);
+    move |name| {
+        let behind = || passed_on.then(|| headers.get_prefixed(PASSED_ON, name))?;
+        headers.get(name).or_else(behind)
+    }
 }
 
 fn number(text: &str) -> Option<f64> {
@@ -142,9 +145,14 @@ fn gateway_hints(headers: &HttpHeaders) -> RateHints {
         return RateHints::default();
     }
     let of = |scopes: &'static Vec<Names>| {
-        let windows = scopes
-            .iter()
-            .map(|names| window(names, MINUTE, headers.received(), |name| headers.get(name)));
+        let windows = scopes.iter().map(|names| {
+            window(
+                names,
+                MINUTE,
+                || headers.received(),
+                |name| headers.get(name),
+            )
+        });
         windows.fold(None, tighter)
     };
     let [requests, tokens] = &HEADERS.gateway;
@@ -182,7 +190,7 @@ fn tighter(one: Option<RateWindow>, other: Option<RateWindow>) -> Option<RateWin
 pub(super) fn retry_after(tells: RateHeaders, headers: &HttpHeaders) -> Option<Duration> {
     let now = now_of_sender(headers);
     let number = |text: &str, scale: f64| wait(text.trim().parse::<f64>().ok()? * scale);
-    let header = |name| own_or_passed_on(headers, name);
+    let header = own_or_passed_on(headers);
     if let Some(wait) = header("retry-after-ms").and_then(|t| number(t, 1e-3)) {
         return Some(wait);
     }

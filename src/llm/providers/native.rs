@@ -6,12 +6,16 @@ use serde_json::{Map, Value};
 use crate::base::error::{Error, Sent};
 use crate::llm::native::{Native, NativeFormat};
 use crate::llm::request::Request;
+use crate::llm::translate::response_items::Signed;
 
 use super::content::invalid;
 use super::vendor::{Dialect, VENDORS, Vendor};
 
 /// The path of OpenAI's Responses API.
 pub(super) const RESPONSES: &str = "/responses";
+
+/// The reasoning of an earlier turn, among the parts of a request that are omitted.
+const REASONING: &str = "messages[].reasoning";
 
 /// The body of a request that is sent unchanged to this vendor.
 pub(super) fn own<'r>(vendor: &Vendor, request: &'r Request) -> Option<&'r Native> {
@@ -52,7 +56,14 @@ pub(super) fn body(
                 }
             }
         }
-        NativeFormat::OpenAiResponses | NativeFormat::AnthropicMessages => {
+        NativeFormat::OpenAiResponses => {
+            // OpenAI cannot read the reasoning of other providers.
+            if let Some(Value::Array(items)) = body.get_mut("input") {
+                items.retain(|item| !Signed::is_in(item));
+            }
+            body.insert("model".to_owned(), model.into());
+        }
+        NativeFormat::AnthropicMessages => {
             body.insert("model".to_owned(), model.into());
         }
     }
@@ -80,7 +91,9 @@ fn untold(vendor: &Vendor, request: &Request) -> Option<String> {
         ));
     }
     let left_out = vendor.fields.left_out(request);
-    let left_out = left_out.first()?;
+    // A provider that does not support the reasoning of earlier turns does not need it.
+    let mut lost = left_out.iter().filter(|part| part.field != REASONING);
+    let left_out = lost.next()?;
     Some(format!(
         "{name} {left_out}, which a line of {format}'s API must not lose"
     ))

@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::usage::{Paid, Usage};
+use crate::base::usd::Usd;
 use crate::llm::nested_json::shallow;
 use crate::llm::reply_details::{RawJson, ReplyDetails, ToolCall};
 use crate::llm::response::Response;
 
 use super::answer::{
-    Answer, beginning, count, count_in, counts, interrupted, list, name_calls, reasoning,
-    server_tools, tool_call, unlike,
+    Answer, CountDetails, beginning, count, counts, interrupted, list, name_calls, object,
+    reasoning, server_tools, tool_call, unlike,
 };
 use super::bounded;
 use super::ends::{self, End};
@@ -30,8 +31,8 @@ use super::vendor::Vendor;
 struct Reply<'b> {
     #[serde(borrow)]
     id: Option<&'b RawValue>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    model: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::word")]
+    model: String,
     #[serde(borrow, default, deserialize_with = "bounded::first")]
     choices: Option<Choice<'b>>,
     /// Of the Responses API, which has no choices.
@@ -39,32 +40,32 @@ struct Reply<'b> {
     output: Option<&'b RawValue>,
     #[serde(borrow)]
     usage: Option<&'b RawValue>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    service_tier: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::word")]
+    service_tier: String,
     /// Of xAI and Perplexity.
     #[serde(borrow)]
     citations: Option<&'b RawValue>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    error: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::rare")]
+    error: Option<Box<Value>>,
 }
 
 #[derive(Deserialize)]
 struct Choice<'b> {
-    #[serde(default, deserialize_with = "bounded::field")]
-    finish_reason: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::word")]
+    finish_reason: String,
     #[serde(borrow)]
     message: Option<Message<'b>>,
     /// As it came: the probabilities of a long answer are more values than anything else in a reply.
     #[serde(borrow)]
     logprobs: Option<&'b RawValue>,
     /// OpenRouter: the finish reason of the provider behind it, and that provider's failure.
-    #[serde(default, deserialize_with = "bounded::field")]
-    native_finish_reason: Option<Value>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    error: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::rare")]
+    native_finish_reason: Option<Box<Value>>,
+    #[serde(default, deserialize_with = "bounded::rare")]
+    error: Option<Box<Value>>,
     /// Of LiteLLM.
-    #[serde(default, deserialize_with = "bounded::field")]
-    provider_specific_fields: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::rare")]
+    provider_specific_fields: Option<Box<Value>>,
 }
 
 impl Choice<'_> {
@@ -72,14 +73,11 @@ impl Choice<'_> {
     fn finish(&mut self) -> String {
         let behind = self.provider_specific_fields.as_mut();
         let behind = behind.and_then(|fields| Some(fields.get_mut("native_finish_reason")?.take()));
-        let native = self.native_finish_reason.take().or(behind);
+        let native = self.native_finish_reason.take().map(|word| *word);
         // xAI names no end when the model wants a tool.
         let silent = self.message.as_ref().is_none_or(Message::is_silent);
-        ends::telling(
-            own_word(self.finish_reason.take()),
-            own_word(native),
-            silent,
-        )
+        let own = std::mem::take(&mut self.finish_reason);
+        ends::telling(own, own_word(native.or(behind)), silent)
     }
 }
 
@@ -87,21 +85,21 @@ impl Choice<'_> {
 struct Message<'b> {
     #[serde(default, deserialize_with = "bounded::field")]
     content: Option<Value>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    refusal: Option<Value>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    tool_calls: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::rare")]
+    refusal: Option<Box<Value>>,
+    #[serde(default, deserialize_with = "bounded::rare")]
+    tool_calls: Option<Box<Value>>,
     /// The older form of one call.
-    #[serde(default, deserialize_with = "bounded::field")]
-    function_call: Option<Value>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    audio: Option<Value>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    images: Option<Value>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    reasoning: Option<Value>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    reasoning_content: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::rare")]
+    function_call: Option<Box<Value>>,
+    #[serde(default, deserialize_with = "bounded::rare")]
+    audio: Option<Box<Value>>,
+    #[serde(default, deserialize_with = "bounded::rare")]
+    images: Option<Box<Value>>,
+    #[serde(default, deserialize_with = "bounded::rare")]
+    reasoning: Option<Box<Value>>,
+    #[serde(default, deserialize_with = "bounded::rare")]
+    reasoning_content: Option<Box<Value>>,
     /// Of OpenRouter.
     #[serde(borrow)]
     reasoning_details: Option<&'b RawValue>,
@@ -109,8 +107,8 @@ struct Message<'b> {
     #[serde(borrow)]
     thinking_blocks: Option<&'b RawValue>,
     /// Of LiteLLM: what OpenAI has no field for, and its refusal.
-    #[serde(default, deserialize_with = "bounded::field")]
-    provider_specific_fields: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::rare")]
+    provider_specific_fields: Option<Box<Value>>,
     #[serde(borrow)]
     annotations: Option<&'b RawValue>,
 }
@@ -132,31 +130,30 @@ impl Message<'_> {
             value => value.is_null(),
         };
         let calls = [&self.tool_calls, &self.function_call];
-        let said = [&self.content, &self.audio, &self.images]
-            .into_iter()
-            .chain(calls);
-        said.flatten().all(is_empty)
+        let said = [&self.audio, &self.images].into_iter().chain(calls);
+        let said = said.filter_map(Option::as_deref);
+        self.content.iter().chain(said).all(is_empty)
     }
 
     fn refusal(&self) -> Option<String> {
         let behind = self.provider_specific_fields.as_ref();
         let behind = behind.and_then(|fields| fields.get("refusal"));
-        let mut said = [self.refusal.as_ref(), behind].into_iter().map(word);
+        let mut said = [self.refusal.as_deref(), behind].into_iter().map(word);
         said.find(|text| !text.is_empty())
     }
 
     fn said(self) -> Said {
         let mut said = Said::default();
-        let calls = match self.tool_calls {
+        let calls = match self.tool_calls.map(|calls| *calls) {
             Some(Value::Array(calls)) => calls,
             _ => Vec::new(),
         };
-        let older = self.function_call.filter(Value::is_object);
+        let older = self.function_call.filter(|call| call.is_object());
         let older = older.map(|call| json!({ "function": call }));
         let calls = calls.into_iter().chain(older).filter(Value::is_object);
         said.details.tool_calls = calls.map(call).collect();
         let mut thoughts = said.content(self.content);
-        if let Some(Value::Object(mut audio)) = self.audio {
+        if let Some(Value::Object(mut audio)) = self.audio.map(|audio| *audio) {
             said.holds.media("audio");
             // What is said in sound is written nowhere else.
             if said.text.is_empty()
@@ -166,13 +163,13 @@ impl Message<'_> {
             }
         }
         let some = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
-        if self.images.as_ref().is_some_and(some) {
+        if self.images.as_deref().is_some_and(some) {
             said.holds.media("image");
         }
         let mut details = list(self.reasoning_details);
         details.extend(list(self.thinking_blocks));
         for text in [self.reasoning, self.reasoning_content] {
-            if let Some(Value::String(text)) = text
+            if let Some(Value::String(text)) = text.map(|text| *text)
                 && thoughts.is_empty()
             {
                 thoughts = text;
@@ -267,7 +264,7 @@ pub(super) fn read(
             return responses::read(vendor, body, unchecked);
         }
         // Some gateways answer 200 and put the failure inside.
-        let inside = reply.error.as_ref().filter(|error| !error.is_null());
+        let inside = reply.error.as_deref().filter(|error| !error.is_null());
         return Ok(Err(match inside {
             Some(error) => failure_inside(vendor, error, body),
             None => {
@@ -279,7 +276,7 @@ pub(super) fn read(
     let counts = Counts::read(reply.usage);
     let finish = choice.finish();
     if ends::end(&finish) == Some(End::Interrupted)
-        && let Some(error) = choice.error.filter(Value::is_object)
+        && let Some(error) = choice.error.filter(|error| error.is_object())
     {
         let error = failure_inside(vendor, &error, body).with_raw(&beginning(body));
         let begun = choice.message.as_ref().is_some_and(|m| !m.is_silent());
@@ -299,14 +296,13 @@ pub(super) fn read(
     name_calls(&mut details.tool_calls, reply.id);
     details.citations.extend(list(reply.citations));
     details.logprobs = choice.logprobs.map(RawJson::of);
-    let tier = own_word(reply.service_tier);
-    details.service_tier = Some(tier).filter(|tier| !tier.is_empty());
+    details.service_tier = Some(reply.service_tier).filter(|tier| !tier.is_empty());
     let answer = Answer {
         text: said.text,
         finish,
         refusal,
         category: None,
-        model: Some(own_word(reply.model)),
+        model: Some(reply.model),
         usage: counts.usage(),
         cost_usd: counts.cost_usd(),
         details: said.details,
@@ -330,24 +326,26 @@ pub(super) struct Counts {
     /// DeepSeek's word for them.
     #[serde(deserialize_with = "count")]
     prompt_cache_hit_tokens: Option<u64>,
-    cost_in_usd_ticks: Option<Value>,
+    cost_in_usd_ticks: Option<Box<Value>>,
     /// Of OpenRouter, in dollars.
-    cost: Value,
-    cost_details: Value,
-    is_byok: Value,
-    prompt_tokens_details: Value,
-    completion_tokens_details: Value,
+    cost: Option<Box<Value>>,
+    cost_details: Option<Box<Value>>,
+    is_byok: Option<Box<Value>>,
+    #[serde(deserialize_with = "object")]
+    prompt_tokens_details: CountDetails,
+    #[serde(deserialize_with = "object")]
+    completion_tokens_details: CountDetails,
     /// Of LiteLLM, as Anthropic has it.
     #[serde(deserialize_with = "count")]
     cache_creation_input_tokens: Option<u64>,
     /// Of OpenRouter, as Anthropic has it.
-    server_tool_use: Value,
+    server_tool_use: Option<Box<Value>>,
     /// Of xAI.
     #[serde(deserialize_with = "count")]
     num_sources_used: Option<u64>,
     #[serde(deserialize_with = "count")]
     num_server_side_tools_used: Option<u64>,
-    server_side_tool_usage_details: Value,
+    server_side_tool_usage_details: Option<Box<Value>>,
     /// Of Perplexity.
     #[serde(deserialize_with = "count")]
     num_search_queries: Option<u64>,
@@ -362,23 +360,21 @@ impl Counts {
         let input_tokens = self.prompt_tokens?;
         let completion = self.completion_tokens.unwrap_or(0);
         let (read, written) = (&self.prompt_tokens_details, &self.completion_tokens_details);
-        let reasoning_tokens = count_in(written, "reasoning_tokens").unwrap_or(0);
+        let reasoning_tokens = written.reasoning_tokens.unwrap_or(0);
         // xAI leaves reasoning out of the completion but counts it in the total.
         let apart = self.total_tokens == Some(input_tokens + completion + reasoning_tokens);
-        let cached = count_in(read, "cached_tokens")
+        let cached = read
+            .cached_tokens
             .or(self.num_cached_tokens)
             .or(self.prompt_cache_hit_tokens);
-        let lasting = read.get("cache_creation_token_details");
-        let lasting = |name| {
-            lasting
-                .and_then(|lasting| count_in(lasting, name))
-                .unwrap_or(0)
-        };
-        let cache_written = count_in(read, "cache_write_tokens")
-            .or_else(|| count_in(read, "cache_creation_tokens"))
+        let lasting = &read.cache_creation_token_details;
+        let cache_written = read
+            .cache_write_tokens
+            .or(read.cache_creation_tokens)
             .or(self.cache_creation_input_tokens);
-        let (tools, searches) = server_tools(&self.server_tool_use);
-        let (xai_tools, xai_searches) = server_tools(&self.server_side_tool_usage_details);
+        let (tools, searches) = server_tools(self.server_tool_use.as_deref());
+        let (xai_tools, xai_searches) =
+            server_tools(self.server_side_tool_usage_details.as_deref());
         let web_search_calls = searches
             .max(xai_searches)
             .max(self.num_search_queries.unwrap_or(0));
@@ -392,12 +388,12 @@ impl Counts {
             },
             reasoning_tokens,
             cache_write_tokens: cache_written.unwrap_or(0),
-            cache_write_5m_tokens: lasting("ephemeral_5m_input_tokens"),
-            cache_write_1h_tokens: lasting("ephemeral_1h_input_tokens"),
-            input_audio_tokens: count_in(read, "audio_tokens").unwrap_or(0),
-            input_image_tokens: count_in(read, "image_tokens").unwrap_or(0),
-            output_audio_tokens: count_in(written, "audio_tokens").unwrap_or(0),
-            output_image_tokens: count_in(written, "image_tokens").unwrap_or(0),
+            cache_write_5m_tokens: lasting.for_5m(),
+            cache_write_1h_tokens: lasting.for_1h(),
+            input_audio_tokens: read.audio_tokens.unwrap_or(0),
+            input_image_tokens: read.image_tokens.unwrap_or(0),
+            output_audio_tokens: written.audio_tokens.unwrap_or(0),
+            output_image_tokens: written.image_tokens.unwrap_or(0),
             server_tool_calls: tools
                 .max(xai_tools)
                 .max(self.num_server_side_tools_used.unwrap_or(0))
@@ -417,15 +413,22 @@ impl Counts {
     /// The price of the call, where the provider states it: xAI in ticks of 1e-10 dollars, OpenRouter in
     /// dollars, Perplexity as the total of an object. To whoever brings a key of their own OpenRouter
     /// states its fee alone, and beside it what the provider behind it takes.
-    fn cost_usd(&self) -> Option<f64> {
-        if let Some(ticks) = self.cost_in_usd_ticks.as_ref().and_then(Value::as_u64) {
-            return Some(ticks as f64 * 1e-10);
+    fn cost_usd(&self) -> Option<Usd> {
+        if let Some(ticks) = self.cost_in_usd_ticks.as_deref().and_then(Value::as_u64) {
+            return Some(Usd::from_picos(ticks.saturating_mul(100)));
         }
-        let total = self.cost.get("total_cost").unwrap_or(&self.cost);
+        let cost = self.cost.as_deref()?;
+        let total = cost.get("total_cost").unwrap_or(cost);
         let cost = total.as_f64().filter(|cost| *cost >= 0.0)?;
-        let upstream = self.cost_details.get("upstream_inference_cost");
+        let upstream = self.cost_details.as_deref();
+        let upstream = upstream.and_then(|details| details.get("upstream_inference_cost"));
         let upstream = upstream.and_then(Value::as_f64).filter(|cost| *cost >= 0.0);
-        match (self.is_byok == Value::Bool(true), upstream) {
+        let (cost, upstream) = (
+            Usd::from_dollars(cost)?,
+            upstream.and_then(Usd::from_dollars),
+        );
+        let is_byok = self.is_byok.as_deref() == Some(&Value::Bool(true));
+        match (is_byok, upstream) {
             (true, upstream) => Some(cost + upstream?),
             (false, _) => Some(cost),
         }

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
-use serde::ser::{SerializeMap, Serializer};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::base::error::Error;
+use crate::base::json_text::{write_name, write_string};
 use crate::llm::params::ResponseFormat;
 use crate::llm::request::{Request, Text};
 
@@ -35,6 +36,12 @@ pub(super) fn write(
     fields(vendor, request, model, out).map_err(unwritable)
 }
 
+/// A further field of an object.
+fn field(out: &mut Vec<u8>, name: &str, value: &impl Serialize) -> serde_json::Result<()> {
+    write_name(name, out);
+    serde_json::to_writer(out, value)
+}
+
 fn fields(
     vendor: &Vendor,
     request: &Request,
@@ -42,29 +49,31 @@ fn fields(
     out: &mut Vec<u8>,
 ) -> serde_json::Result<()> {
     let params = &request.params;
-    let mut serializer = serde_json::Serializer::new(out);
-    let mut map = serializer.serialize_map(None)?;
-    map.serialize_entry("model", model)?;
-    map.serialize_entry("messages", &Messages(vendor, request))?;
+    out.push(b'{');
+    field(out, "model", &model)?;
+    write_name("messages", out);
+    out.push(b'[');
+    messages(vendor, request, out)?;
+    out.push(b']');
     let cap = match vendor.cap {
         CapField::MaxTokens => "max_tokens",
         CapField::MaxCompletionTokens => "max_completion_tokens",
     };
     if let Some(tokens) = params.max_tokens {
-        map.serialize_entry(cap, &tokens)?;
+        field(out, cap, &tokens)?;
     }
     if let Some(temperature) = vendor.fields.temperature(request) {
-        map.serialize_entry("temperature", &temperature)?;
+        field(out, "temperature", &temperature)?;
     }
     if let Some(top_p) = params.top_p {
-        map.serialize_entry("top_p", &top_p)?;
+        field(out, "top_p", &top_p)?;
     }
     let stops = vendor.fields.stops(request);
     if !stops.is_empty() {
-        map.serialize_entry("stop", &stops)?;
+        field(out, "stop", &stops)?;
     }
     if let Some(seed) = vendor.fields.seed(request) {
-        map.serialize_entry(vendor.seed_field, &seed)?;
+        field(out, vendor.seed_field, &seed)?;
     }
     match &params.response_format {
         None => {}
@@ -77,49 +86,58 @@ fn fields(
                 "type": "json_schema",
                 "json_schema": {"name": name, "strict": strict, "schema": schema},
             });
-            map.serialize_entry("response_format", &format)?;
+            field(out, "response_format", &format)?;
         }
         Some(ResponseFormat::JsonObject | ResponseFormat::JsonSchema { .. }) => {
-            map.serialize_entry("response_format", &json!({"type": "json_object"}))?;
+            field(out, "response_format", &json!({"type": "json_object"}))?;
         }
     }
-    for (field, value) in vendor.fields.further(request) {
-        map.serialize_entry(field, &value)?;
+    for (name, value) in vendor.fields.further(request) {
+        field(out, name, &value)?;
     }
-    map.end()
+    out.push(b'}');
+    Ok(())
 }
 
-struct Messages<'a>(&'a Vendor, &'a Request);
-
-impl serde::Serialize for Messages<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(vendor, request) = self;
-        let lead = request.rendered().next();
-        let lead = lead.filter(|(role, ..)| matches!(*role, "system" | "developer"));
-        let instructed = instruction(vendor, request)
-            .map(|said| with_instruction(lead.map(|(_, content, _)| content), &said));
-        let (role, extra) = lead.map_or(("system", None), |(role, _, extra)| (role, extra));
-        let first = instructed
-            .as_ref()
-            .map(|instructed| (role, Text::Value(instructed), extra));
-        let replaced = usize::from(instructed.is_some() && lead.is_some());
-        let all = first
-            .into_iter()
-            .chain(request.rendered().skip(replaced))
-            .map(|(role, content, extra)| MessageBody {
-                role: match role {
-                    "developer" if !vendor.developer_role => "system",
-                    role => role,
-                },
-                content,
-                extra: extra.map(|fields| Extra {
-                    of: &vendor.fields,
-                    request,
-                    fields,
-                }),
-            });
-        serializer.collect_seq(all)
+fn messages(vendor: &Vendor, request: &Request, out: &mut Vec<u8>) -> serde_json::Result<()> {
+    let lead = request.rendered().next();
+    let lead = lead.filter(|(role, ..)| matches!(*role, "system" | "developer"));
+    let instructed = instruction(vendor, request)
+        .map(|said| with_instruction(lead.map(|(_, content, _)| content), &said));
+    let (role, extra) = lead.map_or(("system", None), |(role, _, extra)| (role, extra));
+    let first = instructed
+        .as_ref()
+        .map(|instructed| (role, Text::Value(instructed), extra));
+    let replaced = usize::from(instructed.is_some() && lead.is_some());
+    let all = first.into_iter().chain(request.rendered().skip(replaced));
+    for (number, (role, content, extra)) in all.enumerate() {
+        if number > 0 {
+            out.push(b',');
+        }
+        let role = match role {
+            "developer" if !vendor.developer_role => "system",
+            role => role,
+        };
+        out.push(b'{');
+        field(out, "role", &role)?;
+        write_name("content", out);
+        match content {
+            Text::Plain(text) => write_string(text, out),
+            Text::Value(Value::String(text)) => write_string(text, out),
+            Text::Value(value) => serde_json::to_writer(&mut *out, value)?,
+        }
+        if let Some(fields) = extra {
+            let of = &vendor.fields;
+            Extra {
+                of,
+                request,
+                fields,
+            }
+            .write(out)?;
+        }
+        out.push(b'}');
     }
+    Ok(())
 }
 
 /// What must be said of the answer's shape in words.
@@ -168,47 +186,37 @@ fn with_instruction(system: Option<Text<'_>>, said: &str) -> Value {
     }
 }
 
-#[derive(serde::Serialize)]
-struct MessageBody<'a> {
-    role: &'a str,
-    content: Text<'a>,
-    #[serde(flatten)]
-    extra: Option<Extra<'a>>,
-}
-
+/// The further fields of a message.
 struct Extra<'a> {
     of: &'a Fields,
     request: &'a Request,
     fields: &'a Map<String, Value>,
 }
 
-impl serde::Serialize for Extra<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        for (field, value) in self.of.of_turn(self.fields) {
-            match (field.as_str(), value) {
+impl Extra<'_> {
+    fn write(&self, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        for (name, value) in self.of.of_turn(self.fields) {
+            match (name.as_str(), value) {
                 ("tool_calls", calls) => {
                     let signed = self.of.takes_signatures();
                     let calls = calls::in_openais_shape(calls, self.request, signed, &|id| {
                         self.of.call_id(id)
                     });
-                    map.serialize_entry(field, &calls)?;
+                    field(out, name, &calls)?;
                 }
                 ("tool_call_id", Value::String(id)) => {
-                    map.serialize_entry(field, &self.of.call_id(id))?;
+                    field(out, name, &self.of.call_id(id))?;
                 }
                 ("reasoning", Value::Object(_)) => {}
-                _ => map.serialize_entry(field, value)?,
+                _ => field(out, name, value)?,
             }
         }
-        if let Some((field, value)) = self.reasoning() {
-            map.serialize_entry(field, &value)?;
+        match self.reasoning() {
+            Some((name, value)) => field(out, name, &value),
+            None => Ok(()),
         }
-        map.end()
     }
-}
 
-impl Extra<'_> {
     /// What is sent back of the reasoning that a result has: OpenRouter's details, Anthropic's blocks
     /// to a gateway before it, or the text to servers that want it as long as the model calls tools, as
     /// DeepSeek's.

@@ -23,12 +23,30 @@ fn a_strange_usage_does_not_cost_the_answer() {
 
 #[test]
 fn strange_details_cost_no_other_count() {
-    let body = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}],
-        "usage":{"prompt_tokens":7,"completion_tokens":1,"completion_tokens_details":"n/a",
-        "prompt_tokens_details":{"cached_tokens":3}}}"#;
-    let usage = decoded("openai", body).unwrap().usage.unwrap();
-    assert_eq!((usage.input_tokens, usage.cached_input_tokens), (7, 3));
-    assert_eq!((usage.output_tokens, usage.reasoning_tokens), (1, 0));
+    for (details, cached) in [
+        ("\"n/a\"", 0),
+        ("[1, {\"cached_tokens\": 2}]", 0),
+        ("7", 0),
+        ("-1.5", 0),
+        ("true", 0),
+        ("null", 0),
+        (r#"{"cached_tokens": "3", "audio_tokens": []}"#, 3),
+        (r#"{"cached_tokens": 1, "cached_tokens": 3}"#, 3),
+        (
+            r#"{"cached_tokens": 3, "cache_creation_token_details": 4}"#,
+            3,
+        ),
+    ] {
+        let body = format!(
+            r#"{{"choices":[{{"finish_reason":"stop","message":{{"content":"x"}}}}],
+            "usage":{{"prompt_tokens":7,"completion_tokens_details":{details},
+            "prompt_tokens_details":{details},"completion_tokens":1}}}}"#
+        );
+        let usage = decoded("openai", &body).unwrap().usage.unwrap();
+        let counts = (usage.input_tokens, usage.cached_input_tokens);
+        assert_eq!(counts, (7, cached), "{details}");
+        assert_eq!((usage.output_tokens, usage.reasoning_tokens), (1, 0));
+    }
 }
 
 #[test]
@@ -390,22 +408,29 @@ fn the_price_that_a_gateway_states_is_the_price() {
         counted(&usage).cost_usd
     };
     let upstream = json!({"upstream_inference_cost": 19.0});
-    assert_eq!(cost(json!({"cost": 0.95})), Some(0.95));
+    assert_eq!(cost(json!({"cost": 0.95})), Usd::from_dollars(0.95));
     assert_eq!(
         cost(json!({"cost": 0.95, "cost_details": upstream, "is_byok": false})),
-        Some(0.95)
+        Usd::from_dollars(0.95)
     );
     assert_eq!(
         cost(json!({"cost": 0.95, "cost_details": upstream, "is_byok": true})),
-        Some(19.95)
+        Usd::from_dollars(19.95)
     );
     // With a key of one's own and nothing said of what its provider takes, the price is not known.
     assert_eq!(cost(json!({"cost": 0.0, "is_byok": true})), None);
-    assert_eq!(cost(json!({"cost": {"total_cost": 0.25}})), Some(0.25));
+    assert_eq!(
+        cost(json!({"cost": {"total_cost": 0.25}})),
+        Usd::from_dollars(0.25)
+    );
     assert_eq!(cost(json!({"cost": "much"})), None);
     assert_eq!(cost(json!({"cost": -1})), None);
     let body = r#"{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":1}}"#;
-    for (header, expected) in [("0.00042", Some(0.00042)), ("NaN", None), ("None", None)] {
+    for (header, expected) in [
+        ("0.00042", Usd::from_dollars(0.00042)),
+        ("NaN", None),
+        ("None", None),
+    ] {
         let reply = testing::reply(200, &[("x-litellm-response-cost", header)], body);
         let answer = decode(vendor("custom"), &reply, false).unwrap();
         assert_eq!(answer.cost_usd, expected, "{header}");

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::base::cancel::Context;
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::redacted_url;
 use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
@@ -20,6 +20,7 @@ use super::access::{Access, ModelChoice, OmissionWarnings};
 use super::attached::taken;
 use super::dialect::{Call, decode, encode};
 use super::embed;
+use super::flex::{Flex, at_flex_tier, lacks_capacity};
 use super::local_reply::{cut_warning, mark_loading};
 use super::speech;
 use super::vendor::Vendor;
@@ -49,6 +50,8 @@ pub(super) struct Remote {
     pub chat_url: Option<String>,
     pub model: ModelChoice,
     pub left_out: OmissionWarnings,
+    /// Set if calls are made at the flex tier.
+    pub flex: Option<Flex>,
     pub concurrency: usize,
     pub timeout: Duration,
     pub max_reply: Option<u64>,
@@ -60,17 +63,43 @@ impl LlmClient for Remote {
         if request.task == RequestTask::Speech {
             return self.speak(request, ctx);
         }
+        let flex = self
+            .flex
+            .as_ref()
+            .filter(|flex| flex.is_used(Instant::now()));
+        let request = &*match flex {
+            Some(_) => at_flex_tier(self.vendor, request),
+            None => Cow::Borrowed(request),
+        };
         let (call, _held) = self.call(request, ctx)?;
         self.left_out.tell(self.vendor, request);
         let memory = ReplyShare::of_process(self.max_replies);
         let model = self.model.of_request(request);
         let reply = self.send(&call, model, MAX_REPLY, &memory, ctx)?;
-        let result = decode(self.vendor, &reply, request.unchecked)
-            .map_err(|error| self.explained(error))
-            .map(|response| with_reply(self.warned(request, response), request, &reply));
-        result
-            .map(|response| self.access.without_keys(response))
-            .map_err(|error| self.access.redacted(error))
+        match decode(self.vendor, &reply, request.unchecked) {
+            Ok(mut response) => {
+                if let Some(flex) = flex {
+                    flex.answered();
+                    let tier = &mut response.details_mut().service_tier;
+                    tier.get_or_insert_with(|| "flex".to_owned());
+                }
+                self.warn_of_cut(request, &mut response);
+                if request.keep_reply {
+                    let body = String::from_utf8_lossy(&reply.body);
+                    response.details_mut().reply = Some(RawJson::new(&body));
+                }
+                self.access.remove_keys(&mut response);
+                Ok(response)
+            }
+            Err(error) => {
+                let error = match flex {
+                    Some(flex) if lacks_capacity(&error) => self.waiting_for_capacity(flex, error),
+                    Some(_) => error.with_flex_tier(),
+                    None => error,
+                };
+                Err(self.access.redacted(self.explained(error)))
+            }
+        }
     }
 
     fn embed(
@@ -90,9 +119,9 @@ impl LlmClient for Remote {
         let failed = |error| self.access.redacted(self.explained(error));
         let vectors = embed::decode(self.vendor, &reply, requests).map_err(failed)?;
         let cleaned = vectors.into_iter().map(|vector| {
-            vector
-                .map(|vector| self.access.without_keys(vector))
-                .map_err(failed)
+            let mut vector = vector.map_err(failed)?;
+            self.access.remove_keys(&mut vector);
+            Ok(vector)
         });
         Ok(cleaned.collect())
     }
@@ -105,7 +134,11 @@ impl LlmClient for Remote {
         let model = self.model.of_request(request).unwrap_or("");
         let access = &self.access;
         let (url, account) = (&access.address.base_url, &access.account);
-        QuotaKey::new(&[self.vendor.name, url, account, model])
+        // Want of capacity at the flex tier does not slow other calls.
+        match &self.flex {
+            Some(_) => QuotaKey::new(&[self.vendor.name, url, account, model, "flex"]),
+            None => QuotaKey::new(&[self.vendor.name, url, account, model]),
+        }
     }
 
     fn provider(&self) -> &str {
@@ -134,6 +167,19 @@ impl LlmClient for Remote {
 }
 
 impl Remote {
+    /// A rejection for want of capacity waits like a rate-limited call, and is no attempt.
+    fn waiting_for_capacity(&self, flex: &Flex, error: Error) -> Error {
+        if let Some(time) = flex.rejected(Instant::now()) {
+            log::warn!(
+                "{}: no capacity for the flex tier; calls are made at the standard tier, at its full price, for the \
+                 next {} s",
+                self.vendor.name,
+                time.as_secs()
+            );
+        }
+        error.with_kind(ErrorKind::RateLimited).with_no_capacity()
+    }
+
     fn speak(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
         let model = self.model.of_request(request);
         let call = speech::encode(self.vendor, request, model)?;
@@ -205,19 +251,13 @@ impl Remote {
         mark_loading(self.vendor, self.access.explained(error))
     }
 
-    /// With a warning, if what a local server has read cannot be the whole prompt.
-    fn warned(&self, request: &Request, response: Response) -> Response {
-        let usage = response.usage.filter(|_| self.vendor.probed);
-        let cut = usage.and_then(|usage| cut_warning(request.text_bytes(), usage.input_tokens));
-        response.warned(cut)
+    /// Adds a warning, if what a local server has read cannot be the whole prompt.
+    fn warn_of_cut(&self, request: &Request, response: &mut Response) {
+        if self.vendor.probed
+            && let Some(usage) = &response.usage
+            && let Some(cut) = cut_warning(request.text_bytes(), usage.input_tokens)
+        {
+            response.warn(&cut);
+        }
     }
-}
-
-/// The answer with the reply that it came in, if it is to be kept.
-fn with_reply(mut response: Response, request: &Request, reply: &HttpReply) -> Response {
-    if request.keep_reply {
-        let body = String::from_utf8_lossy(&reply.body);
-        response.details_mut().reply = Some(RawJson::new(&body));
-    }
-    response
 }

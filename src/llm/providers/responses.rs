@@ -12,29 +12,29 @@ use crate::llm::nested_json::shallow;
 use crate::llm::reply_details::{RawJson, ReplyDetails, ToolCall};
 use crate::llm::response::Response;
 
-use super::answer::{Answer, count, count_in, counts, list, reasoning, tool_call};
+use super::answer::{Answer, CountDetails, count, counts, list, object, reasoning, tool_call};
 use super::bounded;
-use super::error_body::{own_word, word};
+use super::error_body::word;
 use super::errors::failure_inside;
 use super::reply_contents::Holds;
 use super::vendor::Vendor;
 
 #[derive(Deserialize)]
 struct Reply<'b> {
-    #[serde(default, deserialize_with = "bounded::field")]
-    model: Option<Value>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    status: Option<Value>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    incomplete_details: Option<Value>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    error: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::word")]
+    model: String,
+    #[serde(default, deserialize_with = "bounded::word")]
+    status: String,
+    #[serde(default, deserialize_with = "bounded::rare")]
+    incomplete_details: Option<Box<Value>>,
+    #[serde(default, deserialize_with = "bounded::rare")]
+    error: Option<Box<Value>>,
     #[serde(borrow)]
     output: Option<&'b RawValue>,
     #[serde(borrow)]
     usage: Option<&'b RawValue>,
-    #[serde(default, deserialize_with = "bounded::field")]
-    service_tier: Option<Value>,
+    #[serde(default, deserialize_with = "bounded::word")]
+    service_tier: String,
 }
 
 /// Reads the body of a success reply.
@@ -48,24 +48,23 @@ pub(super) fn read(
 ) -> serde_json::Result<Result<Response, Error>> {
     let reply: Reply<'_> = serde_json::from_slice(body)?;
     let usage = counts::<Counts>(reply.usage).and_then(|counts| counts.usage());
-    if let Some(error) = reply.error.as_ref().filter(|error| !error.is_null()) {
+    if let Some(error) = reply.error.as_deref().filter(|error| !error.is_null()) {
         let cost_usd = None;
         let failure = failure_inside(vendor, error, body);
         return Ok(Err(failure.with_paid(Paid { usage, cost_usd })));
     }
-    let why = reply.incomplete_details.as_ref();
+    let why = reply.incomplete_details.as_deref();
     let why = word(why.and_then(|details| details.get("reason")));
     let mut answer = Answer {
-        finish: match own_word(reply.status) {
+        finish: match reply.status {
             status if status == "incomplete" && !why.is_empty() => why,
             status => status,
         },
-        model: Some(own_word(reply.model)),
+        model: Some(reply.model),
         usage,
         ..Answer::default()
     };
-    let tier = own_word(reply.service_tier);
-    answer.details.service_tier = Some(tier).filter(|tier| !tier.is_empty());
+    answer.details.service_tier = Some(reply.service_tier).filter(|tier| !tier.is_empty());
     let output = Output::read(reply.output);
     Ok(output.told(answer).conclude(vendor.name, body, unchecked))
 }
@@ -267,14 +266,16 @@ struct Counts {
     input_tokens: Option<u64>,
     #[serde(deserialize_with = "count")]
     output_tokens: Option<u64>,
-    input_tokens_details: Value,
-    output_tokens_details: Value,
+    #[serde(deserialize_with = "object")]
+    input_tokens_details: CountDetails,
+    #[serde(deserialize_with = "object")]
+    output_tokens_details: CountDetails,
 }
 
 impl Counts {
     fn usage(&self) -> Option<Usage> {
-        let cached = count_in(&self.input_tokens_details, "cached_tokens");
-        let reasoning = count_in(&self.output_tokens_details, "reasoning_tokens");
+        let cached = self.input_tokens_details.cached_tokens;
+        let reasoning = self.output_tokens_details.reasoning_tokens;
         Some(Usage {
             input_tokens: self.input_tokens?,
             cached_input_tokens: cached.unwrap_or(0),

@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(told(&[]).usage, None);
         assert_eq!(
             told(&[("x-litellm-response-cost", "0.5")]).cost_usd,
-            Some(0.5)
+            crate::Usd::from_dollars(0.5)
         );
     }
 }

@@ -88,6 +88,9 @@ pub(crate) struct Vendor {
     /// How much one call may embed, if it supports embeddings. This is well below the documented limits:
     /// tokens are estimated, a reply contains all vectors, and a call that is killed is paid for again.
     pub embeds: Option<PackLimits>,
+    /// Whether it sells calls at a flex tier for about half the price.
+    #[serde(default)]
+    pub flex: bool,
     /// Whether it supports OpenAI's call for speech.
     pub speaks: bool,
     #[serde(rename = "note", default)]
@@ -188,6 +191,18 @@ impl Vendor {
             let why = format!("{name} has no Batch API; these have one: {names}");
             Error::new(ErrorKind::Invalid, why)
         })
+    }
+
+    /// Rejects a vendor without a flex tier. The error names the vendors that have one.
+    pub(crate) fn check_flex(&self) -> Result<(), Error> {
+        if self.flex {
+            return Ok(());
+        }
+        let selling = VENDORS.iter().filter(|vendor| vendor.flex);
+        let names: Vec<&str> = selling.map(|vendor| vendor.name).collect();
+        let (name, names) = (self.name, names.join(", "));
+        let why = format!("{name} has no flex tier; these have one: {names}");
+        Err(Error::new(ErrorKind::Invalid, why))
     }
 
     /// The base URL for a value of [`url_var`](Self::url_var). OpenAI's SDKs append their paths to the value unchanged,

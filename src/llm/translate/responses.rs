@@ -2,9 +2,14 @@
 
 use serde_json::{Value, json};
 
+use super::response_items::Signed;
 use super::{Fields, Neutral, content, text_part};
 use crate::llm::params::ResponseFormat;
 use crate::llm::request::Role;
+
+/// Values of `include`.
+const ENCRYPTED: &str = "reasoning.encrypted_content";
+const LOGPROBS: &str = "message.output_text.logprobs";
 
 /// Fields that OpenAI's chat API has under the same names.
 const SAME: [&str; 9] = [
@@ -39,8 +44,11 @@ pub(super) fn read(mut fields: Fields, out: &mut Neutral) -> Result<(), String> 
     }
     if let Some(mut reasoning) = fields.object("reasoning") {
         out.extra("reasoning_effort", reasoning.take("effort"));
+        // An answer has the reasoning that its provider returns.
+        reasoning.typed("summary", |value| (value == "auto").then_some(()));
         out.rest(reasoning);
     }
+    included(&mut fields, out);
     if let Some(mut text) = fields.object("text") {
         out.extra("verbosity", text.take("verbosity"));
         if let Some(format) = text.object("format") {
@@ -64,6 +72,9 @@ pub(super) fn read(mut fields: Fields, out: &mut Neutral) -> Result<(), String> 
         }
         choice => out.extra("tool_choice", choice),
     }
+    // The values by which OpenAI is asked for nothing.
+    fields.typed("store", |value| (value == false).then_some(()));
+    fields.typed("truncation", |value| (value == "disabled").then_some(()));
     for name in SAME {
         let value = fields.take(name);
         out.extra(name, value);
@@ -73,6 +84,22 @@ pub(super) fn read(mut fields: Fields, out: &mut Neutral) -> Result<(), String> 
     }
     out.rest(fields);
     Ok(())
+}
+
+/// Reads which further data of an answer is requested.
+fn included(fields: &mut Fields, out: &mut Neutral) {
+    let included = fields.texts("include");
+    // Reasoning is returned anyway, with the part that its provider requires in the next request.
+    let others = included.iter().filter(|name| *name != ENCRYPTED);
+    let mut others = others.filter(|name| *name != LOGPROBS);
+    if others.next().is_some() {
+        out.lose("include");
+    }
+    let most = fields.take("top_logprobs");
+    if most.is_some() || included.iter().any(|name| name == LOGPROBS) {
+        out.extra("logprobs", Some(true.into()));
+    }
+    out.extra("top_logprobs", most);
 }
 
 /// Puts the instructions before the conversation, which may begin with its own instructions.
@@ -92,7 +119,7 @@ fn instruct(text: String, out: &mut Neutral) {
 fn item(mut fields: Fields, out: &mut Neutral) {
     let kind = fields.text("type");
     // Fields that OpenAI adds to its items.
-    for own in ["id", "status"] {
+    for own in ["id", "status", "phase"] {
         fields.take(own);
     }
     match kind.as_deref() {
@@ -121,14 +148,37 @@ fn item(mut fields: Fields, out: &mut Neutral) {
         }
         Some("function_call_output") => {
             let id = fields.text("call_id").unwrap_or_default();
-            match fields.text("output") {
+            match fields.text("output").or_else(|| output(&mut fields)) {
                 Some(output) => out.called(&id, output),
                 None => out.lose(fields.at("output")),
             }
         }
+        Some("reasoning") => {
+            let texts = [fields.list("summary"), fields.list("content")];
+            let texts = texts.iter().flatten();
+            let text = texts.filter_map(|(_, part)| part.get("text")?.as_str());
+            // Without a part that is ours, it is another provider's, which the model does not need.
+            let signed = fields.text("encrypted_content");
+            let signed = signed.and_then(|signed| Signed::unpacked(&signed));
+            out.reason(text.collect(), signed.unwrap_or_default());
+        }
         Some(_) => return out.lose(fields.at("type")),
     }
     out.rest(fields);
+}
+
+/// The result of a function that is a list of texts.
+fn output(fields: &mut Fields) -> Option<String> {
+    fields
+        .typed("output", |value| {
+            let parts = value.as_array()?.iter();
+            let text = |part: &Value| match part["type"].as_str() {
+                Some("input_text") => part["text"].as_str().map(str::to_owned),
+                _ => None,
+            };
+            parts.map(text).collect::<Option<Vec<_>>>()
+        })
+        .map(|texts| texts.join("\n"))
 }
 
 fn part(path: String, value: Value, out: &mut Neutral) -> Option<Value> {
@@ -142,6 +192,7 @@ fn part(path: String, value: Value, out: &mut Neutral) -> Option<Value> {
             }
             text_part(fields.text("text").unwrap_or_default())
         }
+        "refusal" => text_part(fields.text("refusal").unwrap_or_default()),
         "input_image" => {
             let Some(url) = fields.text("image_url") else {
                 out.lose(fields.at("image_url"));

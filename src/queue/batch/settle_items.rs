@@ -78,7 +78,11 @@ impl ItemSettler {
     ) -> Settlement {
         let history = claimed.history.as_deref().map(History::parse);
         let history = history.unwrap_or_default();
-        let result = result.and_then(|response| fitting(claimed, response));
+        let mut result = result.and_then(|response| fitting(claimed, response));
+        if let Some(route) = self.kinds.route(COMPLETION_KIND) {
+            let pricing = route.pricing();
+            pricing.price_batched(&asked.provider, asked.model.as_deref(), result.as_mut());
+        }
         let mut tries = history.tries(claimed.lane.step, &self.kinds.fallback_histories);
         let default = self.kinds.max_retries();
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use crate::base::clock::{Clock, Time};
 use crate::base::error::Error;
 use crate::base::hints::RateHints;
+use crate::base::usd::Usd;
 use crate::engine::dispatch::{Call, Dispatcher, EndedCall, ErrorPolicy, Event, Options, Turn};
 use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limits, QuotaKey};
@@ -332,7 +333,8 @@ impl Flight {
         let spent = Spent {
             input_tokens: 1,
             output_tokens: 0,
-            cost_usd: Some(1.0),
+            cost_usd: Some(Usd::from_picos(1)),
+            unpriced: 0,
         };
         let end = JobEnd::Result(RawValue::NULL.to_owned(), Some(spent));
         EndedCall {

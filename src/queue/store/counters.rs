@@ -17,7 +17,8 @@ pub(super) struct Change {
     pub(super) consumed: i64,
     pub(super) input_tokens: i64,
     pub(super) output_tokens: i64,
-    pub(super) cost_usd: f64,
+    /// In picodollars.
+    pub(super) cost: i64,
     pub(super) unpriced: i64,
     worked: Option<TimeSplit>,
 }
@@ -60,10 +61,9 @@ impl CounterChanges {
         let change = self.0.entry(process_of(job)).or_default();
         change.input_tokens = bounded_sum(change.input_tokens, spent.input_tokens);
         change.output_tokens = bounded_sum(change.output_tokens, spent.output_tokens);
-        match spent.cost_usd {
-            Some(usd) if usd.is_finite() => change.cost_usd += usd,
-            _ => change.unpriced += 1,
-        }
+        let cost = spent.cost_usd.unwrap_or_default();
+        change.cost = bounded_sum(change.cost, cost.picos());
+        change.unpriced = bounded_sum(change.unpriced, spent.unpriced);
     }
 
     /// A worker reports how its time was spent while it had jobs of the same process.
@@ -84,6 +84,6 @@ fn place(status: i64) -> usize {
     }
 }
 
-fn bounded_sum(sum: i64, tokens: u64) -> i64 {
-    sum.saturating_add(bounded(tokens)).min(i64::MAX / 2)
+fn bounded_sum(sum: i64, more: u64) -> i64 {
+    sum.saturating_add(bounded(more)).min(i64::MAX / 2)
 }

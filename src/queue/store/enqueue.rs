@@ -3,9 +3,12 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
+
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
+use crate::queue::find::{JobFilter, JobPage};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{Job, JobState, ProcessState, QueueTotals};
 
@@ -95,9 +98,26 @@ pub trait EnqueueStore: Send + Sync {
     /// The number of all jobs by state, and the number of processes.
     fn totals(&self) -> Result<QueueTotals, Error>;
 
+    /// The number of open jobs in the processes of this [owner](ProcessInfo::owner).
+    fn open_jobs_of(&self, owner: &str) -> Result<u64, Error> {
+        let all = self.processes()?.into_iter();
+        let own = all.filter(|process| process.info.owner.as_deref() == Some(owner));
+        Ok(own
+            .map(|process| process.counts.total - process.counts.finished())
+            .sum())
+    }
+
     /// A job, if it exists. With an outcome it contains the receipt that acknowledges it; before that, the states of
     /// its child jobs, if any.
     fn job(&self, job: JobId) -> Result<Option<JobState>, Error>;
+
+    /// Up to `most` jobs that a filter selects, after `after`; see [`JobQueue::find`](crate::JobQueue::find). A call
+    /// looks at a bounded number of jobs, and does not delay writes.
+    fn find(&self, filter: &JobFilter, after: Option<JobId>, most: usize)
+    -> Result<JobPage, Error>;
+
+    /// The payload of a job, if the job exists.
+    fn payload(&self, job: JobId) -> Result<Option<Box<RawValue>>, Error>;
 
     /// Up to `most` stored jobs of a process, in the order in which they were enqueued, after `after`.
     fn items(

@@ -3,6 +3,7 @@
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
+use crate::queue::find::Pause;
 use crate::queue::job::{JobReceipt, JobResult};
 
 /// An outcome that was read, with the receipt that acknowledges it once it is saved.
@@ -34,8 +35,14 @@ pub trait ResultStore: Send + Sync {
     ) -> Result<Vec<DeliveredResult>, Error>;
 
     /// Deletes these outcomes, except of jobs that were requeued since. A sealed process is removed with its last
-    /// outcome. Returns the number of deleted outcomes.
-    fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error>;
+    /// outcome. Returns the number of deleted outcomes. Fails if a process has another
+    /// [collector](crate::queue::ProcessInfo::collector) than this one.
+    fn ack(
+        &self,
+        receipts: &[JobReceipt],
+        collector: Option<&str>,
+        now: Timestamp,
+    ) -> Result<u64, Error>;
 
     /// Makes the caller the only consumer of the outcomes of a process, until the returned value is dropped or the
     /// caller's OS process ends. If another program has the lock, fails with an error that names it; `who` is the
@@ -62,7 +69,27 @@ pub trait ResultStore: Send + Sync {
     /// a history. Returns their number.
     fn retry_failed(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error>;
 
+    /// Requeues the failed and cancelled jobs of this list like [`retry_failed`](Self::retry_failed), in short
+    /// transactions, except those of cancelled processes. Child jobs of the requeued jobs are requeued too. Returns the
+    /// number of requeued jobs of the list.
+    fn retry_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error>;
+
+    /// Makes claims, and [`waiting_jobs`](super::BatchStore::waiting_jobs), leave out what is paused. Returns false if
+    /// the process does not exist.
+    fn pause(&self, pause: &Pause) -> Result<bool, Error>;
+
+    /// Ends a pause, in short transactions.
+    fn resume(&self, pause: &Pause, now: Timestamp) -> Result<(), Error>;
+
+    /// All pauses, oldest first.
+    fn pauses(&self) -> Result<Vec<Pause>, Error>;
+
     /// Deletes a process with its jobs and results; later ends of its jobs are ignored. Returns the number of deleted
-    /// jobs.
-    fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error>;
+    /// jobs. Fails if the process has another collector than this one.
+    fn delete(
+        &self,
+        process: ProcessId,
+        collector: Option<&str>,
+        now: Timestamp,
+    ) -> Result<u64, Error>;
 }

@@ -7,6 +7,8 @@ use uuid::Uuid;
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::JobId;
+use crate::base::usd::Usd;
+use crate::queue::info::ProcessInfo;
 use crate::queue::job::{JobCounts, JobStatus, ProcessState, Spent};
 use crate::queue::process_time::ProcessTime;
 
@@ -84,12 +86,13 @@ pub(super) fn small(number: i64) -> u8 {
 }
 
 pub(super) const PROCESS_COLUMNS: &str = "id, sealed, cancelled, total, pending, in_progress, at_provider, \
-     completed, failed, cancelled_jobs, consumed, input_tokens, output_tokens, cost_usd, unpriced, \
+     completed, failed, cancelled_jobs, consumed, input_tokens, output_tokens, cost_picos, unpriced, \
      created_at, changed_at, info, ifnull(time_since, created_at), ifnull(time_until, created_at), \
-     time_limited_by, queued_ms, quota_ms, cooldown_ms, backoff_ms, provider_ms, disk_ms, source_ms";
+     time_limited_by, queued_ms, quota_ms, cooldown_ms, backoff_ms, provider_ms, disk_ms, source_ms, owner";
 
 /// Index of the first column in [`PROCESS_COLUMNS`] that [`process_time`] reads.
 const TIME_COLUMNS: usize = 18;
+const OWNER_COLUMN: usize = 28;
 
 pub(super) fn process(row: &mut Row) -> Result<ProcessState, Fault> {
     let process_id = id_of(&row.at::<Vec<u8>>(0)?)?;
@@ -111,8 +114,13 @@ pub(super) fn process(row: &mut Row) -> Result<ProcessState, Fault> {
         consumed: number(10)?,
     };
     let (input_tokens, output_tokens) = (number(11)?, number(12)?);
-    let cost_usd = row.at(13)?;
+    let cost = Usd::from_picos(number(13)?);
     let info: Option<String> = row.at(17)?;
+    // An unreadable description must not hide the process.
+    let mut info: ProcessInfo = info
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default();
+    info.owner = row.at(OWNER_COLUMN)?;
     Ok(ProcessState {
         process_id,
         sealed,
@@ -121,14 +129,12 @@ pub(super) fn process(row: &mut Row) -> Result<ProcessState, Fault> {
         spent: Spent {
             input_tokens,
             output_tokens,
-            cost_usd: (unpriced == 0).then_some(cost_usd),
+            cost_usd: (unpriced == 0 || cost > Usd::ZERO).then_some(cost),
+            unpriced,
         },
         created_at,
         changed_at,
-        // An unreadable description must not hide the process.
-        info: info
-            .and_then(|text| serde_json::from_str(&text).ok())
-            .unwrap_or_default(),
+        info,
         time: process_time(row, TIME_COLUMNS)?,
     })
 }

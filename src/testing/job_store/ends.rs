@@ -1,5 +1,6 @@
 //! How trips of jobs end, what a late end may still do, and what becomes of outcomes.
 
+use crate::base::usd::Usd;
 use crate::engine::time_split::TimeSplit;
 
 use super::*;
@@ -138,8 +139,8 @@ pub(super) fn outcomes_are_read_in_order_and_deleted_when_acknowledged(open: Ope
     let receipt = |job: JobId| db.two.job(job).unwrap().unwrap().receipt;
     assert_eq!(receipt(given[1].job_id), None, "it has no outcome yet");
     assert_eq!(receipt(given[0].job_id), Some(page[0].receipt));
-    assert_eq!(db.two.ack(&first, T).unwrap(), 2);
-    assert_eq!(db.two.ack(&first, T).unwrap(), 0);
+    assert_eq!(db.two.ack(&first, None, T).unwrap(), 2);
+    assert_eq!(db.two.ack(&first, None, T).unwrap(), 0);
     assert!(db.store().job(given[0].job_id).unwrap().is_none());
     let gone = page[0].result.job_id;
     let rest = db.two.peek(process, Some(gone), 9, usize::MAX).unwrap();
@@ -147,14 +148,14 @@ pub(super) fn outcomes_are_read_in_order_and_deleted_when_acknowledged(open: Ope
     let counts = db.counts(process);
     assert_eq!((counts.total, counts.completed, counts.consumed), (4, 3, 2));
     assert_eq!(
-        db.store().ack(&[given[1].receipt], T).unwrap(),
+        db.store().ack(&[given[1].receipt], None, T).unwrap(),
         0,
         "it runs"
     );
     worker.settle(given[1].receipt, failed());
     db.sound();
     let last = receipts(&*db.two, process);
-    assert_eq!(db.two.ack(&last, T).unwrap(), 2);
+    assert_eq!(db.two.ack(&last, None, T).unwrap(), 2);
     assert!(
         db.two.process(process).unwrap().is_none(),
         "nothing is left of it"
@@ -168,7 +169,7 @@ pub(super) fn an_unsealed_process_outlives_its_outcomes(open: Open<'_>) {
     let worker = db.worker();
     worker.settle(worker.one().receipt, completed());
     db.store().insert(process, jobs(&["b"]), false, T).unwrap();
-    let ack = || db.two.ack(&receipts(&*db.two, process), T).unwrap();
+    let ack = || db.two.ack(&receipts(&*db.two, process), None, T).unwrap();
     assert_eq!(ack(), 1);
     db.store().cancel(process, T).unwrap();
     assert_eq!(ack(), 1);
@@ -188,19 +189,25 @@ pub(super) fn what_was_spent_adds_up(open: Open<'_>) {
             input_tokens,
             output_tokens: 2,
             cost_usd,
+            unpriced: u64::from(cost_usd.is_none()),
         }),
     };
-    worker.settle(worker.one().receipt, spend(10, Some(0.25)));
-    let seen = worker.settle(worker.one().receipt, spend(u64::MAX, Some(0.5)));
+    worker.settle(worker.one().receipt, spend(10, Usd::from_dollars(0.25)));
+    let seen = worker.settle(
+        worker.one().receipt,
+        spend(u64::MAX, Usd::from_dollars(0.5)),
+    );
     assert_eq!(
         (seen[0].spent.output_tokens, seen[0].spent.cost_usd),
-        (4, Some(0.75))
+        (4, Usd::from_dollars(0.75))
     );
     let seen = worker.settle(worker.one().receipt, spend(u64::MAX, None));
     assert!(seen[0].spent.input_tokens > 1 << 60);
+    let known = (seen[0].spent.cost_usd, seen[0].spent.unpriced);
     assert_eq!(
-        seen[0].spent.cost_usd, None,
-        "a price that is not known is not zero"
+        known,
+        (Usd::from_dollars(0.75), 1),
+        "the unknown cost is counted apart"
     );
 }
 
@@ -211,7 +218,8 @@ pub(super) fn what_a_late_end_has_cost_is_counted_once(open: Open<'_>) {
     let spent = Some(Spent {
         input_tokens: 1,
         output_tokens: 2,
-        cost_usd: Some(0.25),
+        cost_usd: Usd::from_dollars(0.25),
+        unpriced: 0,
     });
     let failed = || ClaimOutcome::Failed {
         error: Error::new(ErrorKind::Invalid, "no"),
@@ -227,12 +235,12 @@ pub(super) fn what_a_late_end_has_cost_is_counted_once(open: Open<'_>) {
     slow.settle(old.receipt, PLACE);
     let new = quick.one();
     slow.settle(old.receipt, failed());
-    assert_eq!(cost(), Some(0.25), "the job runs elsewhere");
+    assert_eq!(cost(), Usd::from_dollars(0.25), "the job runs elsewhere");
     quick.settle(new.receipt, completed());
     slow.settle(old.receipt, completed());
-    assert_eq!(cost(), Some(0.75), "the job has its result");
+    assert_eq!(cost(), Usd::from_dollars(0.75), "the job has its result");
     quick.settle(new.receipt, completed());
-    assert_eq!(cost(), Some(0.75), "the same end once more");
+    assert_eq!(cost(), Usd::from_dollars(0.75), "the same end once more");
     db.sound();
 }
 

@@ -43,6 +43,7 @@
 mod batches;
 mod claims;
 mod ends;
+mod find;
 mod items;
 mod model;
 mod parents;
@@ -57,6 +58,7 @@ use serde_json::value::RawValue;
 use batches::*;
 use claims::*;
 use ends::*;
+use find::*;
 use items::*;
 use parents::*;
 use processes::*;
@@ -64,6 +66,7 @@ use processes::*;
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
+use crate::queue::find::{JobFilter, Pause};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{
     COMPLETION_KIND, Job, JobCounts, JobStatus, ProcessState, QueueTotals, Spent,
@@ -445,6 +448,10 @@ macro_rules! job_store_suite {
             two_never_get_one_job
             what_a_process_holds_is_told_job_by_job
             single_jobs_are_cancelled_while_they_wait
+            single_jobs_are_requeued_after_they_failed
+            jobs_are_found_by_their_properties
+            a_search_stops_after_some_jobs_and_continues
+            what_is_paused_is_not_started
             who_waits_for_others_is_woken_by_their_end
             who_waits_for_others_looks_again_in_the_end
             a_process_stands_for_those_below_it
@@ -454,6 +461,7 @@ macro_rules! job_store_suite {
             what_children_used_is_counted_once_with_their_parent
             children_are_cancelled_and_put_back_with_their_parent
             what_children_came_to_is_collected_by_their_parent
+            results_of_a_collector_are_left_to_it
         }
     };
 }

@@ -1,5 +1,6 @@
 //! Processes whose jobs a job of another process waits for.
 
+use crate::base::usd::Usd;
 use crate::queue::info::ParentJob;
 
 use super::*;
@@ -34,7 +35,8 @@ fn used(tokens: u64, usd: f64) -> Option<Spent> {
     Some(Spent {
         input_tokens: tokens,
         output_tokens: 1,
-        cost_usd: Some(usd),
+        cost_usd: Usd::from_dollars(usd),
+        unpriced: 0,
     })
 }
 
@@ -84,12 +86,12 @@ pub(super) fn who_waits_for_others_is_woken_by_their_end(open: Open<'_>) {
     worker.settle(again[0].receipt, waits(&[below], at(1_000_000)));
     let again = worker.one();
     // And so has what is gone.
-    db.store().delete(below, T).unwrap();
+    db.store().delete(below, None, T).unwrap();
     worker.settle(again.receipt, waits(&[below], at(1_000_000)));
     let again = worker.one();
     let below = children(db.store(), &again, &["c"]);
     worker.settle(again.receipt, waits(&[below], at(1_000_000)));
-    db.store().delete(below, T).unwrap();
+    db.store().delete(below, None, T).unwrap();
     let again = worker.one();
     // Of several processes one is enough.
     let below = ["c", "d"].map(|name| children(db.store(), &again, &[name]));
@@ -232,7 +234,7 @@ pub(super) fn children_are_enqueued_for_open_jobs_alone(open: Open<'_>) {
     let running = worker.one();
     db.store().cancel(cancelled, T).unwrap();
     refused(&running);
-    db.store().delete(cancelled, T).unwrap();
+    db.store().delete(cancelled, None, T).unwrap();
     refused(&running);
 
     // Nor is anything added to what is being enqueued when its parent is cancelled: a part would pass for all of it.
@@ -280,11 +282,11 @@ pub(super) fn children_go_with_their_parent(open: Open<'_>) {
     worker.settle(parent.receipt, failed());
     assert!(below.iter().all(|process| exists(*process)));
     let ended = receipts(&*db.two, process);
-    assert_eq!(db.store().ack(&ended, T).unwrap(), 1);
+    assert_eq!(db.store().ack(&ended, None, T).unwrap(), 1);
     assert!(gone(&below) && !exists(process));
 
     let (process, _, below) = family();
-    assert_eq!(db.store().delete(process, T).unwrap(), 1);
+    assert_eq!(db.store().delete(process, None, T).unwrap(), 1);
     assert!(gone(&below));
 
     // Of children that have all failed nothing is worth keeping.
@@ -310,13 +312,13 @@ pub(super) fn what_children_used_is_counted_once_with_their_parent(open: Open<'_
     let both = worker.claim(2, T);
     worker.settle(both[0].receipt, bought(10, 0.5));
     worker.settle(both[1].receipt, lost(20, 0.25));
-    assert_eq!(spent(below), (30, 2, Some(0.75)));
-    assert_eq!(spent(process), (0, 0, Some(0.0)));
+    assert_eq!(spent(below), (30, 2, Usd::from_dollars(0.75)));
+    assert_eq!(spent(process), (0, 0, Usd::from_dollars(0.0)));
     let changed = worker.settle(parents[0].receipt, lost(1, 0.0));
     let told = changed.iter().find(|state| state.process_id == process);
     assert_eq!(told.unwrap().spent.input_tokens, 31);
-    assert_eq!(spent(process), (31, 3, Some(0.75)));
-    assert_eq!(spent(below), (0, 0, Some(0.0)));
+    assert_eq!(spent(process), (31, 3, Usd::from_dollars(0.75)));
+    assert_eq!(spent(below), (0, 0, Usd::from_dollars(0.0)));
 
     // What is used after it was put back is added, and nothing twice.
     assert_eq!(db.store().retry_failed(process, T).unwrap(), 1);
@@ -324,14 +326,14 @@ pub(super) fn what_children_used_is_counted_once_with_their_parent(open: Open<'_
     assert_eq!(named(&again), ["parent", "b"]);
     worker.settle(again[1].receipt, bought(40, 1.0));
     worker.settle(again[0].receipt, completed());
-    assert_eq!(spent(process), (71, 4, Some(1.75)));
+    assert_eq!(spent(process), (71, 4, Usd::from_dollars(1.75)));
     assert!(db.two.process(below).unwrap().is_none());
 
     // Of what is deleted as well.
     let below = children(db.store(), &parents[1], &["c"]);
     worker.settle(worker.one().receipt, bought(100, 0.0));
-    db.store().delete(below, T).unwrap();
-    assert_eq!(spent(process), (171, 5, Some(1.75)));
+    db.store().delete(below, None, T).unwrap();
+    assert_eq!(spent(process), (171, 5, Usd::from_dollars(1.75)));
     db.sound();
 }
 
@@ -409,6 +411,31 @@ pub(super) fn what_children_came_to_is_collected_by_their_parent(open: Open<'_>)
     let below = children(db.store(), &parent, &["a"]);
     worker.settle(worker.one().receipt, completed());
     let [delivery] = peek(&*db.two, below).try_into().unwrap();
-    is_refused(db.two.ack(&[delivery.receipt], T));
+    is_refused(db.two.ack(&[delivery.receipt], None, T));
     assert_eq!(statuses(&*db.two, below), [JobStatus::Completed]);
+}
+
+pub(super) fn results_of_a_collector_are_left_to_it(open: Open<'_>) {
+    let db = open();
+    let (process, own) = (ProcessId::new(), Some("batch_1"));
+    let info = ProcessInfo::new()
+        .name("\"collector\":\"batch_2\"")
+        .collector("batch_1");
+    let add = |info: Option<&ProcessInfo>| {
+        let store = db.store();
+        store.insert_described(process, info, jobs(&["a"]), true, T)
+    };
+    add(Some(&info)).unwrap();
+    let worker = db.worker();
+    worker.settle(worker.one().receipt, completed());
+    let receipts = receipts(&*db.two, process);
+    for other in [None, Some("batch_2")] {
+        is_refused(db.two.ack(&receipts, other, T));
+        is_refused(db.store().delete(process, other, T));
+    }
+    is_refused(add(None));
+    assert_eq!(statuses(&*db.two, process), [JobStatus::Completed]);
+    assert_eq!(db.two.ack(&receipts, own, T).unwrap(), 1);
+    add(Some(&info)).unwrap();
+    assert_eq!(db.store().delete(process, own, T).unwrap(), 1);
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use batchwright::progress::Timestamp;
 use batchwright::queue::{
-    DeliveredResult, HealthFinding, JobLane, JobReceipt, JobState, JobSummary, ProcessInfo,
-    ProcessState, QueueTotals, SqliteOptions, SqliteStore, WorkerInfo, WorkerStatus,
+    DeliveredResult, HealthFinding, JobFilter, JobLane, JobPage, JobReceipt, JobState, JobSummary,
+    Pause, ProcessInfo, ProcessState, QueueTotals, SqliteOptions, SqliteStore, WorkerInfo,
+    WorkerStatus,
 };
 use batchwright::unstable::{
     BatchFill, BatchNo, BatchStore, ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, ConsumerLock,
@@ -17,6 +18,7 @@ use batchwright::unstable::{
     WorkerId,
 };
 use batchwright::{Error, ErrorKind, Job, JobId, ProcessId};
+use serde_json::value::RawValue;
 use tempfile::TempDir;
 
 /// A handle on the database in a folder.
@@ -122,6 +124,19 @@ impl EnqueueStore for WrappedStore {
         self.store.job(job)
     }
 
+    fn find(
+        &self,
+        filter: &JobFilter,
+        after: Option<JobId>,
+        most: usize,
+    ) -> Result<JobPage, Error> {
+        self.store.find(filter, after, most)
+    }
+
+    fn payload(&self, job: JobId) -> Result<Option<Box<RawValue>>, Error> {
+        self.store.payload(job)
+    }
+
     fn items(
         &self,
         process: ProcessId,
@@ -151,8 +166,13 @@ impl ResultStore for WrappedStore {
         self.store.peek(process, after, most, bytes)
     }
 
-    fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error> {
-        self.store.ack(receipts, now)
+    fn ack(
+        &self,
+        receipts: &[JobReceipt],
+        collector: Option<&str>,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        self.store.ack(receipts, collector, now)
     }
 
     fn lock_results(&self, process: ProcessId, who: &str) -> Result<Box<dyn ConsumerLock>, Error> {
@@ -171,8 +191,29 @@ impl ResultStore for WrappedStore {
         self.store.retry_failed(process, now)
     }
 
-    fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
-        self.store.delete(process, now)
+    fn retry_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error> {
+        self.store.retry_jobs(jobs, now)
+    }
+
+    fn pause(&self, pause: &Pause) -> Result<bool, Error> {
+        self.store.pause(pause)
+    }
+
+    fn resume(&self, pause: &Pause, now: Timestamp) -> Result<(), Error> {
+        self.store.resume(pause, now)
+    }
+
+    fn pauses(&self) -> Result<Vec<Pause>, Error> {
+        self.store.pauses()
+    }
+
+    fn delete(
+        &self,
+        process: ProcessId,
+        collector: Option<&str>,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        self.store.delete(process, collector, now)
     }
 }
 

@@ -8,6 +8,7 @@ pub mod exec;
 pub mod export;
 pub mod folder;
 pub mod input;
+pub mod prices;
 pub mod providers;
 pub mod queue;
 pub mod results;
@@ -22,6 +23,7 @@ pub mod simulate;
 pub mod simulate_batches;
 pub mod status;
 pub mod submit;
+pub mod token;
 pub mod values;
 pub mod variables;
 pub mod work;
@@ -37,6 +39,7 @@ use config::ConfigArgs;
 use doctor::DoctorArgs;
 use exec::ExecArgs;
 use export::ExportArgs;
+use prices::PricesArgs;
 use providers::ProvidersArgs;
 use queue::QueueArgs;
 use results::ResultsArgs;
@@ -49,6 +52,7 @@ use shell::{CompletionsArgs, ManArgs};
 use simulate::SimulateArgs;
 use status::StatusArgs;
 use submit::SubmitArgs;
+use token::TokenArgs;
 use work::WorkArgs;
 use workers::WorkersArgs;
 
@@ -77,7 +81,9 @@ pub enum Command {
     Queue(QueueArgs),
     Doctor(DoctorArgs),
     Providers(ProvidersArgs),
+    Prices(PricesArgs),
     Config(ConfigArgs),
+    Token(TokenArgs),
     Simulate(Box<SimulateArgs>),
     Completions(CompletionsArgs),
     Man(ManArgs),

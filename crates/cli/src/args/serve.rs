@@ -25,10 +25,12 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PORT", default_value_t = batchwright_server::Server::DEFAULT_PORT)]
     pub port: u16,
 
-    /// File with the token that every client must send
+    /// File with the tokens of the clients; changes apply at once
     ///
-    /// As `Authorization: Bearer TOKEN`, which OpenAI's clients use for their API key [env: BATCHWRIGHT_TOKEN]
-    /// [default: none, only on the loopback interface]
+    /// Each line is a token with its name, role, hash and limits, as `batchwright token new` prints it; a file with a
+    /// single word is the only token and has the role operate. Clients send a token as `Authorization: Bearer TOKEN`,
+    /// which OpenAI's clients use for their API key. Only the server's user may have access to the file
+    /// [env: BATCHWRIGHT_TOKEN, for a single token without a file] [default: none, only on the loopback interface]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 
@@ -46,7 +48,8 @@ pub struct ServeArgs {
 
     /// Disk space for uploaded files and their results
     ///
-    /// In bytes, with K, M, G or T for powers of 1024.
+    /// Stored responses of /v1/responses may take a tenth of it in addition; the oldest are deleted first. In bytes,
+    /// with K, M, G or T for powers of 1024.
     #[arg(long, value_name = "BYTES", default_value = "10G", value_parser = super::values::bytes,
         hide_short_help = true)]
     pub max_uploads: u64,

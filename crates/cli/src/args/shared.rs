@@ -49,6 +49,12 @@ pub struct ProviderArgs {
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub fallback: Option<Vec<String>>,
 
+    /// File with prices of models; see `batchwright prices --help`
+    ///
+    /// They come before those of `batchwright prices`. A cost that the provider reports comes first.
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub prices: Option<PathBuf>,
+
     /// Also try the next provider of --fallback if one blocked the prompt or refused to answer
     #[arg(long, hide_short_help = true)]
     pub fallback_blocked: bool,

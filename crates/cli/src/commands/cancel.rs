@@ -29,6 +29,10 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     let (queue, process) = data.process(args.process.as_deref())?;
     let id = process.process_id;
     if args.delete {
+        if let Some(line) = run_process::collected_by_server(&process) {
+            let cancel = data.command(&format!("cancel {id}"));
+            return Err(Refusal::usage(format!("{line}. To cancel it: {cancel}")));
+        }
         // Its batches are cancelled first: without the process no worker would collect their results.
         queue.cancel(id).map_err(failed)?;
         let batches = cancel_batches(args, &queue, id, own)?;
@@ -79,7 +83,7 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     }
     line.push_str(&batches.lines(data, id, false));
     let results = now.counts.finished() - now.counts.consumed;
-    if results > 0 {
+    if results > 0 && process_info.collector.is_none() {
         let take = match run_process::collect_command(&process_info) {
             Some(back) if now.counts.cancelled > 0 => {
                 format!("{back}   (which sends cancelled items again)")

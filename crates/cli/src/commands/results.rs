@@ -36,6 +36,10 @@ fn results(args: &ResultsArgs) -> Result<Exit, Refusal> {
             parent.job_id, parent.process_id
         )));
     }
+    if let Some(line) = run_process::collected_by_server(&process).filter(|_| !keeps) {
+        let look = args.data.command(&format!("results {id} --keep"));
+        return Err(Refusal::usage(format!("{line}. To show them: {look}")));
+    }
     if let Some(line) = run_process::line(&process).filter(|_| !keeps) {
         let look = args.data.command(&format!("results {id} --keep"));
         return Err(Refusal::usage(format!(

@@ -111,7 +111,8 @@ fn with_flags(server: Server, args: &ServeArgs, token: Option<Secret>) -> Server
         .allow_private_webhooks(args.allow_private_webhooks)
         .durability(durability(args.worker.fsync))
         .grace(args.worker.grace)
-        .set(token, Server::token);
+        .set(token, Server::token)
+        .set(args.token_file.clone(), Server::token_file);
     args.allow_host.iter().fold(server, Server::allow_host)
 }
 
@@ -129,20 +130,16 @@ fn announce(running: &RunningServer, args: &ServeArgs) {
     }
 }
 
-/// The token that every client must send, if any.
+/// The token of the environment; the file replaces it.
 fn token(args: &ServeArgs) -> Result<Option<Secret>, Refusal> {
-    let text = match &args.token_file {
-        Some(path) => std::fs::read_to_string(path)
-            .map_err(|error| Refusal::usage(format!("--token-file {}: {error}", path.display())))?,
-        None => match std::env::var("BATCHWRIGHT_TOKEN") {
-            Ok(text) => text,
-            Err(_) => return Ok(None),
-        },
+    let text = match std::env::var("BATCHWRIGHT_TOKEN") {
+        Ok(text) if args.token_file.is_none() => text,
+        _ => return Ok(None),
     };
     let text = text.trim();
     if text.chars().count() < TOKEN_CHARACTERS {
         let why = format!(
-            "the token has fewer than {TOKEN_CHARACTERS} characters and could be guessed; make one: openssl rand -hex 32"
+            "BATCHWRIGHT_TOKEN has fewer than {TOKEN_CHARACTERS} characters and could be guessed; make a token: openssl rand -hex 32"
         );
         return Err(Refusal::usage(why));
     }

@@ -209,12 +209,12 @@ pub fn sealed(desk: &Desk, sim: &Simulator) -> Running {
     running
 }
 
-/// How many items are in a state, by the only process that there is.
+/// How many items are in a state.
 pub fn items(numbers: &str, state: &str) -> Option<u64> {
     let label = format!("state=\"{state}\"}} ");
     let mut told = numbers.lines().filter_map(|line| {
         let (name, value) = line.split_once(&label)?;
-        let of_items = name.starts_with("batchwright_items{process_id=\"");
+        let of_items = name == "batchwright_items{";
         of_items.then(|| value.parse().unwrap())
     });
     let number = told.next();

@@ -5,7 +5,7 @@ use super::common::{Desk, Running};
 /// Twice 24 lines, less the prompt's own.
 const TWO_SCREENS: usize = 46;
 
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 28] = [
     "",
     "run",
     "submit",
@@ -24,8 +24,13 @@ const COMMANDS: [&str; 23] = [
     "queue reopen",
     "doctor",
     "providers",
+    "prices",
+    "prices set",
+    "prices update",
     "config",
     "config list",
+    "token",
+    "token new",
     "simulate",
     "completions",
     "man",

@@ -47,6 +47,7 @@ mod field_order;
 #[cfg(unix)]
 mod files_in_prompts;
 mod first;
+mod flex;
 mod format;
 mod headers;
 mod help;
@@ -67,6 +68,7 @@ mod pace;
 mod packed;
 mod podcast;
 mod portable;
+mod prices;
 #[cfg(unix)]
 mod private;
 mod program;

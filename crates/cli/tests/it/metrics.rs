@@ -36,12 +36,7 @@ fn a_run_writes_its_numbers_for_prometheus() {
         .filter(|line| line["success"] == false)
         .count();
     assert!(failed > 0);
-    let items = |state: &str| {
-        number(
-            &text,
-            &format!("batchwright_items{{process_id=\"\",state=\"{state}\"}}"),
-        )
-    };
+    let items = |state: &str| number(&text, &format!("batchwright_items{{state=\"{state}\"}}"));
     assert_eq!(items("failed"), failed as f64);
     assert_eq!(items("completed"), (50 - failed) as f64);
     assert_eq!((items("pending"), items("in_flight")), (0.0, 0.0));

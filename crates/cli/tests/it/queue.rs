@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use batchwright::files::ResultsAppender;
-use batchwright::queue::WorkerScale;
+use batchwright::queue::{ProcessInfo, WorkerScale};
 use batchwright::testing::ScriptedClient;
 use batchwright::{
     Context, Error, ErrorKind, Handler, Job, JobQueue, ProcessId, Request, RetryPolicy, Route,
@@ -505,4 +505,22 @@ fn jobs_of_other_kinds_and_those_without_a_line_get_one() {
         (&json!("i-0"), &json!("cancelled"))
     );
     assert_eq!(line["request_hash"].as_str().unwrap().len(), 64);
+}
+
+/// A batch of the server collects them: the command line can read them and cancel the process.
+#[test]
+fn results_of_a_batch_of_the_server_stay_there() {
+    let desk = Desk::new();
+    std::fs::create_dir(desk.path("data")).unwrap();
+    let id = ProcessId::new();
+    let info = ProcessInfo::new().collector("batch_1");
+    let job = Job::from(&Request::new("Name a prime.").with_id("a"));
+    queue(&desk).described(info).enqueue(id, [job]).unwrap();
+    plain(&desk, &format!("cancel {id}")).expect(0);
+    for words in ["results -o out.jsonl", "cancel --delete"] {
+        let refused = plain(&desk, &format!("{words} {id}")).expect(2);
+        refused.errs("belongs to batch_1 of batchwright serve");
+    }
+    let shown = plain(&desk, &format!("results {id} --keep")).expect(3);
+    assert_eq!(shown.stdout.lines().count(), 1);
 }

@@ -78,6 +78,17 @@ fn a_signal_lets_jobs_end_and_the_next_server_goes_on() {
     assert_eq!(sim.stats().paid_twice, 0);
 }
 
+/// Writes a file that only its user can access.
+fn write_private(desk: &Desk, name: &str, text: &str) {
+    desk.write(name, text);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let private = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(desk.path(name), private).unwrap();
+    }
+}
+
 #[test]
 fn other_machines_need_a_token_that_is_hard_to_guess() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
@@ -85,28 +96,53 @@ fn other_machines_need_a_token_that_is_hard_to_guess() {
     let refused = |words: &str| {
         let words =
             format!("serve --port 0 --provider local --base-url {url} --model sim-1 {words}");
-        desk.plain(&words)
+        desk.plain(&words).expect(1)
     };
-    let open = refused("--host 0.0.0.0").expect(1);
-    open.errs("set a token");
-    desk.write("short", "hunter2\n");
-    let short = refused("--token-file short").expect(2);
+    refused("--host 0.0.0.0").errs("set a token");
+    write_private(&desk, "short", "hunter2\n");
+    let short = refused("--token-file short");
     short.errs("16 characters");
     short.hides("hunter2");
-    assert!(
-        refused("--token-file nowhere")
-            .expect(2)
-            .error()
-            .contains("nowhere")
-    );
+    refused("--token-file nowhere").errs("nowhere");
     let token = "0123456789abcdef0123456789abcdef";
-    desk.write("token", format!("{token}\n"));
+    write_private(&desk, "token", &format!("{token}\n"));
     let (running, address) = serve(&desk, &sim, "--host 0.0.0.0 --token-file token");
     let port = address.rsplit(':').next().unwrap();
     let address = format!("127.0.0.1:{port}");
     assert!(get(&address, "/metrics", "").starts_with("HTTP/1.1 401"));
     let bearer = format!("authorization: Bearer {token}\r\n");
     assert!(get(&address, "/metrics", &bearer).starts_with("HTTP/1.1 200"));
+    assert!(!running.said().contains(token));
+}
+
+#[test]
+fn a_new_token_has_the_role_of_its_line() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    desk.plain("token new a/b --role submit")
+        .expect(2)
+        .errs("a name has");
+    desk.plain("token new shop --role admin")
+        .expect(2)
+        .errs("read-own");
+    let made = desk
+        .plain("token new shop --role submit --open-jobs 10")
+        .expect(0);
+    let line = &made.stdout;
+    assert!(
+        line.starts_with("shop submit sha256:") && line.ends_with(" open-jobs=10\n"),
+        "{line}"
+    );
+    let token = made.stderr.trim().rsplit(' ').next().unwrap();
+    assert!(
+        token.starts_with("bw_") && !line.contains(token),
+        "{}",
+        made.stderr
+    );
+    write_private(&desk, "tokens", line);
+    let (running, address) = serve(&desk, &sim, "--token-file tokens");
+    let bearer = format!("authorization: Bearer {token}\r\n");
+    assert!(get(&address, "/v1/models", &bearer).starts_with("HTTP/1.1 200"));
+    assert!(get(&address, "/metrics", &bearer).starts_with("HTTP/1.1 403"));
     assert!(!running.said().contains(token));
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::process::{Child, Command, ExitStatus};
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 use std::sync::Arc;
 
 use batchwright::Error;
@@ -18,7 +18,7 @@ use super::{
     watched::Watched,
 };
 #[cfg(unix)]
-use crate::group_watchdog::GroupWatchdog;
+use crate::group_watchdog::Group;
 
 /// One command in its sandbox, to be dropped after its end: then it kills what the command left behind.
 #[derive(Debug)]
@@ -26,9 +26,9 @@ pub struct Confined {
     pub(super) command: Command,
     pub(super) token: Option<String>,
     pub(super) limits: Limits,
-    /// Kills it if this program is killed, where no sandbox does.
+    /// The process group that it starts in, where no sandbox ends it with this program.
     #[cfg(unix)]
-    pub(crate) groups: Option<Arc<GroupWatchdog>>,
+    pub(crate) group: Option<Group>,
     #[cfg(target_os = "linux")]
     pub(super) watched: Watched,
     /// Starts the helper of the next command, if helpers are started in advance.
@@ -56,7 +56,7 @@ impl Confined {
             token: None,
             limits: Limits::NONE,
             #[cfg(unix)]
-            groups: None,
+            group: None,
             #[cfg(target_os = "linux")]
             watched: Watched::default(),
             #[cfg(target_os = "linux")]
@@ -80,7 +80,11 @@ impl Confined {
     /// Those of [`Command::spawn`].
     pub fn spawn(&mut self) -> io::Result<Child> {
         #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(&mut self.command, 0);
+        {
+            let group = self.group.as_ref();
+            let group = group.map_or(0, |group| group.id.as_raw_nonzero().get());
+            std::os::unix::process::CommandExt::process_group(&mut self.command, group);
+        }
         #[cfg(target_os = "linux")]
         return self.watched.spawn(&mut self.command);
         #[cfg(not(target_os = "linux"))]
@@ -100,8 +104,8 @@ impl Confined {
             return Ok(child);
         }
         let child = self.spawn_piped()?;
-        if let Some(groups) = &self.groups {
-            groups.watch(Pid::from_child(&child));
+        if let Some(group) = &self.group {
+            group.started(Pid::from_child(&child));
         }
         Ok(child)
     }

@@ -160,7 +160,7 @@ impl Prepared {
             token,
             limits: self.limits,
             #[cfg(unix)]
-            groups: None,
+            group: None,
             #[cfg(target_os = "linux")]
             watched: Watched::new(number, self.run.clone(), cgroup),
             #[cfg(target_os = "linux")]

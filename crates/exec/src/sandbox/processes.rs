@@ -1,8 +1,8 @@
 //! Processes as `/proc` shows them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -53,8 +53,11 @@ impl Process {
     }
 
     fn read(path: &str) -> Option<Self> {
-        let text = fs::read_to_string(path).ok()?;
-        // The name before it may hold anything.
+        // The fields below are within the first bytes, which the kernel gives at once.
+        let mut text = [0; 1024];
+        let length = File::open(path).ok()?.read(&mut text).ok()?;
+        let text = String::from_utf8_lossy(&text[..length]);
+        // The name before it may hold anything, also bytes that are not UTF-8.
         let (_, rest) = text.rsplit_once(") ")?;
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
         let number = |field: usize| fields.get(field - 3)?.parse().ok();
@@ -190,5 +193,29 @@ pub fn kill_tree(root: Identity) {
         for process in fresh {
             process.identity.kill();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_process_is_seen_whatever_its_name_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = folder.path().join(OsStr::from_bytes(b"\xff) Z 1"));
+        std::os::unix::fs::symlink("/bin/sh", &name).unwrap();
+        let mut command = Command::new(&name);
+        let command = command.args(["-c", "read line"]).stdin(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let process = Process::of(child.id().cast_signed());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        let process = process.expect("it is not seen");
+        assert_eq!(process.parent, std::process::id().cast_signed());
+        assert!(!process.ended);
     }
 }

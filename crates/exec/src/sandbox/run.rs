@@ -118,6 +118,11 @@ impl Run {
         self.folder.join("tmp")
     }
 
+    /// The number of the watchdog.
+    pub fn watchdog(&self) -> i32 {
+        self.watchdog.id().cast_signed()
+    }
+
     /// Tells the watchdog of a command, by a pipe that no command can reach: it kills what it is told to watch.
     pub fn announce(&self, news: News) -> std::io::Result<()> {
         let input = self.input.as_deref();

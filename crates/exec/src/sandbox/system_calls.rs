@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use libc::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, SOCK_SEQPACKET, SOCK_STREAM};
+use libc::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX};
 use seccompiler::{
     BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
-    SeccompFilter, SeccompRule,
+    SeccompFilter, SeccompRule, sock_filter,
 };
 
 use super::policy::Policy;
 
-/// The bits of a socket's type that are no flags.
-const SOCKET_TYPE: u64 = 0xf;
+/// Bits by which the types of sockets (the lowest four bits) differ from those with a connection, `SOCK_STREAM` and
+/// `SOCK_SEQPACKET`: a type that has one of them is another one. Three rules cost less than one for each type.
+const OTHER_TYPES: [(u64, u64); 3] = [(1, 0), (2, 2), (8, 8)];
 
 /// Refuses them for good, to this process and all that it starts.
 pub fn restrict(policy: &Policy) -> Result<(), Error> {
@@ -21,29 +22,37 @@ pub fn restrict(policy: &Policy) -> Result<(), Error> {
         SeccompAction::Errno(libc::EACCES.cast_unsigned()),
         std::env::consts::ARCH.try_into()?,
     )?;
-    let program: BpfProgram = filter.try_into()?;
-    seccompiler::apply_filter(&program)?;
-    let program: BpfProgram = without_clone3()?.try_into()?;
+    let refused: BpfProgram = filter.try_into()?;
+    let program: BpfProgram = ABSENT.into_iter().chain(refused).collect();
     seccompiler::apply_filter(&program)
 }
 
-/// A process can be started in another cgroup by `clone3`, which hides that from a filter in a structure. The answer
-/// is that of a kernel that does not know it, so that the C library uses `clone`.
-fn without_clone3() -> Result<SeccompFilter, Error> {
-    let mut absent = BTreeMap::from([(libc::SYS_clone3, vec![])]);
-    #[cfg(target_arch = "x86_64")]
-    absent.insert(libc::SYS_clone3 | X32, vec![]);
-    Ok(SeccompFilter::new(
-        absent,
-        SeccompAction::Allow,
-        SeccompAction::Errno(libc::ENOSYS.cast_unsigned()),
-        std::env::consts::ARCH.try_into()?,
-    )?)
-}
-
 /// Marks the numbers of the x32 convention, which x86-64 kernels may offer too.
-#[cfg(target_arch = "x86_64")]
-const X32: i64 = 0x4000_0000;
+const X32: u32 = if cfg!(target_arch = "x86_64") {
+    0x4000_0000
+} else {
+    0
+};
+
+/// The beginning of the filter answers some calls as a kernel does that does not know them. By `clone3` a process can be
+/// started in another cgroup, and a structure hides that from a filter; the C library then uses `clone`. The calls of the
+/// x32 convention are the other calls under other numbers. `seccompiler` has no rule for bits of the number, and a second
+/// filter would cost each command more time.
+const ABSENT: [sock_filter; 4] = {
+    const fn step(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+        let code = code as u16;
+        sock_filter { code, jt, jf, k }
+    }
+    let number = std::mem::offset_of!(libc::seccomp_data, nr) as u32;
+    let absent = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
+    let jump = libc::BPF_JMP | libc::BPF_K;
+    [
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, number, 0, 0),
+        step(jump | libc::BPF_JSET, X32, 1, 0),
+        step(jump | libc::BPF_JEQ, libc::SYS_clone3 as u32, 0, 1),
+        step(libc::BPF_RET | libc::BPF_K, absent, 0, 0),
+    ]
+};
 
 /// For each call the cases in which it is refused; without any, it always is.
 fn rules(policy: &Policy) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
@@ -81,9 +90,8 @@ fn rules(policy: &Policy) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     if !policy.local_sockets {
         // One half of a pair without a connection can be turned to any socket in the file system. Which
         // types are made one is the kernel's choice (SOCK_RAW is), so that only those with one are let through.
-        let connected = [SOCK_STREAM, SOCK_SEQPACKET].map(|kind| u64::from(kind.cast_unsigned()));
-        for other in (0..=SOCKET_TYPE).filter(|kind| !connected.contains(kind)) {
-            let other = case(1, SeccompCmpOp::MaskedEq(SOCKET_TYPE), other)?;
+        for (mask, bits) in OTHER_TYPES {
+            let other = case(1, SeccompCmpOp::MaskedEq(mask), bits)?;
             pairs.push(SeccompRule::new(vec![other])?);
         }
     }
@@ -107,17 +115,6 @@ fn rules(policy: &Policy) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     });
     let typing = typing.into_iter().collect::<Result<_, Error>>()?;
     refused.insert(libc::SYS_ioctl, typing);
-    #[cfg(target_arch = "x86_64")]
-    {
-        // The same calls under the numbers of the x32 convention.
-        const X32_IOCTL: i64 = X32 + 514;
-        let mut also: BTreeMap<_, _> = refused
-            .iter()
-            .map(|(number, cases)| (number | X32, cases.clone()))
-            .collect();
-        also.insert(X32_IOCTL, refused[&libc::SYS_ioctl].clone());
-        refused.extend(also);
-    }
     Ok(refused)
 }
 
@@ -129,4 +126,17 @@ fn case(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompCondi
         operator,
         value,
     )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libc::{SOCK_SEQPACKET, SOCK_STREAM};
+
+    #[test]
+    fn only_types_of_sockets_with_a_connection_are_let_through() {
+        let other = |kind: &u64| OTHER_TYPES.iter().any(|(mask, bits)| kind & mask == *bits);
+        let connected: Vec<u64> = (0..16).filter(|kind| !other(kind)).collect();
+        assert_eq!(connected, [SOCK_STREAM as u64, SOCK_SEQPACKET as u64]);
+    }
 }

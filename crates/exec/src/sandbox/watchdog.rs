@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Pid, Signal, getppid, kill_process_group};
 
 use super::cgroup;
@@ -39,6 +40,8 @@ pub fn main() -> ! {
         eprintln!("another version of batchwright started this one to watch commands");
         std::process::exit(super::helper::FAILED);
     };
+    // What it is told is read when it looks, without waiting for more.
+    let _ = fcntl_setfl(io::stdin(), OFlags::NONBLOCK);
     // Says that commands can be announced now, and that nothing else comes before them.
     println!("ready");
     let mut watchdog = Watchdog {
@@ -87,25 +90,17 @@ impl Command {
 impl Watchdog {
     /// Looks at the announced commands again and again. The end of its input is the end of batchwright or of the run.
     fn watch(&mut self) {
-        let mut next = Instant::now() + EVERY;
-        while self.hear(next.saturating_duration_since(Instant::now())) {
-            if Instant::now() >= next {
-                self.look();
-                next = Instant::now() + EVERY;
-            }
+        while !has_ended(EVERY) {
+            self.catch_up();
+            self.look();
         }
+        self.catch_up();
     }
 
-    /// Takes what it is told within this time. False if there will be nothing more.
-    fn hear(&mut self, longest: Duration) -> bool {
-        let stdin = io::stdin();
-        let timeout = Timespec::try_from(longest).ok();
-        let mut input = [PollFd::new(&stdin, PollFlags::IN)];
-        if !poll(&mut input, timeout.as_ref()).is_ok_and(|ready| ready > 0) {
-            return true;
-        }
+    /// Takes what it is told. False if there is nothing more now.
+    fn hear(&mut self) -> bool {
         let mut buffer = [0; 4096];
-        match rustix::io::read(&stdin, &mut buffer) {
+        match rustix::io::read(io::stdin(), &mut buffer) {
             Ok(0) => return false,
             Ok(read) => self.unread.extend(&buffer[..read]),
             Err(error) => return error == rustix::io::Errno::INTR,
@@ -134,13 +129,7 @@ impl Watchdog {
 
     /// Takes all that it was told until now.
     fn catch_up(&mut self) {
-        let stdin = io::stdin();
-        let waiting = || {
-            let mut input = [PollFd::new(&stdin, PollFlags::IN)];
-            let ready = poll(&mut input, Some(&Timespec::default()));
-            ready.is_ok_and(|ready| ready > 0)
-        };
-        while waiting() && self.hear(Duration::ZERO) {}
+        while self.hear() {}
     }
 
     /// Counts what each command uses, and kills those that use too much or that ended without their children.
@@ -381,6 +370,21 @@ impl Watchdog {
             let mut output = io::stdout().lock();
             // Of no command, but of the run.
             let _ = writeln!(output, "0 {why}").and_then(|()| output.flush());
+        }
+    }
+}
+
+/// Waits for the end of its input, at most so long. News do not wake it: there are several for each command.
+fn has_ended(longest: Duration) -> bool {
+    let until = Instant::now() + longest;
+    let stdin = io::stdin();
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let mut input = [PollFd::new(&stdin, PollFlags::empty())];
+        match poll(&mut input, Timespec::try_from(left).ok().as_ref()) {
+            Ok(ended) => return ended > 0,
+            Err(error) if error == rustix::io::Errno::INTR => {}
+            Err(_) => return true,
         }
     }
 }

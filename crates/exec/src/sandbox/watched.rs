@@ -1,5 +1,6 @@
 //! The process of a command and all that it starts: announced to the watchdog, and killed when this is dropped.
 
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
@@ -125,15 +126,16 @@ fn end_strays(run: &Run, number: u64, group: rustix::process::Pid) {
 
     let own = format!("{}.{number}", run.id).into_bytes();
     let first = std::process::id().cast_signed();
-    let session = Process::of(first).map(|own| own.session);
+    let session = LazyCell::new(|| Process::of(first).map(|own| own.session));
     let until = Instant::now() + reap::AFTER_KILL;
-    for pid in processes::children(first, Some(first)) {
+    let children = processes::children(first, Some(first));
+    for pid in children.into_iter().filter(|&pid| pid != run.watchdog()) {
         let Some((process, pid)) = Process::of(pid).zip(Pid::from_raw(pid)) else {
             continue;
         };
         let in_group = process.group == group.as_raw_nonzero().get();
         if process.ended {
-            let left = in_group || (run.owns_children && Some(process.session) != session);
+            let left = in_group || (run.owns_children && Some(process.session) != *session);
             // Only its tracer keeps an orphan.
             if left && !reap_orphan(pid) && reap::end_tracer(pid) {
                 reap::stray(pid, until);

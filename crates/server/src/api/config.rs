@@ -85,9 +85,12 @@ fn change(
         );
         return Err(Problem::new(403, "forbidden", why).param("key"));
     }
-    let by = call
+    let mut by = call
         .peer
         .map_or_else(|| "http".to_owned(), |peer| format!("http {peer}"));
+    if let Some(name) = &call.caller.name {
+        by = format!("{by}, token {name}");
+    }
     let settings = settings(app)?;
     let before = settings.settings(&app.records, &app.events)?;
     let before = stored(&before.explain(key.name())?);

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use batchwright::ProcessId;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::http::{Call, Response};
@@ -12,6 +12,28 @@ use crate::problem::Problem;
 
 /// `GET /healthz`: 200 while the queue can be read.
 pub(super) fn healthz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
+    check_queue(app)?;
+    Ok(Response::json(200, &json!({"status": "ok"})))
+}
+
+/// `GET /readyz`: 200 while the server can work, with the problems that someone should solve. It needs no token, so it
+/// tells no more than their kind.
+pub(super) fn readyz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
+    check_queue(app)?;
+    let of_tokens = app.guard.tokens.problem().map(|_| {
+        json!({
+            "code": "token_file",
+            "detail": "the token file cannot be used, so the tokens stay as they were; the server's log names the reason",
+        })
+    });
+    let problems: Vec<Value> = of_tokens.into_iter().collect();
+    Ok(Response::json(
+        200,
+        &json!({"status": "ok", "problems": problems}),
+    ))
+}
+
+fn check_queue(app: &App) -> Result<(), Problem> {
     // One index lookup, whatever the length of the queue.
     let look = app.queue.process(ProcessId::from_bytes([0; 16]));
     look.map_err(|error| {
@@ -21,7 +43,7 @@ pub(super) fn healthz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> 
             Problem::new(503, "unavailable", error.message())
         }
     })?;
-    Ok(Response::json(200, &json!({"status": "ok"})))
+    Ok(())
 }
 
 /// `GET /metrics`: everything counted, in the text format of Prometheus.

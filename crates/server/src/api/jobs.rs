@@ -2,19 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-use batchwright::queue::{JobState, JobStatus, JobSummary, PRIORITIES};
+use batchwright::queue::{JobState, JobStatus, PRIORITIES, ProcessInfo};
 use batchwright::{Job, JobId, JobQueue, ProcessId};
 use batchwright_jobs::PayloadError;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{limit, once};
+use super::{lines, once, processes};
 use crate::app::App;
-use crate::events::Next;
+use crate::events::{Filter, Next};
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::records::{Asked, Claim, HeldKey, hash};
+use crate::records::{Asked, Claim, HeldKey, Makes, ReadEnd, busy, hash};
 use crate::shapes::ShownJob;
+use crate::tokens::Caller;
+use crate::webhooks::Receiver;
 
 /// Longest name of an item or a process, in characters.
 pub(super) const LONGEST_NAME: usize = 256;
@@ -23,8 +25,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Interval of checks of a job that a client waits for, because workers of other OS processes send no notification
 /// here.
 const LOOK: Duration = Duration::from_millis(250);
-/// Maximum number of jobs that a filtered request reads.
-const MOST_LOOKED_AT: usize = 20_000;
 /// The clock of a database server, which sets the times of jobs, may be behind that of this machine by this much.
 const CLOCKS: Duration = Duration::from_secs(10);
 
@@ -44,36 +44,52 @@ struct NewJob {
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
     let sent = once::key(call)?;
+    let receiver = Receiver::of(app, call)?;
     let body: Value = call.json()?;
     let request = hash(&[body.to_string().as_bytes()]);
     let new: NewJob = serde_json::from_value(body)
         .map_err(|error| Problem::invalid(format!("the body is not a valid job: {error}")))?;
     let named = new.process_id;
-    // A job in a shared process must be identified by a key, even if its client sent none.
-    let Some(key) = sent.or_else(|| named.map(|_| once::any_key())) else {
+    if let Some(process) = named
+        && app.queue.process(process)?.is_some()
+        && !app.sees(&call.caller, process)?
+    {
+        let why = format!("process {process} belongs to another token");
+        return Err(Problem::not_found(why).param("process_id"));
+    }
+    let caller = &call.caller;
+    // A job in a shared process must be identified by a key, even if its client sent none. With a webhook, a key shows
+    // that the webhook can be recorded before the job is created.
+    let needs_key = named.is_some() || receiver.is_some();
+    let Some(key) = sent.or_else(|| needs_key.then(once::any_key)) else {
         let job = job(app, new)?;
         let process = ProcessId::new();
-        let id = enqueue(app, &app.queue, process, false, job)?;
+        let id = enqueue(app, &app.queue, caller, process, false, job)?;
         return Ok(once::created(&once::job_answer(id, process)));
     };
     let asked = Asked {
         request: Some(request),
         process: named,
-        many: false,
+        makes: Makes::Job,
     };
     match once::claim(app, key, asked)? {
-        Claim::Answered(before, answer) => once::replayed(before, request, &answer),
+        Claim::Busy(_) => Err(busy().into()),
+        Claim::Answered(before, answer) => {
+            let answer = once::replayed(before, request, &answer)?;
+            once::attach(app, receiver.as_ref(), &answer)?;
+            Ok(once::again(&answer))
+        }
         Claim::Mine(held) => {
             once::refuse_another(held.request, request)?;
-            let made = create_once(app, new, &held, named.is_some());
+            let made = create_once(app, new, caller, &held, named.is_some());
             match made {
-                Ok(id) => once::answered(&held, &once::job_answer(id, held.process)),
+                Ok(id) => {
+                    let answer = once::job_answer(id, held.process);
+                    once::attach(app, receiver.as_ref(), &answer)?;
+                    once::answered(&held, &answer)
+                }
                 Err(problem) => {
-                    // The previous owner of the key may have enqueued the job, and so may a request that failed in
-                    // between.
-                    if !held.resumed && (400..500).contains(&problem.status) {
-                        held.forget()?;
-                    }
+                    once::give_up(&held, &problem)?;
                     Err(problem)
                 }
             }
@@ -85,6 +101,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 fn create_once(
     app: &App,
     new: NewJob,
+    caller: &Caller,
     held: &HeldKey<'_>,
     is_named: bool,
 ) -> Result<JobId, Problem> {
@@ -118,25 +135,35 @@ fn create_once(
         }
     }
     let queue = held.queue(&app.queue);
-    enqueue(app, &queue, held.process, is_named, job)
+    enqueue(app, &queue, caller, held.process, is_named, job)
 }
 
 fn enqueue(
     app: &App,
     queue: &JobQueue,
+    caller: &Caller,
     process: ProcessId,
     is_named: bool,
     job: Job,
 ) -> Result<JobId, Problem> {
+    app.check_open_jobs(caller, 1)?;
+    let mut queue = queue.clone();
     if is_named && let Some(known) = app.queue.process(process)? {
         if known.cancelled {
             let why = format!("process {process} was cancelled and accepts no more jobs");
+            return Err(Problem::conflict(why).param("process_id"));
+        }
+        if let Some(collector) = known.info.collector {
+            let why =
+                format!("process {process} belongs to {collector}, which adds its jobs itself");
             return Err(Problem::conflict(why).param("process_id"));
         }
         if known.info.parent.is_some() {
             let why = format!("process {process} belongs to a job, which adds its jobs itself");
             return Err(Problem::conflict(why).param("process_id"));
         }
+    } else if let Some(owner) = caller.owner() {
+        queue = queue.described(ProcessInfo::new().owner(owner));
     }
     let ids = queue.enqueue(process, [job])?;
     app.observer.touch(process);
@@ -146,7 +173,11 @@ fn enqueue(
 
 /// The requested job after validation.
 fn job(app: &App, new: NewJob) -> Result<Job, Problem> {
-    let mut job = of_type(app, &new.r#type, new.payload)?;
+    let kind = new.r#type;
+    refuse_unknown(app, &kind)?;
+    let settings = lines::prompt_settings(&kind);
+    let (mut job, name) = lines::job(app, &kind, &settings, &new.payload.to_string())
+        .map_err(|problem| problem.param_or("payload"))?;
     if let Some(priority) = new.priority {
         if !PRIORITIES.contains(&priority) {
             return Err(Problem::invalid("priority: write a number from 1 to 10").param("priority"));
@@ -156,7 +187,7 @@ fn job(app: &App, new: NewJob) -> Result<Job, Problem> {
     if let Some(retries) = new.max_retries {
         job = job.max_retries(retries);
     }
-    if let Some(name) = new.item_id {
+    if let Some(name) = new.item_id.or(name) {
         if name.is_empty() || name.chars().count() > LONGEST_NAME {
             let why = format!("item_id: write a text of 1 to {LONGEST_NAME} characters");
             return Err(Problem::invalid(why).param("item_id"));
@@ -199,7 +230,7 @@ pub(super) fn refuse_unknown(app: &App, name: &str) -> Result<(), Problem> {
     Err(Problem::invalid(why).param("type"))
 }
 
-fn find(app: &App, id: JobId) -> Result<JobState, Problem> {
+pub(super) fn find(app: &App, id: JobId) -> Result<JobState, Problem> {
     let gone = || {
         let why = format!("the job {id} does not exist, or its result was fetched");
         Problem::not_found(why)
@@ -207,7 +238,13 @@ fn find(app: &App, id: JobId) -> Result<JobState, Problem> {
     app.queue.job(id)?.ok_or_else(gone)
 }
 
-fn shown(job: &JobState) -> Response {
+/// The job for a client that reads its result.
+fn read(app: &App, job: &JobState) -> Response {
+    note_read(app, job, job.status != JobStatus::Completed);
+    shown(job)
+}
+
+pub(super) fn shown(job: &JobState) -> Response {
     Response::json(200, &ShownJob::of(job))
 }
 
@@ -227,7 +264,7 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
         }
     };
     if wait.is_zero() {
-        return Ok(shown(&find(app, id)?));
+        return Ok(read(app, &find(app, id)?));
     }
     let place = app.waiters.enter();
     let deadline = match place {
@@ -235,134 +272,90 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
         None => Instant::now(),
     };
     let mut told = app.events.last();
-    let text = id.to_string();
     loop {
         let job = find(app, id)?;
         if job.status.is_final() || Instant::now() >= deadline {
-            return Ok(shown(&job));
+            return Ok(read(app, &job));
         }
         // Until a notification arrives, or the next check is due.
         let look = deadline.min(Instant::now() + LOOK);
         loop {
             let left = look.saturating_duration_since(Instant::now());
-            match app.events.after(told, left) {
-                Next::Events(some) => {
-                    told = some.last().map_or(told, |event| event.number);
-                    if some
-                        .iter()
-                        .any(|event| event.name == "job" && event.data.contains(&text))
-                    {
-                        break;
-                    }
-                }
-                Next::Lost(last) => told = last,
+            match app.events.after(&mut told, Filter::Job(id), left) {
+                Next::Events(_) => break,
+                Next::Lost => {}
                 Next::Nothing => break,
-                Next::Closed => return Ok(shown(&job)),
+                Next::Closed => return Ok(read(app, &job)),
             }
         }
     }
 }
 
-/// `DELETE /api/v1/jobs/{job_id}`: cancels a job that is open, consumes one that has ended.
+/// `POST /api/v1/jobs/{job_id}/cancel`: 200 if the job has ended, also by this request. 202 if it is running: its call
+/// is billed, so the job keeps the result of it, but is not retried.
+pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&[])?;
+    let id: JobId = call.param("job_id")?;
+    let job = find(app, id)?;
+    if job.status.is_final() {
+        return Ok(read(app, &job));
+    }
+    let process = processes::find(app, job.process_id)?;
+    processes::of_no_job(&process)?;
+    if process.counts.total == 1 {
+        // Also the processes for which the job waits.
+        app.queue.cancel(job.process_id)?;
+    } else if app.queue.cancel_jobs(&[id])? == 0 {
+        app.cancelled_jobs.lock().insert(id);
+    }
+    app.observer.touch(job.process_id);
+    let job = find(app, id)?;
+    let mut response = read(app, &job);
+    if !job.status.is_final() {
+        response.status = 202;
+    }
+    Ok(response)
+}
+
+/// `DELETE /api/v1/jobs/{job_id}`: a job that has ended, with its result. If the job does not exist, it may have been
+/// deleted by an earlier request whose reply was lost.
 pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
     let id: JobId = call.param("job_id")?;
-    // If the job changes in between, it is read again.
-    for _ in 0..3 {
-        let job = find(app, id)?;
-        let process = job.process_id;
-        app.observer.touch(process);
-        if let Some(receipt) = job.receipt {
-            if is_child(app, process)? {
-                let why = format!("a job waits for the result of job {id} and collects it");
-                return Err(Problem::conflict(why));
-            }
-            if app.queue.ack(&[receipt])? == 1 {
-                return Ok(shown(&job));
-            }
-            continue;
-        }
-        if app.queue.cancel_jobs(&[id])? == 1 {
-            return Ok(shown(&find(app, id)?));
-        }
-        let alone = app.queue.process(process)?;
-        if alone.is_some_and(|process| process.counts.total == 1) {
-            // The job is running: it is not retried, and keeps its result.
-            app.queue.cancel(process)?;
-            return Ok(shown(&find(app, id)?));
-        }
-        if job.status == JobStatus::InProgress {
-            let why = "the job is being carried out; send this again when it has ended";
-            return Err(Problem::conflict(why).header("retry-after", "1"));
-        }
+    let deleted = || Ok(Response::empty(204));
+    let Some(job) = app.queue.job(id)? else {
+        return deleted();
+    };
+    let Some(process) = app.queue.process(job.process_id)? else {
+        return deleted();
+    };
+    let queue = processes::queue_to_delete(app, &process)?;
+    let Some(receipt) = job.receipt else {
+        let why = format!("the job is open: cancel it first, by POST /api/v1/jobs/{id}/cancel");
+        return Err(Problem::conflict(why));
+    };
+    let read = app
+        .records
+        .read_failures(job.process_id, receipt.job..=receipt.job)?;
+    let is_read = read.iter().all(|(_, read)| *read == receipt);
+    if !is_read || (queue.ack(&[receipt])? == 0 && app.queue.job(id)?.is_some()) {
+        let why = "the job was put back after its failure was read: read its new result before you delete it";
+        return Err(Problem::conflict(why));
     }
-    let why = "the job changed during the deletion; send the request again";
-    Err(Problem::conflict(why).header("retry-after", "1"))
+    note_read(app, &job, false);
+    app.observer.touch(job.process_id);
+    deleted()
 }
 
-fn is_child(app: &App, process: ProcessId) -> Result<bool, Problem> {
-    let known = app.queue.process(process)?;
-    Ok(known.is_some_and(|process| process.info.parent.is_some()))
-}
-
-/// `GET /api/v1/jobs?process_id=…`: the jobs of a process, a page at a time.
-pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    call.takes(&["process_id", "status", "after", "limit"])?;
-    let Some(process) = call.query::<ProcessId>("process_id")? else {
-        let why = "process_id: name the process whose jobs to list";
-        return Err(Problem::invalid(why).param("process_id"));
-    };
-    let status = call.query::<String>("status")?;
-    let fits = fits(status.as_deref())?;
-    let mut after = call.query::<JobId>("after")?;
-    let most = limit(call, 100, 1_000)?;
-    let (mut found, mut looked_at) = (Vec::new(), 0);
-    let next = 'pages: loop {
-        let page = app.queue.items(process, after, 1_000)?;
-        looked_at += page.len();
-        if page.is_empty() {
-            break None;
-        }
-        for job in page {
-            after = Some(job.job_id);
-            if fits(&job) {
-                found.push(json!({
-                    "job_id": job.job_id,
-                    "item_id": job.item_id,
-                    "status": job.status,
-                    "at_provider": job.at_provider,
-                }));
-                if found.len() == most {
-                    break 'pages after;
-                }
-            }
-        }
-        if looked_at >= MOST_LOOKED_AT {
-            break after;
-        }
-    };
-    Ok(Response::json(200, &json!({"data": found, "next": next})))
-}
-
-/// Which jobs a status selects.
-fn fits(status: Option<&str>) -> Result<impl Fn(&JobSummary) -> bool + use<>, Problem> {
-    let (wanted, at_provider) = match status {
-        None => (None, None),
-        Some("pending") => (Some(JobStatus::Pending), None),
-        Some("in_progress") => (Some(JobStatus::InProgress), Some(false)),
-        Some("at_provider") => (Some(JobStatus::InProgress), Some(true)),
-        Some("completed") => (Some(JobStatus::Completed), None),
-        Some("failed") => (Some(JobStatus::Failed), None),
-        Some("cancelled") => (Some(JobStatus::Cancelled), None),
-        Some(other) => {
-            let why = format!(
-                "status: write pending, in_progress, at_provider, completed, failed or cancelled, not {other:?}"
-            );
-            return Err(Problem::invalid(why).param("status"));
-        }
-    };
-    Ok(move |job: &JobSummary| {
-        wanted.is_none_or(|wanted| wanted == job.status)
-            && at_provider.is_none_or(|at| at == job.at_provider)
-    })
+/// Records the end of a job that a client reads, or that the end is deleted. If it cannot be recorded, the client can
+/// read it anyway.
+fn note_read(app: &App, job: &JobState, failed: bool) {
+    let end = job.receipt.map(|receipt| ReadEnd {
+        id: job.job_id,
+        receipt,
+        failed,
+    });
+    if let Err(error) = app.records.note_read(job.process_id, end.as_slice()) {
+        log::warn!("the end of a job is read that is not noted as read: {error}");
+    }
 }

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Read};
 
+use batchwright::Job;
+use batchwright::client::RequestTask;
 use batchwright::files::PromptSettings;
 use batchwright::queue::{COMPLETION_KIND, EMBEDDING_KIND};
-use batchwright::{Job, Request};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -41,14 +42,10 @@ pub(super) struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     pub fn new(app: &'a App, kind: &'a str, body: &'a mut dyn Incoming) -> Self {
-        let task = match kind {
-            EMBEDDING_KIND => batchwright::client::RequestTask::Embed,
-            _ => batchwright::client::RequestTask::Complete,
-        };
         Self {
             app,
             kind,
-            prompts: PromptSettings::new().task(task),
+            prompts: prompt_settings(kind),
             body: BufReader::with_capacity(64 << 10, body),
             read: Sha256::new(),
             bytes: 0,
@@ -134,7 +131,7 @@ impl<'a> Lines<'a> {
             }
             let made = std::str::from_utf8(line)
                 .map_err(|_| Problem::invalid("it is no UTF-8"))
-                .and_then(|line| self.job(line));
+                .and_then(|line| job(self.app, self.kind, &self.prompts, line));
             let named = made.and_then(|job| self.names.named(job));
             return match named {
                 Ok(job) => Ok(Some(job)),
@@ -146,35 +143,58 @@ impl<'a> Lines<'a> {
         }
         Ok(None)
     }
+}
 
-    /// The job, and the name that the line gives it.
-    fn job(&self, line: &str) -> Result<(Job, Option<String>), Problem> {
-        if [COMPLETION_KIND, EMBEDDING_KIND].contains(&self.kind) {
-            let request: Request = self.prompts.request(line)?;
-            let name = request.id.clone();
-            return Ok((Job::from(&request), name));
-        }
-        let payload: Value = serde_json::from_str(line)
-            .map_err(|error| Problem::invalid(format!("no JSON: {error}")))?;
-        let name = match payload.get("id") {
-            None | Some(Value::Null) => None,
-            Some(Value::String(id)) if !id.is_empty() => Some(id.clone()),
-            Some(Value::Number(id)) => Some(id.to_string()),
-            Some(_) => {
-                return Err(Problem::invalid("id: write a text or a number").param("id"));
-            }
+/// How prompts of this type of jobs are read.
+pub(super) fn prompt_settings(kind: &str) -> PromptSettings {
+    PromptSettings::new().task(match kind {
+        EMBEDDING_KIND => RequestTask::Embed,
+        _ => RequestTask::Complete,
+    })
+}
+
+/// The job of a line, or of the payload of a single job, and the name that it gives the job.
+pub(super) fn job(
+    app: &App,
+    kind: &str,
+    prompts: &PromptSettings,
+    line: &str,
+) -> Result<(Job, Option<String>), Problem> {
+    let json = |line: &str| {
+        serde_json::from_str::<Value>(line)
+            .map_err(|error| Problem::invalid(format!("no JSON: {error}")))
+    };
+    if [COMPLETION_KIND, EMBEDDING_KIND].contains(&kind) {
+        return match prompts.request(line) {
+            Ok(request) => Ok((Job::from(&request), request.id)),
+            // The payload of an `embedding` within a `batch_process`, which has a `text`.
+            Err(fault) => match json(line)? {
+                payload if kind == EMBEDDING_KIND && payload.get("text").is_some() => {
+                    Ok((of_type(app, kind, payload)?, None))
+                }
+                _ => Err(fault.into()),
+            },
         };
-        // A field of the type's own may be called so as well.
-        let mut without = payload.clone();
-        if let Some(fields) = without.as_object_mut() {
-            fields.remove("id");
-        }
-        let job = match of_type(self.app, self.kind, payload) {
-            Err(_) if name.is_some() => of_type(self.app, self.kind, without)?,
-            made => made?,
-        };
-        Ok((job, name))
     }
+    let payload = json(line)?;
+    let name = match payload.get("id") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(id)) if !id.is_empty() => Some(id.clone()),
+        Some(Value::Number(id)) => Some(id.to_string()),
+        Some(_) => {
+            return Err(Problem::invalid("id: write a text or a number").param("id"));
+        }
+    };
+    // A field of the type's own may be called so as well.
+    let mut without = payload.clone();
+    if let Some(fields) = without.as_object_mut() {
+        fields.remove("id");
+    }
+    let job = match of_type(app, kind, payload) {
+        Err(_) if name.is_some() => of_type(app, kind, without)?,
+        made => made?,
+    };
+    Ok((job, name))
 }
 
 /// Names that are taken, by their hashes, each with how many others were made of it.

@@ -4,10 +4,11 @@ mod config;
 mod health;
 mod jobs;
 mod lines;
-mod once;
+pub(crate) mod once;
 mod openapi;
 mod processes;
 mod results;
+mod search;
 mod stream;
 
 pub(crate) use once::settle_abandoned;
@@ -15,33 +16,56 @@ pub(crate) use once::settle_abandoned;
 use crate::http::Call;
 use crate::problem::Problem;
 use crate::router::Route;
+use crate::tokens::Access::{Change, Open, Operate, Own, Read};
 
 /// The routes of this module.
 pub(crate) const ROUTES: &[Route] = &[
-    Route::get("/healthz", health::healthz),
-    Route::get("/metrics", health::metrics),
-    Route::post("/api/v1/jobs", jobs::create),
-    Route::get("/api/v1/jobs", jobs::list),
-    Route::get("/api/v1/jobs/{job_id}", jobs::get),
-    Route::delete("/api/v1/jobs/{job_id}", jobs::delete),
-    Route::post("/api/v1/processes", processes::create),
-    Route::get("/api/v1/processes", processes::list),
-    Route::get("/api/v1/processes/{process_id}", processes::get),
-    Route::delete("/api/v1/processes/{process_id}", processes::delete),
-    Route::post("/api/v1/processes/{process_id}/cancel", processes::cancel),
-    Route::post("/api/v1/processes/{process_id}/retry", processes::retry),
-    Route::get("/api/v1/processes/{process_id}/results", results::get),
-    Route::delete("/api/v1/processes/{process_id}/results", results::consume),
-    Route::get("/api/v1/processes/{process_id}/failures", results::failures),
-    Route::get("/api/v1/batches", processes::batches),
-    Route::get("/api/v1/overview", health::overview),
-    Route::get("/api/v1/config", config::list),
-    Route::get("/api/v1/config/{key}", config::get),
-    Route::put("/api/v1/config/{key}", config::put),
-    Route::delete("/api/v1/config/{key}", config::delete),
-    Route::get("/api/v1/config-changes", config::changes),
-    Route::get("/api/v1/events", stream::events),
-    Route::get("/api/v1/openapi.json", openapi::openapi),
+    Route::get("/healthz", Open, health::healthz),
+    Route::get("/readyz", Open, health::readyz),
+    Route::get("/metrics", Read, health::metrics),
+    Route::post("/api/v1/jobs", Change, jobs::create),
+    Route::get("/api/v1/jobs", Own, search::list),
+    Route::get("/api/v1/jobs/{job_id}", Own, jobs::get),
+    Route::delete("/api/v1/jobs/{job_id}", Change, jobs::delete),
+    Route::post("/api/v1/jobs/{job_id}/cancel", Change, jobs::cancel),
+    Route::get("/api/v1/jobs/{job_id}/payload", Own, search::payload),
+    Route::post("/api/v1/jobs/{job_id}/retry", Change, search::retry),
+    Route::post("/api/v1/processes", Change, processes::create),
+    Route::get("/api/v1/processes", Own, processes::list),
+    Route::get("/api/v1/processes/{process_id}", Own, processes::get),
+    Route::delete("/api/v1/processes/{process_id}", Change, processes::delete),
+    Route::post(
+        "/api/v1/processes/{process_id}/cancel",
+        Change,
+        processes::cancel,
+    ),
+    Route::post(
+        "/api/v1/processes/{process_id}/retry",
+        Change,
+        processes::retry,
+    ),
+    Route::get("/api/v1/processes/{process_id}/results", Own, results::get),
+    Route::delete(
+        "/api/v1/processes/{process_id}/results",
+        Change,
+        results::consume,
+    ),
+    Route::get(
+        "/api/v1/processes/{process_id}/failures",
+        Own,
+        results::failures,
+    ),
+    Route::post("/api/v1/pause", Operate, search::pause),
+    Route::post("/api/v1/resume", Operate, search::resume),
+    Route::get("/api/v1/batches", Own, processes::batches),
+    Route::get("/api/v1/overview", Read, health::overview),
+    Route::get("/api/v1/config", Read, config::list),
+    Route::get("/api/v1/config/{key}", Read, config::get),
+    Route::put("/api/v1/config/{key}", Operate, config::put),
+    Route::delete("/api/v1/config/{key}", Operate, config::delete),
+    Route::get("/api/v1/config-changes", Read, config::changes),
+    Route::get("/api/v1/events", Own, stream::events),
+    Route::get("/api/v1/openapi.json", Own, openapi::openapi),
 ];
 
 /// The number in a query parameter, from one to `most`.

@@ -1,31 +1,43 @@
 //! Requests that are performed once, however often they are sent with the same `Idempotency-Key`.
 
+use std::time::Duration;
+
 use batchwright::{Error, JobId, JobQueue, ProcessId};
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::http::{Call, Response};
+use crate::http::{Call, Response, is_visible};
 use crate::problem::Problem;
-use crate::records::{Asked, Claim, Hash, HeldKey, Records, hash};
+use crate::records::webhooks::Subject;
+use crate::records::{Asked, Claim, Hash, HeldKey, Makes, Records, busy, hash};
 use crate::shapes::now;
+use crate::webhooks::Receiver;
 
 /// Longest key, in bytes.
 const LONGEST: usize = 255;
+/// How long another request with the same key is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The client's key of a request, hashed together with its path, if the client sent one.
+/// The header of a stored response.
+pub(crate) const REPLAYED: (&str, &str) = ("idempotency-replayed", "true");
+
+/// The client's key of a request, hashed together with its path and the owner, if the client sent one.
 ///
 /// # Errors
 /// When it is empty, too long or of other characters, of which some would be taken for the same.
-pub(super) fn key(call: &Call<'_>) -> Result<Option<Hash>, Problem> {
+pub(crate) fn key(call: &Call<'_>) -> Result<Option<Hash>, Problem> {
     let Some(key) = call.head.header("idempotency-key") else {
         return Ok(None);
     };
-    let is_plain = key.bytes().all(|byte| byte.is_ascii_graphic());
-    if key.is_empty() || key.len() > LONGEST || !is_plain {
+    if key.len() > LONGEST || !is_visible(key) {
         let why = format!("idempotency-key: send from 1 to {LONGEST} visible characters of ASCII");
         return Err(Problem::invalid(why).param("idempotency-key"));
     }
-    Ok(Some(hash(&[call.head.path.as_bytes(), key.as_bytes()])))
+    let path = call.head.path.as_bytes();
+    Ok(Some(match &call.caller.name {
+        Some(owner) => hash(&[path, key.as_bytes(), owner.as_bytes()]),
+        None => hash(&[path, key.as_bytes()]),
+    }))
 }
 
 /// A random key for a request without a key, which will not be repeated.
@@ -35,11 +47,11 @@ pub(super) fn any_key() -> Hash {
 
 /// Takes the key for a request.
 pub(super) fn claim(app: &App, key: Hash, asked: Asked) -> Result<Claim<'_>, Problem> {
-    Ok(app.records.claim_key(key, asked, now())?)
+    Ok(app.records.claim_key(key, asked, now(), PATIENCE)?)
 }
 
 /// Rejects a request that differs from the first one with this key.
-pub(super) fn refuse_another(before: Option<Hash>, request: Hash) -> Result<(), Problem> {
+pub(crate) fn refuse_another(before: Option<Hash>, request: Hash) -> Result<(), Problem> {
     if before.is_none_or(|before| before == request) {
         return Ok(());
     }
@@ -47,7 +59,62 @@ pub(super) fn refuse_another(before: Option<Hash>, request: Hash) -> Result<(), 
     Err(Problem::new(422, "idempotency_key_reused", why).param("idempotency-key"))
 }
 
-/// The earlier response to the same request.
+/// Performs a request of `/v1` that makes an object, once. `make` reads the request, passes its hash to the function that
+/// it gets, and then makes the object with this id, unless an earlier request with the key did. Without an id it only
+/// reads.
+///
+/// # Errors
+/// That of `make`, or when the key was sent before with another request.
+pub(crate) fn made(
+    app: &App,
+    key: Option<Hash>,
+    make: impl FnOnce(Option<ProcessId>, &dyn Fn(Hash) -> Result<(), Problem>) -> Result<Value, Problem>,
+) -> Result<Response, Problem> {
+    let Some(key) = key else {
+        let made = make(Some(ProcessId::new()), &|_| Ok(()))?;
+        return Ok(Response::json(200, &made));
+    };
+    let asked = Asked {
+        makes: Makes::Object,
+        ..Asked::default()
+    };
+    match claim(app, key, asked)? {
+        Claim::Busy(_) => Err(busy().into()),
+        Claim::Answered(before, answer) => {
+            make(None, &|request| refuse_another(before, request))?;
+            let response = Response::full(200, "application/json", answer.into_bytes());
+            Ok(response.header(REPLAYED.0, REPLAYED.1))
+        }
+        Claim::Mine(held) => {
+            let check = |request| {
+                refuse_another(held.request, request)?;
+                Ok(held.note_request(request)?)
+            };
+            match make(Some(held.process), &check) {
+                Ok(made) => {
+                    held.note_answer(&made.to_string())?;
+                    Ok(Response::json(200, &made))
+                }
+                Err(problem) => {
+                    give_up(&held, &problem)?;
+                    Err(problem)
+                }
+            }
+        }
+    }
+}
+
+/// Ends a request with a key that had no answer. The previous owner of the key may have enqueued its job, and so may a
+/// request that failed in between.
+pub(super) fn give_up(held: &HeldKey<'_>, problem: &Problem) -> Result<(), Error> {
+    if !held.resumed && (400..500).contains(&problem.status) {
+        held.forget()
+    } else {
+        held.release()
+    }
+}
+
+/// The body of the earlier response to the same request.
 ///
 /// # Errors
 /// When that was another request.
@@ -55,11 +122,34 @@ pub(super) fn replayed(
     before: Option<Hash>,
     request: Hash,
     answer: &str,
-) -> Result<Response, Problem> {
+) -> Result<Value, Problem> {
     refuse_another(before, request)?;
-    let answer: Value = serde_json::from_str(answer)
-        .map_err(|error| Problem::new(500, "internal_error", format!("server.db: {error}")))?;
-    Ok(created(&answer).header("idempotency-replayed", "true"))
+    serde_json::from_str(answer)
+        .map_err(|error| Problem::new(500, "internal_error", format!("server.db: {error}")))
+}
+
+/// The earlier response, sent again.
+pub(super) fn again(answer: &Value) -> Response {
+    created(answer).header(REPLAYED.0, REPLAYED.1)
+}
+
+/// Records the webhook of what was created.
+pub(super) fn attach(
+    app: &App,
+    receiver: Option<&Receiver>,
+    answer: &Value,
+) -> Result<(), Problem> {
+    let Some(receiver) = receiver else {
+        return Ok(());
+    };
+    let id = |name: &str| answer[name].as_str().unwrap_or_default();
+    receiver.attach(
+        app,
+        match id("job_id") {
+            "" => Subject::Process(id("process_id").parse()?),
+            job => Subject::Job(job.parse()?),
+        },
+    )
 }
 
 /// 201 with the created object and its location.
@@ -101,7 +191,7 @@ pub(crate) fn settle_abandoned(queue: &JobQueue, records: &Records) -> Result<()
                 queue.delete(one.process)?;
                 None
             }
-            Some(_) if !one.many => {
+            Some(_) if one.makes == Makes::Job => {
                 let jobs = queue.items(one.process, None, 1)?;
                 jobs.first().map(|job| job_answer(job.job_id, one.process))
             }

@@ -1,7 +1,7 @@
 //! Processes: jobs that were submitted together.
 
 use batchwright::queue::{EnqueueError, ProcessInfo, ProcessState};
-use batchwright::{Error, ProcessId};
+use batchwright::{Error, JobQueue, ProcessId};
 use serde_json::{Value, json};
 
 use super::lines::Lines;
@@ -9,11 +9,13 @@ use super::{jobs, limit, once};
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::records::{Asked, Claim, HeldKey, hash};
+use crate::records::batches::BatchRecord;
+use crate::records::{Asked, Claim, HeldKey, Makes, busy, hash};
 use crate::shapes;
+use crate::webhooks::Receiver;
 
 /// Maximum number of processes that a filtered request reads.
-const MOST_LOOKED_AT: usize = 5_000;
+const MOST_LOOKED_AT: usize = 20_000;
 
 /// A process that is there.
 pub(super) fn find(app: &App, id: ProcessId) -> Result<ProcessState, Problem> {
@@ -43,19 +45,24 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         let why = format!("name: write a text of at most {most} characters");
         return Err(Problem::invalid(why).param("name"));
     }
+    let receiver = Receiver::of(app, call)?;
+    let attach = |answer: &Value| once::attach(app, receiver.as_ref(), answer);
     let key = once::key(call)?.unwrap_or_else(once::any_key);
     let mut lines = Lines::new(app, &kind, &mut *call.body);
     let given = name.as_deref().unwrap_or_default();
     let request = |body: [u8; 32]| hash(&[kind.as_bytes(), given.as_bytes(), &body]);
     let asked = Asked {
-        many: true,
+        makes: Makes::Process,
         ..Asked::default()
     };
     let held = match once::claim(app, key, asked)? {
         Claim::Answered(before, answer) => {
             lines.skip()?;
-            return once::replayed(before, request(lines.hash()), &answer);
+            let answer = once::replayed(before, request(lines.hash()), &answer)?;
+            attach(&answer)?;
+            return Ok(once::again(&answer));
         }
+        Claim::Busy(_) => return Err(busy().into()),
         Claim::Mine(held) => held,
     };
     // The previous owner of the key may have completed the request without a response, or a part of it.
@@ -66,16 +73,22 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             lines.skip()?;
             once::refuse_another(held.request, request(lines.hash()))?;
             let answer = once::process_answer(held.process, known.counts.total);
+            attach(&answer)?;
             return once::answered(&held, &answer);
         }
         app.queue.delete(held.process)?;
     }
     let mut info = ProcessInfo::new();
-    if let Some(name) = &name {
-        info = info.name(name);
-    }
+    info.name.clone_from(&name);
+    info.owner = call.caller.owner();
+    let open = app.open_jobs(&call.caller)?;
+    let mut added = 0;
     let filled = fill(app, info, &held, || match lines.next_job()? {
-        Some(job) => Ok(Some(job)),
+        Some(job) => {
+            added += 1;
+            call.caller.check_open_jobs(open, added)?;
+            Ok(Some(job))
+        }
         None => {
             held.note_request(request(lines.hash()))?;
             Ok(None)
@@ -83,7 +96,11 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     });
     app.observer.touch(held.process);
     match filled {
-        Ok(total) => once::answered(&held, &once::process_answer(held.process, total)),
+        Ok(total) => {
+            let answer = once::process_answer(held.process, total);
+            attach(&answer)?;
+            once::answered(&held, &answer)
+        }
         Err(problem) => {
             held.still_mine()?;
             app.queue.delete(held.process)?;
@@ -114,12 +131,13 @@ fn fill(
 
 /// `GET /api/v1/processes`: newest first, a page at a time.
 pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    call.takes(&["state", "parents", "after", "limit"])?;
+    call.takes(&["state", "name", "parents", "after", "limit"])?;
     let most = limit(call, 50, 500)?;
-    let open = match call.query::<String>("state")?.as_deref() {
-        None => None,
-        Some("open") => Some(true),
-        Some("finished") => Some(false),
+    let state = call.query::<String>("state")?;
+    let is_in_state: fn(&ProcessState) -> bool = match state.as_deref() {
+        None => |_| true,
+        Some("open") => |process| !process.is_finished(),
+        Some("finished") => ProcessState::is_finished,
         Some(other) => {
             let why = format!("state: write open or finished, not {other:?}");
             return Err(Problem::invalid(why).param("state"));
@@ -133,14 +151,28 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
             return Err(Problem::invalid(why).param("parents"));
         }
     };
+    let name = call.query::<String>("name")?.unwrap_or_default();
+    let name = name.to_lowercase();
+    let is_named = |process: &ProcessState| {
+        let own = process.info.name.as_deref().unwrap_or_default();
+        own.to_lowercase().contains(&name)
+    };
     let fits = |process: &ProcessState| {
-        open.is_none_or(|open| open != process.is_finished())
+        is_in_state(process)
             && (parents || process.info.parent.is_none())
+            && (name.is_empty() || is_named(process))
+            && call.caller.sees(process.info.owner.as_deref())
+    };
+    // A filter may select few of many.
+    let at_once = if state.is_some() || !name.is_empty() {
+        1_000
+    } else {
+        most.max(100)
     };
     let mut before = call.query::<u64>("after")?;
     let (mut found, mut looked_at) = (Vec::new(), 0);
     let next = 'pages: loop {
-        let page = app.queue.newest_processes(before, most.max(100))?;
+        let page = app.queue.newest_processes(before, at_once)?;
         looked_at += page.len();
         if page.is_empty() {
             break None;
@@ -172,7 +204,8 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
 /// `DELETE /api/v1/processes/{process_id}`: with all its jobs.
 pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&["force"])?;
-    let process = of_no_job(find(app, call.param("process_id")?)?)?;
+    let process = find(app, call.param("process_id")?)?;
+    let queue = queue_to_delete(app, &process)?;
     let counts = &process.counts;
     let has_work = !process.is_finished() || counts.finished() > counts.consumed;
     if has_work && !call.query::<bool>("force")?.unwrap_or(false) {
@@ -181,7 +214,7 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         return Err(Problem::conflict(why));
     }
     let id = process.process_id;
-    let deleted = app.queue.delete(id)?;
+    let deleted = queue.delete(id)?;
     // The next start does, where this cannot be written.
     if let Err(error) = app.records.forget_read(id, i64::MAX) {
         log::debug!("what was read of process {id} is kept until the next start: {error}");
@@ -193,7 +226,7 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 /// `POST /api/v1/processes/{process_id}/cancel`.
 pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
-    of_no_job(find(app, call.param("process_id")?)?)?;
+    of_no_job(&find(app, call.param("process_id")?)?)?;
     let cancelled = change(app, call, |id| app.queue.cancel(id))?;
     Ok(Response::json(200, &json!({"cancelled": cancelled})))
 }
@@ -201,14 +234,16 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 /// `POST /api/v1/processes/{process_id}/retry`.
 pub(super) fn retry(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
+    let counts = find(app, call.param("process_id")?)?.counts;
+    app.check_open_jobs(&call.caller, counts.failed + counts.cancelled)?;
     let retried = change(app, call, |id| app.queue.retry_failed(id))?;
     Ok(Response::json(200, &json!({"retried": retried})))
 }
 
 /// Rejects jobs that another job waits for: without their results it would run, and pay for, them again.
-fn of_no_job(process: ProcessState) -> Result<ProcessState, Problem> {
+pub(super) fn of_no_job(process: &ProcessState) -> Result<(), Problem> {
     match process.info.parent {
-        None => Ok(process),
+        None => Ok(()),
         Some(parent) => {
             let why = format!(
                 "job {} waits for the results of this process: cancel or delete that one",
@@ -217,6 +252,27 @@ fn of_no_job(process: ProcessState) -> Result<ProcessState, Problem> {
             Err(Problem::conflict(why))
         }
     }
+}
+
+/// The queue to delete results or jobs of a process with.
+///
+/// # Errors
+/// 409 if a job or a batch collects the results.
+pub(super) fn queue_to_delete(app: &App, process: &ProcessState) -> Result<JobQueue, Problem> {
+    of_no_job(process)?;
+    let Some(collector) = &process.info.collector else {
+        return Ok(app.queue.clone());
+    };
+    if BatchRecord::get(&mut app.records.single(), collector)?.is_some() {
+        let why = format!(
+            "process {} belongs to {collector}, which collects its results for its files: read them with GET \
+             …/results, or cancel the batch",
+            process.process_id
+        );
+        return Err(Problem::conflict(why));
+    }
+    // The batch is lost, for example with a damaged `server.db`: nothing else would ever collect the results.
+    Ok(app.queue.described(ProcessInfo::new().collector(collector)))
 }
 
 fn change(
@@ -235,6 +291,15 @@ pub(super) fn batches(app: &App, call: &mut Call<'_>) -> Result<Response, Proble
     call.takes(&["process_id"])?;
     let process = call.query::<ProcessId>("process_id")?;
     let batches = app.queue.batches(process)?;
-    let shown: Vec<Value> = batches.iter().map(shapes::batch).collect();
+    let mut shown = Vec::new();
+    for batch in &batches {
+        let is_seen = match batch.process_id {
+            Some(process) => app.sees(&call.caller, process)?,
+            None => call.caller.only().is_none(),
+        };
+        if is_seen {
+            shown.push(shapes::batch(batch));
+        }
+    }
     Ok(Response::json(200, &json!({"data": shown})))
 }

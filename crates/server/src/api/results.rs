@@ -99,10 +99,7 @@ pub(super) fn consume(app: &App, call: &mut Call<'_>) -> Result<Response, Proble
     call.takes(&["through"])?;
     let process = processes::find(app, call.param("process_id")?)?;
     let id = process.process_id;
-    if process.info.parent.is_some() {
-        let why = "a job waits for the results of this process and collects them";
-        return Err(Problem::conflict(why));
-    }
+    let queue = processes::queue_to_delete(app, &process)?;
     let Some(through) = call.query::<JobId>("through")? else {
         let why = "through: send the job_id of the last line that you have saved; later results are not deleted";
         return Err(Problem::invalid(why).param("through"));
@@ -110,7 +107,7 @@ pub(super) fn consume(app: &App, call: &mut Call<'_>) -> Result<Response, Proble
     let through = last_of_saved(app, id, through)?;
     let read: HashMap<JobId, JobReceipt> = app
         .records
-        .read_failures(id, through.job)?
+        .read_failures(id, 0..=through.job)?
         .into_iter()
         .collect();
     for (job, read) in &read {
@@ -135,7 +132,7 @@ pub(super) fn consume(app: &App, call: &mut Call<'_>) -> Result<Response, Proble
         let is_last = last.receipt.job >= through.job;
         let receipts = chunk.iter().map(|one| one.receipt);
         let receipts: Vec<_> = receipts.take_while(|one| one.job <= through.job).collect();
-        consumed += app.queue.ack(&receipts)?;
+        consumed += queue.ack(&receipts)?;
         if is_last {
             break;
         }

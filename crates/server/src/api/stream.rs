@@ -1,20 +1,28 @@
 //! Events as they happen (server-sent events).
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use batchwright::{JobQueue, ProcessId};
+use serde::Deserialize;
+
+use super::{jobs, processes};
 use crate::app::App;
-use crate::events::{Events, MOST_LISTENERS, Next};
+use crate::events::{Event, Events, Filter, Next};
 use crate::http::{Call, Response};
 use crate::problem::Problem;
+use crate::tokens::Caller;
 
 /// A comment is sent after so much silence: by that both sides see that the other is there.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+const ALIVE: &[u8] = b": here\n\n";
 
-/// `GET /api/v1/events`: those that follow on `Last-Event-ID`, or those from now on.
+/// `GET /api/v1/events`: those that follow on `Last-Event-ID`, or those from now on; of all, of a process or of a job.
 pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    call.takes(&["last_event_id"])?;
+    call.takes(&["last_event_id", "process_id", "job_id"])?;
+    let filter = filter(app, call)?;
     let named = call.query::<String>("last_event_id")?;
     let named = call
         .head
@@ -22,9 +30,11 @@ pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         .map(str::to_owned)
         .or(named);
     let events = Arc::clone(&app.events);
-    let Some(listening) = events.listen() else {
-        let why = format!("{MOST_LISTENERS} clients listen to events already");
-        return Err(Problem::new(503, "too_many_streams", why).header("retry-after", "5"));
+    let listening = events.listen();
+    let mut own = Own {
+        queue: app.queue.clone(),
+        caller: call.caller.clone(),
+        known: HashMap::new(),
     };
     // Later events are not missed, however late the stream begins.
     let now = events.last();
@@ -37,35 +47,99 @@ pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     };
     let write = move |out: &mut dyn Write| {
         let _listening = listening;
-        let mut at = from;
+        let (mut at, mut written, round) = (from, Instant::now(), events.round());
         out.write_all(b"retry: 1000\n\n")?;
         if is_lost {
             reset(out, &events, at)?;
         }
         loop {
             out.flush()?;
-            match events.after(at, HEARTBEAT) {
+            if events.round() != round {
+                return Ok(());
+            }
+            match events.after(&mut at, filter, HEARTBEAT) {
                 Next::Events(some) => {
                     for event in some {
-                        at = event.number;
-                        let (boot, name) = (events.boot(), event.name);
+                        if !own.sees(&event) {
+                            continue;
+                        }
+                        let (boot, number) = (events.boot(), event.number);
+                        written = Instant::now();
                         write!(
                             out,
-                            "id: {boot}-{at}\nevent: {name}\ndata: {}\n\n",
-                            event.data
+                            "id: {boot}-{number}\nevent: {}\ndata: {}\n\n",
+                            event.name, event.data
                         )?;
                     }
+                    // Events of others are no sign of life for this client.
+                    if written.elapsed() >= HEARTBEAT {
+                        out.write_all(ALIVE)?;
+                        written = Instant::now();
+                    }
                 }
-                Next::Nothing => out.write_all(b": here\n\n")?,
-                Next::Lost(last) => {
-                    at = last;
-                    reset(out, &events, at)?;
+                Next::Nothing => {
+                    out.write_all(ALIVE)?;
+                    written = Instant::now();
                 }
+                Next::Lost => reset(out, &events, at)?,
                 Next::Closed => return Ok(()),
             }
         }
     };
     Ok(Response::stream("text/event-stream", write))
+}
+
+/// The process or job that a client listens to.
+fn filter(app: &App, call: &Call<'_>) -> Result<Filter, Problem> {
+    Ok(match (call.query("process_id")?, call.query("job_id")?) {
+        (None, None) => Filter::All,
+        (Some(process), None) => Filter::Process(processes::find(app, process)?.process_id),
+        (None, Some(job)) => Filter::Job(jobs::find(app, job)?.job_id),
+        (Some(_), Some(_)) => {
+            let why = "job_id: send either a job or a process";
+            return Err(Problem::invalid(why).param("job_id"));
+        }
+    })
+}
+
+/// Selects the events of a client that sees only its own jobs.
+struct Own {
+    queue: JobQueue,
+    caller: Caller,
+    /// Whether it sees a process.
+    known: HashMap<ProcessId, bool>,
+}
+
+/// Maximum number of processes whose owner a stream remembers.
+const MOST_KNOWN: usize = 10_000;
+
+impl Own {
+    fn sees(&mut self, event: &Event) -> bool {
+        #[derive(Deserialize)]
+        struct Of {
+            process_id: Option<ProcessId>,
+        }
+        if self.caller.only().is_none() {
+            return true;
+        }
+        let of = serde_json::from_str::<Of>(&event.data).ok();
+        let Some(process) = of.and_then(|of| of.process_id) else {
+            return false;
+        };
+        if let Some(sees) = self.known.get(&process) {
+            return *sees;
+        }
+        // A process that is gone, or cannot be read now, is not remembered.
+        let Ok(Some(state)) = self.queue.process(process) else {
+            return false;
+        };
+        if self.known.len() >= MOST_KNOWN {
+            self.known.clear();
+        }
+        let sees = self.caller.sees(state.info.owner.as_deref());
+        self.known.insert(process, sees);
+        sees
+    }
 }
 
 /// Reports that events were missed, so that the client reads the current state again.

@@ -10,9 +10,10 @@ use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::router::Route;
+use crate::tokens::Access::Open;
 
 /// The routes of this module.
-pub(crate) const ROUTES: &[Route] = &[Route::get("/", page)];
+pub(crate) const ROUTES: &[Route] = &[Route::get("/", Open, page)];
 
 /// Style and script included, so that it takes one request.
 const PAGE: &str = include_str!("index.html");

@@ -1,19 +1,24 @@
 //! A request as a handler sees it.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, TcpStream};
 use std::str::FromStr;
 
+use batchwright::ProcessId;
 use batchwright::unstable::UniqueJson;
 use http_net::RequestHead;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::Response;
 use super::memory::{COPIES, FREE, weight};
 use crate::problem::Problem;
+use crate::tokens::Caller;
 
 /// Maximum size of a JSON body in bytes: far above any job.
 const JSON_BYTES: u64 = 8 << 20;
+/// Longest `x-request-id` of a client that is used, in bytes.
+const LONGEST_REQUEST_ID: usize = 128;
 
 /// A request without its body.
 #[derive(Debug, Clone, Default)]
@@ -30,28 +35,43 @@ pub(crate) struct Head {
     pub has_body: bool,
     /// Its length, if reported.
     pub(super) length: Option<u64>,
-    /// True if the target contains a host, as in requests to proxies.
-    pub is_absolute: bool,
+    /// True if the target is a path, or a URL with a path.
+    pub has_path: bool,
+    /// The `x-request-id` of the response: the client's, or a new one.
+    pub request_id: String,
 }
 
 impl Head {
     pub(super) fn of(head: &RequestHead<'_>) -> Self {
+        let (host, target) = in_origin_form(head.target());
+        let (path, parameters) = target.split_once('?').unwrap_or((target, ""));
         let headers = head.headers();
-        Self {
+        let mut headers: Vec<(String, String)> = headers
+            .map(|(name, value)| {
+                let value = String::from_utf8_lossy(value).into_owned();
+                (name.to_ascii_lowercase(), value)
+            })
+            .collect();
+        // The host of the target is the one that counts (RFC 9112, section 3.2.2).
+        if let Some(host) = host {
+            headers.retain(|(name, _)| name != "host");
+            headers.push(("host".to_owned(), host.to_owned()));
+        }
+        let this = Self {
             method: head.method_str().to_owned(),
-            path: head.path().to_owned(),
-            query: head.query().map(query).unwrap_or_default(),
-            headers: headers
-                .map(|(name, value)| {
-                    let value = String::from_utf8_lossy(value).into_owned();
-                    (name.to_ascii_lowercase(), value)
-                })
-                .collect(),
+            path: path.to_owned(),
+            query: query(parameters),
+            headers,
             length: head.content_length(),
-            is_absolute: !head.target().starts_with('/'),
+            has_path: path.starts_with('/'),
             has_body: head.content_length() != Some(0)
                 && !matches!(head.framing(), http_net::BodyFraming::None),
-        }
+            request_id: String::new(),
+        };
+        let sent = this.header("x-request-id");
+        let sent = sent.filter(|id| id.len() <= LONGEST_REQUEST_ID && is_visible(id));
+        let request_id = sent.map_or_else(new_request_id, str::to_owned);
+        Self { request_id, ..this }
     }
 
     /// The headers of this name, which is in lower case.
@@ -107,6 +127,18 @@ pub(crate) trait Incoming: Read {
     fn release(&mut self) {
         let _ = self.hold(0);
     }
+
+    /// Sends the head of a response with [`Body::Sent`](super::Body::Sent) before the handler ends.
+    ///
+    /// # Errors
+    /// When the client is gone or too slow.
+    fn begin_response(&mut self, head: &Response) -> io::Result<()>;
+
+    /// Sends a part of its body.
+    ///
+    /// # Errors
+    /// As [`begin_response`](Self::begin_response).
+    fn send_part(&mut self, bytes: &[u8]) -> io::Result<()>;
 }
 
 /// A request that a handler processes.
@@ -115,6 +147,8 @@ pub(crate) struct Call<'c> {
     pub head: Head,
     /// The values of the names in the route's pattern, decoded.
     pub params: Vec<(&'static str, String)>,
+    /// Who sends it.
+    pub caller: Caller,
     /// The client's address.
     pub peer: Option<IpAddr>,
     /// Its body.
@@ -246,6 +280,15 @@ impl Call<'_> {
     }
 }
 
+/// Whether a text is not empty and has only visible characters of ASCII.
+pub(crate) fn is_visible(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+pub(super) fn new_request_id() -> String {
+    format!("req_{}", ProcessId::new().to_string().replace('-', ""))
+}
+
 /// The memory of a body of this length with a few values, so that usually no further reservation is needed.
 fn whole(length: u64) -> u64 {
     match length * COPIES {
@@ -280,6 +323,24 @@ fn query(text: &str) -> Vec<(String, String)> {
             )
         })
         .collect()
+}
+
+/// The host in a request's target, if it has one, and its path with the query. Clients of a proxy send whole URLs, and
+/// some proxies pass them on.
+fn in_origin_form(target: &str) -> (Option<&str>, &str) {
+    let lower = target.get(..8).unwrap_or(target).to_ascii_lowercase();
+    let scheme = ["http://", "https://"]
+        .into_iter()
+        .find(|scheme| lower.starts_with(scheme));
+    let Some(scheme) = scheme else {
+        return (None, target);
+    };
+    let rest = &target[scheme.len()..];
+    match rest.find(['/', '?']) {
+        Some(at) if rest[at..].starts_with('/') => (Some(&rest[..at]), &rest[at..]),
+        Some(at) => (Some(&rest[..at]), "/"),
+        None => (Some(rest), "/"),
+    }
 }
 
 /// Decodes `%` followed by two hex digits as a byte.

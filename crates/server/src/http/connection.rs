@@ -9,11 +9,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http_net::{HttpError, ServerConn, ServerEvent};
 
-use super::call::is_gone;
+use super::call::{is_gone, new_request_id};
 use super::memory::Room;
 use super::shared::{Answer, Limits, Open, Shared};
 use super::{Body, Call, Head, Incoming, Response};
 use crate::problem::Problem;
+use crate::tokens::Caller;
 
 /// Number of bytes that are sent at once.
 const CHUNK: usize = 16 << 10;
@@ -41,6 +42,9 @@ pub(super) fn serve(open: &Open, shared: &Shared) {
         body: (Vec::new(), 0),
         left: None,
         room: shared.memory.room(),
+        request: String::new(),
+        request_id: String::new(),
+        has_begun: false,
     };
     let ended = wire.serve(shared, reached);
     if let Err(error) = &ended {
@@ -66,6 +70,11 @@ struct Wire<'s> {
     left: Option<u64>,
     /// The body's reservation of the shared memory.
     room: Room<'s>,
+    /// The method and the path of the present request, for the log.
+    request: String,
+    request_id: String,
+    /// The head of the response was sent while the handler ran.
+    has_begun: bool,
 }
 
 impl Wire<'_> {
@@ -87,6 +96,9 @@ impl Wire<'_> {
             self.pace = Pace::new();
             let path = head.path.clone();
             self.is_head = head.method == "HEAD";
+            self.request = format!("{} {path}", head.method);
+            self.request_id.clone_from(&head.request_id);
+            self.has_begun = false;
             let admitted = match head.waits_to_be_asked() {
                 Ok(waits) => {
                     self.waits_for_us = waits;
@@ -107,7 +119,7 @@ impl Wire<'_> {
             if shared.stopping.load(Ordering::SeqCst) {
                 self.http.set_keep_alive(false);
             }
-            self.send(response, &path)?;
+            self.send(response)?;
             if !self.http.keep_alive() {
                 return Ok(());
             }
@@ -155,16 +167,17 @@ impl Wire<'_> {
     }
 
     fn answer(&mut self, head: Head, answer: Answer<'_>) -> Response {
-        let path = head.path.clone();
+        let (path, request_id) = (head.path.clone(), head.request_id.clone());
         let mut call = Call {
             head,
             params: Vec::new(),
+            caller: Caller::default(),
             peer: self.stream.peer_addr().ok().map(|peer| peer.ip()),
             client: self.stream,
             body: self,
         };
         catch_unwind(AssertUnwindSafe(|| answer(&mut call))).unwrap_or_else(|_| {
-            log::error!("a handler panicked at {path}");
+            log::error!("a handler panicked at {path}, request {request_id}");
             let why = "internal error; see the server's log";
             Problem::new(500, "internal_error", why).response(&path)
         })
@@ -209,8 +222,15 @@ impl Wire<'_> {
         }
     }
 
-    fn send(&mut self, response: Response, path: &str) -> io::Result<()> {
+    /// Encodes the head of a response.
+    fn respond(&mut self, response: &Response) -> io::Result<()> {
         self.pace = Pace::new();
+        log::info!(
+            "{}: {}, request {}",
+            self.request,
+            response.status,
+            self.request_id
+        );
         let mut head = http_net::Response::new(response.status);
         for (name, value) in response.headers.iter() {
             head = head.header(name, value);
@@ -220,21 +240,36 @@ impl Wire<'_> {
                 head = head.header(name, value);
             }
         }
-        head = head.header("date", httpdate::fmt_http_date(SystemTime::now()));
+        head = head
+            .header("date", httpdate::fmt_http_date(SystemTime::now()))
+            .header("x-request-id", &self.request_id);
         head = match &response.body {
             Body::Empty => head,
             Body::Full(bytes) => head.body(bytes.clone()),
             Body::Reader(_, Some(length)) => head.content_length(*length),
-            Body::Reader(_, None) | Body::Stream(_) => head.chunked(),
+            Body::Reader(_, None) | Body::Stream(_) | Body::Sent => head.chunked(),
         };
         self.out.clear();
-        if let Err(error) = self.http.respond(&head, &mut self.out) {
-            log::error!("no answer could be made at {path}: {error}");
-            return Err(io::Error::other(error.to_string()));
+        self.http.respond(&head, &mut self.out).map_err(|error| {
+            log::error!("no answer could be made to {}: {error}", self.request);
+            misuse(error)
+        })
+    }
+
+    fn send(&mut self, response: Response) -> io::Result<()> {
+        match (&response.body, self.has_begun) {
+            (Body::Sent, true) => {
+                self.end_body()?;
+                return self.send_out();
+            }
+            // The client must not take the sent part for the complete response.
+            (_, true) => return Err(io::Error::other("a response ended early")),
+            (_, false) => self.respond(&response)?,
         }
         match response.body {
             Body::Empty | Body::Full(_) => {}
             _ if self.is_head => self.end_body()?,
+            Body::Sent => self.end_body()?,
             Body::Reader(mut reader, _) => {
                 let mut buffer = vec![0; CHUNK];
                 loop {
@@ -325,14 +360,19 @@ impl Wire<'_> {
             "bad_request",
             format!("invalid HTTP request: {error}"),
         );
-        self.send(problem.response("/"), "/")
+        self.request = "invalid HTTP".to_owned();
+        self.request_id = new_request_id();
+        self.has_begun = false;
+        self.send(problem.response("/"))
     }
 
     /// Answers a head that takes too long. An incomplete head is not a request, so this response is written by hand.
     fn late(&mut self) -> io::Result<()> {
-        self.write_all(
-            b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
-        )
+        let late = format!(
+            "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\nx-request-id: {}\r\n\r\n",
+            new_request_id()
+        );
+        self.write_all(late.as_bytes())
     }
 }
 
@@ -344,6 +384,17 @@ impl Incoming for Wire<'_> {
 
     fn hold_also(&mut self, bytes: u64) -> Result<(), Problem> {
         self.hold(self.room.bytes() + bytes)
+    }
+
+    fn begin_response(&mut self, head: &Response) -> io::Result<()> {
+        self.respond(head)?;
+        self.has_begun = true;
+        self.send_out()
+    }
+
+    fn send_part(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.send_body(bytes)?;
+        self.send_out()
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::call::new_request_id;
 use super::connection;
 use super::farewell::Farewells;
 use super::memory::BodyMemory;
@@ -204,9 +205,10 @@ fn turn_away(shared: &Shared, mut stream: &TcpStream) {
     let most = shared.limits.connections;
     let why = format!("{most} connections are open, the limit of --max-connections\n");
     let full = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nretry-after: {}\r\nconnection: close\r\n\
+        "HTTP/1.1 503 Service Unavailable\r\nretry-after: {}\r\nconnection: close\r\nx-request-id: {}\r\n\
          content-type: text/plain\r\ncontent-length: {}\r\n\r\n{why}",
         shared.service.retry_after(),
+        new_request_id(),
         why.len()
     );
     let _ = stream.set_nonblocking(true);

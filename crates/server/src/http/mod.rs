@@ -13,7 +13,7 @@ mod shared;
 mod tests;
 mod threads;
 
-pub(crate) use call::{Call, Head, Incoming, decoded};
+pub(crate) use call::{Call, Head, Incoming, decoded, is_visible};
 pub(crate) use listener::Listener;
 pub(crate) use memory::{COPIES, FREE, weight, weight_of_each};
 pub(crate) use response::{Body, Response};

@@ -10,7 +10,9 @@ use batchwright::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::endpoints::EMBEDDINGS;
+use super::endpoints::{COMPLETIONS, EMBEDDINGS, RESPONSES};
+use super::responses::object;
+use super::text_completion;
 use crate::records::files::now;
 
 /// The format of tool calls in the answer, according to the request. It is stored in the `input` of the job.
@@ -23,6 +25,9 @@ pub(super) struct Form {
     /// The names of tools whose input is text.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     custom_tools: Vec<String>,
+    /// The fields of a request to `/v1/responses` that its answer repeats.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub response: Map<String, Value>,
 }
 
 impl Form {
@@ -33,6 +38,7 @@ impl Form {
         Self {
             function_call: tools.is_none() && request.extra.contains_key("functions"),
             custom_tools: names.map(str::to_owned).collect(),
+            ..Self::default()
         }
     }
 
@@ -241,13 +247,24 @@ pub(super) fn reply(
         let answers = given.parts.into_iter().collect::<Result<Vec<_>, _>>()?;
         return Ok(Reply::Vectors(vectors(model, answers, given.as_base64)));
     }
-    let completion = completion(id, now(), model, &given);
-    completion.map(Reply::Json).ok_or_else(|| {
+    let made = match endpoint {
+        RESPONSES => response(&id, model, &given),
+        COMPLETIONS => completion(id, now(), model, &given).map(text_completion::of_chat),
+        _ => completion(id, now(), model, &given),
+    };
+    made.map(Reply::Json).ok_or_else(|| {
         let mut failed = given.parts.into_iter().filter_map(Result::err);
         let failed = failed.find(|error| error.refusal().is_none());
         let unread = || Error::new(ErrorKind::Malformed, "the answer cannot be read");
         failed.unwrap_or_else(unread)
     })
+}
+
+/// The response object of the only part.
+fn response(id: &str, model: &str, given: &Answers) -> Option<Value> {
+    let mut response = object::queued(id, model, &given.form.response);
+    object::complete(&mut response, given.parts.first()?).ok()?;
+    Some(response.into())
 }
 
 /// The usage of a request, also of a failed one.

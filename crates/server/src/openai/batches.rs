@@ -2,18 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use batchwright::ProcessId;
+use batchwright::{Error, ProcessId};
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
-use super::endpoints::{self, CHAT, EMBEDDINGS};
+use super::endpoints;
 use super::files::{KEPT_RANGE, limit, page};
+use crate::api::once;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
-use crate::records::files::{FileRecord, new_id, now};
+use crate::records::files::{FileRecord, id_of, new_id, now};
+use crate::records::hash;
+use crate::records::webhooks::Subject;
+use crate::webhooks::Receiver;
 
 /// Most batches of one page, and how many there are on one unless somebody says so.
 const MOST: usize = 100;
@@ -40,11 +44,54 @@ struct Kept {
 
 /// `POST /v1/batches`.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    let mut asked: Map<String, Value> = call.json()?;
+    let key = once::key(call)?;
+    let receiver = Receiver::of(app, call)?;
+    once::made(app, key, |id, check| {
+        let asked: Map<String, Value> = call.json()?;
+        let strict = app.is_strict(&call.head)?;
+        let body = Value::Object(asked.clone()).to_string();
+        check(hash(&[body.as_bytes(), &[strict.into()]]))?;
+        let Some(id) = id.map(|id| id_of("batch_", id)) else {
+            return Ok(Value::Null);
+        };
+        if key.is_some()
+            && let Some(known) = BatchRecord::get(&mut app.records.single(), &id)?
+        {
+            return described(app, &known);
+        }
+        let record = record(id, asked, call.caller.owner(), strict)?;
+        let input = FileRecord::get(&mut app.records.single(), &record.input_file)?;
+        let sees = |input: &FileRecord| call.caller.sees(input.owner.as_deref());
+        if !input.is_some_and(|input| input.purpose == "batch" && sees(&input)) {
+            let why = format!("no file {} with the purpose batch", record.input_file);
+            return Err(Problem::invalid(why).param("input_file_id"));
+        }
+        app.check_open_jobs(&call.caller, 1)?;
+        app.records.transaction(|database| -> Result<(), Error> {
+            if let Some(receiver) = &receiver {
+                let webhook = receiver.webhook(Subject::Batch(record.id.clone()));
+                webhook.put(database)?;
+            }
+            record.insert(database)
+        })?;
+        app.openai.wake.wake();
+        app.webhooks.wake();
+        described(app, &record)
+    })
+}
+
+/// The batch that a client asks for.
+fn record(
+    id: String,
+    mut asked: Map<String, Value>,
+    owner: Option<String>,
+    strict: bool,
+) -> Result<BatchRecord, Problem> {
     let input_file = required(&mut asked, "input_file_id")?;
     let named = required(&mut asked, "endpoint")?;
     let Some(endpoint) = endpoints::of_batches(&named) else {
-        let why = format!("batches for {named:?} are not supported; use {CHAT} or {EMBEDDINGS}");
+        let all = endpoints::ALL.join(", ");
+        let why = format!("batches for {named:?} are not supported; use one of {all}");
         return Err(Problem::invalid(why).param("endpoint"));
     };
     let window = required(&mut asked, "completion_window")?;
@@ -54,10 +101,12 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     })?;
     let mut given = |name: &str| asked.remove(name).filter(|value| !value.is_null());
     let metadata = given("metadata").map(metadata).transpose()?;
-    let kept = given("output_expires_after").map(kept).transpose()?;
+    let kept = given("output_expires_after")
+        .map(|given| self::kept(given, "output_expires_after"))
+        .transpose()?;
     let created_at = now();
-    let record = BatchRecord {
-        id: new_id("batch_"),
+    Ok(BatchRecord {
+        id,
         state: BatchState::Validating,
         process: ProcessId::new(),
         endpoint: endpoint.to_owned(),
@@ -66,7 +115,8 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         error_file: new_id("file-"),
         output_kept: kept,
         metadata,
-        strict: app.is_strict(&call.head)?,
+        owner,
+        strict,
         model: None,
         faults: Vec::new(),
         total: 0,
@@ -77,16 +127,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         times: BTreeMap::new(),
         has_output: false,
         has_errors: false,
-    };
-    let mut database = app.records.single();
-    let input = FileRecord::get(&mut database, &record.input_file)?;
-    if input.is_none_or(|input| input.purpose != "batch") {
-        let why = format!("no file {} with the purpose batch", record.input_file);
-        return Err(Problem::invalid(why).param("input_file_id"));
-    }
-    record.insert(&mut database)?;
-    app.openai.wake.wake();
-    Ok(Response::json(200, &described(app, &record)?))
+    })
 }
 
 fn hours(window: &str) -> Option<u64> {
@@ -95,7 +136,10 @@ fn hours(window: &str) -> Option<u64> {
 }
 
 /// A text that a body must have.
-fn required(body: &mut Map<String, Value>, name: &'static str) -> Result<String, Problem> {
+pub(super) fn required(
+    body: &mut Map<String, Value>,
+    name: &'static str,
+) -> Result<String, Problem> {
     match body.remove(name) {
         Some(Value::String(text)) => Ok(text),
         None | Some(Value::Null) => {
@@ -109,7 +153,7 @@ fn required(body: &mut Map<String, Value>, name: &'static str) -> Result<String,
     }
 }
 
-fn metadata(given: Value) -> Result<Box<RawValue>, Problem> {
+pub(super) fn metadata(given: Value) -> Result<Box<RawValue>, Problem> {
     let refused = || {
         let why =
             "metadata may have up to 16 texts of at most 512 characters, with names of at most 64";
@@ -127,18 +171,18 @@ fn metadata(given: Value) -> Result<Box<RawValue>, Problem> {
 }
 
 /// How many seconds the files of results are to be kept.
-fn kept(given: Value) -> Result<u64, Problem> {
+pub(super) fn kept(given: Value, param: &str) -> Result<u64, Problem> {
     match serde_json::from_value(given) {
         Ok(Kept { anchor, seconds }) if anchor == "created_at" && KEPT_RANGE.contains(&seconds) => {
             Ok(seconds)
         }
         _ => {
             let why = format!(
-                "output_expires_after needs the anchor created_at, and seconds from {} to {}",
+                "{param} needs the anchor created_at, and seconds from {} to {}",
                 KEPT_RANGE.start(),
                 KEPT_RANGE.end()
             );
-            Err(Problem::invalid(why).param("output_expires_after"))
+            Err(Problem::invalid(why).param(param))
         }
     }
 }
@@ -154,12 +198,18 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
     let limit = limit(call, DEFAULT, MOST)?;
     let after: Option<String> = call.query("after")?;
     let mut database = app.records.single();
+    let sees = |batch: BatchRecord| call.caller.sees(batch.owner.as_deref());
     if let Some(after) = &after
-        && BatchRecord::get(&mut database, after)?.is_none()
+        && !BatchRecord::get(&mut database, after)?.is_some_and(sees)
     {
         return Err(no_such(after).param("after"));
     }
-    let found = BatchRecord::list(&mut database, after.as_deref(), limit + 1)?;
+    let found = BatchRecord::list(
+        &mut database,
+        call.caller.only(),
+        after.as_deref(),
+        limit + 1,
+    )?;
     let shown: Result<Vec<(Value, String)>, Problem> = found
         .into_iter()
         .map(|record| Ok((described(app, &record)?, record.id)))

@@ -22,16 +22,16 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     };
     let strict = app.is_strict(&call.head)?;
     let parts = Parts::of(CHAT, body, strict, &mut |bytes| call.body.hold_also(bytes))?;
-    direct::answered(app, call, CHAT, parts, |reply| match reply {
-        Reply::Json(completion) if streamed => {
-            let events = events(completion, with_usage);
-            Response::full(200, "text/event-stream", events.into_bytes())
-        }
-        reply => Response::json(200, reply),
+    if !streamed {
+        return direct::answered(app, call, CHAT, parts, |reply| Response::json(200, reply));
+    }
+    direct::streamed(app, call, CHAT, parts, |reply| match reply {
+        Reply::Json(completion) => events(completion, with_usage),
+        Reply::Vectors(_) => String::new(),
     })
 }
 
-fn flag(body: &mut Map<String, Value>, name: &'static str) -> Result<bool, Problem> {
+pub(super) fn flag(body: &mut Map<String, Value>, name: &'static str) -> Result<bool, Problem> {
     match body.remove(name) {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Bool(flag)) => Ok(flag),

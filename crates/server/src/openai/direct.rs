@@ -1,39 +1,57 @@
-//! Requests whose client waits at the connection: jobs of a high priority that are never part of a batch. If the client
-//! disconnects, calls that have not started are cancelled; calls in flight finish, and their answers are discarded.
+//! Requests whose client waits at the connection: jobs of a high priority that are never part of a batch.
+//!
+//! If the client disconnects, the jobs of a request with an idempotency key go on, and the next request with the key gets
+//! their answer. Jobs of a client that may retry are kept for a moment, and the retry joins them. Otherwise calls that have
+//! not started are cancelled; calls in flight finish, and their answers are discarded.
 
 use std::time::{Duration, Instant};
 
-use batchwright::queue::{ConsumeError, JobResult, ProcessInfo};
+use batchwright::queue::{JobResult, ProcessInfo};
 use batchwright::{Error, ErrorKind, Job, JobQueue, ProcessId, Request};
+use serde_json::Value;
 
-use super::answer::{Answers, Reply};
-use super::endpoints::EMBEDDINGS;
+use super::answer::{self, Answers, Reply};
+use super::caller::{Caller, LOOK, stopping};
+use super::endpoints::{self, EMBEDDINGS};
+use super::limits;
 use super::parts::Parts;
-use super::waiting::Waiting;
-use super::{answer, limits};
+use super::waiting::{Waiter, Waiting};
+use crate::api::once::REPLAYED;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::records::Records;
 use crate::records::batches::DirectCalls;
-use crate::records::files::new_id;
+use crate::records::files::id_of;
+use crate::records::{Claim, Hash, HeldKey, Records, hash};
+use crate::shapes;
 
 /// Before all jobs that no client waits for, and after critical ones.
 const PRIORITY: u8 = 9;
-/// How often it is looked whether the caller is still there,
-const LOOK: Duration = Duration::from_millis(250);
-/// and, since other programs may carry out jobs too, whether they have ended.
+/// Interval of checks whether jobs have ended: other programs may carry them out, too.
 const ASK: Duration = Duration::from_secs(1);
 
 /// How long a caller waits while its provider is not asked at all, as after a refused key, or cannot be reached.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a retry waits until the server notices that the client has left its earlier attempt.
+const NOTICED: Duration = Duration::from_secs(1);
 /// Jobs of a request that are looked at for what they have failed with.
 const LOOKED_AT: usize = 10;
+/// Largest answer that is stored with its idempotency key, in bytes. Larger ones stay in the queue until the key expires.
+const MOST_STORED: usize = 1 << 20;
+
+/// What a request has come to.
+struct Ended {
+    reply: Result<Reply, Error>,
+    /// The provider that answered, and the model that it reported.
+    by: Option<(String, Option<String>)>,
+    /// It was answered before.
+    is_replayed: bool,
+}
 
 /// Carries out the parts of a request, and answers with what they come to.
 ///
 /// # Errors
-/// As [`results`].
+/// As [`run`].
 pub(super) fn answered(
     app: &App,
     call: &mut Call<'_>,
@@ -41,133 +59,289 @@ pub(super) fn answered(
     parts: Parts,
     response: impl FnOnce(&Reply) -> Response,
 ) -> Result<Response, Problem> {
+    let mut caller = caller(app, call, endpoint, &parts, false);
+    let ended = run(&mut caller, endpoint, parts)?;
+    let response = match &ended.reply {
+        Ok(reply) => response(reply),
+        Err(error) => refused(error),
+    };
+    let response = if ended.is_replayed {
+        response.header(REPLAYED.0, REPLAYED.1)
+    } else {
+        response
+    };
+    let by = ended.by.as_ref();
+    let by = by.map(|(by, model)| (by.as_str(), model.as_deref()));
+    Ok(limits::told(app, &caller.like, by, response))
+}
+
+/// The same as a stream: its head is sent at once, then a comment every few seconds, then the events of the answer or
+/// of the error.
+///
+/// # Errors
+/// As [`run`], before the head was sent.
+pub(super) fn streamed(
+    app: &App,
+    call: &mut Call<'_>,
+    endpoint: &str,
+    parts: Parts,
+    events: impl FnOnce(&Reply) -> String,
+) -> Result<Response, Problem> {
+    let mut caller = caller(app, call, endpoint, &parts, true);
+    let events = match run(&mut caller, endpoint, parts) {
+        Ok(ended) => match &ended.reply {
+            Ok(reply) => events(reply),
+            Err(error) => format!("data: {}\n\n", answer::failure(error).1),
+        },
+        Err(problem) if caller.sent.is_none() => return Err(problem),
+        Err(problem) => {
+            problem.log(&caller.call.head.request_id);
+            problem.event()
+        }
+    };
+    // If the client is gone, the end of the response fails, too.
+    let _ = caller.begin().and_then(|()| caller.send(&events));
+    Ok(Response::sent("text/event-stream"))
+}
+
+fn caller<'a, 'c>(
+    app: &'a App,
+    call: &'a mut Call<'c>,
+    endpoint: &str,
+    parts: &Parts,
+    streams: bool,
+) -> Caller<'a, 'c> {
     let mut like = match endpoint {
         EMBEDDINGS => Request::embedding(""),
         _ => Request::new(""),
     };
     like.model.clone_from(&parts.model);
-    let model = parts.model.unwrap_or_default();
-    let jobs = parts.requests.into_iter().map(Job::from).collect();
-    let mut answers = Answers {
-        as_base64: parts.as_base64,
-        ..Answers::default()
-    };
-    for result in results(app, call, &like, jobs)? {
-        answers.add(answer::outcome(&result));
-    }
-    let by = answers.parts.iter().flatten().next();
-    let by = by.map(|answer| (answer.provider.clone(), answer.model.clone()));
-    let id = new_id("chatcmpl-");
-    let response = match answer::reply(endpoint, id, &model, answers) {
-        Ok(reply) => response(&reply),
-        Err(error) => refused(&error),
-    };
-    let by = by
-        .as_ref()
-        .map(|(by, model)| (by.as_str(), model.as_deref()));
-    Ok(limits::told(app, &like, by, response))
+    Caller::new(app, call, like, parts.requests.len(), streams)
 }
 
-/// Carries out jobs and waits for them; their results are in their order.
+/// Carries out the parts of a request and waits for them, or finds what an earlier request has come to.
 ///
 /// # Errors
-/// When they cannot be enqueued, too many wait already, nobody waits any more, or the server stops or their provider
-/// fails all along before they were begun.
-fn results(
-    app: &App,
-    call: &mut Call<'_>,
-    like: &Request,
-    jobs: Vec<Job>,
-) -> Result<Vec<JobResult>, Problem> {
+/// When they cannot be enqueued, too many wait already, the client disconnects, the key was sent before with another
+/// request, or the server stops or their provider fails all along before they were begun.
+fn run(caller: &mut Caller<'_, '_>, endpoint: &str, parts: Parts) -> Result<Ended, Problem> {
+    let app = caller.app;
     if app.events.is_closed() {
         return Err(stopping());
     }
     let Some(_place) = app.waiters.enter() else {
         return Err(app.waiters.full());
     };
-    let process = ProcessId::new();
-    let waiter = app.openai.waiting.begin(process);
-    // Before the jobs: what is left of them after a crash is found by it.
-    DirectCalls::insert(&app.records, process)?;
-    let jobs: Vec<Job> = jobs
-        .into_iter()
-        .map(|job| job.direct().priority(PRIORITY))
-        .collect();
-    let count = jobs.len();
-    let info = ProcessInfo::new().name(format!("{} {}", call.head.method, call.head.path));
-    app.queue.described(info).enqueue(process, jobs)?;
-    call.body.release();
+    let model = parts.model.unwrap_or_default();
+    let jobs = parts.requests.into_iter().map(Job::from);
+    let jobs: Vec<Job> = jobs.map(|job| job.direct().priority(PRIORITY)).collect();
+    let request = {
+        let format: &[u8] = if parts.as_base64 { b"base64" } else { b"" };
+        let hashes = jobs.iter().map(|job| job.clone().into_parts().request_hash);
+        let hashes: Vec<String> = hashes.map(Option::unwrap_or_default).collect();
+        let path = caller.call.head.path.as_bytes();
+        hash(&[path, format, hashes.concat().as_bytes()])
+    };
+    let held = match caller.claim(request)? {
+        Some(Claim::Answered(_, answer)) => return replayed(&answer),
+        Some(Claim::Mine(held)) => Some(held),
+        _ => None,
+    };
+    let ended = carry_out(caller, held.as_ref(), request, jobs, |answers, process| {
+        answers.as_base64 = parts.as_base64;
+        let id = id_of(endpoints::prefix(endpoint), process);
+        answer::reply(endpoint, id, &model, std::mem::take(answers))
+    });
+    if let (Err(_), Some(held)) = (&ended, &held)
+        && let Err(error) = held.release()
+    {
+        log::warn!("a key stays with this server until it ends: {error}");
+    }
+    ended
+}
+
+/// Carries out the jobs of a request and makes a reply of what they come to.
+///
+/// # Errors
+/// As [`run`].
+fn carry_out(
+    caller: &mut Caller<'_, '_>,
+    held: Option<&HeldKey<'_>>,
+    request: Hash,
+    jobs: Vec<Job>,
+    reply: impl FnOnce(&mut Answers, ProcessId) -> Result<Reply, Error>,
+) -> Result<Ended, Problem> {
+    let (app, count) = (caller.app, jobs.len());
+    let mut waiter = begin(caller, held, request, jobs)?;
+    let process = waiter.process;
+    caller.call.body.release();
+    let waited = caller.begin();
+    let waited = waited.and_then(|()| wait(caller, &waiter, held.is_some()));
+    let given_up = match waited {
+        Ok(given_up) => given_up,
+        Err(problem) => {
+            waiter.may_retry = problem.status == 499 && caller.retries().is_some();
+            drop(waiter);
+            app.openai.wake.wake();
+            return Err(problem);
+        }
+    };
+    if let Some(why) = given_up {
+        discard_now(app, held, process)?;
+        return Err(why);
+    }
+    let results = app.queue.get_results(process);
+    let results: Vec<JobResult> = results.collect::<Result<_, _>>()?;
+    if results.len() != count {
+        discard_now(app, held, process)?;
+        return Err(deleted());
+    }
+    let mut answers = Answers::default();
+    for result in &results {
+        answers.add(answer::outcome(result));
+    }
+    let by = answers.parts.iter().flatten().next();
+    let by = by.map(|answer| (answer.provider.clone(), answer.model.clone()));
+    let reply = reply(&mut answers, process);
+    match (held, &reply) {
+        (Some(held), Ok(reply)) => {
+            // The answer is delivered in any case, and stays in the queue for the next request with the key.
+            if let Err(error) = store(app, held, process, reply) {
+                log::warn!("an answer is not stored with its key: {error}");
+            }
+        }
+        // The answer is delivered in any case; the tidying thread tries again.
+        _ => {
+            if let Err(error) = discard_now(app, held, process) {
+                log::warn!("process {process} is deleted later: {error}");
+            }
+        }
+    }
+    Ok(Ended {
+        reply,
+        by,
+        is_replayed: false,
+    })
+}
+
+fn replayed(answer: &str) -> Result<Ended, Problem> {
+    let reply: Value = serde_json::from_str(answer)
+        .map_err(|error| Error::new(ErrorKind::Malformed, format!("server.db: {error}")))?;
+    Ok(Ended {
+        reply: Ok(Reply::Json(reply)),
+        by: None,
+        is_replayed: true,
+    })
+}
+
+/// Enqueues the jobs of a request, unless it goes on with those of an earlier one.
+fn begin(
+    caller: &Caller<'_, '_>,
+    held: Option<&HeldKey<'_>>,
+    request: Hash,
+    jobs: Vec<Job>,
+) -> Result<Waiter, Problem> {
+    let (app, head) = (caller.app, &caller.call.head);
+    let (waiting, retries) = (&app.openai.waiting, caller.retries());
+    let joins = |process| {
+        log::info!("request {} joins process {process}", head.request_id);
+        // It may have ended.
+        waiting.ended(process);
+    };
+    let (waiter, queue) = match held {
+        Some(held) => {
+            let waiter = waiting.begin(held.process, None);
+            if held.resumed && app.queue.process(held.process)?.is_some() {
+                joins(held.process);
+                return Ok(waiter);
+            }
+            app.check_open_jobs(&caller.call.caller, jobs.len() as u64)?;
+            (waiter, held.queue(&app.queue))
+        }
+        None => {
+            let request = caller.retry_hash(request);
+            if retries.is_some_and(|count| count > 0)
+                && let Some(waiter) = waiting.join(request, NOTICED)
+            {
+                joins(waiter.process);
+                return Ok(waiter);
+            }
+            app.check_open_jobs(&caller.call.caller, jobs.len() as u64)?;
+            let waiter = waiting.begin(ProcessId::new(), retries.map(|_| request));
+            // Before the jobs: what is left of them after a crash is found by it.
+            DirectCalls::insert(&app.records, waiter.process)?;
+            (waiter, app.queue.clone())
+        }
+    };
+    let name = format!("{} {} {}", head.method, head.path, head.request_id);
+    let mut info = ProcessInfo::new().name(name);
+    info.owner = caller.call.caller.owner();
+    queue.described(info).enqueue(waiter.process, jobs)?;
+    Ok(waiter)
+}
+
+/// Waits until all jobs of a process have ended. Returns the reason if they were cancelled because they would not be
+/// answered soon.
+fn wait(
+    caller: &mut Caller<'_, '_>,
+    waiter: &Waiter,
+    has_key: bool,
+) -> Result<Option<Problem>, Problem> {
+    let (app, process) = (caller.app, waiter.process);
     let mut asked = Instant::now();
     let (mut stuck, mut given_up) = (None, None);
     let ask = if app.records.is_shared() { LOOK } else { ASK };
     loop {
         let told = waiter.wait(app.waiters.pause(LOOK));
+        caller.check()?;
         let stops = app.events.is_closed();
-        if told || stops || asked.elapsed() >= app.waiters.pause(ask) {
-            asked = Instant::now();
-            let state = app.queue.process(process)?.ok_or_else(deleted)?;
-            let done = state.counts.completed + state.counts.failed > 0;
-            if state.is_finished() {
-                match given_up {
-                    Some(why) if state.counts.cancelled > 0 => {
-                        drop(waiter);
-                        app.openai.wake.wake();
-                        return Err(why);
-                    }
-                    _ => break,
-                }
-            }
-            let idle = state.counts.in_progress == 0;
-            let trouble = if idle {
-                trouble(app, process, like)?
-            } else {
-                None
-            };
+        if !told && !stops && asked.elapsed() < app.waiters.pause(ask) {
+            continue;
+        }
+        asked = Instant::now();
+        let state = app.queue.process(process)?.ok_or_else(deleted)?;
+        let done = state.counts.completed + state.counts.failed > 0;
+        if state.is_finished() {
+            return Ok(given_up.filter(|_| state.counts.cancelled > 0));
+        }
+        let idle = state.counts.in_progress == 0;
+        // While one of its jobs probes the provider, the time goes on.
+        if idle {
+            let trouble = trouble(app, process, &caller.like)?;
             stuck = trouble.map(|why| (stuck.map_or(asked, |(since, _)| since), why));
-            let why = match &stuck {
-                // No worker begins anything any more.
-                _ if stops && idle => Some(if done {
-                    stopping().header("x-should-retry", "false")
-                } else {
-                    stopping()
-                }),
-                Some((since, why)) if since.elapsed() >= PATIENCE => Some(unavailable(why)),
-                _ => None,
-            };
-            if why.is_some() {
-                given_up = why;
-                app.queue.cancel(process)?;
-                continue;
-            }
         }
-        if call.is_gone() {
-            drop(waiter);
+        let why = match &stuck {
+            // No worker begins anything any more. With a key the next server goes on.
+            _ if stops && idle && has_key => return Err(stopping()),
+            _ if stops && idle && done => Some(stopping().header("x-should-retry", "false")),
+            _ if stops && idle => Some(stopping()),
+            Some((since, why)) if idle && since.elapsed() >= PATIENCE => Some(unavailable(why)),
+            _ => None,
+        };
+        if why.is_some() {
+            given_up = why;
             app.queue.cancel(process)?;
-            app.openai.wake.wake();
-            return Err(Problem::new(499, "client_closed_request", "nobody waits"));
         }
-    }
-    let results = take(app, process)?;
-    if results.len() == count {
-        Ok(results)
-    } else {
-        Err(deleted())
     }
 }
 
-/// Takes the results of a process that has ended.
-fn take(app: &App, process: ProcessId) -> Result<Vec<JobResult>, Error> {
-    let mut results = Vec::new();
-    app.queue
-        .consume_as(process, "the caller waits", |some| {
-            results.extend_from_slice(some);
-            Ok::<(), Error>(())
-        })
-        .map_err(|error| match error {
-            ConsumeError::Save(error) | ConsumeError::Queue(error) => error,
-        })?;
-    DirectCalls::delete(&app.records, process)?;
-    Ok(results)
+/// Stores the answer with the key of its request. A large one stays in the queue.
+fn store(app: &App, held: &HeldKey<'_>, process: ProcessId, reply: &Reply) -> Result<(), Error> {
+    let json = serde_json::to_string(reply).expect("a reply has a form in JSON");
+    if json.len() > MOST_STORED {
+        return held.release();
+    }
+    held.note_answer(&json)?;
+    app.queue.delete(process).map(drop)
+}
+
+/// Deletes a process that has ended, and with it what the records have of it.
+fn discard_now(app: &App, held: Option<&HeldKey<'_>>, process: ProcessId) -> Result<(), Error> {
+    app.queue.delete(process)?;
+    match held {
+        Some(held) => held.forget(),
+        None => DirectCalls::delete(&app.records, process),
+    }
 }
 
 fn deleted() -> Problem {
@@ -175,21 +349,21 @@ fn deleted() -> Problem {
     Problem::new(503, "request_deleted", why)
 }
 
-/// Why a request that waits will not be answered soon: a call of it has failed and nothing has succeeded since, or its
-/// only provider refuses all. What waits for the limits of a pace is not among it.
+/// Why a request that waits will not be answered soon: its providers reject what it needs, or a call of it has failed and
+/// nothing has succeeded since. Rate limits and failures of other requests do not count.
 fn trouble(app: &App, process: ProcessId, like: &Request) -> Result<Option<String>, Error> {
-    let trouble = app.observer.trouble();
-    let Some(trouble) = trouble.filter(|it| it.kind != Some(ErrorKind::RateLimited)) else {
+    if let Some(refusal) = app.limits.refusal(like) {
+        return Ok(Some(refusal.message().to_owned()));
+    }
+    if app.observer.trouble().is_none() {
         return Ok(None);
-    };
-    let refuses_all = matches!(trouble.kind, Some(ErrorKind::Auth | ErrorKind::Quota));
-    if refuses_all && app.limits.of(like).len() == 1 {
-        return Ok(Some(trouble.why));
     }
     for job in app.queue.items(process, None, LOOKED_AT)? {
         let job = app.queue.job(job.job_id)?;
-        if job.is_some_and(|job| !job.status.is_final() && !job.errors.is_empty()) {
-            return Ok(Some(trouble.why));
+        let open = job.filter(|job| !job.status.is_final());
+        let last = open.and_then(|job| job.errors.into_iter().last());
+        if let Some(last) = last.filter(|it| it.error.kind() != ErrorKind::RateLimited) {
+            return Ok(Some(last.error.message().to_owned()));
         }
     }
     Ok(None)
@@ -203,13 +377,8 @@ fn unavailable(trouble: &str) -> Problem {
         .header("x-should-retry", "false")
 }
 
-fn stopping() -> Problem {
-    let why = "the server stops and has not begun this; send it again";
-    Problem::new(503, "stopping", why).header("retry-after", "1")
-}
-
-/// Cancels jobs whose client has disconnected or whose server has crashed, and removes those that have ended. Returns
-/// true while some of them still run.
+/// Cancels jobs whose client has disconnected or whose server has crashed, and those whose key has expired, and removes
+/// what has ended of them. Returns true while some of them still run.
 ///
 /// # Errors
 /// When the queue or the records cannot be read or written.
@@ -223,22 +392,35 @@ pub(crate) fn settle_abandoned(
         if waiting.has(process) {
             continue;
         }
-        match queue.process(process)? {
-            Some(state) if !state.is_finished() => {
-                if !state.cancelled {
-                    queue.cancel(process)?;
-                }
-                left = true;
-                continue;
-            }
-            Some(_) => {
-                queue.delete(process)?;
-            }
-            None => {}
+        if discard(queue, process)? {
+            DirectCalls::delete(records, process)?;
+        } else {
+            left = true;
         }
-        DirectCalls::delete(records, process)?;
+    }
+    for (key, process) in records.expired_answers(shapes::now())? {
+        if discard(queue, process)? {
+            records.forget_answer(&key)?;
+        } else {
+            left = true;
+        }
     }
     Ok(left)
+}
+
+/// Cancels what waits of a process, and deletes it if it has ended. False while its calls are in flight.
+fn discard(queue: &JobQueue, process: ProcessId) -> Result<bool, Error> {
+    match queue.process(process)? {
+        Some(state) if !state.is_finished() => {
+            if !state.cancelled {
+                queue.cancel(process)?;
+            }
+            return Ok(false);
+        }
+        Some(_) => drop(queue.delete(process)?),
+        None => {}
+    }
+    Ok(true)
 }
 
 /// The answer to a request that has failed. All retries and providers are behind it, so clients are told not to try

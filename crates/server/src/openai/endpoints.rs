@@ -4,12 +4,26 @@ use batchwright::client::RequestTask;
 use batchwright::files::PromptSettings;
 
 pub(super) const CHAT: &str = "/v1/chat/completions";
+pub(super) const COMPLETIONS: &str = "/v1/completions";
 pub(super) const EMBEDDINGS: &str = "/v1/embeddings";
+pub(super) const RESPONSES: &str = "/v1/responses";
+
+/// Those that batches support.
+pub(super) const ALL: [&str; 4] = [CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES];
+
+/// The beginning of the ids of their replies; vectors have none.
+pub(super) fn prefix(endpoint: &str) -> &'static str {
+    match endpoint {
+        COMPLETIONS => "cmpl-",
+        RESPONSES => "resp_",
+        _ => "chatcmpl-",
+    }
+}
 
 /// The end point of batches that is meant. Azure's documentation names it without the version.
 pub(super) fn of_batches(named: &str) -> Option<&'static str> {
     let is_meant = |path: &&str| named == *path || path.strip_prefix("/v1") == Some(named);
-    [CHAT, EMBEDDINGS].into_iter().find(is_meant)
+    ALL.into_iter().find(is_meant)
 }
 
 /// What requests to an end point are.

@@ -1,14 +1,18 @@
 //! `/v1/files`: uploads, which are streamed to the disk, and what is to be fetched.
 
-use std::io;
+use std::io::{self, Read, Write};
 
+use batchwright::ProcessId;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::multipart::Multipart;
+use crate::api::once;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::records::files::{FileQuery, FileRecord, new_id, now};
+use crate::records::files::{FileQuery, FileRecord, id_of, now};
+use crate::records::{Hash, hash};
 
 const PURPOSES: [&str; 6] = [
     "assistants",
@@ -44,21 +48,45 @@ pub(super) fn described(file: &FileRecord) -> Value {
 
 /// `POST /v1/files`.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let key = once::key(call)?;
+    once::made(app, key, |id, check| {
+        let known = match id.filter(|_| key.is_some()) {
+            Some(id) => FileRecord::get(&mut app.records.single(), &id_of("file-", id))?,
+            None => None,
+        };
+        // An earlier upload with the key stored the file: this one is only compared with it.
+        let id = id.filter(|_| known.is_none());
+        let stored = store(app, call, id, key.is_some(), check)?;
+        let file = known.or(stored);
+        Ok(file.as_ref().map(described).unwrap_or_default())
+    })
+}
+
+/// Reads an upload and stores it as a file with this id, if there is one. `check` gets the hash of an upload with a key.
+fn store(
+    app: &App,
+    call: &mut Call<'_>,
+    id: Option<ProcessId>,
+    has_key: bool,
+    check: &dyn Fn(Hash) -> Result<(), Problem>,
+) -> Result<Option<FileRecord>, Problem> {
     let storage = &app.openai.storage;
     let length = call.head.header("content-length");
     storage.check(length.and_then(|length| length.parse().ok()).unwrap_or(0))?;
     let kind = call.head.header("content-type").unwrap_or_default();
     let mut form = Multipart::new(kind, &mut *call.body)?;
     let (mut file, mut purpose, mut anchor, mut seconds) = (None, None, None, None);
+    let mut content = has_key.then(Sha256::new);
     while let Some(part) = form.next_part()? {
         match part.name.as_str() {
             "file" if file.is_some() => {
                 return Err(Problem::invalid("one file at a time").param("file"));
             }
             "file" => {
-                check_name(part.filename.as_deref())?;
-                let mut new = storage.create(new_id("file-"))?;
-                io::copy(&mut form, &mut new)?;
+                check_name(part.filename.as_deref(), "file")?;
+                let new = id.map(|id| storage.create(id_of("file-", id)));
+                let mut new = new.transpose()?;
+                copy(&mut form, new.as_mut(), content.as_mut())?;
                 file = Some((new, part.filename));
             }
             "purpose" => purpose = Some(form.text(100)?),
@@ -70,15 +98,20 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let missing = |name: &str| Problem::invalid(format!("the form has no {name}")).param(name);
     let (new, filename) = file.ok_or_else(|| missing("file"))?;
     let purpose = purpose.ok_or_else(|| missing("purpose"))?;
-    if !PURPOSES.contains(&purpose.as_str()) {
-        let why = format!(
-            "unknown purpose {purpose:?}; known purposes: {}",
-            PURPOSES.join(", ")
-        );
-        return Err(Problem::invalid(why).param("purpose"));
-    }
+    check_purpose(&purpose)?;
     let kept = kept_seconds(anchor.as_deref(), seconds.as_deref())?;
     let kept = kept.or((purpose == "batch").then_some(KEPT_SECONDS));
+    if let Some(content) = content {
+        let name = filename.as_deref().unwrap_or_default();
+        let kept = kept.unwrap_or_default().to_le_bytes();
+        check(hash(&[
+            name.as_bytes(),
+            purpose.as_bytes(),
+            &kept,
+            &content.finalize(),
+        ]))?;
+    }
+    let Some(new) = new else { return Ok(None) };
     let (id, bytes) = new.keep()?;
     let created_at = now();
     let record = FileRecord {
@@ -88,24 +121,57 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         bytes,
         created_at,
         expires_at: kept.map(|kept| created_at + kept),
+        owner: call.caller.owner(),
     };
     if let Err(error) = record.insert(&mut app.records.single()) {
         let _ = storage.remove(&record.id);
         return Err(error.into());
     }
-    Ok(Response::json(200, &described(&record)))
+    Ok(Some(record))
+}
+
+/// Copies all bytes into a file and a hash, where they are wanted.
+fn copy(
+    from: &mut impl Read,
+    mut to: Option<&mut impl Write>,
+    mut hash: Option<&mut Sha256>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let read = from.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(());
+        }
+        if let Some(to) = &mut to {
+            to.write_all(&buffer[..read])?;
+        }
+        if let Some(hash) = &mut hash {
+            hash.update(&buffer[..read]);
+        }
+    }
 }
 
 /// Names are shown, in lists, pages and terminals.
-fn check_name(name: Option<&str>) -> Result<(), Problem> {
+pub(super) fn check_name(name: Option<&str>, param: &str) -> Result<(), Problem> {
     let name = name.unwrap_or_default();
     if name.chars().any(char::is_control) || name.chars().count() > LONGEST_NAME {
         let why = format!(
             "the file's name may have at most {LONGEST_NAME} characters and no control characters"
         );
-        return Err(Problem::invalid(why).param("file"));
+        return Err(Problem::invalid(why).param(param));
     }
     Ok(())
+}
+
+pub(super) fn check_purpose(purpose: &str) -> Result<(), Problem> {
+    if PURPOSES.contains(&purpose) {
+        return Ok(());
+    }
+    let why = format!(
+        "unknown purpose {purpose:?}; known purposes: {}",
+        PURPOSES.join(", ")
+    );
+    Err(Problem::invalid(why).param("purpose"))
 }
 
 fn kept_seconds(anchor: Option<&str>, seconds: Option<&str>) -> Result<Option<u64>, Problem> {
@@ -137,7 +203,7 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
     };
     let mut database = app.records.single();
     if let Some(after) = &after
-        && !FileRecord::is_known(&mut database, after)?
+        && !FileRecord::is_known(&mut database, after, call.caller.only())?
     {
         return Err(no_such(after).param("after"));
     }
@@ -145,6 +211,7 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
         purpose: purpose.as_deref(),
         after: after.as_deref(),
         ascending,
+        owner: call.caller.only(),
     };
     let files = FileRecord::list(&mut database, &query, limit + 1)?;
     Ok(page(&files, limit, described, |file| &file.id))

@@ -38,7 +38,15 @@ pub(super) fn told(
         .map(|l| (l.provider.as_str(), l.model.as_deref()));
     let step = answered_by.and_then(|by| step(asked, by)).unwrap_or(0);
     match all.get(step) {
-        Some(limits) => with(response, limits),
+        Some(limits) => with(response, limits, 0),
+        None => response,
+    }
+}
+
+/// The same for a response that begins before the calls for its answer do: these count as made.
+pub(super) fn ahead(app: &App, request: &Request, calls: usize, response: Response) -> Response {
+    match app.limits.of(request).first() {
+        Some(limits) => with(response, limits, calls),
         None => response,
     }
 }
@@ -59,9 +67,10 @@ fn step<'a>(
     best.map(|(step, _)| step)
 }
 
-fn with(response: Response, limits: &ProviderLimits) -> Response {
+fn with(response: Response, limits: &ProviderLimits, calls: usize) -> Response {
     let quota = &limits.quota;
-    let all = [(REQUESTS, quota.requests), (TOKENS, quota.tokens)];
+    let requests = quota.requests.map(|rate| after(rate, calls));
+    let all = [(REQUESTS, requests), (TOKENS, quota.tokens)];
     all.into_iter()
         .filter_map(|(names, rate)| Some((names, rate?)))
         .fold(response, |response, (names, rate): (Names, RateStatus)| {
@@ -70,6 +79,15 @@ fn with(response: Response, limits: &ProviderLimits) -> Response {
                 .header(names[1], rate.remaining.to_string())
                 .header(names[2], written(rate.reset_after))
         })
+}
+
+/// A limit of requests per minute after this number of further requests.
+fn after(mut rate: RateStatus, calls: usize) -> RateStatus {
+    let calls = u32::try_from(calls).unwrap_or(u32::MAX);
+    let each = Duration::from_secs(60).div_f64(rate.limit.max(1) as f64);
+    rate.remaining = rate.remaining.saturating_sub(calls.into());
+    rate.reset_after += each * calls;
+    rate
 }
 
 /// As OpenAI writes a time: `6m0s`, `7.66s`, `20ms`; not shorter than it is.

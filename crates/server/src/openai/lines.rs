@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, Read};
 
 use batchwright::files::PromptSettings;
+use batchwright::unstable::UniqueJson;
 use batchwright::{Job, Request};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::endpoints::{self, EMBEDDINGS, settings};
+use super::endpoints::{self, COMPLETIONS, EMBEDDINGS, RESPONSES, settings};
 use super::parts::{self, Parts};
 use crate::problem::Problem;
 use crate::records::batches::BatchFault;
@@ -154,6 +155,10 @@ impl<'e, R: Read> Lines<'e, R> {
             Some(body) => body.get(),
         };
         let invalid = |why: String| self.fault("invalid_request", why, Some("body"));
+        if [COMPLETIONS, RESPONSES].contains(&self.endpoint) {
+            let read = self.translated(id, body);
+            return read.map_err(|problem| invalid(problem.to_string()));
+        }
         let read = self.settings.request(text);
         let several = match &read {
             Ok(request) if !self.is_packed(request) => None,
@@ -165,6 +170,22 @@ impl<'e, R: Read> Lines<'e, R> {
                 .map(|request| Asked::One(Box::new(request)))
                 .map_err(|error| invalid(error.message().to_owned())),
         }
+    }
+
+    /// What a body asks for that is in another format than chat.
+    fn translated(&self, id: String, body: &str) -> Result<Asked, Problem> {
+        let body = serde_json::from_str(body);
+        let UniqueJson(body) = body.map_err(|error| Problem::invalid(error.to_string()))?;
+        let body: Map<String, Value> = body.as_object().cloned().unwrap_or_default();
+        let mut parts = Parts::of(self.endpoint, body.clone(), false, &mut |_| Ok(()))?;
+        Ok(match parts.requests.pop() {
+            Some(request) if parts.requests.is_empty() => Asked::One(Box::new(request.with_id(id))),
+            _ => Asked::Several {
+                id,
+                model: parts.model,
+                body,
+            },
+        })
     }
 
     /// Whether packed vectors are wanted: providers are asked for plain ones, whatever is made of them.

@@ -4,7 +4,9 @@
 
 mod answer;
 mod batches;
+mod caller;
 mod chat;
+mod completions;
 mod direct;
 mod embeddings;
 mod endpoints;
@@ -16,9 +18,13 @@ mod multipart;
 mod parts;
 mod pieces;
 mod progress;
+mod responses;
 mod results;
 pub(crate) mod state;
 pub(crate) mod storage;
+mod text_completion;
+mod unsupported;
+mod uploads;
 pub(crate) mod waiting;
 
 use batchwright::Error;
@@ -26,28 +32,64 @@ use batchwright::Error;
 pub(crate) use direct::settle_abandoned;
 pub(crate) use parts::{KIND as LINE_KIND, handler as line_handler};
 pub(crate) use progress::start as start_progress;
+pub(crate) use unsupported::unknown;
 
 use crate::app::App;
 use crate::http::Head;
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::router::Route;
+use crate::tokens::Access::{Change, Own};
+use crate::webhooks;
 
 /// The routes of this module.
 pub(crate) const ROUTES: &[Route] = &[
-    Route::post("/v1/files", files::create),
-    Route::get("/v1/files", files::list),
-    Route::get("/v1/files/{file_id}", files::get),
-    Route::delete("/v1/files/{file_id}", files::delete),
-    Route::get("/v1/files/{file_id}/content", files::content),
-    Route::post("/v1/batches", batches::create),
-    Route::get("/v1/batches", batches::list),
-    Route::get("/v1/batches/{batch_id}", batches::get),
-    Route::post("/v1/batches/{batch_id}/cancel", batches::cancel),
-    Route::post("/v1/chat/completions", chat::create),
-    Route::post("/v1/embeddings", embeddings::create),
-    Route::get("/v1/models", models::list),
-    Route::get("/v1/models/{model}", models::get),
+    Route::post("/v1/files", Change, files::create),
+    Route::get("/v1/files", Own, files::list),
+    Route::get("/v1/files/{file_id}", Own, files::get),
+    Route::delete("/v1/files/{file_id}", Change, files::delete),
+    Route::get("/v1/files/{file_id}/content", Own, files::content),
+    Route::post("/v1/batches", Change, batches::create),
+    Route::get("/v1/batches", Own, batches::list),
+    Route::get("/v1/batches/{batch_id}", Own, batches::get),
+    Route::post("/v1/batches/{batch_id}/cancel", Change, batches::cancel),
+    Route::put("/v1/batches/{batch_id}/webhook", Change, webhooks::put),
+    Route::get("/v1/batches/{batch_id}/webhook", Own, webhooks::get),
+    Route::delete("/v1/batches/{batch_id}/webhook", Change, webhooks::delete),
+    Route::post(
+        "/v1/batches/{batch_id}/webhook/resend",
+        Change,
+        webhooks::resend,
+    ),
+    Route::post("/v1/chat/completions", Change, chat::create),
+    Route::post("/v1/completions", Change, completions::create),
+    Route::post("/v1/embeddings", Change, embeddings::create),
+    // Before the routes whose names in braces would match these.
+    Route::post("/v1/responses/compact", Own, unsupported::refuse),
+    Route::post("/v1/responses/input_tokens", Own, unsupported::refuse),
+    Route::post("/v1/responses", Change, responses::create),
+    Route::get("/v1/responses/{response_id}", Own, responses::get),
+    Route::delete("/v1/responses/{response_id}", Change, responses::delete),
+    Route::post(
+        "/v1/responses/{response_id}/cancel",
+        Change,
+        responses::cancel,
+    ),
+    Route::get(
+        "/v1/responses/{response_id}/input_items",
+        Own,
+        responses::input_items,
+    ),
+    Route::post("/v1/uploads", Change, uploads::create),
+    Route::post("/v1/uploads/{upload_id}/parts", Change, uploads::add_part),
+    Route::post(
+        "/v1/uploads/{upload_id}/complete",
+        Change,
+        uploads::complete,
+    ),
+    Route::post("/v1/uploads/{upload_id}/cancel", Change, uploads::cancel),
+    Route::get("/v1/models", Own, models::list),
+    Route::get("/v1/models/{model}", Own, models::get),
 ];
 
 impl App {

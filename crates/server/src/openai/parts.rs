@@ -12,7 +12,8 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use super::answer::{self, Answers, Form};
-use super::endpoints::{CHAT, EMBEDDINGS, settings};
+use super::endpoints::{CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, settings};
+use super::{responses, text_completion};
 use crate::http::weight_of_each;
 use crate::problem::Problem;
 
@@ -64,6 +65,8 @@ impl Parts {
         }
         let (requests, as_base64) = match endpoint {
             EMBEDDINGS => vectors(body, hold)?,
+            COMPLETIONS => (completions(body, strict, hold)?, false),
+            RESPONSES => (vec![responses::of_line(body, strict)?], false),
             _ => (choices(body, strict, hold)?, false),
         };
         Ok(Self {
@@ -99,6 +102,25 @@ fn choices(
             .map(|n| request.clone().with_sample(n as u32))
             .collect(),
     })
+}
+
+/// The requests for the completions of one or several prompts.
+fn completions(
+    body: Map<String, Value>,
+    strict: bool,
+    hold: &mut Hold<'_>,
+) -> Result<Vec<Request>, Problem> {
+    let (prompts, body) = text_completion::prompts(body)?;
+    if prompts.len() > 1 {
+        hold_bulk(hold, &body, prompts.len(), "prompt")?;
+    }
+    let mut requests = Vec::new();
+    for messages in prompts {
+        let mut body = body.clone();
+        body.insert("messages".to_owned(), messages);
+        requests.extend(choices(body, strict, hold)?);
+    }
+    Ok(requests)
 }
 
 /// A request for each text, and whether vectors are wanted packed.
@@ -178,6 +200,9 @@ fn request(endpoint: &str, body: Map<String, Value>) -> Result<Request, Problem>
 pub(super) fn marked(request: Request, strict: bool) -> Request {
     let form = Form::of(&request);
     let request = request.with_unchecked(!strict);
+    if request.input.is_some() {
+        return request;
+    }
     match serde_json::to_value(&form) {
         Ok(Value::Object(fields)) if form != Form::default() => request.with_input(fields),
         _ => request,

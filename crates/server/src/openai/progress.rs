@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use batchwright::queue::{ConsumeError, EnqueueError, JobCounts, ProcessInfo, ProcessState};
-use batchwright::{Error, ErrorKind};
+use batchwright::{Error, ErrorKind, JobQueue};
 use log::{info, warn};
 
-use super::direct;
 use super::lines::{BadLine, Checked, Lines, check};
 use super::results::{ResultFiles, Written};
+use super::{direct, responses};
 use crate::app::App;
 use crate::background::Background;
 use crate::problem::Problem;
@@ -129,7 +129,8 @@ impl Rounds<'_> {
                 }
                 Err(_) if self.app.openai.wake.is_stopped() => return false,
                 Err(problem) => {
-                    warn!("{} is delayed: {problem}", batch.id);
+                    let cause = problem.cause().unwrap_or_default();
+                    warn!("{} is delayed: {problem} {cause}", batch.id);
                     self.failed.insert(batch.id.clone(), now + AGAIN);
                     let fault = fault("delayed", problem.to_string());
                     let told = self.change(&batch.id, |batch| batch.faults = vec![fault.clone()]);
@@ -182,11 +183,23 @@ impl Rounds<'_> {
                 }
                 self.begin(batch)
             }
+            // It was cancelled in the queue, and not because it expired.
+            (BatchState::InProgress, Some(process))
+                if process.cancelled && !batch.has_been(BatchState::Expired) =>
+            {
+                self.change(&batch.id, |batch| {
+                    if batch.state == BatchState::InProgress {
+                        batch.enter(BatchState::Cancelling);
+                    }
+                })?;
+                Ok(())
+            }
             (_, Some(process)) if process.is_finished() => self.finish(batch, Some(process)),
             (BatchState::Cancelling, Some(process)) if process.sealed => self.cancel(&process),
             (BatchState::Cancelling, process) => {
                 if process.is_some() {
-                    self.app.queue.delete(batch.process)?;
+                    let queue = self.queue(batch, ProcessInfo::new());
+                    queue.delete(batch.process)?;
                 }
                 self.change(&batch.id, |batch| batch.enter(BatchState::Cancelled))?;
                 Ok(())
@@ -201,10 +214,16 @@ impl Rounds<'_> {
         }
     }
 
+    /// The queue for the process of a batch: only the batch adds jobs to it, collects its results and deletes it.
+    fn queue(&self, batch: &BatchRecord, info: ProcessInfo) -> JobQueue {
+        self.app.queue.described(info.collector(&batch.id))
+    }
+
     /// Deletes what was enqueued of a batch; in this order, so that a death in between leaves no total without requests.
     fn withdraw(&self, batch: &BatchRecord) -> Result<(), Problem> {
         self.change(&batch.id, |batch| batch.total = 0)?;
-        self.app.queue.delete(batch.process)?;
+        let queue = self.queue(batch, ProcessInfo::new());
+        queue.delete(batch.process)?;
         Ok(())
     }
 
@@ -243,13 +262,13 @@ impl Rounds<'_> {
         // Asked for once all lines are there, and before any of them can be started.
         let end = iter::once_with(|| self.enqueued(batch, &checked).err().map(Err));
         let jobs = jobs.chain(end.flatten());
-        let info = ProcessInfo::new()
+        let mut info = ProcessInfo::new()
             .name(format!("{} ({})", batch.id, input.filename))
             .input(input.filename);
+        info.owner.clone_from(&batch.owner);
         let added = app
             .records
-            .queue_of_role(&app.queue, ROLE)
-            .described(info)
+            .queue_of_role(&self.queue(batch, info), ROLE)
             .try_enqueue_iter(batch.process, jobs);
         let total = match added {
             Ok(total) => total,
@@ -341,7 +360,8 @@ impl Rounds<'_> {
             }
         })?;
         let mut files = ResultFiles::resume(&app.openai.storage, &batch)?;
-        let moved = app.queue.consume_as(batch.process, &batch.id, |results| {
+        let queue = self.queue(&batch, ProcessInfo::new());
+        let moved = queue.consume_as(batch.process, &batch.id, |results| {
             if app.openai.wake.is_stopped() {
                 Err(Problem::new(503, "stopping", "the server stops"))
             } else {
@@ -378,6 +398,7 @@ impl Rounds<'_> {
                             bytes,
                             created_at,
                             expires_at: Some(created_at + kept),
+                            owner: batch.owner.clone(),
                         };
                         file.insert(database)?;
                     }
@@ -399,6 +420,7 @@ impl Rounds<'_> {
             let app = self.app;
             let left = self.settle_calls()?;
             app.openai.storage.forget_cut_off()?;
+            responses::tidy(app)?;
             let expired = FileRecord::expired(&mut app.records.single(), now())?;
             for file in &expired {
                 if app.reads(&file.id)? {
@@ -411,7 +433,8 @@ impl Rounds<'_> {
             Ok(left)
         };
         tidied().unwrap_or_else(|problem| {
-            warn!("obsolete data could not be deleted yet: {problem}");
+            let cause = problem.cause().unwrap_or_default();
+            warn!("obsolete data could not be deleted yet: {problem} {cause}");
             false
         })
     }

@@ -1,48 +1,104 @@
-//! Requests that wait for the end of a process: the worker's notifications wake them, so they need not poll.
+//! Requests that wait for the end of a process: the worker's notifications wake them, so they need not poll. Also the
+//! processes whose client has disconnected and may retry.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use batchwright::ProcessId;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
-/// Those who wait.
+use crate::records::Hash;
+
+/// How long a process is kept for a retry after its client has disconnected. OpenAI's clients wait at most 8 seconds
+/// before they retry.
+const KEPT: Duration = Duration::from_secs(15);
+
+/// Those who wait, and those who were left.
 #[derive(Default)]
-pub(crate) struct Waiting(Mutex<HashMap<ProcessId, Sender<()>>>);
+pub(crate) struct Waiting {
+    now: Mutex<Now>,
+    /// Notified when a client leaves a process.
+    left: Condvar,
+}
+
+#[derive(Default)]
+struct Now {
+    waiters: HashMap<ProcessId, (Sender<()>, Option<Hash>)>,
+    /// The request of each process that was left, and until when it is kept.
+    left: HashMap<ProcessId, (Hash, Instant)>,
+}
 
 impl Waiting {
-    /// Begins to wait for a process: before its jobs are enqueued, so that no end is missed.
-    pub fn begin(self: &Arc<Self>, process: ProcessId) -> Waiter {
+    /// Begins to wait for a process: before its jobs are enqueued, so that no end is missed. With the hash of the
+    /// request, if its client may retry.
+    pub fn begin(self: &Arc<Self>, process: ProcessId, request: Option<Hash>) -> Waiter {
+        self.enter(&mut self.now.lock(), process, request)
+    }
+
+    fn enter(self: &Arc<Self>, now: &mut Now, process: ProcessId, request: Option<Hash>) -> Waiter {
         let (told, heard) = bounded(1);
-        self.0.lock().insert(process, told);
+        now.waiters.insert(process, (told, request));
         Waiter {
             waiting: Arc::clone(self),
             process,
             heard,
+            may_retry: false,
+        }
+    }
+
+    /// Goes on with an equal request that its client has left, so that the retry of one client never joins a request
+    /// for which another one waits. `patience` limits the wait for a disconnect that the server has not noticed yet.
+    pub fn join(self: &Arc<Self>, request: Hash, patience: Duration) -> Option<Waiter> {
+        let deadline = Instant::now() + patience;
+        let mut now = self.now.lock();
+        loop {
+            let mut left = now.left.iter();
+            let fits = |(_, (hash, until)): &(_, &(Hash, Instant))| {
+                *hash == request && Instant::now() < *until
+            };
+            if let Some(process) = left.find(fits).map(|(process, _)| *process) {
+                now.left.remove(&process);
+                return Some(self.enter(&mut now, process, Some(request)));
+            }
+            // They look whether their clients are still there.
+            let mut is_waited_for = false;
+            for (told, hash) in now.waiters.values() {
+                if *hash == Some(request) {
+                    is_waited_for = true;
+                    let _ = told.try_send(());
+                }
+            }
+            if !is_waited_for || self.left.wait_until(&mut now, deadline).timed_out() {
+                return None;
+            }
         }
     }
 
     /// A job of a process has ended.
     pub fn ended(&self, process: ProcessId) {
-        if let Some(told) = self.0.lock().get(&process) {
+        if let Some((told, _)) = self.now.lock().waiters.get(&process) {
             // Full: it is told already.
             let _ = told.try_send(());
         }
     }
 
-    /// True while somebody waits.
+    /// True while a client waits, or may retry.
     pub fn has(&self, process: ProcessId) -> bool {
-        self.0.lock().contains_key(&process)
+        let mut now = self.now.lock();
+        now.left.retain(|_, (_, until)| Instant::now() < *until);
+        now.waiters.contains_key(&process) || now.left.contains_key(&process)
     }
 }
 
 /// Waits until it is dropped.
 pub(crate) struct Waiter {
     waiting: Arc<Waiting>,
-    process: ProcessId,
+    pub process: ProcessId,
     heard: Receiver<()>,
+    /// The client has disconnected, and its process is kept for a retry.
+    pub may_retry: bool,
 }
 
 impl Waiter {
@@ -54,6 +110,41 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        self.waiting.0.lock().remove(&self.process);
+        let mut now = self.waiting.now.lock();
+        if let Some((_, Some(request))) = now.waiters.remove(&self.process)
+            && self.may_retry
+        {
+            let until = Instant::now() + KEPT;
+            now.left.insert(self.process, (request, until));
+            self.waiting.left.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retry_joins_an_equal_request_whose_client_is_gone_and_only_one_does() {
+        let waiting = Arc::new(Waiting::default());
+        let [first, second] = [ProcessId::new(), ProcessId::new()];
+        let mut leaves = waiting.begin(first, Some([1; 32]));
+        let stays = waiting.begin(second, Some([1; 32]));
+        let join = |hash, patience| waiting.join(hash, patience);
+        assert!(join([2; 32], Duration::from_secs(30)).is_none());
+        assert!(join([1; 32], Duration::ZERO).is_none());
+        assert!(stays.wait(Duration::ZERO), "it looks for its client");
+        let joined = std::thread::scope(|scope| {
+            let retry = scope.spawn(|| join([1; 32], Duration::from_secs(30)));
+            assert!(leaves.wait(Duration::from_secs(30)));
+            leaves.may_retry = true;
+            drop(leaves);
+            retry.join().unwrap()
+        });
+        assert_eq!(joined.as_ref().map(|joined| joined.process), Some(first));
+        assert!(join([1; 32], Duration::ZERO).is_none());
+        drop(joined);
+        assert!(!waiting.has(first) && waiting.has(second));
     }
 }

@@ -2,6 +2,7 @@
 //! on many machines share. Statements have the same effect in both; the modules with the statements contain the rules.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -101,6 +102,8 @@ pub(super) enum Database {
     File(Box<FileDatabase>),
     #[cfg(feature = "mysql")]
     Server(MysqlTables),
+    /// `server.db` is damaged: every use fails with this error.
+    Damaged(Owner, Error),
 }
 
 /// `server.db` in a folder.
@@ -115,39 +118,20 @@ pub(super) struct FileDatabase {
 impl Database {
     /// Opens the file, which is created with these tables if it does not exist.
     pub fn open(path: &Path, durability: Durability, tables: &[&str]) -> Result<Self, Error> {
-        let failed = |error: rusqlite::Error| failed(&format!("{}", path.display()), &error);
-        // SQLite gives its companion files the same mode.
-        open_private(File::options().create(true).append(true), path).map_err(|error| {
-            let why = format!("{}: {error}", path.display());
-            Error::new(ErrorKind::Invalid, why)
-        })?;
-        let synchronous = match durability {
-            Durability::Full => "full",
-            Durability::Normal => "normal",
-        };
-        let connection = Connection::open(path).map_err(failed)?;
-        connection
-            .busy_timeout(Duration::from_secs(10))
-            .map_err(failed)?;
-        connection
-            .pragma_update(None, "journal_mode", "wal")
-            .and_then(|()| connection.pragma_update(None, "synchronous", synchronous))
-            .and_then(|()| {
-                let mut tables = tables.iter();
-                tables.try_for_each(|table| connection.execute_batch(table))
-            })
-            .map_err(failed)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         let owner = Owner::new(folder).map_err(|error| {
             let why = format!("{}: no file can be locked there: {error}", folder.display());
             Error::new(ErrorKind::Invalid, why)
         })?;
-        Ok(Self::File(Box::new(FileDatabase {
-            connection: Mutex::new(connection),
-            owner,
-            folder: folder.to_owned(),
-            roles: Mutex::default(),
-        })))
+        match connect(path, durability, tables)? {
+            Ok(connection) => Ok(Self::File(Box::new(FileDatabase {
+                connection: Mutex::new(connection),
+                owner,
+                folder: folder.to_owned(),
+                roles: Mutex::default(),
+            }))),
+            Err(damage) => Ok(Self::Damaged(owner, damage)),
+        }
     }
 
     /// The name of this server.
@@ -156,6 +140,7 @@ impl Database {
             Self::File(file) => &file.owner.name,
             #[cfg(feature = "mysql")]
             Self::Server(tables) => tables.name(),
+            Self::Damaged(owner, _) => &owner.name,
         }
     }
 
@@ -166,13 +151,14 @@ impl Database {
             Self::File(file) => Ok(file.owner.is_dead(name)),
             #[cfg(feature = "mysql")]
             Self::Server(tables) => tables.is_dead(name),
+            Self::Damaged(owner, _) => Ok(owner.is_dead(name)),
         }
     }
 
     /// True if servers on other machines share it. They may return after they were unreachable, so their ownership must
     /// be checked in the statement that writes.
     pub fn is_shared(&self) -> bool {
-        !matches!(self, Self::File(_))
+        !matches!(self, Self::File(_) | Self::Damaged(..))
     }
 
     /// Statements that are committed one by one.
@@ -188,7 +174,7 @@ impl Database {
         match self {
             Self::File(file) => {
                 let connection = file.connection.lock();
-                let failed = |error: rusqlite::Error| E::from(failed("server.db", &error));
+                let failed = |error: rusqlite::Error| E::from(failed(&connection, &error));
                 let transaction =
                     Transaction::new_unchecked(&connection, TransactionBehavior::Immediate)
                         .map_err(failed)?;
@@ -200,6 +186,7 @@ impl Database {
             Self::Server(tables) => {
                 tables.transaction(|transaction| work(&mut OfServer(transaction)))
             }
+            Self::Damaged(_, error) => Err(error.clone().into()),
         }
     }
 
@@ -258,6 +245,7 @@ impl Database {
                 let take = "UPDATE #server_roles SET owner = ? WHERE name = ? AND owner = ?";
                 Ok(tables.run(take, by![tables.name(), role, owner])? == 1)
             }
+            Self::Damaged(..) => Ok(false),
         }
     }
 
@@ -272,6 +260,7 @@ impl Database {
                     log::debug!("{role} is free when the lease of this server ends: {error}");
                 }
             }
+            Self::Damaged(..) => {}
         }
     }
 
@@ -294,6 +283,7 @@ impl Statements for Single<'_> {
                 let rows = tables.rows(&of_servers(sql), by)?;
                 Ok(rows.into_iter().map(Row).collect())
             }
+            Database::Damaged(_, error) => Err(error.clone()),
         }
     }
 
@@ -306,6 +296,7 @@ impl Statements for Single<'_> {
             Database::File(file) => OfFile(&file.connection.lock()).run(sql, by),
             #[cfg(feature = "mysql")]
             Database::Server(tables) => tables.run(&of_servers(sql), by),
+            Database::Damaged(_, error) => Err(error.clone()),
         }
     }
 }
@@ -349,7 +340,7 @@ impl Statements for OfFile<'_> {
             })?;
             rows.collect()
         };
-        found().map_err(|error| failed("server.db", &error))
+        found().map_err(|error| failed(self.0, &error))
     }
 
     fn rows_to_change(&mut self, sql: &str, by: &[SqlValue]) -> Result<Vec<Row>, Error> {
@@ -365,7 +356,7 @@ impl Statements for OfFile<'_> {
             .and_then(|mut statement| statement.execute(values));
         changed
             .map(|changed| changed as u64)
-            .map_err(|error| failed("server.db", &error))
+            .map_err(|error| failed(self.0, &error))
     }
 }
 
@@ -394,11 +385,71 @@ impl Statements for OfServer<'_, '_, '_> {
     }
 }
 
+/// Opens `server.db`, which is created with these tables if it does not exist. The inner error is that of a damaged
+/// file.
+fn connect(
+    path: &Path,
+    durability: Durability,
+    tables: &[&str],
+) -> Result<Result<Connection, Error>, Error> {
+    // SQLite gives its companion files the same mode.
+    open_private(File::options().create(true).append(true), path).map_err(|error| {
+        let why = format!("{}: {error}", path.display());
+        Error::new(ErrorKind::Invalid, why)
+    })?;
+    let synchronous = match durability {
+        Durability::Full => "full",
+        Durability::Normal => "normal",
+    };
+    let connection = Connection::open(path).map_err(|error| failure(path, &error))?;
+    let prepare = || -> rusqlite::Result<String> {
+        connection.busy_timeout(Duration::from_secs(10))?;
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        connection.pragma_update(None, "synchronous", synchronous)?;
+        for table in tables {
+            connection.execute_batch(table)?;
+        }
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+    };
+    match prepare() {
+        Ok(found) if found == "ok" => Ok(Ok(connection)),
+        Ok(found) => Ok(Err(damaged(path, &found))),
+        Err(error) if is_damage(&error) => Ok(Err(damaged(path, &error))),
+        Err(error) => Err(failure(path, &error)),
+    }
+}
+
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(
+        error.sqlite_error_code(),
+        Some(DatabaseCorrupt | NotADatabase)
+    )
+}
+
+fn damaged(path: &Path, found: &dyn fmt::Display) -> Error {
+    let why = format!(
+        "{} is damaged ({found}). Jobs and their results are in the queue and not affected. Stop the server, restore the \
+         file from a backup or move it away, with its -wal and -shm, and start the server again. Without the file, its \
+         idempotency keys, webhooks, and files and batches of /v1 are lost",
+        path.display()
+    );
+    Error::new(ErrorKind::Malformed, why).with_storage()
+}
+
+/// The error for a failure of a statement.
+fn failed(connection: &Connection, error: &rusqlite::Error) -> Error {
+    failure(Path::new(connection.path().unwrap_or("server.db")), error)
+}
+
 /// The error for a failure of `server.db`.
-fn failed(what: &str, error: &rusqlite::Error) -> Error {
+fn failure(path: &Path, error: &rusqlite::Error) -> Error {
     use rusqlite::ErrorCode::{
         CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, SystemIoFailure,
     };
+    if is_damage(error) {
+        return damaged(path, error);
+    }
     let kind = match error.sqlite_error_code() {
         Some(DatabaseBusy | DatabaseLocked | DiskFull | SystemIoFailure | CannotOpen) => {
             ErrorKind::Transient
@@ -406,5 +457,5 @@ fn failed(what: &str, error: &rusqlite::Error) -> Error {
         // The client cannot solve it.
         _ => ErrorKind::Malformed,
     };
-    Error::new(kind, format!("{what}: {error}")).with_storage()
+    Error::new(kind, format!("{}: {error}", path.display())).with_storage()
 }

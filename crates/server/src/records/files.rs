@@ -15,6 +15,7 @@ pub(super) const TABLE: &str = "
         bytes INTEGER NOT NULL,
         created_at INTEGER NOT NULL,
         expires_at INTEGER,
+        owner TEXT, -- the name of the token that created it
         deleted_at INTEGER -- those that are gone are known for a while, so that lists go on behind them
     );
     CREATE INDEX IF NOT EXISTS deleted_files ON files (deleted_at) WHERE deleted_at IS NOT NULL;";
@@ -22,7 +23,7 @@ pub(super) const TABLE: &str = "
 /// How long the id of a deleted file can still be used to continue a list.
 const KNOWN_SECONDS: u64 = 24 * 3600;
 
-const COLUMNS: &str = "id, purpose, filename, bytes, created_at, expires_at";
+const COLUMNS: &str = "id, purpose, filename, bytes, created_at, expires_at, owner";
 
 /// A file as it is listed. Times are seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub(crate) struct FileRecord {
     pub bytes: u64,
     pub created_at: u64,
     pub expires_at: Option<u64>,
+    /// The name of the token that created it.
+    pub owner: Option<String>,
 }
 
 /// Which files are listed.
@@ -43,11 +46,18 @@ pub(crate) struct FileQuery<'q> {
     pub after: Option<&'q str>,
     /// Oldest first.
     pub ascending: bool,
+    /// Only those of this owner.
+    pub owner: Option<&'q str>,
 }
 
 /// A new id: a prefix for its type, and 128 random bits.
 pub(crate) fn new_id(what: &str) -> String {
-    format!("{what}{}", ProcessId::new().to_string().replace('-', ""))
+    id_of(what, ProcessId::new())
+}
+
+/// The id of an object with these bits.
+pub(crate) fn id_of(what: &str, id: ProcessId) -> String {
+    format!("{what}{}", id.to_string().replace('-', ""))
 }
 
 /// Seconds since 1970.
@@ -74,18 +84,20 @@ impl FileRecord {
             bytes: unsigned(row.int(3)?),
             created_at: unsigned(row.int(4)?),
             expires_at: row.optional_int(5)?.map(unsigned),
+            owner: row.optional_text(6)?,
         })
     }
 
     pub fn insert(&self, database: &mut dyn Statements) -> Result<(), Error> {
-        let sql = format!("REPLACE INTO #files ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)");
+        let sql = format!("REPLACE INTO #files ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)");
         let by = by![
             &*self.id,
             &*self.purpose,
             &*self.filename,
             signed(self.bytes),
             signed(self.created_at),
-            self.expires_at.map(signed)
+            self.expires_at.map(signed),
+            self.owner.as_deref()
         ];
         database.run(&sql, by).map(drop)
     }
@@ -95,9 +107,14 @@ impl FileRecord {
         database.first(&sql, by![id])?.map(Self::of).transpose()
     }
 
-    /// True also of a file that was there a while ago.
-    pub fn is_known(database: &mut dyn Statements, id: &str) -> Result<bool, Error> {
-        let found = database.first("SELECT 1 FROM #files WHERE id = ?", by![id])?;
+    /// True also of a file that was there a while ago; with an owner, only of its files.
+    pub fn is_known(
+        database: &mut dyn Statements,
+        id: &str,
+        owner: Option<&str>,
+    ) -> Result<bool, Error> {
+        let sql = "SELECT 1 FROM #files WHERE id = ? AND (? IS NULL OR owner = ?)";
+        let found = database.first(sql, by![id, owner, owner])?;
         Ok(found.is_some())
     }
 
@@ -126,11 +143,14 @@ impl FileRecord {
             "SELECT {COLUMNS} FROM #files
              WHERE deleted_at IS NULL
                AND (? IS NULL OR purpose = ?)
+               AND (? IS NULL OR owner = ?)
                AND (? IS NULL OR number {than} (SELECT number FROM #files WHERE id = ?))
              ORDER BY number {order} LIMIT ?"
         );
         let (purpose, after) = (query.purpose, query.after);
-        let by = by![purpose, purpose, after, after, signed(most as u64)];
+        let owner = query.owner;
+        let most = signed(most as u64);
+        let by = by![purpose, purpose, owner, owner, after, after, most];
         let rows = database.rows(&sql, by)?;
         rows.into_iter().map(Self::of).collect()
     }

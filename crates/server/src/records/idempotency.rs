@@ -12,7 +12,7 @@ use batchwright::{Error, ErrorKind, JobQueue, ProcessId};
 use sha2::{Digest, Sha256};
 
 use super::Records;
-use super::database::{Statements, by};
+use super::database::{Row, Statements, by};
 
 pub(super) const TABLE: &str = "
 CREATE TABLE IF NOT EXISTS keys (
@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS keys (
   request BLOB,              -- SHA-256 of the request; NULL until all of it has come
   process BLOB NOT NULL,     -- chosen before anything is enqueued
   chosen INTEGER NOT NULL,   -- by the server; else the client named it
-  many INTEGER NOT NULL,     -- jobs are asked for, and not one
+  many INTEGER NOT NULL,     -- 0: a job is asked for, 1: a process of many, 2: an answer of /v1, 3: an object of /v1
   owner TEXT NOT NULL,       -- the server that carries it out
   answer TEXT,               -- what was answered, in JSON; NULL until then
   created_at INTEGER NOT NULL
@@ -30,8 +30,6 @@ CREATE INDEX IF NOT EXISTS keys_by_age ON keys (created_at);
 
 /// How long a key is known.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long another request with the same key is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// Maximum interval between two checks of a key.
 const LONGEST_PAUSE: Duration = Duration::from_millis(160);
 
@@ -54,8 +52,20 @@ pub(crate) struct Asked {
     pub request: Option<Hash>,
     /// The process that the client named.
     pub process: Option<ProcessId>,
-    /// A process of many jobs is to be made.
-    pub many: bool,
+    pub makes: Makes,
+}
+
+/// What a request with a key makes, as the table has it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Makes {
+    #[default]
+    Job = 0,
+    /// A process of many jobs.
+    Process = 1,
+    /// An answer of `/v1`. A server that dies leaves it to the next request with the key.
+    Answer = 2,
+    /// An object of `/v1`, for example a file; likewise. Unlike the process of an answer, it outlives its key.
+    Object = 3,
 }
 
 /// The state of a key.
@@ -64,6 +74,8 @@ pub(crate) enum Claim<'r> {
     Mine(HeldKey<'r>),
     /// The request was completed: its hash, and the response.
     Answered(Option<Hash>, String),
+    /// Another thread or server still performs the request; its hash, if known.
+    Busy(Option<Hash>),
 }
 
 /// A key whose request is being performed.
@@ -126,6 +138,14 @@ impl HeldKey<'_> {
         )
     }
 
+    /// Leaves an unanswered key to the next request with it, at any server.
+    pub fn release(&self) -> Result<(), Error> {
+        let release =
+            "UPDATE #keys SET owner = '' WHERE `key` = ? AND owner = ? AND answer IS NULL";
+        let by = by![&self.key[..], self.records.name()];
+        self.records.single().run(release, by).map(drop)
+    }
+
     /// A hash that identifies a job without a hash of its own as that of this key.
     pub fn mark(&self) -> String {
         self.key.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -146,20 +166,29 @@ pub(crate) struct Abandoned {
     /// The server that has died.
     owner: String,
     pub process: ProcessId,
-    /// A process of many jobs was to be made.
-    pub many: bool,
+    pub makes: Makes,
 }
 
 impl Records {
-    /// Claims a key for a request, or returns its earlier response. Waits while another thread performs it.
+    /// Claims a key for a request, or returns its earlier response. Waits up to `patience` while another thread or
+    /// server performs it.
     ///
     /// # Errors
-    /// Of kind [`ErrorKind::Transient`] when that takes long.
-    pub fn claim_key(&self, key: Hash, asked: Asked, now: Timestamp) -> Result<Claim<'_>, Error> {
+    /// When the records cannot be read or written.
+    pub fn claim_key(
+        &self,
+        key: Hash,
+        asked: Asked,
+        now: Timestamp,
+        patience: Duration,
+    ) -> Result<Claim<'_>, Error> {
         let request = asked.request;
         let hash = request.as_ref().map(|hash| &hash[..]);
-        let deadline = Instant::now() + PATIENCE;
-        self.hold(key, deadline)?;
+        let deadline = Instant::now() + patience;
+        if !self.hold(key, deadline) {
+            let known = self.known(&key)?;
+            return Ok(Claim::Busy(known.and_then(|known| known.request)));
+        }
         let process = asked.process.unwrap_or_else(ProcessId::new);
         let mut pause = Duration::from_millis(20);
         let mut held = HeldKey {
@@ -180,7 +209,7 @@ impl Records {
                     hash,
                     &process.bytes()[..],
                     asked.process.is_none(),
-                    asked.many,
+                    asked.makes as i64,
                     self.name(),
                     now.0
                 ],
@@ -199,7 +228,7 @@ impl Records {
                     key,
                     owner: known.owner,
                     process: known.process,
-                    many: asked.many,
+                    makes: asked.makes,
                 };
                 if self.take_over(&one)? {
                     held.process = known.process;
@@ -209,18 +238,20 @@ impl Records {
                     return Ok(Claim::Mine(held));
                 }
             }
-            if Instant::now() > deadline {
-                return Err(busy());
+            if Instant::now() >= deadline {
+                return Ok(Claim::Busy(known.request));
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
-    /// The requests that servers which have died had begun and not answered, with a process of the server's choice.
+    /// The requests for jobs that servers which have died had begun and not answered, with a process of the server's
+    /// choice.
     pub fn abandoned(&self) -> Result<Vec<Abandoned>, Error> {
         let rows = self.single().rows(
-            "SELECT `key`, process, many, owner FROM #keys WHERE answer IS NULL AND chosen <> 0",
+            "SELECT `key`, process, many, owner FROM #keys
+             WHERE answer IS NULL AND chosen <> 0 AND many < 2",
             &[],
         )?;
         let mut abandoned = Vec::new();
@@ -231,7 +262,10 @@ impl Records {
                     key: row.bytes(0)?,
                     owner,
                     process: ProcessId::from_bytes(row.bytes(1)?),
-                    many: row.int(2)? != 0,
+                    makes: match row.int(2)? {
+                        0 => Makes::Job,
+                        _ => Makes::Process,
+                    },
                 });
             }
         }
@@ -279,8 +313,25 @@ impl Records {
         Ok(self.single().first(find, by![answer])?.is_some())
     }
 
-    /// Locks this key against other threads until it is released.
-    fn hold(&self, key: Hash, deadline: Instant) -> Result<(), Error> {
+    /// The keys of answers that are known no longer, with the processes that may be left of them.
+    pub fn expired_answers(&self, now: Timestamp) -> Result<Vec<(Hash, ProcessId)>, Error> {
+        let rows = self.single().rows(
+            "SELECT `key`, process FROM #keys WHERE created_at < ? AND many = 2
+             ORDER BY created_at LIMIT 1000",
+            by![oldest(now)],
+        )?;
+        let read = |mut row: Row| Ok((row.bytes(0)?, ProcessId::from_bytes(row.bytes(1)?)));
+        rows.into_iter().map(read).collect()
+    }
+
+    /// Forgets such a key.
+    pub fn forget_answer(&self, key: &Hash) -> Result<(), Error> {
+        let forget = "DELETE FROM #keys WHERE `key` = ?";
+        self.single().run(forget, by![&key[..]]).map(drop)
+    }
+
+    /// Locks this key against other threads until it is released. False if that was not possible by the deadline.
+    fn hold(&self, key: Hash, deadline: Instant) -> bool {
         let mut held = self.keys.held.lock();
         while !held.insert(key) {
             if self
@@ -289,10 +340,10 @@ impl Records {
                 .wait_until(&mut held, deadline)
                 .timed_out()
             {
-                return Err(busy());
+                return false;
             }
         }
-        Ok(())
+        true
     }
 
     fn known(&self, key: &Hash) -> Result<Option<Known>, Error> {
@@ -300,7 +351,7 @@ impl Records {
             "SELECT request, process, owner, answer, created_at FROM #keys WHERE `key` = ?",
             by![&key[..]],
         )?;
-        let read = |mut row: super::database::Row| {
+        let read = |mut row: Row| {
             let request = row.optional_bytes(0)?;
             Ok(Known {
                 request: request.and_then(|hash| hash.try_into().ok()),
@@ -322,10 +373,14 @@ impl Records {
             }
             *looked = now;
         }
-        let oldest = now.0 - i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX);
-        let forget = "DELETE FROM #keys WHERE created_at < ?";
-        self.single().run(forget, by![oldest]).map(drop)
+        let forget = "DELETE FROM #keys WHERE created_at < ? AND many <> 2";
+        self.single().run(forget, by![oldest(now)]).map(drop)
     }
+}
+
+/// Keys of before this time are forgotten.
+fn oldest(now: Timestamp) -> i64 {
+    now.0 - i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX)
 }
 
 struct Known {
@@ -336,7 +391,7 @@ struct Known {
     since: Timestamp,
 }
 
-fn busy() -> Error {
+pub(crate) fn busy() -> Error {
     let why =
         "a request with the same idempotency key is still being processed: send it again later";
     Error::new(ErrorKind::Transient, why)
@@ -351,7 +406,8 @@ mod tests {
     fn a_key_that_another_server_has_taken_over_is_left_to_it() {
         in_each_place(|open| {
             let claim = |records: &Records| -> Option<ProcessId> {
-                match records.claim_key([7; 32], Asked::default(), Timestamp(1_000)) {
+                match records.claim_key([7; 32], Asked::default(), Timestamp(1_000), Duration::ZERO)
+                {
                     Ok(Claim::Mine(held)) => Some(held.process),
                     _ => None,
                 }
@@ -364,7 +420,9 @@ mod tests {
             assert_eq!(abandoned.len(), 1);
             let lives = open();
             let asked = Asked::default();
-            let Ok(Claim::Mine(held)) = lives.claim_key([7; 32], asked, Timestamp(2_000)) else {
+            let Ok(Claim::Mine(held)) =
+                lives.claim_key([7; 32], asked, Timestamp(2_000), Duration::ZERO)
+            else {
                 panic!("a dead server's key is free");
             };
             assert_eq!((Some(held.process), held.resumed), (process, true));
@@ -376,7 +434,7 @@ mod tests {
             assert!(starts.is_answer("{}").unwrap());
             assert!(!starts.is_answer("[]").unwrap());
             let Ok(Claim::Answered(request, answer)) =
-                starts.claim_key([7; 32], asked, Timestamp(3_000))
+                starts.claim_key([7; 32], asked, Timestamp(3_000), Duration::ZERO)
             else {
                 panic!("it was answered");
             };
@@ -389,7 +447,7 @@ mod tests {
         in_each_place(|open| {
             let records = open();
             let Ok(Claim::Mine(held)) =
-                records.claim_key([7; 32], Asked::default(), Timestamp(1_000))
+                records.claim_key([7; 32], Asked::default(), Timestamp(1_000), Duration::ZERO)
             else {
                 panic!("nobody has it");
             };

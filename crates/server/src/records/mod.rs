@@ -6,6 +6,7 @@ mod changes;
 pub(crate) mod database;
 pub(crate) mod files;
 mod idempotency;
+pub(crate) mod objects;
 pub(crate) mod owner;
 mod reads;
 #[cfg(test)]
@@ -26,7 +27,7 @@ use parking_lot::{Condvar, Mutex};
 
 pub(crate) use changes::{Change, ELSEWHERE};
 use database::{Database, Single, Statements, by};
-pub(crate) use idempotency::{Asked, Claim, Hash, HeldKey, hash};
+pub(crate) use idempotency::{Asked, Claim, Hash, HeldKey, Makes, busy, hash};
 pub(crate) use reads::ReadEnd;
 
 /// The tables, defined where their records are. Released ones never change; new ones are appended.
@@ -37,6 +38,7 @@ const TABLES: &[&str] = &[
     batches::TABLE,
     webhooks::TABLE,
     reads::TABLE,
+    objects::TABLE,
 ];
 
 /// An open database of records.
@@ -55,12 +57,24 @@ struct Keys {
 }
 
 impl Records {
-    /// Opens the file, which is created if it does not exist.
+    /// Opens the file, which is created if it does not exist. If it is damaged, every use fails, see
+    /// [`check`](Self::check).
     ///
     /// # Errors
-    /// When it cannot be opened or is no such file.
+    /// When it cannot be opened.
     pub fn open(path: &Path, durability: Durability) -> Result<Self, Error> {
         Database::open(path, durability, TABLES).map(Self::on)
+    }
+
+    /// Checks that they can be used.
+    ///
+    /// # Errors
+    /// When `server.db` is damaged; the message names its path and a remedy.
+    pub fn check(&self) -> Result<(), Error> {
+        match &self.database {
+            Database::Damaged(_, error) => Err(error.clone()),
+            _ => Ok(()),
+        }
     }
 
     /// Those in the database of a queue, which servers on other machines share.

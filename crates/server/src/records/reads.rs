@@ -2,6 +2,7 @@
 //! what it has read must not delete that end.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 use batchwright::queue::JobReceipt;
 use batchwright::{Error, JobId, ProcessId};
@@ -78,18 +79,18 @@ impl Records {
         })
     }
 
-    /// The failures that were read up to the job of this key.
+    /// The failures that were read, of jobs with these keys.
     ///
     /// # Errors
     /// When `server.db` cannot be read.
     pub fn read_failures(
         &self,
         process: ProcessId,
-        through: i64,
+        keys: RangeInclusive<i64>,
     ) -> Result<Vec<(JobId, JobReceipt)>, Error> {
         let rows = self.single().rows(
-            "SELECT id, job, claim FROM #read_failures WHERE process = ? AND job <= ? ORDER BY job",
-            by![&process.bytes()[..], through],
+            "SELECT id, job, claim FROM #read_failures WHERE process = ? AND job BETWEEN ? AND ? ORDER BY job",
+            by![&process.bytes()[..], *keys.start(), *keys.end()],
         )?;
         let read = |mut row: Row| {
             let (job, claim) = (row.int(1)?, row.int(2)?);

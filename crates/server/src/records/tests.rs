@@ -85,11 +85,11 @@ fn what_was_read_is_known_to_all() {
         second
             .note_read(process, &[end(3, 2, false), end(1, 4, true)])
             .unwrap();
-        let known = first.read_failures(process, 9).unwrap();
+        let known = first.read_failures(process, 0..=9).unwrap();
         let known: Vec<_> = known.iter().map(|(_, it)| (it.job, it.claim)).collect();
         assert_eq!(known, [(1, 4)]);
         second.forget_read_of_others(|_| Ok(false)).unwrap();
-        assert!(first.read_failures(process, 9).unwrap().is_empty());
+        assert!(first.read_failures(process, 0..=9).unwrap().is_empty());
     });
 }
 
@@ -104,6 +104,7 @@ fn files_are_listed_in_pages_at_each_server() {
             bytes: 5_000_000_000,
             created_at: 1,
             expires_at: (id == "c").then_some(7),
+            owner: None,
         };
         for (id, purpose) in [("a", "batch"), ("b", "vision"), ("c", "batch")] {
             file(id, purpose).insert(&mut first.single()).unwrap();
@@ -114,6 +115,7 @@ fn files_are_listed_in_pages_at_each_server() {
                 purpose,
                 after,
                 ascending,
+                owner: None,
             };
             let found = FileRecord::list(database, &query, 2).unwrap();
             found.into_iter().map(|file| file.id).collect()
@@ -127,7 +129,7 @@ fn files_are_listed_in_pages_at_each_server() {
         assert_eq!(FileRecord::expired(database, 7).unwrap().len(), 1);
         FileRecord::delete(database, "b").unwrap();
         assert!(FileRecord::get(database, "b").unwrap().is_none());
-        assert!(FileRecord::is_known(database, "b").unwrap());
+        assert!(FileRecord::is_known(database, "b", None).unwrap());
     });
 }
 

@@ -1,12 +1,15 @@
-//! Who is to be told of the end of which process, and how far that has come.
+//! Webhooks: what each reports the end of, to which address, and how far its delivery has come.
 
-use batchwright::{Error, ProcessId};
+use std::fmt;
+use std::str::FromStr;
+
+use batchwright::{Error, ErrorKind, JobId, ProcessId};
 
 use super::database::{Row, Statements, by};
 
 pub(super) const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS webhooks (
-        process TEXT PRIMARY KEY,
+        process TEXT PRIMARY KEY, -- or a job or a batch, see `Subject`
         url TEXT NOT NULL,
         secret BLOB NOT NULL,
         message TEXT NOT NULL,
@@ -19,6 +22,44 @@ pub(super) const TABLE: &str = "
     CREATE INDEX IF NOT EXISTS open_webhooks ON webhooks (state) WHERE state IN ('waiting', 'due');";
 
 const COLUMNS: &str = "process, url, secret, message, body, state, attempts, next_at, error";
+
+/// What a webhook reports the end of. As text, a process is its id; a job and a batch of `/v1` have a prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Subject {
+    Process(ProcessId),
+    Job(JobId),
+    Batch(String),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process(id) => id.fmt(f),
+            Self::Job(id) => write!(f, "job_{id}"),
+            Self::Batch(id) => f.write_str(id),
+        }
+    }
+}
+
+impl FromStr for Subject {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let odd = |_| Error::new(ErrorKind::Malformed, "a webhook is damaged").with_storage();
+        match text.strip_prefix("job_") {
+            Some(id) => id.parse().map(Self::Job).map_err(odd),
+            None if text.starts_with("batch_") => Ok(Self::Batch(text.to_owned())),
+            None => text.parse().map(Self::Process).map_err(odd),
+        }
+    }
+}
+
+/// A webhook whose message is due now or later.
+pub(crate) struct DueWebhook {
+    pub subject: Subject,
+    pub url: String,
+    pub next_at: i64,
+}
 
 /// How far it has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,10 +90,10 @@ impl WebhookState {
     }
 }
 
-/// A webhook of a process. `Debug` would show its secret, so there is none.
+/// A webhook. `Debug` would show its secret, so there is none.
 #[derive(Clone)]
 pub(crate) struct Webhook {
-    pub process: ProcessId,
+    pub subject: Subject,
     pub url: String,
     /// What its messages are signed with.
     pub secret: Vec<u8>,
@@ -71,7 +112,7 @@ pub(crate) struct Webhook {
 impl Webhook {
     fn of(mut row: Row) -> Result<Self, Error> {
         Ok(Self {
-            process: row.text(0)?.parse()?,
+            subject: row.text(0)?.parse()?,
             url: row.text(1)?,
             secret: row.optional_bytes(2)?.unwrap_or_default(),
             message: row.text(3)?,
@@ -83,11 +124,20 @@ impl Webhook {
         })
     }
 
-    /// Writes it down, in place of the one that the process had.
+    /// Records it, in place of an earlier one of its subject.
     pub fn put(&self, database: &mut dyn Statements) -> Result<(), Error> {
-        let sql = format!("REPLACE INTO #webhooks ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)");
+        self.write("REPLACE", database)
+    }
+
+    /// Records it, unless its subject has one.
+    pub fn add(&self, database: &mut dyn Statements) -> Result<(), Error> {
+        self.write("INSERT OR IGNORE", database)
+    }
+
+    fn write(&self, verb: &str, database: &mut dyn Statements) -> Result<(), Error> {
+        let sql = format!("{verb} INTO #webhooks ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)");
         let by = by![
-            self.process.to_string(),
+            self.subject.to_string(),
             &*self.url,
             &self.secret[..],
             &*self.message,
@@ -111,22 +161,29 @@ impl Webhook {
             i64::from(self.attempts),
             self.next_at,
             self.error.as_deref(),
-            self.process.to_string(),
+            self.subject.to_string(),
             &*self.message,
         ];
         database.run(sql, by).map(drop)
     }
 
-    pub fn get(database: &mut dyn Statements, process: ProcessId) -> Result<Option<Self>, Error> {
+    /// Has its message sent again, from the first attempt. False if there is no webhook, or no message yet.
+    pub fn send_again(database: &mut dyn Statements, subject: &Subject) -> Result<bool, Error> {
+        let sql = "UPDATE #webhooks SET state = 'due', attempts = 0, next_at = 0, error = NULL
+                   WHERE process = ? AND state <> 'waiting'";
+        Ok(database.run(sql, by![subject.to_string()])? > 0)
+    }
+
+    pub fn get(database: &mut dyn Statements, subject: &Subject) -> Result<Option<Self>, Error> {
         let sql = format!("SELECT {COLUMNS} FROM #webhooks WHERE process = ?");
-        let found = database.first(&sql, by![process.to_string()])?;
+        let found = database.first(&sql, by![subject.to_string()])?;
         found.map(Self::of).transpose()
     }
 
     /// False when there was none.
-    pub fn delete(database: &mut dyn Statements, process: ProcessId) -> Result<bool, Error> {
+    pub fn delete(database: &mut dyn Statements, subject: &Subject) -> Result<bool, Error> {
         let sql = "DELETE FROM #webhooks WHERE process = ?";
-        Ok(database.run(sql, by![process.to_string()])? > 0)
+        Ok(database.run(sql, by![subject.to_string()])? > 0)
     }
 
     /// Removes those that ended before this time, in seconds since 1970.
@@ -135,13 +192,31 @@ impl Webhook {
         database.run(sql, by![before]).map(drop)
     }
 
-    /// Those that something is still to be done for.
-    pub fn open(database: &mut dyn Statements) -> Result<Vec<Self>, Error> {
+    /// Up to `most` webhooks whose subjects had not ended, after this one.
+    pub fn waiting(
+        database: &mut dyn Statements,
+        after: &str,
+        most: i64,
+    ) -> Result<Vec<Self>, Error> {
         let sql = format!(
-            "SELECT {COLUMNS} FROM #webhooks WHERE state IN ('waiting', 'due') ORDER BY next_at"
+            "SELECT {COLUMNS} FROM #webhooks WHERE state = 'waiting' AND process > ? ORDER BY process LIMIT ?"
         );
-        let rows = database.rows(&sql, &[])?;
+        let rows = database.rows(&sql, by![after, most])?;
         rows.into_iter().map(Self::of).collect()
+    }
+
+    /// Those whose messages are to be sent, the next one first.
+    pub fn due(database: &mut dyn Statements) -> Result<Vec<DueWebhook>, Error> {
+        let sql =
+            "SELECT process, url, next_at FROM #webhooks WHERE state = 'due' ORDER BY next_at";
+        let due = |mut row: Row| {
+            Ok(DueWebhook {
+                subject: row.text(0)?.parse()?,
+                url: row.text(1)?,
+                next_at: row.int(2)?,
+            })
+        };
+        database.rows(sql, &[])?.into_iter().map(due).collect()
     }
 }
 
@@ -152,7 +227,7 @@ mod tests {
 
     fn webhook(state: WebhookState, next_at: i64) -> Webhook {
         Webhook {
-            process: ProcessId::new(),
+            subject: Subject::Process(ProcessId::new()),
             url: String::new(),
             secret: vec![0, 255],
             message: "msg_1".to_owned(),
@@ -176,10 +251,25 @@ mod tests {
             webhook.update(database).unwrap();
             late.error = Some("it was answered with 500".to_owned());
             late.update(database).unwrap();
-            let known = Webhook::get(database, webhook.process).unwrap().unwrap();
+            let known = Webhook::get(database, &webhook.subject).unwrap().unwrap();
             assert_eq!((known.state, known.error), (WebhookState::Delivered, None));
             assert_eq!(known.secret, [0, 255]);
         });
+    }
+
+    #[test]
+    fn a_subject_is_read_as_it_was_written() {
+        let batch = crate::records::files::new_id("batch_");
+        for subject in [
+            Subject::Process(ProcessId::new()),
+            Subject::Job(JobId::from_bytes(ProcessId::new().bytes())),
+            Subject::Batch(batch),
+        ] {
+            let text = subject.to_string();
+            assert!(text.len() <= 64, "the column of database servers: {text}");
+            assert_eq!(text.parse::<Subject>().unwrap(), subject);
+        }
+        assert!("batch".parse::<Subject>().is_err());
     }
 
     #[test]
@@ -198,14 +288,20 @@ mod tests {
             let all = all.map(|(state, at)| {
                 let webhook = webhook(state, at);
                 webhook.put(database).unwrap();
-                webhook.process
+                webhook.subject
             });
-            assert_eq!(Webhook::open(database).unwrap().len(), 2);
+            assert_eq!(Webhook::waiting(database, "", 9).unwrap().len(), 1);
+            assert_eq!(Webhook::due(database).unwrap().len(), 1);
             Webhook::forget_ended(database, 10).unwrap();
-            let there = all.map(|process| Webhook::get(database, process).unwrap().is_some());
+            let there = all
+                .each_ref()
+                .map(|subject| Webhook::get(database, subject).unwrap().is_some());
             assert_eq!(there, [true, true, false, false, true]);
-            assert!(Webhook::delete(database, all[0]).unwrap());
-            assert!(!Webhook::delete(database, all[0]).unwrap());
+            assert!(!Webhook::send_again(database, &all[0]).unwrap());
+            assert!(Webhook::send_again(database, &all[4]).unwrap());
+            assert_eq!(Webhook::due(database).unwrap().len(), 2);
+            assert!(Webhook::delete(database, &all[0]).unwrap());
+            assert!(!Webhook::delete(database, &all[0]).unwrap());
         });
     }
 }

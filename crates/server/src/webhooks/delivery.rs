@@ -1,29 +1,39 @@
-//! The thread that tells: it looks which processes have ended, sends, and writes down what came of it.
+//! The thread that finds what has ended, and the threads that send its messages: at most one per receiver, so that a slow
+//! receiver delays only its own messages.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use batchwright::unstable::PublicResolver;
 use log::{info, warn};
-use serde_json::json;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
 use ureq::Agent;
+use ureq::http::Uri;
 use ureq::unversioned::transport::DefaultConnector;
 
 use super::signature::signature;
 use crate::app::App;
 use crate::background::{Background, Wake};
 use crate::problem::Problem;
-use crate::records::files::now;
-use crate::records::webhooks::{Webhook, WebhookState};
-use crate::shapes;
+use crate::records::batches::{BatchRecord, BatchState};
+use crate::records::files::{new_id, now};
+use crate::records::webhooks::{Subject, Webhook, WebhookState};
+use crate::shapes::{self, ShownJob};
 
 /// What one server at a time does: a lock in the data folder.
 const ROLE: &str = "webhooks.lock";
 /// How often it looks while something is to be told, and otherwise.
 const LOOK: Duration = Duration::from_millis(500);
 const REST: Duration = Duration::from_secs(30);
-/// How long a try may take in all: the others wait meanwhile.
+/// Subjects that are checked for their end at once; with more of them, each takes its turn.
+const LOOKED_AT: usize = 500;
+/// Maximum number of receivers that messages are sent to at once.
+const SENDERS: usize = 32;
+/// How long an attempt may take in all.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long after each try the next one comes, in seconds: 2 days in all.
 const AGAIN: [i64; 9] = [2, 30, 120, 600, 3_600, 10_800, 28_800, 57_600, 86_400];
@@ -75,41 +85,104 @@ impl Drop for Deliveries {
 }
 
 fn run(app: &App, agent: &Agent) {
-    let stopped = || app.webhooks.is_stopped();
+    let busy = Mutex::new(HashSet::new());
     let mut clean_at = Instant::now();
-    while waits_to_be_alone(app) {
-        if Instant::now() >= clean_at {
-            clean_at = Instant::now() + CLEAN;
-            let cleaned = Webhook::forget_ended(&mut app.records.single(), seconds() - KEPT);
-            if let Err(error) = cleaned {
-                warn!("old webhooks stay: {error}");
+    let mut look_at = Instant::now();
+    let mut after = String::new();
+    let mut waits = false;
+    // The scope ends when all messages in flight have ended.
+    thread::scope(|scope| {
+        while waits_to_be_alone(app) {
+            if Instant::now() >= clean_at {
+                clean_at = Instant::now() + CLEAN;
+                let cleaned = Webhook::forget_ended(&mut app.records.single(), seconds() - KEPT);
+                if let Err(error) = cleaned {
+                    warn!("old webhooks stay: {error}");
+                }
             }
+            let looks = Instant::now() >= look_at;
+            if looks {
+                look_at = Instant::now() + LOOK;
+                waits = find_ended(app, &mut after);
+            }
+            let due = Webhook::due(&mut app.records.single()).unwrap_or_else(|error| {
+                warn!("webhooks cannot be read: {error}");
+                Vec::new()
+            });
+            let now = seconds();
+            for webhook in due.iter().filter(|webhook| webhook.next_at <= now) {
+                let receiver = receiver(&webhook.url);
+                {
+                    let mut busy = busy.lock();
+                    if busy.len() >= SENDERS || app.webhooks.is_stopped() {
+                        break;
+                    }
+                    if !busy.insert(receiver.clone()) {
+                        continue;
+                    }
+                }
+                let (busy, subject, sent_to) = (&busy, webhook.subject.clone(), receiver.clone());
+                let send = move || {
+                    let delivered = deliver(app, agent, &subject);
+                    busy.lock().remove(&sent_to);
+                    match delivered {
+                        Ok(()) => app.webhooks.wake(),
+                        // The message is sent again at the next look, and not at once.
+                        Err(problem) => warn!("the webhook of {subject} is delayed: {problem}"),
+                    }
+                };
+                let thread = thread::Builder::new().name("webhook".to_owned());
+                if let Err(error) = thread.spawn_scoped(scope, send) {
+                    warn!("webhooks wait for a thread: {error}");
+                    busy.lock().remove(&receiver);
+                    break;
+                }
+            }
+            // Only the server that received the request wakes its thread.
+            let is_woken = !app.records.is_shared();
+            let rests = looks && !waits && due.is_empty() && is_woken;
+            app.webhooks.wait(if rests { REST } else { LOOK });
         }
-        let open = Webhook::open(&mut app.records.single());
-        let open = open.unwrap_or_else(|error| {
-            warn!("webhooks cannot be read: {error}");
-            Vec::new()
+    });
+}
+
+/// The host and port of an address, in one spelling.
+fn receiver(url: &str) -> String {
+    let uri: Option<Uri> = url.parse().ok();
+    let authority = uri.as_ref().and_then(Uri::authority);
+    authority.map_or_else(String::new, |host| host.as_str().to_ascii_lowercase())
+}
+
+/// Writes the messages of what has ended. Returns whether anything has not.
+fn find_ended(app: &App, after: &mut String) -> bool {
+    let most = i64::try_from(LOOKED_AT).unwrap_or(i64::MAX);
+    let found = Webhook::waiting(&mut app.records.single(), after, most);
+    let waiting = found.unwrap_or_else(|error| {
+        warn!("webhooks cannot be read: {error}");
+        Vec::new()
+    });
+    let is_first = after.is_empty();
+    // The next look begins at the first one again when this one has reached the last one.
+    let last = waiting.last().filter(|_| waiting.len() == LOOKED_AT);
+    *after = last.map_or_else(String::new, |last| last.subject.to_string());
+    let any = !waiting.is_empty() || !is_first;
+    for mut webhook in waiting {
+        if app.webhooks.is_stopped() {
+            break;
+        }
+        let written = message(app, &webhook.subject).and_then(|body| {
+            if let Some(body) = body {
+                webhook.body = Some(body.to_string());
+                webhook.state = WebhookState::Due;
+                webhook.update(&mut app.records.single())?;
+            }
+            Ok(())
         });
-        for webhook in &open {
-            if stopped() {
-                break;
-            }
-            if let Err(problem) = bring_on(app, agent, webhook.clone()) {
-                warn!(
-                    "the webhook of process {} is delayed: {problem}",
-                    webhook.process
-                );
-            }
+        if let Err(problem) = written {
+            warn!("the webhook of {} is delayed: {problem}", webhook.subject);
         }
-        // Only the server that received the request wakes its thread.
-        let is_woken = !app.records.is_shared();
-        let rest = if open.is_empty() && is_woken {
-            REST
-        } else {
-            LOOK
-        };
-        app.webhooks.wait(rest);
     }
+    any
 }
 
 /// Waits until no other server sends: each message would come twice. False once this one is to end.
@@ -127,33 +200,55 @@ fn waits_to_be_alone(app: &App) -> bool {
     false
 }
 
-fn bring_on(app: &App, agent: &Agent, mut webhook: Webhook) -> Result<(), Problem> {
-    if webhook.state == WebhookState::Waiting {
-        let data = match app.queue.process(webhook.process)? {
-            Some(process) if !process.is_finished() => return Ok(()),
-            Some(process) => shapes::process(&process, None),
-            // Somebody was quicker and has taken all its results.
-            None => json!({"process_id": webhook.process, "state": "consumed"}),
-        };
-        let told = json!({
-            "type": "process.finished",
-            "timestamp": shapes::time::text(shapes::now()),
-            "data": data,
-        });
-        webhook.body = Some(told.to_string());
-        webhook.state = WebhookState::Due;
-        webhook.update(&mut app.records.single())?;
-    }
-    if webhook.next_at > seconds() {
+/// The message about the end of this, if it has ended.
+fn message(app: &App, subject: &Subject) -> Result<Option<Value>, Problem> {
+    let (kind, data) = match subject {
+        Subject::Process(id) => (
+            "process.finished",
+            match app.queue.process(*id)? {
+                Some(process) if !process.is_finished() => return Ok(None),
+                Some(process) => shapes::process(&process, None),
+                // A client was quicker and has taken all its results.
+                None => json!({"process_id": id, "state": "consumed"}),
+            },
+        ),
+        Subject::Job(id) => (
+            "job.finished",
+            match app.queue.job(*id)? {
+                Some(job) if !job.status.is_final() => return Ok(None),
+                Some(job) => ShownJob::of(&job).without_result(),
+                None => json!({"job_id": id, "status": "consumed"}),
+            },
+        ),
+        Subject::Batch(id) => {
+            let batch = BatchRecord::get(&mut app.records.single(), id)?;
+            let state = batch.map(|batch| batch.state).filter(|state| {
+                use BatchState::{Cancelled, Completed, Expired, Failed};
+                matches!(state, Cancelled | Completed | Expired | Failed)
+            });
+            return Ok(state.map(|state| {
+                json!({
+                    "id": new_id("evt_"),
+                    "object": "event",
+                    "created_at": now(),
+                    "type": format!("batch.{}", state.as_str()),
+                    "data": {"id": id},
+                })
+            }));
+        }
+    };
+    let time = shapes::time::text(shapes::now());
+    Ok(Some(json!({"type": kind, "timestamp": time, "data": data})))
+}
+
+/// Sends the message of a webhook once, and records the outcome.
+fn deliver(app: &App, agent: &Agent, subject: &Subject) -> Result<(), Problem> {
+    let known = Webhook::get(&mut app.records.single(), subject)?;
+    let is_due =
+        |webhook: &Webhook| webhook.state == WebhookState::Due && webhook.next_at <= seconds();
+    let Some(mut webhook) = known.filter(is_due) else {
         return Ok(());
-    }
-    // It was listed before the tries of the others, which take their time.
-    let known = Webhook::get(&mut app.records.single(), webhook.process)?;
-    if known
-        .is_none_or(|known| known.message != webhook.message || known.state != WebhookState::Due)
-    {
-        return Ok(());
-    }
+    };
     if !app.records.has_role(ROLE)? {
         return Ok(());
     }
@@ -170,10 +265,10 @@ fn bring_on(app: &App, agent: &Agent, mut webhook: Webhook) -> Result<(), Proble
 /// What a try leads to.
 fn after(webhook: &mut Webhook, sent: Result<(), Refused>) {
     webhook.attempts += 1;
-    let process = webhook.process;
+    let subject = &webhook.subject;
     match sent {
         Ok(()) => {
-            info!("the webhook of process {process} was delivered");
+            info!("the webhook of {subject} was delivered");
             webhook.state = WebhookState::Delivered;
             webhook.next_at = seconds();
             webhook.error = None;
@@ -188,10 +283,7 @@ fn after(webhook: &mut Webhook, sent: Result<(), Refused>) {
                     webhook.next_at = seconds();
                 }
             }
-            warn!(
-                "the webhook of process {process}, try {tries}: {}",
-                refused.why
-            );
+            warn!("the webhook of {subject}, try {tries}: {}", refused.why);
             webhook.error = Some(refused.why);
         }
     }
@@ -249,7 +341,7 @@ mod tests {
     #[test]
     fn a_message_is_tried_ever_more_rarely_and_given_up_in_the_end() {
         let mut webhook = Webhook {
-            process: ProcessId::new(),
+            subject: Subject::Process(ProcessId::new()),
             url: String::new(),
             secret: Vec::new(),
             message: String::new(),

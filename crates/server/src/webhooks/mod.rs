@@ -1,12 +1,12 @@
-//! Webhooks: whoever asked for it is told of the end of a process, signed as Standard Webhooks has it, again and again
-//! until it is taken. What is to be told is in `server.db`, so that it outlives the server.
+//! Webhooks: a program is notified of the end of a process, a job or a batch of `/v1`, by a message that is signed
+//! according to Standard Webhooks and sent until it is accepted. Messages are in `server.db`, so they survive the server.
 
 mod delivery;
 mod signature;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use batchwright::ProcessId;
+use batchwright::unstable::is_public_address;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::Uri;
@@ -14,84 +14,202 @@ use ureq::http::Uri;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
+use crate::records::batches::BatchRecord;
 use crate::records::files::{new_id, now};
-use crate::records::webhooks::{Webhook, WebhookState};
+use crate::records::webhooks::{Subject, Webhook, WebhookState};
 use crate::router::Route;
-use batchwright::unstable::is_public_address;
+use crate::tokens::Access::{Change, Own};
 
 pub(crate) use delivery::Deliveries;
 
-/// What is answered here.
+/// The routes of this module. Those of batches are among the routes of `/v1`.
 pub(crate) const ROUTES: &[Route] = &[
-    Route::put("/api/v1/processes/{process_id}/webhook", put),
-    Route::get("/api/v1/processes/{process_id}/webhook", get),
-    Route::delete("/api/v1/processes/{process_id}/webhook", delete),
+    Route::put("/api/v1/processes/{process_id}/webhook", Change, put),
+    Route::get("/api/v1/processes/{process_id}/webhook", Own, get),
+    Route::delete("/api/v1/processes/{process_id}/webhook", Change, delete),
+    Route::post(
+        "/api/v1/processes/{process_id}/webhook/resend",
+        Change,
+        resend,
+    ),
+    Route::put("/api/v1/jobs/{job_id}/webhook", Change, put),
+    Route::get("/api/v1/jobs/{job_id}/webhook", Own, get),
+    Route::delete("/api/v1/jobs/{job_id}/webhook", Change, delete),
+    Route::post("/api/v1/jobs/{job_id}/webhook/resend", Change, resend),
 ];
 
+/// The headers that name a webhook in a request that creates a process, a job or a batch. Unlike a query, headers are in
+/// no access log.
+const URL: &str = "x-batchwright-webhook";
+const SECRET: &str = "x-batchwright-webhook-secret";
 /// Longest address.
 const LONGEST: usize = 2048;
+/// Bytes of a secret, according to Standard Webhooks.
+const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// Where messages go, and the secret that signs them.
+#[derive(Clone)]
+pub(crate) struct Receiver {
+    url: String,
+    secret: Vec<u8>,
+}
+
+impl Receiver {
+    /// Checks both; the names are those of the fields in which they came.
+    fn new(app: &App, url: (&str, String), secret: (&str, Vec<u8>)) -> Result<Self, Problem> {
+        let invalid =
+            |field: &str, why: String| Problem::invalid(format!("{field}: {why}")).param(field);
+        check(&url.1, app.private_webhooks).map_err(|why| invalid(url.0, why))?;
+        if !SECRET_BYTES.contains(&secret.1.len()) {
+            let why = "write whsec_ and the base64 of 24 to 64 random bytes";
+            return Err(invalid(secret.0, why.to_owned()));
+        }
+        Ok(Self {
+            url: url.1,
+            secret: secret.1,
+        })
+    }
+
+    /// The receiver that the headers of a request name.
+    ///
+    /// # Errors
+    /// When the address or the secret is invalid, or one of the two is missing.
+    pub fn of(app: &App, call: &Call<'_>) -> Result<Option<Self>, Problem> {
+        let (url, secret) = (call.head.header(URL), call.head.header(SECRET));
+        let missing = match (url, secret) {
+            (None, None) => return Ok(None),
+            (None, Some(_)) => URL,
+            (Some(_), None) => SECRET,
+            (Some(url), Some(secret)) => {
+                let receiver = Self::new(app, (URL, url.to_owned()), (SECRET, decoded(secret)))?;
+                return Ok(Some(receiver));
+            }
+        };
+        let why = format!("{missing}: a webhook needs its address and the secret of its receiver");
+        Err(Problem::invalid(why).param(missing))
+    }
+
+    /// Its webhook for the end of this.
+    pub fn webhook(&self, subject: Subject) -> Webhook {
+        Webhook {
+            subject,
+            url: self.url.clone(),
+            secret: self.secret.clone(),
+            message: new_id("msg_"),
+            body: None,
+            state: WebhookState::Waiting,
+            attempts: 0,
+            next_at: 0,
+            error: None,
+        }
+    }
+
+    /// Records its webhook for the end of what was created, also if the request is repeated.
+    ///
+    /// # Errors
+    /// When that cannot be written: the client repeats the request.
+    pub fn attach(&self, app: &App, subject: Subject) -> Result<(), Problem> {
+        self.webhook(subject).add(&mut app.records.single())?;
+        app.webhooks.wake();
+        Ok(())
+    }
+}
+
+/// The bytes of a secret; none if it is invalid.
+fn decoded(secret: &str) -> Vec<u8> {
+    let bytes = secret
+        .strip_prefix("whsec_")
+        .map(|text| STANDARD.decode(text));
+    bytes.and_then(Result::ok).unwrap_or_default()
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asked {
     url: String,
+    secret: Option<String>,
 }
 
-/// `PUT …/webhook`: takes the place of the one that was there, with another secret.
-fn put(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    let process: ProcessId = call.param("process_id")?;
+/// What the path of a request names.
+fn subject(call: &Call<'_>) -> Result<Subject, Problem> {
+    let is_named = |name| call.params.iter().any(|(known, _)| *known == name);
+    Ok(if is_named("job_id") {
+        Subject::Job(call.param("job_id")?)
+    } else if is_named("batch_id") {
+        Subject::Batch(call.param("batch_id")?)
+    } else {
+        Subject::Process(call.param("process_id")?)
+    })
+}
+
+/// `PUT …/webhook`: replaces an earlier one. Without a secret, one is made, which only this reply contains.
+pub(crate) fn put(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let subject = subject(call)?;
     let asked: Asked = call.json()?;
-    check(&asked.url, app.private_webhooks)
-        .map_err(|why| Problem::invalid(format!("url: {why}")).param("url"))?;
-    if app.queue.process(process)?.is_none() {
-        let why = format!("the process {process} does not exist, or all its results were fetched");
+    let mut shown = json!({"url": asked.url});
+    let secret = match &asked.secret {
+        Some(secret) => decoded(secret),
+        None => {
+            let mut secret = vec![0; 32];
+            getrandom::fill(&mut secret).map_err(|error| {
+                let why = format!("no secret can be made: {error}");
+                Problem::new(500, "internal_error", why)
+            })?;
+            shown["secret"] = json!(format!("whsec_{}", STANDARD.encode(&secret)));
+            secret
+        }
+    };
+    let receiver = Receiver::new(app, ("url", asked.url), ("secret", secret))?;
+    let is_there = match &subject {
+        Subject::Process(id) => app.queue.process(*id)?.is_some(),
+        Subject::Job(id) => app.queue.job(*id)?.is_some(),
+        Subject::Batch(id) => BatchRecord::get(&mut app.records.single(), id)?.is_some(),
+    };
+    if !is_there {
+        let why = format!("{subject} does not exist, or its results were fetched");
         return Err(Problem::not_found(why));
     }
-    let mut secret = [0; 32];
-    getrandom::fill(&mut secret).map_err(|error| {
-        Problem::new(
-            500,
-            "internal_error",
-            format!("no secret can be made: {error}"),
-        )
-    })?;
-    let webhook = Webhook {
-        process,
-        url: asked.url,
-        secret: secret.to_vec(),
-        message: new_id("msg_"),
-        body: None,
-        state: WebhookState::Waiting,
-        attempts: 0,
-        next_at: 0,
-        error: None,
-    };
-    webhook.put(&mut app.records.single())?;
+    receiver.webhook(subject).put(&mut app.records.single())?;
     app.webhooks.wake();
-    let shown = json!({"url": webhook.url, "secret": format!("whsec_{}", STANDARD.encode(secret))});
     Ok(Response::json(201, &shown))
 }
 
-/// `GET …/webhook`: how far it has come. Its secret is told once, by the request that made it.
-fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    let process = call.param("process_id")?;
-    let found = Webhook::get(&mut app.records.single(), process)?;
-    let webhook = found.ok_or_else(|| none(process))?;
+fn find(app: &App, subject: &Subject) -> Result<Webhook, Problem> {
+    let found = Webhook::get(&mut app.records.single(), subject)?;
+    found.ok_or_else(|| none(subject))
+}
+
+/// `GET …/webhook`: how far it has come, without its secret.
+pub(crate) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let webhook = find(app, &subject(call)?)?;
     Ok(Response::json(200, &shown(&webhook)))
 }
 
-/// `DELETE …/webhook`: nobody is told.
-fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    let process = call.param("process_id")?;
-    if Webhook::delete(&mut app.records.single(), process)? {
+/// `DELETE …/webhook`: sends nothing more.
+pub(crate) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let subject = subject(call)?;
+    if Webhook::delete(&mut app.records.single(), &subject)? {
         Ok(Response::empty(204))
     } else {
-        Err(none(process))
+        Err(none(&subject))
     }
 }
 
-fn none(process: ProcessId) -> Problem {
-    Problem::not_found(format!("process {process} has no webhook"))
+/// `POST …/webhook/resend`: sends the message again, whether or not it was accepted.
+pub(crate) fn resend(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let subject = subject(call)?;
+    if !Webhook::send_again(&mut app.records.single(), &subject)? {
+        find(app, &subject)?;
+        let why = format!("{subject} has not ended, so there is no message to send");
+        return Err(Problem::conflict(why));
+    }
+    app.webhooks.wake();
+    let webhook = find(app, &subject)?;
+    Ok(Response::json(202, &shown(&webhook)))
+}
+
+fn none(subject: &Subject) -> Problem {
+    Problem::not_found(format!("{subject} has no webhook"))
 }
 
 fn shown(webhook: &Webhook) -> Value {

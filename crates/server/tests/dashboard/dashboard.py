@@ -21,7 +21,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 # Far beyond what anything here takes, also on a busy machine.
 PATIENCE = 30
-PAGES = ["", "processes", "failures", "batches", "settings"]
+PAGES = ["", "processes", "jobs", "jobs/status=failed&error=x", "failures", "batches", "settings"]
 TOKEN = "a token of this test"
 
 
@@ -239,6 +239,48 @@ def ends_and_is_downloaded(page: Page, desk: Desk, process: str) -> dict:
     return counts
 
 
+def jobs_are_found(page: Page, desk: Desk, process: str, counts: dict) -> dict:
+    page.goto(f"{desk.url}/")
+    page.locator("dt", has_text=re.compile("^Failed$")).locator("xpath=following-sibling::dd[1]").get_by_role("link").click()
+    found = page.get_by_role("table", name="Jobs found").locator("tbody tr")
+    expect(found).to_have_count(min(counts["failed"], 50))
+    page.get_by_label("Error contains").fill("no such error")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("No job on the queue is like this.")).to_be_visible()
+    page.get_by_label("Error contains").fill("SIMULATOR refuses")
+    page.get_by_role("button", name="Search").click()
+    expect(found).to_have_count(min(counts["failed"], 50))
+    found.first.locator("th a").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(re.compile(r"^Job a-\d+$"))
+    expect(page.get_by_role("group", name="Prompt")).to_contain_text("Name the river number")
+    page.get_by_role("button", name="Retry", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Retry").click()
+    expect(page.locator("#said")).to_contain_text("will be tried again")
+    ended = lambda: (now := desk.get(f"/processes/{process}"))["percent"] == 100 and now
+    counts = until("the end of the retried job", ended)
+    page.goto(f"{desk.url}/#/process/{process}")
+    expect(page.get_by_role("table", name="The first jobs of the process").locator("tbody tr")).to_have_count(20)
+    return counts
+
+
+def queue_is_paused(page: Page, desk: Desk):
+    page.goto(f"{desk.url}/")
+    page.get_by_role("button", name="Pause the queue").click()
+    expect(page.locator("[data-key=paused]")).to_contain_text("The queue is paused.")
+    process = desk.submit("\u05e9\u05dc\u05d5\u05dd 7", ["Name a pass."])
+    row = page.locator(f"[data-key='{process}']")
+    expect(row).to_contain_text("not started")
+    # A name that is written from right to left turns nothing else around.
+    expect(row.locator("bdi")).to_have_text("\u05e9\u05dc\u05d5\u05dd 7")
+    page.locator("[data-key=paused]").get_by_role("button", name="Resume the queue").click()
+    until("the end of the process", lambda: desk.get(f"/processes/{process}")["completed"] == 1)
+    page.get_by_label("Pause a model").fill("slow one")
+    page.keyboard.press("Enter")
+    expect(page.locator("[data-key=pauses]")).to_contain_text("slow one")
+    page.locator("[data-key=pauses]").get_by_role("button", name="Resume").click()
+    expect(page.locator("[data-key=pauses]")).to_have_count(0)
+
+
 def failed_jobs_are_retried_by_keyboard(page: Page, desk: Desk, process: str, counts: dict):
     page.goto(f"{desk.url}/#/failures")
     expect(page.locator(f"[data-key='{process}'] tbody tr").first).to_contain_text("invalid")
@@ -339,7 +381,10 @@ def many_processes_are_shown_in_pages(page: Page, desk: Desk):
 
 
 def looks_right(browser, desk: Desk, shots):
-    pages = [*PAGES, *(f"process/{process['process_id']}" for process in desk.get("/processes")["data"][:1])]
+    process = next(one["process_id"] for one in desk.get("/processes?name=evening")["data"])
+    job = desk.get(f"/jobs?process_id={process}")["data"][0]["job_id"]
+    pages = [*PAGES, f"process/{process}", f"job/{job}"]
+    axe = os.environ.get("AXE") and Path(os.environ["AXE"]).read_text()
     for scheme, width in (("light", 1200), ("dark", 1200), ("light", 360)):
         context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, reduced_motion="reduce")
         page = context.new_page()
@@ -350,8 +395,12 @@ def looks_right(browser, desk: Desk, shots):
             expect(page.get_by_text("Loading …")).to_have_count(0)
             wide = page.evaluate("document.documentElement.scrollWidth")
             assert wide <= width, f"{name} is {wide} px wide on a screen of {width}"
+            if axe:
+                page.evaluate(f"() => {{ {axe} }}")
+                faults = page.evaluate("() => axe.run().then((run) => run.violations.map((one) => [one.id, one.nodes.map((node) => node.html)]))")
+                assert not faults, f"axe-core on {name}, {scheme}, {width} px: {faults}"
             if shots:
-                page.screenshot(path=shots / f"{scheme}-{width}-{name.split('/')[0] or 'overview'}.png", full_page=True)
+                page.screenshot(path=shots / f"{scheme}-{width}-{name.split('&')[0].replace('/', '-')[:20] or 'overview'}.png", full_page=True)
         watch.is_clean()
         context.close()
 
@@ -370,7 +419,7 @@ def outage_is_told(page: Page, desk: Desk):
     page.get_by_label("Token").fill(TOKEN)
     page.keyboard.press("Enter")
     expect(page.locator("#link")).to_have_text("Live")
-    expect(page.get_by_role("table", name="Processes, newest first")).to_be_visible()
+    expect(page.get_by_role("table", name="Processes, those that run first, then the newest")).to_be_visible()
     resumed = []
     page.on("request", lambda request: resumed.append(request.headers.get("last-event-id")))
     stop(desk.server)
@@ -414,12 +463,14 @@ def main(program: str, chromium: str, shots: Path | None):
             watch.troubles.clear()  # The browser itself reports the 400 that was asked for.
             step("a value of the environment is shown as such", overridden_is_shown(page))
             counts = step("the results are downloaded", ends_and_is_downloaded(page, desk, process))
+            counts = step("jobs are found, and one is retried", jobs_are_found(page, desk, process, counts))
             step("failed jobs are retried, by keyboard", failed_jobs_are_retried_by_keyboard(page, desk, process, counts))
             step("the strategy is switched, and a batch is shown", strategy_is_switched(page, desk))
             step("a local provider makes batch fall back to sync", fallback_is_told(page))
             step("changes are logged with their source", changes_are_logged(page, desk))
             step("a process is cancelled", process_is_cancelled(page, desk))
             step("without events the page looks every 5 s", goes_on_without_events(browser, desk))
+            step("the queue and a model are paused and resumed", queue_is_paused(page, desk))
             step("many processes are shown in pages", many_processes_are_shown_in_pages(page, desk))
             step("all pages in light, dark and on a phone", looks_right(browser, desk, shots))
             watch.is_clean()

@@ -1,8 +1,11 @@
 //! What listeners are told, and the numbers at a glance.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::thread;
+use std::time::Instant;
 
+use batchwright::{Job, JobId, JobQueue, ProcessId};
 use serde_json::{Value, json};
 
 use super::common::{Desk, PATIENCE, has, lines, shout, until_finished};
@@ -15,9 +18,17 @@ pub type Told = (String, String, Value);
 
 impl Stream {
     pub fn open(desk: &Desk, last: Option<&str>) -> Self {
-        let mut request = desk.agent().get(desk.url("/api/v1/events"));
-        if let Some(last) = last {
-            request = request.header("last-event-id", last);
+        Self::at(desk, "/api/v1/events", last)
+    }
+
+    fn at(desk: &Desk, path: &str, last: Option<&str>) -> Self {
+        Self::with(desk, path, last.map(|last| ("last-event-id", last)))
+    }
+
+    pub fn with(desk: &Desk, path: &str, header: Option<(&str, &str)>) -> Self {
+        let mut request = desk.agent().get(desk.url(path));
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
         }
         let response = request.call().unwrap();
         assert_eq!(response.status(), 200);
@@ -140,5 +151,84 @@ fn the_overview_adds_up() {
     assert_eq!(
         desk.get("/api/v1/batches").is(200).json(),
         json!({"data": []})
+    );
+}
+
+/// A job of a process that no worker carries out, until it is cancelled.
+fn open_job(desk: &Desk) -> (ProcessId, JobId) {
+    let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let process = ProcessId::new();
+    let job = Job::new("nobody's", &1).unwrap();
+    (process, queue.enqueue(process, [job]).unwrap()[0])
+}
+
+#[test]
+fn a_listener_hears_only_of_its_process_or_job() {
+    let desk = Desk::new();
+    let (process, job) = open_job(&desk);
+    let mut mine = Stream::at(&desk, &format!("/api/v1/events?process_id={process}"), None);
+    let of_job = json!({"type": "shout", "payload": "x", "process_id": process});
+    desk.post("/api/v1/jobs", &shout("another's")).is(201);
+    let made = desk.post("/api/v1/jobs", &of_job).is(201).json();
+    let all = ["process", "job", "overview", "config", "reset"];
+    loop {
+        let (_, name, told) = mine.next(&all).unwrap();
+        assert_eq!(told["process_id"], json!(process), "{name} {told}");
+        if name == "job" {
+            assert_eq!(told["job_id"], made["job_id"]);
+            break;
+        }
+    }
+    for (path, status) in [
+        (format!("?process_id={}", ProcessId::new()), 404),
+        (format!("?process_id={process}&job_id={job}"), 400),
+        ("?job_id=x".to_owned(), 400),
+    ] {
+        desk.get(&format!("/api/v1/events{path}")).is(status);
+    }
+}
+
+/// Each takes a connection and its thread: `LISTENERS` sets another number of them.
+#[test]
+fn hundreds_of_listeners_hear_of_the_same_process() {
+    let desk = Desk::new();
+    let (process, _) = open_job(&desk);
+    let many: i32 = std::env::var("LISTENERS").map_or(250, |many| many.parse().unwrap());
+    let memory = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<i64>().ok());
+        kib.unwrap_or_default()
+    };
+    let before = memory();
+    let address = desk.server().address();
+    let listeners: Vec<TcpStream> = (0..many)
+        .map(|_| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let path = format!("/api/v1/events?process_id={process}");
+            write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    let mut listeners: Vec<_> = listeners.into_iter().map(BufReader::new).collect();
+    let mut hear = |what: &str| {
+        for listener in &mut listeners {
+            let mut line = String::new();
+            while !line.contains(what) {
+                line.clear();
+                assert!(listener.read_line(&mut line).unwrap() > 0, "{what}");
+            }
+        }
+    };
+    hear("retry: 1000");
+    let each = (memory() - before) / i64::from(many);
+    let began = Instant::now();
+    let of_job = json!({"type": "shout", "payload": "x", "process_id": process});
+    desk.post("/api/v1/jobs", &of_job).is(201);
+    hear("event: job");
+    eprintln!(
+        "{many} listeners: {each} KiB each, told within {:?}",
+        began.elapsed()
     );
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use batchwright::{Job, JobQueue, ProcessId};
 use batchwright_simulate::{SimConfig, Trouble};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::common::{Desk, PATIENCE, ended, has, shout};
 
@@ -25,10 +25,11 @@ fn a_job_is_made_carried_out_and_consumed() {
         json!({"status": "completed", "result": "HEY", "error": null, "type": "shout"}),
     );
     assert_eq!(&state["process_id"], process);
-    let consumed = desk.delete(&place).is(200).json();
-    assert_eq!(consumed["result"], "HEY");
+    // A reply that is lost costs nothing: the result is there until it is deleted.
+    assert_eq!(desk.get(&place).is(200).json()["result"], "HEY");
+    desk.delete(&place).is(204);
     desk.get(&place).is(404);
-    desk.delete(&place).is(404);
+    desk.delete(&place).is(204);
     let gone = format!("/api/v1/processes/{}", process.as_str().unwrap());
     desk.get(&gone).is(404);
 }
@@ -42,6 +43,58 @@ fn a_prompt_is_answered_by_the_provider() {
     let state = ended(&desk, job["job_id"].as_str().unwrap());
     assert_eq!(state["result"]["success"], true, "{state}");
     has(&state, json!({"item_id": "a", "priority": 9}));
+}
+
+/// The payload of a single job is what a line is.
+#[test]
+fn a_single_job_accepts_what_a_line_accepts() {
+    let desk = Desk::new();
+    let messages =
+        json!([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]);
+    let tool =
+        json!({"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}});
+    let schema =
+        json!({"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}});
+    for (kind, payload, named) in [
+        (
+            "completion",
+            json!({"id": "a", "messages": messages, "tools": [tool]}),
+            "a",
+        ),
+        (
+            "completion",
+            json!({"id": 7, "prompt": "hi", "response_format": schema, "top_p": 0.5}),
+            "7",
+        ),
+        (
+            "completion",
+            json!({"custom_id": "b", "method": "POST", "url": "/v1/chat/completions",
+                   "body": {"model": "sim-1", "messages": messages}}),
+            "b",
+        ),
+        ("embedding", json!({"id": "c", "prompt": "hi"}), "c"),
+        ("shout", json!("hi"), ""),
+    ] {
+        let line = super::common::lines(&desk, &format!("?type={kind}"), &format!("{payload}\n"));
+        line.is(201);
+        let job = json!({"type": kind, "payload": payload});
+        let made = desk.post("/api/v1/jobs", &job).is(201).json();
+        let state = ended(&desk, made["job_id"].as_str().unwrap());
+        assert_eq!(state["item_id"].as_str().unwrap_or_default(), named);
+    }
+    let text = json!({"type": "embedding", "payload": {"text": "hi"}});
+    desk.post("/api/v1/jobs", &text).is(201);
+    for payload in [
+        json!({}),
+        json!({"prompt": "hi", "promt": 1}),
+        json!({"messages": 1}),
+    ] {
+        let job = json!({"type": "completion", "payload": payload});
+        assert_eq!(
+            desk.post("/api/v1/jobs", &job).is(400).json()["param"],
+            "payload"
+        );
+    }
 }
 
 #[test]
@@ -90,20 +143,87 @@ fn what_is_no_job_is_refused_with_the_field() {
 }
 
 #[test]
-fn a_waiting_job_is_cancelled_before_it_is_consumed() {
+fn a_waiting_job_is_cancelled_and_only_an_ended_one_is_deleted() {
     let desk = Desk::new();
-    // Nothing runs: the provider's answers take longer than the test.
-    let body = json!({"type": "shout", "payload": "x"});
-    let made = desk.post("/api/v1/jobs", &body).is(201).json();
-    ended(&desk, made["job_id"].as_str().unwrap());
     let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
-    let process = batchwright::ProcessId::new();
-    let later = batchwright::Job::new("nobody's", &1).unwrap();
-    let job = queue.enqueue(process, [later]).unwrap()[0];
+    let later = || Job::new("nobody's", &1).unwrap();
+    let alone = queue.enqueue(ProcessId::new(), [later()]).unwrap();
+    let shared = queue.enqueue(ProcessId::new(), [later(), later()]).unwrap();
+    for job in [alone[0], shared[0]] {
+        let place = format!("/api/v1/jobs/{job}");
+        let open = desk.delete(&place).is(409);
+        assert!(open.text.contains("/cancel"), "{open:?}");
+        let cancel = || desk.post(&format!("{place}/cancel"), &json!({})).is(200);
+        assert_eq!(cancel().json()["status"], "cancelled");
+        assert_eq!(cancel().json()["status"], "cancelled");
+        desk.delete(&place).is(204);
+        desk.get(&place).is(404);
+        desk.post(&format!("{place}/cancel"), &json!({})).is(404);
+    }
+    assert!(!queue.job(shared[1]).unwrap().unwrap().status.is_final());
+}
+
+/// The call of a running job is billed: its result is kept. A job that would be tried again is cancelled.
+#[test]
+fn a_running_job_is_cancelled_when_its_call_has_ended() {
+    let desk = Desk::at(
+        SimConfig::default()
+            .trouble(Trouble::Error500, 1.0)
+            .trouble_times(Trouble::Error500, Some(2)),
+    );
+    desk.sim.hold();
+    let prompt = |process: Option<&Value>| {
+        let job = json!({"type": "completion", "payload": {"prompt": "hi"}, "process_id": process});
+        desk.post("/api/v1/jobs", &job).is(201).json()
+    };
+    let (alone, first) = (prompt(None), prompt(None));
+    let second = prompt(Some(&first["process_id"]));
+    assert!(desk.sim.wait_until(|sim| sim.in_flight == 3, PATIENCE));
+    let place = |job: &Value| format!("/api/v1/jobs/{}", job["job_id"].as_str().unwrap());
+    for job in [&alone, &first, &second] {
+        let asked = desk.post(&format!("{}/cancel", place(job)), &json!({}));
+        assert_eq!(asked.is(202).json()["status"], "in_progress");
+        desk.delete(&place(job)).is(409);
+    }
+    desk.sim.release();
+    let ends = [&alone, &first, &second].map(|job| {
+        let ended = ended(&desk, job["job_id"].as_str().unwrap());
+        ended["status"].as_str().unwrap().to_owned()
+    });
+    let of = |status| ends.iter().filter(|end| **end == status).count();
+    assert_eq!((of("completed"), of("cancelled")), (1, 2), "{ends:?}");
+    assert_eq!(desk.sim.stats().calls, 3, "no job was tried again");
+}
+
+#[test]
+fn a_result_that_replaced_the_one_that_was_read_is_not_deleted() {
+    let desk = Desk::new();
+    let failed = desk
+        .post("/api/v1/jobs", &json!({"type": "shout", "payload": 1}))
+        .is(201)
+        .json();
+    let job = failed["job_id"].as_str().unwrap();
     let place = format!("/api/v1/jobs/{job}");
-    assert_eq!(desk.delete(&place).is(200).json()["status"], "cancelled");
-    assert_eq!(desk.delete(&place).is(200).json()["status"], "cancelled");
-    desk.get(&place).is(404);
+    assert_eq!(ended(&desk, job)["status"], "failed");
+    let process = failed["process_id"].as_str().unwrap();
+    let again = desk.post(&format!("/api/v1/processes/{process}/retry"), &json!({}));
+    assert_eq!(again.is(200).json()["retried"], 1);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    // Not read through the server, which would count as read.
+    let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    while !queue
+        .job(job.parse().unwrap())
+        .unwrap()
+        .unwrap()
+        .status
+        .is_final()
+    {
+        assert!(std::time::Instant::now() < deadline);
+        thread::sleep(Duration::from_millis(10));
+    }
+    desk.delete(&place).is(409);
+    desk.get(&place).is(200);
+    desk.delete(&place).is(204);
 }
 
 #[test]
@@ -121,7 +241,7 @@ fn those_who_wait_leave_half_of_the_connections_to_others() {
             scope.spawn(move || told.send(desk.get(&place).is(200).json()).unwrap());
         }
         assert_eq!(answers.recv().unwrap()["status"], "pending");
-        desk.delete(&place).is(200);
+        desk.post(&format!("{place}/cancel"), &json!({})).is(200);
         for _ in 0..3 {
             assert_eq!(answers.recv().unwrap()["status"], "cancelled");
         }

@@ -1,5 +1,6 @@
 //! The server through its public API, as clients meet it.
 
+mod batch_owner;
 mod bodies;
 mod common;
 mod dashboard;
@@ -12,10 +13,15 @@ mod openai;
 mod openai_delivered;
 mod openai_direct;
 mod openai_edges;
+mod openai_more;
+mod openai_once;
 mod openai_parts;
+mod openai_responses;
 mod openapi;
 mod processes;
+mod search;
 mod settings;
 mod storage;
 mod thousand;
+mod tokens;
 mod webhooks;

@@ -42,7 +42,7 @@ fn a_key_makes_one_job_however_often_it_is_sent() {
     // After its result was consumed and the server started anew, too.
     let place = first[0].header("location").unwrap().to_owned();
     ended(&desk, first[0].json()["job_id"].as_str().unwrap());
-    desk.delete(&place).is(200);
+    desk.delete(&place).is(204);
     desk.stop();
     desk.start(|server| server);
     let url = desk.url("/api/v1/jobs");
@@ -153,7 +153,7 @@ fn a_retry_takes_nobody_elses_job_for_its_own() {
         let made = made.json();
         let place = format!("/api/v1/jobs/{}", made["job_id"].as_str().unwrap());
         ended(&desk, made["job_id"].as_str().unwrap());
-        desk.delete(&place).is(200);
+        desk.delete(&place).is(204);
         desk.stop();
         let database = rusqlite::Connection::open(desk.folder.path().join("server.db")).unwrap();
         let dead = "UPDATE keys SET owner = 'nobody', answer = NULL WHERE answer = ?1";

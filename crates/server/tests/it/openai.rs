@@ -4,6 +4,7 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use batchwright::config::ConfigStore;
+use batchwright::queue::ProcessInfo;
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
@@ -270,7 +271,9 @@ fn what_was_taken_or_cancelled_before_a_batch_was_in_progress_is_not_bought_agai
     desk.stop();
     let queue = batchwright::JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
     let processes = queue.open_processes().unwrap();
-    assert_eq!(queue.delete(processes[0].process_id).unwrap(), 3);
+    let info = ProcessInfo::new().collector(taken["id"].as_str().unwrap());
+    let its = queue.described(info);
+    assert_eq!(its.delete(processes[0].process_id).unwrap(), 3);
     assert_eq!(queue.cancel(processes[1].process_id).unwrap(), 3);
     set_back(&desk, &taken, 3);
     set_back(&desk, &cancelled, 0);

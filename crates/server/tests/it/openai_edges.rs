@@ -69,7 +69,11 @@ fn what_is_wrong_with_a_batch_is_said_of_its_field() {
         ("input_file_id", Value::Null, "missing_required_parameter"),
         ("input_file_id", json!(7), "invalid_type"),
         ("endpoint", Value::Null, "missing_required_parameter"),
-        ("endpoint", json!("/v1/responses"), "invalid_request"),
+        (
+            "endpoint",
+            json!("/v1/images/generations"),
+            "invalid_request",
+        ),
         (
             "completion_window",
             Value::Null,

@@ -124,7 +124,27 @@ fn real_answers_have_the_shapes_that_the_document_tells() {
     of.check("get", processes, desk.get(processes)).is(200);
     of.check("get", jobs, desk.get(&format!("{jobs}?process_id={id}")))
         .is(200);
-    of.check("get", jobs, desk.get(jobs)).is(400);
+    of.check("get", jobs, desk.get(jobs)).is(200);
+    of.check("get", jobs, desk.get(&format!("{jobs}?status=odd")))
+        .is(400);
+    let place_of_failed = format!("{jobs}?process_id={id}&status=failed");
+    let failed = of.check("get", jobs, desk.get(&place_of_failed)).is(200);
+    let failed = failed.json()["data"][0]["job_id"].clone();
+    let failed = format!("{jobs}/{}", failed.as_str().unwrap());
+    let payload = desk.get(&format!("{failed}/payload"));
+    of.check("get", "/api/v1/jobs/{job_id}/payload", payload)
+        .is(200);
+    let retried = desk.post(&format!("{failed}/retry"), &json!({}));
+    of.check("post", "/api/v1/jobs/{job_id}/retry", retried)
+        .is(200);
+    while of.check("get", process, desk.get(&one)).is(200).json()["state"] != "finished" {
+        thread::sleep(std::time::Duration::from_millis(20));
+    }
+    for what in ["pause", "resume"] {
+        let path = format!("/api/v1/{what}");
+        of.check("post", &path, desk.post(&path, &json!({})))
+            .is(200);
+    }
     let read = of
         .check("get", results, desk.get(&format!("{one}/results")))
         .is(200);
@@ -156,9 +176,21 @@ fn real_answers_have_the_shapes_that_the_document_tells() {
     of.check("put", &hook, desk.put(&place_of_hook, &url))
         .is(201);
     of.check("get", &hook, desk.get(&place_of_hook)).is(200);
+    let resend = format!("{hook}/resend");
+    let again = desk.post(&format!("{place_of_hook}/resend"), &json!({}));
+    assert!([202, 409].contains(&of.check("post", &resend, again).status));
     of.check("delete", &hook, desk.delete(&place_of_hook))
         .is(204);
     of.check("get", &hook, desk.get(&place_of_hook)).is(404);
+    let (hook, place_of_hook) = (format!("{job}/webhook"), format!("{place}/webhook"));
+    of.check("put", &hook, desk.put(&place_of_hook, &url))
+        .is(201);
+    of.check("get", &hook, desk.get(&place_of_hook)).is(200);
+    let again = desk.post(&format!("{place_of_hook}/resend"), &json!({}));
+    let resend = format!("{hook}/resend");
+    assert!([202, 409].contains(&of.check("post", &resend, again).status));
+    of.check("delete", &hook, desk.delete(&place_of_hook))
+        .is(204);
     of.check("delete", process, desk.delete(&one)).is(409);
     of.check("delete", results, desk.delete(&format!("{one}/results")))
         .is(400);
@@ -166,8 +198,16 @@ fn real_answers_have_the_shapes_that_the_document_tells() {
     of.check("delete", results, desk.delete(&saved)).is(200);
     of.check("delete", process, desk.delete(&format!("{one}?force=true")));
     of.check("get", process, desk.get(&one)).is(404);
-    of.check("delete", job, desk.delete(&place)).is(200);
-    of.check("delete", job, desk.delete(&place)).is(404);
+    let cancel = "/api/v1/jobs/{job_id}/cancel";
+    of.check(
+        "post",
+        cancel,
+        desk.post(&format!("{place}/cancel"), &json!({})),
+    )
+    .is(200);
+    of.check("delete", job, desk.delete(&place)).is(204);
+    of.check("delete", job, desk.delete(&place)).is(204);
+    of.check("get", job, desk.get(&place)).is(404);
 
     let (settings, setting) = ("/api/v1/config", "/api/v1/config/{key}");
     let count = "/api/v1/config/queue.worker_count";
@@ -193,6 +233,7 @@ fn real_answers_have_the_shapes_that_the_document_tells() {
         "/api/v1/overview",
         "/api/v1/openapi.json",
         "/healthz",
+        "/readyz",
         "/metrics",
     ] {
         of.check("get", path, desk.get(path)).is(200);

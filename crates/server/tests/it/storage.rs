@@ -2,9 +2,10 @@
 
 use std::fs;
 
+use batchwright_server::Server;
 use serde_json::json;
 
-use super::common::{Answer, Desk};
+use super::common::{Answer, Desk, ended, keyed, shout};
 
 /// What a client sees when the server cannot keep anything.
 #[track_caller]
@@ -15,6 +16,42 @@ fn is_refused(desk: &Desk, answer: Answer) {
     let place = desk.folder.path().file_name().unwrap().to_str().unwrap();
     assert!(!answer.text.contains(place), "{answer:?}");
     assert!(!answer.text.contains(".db"), "{answer:?}");
+}
+
+/// The queue is another file: jobs go on.
+#[test]
+fn a_damaged_server_db_stops_only_what_needs_it() {
+    let mut desk = Desk::new();
+    let waits = desk.post("/api/v1/jobs", &shout("before")).is(201).json();
+    ended(&desk, waits["job_id"].as_str().unwrap());
+    desk.stop();
+    let path = desk.folder.path().join("server.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[..100].fill(b'x');
+    std::fs::write(&path, bytes).unwrap();
+    let refused = Server::make_records(desk.folder.path()).unwrap_err();
+    let text = refused.to_string();
+    assert!(
+        text.contains(&*path.to_string_lossy()) && text.contains("move it away"),
+        "{text}"
+    );
+
+    desk.start(|server| server);
+    let job = desk.post("/api/v1/jobs", &shout("after")).is(201).json();
+    let job = ended(&desk, job["job_id"].as_str().unwrap());
+    assert_eq!(job["result"], "AFTER");
+    let process = job["process_id"].as_str().unwrap();
+    let results = format!("/api/v1/processes/{process}/results");
+    assert_eq!(desk.get(&results).is(200).text.lines().count(), 1);
+    let with_key = |desk: &Desk| {
+        let url = desk.url("/api/v1/jobs");
+        keyed(desk, &url, "k", &shout("x").to_string())
+    };
+    is_refused(&desk, with_key(&desk));
+    desk.stop();
+    std::fs::remove_file(&path).unwrap();
+    desk.start(|server| server);
+    with_key(&desk).is(201);
 }
 
 #[test]

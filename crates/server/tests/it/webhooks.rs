@@ -4,14 +4,21 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use batchwright::{Job, JobQueue, ProcessId};
 use batchwright_simulate::SimConfig;
+use hmac::{Hmac, Mac};
 use serde_json::{Value, json};
+use sha2::Sha256;
 
-use super::common::{Desk, PATIENCE, has};
+use super::common::{Answer, Desk, PATIENCE, has, shout};
+use super::openai::{self, CHAT, uploaded};
 
 /// What a receiver was sent.
 struct Message {
     head: String,
+    text: String,
     body: Value,
 }
 
@@ -53,7 +60,12 @@ fn take(receiver: &TcpListener, answer: &str) -> Message {
     while !head.ends_with("\r\n\r\n") {
         assert!(reader.read_line(&mut head).unwrap() > 0);
     }
-    let head = head.to_ascii_lowercase().replace("\r\n", "\n");
+    // Values keep their case.
+    let lower = |line: &str| match line.split_once(": ") {
+        Some((name, value)) => format!("{}: {value}\n", name.to_ascii_lowercase()),
+        None => format!("{line}\n"),
+    };
+    let head: String = head.lines().map(lower).collect();
     let length = head
         .lines()
         .find_map(|line| line.strip_prefix("content-length: "));
@@ -64,6 +76,7 @@ fn take(receiver: &TcpListener, answer: &str) -> Message {
     Message {
         head,
         body: serde_json::from_slice(&body).unwrap(),
+        text: String::from_utf8(body).unwrap(),
     }
 }
 
@@ -80,9 +93,14 @@ fn path(process: &str) -> String {
 
 #[track_caller]
 fn wait_for(desk: &Desk, process: &str, done: impl Fn(&Value) -> bool) -> Value {
+    wait_at(desk, &path(process), done)
+}
+
+#[track_caller]
+fn wait_at(desk: &Desk, place: &str, done: impl Fn(&Value) -> bool) -> Value {
     let until = Instant::now() + PATIENCE;
     loop {
-        let webhook = desk.get(&path(process)).is(200).json();
+        let webhook = desk.get(place).is(200).json();
         if done(&webhook) {
             return webhook;
         }
@@ -169,4 +187,164 @@ fn nothing_is_sent_to_places_that_are_not_public() {
     desk.put(&unknown, &json!({"url": "https://example.com/"}))
         .is(404);
     desk.delete(&unknown).is(404);
+}
+
+/// A server that sends to this machine, a receiver, and its address.
+fn desk_and_receiver() -> (Desk, TcpListener, String) {
+    let desk = Desk::with(SimConfig::default(), |server| {
+        server.allow_private_webhooks(true)
+    });
+    let receiver = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", receiver.local_addr().unwrap());
+    (desk, receiver, url)
+}
+
+/// Posts with headers that name a webhook.
+fn post_with(desk: &Desk, path: &str, body: &str, url: &str, secret: &str) -> Answer {
+    let request = desk.agent().post(desk.url(path));
+    let request = request.header("content-type", "application/json");
+    let request = request.header("x-batchwright-webhook", url);
+    let request = request.header("x-batchwright-webhook-secret", secret);
+    Answer::of(request.send(body).unwrap())
+}
+
+/// The receiver accepts only what its own secret has signed.
+fn signed_with(message: &Message, key: &[u8]) -> bool {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
+    let (id, time) = (
+        message.header("webhook-id"),
+        message.header("webhook-timestamp"),
+    );
+    mac.update(format!("{id}.{time}.{}", message.text).as_bytes());
+    let expected = STANDARD.encode(mac.finalize().into_bytes());
+    message.header("webhook-signature") == format!("v1,{expected}")
+}
+
+#[test]
+fn a_webhook_is_named_at_creation_with_the_secret_of_its_receiver() {
+    let (desk, receiver, url) = desk_and_receiver();
+    let key = [7; 32];
+    let secret = format!("whsec_{}", STANDARD.encode(key));
+    let next = || {
+        let message = take(&receiver, "204 No Content");
+        assert!(signed_with(&message, &key));
+        message.body
+    };
+    let post = |path: &str, body: &str| post_with(&desk, path, body, &url, &secret);
+
+    let job = post("/api/v1/jobs", &shout("hi").to_string())
+        .is(201)
+        .json();
+    let told = next();
+    assert_eq!(told["type"], "job.finished");
+    has(
+        &told["data"],
+        json!({"job_id": job["job_id"], "status": "completed"}),
+    );
+    assert!(told["data"].get("result").is_none(), "{told}");
+
+    let process = post("/api/v1/processes?type=shout", "\"a\"\n\"b\"\n")
+        .is(201)
+        .json();
+    let told = next();
+    assert_eq!(told["type"], "process.finished");
+    has(
+        &told["data"],
+        json!({"process_id": process["process_id"], "completed": 2}),
+    );
+
+    let file = uploaded(&desk, &openai::lines(1));
+    let asked = json!({"input_file_id": file, "endpoint": CHAT, "completion_window": "24h"});
+    let batch = post("/v1/batches", &asked.to_string()).is(200).json();
+    let told = next();
+    has(
+        &told,
+        json!({"object": "event", "type": "batch.completed", "data": {"id": batch["id"]}}),
+    );
+    assert!(told["id"].as_str().unwrap().starts_with("evt_") && told["created_at"].is_u64());
+    let place = format!("/v1/batches/{}/webhook", batch["id"].as_str().unwrap());
+    assert_eq!(desk.get(&place).is(200).json()["url"], json!(url));
+
+    for (url, secret, param) in [
+        ("ftp://x", &*secret, "x-batchwright-webhook"),
+        (&url, "hunter2", "x-batchwright-webhook-secret"),
+        (&url, "whsec_c2hvcnQ=", "x-batchwright-webhook-secret"),
+    ] {
+        let refused = post_with(&desk, "/api/v1/jobs", &shout("x").to_string(), url, secret);
+        let refused = refused.is(400);
+        assert_eq!(refused.json()["param"], param);
+        assert!(!refused.text.contains("hunter2"));
+    }
+}
+
+#[test]
+fn a_repeated_request_sets_its_webhook_once() {
+    let (desk, receiver, url) = desk_and_receiver();
+    let secret = format!("whsec_{}", STANDARD.encode([7; 32]));
+    let post = || {
+        let request = desk.agent().post(desk.url("/api/v1/jobs"));
+        let request = request.header("idempotency-key", "k");
+        let request = request.header("x-batchwright-webhook", &url);
+        let request = request.header("x-batchwright-webhook-secret", &secret);
+        Answer::of(request.send(shout("hi").to_string()).unwrap()).is(201)
+    };
+    let job = post().json()["job_id"].as_str().unwrap().to_owned();
+    let place = format!("/api/v1/jobs/{job}/webhook");
+    take(&receiver, "204 No Content");
+    post();
+    wait_at(&desk, &place, |webhook| webhook["state"] == "delivered");
+    // As if the server had died before it recorded the webhook.
+    desk.delete(&place).is(204);
+    post();
+    take(&receiver, "204 No Content");
+}
+
+#[test]
+fn a_slow_receiver_delays_only_its_own_messages() {
+    let (desk, quick, url) = desk_and_receiver();
+    let slow = TcpListener::bind("127.0.0.1:0").unwrap();
+    let secret = format!("whsec_{}", STANDARD.encode([7; 32]));
+    let slow_url = format!("http://{}/", slow.local_addr().unwrap());
+    let post = |url: &str| {
+        let body = shout("hi").to_string();
+        post_with(&desk, "/api/v1/jobs", &body, url, &secret).is(201)
+    };
+    post(&slow_url);
+    let waits = accept(&slow);
+    post(&slow_url);
+    post(&url);
+    take(&quick, "204 No Content");
+    post(&url);
+    take(&quick, "204 No Content");
+    slow.set_nonblocking(true).unwrap();
+    assert!(slow.accept().is_err(), "one message at a time");
+    drop(waits);
+    accept(&slow);
+}
+
+#[test]
+fn a_message_is_sent_again_on_request() {
+    let (desk, receiver, url) = desk_and_receiver();
+    let job = desk.post("/api/v1/jobs", &shout("hi")).is(201).json();
+    let place = format!("/api/v1/jobs/{}/webhook", job["job_id"].as_str().unwrap());
+    let secret = format!("whsec_{}", STANDARD.encode([7; 24]));
+    let made = desk.put(&place, &json!({"url": url, "secret": secret}));
+    assert!(!made.is(201).text.contains("whsec_"), "it is known");
+    let first = take(&receiver, "204 No Content");
+    wait_at(&desk, &place, |webhook| webhook["state"] == "delivered");
+    let again = desk.post(&format!("{place}/resend"), &json!({}));
+    has(&again.is(202).json(), json!({"url": url}));
+    let second = take(&receiver, "204 No Content");
+    assert_eq!(second.header("webhook-id"), first.header("webhook-id"));
+    assert_eq!(second.text, first.text);
+    assert!(signed_with(&second, &[7; 24]));
+
+    let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let later = Job::new("nobody's", &1).unwrap();
+    let open = queue.enqueue(ProcessId::new(), [later]).unwrap()[0];
+    let place = format!("/api/v1/jobs/{open}/webhook");
+    let resend = || desk.post(&format!("{place}/resend"), &json!({}));
+    resend().is(404);
+    desk.put(&place, &json!({"url": url})).is(201);
+    resend().is(409);
 }

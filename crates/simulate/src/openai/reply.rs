@@ -40,6 +40,9 @@ pub(crate) fn write(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendo
             format_args!(r#","x_groq":{{"id":"req_sim_{}"}}"#, answer.call),
         );
     }
+    if answer.flex {
+        out.extend_from_slice(br#","service_tier":"flex""#);
+    }
     out.extend_from_slice(br#","system_fingerprint":"fp_sim"}"#);
 }
 
@@ -240,6 +243,7 @@ mod tests {
         let answer = Answer {
             calls: &[],
             logprobs: false,
+            flex: false,
             found: None,
             call: 7,
             created: 1_790_000_000,

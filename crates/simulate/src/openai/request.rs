@@ -37,6 +37,7 @@ pub(crate) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt, Fault
     let logprobs = root.get("logprobs");
     Ok(Prompt {
         tools: tools(&root, vendor)?.map(Box::new),
+        flex: root.text("service_tier")? == Some("flex"),
         logprobs: logprobs.is_some_and(|wanted| *wanted != false && *wanted != 0),
         model: root.text("model")?.unwrap_or_default().to_owned(),
         tokens: conversation.tokens(),

@@ -394,8 +394,11 @@ impl BatchClient for BatchApi {
         let BatchLine { key, result } = read.map_err(redacted)?;
         let result = match result {
             BatchLineResult::Answered(answer) => {
-                let answer = with_bytes(*answer, line).map_err(redacted);
-                reply::answered(answer.map(|response| self.access.without_keys(response)))
+                let mut answer = with_bytes(*answer, line).map_err(redacted);
+                if let Ok(response) = &mut answer {
+                    self.access.remove_keys(response);
+                }
+                reply::answered(answer)
             }
             BatchLineResult::NotProcessed(error) => BatchLineResult::NotProcessed(redacted(error)),
         };
@@ -405,8 +408,9 @@ impl BatchClient for BatchApi {
     fn unchecked_answer(&self, line: &[u8]) -> Option<Response> {
         let text = String::from_utf8_lossy(line);
         let body = self.wire.body(&text)?;
-        let answer = dialect::read(self.vendor, body.get().as_bytes(), true).ok()?;
-        Some(self.access.without_keys(answer))
+        let mut answer = dialect::read(self.vendor, body.get().as_bytes(), true).ok()?;
+        self.access.remove_keys(&mut answer);
+        Some(answer)
     }
 
     fn reply(&self, line: &[u8]) -> RawJson {

@@ -32,14 +32,13 @@ pub(super) fn leniently(
     read: impl Fn(&[u8]) -> serde_json::Result<Result<BatchLine, Error>>,
 ) -> Result<BatchLine, Error> {
     let (read, warning) = lenient::read(line, read).map_err(|error| malformed(error, line))?;
-    let BatchLine { key, result } = read?;
-    let result = match result {
-        BatchLineResult::Answered(answer) => {
-            answered(answer.map(|response| response.warned(warning)))
-        }
-        not_processed => not_processed,
-    };
-    Ok(BatchLine { key, result })
+    let mut line = read?;
+    if let (BatchLineResult::Answered(answer), Some(warning)) = (&mut line.result, warning)
+        && let Ok(response) = &mut **answer
+    {
+        response.warn(&warning);
+    }
+    Ok(line)
 }
 
 /// The value at a path of field names.

@@ -16,6 +16,7 @@ use crate::queue::store::sql::SqlStore as _;
 use crate::queue::store::sql::candidates::{Candidates, Head, MOST_STOPPED};
 use crate::queue::store::sql::claimed::{WHOLE, read_claimed};
 use crate::queue::store::sql::lineage::{self, in_scope};
+use crate::queue::store::sql::pauses::{self, Paused};
 use crate::queue::store::sql::standing::{Standing, lock, locking, standings, stops_starting};
 use crate::queue::store::sql::statements::{id_of, with_list};
 use crate::queue::store::{
@@ -23,7 +24,7 @@ use crate::queue::store::{
 };
 
 use super::MysqlStore;
-use super::rows::{CANCELLED, IN_PROGRESS, PENDING, RELEASING, WAITING, process_of, small};
+use super::rows::{CANCELLED, HELD, IN_PROGRESS, PENDING, RELEASING, WAITING, process_of, small};
 use super::workers::keeping;
 use super::writer::{Again, Fault, Queries as _, Statements as _, Tx, by, list};
 
@@ -39,6 +40,8 @@ struct Picks {
     /// With the indices of their lanes.
     given: Vec<(i64, usize)>,
     stopped: Vec<i64>,
+    /// Jobs of paused processes.
+    held: Vec<i64>,
     alone: bool,
 }
 
@@ -47,6 +50,7 @@ struct Picks {
 struct Picked {
     jobs: Vec<ClaimedJob>,
     stopped: Vec<i64>,
+    held: Vec<i64>,
     processes: BTreeMap<i64, Standing>,
     alone: bool,
 }
@@ -55,6 +59,7 @@ struct Picking<'a> {
     store: &'a MysqlStore,
     scope: Option<Vec<i64>>,
     now: Timestamp,
+    paused: Paused,
     candidates: Candidates,
     processes: BTreeMap<i64, (ProcessId, bool)>,
 }
@@ -100,12 +105,16 @@ impl MysqlStore {
                 store: self,
                 scope: lineage::scope(tx, processes)?,
                 now,
+                paused: Paused::default(),
                 candidates: Candidates::default(),
                 processes: BTreeMap::new(),
             };
             picking.look(tx, worker, look_again, |no, lane| {
                 *answers.entry(no).or_insert_with(|| open(lane))
             })?;
+            if picking.paused.queue {
+                return Ok(ClaimReply::default());
+            }
             let claims = picking.claim(tx, worker, most, idle, given)?;
             claimed = claims
                 .jobs
@@ -195,7 +204,9 @@ impl Picking<'_> {
             first("AND priority = p.priority")
         );
         let first_waiting = format!("{waiting} LIMIT 1");
-        let [listed, waits, mut found] = tx.rows_of([&keeping(worker), &first_waiting, &groups])?;
+        let queries = [&keeping(worker), &first_waiting, pauses::READ, &groups];
+        let [listed, waits, pauses, mut found] = tx.rows_of(queries)?;
+        self.paused = Paused::read(tx, pauses)?;
         if listed.is_empty() {
             self.store.list_again(tx, worker)?;
         }
@@ -216,7 +227,11 @@ impl Picking<'_> {
             let (no, priority): (i64, i64) = (row.at(0)?, row.at(1)?);
             if self.candidates.is_new(no) {
                 let lane = self.store.lane(tx, no)?;
-                let left = open(no, &lane);
+                let left = if self.paused.lanes.contains(&lane.name) {
+                    0
+                } else {
+                    open(no, &lane)
+                };
                 self.candidates.add_lane(no, lane, left);
             }
             self.candidates.add_group(priority, None);
@@ -300,10 +315,10 @@ impl Picking<'_> {
             if picked.jobs.len() >= most || picked.alone {
                 break;
             }
-            let (has, stopped) = (picked.jobs.len(), picked.stopped.len());
+            let (has, stopped) = (picked.jobs.len(), picked.stopped.len() + picked.held.len());
             let picks = self.pick(tx, most, idle, given, has, stopped)?;
             picked.alone = picks.alone;
-            if picks.given.is_empty() && picks.stopped.is_empty() {
+            if picks.given.is_empty() && picks.stopped.is_empty() && picks.held.is_empty() {
                 break;
             }
             if self.take(tx, picks, &mut picked)? {
@@ -317,7 +332,8 @@ impl Picking<'_> {
     /// them.
     fn take(&mut self, tx: &mut Tx<'_>, picks: Picks, picked: &mut Picked) -> Result<bool, Fault> {
         let given: Vec<i64> = picks.given.iter().map(|(id, _)| *id).collect();
-        let wanted: Vec<i64> = given.iter().chain(&picks.stopped).copied().collect();
+        let put_away = picks.stopped.iter().chain(&picks.held);
+        let wanted: Vec<i64> = given.iter().chain(put_away).copied().collect();
         let lock = format!(
             "SELECT id FROM #jobs FORCE INDEX (PRIMARY)
              WHERE id IN {} AND status = {PENDING} AND visible_at <= {} ORDER BY id FOR UPDATE SKIP LOCKED",
@@ -357,6 +373,8 @@ impl Picking<'_> {
         }
         let stopped = picks.stopped.into_iter();
         picked.stopped.extend(stopped.filter(|id| got.contains(id)));
+        let held = picks.held.into_iter();
+        picked.held.extend(held.filter(|id| got.contains(id)));
         Ok(got.len() == wanted.len())
     }
 
@@ -383,7 +401,10 @@ impl Picking<'_> {
             let lane = self.candidates.groups[at].lane;
             if self.process(tx, process_of(head.id))?.1 {
                 picks.stopped.push(head.id);
-                picks.alone = stopped + picks.stopped.len() >= MOST_STOPPED;
+                picks.alone = stopped + picks.stopped.len() + picks.held.len() >= MOST_STOPPED;
+            } else if self.paused.processes.contains(&process_of(head.id)) {
+                picks.held.push(head.id);
+                picks.alone = stopped + picks.stopped.len() + picks.held.len() >= MOST_STOPPED;
             } else if small(head.crashes) >= SUSPECT_CRASHES {
                 picks.alone = true;
                 if !idle || has > 0 {
@@ -411,9 +432,14 @@ impl Picking<'_> {
         let Picked {
             mut jobs,
             stopped,
+            held,
             processes,
             alone,
         } = picked;
+        let put_away = stopped.len() + held.len();
+        if !held.is_empty() {
+            self.hold(tx, held)?;
+        }
         let mut changes = CounterChanges::default();
         if !jobs.is_empty() {
             tx.defer(&format!(
@@ -466,12 +492,30 @@ impl Picking<'_> {
             };
             let due = self.candidates.open_heads().map(|(_, head)| head.due);
             next = due.chain(look).min().map(Timestamp);
+        } else if jobs.is_empty() && put_away >= MOST_STOPPED {
+            // What is behind the jobs that were put away must not wait.
+            next = Some(self.now);
         }
         Ok(ClaimReply {
             jobs,
             next,
             more: !any.is_empty() || !releasing.is_empty(),
         })
+    }
+
+    /// Holds locked jobs of paused processes until they are resumed.
+    fn hold(&self, tx: &mut Tx<'_>, jobs: Vec<i64>) -> Result<(), Fault> {
+        // A process that was resumed meanwhile has released its jobs. While these rows are locked, none is resumed.
+        let lock = "SELECT no FROM #pauses ORDER BY no LOCK IN SHARE MODE";
+        let now: Vec<i64> = tx.column(lock, Vec::new())?;
+        if now != self.paused.numbers {
+            return Err(Fault::Overtaken);
+        }
+        tx.defer(&format!(
+            "UPDATE #jobs SET status = {HELD} WHERE id IN {}",
+            list(jobs)
+        ));
+        Ok(())
     }
 
     /// A process, and whether its jobs must not start any more.

@@ -123,7 +123,6 @@ fn added(no: i64, change: &Change, now: Timestamp) -> String {
         failed,
         cancelled,
     ] = change.counts;
-    // Written with an exponent, so that the server reads a DOUBLE.
     format!(
         "UPDATE #processes SET total = total + {}, pending = pending + {pending},
            in_progress = in_progress + {in_progress}, at_provider = at_provider + {at_provider},
@@ -131,13 +130,13 @@ fn added(no: i64, change: &Change, now: Timestamp) -> String {
            cancelled_jobs = cancelled_jobs + {cancelled}, consumed = consumed + {},
            input_tokens = LEAST(input_tokens + {}, {MOST_TOKENS}),
            output_tokens = LEAST(output_tokens + {}, {MOST_TOKENS}),
-           cost_usd = cost_usd + {:e}, unpriced = unpriced + {}, changed_at = GREATEST(changed_at, {})
+           cost_picos = LEAST(cost_picos + {}, {MOST_TOKENS}), unpriced = unpriced + {}, changed_at = GREATEST(changed_at, {})
          WHERE no = {no}",
         change.total,
         change.consumed,
         change.input_tokens,
         change.output_tokens,
-        change.cost_usd,
+        change.cost,
         change.unpriced,
         now.0,
     )

@@ -26,7 +26,7 @@ use super::{Database, MysqlStore, SharedState};
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// The version of the schema. Earlier versions were never released.
-pub(super) const SCHEMA_VERSION: i64 = 3;
+pub(super) const SCHEMA_VERSION: i64 = 4;
 
 /// The default name of the table of jobs.
 const TABLES: &str = "job_queue";
@@ -587,8 +587,8 @@ mod tests {
     fn a_schema_is_cut_into_statements() {
         let found = statements(SCHEMA);
         let tables = found.iter().filter(|one| one.starts_with("CREATE TABLE #"));
-        assert_eq!(tables.count(), 23);
-        assert_eq!(found.len(), 25);
+        assert_eq!(tables.count(), 25);
+        assert_eq!(found.len(), 27);
         assert!(
             found
                 .iter()

@@ -7,8 +7,8 @@ use crate::queue::store::JobLane;
 use crate::queue::store::sql::MOST_LANES;
 
 pub(super) use crate::queue::store::rows::{
-    AT_PROVIDER, CANCELLED, COMPLETED, DELETING, FAILED, IN_PROGRESS, PENDING, PROCESS_COLUMNS,
-    RELEASING, WAITING, bounded, count, process, process_of, small,
+    AT_PROVIDER, CANCELLED, COMPLETED, DELETING, FAILED, HELD, IN_PROGRESS, PENDING,
+    PROCESS_COLUMNS, RELEASING, WAITING, bounded, count, process, process_of, small,
 };
 
 use super::MysqlStore;

@@ -20,6 +20,7 @@ CREATE TABLE #processes (
   no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
   id BINARY(16) NOT NULL,
   parent BIGINT,
+  owner VARCHAR(64),
   sealed BIGINT NOT NULL DEFAULT 0,        -- jobs numbered below may be claimed, or soon
   cancelled BIGINT NOT NULL DEFAULT 0,
   chore INT NOT NULL DEFAULT 0,            -- decided, and not carried out for all jobs yet
@@ -35,8 +36,8 @@ CREATE TABLE #processes (
   consumed BIGINT NOT NULL DEFAULT 0,
   input_tokens BIGINT NOT NULL DEFAULT 0,
   output_tokens BIGINT NOT NULL DEFAULT 0,
-  cost_usd DOUBLE NOT NULL DEFAULT 0,
-  unpriced BIGINT NOT NULL DEFAULT 0,      -- outcomes of unknown price
+  cost_picos BIGINT NOT NULL DEFAULT 0,    -- known cost in 1e-12 US dollars
+  unpriced BIGINT NOT NULL DEFAULT 0,      -- jobs of unknown cost
   created_at BIGINT NOT NULL,
   changed_at BIGINT NOT NULL,
   info LONGTEXT,
@@ -52,6 +53,7 @@ CREATE TABLE #processes (
   source_ms BIGINT NOT NULL DEFAULT 0,
   UNIQUE KEY by_id (id),
   KEY by_parent (parent),
+  KEY by_owner (owner),
   KEY by_chore (chore)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
@@ -126,6 +128,14 @@ CREATE TABLE #histories (
   body LONGTEXT NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
+-- Work that no worker starts: the queue (scope 0), lanes of a name (1), a process (2).
+CREATE TABLE #pauses (
+  no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  scope INT NOT NULL,
+  name LONGTEXT,
+  process BIGINT
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
 -- A row of work that was handed to a provider as one. It outlives its process, whose number is never given to another.
 CREATE TABLE #batches (
   no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
@@ -198,6 +208,7 @@ CREATE TABLE #server_files (
   created_at BIGINT NOT NULL,
   expires_at BIGINT,
   deleted_at BIGINT,
+  owner VARBINARY(64),
   UNIQUE KEY by_id (id),
   KEY by_expiry (expires_at),
   KEY by_deletion (deleted_at)
@@ -221,6 +232,7 @@ CREATE TABLE #server_batches (
   id VARBINARY(64) NOT NULL,
   state VARBINARY(32) NOT NULL,
   record LONGTEXT NOT NULL,
+  owner VARBINARY(64),
   UNIQUE KEY by_id (id),
   KEY by_state (state)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
@@ -231,7 +243,7 @@ CREATE TABLE #server_direct_calls (
 ) ENGINE=InnoDB;
 
 CREATE TABLE #server_webhooks (
-  process VARBINARY(36) NOT NULL PRIMARY KEY,
+  process VARBINARY(64) NOT NULL PRIMARY KEY,
   url TEXT NOT NULL,
   secret VARBINARY(255) NOT NULL,
   message VARBINARY(64) NOT NULL,
@@ -250,3 +262,22 @@ CREATE TABLE #server_read_failures (
   claim BIGINT NOT NULL,
   PRIMARY KEY (process, job)
 ) ENGINE=InnoDB;
+
+-- Objects that are stored for a limited time. A part has the upload as its parent; an object that a process of the queue
+-- still makes has this process.
+CREATE TABLE #server_objects (
+  number BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  id VARBINARY(64) NOT NULL,
+  kind VARBINARY(16) NOT NULL,
+  parent VARBINARY(64),
+  process VARBINARY(36),
+  owner VARBINARY(64),
+  expires_at BIGINT NOT NULL,
+  bytes BIGINT NOT NULL,
+  record LONGTEXT NOT NULL,
+  UNIQUE KEY by_id (id),
+  KEY by_size (kind, number, bytes),
+  KEY by_expiry (expires_at),
+  KEY by_parent (parent),
+  KEY by_process (process)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;

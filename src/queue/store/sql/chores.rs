@@ -1,15 +1,16 @@
 //! Chores: changes to all jobs of a process. One short transaction stores the decision and many apply it; after a
 //! crash, any program continues.
 
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
+use crate::base::id::{JobId, ProcessId};
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{
     CANCELLED, CANCELLING, DELETING, FAILED, HELD, MOST_JOBS, NO_CHORE, PENDING, RELEASING,
-    RETRYING, count, key,
+    RETRYING, count, key, key_of, process_of,
 };
 
 use super::lineage;
@@ -126,7 +127,7 @@ pub(super) fn retry_process(
     now: Timestamp,
 ) -> Result<u64, Error> {
     let children = store.read(|tx| match tx.process_no(id)? {
-        Some(no) => lineage::to_retry(tx, no),
+        Some(no) => lineage::to_retry(tx, key(no, 0), key(no, MOST_JOBS - 1)),
         None => Ok(Vec::new()),
     })?;
     for child in children {
@@ -147,15 +148,7 @@ fn retry_one(store: &impl SqlStore, id: ProcessId, now: Timestamp) -> Result<u64
             "UPDATE #processes SET cancelled = 0, chore = {RETRYING}, progress = 0, chore_changed = 0 WHERE no = ?"
         );
         tx.run(&begin, by![no])?;
-        // While all its jobs had ended, its time did not advance. The server assigns columns in order.
-        tx.run(
-            "UPDATE #processes SET
-               time_since = IFNULL(time_since, created_at) + ? - IFNULL(time_until, created_at),
-               time_until = ?
-             WHERE no = ? AND sealed = total AND pending + in_progress + at_provider = 0
-               AND IFNULL(time_until, created_at) < ?",
-            by![now.0, now.0, no, now.0],
-        )?;
+        resume_time(tx, no, now)?;
         Ok(Decided::Yes {
             on: vec![no],
             reply: (),
@@ -164,15 +157,118 @@ fn retry_one(store: &impl SqlStore, id: ProcessId, now: Timestamp) -> Result<u64
     Ok(count(changed))
 }
 
+/// While all jobs of a process had ended, its time did not advance. The server assigns columns in order.
+fn resume_time(tx: &mut dyn Statements, no: i64, now: Timestamp) -> Result<(), Fault> {
+    tx.run(
+        "UPDATE #processes SET
+           time_since = IFNULL(time_since, created_at) + ? - IFNULL(time_until, created_at),
+           time_until = ?
+         WHERE no = ? AND sealed = total AND pending + in_progress + at_provider = 0
+           AND IFNULL(time_until, created_at) < ?",
+        by![now.0, now.0, no, now.0],
+    )?;
+    Ok(())
+}
+
+/// Requeues the failed and cancelled jobs of this list, and their children before them.
+pub(super) fn retry_listed(
+    store: &impl SqlStore,
+    jobs: &[JobId],
+    now: Timestamp,
+) -> Result<u64, Error> {
+    let mut retried = 0;
+    let chunk = usize::try_from(store.shared().chunk).unwrap_or(1).max(1);
+    for jobs in jobs.chunks(chunk) {
+        let children = store.read(|tx| {
+            let mut children = Vec::new();
+            for (id, _, _) in ended_among(store, tx, jobs)? {
+                children.extend(lineage::to_retry(tx, id, id)?);
+            }
+            Ok(children)
+        })?;
+        for child in children {
+            retry_one(store, child, now)?;
+        }
+        loop {
+            match store.write(Again::Harmless, |tx| retry_list(store, tx, jobs, now))? {
+                Ok(count) => {
+                    retried += count;
+                    break;
+                }
+                Err(busy) => carry_out(store, busy, now)?,
+            };
+        }
+    }
+    store.wake_workers();
+    Ok(retried)
+}
+
+/// The failed and cancelled jobs of a list whose process was not cancelled: key, lane and state.
+fn ended_among(
+    store: &impl SqlStore,
+    tx: &mut dyn Statements,
+    jobs: &[JobId],
+) -> Result<Vec<(i64, i64, i64)>, Fault> {
+    let wanted: HashMap<i64, JobId> = jobs.iter().map(|job| (key_of(*job), *job)).collect();
+    let keys: Vec<i64> = wanted.keys().copied().collect();
+    let rows = tx.rows_in(
+        &format!(
+            "SELECT id, lane, status, created_at FROM #jobs FORCE INDEX (PRIMARY)
+             WHERE id IN :list AND status IN ({FAILED}, {CANCELLED})
+               AND id DIV 4294967296 IN (SELECT no FROM #processes WHERE cancelled = 0)
+             ORDER BY id FOR UPDATE"
+        ),
+        &keys,
+    )?;
+    let mut found = Vec::new();
+    for mut row in rows {
+        let (id, created_at) = (row.at(0)?, Timestamp(row.at(3)?));
+        // The rest of the id must match too, because it may belong to another database.
+        if wanted.get(&id) == Some(&store.job_id(id, created_at)) {
+            found.push((id, row.at(1)?, row.at(2)?));
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the number of requeued jobs, or a process with a chore that must be applied first.
+fn retry_list(
+    store: &impl SqlStore,
+    tx: &mut dyn Statements,
+    jobs: &[JobId],
+    now: Timestamp,
+) -> Result<Result<u64, i64>, Fault> {
+    let mut ended = ended_among(store, tx, jobs)?;
+    let processes = lock(tx, ended.iter().map(|(id, _, _)| process_of(*id)))?;
+    let busy =
+        |(_, process): &(&i64, &Standing)| process.chore != NO_CHORE && process.chore != DELETING;
+    if let Some((no, _)) = processes.iter().find(busy) {
+        return Ok(Err(*no));
+    }
+    ended.retain(|(id, _, _)| {
+        let process = processes.get(&process_of(*id));
+        process.is_some_and(|process| !process.stops_trying())
+    });
+    for no in processes.keys() {
+        resume_time(tx, *no, now)?;
+    }
+    let mut changes = CounterChanges::default();
+    let retried = requeue(store, tx, &ended, now, &mut changes)?;
+    tx.count(&changes, now)?;
+    Ok(Ok(count(retried)))
+}
+
 pub(super) fn delete_process(
     store: &impl SqlStore,
     id: ProcessId,
+    collector: Option<&str>,
     now: Timestamp,
 ) -> Result<u64, Error> {
     let (deleted, _) = decide(store, id, now, |tx, standing| {
         let Some((no, standing)) = standing else {
             return Ok(Decided::NothingToDo(0));
         };
+        lineage::is_collector(tx, [no], collector)?;
         let mut family = vec![no];
         family.extend(lock_family(tx, no)?);
         lineage::add_usage_to_parent(tx, &family, now)?;
@@ -338,14 +434,26 @@ fn retry_chunk(
         ),
         by![keys.start, keys.end],
     )?;
-    let mut by_lane: std::collections::BTreeMap<i64, Vec<i64>> = Default::default();
-    let mut all = Vec::with_capacity(rows.len());
-    for mut row in rows {
-        let (id, lane, status): (i64, i64, i64) = (row.at(0)?, row.at(1)?, row.at(2)?);
-        let lane = store.at_step(tx, lane, 0)?;
-        by_lane.entry(lane).or_default().push(id);
-        changes.moved(id, status, PENDING);
-        all.push(id);
+    let ended = rows
+        .into_iter()
+        .map(|mut row| Ok((row.at(0)?, row.at(1)?, row.at(2)?)));
+    let ended: Vec<(i64, i64, i64)> = ended.collect::<Result<_, Fault>>()?;
+    requeue(store, tx, &ended, now, changes)
+}
+
+/// Requeues locked jobs, given with their lanes and states. Returns their number.
+fn requeue(
+    store: &impl SqlStore,
+    tx: &mut dyn Statements,
+    ended: &[(i64, i64, i64)],
+    now: Timestamp,
+    changes: &mut CounterChanges,
+) -> Result<i64, Fault> {
+    let mut by_lane: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    for (id, lane, status) in ended {
+        let lane = store.at_step(tx, *lane, 0)?;
+        by_lane.entry(lane).or_default().push(*id);
+        changes.moved(*id, *status, PENDING);
     }
     for (lane, jobs) in by_lane {
         let retry = format!(
@@ -356,12 +464,12 @@ fn retry_chunk(
         );
         tx.run_once(&retry)?;
     }
-    if !all.is_empty() {
-        let jobs = list(all.iter().copied());
+    if !ended.is_empty() {
+        let jobs = list(ended.iter().map(|(id, _, _)| *id));
         tx.run_once(&format!("DELETE FROM #results WHERE job IN {jobs}"))?;
         tx.run_once(&format!("DELETE FROM #histories WHERE job IN {jobs}"))?;
     }
-    Ok(i64::try_from(all.len()).unwrap_or(0))
+    Ok(i64::try_from(ended.len()).unwrap_or(0))
 }
 
 /// Records the progress of the chore; a process whose jobs are all deleted is removed. Returns whether a job was woken

@@ -5,32 +5,32 @@ use std::sync::Arc;
 
 use const_format::formatcp;
 use rusqlite::types::Value;
+use serde_json::value::RawValue;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
-use crate::engine::item_time::ItemTime;
+use crate::queue::find::{JobFilter, JobPage};
 use crate::queue::info::ProcessInfo;
-use crate::queue::job::{AttemptError, Job, JobCounts, JobState, ProcessState, QueueTotals};
+use crate::queue::job::{Job, JobCounts, JobState, ProcessState, QueueTotals};
 use crate::queue::store::rows::{
     self, AT_PROVIDER, DELETING, MOST_JOBS, PENDING, PROCESS_COLUMNS, bounded, count, key, key_of,
     shown, small,
 };
-use crate::queue::store::{EnqueueStore, InsertGuard, JobLane, JobReceipt, JobSummary};
+use crate::queue::store::{EnqueueStore, InsertGuard, JobLane, JobSummary};
 
 use super::insert::{insert_jobs, written};
-use super::results::json;
-use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, limit, stored};
-use super::{Again, SqlStore, chores};
+use super::statements::{Fault, Queries as _, Row, by, id_of, limit, stored};
+use super::{Again, SqlStore, chores, find, lineage};
 
 /// The number of jobs of several processes by state. Sums may exceed an integer.
 const SUMS: &str = "IFNULL(SUM(total + 0e0), 0), IFNULL(SUM(pending + 0e0), 0), \
      IFNULL(SUM(in_progress + 0e0), 0), IFNULL(SUM(at_provider + 0e0), 0), IFNULL(SUM(completed + 0e0), 0), \
      IFNULL(SUM(failed + 0e0), 0), IFNULL(SUM(cancelled_jobs + 0e0), 0), IFNULL(SUM(consumed + 0e0), 0)";
 
-/// The counts that [`SUMS`] has read.
-fn sums(row: &mut Row) -> Result<JobCounts, Fault> {
-    let mut sum = |at: usize| -> Result<u64, Fault> { Ok(row.at::<f64>(at)? as u64) };
+/// The counts that [`SUMS`] has read, from this column on.
+fn sums(row: &mut Row, first: usize) -> Result<JobCounts, Fault> {
+    let mut sum = |at: usize| -> Result<u64, Fault> { Ok(row.at::<f64>(first + at)? as u64) };
     Ok(JobCounts {
         total: sum(0)?,
         pending: sum(1)?,
@@ -91,8 +91,12 @@ impl<S: SqlStore> EnqueueStore for S {
         info: &ProcessInfo,
         _now: Timestamp,
     ) -> Result<bool, Error> {
+        let collector = info.collector.clone();
         let info = written(info);
         self.write(Again::Harmless, |tx| {
+            if let Some(no) = tx.process_no(process)? {
+                lineage::is_collector(tx, [no], collector.as_deref())?;
+            }
             let changed = tx.run(
                 formatcp!("UPDATE #processes SET info = ? WHERE id = ? AND chore <> {DELETING}"),
                 by![info.clone(), stored(process)],
@@ -152,18 +156,27 @@ impl<S: SqlStore> EnqueueStore for S {
                 return Ok(QueueTotals::default());
             };
             Ok(QueueTotals {
-                jobs: sums(&mut row)?,
+                jobs: sums(&mut row, 0)?,
                 processes: count(row.at(8)?),
                 open: count(row.at(9)?),
             })
         })
     }
 
+    fn open_jobs_of(&self, owner: &str) -> Result<u64, Error> {
+        self.read(|tx| {
+            let sql = "SELECT IFNULL(SUM(pending + in_progress + at_provider), 0) FROM #processes
+                       WHERE owner = ? AND pending + in_progress + at_provider > 0";
+            let open: Option<i64> = tx.one(sql, by![owner.to_owned()])?;
+            Ok(count(open.unwrap_or(0)))
+        })
+    }
+
     fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
         let id = key_of(job);
         let sql = formatcp!(
-            "SELECT children.*, j.created_at, p.id, j.lane, j.status, j.priority, j.calls, j.crashes,
-               j.visible_at, b.item_id, r.error, r.body, h.body, j.claim
+            "SELECT j.created_at, p.id, j.lane, j.status, j.priority, j.calls, j.crashes,
+               j.visible_at, b.item_id, r.error, r.body, h.body, j.claim, children.*
              FROM (SELECT {SUMS} FROM #processes WHERE parent = ? AND chore <> {DELETING}) children
                CROSS JOIN #jobs j CROSS JOIN #processes p ON p.no = j.id DIV 4294967296
                CROSS JOIN #payloads b ON b.job = j.id LEFT JOIN #results r ON r.job = j.id
@@ -176,10 +189,24 @@ impl<S: SqlStore> EnqueueStore for S {
             let Some(mut row) = tx.first(sql, by![id, id])? else {
                 return Ok(None);
             };
-            let state = job_state(self, tx, &mut row, id)?;
+            let children = sums(&mut row, 13)?;
+            let state = find::job_state(self, tx, &mut row, id, children)?;
             // The rest of the id must match too, because it may belong to another database.
             Ok((state.job_id == job).then_some(state))
         })
+    }
+
+    fn find(
+        &self,
+        filter: &JobFilter,
+        after: Option<JobId>,
+        most: usize,
+    ) -> Result<JobPage, Error> {
+        find::find(self, filter, after, most)
+    }
+
+    fn payload(&self, job: JobId) -> Result<Option<Box<RawValue>>, Error> {
+        find::payload(self, job)
     }
 
     fn items(
@@ -241,43 +268,4 @@ impl<S: SqlStore> EnqueueStore for S {
             counts.collect()
         })
     }
-}
-
-fn job_state(
-    store: &impl SqlStore,
-    tx: &mut dyn Statements,
-    row: &mut Row,
-    id: i64,
-) -> Result<JobState, Fault> {
-    // The sums of its child jobs come first.
-    let children = sums(row)?;
-    let lane = store.lane(tx, row.at(10)?)?;
-    let written: i64 = row.at(11)?;
-    let status = shown(written);
-    let history: Option<String> = row.at(19)?;
-    let history = history.as_deref();
-    let created_at = Timestamp(row.at(8)?);
-    let claim = row.at(20)?;
-    Ok(JobState {
-        job_id: store.job_id(id, created_at),
-        process_id: id_of(&row.at::<Vec<u8>>(9)?)?,
-        kind: lane.kind.clone(),
-        item_id: row.at(16)?,
-        status,
-        priority: small(row.at(12)?),
-        step: lane.step,
-        attempts: u32::try_from(row.at::<i64>(13)?).unwrap_or(u32::MAX),
-        crashes: small(row.at(14)?),
-        created_at,
-        due_at: match written {
-            rows::WAITING | rows::PENDING | rows::HELD => Some(Timestamp(row.at(15)?)),
-            _ => None,
-        },
-        result: json(row.at(18)?)?,
-        error: rows::error(written, row.at::<Option<String>>(17)?.as_deref()),
-        errors: history.map_or_else(Vec::new, AttemptError::in_history),
-        time: history.and_then(|text| ItemTime::in_history(text, created_at)),
-        receipt: status.is_final().then_some(JobReceipt { job: id, claim }),
-        children: (!status.is_final() && children.total > 0).then_some(children),
-    })
 }

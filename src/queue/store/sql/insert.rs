@@ -46,9 +46,11 @@ pub(super) fn insert_jobs(
     let insert = Insert {
         process,
         info: info.map(written),
+        collector: info.and_then(|info| info.collector.clone()),
         parent: info
             .and_then(|info| info.parent)
             .map(|parent| parent.job_id),
+        owner: info.and_then(|info| info.owner.clone()),
         jobs,
         sealed,
         now,
@@ -204,11 +206,14 @@ fn target(tx: &mut dyn Statements, insert: &Insert, parent: Option<i64>) -> Resu
         Some((_, true)) => Err(refuse(
             "was cancelled and accepts no more jobs; create another process",
         )),
-        Some((target, false)) => Ok(target),
+        Some((target, false)) => {
+            lineage::is_collector(tx, [target.no], insert.collector.as_deref())?;
+            Ok(target)
+        }
         None => {
             let made = tx.run(
-                "INSERT INTO #processes (id, parent, created_at, changed_at) VALUES (?, ?, ?, ?)",
-                by![stored(id), parent, insert.now.0, insert.now.0],
+                "INSERT INTO #processes (id, parent, owner, created_at, changed_at) VALUES (?, ?, ?, ?, ?)",
+                by![stored(id), parent, insert.owner.clone(), insert.now.0, insert.now.0],
             );
             match made {
                 // Another transaction has created it in the meantime.

@@ -11,6 +11,7 @@ use const_format::formatcp;
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
+use crate::queue::info::ProcessInfo;
 use crate::queue::store::rows::{
     CANCELLED, COMPLETED, DELETING, FAILED, MOST_JOBS, PENDING, WAITING, key, key_of, process_of,
 };
@@ -64,10 +65,14 @@ pub(crate) fn in_scope(scope: Option<&Vec<i64>>) -> String {
     }
 }
 
-/// The descendants of a process that are requeued with it, deepest first: those whose parent job is requeued.
-pub(crate) fn to_retry(tx: &mut dyn Statements, no: i64) -> Result<Vec<ProcessId>, Fault> {
+/// The descendants of these jobs that are requeued with them, deepest first: those whose parent job is requeued.
+pub(crate) fn to_retry(
+    tx: &mut dyn Statements,
+    first: i64,
+    last: i64,
+) -> Result<Vec<ProcessId>, Fault> {
     let mut found = Vec::new();
-    for no in below_process(tx, no)?.into_iter().rev() {
+    for no in below(tx, first, last)?.into_iter().rev() {
         let id: Option<Vec<u8>> = tx.one(
             &format!(
                 "SELECT p.id FROM #processes p JOIN #jobs j ON j.id = p.parent
@@ -126,6 +131,32 @@ pub(crate) fn are_hosts(
             Err(Error::new(ErrorKind::Invalid, why).into())
         }
     }
+}
+
+/// Rejects a change of processes that have another collector than this one.
+pub(crate) fn is_collector(
+    tx: &mut dyn Statements,
+    numbers: impl IntoIterator<Item = i64>,
+    collector: Option<&str>,
+) -> Result<(), Fault> {
+    let numbers: BTreeSet<i64> = numbers.into_iter().collect();
+    let numbers: Vec<i64> = numbers.into_iter().collect();
+    // Within a text of the description, quotation marks are escaped.
+    let sql =
+        "SELECT id, info FROM #processes WHERE no IN :list AND info LIKE '%\"collector\":\"%'";
+    for mut row in tx.rows_in(sql, &numbers)? {
+        let info: Option<ProcessInfo> = serde_json::from_str(&row.at::<String>(1)?).ok();
+        let only = info.and_then(|info| info.collector);
+        if let Some(only) = only.filter(|only| collector != Some(only)) {
+            let id = id_of(&row.at::<Vec<u8>>(0)?)?;
+            let why = format!(
+                "process {id} belongs to {only}, which collects its results: no other program can fetch or delete them, \
+                 or add jobs"
+            );
+            return Err(Error::new(ErrorKind::Invalid, why).into());
+        }
+    }
+    Ok(())
 }
 
 /// The key of a new process's parent, which is locked as open until the transaction ends.
@@ -260,25 +291,25 @@ fn move_usage(tx: &mut dyn Statements, from: &[i64], to: i64, now: Timestamp) ->
     }
     for no in from {
         let used = tx.first(
-            "SELECT input_tokens, output_tokens, cost_usd, unpriced FROM #processes WHERE no = ? FOR UPDATE",
+            "SELECT input_tokens, output_tokens, cost_picos, unpriced FROM #processes WHERE no = ? FOR UPDATE",
             by![*no],
         )?;
         let Some(mut used) = used else { continue };
         let (input, output): (i64, i64) = (used.at(0)?, used.at(1)?);
-        let (usd, unpriced): (f64, i64) = (used.at(2)?, used.at(3)?);
-        if (input, output, usd, unpriced) == (0, 0, 0.0, 0) {
+        let (cost, unpriced): (i64, i64) = (used.at(2)?, used.at(3)?);
+        if (input, output, cost, unpriced) == (0, 0, 0, 0) {
             continue;
         }
         tx.run(
-            "UPDATE #processes SET input_tokens = 0, output_tokens = 0, cost_usd = 0, unpriced = 0 WHERE no = ?",
+            "UPDATE #processes SET input_tokens = 0, output_tokens = 0, cost_picos = 0, unpriced = 0 WHERE no = ?",
             by![*no],
         )?;
         tx.run(
             "UPDATE #processes SET input_tokens = LEAST(input_tokens + ?, 4611686018427387903),
                output_tokens = LEAST(output_tokens + ?, 4611686018427387903),
-               cost_usd = cost_usd + ?, unpriced = unpriced + ?, changed_at = GREATEST(changed_at, ?)
+               cost_picos = LEAST(cost_picos + ?, 4611686018427387903), unpriced = unpriced + ?, changed_at = GREATEST(changed_at, ?)
              WHERE no = ?",
-            by![input, output, usd, unpriced, now.0, to],
+            by![input, output, cost, unpriced, now.0, to],
         )?;
     }
     Ok(())

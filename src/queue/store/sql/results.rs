@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
+use crate::queue::find::Pause;
 use crate::queue::job::JobResult;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{self, COMPLETED, MOST_JOBS, key, key_of, process_of, shown};
@@ -17,7 +18,7 @@ use crate::queue::store::{ConsumerLock, DeliveredResult, JobLane, JobReceipt, Re
 use super::lineage::{self, Ended};
 use super::standing::lock;
 use super::statements::{Dialect, Fault, Queries as _, Row, Statements, by, limit};
-use super::{Again, SqlStore, chores, waiting};
+use super::{Again, SqlStore, chores, pauses, waiting};
 
 impl<S: SqlStore> ResultStore for S {
     fn peek(
@@ -45,7 +46,12 @@ impl<S: SqlStore> ResultStore for S {
         })
     }
 
-    fn ack(&self, receipts: &[JobReceipt], now: Timestamp) -> Result<u64, Error> {
+    fn ack(
+        &self,
+        receipts: &[JobReceipt],
+        collector: Option<&str>,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
         if receipts.is_empty() {
             return Ok(0);
         }
@@ -61,9 +67,11 @@ impl<S: SqlStore> ResultStore for S {
         self.write(Again::Harmless, |tx| {
             deleted = 0;
             let families = lineage::any(tx)?;
+            let processes = || jobs.iter().map(|job| process_of(*job));
             if families {
-                lineage::are_hosts(tx, jobs.iter().map(|job| process_of(*job)))?;
+                lineage::are_hosts(tx, processes())?;
             }
+            lineage::is_collector(tx, processes(), collector)?;
             let sql = formatcp!(
                 "SELECT id, claim FROM #jobs FORCE INDEX (PRIMARY)
              WHERE id IN :list AND status >= {COMPLETED} ORDER BY id FOR UPDATE"
@@ -135,8 +143,29 @@ impl<S: SqlStore> ResultStore for S {
         chores::retry_process(self, process, now)
     }
 
-    fn delete(&self, process: ProcessId, now: Timestamp) -> Result<u64, Error> {
-        chores::delete_process(self, process, now)
+    fn retry_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error> {
+        chores::retry_listed(self, jobs, now)
+    }
+
+    fn pause(&self, pause: &Pause) -> Result<bool, Error> {
+        pauses::pause(self, pause)
+    }
+
+    fn resume(&self, pause: &Pause, now: Timestamp) -> Result<(), Error> {
+        pauses::resume(self, pause, now)
+    }
+
+    fn pauses(&self) -> Result<Vec<Pause>, Error> {
+        pauses::list(self)
+    }
+
+    fn delete(
+        &self,
+        process: ProcessId,
+        collector: Option<&str>,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        chores::delete_process(self, process, collector, now)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::candidates::{Candidates, Head, MOST_STOPPED};
+use crate::queue::store::sql::pauses::{self, Paused};
 use crate::queue::store::sql::statements::{Fault, Queries as _, Statements, by, id_of};
 use crate::queue::store::sql::{SqlStore as _, lineage};
 use crate::queue::store::{
@@ -23,7 +24,7 @@ use crate::queue::store::{
 
 use super::SqliteStore;
 use super::rows::{
-    CANCELLED, CANCELLING, DELETING, IN_PROGRESS, NO_CHORE, PENDING, RELEASING, WAITING,
+    CANCELLED, CANCELLING, DELETING, HELD, IN_PROGRESS, NO_CHORE, PENDING, RELEASING, WAITING,
     process_of, small,
 };
 use super::writer::Sync;
@@ -67,6 +68,7 @@ struct Picking<'a> {
     scope: Option<String>,
     worker: WorkerId,
     now: Timestamp,
+    paused: Paused,
     candidates: Candidates,
     processes: BTreeMap<i64, (ProcessId, bool)>,
     changes: CounterChanges,
@@ -104,6 +106,11 @@ impl SqliteStore {
         let claims = self.write(Sync::Lazy, |conn| {
             let tx = &mut { conn };
             check_worker(tx, worker)?;
+            let pauses = tx.rows(pauses::READ, Vec::new())?;
+            let paused = Paused::read(tx, pauses)?;
+            if paused.queue {
+                return Ok(ClaimReply::default());
+            }
             let scope = lineage::scope(tx, wanted.processes)?;
             let mut picking = Picking {
                 store: self,
@@ -111,6 +118,7 @@ impl SqliteStore {
                 scope: scope.map(|numbers| serde_json::to_string(&numbers).unwrap_or_default()),
                 worker,
                 now,
+                paused,
                 candidates: Candidates::default(),
                 processes: BTreeMap::new(),
                 changes: CounterChanges::default(),
@@ -232,7 +240,11 @@ impl Picking<'_> {
             (lane, priority) = (no, of + 1);
             if self.candidates.is_new(no) {
                 let lane = self.store.lane(&mut { self.conn }, no)?;
-                let left = open(&lane);
+                let left = if self.paused.lanes.contains(&lane.name) {
+                    0
+                } else {
+                    open(&lane)
+                };
                 self.candidates.add_lane(no, lane, left);
             }
             self.candidates.add_group(of, Some(head));
@@ -262,6 +274,9 @@ impl Picking<'_> {
             let look: Option<i64> = look.query_row([&self.scope], |row| row.get(0))?;
             let due = self.candidates.open_heads().map(|(_, head)| head.due);
             self.claims.next = due.chain(look).min().map(Timestamp);
+        } else if self.claims.jobs.is_empty() && self.stopped >= MOST_STOPPED {
+            // What is behind the jobs that were put away must not wait.
+            self.claims.next = Some(self.now);
         }
         Ok(())
     }
@@ -302,6 +317,13 @@ impl Picking<'_> {
     }
 
     fn give(&mut self, id: i64, at: usize, idle: bool) -> Result<Picked, Fault> {
+        if self.paused.processes.contains(&process_of(id)) {
+            let mut hold = self
+                .conn
+                .prepare_cached(formatcp!("UPDATE jobs SET status = {HELD} WHERE id = ?1"))?;
+            hold.execute([id])?;
+            return Ok(Picked::PutAway);
+        }
         let (process_id, stopping) = self.process(process_of(id))?;
         if stopping {
             let mut stop = self.conn.prepare_cached(formatcp!(

@@ -22,7 +22,7 @@ impl CounterChanges {
                completed = completed + ?6, failed = failed + ?7, cancelled_jobs = cancelled_jobs + ?8,
                consumed = consumed + ?9, input_tokens = min(input_tokens + ?10, 4611686018427387903),
                output_tokens = min(output_tokens + ?11, 4611686018427387903),
-               cost_usd = cost_usd + ?12, unpriced = unpriced + ?13, changed_at = max(changed_at, ?14)
+               cost_picos = min(cost_picos + ?12, 4611686018427387903), unpriced = unpriced + ?13, changed_at = max(changed_at, ?14)
              WHERE no = ?1 RETURNING parent, pending + in_progress + at_provider",
         )?;
         let mut woken = false;
@@ -48,7 +48,7 @@ impl CounterChanges {
                 c.consumed,
                 c.input_tokens,
                 c.output_tokens,
-                c.cost_usd,
+                c.cost,
                 c.unpriced,
                 now.0
             ];

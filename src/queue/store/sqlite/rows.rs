@@ -11,7 +11,7 @@ use crate::queue::store::rows;
 use crate::queue::store::sql::statements::{Fault, Row};
 
 pub(super) use crate::queue::store::rows::{
-    AT_PROVIDER, CANCELLED, CANCELLING, COMPLETED, DELETING, FAILED, IN_PROGRESS, NO_CHORE,
+    AT_PROVIDER, CANCELLED, CANCELLING, COMPLETED, DELETING, FAILED, HELD, IN_PROGRESS, NO_CHORE,
     PENDING, PROCESS_COLUMNS, RELEASING, WAITING, bounded, count, process_of, small,
 };
 

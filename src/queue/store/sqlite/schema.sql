@@ -28,14 +28,15 @@ CREATE TABLE processes (
   consumed INTEGER NOT NULL DEFAULT 0,
   input_tokens INTEGER NOT NULL DEFAULT 0,
   output_tokens INTEGER NOT NULL DEFAULT 0,
-  cost_usd REAL NOT NULL DEFAULT 0,
-  unpriced INTEGER NOT NULL DEFAULT 0,     -- outcomes of unknown price
+  cost_picos INTEGER NOT NULL DEFAULT 0,   -- known cost in 1e-12 US dollars
+  unpriced INTEGER NOT NULL DEFAULT 0,     -- jobs of unknown cost
   created_at INTEGER NOT NULL,
   changed_at INTEGER NOT NULL,
   info TEXT,                               -- for people, in JSON; nothing here depends on it
   -- The key of the job that waits for a process's jobs, its children; NULL for what a host has enqueued. Fixed by the
   -- first jobs: the info holds the same as ids, for people.
   parent INTEGER,
+  owner TEXT,                              -- who may see it at a server; also fixed by the first jobs
   -- Where the time of a process went, in milliseconds: told from time_since to time_until, which are NULL while nothing
   -- was told, and what took most of what was told last.
   time_since INTEGER,
@@ -51,6 +52,8 @@ CREATE TABLE processes (
 );
 CREATE INDEX processes_with_chore ON processes (chore) WHERE chore <> 0;
 CREATE INDEX processes_by_parent ON processes (parent) WHERE parent IS NOT NULL;
+CREATE INDEX processes_by_owner ON processes (owner)
+  WHERE owner IS NOT NULL AND pending + in_progress + at_provider > 0;
 
 CREATE TABLE lanes (
   no INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -93,6 +96,8 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_to_claim ON jobs (lane, priority, visible_at) WHERE status = 0;
 CREATE INDEX jobs_by_worker ON jobs (worker) WHERE worker IS NOT NULL;
 CREATE INDEX jobs_with_outcome ON jobs (id) WHERE status >= 4;
+-- Few: found among a million others.
+CREATE INDEX jobs_not_completed ON jobs (status, id) WHERE status >= 5;
 CREATE INDEX jobs_in_batch ON jobs (batch, id) WHERE batch IS NOT NULL;
 -- Jobs that wait for others, by when they look again if nothing wakes them.
 CREATE INDEX jobs_that_wait ON jobs (visible_at) WHERE status = -1;
@@ -127,3 +132,11 @@ CREATE TABLE batches (
 );
 CREATE INDEX batches_by_worker ON batches (worker);
 CREATE INDEX batches_by_process ON batches (process);
+
+-- Work that no worker starts: the queue (scope 0), lanes of a name (1), a process (2).
+CREATE TABLE pauses (
+  no INTEGER PRIMARY KEY,
+  scope INTEGER NOT NULL,
+  name TEXT,
+  process INTEGER
+);

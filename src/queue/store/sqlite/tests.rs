@@ -292,7 +292,7 @@ fn room_is_given_back() {
     store
         .insert(process, vec![Job::raw("k", payload); 1_000], true, T)
         .unwrap();
-    store.delete(process, T).unwrap();
+    store.delete(process, None, T).unwrap();
     while store.maintain(T).unwrap() {}
     let pages: i64 = store
         .read(|conn| Ok(conn.query_row("PRAGMA page_count", [], |row| row.get(0))?))

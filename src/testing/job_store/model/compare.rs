@@ -52,7 +52,9 @@ impl Model {
             }
         }
         assert_eq!(
-            self.store(handle).ack(&receipts, self.wall()).unwrap(),
+            self.store(handle)
+                .ack(&receipts, None, self.wall())
+                .unwrap(),
             gone
         );
     }

@@ -209,6 +209,7 @@ pub fn print_dry_run(
     });
     let how = match setup.strategy.strategy {
         Strategy::Sync => in_flight(concurrency),
+        Strategy::Flex => format!("{} at the flex tier", in_flight(concurrency)),
         Strategy::Batch => "in batches".to_owned(),
     };
     let mut line = format!("dry run: would send {to_send}{tokens}, {how}");

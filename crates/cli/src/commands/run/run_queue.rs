@@ -122,7 +122,7 @@ impl RunQueue {
         let batches = queue.batches(Some(id)).map_err(failed)?;
         let account = match strategy {
             Strategy::Batch => providers.batches().map_err(refused)?,
-            Strategy::Sync => None,
+            Strategy::Sync | Strategy::Flex => None,
         };
         let submitted = AlreadySubmitted {
             batches: &batches,
@@ -146,8 +146,8 @@ impl RunQueue {
             Strategy::Batch => {
                 format!("strategy batch: prompts go to {name} in batches, as process {id}")
             }
-            Strategy::Sync => format!(
-                "process {id} of an earlier run goes on, which the queue has; what is new runs sync"
+            Strategy::Sync | Strategy::Flex => format!(
+                "process {id} of an earlier run goes on, which the queue has; what is new runs {strategy}"
             ),
         });
         Ok(lines)

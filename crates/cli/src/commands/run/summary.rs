@@ -5,7 +5,7 @@ use std::time::Duration;
 use batchwright::files::RunReport;
 use batchwright::plan::Concurrency;
 use batchwright::provider::redacted_url;
-use batchwright::{ErrorKind, StopReason, Summary};
+use batchwright::{ErrorKind, StopReason, Strategy, Summary};
 
 use crate::args::run::RunArgs;
 use crate::command_line::command_line;
@@ -110,6 +110,8 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
     )];
     if let Some(reason) = &setup.strategy.fallback_reason {
         lines.push(row("strategy", reason));
+    } else if setup.strategy.strategy == Strategy::Flex {
+        lines.push(row("strategy", "flex"));
     }
     if let Some(queue) = queue {
         lines.push(row("strategy", setup.strategy.strategy.as_str()));
@@ -305,9 +307,13 @@ fn usage_lines(summary: &Summary, concurrency: Concurrency, asked: Option<u32>) 
         (0, 0) if summary.completed > 0 => "unknown".to_owned(),
         (read, written) => format!("{} in{cached}, {} out", count(read), count(written)),
     };
-    let cost = match summary.cost_usd {
-        Some(usd) => format!("${usd:.4}"),
-        None => "unknown".to_owned(),
+    let cost = match (summary.cost_usd, summary.unpriced) {
+        (Some(usd), 0) => usd.to_string(),
+        (Some(usd), unknown) => {
+            let items = number_of(unknown, "item", "items");
+            format!("{usd}, and {items} without a known price")
+        }
+        (None, _) => "unknown".to_owned(),
     };
     let mut lines = vec![row("tokens", &tokens), row("cost", &cost)];
     let [p50, p95, p99] = [

@@ -43,7 +43,9 @@ pub fn advise(args: &StatusArgs, only: Option<ProcessId>, rows: &[Row]) {
         ));
     }
     // Results of a run belong to its output and are not offered for another file.
-    let finished = free(rows, Row::is_finished);
+    let finished = free(rows, |row| {
+        row.is_finished() && row.process.info.collector.is_none()
+    });
     if !finished.is_empty() {
         let id = id_for_command(&finished);
         say(format!(

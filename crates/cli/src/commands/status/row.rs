@@ -43,6 +43,14 @@ impl Row {
         }
     }
 
+    /// The known cost of its jobs; with a `+` if there are jobs of unknown cost.
+    pub fn cost(&self) -> String {
+        let spent = &self.process.spent;
+        let more = if spent.unpriced > 0 { "+" } else { "" };
+        let known = spent.cost_usd.map(|cost| format!("{cost}{more}"));
+        known.unwrap_or_else(|| "-".to_owned())
+    }
+
     /// Whether all of its jobs have ended.
     pub fn is_finished(&self) -> bool {
         self.process.is_finished()
@@ -76,6 +84,10 @@ impl Row {
             "batches": self.batches.iter().map(batches::json).collect::<Vec<_>>(),
             "sealed": self.process.sealed,
             "consumed": counts.consumed,
+            "input_tokens": self.process.spent.input_tokens,
+            "output_tokens": self.process.spent.output_tokens,
+            "cost_usd": self.process.spent.cost_usd,
+            "unpriced": self.process.spent.unpriced,
             "time": millis(&time.split),
             "limited_by": time.limited_by,
         })

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use batchwright::ProcessId;
+use batchwright::{ProcessId, Usd};
 
 use super::row::Row;
 use crate::format::{age, count, span};
@@ -104,6 +104,12 @@ fn columns(rows: &[Row], moving: bool, short_ids: bool) -> Vec<Column> {
         number("cancelled", 4, &|row| state(row).cancelled),
         column("finished", Kind::Number { rank: 9 }, &Row::percent),
     ];
+    if rows
+        .iter()
+        .any(|row| row.process.spent.cost_usd > Some(Usd::ZERO))
+    {
+        all.push(column("cost", Kind::Number { rank: 9 }, &Row::cost));
+    }
     if moving {
         all.push(column("rate", Kind::Number { rank: 9 }, &|row| {
             format!("{:.1}/s", row.progress.rate)

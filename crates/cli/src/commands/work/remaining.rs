@@ -168,7 +168,7 @@ pub struct EmbeddingsNote {
 
 impl EmbeddingsNote {
     pub fn update(&mut self, manager: &LlmManager, queue: &JobQueue, say: &dyn Fn(String)) {
-        if manager.effective_strategy().strategy == Strategy::Sync {
+        if manager.effective_strategy().strategy != Strategy::Batch {
             return self.price(queue, say);
         }
         if self.noted_embeddings {

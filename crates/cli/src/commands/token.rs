@@ -1,0 +1,35 @@
+//! `batchwright token`: tokens for the clients of a server.
+
+use batchwright::ErrorKind;
+use batchwright_server::{TokenLimits, new_token};
+
+use crate::args::token::{NewTokenArgs, TokenAction, TokenArgs};
+use crate::display;
+use crate::exit::{Exit, Refusal, could_not_run};
+use crate::stdout;
+
+pub fn execute(args: &TokenArgs) -> Exit {
+    let TokenAction::New(args) = &args.action;
+    new(args).unwrap_or_else(|refusal| refusal.end(false, false))
+}
+
+fn new(args: &NewTokenArgs) -> Result<Exit, Refusal> {
+    let limits = TokenLimits {
+        requests_per_minute: args.requests_per_minute,
+        open_jobs: args.open_jobs.map(u64::from),
+    };
+    let made = new_token(&args.name, args.role, limits);
+    let (token, line) = made.map_err(|error| match error.kind() {
+        ErrorKind::Invalid => Refusal::usage(error.message()),
+        _ => could_not_run(error),
+    })?;
+    let exit = stdout::print(&format!("{line}\n"), Exit::Success);
+    if exit == Exit::Success {
+        display::say(&format!(
+            "token of {}, shown only now: {}",
+            args.name,
+            token.expose()
+        ));
+    }
+    Ok(exit)
+}

@@ -1,0 +1,135 @@
+//! What calls cost, against a provider that bills by itself.
+
+use batchwright::Usd;
+use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Trouble};
+use serde_json::{Value, json};
+
+use super::batch_runs::{SHORT, command, summary};
+use super::common::{Desk, HOME, Running, prompt_lines, simulator};
+
+/// Dollars per million tokens are picodollars per token in millionths: gpt-4o-mini takes 0.15 and 0.60.
+const INPUT: u64 = 150_000;
+const OUTPUT: u64 = 600_000;
+
+fn cost(value: &Value) -> Usd {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+/// The amount that the provider bills for all of its calls, each for a prompt of this length, and the sum of the lines.
+fn bill_and_lines(sim: &Simulator, lines: &[Value], share: u64) -> (Usd, Usd) {
+    let usage = &lines[0]["usage"];
+    let tokens = |name: &str| usage[name].as_u64().unwrap();
+    let each = (tokens("input_tokens") * INPUT + tokens("output_tokens") * OUTPUT) / share;
+    let billed = Usd::from_picos(sim.stats().paid * each);
+    (
+        billed,
+        lines.iter().map(|line| cost(&line["cost_usd"])).sum(),
+    )
+}
+
+#[test]
+fn the_lines_add_up_to_what_the_provider_bills_for_calls_and_batches() {
+    let troubled = SimConfig::default()
+        .trouble(Trouble::Refusal, 0.2)
+        .trouble(Trouble::RateLimit, 0.2)
+        .trouble(Trouble::Error500, 0.2);
+    let batches = SimConfig::default().batches(BatchConfig::default().duration(SHORT));
+    for (config, words, share, code) in [
+        (troubled, "-j 8 --max-retries 9", 1, 3),
+        (batches, "--strategy batch", 2, 0),
+    ] {
+        let (desk, sim) = (Desk::new(), simulator(config));
+        // Equally long, so that each is billed alike.
+        desk.write("in.jsonl", prompt_lines(10));
+        let words = format!("in.jsonl -o out.jsonl --json --model gpt-4o-mini {words}");
+        let ended = Running::start(&mut command(&desk, &sim, &words))
+            .wait()
+            .expect(code);
+        let lines = desk.results("out.jsonl");
+        let (billed, sum) = bill_and_lines(&sim, &lines, share);
+        assert!(sim.stats().paid >= 10 && billed > Usd::ZERO);
+        assert_eq!(sum, billed);
+        let told = &summary(&ended)["summary"];
+        assert_eq!(
+            (cost(&told["cost_usd"]), &told["unpriced"]),
+            (billed, &json!(0))
+        );
+    }
+}
+
+#[test]
+fn own_prices_come_before_the_table_and_unknown_ones_are_counted_apart() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    let line = |id: &str, model: &str| json!({"id": id, "prompt": "p", "model": model}).to_string();
+    desk.write(
+        "in.jsonl",
+        [line("a", "gpt-4o-mini"), line("b", "new")].join("\n"),
+    );
+    let run = |output: &str, words: &str| {
+        let words = format!("in.jsonl -o {output} {words}");
+        let ended = Running::start(&mut command(&desk, &sim, &words))
+            .wait()
+            .expect(0);
+        let lines = desk.results(output);
+        let of = |id: &str| lines.iter().find(|line| line["id"] == id).unwrap()["cost_usd"].clone();
+        (ended, of("a"), of("b"))
+    };
+    let (ended, table, unknown) = run("one.jsonl", "");
+    assert_eq!(unknown, Value::Null);
+    ended.says(", and 1 item without a known price");
+    assert!(cost(&table) > Usd::ZERO);
+
+    let prices = |words: &str| desk.plain(&format!("prices --data-dir {HOME} {words}"));
+    prices("new").expect(2).says("no price of \"new\" is known");
+    prices("set new --input 1 --output 0").expect(0);
+    prices("set new --tier batch --input 0.5 --output 0").expect(0);
+    let shown = prices("new --json").expect(0);
+    let shown: Value = serde_json::from_str(&shown.stdout).unwrap();
+    assert_eq!(shown["models"][0]["origin"], "your setting");
+    assert_eq!(shown["models"][0]["prices"][1]["input"], 0.5);
+    let with_home = format!("--data-dir {HOME}");
+    let (_, same, set) = run("two.jsonl", &with_home);
+    assert_eq!(same, table);
+    let input = &desk.results("two.jsonl")[0]["usage"]["input_tokens"];
+    assert_eq!(cost(&set).picos(), input.as_u64().unwrap() * 1_000_000);
+
+    let mine = json!({"providers": {"openai": {"models": [
+        {"models": ["new", "gpt-4o-mini"], "prices": [{"input": 2, "output": 0}]}]}}});
+    desk.write("mine.json", mine.to_string());
+    let (_, first, second) = run("three.jsonl", &format!("{with_home} --prices mine.json"));
+    assert_eq!((cost(&first), &first), (cost(&set) + cost(&set), &second));
+
+    prices("unset new").expect(0);
+    prices("new").expect(2);
+    prices("update mine.json").expect(0);
+    prices("gpt-4o-mini").expect(0);
+    prices("gpt-4o").expect(0);
+    prices("gpt-5").expect(2);
+    desk.write("bad.json", "{\"providers\": []}");
+    prices("update bad.json")
+        .expect(2)
+        .says("these are not prices");
+}
+
+#[test]
+fn the_price_in_force_is_shown_with_its_source_and_date() {
+    let desk = Desk::new();
+    let ended = desk.plain("prices gpt-4o-mini --provider openai").expect(0);
+    for part in [
+        "standard",
+        "batch",
+        "0.075",
+        "table of 2026-",
+        "https://developers.openai.com",
+    ] {
+        assert!(ended.stdout.contains(part), "{}", ended.stdout);
+    }
+    let dated = desk
+        .plain("prices claude-sonnet-4-5-20250929 --provider anthropic")
+        .expect(0);
+    assert!(
+        dated.stdout.contains("above 200000 tokens"),
+        "{}",
+        dated.stdout
+    );
+}

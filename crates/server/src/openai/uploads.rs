@@ -1,0 +1,293 @@
+//! `/v1/uploads`: files that come in parts.
+
+use std::io::{self, Read};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::batches::{kept, required};
+use super::files::{self, KEPT_SECONDS, check_name, check_purpose};
+use super::multipart::Multipart;
+use super::responses::remove;
+use crate::app::App;
+use crate::http::{Call, Response};
+use crate::problem::Problem;
+use crate::records::files::{FileRecord, new_id, now};
+use crate::records::objects::{ObjectKind, ObjectRecord};
+
+/// How long an upload may take, in seconds, as at OpenAI: 1 hour.
+const OPEN_SECONDS: u64 = 3600;
+/// Most bytes of a part, as at OpenAI.
+const MOST: u64 = 64 << 20;
+
+/// An upload as it is stored.
+#[derive(Serialize, Deserialize)]
+struct Upload {
+    status: Status,
+    bytes: u64,
+    created_at: u64,
+    filename: String,
+    purpose: String,
+    /// How long the file is kept, in seconds.
+    kept: Option<u64>,
+    /// The file of a completed upload.
+    file: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Pending,
+    Completed,
+    Cancelled,
+}
+
+/// A part as it is stored, without its bytes.
+#[derive(Serialize, Deserialize)]
+struct Part {
+    bytes: u64,
+}
+
+/// `POST /v1/uploads`.
+pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let mut body: Map<String, Value> = call.json()?;
+    let filename = required(&mut body, "filename")?;
+    check_name(Some(&filename), "filename")?;
+    let purpose = required(&mut body, "purpose")?;
+    check_purpose(&purpose)?;
+    // Files have no type here; clients must send it, as at OpenAI.
+    required(&mut body, "mime_type")?;
+    let Some(bytes) = body.get("bytes").and_then(Value::as_u64) else {
+        let why = "bytes is the length of the file";
+        return Err(Problem::invalid(why).param("bytes"));
+    };
+    let after = body
+        .remove("expires_after")
+        .filter(|value| !value.is_null());
+    let after = after
+        .map(|given| kept(given, "expires_after"))
+        .transpose()?;
+    app.openai.storage.check(bytes)?;
+    let created_at = now();
+    let upload = Upload {
+        status: Status::Pending,
+        bytes,
+        created_at,
+        kept: after.or((purpose == "batch").then_some(KEPT_SECONDS)),
+        filename,
+        purpose,
+        file: None,
+    };
+    let mut record = ObjectRecord {
+        id: new_id("upload_"),
+        kind: ObjectKind::Upload,
+        parent: None,
+        process: None,
+        owner: call.caller.owner(),
+        expires_at: created_at + OPEN_SECONDS,
+        record: String::new(),
+    };
+    record.set(&upload);
+    record.insert(&mut app.records.single())?;
+    Ok(described(&record, &upload, None))
+}
+
+fn described(record: &ObjectRecord, upload: &Upload, file: Option<&FileRecord>) -> Response {
+    let described = json!({
+        "id": record.id,
+        "object": "upload",
+        "bytes": upload.bytes,
+        "created_at": upload.created_at,
+        "expires_at": record.expires_at,
+        "filename": upload.filename,
+        "purpose": upload.purpose,
+        "status": upload.status,
+        "file": file.map(files::described),
+    });
+    Response::json(200, &described)
+}
+
+/// `POST /v1/uploads/{id}/parts`.
+pub(super) fn add_part(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let (record, upload) = found(app, call)?;
+    refuse_ended(&upload)?;
+    let storage = &app.openai.storage;
+    let length = call.head.header("content-length");
+    storage.check(length.and_then(|length| length.parse().ok()).unwrap_or(0))?;
+    let kind = call.head.header("content-type").unwrap_or_default();
+    let mut form = Multipart::new(kind, &mut *call.body)?;
+    let mut data = None;
+    while let Some(part) = form.next_part()? {
+        match part.name.as_str() {
+            "data" if data.is_some() => {
+                return Err(Problem::invalid("one part at a time").param("data"));
+            }
+            "data" => {
+                let mut new = storage.create(new_id("part_"))?;
+                if io::copy(&mut form.by_ref().take(MOST + 1), &mut new)? > MOST {
+                    return Err(Problem::too_large(MOST).param("data"));
+                }
+                data = Some(new);
+            }
+            _ => {}
+        }
+    }
+    let data = data.ok_or_else(|| Problem::invalid("the form has no data").param("data"))?;
+    let (id, bytes) = data.keep()?;
+    let mut part = ObjectRecord {
+        id,
+        kind: ObjectKind::Part,
+        parent: Some(record.id.clone()),
+        process: None,
+        owner: record.owner.clone(),
+        expires_at: record.expires_at,
+        record: String::new(),
+    };
+    part.set(&Part { bytes });
+    let added = app.records.transaction(|database| {
+        let upload = ObjectRecord::get_to_change(database, ObjectKind::Upload, &record.id)?;
+        let upload = upload.ok_or_else(|| no_such(&record.id))?;
+        refuse_ended(&upload.read()?)?;
+        part.insert(database)?;
+        Ok(())
+    });
+    if let Err(problem) = added {
+        let _ = storage.remove(&part.id);
+        return Err(problem);
+    }
+    let described = json!({
+        "id": part.id, "object": "upload.part", "created_at": now(), "upload_id": record.id,
+    });
+    Ok(Response::json(200, &described))
+}
+
+/// `POST /v1/uploads/{id}/complete`: a repeated request gets the same file.
+pub(super) fn complete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let (mut record, upload) = found(app, call)?;
+    let mut body: Map<String, Value> = call.json()?;
+    if body.get("md5").is_some_and(|md5| !md5.is_null()) {
+        let why = "md5 is not supported: the length of the file is checked";
+        return Err(Problem::invalid(why).param("md5"));
+    }
+    let ids: Option<Vec<String>> = body
+        .remove("part_ids")
+        .and_then(|ids| serde_json::from_value(ids).ok());
+    let ids = ids.ok_or_else(|| Problem::invalid("part_ids is a list of ids").param("part_ids"))?;
+    let mut database = app.records.single();
+    if let Some(file) = &upload.file {
+        let file = FileRecord::get(&mut database, file)?;
+        return Ok(described(&record, &upload, file.as_ref()));
+    }
+    refuse_ended(&upload)?;
+    let parts = ObjectRecord::parts(&mut database, &record.id)?;
+    let (id, bytes) = joined(app, &parts, &ids, upload.bytes)?;
+    let created_at = now();
+    let file = FileRecord {
+        id,
+        purpose: upload.purpose.clone(),
+        filename: upload.filename.clone(),
+        bytes,
+        created_at,
+        expires_at: upload.kept.map(|kept| created_at + kept),
+        owner: record.owner.clone(),
+    };
+    let completed = app.records.transaction(|database| {
+        let found = ObjectRecord::get_to_change(database, ObjectKind::Upload, &record.id)?;
+        let mut found = found.ok_or_else(|| no_such(&record.id))?;
+        let mut upload: Upload = found.read()?;
+        // The reply to the commit of this transaction was lost.
+        if upload.file.as_deref() == Some(&*file.id) {
+            return Ok((found, upload));
+        }
+        refuse_ended(&upload)?;
+        upload.status = Status::Completed;
+        upload.file = Some(file.id.clone());
+        found.set(&upload);
+        found.update(database)?;
+        file.insert(database)?;
+        Ok::<_, Problem>((found, upload))
+    });
+    let upload = match completed {
+        Ok((found, upload)) => {
+            record = found;
+            upload
+        }
+        Err(problem) => {
+            let _ = app.openai.storage.remove(&file.id);
+            return Err(problem);
+        }
+    };
+    // After a crash they expire.
+    for part in &parts {
+        remove(app, part)?;
+    }
+    Ok(described(&record, &upload, Some(&file)))
+}
+
+/// Joins the named parts of an upload into a file. Returns its id and its length.
+fn joined(
+    app: &App,
+    parts: &[ObjectRecord],
+    ids: &[String],
+    expected: u64,
+) -> Result<(String, u64), Problem> {
+    let refused = |why: String| Problem::invalid(why).param("part_ids");
+    let mut sum = 0;
+    for id in ids {
+        let part = parts.iter().find(|part| part.id == *id);
+        let part = part.ok_or_else(|| refused(format!("the upload has no part {id}")))?;
+        sum += part.read::<Part>()?.bytes;
+    }
+    if sum != expected {
+        let why = format!("the parts have {sum} bytes, but the upload was created for {expected}");
+        return Err(refused(why));
+    }
+    let storage = &app.openai.storage;
+    storage.check(sum)?;
+    let mut file = storage.create(new_id("file-"))?;
+    for id in ids {
+        let (mut part, _) = storage.read(id)?;
+        io::copy(&mut part, &mut file)?;
+    }
+    Ok(file.keep()?)
+}
+
+/// `POST /v1/uploads/{id}/cancel`.
+pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let (record, _) = found(app, call)?;
+    let (record, upload) = app.records.transaction(|database| {
+        let found = ObjectRecord::get_to_change(database, ObjectKind::Upload, &record.id)?;
+        let mut found = found.ok_or_else(|| no_such(&record.id))?;
+        let mut upload: Upload = found.read()?;
+        refuse_ended(&upload)?;
+        upload.status = Status::Cancelled;
+        found.set(&upload);
+        found.update(database)?;
+        Ok::<_, Problem>((found, upload))
+    })?;
+    for part in ObjectRecord::parts(&mut app.records.single(), &record.id)? {
+        remove(app, &part)?;
+    }
+    Ok(described(&record, &upload, None))
+}
+
+fn refuse_ended(upload: &Upload) -> Result<(), Problem> {
+    match upload.status {
+        Status::Pending => Ok(()),
+        Status::Completed => Err(Problem::invalid("the upload is completed")),
+        Status::Cancelled => Err(Problem::invalid("the upload was cancelled")),
+    }
+}
+
+fn found(app: &App, call: &Call<'_>) -> Result<(ObjectRecord, Upload), Problem> {
+    let id: String = call.param("upload_id")?;
+    let record = ObjectRecord::get(&mut app.records.single(), ObjectKind::Upload, &id)?;
+    let record = record.filter(|record| record.expires_at > now());
+    let record = record.ok_or_else(|| no_such(&id))?;
+    let upload = record.read()?;
+    Ok((record, upload))
+}
+
+fn no_such(id: &str) -> Problem {
+    Problem::not_found(format!("No such Upload object: {id}")).param("upload_id")
+}

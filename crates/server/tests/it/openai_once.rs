@@ -1,0 +1,306 @@
+//! Requests of `/v1` that are sent again: with an idempotency key, or as the retry of a client.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use batchwright::JobQueue;
+use batchwright_simulate::{SimConfig, Trouble};
+use serde_json::{Value, json};
+
+use super::common::{Answer, Desk, PATIENCE, keyed};
+use super::openai::{CHAT, lines, unlimited, uploaded};
+
+fn question(text: &str) -> String {
+    json!({"model": "sim-1", "messages": [{"role": "user", "content": text}]}).to_string()
+}
+
+/// A connection on which this request was sent. Its answer is not read.
+fn sent(desk: &Desk, headers: &str, body: &str) -> TcpStream {
+    let address = desk.server().address();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(body.as_bytes()).unwrap();
+    stream
+}
+
+/// Posts as OpenAI's clients do, after this number of attempts.
+fn attempt(desk: &Desk, retries: u32, body: &str) -> Answer {
+    let request = desk.agent().post(desk.url(CHAT));
+    let request = request.header("x-stainless-retry-count", retries.to_string());
+    let request = request.header("content-type", "application/json");
+    Answer::of(request.send(body).unwrap())
+}
+
+fn text(answer: &Answer) -> Value {
+    answer.json()["choices"][0]["message"]["content"].clone()
+}
+
+fn wait_for_connections(desk: &Desk, count: usize) {
+    let until = Instant::now() + PATIENCE;
+    while desk.server().connections() > count {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_key_gets_one_answer_also_after_a_disconnect() {
+    let mut desk = unlimited(SimConfig::default());
+    let (url, body) = (desk.url(CHAT), question("Hello."));
+    desk.sim.hold();
+    let left = sent(&desk, "idempotency-key: k\r\n", &body);
+    assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
+    let another = keyed(&desk, &url, "k", &question("Bye.")).is(422);
+    assert_eq!(another.json()["error"]["code"], "idempotency_key_reused");
+    let first = std::thread::scope(|scope| {
+        let joins = [(); 3].map(|()| scope.spawn(|| keyed(&desk, &url, "k", &body).is(200)));
+        left.shutdown(Shutdown::Both).unwrap();
+        drop(left);
+        wait_for_connections(&desk, 3);
+        desk.sim.release();
+        let answers = joins.map(|join| join.join().unwrap());
+        assert!(answers.iter().all(|one| one.json() == answers[0].json()));
+        answers[0].json()
+    });
+    // After a new start, too; as a stream, whose events are made of it.
+    desk.stop();
+    desk.start(|server| server);
+    let url = desk.url(CHAT);
+    let again = keyed(&desk, &url, "k", &body).is(200);
+    assert_eq!(again.json(), first);
+    assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    let streamed = body.replacen('{', "{\"stream\":true,", 1);
+    let streamed = keyed(&desk, &url, "k", &streamed).is(200);
+    assert!(streamed.text.contains(first["id"].as_str().unwrap()));
+    keyed(&desk, &url, "k", &question("Bye.")).is(422);
+    assert_eq!(desk.sim.stats().calls, 1);
+    // Nothing of it is left in the queue.
+    let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    assert!(queue.open_processes().unwrap().is_empty());
+    assert_ne!(keyed(&desk, &url, "k-2", &body).is(200).json(), first);
+    assert_eq!(desk.sim.stats().calls, 2);
+}
+
+#[test]
+fn the_job_of_a_key_survives_the_server() {
+    let mut desk = unlimited(SimConfig::default());
+    let body = question("Hello.");
+    desk.sim.hold();
+    let left = sent(&desk, "idempotency-key: k\r\n", &body);
+    assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
+    drop(left);
+    wait_for_connections(&desk, 0);
+    desk.sim.release();
+    // As after `kill -9`: its answer is in the queue, and the key belongs to a dead server.
+    desk.stop();
+    let database = rusqlite::Connection::open(desk.folder.path().join("server.db")).unwrap();
+    let killed = "UPDATE keys SET owner = 'nobody'";
+    assert_eq!(database.execute(killed, []).unwrap(), 1);
+    desk.start(|server| server);
+    keyed(&desk, &desk.url(CHAT), "k", &body).is(200);
+    assert_eq!(desk.sim.stats().calls, 1);
+    // An answer that no client fetches is deleted with its key.
+    let left = sent(&desk, "idempotency-key: late\r\n", &question("Bye."));
+    assert!(desk.sim.wait_until(|stats| stats.calls == 2, PATIENCE));
+    drop(left);
+    wait_for_connections(&desk, 1);
+    desk.stop();
+    database
+        .execute("UPDATE keys SET created_at = 1, answer = NULL", [])
+        .unwrap();
+    desk.start(|server| server);
+    let keys = || -> i64 {
+        let count = "SELECT count(*) FROM keys";
+        database.query_row(count, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(keys(), 0);
+    let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    assert!(queue.open_processes().unwrap().is_empty());
+}
+
+#[test]
+fn a_failure_is_not_kept_with_its_key() {
+    let desk = unlimited(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
+    let url = desk.url(CHAT);
+    for calls in 1..=2 {
+        let failed = keyed(&desk, &url, "k", &question("Hello.")).is(400);
+        assert_eq!(failed.header("x-should-retry"), Some("false"));
+        assert_eq!(desk.sim.stats().calls, calls);
+    }
+}
+
+#[test]
+fn a_retry_joins_the_call_that_its_client_left_and_no_other() {
+    let desk = unlimited(SimConfig::default());
+    let body = question("Hello.");
+    desk.sim.hold();
+    let first = "x-stainless-retry-count: 0\r\n";
+    let (left, stays) = (sent(&desk, first, &body), sent(&desk, first, &body));
+    assert!(desk.sim.wait_until(|stats| stats.in_flight == 2, PATIENCE));
+    std::thread::scope(|scope| {
+        // The server has not noticed yet that the client is gone.
+        drop(left);
+        let retry = scope.spawn(|| attempt(&desk, 1, &body).is(200));
+        wait_for_connections(&desk, 2);
+        desk.sim.release();
+        let answer = retry.join().unwrap();
+        assert!(text(&answer).is_string());
+    });
+    let mut answer = [0; 12];
+    (&stays).read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    assert_eq!(desk.sim.stats().calls, 2);
+    // No client has left one of these.
+    attempt(&desk, 1, &body).is(200);
+    attempt(&desk, 0, &body).is(200);
+    assert_eq!(desk.sim.stats().calls, 4);
+}
+
+#[test]
+fn a_key_makes_one_file_and_one_batch() {
+    let desk = unlimited(SimConfig::default());
+    let form = |content: &str| {
+        format!(
+            "--b\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--b\r\n\
+             content-disposition: form-data; name=\"file\"; filename=\"in.jsonl\"\r\n\r\n{content}\r\n--b--\r\n"
+        )
+    };
+    let upload = |content: &str| {
+        let request = desk.agent().post(desk.url("/v1/files"));
+        let request = request.header("content-type", "multipart/form-data; boundary=b");
+        let request = request.header("idempotency-key", "k");
+        Answer::of(request.send(form(content)).unwrap())
+    };
+    let (first, again) = (upload(&lines(1)).is(200), upload(&lines(1)).is(200));
+    assert_eq!(first.json(), again.json());
+    assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    upload(&lines(2)).is(422);
+    // A server that died before it noted its answer.
+    let database = rusqlite::Connection::open(desk.folder.path().join("server.db")).unwrap();
+    let forget = || database.execute("UPDATE keys SET answer = NULL, owner = ''", []);
+    forget().unwrap();
+    assert_eq!(upload(&lines(1)).is(200).json(), first.json());
+    let listed = |path: &str| desk.get(path).json()["data"].as_array().unwrap().len();
+    assert_eq!(listed("/v1/files?purpose=batch"), 1);
+
+    let file = uploaded(&desk, &lines(1));
+    let url = desk.url("/v1/batches");
+    let asked = |window: &str| {
+        json!({"input_file_id": file, "endpoint": CHAT, "completion_window": window}).to_string()
+    };
+    let first = keyed(&desk, &url, "k", &asked("24h")).is(200).json();
+    assert_eq!(keyed(&desk, &url, "k", &asked("24h")).is(200).json(), first);
+    keyed(&desk, &url, "k", &asked("23h")).is(422);
+    forget().unwrap();
+    let again = keyed(&desk, &url, "k", &asked("24h")).is(200).json();
+    assert_eq!(again["id"], first["id"]);
+    assert_eq!(listed("/v1/batches"), 1);
+}
+
+#[test]
+fn a_stream_begins_at_once_and_ends_with_the_answer_or_an_error() {
+    let desk = unlimited(SimConfig::default());
+    let streamed = |text: &str| question(text).replacen('{', "{\"stream\":true,", 1);
+    desk.sim.hold();
+    let mut stream = sent(&desk, "", &streamed("Hello."));
+    let mut came = Vec::new();
+    let mut read_until = |stream: &mut TcpStream, end: &[u8]| {
+        while !came.windows(end.len()).any(|part| part == end) {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            came.push(byte[0]);
+        }
+        String::from_utf8_lossy(&came).into_owned()
+    };
+    // Before the provider has answered.
+    let head = read_until(&mut stream, b"\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(
+        head.contains("x-ratelimit-limit-requests: 1000000"),
+        "{head}"
+    );
+    assert_eq!(desk.sim.stats().answered, 0);
+    desk.sim.release();
+    read_until(&mut stream, b"data: [DONE]\n\n\r\n0\r\n\r\n");
+    let refused = desk.post(CHAT, &json!({"messages": [], "stream": true}));
+    refused.is(400);
+
+    let desk = unlimited(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
+    let request = desk.agent().post(desk.url(CHAT));
+    let request = request.header("content-type", "application/json");
+    let failed = Answer::of(request.send(streamed("Hello.")).unwrap()).is(200);
+    let event = failed.text.strip_prefix("data: ").unwrap();
+    let event: Value = serde_json::from_str(event).unwrap();
+    assert_eq!(event["error"]["code"], "invalid_request");
+}
+
+#[test]
+fn every_response_names_its_request() {
+    let desk = unlimited(SimConfig::default());
+    let ask = |path: &str, id: &str| {
+        let request = desk.agent().get(desk.url(path)).header("x-request-id", id);
+        let answer = Answer::of(request.call().unwrap());
+        answer.header("x-request-id").unwrap().to_owned()
+    };
+    for path in [
+        "/v1/models",
+        "/v1/nothing",
+        "/api/v1/jobs/x",
+        "/",
+        "/healthz",
+    ] {
+        assert_eq!(ask(path, "mine-1"), "mine-1", "{path}");
+    }
+    for odd in ["two words", "", &"x".repeat(129)] {
+        assert!(ask("/v1/models", odd).starts_with("req_"), "{odd}");
+    }
+    desk.sim.hold();
+    let left = sent(&desk, "x-request-id: shown\r\n", &question("Hello."));
+    assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
+    let processes = desk.get("/api/v1/processes").json();
+    assert_eq!(
+        processes["data"][0]["name"],
+        format!("POST {CHAT} shown"),
+        "{processes}"
+    );
+    desk.sim.release();
+    drop(left);
+}
+
+#[test]
+fn a_key_makes_one_response_also_in_the_background() {
+    let desk = unlimited(SimConfig::default());
+    let url = desk.url("/v1/responses");
+    let asked = |text: &str, background: bool| {
+        json!({"model": "sim-1", "input": text, "background": background}).to_string()
+    };
+    let ask =
+        |key: &str, text: &str, background: bool| keyed(&desk, &url, key, &asked(text, background));
+    let first = ask("k", "Hello.", false).is(200).json();
+    assert_eq!(ask("k", "Hello.", false).is(200).json()["id"], first["id"]);
+    ask("k", "Bye.", false).is(422);
+    let stored = |response: &Value| {
+        let path = format!("/v1/responses/{}", response["id"].as_str().unwrap());
+        desk.get(&path).is(200).json()
+    };
+    assert_eq!(stored(&first)["output"], first["output"]);
+
+    let begun = ask("b", "Hello.", true).is(200).json();
+    assert_eq!(ask("b", "Hello.", true).is(200).json()["id"], begun["id"]);
+    ask("b", "Bye.", true).is(422);
+    assert!(desk.sim.wait_until(|stats| stats.answered == 2, PATIENCE));
+    let until = Instant::now() + PATIENCE;
+    while stored(&begun)["status"] != "completed" {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // The key returns the response as it was then; the id leads to its answer.
+    assert_eq!(ask("b", "Hello.", true).is(200).json()["id"], begun["id"]);
+    assert_eq!(desk.sim.stats().calls, 2);
+}

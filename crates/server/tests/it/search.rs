@@ -1,0 +1,152 @@
+//! Finding jobs, requeueing single ones, and pausing work.
+
+use serde_json::{Value, json};
+
+use crate::common::{Desk, ended, has, lines, shout, until_finished};
+
+fn found(desk: &Desk, query: &str) -> Vec<Value> {
+    let page = desk.get(&format!("/api/v1/jobs?{query}")).is(200).json();
+    assert_eq!(page["next"], Value::Null);
+    page["data"].as_array().unwrap().clone()
+}
+
+#[test]
+fn jobs_are_found_in_all_processes_and_requeued_one_by_one() {
+    let desk = Desk::new();
+    let old = lines(&desk, "?type=shout&name=Old", "\"a\"\n1\n")
+        .is(201)
+        .json();
+    let new = lines(&desk, "?type=shout&name=new", "2\n").is(201).json();
+    let id = |made: &Value| made["process_id"].as_str().unwrap().to_owned();
+    let (old, new) = (id(&old), id(&new));
+    until_finished(&desk, &old);
+    until_finished(&desk, &new);
+    let named = json!({"type": "shout", "payload": "b", "item_id": "Ann 7"});
+    let made = desk.post("/api/v1/jobs", &named).is(201).json();
+    ended(&desk, made["job_id"].as_str().unwrap());
+
+    let failed = found(&desk, "status=failed");
+    let processes: Vec<&Value> = failed.iter().map(|job| &job["process_id"]).collect();
+    assert_eq!(processes, [&new, &old], "the newest first");
+    has(
+        &failed[0],
+        json!({"type": "shout", "model": null, "attempts": 1}),
+    );
+    let kind = failed[0]["error"]["kind"].as_str().unwrap();
+    for query in [
+        format!("error={kind}"),
+        "status=failed&type=shout&created_from=2020-01-01T00:00:00Z".to_owned(),
+    ] {
+        assert_eq!(found(&desk, &query), failed, "{query}");
+    }
+    for query in [
+        "error=no+such+error",
+        "status=failed&type=completion",
+        "model=m",
+        "created_before=2020-01-01T00:00:00Z",
+    ] {
+        assert!(found(&desk, query).is_empty(), "{query}");
+    }
+    assert_eq!(found(&desk, "name=ann")[0]["job_id"], made["job_id"]);
+    assert_eq!(
+        found(&desk, &format!("process_id={old}&status=failed")).len(),
+        1
+    );
+    let first = desk
+        .get("/api/v1/jobs?status=failed&limit=1")
+        .is(200)
+        .json();
+    let next = first["next"].as_str().unwrap();
+    let rest = found(&desk, &format!("status=failed&after={next}"));
+    assert_eq!(rest, failed[1..]);
+    for query in ["status=odd", "created_from=yesterday", "limit=0", "nme=x"] {
+        desk.get(&format!("/api/v1/jobs?{query}")).is(400);
+    }
+    let named = |query: &str| {
+        let page = desk
+            .get(&format!("/api/v1/processes?{query}"))
+            .is(200)
+            .json();
+        page["data"].as_array().unwrap().len()
+    };
+    assert_eq!((named("name=old"), named("name=x")), (1, 0));
+
+    let job = format!("/api/v1/jobs/{}", failed[0]["job_id"].as_str().unwrap());
+    let payload = desk.get(&format!("{job}/payload")).is(200).json();
+    assert_eq!(
+        (&payload["payload"], &payload["type"]),
+        (&json!(2), &json!("shout"))
+    );
+    desk.post(&format!("{job}/retry"), &json!({})).is(200);
+    until_finished(&desk, &new);
+    assert_eq!(found(&desk, "status=failed").len(), 2, "it failed again");
+    let done = format!("/api/v1/jobs/{}", made["job_id"].as_str().unwrap());
+    let problem = desk
+        .post(&format!("{done}/retry"), &json!({}))
+        .is(409)
+        .json();
+    assert!(problem["detail"].as_str().unwrap().contains("completed"));
+    desk.post(&format!("/api/v1/processes/{new}/cancel"), &json!({}))
+        .is(200);
+    desk.post(&format!("{job}/retry"), &json!({})).is(409);
+}
+
+#[test]
+fn what_is_paused_waits_until_it_is_resumed() {
+    let mut desk = Desk::new();
+    let add = |desk: &Desk, job: &Value| {
+        let made = desk.post("/api/v1/jobs", job).is(201).json();
+        let id = |name: &str| made[name].as_str().unwrap().to_owned();
+        (id("job_id"), id("process_id"))
+    };
+    let state = |desk: &Desk, job: &str| {
+        desk.get(&format!("/api/v1/jobs/{job}")).is(200).json()["status"].clone()
+    };
+    let change = |desk: &Desk, path: &str| {
+        desk.post(&format!("/api/v1/{path}"), &json!({}))
+            .is(200)
+            .json()
+    };
+
+    let first = json!({"type": "completion", "priority": 9, "payload": {"prompt": "hi", "model": "slow one"}});
+    change(&desk, "pause?model=slow+one");
+    let (slow, _) = add(&desk, &first);
+    let (other, _) = add(&desk, &shout("b"));
+    assert_eq!(ended(&desk, &other)["status"], "completed");
+    assert_eq!(state(&desk, &slow), "pending");
+    has(
+        &change(&desk, "resume?model=slow+one"),
+        json!({"models": []}),
+    );
+    assert_eq!(ended(&desk, &slow)["status"], "completed");
+
+    change(&desk, "pause");
+    let urgent = json!({"type": "shout", "priority": 9, "payload": "c"});
+    let (held, process) = add(&desk, &urgent);
+    let (other, _) = add(&desk, &shout("d"));
+    // It is stored in the queue, so the next server knows of it.
+    desk.stop();
+    desk.start(|server| server);
+    let paused = desk.get("/api/v1/overview").is(200).json()["paused"].clone();
+    assert_eq!(
+        paused,
+        json!({"queue": true, "models": [], "processes": []})
+    );
+    let paused = change(&desk, &format!("pause?process_id={process}"));
+    assert_eq!(paused["processes"], json!([process]));
+    change(&desk, "resume");
+    assert_eq!(ended(&desk, &other)["status"], "completed");
+    assert_eq!(state(&desk, &held), "pending");
+    change(&desk, &format!("resume?process_id={process}"));
+    assert_eq!(ended(&desk, &held)["status"], "completed");
+    desk.post(
+        &format!("/api/v1/pause?process_id={process}&model=m"),
+        &json!({}),
+    )
+    .is(400);
+    desk.post(
+        "/api/v1/pause?process_id=0192f0c1-2345-7abc-8def-0123456789ab",
+        &json!({}),
+    )
+    .is(404);
+}

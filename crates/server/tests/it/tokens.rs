@@ -1,0 +1,257 @@
+//! Named tokens: their file, their owners and their limits.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use batchwright_server::{Role, TokenLimits, new_token};
+use batchwright_simulate::SimConfig;
+use serde_json::{Value, json};
+use ureq::http::Request;
+
+use super::common::{Answer, Desk, PATIENCE, has, shout};
+use super::events::Stream;
+
+/// Replaces the file in one step, as only the server's user may read it.
+fn write(path: &Path, text: &str, mode: u32) {
+    let new = path.with_extension("new");
+    fs::write(&new, text).unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(&new, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let _ = mode;
+    fs::rename(&new, path).unwrap();
+}
+
+/// A token and its line.
+fn made(name: &str, role: Role, limits: TokenLimits) -> (String, String) {
+    let (token, line) = new_token(name, role, limits).unwrap();
+    (token.expose().to_owned(), line + "\n")
+}
+
+/// A server with these tokens, and the file.
+fn with_tokens(sim: SimConfig, lines: &[&String]) -> (Desk, PathBuf, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens");
+    write(
+        &path,
+        &lines.iter().map(|line| line.as_str()).collect::<String>(),
+        0o600,
+    );
+    let desk = Desk::with(sim, |server| server.token_file(&path));
+    (desk, path, folder)
+}
+
+fn send(desk: &Desk, token: &str, method: &str, path: &str, body: &str) -> Answer {
+    sent(
+        desk,
+        &[("authorization", &format!("Bearer {token}"))],
+        method,
+        path,
+        body,
+    )
+}
+
+fn sent(desk: &Desk, headers: &[(&str, &str)], method: &str, path: &str, body: &str) -> Answer {
+    let kind = if path.starts_with("/v1/files") {
+        "multipart/form-data; boundary=x"
+    } else {
+        "application/json"
+    };
+    let mut request = Request::builder().method(method).uri(desk.url(path));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    Answer::of(match method {
+        "GET" => desk.agent().run(request.body(()).unwrap()).unwrap(),
+        _ => {
+            let request = request.header("content-type", kind);
+            desk.agent()
+                .run(request.body(body.to_owned()).unwrap())
+                .unwrap()
+        }
+    })
+}
+
+#[track_caller]
+fn until(done: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < PATIENCE);
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_changed_file_applies_and_one_that_cannot_be_used_changes_nothing() {
+    let [(a, first), (b, second)] =
+        ["a", "b"].map(|name| made(name, Role::Read, TokenLimits::default()));
+    let (desk, path, _folder) = with_tokens(SimConfig::default(), &[&first]);
+    let status = |token: &str| send(&desk, token, "GET", "/metrics", "").status;
+    let problems = || desk.get("/readyz").is(200).json()["problems"].clone();
+    assert_eq!((status(&a), status(&b)), (200, 401));
+    write(&path, &(first.clone() + &second), 0o600);
+    until(|| status(&b) == 200);
+    assert_eq!(problems(), json!([]));
+    let damaged = [
+        (second.replace("sha256:", ""), 0o600),
+        (first.clone(), 0o644),
+    ];
+    for (text, mode) in damaged {
+        if cfg!(not(unix)) && mode != 0o600 {
+            continue;
+        }
+        write(&path, &text, mode);
+        until(|| problems()[0]["code"] == "token_file");
+        assert_eq!((status(&a), status(&b)), (200, 200));
+        write(&path, &(first.clone() + &second), 0o600);
+        until(|| problems() == json!([]));
+    }
+    write(&path, &second, 0o600);
+    until(|| status(&a) == 401);
+    assert_eq!(status(&b), 200);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_other_users_can_access_is_refused_with_the_command_that_mends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens");
+    let (_, line) = made("a", Role::Read, TokenLimits::default());
+    let queue = batchwright::JobQueue::open(&folder.path().join("llm_jobs.db")).unwrap();
+    for mode in [0o644, 0o640, 0o604, 0o602] {
+        write(&path, &line, mode);
+        let server =
+            batchwright_server::Server::new(queue.clone(), batchwright::Worker::new(&queue));
+        let error = server
+            .address(([127, 0, 0, 1], 0).into())
+            .token_file(&path)
+            .start()
+            .unwrap_err();
+        let command = format!("chmod 600 '{}'", path.display());
+        assert!(error.message().contains(&command), "{error}");
+    }
+}
+
+#[test]
+fn a_token_uses_no_object_of_another_one_and_hears_nothing_of_it() {
+    let [(a, first), (b, second)] =
+        ["a", "b"].map(|name| made(name, Role::Submit, TokenLimits::default()));
+    let (desk, _, _folder) = with_tokens(SimConfig::default(), &[&first, &second]);
+    let bearer = format!("Bearer {b}");
+    let mut stream = Stream::with(&desk, "/api/v1/events", Some(("authorization", &bearer)));
+    let job = send(&desk, &a, "POST", "/api/v1/jobs", &shout("a").to_string())
+        .is(201)
+        .json();
+    let mut into = shout("b");
+    into["process_id"] = job["process_id"].clone();
+    send(&desk, &b, "POST", "/api/v1/jobs", &into.to_string()).is(404);
+    send(&desk, &a, "POST", "/api/v1/jobs", &into.to_string()).is(201);
+    let process = job["process_id"].as_str().unwrap();
+    let listed = format!("/api/v1/jobs?process_id={process}");
+    send(&desk, &a, "GET", &listed, "").is(200);
+    send(&desk, &b, "GET", &listed, "").is(404);
+
+    let form = "--x\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--x\r\n\
+        content-disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\n{}\r\n--x--\r\n";
+    let file = send(&desk, &a, "POST", "/v1/files", form).is(200).json();
+    let batch = json!({
+        "input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h",
+    });
+    send(&desk, &b, "POST", "/v1/batches", &batch.to_string()).is(400);
+    send(&desk, &a, "POST", "/v1/batches", &batch.to_string()).is(200);
+    let after = format!("/v1/files?after={}", file["id"].as_str().unwrap());
+    send(&desk, &b, "GET", &after, "").is(404);
+    for list in ["/v1/files", "/v1/batches", "/api/v1/processes"] {
+        let count = |token: &str| {
+            let found = send(&desk, token, "GET", list, "").is(200).json();
+            found["data"].as_array().unwrap().len()
+        };
+        assert_eq!((count(&a) > 0, count(&b)), (true, 0), "{list}");
+    }
+
+    let own = send(&desk, &b, "POST", "/api/v1/jobs", &shout("b").to_string())
+        .is(201)
+        .json();
+    let (_, _, told) = stream
+        .next(&["job", "process", "overview", "config"])
+        .unwrap();
+    assert_eq!(told["process_id"], own["process_id"], "{told}");
+}
+
+#[test]
+fn keys_and_changes_are_of_their_token() {
+    let [(a, first), (b, second)] =
+        ["a", "b"].map(|name| made(name, Role::Operate, TokenLimits::default()));
+    let (desk, _, _folder) = with_tokens(SimConfig::default(), &[&first, &second]);
+    let create = |token: &str| -> Value {
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", bearer.as_str()), ("idempotency-key", "k")];
+        sent(
+            &desk,
+            &headers,
+            "POST",
+            "/api/v1/jobs",
+            &shout("x").to_string(),
+        )
+        .is(201)
+        .json()
+    };
+    let job = create(&a);
+    assert_eq!(create(&a), job);
+    assert_ne!(create(&b), job);
+    send(
+        &desk,
+        &b,
+        "PUT",
+        "/api/v1/config/queue.worker_count",
+        "{\"value\":3}",
+    )
+    .is(200);
+    let changes = send(&desk, &a, "GET", "/api/v1/config-changes", "")
+        .is(200)
+        .json();
+    assert_eq!(changes["data"][0]["source"], "http 127.0.0.1, token b");
+    let process = job["process_id"].as_str().unwrap();
+    let shown = send(
+        &desk,
+        &b,
+        "GET",
+        &format!("/api/v1/processes/{process}"),
+        "",
+    )
+    .is(200);
+    has(&shown.json(), json!({"owner": "a"}));
+}
+
+#[test]
+fn a_token_has_no_more_open_jobs_than_its_limit() {
+    let limits = TokenLimits {
+        open_jobs: Some(2),
+        ..TokenLimits::default()
+    };
+    let (token, line) = made("a", Role::Submit, limits);
+    let (desk, _, _folder) = with_tokens(SimConfig::default(), &[&line]);
+    desk.sim.hold();
+    let job = json!({"type": "completion", "payload": {"prompt": "hi"}}).to_string();
+    let create = |path: &str, body: &str| send(&desk, &token, "POST", path, body);
+    let processes = "/api/v1/processes?type=completion";
+    let prompt = "{\"prompt\":\"hi\"}\n";
+    create("/api/v1/jobs", &job).is(201);
+    let refused = create(processes, &prompt.repeat(2)).is(429);
+    assert_eq!(refused.header("retry-after"), Some("10"));
+    let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("2 open jobs (open-jobs"), "{detail}");
+    create(processes, prompt).is(201);
+    create("/api/v1/jobs", &job).is(429);
+    let chat = json!({"model": "sim-1", "messages": [{"role": "user", "content": "hi"}]});
+    let refused = create("/v1/chat/completions", &chat.to_string())
+        .is(429)
+        .json();
+    assert_eq!(refused["error"]["code"], "rate_limit_exceeded");
+    desk.sim.release();
+    until(|| create("/api/v1/jobs", &job).status == 201);
+}

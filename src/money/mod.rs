@@ -1,0 +1,4 @@
+//! What calls cost: prices of models.
+
+pub mod prices;
+pub mod table;

@@ -1,0 +1,374 @@
+//! The price of a model, and the cost of a call by it.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use crate::base::clock::Timestamp;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::usage::Usage;
+use crate::base::usd::Usd;
+
+use super::table::{Found, Price, PriceEntry, Table};
+
+/// Prices of models, for the cost of calls whose replies do not report it. By default those of a table in the program,
+/// which names its sources and their dates. It works alone and makes no calls:
+///
+/// ```
+/// use std::time::SystemTime;
+/// use batchwright::{Prices, Usage};
+/// let usage = Usage { input_tokens: 1_000, output_tokens: 100, ..Usage::default() };
+/// let prices = Prices::default();
+/// let model = prices.of_model("openai", "gpt-4o-2024-08-06").expect("in the table");
+/// // 2.50 and 10 dollars per million tokens.
+/// let cost = model.cost(&usage, "", SystemTime::now().into()).expect("priced");
+/// assert_eq!(cost.to_string(), "$0.003500");
+/// // A model that the table does not have costs an unknown amount, which is not zero.
+/// assert!(prices.of_model("openai", "gpt-4o.1").is_none());
+/// ```
+#[derive(Clone, PartialEq, derive_more::Debug)]
+pub struct Prices {
+    /// The first one that has a model counts.
+    #[debug("{:?}", layers.iter().map(|layer| &layer.name).collect::<Vec<_>>())]
+    layers: Vec<Arc<Layer>>,
+    /// Whether the table in the program follows.
+    built_in: bool,
+}
+
+#[derive(PartialEq)]
+struct Layer {
+    name: String,
+    /// Written by the user, who may mean the name by which a model is requested.
+    by_user: bool,
+    table: Table,
+}
+
+static BUILT_IN: LazyLock<Layer> = LazyLock::new(|| Layer {
+    name: "table".to_owned(),
+    by_user: false,
+    table: Table::parse(include_str!("prices.json")).expect("a test reads it"),
+});
+
+/// The table in the program.
+impl Default for Prices {
+    fn default() -> Self {
+        Self {
+            layers: Vec::new(),
+            built_in: true,
+        }
+    }
+}
+
+impl Prices {
+    /// No prices: the cost of a call is known only if the provider reports it.
+    pub const fn none() -> Self {
+        Self {
+            layers: Vec::new(),
+            built_in: false,
+        }
+    }
+
+    /// The prices of a data folder: those in its file [`OWN_FILE`](Self::OWN_FILE), then those of the table in its file
+    /// [`TABLE_FILE`](Self::TABLE_FILE), or if there is none, of the table in the program.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if one of the files is something else; another kind if it cannot be read.
+    pub fn of_folder(folder: &Path) -> Result<Self, Error> {
+        let mut prices = Self::default();
+        if let Some(json) = contents(&folder.join(Self::TABLE_FILE))? {
+            prices = prices.with_table("updated table", &json)?;
+        }
+        match contents(&folder.join(Self::OWN_FILE))? {
+            Some(json) => prices.overridden("your setting", &json),
+            None => Ok(prices),
+        }
+    }
+
+    /// The file of a data folder with the prices that its user has set.
+    pub const OWN_FILE: &str = "prices.json";
+
+    /// The file of a data folder with a newer table than the one in the program.
+    pub const TABLE_FILE: &str = "prices-table.json";
+
+    /// These prices, and for models that they do not have the others.
+    pub fn or(mut self, others: Self) -> Self {
+        if !self.built_in {
+            self.layers.extend(others.layers);
+            self.built_in = others.built_in;
+        }
+        self
+    }
+
+    /// Puts your own prices before these. The JSON has the form of the table in the program: `providers`, for each of
+    /// them (`"*"`: any) its `models`, and for each model its names (`models`, or `dated` for names that may be followed
+    /// by a date) and its `prices`, see [`PriceEntry`](crate::provider::PriceEntry). `name` tells people where it comes
+    /// from.
+    ///
+    /// ```
+    /// use batchwright::Prices;
+    /// let mine = r#"{"providers": {"*": {"models": [{"models": ["my-model"], "prices": [{"input": 0.5, "output": 2}]}]}}}"#;
+    /// let prices = Prices::default().overridden("mine", mine)?;
+    /// assert_eq!(prices.of_model("custom", "my-model").expect("just set").origin(), "mine");
+    /// # Ok::<(), batchwright::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if the JSON is something else.
+    pub fn overridden(self, name: impl Into<String>, json: &str) -> Result<Self, Error> {
+        self.layered(name.into(), true, json)
+    }
+
+    /// Replaces the table in the program with another one, in the same form.
+    ///
+    /// # Errors
+    /// Those of [`overridden`](Self::overridden).
+    pub fn with_table(mut self, name: impl Into<String>, json: &str) -> Result<Self, Error> {
+        self.built_in = false;
+        let mut all = Self::none().layered(name.into(), false, json)?;
+        self.layers.retain(|layer| layer.by_user);
+        self.layers.append(&mut all.layers);
+        Ok(self)
+    }
+
+    fn layered(mut self, name: String, by_user: bool, json: &str) -> Result<Self, Error> {
+        let table = Table::parse(json).map_err(|why| {
+            let why = format!("{name}: these are not prices: {}", why.message());
+            Error::new(ErrorKind::Invalid, why)
+        })?;
+        let layer = Layer {
+            name,
+            by_user,
+            table,
+        };
+        self.layers.insert(0, Arc::new(layer));
+        Ok(self)
+    }
+
+    fn layers(&self) -> impl Iterator<Item = &Layer> {
+        let own = self.layers.iter().map(|layer| &**layer);
+        own.chain(self.built_in.then(|| &*BUILT_IN))
+    }
+
+    /// Whether somebody set prices, perhaps for the name by which a model is requested.
+    pub(crate) fn has_own(&self) -> bool {
+        self.layers.iter().any(|layer| layer.by_user)
+    }
+
+    /// The prices of a model at a provider, by its exact name; a date may follow the name if the table says so.
+    pub fn of_model(&self, provider: &str, model: &str) -> Option<ModelPrices<'_>> {
+        self.of_call(provider, Some(model), Some(model))
+    }
+
+    /// The prices of a call by the name of the model that answered, which the reply may lack, and by that of the request.
+    pub(crate) fn of_call(
+        &self,
+        provider: &str,
+        answered: Option<&str>,
+        requested: Option<&str>,
+    ) -> Option<ModelPrices<'_>> {
+        let plain = |name| str::strip_prefix(name, "models/").unwrap_or(name);
+        let requested = requested.map(plain);
+        let answered = answered.map(plain).or(requested)?;
+        self.layers().find_map(|layer| {
+            let by_request = requested.filter(|_| layer.by_user);
+            let find = |name| layer.table.find(provider, name, requested);
+            let found = by_request.and_then(find).or_else(|| find(answered))?;
+            Some(ModelPrices { layer, found })
+        })
+    }
+
+    /// Providers and names of all models whose name has `part` in it, in order.
+    pub fn names(&self, part: &str) -> Vec<(String, String)> {
+        let part = part.to_ascii_lowercase();
+        let all = self.layers().flat_map(|layer| layer.table.names());
+        let named = all.filter(|(_, name)| name.contains(&part));
+        let mut names: Vec<_> = named
+            .map(|(provider, name)| (provider.to_owned(), name.to_owned()))
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+/// The text of a file, if it exists.
+fn contents(path: &Path) -> Result<Option<String>, Error> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            let kind = Error::from(error);
+            let why = format!("cannot read {}: {}", path.display(), kind.message());
+            Err(Error::new(kind.kind(), why))
+        }
+    }
+}
+
+/// The prices of one model.
+#[derive(derive_more::Debug)]
+#[debug("ModelPrices({})", self.origin())]
+pub struct ModelPrices<'p> {
+    layer: &'p Layer,
+    found: Found<'p>,
+}
+
+impl<'p> ModelPrices<'p> {
+    /// Where the prices come from: the name that was given to [`Prices::overridden`], or `table`.
+    pub fn origin(&self) -> &'p str {
+        &self.layer.name
+    }
+
+    /// The page or the package that the prices were taken from, if it is known.
+    pub fn source(&self) -> Option<&'p str> {
+        let model = self.found.model.source.as_deref();
+        let table = || self.layer.table.source.as_deref();
+        model.or(self.found.source).or_else(table)
+    }
+
+    /// The day on which the table was last compared with the published prices, if it says so.
+    pub fn date(&self) -> Option<&'p str> {
+        self.layer.table.date.as_deref()
+    }
+
+    /// The most output tokens of an answer, if that is known.
+    pub fn max_output_tokens(&self) -> Option<u64> {
+        self.found.model.max_output
+    }
+
+    /// All prices, earlier and later ones included.
+    pub fn entries(&self) -> &'p [PriceEntry] {
+        &self.found.model.prices
+    }
+
+    /// The prices at a tier at a point in time. A provider's word for its usual tier (`default`, `standard`, `on_demand`,
+    /// `auto`) means the standard one, like an empty text.
+    pub fn entry(&self, tier: &str, at: Timestamp) -> Option<&'p PriceEntry> {
+        let tier = tier_name(tier);
+        // Azure's batches cost half as OpenAI's do; its other tiers have prices of their own.
+        if self.found.by_likeness && !matches!(tier, "" | "batch") {
+            return None;
+        }
+        let has_begun =
+            |entry: &&PriceEntry| entry.from.as_ref().is_none_or(|day| day.has_begun(at));
+        let mut of_tier = self
+            .entries()
+            .iter()
+            .filter(|entry| entry.tier.eq_ignore_ascii_case(tier));
+        of_tier.rfind(has_begun)
+    }
+
+    /// The cost of a call; `None` if the price of something that it used is unknown, or if it reports no tokens. `tier` as
+    /// in [`entry`](Self::entry).
+    pub fn cost(&self, usage: &Usage, tier: &str, at: Timestamp) -> Option<Usd> {
+        self.entry(tier, at)?.cost(usage)
+    }
+}
+
+fn tier_name(tier: &str) -> &str {
+    let is = |word: &str| tier.eq_ignore_ascii_case(word);
+    if ["default", "standard", "on_demand", "auto"]
+        .into_iter()
+        .any(is)
+    {
+        ""
+    } else if is("fast") {
+        // OpenAI's new word.
+        "priority"
+    } else {
+        tier
+    }
+}
+
+impl PriceEntry {
+    /// The cost of a call at these prices, exactly. See [`ModelPrices::cost`].
+    pub fn cost(&self, usage: &Usage) -> Option<Usd> {
+        if (usage.input_tokens, usage.output_tokens) == (0, 0) {
+            return None;
+        }
+        let mut longer = self.above.iter().rev();
+        let prices = longer
+            .find(|longer| usage.input_tokens > longer.tokens)
+            .unwrap_or(self);
+        let input = prices.input_cost(usage)?;
+        let output = prices.output_cost(usage)?;
+        let tools = prices.tool_cost(usage)?;
+        let picos = input.checked_add(output)?.checked_add(tools)?;
+        Some(Usd::from_picos(u64::try_from(picos).unwrap_or(u64::MAX)))
+    }
+
+    fn input_cost(&self, usage: &Usage) -> Option<u128> {
+        let hour = usage.cache_write_1h_tokens;
+        let written = usage
+            .cache_write_tokens
+            .max(usage.cache_write_5m_tokens.checked_add(hour)?);
+        let hour_price = match (self.cache_write_1h, self.cache_write) {
+            (None, Some(_)) if hour > 0 => return None,
+            (own, _) => own,
+        };
+        let media = [
+            (usage.input_audio_tokens, self.input_audio),
+            (usage.input_image_tokens, self.input_image),
+        ];
+        let has_media = media
+            .iter()
+            .any(|(tokens, price)| *tokens > 0 && price.is_some());
+        // Replies do not say how many of the cached tokens were audio.
+        if has_media && usage.cached_input_tokens > 0 {
+            return None;
+        }
+        let [audio, image] = media;
+        let parts = [
+            (usage.cached_input_tokens, self.cached_input),
+            (written - hour, self.cache_write),
+            (hour, hour_price),
+            audio,
+            image,
+        ];
+        parted(usage.input_tokens, self.input, parts)
+    }
+
+    fn output_cost(&self, usage: &Usage) -> Option<u128> {
+        if usage.output_tokens == 0 {
+            return Some(0);
+        }
+        let parts = [
+            (usage.output_audio_tokens, self.output_audio),
+            (usage.output_image_tokens, self.output_image),
+        ];
+        parted(usage.output_tokens, self.output?, parts)
+    }
+
+    /// Only searches have a known price.
+    fn tool_cost(&self, usage: &Usage) -> Option<u128> {
+        let searches = usage.web_search_calls;
+        if usage.server_tool_calls > searches || usage.sources_used > 0 {
+            return None;
+        }
+        match searches {
+            0 => Some(0),
+            // The price is per thousand, that of tokens per million.
+            _ => Some(u128::from(searches) * u128::from(self.web_search?.0) * 1_000),
+        }
+    }
+}
+
+/// The cost of tokens of which parts have prices of their own. `None` if the parts are more than all.
+fn parted<const N: usize>(
+    all: u64,
+    price: Price,
+    parts: [(u64, Option<Price>); N],
+) -> Option<u128> {
+    let (mut rest, mut sum) = (all, 0);
+    for (tokens, own) in parts {
+        if let Some(own) = own {
+            rest = rest.checked_sub(tokens)?;
+            sum += u128::from(tokens) * u128::from(own.0);
+        }
+    }
+    Some(sum + u128::from(rest) * u128::from(price.0))
+}
+
+#[cfg(test)]
+#[path = "prices_tests.rs"]
+mod tests;

@@ -1,0 +1,317 @@
+//! A table of prices as JSON, and the model in it that a name means.
+
+use std::collections::HashMap;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::base::clock::Timestamp;
+use crate::base::error::{Error, ErrorKind};
+
+/// Stands for every provider.
+const ANY: &str = "*";
+
+/// A table: the models of each provider, and their prices.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Table {
+    /// The day on which the prices were last compared with those that the providers publish.
+    pub date: Option<String>,
+    pub source: Option<String>,
+    #[serde(default, rename = "license")]
+    _license: Option<String>,
+    #[serde(default, rename = "unit")]
+    _unit: Option<String>,
+    providers: HashMap<String, ProviderModels>,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProviderModels {
+    source: Option<String>,
+    /// Another provider of the table, which has the models that are missing here.
+    like: Option<String>,
+    models: Vec<Model>,
+    /// The names of the models in small letters, in order; with the place of the model, and whether a date may follow.
+    #[serde(skip)]
+    names: Vec<(String, usize, bool)>,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Model {
+    /// Its complete names.
+    #[serde(default)]
+    models: Vec<String>,
+    /// Names that may be followed by a date: `claude-x` is also the name of `claude-x-20261014`.
+    #[serde(default)]
+    dated: Vec<String>,
+    pub max_output: Option<u64>,
+    pub source: Option<String>,
+    pub prices: Vec<PriceEntry>,
+}
+
+/// The prices of a model at one tier, from one day on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct PriceEntry {
+    /// The tier: `batch`, `flex`, `priority` or another word of the provider; empty for the standard tier.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub tier: String,
+    /// The first day (UTC). Default: all days.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<Day>,
+    /// These prices are for requests with more input tokens than this, and for all of their tokens. Default: 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tokens: u64,
+    /// Input tokens.
+    pub input: Price,
+    /// Input tokens that were read from the provider's prompt cache. Default: like other input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached_input: Option<Price>,
+    /// Input tokens that were written to the cache. Default: like other input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_write: Option<Price>,
+    /// Input tokens that were written to the cache for an hour. Default: unknown if `cache_write` is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_write_1h: Option<Price>,
+    /// Output tokens, including reasoning. Default: unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<Price>,
+    /// Input tokens of audio. Default: like other input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_audio: Option<Price>,
+    /// Input tokens of images. Default: like other input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_image: Option<Price>,
+    /// Output tokens of audio. Default: like other output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_audio: Option<Price>,
+    /// Output tokens of images. Default: like other output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_image: Option<Price>,
+    /// Web searches, in US dollars per thousand. Default: unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub web_search: Option<Price>,
+    /// The prices of longer requests, in the order of their `tokens`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub above: Vec<PriceEntry>,
+}
+
+fn is_zero(tokens: &u64) -> bool {
+    *tokens == 0
+}
+
+/// A price in US dollars per million tokens. It is stored in millionths of a dollar per million tokens, which is the same
+/// number as picodollars per token.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Price(pub u64);
+
+impl Price {
+    /// Dollars per million.
+    pub fn dollars(self) -> f64 {
+        self.0 as f64 / 1e6
+    }
+}
+
+impl Serialize for Price {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(self.dollars())
+    }
+}
+
+impl<'de> Deserialize<'de> for Price {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let millionths = f64::deserialize(deserializer)? * 1e6;
+        let whole = millionths.round();
+        // A price that is finer would be rounded, so that sums would differ from the invoice.
+        if !(0.0..1e15).contains(&millionths) || (millionths - whole).abs() > 1e-3 {
+            let why =
+                "a price is a number of US dollars per million tokens, with at most 6 decimals";
+            return Err(D::Error::custom(why));
+        }
+        Ok(Self(whole as u64))
+    }
+}
+
+/// A day (UTC), in JSON `2026-10-14`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Day {
+    text: String,
+    start: Timestamp,
+}
+
+impl Day {
+    /// Whether it has begun at a point in time.
+    pub(super) fn has_begun(&self, at: Timestamp) -> bool {
+        self.start <= at
+    }
+
+    /// The day as `2026-10-14`.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Serialize for Day {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Day {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let start = humantime::parse_rfc3339(&format!("{text}T00:00:00Z"));
+        let start = start.map_err(|_| D::Error::custom("a day is written like 2026-10-14"))?;
+        Ok(Self {
+            start: start.into(),
+            text,
+        })
+    }
+}
+
+/// A model that was found in a table.
+pub(super) struct Found<'t> {
+    pub model: &'t Model,
+    /// The source of the provider's prices.
+    pub source: Option<&'t str>,
+    /// Found at a provider whose prices are like those of the one that was asked.
+    pub by_likeness: bool,
+}
+
+impl Table {
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if the JSON is not a table.
+    pub(super) fn parse(json: &str) -> Result<Self, Error> {
+        let mut table: Self = serde_json::from_str(json)
+            .map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?;
+        for provider in table.providers.values_mut() {
+            let models = provider.models.iter().enumerate();
+            let mut names: Vec<_> = models
+                .flat_map(|(at, model)| {
+                    let exact = model.models.iter().map(move |name| (name, at, false));
+                    exact.chain(model.dated.iter().map(move |name| (name, at, true)))
+                })
+                .map(|(name, at, dated)| (name.to_ascii_lowercase(), at, dated))
+                .collect();
+            names.sort_unstable();
+            provider.names = names;
+        }
+        Ok(table)
+    }
+
+    /// The model of this name. A name that ends in a date also means the model of its base name, if the table says so or
+    /// the user asked for that.
+    pub(super) fn find(
+        &self,
+        provider: &str,
+        name: &str,
+        requested: Option<&str>,
+    ) -> Option<Found<'_>> {
+        let own = self.providers.get(provider);
+        let like = own.and_then(|own| own.like.as_deref());
+        let like = like.and_then(|like| self.providers.get(like));
+        let any = self.providers.get(ANY);
+        [(own, false), (like, true), (any, false)]
+            .into_iter()
+            .find_map(|(provider, by_likeness)| {
+                let provider = provider?;
+                Some(Found {
+                    model: provider.find(name, requested)?,
+                    source: provider.source.as_deref(),
+                    by_likeness,
+                })
+            })
+    }
+
+    /// The names of all models, with their providers.
+    pub(super) fn names(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.providers.iter().flat_map(|(provider, models)| {
+            let names = models.names.iter();
+            names.map(move |(name, _, _)| (provider.as_str(), name.as_str()))
+        })
+    }
+}
+
+impl ProviderModels {
+    fn find(&self, name: &str, requested: Option<&str>) -> Option<&Model> {
+        let (at, _) = self.named(name).or_else(|| {
+            let base = without_date(name)?;
+            let asked = requested.is_some_and(|requested| requested.eq_ignore_ascii_case(base));
+            self.named(base).filter(|(_, dated)| *dated || asked)
+        })?;
+        self.models.get(at)
+    }
+
+    fn named(&self, name: &str) -> Option<(usize, bool)> {
+        let small = |byte: u8| byte.to_ascii_lowercase();
+        let order = |known: &(String, usize, bool)| known.0.bytes().cmp(name.bytes().map(small));
+        let at = self.names.binary_search_by(order).ok()?;
+        let (_, model, dated) = self.names[at];
+        Some((model, dated))
+    }
+}
+
+/// `gpt-x` for `gpt-x-2026-10-14`, `claude-x` for `claude-x-20261014` and `claude-x@20261014`. Shorter numbers are
+/// versions.
+fn without_date(name: &str) -> Option<&str> {
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let split = |length: usize| {
+        let (base, date) = name.split_at_checked(name.len().checked_sub(length)?)?;
+        Some((base, date)).filter(|(base, _)| !base.is_empty())
+    };
+    if let Some((base, date)) = split(9)
+        && date.starts_with(['-', '@'])
+        && digits(&date[1..])
+    {
+        return Some(base);
+    }
+    let (base, date) = split(11)?;
+    let mut parts = date.strip_prefix('-')?.split('-');
+    let lengths = [4, 2, 2].map(|length| {
+        let part = parts.next();
+        part.is_some_and(|part| part.len() == length && digits(part))
+    });
+    (lengths == [true; 3]).then_some(base)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_is_told_from_a_version() {
+        assert_eq!(without_date("gpt-5-2025-08-07"), Some("gpt-5"));
+        assert_eq!(
+            without_date("claude-opus-5-20260101"),
+            Some("claude-opus-5")
+        );
+        assert_eq!(
+            without_date("claude-opus-5@20260101"),
+            Some("claude-opus-5")
+        );
+        for name in [
+            "gpt-5.1",
+            "mistral-large-2411",
+            "-20260101",
+            "gemini-2.5-flash-preview-09-2025",
+            "ä-2026-01-01é",
+            "",
+        ] {
+            assert_eq!(without_date(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn prices_are_exact_or_rejected() {
+        let price = |json: &str| serde_json::from_str::<Price>(json).map(|price| price.0);
+        assert_eq!(price("0.075").unwrap(), 75_000);
+        assert_eq!(price("0.003625").unwrap(), 3_625);
+        assert_eq!(price("15").unwrap(), 15_000_000);
+        for bad in ["-1", "0.0000001", "1e30", "\"1\""] {
+            assert!(price(bad).is_err(), "{bad}");
+        }
+    }
+}

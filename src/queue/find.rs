@@ -1,0 +1,133 @@
+//! For people who operate a queue: finding jobs, requeueing single ones, and pausing work.
+
+use serde_json::value::RawValue;
+
+use crate::base::clock::Timestamp;
+use crate::base::error::Error;
+use crate::base::id::{JobId, ProcessId};
+
+use super::host::JobQueue;
+use super::job::{JobState, JobStatus};
+
+/// Which jobs [`JobQueue::find`] returns: those that meet all conditions that are set. Texts are compared without
+/// regard to the case of the letters a to z.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobFilter {
+    /// Only jobs of this process.
+    pub process: Option<ProcessId>,
+    /// Only jobs in this state.
+    pub status: Option<JobStatus>,
+    /// Only jobs in a batch at a provider (true), or only jobs that are not (false).
+    pub at_provider: Option<bool>,
+    /// Only jobs of this kind.
+    pub kind: Option<String>,
+    /// Only jobs of this lane; for prompts, the model that they name.
+    pub lane: Option<String>,
+    /// Only jobs whose `item_id` contains this text.
+    pub item_id: Option<String>,
+    /// Only failed jobs whose error has this text in its kind, its message or its HTTP status.
+    pub error: Option<String>,
+    /// Only jobs that were enqueued at this time or later.
+    pub created_from: Option<Timestamp>,
+    /// Only jobs that were enqueued before this time.
+    pub created_before: Option<Timestamp>,
+}
+
+/// Work that no worker of the queue starts until it is resumed; see [`JobQueue::pause`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pause {
+    /// All jobs.
+    Queue,
+    /// The jobs of all lanes of this name; for prompts, the model that they name, and `None` for those that name none.
+    Lane(Option<String>),
+    /// The jobs of this process, and of the processes for which they wait.
+    Process(ProcessId),
+}
+
+/// Some of the jobs that a [`JobFilter`] selects.
+#[derive(Debug, Clone, Default)]
+pub struct JobPage {
+    /// The jobs, without their results and without the errors of earlier attempts.
+    pub jobs: Vec<JobState>,
+    /// Where the search continues, if it has not looked at all jobs. It can be set although this page is empty.
+    pub next: Option<JobId>,
+}
+
+impl JobQueue {
+    /// Up to `most` jobs that a filter selects, after `after`, the [`next`](JobPage::next) of the page before. Jobs of
+    /// one process come in the order in which they were enqueued; without a process, those of the newest process come
+    /// first, and in each process the last one.
+    ///
+    /// Each call looks at a bounded number of jobs, so that no search holds up other programs. So a page can be empty
+    /// although more jobs follow: call again until [`next`](JobPage::next) is `None`. Failed and cancelled jobs are
+    /// found by an index, and processes without a job in the wanted state are skipped.
+    ///
+    /// ```
+    /// use batchwright::{Job, JobQueue, ProcessId};
+    /// use batchwright::queue::JobFilter;
+    /// let queue = JobQueue::in_memory()?;
+    /// queue.enqueue(ProcessId::new(), [Job::new("letter", &"Dear Ada")?.item_id("ada-1")])?;
+    /// let filter = JobFilter { item_id: Some("Ada".to_owned()), ..JobFilter::default() };
+    /// let page = queue.find(&filter, None, 50)?;
+    /// assert_eq!(page.jobs[0].item_id.as_deref(), Some("ada-1"));
+    /// assert!(page.next.is_none());
+    /// # Ok::<(), batchwright::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub fn find(
+        &self,
+        filter: &JobFilter,
+        after: Option<JobId>,
+        most: usize,
+    ) -> Result<JobPage, Error> {
+        self.store.find(filter, after, most)
+    }
+
+    /// Pauses work for all workers of this queue, until [`resume`](Self::resume). Jobs that a worker has claimed, and
+    /// batches at a provider, run to their end. A pause is stored in the queue. A worker that runs until the queue is
+    /// empty ends if the queue, or the process of all remaining jobs, is paused. Returns false if the process does not
+    /// exist.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn pause(&self, pause: &Pause) -> Result<bool, Error> {
+        self.store.pause(pause)
+    }
+
+    /// Ends a pause, if there is one.
+    ///
+    /// # Errors
+    /// As [`pause`](Self::pause); call it again.
+    pub fn resume(&self, pause: &Pause) -> Result<(), Error> {
+        self.store.resume(pause, self.clock.wall())
+    }
+
+    /// All pauses, oldest first.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub fn pauses(&self) -> Result<Vec<Pause>, Error> {
+        self.store.pauses()
+    }
+
+    /// The payload of a job; `None` if the job does not exist, or its result was consumed.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub fn payload(&self, job: JobId) -> Result<Option<Box<RawValue>>, Error> {
+        self.store.payload(job)
+    }
+
+    /// Requeues the failed and cancelled jobs of this list with their full number of retries, and the failed and
+    /// cancelled jobs for which they wait. Jobs of a process that was cancelled stay as they are. Returns the number of
+    /// requeued jobs of the list.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn retry_jobs(&self, jobs: &[JobId]) -> Result<u64, Error> {
+        self.store.retry_jobs(jobs, self.clock.wall())
+    }
+}

@@ -1,0 +1,321 @@
+//! Finding jobs by their properties. Each call looks at a bounded number of jobs.
+
+use const_format::formatcp;
+use rusqlite::types::Value;
+use serde_json::value::RawValue;
+
+use crate::base::clock::Timestamp;
+use crate::base::error::Error;
+use crate::base::id::JobId;
+use crate::engine::item_time::ItemTime;
+use crate::queue::find::{JobFilter, JobPage};
+use crate::queue::job::{AttemptError, JobCounts, JobState, JobStatus};
+use crate::queue::store::JobReceipt;
+use crate::queue::store::rows::{
+    self, AT_PROVIDER, CANCELLED, COMPLETED, DELETING, FAILED, HELD, IN_PROGRESS, MOST_JOBS, key,
+    key_of, process_of, small,
+};
+
+use super::SqlStore;
+use super::results::json;
+use super::statements::{Dialect, Fault, Queries as _, Row, Statements, by, id_of, limit};
+
+/// Number of jobs that one call looks at, in chunks of a chore: 20,000 jobs.
+const CHUNKS: i64 = 20;
+
+/// The columns that [`job_state`] reads, without result and history, and the key.
+const FOUND: &str = "j.created_at, p.id, j.lane, j.status, j.priority, j.calls, j.crashes, j.visible_at, \
+     b.item_id, r.error, NULL, NULL, j.claim, j.id";
+
+/// The jobs to look at, and the conditions on them.
+struct Search {
+    /// The index that finds the jobs, and the condition that it serves.
+    index: &'static str,
+    indexed: String,
+    /// `>` and ascending keys for the jobs of a process, `<` and descending keys for those of all processes.
+    beyond: &'static str,
+    within: &'static str,
+    order: &'static str,
+    /// The keys to look at: after the first, up to the second.
+    keys: (i64, i64),
+}
+
+pub(super) fn find(
+    store: &impl SqlStore,
+    filter: &JobFilter,
+    after: Option<JobId>,
+    most: usize,
+) -> Result<JobPage, Error> {
+    store.read(|tx| {
+        let Some(search) = search(tx, filter, after)? else {
+            return Ok(JobPage::default());
+        };
+        let Search {
+            index,
+            indexed,
+            beyond,
+            within,
+            order,
+            keys: (start, end),
+        } = search;
+        let range = format!("{indexed} j.id {beyond} ? AND j.id {within} ?");
+        let last = format!(
+            "SELECT j.id, j.created_at FROM #jobs j {index} WHERE {range} ORDER BY j.id {order} LIMIT 1 OFFSET ?"
+        );
+        let looked_at = (store.shared().chunk * CHUNKS).max(1);
+        let last = tx.first(&last, by![start, end, looked_at - 1])?;
+        let last: Option<(i64, i64)> = match last {
+            Some(mut row) => Some((row.at(0)?, row.at(1)?)),
+            None => None,
+        };
+        let (conditions, values) = conditions(filter);
+        let mut bound = by![start, last.map_or(end, |(id, _)| id)];
+        bound.extend(values);
+        bound.push(limit(most).into());
+        // With an inner join, MySQL would look at the texts of all results first.
+        let with_results = match &filter.error {
+            Some(_) => "STRAIGHT_JOIN",
+            None => "LEFT JOIN",
+        };
+        let rows = tx.rows(
+            &format!(
+                "SELECT {FOUND} FROM #jobs j {index} STRAIGHT_JOIN #processes p ON p.no = j.id DIV 4294967296
+                   STRAIGHT_JOIN #lanes l ON l.no = j.lane STRAIGHT_JOIN #payloads b ON b.job = j.id
+                   {with_results} #results r ON r.job = j.id
+                 WHERE {range} AND p.chore <> {DELETING} {conditions} ORDER BY j.id {order} LIMIT ?"
+            ),
+            bound,
+        )?;
+        let is_full = rows.len() >= most;
+        let mut found = Vec::new();
+        for row in rows {
+            found.push(shown(store, tx, row)?);
+        }
+        let next = match found.last() {
+            Some(job) if is_full => Some(job.job_id),
+            _ => last.map(|(id, created_at)| store.job_id(id, Timestamp(created_at))),
+        };
+        if let Some(text) = &filter.error {
+            found.retain(|job| has_error(job, text));
+        }
+        Ok(JobPage { jobs: found, next })
+    })
+}
+
+pub(super) fn payload(store: &impl SqlStore, job: JobId) -> Result<Option<Box<RawValue>>, Error> {
+    store.read(|tx| {
+        let id = key_of(job);
+        let sql = formatcp!(
+            "SELECT j.created_at, b.body FROM #jobs j CROSS JOIN #payloads b ON b.job = j.id
+               CROSS JOIN #processes p ON p.no = j.id DIV 4294967296
+             WHERE j.id = ? AND p.chore <> {DELETING}"
+        );
+        let Some(mut row) = tx.first(sql, by![id])? else {
+            return Ok(None);
+        };
+        // The rest of the id must match too, because it may belong to another database.
+        if store.job_id(id, Timestamp(row.at(0)?)) == job {
+            json(row.at(1)?)
+        } else {
+            Ok(None)
+        }
+    })
+}
+
+/// Which jobs are to be looked at; `None` if none can fit.
+fn search(
+    tx: &mut dyn Statements,
+    filter: &JobFilter,
+    after: Option<JobId>,
+) -> Result<Option<Search>, Fault> {
+    let (index, indexed) = match (tx.dialect(), status(filter)) {
+        // The condition of the partial index is repeated, because SQLite does not derive it.
+        (Dialect::Sqlite, Some(status @ (FAILED | CANCELLED))) => (
+            "INDEXED BY jobs_not_completed",
+            format!("j.status >= {FAILED} AND j.status = {status} AND"),
+        ),
+        #[cfg(feature = "mysql")]
+        (Dialect::Mysql, Some(status)) => (
+            "FORCE INDEX (by_status)",
+            format!("j.status = {status} AND"),
+        ),
+        _ => ("FORCE INDEX (PRIMARY)", String::new()),
+    };
+    if let Some(process) = filter.process {
+        let no = tx.process_no(process)?;
+        return Ok(no.map(|no| {
+            let before = key(no, 0) - 1;
+            Search {
+                index,
+                indexed,
+                beyond: ">",
+                within: "<=",
+                order: "ASC",
+                keys: (
+                    after.map_or(before, |job| key_of(job).max(before)),
+                    key(no, MOST_JOBS - 1),
+                ),
+            }
+        }));
+    }
+    let start = after.map_or(i64::MAX, key_of);
+    Ok(
+        newest_process(tx, filter, process_of(start))?.map(|no| Search {
+            index,
+            indexed,
+            beyond: "<",
+            within: ">=",
+            order: "DESC",
+            keys: (start.min(key(no + 1, 0)), 0),
+        }),
+    )
+}
+
+/// The newest process up to this number that can have a job that fits, according to its counters and times.
+fn newest_process(
+    tx: &mut dyn Statements,
+    filter: &JobFilter,
+    up_to: i64,
+) -> Result<Option<i64>, Fault> {
+    let mut sql = format!("SELECT no FROM #processes WHERE no <= ? AND chore <> {DELETING}");
+    let mut values = by![up_to];
+    let counters = match (filter.status, filter.at_provider) {
+        _ if filter.error.is_some() => "failed",
+        (Some(JobStatus::Pending), _) => "pending",
+        (Some(JobStatus::InProgress), Some(false)) => "in_progress",
+        (_, Some(true)) => "at_provider",
+        (Some(JobStatus::InProgress), None) => "in_progress + at_provider",
+        (Some(JobStatus::Completed), _) => "completed",
+        (Some(JobStatus::Failed), _) => "failed",
+        (Some(JobStatus::Cancelled), _) => "cancelled_jobs",
+        (None, _) => "total - consumed",
+    };
+    sql += &format!(" AND {counters} > 0");
+    if let Some(from) = filter.created_from {
+        sql += " AND changed_at >= ?";
+        values.push(from.0.into());
+    }
+    if let Some(before) = filter.created_before {
+        sql += " AND created_at < ?";
+        values.push(before.0.into());
+    }
+    sql += " ORDER BY no DESC LIMIT 1";
+    tx.one(&sql, values)
+}
+
+/// The stored state that the filter wants, if it is a single one.
+fn status(filter: &JobFilter) -> Option<i64> {
+    match (filter.status, filter.at_provider) {
+        (None, Some(true)) | (Some(JobStatus::InProgress), Some(true)) => Some(AT_PROVIDER),
+        (Some(JobStatus::InProgress), Some(false)) => Some(IN_PROGRESS),
+        (Some(JobStatus::Completed), _) => Some(COMPLETED),
+        (Some(JobStatus::Failed), _) => Some(FAILED),
+        (None, _) if filter.error.is_some() => Some(FAILED),
+        (Some(JobStatus::Cancelled), _) => Some(CANCELLED),
+        _ => None,
+    }
+}
+
+/// The conditions of the filter on the rows, with their values.
+fn conditions(filter: &JobFilter) -> (String, Vec<Value>) {
+    let mut sql = String::new();
+    let mut values = Vec::new();
+    match filter.status {
+        None => {}
+        Some(JobStatus::Pending) => sql += &format!(" AND j.status <= {HELD}"),
+        Some(JobStatus::InProgress) => {
+            sql += &format!(" AND j.status IN ({IN_PROGRESS}, {AT_PROVIDER})");
+        }
+        Some(JobStatus::Completed) => sql += &format!(" AND j.status = {COMPLETED}"),
+        Some(JobStatus::Failed) => sql += &format!(" AND j.status = {FAILED}"),
+        Some(JobStatus::Cancelled) => sql += &format!(" AND j.status = {CANCELLED}"),
+    }
+    match filter.at_provider {
+        None => {}
+        Some(true) => sql += &format!(" AND j.status = {AT_PROVIDER}"),
+        Some(false) => sql += &format!(" AND j.status <> {AT_PROVIDER}"),
+    }
+    let mut add = |condition: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            sql += condition;
+            values.push(value);
+        }
+    };
+    let text = |text: &Option<String>| text.clone().map(Value::from);
+    let time = |at: Option<Timestamp>| at.map(|at| Value::from(at.0));
+    add(" AND l.kind = ?", text(&filter.kind));
+    add(" AND l.name = ?", text(&filter.lane));
+    add(" AND j.created_at >= ?", time(filter.created_from));
+    add(" AND j.created_at < ?", time(filter.created_before));
+    add(
+        " AND INSTR(LOWER(b.item_id), LOWER(?)) > 0",
+        text(&filter.item_id),
+    );
+    // The stored error is JSON: this finds too many, because it also looks at the names of fields.
+    let in_json = filter.error.as_deref().map(in_json).map(Value::from);
+    add(" AND INSTR(LOWER(r.error), LOWER(?)) > 0", in_json);
+    (sql, values)
+}
+
+/// A text as it is within a text of JSON.
+fn in_json(text: &str) -> String {
+    let quoted = serde_json::Value::from(text).to_string();
+    quoted[1..quoted.len() - 1].to_owned()
+}
+
+fn has_error(job: &JobState, text: &str) -> bool {
+    let text = text.to_lowercase();
+    job.error.as_ref().is_some_and(|error| {
+        let status = error.status().map(|status| status.to_string());
+        let kind = error.kind().as_str();
+        kind.contains(&text)
+            || error.message().to_lowercase().contains(&text)
+            || status.is_some_and(|status| status.contains(&text))
+    })
+}
+
+fn shown(store: &impl SqlStore, tx: &mut dyn Statements, mut row: Row) -> Result<JobState, Fault> {
+    let id = row.at(13)?;
+    job_state(store, tx, &mut row, id, JobCounts::default())
+}
+
+/// A job from 13 columns.
+pub(super) fn job_state(
+    store: &impl SqlStore,
+    tx: &mut dyn Statements,
+    row: &mut Row,
+    id: i64,
+    children: JobCounts,
+) -> Result<JobState, Fault> {
+    let lane = store.lane(tx, row.at(2)?)?;
+    let written: i64 = row.at(3)?;
+    let status = rows::shown(written);
+    let history: Option<String> = row.at(11)?;
+    let history = history.as_deref();
+    let created_at = Timestamp(row.at(0)?);
+    let claim = row.at(12)?;
+    Ok(JobState {
+        job_id: store.job_id(id, created_at),
+        process_id: id_of(&row.at::<Vec<u8>>(1)?)?,
+        kind: lane.kind.clone(),
+        lane: lane.name.clone(),
+        item_id: row.at(8)?,
+        status,
+        at_provider: written == AT_PROVIDER,
+        priority: small(row.at(4)?),
+        step: lane.step,
+        attempts: u32::try_from(row.at::<i64>(5)?).unwrap_or(u32::MAX),
+        crashes: small(row.at(6)?),
+        created_at,
+        due_at: match written {
+            rows::WAITING | rows::PENDING | rows::HELD => Some(Timestamp(row.at(7)?)),
+            _ => None,
+        },
+        result: json(row.at(10)?)?,
+        error: rows::error(written, row.at::<Option<String>>(9)?.as_deref()),
+        errors: history.map_or_else(Vec::new, AttemptError::in_history),
+        time: history.and_then(|text| ItemTime::in_history(text, created_at)),
+        receipt: status.is_final().then_some(JobReceipt { job: id, claim }),
+        children: (!status.is_final() && children.total > 0).then_some(children),
+    })
+}
