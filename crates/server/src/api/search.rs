@@ -93,6 +93,13 @@ fn moment(call: &Call<'_>, name: &str) -> Result<Option<Timestamp>, Problem> {
     let Some(text) = call.query::<String>(name)? else {
         return Ok(None);
     };
+    // Nothing is older than 1970.
+    if text
+        .get(..5)
+        .is_some_and(|year| year.ends_with('-') && year < "1970-")
+    {
+        return Ok(Some(Timestamp(0)));
+    }
     let since = humantime::parse_rfc3339(&text).ok();
     let since = since.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
     let millis = since.and_then(|since| i64::try_from(since.as_millis()).ok());
@@ -170,7 +177,7 @@ fn scope(app: &App, call: &Call<'_>) -> Result<Pause, Problem> {
             processes::find(app, process)?;
             Ok(Pause::Process(process))
         }
-        (Some(_), Some(_)) => Err(Problem::invalid("write process_id or model, not both")),
+        (Some(_), Some(_)) => Err(Problem::conflict("write process_id or model, not both")),
     }
 }
 
