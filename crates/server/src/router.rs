@@ -2,7 +2,6 @@
 
 use crate::app::App;
 use crate::http::{Call, Head, Response, decoded};
-use crate::openai;
 use crate::problem::Problem;
 use crate::tokens::Access;
 
@@ -73,9 +72,6 @@ pub(crate) fn route(
         allowed.push(route.method);
     }
     if allowed.is_empty() {
-        if head.path.starts_with("/v1/") {
-            return Err(openai::unknown(&head.method, &head.path));
-        }
         let why = format!(
             "the path {} does not exist; GET /api/v1/openapi.json lists all paths",
             head.path

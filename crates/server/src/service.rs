@@ -38,7 +38,13 @@ impl http::Service for App {
     fn admit(&self, head: &Head, reached: SocketAddr) -> Result<Answer<'_>, Response> {
         let refused = |problem: Problem| problem.response(&head.path);
         self.guard.check(head, reached).map_err(refused)?;
-        let found = router::route(routes(), head);
+        let found = router::route(routes(), head).map_err(|problem| {
+            if problem.status == 404 && head.path.starts_with("/v1/") {
+                openai::unknown(&head.method, &head.path)
+            } else {
+                problem
+            }
+        });
         let caller = match &found {
             Ok((route, _)) if route.access == Access::Open => Caller::default(),
             _ => self.guard.caller(head).map_err(refused)?,

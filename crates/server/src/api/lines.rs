@@ -11,7 +11,7 @@ use batchwright::queue::{COMPLETION_KIND, EMBEDDING_KIND};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::jobs::of_type;
+use super::types::of_type;
 use crate::app::App;
 use crate::http::{COPIES, FREE, Incoming, weight};
 use crate::problem::Problem;

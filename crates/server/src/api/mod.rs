@@ -10,6 +10,7 @@ mod processes;
 mod results;
 mod search;
 mod stream;
+mod types;
 
 pub(crate) use once::settle_abandoned;
 

@@ -5,7 +5,8 @@ use batchwright::{Error, JobQueue, ProcessId};
 use serde_json::{Value, json};
 
 use super::lines::Lines;
-use super::{jobs, limit, once};
+use super::types::{LONGEST_NAME, refuse_unknown};
+use super::{limit, once};
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
@@ -35,13 +36,13 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     call.takes(&["type", "name"])?;
     let kind = call.query::<String>("type")?;
     let kind = kind.unwrap_or_else(|| "completion".to_owned());
-    jobs::refuse_unknown(app, &kind)?;
+    refuse_unknown(app, &kind)?;
     let name = call.query::<String>("name")?;
     if name
         .as_ref()
-        .is_some_and(|name| name.chars().count() > jobs::LONGEST_NAME)
+        .is_some_and(|name| name.chars().count() > LONGEST_NAME)
     {
-        let most = jobs::LONGEST_NAME;
+        let most = LONGEST_NAME;
         let why = format!("name: write a text of at most {most} characters");
         return Err(Problem::invalid(why).param("name"));
     }

@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::answer::Reply;
 use super::direct;
-use super::endpoints::CHAT;
+use super::endpoints::{CHAT, flag};
 use super::parts::{MOST_BYTES, Parts};
 use crate::app::App;
 use crate::http::{Call, Response};
@@ -29,14 +29,6 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         Reply::Json(completion) => events(completion, with_usage),
         Reply::Vectors(_) => String::new(),
     })
-}
-
-pub(super) fn flag(body: &mut Map<String, Value>, name: &'static str) -> Result<bool, Problem> {
-    match body.remove(name) {
-        None | Some(Value::Null) => Ok(false),
-        Some(Value::Bool(flag)) => Ok(flag),
-        Some(_) => Err(Problem::invalid(format!("{name} is true or false")).param(name)),
-    }
 }
 
 /// A completion as events: each choice in one piece, then why it ended, as clients put it together again.

@@ -3,9 +3,8 @@
 use serde_json::{Value, json};
 
 use super::answer::Reply;
-use super::chat::flag;
 use super::direct;
-use super::endpoints::COMPLETIONS;
+use super::endpoints::{COMPLETIONS, flag};
 use super::parts::{MOST_BYTES, Parts};
 use crate::app::App;
 use crate::http::{Call, Response};

@@ -1,7 +1,10 @@
-//! What can be asked here, in batches and by whoever waits: by the paths that OpenAI has for it.
+//! What can be asked here, in batches and by clients that wait: by the paths that OpenAI has for it.
 
 use batchwright::client::RequestTask;
 use batchwright::files::PromptSettings;
+use serde_json::{Map, Value};
+
+use crate::problem::Problem;
 
 pub(super) const CHAT: &str = "/v1/chat/completions";
 pub(super) const COMPLETIONS: &str = "/v1/completions";
@@ -32,4 +35,13 @@ pub(super) fn settings(endpoint: &str) -> PromptSettings {
         EMBEDDINGS => RequestTask::Embed,
         _ => RequestTask::Complete,
     })
+}
+
+/// Takes a field that is true or false; false if it is missing.
+pub(super) fn flag(body: &mut Map<String, Value>, name: &'static str) -> Result<bool, Problem> {
+    match body.remove(name) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(flag)) => Ok(flag),
+        Some(_) => Err(Problem::invalid(format!("{name} is true or false")).param(name)),
+    }
 }

@@ -13,7 +13,8 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{self, Answers, Form};
 use super::endpoints::{CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, settings};
-use super::{responses, text_completion};
+use super::responses::request;
+use super::text_completion;
 use crate::http::weight_of_each;
 use crate::problem::Problem;
 
@@ -66,7 +67,7 @@ impl Parts {
         let (requests, as_base64) = match endpoint {
             EMBEDDINGS => vectors(body, hold)?,
             COMPLETIONS => (completions(body, strict, hold)?, false),
-            RESPONSES => (vec![responses::of_line(body, strict)?], false),
+            RESPONSES => (vec![request::of_line(body, strict)?], false),
             _ => (choices(body, strict, hold)?, false),
         };
         Ok(Self {

@@ -16,7 +16,7 @@ const PAYLOADS: &str = include_str!("payloads.json");
 /// `GET /api/v1/openapi.json`.
 pub(super) fn openapi(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
-    let types: Vec<&str> = super::jobs::offered(app).collect();
+    let types: Vec<&str> = super::types::offered(app).collect();
     Ok(Response::json(200, &document(&types)))
 }
 
@@ -50,8 +50,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::api::jobs::LONGEST_NAME;
     use crate::api::results::MOST_LINES;
+    use crate::api::types::LONGEST_NAME;
 
     #[test]
     fn the_document_has_every_route_and_no_other() {

@@ -3,7 +3,7 @@
 
 mod events;
 pub(super) mod object;
-mod request;
+pub(super) mod request;
 mod stored;
 
 use std::cell::Cell;
@@ -12,7 +12,6 @@ use batchwright::queue::ProcessInfo;
 use batchwright::{Job, ProcessId, Request};
 use serde_json::{Map, Value, json};
 
-pub(super) use request::of_line;
 pub(super) use stored::{remove, tidy};
 
 use self::request::Own;

@@ -5,7 +5,7 @@ use batchwright::client::NativeFormat;
 use serde_json::{Map, Value, json};
 
 use crate::openai::batches::metadata;
-use crate::openai::chat::flag;
+use crate::openai::endpoints::flag;
 use crate::problem::Problem;
 
 /// The fields of a body that the server handles and no provider gets.
