@@ -31,6 +31,16 @@ include-name = "PUT /api/v1/config/{key}"
 [operations.checks.positive_data_acceptance]
 expected-statuses = ["2xx", "400", "403"]
 """
+# A request names a process or a model, not both.
+CONFIG += "".join(
+    f"""
+[[operations]]
+include-name = "POST /api/v1/{name}"
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", "400", "404"]
+"""
+    for name in ["pause", "resume"]
+)
 # DELETE of a setting gives it its default, and results are deleted of the jobs that have ended: what is asked for is still
 # there.
 STILL_THERE = ["/api/v1/config/{key}", "/api/v1/processes/{process_id}/results"]

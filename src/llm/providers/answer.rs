@@ -3,11 +3,7 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
-use std::marker::PhantomData;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -240,156 +236,6 @@ pub(super) fn beginning(body: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(&body[..body.len().min(64 * 1024)])
 }
 
-/// No call has more tokens. What is stated above it is no count, and would leave sums no room.
-const MOST_TOKENS: u64 = u32::MAX as u64;
-
-/// No usage has more fields.
-const MOST_COUNTS: usize = 1_000;
-
-/// Bytes of JSON that cannot hold too many values. Hardly any usage is longer.
-const USUAL_USAGE: usize = 2 * MOST_COUNTS;
-
-/// Calls of tools that the provider carried out itself, by kind: all of them, and searches of the web.
-/// Beside them there may be counts of what they brought.
-pub(super) fn server_tools(used: Option<&Value>) -> (u64, u64) {
-    let is_calls = |name: &str| name.ends_with("_requests") || name.ends_with("_calls");
-    let fields = used.and_then(Value::as_object).into_iter().flatten();
-    let calls = fields.filter(|(name, _)| is_calls(name));
-    let counts = calls.filter_map(|(name, value)| Some((name, count(value).ok()??)));
-    counts.fold((0, 0), |(all, searches), (name, calls)| {
-        let found = if name.starts_with("web_search_") {
-            calls
-        } else {
-            0
-        };
-        (all + calls, searches + found)
-    })
-}
-
-/// The counts of a usage, read apart from the answer: a strange one must not cost it.
-pub(super) fn counts<T: DeserializeOwned>(raw: Option<&RawValue>) -> Option<T> {
-    let json = raw?.get();
-    let counts = match json.len() {
-        ..=USUAL_USAGE => serde_json::from_str(json).ok(),
-        _ => None,
-    };
-    counts.or_else(|| {
-        // By way of a value, of which a name may stand twice.
-        let most = Cell::new(MOST_COUNTS);
-        let value = bounded::value(json.as_bytes(), &most).ok()?;
-        T::deserialize(value).ok()
-    })
-}
-
-/// A count of tokens: a number, or one in quotes as protobuf writes 64 bits; anything else counts
-/// as absent.
-pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    let count = match Value::deserialize(deserializer)? {
-        Value::Number(number) => number.as_u64().or_else(|| whole(number.as_f64()?)),
-        Value::String(text) => text.parse().ok(),
-        _ => None,
-    };
-    Ok(count.filter(|count| *count <= MOST_TOKENS))
-}
-
-/// An object of counts; anything else counts as an empty one.
-pub(super) fn object<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    deserializer.deserialize_any(Object(PhantomData))
-}
-
-struct Object<T>(PhantomData<T>);
-
-impl<'de, T: Default + Deserialize<'de>> Visitor<'de> for Object<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any JSON value")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<T, A::Error> {
-        T::deserialize(MapAccessDeserializer::new(fields))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<T, A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(T::default())
-    }
-
-    fn visit_unit<E>(self) -> Result<T, E> {
-        Ok(T::default())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<T, E> {
-        Ok(T::default())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<T, E> {
-        Ok(T::default())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<T, E> {
-        Ok(T::default())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<T, E> {
-        Ok(T::default())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<T, E> {
-        Ok(T::default())
-    }
-}
-
-/// The parts of the tokens of a prompt, or of a completion, in OpenAI's words.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(super) struct CountDetails {
-    #[serde(deserialize_with = "count")]
-    pub cached_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    pub reasoning_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    pub audio_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    pub image_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    pub cache_write_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    pub cache_creation_tokens: Option<u64>,
-    #[serde(deserialize_with = "object")]
-    pub cache_creation_token_details: CacheWrites,
-}
-
-/// Tokens that were written to a cache, by how long they stay there, in Anthropic's words.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(super) struct CacheWrites {
-    #[serde(deserialize_with = "count")]
-    ephemeral_5m_input_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    ephemeral_1h_input_tokens: Option<u64>,
-}
-
-impl CacheWrites {
-    pub(super) fn for_5m(&self) -> u64 {
-        self.ephemeral_5m_input_tokens.unwrap_or(0)
-    }
-
-    pub(super) fn for_1h(&self) -> u64 {
-        self.ephemeral_1h_input_tokens.unwrap_or(0)
-    }
-}
-
-/// Some write whole numbers as `12.0`.
-fn whole(number: f64) -> Option<u64> {
-    let fits = number.fract() == 0.0 && (0.0..=MOST_TOKENS as f64).contains(&number);
-    fits.then_some(number as u64)
-}
-
 /// A field that is read apart from the answer: a strange one must not cost it.
 pub(super) fn optional(raw: Option<&RawValue>) -> Option<Value> {
     let most = Cell::new(bounded::MOST_NODES);
@@ -467,11 +313,6 @@ pub(super) fn name_calls(calls: &mut [ToolCall], reply: Option<&RawValue>) {
 pub(super) fn reasoning(text: String, details: Vec<Value>) -> Option<Reasoning> {
     let some = !text.is_empty() || !details.is_empty();
     some.then_some(Reasoning { text, details })
-}
-
-/// One of the counts in an object that may be anything.
-pub(super) fn count_in(details: &Value, name: &str) -> Option<u64> {
-    count(details.get(name)?).ok()?
 }
 
 #[cfg(test)]

@@ -17,14 +17,12 @@ use crate::llm::params::ResponseFormat;
 use crate::llm::request::{Request, Text};
 use crate::llm::response::Response;
 
-use super::answer::{
-    Answer, CacheWrites, count, counts, name_calls, object, reasoning, server_tools, tool_call,
-    unlike,
-};
+use super::answer::{Answer, name_calls, reasoning, tool_call, unlike};
 use super::anthropic_schema;
 use super::bounded;
 use super::calls::{self, Call, CallResult, Choice, Function};
 use super::content::{self, JSON_MODE, Part, invalid, lacking};
+use super::counts::{CacheWrites, count, counts, object, server_tools};
 use super::error_body::word;
 use super::errors::failure_inside;
 use super::native;

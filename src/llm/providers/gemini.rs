@@ -19,12 +19,11 @@ use crate::llm::reply_details::RawJson;
 use crate::llm::request::{Request, Text};
 use crate::llm::response::Response;
 
-use super::answer::{
-    Answer, count, count_in, counts, name_calls, optional, reasoning, tool_call, unlike,
-};
+use super::answer::{Answer, name_calls, optional, reasoning, tool_call, unlike};
 use super::bounded;
 use super::calls::{self, Call, CallResult, Choice};
 use super::content::{self, Part, invalid, lacking};
+use super::counts::{count, count_in, counts};
 use super::error_body::word;
 use super::errors::failure_inside;
 use super::native;

@@ -14,6 +14,7 @@ mod calls;
 pub mod client;
 pub mod config;
 mod content;
+mod counts;
 mod credential;
 mod dialect;
 mod embed;

@@ -16,10 +16,10 @@ use crate::llm::reply_details::{RawJson, ReplyDetails, ToolCall};
 use crate::llm::response::Response;
 
 use super::answer::{
-    Answer, CountDetails, beginning, count, counts, interrupted, list, name_calls, object,
-    reasoning, server_tools, tool_call, unlike,
+    Answer, beginning, interrupted, list, name_calls, reasoning, tool_call, unlike,
 };
 use super::bounded;
+use super::counts::{CountDetails, count, counts, object, server_tools};
 use super::ends::{self, End};
 use super::error_body::{own_word, word};
 use super::errors::failure_inside;

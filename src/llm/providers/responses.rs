@@ -12,8 +12,9 @@ use crate::llm::nested_json::shallow;
 use crate::llm::reply_details::{RawJson, ReplyDetails, ToolCall};
 use crate::llm::response::Response;
 
-use super::answer::{Answer, CountDetails, count, counts, list, object, reasoning, tool_call};
+use super::answer::{Answer, list, reasoning, tool_call};
 use super::bounded;
+use super::counts::{CountDetails, count, counts, object};
 use super::error_body::word;
 use super::errors::failure_inside;
 use super::reply_contents::Holds;

@@ -177,7 +177,7 @@ fn scope(app: &App, call: &Call<'_>) -> Result<Pause, Problem> {
             processes::find(app, process)?;
             Ok(Pause::Process(process))
         }
-        (Some(_), Some(_)) => Err(Problem::conflict("write process_id or model, not both")),
+        (Some(_), Some(_)) => Err(Problem::invalid("write process_id or model, not both")),
     }
 }
 
