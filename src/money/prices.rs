@@ -70,7 +70,7 @@ impl Prices {
     }
 
     /// The prices of a data folder: those in its file [`OWN_FILE`](Self::OWN_FILE), then those of the table in its file
-    /// [`TABLE_FILE`](Self::TABLE_FILE), or if there is none, of the table in the program.
+    /// [`TABLE_FILE`](Self::TABLE_FILE), or without this file, of the table in the program.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] if one of the files is something else; another kind if it cannot be read.
@@ -353,7 +353,7 @@ impl PriceEntry {
     }
 }
 
-/// The cost of tokens of which parts have prices of their own. `None` if the parts are more than all.
+/// The cost of tokens if some parts of them have their own prices. `None` if the parts exceed the total.
 fn parted<const N: usize>(
     all: u64,
     price: Price,

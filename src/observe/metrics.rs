@@ -65,7 +65,7 @@ const OTHER_NAME: &str = "_OTHER";
 /// | `batchwright_rate_limited_total` | calls refused for their pace (429), by provider |
 /// | `batchwright_job_duration_seconds` | jobs of a queue and how long they took from their first call to their outcome, by `kind`, provider and `error_type` |
 /// | `batchwright_worker_slots`, `batchwright_worker_slots_used` | jobs that the worker may have at once, and has |
-/// | `batchwright_items` | items by state; of a queue, those of all processes that the worker has told of and that are still stored |
+/// | `batchwright_items` | items by state; for a queue, of all stored processes whose progress the worker has reported |
 /// | `batchwright_success_ratio` | of the items that have their outcome, the share that succeeded |
 /// | `batchwright_cost_usd`, `batchwright_unpriced_items` | their known cost so far, and items of unknown cost |
 ///

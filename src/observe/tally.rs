@@ -253,7 +253,7 @@ impl Tally {
         self.unsent += items;
     }
 
-    /// The known cost; `None` if there is none.
+    /// The known cost; `None` if the cost of every call is unknown.
     fn cost(&self) -> Option<Usd> {
         (self.priced > 0).then_some(self.cost_usd)
     }
@@ -452,7 +452,7 @@ pub struct Summary {
     pub usage: Usage,
     /// The cost of these items, without the `unpriced` ones; `None` if there are no others.
     pub cost_usd: Option<Usd>,
-    /// Items of this run whose calls have an unknown cost. Failed items of which no tokens were reported are not among them.
+    /// Items of this run whose calls have an unknown cost. Failed items without reported tokens do not count.
     pub unpriced: u64,
     /// Items that this run completed, by the [`provider`](crate::LlmClient::provider) that answered.
     pub answered_by: BTreeMap<String, u64>,

@@ -46,7 +46,7 @@ pub(super) fn counts<T: DeserializeOwned>(raw: Option<&RawValue>) -> Option<T> {
         _ => None,
     };
     counts.or_else(|| {
-        // By way of a value, of which a name may stand twice.
+        // A `Value` accepts a name that occurs twice.
         let most = Cell::new(MOST_COUNTS);
         let value = bounded::value(json.as_bytes(), &most).ok()?;
         T::deserialize(value).ok()

@@ -40,7 +40,7 @@ pub fn main() -> ! {
         eprintln!("another version of batchwright started this one to watch commands");
         std::process::exit(super::helper::FAILED);
     };
-    // What it is told is read when it looks, without waiting for more.
+    // Each look reads the news that have arrived, and does not wait for more.
     let _ = fcntl_setfl(io::stdin(), OFlags::NONBLOCK);
     // Says that commands can be announced now, and that nothing else comes before them.
     println!("ready");
@@ -97,7 +97,7 @@ impl Watchdog {
         self.catch_up();
     }
 
-    /// Takes what it is told. False if there is nothing more now.
+    /// Reads news of commands. Returns false if no more have arrived.
     fn hear(&mut self) -> bool {
         let mut buffer = [0; 4096];
         match rustix::io::read(io::stdin(), &mut buffer) {

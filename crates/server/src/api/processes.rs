@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::batches::BatchRecord;
+use crate::records::objects::{ObjectKind, ObjectRecord};
 use crate::records::{Asked, Claim, HeldKey, Makes, busy, hash};
 use crate::shapes;
 use crate::webhooks::Receiver;
@@ -264,15 +265,18 @@ pub(super) fn queue_to_delete(app: &App, process: &ProcessState) -> Result<JobQu
     let Some(collector) = &process.info.collector else {
         return Ok(app.queue.clone());
     };
-    if BatchRecord::get(&mut app.records.single(), collector)?.is_some() {
+    let mut database = app.records.single();
+    if BatchRecord::get(&mut database, collector)?.is_some()
+        || ObjectRecord::get(&mut database, ObjectKind::Response, collector)?.is_some()
+    {
         let why = format!(
-            "process {} belongs to {collector}, which collects its results for its files: read them with GET \
-             …/results, or cancel the batch",
+            "process {} belongs to {collector}, which collects its results: read them with GET …/results, or cancel \
+             or delete {collector}",
             process.process_id
         );
         return Err(Problem::conflict(why));
     }
-    // The batch is lost, for example with a damaged `server.db`: nothing else would ever collect the results.
+    // Its record is lost, for example with a damaged `server.db`: nothing else would ever collect the results.
     Ok(app.queue.described(ProcessInfo::new().collector(collector)))
 }
 

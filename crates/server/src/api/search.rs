@@ -1,6 +1,6 @@
 //! For people who operate the queue: finding jobs, requeueing single ones, and pausing work.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use batchwright::progress::Timestamp;
 use batchwright::queue::{JobFilter, JobState, JobStatus, Pause};
@@ -93,15 +93,16 @@ fn moment(call: &Call<'_>, name: &str) -> Result<Option<Timestamp>, Problem> {
     let Some(text) = call.query::<String>(name)? else {
         return Ok(None);
     };
-    // Nothing is older than 1970.
-    if text
-        .get(..5)
-        .is_some_and(|year| year.ends_with('-') && year < "1970-")
-    {
-        return Ok(Some(Timestamp(0)));
-    }
-    let since = humantime::parse_rfc3339(&text).ok();
-    let since = since.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    // `humantime` rejects times before 1970. No job is that old, so only the rest of such a time is checked.
+    let is_old = text.get(..5).is_some_and(|year| {
+        year.bytes().take(4).all(|byte| byte.is_ascii_digit()) && year < "1970-"
+    });
+    let since = if is_old {
+        humantime::parse_rfc3339(&format!("2000{}", &text[4..])).map(|_| UNIX_EPOCH)
+    } else {
+        humantime::parse_rfc3339(&text)
+    };
+    let since = since.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     let millis = since.and_then(|since| i64::try_from(since.as_millis()).ok());
     let wrong = || {
         let why = format!("{name}: write a time in UTC, for example 2026-11-25T16:30:00Z");

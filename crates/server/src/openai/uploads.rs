@@ -163,7 +163,7 @@ pub(super) fn add_part(app: &App, call: &mut Call<'_>) -> Result<Response, Probl
 
 /// `POST /v1/uploads/{id}/complete`: a repeated request gets the same file.
 pub(super) fn complete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    let (mut record, upload) = found(app, call)?;
+    let (record, upload) = found(app, call)?;
     let mut body: Map<String, Value> = call.json()?;
     if body.get("md5").is_some_and(|md5| !md5.is_null()) {
         let why = "md5 is not supported: the length of the file is checked";
@@ -173,14 +173,36 @@ pub(super) fn complete(app: &App, call: &mut Call<'_>) -> Result<Response, Probl
         .remove("part_ids")
         .and_then(|ids| serde_json::from_value(ids).ok());
     let ids = ids.ok_or_else(|| Problem::invalid("part_ids is a list of ids").param("part_ids"))?;
-    let mut database = app.records.single();
-    if let Some(file) = &upload.file {
-        let file = FileRecord::get(&mut database, file)?;
-        return Ok(described(&record, &upload, file.as_ref()));
+    if upload.file.is_some() {
+        return completed(app, &record, &upload);
     }
     refuse_ended(&upload)?;
-    let parts = ObjectRecord::parts(&mut database, &record.id)?;
-    let (id, bytes) = joined(app, &parts, &ids, upload.bytes)?;
+    join_parts(app, &record, &upload, &ids).or_else(|problem| {
+        // Another request may have completed it meanwhile.
+        let (record, upload) = found(app, call)?;
+        match upload.file {
+            Some(_) => completed(app, &record, &upload),
+            None => Err(problem),
+        }
+    })
+}
+
+/// A completed upload with its file.
+fn completed(app: &App, record: &ObjectRecord, upload: &Upload) -> Result<Response, Problem> {
+    let file = upload.file.as_deref().unwrap_or_default();
+    let file = FileRecord::get(&mut app.records.single(), file)?;
+    Ok(described(record, upload, file.as_ref()))
+}
+
+/// Makes the file of an upload.
+fn join_parts(
+    app: &App,
+    record: &ObjectRecord,
+    upload: &Upload,
+    ids: &[String],
+) -> Result<Response, Problem> {
+    let parts = ObjectRecord::parts(&mut app.records.single(), &record.id)?;
+    let (id, bytes) = joined(app, &parts, ids, upload.bytes)?;
     let created_at = now();
     let file = FileRecord {
         id,
@@ -191,7 +213,7 @@ pub(super) fn complete(app: &App, call: &mut Call<'_>) -> Result<Response, Probl
         expires_at: upload.kept.map(|kept| created_at + kept),
         owner: record.owner.clone(),
     };
-    let completed = app.records.transaction(|database| {
+    let ended = app.records.transaction(|database| {
         let found = ObjectRecord::get_to_change(database, ObjectKind::Upload, &record.id)?;
         let mut found = found.ok_or_else(|| no_such(&record.id))?;
         let mut upload: Upload = found.read()?;
@@ -207,16 +229,9 @@ pub(super) fn complete(app: &App, call: &mut Call<'_>) -> Result<Response, Probl
         file.insert(database)?;
         Ok::<_, Problem>((found, upload))
     });
-    let upload = match completed {
-        Ok((found, upload)) => {
-            record = found;
-            upload
-        }
-        Err(problem) => {
-            let _ = app.openai.storage.remove(&file.id);
-            return Err(problem);
-        }
-    };
+    let (record, upload) = ended.inspect_err(|_| {
+        let _ = app.openai.storage.remove(&file.id);
+    })?;
     // After a crash they expire.
     for part in &parts {
         remove(app, part)?;

@@ -15,7 +15,7 @@ use crate::records::Hash;
 /// before they retry.
 const KEPT: Duration = Duration::from_secs(15);
 
-/// Those who wait, and those who were left.
+/// Requests that wait for a process, and processes whose client has disconnected.
 #[derive(Default)]
 pub(crate) struct Waiting {
     now: Mutex<Now>,

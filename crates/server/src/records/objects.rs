@@ -143,6 +143,13 @@ impl ObjectRecord {
         rows.into_iter().next().map(Self::of).transpose()
     }
 
+    /// The size of what is stored; 0 without such an object.
+    pub fn bytes(database: &mut dyn Statements, id: &str) -> Result<u64, Error> {
+        let row = database.first("SELECT bytes FROM #objects WHERE id = ?", by![id])?;
+        let bytes = row.map(|mut row| row.int(0)).transpose()?;
+        Ok(bytes.map_or(0, |bytes| u64::try_from(bytes).unwrap_or(0)))
+    }
+
     /// The owner of an object, if both exist.
     pub fn owner(database: &mut dyn Statements, id: &str) -> Result<Option<String>, Error> {
         let row = database.first("SELECT owner FROM #objects WHERE id = ?", by![id])?;

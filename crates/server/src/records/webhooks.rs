@@ -90,7 +90,7 @@ impl WebhookState {
     }
 }
 
-/// A webhook. `Debug` would show its secret, so there is none.
+/// A webhook. It has no `Debug`, which would show its secret.
 #[derive(Clone)]
 pub(crate) struct Webhook {
     pub subject: Subject,
@@ -205,7 +205,7 @@ impl Webhook {
         rows.into_iter().map(Self::of).collect()
     }
 
-    /// Those whose messages are to be sent, the next one first.
+    /// The webhooks whose messages are due, the next one first.
     pub fn due(database: &mut dyn Statements) -> Result<Vec<DueWebhook>, Error> {
         let sql =
             "SELECT process, url, next_at FROM #webhooks WHERE state = 'due' ORDER BY next_at";

@@ -361,3 +361,25 @@ fn lines_of_a_batch_are_responses() {
         assert!(why.starts_with(field), "{why}");
     }
 }
+
+#[test]
+fn only_a_response_takes_the_result_of_its_job() {
+    let desk = Desk::with(SimConfig::default(), |server| server);
+    desk.sim.hold();
+    let asked = json!({"model": "sim-1", "input": "Hello.", "background": true});
+    let begun = desk.post("/v1/responses", &asked).is(200).json();
+    let id = begun["id"].as_str().unwrap();
+    let process = desk.get("/api/v1/processes").json()["data"][0]["process_id"].clone();
+    let process = process.as_str().unwrap();
+    let refused = desk.delete(&format!("/api/v1/processes/{process}?force=true"));
+    assert!(refused.is(409).text.contains(id));
+    desk.sim.release();
+    let path = format!("/v1/responses/{id}");
+    let until = Instant::now() + PATIENCE;
+    while desk.get(&path).is(200).json()["status"] != "completed" {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    desk.delete(&path).is(200);
+    desk.get(&path).is(404);
+}

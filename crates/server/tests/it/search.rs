@@ -44,6 +44,7 @@ fn jobs_are_found_in_all_processes_and_requeued_one_by_one() {
         "status=failed&type=completion",
         "model=m",
         "created_before=2020-01-01T00:00:00Z",
+        "created_before=1658-10-07T13:26:13Z",
     ] {
         assert!(found(&desk, query).is_empty(), "{query}");
     }
@@ -59,7 +60,13 @@ fn jobs_are_found_in_all_processes_and_requeued_one_by_one() {
     let next = first["next"].as_str().unwrap();
     let rest = found(&desk, &format!("status=failed&after={next}"));
     assert_eq!(rest, failed[1..]);
-    for query in ["status=odd", "created_from=yesterday", "limit=0", "nme=x"] {
+    for query in [
+        "status=odd",
+        "created_from=yesterday",
+        "created_from=0000-00-00T0Z",
+        "limit=0",
+        "nme=x",
+    ] {
         desk.get(&format!("/api/v1/jobs?{query}")).is(400);
     }
     let named = |query: &str| {

@@ -23,7 +23,7 @@ use super::files::{limit, page};
 use super::parts::{MOST_BYTES, Parts};
 use crate::api::once;
 use crate::app::App;
-use crate::http::{Call, Response, weight_of_each};
+use crate::http::{COPIES, Call, Response};
 use crate::problem::Problem;
 use crate::records::files::id_of;
 use crate::records::objects::ObjectRecord;
@@ -121,15 +121,20 @@ fn conversation(app: &App, call: &mut Call<'_>, id: &str) -> Result<Vec<Value>, 
         let why = format!("Previous response with id '{id}' not found.");
         refused("previous_response_not_found", why)
     };
+    hold(app, call, id)?;
     let known = found(app, id)?.filter(|(record, _)| call.caller.sees(record.owner.as_deref()));
-    let (record, stored) = known.ok_or_else(missing)?;
+    let (_, stored) = known.ok_or_else(missing)?;
     if !matches!(stored.status(), "completed" | "incomplete") {
         let why = format!("{id} is {} and cannot be continued", stored.status());
         return Err(refused("invalid_request", why));
     }
-    call.body
-        .hold_also(2 * weight_of_each(record.record.as_bytes()))?;
     Ok(stored.conversation())
+}
+
+/// Reserves memory for a stored response, before it is read.
+fn hold(app: &App, call: &mut Call<'_>, id: &str) -> Result<(), Problem> {
+    let bytes = ObjectRecord::bytes(&mut app.records.single(), id)?;
+    call.body.hold_also(2 * COPIES * bytes)
 }
 
 /// Refuses a request with a field that only OpenAI has, unless OpenAI may answer it.
@@ -182,7 +187,7 @@ fn in_background(
         let record = stored.record(&id, owner.clone(), Some(process));
         record.insert(&mut app.records.single())?;
         let name = format!("{} {} {id}", call.head.method, call.head.path);
-        let mut info = ProcessInfo::new().name(name);
+        let mut info = ProcessInfo::new().name(name).collector(&id);
         info.owner = owner;
         let queue = app.queue.described(info);
         let job = Job::from(request.with_id(&id)).direct();
@@ -257,9 +262,10 @@ pub(super) fn input_items(app: &App, call: &mut Call<'_>) -> Result<Response, Pr
     }))
 }
 
-fn existing(app: &App, call: &Call<'_>) -> Result<(ObjectRecord, Stored), Problem> {
+fn existing(app: &App, call: &mut Call<'_>) -> Result<(ObjectRecord, Stored), Problem> {
     let id: String = call.param("response_id")?;
     let missing =
         || Problem::not_found(format!("Response with id '{id}' not found.")).param("response_id");
+    hold(app, call, &id)?;
     found(app, &id)?.ok_or_else(missing)
 }

@@ -93,7 +93,7 @@ fn given(body: &mut Map<String, Value>, name: &str) -> Option<Value> {
 /// The input of a body as a list of items.
 ///
 /// # Errors
-/// When there is none.
+/// If the input is missing or empty.
 pub(super) fn items(body: &Map<String, Value>) -> Result<Vec<Value>, Problem> {
     match body.get("input") {
         Some(Value::String(text)) if !text.trim().is_empty() => Ok(vec![

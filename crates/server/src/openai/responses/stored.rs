@@ -1,7 +1,7 @@
 //! Stored responses: read, and completed when their job in the background has ended.
 
-use batchwright::queue::{ConsumeError, JobResult, ProcessState};
-use batchwright::{Error, ErrorKind, ProcessId, Request};
+use batchwright::queue::{ConsumeError, JobResult, ProcessInfo, ProcessState};
+use batchwright::{Error, ErrorKind, JobQueue, ProcessId, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -122,6 +122,11 @@ fn status(process: &ProcessState) -> &'static str {
     }
 }
 
+/// The queue as the only collector of the result of a response.
+fn queue_of(app: &App, id: &str) -> JobQueue {
+    app.queue.described(ProcessInfo::new().collector(id))
+}
+
 /// Moves the result of the job from the queue into the record.
 fn take(
     app: &App,
@@ -130,7 +135,7 @@ fn take(
     process: ProcessId,
 ) -> Result<(), Problem> {
     let id = record.id.clone();
-    let moved = app.queue.consume_as(process, &id, |results| {
+    let moved = queue_of(app, &id).consume_as(process, &id, |results| {
         results.iter().for_each(|result| stored.end(result));
         record.set(stored);
         // With its process, so that after a crash the queue deletes the result then.
@@ -209,7 +214,7 @@ pub(in super::super) fn tidy(app: &App) -> Result<(), Problem> {
 /// When that fails; then it is still listed.
 pub(in super::super) fn remove(app: &App, object: &ObjectRecord) -> Result<(), Problem> {
     if let Some(process) = object.process {
-        app.queue.delete(process)?;
+        queue_of(app, &object.id).delete(process)?;
     }
     if object.kind == ObjectKind::Part {
         app.openai.storage.remove(&object.id)?;
