@@ -354,10 +354,8 @@ fn raw(path: &Path) -> Vec<u8> {
 
 #[cfg(windows)]
 fn from_raw(bytes: Vec<u8>) -> PathBuf {
-    let units = bytes.chunks_exact(2);
-    let units: Vec<u16> = units
-        .map(|two| u16::from_le_bytes([two[0], two[1]]))
-        .collect();
+    let (units, _) = bytes.as_chunks();
+    let units: Vec<u16> = units.iter().map(|two| u16::from_le_bytes(*two)).collect();
     let name: std::ffi::OsString = std::os::windows::ffi::OsStringExt::from_wide(&units);
     name.into()
 }

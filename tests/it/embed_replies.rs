@@ -228,9 +228,10 @@ fn from_base64(text: &str) -> Vec<f32> {
     let bits: String = digits.map(|value| format!("{value:06b}")).collect();
     let byte = |at: usize| u8::from_str_radix(&bits[at..at + 8], 2).unwrap();
     let bytes: Vec<u8> = (0..bits.len() / 8).map(|at| byte(8 * at)).collect();
-    let floats = bytes.chunks_exact(4);
+    let (floats, _) = bytes.as_chunks();
     floats
-        .map(|four| f32::from_le_bytes(four.try_into().unwrap()))
+        .iter()
+        .map(|four| f32::from_le_bytes(*four))
         .collect()
 }
 

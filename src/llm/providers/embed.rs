@@ -369,14 +369,13 @@ impl<'de> Deserialize<'de> for Vector {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<f32>, E> {
-                let bytes = STANDARD_NO_PAD
-                    .decode(text.trim_end_matches('='))
-                    .ok()
-                    .filter(|bytes| bytes.len() % 4 == 0);
+                let bytes = STANDARD_NO_PAD.decode(text.trim_end_matches('=')).ok();
+                let bytes = bytes.filter(|bytes| bytes.len() % 4 == 0);
                 let bytes = bytes.ok_or_else(|| E::custom("neither numbers nor base64 of some"))?;
-                let floats = bytes.chunks_exact(4);
+                let (floats, _) = bytes.as_chunks();
                 Ok(floats
-                    .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
+                    .iter()
+                    .map(|four| f32::from_le_bytes(*four))
                     .collect())
             }
         }

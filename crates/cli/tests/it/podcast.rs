@@ -36,10 +36,8 @@ fn write(desk: &Desk, payloads: &[Value]) {
 
 fn samples(path: &Path) -> Vec<i16> {
     let file = std::fs::read(path).unwrap();
-    let pairs = file[44..].chunks_exact(2);
-    pairs
-        .map(|pair| i16::from_le_bytes([pair[0], pair[1]]))
-        .collect()
+    let (pairs, _) = file[44..].as_chunks();
+    pairs.iter().map(|pair| i16::from_le_bytes(*pair)).collect()
 }
 
 /// The file that a result names, in the folder of podcasts.
