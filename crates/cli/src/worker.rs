@@ -93,10 +93,11 @@ impl Home {
         &self,
         server: batchwright_server::Server,
     ) -> Result<batchwright_server::Server, Refusal> {
+        let server = server.data_dir(&self.folder);
         #[cfg(feature = "mysql")]
         if let Some(store) = &self.server {
             return server.shared(store).map_err(could_not_run);
         }
-        Ok(server.data_dir(&self.folder))
+        Ok(server)
     }
 }

@@ -12,12 +12,14 @@ use batchwright_jobs::JobTypes;
 use parking_lot::Mutex;
 
 use crate::background::Wake;
+use crate::dashboard::page::Page;
 use crate::events::Events;
 use crate::guard::Guard;
 use crate::observe::Observer;
 use crate::openai::state::OpenAi;
 use crate::overview::Overview;
 use crate::problem::Problem;
+use crate::readiness::DiskCheck;
 use crate::records::Records;
 use crate::settings::LiveSettings;
 
@@ -50,6 +52,8 @@ pub(crate) struct App {
     /// Whether webhooks may go to addresses that are not public, and unencrypted.
     pub private_webhooks: bool,
     pub guard: Guard,
+    pub page: Page,
+    pub disk_check: DiskCheck,
 }
 
 /// Limits the number of requests that wait for the end of a job, so that other requests still get connections.

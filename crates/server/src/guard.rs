@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::cors::Cors;
 use crate::http::Head;
+use crate::origin::{Origin, PublicUrl};
 use crate::problem::Problem;
 use crate::tokens::{Caller, Tokens};
 
@@ -12,6 +14,8 @@ pub(crate) struct Guard {
     /// Host names of this server, in lower case and without port. If a page of another site reaches this server through
     /// its own name (DNS rebinding), that name is not among them.
     hosts: Vec<String>,
+    pub cors: Cors,
+    pub public_url: Option<PublicUrl>,
 }
 
 /// Headers that decide about access: with two of the same name, one would be ignored.
@@ -23,16 +27,30 @@ const ONCE: [&str; 4] = [
 ];
 
 impl Guard {
-    /// The guard of a server at this address. `hosts` are names for it beyond the address itself.
-    pub fn new(address: SocketAddr, tokens: Tokens, hosts: &[String]) -> Self {
+    /// The guard of a server at this address. `hosts` are names for it beyond the address itself, and `origins` those of
+    /// pages that may call it.
+    pub fn new(
+        address: SocketAddr,
+        tokens: Tokens,
+        hosts: &[String],
+        mut origins: Vec<Origin>,
+        public_url: Option<PublicUrl>,
+    ) -> Self {
         let mut names: Vec<String> = hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
         names.push(in_url(address.ip()));
+        if let Some(url) = &public_url {
+            names.push(url.host().to_owned());
+            // A proxy may replace the header `Host`, so that it differs from the origin of the server's own page.
+            origins.push(url.origin().clone());
+        }
         if address.ip().is_loopback() || address.ip().is_unspecified() {
             names.extend(["localhost", "127.0.0.1", "[::1]"].map(str::to_owned));
         }
         Self {
             tokens,
             hosts: names,
+            cors: Cors::new(origins),
+            public_url,
         }
     }
 
@@ -47,6 +65,9 @@ impl Guard {
             return Err(Problem::invalid(format!("{name} occurs more than once")));
         }
         self.check_host(head, reached.ip())?;
+        if self.cors.allows(head) {
+            return Ok(());
+        }
         check_origin(head)
     }
 
@@ -83,13 +104,15 @@ fn check_origin(head: &Head) -> Result<(), Problem> {
             ["http", "https"].contains(&scheme) && theirs.eq_ignore_ascii_case(host)
         });
         if !same {
-            return refused(format!("requests from pages of {origin} are not allowed"));
+            return refused(format!(
+                "requests from pages of {origin} are not allowed; to allow them, start the server with --allow-origin {origin}"
+            ));
         }
     }
     // Links to the dashboard from other pages are allowed; other requests from them are not.
     let site = head.header("sec-fetch-site").unwrap_or("none");
     let other = !["same-origin", "none"].contains(&site.to_ascii_lowercase().as_str());
-    if other && head.path != "/" {
+    if other && !["/", ""].contains(&head.path.as_str()) {
         refused("requests from pages of other sites are not allowed".to_owned())
     } else {
         Ok(())

@@ -137,8 +137,8 @@ impl Problem {
         format!("data: {}\n\n", self.as_openai())
     }
 
-    /// RFC 9457.
-    fn as_details(&self) -> Value {
+    /// RFC 9457. A handler may add members.
+    pub fn as_details(&self) -> Value {
         let mut details = json!({
             "type": format!("urn:batchwright:problem:{}", self.code),
             "title": self.code.replace('_', " "),

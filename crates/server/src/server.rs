@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use crate::api;
 use crate::app::{App, Waiters};
 use crate::background::{Background, Wake};
+use crate::dashboard::page::Page;
 use crate::events::Events;
 use crate::guard::Guard;
 use crate::http::{Limits, Listener};
@@ -28,7 +29,9 @@ use crate::observe::Observer;
 use crate::openai;
 use crate::openai::state::OpenAi;
 use crate::openai::storage::Storage;
+use crate::origin::{Origin, PublicUrl};
 use crate::overview::Overview;
+use crate::readiness::DiskCheck;
 use crate::records::Records;
 use crate::settings::LiveSettings;
 use crate::tokens::Tokens;
@@ -49,6 +52,8 @@ pub struct Server {
     token: Option<Secret>,
     token_file: Option<PathBuf>,
     hosts: Vec<String>,
+    origins: Vec<Origin>,
+    public_url: Option<PublicUrl>,
     folder: Option<PathBuf>,
     shared: Option<Records>,
     manager: Option<LlmManager>,
@@ -89,6 +94,8 @@ impl Server {
             token: None,
             token_file: None,
             hosts: Vec::new(),
+            origins: Vec::new(),
+            public_url: None,
             folder: None,
             shared: None,
             manager: None,
@@ -142,7 +149,23 @@ impl Server {
         self
     }
 
-    /// A folder for `server.db` and what is uploaded. Default: the one in which the queue's database is.
+    /// An origin whose web pages may call the server from a browser and read its replies, for example
+    /// `https://app.example.com`. They send a token as other clients do. May be called more than once. Default: none.
+    pub fn allow_origin(mut self, origin: Origin) -> Self {
+        self.origins.push(origin);
+        self
+    }
+
+    /// The URL under which clients reach the server, if a proxy is in front of it. Its host is allowed as by
+    /// [`allow_host`](Self::allow_host). The server answers below its path and at its root, whether or not the proxy
+    /// removes the path; the URLs in its replies, webhooks, page and OpenAPI document contain it. Default: none.
+    pub fn public_url(mut self, url: PublicUrl) -> Self {
+        self.public_url = Some(url);
+        self
+    }
+
+    /// A folder for `server.db` and what is uploaded. `/readyz` checks that it can be written. Default: the one in which
+    /// the queue's database is.
     pub fn data_dir(mut self, folder: impl AsRef<Path>) -> Self {
         let folder = folder.as_ref();
         self.folder = Some(folder.to_owned());
@@ -250,11 +273,11 @@ impl Server {
             return Err(Error::new(ErrorKind::Invalid, why));
         }
         let tokens = Tokens::new(self.token.as_ref(), self.token_file)?;
-        let (records, storage) = match self.shared {
+        let (records, storage, folder) = match self.shared {
             Some(records) => {
                 let records = Arc::new(records);
                 let storage = Storage::shared(&records, self.upload_bytes);
-                (records, storage)
+                (records, storage, self.folder)
             }
             None => {
                 let folder = match self.folder {
@@ -264,7 +287,7 @@ impl Server {
                 make_private_folder(&folder).map_err(|error| failed(folder.display(), &error))?;
                 let records = Records::open(&folder.join("server.db"), self.durability)?;
                 let storage = Storage::open(&folder.join("files"), self.upload_bytes)?;
-                (Arc::new(records), storage)
+                (Arc::new(records), storage, Some(folder))
             }
         };
         raise_file_limit();
@@ -307,6 +330,7 @@ impl Server {
             self.manager,
         );
         let app = Arc::new(App {
+            disk_check: DiskCheck::new(folder, self.queue.location()),
             queue: self.queue,
             settings,
             types: self.types,
@@ -324,7 +348,8 @@ impl Server {
             counted_until: Mutex::default(),
             webhooks: Wake::new(),
             private_webhooks: self.private_webhooks,
-            guard: Guard::new(address, tokens, &self.hosts),
+            page: Page::new(self.public_url.as_ref().map_or("", PublicUrl::path)),
+            guard: Guard::new(address, tokens, &self.hosts, self.origins, self.public_url),
         });
         RunningServer::start(listener, self.limits, worker, app, self.grace)
             .map_err(|error| failed("the server cannot start its threads", &error))

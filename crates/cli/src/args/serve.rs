@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use batchwright_server::{Origin, PublicUrl};
 use clap::Args;
 
 use super::shared::{MORE, ShowArgs};
@@ -40,6 +41,21 @@ pub struct ServeArgs {
     /// prevents DNS rebinding. Repeatable.
     #[arg(long, value_name = "NAME")]
     pub allow_host: Vec<String>,
+
+    /// Origin whose web pages may call this server
+    ///
+    /// For example https://app.example.com. Pages of other origins get 403. There is no wildcard: with it, every page
+    /// that a user of this machine opens could call the server. Repeatable.
+    #[arg(long, value_name = "ORIGIN", hide_short_help = true)]
+    pub allow_origin: Vec<Origin>,
+
+    /// URL under which clients reach this server behind a proxy
+    ///
+    /// It may have a path, for example https://example.com/batchwright. Its host is allowed as by --allow-host. The
+    /// server answers whether or not the proxy removes the path, and uses the URL in `Location`, redirects, webhooks,
+    /// the dashboard and the OpenAPI document.
+    #[arg(long, value_name = "URL", hide_short_help = true)]
+    pub public_url: Option<PublicUrl>,
 
     /// Maximum open connections; half of them may wait for answers; at the limit, idle ones are closed
     #[arg(long, value_name = "N", default_value_t = batchwright_server::Server::DEFAULT_CONNECTIONS,

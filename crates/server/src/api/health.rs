@@ -2,13 +2,14 @@
 
 use std::time::Instant;
 
-use batchwright::ProcessId;
+use batchwright::{ErrorKind, ProcessId, Request};
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::overview::fresh_until;
 use crate::problem::Problem;
+use crate::readiness::Cause;
 
 /// `GET /healthz`: 200 while the queue can be read.
 pub(super) fn healthz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
@@ -16,21 +17,55 @@ pub(super) fn healthz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> 
     Ok(Response::json(200, &json!({"status": "ok"})))
 }
 
-/// `GET /readyz`: 200 while the server can work, with the problems that someone should solve. It needs no token, so it
-/// tells no more than their kind.
+/// `GET /readyz`: 200 while the server can work, with the problems that someone should solve; otherwise 503 with the
+/// causes. It needs no token, so it tells no more than their kind.
 pub(super) fn readyz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
-    check_queue(app)?;
+    let look = check_queue(app);
+    let has_lost_queue = app.disk_check.has_lost_queue();
+    let queue = (look.is_err() || has_lost_queue).then_some(Cause::Queue);
+    let refused_key = queue.is_none() && has_refused_key(app);
+    let waits = refused_key && has_waiting_jobs(app);
+    let api_key = waits.then_some(Cause::ApiKey);
+    let causes = [queue, app.disk_check.cause(), api_key];
+    let causes: Vec<Cause> = causes.into_iter().flatten().collect();
+    if !causes.is_empty() {
+        let details: Vec<&str> = causes.iter().map(|cause| cause.detail()).collect();
+        let codes: Vec<&str> = causes.iter().map(|cause| cause.code()).collect();
+        let mut details = Problem::new(503, "not_ready", details.join("; ")).as_details();
+        details["causes"] = json!(codes);
+        let body = details.to_string().into_bytes();
+        return Ok(Response::full(503, "application/problem+json", body));
+    }
+    let of_key = refused_key.then(|| {
+        json!({
+            "code": Cause::ApiKey.code(),
+            "detail": "the provider rejected the API key, and no later call was answered",
+        })
+    });
     let of_tokens = app.guard.tokens.problem().map(|_| {
         json!({
             "code": "token_file",
             "detail": "the token file cannot be used, so the tokens stay as they were; the server's log names the reason",
         })
     });
-    let problems: Vec<Value> = of_tokens.into_iter().collect();
+    let problems: Vec<Value> = of_tokens.into_iter().chain(of_key).collect();
     Ok(Response::json(
         200,
         &json!({"status": "ok", "problems": problems}),
     ))
+}
+
+/// Whether each provider of prompts without a model of their own rejected the API key when it was last called.
+fn has_refused_key(app: &App) -> bool {
+    let refusal = app.limits.refusal(&Request::new(""));
+    refusal.is_some_and(|error| error.kind() == ErrorKind::Auth)
+}
+
+/// Whether a job waits, whose call shows when the key is accepted again. Without one the server has to stay ready: a
+/// balancer would send it no request that could show it.
+fn has_waiting_jobs(app: &App) -> bool {
+    let waiting = app.overview.now();
+    waiting.is_ok_and(|overview| overview["jobs"]["pending"] != 0)
 }
 
 fn check_queue(app: &App) -> Result<(), Problem> {

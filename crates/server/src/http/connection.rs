@@ -44,6 +44,7 @@ pub(super) fn serve(open: &Open, shared: &Shared) {
         room: shared.memory.room(),
         request: String::new(),
         request_id: String::new(),
+        headers: Vec::new(),
         has_begun: false,
     };
     let ended = wire.serve(shared, reached);
@@ -73,6 +74,8 @@ struct Wire<'s> {
     /// The method and the path of the present request, for the log.
     request: String,
     request_id: String,
+    /// Headers of every response to the present request.
+    headers: Vec<(&'static str, String)>,
     /// The head of the response was sent while the handler ran.
     has_begun: bool,
 }
@@ -85,7 +88,7 @@ impl Wire<'_> {
             if shared.stopping.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            let head = match self.head() {
+            let mut head = match self.head() {
                 Ok(Some(head)) => head,
                 Ok(None) => return Ok(()),
                 Err(Refused::Http(error)) => return self.refuse(&error),
@@ -98,11 +101,12 @@ impl Wire<'_> {
             self.is_head = head.method == "HEAD";
             self.request = format!("{} {path}", head.method);
             self.request_id.clone_from(&head.request_id);
+            self.headers = shared.service.headers(&head);
             self.has_begun = false;
             let admitted = match head.waits_to_be_asked() {
                 Ok(waits) => {
                     self.waits_for_us = waits;
-                    shared.service.admit(&head, reached)
+                    shared.service.admit(&mut head, reached)
                 }
                 Err(problem) => Err(problem.response(&path)),
             };
@@ -232,7 +236,7 @@ impl Wire<'_> {
             self.request_id
         );
         let mut head = http_net::Response::new(response.status);
-        for (name, value) in response.headers.iter() {
+        for (name, value) in response.headers.iter().chain(&self.headers) {
             head = head.header(name, value);
         }
         for (name, value) in PROTECTION {
@@ -362,6 +366,7 @@ impl Wire<'_> {
         );
         self.request = "invalid HTTP".to_owned();
         self.request_id = new_request_id();
+        self.headers.clear();
         self.has_begun = false;
         self.send(problem.response("/"))
     }

@@ -15,7 +15,13 @@ use super::{Call, Head, Response};
 /// Answers requests.
 pub(crate) trait Service: Send + Sync + 'static {
     /// Checks a request by its head, before its body is read, and returns its handler.
-    fn admit(&self, head: &Head, reached: SocketAddr) -> Result<Answer<'_>, Response>;
+    /// It may change the path of the request.
+    fn admit(&self, head: &mut Head, reached: SocketAddr) -> Result<Answer<'_>, Response>;
+
+    /// Headers of every response to this request.
+    fn headers(&self, _: &Head) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
 
     /// The seconds to wait before another connection, for the `retry-after` of a refused one.
     fn retry_after(&self) -> u64 {

@@ -202,9 +202,10 @@ fn waits_to_be_alone(app: &App) -> bool {
 
 /// The message about the end of this, if it has ended.
 fn message(app: &App, subject: &Subject) -> Result<Option<Value>, Problem> {
-    let (kind, data) = match subject {
+    let (kind, place, data) = match subject {
         Subject::Process(id) => (
             "process.finished",
+            format!("/api/v1/processes/{id}"),
             match app.queue.process(*id)? {
                 Some(process) if !process.is_finished() => return Ok(None),
                 Some(process) => shapes::process(&process, None),
@@ -214,6 +215,7 @@ fn message(app: &App, subject: &Subject) -> Result<Option<Value>, Problem> {
         ),
         Subject::Job(id) => (
             "job.finished",
+            format!("/api/v1/jobs/{id}"),
             match app.queue.job(*id)? {
                 Some(job) if !job.status.is_final() => return Ok(None),
                 Some(job) => ShownJob::of(&job).without_result(),
@@ -238,7 +240,11 @@ fn message(app: &App, subject: &Subject) -> Result<Option<Value>, Problem> {
         }
     };
     let time = shapes::time::text(shapes::now());
-    Ok(Some(json!({"type": kind, "timestamp": time, "data": data})))
+    let mut message = json!({"type": kind, "timestamp": time, "data": data});
+    if let Some(url) = &app.guard.public_url {
+        message["url"] = json!(format!("{url}{place}"));
+    }
+    Ok(Some(message))
 }
 
 /// Sends the message of a webhook once, and records the outcome.

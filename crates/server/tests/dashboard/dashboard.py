@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -46,7 +47,7 @@ class Desk:
     def __init__(self, program: str, folder: Path):
         self.program, self.folder = program, folder
         self.sim_port, self.port = free_port(), free_port()
-        self.sim = self.server = None
+        self.sim = self.server = self.public = None
         provider = f"http://127.0.0.1:{self.sim_port}"
         self.environment = {
             "PATH": os.environ["PATH"],
@@ -59,7 +60,7 @@ class Desk:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return self.public or f"http://127.0.0.1:{self.port}"
 
     def _start(self, name: str, *arguments: str, **environment: str) -> subprocess.Popen:
         log = open(self.folder / f"{name}.log", "ab")
@@ -76,11 +77,11 @@ class Desk:
         self.sim = self._start("sim", "simulate", "--port", str(self.sim_port), *arguments)
         until("the simulator", lambda: answers(f"http://127.0.0.1:{self.sim_port}/v1/models"))
 
-    def start_server(self, **environment: str):
+    def start_server(self, *arguments: str, **environment: str):
         self.server = self._start(
-            "server", "serve", "--port", str(self.port), "--data-dir", str(self.folder), **environment
+            "server", "serve", "--port", str(self.port), "--data-dir", str(self.folder), *arguments, **environment
         )
-        until("the server", lambda: answers(f"{self.url}/healthz"))
+        until("the server", lambda: answers(f"http://127.0.0.1:{self.port}/healthz"))
 
     def config(self, key: str, value: str):
         command = [self.program, "config", "set", key, value, "--data-dir", str(self.folder)]
@@ -430,20 +431,89 @@ def outage_is_told(page: Page, desk: Desk):
     assert any(resumed), "the stream is asked for what follows on the last event"
 
 
+def snippet(language: str, begins: str) -> str:
+    """The configuration of a proxy in docs/server.md."""
+    page = (Path(__file__).parents[4] / "docs/server.md").read_text()
+    return re.search(rf"```{language}\n({begins}.*?)```", page, re.S)[1]
+
+
+def nginx(desk: Desk, port: int) -> list[str]:
+    place = snippet("nginx", "location").replace("127.0.0.1:8787", f"127.0.0.1:{desk.port}")
+    folder = desk.folder / "nginx"
+    folder.mkdir()
+    temporary = "".join(f"{kind}_temp_path {folder}/{kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    (folder / "nginx.conf").write_text(
+        f"daemon off; master_process off; pid {folder}/pid; error_log stderr; events {{}}\n"
+        f"http {{ access_log off; {temporary} server {{ listen 127.0.0.1:{port};\n{place} }} }}\n"
+    )
+    return ["nginx", "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf")]
+
+
+def caddy(desk: Desk, port: int) -> list[str]:
+    place = snippet("text", "ai.example.com").replace("127.0.0.1:8787", f"127.0.0.1:{desk.port}")
+    (desk.folder / "Caddyfile").write_text("{\nadmin off\n}\n" + place.replace("ai.example.com", f"http://127.0.0.1:{port}"))
+    return ["caddy", "run", "--adapter", "caddyfile", "--config", str(desk.folder / "Caddyfile")]
+
+
+def works_behind(browser, program: str, name: str, command):
+    """The page and its buttons, at a path of a proxy."""
+    with contextlib.ExitStack() as end, tempfile.TemporaryDirectory() as folder:
+        desk = Desk(program, Path(folder))
+        end.callback(desk.stop)
+        port = free_port()
+        public = f"http://127.0.0.1:{port}/batchwright"
+        for key, value in SETTINGS.items():
+            desk.config(key, value)
+        desk.start_sim("--latency", "100ms", "--trouble", "bad_request=0.05")
+        desk.start_server("--public-url", public)
+        with open(desk.folder / "proxy.log", "wb") as log:
+            proxy = subprocess.Popen(command(desk, port), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        end.callback(stop, proxy)
+        desk.public = public
+        page = end.enter_context(contextlib.closing(browser.new_context(accept_downloads=True))).new_page()
+        watch = Watch(page, desk)
+        try:
+            until(name, lambda: answers(f"{public}/healthz"))
+            # Without the last `/`, a redirect leads to the page.
+            page.goto(public)
+            expect(page).to_have_url(f"{public}/")
+            watch.loads.clear()
+            opens_empty(page, desk, watch)
+            process = progress_moves(page, desk)
+            watch.is_clean()
+            concurrency_takes_effect(page)
+            watch.troubles.clear()
+            counts = ends_and_is_downloaded(page, desk, process)
+            jobs_are_found(page, desk, process, counts)
+            queue_is_paused(page, desk)
+            process_is_cancelled(page, desk)
+            # More than the proxies accept by default.
+            large = desk.submit("large", ["x" * 1_000_000] * 3)
+            assert desk.get(f"/processes/{large}")["total"] == 3
+            watch.is_clean()
+        except BaseException:
+            print((desk.folder / "proxy.log").read_text()[-3_000:], file=sys.stderr)
+            print(page.locator("body").inner_text()[:3_000], file=sys.stderr)
+            raise
+
+
+SETTINGS = {
+    "llm.provider": "openai",
+    "llm.sync_concurrency": "2",
+    "llm.requests_per_minute": "100000",
+    "batch.poll_interval": "1s",
+    # However busy this machine is.
+    "queue.min_workers": "10",
+    "queue.worker_count": "10",
+}
+
+
 def main(program: str, chromium: str, shots: Path | None):
     expect.set_options(timeout=PATIENCE * 1_000)
     with contextlib.ExitStack() as end, tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         desk = Desk(program, Path(folder))
         end.callback(desk.stop)
-        for key, value in {
-            "llm.provider": "openai",
-            "llm.sync_concurrency": "2",
-            "llm.requests_per_minute": "100000",
-            "batch.poll_interval": "1s",
-            # However busy this machine is.
-            "queue.min_workers": "10",
-            "queue.worker_count": "10",
-        }.items():
+        for key, value in SETTINGS.items():
             desk.config(key, value)
         desk.start_sim("--latency", "250ms", "--trouble", "bad_request=0.05")
         desk.start_server()
@@ -475,6 +545,11 @@ def main(program: str, chromium: str, shots: Path | None):
             step("all pages in light, dark and on a phone", looks_right(browser, desk, shots))
             watch.is_clean()
             step("an outage is told, and a token asked for", outage_is_told(page, desk))
+            for name, command in {"nginx": nginx, "caddy": caddy}.items():
+                if shutil.which(name):
+                    step(f"the page works below a path of {name}", works_behind(browser, program, name, command))
+                else:
+                    print(f"SKIPPED: {name} is not installed")
         except BaseException:
             page.screenshot(path=(shots or Path(tempfile.gettempdir())) / "dashboard-failed.png")
             print(page.locator("body").inner_text()[:3_000], file=sys.stderr)

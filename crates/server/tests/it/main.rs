@@ -19,6 +19,8 @@ mod openai_parts;
 mod openai_responses;
 mod openapi;
 mod processes;
+mod proxy;
+mod readiness;
 mod search;
 mod settings;
 mod storage;

@@ -17,7 +17,11 @@ const PAYLOADS: &str = include_str!("payloads.json");
 pub(super) fn openapi(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
     let types: Vec<&str> = super::types::offered(app).collect();
-    Ok(Response::json(200, &document(&types)))
+    let mut document = document(&types);
+    if let Some(url) = &app.guard.public_url {
+        document["servers"][0]["url"] = json!(url.to_string());
+    }
+    Ok(Response::json(200, &document))
 }
 
 /// The document of a server with these types of jobs.
