@@ -6,7 +6,7 @@ use crate::app::App;
 use crate::http::Call;
 use crate::problem::Problem;
 use crate::records::batches::BatchRecord;
-use crate::records::files::FileRecord;
+use crate::records::files::{FileRecord, now};
 use crate::records::objects::ObjectRecord;
 use crate::tokens::Caller;
 
@@ -51,11 +51,32 @@ impl App {
             "job_id" => match id.parse::<JobId>() {
                 Ok(job) => match self.queue.job(job)? {
                     Some(job) => self.owner_of_process(job.process_id),
-                    None => Ok(None),
+                    None => ObjectRecord::owner(&mut database, id),
                 },
                 Err(_) => Ok(None),
             },
-            _ => id.parse().map_or(Ok(None), |id| self.owner_of_process(id)),
+            _ => match id.parse::<ProcessId>() {
+                Ok(process) => match self.queue.process(process)? {
+                    Some(process) => Ok(process.info.owner),
+                    None => ObjectRecord::owner(&mut database, id),
+                },
+                Err(_) => Ok(None),
+            },
+        }
+    }
+
+    /// Records that a job or a process is the caller's, for this number of seconds, so that the caller may still name it
+    /// when it no longer exists. Callers that see all objects need no record.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_owner(&self, caller: &Caller, id: String, seconds: u64) -> Result<(), Error> {
+        match caller.only() {
+            Some(owner) => {
+                let mut database = self.records.single();
+                ObjectRecord::keep_owner(&mut database, id, owner, now() + seconds)
+            }
+            None => Ok(()),
         }
     }
 

@@ -26,6 +26,9 @@ const LOOK: Duration = Duration::from_millis(250);
 /// The clock of a database server, which sets the times of jobs, may be behind that of this machine by this much.
 const CLOCKS: Duration = Duration::from_secs(10);
 
+/// How long the owner of a deleted job can repeat the request, in seconds.
+const DELETED_SECONDS: u64 = 3_600;
+
 /// The body of a request.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -308,6 +311,10 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         return Err(Problem::conflict(why));
     }
     note_read(app, &job, false);
+    // Without the record, a repeated request gets 404 instead of 204.
+    if let Err(error) = app.keep_owner(&call.caller, id.to_string(), DELETED_SECONDS) {
+        log::debug!("the owner of the deleted job {id} is not recorded: {error}");
+    }
     app.observer.touch(job.process_id);
     deleted()
 }

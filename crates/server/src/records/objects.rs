@@ -1,4 +1,5 @@
-//! Objects of the OpenAI-compatible API that are stored for a limited time: responses, uploads and the parts of uploads.
+//! Objects that are stored for a limited time: responses, uploads and the parts of uploads of the OpenAI-compatible API,
+//! and the owners of jobs and processes that no longer exist.
 
 use batchwright::{Error, ErrorKind, ProcessId};
 use serde::Serialize;
@@ -31,6 +32,8 @@ pub(crate) enum ObjectKind {
     Response,
     Upload,
     Part,
+    /// The owner of a job or a process, which may no longer exist.
+    Owner,
 }
 
 impl ObjectKind {
@@ -39,6 +42,7 @@ impl ObjectKind {
             Self::Response => "response",
             Self::Upload => "upload",
             Self::Part => "part",
+            Self::Owner => "owner",
         }
     }
 }
@@ -83,6 +87,7 @@ impl ObjectRecord {
             kind: match row.text(1)?.as_str() {
                 "upload" => ObjectKind::Upload,
                 "part" => ObjectKind::Part,
+                "owner" => ObjectKind::Owner,
                 _ => ObjectKind::Response,
             },
             parent: row.optional_text(2)?,
@@ -155,6 +160,25 @@ impl ObjectRecord {
         let row = database.first("SELECT owner FROM #objects WHERE id = ?", by![id])?;
         let owner = row.map(|mut row| row.optional_text(0)).transpose()?;
         Ok(owner.flatten())
+    }
+
+    /// Records the owner of a job or a process for later, when it may no longer exist.
+    pub fn keep_owner(
+        database: &mut dyn Statements,
+        id: String,
+        owner: &str,
+        expires_at: u64,
+    ) -> Result<(), Error> {
+        let record = Self {
+            id,
+            kind: ObjectKind::Owner,
+            parent: None,
+            process: None,
+            owner: Some(owner.to_owned()),
+            expires_at,
+            record: String::new(),
+        };
+        record.insert(database)
     }
 
     pub fn delete(database: &mut dyn Statements, id: &str) -> Result<(), Error> {

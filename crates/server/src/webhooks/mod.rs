@@ -19,6 +19,7 @@ use crate::records::files::{new_id, now};
 use crate::records::webhooks::{Subject, Webhook, WebhookState};
 use crate::router::Route;
 use crate::tokens::Access::{Change, Own};
+use crate::tokens::Caller;
 
 pub(crate) use delivery::Deliveries;
 
@@ -42,6 +43,8 @@ pub(crate) const ROUTES: &[Route] = &[
 /// no access log.
 const URL: &str = "x-batchwright-webhook";
 const SECRET: &str = "x-batchwright-webhook-secret";
+/// How long the owner of a webhook is known, from its creation: 30 days after the end of a process that took 60 days.
+const OWNER_SECONDS: u64 = 90 * 86_400;
 /// Longest address.
 const LONGEST: usize = 2048;
 /// Bytes of a secret, according to Standard Webhooks.
@@ -52,11 +55,17 @@ const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 pub(crate) struct Receiver {
     url: String,
     secret: Vec<u8>,
+    caller: Caller,
 }
 
 impl Receiver {
     /// Checks both; the names are those of the fields in which they came.
-    fn new(app: &App, url: (&str, String), secret: (&str, Vec<u8>)) -> Result<Self, Problem> {
+    fn new(
+        app: &App,
+        call: &Call<'_>,
+        url: (&str, String),
+        secret: (&str, Vec<u8>),
+    ) -> Result<Self, Problem> {
         let invalid =
             |field: &str, why: String| Problem::invalid(format!("{field}: {why}")).param(field);
         check(&url.1, app.private_webhooks).map_err(|why| invalid(url.0, why))?;
@@ -67,6 +76,7 @@ impl Receiver {
         Ok(Self {
             url: url.1,
             secret: secret.1,
+            caller: call.caller.clone(),
         })
     }
 
@@ -81,7 +91,8 @@ impl Receiver {
             (None, Some(_)) => URL,
             (Some(_), None) => SECRET,
             (Some(url), Some(secret)) => {
-                let receiver = Self::new(app, (URL, url.to_owned()), (SECRET, decoded(secret)))?;
+                let (url, secret) = ((URL, url.to_owned()), (SECRET, decoded(secret)));
+                let receiver = Self::new(app, call, url, secret)?;
                 return Ok(Some(receiver));
             }
         };
@@ -109,9 +120,20 @@ impl Receiver {
     /// # Errors
     /// When that cannot be written: the client repeats the request.
     pub fn attach(&self, app: &App, subject: Subject) -> Result<(), Problem> {
+        self.keep_owner(app, &subject)?;
         self.webhook(subject).add(&mut app.records.single())?;
         app.webhooks.wake();
         Ok(())
+    }
+
+    /// A webhook is there longer than its process or job. Batches of `/v1` are kept.
+    fn keep_owner(&self, app: &App, subject: &Subject) -> Result<(), Problem> {
+        let id = match subject {
+            Subject::Process(id) => id.to_string(),
+            Subject::Job(id) => id.to_string(),
+            Subject::Batch(_) => return Ok(()),
+        };
+        Ok(app.keep_owner(&self.caller, id, OWNER_SECONDS)?)
     }
 }
 
@@ -159,7 +181,7 @@ pub(crate) fn put(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
             secret
         }
     };
-    let receiver = Receiver::new(app, ("url", asked.url), ("secret", secret))?;
+    let receiver = Receiver::new(app, call, ("url", asked.url), ("secret", secret))?;
     let is_there = match &subject {
         Subject::Process(id) => app.queue.process(*id)?.is_some(),
         Subject::Job(id) => app.queue.job(*id)?.is_some(),
@@ -169,6 +191,7 @@ pub(crate) fn put(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
         let why = format!("{subject} does not exist, or its results were fetched");
         return Err(Problem::not_found(why));
     }
+    receiver.keep_owner(app, &subject)?;
     receiver.webhook(subject).put(&mut app.records.single())?;
     app.webhooks.wake();
     Ok(Response::json(201, &shown))

@@ -255,3 +255,46 @@ fn a_token_has_no_more_open_jobs_than_its_limit() {
     desk.sim.release();
     until(|| create("/api/v1/jobs", &job).status == 201);
 }
+
+#[test]
+fn what_is_gone_still_belongs_to_its_token() {
+    let [(mine, first), (other, second)] =
+        ["a", "b"].map(|name| made(name, Role::Submit, TokenLimits::default()));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens");
+    write(&path, &(first + &second), 0o600);
+    let desk = Desk::with(SimConfig::default(), |server| {
+        server.token_file(&path).allow_private_webhooks(true)
+    });
+    let job = shout("hi").to_string();
+    let made = send(&desk, &mine, "POST", "/api/v1/jobs", &job).is(201);
+    let made = made.json();
+    let [id, process] = ["job_id", "process_id"].map(|name| made[name].as_str().unwrap());
+    let place = format!("/api/v1/jobs/{id}");
+    let hook = format!("/api/v1/processes/{process}/webhook");
+    let receiver = r#"{"url": "http://127.0.0.1:9/"}"#;
+    send(&desk, &mine, "PUT", &hook, receiver).is(201);
+    send(&desk, &mine, "GET", &format!("{place}?wait=30"), "").is(200);
+    // A client that got no reply repeats the request.
+    for _ in 0..2 {
+        send(&desk, &mine, "DELETE", &place, "").is(204);
+        send(&desk, &mine, "GET", &place, "").is(404);
+        send(&desk, &other, "DELETE", &place, "").is(404);
+    }
+    send(
+        &desk,
+        &mine,
+        "GET",
+        &format!("/api/v1/processes/{process}"),
+        "",
+    )
+    .is(404);
+    send(&desk, &other, "GET", &hook, "").is(404);
+    assert_eq!(
+        send(&desk, &mine, "GET", &hook, "").is(200).json()["url"],
+        "http://127.0.0.1:9/"
+    );
+    send(&desk, &mine, "DELETE", &hook, "").is(204);
+    let never = "/api/v1/jobs/01a215cb-c31c-7a52-8000-000100000000";
+    send(&desk, &mine, "DELETE", never, "").is(404);
+}
