@@ -1,6 +1,6 @@
 //! The transport over real sockets.
 
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -169,8 +169,33 @@ impl HttpTransport {
             file: nameless,
             paused: &|time| patience.exclude(time.min(before_deadline)),
         };
-        let body = reading.read(call)?;
+        let on_bytes = request.on_bytes.filter(|_| is_event_stream(&head));
+        let body = reading.read(Overheard { call, on_bytes })?;
         Ok((head, body))
+    }
+}
+
+/// Whether a reply is a stream of events that can be read while it arrives.
+fn is_event_stream(head: &Head) -> bool {
+    let kind = head.headers.get("content-type").unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    let is_stream = kind.eq_ignore_ascii_case("text/event-stream");
+    is_stream && is_success(head.status) && Encoding::of(&head.headers).is_none()
+}
+
+/// Reads a body, and passes its bytes on as they arrive.
+struct Overheard<'c, 'p> {
+    call: &'c mut Call<'p>,
+    on_bytes: Option<&'c dyn Fn(&[u8])>,
+}
+
+impl Read for Overheard<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.call.read(buffer)?;
+        if let Some(on_bytes) = self.on_bytes {
+            on_bytes(&buffer[..read]);
+        }
+        Ok(read)
     }
 }
 

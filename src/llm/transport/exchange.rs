@@ -35,6 +35,8 @@ pub struct HttpRequest<'a> {
     pub reply_limit: u64,
     /// Where [`HttpTransport`](crate::unstable::HttpTransport) takes the memory of a large reply; to be dropped once that is decoded.
     pub memory: &'a ReplyShare,
+    /// Gets the bytes of a success reply that is a stream of events (`text/event-stream`), while they arrive.
+    pub on_bytes: Option<&'a dyn Fn(&[u8])>,
 }
 
 /// A complete reply. Its `Debug` says how long it is, not what it says.
