@@ -132,7 +132,18 @@ impl Events {
         let calls = first
             .as_object_mut()
             .and_then(|fields| fields.remove("tool_calls"));
+        let parts = if first["content"].is_array() {
+            first["content"].take()
+        } else {
+            json!([])
+        };
         self.say(&delta(first));
+        for part in parts.as_array().into_iter().flatten() {
+            match part["type"].as_str() {
+                Some("text") => texts.push(("content", part["text"].clone())),
+                _ => self.piece(&delta(json!({"content": [part]}))),
+            }
+        }
         for (name, text) in texts {
             for word in words(&text) {
                 self.piece(&delta(json!({ name: word })));
@@ -314,5 +325,54 @@ impl Events {
             *parts = json!([{"text": ""}]);
         }
         self.say(&end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn completion() -> Value {
+        let call = json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}});
+        let message = json!({"role": "assistant", "content": "one two", "tool_calls": [call]});
+        json!({"id": "x", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}], "usage": {"total_tokens": 1}})
+    }
+
+    #[test]
+    fn a_chat_is_streamed_word_by_word_with_its_usage_on_request() {
+        let body = completion().to_string();
+        let of = |request: &str| Stream::of(&Endpoint::Chat, request.as_bytes());
+        assert!(of("{\"stream\": false}").is_none() && of("{}").is_none());
+        for (options, usages) in [("", 0), (",\"stream_options\":{\"include_usage\":true}", 1)] {
+            let stream = of(&format!("{{\"stream\":true{options}}}")).unwrap();
+            let events = stream.events(Dialect::OpenAi(None), body.as_bytes());
+            let pieces = events.iter().filter(|event| event.is_piece);
+            // Two words of the text, and two of the arguments.
+            assert_eq!(pieces.count(), 4);
+            let with_usage = events
+                .iter()
+                .filter(|event| event.bytes.contains("total_tokens"));
+            assert_eq!(with_usage.count(), usages);
+            assert_eq!(events.last().unwrap().bytes, "data: [DONE]\n\n");
+        }
+        assert!(
+            of("{\"stream\":true}")
+                .unwrap()
+                .events(Dialect::OpenAi(None), b"{")
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn streams_are_held_after_a_number_of_pieces() {
+        let hold = StreamHold::default();
+        hold.pass(5);
+        hold.hold_after(2);
+        hold.pass(1);
+        std::thread::scope(|scope| {
+            let held = scope.spawn(|| hold.pass(2));
+            hold.gate.release();
+            held.join().unwrap();
+        });
     }
 }

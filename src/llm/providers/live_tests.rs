@@ -196,8 +196,8 @@ fn nothing_is_passed_on_after_what_only_the_complete_answer_explains() {
     }
     let broken = format!(
         "{}data: {{\"choices\n\n{}",
-        sent(&[begin.clone()]),
-        sent(&[end.clone()])
+        sent(std::slice::from_ref(&begin)),
+        sent(std::slice::from_ref(&end))
     );
     assert_eq!(heard(Dialect::OpenAi, &broken), ["text a"]);
     let long = format!("{}data: {}", sent(&[begin]), "x".repeat(LONGEST_LINE));

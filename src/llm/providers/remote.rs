@@ -15,7 +15,7 @@ use crate::llm::params::RequestTask;
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
-use crate::llm::transport::{HttpReply, HttpRequest, ReplyShare, Transport};
+use crate::llm::transport::{ByteListener, HttpReply, HttpRequest, ReplyShare, Transport};
 
 use super::access::{Access, ModelChoice, OmissionWarnings};
 use super::attached::taken;
@@ -185,7 +185,7 @@ struct Sending<'s> {
     most: u64,
     memory: &'s ReplyShare,
     /// Gets the bytes of a streamed reply while they arrive.
-    on_bytes: Option<&'s dyn Fn(&[u8])>,
+    on_bytes: Option<&'s ByteListener<'s>>,
 }
 
 impl<'s> Sending<'s> {

@@ -14,7 +14,7 @@ use super::body::{Body, BodyReader, nameless};
 use super::call::{Call, Outgoing};
 use super::connect::Connector;
 use super::encoding::Encoding;
-use super::exchange::{ERROR_LIMIT, HttpReply, HttpRequest, HttpTransfer, Transport};
+use super::exchange::{ByteListener, ERROR_LIMIT, HttpReply, HttpRequest, HttpTransfer, Transport};
 use super::fault::{Fault, Limit};
 use super::head::{Head, MOST_BYTES, MOST_LINES, is_success};
 use super::pool::Pool;
@@ -186,7 +186,7 @@ fn is_event_stream(head: &Head) -> bool {
 /// Reads a body, and passes its bytes on as they arrive.
 struct Overheard<'c, 'p> {
     call: &'c mut Call<'p>,
-    on_bytes: Option<&'c dyn Fn(&[u8])>,
+    on_bytes: Option<&'c ByteListener<'c>>,
 }
 
 impl Read for Overheard<'_, '_> {
