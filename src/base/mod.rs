@@ -2,6 +2,7 @@
 //!
 //! It imports nothing else from the crate.
 
+pub mod answer_listener;
 pub(crate) mod atomic_file;
 pub mod brief;
 pub mod cancel;

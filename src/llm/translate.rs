@@ -94,6 +94,10 @@ impl Neutral {
     }
 
     fn say(&mut self, role: Role, content: Value) {
+        // In a streamed answer, reasoning without a text may come after its message.
+        if role != Role::Assistant {
+            self.reasoned();
+        }
         self.request.messages.push(Message {
             content,
             ..Message::new(role, "")

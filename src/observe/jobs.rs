@@ -1,7 +1,9 @@
-//! Jobs of a queue as a worker ends with them, for whoever counts them.
+//! Jobs of a queue while a worker carries them out, and their ends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::answer_listener::AnswerListener;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
 
@@ -12,6 +14,12 @@ pub trait JobObserver: Send + Sync {
 
     /// So many of the worker's slots have a job; told about ten times a second. Default: nothing is done.
     fn on_slots(&self, _used: usize, _slots: usize) {}
+
+    /// The listener that receives the answer of a prompt in pieces while it arrives. It is requested before each call of
+    /// the job, on the thread that makes the call. Default: none, and the call is not streamed.
+    fn listener(&self, _process: ProcessId, _job: JobId) -> Option<Arc<dyn AnswerListener>> {
+        None
+    }
 }
 
 /// A job that has its outcome, without anything that is in it.

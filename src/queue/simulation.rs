@@ -418,7 +418,7 @@ impl Scene {
     fn look(&self, at: usize, call: &Call<Pack<JobTask>>) -> Reply<Done> {
         let store: Arc<dyn JobStore> = self.workers[at].store.clone();
         let clock: Arc<dyn Clock> = self.clock.clone();
-        work::call(&store, &call.ticket, &Context::new(), &clock)
+        work::call(&store, &call.ticket, &Context::new(), &clock, None)
     }
 
     fn end_call(&mut self, call: Call<Pack<JobTask>>, now: Time) -> EndedCall<Pack<JobTask>, Done> {

@@ -43,6 +43,7 @@ mod regress_client;
 mod regress_file;
 mod replies;
 mod speech;
+mod streams;
 mod tools;
 #[cfg(feature = "queue")]
 mod wrapped_store;

@@ -106,6 +106,7 @@ fn what_is_printed_for_debugging_holds_no_secret() {
         timeout: Duration::from_secs(1),
         reply_limit: 1,
         memory: &ReplyShare::of_process(1),
+        on_bytes: None,
     };
     let status = inspect("openai", Some(url), Some("m"), false).unwrap();
     let client: Client = config.client().unwrap();

@@ -95,6 +95,11 @@ impl Problem {
         }
     }
 
+    /// The stable name of the problem.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// The cause for the log, if the response does not show it.
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_deref()

@@ -95,7 +95,9 @@ impl Dialect {
             }
             Endpoint::Responses => Dialect::Responses,
             Endpoint::Messages => Dialect::Anthropic,
-            Endpoint::Generate(_) | Endpoint::BatchEmbed(_) => Dialect::Gemini,
+            Endpoint::Generate(_) | Endpoint::GenerateStream(_) | Endpoint::BatchEmbed(_) => {
+                Dialect::Gemini
+            }
         }
     }
 
@@ -176,7 +178,9 @@ pub(super) fn read(
         Endpoint::Chat => openai::parse(body, vendor).map(Work::Answer),
         Endpoint::Responses => responses::parse(body).map(Work::Answer),
         Endpoint::Messages => anthropic::parse(body, request.version).map(Work::Answer),
-        Endpoint::Generate(model) => gemini::parse(body, model).map(Work::Answer),
+        Endpoint::Generate(model) | Endpoint::GenerateStream(model) => {
+            gemini::parse(body, model).map(Work::Answer)
+        }
         Endpoint::Embeddings => embed::parse_openai(body, vendor).map(Work::Vectors),
         Endpoint::Speech => Speech::parse(body).map(Work::Sound),
         Endpoint::BatchEmbed(model) => embed::parse_gemini(body, model).map(Work::Vectors),

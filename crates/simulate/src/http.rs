@@ -62,6 +62,8 @@ pub(super) enum Target {
     Props,
     Stats,
     BatchStats,
+    /// Holds streams after their first piece, or releases them.
+    HoldStreams(bool),
     Batch(Address),
     Other(String),
 }
@@ -80,6 +82,8 @@ pub(super) enum Endpoint {
     Responses,
     Messages,
     Generate(String),
+    /// The same as a stream.
+    GenerateStream(String),
     Embeddings,
     Speech,
     BatchEmbed(String),
@@ -407,6 +411,8 @@ fn target(path: &str, query: &str) -> Target {
         "/props" => Target::Props,
         "/_sim/stats" => Target::Stats,
         "/_sim/batches" => Target::BatchStats,
+        "/_sim/hold-streams" => Target::HoldStreams(true),
+        "/_sim/release-streams" => Target::HoldStreams(false),
         path if batch::owns(path) => Target::Batch(Address {
             path: path.to_owned(),
             query: query.to_owned(),
@@ -420,6 +426,7 @@ fn gemini(path: &str) -> Option<Target> {
     let (model, verb) = path.strip_prefix("/v1beta/models/")?.rsplit_once(':')?;
     let endpoint = match verb {
         "generateContent" => Endpoint::Generate(model.to_owned()),
+        "streamGenerateContent" => Endpoint::GenerateStream(model.to_owned()),
         "batchEmbedContents" => Endpoint::BatchEmbed(model.to_owned()),
         _ => return None,
     };

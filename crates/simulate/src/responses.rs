@@ -169,7 +169,6 @@ mod tests {
             json!({"model": "m", "input": "x", "max_tokens": 5}),
             json!({"model": "m", "input": "x", "response_format": {}}),
             json!({"model": "m", "input": []}),
-            json!({"model": "m", "input": "x", "stream": true}),
             json!({"model": "m", "input": "x", "tools": [{"type": "function", "function": {}}]}),
             json!({"input": "x"}),
         ] {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::Vendor;
 use super::batch::Store;
 use super::dialect::Dialect;
+use super::events::{StreamEvent, StreamHold};
 use super::gate::Gate;
 use super::http::{BODY_LIMIT, Method, Reader, Refusal, Request, Target};
 use super::http::{Endpoint, Version};
@@ -24,6 +25,7 @@ pub(super) struct Shared {
     pub(super) config: SimConfig,
     pub(super) ledger: Ledger,
     pub(super) gate: Gate,
+    pub(super) streams: StreamHold,
     pub(super) batches: Store,
     pub(super) started: Instant,
     /// The start in seconds since the epoch.
@@ -69,6 +71,7 @@ pub(super) fn connection(shared: &Shared, stream: &TcpStream) {
         shared,
         stream,
         body: Vec::new(),
+        events: Vec::new(),
         out: Vec::new(),
     };
     let mut served = 0;
@@ -104,12 +107,15 @@ pub(super) struct Connection<'a> {
     pub(super) stream: &'a TcpStream,
     /// The body of the reply, and the complete reply with its head.
     pub(super) body: Vec<u8>,
+    /// The same body as a stream; empty if the call requested none.
+    pub(super) events: Vec<StreamEvent>,
     pub(super) out: Vec<u8>,
 }
 
 impl Connection<'_> {
     fn answer(&mut self, request: Request<'_>) -> Next {
         self.body.clear();
+        self.events.clear();
         self.out.clear();
         if let Target::Batch(_) = request.target {
             return self.batch(request);
@@ -127,7 +133,7 @@ impl Connection<'_> {
                 return self.nowhere(request, "/props");
             }
             Target::Other(path) => return self.nowhere(request, path),
-            Target::Call(_) => (Method::Post, "POST"),
+            Target::Call(_) | Target::HoldStreams(_) => (Method::Post, "POST"),
             _ => (Method::Get, "GET"),
         };
         if request.method != wanted {
@@ -147,6 +153,14 @@ impl Connection<'_> {
             Target::Call(endpoint) => return self.call(endpoint, request, arrived, now),
             Target::Stats => json!(self.shared.stats()),
             Target::BatchStats => json!(self.shared.batches.stats(self.shared)),
+            Target::HoldStreams(true) => {
+                self.shared.streams.hold_after(1);
+                json!({"status": "held"})
+            }
+            Target::HoldStreams(false) => {
+                self.shared.streams.gate.release();
+                json!({"status": "released"})
+            }
             _ if self.shared.is_loading(now) => {
                 return self.error(request, openai, &Problem::Loading);
             }

@@ -18,7 +18,7 @@ use super::content::invalid;
 use super::errors::failure;
 use super::events::{self, Streamed};
 use super::limits::rate_hints;
-use super::vendor::{Dialect, Vendor};
+use super::vendor::{Dialect, Streams, Vendor};
 use super::{anthropic, gemini, lenient, native, openai, openai_request};
 
 /// A call: where it goes, below the base URL, and what it says.
@@ -26,6 +26,31 @@ pub(super) struct Call {
     pub path: Cow<'static, str>,
     pub body: Vec<u8>,
 }
+
+impl Call {
+    /// The same call with an answer that is streamed. Its body is an object that is not empty.
+    pub(super) fn streamed(mut self, vendor: &Vendor, streams: Streams) -> Self {
+        if vendor.dialect == Dialect::Gemini {
+            let path = self
+                .path
+                .replace(":generateContent", ":streamGenerateContent?alt=sse");
+            self.path = Cow::Owned(path);
+            return self;
+        }
+        let fields = match streams {
+            Streams::UsageOption if self.path == CHAT => {
+                &br#","stream":true,"stream_options":{"include_usage":true}}"#[..]
+            }
+            _ => br#","stream":true}"#,
+        };
+        self.body.pop();
+        self.body.extend_from_slice(fields);
+        self
+    }
+}
+
+/// The path of chats in OpenAI's format.
+pub(super) const CHAT: &str = "/chat/completions";
 
 /// The call for one prompt.
 ///
@@ -46,7 +71,7 @@ pub(super) fn encode(
             openai_request::write(vendor, request, model, &mut body)?;
             Cow::Borrowed(match native::own(vendor, request) {
                 Some(_) => native::RESPONSES,
-                None => "/chat/completions",
+                None => CHAT,
             })
         }
         Dialect::Anthropic => {
@@ -96,6 +121,18 @@ pub(super) fn decode(
                 .with_request_id(request_id(reply))
                 .with_rate_hints(hints))
         }
+    }
+}
+
+/// Replaces the events of a streamed reply by the reply that would have come without a stream. A stream that is not
+/// complete, and one that is not UTF-8, stay as they came.
+pub(super) fn join_stream(vendor: &Vendor, reply: &mut HttpReply) {
+    let is_success = (200..300).contains(&reply.status);
+    if is_success
+        && std::str::from_utf8(&reply.body).is_ok()
+        && let Some(Streamed::Whole(whole)) = events::streamed(vendor.dialect, &reply.body)
+    {
+        reply.body = whole.to_string().into_bytes();
     }
 }
 

@@ -1,5 +1,5 @@
-//! Replies that came as a stream of events although none was asked for, as some gateways send them:
-//! put together into the reply that each dialect has without a stream.
+//! Replies that come as a stream of events, because the call requested one or as some gateways send them in any case: put
+//! together into the reply that each dialect has without a stream.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -33,6 +33,10 @@ pub(super) fn streamed(dialect: Dialect, body: &[u8]) -> Option<Streamed> {
     if let Some(failed) = events.iter().find(|event| says(event, "error")) {
         return Some(Streamed::Whole(json!({"error": failed["error"]})));
     }
+    // OpenAI's Responses API has the fields of the error in the event itself.
+    if let Some(failed) = events.iter().find(|event| event["type"] == "error") {
+        return Some(Streamed::Whole(json!({ "error": failed })));
+    }
     let whole = match dialect {
         Dialect::Anthropic => anthropic(&events),
         Dialect::Gemini => gemini(&events),
@@ -41,9 +45,35 @@ pub(super) fn streamed(dialect: Dialect, body: &[u8]) -> Option<Streamed> {
     Some(whole.map_or(Streamed::CutOff, Streamed::Whole))
 }
 
-/// The most values in a stream, each of which takes far more memory than text: some for each word of the
-/// longest answer.
+/// The most values in a stream, each of which takes far more memory than text. Events that only continue a text do not
+/// count: a long answer has tens of thousands of them.
 const MOST_VALUES: usize = 1_000_000;
+
+/// The texts that events continue.
+const TEXTS: [&str; 11] = [
+    "/choices/0/delta/content",
+    "/choices/0/delta/reasoning",
+    "/choices/0/delta/reasoning_content",
+    "/choices/0/delta/reasoning_details/0/text",
+    "/choices/0/delta/tool_calls/0/function/arguments",
+    "/choices/0/delta/tool_calls/0/custom/input",
+    "/delta/text",
+    "/delta/thinking",
+    "/delta/partial_json",
+    "/delta",
+    "/candidates/0/content/parts/0/text",
+];
+
+/// Fields that differ in each event and are not read.
+const NOISE: [&str; 5] = [
+    "created",
+    "obfuscation",
+    "p",
+    "sequence_number",
+    "timestamp",
+];
+/// Fields whose last value counts.
+const USAGES: [&str; 2] = ["usage", "usageMetadata"];
 
 /// Gemini's stream in the form of a list.
 fn chunks(body: &[u8]) -> serde_json::Result<Vec<Value>> {
@@ -64,28 +94,83 @@ fn events(body: &[u8]) -> Option<(Vec<Value>, bool)> {
     let text = String::from_utf8_lossy(body);
     let (mut events, left) = (Vec::new(), Cell::new(MOST_VALUES));
     for line in text.lines() {
-        let Some(data) = line.strip_prefix("data:").map(str::trim) else {
+        if line.strip_prefix("data:").map(str::trim) == Some(DONE) {
+            return Some((events, true));
+        }
+        let Some(data) = data(line) else {
             continue;
         };
-        match data {
-            "" => {}
-            "[DONE]" => return Some((events, true)),
-            data => match read(data, &left) {
-                Some(event) => events.push(event),
-                None => break,
-            },
+        let before = left.get();
+        let Some(mut event) = read(data, &left) else {
+            break;
+        };
+        if let Some(fields) = event.as_object_mut() {
+            fields.retain(|name, _| !NOISE.contains(&name.as_str()));
+        }
+        let last = events.last_mut();
+        if last.is_some_and(|last| is_continued(last, &mut event)) {
+            left.set(before);
+        } else {
+            events.push(event);
         }
     }
     // It did not end there, but is more than any answer.
     (left.get() > 0).then_some((events, false))
 }
 
-fn read(data: &str, left: &Cell<usize>) -> Option<Value> {
+/// The data of the last event of OpenAI's chat.
+const DONE: &str = "[DONE]";
+
+/// The JSON in a line of server-sent events, if it has some.
+pub(super) fn data(line: &str) -> Option<&str> {
+    let data = line.strip_prefix("data:")?.trim();
+    Some(data).filter(|data| !data.is_empty() && *data != DONE)
+}
+
+/// Adds the texts of an event to those of the last one, if they and the usage are all that distinguishes them.
+fn is_continued(last: &mut Value, event: &mut Value) -> bool {
+    let mut texts = Vec::new();
+    for place in TEXTS {
+        let both = (last.pointer_mut(place), event.pointer_mut(place));
+        if let (Some(Value::String(text)), Some(Value::String(more))) = both {
+            texts.push((place, std::mem::take(text), std::mem::take(more)));
+        }
+    }
+    let usages = |event: &mut Value| USAGES.map(|name| event.get_mut(name).map(Value::take));
+    let (old, new) = (usages(last), usages(event));
+    let is_continued = !texts.is_empty() && last == event;
+    for (place, mut text, more) in texts {
+        if is_continued {
+            text.push_str(&more);
+        }
+        put(last, place, text.into());
+        put(event, place, more.into());
+    }
+    for (name, (old, new)) in USAGES.into_iter().zip(old.into_iter().zip(new)) {
+        let is_newer = is_continued && new.as_ref().is_some_and(|new| !new.is_null());
+        let kept = if is_newer { new.clone() } else { old };
+        for (event, value) in [(&mut *last, kept), (&mut *event, new)] {
+            if let (Some(place), Some(value)) = (event.get_mut(name), value) {
+                *place = value;
+            }
+        }
+    }
+    is_continued
+}
+
+fn put(event: &mut Value, place: &str, value: Value) {
+    if let Some(place) = event.pointer_mut(place) {
+        *place = value;
+    }
+}
+
+/// Reads the JSON of an event.
+pub(super) fn read(data: &str, left: &Cell<usize>) -> Option<Value> {
     let read = lenient::read(data.as_bytes(), |data| bounded::value(data, left));
     read.ok().map(|(event, _)| event)
 }
 
-fn says(event: &Value, field: &str) -> bool {
+pub(super) fn says(event: &Value, field: &str) -> bool {
     event.get(field).is_some_and(|value| !value.is_null())
 }
 

@@ -297,3 +297,43 @@ fn a_stream_without_its_end_is_cut_off() {
     assert_eq!(whole["choices"][0]["message"]["content"], "Oslo");
     assert_eq!(whole["model"], "m");
 }
+
+#[test]
+fn a_long_answer_of_many_events_is_joined_while_it_is_read() {
+    const WORDS: usize = 70_000;
+    let word = |n: usize| {
+        json!({"id": "c", "object": "chat.completion.chunk", "created": n / 100, "model": "m", "obfuscation": "x".repeat(n % 9),
+            "usage": {"prompt_tokens": 1, "completion_tokens": n},
+            "choices": [{"index": 0, "delta": {"content": "a "}, "logprobs": null, "finish_reason": null}]})
+    };
+    let mut events: Vec<Value> = (0..WORDS).map(word).collect();
+    events.push(
+        json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": null}),
+    );
+    let answer = testing::decoded("openai", &sent(&events)).unwrap();
+    assert_eq!(answer.text, "a ".repeat(WORDS));
+    assert_eq!(answer.usage.unwrap().output_tokens, WORDS as u64 - 1);
+
+    let delta = |index: u8, delta: Value| json!({"type": "content_block_delta", "index": index, "delta": delta});
+    let mut events = vec![
+        json!({"type": "message_start", "message": {"id": "m", "content": [], "usage": {"input_tokens": 1}}}),
+        json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+        json!({"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": ""}}),
+    ];
+    let text = |text: &str| json!({"type": "text_delta", "text": text});
+    events.extend((0..1000).map(|_| delta(0, text("a "))));
+    events.extend((0..1000).map(|_| delta(1, text("b "))));
+    events.push(json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}}));
+    let answer = testing::decoded("anthropic", &sent(&events)).unwrap();
+    assert_eq!(answer.text, "a ".repeat(1000) + &"b ".repeat(1000));
+}
+
+#[test]
+fn an_error_of_the_responses_api_is_the_error() {
+    let events = [
+        json!({"type": "response.created", "response": {"output": []}, "sequence_number": 0}),
+        json!({"type": "error", "code": "server_error", "message": "It broke.", "param": null, "sequence_number": 1}),
+    ];
+    let error = testing::decoded("openai", &sent(&events)).unwrap_err();
+    assert!(error.message().contains("It broke."), "{error}");
+}

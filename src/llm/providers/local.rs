@@ -281,6 +281,7 @@ fn get(address: &str, probe: Probe, headers: &Headers) -> Result<HttpReply, Erro
             timeout: PROBE_TIMEOUT,
             reply_limit: MAX_REPLY,
             memory: &ReplyShare::of_process(MAX_REPLIES),
+            on_bytes: None,
         },
         &Context::new().with_timeout(PROBE_TIMEOUT),
     )

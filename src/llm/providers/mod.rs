@@ -31,6 +31,7 @@ pub mod headers;
 mod left_out;
 mod lenient;
 pub(crate) mod limits;
+mod live;
 pub mod local;
 mod local_reply;
 pub(crate) mod native;

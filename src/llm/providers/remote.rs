@@ -1,6 +1,7 @@
 //! A provider behind a network: one call from a request to its answer.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,13 +15,14 @@ use crate::llm::params::RequestTask;
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
-use crate::llm::transport::{HttpReply, HttpRequest, ReplyShare, Transport};
+use crate::llm::transport::{ByteListener, HttpReply, HttpRequest, ReplyShare, Transport};
 
 use super::access::{Access, ModelChoice, OmissionWarnings};
 use super::attached::taken;
-use super::dialect::{Call, decode, encode};
+use super::dialect::{CHAT, Call, decode, encode, join_stream};
 use super::embed;
 use super::flex::{Flex, at_flex_tier, lacks_capacity};
+use super::live::{LiveReader, STREAM_FACTOR, Unstreamed, is_refused, streams};
 use super::local_reply::{cut_warning, mark_loading};
 use super::speech;
 use super::vendor::Vendor;
@@ -50,6 +52,7 @@ pub(super) struct Remote {
     pub chat_url: Option<String>,
     pub model: ModelChoice,
     pub left_out: OmissionWarnings,
+    pub unstreamed: Unstreamed,
     /// Set if calls are made at the flex tier.
     pub flex: Option<Flex>,
     pub concurrency: usize,
@@ -71,13 +74,23 @@ impl LlmClient for Remote {
             Some(_) => at_flex_tier(self.vendor, request),
             None => Cow::Borrowed(request),
         };
-        let (call, _held) = self.call(request, ctx)?;
         self.left_out.tell(self.vendor, request);
         let memory = ReplyShare::of_process(self.max_replies);
-        let model = self.model.of_request(request);
-        let reply = self.send(&call, model, MAX_REPLY, &memory, ctx)?;
+        let streamed = self.stream(request, &memory, ctx)?;
+        let is_streamed = streamed.is_some();
+        let reply = match streamed {
+            Some(reply) => reply,
+            None => {
+                let (call, _held) = self.call(request, ctx)?;
+                let sending = Sending::new(MAX_REPLY, &memory);
+                self.send(&call, self.model.of_request(request), sending, ctx)?
+            }
+        };
         match decode(self.vendor, &reply, request.unchecked) {
             Ok(mut response) => {
+                if is_streamed && response.usage.is_none() {
+                    self.do_not_stream(request, "their tokens are not reported");
+                }
                 if let Some(flex) = flex {
                     flex.answered();
                     let tier = &mut response.details_mut().service_tier;
@@ -115,7 +128,7 @@ impl LlmClient for Remote {
             .first()
             .inspect(|request| self.left_out.tell(self.vendor, request));
         let memory = ReplyShare::of_process(self.max_replies);
-        let reply = self.send(&call, model, MAX_VECTORS, &memory, ctx)?;
+        let reply = self.send(&call, model, Sending::new(MAX_VECTORS, &memory), ctx)?;
         let failed = |error| self.access.redacted(self.explained(error));
         let vectors = embed::decode(self.vendor, &reply, requests).map_err(failed)?;
         let cleaned = vectors.into_iter().map(|vector| {
@@ -166,7 +179,65 @@ impl LlmClient for Remote {
     }
 }
 
+/// How a call is sent.
+struct Sending<'s> {
+    /// The most bytes of its reply, unless another number is set.
+    most: u64,
+    memory: &'s ReplyShare,
+    /// Gets the bytes of a streamed reply while they arrive.
+    on_bytes: Option<&'s ByteListener<'s>>,
+}
+
+impl<'s> Sending<'s> {
+    fn new(most: u64, memory: &'s ReplyShare) -> Self {
+        Self {
+            most,
+            memory,
+            on_bytes: None,
+        }
+    }
+}
+
 impl Remote {
+    /// Makes a call whose answer its listener gets in pieces, and returns the reply as it would have come without a
+    /// stream. `None` if nobody listens, or the provider does not stream: then nothing was billed.
+    fn stream(
+        &self,
+        request: &Request,
+        memory: &ReplyShare,
+        ctx: &Context,
+    ) -> Result<Option<HttpReply>, Error> {
+        let model = self.model.of_request(request);
+        let (Some(listener), Some(streams)) = (ctx.listener(), streams(self.vendor, request))
+        else {
+            return Ok(None);
+        };
+        if self.unstreamed.has(model.unwrap_or_default()) {
+            return Ok(None);
+        }
+        let (call, _held) = self.call(request, ctx)?;
+        let call = call.streamed(self.vendor, streams);
+        listener.on_call();
+        let live = LiveReader::new(self.vendor.dialect, &self.access, listener);
+        let live = RefCell::new(live);
+        let sending = Sending {
+            on_bytes: Some(&|bytes| live.borrow_mut().read(bytes)),
+            ..Sending::new(MAX_REPLY, memory)
+        };
+        let mut reply = self.send(&call, model, sending, ctx)?;
+        if is_refused(&reply) {
+            self.do_not_stream(request, "the provider rejects such calls");
+            return Ok(None);
+        }
+        join_stream(self.vendor, &mut reply);
+        Ok(Some(reply))
+    }
+
+    fn do_not_stream(&self, request: &Request, why: &str) {
+        let model = self.model.of_request(request).unwrap_or_default();
+        self.unstreamed.add(self.vendor.name, model, why);
+    }
+
     /// A rejection for want of capacity waits like a rate-limited call, and is no attempt.
     fn waiting_for_capacity(&self, flex: &Flex, error: Error) -> Error {
         if let Some(time) = flex.rejected(Instant::now()) {
@@ -184,7 +255,7 @@ impl Remote {
         let model = self.model.of_request(request);
         let call = speech::encode(self.vendor, request, model)?;
         let memory = ReplyShare::of_process(self.max_replies);
-        let reply = self.send(&call, model, MAX_SOUND, &memory, ctx)?;
+        let reply = self.send(&call, model, Sending::new(MAX_SOUND, &memory), ctx)?;
         let sound = speech::decode(self.vendor, reply, request);
         sound.map_err(|error| self.access.redacted(self.explained(error)))
     }
@@ -220,7 +291,7 @@ impl Remote {
 
     fn url(&self, call: &Call, model: Option<&str>) -> Cow<'_, str> {
         match (&*call.path, &self.chat_url) {
-            ("/chat/completions", Some(url)) => Cow::Borrowed(url.as_str()),
+            (CHAT, Some(url)) => Cow::Borrowed(url.as_str()),
             (path, _) => Cow::Owned(self.access.call_url(path, model.unwrap_or_default())),
         }
     }
@@ -229,18 +300,26 @@ impl Remote {
         &self,
         call: &Call,
         model: Option<&str>,
-        most: u64,
-        memory: &ReplyShare,
+        sending: Sending<'_>,
         ctx: &Context,
     ) -> Result<HttpReply, Error> {
         let url = self.url(call, model);
+        let factor = if sending.on_bytes.is_some() {
+            STREAM_FACTOR
+        } else {
+            1
+        };
         let request = HttpRequest {
             url: &url,
             headers: &self.access.headers,
             body: Some(&call.body),
             timeout: self.timeout,
-            reply_limit: self.max_reply.unwrap_or(most),
-            memory,
+            reply_limit: self
+                .max_reply
+                .unwrap_or(sending.most)
+                .saturating_mul(factor),
+            memory: sending.memory,
+            on_bytes: sending.on_bytes,
         };
         let reply = self.transport.send(&request, ctx);
         reply.map_err(|error| self.access.redacted(error))

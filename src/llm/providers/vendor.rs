@@ -35,6 +35,16 @@ pub(crate) enum CapField {
     MaxCompletionTokens,
 }
 
+/// How a vendor streams answers and reports their usage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Streams {
+    /// With the usage in any case.
+    WithUsage,
+    /// With the usage if `stream_options` requests it.
+    UsageOption,
+}
+
 /// A row of `tables/vendors.json`: one provider. It has a field for each way in which vendors differ.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -93,6 +103,8 @@ pub(crate) struct Vendor {
     pub flex: bool,
     /// Whether it supports OpenAI's call for speech.
     pub speaks: bool,
+    /// How it streams answers; `None` if it does not, or without their usage.
+    pub streams: Option<Streams>,
     #[serde(rename = "note", default)]
     _note: IgnoredAny,
 }

@@ -265,6 +265,7 @@ fn many_large_replies_at_once_are_all_read_with_room_for_two() {
                     timeout,
                     reply_limit: most - 1,
                     memory: &share,
+                    on_bytes: None,
                 };
                 let reply = http.send(&request, &Context::new()).unwrap();
                 assert!(reply.body == *body);

@@ -19,6 +19,9 @@ pub(super) const REPLY_LIMIT: u64 = 64 * 1024 * 1024;
 /// What is kept of a reply that says what went wrong.
 pub(super) const ERROR_LIMIT: u64 = 1024 * 1024;
 
+/// Gets bytes while they arrive.
+pub type ByteListener<'a> = dyn Fn(&[u8]) + 'a;
+
 /// A request as bytes.
 #[derive(derive_more::Debug)]
 #[debug("HttpRequest({:?}, {timeout:?})", redacted_url(url))]
@@ -35,6 +38,8 @@ pub struct HttpRequest<'a> {
     pub reply_limit: u64,
     /// Where [`HttpTransport`](crate::unstable::HttpTransport) takes the memory of a large reply; to be dropped once that is decoded.
     pub memory: &'a ReplyShare,
+    /// Gets the bytes of a success reply that is a stream of events (`text/event-stream`), while they arrive.
+    pub on_bytes: Option<&'a ByteListener<'a>>,
 }
 
 /// A complete reply. Its `Debug` says how long it is, not what it says.

@@ -42,6 +42,20 @@ impl Form {
         }
     }
 
+    /// Whether calls have the form of the deprecated `functions`.
+    pub fn is_older(&self) -> bool {
+        self.function_call
+    }
+
+    /// The names of the object of a call, and of its text there.
+    pub fn kind(&self, tool: &str) -> (&'static str, &'static str) {
+        if self.custom_tools.iter().any(|name| name == tool) {
+            ("custom", "input")
+        } else {
+            ("function", "arguments")
+        }
+    }
+
     /// Adds tool calls to a message. Returns the finish reason of a message with them.
     fn add_calls(&self, calls: &[ToolCall], message: &mut Map<String, Value>) -> &'static str {
         let written = |call: &ToolCall| match &call.arguments {

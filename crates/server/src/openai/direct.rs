@@ -15,6 +15,7 @@ use super::caller::{Caller, LOOK, stopping};
 use super::endpoints::{self, EMBEDDINGS};
 use super::limits;
 use super::parts::Parts;
+use super::stream::Outgoing;
 use super::waiting::{Waiter, Waiting};
 use crate::api::once::REPLAYED;
 use crate::app::App;
@@ -40,12 +41,12 @@ const LOOKED_AT: usize = 10;
 const MOST_STORED: usize = 1 << 20;
 
 /// What a request has come to.
-struct Ended {
-    reply: Result<Reply, Error>,
+pub(super) struct Ended {
+    pub reply: Result<Reply, Error>,
     /// The provider that answered, and the model that it reported.
     by: Option<(String, Option<String>)>,
     /// It was answered before.
-    is_replayed: bool,
+    pub is_replayed: bool,
 }
 
 /// Carries out the parts of a request, and answers with what they come to.
@@ -60,7 +61,7 @@ pub(super) fn answered(
     response: impl FnOnce(&Reply) -> Response,
 ) -> Result<Response, Problem> {
     let mut caller = caller(app, call, endpoint, &parts, false);
-    let ended = run(&mut caller, endpoint, parts)?;
+    let ended = run(&mut caller, endpoint, parts, None)?;
     let response = match &ended.reply {
         Ok(reply) => response(reply),
         Err(error) => refused(error),
@@ -75,36 +76,8 @@ pub(super) fn answered(
     Ok(limits::told(app, &caller.like, by, response))
 }
 
-/// The same as a stream: its head is sent at once, then a comment every few seconds, then the events of the answer or
-/// of the error.
-///
-/// # Errors
-/// As [`run`], before the head was sent.
-pub(super) fn streamed(
-    app: &App,
-    call: &mut Call<'_>,
-    endpoint: &str,
-    parts: Parts,
-    events: impl FnOnce(&Reply) -> String,
-) -> Result<Response, Problem> {
-    let mut caller = caller(app, call, endpoint, &parts, true);
-    let events = match run(&mut caller, endpoint, parts) {
-        Ok(ended) => match &ended.reply {
-            Ok(reply) => events(reply),
-            Err(error) => format!("data: {}\n\n", answer::failure(error).1),
-        },
-        Err(problem) if caller.sent.is_none() => return Err(problem),
-        Err(problem) => {
-            problem.log(&caller.call.head.request_id);
-            problem.event()
-        }
-    };
-    // If the client is gone, the end of the response fails, too.
-    let _ = caller.begin().and_then(|()| caller.send(&events));
-    Ok(Response::sent("text/event-stream"))
-}
-
-fn caller<'a, 'c>(
+/// The client of a request.
+pub(super) fn caller<'a, 'c>(
     app: &'a App,
     call: &'a mut Call<'c>,
     endpoint: &str,
@@ -119,12 +92,18 @@ fn caller<'a, 'c>(
     Caller::new(app, call, like, parts.requests.len(), streams)
 }
 
-/// Carries out the parts of a request and waits for them, or finds what an earlier request has come to.
+/// Carries out the parts of a request and waits for them, or finds what an earlier request has come to. Pieces of the
+/// answer go to `out` while it arrives.
 ///
 /// # Errors
 /// When they cannot be enqueued, too many wait already, the client disconnects, the key was sent before with another
 /// request, or the server stops or their provider fails all along before they were begun.
-fn run(caller: &mut Caller<'_, '_>, endpoint: &str, parts: Parts) -> Result<Ended, Problem> {
+pub(super) fn run(
+    caller: &mut Caller<'_, '_>,
+    endpoint: &str,
+    parts: Parts,
+    out: Option<&mut Outgoing<'_>>,
+) -> Result<Ended, Problem> {
     let app = caller.app;
     if app.events.is_closed() {
         return Err(stopping());
@@ -147,11 +126,18 @@ fn run(caller: &mut Caller<'_, '_>, endpoint: &str, parts: Parts) -> Result<Ende
         Some(Claim::Mine(held)) => Some(held),
         _ => None,
     };
-    let ended = carry_out(caller, held.as_ref(), request, jobs, |answers, process| {
-        answers.as_base64 = parts.as_base64;
-        let id = id_of(endpoints::prefix(endpoint), process);
-        answer::reply(endpoint, id, &model, std::mem::take(answers))
-    });
+    let ended = carry_out(
+        caller,
+        held.as_ref(),
+        request,
+        jobs,
+        out,
+        |answers, process| {
+            answers.as_base64 = parts.as_base64;
+            let id = id_of(endpoints::prefix(endpoint), process);
+            answer::reply(endpoint, id, &model, std::mem::take(answers))
+        },
+    );
     if let (Err(_), Some(held)) = (&ended, &held)
         && let Err(error) = held.release()
     {
@@ -169,14 +155,20 @@ fn carry_out(
     held: Option<&HeldKey<'_>>,
     request: Hash,
     jobs: Vec<Job>,
+    mut out: Option<&mut Outgoing<'_>>,
     reply: impl FnOnce(&mut Answers, ProcessId) -> Result<Reply, Error>,
 ) -> Result<Ended, Problem> {
     let (app, count) = (caller.app, jobs.len());
-    let mut waiter = begin(caller, held, request, jobs)?;
+    let is_live = out.as_ref().is_some_and(|out| out.is_live);
+    let mut waiter = begin(caller, held, request, jobs, is_live)?;
     let process = waiter.process;
     caller.call.body.release();
-    let waited = caller.begin();
-    let waited = waited.and_then(|()| wait(caller, &waiter, held.is_some()));
+    let waited = caller.begin().and_then(|()| {
+        if let Some(out) = &mut out {
+            out.begin(caller, process)?;
+        }
+        wait(caller, &waiter, held.is_some(), out)
+    });
     let given_up = match waited {
         Ok(given_up) => given_up,
         Err(problem) => {
@@ -240,6 +232,7 @@ fn begin(
     held: Option<&HeldKey<'_>>,
     request: Hash,
     jobs: Vec<Job>,
+    is_live: bool,
 ) -> Result<Waiter, Problem> {
     let (app, head) = (caller.app, &caller.call.head);
     let (waiting, retries) = (&app.openai.waiting, caller.retries());
@@ -250,7 +243,7 @@ fn begin(
     };
     let (waiter, queue) = match held {
         Some(held) => {
-            let waiter = waiting.begin(held.process, None);
+            let waiter = waiting.begin(held.process, None, is_live);
             if held.resumed && app.queue.process(held.process)?.is_some() {
                 joins(held.process);
                 return Ok(waiter);
@@ -267,7 +260,7 @@ fn begin(
                 return Ok(waiter);
             }
             app.check_open_jobs(&caller.call.caller, jobs.len() as u64)?;
-            let waiter = waiting.begin(ProcessId::new(), retries.map(|_| request));
+            let waiter = waiting.begin(ProcessId::new(), retries.map(|_| request), is_live);
             // Before the jobs: what is left of them after a crash is found by it.
             DirectCalls::insert(&app.records, waiter.process)?;
             (waiter, app.queue.clone())
@@ -280,20 +273,25 @@ fn begin(
     Ok(waiter)
 }
 
-/// Waits until all jobs of a process have ended. Returns the reason if they were cancelled because they would not be
-/// answered soon.
+/// Waits until all jobs of a process have ended, and sends the pieces of the answer that arrive meanwhile. Returns the
+/// reason if the jobs were cancelled because they would not be answered soon.
 fn wait(
     caller: &mut Caller<'_, '_>,
     waiter: &Waiter,
     has_key: bool,
+    mut out: Option<&mut Outgoing<'_>>,
 ) -> Result<Option<Problem>, Problem> {
     let (app, process) = (caller.app, waiter.process);
     let mut asked = Instant::now();
     let (mut stuck, mut given_up) = (None, None);
     let ask = if app.records.is_shared() { LOOK } else { ASK };
     loop {
-        let told = waiter.wait(app.waiters.pause(LOOK));
+        waiter.wait(app.waiters.pause(LOOK));
+        let told = waiter.take_ended();
         caller.check()?;
+        if let Some(out) = &mut out {
+            out.pass_on(caller, &waiter.pieces())?;
+        }
         let stops = app.events.is_closed();
         if !told && !stops && asked.elapsed() < app.waiters.pause(ask) {
             continue;

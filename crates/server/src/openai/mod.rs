@@ -3,9 +3,11 @@
 //! A batch is a process of the queue. Handlers record requests; [`progress`] performs them.
 
 mod answer;
+mod arriving;
 mod batches;
 mod caller;
 mod chat;
+mod chat_events;
 mod completions;
 mod direct;
 mod embeddings;
@@ -22,6 +24,7 @@ mod responses;
 mod results;
 pub(crate) mod state;
 pub(crate) mod storage;
+mod stream;
 mod text_completion;
 mod unsupported;
 mod uploads;

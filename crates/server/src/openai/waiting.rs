@@ -3,12 +3,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use batchwright::ProcessId;
+use batchwright::client::AnswerListener;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 
+use super::arriving::{Arriving, Piece};
 use crate::records::Hash;
 
 /// How long a process is kept for a retry after its client has disconnected. OpenAI's clients wait at most 8 seconds
@@ -25,27 +28,66 @@ pub(crate) struct Waiting {
 
 #[derive(Default)]
 struct Now {
-    waiters: HashMap<ProcessId, (Sender<()>, Option<Hash>)>,
+    waiters: HashMap<ProcessId, Waited>,
     /// The request of each process that was left, and until when it is kept.
     left: HashMap<ProcessId, (Hash, Instant)>,
 }
 
+/// A process that a request waits for.
+struct Waited {
+    /// Wakes the request.
+    told: Sender<()>,
+    has_ended: Arc<AtomicBool>,
+    /// The request, if its client may retry.
+    request: Option<Hash>,
+    /// Receives the pieces of the answer, if its client gets them.
+    arriving: Option<Arc<Arriving>>,
+}
+
 impl Waiting {
     /// Begins to wait for a process: before its jobs are enqueued, so that no end is missed. With the hash of the
-    /// request, if its client may retry.
-    pub fn begin(self: &Arc<Self>, process: ProcessId, request: Option<Hash>) -> Waiter {
-        self.enter(&mut self.now.lock(), process, request)
+    /// request, if its client may retry. If it `is_live`, the pieces of the answer are received while they arrive.
+    pub fn begin(
+        self: &Arc<Self>,
+        process: ProcessId,
+        request: Option<Hash>,
+        is_live: bool,
+    ) -> Waiter {
+        self.enter(&mut self.now.lock(), process, request, is_live)
     }
 
-    fn enter(self: &Arc<Self>, now: &mut Now, process: ProcessId, request: Option<Hash>) -> Waiter {
+    fn enter(
+        self: &Arc<Self>,
+        now: &mut Now,
+        process: ProcessId,
+        request: Option<Hash>,
+        is_live: bool,
+    ) -> Waiter {
         let (told, heard) = bounded(1);
-        now.waiters.insert(process, (told, request));
+        let has_ended: Arc<AtomicBool> = Arc::default();
+        let arriving = is_live.then(|| Arc::new(Arriving::new(told.clone())));
+        let waited = Waited {
+            told,
+            has_ended: Arc::clone(&has_ended),
+            request,
+            arriving: arriving.clone(),
+        };
+        now.waiters.insert(process, waited);
         Waiter {
             waiting: Arc::clone(self),
             process,
             heard,
+            has_ended,
+            arriving,
             may_retry: false,
         }
+    }
+
+    /// The listener for the answer of a process, if its client gets pieces of it.
+    pub fn listener(&self, process: ProcessId) -> Option<Arc<dyn AnswerListener>> {
+        let now = self.now.lock();
+        let arriving = now.waiters.get(&process)?.arriving.clone()?;
+        Some(arriving)
     }
 
     /// Goes on with an equal request that its client has left, so that the retry of one client never joins a request
@@ -60,14 +102,15 @@ impl Waiting {
             };
             if let Some(process) = left.find(fits).map(|(process, _)| *process) {
                 now.left.remove(&process);
-                return Some(self.enter(&mut now, process, Some(request)));
+                // Its call may have begun already.
+                return Some(self.enter(&mut now, process, Some(request), false));
             }
             // They look whether their clients are still there.
             let mut is_waited_for = false;
-            for (told, hash) in now.waiters.values() {
-                if *hash == Some(request) {
+            for waited in now.waiters.values() {
+                if waited.request == Some(request) {
                     is_waited_for = true;
-                    let _ = told.try_send(());
+                    let _ = waited.told.try_send(());
                 }
             }
             if !is_waited_for || self.left.wait_until(&mut now, deadline).timed_out() {
@@ -78,9 +121,10 @@ impl Waiting {
 
     /// A job of a process has ended.
     pub fn ended(&self, process: ProcessId) {
-        if let Some((told, _)) = self.now.lock().waiters.get(&process) {
+        if let Some(waited) = self.now.lock().waiters.get(&process) {
+            waited.has_ended.store(true, Ordering::SeqCst);
             // Full: it is told already.
-            let _ = told.try_send(());
+            let _ = waited.told.try_send(());
         }
     }
 
@@ -97,21 +141,40 @@ pub(crate) struct Waiter {
     waiting: Arc<Waiting>,
     pub process: ProcessId,
     heard: Receiver<()>,
+    has_ended: Arc<AtomicBool>,
+    arriving: Option<Arc<Arriving>>,
     /// The client has disconnected, and its process is kept for a retry.
     pub may_retry: bool,
 }
 
 impl Waiter {
-    /// True when a job has ended, false after this time.
+    /// True when a job has ended, pieces have arrived, or it should check whether its client is there; false after this
+    /// time.
     pub fn wait(&self, most: Duration) -> bool {
         self.heard.recv_timeout(most).is_ok()
+    }
+
+    /// Whether a job has ended since the last time.
+    pub fn take_ended(&self) -> bool {
+        self.has_ended.swap(false, Ordering::SeqCst)
+    }
+
+    /// The pieces of the answer that have arrived since the last time.
+    pub fn pieces(&self) -> Vec<Piece> {
+        self.arriving
+            .as_ref()
+            .map_or_else(Vec::new, |arriving| arriving.take())
     }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
+        if let Some(arriving) = &self.arriving {
+            arriving.close();
+        }
         let mut now = self.waiting.now.lock();
-        if let Some((_, Some(request))) = now.waiters.remove(&self.process)
+        let waited = now.waiters.remove(&self.process);
+        if let Some(request) = waited.and_then(|waited| waited.request)
             && self.may_retry
         {
             let until = Instant::now() + KEPT;
@@ -129,8 +192,8 @@ mod tests {
     fn a_retry_joins_an_equal_request_whose_client_is_gone_and_only_one_does() {
         let waiting = Arc::new(Waiting::default());
         let [first, second] = [ProcessId::new(), ProcessId::new()];
-        let mut leaves = waiting.begin(first, Some([1; 32]));
-        let stays = waiting.begin(second, Some([1; 32]));
+        let mut leaves = waiting.begin(first, Some([1; 32]), false);
+        let stays = waiting.begin(second, Some([1; 32]), false);
         let join = |hash, patience| waiting.join(hash, patience);
         assert!(join([2; 32], Duration::from_secs(30)).is_none());
         assert!(join([1; 32], Duration::ZERO).is_none());

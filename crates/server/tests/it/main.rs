@@ -13,6 +13,7 @@ mod openai;
 mod openai_delivered;
 mod openai_direct;
 mod openai_edges;
+mod openai_live;
 mod openai_more;
 mod openai_once;
 mod openai_parts;

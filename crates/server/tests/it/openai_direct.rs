@@ -50,11 +50,32 @@ fn a_streamed_completion_comes_as_events() {
     )
     .is(200);
     assert_eq!(whole.header("content-type"), Some("text/event-stream"));
-    let events: Vec<&str> = whole.text.split_terminator("\n\n").collect();
-    assert_eq!(events.len(), 4);
-    assert_eq!(events[3], "data: [DONE]");
-    let chunk: Value = serde_json::from_str(events[0].strip_prefix("data: ").unwrap()).unwrap();
-    assert_eq!(chunk["object"], "chat.completion.chunk");
+    let events = whole.text.split_terminator("\n\n");
+    let data: Vec<&str> = events
+        .filter_map(|event| event.strip_prefix("data: "))
+        .collect();
+    let (done, chunks) = data.split_last().unwrap();
+    assert_eq!(*done, "[DONE]");
+    let chunks = chunks
+        .iter()
+        .map(|chunk| serde_json::from_str(chunk).unwrap());
+    let chunks: Vec<Value> = chunks.collect();
+    let content = |chunk: &Value| chunk.pointer("/choices/0/delta/content").cloned();
+    let text = chunks.iter().filter_map(content);
+    let text: Vec<String> = text
+        .filter_map(|text| text.as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(text.concat(), "echo: Hello.");
+    assert!(
+        chunks
+            .iter()
+            .all(|chunk| chunk["object"] == "chat.completion.chunk")
+    );
+    let [.., end, usage] = &chunks[..] else {
+        panic!("{chunks:?}");
+    };
+    assert_eq!(end["choices"][0]["finish_reason"], "stop");
+    assert!(usage["usage"]["total_tokens"].as_u64() > Some(0));
 }
 
 #[test]

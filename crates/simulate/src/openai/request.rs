@@ -174,7 +174,6 @@ mod tests {
 "stop":5 => stop invalid_type
 "temperature":2.5 => temperature invalid_value
 "top_p":-1 => top_p invalid_value
-"stream":true => stream unsupported_value
 "seed":1,"x":1 => x Unknown
 "seed":1,"seed":1 =>  invalid_type
 "#;

@@ -1,46 +1,117 @@
-//! A complete response as the events of OpenAI's streams. Clients put it together again from these.
+//! A response as the events of OpenAI's streams: while its answer arrives, or all of them when it is complete. Clients put
+//! it together again from these.
 
 use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
+use crate::openai::arriving::Piece;
+use crate::openai::stream::{Changed, rest, rest_of_arguments};
+
 /// The events of a response that has ended, after the one with the number `after`.
 pub(super) fn events(response: &Map<String, Value>, after: Option<u64>) -> String {
     let mut events = Events {
         after,
-        number: 0,
-        out: String::new(),
+        ..Events::default()
     };
-    let mut begun = response.clone();
-    for (name, value) in [
-        ("status", json!("in_progress")),
-        ("output", json!([])),
-        ("usage", Value::Null),
-        ("error", Value::Null),
-        ("incomplete_details", Value::Null),
-        ("completed_at", Value::Null),
-    ] {
-        begun.insert(name.to_owned(), value);
-    }
-    events.say("response.created", json!({"response": begun}));
-    events.say("response.in_progress", json!({"response": begun}));
-    let output = response.get("output").and_then(Value::as_array);
-    for (index, item) in output.into_iter().flatten().enumerate() {
-        events.item(index, item);
-    }
-    let status = response.get("status").and_then(Value::as_str);
-    let end = format!("response.{}", status.unwrap_or_default());
-    events.say(&end, json!({"response": response}));
-    events.out
+    // Nothing was sent that it could differ from.
+    let _ = events.end(response);
+    events.take()
 }
 
-struct Events {
+/// Writes the events of one response.
+#[derive(Default)]
+pub(super) struct Events {
+    /// Events up to this number are left out.
     after: Option<u64>,
     number: u64,
     out: String,
+    has_begun: bool,
+    /// The end of the ids of items.
+    id: String,
+    /// The items of which a part was sent.
+    items: Vec<SentItem>,
+    /// Items of the provider of which no part has arrived.
+    waiting: Vec<Value>,
+    /// The provider's own items are sent, with their ids.
+    is_given: bool,
+}
+
+/// What was sent of an item.
+#[derive(Default)]
+struct SentItem {
+    id: String,
+    kind: String,
+    /// The texts of the parts of its summary, and of its content.
+    summary: Vec<String>,
+    content: Vec<String>,
+    /// The name in events of the part that was begun last.
+    part: &'static str,
+    /// The arguments or the input of a call.
+    arguments: String,
+}
+
+impl SentItem {
+    /// The last text of the part that was begun last.
+    fn text(&mut self) -> Option<&mut String> {
+        match self.part {
+            SUMMARY => self.summary.last_mut(),
+            _ => self.content.last_mut(),
+        }
+    }
+}
+
+const SUMMARY: &str = "reasoning_summary_text";
+
+/// The name of the texts of a part in events, and of the field with the text.
+fn names(part: &Value) -> (&'static str, &'static str) {
+    match part["type"].as_str() {
+        Some("refusal") => ("refusal", "refusal"),
+        Some("reasoning_text") => ("reasoning_text", "text"),
+        Some("summary_text") => (SUMMARY, "text"),
+        _ => ("output_text", "text"),
+    }
+}
+
+/// An item before its contents.
+fn begun(item: &Value) -> Value {
+    let emptied: &[(&str, Value)] = match item["type"].as_str() {
+        Some("message") => &[("content", json!([]))],
+        Some("function_call") => &[("arguments", json!(""))],
+        Some("custom_tool_call") => &[("input", json!(""))],
+        Some("reasoning") => &[("summary", json!([]))],
+        _ => &[],
+    };
+    let mut begun = item.clone();
+    for (name, empty) in emptied {
+        begun[*name] = empty.clone();
+    }
+    if begun.get("status").is_some() {
+        begun["status"] = "in_progress".into();
+    }
+    begun
+}
+
+/// A part before its text.
+fn begun_part(part: &Value) -> Value {
+    let (kind, name) = names(part);
+    if kind == SUMMARY {
+        return json!({"type": part["type"], "text": ""});
+    }
+    let mut begun = part.clone();
+    begun[name] = "".into();
+    if part.get("annotations").is_some() {
+        begun["annotations"] = json!([]);
+    }
+    begun
 }
 
 impl Events {
+    /// The events since the last time.
+    pub fn take(&mut self) -> String {
+        std::mem::take(&mut self.out)
+    }
+
     fn say(&mut self, kind: &str, mut event: Value) {
         let number = self.number;
         self.number += 1;
@@ -52,77 +123,135 @@ impl Events {
         let _ = write!(self.out, "event: {kind}\ndata: {event}\n\n");
     }
 
-    /// The piece of a text, and its end.
-    fn text(&mut self, kind: &str, place: &Value, name: &str, text: &Value) {
-        let mut piece = place.clone();
-        piece["delta"] = text.clone();
-        self.say(&format!("{kind}.delta"), piece);
-        let mut whole = place.clone();
-        whole[name] = text.clone();
-        self.say(&format!("{kind}.done"), whole);
+    /// Begins a response. `id` is the end of the ids of its items.
+    pub fn begin(&mut self, response: &Map<String, Value>, id: &str) {
+        if std::mem::replace(&mut self.has_begun, true) {
+            return;
+        }
+        id.clone_into(&mut self.id);
+        let mut begun = response.clone();
+        for (name, value) in [
+            ("status", json!("in_progress")),
+            ("output", json!([])),
+            ("usage", Value::Null),
+            ("error", Value::Null),
+            ("incomplete_details", Value::Null),
+            ("completed_at", Value::Null),
+        ] {
+            begun.insert(name.to_owned(), value);
+        }
+        self.say("response.created", json!({"response": begun}));
+        self.say("response.in_progress", json!({"response": begun}));
     }
 
-    fn item(&mut self, index: usize, item: &Value) {
-        let kind = item["type"].as_str().unwrap_or_default();
-        let emptied: &[(&str, Value)] = match kind {
-            "message" => &[("content", json!([]))],
-            "function_call" => &[("arguments", json!(""))],
-            "custom_tool_call" => &[("input", json!(""))],
-            "reasoning" => &[("summary", json!([]))],
-            _ => &[],
+    /// Moves the items of which a part was sent to the front: a provider may send reasoning, or its signature, after the
+    /// beginning of the text.
+    ///
+    /// # Errors
+    /// If an item is not there any more.
+    pub fn order(&self, response: &mut Map<String, Value>) -> Result<(), Changed> {
+        let Some(Value::Array(output)) = response.get_mut("output") else {
+            return Ok(());
         };
-        let mut begun = item.clone();
-        for (name, empty) in emptied {
-            begun[*name] = empty.clone();
+        for (to, sent) in self.items.iter().enumerate() {
+            let is_it = |item: &Value| item["id"] == sent.id.as_str();
+            let from = output.iter().position(is_it).ok_or(Changed)?;
+            if from < to || self.is_given && from != to {
+                return Err(Changed);
+            }
+            output[to..=from].rotate_right(1);
         }
-        if begun.get("status").is_some() {
-            begun["status"] = "in_progress".into();
+        Ok(())
+    }
+
+    /// Ends a response, with the rest of its items.
+    ///
+    /// # Errors
+    /// If it differs from what was sent.
+    pub fn end(&mut self, response: &Map<String, Value>) -> Result<(), Changed> {
+        self.begin(response, "");
+        let output = response.get("output").and_then(Value::as_array);
+        let mut sent = std::mem::take(&mut self.items).into_iter();
+        for (index, item) in output.into_iter().flatten().enumerate() {
+            self.item(index, item, sent.next())?;
         }
-        let added = json!({"output_index": index, "item": begun});
-        self.say("response.output_item.added", added);
+        self.close(response);
+        Ok(())
+    }
+
+    /// Ends a response without more of its items.
+    pub fn close(&mut self, response: &Map<String, Value>) {
+        self.begin(response, "");
+        let status = response.get("status").and_then(Value::as_str);
+        let end = format!("response.{}", status.unwrap_or_default());
+        self.say(&end, json!({"response": response}));
+    }
+
+    /// The event of an error, with these further fields.
+    pub fn error(&mut self, code: &str, message: &str, mut fields: Value) {
+        fields["code"] = code.into();
+        fields["message"] = message.into();
+        fields["param"] = Value::Null;
+        self.say("error", fields);
+    }
+
+    /// The rest of a text, and its end.
+    fn text(&mut self, kind: &str, place: &Value, (name, text): (&str, &Value), more: &str) {
+        if !more.is_empty() || text == "" {
+            let mut piece = place.clone();
+            piece["delta"] = more.into();
+            self.say(&format!("response.{kind}.delta"), piece);
+        }
+        let mut whole = place.clone();
+        whole[name] = text.clone();
+        self.say(&format!("response.{kind}.done"), whole);
+    }
+
+    fn item(&mut self, index: usize, item: &Value, sent: Option<SentItem>) -> Result<(), Changed> {
+        let kind = item["type"].as_str().unwrap_or_default();
+        let is_new = sent.is_none();
+        let sent = sent.unwrap_or_default();
+        if is_new {
+            let added = json!({"output_index": index, "item": begun(item)});
+            self.say("response.output_item.added", added);
+        } else if item["id"] != sent.id.as_str() || kind != sent.kind {
+            return Err(Changed);
+        }
         let place = json!({"output_index": index, "item_id": item["id"]});
         match kind {
-            "message" => self.parts(&place, &item["content"]),
+            "message" => self.parts(&place, &item["content"], &sent.content)?,
             "reasoning" => {
-                self.summaries(&place, &item["summary"]);
-                self.parts(&place, &item["content"]);
+                self.parts(&place, &item["summary"], &sent.summary)?;
+                self.parts(&place, &item["content"], &sent.content)?;
             }
-            "function_call" => {
-                let kind = "response.function_call_arguments";
-                self.text(kind, &place, "arguments", &item["arguments"]);
-            }
-            "custom_tool_call" => {
-                let kind = "response.custom_tool_call_input";
-                self.text(kind, &place, "input", &item["input"]);
+            "function_call" | "custom_tool_call" => {
+                let (kind, name) = call_names(kind);
+                let more =
+                    rest_of_arguments(item[name].as_str().unwrap_or_default(), &sent.arguments)?;
+                self.text(kind, &place, (name, &item[name]), more);
             }
             _ => {}
         }
         let done = json!({"output_index": index, "item": item});
         self.say("response.output_item.done", done);
+        Ok(())
     }
 
-    fn parts(&mut self, place: &Value, parts: &Value) {
-        for (index, part) in parts.as_array().into_iter().flatten().enumerate() {
-            let mut place = place.clone();
-            place["content_index"] = index.into();
-            let (kind, name) = match part["type"].as_str() {
-                Some("refusal") => ("response.refusal", "refusal"),
-                Some("reasoning_text") => ("response.reasoning_text", "text"),
-                _ => ("response.output_text", "text"),
-            };
-            let mut begun = part.clone();
-            begun[name] = "".into();
-            if part.get("annotations").is_some() {
-                begun["annotations"] = json!([]);
-            }
-            let mut added = place.clone();
-            added["part"] = begun;
-            self.say("response.content_part.added", added);
+    fn parts(&mut self, place: &Value, parts: &Value, sent: &[String]) -> Result<(), Changed> {
+        let parts = parts.as_array().map(Vec::as_slice).unwrap_or_default();
+        if sent.len() > parts.len() {
+            return Err(Changed);
+        }
+        for (index, part) in parts.iter().enumerate() {
+            let (kind, name) = names(part);
+            let place = self.part(place, index, part, sent.get(index).is_none());
+            let sent = sent.get(index).map(String::as_str).unwrap_or_default();
+            let more = rest(part[name].as_str().unwrap_or_default(), sent)?;
             let mut of_text = place.clone();
-            if kind == "response.output_text" {
+            if kind == "output_text" {
                 of_text["logprobs"] = part.get("logprobs").cloned().unwrap_or(json!([]));
             }
-            self.text(kind, &of_text, name, &part[name]);
+            self.text(kind, &of_text, (name, &part[name]), more);
             let annotations = part["annotations"].as_array();
             for (n, annotation) in annotations.into_iter().flatten().enumerate() {
                 let mut added = place.clone();
@@ -132,21 +261,160 @@ impl Events {
             }
             let mut done = place;
             done["part"] = part.clone();
-            self.say("response.content_part.done", done);
+            let kind = if kind == SUMMARY {
+                "reasoning_summary_part"
+            } else {
+                "content_part"
+            };
+            self.say(&format!("response.{kind}.done"), done);
+        }
+        Ok(())
+    }
+
+    /// The place of a part, which is added if it `is_new`.
+    fn part(&mut self, place: &Value, index: usize, part: &Value, is_new: bool) -> Value {
+        let mut place = place.clone();
+        let (kind, number) = if names(part).0 == SUMMARY {
+            ("reasoning_summary_part", "summary_index")
+        } else {
+            ("content_part", "content_index")
+        };
+        place[number] = index.into();
+        if is_new {
+            let mut added = place.clone();
+            added["part"] = begun_part(part);
+            self.say(&format!("response.{kind}.added"), added);
+        }
+        place
+    }
+
+    /// The events of a piece.
+    pub fn piece(&mut self, piece: &Piece) {
+        match piece {
+            Piece::Item(item) => {
+                self.is_given = true;
+                self.waiting.push(item.clone());
+            }
+            Piece::Part(part) => {
+                self.add_waiting();
+                self.add_part(part);
+            }
+            Piece::Text(text) => {
+                let part =
+                    json!({"type": "output_text", "text": "", "annotations": [], "logprobs": []});
+                self.say_text("message", "msg", &part, text);
+            }
+            Piece::Reasoning(text) => {
+                let part = json!({"type": "summary_text", "text": ""});
+                self.say_text("reasoning", "rs", &part, text);
+            }
+            Piece::ToolCall { .. } if self.is_given => self.add_waiting(),
+            Piece::ToolCall { number, id, name } => {
+                let item = json!({
+                    "type": "function_call", "id": format!("fc_{}_{number}", self.id), "status": "in_progress",
+                    "call_id": id, "name": name, "arguments": "",
+                });
+                self.add_item(&item);
+            }
+            Piece::Arguments { number, text } => {
+                let id = format!("fc_{}_{number}", self.id);
+                let found = self
+                    .items
+                    .iter()
+                    .rposition(|item| self.is_given || item.id == id);
+                if let Some(index) = found {
+                    let item = &mut self.items[index];
+                    item.arguments += text;
+                    let (kind, _) = call_names(&item.kind);
+                    let delta = json!({"output_index": index, "item_id": item.id, "delta": text});
+                    self.say(&format!("response.{kind}.delta"), delta);
+                }
+            }
         }
     }
 
-    fn summaries(&mut self, place: &Value, parts: &Value) {
-        for (index, part) in parts.as_array().into_iter().flatten().enumerate() {
-            let mut place = place.clone();
-            place["summary_index"] = index.into();
-            let mut added = place.clone();
-            added["part"] = json!({"type": part["type"], "text": ""});
-            self.say("response.reasoning_summary_part.added", added);
-            let kind = "response.reasoning_summary_text";
-            self.text(kind, &place, "text", &part["text"]);
-            place["part"] = part.clone();
-            self.say("response.reasoning_summary_part.done", place);
+    fn add_item(&mut self, item: &Value) {
+        let word = |name: &str| item[name].as_str().unwrap_or_default().to_owned();
+        let index = self.items.len();
+        self.items.push(SentItem {
+            id: word("id"),
+            kind: word("type"),
+            ..SentItem::default()
+        });
+        let added = json!({"output_index": index, "item": item});
+        self.say("response.output_item.added", added);
+    }
+
+    fn add_waiting(&mut self) {
+        for item in std::mem::take(&mut self.waiting) {
+            self.add_item(&item);
         }
     }
+
+    /// Begins a part of the last item.
+    fn add_part(&mut self, part: &Value) {
+        let Some(index) = self.items.len().checked_sub(1) else {
+            return;
+        };
+        let kind = names(part).0;
+        let item = &mut self.items[index];
+        item.part = kind;
+        let parts = if kind == SUMMARY {
+            &mut item.summary
+        } else {
+            &mut item.content
+        };
+        let number = parts.len();
+        parts.push(String::new());
+        let place = json!({"output_index": index, "item_id": item.id});
+        self.part(&place, number, part, true);
+    }
+
+    /// A piece of the text of the item of this kind, which begins if there is none.
+    fn say_text(&mut self, kind: &str, prefix: &str, part: &Value, text: &str) {
+        self.add_waiting();
+        let found = self.items.iter().rposition(|item| item.kind == kind);
+        let index = found.unwrap_or(self.items.len());
+        if found.is_none() {
+            let mut item = json!({"type": kind, "id": format!("{prefix}_{}", self.id)});
+            match kind {
+                "message" => {
+                    item["status"] = "in_progress".into();
+                    item["role"] = "assistant".into();
+                    item["content"] = json!([]);
+                }
+                _ => item["summary"] = json!([]),
+            }
+            self.add_item(&item);
+            self.add_part(part);
+        }
+        let item = &mut self.items[index];
+        let name = item.part;
+        let Some(sent) = item.text() else {
+            return;
+        };
+        sent.push_str(text);
+        let (of, number) = match name {
+            SUMMARY => ("summary_index", item.summary.len() - 1),
+            _ => ("content_index", item.content.len() - 1),
+        };
+        let mut delta =
+            json!({"output_index": index, "item_id": item.id, of: number, "delta": text});
+        if name == "output_text" {
+            delta["logprobs"] = json!([]);
+        }
+        self.say(&format!("response.{name}.delta"), delta);
+    }
 }
+
+/// The name of the text of a call in events, and of its field.
+fn call_names(kind: &str) -> (&'static str, &'static str) {
+    match kind {
+        "custom_tool_call" => ("custom_tool_call_input", "input"),
+        _ => ("function_call_arguments", "arguments"),
+    }
+}
+
+#[cfg(test)]
+#[path = "events_tests.rs"]
+mod tests;

@@ -9,18 +9,21 @@ mod stored;
 use std::cell::Cell;
 
 use batchwright::queue::ProcessInfo;
-use batchwright::{Job, ProcessId, Request};
+use batchwright::{Error, Job, ProcessId, Request};
 use serde_json::{Map, Value, json};
 
 pub(super) use stored::{remove, tidy};
 
+use self::events::Events;
 use self::request::Own;
 use self::stored::{Stored, found, listed};
 use super::answer::Reply;
+use super::arriving::Piece;
 use super::direct;
 use super::endpoints::{RESPONSES, prefix};
 use super::files::{limit, page};
 use super::parts::{MOST_BYTES, Parts};
+use super::stream::{self, AnswerEvents, Changed};
 use crate::api::once;
 use crate::app::App;
 use crate::http::{COPIES, Call, Response};
@@ -61,35 +64,129 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         let record = stored.record(&id, call.caller.owner(), None);
         record.insert(&mut app.records.single())?;
     }
-    drop(stored);
+    let Stored { response, .. } = stored;
     let is_answered = Cell::new(false);
+    let answer = Unanswered {
+        app,
+        id: &id,
+        is_stored: own.store,
+        is_answered: &is_answered,
+    };
     let parts = Parts {
         model: request.model.clone(),
         requests: vec![request],
         as_base64: false,
     };
-    let answered = direct::answered(app, call, RESPONSES, parts, |reply| {
-        is_answered.set(true);
-        let mut response = match reply {
-            Reply::Json(Value::Object(response)) => response.clone(),
-            _ => Map::new(),
-        };
-        if own.store
-            && let Err(problem) = store(app, &id, &response)
-        {
-            log::warn!("{id} is answered and not stored: {problem}");
-            response.insert("store".to_owned(), false.into());
-        }
-        if own.stream {
-            streamed(&response, None)
-        } else {
+    let answered = if own.stream {
+        let mut events = ResponseEvents::new(answer, response);
+        stream::streamed(app, call, RESPONSES, parts, &mut events)
+    } else {
+        direct::answered(app, call, RESPONSES, parts, |reply| {
+            let mut response = object(reply);
+            answer.store(&mut response);
             Response::json(200, &response)
-        }
-    });
+        })
+    };
     if own.store && !is_answered.get() {
         ObjectRecord::delete(&mut app.records.single(), &id)?;
     }
     answered
+}
+
+/// The response object of a reply.
+fn object(reply: &Reply) -> Map<String, Value> {
+    match reply {
+        Reply::Json(Value::Object(response)) => response.clone(),
+        _ => Map::new(),
+    }
+}
+
+/// A response without its answer.
+struct Unanswered<'a> {
+    app: &'a App,
+    /// The id until it is answered.
+    id: &'a str,
+    is_stored: bool,
+    is_answered: &'a Cell<bool>,
+}
+
+impl Unanswered<'_> {
+    /// Stores the answered response, if its client wants that.
+    fn store(&self, response: &mut Map<String, Value>) {
+        self.is_answered.set(true);
+        if self.is_stored
+            && let Err(problem) = store(self.app, self.id, response)
+        {
+            log::warn!("{} is answered and not stored: {problem}", self.id);
+            response.insert("store".to_owned(), false.into());
+        }
+    }
+}
+
+/// The events of a response that is streamed.
+struct ResponseEvents<'a> {
+    answer: Unanswered<'a>,
+    /// The response before its answer.
+    response: Map<String, Value>,
+    events: Events,
+}
+
+impl<'a> ResponseEvents<'a> {
+    fn new(answer: Unanswered<'a>, response: Map<String, Value>) -> Self {
+        Self {
+            answer,
+            response,
+            events: Events::default(),
+        }
+    }
+}
+
+impl AnswerEvents for ResponseEvents<'_> {
+    fn begin(&mut self, id: &str, model: &str) -> String {
+        self.response.insert("id".to_owned(), id.into());
+        if self.response.get("model").is_none_or(|named| named == "") {
+            self.response.insert("model".to_owned(), model.into());
+        }
+        self.events
+            .begin(&self.response, id.trim_start_matches("resp_"));
+        self.events.take()
+    }
+
+    fn piece(&mut self, piece: &Piece) -> String {
+        self.events.piece(piece);
+        self.events.take()
+    }
+
+    fn end(&mut self, reply: &Reply) -> Result<String, (String, Changed)> {
+        let mut response = object(reply);
+        let ordered = self.events.order(&mut response);
+        self.answer.store(&mut response);
+        let ended = ordered.and_then(|()| self.events.end(&response));
+        self.response = response;
+        let events = self.events.take();
+        match ended {
+            Ok(()) => Ok(events),
+            Err(changed) => Err((events, changed)),
+        }
+    }
+
+    fn changed(&mut self, _: &Reply) -> String {
+        let response = json!({"response": self.response});
+        self.events.error(Changed::CODE, Changed::WHY, response);
+        self.events.take()
+    }
+
+    fn failed(&mut self, error: &Error) -> String {
+        object::fail(&mut self.response, error);
+        self.events.close(&self.response);
+        self.events.take()
+    }
+
+    fn broken(&mut self, problem: &Problem) -> String {
+        self.events
+            .error(problem.code(), &problem.to_string(), json!({}));
+        self.events.take()
+    }
 }
 
 fn streamed(response: &Map<String, Value>, after: Option<u64>) -> Response {

@@ -1,0 +1,197 @@
+//! Answers as streams. The head of the response is sent at once, a comment every few seconds while the client waits, the
+//! pieces of the answer while they arrive if nothing has to be checked first, and at the end what is missing of the
+//! complete answer, which is the one that is stored.
+
+use batchwright::{Error, ProcessId};
+use serde_json::{Value, json};
+
+use super::answer::{self, Reply};
+use super::arriving::Piece;
+use super::caller::Caller;
+use super::direct::{self, Ended};
+use super::endpoints;
+use super::parts::Parts;
+use crate::api::once::REPLAYED;
+use crate::app::App;
+use crate::http::{Call, Response};
+use crate::problem::Problem;
+use crate::records::files::id_of;
+
+/// The complete answer differs from the pieces that were sent, because its call was repeated.
+#[derive(Debug, PartialEq)]
+pub(super) struct Changed;
+
+impl Changed {
+    pub const CODE: &'static str = "answer_changed";
+    pub const WHY: &'static str = "the call was repeated, and the answer differs from the pieces that were sent: this event has the \
+        complete answer";
+}
+
+/// Writes the events of a stream.
+pub(super) trait AnswerEvents {
+    /// The events before the answer. The ids of the events are made of `id`; `model` is the model that is called first.
+    fn begin(&mut self, id: &str, model: &str) -> String;
+
+    /// The events of a piece.
+    fn piece(&mut self, piece: &Piece) -> String;
+
+    /// The events with the rest of the complete answer, after those of the pieces.
+    ///
+    /// # Errors
+    /// If the answer does not begin with these pieces, with the events that are not affected.
+    fn end(&mut self, reply: &Reply) -> Result<String, (String, Changed)>;
+
+    /// The event of an answer that differs from its pieces.
+    fn changed(&mut self, reply: &Reply) -> String {
+        let answer = serde_json::to_value(reply).unwrap_or_default();
+        let error = json!({
+            "message": Changed::WHY, "type": "server_error", "param": null, "code": Changed::CODE, "answer": answer,
+        });
+        format!("data: {}\n\n", json!({ "error": error }))
+    }
+
+    /// The events of a request that has failed.
+    fn failed(&mut self, error: &Error) -> String {
+        format!("data: {}\n\n", answer::failure(error).1)
+    }
+
+    /// The event of a problem of the server.
+    fn broken(&mut self, problem: &Problem) -> String {
+        problem.event()
+    }
+}
+
+/// The part of a text that was not sent.
+pub(super) fn rest<'t>(text: &'t str, sent: &str) -> Result<&'t str, Changed> {
+    text.strip_prefix(sent).ok_or(Changed)
+}
+
+/// The same for the arguments of a call, which the answer may have with other white space.
+pub(super) fn rest_of_arguments<'t>(text: &'t str, sent: &str) -> Result<&'t str, Changed> {
+    let read = |json| serde_json::from_str::<Value>(json).ok();
+    match rest(text, sent) {
+        Err(Changed) if read(text).is_some_and(|value| read(sent) == Some(value)) => Ok(""),
+        rest => rest,
+    }
+}
+
+/// Whether the pieces of an answer can be sent before it is complete.
+fn is_live(parts: &Parts) -> bool {
+    match &parts.requests[..] {
+        [request] => request.unchecked && request.params.response_format.is_none(),
+        _ => false,
+    }
+}
+
+/// Carries out the parts of a request, and streams what they come to.
+///
+/// # Errors
+/// When the request cannot be carried out, before the head was sent.
+pub(super) fn streamed(
+    app: &App,
+    call: &mut Call<'_>,
+    endpoint: &str,
+    parts: Parts,
+    events: &mut dyn AnswerEvents,
+) -> Result<Response, Problem> {
+    let mut caller = direct::caller(app, call, endpoint, &parts, true);
+    let is_live = is_live(&parts);
+    let mut out = Outgoing {
+        events,
+        is_live,
+        prefix: endpoints::prefix(endpoint),
+    };
+    let rest = match direct::run(&mut caller, endpoint, parts, Some(&mut out)) {
+        Ok(ended) => {
+            if ended.is_replayed {
+                let head = caller.head.take();
+                caller.head = head.map(|head| head.header(REPLAYED.0, REPLAYED.1));
+            }
+            out.rest(&ended)
+        }
+        Err(problem) if caller.sent.is_none() => return Err(problem),
+        Err(problem) => {
+            problem.log(&caller.call.head.request_id);
+            out.events.broken(&problem)
+        }
+    };
+    // If the client is gone, the end of the response fails, too.
+    let _ = caller.begin().and_then(|()| caller.send(&rest));
+    Ok(Response::sent("text/event-stream"))
+}
+
+/// The stream of a client that waits.
+pub(super) struct Outgoing<'e> {
+    events: &'e mut dyn AnswerEvents,
+    /// Whether pieces are sent.
+    pub is_live: bool,
+    /// The beginning of the id of the answer.
+    prefix: &'static str,
+}
+
+impl Outgoing<'_> {
+    /// Sends the events before the answer.
+    ///
+    /// # Errors
+    /// When the client is gone.
+    pub fn begin(
+        &mut self,
+        caller: &mut Caller<'_, '_>,
+        process: ProcessId,
+    ) -> Result<(), Problem> {
+        let id = id_of(self.prefix, process);
+        let first = caller.app.limits.of(&caller.like).into_iter().next();
+        let model = caller.like.model.clone();
+        let model = model.or(first.and_then(|first| first.model));
+        let events = self.events.begin(&id, &model.unwrap_or_default());
+        send(caller, &events)
+    }
+
+    /// Sends pieces that have arrived.
+    ///
+    /// # Errors
+    /// When the client is gone.
+    pub fn pass_on(
+        &mut self,
+        caller: &mut Caller<'_, '_>,
+        pieces: &[Piece],
+    ) -> Result<(), Problem> {
+        let events: String = pieces
+            .iter()
+            .map(|piece| self.events.piece(piece))
+            .collect();
+        send(caller, &events)
+    }
+
+    /// The events at the end.
+    fn rest(&mut self, ended: &Ended) -> String {
+        match &ended.reply {
+            Ok(reply) => self.events.end(reply).unwrap_or_else(|(events, Changed)| {
+                log::warn!("the answer of a repeated call differs from the pieces that were sent");
+                events + &self.events.changed(reply)
+            }),
+            Err(error) => self.events.failed(error),
+        }
+    }
+}
+
+fn send(caller: &mut Caller<'_, '_>, events: &str) -> Result<(), Problem> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    caller.send(events)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_with_other_white_space_are_the_same() {
+        assert_eq!(rest_of_arguments("{\"a\":1}", "{\"a\": 1}"), Ok(""));
+        assert_eq!(rest_of_arguments("{\"a\":1}", "{\"a\""), Ok(":1}"));
+        assert_eq!(rest_of_arguments("{}", ""), Ok("{}"));
+        assert_eq!(rest_of_arguments("{\"a\":1}", "{\"a\": 2}"), Err(Changed));
+        assert_eq!(rest("abc", "b"), Err(Changed));
+    }
+}

@@ -1,0 +1,364 @@
+//! Answers that arrive as a stream of events: which calls are made so, and the pieces of the answer while it arrives.
+//! The complete answer is made of all events, see [`events`](super::events).
+
+use std::cell::Cell;
+use std::collections::HashSet;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use crate::base::answer_listener::{AnswerListener, AnswerPiece};
+use crate::llm::params::RequestTask;
+use crate::llm::request::Request;
+use crate::llm::transport::HttpReply;
+
+use super::access::Access;
+use super::events;
+use super::native;
+use super::vendor::{Dialect, Streams, Vendor};
+
+/// A stream has many times the bytes of the same answer in one piece: its limit is a multiple of the other one.
+pub(super) const STREAM_FACTOR: u64 = 8;
+/// Longest line of a stream that is read for its pieces, in bytes.
+const LONGEST_LINE: usize = 1 << 20;
+/// Most values in a single event.
+const MOST_VALUES: usize = 10_000;
+/// Bytes of text that are known before a piece, to recognize a key whose beginning was in the last one.
+const TAIL: usize = 32;
+/// Bytes of text that wait because they may be a part of a key.
+const MOST_HELD: usize = 4096;
+/// Most models that are remembered.
+const MOST_MODELS: usize = 1000;
+
+/// How a request can be streamed at a vendor; `None` if it cannot.
+pub(super) fn streams(vendor: &Vendor, request: &Request) -> Option<Streams> {
+    // Probabilities are dozens of values for each word, and sound has other formats in a stream.
+    const IN_ONE_PIECE: [&str; 6] = [
+        "logprobs",
+        "top_logprobs",
+        "modalities",
+        "audio",
+        "stream",
+        "stream_options",
+    ];
+    let is_set =
+        |value: Option<&Value>| value.is_some_and(|value| !value.is_null() && value != false);
+    let own = native::own(vendor, request).map(|native| native.body());
+    let fields = own.unwrap_or(&request.extra);
+    // A field of the request itself must not be there twice.
+    let is_there = own.is_some_and(|body| body.contains_key("stream"));
+    let is_plain = !is_there && !IN_ONE_PIECE.iter().any(|name| is_set(fields.get(*name)));
+    let is_prompt = request.task == RequestTask::Complete;
+    vendor.streams.filter(|_| is_prompt && is_plain)
+}
+
+/// The models that were found not to stream, or not to report the usage of a stream.
+#[derive(Default)]
+pub(super) struct Unstreamed(Mutex<HashSet<String>>);
+
+impl Unstreamed {
+    pub fn has(&self, model: &str) -> bool {
+        self.0.lock().contains(model)
+    }
+
+    pub fn add(&self, provider: &str, model: &str, why: &str) {
+        let mut models = self.0.lock();
+        if models.len() < MOST_MODELS && models.insert(model.to_owned()) {
+            log::info!("{provider}: answers of {model:?} are not streamed any more: {why}");
+        }
+    }
+}
+
+/// Whether a provider rejects a call because its answer was to be streamed.
+pub(super) fn is_refused(reply: &HttpReply) -> bool {
+    let names_it = || {
+        let body = String::from_utf8_lossy(&reply.body);
+        body.to_ascii_lowercase().contains("stream")
+    };
+    matches!(reply.status, 400 | 422) && names_it()
+}
+
+/// Where a piece belongs.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Text,
+    Reasoning,
+    Arguments(usize),
+}
+
+impl Place {
+    fn piece(self, text: &str) -> AnswerPiece<'_> {
+        match self {
+            Self::Text => AnswerPiece::Text(text),
+            Self::Reasoning => AnswerPiece::Reasoning(text),
+            Self::Arguments(number) => AnswerPiece::Arguments { number, text },
+        }
+    }
+}
+
+/// A call of a tool that has begun.
+struct BegunCall {
+    /// Its index in the stream.
+    index: Option<u64>,
+    id: String,
+}
+
+/// Reads a stream while it arrives, and passes the pieces of the answer on. If it meets something that it does not
+/// understand, it passes on nothing more: the complete answer has it.
+pub(super) struct LiveReader<'l> {
+    dialect: Dialect,
+    access: &'l Access,
+    listener: &'l dyn AnswerListener,
+    /// The beginning of a line.
+    line: Vec<u8>,
+    place: Place,
+    /// The last text that was passed on, and the text that waits because it may be a part of a key.
+    tail: String,
+    held: String,
+    calls: Vec<BegunCall>,
+    has_reasoning: bool,
+    is_stopped: bool,
+}
+
+impl<'l> LiveReader<'l> {
+    pub fn new(dialect: Dialect, access: &'l Access, listener: &'l dyn AnswerListener) -> Self {
+        Self {
+            dialect,
+            access,
+            listener,
+            line: Vec::new(),
+            place: Place::Text,
+            tail: String::new(),
+            held: String::new(),
+            calls: Vec::new(),
+            has_reasoning: false,
+            is_stopped: false,
+        }
+    }
+
+    /// Reads the next bytes.
+    pub fn read(&mut self, mut bytes: &[u8]) {
+        while !self.is_stopped
+            && let Some(end) = bytes.iter().position(|byte| *byte == b'\n')
+        {
+            self.line.extend_from_slice(&bytes[..end]);
+            bytes = &bytes[end + 1..];
+            let line = std::mem::take(&mut self.line);
+            self.line(&line);
+        }
+        if !self.is_stopped {
+            self.line.extend_from_slice(bytes);
+            self.is_stopped = self.line.len() > LONGEST_LINE;
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        let line = std::str::from_utf8(line).ok();
+        let Some(data) = line.and_then(events::data) else {
+            self.is_stopped |= line.is_none();
+            return;
+        };
+        match events::read(data, &Cell::new(MOST_VALUES)) {
+            Some(event) if !events::says(&event, "error") => self.event(&event),
+            _ => self.is_stopped = true,
+        }
+    }
+
+    fn event(&mut self, event: &Value) {
+        match self.dialect {
+            Dialect::OpenAi if event["type"].is_string() => self.response(event),
+            Dialect::OpenAi => self.chat(event),
+            Dialect::Anthropic => self.message(event),
+            Dialect::Gemini => self.content(event),
+            Dialect::Extract => {}
+        }
+    }
+
+    fn chat(&mut self, event: &Value) {
+        let choices = event["choices"].as_array().into_iter().flatten();
+        for choice in choices.filter(|choice| choice["index"].as_u64().unwrap_or(0) == 0) {
+            let delta = &choice["delta"];
+            let unread = ["refusal", "function_call", "audio", "images"];
+            let is_unread = |name: &&str| events::says(delta, name) && delta[*name] != "";
+            // A message at the end is there in addition to its pieces.
+            if unread.iter().any(is_unread) || events::says(choice, "message") {
+                self.is_stopped = true;
+                return;
+            }
+            let thoughts = ["reasoning", "reasoning_content"].map(|name| delta[name].as_str());
+            let mut thoughts = thoughts.into_iter().flatten();
+            if let Some(text) = thoughts.find(|text| !text.is_empty()) {
+                self.say(Place::Reasoning, text);
+            }
+            match &delta["content"] {
+                Value::String(text) => self.say(Place::Text, text),
+                Value::Array(parts) => parts.iter().for_each(|part| self.part(part)),
+                _ => {}
+            }
+            for call in delta["tool_calls"].as_array().into_iter().flatten() {
+                self.chat_call(call);
+            }
+        }
+    }
+
+    /// A part of a content that is a list, as Mistral's.
+    fn part(&mut self, part: &Value) {
+        match (part["type"].as_str(), &part["thinking"]) {
+            (Some("text"), _) => self.say(Place::Text, part["text"].as_str().unwrap_or_default()),
+            (Some("thinking"), Value::String(text)) => self.say(Place::Reasoning, text),
+            (Some("thinking"), Value::Array(parts)) => {
+                for text in parts.iter().filter_map(|part| part["text"].as_str()) {
+                    self.say(Place::Reasoning, text);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn chat_call(&mut self, call: &Value) {
+        let [function, custom] = ["function", "custom"].map(|name| &call[name]);
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (id, index) = (word(&call["id"]), call["index"].as_u64());
+        let name = word(function.get("name").unwrap_or(&custom["name"]));
+        let begun = self.calls.iter().rposition(|begun| begun.index == index);
+        // Some servers give all calls of a turn the index 0.
+        let is_another =
+            |number: &usize| !id.is_empty() && !name.is_empty() && self.calls[*number].id != id;
+        let number = match begun.filter(|number| !is_another(number)) {
+            Some(number) => number,
+            None => self.begin_call(index, &id, &name),
+        };
+        let text = function.get("arguments").unwrap_or(&custom["input"]);
+        self.say(Place::Arguments(number), text.as_str().unwrap_or_default());
+    }
+
+    fn message(&mut self, event: &Value) {
+        let index = event["index"].as_u64();
+        let (block, delta) = (&event["content_block"], &event["delta"]);
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        match event["type"].as_str() {
+            Some("content_block_start") => match block["type"].as_str() {
+                Some("text") => self.say(Place::Text, &text(&block["text"])),
+                Some("thinking") => {
+                    // The texts of several blocks are separated by an empty line.
+                    if self.has_reasoning {
+                        self.say(Place::Reasoning, "\n\n");
+                    }
+                    self.say(Place::Reasoning, &text(&block["thinking"]));
+                }
+                Some("tool_use") => {
+                    self.begin_call(index, &text(&block["id"]), &text(&block["name"]));
+                }
+                _ => {}
+            },
+            Some("content_block_delta") => {
+                self.say(Place::Text, &text(&delta["text"]));
+                self.say(Place::Reasoning, &text(&delta["thinking"]));
+                self.arguments(index, &text(&delta["partial_json"]));
+            }
+            _ => {}
+        }
+    }
+
+    fn content(&mut self, event: &Value) {
+        let parts = event.pointer("/candidates/0/content/parts");
+        for part in parts.and_then(Value::as_array).into_iter().flatten() {
+            let Some(text) = part["text"].as_str() else {
+                // Calls come in one piece, often without an id.
+                self.is_stopped = true;
+                return;
+            };
+            let is_thought = part["thought"] == true;
+            self.say(
+                if is_thought {
+                    Place::Reasoning
+                } else {
+                    Place::Text
+                },
+                text,
+            );
+        }
+    }
+
+    /// An event of OpenAI's Responses API.
+    fn response(&mut self, event: &Value) {
+        let index = event["output_index"].as_u64();
+        let delta = event["delta"].as_str().unwrap_or_default();
+        let kind = event["type"].as_str().unwrap_or_default();
+        match kind.strip_prefix("response.").unwrap_or_default() {
+            "output_item.added" => {
+                let item = &event["item"];
+                self.listener.on_piece(AnswerPiece::Item(item));
+                let word = |name: &str| item[name].as_str().unwrap_or_default();
+                if ["function_call", "custom_tool_call"].contains(&word("type")) {
+                    self.begin_call(index, word("call_id"), word("name"));
+                }
+            }
+            "content_part.added" | "reasoning_summary_part.added" => {
+                if event["part"]["type"] == "refusal" {
+                    self.is_stopped = true;
+                    return;
+                }
+                self.listener.on_piece(AnswerPiece::Part(&event["part"]));
+            }
+            "output_text.delta" => self.say(Place::Text, delta),
+            "reasoning_summary_text.delta" | "reasoning_text.delta" => {
+                self.say(Place::Reasoning, delta);
+            }
+            "function_call_arguments.delta" | "custom_tool_call_input.delta" => {
+                self.arguments(index, delta);
+            }
+            _ => {}
+        }
+    }
+
+    /// Begins a call, and returns its number. A call that the provider does not name gets its id from the complete answer.
+    fn begin_call(&mut self, index: Option<u64>, id: &str, name: &str) -> usize {
+        let number = self.calls.len();
+        self.is_stopped |= id.is_empty() || name.is_empty() || !self.held.is_empty();
+        self.calls.push(BegunCall {
+            index,
+            id: id.to_owned(),
+        });
+        if !self.is_stopped {
+            self.listener
+                .on_piece(AnswerPiece::ToolCall { number, id, name });
+        }
+        number
+    }
+
+    fn arguments(&mut self, index: Option<u64>, text: &str) {
+        if let Some(number) = self.calls.iter().rposition(|call| call.index == index) {
+            self.say(Place::Arguments(number), text);
+        }
+    }
+
+    /// Passes a text on, unless it may be a part of a key, which some servers repeat.
+    fn say(&mut self, place: Place, text: &str) {
+        if text.is_empty() || self.is_stopped {
+            return;
+        }
+        if place != self.place {
+            // A key would be in one text.
+            self.is_stopped = !self.held.is_empty();
+            self.tail.clear();
+            self.place = place;
+        }
+        self.held += text;
+        let seen = format!("{}{}", self.tail, self.held);
+        if self.is_stopped || self.access.may_show_key(&seen) {
+            self.is_stopped |= self.held.len() > MOST_HELD;
+            return;
+        }
+        self.has_reasoning |= place == Place::Reasoning;
+        self.listener.on_piece(place.piece(&self.held));
+        self.held.clear();
+        let mut ends = seen.len().saturating_sub(TAIL)..;
+        let tail = ends.find_map(|from| seen.get(from..));
+        tail.unwrap_or_default().clone_into(&mut self.tail);
+    }
+}
+
+#[cfg(test)]
+#[path = "live_tests.rs"]
+mod tests;

@@ -1,0 +1,271 @@
+use parking_lot::Mutex;
+use serde_json::json;
+
+use super::super::address::ApiAddress;
+use super::super::dialect::testing::{self, vendor};
+use super::*;
+use crate::base::secret::Secret;
+
+/// Writes down what it hears.
+#[derive(Default)]
+struct Heard(Mutex<Vec<String>>);
+
+impl AnswerListener for Heard {
+    fn on_call(&self) {}
+
+    fn on_piece(&self, piece: AnswerPiece<'_>) {
+        self.0.lock().push(match piece {
+            AnswerPiece::Text(text) => format!("text {text}"),
+            AnswerPiece::Reasoning(text) => format!("reasoning {text}"),
+            AnswerPiece::ToolCall { number, id, name } => format!("call {number} {id} {name}"),
+            AnswerPiece::Arguments { number, text } => format!("arguments {number} {text}"),
+            AnswerPiece::Item(item) => format!("item {}", item["type"]),
+            AnswerPiece::Part(part) => format!("part {}", part["type"]),
+        });
+    }
+}
+
+fn access(keys: &[&str]) -> Access {
+    Access {
+        address: ApiAddress {
+            base_url: String::new(),
+            query: String::new(),
+            by_deployment: false,
+        },
+        headers: Vec::new(),
+        secrets: Vec::new(),
+        keys: keys.iter().map(|key| Secret::new(*key)).collect(),
+        key_hint: String::new(),
+        account: String::new(),
+    }
+}
+
+fn heard_with(keys: &[&str], dialect: Dialect, stream: &str, step: usize) -> Vec<String> {
+    let (heard, access) = (Heard::default(), access(keys));
+    let mut live = LiveReader::new(dialect, &access, &heard);
+    for bytes in stream.as_bytes().chunks(step) {
+        live.read(bytes);
+    }
+    heard.0.into_inner()
+}
+
+fn heard(dialect: Dialect, stream: &str) -> Vec<String> {
+    let heard = heard_with(&[], dialect, stream, stream.len());
+    assert_eq!(heard_with(&[], dialect, stream, 1), heard);
+    heard
+}
+
+fn sent(events: &[Value]) -> String {
+    let lines = events
+        .iter()
+        .map(|event| format!("event: x\r\ndata: {event}\r\n\r\n"));
+    lines.collect::<String>() + "data: [DONE]\n\n"
+}
+
+fn delta(delta: Value) -> Value {
+    json!({"choices": [{"index": 0, "delta": delta, "finish_reason": null}]})
+}
+
+#[test]
+fn a_chat_is_heard_in_pieces() {
+    let call = |call: Value| delta(json!({"tool_calls": [call]}));
+    let stream = sent(&[
+        delta(json!({"role": "assistant", "content": ""})),
+        delta(json!({"reasoning_content": "Hm."})),
+        delta(json!({"content": "ä"})),
+        delta(json!({"content": [
+            {"type": "thinking", "thinking": [{"type": "text", "text": "And"}]}, {"type": "text", "text": "b"}]})),
+        call(json!({"index": 0, "id": "c1", "function": {"name": "f", "arguments": ""}})),
+        call(json!({"index": 0, "function": {"arguments": "{\"a\""}})),
+        call(json!({"index": 0, "function": {"arguments": ":1}"}})),
+        call(json!({"index": 0, "id": "c2", "function": {"name": "g", "arguments": "{}"}})),
+        call(
+            json!({"index": 1, "id": "c3", "type": "custom", "custom": {"name": "h", "input": "x"}}),
+        ),
+        json!({"choices": [], "usage": {"prompt_tokens": 1}}),
+    ]);
+    let expected = [
+        "reasoning Hm.",
+        "text ä",
+        "reasoning And",
+        "text b",
+        "call 0 c1 f",
+        "arguments 0 {\"a\"",
+        "arguments 0 :1}",
+        "call 1 c2 g",
+        "arguments 1 {}",
+        "call 2 c3 h",
+        "arguments 2 x",
+    ];
+    assert_eq!(heard(Dialect::OpenAi, &stream), expected);
+}
+
+#[test]
+fn the_pieces_of_other_formats_are_those_of_their_answers() {
+    let start = |index: u8, block: Value| json!({"type": "content_block_start", "index": index, "content_block": block});
+    let delta = |index: u8, delta: Value| json!({"type": "content_block_delta", "index": index, "delta": delta});
+    let anthropic = sent(&[
+        json!({"type": "message_start", "message": {"id": "m", "content": [], "usage": {"input_tokens": 1}}}),
+        start(0, json!({"type": "thinking", "thinking": ""})),
+        delta(0, json!({"type": "thinking_delta", "thinking": "Hm."})),
+        delta(0, json!({"type": "signature_delta", "signature": "s"})),
+        start(1, json!({"type": "text", "text": ""})),
+        delta(1, json!({"type": "text_delta", "text": "So."})),
+        start(2, json!({"type": "thinking", "thinking": ""})),
+        delta(2, json!({"type": "thinking_delta", "thinking": "Oh."})),
+        start(
+            3,
+            json!({"type": "tool_use", "id": "c1", "name": "f", "input": {}}),
+        ),
+        delta(
+            3,
+            json!({"type": "input_json_delta", "partial_json": "{\"a\": 1}"}),
+        ),
+        json!({"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 2}}),
+    ]);
+    let expected = [
+        "reasoning Hm.",
+        "text So.",
+        "reasoning \n\n",
+        "reasoning Oh.",
+        "call 0 c1 f",
+        "arguments 0 {\"a\": 1}",
+    ];
+    assert_eq!(heard(Dialect::Anthropic, &anthropic), expected);
+    let answer = testing::decoded("anthropic", &anthropic).unwrap();
+    assert_eq!(answer.text, "So.");
+    assert_eq!(
+        answer.details().reasoning.as_ref().unwrap().text,
+        "Hm.\n\nOh."
+    );
+
+    let parts = |parts: Value| json!({"candidates": [{"content": {"parts": parts}}]});
+    let gemini = sent(&[
+        parts(json!([{"text": "Hm.", "thought": true}, {"text": "So"}])),
+        parts(json!([{"text": "."}])),
+        parts(json!([{"functionCall": {"name": "f", "args": {}}}])),
+        parts(json!([{"text": "later"}])),
+    ]);
+    assert_eq!(
+        heard(Dialect::Gemini, &gemini),
+        ["reasoning Hm.", "text So", "text ."]
+    );
+
+    let added = |index: u8, item: Value| json!({"type": "response.output_item.added", "output_index": index, "item": item});
+    let responses = sent(&[
+        json!({"type": "response.created", "response": {"output": []}}),
+        added(0, json!({"type": "reasoning", "id": "rs", "summary": []})),
+        json!({"type": "response.reasoning_summary_part.added", "output_index": 0, "part": {"type": "summary_text"}}),
+        json!({"type": "response.reasoning_summary_text.delta", "output_index": 0, "delta": "Hm."}),
+        added(1, json!({"type": "message", "id": "msg", "content": []})),
+        json!({"type": "response.content_part.added", "output_index": 1, "part": {"type": "output_text"}}),
+        json!({"type": "response.output_text.delta", "output_index": 1, "delta": "So."}),
+        added(
+            2,
+            json!({"type": "function_call", "id": "fc", "call_id": "c1", "name": "f"}),
+        ),
+        json!({"type": "response.function_call_arguments.delta", "output_index": 2, "delta": "{}"}),
+    ]);
+    let expected = [
+        "item \"reasoning\"",
+        "part \"summary_text\"",
+        "reasoning Hm.",
+        "item \"message\"",
+        "part \"output_text\"",
+        "text So.",
+        "item \"function_call\"",
+        "call 0 c1 f",
+        "arguments 0 {}",
+    ];
+    assert_eq!(heard(Dialect::OpenAi, &responses), expected);
+}
+
+#[test]
+fn nothing_is_passed_on_after_what_only_the_complete_answer_explains() {
+    let begin = delta(json!({"content": "a"}));
+    let end = delta(json!({"content": "b"}));
+    for strange in [
+        delta(json!({"refusal": "no"})),
+        delta(json!({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]})),
+        delta(json!({"function_call": {"name": "f"}})),
+        json!({"error": {"message": "overloaded"}}),
+        json!({"choices": [{"message": {"content": "abc"}}]}),
+    ] {
+        let stream = sent(&[begin.clone(), strange.clone(), end.clone()]);
+        assert_eq!(heard(Dialect::OpenAi, &stream), ["text a"], "{strange}");
+    }
+    let broken = format!(
+        "{}data: {{\"choices\n\n{}",
+        sent(std::slice::from_ref(&begin)),
+        sent(std::slice::from_ref(&end))
+    );
+    assert_eq!(heard(Dialect::OpenAi, &broken), ["text a"]);
+    let long = format!("{}data: {}", sent(&[begin]), "x".repeat(LONGEST_LINE));
+    let long = heard_with(
+        &[],
+        Dialect::OpenAi,
+        &format!("{long}\n\n{}", sent(&[end])),
+        1 << 16,
+    );
+    assert_eq!(long, ["text a"]);
+}
+
+#[test]
+fn a_key_that_is_repeated_in_pieces_is_not_passed_on() {
+    let key = "sk-proj-0123456789abcdef";
+    let pieces = |pieces: &[&str]| {
+        let events: Vec<Value> = pieces
+            .iter()
+            .map(|text| delta(json!({"content": text})))
+            .collect();
+        heard_with(&[key], Dialect::OpenAi, &sent(&events), 7)
+    };
+    assert_eq!(
+        pieces(&["a sk-pro", "mise", " is kept"]),
+        ["text a sk-promise", "text  is kept"]
+    );
+    for leak in [
+        ["My key: sk-p", "roj-0123", "456789abcdef."],
+        ["My key: sk", "-proj-0123456789abcd", "ef."],
+    ] {
+        let heard = pieces(&leak).concat();
+        assert!(heard.len() < "text My key: sk-".len(), "{heard}");
+    }
+}
+
+#[test]
+fn vendors_stream_what_a_stream_can_carry() {
+    let chat = || Request::new("hi");
+    let body = |name: &str, request: &Request| {
+        let vendor = vendor(name);
+        let call = super::super::dialect::encode(vendor, request, Some("m")).unwrap();
+        let call = call.streamed(vendor, streams(vendor, request).unwrap());
+        let body: Value = serde_json::from_slice(&call.body).unwrap();
+        (
+            call.path.into_owned(),
+            body["stream"].clone(),
+            body["stream_options"].clone(),
+        )
+    };
+    let usage = json!({"include_usage": true});
+    assert_eq!(
+        body("openai", &chat()),
+        ("/chat/completions".to_owned(), json!(true), usage)
+    );
+    assert_eq!(body("mistral", &chat()).2, Value::Null);
+    assert_eq!(
+        body("anthropic", &chat()),
+        ("/messages".to_owned(), json!(true), Value::Null)
+    );
+    let gemini = "/models/m:streamGenerateContent?alt=sse".to_owned();
+    assert_eq!(body("gemini", &chat()), (gemini, Value::Null, Value::Null));
+    for (field, value) in [("logprobs", json!(true)), ("modalities", json!(["audio"]))] {
+        assert_eq!(
+            streams(vendor("openai"), &chat().with_extra(field, value)),
+            None
+        );
+    }
+    let plain = chat().with_extra("logprobs", json!(false));
+    assert!(streams(vendor("openai"), &plain).is_some());
+    assert_eq!(streams(vendor("openai"), &Request::embedding("hi")), None);
+}
