@@ -5,7 +5,9 @@
 pub(crate) mod atomic_file;
 pub mod brief;
 pub mod cancel;
+pub mod charge;
 pub mod clock;
+pub(crate) mod day;
 pub mod disk;
 pub mod error;
 mod error_kind;

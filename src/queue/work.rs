@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
+use crate::base::charge::Charge;
 use crate::base::clock::{Clock, Time, Timestamp};
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
@@ -255,10 +256,10 @@ impl StoreWork {
             Settled::Final(ticket, Ok(done)) => {
                 for (member, made) in ticket.task.iter().zip(done) {
                     out.push(match made {
-                        JobEnd::Result(result, spent) => {
+                        JobEnd::Result(result, spent, charge) => {
                             let (result, spent) = (result.clone(), *spent);
                             let outcome = ClaimOutcome::Completed { result, spent };
-                            end(member, ticket, outcome)
+                            end(member, ticket, outcome, charge.as_deref())
                         }
                         JobEnd::Failed(error) => failed(member, ticket, error, now),
                         JobEnd::Wait(awaited) => waits(&member.task, awaited, wall),
@@ -277,7 +278,7 @@ impl StoreWork {
             Settled::Later(ticket, due, None) => {
                 let due_at = Some(wall.after(due.since(now)));
                 for member in &ticket.task {
-                    out.push(end(member, ticket, ClaimOutcome::Snooze { due_at }));
+                    out.push(end(member, ticket, ClaimOutcome::Snooze { due_at }, None));
                 }
             }
             Settled::Unsent(ticket, _) => {
@@ -305,8 +306,7 @@ impl StoreWork {
     ) -> Settlement {
         let tries = &ticket.tries;
         let task = &member.task;
-        let paid = error.paid();
-        let spent = paid.is_known().then(|| prompts::spent(paid, &task.history));
+        let spent = prompts::spent_in_vain(error, &task.history);
         let asked = |step| match &*task.kind {
             Kind::Prompts {
                 route, task: kind, ..
@@ -335,7 +335,7 @@ impl StoreWork {
             spent,
             history: history.text(),
         };
-        end(member, ticket, outcome)
+        end(member, ticket, outcome, error.charge())
     }
 }
 
@@ -352,25 +352,25 @@ fn failed(
         } => prompts::failure(route, *kind, task, ticket.into(), now, error),
         Kind::Host(_) => None,
     };
-    let paid = error.paid();
-    let spent = paid.is_known().then(|| prompts::spent(paid, &task.history));
     let outcome = ClaimOutcome::Failed {
         error: error.clone(),
         result,
-        spent,
+        spent: prompts::spent_in_vain(error, &task.history),
     };
-    end(member, ticket, outcome)
+    end(member, ticket, outcome, error.charge())
 }
 
 fn end(
     member: &Member<JobTask>,
     ticket: &Ticket<Pack<JobTask>>,
     outcome: ClaimOutcome,
+    charge: Option<&Charge>,
 ) -> Settlement {
     Settlement {
         receipt: member.task.claimed.receipt,
         calls: ticket.tries.calls.into(),
         outcome,
+        charge: charge.cloned().map(Box::new),
         worked: None,
     }
 }
@@ -381,6 +381,7 @@ fn back(task: &JobTask, calls: u32) -> Settlement {
         receipt: task.claimed.receipt,
         calls: calls.max(task.history.calls()),
         outcome: ClaimOutcome::Snooze { due_at: None },
+        charge: None,
         worked: None,
     }
 }
@@ -394,6 +395,7 @@ fn waits(task: &JobTask, awaited: &Awaited, wall: Timestamp) -> Settlement {
             processes: awaited.processes.clone(),
             due_at: wall.after(awaited.at_most),
         },
+        charge: None,
         worked: None,
     }
 }
@@ -416,6 +418,7 @@ fn doubtful(task: &JobTask) -> Settlement {
         receipt: task.claimed.receipt,
         calls: task.history.calls(),
         outcome,
+        charge: None,
         worked: None,
     }
 }
@@ -538,6 +541,7 @@ pub(crate) fn call(
                     receipt,
                     calls,
                     outcome,
+                    charge: None,
                     worked: None,
                 };
                 if let Err(error) = late_store.settle(&[end], late_clock.wall()) {
@@ -553,7 +557,7 @@ pub(crate) fn call(
             let result = handler.call(&job, &children, ctx, late);
             let result = result.map_err(Error::with_exact_wait);
             let result = result.map(|made| match made {
-                Some(result) => JobEnd::Result(result, None),
+                Some(result) => JobEnd::Result(result, None, None),
                 None => JobEnd::Wait(children.awaited()),
             });
             Reply {
