@@ -29,7 +29,9 @@ pub struct LedgerArgs {
     #[arg(long, value_name = "DAY")]
     pub until: Option<Day>,
 
-    /// Properties to group by: month, day, provider, model, tier, key, run, owner
+    /// Columns to group by
+    ///
+    /// The columns are month, day, provider, model, tier, key, run and owner; a model is shown with its provider.
     #[arg(
         long,
         value_name = "LIST",

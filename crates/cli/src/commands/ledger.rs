@@ -5,6 +5,7 @@ use batchwright::{Ledger, Usd};
 use serde_json::json;
 
 use crate::args::ledger::LedgerArgs;
+use crate::display;
 use crate::exit::{About, Exit, Refusal};
 use crate::format::{count, number_of};
 use crate::ledger::{Found, gather, name_of};
@@ -54,7 +55,7 @@ fn show(args: &LedgerArgs) -> Result<Exit, Refusal> {
         table(&rows, &total)
     };
     for path in &unreadable {
-        args.say.say(&format!(
+        display::error(&format!(
             "the sums are incomplete: {} cannot be read",
             path.display()
         ));
