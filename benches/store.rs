@@ -73,6 +73,7 @@ impl Bench {
 
     fn settle(&self, claimed: &[ClaimedJob], outcome: &ClaimOutcome) {
         let end = |job: &ClaimedJob| Settlement {
+            charge: None,
             worked: None,
             receipt: job.receipt,
             calls: 1,

@@ -269,6 +269,7 @@ fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
             receipt,
             calls: 1,
             outcome,
+            charge: None,
             worked: None,
         });
     }

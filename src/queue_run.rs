@@ -185,6 +185,13 @@ impl QueueRun {
         self
     }
 
+    /// Copies what the run was billed into this folder of [books](crate::unstable::RunBook) whenever it ends, because its
+    /// own store is removed in the end. Default: no copy.
+    pub fn ledger(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.store.ledger = Some(folder.into());
+        self
+    }
+
     /// Ends when all is handed over; the same run collects the results later. Default: it waits for them.
     pub fn until_submitted(mut self, yes: bool) -> Self {
         self.until_submitted = yes;

@@ -7,6 +7,7 @@
 //! | [`Clock`] | time | [`SystemClock`], [`Time`], [`Wake`] |
 //! | [`AtomicFile`] | writes a file atomically | [`make_private_folder`], [`open_private`], [`disk_space`] |
 //! | [`copy_beside`] | keeps the contents of an open file that was removed | [`same_file`] |
+//! | [`ChargeBook`] | books what calls were billed | [`RunBook`] |
 //! | [`Pool`] | runs tasks other than prompts | [`TaskEnd`], [`PoolEnd`] |
 //! | [`UniqueJson`] | reads JSON, and rejects an object that names a field twice | |
 //! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`ListedBatches`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`BatchRefusal`], [`BatchLine`], [`BatchLineResult`] |
@@ -33,6 +34,8 @@ pub use crate::llm::transport::{
     ByteListener, HttpHeaders, HttpMethod, HttpReply, HttpRequest, HttpTransfer, HttpTransport,
     PublicResolver, ReplyShare, Transport, is_public_address,
 };
+pub use crate::money::books::RunBook;
+pub use crate::money::ledger::ChargeBook;
 pub use crate::pool::{Pool, PoolEnd, TaskEnd};
 #[cfg(feature = "queue")]
 pub use crate::queue::job::JobParts;

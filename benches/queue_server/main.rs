@@ -299,6 +299,7 @@ fn claim_times(store: &dyn JobStore, rounds: usize) -> (f64, f64) {
                 .jobs;
             let took = began.elapsed().as_secs_f64() * 1_000.0;
             let back = |receipt| Settlement {
+                charge: None,
                 worked: None,
                 receipt,
                 calls: 0,

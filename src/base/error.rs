@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::brief::{Bytes, FieldIf, Message, beginning};
+use super::charge::Charge;
 use super::hints::RateHints;
 use super::secret::Secret;
 use super::usage::{Paid, Usage};
@@ -45,6 +46,8 @@ struct Inner {
     refusal: Option<String>,
     request_id: Option<String>,
     paid: Paid,
+    /// What the last call was billed, until it is booked.
+    charge: Option<Box<Charge>>,
     raw: Option<String>,
     /// The unusable reply, if it is not UTF-8.
     raw_bytes: Option<Vec<u8>>,
@@ -91,6 +94,7 @@ impl Error {
             refusal: None,
             request_id: None,
             paid: Paid::default(),
+            charge: None,
             raw: None,
             raw_bytes: None,
             reply_file: None,
@@ -230,8 +234,21 @@ impl Error {
         self
     }
 
-    pub(crate) fn set_paid(&mut self, paid: Paid) {
+    /// Sets what the only call so far was billed.
+    pub(crate) fn set_charge(&mut self, paid: Paid, charge: Option<Box<Charge>>) {
         self.0.paid = paid;
+        self.0.charge = charge;
+    }
+
+    /// Sets what the last call was billed.
+    pub(crate) fn with_charge(mut self, charge: Option<Box<Charge>>) -> Self {
+        self.0.charge = charge;
+        self
+    }
+
+    /// What the last call was billed.
+    pub(crate) fn charge(&self) -> Option<&Charge> {
+        self.0.charge.as_deref()
     }
 
     /// Sets the unusable reply, cut to 16 KiB.

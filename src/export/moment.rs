@@ -1,5 +1,8 @@
 //! Dates and times of typed inputs, as their rows have them: texts of ISO 8601.
 
+pub(super) use crate::base::day::days;
+use crate::base::day::digits;
+
 use super::cell::ColumnType;
 
 /// What a text of a column of dates is.
@@ -10,33 +13,6 @@ pub(super) fn kind(text: &str) -> ColumnType {
         (None, Some(_)) => ColumnType::DateTime,
         (None, None) => ColumnType::Text,
     }
-}
-
-/// The day of `2024-05-01`, counted from 1 January 1970.
-pub(super) fn days(text: &str) -> Option<i32> {
-    let bytes = text.as_bytes();
-    if bytes.len() != 10 || bytes[4] != b'-' || bytes[7] != b'-' {
-        return None;
-    }
-    let year = digits(&text[..4])?;
-    let (month, day) = (digits(text.get(5..7)?)?, digits(text.get(8..)?)?);
-    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let longest = match month {
-        2 => 28 + i64::from(is_leap),
-        4 | 6 | 9 | 11 => 30,
-        1..=12 => 31,
-        _ => return None,
-    };
-    if !(1..=longest).contains(&day) {
-        return None;
-    }
-    // <https://howardhinnant.github.io/date_algorithms.html>, days_from_civil.
-    let year = year - i64::from(month <= 2);
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    i32::try_from(era * 146_097 + day_of_era - 719_468).ok()
 }
 
 /// Microseconds from the beginning of 1970 to `2024-05-01T12:30:00.5`, with or without a `Z`, or to the beginning of a
@@ -56,12 +32,6 @@ pub(super) fn micros(text: &str) -> Option<i64> {
         .filter(|n| (1..=6).contains(n))?;
     let fraction = digits(fraction)? * 10_i64.pow(6 - places);
     Some((i64::from(days(day)?) * SECONDS_OF_DAY + seconds) * 1_000_000 + fraction)
-}
-
-/// A number of nothing but digits.
-fn digits(text: &str) -> Option<i64> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|_| plain)
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ impl CarriedCosts {
             }
         };
         let priced = answered.as_mut().map_err(|failed| &mut failed.error);
-        pricing.price(client, request, priced);
+        pricing.price(client, request, true, priced);
         match answered {
             Ok(mut response) => {
                 let used = response.paid().tokens();

@@ -60,6 +60,7 @@ fn paid(text: &str, tokens: u64, cost_usd: Option<Usd>) -> Result<Response, Erro
 }
 
 static NO_PRICES: Pricing<'static> = Pricing {
+    book: None,
     prices: &Prices::none(),
     at: Timestamp(0),
 };

@@ -1,57 +1,85 @@
 //! The cost of a call: the one that its reply reports, else by the prices of the model.
 
+use crate::base::charge::{Charge, ChargeSum};
 use crate::base::clock::Timestamp;
+use crate::base::day::Day;
 use crate::base::error::Error;
 use crate::base::usage::Paid;
-use crate::money::prices::Prices;
+use crate::money::ledger::ChargeBook;
+use crate::money::prices::{Prices, tier_name};
 
 use super::client::{LlmClient, guarded};
+use super::providers::extract::STAND_IN;
 use super::request::Request;
 use super::response::Response;
 
-/// Prices at a point in time.
+/// Prices at a point in time, and who books what was billed.
 pub(crate) struct Pricing<'p> {
     pub prices: &'p Prices,
     pub at: Timestamp,
+    /// Without a book, the charge is left with the answer or the error of the call.
+    pub book: Option<&'p dyn ChargeBook>,
+}
+
+/// Whom a call pays.
+struct Payee<'c> {
+    provider: &'c str,
+    /// A name of the account; empty without a credential.
+    account: &'c str,
+    /// The tier of the call, or as an error the one that applies if the reply reports none.
+    tier: Result<&'c str, &'c str>,
 }
 
 impl Pricing<'_> {
-    /// Sets the cost of a call to `client`, or of its part for one request, unless the reply reports it.
+    /// Sets the cost of a call to `client`, or of its part for one request, unless the reply reports it, and books it.
+    /// The other parts of a call are not `is_first`.
     pub(crate) fn price(
         &self,
         client: &dyn LlmClient,
         request: &Request,
+        is_first: bool,
         result: Result<&mut Response, &mut Error>,
     ) {
         let asked = request.extra.get("service_tier");
         let asked = asked.and_then(|tier| tier.as_str()).unwrap_or_default();
         // A client that panics here does not cost its answer.
         let requested = || guarded("model_for()", || client.model_for(request)).flatten();
-        if let Some(provider) = guarded("provider()", || client.provider()) {
-            self.price_call(provider, requested, Err(asked), result);
+        let names = || (client.provider(), client.account());
+        if let Some((provider, account)) = guarded("provider() or account()", names) {
+            let payee = Payee {
+                provider,
+                account,
+                tier: Err(asked),
+            };
+            self.price_call(&payee, requested, is_first, result);
         }
     }
 
-    /// The same for a request in a batch.
+    /// The same for a request in a batch of an account.
     pub(crate) fn price_batched(
         &self,
-        provider: &str,
+        [provider, account]: [&str; 2],
         requested: Option<&str>,
         result: Result<&mut Response, &mut Error>,
     ) {
         let requested = || requested.map(str::to_owned);
-        self.price_call(provider, requested, Ok("batch"), result);
+        let payee = Payee {
+            provider,
+            account,
+            tier: Ok("batch"),
+        };
+        self.price_call(&payee, requested, true, result);
     }
 
-    /// `tier` is the tier of the call, or as an error the one that applies if the reply reports none. The name of the
-    /// requested model is a copy that most calls do not need.
+    /// The name of the requested model is a copy that most calls do not need.
     fn price_call(
         &self,
-        provider: &str,
+        payee: &Payee<'_>,
         requested: impl Fn() -> Option<String>,
-        tier: Result<&str, &str>,
+        is_first: bool,
         result: Result<&mut Response, &mut Error>,
     ) {
+        let provider = payee.provider;
         let (paid, answered, reported) = match &result {
             Ok(answer) => {
                 let reported = answer.details().service_tier.as_deref();
@@ -62,22 +90,47 @@ impl Pricing<'_> {
                 (error.paid(), None, reported)
             }
         };
-        let Some(usage) = paid.usage.filter(|_| paid.is_unpriced()) else {
+        let is_billed = result.is_ok() || paid.is_known();
+        // The stand-in answers without a model.
+        if !is_billed || provider == STAND_IN {
             return;
+        }
+        let tier = payee.tier.unwrap_or_else(|asked| reported.unwrap_or(asked));
+        let cost_usd = match paid.usage.filter(|_| paid.is_unpriced()) {
+            None => paid.cost_usd,
+            Some(usage) => {
+                let by_answer = answered.filter(|_| !self.prices.has_own());
+                let model = by_answer
+                    .and_then(|name| self.prices.of_call(provider, Some(name), None))
+                    .or_else(|| {
+                        let requested = requested();
+                        self.prices
+                            .of_call(provider, answered, requested.as_deref())
+                    });
+                model.and_then(|model| model.cost(&usage, tier, self.at))
+            }
         };
-        let by_answer = answered.filter(|_| !self.prices.has_own());
-        let model = by_answer
-            .and_then(|name| self.prices.of_call(provider, Some(name), None))
-            .or_else(|| {
-                let requested = requested();
-                self.prices
-                    .of_call(provider, answered, requested.as_deref())
-            });
-        let tier = tier.unwrap_or_else(|asked| reported.unwrap_or(asked));
-        let cost_usd = model.and_then(|model| model.cost(&usage, tier, self.at));
+        let paid = Paid { cost_usd, ..paid };
+        let mut sum = ChargeSum::from(paid);
+        sum.calls = u64::from(is_first);
+        let charge = Charge::new(Day::of(self.at), sum)
+            .provider(provider)
+            .model(answered.map(str::to_owned).or_else(requested))
+            .tier(tier_name(tier))
+            .key((!payee.account.is_empty()).then(|| payee.account.to_owned()));
+        let charge = match self.book {
+            Some(book) => {
+                book.book(charge);
+                None
+            }
+            None => Some(Box::new(charge)),
+        };
         match result {
-            Ok(answer) => answer.cost_usd = cost_usd,
-            Err(error) => error.set_paid(Paid { cost_usd, ..paid }),
+            Ok(answer) => {
+                answer.cost_usd = cost_usd;
+                answer.charge = charge;
+            }
+            Err(error) => error.set_charge(paid, charge),
         }
     }
 }

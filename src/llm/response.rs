@@ -6,6 +6,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
 use crate::base::brief::{Bytes, Many, Message, Name};
+use crate::base::charge::Charge;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::hints::RateHints;
 use crate::base::secret::Secret;
@@ -93,6 +94,9 @@ pub struct Response {
     pub warning: Option<String>,
     #[debug(skip)]
     pub(crate) hints: RateHints,
+    /// What the call was billed, until it is booked.
+    #[debug(skip)]
+    pub(crate) charge: Option<Box<Charge>>,
     /// Boxed, because most answers have no details.
     pub(crate) details: Option<Box<ReplyDetails>>,
 }
@@ -111,6 +115,7 @@ impl Response {
             cost_usd: None,
             warning: None,
             hints: RateHints::default(),
+            charge: None,
             details: None,
         }
     }

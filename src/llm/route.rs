@@ -22,6 +22,7 @@ use crate::engine::route::{Next, RetryPolicy, Tries, decide};
 use crate::engine::run::{Reply, Runner, run_inline};
 use crate::engine::work::{Cost, Ticket};
 
+use crate::money::ledger::ChargeBook;
 use crate::money::prices::Prices;
 use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
 
@@ -51,6 +52,7 @@ pub struct Route<'a> {
     clock: Arc<dyn Clock>,
     carried: Arc<CarriedCosts>,
     prices: Prices,
+    book: Option<Arc<dyn ChargeBook>>,
     config_version: u32,
     observer: Option<Arc<dyn CallObserver>>,
     skipped: Arc<[SkippedStep]>,
@@ -95,6 +97,7 @@ impl<'a> Route<'a> {
             clock: Arc::new(SystemClock),
             carried: Arc::default(),
             prices: Prices::default(),
+            book: None,
             config_version: 0,
             observer: None,
             skipped: Arc::default(),
@@ -124,6 +127,13 @@ impl<'a> Route<'a> {
     /// program.
     pub fn prices(mut self, prices: Prices) -> Self {
         self.prices = prices;
+        self
+    }
+
+    /// Books what each call is billed, before its outcome is reported. A queue books the calls of its jobs itself, so a
+    /// route with a book is not for a worker. Default: no book.
+    pub fn booking(mut self, book: Arc<dyn ChargeBook>) -> Self {
+        self.book = Some(book);
         self
     }
 
@@ -175,6 +185,7 @@ impl<'a> Route<'a> {
             clock: self.clock.clone(),
             carried: self.carried.clone(),
             prices: self.prices.clone(),
+            book: self.book.clone(),
             config_version: self.config_version,
             observer: self.observer.clone(),
             skipped: self.skipped.clone(),
@@ -347,8 +358,8 @@ impl<'a> Route<'a> {
             Err(error) => return error.into(),
         };
         let pricing = self.pricing();
-        for (vector, request) in vectors.iter_mut().zip(&requests) {
-            pricing.price(self.client(tries.step), request, vector.as_mut());
+        for (at, (vector, request)) in vectors.iter_mut().zip(&requests).enumerate() {
+            pricing.price(self.client(tries.step), request, at == 0, vector.as_mut());
         }
         // A text that is alone fails as a prompt does: it may be tried again.
         if let ([_], [Err(_)]) = (&requests[..], &vectors[..])
@@ -396,6 +407,7 @@ impl<'a> Route<'a> {
         Pricing {
             prices: &self.prices,
             at: self.clock.wall(),
+            book: self.book.as_deref(),
         }
     }
 

@@ -250,7 +250,7 @@ impl<'p> ModelPrices<'p> {
             return None;
         }
         let has_begun =
-            |entry: &&PriceEntry| entry.from.as_ref().is_none_or(|day| day.has_begun(at));
+            |entry: &&PriceEntry| entry.from.as_ref().is_none_or(|day| day.start() <= at);
         let mut of_tier = self
             .entries()
             .iter()
@@ -265,7 +265,8 @@ impl<'p> ModelPrices<'p> {
     }
 }
 
-fn tier_name(tier: &str) -> &str {
+/// The name of a tier in tables; empty for the usual one.
+pub(crate) fn tier_name(tier: &str) -> &str {
     let is = |word: &str| tier.eq_ignore_ascii_case(word);
     if ["default", "standard", "on_demand", "auto"]
         .into_iter()

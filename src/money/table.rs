@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::base::clock::Timestamp;
+use crate::base::day::Day;
 use crate::base::error::{Error, ErrorKind};
 
 /// Stands for every provider.
@@ -132,43 +132,6 @@ impl<'de> Deserialize<'de> for Price {
             return Err(D::Error::custom(why));
         }
         Ok(Self(whole as u64))
-    }
-}
-
-/// A day (UTC), in JSON `2026-10-14`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Day {
-    text: String,
-    start: Timestamp,
-}
-
-impl Day {
-    /// Whether it has begun at a point in time.
-    pub(super) fn has_begun(&self, at: Timestamp) -> bool {
-        self.start <= at
-    }
-
-    /// The day as `2026-10-14`.
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-}
-
-impl Serialize for Day {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.text)
-    }
-}
-
-impl<'de> Deserialize<'de> for Day {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let start = humantime::parse_rfc3339(&format!("{text}T00:00:00Z"));
-        let start = start.map_err(|_| D::Error::custom("a day is written like 2026-10-14"))?;
-        Ok(Self {
-            start: start.into(),
-            text,
-        })
     }
 }
 

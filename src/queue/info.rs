@@ -31,6 +31,9 @@ pub struct ProcessInfo {
     /// process, but they can neither consume nor delete anything of it, nor add jobs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collector: Option<String>,
+    /// Whether it is a call whose caller waits for it. The ledger does not list it by itself.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub direct: bool,
     /// Who owns the process at a server: the name of the token that created it, at most 64 bytes. The first jobs fix it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
@@ -91,6 +94,13 @@ impl ProcessInfo {
     /// collector can consume or delete them. Default: none, so that any program can.
     pub fn collector(mut self, collector: impl Into<String>) -> Self {
         self.collector = Some(collector.into());
+        self
+    }
+
+    /// Marks the process as a call whose caller waits for it, so that the [ledger](crate::Ledger) does not list it by
+    /// itself once it is gone. Default: it is listed, unless it has a single job.
+    pub fn direct(mut self) -> Self {
+        self.direct = true;
         self
     }
 

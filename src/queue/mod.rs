@@ -53,6 +53,7 @@ pub(crate) mod job;
 pub(crate) mod job_kinds;
 mod kind;
 mod kinds;
+mod ledger;
 mod live;
 mod maintenance;
 #[cfg(feature = "metrics")]

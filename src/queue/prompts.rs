@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use crate::base::cancel::Context;
+use crate::base::charge::Charge;
 use crate::base::clock::{Time, Timestamp};
 use crate::base::error::Error;
 use crate::base::memory::MemoryManager;
@@ -108,18 +109,23 @@ pub(crate) fn call(
         let lines = responses.into_iter().zip(pack).zip(&requests);
         lines
             .map(|((response, task), request)| {
-                let response = match response {
+                let mut response = match response {
                     Ok(response) => response,
                     Err(error) => return Ok(JobEnd::Failed(error)),
                 };
-                let spent = spent(paid(&response), &task.history);
+                let charge = response.charge.take();
+                let spent = spent(response.paid(), charge.as_deref(), &task.history);
                 let result = match task.kind.model_call() {
                     None => line(route, task, request, calls, now, Ok(response))?,
-                    Some(call) => call
-                        .result(&running(task), &response)
-                        .map_err(|error| error.with_paid(paid(&response)))?,
+                    Some(call) => match call.result(&running(task), &response) {
+                        Ok(result) => result,
+                        Err(error) => {
+                            let error = error.with_paid(response.paid());
+                            return Err(error.with_charge(charge));
+                        }
+                    },
                 };
-                Ok(JobEnd::Result(result, Some(spent)))
+                Ok(JobEnd::Result(result, Some(spent), charge))
             })
             .collect()
     });
@@ -133,13 +139,6 @@ pub(crate) fn call(
 
 fn running(task: &JobTask) -> RunningJob {
     RunningJob::new(&task.claimed, task.history.calls())
-}
-
-fn paid(response: &Response) -> Paid {
-    Paid {
-        usage: response.usage,
-        cost_usd: response.cost_usd,
-    }
 }
 
 /// The provider and model of a job at a step.
@@ -219,21 +218,37 @@ pub(crate) fn of_job(claimed: &ClaimedJob, asked: OutcomeBuilder) -> OutcomeBuil
     }
 }
 
-/// The part of a job's usage that the accounts of its process do not have yet.
-pub(crate) fn spent(paid: Paid, history: &History) -> Spent {
+/// The part of a job's usage that the accounts of its process do not have yet: that of the last call.
+pub(crate) fn spent(paid: Paid, charge: Option<&Charge>, history: &History) -> Spent {
     let booked = history.paid();
     let (usage, before) = (
         paid.usage.unwrap_or_default(),
         booked.usage.unwrap_or_default(),
     );
     let more = |now: u64, before: u64| now.saturating_sub(before);
+    // A job of unknown cost counts once, with the first call that made it so.
+    let unpriced = u64::from(paid.cost_usd.is_none() && !booked.is_unpriced());
+    if let Some(Charge { sum, .. }) = charge {
+        return Spent {
+            input_tokens: sum.input_tokens,
+            output_tokens: sum.output_tokens,
+            cost_usd: sum.known_cost(),
+            unpriced,
+        };
+    }
     Spent {
         input_tokens: more(usage.input_tokens, before.input_tokens),
         output_tokens: more(usage.output_tokens, before.output_tokens),
         cost_usd: paid
             .cost_usd
             .map(|cost| cost.saturating_sub(booked.cost_usd.unwrap_or_default())),
-        // A job of unknown cost counts once, with the first call that made it so.
-        unpriced: u64::from(paid.cost_usd.is_none() && !booked.is_unpriced()),
+        unpriced,
     }
+}
+
+/// The same for a failed call, if it was billed.
+pub(crate) fn spent_in_vain(error: &Error, history: &History) -> Option<Spent> {
+    let paid = error.paid();
+    let is_billed = paid.is_known() || error.charge().is_some();
+    is_billed.then(|| spent(paid, error.charge(), history))
 }

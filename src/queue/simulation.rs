@@ -452,7 +452,8 @@ impl Scene {
         };
         EndedCall {
             call,
-            result: result.map(|()| vec![JobEnd::Result(RawValue::NULL.to_owned(), Some(spent))]),
+            result: result
+                .map(|()| vec![JobEnd::Result(RawValue::NULL.to_owned(), Some(spent), None)]),
             used: None,
             hints: RateHints::default(),
             fatal: false,

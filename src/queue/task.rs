@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::value::RawValue;
 
+use crate::base::charge::Charge;
 use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::llm::request::Request;
@@ -32,8 +33,8 @@ pub(crate) type Done = Vec<JobEnd>;
 
 /// The outcome of a job's call.
 pub(crate) enum JobEnd {
-    /// Its result, and its usage.
-    Result(Box<RawValue>, Option<Spent>),
+    /// Its result, its usage, and what the call was billed.
+    Result(Box<RawValue>, Option<Spent>, Option<Box<Charge>>),
     /// It failed although the call returned results for others.
     Failed(Error),
     /// It waits for other jobs.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
+use crate::base::charge::Charge;
 use crate::base::clock::{Clock, Time, Timestamp};
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
@@ -256,10 +257,10 @@ impl StoreWork {
             Settled::Final(ticket, Ok(done)) => {
                 for (member, made) in ticket.task.iter().zip(done) {
                     out.push(match made {
-                        JobEnd::Result(result, spent) => {
+                        JobEnd::Result(result, spent, charge) => {
                             let (result, spent) = (result.clone(), *spent);
                             let outcome = ClaimOutcome::Completed { result, spent };
-                            end(member, ticket, outcome)
+                            end(member, ticket, outcome, charge.as_deref())
                         }
                         JobEnd::Failed(error) => failed(member, ticket, error, now),
                         JobEnd::Wait(awaited) => waits(&member.task, awaited, wall),
@@ -278,7 +279,7 @@ impl StoreWork {
             Settled::Later(ticket, due, None) => {
                 let due_at = Some(wall.after(due.since(now)));
                 for member in &ticket.task {
-                    out.push(end(member, ticket, ClaimOutcome::Snooze { due_at }));
+                    out.push(end(member, ticket, ClaimOutcome::Snooze { due_at }, None));
                 }
             }
             Settled::Unsent(ticket, _) => {
@@ -306,8 +307,7 @@ impl StoreWork {
     ) -> Settlement {
         let tries = &ticket.tries;
         let task = &member.task;
-        let paid = error.paid();
-        let spent = paid.is_known().then(|| prompts::spent(paid, &task.history));
+        let spent = prompts::spent_in_vain(error, &task.history);
         let asked = |step| match &*task.kind {
             Kind::Prompts {
                 route, task: kind, ..
@@ -336,7 +336,7 @@ impl StoreWork {
             spent,
             history: history.text(),
         };
-        end(member, ticket, outcome)
+        end(member, ticket, outcome, error.charge())
     }
 }
 
@@ -353,25 +353,25 @@ fn failed(
         } => prompts::failure(route, *kind, task, ticket.into(), now, error),
         Kind::Host(_) => None,
     };
-    let paid = error.paid();
-    let spent = paid.is_known().then(|| prompts::spent(paid, &task.history));
     let outcome = ClaimOutcome::Failed {
         error: error.clone(),
         result,
-        spent,
+        spent: prompts::spent_in_vain(error, &task.history),
     };
-    end(member, ticket, outcome)
+    end(member, ticket, outcome, error.charge())
 }
 
 fn end(
     member: &Member<JobTask>,
     ticket: &Ticket<Pack<JobTask>>,
     outcome: ClaimOutcome,
+    charge: Option<&Charge>,
 ) -> Settlement {
     Settlement {
         receipt: member.task.claimed.receipt,
         calls: ticket.tries.calls.into(),
         outcome,
+        charge: charge.cloned().map(Box::new),
         worked: None,
     }
 }
@@ -382,6 +382,7 @@ fn back(task: &JobTask, calls: u32) -> Settlement {
         receipt: task.claimed.receipt,
         calls: calls.max(task.history.calls()),
         outcome: ClaimOutcome::Snooze { due_at: None },
+        charge: None,
         worked: None,
     }
 }
@@ -395,6 +396,7 @@ fn waits(task: &JobTask, awaited: &Awaited, wall: Timestamp) -> Settlement {
             processes: awaited.processes.clone(),
             due_at: wall.after(awaited.at_most),
         },
+        charge: None,
         worked: None,
     }
 }
@@ -417,6 +419,7 @@ fn doubtful(task: &JobTask) -> Settlement {
         receipt: task.claimed.receipt,
         calls: task.history.calls(),
         outcome,
+        charge: None,
         worked: None,
     }
 }
@@ -546,6 +549,7 @@ pub(crate) fn call(
                     receipt,
                     calls,
                     outcome,
+                    charge: None,
                     worked: None,
                 };
                 if let Err(error) = late_store.settle(&[end], late_clock.wall()) {
@@ -561,7 +565,7 @@ pub(crate) fn call(
             let result = handler.call(&job, &children, ctx, late);
             let result = result.map_err(Error::with_exact_wait);
             let result = result.map(|made| match made {
-                Some(result) => JobEnd::Result(result, None),
+                Some(result) => JobEnd::Result(result, None, None),
                 None => JobEnd::Wait(children.awaited()),
             });
             Reply {

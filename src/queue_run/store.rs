@@ -9,6 +9,8 @@ use crate::base::store_path::store_path;
 use crate::bulk::appender::ResultsAppender;
 use crate::bulk::file::FileRun;
 use crate::bulk::options::FileRunOptions;
+use crate::money::books::RunBook;
+use crate::money::ledger::Ledger;
 use crate::queue::host::JobQueue;
 use crate::queue::job::ProcessState;
 use crate::queue::store::sqlite::SqliteOptions;
@@ -27,8 +29,9 @@ pub enum RunStore {
 }
 
 impl RunStore {
-    /// Removes the store beside this output if nothing is left in it, unless a run has the output just now.
-    pub fn tidy(output: impl AsRef<Path>) {
+    /// Removes the store beside this output if nothing is left in it, unless a run has the output just now. What it was
+    /// billed is copied into `ledger`, a folder of [books](crate::unstable::RunBook), before that.
+    pub fn tidy(output: impl AsRef<Path>, ledger: Option<&Path>) {
         let output = output.as_ref();
         let Ok(store) = store_path(output) else {
             return;
@@ -41,11 +44,10 @@ impl RunStore {
         let lock = output.exists().then(|| ResultsAppender::open(output));
         if !matches!(lock, Some(Err(_))) {
             let beside = Self::Beside(SqliteOptions::default());
-            drop(OpenStore::open(
-                &beside,
-                Some(output),
-                &FileRunOptions::new(),
-            ));
+            let opened = OpenStore::open(&beside, Some(output), &FileRunOptions::new());
+            if let Ok(mut store) = opened {
+                store.ledger = ledger.map(Path::to_owned);
+            }
         }
     }
 }
@@ -57,6 +59,8 @@ pub(super) struct OpenStore {
     process: ProcessId,
     /// The file that the run removes in the end.
     file: Option<PathBuf>,
+    /// The folder of books into which its charges are copied.
+    pub(super) ledger: Option<PathBuf>,
 }
 
 impl OpenStore {
@@ -94,6 +98,7 @@ impl OpenStore {
             queue: Some(queue),
             process,
             file,
+            ledger: None,
         })
     }
 
@@ -121,6 +126,17 @@ impl OpenStore {
     }
 }
 
+/// Copies what the run of a store was billed. The copy replaces an earlier one.
+fn copy_charges(queue: &JobQueue, file: &Path, folder: &Path) -> Result<(), Error> {
+    let ledger = queue.ledger(None, None)?;
+    if ledger == Ledger::new() {
+        return Ok(());
+    }
+    let output = file.with_extension("");
+    RunBook::replace(folder, &queue.id()?, &output.to_string_lossy(), &ledger)?;
+    Ok(())
+}
+
 /// Whether nothing is left in it.
 fn is_over(queue: &JobQueue) -> Result<bool, Error> {
     Ok(queue.open_processes()?.is_empty() && queue.batches(None)?.is_empty())
@@ -135,6 +151,17 @@ impl Drop for OpenStore {
             log::warn!("{error}");
             false
         });
+        let copied = match &self.ledger {
+            Some(folder) => copy_charges(self.queue(), &file, folder),
+            None => Ok(()),
+        };
+        if let Err(error) = &copied {
+            log::warn!(
+                "{} stays, because its charges cannot be copied into the ledger: {error}",
+                file.display()
+            );
+        }
+        let is_over = is_over && copied.is_ok();
         // Closed first: SQLite puts its log away.
         self.queue = None;
         // A user who moves the run moves two files: empty folders need not stay behind.
@@ -221,15 +248,15 @@ mod tests {
         let process = ProcessId::new();
         let job = crate::queue::job::Job::from(&crate::llm::request::Request::new("p"));
         queue.enqueue(process, [job]).unwrap();
-        RunStore::tidy(&output);
+        RunStore::tidy(&output, None);
         assert!(path.exists(), "it holds an item");
         queue.delete(process).unwrap();
         drop(queue);
         let in_use = ResultsAppender::open(&output).ok().unwrap();
-        RunStore::tidy(&output);
+        RunStore::tidy(&output, None);
         assert!(path.exists(), "a run has the output");
         drop(in_use);
-        RunStore::tidy(&output);
+        RunStore::tidy(&output, None);
         let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
         assert_eq!(left.len(), 1, "{left:?}");
     }

@@ -12,6 +12,7 @@ mod folder;
 mod format;
 mod input;
 mod job_types;
+mod ledger;
 mod logging;
 mod metrics_file;
 mod optional;
@@ -83,6 +84,7 @@ fn execute(mut cli: Cli) -> Exit {
         Command::Doctor(args) => doctor::execute(&args),
         Command::Providers(args) => providers::execute(&args),
         Command::Prices(args) => commands::prices::execute(&args),
+        Command::Ledger(args) => commands::ledger::execute(&args),
         Command::Config(args) => config::execute(&args),
         Command::Token(args) => token::execute(&args),
         Command::Completions(args) => shell::completions(&args),

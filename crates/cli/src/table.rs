@@ -36,7 +36,12 @@ impl Table {
     }
 
     pub fn row<const N: usize>(&mut self, cells: [&str; N], note: &str) {
-        let cells = cells.iter().map(|cell| one_line(cell)).collect();
+        self.cells(cells, note);
+    }
+
+    /// A row of any number of cells.
+    pub fn cells<'c>(&mut self, cells: impl IntoIterator<Item = &'c str>, note: &str) {
+        let cells = cells.into_iter().map(one_line).collect();
         self.rows.push((cells, one_line(note)));
     }
 

@@ -273,7 +273,10 @@ fn abandoned_error(error: &Error, patience: Option<Patience>, waited: Duration) 
     }
     let timed_out = Error::new(ErrorKind::Transient, why).with_timed_out();
     // The cost of its earlier calls is known only from the error.
-    timed_out.with_sent(error.sent()).with_paid(error.paid())
+    timed_out
+        .with_sent(error.sent())
+        .with_paid(error.paid())
+        .with_charge(error.charge().cloned().map(Box::new))
 }
 
 pub(super) fn is_pace(error: &Error) -> bool {

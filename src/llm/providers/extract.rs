@@ -11,6 +11,9 @@ use crate::llm::response::{FinishReason, Response};
 /// Characters of the text that are kept.
 pub const EXTRACT_CHARS: usize = 300;
 
+/// The name of [`Extract`] as a provider.
+pub(crate) const STAND_IN: &str = "extract";
+
 /// Answers with the beginning of the last user message. It is no model: results carry the
 /// provider `extract`, so that nobody mistakes them.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,7 +56,7 @@ impl LlmClient for Extract {
             .char_indices()
             .nth(EXTRACT_CHARS)
             .map_or(text.len(), |(at, _)| at);
-        let mut response = Response::new("extract", &text[..end]);
+        let mut response = Response::new(STAND_IN, &text[..end]);
         if end < text.len() {
             response.finish_reason = FinishReason::Length;
         }
@@ -67,7 +70,7 @@ impl LlmClient for Extract {
     }
 
     fn provider(&self) -> &str {
-        "extract"
+        STAND_IN
     }
 
     fn concurrency(&self) -> Option<usize> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde_json::value::RawValue;
 
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::{Error, ErrorKind};
@@ -19,7 +20,7 @@ use crate::llm::route::Route;
 use crate::llm::structured_output;
 use crate::observe::jobs::EndedJob;
 use crate::queue::history::{History, Moment};
-use crate::queue::job::COMPLETION_KIND;
+use crate::queue::job::{COMPLETION_KIND, Spent};
 use crate::queue::kinds::Kinds;
 use crate::queue::prompts;
 use crate::queue::store::{ClaimOutcome, ClaimedJob, Settlement};
@@ -41,6 +42,8 @@ const REFUSED_AGAIN: Duration = Duration::from_secs(300);
 /// The provider of a batch, and since when it has it.
 pub(crate) struct AskedProvider {
     provider: String,
+    /// A hash of the credential.
+    account: String,
     model: Option<String>,
     since: Timestamp,
 }
@@ -49,6 +52,7 @@ impl From<&Record> for AskedProvider {
     fn from(record: &Record) -> Self {
         Self {
             provider: record.account.provider.clone(),
+            account: record.account.credential.clone(),
             model: record.intent.model.clone(),
             since: record.created(),
         }
@@ -81,18 +85,25 @@ impl ItemSettler {
         let mut result = result.and_then(|response| fitting(claimed, response));
         if let Some(route) = self.kinds.route(COMPLETION_KIND) {
             let pricing = route.pricing();
-            pricing.price_batched(&asked.provider, asked.model.as_deref(), result.as_mut());
+            let payee = [&*asked.provider, &*asked.account];
+            pricing.price_batched(payee, asked.model.as_deref(), result.as_mut());
         }
         let mut tries = history.tries(claimed.lane.step, &self.kinds.fallback_histories);
         let default = self.kinds.max_retries();
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
+        let charge = match &mut result {
+            Ok(response) => response.charge.take(),
+            Err(error) => error.charge().cloned().map(Box::new),
+        };
         let outcome = match result {
             Ok(mut response) => {
                 tries.calls = tries.calls.saturating_add(1);
                 if history.paid().is_known() {
                     response.set_paid(history.paid() + response.paid());
                 }
-                self.completed(claimed, &history, asked, &tries, response)
+                let spent = prompts::spent(response.paid(), charge.as_deref(), &history);
+                let line = self.line(claimed, &history, asked, &tries, Ok(response));
+                completed(line, Some(spent))
             }
             Err(mut error) => {
                 if history.paid().is_known() && error.paid().is_known() {
@@ -106,29 +117,8 @@ impl ItemSettler {
             receipt: claimed.receipt,
             calls: tries.calls.into(),
             outcome,
+            charge,
             worked: None,
-        }
-    }
-
-    fn completed(
-        &self,
-        claimed: &ClaimedJob,
-        history: &History,
-        asked: &AskedProvider,
-        tries: &Tries,
-        response: Response,
-    ) -> ClaimOutcome {
-        let spent = prompts::spent(response.paid(), history);
-        match self.line(claimed, history, asked, tries, Ok(response)) {
-            Ok(result) => ClaimOutcome::Completed {
-                result,
-                spent: Some(spent),
-            },
-            Err(error) => ClaimOutcome::Failed {
-                error,
-                result: None,
-                spent: Some(spent),
-            },
         }
     }
 
@@ -148,8 +138,7 @@ impl ItemSettler {
         let jitter = self.jitter.lock().next();
         let retry = self.kinds.setup.now().settings.retry;
         let next = decide(&retry, more, tries, &error, now, None, jitter);
-        let spent = error.paid().is_known();
-        let spent = spent.then(|| prompts::spent(error.paid(), &history));
+        let spent = prompts::spent_in_vain(&error, &history);
         let due = match next {
             Next::RetryAt(at) => wall.after(at.since(now)),
             Next::FallBack => {
@@ -221,7 +210,7 @@ impl ItemSettler {
         asked: &AskedProvider,
         tries: &Tries,
         result: Result<Response, Error>,
-    ) -> Result<Box<serde_json::value::RawValue>, Error> {
+    ) -> Result<Box<RawValue>, Error> {
         let now = self.clock.wall();
         let asked = OutcomeBuilder {
             attempts: tries.calls.into(),
@@ -232,6 +221,18 @@ impl ItemSettler {
             ..OutcomeBuilder::default()
         };
         prompts::of_job(claimed, asked).line(result)
+    }
+}
+
+/// The end of a job with an answer.
+fn completed(line: Result<Box<RawValue>, Error>, spent: Option<Spent>) -> ClaimOutcome {
+    match line {
+        Ok(result) => ClaimOutcome::Completed { result, spent },
+        Err(error) => ClaimOutcome::Failed {
+            error,
+            result: None,
+            spent,
+        },
     }
 }
 
@@ -276,6 +277,7 @@ pub(crate) fn untried(claimed: &ClaimedJob) -> Settlement {
         receipt: claimed.receipt,
         calls: history.map_or(0, |history| history.calls()),
         outcome: ClaimOutcome::Snooze { due_at: None },
+        charge: None,
         worked: None,
     }
 }

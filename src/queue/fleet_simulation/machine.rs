@@ -336,7 +336,7 @@ impl Flight {
             cost_usd: Some(Usd::from_picos(1)),
             unpriced: 0,
         };
-        let end = JobEnd::Result(RawValue::NULL.to_owned(), Some(spent));
+        let end = JobEnd::Result(RawValue::NULL.to_owned(), Some(spent), None);
         EndedCall {
             call: self.call,
             result: result.map(|()| vec![end]),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use crate::base::brief::{Bytes, Many, Name};
+use crate::base::charge::Charge;
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
@@ -184,6 +185,9 @@ pub struct Settlement {
     pub calls: u32,
     /// The outcome.
     pub outcome: ClaimOutcome,
+    /// Who was paid for the last call. The store books it with the tokens and the cost that the outcome reports as
+    /// `spent`, in the same transaction as these; see [`StoreDatabase::charges`](super::StoreDatabase::charges).
+    pub charge: Option<Box<Charge>>,
     /// How the worker's time was spent since it received its first job of the same process, or since it last reported
     /// its time. One of several ends that are recorded together contains it. See
     /// [`ProcessTime`](crate::queue::ProcessTime).

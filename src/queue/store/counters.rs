@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::charge::Charge;
 use crate::engine::time_split::TimeSplit;
 use crate::queue::job::Spent;
 
+use super::new_charges::NewCharges;
 use super::rows::{AT_PROVIDER, HELD, WAITING, bounded, process_of};
 
 /// The changes of one transaction to the jobs of a process.
@@ -35,13 +37,17 @@ impl Change {
     }
 }
 
+/// The changes of one transaction to the counters of processes, and what it books.
 #[derive(Default)]
-pub(super) struct CounterChanges(pub(super) BTreeMap<i64, Change>);
+pub(super) struct CounterChanges {
+    pub(super) processes: BTreeMap<i64, Change>,
+    pub(super) charges: NewCharges,
+}
 
 impl CounterChanges {
     /// New jobs of a process.
     pub(super) fn added(&mut self, process: i64, jobs: i64) {
-        let change = self.0.entry(process).or_default();
+        let change = self.processes.entry(process).or_default();
         change.total += jobs;
         change.counts[0] += jobs;
     }
@@ -52,13 +58,15 @@ impl CounterChanges {
     }
 
     pub(super) fn moved_many(&mut self, process: i64, from: i64, to: i64, jobs: i64) {
-        let change = self.0.entry(process).or_default();
+        let change = self.processes.entry(process).or_default();
         change.counts[place(from)] -= jobs;
         change.counts[place(to)] += jobs;
     }
 
-    pub(super) fn spent(&mut self, job: i64, spent: &Spent) {
-        let change = self.0.entry(process_of(job)).or_default();
+    /// A job's call was billed.
+    pub(super) fn spent(&mut self, job: i64, spent: &Spent, charge: Option<&Charge>) {
+        self.charges.spent(job, spent, charge);
+        let change = self.processes.entry(process_of(job)).or_default();
         change.input_tokens = bounded_sum(change.input_tokens, spent.input_tokens);
         change.output_tokens = bounded_sum(change.output_tokens, spent.output_tokens);
         let cost = spent.cost_usd.unwrap_or_default();
@@ -68,12 +76,12 @@ impl CounterChanges {
 
     /// A worker reports how its time was spent while it had jobs of the same process.
     pub(super) fn worked(&mut self, job: i64, time: &TimeSplit) {
-        self.0.entry(process_of(job)).or_default().worked = Some(*time);
+        self.processes.entry(process_of(job)).or_default().worked = Some(*time);
     }
 
     /// The outcome of a job was consumed.
     pub(super) fn consumed(&mut self, job: i64) {
-        self.0.entry(process_of(job)).or_default().consumed += 1;
+        self.processes.entry(process_of(job)).or_default().consumed += 1;
     }
 }
 

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use crate::base::charge::Charge;
 use crate::base::clock::Timestamp;
+use crate::base::day::Day;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
+use crate::base::usd::Usd;
 use crate::queue::find::{JobFilter, JobPage};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{Job, JobState, ProcessState, QueueTotals};
@@ -105,6 +108,29 @@ pub trait EnqueueStore: Send + Sync {
         Ok(own
             .map(|process| process.counts.total - process.counts.finished())
             .sum())
+    }
+
+    /// Reads what was [paid](crate::Ledger) on these days, from the first to the last. `None`: no limit. The store books
+    /// [charges](crate::unstable::Settlement::charge) in the transactions that add the usage of jobs to their processes, so the
+    /// charges of a process equal its usage. They outlive it. Charges of a child process pass to its parent's together
+    /// with its usage. After their end, processes of single jobs and [direct calls](ProcessInfo::direct) have no charges
+    /// of their own: the store merges them.
+    fn charges(
+        &self,
+        since: Option<Day>,
+        until: Option<Day>,
+        each: &mut dyn FnMut(Charge),
+    ) -> Result<(), Error>;
+
+    /// The known cost of all calls for processes of this [owner](ProcessInfo::owner) since a day.
+    fn cost_of(&self, owner: &str, since: Day) -> Result<Usd, Error> {
+        let mut cost = Usd::ZERO;
+        self.charges(Some(since), None, &mut |charge| {
+            if charge.owner.as_deref() == Some(owner) {
+                cost += charge.sum.cost_usd;
+            }
+        })?;
+        Ok(cost)
     }
 
     /// A job, if it exists. With an outcome it contains the receipt that acknowledges it; before that, the states of

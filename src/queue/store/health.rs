@@ -94,6 +94,21 @@ pub(super) fn counters(differ: impl IntoIterator<Item = Option<ProcessId>>) -> V
     found
 }
 
+/// Findings of a comparison of the ledger: the processes whose charges differ from what their jobs have used.
+pub(super) fn ledger(differ: Vec<ProcessId>) -> Vec<HealthFinding> {
+    let finding = |id: ProcessId| {
+        let seen = format!("the charges of process {id} differ from what its jobs have used");
+        let advice = "this is a bug in batchwright: please report it. The provider's invoice shows what was paid";
+        HealthFinding::new("ledger", Severity::Bad, seen, Some(advice))
+    };
+    let mut found: Vec<_> = differ.into_iter().map(finding).collect();
+    if found.is_empty() {
+        let seen = "the charges equal what the jobs have used".to_owned();
+        found.push(HealthFinding::new("ledger", Severity::Good, seen, None));
+    }
+    found
+}
+
 /// Jobs whose worker is not registered.
 pub(super) fn orphans(jobs: i64) -> Option<HealthFinding> {
     let seen = format!("{jobs} jobs belong to workers that are not registered");

@@ -14,6 +14,7 @@ mod health;
 pub(crate) mod moving;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
+mod new_charges;
 mod results;
 mod rows;
 mod sql;

@@ -256,6 +256,7 @@ pub(super) fn the_time_of_a_process_is_told_by_ends_and_stands_still_after_them(
             receipt: job.receipt,
             calls: 1,
             outcome,
+            charge: None,
             worked: Some(Box::new(worked)),
         };
         db.store().settle(&[end], now).unwrap();

@@ -45,6 +45,7 @@ mod claims;
 mod ends;
 mod find;
 mod items;
+mod ledger;
 mod model;
 mod parents;
 mod processes;
@@ -60,6 +61,7 @@ use claims::*;
 use ends::*;
 use find::*;
 use items::*;
+use ledger::*;
 use parents::*;
 use processes::*;
 
@@ -263,6 +265,7 @@ impl<'a> Hand<'a> {
             receipt,
             calls: 1,
             outcome,
+            charge: None,
             worked: None,
         };
         self.store.settle(&[end], T).unwrap()
@@ -462,6 +465,10 @@ macro_rules! job_store_suite {
             children_are_cancelled_and_put_back_with_their_parent
             what_children_came_to_is_collected_by_their_parent
             results_of_a_collector_are_left_to_it
+            what_was_billed_is_booked_and_outlives_its_jobs
+            a_call_for_a_deleted_job_is_booked_once
+            charges_of_children_pass_to_their_parent
+            charges_of_direct_calls_are_merged_when_they_are_gone
         }
     };
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use batchwright::progress::Timestamp;
+use batchwright::provider::{Charge, Day};
 use batchwright::queue::{
     DeliveredResult, HealthFinding, JobFilter, JobLane, JobPage, JobReceipt, JobState, JobSummary,
     Pause, ProcessInfo, ProcessState, QueueTotals, SqliteOptions, SqliteStore, WorkerInfo,
@@ -17,7 +18,7 @@ use batchwright::unstable::{
     EnqueueStore, ResultStore, Settlement, StoreDatabase, StoredBatch, WaitingJobs, WorkSignal,
     WorkerId,
 };
-use batchwright::{Error, ErrorKind, Job, JobId, ProcessId};
+use batchwright::{Error, ErrorKind, Job, JobId, ProcessId, Usd};
 use serde_json::value::RawValue;
 use tempfile::TempDir;
 
@@ -75,6 +76,19 @@ impl StoreDatabase for WrappedStore {
 }
 
 impl EnqueueStore for WrappedStore {
+    fn charges(
+        &self,
+        since: Option<Day>,
+        until: Option<Day>,
+        each: &mut dyn FnMut(Charge),
+    ) -> Result<(), Error> {
+        self.store.charges(since, until, each)
+    }
+
+    fn cost_of(&self, owner: &str, since: Day) -> Result<Usd, Error> {
+        self.store.cost_of(owner, since)
+    }
+
     fn insert_described(
         &self,
         process: ProcessId,

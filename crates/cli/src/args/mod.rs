@@ -8,6 +8,7 @@ pub mod exec;
 pub mod export;
 pub mod folder;
 pub mod input;
+pub mod ledger;
 pub mod prices;
 pub mod providers;
 pub mod queue;
@@ -39,6 +40,7 @@ use config::ConfigArgs;
 use doctor::DoctorArgs;
 use exec::ExecArgs;
 use export::ExportArgs;
+use ledger::LedgerArgs;
 use prices::PricesArgs;
 use providers::ProvidersArgs;
 use queue::QueueArgs;
@@ -82,6 +84,7 @@ pub enum Command {
     Doctor(DoctorArgs),
     Providers(ProvidersArgs),
     Prices(PricesArgs),
+    Ledger(LedgerArgs),
     Config(ConfigArgs),
     Token(TokenArgs),
     Simulate(Box<SimulateArgs>),
@@ -96,6 +99,7 @@ impl Command {
             Self::Status(args) => args.data.queue.clone_from(&args.file.queue),
             Self::Results(args) => args.data.queue.clone_from(&args.file.queue),
             Self::Doctor(args) => args.data.queue.clone_from(&args.file.queue),
+            Self::Ledger(args) => args.data.queue.clone_from(&args.file.queue),
             Self::Cancel(CancelArgs { common, file, .. })
             | Self::Retry(RetryArgs { common, file, .. }) => {
                 common.data.queue.clone_from(&file.queue);
@@ -119,6 +123,7 @@ impl Command {
             Self::Cancel(args) => &mut args.common.data,
             Self::Retry(args) => &mut args.common.data,
             Self::Doctor(args) => &mut args.data,
+            Self::Ledger(args) => &mut args.data,
             Self::Queue(args) => &mut args.action.common().data,
             _ => return None,
         };
@@ -137,6 +142,7 @@ impl Command {
             Self::Cancel(args) => args.common.error_form(),
             Self::Retry(args) => args.common.error_form(),
             Self::Doctor(args) => (args.json, args.say.quiet),
+            Self::Ledger(args) => (args.json, args.say.quiet),
             Self::Queue(args) => args.action.common().error_form(),
             _ => (false, false),
         }

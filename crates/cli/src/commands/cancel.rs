@@ -13,6 +13,7 @@ use crate::command_line::quoted;
 use crate::display;
 use crate::exit::{Exit, Refusal};
 use crate::format::{count, span};
+use crate::ledger::books;
 use crate::provider::own_of_batches;
 use crate::queue::failed;
 use crate::run_process;
@@ -39,7 +40,8 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
         let deleted = queue.delete(id).map_err(failed)?;
         drop(queue);
         if let Some(output) = data.queue.as_deref().and_then(runs::output_of) {
-            RunStore::tidy(&output);
+            let books = data.folder().ok().map(|folder| books(&folder));
+            RunStore::tidy(&output, books.as_deref());
         }
         let line = format!("process {id} is deleted with {} jobs", count(deleted));
         let left = batches.left.len();

@@ -5,6 +5,7 @@ pub mod config;
 pub mod doctor;
 pub mod exec;
 pub mod export;
+pub mod ledger;
 pub mod move_queue;
 pub mod prices;
 pub mod providers;

@@ -5,7 +5,7 @@ use super::common::{Desk, Running};
 /// Twice 24 lines, less the prompt's own.
 const TWO_SCREENS: usize = 46;
 
-const COMMANDS: [&str; 28] = [
+const COMMANDS: [&str; 29] = [
     "",
     "run",
     "submit",
@@ -25,6 +25,7 @@ const COMMANDS: [&str; 28] = [
     "doctor",
     "providers",
     "prices",
+    "ledger",
     "prices set",
     "prices update",
     "config",

@@ -55,6 +55,7 @@ mod input;
 mod job_types;
 mod keep;
 mod kill;
+mod ledger;
 mod limits;
 mod local;
 #[cfg(target_os = "linux")]

@@ -105,6 +105,7 @@ fn mixed(desk: &Desk) -> (ProcessId, Vec<JobId>) {
             receipt: job.receipt,
             calls: 1,
             outcome,
+            charge: None,
             worked: None,
         });
     let ends: Vec<Settlement> = ends.collect();

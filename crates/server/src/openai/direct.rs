@@ -267,7 +267,7 @@ fn begin(
         }
     };
     let name = format!("{} {} {}", head.method, head.path, head.request_id);
-    let mut info = ProcessInfo::new().name(name);
+    let mut info = ProcessInfo::new().name(name).direct();
     info.owner = caller.call.caller.owner();
     queue.described(info).enqueue(waiter.process, jobs)?;
     Ok(waiter)

@@ -1,23 +1,6 @@
 //! Dates and times in ISO 8601.
 
-/// A date from the number of days since 1 January 1970.
-pub(super) fn date(days: i64) -> String {
-    // <https://howardhinnant.github.io/date_algorithms.html>, civil_from_days.
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    match year {
-        0..=9999 => format!("{year:04}-{month:02}-{day:02}"),
-        _ => format!("{year:+05}-{month:02}-{day:02}"),
-    }
-}
+pub(super) use crate::base::day::date;
 
 const NANOS: i128 = 1_000_000_000;
 const NANOS_OF_DAY: i128 = 86_400 * NANOS;

@@ -7,9 +7,9 @@ use crate::engine::time_split::TimeSplit;
 use crate::queue::job::ProcessState;
 use crate::queue::process_time::ProcessTime;
 use crate::queue::store::counters::{Change, CounterChanges};
-use crate::queue::store::sql::lineage;
 use crate::queue::store::sql::standing::stops_starting;
 use crate::queue::store::sql::statements::Statements as _;
+use crate::queue::store::sql::{charges, lineage};
 
 use super::rows::{self, DELETING, PROCESS_COLUMNS, bounded};
 use super::writer::{Fault, Row, Tx, list};
@@ -36,10 +36,14 @@ impl CounterChanges {
         tx: &mut Tx<'_>,
         now: Timestamp,
     ) -> Result<Counted, Fault> {
-        if self.0.is_empty() {
+        if self.processes.is_empty() {
             return Ok(Counted::default());
         }
+        let charges = charges::statements(tx, &self.charges, now)?;
         let changed = self.deferred_to(tx, now);
+        for (sql, values) in charges {
+            tx.defer_with(&sql, values);
+        }
         let rows = tx.rows(&changed, Vec::new())?;
         self.count(tx, rows, now)
     }
@@ -51,13 +55,13 @@ impl CounterChanges {
         tx: &mut Tx<'_>,
         now: Timestamp,
     ) -> String {
-        for (no, change) in &self.0 {
+        for (no, change) in &self.processes {
             tx.defer(&added(*no, change, now));
         }
         format!(
             "SELECT no, chore, parent, pending + in_progress + at_provider, {PROCESS_COLUMNS}
              FROM #processes WHERE no IN {} ORDER BY no",
-            list(self.0.keys().copied())
+            list(self.processes.keys().copied())
         )
     }
 
@@ -76,7 +80,7 @@ impl CounterChanges {
                 counted.startable.insert(no);
             }
             let mut state = rows::process(&mut row.behind(4))?;
-            let Some(change) = self.0.get(&no) else {
+            let Some(change) = self.processes.get(&no) else {
                 continue;
             };
             if let (Some(parent), 0) = (parent, open) {
@@ -103,7 +107,7 @@ impl CounterChanges {
     ) -> Result<Vec<ProcessState>, Fault> {
         let sql = format!(
             "SELECT {PROCESS_COLUMNS} FROM #processes WHERE no IN {} AND chore <> {DELETING} ORDER BY no",
-            list(self.0.keys().copied())
+            list(self.processes.keys().copied())
         );
         let rows = tx.rows(&sql, Vec::new())?;
         rows.into_iter()

@@ -43,7 +43,7 @@ use super::group_commit::{Insert, Inserted};
 use super::moving::MovableStore;
 use super::rows::NO_CHORE;
 use super::sql::statements::{Fault, Queries as _, Statements};
-use super::sql::{Again, SharedState, SqlStore, chores};
+use super::sql::{Again, SharedState, SqlStore, charges, chores};
 use super::{ConsumerLock, HealthFinding, JobLane, StoreDatabase, WorkSignal, WorkerId};
 use clock::{Offset, ServerClock};
 use lease::Heartbeat;
@@ -264,6 +264,9 @@ impl StoreDatabase for MysqlStore {
         })?;
         if let Some(no) = halfway {
             chores::step(self, no, now)?;
+            return Ok(true);
+        }
+        if charges::merge_passing(self)? {
             return Ok(true);
         }
         self.await_silent(now)

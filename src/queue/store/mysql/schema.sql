@@ -128,6 +128,30 @@ CREATE TABLE #histories (
   body LONGTEXT NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
+-- What was paid. The hash is that of the day, who was paid, and the process. A row of a process outlives it; rows
+-- that are passing are then merged into rows without a process.
+CREATE TABLE #charges (
+  hash BINARY(32) NOT NULL PRIMARY KEY,
+  passing INT NOT NULL,
+  day INT NOT NULL,                        -- since 1970
+  provider LONGTEXT NOT NULL,
+  model LONGTEXT,
+  tier LONGTEXT NOT NULL,
+  api_key LONGTEXT,                        -- a part of its hash
+  process BINARY(16),
+  owner VARCHAR(64),
+  calls BIGINT NOT NULL,
+  unpriced BIGINT NOT NULL,                -- calls of unknown cost
+  input_tokens BIGINT NOT NULL,
+  cached_input_tokens BIGINT NOT NULL,
+  output_tokens BIGINT NOT NULL,
+  cost_picos BIGINT NOT NULL,
+  KEY by_day (day),
+  KEY by_owner (owner, day),
+  KEY by_process (process),
+  KEY by_passing (passing, process)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
 -- Work that no worker starts: the queue (scope 0), lanes of a name (1), a process (2).
 CREATE TABLE #pauses (
   no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,

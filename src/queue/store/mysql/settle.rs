@@ -260,7 +260,8 @@ impl Settling<'_> {
         if let Some(spent) = end.outcome.spent()
             && (counts || self.is_another_call(end))
         {
-            self.changes.spent(end.receipt.job, spent);
+            let charge = end.charge.as_deref();
+            self.changes.spent(end.receipt.job, spent, charge);
         }
         Ok(())
     }
@@ -310,10 +311,10 @@ impl Settling<'_> {
     }
 
     /// Whether an end that changes nothing reports a call that no other end reports, because the job was claimed again
-    /// since. If the results of a batch are read again, or a transaction is repeated, an end is reported twice.
+    /// since, or deleted. If the results of a batch are read again, or a transaction is repeated, an end is reported twice.
     fn is_another_call(&self, end: &Settlement) -> bool {
         let row = self.rows.get(&end.receipt.job);
-        row.is_some_and(|row| row.claim > end.receipt.claim)
+        row.is_none_or(|row| row.claim > end.receipt.claim)
     }
 
     /// Completes the job. Returns its former status if it had no outcome.

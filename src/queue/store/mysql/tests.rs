@@ -179,6 +179,7 @@ fn completed(job: &crate::queue::store::ClaimedJob) -> Settlement {
             result,
             spent: None,
         },
+        charge: None,
         worked: None,
     }
 }

@@ -7,9 +7,13 @@ use const_format::formatcp;
 use rusqlite::types::Value;
 use serde_json::value::RawValue;
 
+use crate::base::charge::Charge;
 use crate::base::clock::Timestamp;
+use crate::base::day::Day;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
+use crate::base::usd::Usd;
+use crate::money::ledger::Ledger;
 use crate::queue::find::{JobFilter, JobPage};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{Job, JobCounts, JobState, ProcessState, QueueTotals};
@@ -21,7 +25,7 @@ use crate::queue::store::{EnqueueStore, InsertGuard, JobLane, JobSummary};
 
 use super::insert::{insert_jobs, written};
 use super::statements::{Fault, Queries as _, Row, by, id_of, limit, stored};
-use super::{Again, SqlStore, chores, find, lineage};
+use super::{Again, SqlStore, charges, chores, find, lineage};
 
 /// The number of jobs of several processes by state. Sums may exceed an integer.
 const SUMS: &str = "IFNULL(SUM(total + 0e0), 0), IFNULL(SUM(pending + 0e0), 0), \
@@ -58,6 +62,26 @@ fn select_processes(
 }
 
 impl<S: SqlStore> EnqueueStore for S {
+    fn charges(
+        &self,
+        since: Option<Day>,
+        until: Option<Day>,
+        each: &mut dyn FnMut(Charge),
+    ) -> Result<(), Error> {
+        // A repeated transaction must not report a charge twice.
+        let found = self.read(|tx| {
+            let mut found = Ledger::new();
+            charges::each(tx, [since, until], &mut |charge| found.add(charge))?;
+            Ok(found)
+        })?;
+        found.charges().for_each(each);
+        Ok(())
+    }
+
+    fn cost_of(&self, owner: &str, since: Day) -> Result<Usd, Error> {
+        self.read(|tx| charges::cost_of(tx, owner, since))
+    }
+
     fn insert_described(
         &self,
         process: ProcessId,

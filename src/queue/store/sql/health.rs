@@ -4,6 +4,7 @@ use crate::base::clock::Timestamp;
 use crate::queue::store::rows::{AT_PROVIDER, COMPLETED, DELETING, HELD, IN_PROGRESS, NO_CHORE};
 use crate::queue::store::{HealthFinding, Severity, health};
 
+use super::charges;
 use super::due;
 use super::statements::{Fault, Queries as _, Statements, id_of};
 
@@ -33,6 +34,7 @@ pub(crate) fn look(
 ) -> Result<(Vec<HealthFinding>, String), Fault> {
     let resume_commands = resume_commands(tx)?;
     let mut found = counters(tx)?;
+    found.extend(ledger(tx)?);
     found.extend(orphans(tx)?);
     found.extend(batches(tx, &resume_commands)?);
     found.extend(unsealed(tx, now)?);
@@ -106,6 +108,12 @@ fn counters(tx: &mut dyn Statements) -> Result<Vec<HealthFinding>, Fault> {
         .into_iter()
         .map(|id| id.map(|id| id_of(&id)).transpose());
     Ok(health::counters(differ.collect::<Result<Vec<_>, _>>()?))
+}
+
+fn ledger(tx: &mut dyn Statements) -> Result<Vec<HealthFinding>, Fault> {
+    let differ: Vec<Vec<u8>> = tx.column(charges::UNBALANCED, Vec::new())?;
+    let differ = differ.iter().map(|id| id_of(id));
+    Ok(health::ledger(differ.collect::<Result<Vec<_>, _>>()?))
 }
 
 fn orphans(tx: &mut dyn Statements) -> Result<Option<HealthFinding>, Fault> {

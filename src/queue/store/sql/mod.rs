@@ -10,6 +10,7 @@
 
 mod batches;
 pub(super) mod candidates;
+pub(super) mod charges;
 pub(super) mod chores;
 pub(super) mod claimed;
 pub(super) mod due;

@@ -119,7 +119,7 @@ impl<S: SqlStore> ResultStore for S {
             }
             let empty =
                 "DELETE FROM #processes WHERE no IN :list AND consumed = total AND sealed = total";
-            let numbers: Vec<i64> = changes.0.keys().copied().collect();
+            let numbers: Vec<i64> = changes.processes.keys().copied().collect();
             tx.run_in(empty, &numbers)?;
             deleted = gone.len() as u64;
             Ok(())

@@ -9,8 +9,8 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
-use crate::queue::store::sql::chores;
 use crate::queue::store::sql::statements::Fault;
+use crate::queue::store::sql::{charges, chores};
 
 use super::SqliteStore;
 use super::rows::NO_CHORE;
@@ -38,6 +38,9 @@ impl SqliteStore {
         })?;
         if let Some(no) = halfway {
             chores::step(self, no, now)?;
+            return Ok(true);
+        }
+        if charges::merge_passing(self)? {
             return Ok(true);
         }
         if self.spare_pages()? {

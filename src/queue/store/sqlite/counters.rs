@@ -7,8 +7,8 @@ use crate::engine::time_split::TimeSplit;
 use crate::queue::job::ProcessState;
 
 use crate::queue::store::counters::CounterChanges;
-use crate::queue::store::sql::lineage;
-use crate::queue::store::sql::statements::Fault;
+use crate::queue::store::sql::statements::{Fault, Statements as _};
+use crate::queue::store::sql::{charges, lineage};
 
 use super::rows::{self, DELETING, PROCESS_COLUMNS};
 
@@ -26,7 +26,7 @@ impl CounterChanges {
              WHERE no = ?1 RETURNING parent, pending + in_progress + at_provider",
         )?;
         let mut woken = false;
-        for (no, c) in &self.0 {
+        for (no, c) in &self.processes {
             let [
                 pending,
                 _,
@@ -63,6 +63,9 @@ impl CounterChanges {
                 rows::tell_time(conn, *no, &worked, now)?;
             }
         }
+        for (sql, values) in charges::statements(&mut { conn }, &self.charges, now)? {
+            (&mut { conn }).run(&sql, values)?;
+        }
         Ok(woken)
     }
 
@@ -71,8 +74,8 @@ impl CounterChanges {
         let mut read = conn.prepare_cached(&format!(
             "SELECT {PROCESS_COLUMNS} FROM processes WHERE no = ?1 AND chore <> {DELETING}"
         ))?;
-        let mut changed = Vec::with_capacity(self.0.len());
-        for no in self.0.keys() {
+        let mut changed = Vec::with_capacity(self.processes.len());
+        for no in self.processes.keys() {
             changed.extend(
                 read.query_row([no], rows::process)
                     .optional()?

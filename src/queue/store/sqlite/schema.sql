@@ -133,6 +133,30 @@ CREATE TABLE batches (
 CREATE INDEX batches_by_worker ON batches (worker);
 CREATE INDEX batches_by_process ON batches (process);
 
+-- What was paid. The hash is that of the day, who was paid, and the process. A row of a process outlives it; rows
+-- that are passing are then merged into rows without a process.
+CREATE TABLE charges (
+  hash BLOB PRIMARY KEY,
+  passing INTEGER NOT NULL,
+  day INTEGER NOT NULL,                    -- since 1970
+  provider TEXT NOT NULL,
+  model TEXT,
+  tier TEXT NOT NULL,
+  api_key TEXT,                            -- a part of its hash
+  process BLOB,
+  owner TEXT,
+  calls INTEGER NOT NULL,
+  unpriced INTEGER NOT NULL,               -- calls of unknown cost
+  input_tokens INTEGER NOT NULL,
+  cached_input_tokens INTEGER NOT NULL,
+  output_tokens INTEGER NOT NULL,
+  cost_picos INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX charges_by_day ON charges (day);
+CREATE INDEX charges_by_owner ON charges (owner, day) WHERE owner IS NOT NULL;
+CREATE INDEX charges_by_process ON charges (process);
+CREATE INDEX charges_passing ON charges (process) WHERE passing = 1;
+
 -- Work that no worker starts: the queue (scope 0), lanes of a name (1), a process (2).
 CREATE TABLE pauses (
   no INTEGER PRIMARY KEY,

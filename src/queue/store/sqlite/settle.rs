@@ -115,7 +115,8 @@ impl Settling<'_> {
         if let Some(spent) = end.outcome.spent()
             && (counts || self.is_another_call(end)?)
         {
-            self.changes.spent(end.receipt.job, spent);
+            let charge = end.charge.as_deref();
+            self.changes.spent(end.receipt.job, spent, charge);
         }
         Ok(())
     }
@@ -158,14 +159,14 @@ impl Settling<'_> {
     }
 
     /// Whether an end that changes nothing reports a call that no other end reports, because the job was claimed again
-    /// since. If the results of a batch are read again, or a transaction is repeated, an end is reported twice.
+    /// since, or deleted. If the results of a batch are read again, or a transaction is repeated, an end is reported twice.
     fn is_another_call(&self, end: &Settlement) -> Result<bool, Fault> {
         let mut find = self
             .conn
             .prepare_cached("SELECT claim > ?2 FROM jobs WHERE id = ?1")?;
         let claimed = [end.receipt.job, end.receipt.claim];
         let found = find.query_row(claimed, |row| row.get(0)).optional()?;
-        Ok(found.unwrap_or(false))
+        Ok(found.unwrap_or(true))
     }
 
     /// Completes the job. Returns its former status if it had no outcome.

@@ -482,6 +482,7 @@ impl Model {
                 receipt,
                 calls: 1,
                 outcome,
+                charge: None,
                 worked: None,
             });
         }

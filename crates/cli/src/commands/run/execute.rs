@@ -1,7 +1,10 @@
 //! Executes a prepared run, with its own calls or through the queue.
 
+use std::sync::Arc;
+
 use batchwright::files::RunReport;
 use batchwright::plan::Concurrency;
+use batchwright::unstable::RunBook;
 use batchwright::{
     Context, Error, ErrorKind, FileRun, LlmClient, LlmManager, Request, Response, Route,
 };
@@ -9,7 +12,9 @@ use batchwright::{
 use super::prepare::{Prepared, PreparedRun};
 use super::summary::{QueueFacts, Setup};
 use crate::args::run::RunArgs;
+use crate::data_dir::data_dir;
 use crate::exit::{Refusal, could_not_run};
+use crate::ledger::books;
 use crate::metrics_file::Served;
 use crate::optional::Optional;
 use crate::session::Session;
@@ -34,7 +39,7 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
     let (report, queue) = match prepared.run {
         PreparedRun::Direct(run) => {
             let route = match manager {
-                Some(manager) => manager.route().map_err(could_not_run)?,
+                Some(manager) => booked(args, manager.route().map_err(could_not_run)?),
                 None => Route::new(Nobody),
             };
             let run = run.notifier(listeners.notifier);
@@ -51,6 +56,15 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
         setup: prepared.setup,
         queue,
     })
+}
+
+/// The route with the book of the run, if there is a data folder.
+fn booked(args: &RunArgs, route: Route<'static>) -> Route<'static> {
+    let Some(folder) = data_dir(args.pace.data_dir.as_deref()) else {
+        return route;
+    };
+    let book = RunBook::new(books(&folder), args.output.as_deref());
+    route.booking(Arc::new(book))
 }
 
 /// The client of a run that sends nothing.

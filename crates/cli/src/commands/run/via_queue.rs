@@ -112,7 +112,8 @@ impl ViaQueue {
             .notifier(listeners.notifier)
             .until_submitted(args.no_wait)
             .on_error(args.on_error.policy())
-            .described(queue.info(args, manager));
+            .described(queue.info(args, manager))
+            .set(queue.books(), QueueRun::ledger);
         let make_worker = |queue: &JobQueue| {
             let manager = manager.ok_or_else(|| Error::new(ErrorKind::Invalid, NO_MANAGER))?;
             let worker = manager.run_worker(queue)?;

@@ -6,6 +6,7 @@ use mysql::prelude::Queryable;
 use rusqlite::types::Value;
 
 use crate::base::clock::Timestamp;
+use crate::llm::hash::hex;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::statements::{Dialect, Row, Statements, Table, with_list};
 
@@ -49,6 +50,17 @@ fn bound(value: Value) -> mysql::Value {
         Value::Real(number) => mysql::Value::Double(number),
         Value::Text(text) => mysql::Value::Bytes(text.into_bytes()),
         Value::Blob(bytes) => mysql::Value::Bytes(bytes),
+    }
+}
+
+/// A value within a statement. Texts are written in hexadecimal digits, so that none ends its literal.
+fn literal(value: Value) -> String {
+    match value {
+        Value::Null => "NULL".to_owned(),
+        Value::Integer(number) => number.to_string(),
+        Value::Real(number) => format!("{number:e}"),
+        Value::Text(text) => format!("CONVERT(X'{}' USING utf8mb4)", hex(text.as_bytes())),
+        Value::Blob(bytes) => format!("X'{}'", hex(&bytes)),
     }
 }
 
@@ -98,6 +110,17 @@ impl Tx<'_> {
     pub(in crate::queue::store::mysql) fn defer(&mut self, sql: &str) {
         self.deferred.push(self.database.named(sql));
         self.wrote = true;
+    }
+
+    /// The same with bound values, which become a part of the text.
+    pub(in crate::queue::store::mysql) fn defer_with(&mut self, sql: &str, by: Vec<Value>) {
+        let mut pieces = sql.split('?');
+        let mut text = pieces.next().unwrap_or_default().to_owned();
+        for (piece, value) in pieces.zip(by) {
+            text += &literal(value);
+            text += piece;
+        }
+        self.defer(&text);
     }
 
     /// Sends the deferred statements.

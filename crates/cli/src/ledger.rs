@@ -1,0 +1,87 @@
+//! What was paid: the ledger of the queue, and the books of runs in the data folder.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use batchwright::files::store_path;
+use batchwright::unstable::RunBook;
+use batchwright::{JobQueue, Ledger};
+
+use super::args::shared::DataArgs;
+use super::exit::Refusal;
+use super::queue::{failed, open_existing};
+use super::runs;
+
+/// The folder of the books of runs.
+pub fn books(data_folder: &Path) -> PathBuf {
+    data_folder.join("ledger")
+}
+
+/// The name of a run in the ledger: the path of its output.
+pub fn name_of(output: &Path) -> String {
+    let store = store_path(output).map(|store| store.with_extension(""));
+    store
+        .unwrap_or_else(|_| output.to_owned())
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// A ledger, and the places that could not be read.
+pub struct Found {
+    pub ledger: Ledger,
+    pub unreadable: Vec<PathBuf>,
+}
+
+/// The ledger of the queue, and of the runs that the data folder knows. If a queue file is named, only its own.
+pub fn gather(data: &DataArgs) -> Result<Found, Refusal> {
+    let mut found = Found {
+        ledger: Ledger::new(),
+        unreadable: Vec::new(),
+    };
+    if let Some(queue) = data.existing()? {
+        found.ledger = all_of(&queue, data.queue.as_deref())?;
+    }
+    if data.queue.is_some() {
+        return Ok(found);
+    }
+    let folder = data.folder()?;
+    let mut copied = BTreeSet::new();
+    for store in runs::known(&folder) {
+        // The store is newer than the copy of its charges. If it cannot be read, the copy counts.
+        let read = open_existing(&store).map_err(failed).and_then(|queue| {
+            let ledger = all_of(&queue, Some(&store))?;
+            Ok((queue.id().map_err(failed)?, ledger))
+        });
+        match read {
+            Ok((id, ledger)) => {
+                found.ledger.extend(ledger.charges());
+                copied.insert(id);
+            }
+            Err(refusal) => {
+                log::debug!("{}", refusal.text());
+                found.unreadable.push(store);
+            }
+        }
+    }
+    let books = books(&folder);
+    let (ledger, unreadable) = RunBook::read_all(&books, &copied).map_err(|error| {
+        Refusal::could_not_run(format!("{} cannot be read: {error}", books.display()))
+    })?;
+    found.ledger.extend(ledger.charges());
+    found.unreadable.extend(unreadable);
+    Ok(found)
+}
+
+/// What a queue has booked. The processes of a run's store are shown as its output.
+fn all_of(queue: &JobQueue, file: Option<&Path>) -> Result<Ledger, Refusal> {
+    let ledger = queue.ledger(None, None).map_err(failed)?;
+    let output = file.and_then(runs::output_of);
+    let Some(output) = output else {
+        return Ok(ledger);
+    };
+    let run = Some(name_of(&output));
+    Ok(ledger
+        .charges()
+        .map(|charge| charge.run(run.clone()))
+        .collect())
+}

@@ -1,0 +1,168 @@
+//! What was paid: the ledger against the provider's bill and the result lines.
+
+use batchwright::Usd;
+use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
+use serde_json::{Value, json};
+
+use super::batch_runs::{SHORT, command, other, summary};
+use super::common::{Desk, Running, all_ids, prompt_lines, simulator};
+#[cfg(unix)]
+use super::common::{PATIENCE, Random};
+
+fn cost(value: &Value) -> Usd {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+fn ledger(desk: &Desk, words: &str) -> Value {
+    let ended = desk.plain(&format!("ledger --json {words}")).expect(0);
+    serde_json::from_str(&ended.stdout).unwrap()
+}
+
+/// The number of calls and their cost.
+fn total(ledger: &Value) -> (u64, Usd) {
+    let total = &ledger["total"];
+    (total["calls"].as_u64().unwrap(), cost(&total["cost_usd"]))
+}
+
+fn sum(lines: &[Value]) -> Usd {
+    lines.iter().map(|line| cost(&line["cost_usd"])).sum()
+}
+
+#[test]
+fn the_ledger_is_what_the_provider_bills_for_calls_and_batches() {
+    let troubled = SimConfig::default()
+        .trouble(Trouble::Refusal, 0.2)
+        .trouble(Trouble::RateLimit, 0.2)
+        .trouble(Trouble::Error500, 0.2);
+    let batches = SimConfig::default().batches(BatchConfig::default().duration(SHORT));
+    for (config, words, tier, code) in [
+        (troubled, "-j 8 --max-retries 9", "standard", 3),
+        (batches, "--strategy batch", "batch", 0),
+    ] {
+        let (desk, sim) = (Desk::new(), simulator(config));
+        assert_eq!(ledger(&desk, "")["total"]["calls"], 0);
+        desk.write("in.jsonl", prompt_lines(10));
+        let words = format!("in.jsonl -o out.jsonl --json --model gpt-4o-mini {words}");
+        let run = || {
+            Running::start(&mut command(&desk, &sim, &words))
+                .wait()
+                .expect(code)
+        };
+        let told = &summary(&run())["summary"];
+        let lines = sum(&desk.results("out.jsonl"));
+        let whole = ledger(&desk, "");
+        assert_eq!(total(&whole), (sim.stats().paid, lines));
+        assert_eq!(cost(&told["cost_usd"]), lines);
+        assert!(lines > Usd::ZERO && !desk.exists("out.jsonl.batchwright"));
+        let row = &whole["rows"][0];
+        assert_eq!(
+            (&row["tier"], &row["provider"]),
+            (&json!(tier), &json!("openai"))
+        );
+        assert_eq!(row["key"].as_str().unwrap().len(), 16);
+        // Nothing is booked twice; failed items are sent again.
+        run();
+        assert_eq!(total(&ledger(&desk, "")).0, sim.stats().paid);
+        let of_run = ledger(&desk, "out.jsonl --by run");
+        assert_eq!(total(&of_run).0, sim.stats().paid);
+        let run = of_run["rows"][0]["run"].as_str().unwrap();
+        assert!(run.ends_with("/out.jsonl"), "{run}");
+        desk.plain("ledger other.jsonl")
+            .expect(2)
+            .says("has no calls");
+        assert_eq!(ledger(&desk, "--until 2026-01-01")["total"]["calls"], 0);
+    }
+}
+
+#[test]
+fn calls_of_the_queue_outlive_their_jobs() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    desk.write("in.jsonl", prompt_lines(4));
+    let words = "submit in.jsonl --model gpt-4o-mini --json";
+    let submitted: Value = serde_json::from_str(&desk.plain(words).expect(0).stdout).unwrap();
+    let process = submitted["process_id"].as_str().unwrap();
+    other(&desk, &sim, "work --until-empty").expect(0);
+    let before = ledger(&desk, "--by run,model,key");
+    assert_eq!(total(&before).0, 4);
+    assert_eq!(before["rows"][0]["run"], process);
+    let fetched = desk.plain(&format!("results {process} -o out.jsonl"));
+    fetched.expect(0);
+    assert_eq!(total(&before).1, sum(&desk.results("out.jsonl")));
+    assert_eq!(ledger(&desk, "--by run,model,key"), before);
+    let checked = desk.plain("doctor").expect(0);
+    checked.shows("the charges equal what the jobs have used");
+    let shown = desk.plain("ledger --by model").expect(0);
+    shown.shows("gpt-4o-mini");
+    shown.shows("total: $0.");
+    let csv = desk.plain("ledger --csv --by day,run").expect(0).stdout;
+    assert!(csv.starts_with("day,run,calls,unpriced,"), "{csv}");
+    let csv = csv.lines().nth(1).unwrap();
+    assert!(csv.contains(&format!(",{process},4,0,")), "{csv}");
+    desk.plain("ledger --csv --json").expect(2);
+    desk.plain("ledger --month 2026-13")
+        .expect(2)
+        .says("a month is written like");
+    desk.plain("ledger --by colour").expect(2).says("owner");
+}
+
+/// After each kill, the ledger has every answer that the output has.
+#[cfg(unix)]
+#[test]
+fn no_kill_takes_a_charge_of_an_answer_and_no_resumed_run_books_it_twice() {
+    const CONCURRENCY: u64 = 4;
+    let few = std::time::Duration::from_millis(4);
+    let (desk, mut random) = (Desk::new(), Random(5));
+    let sim = simulator(SimConfig::default().jitter(few).seed(5));
+    let items = 300;
+    desk.write("in.jsonl", prompt_lines(items));
+    let words = format!("in.jsonl -o out.jsonl -q -j {CONCURRENCY} --model gpt-4o-mini");
+    let mut kills = 0;
+    for _ in 0..8 {
+        let until = sim.stats().calls + random.below(30);
+        let mut running = Running::start(&mut command(&desk, &sim, &words));
+        let exit = &mut running.child;
+        sim.wait_until(
+            |s| s.calls > until || exit.try_wait().unwrap().is_some(),
+            PATIENCE,
+        );
+        running.signal("KILL");
+        kills += u64::from(running.wait().status.code().is_none());
+        if !desk.exists("out.jsonl") {
+            continue;
+        }
+        let text = desk.read("out.jsonl");
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let lines: Vec<Value> = whole
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let booked = total(&ledger(&desk, ""));
+        assert!(booked.0 >= lines.len() as u64 && booked.0 <= sim.stats().paid);
+        assert!(booked.1 >= sum(&lines), "{booked:?}");
+    }
+    assert!(kills > 3, "{kills} kills");
+    Running::start(&mut command(&desk, &sim, &words))
+        .wait()
+        .expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(items));
+    let (calls, booked) = total(&ledger(&desk, "out.jsonl"));
+    let paid = sim.stats().paid;
+    assert!(calls <= paid && paid - calls <= kills * CONCURRENCY);
+    // All prompts are equally long up to two digits of their number.
+    let lines = sum(&desk.results("out.jsonl"));
+    assert!(booked >= lines);
+    if calls == items as u64 {
+        assert_eq!(booked, lines);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_named_and_the_sums_are_not_passed_off_as_whole() {
+    let desk = Desk::new();
+    std::fs::create_dir_all(desk.path("home/ledger")).unwrap();
+    desk.write("home/ledger/odd.jsonl", "{}\n");
+    let ended = desk.plain("ledger --json").expect(1);
+    ended.errs("the sums are incomplete");
+    let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(told["unreadable"].as_array().unwrap().len(), 1);
+}

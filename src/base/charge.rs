@@ -1,0 +1,172 @@
+//! What was paid for calls.
+
+use std::fmt;
+
+use super::brief::Name;
+use super::day::Day;
+use super::usage::Paid;
+use super::usd::Usd;
+
+/// What was paid on a day to a provider, for a model at a tier, with a key, for a run. See [`Ledger`](crate::Ledger).
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Charge {
+    /// The day (UTC) on which the calls ended.
+    pub day: Day,
+    /// The provider's name; empty if it is unknown.
+    pub provider: String,
+    /// The model, as named by the replies, or by the requests if the replies name none.
+    pub model: Option<String>,
+    /// The service tier: `standard`, `batch`, `flex`, or another one in the provider's words.
+    pub tier: String,
+    /// The fingerprint of the API key: a part of its hash, which identifies the key and does not reveal it.
+    pub key: Option<String>,
+    /// The id of the process in the queue, or the output file of the run.
+    pub run: Option<String>,
+    /// The server token that created the process.
+    pub owner: Option<String>,
+    /// Sums of the calls.
+    pub sum: ChargeSum,
+}
+
+/// Sums of calls.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChargeSum {
+    /// Calls that were billed, failed ones included. Each request in a batch counts.
+    pub calls: u64,
+    /// Calls of unknown cost.
+    pub unpriced: u64,
+    /// Input tokens, including cached ones.
+    pub input_tokens: u64,
+    /// Input tokens read from the provider's prompt cache.
+    pub cached_input_tokens: u64,
+    /// Output tokens.
+    pub output_tokens: u64,
+    /// The cost of all other calls.
+    pub cost_usd: Usd,
+}
+
+/// The tier of calls at the provider's usual price.
+pub(crate) const STANDARD_TIER: &str = "standard";
+
+impl Charge {
+    /// A charge for calls of unknown provider at the standard tier.
+    pub fn new(day: Day, sum: ChargeSum) -> Self {
+        Self {
+            day,
+            provider: String::new(),
+            model: None,
+            tier: STANDARD_TIER.to_owned(),
+            key: None,
+            run: None,
+            owner: None,
+            sum,
+        }
+    }
+
+    /// Sets the provider. Default: unknown.
+    pub fn provider(mut self, provider: impl Into<String>) -> Self {
+        self.provider = provider.into();
+        self
+    }
+
+    /// Sets the model. Default: unknown.
+    pub fn model(mut self, model: Option<String>) -> Self {
+        self.model = model;
+        self
+    }
+
+    /// Sets the tier; empty means `standard`.
+    pub fn tier(mut self, tier: &str) -> Self {
+        self.tier = match tier {
+            "" => STANDARD_TIER.to_owned(),
+            tier => tier.to_owned(),
+        };
+        self
+    }
+
+    /// Sets the fingerprint of the key. Default: no key.
+    pub fn key(mut self, key: Option<String>) -> Self {
+        self.key = key;
+        self
+    }
+
+    /// Sets the run. Default: none.
+    pub fn run(mut self, run: Option<String>) -> Self {
+        self.run = run;
+        self
+    }
+
+    /// Sets the owner. Default: none.
+    pub fn owner(mut self, owner: Option<String>) -> Self {
+        self.owner = owner;
+        self
+    }
+}
+
+impl ChargeSum {
+    /// One call with these tokens and this cost, which may be unknown.
+    pub fn call(
+        [input_tokens, cached_input_tokens, output_tokens]: [u64; 3],
+        cost_usd: Option<Usd>,
+    ) -> Self {
+        Self {
+            calls: 1,
+            unpriced: u64::from(cost_usd.is_none()),
+            input_tokens,
+            cached_input_tokens,
+            output_tokens,
+            cost_usd: cost_usd.unwrap_or_default(),
+        }
+    }
+
+    /// The cost, if it is known for any call.
+    pub fn known_cost(&self) -> Option<Usd> {
+        (self.unpriced == 0 || self.cost_usd > Usd::ZERO).then_some(self.cost_usd)
+    }
+}
+
+impl From<Paid> for ChargeSum {
+    fn from(paid: Paid) -> Self {
+        let usage = paid.usage.unwrap_or_default();
+        let tokens = [
+            usage.input_tokens,
+            usage.cached_input_tokens,
+            usage.output_tokens,
+        ];
+        Self::call(tokens, paid.cost_usd)
+    }
+}
+
+/// Sums saturate.
+impl std::ops::AddAssign for ChargeSum {
+    fn add_assign(&mut self, other: Self) {
+        for (sum, more) in [
+            (&mut self.calls, other.calls),
+            (&mut self.unpriced, other.unpriced),
+            (&mut self.input_tokens, other.input_tokens),
+            (&mut self.cached_input_tokens, other.cached_input_tokens),
+            (&mut self.output_tokens, other.output_tokens),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+        self.cost_usd += other.cost_usd;
+    }
+}
+
+/// Shows who was paid, and the sums.
+impl fmt::Debug for Charge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Charge")
+            .field("day", &self.day)
+            .field("provider", &Name(&self.provider))
+            .field("model", &self.model.as_deref().map(Name))
+            .field("tier", &Name(&self.tier))
+            .field("key", &self.key.as_deref().map(Name))
+            .field("run", &self.run.as_deref().map(Name))
+            .field("owner", &self.owner.as_deref().map(Name))
+            .field("sum", &self.sum)
+            .finish()
+    }
+}

@@ -1,0 +1,30 @@
+//! What the jobs of a queue were billed.
+
+use crate::base::day::Day;
+use crate::base::error::Error;
+use crate::base::usd::Usd;
+use crate::money::ledger::Ledger;
+
+use super::host::JobQueue;
+
+impl JobQueue {
+    /// What was paid on these days, from the first to the last; `None` means without limit. The store books each call
+    /// in the transaction that records its end, so the ledger equals the usage of all processes, and survives them.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn ledger(&self, since: Option<Day>, until: Option<Day>) -> Result<Ledger, Error> {
+        let mut ledger = Ledger::new();
+        self.store
+            .charges(since, until, &mut |charge| ledger.add(charge))?;
+        Ok(ledger)
+    }
+
+    /// The known cost of all calls for processes of this [owner](crate::queue::ProcessInfo::owner) since a day.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn cost_of(&self, owner: &str, since: Day) -> Result<Usd, Error> {
+        self.store.cost_of(owner, since)
+    }
+}

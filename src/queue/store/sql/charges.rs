@@ -1,0 +1,251 @@
+//! What was paid, in the same transactions as the counters of processes. The rows outlive jobs and processes.
+
+use std::collections::BTreeMap;
+
+use const_format::formatcp;
+use rusqlite::types::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::base::charge::{Charge, ChargeSum};
+use crate::base::clock::Timestamp;
+use crate::base::day::Day;
+use crate::base::error::Error;
+use crate::base::usd::Usd;
+use crate::queue::store::new_charges::NewCharges;
+use crate::queue::store::rows::bounded;
+
+use super::statements::{Dialect, Fault, Queries as _, Row, Statements, by, id_of};
+use super::{Again, SqlStore};
+
+/// Number of rows that are merged at once.
+const MERGED: i64 = 500;
+
+const COLUMNS: &str = "day, provider, model, tier, api_key, process, owner, calls, unpriced, input_tokens, \
+     cached_input_tokens, output_tokens, cost_picos";
+
+/// A row for each payee, day and process. The owner and the process are looked up by the number of the process.
+const INSERT: &str = formatcp!(
+    "INSERT INTO #charges (hash, passing, {COLUMNS}) VALUES (?,
+       IFNULL((SELECT total = 1 OR info LIKE '%\"direct\":true%' FROM #processes WHERE no = ?), 0),
+       ?, ?, ?, ?, ?, ?, IFNULL(?, (SELECT owner FROM #processes WHERE no = ?)), ?, ?, ?, ?, ?, ?)"
+);
+
+/// The sums of a row, and their limit, as of the counters of processes.
+const SUMS: [&str; 6] = [
+    "calls",
+    "unpriced",
+    "input_tokens",
+    "cached_input_tokens",
+    "output_tokens",
+    "cost_picos",
+];
+const MOST: i64 = i64::MAX / 2;
+
+/// The statements that book what calls were billed, with their values.
+pub(crate) fn statements(
+    tx: &mut dyn Statements,
+    charges: &NewCharges,
+    now: Timestamp,
+) -> Result<Vec<(String, Vec<Value>)>, Fault> {
+    let mut rows: BTreeMap<Vec<u8>, (Charge, i64)> = BTreeMap::new();
+    for (charge, process) in charges.iter() {
+        let mut charge = charge.clone();
+        if charge.run.is_none() {
+            charge.run = process_id(tx, process)?;
+            charge.day = Day::of(now);
+        }
+        let sum = charge.sum;
+        let row = rows.entry(hash(&charge));
+        row.and_modify(|(known, _)| known.sum += sum)
+            .or_insert((charge, process));
+    }
+    let sql = upsert(tx.dialect());
+    let rows = rows.into_iter();
+    rows.map(|(hash, (charge, process))| Ok((sql.clone(), values(hash, &charge, process)?)))
+        .collect()
+}
+
+fn process_id(tx: &mut dyn Statements, no: i64) -> Result<Option<String>, Fault> {
+    let id: Option<Vec<u8>> = tx.one("SELECT id FROM #processes WHERE no = ?", by![no])?;
+    Ok(id
+        .map(|id| id_of(&id))
+        .transpose()?
+        .map(|id| id.to_string()))
+}
+
+/// The key of a row: charges with the same key are summed.
+fn hash(charge: &Charge) -> Vec<u8> {
+    // The owner of a process does not change.
+    let owner = charge.owner.as_deref().filter(|_| charge.run.is_none());
+    let mut hash = Sha256::new();
+    hash.update(charge.day.number().to_be_bytes());
+    for text in [
+        Some(&*charge.provider),
+        charge.model.as_deref(),
+        Some(&*charge.tier),
+        charge.key.as_deref(),
+        charge.run.as_deref(),
+        owner,
+    ] {
+        let text = text.unwrap_or_default();
+        hash.update((text.len() as u64).to_be_bytes());
+        hash.update(text);
+    }
+    hash.finalize().to_vec()
+}
+
+fn upsert(dialect: Dialect) -> String {
+    let (start, new) = match dialect {
+        Dialect::Sqlite => ("ON CONFLICT (hash) DO UPDATE SET", "excluded.#"),
+        #[cfg(feature = "mysql")]
+        Dialect::Mysql => ("ON DUPLICATE KEY UPDATE", "VALUES(#)"),
+    };
+    let sets = SUMS.map(|name| {
+        let new = new.replace('#', name);
+        format!("{name} = LEAST(#charges.{name} + {new}, {MOST})")
+    });
+    format!("{INSERT} {start} {}", sets.join(", "))
+}
+
+fn values(hash: Vec<u8>, charge: &Charge, process: i64) -> Result<Vec<Value>, Fault> {
+    let run = charge.run.as_deref().map(str::parse::<uuid::Uuid>);
+    let run = run
+        .transpose()
+        .map_err(|_| Fault::Odd("a charge of no process"))?;
+    let run = run.map(|id| id.as_bytes().to_vec());
+    let ChargeSum {
+        calls,
+        unpriced,
+        input_tokens,
+        cached_input_tokens,
+        output_tokens,
+        cost_usd,
+    } = charge.sum;
+    Ok(by![
+        hash,
+        process,
+        i64::from(charge.day.number()),
+        charge.provider.clone(),
+        charge.model.clone(),
+        charge.tier.clone(),
+        charge.key.clone(),
+        run,
+        charge.owner.clone(),
+        process,
+        bounded(calls),
+        bounded(unpriced),
+        bounded(input_tokens),
+        bounded(cached_input_tokens),
+        bounded(output_tokens),
+        bounded(cost_usd.picos()),
+    ])
+}
+
+fn read(mut row: Row) -> Result<Charge, Fault> {
+    let day: i64 = row.at(0)?;
+    let run: Option<Vec<u8>> = row.at(5)?;
+    let sum = ChargeSum {
+        calls: row.at(7)?,
+        unpriced: row.at(8)?,
+        input_tokens: row.at(9)?,
+        cached_input_tokens: row.at(10)?,
+        output_tokens: row.at(11)?,
+        cost_usd: Usd::from_picos(row.at(12)?),
+    };
+    let day = Day(i32::try_from(day).map_err(|_| Fault::Odd("a day that does not exist"))?);
+    let run = run.map(|id| id_of(&id)).transpose()?;
+    let charge = Charge::new(day, sum).provider(row.at::<String>(1)?);
+    Ok(charge
+        .model(row.at(2)?)
+        .tier(&row.at::<String>(3)?)
+        .key(row.at(4)?)
+        .run(run.map(|id| id.to_string()))
+        .owner(row.at(6)?))
+}
+
+/// Calls back for each row of these days, both included.
+pub(crate) fn each(
+    tx: &mut dyn Statements,
+    days: [Option<Day>; 2],
+    act: &mut dyn FnMut(Charge),
+) -> Result<(), Fault> {
+    let [since, until] = days.map(|day| day.map(|day| i64::from(day.number())));
+    let sql = formatcp!("SELECT {COLUMNS} FROM #charges WHERE day BETWEEN ? AND ?");
+    let by = by![since.unwrap_or(i64::MIN), until.unwrap_or(i64::MAX)];
+    tx.each(sql, by, &mut |row| {
+        act(read(row)?);
+        Ok(true)
+    })
+}
+
+/// The known cost of an owner's calls since a day.
+pub(crate) fn cost_of(tx: &mut dyn Statements, owner: &str, since: Day) -> Result<Usd, Fault> {
+    let sql = "SELECT cost_picos FROM #charges WHERE owner = ? AND day >= ?";
+    let costs: Vec<u64> = tx.column(sql, by![owner.to_owned(), i64::from(since.number())])?;
+    Ok(costs.into_iter().map(Usd::from_picos).sum())
+}
+
+/// Gives the rows of a process to another one.
+pub(super) fn give(tx: &mut dyn Statements, from: i64, to: i64) -> Result<(), Fault> {
+    let Some(to_id) = process_id(tx, to)? else {
+        return Ok(());
+    };
+    let sql = formatcp!(
+        "SELECT {COLUMNS}, hash FROM #charges
+         WHERE process = (SELECT id FROM #processes WHERE no = ?) ORDER BY hash FOR UPDATE"
+    );
+    for row in tx.rows(sql, by![from])? {
+        rebook(tx, row, Some((&to_id, to)))?;
+    }
+    Ok(())
+}
+
+/// Books a row for another process, or for none.
+fn rebook(tx: &mut dyn Statements, row: Row, to: Option<(&str, i64)>) -> Result<(), Fault> {
+    let mut cells = row;
+    let old: Vec<u8> = cells.at(13)?;
+    let mut charge = read(cells)?;
+    charge.run = to.map(|(id, _)| id.to_owned());
+    if to.is_some() {
+        charge.owner = None;
+    }
+    tx.run("DELETE FROM #charges WHERE hash = ?", by![old])?;
+    let sql = upsert(tx.dialect());
+    let process = to.map_or(0, |(_, no)| no);
+    tx.run(&sql, values(hash(&charge), &charge, process)?)?;
+    Ok(())
+}
+
+/// Merges rows of processes that no longer exist and that nobody looks for: of single jobs and direct calls. Returns
+/// whether more are left.
+pub(crate) fn merge_passing(store: &impl SqlStore) -> Result<bool, Error> {
+    let find = format!(
+        "SELECT hash FROM #charges WHERE passing = 1 AND process NOT IN (SELECT id FROM #processes)
+         ORDER BY hash LIMIT {MERGED}"
+    );
+    let found: Vec<Vec<u8>> = store.read(|tx| tx.column(&find, Vec::new()))?;
+    if found.is_empty() {
+        return Ok(false);
+    }
+    store.write_lazily(Again::Harmless, |tx| {
+        for hash in &found {
+            let sql = formatcp!(
+                "SELECT {COLUMNS}, hash FROM #charges WHERE hash = ? AND passing = 1 FOR UPDATE"
+            );
+            if let Some(row) = tx.first(sql, by![hash.clone()])? {
+                rebook(tx, row, None)?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(found.len() as i64 == MERGED)
+}
+
+/// Processes whose charges differ from their counters.
+pub(super) const UNBALANCED: &str = "WITH booked AS (
+       SELECT process, CAST(SUM(input_tokens) AS SIGNED) AS input_tokens,
+         CAST(SUM(output_tokens) AS SIGNED) AS output_tokens, CAST(SUM(cost_picos) AS SIGNED) AS cost_picos
+       FROM #charges WHERE process IS NOT NULL GROUP BY process)
+     SELECT p.id FROM #processes p LEFT JOIN booked b ON b.process = p.id
+     WHERE p.input_tokens <> IFNULL(b.input_tokens, 0) OR p.output_tokens <> IFNULL(b.output_tokens, 0)
+       OR p.cost_picos <> IFNULL(b.cost_picos, 0)";
