@@ -9,6 +9,7 @@ use batchwright::{
 use super::prepare::{Prepared, PreparedRun};
 use super::summary::{QueueFacts, Setup};
 use crate::args::run::RunArgs;
+use crate::budget::{self, RunBudget};
 use crate::exit::{Refusal, could_not_run};
 use crate::metrics_file::Served;
 use crate::optional::Optional;
@@ -34,7 +35,7 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
     let (report, queue) = match prepared.run {
         PreparedRun::Direct(run) => {
             let route = match manager {
-                Some(manager) => manager.route().map_err(could_not_run)?,
+                Some(manager) => limited(args, &manager, &prepared.setup)?,
                 None => Route::new(Nobody),
             };
             let run = run.notifier(listeners.notifier);
@@ -51,6 +52,17 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
         setup: prepared.setup,
         queue,
     })
+}
+
+/// The route of a run, within its budget.
+fn limited(args: &RunArgs, manager: &LlmManager, setup: &Setup) -> Result<Route<'static>, Refusal> {
+    let route = manager.route().map_err(could_not_run)?;
+    let Some(RunBudget { budget, .. }) = &setup.budget else {
+        return Ok(route);
+    };
+    let route = route.budget(budget);
+    budget::check(args, &route)?;
+    Ok(route)
 }
 
 /// The client of a run that sends nothing.
@@ -79,5 +91,10 @@ fn direct(
         .context(&session.ctx)
         .run(route);
     session.display.clear();
+    if let Some(RunBudget { budget, .. }) = &setup.budget
+        && let Err(error) = budget.close()
+    {
+        log::warn!("{}", error.message());
+    }
     report.map_err(could_not_run)
 }
