@@ -42,7 +42,7 @@ pub struct Budget(Arc<Shared>);
 #[non_exhaustive]
 pub enum Amount {
     /// Money.
-    #[serde(with = "picos")]
+    #[serde(rename = "picodollars", with = "picos")]
     Usd(Usd),
     /// Input and output tokens.
     Tokens(u64),
