@@ -67,7 +67,7 @@ impl FileRunner<'_> {
         Reply {
             // The reply is the item's last one: such a request is not retried.
             result: lines.map_err(|error| self.with_reply_in_file(error)),
-            used: reply.used,
+            paid: reply.paid,
             hints: reply.hints,
             fatal: false,
         }

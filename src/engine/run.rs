@@ -21,6 +21,7 @@ use crate::base::cancel::Context;
 use crate::base::clock::{Clock, Time};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::hints::RateHints;
+use crate::base::usage::Paid;
 
 use super::dispatch::{Call, Dispatcher, EndedCall, Event, Io, StopReason, Turn};
 use super::work::{Settled, Ticket, Work};
@@ -81,8 +82,8 @@ pub(crate) fn bad_concurrency(concurrency: usize) -> Option<String> {
 /// The result of one call.
 pub(crate) struct Reply<D> {
     pub result: Result<D, Error>,
-    /// Input and output tokens of this call, if the reply reports them.
-    pub used: Option<(u64, u64)>,
+    /// What this call has cost, without earlier calls of the item.
+    pub paid: Paid,
     pub hints: RateHints,
     pub fatal: bool,
 }
@@ -91,7 +92,7 @@ impl<D> Reply<D> {
     pub(crate) fn map<E>(self, made: impl FnOnce(D) -> E) -> Reply<E> {
         Reply {
             result: self.result.map(made),
-            used: self.used,
+            paid: self.paid,
             hints: self.hints,
             fatal: self.fatal,
         }
@@ -101,7 +102,7 @@ impl<D> Reply<D> {
 impl<D> From<Error> for Reply<D> {
     fn from(error: Error) -> Self {
         Self {
-            used: error.paid().tokens(),
+            paid: error.paid(),
             hints: error.rate_hints(),
             result: Err(error),
             fatal: false,
@@ -480,7 +481,7 @@ fn ended<T, D>(call: Call<T>, reply: Reply<D>) -> EndedCall<T, D> {
     EndedCall {
         call,
         result: reply.result,
-        used: reply.used,
+        used: reply.paid.tokens(),
         hints: reply.hints,
         fatal: reply.fatal,
     }

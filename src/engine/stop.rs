@@ -40,6 +40,8 @@ pub enum StopReason {
     /// billed and are unusable, or the first ten requests were rejected with the same message by an error of unknown
     /// meaning.
     AllAlike(Error),
+    /// The next call could cost more than is left of the [`Budget`](crate::Budget), or its cost has no upper bound.
+    BudgetExceeded(Error),
     /// The consumer of the results takes no more.
     SinkClosed,
     /// The source or the output cannot be used any more.
@@ -57,7 +59,11 @@ impl std::fmt::Display for StopReason {
             Self::Cancelled => f.write_str("cancelled"),
             Self::DeadlineExceeded => f.write_str("the deadline passed"),
             Self::ItemFailed(e) => write!(f, "an item failed: {e}"),
-            Self::Critical(e) | Self::Fatal(e) | Self::AllAlike(e) | Self::OutputLost(e) => {
+            Self::Critical(e)
+            | Self::Fatal(e)
+            | Self::AllAlike(e)
+            | Self::BudgetExceeded(e)
+            | Self::OutputLost(e) => {
                 write!(f, "{e}")
             }
             Self::Unreachable(e) if e.is_not_ready() => write!(f, "{e} after ten minutes"),

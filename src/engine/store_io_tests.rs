@@ -151,7 +151,7 @@ impl Runner<u32, ()> for Calls {
         let _ = self.ends.send(ticket.task);
         Reply {
             result: Ok(()),
-            used: None,
+            paid: Paid::default(),
             hints: RateHints::default(),
             fatal: false,
         }

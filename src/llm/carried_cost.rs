@@ -73,12 +73,12 @@ impl CarriedCosts {
         pricing.price(client, request, true, priced);
         match answered {
             Ok(mut response) => {
-                let used = response.paid().tokens();
+                let call_paid = response.paid();
                 if let Some(paid) = paid {
-                    response.set_paid(paid + response.paid());
+                    response.set_paid(paid + call_paid);
                 }
                 Reply {
-                    used,
+                    paid: call_paid,
                     hints: response.hints,
                     result: Ok(response),
                     fatal: false,
@@ -105,7 +105,7 @@ impl CarriedCosts {
                     self.0.lock().put(key, carried);
                 }
                 Reply {
-                    used: call.tokens(),
+                    paid: call,
                     ..error.into()
                 }
             }

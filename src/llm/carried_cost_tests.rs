@@ -105,7 +105,7 @@ fn the_second_request_shows_the_first_answer_and_what_is_wrong_with_it() {
     ]);
     let carried = CarriedCosts::default();
     let reply = call(&carried, &client, &first_try());
-    assert_eq!(reply.used, Some((10, 20)));
+    assert_eq!(reply.paid.tokens(), Some((10, 20)));
     let error = refusal(reply);
     assert_eq!(
         (error.kind(), error.sent()),
@@ -117,7 +117,7 @@ fn the_second_request_shows_the_first_answer_and_what_is_wrong_with_it() {
 
     let reply = call(&carried, &client, &after(&[&error]));
     // The limiter was told of the first call before.
-    assert_eq!(reply.used, Some((3, 6)));
+    assert_eq!(reply.paid.tokens(), Some((3, 6)));
     let response = reply.result.unwrap();
     assert_eq!(response.text, "{}");
     let usage = response.usage.unwrap();
@@ -409,7 +409,7 @@ fn a_failure_has_the_cost_of_all_calls_of_its_item() {
     let misfit = refusal(call(&entries, &client, &first_try()));
     assert_eq!(misfit.usage().unwrap().input_tokens, 10);
     let reply = call(&entries, &client, &after(&[&misfit]));
-    assert_eq!(reply.used, None);
+    assert_eq!(reply.paid.tokens(), None);
     let trouble = refusal(reply);
     assert_eq!(trouble.usage().unwrap().input_tokens, 10);
 
@@ -422,7 +422,7 @@ fn a_failure_has_the_cost_of_all_calls_of_its_item() {
         |_| false,
         &Context::new(),
     );
-    assert_eq!(reply.used, Some((3, 6)));
+    assert_eq!(reply.paid.tokens(), Some((3, 6)));
     assert_eq!(refusal(reply).usage().unwrap().output_tokens, 26);
     // Given up, it leaves nothing behind.
     assert!(entries.0.lock().carried.is_empty());

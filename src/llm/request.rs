@@ -476,6 +476,33 @@ impl Request {
         files.map(|file| file.encoded()).sum()
     }
 
+    /// An upper bound of the input tokens of its texts, because a token is at least one byte: the bytes of everything that
+    /// is sent, and more for each message than any provider adds.
+    pub(crate) fn most_text_tokens(&self) -> u64 {
+        const AROUND_A_MESSAGE: usize = 16;
+        let fields = |fields: &Map<String, Value>| -> usize {
+            let fields = fields.iter();
+            fields
+                .map(|(name, value)| name.len() + 4 + json_bytes(value))
+                .sum()
+        };
+        let messages = self.messages.iter();
+        let messages = messages.map(|message| {
+            AROUND_A_MESSAGE + json_bytes(&message.content) + fields(&message.extra)
+        });
+        let system = self
+            .system
+            .as_ref()
+            .map_or(0, |text| AROUND_A_MESSAGE + text.len());
+        let schema = match &self.params.response_format {
+            Some(ResponseFormat::JsonSchema { schema, .. }) => json_bytes(schema),
+            _ => 0,
+        };
+        let all =
+            AROUND_A_MESSAGE + messages.sum::<usize>() + system + schema + fields(&self.extra);
+        all as u64
+    }
+
     /// Input tokens, roughly: one for every 4 bytes of text, of the schema and of the tools, a few for each message, and
     /// what files are likely to need.
     pub(crate) fn estimated_tokens(&self) -> u32 {

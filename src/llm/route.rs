@@ -11,7 +11,6 @@ use crate::base::cancel::Context;
 use crate::base::clock::{Clock, SystemClock, Time};
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::usage::Paid;
-use crate::base::usage::Usage;
 use crate::engine::class::Class;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
 use crate::engine::fallback_history::{FallbackHistories, FallbackHistory};
@@ -22,6 +21,7 @@ use crate::engine::route::{Next, RetryPolicy, Tries, decide};
 use crate::engine::run::{Reply, Runner, run_inline};
 use crate::engine::work::{Cost, Ticket};
 
+use crate::money::budget::Budget;
 use crate::money::ledger::ChargeBook;
 use crate::money::prices::Prices;
 use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
@@ -34,6 +34,7 @@ use super::pricing::Pricing;
 use super::request::Request;
 use super::response::Response;
 use super::single_call::Single;
+use super::spending;
 
 #[derive(Clone)]
 struct Step<'a> {
@@ -53,6 +54,7 @@ pub struct Route<'a> {
     carried: Arc<CarriedCosts>,
     prices: Prices,
     book: Option<Arc<dyn ChargeBook>>,
+    budget: Option<Budget>,
     config_version: u32,
     observer: Option<Arc<dyn CallObserver>>,
     skipped: Arc<[SkippedStep]>,
@@ -98,6 +100,7 @@ impl<'a> Route<'a> {
             carried: Arc::default(),
             prices: Prices::default(),
             book: None,
+            budget: None,
             config_version: 0,
             observer: None,
             skipped: Arc::default(),
@@ -135,6 +138,30 @@ impl<'a> Route<'a> {
     pub fn booking(mut self, book: Arc<dyn ChargeBook>) -> Self {
         self.book = Some(book);
         self
+    }
+
+    /// Sets the most that all calls of the route, and of other routes with a clone of the budget, may cost. A call that
+    /// could cost more is not made, and ends a run with [`StopReason::BudgetExceeded`](crate::StopReason::BudgetExceeded).
+    /// Default: no limit.
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.budget = Some(budget.clone());
+        self
+    }
+
+    /// Whether the most that a call for such a request can cost is known at every provider of the route, in money or
+    /// tokens as the budget counts. Without it, a budget cannot be kept.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BudgetExceeded`], with a message that says what is missing.
+    pub fn check_budget(&self, request: &Request) -> Result<(), Error> {
+        let Some(budget) = &self.budget else {
+            return Ok(());
+        };
+        let tries = Tries::default();
+        self.steps.iter().try_for_each(|step| {
+            let one = std::iter::once(request);
+            spending::most(budget, &self.pricing(), &*step.client, one, &tries).map(drop)
+        })
     }
 
     /// Shares the route's limits with every process that names the same folder: requests and
@@ -186,6 +213,7 @@ impl<'a> Route<'a> {
             carried: self.carried.clone(),
             prices: self.prices.clone(),
             book: self.book.clone(),
+            budget: self.budget.clone(),
             config_version: self.config_version,
             observer: self.observer.clone(),
             skipped: self.skipped.clone(),
@@ -228,7 +256,7 @@ impl<'a> Route<'a> {
             let reply = self.answers(&[ticket.task], &ticket.tries, ctx);
             Reply {
                 result: reply.result.and_then(|mut answers| answers.remove(0)),
-                used: reply.used,
+                paid: reply.paid,
                 hints: reply.hints,
                 fatal: reply.fatal,
             }
@@ -330,7 +358,7 @@ impl<'a> Route<'a> {
                 Ok(reply) => reply.result.as_ref().err(),
                 Err(_) => Some(&panicked),
             },
-            tokens: made.as_ref().ok().and_then(|reply| reply.used),
+            tokens: made.as_ref().ok().and_then(|reply| reply.paid.tokens()),
         };
         end.log(&call);
         if let Some(observer) = &self.observer {
@@ -339,7 +367,35 @@ impl<'a> Route<'a> {
         made.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
+    /// One call within the budget.
     fn unobserved(
+        &self,
+        requests: &[impl Borrow<Request>],
+        tries: &Tries,
+        ctx: &Context,
+    ) -> Reply<Vec<Result<Response, Error>>> {
+        let Some(budget) = &self.budget else {
+            return self.unlimited(requests, tries, ctx);
+        };
+        let reserved = spending::most(
+            budget,
+            &self.pricing(),
+            self.client(tries.step),
+            requests.iter().map(Borrow::borrow),
+            tries,
+        );
+        let reserved = reserved.and_then(|most| budget.reserve(most, ctx));
+        let reservation = match reserved {
+            Ok(reservation) => reservation,
+            Err(error) => return error.into(),
+        };
+        let reply = self.unlimited(requests, tries, ctx);
+        let spent = spending::spent(budget, &reply, reservation.most());
+        reservation.settle(spent);
+        reply
+    }
+
+    fn unlimited(
         &self,
         requests: &[impl Borrow<Request>],
         tries: &Tries,
@@ -367,11 +423,12 @@ impl<'a> Route<'a> {
         {
             return error.into();
         }
-        let usage = |vector: &Result<Response, Error>| match vector {
-            Ok(vector) => vector.usage,
-            Err(error) => error.usage(),
+        let paid = |vector: &Result<Response, Error>| match vector {
+            Ok(vector) => vector.paid(),
+            Err(error) => error.paid(),
         };
-        let used = Usage::sum(vectors.iter().filter_map(usage));
+        let paid = vectors.iter().map(paid).filter(Paid::is_known);
+        let paid = paid.reduce(|sum, paid| sum + paid).unwrap_or_default();
         let hints = vectors.iter().flatten().next().map(Response::rate_hints);
         let result = if vectors.len() == requests.len() {
             Ok(vectors)
@@ -384,7 +441,7 @@ impl<'a> Route<'a> {
         };
         Reply {
             result,
-            used: used.map(|used| (used.input_tokens, used.output_tokens)),
+            paid,
             hints: hints.unwrap_or_default(),
             fatal: false,
         }

@@ -298,6 +298,34 @@ impl PriceEntry {
         Some(Usd::from_picos(u64::try_from(picos).unwrap_or(u64::MAX)))
     }
 
+    /// The most that this number of tokens can cost, whatever they are made of. `None` if the price of output is unknown.
+    pub(crate) fn most(&self, input_tokens: u64, output_tokens: u64) -> Option<Usd> {
+        let longer = self.above.iter();
+        let all = longer.chain([self]).map(|prices| {
+            let input = [
+                Some(prices.input),
+                prices.cached_input,
+                prices.cache_write,
+                prices.cache_write_1h,
+                prices.input_audio,
+                prices.input_image,
+            ];
+            let output = match output_tokens {
+                0 => Price::default(),
+                _ => {
+                    let media = [prices.output_audio, prices.output_image];
+                    dearest(media.into_iter().flatten().chain([prices.output?]))?
+                }
+            };
+            let input = dearest(input.into_iter().flatten())?;
+            let picos = u128::from(input.0) * u128::from(input_tokens)
+                + u128::from(output.0) * u128::from(output_tokens);
+            Some(Usd::from_picos(u64::try_from(picos).unwrap_or(u64::MAX)))
+        });
+        let costs: Option<Vec<Usd>> = all.collect();
+        costs?.into_iter().max()
+    }
+
     fn input_cost(&self, usage: &Usage) -> Option<u128> {
         let hour = usage.cache_write_1h_tokens;
         let written = usage
@@ -352,6 +380,10 @@ impl PriceEntry {
             _ => Some(u128::from(searches) * u128::from(self.web_search?.0) * 1_000),
         }
     }
+}
+
+fn dearest(prices: impl Iterator<Item = Price>) -> Option<Price> {
+    prices.max_by_key(|price| price.0)
 }
 
 /// The cost of tokens if some parts of them have their own prices. `None` if the parts exceed the total.

@@ -188,7 +188,7 @@ impl<'a> Pool<'a> {
             match call(&ticket.task.item, attempt, ctx) {
                 Ok(done) => Reply {
                     result: Ok((done, self.clock.now().since(started))),
-                    used: None,
+                    paid: Default::default(),
                     hints: Default::default(),
                     fatal: false,
                 },

@@ -131,7 +131,7 @@ pub(crate) fn call(
     });
     Reply {
         result: lines,
-        used: reply.used,
+        paid: reply.paid,
         hints: reply.hints,
         fatal: false,
     }

@@ -342,7 +342,7 @@ impl Scene {
             let ended = if is_gather(&call) {
                 let Reply {
                     result,
-                    used,
+                    paid,
                     hints,
                     fatal,
                 } = match reply {
@@ -352,7 +352,7 @@ impl Scene {
                 EndedCall {
                     call,
                     result,
-                    used,
+                    used: paid.tokens(),
                     hints,
                     fatal,
                 }

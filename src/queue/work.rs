@@ -570,7 +570,7 @@ pub(crate) fn call(
             });
             Reply {
                 result: result.map(|end| vec![end]),
-                used: None,
+                paid: Default::default(),
                 hints: Default::default(),
                 fatal: false,
             }

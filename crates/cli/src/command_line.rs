@@ -14,6 +14,23 @@ pub fn command_line() -> String {
     again(words.map(|word| word.to_string_lossy().into_owned()))
 }
 
+/// The same with another budget.
+pub fn command_line_with_budget(value: &str) -> String {
+    const FLAGS: [&str; 3] = ["--budget", "--max-cost", "--budget-tokens"];
+    let mut is_value = false;
+    let words = std::env::args_os().map(|word| {
+        let word = word.to_string_lossy().into_owned();
+        if std::mem::replace(&mut is_value, FLAGS.contains(&&*word)) {
+            return value.to_owned();
+        }
+        match word.split_once('=') {
+            Some((flag, _)) if FLAGS.contains(&flag) => format!("{flag}={value}"),
+            _ => word,
+        }
+    });
+    again(words)
+}
+
 /// The same with another output instead of the named one.
 pub fn command_line_to(named: &Path, other: &Path) -> String {
     let words = std::env::args_os();

@@ -3,6 +3,7 @@
 mod args;
 mod background;
 mod batches;
+mod budget;
 mod command_line;
 mod commands;
 mod data_dir;

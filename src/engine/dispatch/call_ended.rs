@@ -50,13 +50,24 @@ impl<W: Work> Dispatcher<W> {
             Err(error) => error.kind() == ErrorKind::Invalid && error.sent() == Sent::Answered,
         };
         (self.availability.exclusions).end_call(call.number, is_answered);
-        if matches!(&result, Ok(done) if !self.work.is_answer(done)) {
+        let not_made = match &result {
+            Ok(done) => !self.work.is_answer(done),
+            Err(error) => error.kind() == ErrorKind::BudgetExceeded,
+        };
+        if not_made {
             self.abandonable_calls.end(call.number);
             self.limiter
                 .settle(call.permit, CallEnd::Failed, &hints, now);
             self.counters.calls -= 1;
             *self.counters.of_kind(&call.ticket.tries) -= 1;
-            self.pending.push(Settled::Final(call.ticket, result));
+            let settled = match result {
+                Err(error) if error.kind() == ErrorKind::BudgetExceeded => {
+                    self.stop_for(StopReason::BudgetExceeded(error.clone()));
+                    Settled::Unsent(call.ticket, error)
+                }
+                result => Settled::Final(call.ticket, result),
+            };
+            self.pending.push(settled);
             return;
         }
         self.counters.last_end = Some(now);

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use batchwright::ErrorPolicy;
-use clap::{Args, ValueEnum};
+use batchwright::{ErrorPolicy, Usd};
+use clap::{Args, ValueEnum, value_parser};
 
 use super::input::InputArgs;
 use super::shared::{MORE, MemoryArgs, MetricsArgs, PromptArgs, ProviderArgs, ShowArgs};
-use super::values::{at_least_one, seconds, words_for};
+use super::values::{at_least_one, dollars, seconds, words_for};
 
 /// Run prompts to completion; run the same command again to resume
 ///
@@ -109,6 +109,20 @@ pub struct RunArgs {
     /// If they all succeed, the exit code is 0 even if other items remain.
     #[arg(help_heading = "Results", long, value_name = "N", value_parser = at_least_one)]
     pub max_items: Option<usize>,
+
+    /// Stop before this output costs more than this many US dollars
+    ///
+    /// Before each call, the most that it can cost is reserved, by the price of the model, the length of the request
+    /// and --max-tokens (or the model's own maximum). The run stops when the next call could exceed the budget. What
+    /// was spent is in OUTPUT.budget and counts when the run is resumed, also after a crash
+    #[arg(help_heading = "Pace", long, alias = "max-cost", value_name = "USD", value_parser = dollars,
+        conflicts_with = "budget_tokens")]
+    pub budget: Option<Usd>,
+
+    /// The same for the number of input and output tokens, for models without a known price
+    #[arg(help_heading = "Pace", long, value_name = "N", value_parser = value_parser!(u64).range(1..),
+        hide_short_help = true)]
+    pub budget_tokens: Option<u64>,
 
     /// continue, stop, or stop-critical (the default)
     ///

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use batchwright::Usd;
 use batchwright::config::SettingKey;
 use batchwright::sources::Split;
 
@@ -38,6 +39,15 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
         Ok(n) if n >= 1 => Ok(n),
         _ => Err("write a whole number of at least 1".to_owned()),
     }
+}
+
+/// A positive amount of US dollars.
+pub fn dollars(text: &str) -> Result<Usd, String> {
+    let text = text.trim();
+    let number = text.strip_prefix('$').unwrap_or(text).parse().ok();
+    let amount = number.and_then(Usd::from_dollars);
+    let amount = amount.filter(|amount| *amount > Usd::ZERO);
+    amount.ok_or_else(|| "write a positive number of US dollars, for example 12.50".to_owned())
 }
 
 /// A number of bytes, as 500K, 10M or 1G; units are powers of 1024.

@@ -13,6 +13,7 @@ mod batch_rotated;
 mod batch_runs;
 mod batch_site;
 mod bought_once;
+mod budget;
 mod children;
 #[path = "../../../../tests/it/common.rs"]
 mod common;

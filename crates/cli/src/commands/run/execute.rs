@@ -12,6 +12,7 @@ use batchwright::{
 use super::prepare::{Prepared, PreparedRun};
 use super::summary::{QueueFacts, Setup};
 use crate::args::run::RunArgs;
+use crate::budget::{self, RunBudget};
 use crate::data_dir::data_dir;
 use crate::exit::{Refusal, could_not_run};
 use crate::ledger::books;
@@ -39,7 +40,7 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
     let (report, queue) = match prepared.run {
         PreparedRun::Direct(run) => {
             let route = match manager {
-                Some(manager) => booked(args, manager.route().map_err(could_not_run)?),
+                Some(manager) => booked(args, limited(args, &manager, &prepared.setup)?),
                 None => Route::new(Nobody),
             };
             let run = run.notifier(listeners.notifier);
@@ -65,6 +66,17 @@ fn booked(args: &RunArgs, route: Route<'static>) -> Route<'static> {
     };
     let book = RunBook::new(books(&folder), args.output.as_deref());
     route.booking(Arc::new(book))
+}
+
+/// The route of a run, within its budget.
+fn limited(args: &RunArgs, manager: &LlmManager, setup: &Setup) -> Result<Route<'static>, Refusal> {
+    let route = manager.route().map_err(could_not_run)?;
+    let Some(RunBudget { budget, .. }) = &setup.budget else {
+        return Ok(route);
+    };
+    let route = route.budget(budget);
+    budget::check(args, &route)?;
+    Ok(route)
 }
 
 /// The client of a run that sends nothing.
@@ -93,5 +105,10 @@ fn direct(
         .context(&session.ctx)
         .run(route);
     session.display.clear();
+    if let Some(RunBudget { budget, .. }) = &setup.budget
+        && let Err(error) = budget.close()
+    {
+        log::warn!("{}", error.message());
+    }
     report.map_err(could_not_run)
 }

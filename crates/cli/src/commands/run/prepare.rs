@@ -15,6 +15,7 @@ use super::summary::Setup;
 use super::via_queue::ViaQueue;
 use super::{plan, preview};
 use crate::args::run::RunArgs;
+use crate::budget::{RunBudget, starts_from_zero};
 use crate::data_dir::data_dir;
 use crate::display;
 use crate::exit::{About, Early, Refusal, could_not_run};
@@ -45,6 +46,7 @@ pub enum PreparedRun {
 }
 
 pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<Prepared, Early> {
+    let from_zero = starts_from_zero(args);
     let queue = resolved.queue;
     let prompts = read_stream(args, resolved.prompts, queue.as_ref(), session)?;
     let input_tokens = prompts.estimated_tokens();
@@ -54,11 +56,18 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
     let mut plan = run.compared().plan().clone();
     say_plan(args, &plan, session);
 
+    let budget = if args.dry_run {
+        None
+    } else {
+        let makes_calls = matches!(run, PreparedRun::Direct(_));
+        RunBudget::open(args, makes_calls, from_zero)?
+    };
     let mut setup = Setup {
         rpm: resolved.settings.requests_per_minute().map_err(refused)?,
         tpm: resolved.settings.tokens_per_minute().map_err(refused)?,
         strategy: resolved.strategy,
         bad_rows: plan.bad_rows,
+        budget,
         ..Setup::default()
     };
     let manager = if plan.to_send == Some(0) && !run.has_items_in_queue()? {

@@ -8,7 +8,8 @@ use batchwright::provider::redacted_url;
 use batchwright::{ErrorKind, StopReason, Strategy, Summary};
 
 use crate::args::run::RunArgs;
-use crate::command_line::command_line;
+use crate::budget::RunBudget;
+use crate::command_line::{command_line, command_line_with_budget};
 use crate::display;
 use crate::exit::Exit;
 use crate::format::{count, counts, number_of, span};
@@ -35,6 +36,7 @@ pub struct Setup {
     pub strategy: RunStrategy,
     /// Rows of the input that make no prompt, each of them a failure.
     pub bad_rows: u64,
+    pub budget: Option<RunBudget>,
 }
 
 /// Facts about a run through the queue.
@@ -59,6 +61,7 @@ impl Default for Setup {
             steps: Vec::new(),
             strategy: RunStrategy::default(),
             bad_rows: 0,
+            budget: None,
         }
     }
 }
@@ -129,6 +132,9 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
             args.prompt.dimensions,
         ));
     }
+    if let Some(budget) = &setup.budget {
+        lines.push(row("budget", &budget.line()));
+    }
     lines.extend(failure_lines(summary));
     lines.extend(time_row(summary));
     if queue.is_none()
@@ -158,7 +164,10 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
         );
         lines.push(row("unusable", &text));
     }
-    lines.extend(resume_line(args, summary, setup));
+    lines.extend(match (&setup.budget, &report.stop) {
+        (Some(budget), Some(StopReason::BudgetExceeded(_))) => budget_line(args, summary, budget),
+        _ => resume_line(args, summary, setup),
+    });
     if summary.rate_limited > 0 && args.pace.rpm.is_none() && summary.failed > 0 {
         lines.push(
             "  the provider refused calls for their pace; --rpm or -j set a slower one".to_owned(),
@@ -194,6 +203,18 @@ fn resume_line(args: &RunArgs, summary: &Summary, setup: &Setup) -> Option<Strin
         _ => "to go on",
     };
     Some(format!("  {why}:\n    {}", command_line()))
+}
+
+/// The cost of what a budget left undone, and the command that continues.
+fn budget_line(args: &RunArgs, summary: &Summary, budget: &RunBudget) -> Option<String> {
+    let (cost, enough) = budget.remaining(summary)?;
+    let items = number_of(summary.pending, "remaining item", "remaining items");
+    let line = format!("  the {items} would cost about {cost}");
+    if args.output.is_none() || args.input.is_stream() {
+        return Some(line);
+    }
+    let command = command_line_with_budget(&enough);
+    Some(format!("{line}; to go on:\n    {command}"))
 }
 
 /// Each cause of failures with its number of items.
@@ -440,6 +461,7 @@ pub fn print_json(
         "stopped": report.stop.as_ref().map(ToString::to_string),
         "output": args.output.as_ref().map(|path| path.to_string_lossy()),
         "exit_code": exit.code(),
+        "budget": setup.budget.as_ref().map(RunBudget::json),
         "strategy": setup.strategy.strategy,
         "fallback_reason": setup.strategy.fallback_reason,
     });

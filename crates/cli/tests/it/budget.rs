@@ -1,0 +1,161 @@
+//! A run stops before it costs more than its budget, against a provider that bills by itself.
+
+use batchwright::Usd;
+use batchwright_simulate::{SimConfig, Simulator, Trouble};
+use serde_json::Value;
+
+use super::batch_runs::{command, summary};
+use super::common::{Desk, Ended, Running, prompt_lines, simulator};
+
+/// A model that takes 0.15 and 0.60 dollars per million tokens.
+const MODEL: &str = "--model gpt-4o-mini --max-tokens 20 --json";
+
+fn run(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
+    let words = format!("in.jsonl {MODEL} {words}");
+    Running::start(&mut command(desk, sim, &words)).wait()
+}
+
+fn usd(value: &Value) -> Usd {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+/// What one of these prompts costs: all of them have the same length.
+fn cost_of_one(desk: &Desk) -> Usd {
+    let sim = simulator(SimConfig::default());
+    desk.write("in.jsonl", lines(0..1));
+    run(desk, &sim, "-o one.jsonl").expect(0);
+    usd(&desk.results("one.jsonl")[0]["cost_usd"])
+}
+
+fn lines(items: std::ops::Range<usize>) -> String {
+    let line = |i| format!("{{\"id\": \"{i}\", \"prompt\": \"prompt {i:04}\"}}\n");
+    items.map(line).collect()
+}
+
+fn times(one: Usd, calls: u64) -> Usd {
+    Usd::from_picos(one.picos() * calls)
+}
+
+/// As a value of the flag, without loss.
+fn flag(amount: Usd) -> String {
+    format!("{:.12}", amount.picos() as f64 / 1e12)
+}
+
+#[test]
+fn a_run_stops_before_its_budget_is_exceeded_and_goes_on_with_a_higher_one() {
+    let desk = Desk::new();
+    let one = cost_of_one(&desk);
+    let sim = simulator(SimConfig::default());
+    desk.write("in.jsonl", lines(0..200));
+    let budget = times(one, 100);
+    let ended = run(
+        &desk,
+        &sim,
+        &format!("-o out.jsonl -j 8 --budget {}", flag(budget)),
+    );
+    let ended = ended.expect(4);
+    let lines = desk.results("out.jsonl");
+    let spent: Usd = lines.iter().map(|line| usd(&line["cost_usd"])).sum();
+    assert_eq!(spent, times(one, sim.stats().paid));
+    assert!(spent <= budget, "{spent} of {budget}");
+    assert!(lines.len() >= 90, "{} lines", lines.len());
+    let told = &summary(&ended)["budget"];
+    assert_eq!(usd(&told["spent"]), spent);
+    ended
+        .says("stopped: the budget of")
+        .says("remaining items would cost about")
+        .says(" --budget 0.01");
+
+    // The same budget does not buy anything more, and nothing is forgotten.
+    let again = run(
+        &desk,
+        &sim,
+        &format!("-o out.jsonl -j 8 --budget {}", flag(budget)),
+    );
+    again.expect(4);
+    assert!(times(one, sim.stats().paid) <= budget);
+    run(&desk, &sim, "-o out.jsonl --budget 0.01").expect(0);
+    assert_eq!(sim.stats().paid, 200);
+    // Whoever deletes the output begins again.
+    std::fs::remove_file(desk.path("out.jsonl")).unwrap();
+    let anew = run(&desk, &sim, "-o out.jsonl --budget 0.01").expect(0);
+    assert_eq!(usd(&summary(&anew)["budget"]["spent"]), times(one, 200));
+}
+
+/// A provider bills calls whose replies are lost. Such a call counts as the most that it can cost.
+#[test]
+fn lost_replies_and_kills_exceed_no_budget() {
+    let desk = Desk::new();
+    let one = cost_of_one(&desk);
+    let troubled = SimConfig::default()
+        .trouble(Trouble::Drop, 0.2)
+        .trouble(Trouble::Truncated, 0.1)
+        .trouble(Trouble::Error500, 0.1);
+    let sim = simulator(troubled);
+    desk.write("in.jsonl", lines(0..300));
+    let budget = times(one, 200);
+    let words = format!(
+        "-o out.jsonl -j 4 --max-retries 9 --budget {}",
+        flag(budget)
+    );
+    #[cfg(unix)]
+    for calls in [20, 50, 80] {
+        let words = format!("in.jsonl {MODEL} {words}");
+        let mut running = Running::start(&mut command(&desk, &sim, &words));
+        let exit = &mut running.child;
+        sim.wait_until(
+            |stats| stats.calls > calls || exit.try_wait().unwrap().is_some(),
+            super::common::PATIENCE,
+        );
+        running.signal("KILL");
+        running.wait();
+    }
+    let ended = run(&desk, &sim, &words);
+    let paid = sim.stats().paid;
+    assert!(times(one, paid) <= budget, "{paid} calls: {}", ended.stderr);
+    ended.expect(4);
+    assert!(desk.results("out.jsonl").len() > 50, "{paid} calls");
+}
+
+#[test]
+fn a_run_whose_calls_have_no_upper_bound_is_refused() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    desk.write("in.jsonl", prompt_lines(3));
+    for (words, missing) in [
+        (
+            "--model new --max-tokens 9 --budget 1",
+            "no price of \"new\" at openai is known",
+        ),
+        ("--model new --budget-tokens 500", "set --max-tokens"),
+        (
+            "--model gpt-4o-mini --budget 1 --strategy batch",
+            "use --strategy sync or flex",
+        ),
+        (
+            "--model gpt-4o-mini --budget 0",
+            "a positive number of US dollars",
+        ),
+    ] {
+        let words = format!("in.jsonl -o out.jsonl {words}");
+        let ended = Running::start(&mut command(&desk, &sim, &words)).wait();
+        ended.expect(2).says(missing);
+    }
+    assert_eq!(sim.stats().calls, 0);
+    let words = "in.jsonl -o out.jsonl --model new --max-tokens 9 --budget-tokens 5000";
+    let ended = Running::start(&mut command(&desk, &sim, words))
+        .wait()
+        .expect(0);
+    ended.says(" of 5000 tokens spent");
+}
+
+/// A tool of the provider, or an image, may cost any amount: the run stops at such a row and says why.
+#[test]
+fn a_row_without_an_upper_bound_stops_the_run() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    let image = serde_json::json!({"id": "i", "messages": [{"role": "user", "content": [
+        {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]}]});
+    desk.write("in.jsonl", format!("{image}\n"));
+    let ended = run(&desk, &sim, "-o out.jsonl --budget 1").expect(4);
+    ended.says("how many tokens a part of the type \"image_url\" needs is unknown");
+    assert_eq!(sim.stats().calls, 0);
+}

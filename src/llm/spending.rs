@@ -1,0 +1,190 @@
+//! What a call can cost at most, and what it has cost, for a [`Budget`](crate::Budget).
+
+use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::usd::Usd;
+use crate::engine::route::Tries;
+use crate::engine::run::Reply;
+use crate::money::budget::Budget;
+use crate::money::prices::ModelPrices;
+
+use super::client::{LlmClient, guarded};
+use super::params::RequestTask;
+use super::pricing::Pricing;
+use super::request::{Message, Request};
+
+/// Providers write instructions of their own around tools and formats: Anthropic up to 804 tokens (its page on tool use).
+const TOKENS_OF_INSTRUCTIONS: u64 = 2_048;
+
+/// Fields of a request that cause calls of the provider which have their own prices.
+const BILLED_APART: [&str; 4] = [
+    "web_search_options",
+    "search_parameters",
+    "plugins",
+    "mcp_servers",
+];
+
+/// The most that a call for these requests can cost, in the unit of the budget.
+///
+/// # Errors
+/// [`ErrorKind::BudgetExceeded`] if there is no upper bound. It says what is missing.
+pub(super) fn most<'r>(
+    budget: &Budget,
+    pricing: &Pricing<'_>,
+    client: &dyn LlmClient,
+    requests: impl Iterator<Item = &'r Request>,
+    tries: &Tries,
+) -> Result<u64, Error> {
+    let provider = guarded("provider()", || client.provider()).unwrap_or_default();
+    if provider == "extract" {
+        return Ok(0);
+    }
+    let mut all = 0_u64;
+    for request in requests {
+        let model = guarded("model_for()", || client.model_for(request)).flatten();
+        let prices = pricing.prices.of_call(provider, None, model.as_deref());
+        let tokens = Tokens::of(request, prices.as_ref(), tries);
+        let (tokens, model) = (tokens.map_err(unbounded)?, model.unwrap_or_default());
+        let most = if budget.counts_money() {
+            let prices = prices.ok_or_else(|| unbounded(no_price(provider, &model)))?;
+            let most = tokens.at(request, &prices, pricing);
+            most.ok_or_else(|| unbounded(no_price(provider, &model)))?
+                .picos()
+        } else {
+            tokens.input.saturating_add(tokens.output)
+        };
+        all = all.saturating_add(most);
+    }
+    Ok(all)
+}
+
+/// What a call has cost, in the unit of the budget. If that is unknown, `most`.
+pub(super) fn spent<T>(budget: &Budget, reply: &Reply<T>, most: u64) -> u64 {
+    let counted = if budget.counts_money() {
+        reply.paid.cost_usd.map(Usd::picos)
+    } else {
+        let tokens = reply.paid.tokens();
+        tokens.map(|(input, output)| input.saturating_add(output))
+    };
+    match (&reply.result, counted) {
+        (_, Some(counted)) => counted,
+        (Err(error), None) if !reply.paid.is_known() && is_unbilled(error) => 0,
+        (_, None) => most,
+    }
+}
+
+/// It did not reach the provider, or the provider rejected it.
+fn is_unbilled(error: &Error) -> bool {
+    error.sent() == Sent::No || error.status().is_some_and(|status| status >= 300)
+}
+
+fn unbounded(why: String) -> Error {
+    let why = format!("the budget cannot be kept: {why}");
+    Error::new(ErrorKind::BudgetExceeded, why)
+}
+
+fn no_price(provider: &str, model: &str) -> String {
+    format!(
+        "no price of {model:?} at {provider} is known (set one with `batchwright prices set`, or limit the tokens with \
+         --budget-tokens)"
+    )
+}
+
+/// Upper bounds of the tokens of a request.
+struct Tokens {
+    input: u64,
+    output: u64,
+}
+
+impl Tokens {
+    fn of(
+        request: &Request,
+        prices: Option<&ModelPrices<'_>>,
+        tries: &Tries,
+    ) -> Result<Self, String> {
+        if let Some(part) = request.messages.iter().flat_map(media).next() {
+            return Err(format!(
+                "how many tokens a part of the type {part:?} needs is unknown before the call"
+            ));
+        }
+        if request.native.is_some() {
+            return Err("the request is in the format of one provider".to_owned());
+        }
+        if let Some(field) = BILLED_APART
+            .iter()
+            .find(|field| request.extra.contains_key(**field))
+        {
+            return Err(format!("what {field:?} causes has no upper bound"));
+        }
+        let tools = request
+            .extra
+            .get("tools")
+            .and_then(|tools| tools.as_array());
+        let mut tools_of_provider = tools.into_iter().flatten().filter(|tool| {
+            tool.get("function").is_none()
+                && tool.get("input_schema").is_none()
+                && tool["type"] != "custom"
+        });
+        if let Some(tool) = tools_of_provider.next() {
+            return Err(format!(
+                "the tool {} of the provider has no upper bound",
+                tool["type"]
+            ));
+        }
+        let output = match request.task {
+            RequestTask::Complete => {
+                let known = || prices.and_then(ModelPrices::max_output_tokens);
+                let most = request.params.max_tokens.map(u64::from).or_else(known);
+                most.ok_or("the length of an answer has no limit (set --max-tokens)")?
+            }
+            RequestTask::Embed => 0,
+            RequestTask::Speech => return Err("speech is not counted in tokens".to_owned()),
+        };
+        let instructions = tools.is_some() || request.params.response_format.is_some();
+        // A token is at least one byte.
+        let mut input = request.most_text_tokens();
+        input += if instructions {
+            TOKENS_OF_INSTRUCTIONS
+        } else {
+            0
+        };
+        if tries.schema_mismatches > 0 {
+            // The answer that did not fit is sent again, with the reason.
+            input = input
+                .saturating_add(output)
+                .saturating_add(TOKENS_OF_INSTRUCTIONS);
+        }
+        Ok(Self { input, output })
+    }
+
+    /// At the dearest of the tiers by which the call may be billed.
+    fn at(
+        &self,
+        request: &Request,
+        prices: &ModelPrices<'_>,
+        pricing: &Pricing<'_>,
+    ) -> Option<Usd> {
+        let asked = request
+            .extra
+            .get("service_tier")
+            .and_then(|tier| tier.as_str());
+        let tiers = ["", asked.unwrap_or_default()];
+        let costs = tiers.map(|tier| {
+            prices
+                .entry(tier, pricing.at)?
+                .most(self.input, self.output)
+        });
+        let [standard, asked] = costs;
+        Some(standard?.max(asked?))
+    }
+}
+
+/// The types of the parts of a message that are no text.
+fn media(message: &Message) -> impl Iterator<Item = &str> {
+    let parts = message.content.as_array().into_iter().flatten();
+    let parts = parts.filter(|part| part.is_object() && part.get("text").is_none());
+    parts.map(|part| part["type"].as_str().unwrap_or("unknown"))
+}
+
+#[cfg(test)]
+#[path = "spending_tests.rs"]
+mod tests;

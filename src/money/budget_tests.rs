@@ -1,0 +1,137 @@
+use std::thread;
+
+use super::*;
+
+fn dollars(amount: f64) -> Usd {
+    Usd::from_dollars(amount).unwrap()
+}
+
+fn reserve(budget: &Budget, most: u64) -> Result<Reservation, Error> {
+    budget.reserve(most, &Context::new())
+}
+
+#[test]
+fn calls_within_the_limit_are_counted_by_what_they_cost() {
+    let budget = Budget::tokens(100);
+    let (one, two) = (reserve(&budget, 60).unwrap(), reserve(&budget, 40).unwrap());
+    one.settle(10);
+    two.settle(5);
+    assert_eq!(budget.spent(), Amount::Tokens(15));
+    reserve(&budget, 85).unwrap().settle(85);
+    let error = reserve(&budget, 1).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::BudgetExceeded);
+    assert_eq!(
+        error.message(),
+        "the budget of 100 tokens is used up: 100 tokens is spent, and the next call could cost 1 token"
+    );
+    // What costs nothing is always possible.
+    reserve(&budget, 0).unwrap();
+}
+
+#[test]
+fn a_call_waits_for_those_in_flight_and_gets_what_they_did_not_need() {
+    let budget = Budget::tokens(100);
+    let first = reserve(&budget, 80).unwrap();
+    let second = thread::scope(|scope| {
+        let second = scope.spawn(|| reserve(&budget, 50).map(|reserved| reserved.settle(50)));
+        first.settle(50);
+        second.join().unwrap()
+    });
+    second.unwrap();
+    assert_eq!(budget.spent(), Amount::Tokens(100));
+}
+
+#[test]
+fn a_call_that_waits_ends_with_its_context() {
+    let budget = Budget::tokens(100);
+    let _first = reserve(&budget, 80).unwrap();
+    let ctx = Context::new();
+    let error = thread::scope(|scope| {
+        let second = scope.spawn(|| budget.reserve(50, &ctx).err().unwrap());
+        ctx.abort();
+        second.join().unwrap()
+    });
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+}
+
+#[test]
+fn a_call_without_a_known_end_counts_as_the_most_that_it_can_cost() {
+    let budget = Budget::tokens(100);
+    drop(reserve(&budget, 70).unwrap());
+    assert_eq!(budget.spent(), Amount::Tokens(70));
+}
+
+#[test]
+fn what_was_recorded_counts_in_the_next_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("out.budget");
+    let budget = Budget::usd(dollars(1.0)).recorded_in(&file).unwrap();
+    let cent = dollars(0.01).picos();
+    reserve(&budget, cent).unwrap().settle(cent / 2);
+    budget.close().unwrap();
+    let again = Budget::usd(dollars(2.0)).recorded_in(&file).unwrap();
+    assert_eq!(again.spent(), Amount::Usd(dollars(0.005)));
+    // A killed program leaves what it had reserved, and not more than a slice.
+    let killed = reserve(&again, cent).unwrap();
+    let after = Budget::usd(dollars(2.0)).recorded_in(&file).unwrap();
+    let Amount::Usd(spent) = after.spent() else {
+        panic!("{after:?}")
+    };
+    assert!(spent >= dollars(0.015), "{spent}");
+    assert!(spent <= dollars(0.015 + 2.0 / 64.0), "{spent}");
+    killed.settle(cent);
+}
+
+#[test]
+fn a_record_of_another_unit_or_something_else_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("out.budget");
+    let budget = Budget::tokens(10).recorded_in(&file).unwrap();
+    reserve(&budget, 5).unwrap().settle(5);
+    let error = Budget::usd(dollars(1.0)).recorded_in(&file).unwrap_err();
+    assert!(
+        error
+            .message()
+            .contains("tokens, and the budget is $1.0000"),
+        "{error}"
+    );
+    fs::write(&file, "{").unwrap();
+    let error = Budget::tokens(10).recorded_in(&file).unwrap_err();
+    assert!(
+        error.message().contains("delete it to start from zero"),
+        "{error}"
+    );
+}
+
+/// Threads that reserve and settle at random never exceed the limit at the most that their calls can cost, also not
+/// after a crash at any moment: the record always covers it.
+#[test]
+fn the_limit_holds_for_many_threads_and_the_record_covers_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("out.budget");
+    let budget = Budget::tokens(10_000).recorded_in(&file).unwrap();
+    thread::scope(|scope| {
+        for seed in 0..4_u64 {
+            let (budget, file) = (&budget, &file);
+            scope.spawn(move || {
+                let mut random = seed * 7_919 + 1;
+                for _ in 0..200 {
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
+                    let most = random >> 58;
+                    let Ok(reserved) = reserve(budget, most) else {
+                        return;
+                    };
+                    let now = budget.0.spending.lock();
+                    let recorded: Record =
+                        serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+                    assert!(recorded.spent.number() >= now.spent + now.held);
+                    assert!(now.spent + now.held <= 10_000);
+                    drop(now);
+                    reserved.settle(most / 2);
+                }
+            });
+        }
+    });
+}
