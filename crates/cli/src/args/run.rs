@@ -110,7 +110,7 @@ pub struct RunArgs {
     #[arg(help_heading = "Results", long, value_name = "N", value_parser = at_least_one)]
     pub max_items: Option<usize>,
 
-    /// Stop before this output costs more than this many US dollars
+    /// Maximum cost of this output in US dollars
     ///
     /// Before each call, the most that it can cost is reserved, by the price of the model, the length of the request
     /// and --max-tokens (or the model's own maximum). The run stops when the next call could exceed the budget. What

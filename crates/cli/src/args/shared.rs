@@ -38,7 +38,7 @@ pub struct ProviderArgs {
     /// one header per line, so that other users of the machine do not see it. An authentication header
     /// (authorization, x-api-key, api-key) replaces the key of the environment. Values of 8 or more characters are
     /// never displayed.
-    #[arg(long, value_name = "HEADER")]
+    #[arg(long, value_name = "HEADER", hide_short_help = true)]
     pub header: Vec<String>,
 
     /// Next providers for failed items: groq:MODEL,extract
