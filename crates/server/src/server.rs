@@ -277,7 +277,9 @@ impl Server {
             Some(records) => {
                 let records = Arc::new(records);
                 let storage = Storage::shared(&records, self.upload_bytes);
-                (records, storage, self.folder)
+                // Only inputs and results of provider batches need it, so it may not exist.
+                let folder = self.folder.filter(|folder| folder.is_dir());
+                (records, storage, folder)
             }
             None => {
                 let folder = match self.folder {
