@@ -263,7 +263,7 @@ impl Server {
     /// # Errors
     /// When the address cannot be listened on, or is not on the loopback interface and there is no token; when the
     /// folder cannot be used; when the worker cannot be started.
-    pub fn start(self) -> Result<RunningServer, Error> {
+    pub fn start(mut self) -> Result<RunningServer, Error> {
         let has_token = self.token.is_some() || self.token_file.is_some();
         if !self.address.ip().is_loopback() && !has_token {
             let why = format!(
@@ -272,24 +272,12 @@ impl Server {
             );
             return Err(Error::new(ErrorKind::Invalid, why));
         }
-        let tokens = Tokens::new(self.token.as_ref(), self.token_file)?;
-        let (records, storage, folder) = match self.shared {
-            Some(records) => {
-                let records = Arc::new(records);
-                let storage = Storage::shared(&records, self.upload_bytes);
-                (records, storage, self.folder)
-            }
-            None => {
-                let folder = match self.folder {
-                    Some(folder) => folder,
-                    None => folder_of(&self.queue)?,
-                };
-                make_private_folder(&folder).map_err(|error| failed(folder.display(), &error))?;
-                let records = Records::open(&folder.join("server.db"), self.durability)?;
-                let storage = Storage::open(&folder.join("files"), self.upload_bytes)?;
-                (Arc::new(records), storage, Some(folder))
-            }
-        };
+        let tokens = Tokens::new(self.token.as_ref(), self.token_file.take())?;
+        let Opened {
+            records,
+            storage,
+            folder,
+        } = self.open_records()?;
         raise_file_limit();
         let listener = listen(self.address)?;
         let address = listener.local_addr();
@@ -354,6 +342,36 @@ impl Server {
         RunningServer::start(listener, self.limits, worker, app, self.grace)
             .map_err(|error| failed("the server cannot start its threads", &error))
     }
+
+    fn open_records(&mut self) -> Result<Opened, Error> {
+        if let Some(records) = self.shared.take() {
+            let records = Arc::new(records);
+            return Ok(Opened {
+                storage: Storage::shared(&records, self.upload_bytes),
+                records,
+                // Only inputs and results of provider batches need it, so it may not exist.
+                folder: self.folder.take().filter(|folder| folder.is_dir()),
+            });
+        }
+        let folder = match self.folder.take() {
+            Some(folder) => folder,
+            None => folder_of(&self.queue)?,
+        };
+        make_private_folder(&folder).map_err(|error| failed(folder.display(), &error))?;
+        let records = Records::open(&folder.join("server.db"), self.durability)?;
+        Ok(Opened {
+            records: Arc::new(records),
+            storage: Storage::open(&folder.join("files"), self.upload_bytes)?,
+            folder: Some(folder),
+        })
+    }
+}
+
+/// Where a server stores its own data, and the folder that `/readyz` checks.
+struct Opened {
+    records: Arc<Records>,
+    storage: Storage,
+    folder: Option<PathBuf>,
 }
 
 /// Allows this process as many open files as it may allow itself: shells often allow 1,024.

@@ -116,6 +116,23 @@ fn other_machines_need_a_token_that_is_hard_to_guess() {
 }
 
 #[test]
+fn a_proxy_and_pages_of_other_origins_are_named_by_flags() {
+    let (desk, sim) = (Desk::new(), good());
+    let refused = |words: &str| desk.plain(&format!("serve {words}")).expect(2);
+    refused("--allow-origin *").errs("https://app.example.com");
+    refused("--allow-origin https://app.example.com/page").errs("without a path");
+    refused("--public-url https://ai.example.com/api").errs("a path of the server itself");
+    let url = sim.base_url();
+    let mut command = desk.command(["serve", "--base-url", &url, "--port", "0"]);
+    command.args(["--provider", "local", "--model", "sim-1"]);
+    command.args(["--allow-origin", "https://app.example.com"]);
+    command.env("BATCHWRIGHT_PUBLIC_URL", "https://ai.example.com/queue/");
+    let running = Running::start(&mut command);
+    running.hears("dashboard      https://ai.example.com/queue/");
+    running.hears("OpenAI clients https://ai.example.com/queue/v1");
+}
+
+#[test]
 fn a_new_token_has_the_role_of_its_line() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     desk.plain("token new a/b --role submit")
