@@ -69,13 +69,12 @@ impl Unstreamed {
     }
 }
 
-/// Whether a provider rejects a call because its answer was to be streamed.
-pub(super) fn is_refused(reply: &HttpReply) -> bool {
-    let names_it = || {
-        let body = String::from_utf8_lossy(&reply.body);
-        body.to_ascii_lowercase().contains("stream")
-    };
-    matches!(reply.status, 400 | 422) && names_it()
+/// Whether a provider may have rejected a call because its answer was to be streamed: the error has the word.
+pub(super) fn may_be_refused(reply: &HttpReply) -> bool {
+    let body = String::from_utf8_lossy(&reply.body).to_ascii_lowercase();
+    let mut found = body.match_indices("stream");
+    let is_word = |at: usize| !body[..at].ends_with(|before: char| before.is_alphanumeric());
+    matches!(reply.status, 400 | 422) && found.any(|(at, _)| is_word(at))
 }
 
 /// Where a piece belongs.

@@ -269,3 +269,13 @@ fn vendors_stream_what_a_stream_can_carry() {
     assert!(streams(vendor("openai"), &plain).is_some());
     assert_eq!(streams(vendor("openai"), &Request::embedding("hi")), None);
 }
+
+#[test]
+fn a_refusal_names_the_stream() {
+    let refused = |status, body: &str| may_be_refused(&testing::reply(status, &[], body));
+    assert!(refused(400, "{\"error\": {\"param\": \"stream\"}}"));
+    assert!(refused(422, "extra fields not permitted: stream_options"));
+    assert!(refused(400, "Streaming is not supported."));
+    assert!(!refused(400, "The upstream provider failed."));
+    assert!(!refused(500, "stream"));
+}

@@ -22,7 +22,7 @@ use super::attached::taken;
 use super::dialect::{CHAT, Call, decode, encode, join_stream};
 use super::embed;
 use super::flex::{Flex, at_flex_tier, lacks_capacity};
-use super::live::{LiveReader, STREAM_FACTOR, Unstreamed, is_refused, streams};
+use super::live::{LiveReader, STREAM_FACTOR, Unstreamed, may_be_refused, streams};
 use super::local_reply::{cut_warning, mark_loading};
 use super::speech;
 use super::vendor::Vendor;
@@ -74,21 +74,24 @@ impl LlmClient for Remote {
             Some(_) => at_flex_tier(self.vendor, request),
             None => Cow::Borrowed(request),
         };
-        self.left_out.tell(self.vendor, request);
         let memory = ReplyShare::of_process(self.max_replies);
         let streamed = self.stream(request, &memory, ctx)?;
-        let is_streamed = streamed.is_some();
+        let is_refused = matches!(streamed, Streamed::Refused);
+        let is_streamed = matches!(streamed, Streamed::Reply(_));
         let reply = match streamed {
-            Some(reply) => reply,
-            None => {
+            Streamed::Reply(reply) => reply,
+            Streamed::Refused | Streamed::No => {
                 let (call, _held) = self.call(request, ctx)?;
+                self.left_out.tell(self.vendor, request);
                 let sending = Sending::new(MAX_REPLY, &memory);
                 self.send(&call, self.model.of_request(request), sending, ctx)?
             }
         };
         match decode(self.vendor, &reply, request.unchecked) {
             Ok(mut response) => {
-                if is_streamed && response.usage.is_none() {
+                if is_refused {
+                    self.do_not_stream(request, "the provider rejects such calls");
+                } else if is_streamed && response.usage.is_none() {
                     self.do_not_stream(request, "their tokens are not reported");
                 }
                 if let Some(flex) = flex {
@@ -202,24 +205,34 @@ impl<'s> Sending<'s> {
     }
 }
 
+/// What came of a call whose answer was to be streamed.
+enum Streamed {
+    /// There is no listener, or the provider does not stream: no call was made.
+    No,
+    /// The provider may have rejected it for that reason; nothing was billed.
+    Refused,
+    /// The reply as it would have come without a stream.
+    Reply(HttpReply),
+}
+
 impl Remote {
-    /// Makes a call whose answer its listener gets in pieces, and returns the reply as it would have come without a
-    /// stream. `None` if nobody listens, or the provider does not stream: then nothing was billed.
+    /// Makes a call whose answer its listener gets in pieces.
     fn stream(
         &self,
         request: &Request,
         memory: &ReplyShare,
         ctx: &Context,
-    ) -> Result<Option<HttpReply>, Error> {
+    ) -> Result<Streamed, Error> {
         let model = self.model.of_request(request);
         let (Some(listener), Some(streams)) = (ctx.listener(), streams(self.vendor, request))
         else {
-            return Ok(None);
+            return Ok(Streamed::No);
         };
         if self.unstreamed.has(model.unwrap_or_default()) {
-            return Ok(None);
+            return Ok(Streamed::No);
         }
         let (call, _held) = self.call(request, ctx)?;
+        self.left_out.tell(self.vendor, request);
         let call = call.streamed(self.vendor, streams);
         listener.on_call();
         let live = LiveReader::new(self.vendor.dialect, &self.access, listener);
@@ -229,12 +242,11 @@ impl Remote {
             ..Sending::new(MAX_REPLY, memory)
         };
         let mut reply = self.send(&call, model, sending, ctx)?;
-        if is_refused(&reply) {
-            self.do_not_stream(request, "the provider rejects such calls");
-            return Ok(None);
+        if may_be_refused(&reply) {
+            return Ok(Streamed::Refused);
         }
         join_stream(self.vendor, &mut reply);
-        Ok(Some(reply))
+        Ok(Streamed::Reply(reply))
     }
 
     fn do_not_stream(&self, request: &Request, why: &str) {

@@ -186,6 +186,22 @@ mod tests {
     }
 
     #[test]
+    fn reasoning_after_its_message_belongs_to_it() {
+        let mut details = ReplyDetails::default();
+        let mut reasoning = Reasoning::new("");
+        reasoning.details = vec![json!({"thoughtSignature": "s"})];
+        details.reasoning = Some(reasoning);
+        let answer = Response::new("p", "2").with_details(details);
+        let mut items = answer.items("7");
+        // As a stream has them that got the signature at its end.
+        items.reverse();
+        items.push(json!({"role": "user", "content": "And then?"}));
+        let request = further(items).unwrap();
+        assert_eq!(request.messages[0], answer.message());
+        assert_eq!(request.messages.len(), 2);
+    }
+
+    #[test]
     fn the_items_of_a_reply_are_returned_unchanged() {
         let items = json!([{"type": "web_search_call", "id": "ws_1"}, {"type": "message"}]);
         let answer = |kind: &str| {

@@ -32,9 +32,9 @@ pub(super) struct BodyReader<'a> {
     pub announced: Option<u64>,
     /// The maximum number of bytes to read.
     pub most: u64,
-    /// The body is compressed. The account of memory counts decoded bytes, so compressed bytes beyond [`FREE`] go to a
-    /// file.
-    pub encoded: bool,
+    /// Bytes beyond [`FREE`] go to a file instead of taking memory from the account: the body is compressed, while the
+    /// account counts decoded bytes, or it is a stream, which would hold the memory for minutes.
+    pub spills: bool,
     pub share: &'a ReplyShare,
     pub ctx: &'a Context,
     /// Creates the file.
@@ -53,7 +53,7 @@ impl BodyReader<'_> {
         if (bytes.len() as u64) < FREE {
             return Ok(Body { bytes, aside });
         }
-        if self.encoded {
+        if self.spills {
             if !aside.fill(&mut reader, self.file)? {
                 aside.bring_back(&mut bytes)?;
                 aside = SpillFile::default();

@@ -41,7 +41,7 @@ fn unannounced<'a>(
     BodyReader {
         announced: None,
         most: u64::MAX,
-        encoded: false,
+        spills: false,
         share,
         ctx,
         file,
@@ -69,7 +69,7 @@ fn crowded(
             let reading = BodyReader {
                 announced: announced.then_some(body.len() as u64),
                 most,
-                encoded: false,
+                spills: false,
                 share: &share,
                 ctx: &ctx,
                 file,
@@ -160,7 +160,7 @@ fn a_small_reply_takes_no_part_whatever_the_server_announces() {
         let reading = BodyReader {
             announced,
             most: u64::MAX,
-            encoded: false,
+            spills: false,
             share: &share,
             ctx: &ctx,
             file: || panic!("a small reply is kept in memory"),
@@ -180,7 +180,7 @@ fn a_reply_holds_what_it_has_and_not_what_it_might_have_had() {
     let reading = BodyReader {
         announced: None,
         most: 1 << 24,
-        encoded: false,
+        spills: false,
         share: &share,
         ctx: &ctx,
         file: refused,

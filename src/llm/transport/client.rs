@@ -159,17 +159,17 @@ impl HttpTransport {
             Some(head) => head,
             None => call.head()?,
         };
+        let on_bytes = request.on_bytes.filter(|_| is_event_stream(&head));
         let patience = call.patience.clone();
         let reading = BodyReader {
             announced: call.announced(),
             most: most_of(request, head.status),
-            encoded: Encoding::of(&head.headers).is_some(),
+            spills: Encoding::of(&head.headers).is_some() || on_bytes.is_some(),
             share: request.memory,
             ctx,
             file: nameless,
             paused: &|time| patience.exclude(time.min(before_deadline)),
         };
-        let on_bytes = request.on_bytes.filter(|_| is_event_stream(&head));
         let body = reading.read(Overheard { call, on_bytes })?;
         Ok((head, body))
     }
@@ -219,7 +219,7 @@ fn decoded(
     let reading = BodyReader {
         announced: None,
         most: most_of(request, status),
-        encoded: false,
+        spills: false,
         share: request.memory,
         ctx,
         file: nameless,

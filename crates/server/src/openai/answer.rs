@@ -21,7 +21,7 @@ use crate::records::files::now;
 pub(super) struct Form {
     /// Whether the request has the deprecated `functions` instead of `tools`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    function_call: bool,
+    pub function_call: bool,
     /// The names of tools whose input is text.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     custom_tools: Vec<String>,
@@ -40,11 +40,6 @@ impl Form {
             custom_tools: names.map(str::to_owned).collect(),
             ..Self::default()
         }
-    }
-
-    /// Whether calls have the form of the deprecated `functions`.
-    pub fn is_older(&self) -> bool {
-        self.function_call
     }
 
     /// The names of the object of a call, and of its text there.
@@ -68,11 +63,8 @@ impl Form {
             return "function_call";
         }
         let calls = calls.iter().map(|call| {
-            if self.custom_tools.contains(&call.name) {
-                let custom = json!({"name": call.name, "input": written(call)});
-                return json!({"id": call.id, "type": "custom", "custom": custom});
-            }
-            json!({"id": call.id, "type": "function", "function": function(call)})
+            let (kind, text) = self.kind(&call.name);
+            json!({"id": call.id, "type": kind, kind: {"name": call.name, text: written(call)}})
         });
         message.insert("tool_calls".to_owned(), calls.collect());
         "tool_calls"

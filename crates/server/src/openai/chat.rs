@@ -7,7 +7,6 @@ use super::chat_events::ChatEvents;
 use super::direct;
 use super::endpoints::{CHAT, flag};
 use super::parts::{MOST_BYTES, Parts};
-use super::stream::streamed;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
@@ -27,5 +26,5 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     }
     let form = parts.requests.first().map(Form::of);
     let mut events = ChatEvents::new(with_usage, form.unwrap_or_default());
-    streamed(app, call, CHAT, parts, &mut events)
+    direct::streamed(app, call, CHAT, parts, &mut events)
 }

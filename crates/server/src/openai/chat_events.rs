@@ -80,7 +80,7 @@ impl Sent {
                 json!({"reasoning_content": text})
             }
             Piece::ToolCall { number, id, name } => {
-                if form.is_older() || *number != self.calls.len() {
+                if form.function_call || *number != self.calls.len() {
                     return None;
                 }
                 let kind = form.kind(name);

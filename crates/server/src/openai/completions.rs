@@ -7,7 +7,7 @@ use super::arriving::Piece;
 use super::direct;
 use super::endpoints::{COMPLETIONS, flag};
 use super::parts::{MOST_BYTES, Parts};
-use super::stream::{AnswerEvents, Changed, rest, streamed};
+use super::stream::{AnswerEvents, Changed, rest};
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
@@ -28,7 +28,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             head: Value::Null,
             sent: String::new(),
         };
-        return streamed(app, call, COMPLETIONS, parts, &mut events);
+        return direct::streamed(app, call, COMPLETIONS, parts, &mut events);
     }
     direct::answered(app, call, COMPLETIONS, parts, |reply| {
         Response::json(200, reply)

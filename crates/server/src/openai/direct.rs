@@ -15,7 +15,7 @@ use super::caller::{Caller, LOOK, stopping};
 use super::endpoints::{self, EMBEDDINGS};
 use super::limits;
 use super::parts::Parts;
-use super::stream::Outgoing;
+use super::stream::{AnswerEvents, Outgoing};
 use super::waiting::{Waiter, Waiting};
 use crate::api::once::REPLAYED;
 use crate::app::App;
@@ -41,12 +41,12 @@ const LOOKED_AT: usize = 10;
 const MOST_STORED: usize = 1 << 20;
 
 /// What a request has come to.
-pub(super) struct Ended {
-    pub reply: Result<Reply, Error>,
+struct Ended {
+    reply: Result<Reply, Error>,
     /// The provider that answered, and the model that it reported.
     by: Option<(String, Option<String>)>,
     /// It was answered before.
-    pub is_replayed: bool,
+    is_replayed: bool,
 }
 
 /// Carries out the parts of a request, and answers with what they come to.
@@ -76,8 +76,39 @@ pub(super) fn answered(
     Ok(limits::told(app, &caller.like, by, response))
 }
 
-/// The client of a request.
-pub(super) fn caller<'a, 'c>(
+/// Carries out the parts of a request, and streams what they come to.
+///
+/// # Errors
+/// As [`run`], before the head was sent.
+pub(super) fn streamed(
+    app: &App,
+    call: &mut Call<'_>,
+    endpoint: &str,
+    parts: Parts,
+    events: &mut dyn AnswerEvents,
+) -> Result<Response, Problem> {
+    let mut caller = caller(app, call, endpoint, &parts, true);
+    let mut out = Outgoing::new(events, &parts, endpoints::prefix(endpoint));
+    let rest = match run(&mut caller, endpoint, parts, Some(&mut out)) {
+        Ok(ended) => {
+            if ended.is_replayed {
+                let head = caller.head.take();
+                caller.head = head.map(|head| head.header(REPLAYED.0, REPLAYED.1));
+            }
+            out.rest(&ended.reply)
+        }
+        Err(problem) if caller.sent.is_none() => return Err(problem),
+        Err(problem) => {
+            problem.log(&caller.call.head.request_id);
+            out.events.broken(&problem)
+        }
+    };
+    // If the client is gone, the end of the response fails, too.
+    let _ = caller.begin().and_then(|()| caller.send(&rest));
+    Ok(Response::sent("text/event-stream"))
+}
+
+fn caller<'a, 'c>(
     app: &'a App,
     call: &'a mut Call<'c>,
     endpoint: &str,
@@ -98,7 +129,7 @@ pub(super) fn caller<'a, 'c>(
 /// # Errors
 /// When they cannot be enqueued, too many wait already, the client disconnects, the key was sent before with another
 /// request, or the server stops or their provider fails all along before they were begun.
-pub(super) fn run(
+fn run(
     caller: &mut Caller<'_, '_>,
     endpoint: &str,
     parts: Parts,

@@ -8,12 +8,7 @@ use serde_json::{Value, json};
 use super::answer::{self, Reply};
 use super::arriving::Piece;
 use super::caller::Caller;
-use super::direct::{self, Ended};
-use super::endpoints;
 use super::parts::Parts;
-use crate::api::once::REPLAYED;
-use crate::app::App;
-use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::files::id_of;
 
@@ -75,61 +70,29 @@ pub(super) fn rest_of_arguments<'t>(text: &'t str, sent: &str) -> Result<&'t str
     }
 }
 
-/// Whether the pieces of an answer can be sent before it is complete.
-fn is_live(parts: &Parts) -> bool {
-    match &parts.requests[..] {
-        [request] => request.unchecked && request.params.response_format.is_none(),
-        _ => false,
-    }
-}
-
-/// Carries out the parts of a request, and streams what they come to.
-///
-/// # Errors
-/// When the request cannot be carried out, before the head was sent.
-pub(super) fn streamed(
-    app: &App,
-    call: &mut Call<'_>,
-    endpoint: &str,
-    parts: Parts,
-    events: &mut dyn AnswerEvents,
-) -> Result<Response, Problem> {
-    let mut caller = direct::caller(app, call, endpoint, &parts, true);
-    let is_live = is_live(&parts);
-    let mut out = Outgoing {
-        events,
-        is_live,
-        prefix: endpoints::prefix(endpoint),
-    };
-    let rest = match direct::run(&mut caller, endpoint, parts, Some(&mut out)) {
-        Ok(ended) => {
-            if ended.is_replayed {
-                let head = caller.head.take();
-                caller.head = head.map(|head| head.header(REPLAYED.0, REPLAYED.1));
-            }
-            out.rest(&ended)
-        }
-        Err(problem) if caller.sent.is_none() => return Err(problem),
-        Err(problem) => {
-            problem.log(&caller.call.head.request_id);
-            out.events.broken(&problem)
-        }
-    };
-    // If the client is gone, the end of the response fails, too.
-    let _ = caller.begin().and_then(|()| caller.send(&rest));
-    Ok(Response::sent("text/event-stream"))
-}
-
 /// The stream of a client that waits.
 pub(super) struct Outgoing<'e> {
-    events: &'e mut dyn AnswerEvents,
-    /// Whether pieces are sent.
+    pub events: &'e mut dyn AnswerEvents,
+    /// Whether pieces are sent before the answer is complete.
     pub is_live: bool,
     /// The beginning of the id of the answer.
     prefix: &'static str,
 }
 
-impl Outgoing<'_> {
+impl<'e> Outgoing<'e> {
+    /// The stream of an answer to these parts. Pieces of an answer that has to be checked first are not sent.
+    pub fn new(events: &'e mut dyn AnswerEvents, parts: &Parts, prefix: &'static str) -> Self {
+        let is_live = match &parts.requests[..] {
+            [request] => request.unchecked && request.params.response_format.is_none(),
+            _ => false,
+        };
+        Self {
+            events,
+            is_live,
+            prefix,
+        }
+    }
+
     /// Sends the events before the answer.
     ///
     /// # Errors
@@ -164,8 +127,8 @@ impl Outgoing<'_> {
     }
 
     /// The events at the end.
-    fn rest(&mut self, ended: &Ended) -> String {
-        match &ended.reply {
+    pub fn rest(&mut self, reply: &Result<Reply, Error>) -> String {
+        match reply {
             Ok(reply) => self.events.end(reply).unwrap_or_else(|(events, Changed)| {
                 log::warn!("the answer of a repeated call differs from the pieces that were sent");
                 events + &self.events.changed(reply)

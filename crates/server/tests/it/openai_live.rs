@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use batchwright_simulate::{SimConfig, Trouble};
+use batchwright_simulate::{SimConfig, Trouble, Vendor};
 use serde_json::{Value, json};
 
 use super::common::{Answer, Desk, PATIENCE, keyed};
@@ -161,7 +161,9 @@ fn a_stream_that_breaks_goes_on_with_the_answer_of_the_repeated_call() {
 fn tool_calls_and_reasoning_come_in_pieces() {
     let tool = json!({"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}});
     for path in [CHAT, RESPONSES] {
-        let desk = unlimited(SimConfig::default().reasoning_tokens(3));
+        // DeepSeek's answers have the text of the reasoning.
+        let sim = SimConfig::default().vendor(Vendor::DeepSeek);
+        let desk = unlimited(sim.reasoning_tokens(3));
         let mut request = body(path);
         let mut tool = tool.clone();
         request["tools"] = if path == CHAT {

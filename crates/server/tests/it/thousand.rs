@@ -2,13 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use batchwright::JobQueue;
 use batchwright_simulate::SimConfig;
 use serde_json::json;
 
-use super::common::Desk;
-use super::openai::CHAT;
+use super::common::{Answer, Desk, PATIENCE};
+use super::openai::{CHAT, unlimited};
 
 const CALLERS: usize = 1_000;
 const AT_ONCE: u64 = 16;
@@ -55,4 +56,40 @@ fn a_thousand_callers_at_once_are_all_answered_and_each_is_paid_for_once() {
     let stats = desk.sim.stats();
     assert_eq!((stats.calls, stats.answered), (1_000, 1_000));
     assert!(stats.max_in_flight <= AT_ONCE, "{stats:?}");
+}
+
+#[test]
+fn calls_that_wait_hold_no_memory_of_their_bodies() {
+    const CALLS: usize = 12;
+    let mut desk = unlimited(SimConfig::default());
+    desk.stop();
+    // Enough for two of these bodies at a time.
+    desk.start(|server| server.max_body_memory(8 << 20));
+    desk.sim.hold();
+    let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let text = "x".repeat(500 << 10);
+    std::thread::scope(|scope| {
+        let calls = [(); CALLS].map(|()| {
+            let (url, text) = (desk.url(CHAT), &text);
+            let agent = desk.agent();
+            scope.spawn(move || {
+                let message = json!({"role": "user", "content": text});
+                let body = json!({"model": "sim-1", "messages": [message], "stream": true});
+                let request = agent.post(url).content_type("application/json");
+                Answer::of(request.send(body.to_string()).unwrap()).is(200)
+            })
+        });
+        // All of them wait for the provider, which answers none.
+        let until = Instant::now() + PATIENCE;
+        while queue.open_processes().unwrap().len() < CALLS {
+            assert!(Instant::now() < until);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(desk.sim.stats().answered, 0);
+        desk.sim.release();
+        for call in calls {
+            let answer = call.join().unwrap();
+            assert!(answer.text.ends_with("data: [DONE]\n\n"), "{}", answer.text);
+        }
+    });
 }

@@ -23,7 +23,7 @@ use super::direct;
 use super::endpoints::{RESPONSES, prefix};
 use super::files::{limit, page};
 use super::parts::{MOST_BYTES, Parts};
-use super::stream::{self, AnswerEvents, Changed};
+use super::stream::{AnswerEvents, Changed};
 use crate::api::once;
 use crate::app::App;
 use crate::http::{COPIES, Call, Response};
@@ -64,7 +64,8 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         let record = stored.record(&id, call.caller.owner(), None);
         record.insert(&mut app.records.single())?;
     }
-    let Stored { response, .. } = stored;
+    let response = own.stream.then_some(stored.response);
+    drop(stored.input);
     let is_answered = Cell::new(false);
     let answer = Unanswered {
         app,
@@ -77,15 +78,16 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         requests: vec![request],
         as_base64: false,
     };
-    let answered = if own.stream {
-        let mut events = ResponseEvents::new(answer, response);
-        stream::streamed(app, call, RESPONSES, parts, &mut events)
-    } else {
-        direct::answered(app, call, RESPONSES, parts, |reply| {
+    let answered = match response {
+        Some(response) => {
+            let mut events = ResponseEvents::new(answer, response);
+            direct::streamed(app, call, RESPONSES, parts, &mut events)
+        }
+        None => direct::answered(app, call, RESPONSES, parts, |reply| {
             let mut response = object(reply);
             answer.store(&mut response);
             Response::json(200, &response)
-        })
+        }),
     };
     if own.store && !is_answered.get() {
         ObjectRecord::delete(&mut app.records.single(), &id)?;
@@ -149,6 +151,8 @@ impl AnswerEvents for ResponseEvents<'_> {
         }
         self.events
             .begin(&self.response, id.trim_start_matches("resp_"));
+        // The fields of the request may be large: while it waits, they are in the database.
+        self.response = object::queued(id, model, &Map::new());
         self.events.take()
     }
 
