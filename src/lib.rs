@@ -152,6 +152,7 @@ pub use llm::request::{Message, Request, Role};
 pub use llm::response::{FinishReason, Response};
 pub use llm::route::Route;
 pub use manager::LlmManager;
+pub use money::estimate::Estimate;
 pub use money::prices::Prices;
 pub use observe::progress::{Progress, ProgressNotifier};
 pub use observe::tally::Summary;
