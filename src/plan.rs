@@ -9,6 +9,7 @@
 //! | see the providers of a route, and those that it skips | [`RoutePlan`], [`RouteStep`], [`SkippedStep`] |
 //! | see the number of calls in flight | [`Concurrency`] |
 //! | receive the effect of changed settings | [`SettingsEvent`] |
+//! | estimate tokens, cost and duration with [`Estimate`](crate::Estimate) | [`Workload`], [`InputSize`], [`ModelReplies`], [`MeasuredReply`], [`EarlierReplies`], [`EstimateBasis`], [`Bounds`]; [`DurationEstimate`], [`CallLimits`], [`BindingLimit`] |
 #![cfg_attr(
     feature = "queue",
     doc = "| see the parts of a worker | [`WorkerPlan`] |"
@@ -21,3 +22,7 @@ pub use crate::manager::{
     Concurrency, EffectiveStrategy, ProviderOptions, ProviderPlan, ProviderPlanError, RoutePlan,
     RouteStep, SettingsEvent,
 };
+pub use crate::money::duration::{BindingLimit, CallLimits, DurationEstimate};
+pub use crate::money::estimate::{Bounds, EstimateBasis};
+pub use crate::money::replies::{EarlierReplies, MeasuredReply, ModelReplies};
+pub use crate::money::workload::{InputSize, Workload};

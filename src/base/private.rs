@@ -21,9 +21,14 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
 /// # Errors
 /// Those of [`OpenOptions::open`].
 pub fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    restrict(options).open(path)
+}
+
+/// The options, so that a file that is created is private.
+pub(crate) fn restrict(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
-    options.open(path)
+    options
 }
 
 /// Creates an empty file, or truncates an existing one.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::store_path::store_path;
@@ -34,8 +36,10 @@ use super::shared::{FileTask, SharedFile};
 use super::stream::{self, StreamInput};
 use super::tidy::{Marks, Tidy, tidy};
 
+mod estimate;
 mod prepare;
 
+use estimate::equals_of;
 use prepare::{prepare_file, prepare_stream};
 
 /// A run from prompts to result lines. It is prepared first, so that all mistakes are reported before anything is sent.
@@ -46,6 +50,8 @@ pub struct FileRun<'a> {
     pub(super) options: FileRunOptions,
     sending: RunOptions<'a>,
     reuse: Option<Arc<dyn AnswerStore + 'a>>,
+    /// The only items to send, in the order of the input; `None` for all of the plan.
+    chosen: Option<Arc<[u32]>>,
 }
 
 /// An input, and the result of its comparison with the output.
@@ -116,6 +122,7 @@ impl<'a> FileRun<'a> {
             options,
             sending: RunOptions::new(CallsAtOnce::exactly(5)),
             reuse: None,
+            chosen: None,
         })
     }
 
@@ -264,12 +271,14 @@ impl<'a> FileRun<'a> {
             kinds: &prompts.kinds,
             options: &self.options,
         };
+        let mut chosen = Vec::new();
         known.plan(
-            &prompts.input,
-            &prompts.index,
+            (&prompts.input, &prompts.index),
             &prompts.equals,
             &mut self.plan,
+            &mut |item| chosen.extend(u32::try_from(item)),
         );
+        self.chosen = Some(chosen.into());
     }
 
     /// Sends the items of the plan through a client or a [`Route`].
@@ -308,6 +317,7 @@ impl<'a> FileRun<'a> {
             index,
             replies,
             reuse,
+            measured: Mutex::default(),
         };
         let turn = FileTurn {
             route: &route,
@@ -315,6 +325,7 @@ impl<'a> FileRun<'a> {
         };
         let call = |ticket: &Ticket<Pack<FileTask>>, ctx: &Context| runner.call(ticket, ctx);
         let mut ended = turn.run(backlog, self.output, tally, &call, waker, woken)?;
+        ended.report.replies = std::mem::take(&mut *runner.measured.lock());
         if let Some(reuse) = reuse {
             reuse.store.flush();
         }
@@ -400,7 +411,13 @@ impl<'a> FileRun<'a> {
         };
         replaced |= known.write(&mut shared, output, tally, &self.sending.ctx)?;
         if prompts.stream.is_none() {
-            let (asked, equal) = shared.equals.to_ask(index, options);
+            let (asked, equal) = match &self.chosen {
+                Some(chosen) => (
+                    chosen.len() as u64,
+                    equals_of(chosen, &shared.equals, index),
+                ),
+                None => shared.equals.to_ask(index, options),
+            };
             tally.will_send(asked + equal);
         }
         Ok((shared, replaced))
@@ -431,7 +448,7 @@ impl<'a> FileRun<'a> {
             limits,
         );
         let Some(stream) = prompts.stream.take() else {
-            return Ok(backlog);
+            return Ok(backlog.only(self.chosen.take()));
         };
         let packed_bytes = |arrival: &Arrival| arrival.packs.then_some(arrival.bytes);
         let ahead = self.sending.calls.read_ahead();

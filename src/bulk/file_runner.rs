@@ -1,6 +1,8 @@
 //! The work of a worker thread on items of a file: it reads them, makes the call and renders the lines, so that this
 //! does not happen under the engine's lock.
 
+use parking_lot::Mutex;
+
 use crate::base::cancel::Context;
 use crate::base::error::Error;
 use crate::base::memory::MemoryManager;
@@ -10,10 +12,12 @@ use crate::engine::work::Ticket;
 use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
+use crate::money::replies::EarlierReplies;
 
 use super::call::{Answered, call_step, measure};
 use super::input::{FileIndex, InputFile, Unread};
 use super::lines::{Lines, Named};
+use super::measure::measured;
 use super::replies::Replies;
 use super::reuse::Reuse;
 use super::shared::FileTask;
@@ -26,6 +30,8 @@ pub(super) struct FileRunner<'r> {
     pub replies: Option<Replies>,
     /// Where answers are stored for later runs.
     pub reuse: Option<Reuse<'r>>,
+    /// The replies in numbers.
+    pub measured: Mutex<EarlierReplies>,
 }
 
 /// Why a task makes no request.
@@ -140,6 +146,11 @@ impl FileRunner<'_> {
             let asked = OutcomeBuilder::asked(self.route, request, &tries, time);
             let outcome = named.item(asked).build(result);
             outcome.write_line(&mut lines.bytes)?;
+            if let Some(reply) = measured(request, &outcome)
+                && let (Some(provider), Some(model)) = (&outcome.provider, &outcome.model)
+            {
+                self.measured.lock().add(provider, model, &reply);
+            }
             if let Some(reuse) = &self.reuse {
                 reuse.keep(tries.step, request, &outcome);
             }

@@ -11,6 +11,7 @@ use crate::engine::dispatch::{Dispatcher, Event, StopReason};
 use crate::engine::pack::{Backlog, Pack, Packed};
 use crate::engine::run::{Outlet, Runner, Waker};
 use crate::llm::route::Route;
+use crate::money::replies::EarlierReplies;
 use crate::observe::drive::{Drive, RunOptions};
 use crate::observe::tally::Tally;
 
@@ -142,6 +143,7 @@ impl<'r> FileTurn<'_, 'r> {
                 summary: end.summary(),
                 stop: writer.failure().or(end.stop),
                 unsaved: writer.unsaved,
+                replies: EarlierReplies::default(),
                 compaction: Ok(()),
             },
             superseded: end.work.sink.superseded,

@@ -109,7 +109,7 @@ pub(super) fn remember<M: PartialEq>(models: &mut Vec<M>, model: Option<M>) {
     }
 }
 
-fn outcome_at(output: &OpenOutput, at: u64) -> Result<Option<Outcome>, Error> {
+pub(super) fn outcome_at(output: &OpenOutput, at: u64) -> Result<Option<Outcome>, Error> {
     Ok(serde_json::from_str(&output.line_at(at)?).ok())
 }
 
@@ -123,13 +123,14 @@ pub(super) struct KnownAnswers<'k> {
 }
 
 impl KnownAnswers<'_> {
-    /// Adds to the plan which items are sent, and which have an answer without a call.
+    /// Adds to the plan which items are sent, and which have an answer without a call. `send` receives the former, in the
+    /// order of the input.
     pub(super) fn plan(
         &self,
-        input: &InputFile,
-        index: &FileIndex,
+        (input, index): (&InputFile, &FileIndex),
         equals: &Equals,
         plan: &mut RunPlan,
+        send: &mut dyn FnMut(usize),
     ) {
         let mut left = self.options.max_items.unwrap_or(usize::MAX);
         let mut to_send = 0;
@@ -151,6 +152,7 @@ impl KnownAnswers<'_> {
             } else if left > 0 {
                 left -= 1;
                 to_send += 1;
+                send(item);
                 plan.equal += others;
             }
         }

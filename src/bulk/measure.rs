@@ -1,8 +1,27 @@
-//! The contributions of answers to the counters.
+//! The contributions of answers to the counters and to estimates.
 
 use crate::base::usage::Usage;
+use crate::llm::outcome::Outcome;
+use crate::llm::request::Request;
 use crate::llm::response::{FinishReason, Response};
+use crate::money::replies::MeasuredReply;
 use crate::observe::tally::{Measure, range};
+
+/// The tokens, the cost and the duration of a reply; `None` if it reports no tokens, or is the answer of another item.
+pub(crate) fn measured(request: &Request, outcome: &Outcome) -> Option<MeasuredReply> {
+    let usage = outcome.usage()?;
+    if outcome.reused || outcome.answered_by.is_some() {
+        return None;
+    }
+    let calls = outcome.attempts.max(1);
+    let in_calls = outcome.time.map_or(outcome.latency, |time| time.provider);
+    Some(MeasuredReply {
+        likely_input: request.estimated_tokens().into(),
+        usage,
+        cost_usd: outcome.cost_usd(),
+        took: in_calls / calls,
+    })
+}
 
 impl Measure {
     /// The measurements of the answers to one call.

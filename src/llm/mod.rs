@@ -19,6 +19,7 @@ pub mod providers;
 pub mod reply_details;
 pub mod request;
 pub(crate) mod request_json;
+mod request_size;
 pub mod response;
 pub mod route;
 pub mod schema;

@@ -10,6 +10,7 @@ use super::attachment::{self, Part};
 use super::native::Native;
 use super::params::{Params, RequestTask, ResponseFormat};
 use super::reply_details::RawJson;
+use super::request_size;
 use super::user_data::UserData;
 
 /// Who speaks in a [`Message`].
@@ -60,7 +61,7 @@ pub struct Message {
     pub role: Role,
     /// The text, or a list of content parts: local files made by [`Part`], other parts in the format of OpenAI or of the
     /// provider.
-    #[debug("{:?}", Bytes(text_bytes(content)))]
+    #[debug("{:?}", Bytes(request_size::text_bytes(content)))]
     pub content: Value,
     /// Further fields, for example `name` or `tool_call_id`. Fields that the provider does not support are left out, with
     /// one warning.
@@ -422,16 +423,6 @@ impl Request {
         )
     }
 
-    /// Bytes of text in it, for estimates.
-    pub(crate) fn text_bytes(&self) -> usize {
-        self.rendered()
-            .map(|(_, content, _)| match content {
-                Text::Plain(text) => text.len(),
-                Text::Value(content) => text_bytes(content),
-            })
-            .sum()
-    }
-
     /// Bytes it holds in memory, roughly.
     pub(crate) fn weight(&self) -> usize {
         let messages = self.messages.iter();
@@ -475,46 +466,6 @@ impl Request {
             .filter_map(|part| attachment::Attached::read(part).ok());
         files.map(|file| file.encoded()).sum()
     }
-
-    /// An upper bound of the input tokens of its texts, because a token is at least one byte: the bytes of everything that
-    /// is sent, and more for each message than any provider adds.
-    pub(crate) fn most_text_tokens(&self) -> u64 {
-        const AROUND_A_MESSAGE: usize = 16;
-        let fields = |fields: &Map<String, Value>| -> usize {
-            let fields = fields.iter();
-            fields
-                .map(|(name, value)| name.len() + 4 + json_bytes(value))
-                .sum()
-        };
-        let messages = self.messages.iter();
-        let messages = messages.map(|message| {
-            AROUND_A_MESSAGE + json_bytes(&message.content) + fields(&message.extra)
-        });
-        let system = self
-            .system
-            .as_ref()
-            .map_or(0, |text| AROUND_A_MESSAGE + text.len());
-        let schema = match &self.params.response_format {
-            Some(ResponseFormat::JsonSchema { schema, .. }) => json_bytes(schema),
-            _ => 0,
-        };
-        let all =
-            AROUND_A_MESSAGE + messages.sum::<usize>() + system + schema + fields(&self.extra);
-        all as u64
-    }
-
-    /// Input tokens, roughly: one for every 4 bytes of text, of the schema and of the tools, a few for each message, and
-    /// what files are likely to need.
-    pub(crate) fn estimated_tokens(&self) -> u32 {
-        let schema = match &self.params.response_format {
-            Some(ResponseFormat::JsonSchema { schema, .. }) => json_bytes(schema),
-            _ => 0,
-        };
-        let tools = self.extra.get("tools").map_or(0, json_bytes);
-        let text = (self.text_bytes() + schema + tools) / 4 + 4 * self.messages.len();
-        let all = attachment::estimated_tokens(self.files()).saturating_add(text as u64);
-        u32::try_from(all).unwrap_or(u32::MAX)
-    }
 }
 
 const NO_TEXT: &str = "a message that is not a plain text of the user";
@@ -522,36 +473,6 @@ const NO_TEXT: &str = "a message that is not a plain text of the user";
 /// Whether a list contains tokens, which an embedding takes instead of a text.
 pub(crate) fn are_tokens(list: &[Value]) -> bool {
     !list.is_empty() && list.iter().all(Value::is_u64)
-}
-
-fn text_bytes(content: &Value) -> usize {
-    match content {
-        Value::String(text) => text.len(),
-        Value::Array(parts) => parts
-            .iter()
-            .map(|part| match part {
-                // A token: about 4 bytes of text.
-                Value::Number(_) => 4,
-                part => part["text"].as_str().map_or(0, str::len),
-            })
-            .sum(),
-        _ => 0,
-    }
-}
-
-/// Bytes of a value as JSON, roughly.
-fn json_bytes(value: &Value) -> usize {
-    match value {
-        Value::String(text) => text.len() + 2,
-        Value::Array(items) => 2 + items.iter().map(|item| json_bytes(item) + 1).sum::<usize>(),
-        Value::Object(fields) => {
-            let fields = fields.iter();
-            2 + fields
-                .map(|(name, value)| name.len() + 4 + json_bytes(value))
-                .sum::<usize>()
-        }
-        _ => 5,
-    }
 }
 
 fn weight(value: &Value) -> usize {

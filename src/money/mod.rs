@@ -1,7 +1,11 @@
-//! What calls cost: prices of models, limits of spending, and what was paid.
+//! What calls cost: prices of models, estimates of what calls will cost, limits of spending, and what was paid.
 
 pub mod books;
 pub mod budget;
+pub mod duration;
+pub mod estimate;
 pub mod ledger;
 pub mod prices;
+pub mod replies;
 pub mod table;
+pub mod workload;

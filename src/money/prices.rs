@@ -287,13 +287,22 @@ impl PriceEntry {
         if (usage.input_tokens, usage.output_tokens) == (0, 0) {
             return None;
         }
+        self.of_length(usage.input_tokens).cost_of_tokens(usage)
+    }
+
+    /// The prices of a request with this number of input tokens.
+    pub(super) fn of_length(&self, input_tokens: u64) -> &Self {
         let mut longer = self.above.iter().rev();
-        let prices = longer
-            .find(|longer| usage.input_tokens > longer.tokens)
-            .unwrap_or(self);
-        let input = prices.input_cost(usage)?;
-        let output = prices.output_cost(usage)?;
-        let tools = prices.tool_cost(usage)?;
+        longer
+            .find(|longer| input_tokens > longer.tokens)
+            .unwrap_or(self)
+    }
+
+    /// The cost of this usage, of one or of several requests, exactly at these prices.
+    pub(super) fn cost_of_tokens(&self, usage: &Usage) -> Option<Usd> {
+        let input = self.input_cost(usage)?;
+        let output = self.output_cost(usage)?;
+        let tools = self.tool_cost(usage)?;
         let picos = input.checked_add(output)?.checked_add(tools)?;
         Some(Usd::from_picos(u64::try_from(picos).unwrap_or(u64::MAX)))
     }

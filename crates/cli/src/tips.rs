@@ -7,12 +7,12 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory, Error, FromArgMatches};
 use serde::Deserialize;
 
-use super::args::{Cli, variables};
+use super::args::{Cli, estimate, variables};
 use super::exit::{Exit, Refusal};
 
 /// Parses the command line. Otherwise prints what is wrong with it, or the requested help, and returns the exit code.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
-    let words: Vec<OsString> = words.into_iter().collect();
+    let words = estimate::as_dry_run(words.into_iter().collect());
     let command = variables::command_for(&words, &variables::of_environment);
     let matches = command.try_get_matches_from(&words);
     let parsed = matches.and_then(|matches| Cli::from_arg_matches(&matches));

@@ -79,7 +79,7 @@ pub(super) fn prepare_file(
         kinds: &checked.kinds,
         options,
     };
-    known.plan(&checked.input, &index, &equals, plan);
+    known.plan((&checked.input, &index), &equals, plan, &mut |_| {});
     plan.count(&index, totals);
     let unnamed = tally.new.min(tally.automatic);
     plan.differing = differing_items(differing, tally.changed + unnamed);

@@ -4,6 +4,7 @@
 pub mod cancel;
 pub mod config;
 pub mod doctor;
+pub mod estimate;
 pub mod exec;
 pub mod export;
 pub mod folder;
@@ -38,6 +39,7 @@ use clap::{Parser, Subcommand};
 use cancel::CancelArgs;
 use config::ConfigArgs;
 use doctor::DoctorArgs;
+use estimate::EstimateArgs;
 use exec::ExecArgs;
 use export::ExportArgs;
 use ledger::LedgerArgs;
@@ -69,6 +71,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Box<RunArgs>),
+    Estimate(Box<EstimateArgs>),
     Submit(Box<SubmitArgs>),
     Work(Box<WorkArgs>),
     Serve(Box<ServeArgs>),

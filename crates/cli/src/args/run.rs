@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use batchwright::{ErrorPolicy, Usd};
-use clap::{Args, ValueEnum, value_parser};
+use clap::{ArgGroup, Args, ValueEnum, value_parser};
 
 use super::input::InputArgs;
 use super::shared::{MORE, MemoryArgs, MetricsArgs, PromptArgs, ProviderArgs, ShowArgs};
@@ -16,6 +16,7 @@ use super::values::{at_least_one, dollars, seconds, words_for};
 /// The output file is the checkpoint: a second run skips finished items and sends failed, changed and new ones.
 #[derive(Debug, Args)]
 #[command(after_help = MORE, after_long_help = include_str!("../../data/help/run.txt"))]
+#[command(group(ArgGroup::new("without_results").args(["output", "dry_run"]).multiple(true)))]
 pub struct RunArgs {
     #[command(flatten)]
     pub input: InputArgs,
@@ -92,9 +93,23 @@ pub struct RunArgs {
 
     /// Send nothing; print what would be done
     ///
-    /// The input is checked as before a real run. No key is needed.
+    /// The input is checked as before a real run, and its tokens, cost and duration are estimated as with
+    /// `batchwright estimate`. No key is needed.
     #[arg(help_heading = "Results", long)]
     pub dry_run: bool,
+
+    /// With --dry-run: send N items first, and estimate from their replies
+    ///
+    /// These calls are billed. The items are spread evenly over the input, and their results are written to the
+    /// output, so the later run does not send them again. If the output already has results of this input, only as
+    /// many are sent as are missing to N. They are sent as individual calls, also with --strategy batch
+    #[arg(help_heading = "Results", long, value_name = "N", requires_all = ["dry_run", "output"],
+        value_parser = at_least_one, hide_short_help = true)]
+    pub sample: Option<usize>,
+
+    /// Whether the command is `estimate`: the estimate is its result.
+    #[arg(skip)]
+    pub estimates: bool,
 
     /// With --dry-run: print the first N requests
     ///
@@ -138,7 +153,7 @@ pub struct RunArgs {
     ///
     /// The summary goes to standard output as one JSON object; so does an error that prevents the
     /// run: {"error": {"kind": …, "message": …}, "exit_code": N}.
-    #[arg(help_heading = "Results", long, requires = "output")]
+    #[arg(help_heading = "Results", long, requires = "without_results")]
     pub json: bool,
 
     /// Do not send failed items of earlier runs again

@@ -12,7 +12,7 @@ use clap::{Arg, ArgAction, Command, CommandFactory};
 use super::Cli;
 
 /// Commands whose flags all have a variable.
-const COMMANDS: [&str; 3] = ["run", "work", "serve"];
+const COMMANDS: [&str; 4] = ["run", "estimate", "work", "serve"];
 /// The flags that have one with every command: they must find the same queue.
 const EVERYWHERE: [&str; 3] = ["data-dir", "store", "redis"];
 const PREFIX: &str = "BATCHWRIGHT_";
@@ -46,13 +46,19 @@ pub fn command_for(words: &[OsString], value: &dyn Fn(&str) -> Option<String>) -
         if needed == 0 {
             return without(&left_out);
         }
-        let mut names = known().into_iter();
-        let useless = names.find(|name| {
-            let names = [&left_out[..], std::slice::from_ref(name)].concat();
-            value(name).is_some() && missing(without(&names), words) < needed
-        });
+        let is_set = |name: &String| value(name).is_some() && !left_out.contains(name);
+        let set: Vec<String> = known().into_iter().filter(is_set).collect();
+        let is_useless =
+            |names: &[String]| missing(without(&[&left_out[..], names].concat()), words) < needed;
+        // Two may need the same flag.
+        let pairs = (0..set.len()).flat_map(|i| (0..i).map(move |j| [i, j]));
+        let mut pairs = pairs.map(|pair| pair.map(|i| set[i].clone()).to_vec());
+        let mut names = set.iter().map(|name| vec![name.clone()]);
+        let useless = names
+            .find(|names| is_useless(names))
+            .or_else(|| pairs.find(|names| is_useless(names)));
         match useless {
-            Some(name) => left_out.push(name),
+            Some(names) => left_out.extend(names),
             None => return without(&left_out),
         }
     }

@@ -45,7 +45,9 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
             };
             let run = run.notifier(listeners.notifier);
             let run = run.set(prepared.reuse, |run, store| run.reuse(store));
-            (direct(args, run, route, &prepared.setup, session)?, None)
+            let report = direct(args, run, route, &prepared.setup, session)?;
+            keep_replies(args, &report);
+            (report, None)
         }
         PreparedRun::ViaQueue(run) => {
             let (report, facts) = run.run(args, manager.as_ref(), listeners, session)?;
@@ -77,6 +79,21 @@ fn limited(args: &RunArgs, manager: &LlmManager, setup: &Setup) -> Result<Route<
     let route = route.budget(budget);
     budget::check(args, &route)?;
     Ok(route)
+}
+
+/// Keeps the replies in numbers for later estimates, if there is a data folder. A problem with that costs only their
+/// accuracy.
+fn keep_replies(args: &RunArgs, report: &RunReport) {
+    let folder = data_dir(args.pace.data_dir.as_deref());
+    if let Some(folder) = folder.filter(|folder| folder.is_dir() && !report.replies.is_empty())
+        && let Err(error) = report.replies.add_to_folder(&folder)
+    {
+        let folder = folder.display();
+        log::warn!(
+            "{folder}: {}; the replies are not kept for estimates",
+            error.message()
+        );
+    }
 }
 
 /// The client of a run that sends nothing.

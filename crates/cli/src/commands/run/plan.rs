@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use batchwright::Strategy;
 use batchwright::files::RunPlan;
 use batchwright::progress::FailureCause;
-use serde_json::Value;
 
-use super::summary::Setup;
+use super::estimate_report;
+use super::prepare::Prepared;
 use crate::args::run::RunArgs;
 use crate::args::shared::TaskArg;
 use crate::display;
@@ -144,13 +144,9 @@ pub fn unusable_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
     ) })
 }
 
-/// Prints the result of a dry run.
-pub fn print_dry_run(
-    args: &RunArgs,
-    plan: &RunPlan,
-    (setup, shown): (&Setup, &[Value]),
-    tokens: Option<u64>,
-) -> Exit {
+/// Prints the result of a dry run, except its estimate for people.
+pub fn print_dry_run(args: &RunArgs, prepared: &Prepared, tokens: Option<u64>) -> Exit {
+    let (plan, setup, shown) = (&prepared.plan, &prepared.setup, &prepared.shown);
     let mut exit = Exit::Success;
     let concurrency = setup.concurrency;
     // Many embeddings share a call, so no call may be saved.
@@ -187,9 +183,10 @@ pub fn print_dry_run(
             "max_concurrency": concurrency.most(),
             "strategy": setup.strategy.strategy,
             "fallback_reason": setup.strategy.fallback_reason,
+            "estimate": prepared.estimate.as_ref().map(estimate_report::json),
         });
         if args.shown_requests.is_some() {
-            value["requests"] = shown.into();
+            value["requests"] = shown.as_slice().into();
         }
         exit = stdout::json(&value, exit);
     } else {
@@ -204,6 +201,8 @@ pub fn print_dry_run(
         || "every line".to_owned(),
         |n| format!("{} items", count(n)),
     );
+    // The estimate has a range of them.
+    let tokens = tokens.filter(|_| prepared.estimate.is_none());
     let tokens = tokens.map_or_else(String::new, |n| {
         format!(", about {} input tokens", count(n))
     });
@@ -212,7 +211,12 @@ pub fn print_dry_run(
         Strategy::Flex => format!("{} at the flex tier", in_flight(concurrency)),
         Strategy::Batch => "in batches".to_owned(),
     };
-    let mut line = format!("dry run: would send {to_send}{tokens}, {how}");
+    let name = if args.estimates {
+        "estimate"
+    } else {
+        "dry run"
+    };
+    let mut line = format!("{name}: would send {to_send}{tokens}, {how}");
     for (calls, by) in [
         (by_equals, "equal prompts"),
         (by_reuse, "answers of earlier runs"),
@@ -222,6 +226,10 @@ pub fn print_dry_run(
             line.push_str(&format!("; {by} save {calls}"));
         }
     }
-    display::say(&format!("{line}; nothing was sent"));
+    let nothing = match args.sample {
+        Some(_) => "nothing but the sample was sent",
+        None => "nothing was sent",
+    };
+    display::say(&format!("{line}; {nothing}"));
     exit
 }

@@ -9,6 +9,7 @@ use batchwright::plan::{Concurrency, ProviderPlan};
 use batchwright::{FileRun, FileRunOptions, LlmManager, Prompts, Request, Settings};
 use serde_json::Value;
 
+use super::estimate::RunEstimate;
 use super::resolve::{Resolved, may_lack};
 use super::run_queue::RunQueue;
 use super::summary::Setup;
@@ -37,6 +38,8 @@ pub struct Prepared {
     pub reuse: Option<Arc<SqliteAnswers>>,
     /// Estimated tokens of the whole input; `None` for a stream.
     pub input_tokens: Option<u64>,
+    /// The estimate of a dry run, if it sends prompts to a known model.
+    pub estimate: Option<RunEstimate>,
 }
 
 /// A run whose input was compared with the output, and with the queue if the run uses it.
@@ -97,6 +100,17 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         run.plan_reuse(&route, &**store);
         plan = run.plan().clone();
     }
+    let estimate = if args.dry_run {
+        RunEstimate::of(
+            args,
+            &resolved.settings,
+            manager.as_ref(),
+            run.compared(),
+            &setup,
+        )?
+    } else {
+        None
+    };
     let shown = match args.shown_requests {
         Some(most) => {
             let client = preview::client(args, &resolved.settings, manager.as_ref());
@@ -112,6 +126,7 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
         setup,
         reuse,
         input_tokens,
+        estimate,
     })
 }
 

@@ -5,13 +5,14 @@ use std::io::Write;
 use batchwright::StopReason;
 use batchwright::files::RunReport;
 
+use super::estimate_report;
 use super::execute::Ended;
 use super::plan;
 use super::prepare::Prepared;
 use super::summary::{self, QueueFacts};
 use crate::args::run::RunArgs;
 use crate::display;
-use crate::exit::Exit;
+use crate::exit::{Early, Exit};
 use crate::session::Session;
 use crate::signals::Signals;
 use crate::stderr;
@@ -26,7 +27,30 @@ pub fn dry_run(args: &RunArgs, prepared: &Prepared) -> Exit {
         }
         _ => None,
     };
-    plan::print_dry_run(args, plan, (&prepared.setup, &prepared.shown), tokens)
+    let exit = plan::print_dry_run(args, prepared, tokens);
+    match &prepared.estimate {
+        Some(estimate) if !args.json => estimate_report::print(args, estimate, exit),
+        _ => exit,
+    }
+}
+
+/// How a sample ended.
+///
+/// # Errors
+/// If it was stopped early, or not all of its results could be saved.
+pub fn sample(args: &RunArgs, ended: &Ended, session: &Session) -> Result<(), Early> {
+    let report = &ended.report;
+    print_unsaved(report);
+    if let Err(error) = &report.compaction {
+        display::error(error.message());
+    }
+    if let Some(stop) = &report.stop {
+        display::error(&format!("the sample was stopped: {stop}"));
+    }
+    match exit_of_direct(args, report, &session.signals) {
+        Exit::Success | Exit::SomeFailed => Ok(()),
+        exit => Err(Early::Ended(exit)),
+    }
 }
 
 pub fn report(args: &RunArgs, ended: &Ended, session: &Session) -> Exit {
@@ -71,7 +95,7 @@ fn exit_of_direct(args: &RunArgs, report: &RunReport, signals: &Signals) -> Exit
     let summary = &report.summary;
     if report.compaction.is_err() {
         Exit::CouldNotRun
-    } else if summary.pending > 0 && args.max_items.is_none() {
+    } else if summary.pending > 0 && args.max_items.is_none() && args.sample.is_none() {
         Exit::StoppedEarly
     } else if summary.total == 0 {
         display::error(&args.input.nothing());

@@ -66,7 +66,7 @@ pub fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
 pub fn session(args: &RunArgs, settings: &Settings) -> Result<Session, Refusal> {
     let ctx = Context::new().with_grace(args.pace.grace);
     let stopping = match settings.bulk_strategy() {
-        _ if args.dry_run => "stopping: nothing was sent".to_owned(),
+        _ if args.dry_run && args.sample.is_none() => "stopping: nothing was sent".to_owned(),
         Ok(Strategy::Batch) => {
             stopping_line(&ctx, "batches that are at their provider go on there, ")
         }
@@ -119,8 +119,8 @@ fn open(
     session: &Session,
 ) -> Result<Prompts, Early> {
     let prompts = args.input.open(settings, session)?;
-    // Duplicates may come last in the stream.
-    if !prompts.needs_disk() && dedupe != Dedupe::Always && !args.reuse {
+    // Duplicates may come last in the stream, and an estimate needs all of it.
+    if !prompts.needs_disk() && dedupe != Dedupe::Always && !args.reuse && !args.dry_run {
         return Ok(prompts);
     }
     let folder = data_dir(args.pace.data_dir.as_deref());

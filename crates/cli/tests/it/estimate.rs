@@ -1,0 +1,302 @@
+//! What a run will cost, as `estimate` and `run --dry-run` report it before it is paid for.
+
+use std::process::Command;
+
+use batchwright::Usd;
+use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
+use serde_json::{Value, json};
+
+use super::common::{Desk, Ended, Random, Running, has, simulator};
+
+/// The program with a provider whose prices are known.
+fn command(desk: &Desk, sim: &Simulator, words: &str) -> Command {
+    let mut command = desk.command(words.split_whitespace());
+    command
+        .env("OPENAI_API_KEY", "sk-estimate-0123456789")
+        .env("OPENAI_BASE_URL", sim.base_url())
+        .args(["--provider", "openai", "--data-dir", "data"]);
+    command
+}
+
+fn ended(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
+    Running::start(&mut command(desk, sim, words)).wait()
+}
+
+fn estimate(desk: &Desk, sim: &Simulator, words: &str) -> Value {
+    let ended = ended(desk, sim, &format!("estimate --json {words}")).expect(0);
+    let plan: Value = serde_json::from_str(&ended.stdout).unwrap();
+    plan["estimate"].clone()
+}
+
+fn usd(value: &Value) -> Usd {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+/// The sum of the costs of result lines.
+fn paid(lines: &[Value]) -> Usd {
+    lines.iter().map(|line| usd(&line["cost_usd"])).sum()
+}
+
+/// From 0 to 1.
+fn share(random: &mut Random) -> f64 {
+    random.below(1 << 20) as f64 / f64::from(1 << 20)
+}
+
+/// Items whose prompts and answers have different lengths: the simulator answers with as many tokens as are allowed.
+fn varied(items: usize, seed: u64) -> String {
+    let random = &mut Random(seed);
+    let size = 20.0 + 400.0 * share(random);
+    let answer = 5.0 + 200.0 * share(random);
+    let lines = (0..items).map(|i| {
+        let prompt = "word ".repeat((size * (0.2 + 1.6 * share(random))) as usize + 1);
+        let spread = (1.2 * (share(random) + share(random) - 1.0)).exp();
+        let most = (answer * spread) as u32 + 1;
+        json!({"id": i.to_string(), "prompt": prompt, "max_tokens": most}).to_string() + "\n"
+    });
+    lines.collect()
+}
+
+#[test]
+fn an_estimate_and_a_dry_run_send_nothing_and_leave_every_file_as_it_is() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    desk.prompts("in.jsonl", 30);
+    let words = "in.jsonl -o out.jsonl --model gpt-4o-mini";
+    let table = ended(&desk, &sim, &format!("estimate {words} --max-tokens 50")).expect(0);
+    let table = table
+        .says("estimate: would send 30 items")
+        .says("nothing was sent")
+        .stdout;
+    for part in [
+        "input tokens",
+        "output tokens",
+        "1,500",
+        "cost, sync",
+        "cost, batch",
+        "duration",
+    ] {
+        assert!(table.contains(part), "{table}");
+    }
+    let dry = ended(&desk, &sim, &format!("run {words} --dry-run")).expect(0);
+    let dry = dry
+        .says("cost, sync")
+        .says("--max-tokens, or measure it with --sample 50");
+    assert_eq!(dry.stdout, "");
+    assert_eq!(sim.stats().calls, 0);
+    assert!(!desk.exists("out.jsonl") && !desk.exists("data/estimates.json"));
+    // A sample is a part of an estimate, and needs a place for its results.
+    ended(&desk, &sim, &format!("run {words} --sample 5"))
+        .expect(2)
+        .says("--dry-run");
+    ended(
+        &desk,
+        &sim,
+        "estimate in.jsonl --model gpt-4o-mini --sample 5",
+    )
+    .expect(2)
+    .says("--output");
+    assert_eq!(sim.stats().calls, 0);
+}
+
+#[test]
+fn only_what_would_be_sent_counts() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    desk.prompts("in.jsonl", 40);
+    let words = "in.jsonl -o out.jsonl --model gpt-4o-mini --max-tokens 20";
+    let all = estimate(&desk, &sim, words);
+    has(&all, json!({"provider": "openai", "requests": 40}));
+    has(&all["output_tokens"], json!({"low": 40, "high": 800}));
+    assert_eq!(all["models"][0]["output_from"], "max_tokens");
+    ended(&desk, &sim, &format!("run {words} --max-items 30")).expect(0);
+    let rest = estimate(&desk, &sim, words);
+    has(&rest, json!({"requests": 10}));
+    // The 30 replies show that every answer has 16 tokens, and how the input is counted.
+    has(&rest["output_tokens"], json!({"low": 160, "high": 160}));
+    has(
+        &rest["models"][0],
+        json!({"input_from": "same_input", "output_from": "same_input"}),
+    );
+    ended(&desk, &sim, &format!("run {words}")).expect(0);
+    let nothing = estimate(&desk, &sim, words);
+    has(&nothing, json!({"requests": 0, "missing": []}));
+    has(
+        &nothing["cost_usd"]["sync"],
+        json!({"low": 0.0, "high": 0.0}),
+    );
+
+    // Another input of the same model is estimated from the numbers that the data folder keeps.
+    desk.write("other.txt", "Name a prime number, please.\n".repeat(3));
+    let other = estimate(&desk, &sim, "other.txt -o other.jsonl --model gpt-4o-mini");
+    has(
+        &other["models"][0],
+        json!({"input_from": "earlier_replies", "output_from": "earlier_replies"}),
+    );
+    let kept = desk.read("data/estimates.json");
+    assert!(
+        kept.contains("gpt-4o-mini") && !kept.contains("prompt"),
+        "{kept}"
+    );
+}
+
+#[test]
+fn a_sample_is_spread_kept_and_not_bought_again() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    desk.prompts("in.jsonl", 100);
+    let words = "in.jsonl -o out.jsonl --model gpt-4o-mini";
+    let sampled = format!("{words} --sample 10");
+    let done = ended(&desk, &sim, &format!("estimate {sampled}")).expect(0);
+    done.says("sample: sends 10 items of the input, spread evenly; these calls are billed")
+        .says("sample: 10 of 10 answered")
+        .says("would send 90 items")
+        .says("nothing but the sample was sent");
+    let mut ids: Vec<usize> = desk
+        .ids("out.jsonl")
+        .iter()
+        .map(|id| id[2..].parse().unwrap())
+        .collect();
+    ids.sort_unstable();
+    assert_eq!(ids, [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]);
+    assert_eq!(sim.stats().calls, 10);
+    // The same again needs no call, and a larger sample only the missing ones.
+    ended(&desk, &sim, &format!("estimate {sampled}"))
+        .expect(0)
+        .says("already has 10 replies");
+    assert_eq!(sim.stats().calls, 10);
+    let batch = "--sample 15 --strategy batch --no-wait";
+    let ended_batch = ended(&desk, &sim, &format!("estimate {words} {batch}")).expect(0);
+    ended_batch.says("sample: 5 of 5 answered");
+    assert_eq!(sim.stats().calls, 15);
+    ended(&desk, &sim, &format!("run {words}")).expect(0);
+    assert_eq!(
+        (sim.stats().calls, desk.results("out.jsonl").len()),
+        (100, 100)
+    );
+}
+
+#[test]
+fn a_sample_that_cannot_be_sent_is_no_estimate() {
+    let (desk, sim) = (
+        Desk::new(),
+        simulator(SimConfig::default().models(["another"])),
+    );
+    desk.prompts("in.jsonl", 20);
+    let words = "estimate in.jsonl -o out.jsonl --model gpt-4o-mini --sample 5";
+    let stopped = ended(&desk, &sim, words).expect(4);
+    assert_eq!(stopped.says("the sample was stopped").stdout, "");
+    let mut piped = command(
+        &desk,
+        &sim,
+        "estimate - -o new.jsonl --model gpt-4o-mini --sample 5",
+    );
+    let input = std::fs::File::open(desk.path("in.jsonl")).unwrap();
+    let refused = Running::start(piped.stdin(input)).wait().expect(2);
+    refused.says("--sample reads the input twice");
+    // Without a sample a pipe is read to its end.
+    let mut piped = command(&desk, &sim, "estimate - --model gpt-4o-mini");
+    let input = std::fs::File::open(desk.path("in.jsonl")).unwrap();
+    let read = Running::start(piped.stdin(input)).wait().expect(0);
+    assert!(read.stdout.contains("cost, sync"), "{}", read.stdout);
+}
+
+#[test]
+fn an_unknown_price_is_named_and_tokens_are_reported_anyway() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    let line = |i: usize| {
+        let model = if i < 5 { "gpt-4o-mini" } else { "house-model" };
+        json!({"id": i.to_string(), "prompt": "p", "model": model, "max_tokens": 9}).to_string()
+            + "\n"
+    };
+    desk.write("in.jsonl", (0..8).map(line).collect::<String>());
+    let words = "in.jsonl -o out.jsonl";
+    let found = estimate(&desk, &sim, words);
+    has(&found["output_tokens"], json!({"low": 8, "high": 72}));
+    assert_eq!(found["cost_usd"]["sync"], Value::Null);
+    let models = found["models"].as_array().unwrap();
+    assert_eq!(
+        (&models[0]["requests"], &models[1]["requests"]),
+        (&json!(5), &json!(3))
+    );
+    assert!(models[0]["cost_usd"]["sync"]["high"].as_f64() > Some(0.0));
+    assert_eq!(models[1]["cost_usd"]["sync"], Value::Null);
+    let missing = found["missing"][0].as_str().unwrap();
+    assert!(
+        missing.contains("batchwright prices set house-model"),
+        "{missing}"
+    );
+    let table = ended(&desk, &sim, &format!("estimate {words}"))
+        .expect(0)
+        .stdout;
+    assert!(
+        table.contains("unknown") && table.contains("house-model"),
+        "{table}"
+    );
+
+    desk.plain("prices --data-dir data set house-model --input 1 --output 2")
+        .expect(0);
+    let found = estimate(&desk, &sim, words);
+    assert!(usd(&found["cost_usd"]["sync"]["high"]) > Usd::ZERO);
+    // The price has no batch tier.
+    assert_eq!(found["cost_usd"]["batch"], Value::Null);
+}
+
+#[test]
+fn the_limit_that_binds_is_named_also_one_that_replies_reported() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default().rpm(6_000)));
+    desk.prompts("in.jsonl", 120);
+    let words = "in.jsonl -o out.jsonl --model gpt-4o-mini --max-tokens 20";
+    let at = |more: &str| estimate(&desk, &sim, &format!("{words} {more}"));
+    let slow = at("--rpm 60");
+    assert_eq!(
+        (&slow["limited_by"], &slow["duration_seconds"]["low"]),
+        (&json!("requests_per_minute"), &json!(120.0))
+    );
+    assert_eq!(at("--rpm 60 --tpm 30")["limited_by"], "tokens_per_minute");
+    assert_eq!(at("")["limited_by"], Value::Null);
+    assert_eq!(at("--strategy batch")["duration_seconds"], Value::Null);
+    ended(&desk, &sim, &format!("run {words} --max-items 60")).expect(0);
+    let known = at("-j 1");
+    assert_eq!(
+        known["models"][0]["limits"]["requests_per_minute"]
+            .as_f64()
+            .map(f64::round),
+        Some(6_000.0)
+    );
+    assert!(
+        known["duration_seconds"]["high"].as_f64() > Some(0.0),
+        "{known}"
+    );
+}
+
+#[test]
+fn the_cost_of_runs_is_in_the_range_of_a_sample_of_50() {
+    const RUNS: u64 = 20;
+    let (mut contained, mut wide) = (0, Vec::new());
+    std::thread::scope(|scope| {
+        let run = |seed: u64| {
+            let desk = Desk::new();
+            let batches = BatchConfig::default();
+            let sim = simulator(SimConfig::default().output_tokens(100_000).batches(batches));
+            desk.write("in.jsonl", varied(150 + 10 * seed as usize, seed));
+            let words = "in.jsonl -o out.jsonl --model gpt-4o-mini -j 16 --quiet";
+            let range = &estimate(&desk, &sim, &format!("{words} --sample 50"))["cost_usd"]["sync"];
+            let before = paid(&desk.results("out.jsonl"));
+            ended(&desk, &sim, &format!("run {words}")).expect(0);
+            let cost = paid(&desk.results("out.jsonl")).saturating_sub(before);
+            let (low, high) = (usd(&range["low"]), usd(&range["high"]));
+            (low <= cost && cost <= high, high.dollars() / low.dollars())
+        };
+        let threads: Vec<_> = (0..2)
+            .map(|half| {
+                scope.spawn(move || (0..RUNS / 2).map(|i| run(2 * i + half)).collect::<Vec<_>>())
+            })
+            .collect();
+        for (is_in, width) in threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+        {
+            contained += u64::from(is_in);
+            wide.extend(Some(width).filter(|width| *width > 2.0));
+        }
+    });
+    assert!(contained * 100 >= RUNS * 95, "{contained} of {RUNS}");
+    assert!(wide.is_empty(), "{wide:?}");
+}
