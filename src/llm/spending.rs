@@ -10,6 +10,7 @@ use crate::money::prices::ModelPrices;
 use super::client::{LlmClient, guarded};
 use super::params::RequestTask;
 use super::pricing::Pricing;
+use super::providers::extract::STAND_IN;
 use super::request::{Message, Request};
 
 /// Providers write instructions of their own around tools and formats: Anthropic up to 804 tokens (its page on tool use).
@@ -35,7 +36,7 @@ pub(super) fn most<'r>(
     tries: &Tries,
 ) -> Result<u64, Error> {
     let provider = guarded("provider()", || client.provider()).unwrap_or_default();
-    if provider == "extract" {
+    if provider == STAND_IN {
         return Ok(0);
     }
     let mut all = 0_u64;

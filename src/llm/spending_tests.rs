@@ -70,6 +70,7 @@ fn the_dearest_prices_count() {
     let pricing = Pricing {
         prices: &prices,
         at: Timestamp(0),
+        book: None,
     };
     let tokens = Tokens {
         input: 100,
