@@ -35,6 +35,11 @@ impl Day {
         Timestamp(i64::from(self.0) * MILLIS)
     }
 
+    /// The day after it.
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
     /// The number of days since 1 January 1970.
     pub(crate) const fn number(self) -> i32 {
         self.0

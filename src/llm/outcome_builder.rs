@@ -52,7 +52,11 @@ impl OutcomeBuilder {
     }
 
     /// The outcome of the item.
-    pub(crate) fn build(self, result: Result<Response, Error>) -> Outcome {
+    pub(crate) fn build(self, mut result: Result<Response, Error>) -> Outcome {
+        if let Ok(answer) = &mut result {
+            // Nobody books it any more, and lists keep all outcomes in memory.
+            answer.charge = None;
+        }
         let mut outcome = Outcome::new(self.id, result);
         outcome.set_calls(self.attempts, self.time);
         outcome.request_hash = self.request_hash;

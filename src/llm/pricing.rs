@@ -112,7 +112,9 @@ impl Pricing<'_> {
         };
         let paid = Paid { cost_usd, ..paid };
         let mut sum = ChargeSum::from(paid);
-        sum.calls = u64::from(is_first);
+        if !is_first {
+            (sum.calls, sum.unpriced) = (0, 0);
+        }
         let charge = Charge::new(Day::of(self.at), sum)
             .provider(provider)
             .model(answered.map(str::to_owned).or_else(requested))

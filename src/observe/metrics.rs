@@ -23,6 +23,7 @@ use crate::base::id::ProcessId;
 use crate::base::usd::Usd;
 use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
 use crate::observe::jobs::{EndedJob, JobObserver};
+use crate::observe::month_costs::MonthCosts;
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
 
 /// Upper bounds in seconds: those of the conventions, and four more, since a reply that comes as a whole may take
@@ -97,6 +98,7 @@ struct Series {
     success: GaugeVec,
     cost: GaugeVec,
     unpriced: IntGauge,
+    month: MonthCosts,
     queue: QueueSeries,
     /// Models that have series of their own.
     models: Names,
@@ -205,6 +207,11 @@ impl Metrics {
         self.0.count(Some(process), None);
     }
 
+    /// What each provider was paid this month.
+    pub(crate) fn month_costs(&self) -> &MonthCosts {
+        &self.0.month
+    }
+
     /// Providers and states, and ages in seconds.
     pub(crate) fn set_batches<'b>(&self, batches: impl Iterator<Item = ((&'b str, &'b str), u64)>) {
         let series = &self.0.queue;
@@ -279,6 +286,7 @@ impl Series {
                 "Known cost of the items so far, in US dollars.",
             )?,
             unpriced: single(to, "batchwright_unpriced_items", "Items of unknown cost.")?,
+            month: MonthCosts::new(to, &PROVIDER)?,
             queue: QueueSeries {
                 jobs: histogram(
                     "batchwright_job_duration_seconds",

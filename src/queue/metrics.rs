@@ -1,6 +1,9 @@
 //! Prometheus metrics of the queue.
 
+use crate::base::clock::Timestamp;
+use crate::base::day::Day;
 use crate::base::error::Error;
+use crate::money::ledger::LedgerColumn;
 use crate::observe::metrics::Metrics;
 
 use super::host::JobQueue;
@@ -23,6 +26,23 @@ impl Metrics {
         self.set_batches(batches.iter().map(|batch| {
             let named = (batch.provider.as_str(), batch.state.as_str());
             (named, batch.age_seconds)
+        }));
+        Ok(())
+    }
+
+    /// Updates the metrics of what was paid in this month, `batchwright_month_cost_usd` and
+    /// `batchwright_month_unpriced_calls` by provider; call it before the metrics are written. `now` tells the month.
+    ///
+    /// # Errors
+    /// If the queue cannot be read.
+    pub fn observe_ledger(&self, queue: &JobQueue, now: Timestamp) -> Result<(), Error> {
+        let month = Day::of(now).first_of_month();
+        let rows = queue
+            .ledger(Some(month), None)?
+            .by(&[LedgerColumn::Provider]);
+        self.month_costs().set(rows.iter().map(|row| {
+            let name = row.group.first().and_then(|(_, name)| name.as_deref());
+            (name.unwrap_or_default(), row.sum)
         }));
         Ok(())
     }
@@ -51,7 +71,7 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock::{Time, Timestamp};
+    use crate::base::clock::Time;
     use crate::base::id::ProcessId;
     use crate::observe::progress::ProgressNotifier as _;
     use crate::queue::job::{Job, ProcessState};

@@ -22,6 +22,8 @@ mod example_overnight;
 mod fallback;
 mod gateway;
 mod hang;
+#[cfg(feature = "queue")]
+mod ledger;
 mod library;
 mod loading;
 mod local_files;

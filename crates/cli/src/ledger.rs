@@ -1,11 +1,14 @@
 //! What was paid: the ledger of the queue, and the books of runs in the data folder.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
 use batchwright::files::store_path;
 use batchwright::unstable::RunBook;
-use batchwright::{JobQueue, Ledger};
+use batchwright::{JobQueue, Ledger, Usd};
+use serde::Deserialize;
 
 use super::args::shared::DataArgs;
 use super::exit::Refusal;
@@ -70,6 +73,21 @@ pub fn gather(data: &DataArgs) -> Result<Found, Refusal> {
     found.ledger.extend(ledger.charges());
     found.unreadable.extend(unreadable);
     Ok(found)
+}
+
+/// The known cost of the result lines of an output; `None` if it cannot be read.
+pub fn cost_of_lines(output: &Path) -> Option<Usd> {
+    #[derive(Deserialize)]
+    struct Line {
+        cost_usd: Option<Usd>,
+    }
+    let lines = BufReader::new(File::open(output).ok()?).lines();
+    let cost = |line: std::io::Result<String>| {
+        // An incomplete line is none yet.
+        let line: Option<Line> = serde_json::from_str(&line.ok()?).ok();
+        Some(line.and_then(|line| line.cost_usd).unwrap_or_default())
+    };
+    lines.map(cost).sum()
 }
 
 /// What a queue has booked. The processes of a run's store are shown as its output.

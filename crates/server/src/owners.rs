@@ -8,6 +8,7 @@ use crate::problem::Problem;
 use crate::records::batches::BatchRecord;
 use crate::records::files::{FileRecord, now};
 use crate::records::objects::ObjectRecord;
+use crate::shapes::now;
 use crate::tokens::Caller;
 
 /// Names in paths and queries whose values are ids of objects with an owner.
@@ -108,9 +109,17 @@ impl App {
     }
 
     /// # Errors
-    /// 429 if the caller may not have this number of open jobs in addition to those that it has.
-    pub fn check_open_jobs(&self, caller: &Caller, more: u64) -> Result<(), Problem> {
+    /// 429 if the caller may not have this number of open jobs in addition to those that it has, or has spent what it
+    /// may spend.
+    pub fn check_quotas(&self, caller: &Caller, more: u64) -> Result<(), Problem> {
+        self.check_spending(caller)?;
         caller.check_open_jobs(self.open_jobs(caller)?, more)
+    }
+
+    /// # Errors
+    /// 429 if the caller has spent what it may spend.
+    pub fn check_spending(&self, caller: &Caller) -> Result<(), Problem> {
+        caller.check_spending(now(), |owner, since| self.queue.cost_of(owner, since))
     }
 }
 

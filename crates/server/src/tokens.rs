@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use batchwright::{Error, ErrorKind, Secret};
+use batchwright::progress::Timestamp;
+use batchwright::provider::Day;
+use batchwright::{Error, ErrorKind, Secret, Usd};
 use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -104,10 +106,16 @@ pub struct TokenLimits {
     pub requests_per_minute: Option<u32>,
     /// Maximum number of open jobs: a request that would exceed it is rejected.
     pub open_jobs: Option<u64>,
+    /// Known cost per day (UTC) from which on requests for more work are rejected. Calls in progress still end.
+    pub usd_per_day: Option<Usd>,
+    /// The same per month (UTC).
+    pub usd_per_month: Option<Usd>,
 }
 
 const REQUESTS: &str = "requests-per-minute";
 const OPEN_JOBS: &str = "open-jobs";
+const USD_PER_DAY: &str = "usd-per-day";
+const USD_PER_MONTH: &str = "usd-per-month";
 
 /// Who sends a request. The default sees nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -169,6 +177,45 @@ impl Caller {
              this again when some have ended"
         );
         Err(Problem::new(429, "rate_limit_exceeded", why).header("retry-after", "10"))
+    }
+
+    /// `spent` returns the known cost of its calls since a day.
+    ///
+    /// # Errors
+    /// 429 if its calls have cost as much as it may spend; the error of `spent`.
+    pub fn check_spending(
+        &self,
+        now: Timestamp,
+        spent: impl Fn(&str, Day) -> Result<Usd, Error>,
+    ) -> Result<(), Problem> {
+        let name = self.name.as_deref().unwrap_or_default();
+        let today = Day::of(now);
+        let periods = [
+            (self.limits.usd_per_day, USD_PER_DAY, "day", today, today),
+            (
+                self.limits.usd_per_month,
+                USD_PER_MONTH,
+                "month",
+                today.first_of_month(),
+                today.last_of_month(),
+            ),
+        ];
+        for (most, limit, period, first, last) in periods {
+            let Some(most) = most else { continue };
+            let spent = spent(name, first)?;
+            if spent < most {
+                continue;
+            }
+            let next = last.next();
+            let why = format!(
+                "the token {name} may spend {most} per {period} (UTC; {limit} in the server's token file) and has spent \
+                 {spent}: send this again on {next}"
+            );
+            let wait = next.start().since(now).as_secs() + 1;
+            let problem = Problem::new(429, "rate_limit_exceeded", why);
+            return Err(problem.header("retry-after", wait.to_string()));
+        }
+        Ok(())
     }
 }
 
@@ -393,19 +440,12 @@ fn token_of(line: &str) -> Result<(Hash, Caller), String> {
     })?;
     let mut limits = TokenLimits::default();
     for word in words {
-        let wrong = || {
+        set_limit(&mut limits, word).ok_or_else(|| {
             format!(
-                "the words after the hash must be {REQUESTS}=NUMBER or {OPEN_JOBS}=NUMBER, with a number of 1 or more"
+                "the words after the hash must be {REQUESTS}=NUMBER or {OPEN_JOBS}=NUMBER, with a number of 1 or more, \
+                 or {USD_PER_DAY}=DOLLARS or {USD_PER_MONTH}=DOLLARS, with an amount above 0"
             )
-        };
-        let (limit, number) = word.split_once('=').ok_or_else(wrong)?;
-        let number = number.parse().ok().filter(|number| *number > 0);
-        let number: u32 = number.ok_or_else(wrong)?;
-        match limit {
-            REQUESTS => limits.requests_per_minute = Some(number),
-            OPEN_JOBS => limits.open_jobs = Some(number.into()),
-            _ => return Err(wrong()),
-        }
+        })?;
     }
     let caller = Caller {
         name: Some(name.into()),
@@ -413,6 +453,24 @@ fn token_of(line: &str) -> Result<(Hash, Caller), String> {
         limits,
     };
     Ok((hash, caller))
+}
+
+/// Sets the limit that a word names; `None` if it names none.
+fn set_limit(limits: &mut TokenLimits, word: &str) -> Option<()> {
+    let (limit, value) = word.split_once('=')?;
+    let number = || value.parse().ok().filter(|number: &u32| *number > 0);
+    let dollars = || {
+        let dollars = Usd::from_dollars(value.parse().ok()?);
+        dollars.filter(|dollars| *dollars > Usd::ZERO)
+    };
+    match limit {
+        REQUESTS => limits.requests_per_minute = Some(number()?),
+        OPEN_JOBS => limits.open_jobs = Some(number()?.into()),
+        USD_PER_DAY => limits.usd_per_day = Some(dollars()?),
+        USD_PER_MONTH => limits.usd_per_month = Some(dollars()?),
+        _ => return None,
+    }
+    Some(())
 }
 
 fn check_name(name: &str) -> Result<(), String> {
@@ -460,89 +518,17 @@ pub fn new_token(name: &str, role: Role, limits: TokenLimits) -> Result<(Secret,
     if let Some(most) = limits.open_jobs {
         let _ = write!(line, " {OPEN_JOBS}={most}");
     }
+    for (limit, most) in [
+        (USD_PER_DAY, limits.usd_per_day),
+        (USD_PER_MONTH, limits.usd_per_month),
+    ] {
+        if let Some(most) = most {
+            let _ = write!(line, " {limit}={}", most.dollars());
+        }
+    }
     Ok((Secret::new(token), line))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn made(name: &str, role: Role) -> (String, String) {
-        let (token, line) = new_token(name, role, TokenLimits::default()).unwrap();
-        (token.expose().to_owned(), line)
-    }
-
-    fn of(text: &str) -> Tokens {
-        let tokens = Tokens::new(None, None).unwrap();
-        tokens.state.write().known = Arc::new(parse(text).unwrap());
-        Tokens {
-            file: Some(PathBuf::new()),
-            ..tokens
-        }
-    }
-
-    fn bearer(tokens: &Tokens, token: &str) -> Result<Caller, Problem> {
-        tokens.caller(Some(&format!("Bearer {token}")))
-    }
-
-    #[test]
-    fn a_token_is_found_at_each_place_of_the_file_and_no_similar_one_is() {
-        let made = ["a", "b", "c"].map(|name| (name, made(name, Role::Read)));
-        let text = made.each_ref().map(|(_, (_, line))| line.clone());
-        let tokens = of(&format!("# comment\n\n{}\n", text.join("\n")));
-        for (name, (token, _)) in &made {
-            let caller = bearer(&tokens, token).unwrap();
-            assert_eq!(caller.name.as_deref(), Some(*name));
-            let last = if token.ends_with('A') { "B" } else { "A" };
-            let (shorter, longer) = (&token[..token.len() - 1], format!("{token}A"));
-            for near in [shorter, &longer, &format!("{shorter}{last}"), ""] {
-                assert_eq!(bearer(&tokens, near).unwrap_err().status, 401);
-            }
-        }
-        let hash = &text[0].split_once("sha256:").unwrap().1;
-        assert_eq!(bearer(&tokens, hash).unwrap_err().status, 401);
-    }
-
-    #[test]
-    fn a_line_that_is_wrong_is_named_and_not_quoted() {
-        let (token, line) = made("shop", Role::Submit);
-        for (wrong, told) in [
-            (format!("shop submit {token}"), "third word"),
-            (format!("{line} open-jobs=0"), "after the hash"),
-            (format!("{line} {token}"), "after the hash"),
-            (line.replace("submit", &token), "second word"),
-            (line.replace("shop", "a/b"), "a name has"),
-            (format!("{line}\n{line}"), "line 3: an earlier line"),
-            ("0123456789abcde".to_owned(), "16 characters"),
-        ] {
-            let text = if wrong.contains(' ') {
-                format!("# first\n{wrong}\n")
-            } else {
-                wrong
-            };
-            let why = parse(&text).unwrap_err();
-            assert!(why.contains(told) && !why.contains(&token), "{why}");
-        }
-        assert!(parse("# none\n").is_err());
-    }
-
-    #[test]
-    fn a_name_may_use_the_requests_of_a_minute_and_no_more() {
-        let limits = TokenLimits {
-            requests_per_minute: Some(3),
-            ..TokenLimits::default()
-        };
-        let (token, line) = new_token("a", Role::Submit, limits).unwrap();
-        let (other, second) = made("b", Role::Submit);
-        let tokens = of(&format!("{line}\n{second}\n"));
-        for _ in 0..3 {
-            bearer(&tokens, token.expose()).unwrap();
-        }
-        let problem = bearer(&tokens, token.expose()).unwrap_err();
-        assert!(problem.to_string().contains("3 requests per minute"));
-        let response = problem.response("/v1/models");
-        assert_eq!(response.status, 429);
-        assert!(response.headers.contains(&("retry-after", "20".to_owned())));
-        bearer(&tokens, &other).unwrap();
-    }
-}
+#[path = "tokens_tests.rs"]
+mod tests;

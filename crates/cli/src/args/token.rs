@@ -1,5 +1,6 @@
 //! The arguments of `batchwright token`.
 
+use batchwright::Usd;
 use batchwright_server::Role;
 use clap::{Args, Subcommand};
 
@@ -41,4 +42,23 @@ pub struct NewTokenArgs {
     /// [default: unlimited]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub open_jobs: Option<u32>,
+
+    /// Most US dollars per day (UTC)
+    ///
+    /// Requests for more work are rejected once the known cost of the calls has reached it. [default: unlimited]
+    #[arg(long, value_name = "USD", value_parser = dollars)]
+    pub usd_per_day: Option<Usd>,
+
+    /// Most US dollars per month (UTC)
+    ///
+    /// As `--usd-per-day`. [default: unlimited]
+    #[arg(long, value_name = "USD", value_parser = dollars)]
+    pub usd_per_month: Option<Usd>,
+}
+
+/// An amount above zero.
+fn dollars(text: &str) -> Result<Usd, String> {
+    let amount = text.parse().ok().and_then(Usd::from_dollars);
+    let amount = amount.filter(|amount| *amount > Usd::ZERO);
+    amount.ok_or_else(|| "expected US dollars, for example 2.50".to_owned())
 }

@@ -8,7 +8,7 @@ use crate::args::ledger::LedgerArgs;
 use crate::display;
 use crate::exit::{About, Exit, Refusal};
 use crate::format::{count, number_of};
-use crate::ledger::{Found, gather, name_of};
+use crate::ledger::{Found, cost_of_lines, gather, name_of};
 use crate::stdout;
 use crate::table::{Table, width};
 
@@ -37,6 +37,12 @@ fn show(args: &LedgerArgs) -> Result<Exit, Refusal> {
         }
         ledger = own;
     }
+    // The output has lines of all days.
+    let output = args
+        .output
+        .as_deref()
+        .filter(|_| [since, until] == [None, None]);
+    let in_lines = output.and_then(cost_of_lines);
     let rows = ledger.by(&args.by);
     let total = ledger.total();
     let text = if args.json {
@@ -46,6 +52,7 @@ fn show(args: &LedgerArgs) -> Result<Exit, Refusal> {
             "until": until,
             "rows": rows,
             "total": LedgerRow::of(total),
+            "lines_cost_usd": in_lines,
             "unreadable": places.collect::<Vec<_>>(),
         });
         crate::sanitize::json(&whole) + "\n"
@@ -53,6 +60,7 @@ fn show(args: &LedgerArgs) -> Result<Exit, Refusal> {
         csv(&rows, &args.by)
     } else {
         table(&rows, &total)
+            + &in_lines.map_or_else(String::new, |lines| balance(lines, total.cost_usd))
     };
     for path in &unreadable {
         display::error(&format!(
@@ -124,6 +132,19 @@ fn summed(total: &ChargeSum) -> String {
         parts.push(without_price(total.unpriced));
     }
     format!("total: {}\n", parts.join(", and "))
+}
+
+/// How the lines of an output and its ledger differ.
+fn balance(lines: Usd, total: Usd) -> String {
+    let rest = total.saturating_sub(lines);
+    if lines > total {
+        let lacking = lines.saturating_sub(total);
+        return format!(
+            "its result lines cost {lines}: the ledger lacks {lacking}, because lines were copied from another output, or \
+             another data folder was used\n"
+        );
+    }
+    format!("its result lines cost {lines}; calls without a line cost {rest}\n")
 }
 
 /// An amount in dollars with all of its digits.

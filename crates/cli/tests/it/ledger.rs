@@ -65,6 +65,12 @@ fn the_ledger_is_what_the_provider_bills_for_calls_and_batches() {
         assert_eq!(total(&ledger(&desk, "")).0, sim.stats().paid);
         let of_run = ledger(&desk, "out.jsonl --by run");
         assert_eq!(total(&of_run).0, sim.stats().paid);
+        assert_eq!(
+            cost(&of_run["lines_cost_usd"]),
+            sum(&desk.results("out.jsonl"))
+        );
+        let shown = desk.plain("ledger out.jsonl").expect(0);
+        shown.shows("its result lines cost $0.000");
         let run = of_run["rows"][0]["run"].as_str().unwrap();
         assert!(run.ends_with("/out.jsonl"), "{run}");
         desk.plain("ledger other.jsonl")
@@ -145,7 +151,9 @@ fn no_kill_takes_a_charge_of_an_answer_and_no_resumed_run_books_it_twice() {
         .wait()
         .expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(items));
-    let (calls, booked) = total(&ledger(&desk, "out.jsonl"));
+    let whole = ledger(&desk, "out.jsonl");
+    assert!(total(&whole).1 >= cost(&whole["lines_cost_usd"]));
+    let (calls, booked) = total(&whole);
     let paid = sim.stats().paid;
     assert!(calls <= paid && paid - calls <= kills * CONCURRENCY);
     // All prompts are equally long up to two digits of their number.

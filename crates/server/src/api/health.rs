@@ -10,6 +10,7 @@ use crate::http::{Call, Response};
 use crate::overview::fresh_until;
 use crate::problem::Problem;
 use crate::readiness::Cause;
+use crate::shapes::now;
 
 /// `GET /healthz`: 200 while the queue can be read.
 pub(super) fn healthz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
@@ -88,6 +89,7 @@ pub(super) fn metrics(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> 
         if until.is_none_or(|until| Instant::now() >= until) {
             let began = Instant::now();
             app.metrics.observe_queue(&app.queue)?;
+            app.metrics.observe_ledger(&app.queue, now())?;
             app.metrics.forget_ended_processes(&app.queue)?;
             *until = Some(fresh_until(began));
         }

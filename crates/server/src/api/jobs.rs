@@ -147,7 +147,7 @@ fn enqueue(
     is_named: bool,
     job: Job,
 ) -> Result<JobId, Problem> {
-    app.check_open_jobs(caller, 1)?;
+    app.check_quotas(caller, 1)?;
     let mut queue = queue.clone();
     if is_named && let Some(known) = app.queue.process(process)? {
         if known.cancelled {

@@ -83,6 +83,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let mut info = ProcessInfo::new();
     info.name.clone_from(&name);
     info.owner = call.caller.owner();
+    app.check_spending(&call.caller)?;
     let open = app.open_jobs(&call.caller)?;
     let mut added = 0;
     let filled = fill(app, info, &held, || match lines.next_job()? {
@@ -237,7 +238,7 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 pub(super) fn retry(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
     let counts = find(app, call.param("process_id")?)?.counts;
-    app.check_open_jobs(&call.caller, counts.failed + counts.cancelled)?;
+    app.check_quotas(&call.caller, counts.failed + counts.cancelled)?;
     let retried = change(app, call, |id| app.queue.retry_failed(id))?;
     Ok(Response::json(200, &json!({"retried": retried})))
 }

@@ -145,7 +145,7 @@ pub(super) fn retry(app: &App, call: &mut Call<'_>) -> Result<Response, Problem>
     call.takes(&[])?;
     let id: JobId = call.param("job_id")?;
     let process = jobs::find(app, id)?.process_id;
-    app.check_open_jobs(&call.caller, 1)?;
+    app.check_quotas(&call.caller, 1)?;
     let retried = app.queue.retry_jobs(&[id])?;
     let job = jobs::find(app, id)?;
     if retried == 0 && job.status.is_final() {

@@ -66,7 +66,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             let why = format!("no file {} with the purpose batch", record.input_file);
             return Err(Problem::invalid(why).param("input_file_id"));
         }
-        app.check_open_jobs(&call.caller, 1)?;
+        app.check_quotas(&call.caller, 1)?;
         app.records.transaction(|database| -> Result<(), Error> {
             if let Some(receiver) = &receiver {
                 let webhook = receiver.webhook(Subject::Batch(record.id.clone()));

@@ -279,7 +279,7 @@ fn begin(
                 joins(held.process);
                 return Ok(waiter);
             }
-            app.check_open_jobs(&caller.call.caller, jobs.len() as u64)?;
+            app.check_quotas(&caller.call.caller, jobs.len() as u64)?;
             (waiter, held.queue(&app.queue))
         }
         None => {
@@ -290,7 +290,7 @@ fn begin(
                 joins(waiter.process);
                 return Ok(waiter);
             }
-            app.check_open_jobs(&caller.call.caller, jobs.len() as u64)?;
+            app.check_quotas(&caller.call.caller, jobs.len() as u64)?;
             let waiter = waiting.begin(ProcessId::new(), retries.map(|_| request), is_live);
             // Before the jobs: what is left of them after a crash is found by it.
             DirectCalls::insert(&app.records, waiter.process)?;

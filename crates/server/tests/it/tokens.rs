@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use batchwright::Usd;
 use batchwright_server::{Role, TokenLimits, new_token};
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
@@ -297,4 +298,75 @@ fn what_is_gone_still_belongs_to_its_token() {
     send(&desk, &mine, "DELETE", &hook, "").is(204);
     let never = "/api/v1/jobs/01a215cb-c31c-7a52-8000-000100000000";
     send(&desk, &mine, "DELETE", never, "").is(404);
+}
+
+/// Every way to enqueue work books its calls for the token, and none takes more from one that has spent its dollars.
+#[test]
+fn a_token_that_has_spent_its_dollars_gets_no_more_work_done() {
+    let limits = TokenLimits {
+        usd_per_day: Usd::from_dollars(0.000_000_1),
+        ..TokenLimits::default()
+    };
+    let (shop, first) = made("shop", Role::Submit, limits);
+    let (other, second) = made("other", Role::Submit, TokenLimits::default());
+    let (reader, third) = made("reader", Role::Read, TokenLimits::default());
+    let (mut desk, path, _folder) = with_tokens(SimConfig::default(), &[&first, &second, &third]);
+    desk.stop();
+    let prices = json!({"providers": {"*": {"models": [
+        {"models": ["sim-1"], "prices": [{"input": 1, "output": 1}]}]}}});
+    fs::write(desk.folder.path().join("prices.json"), prices.to_string()).unwrap();
+    desk.start(|server| server.token_file(&path));
+
+    let chat = json!({"model": "sim-1", "messages": [{"role": "user", "content": "hi"}]});
+    let job = json!({"type": "completion", "payload": {"prompt": "hi"}}).to_string();
+    let ways = [
+        ("/v1/chat/completions", chat.to_string(), 200),
+        ("/api/v1/jobs", job, 201),
+        (
+            "/api/v1/processes?type=completion",
+            "{\"prompt\":\"a\"}\n{\"prompt\":\"b\"}\n".to_owned(),
+            201,
+        ),
+    ];
+    let costs = |token: &str, query: &str| {
+        let shown = send(&desk, token, "GET", &format!("/api/v1/costs{query}"), "");
+        shown.is(200).json()
+    };
+    for (path, body, status) in &ways {
+        send(&desk, &other, "POST", path, body).is(*status);
+    }
+    until(|| costs(&other, "")["total"]["calls"] == 4);
+    let whole = costs(&other, "?by=owner,model");
+    has(
+        &whole["data"][0],
+        json!({"owner": "other", "model": "sim-1", "calls": 4, "unpriced": 0}),
+    );
+    assert!(whole["total"]["cost_usd"].as_f64().unwrap() > 0.0);
+
+    assert_eq!(costs(&shop, "")["total"]["calls"], 0);
+    let (path, body, _) = &ways[0];
+    send(&desk, &shop, "POST", path, body).is(200);
+    until(|| costs(&shop, "")["total"]["calls"] == 1);
+    for (path, body, _) in &ways {
+        let refused = send(&desk, &shop, "POST", path, body).is(429);
+        assert!(refused.header("retry-after").is_some());
+        assert!(refused.text.contains("usd-per-day"), "{}", refused.text);
+        send(&desk, &other, "POST", path, body);
+    }
+    assert_eq!(costs(&shop, "")["total"]["calls"], 1);
+    let all = costs(&reader, "?by=owner");
+    assert_eq!(all["data"].as_array().unwrap().len(), 2);
+    let metrics = send(&desk, &reader, "GET", "/metrics", "").is(200);
+    let series = "batchwright_month_cost_usd{gen_ai_provider_name=\"custom\"} ";
+    assert!(metrics.text.contains(series), "{}", metrics.text);
+    assert!(!metrics.text.contains("shop"), "{}", metrics.text);
+    for wrong in [
+        "?by=colour",
+        "?since=yesterday",
+        "?until=2026-13-01",
+        "?x=1",
+    ] {
+        let path = format!("/api/v1/costs{wrong}");
+        send(&desk, &reader, "GET", &path, "").is(400);
+    }
 }

@@ -180,9 +180,9 @@ pub(crate) fn each(
 
 /// The known cost of an owner's calls since a day.
 pub(crate) fn cost_of(tx: &mut dyn Statements, owner: &str, since: Day) -> Result<Usd, Fault> {
-    let sql = "SELECT cost_picos FROM #charges WHERE owner = ? AND day >= ?";
-    let costs: Vec<u64> = tx.column(sql, by![owner.to_owned(), i64::from(since.number())])?;
-    Ok(costs.into_iter().map(Usd::from_picos).sum())
+    let sql = "SELECT IFNULL(CAST(SUM(cost_picos) AS SIGNED), 0) FROM #charges WHERE owner = ? AND day >= ?";
+    let cost: Option<u64> = tx.one(sql, by![owner.to_owned(), i64::from(since.number())])?;
+    Ok(Usd::from_picos(cost.unwrap_or(0)))
 }
 
 /// Gives the rows of a process to another one.

@@ -283,7 +283,7 @@ fn in_background(
         }
         let stored = Stored::queued(&id, items, &request);
         // Before the job: its answer is found by this record.
-        app.check_open_jobs(&call.caller, 1)?;
+        app.check_quotas(&call.caller, 1)?;
         let owner = call.caller.owner();
         let record = stored.record(&id, owner.clone(), Some(process));
         record.insert(&mut app.records.single())?;

@@ -1,0 +1,66 @@
+//! What was paid.
+
+use batchwright::Ledger;
+use batchwright::progress::Timestamp;
+use batchwright::provider::{Day, LedgerColumn, LedgerRow};
+use serde_json::json;
+
+use crate::app::App;
+use crate::http::{Call, Response};
+use crate::problem::Problem;
+use crate::shapes::now;
+
+/// Number of days that are shown if the request names no first one.
+const SHOWN_DAYS: i64 = 30;
+const MILLIS_OF_DAY: i64 = 86_400_000;
+
+/// `GET /api/v1/costs`: what was paid, by day, model, token and others.
+pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&["since", "until", "by"])?;
+    let until = day(call, "until")?;
+    let since = day(call, "since")?.unwrap_or_else(|| {
+        let last = until.map_or_else(now, Day::start);
+        Day::of(Timestamp(last.0 - (SHOWN_DAYS - 1) * MILLIS_OF_DAY))
+    });
+    let by = columns(call)?;
+    let mut ledger = app.queue.ledger(Some(since), until)?;
+    if call.caller.only().is_some() {
+        let own = ledger.charges();
+        let own = own.filter(|charge| call.caller.sees(charge.owner.as_deref()));
+        ledger = own.collect::<Ledger>();
+    }
+    Ok(Response::json(
+        200,
+        &json!({
+            "since": since,
+            "until": until,
+            "data": ledger.by(&by),
+            "total": LedgerRow::of(ledger.total()),
+        }),
+    ))
+}
+
+fn day(call: &Call<'_>, name: &str) -> Result<Option<Day>, Problem> {
+    let Some(text) = call.query::<String>(name)? else {
+        return Ok(None);
+    };
+    let wrong = |_| {
+        let why = format!("{name}: write a day, for example 2026-11-26");
+        Problem::invalid(why).param(name)
+    };
+    text.parse().map(Some).map_err(wrong)
+}
+
+fn columns(call: &Call<'_>) -> Result<Vec<LedgerColumn>, Problem> {
+    let Some(text) = call.query::<String>("by")? else {
+        return Ok(vec![LedgerColumn::Day, LedgerColumn::Model]);
+    };
+    let names = text
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    let columns = names.map(str::parse::<LedgerColumn>);
+    columns
+        .collect::<Result<_, _>>()
+        .map_err(|error| Problem::invalid(format!("by: {}", error.message())).param("by"))
+}
