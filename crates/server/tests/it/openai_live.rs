@@ -1,8 +1,11 @@
 //! Streams of `/v1` whose pieces reach the client while the provider still writes.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
+use batchwright::{JobQueue, LlmConfig, RetryPolicy, Worker};
+use batchwright_server::Server;
 use batchwright_simulate::{SimConfig, Trouble, Vendor};
 use serde_json::{Value, json};
 
@@ -31,9 +34,13 @@ struct Client {
 }
 
 impl Client {
-    fn new(desk: &Desk, path: &str, headers: &str, mut body: Value) -> Self {
+    fn new(desk: &Desk, path: &str, headers: &str, body: Value) -> Self {
+        Self::at(desk.server().address(), path, headers, body)
+    }
+
+    fn at(address: SocketAddr, path: &str, headers: &str, mut body: Value) -> Self {
         body["stream"] = true.into();
-        let (address, body) = (desk.server().address(), body.to_string());
+        let body = body.to_string();
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let head = format!(
@@ -217,5 +224,64 @@ fn tool_calls_and_reasoning_come_in_pieces() {
             .iter()
             .filter(|event| event["choices"][0]["finish_reason"] == "tool_calls");
         assert_eq!(ends.count(), 1);
+    }
+}
+
+/// A provider that breaks its first answer off, and gives another one to the next call.
+fn fickle() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/v1", listener.local_addr().unwrap());
+    let chunk = |choice: Value| format!("data: {}\n\n", json!({"model": "m", "choices": [choice]}));
+    let piece = move |text: &str| chunk(json!({"index": 0, "delta": {"content": text}}));
+    std::thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            let mut stream = stream.unwrap();
+            let (mut came, mut bytes) = (String::new(), [0; 4096]);
+            while !came.contains("\"messages\"") {
+                let read = stream.read(&mut bytes).unwrap();
+                came += &String::from_utf8_lossy(&bytes[..read]);
+            }
+            let head =
+                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n";
+            let body = match number {
+                0 => piece("Hello wor"),
+                _ => {
+                    let end = json!({"index": 0, "delta": {}, "finish_reason": "stop"});
+                    let usage = json!({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}});
+                    piece("Bye.") + &chunk(end) + &format!("data: {usage}\n\ndata: [DONE]\n\n")
+                }
+            };
+            // The first answer is shorter than its head says.
+            let length = body.len() + usize::from(number == 0);
+            let reply = format!("{head}content-length: {length}\r\n\r\n{body}");
+            stream.write_all(reply.as_bytes()).unwrap();
+        }
+    });
+    address
+}
+
+#[test]
+fn an_answer_that_differs_from_its_pieces_is_an_error_with_the_answer() {
+    for path in [CHAT, RESPONSES] {
+        let client = LlmConfig::new("custom").base_url(fickle()).model("m");
+        let folder = tempfile::tempdir().unwrap();
+        let queue = JobQueue::open(&folder.path().join("llm_jobs.db")).unwrap();
+        let retry = RetryPolicy::default().base_delay(Duration::from_millis(1));
+        let worker = Worker::new(&queue)
+            .completions(client.client().unwrap())
+            .retry(retry);
+        let server = Server::new(queue, worker).address(([127, 0, 0, 1], 0).into());
+        let server = server.start().unwrap();
+        let events = Client::at(server.address(), path, "", body(path)).rest();
+        assert_eq!(text(&events), "Hello wor", "{events:?}");
+        let last = events.last().unwrap();
+        let (code, answer) = if path == CHAT {
+            let answer = &last["error"]["answer"]["choices"][0]["message"]["content"];
+            (&last["error"]["code"], answer)
+        } else {
+            let answer = &last["response"]["output"][0]["content"][0]["text"];
+            (&last["code"], answer)
+        };
+        assert_eq!((code, answer), (&json!("answer_changed"), &json!("Bye.")));
     }
 }
