@@ -8,7 +8,7 @@ use crate::problem::Problem;
 use crate::records::batches::BatchRecord;
 use crate::records::files::{FileRecord, now};
 use crate::records::objects::ObjectRecord;
-use crate::shapes::now;
+use crate::shapes;
 use crate::tokens::Caller;
 
 /// Names in paths and queries whose values are ids of objects with an owner.
@@ -119,7 +119,7 @@ impl App {
     /// # Errors
     /// 429 if the caller has spent what it may spend.
     pub fn check_spending(&self, caller: &Caller) -> Result<(), Problem> {
-        caller.check_spending(now(), |owner, since| self.queue.cost_of(owner, since))
+        caller.check_spending(shapes::now(), |owner, since| self.queue.cost_of(owner, since))
     }
 }
 
