@@ -119,7 +119,9 @@ impl App {
     /// # Errors
     /// 429 if the caller has spent what it may spend.
     pub fn check_spending(&self, caller: &Caller) -> Result<(), Problem> {
-        caller.check_spending(shapes::now(), |owner, since| self.queue.cost_of(owner, since))
+        caller.check_spending(shapes::now(), |owner, since| {
+            self.queue.cost_of(owner, since)
+        })
     }
 }
 
