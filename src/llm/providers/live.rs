@@ -8,11 +8,13 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::base::answer_listener::{AnswerListener, AnswerPiece};
+use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::transport::HttpReply;
 
 use super::access::Access;
+use super::answer::interrupted;
 use super::events;
 use super::native;
 use super::vendor::{Dialect, Streams, Vendor};
@@ -77,6 +79,19 @@ pub(super) fn may_be_refused(reply: &HttpReply) -> bool {
     matches!(reply.status, 400 | 422) && found.any(|(at, _)| is_word(at))
 }
 
+/// The error of a stream that had begun. If the stream ended with an error, a part of the answer was made and may have been
+/// billed: the call is repeated as one that was broken off, also if the provider was overloaded.
+pub(super) fn broken_off(error: Error, body: &[u8]) -> Error {
+    if !body.starts_with(b"{\"error\":") {
+        return error;
+    }
+    if error.kind() == ErrorKind::RateLimited {
+        let why = error.message().to_owned();
+        return interrupted(why, body).with_retry_after(error.retry_after());
+    }
+    error.with_sent(Sent::Maybe)
+}
+
 /// Where a piece belongs.
 #[derive(Clone, Copy, PartialEq)]
 enum Place {
@@ -116,6 +131,7 @@ pub(super) struct LiveReader<'l> {
     held: String,
     calls: Vec<BegunCall>,
     has_reasoning: bool,
+    has_begun: bool,
     is_stopped: bool,
 }
 
@@ -131,8 +147,14 @@ impl<'l> LiveReader<'l> {
             held: String::new(),
             calls: Vec::new(),
             has_reasoning: false,
+            has_begun: false,
             is_stopped: false,
         }
+    }
+
+    /// Whether a part of the answer has arrived.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     /// Reads the next bytes.
@@ -337,6 +359,7 @@ impl<'l> LiveReader<'l> {
         if text.is_empty() || self.is_stopped {
             return;
         }
+        self.has_begun = true;
         if place != self.place {
             // A key would be in one text.
             self.is_stopped = !self.held.is_empty();

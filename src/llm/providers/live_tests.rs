@@ -279,3 +279,29 @@ fn a_refusal_names_the_stream() {
     assert!(!refused(400, "The upstream provider failed."));
     assert!(!refused(500, "stream"));
 }
+
+#[test]
+fn an_overload_after_the_beginning_is_an_answer_that_was_broken_off() {
+    let failed = |events: &[Value]| {
+        let mut reply = testing::reply(200, &[], &sent(events));
+        super::super::dialect::join_stream(vendor("anthropic"), &mut reply);
+        let error = super::super::dialect::decode(vendor("anthropic"), &reply, true).unwrap_err();
+        (error.kind(), broken_off(error, &reply.body))
+    };
+    let overloaded =
+        json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}});
+    let (before, error) = failed(&[overloaded]);
+    assert_eq!(before, ErrorKind::RateLimited);
+    assert_eq!(
+        (error.kind(), error.sent()),
+        (ErrorKind::Transient, Sent::Maybe)
+    );
+    let broken = json!({"type": "error", "error": {"type": "api_error", "message": "Broke."}});
+    assert_eq!(failed(&[broken]).1.sent(), Sent::Maybe);
+    // A stream without its end is treated as before.
+    let (before, error) = failed(&[json!({"type": "ping"})]);
+    assert_eq!(
+        (before, error.kind()),
+        (ErrorKind::Malformed, ErrorKind::Malformed)
+    );
+}

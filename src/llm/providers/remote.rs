@@ -22,7 +22,7 @@ use super::attached::taken;
 use super::dialect::{CHAT, Call, decode, encode, join_stream};
 use super::embed;
 use super::flex::{Flex, at_flex_tier, lacks_capacity};
-use super::live::{LiveReader, STREAM_FACTOR, Unstreamed, may_be_refused, streams};
+use super::live::{LiveReader, STREAM_FACTOR, Unstreamed, broken_off, may_be_refused, streams};
 use super::local_reply::{cut_warning, mark_loading};
 use super::speech;
 use super::vendor::Vendor;
@@ -77,14 +77,15 @@ impl LlmClient for Remote {
         let memory = ReplyShare::of_process(self.max_replies);
         let streamed = self.stream(request, &memory, ctx)?;
         let is_refused = matches!(streamed, Streamed::Refused);
-        let is_streamed = matches!(streamed, Streamed::Reply(_));
-        let reply = match streamed {
-            Streamed::Reply(reply) => reply,
+        let is_streamed = matches!(streamed, Streamed::Reply(..));
+        let (reply, has_begun) = match streamed {
+            Streamed::Reply(reply, has_begun) => (reply, has_begun),
             Streamed::Refused | Streamed::No => {
                 let (call, _held) = self.call(request, ctx)?;
                 self.left_out.tell(self.vendor, request);
                 let sending = Sending::new(MAX_REPLY, &memory);
-                self.send(&call, self.model.of_request(request), sending, ctx)?
+                let model = self.model.of_request(request);
+                (self.send(&call, model, sending, ctx)?, false)
             }
         };
         match decode(self.vendor, &reply, request.unchecked) {
@@ -108,6 +109,11 @@ impl LlmClient for Remote {
                 Ok(response)
             }
             Err(error) => {
+                let error = if has_begun {
+                    broken_off(error, &reply.body)
+                } else {
+                    error
+                };
                 let error = match flex {
                     Some(flex) if lacks_capacity(&error) => self.waiting_for_capacity(flex, error),
                     Some(_) => error.with_flex_tier(),
@@ -211,8 +217,8 @@ enum Streamed {
     No,
     /// The provider may have rejected it for that reason; nothing was billed.
     Refused,
-    /// The reply as it would have come without a stream.
-    Reply(HttpReply),
+    /// The reply as it would have come without a stream, and whether a part of the answer has arrived.
+    Reply(HttpReply, bool),
 }
 
 impl Remote {
@@ -246,7 +252,8 @@ impl Remote {
             return Ok(Streamed::Refused);
         }
         join_stream(self.vendor, &mut reply);
-        Ok(Streamed::Reply(reply))
+        let has_begun = live.borrow().has_begun();
+        Ok(Streamed::Reply(reply, has_begun))
     }
 
     fn do_not_stream(&self, request: &Request, why: &str) {
