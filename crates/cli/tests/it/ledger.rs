@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::batch_runs::{SHORT, command, other, summary};
 use super::common::{Desk, Running, all_ids, prompt_lines, simulator};
 #[cfg(unix)]
-use super::common::{PATIENCE, Random};
+use super::common::{PATIENCE, Random, eventually};
 
 fn cost(value: &Value) -> Usd {
     serde_json::from_value(value.clone()).unwrap()
@@ -173,4 +173,37 @@ fn what_cannot_be_read_is_named_and_the_sums_are_not_passed_off_as_whole() {
     ended.errs("the sums are incomplete");
     let told: Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(told["unreadable"].as_array().unwrap().len(), 1);
+}
+
+/// The store of a batch run is removed in the end, and its charges are not.
+#[cfg(unix)]
+#[test]
+fn a_killed_batch_run_books_each_request_once() {
+    let config = SimConfig::default().batches(BatchConfig::default().duration(SHORT));
+    let (desk, sim) = (Desk::new(), simulator(config));
+    desk.write("in.jsonl", prompt_lines(10));
+    let words = "in.jsonl -o out.jsonl -q --strategy batch --model gpt-4o-mini";
+    let start = || Running::start(&mut command(&desk, &sim, words));
+    let has_lines = || desk.exists("out.jsonl") && !desk.read("out.jsonl").is_empty();
+    for moment in 0..2 {
+        let mut running = start();
+        let exit = &mut running.child;
+        eventually(|| {
+            let is_due = match moment {
+                0 => sim.batch_stats().items_accepted > 0,
+                _ => has_lines(),
+            };
+            is_due || exit.try_wait().unwrap().is_some()
+        });
+        running.signal("KILL");
+        running.wait();
+        let calls = total(&ledger(&desk, "")).0;
+        assert!(calls <= 10 && (calls == 10 || moment == 0), "{calls}");
+    }
+    start().wait().expect(0);
+    assert!(!desk.exists("out.jsonl.batchwright"));
+    let whole = ledger(&desk, "");
+    assert_eq!(total(&whole), (10, sum(&desk.results("out.jsonl"))));
+    assert_eq!(sim.stats().paid, 10);
+    assert_eq!(whole["rows"][0]["tier"], "batch");
 }
