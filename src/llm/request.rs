@@ -10,7 +10,6 @@ use super::attachment::{self, Part};
 use super::native::Native;
 use super::params::{Params, RequestTask, ResponseFormat};
 use super::reply_details::RawJson;
-use super::request_size;
 use super::user_data::UserData;
 
 /// Who speaks in a [`Message`].
@@ -61,7 +60,7 @@ pub struct Message {
     pub role: Role,
     /// The text, or a list of content parts: local files made by [`Part`], other parts in the format of OpenAI or of the
     /// provider.
-    #[debug("{:?}", Bytes(request_size::text_bytes(content)))]
+    #[debug("{:?}", Bytes(text_bytes(content)))]
     pub content: Value,
     /// Further fields, for example `name` or `tool_call_id`. Fields that the provider does not support are left out, with
     /// one warning.
@@ -473,6 +472,21 @@ const NO_TEXT: &str = "a message that is not a plain text of the user";
 /// Whether a list contains tokens, which an embedding takes instead of a text.
 pub(crate) fn are_tokens(list: &[Value]) -> bool {
     !list.is_empty() && list.iter().all(Value::is_u64)
+}
+
+pub(super) fn text_bytes(content: &Value) -> usize {
+    match content {
+        Value::String(text) => text.len(),
+        Value::Array(parts) => parts
+            .iter()
+            .map(|part| match part {
+                // A token: about 4 bytes of text.
+                Value::Number(_) => 4,
+                part => part["text"].as_str().map_or(0, str::len),
+            })
+            .sum(),
+        _ => 0,
+    }
 }
 
 fn weight(value: &Value) -> usize {

@@ -6,7 +6,7 @@ use crate::money::workload::InputSize;
 
 use super::attachment;
 use super::params::ResponseFormat;
-use super::request::{Request, Text};
+use super::request::{Request, Text, text_bytes};
 
 /// The most tokens that a provider adds to a message.
 const MOST_PER_MESSAGE: u64 = 10;
@@ -86,21 +86,6 @@ fn size_of_content(content: &Value) -> InputSize {
         _ => {}
     }
     size
-}
-
-pub(super) fn text_bytes(content: &Value) -> usize {
-    match content {
-        Value::String(text) => text.len(),
-        Value::Array(parts) => parts
-            .iter()
-            .map(|part| match part {
-                // A token: about 4 bytes of text.
-                Value::Number(_) => 4,
-                part => part["text"].as_str().map_or(0, str::len),
-            })
-            .sum(),
-        _ => 0,
-    }
 }
 
 /// Bytes of a value as JSON, roughly.
