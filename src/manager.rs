@@ -25,6 +25,7 @@ use crate::observe::progress::ProgressNotifier;
 use crate::queue::job_kinds::JobKinds;
 
 mod accounts;
+mod call_limits;
 #[cfg(feature = "queue")]
 mod durable;
 mod follow;

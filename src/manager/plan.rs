@@ -8,17 +8,13 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
-use crate::engine::limiter::reported_limits;
 use crate::llm::batch::{BatchAccount, BatchClient};
-use crate::llm::client::LlmClient;
 use crate::llm::providers::batch::BatchApi;
 use crate::llm::providers::client::Client;
 use crate::llm::providers::config::{LlmConfig, known};
 use crate::llm::providers::survey::api_keys_set;
 use crate::llm::providers::survey::{Given, ProviderStatus, inspect, inspect_with, survey};
-use crate::llm::request::Request;
 use crate::llm::route::SkippedStep;
-use crate::money::duration::CallLimits;
 #[cfg(feature = "queue")]
 use crate::queue::model_call::ModelCall;
 
@@ -243,26 +239,6 @@ impl ProviderPlan {
 
     pub(super) fn concurrency_of(&self, caller: Caller) -> Concurrency {
         self.calls.concurrency(&self.first, caller)
-    }
-
-    /// The limits of calls to the first provider, for requests that name this model: those of the settings, else those
-    /// that the replies to earlier runs reported, if the [data folder](ProviderOptions::data_dir) has them. Makes no call.
-    ///
-    /// # Errors
-    /// See [`client`](Self::client).
-    pub fn call_limits(&self, model: Option<&str>) -> Result<CallLimits, Error> {
-        let mut limits = self.calls.limits();
-        if let Some(folder) = self.route_plan().shared_in {
-            let request = Request {
-                model: model.map(str::to_owned),
-                ..Request::default()
-            };
-            let key = self.client()?.quota(&request);
-            let [requests, tokens] = reported_limits(&folder, key);
-            limits.requests_per_minute = limits.requests_per_minute.or(requests);
-            limits.tokens_per_minute = limits.tokens_per_minute.or(tokens);
-        }
-        Ok(limits)
     }
 
     /// The route of a run.

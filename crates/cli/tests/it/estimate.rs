@@ -79,7 +79,7 @@ fn an_estimate_and_a_dry_run_send_nothing_and_leave_every_file_as_it_is() {
     let dry = ended(&desk, &sim, &format!("run {words} --dry-run")).expect(0);
     let dry = dry
         .says("cost, sync")
-        .says("--max-tokens, or measure it with --sample 50");
+        .says("--max-tokens limits it, --sample 50 (billed) measures it");
     assert_eq!(dry.stdout, "");
     assert_eq!(sim.stats().calls, 0);
     assert!(!desk.exists("out.jsonl") && !desk.exists("data/estimates.json"));

@@ -129,7 +129,7 @@ fn duration(table: &mut Table, estimate: &RunEstimate) {
 
 /// The limit that determines the duration.
 fn limit(estimate: &RunEstimate) -> Option<String> {
-    // Of several models, the slowest limit is shown; their own limits are in the JSON.
+    // Of several models, the lowest limit is shown; the JSON has the limits of each.
     let lowest = |limits: &mut dyn Iterator<Item = Option<f64>>| {
         let limit = limits.flatten().reduce(f64::min);
         limit.map_or_else(String::new, |limit| {
@@ -173,15 +173,12 @@ fn missing(estimate: &RunEstimate) -> Vec<String> {
         ));
     }
     if models().any(|model| model.estimate.output_tokens.high.is_none()) {
-        lines.push(
-            "the length of answers is unknown: limit it with --max-tokens, or measure it with --sample 50 (50 paid calls)"
-                .to_owned(),
-        );
+        let why = "the length of answers is unknown: --max-tokens limits it, --sample 50 (billed) measures it";
+        lines.push(why.to_owned());
     }
     if models().any(|model| model.estimate.call_seconds.is_none()) {
-        lines.push(
-            "the duration of a call is unknown until there are replies of the model: --sample 50 measures it".to_owned(),
-        );
+        let why = "the duration of a call is unknown: --sample 50 (billed) measures it";
+        lines.push(why.to_owned());
     }
     lines
 }
