@@ -114,6 +114,8 @@ pub struct Context {
     listener: Option<Arc<dyn AnswerListener>>,
     // Keeps the connections to the parent while this context exists.
     _ties: Option<Arc<dyn Send + Sync>>,
+    /// The run of a context for calls.
+    run: Option<Arc<Node>>,
 }
 
 impl Default for Context {
@@ -131,6 +133,7 @@ impl Context {
             grace: Duration::from_secs(30),
             listener: None,
             _ties: None,
+            run: None,
         }
     }
 
@@ -275,8 +278,23 @@ impl Context {
         Self {
             node,
             _ties: Some(ties),
+            run: Some(self.run().clone()),
             ..self.clone()
         }
+    }
+
+    fn run(&self) -> &Arc<Node> {
+        self.run.as_ref().unwrap_or(&self.node)
+    }
+
+    /// Whether the run of a context for calls is cancelled: calls that were not sent yet are not sent any more.
+    pub(crate) fn is_run_cancelled(&self) -> bool {
+        self.run().level.load(Ordering::SeqCst) >= CANCELLED
+    }
+
+    /// [`on_cancel`](Self::on_cancel) for the run of a context for calls.
+    pub(crate) fn on_run_cancel(&self, hook: impl Fn() + Send + Sync + 'static) -> CancelHook {
+        self.run().subscribe(CANCELLED, Arc::new(hook))
     }
 }
 

@@ -12,6 +12,8 @@ use super::request::{Request, Text, text_bytes};
 const MOST_PER_MESSAGE: u64 = 10;
 /// The most tokens of the instructions that a provider adds if there are tools.
 const TOOLS_PROMPT: u64 = 600;
+/// More than the tokens that open models and their servers put before a conversation: gpt-oss about 70.
+const HIDDEN_PROMPT: u64 = 200;
 /// Estimates for files may be wrong by this factor.
 const FILES: u64 = 4;
 
@@ -83,7 +85,7 @@ impl Request {
             _ => 0,
         };
         let bytes = (messages + system + schema + fields(&self.extra)) as u64;
-        bytes + (2 + self.messages.len() as u64) * MOST_PER_MESSAGE
+        bytes + HIDDEN_PROMPT + self.messages.len() as u64 * MOST_PER_MESSAGE
     }
 
     /// Bytes of its schema and of its tools as JSON.

@@ -387,7 +387,13 @@ impl<'a> Route<'a> {
         let reserved = reserved.and_then(|most| budget.reserve(most, ctx));
         let reservation = match reserved {
             Ok(reservation) => reservation,
-            Err(error) => return error.into(),
+            // Without its record, the budget would be forgotten after a crash.
+            Err(error) => {
+                return Reply {
+                    fatal: error.is_storage(),
+                    ..error.into()
+                };
+            }
         };
         let reply = self.unlimited(requests, tries, ctx);
         let spent = spending::spent(budget, &reply, reservation.most());

@@ -17,7 +17,9 @@ use super::request::{Message, Request};
 const TOKENS_OF_INSTRUCTIONS: u64 = 2_048;
 
 /// Fields of a request that cause calls of the provider which have their own prices.
-const BILLED_APART: [&str; 4] = [
+const BILLED_APART: [&str; 5] = [
+    // Another model may answer.
+    "models",
     "web_search_options",
     "search_parameters",
     "plugins",
@@ -43,6 +45,11 @@ pub(super) fn most<'r>(
     for request in requests {
         let model = guarded("model_for()", || client.model_for(request)).flatten();
         let prices = pricing.prices.of_call(provider, None, model.as_deref());
+        if let Some(model) = model.as_ref().filter(|model| model.contains("search")) {
+            return Err(unbounded(format!(
+                "the searches of {model:?} are billed apart"
+            )));
+        }
         let tokens = Tokens::of(request, prices.as_ref(), tries);
         let (tokens, model) = (tokens.map_err(unbounded)?, model.unwrap_or_default());
         let most = if budget.counts_money() {
@@ -73,9 +80,14 @@ pub(super) fn spent<T>(budget: &Budget, reply: &Reply<T>, most: u64) -> u64 {
     }
 }
 
-/// It did not reach the provider, or the provider rejected it.
+/// It did not reach the provider, or the provider rejected it. After a time-out of a gateway, the provider may have
+/// answered.
 fn is_unbilled(error: &Error) -> bool {
-    error.sent() == Sent::No || error.status().is_some_and(|status| status >= 300)
+    match error.sent() {
+        Sent::No => true,
+        Sent::Maybe => false,
+        Sent::Answered => error.status().is_some_and(|status| status >= 300),
+    }
 }
 
 fn unbounded(why: String) -> Error {

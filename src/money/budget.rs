@@ -63,6 +63,8 @@ struct Spending {
     held: u64,
     /// What the record says. It is at least `spent` and `held` together, so a crash forgets nothing.
     recorded: u64,
+    /// The most that the last call could cost that did not fit.
+    refused: Option<u64>,
 }
 
 /// The file beside an output.
@@ -135,8 +137,8 @@ impl Budget {
             record,
             spending: Mutex::new(Spending {
                 spent,
-                held: 0,
                 recorded: spent,
+                ..Spending::default()
             }),
             changed: Condvar::new(),
         }))
@@ -144,42 +146,44 @@ impl Budget {
 
     /// The same limit, with a file that records what is spent, so that it counts after a crash or in a later run. If a
     /// program is killed, up to a 64th of the limit, and the most that its calls in flight could cost, count as spent.
-    /// One program at a time may use the file.
+    /// One program at a time may use the file. Without such a file, `before` was spent.
     ///
     /// # Errors
-    /// If the file exists and is something else or has another unit, or if it cannot be read.
-    pub fn recorded_in(&self, file: impl AsRef<Path>) -> Result<Self, Error> {
+    /// If the file exists and is something else or has another unit, or if it cannot be read or written.
+    pub fn recorded_in(&self, file: impl AsRef<Path>, before: Amount) -> Result<Self, Error> {
         let file = file.as_ref();
+        let spent = self.read(file)?.unwrap_or(before).number();
+        let budget = Self::new(self.limit(), Some(file.to_owned()), spent);
+        budget.0.write(spent)?;
+        Ok(budget)
+    }
+
+    /// What a record says.
+    fn read(&self, file: &Path) -> Result<Option<Amount>, Error> {
         let limit = self.limit();
-        let spent = match fs::read(file) {
-            Ok(json) => {
-                let record: Result<Record, _> = serde_json::from_slice(&json);
-                match record.map(|record| (record.spent, limit)) {
-                    Ok((Amount::Usd(spent), Amount::Usd(_))) => spent.picos(),
-                    Ok((Amount::Tokens(spent), Amount::Tokens(_))) => spent,
-                    Ok((spent, _)) => {
-                        let why = format!(
-                            "{} counts {spent}, and the budget is {limit}: use one of them, or delete the file to \
-                             start from zero",
-                            file.display()
-                        );
-                        return Err(Error::new(ErrorKind::Invalid, why));
-                    }
-                    Err(error) => {
-                        let why = format!(
-                            "{} is not a record of a budget ({error}): delete it to start from zero",
-                            file.display()
-                        );
-                        return Err(Error::new(ErrorKind::Invalid, why));
-                    }
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        let invalid = |why| Error::new(ErrorKind::Invalid, why);
+        let json = match fs::read(file) {
+            Ok(json) => json,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
-                return Err(Error::from(error).context(format!("cannot read {}", file.display())));
+                let why = format!("cannot read {}", file.display());
+                return Err(Error::from(error).context(why));
             }
         };
-        Ok(Self::new(limit, Some(file.to_owned()), spent))
+        let record: Record = serde_json::from_slice(&json).map_err(|error| {
+            invalid(format!(
+                "{} is not a record of a budget ({error}): delete it to start from zero",
+                file.display()
+            ))
+        })?;
+        if limit.of(0) == record.spent.of(0) {
+            return Ok(Some(record.spent));
+        }
+        Err(invalid(format!(
+            "{} counts {}, and the budget is {limit}: use one of them, or delete the file to start from zero",
+            file.display(),
+            record.spent
+        )))
     }
 
     /// The limit.
@@ -197,7 +201,14 @@ impl Budget {
         matches!(self.limit(), Amount::Usd(_))
     }
 
-    /// Reserves an amount for a call, in picodollars or tokens. It waits while only the calls in flight stand in the way.
+    /// The most that the last call could cost that was not made because of the limit.
+    pub fn refused(&self) -> Option<Amount> {
+        let refused = self.0.spending.lock().refused;
+        refused.map(|most| self.limit().of(most))
+    }
+
+    /// Reserves an amount for a call, in picodollars or tokens. It waits while only the calls in flight stand in the way,
+    /// and no longer than the run goes on.
     ///
     /// # Errors
     /// [`ErrorKind::BudgetExceeded`] if the amount does not fit; that of the context if it ends the wait; another kind if
@@ -209,7 +220,7 @@ impl Budget {
         } else {
             drop(spending);
             let shared = self.0.clone();
-            let hook = ctx.on_abort(move || {
+            let hook = ctx.on_run_cancel(move || {
                 // With the lock, so that a call that has looked at the context and is about to wait is woken.
                 let _spending = shared.spending.lock();
                 shared.changed.notify_all();
@@ -219,9 +230,13 @@ impl Budget {
         };
         while !self.0.has_room(&spending, most) {
             if spending.held == 0 {
+                spending.refused = Some(most);
                 return Err(self.exceeded(spending.spent, most));
             }
             ctx.check()?;
+            if ctx.is_run_cancelled() {
+                return Err(Error::cancelled());
+            }
             match ctx.deadline() {
                 Some(at) => {
                     let _ = self.0.changed.wait_until(&mut spending, at);
@@ -302,7 +317,7 @@ impl Shared {
         };
         replace().map_err(|error| {
             let why = format!("cannot record what is spent in {}", file.display());
-            Error::from(error).context(why)
+            Error::from(error).context(why).with_storage()
         })
     }
 }
@@ -330,6 +345,10 @@ impl Reservation {
             let mut spending = self.budget.spending.lock();
             spending.held -= self.most;
             spending.spent = spending.spent.saturating_add(spent);
+            // Only if the call cost more than was reserved.
+            if let Err(error) = self.budget.record(&mut spending) {
+                log::warn!("{}", error.message());
+            }
             self.budget.changed.notify_all();
         }
     }

@@ -6,6 +6,8 @@ fn dollars(amount: f64) -> Usd {
     Usd::from_dollars(amount).unwrap()
 }
 
+const NOTHING: Amount = Amount::Usd(Usd::ZERO);
+
 fn reserve(budget: &Budget, most: u64) -> Result<Reservation, Error> {
     budget.reserve(most, &Context::new())
 }
@@ -54,6 +56,45 @@ fn a_call_that_waits_ends_with_its_context() {
     assert_eq!(error.kind(), ErrorKind::Cancelled);
 }
 
+/// A cancelled run lets its calls in flight end, and sends no other one.
+#[test]
+fn a_call_that_waits_is_not_sent_after_its_run_was_cancelled() {
+    let budget = Budget::tokens(100);
+    let first = reserve(&budget, 80).unwrap();
+    let run = Context::new();
+    let ctx = run.for_calls().for_calls();
+    let error = thread::scope(|scope| {
+        let second = scope.spawn(|| budget.reserve(50, &ctx).err().unwrap());
+        run.cancel();
+        second.join().unwrap()
+    });
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    assert!(!ctx.is_aborted());
+    first.settle(1);
+}
+
+#[test]
+fn what_was_spent_before_the_first_record_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("out.budget");
+    let budget = Budget::tokens(10)
+        .recorded_in(&file, Amount::Tokens(7))
+        .unwrap();
+    assert!(reserve(&budget, 4).is_err());
+    assert_eq!(budget.refused(), Some(Amount::Tokens(4)));
+    // A call that costs more than was reserved is recorded at once.
+    reserve(&budget, 1).unwrap().settle(50);
+    let again = Budget::tokens(100)
+        .recorded_in(&file, Amount::Tokens(0))
+        .unwrap();
+    assert!(again.spent() >= Amount::Tokens(57));
+    let nowhere = folder.path().join("no/out.budget");
+    let error = Budget::tokens(10)
+        .recorded_in(&nowhere, Amount::Tokens(0))
+        .unwrap_err();
+    assert!(error.is_storage(), "{error}");
+}
+
 #[test]
 fn a_call_without_a_known_end_counts_as_the_most_that_it_can_cost() {
     let budget = Budget::tokens(100);
@@ -65,15 +106,21 @@ fn a_call_without_a_known_end_counts_as_the_most_that_it_can_cost() {
 fn what_was_recorded_counts_in_the_next_run() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("out.budget");
-    let budget = Budget::usd(dollars(1.0)).recorded_in(&file).unwrap();
+    let budget = Budget::usd(dollars(1.0))
+        .recorded_in(&file, NOTHING)
+        .unwrap();
     let cent = dollars(0.01).picos();
     reserve(&budget, cent).unwrap().settle(cent / 2);
     budget.close().unwrap();
-    let again = Budget::usd(dollars(2.0)).recorded_in(&file).unwrap();
+    let again = Budget::usd(dollars(2.0))
+        .recorded_in(&file, NOTHING)
+        .unwrap();
     assert_eq!(again.spent(), Amount::Usd(dollars(0.005)));
     // A killed program leaves what it had reserved, and not more than a slice.
     let killed = reserve(&again, cent).unwrap();
-    let after = Budget::usd(dollars(2.0)).recorded_in(&file).unwrap();
+    let after = Budget::usd(dollars(2.0))
+        .recorded_in(&file, NOTHING)
+        .unwrap();
     let Amount::Usd(spent) = after.spent() else {
         panic!("{after:?}")
     };
@@ -86,9 +133,13 @@ fn what_was_recorded_counts_in_the_next_run() {
 fn a_record_of_another_unit_or_something_else_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("out.budget");
-    let budget = Budget::tokens(10).recorded_in(&file).unwrap();
+    let budget = Budget::tokens(10)
+        .recorded_in(&file, Amount::Tokens(0))
+        .unwrap();
     reserve(&budget, 5).unwrap().settle(5);
-    let error = Budget::usd(dollars(1.0)).recorded_in(&file).unwrap_err();
+    let error = Budget::usd(dollars(1.0))
+        .recorded_in(&file, NOTHING)
+        .unwrap_err();
     assert!(
         error
             .message()
@@ -96,7 +147,9 @@ fn a_record_of_another_unit_or_something_else_is_refused() {
         "{error}"
     );
     fs::write(&file, "{").unwrap();
-    let error = Budget::tokens(10).recorded_in(&file).unwrap_err();
+    let error = Budget::tokens(10)
+        .recorded_in(&file, Amount::Tokens(0))
+        .unwrap_err();
     assert!(
         error.message().contains("delete it to start from zero"),
         "{error}"
@@ -109,7 +162,9 @@ fn a_record_of_another_unit_or_something_else_is_refused() {
 fn the_limit_holds_for_many_threads_and_the_record_covers_them() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("out.budget");
-    let budget = Budget::tokens(10_000).recorded_in(&file).unwrap();
+    let budget = Budget::tokens(10_000)
+        .recorded_in(&file, Amount::Tokens(0))
+        .unwrap();
     thread::scope(|scope| {
         for seed in 0..4_u64 {
             let (budget, file) = (&budget, &file);

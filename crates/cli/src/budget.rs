@@ -1,10 +1,11 @@
 //! The budget of a run, whose spending is recorded beside its output.
 
 use std::fs;
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use batchwright::{Amount, Budget, Error, Request, Route, Summary, Usd};
+use batchwright::{Amount, Budget, Error, Request, Route, Summary, Usage, Usd};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::args::run::RunArgs;
@@ -40,11 +41,12 @@ impl RunBudget {
         };
         if !makes_calls {
             return Err(Refusal::usage(
-                "a budget limits the calls of a run, and no batches or jobs of a queue yet: use --strategy sync or flex",
+                "a budget limits the calls of a run, and no batches or jobs of a queue yet: use --strategy sync or flex; \
+                 finish a run that has a file OUTPUT.batchwright without a budget",
             ));
         }
-        let budget = match record(args.output.as_deref()) {
-            Some(file) => recorded(&budget, &file, from_zero)?,
+        let budget = match regular(args.output.as_deref()) {
+            Some(output) => recorded(&budget, &output, from_zero)?,
             None => budget,
         };
         let before = budget.spent();
@@ -71,28 +73,39 @@ impl RunBudget {
     }
 
     /// The cost of the remaining items, at the mean cost of those that this run completed; and the budget that is enough
-    /// for them, as a value of the flag. `None` if this run completed none.
+    /// for them, as a value of the flag. `None` if this run completed none, or if the next call has no upper bound.
     pub fn remaining(&self, summary: &Summary) -> Option<(String, String)> {
-        let items = (summary.completed - summary.completed_before) as f64;
-        let (spent, before) = (self.budget.spent(), self.before);
-        if items == 0.0 {
+        let items = summary.completed - summary.completed_before;
+        let refused = self.budget.refused()?;
+        if items == 0 {
             return None;
         }
-        let pending = summary.pending as f64;
-        match (spent, before) {
-            (Amount::Usd(spent), Amount::Usd(before)) => {
-                let rest = (spent.dollars() - before.dollars()) / items * pending;
-                let enough = spent.dollars() + MORE * rest;
-                let shown = Usd::from_dollars(rest)?.to_string();
-                Some((shown, format!("{:.2}", (enough * 100.0).ceil() / 100.0)))
+        let rest = |spent: f64| spent / items as f64 * summary.pending as f64;
+        let enough = |spent: f64, rest: f64, refused: f64, limit: f64| {
+            (spent + MORE * rest + refused).max(limit)
+        };
+        match (
+            self.budget.spent(),
+            self.before,
+            refused,
+            self.budget.limit(),
+        ) {
+            (Amount::Usd(spent), Amount::Usd(before), Amount::Usd(next), Amount::Usd(limit)) => {
+                let rest = rest(spent.saturating_sub(before).dollars());
+                let enough = enough(spent.dollars(), rest, next.dollars(), limit.dollars());
+                let cents = (enough * 100.0).ceil() / 100.0;
+                Some((Usd::from_dollars(rest)?.to_string(), format!("{cents:.2}")))
             }
-            (Amount::Tokens(spent), Amount::Tokens(before)) => {
-                let rest = (spent - before) as f64 / items * pending;
-                let enough = spent as f64 + MORE * rest;
-                Some((
-                    format!("{} tokens", count(rest.ceil() as u64)),
-                    format!("{:.0}", enough.ceil()),
-                ))
+            (
+                Amount::Tokens(spent),
+                Amount::Tokens(before),
+                Amount::Tokens(next),
+                Amount::Tokens(limit),
+            ) => {
+                let rest = rest(spent.saturating_sub(before) as f64);
+                let enough = enough(spent as f64, rest, next as f64, limit as f64);
+                let tokens = count(rest.ceil() as u64);
+                Some((format!("{tokens} tokens"), format!("{:.0}", enough.ceil())))
             }
             _ => None,
         }
@@ -102,9 +115,13 @@ impl RunBudget {
 /// The recommended budget is larger than the estimate by this factor, because items differ.
 const MORE: f64 = 1.2;
 
-fn recorded(budget: &Budget, file: &Path, from_zero: bool) -> Result<Budget, Refusal> {
+/// The budget with its record beside the output.
+fn recorded(budget: &Budget, output: &Path, from_zero: bool) -> Result<Budget, Refusal> {
+    let mut name = output.file_name().unwrap_or_default().to_owned();
+    name.push(".budget");
+    let file = output.with_file_name(name);
     let removed = if from_zero {
-        fs::remove_file(file)
+        fs::remove_file(&file)
     } else {
         Ok(())
     };
@@ -112,17 +129,42 @@ fn recorded(budget: &Budget, file: &Path, from_zero: bool) -> Result<Budget, Ref
         io::ErrorKind::NotFound => Ok(()),
         _ => Err(Error::from(error)),
     });
-    let budget = removed.and_then(|()| budget.recorded_in(file));
+    let budget = removed.and_then(|()| budget.recorded_in(&file, spent_on(output, budget.limit())));
     budget.map_err(|error| Refusal::usage(error.message()).about(About::Output))
 }
 
-/// The file beside the output; none for a stream.
-fn record(output: Option<&Path>) -> Option<PathBuf> {
+/// The output, if it is a file. Through a link it has the same record.
+fn regular(output: Option<&Path>) -> Option<PathBuf> {
     let output = output.filter(|path| *path != Path::new("-"))?;
-    let is_stream = fs::metadata(output).is_ok_and(|found| !found.is_file());
-    let mut name = output.file_name().filter(|_| !is_stream)?.to_owned();
-    name.push(".budget");
-    Some(output.with_file_name(name))
+    let output = fs::canonicalize(output).unwrap_or_else(|_| output.to_owned());
+    let is_stream = fs::metadata(&output).is_ok_and(|found| !found.is_file());
+    (!is_stream && output.file_name().is_some()).then_some(output)
+}
+
+/// What the lines of an output cost, in the unit of `limit`: earlier runs may have had no budget.
+fn spent_on(output: &Path, limit: Amount) -> Amount {
+    #[derive(Default, Deserialize)]
+    struct Line {
+        #[serde(default)]
+        cost_usd: Option<Usd>,
+        #[serde(default)]
+        usage: Option<Usage>,
+    }
+    let lines = fs::File::open(output).map(|file| BufReader::new(file).lines());
+    let lines = lines.into_iter().flatten().map_while(Result::ok);
+    // An incomplete line has no cost yet.
+    let lines = lines.map(|line| serde_json::from_str::<Line>(&line).unwrap_or_default());
+    match limit {
+        Amount::Tokens(_) => {
+            let usage = lines.filter_map(|line| line.usage);
+            Amount::Tokens(
+                usage
+                    .map(|usage| usage.input_tokens + usage.output_tokens)
+                    .sum(),
+            )
+        }
+        _ => Amount::Usd(lines.filter_map(|line| line.cost_usd).sum()),
+    }
 }
 
 /// Refuses a run whose calls have no upper bound.

@@ -14,21 +14,19 @@ pub fn command_line() -> String {
     again(words.map(|word| word.to_string_lossy().into_owned()))
 }
 
-/// The same with another budget.
-pub fn command_line_with_budget(value: &str) -> String {
-    const FLAGS: [&str; 3] = ["--budget", "--max-cost", "--budget-tokens"];
-    let mut is_value = false;
-    let words = std::env::args_os().map(|word| {
-        let word = word.to_string_lossy().into_owned();
-        if std::mem::replace(&mut is_value, FLAGS.contains(&&*word)) {
-            return value.to_owned();
-        }
+/// The same with another budget: `flag` has this value.
+pub fn command_line_with_budget(flag: &str, value: &str) -> String {
+    let mut words: Vec<String> = Vec::new();
+    let mut given = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    while let Some(word) = given.next() {
         match word.split_once('=') {
-            Some((flag, _)) if FLAGS.contains(&flag) => format!("{flag}={value}"),
-            _ => word,
+            _ if word == flag || word == "--max-cost" => drop(given.next()),
+            Some((name, _)) if name == flag || name == "--max-cost" => {}
+            _ => words.push(word),
         }
-    });
-    again(words)
+    }
+    words.extend([flag.to_owned(), value.to_owned()]);
+    again(words.into_iter())
 }
 
 /// The same with another output instead of the named one.

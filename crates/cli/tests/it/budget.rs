@@ -82,6 +82,28 @@ fn a_run_stops_before_its_budget_is_exceeded_and_goes_on_with_a_higher_one() {
     assert_eq!(usd(&summary(&anew)["budget"]["spent"]), times(one, 200));
 }
 
+/// A budget is for the output: what it cost without a budget counts.
+#[test]
+fn what_an_output_cost_without_a_budget_counts() {
+    let desk = Desk::new();
+    let one = cost_of_one(&desk);
+    let sim = simulator(SimConfig::default());
+    desk.write("in.jsonl", lines(0..60));
+    run(&desk, &sim, "-o out.jsonl --max-items 50").expect(0);
+    let budget = flag(times(one, 55));
+    run(&desk, &sim, &format!("-o out.jsonl --budget {budget}")).expect(4);
+    assert!(times(one, sim.stats().paid) <= times(one, 55));
+    assert!(sim.stats().paid >= 50);
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("out.jsonl", desk.path("link.jsonl")).unwrap();
+        let paid = sim.stats().paid;
+        run(&desk, &sim, &format!("-o link.jsonl --budget {budget}")).expect(4);
+        assert!(sim.stats().paid <= paid + 4);
+        assert!(!desk.path("link.jsonl.budget").exists());
+    }
+}
+
 /// A provider bills calls whose replies are lost. Such a call counts as the most that it can cost.
 #[test]
 fn lost_replies_and_kills_exceed_no_budget() {

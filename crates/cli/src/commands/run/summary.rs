@@ -213,7 +213,11 @@ fn budget_line(args: &RunArgs, summary: &Summary, budget: &RunBudget) -> Option<
     if args.output.is_none() || args.input.is_stream() {
         return Some(line);
     }
-    let command = command_line_with_budget(&enough);
+    let flag = match args.budget {
+        Some(_) => "--budget",
+        None => "--budget-tokens",
+    };
+    let command = command_line_with_budget(flag, &enough);
     Some(format!("{line}; to go on:\n    {command}"))
 }
 
