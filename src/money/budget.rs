@@ -179,6 +179,9 @@ impl Budget {
         if limit.of(0) == record.spent.of(0) {
             return Ok(Some(record.spent));
         }
+        if record.spent.number() == 0 {
+            return Ok(None);
+        }
         Err(invalid(format!(
             "{} counts {}, and the budget is {limit}: use one of them, or delete the file to start from zero",
             file.display(),

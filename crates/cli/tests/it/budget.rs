@@ -114,8 +114,8 @@ fn lost_replies_and_kills_exceed_no_budget() {
         .trouble(Trouble::Truncated, 0.1)
         .trouble(Trouble::Error500, 0.1);
     let sim = simulator(troubled);
-    desk.write("in.jsonl", lines(0..300));
-    let budget = times(one, 200);
+    desk.write("in.jsonl", lines(0..600));
+    let budget = times(one, 400);
     let words = format!(
         "-o out.jsonl -j 4 --max-retries 9 --budget {}",
         flag(budget)

@@ -26,7 +26,7 @@ fn bad_usage_is_2() {
         ("run", "<INPUT>"),
         ("fly", "unrecognized subcommand 'fly'"),
         ("run in.jsonl --strategy slow", "sync"),
-        ("run in.jsonl --budget 5", "unexpected argument '--budget'"),
+        ("run in.jsonl --bugdet 5", "unexpected argument '--bugdet'"),
         (
             "run in.jsonl --on-error pray",
             "[possible values: continue, stop, stop-critical]",

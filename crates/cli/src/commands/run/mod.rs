@@ -7,6 +7,7 @@
 mod advice;
 mod already_submitted;
 mod confirm;
+mod dry_run;
 mod estimate;
 mod estimate_report;
 mod execute;
@@ -38,7 +39,7 @@ fn run(args: &mut RunArgs) -> Result<Exit, Early> {
     let resolved = resolve::resolve(args, settings, &session)?;
     let prepared = prepare::prepare(args, resolved, &session)?;
     if args.dry_run {
-        return Ok(report::dry_run(args, &prepared));
+        return Ok(dry_run::dry_run(args, &prepared));
     }
     confirm::confirm(args, &prepared.plan, &session)?;
     let ended = execute::execute(args, prepared, &session)?;

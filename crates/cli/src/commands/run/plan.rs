@@ -1,21 +1,11 @@
-//! Lines at the start of a run: its plan, and the result of a dry run.
+//! Lines at the start of a run: its plan.
 
-use std::collections::BTreeMap;
-
-use batchwright::Strategy;
 use batchwright::files::RunPlan;
 use batchwright::progress::FailureCause;
 
-use super::estimate_report;
-use super::prepare::Prepared;
 use crate::args::run::RunArgs;
-use crate::args::shared::TaskArg;
-use crate::display;
-use crate::exit::Exit;
 use crate::format::{count, counts, number_of};
-use crate::provider::in_flight;
 use crate::sanitize::shortened;
-use crate::stdout;
 
 const FOREIGN_WITHOUT_IDS: &str = "results of other items kept (without ids, a changed setting makes \
     new items; give ids to replace them, or name a new output)";
@@ -142,94 +132,4 @@ pub fn unusable_line(args: &RunArgs, plan: &RunPlan) -> Option<String> {
     ) } else { format!(
         "{n} items have replies that were paid for and cannot be read; --ask-again sends them again"
     ) })
-}
-
-/// Prints the result of a dry run, except its estimate for people.
-pub fn print_dry_run(args: &RunArgs, prepared: &Prepared, tokens: Option<u64>) -> Exit {
-    let (plan, setup, shown) = (&prepared.plan, &prepared.setup, &prepared.shown);
-    let mut exit = Exit::Success;
-    let concurrency = setup.concurrency;
-    // Many embeddings share a call, so no call may be saved.
-    let saved = |items: u64| match args.prompt.task {
-        TaskArg::Embed => 0,
-        _ => items,
-    };
-    let by_equals = saved(plan.equal + plan.answered + plan.unusable_equal);
-    let by_reuse = saved(plan.reusable);
-    if args.json {
-        let mut value = serde_json::json!({
-            "total": plan.total,
-            "finished_before": plan.done,
-            "failed_before": plan.failed_before,
-            "unusable_before": plan.unusable_before,
-            "changed": plan.changed,
-            "superseded": plan.superseded,
-            "under_way_superseded": plan.under_way_superseded,
-            "restored": plan.restored,
-            "differing": plan.differing.iter().cloned().collect::<BTreeMap<_, _>>(),
-            "bad_rows": plan.bad_rows,
-            "bad_row_causes": plan.bad_row_causes,
-            "null_rows": plan.null_rows,
-            "under_way": plan.under_way,
-            "to_collect": plan.to_collect,
-            "to_send": plan.to_send,
-            "equal": plan.equal,
-            "answered_by_earlier_results": plan.answered,
-            "unusable_equal": plan.unusable_equal,
-            "reusable": plan.reusable,
-            "calls_saved": by_equals + by_reuse,
-            "estimated_input_tokens": tokens,
-            "concurrency": concurrency.start(),
-            "max_concurrency": concurrency.most(),
-            "strategy": setup.strategy.strategy,
-            "fallback_reason": setup.strategy.fallback_reason,
-            "estimate": prepared.estimate.as_ref().map(estimate_report::json),
-        });
-        if args.shown_requests.is_some() {
-            value["requests"] = shown.as_slice().into();
-        }
-        exit = stdout::json(&value, exit);
-    } else {
-        for request in shown {
-            exit = stdout::json(request, exit);
-        }
-    }
-    if args.show.say.quiet {
-        return exit;
-    }
-    let to_send = plan.to_send.map_or_else(
-        || "every line".to_owned(),
-        |n| format!("{} items", count(n)),
-    );
-    // The estimate has a range of them.
-    let tokens = tokens.filter(|_| prepared.estimate.is_none());
-    let tokens = tokens.map_or_else(String::new, |n| {
-        format!(", about {} input tokens", count(n))
-    });
-    let how = match setup.strategy.strategy {
-        Strategy::Sync => in_flight(concurrency),
-        Strategy::Flex => format!("{} at the flex tier", in_flight(concurrency)),
-        Strategy::Batch => "in batches".to_owned(),
-    };
-    let name = if args.estimates {
-        "estimate"
-    } else {
-        "dry run"
-    };
-    let mut line = format!("{name}: would send {to_send}{tokens}, {how}");
-    for (calls, by) in [
-        (by_equals, "equal prompts"),
-        (by_reuse, "answers of earlier runs"),
-    ] {
-        if calls > 0 {
-            let calls = number_of(calls, "call", "calls");
-            line.push_str(&format!("; {by} save {calls}"));
-        }
-    }
-    let nothing = match args.sample {
-        Some(_) => "nothing but the sample was sent",
-        None => "nothing was sent",
-    };
-    display::say(&format!("{line}; {nothing}"));
-    exit
 }

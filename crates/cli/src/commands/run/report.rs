@@ -5,10 +5,7 @@ use std::io::Write;
 use batchwright::StopReason;
 use batchwright::files::RunReport;
 
-use super::estimate_report;
 use super::execute::Ended;
-use super::plan;
-use super::prepare::Prepared;
 use super::summary::{self, QueueFacts};
 use crate::args::run::RunArgs;
 use crate::display;
@@ -16,23 +13,6 @@ use crate::exit::{Early, Exit};
 use crate::session::Session;
 use crate::signals::Signals;
 use crate::stderr;
-
-/// Shows the result of a dry run.
-pub fn dry_run(args: &RunArgs, prepared: &Prepared) -> Exit {
-    let plan = &prepared.plan;
-    // The input's tokens, multiplied by the part of the items that would be sent.
-    let tokens = match (prepared.input_tokens, plan.total, plan.to_send) {
-        (Some(tokens), Some(total), Some(n)) if total > 0 => {
-            Some((u128::from(tokens) * u128::from(n) / u128::from(total)) as u64)
-        }
-        _ => None,
-    };
-    let exit = plan::print_dry_run(args, prepared, tokens);
-    match &prepared.estimate {
-        Some(estimate) if !args.json => estimate_report::print(args, estimate, exit),
-        _ => exit,
-    }
-}
 
 /// How a sample ended.
 ///
