@@ -1,6 +1,7 @@
 //! Addresses that the operator sets: the origins of web pages that may call this server, and its own public URL.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use batchwright::{Error, ErrorKind};
@@ -62,6 +63,13 @@ impl PublicUrl {
     /// Its host in lower case, without the port.
     pub(crate) fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Whether only this machine can reach the server by this URL.
+    pub(crate) fn is_of_this_machine(&self) -> bool {
+        let address = self.host.trim_start_matches('[').trim_end_matches(']');
+        let address = address.parse::<IpAddr>();
+        self.host == "localhost" || address.is_ok_and(|address| address.is_loopback())
     }
 
     /// The path below which the server is, without a `/` at the end; empty if there is none.
@@ -203,6 +211,22 @@ mod tests {
             "a/x",
         ] {
             assert!(url(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_url_of_this_machine_has_a_loopback_address() {
+        for (url, expected) in [
+            ("http://localhost:8080/queue", true),
+            ("http://127.1.2.3", true),
+            ("http://[::1]:8080", true),
+            ("https://ai.example.com", false),
+            ("http://localhost.example.com", false),
+            ("http://192.168.0.1", false),
+            ("http://[2001:db8::1]", false),
+        ] {
+            let public: PublicUrl = url.parse().unwrap();
+            assert_eq!(public.is_of_this_machine(), expected, "{url}");
         }
     }
 

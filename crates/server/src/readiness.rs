@@ -95,8 +95,11 @@ fn probe(folder: &Path) -> io::Result<()> {
     let mut options = File::options();
     let file = open_private(options.create(true).truncate(true).write(true), &path);
     let written = file.and_then(|mut file| file.write_all(&[0; PROBE_BYTES]));
-    // Also if it is incomplete.
-    let removed = fs::remove_file(&path);
+    // Also if it is incomplete. Another server of the folder may have removed it.
+    let removed = match fs::remove_file(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    };
     written.and(removed)
 }
 
@@ -123,6 +126,18 @@ mod tests {
         assert_eq!(cause_of(ErrorKind::ReadOnlyFilesystem), Cause::DataFolder);
         assert_eq!(cause_of(ErrorKind::StorageFull), Cause::DiskFull);
         assert_eq!(cause_of(ErrorKind::QuotaExceeded), Cause::DiskFull);
+    }
+
+    #[test]
+    fn servers_of_one_folder_check_it_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let check = || (0..500).try_for_each(|_| probe(folder.path()));
+        std::thread::scope(|scope| {
+            let checks: Vec<_> = (0..4).map(|_| scope.spawn(check)).collect();
+            for check in checks {
+                check.join().unwrap().unwrap();
+            }
+        });
     }
 
     #[test]

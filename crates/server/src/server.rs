@@ -158,7 +158,8 @@ impl Server {
 
     /// The URL under which clients reach the server, if a proxy is in front of it. Its host is allowed as by
     /// [`allow_host`](Self::allow_host). The server answers below its path and at its root, whether or not the proxy
-    /// removes the path; the URLs in its replies, webhooks, page and OpenAPI document contain it. Default: none.
+    /// removes the path; the URLs in its replies, webhooks, page and OpenAPI document contain it. A URL with another host
+    /// than `localhost` or a loopback address requires a token. Default: none.
     pub fn public_url(mut self, url: PublicUrl) -> Self {
         self.public_url = Some(url);
         self
@@ -261,17 +262,10 @@ impl Server {
     /// Starts the worker and begins to answer.
     ///
     /// # Errors
-    /// When the address cannot be listened on, or is not on the loopback interface and there is no token; when the
-    /// folder cannot be used; when the worker cannot be started.
+    /// When the address cannot be listened on; when it or the host of the [public URL](Self::public_url) is not on the
+    /// loopback interface and there is no token; when the folder cannot be used; when the worker cannot be started.
     pub fn start(mut self) -> Result<RunningServer, Error> {
-        let has_token = self.token.is_some() || self.token_file.is_some();
-        if !self.address.ip().is_loopback() && !has_token {
-            let why = format!(
-                "{} can be reached from other machines: set a token that every client must send (`batchwright serve`: --token-file, or BATCHWRIGHT_TOKEN), or listen on 127.0.0.1",
-                self.address.ip()
-            );
-            return Err(Error::new(ErrorKind::Invalid, why));
-        }
+        self.check_token()?;
         let tokens = Tokens::new(self.token.as_ref(), self.token_file.take())?;
         let Opened {
             records,
@@ -341,6 +335,25 @@ impl Server {
         });
         RunningServer::start(listener, self.limits, worker, app, self.grace)
             .map_err(|error| failed("the server cannot start its threads", &error))
+    }
+
+    /// # Errors
+    /// If other machines can reach the server, also through a proxy, and there is no token.
+    fn check_token(&self) -> Result<(), Error> {
+        let address = self.address.ip();
+        let url = self.public_url.as_ref();
+        let (reached, instead) = match url.filter(|url| !url.is_of_this_machine()) {
+            _ if !address.is_loopback() => (address.to_string(), "listen on 127.0.0.1"),
+            Some(url) => (url.to_string(), "omit the public URL"),
+            None => return Ok(()),
+        };
+        if self.token.is_some() || self.token_file.is_some() {
+            return Ok(());
+        }
+        let why = format!(
+            "{reached} can be reached from other machines: set a token that every client must send (`batchwright serve`: --token-file, or BATCHWRIGHT_TOKEN), or {instead}"
+        );
+        Err(Error::new(ErrorKind::Invalid, why))
     }
 
     fn open_records(&mut self) -> Result<Opened, Error> {

@@ -131,6 +131,7 @@ pub(super) struct LiveReader<'l> {
     held: String,
     calls: Vec<BegunCall>,
     has_reasoning: bool,
+    /// A part of the answer has arrived, also one that is not passed on.
     has_begun: bool,
     is_stopped: bool,
 }
@@ -170,6 +171,8 @@ impl<'l> LiveReader<'l> {
         if !self.is_stopped {
             self.line.extend_from_slice(bytes);
             self.is_stopped = self.line.len() > LONGEST_LINE;
+            // Only a part of the answer is this long.
+            self.has_begun |= self.is_stopped;
         }
     }
 
@@ -177,11 +180,49 @@ impl<'l> LiveReader<'l> {
         let line = std::str::from_utf8(line).ok();
         let Some(data) = line.and_then(events::data) else {
             self.is_stopped |= line.is_none();
+            self.has_begun |= line.is_none();
             return;
         };
         match events::read(data, &Cell::new(MOST_VALUES)) {
-            Some(event) if !events::says(&event, "error") => self.event(&event),
-            _ => self.is_stopped = true,
+            Some(event) if events::says(&event, "error") => self.is_stopped = true,
+            Some(event) => {
+                self.has_begun |= self.has_content(&event);
+                self.event(&event);
+            }
+            None => {
+                // It may be a part of the answer.
+                self.has_begun = true;
+                self.is_stopped = true;
+            }
+        }
+    }
+
+    /// Whether an event is a part of the answer, which may have been billed: also hidden reasoning, and a beginning without
+    /// text.
+    fn has_content(&self, event: &Value) -> bool {
+        let any = |list: &Value, is_content: &dyn Fn(&Value) -> bool| {
+            list.as_array().into_iter().flatten().any(is_content)
+        };
+        let has = |object: &Value, name: &str| match &object[name] {
+            Value::Null => false,
+            Value::Object(fields) => !fields.is_empty(),
+            Value::Array(items) => !items.is_empty(),
+            _ => true,
+        };
+        match self.dialect {
+            Dialect::OpenAi if event["type"].is_string() => ["item", "part", "delta"]
+                .iter()
+                .any(|name| has(event, name)),
+            Dialect::OpenAi => any(&event["choices"], &|choice| {
+                has(choice, "delta") || has(choice, "message")
+            }),
+            Dialect::Anthropic => ["content_block", "delta"]
+                .iter()
+                .any(|name| has(event, name)),
+            Dialect::Gemini => any(&event["candidates"], &|candidate| {
+                has(&candidate["content"], "parts")
+            }),
+            Dialect::Extract => false,
         }
     }
 
@@ -309,7 +350,9 @@ impl<'l> LiveReader<'l> {
         match kind.strip_prefix("response.").unwrap_or_default() {
             "output_item.added" => {
                 let item = &event["item"];
-                self.listener.on_piece(AnswerPiece::Item(item));
+                if let Some(item) = self.begun(item) {
+                    self.listener.on_piece(AnswerPiece::Item(&item));
+                }
                 let word = |name: &str| item[name].as_str().unwrap_or_default();
                 if ["function_call", "custom_tool_call"].contains(&word("type")) {
                     self.begin_call(index, word("call_id"), word("name"));
@@ -320,7 +363,9 @@ impl<'l> LiveReader<'l> {
                     self.is_stopped = true;
                     return;
                 }
-                self.listener.on_piece(AnswerPiece::Part(&event["part"]));
+                if let Some(part) = self.begun(&event["part"]) {
+                    self.listener.on_piece(AnswerPiece::Part(&part));
+                }
             }
             "output_text.delta" => self.say(Place::Text, delta),
             "reasoning_summary_text.delta" | "reasoning_text.delta" => {
@@ -333,10 +378,25 @@ impl<'l> LiveReader<'l> {
         }
     }
 
+    /// An item or a part without its contents, which follow in pieces; `None` if it is not passed on.
+    fn begun(&mut self, item: &Value) -> Option<Value> {
+        let mut begun = item.clone();
+        for name in ["arguments", "content", "input", "summary", "text"] {
+            match begun.get_mut(name) {
+                Some(Value::Array(items)) => items.clear(),
+                Some(Value::String(text)) => text.clear(),
+                _ => {}
+            }
+        }
+        self.is_stopped |= !self.held.is_empty() || self.access.may_show_key(&begun.to_string());
+        (!self.is_stopped).then_some(begun)
+    }
+
     /// Begins a call, and returns its number. A call that the provider does not name gets its id from the complete answer.
     fn begin_call(&mut self, index: Option<u64>, id: &str, name: &str) -> usize {
         let number = self.calls.len();
         self.is_stopped |= id.is_empty() || name.is_empty() || !self.held.is_empty();
+        self.is_stopped |= [id, name].iter().any(|word| self.access.may_show_key(word));
         self.calls.push(BegunCall {
             index,
             id: id.to_owned(),
@@ -359,7 +419,6 @@ impl<'l> LiveReader<'l> {
         if text.is_empty() || self.is_stopped {
             return;
         }
-        self.has_begun = true;
         if place != self.place {
             // A key would be in one text.
             self.is_stopped = !self.held.is_empty();

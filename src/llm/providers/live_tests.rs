@@ -234,6 +234,112 @@ fn a_key_that_is_repeated_in_pieces_is_not_passed_on() {
 }
 
 #[test]
+fn a_key_in_an_item_or_the_name_of_a_call_is_not_passed_on() {
+    let key = "sk-proj-0123456789abcdef";
+    let heard = |event: &Value| {
+        let stream = sent(std::slice::from_ref(event));
+        heard_with(&[key], Dialect::OpenAi, &stream, stream.len())
+    };
+    let call = |id: &str, name: &str| {
+        let call = json!({"index": 0, "id": id, "function": {"name": name, "arguments": "{}"}});
+        delta(json!({"tool_calls": [call]}))
+    };
+    assert_eq!(heard(&call("c", "f")).len(), 2);
+    let item = |item: Value| json!({"type": "response.output_item.added", "output_index": 0, "item": item});
+    assert_eq!(heard(&item(json!({"type": "message", "id": "m"}))).len(), 1);
+    for event in [
+        call(key, "f"),
+        call("c", key),
+        item(json!({"type": "message", "id": key})),
+        item(json!({"type": "function_call", "id": "i", "call_id": "c", "name": key})),
+        json!({"type": "response.content_part.added", "part": {"type": "output_text", "extra": key}}),
+    ] {
+        assert_eq!(heard(&event), Vec::<String>::new(), "{event}");
+    }
+}
+
+#[test]
+fn an_item_begins_without_its_contents() {
+    /// Checks what it hears.
+    struct Emptied;
+    impl AnswerListener for Emptied {
+        fn on_call(&self) {}
+        fn on_piece(&self, piece: AnswerPiece<'_>) {
+            let (heard, expected) = match piece {
+                AnswerPiece::Item(item) => (
+                    item,
+                    json!({"type": "message", "id": "m", "content": [], "arguments": ""}),
+                ),
+                AnswerPiece::Part(part) => (part, json!({"type": "output_text", "text": ""})),
+                _ => panic!("{piece:?}"),
+            };
+            assert_eq!(heard, &expected);
+        }
+    }
+    let item = json!({"type": "message", "id": "m", "content": [{"text": "a"}], "arguments": "{}"});
+    let stream = sent(&[
+        json!({"type": "response.output_item.added", "item": item}),
+        json!({"type": "response.content_part.added", "part": {"type": "output_text", "text": "a"}}),
+    ]);
+    let access = access(&[]);
+    LiveReader::new(Dialect::OpenAi, &access, &Emptied).read(stream.as_bytes());
+}
+
+#[test]
+fn an_answer_begins_with_its_first_part_also_if_that_is_not_passed_on() {
+    let has_begun = |dialect, stream: &str| {
+        let (heard, access) = (Heard::default(), access(&[]));
+        let mut live = LiveReader::new(dialect, &access, &heard);
+        live.read(stream.as_bytes());
+        live.has_begun()
+    };
+    let overloaded = json!({"type": "error", "error": {"type": "overloaded_error"}});
+    let block = |kind: &str| json!({"type": "content_block_start", "index": 0, "content_block": {"type": kind}});
+    let item = json!({"type": "response.output_item.added", "item": {"type": "reasoning"}});
+    let part = json!({"functionCall": {"name": "f", "args": {}}});
+    for (dialect, event) in [
+        (Dialect::Anthropic, block("redacted_thinking")),
+        (Dialect::Anthropic, block("tool_use")),
+        (Dialect::OpenAi, delta(json!({"refusal": "no"}))),
+        (
+            Dialect::OpenAi,
+            delta(json!({"function_call": {"name": "f"}})),
+        ),
+        (
+            Dialect::OpenAi,
+            delta(json!({"reasoning_details": [{"data": "x"}]})),
+        ),
+        (Dialect::OpenAi, item),
+        (
+            Dialect::Gemini,
+            json!({"candidates": [{"content": {"parts": [part]}}]}),
+        ),
+    ] {
+        let stream = sent(&[event.clone(), overloaded.clone()]);
+        assert!(has_begun(dialect, &stream), "{event}");
+    }
+    for (dialect, event) in [
+        (
+            Dialect::Anthropic,
+            json!({"type": "message_start", "message": {"content": []}}),
+        ),
+        (Dialect::Anthropic, json!({"type": "ping"})),
+        (Dialect::OpenAi, json!({"choices": [], "usage": null})),
+        (
+            Dialect::OpenAi,
+            json!({"type": "response.created", "response": {"output": []}}),
+        ),
+        (Dialect::Gemini, json!({"usageMetadata": {}})),
+    ] {
+        let stream = sent(&[event.clone(), overloaded.clone()]);
+        assert!(!has_begun(dialect, &stream), "{event}");
+    }
+    let long = format!("data: {}", "x".repeat(LONGEST_LINE));
+    assert!(has_begun(Dialect::OpenAi, &long));
+    assert!(has_begun(Dialect::OpenAi, "data: {\"choices\n\n"));
+}
+
+#[test]
 fn vendors_stream_what_a_stream_can_carry() {
     let chat = || Request::new("hi");
     let body = |name: &str, request: &Request| {

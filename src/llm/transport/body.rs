@@ -33,7 +33,8 @@ pub(super) struct BodyReader<'a> {
     /// The maximum number of bytes to read.
     pub most: u64,
     /// Bytes beyond [`FREE`] go to a file instead of taking memory from the account: the body is compressed, while the
-    /// account counts decoded bytes, or it is a stream, which would hold the memory for minutes.
+    /// account counts decoded bytes, or it is a stream, which would hold the memory for minutes. If the file cannot be
+    /// written, they take memory after all.
     pub spills: bool,
     pub share: &'a ReplyShare,
     pub ctx: &'a Context,
@@ -53,28 +54,24 @@ impl BodyReader<'_> {
         if (bytes.len() as u64) < FREE {
             return Ok(Body { bytes, aside });
         }
-        if self.spills {
-            if !aside.fill(&mut reader, self.file)? {
-                aside.bring_back(&mut bytes)?;
-                aside = SpillFile::default();
-                reader.read_to_end(&mut bytes)?;
-            }
+        if self.spills && aside.fill(&mut reader, self.file)? {
             return Ok(Body { bytes, aside });
         }
         let needed = self
             .announced
             .map_or(self.most, |announced| announced.min(self.most));
         if !self.share.take_now(needed) {
-            if aside.fill(&mut reader, self.file)? {
+            // With `spills`, writing the file has failed already.
+            if !self.spills && aside.fill(&mut reader, self.file)? {
                 return Ok(Body { bytes, aside });
             }
             let began = Instant::now();
             let taken = self.share.take(needed, self.ctx);
             taken.map_err(io::Error::other)?;
             (self.paused)(began.elapsed());
-            aside.bring_back(&mut bytes)?;
-            aside = SpillFile::default();
         }
+        aside.bring_back(&mut bytes)?;
+        aside = SpillFile::default();
         if self.announced.is_some() {
             // Reserved at once, because a buffer that grows exists twice for a moment. If this fails, the body may still
             // be smaller.
@@ -98,6 +95,8 @@ impl Body {
         reading: &BodyReader<'_>,
     ) -> Result<Self, (io::Error, Vec<u8>)> {
         let Self { bytes, aside } = &mut self;
+        // A body whose file could not be written holds memory, and a call that holds memory must not wait for more.
+        reading.share.keep(0);
         let decoded = aside.reader().and_then(|rest| {
             let reader = encoding.decoder(bytes.as_slice().chain(rest));
             reading.read(reader)

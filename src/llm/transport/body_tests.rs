@@ -192,6 +192,25 @@ fn a_reply_holds_what_it_has_and_not_what_it_might_have_had() {
     assert_eq!(memory.held(), 0);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_stream_that_cannot_be_set_aside_takes_memory() {
+    let unwritable = || File::open("/dev/null");
+    for file in [refused as fn() -> io::Result<File>, unwritable] {
+        let memory = ReplyMemory::apart();
+        let (share, ctx) = (memory.share(1), Context::new());
+        let reading = BodyReader {
+            spills: true,
+            most: 1 << 24,
+            ..unannounced(&share, &ctx, file, &|_| ())
+        };
+        let body = reading.read(&text(LONG)[..]).unwrap();
+        assert_eq!(memory.held(), LONG as u64);
+        let bytes = body.into_memory("http://host", &share, &ctx).unwrap();
+        assert!(bytes == text(LONG));
+    }
+}
+
 #[test]
 fn an_abort_ends_the_wait_for_room_and_loses_nothing_that_has_come() {
     let memory = ReplyMemory::apart();

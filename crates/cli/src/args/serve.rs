@@ -53,7 +53,7 @@ pub struct ServeArgs {
     ///
     /// It may have a path, for example https://example.com/batchwright. Its host is allowed as by --allow-host. The
     /// server answers whether or not the proxy removes the path, and uses the URL in `Location`, redirects, webhooks,
-    /// the dashboard and the OpenAPI document.
+    /// the dashboard and the OpenAPI document. Any host but loopback needs a token.
     #[arg(long, value_name = "URL", hide_short_help = true)]
     pub public_url: Option<PublicUrl>,
 

@@ -99,6 +99,7 @@ fn other_machines_need_a_token_that_is_hard_to_guess() {
         desk.plain(&words).expect(1)
     };
     refused("--host 0.0.0.0").errs("set a token");
+    refused("--public-url https://ai.example.com").errs("set a token");
     write_private(&desk, "short", "hunter2\n");
     let short = refused("--token-file short");
     short.errs("16 characters");
@@ -126,6 +127,7 @@ fn a_proxy_and_pages_of_other_origins_are_named_by_flags() {
     let mut command = desk.command(["serve", "--base-url", &url, "--port", "0"]);
     command.args(["--provider", "local", "--model", "sim-1"]);
     command.args(["--allow-origin", "https://app.example.com"]);
+    command.env("BATCHWRIGHT_TOKEN", "0123456789abcdef0123456789abcdef");
     command.env("BATCHWRIGHT_PUBLIC_URL", "https://ai.example.com/queue/");
     let running = Running::start(&mut command);
     running.hears("dashboard      https://ai.example.com/queue/");

@@ -38,15 +38,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let kind = call.query::<String>("type")?;
     let kind = kind.unwrap_or_else(|| "completion".to_owned());
     refuse_unknown(app, &kind)?;
-    let name = call.query::<String>("name")?;
-    if name
-        .as_ref()
-        .is_some_and(|name| name.chars().count() > LONGEST_NAME)
-    {
-        let most = LONGEST_NAME;
-        let why = format!("name: write a text of at most {most} characters");
-        return Err(Problem::invalid(why).param("name"));
-    }
+    let name = name_of(call)?;
     let receiver = Receiver::of(app, call)?;
     let attach = |answer: &Value| once::attach(app, receiver.as_ref(), answer);
     let key = once::key(call)?.unwrap_or_else(once::any_key);
@@ -83,19 +75,22 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let mut info = ProcessInfo::new();
     info.name.clone_from(&name);
     info.owner = call.caller.owner();
-    app.check_spending(&call.caller)?;
-    let open = app.open_jobs(&call.caller)?;
+    // A request that is rejected gives up its key.
+    let open = app.check_spending(&call.caller);
+    let open = open.and_then(|()| Ok(app.open_jobs(&call.caller)?));
     let mut added = 0;
-    let filled = fill(app, info, &held, || match lines.next_job()? {
-        Some(job) => {
-            added += 1;
-            call.caller.check_open_jobs(open, added)?;
-            Ok(Some(job))
-        }
-        None => {
-            held.note_request(request(lines.hash()))?;
-            Ok(None)
-        }
+    let filled = open.and_then(|open| {
+        fill(app, info, &held, || match lines.next_job()? {
+            Some(job) => {
+                added += 1;
+                call.caller.check_open_jobs(open, added)?;
+                Ok(Some(job))
+            }
+            None => {
+                held.note_request(request(lines.hash()))?;
+                Ok(None)
+            }
+        })
     });
     app.observer.touch(held.process);
     match filled {
@@ -111,6 +106,17 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             Err(problem)
         }
     }
+}
+
+fn name_of(call: &Call<'_>) -> Result<Option<String>, Problem> {
+    let name = call.query::<String>("name")?;
+    let length = name.as_ref().map_or(0, |name| name.chars().count());
+    if length > LONGEST_NAME {
+        let most = LONGEST_NAME;
+        let why = format!("name: write a text of at most {most} characters");
+        return Err(Problem::invalid(why).param("name"));
+    }
+    Ok(name)
 }
 
 fn fill(

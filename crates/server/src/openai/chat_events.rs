@@ -195,6 +195,10 @@ impl AnswerEvents for ChatEvents {
             let (message, index) = (&choice["message"], &choice["index"]);
             let delta = match sent.take() {
                 None => whole(message),
+                // It is not the rest of the pieces, and no other answer either.
+                Some(_) if message["refusal"].is_string() => {
+                    json!({"refusal": message["refusal"]})
+                }
                 Some(sent) => match sent.rest(message) {
                     Ok(rest) => rest.into(),
                     Err(changed) => return Err((out, changed)),

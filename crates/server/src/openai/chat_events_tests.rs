@@ -126,10 +126,6 @@ fn pieces_and_the_rest_are_the_complete_answer() {
     let expected =
         json!({"content": "a\nb", "reasoning_content": "Hm.", "calls": ["{\"a\":1}", "x"]});
     for some in 0..all.len() {
-        // Arguments with other white space are complete, or not sent at all.
-        if some == 5 {
-            continue;
-        }
         let (chunks, end) = pieces(&all[..some], &completion());
         assert_eq!(end, Ok(()), "{some}");
         let mut joined = joined(&chunks);
@@ -155,6 +151,23 @@ fn pieces_and_the_rest_are_the_complete_answer() {
     let begun = &chunks[4]["choices"][0]["delta"]["tool_calls"][0];
     let expected = json!({"index": 0, "id": "t", "type": "function", "function": {"name": "f", "arguments": ""}});
     assert_eq!(begun, &expected);
+}
+
+#[test]
+fn a_refusal_follows_the_pieces_that_were_sent() {
+    let mut refused = completion();
+    refused["choices"][0]["message"] =
+        json!({"role": "assistant", "content": null, "refusal": "No."});
+    let sent = [
+        Piece::Reasoning("Hm.".to_owned()),
+        Piece::Text("a".to_owned()),
+    ];
+    let (chunks, end) = pieces(&sent, &refused);
+    assert_eq!(end, Ok(()));
+    let deltas = chunks.iter().map(|chunk| &chunk["choices"][0]["delta"]);
+    let deltas: Vec<&Value> = deltas.collect();
+    assert_eq!(deltas[3], &json!({"refusal": "No."}));
+    assert_eq!(chunks[4]["choices"][0]["finish_reason"], "tool_calls");
 }
 
 #[test]

@@ -82,8 +82,11 @@ impl AnswerEvents for CompletionEvents {
         for choice in completion["choices"].as_array().into_iter().flatten() {
             let mut choice = choice.clone();
             let text = choice["text"].as_str().unwrap_or_default();
-            let text = match rest(text, &std::mem::take(&mut self.sent)) {
+            let sent = std::mem::take(&mut self.sent);
+            let text = match rest(text, &sent) {
                 Ok(rest) => rest.to_owned(),
+                // It is not the rest of the pieces, and no other answer either.
+                Err(Changed) if choice["refusal"].is_string() => format!("\n\n{text}"),
                 Err(changed) => return Err((out, changed)),
             };
             choice["text"] = text.into();
@@ -93,5 +96,30 @@ impl AnswerEvents for CompletionEvents {
             out += &self.chunk(&head, json!([]), &completion["usage"]);
         }
         Ok(out + "data: [DONE]\n\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::openai::text_completion::of_chat;
+
+    #[test]
+    fn a_refusal_follows_the_pieces_that_were_sent() {
+        let mut events = CompletionEvents {
+            with_usage: false,
+            head: Value::Null,
+            sent: String::new(),
+        };
+        events.begin("c", "m");
+        events.piece(&Piece::Text("a".to_owned()));
+        let message = json!({"role": "assistant", "content": null, "refusal": "No."});
+        let refused =
+            json!({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]});
+        let end = events.end(&Reply::Json(of_chat(refused))).unwrap();
+        let (chunk, done) = end.split_once("\n\n").unwrap();
+        let chunk: Value = serde_json::from_str(chunk.trim_start_matches("data: ")).unwrap();
+        assert_eq!(chunk["choices"][0]["text"], "\n\nNo.");
+        assert_eq!(done, "data: [DONE]\n\n");
     }
 }

@@ -64,10 +64,41 @@ pub(super) fn rest<'t>(text: &'t str, sent: &str) -> Result<&'t str, Changed> {
 /// The same for the arguments of a call, which the answer may have with other white space.
 pub(super) fn rest_of_arguments<'t>(text: &'t str, sent: &str) -> Result<&'t str, Changed> {
     let read = |json| serde_json::from_str::<Value>(json).ok();
-    match rest(text, sent) {
-        Err(Changed) if read(text).is_some_and(|value| read(sent) == Some(value)) => Ok(""),
-        rest => rest,
+    if let Ok(rest) = rest(text, sent) {
+        return Ok(rest);
     }
+    // The input of a custom tool may be text, in which white space counts.
+    let value = read(text).ok_or(Changed)?;
+    if read(sent) == Some(value) {
+        return Ok("");
+    }
+    let (mut whole, mut from) = (without_space(text), 0);
+    for (_, sent) in without_space(sent) {
+        let (at, same) = whole.next().ok_or(Changed)?;
+        if same != sent {
+            return Err(Changed);
+        }
+        from = at + same.len_utf8();
+    }
+    Ok(&text[from..])
+}
+
+/// The characters of a JSON text and their positions, without white space outside of strings.
+fn without_space(json: &str) -> impl Iterator<Item = (usize, char)> {
+    let (mut in_string, mut is_escaped) = (false, false);
+    json.char_indices().filter(move |(_, char)| {
+        let is_kept = in_string || !char.is_ascii_whitespace();
+        match char {
+            '"' if !is_escaped => in_string = !in_string,
+            '\\' if in_string && !is_escaped => {
+                is_escaped = true;
+                return is_kept;
+            }
+            _ => {}
+        }
+        is_escaped = false;
+        is_kept
+    })
 }
 
 /// The stream of a client that waits.
@@ -154,6 +185,16 @@ mod tests {
         assert_eq!(rest_of_arguments("{\"a\":1}", "{\"a\": 1}"), Ok(""));
         assert_eq!(rest_of_arguments("{\"a\":1}", "{\"a\""), Ok(":1}"));
         assert_eq!(rest_of_arguments("{}", ""), Ok("{}"));
+        let [text, other] = [r#"{"a":"b \" c","d":1}"#, r#"{"a":"b\" c","d":1}"#];
+        for (sent, rest) in [
+            ("{ \"a\" : ", r#""b \" c","d":1}"#),
+            (r#"{"a": "b \" "#, r#"c","d":1}"#),
+            ("{\n  \"a\": \"b \\\" c\",\n  \"d\": ", "1}"),
+        ] {
+            assert_eq!(rest_of_arguments(text, sent), Ok(rest), "{sent}");
+        }
+        assert_eq!(rest_of_arguments(other, r#"{"a": "b \" "#), Err(Changed));
+        assert_eq!(rest_of_arguments("not json", "not  j"), Err(Changed));
         assert_eq!(rest_of_arguments("{\"a\":1}", "{\"a\": 2}"), Err(Changed));
         assert_eq!(rest("abc", "b"), Err(Changed));
     }

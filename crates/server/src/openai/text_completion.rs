@@ -64,6 +64,9 @@ pub(super) fn of_chat(mut completion: Value) -> Value {
         *choice = json!({
             "index": choice["index"], "text": text, "logprobs": null, "finish_reason": end.unwrap_or("stop"),
         });
+        if message["refusal"].is_string() {
+            choice["refusal"] = message["refusal"].clone();
+        }
     }
     completion
 }

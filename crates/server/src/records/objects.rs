@@ -162,13 +162,17 @@ impl ObjectRecord {
         Ok(owner.flatten())
     }
 
-    /// Records the owner of a job or a process for later, when it may no longer exist.
+    /// Records the owner of a job or a process for later, when it may no longer exist. A record of this owner that expires
+    /// later stays.
     pub fn keep_owner(
         database: &mut dyn Statements,
         id: String,
         owner: &str,
         expires_at: u64,
     ) -> Result<(), Error> {
+        let before = Self::get(database, ObjectKind::Owner, &id)?;
+        let before = before.filter(|before| before.owner.as_deref() == Some(owner));
+        let expires_at = before.map_or(expires_at, |before| before.expires_at.max(expires_at));
         let record = Self {
             id,
             kind: ObjectKind::Owner,
@@ -246,6 +250,24 @@ mod tests {
             expires_at: 100 * n,
             record: format!("{{\"n\":{n},\"text\":\"{}\"}}", "x".repeat(100)),
         }
+    }
+
+    #[test]
+    fn an_owner_stays_recorded_until_the_latest_time() {
+        in_each_place(|open| {
+            let records = open();
+            let mut database = records.single();
+            let mut expiry = |owner: &str, expires_at| {
+                ObjectRecord::keep_owner(&mut database, "job".to_owned(), owner, expires_at)
+                    .unwrap();
+                let kept = ObjectRecord::get(&mut database, ObjectKind::Owner, "job");
+                kept.unwrap().unwrap().expires_at
+            };
+            assert_eq!(expiry("shop", 900), 900);
+            assert_eq!(expiry("shop", 10), 900);
+            assert_eq!(expiry("shop", 1000), 1000);
+            assert_eq!(expiry("guest", 10), 10);
+        });
     }
 
     #[test]

@@ -12,8 +12,11 @@ use batchwright_server::{RunningServer, Server};
 use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use ureq::http::Response;
-use ureq::{Agent, Body};
+use ureq::config::ConfigBuilder;
+use ureq::http::{HeaderValue, Request, Response};
+use ureq::middleware::MiddlewareNext;
+use ureq::typestate::AgentScope;
+use ureq::{Agent, Body, SendBody};
 
 /// Far beyond what anything here takes, also on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -44,6 +47,25 @@ impl Desk {
         Self::made(sim, |_| {}, adapt)
     }
 
+    /// Every request of its client has this token.
+    pub fn with_token(mut self, token: &str) -> Self {
+        let bearer = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
+        let send = move |mut request: Request<SendBody<'_>>, next: MiddlewareNext<'_>| {
+            let headers = request.headers_mut();
+            headers.insert("authorization", bearer.clone());
+            next.handle(request)
+        };
+        let agent = Self::agent_config().middleware(send).build();
+        self.agent = agent.into();
+        self
+    }
+
+    fn agent_config() -> ConfigBuilder<AgentScope> {
+        Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_recv_response(Some(PATIENCE))
+    }
+
     /// `prepare` may store settings before the server starts.
     pub fn prepared(sim: SimConfig, prepare: impl FnOnce(&SqliteConfig)) -> Self {
         Self::made(sim, prepare, |server| server)
@@ -57,10 +79,7 @@ impl Desk {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteConfig::new(folder.path().join("config.db")));
         prepare(&store);
-        let agent = Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_recv_response(Some(PATIENCE))
-            .build();
+        let agent = Self::agent_config().build();
         let mut this = Self {
             sim: Simulator::start(sim).unwrap(),
             folder,

@@ -20,8 +20,10 @@ fn with_origins() -> Desk {
 
 fn behind_a_proxy() -> Desk {
     Desk::with(SimConfig::default(), |server| {
+        let server = server.token(Secret::new("a token of this test"));
         server.public_url(PUBLIC.parse().unwrap())
     })
+    .with_token("a token of this test")
 }
 
 fn get(desk: &Desk, path: &str, headers: &[(&str, &str)]) -> Answer {

@@ -353,6 +353,11 @@ fn a_token_that_has_spent_its_dollars_gets_no_more_work_done() {
         assert!(refused.text.contains("usd-per-day"), "{}", refused.text);
         send(&desk, &other, "POST", path, body);
     }
+    // Another server would take a claimed key for that of a request under way.
+    let records = rusqlite::Connection::open(desk.folder.path().join("server.db")).unwrap();
+    let claimed = "SELECT COUNT(*) FROM keys WHERE answer IS NULL";
+    let claimed: i64 = records.query_row(claimed, [], |row| row.get(0)).unwrap();
+    assert_eq!(claimed, 0);
     assert_eq!(costs(&shop, "")["total"]["calls"], 1);
     let all = costs(&reader, "?by=owner");
     assert_eq!(all["data"].as_array().unwrap().len(), 2);

@@ -352,7 +352,7 @@ fn a_message_is_sent_again_on_request() {
 #[test]
 fn messages_contain_the_public_url_of_what_has_ended() {
     let desk = Desk::with(SimConfig::default(), |server| {
-        let url = "https://example.com/queue".parse().unwrap();
+        let url = "http://localhost:8080/queue".parse().unwrap();
         server.allow_private_webhooks(true).public_url(url)
     });
     let receiver = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -360,6 +360,6 @@ fn messages_contain_the_public_url_of_what_has_ended() {
     let process = process(&desk);
     desk.put(&path(&process), &json!({"url": url})).is(201);
     let message = take(&receiver, "204 No Content");
-    let url = format!("https://example.com/queue/api/v1/processes/{process}");
+    let url = format!("http://localhost:8080/queue/api/v1/processes/{process}");
     assert_eq!(message.body["url"], url);
 }

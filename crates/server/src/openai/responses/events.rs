@@ -42,22 +42,65 @@ pub(super) struct Events {
 struct SentItem {
     id: String,
     kind: String,
-    /// The texts of the parts of its summary, and of its content.
-    summary: Vec<String>,
-    content: Vec<String>,
+    /// It at its beginning.
+    begun: Value,
+    /// The parts of its summary, and of its content.
+    summary: Vec<SentPart>,
+    content: Vec<SentPart>,
     /// The name in events of the part that was begun last.
     part: &'static str,
     /// The arguments or the input of a call.
     arguments: String,
 }
 
+/// What was sent of a part.
+struct SentPart {
+    /// It at its beginning.
+    begun: Value,
+    text: String,
+}
+
+impl SentPart {
+    fn whole(&self) -> Value {
+        let mut part = self.begun.clone();
+        let name = names(&part).1;
+        if let Some(fields) = part.as_object_mut() {
+            fields.insert(name.to_owned(), self.text.as_str().into());
+        }
+        part
+    }
+}
+
 impl SentItem {
+    /// The item with what was sent of it, of which nothing follows.
+    fn cut(&self) -> Value {
+        let mut item = self.begun.clone();
+        let Some(fields) = item.as_object_mut() else {
+            return item;
+        };
+        for (name, parts) in [("summary", &self.summary), ("content", &self.content)] {
+            if !parts.is_empty() {
+                let parts = parts.iter().map(SentPart::whole).collect();
+                fields.insert(name.to_owned(), parts);
+            }
+        }
+        if !self.arguments.is_empty() {
+            let name = call_names(&self.kind).1;
+            fields.insert(name.to_owned(), self.arguments.as_str().into());
+        }
+        if fields.contains_key("status") {
+            fields.insert("status".to_owned(), "incomplete".into());
+        }
+        item
+    }
+
     /// The last text of the part that was begun last.
     fn text(&mut self) -> Option<&mut String> {
         match self.part {
             SUMMARY => self.summary.last_mut(),
             _ => self.content.last_mut(),
         }
+        .map(|part| &mut part.text)
     }
 }
 
@@ -142,6 +185,25 @@ impl Events {
         }
         self.say("response.created", json!({"response": begun}));
         self.say("response.in_progress", json!({"response": begun}));
+    }
+
+    /// A refusal is the whole answer, and has none of the items that were sent before it: adds them.
+    pub fn keep_before_refusal(&self, response: &mut Map<String, Value>) {
+        let output = response.get("output").and_then(Value::as_array);
+        let Some([refusal]) = output.map(|output| &output[..]) else {
+            return;
+        };
+        if self.items.is_empty() || refusal["content"][0]["type"] != "refusal" {
+            return;
+        }
+        let mut refusal = refusal.clone();
+        let id = refusal["id"].as_str().unwrap_or_default();
+        if self.items.iter().any(|item| item.id == id) {
+            refusal["id"] = format!("{id}_refusal").into();
+        }
+        let sent = self.items.iter().map(SentItem::cut);
+        let all: Value = sent.chain([refusal]).collect();
+        response.insert("output".to_owned(), all);
     }
 
     /// Moves the items of which a part was sent to the front: a provider may send reasoning, or its signature, after the
@@ -237,7 +299,7 @@ impl Events {
         Ok(())
     }
 
-    fn parts(&mut self, place: &Value, parts: &Value, sent: &[String]) -> Result<(), Changed> {
+    fn parts(&mut self, place: &Value, parts: &Value, sent: &[SentPart]) -> Result<(), Changed> {
         let parts = parts.as_array().map(Vec::as_slice).unwrap_or_default();
         if sent.len() > parts.len() {
             return Err(Changed);
@@ -245,7 +307,7 @@ impl Events {
         for (index, part) in parts.iter().enumerate() {
             let (kind, name) = names(part);
             let place = self.part(place, index, part, sent.get(index).is_none());
-            let sent = sent.get(index).map(String::as_str).unwrap_or_default();
+            let sent = sent.get(index).map_or("", |sent| &sent.text);
             let more = rest(part[name].as_str().unwrap_or_default(), sent)?;
             let mut of_text = place.clone();
             if kind == "output_text" {
@@ -339,6 +401,7 @@ impl Events {
         self.items.push(SentItem {
             id: word("id"),
             kind: word("type"),
+            begun: item.clone(),
             ..SentItem::default()
         });
         let added = json!({"output_index": index, "item": item});
@@ -365,7 +428,10 @@ impl Events {
             &mut item.content
         };
         let number = parts.len();
-        parts.push(String::new());
+        parts.push(SentPart {
+            begun: part.clone(),
+            text: String::new(),
+        });
         let place = json!({"output_index": index, "item_id": item.id});
         self.part(&place, number, part, true);
     }

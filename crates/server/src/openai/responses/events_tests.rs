@@ -45,6 +45,7 @@ fn streamed(
     let (mut events, mut complete) = (Events::default(), complete.clone());
     events.begin(&complete, "1");
     pieces.iter().for_each(|piece| events.piece(piece));
+    events.keep_before_refusal(&mut complete);
     let end = events
         .order(&mut complete)
         .and_then(|()| events.end(&complete));
@@ -157,6 +158,35 @@ fn items_that_come_late_follow_those_that_were_sent() {
         streamed(&[text("So")], &response(json!([call("{}")]))).1,
         Err(Changed)
     );
+}
+
+#[test]
+fn a_refusal_follows_the_items_that_were_sent() {
+    let mut refusal = message("");
+    refusal["content"] = json!([{"type": "refusal", "refusal": "No."}]);
+    let refused = response(json!([refusal]));
+    assert_eq!(streamed(&[], &refused).1, Ok(json!([refusal])));
+    let tool = Piece::ToolCall {
+        number: 0,
+        id: "c".to_owned(),
+        name: "f".to_owned(),
+    };
+    let arguments = Piece::Arguments {
+        number: 0,
+        text: "{\"a\"".to_owned(),
+    };
+    let sent = [
+        Piece::Reasoning("Hm.".to_owned()),
+        text("So."),
+        tool,
+        arguments,
+    ];
+    let (_, output) = streamed(&sent, &refused);
+    let (mut said, mut begun) = (message("So."), call("{\"a\""));
+    said["status"] = "incomplete".into();
+    begun["status"] = "incomplete".into();
+    refusal["id"] = "msg_1_refusal".into();
+    assert_eq!(output, Ok(json!([reasoning("Hm."), said, begun, refusal])));
 }
 
 #[test]

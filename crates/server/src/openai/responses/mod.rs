@@ -163,6 +163,7 @@ impl AnswerEvents for ResponseEvents<'_> {
 
     fn end(&mut self, reply: &Reply) -> Result<String, (String, Changed)> {
         let mut response = object(reply);
+        self.events.keep_before_refusal(&mut response);
         let ordered = self.events.order(&mut response);
         self.answer.store(&mut response);
         let ended = ordered.and_then(|()| self.events.end(&response));
