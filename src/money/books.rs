@@ -5,7 +5,7 @@
 //! new one.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind as IoErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -47,9 +47,12 @@ pub struct RunBook {
 struct State {
     /// `None` until the first call, or while it cannot be opened.
     file: Option<File>,
+    /// The file that takes the place of the book's own.
+    other: Option<PathBuf>,
     /// Where the first record begins.
     start: u64,
-    records: Vec<Charge>,
+    /// `None` for damaged records, which stay as they are.
+    records: Vec<Option<Charge>>,
     /// Whether some records are not written.
     is_behind: bool,
     is_reported: bool,
@@ -108,7 +111,8 @@ impl RunBook {
         file.replace().map(drop)
     }
 
-    /// What all files of a folder contain, except those of these names. Also returns the files that cannot be read.
+    /// What all files of a folder contain, except those of these names. Also returns the files that cannot be read, or
+    /// only in part.
     ///
     /// # Errors
     /// When the folder cannot be read.
@@ -129,9 +133,13 @@ impl RunBook {
             {
                 continue;
             }
-            match read(&path) {
-                Some(found) => ledger.extend(found),
-                None => unreadable.push(path),
+            let found = read(&path);
+            if found.as_ref().is_none_or(Book::is_damaged) {
+                unreadable.push(path);
+            }
+            if let Some(Book { run, records, .. }) = found {
+                let charges = records.into_iter().flatten();
+                ledger.extend(charges.map(|charge| charge.run(run.clone())));
             }
         }
         unreadable.sort();
@@ -205,24 +213,45 @@ impl From<Record> for Charge {
     }
 }
 
-/// The run and the charges of a file, and where its first record begins. `None` if it is something else.
-fn parsed(text: &str) -> Option<(Option<String>, Vec<Charge>, u64)> {
-    let mut lines = text.split_inclusive('\n');
-    let first = lines.next()?;
-    let header: Header = serde_json::from_str(first).ok()?;
-    if header.format != FORMAT || !first.ends_with('\n') {
-        return None;
-    }
-    let records = lines.map(|line| serde_json::from_str::<Record>(line).map(Charge::from));
-    let records = records.collect::<Result<_, _>>().ok()?;
-    Some((header.run, records, first.len() as u64))
+/// The content of a file.
+#[derive(Default)]
+struct Book {
+    run: Option<String>,
+    /// Where the first record begins.
+    start: usize,
+    /// `None` for damaged records.
+    records: Vec<Option<Charge>>,
 }
 
-/// The charges of a file. A call may change a record while it is read.
-fn read(path: &Path) -> Option<Vec<Charge>> {
+impl Book {
+    /// Returns `None` if the text is something else, or its header is damaged.
+    fn parse(text: &[u8]) -> Option<Self> {
+        let start = text.iter().position(|byte| *byte == b'\n')? + 1;
+        let (first, records) = text.split_at(start);
+        let header: Header = serde_json::from_slice(first).ok()?;
+        // A power failure may leave zeros in place of a page, so the ends of lines do not count.
+        let record = |text| {
+            serde_json::from_slice::<Record>(text)
+                .ok()
+                .map(Charge::from)
+        };
+        (header.format == FORMAT).then(|| Self {
+            run: header.run,
+            start,
+            records: records.chunks(RECORD).map(record).collect(),
+        })
+    }
+
+    fn is_damaged(&self) -> bool {
+        self.records.iter().any(Option::is_none)
+    }
+}
+
+/// The content of a file. A call may change a record while it is read.
+fn read(path: &Path) -> Option<Book> {
     let mut before = None;
     for _ in 0..READINGS {
-        let text = fs::read_to_string(path).ok()?;
+        let text = fs::read(path).ok()?;
         if before.as_ref() == Some(&text) {
             break;
         }
@@ -230,49 +259,76 @@ fn read(path: &Path) -> Option<Vec<Charge>> {
     }
     let text = before?;
     if text.is_empty() {
-        return Some(Vec::new());
+        return Some(Book::default());
     }
-    let (run, charges, _) = parsed(&text)?;
-    Some(
-        charges
-            .into_iter()
-            .map(|charge| charge.run(run.clone()))
-            .collect(),
-    )
+    Book::parse(&text)
+}
+
+/// Whether another program has the file. Some file systems know no locks: then nobody can tell.
+fn is_in_use(locked: Result<(), TryLockError>) -> bool {
+    matches!(locked, Err(TryLockError::WouldBlock))
+}
+
+/// Opens a file of a run, and creates it if it does not exist. Returns `None` if another program is using it, or if its
+/// header is damaged.
+fn opened(path: &Path, run: Option<&String>) -> io::Result<Option<(File, Book)>> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let mut file = private::open(&mut options, path)?;
+    if is_in_use(file.try_lock()) {
+        return Ok(None);
+    }
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    if let Some(book) = Book::parse(&text) {
+        if book.is_damaged() {
+            log::warn!(
+                "{} has damaged records: the ledger lacks their calls",
+                path.display()
+            );
+        }
+        return Ok(Some((file, book)));
+    }
+    let header = header(run.cloned());
+    // A program that was killed while it began has no records.
+    if text.len() >= header.len() {
+        log::warn!(
+            "{} is damaged or not a book of a run: another file takes its place",
+            path.display()
+        );
+        return Ok(None);
+    }
+    file.set_len(0)?;
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(header.as_bytes())?;
+    let book = Book {
+        start: header.len(),
+        ..Book::default()
+    };
+    Ok(Some((file, book)))
 }
 
 impl State {
-    /// Opens the file, or another one if another program is using it.
+    /// Opens the file, or another one if another program is using it or its header is damaged.
     fn open(&mut self, book: &RunBook) -> io::Result<()> {
         let folder = book.path.parent().unwrap_or(Path::new("."));
         private::make_folder(folder)?;
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let mut file = private::open(&mut options, &book.path)?;
-        if file.try_lock().is_err() {
-            let other = file_of(folder, &ProcessId::new().to_string());
-            file = private::open(&mut options, &other)?;
-            file.lock()?;
-        }
-        let mut text = String::new();
-        file.read_to_string(&mut text)?;
-        let mut known = Vec::new();
-        (known, self.start) = match parsed(&text) {
-            Some((_, records, start)) => (records, start),
-            // A program that was killed while it began has no records.
-            None if text.len() < header(book.run.clone()).len() => {
-                let header = header(book.run.clone());
-                file.set_len(0)?;
-                file.seek(SeekFrom::Start(0))?;
-                file.write_all(header.as_bytes())?;
-                (known, header.len() as u64)
-            }
-            None => {
-                let why = format!("{} is not a book of a run", book.path.display());
-                return Err(io::Error::new(IoErrorKind::InvalidData, why));
-            }
+        let run = book.run.as_ref();
+        let mut found = match &self.other {
+            None => opened(&book.path, run)?,
+            Some(_) => None,
         };
-        for charge in std::mem::replace(&mut self.records, known) {
+        if found.is_none() {
+            let new = || file_of(folder, &ProcessId::new().to_string());
+            found = opened(self.other.get_or_insert_with(new), run)?;
+        }
+        let Some((file, Book { start, records, .. })) = found else {
+            // Nobody else knows its name.
+            return Err(IoErrorKind::ResourceBusy.into());
+        };
+        self.start = start as u64;
+        let unwritten = std::mem::replace(&mut self.records, records);
+        for charge in unwritten.into_iter().flatten() {
             self.add(charge);
             self.is_behind = true;
         }
@@ -289,16 +345,17 @@ impl State {
                 ..known.clone()
             } == charge
         };
-        match self.records.iter().position(is_same) {
-            Some(at) => {
-                self.records[at].sum += sum;
-                at
-            }
-            None => {
-                self.records.push(charge);
-                self.records.len() - 1
-            }
+        let mut known = self.records.iter_mut().enumerate();
+        let same = known.find_map(|(at, known)| {
+            let known = known.as_mut().filter(|known| is_same(known))?;
+            Some((at, known))
+        });
+        if let Some((at, known)) = same {
+            known.sum += sum;
+            return at;
         }
+        self.records.push(Some(charge));
+        self.records.len() - 1
     }
 
     fn write(&mut self, changed: usize) -> io::Result<()> {
@@ -312,8 +369,10 @@ impl State {
             changed..changed + 1
         };
         for at in wanted {
-            file.seek(SeekFrom::Start(self.start + (at * RECORD) as u64))?;
-            file.write_all(line(&self.records[at]).as_bytes())?;
+            if let Some(record) = &self.records[at] {
+                file.seek(SeekFrom::Start(self.start + (at * RECORD) as u64))?;
+                file.write_all(line(record).as_bytes())?;
+            }
         }
         self.is_behind = false;
         Ok(())

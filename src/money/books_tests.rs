@@ -83,11 +83,65 @@ fn a_book_that_a_killed_program_left_is_continued() {
     fs::write(&path, &whole[..100]).unwrap();
     RunBook::new(&books, Some(&output)).book(charge(0, "a", 2));
     assert_eq!(all(&books).total().cost_usd.picos(), 2);
-    // A file of another program is left alone, and the calls are reported as missing.
+    // A file that is damaged or belongs to another program is left alone, and another one takes its place.
     fs::write(&path, "x".repeat(5_000)).unwrap();
-    RunBook::new(&books, Some(&output)).book(charge(0, "a", 2));
-    let (_, unreadable) = RunBook::read_all(&books, &BTreeSet::new()).unwrap();
+    RunBook::new(&books, Some(&output)).book(charge(0, "a", 4));
+    let (found, unreadable) = RunBook::read_all(&books, &BTreeSet::new()).unwrap();
     assert_eq!(unreadable, [path]);
+    assert_eq!(found.total().cost_usd.picos(), 4);
+}
+
+#[test]
+fn damaged_records_are_skipped_and_the_book_is_continued() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.jsonl");
+    let books = folder.path().join("ledger");
+    let open = || RunBook::new(&books, Some(&output));
+    let book = open();
+    for (model, picos) in [("a", 1), ("b", 2), ("c", 4), ("d", 8)] {
+        book.book(charge(0, model, picos));
+    }
+    let path = book.path.clone();
+    drop(book);
+    let mut bytes = fs::read(&path).unwrap();
+    let start = bytes.len() - 4 * RECORD;
+    bytes[start + RECORD..start + 3 * RECORD].fill(0);
+    fs::write(&path, bytes).unwrap();
+    // The second one reads what the first one has written.
+    for _ in 0..2 {
+        open().book(charge(0, "b", 16));
+        open().book(charge(0, "d", 32));
+    }
+    let (found, unreadable) = RunBook::read_all(&books, &BTreeSet::new()).unwrap();
+    assert_eq!(found.total().cost_usd.picos(), 1 + 8 + 2 * (16 + 32));
+    assert_eq!((unreadable, files(&books)), (vec![path], 1));
+}
+
+#[test]
+fn a_book_without_locks_is_used() {
+    let unsupported = io::Error::from(IoErrorKind::Unsupported);
+    assert!(!is_in_use(Err(TryLockError::Error(unsupported))));
+    assert!(is_in_use(Err(TryLockError::WouldBlock)));
+    assert!(!is_in_use(Ok(())));
+}
+
+/// The other file can be opened only later: it keeps its name.
+#[test]
+fn the_file_that_takes_the_place_of_another_is_named_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.jsonl");
+    let books = folder.path().join("ledger");
+    let first = RunBook::new(&books, Some(&output));
+    first.book(charge(0, "a", 1));
+    let second = RunBook::new(&books, Some(&output));
+    let blocked = books.join("blocked.jsonl");
+    fs::create_dir(&blocked).unwrap();
+    second.state.lock().other = Some(blocked.clone());
+    second.book(charge(0, "a", 2));
+    fs::remove_dir(&blocked).unwrap();
+    second.book(charge(0, "a", 4));
+    assert!(blocked.is_file());
+    assert_eq!((files(&books), all(&books).total().calls), (2, 3));
 }
 
 #[test]

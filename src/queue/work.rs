@@ -371,7 +371,7 @@ fn end(
         receipt: member.task.claimed.receipt,
         calls: ticket.tries.calls.into(),
         outcome,
-        charge: charge.cloned().map(Box::new),
+        charge: member.task.claimed.charged(charge),
         worked: None,
     }
 }

@@ -92,8 +92,8 @@ impl ItemSettler {
         let default = self.kinds.max_retries();
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
         let charge = match &mut result {
-            Ok(response) => response.charge.take(),
-            Err(error) => error.charge().cloned().map(Box::new),
+            Ok(response) => claimed.charged(response.charge.take().as_deref()),
+            Err(error) => claimed.charged(error.charge()),
         };
         let outcome = match result {
             Ok(mut response) => {

@@ -125,6 +125,9 @@ pub struct ClaimedJob {
     pub job_id: JobId,
     /// The process it belongs to.
     pub process_id: ProcessId,
+    /// The server token that created this process.
+    #[debug("{:?}", owner.as_deref().map(Name))]
+    pub owner: Option<String>,
     /// Kind, name and step.
     pub lane: Arc<JobLane>,
     /// The caller's name for it.
@@ -174,6 +177,13 @@ impl ClaimedJob {
         let own = self.item_id.clone();
         own.unwrap_or_else(|| self.job_id.to_string())
     }
+
+    /// A charge for its call, with its process and owner, which may be deleted before the charge is booked.
+    pub(crate) fn charged(&self, charge: Option<&Charge>) -> Option<Box<Charge>> {
+        let charge = charge?.clone();
+        let charge = charge.run(Some(self.process_id.to_string()));
+        Some(Box::new(charge.owner(self.owner.clone())))
+    }
 }
 
 /// The end of a claim: its receipt, and its outcome.
@@ -185,7 +195,8 @@ pub struct Settlement {
     pub calls: u32,
     /// The outcome.
     pub outcome: ClaimOutcome,
-    /// Who was paid for the last call. The store books it with the tokens and the cost that the outcome reports as
+    /// Who was paid for the last call, and for which process and owner: the store looks them up if they are missing, which
+    /// is too late after the process was deleted. The store books it with the tokens and the cost that the outcome reports as
     /// `spent`, in the same transaction as these; see [`StoreDatabase::charges`](super::StoreDatabase::charges).
     pub charge: Option<Box<Charge>>,
     /// How the worker's time was spent since it received its first job of the same process, or since it last reported

@@ -175,6 +175,52 @@ pub(super) fn a_call_for_a_deleted_job_is_booked_once(open: Open<'_>) {
     db.sound();
 }
 
+/// An owner's limit also counts calls whose process was deleted meanwhile.
+pub(super) fn a_call_for_a_deleted_process_is_booked_for_its_owner(open: Open<'_>) {
+    let db = open();
+    let (worker, store) = (db.worker(), db.store());
+    for (names, info) in [
+        (&["a", "b"][..], ProcessInfo::new().owner("ann")),
+        (&["a"][..], ProcessInfo::new().owner("ann").direct()),
+    ] {
+        let process = ProcessId::new();
+        store
+            .insert_described(process, Some(&info), jobs(names), true, T)
+            .unwrap();
+        let claimed = worker.one();
+        assert_eq!(claimed.owner.as_deref(), Some("ann"));
+        db.two.delete(process, None, T).unwrap();
+        while store.maintain(T).unwrap() {}
+        assert!(store.process(process).unwrap().is_none());
+        let paid = charge(&claimed, TODAY, ["m", "standard"], cost(0.25)).run(None);
+        let paid = claimed.charged(Some(&paid)).map(|paid| *paid);
+        settle(store, &claimed, billed(paid.as_ref().unwrap()), paid);
+        let booked = ledger(store).charges().last().unwrap();
+        assert_eq!(booked.owner.as_deref(), Some("ann"));
+    }
+    assert_eq!(store.cost_of("ann", TODAY).unwrap(), cost(0.5).unwrap());
+    db.sound();
+}
+
+/// A process may get the id of a deleted one.
+pub(super) fn processes_of_one_id_are_booked_for_their_owners(open: Open<'_>) {
+    let db = open();
+    let (worker, store, process) = (db.worker(), db.store(), ProcessId::new());
+    for owner in ["ann", "bob"] {
+        let info = ProcessInfo::new().owner(owner);
+        store
+            .insert_described(process, Some(&info), jobs(&["a", "b"]), true, T)
+            .unwrap();
+        for claimed in worker.claim(2, T) {
+            let paid = charge(&claimed, TODAY, ["m", "standard"], cost(0.25));
+            settle(store, &claimed, billed(&paid), Some(paid));
+        }
+        let all = receipts(store, process);
+        store.ack(&all, None, T).unwrap();
+        assert_eq!(store.cost_of(owner, TODAY).unwrap(), cost(0.5).unwrap());
+    }
+}
+
 pub(super) fn charges_of_children_pass_to_their_parent(open: Open<'_>) {
     let db = open();
     let (worker, store) = (db.worker(), db.store());

@@ -467,6 +467,8 @@ macro_rules! job_store_suite {
             results_of_a_collector_are_left_to_it
             what_was_billed_is_booked_and_outlives_its_jobs
             a_call_for_a_deleted_job_is_booked_once
+            a_call_for_a_deleted_process_is_booked_for_its_owner
+            processes_of_one_id_are_booked_for_their_owners
             charges_of_children_pass_to_their_parent
             charges_of_direct_calls_are_merged_when_they_are_gone
         }

@@ -65,6 +65,7 @@ fn a_store_can_make_what_it_returns() {
         receipt,
         job_id,
         process_id,
+        owner: None,
         lane: lane.clone(),
         item_id: None,
         request_hash: None,

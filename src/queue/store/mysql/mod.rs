@@ -266,7 +266,7 @@ impl StoreDatabase for MysqlStore {
             chores::step(self, no, now)?;
             return Ok(true);
         }
-        if charges::merge_passing(self)? {
+        if charges::merge_passing(self, now)? {
             return Ok(true);
         }
         self.await_silent(now)

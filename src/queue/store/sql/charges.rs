@@ -1,6 +1,8 @@
 //! What was paid, in the same transactions as the counters of processes. The rows outlive jobs and processes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use const_format::formatcp;
 use rusqlite::types::Value;
@@ -18,17 +20,50 @@ use super::statements::{Dialect, Fault, Queries as _, Row, Statements, by, id_of
 use super::{Again, SqlStore};
 
 /// Number of rows that are merged at once.
-const MERGED: i64 = 500;
+const MERGED: usize = 500;
+
+/// How often a program looks for rows to merge.
+const MERGED_EVERY: Duration = Duration::from_secs(10);
+
+/// Finds rows to merge. With an order, SQLite would read the whole table instead of the index of these rows.
+pub(crate) const PASSED: &str = formatcp!(
+    "SELECT hash FROM #charges WHERE passing = 1 AND process NOT IN (SELECT id FROM #processes) LIMIT {MERGED}"
+);
 
 const COLUMNS: &str = "day, provider, model, tier, api_key, process, owner, calls, unpriced, input_tokens, \
      cached_input_tokens, output_tokens, cost_picos";
 
-/// A row for each payee, day and process. The owner and the process are looked up by the number of the process.
+/// A row for each payee, day, process and owner.
 const INSERT: &str = formatcp!(
-    "INSERT INTO #charges (hash, passing, {COLUMNS}) VALUES (?,
-       IFNULL((SELECT total = 1 OR info LIKE '%\"direct\":true%' FROM #processes WHERE no = ?), 0),
-       ?, ?, ?, ?, ?, ?, IFNULL(?, (SELECT owner FROM #processes WHERE no = ?)), ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO #charges (hash, passing, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 );
+
+/// The process of a charge.
+struct Process {
+    id: String,
+    owner: Option<String>,
+    /// Whether nobody looks for its charges after its end.
+    is_passing: bool,
+}
+
+/// The processes with these numbers that exist.
+fn processes(tx: &mut dyn Statements, numbers: &[i64]) -> Result<BTreeMap<i64, Process>, Fault> {
+    let mut found = BTreeMap::new();
+    if numbers.is_empty() {
+        return Ok(found);
+    }
+    let sql = "SELECT no, id, owner, total = 1 OR IFNULL(info, '') LIKE '%\"direct\":true%'
+         FROM #processes WHERE no IN :list";
+    for mut row in tx.rows_in(sql, numbers)? {
+        let process = Process {
+            id: id_of(&row.at::<Vec<u8>>(1)?)?.to_string(),
+            owner: row.at(2)?,
+            is_passing: row.at::<i64>(3)? != 0,
+        };
+        found.insert(row.at(0)?, process);
+    }
+    Ok(found)
+}
 
 /// The sums of a row, and their limit, as of the counters of processes.
 const SUMS: [&str; 6] = [
@@ -47,36 +82,37 @@ pub(crate) fn statements(
     charges: &NewCharges,
     now: Timestamp,
 ) -> Result<Vec<(String, Vec<Value>)>, Fault> {
-    let mut rows: BTreeMap<Vec<u8>, (Charge, i64)> = BTreeMap::new();
-    for (charge, process) in charges.iter() {
+    let numbers: BTreeSet<i64> = charges.iter().map(|(_, process)| process).collect();
+    let processes = processes(tx, &Vec::from_iter(numbers))?;
+    let mut rows: BTreeMap<Vec<u8>, (Charge, bool)> = BTreeMap::new();
+    for (charge, no) in charges.iter() {
         let mut charge = charge.clone();
+        // The process may be deleted. The charge names it then, unless it comes from a worker that knows nothing of it.
+        let process = processes.get(&no);
         if charge.run.is_none() {
-            charge.run = process_id(tx, process)?;
+            charge.run = process.map(|process| process.id.clone());
             charge.day = Day::of(now);
         }
+        if charge.owner.is_none() {
+            charge.owner = process.and_then(|process| process.owner.clone());
+        }
+        let is_passing = match process {
+            Some(process) => process.is_passing,
+            None => charge.run.is_some(),
+        };
         let sum = charge.sum;
         let row = rows.entry(hash(&charge));
         row.and_modify(|(known, _)| known.sum += sum)
-            .or_insert((charge, process));
+            .or_insert((charge, is_passing));
     }
     let sql = upsert(tx.dialect());
     let rows = rows.into_iter();
-    rows.map(|(hash, (charge, process))| Ok((sql.clone(), values(hash, &charge, process)?)))
+    rows.map(|(hash, (charge, is_passing))| Ok((sql.clone(), values(hash, &charge, is_passing)?)))
         .collect()
-}
-
-fn process_id(tx: &mut dyn Statements, no: i64) -> Result<Option<String>, Fault> {
-    let id: Option<Vec<u8>> = tx.one("SELECT id FROM #processes WHERE no = ?", by![no])?;
-    Ok(id
-        .map(|id| id_of(&id))
-        .transpose()?
-        .map(|id| id.to_string()))
 }
 
 /// The key of a row: charges with the same key are summed.
 fn hash(charge: &Charge) -> Vec<u8> {
-    // The owner of a process does not change.
-    let owner = charge.owner.as_deref().filter(|_| charge.run.is_none());
     let mut hash = Sha256::new();
     hash.update(charge.day.number().to_be_bytes());
     for text in [
@@ -85,7 +121,7 @@ fn hash(charge: &Charge) -> Vec<u8> {
         Some(&*charge.tier),
         charge.key.as_deref(),
         charge.run.as_deref(),
-        owner,
+        charge.owner.as_deref(),
     ] {
         let text = text.unwrap_or_default();
         hash.update((text.len() as u64).to_be_bytes());
@@ -107,7 +143,7 @@ fn upsert(dialect: Dialect) -> String {
     format!("{INSERT} {start} {}", sets.join(", "))
 }
 
-fn values(hash: Vec<u8>, charge: &Charge, process: i64) -> Result<Vec<Value>, Fault> {
+fn values(hash: Vec<u8>, charge: &Charge, is_passing: bool) -> Result<Vec<Value>, Fault> {
     let run = charge.run.as_deref().map(str::parse::<uuid::Uuid>);
     let run = run
         .transpose()
@@ -123,7 +159,7 @@ fn values(hash: Vec<u8>, charge: &Charge, process: i64) -> Result<Vec<Value>, Fa
     } = charge.sum;
     Ok(by![
         hash,
-        process,
+        i64::from(is_passing),
         i64::from(charge.day.number()),
         charge.provider.clone(),
         charge.model.clone(),
@@ -131,7 +167,6 @@ fn values(hash: Vec<u8>, charge: &Charge, process: i64) -> Result<Vec<Value>, Fa
         charge.key.clone(),
         run,
         charge.owner.clone(),
-        process,
         bounded(calls),
         bounded(unpriced),
         bounded(input_tokens),
@@ -187,7 +222,7 @@ pub(crate) fn cost_of(tx: &mut dyn Statements, owner: &str, since: Day) -> Resul
 
 /// Gives the rows of a process to another one.
 pub(super) fn give(tx: &mut dyn Statements, from: i64, to: i64) -> Result<(), Fault> {
-    let Some(to_id) = process_id(tx, to)? else {
+    let Some(to) = processes(tx, &[to])?.remove(&to) else {
         return Ok(());
     };
     let sql = formatcp!(
@@ -195,38 +230,45 @@ pub(super) fn give(tx: &mut dyn Statements, from: i64, to: i64) -> Result<(), Fa
          WHERE process = (SELECT id FROM #processes WHERE no = ?) ORDER BY hash FOR UPDATE"
     );
     for row in tx.rows(sql, by![from])? {
-        rebook(tx, row, Some((&to_id, to)))?;
+        rebook(tx, row, Some(&to))?;
     }
     Ok(())
 }
 
 /// Books a row for another process, or for none.
-fn rebook(tx: &mut dyn Statements, row: Row, to: Option<(&str, i64)>) -> Result<(), Fault> {
+fn rebook(tx: &mut dyn Statements, row: Row, to: Option<&Process>) -> Result<(), Fault> {
     let mut cells = row;
     let old: Vec<u8> = cells.at(13)?;
     let mut charge = read(cells)?;
-    charge.run = to.map(|(id, _)| id.to_owned());
-    if to.is_some() {
-        charge.owner = None;
+    charge.run = to.map(|to| to.id.clone());
+    if let Some(to) = to {
+        charge.owner.clone_from(&to.owner);
     }
     tx.run("DELETE FROM #charges WHERE hash = ?", by![old])?;
     let sql = upsert(tx.dialect());
-    let process = to.map_or(0, |(_, no)| no);
-    tx.run(&sql, values(hash(&charge), &charge, process)?)?;
+    let is_passing = to.is_some_and(|to| to.is_passing);
+    tx.run(&sql, values(hash(&charge), &charge, is_passing)?)?;
     Ok(())
 }
 
 /// Merges rows of processes that no longer exist and that nobody looks for: of single jobs and direct calls. Returns
 /// whether more are left.
-pub(crate) fn merge_passing(store: &impl SqlStore) -> Result<bool, Error> {
-    let find = format!(
-        "SELECT hash FROM #charges WHERE passing = 1 AND process NOT IN (SELECT id FROM #processes)
-         ORDER BY hash LIMIT {MERGED}"
-    );
-    let found: Vec<Vec<u8>> = store.read(|tx| tx.column(&find, Vec::new()))?;
+pub(crate) fn merge_passing(store: &impl SqlStore, now: Timestamp) -> Result<bool, Error> {
+    let merged_at = &store.shared().charges_merged_at;
+    let last = Timestamp(merged_at.load(Ordering::Relaxed));
+    if last <= now && now.since(last) < MERGED_EVERY {
+        return Ok(false);
+    }
+    let mut found: Vec<Vec<u8>> = store.read(|tx| tx.column(PASSED, Vec::new()))?;
+    let is_more = found.len() == MERGED;
+    if !is_more {
+        merged_at.store(now.0, Ordering::Relaxed);
+    }
     if found.is_empty() {
         return Ok(false);
     }
+    // All programs lock the rows in one order.
+    found.sort_unstable();
     store.write_lazily(Again::Harmless, |tx| {
         for hash in &found {
             let sql = formatcp!(
@@ -238,7 +280,7 @@ pub(crate) fn merge_passing(store: &impl SqlStore) -> Result<bool, Error> {
         }
         Ok(())
     })?;
-    Ok(found.len() as i64 == MERGED)
+    Ok(is_more)
 }
 
 /// Processes whose charges differ from their counters.

@@ -51,6 +51,7 @@ pub(crate) fn read_claimed(
             },
             job_id: store.job_id(id, Timestamp(row.at(2)?)),
             process_id,
+            owner: row.at(15)?,
             lane,
             item_id: row.at(12)?,
             request_hash: row.at(13)?,
@@ -81,5 +82,6 @@ pub(crate) fn read_claimed(
 /// The query for jobs with their payloads.
 pub(crate) const WHOLE: &str =
     "SELECT j.id, j.claim, j.created_at, j.priority, j.max_retries, j.crashes, j.lost, j.visible_at,
-       j.attempt, j.calls, j.in_doubt, j.has_history, p.item_id, p.request_hash, p.body
+       j.attempt, j.calls, j.in_doubt, j.has_history, p.item_id, p.request_hash, p.body,
+       (SELECT owner FROM #processes WHERE no = j.id DIV 4294967296)
      FROM #jobs j CROSS JOIN #payloads p ON p.job = j.id WHERE j.id IN :list";

@@ -30,8 +30,9 @@ pub(super) mod workers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 #[cfg(test)]
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
@@ -69,6 +70,8 @@ pub(crate) struct SharedState {
     pub(super) inserts: GroupCommit,
     /// Number of jobs per transaction of a chore.
     pub(super) chunk: i64,
+    /// When charges of deleted processes were last merged.
+    charges_merged_at: AtomicI64,
     /// Number of chunks until the operation is aborted, to simulate a crash.
     #[cfg(test)]
     pub(crate) chunks_left: AtomicI64,
@@ -81,6 +84,7 @@ impl SharedState {
             lanes: Mutex::default(),
             inserts: GroupCommit::default(),
             chunk,
+            charges_merged_at: AtomicI64::new(i64::MIN),
             #[cfg(test)]
             chunks_left: AtomicI64::new(i64::MAX),
         }

@@ -40,7 +40,7 @@ impl SqliteStore {
             chores::step(self, no, now)?;
             return Ok(true);
         }
-        if charges::merge_passing(self)? {
+        if charges::merge_passing(self, now)? {
             return Ok(true);
         }
         if self.spare_pages()? {

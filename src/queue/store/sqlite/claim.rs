@@ -152,7 +152,8 @@ impl SqliteStore {
         // Separate queries, because SQLite would plan a join again for each id.
         let mut read = conn.prepare_cached(
             "SELECT claim, created_at, priority, max_retries, crashes, lost, visible_at, attempt,
-                calls, in_doubt, has_history FROM jobs WHERE id = ?1",
+                calls, in_doubt, has_history, (SELECT owner FROM processes WHERE no = ?1 >> 32)
+             FROM jobs WHERE id = ?1",
         )?;
         let mut read_payload =
             conn.prepare_cached("SELECT item_id, request_hash, body FROM payloads WHERE job = ?1")?;
@@ -184,6 +185,7 @@ impl SqliteStore {
             },
             job_id: self.job_id(id, Timestamp(row.get(1)?)),
             process_id,
+            owner: row.get(11)?,
             lane: lane.clone(),
             item_id: texts.get(0)?,
             request_hash: texts.get(1)?,

@@ -15,7 +15,7 @@ use super::*;
 use crate::base::id::ProcessId;
 use crate::queue::job::Job;
 use crate::queue::store::Severity;
-use crate::queue::store::sql::{lineage, results};
+use crate::queue::store::sql::{charges, lineage, results};
 use crate::queue::store::{ClaimStore, EnqueueStore, JobStore, ResultStore};
 
 const T: Timestamp = Timestamp(1_763_000_000_000);
@@ -343,6 +343,10 @@ fn hot_statements_use_their_indexes() {
         (
             bound(results::PEEK),
             "INDEX jobs_with_outcome (id>? AND id<?)",
+        ),
+        (
+            translate::translated(charges::PASSED),
+            "INDEX charges_passing",
         ),
         (
             "SELECT id, crashes FROM jobs WHERE worker = 1".to_owned(),
