@@ -152,17 +152,25 @@ impl MysqlStore {
         if ends.is_empty() {
             return Ok(Vec::new());
         }
-        let (changed, woken) = self.write(Again::Harmless, |tx| {
-            let mut settling = Settling::begin(self, tx, ends, now)?;
-            for end in ends {
-                settling.end(tx, end)?;
-            }
-            settling.finish(tx)
-        })?;
+        let (changed, woken) = self.write(Again::Harmless, |tx| self.settle_in(tx, ends, now))?;
         if woken {
             self.wake();
         }
         Ok(changed)
+    }
+
+    /// Returns the changed processes, and whether jobs were woken.
+    pub(super) fn settle_in(
+        &self,
+        tx: &mut Tx<'_>,
+        ends: &[Settlement],
+        now: Timestamp,
+    ) -> Result<(Vec<ProcessState>, bool), Fault> {
+        let mut settling = Settling::begin(self, tx, ends, now)?;
+        for end in ends {
+            settling.end(tx, end)?;
+        }
+        settling.finish(tx)
     }
 }
 
@@ -258,7 +266,7 @@ impl Settling<'_> {
         }
         let counts = self.apply(tx, end)?;
         if let Some(spent) = end.outcome.spent()
-            && (counts || self.is_another_call(end))
+            && (counts || self.is_another_call(tx, end))
         {
             let charge = end.charge.as_deref();
             self.changes.spent(end.receipt.job, spent, charge);
@@ -312,9 +320,10 @@ impl Settling<'_> {
 
     /// Whether an end that changes nothing reports a call that no other end reports, because the job was claimed again
     /// since, or deleted. If the results of a batch are read again, or a transaction is repeated, an end is reported twice.
-    fn is_another_call(&self, end: &Settlement) -> bool {
+    fn is_another_call(&self, tx: &Tx<'_>, end: &Settlement) -> bool {
         let row = self.rows.get(&end.receipt.job);
-        row.is_none_or(|row| row.claim > end.receipt.claim)
+        // The first attempt may have booked the call, and others may have changed the job after it.
+        !tx.may_be_done && row.is_none_or(|row| row.claim > end.receipt.claim)
     }
 
     /// Completes the job. Returns its former status if it had no outcome.

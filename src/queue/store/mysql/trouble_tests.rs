@@ -1,6 +1,9 @@
 //! Workers that are cut off, connections that are lost, deadlocks, and a server that forgets or stands still.
 
 use super::*;
+use crate::base::charge::{Charge, ChargeSum};
+use crate::base::day::Day;
+use crate::queue::job::Spent;
 
 /// A worker that is cut off until its lease has ended: its jobs pass on, its failures do not count, its successes do.
 #[test]
@@ -138,6 +141,55 @@ fn a_transaction_that_loses_its_connection_is_carried_out_once() {
         .read(|tx| tx.one("SELECT value FROM #meta WHERE name = 'tries'", Vec::new()))
         .unwrap();
     assert_eq!((tries, value.as_deref()), (2, Some("1")));
+}
+
+/// The reply to a commit is lost, and the job is deleted before the transaction is repeated.
+#[test]
+fn a_call_is_booked_once_if_the_reply_to_its_commit_is_lost() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let (store, other) = (tables.open(), tables.open());
+    let mut seen = Vec::new();
+    store
+        .write(Again::Harmless, |tx| {
+            seen.push(tx.may_be_done);
+            let own: i64 = tx.one("SELECT CONNECTION_ID()", Vec::new())?.unwrap_or(0);
+            if seen.len() == 1 {
+                let kill = |tx: &mut super::writer::Tx<'_>| {
+                    tx.run(&format!("KILL CONNECTION {own}"), Vec::new())
+                };
+                other.read(kill).map_err(Fault::from)?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(seen, [false, true]);
+
+    let process = ProcessId::new();
+    store.insert(process, jobs(1), true, T).unwrap();
+    let worker = store.register_worker(T).unwrap();
+    let mut end = completed(&claim(&store, worker, 1)[0]);
+    let sum = ChargeSum::call([10, 0, 3], None);
+    end.charge = Some(Box::new(Charge::new(Day(0), sum)));
+    if let ClaimOutcome::Completed { spent, .. } = &mut end.outcome {
+        *spent = Some(Spent {
+            input_tokens: 10,
+            output_tokens: 3,
+            ..Spent::default()
+        });
+    }
+    let ends = [end];
+    store.settle(&ends, T).unwrap();
+    store.delete(process, None, T).unwrap();
+    let repeat = |tx: &mut super::writer::Tx<'_>| {
+        tx.may_be_done = true;
+        store.settle_in(tx, &ends, T).map(drop)
+    };
+    store.write(Again::Harmless, repeat).unwrap();
+    let mut calls = 0;
+    let mut count = |charge: Charge| calls += charge.sum.calls;
+    store.charges(None, None, &mut count).unwrap();
+    assert_eq!(calls, 1);
 }
 
 /// Two transactions that wait for each other: the server ends one, which begins anew.

@@ -238,8 +238,13 @@ impl Database {
         mut work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
         let (mut retries, mut lost_since) = (0, None::<Instant>);
+        let mut may_be_done = false;
         loop {
             let mut committing = false;
+            let mut work = |tx: &mut Tx<'_>| {
+                tx.may_be_done = may_be_done;
+                work(tx)
+            };
             let fault = match self.attempt(mode, &mut committing, &mut work) {
                 Ok(done) => return Ok(done),
                 Err(fault) => fault,
@@ -262,6 +267,7 @@ impl Database {
                         };
                         return Err(in_doubt(&self.location, told));
                     }
+                    may_be_done |= committing;
                     let since = *lost_since.get_or_insert_with(Instant::now);
                     if since.elapsed() > PATIENCE {
                         return Err(fault.at_server(&self.location));
