@@ -8,7 +8,8 @@ use crate::llm::transport::HttpReply;
 use super::answer::{beginning, malformed};
 use super::error_body::ErrorBody;
 use super::limits::retry_after;
-use super::vendor::Vendor;
+use super::rules::RULES;
+use super::vendor::{Dialect, Vendor};
 
 /// The failure of a reply with an error status.
 pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
@@ -97,8 +98,14 @@ pub(super) fn failure_in_batch(vendor: &Vendor, status: u16, error_body: &ErrorB
 /// The failure inside a reply with a success status, which some gateways send.
 pub(super) fn failure_inside(vendor: &Vendor, error: &Value, body: &[u8]) -> Error {
     let error_body = ErrorBody::from_error(error);
+    let by_type = || {
+        let mut known = RULES.anthropic_statuses.iter();
+        let known = known.find(|(kind, _)| error_body.words.contains(kind));
+        known.map(|(_, status)| *status)
+    };
     let named = error_body
         .status
+        .or_else(|| (vendor.dialect == Dialect::Anthropic).then(by_type)?)
         .filter(|status| (400..600).contains(status));
     // Without a status, only errors with a rule of their own are known.
     let status = named.unwrap_or(400);

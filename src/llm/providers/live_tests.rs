@@ -394,14 +394,18 @@ fn an_overload_after_the_beginning_is_an_answer_that_was_broken_off() {
         let error = super::super::dialect::decode(vendor("anthropic"), &reply, true).unwrap_err();
         (error.kind(), broken_off(error, &reply.body))
     };
-    let overloaded =
-        json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}});
-    let (before, error) = failed(&[overloaded]);
-    assert_eq!(before, ErrorKind::RateLimited);
-    assert_eq!(
-        (error.kind(), error.sent()),
-        (ErrorKind::Transient, Sent::Maybe)
-    );
+    for (kind, expected) in [
+        ("overloaded_error", ErrorKind::Transient),
+        ("rate_limit_error", ErrorKind::RateLimited),
+    ] {
+        let event = json!({"type": "error", "error": {"type": kind, "message": "Too much"}});
+        let (before, error) = failed(&[event]);
+        assert_eq!(before, expected, "{kind}");
+        assert_eq!(
+            (error.kind(), error.sent()),
+            (ErrorKind::Transient, Sent::Maybe)
+        );
+    }
     let broken = json!({"type": "error", "error": {"type": "api_error", "message": "Broke."}});
     assert_eq!(failed(&[broken]).1.sent(), Sent::Maybe);
     // A stream without its end is treated as before.

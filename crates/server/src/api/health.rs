@@ -62,11 +62,13 @@ fn has_refused_key(app: &App) -> bool {
     refusal.is_some_and(|error| error.kind() == ErrorKind::Auth)
 }
 
-/// Whether a job waits, whose call shows when the key is accepted again. Without one the server has to stay ready: a
-/// balancer would send it no request that could show it.
+/// Whether a job waits, whose call shows when the key is accepted again. Without one, and while the queue is paused, the
+/// server has to stay ready: a balancer would send it no request that could show it.
 fn has_waiting_jobs(app: &App) -> bool {
     let waiting = app.overview.now();
-    waiting.is_ok_and(|overview| overview["jobs"]["pending"] != 0)
+    waiting.is_ok_and(|overview| {
+        overview["jobs"]["pending"] != 0 && overview["paused"]["queue"] != true
+    })
 }
 
 fn check_queue(app: &App) -> Result<(), Problem> {

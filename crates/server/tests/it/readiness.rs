@@ -98,6 +98,11 @@ fn a_refused_key_is_a_cause_while_jobs_wait_for_it() {
     let other = other["job_id"].as_str().unwrap();
     let other = desk.get(&format!("/api/v1/jobs/{other}?wait=30"));
     assert_eq!(other.json()["status"], "completed");
+    // No call of a paused queue shows it.
+    desk.post("/api/v1/pause", &json!({}));
+    until_causes(&desk, &json!([]));
+    desk.post("/api/v1/resume", &json!({}));
+    until_causes(&desk, &json!(["api_key"]));
     // The next job will show whether the key is accepted by then, so requests may come again.
     let cancel = format!("/api/v1/jobs/{}/cancel", job["job_id"].as_str().unwrap());
     desk.post(&cancel, &json!({}));
