@@ -207,7 +207,7 @@ fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
         receipt,
         job_id: ids.0,
         process_id: ids.1,
-        owner: Some(text()),
+        owner: Some("shop".to_owned()),
         lane: lane.clone(),
         item_id: Some("a-1".to_owned()),
         request_hash: None,
