@@ -197,7 +197,7 @@ pub struct Settlement {
     pub outcome: ClaimOutcome,
     /// Who was paid for the last call, and for which process and owner: the store looks them up if they are missing, which
     /// is too late after the process was deleted. The store books it with the tokens and the cost that the outcome reports as
-    /// `spent`, in the same transaction as these; see [`StoreDatabase::charges`](super::StoreDatabase::charges).
+    /// `spent`, in the same transaction as these; see [`EnqueueStore::charges`](super::EnqueueStore::charges).
     pub charge: Option<Box<Charge>>,
     /// How the worker's time was spent since it received its first job of the same process, or since it last reported
     /// its time. One of several ends that are recorded together contains it. See
