@@ -140,7 +140,7 @@ impl Estimate {
     /// model to other inputs. Few replies, and replies to other inputs, lead to wide ranges.
     ///
     /// The ranges contain the usual cost of one answer for each request. Calls that are billed although they fail, such as
-    /// retries of answers in a wrong format, are included only as far as the replies of the same input include them.
+    /// retries of answers in a wrong format, are included only if the replies of the same input include them.
     pub fn new(work: &Workload, of_input: &ModelReplies, earlier: &ModelReplies) -> Self {
         let (input_tokens, input_from) = input(work, of_input, earlier);
         let (output_tokens, output_from) = output(work, of_input, earlier);
@@ -206,7 +206,7 @@ impl Estimate {
     }
 }
 
-/// The range of the sum over `further` values, of which `n` others are known.
+/// The range of the sum over `further` values, if `n` others are known.
 fn total(known: &Moments, n: u64, further: u64) -> (f64, f64) {
     let mean = known.sum / n as f64;
     let error = known.deviation(n) * standard_errors(n, Some(further));

@@ -83,7 +83,7 @@ pub fn cost_of_lines(output: &Path) -> Option<Usd> {
     }
     let lines = BufReader::new(File::open(output).ok()?).lines();
     let cost = |line: std::io::Result<String>| {
-        // An incomplete line is none yet.
+        // An incomplete line does not count yet.
         let line: Option<Line> = serde_json::from_str(&line.ok()?).ok();
         Some(line.and_then(|line| line.cost_usd).unwrap_or_default())
     };

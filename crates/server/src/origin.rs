@@ -72,7 +72,7 @@ impl PublicUrl {
         self.host == "localhost" || address.is_ok_and(|address| address.is_loopback())
     }
 
-    /// The path below which the server is, without a `/` at the end; empty if there is none.
+    /// The path below which the server is, without a `/` at the end; empty for the root.
     pub(crate) fn path(&self) -> &str {
         &self.path
     }

@@ -46,7 +46,7 @@ pub(super) struct Stream {
     with_usage: bool,
 }
 
-/// The error of a call that requests a stream where there is none.
+/// The error of a call that requests a stream where no stream is possible.
 pub(super) fn refusal() -> Fault {
     let message = "Unsupported value: 'stream' must be false.";
     Fault::invalid("stream", "unsupported_value", message)

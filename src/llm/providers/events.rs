@@ -45,7 +45,7 @@ pub(super) fn streamed(dialect: Dialect, body: &[u8]) -> Option<Streamed> {
     Some(whole.map_or(Streamed::CutOff, Streamed::Whole))
 }
 
-/// The most values in a stream, each of which takes far more memory than text. Events that only continue a text do not
+/// The most values in a stream. Each takes far more memory than text. Events that only continue a text do not
 /// count: a long answer has tens of thousands of them.
 const MOST_VALUES: usize = 1_000_000;
 

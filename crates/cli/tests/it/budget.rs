@@ -76,7 +76,7 @@ fn a_run_stops_before_its_budget_is_exceeded_and_goes_on_with_a_higher_one() {
     assert!(times(one, sim.stats().paid) <= budget);
     run(&desk, &sim, "-o out.jsonl --budget 0.01").expect(0);
     assert_eq!(sim.stats().paid, 200);
-    // Whoever deletes the output begins again.
+    // Without the output, a run begins again.
     std::fs::remove_file(desk.path("out.jsonl")).unwrap();
     let anew = run(&desk, &sim, "-o out.jsonl --budget 0.01").expect(0);
     assert_eq!(usd(&summary(&anew)["budget"]["spent"]), times(one, 200));

@@ -143,7 +143,7 @@ impl AnswerListener for Arriving {
             return;
         }
         now.pieces.extend(Piece::of(piece));
-        // Full: it is told already.
+        // Full: a message is waiting already.
         let _ = self.told.try_send(());
     }
 }

@@ -123,7 +123,7 @@ impl Waiting {
     pub fn ended(&self, process: ProcessId) {
         if let Some(waited) = self.now.lock().waiters.get(&process) {
             waited.has_ended.store(true, Ordering::SeqCst);
-            // Full: it is told already.
+            // Full: a message is waiting already.
             let _ = waited.told.try_send(());
         }
     }

@@ -29,9 +29,9 @@ pub(super) struct Events {
     has_begun: bool,
     /// The end of the ids of items.
     id: String,
-    /// The items of which a part was sent.
+    /// The items with a part that was sent.
     items: Vec<SentItem>,
-    /// Items of the provider of which no part has arrived.
+    /// Items of the provider without any part yet.
     waiting: Vec<Value>,
     /// The provider's own items are sent, with their ids.
     is_given: bool,
@@ -72,7 +72,7 @@ impl SentPart {
 }
 
 impl SentItem {
-    /// The item with what was sent of it, of which nothing follows.
+    /// The item with what was sent of it; nothing follows.
     fn cut(&self) -> Value {
         let mut item = self.begun.clone();
         let Some(fields) = item.as_object_mut() else {
@@ -187,7 +187,7 @@ impl Events {
         self.say("response.in_progress", json!({"response": begun}));
     }
 
-    /// A refusal is the whole answer, and has none of the items that were sent before it: adds them.
+    /// A refusal is the whole answer, without the items that were sent before it: adds them.
     pub fn keep_before_refusal(&self, response: &mut Map<String, Value>) {
         let output = response.get("output").and_then(Value::as_array);
         let Some([refusal]) = output.map(|output| &output[..]) else {
@@ -206,7 +206,7 @@ impl Events {
         response.insert("output".to_owned(), all);
     }
 
-    /// Moves the items of which a part was sent to the front: a provider may send reasoning, or its signature, after the
+    /// Moves the items with a part that was sent to the front: a provider may send reasoning, or its signature, after the
     /// beginning of the text.
     ///
     /// # Errors
@@ -436,7 +436,7 @@ impl Events {
         self.part(&place, number, part, true);
     }
 
-    /// A piece of the text of the item of this kind, which begins if there is none.
+    /// A piece of the text of the item of this kind, which begins with it if necessary.
     fn say_text(&mut self, kind: &str, prefix: &str, part: &Value, text: &str) {
         self.add_waiting();
         let found = self.items.iter().rposition(|item| item.kind == kind);

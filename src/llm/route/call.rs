@@ -1,0 +1,204 @@
+//! Calls of a route: one call, observed, within the budget, with its cost.
+
+use std::borrow::Borrow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use crate::base::cancel::Context;
+use crate::base::clock::Time;
+use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::usage::Paid;
+use crate::engine::route::{Next, Tries, decide};
+use crate::engine::run::Reply;
+use crate::llm::params::RequestTask;
+use crate::llm::request::Request;
+use crate::llm::response::Response;
+use crate::llm::spending;
+use crate::observe::calls::{CallResult, ObservedCall};
+
+use super::Route;
+
+impl Route<'_> {
+    /// One call. An answer that was to be JSON is held against its shape.
+    pub(crate) fn call(&self, request: &Request, tries: &Tries, ctx: &Context) -> Reply<Response> {
+        // A call that is given up on since its provider is in doubt ends like one that is cancelled, and goes on elsewhere.
+        let may_go_on =
+            |error: &Error| error.is_not_ready() || error.kind() == ErrorKind::Cancelled;
+        let again = |error: &Error| may_go_on(error) || self.goes_on(tries, error);
+        let client = self.client(tries.step);
+        let mut reply = self
+            .carried
+            .call(client, request, tries, &self.pricing(), again, ctx);
+        if let Ok(answer) = &mut reply.result
+            && answer.provider == "extract"
+            && (tries.step > 0 || !self.skipped.is_empty())
+        {
+            answer.details_mut().degraded = Some(self.why_no_model(request, tries));
+        }
+        reply
+    }
+
+    /// Why a request came to the stand-in behind all models.
+    fn why_no_model(&self, request: &Request, tries: &Tries) -> String {
+        let failed = self.earlier(tries.fallbacks, request).into_iter();
+        let failed = failed.map(|step| format!("{}: {}", step.provider, step.error.message()));
+        let skipped = self.skipped.iter();
+        let skipped = skipped.map(|step| format!("{}: {}", step.provider, step.reason));
+        let why: Vec<String> = failed.chain(skipped).collect();
+        if why.is_empty() {
+            // A queue's job whose earlier calls were made by another worker.
+            return "the providers before it gave no answer".to_owned();
+        }
+        why.join("; ")
+    }
+
+    /// Whether an item whose call ended in `error` is called again, as far as that does not depend
+    /// on others.
+    fn goes_on(&self, tries: &Tries, error: &Error) -> bool {
+        let mut tries = *tries;
+        tries.count(error);
+        let more_steps = usize::from(tries.step) + 1 < self.steps.len();
+        let now = Time::ZERO;
+        decide(&self.retry, more_steps, &tries, error, now, None, 0.0) != Next::GiveUp
+    }
+
+    /// The error of an item that is not called again after all, with what its calls have cost.
+    pub(crate) fn dropped(&self, request: &Request, tries: &Tries, error: Error) -> Error {
+        if error.paid().is_known() {
+            error
+        } else {
+            error.with_paid(self.carried.take_paid(request, tries))
+        }
+    }
+
+    /// One call for requests that share it: one answer for each, in their order.
+    pub(crate) fn answers(
+        &self,
+        requests: &[impl Borrow<Request>],
+        tries: &Tries,
+        ctx: &Context,
+    ) -> Reply<Vec<Result<Response, Error>>> {
+        let is_heard = self.observer.is_some() || log::log_enabled!(log::Level::Debug);
+        let Some(first) = requests.first().filter(|_| is_heard) else {
+            return self.unobserved(requests, tries, ctx);
+        };
+        let first = first.borrow();
+        let (provider, model) = self.asked(tries.step, first);
+        let call = ObservedCall {
+            operation: match first.task {
+                RequestTask::Complete => "chat",
+                RequestTask::Embed => "embeddings",
+                RequestTask::Speech => "speech",
+            },
+            provider: &provider,
+            model: model.as_deref(),
+            item: first.id.as_deref(),
+            items: requests.len(),
+            attempt: u32::from(tries.calls) + 1,
+        };
+        if let Some(observer) = &self.observer {
+            observer.on_start(&call);
+        }
+        let start = self.clock.now();
+        let made = catch_unwind(AssertUnwindSafe(|| self.unobserved(requests, tries, ctx)));
+        let panicked = Error::new(ErrorKind::Panic, "the client panicked");
+        let end = CallResult {
+            took: self.clock.now().since(start),
+            error: match &made {
+                Ok(reply) => reply.result.as_ref().err(),
+                Err(_) => Some(&panicked),
+            },
+            tokens: made.as_ref().ok().and_then(|reply| reply.paid.tokens()),
+        };
+        end.log(&call);
+        if let Some(observer) = &self.observer {
+            observer.on_end(&call, &end);
+        }
+        made.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// One call within the budget.
+    fn unobserved(
+        &self,
+        requests: &[impl Borrow<Request>],
+        tries: &Tries,
+        ctx: &Context,
+    ) -> Reply<Vec<Result<Response, Error>>> {
+        let Some(budget) = &self.budget else {
+            return self.unlimited(requests, tries, ctx);
+        };
+        let reserved = spending::most(
+            budget,
+            &self.pricing(),
+            self.client(tries.step),
+            requests.iter().map(Borrow::borrow),
+            tries,
+        );
+        let reserved = reserved.and_then(|most| budget.reserve(most, ctx));
+        let reservation = match reserved {
+            Ok(reservation) => reservation,
+            // Without its record, the budget would be forgotten after a crash.
+            Err(error) => {
+                return Reply {
+                    fatal: error.is_storage(),
+                    ..error.into()
+                };
+            }
+        };
+        let reply = self.unlimited(requests, tries, ctx);
+        let spent = spending::spent(budget, &reply, reservation.most());
+        reservation.settle(spent);
+        reply
+    }
+
+    fn unlimited(
+        &self,
+        requests: &[impl Borrow<Request>],
+        tries: &Tries,
+        ctx: &Context,
+    ) -> Reply<Vec<Result<Response, Error>>> {
+        if let [request] = requests
+            && request.borrow().task != RequestTask::Embed
+        {
+            return self
+                .call(request.borrow(), tries, ctx)
+                .map(|answer| vec![Ok(answer)]);
+        }
+        let requests: Vec<&Request> = requests.iter().map(Borrow::borrow).collect();
+        let mut vectors = match self.client(tries.step).embed(&requests, ctx) {
+            Ok(vectors) => vectors,
+            Err(error) => return error.into(),
+        };
+        let pricing = self.pricing();
+        for (at, (vector, request)) in vectors.iter_mut().zip(&requests).enumerate() {
+            pricing.price(self.client(tries.step), request, at == 0, vector.as_mut());
+        }
+        // A text that is alone fails as a prompt does: it may be tried again.
+        if let ([_], [Err(_)]) = (&requests[..], &vectors[..])
+            && let Some(Err(error)) = vectors.pop()
+        {
+            return error.into();
+        }
+        let paid = |vector: &Result<Response, Error>| match vector {
+            Ok(vector) => vector.paid(),
+            Err(error) => error.paid(),
+        };
+        let paid = vectors.iter().map(paid).filter(Paid::is_known);
+        let paid = paid.reduce(|sum, paid| sum + paid).unwrap_or_default();
+        let hints = vectors.iter().flatten().next().map(Response::rate_hints);
+        let result = if vectors.len() == requests.len() {
+            Ok(vectors)
+        } else {
+            Err(Error::new(
+                ErrorKind::Malformed,
+                format!("{} vectors for {} texts", vectors.len(), requests.len()),
+            )
+            .with_sent(Sent::Maybe))
+        };
+        Reply {
+            result,
+            paid,
+            hints: hints.unwrap_or_default(),
+            fatal: false,
+        }
+    }
+}
