@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Trouble;
 use super::answer::{self, Place};
+use super::bill::SimTier;
 use super::dialect::{self, Dialect, Work};
 use super::events::{self, Stream};
 use super::http::{Endpoint, Request};
@@ -82,7 +83,7 @@ impl Connection<'_> {
         } else {
             Ask::UnknownModel { keys: &keys }
         };
-        let call = ledger.arrive(now, ask, config);
+        let mut call = ledger.arrive(now, ask, config);
         if let Ask::UnknownModel { .. } = ask {
             let problem = Problem::NoModel(work.model());
             let head = self.problem(dialect, &problem, &call, now);
@@ -96,6 +97,7 @@ impl Connection<'_> {
             key,
             now,
         };
+        call.cost = self.cost(&call, &job);
         let mut waited = held;
         let (head, sent) = match call.verdict {
             Verdict::Limited(denial) => {
@@ -123,6 +125,34 @@ impl Connection<'_> {
             }
         };
         self.finish(request, &call, head, sent, waited)
+    }
+
+    /// What the call costs, in picodollars: by the usage of its reply, also if that will not be sent whole.
+    fn cost(&self, call: &Call, job: &Job) -> u64 {
+        let config = &self.shared.config;
+        let odd = match call.verdict {
+            _ if config.prices.is_empty() => return 0,
+            Verdict::Plain => None,
+            Verdict::Trouble(kind) if !kind.is_paid() => return 0,
+            Verdict::Trouble(Trouble::Empty) => Some(Trouble::Empty),
+            Verdict::Trouble(kind) => Some(kind).filter(|kind| !kind.is_uncertain()),
+            Verdict::Limited(_) | Verdict::Busy => return 0,
+        };
+        let mut body = Vec::new();
+        let mut tier = SimTier::Standard;
+        match &job.work {
+            Work::Answer(prompt) => {
+                let place = self.place(call, job);
+                answer::write(&mut body, job.dialect, config, prompt, odd, place);
+                if prompt.flex {
+                    tier = SimTier::Flex;
+                }
+            }
+            Work::Vectors(pack) => job.dialect.vectors(&mut body, pack),
+            Work::Sound(_) => return 0,
+        }
+        let model = job.work.model();
+        config.prices.cost(job.dialect, model, tier, &body)
     }
 
     /// Prepares the reply to a call that meets the problem `kind`.
@@ -205,15 +235,19 @@ impl Connection<'_> {
     }
 
     fn write_answer(&mut self, call: &Call, job: &Job, prompt: &Prompt, odd: Option<Trouble>) {
-        let place = Place {
-            call: call.number,
-            created: self.shared.epoch + job.now.as_secs(),
-            key: job.key,
-        };
+        let place = self.place(call, job);
         let config = &self.shared.config;
         answer::write(&mut self.body, job.dialect, config, prompt, odd, place);
         if let Some(stream) = &job.stream {
             self.events = stream.events(job.dialect, &self.body);
+        }
+    }
+
+    fn place(&self, call: &Call, job: &Job) -> Place {
+        Place {
+            call: call.number,
+            created: self.shared.epoch + job.now.as_secs(),
+            key: job.key,
         }
     }
 

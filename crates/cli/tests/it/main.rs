@@ -12,6 +12,7 @@ mod batch_results;
 mod batch_rotated;
 mod batch_runs;
 mod batch_site;
+mod bill;
 mod bought_once;
 mod budget;
 mod children;
