@@ -98,33 +98,41 @@ impl Connection<'_> {
             now,
         };
         call.cost = self.cost(&call, &job);
-        let mut waited = held;
-        let (head, sent) = match call.verdict {
+        let (head, sent, waited) = self.prepare_reply(&call, job, arrived);
+        self.finish(request, &call, head, sent, waited || held)
+    }
+
+    /// Prepares the reply to a valid call, after its latency; the last value is whether it waited.
+    fn prepare_reply(&mut self, call: &Call, job: Job, arrived: Instant) -> (Head, Sent, bool) {
+        let config = &self.shared.config;
+        match call.verdict {
             Verdict::Limited(denial) => {
                 let problem = Problem::Limited {
                     denial,
                     model: job.work.model(),
                     wait: denial.wait.filter(|_| config.retry_after_header),
                 };
-                let head = self.problem(dialect, &problem, &call, now);
-                (head, Sent::Whole)
+                let head = self.problem(job.dialect, &problem, call, job.now);
+                (head, Sent::Whole, false)
             }
-            Verdict::Busy => self.trouble(Trouble::RateLimit, &call, job),
+            Verdict::Busy => {
+                let (head, sent) = self.trouble(Trouble::RateLimit, call, job);
+                (head, sent, false)
+            }
             Verdict::Trouble(Trouble::Stall) => {
                 self.stall();
-                waited = true;
-                (Head::default(), Sent::Nothing)
+                (Head::default(), Sent::Nothing, true)
             }
             Verdict::Trouble(kind) => {
-                waited |= !kind.is_refusal() && self.wait(arrived, &call);
-                self.trouble(kind, &call, job)
+                let waited = !kind.is_refusal() && self.wait(arrived, call);
+                let (head, sent) = self.trouble(kind, call, job);
+                (head, sent, waited)
             }
             Verdict::Plain => {
-                waited |= self.wait(arrived, &call);
-                (self.good(&call, &job), Sent::Whole)
+                let waited = self.wait(arrived, call);
+                (self.good(call, &job), Sent::Whole, waited)
             }
-        };
-        self.finish(request, &call, head, sent, waited)
+        }
     }
 
     /// What the call costs, in picodollars: by the usage of its reply, also if that will not be sent whole.
