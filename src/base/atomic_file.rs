@@ -13,7 +13,7 @@ use super::private;
 const PREFIX: &str = ".batchwright-";
 const SUFFIX: &str = ".tmp";
 
-/// A new file beside its target. It is deleted if it is dropped before it replaces the target.
+/// A new file in the folder of its target. It is deleted if it is dropped before it replaces the target.
 #[derive(Debug)]
 pub struct AtomicFile {
     target: PathBuf,
@@ -33,7 +33,7 @@ impl AtomicFile {
         options.create_new(true);
         loop {
             let path = target.with_file_name(format!("{PREFIX}{}{SUFFIX}", Uuid::now_v7()));
-            // It gets the permissions of the target, and has none before that.
+            // The file gets the permissions of the target; nobody else can open it before that.
             let file = if target.exists() {
                 private::open(options, &path)?
             } else {

@@ -27,7 +27,7 @@ impl<'de> Deserialize<'de> for UniqueJson {
 /// Reads a value like [`Value`], with these conditions.
 #[derive(Clone, Copy)]
 pub(crate) struct ValueReader<'c> {
-    /// Number of values that may still come, including lists and objects; `None` for no limit.
+    /// Number of further values that are allowed, including lists and objects; `None` for no limit.
     pub left: Option<&'c Cell<usize>>,
     /// Whether an object that names a field twice is rejected.
     pub unique: bool,

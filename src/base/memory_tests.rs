@@ -4,7 +4,7 @@ use std::thread;
 use super::*;
 use crate::base::error::ErrorKind;
 
-/// A process of which the test says what it has.
+/// A process whose memory the test sets.
 #[derive(Clone, Default)]
 struct Resident(Arc<AtomicU64>);
 
@@ -31,7 +31,7 @@ fn waiting(memory: &MemoryManager) -> usize {
     memory.0.state.lock().line.len()
 }
 
-/// Until another thread has come so far; never for a fixed time.
+/// Waits until another thread has reached this state; never for a fixed time.
 fn until(reached: impl Fn() -> bool) {
     while !reached() {
         thread::yield_now();
@@ -72,7 +72,7 @@ fn what_is_larger_than_the_ceiling_goes_on_alone() {
     thread::scope(|scope| {
         let large = scope.spawn(|| memory.wait_for_memory(5000, &Context::new()).unwrap());
         until(|| waiting(&memory) == 1);
-        // Smaller ones do not pass it by.
+        // Smaller requests do not overtake it.
         let next = scope.spawn(|| drop(memory.wait_for_memory(10, &Context::new()).unwrap()));
         until(|| waiting(&memory) == 2);
         drop(small);

@@ -17,7 +17,8 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 #[debug("Secret(***)")]
 pub struct Secret {
     value: String,
-    /// The part of the secret that appears in any base64 or hexadecimal text that contains it, whatever surrounds it.
+    /// The part of the secret that appears unchanged in any base64 or hexadecimal text that contains it, whatever
+    /// surrounds it.
     coded: Vec<String>,
 }
 
@@ -101,8 +102,8 @@ impl Secret {
     }
 }
 
-/// The base64 characters of a value after zero, one or two other bytes, without those at the ends that depend on
-/// neighbours; in both alphabets.
+/// The base64 characters of a value after zero, one or two other bytes, without the characters at both ends that
+/// depend on neighbours; in both alphabets.
 fn base64_forms(value: &[u8]) -> Vec<String> {
     let mut forms = Vec::new();
     for before in 0..3 {
@@ -128,7 +129,7 @@ fn hex_forms(value: &[u8]) -> impl Iterator<Item = String> {
 /// A text with its percent codes and JSON escapes decoded, and the position of each byte in the original.
 struct Unescaped<'t> {
     text: Cow<'t, str>,
-    /// Position of each byte, and the end of the last one; empty if nothing is escaped.
+    /// Position of each byte in the original, and the end of the last one; empty if nothing is escaped.
     places: Vec<usize>,
 }
 
@@ -267,7 +268,7 @@ mod tests {
                 for engine in [&STANDARD, &base64::engine::general_purpose::URL_SAFE] {
                     let echo = format!("got {} from you", engine.encode(&text));
                     let cleaned = secret.redact(&echo).unwrap_or_else(|| panic!("{echo}"));
-                    // What is left of it is of its neighbours, and a character or two.
+                    // The rest of it are the neighbouring words, and at most a character or two of the secret.
                     let left = cleaned.len() - "got *** from you".len();
                     assert!(
                         left <= 4 + (before.len() + after.len()) * 4 / 3 + 4,

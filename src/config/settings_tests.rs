@@ -1,4 +1,4 @@
-//! Precedence, sources, and what is said of bad values.
+//! Precedence, sources, and the messages for bad values.
 
 use std::time::Duration;
 
@@ -214,7 +214,7 @@ fn more_commands_at_once_than_may_be_are_refused_with_what_allows_them() {
         with(flag, &[], &[("exec.max_concurrency", most)]).exec_concurrency()
     };
     assert_eq!(given("20", "20").unwrap(), 20);
-    // The default bows to what may be.
+    // The default is lowered to the allowed maximum.
     assert_eq!(given("3", "").unwrap(), 3);
     let refused = given("10", "11").unwrap_err();
     assert_eq!(
@@ -224,7 +224,7 @@ fn more_commands_at_once_than_may_be_are_refused_with_what_allows_them() {
     );
 }
 
-/// Each getter reads its own key: what is stored comes back.
+/// Each getter reads its own key and returns the stored value.
 #[test]
 fn every_getter_reads_its_key() {
     let settings = with(

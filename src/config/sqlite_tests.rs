@@ -1,4 +1,4 @@
-//! The settings file among threads, other processes' connections, and files that are none.
+//! The settings file used by threads and other processes, and files that are not settings files.
 
 use std::sync::Arc;
 
@@ -164,7 +164,7 @@ fn an_empty_file_holds_nothing_yet() {
     assert_eq!(store.get("llm.model").unwrap().as_deref(), Some("m"));
 }
 
-/// A file of the first schema, as it was released.
+/// A file with the first released schema.
 #[test]
 fn the_schema_is_what_readers_of_other_versions_expect() {
     let folder = tempfile::tempdir().unwrap();
