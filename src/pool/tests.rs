@@ -167,7 +167,7 @@ fn starts_keep_their_rate_from_the_first_on_however_long_the_tasks_take() {
         starts.push(clock.now().since(began));
         drop(starts);
         clock.advance(Duration::from_millis(500));
-        // Nobody ends before all have begun.
+        // No task ends before all have begun.
         everybody.wait();
         Ok(())
     });
@@ -204,7 +204,7 @@ fn a_detached_source_that_stands_still_does_not_hold_up_the_end() {
         },
     );
     assert_eq!(end.summary.completed, 1);
-    // It stood still all the time: nobody has let go of it.
+    // The source still waits, because `give` was not dropped before.
     drop(give);
 }
 

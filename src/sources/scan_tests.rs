@@ -12,7 +12,7 @@ fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
     folder
 }
 
-/// Names below the folder, with the kinds of reasons.
+/// Names below the folder, with the kinds of the reasons.
 fn listed(scanner: &FileScanner, folder: &Path) -> Vec<String> {
     let files = scanner.scan_directory(folder, &Context::new()).unwrap();
     let shown = |file: &FileInfo| {
@@ -46,7 +46,7 @@ fn names_are_chosen_by_patterns_types_and_ignore_files() {
         listed(&all, folder.path()),
         ["a.py", "b/c.py", "b/read me\n.md", "vendor/e.py"]
     );
-    // A pattern chooses among what is not ignored.
+    // A pattern selects only among files that are not ignored.
     assert_eq!(
         listed(&python, folder.path()),
         ["a.py", "b/c.py", "vendor/e.py"]
@@ -178,7 +178,7 @@ fn each_folder_and_file_is_visited_once_however_many_links_lead_to_it() {
     for path in ["a.py", "another", "links/b", "real/same.py"] {
         assert!(repeated.contains(&&format!("{path} repeated")), "{path}");
     }
-    // A pattern that leaves out the real place leaves the link.
+    // If a pattern excludes the real path, the link is used.
     let follow = follow.pattern("!/real");
     let found = listed(&follow, folder.path());
     for path in ["a.py", "another/hard.py", "another/y.py repeated"] {
@@ -321,7 +321,7 @@ fn named_files_are_left_out_where_ignore_files_say_so() {
     let ignored = ["", "ignored", "ignored", "", "ignored", "", "", "ignored"];
     assert_eq!(judged(FileScanner::new()), ignored);
     assert_eq!(judged(FileScanner::new().ignore_files(false)), [""; 8]);
-    // What a scan finds is what is left.
+    // The named files that remain are those that a scan finds.
     let scanned = listed(&FileScanner::new(), folder.path());
     assert_eq!(scanned, ["a.py", "keep.log", "sub/d.py"]);
 }

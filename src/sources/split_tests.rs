@@ -317,7 +317,7 @@ fn what_is_nested_beyond_measure_is_left_out() {
         units("function", "a.js", &text),
         Err(SkipReason::TooNested { limit })
     );
-    // Names alone are as much.
+    // Long names alone reach the limit as well.
     let long = |i: usize| format!("def {}{i}():\n{}", "n".repeat(2000), " ".repeat(i + 1));
     let text: String = (0..60).map(long).collect::<String>() + "pass\n";
     let reason = units("function", "a.py", &text).unwrap_err();
@@ -334,7 +334,7 @@ fn names_that_differ_have_ids_that_differ() {
 
 #[test]
 fn comments_belong_to_what_is_below_on_lines_of_any_length() {
-    // Each is looked at once, whatever is in front of it on its line.
+    // Each comment is checked only once, however much precedes it on its line.
     let text = " ".repeat(1 << 20) + &"/**/ ".repeat(100_000) + "\n// f\nfunction f() {}";
     assert_eq!(ids("function", "a.js", &text), ["f 2-3"]);
 }
