@@ -88,7 +88,7 @@ fn a_column_of_the_rows_keeps_its_name_and_ours_is_told_apart() {
         ]
     );
     assert!(found.contains(&"result_model_2"), "{found:?}");
-    // One that holds the id stands for it.
+    // If a column of the rows contains the id, it replaces the column `id`.
     let same = r#"{"id":"7","success":true,"text":"x","input":{"Id":7}}"#;
     assert_eq!(names(&columns_of(&[], false, &[same]))[..2], ["Id", "text"]);
     assert_eq!(
@@ -172,7 +172,7 @@ fn properties_of_answers_are_columns() {
     assert_eq!(kind_of(&columns, "score"), ColumnType::Float);
     assert_eq!(kind_of(&columns, "tags"), ColumnType::Json);
     assert_eq!(kind_of(&columns, "extra"), ColumnType::Int);
-    // What is no object is kept as text, wherever it is.
+    // An answer that is not an object is kept as text.
     let other = r#"{"id":"c","success":true,"text":"no JSON","input":{"label":"y"}}"#;
     let columns = columns_of(&properties, true, &[lines[0], other]);
     assert_eq!(names(&columns)[8], "text");

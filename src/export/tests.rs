@@ -1,4 +1,4 @@
-//! Tables as a whole, read back.
+//! Complete tables, read back.
 
 use super::*;
 use crate::base::cancel::Context;
@@ -29,7 +29,7 @@ impl Place {
         std::fs::read_to_string(self.path(name)).unwrap()
     }
 
-    /// Names of what is in the folder.
+    /// Names of the entries in the folder.
     fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.0.path()).unwrap();
         let mut names: Vec<String> = entries
@@ -255,7 +255,7 @@ fn lines_without_ids_are_found_by_what_was_asked() {
         .map(|line| line.split(',').next().unwrap())
         .collect();
     assert_eq!(prompts, ["prompt", "one", "two", "one"]);
-    // Those of an earlier prompt are told from those of this one.
+    // Answers to an earlier prompt are distinguished from answers to the current one.
     let earlier = "{\"id\":\"0123456789abcdef\",\"success\":true,\"text\":\"t\"}\n";
     let results = place.path("results.jsonl");
     let lines = earlier.to_owned() + &std::fs::read_to_string(&results).unwrap();
@@ -394,7 +394,7 @@ fn columns_of_parquet_have_types() {
     assert_eq!(shown, expected);
 }
 
-/// Rows of a typed input, as `run --keep all` writes them.
+/// Rows of a typed input, in the format of `run --keep all`.
 #[cfg(all(feature = "excel", feature = "parquet"))]
 const DATED: &str = concat!(
     r#"{"id":"1","success":true,"text":"t","input":{"day":"2024-05-01","at":"2024-05-01T12:30:00","utc":"2024-05-01T12:30:00Z","said":"2024-05-01","price":1.10,"$types":{"day":"date","at":"date","utc":"date"}}}"#,
