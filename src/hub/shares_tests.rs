@@ -31,7 +31,7 @@ fn request(reported: Option<Duration>) -> ShareRequest {
     }
 }
 
-/// What a process hears that knows of no limit.
+/// The answer to a process that knows no limit.
 fn heard(redis: &SimulatedRedis, now: Time) -> Share {
     let asks = ShareRequest {
         parts: [None; 2],
@@ -48,17 +48,17 @@ fn others_hear_how_long_ago_a_limit_was_reported() {
     let learned = |now| heard(&redis, now).parts[0].learned;
     assert_eq!(learned(at(1_000_000)), Some((1.0, Duration::from_secs(10))));
     assert_eq!(learned(at(1_050_000)), Some((1.0, Duration::from_secs(60))));
-    // That it is used is no report.
+    // A request that uses a limit is not a report of it.
     redis.exchange("a", &[request(age(60))], at(1_050_000));
     assert_eq!(learned(at(1_051_000)), Some((1.0, Duration::from_secs(61))));
     redis.exchange("a", &[request(age(0))], at(1_052_000));
     assert_eq!(learned(at(1_052_000)), Some((1.0, Duration::ZERO)));
-    // A limit that somebody set is not passed on.
+    // A limit that the user set is not passed on.
     redis.exchange("a", &[request(None)], at(1_053_000));
     assert_eq!(learned(at(1_053_000)), None);
 }
 
-/// What a process that was told to wait tells the others.
+/// The request of a process whose provider requested a pause.
 fn paused(pause: Duration) -> ShareRequest {
     ShareRequest {
         pause,
