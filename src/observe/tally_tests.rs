@@ -1,4 +1,4 @@
-//! What is counted, and what is told of it while a run goes on.
+//! The counts, and the progress reported from them during a run.
 
 use super::*;
 use crate::base::error::ErrorKind;
