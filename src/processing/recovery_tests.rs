@@ -33,7 +33,7 @@ fn done(recovery: &ErrorRecovery, path: &Path, size: u64) {
     recovery.0.lock().end(path, Some(stamp(size)), None, 1);
 }
 
-/// Names that tempt whoever writes them down.
+/// Names that are difficult to store.
 fn names() -> Vec<PathBuf> {
     let mut names: Vec<PathBuf> = ["plain.py", "with space", "two\nlines", "\"quoted\\", "日本"]
         .map(PathBuf::from)
@@ -92,7 +92,7 @@ fn failures_keep_path_kind_message_and_attempts_until_the_file_is_done() {
     assert_eq!(second.retry_failed().len(), names().len());
     assert!(second.failed_files().is_empty());
     drop(second);
-    // Taken off the list, but not done: whoever dies now will find them.
+    // Removed from the list but not done: after a crash now, the next process still finds them.
     assert_eq!(place.open().failed_files().len(), names().len());
 }
 
@@ -129,7 +129,7 @@ fn lines_that_others_have_replaced_are_taken_out() {
     let second = place.open();
     assert_eq!(place.text().lines().count(), 2);
     assert!(second.knows(Path::new("two"), stamp(9)));
-    // It can still be appended to, by this process alone.
+    // This process can still append to it, and no other process can.
     done(&second, Path::new("three"), 3);
     let error = ErrorRecovery::resume_from_checkpoint(place.path()).unwrap_err();
     assert!(error.message().contains("another run"), "{error}");
