@@ -1,4 +1,5 @@
-//! `summarize`: an article in a few sentences, by a model, or by its beginning where none answers.
+//! `summarize`: a summary of an article in a few sentences, by a model, or the beginning of the article if no model
+//! answers.
 
 use serde_json::{Value, json};
 
@@ -9,7 +10,7 @@ use super::fields::{Fields, Length, PayloadError, Preferences};
 use super::job_type::{Host, JobType};
 use super::time::now;
 
-/// Ahead of what nobody waits for.
+/// Higher than the priority of background jobs.
 const PRIORITY: u8 = 7;
 
 pub(crate) fn job_type(host: &Host) -> JobType {
