@@ -1,4 +1,4 @@
-//! Real processes, each of a kind that makes trouble.
+//! Real processes, each of a kind that is difficult to end.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,9 +9,9 @@ use rustix::process::{Pid, test_kill_process};
 use super::*;
 use crate::record::{FailureKind, JobStatus};
 
-/// Far beyond what anything here takes.
+/// Far longer than any step of these tests takes.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Whatever sleeps so long is killed.
+/// A process that sleeps this long must be killed.
 const FOR_EVER: &str = "1000";
 
 fn all(runner: &CommandRunner, jobs: Vec<CommandJob>) -> (Vec<JobRecord>, CommandReport) {
@@ -39,7 +39,7 @@ fn failure(record: &JobRecord) -> (FailureKind, &str) {
     (error.kind, &error.message)
 }
 
-/// Whether the process whose number a command printed is gone, or about to be.
+/// Whether the process whose number a command printed has ended, or is about to.
 fn is_gone(record: &JobRecord) -> bool {
     ends(stdout(record).trim().parse().unwrap())
 }
@@ -70,7 +70,7 @@ fn what_a_command_leaves_in_the_background_ends_with_it() {
     );
     assert_eq!(record.status, JobStatus::Completed);
     assert!(is_gone(&record));
-    // It does not.
+    // It does not hold the output open.
     let quiet = format!("sleep {FOR_EVER} >/dev/null 2>&1 & echo $!");
     assert!(is_gone(&one(&runner, CommandJob::shell(quiet))));
 }
@@ -143,7 +143,7 @@ fn a_failed_command_is_tried_again_and_keeps_its_last_try() {
         .retry_delay(Duration::ZERO)
         .on_error(ErrorPolicy::StopOnCriticalError)
         .current_dir(folder.path());
-    // The first two tries die by a signal, which is critical only once no try is left.
+    // The first two attempts are killed by a signal, which is critical only after the last attempt.
     let third = "echo x >> tries; test $(wc -l < tries) -ge 3 || kill -9 $$; cat tries";
     let record = one(&runner, CommandJob::shell(third));
     assert_eq!((record.status, record.attempts), (JobStatus::Completed, 3));
@@ -177,7 +177,7 @@ fn a_critical_failure_stops_the_run_and_the_others_say_why() {
         assert_eq!((kind, record.attempts), (FailureKind::Cancelled, 0));
         assert!(why.contains("exit code 9"), "{why}");
     }
-    // What the receiver gets is complete, whatever had been read by then.
+    // The receiver gets all records, however many jobs had been read by then.
     let submitted = runner.critical_exits([9]).submit_jobs(jobs()).unwrap();
     let mut records: Vec<_> = submitted.collect();
     records.sort_by_key(|record| record.job.seq());
@@ -198,7 +198,7 @@ fn stopping_kills_what_runs_where_that_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let fifo = folder.path().join("begun");
     let fifo = fifo.to_str().unwrap();
-    // The second fails once the first has begun.
+    // The second command fails after the first has started.
     let jobs = vec![
         CommandJob::shell(format!(
             "mkfifo {fifo}; echo $$; echo > {fifo}; exec sleep {FOR_EVER}"
@@ -285,7 +285,7 @@ fn arguments_arrive_byte_for_byte() {
     );
 }
 
-/// Names the file of the host that is killed. Without it, this is no such host.
+/// Names the file of the host that is killed. Without this variable, this process is not such a host.
 const HOST: &str = "BATCHWRIGHT_TEST_KILLED_HOST";
 
 /// The program that the next tests start: it runs a command that writes its own number and that of its child.
@@ -293,7 +293,7 @@ const HOST: &str = "BATCHWRIGHT_TEST_KILLED_HOST";
 fn the_host_of_a_command() {
     if let Some(file) = std::env::var_os(HOST) {
         let text = format!("echo $$ > \"$0\"; sleep {FOR_EVER} & echo $! >> \"$0\"; wait");
-        // GNU timeout leaves its process group for one of its own.
+        // GNU timeout leaves its process group and creates its own.
         let leaves = file.to_string_lossy().ends_with("left") && cfg!(target_os = "linux");
         let job = if leaves {
             CommandJob::new("timeout").args([FOR_EVER, "sh"])
