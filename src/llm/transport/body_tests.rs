@@ -20,7 +20,7 @@ fn refused() -> io::Result<File> {
     Err(io::ErrorKind::PermissionDenied.into())
 }
 
-/// A reader that tells when it has been read to its end.
+/// A reader that records when it has been read to its end.
 struct Watched<'a>(&'a [u8], Arc<Mutex<bool>>);
 
 impl Read for Watched<'_> {
@@ -49,8 +49,8 @@ fn unannounced<'a>(
     }
 }
 
-/// What is read of a body while somebody else holds all the memory until this call waits for it: the
-/// body, whether it had been read whole by then, and whether a pause was told.
+/// Reads a body while another call holds all the memory, until this call waits for it. Returns the body, whether it
+/// had been read completely by then, and whether a pause was reported.
 fn crowded(
     body: &[u8],
     announced: bool,
@@ -234,7 +234,7 @@ fn an_abort_ends_the_wait_for_room_and_loses_nothing_that_has_come() {
     assert_eq!(memory.held(), 1);
 }
 
-/// A server that answers so many requests, once all of them are there, with this body.
+/// A server that waits for this number of requests and then answers all of them with this body.
 fn server(calls: usize, body: Arc<Vec<u8>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
@@ -250,7 +250,7 @@ fn server(calls: usize, body: Arc<Vec<u8>>) -> String {
                     seen.extend_from_slice(&buffer[..read]);
                 }
                 all.wait();
-                // Every other server tells the length.
+                // Every other server sends the length.
                 let length = match nth % 2 {
                     0 => format!("content-length: {}\r\n", body.len()),
                     _ => String::new(),
@@ -318,7 +318,7 @@ fn a_wait_for_room_in_the_middle_of_a_reply_is_not_the_servers() {
             body.into_memory(&base, &share, &ctx)
         });
         memory.until_waiting(1);
-        // What is tested is that its time passes, and nothing but time makes it.
+        // The test must wait here: only real time makes the time limit pass.
         thread::sleep(timeout);
         drop(other);
         assert!(call.join().unwrap().unwrap() == *body);

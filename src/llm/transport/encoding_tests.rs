@@ -7,7 +7,7 @@ use super::*;
 
 const TEXT: &[u8] = br#"{"id": 1, "choices": [{"message": {"content": "hello hello hello"}}]}"#;
 
-/// `TEXT` as Google's encoder writes it.
+/// `TEXT` compressed by Google's encoder.
 const BROTLI: &[u8] = &[
     27, 68, 0, 96, 156, 7, 118, 115, 198, 71, 84, 40, 228, 206, 154, 61, 24, 161, 210, 91, 100,
     111, 43, 102, 178, 144, 165, 165, 78, 87, 95, 128, 128, 67, 14, 152, 79, 16, 101, 109, 129,
@@ -126,7 +126,7 @@ fn what_follows_the_last_gzip_member_is_left_out() {
             assert_eq!(decoded(&["gzip"], &body).unwrap(), text, "{behind:?}");
         }
     }
-    // A member that begins is missed if it does not end.
+    // An incomplete second member is detected at every length.
     for end in one.len() + 1..both.len() {
         assert_eq!(decoded(&["gzip"], &both[..end]), None, "{end}");
     }

@@ -14,7 +14,7 @@ impl ReplyMemory {
         self.state.lock().peak
     }
 
-    /// Returns once so many wait.
+    /// Returns once this number of calls wait.
     pub(in crate::llm::transport) fn until_waiting(&self, calls: usize) {
         while self.state.lock().line.len() != calls {
             thread::yield_now();
@@ -40,7 +40,7 @@ fn what_is_above_the_ceiling_of_the_process_waits_or_goes_alone() {
     assert_eq!(memory.held(), 20);
 }
 
-/// Numbers that look like chance and are the same in each run.
+/// Pseudo-random numbers, the same in each run.
 struct Numbers(u64);
 
 impl Numbers {
@@ -66,7 +66,7 @@ fn whoever_waits_gets_its_turn_whatever_the_sizes_are() {
                     let mut numbers = Numbers(seed * 1_000 + thread);
                     for _ in 0..200 {
                         let share = memory.share(most);
-                        // A few are larger than all there is.
+                        // A few are larger than the whole limit.
                         let bytes = 1 + numbers.below(130);
                         let ctx = Context::new();
                         match numbers.below(8) {
@@ -92,7 +92,7 @@ fn whoever_waits_gets_its_turn_whatever_the_sizes_are() {
         assert_eq!(served.into_inner(), 24 * 200);
         assert_eq!(memory.held(), 0, "all is given back");
         assert!(memory.state.lock().line.is_empty());
-        // Only what is larger than all alone goes beyond.
+        // Only a request that exceeds the whole limit by itself goes beyond it.
         assert!(memory.peak() <= 130, "{}", memory.peak());
     }
 }
@@ -128,7 +128,7 @@ fn one_reply_always_passes_and_the_others_follow_in_their_order() {
             });
             memory.until_waiting(nth as usize + 1);
         }
-        // There is no way past those who wait.
+        // Waiting calls cannot be overtaken.
         assert!(!memory.share(u64::MAX).take_now(1));
         drop(first);
     });
@@ -148,7 +148,7 @@ fn an_abort_or_a_deadline_ends_the_wait_of_its_call_alone() {
         let soon = Context::new().with_timeout(Duration::from_millis(20));
         let late = wait(soon).join().unwrap().unwrap_err();
         assert_eq!(late.kind(), ErrorKind::DeadlineExceeded);
-        // To start nothing more is no reason to give up what has been paid for.
+        // Cancelling a run only stops new calls; it must not discard a billed reply.
         aborted.cancel();
         memory.until_waiting(2);
         aborted.abort();
