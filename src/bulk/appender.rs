@@ -50,7 +50,7 @@ impl ResultsAppender {
     /// Adds these lines, given without line ends, except those that the file contains already, and syncs them to the
     /// disk. Returns the number of added lines.
     ///
-    /// When they could not be written, and then none is in the file; or when the file was removed or replaced.
+    /// If the lines cannot be written, and then the file contains none of them; or if the file was removed or replaced.
     pub fn append<L: AsRef<str>>(&mut self, lines: &[L]) -> Result<u64, Error> {
         let (mut bytes, mut added) = (Vec::new(), 0);
         for line in lines {

@@ -1,6 +1,6 @@
 use super::*;
 
-/// With one blank in place of several.
+/// The text with single blanks in place of several.
 fn squeezed(text: &str) -> String {
     let parts = text.split(' ').filter(|part| !part.is_empty());
     parts.collect::<Vec<_>>().join(" ")
@@ -78,7 +78,7 @@ fn columns_with_blanks_and_plain_variables_are_told() {
             "{{ a.price|trim ~ f(price) }}",
             "{{ a.price|trim ~ f(price) }}",
         ),
-        // The minus is carried out before the filter.
+        // The minus is applied before the filter.
         ("{{ -price|string }}", "{{ -price|string }}"),
         (
             "{% if -x|string ~ (-y|trim) ~ z -w|length %}",

@@ -368,7 +368,7 @@ fn a_template_puts_files_between_its_texts_and_never_looks_into_a_value() {
         let fault = parse(&line.to_string()).unwrap_err().to_string();
         assert!(fault.contains(why), "{fault}");
     }
-    // A cell that says so is no file.
+    // A cell with the text of a file reference does not refer to a file.
     let settings = with_template("{{ask}}");
     let line = json!({"ask": hostile}).to_string();
     let record = parse_record(Form::Jsonl, None, line.as_bytes(), &settings, &root).unwrap();

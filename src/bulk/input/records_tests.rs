@@ -41,7 +41,7 @@ fn random_tables_are_read_like_the_csv_crate_reads_them() {
         let expected: Vec<Vec<String>> = reader
             .records()
             .map(|r| r.unwrap().iter().map(str::to_owned).collect())
-            // Rows of empty cells only are blank lines here.
+            // Rows that contain only empty cells count as blank lines here.
             .filter(|row: &Vec<String>| {
                 row.len() == 1
                     || row

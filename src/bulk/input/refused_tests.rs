@@ -1,4 +1,4 @@
-//! Files that are refused, and ids that must be told apart.
+//! Files that are rejected, and ids that must be distinguished.
 
 use std::fs;
 

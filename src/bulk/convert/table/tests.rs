@@ -1,10 +1,10 @@
-//! Tables as they are written for the reader of inputs.
+//! Tables converted to the format of the input reader.
 
 use std::path::PathBuf;
 
 use super::*;
 
-/// The lines that a file becomes, and the number of the first row.
+/// The lines of a converted file, and the number of its first row.
 fn lines(path: &Path, settings: &Settings) -> Result<(Vec<String>, u64), String> {
     let folder = tempfile::tempdir().unwrap();
     let file = super::super::open(path, settings, folder.path(), &Context::new());
@@ -12,7 +12,7 @@ fn lines(path: &Path, settings: &Settings) -> Result<(Vec<String>, u64), String>
     assert_eq!(file.form, Form::JsonRows);
     let mut text = String::new();
     std::io::Read::read_to_string(&mut file.source.reader(), &mut text).unwrap();
-    // Nothing is left of it under a name.
+    // No named file is left in the folder.
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     Ok((
         text.lines().map(str::to_owned).collect(),
@@ -202,7 +202,7 @@ fn names_and_settings_must_fit_what_a_file_is() {
         let left_out = [
             ("parquet", cfg!(feature = "parquet")),
             ("xlsx", cfg!(feature = "excel")),
-            // What is in it is the beginning of a Parquet file.
+            // It begins like a Parquet file.
             ("db", cfg!(feature = "parquet")),
         ]
         .contains(&(extension, false));
@@ -248,14 +248,14 @@ mod of_worksheets {
             .write_string(3, 1, "=cmd()\r\nx")?;
         sheet.write_datetime_with_format(3, 2, ExcelDateTime::from_ymd(2024, 5, 1)?, &day)?;
         sheet.write_number(3, 4, 3.0)?.write_boolean(3, 5, true)?;
-        // Row 5 is empty; there is a note beside row 6, and a formula with its value.
+        // Row 5 is empty; row 6 has a note in another column, and a formula with its value.
         sheet.write_number(5, 0, 8)?.write_string(5, 3, "note")?;
         let noon = ExcelDateTime::from_ymd(2024, 5, 1)?.and_hms(12, 30, 0)?;
         sheet.write_datetime_with_format(5, 2, noon, &both)?;
         sheet.write_number(5, 4, 0.1)?;
         sheet.write_formula(5, 1, rust_xlsxwriter::Formula::new("=1+1").set_result("2"))?;
         sheet.write_datetime_with_format(6, 2, ExcelDateTime::from_hms(9, 5, 0)?, &clock)?;
-        // Filled in by whoever made the form, and empty so far.
+        // Formulas that the author of the form has entered, without a value so far.
         let prefilled = || rust_xlsxwriter::Formula::new("=IF(A8=\"\",\"\",1)").set_result(" ");
         sheet.write_formula(7, 1, prefilled())?;
         sheet.write_formula(7, 6, prefilled())?;
@@ -299,7 +299,7 @@ mod of_worksheets {
             unknown.contains("found no sheet \"first\"; expected one of \"First\", \"Empty\""),
             "{unknown}"
         );
-        // A row is named by its number in the worksheet.
+        // An error names a row by its number in the worksheet.
         let settings = PromptSettings::new().template("{{text}}").unwrap();
         let settings = settings.nulls(Nulls::Empty);
         let faulty = Prompts::open(&path, &settings, &Context::new(), &|_, _| {})
@@ -327,7 +327,7 @@ mod of_parquet {
 
     use super::*;
 
-    /// A column of values, each there; lists begin where the repetition is 0.
+    /// A column without nulls; lists begin where the repetition is 0.
     fn column<T: DataType>(
         group: &mut SerializedRowGroupWriter<'_, std::fs::File>,
         values: &[T::T],

@@ -1,4 +1,4 @@
-//! Workbooks that are more than they look like.
+//! Workbooks that need more resources than their size suggests.
 
 use std::io::{Cursor, Write};
 
@@ -58,7 +58,7 @@ fn found(bytes: &[u8]) -> Result<Vec<String>, String> {
     found_with(bytes, &Settings::default())
 }
 
-/// Rows of references to the first shared string, below a header of numbers.
+/// Rows of references to the first shared string, below a header row of numbers.
 fn references(rows: usize, columns: usize) -> String {
     let header = "<c><v>1</v></c>".repeat(columns);
     let row = format!("<row>{}</row>", "<c t=\"s\"><v>0</v></c>".repeat(columns));
@@ -160,7 +160,7 @@ fn the_directory_of_the_archive_is_checked() {
         why.contains("several of its parts have the same name"),
         "{why}"
     );
-    // The place of the second part is four bytes in front of its name.
+    // The offset of the second part is stored four bytes before its name.
     let mut overlapping = parts.clone();
     overlapping.copy_within(one - 4..one, two - 4);
     let why = found(&overlapping).unwrap_err();
