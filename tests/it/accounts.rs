@@ -1,5 +1,4 @@
-//! Calls that were paid for and brought nothing: they stand in the outcome of their item and in the
-//! summary.
+//! Calls that were billed without an answer: their cost is in the outcome of their item and in the summary.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -44,7 +43,7 @@ fn route<'a>(answer: impl Fn(u32) -> Answer + Send + Sync + 'a, fallback: bool) 
     route
 }
 
-/// The outcome of one item, whose usage is that of the summary.
+/// The outcome of one item; its usage equals that of the summary.
 fn one(answer: impl Fn(u32) -> Answer + Send + Sync, fallback: bool) -> (Outcome, Summary) {
     let mut outcome = None;
     let run = Bulk::new(route(answer, fallback)).concurrency(1);

@@ -1,4 +1,4 @@
-//! The library's bulk calls with clients of the user's own.
+//! Bulk calls of the library with custom clients.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -109,7 +109,7 @@ fn a_waiting_item_holds_no_worker() {
     let all = requests(30);
     std::thread::scope(|scope| {
         let run = scope.spawn(|| Bulk::new(route).concurrency(1).collect(&all).unwrap());
-        // With its only worker free, everything else runs while the first item waits.
+        // The first item waits without occupying the only worker, so everything else runs meanwhile.
         assert!(client.wait_for_calls(30));
         while !run.is_finished() {
             clock.advance(Duration::from_secs(2));
@@ -175,7 +175,7 @@ fn streaming_takes_no_more_than_it_can_hold() {
     assert_eq!((summary.completed, summary.total), (500, 500));
 }
 
-/// Makes no vector of the text `p7`.
+/// Returns no embedding for the text `p7`.
 struct OneShort(AtomicUsize);
 
 impl LlmClient for OneShort {
@@ -240,7 +240,7 @@ fn finishing_a_background_run_starts_no_further_call_and_loses_no_answer() {
         let answered = error.outcomes.iter().filter(|o| o.is_success()).count();
         let calls = client.calls().len() - before;
         assert_eq!(taken + answered, calls, "every answer is somewhere");
-        // What the channel holds, what is in flight, and one more of each.
+        // The items in the channel, those in flight, and one more of each.
         assert!(calls < 40, "{calls}");
     }
 }
@@ -361,7 +361,8 @@ fn a_host_that_asks_for_it_is_told_of_every_item() {
         }
     }
     let (tell, told) = crossbeam_channel::unbounded();
-    // Each call waits for the notice of the item before: they come one by one, without waiting for a tick.
+    // Each call waits for the notification of the previous item: notifications come one by one, without waiting for a
+    // tick.
     let client = client_fn(move |request: &Request, _: &Context| {
         let before: u64 = request.id.as_deref().unwrap().parse().unwrap();
         while before > 0 && told.recv_timeout(Duration::from_secs(30)).unwrap() < before {}

@@ -1,4 +1,4 @@
-//! Vectors in every dialect that has them, against the simulator's strict reading of each.
+//! Embeddings at every provider that has them, against the strict simulator.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::common::simulator;
 
-/// Who has embeddings: the name, whose dialect it speaks, and how many texts share a call.
+/// The providers with embeddings: the name, the vendor whose API it has, and the number of texts per call.
 const EMBEDDERS: [(&str, Vendor, usize); 11] = [
     ("openai", Vendor::OpenAi, 128),
     ("mistral", Vendor::Mistral, 64),

@@ -1,4 +1,4 @@
-//! Items that move on to another provider tell who answered and why the earlier ones did not.
+//! Items that fail over to another provider report which one answered and why the earlier ones did not.
 
 use batchwright::client::Sent;
 use batchwright::{

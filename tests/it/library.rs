@@ -1,4 +1,4 @@
-//! What a program that embeds the library hands in with a request and finds in its outcome.
+//! Data that a program attaches to a request and finds in its outcome.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use batchwright::{
 };
 use serde::Deserialize;
 
-/// A row of the caller's, which cannot even be cloned.
+/// A row of the caller that cannot even be cloned.
 struct Row(usize);
 
 fn request(n: usize) -> Request {
@@ -57,7 +57,7 @@ fn fields_of_a_row_come_back_with_the_outcome_and_are_no_part_of_what_is_asked()
 #[test]
 fn outcomes_that_stream_in_any_order_say_where_they_belong() {
     let client = Arc::new(ScriptedClient::new());
-    // The first one fails once, and so comes behind others.
+    // The first one fails once, so it finishes after others.
     client.fail("p0", Error::new(ErrorKind::Transient, "again"));
     let mut seen = Vec::new();
     let sink = |outcome: Outcome| {
@@ -113,7 +113,7 @@ fn what_a_broken_stream_hands_back_has_its_place_too() {
         .for_each((0..1_000).map(request), sink)
         .unwrap();
     seen.sort_unstable();
-    // Whatever was read is there once, and beyond it nothing was read.
+    // Every item that was read has one outcome, and reading has stopped there.
     assert!(seen.len() < 1_000 && seen.iter().copied().eq(0..seen.len()));
 }
 

@@ -1,4 +1,4 @@
-//! Local files in prompts, through the library alone.
+//! Local files in prompts, with the library only.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -34,7 +34,7 @@ fn a_part_is_read_when_it_is_sent_and_refused_unsent_when_it_has_changed() {
     let error = client.complete(&request, &ctx).unwrap_err();
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Invalid, Sent::No));
     assert_eq!(sim.stats().calls, 1);
-    // What is no model does not pretend to look at it.
+    // `Extract` is not a model and must not pretend to see an image.
     assert!(Extract.complete(&request, &ctx).is_err());
     let shown = format!("{request:?} {:?}", Part::file(desk.path("a.png")));
     assert!(!shown.contains("a.png"), "{shown}");
@@ -84,7 +84,7 @@ fn a_file_that_changes_between_check_and_call_fails_its_items_alone() {
     ] {
         assert!(text.contains(why), "{why}: {text}");
     }
-    // Asked anew, what is there is sent.
+    // A new request sends the present contents of the file.
     desk.write("c.png", PNG);
     let run = FileRun::prepare(prompts(), output(), FileRunOptions::new()).unwrap();
     assert_eq!(run.plan().to_send, Some(2));

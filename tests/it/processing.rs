@@ -21,7 +21,7 @@ use batchwright::{
 struct Folder(tempfile::TempDir);
 
 impl Folder {
-    /// A folder of files `000.py`, `001.py`, … that each have their number in them.
+    /// A folder with files `000.py`, `001.py`, … that each contain their number.
     fn of(files: usize) -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
         for n in 0..files {
@@ -206,11 +206,11 @@ fn files_without_end_are_processed_a_few_ahead_of_whoever_takes_them() {
     for taken in 1..=500 {
         stream.next().unwrap();
         let ahead = calls.load(Ordering::SeqCst) - taken;
-        // Besides the chunk: one that is handed over, and one behind it.
+        // In addition to the chunk: one that is being passed on, and the next one.
         assert!(ahead <= 8 + 2, "{ahead}");
     }
     drop(stream);
-    // The threads were joined: nothing moves any more.
+    // The threads were joined, so nothing runs any more.
     assert_eq!(running.load(Ordering::SeqCst), 0);
     let after = calls.load(Ordering::SeqCst);
     std::thread::yield_now();
@@ -357,7 +357,7 @@ fn of_a_stream_what_was_asked_beyond_counts_as_done() {
     let mut first = stream();
     first.next().unwrap();
     first.next().unwrap();
-    // Nobody knows whether the second has been saved.
+    // It is unknown whether the second one has been saved.
     drop(first);
     let second = stream().finish();
     let indexes: Vec<PathBuf> = second
@@ -465,7 +465,7 @@ fn whoever_takes_no_more_answers_ends_the_asking() {
 
 const CHILD: &str = "BATCHWRIGHT_TEST_PROCESSING";
 
-/// What [`a_killed_run_goes_on_where_it_was`] starts and kills; by itself it does nothing.
+/// The run that [`a_killed_run_goes_on_where_it_was`] starts and kills; by itself this test does nothing.
 #[test]
 #[ignore = "started by another test"]
 fn the_run_that_is_killed() {
@@ -513,7 +513,7 @@ fn a_killed_run_goes_on_where_it_was() {
         while done().lines().count() < goal && child.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_millis(1));
         }
-        // SIGKILL, wherever it is.
+        // SIGKILL at a random moment.
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -524,6 +524,6 @@ fn a_killed_run_goes_on_where_it_was() {
     }
     assert_eq!(runs.len(), FILES);
     let again: usize = runs.values().map(|times| times - 1).sum();
-    // Those that were under way when it was killed, and their results on the way to the checkpoint.
+    // The files in progress at each kill, and results on the way to the checkpoint.
     assert!(again <= KILLS * (4 + 2), "{again} were done again");
 }

@@ -1,4 +1,4 @@
-//! Jobs that wait for others: what is paid for once, who ends when, and what is counted where.
+//! Jobs that wait for others: what is billed once, when each ends, and where it is counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,11 +14,11 @@ use crate::common::PATIENCE;
 
 const TOKENS: u64 = 3;
 
-/// A queue in memory, whose prompts cost three tokens each.
+/// A queue in memory, with prompts that cost three tokens each.
 struct Scene {
     queue: JobQueue,
     client: Arc<ScriptedClient>,
-    /// How often a parent was called.
+    /// Number of calls of a parent.
     looks: Arc<AtomicUsize>,
 }
 
@@ -39,7 +39,7 @@ impl Scene {
         (process, ids)
     }
 
-    /// Ends by itself, or its context's time is over.
+    /// A worker that ends by itself; otherwise the time-out of its context ends it.
     fn worker(&self) -> Worker {
         Worker::new(&self.queue)
             .scale(WorkerScale::fixed(4))
@@ -47,7 +47,7 @@ impl Scene {
             .until_empty(true)
     }
 
-    /// Gathers a prompt for each text, and fails where one of them did.
+    /// A handler that collects one prompt for each text, and fails if one of them fails.
     fn gathering(&self) -> Handler {
         let looks = self.looks.clone();
         Handler::with_children(move |job: &RunningJob, children: &Children, _: &Context| {
@@ -81,7 +81,7 @@ impl Scene {
         }))
     }
 
-    /// Parents and prompts.
+    /// Runs parents and prompts.
     fn work(&self) {
         let worker = self.worker().handle("gather", self.gathering());
         let report = worker.completions(self.prompts()).run().unwrap();
@@ -291,7 +291,7 @@ fn hosts_are_not_given_what_a_parent_collects() {
     assert_eq!(scene.state(process).counts.completed, 1);
 }
 
-/// Enqueues nothing after its job was cancelled, and fails nothing by that.
+/// After its job was cancelled it enqueues nothing, and nothing fails because of that.
 #[test]
 fn a_parent_that_is_cancelled_while_it_fans_out_enqueues_nothing() {
     let scene = Scene::new();

@@ -1,4 +1,4 @@
-//! Many threads and workers in one process, and jobs of odd shapes.
+//! Many threads and workers in one process, and jobs with unusual payloads.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ fn job(n: usize) -> Job {
     Job::new("count", &n).unwrap().item_id(format!("i-{n}"))
 }
 
-/// Panics once more when it is thrown away.
+/// Panics again when it is dropped.
 struct Bomb;
 
 impl Drop for Bomb {
@@ -178,7 +178,7 @@ fn large_payloads_and_results_pass_through() {
         Ok::<_, Error>(())
     });
     assert_eq!(consumed.unwrap(), 2);
-    // Never more in memory than has to be.
+    // Only the necessary parts are in memory.
     assert_eq!(chunks, [1, 1]);
     assert!(queue.process(process).unwrap().is_none());
 }
@@ -213,7 +213,7 @@ fn ten_thousand_processes_of_one_job_each_are_told_and_finished_one_by_one() {
     assert!(all.iter().all(|process| process.counts.is_finished()));
 }
 
-/// The system's clock, with a time of day that can be set.
+/// The system's clock, with a settable time of day.
 #[derive(Default)]
 struct SetClock(AtomicI64);
 
@@ -275,7 +275,7 @@ fn a_clock_that_is_set_back_keeps_no_worker_waiting() {
     let queue = queue.clock(clock.clone());
     let process = ProcessId::new();
     queue.enqueue(process, [0, 1, 2].map(job)).unwrap();
-    // The first one waits for another try when the second one sees the clock corrected.
+    // The first one waits for a retry when the second one sees the corrected clock.
     let calls = AtomicUsize::new(0);
     let handler = Handler::new(move |_: &RunningJob, _: &Context| {
         match calls.fetch_add(1, Ordering::SeqCst) {
@@ -291,7 +291,7 @@ fn a_clock_that_is_set_back_keeps_no_worker_waiting() {
     let report = Worker::new(&queue)
         .handle("count", handler)
         .scale(WorkerScale::fixed(1))
-        // Whoever waits for hours is told here to give up.
+        // A run that would wait for hours stops here with a clear failure.
         .context(&Context::new().with_timeout(Duration::from_secs(60)))
         .until_empty(true)
         .run()

@@ -1,4 +1,4 @@
-//! What once went wrong with workers.
+//! Former bugs of workers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -94,7 +94,7 @@ fn an_idle_worker_leaves_the_store_alone() {
         claims <= 3,
         "{claims} claims although nothing was to be had"
     );
-    // It is awake at once all the same.
+    // The worker still wakes immediately.
     let process = ProcessId::new();
     queue.enqueue(process, [prompt("x")]).unwrap();
     let done = || queue.process(process).unwrap().unwrap().counts.completed == 1;

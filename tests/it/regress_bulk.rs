@@ -1,4 +1,4 @@
-//! What once went wrong in the library's bulk calls.
+//! Former bugs of the library's bulk calls.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +28,7 @@ fn go_on(_: Outcome) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-/// Something to wait for, at most as long as a test may hang.
+/// An event to wait for, with the time limit of a hanging test.
 #[derive(Default)]
 struct Event(Mutex<usize>, Condvar);
 
@@ -84,7 +84,7 @@ fn a_panicking_notifier_ends_the_run_with_its_panic() {
     assert_eq!(words(&*panic.unwrap_err()), "the notifier broke");
 }
 
-/// Answers every prompt, but panics when asked one other thing.
+/// Answers every prompt, but panics at one other query.
 struct Fragile(&'static str);
 
 impl Fragile {

@@ -1,4 +1,4 @@
-//! What once went wrong in a provider's client.
+//! Former bugs of the providers' clients.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ use batchwright::{
 
 use super::hang::ends;
 
-/// Gives one reply, whatever is sent.
+/// Returns the same reply to every request.
 struct Canned(u16, String);
 
 impl Transport for Canned {
@@ -65,7 +65,7 @@ fn a_real_key_that_a_server_echoes_is_hidden_however_it_is_written() {
         assert_eq!(asked(key, 200, &body).unwrap().text, "you sent ***!");
         let mut errors = Vec::new();
         for status in [400, 401, 429, 500] {
-            // As an error should look, as one string, and as no JSON at all.
+            // In the documented format of an error, as a string, and not as JSON.
             errors.push((
                 status,
                 format!(r#"{{"error":{{"message":"bad {written}"}}}}"#),
@@ -122,11 +122,11 @@ fn what_is_printed_for_debugging_holds_no_secret() {
         }
     }
     assert!(format!("{config:?}").contains("***@127.0.0.1:9"));
-    // What is hidden is still used.
+    // The masked value is still used.
     assert!(format!("{:?}", status.config()).contains("***@"));
 }
 
-/// A server that never stops sending, a byte at a time.
+/// A server that sends endlessly, byte by byte.
 fn dripping(head: &'static str, byte: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());

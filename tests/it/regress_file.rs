@@ -1,4 +1,4 @@
-//! What once went wrong in runs from a file or a stream to a file.
+//! Former bugs of runs from a file or a stream to a file.
 
 use std::io::Cursor;
 use std::path::PathBuf;
@@ -84,7 +84,7 @@ fn a_result_line_torn_at_any_byte_is_cut_and_made_again() {
     let whole = folder.read("out.jsonl");
     let first = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
     let only: Vec<u8> = whole[first..].to_vec();
-    // Behind another line, and as the only one of the file.
+    // After another line, and as the only line of the file.
     for (start, line) in [(&whole[..first], &only), (&[], &only)] {
         for cut in 1..line.len() - 1 {
             folder.write("out.jsonl", [start, &line[..cut]].concat());
@@ -108,7 +108,7 @@ fn a_stream_is_read_although_its_folder_cannot_be_made() {
     assert_eq!(folder.results("out.jsonl").len(), 2);
 }
 
-/// Blocks until its call is ended from outside, by a stop or by time.
+/// Blocks until its call is ended from outside, by a stop or a time limit.
 fn until_ended(ctx: &Context) -> Error {
     let (ended, end) = channel();
     let _on_cancel = ctx.on_cancel(move || {
@@ -154,7 +154,7 @@ type Way = fn(&Context) -> Result<Response, Error>;
 
 #[test]
 fn a_deadline_leaves_what_was_in_the_air_pending_and_starts_nothing_after_it() {
-    // How a client ends a call whose time is over is its own affair.
+    // A client may end a call after its time limit in any of these ways.
     let ways: [Way; 3] = [
         |ctx| Err(until_ended(ctx)),
         |ctx| {
@@ -207,7 +207,7 @@ fn a_cancelled_stream_counts_what_waits_for_a_retry_as_pending() {
         let ctx = Context::new();
         let called = AtomicUsize::new(0);
         let client = client_fn(|request: &Request, _: &Context| {
-            // Two are answered, one is refused for good, seven wait for another try.
+            // Two are answered, one fails permanently, and seven wait for a retry.
             let text = request.messages[0].text();
             let end = match text.as_str() {
                 "p1" | "p2" => Ok(Response::new("own", text)),

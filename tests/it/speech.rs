@@ -1,4 +1,4 @@
-//! Texts read out, against the simulator's strict reading of OpenAI's call for that.
+//! Text to speech, against the simulator's strict check of OpenAI's endpoint.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Answers in pieces while the provider still sends them, at every provider; the complete answer is the same as without.
+//! Streamed answers of every provider; the complete answer is the same as without streaming.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::common::{PATIENCE, simulator};
 use super::every_provider::{PROVIDERS, never_malformed};
 
-/// What a listener heard.
+/// The pieces that a listener received.
 #[derive(Debug, Clone, PartialEq)]
 enum Heard {
     Call,
@@ -189,7 +189,7 @@ fn a_provider_that_rejects_streams_is_asked_once_more_and_then_without() {
         let (ctx, heard) = listening();
         let answer = route.complete(&Request::new("hello"), &ctx).unwrap();
         assert_eq!(answer.text, "echo: hello");
-        // The second request does not try it.
+        // The second request does not try to stream.
         assert_eq!(heard.try_iter().count(), usize::from(calls == 2));
         let stats = sim.stats();
         assert_eq!(
@@ -252,7 +252,7 @@ fn items_of_the_responses_api_are_those_of_the_answer() {
     });
     let items = answer.items("1").into_iter().map(|item| item["id"].clone());
     assert_eq!(begun.collect::<Vec<_>>(), items.collect::<Vec<_>>());
-    // The reply that is kept is the one that would have come without a stream.
+    // The stored reply is the same as without streaming.
     let reply: Value = answer.details().reply.as_ref().unwrap().parse().unwrap();
     assert_eq!(
         (&reply["object"], &reply["status"]),
