@@ -15,7 +15,7 @@ use super::format::{count, span, time_of_day};
 use super::sanitize::shortened;
 use super::{logging, stderr};
 
-/// Writes a line for people, above the bar if there is one. That standard error is closed is no error.
+/// Writes a line for people, above the bar if there is one. A closed standard error is ignored.
 pub fn say(line: &str) {
     logging::line(Level::Info, line);
 }

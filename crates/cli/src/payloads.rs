@@ -15,7 +15,7 @@ use super::args::input::{Format, InputArgs};
 use super::background::iter_in_background;
 use super::exit::{About, Refusal};
 
-/// A longer line is no payload.
+/// Longer lines are rejected as payloads.
 const MOST_LINE_BYTES: u64 = 64 << 20;
 /// The byte order mark that some programs write at the start of a UTF-8 file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

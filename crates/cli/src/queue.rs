@@ -345,7 +345,7 @@ pub fn short(id: ProcessId) -> String {
     format!("…{}", &id[id.len() - SHORT..])
 }
 
-/// The process whose id has this beginning or this end.
+/// The process whose id begins or ends with this text.
 fn part_of(queue: &JobQueue, text: &str, bad: &Error) -> Result<Option<ProcessState>, Refusal> {
     let text = &part_named(text);
     let digits = text.chars().all(|c| c.is_ascii_hexdigit() || c == '-');

@@ -17,8 +17,8 @@ pub struct Place {
 
 /// The settings of the environment and of the store: on this server, otherwise in the data folder.
 ///
-/// A store that cannot be read is an error: without it, another model might be paid for than the one
-/// that was set.
+/// A store that cannot be read is an error, because the run might otherwise use, and be billed for, another model
+/// than the configured one.
 pub fn settings(data_dir: Option<&Path>, server: Option<&str>) -> Result<Settings, Refusal> {
     let settings = Settings::new().environment(|name| std::env::var(name).ok());
     match place(data_dir, server)? {

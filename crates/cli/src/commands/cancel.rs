@@ -1,4 +1,4 @@
-//! `batchwright cancel`: gives up what waits of a process, and its batches at their provider.
+//! `batchwright cancel`: cancels the waiting jobs of a process, and its batches at the provider.
 
 use batchwright::batch::{BatchInfo, clients_by_account};
 use batchwright::files::RunStore;

@@ -1,4 +1,4 @@
-//! `batchwright ledger`: what was paid, when, to whom and for which run.
+//! `batchwright ledger`: what was billed, when, by which provider and for which run.
 
 use batchwright::provider::{ChargeSum, LedgerColumn, LedgerRow};
 use batchwright::{Ledger, Usd};

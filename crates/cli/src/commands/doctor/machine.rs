@@ -140,7 +140,7 @@ pub fn sandbox() -> HealthFinding {
     }
 }
 
-/// The first second of 2026: this program is no older.
+/// The first second of 2026; this program did not exist earlier, so an earlier clock is wrong.
 const NOT_BEFORE: Duration = Duration::from_secs(1_767_225_600);
 /// The clocks of two machines, or of a machine and its disk, may differ by this.
 const TOLERANCE: Duration = Duration::from_secs(60);

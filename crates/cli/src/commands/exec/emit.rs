@@ -30,7 +30,7 @@ pub struct Emitter {
     pub trouble: Option<Trouble>,
 }
 
-/// Why no more can be taken.
+/// Why no more commands can be read.
 pub enum Trouble {
     /// The reader of standard output went away.
     Gone,

@@ -55,7 +55,7 @@ fn run(args: &ExecArgs) -> Result<Exit, Early> {
         .context(&session.ctx)
         .notifier(session.display.clone())
         .keep_order(emitter.reorders());
-    // The files again, to count what a run that ends early leaves.
+    // Reads the files a second time, to count the commands that remain if a run ends early.
     let rest = plan.total.map(|_| Source::open(args)).transpose()?;
     let skip = source.skip(emitter.finished());
     let shared = RefCell::new(emitter);

@@ -25,9 +25,9 @@ pub struct Ended {
     pub skipped: u64,
     /// Of these, the ones that failed.
     pub failed_before: u64,
-    /// What the sandbox did not allow.
+    /// The operations that the sandbox refused.
     pub confined: Option<String>,
-    /// Commands that were not even read, and are among the results all the same.
+    /// Commands that were not read, but are included in the results.
     pub not_read: u64,
     pub failures: Vec<String>,
     pub trouble: Option<Trouble>,
@@ -57,7 +57,7 @@ impl Ended {
     }
 }
 
-/// What the run will do, if an earlier run has done a part.
+/// What the run will do if an earlier run has finished a part of the commands.
 pub fn plan_line(plan: &Plan) -> Option<String> {
     let total = plan.total.filter(|_| plan.finished + plan.foreign > 0)?;
     let to_run = count(total - plan.finished);

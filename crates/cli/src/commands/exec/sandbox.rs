@@ -105,7 +105,7 @@ pub fn wide(exec: &ExecArgs, mode: SandboxMode) -> Option<String> {
     })
 }
 
-/// What commands were not allowed to do, for those that do not report why they failed, and the flags that allow it.
+/// What the sandbox forbids, for commands that do not report why they failed, with the flags that allow it.
 pub fn reminder(exec: &ExecArgs, mode: SandboxMode) -> Option<String> {
     let mut lacked = Vec::new();
     if mode == SandboxMode::On {

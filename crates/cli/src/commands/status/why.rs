@@ -1,4 +1,4 @@
-//! `batchwright status --why`: where the time of processes went, and what holds them up now.
+//! `batchwright status --why`: how the time of processes was spent, and what delays them now.
 
 use super::row::Row;
 use crate::format::{number_of, span};
