@@ -1,5 +1,5 @@
-//! What servers, files and other programs may do to a run, each in the cheapest form that once did harm
-//! or that nothing else here tries: nothing is lost, nothing is bought twice, and every end is said.
+//! Attacks on a run by servers, files and other programs, each in the simplest form that once caused damage or that
+//! no other test tries. Nothing may be lost or billed twice, and every failure is reported.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use super::common::{Desk, Ended, Running, all_ids, good, line_count, simulator};
 
 const KEY: &str = "sk-proj-Zx9Qab0123456789hijklMNOP";
 
-/// A server that answers with the bytes it is told to, and keeps the calls' bodies.
+/// A server that answers with the given bytes and stores the bodies of the calls.
 struct Liar {
     url: String,
     asked: Arc<Mutex<Vec<String>>>,
@@ -76,7 +76,7 @@ fn reply(status: &str, body: &[u8], headers: &str) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// The body of a request, read to its end; none of one without.
+/// The body of a request, read completely; empty if there is none.
 pub(super) fn body_of(mut stream: &TcpStream) -> Option<String> {
     let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
     while let Ok(n @ 1..) = stream.read(&mut buffer) {
@@ -103,7 +103,7 @@ fn answer(content: &str, usage: &str) -> String {
     )
 }
 
-/// One prompt, and what became of it.
+/// Runs one prompt and returns its result line.
 fn one(liar: &Liar, words: &str) -> (Desk, Ended, Value) {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 1);
@@ -256,7 +256,7 @@ fn an_output_that_is_cut_within_a_line_loses_nothing_that_comes_after() {
         .wait()
         .expect(4)
         .says("another program truncated it");
-    // One line is left of those before, and all that came since.
+    // One earlier line is left, and all lines that were added since.
     let kept = desk.results("out.jsonl").len() as u64;
     let before = sim.stats().calls;
     desk.run(&sim, words).expect(0);
@@ -349,7 +349,7 @@ fn joined_files_and_other_encodings_are_read_right_or_refused() {
         ended.errs(name);
     }
     assert_eq!(sim.stats().calls, calls);
-    // Each of the columns may hold what the other is named.
+    // The cells of each column may contain the name of the other column.
     run("a.csv", b"id,prompt\nprompt,id\n", "").expect(0);
     run("a.csv", b"prompt\nprompt\n", "").expect(0);
 }
@@ -361,7 +361,7 @@ mod queued {
 
     const STORE: &str = "out.jsonl.batchwright";
 
-    /// Puts something else in the store's place and runs; then the store again, and collects.
+    /// Runs with something else in place of the store; then restores the store and collects.
     fn instead(name: &str, put: impl Fn(&std::path::Path)) {
         let (desk, sim) = left_alone(3);
         let (store, kept) = (desk.path(STORE), desk.path("kept"));
@@ -388,7 +388,7 @@ mod queued {
             let file = std::fs::File::create(path).unwrap();
             file.set_len(1 << 40).unwrap();
         };
-        // They wait for their batches.
+        // Both wait for their batches.
         std::thread::scope(|scope| {
             scope.spawn(|| instead("a folder", folder));
             scope.spawn(|| instead("a pipe", pipe));
@@ -407,7 +407,7 @@ mod queued {
             .map(|run| run.wait().status.code().unwrap())
             .collect();
         codes.sort_unstable();
-        // Who comes later finds the output in use, or all of it done.
+        // The later one finds the output in use, or all of it done.
         assert!(
             codes[0] == 0 && codes.iter().all(|code| *code <= 1),
             "{codes:?}"

@@ -1,4 +1,4 @@
-//! The batch strategy through the real program: handed over, shown, collected, cancelled.
+//! The batch strategy through the real program: submit, show, collect, cancel.
 
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::common::{Desk, Ended, PATIENCE, Running, all_ids, eventually, has, simulator};
 use super::queue::{adds_up, database};
 
-/// A provider whose batches take so long.
+/// A provider whose batches take this long.
 pub fn taking(duration: Duration) -> Simulator {
     with(BatchConfig::default().duration(duration))
 }
@@ -22,7 +22,7 @@ fn with(batches: BatchConfig) -> Simulator {
     simulator(SimConfig::default().batches(batches))
 }
 
-/// Long enough to see a batch under way; a cancelled one ends after a tenth of it.
+/// Long enough to see a batch in progress; a cancelled one ends after a tenth of it.
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -164,7 +164,7 @@ fn a_batch_is_submitted_at_night_and_collected_in_the_morning() {
     let partial = run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
     partial.says("5 jobs are still open");
 
-    // The strategy of the morning is no matter: what is in a batch is collected.
+    // The strategy of the second worker does not matter: results of batches are collected.
     run(&desk, &sim, "work --until-empty")
         .expect(0)
         .says("5 done");
@@ -198,7 +198,7 @@ fn a_running_worker_follows_the_strategy_and_old_batches_end_where_they_are() {
     has(&left, json!({"at_provider": 4, "strategy": "batch"}));
     assert_eq!(left["batches"][0]["attended"], true);
 
-    // The worker that has the batch is the one to cancel it.
+    // The worker that owns the batch cancels it.
     let cancelled = run(&desk, &sim, &format!("cancel {old}")).expect(0);
     cancelled.says("1 batches are owned by a running worker: it cancels them at the provider");
     assert!(sim.wait_for_batches(|stats| stats.cancelled == 1, PATIENCE));
@@ -228,7 +228,7 @@ fn cancel_ends_batches_that_nobody_attends_and_keeps_what_they_finished() {
     assert_eq!(process["completed"], stats.items_finished);
     assert_eq!(process["cancelled"], 20 - stats.items_finished);
 
-    // Back on the queue, the rest is bought for the first time.
+    // The requeued jobs are billed for the first time.
     run(&desk, &sim, &format!("retry {id}")).expect(0);
     run(&desk, &sim, "work --strategy sync --until-empty").expect(0);
     run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
@@ -236,7 +236,7 @@ fn cancel_ends_batches_that_nobody_attends_and_keeps_what_they_finished() {
     assert_eq!(sim.stats().calls, 20 - stats.items_finished);
 }
 
-/// Mistral's client, and a server that takes its files and knows nothing of its batches.
+/// Mistral's client, and a server that accepts its files but has no batch endpoint.
 #[test]
 fn a_server_without_batches_is_not_sent_the_input_for_ever() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
@@ -248,7 +248,7 @@ fn a_server_without_batches_is_not_sent_the_input_for_ever() {
     Running::start(&mut work).wait().expect(4);
     let stats = sim.batch_stats();
     assert_eq!((stats.files_uploaded, stats.created), (3, 0));
-    // It is no fault of theirs: they wait for another address.
+    // The prompts are not the cause: they wait for another address.
     assert_eq!(status(&desk, &sim, id)["failed"], 0);
 }
 
@@ -260,7 +260,7 @@ fn cancel_that_may_not_wait_says_what_remains() {
     let words = format!("cancel {id} --wait 400ms");
     let ended = run(&desk, &sim, &words).expect(0);
     ended.says("any worker with its key collects its finished results");
-    // The cancel has gone out all the same.
+    // The cancel request was sent anyway.
     assert_eq!(sim.batch_stats().cancels, 1);
     run(&desk, &sim, "work --until-empty").expect(0);
     assert_eq!(status(&desk, &sim, id)["cancelled"], 2);
@@ -322,7 +322,7 @@ fn a_library_user_gets_the_outcomes_in_order_and_comes_back_after_a_stop() {
     let requests: Vec<Request> = (0..6)
         .map(|at| Request {
             model: Some("m".to_owned()),
-            // Twice the same is two requests.
+            // Identical requests in the queue are two requests.
             ..Request::new(format!("prompt {}", at / 2))
         })
         .collect();

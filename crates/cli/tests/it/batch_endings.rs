@@ -1,5 +1,5 @@
-//! All the ways in which a batch can end, at each kind of provider: what was answered is kept, what was not is
-//! bought in the next batch, and nothing twice.
+//! All ways in which a batch can end, for each kind of provider: answered prompts are kept, the others are
+//! submitted in the next batch, and nothing is billed twice.
 
 #![cfg(unix)]
 
@@ -59,7 +59,7 @@ fn what_no_result_tells_of_is_in_the_next_batch() {
     });
 }
 
-/// The items of the second batch, of two.
+/// Number of items in the second of two batches.
 fn second(site: &Site) -> u64 {
     site.bought_once();
     site.took(2);
@@ -81,7 +81,7 @@ fn the_next_batch_finishes_what_an_expired_one_did_not() {
 
 #[test]
 fn a_batch_that_somebody_else_cancelled_is_finished_by_the_next_one() {
-    // At Gemini what a cancelled batch had finished may be paid for and is lost.
+    // At Gemini, the finished results of a cancelled batch may be billed and lost.
     each(&[&OPENAI, &GROQ, &MISTRAL, &XAI, &ANTHROPIC], |at| {
         let slow = BatchConfig::default().duration(Duration::from_secs(3));
         let site = Site::new(at, slow, ITEMS);
@@ -123,7 +123,7 @@ fn one_fails(site: &Site, most: u64) {
     one_failed(site, most);
 }
 
-/// One prompt failed, the others were answered, and it took so many submissions more than one.
+/// One prompt failed, the others were answered, and it took more than one and at most `most` submissions.
 #[track_caller]
 pub fn one_failed(site: &Site, most: u64) {
     let name = site.at.name;
@@ -142,7 +142,7 @@ pub fn one_failed(site: &Site, most: u64) {
 
 #[test]
 fn a_full_queue_at_the_provider_costs_no_attempt() {
-    // Gemini's refusal asks for minutes of patience; xAI and Mistral have no such limit.
+    // Gemini's rejection requires minutes of waiting; xAI and Mistral have no such limit.
     each(&[&OPENAI, &GROQ, &ANTHROPIC], |at| {
         let site = Site::new(at, quick().enqueued_tokens(60), ITEMS);
         site.finish(0);
@@ -167,7 +167,7 @@ fn odd_results_are_noticed_and_buy_nothing() {
         quick().cut_downloads(2),
         quick().short_downloads(1),
         quick().cut_downloads(1).short_downloads(1),
-        // As many lines as there should be, but not the ones.
+        // The right number of lines, but some of the wrong items.
         quick().short_downloads(1).strangers(12),
     ];
     for (n, batches) in all.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! Results that a batch which has ended does not give out, through the real program: they wait at the
-//! provider, everybody says so, and they are given up only when somebody says that.
+//! Missing results of an ended batch, through the real program: they stay at the provider, every command reports
+//! that, and only the user abandons them.
 
 #![cfg(unix)]
 
@@ -14,7 +14,7 @@ use super::common::{Desk, Running, all_ids};
 
 const ITEMS: usize = 24;
 
-/// Whoever ends when all is done does not wait for what is missing.
+/// A worker that ends when all is done does not wait for missing results.
 const IMPATIENT: (&str, &str) = ("BATCHWRIGHT_BATCH_RESULTS_WAIT", "150ms");
 
 #[test]
@@ -52,7 +52,7 @@ fn results_that_are_gone_are_held_until_somebody_gives_them_up() {
         let doctor = site.desk.plain("doctor").expect(1);
         let seen = "24 billed results are missing for";
         doctor.shows(seen);
-        // Nothing is put back by the way.
+        // `retry` requeues nothing as a side effect.
         let retry = site
             .desk
             .plain(&format!("retry {}", site.process))

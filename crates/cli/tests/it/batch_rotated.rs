@@ -1,5 +1,5 @@
-//! Batches whose key was rotated while they ran, and a database that is away for a moment: what is at the
-//! provider is collected all the same.
+//! Batches whose API key was rotated while they ran, and a database that is briefly unavailable: results at the
+//! provider are collected anyway.
 
 #![cfg(unix)]
 
@@ -53,7 +53,7 @@ fn batches_of_a_key_that_was_rotated_are_taken_over_by_the_new_one() {
         let status = doctor("status").expect(0);
         status.says("batchwright doctor --adopt-batches");
 
-        // Its address is another one than that of the batch: the key does not go there.
+        // Its address differs from that of the batch, so the key is not sent there.
         let mut elsewhere = site.desk.command(["doctor", "--adopt-batches"]);
         let elsewhere = end({
             elsewhere.env(&key, "another");

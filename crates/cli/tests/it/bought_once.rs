@@ -1,4 +1,4 @@
-//! A batch is bought once, whatever is done between two runs of its output: by what `status` advises, a
+//! A batch is billed once, whatever happens between two runs of its output: following the advice of `status`, a
 //! rename, another path, another data folder, another provider, another output in its place, or a kill.
 
 use std::fs;
@@ -36,7 +36,7 @@ fn what_a_run_left_is_never_advised_to_be_bought_by_a_worker() {
     told(&status, &status.stderr);
     let doctor = other(&desk, &sim, &format!("doctor --queue {STORE}"));
     told(&doctor, &doctor.stdout);
-    // Beside it, only what belongs to no run is named for a worker.
+    // In addition, only processes that belong to no run are listed for a worker.
     let free = other(&desk, &sim, "submit in.jsonl").expect(0);
     let free = free.stdout.trim();
     other(&desk, &sim, "status").says(&format!("batchwright work --processes {free}"));
@@ -98,7 +98,7 @@ fn an_output_that_lacks_what_was_saved_is_refused() {
     let (desk, sim) = left_alone(3);
     worked(&desk, &sim);
     desk.prompts("in.jsonl", 4);
-    // The three are saved, and the fourth is under way.
+    // Three are saved, and the fourth is in progress.
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     let saved = desk.read("out.jsonl");
     assert_eq!(saved.lines().count(), 3);
@@ -133,7 +133,7 @@ fn an_output_is_its_own_though_what_came_last_is_not_kept() {
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     let work = format!("work --strategy batch --until-empty --queue {STORE}");
     other(&desk, &sim, &work);
-    // Nobody paid for these failures, and the items ask something else by now.
+    // These failures were not billed, and the items have other prompts now.
     for _ in 0..2 {
         let changed = desk
             .read("in.jsonl")
@@ -152,7 +152,7 @@ fn an_output_is_its_own_though_what_came_last_is_not_kept() {
 fn a_dry_run_leaves_every_file_as_it_is() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", 3);
-    // Killed while it wrote a line.
+    // The run was killed while it wrote a line.
     desk.write("out.jsonl", "{\"id\":\"i-");
     written(&desk);
     let mut dry = command(&desk, &sim, &format!("{WORDS} --dry-run"));
@@ -196,11 +196,11 @@ fn an_output_that_was_renamed_keeps_its_batch() {
         whole(&desk, &sim, to, 3);
         assert!(!desk.exists("there/new.jsonl.batchwright"));
     };
-    // Each waits for its batch.
+    // Both wait for their batches.
     std::thread::scope(|scope| {
         scope.spawn(|| renamed_to("there/new.jsonl", true, ""));
         scope.spawn(|| renamed_to("new.jsonl", false, "--data-dir elsewhere"));
-        // The list in the data folder knows of the store.
+        // The list in the data folder contains the store.
         scope.spawn(|| renamed_to("there/new.jsonl", false, ""));
     });
 }
@@ -242,7 +242,7 @@ fn an_output_that_is_gone_is_asked_for_before_its_items_are_bought_again() {
     whole(&desk, &sim, "out.jsonl", 3);
 }
 
-/// The store that a run makes first.
+/// The first store that a run creates.
 fn written(desk: &Desk) {
     drop(JobQueue::open(desk.path(STORE)).unwrap());
 }

@@ -1,4 +1,4 @@
-//! Jobs that wait for others, from the outside: in batches, cancelled, and killed in the middle.
+//! Jobs that wait for others, through the program: in batches, cancelled, and killed in the middle.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ fn cancelling_a_job_cancels_the_batch_of_what_it_waits_for() {
     for words in ["", " --delete"] {
         let sim = taking(Duration::from_secs(20));
         let (desk, id) = submitted(5);
-        // Ends although the job itself still waits.
+        // The worker ends although the job itself still waits.
         let words = (
             format!("work --strategy batch --until-submitted --processes {id}"),
             words,

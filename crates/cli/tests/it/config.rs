@@ -1,4 +1,4 @@
-//! `batchwright config`, and what `run` and `providers` make of it.
+//! `batchwright config`, and its effect on `run` and `providers`.
 
 use std::process::Command;
 
@@ -159,7 +159,7 @@ fn the_help_names_every_setting_with_its_variable() {
     }
 }
 
-/// The model that a run asked for.
+/// The model that a run requested.
 fn asked_model(desk: &Desk, sim: &Simulator, words: &[&str], env: &[(&str, &str)]) -> String {
     let _ = std::fs::remove_file(desk.path("out.jsonl"));
     let url = sim.base_url();
@@ -281,7 +281,7 @@ fn twenty_processes_set_at_once_and_another_one_sees_it() {
             Running::start(&mut desk.command(["config", "set", keys[n % keys.len()], &value]))
         })
         .collect();
-    // A reader waits for twenty writers no longer than a tenth of a second.
+    // A reader waits for twenty writers at most a tenth of a second.
     assert!(
         eventually(|| watch.refresh().is_ok_and(|new| new)),
         "never seen"
@@ -291,7 +291,7 @@ fn twenty_processes_set_at_once_and_another_one_sees_it() {
     }
     watch.refresh().unwrap();
     let settings = watch.settings();
-    // Each key was set by five, and the last of them counts.
+    // Five writers set each key, and the last value counts.
     assert_eq!(settings.max_retries().unwrap() % 4, 2);
     assert_eq!(settings.batch_size().unwrap() % 4, 1);
     assert_eq!(settings.worker_count().unwrap() % 4, 0);
@@ -305,7 +305,7 @@ fn twenty_processes_set_at_once_and_another_one_sees_it() {
     assert_eq!(watch.settings().worker_count().unwrap(), 21);
 }
 
-/// However far a change had come, the file holds the value before or after it.
+/// At whatever moment a change is killed, the file contains either the old or the new value.
 #[test]
 fn a_change_that_is_killed_is_made_or_not() {
     let desk = Desk::new();
@@ -370,7 +370,7 @@ fn a_broken_file_stops_a_run_before_it_spends() {
     assert_eq!(config(&desk, &["get", "llm.model"]).expect(0).stdout, "m\n");
 }
 
-/// A data folder that this user cannot write to; made writable again when dropped.
+/// A data folder that this user cannot write to; it becomes writable again when this is dropped.
 #[cfg(unix)]
 struct ReadOnly<'d> {
     desk: &'d Desk,
@@ -379,7 +379,7 @@ struct ReadOnly<'d> {
 
 #[cfg(unix)]
 impl<'d> ReadOnly<'d> {
-    /// None where this user may write anywhere and may not mount.
+    /// `None` if this user may write anywhere and may not mount.
     fn new(desk: &'d Desk) -> Option<Self> {
         let folder = desk.path(HOME);
         Self::permit(desk, 0o444, 0o555);
@@ -390,7 +390,7 @@ impl<'d> ReadOnly<'d> {
         if std::fs::write(folder.join("probe"), "").is_err() {
             return Some(made);
         }
-        // Permissions mean nothing to root.
+        // Permissions do not apply to root.
         std::fs::remove_file(folder.join("probe")).unwrap();
         let mount = |options: &[&str]| {
             let status = Command::new("mount").args(options).arg(&folder).output();

@@ -1,4 +1,4 @@
-//! A run is two files: a user who moves or copies both moves or copies the run, and nothing is bought twice.
+//! A run is two files. If a user moves or copies both, the run is moved or copied, and nothing is billed twice.
 
 use std::fs;
 
@@ -61,7 +61,7 @@ fn status_shows_a_run_whose_store_the_data_folder_has_heard_of() {
     let listed = || fs::read_dir(desk.path(HOME).join("runs")).unwrap().count();
     assert_eq!(listed(), 1);
     run(&desk, &sim, WORDS).expect(0);
-    // What is gone is dropped.
+    // Deleted stores are dropped from the list.
     assert!(shown("").is_empty());
     assert_eq!(listed(), 0);
     for words in ["cancel", "retry", "results", "status", "work"] {
@@ -110,7 +110,7 @@ fn moved(desk: &Desk, file: &str) {
 fn a_killed_run_goes_on_elsewhere_with_its_log_and_only_with_it() {
     let (desk, sim) = killed();
     let log = format!("{STORE}-wal");
-    // A look at it leaves the log where it is.
+    // Showing it does not move the log.
     other(&desk, &sim, "status").expect(0);
     assert!(desk.exists(&log));
     moved(&desk, "out.jsonl");
@@ -119,11 +119,11 @@ fn a_killed_run_goes_on_elsewhere_with_its_log_and_only_with_it() {
         "run --strategy batch in.jsonl -o arch/out.jsonl",
         "work --queue arch/out.jsonl.batchwright",
     ];
-    // Each looks for the log for two seconds.
+    // Each searches the log for two seconds.
     for one in both.map(|words| begun(&desk, &sim, words)) {
         one.wait().says("lacks its log");
     }
-    // Its log lies where the next store would be, or another one is put.
+    // Its log is where the next store would be, or there is another one.
     run(&desk, &sim, WORDS).expect(1).says("no longer here");
     let another = "another.jsonl.batchwright";
     drop(JobQueue::open(desk.path(another)).unwrap());

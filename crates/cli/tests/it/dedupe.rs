@@ -1,4 +1,4 @@
-//! Equal prompts are asked once and answered to all, whatever happens meanwhile.
+//! Identical prompts are sent once and all get the answer, whatever happens meanwhile.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::common::{Desk, all_ids, eventually, good, has, id, ids_in_order, simulator};
 
-/// `n` items, of which those from `different` on ask what one before them asks.
+/// `n` items; those from `different` on have the same prompts as earlier ones.
 fn with_equals(n: usize, different: usize) -> String {
     let line = |i: usize| {
         let asks = if i < different { i } else { i * 7 % different };
@@ -107,7 +107,7 @@ fn what_the_output_has_an_answer_to_is_not_asked_under_another_id() {
     desk.write("in.jsonl", with_equals(10, 10));
     let words = "in.jsonl -o out.jsonl --dedupe";
     desk.run(&sim, words).expect(0);
-    // One with a new id, two more that ask the same, and one that asks something new.
+    // One item with a new id, two more identical ones, and one with a new prompt.
     let more = ["x", "y", "z"].map(|id| format!("{{\"id\":\"{id}\",\"prompt\":\"prompt 3\"}}\n"));
     let other = "{\"id\":\"new\",\"prompt\":\"prompt 10\"}\n";
     let renamed = with_equals(10, 10).replace("i-5", "renamed");
@@ -132,7 +132,7 @@ fn what_the_output_has_an_answer_to_is_not_asked_under_another_id() {
 
 #[test]
 fn a_changed_item_takes_the_answer_that_another_one_has() {
-    // What was first in the output moves the lines behind it when it is set aside.
+    // If the first lines of the output are moved to the archive, the positions of the others change.
     for changed in ["prompt 3", "prompt 0"] {
         let (desk, sim) = (Desk::new(), good());
         desk.write("in.jsonl", with_equals(4, 4));
@@ -162,7 +162,7 @@ fn a_failure_is_that_of_all_who_ask_the_same() {
     let told = summary(&ended.stdout);
     let failed = (&told["failed"], &told["errors"]["blocked"]);
     assert_eq!(failed, (&json!(3000), &json!(3000)));
-    // Of very many the next one is asked after each thousand.
+    // Of very many identical items, the next one is sent after each thousand.
     assert_eq!((sim.stats().calls, &told["calls_saved"]), (3, &json!(2997)));
     let lines = desk.results("out.jsonl");
     let ids: BTreeSet<String> = lines.iter().map(id).collect();
@@ -175,7 +175,7 @@ fn a_failure_is_that_of_all_who_ask_the_same() {
     assert_eq!(told["usage"]["output_tokens"], paid);
 }
 
-/// Its reply was paid for, and those who ask the same would buy the same again.
+/// Its reply was billed, and a request for each identical item would be billed again.
 #[test]
 fn a_reply_that_cannot_be_used_is_bought_once_for_all_who_ask_the_same() {
     let desk = Desk::new();
@@ -190,7 +190,7 @@ fn a_reply_that_cannot_be_used_is_bought_once_for_all_who_ask_the_same() {
     let ids: BTreeSet<String> = lines.iter().map(id).collect();
     assert_eq!(ids, ids_in_order(3000).into_iter().collect());
     assert!(lines.iter().all(|l| l["error"]["unusable_reply"] == true));
-    // As if the run had been killed in the middle of them, and with ids that are new.
+    // As if the run had been killed between them, and with new ids.
     let text = desk.read("out.jsonl");
     let some: Vec<&str> = text.split_inclusive('\n').take(1000).collect();
     desk.write("out.jsonl", some.concat());
@@ -208,7 +208,7 @@ fn a_reply_that_cannot_be_used_is_bought_once_for_all_who_ask_the_same() {
         (sim.stats().calls, desk.results("out.jsonl").len()),
         (1, 3002)
     );
-    // It answers now, and is asked once more for all of them.
+    // The server answers now, and is called once more for all of them.
     desk.run(&sim, &format!("{words} --ask-again")).expect(0);
     assert_eq!(
         (sim.stats().calls, desk.results("out.jsonl").len()),
@@ -230,7 +230,7 @@ fn vectors_of_another_model_answer_nobody() {
     };
     desk.write("in.jsonl", with_equals(4, 4));
     run("a").expect(0);
-    // The same texts under other ids, beside one that is new: vectors of two models in one answer would be useless.
+    // The same texts under other ids, and a new one: embeddings of two models in one output would be useless.
     let renamed = with_equals(4, 4).replace("i-", "r-");
     desk.write(
         "in.jsonl",
@@ -242,7 +242,7 @@ fn vectors_of_another_model_answer_nobody() {
     assert_eq!((sim.stats().embedded, desk.read("out.jsonl")), (4, before));
     run("a").expect(0).says("4 answered by equal prompts");
     assert_eq!(sim.stats().embedded, 5);
-    // Where both are there, they answer as far as they are of one.
+    // If both models are present, only the embeddings of one are reused.
     let mixed = desk
         .read("out.jsonl")
         .replacen("\"model\":\"a\"", "\"model\":\"b\"", 2);
@@ -258,7 +258,7 @@ fn vectors_of_another_model_answer_nobody() {
     assert_eq!(models, ["b"].into());
 }
 
-/// A line that says enough of an item to answer it, and is no whole outcome.
+/// A line that identifies an item but is not a complete outcome.
 #[test]
 fn a_line_of_another_program_that_holds_no_answer_is_none() {
     let (desk, sim) = (Desk::new(), good());
@@ -341,7 +341,7 @@ fn at_most_so_many_are_sent_and_those_that_ask_the_same_come_along() {
     );
 }
 
-/// Three in ten prompts are equal to others; the run is killed now and then.
+/// Three of ten prompts are duplicates; the run is killed repeatedly.
 #[cfg(unix)]
 fn killed(n: usize, kills: u64) {
     const CONCURRENCY: u64 = 4;

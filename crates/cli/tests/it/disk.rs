@@ -1,4 +1,4 @@
-//! A disk that is full, where the test may mount a small one.
+//! A full disk, if the test may mount a small one.
 
 #![cfg(target_os = "linux")]
 
@@ -8,14 +8,14 @@ use super::common::{Desk, Running, SmallDisk, all_ids, good, line_count, results
 
 const ITEMS: usize = 80;
 
-/// A disk of 64 KiB, with prompts beside it.
+/// A disk of 64 KiB, with prompts outside of it.
 fn small_disk() -> Option<SmallDisk> {
     let disk = SmallDisk::new("disk", 64)?;
     disk.desk.prompts("in.jsonl", ITEMS);
     Some(disk)
 }
 
-/// Leaves room for about twenty result lines.
+/// Leaves space for about twenty result lines.
 fn fill(disk: &SmallDisk) {
     std::fs::write(disk.at.join("filler"), vec![b'x'; 52 * 1024]).unwrap();
 }
@@ -73,7 +73,7 @@ fn what_a_full_disk_does_not_take_is_shown_when_the_run_is_ended() {
 fn a_compaction_without_room_keeps_every_result_and_says_so() {
     let Some(disk) = small_disk() else { return };
     let (desk, sim) = (&disk.desk, good());
-    // More than half of the disk, so that there is no room for a second one.
+    // More than half of the disk, so that a second copy does not fit.
     let items = 110;
     desk.prompts("in.jsonl", items);
     desk.run(&sim, "in.jsonl -o disk/out.jsonl -q -j 3")

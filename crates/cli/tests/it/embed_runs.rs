@@ -1,4 +1,4 @@
-//! `--task embed` where more than one run, or more than one kind of vector, is involved.
+//! `--task embed` with several runs, or with embeddings of several models.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::common::{Desk, Running, eventually, has};
 use super::embed::{Server, good, refused};
 
-/// A reply with vectors of so many numbers.
+/// A reply with embeddings of this number of dimensions.
 fn sized(texts: &[String], numbers: usize) -> (u16, Value) {
     let entry = |index| json!({"index": index, "embedding": vec![0.5; numbers]});
     let data: Vec<Value> = (0..texts.len()).map(entry).collect();
@@ -22,7 +22,7 @@ fn sized(texts: &[String], numbers: usize) -> (u16, Value) {
 
 #[test]
 fn vectors_that_differ_in_length_are_told() {
-    // As if two models answered to the same name.
+    // As if two models had the same name.
     let server = Server::start(|texts, nth| sized(texts, 4 + nth % 2));
     let desk = Desk::new();
     desk.prompts("in.jsonl", 100);
@@ -200,18 +200,18 @@ fn vectors_of_two_models_do_not_come_into_one_file() {
             (1, before.clone())
         );
     }
-    // The same model goes on, and a model that is named makes all of them anew.
+    // Without a named model, the same model continues; naming a model creates all embeddings again.
     run("local", "a", "--max-items 2")
         .expect(0)
         .says("2 to send");
     run("local", "a", "--model b")
         .expect(0)
         .says("7 changed, 10 to send");
-    // Seven vectors of the first model are still there.
+    // Seven embeddings of the first model still exist.
     run("local", "a", "")
         .expect(0)
         .says("7 answers are taken back from the superseded ones")
         .says("3 to send");
-    // What is finished stays.
+    // Finished items stay unchanged.
     run("local", "b", "").expect(0).says("nothing to send");
 }

@@ -1,4 +1,4 @@
-//! What a run will cost, as `estimate` and `run --dry-run` report it before it is paid for.
+//! The cost of a run, as `estimate` and `run --dry-run` report it before anything is billed.
 
 use std::process::Command;
 
@@ -37,12 +37,12 @@ fn paid(lines: &[Value]) -> Usd {
     lines.iter().map(|line| usd(&line["cost_usd"])).sum()
 }
 
-/// From 0 to 1.
+/// A random number from 0 to 1.
 fn share(random: &mut Random) -> f64 {
     random.below(1 << 20) as f64 / f64::from(1 << 20)
 }
 
-/// Items whose prompts and answers have different lengths: the simulator answers with as many tokens as are allowed.
+/// Items with prompts and answers of different lengths: the simulator returns as many tokens as allowed.
 fn varied(items: usize, seed: u64) -> String {
     let random = &mut Random(seed);
     let size = 20.0 + 400.0 * share(random);
@@ -83,7 +83,7 @@ fn an_estimate_and_a_dry_run_send_nothing_and_leave_every_file_as_it_is() {
     assert_eq!(dry.stdout, "");
     assert_eq!(sim.stats().calls, 0);
     assert!(!desk.exists("out.jsonl") && !desk.exists("data/estimates.json"));
-    // A sample is a part of an estimate, and needs a place for its results.
+    // A sample is a part of an estimate, and needs a file for its results.
     ended(&desk, &sim, &format!("run {words} --sample 5"))
         .expect(2)
         .says("--dry-run");
@@ -156,7 +156,7 @@ fn a_sample_is_spread_kept_and_not_bought_again() {
     ids.sort_unstable();
     assert_eq!(ids, [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]);
     assert_eq!(sim.stats().calls, 10);
-    // The same again needs no call, and a larger sample only the missing ones.
+    // A repeated estimate needs no call, and a larger sample only the missing calls.
     ended(&desk, &sim, &format!("estimate {sampled}"))
         .expect(0)
         .says("already has 10 replies");

@@ -191,7 +191,7 @@ fn results_hold_all_there_is_to_know_and_long_outputs_are_in_files() {
     assert_eq!(std::fs::read(desk.path(file)).unwrap(), vec![0; 100_000]);
     assert_eq!(missing["error"]["kind"], "not_found");
     assert_eq!(missing["result"], Value::Null);
-    // What is there is not written over.
+    // An existing file is not overwritten.
     let refused = desk.plain("exec jobs.txt -o out.jsonl").expect(2);
     refused.errs("3 records of an earlier run");
 }
@@ -199,7 +199,7 @@ fn results_hold_all_there_is_to_know_and_long_outputs_are_in_files() {
 #[test]
 fn outputs_come_whole_and_in_order_where_that_is_asked_for() {
     let desk = Desk::new();
-    // Two lines with a pause between them, and the first commands are the slowest.
+    // Two lines with a pause in between, and the first commands are the slowest.
     let line = |i: u32| {
         format!(
             "sh -c 'echo {i}; sleep 0.0{}; echo {i}; echo e{i} >&2'\n",
@@ -276,14 +276,14 @@ fn a_run_goes_on_from_its_log_whatever_became_of_the_script() {
         "{}",
         refused.stderr
     );
-    // That one has failed is not forgotten.
+    // The earlier failure still counts.
     let ended = desk.plain("exec jobs.txt --joblog log --resume").expect(3);
     assert_eq!(ended.stdout, "");
     ended
         .says("3 commands: 3 finished before (1 of them failed), 0 to run")
         .says("3 finished before (1 of them failed), 0 completed, 0 failed")
         .says("to run failed commands again, add --resume-failed");
-    // Inserted, reordered, changed.
+    // Lines inserted, reordered and changed.
     desk.write("jobs.txt", "echo new\necho 'b c'\nfalse\necho A\n");
     let ended = desk.plain("exec jobs.txt --joblog log --resume").expect(3);
     assert_eq!(sorted(&ended.stdout), ["A", "new"]);
@@ -296,10 +296,10 @@ fn a_run_goes_on_from_its_log_whatever_became_of_the_script() {
     assert_eq!(ended.stdout, "");
     ended.says("0 completed, 1 failed");
     assert_eq!(line_count(&desk.path("log")), 1 + 3 + 2 + 1);
-    // Standard input, too.
+    // Standard input as well.
     let words = ["--joblog", "log", "--resume", "--", "echo"];
     assert_eq!(piped(&desk, &words, b"a\nx\n").expect(0).stdout, "x\n");
-    // What GNU parallel has written is gone on with.
+    // A log of GNU parallel is continued.
     let header = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n";
     desk.write(
         "theirs",
@@ -328,7 +328,7 @@ fn a_command_cannot_lead_what_is_written_elsewhere() {
     assert_eq!(desk.read("victim"), "precious");
     assert!(desk.exists("away/1-2.stdout") && desk.exists("away/2.stdout"));
     assert!(!desk.exists("elsewhere/2.stdout"));
-    // What a run left is not followed by the next.
+    // Links that a command of an earlier run left are not followed.
     for (flags, link) in [("-o b.jsonl", "b.jsonl.outputs"), ("--joblog log", "log")] {
         desk.write("links.txt", format!("ln -sfn victim {link}\n"));
         let _ = std::fs::remove_file(desk.path(link));

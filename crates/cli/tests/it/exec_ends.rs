@@ -1,4 +1,4 @@
-//! How a run of `batchwright exec` ends: by signals, full disks, removed files and kills; and how it resumes.
+//! How a run of `batchwright exec` ends: signals, full disks, deleted files and kills; and how it resumes.
 
 use std::process::Stdio;
 
@@ -29,7 +29,7 @@ fn ctrl_c_lets_running_commands_end_or_kills_them() {
     ended.says("1 not run").says("add --resume");
     desk.plain("exec jobs.txt --joblog log --resume").expect(0);
     assert!(desk.exists("second"));
-    // Killed at the first, or at the second.
+    // Killed by the first signal, or by the second one.
     desk.write(
         "jobs.txt",
         format!("sh -c 'trap \"\" TERM; touch alive; sleep {FOR_EVER} & wait; sleep {FOR_EVER}'\n"),
@@ -120,7 +120,7 @@ fn results_that_are_removed_end_the_run_and_are_saved() {
     assert!(why.contains("removed or replaced"), "{why}");
     assert_eq!(line_count(&desk.path("out.jsonl.rescued-1")), 1);
     assert_eq!(line_count(&desk.path("log")), 2);
-    // The last look is at the end.
+    // The last check is at the end.
     desk.write("jobs.txt", "rm log2\n");
     desk.plain("exec jobs.txt --joblog log2 --sandbox off")
         .expect(1);
@@ -152,10 +152,10 @@ fn a_killed_run_goes_on_and_finished_commands_do_not_run_again() {
     killed(300, 3);
 }
 
-/// Kills the run again and again, and lets it go on from its log.
+/// Kills the run repeatedly, and resumes it from its log.
 pub fn killed(commands: usize, kills: usize) {
     let desk = Desk::new();
-    // Each command says that it ran, in an append that is never torn.
+    // Each command appends a line atomically, so lines are never truncated.
     let line = |i: usize| format!("sh -c 'echo {i} >> ran'\n");
     desk.write("jobs.txt", (0..commands).map(line).collect::<String>());
     let words = |resume: bool| {
@@ -187,7 +187,7 @@ pub fn killed(commands: usize, kills: usize) {
     ran.lines()
         .for_each(|line| runs[line.parse::<usize>().unwrap()] += 1);
     assert!(runs.iter().all(|runs| *runs >= 1), "each ran");
-    // At most what was in flight at a kill ran twice.
+    // At most the commands in flight at a kill ran twice.
     let twice: usize = runs.iter().map(|runs| runs - 1).sum();
     assert!(twice <= 5 * kills, "{twice} ran again");
     assert_eq!(ran.lines().count() - at_the_kill, commands - finished.len());

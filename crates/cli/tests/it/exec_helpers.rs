@@ -1,4 +1,4 @@
-//! The processes that confine commands: those that wait for a command in advance, and the program that they are.
+//! The processes that confine commands: helpers that are started in advance, and their program.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use super::common::{Desk, Running, results};
 use super::contained::By;
 use super::sandbox::python;
 
-/// Kills the helper that waits for the next command, as soon as it is there.
+/// Kills the waiting helper of the next command as soon as it exists.
 const KILL: &str = r#"
 import os, signal, sys, time
 while True:

@@ -72,7 +72,7 @@ fn every_form_is_written_and_a_spreadsheet_gets_no_formula() {
         "{raw}"
     );
     assert!(raw.contains("\na,=cmd(),=1+1,,true,"));
-    // Nothing is left of what the files were called meanwhile.
+    // No temporary files are left.
     let folder = std::fs::read_dir(desk.path("")).unwrap();
     let hidden = folder.filter(|entry| {
         let name = entry.as_ref().unwrap().file_name();
@@ -188,7 +188,7 @@ fn rows_are_joined_where_nothing_was_kept() {
         "{table}"
     );
     assert_eq!(lines.len(), 3);
-    // Ids that were made of what was asked need the flags that were asked with.
+    // Ids that were generated from the request need the same flags as the run.
     desk.run(&sim, "rows.csv --template {{city}}? -j 1 -o auto.jsonl")
         .expect(0);
     let ended = desk
@@ -205,7 +205,7 @@ fn rows_are_joined_where_nothing_was_kept() {
     let words = "export auto.jsonl --input rows.csv --template {{city}}? --model sim-1 -o auto.csv";
     desk.plain(words).expect(0);
     assert!(desk.read("auto.csv").contains("\nx1,Oslo,"));
-    // A row that was edited since is told.
+    // A row that was edited since is reported.
     desk.write("rows.csv", "nr;city\nx1;Oslo\nx2;Rome\nx3;Riga\n");
     let words = "export out.jsonl --input rows.csv --id-column nr --template {{city}} --model sim-1 -o t2.csv";
     desk.plain(words)
@@ -348,7 +348,7 @@ fn a_table_that_is_replaced_keeps_its_permissions() {
     }
 }
 
-/// A million results with their rows, of which no more is kept than where each line is.
+/// A million results with their rows; only the position of each line is kept in memory.
 #[cfg(target_os = "linux")]
 #[test]
 #[ignore = "takes a minute"]
@@ -392,7 +392,7 @@ fn dates_and_numbers_keep_their_types_on_the_way_through_a_run() {
         assert_eq!(line["text"], "echo: 2024-05-01,1.5");
         let types = serde_json::json!({"day": "date"});
         assert_eq!(line["input"]["$types"], types, "{name}");
-        // The types come with the rows that are joined, too.
+        // Joined rows have the types of the input, too.
         desk.run(&sim, &format!("{name} {asked} -o bare-{name}.jsonl"))
             .expect(0);
         for words in [

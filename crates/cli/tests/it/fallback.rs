@@ -1,4 +1,4 @@
-//! Fallbacks as the program takes them: what moves on, what is said of it, and what is refused.
+//! Fallbacks through the program: which failures fail over, what is reported, and what is rejected.
 
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
@@ -35,7 +35,7 @@ fn a_blocked_answer_moves_on_only_if_that_was_asked_for() {
             assert_eq!(line["provider"], "xai");
             assert_eq!(line["earlier"][0]["error"]["kind"], "blocked");
         }
-        // Without another provider there is nothing to pass on to.
+        // Without another provider, there is no fallback.
         let (desk, alone) = (
             Desk::new(),
             nine(&Desk::new(), &first, &second, "").expect(3),
@@ -131,7 +131,7 @@ fn a_provider_that_is_not_asked_again_is_named() {
     ended.hides("the provider is");
 }
 
-/// An account that runs dry after `answers` answers, in one of two dialects.
+/// An account that has no credit left after `answers` answers, with the error format of one of two APIs.
 fn runs_dry(answers: usize, refusal: &(u16, &'static str, &'static str)) -> Fake {
     const ANSWER: &str = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}],
         "candidates":[{"finishReason":"STOP","content":{"parts":[{"text":"x"}]}}]}"#;

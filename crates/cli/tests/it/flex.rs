@@ -4,7 +4,7 @@ use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
 use super::common::{Desk, Ended, Running, good, simulator};
 
-/// Three prompts for OpenAI, model `m`, with these words.
+/// Runs three prompts for OpenAI, model `m`, with these words.
 fn three(desk: &Desk, server: &Simulator, words: &str) -> Ended {
     desk.prompts("in.jsonl", 3);
     let words = format!("run in.jsonl -o out.jsonl --provider openai --model m {words}");
@@ -29,7 +29,7 @@ fn calls_use_the_flex_tier_and_wait_for_capacity() {
     ended.says("strategy   flex");
     for line in desk.results("out.jsonl") {
         assert_eq!(line["service_tier"], "flex", "{line}");
-        // The first call was rejected for want of capacity. It was no attempt: there are no retries.
+        // The first call was rejected because of missing capacity. It was not an attempt, because there are no retries.
         assert_eq!(line["attempts"], 2, "{line}");
     }
     let stats = server.stats();

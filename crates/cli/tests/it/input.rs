@@ -1,11 +1,11 @@
-//! What may be in an input, and what is said of one that cannot be used.
+//! What an input may contain, and the messages for invalid inputs.
 
 use std::process::Stdio;
 
 use super::common::{Desk, Ended, Running, good, id, results};
 use super::program::fed;
 
-/// Runs an input that must be refused: nothing is sent and no output touched.
+/// Runs an invalid input: nothing is sent, and the output is not changed.
 #[track_caller]
 fn refused(name: &str, content: &[u8], flags: &[&str]) -> Ended {
     let (desk, sim) = (Desk::new(), good());

@@ -1,4 +1,4 @@
-//! `--keep`: fields of the rows that come back with their results.
+//! `--keep`: fields of the rows that are copied to their results.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const ROWS: &str =
     "id,stars,text\na,5,\"Good, \"\"so\"\" good\"\nb,1,\"two\nlines\"\nc,,\u{1F600} \u{5d0}\n";
 const TEMPLATE: &str = "--template {{text}}";
 
-/// What each line says of its row, by the order of ids.
+/// The `input` of each line, in the order of the ids.
 fn kept(lines: Vec<Value>) -> Vec<(String, Value)> {
     let mut kept: Vec<_> = lines
         .iter()
@@ -176,7 +176,7 @@ fn failures_retries_and_bad_rows_say_it_too() {
     let lines = kept(desk.results("bad.jsonl"));
     let rows: Vec<&Value> = lines.iter().map(|(_, row)| row).collect();
     assert_eq!(rows, [&json!({"n": "1"}), &Value::Null, &json!({"n": "3"})]);
-    // The line of a row that was told before is changed as well.
+    // The existing line of a bad row is changed as well.
     let words = format!("bad.csv {TEMPLATE} --keep id,n --bad-rows skip -o bad.jsonl");
     desk.run(&sim, &words).expect(3);
     assert_eq!(
@@ -199,7 +199,7 @@ fn another_choice_runs_nothing_again_and_the_lines_follow() {
     run("--keep all").says("3 finished before, nothing to send");
     assert_eq!(kept(desk.results("out.jsonl")), expected());
     let full = desk.read("out.jsonl");
-    // Nothing to change: the file is not touched.
+    // If nothing changes, the file is not touched.
     let written = || {
         std::fs::metadata(desk.path("out.jsonl"))
             .unwrap()
@@ -216,7 +216,7 @@ fn another_choice_runs_nothing_again_and_the_lines_follow() {
     run("--keep all");
     assert_eq!(desk.read("out.jsonl"), full);
 
-    // A cell that no prompt was made of, a row less and a row more.
+    // A changed cell that is not part of a prompt, a removed row and a new row.
     desk.write(
         "in.csv",
         "id,stars,text\na,4,\"Good, \"\"so\"\" good\"\nd,2,new\nc,,\u{1F600} \u{5d0}\n",
@@ -260,7 +260,7 @@ fn results_of_batches_say_it_whenever_they_come_back() {
     };
     run("--keep all").expect(0);
     assert_eq!(kept(desk.results("out.jsonl")), expected());
-    // Chosen after all was handed over.
+    // Chosen after everything was submitted.
     desk.write("out.jsonl", "");
     run("--no-wait").expect(0);
     run("--keep stars").expect(0);
@@ -296,7 +296,7 @@ fn jobs_of_a_queue_carry_it_to_their_results() {
     assert!(ends.contains(&true) && ends.contains(&false));
     plain(&desk, &format!("results {bare} -o bare.jsonl")).expect(3);
     assert!(!desk.read("bare.jsonl").contains("\"input\":"));
-    // One request whatever is kept of its row.
+    // The request is the same, whatever is kept of its row.
     let hashes = |name| -> Vec<Value> {
         let mut hashes: Vec<Value> = desk
             .results(name)

@@ -1,4 +1,4 @@
-//! What was paid: the ledger against the provider's bill and the result lines.
+//! The ledger, compared with the provider's bill and the result lines.
 
 use batchwright::Usd;
 use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
@@ -156,7 +156,7 @@ fn no_kill_takes_a_charge_of_an_answer_and_no_resumed_run_books_it_twice() {
     let (calls, booked) = total(&whole);
     let paid = sim.stats().paid;
     assert!(calls <= paid && paid - calls <= kills * CONCURRENCY);
-    // All prompts are equally long up to two digits of their number.
+    // All prompts have the same length, apart from the two digits of their number.
     let lines = sum(&desk.results("out.jsonl"));
     assert!(booked >= lines);
     if calls == items as u64 {
@@ -175,7 +175,7 @@ fn what_cannot_be_read_is_named_and_the_sums_are_not_passed_off_as_whole() {
     assert_eq!(told["unreadable"].as_array().unwrap().len(), 1);
 }
 
-/// The store of a batch run is removed in the end, and its charges are not.
+/// The store of a batch run is removed at the end, but its charges are kept.
 #[cfg(unix)]
 #[test]
 fn a_killed_batch_run_books_each_request_once() {

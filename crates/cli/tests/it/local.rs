@@ -1,5 +1,4 @@
-//! The program against local servers: what they tell of themselves, models that load, prompts that
-//! were cut.
+//! The program against local servers: what they report, models that load, truncated prompts.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,7 +9,7 @@ use serde_json::{Value, json};
 use super::common::{Desk, Running, all_ids, has, simulator};
 use super::fake::{Answer, Fake, says};
 
-/// A server of a few lines: `answer` gets the path, and how many prompts came before.
+/// A minimal server: `answer` receives the path, and the number of earlier prompts.
 fn serve(answer: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> String {
     let prompts = AtomicUsize::new(0);
     let server = Fake::start(move |asked| {
@@ -103,7 +102,7 @@ fn a_server_is_called_as_often_at_once_as_it_has_slots() {
 fn a_server_that_tells_nothing_of_itself_is_used_all_the_same() {
     let url = serve(|path, _| match path {
         "/v1/chat/completions" => answer_with(9),
-        // Not even a refusal.
+        // Not even a rejection.
         _ => None,
     });
     let desk = Desk::new();
@@ -211,7 +210,7 @@ fn what_a_server_says_does_not_command_the_terminal() {
     let ended = Running::start(command.env("LOCAL_LLM_BASE_URL", url)).wait();
     let ended = ended.expect(3).says("local answered 400:  ]0;owned");
     assert!(!ended.stderr.contains(['\u{1b}', '\u{7}']));
-    // Data stay what they are.
+    // Data are not changed.
     let error = &desk.results("out.jsonl")[0]["error"]["message"];
     assert!(error.as_str().unwrap().ends_with(named), "{error}");
 }

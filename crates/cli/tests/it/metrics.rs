@@ -1,18 +1,18 @@
-//! What the program tells machines: counts for Prometheus, and a log of JSON.
+//! Output for other programs: metrics for Prometheus, and a JSON log.
 
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::Value;
 
 use super::common::{Desk, good, simulator};
 
-/// The number of a series.
+/// The value of a series.
 fn number(text: &str, series: &str) -> f64 {
     let line = text.lines().find(|line| line.starts_with(series));
     let line = line.unwrap_or_else(|| panic!("no {series} in\n{text}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
-/// The sum of all series of that name.
+/// The sum of all series with this name.
 fn sum(text: &str, name: &str) -> f64 {
     let lines = text
         .lines()

@@ -1,4 +1,4 @@
-//! Outputs that are in use, closed, blocked, or cannot be written.
+//! Outputs that are in use, closed, blocked, or not writable.
 
 use std::io::{BufRead, BufReader, Write};
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn the_lock_holds_through_a_compaction() {
     };
     assert!(second(), "the lock did not hold");
     sim.release();
-    // Each of them comes before, in the middle of, or after the rename.
+    // Each of them starts before, during, or after the rename.
     while second() {}
     first.wait().expect(0);
     assert_eq!(desk.order("out.jsonl"), ids_in_order(1000));
@@ -42,7 +42,7 @@ fn a_reader_that_goes_away_stops_the_run() {
     drop(stdout);
     sim.release();
     let ended = running.wait().expect(4);
-    // Two in flight, two outcomes waiting to be written, two more started meanwhile.
+    // Two in flight, two outcomes that wait to be written, and two more calls started meanwhile.
     let after = sim.stats().calls - before;
     assert!(after <= 6, "{after} calls after the reader had gone");
     let said = ended.says("the reader of the results went away");
@@ -57,7 +57,7 @@ fn a_reader_that_does_not_read_stops_dispatch_and_two_signals_end_it() {
     desk.prompts("in.jsonl", 500);
     let mut running = desk.start(&sim, "in.jsonl -j 4");
     let unread = running.child.stdout.take();
-    // A pipe holds 64 KiB: three lines and the beginning of the fourth, and four permits.
+    // A pipe holds 64 KiB: three lines and the beginning of the fourth; then there are the four permits.
     let most = 3 + 1 + 4;
     assert!(sim.wait_until(|s| s.calls >= most - 1, PATIENCE));
     assert!(!sim.wait_until(|s| s.calls > most, Duration::from_millis(300)));
@@ -179,7 +179,7 @@ fn an_output_that_is_removed_or_replaced_meanwhile_is_noticed() {
         assert!(sim.wait_until(|s| s.in_flight == 2, PATIENCE));
         std::fs::rename(desk.path("out.jsonl"), desk.path("away.jsonl")).unwrap();
         desk.write("out.jsonl", "somebody else's\n");
-        // While its calls are still out, and with nothing new sent afterwards.
+        // While its calls are still in flight, and no call starts afterwards.
         running.hears("removed or replaced it during the run; sending stopped");
         sim.release();
         let ended = running.wait().expect(4);
@@ -278,7 +278,7 @@ fn nothing_is_bought_for_a_standard_output_that_is_closed() {
     assert_eq!(sim.stats().calls, 0);
     closed("in.jsonl|-o|out.jsonl").expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(3));
-    // Whoever throws results away on purpose may.
+    // Results may be discarded deliberately.
     let mut command = desk.against(&sim, "in.jsonl");
     Running::start(command.stdout(std::process::Stdio::null()))
         .wait()

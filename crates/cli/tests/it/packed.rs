@@ -1,4 +1,4 @@
-//! Inputs that are compressed, or in another encoding than UTF-8.
+//! Inputs that are compressed, or have another encoding than UTF-8.
 
 use std::io::Write;
 
@@ -24,7 +24,7 @@ fn fed(desk: &Desk, sim: &Simulator, words: &str, bytes: &[u8]) -> Ended {
     program::fed(&mut desk.against(sim, words), bytes)
 }
 
-/// What the results say, in the order of their ids.
+/// The texts of the results, in the order of their ids.
 fn texts(lines: &str) -> Vec<(String, String)> {
     let lines = results(lines);
     let text = |line: &serde_json::Value| line["text"].as_str().unwrap_or_default().to_owned();
@@ -58,7 +58,7 @@ fn compressed_inputs_are_what_is_inside() {
         ("in.jsonl.gz", [gzip(first), gzip(second)].concat()),
         ("in.jsonl.zst", [zstd(first), zstd(second)].concat()),
         ("in.json.gz", gzip(list.as_bytes())),
-        // By another name than it has.
+        // With a wrong extension.
         ("in.csv", gzip(ROWS)),
     ] {
         desk.write(name, packed);

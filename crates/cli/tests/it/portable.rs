@@ -1,4 +1,4 @@
-//! One prompt file in OpenAI's words, unchanged against every provider that is strict about its own.
+//! One prompt file in OpenAI's format, unchanged against every provider that checks its own format strictly.
 
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ fn line(id: usize, mut body: Value) -> String {
     format!("{line}\n")
 }
 
-/// Each field in a line of its own, all of them in one, and what they can be beside.
+/// Each field on a separate line, all of them on one line, and the content parts that can be added.
 fn prompt_file() -> Vec<String> {
     let each = body_fields().into_iter().map(|(field, value)| {
         let mut body = json!({});

@@ -1,4 +1,4 @@
-//! `batchwright providers`: what it says is what a run would do.
+//! `batchwright providers`: its table agrees with the behaviour of a run.
 
 use super::common::{Desk, Ended, Running, good};
 
@@ -119,7 +119,7 @@ fn the_table_fits_the_terminal_and_is_whole_in_a_pipe() {
         let longest = narrow.lines().map(|line| line.chars().count()).max();
         assert!(longest <= Some(columns), "{columns}: {narrow}");
         assert_eq!(narrow.contains('…'), columns < 102, "{narrow}");
-        // What to do is never cut.
+        // Advice is never truncated.
         let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let fix = "no key: set ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN";
         assert!(words(&narrow).contains(fix), "{narrow}");
@@ -127,7 +127,7 @@ fn the_table_fits_the_terminal_and_is_whole_in_a_pipe() {
     assert_eq!(shown(&[("COLUMNS", "80")], true), shown(&[], true));
 }
 
-/// What a run says that has no provider named, where these are set.
+/// The output of a run without a named provider, with these variables.
 fn found(vars: &[(&str, &str)]) -> Ended {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 1);
@@ -147,7 +147,7 @@ fn the_providers_without_a_key_take_one_line() {
                 taking local: ";
     assert!(lines[0].contains(said), "{}", lines[0]);
     ended.hides("not groq");
-    // What was set up halfway keeps its line.
+    // An incompletely configured provider keeps its line.
     let url = sim.base_url();
     let half = found(&[("OPENAI_API_KEY", "sk-1"), ("LOCAL_LLM_BASE_URL", &url)]).expect(0);
     half.says("not openai: a key is set, but no model is named")

@@ -1,4 +1,4 @@
-//! Jobs in and results out through the real program.
+//! Submitting jobs and fetching results through the real program.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ pub fn submit(desk: &Desk, words: &str) -> ProcessId {
     ended.stdout.strip_suffix('\n').unwrap().parse().unwrap()
 }
 
-/// A queue with a process of so many prompts.
+/// A queue with a process of this number of prompts.
 pub fn submitted(n: usize) -> (Desk, ProcessId) {
     let desk = Desk::new();
     desk.prompts("in.jsonl", n);
@@ -60,7 +60,7 @@ pub fn worker(desk: &Desk, client: &Arc<ScriptedClient>) -> Worker {
         .completions(route)
 }
 
-/// Carries out all that waits; `prompt 1` fails.
+/// Runs all waiting jobs; `prompt 1` fails.
 pub fn work(desk: &Desk) {
     let client = Arc::new(ScriptedClient::new());
     client.refuse(
@@ -198,10 +198,10 @@ fn piped(desk: &Desk) -> Running {
     Running::start(on_queue(desk, "submit -").stdin(Stdio::piped()))
 }
 
-/// More than are written at once.
+/// More jobs than are written at once.
 const GROUP: usize = 1000;
 
-/// How many jobs of an unsealed process are there, once there are any.
+/// Number of jobs of an incompletely submitted process, as soon as there are any.
 fn half_queued(desk: &Desk) -> u64 {
     let mut there = 0;
     assert!(eventually(|| {
@@ -217,7 +217,7 @@ fn half_queued(desk: &Desk) -> u64 {
     there
 }
 
-/// The number of jobs that people are told of.
+/// The number of jobs in the message.
 fn jobs_told(said: &str) -> u64 {
     let before = said.split(" jobs").next().unwrap();
     let number = before.rsplit(' ').next().unwrap().replace(',', "");
@@ -288,7 +288,7 @@ fn a_submission_that_was_killed_is_shown_and_can_be_given_up() {
         .expect(0)
         .says("1,000 jobs");
     plain(&desk, &again).expect(0);
-    // A script that is run twice does not buy its prompts twice.
+    // If a script is run twice, its prompts are not billed twice.
     plain(&desk, &again).expect(2).says("already");
     assert_eq!(queue(&desk).process(id).unwrap().unwrap().counts.total, 2);
 }
@@ -305,7 +305,7 @@ fn results_leave_the_queue_once_they_are_written() {
     assert_eq!(kept.stdout.lines().collect::<Vec<_>>(), lines);
     let kept = kept.says("4 results written, 1 of them without success");
     kept.says("the queue keeps them");
-    // Nobody can tell whether what went into a pipe was read.
+    // It is unknown whether output to a pipe was read.
     let shown = plain(&desk, &format!("results {id}")).expect(3);
     assert_eq!(shown.stdout.lines().collect::<Vec<_>>(), lines);
     let shown = shown.says("the queue keeps them");
@@ -383,7 +383,7 @@ fn a_file_that_cannot_take_results_costs_none() {
     assert_eq!(stored(&desk, id).len(), 2);
 }
 
-/// Results of which a pipe does not hold a chunk.
+/// Results that are larger than the buffer of a pipe.
 fn with_long_results() -> (Desk, ProcessId) {
     let desk = Desk::new();
     let id = ProcessId::new();
@@ -475,7 +475,7 @@ fn jobs_of_other_kinds_and_those_without_a_line_get_one() {
         if n < 0 {
             return Err(Error::new(ErrorKind::Invalid, "negative"));
         }
-        // On several lines, as a handler may have it from elsewhere.
+        // On several lines, as a handler may receive it from elsewhere.
         Ok(RawValue::from_string(format!("{{\n \"n\": {}}}", 2 * n)).unwrap())
     });
     let worker = Worker::new(&queue)
@@ -493,7 +493,7 @@ fn jobs_of_other_kinds_and_those_without_a_line_get_one() {
     assert_eq!(lines[1]["error"]["message"], "negative");
     has(&lines[1], json!({"success": false, "request_hash": "ff"}));
     assert_eq!(lines[2]["id"], ids[2].to_string());
-    // The file takes more, although some of its lines have no fingerprint.
+    // The file accepts further results, although some of its lines have no request hash.
     let id = submit_one(&desk);
     plain(&desk, &format!("cancel {id}"))
         .expect(0)
@@ -507,7 +507,7 @@ fn jobs_of_other_kinds_and_those_without_a_line_get_one() {
     assert_eq!(line["request_hash"].as_str().unwrap().len(), 64);
 }
 
-/// A batch of the server collects them: the command line can read them and cancel the process.
+/// A batch of the server collects them: the command line can read them and cancel the process, but not take them.
 #[test]
 fn results_of_a_batch_of_the_server_stay_there() {
     let desk = Desk::new();

@@ -1,4 +1,4 @@
-//! Commands that are killed in the middle: the next one, or a worker, finishes what was decided.
+//! Commands that are killed in the middle: the next command, or a worker, finishes what they had begun.
 
 #![cfg(unix)]
 
@@ -46,7 +46,7 @@ fn killed_in_the_middle(jobs: usize, step: usize) {
         kill_after(&desk, &format!("cancel {id}"), millis);
         kill_after(&desk, &format!("retry {id}"), millis);
     }
-    // Whatever was left is finished first.
+    // Unfinished changes are completed first.
     plain(&desk, &format!("cancel {id}")).expect(0);
     let counts = queue(&desk).process(id).unwrap().unwrap().counts;
     assert_eq!((counts.cancelled, counts.total), (total, total));

@@ -1,4 +1,4 @@
-//! Quotas, providers that are down or come back, and signals, through `batchwright work`.
+//! Quotas, providers that are unavailable for a while, and signals, through `batchwright work`.
 
 #![cfg(unix)]
 
@@ -18,7 +18,7 @@ fn working(desk: &Desk, sim: &Simulator, words: &str) -> Running {
     Running::start(&mut on_queue(desk, &words))
 }
 
-/// Claims of all jobs, and the most of any one.
+/// Number of claims of all jobs, and the maximum of a single job.
 fn claims(desk: &Desk) -> (i64, i64) {
     let conn = rusqlite::Connection::open(database(desk)).unwrap();
     let sql = "SELECT sum(claim), max(claim) FROM jobs";
@@ -86,7 +86,7 @@ fn a_model_that_is_out_of_quota_does_not_hold_up_another() {
     let behind = counts(slow_id);
     assert_eq!(behind.failed, 0);
     assert!(behind.completed < 30, "{behind:?}");
-    // Those that never got their turn were not claimed again and again.
+    // Jobs that were never started were not claimed repeatedly.
     let conn = rusqlite::Connection::open(database(&desk)).unwrap();
     let sql = "SELECT count(*) FROM jobs WHERE claim > 0 AND status = 0";
     let touched: i64 = conn.query_row(sql, [], |row| row.get(0)).unwrap();

@@ -1,5 +1,5 @@
-//! `queue export`, `queue import` and `queue reopen`: every job is at one place, and is paid for once. The tests with a
-//! database server need `scripts/with-servers`; without a server they print that they were skipped.
+//! `queue export`, `queue import` and `queue reopen`: every job is in one place, and is billed once. The tests with
+//! a database server need `scripts/with-servers`; without a server they print that they were skipped.
 
 #![cfg(unix)]
 
@@ -55,8 +55,8 @@ fn rows(path: &Path) -> Vec<(String, Vec<Vec<Cell>>)> {
     all
 }
 
-/// Ten prompts: the first has succeeded, the second has failed, the third and the fourth wait for their next try, the
-/// third in doubt; the others wait.
+/// Ten prompts: the first has succeeded, the second has failed, the third and the fourth wait for a retry, the
+/// third possibly billed; the others wait.
 fn mixed(desk: &Desk) -> (ProcessId, Vec<JobId>) {
     std::fs::create_dir_all(desk.path("data")).unwrap();
     let store = SqliteStore::open(database(desk), SqliteOptions::default()).unwrap();

@@ -1,4 +1,4 @@
-//! Looking at a queue, and changing what becomes of its processes, through the real program.
+//! Showing a queue, and changing the state of its processes, through the real program.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -73,7 +73,7 @@ fn a_process_is_found_by_the_beginning_of_its_id() {
     plain(&desk, &format!("status {}", &id[..3]))
         .expect(2)
         .says("at least its first or last 4 characters");
-    // Its beginning is the time at which it was made, which processes of one minute share.
+    // The beginning of an id is its creation time, which processes of the same minute share.
     let end = &id[id.len() - 8..];
     assert_eq!(status(&desk, &format!("…{end}")).len(), 1);
     assert_eq!(status(&desk, end)[0]["process_id"], id);
@@ -214,7 +214,7 @@ fn the_doctor_finds_a_healthy_queue_healthy() {
 #[test]
 fn the_doctor_says_what_to_do_about_a_damaged_file() {
     let (desk, _) = submitted(500);
-    // Out of the log, which would hide the damage.
+    // Removes the log, which would hide the damage.
     let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
     let conn = rusqlite::Connection::open(database(&desk)).unwrap();
     conn.query_row(checkpoint, [], |_| Ok(())).unwrap();
@@ -313,7 +313,7 @@ fn the_doctor_says_what_is_wrong_with_a_data_folder() {
 fn of_two_who_take_the_same_results_one_gets_them_and_a_death_loses_none() {
     let (desk, id) = submitted(3000);
     work(&desk);
-    // More than a pipe holds, and nobody reads it.
+    // More than a pipe holds, and it is not read.
     let mut first = on_queue(&desk, &format!("results {id} --take"));
     let mut first = first.stdout(Stdio::piped()).spawn().unwrap();
     let lock = database(&desk).with_extension("db.workers");
@@ -328,7 +328,7 @@ fn of_two_who_take_the_same_results_one_gets_them_and_a_death_loses_none() {
         .says(&by)
         .says("(to standard output) is fetching the results");
     assert!(!desk.path("out.jsonl").exists() || desk.results("out.jsonl").is_empty());
-    // Who only looks disturbs nobody.
+    // A command that only reads does not disturb others.
     plain(&desk, &format!("results {id} --keep")).expect(3);
     let taken = queue(&desk).process(id).unwrap().unwrap().counts.consumed;
     first.kill().unwrap();

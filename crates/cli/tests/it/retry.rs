@@ -1,11 +1,11 @@
-//! Trouble that passes: what is tried again, and what is said of it.
+//! Temporary failures: what is retried, and what is reported.
 
 use batchwright_simulate::{SimConfig, SimStats, Trouble};
 use serde_json::Value;
 
 use super::common::{Desk, all_ids, simulator};
 
-/// Twenty items, some with this trouble; the summary, the result lines and the server's counts.
+/// Twenty items, some with this fault; returns the summary, the result lines and the server's counts.
 fn run(settings: SimConfig, flags: &str) -> (Value, Vec<Value>, SimStats) {
     let (desk, sim) = (Desk::new(), simulator(settings));
     desk.prompts("in.jsonl", 20);
@@ -21,7 +21,7 @@ fn run(settings: SimConfig, flags: &str) -> (Value, Vec<Value>, SimStats) {
     (summary["summary"].take(), lines, stats)
 }
 
-/// Where the time of an item went is said of those that were tried again.
+/// The time split is reported for items that were retried.
 fn time_adds_up(line: &Value) {
     let parts = line.get("time_ms").map(|time| time.as_object().unwrap());
     let sum = parts.map(|parts| parts.values().map(|part| part.as_u64().unwrap()).sum());

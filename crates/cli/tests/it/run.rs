@@ -1,4 +1,4 @@
-//! Exit codes, what is said on which stream, and choosing a provider.
+//! Exit codes, output streams, and the choice of a provider.
 
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};

@@ -63,7 +63,7 @@ fn the_lines_are_those_of_sync_but_for_their_time() {
     assert_eq!(desk.order("batch.jsonl")[..7], ids_in_order(7));
     clean(&desk);
 
-    // All is done: nothing is sent, and nothing is asked for.
+    // All is done: nothing is sent, and no request is made.
     let before = sim.batch_stats();
     run(&desk, &sim, "in.jsonl -o batch.jsonl")
         .expect(0)
@@ -165,8 +165,8 @@ fn standard_input_is_taken_in_whole_and_attached_to_as_well() {
     clean(&desk);
 }
 
-/// Half the price was asked for: the full price is paid only where a setting that was stored for other providers asks,
-/// and never in silence.
+/// The user requested half the price: the full price is paid only if a stored setting for other providers requests
+/// it, and never without a message.
 #[test]
 fn batch_at_a_paid_provider_without_a_batch_api_is_refused_as_a_flag_and_reported_as_a_setting() {
     let (desk, sim) = (Desk::new(), taking(SHORT));

@@ -1,4 +1,4 @@
-//! `run --strategy batch` again, after an interruption or an edit: each item is bought once.
+//! A repeated `run --strategy batch` after an interruption or an edit: each item is billed once.
 
 use std::time::Duration;
 
@@ -113,7 +113,7 @@ fn of_a_thousand_items_that_were_stopped_and_edited_fifteen_are_submitted() {
     assert_eq!(sizes, [1000, 15]);
     assert_eq!((stats.bought_twice, sim.stats().calls), (0, 0));
 
-    // The five that were removed are there too: they were paid for.
+    // The five removed items are there too, because they were billed.
     assert_eq!(desk.ids("out.jsonl"), all_ids(1005));
     let fresh = Desk::new();
     fresh.write("in.jsonl", desk.read("in.jsonl"));
@@ -147,7 +147,7 @@ fn what_comes_back_from_an_expired_batch_is_bought_again_only_if_it_is_asked_for
     );
     run(&desk, &sim, WORDS).expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(8));
-    // The edited one, and the seven that were asked for still.
+    // The edited one, and the seven that were still wanted.
     assert_eq!(sim.batch_stats().items_accepted, 10 + 8);
     clean(&desk);
 }

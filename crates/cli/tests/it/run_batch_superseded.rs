@@ -1,4 +1,4 @@
-//! Answers of batches to requests that changed while they were under way: they are paid for, and kept.
+//! Answers of batches to requests that changed in the meantime: they were billed, so they are kept.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn templated(name: &str, words: &str) -> String {
     format!("in.jsonl -o out.jsonl --template {name}:{{{{prompt}}}} {words}")
 }
 
-/// So many items are at the provider, with the template `A`.
+/// This number of items is at the provider, with the template `A`.
 fn under_way(items: usize, duration: Duration) -> (Desk, Simulator) {
     let (desk, sim) = (Desk::new(), taking(duration));
     desk.prompts("in.jsonl", items);

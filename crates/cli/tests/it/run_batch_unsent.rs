@@ -1,4 +1,4 @@
-//! `run --strategy batch` whose batches were not handed over, or are being cancelled: what it says of them is true.
+//! `run --strategy batch` with batches that were not submitted, or are being cancelled: its messages are correct.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::batch_runs::{
 };
 use super::common::{Desk, Ended, NOBODY, Running, eventually, simulator};
 
-/// A run of three prompts against an address where no server is.
+/// A run of three prompts against an address without a server.
 #[track_caller]
 fn at_nobody(desk: &Desk, sim: &Simulator, words: &str) {
     let mut command = batch(desk, sim, words);
@@ -95,7 +95,7 @@ fn a_batch_that_is_being_cancelled_is_said_to_be() {
     let cancel = Running::start(&mut with_provider(cancel, &sim));
     let asked = eventually(|| queue(&desk).batches(None).unwrap()[0].cancel_asked);
     assert!(asked, "it said: {}", cancel.said());
-    // It waits for the end otherwise.
+    // Otherwise it waits for the end.
     cancel.signal("INT");
     cancel.wait();
     let ended = run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);

@@ -47,7 +47,7 @@ fn each_function_is_asked_about_once_and_again_when_it_changes() {
         "text": "echo: Explain:    @m\n    def three(self): return '{{'"}),
     );
 
-    // What moved is the same; what changed is asked again; a folder by another name has the same ids.
+    // Moved functions are the same; changed ones are sent again; a renamed folder has the same ids.
     let text = "import os\n\n\ndef one():\n    pass\n\n\ndef two():\n    return 2\n";
     desk.write("src/a.py", text);
     desk.run(&sim, &words.replace("src ", "./src/../src/ "))
@@ -72,7 +72,7 @@ fn without_a_template_the_content_is_the_prompt() {
         (id(line), &line["text"]),
         ("notes.md".to_owned(), &json!("echo: # Notes\n"))
     );
-    // Some lines at a time, on one thread as on many.
+    // Parts of a few lines, on one thread and on many.
     let order = |threads: u32| {
         let words = format!("src --split lines:2 -o {threads}.jsonl --ordered --threads {threads}");
         desk.run(&sim, &words).expect(0);

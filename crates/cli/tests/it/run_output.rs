@@ -1,5 +1,5 @@
-//! What a run through the queue leaves in its output: rows that make no prompt, answers to earlier
-//! questions, and what becomes of it when somebody takes the file away.
+//! The output of a run through the queue: bad rows, answers to outdated requests, and what happens if another
+//! program removes the file.
 
 use super::batch_runs::{LONG, SHORT, accepted, clean, run, start, submitted, summary, taking};
 use super::common::{Desk, all_ids, id};

@@ -73,7 +73,7 @@ fn with_more_or_fewer_of_them_nothing_is_bought_twice() {
     assert_eq!(first, sorted(plain.lines().map(str::to_owned).collect()));
     assert_eq!(whole.lines().count(), 8);
     assert_eq!(sim.stats().calls, 8);
-    // Another prompt is another one in all samples.
+    // Another prompt is a new request in all samples.
     desk.write("in.csv", ROWS.replace("two", "2"));
     run("--samples 2")
         .says("2 finished before, 1 changed, 5 results of other items kept, 2 to send");
@@ -144,7 +144,7 @@ fn items_without_ids_are_told_by_what_they_ask_and_their_number() {
 fn an_id_that_a_sample_has_as_well_is_refused() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", "id,prompt\na,one\na#2,two\n");
-    // Without samples both are ids like others.
+    // Without samples, both are ordinary ids.
     desk.run(&sim, "in.csv -o out.jsonl").expect(0);
     desk.run(&sim, "in.csv -o out.jsonl")
         .expect(0)
@@ -154,7 +154,7 @@ fn an_id_that_a_sample_has_as_well_is_refused() {
     desk.run(&sim, "in.jsonl")
         .expect(2)
         .says("in.jsonl:2: found the id \"a#2\", which line 1 has already");
-    // Nor has one of its own samples: its answer could not be told from those of `a`.
+    // Such an id is also rejected if its prompt has samples: the answers could not be told from those of `a`.
     let calls = sim.stats().calls;
     for id in ["a#2", "a#1"] {
         desk.write("in.csv", format!("id,prompt\na,one\n{id},two\n"));
@@ -178,7 +178,7 @@ fn batches_and_queues_count_them_as_items() {
             .expect(0)
     };
     run("--no-wait");
-    // What is under way is the first of each.
+    // The first sample of each is in progress.
     run("--samples 3");
     let expected = ["a#1", "a#2", "a#3", "b#1", "b#2", "b#3"];
     assert_eq!(desk.ids("out.jsonl"), expected);

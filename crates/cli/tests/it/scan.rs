@@ -63,7 +63,7 @@ fn a_folder_that_cannot_be_read_costs_nothing_else() {
     let locked = desk.path("src/locked");
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::read_dir(&locked).is_ok() {
-        return; // The superuser may read everything.
+        return; // Root may read everything.
     }
     let args = ["scan", "src", "--pattern", "*.py"];
     let ended = Running::start(&mut desk.command(args)).wait().expect(0);

@@ -1,4 +1,4 @@
-//! Answers that must fit a JSON Schema.
+//! Answers that must match a JSON Schema.
 
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use super::fake::{Fake, says};
 
 const RUN: &str = "in.jsonl -o out.jsonl -j 4 --json-schema schema.json";
 
-/// A server whose answers are made of the requests' bodies, which it keeps.
+/// A server that computes its answers from the requests' bodies, which it stores.
 struct Server(Fake);
 
 impl Server {
@@ -344,7 +344,7 @@ fn extract_is_not_asked_for_json_and_its_text_never_passes_for_it() {
     let error = desk.results("out.jsonl")[0]["error"].take();
     let message = error["message"].as_str().unwrap();
     assert!(message.starts_with("the answer does not fit the schema"));
-    // A line may ask for JSON where the run does not.
+    // A line may request JSON although the run does not.
     let line = r#"{"prompt":"q","response_format":{"type":"json_object"}}"#;
     desk.write("in.jsonl", line);
     let ended = desk.plain("run in.jsonl -o other.jsonl --provider extract");

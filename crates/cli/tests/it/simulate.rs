@@ -1,4 +1,4 @@
-//! The provider that comes with the program, from the outside.
+//! The built-in simulator, through the program.
 
 use std::io::{BufRead, BufReader};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::common::{Desk, Ended, Running, all_ids, has};
 
-/// A simulator as a program of its own, and its address.
+/// A simulator as a separate program, and its address.
 fn start(desk: &Desk, words: &str) -> (Running, String) {
     let words = format!("simulate --port 0 {words}");
     let mut running = Running::start(&mut desk.command(words.split_whitespace()));

@@ -1,4 +1,4 @@
-//! Runs that end before their work does: signals, errors that all share, a changed input.
+//! Runs that end early: signals, errors that affect all items, a changed input.
 
 use std::fs::OpenOptions;
 use std::io::{Seek, SeekFrom, Write};
@@ -126,7 +126,7 @@ fn a_signal_ends_the_check_of_the_input() {
     }
     desk.write("in.jsonl", text);
     let running = desk.start(&sim, "in.jsonl -o out.jsonl");
-    // The handler is in place as soon as the thread that waits for signals is.
+    // The handler is installed as soon as the thread that waits for signals exists.
     let threads = format!("/proc/{}/task", running.child.id());
     eventually(|| std::fs::read_dir(&threads).map_or(true, |list| list.count() > 1));
     running.signal("INT");
@@ -281,7 +281,7 @@ fn an_output_that_is_looked_at_meanwhile_holds_whole_lines() {
     running.wait().expect(0);
 }
 
-/// Ends the test's program however the test ends.
+/// Kills the program at the end of the test, in any case.
 #[cfg(unix)]
 struct Unread(std::process::Child);
 
@@ -299,7 +299,7 @@ fn a_standard_error_that_nobody_reads_holds_up_neither_a_run_nor_a_signal() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 20_000);
     let mut command = desk.against(&sim, "in.jsonl -o out.jsonl -j 4");
-    // A thousand calls say more than a pipe holds.
+    // The log of a thousand calls is larger than a pipe.
     let mut running = Unread(command.env("RUST_LOG", "trace").spawn().unwrap());
     assert!(sim.wait_until(|s| s.answered >= 1_000, PATIENCE));
     let id = running.0.id().to_string();
@@ -314,11 +314,11 @@ fn a_standard_error_that_nobody_reads_holds_up_neither_a_run_nor_a_signal() {
     assert!(desk.results("out.jsonl").len() >= 1_000);
 }
 
-/// As after Ctrl-Z, or when the machine's user stops it.
+/// As after Ctrl-Z, or when a user suspends it.
 #[cfg(unix)]
 #[test]
 fn a_reply_that_came_while_the_run_was_stopped_is_not_bought_again() {
-    // More than one read brings.
+    // More than one read returns.
     let long = SimConfig::default().output_tokens(20_000);
     let (desk, sim) = (Desk::new(), simulator(long));
     desk.prompts("in.jsonl", 1);
@@ -328,7 +328,7 @@ fn a_reply_that_came_while_the_run_was_stopped_is_not_bought_again() {
     run.signal("STOP");
     sim.release();
     assert!(sim.wait_until(|s| s.answered == 1, PATIENCE));
-    // Longer than the limit, counted from the call.
+    // Longer than the limit, measured from the start of the call.
     std::thread::sleep(Duration::from_secs(3));
     run.signal("CONT");
     run.wait().expect(0);

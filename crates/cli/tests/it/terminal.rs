@@ -1,4 +1,4 @@
-//! What a person at a terminal sees, where util-linux's `script` can make one.
+//! The display at a terminal, if util-linux's `script` can create one.
 
 #![cfg(target_os = "linux")]
 
@@ -11,8 +11,8 @@ use batchwright_simulate::Simulator;
 
 use super::common::{Desk, PATIENCE, Running, all_ids, eventually, good};
 
-/// A run whose standard error is a terminal; what that shows goes into the file `screen`, and the id of
-/// the run's process into `pid`.
+/// A run whose standard error is a terminal; the display is written to the file `screen`, and the id of the run's
+/// process to `pid`.
 pub fn on_a_terminal(desk: &Desk, sim: &Simulator, words: &str) -> Option<Command> {
     if Command::new("script").arg("-V").output().is_err() {
         println!("skipped: there is no script(1)");
@@ -69,7 +69,7 @@ fn a_terminal_that_stands_still_holds_up_neither_a_run_with_a_bar_nor_a_signal()
         assert!(sim.wait_until(|s| s.in_flight == 2, PATIENCE));
         let drawn = || desk.read("screen").contains(" 0.0%");
         assert!(eventually(drawn), "no bar: {:?}", desk.read("screen"));
-        // Ctrl-S: the bar, which is drawn several times a second, is drawn no more.
+        // Ctrl-S: the bar, which is drawn several times per second, is no longer drawn.
         running.feed("\u{13}");
         let stands_still = || {
             let before = desk.read("screen").len();
@@ -173,7 +173,7 @@ fn a_terminal_is_asked_before_more_than_20_answers_are_bought_again() {
     running.wait().expect(0);
     assert_eq!(sim.stats().calls, 42);
 
-    // Neither with --yes nor without a terminal.
+    // Neither with `--yes` nor without a terminal.
     start(&format!("{} --yes", words("C")))
         .unwrap()
         .wait()

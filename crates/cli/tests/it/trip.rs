@@ -1,4 +1,4 @@
-//! A provider that fails everything is left for the fallback within seconds, and asked again.
+//! A provider that fails every call is left for the fallback within seconds, and called again later.
 
 use std::thread;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::common::{Desk, Running, good, has, simulator};
 
-/// Runs so many prompts past this provider; the summary and what was said.
+/// Runs this number of prompts past this provider; returns the summary and standard error.
 fn past(first: &Simulator, second: &Simulator, items: usize, words: &str) -> (Value, String) {
     let desk = Desk::new();
     desk.prompts("in.jsonl", items);
@@ -23,7 +23,7 @@ fn past(first: &Simulator, second: &Simulator, items: usize, words: &str) -> (Va
     (value["summary"].take(), ended.stderr.clone())
 }
 
-/// It asks everybody to wait for a minute.
+/// It requests a wait of a minute from all clients.
 fn closed() -> Simulator {
     let config = SimConfig::default()
         .trouble(Trouble::Error503, 1.0)
@@ -73,7 +73,7 @@ fn twenty_items_reach_the_fallback_within_ten_seconds_whatever_ails_the_provider
                     said.contains("switching to the next provider"),
                     "{name}: {said}"
                 );
-                // What may have been paid for is told, given up on or not.
+                // Possibly billed calls are reported, whether or not they were abandoned.
                 let unsure = ["stall", "drop"].map(|name| stats.by_trouble.get(name).copied());
                 let unsure: u64 = unsure.into_iter().flatten().sum();
                 assert_eq!(summary["possibly_paid_twice"], unsure, "{name}: {summary}");

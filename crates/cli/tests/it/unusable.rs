@@ -1,5 +1,4 @@
-//! Replies that were paid for and are no answers: bought once, kept, and asked for again only when
-//! somebody says so.
+//! Billed but unusable replies: requested once, stored, and requested again only on demand.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +11,7 @@ use super::common::{Desk, Ended, Running, all_ids, has, simulator};
 use super::fake::{Fake, says};
 use super::{batch_runs, queue};
 
-/// A server that answers each call with what it is told to, and counts them.
+/// A server that answers each call with the given reply, and counts the calls.
 struct Server {
     url: String,
     server: Fake,
@@ -67,7 +66,7 @@ fn reply(message: Value) -> String {
     .to_string()
 }
 
-/// Paid for, and no answer.
+/// A billed reply without a usable answer.
 fn picture() -> String {
     let image =
         json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0="}});
@@ -90,7 +89,7 @@ fn vectors_that_belong_to_no_text_are_asked_for_in_parts_and_never_again() {
     desk.prompts("in.jsonl", 4);
     let words = format!("{WORDS} --task embed");
     server.run(&desk, &words).expect(3);
-    // All four, two and two, and each alone.
+    // All four in one call, two and two, and each alone.
     assert_eq!(server.calls(), 7);
     let ended = server.run(&desk, &words).expect(3);
     ended.tells(PLAN);
@@ -160,7 +159,7 @@ fn pictures_are_bought_once_and_kept_until_somebody_asks_again() {
             (&json!(1), &json!(5))
         );
     }
-    // Neither the next run nor a changed server buys them again by itself.
+    // Neither the next run nor a changed server requests them again automatically.
     first.answers(reply(json!({"content": "Oslo"})));
     let again = run(&words).expect(3).says(PLAN);
     again.hides("to try the failed ones again");

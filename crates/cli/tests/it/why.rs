@@ -1,4 +1,4 @@
-//! `status --why`: where the time of a process went.
+//! `status --why`: how the time of a process was spent.
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::common::{Desk, PATIENCE, Running, eventually, simulator};
 
-/// Where the queue is.
+/// The place of the queue.
 type On<'a> = &'a dyn Fn(Command) -> Command;
 
 fn listed(desk: &Desk, on: On<'_>) -> Vec<Value> {
