@@ -74,7 +74,7 @@ fn every_folder_of_the_library_is_on_the_map() {
 
 /// Arguments are the lowest layer of the program, and commands the highest.
 #[test]
-fn in_the_program_arguments_and_helpers_import_no_command() {
+fn arguments_and_helpers_of_the_program_import_no_command() {
     let program = root().join("crates/cli/src");
     for entry in std::fs::read_dir(&program).unwrap() {
         let path = entry.unwrap().path();
@@ -108,7 +108,7 @@ const FLOORS: [&[&str]; 10] = [
 ];
 
 #[test]
-fn no_folder_of_the_library_imports_one_above_it() {
+fn library_folders_import_only_lower_folders() {
     let floor = |module: &str| {
         let top = module.split("::").next().unwrap_or_default();
         FLOORS.iter().position(|floor| floor.contains(&top))
@@ -128,7 +128,7 @@ fn no_folder_of_the_library_imports_one_above_it() {
 }
 
 #[test]
-fn no_files_import_each_other_around_any_corner() {
+fn files_have_no_import_cycles() {
     for sources in [
         "src",
         "crates/cli/src",

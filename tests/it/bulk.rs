@@ -50,13 +50,13 @@ fn a_failure_and_a_panic_cost_one_item_each() {
 }
 
 #[test]
-fn no_requests_are_no_work() {
+fn an_empty_list_makes_no_calls() {
     let outcomes = execute_bulk_sync(&Context::new(), &ScriptedClient::new(), &[], 4).unwrap();
     assert!(outcomes.is_empty());
 }
 
 #[test]
-fn a_cancelled_run_hands_over_what_finished() {
+fn a_cancelled_run_returns_finished_outcomes() {
     let client = ScriptedClient::new();
     client.hold();
     let ctx = Context::new();
@@ -153,7 +153,7 @@ fn a_critical_error_leaves_the_rest_unsent_under_either_policy() {
 }
 
 #[test]
-fn streaming_takes_no_more_than_it_can_hold() {
+fn streaming_reads_only_as_far_as_the_channel_holds() {
     let pulled = Arc::new(AtomicUsize::new(0));
     let taken = AtomicUsize::new(0);
     let count = pulled.clone();
@@ -203,7 +203,7 @@ impl LlmClient for OneShort {
 }
 
 #[test]
-fn a_text_without_a_vector_fails_alone_and_its_call_is_not_made_again() {
+fn only_a_text_without_an_embedding_fails_and_its_call_is_not_repeated() {
     let texts = || (0..128).map(|i| Request::embedding("text").with_id(format!("p{i}")));
     let texts: Vec<Request> = texts().collect();
     let client = OneShort(AtomicUsize::new(0));
@@ -280,7 +280,7 @@ fn dropping_a_background_run_cancels_and_joins_it_alone() {
 }
 
 #[test]
-fn a_single_call_has_the_routes_retries_and_limits() {
+fn a_single_call_uses_the_retries_and_limits_of_its_route() {
     let client = ScriptedClient::new();
     client.fail("p", transient());
     let route = Route::new(&client).retry(quick());
@@ -353,7 +353,7 @@ fn progress_of_a_file_in_pieces_ends_with_the_piece() {
 }
 
 #[test]
-fn a_host_that_asks_for_it_is_told_of_every_item() {
+fn a_notifier_can_be_called_for_every_item() {
     struct Shown(crossbeam_channel::Sender<u64>);
     impl ProgressNotifier for Shown {
         fn on_progress(&self, progress: &Progress) {

@@ -186,7 +186,7 @@ fn errors(provider: &Provider) -> String {
 }
 
 #[test]
-fn the_readme_says_of_each_provider_what_it_does() {
+fn the_table_of_providers_matches_their_clients() {
     let mut missing = Vec::new();
     for provider in &PROVIDERS {
         let cells = [

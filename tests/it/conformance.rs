@@ -292,7 +292,7 @@ const DIFFERENCES: [Differences; 4] = [
 ];
 
 #[test]
-fn requests_are_what_the_providers_document() {
+fn requests_match_the_documentation_of_the_providers() {
     for vendor in DIFFERENCES {
         let mut requests = requests();
         for (name, value) in vendor.extra {
@@ -350,7 +350,7 @@ fn shortened(mut request: Request) -> Request {
 }
 
 #[test]
-fn texts_to_embed_are_sent_as_the_providers_document() {
+fn embedding_requests_match_the_documentation_of_the_providers() {
     for (provider, schema) in EMBEDDINGS {
         let client = client(provider, Recorder::silent()).unwrap();
         let most = client.pack_limits().inputs;
@@ -390,7 +390,7 @@ fn texts_to_embed_are_sent_as_the_providers_document() {
 
 /// A request that every schema accepts would prove nothing.
 #[test]
-fn the_request_schemas_refuse_what_the_other_provider_takes() {
+fn the_request_schemas_reject_requests_of_other_providers() {
     for (name, body) in [
         (
             "openai/CreateChatCompletionRequest",
@@ -442,7 +442,7 @@ const SCHEMAS: [&str; 10] = [
 ];
 
 #[test]
-fn own_schemas_name_no_field_that_the_published_ones_do_not() {
+fn our_schemas_have_only_fields_of_the_published_ones() {
     for name in SCHEMAS {
         let schemas = Schema::all(name);
         let own = schemas[0].names();

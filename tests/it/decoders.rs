@@ -157,7 +157,7 @@ pub(crate) fn is_json(body: &[u8]) -> bool {
 }
 
 #[test]
-fn a_part_of_a_reply_is_no_answer() {
+fn a_partial_reply_is_not_an_answer() {
     for vendor in VENDORS {
         let line = Line::to(vendor);
         for recording in recordings(vendor) {
@@ -254,7 +254,7 @@ pub(crate) fn replaced(body: &Value) -> impl Iterator<Item = (String, String)> +
 }
 
 #[test]
-fn any_value_may_be_another() {
+fn decoders_tolerate_any_replaced_value() {
     for vendor in VENDORS {
         let line = Line::to(vendor);
         for recording in recordings(vendor) {
@@ -270,7 +270,7 @@ fn any_value_may_be_another() {
 
 /// An odd count, id or fingerprint must not lose a billed answer.
 #[test]
-fn what_is_beside_the_answer_may_be_anything() {
+fn odd_values_next_to_an_answer_do_not_lose_it() {
     for (vendor, needed) in [
         ("openai", &["/choices", "/error", "/model"]),
         ("anthropic", &["/content", "/stop", "/model"]),
@@ -354,7 +354,7 @@ pub(crate) fn garble(bytes: &mut Vec<u8>, dice: &mut Dice) {
 }
 
 #[test]
-fn garbled_replies_are_survived() {
+fn decoders_tolerate_garbled_replies() {
     let mut dice = Dice::default();
     for vendor in VENDORS {
         let line = Line::to(vendor);
@@ -373,7 +373,7 @@ fn garbled_replies_are_survived() {
 }
 
 #[test]
-fn monstrous_replies_are_survived() {
+fn decoders_tolerate_huge_replies() {
     let deep = |open: &str, close: &str| open.repeat(10_000) + "0" + &close.repeat(10_000);
     let long = "Try Again In ÄÖ \u{1F30D} ".repeat(40_000);
     for (vendor, complete) in [
@@ -431,7 +431,7 @@ fn monstrous_replies_are_survived() {
 }
 
 #[test]
-fn headers_may_say_anything() {
+fn decoders_tolerate_any_header_value() {
     const NAMES: [&str; 9] = [
         "retry-after",
         "retry-after-ms",

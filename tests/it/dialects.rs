@@ -111,7 +111,7 @@ fn of_every_kind() -> Vec<Request> {
 /// Anthropic rejects most features of a schema, and so does the simulator.
 #[cfg(feature = "schema")]
 #[test]
-fn schemas_beyond_what_anthropic_takes_are_sent_as_it_takes_them() {
+fn unsupported_schemas_are_converted_for_anthropic() {
     let anthropic = PROVIDERS.iter().find(|p| p.name == "anthropic").unwrap();
     let sim = anthropic.simulator(SimConfig::default());
     let row = |inner: serde_json::Value| json!({"type": "object", "properties": {"a": inner}});
@@ -237,7 +237,7 @@ bad_weather! {
 /// Six models, one of which accepts two calls and then none for a long time: the other five finish while its items
 /// still wait.
 #[test]
-fn the_pause_of_one_model_holds_back_its_own_items_alone() {
+fn the_pause_of_one_model_delays_only_its_own_items() {
     let slow = SimConfig::default().model_rpm("m-0", 1).burst(2);
     let provider = &PROVIDERS[0];
     let sim = provider.simulator(slow);

@@ -61,7 +61,7 @@ fn has_own_vectors(outcomes: &[Outcome], dimensions: usize) {
 }
 
 #[test]
-fn every_dialect_is_spoken_as_its_strict_reader_wants_it() {
+fn requests_pass_the_strict_check_of_every_provider() {
     for (provider, vendor, inputs) in EMBEDDERS {
         for dimensions in [None, Some(16)] {
             let sim = simulator(SimConfig::default().vendor(vendor));
@@ -90,7 +90,7 @@ fn base64_makes_no_difference() {
 }
 
 #[test]
-fn trouble_on_the_way_costs_no_vector() {
+fn faults_lose_no_embedding() {
     for (provider, vendor, _) in EMBEDDERS {
         let config = [
             Trouble::RateLimit,

@@ -236,7 +236,7 @@ fn from_base64(text: &str) -> Vec<f32> {
 }
 
 #[test]
-fn recorded_vectors_lead_to_their_outcomes() {
+fn recorded_embeddings_have_the_expected_outcomes() {
     let mut wrong = Vec::new();
     for (file, vendors) in DIALECTS {
         let recordings = recordings(file);
@@ -258,7 +258,7 @@ fn recorded_vectors_lead_to_their_outcomes() {
 }
 
 #[test]
-fn recorded_vectors_are_honest() {
+fn recorded_embeddings_match_the_published_schemas() {
     for (schema, names) in [
         (
             "openai/CreateEmbeddingResponse",
@@ -280,7 +280,7 @@ fn recorded_vectors_are_honest() {
 }
 
 #[test]
-fn a_part_of_a_reply_holds_no_vectors() {
+fn a_partial_reply_has_no_embeddings() {
     for (file, vendors) in DIALECTS {
         for vendor in vendors {
             let line = Line::to(vendor);
@@ -300,7 +300,7 @@ fn a_part_of_a_reply_holds_no_vectors() {
 }
 
 #[test]
-fn any_value_beside_a_vector_may_be_another() {
+fn odd_values_next_to_an_embedding_do_not_lose_it() {
     for (file, vendors) in DIALECTS {
         let mut answers = 0;
         for vendor in vendors {
@@ -325,7 +325,7 @@ fn any_value_beside_a_vector_may_be_another() {
 }
 
 #[test]
-fn garbled_vectors_go_to_nobody_else() {
+fn garbled_embeddings_are_assigned_to_no_other_text() {
     let mut dice = Dice::default();
     for (file, vendors) in DIALECTS {
         for vendor in vendors {

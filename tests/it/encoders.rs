@@ -81,7 +81,7 @@ impl<'de> Visitor<'de> for Unambiguous {
 }
 
 #[test]
-fn a_name_that_stands_twice_is_found() {
+fn a_duplicate_field_name_is_detected() {
     let read = |text| serde_json::from_str::<Unambiguous>(text).is_ok();
     assert!(read(r#"{"a": [null, true, -1, 1, 1.5, "x", {"a": 1}]}"#));
     assert!(!read(r#"{"a": [{"b": 1, "b": 2}]}"#));

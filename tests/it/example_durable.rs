@@ -52,7 +52,7 @@ fn start(desk: &Desk, sim: &Simulator, program: &Path) -> Running {
 }
 
 #[test]
-fn each_document_has_its_summary_however_often_the_application_is_killed() {
+fn each_document_has_its_summary_after_many_kills_of_the_application() {
     let (documents, kills) = (400, 12);
     let program = program("durable_summaries");
     let desk = Desk::new();

@@ -26,7 +26,7 @@ fn start(desk: &Desk, sim: &Simulator, program: &Path, words: &[&str]) -> Runnin
 }
 
 #[test]
-fn every_line_is_paid_for_once_although_night_and_morning_are_killed() {
+fn every_line_is_billed_once_although_both_programs_are_killed() {
     let program = program("overnight");
     let desk = Desk::new();
     let text = |i: usize| format!("line number {i}.\n");

@@ -92,7 +92,7 @@ fn requests() -> Vec<Request> {
 }
 
 #[test]
-fn a_run_books_what_its_results_cost_and_the_providers_bill() {
+fn a_run_books_the_cost_of_its_results_and_the_providers_bills() {
     for seed in 1..10 {
         let world = World::new(seed);
         let book = Arc::new(Mutex::new(Ledger::new()));
@@ -106,7 +106,7 @@ fn a_run_books_what_its_results_cost_and_the_providers_bill() {
 }
 
 #[test]
-fn a_queue_books_what_its_results_cost_and_the_providers_bill() {
+fn a_queue_books_the_cost_of_its_results_and_the_providers_bills() {
     for seed in 1..10 {
         let world = World::new(seed);
         let queue = JobQueue::in_memory().unwrap();

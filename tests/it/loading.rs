@@ -80,7 +80,7 @@ fn a_deadline_ends_the_wait_of_a_run_and_of_a_single_call() {
 }
 
 #[test]
-fn progress_tells_for_how_long_a_server_loads() {
+fn progress_reports_how_long_a_server_has_been_loading() {
     let seen = ends(|| {
         let client = ScriptedClient::new();
         client.fail("p0", loading());

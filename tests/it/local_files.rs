@@ -22,7 +22,7 @@ fn asking(part: Part) -> Request {
 }
 
 #[test]
-fn a_part_is_read_when_it_is_sent_and_refused_unsent_when_it_has_changed() {
+fn a_file_is_read_when_it_is_sent_and_rejected_if_it_has_changed() {
     let (desk, sim) = (Desk::new(), Simulator::start(SimConfig::default()).unwrap());
     desk.write("a.png", PNG);
     let client = LlmConfig::new("openai").model("m").base_url(sim.base_url());
@@ -93,7 +93,7 @@ fn a_file_that_changes_between_check_and_call_fails_its_items_alone() {
 }
 
 #[test]
-fn a_run_refuses_what_none_of_its_providers_takes() {
+fn a_run_rejects_files_that_no_provider_supports() {
     let desk = Desk::new();
     desk.write("a.mov", b"\0\0\0\x14ftypqt  rest");
     desk.write(

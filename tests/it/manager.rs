@@ -79,7 +79,7 @@ fn two_managers_of_a_custom_server_share_its_limits() {
 }
 
 #[test]
-fn limits_are_shared_wherever_somebody_in_the_route_has_an_allowance() {
+fn limits_are_shared_if_any_provider_of_the_route_has_an_allowance() {
     let (desk, sim) = (Desk::new(), good());
     let alone = |settings: &Settings, name| {
         let options = ProviderOptions::new().provider(at(name, &sim));
@@ -148,7 +148,7 @@ fn equal_settings_make_equal_plans_and_others_do_not() {
 
 #[cfg(feature = "queue")]
 #[test]
-fn a_worker_holds_each_provider_to_limits_of_its_own() {
+fn a_worker_has_separate_limits_for_each_provider() {
     let sim = good();
     let settings = settings(&[("queue.max_workers", "50")]);
     let plan = with_fallback(&settings, at("local", &sim), at("mistral", &sim));
@@ -202,7 +202,7 @@ fn calls_of_a_worker_grow_with_the_slots_that_are_set() {
 }
 
 #[test]
-fn a_list_is_run_with_the_calls_that_suit_its_provider() {
+fn a_list_runs_with_the_recommended_concurrency_of_its_provider() {
     let config = SimConfig::default().latency(Duration::from_millis(20));
     let sim = simulator(config);
     let run = |set: &[(&str, &str)]| {
@@ -215,7 +215,7 @@ fn a_list_is_run_with_the_calls_that_suit_its_provider() {
 }
 
 #[test]
-fn nobody_is_asked_where_the_provider_that_is_named_cannot_be() {
+fn an_unusable_named_provider_is_not_replaced_by_another() {
     let named = settings(&[("llm.provider", "custom")]);
     let error: Error = LlmManager::new(named).err().unwrap();
     assert!(error.message().starts_with("custom: "), "{error}");
@@ -401,7 +401,7 @@ mod following {
     }
 
     #[test]
-    fn settings_that_cannot_be_used_leave_the_old_ones_and_are_told_once() {
+    fn unusable_settings_are_reported_once_and_the_old_ones_stay() {
         let (desk, sim) = (Desk::new(), good());
         let (manager, told) = following(&desk, &sim, Settings::new());
         let (worker, done) = telling(manager.worker(&queue(&desk)).unwrap());
@@ -457,7 +457,7 @@ mod following {
     }
 
     #[test]
-    fn a_run_begins_with_what_is_set_then() {
+    fn a_run_starts_with_the_present_settings() {
         let (desk, sim) = (Desk::new(), good());
         let store = file(&desk);
         store.set("llm.provider", "extract").unwrap();
@@ -479,7 +479,7 @@ mod following {
     }
 
     #[test]
-    fn a_worker_of_a_hosts_own_making_follows_its_slots() {
+    fn a_custom_worker_of_a_host_follows_its_slots() {
         let desk = Desk::new();
         let client = Arc::new(ScriptedClient::new());
         client.hold();

@@ -70,7 +70,7 @@ fn every_prompt_is_answered_once_over_kept_connections() {
 }
 
 #[test]
-fn a_cut_connection_tells_whether_the_request_had_gone_out() {
+fn a_cut_connection_reports_whether_the_request_was_sent() {
     let after_sending = single(&one_shot(drop));
     assert_eq!(after_sending.kind(), ErrorKind::Transient);
     assert_eq!(after_sending.sent(), Sent::Maybe);

@@ -82,7 +82,7 @@ impl batchwright::progress::JobObserver for Ends {
 }
 
 #[test]
-fn a_direct_job_is_answered_like_others_and_its_end_is_told_by_its_ids() {
+fn a_direct_job_is_answered_like_others_and_its_end_is_reported_with_its_ids() {
     let (_folder, queue) = queue();
     let process = ProcessId::new();
     let jobs = prompts(&["a"]).into_iter().map(Job::direct);
@@ -112,7 +112,7 @@ fn a_result_that_could_not_be_saved_stays() {
 }
 
 #[test]
-fn a_failure_waits_in_its_row_and_is_remembered() {
+fn a_failed_attempt_is_stored_while_its_job_waits() {
     let (_folder, queue) = queue();
     let client = Arc::new(ScriptedClient::new());
     for _ in 0..2 {
@@ -200,7 +200,7 @@ fn retries_are_counted_across_restarts() {
 }
 
 #[test]
-fn a_wait_that_a_handler_asks_for_is_kept_exactly() {
+fn a_wait_requested_by_a_handler_is_kept_exactly() {
     for (kind, wait) in [
         (ErrorKind::Transient, Duration::from_millis(70)),
         (ErrorKind::Transient, Duration::from_secs(3 * 3600)),
@@ -236,7 +236,7 @@ fn a_wait_that_a_handler_asks_for_is_kept_exactly() {
 }
 
 #[test]
-fn a_new_route_serves_what_the_old_one_could_not() {
+fn a_new_route_completes_jobs_that_the_old_one_could_not() {
     let (_folder, queue) = queue();
     let (wrong, right) = (
         Arc::new(ScriptedClient::new()),
@@ -270,7 +270,7 @@ fn a_new_route_serves_what_the_old_one_could_not() {
 }
 
 #[test]
-fn a_worker_that_stops_lets_calls_end_and_gives_back_the_rest() {
+fn a_stopping_worker_finishes_calls_and_requeues_the_rest() {
     let (_folder, queue) = queue();
     let client = Arc::new(ScriptedClient::new());
     client.hold();
@@ -296,7 +296,7 @@ fn a_worker_that_stops_lets_calls_end_and_gives_back_the_rest() {
 }
 
 #[test]
-fn a_call_that_is_cut_off_spends_no_attempt_and_is_in_doubt() {
+fn an_aborted_call_uses_no_attempt_and_is_possibly_billed() {
     let (_folder, queue) = queue();
     let client = Arc::new(ScriptedClient::new());
     client.hold();
@@ -319,7 +319,7 @@ fn a_call_that_is_cut_off_spends_no_attempt_and_is_in_doubt() {
 }
 
 #[test]
-fn a_late_listener_is_told_the_state_first_and_then_each_change() {
+fn a_late_listener_gets_the_state_first_and_then_each_change() {
     let (_folder, queue) = queue();
     let client = Arc::new(ScriptedClient::new());
     let process = ProcessId::new();
@@ -352,7 +352,7 @@ fn a_late_listener_is_told_the_state_first_and_then_each_change() {
 }
 
 #[test]
-fn an_iterator_is_started_only_when_all_of_it_is_there() {
+fn jobs_of_an_iterator_start_only_after_complete_submission() {
     let (_folder, queue) = queue();
     let client = Arc::new(ScriptedClient::new());
     let process = ProcessId::new();

@@ -100,7 +100,7 @@ impl Scene {
 }
 
 #[test]
-fn a_parent_looks_twice_however_long_its_children_take() {
+fn a_parent_is_called_twice_however_long_its_children_take() {
     let scene = Scene::new();
     let (process, _) = scene.enqueue(&[&["a", "b", "c", "d", "e", "f"]]);
     scene.work();
@@ -114,7 +114,7 @@ fn a_parent_looks_twice_however_long_its_children_take() {
 }
 
 #[test]
-fn what_failed_is_done_again_and_nothing_else_is_paid_twice() {
+fn only_failed_children_are_repeated_and_billed_again() {
     let scene = Scene::new();
     scene
         .client
@@ -146,7 +146,7 @@ fn what_failed_is_done_again_and_nothing_else_is_paid_twice() {
 }
 
 #[test]
-fn what_was_cancelled_goes_on_where_it_was() {
+fn a_cancelled_job_resumes_where_it_was() {
     let scene = Scene::new();
     let (process, _) = scene.enqueue(&[&["a", "b", "c", "d", "e", "f", "g"]]);
     scene.client.hold();
@@ -174,7 +174,7 @@ fn what_was_cancelled_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_process_of_parents_is_worked_alone_with_what_they_wait_for() {
+fn a_worker_of_one_process_also_runs_the_children_of_its_jobs() {
     const PARENTS: usize = 100;
     let scene = Scene::new();
     let worker = || {
@@ -206,7 +206,7 @@ fn a_process_of_parents_is_worked_alone_with_what_they_wait_for() {
 }
 
 #[test]
-fn workers_that_know_a_part_each_do_it_together_and_end_meanwhile() {
+fn workers_with_different_job_types_complete_a_process_together() {
     let scene = Scene::new();
     let (process, _) = scene.enqueue(&[&["a", "b"]]);
     let parents = || {
@@ -238,7 +238,7 @@ fn awaiting() -> Handler {
 }
 
 #[test]
-fn whoever_waits_for_another_job_is_looked_at_once_more_before_the_worker_ends() {
+fn a_waiting_job_is_called_once_more_before_the_worker_ends() {
     let scene = Scene::new();
     let (process, other) = (ProcessId::new(), ProcessId::new());
     let prompt = Job::from(&Request::new("a"));
@@ -257,7 +257,7 @@ fn whoever_waits_for_another_job_is_looked_at_once_more_before_the_worker_ends()
 }
 
 #[test]
-fn hosts_are_not_given_what_a_parent_collects() {
+fn results_that_a_parent_collects_are_not_returned_to_hosts() {
     let scene = Scene::new();
     let (process, _) = scene.enqueue(&[&["a", "b"]]);
     scene

@@ -40,7 +40,7 @@ impl Drop for Bomb {
 }
 
 #[test]
-fn a_panic_whose_payload_panics_costs_one_job() {
+fn a_panic_with_a_panicking_payload_fails_one_job() {
     for limit in [None, Some(Duration::from_secs(20))] {
         let (_folder, queue) = queue();
         let handler = Handler::new(|job: &RunningJob, _: &Context| {
@@ -72,7 +72,7 @@ fn a_panic_whose_payload_panics_costs_one_job() {
 }
 
 #[test]
-fn a_parsed_payload_that_panics_when_dropped_costs_one_job() {
+fn a_payload_that_panics_when_dropped_fails_one_job() {
     #[derive(serde::Deserialize)]
     #[serde(transparent)]
     struct Touchy(usize);
@@ -94,7 +94,7 @@ fn a_parsed_payload_that_panics_when_dropped_costs_one_job() {
 }
 
 #[test]
-fn names_and_texts_of_any_kind_come_back_as_they_went() {
+fn names_and_texts_of_any_kind_are_returned_unchanged() {
     let (_folder, queue) = queue();
     let odd = [
         "it's",
@@ -184,7 +184,7 @@ fn large_payloads_and_results_pass_through() {
 }
 
 #[test]
-fn ten_thousand_processes_of_one_job_each_are_told_and_finished_one_by_one() {
+fn ten_thousand_processes_of_one_job_each_are_reported_and_finished() {
     const MANY: usize = 10_000;
     let (_folder, queue) = queue();
     for n in 0..MANY {
@@ -237,7 +237,7 @@ impl Clock for SetClock {
 }
 
 #[test]
-fn a_clock_that_is_set_loses_nothing() {
+fn changes_of_the_clock_lose_nothing() {
     const DAY: Duration = Duration::from_secs(24 * 3600);
     let (_folder, queue) = queue();
     let clock = Arc::new(SetClock::default());

@@ -76,7 +76,7 @@ fn run(prompts: Prompts, output: PathBuf, ctx: &Context, client: impl LlmClient)
 }
 
 #[test]
-fn a_result_line_torn_at_any_byte_is_cut_and_made_again() {
+fn a_result_line_truncated_at_any_byte_is_removed_and_sent_again() {
     let folder = Folder::new();
     folder.prompts(2);
     let ctx = Context::new();
@@ -98,7 +98,7 @@ fn a_result_line_torn_at_any_byte_is_cut_and_made_again() {
 }
 
 #[test]
-fn a_stream_is_read_although_its_folder_cannot_be_made() {
+fn a_stream_is_read_although_its_folder_cannot_be_created() {
     let folder = Folder::new();
     folder.write("taken", "");
     let settings = PromptSettings::new().spool_folder(folder.path("taken/data"));
@@ -126,7 +126,7 @@ fn until_ended(ctx: &Context) -> Error {
 }
 
 #[test]
-fn an_abort_leaves_what_was_in_the_air_pending() {
+fn an_abort_leaves_calls_in_flight_pending() {
     for _ in 0..30 {
         let (report, text) = ends(|| {
             let folder = Folder::new();
@@ -153,7 +153,7 @@ fn an_abort_leaves_what_was_in_the_air_pending() {
 type Way = fn(&Context) -> Result<Response, Error>;
 
 #[test]
-fn a_deadline_leaves_what_was_in_the_air_pending_and_starts_nothing_after_it() {
+fn a_deadline_leaves_calls_in_flight_pending_and_starts_no_more() {
     // A client may end a call after its time limit in any of these ways.
     let ways: [Way; 3] = [
         |ctx| Err(until_ended(ctx)),
@@ -201,7 +201,7 @@ fn a_deadline_leaves_what_was_in_the_air_pending_and_starts_nothing_after_it() {
 }
 
 #[test]
-fn a_cancelled_stream_counts_what_waits_for_a_retry_as_pending() {
+fn a_cancelled_stream_counts_items_that_wait_for_a_retry_as_pending() {
     let (report, results) = ends(|| {
         let folder = Folder::new();
         let ctx = Context::new();
@@ -238,7 +238,7 @@ fn a_cancelled_stream_counts_what_waits_for_a_retry_as_pending() {
 }
 
 #[test]
-fn lines_before_a_bad_one_of_a_stream_are_all_accounted_for() {
+fn lines_before_a_bad_line_of_a_stream_all_have_outcomes() {
     for good in 0..12 {
         let (report, results, calls) = ends(move || {
             let folder = Folder::new();
@@ -285,7 +285,7 @@ fn an_absurd_concurrency_of_a_file_run_is_refused_before_anything_is_touched() {
 }
 
 #[test]
-fn an_extra_field_that_has_a_place_of_its_own_is_a_fault_of_the_input() {
+fn an_extra_field_with_its_own_setting_is_an_error_of_the_input() {
     let folder = Folder::new();
     for (name, value) in [
         ("model", "\"m\""),

@@ -194,7 +194,7 @@ impl Failure {
 }
 
 #[test]
-fn recorded_replies_lead_to_their_outcomes() {
+fn recorded_replies_have_the_expected_outcomes() {
     let mut wrong = Vec::new();
     for vendor in VENDORS {
         for recording in recordings(vendor) {
@@ -209,7 +209,7 @@ fn recorded_replies_lead_to_their_outcomes() {
 }
 
 #[test]
-fn errors_of_gateways_and_servers_are_known_by_whichever_name_they_are_reached() {
+fn errors_of_gateways_and_servers_are_recognised_for_every_provider_name() {
     let recordings = recordings("gateways");
     let names: BTreeSet<_> = recordings.iter().map(|r| &r.name).collect();
     assert_eq!(names.len(), recordings.len(), "a name stands twice");
@@ -239,7 +239,7 @@ pub(crate) fn none_of(wrong: &[String]) {
 }
 
 #[test]
-fn recordings_are_honest() {
+fn recordings_match_the_published_schemas() {
     for (vendor, reply, error) in [
         (
             "openai",

@@ -33,7 +33,7 @@ fn answered(
 }
 
 #[test]
-fn every_provider_is_told_of_tools_and_its_conversation_goes_on() {
+fn tools_are_sent_to_every_provider_and_conversations_continue() {
     for provider in &PROVIDERS {
         let name = provider.name;
         let sim = provider.simulator(SimConfig::default().reasoning_tokens(5));
@@ -105,7 +105,7 @@ fn every_choice_among_tools_is_obeyed() {
 }
 
 #[test]
-fn sources_and_probabilities_that_were_asked_for_are_kept() {
+fn requested_sources_and_probabilities_are_kept() {
     let search = |name: &str, request: Request| match name {
         "anthropic" => request.with_extra(
             "tools",

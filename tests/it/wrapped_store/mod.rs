@@ -45,7 +45,7 @@ fn random_operations_end_as_on_the_model() {
 
 /// Values that only a store creates, created outside of the library.
 #[test]
-fn a_store_can_make_what_it_returns() {
+fn a_custom_store_can_create_all_returned_values() {
     let (job_id, process_id) = (JobId::from_bytes([1; 16]), ProcessId::new());
     let (now, receipt) = (Timestamp(1), JobReceipt { job: 1, claim: 2 });
     let lane = Arc::new(JobLane {

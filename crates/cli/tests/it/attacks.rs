@@ -115,7 +115,7 @@ fn one(liar: &Liar, words: &str) -> (Desk, Ended, Value) {
 }
 
 #[test]
-fn odd_replies_that_were_paid_for_are_bought_once() {
+fn odd_billed_replies_are_requested_once() {
     let deep = |n: usize| "[".repeat(n) + &"]".repeat(n);
     let wrapped = |rest: &str| format!(r#"{{"x":{rest},{}"#, &answer("\"fine\"", "{}")[1..]);
     let bytes = |text: &str| text.as_bytes().to_vec();
@@ -177,7 +177,7 @@ fn odd_replies_that_were_paid_for_are_bought_once() {
 }
 
 #[test]
-fn lies_about_the_length_of_a_reply_end_and_are_no_answers() {
+fn replies_with_a_wrong_length_end_and_are_not_answers() {
     let body = answer("\"fine\"", "{}");
     let more = (body.len() + 10).to_string();
     let two = format!("{}\r\ncontent-length: 5", body.len());
@@ -213,7 +213,7 @@ fn closed(desk: &Desk, words: &[&str]) -> Command {
 }
 
 #[test]
-fn pipes_in_the_places_of_shared_limits_hold_up_no_run() {
+fn pipes_in_place_of_quota_files_block_no_run() {
     let (desk, liar) = (Desk::new(), Liar::saying(answer("\"fine\"", "{}")));
     desk.prompts("in.jsonl", 3);
     liar.run(&desk, "in.jsonl -o first.jsonl --rpm 6000")
@@ -239,7 +239,7 @@ fn pipes_in_the_places_of_shared_limits_hold_up_no_run() {
 }
 
 #[test]
-fn an_output_that_is_cut_within_a_line_loses_nothing_that_comes_after() {
+fn a_truncated_output_line_loses_no_later_results() {
     let (desk, sim) = (
         Desk::new(),
         simulator(SimConfig::default().latency(Duration::from_millis(20))),
@@ -265,7 +265,7 @@ fn an_output_that_is_cut_within_a_line_loses_nothing_that_comes_after() {
 }
 
 #[test]
-fn a_broken_line_of_an_output_is_taken_out_as_it_says_and_no_other_is_bought_again() {
+fn removing_a_broken_output_line_as_advised_resends_no_other_item() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 20);
     for line in [1, 7, 20] {
@@ -300,7 +300,7 @@ fn a_broken_line_of_an_output_is_taken_out_as_it_says_and_no_other_is_bought_aga
 }
 
 #[test]
-fn joined_files_and_other_encodings_are_read_right_or_refused() {
+fn concatenated_files_and_other_encodings_are_read_correctly_or_rejected() {
     let (desk, sim) = (Desk::new(), good());
     let run = |name: &str, bytes: &[u8], words: &str| {
         desk.write(name, bytes);
@@ -379,7 +379,7 @@ mod queued {
     }
 
     #[test]
-    fn what_stands_in_a_stores_place_is_neither_waited_for_nor_believed() {
+    fn another_file_in_place_of_the_store_is_rejected_without_waiting() {
         let folder = |path: &std::path::Path| std::fs::create_dir(path).unwrap();
         let pipe = |path: &std::path::Path| {
             assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
@@ -397,7 +397,7 @@ mod queued {
     }
 
     #[test]
-    fn the_same_command_many_times_at_once_buys_once() {
+    fn concurrent_equal_commands_send_each_prompt_once() {
         let (desk, sim) = left_alone(5);
         let all: Vec<Running> = (0..4)
             .map(|_| Running::start(&mut batch(&desk, &sim, WORDS)))
@@ -426,7 +426,7 @@ mod queued {
     }
 
     #[test]
-    fn results_are_not_taken_to_a_closed_standard_output_by_any_name() {
+    fn results_stay_in_the_queue_if_standard_output_is_closed() {
         let (desk, sim) = (Desk::new(), good());
         let id = finished(&desk, &sim, 3);
         for name in ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {

@@ -58,7 +58,7 @@ fn status(desk: &Desk, sim: &Simulator, id: ProcessId) -> Value {
 }
 
 #[test]
-fn a_provider_without_a_batch_api_runs_sync_and_everybody_says_so() {
+fn a_provider_without_a_batch_api_runs_sync_and_reports_it() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     let id = submit(&desk, &sim, 3);
     let with_extract = |words: &str| {
@@ -86,7 +86,7 @@ fn a_provider_without_a_batch_api_runs_sync_and_everybody_says_so() {
 }
 
 #[test]
-fn vectors_are_made_by_calls_of_their_own_beside_the_batches() {
+fn embeddings_use_individual_calls_next_to_batches() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     let prompts = submit(&desk, &sim, 2);
     let vectors = run(&desk, &sim, "submit in.jsonl --task embed").expect(0);
@@ -106,7 +106,7 @@ fn vectors_are_made_by_calls_of_their_own_beside_the_batches() {
 }
 
 #[test]
-fn a_worker_shows_what_the_provider_tells_of_its_batches() {
+fn a_worker_shows_the_progress_that_the_provider_reports() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
     submit(&desk, &sim, 40);
     let words = "work --strategy batch --until-empty --progress always";
@@ -178,7 +178,7 @@ fn a_batch_is_submitted_at_night_and_collected_in_the_morning() {
 }
 
 #[test]
-fn a_running_worker_follows_the_strategy_and_old_batches_end_where_they_are() {
+fn a_running_worker_follows_the_strategy_and_old_batches_finish() {
     let (desk, sim) = (Desk::new(), taking(LONG));
     let worker = Running::start(&mut command(&desk, &sim, "work"));
     worker.hears("provider openai");
@@ -214,7 +214,7 @@ fn a_running_worker_follows_the_strategy_and_old_batches_end_where_they_are() {
 }
 
 #[test]
-fn cancel_ends_batches_that_nobody_attends_and_keeps_what_they_finished() {
+fn cancel_ends_batches_without_a_worker_and_keeps_their_results() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
     let id = submit(&desk, &sim, 20);
     run(&desk, &sim, "work --strategy batch --until-submitted").expect(0);
@@ -238,7 +238,7 @@ fn cancel_ends_batches_that_nobody_attends_and_keeps_what_they_finished() {
 
 /// Mistral's client, and a server that accepts its files but has no batch endpoint.
 #[test]
-fn a_server_without_batches_is_not_sent_the_input_for_ever() {
+fn a_server_without_a_batch_api_does_not_get_the_input_repeatedly() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     let id = submit(&desk, &sim, 3);
     let mut work = command(&desk, &sim, "work --strategy batch --until-empty");
@@ -253,7 +253,7 @@ fn a_server_without_batches_is_not_sent_the_input_for_ever() {
 }
 
 #[test]
-fn cancel_that_may_not_wait_says_what_remains() {
+fn cancel_without_waiting_reports_what_remains() {
     let (desk, sim) = (Desk::new(), taking(LONG));
     let id = submit(&desk, &sim, 2);
     run(&desk, &sim, "work --strategy batch --until-submitted").expect(0);
@@ -267,7 +267,7 @@ fn cancel_that_may_not_wait_says_what_remains() {
 }
 
 #[test]
-fn a_batch_of_unknown_fate_is_held_and_the_queue_is_not_called_empty() {
+fn a_batch_of_unknown_state_is_on_hold_and_the_queue_is_not_empty() {
     let lost = BatchConfig::default()
         .duration(SHORT)
         .lost_creates(1)
@@ -302,7 +302,7 @@ fn a_batch_of_unknown_fate_is_held_and_the_queue_is_not_called_empty() {
 }
 
 #[test]
-fn a_library_user_gets_the_outcomes_in_order_and_comes_back_after_a_stop() {
+fn the_library_returns_outcomes_in_order_and_reattaches_after_a_stop() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(1)));
     let folder = database(&desk).parent().unwrap().to_owned();
     let manager = |ctx: &batchwright::Context| {

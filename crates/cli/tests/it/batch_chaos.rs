@@ -38,7 +38,7 @@ fn troubles(at: &Dialect, random: &mut Random) -> BatchConfig {
             .late_creates(millis(late[random.below(3) as usize]));
     }
     match random.below(4) {
-        // Only Anthropic's counts reveal that results are missing.
+        // Anthropic's batches are distinguished by their counts, so no prompt of them may be missing.
         0 if at.files && at.counts => config = config.missing(0.2),
         1 => config = config.expire_first(1, [0.0, 0.5][random.below(2) as usize]),
         // Gemini's rejection requires minutes of waiting.

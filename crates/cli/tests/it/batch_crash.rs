@@ -88,7 +88,7 @@ fn killed_before_anything_was_sent() {
 }
 
 #[test]
-fn killed_while_it_looks_for_its_batch() {
+fn killed_while_it_reconciles_its_batch() {
     each(&KINDS, |at| {
         let site = Site::new(at, quick(), ITEMS);
         site.kill_at(BatchPoint::CreateDone, || {});
@@ -101,7 +101,7 @@ fn killed_while_it_looks_for_its_batch() {
 
 /// The creation has not taken effect yet when its input file is deleted, and then fails.
 #[test]
-fn a_creation_that_arrives_behind_the_fence_buys_nothing() {
+fn a_creation_after_its_file_was_deleted_is_not_billed() {
     for point in [BatchPoint::DeleteArrived, BatchPoint::DeleteDone] {
         each(&filed(), |at| {
             let site = Site::new(at, quick(), ITEMS);
@@ -126,7 +126,7 @@ fn a_creation_that_arrives_behind_the_fence_buys_nothing() {
 /// Without an input file to delete, the creation cannot be prevented: the batch stays on hold, however often it is
 /// searched, until it appears.
 #[test]
-fn a_creation_that_nothing_can_stop_is_held_until_it_is_found() {
+fn a_creation_without_an_input_file_is_on_hold_until_it_is_found() {
     let site = Site::new(&ANTHROPIC, quick(), ITEMS);
     let create = site.sim.pause_at(BatchPoint::CreateArrived, 1);
     let worker = site.start();
@@ -176,7 +176,7 @@ fn killed_with_half_of_the_results_stored() {
 }
 
 #[test]
-fn a_lost_reply_is_no_second_batch() {
+fn a_lost_reply_causes_no_second_batch() {
     let lost = quick().lost_creates(1);
     for (batches, comes_in_time) in [
         (lost.clone(), true),
@@ -198,7 +198,7 @@ fn a_lost_reply_is_no_second_batch() {
 
 /// The batch is created just before its file is deleted, and the list does not show it yet.
 #[test]
-fn a_batch_that_comes_just_before_the_fence_is_found() {
+fn a_batch_created_just_before_its_file_is_deleted_is_found() {
     each(&filed(), |at| {
         let site = Site::new(at, quick().listing_lag(millis(700)), ITEMS);
         let create = site.sim.pause_at(BatchPoint::CreateArrived, 1);
@@ -219,7 +219,7 @@ fn a_batch_that_comes_just_before_the_fence_is_found() {
 
 /// However often the worker is killed during the search, it waits long enough for the list.
 #[test]
-fn workers_that_die_while_they_look_do_not_shorten_the_search() {
+fn crashes_during_reconciliation_do_not_shorten_it() {
     each(&filed(), |at| {
         let lag = quick().listing_lag(millis(1500));
         let mut site = Site::new(at, lag, ITEMS);
@@ -241,7 +241,7 @@ fn workers_that_die_while_they_look_do_not_shorten_the_search() {
 
 /// A submitter is suspended for longer than its batch is searched, while it creates the batch: it keeps the batch.
 #[test]
-fn a_sleeping_submitter_keeps_its_batch() {
+fn a_suspended_submitter_keeps_its_batch() {
     for point in [BatchPoint::CreateArrived, BatchPoint::CreateDone] {
         each(&KINDS, |at| {
             let mut site = Site::new(at, quick(), ITEMS);

@@ -36,7 +36,7 @@ pub fn poisoned(
 }
 
 #[test]
-fn failures_of_single_requests_are_theirs_alone() {
+fn failures_of_single_requests_affect_no_other_request() {
     each(&ALL, |at| {
         let site = Site::new(at, quick().item_failures(0.3), ITEMS);
         site.finish(3);
@@ -49,7 +49,7 @@ fn failures_of_single_requests_are_theirs_alone() {
 }
 
 #[test]
-fn what_no_result_tells_of_is_in_the_next_batch() {
+fn prompts_without_a_result_are_in_the_next_batch() {
     each(&KINDS, |at| {
         let site = Site::new(at, quick().missing(0.3), ITEMS);
         site.finish(0);
@@ -67,7 +67,7 @@ fn second(site: &Site) -> u64 {
 }
 
 #[test]
-fn the_next_batch_finishes_what_an_expired_one_did_not() {
+fn the_next_batch_finishes_an_expired_one() {
     each(&KINDS, |at| {
         let half = Site::new(at, quick().expire_first(1, 0.5), ITEMS);
         half.finish(0);
@@ -80,7 +80,7 @@ fn the_next_batch_finishes_what_an_expired_one_did_not() {
 }
 
 #[test]
-fn a_batch_that_somebody_else_cancelled_is_finished_by_the_next_one() {
+fn the_next_batch_finishes_one_that_was_cancelled_elsewhere() {
     // At Gemini, the finished results of a cancelled batch may be billed and lost.
     each(&[&OPENAI, &GROQ, &MISTRAL, &XAI, &ANTHROPIC], |at| {
         let slow = BatchConfig::default().duration(Duration::from_secs(3));
@@ -101,7 +101,7 @@ fn a_batch_that_somebody_else_cancelled_is_finished_by_the_next_one() {
 }
 
 #[test]
-fn a_line_that_is_named_fails_alone() {
+fn only_a_line_named_by_the_provider_fails() {
     each(&[&OPENAI, &GROQ, &DEEPINFRA, &AZURE], |at| {
         let site = poisoned(at, quick(), 300, &[117]);
         one_fails(&site, 1);
@@ -109,7 +109,7 @@ fn a_line_that_is_named_fails_alone() {
 }
 
 #[test]
-fn a_line_that_nobody_names_is_found() {
+fn an_unnamed_faulty_line_is_found_by_bisection() {
     each(&[&OPENAI, &XAI, &GEMINI], |at| {
         let site = poisoned(at, quick().name_lines(false), 300, &[117]);
         one_fails(&site, 16);
@@ -161,7 +161,7 @@ fn a_full_queue_at_the_provider_costs_no_attempt() {
 }
 
 #[test]
-fn odd_results_are_noticed_and_buy_nothing() {
+fn odd_results_are_detected_and_resend_nothing() {
     let all = [
         quick().duplicates(7).strangers(7),
         quick().cut_downloads(2),

@@ -47,7 +47,7 @@ fn keyless(site: &Site, words: &[&str]) -> Command {
 }
 
 #[test]
-fn a_batch_of_a_header_is_cancelled_with_that_header_and_not_without() {
+fn a_batch_created_with_a_header_is_cancelled_only_with_that_header() {
     // A cancelled batch ends within a tenth of that.
     let long = BatchConfig::default().duration(Duration::from_secs(20));
     let config = SimConfig::default().api_key("sk-right-0123456789");
@@ -68,7 +68,7 @@ fn a_batch_of_a_header_is_cancelled_with_that_header_and_not_without() {
 }
 
 #[test]
-fn a_batch_at_an_address_of_its_own_is_cancelled_by_the_command_that_is_shown() {
+fn the_displayed_command_cancels_a_batch_at_a_custom_address() {
     let long = BatchConfig::default().duration(Duration::from_secs(20));
     let site = Site::with(&OPENAI, SimConfig::default().batches(long), ITEMS, prompt);
     submit(&site, site.command("work --until-empty"));
@@ -112,7 +112,7 @@ fn a_batch_is_taken_over_with_the_key_in_a_header() {
 }
 
 #[test]
-fn a_batch_at_azure_is_collected_with_the_token_that_came_after() {
+fn a_batch_at_azure_is_collected_with_a_renewed_token() {
     let slow = BatchConfig::default().duration(Duration::from_millis(400));
     let site = Site::new(&AZURE, slow, ITEMS);
     let work = |claims: &str| {

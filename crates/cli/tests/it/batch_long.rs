@@ -46,7 +46,7 @@ fn overtakes(site: &Site) {
 }
 
 #[test]
-fn a_slow_download_keeps_no_other_batch_waiting() {
+fn a_slow_download_delays_no_other_batch() {
     let site = Site::new(&OPENAI, quick(), 500);
     let slow = site.sim.pause_at(BatchPoint::DownloadHalf, 1);
     let worker = site.start();

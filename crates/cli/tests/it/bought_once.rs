@@ -17,7 +17,7 @@ use super::batch_runs::{
 use super::common::{Desk, Ended, HOME, Running, all_ids, simulator};
 
 #[test]
-fn what_a_run_left_is_never_advised_to_be_bought_by_a_worker() {
+fn status_never_advises_a_worker_for_items_of_a_run() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
     desk.prompts("in.jsonl", 3);
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
@@ -44,7 +44,7 @@ fn what_a_run_left_is_never_advised_to_be_bought_by_a_worker() {
 }
 
 #[test]
-fn whatever_status_advises_the_batch_is_bought_once() {
+fn following_the_advice_of_status_bills_the_batch_once() {
     let (desk, sim) = left_alone(5);
     let belongs = |ended: Ended| {
         let output = desk.path("out.jsonl").canonicalize().unwrap();
@@ -94,7 +94,7 @@ fn whatever_status_advises_the_batch_is_bought_once() {
 }
 
 #[test]
-fn an_output_that_lacks_what_was_saved_is_refused() {
+fn an_output_without_saved_results_is_rejected() {
     let (desk, sim) = left_alone(3);
     worked(&desk, &sim);
     desk.prompts("in.jsonl", 4);
@@ -126,7 +126,7 @@ fn an_output_that_lacks_what_was_saved_is_refused() {
 }
 
 #[test]
-fn an_output_is_its_own_though_what_came_last_is_not_kept() {
+fn an_output_that_lacks_unbilled_outdated_failures_still_belongs_to_its_store() {
     let config = BatchConfig::default().duration(SHORT).item_failures(1.0);
     let (desk, sim) = (Desk::new(), with(config));
     desk.prompts("in.jsonl", 2);
@@ -229,7 +229,7 @@ fn a_link_to_an_output_leads_to_its_batch() {
 }
 
 #[test]
-fn an_output_that_is_gone_is_asked_for_before_its_items_are_bought_again() {
+fn a_missing_output_is_reported_before_its_items_are_sent_again() {
     let (desk, sim) = left_alone(3);
     let id = only_process(&desk);
     fs::remove_file(desk.path("out.jsonl")).unwrap();
@@ -248,7 +248,7 @@ fn written(desk: &Desk) {
 }
 
 #[test]
-fn a_run_that_was_killed_before_it_submitted_is_run() {
+fn a_run_killed_before_submitting_is_repeated() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", 3);
     desk.write("out.jsonl", "");
@@ -265,7 +265,7 @@ fn a_run_that_was_killed_before_it_submitted_is_run() {
 }
 
 #[test]
-fn a_run_that_was_killed_after_it_saved_all_is_over() {
+fn a_run_killed_after_saving_everything_is_finished() {
     let (desk, sim) = left_alone(3);
     run(&desk, &sim, WORDS).expect(0);
     written(&desk);
@@ -274,7 +274,7 @@ fn a_run_that_was_killed_after_it_saved_all_is_over() {
 }
 
 #[test]
-fn a_store_that_is_none_of_ours_stops_the_run() {
+fn a_store_of_another_program_stops_the_run() {
     let (desk, sim) = left_alone(2);
     let own = fs::read(desk.path(STORE)).unwrap();
     let diary = "dear diary".repeat(1000);
@@ -294,7 +294,7 @@ fn a_store_that_is_none_of_ours_stops_the_run() {
 }
 
 #[test]
-fn whoever_has_the_output_next_finds_no_store_that_is_about_to_go() {
+fn the_next_run_of_an_output_finds_no_store_that_is_being_removed() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", 3);
     let running = Running::start(&mut batch(&desk, &sim, WORDS));
@@ -319,7 +319,7 @@ fn calls_and_pipes_have_no_store() {
 }
 
 #[test]
-fn giving_a_run_up_removes_its_store() {
+fn cancelling_a_run_removes_its_store() {
     let (desk, sim) = left_alone(2);
     other(&desk, &sim, &format!("cancel --queue {STORE} --delete")).expect(0);
     assert_eq!(stores(&desk), Vec::<PathBuf>::new());
@@ -340,7 +340,7 @@ fn with_xai(desk: &Desk, openai: &Simulator, xai: &Simulator, words: &str) -> Co
 }
 
 #[test]
-fn another_provider_is_told_where_the_items_are() {
+fn a_run_with_another_provider_reports_where_the_items_are() {
     let (desk, openai, xai) = (Desk::new(), taking(LONG), xai());
     desk.prompts("in.jsonl", 4);
     run(&desk, &openai, &format!("{WORDS} --no-wait")).expect(0);
@@ -366,7 +366,7 @@ fn another_provider_is_told_where_the_items_are() {
 }
 
 #[test]
-fn what_is_cancelled_goes_to_the_other_provider() {
+fn cancelled_items_are_sent_to_the_other_provider() {
     let (desk, openai, xai) = (Desk::new(), taking(LONG), xai());
     desk.prompts("in.jsonl", 4);
     run(&desk, &openai, &format!("{WORDS} --no-wait")).expect(0);

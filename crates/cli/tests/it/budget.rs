@@ -42,7 +42,7 @@ fn flag(amount: Usd) -> String {
 }
 
 #[test]
-fn a_run_stops_before_its_budget_is_exceeded_and_goes_on_with_a_higher_one() {
+fn a_run_stops_before_its_budget_is_exceeded_and_resumes_with_a_higher_one() {
     let desk = Desk::new();
     let one = cost_of_one(&desk);
     let sim = simulator(SimConfig::default());
@@ -84,7 +84,7 @@ fn a_run_stops_before_its_budget_is_exceeded_and_goes_on_with_a_higher_one() {
 
 /// A budget applies to the output: costs of runs without a budget count too.
 #[test]
-fn what_an_output_cost_without_a_budget_counts() {
+fn earlier_costs_of_an_output_count_towards_its_budget() {
     let desk = Desk::new();
     let one = cost_of_one(&desk);
     let sim = simulator(SimConfig::default());

@@ -33,7 +33,7 @@ fn row(list: &Ended, key: &str) -> String {
 }
 
 #[test]
-fn a_value_is_stored_shown_and_forgotten() {
+fn a_value_is_stored_shown_and_deleted() {
     let desk = Desk::new();
     let none = config(&desk, &["get", "llm.model"])
         .expect(0)
@@ -65,7 +65,7 @@ fn a_value_is_stored_shown_and_forgotten() {
 }
 
 #[test]
-fn what_the_environment_overrides_is_said() {
+fn overriding_by_the_environment_is_reported() {
     let desk = Desk::new();
     let with_env = |words: &[&str]| {
         let mut command = desk.command(["config"].iter().chain(words));
@@ -101,7 +101,7 @@ fn what_the_environment_overrides_is_said() {
 }
 
 #[test]
-fn what_is_no_setting_or_no_value_of_it_is_refused_with_what_is() {
+fn unknown_settings_and_invalid_values_are_rejected_with_the_accepted_ones() {
     let desk = Desk::new();
     for (words, said) in [
         (
@@ -199,7 +199,7 @@ fn a_run_takes_the_flag_over_the_environment_over_the_store() {
 }
 
 #[test]
-fn pace_and_fallback_of_a_run_come_from_the_store_too() {
+fn rate_and_fallback_of_a_run_can_be_stored_settings() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 3);
     set(&desk, "llm.sync_concurrency", "3");
@@ -240,7 +240,7 @@ fn pace_and_fallback_of_a_run_come_from_the_store_too() {
 }
 
 #[test]
-fn a_bad_value_in_the_store_names_key_and_value_and_what_is_accepted() {
+fn the_error_for_a_stored_value_names_key_value_and_accepted_values() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 1);
     let sim = good();
@@ -265,7 +265,7 @@ fn a_bad_value_in_the_store_names_key_and_value_and_what_is_accepted() {
 }
 
 #[test]
-fn twenty_processes_set_at_once_and_another_one_sees_it() {
+fn settings_written_by_twenty_processes_are_read_by_another() {
     let desk = Desk::new();
     let store = SqliteConfig::new(desk.path(FILE));
     let mut watch = SettingsWatch::new(Settings::new(), std::sync::Arc::new(store)).unwrap();
@@ -307,7 +307,7 @@ fn twenty_processes_set_at_once_and_another_one_sees_it() {
 
 /// At whatever moment a change is killed, the file contains either the old or the new value.
 #[test]
-fn a_change_that_is_killed_is_made_or_not() {
+fn a_killed_change_is_atomic() {
     let desk = Desk::new();
     let store = SqliteConfig::new(desk.path(FILE));
     let mut last = 1;
@@ -447,7 +447,7 @@ fn a_read_only_folder_can_be_read_and_says_why_it_cannot_be_written() {
 }
 
 #[test]
-fn the_list_fits_the_terminal_and_is_whole_in_a_pipe() {
+fn the_list_fits_the_terminal_and_is_complete_in_a_pipe() {
     let desk = Desk::new();
     let shown = |env: &[(&str, &str)]| {
         let mut command = desk.command(["config", "list"]);

@@ -207,7 +207,7 @@ fn a_traced_process_is_not_waited_for_without_end() {
 /// A process that is traced from outside, for example by a debugger, cannot be ended; the run continues without it.
 #[test]
 #[ignore = "twenty seconds"]
-fn a_process_that_never_ends_is_given_up_and_named() {
+fn a_process_that_never_ends_is_abandoned_and_reported() {
     let Some(_) = prepare(&sandbox()) else { return };
     let desk = Desk::new();
     desk.write(
@@ -252,7 +252,7 @@ fn a_process_that_never_ends_is_given_up_and_named() {
 }
 
 #[test]
-fn what_commands_leave_in_their_temporary_folder_goes_however_deep_it_is() {
+fn temporary_files_of_commands_are_removed_at_any_depth() {
     let Some(_) = prepare(&sandbox()) else { return };
     let desk = Desk::new();
     let code = "import os\nprint(os.environ['TMPDIR'])\nos.chdir(os.environ['TMPDIR'])\n\
@@ -272,7 +272,7 @@ fn what_commands_leave_in_their_temporary_folder_goes_however_deep_it_is() {
 }
 
 #[test]
-fn what_cannot_be_removed_is_said_with_its_place() {
+fn files_that_cannot_be_removed_are_reported_with_their_path() {
     let Some(_) = prepare(&sandbox()) else { return };
     let desk = Desk::new();
     let job = "touch $TMPDIR/kept && echo $TMPDIR > tmp; while ! [ -e go ]; do sleep 0.01; done";
@@ -300,7 +300,7 @@ fn what_cannot_be_removed_is_said_with_its_place() {
 
 /// Each of them occupies a process number of the machine.
 #[test]
-fn ended_processes_that_nobody_asks_count_too() {
+fn unreaped_processes_count_towards_the_limit() {
     for by in BOTH.into_iter().filter(|by| by.is_there()) {
         let desk = Desk::new();
         let code = "import os, time\nfor _ in range(60):\n    if os.fork() == 0: os._exit(0)\ntime.sleep(20)\n";
@@ -329,7 +329,7 @@ fn orphans_are_reaped_while_their_command_runs() {
 }
 
 #[test]
-fn a_stopped_watchdog_does_not_hold_up_the_end() {
+fn a_stopped_watchdog_does_not_delay_the_end() {
     let desk = Desk::new();
     let code = "import os, signal\nfor pid in filter(str.isdigit, os.listdir('/proc')):\n    \
                 try:\n        words = open(f'/proc/{pid}/cmdline').read()\n        \
@@ -343,7 +343,7 @@ fn a_stopped_watchdog_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn which_mechanism_holds_processes_together_is_said() {
+fn the_containment_mechanism_is_reported() {
     for (by, name) in [(By::Cgroup, "cgroup"), (By::Tracking, "process tracking")] {
         if by.is_there() {
             let desk = Desk::new();

@@ -13,7 +13,7 @@ use super::batch_runs::{
 use super::common::{Desk, HOME, Running, all_ids};
 
 #[test]
-fn a_copy_of_both_files_buys_nothing_again() {
+fn a_copy_of_both_files_resends_nothing() {
     let (desk, sim) = left_alone(5);
     fs::create_dir(desk.path("bak")).unwrap();
     for file in ["out.jsonl", STORE] {
@@ -26,7 +26,7 @@ fn a_copy_of_both_files_buys_nothing_again() {
 }
 
 #[test]
-fn both_files_moved_make_room_for_another_run() {
+fn after_moving_both_files_another_run_can_use_the_path() {
     let (desk, sim) = left_alone(5);
     fs::create_dir(desk.path("arch")).unwrap();
     for file in ["out.jsonl", STORE] {
@@ -42,7 +42,7 @@ fn both_files_moved_make_room_for_another_run() {
 }
 
 #[test]
-fn status_shows_a_run_whose_store_the_data_folder_has_heard_of() {
+fn status_shows_a_run_listed_in_the_data_folder() {
     let (desk, sim) = left_alone(2);
     let store = desk.path("").canonicalize().unwrap().join(STORE);
     let id = only_process(&desk).to_string();
@@ -107,7 +107,7 @@ fn moved(desk: &Desk, file: &str) {
 }
 
 #[test]
-fn a_killed_run_goes_on_elsewhere_with_its_log_and_only_with_it() {
+fn a_moved_killed_run_resumes_only_with_its_log() {
     let (desk, sim) = killed();
     let log = format!("{STORE}-wal");
     // Showing it does not move the log.
@@ -140,7 +140,7 @@ fn a_killed_run_goes_on_elsewhere_with_its_log_and_only_with_it() {
 }
 
 #[test]
-fn files_in_a_folder_named_runs_are_left_alone_where_there_is_no_data_folder() {
+fn files_in_a_folder_named_runs_outside_a_data_folder_are_not_touched() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", 1);
     fs::create_dir(desk.path("runs")).unwrap();

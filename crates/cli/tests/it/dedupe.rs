@@ -21,7 +21,7 @@ fn summary(stdout: &str) -> Value {
 }
 
 #[test]
-fn equal_prompts_of_temperature_0_are_asked_once_and_others_where_it_is_said() {
+fn duplicates_are_sent_once_at_temperature_0_or_with_dedupe() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.jsonl", with_equals(30, 20));
     let mut calls = 0;
@@ -56,7 +56,7 @@ fn equal_prompts_of_temperature_0_are_asked_once_and_others_where_it_is_said() {
 }
 
 #[test]
-fn a_line_says_who_was_asked_in_its_stead() {
+fn the_line_of_a_duplicate_names_the_item_that_was_sent() {
     let (desk, sim) = (Desk::new(), good());
     let rows = "id,prompt,who\na,Name a prime.,x\nb,Name a prime.,y\nc,Name another.,z\n";
     desk.write("in.csv", rows);
@@ -88,7 +88,7 @@ fn a_line_says_who_was_asked_in_its_stead() {
 }
 
 #[test]
-fn samples_of_a_prompt_are_asked_each() {
+fn each_sample_of_a_prompt_is_sent() {
     let (desk, sim) = (Desk::new(), good());
     let lines = "{\"id\":\"a\",\"prompt\":\"p\"}\n{\"id\":\"b\",\"prompt\":\"p\"}\n";
     desk.write("in.jsonl", lines);
@@ -102,7 +102,7 @@ fn samples_of_a_prompt_are_asked_each() {
 }
 
 #[test]
-fn what_the_output_has_an_answer_to_is_not_asked_under_another_id() {
+fn a_prompt_answered_in_the_output_is_not_sent_under_another_id() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.jsonl", with_equals(10, 10));
     let words = "in.jsonl -o out.jsonl --dedupe";
@@ -131,7 +131,7 @@ fn what_the_output_has_an_answer_to_is_not_asked_under_another_id() {
 }
 
 #[test]
-fn a_changed_item_takes_the_answer_that_another_one_has() {
+fn a_changed_item_gets_the_existing_answer_of_another_item() {
     // If the first lines of the output are moved to the archive, the positions of the others change.
     for changed in ["prompt 3", "prompt 0"] {
         let (desk, sim) = (Desk::new(), good());
@@ -151,7 +151,7 @@ fn a_changed_item_takes_the_answer_that_another_one_has() {
 }
 
 #[test]
-fn a_failure_is_that_of_all_who_ask_the_same() {
+fn a_failure_applies_to_all_duplicates() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default().trouble(Trouble::Refusal, 1.0));
     desk.write("in.jsonl", with_equals(3000, 1));
@@ -177,7 +177,7 @@ fn a_failure_is_that_of_all_who_ask_the_same() {
 
 /// Its reply was billed, and a request for each identical item would be billed again.
 #[test]
-fn a_reply_that_cannot_be_used_is_bought_once_for_all_who_ask_the_same() {
+fn an_unusable_reply_is_requested_once_for_all_duplicates() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default().trouble(Trouble::Empty, 1.0));
     desk.write("in.jsonl", with_equals(3000, 1));
@@ -217,7 +217,7 @@ fn a_reply_that_cannot_be_used_is_bought_once_for_all_who_ask_the_same() {
 }
 
 #[test]
-fn vectors_of_another_model_answer_nobody() {
+fn embeddings_of_another_model_are_not_reused() {
     let (desk, sim) = (Desk::new(), good());
     let run = |model: &str| {
         let words = format!(
@@ -260,7 +260,7 @@ fn vectors_of_another_model_answer_nobody() {
 
 /// A line that identifies an item but is not a complete outcome.
 #[test]
-fn a_line_of_another_program_that_holds_no_answer_is_none() {
+fn a_line_of_another_program_without_an_answer_is_not_reused() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.jsonl", with_equals(1, 1));
     let words = "in.jsonl -o out.jsonl --dedupe";
@@ -274,7 +274,7 @@ fn a_line_of_another_program_that_holds_no_answer_is_none() {
 
 #[cfg(unix)]
 #[test]
-fn an_interrupt_ends_a_group_of_very_many_and_the_next_run_completes_it() {
+fn an_interrupted_large_group_is_completed_by_the_next_run() {
     let (desk, sim) = (Desk::new(), good());
     let n = 20_000;
     desk.write("in.jsonl", with_equals(n, 1));
@@ -294,7 +294,7 @@ fn an_interrupt_ends_a_group_of_very_many_and_the_next_run_completes_it() {
 }
 
 #[test]
-fn a_call_for_many_is_tried_again_as_one() {
+fn a_call_for_duplicates_is_retried_as_one_call() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default().trouble(Trouble::Error503, 1.0));
     desk.write("in.jsonl", with_equals(20, 2));
@@ -308,7 +308,7 @@ fn a_call_for_many_is_tried_again_as_one() {
 }
 
 #[test]
-fn equal_texts_have_one_vector_made() {
+fn equal_texts_are_embedded_once() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.jsonl", with_equals(300, 200));
     let ended = desk
@@ -323,7 +323,7 @@ fn equal_texts_have_one_vector_made() {
 }
 
 #[test]
-fn at_most_so_many_are_sent_and_those_that_ask_the_same_come_along() {
+fn max_items_limits_sent_items_and_not_their_duplicates() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.jsonl", with_equals(20, 10));
     let words = "in.jsonl -o out.jsonl --dedupe --max-items 5";
@@ -392,14 +392,14 @@ fn killed(n: usize, kills: u64) {
 
 #[cfg(unix)]
 #[test]
-fn a_killed_run_answers_equal_prompts_from_what_is_there() {
+fn a_resumed_run_answers_duplicates_from_the_output() {
     killed(300, 3);
 }
 
 #[cfg(unix)]
 #[test]
 #[ignore = "takes some seconds"]
-fn ten_thousand_prompts_of_which_three_in_ten_are_equal_are_seven_thousand_calls() {
+fn ten_thousand_prompts_with_30_percent_duplicates_need_seven_thousand_calls() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.jsonl", with_equals(10_000, 7_000));
     desk.run(&sim, "in.jsonl -o out.jsonl -j 16 --temperature 0")

@@ -23,7 +23,7 @@ fn fill(disk: &SmallDisk) {
 const RUN: &str = "in.jsonl -o disk/out.jsonl -j 3 --progress always";
 
 #[test]
-fn a_full_disk_stops_dispatch_until_there_is_room() {
+fn a_full_disk_stops_dispatch_until_there_is_free_space() {
     let Some(disk) = small_disk() else { return };
     let sim = good();
     fill(&disk);
@@ -42,7 +42,7 @@ fn a_full_disk_stops_dispatch_until_there_is_room() {
 }
 
 #[test]
-fn what_a_full_disk_does_not_take_is_shown_when_the_run_is_ended() {
+fn results_that_a_full_disk_rejects_are_printed_at_the_end() {
     for fsync in ["", "--fsync"] {
         let Some(disk) = small_disk() else { return };
         let sim = good();
@@ -70,7 +70,7 @@ fn what_a_full_disk_does_not_take_is_shown_when_the_run_is_ended() {
 }
 
 #[test]
-fn a_compaction_without_room_keeps_every_result_and_says_so() {
+fn a_compaction_on_a_full_disk_keeps_every_result_and_is_reported() {
     let Some(disk) = small_disk() else { return };
     let (desk, sim) = (&disk.desk, good());
     // More than half of the disk, so that a second copy does not fit.
@@ -96,7 +96,7 @@ fn a_compaction_without_room_keeps_every_result_and_says_so() {
 }
 
 #[test]
-fn a_standard_output_that_takes_nothing_is_said_so() {
+fn an_unwritable_standard_output_is_reported() {
     let desk = Desk::new();
     let sim = good();
     desk.prompts("in.jsonl", 500);

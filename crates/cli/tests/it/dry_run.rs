@@ -76,7 +76,7 @@ fn the_schema_is_part_of_the_estimate() {
 }
 
 #[test]
-fn ids_can_be_ignored_and_rows_that_repeat_one_can_be_left_out() {
+fn ids_can_be_ignored_and_rows_with_repeated_ids_skipped() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", "id,prompt\na,one\nb,two\na,three\na,\nb,five\n");
     let refused = desk.run(&sim, "in.csv -o out.jsonl").expect(2);
@@ -163,7 +163,7 @@ fn ids_can_be_ignored_and_rows_that_repeat_one_can_be_left_out() {
 }
 
 #[test]
-fn many_repeats_are_all_left_out() {
+fn all_of_many_repeated_ids_are_skipped() {
     let (desk, sim) = (Desk::new(), good());
     let line = |i: usize| format!("{{\"id\":\"{}\",\"prompt\":\"{i}\"}}\n", i % 10);
     desk.write("in.jsonl", (0..100).map(line).collect::<String>());

@@ -225,7 +225,7 @@ fn one_bad_text_does_not_stop_a_run_before_it_is_alone() {
 }
 
 #[test]
-fn standard_input_fills_packs_and_a_pipe_gets_whole_lines() {
+fn standard_input_fills_packs_and_a_pipe_gets_complete_lines() {
     let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
     let mut command = desk.embed(&server, "- -j 2");
     let mut running = Running::start(command.stdin(Stdio::piped()));
@@ -296,7 +296,7 @@ fn batch_lines_for_embeddings_are_input_for_that_task_only() {
 }
 
 #[test]
-fn what_has_no_meaning_for_a_vector_is_refused() {
+fn options_without_a_meaning_for_embeddings_are_rejected() {
     let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
     desk.prompts("in.jsonl", 1);
     for (flags, said) in [
@@ -331,7 +331,7 @@ fn what_has_no_meaning_for_a_vector_is_refused() {
 }
 
 #[test]
-fn answers_are_no_vectors() {
+fn chat_answers_are_not_embeddings() {
     let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
     desk.prompts("in.jsonl", 3);
     desk.plain("run in.jsonl -o out.jsonl --provider extract")
@@ -356,7 +356,7 @@ fn the_first_provider_that_embeds_is_taken() {
 }
 
 #[test]
-fn a_server_without_an_embedding_model_is_left_alone_soon() {
+fn a_server_without_an_embedding_model_soon_gets_no_more_calls() {
     let server = Server::start(|_, _| {
         let error = json!({"message": "This server does not support embeddings", "code": 501});
         (501, json!({ "error": error }))

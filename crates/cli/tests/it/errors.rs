@@ -22,7 +22,7 @@ fn told(ended: &Ended, kind: &str) -> Value {
 }
 
 #[test]
-fn what_prevents_a_run_is_told_as_json_to_who_asks_for_json() {
+fn errors_before_a_run_are_reported_as_json_with_json() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 2);
     desk.write("bad.jsonl", "{\"id\": 1,\n");
@@ -72,7 +72,7 @@ fn what_prevents_a_run_is_told_as_json_to_who_asks_for_json() {
 }
 
 #[test]
-fn an_output_that_another_run_has_is_told_as_json() {
+fn an_output_in_use_is_reported_as_json() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 2);
     sim.hold();
@@ -85,7 +85,7 @@ fn an_output_that_another_run_has_is_told_as_json() {
 }
 
 #[test]
-fn other_commands_tell_their_errors_as_json_too() {
+fn other_commands_report_errors_as_json_too() {
     let desk = Desk::new();
     for (words, kind, code) in [
         ("providers --json --surely", "usage", 2),
@@ -110,7 +110,7 @@ fn other_commands_tell_their_errors_as_json_too() {
 }
 
 #[test]
-fn a_flag_of_other_programs_is_answered_with_the_one_that_is_meant() {
+fn a_flag_of_another_program_gets_a_tip_with_our_flag() {
     let desk = Desk::new();
     for (words, tip) in [
         ("run in.jsonl --limit 5", "'--max-items'"),

@@ -57,7 +57,7 @@ fn varied(items: usize, seed: u64) -> String {
 }
 
 #[test]
-fn an_estimate_and_a_dry_run_send_nothing_and_leave_every_file_as_it_is() {
+fn an_estimate_and_a_dry_run_send_nothing_and_change_no_file() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     desk.prompts("in.jsonl", 30);
     let words = "in.jsonl -o out.jsonl --model gpt-4o-mini";
@@ -98,7 +98,7 @@ fn an_estimate_and_a_dry_run_send_nothing_and_leave_every_file_as_it_is() {
 }
 
 #[test]
-fn only_what_would_be_sent_counts() {
+fn an_estimate_counts_only_items_to_send() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     desk.prompts("in.jsonl", 40);
     let words = "in.jsonl -o out.jsonl --model gpt-4o-mini --max-tokens 20";
@@ -138,7 +138,7 @@ fn only_what_would_be_sent_counts() {
 }
 
 #[test]
-fn a_sample_is_spread_kept_and_not_bought_again() {
+fn a_sample_is_spread_out_kept_and_not_sent_again() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     desk.prompts("in.jsonl", 100);
     let words = "in.jsonl -o out.jsonl --model gpt-4o-mini";
@@ -173,7 +173,7 @@ fn a_sample_is_spread_kept_and_not_bought_again() {
 }
 
 #[test]
-fn a_sample_that_cannot_be_sent_is_no_estimate() {
+fn a_sample_that_cannot_be_sent_gives_no_estimate() {
     let (desk, sim) = (
         Desk::new(),
         simulator(SimConfig::default().models(["another"])),
@@ -239,7 +239,7 @@ fn an_unknown_price_is_named_and_tokens_are_reported_anyway() {
 }
 
 #[test]
-fn the_limit_that_binds_is_named_also_one_that_replies_reported() {
+fn the_limiting_rate_is_named_including_a_reported_one() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default().rpm(6_000)));
     desk.prompts("in.jsonl", 120);
     let words = "in.jsonl -o out.jsonl --model gpt-4o-mini --max-tokens 20";

@@ -60,7 +60,7 @@ fn scripts_of_all_systems_run_side_by_side() {
 }
 
 #[test]
-fn nothing_runs_where_a_line_is_no_command() {
+fn an_invalid_line_prevents_all_commands() {
     let desk = Desk::new();
     desk.write("jobs.txt", "touch made\necho x > y\n");
     let ended = desk.plain("exec jobs.txt").expect(2);
@@ -107,7 +107,7 @@ fn lists_fill_placeholders_and_no_argument_is_code() {
 }
 
 #[test]
-fn what_people_bring_from_gnu_parallel_is_told_before_anything_runs() {
+fn flags_of_gnu_parallel_get_advice_before_anything_runs() {
     let desk = Desk::new();
     for (words, says) in [
         (&["echo", ":::", "a"][..], "follows `--`"),
@@ -141,7 +141,7 @@ fn what_people_bring_from_gnu_parallel_is_told_before_anything_runs() {
 }
 
 #[test]
-fn results_hold_all_there_is_to_know_and_long_outputs_are_in_files() {
+fn results_are_complete_and_long_outputs_are_in_files() {
     let desk = Desk::new();
     desk.write(
         "jobs.txt",
@@ -197,7 +197,7 @@ fn results_hold_all_there_is_to_know_and_long_outputs_are_in_files() {
 }
 
 #[test]
-fn outputs_come_whole_and_in_order_where_that_is_asked_for() {
+fn outputs_are_complete_and_with_keep_order_in_order() {
     let desk = Desk::new();
     // Two lines with a pause in between, and the first commands are the slowest.
     let line = |i: u32| {
@@ -221,7 +221,7 @@ fn outputs_come_whole_and_in_order_where_that_is_asked_for() {
 }
 
 #[test]
-fn settings_bound_the_run_and_say_what_they_accept() {
+fn settings_limit_the_run_and_errors_name_accepted_values() {
     let desk = Desk::new();
     desk.write("jobs.txt", "true\n");
     let refused = desk.plain("exec jobs.txt -j 11").expect(2);
@@ -257,7 +257,7 @@ fn settings_bound_the_run_and_say_what_they_accept() {
 }
 
 #[test]
-fn a_run_goes_on_from_its_log_whatever_became_of_the_script() {
+fn a_run_resumes_from_its_log_after_changes_of_the_script() {
     let desk = Desk::new();
     desk.write("jobs.txt", "echo a\nfalse\necho 'b c'\n");
     desk.plain("exec jobs.txt --joblog log").expect(3);
@@ -312,7 +312,7 @@ fn a_run_goes_on_from_its_log_whatever_became_of_the_script() {
 }
 
 #[test]
-fn a_command_cannot_lead_what_is_written_elsewhere() {
+fn a_command_cannot_redirect_our_files_with_links() {
     let desk = Desk::new();
     desk.write("victim", "precious");
     let outputs = "out.jsonl.outputs";
@@ -342,7 +342,7 @@ fn a_command_cannot_lead_what_is_written_elsewhere() {
 }
 
 #[test]
-fn a_log_does_not_wait_for_the_order_of_what_is_printed() {
+fn the_job_log_does_not_wait_for_ordered_output() {
     let desk = Desk::new();
     let wait = "sh -c 'touch begun; until [ -e go ]; do sleep 0.01; done; echo first'\n";
     desk.write("jobs.txt", wait.to_owned() + &"echo x\n".repeat(20));
@@ -358,7 +358,7 @@ fn a_log_does_not_wait_for_the_order_of_what_is_printed() {
 }
 
 #[test]
-fn bytes_that_are_no_text_are_kept_in_base64() {
+fn bytes_that_are_not_utf_8_are_kept_in_base64() {
     let desk = Desk::new();
     desk.plain(r"exec -q -o out.jsonl -- printf \377{} ::: x")
         .expect(0);

@@ -50,7 +50,7 @@ fn ctrl_c_lets_running_commands_end_or_kills_them() {
 }
 
 #[test]
-fn ctrl_c_ends_a_run_whose_input_stands_still() {
+fn ctrl_c_ends_a_run_that_waits_for_input() {
     let desk = Desk::new();
     let mut command = desk.command(["exec", "--joblog", "log"]);
     let mut running = Running::start(command.stdin(Stdio::piped()));
@@ -75,7 +75,7 @@ fn is_asleep(desk: &Desk) -> bool {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_the_run_quietly() {
+fn a_closed_reader_ends_the_run_without_an_error() {
     let desk = Desk::new();
     desk.write("jobs.txt", "echo x\n".repeat(5000));
     let mut command = desk.command(["exec", "jobs.txt"]);
@@ -89,7 +89,7 @@ fn a_reader_that_goes_away_ends_the_run_quietly() {
 }
 
 #[test]
-fn a_full_disk_is_said_and_stops_nothing_else() {
+fn a_full_disk_is_reported_and_stops_no_other_command() {
     let Some(disk) = super::common::SmallDisk::new("small", 256) else {
         return;
     };
@@ -108,7 +108,7 @@ fn a_full_disk_is_said_and_stops_nothing_else() {
 }
 
 #[test]
-fn results_that_are_removed_end_the_run_and_are_saved() {
+fn removed_results_end_the_run_and_are_rescued() {
     let desk = Desk::new();
     desk.write("jobs.txt", "true\nsh -c 'rm out.jsonl'\ntrue\ntrue\n");
     let ended = desk
@@ -148,7 +148,7 @@ fn results_of_a_run_that_ended_early_have_every_command() {
 }
 
 #[test]
-fn a_killed_run_goes_on_and_finished_commands_do_not_run_again() {
+fn a_killed_run_resumes_without_repeating_finished_commands() {
     killed(300, 3);
 }
 

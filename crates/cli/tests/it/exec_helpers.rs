@@ -32,7 +32,7 @@ fn exec(desk: &Desk, words: &str) -> Vec<Value> {
 }
 
 #[test]
-fn a_command_whose_waiting_helper_was_killed_runs_once_all_the_same() {
+fn a_command_whose_waiting_helper_was_killed_still_runs_once() {
     if !By::Cgroup.is_there() {
         return;
     }
@@ -45,7 +45,7 @@ fn a_command_whose_waiting_helper_was_killed_runs_once_all_the_same() {
 }
 
 #[test]
-fn a_command_is_the_same_whether_its_helper_waited_or_not() {
+fn a_command_runs_the_same_with_and_without_a_waiting_helper() {
     let desk = Desk::new();
     let long = "a".repeat(100_000);
     let show = "sh -c 'readlink /proc/self/fd/0; ls /proc/self/fd | wc -l; echo $A $BATCHWRIGHT_CONFINE $#' x";

@@ -26,7 +26,7 @@ fn times(log: &str) -> Vec<(f64, f64)> {
 
 #[test]
 #[ignore = "takes ten seconds"]
-fn two_hundred_commands_start_no_faster_than_was_asked_for() {
+fn two_hundred_commands_start_no_faster_than_the_configured_rate() {
     let _alone = ALONE.lock();
     let desk = Desk::new();
     desk.write("jobs.txt", "true\n".repeat(200));

@@ -74,7 +74,7 @@ fn takes(provider: &str) -> &'static [&'static str] {
 }
 
 #[test]
-fn every_provider_takes_what_it_can_and_nothing_else_is_sent() {
+fn every_provider_gets_only_supported_files() {
     let all = ["a.png", "b.pdf", "c.mp3", "d.md"];
     for provider in &PROVIDERS {
         let (desk, name) = (desk(), provider.name);
@@ -131,7 +131,7 @@ fn a_row_of_more_than_memory_holds_is_refused_with_its_line() {
 }
 
 #[test]
-fn a_fallback_may_take_what_the_first_does_not() {
+fn a_fallback_may_support_files_that_the_first_provider_does_not() {
     let (desk, provider) = (desk(), &PROVIDERS[3]);
     assert_eq!(provider.name, "xai");
     let sim = provider.simulator(SimConfig::default());
@@ -196,7 +196,7 @@ fn a_table_names_files_by_a_column_and_paths_stay_below_the_root() {
 }
 
 #[test]
-fn a_file_counts_by_what_it_holds() {
+fn a_file_is_identified_by_its_contents() {
     let (desk, sim) = (desk(), good());
     desk.write(
         "in.jsonl",
@@ -259,7 +259,7 @@ fn a_worker_reads_files_when_they_are_sent_and_a_job_can_be_retried() {
 }
 
 #[test]
-fn the_batches_of_every_provider_carry_what_it_takes() {
+fn the_batches_of_every_provider_contain_supported_files() {
     each(&ALL, |at| {
         let config = SimConfig::default().batches(BatchConfig::default().duration(SHORT));
         let site = Site::with(at, config, 0, |_| String::new());
@@ -288,7 +288,7 @@ fn the_batches_of_every_provider_carry_what_it_takes() {
 #[cfg(target_os = "linux")]
 #[test]
 #[ignore = "takes a minute"]
-fn memory_stays_flat_however_much_the_files_are() {
+fn memory_does_not_grow_with_the_files() {
     const FILE: usize = 2_000_000;
     let (desk, sim) = (Desk::new(), taking(SHORT));
     let mut lines = String::new();

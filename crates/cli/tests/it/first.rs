@@ -4,7 +4,7 @@ use super::common::{Desk, Running, all_ids, good};
 use super::fake::{Fake, says};
 
 #[test]
-fn placeholder_answers_give_way_to_a_models() {
+fn answers_of_a_model_replace_placeholder_answers() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 10);
     desk.plain("run in.jsonl -o out.jsonl --provider extract")

@@ -41,7 +41,7 @@ fn calls_use_the_flex_tier_and_wait_for_capacity() {
 }
 
 #[test]
-fn with_a_patience_calls_return_to_the_full_price_and_say_so() {
+fn with_a_time_limit_calls_return_to_the_full_price_and_report_it() {
     let (desk, server) = (Desk::new(), without_capacity());
     let ended = three(&desk, &server, "--strategy flex --flex-patience 1ms").expect(0);
     ended.says(
@@ -54,7 +54,7 @@ fn with_a_patience_calls_return_to_the_full_price_and_say_so() {
 }
 
 #[test]
-fn a_provider_without_a_flex_tier_is_refused_before_anything_is_bought() {
+fn a_provider_without_a_flex_tier_is_rejected_before_anything_is_sent() {
     let (desk, server) = (Desk::new(), good());
     desk.prompts("in.jsonl", 1);
     let mut command = desk.command(

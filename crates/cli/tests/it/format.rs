@@ -19,7 +19,7 @@ fn texts(lines: &[serde_json::Value]) -> Vec<&str> {
 }
 
 #[test]
-fn a_table_on_standard_input_is_no_text() {
+fn a_table_on_standard_input_is_not_read_as_text() {
     let (desk, sim) = (Desk::new(), good());
     let ended = fed(&desk, &sim, "-", TABLE).expect(2);
     ended
@@ -50,7 +50,7 @@ fn a_table_on_standard_input_is_no_text() {
 
 #[cfg(unix)]
 #[test]
-fn a_pipe_by_its_name_is_read_like_standard_input() {
+fn a_named_pipe_is_read_like_standard_input() {
     let (desk, sim) = (Desk::new(), good());
     fed(&desk, &sim, "/dev/stdin", TABLE)
         .expect(2)
@@ -352,7 +352,7 @@ fn all_bad_rows_of_a_large_file_are_counted() {
 }
 
 #[test]
-fn what_is_submitted_is_read_the_same_way() {
+fn submit_reads_inputs_like_run() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("a.csv", "key,text\nk1,a\nk2,b\nk3\n");
     desk.write("b.json", "[{\"key\":\"k4\",\"text\":\"d\"}]");

@@ -204,7 +204,7 @@ fn run_at<'a>(provider: &'a str, url: &'a str) -> [&'a str; 10] {
 
 /// The simulated provider requires the key for every upload, poll and download.
 #[test]
-fn a_header_in_the_place_of_the_key_goes_with_every_step_of_a_batch() {
+fn a_header_that_replaces_the_key_is_sent_with_every_step_of_a_batch() {
     for (provider, header) in [
         ("openai", "Authorization: Bearer sk-right"),
         ("anthropic", "X-Api-Key: sk-right"),
@@ -238,7 +238,7 @@ fn a_header_in_the_place_of_the_key_goes_with_every_step_of_a_batch() {
 /// Calls and batches of a deployment, with both formats of addresses; the simulated resource accepts each only with
 /// its own header, address and version.
 #[test]
-fn azure_is_asked_in_either_style_by_call_and_by_batch() {
+fn azure_is_called_with_both_address_formats_by_call_and_by_batch() {
     for version in [None, Some("2024-10-21")] {
         for strategy in ["sync", "batch"] {
             let desk = Desk::new();
@@ -272,7 +272,7 @@ fn azure_is_asked_in_either_style_by_call_and_by_batch() {
 }
 
 #[test]
-fn further_fields_go_beneath_those_of_a_line_and_are_part_of_the_request() {
+fn fields_of_a_line_override_extra_and_both_are_part_of_the_request() {
     let (desk, server) = (Desk::new(), Echo::start(200));
     desk.write(
         "in.jsonl",
@@ -356,7 +356,7 @@ fn further_fields_go_beneath_those_of_a_line_and_are_part_of_the_request() {
 }
 
 #[test]
-fn jobs_of_the_queue_bring_their_fields_and_the_worker_its_headers() {
+fn queue_jobs_contain_extra_fields_and_the_worker_adds_headers() {
     let (desk, server) = (Desk::new(), Echo::start(200));
     desk.prompts("in.jsonl", 2);
     let extra = [
@@ -395,7 +395,7 @@ fn jobs_of_the_queue_bring_their_fields_and_the_worker_its_headers() {
 
 /// The simulated provider rejects a tier that the vendor does not have.
 #[test]
-fn a_tier_is_asked_for_in_the_providers_words_or_refused_with_them() {
+fn a_tier_is_translated_for_the_provider_or_rejected() {
     let run = |provider: &str, vendor: Option<Vendor>, tier: &str| {
         let desk = Desk::new();
         desk.prompts("in.jsonl", 2);

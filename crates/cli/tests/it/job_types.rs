@@ -92,7 +92,7 @@ fn sim_plan(sim: &Simulator, text: &str) -> Option<Trouble> {
 }
 
 #[test]
-fn payloads_that_are_none_are_refused_with_line_and_field() {
+fn invalid_payloads_are_rejected_with_line_and_field() {
     let desk = Desk::new();
     let lines = [
         r#"{"article_id":"a","content":"text"}"#,
@@ -175,7 +175,7 @@ fn payloads_are_read_as_the_flags_say_and_other_flags_are_refused() {
 }
 
 #[test]
-fn a_type_has_a_priority_of_its_own_and_the_users_comes_first() {
+fn a_type_has_a_priority_and_the_users_overrides_it() {
     let desk = Desk::new();
     desk.write("in.jsonl", articles(1));
     submit(&desk, "--type summarize in.jsonl");
@@ -192,7 +192,7 @@ fn a_type_has_a_priority_of_its_own_and_the_users_comes_first() {
 }
 
 #[test]
-fn articles_come_out_of_pages() {
+fn articles_are_extracted_from_pages() {
     let desk = Desk::new();
     let text = "<p>It rained all day in Bern, as it had done the day before, and the river rose by half a \
                 metre, said the office that measures it, and nobody went out.</p>";
@@ -300,7 +300,7 @@ fn texts_are_compared_by_their_vectors() {
 }
 
 #[test]
-fn a_batch_has_all_results_and_enqueues_its_jobs_once_whatever_is_killed() {
+fn a_batch_has_all_results_and_enqueues_its_jobs_once_after_kills() {
     const MEMBERS: usize = 60;
     let desk = Desk::new();
     let config = SimConfig::default().latency(Duration::from_millis(30));
@@ -350,7 +350,7 @@ fn a_batch_has_all_results_and_enqueues_its_jobs_once_whatever_is_killed() {
 }
 
 #[test]
-fn what_a_cancelled_batch_waits_for_is_cancelled_with_it() {
+fn cancelling_a_batch_cancels_its_jobs() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default().latency(Duration::from_millis(200)));
     let prompt = |i| json!({"type": "completion", "payload": {"prompt": format!("member {i}")}});

@@ -41,7 +41,7 @@ fn expected() -> Vec<(String, Value)> {
 }
 
 #[test]
-fn columns_come_back_in_their_order_and_without_the_flag_nothing_does() {
+fn columns_are_kept_in_order_and_only_with_the_flag() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", ROWS);
     let all = desk
@@ -70,7 +70,7 @@ fn columns_come_back_in_their_order_and_without_the_flag_nothing_does() {
 }
 
 #[test]
-fn what_a_row_says_in_json_stays_as_it_stands() {
+fn json_values_of_rows_are_kept_unchanged() {
     let (desk, sim) = (Desk::new(), good());
     let row = r#"{"id":7,"text":"a","n":1.0,"big":12345678901234567890.10,"none":null,"tags":["x",{"y":[]}]}"#;
     let kept = format!("\"input\":{row}}}\n");
@@ -117,7 +117,7 @@ fn of_native_lines_unknown_fields_are_kept_and_not_sent() {
 }
 
 #[test]
-fn what_is_not_there_is_refused_before_anything_is_sent() {
+fn unknown_columns_are_rejected_before_anything_is_sent() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", ROWS);
     desk.write("twice.csv", "text,n,n\na,1,2\n");
@@ -151,7 +151,7 @@ fn what_is_not_there_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn failures_retries_and_bad_rows_say_it_too() {
+fn failures_retries_and_bad_rows_have_kept_fields_too() {
     let desk = Desk::new();
     desk.write("in.csv", ROWS);
     let trouble = |kind| {
@@ -187,7 +187,7 @@ fn failures_retries_and_bad_rows_say_it_too() {
 }
 
 #[test]
-fn another_choice_runs_nothing_again_and_the_lines_follow() {
+fn changing_keep_updates_lines_and_sends_nothing() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", ROWS);
     let run = |words: &str| {
@@ -251,7 +251,7 @@ fn several_inputs_and_items_without_ids_each_have_their_own() {
 }
 
 #[test]
-fn results_of_batches_say_it_whenever_they_come_back() {
+fn results_of_batches_have_kept_fields_whenever_they_are_collected() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.write("in.csv", ROWS);
     let run = |words: &str| {
@@ -271,7 +271,7 @@ fn results_of_batches_say_it_whenever_they_come_back() {
 }
 
 #[test]
-fn jobs_of_a_queue_carry_it_to_their_results() {
+fn jobs_of_a_queue_copy_kept_fields_to_their_results() {
     let desk = Desk::new();
     let row = r#"{"text":"prompt 1","n":1.0}"#;
     desk.write(

@@ -47,7 +47,7 @@ fn killed(seed: u64, items: usize, kills: u64, flags: &str) {
 }
 
 #[test]
-fn killed_runs_lose_nothing_and_pay_at_most_what_was_in_flight() {
+fn killed_runs_lose_nothing_and_repeat_at_most_calls_in_flight() {
     killed(1, 400, 8, "");
     killed(2, 400, 8, "--ordered");
     killed(3, 200, 4, "--fsync");

@@ -36,7 +36,7 @@ fn a_limit_on_calls_at_once_loses_no_item_and_refuses_few_calls() {
 }
 
 #[test]
-fn a_run_stops_after_ten_replies_that_were_paid_for_and_cannot_be_used() {
+fn a_run_stops_after_ten_billed_unusable_replies() {
     for (trouble, words) in [
         (Trouble::Empty, ""),
         (Trouble::Empty, "--fallback extract"),
@@ -75,7 +75,7 @@ fn refusing(status: u16, message: &'static str) -> String {
 }
 
 #[test]
-fn a_run_stops_after_ten_refusals_in_the_same_words() {
+fn a_run_stops_after_ten_identical_rejections() {
     let asked = |words: &str| {
         let url = refusing(418, "team N may not brew today");
         let desk = Desk::new();
@@ -100,7 +100,7 @@ fn a_run_stops_after_ten_refusals_in_the_same_words() {
 }
 
 #[test]
-fn a_wait_of_years_is_not_obeyed_by_this_run_or_the_next() {
+fn a_requested_wait_of_years_is_ignored_by_this_run_and_the_next() {
     let year = Duration::from_secs(365 * 86_400);
     let forever = SimConfig::default()
         .trouble(Trouble::RateLimit, 1.0)
@@ -132,7 +132,7 @@ fn a_wait_of_years_is_not_obeyed_by_this_run_or_the_next() {
 
 #[test]
 #[ignore = "eight seconds"]
-fn an_address_where_no_server_is_stops_the_run_within_ten_seconds() {
+fn an_address_without_a_server_stops_the_run_within_ten_seconds() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 300);
     let words = "run in.jsonl -o out.jsonl --provider custom --model m";

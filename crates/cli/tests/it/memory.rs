@@ -125,17 +125,17 @@ fn take_turns(temporary: Option<&str>, limit: Limit) {
 }
 
 #[test]
-fn large_replies_for_which_there_is_no_room_are_set_aside_and_all_are_saved() {
+fn large_replies_without_memory_spill_to_disk_and_are_saved() {
     take_turns(None, Limit::Replies);
 }
 
 #[test]
-fn large_replies_that_cannot_be_set_aside_wait_and_all_are_saved() {
+fn large_replies_that_cannot_spill_to_disk_wait_and_are_saved() {
     take_turns(Some("/there/is/no/such/folder"), Limit::Replies);
 }
 
 #[test]
-fn large_replies_go_one_at_a_time_through_a_program_that_may_have_no_more_memory() {
+fn at_the_memory_limit_large_replies_are_processed_one_at_a_time() {
     take_turns(None, Limit::Program);
 }
 
@@ -188,7 +188,7 @@ fn large_prompts_from_standard_input_wait_until_there_is_memory_for_them() {
 }
 
 #[test]
-fn large_jobs_go_one_at_a_time_through_a_worker_that_may_have_no_more_memory() {
+fn at_the_memory_limit_a_worker_processes_large_jobs_one_at_a_time() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.jsonl", large_prompts(5));
     desk.plain("submit in.jsonl").expect(0);

@@ -82,7 +82,7 @@ fn a_worker_writes_how_long_the_queue_is() {
 }
 
 #[test]
-fn a_file_of_metrics_that_cannot_be_written_stops_nothing_that_was_paid_for() {
+fn an_unwritable_metrics_file_loses_no_billed_answer() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 2);
     let refused = desk.run(

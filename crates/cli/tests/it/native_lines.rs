@@ -170,7 +170,7 @@ fn a_responses_line_brings_its_calls_and_all_that_its_reply_holds() {
 }
 
 #[test]
-fn lines_are_translated_for_others_and_refused_by_name_where_something_would_be_lost() {
+fn lines_are_translated_for_other_providers_or_rejected_with_the_lost_field() {
     for (name, provider) in [
         ("anthropic", "openai"),
         ("anthropic", "gemini"),
@@ -238,7 +238,7 @@ fn lines_are_translated_for_others_and_refused_by_name_where_something_would_be_
 }
 
 #[test]
-fn what_a_flag_would_add_is_not_lost_in_silence() {
+fn flags_that_a_native_line_cannot_use_are_reported() {
     let (desk, sim) = (Desk::new(), sim());
     desk.write("in.jsonl", example("anthropic"));
     for (flag, says) in [

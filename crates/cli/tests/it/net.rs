@@ -114,7 +114,7 @@ fn run(desk: &Desk, url: &str, variables: &[(&str, &str)]) -> Ended {
 }
 
 #[test]
-fn a_private_authority_is_trusted_when_the_system_is_told_of_it() {
+fn a_private_authority_is_trusted_if_the_system_trusts_it() {
     let (desk, sim) = (Desk::new(), good());
     let server = Secure::start(&sim);
     desk.write("ca.pem", &server.authority);
@@ -139,7 +139,7 @@ fn run_encrypted(desk: &Desk, server: &Secure, flags: &str) -> Ended {
 }
 
 #[test]
-fn an_encrypted_reply_that_nobody_asked_for_is_not_that_to_the_next_request() {
+fn an_unrequested_encrypted_reply_is_not_used_for_the_next_request() {
     let long = SimConfig::default().output_tokens(20_000);
     let (desk, sim) = (Desk::new(), simulator(long));
     let more = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
@@ -151,7 +151,7 @@ fn an_encrypted_reply_that_nobody_asked_for_is_not_that_to_the_next_request() {
 }
 
 #[test]
-fn a_server_that_refuses_a_request_before_it_has_all_of_it_is_heard_through_tls() {
+fn an_early_rejection_is_read_through_tls() {
     let desk = Desk::new();
     let server = Secure::serving(|mut stream| {
         // Otherwise the reset may overtake the reply, which waits for the acknowledgement of the handshake.
@@ -200,7 +200,7 @@ fn a_connection_whose_tls_was_closed_is_not_used_again() {
 }
 
 #[test]
-fn a_certificate_of_nobody_is_refused_with_a_clear_message() {
+fn an_untrusted_certificate_is_rejected_with_a_clear_message() {
     let (desk, sim) = (Desk::new(), good());
     let server = Secure::start(&sim);
     let ended = run(&desk, &server.url, &[]);

@@ -33,7 +33,7 @@ fn slow() -> SimConfig {
 }
 
 #[test]
-fn a_run_finds_how_many_calls_help_and_a_named_number_is_never_exceeded() {
+fn a_run_finds_the_useful_concurrency_and_never_exceeds_a_given_one() {
     let (desk, sim) = (Desk::new(), simulator(slow()));
     let ended = start(&desk, &sim, "a", 0..400, "").wait().expect(0);
     let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
@@ -58,7 +58,7 @@ fn a_run_finds_how_many_calls_help_and_a_named_number_is_never_exceeded() {
 }
 
 #[test]
-fn what_a_run_found_is_where_the_next_one_starts() {
+fn the_next_run_starts_with_the_concurrency_that_was_found() {
     // Slow enough that a busy machine does not look like a busy server.
     let slow = slow().latency(Duration::from_millis(150));
     let (desk, sim) = (Desk::new(), simulator(slow));
@@ -86,7 +86,7 @@ fn used(stats: &SimStats, seconds: std::ops::Range<usize>, rate: f64) -> f64 {
 
 #[test]
 #[ignore = "takes half a minute"]
-fn eight_runs_of_one_quota_use_it_whole_and_one_that_is_killed_takes_nothing_with_it() {
+fn eight_runs_use_their_whole_quota_also_after_a_kill() {
     const RATE: f64 = 80.0;
     let limited = || simulator(slow().rpm(60 * RATE as u64));
     let alone = limited();

@@ -41,7 +41,7 @@ const LINES: &[u8] =
     b"{\"id\":\"a\",\"prompt\":\"one\"}\n{\"id\":\"b\",\"prompt\":\"two\\nlines\"}\n{\"id\":\"c\",\"prompt\":\"three\"}\n";
 
 #[test]
-fn compressed_inputs_are_what_is_inside() {
+fn compressed_inputs_are_unpacked() {
     let (desk, sim) = (Desk::new(), good());
     let expected = [
         ("a", "echo: one"),
@@ -91,7 +91,7 @@ fn compressed_inputs_are_what_is_inside() {
 }
 
 #[test]
-fn faults_inside_are_told_by_the_name_outside() {
+fn errors_in_compressed_inputs_name_the_compressed_file() {
     let (desk, sim) = (Desk::new(), good());
     desk.write(
         "in.csv.gz",
@@ -171,7 +171,7 @@ fn other_encodings_are_read_when_they_are_named() {
 }
 
 #[test]
-fn what_is_kept_meanwhile_is_gone_afterwards() {
+fn temporary_files_of_unpacked_inputs_are_deleted() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv.gz", gzip(ROWS));
     desk.run(&sim, "in.csv.gz -o out.jsonl --data-dir data")

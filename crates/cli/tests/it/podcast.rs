@@ -92,7 +92,7 @@ fn read_by_python(path: &Path) -> Option<String> {
 }
 
 #[test]
-fn podcasts_are_made_through_trouble_and_can_be_heard() {
+fn podcasts_are_created_despite_faults_and_are_valid_audio() {
     const TURNS: usize = 24;
     let desk = Desk::new();
     let article =
@@ -146,7 +146,7 @@ fn podcasts_are_made_through_trouble_and_can_be_heard() {
 }
 
 #[test]
-fn no_sound_that_was_paid_for_is_bought_again_whatever_is_killed() {
+fn billed_audio_is_not_requested_again_after_kills() {
     const TURNS: usize = 60;
     let desk = Desk::new();
     write(&desk, &[scripted("p", TURNS)]);
@@ -170,7 +170,7 @@ fn no_sound_that_was_paid_for_is_bought_again_whatever_is_killed() {
 }
 
 #[test]
-fn what_failed_is_tried_again_with_the_sound_that_is_there() {
+fn a_failed_podcast_is_retried_with_the_existing_audio() {
     const TURNS: usize = 20;
     let desk = Desk::new();
     write(&desk, &[scripted("p", TURNS)]);
@@ -201,7 +201,7 @@ fn what_failed_is_tried_again_with_the_sound_that_is_there() {
 }
 
 #[test]
-fn what_cannot_become_a_podcast_is_refused_or_fails_with_its_reason() {
+fn invalid_podcasts_are_rejected_or_fail_with_the_reason() {
     let desk = Desk::new();
     write(
         &desk,

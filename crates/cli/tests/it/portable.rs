@@ -55,7 +55,7 @@ fn run(desk: &Desk, provider: &Provider, url: &str) -> Ended {
 }
 
 #[test]
-fn a_file_in_openais_words_runs_against_every_provider_and_says_what_it_leaves_out() {
+fn a_file_in_openais_format_runs_against_every_provider_and_reports_omitted_fields() {
     let desk = Desk::new();
     let lines = prompt_file();
     desk.write("in.jsonl", lines.concat());

@@ -29,7 +29,7 @@ fn bill_and_lines(sim: &Simulator, lines: &[Value], share: u64) -> (Usd, Usd) {
 }
 
 #[test]
-fn the_lines_add_up_to_what_the_provider_bills_for_calls_and_batches() {
+fn the_lines_add_up_to_the_bill_for_calls_and_batches() {
     let troubled = SimConfig::default()
         .trouble(Trouble::Refusal, 0.2)
         .trouble(Trouble::RateLimit, 0.2)
@@ -59,7 +59,7 @@ fn the_lines_add_up_to_what_the_provider_bills_for_calls_and_batches() {
 }
 
 #[test]
-fn own_prices_come_before_the_table_and_unknown_ones_are_counted_apart() {
+fn own_prices_override_the_table_and_unknown_ones_are_counted_separately() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     let line = |id: &str, model: &str| json!({"id": id, "prompt": "p", "model": model}).to_string();
     desk.write(

@@ -76,7 +76,7 @@ fn data_folder_and_all_in_it_are_private_when_the_program_makes_them() {
 }
 
 #[test]
-fn a_data_folder_that_was_there_stays_as_it_is_and_doctor_says_who_may_look_into_it() {
+fn an_existing_data_folder_is_not_changed_and_doctor_reports_who_can_read_it() {
     let desk = Desk::new();
     fs::create_dir(desk.path("data")).unwrap();
     fs::set_permissions(desk.path("data"), fs::Permissions::from_mode(0o755)).unwrap();

@@ -71,7 +71,7 @@ pub fn work(desk: &Desk) {
 }
 
 #[test]
-fn a_submission_has_a_name_that_people_know() {
+fn a_submission_has_a_readable_name() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 1);
     let told = |id| queue(&desk).process(id).unwrap().unwrap().info;
@@ -123,7 +123,7 @@ pub fn adds_up(process: &Value) {
 }
 
 #[test]
-fn submit_prints_the_id_alone_and_says_the_rest() {
+fn submit_prints_only_the_id_on_standard_output() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 3);
     let ended = plain(&desk, "submit in.jsonl --priority 9 --max-retries 1").expect(0);
@@ -139,7 +139,7 @@ fn submit_prints_the_id_alone_and_says_the_rest() {
 }
 
 #[test]
-fn what_the_queue_answered_need_not_be_run_again() {
+fn results_of_the_queue_count_as_finished_in_a_run() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.txt", "one\ntwo\none\n");
     let id = submit(&desk, "in.txt --model sim-1 --system brief --max-tokens 9");
@@ -175,7 +175,7 @@ fn priority_and_retries_reach_the_jobs() {
 }
 
 #[test]
-fn bad_input_is_told_by_its_lines_and_leaves_nothing() {
+fn bad_input_is_reported_by_line_and_submits_nothing() {
     let desk = Desk::new();
     desk.write("bad.jsonl", format!("{}{{}}\nnonsense\n", prompt_line(0)));
     let ended = plain(&desk, "submit bad.jsonl").expect(2);
@@ -225,7 +225,7 @@ fn jobs_told(said: &str) -> u64 {
 }
 
 #[test]
-fn a_bad_line_of_standard_input_takes_all_of_it_back() {
+fn a_bad_line_of_standard_input_submits_nothing() {
     let desk = Desk::new();
     let mut running = piped(&desk);
     running.feed(&prompt_lines(GROUP));
@@ -244,7 +244,7 @@ fn a_bad_line_of_standard_input_takes_all_of_it_back() {
 
 #[cfg(unix)]
 #[test]
-fn a_signal_takes_back_what_was_queued() {
+fn a_signal_during_submit_removes_the_queued_jobs() {
     for (name, code) in [("INT", 130), ("TERM", 143)] {
         let desk = Desk::new();
         let mut running = piped(&desk);
@@ -265,7 +265,7 @@ fn a_signal_takes_back_what_was_queued() {
 
 #[cfg(unix)]
 #[test]
-fn a_submission_that_was_killed_is_shown_and_can_be_given_up() {
+fn a_killed_submission_is_shown_and_can_be_cancelled() {
     let desk = Desk::new();
     let id = ProcessId::new();
     let words = format!("submit - --process {id}");
@@ -340,7 +340,7 @@ fn lines_that_were_written_before_a_kill_are_not_written_again() {
 }
 
 #[test]
-fn results_come_as_far_as_there_are_any() {
+fn results_writes_only_finished_jobs() {
     let (desk, id) = submitted(3);
     let client = Arc::new(ScriptedClient::new());
     client.hold();
@@ -363,7 +363,7 @@ fn results_come_as_far_as_there_are_any() {
 }
 
 #[test]
-fn a_file_that_cannot_take_results_costs_none() {
+fn an_unwritable_file_loses_no_results() {
     let (desk, id) = submitted(2);
     work(&desk);
     desk.write("notes.txt", "dear diary\n");
@@ -398,7 +398,7 @@ fn with_long_results() -> (Desk, ProcessId) {
 
 #[cfg(unix)]
 #[test]
-fn results_for_a_pipe_by_its_name_are_shown_and_stay() {
+fn results_written_to_a_named_pipe_stay_in_the_queue() {
     let (desk, id) = with_long_results();
     let words = format!("results {id} -o /dev/stdout");
     let mut running = Running::start(&mut on_queue(&desk, &words));
@@ -430,7 +430,7 @@ fn results_that_were_written_to_a_file_have_left_the_queue() {
 }
 
 #[test]
-fn a_reader_that_goes_away_costs_no_result() {
+fn a_closed_reader_loses_no_result() {
     let (desk, id) = with_long_results();
     let mut running = Running::start(&mut on_queue(&desk, &format!("results {id} --take")));
     let mut stdout = BufReader::new(running.child.stdout.take().unwrap());
@@ -445,7 +445,7 @@ fn a_reader_that_goes_away_costs_no_result() {
 
 #[cfg(unix)]
 #[test]
-fn two_signals_end_it_while_nobody_reads() {
+fn two_signals_end_it_while_its_output_is_blocked() {
     let (desk, id) = with_long_results();
     let mut running = Running::start(&mut on_queue(&desk, &format!("results {id} --take")));
     let mut unread = BufReader::new(running.child.stdout.take().unwrap());

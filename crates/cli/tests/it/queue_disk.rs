@@ -43,7 +43,7 @@ fn hears_of_full_disk(trouble: &Mutex<Option<String>>) -> bool {
 }
 
 #[test]
-fn submit_says_that_the_disk_is_full_and_leaves_nothing() {
+fn submit_reports_a_full_disk_and_leaves_no_jobs() {
     // The shared-memory file does not fit, the log does not fit, or the prompts do not fit.
     for room in [24, 60, 200] {
         let Some(disk) = SmallDisk::new("data", 2048) else {
@@ -63,7 +63,7 @@ fn submit_says_that_the_disk_is_full_and_leaves_nothing() {
 }
 
 #[test]
-fn the_program_says_why_it_stands_still_and_pays_for_nothing_twice() {
+fn the_program_reports_a_full_disk_and_nothing_is_billed_twice() {
     let Some(disk) = SmallDisk::new("data", 16384) else {
         return;
     };
@@ -135,7 +135,7 @@ fn a_worker_that_ends_on_a_full_disk_keeps_no_job_from_the_next_one_of_its_proce
 }
 
 #[test]
-fn what_was_left_halfway_waits_for_room() {
+fn unfinished_changes_wait_for_free_space() {
     let Some(disk) = SmallDisk::new("data", 16384) else {
         return;
     };

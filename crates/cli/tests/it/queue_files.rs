@@ -24,7 +24,7 @@ fn slow(latency: Duration) -> Simulator {
 }
 
 #[test]
-fn a_folder_that_was_moved_away_and_back_costs_nothing() {
+fn a_folder_that_was_moved_away_and_back_loses_nothing() {
     const JOBS: usize = 60;
     let (desk, id) = submitted(JOBS);
     let sim = slow(Duration::from_millis(20));

@@ -78,7 +78,7 @@ fn commands_that_were_killed_are_finished_by_the_next() {
 }
 
 #[test]
-fn a_deletion_that_was_left_halfway_is_no_fault_of_the_counters() {
+fn an_unfinished_deletion_does_not_damage_the_counters() {
     let (desk, id) = enqueued(100);
     let conn = rusqlite::Connection::open(database(&desk)).unwrap();
     conn.execute_batch(

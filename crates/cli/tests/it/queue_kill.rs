@@ -120,19 +120,19 @@ fn chaos(seed: u64, jobs: usize, blows: u64) {
 }
 
 #[test]
-fn killed_and_sleeping_workers_finish_every_job_once() {
+fn killed_and_suspended_workers_finish_every_job_once() {
     chaos(1, 600, 12);
 }
 
 #[test]
 #[ignore = "takes minutes"]
-fn a_hundred_blows_cost_no_job() {
+fn a_hundred_kills_and_suspensions_lose_no_job() {
     chaos(2, 5000, 100);
     chaos(3, 5000, 100);
 }
 
 #[test]
-fn a_sleeping_worker_keeps_its_jobs() {
+fn a_suspended_worker_keeps_its_jobs() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default());
     let queue = queue(&desk);

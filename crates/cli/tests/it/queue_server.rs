@@ -164,7 +164,7 @@ fn files_of_prompts_are_in_the_queue_on_a_server() {
 }
 
 #[test]
-fn what_failed_is_put_back_and_what_waits_is_cancelled_on_a_server() {
+fn failed_jobs_are_requeued_and_waiting_ones_cancelled_on_a_server() {
     let Some(server) = Server::new() else { return };
     let desk = Desk::new();
     desk.prompts("in.jsonl", 3);
@@ -189,7 +189,7 @@ fn what_failed_is_put_back_and_what_waits_is_cancelled_on_a_server() {
 /// address without a server stops nothing, and no password is shown.
 #[cfg(feature = "redis")]
 #[test]
-fn a_worker_is_told_of_work_through_redis_and_works_without_it() {
+fn a_worker_is_woken_through_redis_and_works_without_it() {
     let Some(server) = Server::new() else { return };
     let Ok(redis) = std::env::var("BATCHWRIGHT_TEST_REDIS") else {
         eprintln!("skipped: BATCHWRIGHT_TEST_REDIS names no server; see scripts/with-servers");
@@ -242,7 +242,7 @@ fn redis_is_only_for_a_queue_on_a_server() {
 /// `doctor` checks the server, and Redis if it is configured. It reports a Redis that does not answer.
 #[cfg(feature = "redis")]
 #[test]
-fn doctor_looks_at_the_server_and_at_redis() {
+fn doctor_checks_the_server_and_redis() {
     let Some(server) = Server::new() else { return };
     let Ok(redis) = std::env::var("BATCHWRIGHT_TEST_REDIS") else {
         eprintln!("skipped: BATCHWRIGHT_TEST_REDIS names no server; see scripts/with-servers");

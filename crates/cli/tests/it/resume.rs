@@ -78,7 +78,7 @@ fn result_lines_have_stable_keys_and_the_fingerprint_of_their_request() {
 }
 
 #[test]
-fn only_what_changed_runs_again() {
+fn only_changed_items_run_again() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 6);
     desk.run(&sim, RUN).expect(0);
@@ -196,7 +196,7 @@ fn ordered_puts_results_into_the_order_of_the_input() {
 }
 
 #[test]
-fn a_file_is_worked_off_in_pieces() {
+fn a_file_can_be_processed_in_pieces() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 10);
     for (run, done) in [4, 8, 10, 10].into_iter().enumerate() {
@@ -243,7 +243,7 @@ fn a_named_model_is_part_of_the_request_and_a_default_is_not() {
 }
 
 #[test]
-fn what_shapes_an_answer_is_part_of_the_request_and_what_carries_it_is_not() {
+fn settings_of_the_answer_are_part_of_the_request_and_those_of_transport_are_not() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default().answer("{}"));
     desk.prompts("in.jsonl", 3);
@@ -284,7 +284,7 @@ fn a_dry_run_changes_nothing() {
 }
 
 #[test]
-fn results_that_a_changed_setting_leaves_behind_are_told_of_where_items_have_no_ids() {
+fn outdated_results_of_items_without_ids_are_reported_after_a_changed_setting() {
     const WHY: &str = "(without ids, a changed setting makes new items; give ids to replace them, \
                        or name a new output)";
     let (desk, sim) = (Desk::new(), good());

@@ -30,7 +30,7 @@ fn time_adds_up(line: &Value) {
 }
 
 #[test]
-fn passing_trouble_costs_no_item_and_doubtful_calls_are_counted() {
+fn temporary_failures_lose_no_item_and_possibly_billed_calls_are_counted() {
     let settings = SimConfig::default()
         .trouble(Trouble::Drop, 0.2)
         .trouble(Trouble::Truncated, 0.2)
@@ -46,7 +46,7 @@ fn passing_trouble_costs_no_item_and_doubtful_calls_are_counted() {
 }
 
 #[test]
-fn a_rate_limit_is_waited_for_as_the_server_asks() {
+fn a_rate_limit_causes_the_wait_that_the_server_requests() {
     let settings = SimConfig::default()
         .trouble(Trouble::RateLimit, 0.3)
         .retry_after(std::time::Duration::from_millis(300));
@@ -57,7 +57,7 @@ fn a_rate_limit_is_waited_for_as_the_server_asks() {
 }
 
 #[test]
-fn a_reply_that_does_not_come_is_given_up_and_asked_for_again() {
+fn a_missing_reply_times_out_and_is_retried() {
     let settings = SimConfig::default().trouble(Trouble::Stall, 0.2);
     let (summary, lines, stats) = run(settings, "--timeout 300ms");
     assert!(stats.by_trouble["stall"] > 0);
@@ -66,7 +66,7 @@ fn a_reply_that_does_not_come_is_given_up_and_asked_for_again() {
 }
 
 #[test]
-fn calls_are_told_apart_by_why_they_were_made() {
+fn calls_are_counted_by_their_reason() {
     let sim = simulator(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
     let desk = Desk::new();
     desk.prompts("in.jsonl", 4);

@@ -45,7 +45,7 @@ fn another_output_is_answered_without_a_call() {
 }
 
 #[test]
-fn those_who_ask_the_same_have_it_too() {
+fn duplicates_get_the_reused_answer_too() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 2);
     desk.run(&sim, &format!("{WORDS} -o a.jsonl")).expect(0);
@@ -74,7 +74,7 @@ fn those_who_ask_the_same_have_it_too() {
 }
 
 #[test]
-fn what_asks_something_else_or_somebody_else_is_asked() {
+fn other_requests_and_other_models_are_sent() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 5);
     let mut calls = 0;
@@ -209,7 +209,7 @@ fn a_dry_run_says_how_many_calls_are_saved() {
 }
 
 #[test]
-fn a_reader_that_is_gone_is_told_of_where_no_call_is_needed_either() {
+fn a_closed_reader_is_reported_also_without_calls() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 3);
     desk.run(&sim, &format!("{WORDS} -o a.jsonl")).expect(0);
@@ -223,7 +223,7 @@ fn a_reader_that_is_gone_is_told_of_where_no_call_is_needed_either() {
 }
 
 #[test]
-fn settings_that_share_everything_or_nothing_are_heeded() {
+fn dedupe_settings_apply_to_the_answer_cache() {
     let (desk, sim) = (Desk::new(), good());
     let run = |words: &str, dedupe: &str| {
         let mut command = desk.against(&sim, words);
@@ -247,7 +247,7 @@ fn settings_that_share_everything_or_nothing_are_heeded() {
 }
 
 #[test]
-fn status_and_doctor_tell_of_the_store() {
+fn status_and_doctor_show_the_answer_cache() {
     let (desk, sim) = (Desk::new(), good());
     assert!(!desk.plain("doctor").stdout.contains("reuse.db"));
     desk.prompts("in.jsonl", 3);
@@ -269,7 +269,7 @@ fn status_and_doctor_tell_of_the_store() {
 }
 
 #[test]
-fn it_is_not_for_the_queue() {
+fn queue_jobs_do_not_use_the_answer_cache() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 2);
     let words = format!("{} --reuse", super::batch_runs::WORDS);

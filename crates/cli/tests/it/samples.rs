@@ -23,7 +23,7 @@ fn hashes(lines: &[Value]) -> HashSet<String> {
 }
 
 #[test]
-fn each_prompt_is_asked_so_often_and_each_answer_is_an_item() {
+fn each_sample_is_sent_and_its_answer_is_an_item() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", ROWS);
     desk.run(&sim, "in.csv --samples 3 -o out.jsonl --max-items 4 -j 1")
@@ -48,7 +48,7 @@ fn each_prompt_is_asked_so_often_and_each_answer_is_an_item() {
 }
 
 #[test]
-fn with_more_or_fewer_of_them_nothing_is_bought_twice() {
+fn changing_the_number_of_samples_resends_nothing() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", ROWS);
     let run = |words: &str| {
@@ -80,7 +80,7 @@ fn with_more_or_fewer_of_them_nothing_is_bought_twice() {
 }
 
 #[test]
-fn n_in_a_line_says_it_for_that_line() {
+fn n_in_a_line_applies_to_that_line() {
     let (desk, sim) = (Desk::new(), good());
     let lines = "{\"id\":\"a\",\"prompt\":\"p\",\"n\":2,\"seed\":7}\n{\"id\":\"b\",\"prompt\":\"p\"}\n\
                  {\"custom_id\":\"c\",\"body\":{\"n\":3,\"messages\":[{\"role\":\"user\",\"content\":\"q\"}]}}\n\
@@ -114,7 +114,7 @@ fn n_in_a_line_says_it_for_that_line() {
 }
 
 #[test]
-fn items_without_ids_are_told_by_what_they_ask_and_their_number() {
+fn items_without_ids_are_identified_by_request_and_number() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.txt", "one\ntwo\none\n");
     desk.run(&sim, "in.txt -o out.jsonl --ordered").expect(0);
@@ -141,7 +141,7 @@ fn items_without_ids_are_told_by_what_they_ask_and_their_number() {
 }
 
 #[test]
-fn an_id_that_a_sample_has_as_well_is_refused() {
+fn an_id_that_equals_the_id_of_a_sample_is_rejected() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", "id,prompt\na,one\na#2,two\n");
     // Without samples, both are ordinary ids.

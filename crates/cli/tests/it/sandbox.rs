@@ -155,7 +155,7 @@ fn every_way_out_is_closed() {
 }
 
 #[test]
-fn what_is_opened_is_open() {
+fn allowed_permissions_are_granted() {
     let desk = Desk::new();
     for folder in ["inside", "outside"] {
         std::fs::create_dir(desk.path(folder)).unwrap();
@@ -182,7 +182,7 @@ fn what_is_opened_is_open() {
 }
 
 #[test]
-fn what_it_may_use_is_bounded() {
+fn resources_of_a_command_are_limited() {
     let desk = Desk::new();
     let limits = |set: fn(&mut Limits)| {
         let mut limits = Limits::default();
@@ -259,7 +259,7 @@ fn what_it_may_use_is_bounded() {
 }
 
 #[test]
-fn nothing_of_a_command_outlives_it_whatever_it_left() {
+fn no_process_of_a_command_outlives_it() {
     let desk = Desk::new();
     let left = "(setsid sh -c 'echo $$ > a; exec sleep 60' &); (sleep 60 & echo $! > b); \
                 while ! [ -s a ]; do :; done";
@@ -282,7 +282,7 @@ fn nothing_of_a_command_outlives_it_whatever_it_left() {
 }
 
 #[test]
-fn what_is_put_in_the_place_of_a_writable_one_is_not_written_to() {
+fn a_replaced_writable_path_is_not_written_to() {
     for place in ["../more", "../work", "$TMPDIR"] {
         let desk = Desk::new();
         for folder in ["base", "base/work", "base/more", "base/tmp", "victim"] {
@@ -315,7 +315,7 @@ fn what_is_put_in_the_place_of_a_writable_one_is_not_written_to() {
 }
 
 #[test]
-fn a_command_that_joins_another_group_ends_at_its_time_all_the_same() {
+fn a_command_that_joins_another_group_still_ends_at_its_time_limit() {
     let desk = Desk::new();
     let code = "import os, time; os.setpgid(0, os.getpgid(os.getppid())); time.sleep(1000)";
     desk.write("job.txt", format!("{} -c '{code}'\n", python()));
@@ -361,7 +361,7 @@ fn commands_leave_the_terminal_where_the_group_of_batchwright_is_out_of_sight() 
 }
 
 #[test]
-fn a_command_that_cannot_be_started_is_told_from_one_that_failed() {
+fn a_command_that_cannot_be_started_is_distinguished_from_a_failed_one() {
     let desk = Desk::new();
     let Some(prepared) = prepare(&sandbox()) else {
         return;
@@ -386,7 +386,7 @@ fn a_command_that_cannot_be_started_is_told_from_one_that_failed() {
 }
 
 #[test]
-fn a_helper_must_be_one() {
+fn a_program_that_is_not_a_helper_is_rejected() {
     let other = Sandbox::new(SandboxMode::On).helper("/bin/true");
     let error = other.prepare().unwrap_err();
     assert!(error.message().contains("confine_main"), "{error}");
@@ -409,7 +409,7 @@ fn exec(desk: &Desk, words: &str, script: &str, code: i32) -> serde_json::Value 
 }
 
 #[test]
-fn exec_says_what_commands_may_and_could_not_do() {
+fn exec_reports_permissions_and_refused_operations() {
     let desk = Desk::new();
     if prepare(&sandbox()).is_none() {
         return;
@@ -442,7 +442,7 @@ fn exec_says_what_commands_may_and_could_not_do() {
 }
 
 #[test]
-fn exec_confines_and_says_what_was_refused() {
+fn exec_confines_commands_and_reports_refused_operations() {
     let desk = Desk::new();
     if prepare(&sandbox()).is_none() {
         return;
@@ -503,7 +503,7 @@ fn exec_confines_and_says_what_was_refused() {
 }
 
 #[test]
-fn what_the_kernel_lacks_is_said_and_left_out_only_if_that_is_wanted() {
+fn missing_kernel_features_are_reported_and_tolerated_only_with_best_effort() {
     let desk = Desk::new();
     let kernel = ["-c", include_str!("older_kernel.py"), HELPER];
     let words = |mode| ["exec", "--sandbox", mode, "--", "echo", ":::", "a", "b"];

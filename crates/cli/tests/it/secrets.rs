@@ -32,7 +32,7 @@ fn clean(texts: &[(&str, &str)]) {
 }
 
 #[test]
-fn neither_key_nor_password_is_shown_however_much_is_said() {
+fn keys_and_passwords_are_never_shown_at_any_log_level() {
     for status in [400, 401, 500, 200] {
         for log in [None, Some("trace"), Some("ureq_proto::util=trace")] {
             let (desk, server) = (Desk::new(), echo(status));

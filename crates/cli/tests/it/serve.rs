@@ -47,7 +47,7 @@ fn get(address: &str, path: &str, header: &str) -> String {
 
 #[cfg(unix)]
 #[test]
-fn a_signal_lets_jobs_end_and_the_next_server_goes_on() {
+fn a_signal_lets_jobs_finish_and_the_next_server_resumes() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 20);
     sim.hold();
@@ -197,7 +197,7 @@ pub fn post(address: &str, path: &str, headers: &str, body: &str) -> Option<(u16
 
 /// Clients that repeat a request with the same key get each job exactly once, whenever the server is killed.
 #[test]
-fn a_job_is_there_once_though_the_server_is_killed() {
+fn a_job_is_created_once_although_the_server_is_killed() {
     const CLIENTS: usize = 8;
     const JOBS: usize = 40;
     let (desk, sim) = (Desk::new(), good());

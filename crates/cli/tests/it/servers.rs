@@ -54,7 +54,7 @@ pub fn got(address: &str, method: &str, path: &str, body: &str) -> Value {
 
 /// A hundred keys at once, each first at one server and then at the other one, some at both at the same time.
 #[test]
-fn a_key_makes_one_job_at_two_servers_of_one_database() {
+fn a_key_creates_one_job_on_two_servers_of_one_database() {
     let Some(on) = Server::new() else { return };
     const JOBS: usize = 100;
     let (desk, sim) = (Desk::new(), good());
@@ -174,7 +174,7 @@ fn keys_of_a_killed_server_pass_to_the_other_one() {
 /// A server is suspended during requests until the other one considers it dead and processes them. When it resumes,
 /// it creates no second job.
 #[test]
-fn a_server_that_was_suspended_makes_no_second_job() {
+fn a_suspended_server_creates_no_second_job() {
     let Some(on) = Server::new() else { return };
     const KEYS: usize = 64;
     let (desk, sim) = (Desk::new(), good());
@@ -220,7 +220,7 @@ fn a_server_that_was_suspended_makes_no_second_job() {
 
 /// Both servers and their workers follow a setting that is changed at either server. The change is logged once.
 #[test]
-fn settings_of_one_server_are_those_of_the_other() {
+fn both_servers_use_the_same_settings() {
     let Some(on) = Server::new() else { return };
     let (desk, sim) = (Desk::new(), good());
     let (first, here) = serve(&on, &desk, &sim, "one", "0");
@@ -306,7 +306,7 @@ pub fn upload(address: &str, lines: usize, filler: u64) -> Value {
 /// A file is uploaded to one server and its batch is created at the other one. The server that processes the batch
 /// is killed, and the results are fetched from the first server again.
 #[test]
-fn a_batch_goes_on_at_the_other_server_when_one_is_killed() {
+fn a_batch_continues_on_the_other_server_after_a_kill() {
     let Some(on) = Server::new() else { return };
     const LINES: usize = 120;
     let (desk, sim) = (Desk::new(), good());
@@ -355,7 +355,7 @@ fn a_batch_goes_on_at_the_other_server_when_one_is_killed() {
 /// The server that processes batches is suspended while it enqueues one, until the other one has done so. When it
 /// resumes, it adds no line.
 #[test]
-fn a_batch_is_enqueued_once_though_its_server_was_suspended() {
+fn a_batch_is_enqueued_once_although_its_server_was_suspended() {
     let Some(on) = Server::new() else { return };
     const LINES: usize = 3_000;
     let (desk, sim) = (Desk::new(), good());
@@ -393,7 +393,7 @@ fn a_batch_is_enqueued_once_though_its_server_was_suspended() {
 
 /// Two servers send a webhook once.
 #[test]
-fn a_webhook_is_told_once_by_two_servers() {
+fn two_servers_send_a_webhook_once() {
     let Some(on) = Server::new() else { return };
     let (desk, sim) = (Desk::new(), good());
     let (_first, _) = serve(&on, &desk, &sim, "one", "0");

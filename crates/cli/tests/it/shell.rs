@@ -65,7 +65,7 @@ fn every_shell_has_a_script_that_knows_the_flags() {
 }
 
 #[test]
-fn the_manual_has_a_page_a_command_that_groff_takes() {
+fn the_manual_has_one_page_per_command_that_groff_accepts() {
     let desk = Desk::new();
     let top = desk.plain("man").expect(0).stdout;
     desk.plain("man pages/man1").expect(0);

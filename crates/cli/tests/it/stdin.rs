@@ -8,7 +8,7 @@ use super::common::{Desk, Running, all_ids, eventually, good, id, line_count, pr
 use super::program::fed;
 
 #[test]
-fn each_answer_is_out_before_the_next_question() {
+fn each_answer_is_written_before_the_next_prompt_is_read() {
     let (desk, sim) = (Desk::new(), good());
     let mut command = desk.against(&sim, "-");
     let mut running = Running::start(command.stdin(Stdio::piped()));
@@ -107,7 +107,7 @@ fn kept_inputs(folder: &std::path::Path) -> Vec<String> {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn the_copy_of_standard_input_is_private_and_gone_with_the_program() {
+fn the_copy_of_standard_input_is_private_and_deleted_at_exit() {
     use std::os::unix::fs::MetadataExt;
     let (desk, sim) = (Desk::new(), good());
     let folder = desk.path("spool");
@@ -155,7 +155,7 @@ fn a_row_that_is_not_sent_is_the_same_item_as_in_a_file() {
 }
 
 #[test]
-fn results_of_lines_that_do_not_come_again_stay() {
+fn results_of_lines_that_are_not_repeated_are_kept() {
     let (desk, sim) = (Desk::new(), good());
     let feed = |rows: &str, code: i32| {
         fed(

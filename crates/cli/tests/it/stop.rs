@@ -87,7 +87,7 @@ fn the_second_signal_ends_calls_that_hang() {
 
 #[cfg(unix)]
 #[test]
-fn the_grace_ends_by_itself() {
+fn the_grace_period_ends_by_itself() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 20);
     sim.hold();
@@ -177,7 +177,7 @@ fn an_empty_account_and_an_unknown_model_stop_at_once() {
 }
 
 #[test]
-fn what_finished_before_a_critical_error_is_saved() {
+fn answers_before_a_critical_error_are_saved() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default().trouble(Trouble::Quota, 0.1).seed(5));
     let first = (0..30).find(|i| sim.config().plan(&format!("prompt {i}")).is_some());
@@ -264,7 +264,7 @@ fn an_input_that_shrinks_stops_the_run_and_one_that_is_replaced_does_not() {
 }
 
 #[test]
-fn an_output_that_is_looked_at_meanwhile_holds_whole_lines() {
+fn an_output_read_during_the_run_has_complete_lines() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 300);
     let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 8");
@@ -295,7 +295,7 @@ impl Drop for Unread {
 
 #[cfg(unix)]
 #[test]
-fn a_standard_error_that_nobody_reads_holds_up_neither_a_run_nor_a_signal() {
+fn a_blocked_standard_error_delays_neither_run_nor_signal() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 20_000);
     let mut command = desk.against(&sim, "in.jsonl -o out.jsonl -j 4");
@@ -317,7 +317,7 @@ fn a_standard_error_that_nobody_reads_holds_up_neither_a_run_nor_a_signal() {
 /// As after Ctrl-Z, or when a user suspends it.
 #[cfg(unix)]
 #[test]
-fn a_reply_that_came_while_the_run_was_stopped_is_not_bought_again() {
+fn a_reply_that_arrived_while_the_run_was_suspended_is_not_requested_again() {
     // More than one read returns.
     let long = SimConfig::default().output_tokens(20_000);
     let (desk, sim) = (Desk::new(), simulator(long));

@@ -24,7 +24,7 @@ fn current(lines: &[Value]) -> Vec<String> {
 }
 
 #[test]
-fn earlier_answers_are_marked_before_the_first_call_and_count_again_when_asked_for_again() {
+fn outdated_answers_are_marked_before_the_first_call_and_restored_if_requested_again() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 6);
     let old = format!("{RUN} A:{{{{prompt}}}}");
@@ -79,7 +79,7 @@ fn earlier_answers_are_marked_before_the_first_call_and_count_again_when_asked_f
 }
 
 #[test]
-fn a_stream_that_ends_early_leaves_no_two_answers_that_look_alike() {
+fn a_stream_that_ends_early_leaves_no_ambiguous_answers() {
     let (desk, sim) = (Desk::new(), good());
     let feed = |text: &str| {
         let mut command = desk.against(&sim, "- -o out.jsonl -j 1");
@@ -137,7 +137,7 @@ fn archived(desk: &Desk) -> Vec<[String; 3]> {
 }
 
 #[test]
-fn replaced_answers_are_kept_with_time_and_reason_and_can_be_brought_back() {
+fn replaced_answers_are_archived_with_time_and_reason_and_can_be_restored() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 3);
     desk.run(&sim, &format!("{RUN} A:{{{{prompt}}}}")).expect(0);
@@ -192,7 +192,7 @@ fn replaced_answers_are_kept_with_time_and_reason_and_can_be_brought_back() {
 }
 
 #[test]
-fn an_answer_that_is_taken_back_answers_equal_prompts_too() {
+fn a_restored_answer_is_used_for_duplicates_too() {
     let (desk, sim) = (Desk::new(), good());
     let old = format!("{RUN} A:{{{{prompt}}}} --dedupe");
     desk.prompts("in.jsonl", 1);
@@ -207,7 +207,7 @@ fn an_answer_that_is_taken_back_answers_equal_prompts_too() {
 
 #[cfg(unix)]
 #[test]
-fn the_archive_is_as_private_as_the_output_and_found_by_every_name_of_it() {
+fn the_archive_has_the_permissions_of_the_output_and_is_found_through_links() {
     use std::os::unix::fs::{PermissionsExt, symlink};
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 2);
@@ -229,7 +229,7 @@ fn the_archive_is_as_private_as_the_output_and_found_by_every_name_of_it() {
 }
 
 #[test]
-fn a_paid_reply_that_cannot_be_used_is_archived_as_well() {
+fn a_billed_unusable_reply_is_archived_too() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 2);
     desk.run(&sim, &format!("{RUN} A:{{{{prompt}}}}")).expect(0);
@@ -256,7 +256,7 @@ fn a_paid_reply_that_cannot_be_used_is_archived_as_well() {
 }
 
 #[test]
-fn replaced_answers_are_deleted_if_asked_for_and_extracts_are_no_answers() {
+fn replaced_answers_are_deleted_with_the_flag_and_extracts_are_not_archived() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 2);
     desk.run(&sim, &format!("{RUN} A:{{{{prompt}}}}")).expect(0);

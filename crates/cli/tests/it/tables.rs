@@ -10,7 +10,7 @@ fn fed(desk: &Desk, sim: &Simulator, words: &str, text: &[u8]) -> Ended {
 }
 
 #[test]
-fn empty_cells_are_not_paid_for() {
+fn empty_cells_are_not_sent() {
     let (desk, sim) = (Desk::new(), good());
     let rows = "id,stars,Text\nr-1,5,Good\nr-3,4,\nr-4,,  \n,,\n,,\n\"\",\"\",\"\"\n";
     desk.write("in.csv", rows);
@@ -42,7 +42,7 @@ fn empty_cells_are_not_paid_for() {
 }
 
 #[test]
-fn other_separators_are_found_or_named() {
+fn other_separators_are_detected_or_reported() {
     let (desk, sim) = (Desk::new(), good());
     let text = |words: &str| {
         let ended = desk.run(&sim, words).expect(0);
@@ -131,7 +131,7 @@ fn other_encodings_are_named_with_what_converts_them() {
 }
 
 #[test]
-fn a_refused_standard_input_is_all_that_is_said() {
+fn only_the_rejection_of_standard_input_is_reported() {
     let (desk, sim) = (Desk::new(), good());
     for (text, said) in [
         ("id,text\n1,a\n", "--format csv"),
@@ -209,7 +209,7 @@ fn an_output_named_like_a_table_is_refused() {
 }
 
 #[test]
-fn results_that_are_named_like_a_table_are_gone_on_from() {
+fn results_named_like_a_table_are_resumed() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.txt", "a\nb\n");
     desk.run(&sim, "in.txt -j 1 -o out.jsonl --max-items 1")
@@ -228,7 +228,7 @@ const KEPT: &str = concat!(
 );
 
 #[test]
-fn tables_that_are_no_text_are_inputs() {
+fn binary_tables_are_inputs() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("kept.jsonl", KEPT);
     let names = ["in.parquet", "in.xlsx", "in.db"];
@@ -288,7 +288,7 @@ fn tables_that_are_no_text_are_inputs() {
 }
 
 #[test]
-fn a_null_fails_its_row_alone_or_is_left_out_or_empty() {
+fn a_null_fails_only_its_row_or_is_skipped_or_empty() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("kept.jsonl", KEPT);
     desk.plain("export kept.jsonl -o in.parquet").expect(0);
@@ -451,7 +451,7 @@ fn a_query_without_an_end_is_stopped_by_a_signal() {
 }
 
 #[test]
-fn what_an_input_unpacks_to_is_limited() {
+fn the_unpacked_size_of_an_input_is_limited() {
     let (desk, sim) = (Desk::new(), good());
     let text = format!("id,prompt\na,{}\n", "x".repeat(2000));
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());

@@ -36,7 +36,7 @@ pub fn on_a_terminal(desk: &Desk, sim: &Simulator, words: &str) -> Option<Comman
 }
 
 #[test]
-fn a_terminal_shows_a_bar_while_the_run_goes_on() {
+fn a_terminal_shows_a_bar_during_the_run() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 20);
     sim.hold();
@@ -56,7 +56,7 @@ fn a_terminal_shows_a_bar_while_the_run_goes_on() {
 }
 
 #[test]
-fn a_terminal_that_stands_still_holds_up_neither_a_run_with_a_bar_nor_a_signal() {
+fn a_blocked_terminal_delays_neither_run_nor_signal() {
     for (items, signal) in [(20, None), (50_000, Some("-TERM"))] {
         let (desk, sim) = (Desk::new(), good());
         desk.prompts("in.jsonl", items);
@@ -136,7 +136,7 @@ fn messages_break_between_words_on_a_terminal() {
 }
 
 #[test]
-fn a_terminal_is_asked_before_more_than_20_answers_are_bought_again() {
+fn a_terminal_user_confirms_before_more_than_20_answers_are_sent_again() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 21);
     let words =

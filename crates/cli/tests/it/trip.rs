@@ -41,7 +41,7 @@ fn always(trouble: Trouble) -> Simulator {
 }
 
 #[test]
-fn twenty_items_reach_the_fallback_within_ten_seconds_whatever_ails_the_provider() {
+fn twenty_items_reach_the_fallback_within_ten_seconds_for_every_kind_of_failure() {
     let nowhere = good();
     nowhere.stop_listening();
     let cases = [
@@ -83,7 +83,7 @@ fn twenty_items_reach_the_fallback_within_ten_seconds_whatever_ails_the_provider
 }
 
 #[test]
-fn without_a_fallback_few_failures_are_retries_and_no_outage() {
+fn without_a_fallback_few_failures_are_retried_and_are_not_an_outage() {
     let sim = simulator(SimConfig::default().trouble(Trouble::Overloaded, 1.0));
     let (summary, said) = past(&sim, &good(), 4, "-j 2");
     has(&summary, json!({"completed": 4, "retries": 4}));
@@ -93,7 +93,7 @@ fn without_a_fallback_few_failures_are_retries_and_no_outage() {
 
 #[test]
 #[ignore = "ten seconds"]
-fn items_come_back_to_a_provider_that_is_back() {
+fn items_return_to_a_recovered_provider() {
     let (first, second) = (
         good(),
         simulator(SimConfig::default().latency(Duration::from_millis(100))),

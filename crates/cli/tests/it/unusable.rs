@@ -84,7 +84,7 @@ const PLAN: &str =
     "4 items have replies that were paid for and cannot be read; --ask-again sends them again";
 
 #[test]
-fn vectors_that_belong_to_no_text_are_asked_for_in_parts_and_never_again() {
+fn unassignable_embeddings_are_requested_in_parts_and_never_again() {
     let (desk, server) = (Desk::new(), Server::new(r#"{"data":[]}"#));
     desk.prompts("in.jsonl", 4);
     let words = format!("{WORDS} --task embed");
@@ -99,7 +99,7 @@ fn vectors_that_belong_to_no_text_are_asked_for_in_parts_and_never_again() {
 }
 
 #[test]
-fn a_broken_vector_fails_its_own_text_in_one_call_wherever_the_run_goes() {
+fn a_broken_embedding_fails_only_its_text_in_one_call_under_each_strategy() {
     let entry = |vector: &str| format!(r#"{{"embedding":{vector}}}"#);
     let vectors = ["[1,2]", "null", "[3,4]", "[5,6]"].map(entry);
     let server = Server::new(format!(r#"{{"data":[{}]}}"#, vectors.join(",")));
@@ -136,7 +136,7 @@ fn a_broken_vector_fails_its_own_text_in_one_call_wherever_the_run_goes() {
 }
 
 #[test]
-fn pictures_are_bought_once_and_kept_until_somebody_asks_again() {
+fn unusable_images_are_requested_once_and_again_only_on_demand() {
     let (desk, first, fallback) = (Desk::new(), Server::new(picture()), Server::new("{}"));
     desk.prompts("in.jsonl", 4);
     let words = format!("{WORDS} --fallback local:small");
@@ -175,7 +175,7 @@ fn pictures_are_bought_once_and_kept_until_somebody_asks_again() {
 }
 
 #[test]
-fn tool_calls_are_answers_that_are_bought_once() {
+fn tool_calls_are_answers_and_requested_once() {
     let (desk, first, fallback) = (Desk::new(), Server::new(tool_call()), Server::new("{}"));
     desk.prompts("in.jsonl", 4);
     let words = format!("{WORDS} --fallback local:small --json-schema schema.json --keep-reply");
@@ -199,7 +199,7 @@ fn tool_calls_are_answers_that_are_bought_once() {
 }
 
 #[test]
-fn items_that_failed_otherwise_run_again_as_ever() {
+fn items_that_failed_for_other_reasons_run_again() {
     let (desk, server) = (Desk::new(), Server::new(picture()));
     desk.prompts("in.jsonl", 1);
     server.run(&desk, WORDS).expect(3);
@@ -223,7 +223,7 @@ fn items_that_failed_otherwise_run_again_as_ever() {
 }
 
 #[test]
-fn a_large_reply_is_kept_whole_beside_the_output_and_on_standard_output_in_its_line() {
+fn a_large_reply_is_kept_completely_in_a_file_or_on_standard_output_in_its_line() {
     let page = format!("<!doctype html><p>{}</p>", "ä".repeat(40_000));
     let (desk, server) = (Desk::new(), Server::new(page.as_str()));
     desk.prompts("in.jsonl", 2);
@@ -245,7 +245,7 @@ fn a_large_reply_is_kept_whole_beside_the_output_and_on_standard_output_in_its_l
 }
 
 #[test]
-fn the_queue_keeps_them_and_tries_them_again_only_when_told_to() {
+fn the_queue_keeps_unusable_replies_and_retries_only_on_demand() {
     let page = format!("<!doctype html><p>{}</p>", "ä".repeat(40_000));
     let server = Server::new(page.as_str());
     let (desk, id) = queue::submitted(2);
@@ -280,7 +280,7 @@ fn the_queue_keeps_them_and_tries_them_again_only_when_told_to() {
 }
 
 #[test]
-fn a_batch_is_not_bought_again_for_empty_answers() {
+fn a_batch_with_empty_answers_is_not_submitted_again() {
     let batches = BatchConfig::default().duration(batch_runs::SHORT);
     let settings = SimConfig::default().trouble(Trouble::Empty, 0.3);
     let (desk, sim) = (Desk::new(), simulator(settings.batches(batches)));

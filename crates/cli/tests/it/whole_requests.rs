@@ -51,7 +51,7 @@ fn is_whole(body: &str, documents: bool) {
 }
 
 #[test]
-fn everything_at_once_reaches_every_provider_by_calls_and_in_batches() {
+fn a_request_with_all_features_reaches_every_provider_by_calls_and_in_batches() {
     each(&ALL, |at| {
         let batches = BatchConfig::default().duration(SHORT);
         let recorder = Recorder::default();

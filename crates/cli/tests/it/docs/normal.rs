@@ -116,7 +116,7 @@ fn is_progress(line: &str) -> bool {
 }
 
 #[test]
-fn what_differs_from_run_to_run_is_masked() {
+fn parts_that_differ_between_runs_are_masked() {
     let cases = [
         (
             "  rate       2.1 items/s over 11.7 s, limited",

@@ -273,7 +273,7 @@ fn matches(shown: &[String], printed: &[String]) -> bool {
 }
 
 #[test]
-fn a_page_is_taken_apart() {
+fn the_transcripts_of_a_page_are_found() {
     let page = "text\n<!-- transcript; simulate --rpm 9; env A=b=c -->\n```console\n$ one \\\n  two\nsays\n$ three\n```\n";
     let found = transcripts(page).unwrap();
     assert_eq!(found.len(), 1);
@@ -293,7 +293,7 @@ fn a_page_is_taken_apart() {
 }
 
 #[test]
-fn what_differs_is_told_and_rewritten() {
+fn differences_are_reported_and_rewritten() {
     let page = "<!-- transcript -->\n```console\n$ echo one; echo two\none\nthree\n$ echo x\nx\n```\nend\n";
     let (written, differences) = replay(page).unwrap();
     assert_eq!(differences.len(), 1);

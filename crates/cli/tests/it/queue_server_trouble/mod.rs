@@ -162,7 +162,7 @@ fn a_worker_is_cut_off(what: Cut) {
 }
 
 #[test]
-fn jobs_of_a_worker_that_is_cut_off_pass_to_another_one() {
+fn jobs_of_a_disconnected_worker_pass_to_another_one() {
     if wanted() {
         a_worker_is_cut_off(Cut::Both);
     }
@@ -177,7 +177,7 @@ fn jobs_of_a_worker_that_gets_no_reply_pass_to_another_one() {
 
 /// An interruption that is shorter than a lease costs no worker its jobs.
 #[test]
-fn a_short_interruption_of_the_way_to_the_server_costs_no_claim() {
+fn a_short_disconnection_from_the_server_loses_no_claim() {
     if !wanted() {
         return;
     }
@@ -207,7 +207,7 @@ fn a_short_interruption_of_the_way_to_the_server_costs_no_claim() {
 
 /// The server that accepts writes crashes in the middle of the work, and the other one takes over.
 #[test]
-fn work_goes_on_with_the_server_that_takes_over() {
+fn work_continues_on_the_standby_server() {
     if !wanted() {
         return;
     }
@@ -238,7 +238,7 @@ fn work_goes_on_with_the_server_that_takes_over() {
 /// in flight are billed twice.
 #[test]
 #[ignore = "takes minutes"]
-fn killed_workers_and_servers_cost_no_job() {
+fn killed_workers_and_servers_lose_no_job() {
     if !wanted() {
         return;
     }
@@ -323,7 +323,7 @@ fn killed_workers_and_servers_cost_no_job() {
 
 /// `doctor` distinguishes the server that takes writes from the standby, and reports whether the standby can take over.
 #[test]
-fn doctor_looks_at_every_server_of_the_address() {
+fn doctor_checks_every_server_of_the_address() {
     if !wanted() {
         return;
     }
