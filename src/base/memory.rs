@@ -43,7 +43,7 @@ const PROMPT_COPIES: u64 = 3;
 /// let text = vec![0_u8; 4096];
 /// room.filled(); // From here on it is measured.
 /// assert_eq!(memory.get_optimal_batch_size(50, 4096), 50);
-/// drop((text, room)); // Whoever waits may go on.
+/// drop((text, room)); // Waiting callers may continue.
 /// # Ok::<(), batchwright::Error>(())
 /// ```
 #[derive(Clone, derive_more::Debug)]

@@ -14,7 +14,8 @@ pub(crate) const MAX_LOADING: Duration = Duration::from_secs(600);
 pub(super) struct Loading(Vec<(QuotaId, Time)>);
 
 impl Loading {
-    /// Records how a call ended. Returns true if its item waits for the server and the call is no attempt.
+    /// Records how a call ended. Returns true if its item waits for the server and the call does not count as an
+    /// attempt.
     pub(super) fn note(&mut self, quota: QuotaId, ended: &CallEnd, now: Time) -> bool {
         let known = self.0.iter().position(|(loading, _)| *loading == quota);
         match (ended, known) {
