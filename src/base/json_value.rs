@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_reads_what_json_holds_but_for_fields_that_stand_twice() {
+    fn all_json_is_read_except_duplicate_fields() {
         for text in [
             r#"{"a":[null,true,-1,18446744073709551615,-0.0,1e300,"x\u00e9\n",{"b":{}}],"c":{"a":1}}"#,
             "3",

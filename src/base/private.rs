@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_is_for_its_owner_and_what_is_there_stays() {
+    fn new_files_are_private_and_existing_ones_unchanged() {
         let place = tempfile::tempdir().unwrap();
         let wide = place.path().join("wide");
         fs::create_dir(&wide).unwrap();

@@ -249,7 +249,7 @@ mod tests {
     const KEY: &str = "sk-key+of/nobody=0123456789";
 
     #[test]
-    fn a_key_is_known_in_every_form_that_servers_echo_it_in() {
+    fn a_key_is_recognised_in_every_encoding() {
         let secret = Secret::new(KEY);
         let percent: String = KEY.bytes().map(|byte| format!("%{byte:02x}")).collect();
         let json: String = KEY.bytes().map(|byte| format!("\\u{byte:04X}")).collect();
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_cut_is_known_in_its_forms_too() {
+    fn a_truncated_key_is_recognised_in_every_encoding() {
         let secret = Secret::new(KEY);
         let percent: String = KEY.bytes().map(|byte| format!("%{byte:02x}")).collect();
         let cut = secret.redact_cut(&format!("x {}", &percent[..18])).unwrap();
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_gives_its_credentials_away_in_two_forms() {
+    fn credentials_of_an_address_are_recognised_in_both_forms() {
         let secrets = secrets_in("http://user:pass-word@host:1/v1");
         let exposed: Vec<&str> = secrets.iter().map(Secret::expose).collect();
         assert_eq!(exposed, ["pass-word", "dXNlcjpwYXNzLXdvcmQ="]);

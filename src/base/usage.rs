@@ -192,7 +192,7 @@ mod tests {
 
     /// Each count with its name in JSON, so that no sum leaves one out.
     #[test]
-    fn every_count_is_summed_and_written_unless_it_is_nothing() {
+    fn every_count_is_summed_and_written_unless_it_is_zero() {
         let plain =
             r#"{"input_tokens":1,"cached_input_tokens":0,"output_tokens":0,"reasoning_tokens":0}"#;
         let usage: Usage = serde_json::from_str(plain).unwrap();

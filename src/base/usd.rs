@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn amounts_are_shown_rounded_but_never_as_nothing() {
+    fn amounts_are_shown_rounded_but_never_as_zero() {
         let shown = |picos| Usd(picos).to_string();
         assert_eq!(shown(0), "$0");
         assert_eq!(shown(1), "<$0.000001");

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_there_is_not_added_again_and_a_torn_one_is() {
+    fn an_existing_line_is_not_added_again_and_a_truncated_one_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.jsonl");
         assert_eq!(open(&path).append(&[A]).unwrap(), 1);
@@ -110,7 +110,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn nothing_is_added_to_a_file_that_lost_its_name() {
+    fn nothing_is_added_to_a_removed_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.jsonl");
         let mut file = open(&path);

@@ -48,7 +48,7 @@ fn fed<'r>(route: &'r Route<'r>, items: Vec<Request>) -> ListBacklog<'r, Request
 }
 
 #[test]
-fn what_waits_is_bounded_by_its_real_size_images_and_extra_fields_included() {
+fn waiting_items_are_limited_by_their_real_size() {
     let image = || {
         let mut message = Message::new(Role::User, "");
         message.content = json!([{"type": "image_url", "image_url": {"url": "A".repeat(1 << 19)}}]);
@@ -86,7 +86,7 @@ fn what_waits_is_bounded_by_its_real_size_images_and_extra_fields_included() {
 }
 
 #[test]
-fn behind_a_dead_provider_a_paused_one_holds_items_back() {
+fn a_paused_fallback_of_an_excluded_provider_delays_items() {
     let route = two_steps();
     let class = class(&route);
     let mut availability = Availability::default();
@@ -112,7 +112,7 @@ fn behind_a_dead_provider_a_paused_one_holds_items_back() {
 }
 
 #[test]
-fn when_a_paused_provider_dies_what_waited_for_it_goes_on_at_once() {
+fn when_a_paused_provider_is_excluded_waiting_items_continue_at_once() {
     let route = two_steps();
     let class = class(&route);
     let mut availability = Availability::default();
@@ -136,7 +136,7 @@ fn when_a_paused_provider_dies_what_waited_for_it_goes_on_at_once() {
 }
 
 #[test]
-fn what_was_read_before_a_fault_is_given_before_the_fault_is_told() {
+fn items_read_before_a_fault_are_returned_before_it() {
     let route = Route::new(NamedClient("first"));
     let (waker, _) = Waker::new();
     let (feeder, source, tail) = feed(9, PackLimits::ONE, waker);
@@ -159,7 +159,7 @@ fn what_was_read_before_a_fault_is_given_before_the_fault_is_told() {
 }
 
 #[test]
-fn a_source_that_nobody_reads_any_more_is_handed_back_whole() {
+fn an_abandoned_source_is_returned_completely() {
     let (waker, _) = Waker::new();
     let (feeder, source, tail) = feed(2, PackLimits::ONE, waker);
     let pulled = Arc::new(AtomicUsize::new(0));

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_told_from_names_of_models() {
+    fn keys_are_distinguished_from_names_of_models() {
         for (text, variable) in [
             ("sk-ant-api03-abcdef", "ANTHROPIC_API_KEY"),
             ("sk-proj-abcdefgh", "OPENAI_API_KEY"),

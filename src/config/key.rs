@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_lead_to_known_ones() {
+    fn unknown_names_suggest_known_ones() {
         for (name, meant) in [
             (
                 "llm.modle",
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_is_sound_and_no_credential() {
+    fn stored_values_are_valid_and_not_credentials() {
         let model = SettingKey::named("llm.model").unwrap();
         assert_eq!(model.check_stored(" gpt-x ").unwrap(), "gpt-x");
         for (name, value, expected) in [

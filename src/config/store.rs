@@ -118,13 +118,13 @@ mod tests {
     use crate::base::error::ErrorKind;
 
     #[test]
-    fn memory_keeps_the_rules_of_stores_of_settings() {
+    fn memory_passes_the_tests_of_every_settings_store() {
         let store = std::sync::Arc::new(MemoryConfig::new());
         super::super::conformance::check(&|| store.clone());
     }
 
     #[test]
-    fn what_a_key_does_not_take_is_not_kept() {
+    fn invalid_values_are_not_stored() {
         let store = MemoryConfig::new();
         for (key, value) in [
             ("llm.modle", "m"),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_version_left_can_be_forgotten() {
+    fn values_of_another_version_can_be_deleted() {
         let store = MemoryConfig::new();
         store.write("llm.of_tomorrow", Some("x")).unwrap();
         let before = store.version().unwrap();

@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_says_what_is_accepted() {
+    fn rejected_values_name_the_accepted_ones() {
         const WHOLE: &str = "write a whole number from 1 to 10";
         const FROM_0: &str = "write a whole number from 0 to 9";
         const OF_EXEC: &str =

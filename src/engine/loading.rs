@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn patience_ends_ten_minutes_after_the_first_refusal_and_begins_anew_after_a_reply() {
+    fn waiting_for_a_model_ends_after_ten_minutes_and_restarts_after_a_reply() {
         let (a, b) = (QuotaId(1), QuotaId(2));
         let mut loading = Loading::default();
         assert!(loading.note(a, &REFUSED, at(5)));

@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_hold_what_their_cells_have_in_common() {
+    fn the_type_of_a_column_fits_all_cells() {
         use ColumnType::{Bool, Empty, Float, Int, Json, Long, Text, Vector};
         for (all, kind) in [
             (vec![], Empty),
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_written_as_they_stood() {
+    fn numbers_keep_their_spelling() {
         let text = |cell: Cell<'_>| cell.to_text().unwrap().into_owned();
         assert_eq!(text(Cell::Float(1.5, "1.50")), "1.50");
         assert_eq!(text(Cell::Digits("1e400")), "1e400");

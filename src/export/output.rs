@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_the_name_is_replaced_only_where_that_was_said() {
+    fn an_existing_file_is_replaced_only_with_overwrite() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.csv");
         let left = || fs::read_dir(folder.path()).unwrap().count();
@@ -109,7 +109,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_that_leads_nowhere_is_there_already() {
+    fn a_dangling_link_counts_as_an_existing_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.csv");
         std::os::unix::fs::symlink("nowhere", &path).unwrap();

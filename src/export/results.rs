@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_of_an_id_counts_unless_it_is_set_aside() {
+    fn the_last_line_of_an_id_counts_unless_it_is_superseded() {
         let (a, b) = (line("a", ""), line("b", ",\"n\":1"));
         let newer = line("a", ",\"n\":2");
         let aside = line("b", ",\"n\":3,\"superseded\":true");
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn another_command_in_the_place_of_one_does_not_replace_it() {
+    fn another_command_with_the_same_number_does_not_replace_one() {
         let (old, new) = (
             line("1", ",\"command\":[\"b\"]"),
             line("1", ",\"command\":[\"a\"]"),
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_files_the_last_counts() {
+    fn the_last_of_several_files_counts() {
         let texts = [line("a", "") + "\n" + &line("b", ""), line("a", ",\"n\":2")];
         let (lines, found) = scanned(&texts);
         assert_eq!(lines, [line("b", ""), line("a", ",\"n\":2")]);
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_last_line_is_left_out_and_anything_else_is_refused() {
+    fn a_truncated_last_line_is_omitted_and_other_text_is_rejected() {
         let whole = line("a", "") + "\n";
         for torn in ["{\"id\":\"b\",\"succ", "{\"i", "\0\0\0"] {
             let (lines, found) = scanned(&[whole.clone() + torn]);

@@ -78,7 +78,7 @@ mod tests {
     use crate::bulk::input::JsonObject;
 
     #[test]
-    fn values_are_what_they_are_in_json() {
+    fn values_keep_their_json_types() {
         let object = JsonObject::parse(
             r#"{"a":7,"b":-0.5,"c":"x\u00e9","d":true,"e":null,"f":[1],"g":9223372036854775808,"h":1e400,"i":3.0,"j":0.12345678901234567890,"k":1.50e3}"#,
         )
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_one_of_floating_point_where_no_digit_of_it_is_lost() {
+    fn a_number_is_a_float_if_no_digit_is_lost() {
         for written in [
             "0.1",
             "-0.0",

@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cut_cell_is_full_and_says_where_the_rest_is() {
+    fn a_cut_cell_is_full_and_names_the_file_with_the_rest() {
         assert_eq!(cut(&"a".repeat(MOST_UNITS), "r.jsonl"), None);
         // 16,384 characters of two units each, and four bytes.
         let text = "😀".repeat(16_384);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_a_worksheet_is_refused_before_it_is_written() {
+    fn tables_too_large_for_a_worksheet_are_rejected_before_writing() {
         let folder = tempfile::tempdir().unwrap();
         let sheet = |rows, columns: &[Column]| {
             let out = tempfile::tempfile().unwrap();

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_redis_that_are_none_are_refused_without_being_repeated() {
+    fn invalid_redis_addresses_are_rejected_without_quoting_them() {
         for address in [
             "s3cret",
             "http://me:s3cret@host",

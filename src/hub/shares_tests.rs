@@ -41,7 +41,7 @@ fn heard(redis: &SimulatedRedis, now: Time) -> Share {
 }
 
 #[test]
-fn others_hear_how_long_ago_a_limit_was_reported() {
+fn other_processes_receive_the_age_of_a_report() {
     let redis = SimulatedRedis::new();
     let age = |seconds| Some(Duration::from_secs(seconds));
     redis.exchange("a", &[request(age(10))], at(1_000_000));
@@ -68,7 +68,7 @@ fn paused(pause: Duration) -> ShareRequest {
 }
 
 #[test]
-fn a_clock_of_redis_that_is_set_back_delays_nobody() {
+fn a_redis_clock_that_is_set_back_delays_no_process() {
     let redis = SimulatedRedis::new();
     let minutes = |n: u64| at(n * 60_000);
     redis.exchange("a", &[paused(Duration::from_secs(5))], minutes(1_000));
@@ -92,7 +92,7 @@ fn a_clock_of_redis_that_is_set_back_delays_nobody() {
 }
 
 #[test]
-fn values_that_no_process_wrote_stop_nobody() {
+fn invalid_values_in_a_file_stop_no_process() {
     let now = at(1_000_000);
     let far = (now.as_nanos() / 1_000_000 + 86_400_000).to_string();
     for value in [&far, "nan", "inf", "-inf", "1e300", "-1e300", "", "words"] {

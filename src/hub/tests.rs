@@ -36,7 +36,7 @@ fn subscribed(hub: &RedisHub, topic: &str) -> (Arc<Subscriber>, Receiver<News>) 
 }
 
 #[test]
-fn news_reaches_the_others_of_a_topic_and_not_its_own_hub() {
+fn news_reaches_other_subscribers_of_a_topic_and_not_the_own_hub() {
     let Some(address) = address() else { return };
     let topic = uuid::Uuid::now_v7().to_string();
     let (one, other) = (hub(&address), hub(&address));
@@ -61,7 +61,7 @@ fn news_reaches_the_others_of_a_topic_and_not_its_own_hub() {
 }
 
 #[test]
-fn what_was_published_last_is_sent_before_the_hub_ends() {
+fn the_last_messages_are_sent_before_the_hub_ends() {
     let Some(address) = address() else { return };
     let topic = uuid::Uuid::now_v7().to_string();
     let listener = hub(&address);
@@ -132,7 +132,7 @@ impl Cable {
 }
 
 #[test]
-fn a_server_that_was_away_is_used_again_and_what_was_missed_is_looked_for() {
+fn after_a_reconnect_subscribers_check_for_missed_messages() {
     let Some(address) = address() else { return };
     let topic = uuid::Uuid::now_v7().to_string();
     let cable = Cable::to(&address);

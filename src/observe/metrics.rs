@@ -464,7 +464,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn models_that_prompts_name_make_no_endless_series() {
+    fn the_number_of_series_for_model_names_is_limited() {
         let metrics = Metrics::new();
         for n in 0..2 * MOST_NAMES {
             let model = format!("m-{n}");

@@ -247,7 +247,7 @@ mod tests {
         }
 
         #[test]
-        fn however_odd_the_counts_there_is_no_time_that_is_none(
+        fn odd_counts_never_give_an_invalid_time(
             looks in prop::collection::vec((0_u64..10_000_000, any::<u64>(), any::<u64>()), 0..50),
             total in any::<Option<u64>>(),
         ) {
@@ -262,7 +262,7 @@ mod tests {
         }
 
         #[test]
-        fn it_makes_no_difference_how_often_one_looks(
+        fn the_rate_does_not_depend_on_how_often_it_is_read(
             looks in prop::collection::btree_set(1_u32..7200, 0..100),
         ) {
             let (mut rare, mut often) = (Pace::default(), Pace::default());
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_pace_is_followed_within_as_long_again() {
+    fn a_change_of_the_rate_is_followed_within_the_same_time() {
         // Ten a second for a minute, then one a second.
         let gaps = |slow: usize| (0..600).map(|_| 0.1).chain((0..slow).map(|_| 1.0));
         let rate = |(tracker, at): (ProgressTracker, f64)| tracker.progress_at(seconds(at)).rate;
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn while_nothing_ends_the_end_moves_away() {
+    fn while_nothing_ends_the_expected_end_moves_later() {
         let (tracker, at) = told(100, (0..50).map(|_| 1.0));
         let eta = |later: f64| tracker.progress_at(seconds(at + later)).eta.unwrap();
         assert_eq!(eta(0.0).as_secs(), 50);
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_total_or_an_outcome_no_end_is_told() {
+    fn without_a_total_or_an_outcome_there_is_no_expected_end() {
         let mut tracker = ProgressTracker::new(Some(10));
         assert_eq!(tracker.progress_at(seconds(5.0)).eta, None);
         tracker.update_at(seconds(6.0), 1, 1);

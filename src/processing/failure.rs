@@ -69,7 +69,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_may_pass_is_told_from_what_stays() {
+    fn temporary_and_permanent_failures_are_distinguished() {
         // EINTR, EAGAIN, EIO, ENFILE and EMFILE have the same numbers on every Unix, except EAGAIN.
         for number in [4, 5, 23, 24] {
             let error = io::Error::from_raw_os_error(number);

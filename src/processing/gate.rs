@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_comes_waits_for_one_to_leave_and_for_nobody_once_it_is_open() {
+    fn files_wait_for_one_to_leave_until_the_gate_is_open() {
         let gate = Gate::new(1, 2, MemoryManager::default());
         gate.enter();
         gate.enter();
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn fewer_are_let_in_as_memory_runs_short_but_one_for_each_worker() {
+    fn fewer_files_are_admitted_when_memory_runs_short_but_one_per_worker() {
         let gate = Gate::new(3, 8, MemoryManager::new(1));
         for _ in 0..8 {
             gate.enter();

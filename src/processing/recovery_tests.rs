@@ -46,7 +46,7 @@ fn names() -> Vec<PathBuf> {
 }
 
 #[test]
-fn what_is_done_is_known_to_the_next_run_whatever_its_name() {
+fn finished_files_with_any_name_are_known_to_the_next_run() {
     let place = Place::new();
     let first = place.open();
     for name in names() {
@@ -97,7 +97,7 @@ fn failures_keep_path_kind_message_and_attempts_until_the_file_is_done() {
 }
 
 #[test]
-fn a_torn_last_line_is_cut_off_and_the_rest_holds() {
+fn a_truncated_last_line_is_removed_and_others_are_kept() {
     let place = Place::new();
     let first = place.open();
     done(&first, Path::new("one"), 1);
@@ -117,7 +117,7 @@ fn a_torn_last_line_is_cut_off_and_the_rest_holds() {
 }
 
 #[test]
-fn lines_that_others_have_replaced_are_taken_out() {
+fn replaced_lines_are_removed() {
     let place = Place::new();
     let first = place.open();
     for run in 0..10 {
@@ -138,7 +138,7 @@ fn lines_that_others_have_replaced_are_taken_out() {
 }
 
 #[test]
-fn what_is_no_checkpoint_is_refused_and_stays() {
+fn other_files_are_rejected_as_checkpoints_and_unchanged() {
     let result = r#"{"id":"1","success":true,"request_hash":"00112233445566778899aabbccddeeff","response":{}}"#;
     for text in ["my notes\nof today\n", &format!("{result}\n")] {
         let place = Place::new();

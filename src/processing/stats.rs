@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn speed_success_and_bytes_are_of_all_files() {
+    fn throughput_success_and_bytes_include_all_files() {
         let mut stats = StatsCollector::new();
         assert_eq!(stats.after(Duration::ZERO), ProcessingStats::default());
         stats.record(3000, Duration::from_millis(10), true);

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_or_vanishes_between_finding_and_reading_says_which() {
+    fn changed_and_deleted_files_are_distinguished() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("a.py");
         fs::write(&path, "one").unwrap();
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_or_no_file_is_not_opened() {
+    fn too_large_files_and_non_files_are_not_opened() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("large");
         File::create(&path).unwrap().set_len(2 << 30).unwrap();
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_utf8_is_told_by_its_line() {
+    fn invalid_utf8_is_reported_with_its_line() {
         let task = ProcessTask::new("a");
         let file = SourceFile {
             task: &task,

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_mean_what_people_write_them_for() {
+    fn common_spellings_of_patterns_match() {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().to_str().unwrap();
         let means = |pattern: &str| globs(pattern, folder.path());

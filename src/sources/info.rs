@@ -232,7 +232,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn names_that_are_no_utf8_are_told_apart_and_their_bytes_kept() {
+    fn names_that_are_not_utf8_are_distinguished_and_keep_their_bytes() {
         use std::ffi::OsStr;
         use std::os::unix::ffi::OsStrExt;
 

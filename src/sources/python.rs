@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn brackets_go_on_over_lines_and_all_else_stays() {
+    fn only_line_breaks_in_brackets_are_rewritten() {
         let mended = |text: &str| String::from_utf8(mended(text)).unwrap();
         assert_eq!(
             mended("x = (a. # )\n b)\ny # (\nz"),

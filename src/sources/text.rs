@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_told_wherever_pieces_end() {
+    fn non_text_is_detected_at_any_piece_boundary() {
         let long = |end: &[u8]| [&b"a\n".repeat(PIECE_BYTES / 2 - 1)[..], end].concat();
         assert_eq!(
             read_as("a", &long("xé日😀".as_bytes())).map(|text| text.len()),
@@ -452,7 +452,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_huge_file_is_read_no_farther_than_it_is_a_text() {
+    fn a_huge_file_is_read_only_up_to_the_first_non_text() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let file = File::create(&path).unwrap();
@@ -472,7 +472,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn what_took_the_place_of_a_file_is_not_waited_for() {
+    fn a_pipe_in_place_of_a_file_is_not_waited_for() {
         use rustix::fs::{CWD, FileType, Mode, mknodat};
 
         let folder = tempfile::tempdir().unwrap();

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_to_go_on_shows_no_value_of_a_header() {
+    fn a_resume_command_shows_no_header_values() {
         let typed = |words: &[&str]| again(words.iter().map(|word| (*word).to_owned()));
         for (header, shown) in [
             ("X-Team: secret", "'X-Team: ***'"),
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_to_go_on_shows_how_it_goes_and_buys_nothing_twice() {
+    fn a_resume_command_shows_progress_and_resends_nothing() {
         let typed = |line: &str| again(line.split(' ').map(String::from));
         assert_eq!(
             typed("bw run -q a -vq -qj4 --progress never --quiet -o -- -q --no-wait"),

@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn where_room_is_short_other_parts_go_and_the_times_stay() {
+    fn on_narrow_terminals_times_stay_and_other_parts_are_omitted() {
         let mut progress = progress();
         (progress.rate, progress.eta) = (2.0, Some(Duration::from_secs(90)));
         (progress.input_tokens, progress.output_tokens) = (1_000_000, 234_567);
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_says_until_when() {
+    fn a_wait_shows_its_end() {
         let mut progress = progress();
         progress.limited_by = Some("backoff");
         assert!(line(&progress, usize::MAX).ends_with("limited by backoff"));

@@ -394,7 +394,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_and_a_host_with_the_same_settings_come_to_the_same_route() {
+    fn a_run_and_a_host_with_the_same_settings_have_the_same_route() {
         let args = ProviderArgs {
             provider: Some("custom".to_owned()),
             model: Some("m".to_owned()),

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_noted_twice_is_known_once_and_forgotten_when_it_is_gone() {
+    fn a_run_recorded_twice_is_listed_once_until_it_is_gone() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         assert!(known(&data).is_empty());

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_width_all_is_whole_and_a_row_is_a_line() {
+    fn without_a_width_nothing_is_cut_and_each_row_is_a_line() {
         let text = table().lines(None);
         assert_eq!(text.lines().count(), 3);
         assert!(

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_broken_between_words_and_go_on_indented() {
+    fn lines_are_broken_between_words_and_continue_indented() {
         let text = "batchwright: no key for groq, openai (see batchwright providers); taking local";
         assert_eq!(fitted(text, 100), text);
         assert_eq!(

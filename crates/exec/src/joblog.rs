@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_matched_by_their_text_whatever_their_place() {
+    fn commands_are_matched_by_their_text_at_any_position() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let mut log = JobLog::open(&path, None).unwrap();
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_line_is_cut_off_and_anything_else_is_left_alone() {
+    fn a_truncated_line_is_removed_and_other_files_are_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let mut log = JobLog::open(&path, None).unwrap();

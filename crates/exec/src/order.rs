@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_come_in_order_and_a_gap_does_not_lose_what_follows() {
+    fn ended_commands_are_ordered_and_a_gap_loses_none() {
         let gate = Gate::default();
         let mut order = Reorder::new(&gate);
         let mut seen = Vec::new();
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_waits_while_too_much_does_and_no_longer() {
+    fn a_source_waits_only_while_too_much_output_waits() {
         let (gate, ctx) = (Gate::default(), Context::new());
         gate.set(MOST_WAITING + 1);
         std::thread::scope(|scope| {

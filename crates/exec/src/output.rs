@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_output_is_whole_in_its_file() {
+    fn a_long_output_is_complete_in_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let outputs = folder.path().join("outputs");
         let short = captured(Overflow::Folder(outputs.clone()), 100, &[b"abcd"]);
@@ -325,14 +325,14 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_kept_than_the_bound_where_that_is_small() {
+    fn small_limits_of_outputs_are_exact() {
         let small = captured(Overflow::Temporary, 2, &[b"ab", b"cd"]);
         assert_eq!((small.head(), small.lost()), (&b"ab"[..], 2));
         assert!(small.file.is_none());
     }
 
     #[test]
-    fn a_character_that_was_cut_in_half_is_not_called_faulty() {
+    fn a_truncated_character_is_not_an_error() {
         let cut = captured(Overflow::Drop, 100, &["abc\u{e9}".as_bytes()]);
         assert_eq!((cut.utf8(), cut.text()), (Some("abc"), "abc".to_owned()));
         let faulty = captured(Overflow::Drop, 100, &[b"ab\xc3"]);

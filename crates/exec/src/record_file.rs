@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_left_alone_and_a_torn_one_is_cut_off() {
+    fn other_files_are_unchanged_and_a_truncated_record_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.jsonl");
         let theirs = [
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_removed_replaced_or_written_to_is_told_and_saved() {
+    fn a_removed_replaced_or_changed_file_is_reported_and_rescued() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.jsonl");
         let open = || {

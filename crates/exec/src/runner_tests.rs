@@ -61,7 +61,7 @@ fn ends(pid: i32) -> bool {
 }
 
 #[test]
-fn what_a_command_leaves_in_the_background_ends_with_it() {
+fn background_processes_end_with_their_command() {
     let runner = CommandRunner::new();
     // It holds the output open.
     let record = one(
@@ -93,7 +93,7 @@ fn a_command_that_ignores_sigterm_is_killed_with_its_group() {
 }
 
 #[test]
-fn an_output_that_is_closed_early_or_never_ends_is_no_trouble() {
+fn an_output_may_be_closed_early_or_be_endless() {
     let runner = CommandRunner::new().output_limit(1000);
     let closed = one(&runner, CommandJob::shell("exec >&- 2>&-; exit 3"));
     assert_eq!(failure(&closed), (FailureKind::Exit, "exit code 3"));
@@ -115,7 +115,7 @@ fn an_output_that_is_closed_early_or_never_ends_is_no_trouble() {
 }
 
 #[test]
-fn a_signal_a_missing_program_and_a_file_that_is_none_are_told_apart() {
+fn a_signal_a_missing_program_and_an_invalid_one_are_distinguished() {
     let runner = CommandRunner::new();
     let killed = one(&runner, CommandJob::shell("kill -9 $$"));
     assert_eq!(
@@ -151,7 +151,7 @@ fn a_failed_command_is_tried_again_and_keeps_its_last_try() {
 }
 
 #[test]
-fn a_critical_failure_stops_the_run_and_the_others_say_why() {
+fn a_critical_failure_stops_the_run_and_other_records_have_the_reason() {
     let runner = CommandRunner::new()
         .concurrency(1)
         .on_error(ErrorPolicy::StopOnCriticalError);
@@ -190,7 +190,7 @@ fn a_critical_failure_stops_the_run_and_the_others_say_why() {
 }
 
 #[test]
-fn stopping_kills_what_runs_where_that_is_asked_for() {
+fn stopping_kills_running_commands_with_on_stop_kill() {
     let runner = CommandRunner::new()
         .concurrency(2)
         .on_error(ErrorPolicy::StopOnError)
@@ -216,7 +216,7 @@ fn stopping_kills_what_runs_where_that_is_asked_for() {
 }
 
 #[test]
-fn an_abort_and_a_dropped_receiver_kill_what_runs() {
+fn an_abort_and_a_dropped_receiver_kill_running_commands() {
     let ctx = Context::new();
     let runner = CommandRunner::new().context(&ctx);
     let jobs = vec![CommandJob::new("sleep").arg(FOR_EVER); 3];
@@ -242,7 +242,7 @@ fn an_abort_and_a_dropped_receiver_kill_what_runs() {
 }
 
 #[test]
-fn never_more_run_at_once_than_may_and_what_is_shown_stays_small() {
+fn concurrency_is_limited_and_the_monitor_stays_small() {
     let runner = CommandRunner::new().concurrency(3);
     let (monitor, most) = (runner.monitor(), AtomicU64::new(0));
     let mut shown = 0;

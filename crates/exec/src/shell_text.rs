@@ -279,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_open_is_known_or_refused() {
+    fn open_contexts_are_recognised_or_rejected() {
         use Around::{Double, Nothing, Single};
         for (text, around) in [
             ("", Ok(Nothing)),
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_open_is_named() {
+    fn unclosed_contexts_are_named() {
         for (text, open) in [
             ("echo 'a", Some("the quote '")),
             ("echo \"a", Some("the quote \"")),

@@ -346,7 +346,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_filled_as_gnu_parallel_fills_them() {
+    fn placeholders_are_filled_like_gnu_parallel() {
         let all = Template::new(["{}", "{.}", "{/}", "{//}", "{/.}", "{#}", "a{.}b{#}c"]).unwrap();
         let filled = |argument: &str| {
             let job = all.job(argument.as_bytes(), 7);
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_place_the_argument_comes_last() {
+    fn without_a_placeholder_the_argument_is_last() {
         let text = |template: Template| template.job(b"a b", 1).text();
         assert_eq!(
             text(Template::new(["gzip", "-k"]).unwrap()),
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_gnu_parallel_has_is_refused_and_what_is_meant_is_said() {
+    fn unsupported_placeholders_are_rejected_with_advice() {
         for (text, says) in [
             ("{1}", "it is {}"),
             ("x/{1.}", "leave out the number"),
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_where_an_argument_might_come_apart_is_refused() {
+    fn placeholders_that_might_split_an_argument_are_rejected() {
         for text in [
             "cat <<END\n{}\nEND",
             "echo `cat {}`",
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_is_safe_to_paste() {
+    fn displayed_commands_are_safe_to_paste() {
         let shown = |text: &str, argument: &str| {
             let template = Template::shell([text]).unwrap();
             template.job(argument.as_bytes(), 1).text()

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_shell_would_do_is_refused_unless_it_is_quoted() {
+    fn shell_syntax_is_rejected_unless_it_is_quoted() {
         for line in [
             "a | b",
             "a > f",
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_a_shell_has_is_no_program() {
+    fn words_of_a_shell_are_not_programs() {
         for line in [
             "cd /tmp",
             "export X=1",
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quote_or_escape_that_is_left_open_is_refused() {
+    fn unclosed_quotes_and_escapes_are_rejected() {
         assert_eq!(split(b"a 'b"), Err(SyntaxError::OpenQuote('\'')));
         assert_eq!(split(b"a \"b\\"), Err(SyntaxError::OpenQuote('"')));
         assert_eq!(split(b"a \\"), Err(SyntaxError::TrailingBackslash));
@@ -376,7 +376,7 @@ mod tests {
     /// Compares with a real shell, for words made of all special characters.
     #[test]
     #[cfg(unix)]
-    fn words_are_those_of_the_shell() {
+    fn words_are_split_like_in_a_shell() {
         use std::os::unix::ffi::OsStrExt;
 
         let pieces: [&[u8]; 25] = [

@@ -187,7 +187,7 @@ fn a_key_in_the_url_is_in_no_error() {
 }
 
 #[test]
-fn a_change_of_the_setting_counts_for_the_next_job() {
+fn a_change_of_the_setting_applies_to_the_next_job() {
     let desk = tempfile::tempdir().unwrap();
     std::fs::write(desk.path().join("a.txt"), "It rained.").unwrap();
     let store = Arc::new(MemoryConfig::new());

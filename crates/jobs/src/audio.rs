@@ -199,7 +199,7 @@ mod tests {
     use crate::script::Turn;
 
     #[test]
-    fn a_folder_that_cannot_be_made_is_everybodys_trouble_and_nothing_is_asked_for() {
+    fn an_unusable_audio_folder_affects_all_jobs_and_makes_no_call() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();

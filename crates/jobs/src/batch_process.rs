@@ -115,7 +115,7 @@ mod tests {
     use crate::JobTypes;
 
     #[test]
-    fn a_job_of_many_good_ones_is_taken() {
+    fn a_batch_of_valid_jobs_is_accepted() {
         let good = json!({"type": "summarize", "payload": {"article_id": "a", "content": "b"}});
         let types = JobTypes::new();
         assert!(types.job(NAME, json!({"jobs": [good]})).is_ok());

@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn the_article_comes_out_without_what_surrounds_it() {
+    fn the_article_is_extracted_without_its_surroundings() {
         let found = article(&page(&paragraphs(6)), Some("https://example.org/rain")).unwrap();
         assert_eq!(found["title"], "Rain in Bern");
         assert_eq!(found["language"], "en");
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_without_an_article_fails_for_good() {
+    fn a_page_without_an_article_fails_permanently() {
         for html in ["", "<p></p>", "plain", "<div><script>x()</script></div>"] {
             if let Err(error) = article(html, None) {
                 assert_eq!(error.kind(), ErrorKind::Invalid, "{html}");
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nested_too_deep_is_refused_and_what_only_looks_so_is_not() {
+    fn too_deeply_nested_pages_are_rejected() {
         let deep = |n: usize| format!("{}{}", "<div>".repeat(n), paragraphs(6));
         let error = article(&deep(MOST_NESTED + 1), None).unwrap_err();
         assert!(error.message().contains("nested"), "{error}");
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_fetched_or_read_unasked() {
+    fn pages_and_files_are_read_only_if_allowed() {
         let types = JobTypes::new();
         let by = |types: &JobTypes, payload| types.job("extract_content", payload).map(drop);
         let url = json!({"url": "https://example.org"});

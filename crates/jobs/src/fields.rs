@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_is_said_of_the_field() {
+    fn errors_name_the_field() {
         let of = |payload: Value| Fields::of(&payload, &["a", "b"]).map(drop).unwrap_err();
         assert_eq!(
             of(json!([1])).to_string(),

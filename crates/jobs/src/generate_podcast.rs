@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_is_asked_for_with_its_speakers_and_cut_by_them() {
+    fn a_script_is_requested_with_its_speakers_and_split_by_them() {
         let payload = json!({"content": "It rained.", "voices": ["ash", {"speaker": "Anna", "voice": "sage"}],
             "chunk_chars": 50, "speed": 1.1, "model": "m",
             "user_preferences": {"length": "short", "language": "ja"}});

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn markdown_is_taken_off_and_signs_stay() {
+    fn markdown_is_removed_and_signs_are_kept() {
         for (written, said) in [
             ("**Good** _morning_, `all`.", "Good morning, all."),
             (
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_a_script_whatever_is_put_around_it() {
+    fn an_answer_is_a_script_with_any_surrounding_text() {
         let script = read(
             "```json\n{\"title\": \"# Rain\", \"turns\": [{\"speaker\": \"**host:**\", \"text\": \"Host: It rained.\"}, \
              {\"speaker\": \"Host\", \"text\": \"*All day.*\"}, {\"speaker\": \"Guest\", \"text\": \" \"}, \
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_script_is_asked_for_again_and_what_is_too_long_is_not() {
+    fn an_invalid_script_is_retried_and_a_too_long_one_is_not() {
         let one = |speaker: &str, text: &str| {
             let script = json!({"title": "", "turns": [{"speaker": speaker, "text": text}]});
             read(&script.to_string()).unwrap_err().kind()

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_to_the_sample_whatever_sizes_it_tells() {
+    fn a_file_is_read_to_the_last_sample_whatever_its_declared_size() {
         let whole = Wav::read(&file(12_000)).unwrap();
         assert_eq!((whole.format, whole.seconds()), ((1, 24_000, 16), 0.5));
         assert_eq!(Wav::format(&file(0)), Some(whole.format));
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_may_come_whole_and_what_is_no_sound_will_not() {
+    fn truncated_audio_is_retryable_and_other_data_is_not() {
         let kind = |bytes: &[u8]| Wav::read(bytes).unwrap_err().kind();
         let good = file(10);
         for end in 12..good.len() {

@@ -90,7 +90,7 @@ mod tests {
     use crate::JobTypes;
 
     #[test]
-    fn a_payload_without_its_text_needs_somebody_who_finds_it() {
+    fn a_payload_without_text_needs_an_article_source() {
         let payload = json!({"article_id": "a-1"});
         let error = JobTypes::new().job("summarize", payload.clone());
         assert_eq!(error.unwrap_err().field, "content");
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn preferences_are_asked_for() {
+    fn preferences_are_part_of_the_prompt() {
         let payload = json!({"article_id": "a", "content": "b",
             "user_preferences": {"length": "short", "language": "ja"}});
         let request = Payload::read(&payload).unwrap().request("b".to_owned());

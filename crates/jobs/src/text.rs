@@ -279,7 +279,7 @@ mod tests {
                           Nobody was hurt, and 40 cellars were pumped out.";
 
     #[test]
-    fn what_was_copied_is_found_whatever_the_case_and_punctuation() {
+    fn copied_words_are_found_ignoring_case_and_punctuation() {
         let copied = longest_copied("Well: nobody was hurt and 40 cellars, they say.", SOURCE);
         assert_eq!(copied.words, 6);
         assert_eq!(copied.text, "nobody was hurt and 40 cellars");
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn long_texts_take_no_longer_for_what_they_share() {
+    fn the_time_for_long_texts_does_not_depend_on_shared_parts() {
         let own = |i: u64| format!("{} ", i.wrapping_mul(2_654_435_761) % 90_001);
         let long: String = (0..50_000).map(own).collect();
         let other = format!("{long} and an end of its own");
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_two_languages_are_told() {
+    fn texts_in_two_languages_are_detected() {
         let english =
             "It rained all day in the town, and the river rose by half a metre, said the office.";
         let german =
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn languages_are_told_apart() {
+    fn languages_are_detected() {
         let text =
             "It rained all day in the town, and the river rose by half a metre, said the office.";
         assert_eq!(language_of(text), Some("en"));
@@ -358,7 +358,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_run_that_was_put_in_is_found(
+        fn an_inserted_sequence_is_found(
             before in "[a-f ]{0,20}", run in "[g-l]{1,3}( [g-l]{1,3}){2,9}", after in "[a-f ]{0,20}",
             other in "[m-r ]{0,40}",
         ) {
@@ -369,7 +369,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_panics_and_a_text_is_no_stranger_to_itself(a in ".{0,80}", b in ".{0,80}") {
+        fn any_text_compares_equal_to_itself_without_a_panic(a in ".{0,80}", b in ".{0,80}") {
             longest_copied(&a, &b);
             foreign_names(&a, &b);
             prop_assert!(foreign_numbers(&a, &a).is_empty());

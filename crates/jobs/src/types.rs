@@ -167,7 +167,7 @@ mod tests {
     use batchwright::Handler;
 
     #[test]
-    fn a_type_of_the_hosts_takes_the_place_of_one_that_is_built_in() {
+    fn a_type_of_the_host_replaces_a_built_in_one() {
         let shout = Handler::new(|job, _: &Context| Ok(job.parse::<String>()?.to_uppercase()));
         let own = JobType::handled("summarize", shout).priority_of(|payload| {
             let text = payload.as_str().unwrap_or_default();
@@ -183,14 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_type_is_told_those_there_are() {
+    fn the_error_of_an_unknown_type_lists_the_existing_ones() {
         let error = JobTypes::new().job("sumarize", json!({})).unwrap_err();
         assert_eq!(error.field, "type");
         assert!(error.message.contains("extract_content, "), "{error}");
     }
 
     #[test]
-    fn every_type_says_what_it_does() {
+    fn every_type_has_a_description() {
         for one in JobTypes::new().all() {
             assert!(!one.description().is_empty(), "{}", one.name());
         }

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn each_check_finds_what_it_looks_for() {
+    fn each_check_finds_its_problem() {
         let good = "In Bern the Aare rose by half a metre, and 40 cellars had to be pumped out.";
         assert_eq!(
             problems(json!({"summary": good, "language": "en"})),
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_translation_is_not_blamed_for_names_and_its_length() {
+    fn names_and_length_of_a_translation_are_no_problems() {
         let japanese = "ベルンでは5月3日にアーレ川の水位が半メートル上がり、40か所の地下室から水が汲み出された。";
         let long = "In Bern the river Aare rose by half a metre on 3 May, and the fire brigade pumped out 40 cellars.";
         assert_eq!(

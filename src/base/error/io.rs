@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_pass_is_tried_again_and_the_rest_is_not() {
+    fn temporary_errors_are_retried_and_others_are_not() {
         let read = || -> Result<Vec<u8>, Error> { Ok(std::fs::read("/nowhere/at/all")?) };
         assert_eq!(read().unwrap_err().kind(), ErrorKind::NotFound);
         for (io, kind) in [

@@ -7,7 +7,7 @@ fn squeezed(text: &str) -> String {
 }
 
 #[test]
-fn comparisons_become_calls_wherever_they_stand() {
+fn comparisons_are_rewritten_everywhere() {
     for (template, rewritten) in [
         (
             "{% if stars > 3 %}",
@@ -52,7 +52,7 @@ fn comparisons_become_calls_wherever_they_stand() {
 }
 
 #[test]
-fn columns_with_blanks_and_plain_variables_are_told() {
+fn columns_with_blanks_and_plain_variables_are_recognised() {
     let template = "{{ row[\"Review Text\"] }}{{ price }}{% if row['Review Text']|length > 3 %}{{ x }}{% set x = 1 %}";
     let rewritten = Rewritten::of(template);
     assert_eq!(

@@ -72,7 +72,7 @@ fn random_tables_are_read_like_the_csv_crate_reads_them() {
 }
 
 #[test]
-fn written_tables_come_back_field_by_field() {
+fn written_tables_are_read_back_field_by_field() {
     let mut random = Random(11);
     let pieces = ["a", "ü", "\"", ",", "\n", "\r\n", "\t", " ", "{{x}}"];
     let table: Vec<Vec<String>> = (0..500)

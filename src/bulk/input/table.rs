@@ -294,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_told_apart_however_many_have_one_name() {
+    fn columns_with_equal_names_are_distinguished() {
         let named = |names: &[&str]| {
             labels(
                 &names

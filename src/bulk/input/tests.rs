@@ -76,7 +76,7 @@ pub(super) fn items(input: &InputFile, index: &FileIndex) -> Vec<Item> {
 }
 
 #[test]
-fn the_extension_names_the_form() {
+fn the_extension_selects_the_format() {
     for (name, form) in [
         ("a.jsonl", Form::Jsonl),
         ("a.NDJSON", Form::Jsonl),

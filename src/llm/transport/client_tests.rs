@@ -65,7 +65,7 @@ fn endless(head: &'static str, piece: &'static [u8], most: u64) -> Result<HttpRe
 }
 
 #[test]
-fn no_more_is_read_of_a_reply_than_it_may_have() {
+fn a_reply_is_read_only_up_to_its_limit() {
     let chunk = b"8\r\n[],[],[]\r\n";
     for (head, piece) in [
         (
@@ -89,7 +89,7 @@ fn no_more_is_read_of_a_reply_than_it_may_have() {
 }
 
 #[test]
-fn of_a_long_error_reply_the_beginning_and_the_status_are_kept() {
+fn a_long_error_reply_keeps_its_beginning_and_status() {
     let head = "HTTP/1.1 429 Slow\r\nretry-after: 7\r\ncontent-length: 99999999999\r\n\r\n";
     let reply = endless(head, b"slow down ", 1 << 20).unwrap();
     assert_eq!(
@@ -133,7 +133,7 @@ fn forgetful(whole: bool) -> String {
 }
 
 #[test]
-fn a_server_that_closes_kept_connections_without_a_word_does_so_once() {
+fn a_silently_closed_connection_disables_reuse() {
     for whole in [true, false] {
         let base = forgetful(whole);
         let long = Duration::from_secs(60);
@@ -246,7 +246,7 @@ fn gzip(text: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_compressed_reply_is_decoded_although_nobody_asked_for_it() {
+fn an_unrequested_compressed_reply_is_decoded() {
     let text = "{\"ok\": \"yes\"}".repeat(100_000);
     let headers = "content-encoding: gzip\r\n";
     for status in [200, 429] {
@@ -271,7 +271,7 @@ fn a_compressed_reply_is_decoded_although_nobody_asked_for_it() {
 }
 
 #[test]
-fn a_damaged_compressed_reply_is_kept_unchanged_and_not_asked_for_again() {
+fn a_damaged_compressed_reply_is_kept_unchanged_and_not_retried() {
     for size in [100, 1 << 20] {
         // Data that hardly compresses, so that the larger body does not stay in memory.
         let noise = (0..size as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8);
@@ -291,7 +291,7 @@ fn a_damaged_compressed_reply_is_kept_unchanged_and_not_asked_for_again() {
 }
 
 #[test]
-fn no_more_is_decoded_of_a_reply_than_it_may_have() {
+fn a_reply_is_decoded_only_up_to_its_limit() {
     let bomb = gzip(&gzip(&vec![b' '; 50 << 20]));
     let headers = "content-encoding: gzip, gzip\r\n";
     let [reply, _] = answered(reply_of(200, headers, &bomb), 3 << 19);
@@ -418,7 +418,7 @@ fn a_connection_is_used_again_if_the_reply_leaves_nothing_open() {
 }
 
 #[test]
-fn a_server_that_refuses_a_request_before_it_has_all_of_it_is_heard() {
+fn an_early_rejection_is_read() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let server = std::thread::spawn(move || {
@@ -442,7 +442,7 @@ fn a_server_that_refuses_a_request_before_it_has_all_of_it_is_heard() {
 }
 
 #[test]
-fn a_header_that_would_be_two_is_not_sent() {
+fn a_header_with_a_line_end_is_not_sent() {
     let memory = ReplyShare::of_process(1 << 20);
     for (name, value) in [
         ("x-a", "1\r\nx-b: secret"),
@@ -510,7 +510,7 @@ fn the_head_of_a_request_follows_from_its_url() {
 }
 
 #[test]
-fn what_a_proxy_sends_behind_its_reply_is_not_that_of_the_server() {
+fn bytes_after_the_reply_of_a_proxy_are_not_taken_for_the_servers() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let server = std::thread::spawn(move || {

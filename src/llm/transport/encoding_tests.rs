@@ -70,7 +70,7 @@ fn each_encoding_is_read() {
 }
 
 #[test]
-fn what_is_not_known_is_left_alone() {
+fn unknown_encodings_are_not_decoded() {
     for values in [
         &[][..],
         &["identity"],
@@ -84,7 +84,7 @@ fn what_is_not_known_is_left_alone() {
 }
 
 #[test]
-fn damaged_data_is_no_answer_and_an_empty_body_is_empty() {
+fn damaged_data_is_an_error_and_an_empty_body_is_empty() {
     for coding in ["gzip", "deflate", "br", "zstd"] {
         let whole = match coding {
             "br" => BROTLI.to_vec(),
@@ -117,7 +117,7 @@ fn a_plain_body_is_read_whatever_its_headers_say() {
 }
 
 #[test]
-fn what_follows_the_last_gzip_member_is_left_out() {
+fn bytes_after_the_last_gzip_member_are_ignored() {
     let one = encoded("gzip", TEXT);
     let both = [&one[..], &one].concat();
     for (end, text) in [(&one, TEXT.to_vec()), (&both, TEXT.repeat(2))] {
@@ -133,7 +133,7 @@ fn what_follows_the_last_gzip_member_is_left_out() {
 }
 
 #[test]
-fn an_error_of_the_connection_stays_one() {
+fn connection_errors_are_not_reported_as_damage() {
     struct Lost;
     impl Read for Lost {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {

@@ -23,7 +23,7 @@ impl ReplyMemory {
 }
 
 #[test]
-fn what_is_above_the_ceiling_of_the_process_waits_or_goes_alone() {
+fn replies_above_the_process_limit_wait_or_pass_alone() {
     let process = MemoryManager::new(1);
     let memory = ReplyMemory::apart();
     assert!(memory.process.set(process.clone()).is_ok());
@@ -54,7 +54,7 @@ impl Numbers {
 }
 
 #[test]
-fn whoever_waits_gets_its_turn_whatever_the_sizes_are() {
+fn every_waiting_call_gets_memory_whatever_the_sizes() {
     for seed in 0..8 {
         let memory = ReplyMemory::apart();
         let most = 100;
@@ -98,7 +98,7 @@ fn whoever_waits_gets_its_turn_whatever_the_sizes_are() {
 }
 
 #[test]
-fn no_more_is_held_than_was_set() {
+fn held_memory_stays_below_the_limit() {
     let memory = ReplyMemory::apart();
     thread::scope(|scope| {
         for _ in 0..24 {
@@ -113,7 +113,7 @@ fn no_more_is_held_than_was_set() {
 }
 
 #[test]
-fn one_reply_always_passes_and_the_others_follow_in_their_order() {
+fn one_reply_always_passes_and_others_follow_in_order() {
     let memory = ReplyMemory::apart();
     let (first, ctx) = (memory.share(1), Context::new());
     assert!(first.take_now(1_000));
@@ -162,7 +162,7 @@ fn an_abort_or_a_deadline_ends_the_wait_of_its_call_alone() {
 }
 
 #[test]
-fn a_call_that_panics_gives_back_what_it_held() {
+fn a_panicking_call_returns_its_memory() {
     let memory = ReplyMemory::apart();
     let panicked = thread::spawn(|| {
         let share = memory.share(10);

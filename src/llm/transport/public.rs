@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_only_this_machine_or_its_network_reaches_is_not_public() {
+    fn local_and_private_addresses_are_not_public() {
         for address in [
             "0.0.0.0",
             "10.1.2.3",

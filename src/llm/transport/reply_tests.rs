@@ -184,7 +184,7 @@ fn the_beginning_of_a_reply_is_not_taken_for_all_of_it() {
 }
 
 #[test]
-fn the_head_tells_where_the_body_ends_and_whether_another_reply_may_follow() {
+fn the_head_determines_the_end_of_the_body_and_reuse() {
     for (head, body, keeps) in [
         ("1.1 200 OK\r\nContent-Length: 2", "ab", true),
         ("1.1 200\r\ncontent-length : 2", "ab", true),

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_not_longer_for_the_pieces_in_which_it_is_waited_for() {
+    fn a_pause_does_not_grow_by_waiting_in_pieces() {
         let patience = Patience::default();
         patience.allow(Some(Duration::from_millis(60)), None);
         let mut pieces = 0;

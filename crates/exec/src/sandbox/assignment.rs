@@ -57,7 +57,7 @@ mod tests {
     use std::os::unix::ffi::OsStringExt;
 
     #[test]
-    fn what_is_assigned_is_understood_whatever_is_in_the_words() {
+    fn any_assignment_is_decoded() {
         let odd = OsString::from_vec(b"a b\n:\xff".to_vec());
         let policy = Policy {
             token: "t".to_owned(),

@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_run_left_is_ended_and_what_runs_is_left_alone() {
+    fn leftovers_of_a_killed_run_are_ended_and_running_ones_are_not() {
         let Some(own) = own_or_skip() else { return };
         let running = Tree::new(&format!("{}-running", std::process::id())).unwrap();
         let mut kept = sleeper(&running.path().join("1"));

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_overrides_what_is_handed_on() {
+    fn set_variables_override_passed_ones() {
         let set = |value: &str| Variable::Set("PATH".into(), value.into());
         assert_eq!(
             of(&OURS, &[set("/sbin"), set("/opt")]),

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_put_in_its_place_is_another_place() {
+    fn a_replaced_file_is_not_the_same_place() {
         let site = tempfile::tempdir().unwrap();
         let (folder, victim) = (site.path().join("folder"), site.path().join("victim"));
         std::fs::create_dir(&folder).unwrap();

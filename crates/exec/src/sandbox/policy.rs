@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_is_understood_whatever_is_in_the_names() {
+    fn any_policy_is_decoded() {
         let odd = OsString::from_vec(b"/a b\n:\xff".to_vec());
         let place = |path: &OsStr| Place {
             path: path.into(),

@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_list_whatever_is_found_may_run() {
+    fn without_an_allow_list_every_program_may_run() {
         let site = site();
         let programs = programs(&site, None);
         let work = site.path().join("work");
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_smuggles_nothing_in() {
+    fn a_link_does_not_bypass_the_allow_list() {
         let site = site();
         let programs = programs(&site, Some(&["multi"]));
         assert!(programs.resolve("multi".as_ref(), site.path()).is_ok());
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn relative_folders_in_path_are_not_looked_in() {
+    fn relative_folders_in_path_are_ignored() {
         let site = site();
         let programs = Programs::new("bin::.".into(), None, site.path()).unwrap();
         assert!(programs.resolve("tool".as_ref(), site.path()).is_err());

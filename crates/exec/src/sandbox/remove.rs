@@ -216,7 +216,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
-    fn a_tree_of_any_depth_goes_and_what_its_links_lead_to_stays() {
+    fn a_tree_of_any_depth_is_removed_without_following_links() {
         let site = tempfile::tempdir().unwrap();
         fs::write(site.path().join("kept"), "kept").unwrap();
         let root = site.path().join("root");
@@ -239,7 +239,7 @@ mod tests {
 
     /// The kernel does not check permissions for root.
     #[test]
-    fn rights_that_are_missing_are_taken() {
+    fn missing_permissions_are_added() {
         let site = tempfile::tempdir().unwrap();
         let root = site.path().join("root");
         fs::create_dir_all(root.join("none/inner")).unwrap();
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_is_said_once() {
+    fn remaining_files_are_reported_once() {
         let left = |count| Left {
             count,
             first: "/tmp/a\nb".into(),

@@ -135,7 +135,7 @@ mod tests {
     use libc::{SOCK_SEQPACKET, SOCK_STREAM};
 
     #[test]
-    fn only_types_of_sockets_with_a_connection_are_let_through() {
+    fn only_connection_oriented_sockets_are_allowed() {
         let other = |kind: &u64| OTHER_TYPES.iter().any(|(mask, bits)| kind & mask == *bits);
         let connected: Vec<u64> = (0..16).filter(|kind| !other(kind)).collect();
         assert_eq!(connected, [SOCK_STREAM as u64, SOCK_SEQPACKET as u64]);

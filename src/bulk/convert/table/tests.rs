@@ -55,7 +55,7 @@ mod of_sqlite {
     }
 
     #[test]
-    fn what_a_query_finds_are_rows() {
+    fn results_of_a_query_are_rows() {
         let (_folder, path) = database();
         let query = "SELECT id, text AS prompt, x, b FROM \"my mails\" ORDER BY id DESC";
         let (rows, first) = found(&path, Some(query)).unwrap();
@@ -76,7 +76,7 @@ mod of_sqlite {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn the_hosts_own_locks_on_the_file_stay() {
+    fn the_hosts_locks_on_the_file_are_kept() {
         use crate::base::private::locks_on;
         let (_folder, path) = database();
         let host = rusqlite::Connection::open(&path).unwrap();
@@ -113,7 +113,7 @@ mod of_sqlite {
     }
 
     #[test]
-    fn a_value_or_row_that_no_record_has_room_for_is_refused() {
+    fn too_large_values_and_rows_are_rejected() {
         let (_folder, path) = database();
         for query in [
             "SELECT zeroblob(67108865)",
@@ -129,7 +129,7 @@ mod of_sqlite {
     }
 
     #[test]
-    fn a_query_without_an_end_can_be_stopped() {
+    fn an_endless_query_can_be_stopped() {
         const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) ";
         let (folder, path) = database();
         for select in ["SELECT count(*) FROM n", "SELECT i FROM n"] {
@@ -151,7 +151,7 @@ mod of_sqlite {
 }
 
 #[test]
-fn names_and_settings_must_fit_what_a_file_is() {
+fn names_and_settings_must_match_the_kind_of_file() {
     let (_folder, path) = place();
     let refused = |extension: &str, content: &[u8], settings: Settings| {
         let path = path.with_extension(extension);
@@ -213,7 +213,7 @@ fn names_and_settings_must_fit_what_a_file_is() {
 }
 
 #[test]
-fn what_is_said_to_be_a_text_is_read_as_one() {
+fn a_file_declared_as_text_is_read_as_text() {
     let (_folder, path) = place();
     let path = path.with_extension("bin");
     std::fs::write(&path, "PAR1 is how a Parquet file begins\n").unwrap();
@@ -343,7 +343,7 @@ mod of_parquet {
     }
 
     #[test]
-    fn types_become_what_people_expect() {
+    fn column_types_are_converted_as_expected() {
         let (_folder, path) = place();
         let path = path.with_extension("parquet");
         let schema = "message schema {
@@ -438,7 +438,7 @@ mod of_parquet {
     }
 
     #[test]
-    fn rows_with_nothing_in_them_are_blank_lines() {
+    fn empty_rows_are_blank_lines() {
         let (_folder, path) = place();
         let path = path.with_extension("parquet");
         let schema = "message schema { OPTIONAL INT64 n; OPTIONAL BYTE_ARRAY text (UTF8); }";
@@ -456,7 +456,7 @@ mod of_parquet {
     }
 
     #[test]
-    fn a_damaged_file_is_refused_wherever_it_ends() {
+    fn a_file_truncated_anywhere_is_rejected() {
         let (_folder, path) = place();
         let path = path.with_extension("parquet");
         let schema = Arc::new(parse_message_type("message m { REQUIRED INT64 n; }").unwrap());

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_is_shown_nothing_that_it_would_obey() {
+    fn table_cells_cannot_control_the_terminal() {
         let table = "a,\u{1b}[2Jé\u{202e}\n\"x\r\ny\",z\n".as_bytes();
         let mut plain = Vec::new();
         TableStdout::new(&mut plain, false)

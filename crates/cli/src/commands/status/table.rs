@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_nothing_goes_first_then_texts_are_cut_then_columns_go() {
+    fn empty_columns_are_removed_first_then_texts_cut_then_columns_removed() {
         let remarks = ["cancelled, finished".to_owned(), String::new()];
         for room in [53, 40, 30] {
             let text = lines(&fitted(some(), room), &remarks, room);

@@ -288,7 +288,7 @@ fn runs(runs: &[(u64, u8)]) -> Vec<u8> {
 }
 
 #[test]
-fn what_a_row_may_take_is_checked_before_it_is_decoded() {
+fn the_size_of_a_row_is_checked_before_decoding() {
     let delta = |count: u64| [varint(128), varint(4), varint(count), varint(0)].concat();
     let lengths = |encoding: i64, data: &[u8]| {
         let size = data.len() as i64;

@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_held_at_once_is_bounded() {
+    fn memory_held_at_once_is_limited() {
         let piece = vec![b'x'; 1 << 16];
         let many = |start: &'static [u8]| {
             let mut pieces: Vec<&[u8]> = vec![start];
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_multiplies_memory_is_refused() {
+    fn contents_that_multiply_memory_are_rejected() {
         let nested = "<a>".repeat(257);
         let styles = format!("<font><name val='{}'/></font>", "x".repeat(1 << 19));
         let styles = styles + &"<xf/>".repeat(2048);
