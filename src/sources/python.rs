@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_line_breaks_in_brackets_are_rewritten() {
+    fn only_code_that_the_grammar_rejects_is_rewritten() {
         let mended = |text: &str| String::from_utf8(mended(text)).unwrap();
         assert_eq!(
             mended("x = (a. # )\n b)\ny # (\nz"),

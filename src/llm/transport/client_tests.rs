@@ -442,7 +442,7 @@ fn an_early_rejection_is_read() {
 }
 
 #[test]
-fn a_header_with_a_line_end_is_not_sent() {
+fn an_invalid_header_is_not_sent() {
     let memory = ReplyShare::of_process(1 << 20);
     for (name, value) in [
         ("x-a", "1\r\nx-b: secret"),
