@@ -86,7 +86,7 @@ impl SqliteAnswers {
     /// used ones are deleted first. A damaged file is moved aside, and a new one is created.
     ///
     /// # Errors
-    /// When it cannot be used: not writable, or a database of another program or version.
+    /// If it cannot be used: it is not writable, or belongs to another program or version.
     pub fn open(path: impl Into<PathBuf>, max_bytes: u64) -> Result<Self, Error> {
         let path = path.into();
         let fail = |why: &str| {
@@ -135,7 +135,7 @@ impl SqliteAnswers {
     /// The same for a file that is only read; `None` if it does not exist.
     ///
     /// # Errors
-    /// When it cannot be read: damaged, or a database of another program or version.
+    /// If it cannot be read: it is damaged, or belongs to another program or version.
     pub fn look_at(path: impl AsRef<Path>) -> Result<Option<(u64, u64)>, Error> {
         let path = path.as_ref();
         if !path.exists() {

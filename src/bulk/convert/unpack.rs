@@ -130,7 +130,7 @@ impl<R: Read> Read for Unpacked<R> {
     }
 }
 
-/// Reports damaged data, as opposed to a failure to read it.
+/// Distinguishes damaged data from a failure to read it.
 fn broken(packing: Packing, error: io::Error) -> io::Error {
     let found = match error.kind() {
         io::ErrorKind::UnexpectedEof => format!("the {packing} data is cut off"),

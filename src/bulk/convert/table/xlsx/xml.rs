@@ -198,7 +198,7 @@ impl<'b> Scan<'b> {
         Ok(())
     }
 
-    /// The end of a tag that opens an element.
+    /// Handles the end of an opening tag.
     fn open(&mut self) -> Result<(), String> {
         let is_empty = self.last[1] == b'/';
         let length = self.length;
@@ -249,7 +249,7 @@ impl<'b> Scan<'b> {
         }
     }
 
-    /// The end of a tag that closes an element.
+    /// Handles the end of a closing tag.
     fn close(&mut self) -> Result<(), String> {
         self.text();
         self.depth = self.depth.saturating_sub(1);
