@@ -121,7 +121,7 @@ impl Display {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn clear(&self) {
         if let Shape::Bar(bar) = &self.shape {
             bar.finish_and_clear();
@@ -197,7 +197,7 @@ impl ProgressNotifier for Display {
 
 /// A part of a line of progress.
 pub struct Part {
-    /// Parts of the highest rank are left out first if space is short; those of rank 0 stay.
+    /// If space is short, parts with the highest rank are omitted first; parts of rank 0 stay.
     rank: u8,
     text: String,
 }
@@ -216,8 +216,8 @@ pub fn times(progress: &Progress, eta: Option<Duration>) -> impl Iterator<Item =
     [elapsed].into_iter().chain(left)
 }
 
-/// The parts in a line of `room` columns. Cutting the end could leave a part of a number, which looks like a complete
-/// one, so less important parts are left out first.
+/// The parts in a line of `room` columns. A cut at the end could leave a part of a number, which looks like a
+/// complete one, so less important parts are omitted first.
 pub fn fitted(mut parts: Vec<Part>, room: usize) -> String {
     loop {
         let texts: Vec<&str> = parts.iter().map(|part| part.text.as_str()).collect();
@@ -232,7 +232,7 @@ pub fn fitted(mut parts: Vec<Part>, room: usize) -> String {
     }
 }
 
-/// The flags that a part of the time answers to.
+/// The flags that influence a part of the time.
 fn lever(limit: &str) -> &'static str {
     match limit {
         "concurrency" => " (-j)",
@@ -340,7 +340,7 @@ mod tests {
 
     use super::*;
 
-    /// That of a run at its end.
+    /// The progress of a run at its end.
     fn progress() -> Progress {
         let progress = Arc::new(Mutex::new(None));
         let seen = progress.clone();
@@ -366,7 +366,7 @@ mod tests {
         let without = |line: &str, part: &str| line.replace(&format!(" · {part}"), "");
         assert_eq!(line(&progress, usize::MAX), whole);
         let mut expected = whole.to_owned();
-        // From the least important on; the times stay.
+        // From the least important part on; the times stay.
         for part in [
             "1,234,567 tokens",
             "limited by quota (--rpm, --tpm)",

@@ -15,7 +15,7 @@ use super::exit::Refusal;
 use super::queue::{failed, open_existing};
 use super::runs;
 
-/// The folder of the books of runs.
+/// The folder with the ledgers of runs.
 pub fn books(data_folder: &Path) -> PathBuf {
     data_folder.join("ledger")
 }

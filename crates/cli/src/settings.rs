@@ -11,7 +11,7 @@ use super::exit::{Refusal, could_not_run};
 /// Where settings are stored.
 pub struct Place {
     pub store: Arc<dyn ConfigStore>,
-    /// Where that is, for people.
+    /// Its description, for messages.
     pub name: String,
 }
 
@@ -27,7 +27,7 @@ pub fn settings(data_dir: Option<&Path>, server: Option<&str>) -> Result<Setting
     }
 }
 
-/// The settings beneath these flags, each with its setting, its name and its value.
+/// The settings below these flags, each given with its setting, its name and its value.
 pub fn with_flags(
     settings: Settings,
     flags: &[(&str, &'static str, &Option<String>)],
@@ -85,7 +85,7 @@ fn on_server(_address: &str) -> Result<Place, Error> {
     Err(super::queue::knows_no_server())
 }
 
-/// A setting that cannot be used is bad usage.
+/// An unusable setting is a usage error.
 pub fn refused(error: Error) -> Refusal {
     Refusal::usage(error.message())
 }

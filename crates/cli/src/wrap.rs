@@ -5,7 +5,7 @@ use super::command_line::command_at;
 /// Indentation of continued lines.
 const INDENT: usize = 2;
 
-/// The lines of a message, each broken where it does not fit.
+/// The lines of a message, each broken if it does not fit.
 pub fn fitted(message: &str, width: usize) -> String {
     let lines = lines(message).into_iter().map(|line| {
         let words = line.trim_start();

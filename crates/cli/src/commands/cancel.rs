@@ -115,11 +115,11 @@ struct CancelledBatches {
     any: bool,
     /// Ended batches whose billed results were abandoned.
     given_up: Vec<BatchInfo>,
-    /// Those that are still there.
+    /// Batches that still exist.
     left: Vec<BatchInfo>,
 }
 
-/// Cancels the batches of a cancelled process. A live worker cancels those it attends; for the others this
+/// Cancels the batches of a cancelled process. An active worker cancels its own batches; for the others, this
 /// command runs a worker itself.
 fn cancel_batches(
     args: &CancelArgs,

@@ -37,7 +37,7 @@ fn show(args: &LedgerArgs) -> Result<Exit, Refusal> {
         }
         ledger = own;
     }
-    // The output has lines of all days.
+    // The output contains lines of all days.
     let output = args
         .output
         .as_deref()

@@ -133,7 +133,7 @@ fn as_table(found: &[Row<'_>]) -> String {
     table.lines(width())
 }
 
-/// Whether the provider has this tier; Azure has not all of OpenAI's.
+/// Whether the provider has this tier; Azure does not have all of OpenAI's.
 fn is_sold(model: &ModelPrices<'_>, entry: &PriceEntry) -> bool {
     model.entry(&entry.tier, SystemTime::now().into()).is_some()
 }

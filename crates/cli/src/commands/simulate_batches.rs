@@ -1,4 +1,4 @@
-//! Batches of `batchwright simulate`: from flags to the simulator's settings, and its counts for people.
+//! Batches of `batchwright simulate`: converts flags to the simulator's settings, and its counts to a table.
 
 use batchwright_simulate::{BatchConfig, BatchStats};
 

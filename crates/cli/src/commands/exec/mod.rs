@@ -97,7 +97,7 @@ fn refuse_contradictions(args: &ExecArgs) -> Result<(), Refusal> {
     Err(Refusal::usage(why))
 }
 
-/// Whether both name the same file, which need not be there; of devices and pipes it does not matter.
+/// Whether both name the same file, which need not exist; devices and pipes do not count.
 fn is_same_file(a: Option<&Path>, b: Option<&Path>) -> bool {
     let place = |path: Option<&Path>| {
         let path = path.filter(|path| path.metadata().map_or(true, |found| found.is_file()))?;

@@ -21,9 +21,9 @@ use crate::{display, stdout};
 pub struct Ended {
     pub report: CommandReport,
     pub plan: Plan,
-    /// Commands that were passed over, since an earlier run finished them.
+    /// Commands that were skipped because an earlier run finished them.
     pub skipped: u64,
-    /// Of these, the ones that failed.
+    /// The part of these that failed.
     pub failed_before: u64,
     /// The operations that the sandbox refused.
     pub confined: Option<String>,
@@ -233,7 +233,7 @@ fn how_to_go_on(args: &ExecArgs, ended: &Ended) -> Option<String> {
     }
 }
 
-/// Prints the summary for programs. Returns `exit`, or an error where it could not be printed.
+/// Prints the summary for programs. Returns `exit`, or an error if it could not be printed.
 fn print_json(args: &ExecArgs, ended: &Ended, exit: Exit) -> Exit {
     let report = &ended.report;
     let value = serde_json::json!({

@@ -6,7 +6,7 @@ use crate::sanitize::harmless;
 
 pub struct TableStdout<W> {
     out: W,
-    /// The line that has begun, where lines are made harmless before they are shown.
+    /// The incomplete line, if lines are made harmless before they are shown.
     line: Option<Vec<u8>>,
     is_gone: bool,
 }
@@ -20,7 +20,7 @@ impl<W: Write> TableStdout<W> {
         }
     }
 
-    /// True once the reader has closed it.
+    /// True after the reader has closed it.
     pub fn reader_is_gone(&self) -> bool {
         self.is_gone
     }

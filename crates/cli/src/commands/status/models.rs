@@ -8,7 +8,7 @@ use batchwright::queue::ProcessState;
 use batchwright::{JobQueue, ProcessId};
 use serde::Deserialize;
 
-/// Results that are read for it.
+/// Number of results that are read for it.
 const SAMPLED_OUTCOMES: usize = 20;
 /// Maximum number of processes whose results are read, because reading takes time and such a long table is not
 /// useful.

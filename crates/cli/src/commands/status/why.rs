@@ -18,7 +18,7 @@ fn meaning(part: &str) -> &'static str {
     }
 }
 
-/// The parts of the time of each process, those that took any, under its name.
+/// The parts of the time of each process that are not zero, under its name.
 pub fn explained(rows: &[Row]) -> String {
     rows.iter().map(|row| process(row) + "\n").collect()
 }
