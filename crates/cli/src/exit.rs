@@ -52,13 +52,13 @@ impl From<Exit> for ExitCode {
 pub enum About {
     /// Flags and settings.
     Usage,
-    /// The prompts cannot be read, or not all are good.
+    /// The prompts cannot be read, or some are invalid.
     Input,
-    /// The results cannot be written, or those that are there do not fit.
+    /// The results cannot be written, or existing ones do not match.
     Output,
     /// The provider cannot be used: no key, no model, no server.
     Provider,
-    /// The queue, or the process that is meant.
+    /// The queue, or the process that a command names.
     Queue,
     /// Any other error.
     CouldNotRun,
@@ -131,7 +131,7 @@ impl Refusal {
     }
 }
 
-/// The refusal of a command for another reason than its usage.
+/// The error of a command, for another reason than its usage.
 pub fn could_not_run(error: Error) -> Refusal {
     Refusal::could_not_run(error.message())
 }

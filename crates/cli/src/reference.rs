@@ -1,4 +1,4 @@
-//! Compares the reference in the book with the program: every flag, setting, error kind and exit code.
+//! Compares the reference in the documentation with the program: every flag, setting, error kind and exit code.
 //!
 //! `UPDATE_DOCS=1 cargo test --bin batchwright reference` writes the generated parts.
 

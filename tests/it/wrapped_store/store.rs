@@ -1,5 +1,5 @@
-//! A job store from outside of the library. It passes every call on to a store in SQLite, counts those for jobs, and
-//! refuses the ends of jobs on demand.
+//! A job store implemented outside of the library. It passes every call on to a store in SQLite, counts the claims
+//! of jobs, and rejects outcomes of jobs on demand.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,9 +27,9 @@ pub struct WrappedStore {
     store: SqliteStore,
     /// Exists at least as long as the handle.
     _folder: Arc<TempDir>,
-    /// How often a worker asked for jobs.
+    /// Number of claims by workers.
     pub(crate) claims: AtomicUsize,
-    /// As if there were no room for the ends of jobs.
+    /// Rejects outcomes, like a full disk.
     pub(crate) is_full: AtomicBool,
 }
 

@@ -1,4 +1,4 @@
-//! `batchwright cancel`: gives up what waits of a process, and its batches at their provider.
+//! `batchwright cancel`: cancels the waiting jobs of a process, and its batches at the provider.
 
 use batchwright::batch::{BatchInfo, clients_by_account};
 use batchwright::files::RunStore;
@@ -138,11 +138,11 @@ struct CancelledBatches {
     any: bool,
     /// Ended batches whose billed results were abandoned.
     given_up: Vec<BatchInfo>,
-    /// Those that are still there.
+    /// Batches that still exist.
     left: Vec<BatchInfo>,
 }
 
-/// Cancels the batches of a cancelled process. A live worker cancels those it attends; for the others this
+/// Cancels the batches of a cancelled process. An active worker cancels its own batches; for the others, this
 /// command runs a worker itself.
 fn cancel_batches(
     args: &CancelArgs,

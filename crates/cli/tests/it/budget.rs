@@ -1,4 +1,4 @@
-//! A run stops before it costs more than its budget, against a provider that bills by itself.
+//! A run stops before it costs more than its budget. The provider computes the bill independently.
 
 use batchwright::Usd;
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::batch_runs::{command, summary};
 use super::common::{Desk, Ended, Running, prompt_lines, simulator};
 
-/// A model that takes 0.15 and 0.60 dollars per million tokens.
+/// A model that costs 0.15 and 0.60 dollars per million tokens.
 const MODEL: &str = "--model gpt-4o-mini --max-tokens 20 --json";
 
 fn run(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
@@ -19,7 +19,7 @@ fn usd(value: &Value) -> Usd {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-/// What one of these prompts costs: all of them have the same length.
+/// The cost of one of these prompts, which all have the same length.
 fn cost_of_one(desk: &Desk) -> Usd {
     let sim = simulator(SimConfig::default());
     desk.write("in.jsonl", lines(0..1));
@@ -36,13 +36,13 @@ fn times(one: Usd, calls: u64) -> Usd {
     Usd::from_picos(one.picos() * calls)
 }
 
-/// As a value of the flag, without loss.
+/// The amount as a value of the flag, without rounding.
 fn flag(amount: Usd) -> String {
     format!("{:.12}", amount.picos() as f64 / 1e12)
 }
 
 #[test]
-fn a_run_stops_before_its_budget_is_exceeded_and_goes_on_with_a_higher_one() {
+fn a_run_stops_before_its_budget_is_exceeded_and_resumes_with_a_higher_one() {
     let desk = Desk::new();
     let one = cost_of_one(&desk);
     let sim = simulator(SimConfig::default());
@@ -66,7 +66,7 @@ fn a_run_stops_before_its_budget_is_exceeded_and_goes_on_with_a_higher_one() {
         .says("remaining items would cost about")
         .says(" --budget 0.01");
 
-    // The same budget does not buy anything more, and nothing is forgotten.
+    // With the same budget, nothing more is sent, and the earlier cost still counts.
     let again = run(
         &desk,
         &sim,
@@ -76,15 +76,15 @@ fn a_run_stops_before_its_budget_is_exceeded_and_goes_on_with_a_higher_one() {
     assert!(times(one, sim.stats().paid) <= budget);
     run(&desk, &sim, "-o out.jsonl --budget 0.01").expect(0);
     assert_eq!(sim.stats().paid, 200);
-    // Without the output, a run begins again.
+    // Without the output, a run starts from the beginning.
     std::fs::remove_file(desk.path("out.jsonl")).unwrap();
     let anew = run(&desk, &sim, "-o out.jsonl --budget 0.01").expect(0);
     assert_eq!(usd(&summary(&anew)["budget"]["spent"]), times(one, 200));
 }
 
-/// A budget is for the output: what it cost without a budget counts.
+/// A budget applies to the output: costs of runs without a budget count too.
 #[test]
-fn what_an_output_cost_without_a_budget_counts() {
+fn earlier_costs_of_an_output_count_towards_its_budget() {
     let desk = Desk::new();
     let one = cost_of_one(&desk);
     let sim = simulator(SimConfig::default());

@@ -1,4 +1,4 @@
-//! The real program: what it does, says and leaves behind.
+//! The real program: its behaviour, output and files.
 
 #[cfg(unix)]
 mod attacks;

@@ -1,4 +1,4 @@
-//! What to do next about the processes that `batchwright status` shows.
+//! Advice about the processes that `batchwright status` shows.
 
 use batchwright::ProcessId;
 use batchwright::batch::BatchInfo;
@@ -8,7 +8,7 @@ use crate::args::status::StatusArgs;
 use crate::batches;
 use crate::run_process::{self, id_for_command};
 
-/// Prints what to do next, in the order in which people read it.
+/// Prints the advice in the order in which people read it.
 pub fn advise(args: &StatusArgs, only: Option<ProcessId>, rows: &[Row]) {
     let command = |words: &str| args.data.command(words);
     let say = |line: String| args.say.say(&line);
@@ -112,7 +112,7 @@ fn of_run(row: &Row) -> bool {
     row.process.info.output.is_some()
 }
 
-/// The processes that belong to no run, among those rows.
+/// The processes in these rows that belong to no run.
 fn free(rows: &[Row], which: impl Fn(&Row) -> bool) -> Vec<ProcessId> {
     let free = rows.iter().filter(|row| !of_run(row) && which(row));
     free.map(Row::id).collect()

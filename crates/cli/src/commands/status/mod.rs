@@ -1,4 +1,4 @@
-//! `batchwright status`: where the processes in the queue stand, once or until they are finished.
+//! `batchwright status`: the state of the processes in the queue, once or until they are finished.
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal};
@@ -313,7 +313,7 @@ impl Screen {
     fn draw(&mut self, rows: &[Row]) -> io::Result<()> {
         let term = Term::stdout();
         let (height, width) = term.size();
-        // A line that wraps, or scrolls away, could not be drawn over.
+        // A line that wraps or scrolls away could not be overwritten.
         let most = usize::from(height).saturating_sub(2).max(2);
         let width = usize::from(width).saturating_sub(2);
         let table = table(rows, true, Some(width)) + &batch_lines(rows, None);

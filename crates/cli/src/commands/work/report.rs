@@ -1,4 +1,4 @@
-//! How a worker ended: results that could not be recorded, the exit code and the summary.
+//! The end of a worker: results that could not be recorded, the exit code and the summary.
 
 use std::io::{self, Write};
 
@@ -100,14 +100,14 @@ fn is_gone(args: &WorkArgs) -> bool {
 fn exit(args: &WorkArgs, report: &WorkerReport, remaining: &Remaining, signals: &Signals) -> Exit {
     match &report.stop {
         _ if !report.unsaved.is_empty() => Exit::CouldNotRun,
-        // A worker that runs until it is stopped has ended as it should.
+        // A worker that runs until it is stopped has ended as intended.
         Some(StopReason::Cancelled) if !args.ends() => Exit::Success,
         Some(StopReason::Cancelled) => signals.exit().unwrap_or(Exit::StoppedEarly),
-        // The run that owned the queue has ended, and removed it.
+        // The run that owned the queue has ended and removed it.
         Some(StopReason::Fatal(error)) if error.is_storage() && is_gone(args) => Exit::Success,
         Some(StopReason::Fatal(_)) => Exit::CouldNotRun,
         Some(_) => Exit::StoppedEarly,
-        // Batches remain that waiting longer would not have ended.
+        // Batches remain that would not have ended by waiting longer.
         None if args.until_empty && remaining.has_batches() => Exit::StoppedEarly,
         None if args.until_submitted && report.batches_held > 0 => Exit::StoppedEarly,
         None if report.failed > 0 => Exit::SomeFailed,
