@@ -35,20 +35,22 @@ impl WorkerLimits {
     /// model, has no credit left, or could not be reached, and no later call was answered. `None` if at least one can
     /// be called. As of a moment ago.
     pub fn refusal(&self, request: &Request) -> Option<Error> {
-        let exclusions = self.0.exclusions.lock();
         let kinds = match request.task {
             RequestTask::Embed => [EMBEDDING_KIND].as_slice(),
             _ => &[DIRECT_COMPLETION_KIND, COMPLETION_KIND],
         };
-        let mut classes = kinds.iter().filter_map(|kind| {
-            let lane = JobLane {
-                kind: (*kind).to_owned(),
-                name: request.model.clone(),
-                step: 0,
-            };
-            self.0.kinds.open(&lane).map(|open| open.class)
-        });
-        exclusions.refusal(&classes.next()?).cloned()
+        let is_known = |kind: &&&str| self.0.kinds.has(kind);
+        self.refusal_of(&JobLane {
+            kind: (**kinds.iter().find(is_known)?).to_owned(),
+            name: request.model.clone(),
+            step: 0,
+        })
+    }
+
+    /// Why jobs of this lane are not called at the moment, as [`refusal`](Self::refusal).
+    pub fn refusal_of(&self, lane: &JobLane) -> Option<Error> {
+        let open = self.0.kinds.open(lane)?;
+        self.0.exclusions.lock().refusal(&open.class).cloned()
     }
 
     /// The limits by provider and model: for the models that jobs have named so far (at most 1,000), and for the

@@ -466,6 +466,7 @@ macro_rules! job_store_suite {
             what_children_came_to_is_collected_by_their_parent
             results_of_a_collector_are_left_to_it
             what_was_billed_is_booked_and_outlives_its_jobs
+            large_sums_saturate
             a_call_for_a_deleted_job_is_booked_once
             a_call_for_a_deleted_process_is_booked_for_its_owner
             processes_of_one_id_are_booked_for_their_owners
