@@ -53,6 +53,11 @@ impl WorkerLimits {
         self.0.exclusions.lock().refusal(&open.class).cloned()
     }
 
+    /// Whether any provider or model is not called at the moment, as told by [`refusal`](Self::refusal) for each.
+    pub fn has_refusals(&self) -> bool {
+        !self.0.exclusions.lock().is_empty()
+    }
+
     /// The limits by provider and model: for the models that jobs have named so far (at most 1,000), and for the
     /// default models.
     pub fn all(&self) -> Vec<ProviderLimits> {
