@@ -251,6 +251,17 @@ pub(super) fn processes_of_one_id_are_booked_for_their_owners(open: Open<'_>) {
         store.ack(&all, None, T).unwrap();
         assert_eq!(cost_of(store, owner, TODAY), cost(0.5));
     }
+    // The third one is there while the store is checked.
+    store.insert(process, jobs(&["a", "b"]), true, T).unwrap();
+    let findings = store.check(T).unwrap().into_iter();
+    let of_ledger: Vec<_> = findings
+        .filter(|finding| finding.what == "ledger")
+        .collect();
+    assert_eq!(
+        (of_ledger.len(), of_ledger[0].verdict),
+        (1, Severity::Note),
+        "{of_ledger:?}"
+    );
 }
 
 pub(super) fn charges_of_children_pass_to_their_parent(open: Open<'_>) {

@@ -199,7 +199,8 @@ impl Opened {
     /// Every counter is that of the jobs, as a recount sees them.
     fn sound(&self) {
         for finding in self.two.check(T).unwrap() {
-            assert!(finding.verdict < Severity::Bad, "{finding:?}");
+            let is_double = finding.what == "ledger" && finding.verdict > Severity::Good;
+            assert!(finding.verdict < Severity::Bad && !is_double, "{finding:?}");
         }
     }
 }

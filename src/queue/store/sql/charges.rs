@@ -361,11 +361,15 @@ pub(crate) fn merge_passing(store: &impl SqlStore, now: Timestamp) -> Result<boo
     Ok(is_more)
 }
 
-/// Processes whose charges differ from their counters.
-pub(super) const UNBALANCED: &str = "WITH booked AS (
-       SELECT process, CAST(SUM(input_tokens) AS SIGNED) AS input_tokens,
-         CAST(SUM(output_tokens) AS SIGNED) AS output_tokens, CAST(SUM(cost_picos) AS SIGNED) AS cost_picos
-       FROM #charges WHERE process IS NOT NULL GROUP BY process)
-     SELECT p.id FROM #processes p LEFT JOIN booked b ON b.process = p.id
-     WHERE p.input_tokens <> IFNULL(b.input_tokens, 0) OR p.output_tokens <> IFNULL(b.output_tokens, 0)
-       OR p.cost_picos <> IFNULL(b.cost_picos, 0)";
+/// Processes whose charges differ from their counters, and whether calls lack in the charges. Charges of the days before
+/// a process are of an earlier one with its id; a day more, because clocks differ.
+pub(super) const UNBALANCED: &str = "SELECT id, input_tokens > booked_input OR output_tokens > booked_output
+       OR cost_picos > booked_cost
+     FROM (
+       SELECT p.id, p.input_tokens, p.output_tokens, p.cost_picos,
+         IFNULL(CAST(SUM(b.input_tokens) AS SIGNED), 0) AS booked_input,
+         IFNULL(CAST(SUM(b.output_tokens) AS SIGNED), 0) AS booked_output,
+         IFNULL(CAST(SUM(b.cost_picos) AS SIGNED), 0) AS booked_cost
+       FROM #processes p LEFT JOIN #charges b ON b.process = p.id AND b.day * 86400000 + 172800000 > p.created_at
+       GROUP BY p.no, p.id, p.input_tokens, p.output_tokens, p.cost_picos) AS compared
+     WHERE input_tokens <> booked_input OR output_tokens <> booked_output OR cost_picos <> booked_cost";
