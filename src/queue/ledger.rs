@@ -3,7 +3,7 @@
 use crate::base::day::Day;
 use crate::base::error::Error;
 use crate::base::usd::Usd;
-use crate::money::ledger::Ledger;
+use crate::money::ledger::{Ledger, LedgerQuery, LedgerRow};
 
 use super::host::JobQueue;
 
@@ -20,11 +20,22 @@ impl JobQueue {
         Ok(ledger)
     }
 
+    /// The sums of the charges that a query selects, by its groups, in order. The store sums them, so this is quicker
+    /// than [`ledger`](Self::ledger) if there are many.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn charge_sums(&self, query: &LedgerQuery) -> Result<Vec<LedgerRow>, Error> {
+        self.store.charge_sums(query)
+    }
+
     /// The known cost of all calls for processes of this [owner](crate::queue::ProcessInfo::owner) since a day.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn cost_of(&self, owner: &str, since: Day) -> Result<Usd, Error> {
-        self.store.cost_of(owner, since)
+        let query = LedgerQuery::default().between(Some(since), None);
+        let sums = self.charge_sums(&query.owner(Some(owner.to_owned())))?;
+        Ok(sums.first().map_or(Usd::ZERO, |row| row.sum.cost_usd))
     }
 }

@@ -199,7 +199,8 @@ impl Opened {
     /// Every counter is that of the jobs, as a recount sees them.
     fn sound(&self) {
         for finding in self.two.check(T).unwrap() {
-            assert!(finding.verdict < Severity::Bad, "{finding:?}");
+            let is_double = finding.what == "ledger" && finding.verdict > Severity::Good;
+            assert!(finding.verdict < Severity::Bad && !is_double, "{finding:?}");
         }
     }
 }
@@ -466,6 +467,7 @@ macro_rules! job_store_suite {
             what_children_came_to_is_collected_by_their_parent
             results_of_a_collector_are_left_to_it
             what_was_billed_is_booked_and_outlives_its_jobs
+            large_sums_saturate
             a_call_for_a_deleted_job_is_booked_once
             a_call_for_a_deleted_process_is_booked_for_its_owner
             processes_of_one_id_are_booked_for_their_owners

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use batchwright::progress::Timestamp;
-use batchwright::provider::{Charge, Day};
+use batchwright::provider::{Charge, Day, LedgerQuery, LedgerRow};
 use batchwright::queue::{
     DeliveredResult, HealthFinding, JobFilter, JobLane, JobPage, JobReceipt, JobState, JobSummary,
     Pause, ProcessInfo, ProcessState, QueueTotals, SqliteOptions, SqliteStore, WorkerInfo,
@@ -18,7 +18,7 @@ use batchwright::unstable::{
     EnqueueStore, ResultStore, Settlement, StoreDatabase, StoredBatch, WaitingJobs, WorkSignal,
     WorkerId,
 };
-use batchwright::{Error, ErrorKind, Job, JobId, ProcessId, Usd};
+use batchwright::{Error, ErrorKind, Job, JobId, ProcessId};
 use serde_json::value::RawValue;
 use tempfile::TempDir;
 
@@ -85,8 +85,12 @@ impl EnqueueStore for WrappedStore {
         self.store.charges(since, until, each)
     }
 
-    fn cost_of(&self, owner: &str, since: Day) -> Result<Usd, Error> {
-        self.store.cost_of(owner, since)
+    fn charge_sums(&self, query: &LedgerQuery) -> Result<Vec<LedgerRow>, Error> {
+        self.store.charge_sums(query)
+    }
+
+    fn due_lanes(&self, now: Timestamp) -> Result<Vec<Arc<JobLane>>, Error> {
+        self.store.due_lanes(now)
     }
 
     fn insert_described(

@@ -455,6 +455,20 @@ def caddy(desk: Desk, port: int) -> list[str]:
     return ["caddy", "run", "--adapter", "caddyfile", "--config", str(desk.folder / "Caddyfile")]
 
 
+def traefik(desk: Desk, port: int) -> list[str]:
+    place = snippet("yaml", "http:").replace("127.0.0.1:8787", f"127.0.0.1:{desk.port}")
+    # There is no certificate for this machine.
+    place = place.replace("ai.example.com", "127.0.0.1").replace("      tls: {}\n", "")
+    (desk.folder / "traefik.yaml").write_text(place)
+    return [
+        "traefik",
+        f"--providers.file.filename={desk.folder}/traefik.yaml",
+        f"--entrypoints.web.address=127.0.0.1:{port}",
+        "--global.checknewversion=false",
+        "--global.sendanonymoususage=false",
+    ]
+
+
 def works_behind(browser, program: str, name: str, command):
     """The page and its buttons, at a path of a proxy."""
     with contextlib.ExitStack() as end, tempfile.TemporaryDirectory() as folder:
@@ -545,7 +559,7 @@ def main(program: str, chromium: str, shots: Path | None):
             step("all pages in light, dark and on a phone", looks_right(browser, desk, shots))
             watch.is_clean()
             step("an outage is told, and a token asked for", outage_is_told(page, desk))
-            for name, command in {"nginx": nginx, "caddy": caddy}.items():
+            for name, command in {"nginx": nginx, "caddy": caddy, "traefik": traefik}.items():
                 if shutil.which(name):
                     step(f"the page works below a path of {name}", works_behind(browser, program, name, command))
                 else:
