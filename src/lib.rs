@@ -142,6 +142,7 @@ pub use config::settings::Settings;
 pub use engine::dispatch::{ErrorPolicy, StopReason};
 pub use engine::limiter::Limits;
 pub use engine::route::RetryPolicy;
+pub use money::deadline::Deadline;
 pub use llm::client::{LlmClient, client_fn};
 pub use llm::outcome::Outcome;
 pub use llm::params::{Params, ResponseFormat};
