@@ -244,7 +244,9 @@ impl QueueRun {
         let (store, output) = (self.store, self.output);
         let (queue, process) = (store.queue(), store.process());
         let record = Record::begin(queue, process, self.info, output)?;
-        let pilot = self.deadline.map(|options| Pilot::new(options, record.plan()));
+        let pilot = self
+            .deadline
+            .map(|options| Pilot::new(options, record.plan()));
         let checkpoint = match Checkpoint::open(self.run) {
             Ok(Some(checkpoint)) => checkpoint,
             other => {

@@ -22,7 +22,11 @@ impl BatchRate {
         let began = *self.began.get_or_insert(now);
         // Progress is reported in steps, so the recent time has several of them.
         let recent = (now.since(began) / RECENT_PART).max(every * 3);
-        if self.reports.back().is_none_or(|(_, before)| answered > *before) {
+        if self
+            .reports
+            .back()
+            .is_none_or(|(_, before)| answered > *before)
+        {
             self.reports.push_back((now, answered));
         }
         // One report before the recent time shows where that began.

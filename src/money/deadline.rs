@@ -54,7 +54,7 @@ impl Deadline {
     /// If that is more than 366 days.
     pub fn within(time: Duration) -> Result<Self, Error> {
         if time > LONGEST {
-            let why = "a deadline is at most 366 days from now";
+            let why = "a deadline is at most 366 days away";
             return Err(Error::new(ErrorKind::Invalid, why));
         }
         Ok(Self(Timestamp::from(SystemTime::now()).after(time)))

@@ -290,7 +290,10 @@ impl Execution {
             let _ = done.send(worker.run());
         });
         let worker = worker.map_err(StopReason::Fatal)?;
-        let interval = self.pilot.as_ref().map_or(STATUS_INTERVAL, |_| STEER_INTERVAL);
+        let interval = self
+            .pilot
+            .as_ref()
+            .map_or(STATUS_INTERVAL, |_| STEER_INTERVAL);
         let mut stop = None;
         let mut trouble = WarnOnce::default();
         let report = loop {

@@ -126,9 +126,9 @@ impl Pilot {
     ) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let same = known.filter(|plan| plan.given.is_some() && plan.given == options.given);
-        let plan = same.cloned().unwrap_or_else(|| {
-            DeadlinePlan::new(options.deadline, options.given.clone())
-        });
+        let plan = same
+            .cloned()
+            .unwrap_or_else(|| DeadlinePlan::new(options.deadline, options.given.clone()));
         Self {
             // An earlier run of the same store began when there was time.
             was_safe: !plan.changes.is_empty(),
@@ -377,7 +377,11 @@ impl Pilot {
 
     /// Tells once of each batch whose cancellation the provider does not confirm in time.
     fn tell_late(&mut self, own: &[OwnBatch]) -> bool {
-        let Some(wait) = self.offers.as_ref().map(|offers| offers.settings.cancel_wait) else {
+        let Some(wait) = self
+            .offers
+            .as_ref()
+            .map(|offers| offers.settings.cancel_wait)
+        else {
             return false;
         };
         let wall = SystemClock.wall();

@@ -36,7 +36,9 @@ pub(crate) enum Step {
 /// Decides the next step.
 pub(crate) fn next(state: &State, facts: &Facts) -> Step {
     match state {
-        State::Forming | State::Formed(_) | State::Bisecting(_) if facts.is_unwanted() => Step::GiveUp,
+        State::Forming | State::Formed(_) | State::Bisecting(_) if facts.is_unwanted() => {
+            Step::GiveUp
+        }
         State::Forming | State::Formed(_) => Step::WriteInput,
         State::Submitting(submitting) => submit(submitting, facts),
         State::Reconciling(reconciling) | State::Held(reconciling) => reconcile(reconciling, facts),
