@@ -234,7 +234,7 @@ impl Outlook {
             _ if self.left.is_zero() => self.too_late(),
             None => self.begin(),
             Some(Way::Batch) => self.from_batches(),
-            Some(Way::Flex) if !is_safe => (
+            Some(Way::Flex) if !self.may_use_flex(1.0) => (
                 Way::Sync,
                 self.in_batches,
                 "the flex tier is too slow for the time that is left",
@@ -250,19 +250,24 @@ impl Outlook {
         }
     }
 
-    /// The number of items to send first as calls, to measure their rate; 0 if it is known, or if there is no time for
-    /// a trial.
-    pub fn trial(&self) -> u64 {
-        let uses_calls_last = self.begin().0 != Way::Sync;
-        if self.sync.measured || !uses_calls_last {
-            return 0;
+    /// Which calls to make first, to measure their rate, and with how many items. `None` if their rates are known, if
+    /// all items are sent as standard calls anyway, or if there is no time for a trial.
+    pub fn trial(&self) -> Option<(Way, u64)> {
+        if self.begin().0 == Way::Sync {
+            return None;
         }
+        let flex = self.flex().filter(|_| self.may_use_flex(1.0));
+        let (way, pace) = match flex {
+            Some(flex) if !flex.measured => (Way::Flex, flex),
+            _ => (Way::Sync, self.sync),
+        };
         // A trial of a slow provider must leave the time to send everything as calls.
-        if self.trial_time().as_secs_f64() < 2.0 * self.sync.call_seconds {
-            return 0;
+        let is_short = self.trial_time().as_secs_f64() < 2.0 * pace.call_seconds;
+        if pace.measured || is_short {
+            return None;
         }
         let items = (self.waiting / TRIAL_SHARE).clamp(2, MOST_TRIED);
-        if items * 5 > self.waiting { 0 } else { items }
+        (items * 5 <= self.waiting).then_some((way, items))
     }
 
     /// How long a trial may take.
@@ -284,15 +289,18 @@ impl Outlook {
         items as f64 / pace.per_second.max(0.0) * margin + pace.call_seconds
     }
 
-    /// The time until items of the present way can be sent in another one.
+    /// The time that withdrawn items need to return.
     fn cancelling(&self) -> f64 {
         let waits = self.in_batches + self.returning > 0;
         let cancel = self.batch.filter(|_| waits).map(|batch| batch.cancel);
-        let backoff = match self.now {
-            Some(Way::Flex) => self.backoff,
-            _ => Duration::ZERO,
-        };
-        cancel.unwrap_or_default().max(backoff).as_secs_f64()
+        cancel.unwrap_or_default().as_secs_f64()
+    }
+
+    /// Whether standard calls could do all in time after the flex tier has rejected items, which then wait.
+    fn may_use_flex(&self, factor: f64) -> bool {
+        let calls = Self::seconds(self.sync, self.items()) * factor;
+        let waits = self.cancelling().max(self.backoff.as_secs_f64());
+        calls + waits <= self.left.as_secs_f64()
     }
 
     /// Whether calls of that rate could do all in `1 / factor` of the time.
@@ -334,7 +342,7 @@ impl Outlook {
             }
         }
         match self.flex() {
-            Some(flex) if self.fits(self.sync, 1.0) && self.fits(flex, 1.0) => {
+            Some(flex) if self.may_use_flex(1.0) && self.fits(flex, 1.0) => {
                 (Way::Flex, 0, "batches may not end in time")
             }
             _ => (Way::Sync, 0, "nothing cheaper is sure to end in time"),
@@ -344,7 +352,7 @@ impl Outlook {
     fn from_batches(&self) -> (Way, u64, &'static str) {
         let in_time = self.batches_are_in_time();
         if self.fits(self.sync, 1.0) {
-            let Some(flex) = self.flex() else {
+            let Some(flex) = self.flex().filter(|_| self.may_use_flex(1.0)) else {
                 return (Way::Batch, 0, "there is time to send all as calls later");
             };
             // At the last moment for the flex tier.
@@ -382,7 +390,7 @@ impl Outlook {
             if let Some(flex) = self.flex().filter(|flex| flex.measured)
                 && self.waiting > 0
                 && self.fits(flex, RETURN)
-                && self.fits(self.sync, RETURN)
+                && self.may_use_flex(RETURN)
             {
                 return (Way::Flex, 0, "there is time for flex calls");
             }

@@ -119,15 +119,23 @@ fn short_deadlines_begin_with_calls_and_without_a_trial() {
         ..outlook()
     };
     assert_eq!(way(begin(1500, false)), (Way::Sync, 0));
-    assert_eq!(begin(1500, false).trial(), 0);
+    assert_eq!(begin(1500, false).trial(), None);
     assert_eq!(way(begin(30_000, false)), (Way::Batch, 0));
-    assert_eq!(begin(30_000, false).trial(), 20);
-    assert_eq!(begin(30_000, true).trial(), 0);
+    assert_eq!(begin(30_000, false).trial(), Some((Way::Sync, 20)));
+    let with_flex = Outlook {
+        flex: Some(CallPace {
+            measured: false,
+            ..pace(0.5)
+        }),
+        ..begin(30_000, false)
+    };
+    assert_eq!(with_flex.trial(), Some((Way::Flex, 20)));
+    assert_eq!(begin(30_000, true).trial(), None);
     let few = Outlook {
         waiting: 4,
         ..begin(30_000, false)
     };
-    assert_eq!(few.trial(), 0);
+    assert_eq!(few.trial(), None);
 }
 
 #[test]

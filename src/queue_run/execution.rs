@@ -106,13 +106,20 @@ impl Execution {
         planned.map(|()| first).map_err(StopReason::Fatal)
     }
 
-    /// Submits what a trial has left.
-    fn end_trial(&mut self) -> Result<(), StopReason> {
-        self.submit(None)?;
+    /// Submits what a trial has left, or the items of another trial.
+    fn end_trial(&mut self, controls: Option<&Controls>) -> Result<(), StopReason> {
+        let to_send = self.checkpoint.plan().to_send.unwrap_or(0);
+        let rest = to_send.saturating_sub(self.submitted);
+        let mut next = None;
         if let Some(pilot) = &mut self.pilot {
-            pilot.end_trial();
+            next = pilot.begin_trial(rest);
+            if let Some(controls) = controls {
+                pilot.apply(controls);
+            }
+            let planned = self.record.planned(Some(pilot.plan()), pilot.paces());
+            planned.map_err(StopReason::Fatal)?;
         }
-        Ok(())
+        self.submit(next)
     }
 
     /// Has it decided how to go on to meet the deadline. Returns why nothing more can be done now.
@@ -128,8 +135,7 @@ impl Execution {
         let has_ended = counts.pending + counts.in_progress == 0;
         let trial = self.pilot.as_ref().and_then(|pilot| pilot.trial(has_ended));
         if trial == Some(true) {
-            self.end_trial()?;
-            return Ok(None);
+            self.end_trial(Some(controls))?;
         }
         let Some(pilot) = &mut self.pilot else {
             return Ok(None);
@@ -192,7 +198,7 @@ impl Execution {
             let stop = self.employ(make_worker)?;
             // The last result stays, because without it the process would be gone.
             if stop.is_none() && self.is_in_trial() {
-                self.end_trial()?;
+                self.end_trial(None)?;
                 continue;
             }
             self.collect_all()?;

@@ -109,8 +109,11 @@ pub(super) struct Pilot {
     offers: Option<Offers>,
     began: Time,
     way: Option<Way>,
+    /// The way that the worker uses.
+    applied: Option<Way>,
     was_safe: bool,
     trial_until: Option<Time>,
+    tried: Vec<Way>,
     progress: BatchProgress,
     /// Batches that are to be withdrawn.
     named: HashSet<BatchNo>,
@@ -133,6 +136,7 @@ impl Pilot {
             // An earlier run of the same store began when there was time.
             was_safe: !plan.changes.is_empty(),
             way: None,
+            applied: None,
             options,
             plan,
             noted,
@@ -140,6 +144,7 @@ impl Pilot {
             offers: None,
             began: SystemClock.now(),
             trial_until: None,
+            tried: Vec::new(),
             progress: BatchProgress::default(),
             named: HashSet::new(),
             late: HashSet::new(),
@@ -186,6 +191,7 @@ impl Pilot {
         if let Some(counts) = counts {
             self.begin(counts);
         }
+        self.applied = self.way;
         let flex = offers.flex.filter(|_| self.way == Some(Way::Flex));
         let worker = worker.completions(flex.unwrap_or(offers.standard));
         match self.way {
@@ -208,35 +214,37 @@ impl Pilot {
         self.note(decision.way, line(&decision, (0, 0)));
     }
 
-    /// The number of items of a trial, among this many; `None` if there is no trial.
-    pub(super) fn begin_trial(&mut self, items: u64) -> Option<usize> {
+    /// The number of items of the next trial, if there is one; `rest` items are not submitted yet.
+    pub(super) fn begin_trial(&mut self, rest: u64) -> Option<usize> {
+        self.trial_until = None;
+        self.way = None;
         let counts = JobCounts {
-            pending: items,
+            pending: rest,
             ..JobCounts::default()
         };
         let now = SystemClock.now();
         let outlook = self.outlook(&counts, &[], now)?;
-        let trial = outlook.trial();
-        if trial == 0 {
+        // Each way is tried once.
+        let trial = outlook.trial().filter(|(way, _)| !self.tried.contains(way));
+        let Some((way, items)) = trial else {
+            // Decided before the rest is on the queue, because the worker takes it at once.
+            if !self.tried.is_empty() {
+                self.begin(&counts);
+            }
             return None;
-        }
+        };
+        self.tried.push(way);
         self.trial_until = Some(now.after(outlook.trial_time()));
-        self.way = Some(Way::Sync);
-        let line = format!("sends {trial} items as standard calls first, to measure their rate");
-        self.note(Way::Sync, line);
-        usize::try_from(trial).ok()
+        self.way = Some(way);
+        let line = format!("sends {items} items first, to measure the rate of such calls");
+        self.note(way, line);
+        usize::try_from(items).ok()
     }
 
     /// Whether a trial is under way, and whether it is over: all its items have ended, or its time has.
     pub(super) fn trial(&self, has_ended: bool) -> Option<bool> {
         let until = self.trial_until?;
         Some(has_ended || SystemClock.now() >= until)
-    }
-
-    /// The rest of the items is on the queue. The next decision is the first one.
-    pub(super) fn end_trial(&mut self) {
-        self.trial_until = None;
-        self.way = None;
     }
 
     /// Decides how to go on, and tells the worker. Returns whether the plan has changed.
@@ -250,13 +258,15 @@ impl Pilot {
         let Some(outlook) = self.outlook(counts, &own, now) else {
             return false;
         };
+        if outlook.items() == 0 {
+            self.want(false, now);
+            return false;
+        }
         let decision = outlook.decide();
         self.was_safe |= decision.is_safe;
         let is_new = self.way != Some(decision.way);
         self.way = Some(decision.way);
-        if is_new {
-            self.apply(decision.way, controls);
-        }
+        self.apply(controls);
         self.want(outlook.waiting > 0, now);
         let withdrawn = self.withdraw(&decision, &own, controls);
         let missed = self.is_newly_missed(&outlook);
@@ -286,10 +296,14 @@ impl Pilot {
         flex.wanted(now, waits && self.way == Some(Way::Flex));
     }
 
-    fn apply(&self, way: Way, controls: &Controls) {
-        let Some(offers) = &self.offers else {
+    /// Has the worker use the present way.
+    pub(super) fn apply(&mut self, controls: &Controls) {
+        let (Some(offers), Some(way)) = (&self.offers, self.way) else {
             return;
         };
+        if self.applied.replace(way) == Some(way) {
+            return;
+        }
         let flex = offers.flex.as_ref().filter(|_| way == Way::Flex);
         let route = flex.unwrap_or(&offers.standard);
         controls.change(Change {
