@@ -12,6 +12,7 @@ const RECENT_PART: u32 = 4;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BatchRate {
     began: Option<Time>,
+    every: Duration,
     /// The number of answers when it changed, and at the last report.
     reports: VecDeque<(Time, u64)>,
 }
@@ -19,14 +20,13 @@ pub(crate) struct BatchRate {
 impl BatchRate {
     /// The provider has answered this many requests in all. `every` is the time between two reports.
     pub fn report(&mut self, now: Time, answered: u64, every: Duration) {
+        self.every = every;
         let began = *self.began.get_or_insert(now);
         // Progress is reported in steps, so the recent time has several of them.
         let recent = (now.since(began) / RECENT_PART).max(every * 3);
-        if self
-            .reports
-            .back()
-            .is_none_or(|(_, before)| answered > *before)
-        {
+        let before = self.reports.back().map_or(0, |(_, before)| *before);
+        // The time before the first answer shows nothing.
+        if answered > before {
             self.reports.push_back((now, answered));
         }
         // One report before the recent time shows where that began.
@@ -35,14 +35,16 @@ impl BatchRate {
         }
     }
 
-    /// Answers per second in the recent time; `None` before the first answer.
+    /// Answers per second in the recent time; `None` before two reports of answers, and if no time has passed since.
     pub fn per_second(&self, now: Time) -> Option<f64> {
         let (from, before) = *self.reports.front()?;
-        let (_, answered) = *self.reports.back()?;
-        if answered == 0 {
+        let (last, answered) = *self.reports.back()?;
+        let is_silent = now.since(last) > self.every * 2;
+        // Time since the last report shows nothing before the next one is due.
+        let seconds = if is_silent { now } else { last }.since(from).as_secs_f64();
+        if answered == before && !is_silent {
             return None;
         }
-        let seconds = now.since(from).as_secs_f64();
         Some((answered - before) as f64 / seconds.max(0.001))
     }
 }

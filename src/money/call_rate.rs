@@ -76,8 +76,11 @@ impl CallRate {
         let recent = busy.saturating_sub(from);
         let shows = recent >= RECENT && self.answered.max(RECENT_ANSWERS) > before;
         let recent = rate(self.answered.saturating_sub(before), recent);
+        let rate = if shows { overall.min(recent) } else { overall };
+        // Few answers may all be of the burst that a provider accepts before its limit binds.
+        let trust = 1.0 - 0.5 / ((self.answered + 1) as f64).sqrt();
         Some(CallPace {
-            per_second: if shows { overall.min(recent) } else { overall },
+            per_second: rate * trust,
             call_seconds: self.call_time.as_secs_f64() / self.ended.max(1) as f64,
             measured: true,
         })

@@ -13,16 +13,25 @@ use super::call_rate::CallPace;
 /// The longest time until a deadline: 366 days.
 const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 /// The time that measured calls need is lengthened by this factor, because rates vary.
-const MARGIN: f64 = 1.2;
+const MARGIN: f64 = 1.1;
 /// The same for a rate that nothing has shown yet.
 const UNMEASURED: f64 = 2.0;
 /// The same for the progress of batches that is trusted.
 const BATCH_MARGIN: f64 = 1.1;
 /// A cheaper way is taken up again only if it needs this much less time than is left.
 const RETURN: f64 = 1.15;
+/// Flex calls begin so much earlier than at their last moment.
+const HEAD: f64 = 1.1;
+/// They also begin if they need a little more time than is left: standard calls do the rest.
+const ALMOST: f64 = 0.85;
+/// A flex tier with this part of the rate of standard calls does too little for that.
+const FEW: f64 = 0.1;
+/// Batches that have answered nothing in this part of the time are taken to stall.
+const SILENT: f64 = 0.25;
 /// At most this share of the items is sent as a trial, and at most this many.
 const TRIAL_SHARE: u64 = 20;
 const MOST_TRIED: u64 = 20;
+const FEWEST_TRIED: u64 = 8;
 /// A trial may take this part of the time.
 const TRIAL_TIME: u32 = 20;
 /// If calls alone are too slow, batches have this part of the time before calls are made next to them.
@@ -112,6 +121,9 @@ pub struct PlanChange {
     pub at: i64,
     /// The way from then on, of items that are in no batch.
     pub way: Way,
+    /// Items that are withdrawn from batches.
+    #[serde(default)]
+    pub withdrawn: u64,
     /// What changed and why, in one line.
     pub line: String,
 }
@@ -142,15 +154,11 @@ impl DeadlinePlan {
         }
     }
 
-    pub(crate) fn change(&mut self, at: Timestamp, way: Way, line: String) {
+    pub(crate) fn change(&mut self, change: PlanChange) {
         if self.changes.len() >= MOST_CHANGES {
             self.changes.remove(1);
         }
-        self.changes.push(PlanChange {
-            at: at.0,
-            way,
-            line,
-        });
+        self.changes.push(change);
     }
 }
 
@@ -200,6 +208,8 @@ pub(crate) struct Outlook {
     pub now: Option<Way>,
     /// Calls could have met the deadline at some time.
     pub was_safe: bool,
+    /// Batches were withdrawn before.
+    pub has_withdrawn: bool,
     /// `None` if there are no batches.
     pub batch: Option<BatchPace>,
     /// `None` if there is no flex tier.
@@ -215,8 +225,9 @@ pub(crate) struct Outlook {
 pub(crate) struct Decision {
     /// The way of the items that are in no batch.
     pub way: Way,
-    /// At least this many items are withdrawn from batches.
+    /// This many items are withdrawn from batches: at least, or at most if others must stay.
     pub withdraw: u64,
+    pub others_stay: bool,
     /// Why, in one line.
     pub reason: String,
     /// Whether calls could still meet the deadline.
@@ -229,7 +240,9 @@ impl Outlook {
     /// A cheaper way is used only as long as the next dearer one could do everything that is left in the time that is
     /// left. So a batch that stalls, or a flex tier without capacity, does not make the run late.
     pub fn decide(&self) -> Decision {
-        let is_safe = self.fits(self.sync, 1.0);
+        // Between two polls of batches, nothing seems to happen.
+        let is_first = self.now.is_none() || self.was_safe;
+        let is_safe = self.fits(self.sync, if is_first { 1.0 } else { RETURN });
         let (way, withdraw, why) = match self.now {
             _ if self.left.is_zero() => self.too_late(),
             None => self.begin(),
@@ -243,6 +256,7 @@ impl Outlook {
             Some(Way::Sync) => self.from_calls(),
         };
         Decision {
+            others_stay: !is_safe && !self.was_safe && !self.left.is_zero(),
             reason: self.line(way, why),
             way,
             withdraw,
@@ -266,7 +280,7 @@ impl Outlook {
         if pace.measured || is_short {
             return None;
         }
-        let items = (self.waiting / TRIAL_SHARE).clamp(2, MOST_TRIED);
+        let items = (self.waiting / TRIAL_SHARE).clamp(FEWEST_TRIED, MOST_TRIED);
         (items * 5 <= self.waiting).then_some((way, items))
     }
 
@@ -322,27 +336,45 @@ impl Outlook {
             .filter(|_| WayPrices::may_save(self.prices.flex, self.prices.sync))
     }
 
+    /// Whether batches are known to be too slow, or have answered nothing for long.
+    fn batches_stall(&self) -> bool {
+        let rate = self.batch.and_then(|batch| batch.per_second);
+        let total = (self.left + self.spent).as_secs_f64();
+        let is_late = rate.is_none() || !self.batches_are_in_time();
+        is_late && self.spent.as_secs_f64() > total * SILENT
+    }
+
     fn too_late(&self) -> (Way, u64, &'static str) {
         (Way::Sync, self.in_batches, "the deadline was missed")
     }
 
-    fn begin(&self) -> (Way, u64, &'static str) {
-        let left = self.left.as_secs_f64();
-        let all = self.items();
-        let calls = Self::seconds(self.sync, all);
+    /// Whether there is time for batches and, if they stall, for calls.
+    fn may_begin_batches(&self, factor: f64) -> bool {
         let saves = WayPrices::may_save(self.prices.batch, self.prices.sync);
-        if let Some(batch) = self.batch.filter(|_| saves) {
-            let least = batch.least.as_secs_f64();
-            let reserve = least + batch.cancel.as_secs_f64();
-            if left >= reserve + calls {
-                return (Way::Batch, 0, "there is time to send all as calls later");
-            }
-            if calls > left && self.sync.measured && left > least {
-                return (Way::Batch, 0, "calls alone would be too slow");
-            }
+        let Some(batch) = self.batch.filter(|_| saves && !self.has_withdrawn) else {
+            return false;
+        };
+        let calls = Self::seconds(self.sync, self.items()) * factor;
+        (batch.least + batch.cancel).as_secs_f64() + calls <= self.left.as_secs_f64()
+    }
+
+    /// Whether calls are known to be too slow for all items, and a batch may end in time.
+    fn calls_are_too_slow(&self) -> bool {
+        let calls = Self::seconds(self.sync, self.items());
+        let has_time = self.batch.is_some_and(|batch| self.left > batch.least);
+        self.sync.measured && calls > self.left.as_secs_f64() && has_time
+    }
+
+    fn begin(&self) -> (Way, u64, &'static str) {
+        if self.may_begin_batches(1.0) {
+            return (Way::Batch, 0, "there is time to send all as calls later");
+        }
+        if self.calls_are_too_slow() {
+            return (Way::Batch, 0, "calls alone would be too slow");
         }
         match self.flex() {
-            Some(flex) if self.may_use_flex(1.0) && self.fits(flex, 1.0) => {
+            // If its rate is unknown, standard calls can take over.
+            Some(flex) if self.may_use_flex(1.0) && (!flex.measured || self.fits(flex, 1.0)) => {
                 (Way::Flex, 0, "batches may not end in time")
             }
             _ => (Way::Sync, 0, "nothing cheaper is sure to end in time"),
@@ -355,8 +387,12 @@ impl Outlook {
             let Some(flex) = self.flex().filter(|_| self.may_use_flex(1.0)) else {
                 return (Way::Batch, 0, "there is time to send all as calls later");
             };
-            // At the last moment for the flex tier.
-            if self.fits(flex, 1.0) || !self.fits(flex, 0.7) || in_time {
+            // At the last moment for the flex tier, with some time for it before standard calls must take over.
+            let has_time = self.fits(flex, HEAD) && self.may_use_flex(HEAD);
+            let answers = flex.per_second > self.sync.per_second * FEW;
+            let may_fit = self.fits(flex, ALMOST) || answers && self.batches_stall();
+            let may_fit = flex.measured && may_fit;
+            if has_time || !may_fit || in_time {
                 return (Way::Batch, 0, "there is time to send all as calls later");
             }
             let why = "the batches may not end in time, and flex calls need the time that is left";
@@ -387,18 +423,25 @@ impl Outlook {
     fn from_calls(&self) -> (Way, u64, &'static str) {
         let in_time = self.batches_are_in_time();
         if self.fits(self.sync, 1.0) {
-            if let Some(flex) = self.flex().filter(|flex| flex.measured)
-                && self.waiting > 0
-                && self.fits(flex, RETURN)
-                && self.may_use_flex(RETURN)
-            {
-                return (Way::Flex, 0, "there is time for flex calls");
+            // Calls were faster than was known before.
+            if self.sync.measured && self.waiting > 0 {
+                if self.may_begin_batches(RETURN) {
+                    return (Way::Batch, 0, "there is time for batches");
+                }
+                let tries = |flex: &CallPace| !flex.measured || self.fits(*flex, RETURN);
+                if self.flex().is_some_and(|flex| tries(&flex)) && self.may_use_flex(RETURN) {
+                    return (Way::Flex, 0, "there is time for flex calls");
+                }
             }
             return (Way::Sync, 0, "standard calls meet the deadline");
         }
         let why = "standard calls need the time that is left";
         if self.was_safe {
             return (Way::Sync, self.to_withdraw(in_time), why);
+        }
+        let is_unused = self.in_batches + self.returning == 0 && !self.has_withdrawn;
+        if is_unused && self.waiting > 0 && self.calls_are_too_slow() {
+            return (Way::Batch, 0, "calls alone would be too slow");
         }
         let (way, withdraw, _) = self.with_slow_calls(in_time);
         let more = if way == Way::Sync { withdraw } else { 0 };

@@ -20,6 +20,7 @@ fn outlook() -> Outlook {
         returning: 0,
         now: Some(Way::Batch),
         was_safe: true,
+        has_withdrawn: false,
         batch: Some(BatchPace {
             per_second: None,
             least: Duration::from_secs(30),

@@ -11,7 +11,7 @@ use crate::llm::route::Route;
 use crate::money::batch_rate::BatchRate;
 use crate::money::call_rate::CallPace;
 use crate::money::deadline::{
-    BatchPace, Deadline, DeadlinePlan, Decision, Outlook, Way, WayPrices,
+    BatchPace, Deadline, DeadlinePlan, Decision, Outlook, PlanChange, Way, WayPrices,
 };
 use crate::queue::batch::{BatchSettings, OwnBatch};
 use crate::queue::controls::{Change, Controls};
@@ -112,6 +112,7 @@ pub(super) struct Pilot {
     /// The way that the worker uses.
     applied: Option<Way>,
     was_safe: bool,
+    has_withdrawn: bool,
     trial_until: Option<Time>,
     tried: Vec<Way>,
     progress: BatchProgress,
@@ -135,6 +136,7 @@ impl Pilot {
         Self {
             // An earlier run of the same store began when there was time.
             was_safe: !plan.changes.is_empty(),
+            has_withdrawn: plan.changes.iter().any(|change| change.withdrawn > 0),
             way: None,
             applied: None,
             options,
@@ -272,16 +274,26 @@ impl Pilot {
         let missed = self.is_newly_missed(&outlook);
         if is_new || withdrawn.0 > 0 || missed {
             let line = line(&decision, withdrawn);
-            self.note(decision.way, line);
+            self.has_withdrawn |= withdrawn.0 > 0;
+            self.note_withdrawn(decision.way, line, withdrawn.0);
         }
         let late = self.tell_late(&own);
         is_new || withdrawn.0 > 0 || missed || late
     }
 
     fn note(&mut self, way: Way, line: String) {
+        self.note_withdrawn(way, line, 0);
+    }
+
+    fn note_withdrawn(&mut self, way: Way, line: String, withdrawn: u64) {
         let line = format!("strategy {way}: {line}");
         (self.options.on_change)(&line);
-        self.plan.change(SystemClock.wall(), way, line);
+        self.plan.change(PlanChange {
+            at: SystemClock.wall().0,
+            way,
+            withdrawn,
+            line,
+        });
     }
 
     fn is_newly_missed(&mut self, outlook: &Outlook) -> bool {
@@ -349,6 +361,7 @@ impl Pilot {
             returning: sum(&|batch| batch.withdrawn.is_some() && !batch.is_stuck && batch.is_sent),
             now: self.way,
             was_safe: self.was_safe,
+            has_withdrawn: self.has_withdrawn,
             batch: offers.batches.as_ref().map(|_| BatchPace {
                 per_second: self.progress.rate.per_second(now),
                 least: every * FEWEST_POLLS,
@@ -361,7 +374,7 @@ impl Pilot {
         })
     }
 
-    /// Withdraws at least as many items as decided, from the batches with the least progress first. Returns the numbers
+    /// Withdraws as many items as decided, from the batches with the least progress first. Returns the numbers
     /// of items and batches that were not withdrawn before.
     fn withdraw(
         &mut self,
@@ -378,6 +391,9 @@ impl Pilot {
             let is_named = self.named.contains(&batch.no);
             if !is_named && items >= decision.withdraw {
                 break;
+            }
+            if !is_named && decision.others_stay && items + left > decision.withdraw {
+                continue;
             }
             items += left;
             if self.named.insert(batch.no) {
