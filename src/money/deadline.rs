@@ -435,13 +435,15 @@ impl Outlook {
             }
             return (Way::Sync, 0, "standard calls meet the deadline");
         }
+        // The first calls may be slower than the others.
+        let shows = self.spent > self.trial_time();
+        let is_unused = self.in_batches + self.returning == 0 && !self.has_withdrawn;
+        if shows && is_unused && self.waiting > 0 && self.calls_are_too_slow() {
+            return (Way::Batch, 0, "calls alone would be too slow");
+        }
         let why = "standard calls need the time that is left";
         if self.was_safe {
             return (Way::Sync, self.to_withdraw(in_time), why);
-        }
-        let is_unused = self.in_batches + self.returning == 0 && !self.has_withdrawn;
-        if is_unused && self.waiting > 0 && self.calls_are_too_slow() {
-            return (Way::Batch, 0, "calls alone would be too slow");
         }
         let (way, withdraw, _) = self.with_slow_calls(in_time);
         let more = if way == Way::Sync { withdraw } else { 0 };

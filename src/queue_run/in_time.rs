@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::base::clock::{Clock, SystemClock, Time, Timestamp};
 use crate::engine::route::RetryPolicy;
 use crate::llm::batch::BatchClient;
+use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::money::batch_rate::BatchRate;
 use crate::money::call_rate::CallPace;
@@ -24,7 +25,7 @@ use super::meter::Meter;
 /// Polls that a batch needs at least.
 const FEWEST_POLLS: u32 = 3;
 /// A call that nothing is known about.
-const ASSUMED_CALL: f64 = 10.0;
+const ASSUMED_CALL: f64 = 5.0;
 /// The rate of flex calls, as a part of that of standard calls, until it is measured.
 const ASSUMED_FLEX: f64 = 0.5;
 
@@ -348,6 +349,11 @@ impl Pilot {
             call_seconds: ASSUMED_CALL,
             measured: false,
         });
+        let sync = within_limit(&offers.standard, sync);
+        let flex = flex.map(|pace| match &offers.flex {
+            Some(route) => within_limit(route, pace),
+            None => pace,
+        });
         let assumed = CallPace {
             per_second: sync.per_second * ASSUMED_FLEX,
             call_seconds: sync.call_seconds / ASSUMED_FLEX,
@@ -451,6 +457,17 @@ impl Pilot {
 
 /// The first poll of a batch, if no interval is set.
 const FIRST_POLL: Duration = Duration::from_secs(10);
+
+/// The rate within the requests per minute that are configured, or that replies report: a provider may accept a burst.
+fn within_limit(route: &Route<'static>, pace: CallPace) -> CallPace {
+    let limits = route.limits(&Request::default());
+    let requests = limits.first().and_then(|first| first.quota.requests);
+    let most = requests.map_or(f64::MAX, |requests| requests.limit as f64 / 60.0);
+    CallPace {
+        per_second: pace.per_second.min(most),
+        ..pace
+    }
+}
 
 /// Whether the unanswered items of a batch can be moved.
 fn is_movable(batch: &OwnBatch) -> bool {

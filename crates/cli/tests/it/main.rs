@@ -22,6 +22,8 @@ mod config;
 mod contained;
 #[cfg(unix)]
 mod copied_output;
+#[cfg(unix)]
+mod deadline;
 mod dedupe;
 mod deployments;
 mod disk;
