@@ -32,4 +32,4 @@ pub use crate::bulk::reuse_db::SqliteAnswers;
 pub use crate::config::choices::Dedupe;
 pub use crate::export::{Export, ExportFormat, ExportReport};
 #[cfg(feature = "queue")]
-pub use crate::queue_run::{QueueRun, QueueRunReport, RunStore};
+pub use crate::queue_run::{InTime, QueueRun, QueueRunReport, RunStore};

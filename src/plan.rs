@@ -22,6 +22,8 @@ pub use crate::manager::{
     Concurrency, EffectiveStrategy, ProviderOptions, ProviderPlan, ProviderPlanError, RoutePlan,
     RouteStep, SettingsEvent,
 };
+pub use crate::money::call_rate::CallPace;
+pub use crate::money::deadline::{DeadlinePlan, PlanChange, Way, WayPrices};
 pub use crate::money::duration::{BindingLimit, CallLimits, DurationEstimate};
 pub use crate::money::estimate::{Bounds, EstimateBasis};
 pub use crate::money::replies::{EarlierReplies, MeasuredReply, ModelReplies};

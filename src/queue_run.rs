@@ -15,6 +15,7 @@ use crate::bulk::run_settings::{RunSettings, names_settings};
 use crate::config::choices::Dedupe;
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
+use crate::money::deadline::DeadlinePlan;
 use crate::observe::progress::{Progress, ProgressNotifier};
 use crate::queue::batch::BatchInfo;
 use crate::queue::host::JobQueue;
@@ -25,13 +26,17 @@ use crate::queue::worker_run::WorkerReport;
 
 mod attach;
 mod execution;
+mod in_time;
 #[cfg(test)]
 mod lost_tests;
+mod meter;
 mod record;
 mod store;
 
 use attach::Attached;
 use execution::Execution;
+pub use in_time::InTime;
+use in_time::Pilot;
 use record::{JobSettings, Note, Record};
 pub use store::RunStore;
 use store::{OpenStore, refuse_another_output};
@@ -51,6 +56,8 @@ pub struct QueueRun {
     until_submitted: bool,
     on_error: ErrorPolicy,
     info: Option<ProcessInfo>,
+    deadline: Option<InTime>,
+    known: Option<DeadlinePlan>,
     /// The output, where a later run can come back to it.
     output: Option<PathBuf>,
     settings: RunSettings,
@@ -77,6 +84,10 @@ pub struct QueueRunReport {
     pub batches: Vec<BatchInfo>,
     /// Where the process stands; `None` when nothing of it is left.
     pub left: Option<ProcessState>,
+    /// The deadline, and how the run went about it; `None` without a [deadline](QueueRun::deadline).
+    pub deadline: Option<DeadlinePlan>,
+    /// Whether the deadline has passed before all items had their outcome.
+    pub deadline_missed: bool,
 }
 
 impl QueueRun {
@@ -125,6 +136,7 @@ impl QueueRun {
             refuse_another_output(path, &run, known.as_ref()).map_err(FileRunError::Usage)?;
         }
         run.set_to_collect(attached.ended);
+        let plan = known.as_ref().and_then(|known| known.info.deadline.clone());
         let known = known.map(|known| Note::of(&known.info).settings);
         let known = known.unwrap_or_default();
         let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
@@ -146,6 +158,8 @@ impl QueueRun {
             until_submitted: false,
             on_error: ErrorPolicy::StopOnCriticalError,
             info: None,
+            deadline: None,
+            known: plan,
             output: path,
             settings,
         })
@@ -185,6 +199,18 @@ impl QueueRun {
         self
     }
 
+    /// Meets a deadline at the least cost. The worker of [`run`](Self::run) then has a route at the standard tier, and a
+    /// Batch API if the provider has one; the run decides which of them is used. Default: the worker's strategy.
+    pub fn deadline(mut self, in_time: InTime) -> Self {
+        self.deadline = Some(in_time);
+        self
+    }
+
+    /// The deadline of an earlier run that this one continues.
+    pub fn known_deadline(&self) -> Option<&DeadlinePlan> {
+        self.known.as_ref()
+    }
+
     /// Copies what the run was billed into this folder of [books](crate::unstable::RunBook) whenever it ends, because its
     /// own store is removed in the end. Default: no copy.
     pub fn ledger(mut self, folder: impl Into<PathBuf>) -> Self {
@@ -218,6 +244,9 @@ impl QueueRun {
         let (store, output) = (self.store, self.output);
         let (queue, process) = (store.queue(), store.process());
         let record = Record::begin(queue, process, self.info, output)?;
+        let pilot = self
+            .deadline
+            .map(|options| Pilot::new(options, record.plan()));
         let checkpoint = match Checkpoint::open(self.run) {
             Ok(Some(checkpoint)) => checkpoint,
             other => {
@@ -239,6 +268,7 @@ impl QueueRun {
             submitted: 0,
             attached: 0,
             unwanted: Vec::new(),
+            pilot,
             sum: WorkerReport::default(),
         };
         let stop = execution.carry_out(&mut || worker(store.queue())).err();
@@ -272,6 +302,8 @@ impl QueueRun {
         // Not before what could not be recorded is in the report.
         let failed = left.as_ref().err().or(batches.as_ref().err());
         stop = stop.or_else(|| failed.cloned().map(StopReason::Fatal));
+        let plan = execution.pilot.as_ref().map(|pilot| pilot.plan().clone());
+        let deadline_missed = plan.as_ref().is_some_and(|plan| plan.deadline.is_missed());
         let sum = execution.sum;
         let counters = Counters {
             calls: sum.calls,
@@ -316,6 +348,8 @@ impl QueueRun {
             created: sum.batches,
             batches: batches.unwrap_or_default(),
             left: left.unwrap_or_default(),
+            deadline: plan,
+            deadline_missed,
         }
     }
 }

@@ -134,12 +134,17 @@ impl Checkpoint {
         }
     }
 
-    /// The requests that were not submitted, in the order of the input. Each counts as submitted once this iterator
+    /// The requests that were not submitted, in the order of the input, without the limit of a run that has submitted
+    /// `before` of them. Each counts as submitted once this iterator
     /// returned it. The last item is an error if the file has changed since it was checked.
-    pub(crate) fn unsent(&mut self) -> impl Iterator<Item = Result<Request, Error>> + '_ {
+    pub(crate) fn unsent(
+        &mut self,
+        before: usize,
+    ) -> impl Iterator<Item = Result<Request, Error>> + '_ {
         let input = self.input.clone();
         let options = self.options;
         let most = options.max_items.unwrap_or(usize::MAX);
+        let most = most.saturating_sub(before);
         let index = self.in_order();
         let mut next = 0;
         let requests = std::iter::from_fn(move || {

@@ -44,7 +44,8 @@ struct Step<'a> {
 
 /// Ordered clients with limiter and retry policy. A plain client is a route of one step.
 ///
-/// A route is shared by all that use it: its limits hold for every run and every single call.
+/// A route is shared by all that use it: its limits hold for every run and every single call. Clones share them too.
+#[derive(Clone)]
 pub struct Route<'a> {
     steps: Vec<Step<'a>>,
     retry: RetryPolicy,
@@ -230,6 +231,15 @@ impl<'a> Route<'a> {
     /// Who hears of every call that is made. Default: nobody.
     pub fn observer(mut self, observer: Arc<dyn CallObserver>) -> Self {
         self.observer = Some(observer);
+        self
+    }
+
+    /// Has another observer take the place of that of the route, which it is given.
+    pub(crate) fn observed_by(
+        mut self,
+        make: impl FnOnce(Option<Arc<dyn CallObserver>>) -> Arc<dyn CallObserver>,
+    ) -> Self {
+        self.observer = Some(make(self.observer.take()));
         self
     }
 

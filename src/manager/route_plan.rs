@@ -138,6 +138,14 @@ impl RoutePlan {
         plan
     }
 
+    /// The same route with its first step at the flex tier.
+    #[cfg(feature = "queue")]
+    pub(super) fn at_flex_tier(&self, patience: Option<Duration>) -> Self {
+        let mut plan = self.clone();
+        plan.first.config = plan.first.config.clone().flex(patience);
+        plan
+    }
+
     /// The same route without fallbacks.
     pub(super) fn without_fallbacks(&self) -> Self {
         Self {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::id::{JobId, ProcessId};
+use crate::money::deadline::DeadlinePlan;
 
 /// The description of a process for people: its name, the source of its jobs, and the place for its results. The
 /// queue only stores it. Set it with [`JobQueue::described`](crate::JobQueue::described).
@@ -37,6 +38,9 @@ pub struct ProcessInfo {
     /// Who owns the process at a server: the name of the token that created it, at most 64 bytes. The first jobs fix it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// The deadline of a [run](crate::files::QueueRun), and its decisions so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DeadlinePlan>,
 }
 
 /// A job that waits for the jobs of another process.

@@ -331,7 +331,24 @@ impl Worker {
         })
     }
 
-    fn register(self) -> Result<(WorkerRun, Arc<Controls>), Error> {
+    /// The route of prompts and the Batch API for them, which a caller may change while the worker runs.
+    pub(crate) fn ways(&self) -> (Option<&Route<'static>>, Option<&Arc<dyn BatchClient>>) {
+        (self.completions.as_ref(), self.batches.as_ref())
+    }
+
+    /// The same with individual calls.
+    pub(crate) fn without_batches(mut self) -> Self {
+        self.batches = None;
+        self
+    }
+
+    /// How it works.
+    pub(crate) fn settings_now(&self) -> WorkerSettings {
+        self.settings
+    }
+
+    /// Registers it with the store, and returns what changes its setup while it runs.
+    pub(crate) fn register(self) -> Result<(WorkerRun, Arc<Controls>), Error> {
         let calls = self.model_calls.as_ref().map(|(route, _)| route);
         let first = self.completions.as_ref().or(self.embeddings.as_ref());
         let first = first.or(calls);

@@ -14,6 +14,7 @@ use crate::bulk::checkpoint::{Checkpoint, Line, Unsaved};
 use crate::bulk::run_settings::RunSettings;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
+use crate::queue::controls::Controls;
 use crate::queue::host::{EnqueueError, JobQueue};
 use crate::queue::job::{Job, JobStatus, ProcessState};
 use crate::queue::store::DeliveredResult;
@@ -21,12 +22,16 @@ use crate::queue::worker::Worker;
 use crate::queue::worker_run::WorkerReport;
 
 use super::attach::{self, Attached};
+use super::in_time::Pilot;
 use super::record::Record;
 
 /// Results that are saved at once.
 const CHUNK: usize = 500;
 /// How often it is looked for results that another worker has brought, and for what it left.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The same with a deadline.
+const STEER_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A run under way.
 pub(super) struct Execution {
@@ -44,6 +49,8 @@ pub(super) struct Execution {
     pub attached: u64,
     /// Jobs that were under way at the beginning although the input does not ask for them.
     pub unwanted: Vec<JobId>,
+    /// Keeps the run to its deadline, if it has one.
+    pub pilot: Option<Pilot>,
     pub sum: WorkerReport,
 }
 
@@ -70,9 +77,76 @@ impl Execution {
         }
         (self.attached, self.unwanted) = (attached.items, attached.unwanted);
         self.record.submits(attached.last, &self.settings);
-        self.submit()?;
-        self.checkpoint.will_take(self.attached + self.submitted);
+        let to_send = self.checkpoint.plan().to_send.unwrap_or(0);
+        let first = self.begin_trial(to_send, make_worker)?;
+        self.submit(first)?;
+        let rest = first.map_or(0, |_| to_send.saturating_sub(self.submitted));
+        self.checkpoint
+            .will_take(self.attached + self.submitted + rest);
         self.work(make_worker)
+    }
+
+    /// The number of items to submit first, to measure the rate of calls. Of the others, most may go another way.
+    fn begin_trial(
+        &mut self,
+        to_send: u64,
+        make_worker: &mut MakeWorker<'_>,
+    ) -> Result<Option<usize>, StopReason> {
+        let Some(pilot) = &mut self.pilot else {
+            let planned = self.record.planned(None, [None; 2]);
+            return planned.map(|()| None).map_err(StopReason::Fatal);
+        };
+        let mut first = None;
+        if to_send > 0 && self.attached == 0 {
+            let worker = make_worker().map_err(StopReason::Fatal)?;
+            drop(pilot.employs(worker, None));
+            first = pilot.begin_trial(to_send);
+        }
+        let planned = self.record.planned(Some(pilot.plan()), pilot.paces());
+        planned.map(|()| first).map_err(StopReason::Fatal)
+    }
+
+    /// Submits what a trial has left, or the items of another trial.
+    fn end_trial(&mut self, controls: Option<&Controls>) -> Result<(), StopReason> {
+        let to_send = self.checkpoint.plan().to_send.unwrap_or(0);
+        let rest = to_send.saturating_sub(self.submitted);
+        let mut next = None;
+        if let Some(pilot) = &mut self.pilot {
+            next = pilot.begin_trial(rest);
+            if let Some(controls) = controls {
+                pilot.apply(controls);
+            }
+            let planned = self.record.planned(Some(pilot.plan()), pilot.paces());
+            planned.map_err(StopReason::Fatal)?;
+        }
+        self.submit(next)
+    }
+
+    /// Has it decided how to go on to meet the deadline. Returns why nothing more can be done now.
+    fn steer(&mut self, controls: &Controls) -> Result<Option<StopReason>, StopReason> {
+        if self.pilot.is_none() {
+            return Ok(None);
+        }
+        let found = self.queue.process(self.process);
+        let Some(found) = found.map_err(StopReason::Fatal)? else {
+            return Ok(None);
+        };
+        let counts = found.counts;
+        let has_ended = counts.pending + counts.in_progress == 0;
+        let trial = self.pilot.as_ref().and_then(|pilot| pilot.trial(has_ended));
+        if trial == Some(true) {
+            self.end_trial(Some(controls))?;
+        }
+        let Some(pilot) = &mut self.pilot else {
+            return Ok(None);
+        };
+        if pilot.steer(&counts, controls) {
+            let planned = self.record.planned(Some(pilot.plan()), pilot.paces());
+            planned.map_err(StopReason::Fatal)?;
+        }
+        let stuck = pilot.is_stuck(&counts, controls);
+        let stop = stuck.map(|why| Error::new(ErrorKind::Transient, why));
+        Ok(stop.map(StopReason::Fatal))
     }
 
     fn attach(&mut self) -> Result<Attached, Error> {
@@ -80,9 +154,11 @@ impl Execution {
     }
 
     /// Puts what nobody has in hand on the queue. None of it starts before all is there.
-    fn submit(&mut self) -> Result<(), StopReason> {
+    fn submit(&mut self, most: Option<usize>) -> Result<(), StopReason> {
         let ctx = &self.ctx;
-        let jobs = self.checkpoint.unsent().map(|request| {
+        let before = usize::try_from(self.submitted).unwrap_or(usize::MAX);
+        let unsent = self.checkpoint.unsent(before);
+        let jobs = unsent.take(most.unwrap_or(usize::MAX)).map(|request| {
             if ctx.is_cancelled() {
                 Err(Error::cancelled())
             } else {
@@ -91,7 +167,7 @@ impl Execution {
         });
         let queue = self.record.described();
         let submitted = queue.try_enqueue_iter(self.process, jobs);
-        self.submitted = submitted.map_err(|error| match error {
+        self.submitted += submitted.map_err(|error| match error {
             EnqueueError::Source(error) if error.kind() == ErrorKind::Cancelled => {
                 StopReason::Cancelled
             }
@@ -120,6 +196,11 @@ impl Execution {
         }
         loop {
             let stop = self.employ(make_worker)?;
+            // The last result stays, because without it the process would be gone.
+            if stop.is_none() && self.is_in_trial() {
+                self.end_trial(None)?;
+                continue;
+            }
             self.collect_all()?;
             let found = self.queue.process(self.process);
             let Some(process) = found.map_err(StopReason::Fatal)? else {
@@ -142,6 +223,12 @@ impl Execution {
             stuck = now;
             self.pause()?;
         }
+    }
+
+    fn is_in_trial(&self) -> bool {
+        self.pilot
+            .as_ref()
+            .is_some_and(|pilot| pilot.trial(false).is_some())
     }
 
     /// The batches that nobody attends, if nothing else is left.
@@ -174,14 +261,16 @@ impl Execution {
         let ctx = self.ctx.child();
         let (wake, woken) = bounded(1);
         let found = self.queue.process(self.process);
-        let failed = found
-            .map_err(StopReason::Fatal)?
-            .map_or(0, |now| now.counts.failed);
+        let counts = found.map_err(StopReason::Fatal)?.map(|now| now.counts);
+        let failed = counts.map_or(0, |counts| counts.failed);
+        let in_trial = self.is_in_trial();
         let plan = self.checkpoint.plan();
+        // A trial submits only some of them.
+        let to_send = plan.to_send.filter(|_| self.pilot.is_some()).unwrap_or(0);
         let goal = plan
             .total
             .unwrap_or(0)
-            .min(plan.done + self.attached + self.submitted);
+            .min(plan.done + self.attached + self.submitted.max(to_send));
         let watch = Watch {
             process: self.process,
             goal,
@@ -190,6 +279,10 @@ impl Execution {
             wake,
         };
         let worker = make_worker().map_err(StopReason::Fatal)?;
+        let worker = match &mut self.pilot {
+            Some(pilot) => pilot.employs(worker, counts.filter(|_| !in_trial).as_ref()),
+            None => worker,
+        };
         let worker = worker
             .processes([self.process])
             .until_empty(!self.until_submitted)
@@ -198,17 +291,29 @@ impl Execution {
             .context(&ctx)
             .notifier(Arc::new(watch));
         let (done, ended) = bounded(1);
+        let (worker, controls) = worker.register().map_err(StopReason::Fatal)?;
         let worker = spawn("batchwright-worker", move || {
             let _ = done.send(worker.run());
         });
         let worker = worker.map_err(StopReason::Fatal)?;
+        let interval = self
+            .pilot
+            .as_ref()
+            .map_or(STATUS_INTERVAL, |_| STEER_INTERVAL);
         let mut stop = None;
         let mut trouble = WarnOnce::default();
         let report = loop {
             select! {
                 recv(ended) -> report => break report,
                 recv(woken) -> _ => {}
-                default(STATUS_INTERVAL) => {}
+                default(interval) => {}
+            }
+            match self.steer(&controls) {
+                Ok(None) => {}
+                Ok(Some(reason)) | Err(reason) => {
+                    stop = stop.or(Some(reason));
+                    ctx.cancel();
+                }
             }
             match self.release().and_then(|()| self.collect(true)) {
                 Ok(()) => trouble.clear(),

@@ -78,6 +78,7 @@ impl Poller<'_> {
             return;
         };
         open.uploads = client.uploads();
+        open.keeps_results = client.keeps_cancelled_results();
         if let Some(until) = paused.filter(|until| *until > self.clock.now()) {
             open.due = until;
             return;
@@ -281,6 +282,7 @@ impl Poller<'_> {
             now: self.clock.wall(),
             is_stopped: open.batch.is_stopped,
             stopped_at: open.batch.stopped_at,
+            is_withdrawn: open.record.withdrawn.is_some(),
             uploads: open.uploads,
             settings: self.options.control.settings(),
             jitter: self.jitter.next(),

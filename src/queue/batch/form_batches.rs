@@ -140,6 +140,7 @@ impl Poller<'_> {
             due: self.clock.now(),
             busy: false,
             uploads: false,
+            keeps_results: true,
             asked_in_vain: false,
             unsaved: None,
         }

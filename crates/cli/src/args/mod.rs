@@ -3,6 +3,7 @@
 
 pub mod cancel;
 pub mod config;
+pub mod deadline;
 pub mod doctor;
 pub mod estimate;
 pub mod exec;

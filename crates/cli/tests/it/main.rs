@@ -23,6 +23,8 @@ mod config;
 mod contained;
 #[cfg(unix)]
 mod copied_output;
+#[cfg(unix)]
+mod deadline;
 mod dedupe;
 mod deployments;
 mod disk;

@@ -90,6 +90,7 @@ impl Row {
             "unpriced": self.process.spent.unpriced,
             "time": millis(&time.split),
             "limited_by": time.limited_by,
+            "deadline": self.process.info.deadline,
         })
     }
 
