@@ -37,6 +37,7 @@
 
 mod backlog;
 pub(crate) mod batch;
+pub(crate) mod budget;
 pub(crate) mod children;
 mod claim_plan;
 mod consume;
@@ -64,6 +65,7 @@ pub(crate) mod process_time;
 mod progress_reporter;
 mod prompt_job;
 pub(crate) mod prompts;
+pub(crate) mod purse;
 mod registration;
 pub(crate) mod scale;
 pub(crate) mod settings;
@@ -81,6 +83,7 @@ pub(crate) mod worker_run;
 pub use crate::hub::{RedisHub, RedisOptions};
 pub use children::Children;
 pub use consume::{ConsumeError, ProcessResults};
+pub use budget::{BudgetPause, ProcessBudget};
 pub use find::{JobFilter, JobPage, Pause};
 pub use host::EnqueueError;
 pub use info::{ParentJob, ProcessInfo};

@@ -12,6 +12,7 @@ use crate::queue::info::ProcessInfo;
 use crate::queue::job::{JobCounts, JobStatus, ProcessState, Spent};
 use crate::queue::process_time::ProcessTime;
 
+use super::sql::budgets;
 use super::sql::row::{Fault, Row, id_of};
 
 /// Cannot be claimed until the processes that it waits for have ended; shown as pending.
@@ -88,11 +89,13 @@ pub(super) fn small(number: i64) -> u8 {
 pub(super) const PROCESS_COLUMNS: &str = "id, sealed, cancelled, total, pending, in_progress, at_provider, \
      completed, failed, cancelled_jobs, consumed, input_tokens, output_tokens, cost_picos, unpriced, \
      created_at, changed_at, info, ifnull(time_since, created_at), ifnull(time_until, created_at), \
-     time_limited_by, queued_ms, quota_ms, cooldown_ms, backoff_ms, provider_ms, disk_ms, source_ms, owner";
+     time_limited_by, queued_ms, quota_ms, cooldown_ms, backoff_ms, provider_ms, disk_ms, source_ms, owner, \
+     budget_unit, budget_limit, budget_used, budget_needed, budget_stop";
 
 /// Index of the first column in [`PROCESS_COLUMNS`] that [`process_time`] reads.
 const TIME_COLUMNS: usize = 18;
 const OWNER_COLUMN: usize = 28;
+const BUDGET_COLUMNS: usize = 29;
 
 pub(super) fn process(row: &mut Row) -> Result<ProcessState, Fault> {
     let process_id = id_of(&row.at::<Vec<u8>>(0)?)?;
@@ -135,6 +138,7 @@ pub(super) fn process(row: &mut Row) -> Result<ProcessState, Fault> {
         created_at,
         changed_at,
         info,
+        budget: budgets::read(row, BUDGET_COLUMNS)?,
         time: process_time(row, TIME_COLUMNS)?,
     })
 }

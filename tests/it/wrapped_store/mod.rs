@@ -66,6 +66,7 @@ fn a_store_can_make_what_it_returns() {
         job_id,
         process_id,
         owner: None,
+        budget: None,
         lane: lane.clone(),
         item_id: None,
         request_hash: None,

@@ -9,6 +9,7 @@
 //! database instead.
 
 mod batches;
+pub(super) mod budgets;
 pub(super) mod candidates;
 pub(super) mod charges;
 pub(super) mod chores;

@@ -14,6 +14,7 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::queue::store::counters::CounterChanges;
+use crate::queue::store::sql::budgets;
 use crate::queue::store::sql::candidates::{Candidates, Head, MOST_STOPPED};
 use crate::queue::store::sql::pauses::{self, Paused};
 use crate::queue::store::sql::statements::{Fault, Queries as _, Statements, by, id_of};
@@ -152,7 +153,9 @@ impl SqliteStore {
         // Separate queries, because SQLite would plan a join again for each id.
         let mut read = conn.prepare_cached(
             "SELECT claim, created_at, priority, max_retries, crashes, lost, visible_at, attempt,
-                calls, in_doubt, has_history, (SELECT owner FROM processes WHERE no = ?1 >> 32)
+                calls, in_doubt, has_history, (SELECT owner FROM processes WHERE no = ?1 >> 32),
+                (SELECT budget FROM processes WHERE no = ?1 >> 32),
+                (SELECT b.budget_unit FROM processes p JOIN processes b ON b.no = p.budget WHERE p.no = ?1 >> 32)
              FROM jobs WHERE id = ?1",
         )?;
         let mut read_payload =
@@ -186,6 +189,7 @@ impl SqliteStore {
             job_id: self.job_id(id, Timestamp(row.get(1)?)),
             process_id,
             owner: row.get(11)?,
+            budget: budgets::job_budget(row.get(12)?, row.get(13)?),
             lane: lane.clone(),
             item_id: texts.get(0)?,
             request_hash: texts.get(1)?,
