@@ -43,7 +43,8 @@ pub use crate::queue::job::JobParts;
 pub use crate::queue::store::mysql::{MysqlTables, TablesTransaction};
 #[cfg(feature = "queue")]
 pub use crate::queue::store::{
-    BatchFill, BatchNo, BatchStore, BudgetDraw, BudgetEnd, BudgetStore, ClaimOutcome, ClaimReply, ClaimRequest, ClaimStore, ClaimedJob,
-    ConsumerLock, EnqueueStore, InsertGuard, JobBudget, JobStore, MAX_CRASHES, ResultStore, SUSPECT_CRASHES,
-    Settlement, SqlValue, StoreDatabase, StoredBatch, WaitingJobs, WorkSignal, WorkerId,
+    BatchFill, BatchNo, BatchStore, BudgetDraw, BudgetEnd, BudgetStore, ClaimOutcome, ClaimReply,
+    ClaimRequest, ClaimStore, ClaimedJob, ConsumerLock, EnqueueStore, InsertGuard, JobBudget,
+    JobStore, MAX_CRASHES, ResultStore, SUSPECT_CRASHES, Settlement, SqlValue, StoreDatabase,
+    StoredBatch, WaitingJobs, WorkSignal, WorkerId,
 };

@@ -162,7 +162,14 @@ impl<'a> Route<'a> {
         let tries = Tries::default();
         self.steps.iter().try_for_each(|step| {
             let one = std::iter::once(request);
-            spending::most(budget.limit().unit(), &self.pricing(), &*step.client, one, &tries).map(drop)
+            spending::most(
+                budget.limit().unit(),
+                &self.pricing(),
+                &*step.client,
+                one,
+                &tries,
+            )
+            .map(drop)
         })
     }
 

@@ -133,10 +133,19 @@ fn a_call_counts_as_what_its_reply_reports_or_as_the_most_that_it_can_cost() {
 
 #[test]
 fn a_word_of_a_model_says_that_its_calls_search_and_no_part_of_a_word() {
-    for model in ["gpt-4o-search-preview", "openai/gpt-4o-mini-search-preview", "sonar-pro"] {
+    for model in [
+        "gpt-4o-search-preview",
+        "openai/gpt-4o-mini-search-preview",
+        "sonar-pro",
+    ] {
         assert!(searches(model), "{model}");
     }
-    for model in ["gpt-4o-mini", "my-research-model", "o5-research", "searcher-1"] {
+    for model in [
+        "gpt-4o-mini",
+        "my-research-model",
+        "o5-research",
+        "searcher-1",
+    ] {
         assert!(!searches(model), "{model}");
     }
 }

@@ -68,6 +68,11 @@ impl Serialize for Plain {
 }
 
 impl ProcessBudget {
+    /// A new budget of which nothing is spent.
+    pub fn of(limit: Amount) -> Self {
+        Self::new(limit, Amount::new(limit.unit(), 0))
+    }
+
     /// A new budget, with what was spent before; both have the same unit.
     pub fn new(limit: Amount, used: Amount) -> Self {
         Self {

@@ -68,7 +68,10 @@ pub(super) fn maintain(
         }
         if check.is_multiple_of(CHECKS_PER_REPORT) {
             // A program that returned an amount may have crashed before it resumed the process.
-            troubles.note("resume processes of", store.resume_budgets(controls.clock.wall()));
+            troubles.note(
+                "resume processes of",
+                store.resume_budgets(controls.clock.wall()),
+            );
         }
         let is_quiet = store.hears_others() && !is_new && !has_chores;
         if is_quiet && !check.is_multiple_of(CHECKS_PER_QUIET_LOOK) {

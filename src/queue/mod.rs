@@ -81,9 +81,9 @@ pub(crate) mod worker_run;
 
 #[cfg(feature = "redis")]
 pub use crate::hub::{RedisHub, RedisOptions};
+pub use budget::{BudgetPause, ProcessBudget};
 pub use children::Children;
 pub use consume::{ConsumeError, ProcessResults};
-pub use budget::{BudgetPause, ProcessBudget};
 pub use find::{JobFilter, JobPage, Pause};
 pub use host::EnqueueError;
 pub use info::{ParentJob, ProcessInfo};

@@ -24,8 +24,8 @@ use crate::llm::route::Route;
 use super::handler::RunningJob;
 use super::history::History;
 use super::job::Spent;
-use super::purse::Purses;
 pub(crate) use super::prompt_job::{kind, read};
+use super::purse::Purses;
 use super::store::ClaimedJob;
 use super::task::{Done, JobEnd, JobTask};
 

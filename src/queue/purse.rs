@@ -74,9 +74,7 @@ impl Need {
 }
 
 /// Sums for each budget.
-fn by_budget(
-    parts: impl Iterator<Item = (Option<JobBudget>, u64)>,
-) -> BTreeMap<JobBudget, u64> {
+fn by_budget(parts: impl Iterator<Item = (Option<JobBudget>, u64)>) -> BTreeMap<JobBudget, u64> {
     let mut sums = BTreeMap::new();
     for (budget, part) in parts {
         if let Some(budget) = budget {
@@ -179,7 +177,9 @@ impl Purses {
                 BudgetDraw::Drawn(drawn) => (purse.free, purse.is_short) = (drawn, false),
                 BudgetDraw::Unlimited => return Ok(None),
                 BudgetDraw::Paused => {
-                    purse.is_short = true;
+                    if !std::mem::replace(&mut purse.is_short, true) {
+                        log::info!("a process waits because its budget is used up");
+                    }
                     return Err(refused("the budget of its process is used up"));
                 }
                 BudgetDraw::OtherUnit => {
@@ -218,7 +218,9 @@ impl Purses {
         let purses: Vec<_> = {
             let purses = self.purses.lock();
             let purses = purses.iter();
-            purses.map(|(budget, purse)| (*budget, purse.clone())).collect()
+            purses
+                .map(|(budget, purse)| (*budget, purse.clone()))
+                .collect()
         };
         for (budget, purse) in purses {
             let mut purse = purse.lock();

@@ -205,7 +205,8 @@ impl WorkerRun {
         }
         match self.registration.store.budget_pauses() {
             Ok(paused) => {
-                let is_ours = |id: &ProcessId| scope.processes.is_empty() || scope.processes.contains(id);
+                let is_ours =
+                    |id: &ProcessId| scope.processes.is_empty() || scope.processes.contains(id);
                 let mut ours = paused.into_iter().filter(|(id, _)| is_ours(id));
                 if let Some((id, budget)) = ours.next() {
                     let why = format!("process {id}: {}", budget.why().unwrap_or_default());

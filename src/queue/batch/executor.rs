@@ -453,6 +453,8 @@ impl Poller<'_> {
                         .spool
                         .drop_input(&open.record.intent.label);
                 }
+                let overview = &self.options.context.overview;
+                overview.none_waiting.store(false, Ordering::SeqCst);
                 (self.options.wake)();
                 self.options.control.wake();
                 true

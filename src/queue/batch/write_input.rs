@@ -8,10 +8,10 @@ use crate::llm::batch::{BatchClient, BatchLimits};
 use crate::llm::request::Request;
 use crate::queue::store::{BatchNo, Settlement};
 
+use super::budget::reserve;
 use super::context::{BatchContext, check};
 use super::fill::fill;
 use super::machine::{Record, State, Written, key};
-use super::budget::reserve;
 use super::settle_items::{AskedProvider, request, untried};
 
 /// Jobs that are read at once.

@@ -40,7 +40,8 @@ pub trait BudgetStore: Send + Sync {
     fn stop_budget(&self, budget: JobBudget, why: &str) -> Result<(), Error>;
 
     /// Reserves amounts for the first of these jobs of a batch, as many as are affordable, instead of what is reserved for
-    /// them. Returns their number. If it is 0, the process is paused until the first job is affordable.
+    /// them. Returns their number. If less than a 64th of the limit is left, and not all of them are affordable, it is 0.
+    /// Then the process is paused until more is available.
     fn reserve_jobs(
         &self,
         worker: WorkerId,

@@ -23,8 +23,8 @@ pub(crate) mod sqlite;
 mod worker_info;
 
 pub use super::job::JobReceipt;
-pub use budgets::{BudgetDraw, BudgetEnd, BudgetStore, JobBudget};
 pub use batch::{BatchFill, BatchNo, BatchStore, JobSummary, StoredBatch, WaitingJobs};
+pub use budgets::{BudgetDraw, BudgetEnd, BudgetStore, JobBudget};
 pub use claims::{
     ClaimOutcome, ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, JobLane, Settlement, WorkerId,
 };
@@ -95,10 +95,14 @@ pub use worker_info::{WorkerInfo, WorkerStatus};
 ///
 /// **A worker** belongs to this OS process until it is unregistered or the OS process ends. On one machine, other
 /// workers notice that immediately; a store for several machines may need the duration of a lease.
-pub trait JobStore: StoreDatabase + EnqueueStore + ResultStore + ClaimStore + BatchStore + BudgetStore {}
+pub trait JobStore:
+    StoreDatabase + EnqueueStore + ResultStore + ClaimStore + BatchStore + BudgetStore
+{
+}
 
 impl<Store> JobStore for Store where
-    Store: StoreDatabase + EnqueueStore + ResultStore + ClaimStore + BatchStore + BudgetStore + ?Sized
+    Store:
+        StoreDatabase + EnqueueStore + ResultStore + ClaimStore + BatchStore + BudgetStore + ?Sized
 {
 }
 

@@ -66,12 +66,21 @@ pub(super) fn a_process_whose_budget_is_drawn_waits_until_enough_comes_back(open
     assert_eq!(of.unit, AmountUnit::Tokens);
     let store = db.store();
     // A small need draws a 64th; a larger one as much as it needs.
-    assert_eq!(store.draw_budget(of, 0, 1, T).unwrap(), BudgetDraw::Drawn(10));
-    assert_eq!(store.draw_budget(of, 5, 600, T).unwrap(), BudgetDraw::Drawn(600));
+    assert_eq!(
+        store.draw_budget(of, 0, 1, T).unwrap(),
+        BudgetDraw::Drawn(10)
+    );
+    assert_eq!(
+        store.draw_budget(of, 5, 600, T).unwrap(),
+        BudgetDraw::Drawn(600)
+    );
     assert_eq!(used(&db, process), 605);
     // What is left is less than a slice.
     db.two.return_budget(of, -31, T).unwrap();
-    assert_eq!(store.draw_budget(of, 0, 4, T).unwrap(), BudgetDraw::Drawn(4));
+    assert_eq!(
+        store.draw_budget(of, 0, 4, T).unwrap(),
+        BudgetDraw::Drawn(4)
+    );
     assert_eq!(store.draw_budget(of, 0, 1, T).unwrap(), BudgetDraw::Paused);
     assert_eq!(store.draw_budget(of, 4, 50, T).unwrap(), BudgetDraw::Paused);
     let known = budget(&db, process);
@@ -85,11 +94,17 @@ pub(super) fn a_process_whose_budget_is_drawn_waits_until_enough_comes_back(open
     store.return_budget(of, 1, T).unwrap();
     assert_eq!(named(&worker.claim(9, T)), ["b", "c"]);
     assert!(db.two.budget_pauses().unwrap().is_empty());
-    assert_eq!(store.draw_budget(of, 0, 50, T).unwrap(), BudgetDraw::Drawn(50));
+    assert_eq!(
+        store.draw_budget(of, 0, 50, T).unwrap(),
+        BudgetDraw::Drawn(50)
+    );
     assert_eq!(used(&db, process), 640);
     // Nothing limits what belongs to no process.
     let gone = JobBudget { no: 99, ..of };
-    assert_eq!(store.draw_budget(gone, 0, 9, T).unwrap(), BudgetDraw::Unlimited);
+    assert_eq!(
+        store.draw_budget(gone, 0, 9, T).unwrap(),
+        BudgetDraw::Unlimited
+    );
     db.sound();
 }
 
@@ -178,7 +193,10 @@ pub(super) fn a_batch_releases_once_what_its_jobs_did_not_spend(open: Open<'_>) 
     assert_eq!(used(&db, process), 72);
     let other = most[0..1].iter().map(|(job, _)| (*job, 200));
     let other: Vec<(i64, u64)> = other.collect();
-    assert_eq!(store.reserve_jobs(worker.id, batch, of, &other, T).unwrap(), 0);
+    assert_eq!(
+        store.reserve_jobs(worker.id, batch, of, &other, T).unwrap(),
+        0
+    );
     let pause = Some(BudgetPause::UsedUp(tokens(200)));
     assert_eq!(budget(&db, process).pause, pause);
     store.set_budget(process, tokens(100), T).unwrap();

@@ -10,13 +10,13 @@ use batchwright::progress::Timestamp;
 use batchwright::provider::{Charge, Day};
 use batchwright::queue::{
     DeliveredResult, HealthFinding, JobFilter, JobLane, JobPage, JobReceipt, JobState, JobSummary,
-    Pause, ProcessBudget, ProcessInfo, ProcessState, QueueTotals, SqliteOptions, SqliteStore, WorkerInfo,
-    WorkerStatus,
+    Pause, ProcessBudget, ProcessInfo, ProcessState, QueueTotals, SqliteOptions, SqliteStore,
+    WorkerInfo, WorkerStatus,
 };
 use batchwright::unstable::{
-    BatchFill, BatchNo, BatchStore, BudgetDraw, BudgetStore, ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, ConsumerLock,
-    EnqueueStore, JobBudget, ResultStore, Settlement, StoreDatabase, StoredBatch, WaitingJobs, WorkSignal,
-    WorkerId,
+    BatchFill, BatchNo, BatchStore, BudgetDraw, BudgetStore, ClaimReply, ClaimRequest, ClaimStore,
+    ClaimedJob, ConsumerLock, EnqueueStore, JobBudget, ResultStore, Settlement, StoreDatabase,
+    StoredBatch, WaitingJobs, WorkSignal, WorkerId,
 };
 use batchwright::{Amount, Error, ErrorKind, Job, JobId, ProcessId, Usd};
 use serde_json::value::RawValue;

@@ -155,17 +155,16 @@ fn stop(tx: &mut dyn Statements, no: i64, needed: Option<u64>, why: &str) -> Res
 fn spent_in(unit: AmountUnit, spent: Option<Spent>) -> Option<u64> {
     let spent = spent?;
     match unit {
-        AmountUnit::Usd => spent.cost_usd.filter(|_| spent.unpriced == 0).map(Usd::picos),
+        AmountUnit::Usd => spent
+            .cost_usd
+            .filter(|_| spent.unpriced == 0)
+            .map(Usd::picos),
         AmountUnit::Tokens => Some(spent.input_tokens.saturating_add(spent.output_tokens)),
     }
 }
 
 /// Books ends of jobs of one budget, and releases their reservations. Returns whether anything was released.
-pub(crate) fn book(
-    tx: &mut dyn Statements,
-    no: i64,
-    ends: &[EndInBudget],
-) -> Result<bool, Fault> {
+pub(crate) fn book(tx: &mut dyn Statements, no: i64, ends: &[EndInBudget]) -> Result<bool, Fault> {
     let wanted = ends.iter().filter(|end| end.end != BudgetEnd::Drawn);
     let wanted: Vec<&EndInBudget> = wanted.collect();
     if wanted.is_empty() {
@@ -202,7 +201,10 @@ fn take(
     let jobs: Vec<i64> = jobs.collect();
     let mut found = HashMap::new();
     for jobs in jobs.chunks(1_000) {
-        let rows = tx.rows_in("SELECT job, amount FROM #reservations WHERE job IN :list", jobs)?;
+        let rows = tx.rows_in(
+            "SELECT job, amount FROM #reservations WHERE job IN :list",
+            jobs,
+        )?;
         for mut row in rows {
             found.insert(row.at(0)?, count(row.at(1)?));
         }
@@ -310,9 +312,13 @@ impl<S: SqlStore> BudgetStore for S {
             }
             let before = take(tx, jobs.iter().map(|(job, _)| *job))?;
             found.used = found.used.saturating_sub(before.values().sum());
+            let all: u64 = jobs.iter().map(|(_, amount)| amount).sum();
+            let first = jobs.first().map_or(0, |(_, amount)| *amount);
+            // Otherwise, the last of the money would go into ever smaller batches.
+            let least = all.min(found.limit / SLICES).max(first);
             let mut taken = 0;
             for (_, amount) in jobs {
-                if *amount > found.left() {
+                if *amount > found.left() || taken == 0 && least > found.left() {
                     break;
                 }
                 found.used += amount;
@@ -322,8 +328,8 @@ impl<S: SqlStore> BudgetStore for S {
             let mut rows = rows.map(|(job, amount)| by![*job, bounded(*amount)]);
             tx.insert_rows("INSERT INTO #reservations (job, amount) VALUES", &mut rows)?;
             set_used(tx, budget.no, found.used)?;
-            if let (0, Some((_, least))) = (taken, jobs.first()) {
-                stop(tx, budget.no, Some(*least), "used up")?;
+            if taken == 0 && !jobs.is_empty() {
+                stop(tx, budget.no, Some(least), "used up")?;
             }
             Ok(taken)
         })

@@ -128,11 +128,9 @@ pub(super) fn pause(store: &impl SqlStore, pause: &Pause) -> Result<bool, Error>
 
 /// Resumes, and releases the jobs that claims have held.
 pub(super) fn resume(store: &impl SqlStore, pause: &Pause, now: Timestamp) -> Result<(), Error> {
-    let held = store.write(Again::Harmless, |tx| {
-        match remove(tx, pause)? {
-            Some(no) => releasing(tx, no),
-            None => Ok(Vec::new()),
-        }
+    let held = store.write(Again::Harmless, |tx| match remove(tx, pause)? {
+        Some(no) => releasing(tx, no),
+        None => Ok(Vec::new()),
     })?;
     for no in held {
         release(store, no, now)?;
