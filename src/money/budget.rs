@@ -287,6 +287,21 @@ impl Budget {
         Error::new(ErrorKind::BudgetExceeded, why)
     }
 
+    /// Takes over what a queue has counted for this budget, and what its next request can cost if that does not fit.
+    ///
+    /// # Errors
+    /// If the record cannot be written.
+    #[cfg(feature = "queue")]
+    pub(crate) fn replace(&self, spent: Amount, refused: Option<Amount>) -> Result<(), Error> {
+        let mut spending = self.0.spending.lock();
+        if spending.recorded != spent.number() {
+            self.0.write(spent.number())?;
+        }
+        (spending.spent, spending.recorded) = (spent.number(), spent.number());
+        spending.refused = refused.map(Amount::number);
+        Ok(())
+    }
+
     /// Writes the exact amount to the record. Call it at the end of a run.
     ///
     /// # Errors

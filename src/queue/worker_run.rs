@@ -209,7 +209,11 @@ impl WorkerRun {
                     |id: &ProcessId| scope.processes.is_empty() || scope.processes.contains(id);
                 let mut ours = paused.into_iter().filter(|(id, _)| is_ours(id));
                 if let Some((id, budget)) = ours.next() {
-                    let why = format!("process {id}: {}", budget.why().unwrap_or_default());
+                    let why = budget.why().unwrap_or_default();
+                    let why = match scope.processes[..] {
+                        [_] => why,
+                        _ => format!("process {id}: {why}"),
+                    };
                     let error = Error::new(ErrorKind::BudgetExceeded, why);
                     report.stop = Some(StopReason::BudgetExceeded(error));
                 }

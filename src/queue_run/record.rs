@@ -8,6 +8,7 @@ use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
 use crate::base::store_path::resolved;
 use crate::bulk::run_settings::RunSettings;
+use crate::queue::budget::ProcessBudget;
 use crate::queue::host::JobQueue;
 use crate::queue::info::ProcessInfo;
 
@@ -79,6 +80,11 @@ impl Record {
         };
         record.write()?;
         Ok(record)
+    }
+
+    /// Sets the budget of the process, if that does not exist yet.
+    pub(super) fn limited(&mut self, budget: ProcessBudget) {
+        self.info.budget = Some(budget);
     }
 
     /// The queue, on which jobs of this process are described.
