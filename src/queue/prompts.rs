@@ -98,7 +98,7 @@ pub(crate) fn call(
         route.remember(request, &noted, task.history.paid());
     }
     let asked: Vec<&Request> = requests.iter().map(|request| &**request).collect();
-    let reply = purses.call(route, pack, &asked, &noted, || {
+    let reply = purses.call(route, pack, &asked, &noted, ctx, || {
         route.answers(&asked, &noted, ctx)
     });
     let mut after = *tries;

@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::base::cancel::Context;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::usage::Paid;
+use crate::base::warn_once::WarnOnce;
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
 use crate::llm::request::Request;
@@ -17,6 +20,10 @@ use crate::llm::spending;
 
 use super::store::{BudgetDraw, JobBudget, JobStore};
 use super::task::JobTask;
+
+/// How often, and at which interval, a worker tries to draw from a store that cannot be written.
+const MOST_DRAWS: u32 = 60;
+const DRAW_AGAIN: Duration = Duration::from_secs(1);
 
 type Answers = Vec<Result<Response, Error>>;
 
@@ -108,6 +115,7 @@ impl Purses {
         pack: &[&JobTask],
         requests: &[&Request],
         tries: &Tries,
+        ctx: &Context,
         call: impl FnOnce() -> Reply<Answers>,
     ) -> Reply<Answers> {
         // Reserved as one amount, because a call that is partly affordable is not made.
@@ -127,7 +135,7 @@ impl Purses {
         }
         let mut held = Vec::new();
         for (budget, most) in by_budget(needs.iter().map(|need| (need.budget, need.most))) {
-            match self.hold(budget, most) {
+            match self.hold(budget, most, ctx) {
                 Ok(one) => held.extend(one),
                 Err(error) => {
                     held.into_iter().for_each(|held: Held<'_>| held.settle(0));
@@ -165,15 +173,19 @@ impl Purses {
     }
 
     /// Reserves what a call can cost. `None` if nothing limits it.
-    fn hold(&self, budget: JobBudget, most: u64) -> Result<Option<Held<'_>>, Error> {
+    fn hold(
+        &self,
+        budget: JobBudget,
+        most: u64,
+        ctx: &Context,
+    ) -> Result<Option<Held<'_>>, Error> {
         let purse = self.purse(budget);
         let mut purse = purse.lock();
         purse.is_used = true;
         if purse.free < most {
             // If the outcome is unknown, what was returned must not be spent.
             let back = std::mem::take(&mut purse.free);
-            let drawn = (self.store).draw_budget(budget, back, most, self.clock.wall())?;
-            match drawn {
+            match self.draw(budget, back, most, ctx)? {
                 BudgetDraw::Drawn(drawn) => (purse.free, purse.is_short) = (drawn, false),
                 BudgetDraw::Unlimited => return Ok(None),
                 BudgetDraw::Paused => {
@@ -195,6 +207,35 @@ impl Purses {
             most,
             is_settled: false,
         }))
+    }
+
+    /// Draws from the store. Nothing is wrong with the job while the store cannot be written, so it waits for that.
+    fn draw(
+        &self,
+        budget: JobBudget,
+        mut back: u64,
+        most: u64,
+        ctx: &Context,
+    ) -> Result<BudgetDraw, Error> {
+        let mut trouble = WarnOnce::default();
+        for _ in 0..MOST_DRAWS {
+            let drawn = self.store.draw_budget(budget, back, most, self.clock.wall());
+            match drawn {
+                Err(error) if error.kind() == ErrorKind::Transient => {
+                    // It may have been returned.
+                    back = 0;
+                    trouble.warn(format!("calls wait for the budget of their process: {error}"));
+                }
+                other => return other,
+            }
+            ctx.cancel_signal().wait(DRAW_AGAIN);
+            ctx.check()?;
+            if ctx.is_run_cancelled() {
+                return Err(Error::cancelled());
+            }
+        }
+        let why = "the budget of the process cannot be read or written";
+        Err(Error::new(ErrorKind::Transient, why).with_storage())
     }
 
     /// Returns what no call has used since the last look.

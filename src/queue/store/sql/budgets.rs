@@ -159,7 +159,8 @@ fn spent_in(unit: AmountUnit, spent: Option<Spent>) -> Option<u64> {
             .cost_usd
             .filter(|_| spent.unpriced == 0)
             .map(Usd::picos),
-        AmountUnit::Tokens => Some(spent.input_tokens.saturating_add(spent.output_tokens)),
+        // A reply without counts reports 0, which is unknown.
+        AmountUnit::Tokens => Some(spent.input_tokens.saturating_add(spent.output_tokens)).filter(|all| *all > 0),
     }
 }
 
