@@ -3,11 +3,7 @@
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
-use crate::base::error::Error;
-use crate::base::id::ProcessId;
 use crate::money::budget::Amount;
-
-use super::host::JobQueue;
 
 /// What the calls and batches of a process may cost together, including those of its child processes.
 ///
@@ -91,20 +87,5 @@ impl ProcessBudget {
             ),
             BudgetPause::Unbounded(why) => why.clone(),
         })
-    }
-}
-
-impl JobQueue {
-    /// Sets the limit of a process. The first limit counts what the process has spent before. If the budget has paused
-    /// the process, this resumes it. Calls that are in flight when a process gets its first limit count when they end.
-    /// To create a process with a budget, use [`ProcessInfo::budget`](crate::queue::ProcessInfo::budget).
-    ///
-    /// [`ProcessState::budget`](crate::queue::ProcessState::budget) has the limit and what is used.
-    ///
-    /// # Errors
-    /// If the process does not exist, is a child of another one, or has spent in another unit; or if the queue cannot be
-    /// written.
-    pub fn set_budget(&self, process: ProcessId, limit: Amount) -> Result<(), Error> {
-        self.store.set_budget(process, limit, self.clock.wall())
     }
 }

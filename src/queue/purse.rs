@@ -173,12 +173,7 @@ impl Purses {
     }
 
     /// Reserves what a call can cost. `None` if nothing limits it.
-    fn hold(
-        &self,
-        budget: JobBudget,
-        most: u64,
-        ctx: &Context,
-    ) -> Result<Option<Held<'_>>, Error> {
+    fn hold(&self, budget: JobBudget, most: u64, ctx: &Context) -> Result<Option<Held<'_>>, Error> {
         let purse = self.purse(budget);
         let mut purse = purse.lock();
         purse.is_used = true;
@@ -219,12 +214,16 @@ impl Purses {
     ) -> Result<BudgetDraw, Error> {
         let mut trouble = WarnOnce::default();
         for _ in 0..MOST_DRAWS {
-            let drawn = self.store.draw_budget(budget, back, most, self.clock.wall());
+            let drawn = self
+                .store
+                .draw_budget(budget, back, most, self.clock.wall());
             match drawn {
                 Err(error) if error.kind() == ErrorKind::Transient => {
                     // It may have been returned.
                     back = 0;
-                    trouble.warn(format!("calls wait for the budget of their process: {error}"));
+                    trouble.warn(format!(
+                        "calls wait for the budget of their process: {error}"
+                    ));
                 }
                 other => return other,
             }

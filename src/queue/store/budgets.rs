@@ -5,6 +5,7 @@ use crate::base::error::Error;
 use crate::base::id::ProcessId;
 use crate::money::budget::{Amount, AmountUnit};
 use crate::queue::budget::ProcessBudget;
+use crate::queue::job::Spent;
 
 use super::{BatchNo, WorkerId};
 
@@ -91,4 +92,13 @@ pub enum BudgetEnd {
     Drawn,
     /// Nothing was billed if it is unknown what was spent: the reservation is released.
     Unbilled,
+}
+
+/// The end of a job, as it counts in the budget of its process.
+pub(crate) struct EndInBudget {
+    pub job: i64,
+    pub end: BudgetEnd,
+    pub spent: Option<Spent>,
+    /// Whether the reservation of the job is for this claim.
+    pub counts: bool,
 }

@@ -8,10 +8,10 @@ use crate::base::charge::Charge;
 use crate::engine::time_split::TimeSplit;
 use crate::queue::job::Spent;
 
+use super::budgets::EndInBudget;
 use super::claims::Settlement;
 use super::new_charges::NewCharges;
 use super::rows::{AT_PROVIDER, HELD, WAITING, bounded, process_of};
-use super::sql::budgets::EndInBudget;
 
 /// The changes of one transaction to the jobs of a process.
 #[derive(Default)]

@@ -47,12 +47,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let given = name.as_deref().unwrap_or_default();
     let limited = limit.map_or_else(String::new, |limit| limit.to_string());
     let request = |body: [u8; 32]| {
-        let parts: [&[u8]; 4] = [
-            kind.as_bytes(),
-            given.as_bytes(),
-            &body,
-            limited.as_bytes(),
-        ];
+        let parts: [&[u8]; 4] = [kind.as_bytes(), given.as_bytes(), &body, limited.as_bytes()];
         // Requests without a budget are the same as before.
         hash(&parts[..if limited.is_empty() { 3 } else { 4 }])
     };
@@ -128,7 +123,9 @@ fn budget_of(call: &Call<'_>, [usd, tokens]: [&str; 2]) -> Result<Option<Amount>
         Problem::invalid(format!("{name}: write {what}")).param(name.to_owned())
     };
     match (dollars, number) {
-        (Some(_), Some(_)) => Err(Problem::invalid(format!("write {usd} or {tokens}, not both"))),
+        (Some(_), Some(_)) => Err(Problem::invalid(format!(
+            "write {usd} or {tokens}, not both"
+        ))),
         (Some(dollars), None) => match Usd::from_dollars(dollars).filter(|usd| *usd > Usd::ZERO) {
             Some(limit) => Ok(Some(Amount::Usd(limit))),
             None => Err(invalid("a positive number of US dollars", usd)),
@@ -144,7 +141,9 @@ pub(super) fn set_budget(app: &App, call: &mut Call<'_>) -> Result<Response, Pro
     call.takes(&["usd", "tokens"])?;
     let id = find(app, call.param("process_id")?)?.process_id;
     let Some(limit) = budget_of(call, ["usd", "tokens"])? else {
-        return Err(Problem::invalid("write the new limit: ?usd=12.50 or ?tokens=500000"));
+        return Err(Problem::invalid(
+            "write the new limit: ?usd=12.50 or ?tokens=500000",
+        ));
     };
     let set = app.queue.set_budget(id, limit);
     set.map_err(|error| match error.kind() {

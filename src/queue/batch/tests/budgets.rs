@@ -88,8 +88,10 @@ fn a_batch_takes_what_is_affordable_and_waits_for_the_rest() {
     // More than two, and less than three.
     let process = limited(&harness, &["a", "b", "c"], 2 * one + one / 2);
     let mut poller = harness.poller(harness.worker(), &[]);
-    let paused = || budget(&harness, process).pause.is_some() && {
-        harness.store.batches(None).unwrap().is_empty()
+    let paused = || {
+        budget(&harness, process).pause.is_some() && {
+            harness.store.batches(None).unwrap().is_empty()
+        }
     };
     if !harness.until(&mut poller, || harness.is_over(process) || paused()) {
         panic!("{:?}", harness.counts(process));

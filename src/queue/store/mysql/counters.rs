@@ -9,7 +9,7 @@ use crate::queue::process_time::ProcessTime;
 use crate::queue::store::counters::{Change, CounterChanges};
 use crate::queue::store::sql::standing::stops_starting;
 use crate::queue::store::sql::statements::Statements as _;
-use crate::queue::store::sql::{budgets, charges, lineage};
+use crate::queue::store::sql::{budget_rows, charges, lineage};
 
 use super::rows::{self, DELETING, PROCESS_COLUMNS, bounded};
 use super::writer::{Fault, Row, Tx, list};
@@ -88,7 +88,7 @@ impl CounterChanges {
                 counted.woken |= lineage::wake(tx, parent, now)?;
             }
             if let Some(budget) = budget
-                && budgets::book(tx, budget, &change.in_budget)?
+                && budget_rows::book(tx, budget, &change.in_budget)?
             {
                 self.released.set(true);
             }

@@ -1,146 +1,26 @@
-//! Budgets of processes: columns of the process that has the budget, and reservations of jobs in batches.
-
-use std::collections::HashMap;
+//! Budgets of processes: limits, draws of workers, reservations of batches, and pauses.
 
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
-use crate::base::usd::Usd;
 use crate::money::budget::{Amount, AmountUnit};
-use crate::queue::budget::{BudgetPause, ProcessBudget};
-use crate::queue::job::Spent;
-use crate::queue::store::budgets::{BudgetDraw, BudgetEnd, BudgetStore, JobBudget};
-use crate::queue::store::rows::{bounded, count};
+use crate::queue::budget::ProcessBudget;
+use crate::queue::store::budgets::{BudgetDraw, BudgetStore, JobBudget};
+use crate::queue::store::rows::{bounded, process_budget};
 use crate::queue::store::{BatchNo, WorkerId};
 
+use super::budget_rows::{lock, number_of, set_used, take};
 use super::lineage;
 use super::pauses;
 use super::provider::owned;
-use super::statements::{Dialect, Fault, Queries as _, Row, Statements, by, id_of, list};
+use super::statements::{Dialect, Fault, Queries as _, Statements, by, id_of, list};
 use super::{Again, SqlStore};
 
 /// A worker draws this part of the limit at once, so that most calls need no write.
 const SLICES: u64 = 64;
 
-/// The end of a job, as it counts in the budget of its process.
-pub(crate) struct EndInBudget {
-    pub job: i64,
-    pub end: BudgetEnd,
-    pub spent: Option<Spent>,
-    /// Whether the reservation of the job is for this claim.
-    pub counts: bool,
-}
-
-/// The columns of [`read`].
+/// The columns of [`process_budget`].
 const COLUMNS: &str = "budget_unit, budget_limit, budget_used, budget_needed, budget_stop";
-
-/// A budget from five cells of a row.
-pub(crate) fn read(row: &mut Row, first: usize) -> Result<Option<ProcessBudget>, Fault> {
-    let Some(unit) = row.at::<Option<i64>>(first)? else {
-        return Ok(None);
-    };
-    let unit = unit_of(unit);
-    let amount = |number: i64| Amount::new(unit, count(number));
-    let limit = amount(row.at::<Option<i64>>(first + 1)?.unwrap_or(0));
-    let used = amount(row.at(first + 2)?);
-    let needed: Option<i64> = row.at(first + 3)?;
-    let why: Option<String> = row.at(first + 4)?;
-    let pause = why.map(|why| match needed {
-        Some(needed) => BudgetPause::UsedUp(amount(needed)),
-        None => BudgetPause::Unbounded(why),
-    });
-    Ok(Some(ProcessBudget { limit, used, pause }))
-}
-
-fn unit_of(number: i64) -> AmountUnit {
-    match number {
-        0 => AmountUnit::Usd,
-        _ => AmountUnit::Tokens,
-    }
-}
-
-fn number_of(unit: AmountUnit) -> i64 {
-    match unit {
-        AmountUnit::Usd => 0,
-        AmountUnit::Tokens => 1,
-    }
-}
-
-/// A budget from two cells of a row: the number of its process, and what it counts.
-pub(crate) fn of_job(row: &mut Row, first: usize) -> Result<Option<JobBudget>, Fault> {
-    let no: Option<i64> = row.at(first)?;
-    let unit: Option<i64> = row.at(first + 1)?;
-    Ok(job_budget(no, unit))
-}
-
-pub(crate) fn job_budget(no: Option<i64>, unit: Option<i64>) -> Option<JobBudget> {
-    let (no, unit) = (no?, unit_of(unit?));
-    Some(JobBudget { no, unit })
-}
-
-/// Gives a new process its budget: its own, or the one of its parent.
-pub(super) fn begin(
-    tx: &mut dyn Statements,
-    no: i64,
-    parent: Option<i64>,
-    budget: Option<&ProcessBudget>,
-) -> Result<(), Fault> {
-    let inherited: Option<i64> = match parent {
-        Some(parent) => {
-            let sql = "SELECT budget FROM #processes WHERE no = ?";
-            tx.one::<Option<i64>>(sql, by![parent])?.flatten()
-        }
-        None => None,
-    };
-    if let Some(inherited) = inherited {
-        let sql = "UPDATE #processes SET budget = ? WHERE no = ?";
-        tx.run(sql, by![inherited, no])?;
-    } else if let Some(budget) = budget {
-        let limit = budget.limit;
-        tx.run(
-            "UPDATE #processes SET budget = no, budget_unit = ?, budget_limit = ?, budget_used = ? WHERE no = ?",
-            by![
-                number_of(limit.unit()),
-                bounded(limit.number()),
-                bounded(budget.used.number()),
-                no
-            ],
-        )?;
-    }
-    Ok(())
-}
-
-/// A locked row.
-struct Locked {
-    unit: AmountUnit,
-    limit: u64,
-    used: u64,
-}
-
-impl Locked {
-    fn left(&self) -> u64 {
-        self.limit.saturating_sub(self.used)
-    }
-}
-
-fn lock(tx: &mut dyn Statements, no: i64) -> Result<Option<Locked>, Fault> {
-    let sql = "SELECT budget_unit, budget_limit, budget_used FROM #processes
-         WHERE no = ? AND budget = no FOR UPDATE";
-    let Some(mut row) = tx.first(sql, by![no])? else {
-        return Ok(None);
-    };
-    Ok(Some(Locked {
-        unit: unit_of(row.at(0)?),
-        limit: count(row.at(1)?),
-        used: count(row.at(2)?),
-    }))
-}
-
-fn set_used(tx: &mut dyn Statements, no: i64, used: u64) -> Result<(), Fault> {
-    let sql = "UPDATE #processes SET budget_used = ? WHERE no = ?";
-    tx.run(sql, by![bounded(used), no])?;
-    Ok(())
-}
 
 /// Pauses the process of a budget, with its descendants. Without `needed`, only a new limit resumes it.
 fn stop(tx: &mut dyn Statements, no: i64, needed: Option<u64>, why: &str) -> Result<(), Fault> {
@@ -149,94 +29,6 @@ fn stop(tx: &mut dyn Statements, no: i64, needed: Option<u64>, why: &str) -> Res
         by![needed.map(bounded), why.to_owned(), no],
     )?;
     pauses::stop_for_budget(tx, no)
-}
-
-/// What a job has spent, in a unit, if that is known.
-fn spent_in(unit: AmountUnit, spent: Option<Spent>) -> Option<u64> {
-    let spent = spent?;
-    match unit {
-        AmountUnit::Usd => spent
-            .cost_usd
-            .filter(|_| spent.unpriced == 0)
-            .map(Usd::picos),
-        // A reply without counts reports 0, which is unknown.
-        AmountUnit::Tokens => Some(spent.input_tokens.saturating_add(spent.output_tokens)).filter(|all| *all > 0),
-    }
-}
-
-/// Books ends of jobs of one budget, and releases their reservations. Returns whether anything was released.
-pub(crate) fn book(tx: &mut dyn Statements, no: i64, ends: &[EndInBudget]) -> Result<bool, Fault> {
-    let wanted = ends.iter().filter(|end| end.end != BudgetEnd::Drawn);
-    let wanted: Vec<&EndInBudget> = wanted.collect();
-    if wanted.is_empty() {
-        return Ok(false);
-    }
-    let Some(budget) = lock(tx, no)? else {
-        return Ok(false);
-    };
-    let owners = wanted.iter().filter(|end| end.counts);
-    let reserved = take(tx, owners.map(|end| end.job))?;
-    let mut used = i128::from(budget.used);
-    for end in wanted {
-        let reserved = reserved.get(&end.job).filter(|_| end.counts);
-        let reserved = i128::from(reserved.copied().unwrap_or(0));
-        let spent = match (spent_in(budget.unit, end.spent), end.end) {
-            (Some(spent), _) => i128::from(spent),
-            (None, BudgetEnd::Unbilled) => 0,
-            (None, _) => reserved,
-        };
-        used += spent - reserved;
-    }
-    let used = u64::try_from(used.max(0)).unwrap_or(u64::MAX);
-    if used != budget.used {
-        set_used(tx, no, used)?;
-    }
-    Ok(used < budget.used)
-}
-
-/// Deletes the reservations of jobs. Returns them.
-fn take(
-    tx: &mut dyn Statements,
-    jobs: impl Iterator<Item = i64>,
-) -> Result<HashMap<i64, u64>, Fault> {
-    let jobs: Vec<i64> = jobs.collect();
-    let mut found = HashMap::new();
-    for jobs in jobs.chunks(1_000) {
-        let rows = tx.rows_in(
-            "SELECT job, amount FROM #reservations WHERE job IN :list",
-            jobs,
-        )?;
-        for mut row in rows {
-            found.insert(row.at(0)?, count(row.at(1)?));
-        }
-    }
-    let some: Vec<i64> = found.keys().copied().collect();
-    for jobs in some.chunks(1_000) {
-        tx.run_in("DELETE FROM #reservations WHERE job IN :list", jobs)?;
-    }
-    Ok(found)
-}
-
-/// Ends the reservations of jobs that leave a batch. `released`: nothing was billed for them.
-pub(super) fn leave_batch(
-    tx: &mut dyn Statements,
-    process: i64,
-    jobs: &[i64],
-    released: bool,
-) -> Result<bool, Fault> {
-    let sql = "SELECT budget FROM #processes WHERE no = ?";
-    let Some(no) = tx.one::<Option<i64>>(sql, by![process])?.flatten() else {
-        return Ok(false);
-    };
-    let reserved = take(tx, jobs.iter().copied())?;
-    let all: u64 = reserved.values().sum();
-    if !released || all == 0 {
-        return Ok(false);
-    }
-    if let Some(budget) = lock(tx, no)? {
-        set_used(tx, no, budget.used.saturating_sub(all))?;
-    }
-    Ok(true)
 }
 
 impl<S: SqlStore> BudgetStore for S {
@@ -346,7 +138,7 @@ impl<S: SqlStore> BudgetStore for S {
             let mut found = Vec::new();
             for mut row in tx.rows(&sql, Vec::new())? {
                 let id = id_of(&row.at::<Vec<u8>>(0)?)?;
-                found.extend(read(&mut row, 1)?.map(|budget| (id, budget)));
+                found.extend(process_budget(&mut row, 1)?.map(|budget| (id, budget)));
             }
             Ok(found)
         })
@@ -389,7 +181,7 @@ fn set_limit(tx: &mut dyn Statements, process: ProcessId, limit: Amount) -> Resu
             "process {process} belongs to a job of another process: set the budget of that process"
         )));
     }
-    let known = read(&mut row, 4)?;
+    let known = process_budget(&mut row, 4)?;
     let (unit, number) = (limit.unit(), bounded(limit.number()));
     match known {
         Some(known) if known.limit.unit() == unit => {

@@ -7,11 +7,10 @@ use serde_json::value::RawValue;
 
 use crate::base::clock::Timestamp;
 use crate::base::id::ProcessId;
-use crate::queue::store::rows::small;
+use crate::queue::store::rows::{budget_of_job, small};
 use crate::queue::store::{ClaimedJob, JobLane, JobReceipt};
 
 use super::SqlStore;
-use super::budgets;
 use super::statements::{Fault, Row, Statements};
 
 /// Jobs with all data that their handlers need, and the receipts of their last claims, in the order of the ids. Jobs
@@ -53,7 +52,7 @@ pub(crate) fn read_claimed(
             job_id: store.job_id(id, Timestamp(row.at(2)?)),
             process_id,
             owner: row.at(15)?,
-            budget: budgets::of_job(&mut row, 16)?,
+            budget: budget_of_job(&mut row, 16)?,
             lane,
             item_id: row.at(12)?,
             request_hash: row.at(13)?,

@@ -13,7 +13,7 @@ use crate::queue::store::rows::{
 use crate::queue::store::{InsertGuard, JobLane};
 
 use super::statements::{Dialect, Fault, Queries as _, Statements, by, stored};
-use super::{SqlStore, budgets, lineage};
+use super::{SqlStore, budget_rows, lineage};
 
 /// The state of a process that decides how jobs are added to it.
 struct Target {
@@ -226,7 +226,7 @@ fn target(tx: &mut dyn Statements, insert: &Insert, parent: Option<i64>) -> Resu
                 return Err(Fault::Odd("it has had more than a billion processes"));
             }
             if parent.is_some() || insert.budget.is_some() {
-                budgets::begin(tx, no, parent.map(process_of), insert.budget.as_ref())?;
+                budget_rows::begin(tx, no, parent.map(process_of), insert.budget.as_ref())?;
             }
             Ok(Target {
                 no,

@@ -8,7 +8,7 @@ use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{AT_PROVIDER, CANCELLED, DELETING, MOST_JOBS, PENDING, count, key};
 use crate::queue::store::{BatchFill, BatchNo, ClaimedJob, WorkerId};
 
-use super::budgets;
+use super::budget_rows;
 use super::claimed::claimed;
 use super::standing::lock;
 use super::statements::{Fault, Queries as _, Statements, by, id_of, limit, list};
@@ -279,7 +279,7 @@ fn unload_jobs(
             list(ids.iter().copied())
         );
         tx.run_once(&put)?;
-        budgets::leave_batch(tx, of.process, &ids, !close)?;
+        budget_rows::leave_batch(tx, of.process, &ids, !close)?;
         let changed = i64::try_from(ids.len()).unwrap_or(0);
         let mut changes = CounterChanges::default();
         changes.moved_many(of.process, AT_PROVIDER, status, changed);

@@ -14,7 +14,6 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::queue::store::counters::CounterChanges;
-use crate::queue::store::sql::budgets;
 use crate::queue::store::sql::candidates::{Candidates, Head, MOST_STOPPED};
 use crate::queue::store::sql::pauses::{self, Paused};
 use crate::queue::store::sql::statements::{Fault, Queries as _, Statements, by, id_of};
@@ -26,7 +25,7 @@ use crate::queue::store::{
 use super::SqliteStore;
 use super::rows::{
     CANCELLED, CANCELLING, DELETING, HELD, IN_PROGRESS, NO_CHORE, PENDING, RELEASING, WAITING,
-    process_of, small,
+    job_budget, process_of, small,
 };
 use super::writer::Sync;
 
@@ -189,7 +188,7 @@ impl SqliteStore {
             job_id: self.job_id(id, Timestamp(row.get(1)?)),
             process_id,
             owner: row.get(11)?,
-            budget: budgets::job_budget(row.get(12)?, row.get(13)?),
+            budget: job_budget(row.get(12)?, row.get(13)?),
             lane: lane.clone(),
             item_id: texts.get(0)?,
             request_hash: texts.get(1)?,

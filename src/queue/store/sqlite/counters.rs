@@ -8,7 +8,7 @@ use crate::queue::job::ProcessState;
 
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::statements::{Fault, Statements as _};
-use crate::queue::store::sql::{budgets, charges, lineage};
+use crate::queue::store::sql::{budget_rows, charges, lineage};
 
 use super::rows::{self, DELETING, PROCESS_COLUMNS};
 
@@ -60,7 +60,7 @@ impl CounterChanges {
                 woken |= lineage::wake(&mut { conn }, parent, now)?;
             }
             if let Some((_, _, Some(budget))) = now_open
-                && budgets::book(&mut { conn }, budget, &c.in_budget)?
+                && budget_rows::book(&mut { conn }, budget, &c.in_budget)?
             {
                 self.released.set(true);
             }
