@@ -152,7 +152,7 @@ pub use llm::request::{Message, Request, Role};
 pub use llm::response::{FinishReason, Response};
 pub use llm::route::Route;
 pub use manager::LlmManager;
-pub use money::budget::{Amount, Budget};
+pub use money::budget::{Amount, AmountUnit, Budget};
 pub use money::deadline::Deadline;
 pub use money::estimate::Estimate;
 pub use money::ledger::Ledger;

@@ -15,6 +15,7 @@ use crate::bulk::run_settings::{RunSettings, names_settings};
 use crate::config::choices::Dedupe;
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
+use crate::money::budget::Budget;
 use crate::money::deadline::DeadlinePlan;
 use crate::observe::progress::{Progress, ProgressNotifier};
 use crate::queue::batch::BatchInfo;
@@ -58,6 +59,7 @@ pub struct QueueRun {
     info: Option<ProcessInfo>,
     deadline: Option<InTime>,
     known: Option<DeadlinePlan>,
+    budget: Option<Budget>,
     /// The output, where a later run can come back to it.
     output: Option<PathBuf>,
     settings: RunSettings,
@@ -160,6 +162,7 @@ impl QueueRun {
             info: None,
             deadline: None,
             known: plan,
+            budget: None,
             output: path,
             settings,
         })
@@ -218,6 +221,13 @@ impl QueueRun {
         self
     }
 
+    /// Limits what its process may cost, with what was spent on the output before. The queue counts what is spent, and this
+    /// budget, with its [record](Budget::recorded_in), takes that over. Default: no limit, or the one that the process has.
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.budget = Some(budget.clone());
+        self
+    }
+
     /// Ends when all is handed over; the same run collects the results later. Default: it waits for them.
     pub fn until_submitted(mut self, yes: bool) -> Self {
         self.until_submitted = yes;
@@ -264,6 +274,7 @@ impl QueueRun {
             notifier: self.notifier,
             until_submitted: self.until_submitted,
             on_error: self.on_error,
+            budget: self.budget,
             settings: self.settings,
             submitted: 0,
             attached: 0,

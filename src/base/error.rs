@@ -71,6 +71,7 @@ enum Mark {
     Critical,
     NoCapacity,
     FlexTier,
+    ProcessPaused,
 }
 
 /// Raw replies in an error are cut to this many bytes, unless they are kept complete. A larger complete reply is
@@ -195,6 +196,11 @@ impl Error {
     /// meaning.
     pub fn with_unclassified(self) -> Self {
         self.marked(Mark::Unclassified)
+    }
+
+    /// Marks a call that the budget of its process did not allow: the process is paused, and the job returns to the queue.
+    pub(crate) fn with_process_paused(self) -> Self {
+        self.marked(Mark::ProcessPaused)
     }
 
     /// Marks the error as a store's report that another worker, or no worker, owns the record that was to be changed.
@@ -455,6 +461,11 @@ impl Error {
     /// without a known meaning: the cause may be this request, or something that all requests to this provider share.
     pub fn is_unclassified(&self) -> bool {
         self.is_marked(Mark::Unclassified)
+    }
+
+    /// Whether the budget of a process did not allow the call; see [`with_process_paused`](Self::with_process_paused).
+    pub(crate) fn is_of_paused_process(&self) -> bool {
+        self.is_marked(Mark::ProcessPaused)
     }
 
     /// Whether a store reports that this worker does not own (any more) the record that was to be changed. After any

@@ -19,6 +19,8 @@ use crate::engine::route::{RetryPolicy, Tries};
 use crate::engine::run::{Reply, Runner, run_inline};
 use crate::engine::work::{Cost, Ticket};
 
+#[cfg(feature = "queue")]
+use crate::money::budget::AmountUnit;
 use crate::money::budget::Budget;
 use crate::money::ledger::ChargeBook;
 use crate::money::prices::Prices;
@@ -161,8 +163,31 @@ impl<'a> Route<'a> {
         let tries = Tries::default();
         self.steps.iter().try_for_each(|step| {
             let one = std::iter::once(request);
-            spending::most(budget, &self.pricing(), &*step.client, one, &tries).map(drop)
+            spending::most(
+                budget.limit().unit(),
+                &self.pricing(),
+                &*step.client,
+                one,
+                &tries,
+            )
+            .map(drop)
         })
+    }
+
+    /// The most that a call for a request can cost at the current step.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BudgetExceeded`](crate::ErrorKind::BudgetExceeded) if there is no upper bound.
+    #[cfg(feature = "queue")]
+    pub(crate) fn most(
+        &self,
+        unit: AmountUnit,
+        request: &Request,
+        tries: &Tries,
+    ) -> Result<u64, Error> {
+        let client = self.client(tries.step);
+        let one = std::iter::once(request);
+        spending::most(unit, &self.pricing(), client, one, tries)
     }
 
     /// Shares the route's limits with every process that names the same folder: requests and

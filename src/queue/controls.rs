@@ -23,6 +23,7 @@ use super::kind::Kind;
 use super::kinds::Kinds;
 use super::live::WorkerSetup;
 use super::model_call::ModelCall;
+use super::purse::Purses;
 use super::settings::WorkerSettings;
 use super::store::WorkerStatus;
 
@@ -48,6 +49,8 @@ pub(crate) struct Controls {
     pub all_busy: AtomicBool,
     pub kinds: Arc<Kinds>,
     pub clock: Arc<dyn Clock>,
+    /// What the worker has drawn from the budgets of processes.
+    pub purses: Purses,
     pub waker: Waker,
     /// There may be more jobs to claim.
     pub may_have_jobs: Arc<AtomicBool>,

@@ -29,6 +29,7 @@ use super::job_kinds::JobKinds;
 use super::kind::Kind;
 use super::kinds::Kinds;
 use super::model_call::ModelCall;
+use super::purse::Purses;
 use super::scale::WorkerScale;
 use super::settings::WorkerSettings;
 use super::store::WorkerStatus;
@@ -361,6 +362,7 @@ impl Worker {
         let slots = self.settings.scale.start().min(MOST_SLOTS);
         let (waker, woken) = Waker::new();
         let controls = Arc::new(Controls {
+            purses: Purses::new(self.queue.store.clone(), self.queue.clock.clone()),
             permits: AtomicUsize::new(slots),
             all_busy: AtomicBool::new(false),
             batch_control: BatchControl::new(kinds.setup.clone()),

@@ -13,7 +13,9 @@ use crate::base::warn_once::WarnOnce;
 use crate::bulk::checkpoint::{Checkpoint, Line, Unsaved};
 use crate::bulk::run_settings::RunSettings;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
+use crate::money::budget::Budget;
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
+use crate::queue::budget::{BudgetPause, ProcessBudget};
 use crate::queue::controls::Controls;
 use crate::queue::host::{EnqueueError, JobQueue};
 use crate::queue::job::{Job, JobStatus, ProcessState};
@@ -43,6 +45,8 @@ pub(super) struct Execution {
     pub notifier: Option<Arc<dyn ProgressNotifier>>,
     pub until_submitted: bool,
     pub on_error: ErrorPolicy,
+    /// What the process may cost.
+    pub budget: Option<Budget>,
     /// The settings of this run.
     pub settings: RunSettings,
     pub submitted: u64,
@@ -59,6 +63,7 @@ pub(super) type MakeWorker<'h> = dyn FnMut() -> Result<Worker, Error> + 'h;
 
 impl Execution {
     pub(super) fn carry_out(&mut self, make_worker: &mut MakeWorker<'_>) -> Result<(), StopReason> {
+        self.limit()?;
         // First what has ended: it may be all, and a process that was cancelled takes no more.
         self.collect_all()?;
         let before = self
@@ -149,6 +154,40 @@ impl Execution {
         Ok(stop.map(StopReason::Fatal))
     }
 
+    /// Gives the process of an earlier run its new limit.
+    fn limit(&self) -> Result<(), StopReason> {
+        let Some(budget) = &self.budget else {
+            return Ok(());
+        };
+        let known = self.queue.process(self.process);
+        let Some(process) = known.map_err(StopReason::Fatal)? else {
+            return Ok(());
+        };
+        if process.budget.is_none() {
+            let why = "an earlier run of this output without a budget is under way: finish it without one";
+            return Err(StopReason::Misuse(why.to_owned()));
+        }
+        let set = self.queue.set_budget(self.process, budget.limit());
+        set.map_err(|error| StopReason::Misuse(error.message().to_owned()))?;
+        self.note_spent().map_err(StopReason::Fatal)
+    }
+
+    /// Takes over what the process has spent, before it is gone with its last result.
+    fn note_spent(&self) -> Result<(), Error> {
+        let Some(budget) = &self.budget else {
+            return Ok(());
+        };
+        let process = self.queue.process(self.process)?;
+        let Some(known) = process.and_then(|process| process.budget) else {
+            return Ok(());
+        };
+        let refused = match known.pause {
+            Some(BudgetPause::UsedUp(needed)) => Some(needed),
+            _ => None,
+        };
+        budget.replace(known.used, refused)
+    }
+
     fn attach(&mut self) -> Result<Attached, Error> {
         attach::compare(&self.queue, self.process, self.checkpoint.by_id(), true)
     }
@@ -165,6 +204,10 @@ impl Execution {
                 request.map(|request| Job::from(&request))
             }
         });
+        if let Some(budget) = &self.budget {
+            let limited = ProcessBudget::new(budget.limit(), budget.spent());
+            self.record.limited(limited);
+        }
         let queue = self.record.described();
         let submitted = queue.try_enqueue_iter(self.process, jobs);
         self.submitted += submitted.map_err(|error| match error {
@@ -196,6 +239,7 @@ impl Execution {
         }
         loop {
             let stop = self.employ(make_worker)?;
+            self.note_spent().map_err(StopReason::Fatal)?;
             // The last result stays, because without it the process would be gone.
             if stop.is_none() && self.is_in_trial() {
                 self.end_trial(None)?;
@@ -386,6 +430,9 @@ impl Execution {
             let saved = self.checkpoint.save(lines)?;
             if !saved.is_empty() {
                 self.record.saved(saved)?;
+            }
+            if chunk.len() as u64 >= left {
+                self.note_spent()?;
             }
             let receipts: Vec<_> = chunk.iter().map(|delivery| delivery.receipt).collect();
             self.queue.ack(&receipts)?;

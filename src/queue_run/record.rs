@@ -10,6 +10,7 @@ use crate::base::store_path::resolved;
 use crate::bulk::run_settings::RunSettings;
 use crate::money::call_rate::CallPace;
 use crate::money::deadline::DeadlinePlan;
+use crate::queue::budget::ProcessBudget;
 use crate::queue::host::JobQueue;
 use crate::queue::info::ProcessInfo;
 
@@ -88,6 +89,11 @@ impl Record {
         };
         record.write()?;
         Ok(record)
+    }
+
+    /// Sets the budget of the process, if that does not exist yet.
+    pub(super) fn limited(&mut self, budget: ProcessBudget) {
+        self.info.budget = Some(budget);
     }
 
     /// The queue, on which jobs of this process are described.

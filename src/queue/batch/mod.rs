@@ -8,6 +8,7 @@
 mod accounts;
 mod adoption;
 mod bisect;
+mod budget;
 mod collect;
 mod context;
 mod control;

@@ -22,6 +22,9 @@ pub(crate) struct BatchOverview {
     put_off: AtomicUsize,
     /// The store was not scanned yet.
     pub not_scanned: AtomicBool,
+    /// The last scan of the store found no job that waits for a batch, and no batch was closed since. Jobs of paused
+    /// processes do not count.
+    pub none_waiting: AtomicBool,
     /// Batches that were created.
     pub created: AtomicU64,
     /// Jobs whose results were stored.

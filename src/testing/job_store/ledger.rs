@@ -48,6 +48,7 @@ fn settle(store: &dyn JobStore, job: &ClaimedJob, outcome: ClaimOutcome, charge:
         outcome,
         charge: charge.map(Box::new),
         worked: None,
+        budget: Default::default(),
     };
     store.settle(&[end], T).unwrap();
 }

@@ -66,6 +66,7 @@ fn a_custom_store_can_create_all_returned_values() {
         job_id,
         process_id,
         owner: None,
+        budget: None,
         lane: lane.clone(),
         item_id: None,
         request_hash: None,

@@ -10,15 +10,15 @@ use batchwright::progress::Timestamp;
 use batchwright::provider::{Charge, Day, LedgerQuery, LedgerRow};
 use batchwright::queue::{
     DeliveredResult, HealthFinding, JobFilter, JobLane, JobPage, JobReceipt, JobState, JobSummary,
-    Pause, ProcessInfo, ProcessState, QueueTotals, SqliteOptions, SqliteStore, WorkerInfo,
-    WorkerStatus,
+    Pause, ProcessBudget, ProcessInfo, ProcessState, QueueTotals, SqliteOptions, SqliteStore,
+    WorkerInfo, WorkerStatus,
 };
 use batchwright::unstable::{
-    BatchFill, BatchNo, BatchStore, ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, ConsumerLock,
-    EnqueueStore, ResultStore, Settlement, StoreDatabase, StoredBatch, WaitingJobs, WorkSignal,
-    WorkerId,
+    BatchFill, BatchNo, BatchStore, BudgetDraw, BudgetStore, ClaimReply, ClaimRequest, ClaimStore,
+    ClaimedJob, ConsumerLock, EnqueueStore, JobBudget, ResultStore, Settlement, StoreDatabase,
+    StoredBatch, WaitingJobs, WorkSignal, WorkerId,
 };
-use batchwright::{Error, ErrorKind, Job, JobId, ProcessId};
+use batchwright::{Amount, Error, ErrorKind, Job, JobId, ProcessId};
 use serde_json::value::RawValue;
 use tempfile::TempDir;
 
@@ -386,5 +386,48 @@ impl BatchStore for WrappedStore {
         now: Timestamp,
     ) -> Result<Vec<StoredBatch>, Error> {
         self.store.adopt_batches(worker, mine, processes, now)
+    }
+}
+
+impl BudgetStore for WrappedStore {
+    fn set_budget(&self, process: ProcessId, limit: Amount, now: Timestamp) -> Result<(), Error> {
+        self.store.set_budget(process, limit, now)
+    }
+
+    fn draw_budget(
+        &self,
+        budget: JobBudget,
+        back: u64,
+        least: u64,
+        now: Timestamp,
+    ) -> Result<BudgetDraw, Error> {
+        self.store.draw_budget(budget, back, least, now)
+    }
+
+    fn return_budget(&self, budget: JobBudget, amount: i64, now: Timestamp) -> Result<(), Error> {
+        self.store.return_budget(budget, amount, now)
+    }
+
+    fn stop_budget(&self, budget: JobBudget, why: &str) -> Result<(), Error> {
+        self.store.stop_budget(budget, why)
+    }
+
+    fn reserve_jobs(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        budget: JobBudget,
+        jobs: &[(i64, u64)],
+        now: Timestamp,
+    ) -> Result<usize, Error> {
+        self.store.reserve_jobs(worker, batch, budget, jobs, now)
+    }
+
+    fn budget_pauses(&self) -> Result<Vec<(ProcessId, ProcessBudget)>, Error> {
+        self.store.budget_pauses()
+    }
+
+    fn resume_budgets(&self, now: Timestamp) -> Result<bool, Error> {
+        self.store.resume_budgets(now)
     }
 }

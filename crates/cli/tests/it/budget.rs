@@ -4,7 +4,7 @@ use batchwright::Usd;
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 use serde_json::Value;
 
-use super::batch_runs::{command, summary};
+use super::batch_runs::{LONG, SHORT, command, summary, taking};
 use super::common::{Desk, Ended, Running, prompt_lines, simulator};
 
 /// A model that costs 0.15 and 0.60 dollars per million tokens.
@@ -150,8 +150,8 @@ fn a_run_whose_calls_have_no_upper_bound_is_refused() {
         ),
         ("--model new --budget-tokens 500", "set --max-tokens"),
         (
-            "--model gpt-4o-mini --budget 1 --strategy batch",
-            "use --strategy sync or flex",
+            "--model new --max-tokens 9 --budget 1 --strategy batch",
+            "no price of \"new\" at openai is known",
         ),
         (
             "--model gpt-4o-mini --budget 0",
@@ -180,4 +180,61 @@ fn a_row_without_an_upper_bound_stops_the_run() {
     let ended = run(&desk, &sim, "-o out.jsonl --budget 1").expect(4);
     ended.says("how many tokens a part of the type \"image_url\" needs is unknown");
     assert_eq!(sim.stats().calls, 0);
+}
+
+/// Batches of a run take what the budget allows; the record beside the output counts what the queue has spent.
+#[test]
+fn a_run_in_batches_stops_before_its_budget_is_exceeded_and_continues_with_a_higher_one() {
+    let desk = Desk::new();
+    let one = cost_of_one(&desk);
+    let sim = taking(SHORT);
+    desk.write("in.jsonl", lines(0..20));
+    let budget = times(one, 6);
+    let words = "-o out.jsonl --strategy batch";
+    let ended = run(&desk, &sim, &format!("{words} --budget {}", flag(budget))).expect(4);
+    let told = &summary(&ended)["budget"];
+    let done = desk.results("out.jsonl");
+    let spent: Usd = done.iter().map(|line| usd(&line["cost_usd"])).sum();
+    assert_eq!(usd(&told["spent"]), spent);
+    assert_eq!(spent.picos() * 2, times(one, done.len() as u64).picos());
+    assert!(
+        spent <= budget && done.len() >= 7,
+        "{spent} of {budget}: {}",
+        done.len()
+    );
+    ended
+        .says("stopped: the budget of")
+        .says("remaining items would cost about")
+        .says(" --budget 0.01");
+    // Calls would count too.
+    let ended = run(&desk, &sim, &format!("{words} --budget {}", flag(budget)));
+    ended.expect(4);
+    assert_eq!(sim.batch_stats().items_accepted, done.len() as u64);
+
+    // Without the flag, the budget of the process stays.
+    run(&desk, &sim, words).expect(4);
+    assert_eq!(sim.batch_stats().items_accepted, done.len() as u64);
+    let ended = run(&desk, &sim, &format!("{words} --budget 0.01")).expect(0);
+    assert_eq!(desk.results("out.jsonl").len(), 20);
+    assert_eq!(
+        usd(&summary(&ended)["budget"]["spent"]).picos() * 2,
+        times(one, 20).picos()
+    );
+    assert!(!desk.path("out.jsonl.batchwright").exists());
+    // More items of the same output: what was spent is on record.
+    desk.write("in.jsonl", lines(0..21));
+    let ended = run(&desk, &sim, "-o out.jsonl --budget 0.01").expect(0);
+    let spent = usd(&summary(&ended)["budget"]["spent"]);
+    assert_eq!(spent.picos(), times(one, 10).picos() + one.picos());
+}
+
+/// An earlier run without a limit keeps its own.
+#[test]
+fn a_run_in_batches_without_a_budget_gets_none_in_between() {
+    let (desk, sim) = (Desk::new(), taking(LONG));
+    desk.write("in.jsonl", lines(0..3));
+    let words = "-o out.jsonl --strategy batch";
+    run(&desk, &sim, &format!("{words} --no-wait")).expect(0);
+    let ended = run(&desk, &sim, &format!("{words} --budget 1")).expect(2);
+    ended.says("without a budget is under way");
 }

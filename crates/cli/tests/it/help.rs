@@ -5,7 +5,7 @@ use super::common::{Desk, Running};
 /// Two screens of 24 lines, minus the lines of the prompt.
 const TWO_SCREENS: usize = 46;
 
-const COMMANDS: [&str; 30] = [
+const COMMANDS: [&str; 31] = [
     "",
     "run",
     "estimate",
@@ -19,6 +19,7 @@ const COMMANDS: [&str; 30] = [
     "exec",
     "cancel",
     "retry",
+    "budget",
     "queue",
     "queue export",
     "queue import",

@@ -80,6 +80,7 @@ mod private;
 mod program;
 mod providers;
 mod queue;
+mod queue_budget;
 mod queue_disk;
 mod queue_files;
 mod queue_halfway;

@@ -107,6 +107,7 @@ fn mixed(desk: &Desk) -> (ProcessId, Vec<JobId>) {
             outcome,
             charge: None,
             worked: None,
+            budget: Default::default(),
         });
     let ends: Vec<Settlement> = ends.collect();
     store.settle(&ends, now).unwrap();

@@ -194,6 +194,7 @@ impl Change<'_> {
                 self.log(Level::Info, text);
                 self.add(Effect::ReportToOtherHalf(OtherHalf::Refused));
                 self.add(Effect::ReduceSize);
+                self.add(Effect::GiveBack);
                 self.close();
             }
             BatchRefusal::Whole(error) => {

@@ -2,6 +2,7 @@
 
 mod adversarial;
 mod attached_files;
+mod budgets;
 pub(super) mod fake_provider;
 pub(super) mod harness;
 mod late_results;

@@ -9,8 +9,8 @@ use batchwright::files::{
 use batchwright::plan::ProviderPlan;
 use batchwright::queue::ProcessState;
 use batchwright::{
-    Error, ErrorKind, FileRun, FileRunOptions, JobQueue, LlmManager, ProcessId, Prompts, Strategy,
-    Worker,
+    Budget, Error, ErrorKind, FileRun, FileRunOptions, JobQueue, LlmManager, ProcessId, Prompts,
+    Strategy, Worker,
 };
 
 use super::deadline;
@@ -88,6 +88,12 @@ impl ViaQueue {
         Ok(self.process_state()?.is_some())
     }
 
+    /// True when the queue has something of this output, and no limit for it.
+    pub fn is_unlimited(&self) -> Result<bool, Refusal> {
+        let process = self.process_state()?;
+        Ok(process.is_some_and(|process| process.budget.is_none()))
+    }
+
     /// Lines on the strategy and on batches of earlier runs.
     pub fn lines(
         &self,
@@ -105,6 +111,7 @@ impl ViaQueue {
         self,
         args: &RunArgs,
         manager: Option<&LlmManager>,
+        budget: Option<&Budget>,
         listeners: Listeners,
         session: &Session,
     ) -> Result<(RunReport, QueueFacts), Refusal> {
@@ -124,7 +131,8 @@ impl ViaQueue {
             .on_error(args.on_error.policy())
             .described(queue.info(args, manager))
             .set(queue.books(), QueueRun::ledger)
-            .set(in_time, QueueRun::deadline);
+            .set(in_time, QueueRun::deadline)
+            .set(budget, QueueRun::budget);
         let make_worker = |queue: &JobQueue| {
             let manager = manager.ok_or_else(|| Error::new(ErrorKind::Invalid, NO_MANAGER))?;
             let worker = if is_in_time {

@@ -6,6 +6,7 @@ use batchwright::batch::BatchInfo;
 use super::row::Row;
 use crate::args::status::StatusArgs;
 use crate::batches;
+use crate::commands::budget::advice;
 use crate::run_process::{self, id_for_command};
 
 /// Prints the advice in the order in which people read it.
@@ -20,8 +21,21 @@ pub fn advise(args: &StatusArgs, only: Option<ProcessId>, rows: &[Row]) {
     }
     let id = id_for_command(&rows.iter().map(Row::id).collect::<Vec<_>>());
     let beside_runs = only.is_some() || rows.iter().any(of_run);
+    for row in rows {
+        let process = &row.process;
+        let budget = process.budget.as_ref();
+        if let Some(text) = budget.and_then(|budget| advice(&command, process.process_id, budget)) {
+            say(format!("process {} is {text}", process.process_id));
+        }
+    }
     let waiting = free(rows, |row| {
-        row.process.sealed && row.process.counts.pending > 0
+        let is_paused = |row: &Row| {
+            row.process
+                .budget
+                .as_ref()
+                .is_some_and(|it| it.pause.is_some())
+        };
+        row.process.sealed && row.process.counts.pending > 0 && !is_paused(row)
     });
     if !waiting.is_empty() && !rows.iter().any(|row| row.process.counts.in_progress > 0) {
         say(format!(

@@ -132,6 +132,10 @@ impl Row {
         if self.process.cancelled {
             remarks.push("cancelled".to_owned());
         }
+        let budget = self.process.budget.as_ref();
+        if budget.is_some_and(|budget| budget.pause.is_some()) {
+            remarks.push("paused by its budget".to_owned());
+        }
         match self.process.counts.consumed {
             0 => {}
             taken => remarks.push(format!("{} results taken", count(taken))),

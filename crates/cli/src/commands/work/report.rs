@@ -7,9 +7,11 @@ use batchwright::{Context, JobQueue, StopReason};
 
 use super::remaining::Remaining;
 use crate::args::work::WorkArgs;
+use crate::commands::budget::advice;
 use crate::display;
 use crate::exit::Exit;
 use crate::format::{count, counts};
+use crate::queue::queue_flags;
 use crate::signals::Signals;
 use crate::stderr;
 use crate::stdout;
@@ -40,6 +42,9 @@ pub fn report(
         if waiting > 0 {
             display::say(&format!("{} jobs still wait", count(waiting)));
         }
+        if let Some(StopReason::BudgetExceeded(_)) = report.stop {
+            tell_budgets(args, queue);
+        }
         let waited = args.until_empty && report.stop.is_none();
         remaining
             .lines(waited)
@@ -49,6 +54,21 @@ pub fn report(
         display::error(&format!("stopped: {stop}"));
     }
     exit
+}
+
+/// How the processes continue that their budgets have paused.
+fn tell_budgets(args: &WorkArgs, queue: &JobQueue) {
+    let worker = &args.worker;
+    let (folder, file) = (worker.data_dir.as_deref(), args.file.queue.as_deref());
+    let flags = queue_flags(folder, file, &worker.store);
+    let command = |words: &str| format!("batchwright {words}{flags}");
+    for process in queue.open_processes().unwrap_or_default() {
+        let id = process.process_id;
+        let budget = process.budget.as_ref();
+        if let Some(text) = budget.and_then(|budget| advice(&command, id, budget)) {
+            display::say(&format!("process {id} is {text}"));
+        }
+    }
 }
 
 fn summary(report: &WorkerReport) -> String {
