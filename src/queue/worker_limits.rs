@@ -73,7 +73,7 @@ impl WorkerLimits {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -214,42 +214,36 @@ mod tests {
             others.recv_timeout(PATIENCE).unwrap();
             assert!(has_begun.try_recv().is_err(), "further calls");
         };
-        let is_back = |pending: u64| {
-            let until = std::time::Instant::now() + PATIENCE;
-            while queue.process(process).unwrap().unwrap().counts.pending < pending {
-                assert!(std::time::Instant::now() < until);
+        let counts = || queue.process(process).unwrap().unwrap().counts;
+        let refused = || {
+            let due = queue.due_lanes().unwrap();
+            let refusal = due.first().and_then(|lane| limits.refusal_of(lane));
+            refusal.map(|error| error.kind())
+        };
+        let wait_for = |ready: &dyn Fn() -> bool| {
+            let until = Instant::now() + PATIENCE;
+            while !ready() {
+                assert!(Instant::now() < until, "{:?}, {:?}", counts(), refused());
                 std::thread::sleep(Duration::from_millis(1));
             }
         };
+        let is_back = || counts().pending == JOBS as u64 && refused() == Some(ErrorKind::Auth);
         begins(3);
         (0..3).for_each(|_| answer.send(false).unwrap());
-        is_back(JOBS as u64);
+        wait_for(&is_back);
         begins(0);
         for _ in 0..3 {
-            assert_eq!(
-                limits.refusal(&Request::new("")).unwrap().kind(),
-                ErrorKind::Auth
-            );
             clock.advance(Duration::from_secs(10));
             begins(1);
             answer.send(false).unwrap();
-            is_back(JOBS as u64);
+            wait_for(&is_back);
             begins(0);
         }
         assert_eq!(queue.due_lanes().unwrap().len(), 1);
         clock.advance(Duration::from_secs(10));
         begins(1);
         (0..JOBS).for_each(|_| answer.send(true).unwrap());
-        let until = std::time::Instant::now() + PATIENCE;
-        while !queue.process(process).unwrap().unwrap().is_finished() {
-            assert!(std::time::Instant::now() < until);
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        assert!(limits.refusal(&Request::new("")).is_none());
-        assert_eq!(
-            queue.process(process).unwrap().unwrap().counts.completed,
-            JOBS as u64
-        );
+        wait_for(&|| counts().completed == JOBS as u64 && refused().is_none());
         worker.stop().unwrap();
     }
 }
