@@ -18,11 +18,11 @@ use crate::guard::Guard;
 use crate::observe::Observer;
 use crate::openai::state::OpenAi;
 use crate::overview::Overview;
-use crate::owners::Spent;
 use crate::problem::Problem;
 use crate::readiness::{DiskCheck, KeyCheck};
 use crate::records::Records;
 use crate::settings::LiveSettings;
+use crate::spent::Spent;
 
 /// State that all handlers share. More than 15 fields: one for each part of the server that handlers share.
 pub(crate) struct App {

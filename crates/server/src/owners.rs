@@ -1,11 +1,6 @@
 //! Objects and their owners: a token that sees only its own finds no others.
 
-use std::collections::HashMap;
-use std::time::Instant;
-
-use batchwright::provider::Day;
-use batchwright::{Error, JobId, ProcessId, Usd};
-use parking_lot::Mutex;
+use batchwright::{Error, JobId, ProcessId};
 
 use crate::app::App;
 use crate::http::Call;
@@ -128,37 +123,6 @@ impl App {
             self.spent
                 .of(owner, since, || self.queue.cost_of(owner, since))
         })
-    }
-}
-
-/// The cost of an owner's calls is reused for this multiple of the time that reading it took, because each request needs
-/// it: with few charges hardly at all.
-const REUSED_TIMES: u32 = 20;
-
-/// What the calls of each owner have cost since a day, and until when this is reused.
-#[derive(Default)]
-pub(crate) struct Spent(Mutex<HashMap<(String, Day), (Instant, Usd)>>);
-
-impl Spent {
-    fn of(
-        &self,
-        owner: &str,
-        since: Day,
-        read: impl FnOnce() -> Result<Usd, Error>,
-    ) -> Result<Usd, Error> {
-        let began = Instant::now();
-        let key = (owner.to_owned(), since);
-        if let Some((until, spent)) = self.0.lock().get(&key)
-            && began < *until
-        {
-            return Ok(*spent);
-        }
-        let spent = read()?;
-        let mut known = self.0.lock();
-        known.retain(|_, (until, _)| began < *until);
-        let until = Instant::now() + began.elapsed() * REUSED_TIMES;
-        known.insert(key, (until, spent));
-        Ok(spent)
     }
 }
 

@@ -115,14 +115,19 @@ def stop(process):
         process.wait()
 
 
-def answers(url: str) -> bool:
+def status(url: str) -> int | None:
+    """The status of the response; `None` while nobody answers."""
     try:
-        urllib.request.urlopen(url, timeout=PATIENCE).close()
-    except urllib.error.HTTPError:
-        return True
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
     except OSError:
-        return False
-    return True
+        return None
+
+
+def answers(url: str) -> bool:
+    return status(url) is not None
 
 
 class Watch:
@@ -487,7 +492,8 @@ def works_behind(browser, program: str, name: str, command):
         page = end.enter_context(contextlib.closing(browser.new_context(accept_downloads=True))).new_page()
         watch = Watch(page, desk)
         try:
-            until(name, lambda: answers(f"{public}/healthz"))
+            # Until it has read its configuration, Traefik answers 404.
+            until(name, lambda: status(f"{public}/healthz") == 200)
             # Without the last `/`, a redirect leads to the page.
             page.goto(public)
             expect(page).to_have_url(f"{public}/")
