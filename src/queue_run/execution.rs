@@ -280,7 +280,12 @@ impl Execution {
         };
         let worker = make_worker().map_err(StopReason::Fatal)?;
         let worker = match &mut self.pilot {
-            Some(pilot) => pilot.employs(worker, counts.filter(|_| !in_trial).as_ref()),
+            Some(pilot) => {
+                let worker = pilot.employs(worker, counts.filter(|_| !in_trial).as_ref());
+                let planned = self.record.planned(Some(pilot.plan()), pilot.paces());
+                planned.map_err(StopReason::Fatal)?;
+                worker
+            }
             None => worker,
         };
         let worker = worker
