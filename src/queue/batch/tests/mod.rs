@@ -8,3 +8,4 @@ mod late_results;
 mod simulation;
 mod unknown_outcome;
 mod unwritable_store;
+mod withdrawn;
