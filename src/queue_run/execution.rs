@@ -198,7 +198,12 @@ impl Execution {
             let stop = self.employ(make_worker)?;
             // The last result stays, because without it the process would be gone.
             if stop.is_none() && self.is_in_trial() {
-                self.end_trial(None)?;
+                // Items of the next trial may have come when the worker was ending.
+                let found = self.queue.process(self.process);
+                let counts = found.map_err(StopReason::Fatal)?.map(|now| now.counts);
+                if counts.is_none_or(|counts| counts.pending + counts.in_progress == 0) {
+                    self.end_trial(None)?;
+                }
                 continue;
             }
             self.collect_all()?;

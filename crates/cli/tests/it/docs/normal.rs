@@ -139,7 +139,7 @@ fn is_progress(line: &str) -> bool {
 fn what_differs_from_run_to_run_is_masked() {
     let cases = [
         (
-            "by 2026-11-26 12:47:33 +00:00 (in 2h)",
+            "by 2026-11-26 12:47:33 +00:00 (in 2 h)",
             "by <date> (in <time>)",
         ),
         (
