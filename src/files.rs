@@ -18,7 +18,8 @@
 #![cfg_attr(
     feature = "queue",
     doc = "| store these answers in a file | [`SqliteAnswers`] |
-| run a file through a queue, for batches | [`QueueRun`], [`RunStore`], [`QueueRunReport`] |"
+| run a file through a queue, for batches | [`QueueRun`], [`RunStore`], [`QueueRunReport`] |
+| meet a deadline at the least cost | [`InTime`], for [`QueueRun::deadline`] |"
 )]
 
 pub use crate::base::store_path::store_path;

@@ -4,6 +4,7 @@ use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::usage::Usage;
 use crate::base::usd::Usd;
+use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::providers::config::known;
 use crate::llm::route::Route;
 use crate::money::deadline::WayPrices;
@@ -34,7 +35,7 @@ impl LlmManager {
             .settings(plan.settings.scale(WorkerScale::fixed(slots)))
             .context(&now.ctx)
             .batch_clients(now.plan.clients_by_account())
-            .on_error(crate::engine::dispatch::ErrorPolicy::StopOnCriticalError);
+            .on_error(ErrorPolicy::StopOnCriticalError);
         if let Some(client) = now.plan.batch_client()? {
             worker = worker.batches(client);
         }
@@ -50,7 +51,7 @@ impl LlmManager {
     /// If a setting or a provider cannot be used.
     pub fn flex_route(&self) -> Result<Option<Route<'static>>, Error> {
         let now = self.present();
-        if !known(now.plan.first.provider)?.flex {
+        if !known(now.plan.first.provider).is_ok_and(|vendor| vendor.flex) {
             return Ok(None);
         }
         let patience = now.plan.settings.flex_patience()?;

@@ -42,7 +42,7 @@ fn way(outlook: Outlook) -> (Way, u64) {
 fn batches_are_waited_for_until_the_last_moment_of_calls() {
     assert_eq!(way(outlook()), (Way::Batch, 0));
     // 3,600 s with the margin, 2 s for the last call and 600 s until the batches are cancelled.
-    for (seconds, expected) in [(4923, (Way::Batch, 0)), (4921, (Way::Sync, 3600))] {
+    for (seconds, expected) in [(4563, (Way::Batch, 0)), (4561, (Way::Sync, 3600))] {
         let left = Duration::from_secs(seconds);
         assert_eq!(way(Outlook { left, ..outlook() }), expected, "{seconds}");
     }
@@ -55,7 +55,7 @@ fn the_duration_of_the_last_call_counts() {
         ..pace(1.0)
     };
     let late = Outlook {
-        left: Duration::from_secs(5800),
+        left: Duration::from_secs(5400),
         sync: slow,
         ..outlook()
     };
@@ -65,7 +65,7 @@ fn the_duration_of_the_last_call_counts() {
 #[test]
 fn batches_in_time_keep_what_calls_cannot_do_yet() {
     let moving = Outlook {
-        left: Duration::from_secs(4900),
+        left: Duration::from_secs(4500),
         batch: Some(BatchPace {
             per_second: Some(1.0),
             ..outlook().batch.unwrap()
@@ -102,8 +102,8 @@ fn flex_comes_before_standard_calls() {
         flex: Some(pace(0.0)),
         ..flex
     };
-    assert_eq!(way(running(4323)), (Way::Flex, 0));
-    assert_eq!(way(running(4321)), (Way::Sync, 0));
+    assert_eq!(way(running(3963)), (Way::Flex, 0));
+    assert_eq!(way(running(3961)), (Way::Sync, 0));
 }
 
 #[test]

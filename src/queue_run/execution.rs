@@ -242,7 +242,12 @@ impl Execution {
             self.note_spent().map_err(StopReason::Fatal)?;
             // The last result stays, because without it the process would be gone.
             if stop.is_none() && self.is_in_trial() {
-                self.end_trial(None)?;
+                // Items of the next trial may have come when the worker was ending.
+                let found = self.queue.process(self.process);
+                let counts = found.map_err(StopReason::Fatal)?.map(|now| now.counts);
+                if counts.is_none_or(|counts| counts.pending + counts.in_progress == 0) {
+                    self.end_trial(None)?;
+                }
                 continue;
             }
             self.collect_all()?;
@@ -324,7 +329,12 @@ impl Execution {
         };
         let worker = make_worker().map_err(StopReason::Fatal)?;
         let worker = match &mut self.pilot {
-            Some(pilot) => pilot.employs(worker, counts.filter(|_| !in_trial).as_ref()),
+            Some(pilot) => {
+                let worker = pilot.employs(worker, counts.filter(|_| !in_trial).as_ref());
+                let planned = self.record.planned(Some(pilot.plan()), pilot.paces());
+                planned.map_err(StopReason::Fatal)?;
+                worker
+            }
             None => worker,
         };
         let worker = worker

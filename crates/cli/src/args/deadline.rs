@@ -10,7 +10,7 @@ use clap::Args;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Pace")]
 pub struct DeadlineArgs {
-    /// Finish by this time at least cost: 06:00, or a date with a time
+    /// Finish by this time at least cost, for example 06:00
     ///
     /// A time of day is the next one, in the local time zone. A date is written as 2026-12-01T06:00, with Z or an offset
     /// for another zone. The run begins with batches if they can end in time, and moves items that would be late to
@@ -20,7 +20,7 @@ pub struct DeadlineArgs {
     pub by: Option<GivenDeadline>,
 
     /// The same, this long after the start, for example 8h
-    #[arg(long, value_name = "TIME", value_parser = within)]
+    #[arg(long, value_name = "TIME", value_parser = within, hide_short_help = true)]
     pub within: Option<GivenDeadline>,
 }
 

@@ -31,7 +31,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub provider: ProviderArgs,
 
-    /// sync; half the price: flex (slow), batch (in a day); auto (with --by)
+    /// sync; half the price: flex (slow), batch (in a day)
     ///
     /// How to send prompts. `sync` sends each as an individual call. `flex` does so at the provider's flex tier, at
     /// about half the price: calls take longer, and wait while the provider has no capacity. `batch` submits them to

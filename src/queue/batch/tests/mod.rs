@@ -9,3 +9,4 @@ mod late_results;
 mod simulation;
 mod unknown_outcome;
 mod unwritable_store;
+mod withdrawn;

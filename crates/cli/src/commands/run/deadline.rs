@@ -44,7 +44,7 @@ pub fn in_time(
         return Ok(None);
     };
     let is_continued = known(given, run.known_deadline()).is_some();
-    if given.deadline.is_missed() && !is_continued {
+    if args.time.by.is_some() && given.deadline.is_missed() && !is_continued {
         let time = shown(given.deadline);
         return Err(Refusal::usage(format!(
             "{}: this time is over ({time}); nothing was sent",
@@ -77,7 +77,7 @@ pub fn outcome(ended: &QueueRunReport) -> Option<String> {
         let late = SystemTime::now().duration_since(plan.deadline.time());
         let late = span(late.unwrap_or_default());
         format!("missed: {time}, {late} ago")
-    } else if ended.left.is_some() {
+    } else if ended.report.summary.pending > 0 {
         format!("{time}, in {left}")
     } else {
         format!("met: {time}, with {left} to spare")
