@@ -10,7 +10,7 @@ use crate::money::budget::Amount;
 /// Workers reserve the most that a call or a batch can cost before they send it, and settle with its reply. A call of
 /// unknown outcome counts as the most that it can cost. If the next call does not fit, the process is paused, until
 /// money comes back from calls or batches that cost less than was reserved, or until it gets a
-/// [higher limit](JobQueue::set_budget).
+/// [higher limit](crate::JobQueue::set_budget).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessBudget {
     /// The limit.

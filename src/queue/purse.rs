@@ -25,6 +25,9 @@ use super::task::JobTask;
 const MOST_DRAWS: u32 = 60;
 const DRAW_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long it is tried to return an amount while a call draws.
+const LONGEST_LOOK: Duration = Duration::from_millis(100);
+
 type Answers = Vec<Result<Response, Error>>;
 
 /// The purses of a worker, one for each budget.
@@ -263,7 +266,10 @@ impl Purses {
                 .collect()
         };
         for (budget, purse) in purses {
-            let mut purse = purse.lock();
+            // A call may hold it while it waits for the store.
+            let Some(mut purse) = purse.try_lock_for(LONGEST_LOOK) else {
+                continue;
+            };
             if goes(&mut purse) && purse.free > 0 {
                 self.give_back(budget, &mut purse);
             }

@@ -75,7 +75,7 @@ fn a_process_is_paused_before_its_budget_is_exceeded_and_continues_with_a_higher
     let ended = done(
         &desk,
         &sim,
-        &format!("work --rpm 600000 --tpm 99999999 --model gpt-4o-mini -j 8 --until-empty"),
+        "work --rpm 600000 --tpm 99999999 --model gpt-4o-mini -j 8 --until-empty",
     );
     let ended = ended.expect(4);
     ended
@@ -97,7 +97,7 @@ fn a_process_is_paused_before_its_budget_is_exceeded_and_continues_with_a_higher
     done(
         &desk,
         &sim,
-        &format!("work --rpm 600000 --tpm 99999999 --model gpt-4o-mini --until-empty"),
+        "work --rpm 600000 --tpm 99999999 --model gpt-4o-mini --until-empty",
     )
     .expect(4);
     assert_eq!(sim.stats().paid, paid);
@@ -108,7 +108,7 @@ fn a_process_is_paused_before_its_budget_is_exceeded_and_continues_with_a_higher
     done(
         &desk,
         &sim,
-        &format!("work --rpm 600000 --tpm 99999999 --model gpt-4o-mini --until-empty"),
+        "work --rpm 600000 --tpm 99999999 --model gpt-4o-mini --until-empty",
     )
     .expect(0);
     assert_eq!(sim.stats().paid, 200);
@@ -133,7 +133,7 @@ fn a_process_near_its_limit_holds_no_slot_of_others() {
     done(
         &desk,
         &sim,
-        &format!("work --rpm 600000 --tpm 99999999 --model gpt-4o-mini -j 4 --until-empty"),
+        "work --rpm 600000 --tpm 99999999 --model gpt-4o-mini -j 4 --until-empty",
     )
     .expect(4);
     assert_eq!(completed(&desk, free), 60);
@@ -173,17 +173,16 @@ fn batches_stay_within_the_budget_of_their_process() {
     // In batches, half the price.
     let budget = times(one, 6);
     let id = submit(&desk, &sim, &format!("--budget {}", flag(budget)));
-    let work = format!(
-        "work --rpm 600000 --tpm 99999999 --model gpt-4o-mini --strategy batch --until-empty"
-    );
-    let ended = done(&desk, &sim, &work).expect(4);
+    let work =
+        "work --rpm 600000 --tpm 99999999 --model gpt-4o-mini --strategy batch --until-empty";
+    let ended = done(&desk, &sim, work).expect(4);
     let accepted = sim.batch_stats().items_accepted;
     assert!((7..=12).contains(&accepted), "{accepted}: {}", ended.stderr);
     assert_eq!(completed(&desk, id), accepted);
     assert!(used(&desk, id) <= budget);
     assert_eq!(used(&desk, id).picos() * 2, times(one, accepted).picos());
     done(&desk, &sim, &format!("budget {id} --usd 0.01")).expect(0);
-    done(&desk, &sim, &work).expect(0);
+    done(&desk, &sim, work).expect(0);
     assert_eq!(completed(&desk, id), 20);
 }
 
@@ -214,16 +213,15 @@ fn schedule(seed: u64, one: Usd) {
     let affordable = 200 + seed * 37 % 150;
     let budget = times(one, affordable);
     let id = submit(&desk, &sim, &format!("--budget {}", flag(budget)));
-    let work = format!(
-        "work --rpm 600000 --tpm 99999999 --model gpt-4o-mini -j 4 --max-retries 9 --until-empty"
-    );
+    let work =
+        "work --rpm 600000 --tpm 99999999 --model gpt-4o-mini -j 4 --max-retries 9 --until-empty";
     let kills = if seed.is_multiple_of(3) {
         0
     } else {
         1 + seed % 2
     };
     for n in 0..kills {
-        let both = [start(&desk, &sim, &work), start(&desk, &sim, &work)];
+        let both = [start(&desk, &sim, work), start(&desk, &sim, work)];
         let before = sim.stats().calls;
         for mut running in both {
             let exit = &mut running.child;
@@ -235,11 +233,11 @@ fn schedule(seed: u64, one: Usd) {
             running.wait();
         }
     }
-    let both = [start(&desk, &sim, &work), start(&desk, &sim, &work)];
+    let both = [start(&desk, &sim, work), start(&desk, &sim, work)];
     for running in both {
         running.wait();
     }
-    let ended = done(&desk, &sim, &work);
+    let ended = done(&desk, &sim, work);
     let paid = sim.stats().paid;
     assert!(
         paid <= affordable,
