@@ -1,83 +1,23 @@
 //! The bill: what a provider would charge for a reply, read from the usage that the reply reports.
 
-use std::collections::HashMap;
-
 use serde_json::Value;
 
 use super::dialect::Dialect;
+use super::prices::{PriceList, SimPrice, SimTier};
 
-/// The prices of a model, in picodollars (10⁻¹² US dollars) per token: the same number as millionths of a dollar per
-/// million tokens. See [`SimConfig::price`](super::SimConfig::price).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SimPrice {
-    /// Input tokens that were neither read from a cache nor written to one.
-    pub input: u64,
-    /// Input tokens that were read from a cache.
-    pub cached_input: u64,
-    /// Input tokens that were written to a cache for five minutes.
-    pub cache_write: u64,
-    /// Input tokens that were written to a cache for an hour.
-    pub cache_write_1h: u64,
-    /// Output tokens, including reasoning.
-    pub output: u64,
-}
-
-impl SimPrice {
-    /// Prices of input and output; cached input costs like other input.
-    pub const fn new(input: u64, output: u64) -> SimPrice {
-        SimPrice {
-            input,
-            cached_input: input,
-            cache_write: input,
-            cache_write_1h: input,
-            output,
-        }
-    }
-
-    fn cost(&self, used: Used) -> u64 {
-        let written = used.written_5m + used.written_1h;
-        let plain = used.input - used.cached - written;
-        plain * self.input
-            + used.cached * self.cached_input
-            + used.written_5m * self.cache_write
-            + used.written_1h * self.cache_write_1h
-            + used.output * self.output
-    }
-}
-
-/// How the provider sells a reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum SimTier {
-    /// Calls.
-    Standard,
-    /// Calls at the flex tier.
-    Flex,
-    /// Requests of batches.
-    Batch,
-}
-
-/// The prices of all models.
-#[derive(Debug, Clone, Default)]
-pub(super) struct PriceList(HashMap<(String, SimTier), SimPrice>);
-
-impl PriceList {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn set(&mut self, model: String, tier: SimTier, price: SimPrice) {
-        self.0.insert((model, tier), price);
-    }
-
-    /// The cost of the reply with this body, in picodollars; 0 if the model has no price.
-    pub(super) fn cost(&self, dialect: Dialect, model: &str, tier: SimTier, body: &[u8]) -> u64 {
-        let Some(price) = self.0.get(&(model.to_owned(), tier)) else {
-            return 0;
-        };
-        let body: Value = serde_json::from_slice(body).unwrap_or_default();
-        price.cost(used(dialect, &body))
-    }
+/// The cost of the reply with this body, in picodollars; 0 if the model has no price.
+pub(super) fn cost(
+    list: &PriceList,
+    dialect: Dialect,
+    model: &str,
+    tier: SimTier,
+    body: &[u8],
+) -> u64 {
+    let Some(price) = list.get(model, tier) else {
+        return 0;
+    };
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    used(dialect, &body).cost(price)
 }
 
 /// Tokens of a reply.
@@ -91,6 +31,18 @@ struct Used {
     written_1h: u64,
     /// All output tokens, with reasoning.
     output: u64,
+}
+
+impl Used {
+    fn cost(self, price: &SimPrice) -> u64 {
+        let written = self.written_5m + self.written_1h;
+        let plain = self.input - self.cached - written;
+        plain * price.input
+            + self.cached * price.cached_input
+            + self.written_5m * price.cache_write
+            + self.written_1h * price.cache_write_1h
+            + self.output * price.output
+    }
 }
 
 /// Reads the usage as the vendors' documentation defines it.
@@ -183,7 +135,7 @@ mod tests {
             cache_write_1h: 200,
             output: 500,
         };
-        assert_eq!(price.cost(read), 100 + 40 + 3 * 125 + 2 * 200 + 8 * 500);
+        assert_eq!(read.cost(&price), 100 + 40 + 3 * 125 + 2 * 200 + 8 * 500);
     }
 
     #[test]
@@ -191,7 +143,7 @@ mod tests {
         let mut list = PriceList::default();
         list.set("m".into(), SimTier::Batch, SimPrice::new(1, 1));
         let body = br#"{"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}}"#;
-        let cost = |tier| list.cost(Dialect::default(), "m", tier, body);
+        let cost = |tier| super::cost(&list, Dialect::default(), "m", tier, body);
         assert_eq!((cost(SimTier::Batch), cost(SimTier::Standard)), (15, 0));
     }
 }

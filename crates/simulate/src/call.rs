@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::Trouble;
 use super::answer::{self, Place};
-use super::bill::SimTier;
+use super::bill;
 use super::dialect::{self, Dialect, Work};
 use super::events::{self, Stream};
 use super::http::{Endpoint, Request};
 use super::ledger::{Ask, Call, Delivery, Verdict};
+use super::prices::SimTier;
 use super::prompt::{Problem, Prompt};
 use super::reply::{Head, put};
 use super::script::unit;
@@ -160,7 +161,7 @@ impl Connection<'_> {
             Work::Sound(_) => return 0,
         }
         let model = job.work.model();
-        config.prices.cost(job.dialect, model, tier, &body)
+        bill::cost(&config.prices, job.dialect, model, tier, &body)
     }
 
     /// Prepares the reply to a call that meets the problem `kind`.

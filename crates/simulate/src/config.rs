@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use derive_setters::Setters;
 
-use super::bill::{PriceList, SimPrice, SimTier};
 use super::change::{Change, Present};
 use super::limits::Limits;
+use super::prices::{PriceList, SimPrice, SimTier};
 use super::script::{Script, prompt_key};
 use super::{BatchConfig, Recorder, Trouble, Vendor};
 

@@ -7,9 +7,10 @@ use super::Family;
 use super::intake::{CHAT, CHAT_AT_AZURE, RESPONSES, Reading, split, spoken_at};
 use super::life::{Batch, Fate, Part};
 use crate::answer::{self, Place};
-use crate::bill::SimTier;
+use crate::bill;
 use crate::dialect::Dialect;
 use crate::http::Version;
+use crate::prices::SimTier;
 use crate::prompt::Problem;
 use crate::template::Facts;
 use crate::{SimConfig, Trouble};
@@ -162,7 +163,7 @@ impl Results {
         match self.result(&mut reply, config, number, fate, body.get()) {
             (200, model) => {
                 let list = &config.prices;
-                list.cost(self.dialect, &model, SimTier::Batch, &reply)
+                bill::cost(list, self.dialect, &model, SimTier::Batch, &reply)
             }
             _ => 0,
         }
