@@ -12,6 +12,7 @@ use crate::engine::availability::Availability;
 use crate::engine::limiter::QuotaId;
 
 use super::batch::BatchOverview;
+use super::job::COMPLETION_KIND;
 use super::kinds::{Kinds, Lanes, Open};
 use super::store::{ClaimRequest, ClaimedJob, JobLane, JobStore, SUSPECT_CRASHES, WorkerId};
 
@@ -70,9 +71,23 @@ impl ClaimPlan {
             }
         }
         if self.may_end && self.idle && claimed.jobs.is_empty() && !claimed.known_wait {
+            claimed.known_wait = self.awaits_batch()?;
+        }
+        if self.may_end && self.idle && claimed.jobs.is_empty() && !claimed.known_wait {
             claimed.has_chores = Some(self.store.maintain(self.wall)?);
         }
         Ok(claimed)
+    }
+
+    /// Whether jobs wait that go into batches. The last scan for batches may be older than some jobs.
+    fn awaits_batch(&self) -> Result<bool, Error> {
+        if !self.batch_overview.none_waiting.load(Ordering::SeqCst) {
+            return Ok(false);
+        }
+        let waiting = self
+            .store
+            .waiting_jobs(COMPLETION_KIND, &self.processes, self.wall)?;
+        Ok(!waiting.is_empty())
     }
 
     /// Claims jobs that fill the calls of these jobs, if a call takes more than one.
