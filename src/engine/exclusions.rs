@@ -3,7 +3,7 @@
 //! A run excludes them until its end; durable work probes them later with one call at a time.
 
 use crate::base::clock::Time;
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 
 use super::class::{Class, StepId};
 use super::quota::QuotaId;
@@ -96,11 +96,31 @@ impl Exclusions {
         found.next().map(|known| &known.why)
     }
 
-    /// Why no step of a route answers, if all are excluded or were when they were last called.
+    /// Why no step of a route answers, if all are excluded or were when they were last called: a rejected key only if
+    /// each step rejected it, and otherwise the reason of the first step that has another one.
     pub(crate) fn refusal(&self, class: &Class) -> Option<&Error> {
-        let mut steps = (0..class.steps() as u8).map(|step| self.of(class, step).next());
-        let first = steps.next()??;
-        steps.all(|known| known.is_some()).then_some(&first.why)
+        let (mut of_key, mut other) = (None, None);
+        for step in 0..class.steps() as u8 {
+            let mut reasons = self.of(class, step).map(|known| &known.why);
+            let first = reasons.next()?;
+            let mut all = std::iter::once(first).chain(reasons);
+            match all.find(|why| why.kind() == ErrorKind::Auth) {
+                Some(why) => of_key = of_key.or(Some(why)),
+                None => other = other.or(Some(first)),
+            }
+        }
+        other.or(of_key)
+    }
+
+    /// Whether a call is in flight that tries an excluded step or quota again.
+    pub(crate) fn has_probe(&self) -> bool {
+        self.0.iter().any(|known| known.probe.is_some())
+    }
+
+    /// Whether such a call tries a step of this route.
+    pub(crate) fn is_probing(&self, class: &Class) -> bool {
+        let mut steps = 0..class.steps() as u8;
+        steps.any(|step| self.of(class, step).any(|known| known.probe.is_some()))
     }
 
     /// Whether only one call may start, to find out if the step is still to be excluded.
@@ -158,5 +178,36 @@ impl Exclusions {
         for known in self.0.iter_mut().filter(|known| known.until <= now) {
             known.until = Time::ZERO;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_rejects_the_key_only_if_each_step_does() {
+        let class = Class::new([QuotaId::NONE, QuotaId::NONE]);
+        let [key, credit, model] = [ErrorKind::Auth, ErrorKind::Quota, ErrorKind::UnknownModel]
+            .map(|kind| Error::new(kind, "no"));
+        let refusal = |reasons: [&[&Error]; 2]| {
+            let mut exclusions = Exclusions::default();
+            for (step, reasons) in (0..).zip(reasons) {
+                for (at, why) in reasons.iter().enumerate() {
+                    // A step and its quota can be excluded for different reasons.
+                    let place = match at {
+                        0 => Place::Step(class.at(step)),
+                        _ => Place::Quota(QuotaId::NONE),
+                    };
+                    exclusions.exclude(place, why, Time::FAR);
+                }
+            }
+            exclusions.refusal(&class).map(Error::kind)
+        };
+        assert_eq!(refusal([&[&key], &[]]), None);
+        assert_eq!(refusal([&[&key], &[&key]]), Some(key.kind()));
+        assert_eq!(refusal([&[&credit], &[&key]]), Some(credit.kind()));
+        assert_eq!(refusal([&[&key], &[&model]]), Some(model.kind()));
+        assert_eq!(refusal([&[&model, &key], &[&model]]), Some(key.kind()));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 use crate::llm::params::RequestTask;
 use crate::llm::provider_limits::ProviderLimits;
 use crate::llm::request::Request;
@@ -40,15 +40,40 @@ impl WorkerLimits {
             _ => &[DIRECT_COMPLETION_KIND, COMPLETION_KIND],
         };
         let is_known = |kind: &&&str| self.0.kinds.has(kind);
-        self.refusal_of(&JobLane {
+        self.reason(&JobLane {
             kind: (**kinds.iter().find(is_known)?).to_owned(),
             name: request.model.clone(),
             step: 0,
         })
     }
 
-    /// Why jobs of this lane are not called at the moment, as [`refusal`](Self::refusal).
+    /// Why jobs of this lane are not called at the moment, as [`refusal`](Self::refusal). `None` for jobs that go into
+    /// batches: they are never called one by one, so none of them shows when a call is answered again.
     pub fn refusal_of(&self, lane: &JobLane) -> Option<Error> {
+        match self.0.kinds.is_batched(lane) {
+            true => None,
+            false => self.reason(lane),
+        }
+    }
+
+    /// Whether a job runs whose call tries again an API key that each of its providers rejected. It waits for the key
+    /// just as the jobs that were not started.
+    pub fn is_trying_rejected_key(&self) -> bool {
+        let Controls {
+            kinds, exclusions, ..
+        } = &*self.0;
+        let exclusions = exclusions.lock().clone();
+        let is_tried = |lane: &JobLane| {
+            kinds.open(lane).is_some_and(|open| {
+                let refusal = exclusions.refusal(&open.class);
+                refusal.is_some_and(|why| why.kind() == ErrorKind::Auth)
+                    && exclusions.is_probing(&open.class)
+            })
+        };
+        exclusions.has_probe() && kinds.seen().iter().any(is_tried)
+    }
+
+    fn reason(&self, lane: &JobLane) -> Option<Error> {
         let open = self.0.kinds.open(lane)?;
         self.0.exclusions.lock().refusal(&open.class).cloned()
     }
@@ -234,10 +259,14 @@ mod tests {
             begins(0);
         }
         assert_eq!(queue.due_lanes().unwrap().len(), 1);
+        let limits = worker.limits();
+        assert!(!limits.is_trying_rejected_key());
         clock.advance(Duration::from_secs(10));
         begins(1);
+        wait_for(&|| limits.is_trying_rejected_key());
         (0..JOBS).for_each(|_| answer.send(true).unwrap());
         wait_for(&|| counts().completed == JOBS as u64);
+        assert!(!limits.is_trying_rejected_key());
         worker.stop().unwrap();
     }
 }

@@ -103,7 +103,7 @@ impl Overview {
         let rates = last.rates(self.observer.ended().0);
         let began = Instant::now();
         let shown = Arc::new(self.look(rates)?);
-        last.shown = Some((fresh_until(began), Arc::clone(&shown)));
+        last.shown = Some((fresh_until(began, Instant::now()), Arc::clone(&shown)));
         Ok(shown)
     }
 
@@ -243,9 +243,8 @@ impl Overview {
     }
 }
 
-/// When an overview expires whose reading started at `began` and has ended now.
-pub(crate) fn fresh_until(began: Instant) -> Instant {
-    let read = Instant::now();
+/// When an overview expires whose reading started at `began` and ended at `read`.
+pub(crate) fn fresh_until(began: Instant, read: Instant) -> Instant {
     read + FRESH.max((read - began) * FRESH_TIMES)
 }
 

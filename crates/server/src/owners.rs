@@ -81,6 +81,15 @@ impl App {
         }
     }
 
+    /// Forgets the recorded owner of a process that no longer exists.
+    ///
+    /// # Errors
+    /// When the record cannot be deleted.
+    pub fn forget_owner(&self, id: &str) -> Result<(), Error> {
+        let mut database = self.records.single();
+        ObjectRecord::forget_owner(&mut database, id)
+    }
+
     fn owner_of_process(&self, process: ProcessId) -> Result<Option<String>, Error> {
         let known = self.queue.process(process)?;
         Ok(known.and_then(|process| process.info.owner))

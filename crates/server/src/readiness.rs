@@ -5,15 +5,17 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use batchwright::JobQueue;
 use batchwright::queue::{JobLane, WorkerLimits};
 use batchwright::unstable::open_private;
-use batchwright::{Error, JobQueue};
 use parking_lot::Mutex;
 
 use crate::overview::fresh_until;
 
 /// A check of the folder is reused for this time, because anyone may request it.
 const FRESH: Duration = Duration::from_secs(1);
+/// An answer about the API key is reused for at most this time: the interval of the calls that try a rejected key again.
+const LONGEST_FRESH: Duration = Duration::from_secs(10);
 /// Number of bytes that must fit into the data folder: about what a few jobs take.
 const PROBE_BYTES: usize = 64 << 10;
 /// The file that is written and removed again.
@@ -95,32 +97,71 @@ impl DiskCheck {
 
 /// Checks at intervals whether jobs wait for an API key that was rejected.
 #[derive(Default)]
-pub(crate) struct KeyCheck(Mutex<Option<(Instant, bool)>>);
+pub(crate) struct KeyCheck(Mutex<Option<Look>>);
+
+/// The answer of a look at the waiting jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Look {
+    until: Instant,
+    delays: bool,
+    /// Whether this look found a job. If it did not and the one before did, the next one decides.
+    found: bool,
+}
+
+impl Look {
+    /// The answer after a look that began at `began` and has ended `now`, following one with the answer `before`. A job
+    /// is seen neither as waiting nor as tried while it passes from one state to the other, so one look that finds no
+    /// job is not enough to say that jobs no longer wait. A look that failed keeps the answer.
+    fn of(before: Option<Self>, found: Option<bool>, began: Instant, now: Instant) -> Self {
+        let before = before.map_or((false, false), |before| (before.delays, before.found));
+        let (delays, found) = match found {
+            Some(found) => (found || before.1, found),
+            None => before,
+        };
+        let until = fresh_until(began, now).min(now + LONGEST_FRESH);
+        Self {
+            until,
+            delays,
+            found,
+        }
+    }
+}
 
 impl KeyCheck {
     /// Whether a due job that is not paused waits because all of its providers rejected the API key. The call of such a
     /// job shows when the key is accepted again. If there is none, the server has to stay ready: a balancer would send
     /// it no request that could show it.
-    ///
-    /// # Errors
-    /// When the queue cannot be read.
-    pub fn delays_jobs(&self, queue: &JobQueue, limits: &WorkerLimits) -> Result<bool, Error> {
+    pub fn delays_jobs(&self, queue: &JobQueue, limits: &WorkerLimits) -> bool {
         let mut last = self.0.lock();
+        // The queue is read only if a key was rejected. Once it is accepted, an older answer no longer counts.
+        if !limits.has_refusals() {
+            *last = None;
+            return false;
+        }
         let began = Instant::now();
-        if let Some((until, delays)) = *last
-            && began < until
+        if let Some(look) = *last
+            && began < look.until
         {
-            return Ok(delays);
+            return look.delays;
         }
         let is_refused = |lane: &JobLane| {
             let refusal = limits.refusal_of(lane);
             refusal.is_some_and(|error| error.kind() == batchwright::ErrorKind::Auth)
         };
-        // The queue is read only if a key was rejected.
-        let delays =
-            limits.has_refusals() && queue.due_lanes()?.iter().any(|lane| is_refused(lane));
-        *last = Some((fresh_until(began), delays));
-        Ok(delays)
+        let found = if limits.is_trying_rejected_key() {
+            Some(true)
+        } else {
+            match queue.due_lanes() {
+                Ok(lanes) => Some(lanes.iter().any(|lane| is_refused(lane))),
+                Err(error) => {
+                    log::debug!("the waiting jobs cannot be read for a check: {error}");
+                    None
+                }
+            }
+        };
+        let look = Look::of(*last, found, began, Instant::now());
+        *last = Some(look);
+        look.delays
     }
 }
 
@@ -150,6 +191,28 @@ fn cause_of(kind: ErrorKind) -> Cause {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_look_that_finds_no_job_does_not_end_the_wait() {
+        let now = Instant::now();
+        let mut last = None;
+        for (found, delays) in [
+            (Some(false), false),
+            (Some(true), true),
+            (Some(false), true),
+            (Some(true), true),
+            (None, true),
+            (Some(false), true),
+            (Some(false), false),
+            (None, false),
+        ] {
+            let look = Look::of(last, found, now, now);
+            assert_eq!((look.delays, look.until), (delays, now + FRESH));
+            last = Some(look);
+        }
+        let slow = Look::of(None, Some(true), now, now + Duration::from_secs(60));
+        assert_eq!(slow.until, now + Duration::from_secs(60) + LONGEST_FRESH);
+    }
 
     #[test]
     fn a_folder_is_missing_or_its_disk_is_full() {

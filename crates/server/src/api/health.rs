@@ -25,8 +25,8 @@ pub(super) fn readyz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
     let has_lost_queue = app.disk_check.has_lost_queue();
     let queue = (look.is_err() || has_lost_queue).then_some(Cause::Queue);
     let refused_key = queue.is_none() && has_refused_key(app);
-    let waits = app.key_check.delays_jobs(&app.queue, &app.limits);
-    let waits = queue.is_none() && waits.is_ok_and(|waits| waits);
+    // Not read if the queue could not be read just now: each request would wait for the database twice.
+    let waits = queue.is_none() && app.key_check.delays_jobs(&app.queue, &app.limits);
     let api_key = waits.then_some(Cause::ApiKey);
     let causes = [queue, app.disk_check.cause(), api_key];
     let causes: Vec<Cause> = causes.into_iter().flatten().collect();
@@ -85,7 +85,7 @@ pub(super) fn metrics(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> 
             app.metrics.observe_queue(&app.queue)?;
             app.metrics.observe_ledger(&app.queue, now())?;
             app.metrics.forget_ended_processes(&app.queue)?;
-            *until = Some(fresh_until(began));
+            *until = Some(fresh_until(began, Instant::now()));
         }
     }
     let text = app.metrics.text()?;

@@ -135,9 +135,6 @@ fn create_once(
             }
         }
     }
-    if is_named {
-        webhooks::free_id(app, held.process)?;
-    }
     let queue = held.queue(&app.queue);
     enqueue(app, &queue, caller, held.process, is_named, job)
 }
@@ -166,8 +163,15 @@ fn enqueue(
             let why = format!("process {process} belongs to a job, which adds its jobs itself");
             return Err(Problem::conflict(why).param("process_id"));
         }
-    } else if let Some(owner) = caller.owner() {
-        queue = queue.described(ProcessInfo::new().owner(owner));
+    } else {
+        if let Some(owner) = caller.owner() {
+            queue = queue.described(ProcessInfo::new().owner(owner));
+        }
+        // The last step before the job is created: a request that is refused must not touch the webhook of the deleted
+        // process.
+        if is_named {
+            webhooks::free_id(app, process)?;
+        }
     }
     let ids = queue.enqueue(process, [job])?;
     app.observer.touch(process);

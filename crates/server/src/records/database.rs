@@ -40,6 +40,7 @@ pub(crate) trait Statements {
 }
 
 /// A row that was found.
+#[derive(Clone)]
 pub(crate) struct Row(Vec<SqlValue>);
 
 fn odd() -> Error {

@@ -185,6 +185,13 @@ impl ObjectRecord {
         record.insert(database)
     }
 
+    /// Deletes the record of the owner of a job or a process.
+    pub fn forget_owner(database: &mut dyn Statements, id: &str) -> Result<(), Error> {
+        let sql = "DELETE FROM #objects WHERE id = ? AND kind = ?";
+        let by = by![id, ObjectKind::Owner.as_str()];
+        database.run(sql, by).map(drop)
+    }
+
     pub fn delete(database: &mut dyn Statements, id: &str) -> Result<(), Error> {
         let sql = "DELETE FROM #objects WHERE id = ?";
         database.run(sql, by![id]).map(drop)

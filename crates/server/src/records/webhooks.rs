@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Once;
 
 use batchwright::{Error, ErrorKind, JobId, ProcessId};
 
@@ -20,6 +21,9 @@ pub(super) const TABLE: &str = "
         error TEXT
     ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS open_webhooks ON webhooks (state) WHERE state IN ('waiting', 'due');";
+
+/// Whether a webhook that cannot be read was reported.
+static WARNED: Once = Once::new();
 
 const COLUMNS: &str = "process, url, secret, message, body, state, attempts, next_at, error";
 
@@ -212,17 +216,20 @@ impl Webhook {
         database.run(sql, by![before]).map(drop)
     }
 
-    /// Up to `most` webhooks whose subjects had not ended, after this one.
+    /// Up to `most` webhooks whose subjects had not ended, after this one, and the last subject if there may be more.
     pub fn waiting(
         database: &mut dyn Statements,
         after: &str,
         most: i64,
-    ) -> Result<Vec<Self>, Error> {
+    ) -> Result<(Vec<Self>, Option<String>), Error> {
         let sql = format!(
             "SELECT {COLUMNS} FROM #webhooks WHERE state = 'waiting' AND process > ? ORDER BY process LIMIT ?"
         );
-        let rows = database.rows(&sql, by![after, most])?;
-        rows.into_iter().map(Self::of).collect()
+        let mut rows = database.rows(&sql, by![after, most])?;
+        let is_full = i64::try_from(rows.len()) == Ok(most);
+        let last = rows.last_mut().filter(|_| is_full);
+        let last = last.map(|row| row.clone().text(0)).transpose()?;
+        Ok((readable(rows, Self::of), last))
     }
 
     /// The webhooks whose messages are due, the next one first.
@@ -236,8 +243,22 @@ impl Webhook {
                 next_at: row.int(2)?,
             })
         };
-        database.rows(sql, &[])?.into_iter().map(due).collect()
+        Ok(readable(database.rows(sql, &[])?, due))
     }
+}
+
+/// Skips rows that cannot be read: a newer server of the same database may have written subjects that this one does not
+/// know, and all other messages are still to be sent.
+fn readable<T>(rows: Vec<Row>, read: impl Fn(Row) -> Result<T, Error>) -> Vec<T> {
+    let read = |row| match read(row) {
+        Ok(webhook) => Some(webhook),
+        Err(error) => {
+            // Once: the rows are read twice a second.
+            WARNED.call_once(|| log::warn!("a webhook is not sent: {error}"));
+            None
+        }
+    };
+    rows.into_iter().filter_map(read).collect()
 }
 
 #[cfg(test)]
@@ -278,6 +299,26 @@ mod tests {
     }
 
     #[test]
+    fn a_webhook_of_an_unknown_subject_stops_no_other() {
+        in_each_place(|open| {
+            let records = open();
+            let database = &mut records.single();
+            for state in [WebhookState::Waiting, WebhookState::Due] {
+                let mut one = webhook(state, 0);
+                one.put(database).unwrap();
+                // As a newer server may write it; after all ids.
+                one.subject = Subject::Batch(format!("unknown_{}", state.as_str()));
+                one.put(database).unwrap();
+            }
+            assert_eq!(Webhook::due(database).unwrap().len(), 1);
+            let (found, last) = Webhook::waiting(database, "", 2).unwrap();
+            assert_eq!((found.len(), last.as_deref()), (1, Some("unknown_waiting")));
+            let (found, last) = Webhook::waiting(database, "unknown_waiting", 2).unwrap();
+            assert!(found.is_empty() && last.is_none());
+        });
+    }
+
+    #[test]
     fn a_subject_is_read_as_it_was_written() {
         let batch = crate::records::files::new_id("batch_");
         for subject in [
@@ -311,7 +352,7 @@ mod tests {
                 webhook.put(database).unwrap();
                 webhook.subject
             });
-            assert_eq!(Webhook::waiting(database, "", 9).unwrap().len(), 1);
+            assert_eq!(Webhook::waiting(database, "", 9).unwrap().0.len(), 1);
             assert_eq!(Webhook::due(database).unwrap().len(), 1);
             Webhook::forget_ended(database, 10).unwrap();
             let there = all

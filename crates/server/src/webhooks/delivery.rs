@@ -157,14 +157,13 @@ fn receiver(url: &str) -> String {
 fn find_ended(app: &App, after: &mut String) -> bool {
     let most = i64::try_from(LOOKED_AT).unwrap_or(i64::MAX);
     let found = Webhook::waiting(&mut app.records.single(), after, most);
-    let waiting = found.unwrap_or_else(|error| {
+    let (waiting, last) = found.unwrap_or_else(|error| {
         warn!("webhooks cannot be read: {error}");
-        Vec::new()
+        (Vec::new(), None)
     });
     let is_first = after.is_empty();
     // The next look begins at the first one again when this one has reached the last one.
-    let last = waiting.last().filter(|_| waiting.len() == LOOKED_AT);
-    *after = last.map_or_else(String::new, |last| last.subject.to_string());
+    *after = last.unwrap_or_default();
     let any = !waiting.is_empty() || !is_first;
     for mut webhook in waiting {
         if app.webhooks.is_stopped() {

@@ -199,17 +199,20 @@ pub(crate) fn put(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     Ok(Response::json(201, &shown))
 }
 
-/// Frees the id of a deleted process for a new one, whose owner must not get the webhook of the former: neither its
-/// address nor messages that its secret signs.
+/// Frees the id of a deleted process for a new one. The two may have different owners: neither gets the webhook of the
+/// other, its address or messages that its secret signs. To be called when all else allows the new process.
 pub(crate) fn free_id(app: &App, process: ProcessId) -> Result<(), Problem> {
     let subject = Subject::Process(process);
-    let Some(former) = Webhook::get(&mut app.records.single(), &subject)? else {
-        return Ok(());
-    };
+    let former = Webhook::get(&mut app.records.single(), &subject)?;
     // Checked after the webhook was read: the process of a newer one exists.
     if app.queue.process(process)?.is_some() {
         return Ok(());
     }
+    // Otherwise the former owner would see the new webhook when the new process is deleted too.
+    app.forget_owner(&process.to_string())?;
+    let Some(former) = former else {
+        return Ok(());
+    };
     let body = match &former.body {
         Some(body) => body.clone(),
         None => delivery::message(app, &subject)?

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use batchwright::Usd;
+use batchwright::{ProcessId, Usd};
 use batchwright_server::{Role, TokenLimits, new_token};
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
@@ -300,6 +300,59 @@ fn what_is_gone_still_belongs_to_its_token() {
     send(&desk, &mine, "DELETE", never, "").is(404);
 }
 
+/// The id of a deleted process is used again: neither owner gets at the webhook of the other one.
+#[test]
+fn the_webhooks_of_two_processes_with_one_id_stay_apart() {
+    let one_job = TokenLimits {
+        open_jobs: Some(1),
+        ..TokenLimits::default()
+    };
+    let [(ann, first), (admin, second), (busy, third)] = [
+        made("ann", Role::Submit, TokenLimits::default()),
+        made("admin", Role::Operate, TokenLimits::default()),
+        made("busy", Role::Submit, one_job),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens");
+    write(&path, &(first + &second + &third), 0o600);
+    let desk = Desk::with(SimConfig::default(), |server| {
+        server.token_file(&path).allow_private_webhooks(true)
+    });
+    let process = ProcessId::new();
+    let hook = format!("/api/v1/processes/{process}/webhook");
+    let mut job = shout("hi");
+    job["process_id"] = json!(process.to_string());
+    let job = job.to_string();
+    // A process with a webhook, which is deleted.
+    let used = |token: &str, url: &str| {
+        let made = send(&desk, token, "POST", "/api/v1/jobs", &job).is(201);
+        let made = made.json();
+        let place = format!("/api/v1/jobs/{}", made["job_id"].as_str().unwrap());
+        let receiver = json!({"url": url}).to_string();
+        send(&desk, token, "PUT", &hook, &receiver).is(201);
+        send(&desk, token, "GET", &format!("{place}?wait=30"), "").is(200);
+        send(&desk, token, "DELETE", &place, "").is(204);
+    };
+    let url = |token: &str| send(&desk, token, "GET", &hook, "").is(200).json()["url"].clone();
+    used(&ann, "http://127.0.0.1:9/ann");
+    // A request that is refused changes nothing.
+    desk.sim.hold();
+    let waits = json!({"type": "completion", "payload": {"prompt": "hi"}}).to_string();
+    send(&desk, &busy, "POST", "/api/v1/jobs", &waits).is(201);
+    send(&desk, &busy, "POST", "/api/v1/jobs", &job).is(429);
+    assert_eq!(url(&ann), "http://127.0.0.1:9/ann");
+    desk.sim.release();
+    used(&admin, "http://127.0.0.1:9/admin");
+    assert_eq!(url(&admin), "http://127.0.0.1:9/admin");
+    for (method, place) in [
+        ("GET", hook.clone()),
+        ("DELETE", hook.clone()),
+        ("POST", format!("{hook}/resend")),
+    ] {
+        send(&desk, &ann, method, &place, "").is(404);
+    }
+}
+
 /// Every way to enqueue work books its calls for the token, and none takes more from one that has spent its dollars.
 #[test]
 fn a_token_that_has_spent_its_dollars_gets_no_more_work_done() {
@@ -347,6 +400,9 @@ fn a_token_that_has_spent_its_dollars_gets_no_more_work_done() {
     let (path, body, _) = &ways[0];
     send(&desk, &shop, "POST", path, body).is(200);
     until(|| costs(&shop, "")["total"]["calls"] == 1);
+    // The server reuses the sum for a moment. Jobs without calls cost nothing.
+    let free = shout("hi").to_string();
+    until(|| send(&desk, &shop, "POST", "/api/v1/jobs", &free).status == 429);
     for (path, body, _) in &ways {
         let refused = send(&desk, &shop, "POST", path, body).is(429);
         assert!(refused.header("retry-after").is_some());
