@@ -405,3 +405,7 @@ impl Drop for Held<'_> {
         self.end(self.most);
     }
 }
+
+#[cfg(test)]
+#[path = "purse_tests.rs"]
+mod tests;

@@ -27,8 +27,8 @@ use super::batch::{
 use super::controls::{Controls, FixedOptions, MOST_SLOTS};
 use super::due_times::DueTimes;
 use super::maintenance;
-use super::purse::ClosePurses;
 use super::progress_reporter::{ProgressReporter, Snapshot};
+use super::purse::ClosePurses;
 use super::registration::Registration;
 use super::store::{JobStore, WorkSignal, WorkerStatus};
 use super::task::JobTask;

@@ -23,6 +23,10 @@ pub trait BudgetStore: Send + Sync {
     /// if its budget has paused it. Fails if the process does not exist, is a child, or has spent in another unit.
     fn set_budget(&self, process: ProcessId, limit: Amount, now: Timestamp) -> Result<(), Error>;
 
+    /// Removes the budget of a process, if it has one, and resumes it if its budget has paused it. Calls that run at this
+    /// moment do not count in a later budget. Fails if the process does not exist or is a child.
+    fn remove_budget(&self, process: ProcessId, now: Timestamp) -> Result<(), Error>;
+
     /// Draws an amount for a worker, after it has returned `back`: at least `least`, and more, so that the worker seldom
     /// draws. If that is not available, nothing is drawn, and the process is paused until it is. After an error,
     /// `back` was not returned, except if the error has [`Sent::Maybe`](crate::Sent::Maybe): then it is unknown.

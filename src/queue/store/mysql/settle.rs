@@ -223,6 +223,15 @@ impl<'a> Settling<'a> {
                 ClaimOutcome::Completed { .. } | ClaimOutcome::Failed { .. }
             )
         });
+        if families {
+            // The budget of a child is in the row of its oldest ancestor, which has a lower number.
+            let budgets =
+                "SELECT DISTINCT budget FROM #processes WHERE budget IS NOT NULL AND no IN :list";
+            let known: Vec<i64> = wanted.iter().copied().collect();
+            for mut row in tx.rows_in(budgets, &known)? {
+                wanted.insert(row.at(0)?);
+            }
+        }
         let processes = if families || !only_ends {
             lock(tx, wanted)?
         } else {

@@ -86,10 +86,7 @@ pub(super) fn set_used(tx: &mut dyn Statements, no: i64, used: u64) -> Result<()
 fn spent_in(unit: AmountUnit, end: &EndInBudget) -> Option<u64> {
     let spent = end.spent?;
     match unit {
-        AmountUnit::Usd => spent
-            .cost_usd
-            .filter(|_| !end.is_partial)
-            .map(Usd::picos),
+        AmountUnit::Usd => spent.cost_usd.filter(|_| !end.is_partial).map(Usd::picos),
         // A reply without counts reports 0, which is unknown.
         AmountUnit::Tokens => {
             Some(spent.input_tokens.saturating_add(spent.output_tokens)).filter(|all| *all > 0)
@@ -179,4 +176,32 @@ pub(super) fn leave_batch(
         set_used(tx, no, budget.used.saturating_sub(all))?;
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::job::Spent;
+
+    #[test]
+    fn a_cost_that_is_partly_unknown_is_unknown() {
+        let mut end = EndInBudget {
+            job: 1,
+            end: BudgetEnd::Spent,
+            spent: Some(Spent {
+                cost_usd: Some(Usd::from_picos(5)),
+                ..Spent::default()
+            }),
+            is_partial: false,
+            counts: true,
+        };
+        assert_eq!(spent_in(AmountUnit::Usd, &end), Some(5));
+        end.is_partial = true;
+        assert_eq!(spent_in(AmountUnit::Usd, &end), None);
+    }
+
+    #[test]
+    fn large_amounts_saturate() {
+        assert_eq!(sum([u64::MAX, 2].iter()), u64::MAX);
+    }
 }

@@ -6,7 +6,7 @@ use crate::base::id::ProcessId;
 use crate::money::budget::{Amount, AmountUnit};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::store::budgets::{BudgetDraw, BudgetStore, JobBudget};
-use crate::queue::store::rows::{bounded, process_budget};
+use crate::queue::store::rows::{MOST_JOBS, bounded, key, process_budget};
 use crate::queue::store::{BatchNo, WorkerId};
 
 use super::budget_rows::{lock, number_of, set_used, sum, take};
@@ -49,6 +49,11 @@ impl<S: SqlStore> BudgetStore for S {
     fn set_budget(&self, process: ProcessId, limit: Amount, now: Timestamp) -> Result<(), Error> {
         let no = self.write(Again::Harmless, |tx| set_limit(tx, process, limit))?;
         pauses::resume_budget(self, no, false, now)
+    }
+
+    fn remove_budget(&self, process: ProcessId, now: Timestamp) -> Result<(), Error> {
+        let held = self.write(Again::Harmless, |tx| remove(tx, process))?;
+        pauses::release_all(self, held, now)
     }
 
     fn draw_budget(
@@ -189,14 +194,18 @@ pub(crate) fn resume_after_commit(store: &impl BudgetStore, now: Timestamp) {
     }
 }
 
-/// Sets the limit. Returns the number of the process.
-fn set_limit(tx: &mut dyn Statements, process: ProcessId, limit: Amount) -> Result<i64, Fault> {
-    let refuse = |why: String| Fault::from(Error::new(ErrorKind::Invalid, why));
+fn refuse(why: String) -> Fault {
+    Error::new(ErrorKind::Invalid, why).into()
+}
+
+/// The number of a process that can have a budget, whose row is locked, and its budget.
+fn locked(
+    tx: &mut dyn Statements,
+    process: ProcessId,
+) -> Result<(i64, Option<ProcessBudget>), Fault> {
     let no = tx.process_no(process)?;
     let no = no.ok_or_else(|| refuse(format!("process {process} does not exist")))?;
-    let sql = format!(
-        "SELECT parent, {COLUMNS} FROM #processes WHERE no = ? FOR UPDATE"
-    );
+    let sql = format!("SELECT parent, {COLUMNS} FROM #processes WHERE no = ? FOR UPDATE");
     let found = tx.first(&sql, by![no])?;
     let mut row = found.ok_or_else(|| refuse(format!("process {process} does not exist")))?;
     if row.at::<Option<i64>>(0)?.is_some() {
@@ -204,7 +213,39 @@ fn set_limit(tx: &mut dyn Statements, process: ProcessId, limit: Amount) -> Resu
             "process {process} belongs to a job of another process: set the budget of that process"
         )));
     }
-    let known = process_budget(&mut row, 1)?;
+    Ok((no, process_budget(&mut row, 1)?))
+}
+
+/// Removes the budget of a process and its descendants. Returns the processes whose held jobs are to be released.
+fn remove(tx: &mut dyn Statements, process: ProcessId) -> Result<Vec<i64>, Fault> {
+    let (no, known) = locked(tx, process)?;
+    if known.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut family = vec![no];
+    family.extend(lock_family(tx, no)?);
+    // A later budget would release them without having counted them.
+    for no in &family {
+        tx.run(
+            "DELETE FROM #reservations WHERE job >= ? AND job < ?",
+            by![key(*no, 0), key(*no, MOST_JOBS)],
+        )?;
+    }
+    let held = pauses::end_budget_pause(tx, no)?;
+    tx.run(
+        "UPDATE #processes SET budget_unit = NULL, budget_limit = NULL, budget_used = 0 WHERE no = ?",
+        by![no],
+    )?;
+    tx.run_in(
+        "UPDATE #processes SET budget = NULL WHERE no IN :list",
+        &family,
+    )?;
+    Ok(held)
+}
+
+/// Sets the limit. Returns the number of the process.
+fn set_limit(tx: &mut dyn Statements, process: ProcessId, limit: Amount) -> Result<i64, Fault> {
+    let (no, known) = locked(tx, process)?;
     let (unit, number) = (limit.unit(), bounded(limit.number()));
     match known {
         Some(known) if known.limit.unit() == unit => {
@@ -214,7 +255,7 @@ fn set_limit(tx: &mut dyn Statements, process: ProcessId, limit: Amount) -> Resu
         Some(known) if known.used.number() > 0 => {
             return Err(refuse(format!(
                 "the budget of process {process} counts {}, and {} is spent or reserved: its unit cannot change. Set a new \
-                 limit in the same unit",
+                 limit in the same unit, or remove the budget first",
                 unit_name(known.limit.unit()),
                 known.used
             )));
