@@ -96,15 +96,20 @@ pub(crate) fn most_batched(
         .ok_or_else(|| unbounded(no_price(provider, model)))
 }
 
-/// What a call has cost, in the unit of the budget. If that is unknown, `most`.
-pub(crate) fn spent(unit: AmountUnit, paid: Paid, error: Option<&Error>, most: u64) -> u64 {
-    let counted = match unit {
+/// What is known to be paid, in the unit of the budget.
+pub(crate) fn counted(unit: AmountUnit, paid: Paid) -> Option<u64> {
+    match unit {
         AmountUnit::Usd => paid.cost_usd.map(Usd::picos),
         AmountUnit::Tokens => {
             let tokens = paid.tokens();
             tokens.map(|(input, output)| input.saturating_add(output))
         }
-    };
+    }
+}
+
+/// What a call has cost, in the unit of the budget. If that is unknown, `most`.
+pub(crate) fn spent(unit: AmountUnit, paid: Paid, error: Option<&Error>, most: u64) -> u64 {
+    let counted = counted(unit, paid);
     match (error, counted) {
         (_, Some(counted)) => counted,
         (Some(error), None) if !paid.is_known() && is_unbilled(error) => 0,
@@ -135,8 +140,8 @@ fn unbounded(why: String) -> Error {
 
 fn no_price(provider: &str, model: &str) -> String {
     format!(
-        "no price of {model:?} at {provider} is known (set one with `batchwright prices set`, or limit the tokens with \
-         --budget-tokens)"
+        "no price of {model:?} at {provider} is known (set one with `batchwright prices set`, or limit tokens instead of US \
+         dollars)"
     )
 }
 

@@ -55,4 +55,14 @@ impl JobQueue {
     pub fn set_budget(&self, process: ProcessId, limit: Amount) -> Result<(), Error> {
         self.store.set_budget(process, limit, self.clock.wall())
     }
+
+    /// Removes the budget of a process, so that nothing limits what it costs. If the budget has paused the process, this
+    /// resumes it. Does nothing if the process has no budget. A later budget counts what the process has spent, without
+    /// calls that were in flight at this moment.
+    ///
+    /// # Errors
+    /// If the process does not exist or is a child of another one, or if the queue cannot be written.
+    pub fn remove_budget(&self, process: ProcessId) -> Result<(), Error> {
+        self.store.remove_budget(process, self.clock.wall())
+    }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::base::cancel::Context;
 use crate::base::clock::Clock;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::usage::Paid;
 use crate::base::warn_once::WarnOnce;
 use crate::engine::route::Tries;
@@ -25,16 +26,24 @@ use super::task::JobTask;
 const MOST_DRAWS: u32 = 60;
 const DRAW_AGAIN: Duration = Duration::from_secs(1);
 
-/// How long it is tried to return an amount while a call draws.
-const LONGEST_LOOK: Duration = Duration::from_millis(100);
-
 type Answers = Vec<Result<Response, Error>>;
 
 /// The purses of a worker, one for each budget.
 pub(crate) struct Purses {
     store: Arc<dyn JobStore>,
     clock: Arc<dyn Clock>,
-    purses: Mutex<HashMap<JobBudget, Arc<Mutex<Purse>>>>,
+    purses: Mutex<HashMap<JobBudget, Arc<Shared>>>,
+    /// The worker ends: what comes back is returned at once.
+    is_closed: AtomicBool,
+    draw_again: Duration,
+}
+
+/// A purse. It is never locked while the store is read or written, so that calls can end meanwhile.
+#[derive(Default)]
+struct Shared {
+    purse: Mutex<Purse>,
+    /// A draw has ended.
+    drawn: Condvar,
 }
 
 /// An amount that was drawn from a budget.
@@ -42,9 +51,13 @@ pub(crate) struct Purses {
 struct Purse {
     /// Not reserved for a call.
     free: u64,
+    /// Spent beyond what was drawn, and not yet booked.
+    owed: u64,
     /// Calls in flight.
     calls: usize,
-    /// The last draw was refused: each amount that comes back is returned at once, because the process waits for it.
+    /// A call draws from the store; the others wait for it.
+    is_drawing: bool,
+    /// The last draw was refused: what comes back is returned soon, because the process waits for it.
     is_short: bool,
     /// A call has used it since the last look.
     is_used: bool,
@@ -66,16 +79,23 @@ struct Need {
 }
 
 impl Need {
-    /// What the part at this position has cost. The reply of a call `for_one` job shows what it cost without earlier ones.
-    fn spent(&self, at: usize, for_one: bool, reply: &Reply<Answers>) -> u64 {
+    /// What the part at this position of `parts` has cost. The reply of a call for one job shows what it cost without
+    /// earlier ones. What a failed call for several jobs cost is divided between them.
+    fn spent(&self, at: usize, parts: usize, reply: &Reply<Answers>) -> u64 {
         let Some(budget) = self.budget else {
             return 0;
         };
         let part = reply.result.as_ref().map(|answers| answers.get(at));
         let (paid, error) = match part {
-            Err(error) => (reply.paid, Some(error)),
+            Err(error) => {
+                let all = spending::counted(budget.unit, reply.paid);
+                if let Some(all) = all.filter(|_| parts > 1) {
+                    return all.div_ceil(parts as u64);
+                }
+                (reply.paid, Some(error))
+            }
             Ok(Some(Err(error))) => (error.paid(), Some(error)),
-            Ok(_) if for_one => (reply.paid, None),
+            Ok(_) if parts == 1 => (reply.paid, None),
             Ok(Some(Ok(answer))) => (answer.paid(), None),
             Ok(None) => (Paid::default(), None),
         };
@@ -101,10 +121,12 @@ impl Purses {
             store,
             clock,
             purses: Mutex::default(),
+            is_closed: AtomicBool::new(false),
+            draw_again: DRAW_AGAIN,
         }
     }
 
-    fn purse(&self, budget: JobBudget) -> Arc<Mutex<Purse>> {
+    fn purse(&self, budget: JobBudget) -> Arc<Shared> {
         self.purses.lock().entry(budget).or_default().clone()
     }
 
@@ -128,7 +150,7 @@ impl Purses {
                 needs.push(Need::default());
                 continue;
             };
-            match self.most(budget, route, request, tries) {
+            match self.most(budget, task, route, request, tries, ctx) {
                 Ok(most) => needs.push(Need {
                     budget: Some(budget),
                     most,
@@ -148,7 +170,7 @@ impl Purses {
         }
         let reply = call();
         let spent = by_budget(needs.iter().enumerate().map(|(at, need)| {
-            let spent = need.spent(at, needs.len() == 1, &reply);
+            let spent = need.spent(at, needs.len(), &reply);
             (need.budget, spent)
         }));
         for held in held {
@@ -162,14 +184,17 @@ impl Purses {
     fn most(
         &self,
         budget: JobBudget,
+        task: &JobTask,
         route: &Route<'_>,
         request: &Request,
         tries: &Tries,
+        ctx: &Context,
     ) -> Result<u64, Error> {
         match route.most(budget.unit, request, tries) {
             Ok(most) => Ok(most),
             Err(error) => {
-                self.store.stop_budget(budget, error.message())?;
+                let why = format!("{} (job {})", error.message(), task.claimed.job_id);
+                self.patiently(ctx, || self.store.stop_budget(budget, &why).map(Some))?;
                 Err(error.with_process_paused())
             }
         }
@@ -177,83 +202,118 @@ impl Purses {
 
     /// Reserves what a call can cost. `None` if nothing limits it.
     fn hold(&self, budget: JobBudget, most: u64, ctx: &Context) -> Result<Option<Held<'_>>, Error> {
-        let purse = self.purse(budget);
-        let mut purse = purse.lock();
+        let shared = self.purse(budget);
+        let drawn = self.patiently(ctx, || self.take(&shared, budget, most))?;
+        match drawn {
+            BudgetDraw::Drawn(_) => Ok(Some(Held {
+                purses: self,
+                budget,
+                most,
+                is_settled: false,
+            })),
+            BudgetDraw::Unlimited => Ok(None),
+            BudgetDraw::Paused => Err(refused("the budget of its process is used up")),
+            BudgetDraw::OtherUnit => Err(refused("the budget of its process has changed")),
+        }
+    }
+
+    /// Takes an amount from a purse, after a draw if it is too small. `None` if another call was drawing.
+    fn take(
+        &self,
+        shared: &Shared,
+        budget: JobBudget,
+        most: u64,
+    ) -> Result<Option<BudgetDraw>, Error> {
+        let mut purse = shared.purse.lock();
         purse.is_used = true;
         if purse.free < most {
-            // If the outcome is unknown, what was returned must not be spent.
+            if purse.is_drawing {
+                shared.drawn.wait_for(&mut purse, self.draw_again);
+                return Ok(None);
+            }
+            purse.is_drawing = true;
             let back = std::mem::take(&mut purse.free);
-            match self.draw(budget, back, most, ctx)? {
-                BudgetDraw::Drawn(drawn) => (purse.free, purse.is_short) = (drawn, false),
-                BudgetDraw::Unlimited => return Ok(None),
-                BudgetDraw::Paused => {
+            drop(purse);
+            let wall = self.clock.wall();
+            let drawn = self.store.draw_budget(budget, back, most, wall);
+            purse = shared.purse.lock();
+            purse.is_drawing = false;
+            shared.drawn.notify_all();
+            match drawn {
+                Ok(BudgetDraw::Drawn(drawn)) => {
+                    purse.free = purse.free.saturating_add(drawn);
+                    purse.is_short = false;
+                }
+                Ok(BudgetDraw::Paused) => {
                     if !std::mem::replace(&mut purse.is_short, true) {
                         log::info!("a process waits because its budget is used up");
                     }
-                    return Err(refused("the budget of its process is used up"));
+                    return Ok(Some(BudgetDraw::Paused));
                 }
-                BudgetDraw::OtherUnit => {
-                    return Err(refused("the budget of its process has changed"));
+                Ok(other) => return Ok(Some(other)),
+                Err(error) => {
+                    // If it may have been returned, it must not be spent.
+                    if error.sent() != Sent::Maybe {
+                        purse.free = purse.free.saturating_add(back);
+                    }
+                    return Err(error);
                 }
             }
         }
         purse.free -= most;
         purse.calls += 1;
-        Ok(Some(Held {
-            purses: self,
-            budget,
-            most,
-            is_settled: false,
-        }))
+        Ok(Some(BudgetDraw::Drawn(most)))
     }
 
-    /// Draws from the store. Nothing is wrong with the job while the store cannot be written, so it waits for that.
-    fn draw(
+    /// Repeats an access to the store until it is successful. Nothing is wrong with the job or its provider while the store
+    /// fails, so the call waits, and then it is not made.
+    fn patiently<T>(
         &self,
-        budget: JobBudget,
-        mut back: u64,
-        most: u64,
         ctx: &Context,
-    ) -> Result<BudgetDraw, Error> {
+        mut attempt: impl FnMut() -> Result<Option<T>, Error>,
+    ) -> Result<T, Error> {
         let mut trouble = WarnOnce::default();
-        for _ in 0..MOST_DRAWS {
-            let drawn = self
-                .store
-                .draw_budget(budget, back, most, self.clock.wall());
-            match drawn {
-                Err(error) if error.kind() == ErrorKind::Transient => {
-                    // It may have been returned.
-                    back = 0;
+        let mut failures = 0;
+        while failures < MOST_DRAWS {
+            match attempt() {
+                Ok(Some(done)) => return Ok(done),
+                Ok(None) => {}
+                Err(error) => {
+                    failures += 1;
                     trouble.warn(format!(
                         "calls wait for the budget of their process: {error}"
                     ));
+                    ctx.cancel_signal().wait(self.draw_again);
                 }
-                other => return other,
             }
-            ctx.cancel_signal().wait(DRAW_AGAIN);
             ctx.check()?;
             if ctx.is_run_cancelled() {
                 return Err(Error::cancelled());
             }
         }
-        let why = "the budget of the process cannot be read or written";
-        Err(Error::new(ErrorKind::Transient, why).with_storage())
+        Err(refused(
+            "the budget of its process cannot be read or written",
+        ))
     }
 
-    /// Returns what no call has used since the last look.
+    /// Returns what no call has used since the last look, and everything for which a process waits.
     pub(crate) fn return_unused(&self) {
-        self.return_free(|purse| !std::mem::take(&mut purse.is_used) && purse.calls == 0);
+        self.return_free(|purse| {
+            let is_used = std::mem::take(&mut purse.is_used);
+            purse.is_short || !is_used && purse.calls == 0
+        });
         let mut purses = self.purses.lock();
-        purses.retain(|_, purse| {
-            Arc::strong_count(purse) > 1 || {
-                let purse = purse.lock();
-                purse.free > 0 || purse.calls > 0 || purse.is_used
+        purses.retain(|_, shared| {
+            Arc::strong_count(shared) > 1 || {
+                let purse = shared.purse.lock();
+                purse.free > 0 || purse.owed > 0 || purse.calls > 0 || purse.is_used
             }
         });
     }
 
-    /// Returns everything that is left.
+    /// Returns everything that is left, and later what comes back from calls that still run.
     pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
         self.return_free(|_| true);
     }
 
@@ -265,27 +325,46 @@ impl Purses {
                 .map(|(budget, purse)| (*budget, purse.clone()))
                 .collect()
         };
-        for (budget, purse) in purses {
-            // A call may hold it while it waits for the store.
-            let Some(mut purse) = purse.try_lock_for(LONGEST_LOOK) else {
-                continue;
-            };
-            if goes(&mut purse) && purse.free > 0 {
-                self.give_back(budget, &mut purse);
+        for (budget, shared) in purses {
+            if goes(&mut shared.purse.lock()) {
+                self.book(budget, &shared, true);
             }
         }
     }
 
-    fn give_back(&self, budget: JobBudget, purse: &mut Purse) {
-        let free = i64::try_from(std::mem::take(&mut purse.free)).unwrap_or(i64::MAX);
-        self.booked(budget, free);
-    }
-
-    /// An amount that could not be written stays spent.
-    fn booked(&self, budget: JobBudget, amount: i64) {
-        if let Err(error) = self.store.return_budget(budget, amount, self.clock.wall()) {
-            log::warn!("the budget of a process counts too much or too little: {error}");
+    /// Books what is owed, and with `all` also returns what is free. What could not be written is tried again later.
+    fn book(&self, budget: JobBudget, shared: &Shared, all: bool) {
+        let (free, owed) = {
+            let mut purse = shared.purse.lock();
+            let free = if all { purse.free } else { 0 };
+            purse.free -= free;
+            (free, std::mem::take(&mut purse.owed))
+        };
+        let amount = i128::from(free) - i128::from(owed);
+        if amount == 0 {
+            return;
         }
+        let bounded = i64::try_from(amount).unwrap_or(if amount < 0 { i64::MIN } else { i64::MAX });
+        let wall = self.clock.wall();
+        if let Err(error) = self.store.return_budget(budget, bounded, wall) {
+            if error.sent() == Sent::Maybe {
+                log::warn!("the budget of a process counts too much or too little: {error}");
+                return;
+            }
+            log::warn!("cannot write what calls have cost to the budget of their process: {error}");
+            let mut purse = shared.purse.lock();
+            purse.free = purse.free.saturating_add(free);
+            purse.owed = purse.owed.saturating_add(owed);
+        }
+    }
+}
+
+/// Returns everything that is left when it is dropped, also after an error.
+pub(crate) struct ClosePurses<'p>(pub &'p Purses);
+
+impl Drop for ClosePurses<'_> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -303,17 +382,20 @@ impl Held<'_> {
         if std::mem::replace(&mut self.is_settled, true) {
             return;
         }
-        let purse = self.purses.purse(self.budget);
-        let mut purse = purse.lock();
-        purse.calls = purse.calls.saturating_sub(1);
-        let all = purse.free.saturating_add(self.most);
-        purse.free = all.saturating_sub(spent);
-        if spent > all {
-            let more = i64::try_from(spent - all).unwrap_or(i64::MAX);
-            self.purses.booked(self.budget, -more);
-        }
-        if purse.is_short && purse.free > 0 {
-            self.purses.give_back(self.budget, &mut purse);
+        let shared = self.purses.purse(self.budget);
+        let (is_owing, returns) = {
+            let mut purse = shared.purse.lock();
+            purse.calls = purse.calls.saturating_sub(1);
+            let all = purse.free.saturating_add(self.most);
+            purse.free = all.saturating_sub(spent);
+            purse.owed = purse.owed.saturating_add(spent.saturating_sub(all));
+            // Near the limit, each return may resume the whole process, so `return_unused` returns what other calls leave.
+            let is_last = purse.is_short && purse.calls == 0;
+            let is_closed = self.purses.is_closed.load(Ordering::SeqCst);
+            (purse.owed > 0, is_closed || is_last)
+        };
+        if is_owing || returns {
+            self.purses.book(self.budget, &shared, returns);
         }
     }
 }
@@ -323,3 +405,7 @@ impl Drop for Held<'_> {
         self.end(self.most);
     }
 }
+
+#[cfg(test)]
+#[path = "purse_tests.rs"]
+mod tests;

@@ -28,6 +28,7 @@ use super::controls::{Controls, FixedOptions, MOST_SLOTS};
 use super::due_times::DueTimes;
 use super::maintenance;
 use super::progress_reporter::{ProgressReporter, Snapshot};
+use super::purse::ClosePurses;
 use super::registration::Registration;
 use super::store::{JobStore, WorkSignal, WorkerStatus};
 use super::task::JobTask;
@@ -151,6 +152,7 @@ impl WorkerRun {
         // The poller itself writes, so its writes must not wake it.
         let wake = || controls.nudge();
         let (polling, stop) = bounded::<()>(0);
+        let close_purses = ClosePurses(&controls.purses);
         let report = thread::scope(|scope| {
             let begin = PollerOptions {
                 transfers: Transfers::start(scope, &context, &plan.ctx)?,
@@ -169,7 +171,7 @@ impl WorkerRun {
             spawn_scoped(scope, "batchwright-batches", move || poller.run(&stop))?;
             self.run_jobs()
         })?;
-        controls.purses.close();
+        drop(close_purses);
         Ok(self.stopped_by_budget(self.with_batches(report)))
     }
 

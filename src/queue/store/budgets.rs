@@ -19,12 +19,17 @@ use super::{BatchNo, WorkerId};
 /// A process whose next call does not fit is paused, in the transaction that refuses the call. The store resumes it when
 /// enough money was returned or released.
 pub trait BudgetStore: Send + Sync {
-    /// Sets the limit of a process. The first limit counts what the process has spent before. A limit resumes the process
+    /// Sets the limit of a process. The first limit counts what the process and its descendants have spent before. A limit resumes the process
     /// if its budget has paused it. Fails if the process does not exist, is a child, or has spent in another unit.
     fn set_budget(&self, process: ProcessId, limit: Amount, now: Timestamp) -> Result<(), Error>;
 
+    /// Removes the budget of a process, if it has one, and resumes it if its budget has paused it. Calls that run at this
+    /// moment do not count in a later budget. Fails if the process does not exist or is a child.
+    fn remove_budget(&self, process: ProcessId, now: Timestamp) -> Result<(), Error>;
+
     /// Draws an amount for a worker, after it has returned `back`: at least `least`, and more, so that the worker seldom
-    /// draws. If that is not available, nothing is drawn, and the process is paused until it is.
+    /// draws. If that is not available, nothing is drawn, and the process is paused until it is. After an error,
+    /// `back` was not returned, except if the error has [`Sent::Maybe`](crate::Sent::Maybe): then it is unknown.
     fn draw_budget(
         &self,
         budget: JobBudget,
@@ -37,7 +42,8 @@ pub trait BudgetStore: Send + Sync {
     /// budget no longer exists.
     fn return_budget(&self, budget: JobBudget, amount: i64, now: Timestamp) -> Result<(), Error>;
 
-    /// Pauses the process of a budget because a request has no upper bound. Only a new limit resumes it.
+    /// Pauses the process of a budget because a request has no upper bound. Only a new limit resumes it. If it is paused
+    /// already, the earlier reason stays.
     fn stop_budget(&self, budget: JobBudget, why: &str) -> Result<(), Error>;
 
     /// Reserves amounts for the first of these jobs of a batch, as many as are affordable, instead of what is reserved for
@@ -99,6 +105,8 @@ pub(crate) struct EndInBudget {
     pub job: i64,
     pub end: BudgetEnd,
     pub spent: Option<Spent>,
+    /// The cost of some of its calls is unknown.
+    pub is_partial: bool,
     /// Whether the reservation of the job is for this claim.
     pub counts: bool,
 }

@@ -85,10 +85,16 @@ impl CounterChanges {
     pub(super) fn in_budget(&mut self, end: &Settlement, counts: bool) {
         let job = end.receipt.job;
         let change = self.processes.entry(process_of(job)).or_default();
+        let spent = end.outcome.spent().copied();
+        // A job of unknown cost counts as such once, but each of its calls can be of unknown cost.
+        let charge = end.charge.as_deref();
+        let is_partial = spent.is_some_and(|spent| spent.unpriced > 0)
+            || charge.is_some_and(|charge| charge.sum.unpriced > 0);
         change.in_budget.push(EndInBudget {
             job,
             end: end.budget,
-            spent: end.outcome.spent().copied(),
+            spent,
+            is_partial,
             counts,
         });
     }

@@ -81,8 +81,11 @@ pub(super) fn a_process_whose_budget_is_drawn_waits_until_enough_comes_back(open
         store.draw_budget(of, 0, 4, T).unwrap(),
         BudgetDraw::Drawn(4)
     );
-    assert_eq!(store.draw_budget(of, 0, 1, T).unwrap(), BudgetDraw::Paused);
     assert_eq!(store.draw_budget(of, 4, 50, T).unwrap(), BudgetDraw::Paused);
+    // Refused before the pause stopped it: the process waits for the smaller amount.
+    let more = store.draw_budget(of, 0, 60, T).unwrap();
+    assert_eq!(more, BudgetDraw::Paused);
+    store.stop_budget(of, "without a bound").unwrap();
     let known = budget(&db, process);
     assert_eq!(known.pause, Some(BudgetPause::UsedUp(tokens(50))));
     assert_eq!(db.two.budget_pauses().unwrap(), [(process, known)]);
@@ -116,6 +119,7 @@ pub(super) fn a_new_limit_resumes_its_process_whatever_stopped_it(open: Open<'_>
     let store = db.store();
     store.stop_budget(of, "the answer has no limit").unwrap();
     let why = BudgetPause::Unbounded("the answer has no limit".to_owned());
+    assert_eq!(store.draw_budget(of, 0, 11, T).unwrap(), BudgetDraw::Paused);
     assert_eq!(budget(&db, process).pause, Some(why));
     assert!(worker.claim(9, T).is_empty());
     // Money does not help, and the user's own pause is another one.
@@ -129,6 +133,17 @@ pub(super) fn a_new_limit_resumes_its_process_whatever_stopped_it(open: Open<'_>
     assert!(worker.claim(9, T).is_empty());
     db.two.resume(&Pause::Process(process), T).unwrap();
     assert_eq!(worker.claim(9, T).len(), 1);
+
+    // Without a budget, nothing stops it.
+    store.stop_budget(of, "the answer has no limit").unwrap();
+    store.remove_budget(process, T).unwrap();
+    store.remove_budget(process, T).unwrap();
+    assert_eq!(db.two.process(process).unwrap().unwrap().budget, None);
+    assert!(db.two.budget_pauses().unwrap().is_empty());
+    let free = store.draw_budget(of, 0, 99, T).unwrap();
+    assert_eq!(free, BudgetDraw::Unlimited);
+    is_refused(store.remove_budget(ProcessId::new(), T));
+    store.set_budget(process, tokens(10), T).unwrap();
 
     // What was spent stays, and so does its unit.
     store.return_budget(of, -7, T).unwrap();
@@ -158,6 +173,37 @@ pub(super) fn a_budget_that_comes_later_counts_what_was_spent_before(open: Open<
     let end = ended(&third, answered(3), BudgetEnd::Drawn);
     db.store().settle(&[end], T).unwrap();
     assert_eq!(used(&db, process), 18);
+    db.sound();
+}
+
+pub(super) fn the_first_budget_counts_what_child_processes_have_spent(open: Open<'_>) {
+    let db = open();
+    let process = enqueue(db.store(), jobs(&["a"]));
+    let worker = db.worker();
+    let parent = worker.one();
+    let child = ProcessId::new();
+    let info = ProcessInfo {
+        parent: Some(ParentJob {
+            process_id: process,
+            job_id: parent.job_id,
+        }),
+        ..ProcessInfo::new()
+    };
+    // A child has no budget of its own.
+    let info = info.budget(ProcessBudget::of(tokens(3)));
+    let store = db.store();
+    store
+        .insert_described(child, Some(&info), jobs(&["b", "c"]), true, T)
+        .unwrap();
+    let first = worker.one();
+    assert_eq!(first.budget, None);
+    worker.settle(first.receipt, answered(30));
+    store.set_budget(process, tokens(100), T).unwrap();
+    assert_eq!(used(&db, process), 30);
+    let second = worker.one();
+    assert!(second.budget.is_some());
+    worker.settle(second.receipt, answered(4));
+    assert_eq!(used(&db, process), 34);
     db.sound();
 }
 

@@ -394,6 +394,10 @@ impl BudgetStore for WrappedStore {
         self.store.set_budget(process, limit, now)
     }
 
+    fn remove_budget(&self, process: ProcessId, now: Timestamp) -> Result<(), Error> {
+        self.store.remove_budget(process, now)
+    }
+
     fn draw_budget(
         &self,
         budget: JobBudget,

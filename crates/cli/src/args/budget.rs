@@ -27,6 +27,10 @@ pub struct BudgetArgs {
     #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..), requires = "process")]
     pub tokens: Option<u64>,
 
+    /// Remove the budget of the process, and resume it
+    #[arg(long, conflicts_with_all = ["usd", "tokens"], requires = "process")]
+    pub none: bool,
+
     #[command(flatten)]
     pub file: QueueFileArg,
 

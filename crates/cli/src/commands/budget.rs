@@ -24,7 +24,7 @@ fn budget(args: &BudgetArgs) -> Result<(String, Value), Refusal> {
         return all(data);
     };
     let (queue, mut process) = data.process(Some(named))?;
-    if let Some(limit) = limit {
+    if limit.is_some() || args.none {
         process = change(&queue, process.process_id, limit)?;
     }
     let line = match line(data, &process) {
@@ -38,8 +38,12 @@ fn budget(args: &BudgetArgs) -> Result<(String, Value), Refusal> {
     Ok((line, facts(&process)))
 }
 
-fn change(queue: &JobQueue, id: ProcessId, limit: Amount) -> Result<ProcessState, Refusal> {
-    let set = queue.set_budget(id, limit);
+/// Sets the limit of a process, or removes its budget.
+fn change(queue: &JobQueue, id: ProcessId, limit: Option<Amount>) -> Result<ProcessState, Refusal> {
+    let set = match limit {
+        Some(limit) => queue.set_budget(id, limit),
+        None => queue.remove_budget(id),
+    };
     set.map_err(|error| Refusal::usage(error.message()).about(About::Queue))?;
     let process = queue.process(id).map_err(failed)?;
     process
@@ -94,8 +98,9 @@ pub fn advice(
     };
     Some(match &budget.pause {
         Some(BudgetPause::Unbounded(_)) => format!(
-            "paused: {why}. When that is set: {}",
-            command(&format!("budget {id} {}", same(budget.limit)))
+            "paused: {why}. When that is set: {}; to continue without a limit: {}",
+            command(&format!("budget {id} {}", same(budget.limit))),
+            command(&format!("budget {id} --none"))
         ),
         _ => format!(
             "paused: {why}; to continue with a higher budget: {}",

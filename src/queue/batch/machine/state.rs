@@ -38,7 +38,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchCounts, BatchStage};
 
 /// The progress of a batch.
@@ -282,6 +282,9 @@ pub(crate) struct Why {
     pub kind: ErrorKind,
     pub message: String,
     pub status: Option<u16>,
+    /// The provider did not work on the requests, so they cost nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unworked: bool,
 }
 
 mod kind_name {
@@ -303,7 +306,10 @@ mod kind_name {
 impl Why {
     pub(crate) fn error(&self) -> Error {
         let error = Error::new(self.kind, self.message.clone());
-        let error = error.with_sent(crate::base::error::Sent::Answered);
+        let error = error.with_sent(match self.unworked {
+            true => Sent::No,
+            false => Sent::Answered,
+        });
         match self.status {
             Some(status) => error.with_status(status),
             None => error,
@@ -317,6 +323,7 @@ impl From<&Error> for Why {
             kind: error.kind(),
             message: error.message().to_owned(),
             status: error.status(),
+            unworked: false,
         }
     }
 }

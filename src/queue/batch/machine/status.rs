@@ -108,6 +108,8 @@ impl Change<'_> {
         }
         let is_completed = matches!(status.state, BatchState::Completed);
         let lost = self.lost_answers(&status, known);
+        // Providers bill the requests on which they worked before that.
+        let is_cut = matches!(status.state, BatchState::Expired | BatchState::Cancelled);
         let why = match status.state {
             BatchState::Refused(refused) => return self.on_refused_batch(refused),
             BatchState::Validating | BatchState::Running | BatchState::Cancelling => {
@@ -135,7 +137,11 @@ impl Change<'_> {
         let results = Results {
             files: status.results,
             expected: status.expected.or(lost),
-            why: Why::from(&why),
+            why: Why {
+                // Then, results that are missing would be noticed.
+                unworked: is_cut && status.expected.is_some(),
+                ..Why::from(&why)
+            },
             completed: is_completed,
         };
         let remote = running.remote;

@@ -3,6 +3,7 @@
 use crate::base::clock::Clock;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::id::ProcessId;
+use crate::llm::batch::{BatchState, BatchStatus};
 use crate::llm::request::Request;
 use crate::money::budget::Amount;
 use crate::queue::budget::{BudgetPause, ProcessBudget};
@@ -71,6 +72,28 @@ fn a_batch_that_was_not_sent_costs_nothing() {
     harness.until_over(&mut poller, process);
     assert_eq!(harness.counts(process).cancelled, 2);
     assert_eq!(used(&harness, process), 0);
+}
+
+#[test]
+fn requests_that_an_expired_batch_never_reached_release_what_was_reserved() {
+    let harness = Harness::new();
+    let client = harness.client();
+    *client.status.lock() = Box::new(|_| {
+        Some(Ok(BatchStatus {
+            state: BatchState::Expired,
+            counts: None,
+            results: Vec::new(),
+            expected: Some(0),
+            poll_after: None,
+        }))
+    });
+    let process = limited(&harness, &["a", "b"], 10_000);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    let creates = || harness.fake.lock().creates;
+    assert!(harness.until(&mut poller, || creates() == 1));
+    let reserved = used(&harness, process);
+    assert!(harness.until(&mut poller, || creates() == 2));
+    assert_eq!(used(&harness, process), reserved);
 }
 
 #[test]

@@ -13,10 +13,11 @@ use crate::base::id::ProcessId;
 use crate::queue::job::ProcessState;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::SqlStore as _;
+use crate::queue::store::sql::budgets;
 use crate::queue::store::sql::lineage::{self, Ended, EndedFamilies};
 use crate::queue::store::sql::standing::{Standing, lock};
 use crate::queue::store::sql::statements::{RESULTS, Statements as _, Table, error_text};
-use crate::queue::store::{BudgetStore as _, ClaimOutcome, Settlement};
+use crate::queue::store::{ClaimOutcome, Settlement};
 
 use super::MysqlStore;
 use super::counters::Counted;
@@ -158,7 +159,7 @@ impl MysqlStore {
             self.wake();
         }
         if released {
-            self.resume_budgets(now)?;
+            budgets::resume_after_commit(self, now);
         }
         Ok(changed)
     }
@@ -222,6 +223,15 @@ impl<'a> Settling<'a> {
                 ClaimOutcome::Completed { .. } | ClaimOutcome::Failed { .. }
             )
         });
+        if families {
+            // The budget of a child is in the row of its oldest ancestor, which has a lower number.
+            let budgets =
+                "SELECT DISTINCT budget FROM #processes WHERE budget IS NOT NULL AND no IN :list";
+            let known: Vec<i64> = wanted.iter().copied().collect();
+            for mut row in tx.rows_in(budgets, &known)? {
+                wanted.insert(row.at(0)?);
+            }
+        }
         let processes = if families || !only_ends {
             lock(tx, wanted)?
         } else {

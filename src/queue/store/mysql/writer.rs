@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind, Sent};
 use crate::queue::store::moving::moved_meanwhile;
 
 use super::{Database, MysqlStore};
@@ -154,7 +154,9 @@ fn in_doubt(location: &str, error: impl Display) -> Error {
         "{location}: the connection was lost while a transaction was being committed ({error}): it may have been \
          carried out, or not. Look before you do it again"
     );
-    Error::new(ErrorKind::Transient, why).with_storage()
+    Error::new(ErrorKind::Transient, why)
+        .with_storage()
+        .with_sent(Sent::Maybe)
 }
 
 /// The time of the database in milliseconds, as an SQL expression.

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use crate::base::usd::Usd;
 use crate::money::budget::AmountUnit;
 use crate::queue::budget::ProcessBudget;
-use crate::queue::job::Spent;
 use crate::queue::store::budgets::{BudgetEnd, EndInBudget};
 use crate::queue::store::rows::{bounded, count, unit_of};
 
@@ -18,7 +17,8 @@ pub(super) fn number_of(unit: AmountUnit) -> i64 {
     }
 }
 
-/// Gives a new process its budget: its own, or the one of its parent.
+/// Gives a new process its budget: its own, or the one of its parent. A child has no budget of its own, because its cost
+/// would count in two budgets when its parent gets one.
 pub(super) fn begin(
     tx: &mut dyn Statements,
     no: i64,
@@ -35,7 +35,7 @@ pub(super) fn begin(
     if let Some(inherited) = inherited {
         let sql = "UPDATE #processes SET budget = ? WHERE no = ?";
         tx.run(sql, by![inherited, no])?;
-    } else if let Some(budget) = budget {
+    } else if let Some(budget) = budget.filter(|_| parent.is_none()) {
         let limit = budget.limit;
         tx.run(
             "UPDATE #processes SET budget = no, budget_unit = ?, budget_limit = ?, budget_used = ? WHERE no = ?",
@@ -82,14 +82,11 @@ pub(super) fn set_used(tx: &mut dyn Statements, no: i64, used: u64) -> Result<()
     Ok(())
 }
 
-/// What a job has spent, in a unit, if that is known.
-fn spent_in(unit: AmountUnit, spent: Option<Spent>) -> Option<u64> {
-    let spent = spent?;
+/// What a job has spent, in a unit, if all of it is known.
+fn spent_in(unit: AmountUnit, end: &EndInBudget) -> Option<u64> {
+    let spent = end.spent?;
     match unit {
-        AmountUnit::Usd => spent
-            .cost_usd
-            .filter(|_| spent.unpriced == 0)
-            .map(Usd::picos),
+        AmountUnit::Usd => spent.cost_usd.filter(|_| !end.is_partial).map(Usd::picos),
         // A reply without counts reports 0, which is unknown.
         AmountUnit::Tokens => {
             Some(spent.input_tokens.saturating_add(spent.output_tokens)).filter(|all| *all > 0)
@@ -113,10 +110,14 @@ pub(crate) fn book(tx: &mut dyn Statements, no: i64, ends: &[EndInBudget]) -> Re
     for end in wanted {
         let reserved = reserved.get(&end.job).filter(|_| end.counts);
         let reserved = i128::from(reserved.copied().unwrap_or(0));
-        let spent = match (spent_in(budget.unit, end.spent), end.end) {
+        let known = match (budget.unit, end.spent) {
+            (AmountUnit::Usd, Some(spent)) => spent.cost_usd.map_or(0, Usd::picos),
+            _ => 0,
+        };
+        let spent = match (spent_in(budget.unit, end), end.end) {
             (Some(spent), _) => i128::from(spent),
             (None, BudgetEnd::Unbilled) => 0,
-            (None, _) => reserved,
+            (None, _) => reserved.max(i128::from(known)),
         };
         used += spent - reserved;
     }
@@ -125,6 +126,11 @@ pub(crate) fn book(tx: &mut dyn Statements, no: i64, ends: &[EndInBudget]) -> Re
         set_used(tx, no, used)?;
     }
     Ok(used < budget.used)
+}
+
+/// Amounts can be as large as their type, if a request has no sensible limit.
+pub(super) fn sum<'a>(amounts: impl Iterator<Item = &'a u64>) -> u64 {
+    amounts.fold(0, |sum, amount| sum.saturating_add(*amount))
 }
 
 /// Deletes the reservations of jobs. Returns them.
@@ -162,7 +168,7 @@ pub(super) fn leave_batch(
         return Ok(false);
     };
     let reserved = take(tx, jobs.iter().copied())?;
-    let all: u64 = reserved.values().sum();
+    let all = sum(reserved.values());
     if !released || all == 0 {
         return Ok(false);
     }
@@ -170,4 +176,32 @@ pub(super) fn leave_batch(
         set_used(tx, no, budget.used.saturating_sub(all))?;
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::job::Spent;
+
+    #[test]
+    fn a_cost_that_is_partly_unknown_is_unknown() {
+        let mut end = EndInBudget {
+            job: 1,
+            end: BudgetEnd::Spent,
+            spent: Some(Spent {
+                cost_usd: Some(Usd::from_picos(5)),
+                ..Spent::default()
+            }),
+            is_partial: false,
+            counts: true,
+        };
+        assert_eq!(spent_in(AmountUnit::Usd, &end), Some(5));
+        end.is_partial = true;
+        assert_eq!(spent_in(AmountUnit::Usd, &end), None);
+    }
+
+    #[test]
+    fn large_amounts_saturate() {
+        assert_eq!(sum([u64::MAX, 2].iter()), u64::MAX);
+    }
 }

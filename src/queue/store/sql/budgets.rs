@@ -6,11 +6,11 @@ use crate::base::id::ProcessId;
 use crate::money::budget::{Amount, AmountUnit};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::store::budgets::{BudgetDraw, BudgetStore, JobBudget};
-use crate::queue::store::rows::{bounded, process_budget};
+use crate::queue::store::rows::{MOST_JOBS, bounded, key, process_budget};
 use crate::queue::store::{BatchNo, WorkerId};
 
-use super::budget_rows::{lock, number_of, set_used, take};
-use super::lineage;
+use super::budget_rows::{lock, number_of, set_used, sum, take};
+use super::chores::lock_family;
 use super::pauses;
 use super::provider::owned;
 use super::statements::{Dialect, Fault, Queries as _, Statements, by, id_of, list};
@@ -19,14 +19,28 @@ use super::{Again, SqlStore};
 /// A worker draws this part of the limit at once, so that most calls need no write.
 const SLICES: u64 = 64;
 
+/// It draws at most for this many calls, because what a crashed worker drew stays spent.
+const CALLS_AT_ONCE: u64 = 32;
+
 /// The columns of [`process_budget`].
 const COLUMNS: &str = "budget_unit, budget_limit, budget_used, budget_needed, budget_stop";
 
 /// Pauses the process of a budget, with its descendants. Without `needed`, only a new limit resumes it.
+///
+/// Several calls may be refused before the pause stops them. It ends when there is enough for the smallest of them, and
+/// a request without a bound pauses the process again then. If that was the first one, its reason stays.
 fn stop(tx: &mut dyn Statements, no: i64, needed: Option<u64>, why: &str) -> Result<(), Fault> {
     tx.run(
-        "UPDATE #processes SET budget_needed = ?, budget_stop = ? WHERE no = ?",
-        by![needed.map(bounded), why.to_owned(), no],
+        "UPDATE #processes SET
+           budget_needed = CASE WHEN budget_stop IS NULL THEN ? ELSE LEAST(budget_needed, IFNULL(?, budget_needed)) END,
+           budget_stop = IFNULL(budget_stop, ?)
+         WHERE no = ?",
+        by![
+            needed.map(bounded),
+            needed.map(bounded),
+            why.to_owned(),
+            no
+        ],
     )?;
     pauses::stop_for_budget(tx, no)
 }
@@ -35,6 +49,11 @@ impl<S: SqlStore> BudgetStore for S {
     fn set_budget(&self, process: ProcessId, limit: Amount, now: Timestamp) -> Result<(), Error> {
         let no = self.write(Again::Harmless, |tx| set_limit(tx, process, limit))?;
         pauses::resume_budget(self, no, false, now)
+    }
+
+    fn remove_budget(&self, process: ProcessId, now: Timestamp) -> Result<(), Error> {
+        let held = self.write(Again::Harmless, |tx| remove(tx, process))?;
+        pauses::release_all(self, held, now)
     }
 
     fn draw_budget(
@@ -58,7 +77,8 @@ impl<S: SqlStore> BudgetStore for S {
                 stop(tx, budget.no, Some(least), "used up")?;
                 return Ok(BudgetDraw::Paused);
             }
-            let drawn = least.max((found.limit / SLICES).min(left));
+            let slice = (found.limit / SLICES).min(least.saturating_mul(CALLS_AT_ONCE));
+            let drawn = least.max(slice.min(left));
             set_used(tx, budget.no, found.used + drawn)?;
             Ok(BudgetDraw::Drawn(drawn))
         })
@@ -75,7 +95,8 @@ impl<S: SqlStore> BudgetStore for S {
             };
             set_used(tx, budget.no, used)
         })?;
-        self.resume_budgets(now).map(drop)
+        resume_after_commit(self, now);
+        Ok(())
     }
 
     fn stop_budget(&self, budget: JobBudget, why: &str) -> Result<(), Error> {
@@ -104,8 +125,8 @@ impl<S: SqlStore> BudgetStore for S {
                 return Ok(0);
             }
             let before = take(tx, jobs.iter().map(|(job, _)| *job))?;
-            found.used = found.used.saturating_sub(before.values().sum());
-            let all: u64 = jobs.iter().map(|(_, amount)| amount).sum();
+            found.used = found.used.saturating_sub(sum(before.values()));
+            let all = sum(jobs.iter().map(|(_, amount)| amount));
             let first = jobs.first().map_or(0, |(_, amount)| *amount);
             // Otherwise, the last of the money would go into ever smaller batches.
             let least = all.min(found.limit / SLICES).max(first);
@@ -165,15 +186,26 @@ impl<S: SqlStore> BudgetStore for S {
     }
 }
 
-/// Sets the limit. Returns the number of the process.
-fn set_limit(tx: &mut dyn Statements, process: ProcessId, limit: Amount) -> Result<i64, Fault> {
-    let refuse = |why: String| Fault::from(Error::new(ErrorKind::Invalid, why));
+/// Resumes processes after a transaction that returned or released an amount. It has been committed, so a failure here
+/// must not look like one of the transaction; maintenance resumes them later.
+pub(crate) fn resume_after_commit(store: &impl BudgetStore, now: Timestamp) {
+    if let Err(error) = store.resume_budgets(now) {
+        log::warn!("cannot resume processes whose budgets have enough again: {error}");
+    }
+}
+
+fn refuse(why: String) -> Fault {
+    Error::new(ErrorKind::Invalid, why).into()
+}
+
+/// The number of a process that can have a budget, whose row is locked, and its budget.
+fn locked(
+    tx: &mut dyn Statements,
+    process: ProcessId,
+) -> Result<(i64, Option<ProcessBudget>), Fault> {
     let no = tx.process_no(process)?;
     let no = no.ok_or_else(|| refuse(format!("process {process} does not exist")))?;
-    let sql = format!(
-        "SELECT parent, cost_picos, input_tokens + output_tokens, unpriced, {COLUMNS} FROM #processes
-         WHERE no = ? FOR UPDATE"
-    );
+    let sql = format!("SELECT parent, {COLUMNS} FROM #processes WHERE no = ? FOR UPDATE");
     let found = tx.first(&sql, by![no])?;
     let mut row = found.ok_or_else(|| refuse(format!("process {process} does not exist")))?;
     if row.at::<Option<i64>>(0)?.is_some() {
@@ -181,7 +213,39 @@ fn set_limit(tx: &mut dyn Statements, process: ProcessId, limit: Amount) -> Resu
             "process {process} belongs to a job of another process: set the budget of that process"
         )));
     }
-    let known = process_budget(&mut row, 4)?;
+    Ok((no, process_budget(&mut row, 1)?))
+}
+
+/// Removes the budget of a process and its descendants. Returns the processes whose held jobs are to be released.
+fn remove(tx: &mut dyn Statements, process: ProcessId) -> Result<Vec<i64>, Fault> {
+    let (no, known) = locked(tx, process)?;
+    if known.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut family = vec![no];
+    family.extend(lock_family(tx, no)?);
+    // A later budget would release them without having counted them.
+    for no in &family {
+        tx.run(
+            "DELETE FROM #reservations WHERE job >= ? AND job < ?",
+            by![key(*no, 0), key(*no, MOST_JOBS)],
+        )?;
+    }
+    let held = pauses::end_budget_pause(tx, no)?;
+    tx.run(
+        "UPDATE #processes SET budget_unit = NULL, budget_limit = NULL, budget_used = 0 WHERE no = ?",
+        by![no],
+    )?;
+    tx.run_in(
+        "UPDATE #processes SET budget = NULL WHERE no IN :list",
+        &family,
+    )?;
+    Ok(held)
+}
+
+/// Sets the limit. Returns the number of the process.
+fn set_limit(tx: &mut dyn Statements, process: ProcessId, limit: Amount) -> Result<i64, Fault> {
+    let (no, known) = locked(tx, process)?;
     let (unit, number) = (limit.unit(), bounded(limit.number()));
     match known {
         Some(known) if known.limit.unit() == unit => {
@@ -191,35 +255,63 @@ fn set_limit(tx: &mut dyn Statements, process: ProcessId, limit: Amount) -> Resu
         Some(known) if known.used.number() > 0 => {
             return Err(refuse(format!(
                 "the budget of process {process} counts {}, and {} is spent or reserved: its unit cannot change. Set a new \
-                 limit in the same unit",
+                 limit in the same unit, or remove the budget first",
                 unit_name(known.limit.unit()),
                 known.used
             )));
         }
-        _ => {
-            let used: i64 = match unit {
-                AmountUnit::Usd => row.at(1)?,
-                AmountUnit::Tokens => row.at(2)?,
-            };
-            if unit == AmountUnit::Usd && row.at::<i64>(3)? > 0 {
-                return Err(refuse(format!(
-                    "the cost of some calls of process {process} is unknown, so that a budget in US dollars cannot be kept: \
-                     set one in tokens"
-                )));
-            }
-            tx.run(
-                "UPDATE #processes SET budget_unit = ?, budget_limit = ?, budget_used = ? WHERE no = ?",
-                by![number_of(unit), number, used, no],
-            )?;
-            let mut family = vec![no];
-            family.extend(lineage::below_process(tx, no)?);
-            tx.run_once(&format!(
-                "UPDATE #processes SET budget = {no} WHERE no IN {}",
-                list(family)
-            ))?;
-        }
+        _ => first_limit(tx, process, no, limit)?,
     }
     Ok(no)
+}
+
+/// Gives a process and its descendants their first budget in this unit. It counts what all of them have spent.
+fn first_limit(
+    tx: &mut dyn Statements,
+    process: ProcessId,
+    no: i64,
+    limit: Amount,
+) -> Result<(), Fault> {
+    let mut family = vec![no];
+    // Nothing can be added below them until this commits.
+    family.extend(lock_family(tx, no)?);
+    let (mut cost, mut tokens, mut unpriced) = (0_i64, 0_i64, 0_i64);
+    let rows = tx.rows_in(
+        "SELECT cost_picos, input_tokens, output_tokens, unpriced FROM #processes WHERE no IN :list",
+        &family,
+    )?;
+    for mut row in rows {
+        cost = cost.saturating_add(row.at(0)?);
+        tokens = tokens.saturating_add(row.at(1)?);
+        tokens = tokens.saturating_add(row.at(2)?);
+        unpriced = unpriced.saturating_add(row.at(3)?);
+    }
+    let unit = limit.unit();
+    let used = match unit {
+        AmountUnit::Usd if unpriced > 0 => {
+            let why = format!(
+                "the cost of some calls of process {process} is unknown, so that a budget in US dollars cannot be kept: \
+                 set one in tokens"
+            );
+            return Err(Error::new(ErrorKind::Invalid, why).into());
+        }
+        AmountUnit::Usd => cost,
+        AmountUnit::Tokens => tokens,
+    };
+    tx.run(
+        "UPDATE #processes SET budget_unit = ?, budget_limit = ?, budget_used = ? WHERE no = ?",
+        by![
+            number_of(unit),
+            bounded(limit.number()),
+            bounded(u64::try_from(used).unwrap_or(0)),
+            no
+        ],
+    )?;
+    tx.run_once(&format!(
+        "UPDATE #processes SET budget = {no} WHERE no IN {}",
+        list(family)
+    ))?;
+    Ok(())
 }
 
 fn unit_name(unit: AmountUnit) -> &'static str {

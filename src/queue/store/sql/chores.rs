@@ -29,7 +29,7 @@ enum Decided<T> {
 }
 
 /// Locks a process and all its descendants, parents first. Nothing can be added below locked processes.
-fn lock_family(tx: &mut dyn Statements, no: i64) -> Result<Vec<i64>, Fault> {
+pub(super) fn lock_family(tx: &mut dyn Statements, no: i64) -> Result<Vec<i64>, Fault> {
     let mut family = lineage::below_process(tx, no)?;
     loop {
         lock(tx, family.iter().copied())?;

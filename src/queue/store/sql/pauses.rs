@@ -186,14 +186,28 @@ pub(super) fn resume_budget(
         if row.at::<i64>(0)? == 0 || if_enough && !is_enough {
             return Ok(Vec::new());
         }
-        tx.run(
-            "UPDATE #processes SET budget_needed = NULL, budget_stop = NULL WHERE no = ?",
-            by![no],
-        )?;
-        let gone = "DELETE FROM #pauses WHERE scope = ? AND process = ?";
-        tx.run(gone, by![BUDGET, no])?;
-        releasing(tx, no)
+        end_budget_pause(tx, no)
     })?;
+    release_all(store, held, now)
+}
+
+/// Ends the pause of a process by its budget. Returns the numbers of the processes whose held jobs are to be released.
+pub(super) fn end_budget_pause(tx: &mut dyn Statements, no: i64) -> Result<Vec<i64>, Fault> {
+    tx.run(
+        "UPDATE #processes SET budget_needed = NULL, budget_stop = NULL WHERE no = ?",
+        by![no],
+    )?;
+    let gone = "DELETE FROM #pauses WHERE scope = ? AND process = ?";
+    tx.run(gone, by![BUDGET, no])?;
+    releasing(tx, no)
+}
+
+/// Makes the held jobs of these processes claimable.
+pub(super) fn release_all(
+    store: &impl SqlStore,
+    held: Vec<i64>,
+    now: Timestamp,
+) -> Result<(), Error> {
     let is_resumed = !held.is_empty();
     for no in held {
         release(store, no, now)?;

@@ -260,7 +260,10 @@ fn unload_jobs(
         of.no.0
     );
     let ids: Vec<i64> = tx.column_once(&sql)?;
-    let standing = lock(tx, [of.process])?;
+    let budget = "SELECT budget FROM #processes WHERE no = ?";
+    let budget: Option<i64> = tx.one(budget, by![of.process])?.flatten();
+    // Of a child: in the row of its oldest ancestor, which has a lower number.
+    let standing = lock(tx, budget.into_iter().chain([of.process]))?;
     let Some(process) = standing
         .get(&of.process)
         .filter(|process| process.chore != DELETING)

@@ -11,9 +11,10 @@ use crate::base::error::Error;
 use crate::queue::job::ProcessState;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::SqlStore as _;
+use crate::queue::store::sql::budgets;
 use crate::queue::store::sql::lineage::{self, Ended};
 use crate::queue::store::sql::statements::{Fault, error_text};
-use crate::queue::store::{BudgetStore as _, ClaimOutcome, Settlement};
+use crate::queue::store::{ClaimOutcome, Settlement};
 
 use super::SqliteStore;
 use super::rows::{
@@ -103,11 +104,11 @@ impl SqliteStore {
             let released = settling.changes.released.get();
             Ok((settling.changes.processes(conn)?, woken, released))
         })?;
-        if released {
-            self.resume_budgets(now)?;
-        }
         if woken {
             self.wake();
+        }
+        if released {
+            budgets::resume_after_commit(self, now);
         }
         Ok(changed)
     }

@@ -13,10 +13,16 @@ use crate::testing::job_store::{TestDatabase, random_operations, suite};
 use super::rows::{NO_CHORE, PENDING, RELEASING};
 use super::*;
 use crate::base::id::ProcessId;
-use crate::queue::job::Job;
+use crate::money::budget::Amount;
+use crate::queue::budget::ProcessBudget;
+use crate::queue::info::ProcessInfo;
+use crate::queue::job::{Job, Spent};
 use crate::queue::store::Severity;
 use crate::queue::store::sql::{charges, lineage, results};
-use crate::queue::store::{ClaimStore, EnqueueStore, JobStore, ResultStore};
+use crate::queue::store::{
+    BatchStore, BudgetDraw, BudgetEnd, BudgetStore, ClaimOutcome, ClaimStore, EnqueueStore,
+    JobLane, JobStore, ResultStore, Settlement,
+};
 
 const T: Timestamp = Timestamp(1_763_000_000_000);
 
@@ -376,4 +382,57 @@ fn hot_statements_use_their_indexes() {
             "{plan:?}"
         );
     }
+}
+
+#[test]
+fn what_was_settled_is_settled_although_its_process_could_not_be_resumed() {
+    let store = SqliteStore::in_memory(SqliteOptions::default()).unwrap();
+    let process = ProcessId::new();
+    let info = ProcessInfo::new().budget(ProcessBudget::of(Amount::Tokens(100)));
+    let jobs = ["a", "b"].map(|name| Job::new("test", &name).unwrap());
+    store
+        .insert_described(process, Some(&info), jobs.to_vec(), true, T)
+        .unwrap();
+    let worker = store.register_worker(T).unwrap();
+    let lane = JobLane {
+        kind: "test".to_owned(),
+        name: None,
+        step: 0,
+    };
+    let batch = store.open_batch(worker, process, &lane, "{}", T).unwrap();
+    store
+        .fill_batch(worker, batch, None, 1, u64::MAX, T)
+        .unwrap();
+    let job = store.batch_jobs(batch, None, 1, usize::MAX).unwrap();
+    let (budget, receipt) = (job[0].budget.unwrap(), job[0].receipt);
+    let reserved = [(receipt.job, 90)];
+    let taken = store.reserve_jobs(worker, batch, budget, &reserved, T);
+    assert_eq!(taken.unwrap(), 1);
+    let paused = store.draw_budget(budget, 0, 50, T).unwrap();
+    assert_eq!(paused, BudgetDraw::Paused);
+
+    let mut writes = 0;
+    *store.unwritable.lock() = Some(Box::new(move || {
+        writes += 1;
+        (writes > 1).then(|| Error::new(ErrorKind::Transient, "the disk is full"))
+    }));
+    let end = Settlement {
+        receipt,
+        calls: 1,
+        outcome: ClaimOutcome::Completed {
+            result: serde_json::value::to_raw_value(&1).unwrap(),
+            spent: Some(Spent {
+                input_tokens: 10,
+                ..Spent::default()
+            }),
+        },
+        charge: None,
+        worked: None,
+        budget: BudgetEnd::Spent,
+    };
+    store.settle(&[end], T).unwrap();
+    *store.unwritable.lock() = None;
+    let state = store.process(process).unwrap().unwrap();
+    assert_eq!(state.budget.unwrap().used, Amount::Tokens(10));
+    assert!(store.resume_budgets(T).unwrap());
 }
