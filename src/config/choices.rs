@@ -112,6 +112,22 @@ impl Dedupe {
     }
 }
 
+/// Which prompts use the prompt cache of their provider: it reads the common beginning of prompts once, and bills less for
+/// it afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum CachePrompt {
+    /// If at least 10 prompts of a run share a system text of at least 1,024 tokens, and the provider has a lower price for
+    /// cached tokens. A stream has no known number of prompts, so its prompts do not.
+    #[default]
+    Auto,
+    /// All prompts with a system text of at least 1,024 tokens.
+    Always,
+    /// No prompts.
+    Never,
+}
+
 /// What is done about a batch of which it cannot be found out whether it was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -127,6 +143,9 @@ pub(super) static STRATEGIES: Choices = Choices::new("strategy", &["sync", "flex
 
 /// The names of [`Dedupe`].
 pub(super) static DEDUPES: Choices = Choices::new("choice", &["auto", "always", "never"]);
+
+/// The names of [`CachePrompt`].
+pub(super) static CACHE_PROMPTS: Choices = Choices::new("choice", &["auto", "always", "never"]);
 
 /// The names of [`OnUnknown`].
 pub(super) static ON_UNKNOWN: Choices = Choices::new("choice", &["hold", "resubmit"]);

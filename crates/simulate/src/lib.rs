@@ -74,6 +74,7 @@ mod objects;
 mod openai;
 mod problems;
 mod prompt;
+mod prompt_cache;
 mod recorder;
 mod reply;
 mod response_tools;
@@ -134,6 +135,7 @@ use events::StreamHold;
 use gate::Gate;
 use ledger::Ledger;
 use listen::Listener;
+use prompt_cache::PromptCaches;
 use serve::Shared;
 
 /// A running simulator; dropping it closes all connections and joins all of its threads.
@@ -162,6 +164,7 @@ impl Simulator {
             ledger: Ledger::new(&config),
             gate: Gate::default(),
             streams: StreamHold::default(),
+            prompt_caches: PromptCaches::default(),
             batches: Store::new(&config.batches),
             started: Instant::now(),
             epoch: SystemTime::now()

@@ -43,6 +43,11 @@ impl<W: Work> Dispatcher<W> {
         } = ended;
         let hints = self.options.retry.obeyed(hints);
         self.ended += 1;
+        let wrote = match &result {
+            Ok(done) => self.work.is_answer(done),
+            Err(error) => error.paid().is_known(),
+        };
+        self.availability.prefixes.end(call.number, wrote, now);
         call.ticket.timer.end_call(call.ticket.tries.first, now);
         let is_answered = match &result {
             Ok(done) => self.work.is_answer(done),

@@ -98,6 +98,7 @@ impl ModelWork {
             },
             class: self.class(item),
             tries,
+            prefix: Default::default(),
             timer,
         }
     }
@@ -163,7 +164,7 @@ impl Work for ModelWork {
         let mut out = Vec::new();
         let readable = self.source_until.min(self.end());
         while out.len() < max {
-            let waits = self.waiting.pop(&availability.pauses, now);
+            let waits = self.waiting.pop(availability, now);
             let ticket = if let Some((item, tries, timer)) = waits {
                 match self.items[item as usize] {
                     Item::Waiting { due, .. } => {
@@ -201,7 +202,7 @@ impl Work for ModelWork {
             return Ok(Take::Done);
         }
         Ok(Take::Idle {
-            until: self.waiting.next_due(&availability.pauses, now),
+            until: self.waiting.next_due(availability, now),
             source_open: self.source_open(),
         })
     }

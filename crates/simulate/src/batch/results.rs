@@ -10,6 +10,7 @@ use crate::answer::{self, Place};
 use crate::dialect::Dialect;
 use crate::http::Version;
 use crate::prompt::Problem;
+use crate::prompt_cache::CacheUse;
 use crate::template::Facts;
 use crate::{SimConfig, Trouble};
 
@@ -125,7 +126,7 @@ impl Results {
                 config,
                 place,
                 &id,
-                &Fate::Done(Some(Trouble::BadRequest)),
+                (Fate::Done(Some(Trouble::BadRequest)), None),
                 "",
             );
         }
@@ -138,7 +139,8 @@ impl Results {
             let at = item.at as usize;
             let line = &part.blob.bytes[at..at + item.size as usize];
             if let Ok((id, body)) = split(self.family, self.endpoint, line) {
-                self.wrap(out, config, number, &id, &part.fate(place), body.get());
+                let fate = (part.fate(place), item.cache_use);
+                self.wrap(out, config, number, &id, fate, body.get());
             }
             return;
         }
@@ -150,19 +152,19 @@ impl Results {
         config: &SimConfig,
         number: usize,
         id: &str,
-        fate: &Fate,
+        (fate, cache_use): (Fate, Option<CacheUse>),
         body: &str,
     ) {
         let wire = self.family.wire();
         let mut facts = Facts::default();
         facts.set("id", id);
         facts.set("number", number);
-        if *fate == Fate::Waiting {
+        if fate == Fate::Waiting {
             facts.set("left_over", self.left_over);
             return wire.left_line(out, &facts);
         }
         let mut result = Vec::new();
-        let status = self.result(&mut result, config, number, *fate, body);
+        let status = self.result(&mut result, config, number, (fate, cache_use), body);
         if status != 200 {
             facts.set("rpc", rpc(status));
             facts.set("message", message(&result));
@@ -176,7 +178,7 @@ impl Results {
         out: &mut Vec<u8>,
         config: &SimConfig,
         number: usize,
-        fate: Fate,
+        (fate, cache_use): (Fate, Option<CacheUse>),
         body: &str,
     ) -> u16 {
         let call = number as u64 + 1;
@@ -197,11 +199,12 @@ impl Results {
         let Ok(body) = serde_json::from_str(body) else {
             return dialect.problem(out, &Problem::ServerError, call);
         };
-        let prompt = match reading.prompt(body) {
+        let mut prompt = match reading.prompt(body) {
             Ok(prompt) if config.knows_model(&prompt.model) => prompt,
             Ok(prompt) => return dialect.problem(out, &Problem::NoModel(&prompt.model), call),
             Err(fault) => return dialect.problem(out, &Problem::Fault(fault), call),
         };
+        prompt.cache_use = cache_use;
         let odd = match fate {
             Fate::Done(odd) => odd,
             _ => None,
