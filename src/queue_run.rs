@@ -12,9 +12,10 @@ use crate::bulk::file::FileRun;
 use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunReport};
 use crate::bulk::prompts::Prompts;
 use crate::bulk::run_settings::{RunSettings, names_settings};
-use crate::config::choices::Dedupe;
+use crate::config::choices::{CachePrompt, Dedupe};
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
+use crate::money::prices::Prices;
 use crate::observe::progress::{Progress, ProgressNotifier};
 use crate::queue::batch::BatchInfo;
 use crate::queue::host::JobQueue;
@@ -27,11 +28,13 @@ mod attach;
 mod execution;
 #[cfg(test)]
 mod lost_tests;
+mod pilot;
 mod record;
 mod store;
 
 use attach::Attached;
 use execution::Execution;
+use pilot::{Pilots, Rule};
 use record::{JobSettings, Note, Record};
 pub use store::RunStore;
 use store::{OpenStore, refuse_another_output};
@@ -54,6 +57,7 @@ pub struct QueueRun {
     /// The output, where a later run can come back to it.
     output: Option<PathBuf>,
     settings: RunSettings,
+    caching: Option<Rule>,
 }
 
 /// What a [`QueueRun`] did.
@@ -148,6 +152,7 @@ impl QueueRun {
             info: None,
             output: path,
             settings,
+            caching: None,
         })
     }
 
@@ -189,6 +194,28 @@ impl QueueRun {
     /// own store is removed in the end. Default: no copy.
     pub fn ledger(mut self, folder: impl Into<PathBuf>) -> Self {
         self.store.ledger = Some(folder.into());
+        self
+    }
+
+    /// Sets which prompts use the prompt cache of the provider of the batches, see [`CachePrompt`]. One request of each
+    /// shared beginning is then submitted in a batch by itself. The others follow when it has its answer, at most 15 minutes
+    /// later, and are marked only if it has written the cache; other requests do not wait. `model` is the model of requests
+    /// that name none. With `may_wait` false, and for a run [until all is submitted](Self::until_submitted), no cache is
+    /// used. Default: no cache.
+    pub fn cache_prompt(
+        mut self,
+        which: CachePrompt,
+        (provider, model): (&str, Option<&str>),
+        prices: &Prices,
+        may_wait: bool,
+    ) -> Self {
+        self.caching = Some(Rule {
+            mode: which,
+            prices: prices.clone(),
+            provider: provider.to_owned(),
+            model: model.map(str::to_owned),
+            may_wait,
+        });
         self
     }
 
@@ -236,6 +263,14 @@ impl QueueRun {
             until_submitted: self.until_submitted,
             on_error: self.on_error,
             settings: self.settings,
+            caching: self.caching.map(|rule| Rule {
+                // Such a run does not stay until a pilot has ended.
+                may_wait: rule.may_wait && !self.until_submitted,
+                ..rule
+            }),
+            pilots: Pilots::default(),
+            waiting: 0,
+            has_pilot_ended: false,
             submitted: 0,
             attached: 0,
             unwanted: Vec::new(),

@@ -60,7 +60,7 @@ pub struct FileRun<'a> {
 pub(super) struct Prepared {
     pub input: Arc<InputFile>,
     pub index: Arc<FileIndex>,
-    kinds: Vec<RequestKind>,
+    pub kinds: Vec<RequestKind>,
     equals: Equals,
     of_output: OutputAnswers,
     output_cap: Option<u32>,

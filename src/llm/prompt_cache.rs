@@ -6,6 +6,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::base::clock::Timestamp;
@@ -16,13 +17,24 @@ use super::params::RequestTask;
 use super::request::{Request, Text, text_bytes};
 
 /// How long a provider keeps the beginning of a prompt after its last use, if it lets the request choose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CacheLifetime {
     /// 5 minutes, for calls.
     Minutes,
     /// 1 hour, for batches, whose requests may be processed far apart. Writing costs more.
     Hour,
+}
+
+impl CacheLifetime {
+    /// Its name in stored requests.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Minutes => "minutes",
+            Self::Hour => "hour",
+        }
+    }
 }
 
 /// Shorter beginnings are not cached. No provider with a lower minimum has much to save below it.
@@ -179,4 +191,33 @@ pub(crate) fn least_tokens(provider: &str, model: &str) -> u32 {
         "gemini" if model.contains("pro") => 4096,
         _ => LEAST_TOKENS,
     }
+}
+
+/// Whether a provider caches beginnings of this length in its batches, if they are marked.
+#[cfg(feature = "queue")]
+pub(crate) fn caches_in_batches(provider: &str, model: &str, tokens: u32) -> bool {
+    matches!(provider, "anthropic" | "openai") && tokens >= least_tokens(provider, model)
+}
+
+/// Whether writing the cache costs more than reading a prompt without it, and is reported.
+#[cfg(feature = "queue")]
+pub(crate) fn writes_cost(provider: &str, model: &str) -> bool {
+    provider == "anthropic" || has_breakpoints(model)
+}
+
+/// Whether a model of OpenAI accepts explicit breakpoints, and bills what is written: GPT-5.6 and later ones.
+pub(crate) fn has_breakpoints(model: &str) -> bool {
+    let Some(version) = model.strip_prefix("gpt-") else {
+        return false;
+    };
+    let end = version.find(|c: char| !c.is_ascii_digit() && c != '.');
+    let (number, rest) = version.split_at(end.unwrap_or(version.len()));
+    // `gpt-4o` is no version 4.
+    if !rest.is_empty() && !rest.starts_with('-') {
+        return false;
+    }
+    let mut parts = number.split('.').map(|part| part.parse::<u32>().ok());
+    let major = parts.next().flatten();
+    let minor = parts.next().map_or(Some(0), |minor| minor);
+    major.zip(minor).is_some_and(|version| version >= (5, 6))
 }

@@ -155,8 +155,8 @@ pub struct Request {
     pub unchecked: bool,
     /// Whether, and for how long, the provider is to cache the beginning of the prompt: the tools and the system text. It
     /// is ignored if the beginning is too short, if the request sets fields about caches itself, and for a
-    /// [`native`](Self::native) body. It does not change the [fingerprint](crate::client::request_hash), and a queue does
-    /// not store it. Runs set it themselves, see [`Route::cache_prompt`](crate::Route::cache_prompt). Default: `None`.
+    /// [`native`](Self::native) body. It does not change the [fingerprint](crate::client::request_hash). A queue uses it
+    /// only for requests in batches. Runs set it themselves, see [`Route::cache_prompt`](crate::Route::cache_prompt). Default: `None`.
     pub cache_prefix: Option<CacheLifetime>,
     /// Fields of the row from which the request was made, as an object. They are returned in the
     /// [`Outcome`](crate::Outcome) and in its result line, also by a queue. They are not sent and not part of

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::native::NativeFormat;
 use super::params::{Params, ResponseFormat};
+use super::prompt_cache::CacheLifetime;
 use super::reply_details::RawJson;
 use super::request::{Message, Request, Role};
 use super::translate;
@@ -68,6 +69,7 @@ impl Serialize for Request {
         put("sample", (self.sample > 0).then(|| self.sample.into()))?;
         put("keep_reply", self.keep_reply.then(|| true.into()))?;
         put("unchecked", self.unchecked.then(|| true.into()))?;
+        put("cache_prefix", self.cache_prefix.map(|lifetime| lifetime.as_str().into()))?;
         map.end()
     }
 }
@@ -120,6 +122,7 @@ struct Written {
     #[serde(default)]
     unchecked: bool,
     native: Option<WrittenNative>,
+    cache_prefix: Option<CacheLifetime>,
 }
 
 #[derive(Deserialize)]

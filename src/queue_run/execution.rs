@@ -10,9 +10,13 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
 use crate::base::thread::spawn;
 use crate::base::warn_once::WarnOnce;
-use crate::bulk::checkpoint::{Checkpoint, Line, Unsaved};
+use crate::base::clock::{Clock, SystemClock};
+use crate::base::usage::Usage;
+use crate::bulk::checkpoint::{Checkpoint, Line, Submit, Unsaved};
 use crate::bulk::run_settings::RunSettings;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
+use crate::llm::outcome::Outcome;
+use crate::llm::prompt_cache::{CacheLifetime, PromptPrefix};
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
 use crate::queue::host::{EnqueueError, JobQueue};
 use crate::queue::job::{Job, JobStatus, ProcessState};
@@ -21,6 +25,7 @@ use crate::queue::worker::Worker;
 use crate::queue::worker_run::WorkerReport;
 
 use super::attach::{self, Attached};
+use super::pilot::{Decision, Pilots, Rule, Sharing};
 use super::record::Record;
 
 /// Results that are saved at once.
@@ -40,6 +45,13 @@ pub(super) struct Execution {
     pub on_error: ErrorPolicy,
     /// The settings of this run.
     pub settings: RunSettings,
+    /// Which beginnings of prompts are cached.
+    pub caching: Option<Rule>,
+    pub pilots: Pilots,
+    /// Items that wait for the pilot of their beginning.
+    pub waiting: u64,
+    /// A pilot has ended since it was looked last.
+    pub has_pilot_ended: bool,
     pub submitted: u64,
     pub attached: u64,
     /// Jobs that were under way at the beginning although the input does not ask for them.
@@ -70,9 +82,51 @@ impl Execution {
         }
         (self.attached, self.unwanted) = (attached.items, attached.unwanted);
         self.record.submits(attached.last, &self.settings);
+        if let Some(rule) = &self.caching {
+            let beginnings = self.checkpoint.beginnings().into_iter();
+            let sharing = beginnings.map(|(prefix, (model, requests))| {
+                (prefix, Sharing { model, requests })
+            });
+            self.pilots = Pilots::choose(rule, &sharing.collect(), SystemClock.wall());
+        }
+        let to_submit = self.checkpoint.to_submit();
         self.submit()?;
-        self.checkpoint.will_take(self.attached + self.submitted);
-        self.work(make_worker)
+        self.checkpoint.will_take(self.attached + to_submit);
+        self.waiting = to_submit - self.submitted.min(to_submit);
+        self.work(make_worker)?;
+        // The worker ended before what waited for a pilot was submitted.
+        while self.waiting > 0 {
+            self.pilots.give_up(true, SystemClock.now());
+            self.submit_waiting()?;
+            self.work(make_worker)?;
+        }
+        Ok(())
+    }
+
+    /// Submits what need not wait for a pilot any more.
+    fn submit_waiting(&mut self) -> Result<(), StopReason> {
+        let before = self.submitted;
+        self.submit()?;
+        self.waiting = self.waiting.saturating_sub(self.submitted - before);
+        if self.submitted == before && !self.pilots.is_waiting() {
+            self.waiting = 0;
+        }
+        Ok(())
+    }
+
+    /// Looks whether pilots have reached their batch, and which take too long.
+    fn advance_pilots(&mut self) -> Result<(), StopReason> {
+        if self.waiting == 0 {
+            return Ok(());
+        }
+        let found = self.queue.process(self.process);
+        let found = found.map_err(StopReason::Fatal)?;
+        // Until then, other requests would get into the batch of the pilots.
+        let taken = found.is_none_or(|process| process.counts.pending == 0);
+        let mut is_free = std::mem::take(&mut self.has_pilot_ended);
+        is_free |= taken && self.pilots.are_in_batch();
+        is_free |= self.pilots.give_up(false, SystemClock.now());
+        if is_free { self.submit_waiting() } else { Ok(()) }
     }
 
     fn attach(&mut self) -> Result<Attached, Error> {
@@ -82,16 +136,32 @@ impl Execution {
     /// Puts what nobody has in hand on the queue. None of it starts before all is there.
     fn submit(&mut self) -> Result<(), StopReason> {
         let ctx = &self.ctx;
-        let jobs = self.checkpoint.unsent().map(|request| {
+        let pilots = std::cell::RefCell::new(&mut self.pilots);
+        let is_pilot = std::cell::Cell::new(false);
+        let mut decide = |prefix: Option<&PromptPrefix>| {
+            let decision = pilots.borrow().decide(prefix);
+            is_pilot.set(decision == Decision::Pilot);
+            match decision {
+                Decision::Submit(lifetime) => Submit::Now(lifetime),
+                Decision::Pilot => Submit::Now(Some(CacheLifetime::Hour)),
+                Decision::Hold => Submit::Later,
+            }
+        };
+        let jobs = self.checkpoint.unsent(&mut decide).map(|request| {
+            let (request, prefix) = request?;
+            if let (true, Some(prefix)) = (is_pilot.get(), prefix) {
+                let id = request.id.as_deref().unwrap_or_default();
+                pilots.borrow_mut().sent(&prefix, id, SystemClock.now());
+            }
             if ctx.is_cancelled() {
                 Err(Error::cancelled())
             } else {
-                request.map(|request| Job::from(&request))
+                Ok(Job::from(&request))
             }
         });
         let queue = self.record.described();
         let submitted = queue.try_enqueue_iter(self.process, jobs);
-        self.submitted = submitted.map_err(|error| match error {
+        self.submitted += submitted.map_err(|error| match error {
             EnqueueError::Source(error) if error.kind() == ErrorKind::Cancelled => {
                 StopReason::Cancelled
             }
@@ -181,7 +251,7 @@ impl Execution {
         let goal = plan
             .total
             .unwrap_or(0)
-            .min(plan.done + self.attached + self.submitted);
+            .min(plan.done + self.attached + self.submitted + self.waiting);
         let watch = Watch {
             process: self.process,
             goal,
@@ -210,7 +280,11 @@ impl Execution {
                 recv(woken) -> _ => {}
                 default(STATUS_INTERVAL) => {}
             }
-            match self.release().and_then(|()| self.collect(true)) {
+            let advanced = self.advance_pilots().map_err(Trouble::Lasting);
+            match advanced
+                .and_then(|()| self.release())
+                .and_then(|()| self.collect(true))
+            {
                 Ok(()) => trouble.clear(),
                 Err(Trouble::Passing(error)) => trouble.warn(waiting(&error)),
                 Err(Trouble::Lasting(reason)) => {
@@ -278,6 +352,9 @@ impl Execution {
             }
             let line = |delivery| line(delivery, &self.record);
             let lines: Vec<Line> = chunk.iter().filter_map(line).collect();
+            for line in lines.iter().filter(|_| self.waiting > 0) {
+                self.has_pilot_ended |= self.pilots.ended(&line.id, usage_of(line));
+            }
             let saved = self.checkpoint.save(lines)?;
             if !saved.is_empty() {
                 self.record.saved(saved)?;
@@ -378,4 +455,10 @@ impl ProgressNotifier for Watch {
             ..progress.clone()
         });
     }
+}
+
+/// The tokens of a success.
+fn usage_of(line: &Line) -> Option<Option<Usage>> {
+    let outcome: Outcome = serde_json::from_str(&line.text).ok()?;
+    line.success.then(|| outcome.usage())
 }

@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 
-use crate::llm::prompt_cache::{CacheLifetime, PromptPrefix, least_tokens};
+use crate::llm::prompt_cache::{CacheLifetime, PromptPrefix, has_breakpoints, least_tokens};
 use crate::llm::request::{Request, Text};
 
 use super::vendor::{PromptCache, Vendor};
@@ -54,23 +54,6 @@ impl Keyed {
             has_breakpoint: vendor.name == "openai" && has_breakpoints(model),
         })
     }
-}
-
-/// Whether a model of OpenAI accepts explicit breakpoints: GPT-5.6 and later ones.
-fn has_breakpoints(model: &str) -> bool {
-    let Some(version) = model.strip_prefix("gpt-") else {
-        return false;
-    };
-    let end = version.find(|c: char| !c.is_ascii_digit() && c != '.');
-    let (number, rest) = version.split_at(end.unwrap_or(version.len()));
-    // `gpt-4o` is no version 4.
-    if !rest.is_empty() && !rest.starts_with('-') {
-        return false;
-    }
-    let mut parts = number.split('.').map(|part| part.parse::<u32>().ok());
-    let major = parts.next().flatten();
-    let minor = parts.next().map_or(Some(0), |minor| minor);
-    major.zip(minor).is_some_and(|version| version >= (5, 6))
 }
 
 /// A content with a breakpoint at its end; `None` if it has no text.

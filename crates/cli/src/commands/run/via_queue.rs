@@ -114,6 +114,14 @@ impl ViaQueue {
             .on_error(args.on_error.policy())
             .described(queue.info(args, manager))
             .set(queue.books(), QueueRun::ledger);
+        let run = match manager.map(LlmManager::plan) {
+            Some(plan) if plan.strategy().strategy == Strategy::Batch => {
+                let (first, route) = (&plan.first, plan.route_plan());
+                let asked = (first.provider, first.model.as_deref());
+                run.cache_prompt(route.cache_prompt, asked, &route.prices, true)
+            }
+            _ => run,
+        };
         let make_worker = |queue: &JobQueue| {
             let manager = manager.ok_or_else(|| Error::new(ErrorKind::Invalid, NO_MANAGER))?;
             let worker = manager.run_worker(queue)?;
