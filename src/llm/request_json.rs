@@ -174,6 +174,7 @@ impl<'de> Deserialize<'de> for Request {
                 sample: written.sample,
                 keep_reply: written.keep_reply,
                 unchecked: written.unchecked,
+            cache_prefix: written.cache_prefix,
                 input: written.input,
                 ..request
             });
@@ -219,6 +220,7 @@ impl<'de> Deserialize<'de> for Request {
             sample: written.sample,
             keep_reply: written.keep_reply,
             unchecked: written.unchecked,
+            cache_prefix: written.cache_prefix,
             input: written.input,
             ..Request::default()
         })
