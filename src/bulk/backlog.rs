@@ -385,9 +385,7 @@ impl Backlog for FileBacklog<'_> {
         while out.len() < max {
             if let Some(ticket) = self.left_of_group() {
                 out.push(ticket);
-            } else if let Some((item, places, tries, timer)) =
-                self.waiting.pop(availability, now)
-            {
+            } else if let Some((item, places, tries, timer)) = self.waiting.pop(availability, now) {
                 out.push(self.ticket(item, places, (tries, timer)));
             } else if let Some(item) = self.fresh(availability, now) {
                 let places = self.shared.equals.asked_for(self.index(), item);
@@ -570,7 +568,8 @@ mod tests {
                 Arc::new(file.items.finish()),
                 Equals::default(),
             )),
-            packs.into_iter()
+            packs
+                .into_iter()
                 .map(|packs| (class.clone(), packs, Prefix::NONE)),
             FileRunOptions::default(),
             None,

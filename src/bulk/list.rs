@@ -71,7 +71,10 @@ pub(crate) enum ListPrefixes {
 
 impl ListPrefixes {
     /// Those of requests that are all sent.
-    pub(crate) fn counted<'q>(route: &Route<'_>, requests: impl Iterator<Item = &'q Request>) -> Self {
+    pub(crate) fn counted<'q>(
+        route: &Route<'_>,
+        requests: impl Iterator<Item = &'q Request>,
+    ) -> Self {
         let mut counts: HashMap<PromptPrefix, (usize, &Request)> = HashMap::new();
         if route.caches_prompts() {
             for request in requests {
@@ -80,10 +83,18 @@ impl ListPrefixes {
                 }
             }
         }
-        let counted = counts.iter().zip(1..).map(|((beginning, (count, request)), number)| {
-            (*beginning, route.prefix(beginning, request, Some(*count), number))
-        });
-        let cached: HashMap<_, _> = counted.filter(|(_, prefix)| *prefix != Prefix::NONE).collect();
+        let counted = counts
+            .iter()
+            .zip(1..)
+            .map(|((beginning, (count, request)), number)| {
+                (
+                    *beginning,
+                    route.prefix(beginning, request, Some(*count), number),
+                )
+            });
+        let cached: HashMap<_, _> = counted
+            .filter(|(_, prefix)| *prefix != Prefix::NONE)
+            .collect();
         if cached.is_empty() {
             Self::None
         } else {
@@ -279,7 +290,13 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
             step: ticket.tries.step,
             prefix,
         };
-        let item = (ticket.task, ticket.tries, ticket.timer, ticket.class, prefix);
+        let item = (
+            ticket.task,
+            ticket.tries,
+            ticket.timer,
+            ticket.class,
+            prefix,
+        );
         self.waiting.push_at(place, due, order, item);
     }
 

@@ -36,7 +36,9 @@ impl ItemsToSend<'_> {
         let is_sent = |item: &usize| {
             self.options.wants(index, *item)
                 && !self.shared.equals.is_spared(*item)
-                && self.only.is_none_or(|only| only.binary_search(&(*item as u32)).is_ok())
+                && self
+                    .only
+                    .is_none_or(|only| only.binary_search(&(*item as u32)).is_ok())
         };
         let most = self.options.max_items.unwrap_or(usize::MAX);
         let mut items = (0..index.len()).filter(is_sent).take(most);
@@ -104,14 +106,19 @@ impl PrefixGroups {
             .collect();
         // Several kinds may have one beginning, for example with other temperatures.
         let mut numbers: HashMap<PromptPrefix, (u32, usize)> = HashMap::new();
-        for beginning in items.iter().filter_map(|item| beginnings[kind(&(*item as usize))]) {
+        for beginning in items
+            .iter()
+            .filter_map(|item| beginnings[kind(&(*item as usize))])
+        {
             let next = numbers.len() as u32 + 1;
             numbers.entry(beginning).or_insert((next, 0)).1 += 1;
         }
         let mut sizes = vec![0; numbers.len()];
         let mut owners = vec![None; numbers.len()];
         for (at, beginning) in beginnings.iter().enumerate() {
-            let found = beginning.as_ref().and_then(|beginning| numbers.get(beginning));
+            let found = beginning
+                .as_ref()
+                .and_then(|beginning| numbers.get(beginning));
             if let Some((number, count)) = found {
                 decided[at] = decide(at, *count, *number);
                 if decided[at] != Prefix::NONE {
@@ -158,7 +165,11 @@ impl PrefixGroups {
 
     /// The next item of the first group that may send one.
     pub(super) fn take(&mut self, availability: &Availability, now: Time) -> Option<usize> {
-        while self.groups.get(self.first).is_some_and(|group| group.next == group.end) {
+        while self
+            .groups
+            .get(self.first)
+            .is_some_and(|group| group.next == group.end)
+        {
             self.first += 1;
         }
         let groups = self.groups.iter_mut().skip(self.first);

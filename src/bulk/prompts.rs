@@ -63,7 +63,12 @@ pub(crate) struct Classes(Mutex<(HashMap<Kind, u16>, Vec<RequestKind>)>);
 
 /// The model, whether equal requests have equal answers, the fields of embeddings unless there are too many sets, and the
 /// beginning that a provider could cache, likewise.
-type Kind = (Option<String>, bool, Option<Option<String>>, Option<PromptPrefix>);
+type Kind = (
+    Option<String>,
+    bool,
+    Option<Option<String>>,
+    Option<PromptPrefix>,
+);
 
 impl Classes {
     /// The number of the request's class; `None` if there are too many.

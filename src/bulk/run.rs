@@ -371,7 +371,14 @@ impl<'a> Bulk<'a> {
             route: &self.route,
             outcomes: tx,
         };
-        let mut end = self.turn(ListBacklog::new(&self.route, source), channel, total, waker, woken, Some(outlet))?;
+        let mut end = self.turn(
+            ListBacklog::new(&self.route, source),
+            channel,
+            total,
+            waker,
+            woken,
+            Some(outlet),
+        )?;
         let (summary, now) = (end.summary(), end.now);
         let rest = end.work.backlog.items.rest();
         left.extend(rest.into_iter().map(|(item, tries, timer)| {

@@ -121,7 +121,10 @@ impl Prefixes {
 
     /// The next time at which calls stop waiting for a first one.
     pub(super) fn next_change(&self, now: Time) -> Option<Time> {
-        let states = self.writing.iter().filter_map(|(_, key)| self.states.get(key));
+        let states = self
+            .writing
+            .iter()
+            .filter_map(|(_, key)| self.states.get(key));
         let ends = states.filter_map(|state| state.writer.map(|(_, until)| until));
         ends.filter(|until| *until > now).min()
     }

@@ -18,12 +18,20 @@ fn the_others_wait_for_the_first_call_of_their_beginning_at_their_provider() {
     assert!(!prefixes.holds(A, &class, 0, at(1)));
     prefixes.begin(A, &class, 0, 7, at(1));
     assert!(prefixes.holds(A, &class, 0, at(1)));
-    assert!(!prefixes.holds(A, &class, 1, at(1)), "another provider has another cache");
-    assert!(!prefixes.holds(B, &class, 0, at(1)) && !prefixes.holds(Prefix::NONE, &class, 0, at(1)));
+    assert!(
+        !prefixes.holds(A, &class, 1, at(1)),
+        "another provider has another cache"
+    );
+    assert!(
+        !prefixes.holds(B, &class, 0, at(1)) && !prefixes.holds(Prefix::NONE, &class, 0, at(1))
+    );
     let other_model = Class::new([QuotaId(3), QuotaId(2)]);
     assert!(!prefixes.holds(A, &other_model, 0, at(1)));
     prefixes.end(8, true, at(2));
-    assert!(prefixes.holds(A, &class, 0, at(2)), "another call has ended");
+    assert!(
+        prefixes.holds(A, &class, 0, at(2)),
+        "another call has ended"
+    );
     prefixes.end(7, true, at(2));
     assert!(!prefixes.holds(A, &class, 0, at(2)));
     prefixes.begin(A, &class, 0, 9, at(2));

@@ -62,7 +62,8 @@ impl<T> Lane<T> {
             } = place;
             availability.prefixes.holds(*prefix, class, *step, now)
         };
-        !availability.pauses.is_paused(self.quota, now) && !self.cached.as_ref().is_some_and(is_held)
+        !availability.pauses.is_paused(self.quota, now)
+            && !self.cached.as_ref().is_some_and(is_held)
     }
 
     fn is_empty(&self) -> bool {

@@ -38,7 +38,7 @@ pub(super) enum Selection {
 }
 
 /// Fields of a result line that have columns of their own kind, or none.
-const APART: [&str; 8] = [
+const APART: [&str; 9] = [
     "id",
     "text",
     "embedding",
@@ -47,6 +47,7 @@ const APART: [&str; 8] = [
     "input",
     "request_hash",
     "settings",
+    "cache_saved_usd",
 ];
 
 /// Beside the answer if any line has them: whether one has depends on what was asked.

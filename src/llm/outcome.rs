@@ -244,8 +244,14 @@ impl Outcome {
         line.field("latency_ms", &millis)?;
         add(line, "time_ms", self.time_told())?;
         line.field("cost_usd", &self.cost_usd())?;
-        let saved = answer.map(|answer| answer.cache_saved).filter(|saved| *saved != 0);
-        add(line, "cache_saved_usd", saved.map(|picos| picos as f64 / 1e12))?;
+        let saved = answer
+            .map(|answer| answer.cache_saved)
+            .filter(|saved| *saved != 0);
+        add(
+            line,
+            "cache_saved_usd",
+            saved.map(|picos| picos as f64 / 1e12),
+        )?;
         add(line, "warning", warning)?;
         add(line, "service_tier", details.service_tier.as_ref())?;
         add(line, "degraded", details.degraded.as_ref())?;

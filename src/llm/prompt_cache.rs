@@ -109,7 +109,10 @@ fn sets_cache(request: &Request) -> bool {
     };
     FIELDS.into_iter().any(is_set)
         || request.extra.get("tools").is_some_and(in_parts)
-        || request.messages.iter().any(|message| in_parts(&message.content))
+        || request
+            .messages
+            .iter()
+            .any(|message| in_parts(&message.content))
 }
 
 fn hash(request: &Request) -> u64 {
@@ -161,7 +164,11 @@ impl CacheRule<'_> {
     fn has_price(&self, provider: &str, model: Option<&str>) -> bool {
         let prices = self.prices.of_call(provider, None, model);
         let entry = prices.as_ref().and_then(|prices| prices.entry("", self.at));
-        entry.is_some_and(|entry| entry.cached_input.is_some_and(|price| price.0 < entry.input.0))
+        entry.is_some_and(|entry| {
+            entry
+                .cached_input
+                .is_some_and(|price| price.0 < entry.input.0)
+        })
     }
 }
 

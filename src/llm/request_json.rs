@@ -69,7 +69,10 @@ impl Serialize for Request {
         put("sample", (self.sample > 0).then(|| self.sample.into()))?;
         put("keep_reply", self.keep_reply.then(|| true.into()))?;
         put("unchecked", self.unchecked.then(|| true.into()))?;
-        put("cache_prefix", self.cache_prefix.map(|lifetime| lifetime.as_str().into()))?;
+        put(
+            "cache_prefix",
+            self.cache_prefix.map(|lifetime| lifetime.as_str().into()),
+        )?;
         map.end()
     }
 }
@@ -174,7 +177,7 @@ impl<'de> Deserialize<'de> for Request {
                 sample: written.sample,
                 keep_reply: written.keep_reply,
                 unchecked: written.unchecked,
-            cache_prefix: written.cache_prefix,
+                cache_prefix: written.cache_prefix,
                 input: written.input,
                 ..request
             });

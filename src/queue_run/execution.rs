@@ -6,12 +6,12 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded, select};
 
 use crate::base::cancel::Context;
+use crate::base::clock::{Clock, SystemClock};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
 use crate::base::thread::spawn;
-use crate::base::warn_once::WarnOnce;
-use crate::base::clock::{Clock, SystemClock};
 use crate::base::usage::Usage;
+use crate::base::warn_once::WarnOnce;
 use crate::bulk::checkpoint::{Checkpoint, Line, Submit, Unsaved};
 use crate::bulk::run_settings::RunSettings;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
@@ -84,9 +84,8 @@ impl Execution {
         self.record.submits(attached.last, &self.settings);
         if let Some(rule) = &self.caching {
             let beginnings = self.checkpoint.beginnings().into_iter();
-            let sharing = beginnings.map(|(prefix, (model, requests))| {
-                (prefix, Sharing { model, requests })
-            });
+            let sharing =
+                beginnings.map(|(prefix, (model, requests))| (prefix, Sharing { model, requests }));
             self.pilots = Pilots::choose(rule, &sharing.collect(), SystemClock.wall());
         }
         let to_submit = self.checkpoint.to_submit();
@@ -126,7 +125,11 @@ impl Execution {
         let mut is_free = std::mem::take(&mut self.has_pilot_ended);
         is_free |= taken && self.pilots.are_in_batch();
         is_free |= self.pilots.give_up(false, SystemClock.now());
-        if is_free { self.submit_waiting() } else { Ok(()) }
+        if is_free {
+            self.submit_waiting()
+        } else {
+            Ok(())
+        }
     }
 
     fn attach(&mut self) -> Result<Attached, Error> {

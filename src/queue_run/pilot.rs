@@ -14,7 +14,9 @@ use std::time::Duration;
 use crate::base::clock::{Time, Timestamp};
 use crate::base::usage::Usage;
 use crate::config::choices::CachePrompt;
-use crate::llm::prompt_cache::{CacheLifetime, CacheRule, PromptPrefix, caches_in_batches, writes_cost};
+use crate::llm::prompt_cache::{
+    CacheLifetime, CacheRule, PromptPrefix, caches_in_batches, writes_cost,
+};
 use crate::money::prices::Prices;
 
 /// How long requests wait for their pilot.
@@ -122,8 +124,7 @@ impl Pilots {
 
     /// The item of this id is the pilot of its beginning.
     pub(super) fn sent(&mut self, prefix: &PromptPrefix, id: &str, now: Time) {
-        self.states
-            .insert(*prefix, State::Sent(id.to_owned(), now));
+        self.states.insert(*prefix, State::Sent(id.to_owned(), now));
     }
 
     /// The pilots are in their batch. Returns whether requests became free.
@@ -149,7 +150,9 @@ impl Pilots {
 
     /// Whether results of pilots are awaited.
     pub(super) fn is_waiting(&self) -> bool {
-        self.states.values().any(|state| !matches!(state, State::Over(_)))
+        self.states
+            .values()
+            .any(|state| !matches!(state, State::Over(_)))
     }
 
     /// Gives up pilots that take too long, or all. Returns whether requests became free.
@@ -226,11 +229,18 @@ mod tests {
         let mut pilots = pilots(&rule(CachePrompt::Auto), &[20, 3]);
         let (shared, few) = (prefix(1), prefix(2));
         assert_eq!(pilots.decide(Some(&shared)), Decision::Pilot);
-        assert_eq!(pilots.decide(Some(&few)), Decision::Hold, "the pilot goes alone");
+        assert_eq!(
+            pilots.decide(Some(&few)),
+            Decision::Hold,
+            "the pilot goes alone"
+        );
         pilots.sent(&shared, "a", at(0));
         assert_eq!(pilots.decide(Some(&shared)), Decision::Hold);
         assert!(pilots.are_in_batch());
-        assert_eq!((pilots.decide(Some(&few)), pilots.decide(None)), (PLAIN, PLAIN));
+        assert_eq!(
+            (pilots.decide(Some(&few)), pilots.decide(None)),
+            (PLAIN, PLAIN)
+        );
         assert!(!pilots.ended("b", wrote(3000)) && pilots.is_waiting());
         assert!(pilots.ended("a", wrote(3000)) && !pilots.is_waiting());
         assert_eq!(pilots.decide(Some(&shared)), HOUR);

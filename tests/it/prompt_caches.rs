@@ -32,7 +32,11 @@ fn system(name: &str) -> String {
 }
 
 fn requests(system: &str, n: usize) -> Vec<Request> {
-    let request = |i| Request::new(format!("question {i}")).with_system(system).with_max_tokens(16);
+    let request = |i| {
+        Request::new(format!("question {i}"))
+            .with_system(system)
+            .with_max_tokens(16)
+    };
     (0..n).map(request).collect()
 }
 
@@ -60,7 +64,7 @@ fn nearly_all_of_a_shared_beginning_is_read_from_the_cache() {
     for (provider, model) in MODELS {
         let sim = simulator(caching());
         let route = route(&sim, provider, model).cache_prompt(CachePrompt::Always);
-        let requests = requests(&system("one"), 2_000);
+        let requests = requests(&system("one"), 500);
         let outcomes = Bulk::new(route).concurrency(16).collect(&requests).unwrap();
         let usage = usage(&outcomes);
         let part = part(&usage, requests.len());

@@ -102,7 +102,10 @@ impl PromptCaches {
         let mut entries = self.0.lock();
         let mut longest = 0;
         for point in &points.list {
-            if let Some(entry) = entries.get_mut(&point.hash).filter(|entry| entry.is_at(now)) {
+            if let Some(entry) = entries
+                .get_mut(&point.hash)
+                .filter(|entry| entry.is_at(now))
+            {
                 entry.until = now + entry.lifetime;
                 longest = point.tokens;
             }
@@ -226,7 +229,9 @@ fn openai(request: &Value) -> Points {
             Value::String(text) => texts.push((text.clone(), false)),
             parts => {
                 for part in parts.as_array().into_iter().flatten() {
-                    let text = part["text"].as_str().map_or_else(|| part.to_string(), str::to_owned);
+                    let text = part["text"]
+                        .as_str()
+                        .map_or_else(|| part.to_string(), str::to_owned);
                     texts.push((text, part["prompt_cache_breakpoint"].is_object()));
                 }
             }
@@ -246,7 +251,10 @@ fn openai(request: &Value) -> Points {
             is_billed: true,
         };
     }
-    let whole: Vec<u8> = texts.into_iter().flat_map(|(text, _)| text.into_bytes()).collect();
+    let whole: Vec<u8> = texts
+        .into_iter()
+        .flat_map(|(text, _)| text.into_bytes())
+        .collect();
     for step in whole.chunks_exact((STEP * BYTES) as usize) {
         step.hash(&mut beginning.hasher);
         beginning.bytes += step.len() as u64;
@@ -300,8 +308,10 @@ mod tests {
         assert_eq!(caches.read(&hour, at(0)).written_1h, 2000);
         caches.write(&hour, at(0));
         assert_eq!(caches.read(&marked("b", "1h"), at(3599)).read, 2000);
-        let short = anthropic(&json!({"model": "claude-haiku-4-5", "system": [{"type": "text",
-            "text": "x".repeat(8000), "cache_control": {"type": "ephemeral"}}]}));
+        let short = anthropic(
+            &json!({"model": "claude-haiku-4-5", "system": [{"type": "text",
+            "text": "x".repeat(8000), "cache_control": {"type": "ephemeral"}}]}),
+        );
         assert_eq!(short.list, []);
         let unmarked = anthropic(&json!({"model": "m", "system": "x".repeat(8000)}));
         assert_eq!(caches.read(&unmarked, at(0)), CacheUse::default());
@@ -327,10 +337,12 @@ mod tests {
     fn explicit_breakpoints_limit_what_is_written() {
         let caches = PromptCaches::default();
         let ask = |user: &str| {
-            openai(&json!({"model": "gpt-5.6", "prompt_cache_options": {"mode": "explicit"},
+            openai(
+                &json!({"model": "gpt-5.6", "prompt_cache_options": {"mode": "explicit"},
                 "messages": [{"role": "system", "content": [{"type": "text",
                 "text": "x".repeat(12_000), "prompt_cache_breakpoint": {"mode": "explicit"}}]},
-                {"role": "user", "content": user}]}))
+                {"role": "user", "content": user}]}),
+            )
         };
         assert_eq!(caches.read(&ask("a"), at(0)).written, 3000);
         caches.write(&ask("a"), at(0));

@@ -206,7 +206,8 @@ impl<W: Work> Dispatcher<W> {
             self.pending.push(Settled::Later(ticket, Time::ZERO, None));
             return;
         }
-        if (self.availability.prefixes).holds(ticket.prefix, &ticket.class, ticket.tries.step, now) {
+        if (self.availability.prefixes).holds(ticket.prefix, &ticket.class, ticket.tries.step, now)
+        {
             self.pending.push(Settled::Later(ticket, Time::ZERO, None));
             return;
         }

@@ -18,7 +18,11 @@ pub(super) fn caches(vendor: &Vendor, model: Option<&str>, tokens: u32) -> bool 
 }
 
 /// The beginning of a request that is to be cached, unless it is too short for the model.
-fn wanted(vendor: &Vendor, request: &Request, model: &str) -> Option<(PromptPrefix, CacheLifetime)> {
+fn wanted(
+    vendor: &Vendor,
+    request: &Request,
+    model: &str,
+) -> Option<(PromptPrefix, CacheLifetime)> {
     let lifetime = request.cache_prefix?;
     let prefix = PromptPrefix::of(request)?;
     caches(vendor, Some(model), prefix.tokens).then_some((prefix, lifetime))
@@ -76,7 +80,14 @@ pub(super) fn with_breakpoint(content: Text<'_>) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llm::providers::dialect::encode;
     use crate::llm::providers::dialect::testing::encoded;
+
+    fn body_for(vendor: &str, model: &str, request: &Request) -> Value {
+        let vendor = Vendor::named(vendor).unwrap();
+        let call = encode(vendor, request, Some(model)).unwrap();
+        serde_json::from_slice(&call.body).unwrap()
+    }
 
     fn long() -> Request {
         let system = "All rules. ".repeat(2_000);
@@ -110,8 +121,9 @@ mod tests {
         assert!(!caches(anthropic, Some("claude-sonnet-5"), 1023));
         assert!(!caches(anthropic, Some("claude-haiku-4-5-20251001"), 4095));
         assert!(!caches(Vendor::named("local").unwrap(), None, 1 << 20));
-        let short = long().with_system("x".repeat(4 * 4095)).with_model("claude-haiku-4-5");
-        assert!(encoded("anthropic", &short).1["system"].is_string());
+        let short = long().with_system("x".repeat(4 * 4095));
+        assert!(body_for("anthropic", "claude-haiku-4-5", &short)["system"].is_string());
+        assert!(body_for("anthropic", "claude-sonnet-5", &short)["system"].is_array());
     }
 
     #[test]
@@ -132,12 +144,12 @@ mod tests {
 
     #[test]
     fn only_the_beginning_of_a_prompt_is_written_by_models_that_bill_it() {
-        let body = encoded("openai", &long().with_model("gpt-5.6")).1;
+        let body = body_for("openai", "gpt-5.6", &long());
         assert_eq!(body["prompt_cache_options"], json!({"mode": "explicit"}));
         let part = &body["messages"][0]["content"][0];
         assert_eq!(part["prompt_cache_breakpoint"], json!({"mode": "explicit"}));
         assert_eq!(body["messages"][1]["content"], "U");
-        let body = encoded("openai", &long().with_model("gpt-5")).1;
+        let body = body_for("openai", "gpt-5", &long());
         assert!(body["messages"][0]["content"].is_string());
         assert!(body["prompt_cache_key"].is_string() && body["prompt_cache_options"].is_null());
     }
@@ -149,6 +161,9 @@ mod tests {
         let expected = json!({"type": "ephemeral", "ttl": "1h"});
         assert_eq!(body["system"][0]["cache_control"], expected);
         let body = encoded("anthropic", &long()).1;
-        assert_eq!(body["system"][0]["cache_control"], json!({"type": "ephemeral"}));
+        assert_eq!(
+            body["system"][0]["cache_control"],
+            json!({"type": "ephemeral"})
+        );
     }
 }

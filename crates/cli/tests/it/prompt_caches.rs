@@ -1,6 +1,6 @@
 //! Prompt caches through the real program: what is read from them in calls and in batches, and what they saved.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
@@ -46,7 +46,18 @@ fn sum(lines: &[Value], count: &str) -> u64 {
 }
 
 #[test]
-fn two_thousand_prompts_read_nearly_all_that_they_share() {
+fn prompts_read_nearly_all_that_they_share() {
+    read_nearly_all(300);
+}
+
+#[test]
+#[ignore = "slow in a debug build"]
+fn long_two_thousand_prompts_read_nearly_all_that_they_share() {
+    read_nearly_all(2_000);
+}
+
+fn read_nearly_all(prompts: usize) {
+    let all = prompts as u64;
     for (at, words) in [
         (ANTHROPIC, "-j 16"),
         (OPENAI, "-j 16"),
@@ -54,22 +65,31 @@ fn two_thousand_prompts_read_nearly_all_that_they_share() {
         (OPENAI, "--strategy batch"),
     ] {
         let (desk, sim) = (Desk::new(), caching(QUICK));
-        desk.write("in.jsonl", prompt_lines(2_000));
+        desk.write("in.jsonl", prompt_lines(prompts));
         let told = run(&desk, &sim, at, &format!("{words} --json")).expect(0);
         let lines = desk.results("out.jsonl");
         let read = sum(&lines, "cached_input_tokens");
-        let part = read as f64 / (SHARED * 2_000) as f64;
-        println!("{} {words}: {:.2} % of the shared input", at.0, part * 100.0);
+        let part = read as f64 / (SHARED * all) as f64;
+        println!(
+            "{} {words}: {:.2} % of the shared input",
+            at.0,
+            part * 100.0
+        );
         assert!(part >= 0.95, "{at:?} {words}: {part}");
         let stats = sim.stats();
-        assert_eq!((stats.malformed, stats.paid), (0, 2_000));
+        assert_eq!((stats.malformed, stats.paid), (0, all));
         if at == ANTHROPIC {
             assert_eq!(sum(&lines, "cache_write_tokens"), SHARED, "{words}");
         }
         let saved = &summary(&told)["summary"]["cache_saved_usd"];
-        let of_lines = lines.iter().filter_map(|line| line["cache_saved_usd"].as_f64());
+        let of_lines = lines
+            .iter()
+            .filter_map(|line| line["cache_saved_usd"].as_f64());
         let difference = saved.as_f64().unwrap() - of_lines.sum::<f64>();
-        assert!(saved.as_f64() > Some(0.1) && difference.abs() < 1e-6, "{saved}");
+        assert!(
+            saved.as_f64() > Some(0.1) && difference.abs() < 1e-6,
+            "{saved}"
+        );
         clean(&desk);
     }
 }
@@ -84,7 +104,10 @@ fn a_run_that_is_resumed_with_another_setting_sends_nothing_again() {
     desk.write("in.jsonl", prompt_lines(20));
     let before = sum(&desk.results("out.jsonl"), "cached_input_tokens");
     run(&desk, &sim, ANTHROPIC, "").expect(0);
-    assert_eq!(sum(&desk.results("out.jsonl"), "cached_input_tokens"), before);
+    assert_eq!(
+        sum(&desk.results("out.jsonl"), "cached_input_tokens"),
+        before
+    );
     for words in ["--cache-prompt never", "--cache-prompt always"] {
         run(&desk, &sim, ANTHROPIC, words).expect(0);
         assert_eq!(sim.stats().paid, 20, "{words}");
@@ -96,8 +119,10 @@ fn prompts_of_a_stream_are_cached_only_if_all_are() {
     for (words, cached) in [("", false), ("--cache-prompt always", true)] {
         let (desk, sim) = (Desk::new(), caching(QUICK));
         let words = format!("- -o out.jsonl {words}");
-        let mut running = Running::start(&mut caches(&desk, &sim, ANTHROPIC, &words));
+        let mut command = caches(&desk, &sim, ANTHROPIC, &words);
+        let mut running = Running::start(command.stdin(Stdio::piped()));
         running.feed(&prompt_lines(40));
+        running.child.stdin = None;
         running.wait().expect(0);
         let read = sum(&desk.results("out.jsonl"), "cached_input_tokens");
         assert_eq!(read, if cached { 39 * SHARED } else { 0 });
@@ -147,6 +172,13 @@ fn requests_that_share_nothing_do_not_wait_for_a_pilot() {
         .env("ANTHROPIC_API_KEY", "k")
         .env("ANTHROPIC_BASE_URL", format!("http://{}", sim.addr()));
     Running::start(&mut command).wait().expect(0);
-    assert_eq!(sim.batch_stats().created, 3, "the pilot, the others, and those that share");
-    assert_eq!(sum(&desk.results("out.jsonl"), "cached_input_tokens"), 29 * SHARED);
+    assert_eq!(
+        sim.batch_stats().created,
+        3,
+        "the pilot, the others, and those that share"
+    );
+    assert_eq!(
+        sum(&desk.results("out.jsonl"), "cached_input_tokens"),
+        29 * SHARED
+    );
 }

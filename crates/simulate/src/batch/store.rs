@@ -425,7 +425,10 @@ fn cache(items: &mut [Item], blob: &Blob, plan: &Plan, shared: &Shared) {
     let (config, caches, now) = (&shared.config, &shared.prompt_caches, shared.now());
     let dialect = spoken_at(&plan.endpoint, plan.family.dialect(config));
     let replied = now + config.batches.duration / REPLIES_AFTER;
-    for item in items.iter_mut().filter(|item| matches!(item.fate, Fate::Done(_))) {
+    for item in items
+        .iter_mut()
+        .filter(|item| matches!(item.fate, Fate::Done(_)))
+    {
         let at = item.at as usize;
         let line = &blob.bytes[at..at + item.size as usize];
         if item.fate.is_error() {

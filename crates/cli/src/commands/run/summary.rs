@@ -330,7 +330,10 @@ fn cache_row(summary: &Summary) -> Option<String> {
     let read = count(usage.cached_input_tokens);
     let text = match usage.cache_write_tokens {
         0 => format!("{what} {amount}: {read} tokens read"),
-        written => format!("{what} {amount}: {read} tokens read, {} written", count(written)),
+        written => format!(
+            "{what} {amount}: {read} tokens read, {} written",
+            count(written)
+        ),
     };
     Some(row("cache", &text))
 }
