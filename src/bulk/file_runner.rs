@@ -10,7 +10,7 @@ use crate::engine::pack::Pack;
 use crate::engine::run::Reply;
 use crate::engine::work::Ticket;
 use crate::llm::outcome_builder::OutcomeBuilder;
-use crate::llm::prompt_cache::CacheLifetime;
+use crate::llm::params::CacheLifetime;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::money::replies::EarlierReplies;

@@ -6,7 +6,6 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::base::clock::Timestamp;
@@ -15,27 +14,6 @@ use crate::money::prices::Prices;
 
 use super::params::RequestTask;
 use super::request::{Request, Text, text_bytes};
-
-/// How long a provider keeps the beginning of a prompt after its last use, if it lets the request choose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum CacheLifetime {
-    /// 5 minutes, for calls.
-    Minutes,
-    /// 1 hour, for batches, whose requests may be processed far apart. Writing costs more.
-    Hour,
-}
-
-impl CacheLifetime {
-    /// Its name in stored requests.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Minutes => "minutes",
-            Self::Hour => "hour",
-        }
-    }
-}
 
 /// Shorter beginnings are not cached. No provider with a lower minimum has much to save below it.
 pub(crate) const LEAST_TOKENS: u32 = 1024;

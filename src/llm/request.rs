@@ -8,8 +8,7 @@ use crate::base::brief::{Bytes, Many, Name};
 
 use super::attachment::{self, Part};
 use super::native::Native;
-use super::params::{Params, RequestTask, ResponseFormat};
-use super::prompt_cache::CacheLifetime;
+use super::params::{CacheLifetime, Params, RequestTask, ResponseFormat};
 use super::reply_details::RawJson;
 use super::user_data::UserData;
 

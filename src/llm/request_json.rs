@@ -6,8 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::native::NativeFormat;
-use super::params::{Params, ResponseFormat};
-use super::prompt_cache::CacheLifetime;
+use super::params::{CacheLifetime, Params, ResponseFormat};
 use super::reply_details::RawJson;
 use super::request::{Message, Request, Role};
 use super::translate;

@@ -16,7 +16,8 @@ use crate::bulk::checkpoint::{Checkpoint, Line, Submit, Unsaved};
 use crate::bulk::run_settings::RunSettings;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::llm::outcome::Outcome;
-use crate::llm::prompt_cache::{CacheLifetime, PromptPrefix};
+use crate::llm::params::CacheLifetime;
+use crate::llm::prompt_cache::PromptPrefix;
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
 use crate::queue::host::{EnqueueError, JobQueue};
 use crate::queue::job::{Job, JobStatus, ProcessState};
@@ -104,6 +105,13 @@ impl Execution {
 
     /// Submits what need not wait for a pilot any more.
     fn submit_waiting(&mut self) -> Result<(), StopReason> {
+        let found = self.queue.process(self.process);
+        let found = found.map_err(StopReason::Fatal)?;
+        if found.is_some_and(|process| process.cancelled) {
+            // It takes no more.
+            self.waiting = 0;
+            return Ok(());
+        }
         let before = self.submitted;
         self.submit()?;
         self.waiting = self.waiting.saturating_sub(self.submitted - before);

@@ -14,9 +14,8 @@ use std::time::Duration;
 use crate::base::clock::{Time, Timestamp};
 use crate::base::usage::Usage;
 use crate::config::choices::CachePrompt;
-use crate::llm::prompt_cache::{
-    CacheLifetime, CacheRule, PromptPrefix, caches_in_batches, writes_cost,
-};
+use crate::llm::params::CacheLifetime;
+use crate::llm::prompt_cache::{CacheRule, PromptPrefix, caches_in_batches, writes_cost};
 use crate::money::prices::Prices;
 
 /// How long requests wait for their pilot.

@@ -6,7 +6,8 @@
 
 use serde_json::{Value, json};
 
-use crate::llm::prompt_cache::{CacheLifetime, PromptPrefix, has_breakpoints, least_tokens};
+use crate::llm::params::CacheLifetime;
+use crate::llm::prompt_cache::{PromptPrefix, has_breakpoints, least_tokens};
 use crate::llm::request::{Request, Text};
 
 use super::vendor::{PromptCache, Vendor};
