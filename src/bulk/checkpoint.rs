@@ -215,7 +215,7 @@ impl Checkpoint {
     }
 
     /// How many requests are to be submitted.
-    pub(crate) fn to_submit(&mut self) -> u64 {
+    pub(crate) fn count_unsent(&mut self) -> u64 {
         let (options, left) = (self.options, self.left);
         let index = self.in_order();
         let wanted = (0..index.len()).filter(|i| options.wants(index, *i));

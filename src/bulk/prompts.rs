@@ -87,10 +87,11 @@ impl Classes {
                 return Some(*class);
             }
         }
-        if kinds.len() >= MOST_PREFIXES && kind.3.take().is_some() {
-            if let Some(class) = known.get(&kind) {
-                return Some(*class);
-            }
+        if kinds.len() >= MOST_PREFIXES
+            && kind.3.take().is_some()
+            && let Some(class) = known.get(&kind)
+        {
+            return Some(*class);
         }
         let class = u16::try_from(kinds.len()).ok()?;
         kinds.push(RequestKind {

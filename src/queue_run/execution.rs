@@ -89,7 +89,7 @@ impl Execution {
                 beginnings.map(|(prefix, (model, requests))| (prefix, Sharing { model, requests }));
             self.pilots = Pilots::choose(rule, &sharing.collect(), SystemClock.wall());
         }
-        let to_submit = self.checkpoint.to_submit();
+        let to_submit = self.checkpoint.count_unsent();
         self.submit()?;
         self.checkpoint.will_take(self.attached + to_submit);
         self.waiting = to_submit - self.submitted.min(to_submit);

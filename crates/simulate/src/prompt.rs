@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::SimConfig;
 use super::limits::Denial;
-use super::prompt_cache::CacheUse;
 use super::shape::Shape;
 use super::tools::{Call, Tools};
 
@@ -25,6 +24,16 @@ pub(super) struct Prompt {
     pub(super) flex: bool,
     /// What it did with the cache, if there are caches.
     pub(super) cache_use: Option<CacheUse>,
+}
+
+/// What a request did with the cache, in tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct CacheUse {
+    pub(super) read: u64,
+    /// Written for any time.
+    pub(super) written: u64,
+    /// The part of these that is written for an hour.
+    pub(super) written_1h: u64,
 }
 
 /// The texts of a conversation. One of them is the prompt.

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::dialect::Dialect;
+use super::prompt::CacheUse;
 use super::{SimConfig, Vendor};
 
 /// A point up to which a prompt can be cached.
@@ -34,16 +35,6 @@ pub(super) struct Points {
     list: Vec<Point>,
     /// Whether writing is billed and reported.
     is_billed: bool,
-}
-
-/// What a request did with the cache, in tokens.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct CacheUse {
-    pub(super) read: u64,
-    /// Written for any time.
-    pub(super) written: u64,
-    /// The part of these that is written for an hour.
-    pub(super) written_1h: u64,
 }
 
 /// How long OpenAI keeps what Anthropic keeps for the shorter time.

@@ -11,7 +11,7 @@ use super::Family;
 use super::config::BatchConfig;
 use crate::Trouble;
 use crate::http::Version;
-use crate::prompt_cache::CacheUse;
+use crate::prompt::CacheUse;
 use crate::trouble::Form;
 
 /// Received bytes, and the positions of the relevant parts.

@@ -9,8 +9,7 @@ use super::life::{Batch, Fate, Part};
 use crate::answer::{self, Place};
 use crate::dialect::Dialect;
 use crate::http::Version;
-use crate::prompt::Problem;
-use crate::prompt_cache::CacheUse;
+use crate::prompt::{CacheUse, Problem};
 use crate::template::Facts;
 use crate::{SimConfig, Trouble};
 
