@@ -75,6 +75,7 @@ impl Bench {
         let end = |job: &ClaimedJob| Settlement {
             charge: None,
             worked: None,
+            budget: Default::default(),
             receipt: job.receipt,
             calls: 1,
             outcome: outcome.clone(),

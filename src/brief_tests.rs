@@ -208,6 +208,7 @@ fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
         job_id: ids.0,
         process_id: ids.1,
         owner: Some("shop".to_owned()),
+        budget: None,
         lane: lane.clone(),
         item_id: Some("a-1".to_owned()),
         request_hash: None,
@@ -273,6 +274,7 @@ fn the_debug_of_the_queues_types_is_short_and_shows_no_payload() {
             outcome,
             charge: None,
             worked: None,
+            budget: Default::default(),
         });
     }
     is_private(&StoredBatch {

@@ -19,7 +19,8 @@
 #![cfg_attr(
     feature = "queue",
     doc = "| store these answers in a file | [`SqliteAnswers`] |
-| run a file through a queue, for batches | [`QueueRun`], [`RunStore`], [`QueueRunReport`] |"
+| run a file through a queue, for batches | [`QueueRun`], [`RunStore`], [`QueueRunReport`] |
+| meet a deadline at the least cost | [`InTime`], for [`QueueRun::deadline`] |"
 )]
 
 pub use crate::base::store_path::store_path;
@@ -33,4 +34,4 @@ pub use crate::bulk::reuse_db::SqliteAnswers;
 pub use crate::config::choices::{CachePrompt, Dedupe};
 pub use crate::export::{Export, ExportFormat, ExportReport};
 #[cfg(feature = "queue")]
-pub use crate::queue_run::{QueueRun, QueueRunReport, RunStore};
+pub use crate::queue_run::{InTime, QueueRun, QueueRunReport, RunStore};

@@ -29,6 +29,8 @@ mod call_limits;
 #[cfg(feature = "queue")]
 mod durable;
 mod follow;
+#[cfg(feature = "queue")]
+mod in_time;
 mod options;
 mod plan;
 mod route_plan;

@@ -22,6 +22,6 @@ pub use crate::llm::providers::headers::CallHeader;
 pub use crate::llm::providers::local::{LocalServer, ServerState};
 pub use crate::llm::providers::remote::CallPreview;
 pub use crate::llm::providers::survey::{ProviderStatus, api_keys_set, inspect, survey};
-pub use crate::money::ledger::{LedgerColumn, LedgerRow};
+pub use crate::money::ledger::{LedgerColumn, LedgerQuery, LedgerRow};
 pub use crate::money::prices::ModelPrices;
 pub use crate::money::table::{Price, PriceEntry};

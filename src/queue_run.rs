@@ -15,6 +15,8 @@ use crate::bulk::run_settings::{RunSettings, names_settings};
 use crate::config::choices::{CachePrompt, Dedupe};
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
+use crate::money::budget::Budget;
+use crate::money::deadline::DeadlinePlan;
 use crate::money::prices::Prices;
 use crate::observe::progress::{Progress, ProgressNotifier};
 use crate::queue::batch::BatchInfo;
@@ -26,14 +28,18 @@ use crate::queue::worker_run::WorkerReport;
 
 mod attach;
 mod execution;
+mod in_time;
 #[cfg(test)]
 mod lost_tests;
+mod meter;
 mod pilot;
 mod record;
 mod store;
 
 use attach::Attached;
 use execution::Execution;
+pub use in_time::InTime;
+use in_time::Pilot;
 use pilot::{Pilots, Rule};
 use record::{JobSettings, Note, Record};
 pub use store::RunStore;
@@ -54,6 +60,9 @@ pub struct QueueRun {
     until_submitted: bool,
     on_error: ErrorPolicy,
     info: Option<ProcessInfo>,
+    deadline: Option<InTime>,
+    known: Option<DeadlinePlan>,
+    budget: Option<Budget>,
     /// The output, where a later run can come back to it.
     output: Option<PathBuf>,
     settings: RunSettings,
@@ -81,6 +90,10 @@ pub struct QueueRunReport {
     pub batches: Vec<BatchInfo>,
     /// Where the process stands; `None` when nothing of it is left.
     pub left: Option<ProcessState>,
+    /// The deadline, and how the run went about it; `None` without a [deadline](QueueRun::deadline).
+    pub deadline: Option<DeadlinePlan>,
+    /// Whether the deadline has passed before all items had their outcome.
+    pub deadline_missed: bool,
 }
 
 impl QueueRun {
@@ -129,6 +142,7 @@ impl QueueRun {
             refuse_another_output(path, &run, known.as_ref()).map_err(FileRunError::Usage)?;
         }
         run.set_to_collect(attached.ended);
+        let plan = known.as_ref().and_then(|known| known.info.deadline.clone());
         let known = known.map(|known| Note::of(&known.info).settings);
         let known = known.unwrap_or_default();
         let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
@@ -150,6 +164,9 @@ impl QueueRun {
             until_submitted: false,
             on_error: ErrorPolicy::StopOnCriticalError,
             info: None,
+            deadline: None,
+            known: plan,
+            budget: None,
             output: path,
             settings,
             caching: None,
@@ -190,6 +207,18 @@ impl QueueRun {
         self
     }
 
+    /// Meets a deadline at the least cost. The worker of [`run`](Self::run) then has a route at the standard tier, and a
+    /// Batch API if the provider has one; the run decides which of them is used. Default: the worker's strategy.
+    pub fn deadline(mut self, in_time: InTime) -> Self {
+        self.deadline = Some(in_time);
+        self
+    }
+
+    /// The deadline of an earlier run that this one continues.
+    pub fn known_deadline(&self) -> Option<&DeadlinePlan> {
+        self.known.as_ref()
+    }
+
     /// Copies what the run was billed into this folder of [books](crate::unstable::RunBook) whenever it ends, because its
     /// own store is removed in the end. Default: no copy.
     pub fn ledger(mut self, folder: impl Into<PathBuf>) -> Self {
@@ -200,8 +229,8 @@ impl QueueRun {
     /// Sets which prompts use the prompt cache of the provider of the batches, see [`CachePrompt`]. One request of each
     /// shared beginning is then submitted in a batch by itself. The others follow when it has its answer, at most 15 minutes
     /// later, and are marked only if it has written the cache; other requests do not wait. `model` is the model of requests
-    /// that name none. With `may_wait` false, and for a run [until all is submitted](Self::until_submitted), no cache is
-    /// used. Default: no cache.
+    /// that name none. With `may_wait` false, for a run [until all is submitted](Self::until_submitted), and for one with a
+    /// [deadline](Self::deadline), no cache is used. Default: no cache.
     pub fn cache_prompt(
         mut self,
         which: CachePrompt,
@@ -216,6 +245,13 @@ impl QueueRun {
             model: model.map(str::to_owned),
             may_wait,
         });
+        self
+    }
+
+    /// Limits what its process may cost, with what was spent on the output before. The queue counts what is spent, and this
+    /// budget, with its [record](Budget::recorded_in), takes that over. Default: no limit, or the one that the process has.
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.budget = Some(budget.clone());
         self
     }
 
@@ -245,6 +281,9 @@ impl QueueRun {
         let (store, output) = (self.store, self.output);
         let (queue, process) = (store.queue(), store.process());
         let record = Record::begin(queue, process, self.info, output)?;
+        let pilot = self
+            .deadline
+            .map(|options| Pilot::new(options, record.plan()));
         let checkpoint = match Checkpoint::open(self.run) {
             Ok(Some(checkpoint)) => checkpoint,
             other => {
@@ -262,18 +301,20 @@ impl QueueRun {
             notifier: self.notifier,
             until_submitted: self.until_submitted,
             on_error: self.on_error,
+            budget: self.budget,
             settings: self.settings,
-            caching: self.caching.map(|rule| Rule {
-                // Such a run does not stay until a pilot has ended.
-                may_wait: rule.may_wait && !self.until_submitted,
-                ..rule
-            }),
+            // A run until all is submitted does not stay until a pilot has ended, and a deadline leaves no time for that.
+            caching: self
+                .caching
+                .filter(|rule| rule.may_wait && !self.until_submitted && pilot.is_none()),
             pilots: Pilots::default(),
             waiting: 0,
-            has_pilot_ended: false,
+            is_free: false,
+            is_cancelled: false,
             submitted: 0,
             attached: 0,
             unwanted: Vec::new(),
+            pilot,
             sum: WorkerReport::default(),
         };
         let stop = execution.carry_out(&mut || worker(store.queue())).err();
@@ -307,6 +348,8 @@ impl QueueRun {
         // Not before what could not be recorded is in the report.
         let failed = left.as_ref().err().or(batches.as_ref().err());
         stop = stop.or_else(|| failed.cloned().map(StopReason::Fatal));
+        let plan = execution.pilot.as_ref().map(|pilot| pilot.plan().clone());
+        let deadline_missed = plan.as_ref().is_some_and(|plan| plan.deadline.is_missed());
         let sum = execution.sum;
         let counters = Counters {
             calls: sum.calls,
@@ -351,6 +394,8 @@ impl QueueRun {
             created: sum.batches,
             batches: batches.unwrap_or_default(),
             left: left.unwrap_or_default(),
+            deadline: plan,
+            deadline_missed,
         }
     }
 }

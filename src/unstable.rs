@@ -13,7 +13,7 @@
 //! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`ListedBatches`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`BatchRefusal`], [`BatchLine`], [`BatchLineResult`] |
 #![cfg_attr(
     feature = "queue",
-    doc = "| [`JobStore`] | the database of jobs | [`StoreDatabase`], [`EnqueueStore`], [`ResultStore`], [`ClaimStore`], [`BatchStore`], [`JobParts`], [`WorkerId`], [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`Settlement`], [`ClaimOutcome`], [`ConsumerLock`], [`WorkSignal`], [`StoredBatch`], [`BatchNo`], [`WaitingJobs`], [`BatchFill`], [`MAX_CRASHES`], [`SUSPECT_CRASHES`], [`InsertGuard`], [`SqlValue`] |"
+    doc = "| [`JobStore`] | the database of jobs | [`StoreDatabase`], [`EnqueueStore`], [`ResultStore`], [`ClaimStore`], [`BatchStore`], [`BudgetStore`], [`JobBudget`], [`BudgetDraw`], [`BudgetEnd`], [`JobParts`], [`WorkerId`], [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`Settlement`], [`ClaimOutcome`], [`ConsumerLock`], [`WorkSignal`], [`StoredBatch`], [`BatchNo`], [`WaitingJobs`], [`BatchFill`], [`MAX_CRASHES`], [`SUSPECT_CRASHES`], [`InsertGuard`], [`SqlValue`] |"
 )]
 #![cfg_attr(
     feature = "mysql",
@@ -43,7 +43,8 @@ pub use crate::queue::job::JobParts;
 pub use crate::queue::store::mysql::{MysqlTables, TablesTransaction};
 #[cfg(feature = "queue")]
 pub use crate::queue::store::{
-    BatchFill, BatchNo, BatchStore, ClaimOutcome, ClaimReply, ClaimRequest, ClaimStore, ClaimedJob,
-    ConsumerLock, EnqueueStore, InsertGuard, JobStore, MAX_CRASHES, ResultStore, SUSPECT_CRASHES,
-    Settlement, SqlValue, StoreDatabase, StoredBatch, WaitingJobs, WorkSignal, WorkerId,
+    BatchFill, BatchNo, BatchStore, BudgetDraw, BudgetEnd, BudgetStore, ClaimOutcome, ClaimReply,
+    ClaimRequest, ClaimStore, ClaimedJob, ConsumerLock, EnqueueStore, InsertGuard, JobBudget,
+    JobStore, MAX_CRASHES, ResultStore, SUSPECT_CRASHES, Settlement, SqlValue, StoreDatabase,
+    StoredBatch, WaitingJobs, WorkSignal, WorkerId,
 };

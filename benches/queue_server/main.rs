@@ -301,6 +301,7 @@ fn claim_times(store: &dyn JobStore, rounds: usize) -> (f64, f64) {
             let back = |receipt| Settlement {
                 charge: None,
                 worked: None,
+                budget: Default::default(),
                 receipt,
                 calls: 0,
                 outcome: ClaimOutcome::Snooze { due_at: None },

@@ -34,11 +34,11 @@ pub enum AnswerPiece<'a> {
         #[debug("{:?}", Bytes(text.len()))]
         text: &'a str,
     },
-    /// Only of OpenAI's Responses API: the next item of the output begins, with everything but its contents. The pieces
+    /// OpenAI's Responses API only: the next item of the output begins, with everything but its contents. The pieces
     /// that follow belong to it.
     #[debug("Item")]
     Item(&'a Value),
-    /// Only of OpenAI's Responses API: the next part of that item begins, without its text.
+    /// OpenAI's Responses API only: the next part of that item begins, without its text.
     #[debug("Part")]
     Part(&'a Value),
 }
@@ -46,8 +46,9 @@ pub enum AnswerPiece<'a> {
 /// Receives an answer in pieces while the provider sends it, see [`Context::with_listener`](crate::Context::with_listener).
 /// It is called on the thread that makes the call, so it must return quickly and must not wait.
 ///
-/// The complete answer is returned by the call in any case, and is the one that counts: it may have more than all pieces
-/// together, for example because the provider does not stream, and it may differ from them if a failed call was repeated.
+/// The call always returns the complete answer, and only that one counts. It can contain more than all pieces
+/// together, for example because the provider does not stream. It can differ from them if a failed call was
+/// repeated.
 pub trait AnswerListener: Send + Sync {
     /// A call that may send pieces begins. If an earlier call of the same item failed, its pieces are not a part of the
     /// answer of this one.

@@ -13,7 +13,7 @@ use super::private;
 const PREFIX: &str = ".batchwright-";
 const SUFFIX: &str = ".tmp";
 
-/// A new file beside its target. It is deleted if it is dropped before it replaces the target.
+/// A new file in the folder of its target. It is deleted if it is dropped before it replaces the target.
 #[derive(Debug)]
 pub struct AtomicFile {
     target: PathBuf,
@@ -33,7 +33,7 @@ impl AtomicFile {
         options.create_new(true);
         loop {
             let path = target.with_file_name(format!("{PREFIX}{}{SUFFIX}", Uuid::now_v7()));
-            // It gets the permissions of the target, and has none before that.
+            // The file gets the permissions of the target; nobody else can open it before that.
             let file = if target.exists() {
                 private::open(options, &path)?
             } else {
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_appears_whole_or_not_at_all() {
+    fn a_file_appears_completely_or_not_at_all() {
         let place = Place::new();
         drop(place.written("never"));
         assert!(place.names().is_empty());
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_got_the_name_meanwhile_stays() {
+    fn a_file_created_under_the_name_meanwhile_is_kept() {
         let place = Place::new();
         let (first, second) = (place.written("first"), place.written("second"));
         second.place().unwrap();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_behind_goes_and_what_is_written_stays() {
+    fn leftovers_are_deleted_and_files_in_use_are_kept() {
         let place = Place::new();
         let left = format!("{PREFIX}{}{SUFFIX}", Uuid::now_v7());
         let others = [format!("{PREFIX}mine{SUFFIX}"), "mine.tmp".to_owned()];
@@ -199,7 +199,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn rights_and_links_of_what_is_replaced_stay() {
+    fn permissions_and_links_of_a_replaced_file_are_kept() {
         use std::os::unix::fs::{PermissionsExt, symlink};
         let place = Place::new();
         let rights = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;

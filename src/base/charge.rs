@@ -65,6 +65,17 @@ impl Charge {
         }
     }
 
+    /// Whether the other charge differs at most in its sums.
+    pub(crate) fn is_same_payment(&self, other: &Self) -> bool {
+        self.day == other.day
+            && self.model == other.model
+            && self.provider == other.provider
+            && self.tier == other.tier
+            && self.key == other.key
+            && self.run == other.run
+            && self.owner == other.owner
+    }
+
     /// Sets the provider. Default: unknown.
     pub fn provider(mut self, provider: impl Into<String>) -> Self {
         self.provider = provider.into();

@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_are_written_as_they_are_read() {
+    fn days_are_written_in_the_format_that_is_read() {
         for days in [-719_162, -1, 0, 58, 59, 11_016, 20_000, 20_783, 2_932_896] {
             let day = Day(days);
             assert_eq!(day.to_string().parse::<Day>().unwrap(), day);

@@ -71,12 +71,13 @@ enum Mark {
     Critical,
     NoCapacity,
     FlexTier,
+    ProcessPaused,
 }
 
-/// Raw replies in an error are cut to this many bytes, unless they are kept whole. A larger whole reply is written to
-/// a separate file beside the results.
+/// Raw replies in an error are cut to this many bytes, unless they are kept complete. A larger complete reply is
+/// written to a separate file next to the results.
 pub(crate) const RAW_LIMIT: usize = 16 * 1024;
-/// Bytes of such a reply that the error keeps besides the name of the file.
+/// Bytes of such a reply that the error keeps in addition to the name of the file.
 const RAW_HEAD: usize = 1024;
 
 impl Error {
@@ -144,8 +145,8 @@ impl Error {
         self.marked(Mark::TimedOut)
     }
 
-    /// Marks the error as one of the address instead of the request: no connection (then the whole quota waits), or
-    /// the server accepts no prompts.
+    /// Marks the error as one of the address instead of the request: no connection (then the whole quota waits), or a
+    /// server that accepts no prompts.
     pub fn with_unreachable(self) -> Self {
         self.marked(Mark::Unreachable)
     }
@@ -174,7 +175,7 @@ impl Error {
         self
     }
 
-    /// Marks the error as one of a server that is up but still loads its model: the whole quota waits, up to ten
+    /// Marks the error as one of a server that is up but still loads its model. The whole quota waits up to ten
     /// minutes, without using attempts. After that, items fail at once, as [unreachable](Self::is_unreachable).
     pub fn with_not_ready(self) -> Self {
         self.marked(Mark::NotReady)
@@ -197,7 +198,12 @@ impl Error {
         self.marked(Mark::Unclassified)
     }
 
-    /// Marks the error as a store's report that another worker, or none, has what was to be changed.
+    /// Marks a call that the budget of its process did not allow: the process is paused, and the job returns to the queue.
+    pub(crate) fn with_process_paused(self) -> Self {
+        self.marked(Mark::ProcessPaused)
+    }
+
+    /// Marks the error as a store's report that another worker, or no worker, owns the record that was to be changed.
     pub fn with_claim_lost(self) -> Self {
         self.marked(Mark::ClaimLost)
     }
@@ -228,7 +234,7 @@ impl Error {
         self
     }
 
-    /// Sets both if they are known.
+    /// Sets usage and cost if they are known.
     pub(crate) fn with_paid(mut self, paid: Paid) -> Self {
         self.0.paid = paid;
         self
@@ -320,7 +326,7 @@ impl Error {
         self
     }
 
-    /// Marks the error as a rejection at the flex tier for want of capacity. The call waits for it.
+    /// Marks the error as a rejection at the flex tier because of missing capacity. The call waits for capacity.
     pub(crate) fn with_no_capacity(self) -> Self {
         self.marked(Mark::NoCapacity)
     }
@@ -330,7 +336,7 @@ impl Error {
         self.is_marked(Mark::NoCapacity)
     }
 
-    /// Marks the error as that of a call at the flex tier, for its price.
+    /// Marks the error as that of a call at the flex tier, which determines its price.
     pub(crate) fn with_flex_tier(self) -> Self {
         self.marked(Mark::FlexTier)
     }
@@ -457,8 +463,13 @@ impl Error {
         self.is_marked(Mark::Unclassified)
     }
 
-    /// Whether a store reports that this worker does not have (any more) what was to be changed. After any other
-    /// failure of a store it still has it.
+    /// Whether the budget of a process did not allow the call; see [`with_process_paused`](Self::with_process_paused).
+    pub(crate) fn is_of_paused_process(&self) -> bool {
+        self.is_marked(Mark::ProcessPaused)
+    }
+
+    /// Whether a store reports that this worker does not own (any more) the record that was to be changed. After any
+    /// other failure of a store, the worker still owns it.
     pub fn is_claim_lost(&self) -> bool {
         self.is_marked(Mark::ClaimLost)
     }
@@ -468,7 +479,7 @@ impl Error {
         self.is_marked(Mark::Storage)
     }
 
-    /// The class of its kind, unless a retry would be billed again.
+    /// The class of its kind. An error that would be billed again on a retry is not retryable.
     fn class(&self) -> &'static str {
         if self.is_marked(Mark::UnusableReply) {
             "non_retryable"
@@ -509,8 +520,8 @@ impl Error {
         self.0.reply_file.as_deref()
     }
 
-    /// The unusable reply: at most 16 KiB of it; all of it if it was [complete](Self::is_unusable_reply), or its
-    /// beginning if [`reply_file`](Self::reply_file) or [`raw_bytes`](Self::raw_bytes) has all.
+    /// The unusable reply, at most 16 KiB. It is all of a [complete](Self::is_unusable_reply) reply, or its beginning
+    /// if [`reply_file`](Self::reply_file) or [`raw_bytes`](Self::raw_bytes) contains the complete one.
     pub fn raw(&self) -> Option<&str> {
         self.0.raw.as_deref()
     }

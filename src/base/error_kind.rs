@@ -12,8 +12,7 @@ pub enum ErrorKind {
     Transient,
     /// A complete success reply that does not have the API's format.
     Malformed,
-    /// The request is invalid (400, 413, 422), or its answer does not have the requested format, not even after a
-    /// retry.
+    /// The request is invalid (400, 413, 422), or its answer does not have the requested format even after a retry.
     Invalid,
     /// The credential is missing, rejected or lacks a permission.
     Auth,
@@ -33,7 +32,7 @@ pub enum ErrorKind {
     Panic,
     /// Its OS process crashed too often while it was in flight.
     Crashed,
-    /// A file does not exist, or no longer.
+    /// A file does not exist, or was deleted.
     NotFound,
     /// This user may not read a file.
     PermissionDenied,

@@ -26,7 +26,7 @@ fn a_raw_reply_that_is_cut_within_the_key_shows_none_of_it() {
 }
 
 #[test]
-fn an_error_that_was_written_down_is_read_back() {
+fn an_error_survives_serialization() {
     let error = Error::new(ErrorKind::Blocked, "no")
         .with_status(400)
         .with_category("safety")
@@ -56,7 +56,7 @@ fn a_reply_that_is_not_text_is_kept_unchanged_and_without_the_key() {
 }
 
 #[test]
-fn a_reply_that_was_paid_for_is_kept_whole_and_not_called_retryable() {
+fn a_billed_reply_is_kept_completely_and_is_not_retryable() {
     let whole = "x".repeat(RAW_LIMIT + 1);
     let error = Error::new(ErrorKind::Malformed, "no").with_unusable_reply(&*whole);
     assert_eq!(error.raw(), Some(&*whole));

@@ -27,7 +27,7 @@ impl<'de> Deserialize<'de> for UniqueJson {
 /// Reads a value like [`Value`], with these conditions.
 #[derive(Clone, Copy)]
 pub(crate) struct ValueReader<'c> {
-    /// Number of values that may still come, including lists and objects; `None` for no limit.
+    /// Number of further values that are allowed, including lists and objects; `None` for no limit.
     pub left: Option<&'c Cell<usize>>,
     /// Whether an object that names a field twice is rejected.
     pub unique: bool,
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_reads_what_json_holds_but_for_fields_that_stand_twice() {
+    fn all_json_is_read_except_duplicate_fields() {
         for text in [
             r#"{"a":[null,true,-1,18446744073709551615,-0.0,1e300,"x\u00e9\n",{"b":{}}],"c":{"a":1}}"#,
             "3",

@@ -4,9 +4,9 @@
 //! dropped. Capacity is available while the measured memory of the process, plus requested memory that is not used
 //! yet, is below the limit.
 //!
-//! Nobody waits for ever. Callers are served in the order of their requests, so that small items do not overtake a
-//! large one. While nobody holds capacity, the first caller may continue, whatever the process uses. So a limit below
-//! the size of one item, or of the program itself, lets one item after the other pass.
+//! No caller waits for ever. Callers are served in the order of their requests, so that small items do not overtake
+//! a large one. While no caller holds capacity, the first one may continue, whatever the process uses. So if the
+//! limit is below the size of one item, or of the program itself, items pass one at a time.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +22,7 @@ use super::error::Error;
 pub(crate) const DEFAULT_CEILING: u64 = 500 << 20;
 /// A measurement is reused for this long.
 const FRESH: Duration = Duration::from_millis(5);
-/// Interval of checks while waiting, because freed memory sends no notification.
+/// Interval of checks while waiting. Polling is needed because freed memory sends no notification.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The part of the capacity that a batch's items may fill; the rest is for data made from them.
 const BATCH_PART: u64 = 2;
@@ -31,10 +31,10 @@ const SMALL_PROMPT: u64 = 256 << 10;
 /// Copies of a prompt while it is read and sent: its record, the request, and the body of the call.
 const PROMPT_COPIES: u64 = 3;
 
-/// Keeps a process below a ceiling of memory: batches shrink and readers wait as it comes near. Clones
-/// share one account.
+/// Keeps the memory of an OS process below a limit: as usage approaches the limit, batches shrink and readers wait.
+/// Clones share one account.
 ///
-/// Measured is the resident set of the whole process, so what the rest of the program has counts too.
+/// It measures the resident set of the whole process, so the memory of the rest of the program counts too.
 ///
 /// ```
 /// use batchwright::{Context, progress::MemoryManager};
@@ -43,7 +43,7 @@ const PROMPT_COPIES: u64 = 3;
 /// let text = vec![0_u8; 4096];
 /// room.filled(); // From here on it is measured.
 /// assert_eq!(memory.get_optimal_batch_size(50, 4096), 50);
-/// drop((text, room)); // Whoever waits may go on.
+/// drop((text, room)); // Waiting callers may continue.
 /// # Ok::<(), batchwright::Error>(())
 /// ```
 #[derive(Clone, derive_more::Debug)]
@@ -59,12 +59,12 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    /// Memory at the last measurement, and what was requested then and since.
+    /// Memory at the last measurement, plus the memory requested since.
     used: u64,
     measured_at: Option<Instant>,
     /// Requested, and not used yet.
     promised: u64,
-    /// All requested memory: the estimate if nothing can be measured.
+    /// All requested memory. It serves as the estimate if nothing can be measured.
     held: u64,
     holders: usize,
     /// Waiting callers, in order.
@@ -165,8 +165,8 @@ impl MemoryManager {
         state.measured_at = Some(Instant::now());
     }
 
-    /// Waits for capacity for this many bytes. It is always available if nobody else holds any; then a warning is
-    /// logged once if the limit is exceeded.
+    /// Waits for capacity for this many bytes. If no other caller holds capacity, it is available at once; if that
+    /// exceeds the limit, a warning is logged once.
     ///
     /// Request the whole amount of an item at once: a caller that holds capacity and waits for more can block others that do
     /// the same.
@@ -301,7 +301,7 @@ impl MemoryHold {
         self.memory.0.state.lock().promised -= filled;
     }
 
-    /// Records that prompts were read, and the body of their call was not yet made.
+    /// Records that prompts were read, and that the body of their call is not made yet.
     pub(crate) fn holds_requests(&mut self) {
         self.still_needs(self.bytes / PROMPT_COPIES);
     }

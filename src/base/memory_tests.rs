@@ -4,7 +4,7 @@ use std::thread;
 use super::*;
 use crate::base::error::ErrorKind;
 
-/// A process of which the test says what it has.
+/// A process whose memory the test sets.
 #[derive(Clone, Default)]
 struct Resident(Arc<AtomicU64>);
 
@@ -31,7 +31,7 @@ fn waiting(memory: &MemoryManager) -> usize {
     memory.0.state.lock().line.len()
 }
 
-/// Until another thread has come so far; never for a fixed time.
+/// Waits until another thread has reached this state; never for a fixed time.
 fn until(reached: impl Fn() -> bool) {
     while !reached() {
         thread::yield_now();
@@ -39,7 +39,7 @@ fn until(reached: impl Fn() -> bool) {
 }
 
 #[test]
-fn however_many_read_at_once_the_ceiling_holds_and_all_get_through() {
+fn many_concurrent_readers_stay_below_the_limit_and_all_finish() {
     let resident = Resident::default();
     resident.grow(100);
     let memory = resident.manager(1000);
@@ -66,13 +66,13 @@ fn however_many_read_at_once_the_ceiling_holds_and_all_get_through() {
 }
 
 #[test]
-fn what_is_larger_than_the_ceiling_goes_on_alone() {
+fn an_item_larger_than_the_limit_is_read_alone() {
     let memory = Resident::default().manager(1000);
     let small = memory.wait_for_memory(10, &Context::new()).unwrap();
     thread::scope(|scope| {
         let large = scope.spawn(|| memory.wait_for_memory(5000, &Context::new()).unwrap());
         until(|| waiting(&memory) == 1);
-        // Smaller ones do not pass it by.
+        // Smaller requests do not overtake it.
         let next = scope.spawn(|| drop(memory.wait_for_memory(10, &Context::new()).unwrap()));
         until(|| waiting(&memory) == 2);
         drop(small);
@@ -85,7 +85,7 @@ fn what_is_larger_than_the_ceiling_goes_on_alone() {
 }
 
 #[test]
-fn a_program_that_is_larger_than_the_ceiling_reads_one_after_the_other() {
+fn a_program_above_the_limit_reads_one_item_at_a_time() {
     let resident = Resident::default();
     resident.grow(2000);
     let memory = resident.manager(1000);
@@ -99,7 +99,7 @@ fn a_program_that_is_larger_than_the_ceiling_reads_one_after_the_other() {
 }
 
 #[test]
-fn memory_that_is_given_back_without_a_word_is_found() {
+fn freed_memory_is_detected_without_a_notification() {
     let resident = Resident::default();
     let memory = resident.manager(1000);
     let mut held = memory.wait_for_memory(900, &Context::new()).unwrap();
@@ -114,7 +114,7 @@ fn memory_that_is_given_back_without_a_word_is_found() {
 }
 
 #[test]
-fn who_is_cancelled_or_late_waits_no_more() {
+fn cancelled_and_late_callers_stop_waiting() {
     let resident = Resident::default();
     let memory = resident.manager(1000);
     let held = memory.wait_for_memory(1000, &Context::new()).unwrap();
@@ -135,7 +135,7 @@ fn who_is_cancelled_or_late_waits_no_more() {
 }
 
 #[test]
-fn batches_shrink_as_the_room_does() {
+fn batches_shrink_with_the_free_memory() {
     let resident = Resident::default();
     let memory = resident.manager(1000);
     assert_eq!(memory.get_optimal_batch_size(50, 10), 50);
@@ -147,7 +147,7 @@ fn batches_shrink_as_the_room_does() {
 }
 
 #[test]
-fn where_nothing_can_be_measured_what_is_held_counts() {
+fn without_measurements_requested_memory_counts() {
     let memory = MemoryManager::measuring(1000, Box::new(|| None));
     let mut held = memory.wait_for_memory(700, &Context::new()).unwrap();
     held.filled();
@@ -157,7 +157,7 @@ fn where_nothing_can_be_measured_what_is_held_counts() {
 }
 
 #[test]
-fn what_this_process_has_is_measured() {
+fn the_memory_of_this_process_is_measured() {
     let memory = MemoryManager::default();
     let before = memory.check_memory().used;
     let block = std::hint::black_box(vec![1_u8; 64 << 20]);

@@ -1,4 +1,4 @@
-//! What all other folders use: errors, time, cancellation, secrets.
+//! The basics that all other folders use: errors, time, cancellation, secrets.
 //!
 //! It imports nothing else from the crate.
 

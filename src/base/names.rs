@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nearest_name_within_two_edits_is_meant() {
+    fn the_nearest_name_within_two_edits_is_suggested() {
         let names = ["prompt", "temperature", "id"];
         assert_eq!(closest("promt", names), Some("prompt"));
         assert_eq!(closest("temprature", names), Some("temperature"));

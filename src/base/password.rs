@@ -7,8 +7,8 @@ use std::path::Path;
 use super::error::{Error, ErrorKind};
 use super::secret::Secret;
 
-/// The password from these sources, in this order: `password`, the first line of the given file, the first variable,
-/// the first line of the file that the second variable names. `of` names the server in errors.
+/// The password from these sources, in this order: `password`, the first line of the given file, the first
+/// variable, the first line of the file that the second variable names. `of` names the server in errors.
 pub(crate) fn given(
     of: &str,
     password: Option<&Secret>,

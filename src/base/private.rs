@@ -24,7 +24,7 @@ pub fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     restrict(options).open(path)
 }
 
-/// The options, so that a file that is created is private.
+/// Changes the options so that a file that is created is private.
 pub(crate) fn restrict(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
@@ -42,9 +42,9 @@ pub(crate) fn make_file(path: &Path) -> io::Result<File> {
 /// Makes a database that SQLite is about to create private; its log and other files next to it get the same
 /// permissions. Errors are left to SQLite, which will report them.
 ///
-/// An existing database is never opened here, nor is its file created under its own name: closing a file releases all
-/// locks of this OS process on it, including those of other connections (<https://www.sqlite.org/howtocorrupt.html>,
-/// section 2.2).
+/// This function never opens an existing database, and does not create the database under its own name. Closing a
+/// file releases all locks of this OS process on it, including those of other connections
+/// (<https://www.sqlite.org/howtocorrupt.html>, section 2.2).
 pub(crate) fn before_sqlite(path: &Path) {
     static MADE: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     if path.exists() {
@@ -61,7 +61,7 @@ pub(crate) fn before_sqlite(path: &Path) {
     }
 }
 
-/// The locks of this OS process on a file. The list of all processes' locks would change while it is read.
+/// The locks of this OS process on a file. A list of all processes' locks would change while it is read.
 #[cfg(all(test, feature = "queue", target_os = "linux"))]
 pub(crate) fn locks_on(path: &Path) -> std::collections::BTreeSet<String> {
     use std::os::unix::fs::MetadataExt;
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_is_for_its_owner_and_what_is_there_stays() {
+    fn new_files_are_private_and_existing_ones_unchanged() {
         let place = tempfile::tempdir().unwrap();
         let wide = place.path().join("wide");
         fs::create_dir(&wide).unwrap();

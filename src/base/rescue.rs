@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use super::disk::sync_folder;
 use super::private;
 
-/// Copies the first `len` bytes of a file that had this path into a new, locked file beside it, because the old one
-/// may still be written. If its folder is gone too, the copy is in the folder for temporary files.
+/// Copies the first `len` bytes of an open file into a new, locked file next to its former path. The old file
+/// cannot be used, because another program may still write to it. If its folder is gone too, the copy is in the
+/// folder for temporary files.
 ///
 /// # Errors
 /// If the copy cannot be created, written or locked.

@@ -17,7 +17,8 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 #[debug("Secret(***)")]
 pub struct Secret {
     value: String,
-    /// The part of the secret that appears in any base64 or hexadecimal text that contains it, whatever surrounds it.
+    /// The part of the secret that appears unchanged in any base64 or hexadecimal text that contains it, whatever
+    /// surrounds it.
     coded: Vec<String>,
 }
 
@@ -101,8 +102,8 @@ impl Secret {
     }
 }
 
-/// The base64 characters of a value after zero, one or two other bytes, without those at the ends that depend on
-/// neighbours; in both alphabets.
+/// The base64 characters of a value after zero, one or two other bytes, without the characters at both ends that
+/// depend on neighbours; in both alphabets.
 fn base64_forms(value: &[u8]) -> Vec<String> {
     let mut forms = Vec::new();
     for before in 0..3 {
@@ -128,7 +129,7 @@ fn hex_forms(value: &[u8]) -> impl Iterator<Item = String> {
 /// A text with its percent codes and JSON escapes decoded, and the position of each byte in the original.
 struct Unescaped<'t> {
     text: Cow<'t, str>,
-    /// Position of each byte, and the end of the last one; empty if nothing is escaped.
+    /// Position of each byte in the original, and the end of the last one; empty if nothing is escaped.
     places: Vec<usize>,
 }
 
@@ -248,7 +249,7 @@ mod tests {
     const KEY: &str = "sk-key+of/nobody=0123456789";
 
     #[test]
-    fn a_key_is_known_in_every_form_that_servers_echo_it_in() {
+    fn a_key_is_recognised_in_every_encoding() {
         let secret = Secret::new(KEY);
         let percent: String = KEY.bytes().map(|byte| format!("%{byte:02x}")).collect();
         let json: String = KEY.bytes().map(|byte| format!("\\u{byte:04X}")).collect();
@@ -267,7 +268,7 @@ mod tests {
                 for engine in [&STANDARD, &base64::engine::general_purpose::URL_SAFE] {
                     let echo = format!("got {} from you", engine.encode(&text));
                     let cleaned = secret.redact(&echo).unwrap_or_else(|| panic!("{echo}"));
-                    // What is left of it is of its neighbours, and a character or two.
+                    // The rest of it are the neighbouring words, and at most a character or two of the secret.
                     let left = cleaned.len() - "got *** from you".len();
                     assert!(
                         left <= 4 + (before.len() + after.len()) * 4 / 3 + 4,
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_cut_is_known_in_its_forms_too() {
+    fn a_truncated_key_is_recognised_in_every_encoding() {
         let secret = Secret::new(KEY);
         let percent: String = KEY.bytes().map(|byte| format!("%{byte:02x}")).collect();
         let cut = secret.redact_cut(&format!("x {}", &percent[..18])).unwrap();
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_gives_its_credentials_away_in_two_forms() {
+    fn credentials_of_an_address_are_recognised_in_both_forms() {
         let secrets = secrets_in("http://user:pass-word@host:1/v1");
         let exposed: Vec<&str> = secrets.iter().map(Secret::expose).collect();
         assert_eq!(exposed, ["pass-word", "dXNlcjpwYXNzLXdvcmQ="]);

@@ -1,4 +1,4 @@
-//! How many random cases the tests try.
+//! Number of random cases that the tests try.
 
 /// The number in `SIMULATION_SEEDS`, if it is set. CI sets it to try more cases than a plain `cargo test`.
 pub(crate) fn seeds() -> Option<u64> {

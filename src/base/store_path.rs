@@ -46,7 +46,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_to_what_is_not_there_leads_to_the_store_of_what_will_be() {
+    fn a_dangling_link_leads_to_the_store_of_its_future_target() {
         let folder = tempfile::tempdir().unwrap();
         let link = folder.path().join("link.jsonl");
         std::os::unix::fs::symlink("out.jsonl", &link).unwrap();

@@ -22,10 +22,10 @@ pub struct Usage {
     /// Input tokens written to the provider's prompt cache, for any duration.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub cache_write_tokens: u64,
-    /// The part of these that is cached for 5 minutes, if Anthropic reports it.
+    /// The part of `cache_write_tokens` that is cached for 5 minutes, if Anthropic reports it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub cache_write_5m_tokens: u64,
-    /// The part of these that is cached for an hour, if Anthropic reports it.
+    /// The part of `cache_write_tokens` that is cached for an hour, if Anthropic reports it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub cache_write_1h_tokens: u64,
     /// Input tokens of audio.
@@ -43,7 +43,7 @@ pub struct Usage {
     /// Calls of tools that the provider executed itself, such as searches.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub server_tool_calls: u64,
-    /// The part of these that are web searches.
+    /// The part of `server_tool_calls` that are web searches.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub web_search_calls: u64,
     /// Sources that a search used, which xAI charges for.
@@ -140,7 +140,7 @@ impl Paid {
         self.usage.is_some() || self.cost_usd.is_some()
     }
 
-    /// Whether it was used and its cost is unknown.
+    /// Whether tokens were used but their cost is unknown.
     pub(crate) fn is_unpriced(&self) -> bool {
         self.usage.is_some() && self.cost_usd.is_none()
     }
@@ -190,9 +190,9 @@ mod tests {
         assert_eq!((sum.cached_input_tokens, sum.reasoning_tokens), (2, 4));
     }
 
-    /// Each count by its name in JSON, so that none is forgotten in a sum.
+    /// Each count with its name in JSON, so that no sum leaves one out.
     #[test]
-    fn every_count_is_summed_and_written_unless_it_is_nothing() {
+    fn every_count_is_summed_and_written_unless_it_is_zero() {
         let plain =
             r#"{"input_tokens":1,"cached_input_tokens":0,"output_tokens":0,"reasoning_tokens":0}"#;
         let usage: Usage = serde_json::from_str(plain).unwrap();

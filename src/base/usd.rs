@@ -7,8 +7,8 @@ use std::ops::{Add, AddAssign};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// An amount in US dollars: a whole number of picodollars (10⁻¹² dollars). Prices of tokens are whole in this unit, so
-/// costs and their sums are exact. The largest amount is about 18 million dollars; larger sums stay there.
+/// An amount in US dollars: a whole number of picodollars (10⁻¹² dollars). Token prices are whole numbers in this
+/// unit, so costs and their sums are exact. The largest amount is about 18 million dollars; sums saturate there.
 ///
 /// In JSON it is a number of dollars. [`Display`](fmt::Display) rounds to millionths of a dollar (half up), or to
 /// hundredths of a cent from one dollar on.
@@ -19,10 +19,10 @@ const PICOS: u64 = 1_000_000_000_000;
 const PICOS_IN_A_MICRO: u64 = 1_000_000;
 
 impl Usd {
-    /// Nothing.
+    /// Zero.
     pub const ZERO: Self = Self(0);
 
-    /// So many picodollars (10⁻¹² dollars).
+    /// The amount of `picos` picodollars (10⁻¹² dollars).
     pub const fn from_picos(picos: u64) -> Self {
         Self(picos)
     }
@@ -74,7 +74,7 @@ impl Sum for Usd {
     }
 }
 
-/// `$0.001235`; `<$0.000001` for less than half a millionth, so that only nothing is shown as nothing.
+/// `$0.001235`; `<$0.000001` for less than half a millionth, so that only zero is shown as zero.
 impl fmt::Display for Usd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.micros(), self.0) {
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn amounts_are_shown_rounded_but_never_as_nothing() {
+    fn amounts_are_shown_rounded_but_never_as_zero() {
         let shown = |picos| Usd(picos).to_string();
         assert_eq!(shown(0), "$0");
         assert_eq!(shown(1), "<$0.000001");

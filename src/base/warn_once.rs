@@ -12,7 +12,7 @@ impl WarnOnce {
         }
     }
 
-    /// The problem is over: the same text will be logged again.
+    /// Records that the problem is over: the same text will be logged again.
     pub fn clear(&mut self) {
         self.0 = None;
     }

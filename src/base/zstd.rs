@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Read};
 use ruzstd::decoding::errors::FrameDecoderError;
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-/// The frames of Zstandard data, one behind the other.
+/// The frames of Zstandard data, one after the other.
 pub(crate) struct Frames<R> {
     source: Ending<R>,
     most_window: u64,
@@ -148,7 +148,7 @@ fn too_large(window: u64, most: u64) -> io::Error {
     )
 }
 
-/// Stores why its reader ended, because the decoder's errors do not distinguish that from damage.
+/// Stores the error with which its reader ended, because the decoder's errors do not distinguish that from damage.
 struct Ending<R> {
     reader: R,
     ended: bool,

@@ -50,7 +50,7 @@ impl ResultsAppender {
     /// Adds these lines, given without line ends, except those that the file contains already, and syncs them to the
     /// disk. Returns the number of added lines.
     ///
-    /// When they could not be written, and then none is in the file; or when the file was removed or replaced.
+    /// If the lines cannot be written, and then the file contains none of them; or if the file was removed or replaced.
     pub fn append<L: AsRef<str>>(&mut self, lines: &[L]) -> Result<u64, Error> {
         let (mut bytes, mut added) = (Vec::new(), 0);
         for line in lines {
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_there_is_not_added_again_and_a_torn_one_is() {
+    fn an_existing_line_is_not_added_again_and_a_truncated_one_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.jsonl");
         assert_eq!(open(&path).append(&[A]).unwrap(), 1);
@@ -110,7 +110,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn nothing_is_added_to_a_file_that_lost_its_name() {
+    fn nothing_is_added_to_a_removed_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.jsonl");
         let mut file = open(&path);

@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_dead_provider_a_paused_one_leaves_the_file_untouched() {
+    fn with_all_providers_unavailable_or_paused_the_file_is_not_read() {
         let (mut backlog, mut availability) = (backlog(), Availability::default());
         exclude_the_first(&mut availability);
         availability.pauses.set(QuotaId(2), Time::FAR);
@@ -526,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn when_a_paused_provider_dies_items_go_to_the_next_one_at_once() {
+    fn when_a_paused_provider_is_excluded_items_fail_over_at_once() {
         let (mut backlog, mut availability) = (backlog(), Availability::default());
         availability.pauses.set(QuotaId(1), Time::FAR);
         let taken = backlog.take(4, &availability, NOW);
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_that_is_spared_is_asked_where_it_turns_out_to_be_another() {
+    fn a_supposed_duplicate_with_another_request_is_sent() {
         let (mut backlog, availability) = (backlog(), Availability::default());
         backlog.allowance = 1;
         backlog.shared.ask([7, 8]);

@@ -143,7 +143,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_first_of_a_group_is_asked_for_the_others() {
+    fn the_first_item_of_a_group_is_sent_for_the_others() {
         let index = checked(&["a", "b", "a", "c", "b", "a"]).items.finish();
         let mut equals = Equals::of(&index, |item| item != 5);
         equals.choose(&index);
@@ -158,7 +158,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_file_without_equals_needs_nothing() {
+    fn a_file_without_duplicates_needs_no_memory() {
         let index = checked(&["a", "b", "c"]).items.finish();
         let mut equals = Equals::of(&index, |_| true);
         equals.choose(&index);

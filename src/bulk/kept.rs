@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kept_fields_come_change_and_go_and_all_else_stays() {
+    fn only_kept_fields_of_a_line_are_updated() {
         let kept = RawJson::new(r#"{"a":1.0}"#);
         for end in ["}", r#","reply":{"x": 1}}"#, r#","superseded":true}"#] {
             let plain =

@@ -1,4 +1,4 @@
-//! What a list gives, and how much it reads ahead, while quotas are closed and providers dead.
+//! The items that a list returns, and how far it reads ahead, while quotas are closed or providers are unavailable.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,7 +39,7 @@ fn refused() -> Error {
     Error::new(ErrorKind::Auth, "refused")
 }
 
-/// A backlog whose source has all of these at hand.
+/// A backlog whose source has all of these items available.
 fn fed<'r>(route: &'r Route<'r>, items: Vec<Request>) -> ListBacklog<'r, Request> {
     let (waker, _) = Waker::new();
     let (feeder, source, _) = feed(items.len() + 1, PackLimits::ONE, waker);
@@ -48,7 +48,7 @@ fn fed<'r>(route: &'r Route<'r>, items: Vec<Request>) -> ListBacklog<'r, Request
 }
 
 #[test]
-fn what_waits_is_bounded_by_its_real_size_images_and_extra_fields_included() {
+fn waiting_items_are_limited_by_their_real_size() {
     let image = || {
         let mut message = Message::new(Role::User, "");
         message.content = json!([{"type": "image_url", "image_url": {"url": "A".repeat(1 << 19)}}]);
@@ -72,10 +72,10 @@ fn what_waits_is_bounded_by_its_real_size_images_and_extra_fields_included() {
                 Ok(Take::Idle { source_open, .. }) => assert!(!source_open),
                 _ => panic!("something could run"),
             }
-            // Half a mebibyte each.
+            // Each item has half a mebibyte.
             assert_eq!(backlog.read, (2 * WAITING_BYTES) >> 20);
         }
-        // What opens again is handed out, and more is read.
+        // When the quota is open again, items are returned and more are read.
         availability.pauses.set(class(&route).quota(0), Time::ZERO);
         let mut taken = 0;
         while let Ok(Take::Items(items)) = backlog.take(4, &availability, NOW) {
@@ -86,7 +86,7 @@ fn what_waits_is_bounded_by_its_real_size_images_and_extra_fields_included() {
 }
 
 #[test]
-fn behind_a_dead_provider_a_paused_one_holds_items_back() {
+fn a_paused_fallback_of_an_excluded_provider_delays_items() {
     let route = two_steps();
     let class = class(&route);
     let mut availability = Availability::default();
@@ -112,7 +112,7 @@ fn behind_a_dead_provider_a_paused_one_holds_items_back() {
 }
 
 #[test]
-fn when_a_paused_provider_dies_what_waited_for_it_goes_on_at_once() {
+fn when_a_paused_provider_is_excluded_waiting_items_continue_at_once() {
     let route = two_steps();
     let class = class(&route);
     let mut availability = Availability::default();
@@ -136,7 +136,7 @@ fn when_a_paused_provider_dies_what_waited_for_it_goes_on_at_once() {
 }
 
 #[test]
-fn what_was_read_before_a_fault_is_given_before_the_fault_is_told() {
+fn items_read_before_a_fault_are_returned_before_it() {
     let route = Route::new(NamedClient("first"));
     let (waker, _) = Waker::new();
     let (feeder, source, tail) = feed(9, PackLimits::ONE, waker);
@@ -149,7 +149,7 @@ fn what_was_read_before_a_fault_is_given_before_the_fault_is_told() {
     };
     assert_eq!(items.len(), 2);
     assert!(!backlog.has_more());
-    // One of them waits again when the fault is told; it is handed back.
+    // When the fault is reported, one of them waits again; it is returned.
     let ticket = items.into_iter().next().unwrap();
     backlog.wait(ticket, NOW.after(Duration::from_secs(9)));
     assert!(backlog.has_more());
@@ -159,7 +159,7 @@ fn what_was_read_before_a_fault_is_given_before_the_fault_is_told() {
 }
 
 #[test]
-fn a_source_that_nobody_reads_any_more_is_handed_back_whole() {
+fn an_abandoned_source_is_returned_completely() {
     let (waker, _) = Waker::new();
     let (feeder, source, tail) = feed(2, PackLimits::ONE, waker);
     let pulled = Arc::new(AtomicUsize::new(0));

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_checked_whole_and_leaves_no_file() {
+    fn a_stream_is_checked_completely_and_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let old = format!("batchwright-input-{}", uuid::Uuid::now_v7());
         fs::write(folder.path().join(old), "left behind").unwrap();

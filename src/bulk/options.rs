@@ -86,7 +86,7 @@ impl fmt::Display for FileRunError {
 impl std::error::Error for FileRunError {}
 
 /// What the run will do, before anything is sent.
-// More than 15 fields: each is public, and a number that a dry run shows.
+// More than 15 fields, because each is a public number that a dry run shows.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct RunPlan {

@@ -1,7 +1,7 @@
-//! Hundreds of seeded runs of the real dispatcher over packs: texts that spoil their call, a
-//! provider that is busy, pauses, fails or dies, a source that trickles, an output that is full.
+//! Hundreds of seeded runs of the real dispatcher over packs: texts that make their call fail; a provider that is
+//! busy, pauses, fails or is unavailable; a slow source; and a full output.
 //!
-//! `SIMULATION_SEED=n cargo test pack_simulation` replays one, `SIMULATION_SEEDS=n` runs more.
+//! `SIMULATION_SEED=n cargo test pack_simulation` replays one run, `SIMULATION_SEEDS=n` runs more.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::observe::tally::{Measure, Tally};
 
 use crate::engine::pack::tests::{ItemPlace, Sizes};
 
-/// How each item ended, each once; `None` for what was not sent.
+/// The end of each item, which has exactly one; `None` if it was not sent.
 #[derive(Default)]
 struct Ends {
     of: HashMap<usize, Option<Result<(), ErrorKind>>>,
@@ -88,14 +88,14 @@ impl Random {
     }
 }
 
-/// What else goes wrong.
+/// Other faults.
 #[derive(Clone, Copy, PartialEq)]
 enum Weather {
     /// Only the bad texts fail a call.
     Fair,
-    /// The provider is busy now and then, for no longer than patience lasts.
+    /// The provider is busy at times, but never longer than the run waits for it.
     Busy,
-    /// Anything.
+    /// Any fault may occur.
     Rough,
 }
 
@@ -108,13 +108,13 @@ struct Scene {
     in_flight: Vec<(Time, Call<Pack<usize>>)>,
     concurrency: usize,
     max_retries: u8,
-    /// By step and item.
+    /// Whether a text makes its call fail, by step and item.
     bad: Vec<Vec<bool>>,
-    /// How a bad text fails its call.
+    /// The kind of failure that a bad text causes.
     kind: ErrorKind,
     calls: u64,
     failed: u64,
-    /// Before when a server does not want to hear of an item, by step.
+    /// The time before which a server does not accept an item, by step.
     put_off: HashMap<(u8, usize), Time>,
     stopped: bool,
 }
@@ -358,13 +358,13 @@ impl Scene {
         }
     }
 
-    /// With a free permit and a working output, whatever may run has been started.
+    /// With a free permit and a working output, every runnable item has been started.
     fn check_no_stall(&self) {
         let counters = self.dispatcher.counters();
         let idle = self.dispatcher.stop_reason().is_none()
             && self.dispatcher.settle_error().is_none()
             && counters.in_flight < self.concurrency;
-        // A provider that is gone leaves its items to be told so; that is not this check's.
+        // The items of an unavailable provider still have to fail, which this check does not cover.
         if !idle || self.weather == Weather::Rough {
             return;
         }
@@ -417,7 +417,7 @@ impl Scene {
         }
     }
 
-    /// Exactly the bad texts fail, and few calls do.
+    /// Exactly the bad texts fail, with few calls.
     fn check_exact(&self) {
         for (item, end) in &self.dispatcher.work.sink.of {
             let hopeless = self.bad.iter().all(|step| step[*item]);
@@ -428,8 +428,8 @@ impl Scene {
         let spoiled = self.bad.iter().flatten().filter(|bad| **bad).count() as u64;
         let halvings = u64::from(self.sizes().limits.inputs.next_power_of_two().ilog2());
         if self.weather == Weather::Fair {
-            // Each is alone after as many halvings as a pack has; a malformed reply, and one that
-            // is worth a retry, is asked for again each time.
+            // A bad text is alone after as many divisions as the pack allows; a malformed reply and a retryable failure
+            // are also retried at each size.
             let tries = match self.kind {
                 ErrorKind::Malformed => 1 + u64::from(self.max_retries.min(2)),
                 ErrorKind::Transient => 1 + u64::from(self.max_retries),

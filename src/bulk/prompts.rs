@@ -122,7 +122,7 @@ pub(crate) struct RequestKind {
     pub model: Option<String>,
     /// Whether equal requests have equal answers.
     pub repeatable: bool,
-    /// Whether requests of this class share calls, if the model accepts several per call.
+    /// Whether requests of this class share calls, if the model accepts several of them per call.
     pub packs: bool,
     /// The beginning of their prompts that a provider could cache.
     pub prefix: Option<PromptPrefix>,

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_reply_is_whole_in_a_file_and_a_small_one_in_its_line() {
+    fn a_large_reply_is_in_a_file_and_a_small_one_in_its_line() {
         let folder = tempfile::tempdir().unwrap();
         let replies = Replies::beside(&folder.path().join("out.jsonl"));
         let small = replies.put(unusable(&"x".repeat(RAW_LIMIT)));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_from_elsewhere_keeps_all_but_its_large_reply() {
+    fn a_line_from_a_queue_keeps_everything_except_its_large_reply() {
         let folder = tempfile::tempdir().unwrap();
         let replies = Replies::beside(&folder.path().join("out.jsonl"));
         let line = |reply: &str, marked: bool| {
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_stays_in_its_line() {
+    fn a_reply_that_cannot_be_written_stays_in_its_line() {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("out.jsonl");
         fs::write(folder.path().join("out.jsonl.replies"), "a file").unwrap();

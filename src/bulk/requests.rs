@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_stands_alone_asks_for_one_answer_and_reads_no_file() {
+    fn a_single_line_requests_one_answer_and_reads_no_file() {
         let settings = PromptSettings::new();
         let line = |content: &str, more: &str| {
             format!(

@@ -530,7 +530,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pieces_of_a_line_that_is_too_long_have_its_number() {
+    fn pieces_of_a_too_long_line_have_its_number() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.jsonl");
         std::fs::write(&path, "first line\n\nthird\n").unwrap();

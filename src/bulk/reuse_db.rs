@@ -86,7 +86,7 @@ impl SqliteAnswers {
     /// used ones are deleted first. A damaged file is moved aside, and a new one is created.
     ///
     /// # Errors
-    /// When it cannot be used: not writable, or a database of another program or version.
+    /// If it cannot be used: it is not writable, or belongs to another program or version.
     pub fn open(path: impl Into<PathBuf>, max_bytes: u64) -> Result<Self, Error> {
         let path = path.into();
         let fail = |why: &str| {
@@ -135,7 +135,7 @@ impl SqliteAnswers {
     /// The same for a file that is only read; `None` if it does not exist.
     ///
     /// # Errors
-    /// When it cannot be read: damaged, or a database of another program or version.
+    /// If it cannot be read: it is damaged, or belongs to another program or version.
     pub fn look_at(path: impl AsRef<Path>) -> Result<Option<(u64, u64)>, Error> {
         let path = path.as_ref();
         if !path.exists() {
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_who_has_an_answer_waits_for_the_file() {
+    fn writing_answers_does_not_wait_for_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("reuse.db");
         let store = SqliteAnswers::open(&path, 1 << 20).unwrap();
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_used_for_longest_goes_first() {
+    fn the_least_recently_used_answer_is_removed_first() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("reuse.db");
         let store = SqliteAnswers::open(&path, 100 * 1024).unwrap();
@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn many_processes_at_once_stay_below_the_bound() {
+    fn many_concurrent_processes_stay_below_the_limit() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("reuse.db");
         assert_eq!(SqliteAnswers::look_at(&path).unwrap(), None);
@@ -500,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_set_aside() {
+    fn a_damaged_file_is_moved_aside() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("reuse.db");
         std::fs::write(&path, "no database at all".repeat(1000)).unwrap();

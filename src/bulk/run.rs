@@ -168,7 +168,7 @@ impl<'a> Bulk<'a> {
     /// Runs a slice and returns one outcome per request, in order.
     ///
     /// # Errors
-    /// As [`execute_bulk_sync`], and for a stop by the error policy.
+    /// As [`execute_bulk_sync`], and if the error policy stops the run.
     pub fn collect(self, requests: &[Request]) -> Result<Vec<Outcome>, BulkError> {
         let misuse = self.misuse();
         let route = &self.route;

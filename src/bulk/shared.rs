@@ -280,7 +280,7 @@ mod tests {
 
     /// Simulates equal first bytes of these request hashes.
     #[test]
-    fn what_asks_something_else_after_all_is_asked_for_itself() {
+    fn an_item_with_a_different_request_is_sent_itself() {
         let file = checked(&["a", "b", "a"]);
         let index = Arc::new(file.items.finish());
         let equals = Equals::of(&index, |_| true);

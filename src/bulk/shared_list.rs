@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_requests_of_a_list_are_asked_once() {
+    fn equal_requests_of_a_list_are_sent_once() {
         for (dedupe, made, failed) in [
             (Dedupe::Auto, 7, 3),
             (Dedupe::Always, 6, 2),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn those_of_one_that_was_never_asked_are_not_either() {
+    fn duplicates_of_an_unsent_request_are_unsent() {
         let ctx = crate::Context::new();
         ctx.cancel();
         let client = client_fn(|_: &Request, _: &_| Ok(Response::new("c", "x")));

@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_has_swept_is_read_all_the_same() {
+    fn a_file_deleted_by_another_process_is_still_read() {
         let folder = tempfile::tempdir().unwrap();
         let mut spool = SpoolFile::new(folder.path(), "in.csv.gz", u64::MAX).unwrap();
         fs::remove_file(&spool.path).unwrap();
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_fill_the_disk_is_given_up() {
+    fn an_input_that_would_fill_the_disk_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let mut spool = SpoolFile::new(folder.path(), "in.csv.gz", u64::MAX).unwrap();
         spool.room = |_| Some((LEFT_FREE - 1, 1 << 40));
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_becomes_larger_than_the_limit_is_refused() {
+    fn an_input_that_exceeds_the_limit_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         for (most, said) in [(9, "9 bytes"), (3 << 20, "3 MiB")] {
             let mut spool = SpoolFile::new(folder.path(), "in.csv.gz", most).unwrap();

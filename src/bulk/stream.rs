@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn of_an_item_with_two_ids_the_last_line_counts() {
+    fn the_last_line_of_an_item_with_two_ids_counts() {
         let failed = || Some(json!({"kind": "Transient"}));
         for (first, second) in [("a", "a#1"), ("a#1", "a")] {
             let lines = [line(first, failed()), line(second, None)];

@@ -1,17 +1,17 @@
-//! Where the texts of articles are, as the setting `jobs.articles` says.
+//! The source of article texts, from the setting `jobs.articles`.
 
 use std::path::PathBuf;
 
-/// Where the text of an article is found by its id.
+/// How the text of an article is looked up by its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ArticleSource {
-    /// A folder that holds `ID.txt`, `ID.md` or `ID.html` for each article.
+    /// A folder that contains `ID.txt`, `ID.md` or `ID.html` for each article.
     Folder(PathBuf),
     /// A SQLite database.
     Sqlite {
         /// Its file.
         file: PathBuf,
-        /// A `SELECT` whose one parameter is the id and whose first column is the text.
+        /// A `SELECT` with the id as its only parameter; its first column is the text.
         query: String,
     },
     /// A URL that has `{article_id}` in its path or query.
@@ -22,10 +22,10 @@ pub(super) const ACCEPTED: &str = "a folder, `sqlite:FILE?SELECT text FROM artic
      `https://HOST/articles/{article_id}`";
 
 impl ArticleSource {
-    /// Stands for the id in a [`Url`](Self::Url).
+    /// The placeholder for the id in a [`Url`](Self::Url).
     pub const ID: &str = "{article_id}";
 
-    /// `None` for a text in another form.
+    /// Parses the setting; `None` if the text has another format.
     pub(super) fn parse(text: &str) -> Option<Self> {
         if let Some(rest) = text.strip_prefix("sqlite:") {
             let (file, query) = rest.split_once('?')?;
@@ -40,7 +40,7 @@ impl ArticleSource {
         let Some((scheme, rest)) = text.split_once("://") else {
             return (!text.is_empty()).then(|| Self::Folder(text.into()));
         };
-        // An id chooses no host, and no password is stored.
+        // An id must not choose the host, and a password must not be stored.
         let host = rest.split(['/', '?', '#']).next()?;
         let sound = matches!(scheme, "https" | "http")
             && !host.is_empty()

@@ -1,4 +1,4 @@
-//! Closed lists of names, and what is said of a name that is not in one.
+//! Closed lists of names, and the error for a name that is not in one.
 
 use std::fmt;
 
@@ -8,17 +8,17 @@ use crate::base::names::closest;
 
 /// A closed list of names.
 pub(crate) struct Choices {
-    /// What they name.
+    /// The kind of thing that the names denote, for messages.
     what: &'static str,
     pub all: &'static [&'static str],
-    /// The name for something that is known by another one.
+    /// Maps another name for an entry to the name in the list.
     also: fn(&str) -> Option<&'static str>,
 }
 
-/// Whose load a worker's slots follow.
+/// The load that a worker's slots follow: that of the whole machine or of the process.
 pub(crate) static SCALE_SCOPES: Choices = Choices::new("scope", &["machine", "process"]);
 
-/// The providers, in the order in which the first usable one is looked for.
+/// The providers, in the order in which the first usable one is chosen.
 pub(crate) static PROVIDERS: Choices = Choices {
     what: "provider",
     all: &[
@@ -40,7 +40,7 @@ pub(crate) static PROVIDERS: Choices = Choices {
         "local",
         "extract",
     ],
-    // By their companies, models and kinds of server.
+    // Other names are those of their companies, models and kinds of server.
     also: |name| {
         Some(match name {
             "google" | "vertex" => "gemini",
@@ -57,16 +57,17 @@ pub(crate) static PROVIDERS: Choices = Choices {
     },
 };
 
-/// How bulk work is carried out.
+/// How prompts are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
-    /// Each prompt is a call of its own, answered at once.
+    /// Each prompt is an individual call, answered immediately.
     #[default]
     Sync,
-    /// Like `Sync`, at the provider's flex tier: cheaper, slower, and rejected while it has no capacity.
+    /// Like `Sync`, at the provider's flex tier: cheaper and slower; the provider rejects calls while it has no
+    /// capacity.
     Flex,
-    /// Prompts are handed over to the provider's Batch API: cheaper, answered within a day.
+    /// Prompts are submitted to the provider's Batch API: cheaper, answered within a day.
     Batch,
 }
 
@@ -87,22 +88,22 @@ impl fmt::Display for Strategy {
     }
 }
 
-/// Which equal requests of a run are asked once, with one answer for all of them.
+/// Which identical requests of a run are sent once and share one answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Dedupe {
-    /// Those whose temperature is 0, and those for vectors.
+    /// Requests with temperature 0, and requests for embeddings.
     #[default]
     Auto,
-    /// All of them.
+    /// All identical requests.
     Always,
-    /// None: each is asked.
+    /// No requests: each is sent.
     Never,
 }
 
 impl Dedupe {
-    /// Whether a request shares its answer; `repeatable` is one whose answer is always the same.
+    /// Whether a request shares its answer; `repeatable` means that its answer is always the same.
     pub(crate) fn shares(self, repeatable: bool) -> bool {
         match self {
             Self::Auto => repeatable,
@@ -128,13 +129,13 @@ pub enum CachePrompt {
     Never,
 }
 
-/// What is done about a batch of which it cannot be found out whether it was created.
+/// What to do with a batch if it is unknown whether it was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUnknown {
-    /// Nothing, until somebody decides: it is shown as held, and looked for from time to time.
+    /// Keep it on hold until somebody decides; the provider's list is still checked periodically.
     Hold,
-    /// Its requests are sent again in another batch. If it was created after all, they are paid twice.
+    /// Send its requests again in another batch. If the first one was created after all, they are billed twice.
     Resubmit,
 }
 
@@ -150,7 +151,7 @@ pub(super) static CACHE_PROMPTS: Choices = Choices::new("choice", &["auto", "alw
 /// The names of [`OnUnknown`].
 pub(super) static ON_UNKNOWN: Choices = Choices::new("choice", &["hold", "resubmit"]);
 
-/// What a failed command means for the others.
+/// What to do about the other commands when a command fails.
 pub(super) static ERROR_POLICIES: Choices =
     Choices::new("policy", &["continue", "stop", "stop-critical"]);
 
@@ -158,7 +159,7 @@ pub(super) static ERROR_POLICIES: Choices =
 pub(super) static SANDBOX_MODES: Choices = Choices::new("mode", &["on", "best-effort", "off"]);
 
 impl Choices {
-    /// A list of names that are not known by others.
+    /// A list whose entries have no other names.
     const fn new(what: &'static str, all: &'static [&'static str]) -> Self {
         let also = |_: &str| None;
         Self { what, all, also }
@@ -167,7 +168,7 @@ impl Choices {
     /// Whether the name is in the list.
     ///
     /// # Errors
-    /// What is accepted instead.
+    /// The text of the error: the accepted names.
     pub fn check(&self, name: &str) -> Result<(), String> {
         if self.all.contains(&name) {
             Ok(())
@@ -176,7 +177,7 @@ impl Choices {
         }
     }
 
-    /// That a name is not in the list, which is probably meant, and which are.
+    /// The error text for a name that is not in the list, with the closest name and all accepted ones.
     pub fn unknown(&self, name: &str) -> String {
         let folded = name.trim().to_lowercase();
         let meant = (self.also)(&folded).or_else(|| closest(name, self.all.iter().copied()));

@@ -1,4 +1,4 @@
-//! What every store of settings keeps to, as tests.
+//! Tests that every store of settings must pass.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::settings::Settings;
 use super::store::ConfigStore;
 use super::watch::SettingsWatch;
 
-/// Checks all of it. `open` gives another handle on the same settings, of which there are none yet.
+/// Runs all checks. `open` returns another handle on the same settings, which must be empty at first.
 pub(crate) fn check(open: &dyn Fn() -> Arc<dyn ConfigStore>) {
     begins_empty(open);
     keeps_changes_and_forgets(open);
@@ -29,7 +29,7 @@ fn keeps_changes_and_forgets(open: &dyn Fn() -> Arc<dyn ConfigStore>) {
     store.set("llm.model", "m 'quoted' ü 🙂").unwrap();
     store.set("queue.batch_size", "7").unwrap();
     store.set("queue.batch_size", "8").unwrap();
-    // Of another version; nothing is taken for the same that is not.
+    // Keys of another version of the program; the store must keep keys apart that differ only in case or blanks.
     let long = "x".repeat(100_000);
     for (key, value) in [
         ("of.tomorrow", ""),

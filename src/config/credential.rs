@@ -1,7 +1,7 @@
-//! Keeps credentials out of the store: they belong into the environment.
+//! Keeps credentials out of the store: they belong in the environment.
 
-/// A provider's name, how its keys begin where they do so recognisably, and the variable for them.
-/// Longer beginnings stand before those that they contain.
+/// A provider's name, the recognisable prefix of its keys (empty if it has none), and the environment variable for
+/// the key. A longer prefix comes before a shorter one that it starts with.
 const KEYS: [(&str, &str, &str); 16] = [
     ("anthropic", "sk-ant-", "ANTHROPIC_API_KEY"),
     ("openrouter", "sk-or-", "OPENROUTER_API_KEY"),
@@ -9,13 +9,13 @@ const KEYS: [(&str, &str, &str); 16] = [
     ("nvidia", "nvapi-", "NVIDIA_API_KEY"),
     ("together", "tgp_v1_", "TOGETHER_API_KEY"),
     ("fireworks", "fw_", "FIREWORKS_API_KEY"),
-    // Theirs begin as OpenAI's do, or with nothing in particular.
+    // Their keys begin like OpenAI's, or have no recognisable prefix.
     ("deepseek", "", "DEEPSEEK_API_KEY"),
     ("deepinfra", "", "DEEPINFRA_API_KEY"),
     ("groq", "gsk_", "GROQ_API_KEY"),
     ("xai", "xai-", "XAI_API_KEY"),
     ("gemini", "AIza", "GOOGLE_API_KEY"),
-    // Its variables have OpenAI's name in theirs.
+    // Its variables contain the name of OpenAI's variable.
     ("azure", "", "AZURE_OPENAI_API_KEY"),
     ("openai", "sk-", "OPENAI_API_KEY"),
     ("mistral", "", "MISTRAL_API_KEY"),
@@ -23,15 +23,15 @@ const KEYS: [(&str, &str, &str); 16] = [
     ("local", "", "LOCAL_LLM_API_KEY"),
 ];
 
-/// For a key of unknown shape.
+/// The advice for a key of unknown format.
 const ANY: &str = "the variable of its provider, such as MISTRAL_API_KEY";
 
-/// Shorter words are not taken for keys.
+/// Shorter words do not count as keys.
 const SHORTEST: usize = 12;
-/// Keys without a beginning of their own are this long, letters and digits without a separator.
+/// Minimum length of a key without a known prefix: letters and digits without a separator.
 const SHAPELESS: usize = 32;
 
-/// The variable to use instead, if the text looks like it holds a credential.
+/// The variable to use instead, if the text looks like a credential.
 pub(crate) fn in_value(text: &str) -> Option<&'static str> {
     let words = text.split([',', ':', '=', '/', '@', ' ', '\t', '"', '\'']);
     words
@@ -65,7 +65,7 @@ pub(crate) fn in_name(name: &str) -> Option<&'static str> {
     })
 }
 
-/// A value as it may be shown.
+/// The value, or a placeholder if it looks like a credential.
 pub(super) fn shown(text: &str) -> &str {
     match in_value(text) {
         Some(_) => "***",
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_told_from_names_of_models() {
+    fn keys_are_distinguished_from_names_of_models() {
         for (text, variable) in [
             ("sk-ant-api03-abcdef", "ANTHROPIC_API_KEY"),
             ("sk-proj-abcdefgh", "OPENAI_API_KEY"),

@@ -1,4 +1,4 @@
-//! Settings by their names: what each accepts, and its default.
+//! Setting keys: what each accepts, and its default.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::names::closest;
@@ -16,14 +16,14 @@ use super::value::{Kind, Value};
 #[debug("SettingKey({name:?})")]
 pub struct SettingKey {
     name: &'static str,
-    /// Looked at in this order.
+    /// Checked in this order.
     variables: &'static [&'static str],
     kind: Kind,
     default: Default,
     doc: &'static str,
 }
 
-/// What holds where nothing is set.
+/// The default of a setting.
 enum Default {
     /// A value.
     Is(&'static str),
@@ -33,13 +33,13 @@ enum Default {
 
 use Default::{Is, Rule};
 
-/// A route has 32 steps, and the first is taken.
+/// A route has at most 32 steps, and the first is the provider itself.
 const MOST_FALLBACKS: usize = 31;
-/// Longest value that is stored, in characters; the first of one that is a name.
+/// Maximum length, in characters, of a stored value that is a single text.
 const LONGEST_TEXT: usize = 256;
 const LONGEST: usize = 2_000;
-/// Each call in flight has a thread, and beyond this a process may run out of mappings, which ends
-/// it without a word.
+/// Each call in flight has a thread. With more threads, a process may run out of memory mappings, and the system
+/// then kills it without a message.
 const MOST_CALLS: u64 = 10_000;
 
 macro_rules! keys {
@@ -63,11 +63,11 @@ impl SettingKey {
         KEYS
     }
 
-    /// The setting of that name.
+    /// The setting with this name.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if there is no such setting, with similar names and the list; for a credential, with the
-    /// environment variable that takes it.
+    /// [`ErrorKind::Invalid`] if there is no such setting. The message lists similar names, or all of them; for a
+    /// credential, it names the environment variable to use.
     pub fn named(name: &str) -> Result<&'static SettingKey, Error> {
         Self::find(name).ok_or_else(|| Error::new(ErrorKind::Invalid, unknown(name)))
     }
@@ -81,24 +81,24 @@ impl SettingKey {
         self.name
     }
 
-    /// The environment variables that override what is stored; the first that is set counts.
+    /// The environment variables that override the stored value; the first one that is set counts.
     pub fn variables(&self) -> &'static [&'static str] {
         self.variables
     }
 
-    /// What it is for, in a line.
+    /// Its purpose, in one line.
     pub fn doc(&self) -> &'static str {
         self.doc
     }
 
-    /// What holds where nothing is set: a value, or a rule in words.
+    /// The default: a value, or a rule in words.
     pub fn default_text(&self) -> &'static str {
         match self.default {
             Is(text) | Rule(text) => text,
         }
     }
 
-    /// The default where it is a value.
+    /// The default, if it is a value.
     pub(super) fn default_value(&self) -> Option<&'static str> {
         match self.default {
             Is(value) => Some(value),
@@ -106,33 +106,33 @@ impl SettingKey {
         }
     }
 
-    /// Whether only the owner of the machine may change it, and no client of a server: it names files and addresses
-    /// that the program reads.
+    /// Whether only the owner of the machine may change it, and not a client of a server, because it names files or
+    /// addresses that the program reads.
     pub fn is_local(&self) -> bool {
         self.name.starts_with("jobs.articles")
             || ["queue.redis", "queue.store"].contains(&self.name)
     }
 
-    /// What it takes, such as `a whole number from 1 to 100`.
+    /// The accepted values, for example `a whole number from 1 to 100`.
     pub fn accepts(&self) -> String {
         self.kind.accepts()
     }
 
-    /// The value without blanks around it, if it is one that this setting takes.
+    /// The value without surrounding blanks, if this setting accepts it.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`], with what is accepted.
+    /// [`ErrorKind::Invalid`]; the message names what is accepted.
     pub fn check(&self, value: &str) -> Result<String, Error> {
         let parsed = self.parse(value);
         parsed.map_err(|why| Error::new(ErrorKind::Invalid, why))?;
         Ok(value.trim().to_owned())
     }
 
-    /// As [`check`](Self::check), for what is to be stored: neither nothing nor what looks like an
-    /// API key, without control characters, and no longer than 256 characters (a list: 2000).
+    /// As [`check`](Self::check), for a value to be stored: it must not be empty, look like an API key or contain
+    /// control characters, and it has at most 256 characters (a list: 2000).
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`], with what is accepted.
+    /// [`ErrorKind::Invalid`]; the message names what is accepted.
     pub fn check_stored(&self, value: &str) -> Result<String, Error> {
         let name = self.name;
         let bad = |why: String| Error::new(ErrorKind::Invalid, why);
@@ -207,7 +207,8 @@ fn unknown(name: &str) -> String {
     )
 }
 
-/// The settings that were perhaps meant: by their variable, a slip, or a part of the name.
+/// Settings that the name may be meant for: with this variable, within a typing error, or with this part in their
+/// name.
 fn near(name: &str) -> Vec<&'static str> {
     let name = name.trim();
     let by_variable =
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_lead_to_known_ones() {
+    fn unknown_names_suggest_known_ones() {
         for (name, meant) in [
             (
                 "llm.modle",
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_is_sound_and_no_credential() {
+    fn stored_values_are_valid_and_not_credentials() {
         let model = SettingKey::named("llm.model").unwrap();
         assert_eq!(model.check_stored(" gpt-x ").unwrap(), "gpt-x");
         for (name, value, expected) in [

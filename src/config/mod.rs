@@ -1,4 +1,4 @@
-//! Settings: which there are, where the value of each comes from, and where they are kept.
+//! Settings: the list of keys, the sources of their values, and the stores.
 //!
 //! | to | use |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! | follow changes of settings | [`SettingsWatch`]; [`LlmManager::follow`](crate::LlmManager::follow) applies that |
 //! | see the effect of settings | the module [`plan`](crate::plan) |
 //!
-//! For who works on this crate: a new setting is a row in `table.rs`, which also makes its getter.
+//! To add a setting, add a row to `table.rs`; the row also creates its getter.
 
 pub(crate) mod articles;
 pub(crate) mod choices;

@@ -1,4 +1,4 @@
-//! What holds: command line over environment over store over default.
+//! Precedence: command line, then environment, then store, then default.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,11 +10,11 @@ use super::key::SettingKey;
 use super::store::ConfigStore;
 use super::value::Value;
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SettingSource {
-    /// This flag of the command line.
+    /// This command-line flag.
     Flag(&'static str),
     /// This environment variable.
     Environment(&'static str),
@@ -25,7 +25,7 @@ pub enum SettingSource {
 }
 
 impl SettingSource {
-    /// Its kind, as JSON has it: `flag`, `environment`, `store` or `default`.
+    /// Its kind, as in JSON: `flag`, `environment`, `store` or `default`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Flag(_) => "flag",
@@ -57,7 +57,7 @@ impl fmt::Display for SettingSource {
 pub(crate) struct Given<T> {
     pub value: Result<T, Error>,
     pub source: SettingSource,
-    /// The flag, variable or key that sets it.
+    /// The flag, variable or key that sets the value.
     pub set_by: &'static str,
 }
 
@@ -67,34 +67,33 @@ impl<T> Given<T> {
     }
 }
 
-/// A key's value, and how it came about.
+/// The value of a key, and its source.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Setting {
     /// The key.
     pub key: &'static SettingKey,
-    /// The value in use, as text; none where a default is a rule rather than a value. What looks
-    /// like a credential is not shown.
+    /// The value in use, as text; `None` if the default is a rule. A text that looks like a credential is not shown.
     pub value: Option<String>,
     /// Where it comes from.
     pub source: SettingSource,
-    /// What it overrides, the strongest first.
+    /// The values that it overrides, the one with the highest precedence first.
     pub overrides: Vec<(SettingSource, String)>,
-    /// Why the value cannot be used, if it cannot.
+    /// The reason why the value cannot be used, if it cannot.
     pub problem: Option<String>,
 }
 
 impl Setting {
-    /// What to look at to change it: the flag, the variable, or the key itself.
+    /// The place to change it: the flag, the variable, or the key itself.
     pub fn set_by(&self) -> &'static str {
         self.source.set_by(self.key)
     }
 }
 
-/// Settings as they hold for a program: what was set on its command line, else in its environment,
-/// else in a [`ConfigStore`], else the default.
+/// The settings of a program. A value comes from the command line, else from the environment, else from a
+/// [`ConfigStore`], else from the default.
 ///
-/// It reads nothing by itself: flags, environment and store are given to it.
+/// It reads nothing by itself: the program passes flags, environment and store.
 ///
 /// ```
 /// use batchwright::Settings;
@@ -125,16 +124,15 @@ struct GivenValue {
 }
 
 impl Settings {
-    /// Nothing but defaults.
+    /// Settings that contain only defaults.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes a value from the command line, if there is one. Values are judged when they are asked
-    /// for.
+    /// Adds a value from the command line, if there is one. Values are checked when a getter reads them.
     ///
     /// # Errors
-    /// When there is no such key.
+    /// If there is no such key.
     pub fn flag(
         mut self,
         key: &str,
@@ -149,7 +147,8 @@ impl Settings {
         Ok(self)
     }
 
-    /// Takes the values of all keys' variables; an empty one counts as unset. Default: none are read.
+    /// Adds the values of the variables of all keys; an empty variable counts as unset. By default, no variable is
+    /// read.
     pub fn environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
         let value = |name: &&'static str| {
             let value = variable(name).filter(|value| !value.trim().is_empty())?;
@@ -161,7 +160,7 @@ impl Settings {
         self
     }
 
-    /// Takes what is stored now. To follow later changes see
+    /// Adds the values that are stored now. To follow later changes, see
     /// [`SettingsWatch`](super::watch::SettingsWatch).
     ///
     /// # Errors
@@ -171,10 +170,10 @@ impl Settings {
         Ok(self)
     }
 
-    /// A key's value and where it comes from, also where it cannot be used.
+    /// The value of a key and its source, also if the value cannot be used.
     ///
     /// # Errors
-    /// When there is no such key.
+    /// If there is no such key.
     pub fn explain(&self, key: &str) -> Result<Setting, Error> {
         let key = SettingKey::named(key)?;
         let mut given = self.given(key);
@@ -200,7 +199,7 @@ impl Settings {
         stored.filter(|name| SettingKey::find(name).is_none())
     }
 
-    /// What is set for a key, the strongest first.
+    /// The values set for a key, the one with the highest precedence first.
     fn given(&self, key: &SettingKey) -> impl Iterator<Item = (SettingSource, &str)> {
         let layers = [&self.flags, &self.environment];
         let given = layers.map(|layer| layer.get(key.name()));
@@ -242,7 +241,7 @@ impl Settings {
     }
 }
 
-/// Names what is set; values may be private.
+/// Shows only which keys are set, because values may be private.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let set = |key: &&SettingKey| self.given(key).next().is_some();

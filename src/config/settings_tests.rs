@@ -1,4 +1,4 @@
-//! Precedence, sources, and what is said of bad values.
+//! Precedence, sources, and the messages for bad values.
 
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ fn each_layer_overrides_those_beneath() {
 }
 
 #[test]
-fn a_bad_value_says_where_it_is_and_hurts_only_whoever_asks() {
+fn a_bad_value_names_its_source_and_fails_only_its_getter() {
     let settings = with(
         &[("llm.fallback", "--fallback", "nobody")],
         &[
@@ -107,7 +107,7 @@ fn a_bad_value_says_where_it_is_and_hurts_only_whoever_asks() {
 }
 
 #[test]
-fn a_stronger_value_hides_a_bad_one() {
+fn a_valid_value_of_higher_precedence_hides_a_bad_one() {
     let bad = [("queue.batch_size", "many")];
     let settings = with(&[], &[("JOB_QUEUE_BATCH_SIZE", "7")], &bad);
     assert_eq!(settings.batch_size().unwrap(), 7);
@@ -156,7 +156,7 @@ fn a_credential_in_the_environment_is_not_shown() {
 }
 
 #[test]
-fn stored_keys_of_another_version_are_told_and_harm_nothing() {
+fn stored_keys_of_another_version_are_reported_and_ignored() {
     let settings = with(&[], &[], &[("llm.of_tomorrow", "x"), ("llm.model", "m")]);
     assert_eq!(settings.unknown().collect::<Vec<_>>(), ["llm.of_tomorrow"]);
     assert_eq!(settings.model().unwrap().as_deref(), Some("m"));
@@ -207,14 +207,14 @@ fn defaults_are_those_of_the_table() {
 }
 
 #[test]
-fn more_commands_at_once_than_may_be_are_refused_with_what_allows_them() {
+fn too_many_commands_at_once_are_rejected_with_the_setting_that_allows_them() {
     let given = |most: &str, own: &str| {
         let flag = [("exec.concurrency", "--concurrency", own)];
         let flag: &[_] = if own.is_empty() { &[] } else { &flag };
         with(flag, &[], &[("exec.max_concurrency", most)]).exec_concurrency()
     };
     assert_eq!(given("20", "20").unwrap(), 20);
-    // The default bows to what may be.
+    // The default is lowered to the allowed maximum.
     assert_eq!(given("3", "").unwrap(), 3);
     let refused = given("10", "11").unwrap_err();
     assert_eq!(
@@ -224,7 +224,7 @@ fn more_commands_at_once_than_may_be_are_refused_with_what_allows_them() {
     );
 }
 
-/// Each getter reads its own key: what is stored comes back.
+/// Each getter reads its own key and returns the stored value.
 #[test]
 fn every_getter_reads_its_key() {
     let settings = with(

@@ -1,8 +1,8 @@
 //! Settings in a small SQLite file that all processes of a data folder share.
 //!
-//! Each call opens the file anew: nothing is held between calls, so a file that appears, is replaced
-//! or goes away is seen at once. It has a rollback journal rather than a write-ahead log: then one
-//! file is all there is, and reading needs no right to write beside it.
+//! Each call opens the file anew and closes it, so a file that is created, replaced or deleted is noticed at once.
+//! It has a rollback journal instead of a write-ahead log: there is only one file, and reading needs no permission
+//! to write next to it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,12 +17,12 @@ use crate::base::sqlite_header::sqlite_header;
 
 use super::store::ConfigStore;
 
-/// "bwcf": tells the file from other databases.
+/// "bwcf": distinguishes the file from other databases.
 const APPLICATION_ID: i64 = 0x6277_6366;
 const SCHEMA_VERSION: i64 = 1;
 
-/// The version counts changes by whoever makes them, a database shell included. It begins with the
-/// time of the file's making, so that a file made anew never repeats one.
+/// The version counts all changes, also those of a database shell. It begins with the time at which the file was
+/// created, so that a new file never repeats a version of an older one.
 const SCHEMA: &str = "
 CREATE TABLE settings (key TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE version (number INTEGER NOT NULL);
@@ -34,19 +34,19 @@ CREATE TRIGGER setting_removed AFTER DELETE ON settings
   BEGIN UPDATE version SET number = number + 1; END;
 ";
 
-/// A short constant wait is fairer than SQLite's own, which grows.
+/// A short constant wait is fairer than SQLite's own wait, which grows.
 const BETWEEN_TRIES: Duration = Duration::from_millis(5);
 
-/// How long a locked file is waited for. A change takes milliseconds.
+/// Decides how long to wait for a locked file. A change takes milliseconds.
 type BusyHandler = fn(i32) -> bool;
 
-/// Ten seconds: whoever holds the file longer sleeps.
+/// Ten seconds: a process that holds the lock for longer is suspended.
 fn patient(tries: i32) -> bool {
     thread::sleep(BETWEEN_TRIES);
     tries < 2000
 }
 
-/// A tenth of a second, for what is asked again soon.
+/// A tenth of a second, for a value that will soon be read again.
 fn brief(tries: i32) -> bool {
     thread::sleep(BETWEEN_TRIES);
     tries < 20
@@ -54,25 +54,25 @@ fn brief(tries: i32) -> bool {
 
 /// A [`ConfigStore`] in an SQLite file, `config.db` in the data folder of the `batchwright` program.
 ///
-/// A missing file holds no settings. The first [`write`](ConfigStore::write) makes it, with its
-/// folder; reading makes nothing and works in a read-only folder. A change survives a power loss.
+/// A missing file means that nothing is set. The first [`write`](ConfigStore::write) creates the file and its
+/// folder. Reading creates nothing and works in a read-only folder. A change survives a power loss.
 #[derive(Debug, Clone)]
 pub struct SqliteConfig {
     path: PathBuf,
 }
 
 impl SqliteConfig {
-    /// Settings in the file of that path. Nothing is opened yet.
+    /// The settings in the file at this path. The file is not opened yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
 
-    /// Where the settings are.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What `ask` finds in the file, or `nothing` where there are no settings yet.
+    /// The result of `ask` on the file, or `nothing` if there are no settings yet.
     fn read<T>(
         &self,
         patience: BusyHandler,
@@ -92,8 +92,8 @@ impl SqliteConfig {
             }
         }
         let read = || {
-            // One that may write repairs what a process left that died while it wrote; where it may
-            // not, SQLite opens the file for reading alone.
+            // A connection that may write repairs the file if a process crashed while it wrote. Without permission to
+            // write, SQLite opens the file read-only.
             let db = self.open(OpenFlags::SQLITE_OPEN_READ_WRITE, patience)?;
             Ok(match State::of(&db)? {
                 State::Empty => Ok(nothing),
@@ -137,7 +137,7 @@ impl SqliteConfig {
     fn open(&self, flags: OpenFlags, patience: BusyHandler) -> rusqlite::Result<Connection> {
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut db = Connection::open_with_flags(&self.path, flags)?;
-        // Takes `&self` in some of the versions that are allowed, `&mut self` in others.
+        // The method takes `&self` in some of the allowed rusqlite versions, and `&mut self` in others.
         Connection::busy_handler(&mut db, Some(patience))?;
         Ok(db)
     }
@@ -177,11 +177,11 @@ impl SqliteConfig {
     }
 }
 
-/// What a file is.
+/// What a file contains.
 enum State {
     Empty,
     Ours,
-    /// Not for this version, and why.
+    /// Not usable by this version, with the reason.
     Foreign(String),
 }
 
@@ -202,7 +202,7 @@ impl State {
     }
 }
 
-/// Microseconds of the calendar.
+/// The current time of day in microseconds.
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |time| {

@@ -1,4 +1,4 @@
-//! The settings file among threads, other processes' connections, and files that are none.
+//! The settings file used by threads and other processes, and files that are not settings files.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ fn store(folder: &tempfile::TempDir) -> SqliteConfig {
 }
 
 #[test]
-fn it_keeps_the_rules_of_stores_of_settings() {
+fn sqlite_passes_the_tests_of_every_settings_store() {
     let folder = tempfile::tempdir().unwrap();
     conformance::check(&|| Arc::new(store(&folder)));
 }
 
 #[test]
-fn reading_and_forgetting_make_no_file() {
+fn reading_and_deleting_create_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(&folder);
     assert!(store.all().unwrap().is_empty());
@@ -71,7 +71,7 @@ fn a_watch_follows_the_file_from_before_it_exists() {
 }
 
 #[test]
-fn whoever_looks_again_soon_waits_for_no_sleeper() {
+fn a_refresh_does_not_wait_for_a_suspended_process() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(&folder);
     store.set("llm.model", "m").unwrap();
@@ -92,7 +92,7 @@ fn whoever_looks_again_soon_waits_for_no_sleeper() {
 }
 
 #[test]
-fn a_file_that_is_none_of_ours_is_refused_and_left_alone() {
+fn a_file_of_another_program_is_rejected_and_unchanged() {
     type Make = fn(&Path);
     let cases: [(&str, Make, &str); 5] = [
         (
@@ -164,7 +164,7 @@ fn an_empty_file_holds_nothing_yet() {
     assert_eq!(store.get("llm.model").unwrap().as_deref(), Some("m"));
 }
 
-/// A file of the first schema, as it was released.
+/// A file with the first released schema.
 #[test]
 fn the_schema_is_what_readers_of_other_versions_expect() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Where settings are kept, as a trait: a host may have a place of its own for them.
+//! The trait for stores of settings. A host can implement it to keep settings elsewhere.
 
 use std::collections::BTreeMap;
 
@@ -8,32 +8,32 @@ use crate::base::error::Error;
 
 use super::key::SettingKey;
 
-/// Keeps settings as texts under their [keys](crate::config::SettingKey).
+/// Stores settings as texts under their [keys](crate::config::SettingKey).
 ///
-/// All methods may be called from several threads at once, and what one process has written others
-/// read. Credentials are never kept: [`set`](Self::set) refuses them.
+/// All methods may be called from several threads at once, and other processes read what one process has written.
+/// Credentials are never stored: [`set`](Self::set) rejects them.
 pub trait ConfigStore: Send + Sync {
-    /// Everything that is kept, also under keys that this version does not know.
+    /// All stored values, also under keys that this version does not know.
     ///
     /// # Errors
-    /// When the store cannot be read, with what to do about it.
+    /// If the store cannot be read; the message says what to do.
     fn all(&self) -> Result<BTreeMap<String, String>, Error>;
 
-    /// Keeps a value, or forgets it if there is none. It is kept as it is: callers go through
-    /// [`set`](Self::set) and [`unset`](Self::unset), which check it.
+    /// Stores a value, or deletes it if `value` is `None`. It does not check the value: callers use [`set`](Self::set)
+    /// and [`unset`](Self::unset), which check it.
     ///
     /// # Errors
-    /// When the store cannot be written; nothing has changed then.
+    /// If the store cannot be written; then nothing has changed.
     fn write(&self, key: &str, value: Option<&str>) -> Result<(), Error>;
 
-    /// A number that differs after any change by anybody, in this process or another. It is asked
-    /// several times a second.
+    /// A number that changes with each change of the store, by this or another process. It is read several times per
+    /// second.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// If the store cannot be read.
     fn version(&self) -> Result<u64, Error>;
 
-    /// What is kept under a key.
+    /// The value stored under a key.
     ///
     /// # Errors
     /// As [`all`](Self::all).
@@ -41,20 +41,21 @@ pub trait ConfigStore: Send + Sync {
         Ok(self.all()?.remove(key))
     }
 
-    /// Keeps a value.
+    /// Checks and stores a value.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for an unknown key, for a value that the key does not take, with what
-    /// it takes, and for what looks like an API key; else as [`write`](Self::write).
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for an unknown key, for a value that the key does not accept
+    /// (the message names what it accepts), and for a text that looks like an API key; otherwise as
+    /// [`write`](Self::write).
     fn set(&self, key: &str, value: &str) -> Result<(), Error> {
         let value = SettingKey::named(key)?.check_stored(value)?;
         self.write(key, Some(&value))
     }
 
-    /// Forgets a value; forgetting what is not there is no error.
+    /// Deletes a value. A missing value is not an error.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for an unknown key under which nothing is kept; else as
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for an unknown key without a stored value; otherwise as
     /// [`write`](Self::write).
     fn unset(&self, key: &str) -> Result<(), Error> {
         if SettingKey::find(key).is_none() && self.get(key)?.is_none() {
@@ -64,7 +65,7 @@ pub trait ConfigStore: Send + Sync {
     }
 }
 
-/// Settings of this process alone, for tests and for hosts that keep them elsewhere.
+/// Settings of this process only, for tests and for hosts that keep them elsewhere.
 ///
 /// ```
 /// use batchwright::config::{ConfigStore, MemoryConfig};
@@ -117,13 +118,13 @@ mod tests {
     use crate::base::error::ErrorKind;
 
     #[test]
-    fn memory_keeps_the_rules_of_stores_of_settings() {
+    fn memory_passes_the_tests_of_every_settings_store() {
         let store = std::sync::Arc::new(MemoryConfig::new());
         super::super::conformance::check(&|| store.clone());
     }
 
     #[test]
-    fn what_a_key_does_not_take_is_not_kept() {
+    fn invalid_values_are_not_stored() {
         let store = MemoryConfig::new();
         for (key, value) in [
             ("llm.modle", "m"),
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_version_left_can_be_forgotten() {
+    fn values_of_another_version_can_be_deleted() {
         let store = MemoryConfig::new();
         store.write("llm.of_tomorrow", Some("x")).unwrap();
         let before = store.version().unwrap();

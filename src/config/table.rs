@@ -1,10 +1,10 @@
-//! The table of settings: for each its getter, type, name, variables, bounds, default and documentation.
+//! The table of settings: getter, type, name, variables, bounds, default and documentation of each.
 //!
 //! A row makes a [`SettingKey`](super::SettingKey) in `key.rs` and a getter of [`Settings`](super::settings::Settings)
 //! in `typed.rs`. A getter without `pub` is read by a hand-written one there, because its default or its bounds depend
 //! on another setting.
 
-/// Gives all rows to a macro.
+/// Passes all rows to a macro.
 macro_rules! with_settings {
     ($with:ident) => {
         $with! {
@@ -116,6 +116,9 @@ macro_rules! with_settings {
             pub batch_results_wait: Duration = "batch.results_wait" ["BATCHWRIGHT_BATCH_RESULTS_WAIT"]
                 Kind::Time, Is("600s"),
                 "How long --until-empty and run wait for missing results of an ended batch";
+            pub batch_cancel_wait: Duration = "batch.cancel_wait" ["BATCHWRIGHT_BATCH_CANCEL_WAIT"]
+                Kind::Time, Is("600s"),
+                "With a deadline (run --by): how long a provider may take to confirm that a batch is cancelled";
             pub batch_on_unknown: Option<OnUnknown> = "batch.on_unknown" ["BATCHWRIGHT_BATCH_ON_UNKNOWN"]
                 Kind::Choice(&ON_UNKNOWN), Rule("resubmit where the input can be deleted first, else hold"),
                 "What to do with a batch that was not found within batch.reconcile_wait";

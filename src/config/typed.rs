@@ -35,7 +35,7 @@ macro_rules! getters {
 
 with_settings!(getters);
 
-/// A number that is set, or found.
+/// A number that is set, or `auto`.
 enum NumberOrAuto {
     Number(usize),
     Auto,
@@ -107,7 +107,7 @@ from_values! {
     OnUnknown: Value::Text(name) => named(&name)?;
 }
 
-/// The choice of this name.
+/// The choice with this name.
 fn named<T: DeserializeOwned>(name: &str) -> Option<T> {
     let name: StrDeserializer<'_, serde::de::value::Error> = name.into_deserializer();
     T::deserialize(name).ok()

@@ -1,31 +1,31 @@
-//! The types of settings: what a text may be, and what it means.
+//! The types of settings: which texts each accepts, and what they mean.
 
 use std::time::Duration;
 
 use super::articles::{ACCEPTED, ArticleSource};
 use super::choices::Choices;
 
-/// A number that is found instead of set.
+/// The program determines the number.
 const AUTO: &str = "auto";
 
-/// What a setting takes.
+/// What a setting accepts.
 pub(super) enum Kind {
     /// One of a list of names.
     Choice(&'static Choices),
-    /// Providers, each perhaps with a model, and the most of them.
+    /// Providers, each optionally with a model, and the maximum number of providers.
     Route(&'static Choices, usize),
-    /// A whole number between two.
+    /// A whole number in this range.
     Whole(u64, u64),
-    /// The same in MiB, which means that many bytes.
+    /// A whole number of MiB in this range; its value is in bytes.
     Mib(u64, u64),
-    /// A whole number, or `auto`: it is found.
+    /// A whole number in this range, or `auto`.
     WholeOrAuto(u64, u64),
-    /// A whole number from 1 to what another setting says, which is checked where both are known, and what it
-    /// says by default.
+    /// A whole number from 1 to the value of another setting (the first name), checked if both are known, and the
+    /// default of that setting.
     WholeUpTo(&'static str, &'static str),
     /// A number above 0.
     Positive,
-    /// So many a second, or in another time.
+    /// A number per second, or per another time.
     Rate,
     /// A time above 0.
     Time,
@@ -35,15 +35,15 @@ pub(super) enum Kind {
     Text,
     /// Models by their providers, such as `groq=MODEL`.
     Models(&'static Choices),
-    /// Where texts of articles are.
+    /// The source of article texts.
     Articles,
-    /// The address of a Redis, without a password.
+    /// The address of a Redis server, without a password.
     Redis,
     /// The address of a database server, without a password.
     Store,
 }
 
-/// A text with its meaning.
+/// The meaning of a text.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
     Text(String),
@@ -57,7 +57,7 @@ pub(super) enum Value {
 }
 
 impl Kind {
-    /// What is accepted, to follow "write" or "takes".
+    /// The accepted values, as a phrase that follows "write" or "takes".
     pub fn accepts(&self) -> String {
         match self {
             Self::Choice(among) => format!("one of: {}", among.all.join(", ")),
@@ -93,7 +93,7 @@ impl Kind {
         }
     }
 
-    /// What the text means, or what is accepted instead.
+    /// The meaning of the text, or the accepted values as an error.
     pub fn parse(&self, text: &str) -> Result<Value, String> {
         let text = text.trim();
         let value = match self {
@@ -139,12 +139,12 @@ impl Kind {
     }
 }
 
-/// Whether it looks like the address of a Redis, and holds no password.
+/// Whether it looks like the address of a Redis server and contains no password.
 fn is_redis(text: &str) -> bool {
     is_address(text, &["redis://", "rediss://", "valkey://", "valkeys://"])
 }
 
-/// Whether it looks like the address of a database on a server, and holds no password.
+/// Whether it looks like the address of a database server and contains no password.
 fn is_store(text: &str) -> bool {
     let plain = text.split('?').next().unwrap_or_default();
     let named = plain.rsplit_once('/').filter(|(_, name)| !name.is_empty());
@@ -152,7 +152,7 @@ fn is_store(text: &str) -> bool {
         && !text.contains(char::is_whitespace)
 }
 
-/// Whether an address begins with one of these schemes, names a host, and holds no password.
+/// Whether an address begins with one of these schemes, names a host, and contains no password.
 fn is_address(text: &str, schemes: &[&str]) -> bool {
     let mut rests = schemes
         .iter()
@@ -185,7 +185,7 @@ fn route(text: &str, among: &Choices, most: usize) -> Result<Vec<String>, String
     Ok(entries)
 }
 
-/// None if an entry is not `PROVIDER=MODEL`.
+/// `None` if an entry is not `PROVIDER=MODEL`.
 fn models(text: &str, among: &Choices) -> Result<Option<Vec<(String, String)>>, String> {
     let mut models: Vec<(String, String)> = Vec::new();
     for entry in text.split(',').map(str::trim) {
@@ -208,7 +208,7 @@ fn models(text: &str, among: &Choices) -> Result<Option<Vec<(String, String)>>, 
     Ok(Some(models))
 }
 
-/// Per second.
+/// The rate per second.
 fn rate(text: &str) -> Option<f64> {
     let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
     let seconds = match unit.trim() {
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_says_what_is_accepted() {
+    fn rejected_values_name_the_accepted_ones() {
         const WHOLE: &str = "write a whole number from 1 to 10";
         const FROM_0: &str = "write a whole number from 0 to 9";
         const OF_EXEC: &str =

@@ -53,7 +53,7 @@ fn trips_after(breakers: &mut Breakers, reply: &Reply, now: Time) -> Option<usiz
 }
 
 #[test]
-fn what_fails_whatever_it_is_asked_is_not_asked() {
+fn a_provider_that_fails_every_call_is_not_called() {
     for (failure, most) in [(unreached(), 5), (busy(), 5), (broken(), 5), (hung(), 2)] {
         let mut breakers = Breakers::default();
         assert_eq!(trips_after(&mut breakers, &failure, at(0)), Some(most));
@@ -67,7 +67,7 @@ fn what_fails_whatever_it_is_asked_is_not_asked() {
 }
 
 #[test]
-fn nobody_else_to_ask_or_one_item_alone_trips_nothing() {
+fn a_missing_fallback_or_a_single_item_trips_no_breaker() {
     let mut breakers = Breakers::default();
     let alone = Ended {
         detour: Detour::None,
@@ -90,7 +90,7 @@ fn nobody_else_to_ask_or_one_item_alone_trips_nothing() {
 }
 
 #[test]
-fn waits_and_wrong_requests_say_nothing_of_the_provider() {
+fn rate_limits_and_invalid_requests_trip_no_breaker() {
     let loading = Error::new(ErrorKind::Transient, "it loads").with_status(503);
     let web_page = Error::new(ErrorKind::Malformed, "a page").with_status(200);
     for reply in [
@@ -111,7 +111,7 @@ fn waits_and_wrong_requests_say_nothing_of_the_provider() {
 }
 
 #[test]
-fn errors_that_overtake_slow_answers_trip_nothing() {
+fn errors_that_overtake_slow_answers_trip_no_breaker() {
     let mut breakers = Breakers::default();
     let slow = Ended {
         out: 12,
@@ -122,7 +122,7 @@ fn errors_that_overtake_slow_answers_trip_nothing() {
 }
 
 #[test]
-fn a_provider_that_has_answered_gets_longer() {
+fn a_provider_that_has_answered_trips_later() {
     let mut breakers = Breakers::default();
     breakers.note(call(at(0)), &Ok(()), at(1));
     assert_eq!(trips_after(&mut breakers, &busy(), at(2)), None);
@@ -159,7 +159,7 @@ fn a_step_is_in_doubt_once_nothing_was_answered_during_a_whole_time_out() {
 }
 
 #[test]
-fn one_call_probes_later_and_later_until_an_answer_closes_it() {
+fn probes_back_off_until_an_answer_closes_the_breaker() {
     for failure in [unreached(), busy(), hung()] {
         let mut breakers = Breakers::default();
         trips_after(&mut breakers, &failure, at(0));
@@ -213,7 +213,7 @@ fn a_probe_that_hangs_ends_an_outage_that_items_wait_for() {
 }
 
 #[test]
-fn a_breaker_that_nobody_probes_for_a_minute_is_no_reason_to_choose_among_items() {
+fn a_breaker_without_probes_for_a_minute_is_ignored() {
     let mut breakers = Breakers::default();
     assert_eq!(trips_after(&mut breakers, &unreached(), at(0)), Some(5));
     breakers.half_open(at(6));

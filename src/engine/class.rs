@@ -1,4 +1,4 @@
-//! What the limiter and the breakers need to know of an item: the quotas of its route, and its steps.
+//! The properties of an item that the limiter and the breakers need: the quotas of its route, and its steps.
 
 use std::sync::Arc;
 

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failure_is_everybodys_where_nothing_shows_otherwise() {
+    fn the_first_critical_failure_affects_all_without_other_calls() {
         for (kind, status) in [
             (ErrorKind::Auth, 401),
             (ErrorKind::Auth, 403),
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn where_others_are_answered_or_may_be_it_takes_several_in_a_row() {
+    fn with_other_calls_several_consecutive_critical_failures_are_needed() {
         for (kind, status, most) in [
             (ErrorKind::Auth, 401, 3),
             (ErrorKind::Auth, 403, 5),

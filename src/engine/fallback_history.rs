@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_reasons_are_kept_once_and_come_back_in_order() {
+    fn equal_reasons_are_stored_once_and_returned_in_order() {
         let fallback_histories = FallbackHistories::default();
         let busy = Error::new(ErrorKind::RateLimited, "slow down").with_status(429);
         let refused = Error::new(ErrorKind::Auth, "wrong key");

@@ -195,7 +195,7 @@ impl<R> Feeder<R> {
     }
 }
 
-/// What a source still contains when its run ends.
+/// The items that remain in a source when its run ends.
 pub(crate) struct Tail<R> {
     one_by_one: Receiver<Read<R>>,
     in_packs: Receiver<Read<R>>,

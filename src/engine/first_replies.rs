@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_replies_that_cannot_be_used_are_enough_and_the_last_is_shown_safely() {
+    fn ten_unusable_replies_suffice_and_the_last_is_shown_safely() {
         let (n, error) = count(&mut FirstReplies::default(), |_| unusable()).unwrap();
         assert_eq!(n, 10);
         let shown = error.message();
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_refusals_in_the_same_words_are_enough_whatever_numbers_they_name() {
+    fn ten_identical_rejections_suffice_whatever_their_numbers() {
         let alike = |n| refused(format!("no tier for team-{n} (request req_{n}a, {n} ms)"));
         let (n, error) = count(&mut FirstReplies::default(), alike).unwrap();
         assert_eq!((n, error.status()), (10, Some(400)));

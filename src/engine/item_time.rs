@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_was_broken_off_counts_as_far_as_it_went() {
+    fn an_interrupted_wait_counts_up_to_its_end() {
         let first = First::from(at(0));
         let mut timer = ItemTimer::default();
         timer.end_call(first, at(2_000));

@@ -16,7 +16,7 @@ fn left(limiter: &Limiter, quota: QuotaId, now: Time) -> (u64, u64, u128) {
 }
 
 #[test]
-fn what_is_told_of_a_given_rate_is_what_may_still_start() {
+fn the_status_of_a_configured_rate_is_the_number_of_possible_calls() {
     let limits = Limits::default().requests_per_minute(600.0).burst(10);
     let (limiter, quota) = open(limits.known());
     assert_eq!(left(&limiter, quota, at(0)), (600, 600, 0));
@@ -38,7 +38,7 @@ fn what_is_told_of_a_given_rate_is_what_may_still_start() {
 }
 
 #[test]
-fn of_a_burst_beyond_a_minute_no_more_is_told_than_the_minute() {
+fn the_status_of_a_large_burst_is_limited_to_a_minute() {
     let (limiter, quota) = open(Limits::default().requests_per_minute(6.0).burst(10));
     for expected in [5, 4, 3, 2, 1, 0, 0, 0, 0, 0] {
         go(&limiter, quota, at(0)).unwrap();
@@ -48,7 +48,7 @@ fn of_a_burst_beyond_a_minute_no_more_is_told_than_the_minute() {
 }
 
 #[test]
-fn what_a_provider_tells_is_told_on_and_comes_back_as_it_does_there() {
+fn the_status_follows_the_report_of_the_provider() {
     let (limiter, quota) = open(Limits::default());
     assert_eq!(limiter.status(quota, at(0)).requests, None);
     let first = go(&limiter, quota, at(0)).unwrap();
@@ -70,7 +70,7 @@ fn what_a_provider_tells_is_told_on_and_comes_back_as_it_does_there() {
 }
 
 #[test]
-fn nothing_is_left_during_a_pause_and_tokens_are_told_as_they_were_used() {
+fn the_status_is_zero_during_a_pause_and_shows_used_tokens() {
     let limits = Limits::default().tokens_per_minute(6_000.0);
     let (limiter, quota) = open(limits.requests_per_minute(60.0));
     let call = go(&limiter, quota, at(0)).unwrap();

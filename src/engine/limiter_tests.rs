@@ -98,7 +98,7 @@ fn the_first_reply_teaches_rate_and_allowance() {
 }
 
 #[test]
-fn a_daily_limit_sets_no_pace() {
+fn a_daily_limit_sets_no_rate() {
     let (limiter, quota) = open(Limits::default());
     let permit = go(&limiter, quota, at(0)).unwrap();
     reply(
@@ -111,7 +111,7 @@ fn a_daily_limit_sets_no_pace() {
 }
 
 #[test]
-fn one_refusal_pauses_the_quota_and_late_ones_do_not_start_it_again() {
+fn one_rejection_pauses_the_quota_and_late_ones_do_not_extend_it() {
     let (limiter, quota) = open(Limits::default());
     let first = go(&limiter, quota, at(0)).unwrap();
     reply(&limiter, first, &RateHints::default(), at(1));
@@ -144,7 +144,7 @@ fn one_refusal_pauses_the_quota_and_late_ones_do_not_start_it_again() {
 }
 
 #[test]
-fn the_longest_named_wait_wins() {
+fn the_longest_requested_wait_applies() {
     let (limiter, quota) = open(Limits::default());
     let a = go(&limiter, quota, at(0)).unwrap();
     let b = go(&limiter, quota, at(0)).unwrap();
@@ -158,7 +158,7 @@ fn the_longest_named_wait_wins() {
 }
 
 #[test]
-fn a_quota_without_a_known_rate_comes_back_narrower_and_widens() {
+fn a_quota_without_a_known_rate_resumes_with_a_smaller_window() {
     let (limiter, quota) = open(Limits::default());
     let first = go(&limiter, quota, at(0)).unwrap();
     reply(&limiter, first, &RateHints::default(), at(0));
@@ -183,7 +183,7 @@ fn a_quota_without_a_known_rate_comes_back_narrower_and_widens() {
 }
 
 #[test]
-fn tokens_are_reserved_with_the_request_and_put_right_by_the_reply() {
+fn reserved_tokens_are_corrected_by_the_reply() {
     // 6,000 per minute: 100 per second, 1,000 at once.
     let (limiter, quota) = open(Limits::default().tokens_per_minute(6000.0).burst(100));
     let permit = match limiter.try_acquire(quota, 744, Some(800), at(0)) {
@@ -203,7 +203,7 @@ fn tokens_are_reserved_with_the_request_and_put_right_by_the_reply() {
 }
 
 #[test]
-fn a_call_larger_than_the_whole_allowance_goes_alone_and_is_paid_off() {
+fn a_call_larger_than_the_allowance_starts_alone_and_is_paid_off() {
     let (limiter, quota) = open(Limits::default().tokens_per_minute(600.0));
     assert!(matches!(
         limiter.try_acquire(quota, 5000, Some(0), at(0)),
@@ -357,7 +357,7 @@ fn random_traffic_never_overdraws_a_given_rate() {
 }
 
 #[test]
-fn while_a_model_loads_one_call_a_second_asks() {
+fn while_a_model_loads_one_call_per_second_checks_it() {
     let (limiter, quota) = open(Limits::default().burst(4));
     let wave: Vec<Permit> = (0..4).filter_map(|_| go(&limiter, quota, at(0))).collect();
     let unready = |permit, wait, ms| {
@@ -390,7 +390,7 @@ fn while_a_model_loads_one_call_a_second_asks() {
 }
 
 #[test]
-fn an_assumed_pace_holds_until_a_reply_tells_another_and_new_settings_leave_that_alone() {
+fn an_assumed_rate_applies_until_a_reply_reports_another() {
     let limiter = Limiter::new();
     let assumed = Limits::default().burst(1).assume_requests_per_minute(60.0);
     let key = QuotaKey::new(&["assumed"]);
@@ -474,7 +474,7 @@ fn against_a_cap(cap: usize, threads: usize, items: usize, rivals: usize) -> (us
 }
 
 #[test]
-fn a_limit_on_calls_at_once_is_found_and_kept_busy() {
+fn a_concurrency_limit_is_found_and_used() {
     for cap in [1, 2, 3, 10, 30] {
         for threads in [8, 32] {
             let items = 100 * cap.min(threads);
@@ -500,7 +500,7 @@ fn a_limit_that_changes_is_followed() {
 }
 
 #[test]
-fn one_absurd_usage_costs_a_minute_at_most() {
+fn one_absurd_usage_delays_by_at_most_a_minute() {
     let limits = Limits::default().tokens_per_minute(60_000.0).burst(100);
     let (limiter, quota) = open(limits);
     let absurd = u64::from(u32::MAX);

@@ -14,7 +14,8 @@ pub(crate) const MAX_LOADING: Duration = Duration::from_secs(600);
 pub(super) struct Loading(Vec<(QuotaId, Time)>);
 
 impl Loading {
-    /// Records how a call ended. Returns true if its item waits for the server and the call is no attempt.
+    /// Records how a call ended. Returns true if its item waits for the server and the call does not count as an
+    /// attempt.
     pub(super) fn note(&mut self, quota: QuotaId, ended: &CallEnd, now: Time) -> bool {
         let known = self.0.iter().position(|(loading, _)| *loading == quota);
         match (ended, known) {
@@ -47,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn patience_ends_ten_minutes_after_the_first_refusal_and_begins_anew_after_a_reply() {
+    fn waiting_for_a_model_ends_after_ten_minutes_and_restarts_after_a_reply() {
         let (a, b) = (QuotaId(1), QuotaId(2));
         let mut loading = Loading::default();
         assert!(loading.note(a, &REFUSED, at(5)));

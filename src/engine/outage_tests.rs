@@ -23,7 +23,7 @@ fn hangs_up(_: Time) -> (Duration, Result<(), Error>) {
 }
 
 #[test]
-fn an_outage_is_waited_out_where_no_other_provider_can_be_asked() {
+fn without_another_provider_an_outage_is_waited_for() {
     let (s500, s502, s503) = (|_| status(500), |_| status(502), |_| status(503));
     let troubles: [(&str, Provider<'_>); 5] = [
         ("500", &s500),
@@ -90,7 +90,7 @@ fn a_provider_that_stays_away_is_waited_for_no_longer_than_ten_minutes() {
 }
 
 #[test]
-fn an_address_where_no_server_is_ends_a_run_within_ten_seconds() {
+fn an_address_without_a_server_ends_a_run_within_ten_seconds() {
     for (items, concurrency) in [(1, 1), (2, 1), (2_800, 1), (2_800, 5), (2_800, 64)] {
         let mut run = start(items, concurrency);
         let ended = turn_to_end(&mut run, &|now, _| dead(now));
@@ -139,7 +139,7 @@ fn an_address_where_no_server_is_ends_a_run_within_ten_seconds() {
 }
 
 #[test]
-fn a_refused_connection_ends_no_run_while_calls_are_out() {
+fn a_refused_connection_ends_no_run_while_calls_are_in_flight() {
     let calls = Cell::new(0);
     let one_refused = |now: Time, _| {
         calls.set(calls.get() + 1);
@@ -183,7 +183,7 @@ fn items_wait_at_their_step_while_the_next_one_is_unavailable_too() {
 }
 
 #[test]
-fn items_that_cause_their_failures_fail_after_their_tries() {
+fn items_that_cause_their_failures_fail_after_their_attempts() {
     // A single item, or a few: their failures cannot be distinguished from an outage, but they were called often
     // enough.
     for (items, s) in [(1, 500), (1, 503), (4, 500), (4, 503)] {
@@ -236,7 +236,7 @@ fn come_back_tomorrow() -> (Duration, Result<(), Error>) {
 }
 
 #[test]
-fn what_concerns_one_item_stops_no_other_while_these_are_answered() {
+fn failures_of_one_item_stop_no_other_while_others_are_answered() {
     let troubles: [&dyn Fn() -> _; 2] = [&refused_key, &come_back_tomorrow];
     for trouble in troubles {
         for concurrency in [1, 4, 32] {
@@ -260,7 +260,7 @@ fn what_concerns_one_item_stops_no_other_while_these_are_answered() {
 }
 
 #[test]
-fn work_that_can_wait_fails_after_its_tries_where_only_one_job_is_refused() {
+fn durable_work_fails_after_its_attempts_if_only_one_job_is_rejected() {
     for (status, items, odd, calls) in [(403, 40, 0, 4), (403, 40, 39, 4)] {
         let provider = |_, item| {
             if item == odd {
@@ -283,7 +283,7 @@ fn work_that_can_wait_fails_after_its_tries_where_only_one_job_is_refused() {
 }
 
 #[test]
-fn what_concerns_all_ends_the_run_after_the_calls_in_flight() {
+fn a_failure_of_all_ends_the_run_after_the_calls_in_flight() {
     let troubles: [&dyn Fn() -> _; 2] = [&refused_key, &come_back_tomorrow];
     for trouble in troubles {
         for concurrency in [1, 2, 8, 64] {
@@ -314,7 +314,7 @@ fn what_concerns_all_ends_the_run_after_the_calls_in_flight() {
 }
 
 #[test]
-fn a_proxy_that_limits_requests_costs_no_item_its_tries() {
+fn a_proxy_that_limits_requests_uses_up_no_attempts() {
     // Like nginx: a rate per second, and a burst of five.
     let (rate, burst) = (40.0, 5.0);
     let bucket = Cell::new((Time::ZERO, burst));

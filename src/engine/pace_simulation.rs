@@ -226,17 +226,17 @@ fn check(cases: &[Case], transition: f64) {
 }
 
 #[test]
-fn limits_that_nobody_gave_are_found_used_and_followed() {
+fn unset_limits_are_found_used_and_followed() {
     check(&found(), FOUND);
 }
 
 #[test]
-fn a_rate_that_is_told_nowhere_is_found_by_few_refusals() {
+fn an_unreported_rate_is_found_with_few_rejections() {
     check(&guessed(), GUESSED);
 }
 
 #[test]
-fn a_limit_on_calls_at_once_is_no_rate_where_a_run_names_more_calls() {
+fn a_concurrency_limit_is_not_taken_for_a_rate() {
     for parallel in [16, 40] {
         for varied in [false, true] {
             let provider = Provider {
@@ -270,7 +270,7 @@ fn a_limit_that_was_lowered_by_half_does_not_make_the_pace_give_up() {
 }
 
 #[test]
-fn a_provider_that_takes_all_gets_the_most_there_may_be_and_no_more() {
+fn a_provider_without_limits_gets_the_maximum_concurrency() {
     let outcome = run(1, tuned(), &[PROVIDER], FOUND);
     assert_eq!(outcome.most_in_flight, [MOST]);
     assert!(outcome.used[0] > 0.95, "{outcome:?}");
@@ -279,7 +279,7 @@ fn a_provider_that_takes_all_gets_the_most_there_may_be_and_no_more() {
 }
 
 #[test]
-fn a_queue_in_the_server_shows_without_being_asked_for() {
+fn a_queue_in_the_server_is_detected() {
     for works_on in [8.0, 16.0, 64.0] {
         let queues = Provider {
             knee: Some(works_on),
@@ -299,7 +299,7 @@ fn a_queue_in_the_server_shows_without_being_asked_for() {
 const FIVE_AT_ONCE: f64 = 5.0 / 1.1;
 
 #[test]
-fn refusals_that_no_pace_avoids_leave_it_no_slower_than_five_calls_at_once() {
+fn unavoidable_rejections_keep_at_least_the_rate_of_five_calls_at_once() {
     for stray in [0.005, 0.01, 0.02] {
         for seed in 0..4 {
             let provider = Provider {
@@ -316,7 +316,7 @@ fn refusals_that_no_pace_avoids_leave_it_no_slower_than_five_calls_at_once() {
 }
 
 #[test]
-fn what_comes_now_and_then_teaches_no_rate() {
+fn occasional_rejections_teach_no_rate() {
     let limit = Provider {
         requests: Some(10.0),
         ..PROVIDER
@@ -344,7 +344,7 @@ fn what_comes_now_and_then_teaches_no_rate() {
 }
 
 #[test]
-fn an_outage_is_no_reason_for_more_calls_at_once() {
+fn an_outage_does_not_raise_the_concurrency() {
     let stretches = [
         Provider {
             knee: Some(20.0),
@@ -444,7 +444,7 @@ fn small_bursts_are_used_to_nine_tenths_with_one_call_of_a_hundred_refused() {
 }
 
 #[test]
-fn refusals_that_ask_for_no_wait_are_answered_by_waits_that_grow() {
+fn rejections_without_a_requested_wait_cause_growing_waits() {
     for asked in [0, 6, 400] {
         for limits in [Limits::default().in_flight(64), tuned()] {
             let refuses_all = Provider {

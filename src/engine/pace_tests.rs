@@ -49,7 +49,7 @@ impl Provider {
 }
 
 #[test]
-fn a_rate_is_found_and_then_refuses_less_than_one_call_of_a_hundred() {
+fn after_a_rate_is_found_less_than_one_call_in_a_hundred_is_rejected() {
     for rate in [1.0, 8.0, 20.0, 40.0] {
         let (mut provider, mut pace) = (Provider::new(rate), Pace::default());
         provider.run(&mut pace, 30);
@@ -74,7 +74,7 @@ fn a_limit_that_changes_is_followed() {
 }
 
 #[test]
-fn a_pace_of_a_call_in_many_seconds_grows_again() {
+fn a_rate_of_one_call_in_many_seconds_grows_again() {
     for rate in [0.1, 0.3, 1.0] {
         let (mut provider, mut pace) = (Provider::new(rate), Pace::default());
         provider.run(&mut pace, 300);
@@ -86,7 +86,7 @@ fn a_pace_of_a_call_in_many_seconds_grows_again() {
 }
 
 #[test]
-fn a_pace_that_nobody_needs_any_more_is_given_up() {
+fn an_unused_rate_is_dropped() {
     let (mut provider, mut pace) = (Provider::new(20.0), Pace::default());
     provider.run(&mut pace, 30);
     assert!(pace.is_known());
@@ -98,7 +98,7 @@ fn a_pace_that_nobody_needs_any_more_is_given_up() {
 }
 
 #[test]
-fn refusals_that_never_end_leave_one_call_a_minute() {
+fn endless_rejections_leave_one_call_per_minute() {
     let (mut provider, mut pace) = (Provider::new(1.0), Pace::default());
     provider.run(&mut pace, 60);
     assert!(pace.is_known());
@@ -113,7 +113,7 @@ fn refusals_that_never_end_leave_one_call_a_minute() {
 }
 
 #[test]
-fn a_pace_that_holds_calls_back_is_no_reason_to_count_anew() {
+fn a_rate_that_delays_calls_does_not_restart_the_count() {
     let (mut provider, mut pace) = (Provider::new(0.1), Pace::default());
     provider.run(&mut pace, 300);
     let call = pace.take(at(provider.now));
@@ -124,7 +124,7 @@ fn a_pace_that_holds_calls_back_is_no_reason_to_count_anew() {
 }
 
 #[test]
-fn one_refusal_is_no_reason_for_a_pace() {
+fn one_rejection_starts_no_rate() {
     let mut pace = Pace::default();
     (0..10).for_each(|ms| _ = pace.take(at(ms)));
     let refused = pace.take(at(20));

@@ -146,7 +146,7 @@ fn packs_are_filled_in_the_order_of_the_input() {
 }
 
 #[test]
-fn tokens_end_a_pack_and_what_is_too_large_goes_alone() {
+fn tokens_limit_a_pack_and_a_large_item_is_sent_alone() {
     let sizes = [4, 4, 4, 30, 1, 9, 1].map(|size| (size, 0));
     let mut packed = Packed::new(Sizes::new(sizes.into(), 8, 10));
     let packs = take(&mut packed, 9);
@@ -157,7 +157,7 @@ fn tokens_end_a_pack_and_what_is_too_large_goes_alone() {
 }
 
 #[test]
-fn only_what_is_alike_shares_a_call() {
+fn only_compatible_items_share_a_call() {
     let kinds = [0, 1, 0, 2, 1, 0, 2, 0].map(|kind| (1, kind));
     let mut packed = Packed::new(Sizes::new(kinds.into(), 3, 100));
     // Even with one permit, each pack finds its own members, and no item is lost.
@@ -187,7 +187,7 @@ fn a_completion_is_a_pack_of_one() {
 }
 
 #[test]
-fn what_failed_together_goes_on_in_halves_apart_from_the_rest() {
+fn items_that_failed_together_are_retried_in_halves() {
     let mut packed = Packed::new(Sizes::new(vec![(1, 0); 12], 8, 100));
     let Ok(Take::Items(mut packs)) = packed.take(1, &Availability::default(), NOW) else {
         panic!("nothing to take");
@@ -204,7 +204,7 @@ fn what_failed_together_goes_on_in_halves_apart_from_the_rest() {
 }
 
 #[test]
-fn a_source_that_breaks_in_the_middle_of_a_pack_costs_none_of_it() {
+fn a_source_that_fails_within_a_pack_loses_no_item() {
     struct Breaks(Sizes, Option<Error>);
     impl Backlog for Breaks {
         type Task = usize;

@@ -132,7 +132,7 @@ mod tests {
     use crate::engine::class::Class;
 
     #[test]
-    fn patience_is_over_ten_minutes_after_the_first_refusal_and_anew_after_an_answer() {
+    fn a_quota_is_given_up_ten_minutes_after_the_first_rejection_without_an_answer() {
         let step = Class::new([]).at(0);
         let (a, b) = (QuotaId(1), QuotaId(2));
         let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn time_in_which_nobody_calls_uses_up_no_patience() {
+    fn time_without_calls_does_not_count() {
         let step = Class::new([]).at(0);
         let quota = QuotaId(1);
         let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_news_once() {
+    fn a_pause_is_reported_once() {
         let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
         let mut refusals = Refusals::default();
         let mut is_new = |quota, until| refusals.is_new_pause(QuotaId(quota), at(until));
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn long_times_are_told_in_what_suits_them() {
+    fn long_times_are_written_in_suitable_units() {
         let long = |seconds| long(Duration::from_secs(seconds));
         assert_eq!(long(90), "90 s");
         assert_eq!(long(2_500), "41 min");

@@ -121,6 +121,11 @@ impl RetryPolicy {
         longest.max(self.max_delay).mul_f64(1.0 + JITTER)
     }
 
+    /// The longest wait before a retry if the provider requests none.
+    pub(crate) fn longest_backoff(&self) -> Duration {
+        self.max_delay.mul_f64(1.0 + JITTER)
+    }
+
     /// The wait before retry number `retry` (from 1), without jitter.
     fn backoff(&self, retry: u8) -> Duration {
         let doublings = u32::from(retry.saturating_sub(1)).min(20);
@@ -156,7 +161,7 @@ pub struct Tries {
     pub max_pack: u16,
     /// Answers of the wrong shape at this step.
     pub schema_mismatches: u8,
-    /// Calls that were rate-limited, or failed because the provider was unavailable; they are no attempts.
+    /// Calls that were rate-limited, or failed because the provider was unavailable; they do not count as attempts.
     pub refused: u16,
     /// Seconds that it waited for these, in addition to what the server requested.
     pub waited: u16,
@@ -284,8 +289,8 @@ fn may_retry(policy: &RetryPolicy, tries: &Tries, error: &Error) -> bool {
     }
 }
 
-/// When a rate-limited call, which is no attempt, is retried. The waits of an item grow, so that an item that is
-/// always rate-limited does not reduce its quota for the others again and again.
+/// When a rate-limited call, which does not count as an attempt, is retried. The waits of an item grow, so that an
+/// item that is always rate-limited does not slow its quota for the others each time.
 pub(crate) fn after_refusal(
     policy: &RetryPolicy,
     tries: &mut Tries,
@@ -326,7 +331,7 @@ pub(crate) fn parts_at(policy: &RetryPolicy, error: &Error, now: Time) -> Time {
 }
 
 fn may_fall_back(policy: &RetryPolicy, error: &Error) -> bool {
-    // The next provider would be paid for the same again.
+    // The next provider would be billed for the same again.
     if error.is_unusable_reply() {
         return false;
     }
@@ -364,7 +369,7 @@ impl Tries {
         }
     }
 
-    /// The last counted call failed because of the provider, so it is no attempt.
+    /// The last counted call failed because of the provider, so it does not count as an attempt.
     pub(crate) fn uncount(&mut self) {
         self.attempt = self.attempt.saturating_sub(1);
         self.refused = self.refused.saturating_add(1);

@@ -27,7 +27,7 @@ fn waits_double_from_one_second() {
 }
 
 #[test]
-fn parts_wait_for_what_the_server_asked() {
+fn divided_calls_wait_for_the_requested_time() {
     let at = |error: &Error| parts_at(&RetryPolicy::default(), error, NOW).since(NOW);
     let error = |kind| Error::new(kind, "x").with_sent(Sent::Answered);
     assert_eq!(at(&error(ErrorKind::Invalid)), Duration::ZERO);
@@ -39,7 +39,7 @@ fn parts_wait_for_what_the_server_asked() {
 }
 
 #[test]
-fn the_server_is_never_asked_before_the_time_it_named() {
+fn the_server_is_never_called_before_the_requested_time() {
     let (tries, error) = after(ErrorKind::RateLimited, 1);
     let error = error.with_retry_after(Some(Duration::from_secs(20)));
     for jitter in [0.0, 0.5, 1.0] {
@@ -52,7 +52,7 @@ fn the_server_is_never_asked_before_the_time_it_named() {
 }
 
 #[test]
-fn a_long_wait_is_one_of_a_failing_provider_for_more_than_five_seconds() {
+fn a_wait_above_five_seconds_counts_as_a_failing_provider() {
     let asks = |kind, seconds| {
         let error = after(kind, 1).1;
         requests_long_wait(&error.with_retry_after(Some(Duration::from_secs(seconds))))
@@ -85,7 +85,7 @@ fn a_time_out_after_sending_is_repeated_once() {
 }
 
 #[test]
-fn malformed_replies_are_asked_again_twice_at_most() {
+fn malformed_replies_are_retried_at_most_twice() {
     for (calls, retried) in [(1, true), (2, true), (3, false)] {
         let (tries, error) = after(ErrorKind::Malformed, calls);
         let again = matches!(next(&tries, &error, false), Next::RetryAt(_));
@@ -94,7 +94,7 @@ fn malformed_replies_are_asked_again_twice_at_most() {
 }
 
 #[test]
-fn a_complete_reply_that_cannot_be_used_is_bought_once() {
+fn a_complete_unusable_reply_is_not_retried() {
     for kind in [ErrorKind::Malformed, ErrorKind::Invalid] {
         let (tries, error) = after(kind, 1);
         let error = error.with_unusable_reply("<html>");
@@ -104,7 +104,7 @@ fn a_complete_reply_that_cannot_be_used_is_bought_once() {
 }
 
 #[test]
-fn an_answer_of_the_wrong_shape_is_asked_for_again_once_at_each_step() {
+fn a_schema_mismatch_is_retried_once_at_each_step() {
     let error = Error::new(ErrorKind::Invalid, "no JSON").with_schema_mismatch();
     let mut tries = Tries::default();
     for _ in 0..2 {
@@ -147,7 +147,7 @@ fn critical_and_invalid_errors_fall_back_but_are_not_retried() {
 }
 
 #[test]
-fn a_blocked_answer_stays_unless_asked_otherwise() {
+fn a_blocked_answer_fails_over_only_if_configured() {
     let (tries, error) = after(ErrorKind::Blocked, 1);
     assert_eq!(next(&tries, &error, true), Next::GiveUp);
     let policy = RetryPolicy::default().fall_back_when_blocked(true);
@@ -156,7 +156,7 @@ fn a_blocked_answer_stays_unless_asked_otherwise() {
 }
 
 #[test]
-fn what_was_divided_still_has_its_retries() {
+fn items_of_a_divided_call_keep_their_retries() {
     let (mut tries, refused) = after(ErrorKind::Invalid, 0);
     let mut members = 200;
     while members > 1 {
@@ -174,7 +174,7 @@ fn what_was_divided_still_has_its_retries() {
 }
 
 #[test]
-fn only_what_one_text_may_have_caused_divides_a_call() {
+fn only_failures_that_one_text_may_have_caused_divide_a_call() {
     use ErrorKind::*;
     let error = |kind| Error::new(kind, "x");
     for kind in [Malformed, Invalid, Blocked] {

@@ -30,7 +30,7 @@ mod watch;
 
 use watch::{Pool, wait_out, wakes};
 
-/// A higher number of threads is refused as a mistake.
+/// A higher number of threads is rejected as a mistake.
 pub(crate) const MOST_THREADS: usize = 10_000;
 /// Interval of progress reports.
 pub(crate) const TICK: Duration = Duration::from_millis(100);

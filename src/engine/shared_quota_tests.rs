@@ -43,7 +43,7 @@ fn processes_together_stay_within_one_rate() {
 }
 
 #[test]
-fn a_pause_of_one_process_is_everybodys() {
+fn a_pause_of_one_process_applies_to_all() {
     let folder = tempfile::tempdir().unwrap();
     let (a, in_a) = process(folder.path(), Limits::default());
     let (b, in_b) = process(folder.path(), Limits::default());
@@ -89,7 +89,7 @@ fn a_learned_rate_is_passed_on_and_a_given_one_is_not() {
 }
 
 #[test]
-fn a_file_of_nonsense_and_a_held_lock_stop_nobody() {
+fn an_invalid_file_and_a_held_lock_stop_no_process() {
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits::default().requests_per_minute(600.0).burst(10);
     let (limiter, quota) = process(folder.path(), limits);
@@ -113,7 +113,7 @@ fn a_file_of_nonsense_and_a_held_lock_stop_nobody() {
 
 /// A process that is suspended while it holds the lock delays calls of others once in a while, not each call.
 #[test]
-fn a_lock_that_was_held_for_long_is_not_tried_again_at_once() {
+fn a_long_held_lock_is_not_retried_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits::default().requests_per_minute(60.0).burst(10);
     let (a, in_a) = process(folder.path(), limits);
@@ -139,7 +139,7 @@ fn wall_of_tomorrow(now: Time) -> u64 {
 }
 
 #[test]
-fn a_clock_that_is_set_back_or_forward_delays_nobody() {
+fn a_clock_that_is_set_back_or_forward_delays_no_call() {
     let folder = tempfile::tempdir().unwrap();
     let key = QuotaKey::new(&["p", "key", "m"]);
     let open = |wall: WallClock| {
@@ -192,7 +192,7 @@ fn a_pause_that_no_run_makes_is_not_taken_over() {
 }
 
 #[test]
-fn how_many_calls_at_once_helped_is_remembered_and_with_its_age_only_half_of_it() {
+fn the_useful_concurrency_is_remembered_and_halved_with_age() {
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits::default().self_tuned(5, 256);
     // A server that answers any number of calls at once, in 100 ms.
@@ -239,7 +239,7 @@ fn how_many_calls_at_once_helped_is_remembered_and_with_its_age_only_half_of_it(
 }
 
 #[test]
-fn what_nobody_has_used_for_a_week_is_removed_and_missed_by_nobody() {
+fn files_unused_for_a_week_are_removed_without_harm() {
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits::default().requests_per_minute(60.0).burst(3);
     let (a, in_a) = process(folder.path(), limits);
@@ -272,7 +272,7 @@ fn what_nobody_has_used_for_a_week_is_removed_and_missed_by_nobody() {
 }
 
 #[test]
-fn values_that_no_process_wrote_stop_nobody() {
+fn invalid_values_in_a_file_stop_no_process() {
     let wall = virtual_wall(at(0));
     for requests in [
         r#"{"per_second":1e-12,"level":0,"at":WALL,"learned":true,"reported":WALL}"#,

@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tells_no_tokens_is_counted_in_calls_and_compared_with_its_like() {
+    fn replies_without_tokens_are_counted_in_calls() {
         let calls = cost(&[(SECOND, None), (3 * SECOND, None)]);
         assert!((calls.times(cost(&[(SECOND, None)])) - 2.0).abs() < 1e-9);
         assert_eq!(calls.times(cost(&[(SECOND, Some(50))])), 1.0);

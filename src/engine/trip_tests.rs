@@ -229,7 +229,7 @@ fn slow_answers_are_waited_for() {
 }
 
 #[test]
-fn one_time_out_diverts_nothing_even_where_one_call_is_made_at_a_time() {
+fn one_time_out_diverts_no_item_even_with_one_call_at_a_time() {
     let count = std::cell::Cell::new(0);
     let first_hangs = |_: Time| {
         count.set(count.get() + 1);
@@ -243,7 +243,7 @@ fn one_time_out_diverts_nothing_even_where_one_call_is_made_at_a_time() {
 }
 
 #[test]
-fn items_come_back_to_a_provider_that_recovers() {
+fn items_return_to_a_recovered_provider() {
     let hanging = |_: Time| hangs(ms(4000));
     for (trouble, within) in [(&dead as Provider<'_>, 61), (&busy, 61), (&hanging, 66)] {
         // It answers for one minute, is unavailable for two, and is available again.
@@ -269,7 +269,7 @@ fn items_come_back_to_a_provider_that_recovers() {
 }
 
 #[test]
-fn without_another_provider_a_hanging_one_has_its_whole_time() {
+fn without_another_provider_a_hanging_one_has_the_full_time_out() {
     let limits = Limits::default().burst(100);
     let mut run = dispatcher(vec![1; 8], limits, 2, ErrorPolicy::default());
     let mut start = Vec::new();

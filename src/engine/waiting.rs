@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_quota_holds_back_only_its_own() {
+    fn a_closed_quota_delays_only_its_own_items() {
         let mut waiting = Waiting::default();
         waiting.push(A, at(1), 0, "a1");
         waiting.push(A, at(2), 1, "a2");
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_that_is_due_goes_before_what_was_never_tried() {
+    fn a_due_retry_comes_before_new_items() {
         let mut waiting = Waiting::default();
         waiting.pass_over(A, 8, "fresh");
         waiting.push(A, at(50), 0, "retry");
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_back_keeps_its_place() {
+    fn a_returned_item_keeps_its_position() {
         let mut waiting = Waiting::default();
         (0..10).for_each(|i| waiting.push(A, Time::ZERO, i, i));
         let pauses = Availability::default();

@@ -47,7 +47,7 @@ fn refusals_of_a_wave_count_also_after_its_first_reply() {
 }
 
 #[test]
-fn rests_between_tries_grow_while_they_are_refused_and_a_try_costs_nothing() {
+fn rests_between_trials_grow_while_trials_are_rejected() {
     let mut window = Window::default();
     cut(&mut window, 11, 10);
     let mut rests = Vec::new();
@@ -80,7 +80,7 @@ fn a_limit_that_was_raised_is_found() {
 }
 
 #[test]
-fn after_a_pause_each_windowful_doubles_it() {
+fn after_a_pause_each_full_window_of_answers_doubles_it() {
     let mut window = Window::default();
     window.pause(31);
     assert_eq!(window.most(), 16.0);
@@ -89,7 +89,7 @@ fn after_a_pause_each_windowful_doubles_it() {
 }
 
 #[test]
-fn an_open_window_that_was_cut_opens_again_where_nothing_is_refused_any_more() {
+fn an_open_window_that_was_cut_reopens_without_rejections() {
     let mut window = Window::default();
     cut(&mut window, 9, 8);
     let replies = (0..100_000).take_while(|_| {
@@ -114,7 +114,7 @@ fn until_rest(window: &mut Window, knee: f64) -> (u32, u32) {
 }
 
 #[test]
-fn a_tuned_window_grows_while_that_helps_and_no_further() {
+fn a_tuned_window_grows_only_while_growth_helps() {
     let (size, answers) = until_rest(&mut Window::tuned(5, 256), 1e9);
     assert_eq!(size, 256);
     // Two windows of answers for each size; each size is two thirds of the next.
@@ -138,7 +138,7 @@ fn a_window_that_is_not_used_does_not_grow() {
 }
 
 #[test]
-fn calls_from_before_a_change_say_nothing_of_it() {
+fn calls_started_before_a_change_do_not_count_after_it() {
     let mut window = Window::tuned(10, 256);
     let before = window.began(10);
     (0..15).for_each(|_| reply(&mut window));
@@ -154,7 +154,7 @@ fn calls_from_before_a_change_say_nothing_of_it() {
 }
 
 #[test]
-fn never_more_than_the_ceiling_and_never_none() {
+fn the_window_stays_between_one_and_its_maximum() {
     let mut seed = 7_u64;
     let mut random = move |n: u32| {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

@@ -1,4 +1,4 @@
-//! What stands in a cell, and what a column holds in which several kinds of values have met.
+//! The values of cells, and the type of a column whose values have several types.
 
 use std::borrow::Cow;
 
@@ -8,9 +8,9 @@ pub(super) enum Cell<'a> {
     Null,
     Bool(bool),
     Int(i64),
-    /// A number that a floating point number holds, and how it was written.
+    /// A number that a floating point number represents exactly, and its original text.
     Float(f64, &'a str),
-    /// A number that neither of them holds, as it was written.
+    /// A number that neither type represents, as its original text.
     Digits(&'a str),
     Text(Cow<'a, str>),
     /// A list or an object.
@@ -19,30 +19,30 @@ pub(super) enum Cell<'a> {
     Vector(Vec<f32>),
 }
 
-/// What all cells of a column are, or can be written as.
+/// A type that fits all cells of a column.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum ColumnType {
-    /// Nothing was there.
+    /// No cell has a value.
     #[default]
     Empty,
     Bool,
-    /// Integers that a floating point number holds exactly.
+    /// Integers that a floating point number represents exactly.
     Int,
-    /// Integers, some of which it does not.
+    /// Integers, some of which a floating point number does not represent exactly.
     Long,
     Float,
-    /// Days of an input that has them as such.
+    /// Days, from an input with a type for them.
     Date,
-    /// Times without a zone of such an input, or days among them.
+    /// Times without a zone from such an input, possibly with days among them.
     DateTime,
-    /// The same in UTC.
+    /// Times in UTC from such an input, possibly with days among them.
     Instant,
     Text,
     Json,
     Vector,
 }
 
-/// Up to here each integer has a floating point number of its own.
+/// Up to this value, each integer is exact as a floating point number.
 const EXACT: u64 = 1 << 53;
 
 impl Cell<'_> {
@@ -59,7 +59,7 @@ impl Cell<'_> {
         }
     }
 
-    /// The cell as text; none where nothing is in it.
+    /// The cell as text; `None` if it is empty.
     pub(super) fn to_text(&self) -> Option<Cow<'_, str>> {
         Some(match self {
             Self::Null => return None,
@@ -73,7 +73,7 @@ impl Cell<'_> {
 }
 
 impl ColumnType {
-    /// What holds both.
+    /// The type that fits both.
     pub(super) fn with(self, other: Self) -> Self {
         use ColumnType::{Date, DateTime, Empty, Float, Int, Long, Text};
         match (self, other) {
@@ -92,14 +92,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_hold_what_their_cells_have_in_common() {
+    fn the_type_of_a_column_fits_all_cells() {
         use ColumnType::{Bool, Empty, Float, Int, Json, Long, Text, Vector};
         for (all, kind) in [
             (vec![], Empty),
             (vec![Empty, Int, Empty], Int),
             (vec![Int, Float, Int], Float),
             (vec![Int, Long], Long),
-            // A floating point number would change the digits of the large one.
+            // A floating point number would change the digits of the large integer.
             (vec![Long, Float], Text),
             (vec![Bool, Int], Text),
             (vec![Json, Json], Json),
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_written_as_they_stood() {
+    fn numbers_keep_their_spelling() {
         let text = |cell: Cell<'_>| cell.to_text().unwrap().into_owned();
         assert_eq!(text(Cell::Float(1.5, "1.50")), "1.50");
         assert_eq!(text(Cell::Digits("1e400")), "1e400");

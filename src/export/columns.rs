@@ -1,5 +1,5 @@
-//! Which columns the table has: those of the rows that were asked about, the answer, and what is known of
-//! each item. What they are called where two would have one name is decided here.
+//! Chooses the columns of the table: the columns of the input rows, the answer, and the properties of each item.
+//! Also resolves conflicts between column names.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -19,25 +19,25 @@ pub(super) struct Column {
     pub name: String,
     pub kind: ColumnType,
     pub source: CellSource,
-    /// Where its field is likely to stand among its neighbours.
+    /// The expected index of its field, to find it faster.
     pub likely: usize,
 }
 
-/// More columns than this are data in the place of names.
+/// A table with more columns has probably used data as names.
 const MOST_COLUMNS: usize = 10_000;
 
-/// Which of the columns a table has, and in which order.
+/// Which columns the table has, and their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) enum Selection {
     #[default]
     All,
     /// The ids and the answers.
     Answers,
-    /// Those of these names.
+    /// The columns with these names.
     Named(Vec<String>),
 }
 
-/// Fields of a result line that have columns of their own kind, or none.
+/// Fields of a result line that have special columns, or none.
 const APART: [&str; 9] = [
     "id",
     "text",
@@ -50,16 +50,16 @@ const APART: [&str; 9] = [
     "cache_saved_usd",
 ];
 
-/// Beside the answer if any line has them: whether one has depends on what was asked.
+/// Columns next to the answer that exist only if any line has the field, which depends on the request.
 const BESIDE_ANSWER: [&str; 4] = ["tool_calls", "reasoning", "citations", "logprobs"];
-/// Always.
+/// Columns that always exist.
 const TOKENS: [&str; 4] = [
     "input_tokens",
     "cached_input_tokens",
     "output_tokens",
     "reasoning_tokens",
 ];
-/// Always.
+/// Columns that always exist.
 const FACTS: [(&str, ColumnType); 6] = [
     ("cost_usd", ColumnType::Float),
     ("model", ColumnType::Text),
@@ -68,8 +68,8 @@ const FACTS: [(&str, ColumnType); 6] = [
     ("attempts", ColumnType::Int),
     ("latency_ms", ColumnType::Int),
 ];
-/// Always, since the columns of a table must not depend on how its items went. What is not named here stands between
-/// them and `reply`.
+/// Columns that always exist, because the columns of a table must not depend on the outcomes of its items. Other
+/// fields come between these columns and `reply`.
 const MORE_FACTS: [(&str, ColumnType); 8] = [
     ("service_tier", ColumnType::Text),
     ("warning", ColumnType::Text),
@@ -82,7 +82,7 @@ const MORE_FACTS: [(&str, ColumnType); 8] = [
 ];
 const REPLY: &str = "reply";
 
-/// Names of fields in the order in which they came, and what stood in them.
+/// Names of fields in the order of their first occurrence, with the types of their values.
 #[derive(Debug, Default)]
 struct Names {
     list: Vec<(String, ColumnType)>,
@@ -107,14 +107,14 @@ impl Names {
         *known = known.with(kind);
     }
 
-    /// What was in the field of that name, and where it is among them.
+    /// The type and the index of the field with this name.
     fn of(&self, name: &str) -> (ColumnType, usize) {
         let place = self.places.get(name).copied();
         place.map_or((ColumnType::Empty, 0), |place| (self.list[place].1, place))
     }
 }
 
-/// What has been seen of the lines that count.
+/// The properties of the lines in the table.
 #[derive(Debug, Default)]
 pub(super) struct ColumnsSeen {
     input: Names,
@@ -123,18 +123,18 @@ pub(super) struct ColumnsSeen {
     fields: Names,
     has_text: bool,
     has_vector: bool,
-    /// What the column "id" of the rows is to the ids of the items: the last of these that holds for any row.
+    /// The relation of the rows' column "id" to the items' ids: the last of these variants that applies to any row.
     id_column: IdColumn,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum IdColumn {
-    /// It holds the same id in every row, or there are no rows.
+    /// It has the item's id in every row, or there are no rows.
     #[default]
     Same,
-    /// The item's id was made of it (`a#2`), or in its place where it is empty.
+    /// The item's id is derived from it (`a#2`), or replaces it where it is empty.
     Extended,
-    /// It holds something else.
+    /// It has other values.
     Other,
 }
 
@@ -161,7 +161,7 @@ impl IdColumn {
 }
 
 impl ColumnsSeen {
-    /// Begins with the properties of a JSON Schema.
+    /// Starts with the properties of a JSON Schema.
     pub(super) fn with_properties(properties: &[(String, ColumnType)]) -> Self {
         let mut seen = Self::default();
         for (i, (name, kind)) in properties.iter().enumerate() {
@@ -203,10 +203,10 @@ impl ColumnsSeen {
         }
     }
 
-    /// The columns, in their order.
+    /// The columns, in order.
     ///
     /// # Errors
-    /// For a selected name that no column has.
+    /// If no column has a selected name.
     pub(super) fn columns(&self, selection: &Selection) -> Result<Vec<Column>, Error> {
         use Rank::{Always, Answer, Input, Sometimes};
         let mut layout = Layout {
@@ -281,21 +281,21 @@ impl ColumnsSeen {
     }
 }
 
-/// Who keeps a name that several columns would have: the first of these.
+/// If several columns have the same name, the first of these kinds keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     /// A column of the rows.
     Input,
-    /// What each table has.
+    /// A column that every table has.
     Always,
     /// A property of the answers.
     Answer,
-    /// What some tables have.
+    /// A column that only some tables have.
     Sometimes,
 }
 
 impl Rank {
-    /// What stands before a name that another column has.
+    /// The prefix that is added if another column has the name.
     fn prefix(self) -> &'static str {
         match self {
             Self::Input => "input_",
@@ -377,14 +377,14 @@ impl Layout<'_> {
         }
     }
 
-    /// The columns, each with a name of its own; letters of both cases are one, since they are to SQLite.
+    /// The columns with unique names, ignoring case, because SQLite ignores it.
     fn named(mut self) -> Vec<Column> {
         let mut order: Vec<usize> = (0..self.columns.len()).collect();
         order.sort_by_key(|i| self.columns[*i].0);
         let mut taken = HashSet::new();
         for i in order {
             let (rank, column) = &mut self.columns[i];
-            // Rows are shown under the names that they have.
+            // Columns of the rows keep their names.
             if *rank == Rank::Input {
                 taken.insert(column.name.to_lowercase());
                 continue;
@@ -400,7 +400,7 @@ impl Layout<'_> {
     }
 }
 
-/// The columns of these names, in this order.
+/// The columns with these names, in this order.
 fn selected(columns: &[Column], names: &[String]) -> Result<Vec<Column>, Error> {
     let find = |name: &String| columns.iter().find(|column| column.name == *name).cloned();
     if let Some(unknown) = names.iter().find(|name| find(name).is_none()) {
@@ -426,12 +426,12 @@ fn is_id(name: &str) -> bool {
     name.eq_ignore_ascii_case("id")
 }
 
-/// A value as an id is made of it.
+/// A value in the format in which it becomes part of an id.
 fn written(value: &RawValue) -> Cow<'_, str> {
     text(value).unwrap_or(Cow::Borrowed(value.get()))
 }
 
-/// The properties of the objects that a JSON Schema describes, and what their cells will be.
+/// The properties of the objects that a JSON Schema describes, and the types of their cells.
 pub(super) fn properties(schema: &Value) -> Result<Vec<(String, ColumnType)>, Error> {
     let root = schema.get("$ref").and_then(Value::as_str);
     let root = root.and_then(|to| schema.pointer(to.strip_prefix('#')?));
@@ -447,7 +447,7 @@ pub(super) fn properties(schema: &Value) -> Result<Vec<(String, ColumnType)>, Er
     Ok(kinds.collect())
 }
 
-/// The kind of one type, beside null; otherwise the values will tell.
+/// The column type if the schema declares one type in addition to null; otherwise the values determine it.
 fn declared(property: &Value) -> ColumnType {
     let types = match &property["type"] {
         Value::String(one) => vec![one.as_str()],

@@ -49,7 +49,7 @@ const ALWAYS: [&str; 23] = [
 ];
 
 #[test]
-fn rows_come_first_and_what_any_line_has_is_a_column() {
+fn rows_come_first_and_every_field_of_a_line_is_a_column() {
     let columns = columns_of(
         &[],
         false,
@@ -72,7 +72,7 @@ fn rows_come_first_and_what_any_line_has_is_a_column() {
 }
 
 #[test]
-fn a_column_of_the_rows_keeps_its_name_and_ours_is_told_apart() {
+fn a_column_of_the_rows_keeps_its_name_and_ours_gets_a_prefix() {
     let line = r#"{"id":"a","success":true,"text":"x","input":{"Text":"t","model":"m","result_model":1,"ID":"other"}}"#;
     let columns = columns_of(&[], false, &[line]);
     let found = names(&columns);
@@ -88,7 +88,7 @@ fn a_column_of_the_rows_keeps_its_name_and_ours_is_told_apart() {
         ]
     );
     assert!(found.contains(&"result_model_2"), "{found:?}");
-    // One that holds the id stands for it.
+    // If a column of the rows contains the id, it replaces the column `id`.
     let same = r#"{"id":"7","success":true,"text":"x","input":{"Id":7}}"#;
     assert_eq!(names(&columns_of(&[], false, &[same]))[..2], ["Id", "text"]);
     assert_eq!(
@@ -111,7 +111,7 @@ fn a_column_of_the_rows_keeps_its_name_and_ours_is_told_apart() {
 }
 
 #[test]
-fn how_items_went_changes_no_column() {
+fn outcomes_of_items_change_no_column() {
     let good = r#"{"id":"a","success":true,"text":"{\"n\":1}","provider":"p","model":"m","attempts":1,"cost_usd":null,"input":{"id":"a","n":1}}"#;
     let bad = r#"{"id":"b","success":false,"text":null,"refusal":"no","error":{"kind":"k","status":400,"message":"m"},"warning":"w","earlier":[{}],"time_ms":{"provider":1},"cost_usd":0.5,"superseded":true,"reused":true,"answered_by":"a","service_tier":"flex","input":{"id":"b","n":2}}"#;
     let other = r#"{"id":"c","success":true,"text":"no JSON","input":{"id":"c","n":3}}"#;
@@ -172,7 +172,7 @@ fn properties_of_answers_are_columns() {
     assert_eq!(kind_of(&columns, "score"), ColumnType::Float);
     assert_eq!(kind_of(&columns, "tags"), ColumnType::Json);
     assert_eq!(kind_of(&columns, "extra"), ColumnType::Int);
-    // What is no object is kept as text, wherever it is.
+    // An answer that is not an object is kept as text.
     let other = r#"{"id":"c","success":true,"text":"no JSON","input":{"label":"y"}}"#;
     let columns = columns_of(&properties, true, &[lines[0], other]);
     assert_eq!(names(&columns)[8], "text");
@@ -180,7 +180,7 @@ fn properties_of_answers_are_columns() {
 }
 
 #[test]
-fn data_in_the_place_of_names_is_refused() {
+fn data_in_place_of_names_is_rejected() {
     let names: Vec<String> = (0..=MOST_COLUMNS).map(|i| format!("\"n{i}\":1")).collect();
     let line = format!(
         "{{\"id\":\"a\",\"success\":true,\"input\":{{{}}}}}",
@@ -195,7 +195,7 @@ fn data_in_the_place_of_names_is_refused() {
 }
 
 #[test]
-fn without_answers_there_is_a_text_and_with_vectors_there_is_none() {
+fn a_text_column_exists_without_answers_and_not_with_embeddings() {
     let failed = r#"{"id":"a","success":false,"text":null,"error":{"kind":"k","message":"m"}}"#;
     assert_eq!(
         names(&columns_of(&[], false, &[failed]))[..2],

@@ -1,32 +1,32 @@
-//! Which forms a table can have, and which of them this build can write.
+//! The formats of tables, and which of them this build can write.
 
 use std::path::Path;
 
 use crate::base::error::{Error, ErrorKind};
 
-/// How an exported table is laid out.
+/// The format of an exported table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExportFormat {
-    /// Fields separated by commas, quoted as RFC 4180 has it.
+    /// Fields separated by commas, quoted as in RFC 4180.
     Csv,
-    /// The same, separated by tabs.
+    /// Fields separated by tabs, quoted in the same way.
     Tsv,
-    /// A JSON object a row.
+    /// One JSON object per row.
     Jsonl,
-    /// A worksheet of Excel and its like, with the feature `excel`.
+    /// A worksheet for Excel and similar programs; needs the feature `excel`.
     Xlsx,
-    /// The table `results` of a new SQLite file, with the feature `queue`.
+    /// The table `results` of a new SQLite file; needs the feature `queue`.
     Sqlite,
-    /// An Apache Parquet file, with the feature `parquet`.
+    /// An Apache Parquet file; needs the feature `parquet`.
     Parquet,
 }
 
 impl ExportFormat {
-    /// The form that the path's extension names.
+    /// The format for the extension of the path.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] with the extensions that there are.
+    /// [`ErrorKind::Invalid`] for an unknown extension; the message lists the known ones.
     pub fn of(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let extension = path.extension().unwrap_or_default().to_string_lossy();
@@ -51,12 +51,12 @@ impl ExportFormat {
         })
     }
 
-    /// True for what can be written to a stream.
+    /// Whether the format can be written to a stream.
     pub fn is_text(self) -> bool {
         matches!(self, Self::Csv | Self::Tsv | Self::Jsonl)
     }
 
-    /// Refuses what this build cannot write.
+    /// Rejects formats that this build cannot write.
     pub(super) fn check_built(self) -> Result<(), Error> {
         let (built, feature) = match self {
             Self::Csv | Self::Tsv | Self::Jsonl => return Ok(()),

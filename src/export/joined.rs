@@ -1,4 +1,4 @@
-//! Which row of an input each result belongs to: by id, or by what was asked where that has made the id.
+//! Finds the input row of each result: by id, or by request hash if the id was generated from it.
 
 use std::sync::Arc;
 
@@ -12,34 +12,35 @@ use crate::bulk::input::{Hooks, InputFile, Matching, hash_prefix, is_automatic};
 use crate::bulk::prompts::{PromptSource, Prompts};
 use crate::llm::params::ResponseFormat;
 
-/// A result line that counts, and the row that it belongs to.
+/// A result line of the table, and its input row.
 pub(super) struct RowOf {
-    /// Where the line is in all result files together.
+    /// The position of the line in all result files together.
     pub(super) line: u64,
-    /// Where the row is in the input, or `NO_ROW`.
+    /// The index of the row in the input, or `NO_ROW`.
     row: u64,
-    /// Which of the answers to its row it is.
+    /// The number of the answer, if the row has several.
     sample: u16,
     asked: Asked,
-    /// An answer without a row, and with an id that is made of what was asked, as rows of the input have them.
+    /// A successful result without a row, whose id has the format of generated ids, while the input has items with
+    /// generated ids.
     is_unfound_answer: bool,
-    /// It answers what no row of the input asks any more.
+    /// It answers a request that no row of the input has any more.
     pub(super) superseded: bool,
 }
 
 const NO_ROW: u64 = u64::MAX;
 
-/// Whether the result answers what its row asks.
+/// Whether the result answers the request of its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
-    /// There is no row, or it makes no prompt.
+    /// There is no row, or the row makes no prompt.
     Unknown,
     SomethingElse,
     Same,
 }
 
 impl RowOf {
-    /// A line whose row nobody has looked for.
+    /// A line whose row was not searched yet.
     pub(super) fn line(line: u64) -> Self {
         Self {
             line,
@@ -65,11 +66,11 @@ impl RowOf {
 pub(super) struct Joined {
     input: Arc<InputFile>,
     items: Matching,
-    /// The shape of the answers that it was read with.
+    /// The response format with which the input was read.
     format: Option<ResponseFormat>,
 }
 
-/// What a result line says of the request that it answers.
+/// The fields of a result line that identify its request.
 #[derive(Deserialize)]
 struct ResultRequest {
     id: String,
@@ -94,8 +95,8 @@ impl Joined {
         }
     }
 
-    /// Finds the rows of the lines that count. An id that was made of what was asked depends on whether the run
-    /// asked for JSON, which the table's reader need not remember: it is looked for with each of these formats.
+    /// Finds the rows of the lines. A generated id depends on whether the run requested JSON, which the user of
+    /// `export` need not remember, so the search tries each of these formats.
     pub(super) fn find_rows(
         self,
         files: &ResultFiles,
@@ -129,7 +130,7 @@ impl Joined {
             }
         }
         let count = |asked| lines.iter().filter(|of| of.asked == asked).count() as u64;
-        // Where none is the same, the input was not read with the settings of the run.
+        // If no request matches, the input was not read with the settings of the run.
         if count(Asked::Same) > 0 {
             report.changed = count(Asked::SomethingElse);
             let is_old = |of: &RowOf| of.is_unfound_answer || of.asked == Asked::SomethingElse;
@@ -144,14 +145,14 @@ impl Joined {
     }
 }
 
-/// What a search of an input has left open.
+/// What a search of the input did not find.
 struct Left {
-    /// The input has items whose ids are made of what they ask, and a line with such an id has no row.
+    /// The input has items with generated ids, and a line with such an id has no row.
     misses_automatic: bool,
 }
 
 impl Left {
-    /// True when another reading of the input would find no more.
+    /// True if reading the input with another format would find nothing more.
     fn found_all(&self, lines: &[RowOf]) -> bool {
         let differs = lines.iter().any(|of| of.asked == Asked::SomethingElse);
         let none_is_same = lines.iter().all(|of| of.asked != Asked::Same);
@@ -160,7 +161,7 @@ impl Left {
     }
 }
 
-/// Looks for the rows of lines of which it is not known that they ask the same.
+/// Searches the rows of all lines that are not known to answer the same request.
 fn search(
     items: &Matching,
     files: &ResultFiles,

@@ -1,6 +1,6 @@
-//! Results as a table: a row an item, with the row that was asked about, the answer, and what is known of
-//! it. The result files are read twice, since the columns must be known before the first row is written;
-//! nothing of them is kept but the place of the line that counts for each id.
+//! Results as a table: one row per item, with its input row, the answer and properties of the item. The result
+//! files are read twice, because the columns must be known before the first row is written. Between the readings,
+//! memory holds only the position of the line that counts for each id.
 
 mod cell;
 mod columns;
@@ -48,15 +48,16 @@ use text::{Delimited, Lines, Style};
 
 pub use format::ExportFormat;
 
-/// Makes a table of result files: one row an item, of which the last line counts.
+/// Converts result files to a table: one row per item. If an item has several lines, the last one counts.
 ///
-/// Its columns are, in this order: those of the rows that were asked about, as the lines keep them or as
-/// [`input`](Self::input) joins them; `id`, unless the rows have it in a column of that name; the answer, as `text` or by
-/// [its properties](Self::json_schema), or as `embedding`; `success` and the error; tokens, cost, model, and more of the
-/// result line. They do not depend on how the items went: a table without failures has the columns of the error too.
-/// What only some requests ask for (tool calls, reasoning, citations, probabilities, the whole reply) has a column if any
-/// line has it. Where two columns would have one name (in whatever case), that of the rows keeps it, and a property is
-/// called `answer_…`, any other column `result_…`.
+/// The columns are, in this order: the columns of the input rows, as the lines keep them or as
+/// [`input`](Self::input) joins them; `id`, unless a column of the rows with this name contains it; the answer as
+/// `text`, [by property](Self::json_schema) or as `embedding`; `success` and the error; tokens, cost, model and
+/// other fields of the result line. They do not depend on the outcomes of the items: a table without failures has
+/// the columns of the error too. Fields that depend on the request (tool calls, reasoning, citations,
+/// probabilities, the complete reply) have a column if any line has the field. If two columns have the same name
+/// (ignoring case), the column of the rows keeps it, a property is named `answer_…`, and any other column
+/// `result_…`.
 ///
 /// ```no_run
 /// use std::path::Path;
@@ -75,7 +76,7 @@ pub struct Export {
     selection: Selection,
     by_property: bool,
     schema: Option<ResponseFormat>,
-    /// The schema's properties, and what their cells will be.
+    /// The properties of the schema, and the types of their cells.
     declared: Vec<(String, ColumnType)>,
     format: Option<ExportFormat>,
     delimiter: Option<u8>,
@@ -84,41 +85,41 @@ pub struct Export {
     overwrite: bool,
 }
 
-/// What an export has written.
+/// Numbers of an export.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExportReport {
-    /// Rows, one an item.
+    /// Rows, one per item.
     pub rows: u64,
-    /// Those whose item has no success.
+    /// Rows of items without success.
     pub failed: u64,
     /// The names of the columns.
     pub columns: Vec<String>,
-    /// True if there are items, and the input has the row of none of them. Then nothing was written.
+    /// True if there are items, but the input has no row for any of them. Then nothing was written.
     pub joined_none: bool,
-    /// Lines left out since others of the same id take their place.
+    /// Lines that were omitted because a later line has the same id.
     pub replaced: u64,
-    /// Ids that are in several result files; the last file's line counts.
+    /// Ids that occur in several result files; the line of the last file counts.
     pub in_several_files: u64,
-    /// Result files whose last line is torn, which was left out.
+    /// Result files whose last line is truncated; that line was omitted.
     pub torn: Vec<PathBuf>,
-    /// Cells of an `.xlsx` that had to be cut, each with a word on it at its end.
+    /// Cells of an `.xlsx` file that were cut; each ends with a note.
     pub cut_cells: u64,
-    /// Items of which neither the lines nor the input know the row.
+    /// Items whose row is neither in the lines nor in the input.
     pub without_row: u64,
-    /// Rows of the input that have no result, and are not in the table.
+    /// Rows of the input that have no result; they are not in the table.
     pub without_result: u64,
-    /// Items that were asked about an earlier form of their row, or with other settings than the input was
-    /// read with. Counted only for inputs that are read as they were asked.
+    /// Items whose request used an earlier version of their row, or other settings than those with which the input was
+    /// read. Counted only for inputs that are read with the settings of a run.
     pub changed: u64,
-    /// Rows whose result answers what is asked no more: their prompt was changed and not asked again, or no row of the
-    /// input asks that. They are true in the column `superseded`.
+    /// Rows with an outdated result: the prompt was changed and not sent again, or no row of the input has this request
+    /// any more. Their column `superseded` is true.
     pub superseded: u64,
-    /// All answers are JSON objects, and none was taken apart.
+    /// All answers are JSON objects, and they were not split into columns.
     pub could_be_columns: bool,
 }
 
-/// Shows none of the names and texts.
+/// Shows neither names nor texts.
 impl fmt::Debug for Export {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Export")
@@ -135,7 +136,7 @@ impl fmt::Debug for Export {
 }
 
 impl Export {
-    /// Of these files. Of an id that is in several of them the last counts.
+    /// An export of these files. If an id occurs in several of them, the last line counts.
     pub fn new<P: Into<PathBuf>>(results: impl IntoIterator<Item = P>) -> Self {
         Self {
             results: results.into_iter().map(Into::into).collect(),
@@ -143,31 +144,31 @@ impl Export {
         }
     }
 
-    /// Joins each item with its row of this input, by id. An automatic id is found only where the input is
-    /// read with the settings of the run; whether that asked for JSON is found out. Default: the rows are those that
-    /// the result lines keep.
+    /// Joins each item with its row of this input, by id. Generated ids match only if the input is read with the
+    /// settings of the run; whether the run requested JSON is detected. Default: the rows are those that the result
+    /// lines keep.
     pub fn input(mut self, rows: Prompts) -> Self {
         self.input = Some(rows);
         self
     }
 
-    /// Whether the table has the order of the result lines even if there is an [input](Self::input). Default: no, it has
-    /// the order of the input, and items that the input does not have come last. Without an input the order is always
-    /// that of the result lines.
+    /// Whether the table has the order of the result lines even if there is an [input](Self::input). Default: no; rows
+    /// have the order of the input, and items that the input does not have come last. Without an input, the order is
+    /// always that of the result lines.
     pub fn unordered(mut self, yes: bool) -> Self {
         self.unordered = yes;
         self
     }
 
-    /// The columns of the table, by the names that they have without this setting, in this order. Default: all.
+    /// The columns of the table, in this order, by the names that they have without this setting. Default: all.
     pub fn columns<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.selection = Selection::Named(names.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Whether the columns are the ids and the answers alone: `id`, and `text`, [the properties](Self::json_schema) or
-    /// `embedding`. Items without success have a row without an answer. Takes the place of
-    /// [`columns`](Self::columns). Default: no.
+    /// Whether the table has only the ids and the answers: `id`, and `text`, [the properties](Self::json_schema) or
+    /// `embedding`. Items without success have a row without an answer. Replaces [`columns`](Self::columns). Default:
+    /// no.
     pub fn only_answers(mut self, yes: bool) -> Self {
         self.selection = if yes {
             Selection::Answers
@@ -177,17 +178,18 @@ impl Export {
         self
     }
 
-    /// Whether answers that are JSON objects become a column for each of their properties, in the order in
-    /// which they come. Lists and objects in them are JSON; an answer that is no object stays `text`. Default: no.
+    /// Whether answers that are JSON objects get one column per property, in the order of their first occurrence. Lists
+    /// and objects in them are written as JSON; an answer that is not an object stays in `text`. Default: no.
     pub fn by_property(mut self, yes: bool) -> Self {
         self.by_property = yes;
         self
     }
 
-    /// The same, with the properties of this schema first and their types. Default: none.
+    /// As [`by_property`](Self::by_property) with true, but the properties of this schema come first and have its
+    /// types. Default: no schema.
     ///
     /// # Errors
-    /// As [`ResponseFormat::json_schema`], and when the schema names no properties.
+    /// As [`ResponseFormat::json_schema`], and if the schema names no properties.
     pub fn json_schema(mut self, schema: Value) -> Result<Self, Error> {
         let format = ResponseFormat::json_schema(schema)?;
         if let ResponseFormat::JsonSchema { schema, .. } = &format {
@@ -198,43 +200,44 @@ impl Export {
         Ok(self)
     }
 
-    /// How the table is laid out. Default: as the extension of its file says.
+    /// The format of the table. Default: the format for the extension of its file.
     pub fn format(mut self, format: ExportFormat) -> Self {
         self.format = Some(format);
         self
     }
 
-    /// What separates the fields of CSV: one ASCII character that is not a quote or a line end. Default: a
-    /// comma, and a tab for TSV.
+    /// The separator between CSV fields: one ASCII character that is not a quote or a line end. Default: a comma, and a
+    /// tab for TSV.
     pub fn delimiter(mut self, delimiter: u8) -> Self {
         self.delimiter = Some(delimiter);
         self
     }
 
-    /// Whether cells of CSV and TSV that a spreadsheet would take for formulas stay as they are. Default: no, a text
-    /// that begins with `=`, `+`, `-`, `@`, a tab or a line end, and is no number, gets an apostrophe in front.
+    /// Whether CSV and TSV cells that a spreadsheet would read as formulas stay unchanged. Default: no; a text that
+    /// begins with `=`, `+`, `-`, `@`, a tab or a line end, and is not a number, gets a leading apostrophe.
     pub fn raw(mut self, yes: bool) -> Self {
         self.raw = yes;
         self
     }
 
-    /// Whether CSV and TSV begin with a byte order mark, which tells Excel that they are UTF-8. Default: no.
+    /// Whether CSV and TSV begin with a byte order mark, so that Excel reads them as UTF-8. Default: no.
     pub fn bom(mut self, yes: bool) -> Self {
         self.bom = yes;
         self
     }
 
-    /// Whether a file that is there is replaced. Default: no, that is an error.
+    /// Whether an existing file is replaced. Default: no; an existing file is an error.
     pub fn overwrite(mut self, yes: bool) -> Self {
         self.overwrite = yes;
         self
     }
 
-    /// Writes the table to a file, which appears under its name when it is whole.
+    /// Writes the table to a file, which appears under its name only when it is complete.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when it cannot be had so: the file is there, its form is unknown or has no room,
-    /// a result file is none; [`ErrorKind::Cancelled`]; [`ErrorKind::Transient`] when it cannot be written.
+    /// [`ErrorKind::Invalid`] if the table cannot be written as requested: the file exists, its format is unknown or
+    /// too small for the table, or a result file is not one; [`ErrorKind::Cancelled`]; [`ErrorKind::Transient`] if
+    /// writing fails.
     pub fn to_file(mut self, path: impl AsRef<Path>, ctx: &Context) -> Result<ExportReport, Error> {
         let path = path.as_ref();
         let format = match self.format {
@@ -262,10 +265,10 @@ impl Export {
         Ok(report)
     }
 
-    /// Writes the table to a stream, as CSV unless [`format`](Self::format) says otherwise.
+    /// Writes the table to a stream, as CSV unless [`format`](Self::format) sets another format.
     ///
     /// # Errors
-    /// As [`to_file`](Self::to_file), and for a form that is no text.
+    /// As [`to_file`](Self::to_file), and for a format that is not text.
     pub fn to_writer(mut self, out: impl Write, ctx: &Context) -> Result<ExportReport, Error> {
         let format = self.format.unwrap_or(ExportFormat::Csv);
         self.check(format)?;
@@ -300,7 +303,7 @@ impl Export {
         }
     }
 
-    /// Reads the results until it is known what the table will be.
+    /// Reads the results to determine the columns of the table.
     fn read(&mut self, files: ResultFiles, ctx: &Context) -> Result<Read, Error> {
         let joined = self.input.take().map(Joined::new).transpose()?;
         let mut table = TableShape::new(&self.declared);
@@ -339,7 +342,7 @@ impl Export {
             by_property: self.by_property,
             report,
         };
-        // What only superseded lines have makes no column.
+        // Fields that only outdated lines have get no column.
         if read.input.is_some() || read.report.replaced > 0 {
             table = TableShape::new(&self.declared);
             read.each(ctx, &mut |row| table.add(row))?;
@@ -415,11 +418,11 @@ impl Export {
     }
 }
 
-/// Results of which it is known what their table will be.
+/// Results with the shape of their table.
 struct Read {
     files: ResultFiles,
     input: Option<Arc<InputFile>>,
-    /// The lines that count, in the order of the table.
+    /// The lines of the table, in its order.
     lines: Vec<RowOf>,
     columns: Vec<Column>,
     by_property: bool,
@@ -427,7 +430,7 @@ struct Read {
 }
 
 impl Read {
-    /// Hands each result to `visit`, with its row.
+    /// Passes each result to `visit`, with its row.
     fn each(
         &self,
         ctx: &Context,
@@ -448,7 +451,7 @@ impl Read {
         })
     }
 
-    /// Reads them again, and writes them.
+    /// Reads the results again and writes them.
     fn write(&self, sink: &mut (dyn Sink + '_), ctx: &Context) -> Result<ExportReport, Error> {
         let mut report = self.report.clone();
         self.each(ctx, &mut |row| {
@@ -466,10 +469,10 @@ impl Read {
     }
 }
 
-/// How a line ends that is superseded.
+/// The end of an outdated line.
 const SUPERSEDED: &str = ",\"superseded\":true}";
 
-/// The line with the mark that it is superseded, unless it has that.
+/// The line with the mark of an outdated result; `None` if it has the mark already.
 fn marked(line: &str) -> Option<String> {
     let rest = line
         .strip_suffix('}')
@@ -477,7 +480,7 @@ fn marked(line: &str) -> Option<String> {
     Some(format!("{rest}{SUPERSEDED}"))
 }
 
-/// What is learned of a table before its first row is written.
+/// Properties of the table that must be known before its first row is written.
 struct TableShape {
     columns: ColumnsSeen,
     answers: Answers,
@@ -497,7 +500,7 @@ impl TableShape {
     }
 }
 
-/// Whether answers could be taken apart.
+/// Whether the answers could be split into columns.
 #[derive(Default)]
 struct Answers {
     objects: u64,
@@ -506,7 +509,7 @@ struct Answers {
 
 impl Answers {
     fn add(&mut self, text: Option<&str>) {
-        // One that is none ends the question, and most texts are none by their first letter.
+        // The first answer that is not an object decides, and the first letter shows this for most texts.
         let Some(text) = text.filter(|_| !self.others) else {
             return;
         };

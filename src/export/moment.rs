@@ -1,11 +1,11 @@
-//! Dates and times of typed inputs, as their rows have them: texts of ISO 8601.
+//! Dates and times of typed inputs, as ISO 8601 texts in their rows.
 
 pub(super) use crate::base::day::days;
 use crate::base::day::digits;
 
 use super::cell::ColumnType;
 
-/// What a text of a column of dates is.
+/// The type of a text in a column of dates.
 pub(super) fn kind(text: &str) -> ColumnType {
     match (days(text), micros(text)) {
         (Some(_), _) => ColumnType::Date,
@@ -15,8 +15,8 @@ pub(super) fn kind(text: &str) -> ColumnType {
     }
 }
 
-/// Microseconds from the beginning of 1970 to `2024-05-01T12:30:00.5`, with or without a `Z`, or to the beginning of a
-/// day. None for a time with more digits.
+/// Microseconds from the beginning of 1970 to `2024-05-01T12:30:00.5`, with or without a `Z`, or to the beginning
+/// of a day. `None` for a time with more digits.
 pub(super) fn micros(text: &str) -> Option<i64> {
     const SECONDS_OF_DAY: i64 = 86_400;
     let Some((day, time)) = text.split_once('T') else {

@@ -1,4 +1,4 @@
-//! The file of a table, which appears under its name when it is whole.
+//! The file of a table, which appears under its name only when it is complete.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,7 +12,7 @@ use crate::base::error::{Error, ErrorKind};
 
 const TAKEN: &str = "it already exists; to replace it, add --overwrite";
 
-/// A table's file while it is written.
+/// The file of a table while it is written.
 #[derive(Debug)]
 pub(super) struct NewFile<'p> {
     path: &'p Path,
@@ -21,10 +21,10 @@ pub(super) struct NewFile<'p> {
 }
 
 impl<'p> NewFile<'p> {
-    /// Makes the file.
+    /// Creates the file.
     ///
     /// # Errors
-    /// When the path is taken and may not be written over, or cannot be written.
+    /// If the path exists and must not be overwritten, or cannot be written.
     pub(super) fn create(path: &'p Path, overwrite: bool) -> Result<Self, Error> {
         if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
             let why = "it is not a regular file; to write text to standard output, use -o -";
@@ -45,18 +45,18 @@ impl<'p> NewFile<'p> {
         })
     }
 
-    /// Where it is written meanwhile.
+    /// The temporary path.
     pub(super) fn path(&self) -> &Path {
         self.new.path()
     }
 
-    /// The file itself, to be written.
+    /// The file, for writing.
     pub(super) fn handle(&self) -> Result<File, Error> {
         let file = self.new.file().try_clone();
         file.map_err(|error| unwritable(&error))
     }
 
-    /// Puts it in its place, unless that was cancelled.
+    /// Renames the file to its final name, unless the context was cancelled.
     pub(super) fn finish(self, ctx: &Context) -> Result<(), Error> {
         ctx.check()?;
         let placed = if self.overwrite {
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_the_name_is_replaced_only_where_that_was_said() {
+    fn an_existing_file_is_replaced_only_with_overwrite() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.csv");
         let left = || fs::read_dir(folder.path()).unwrap().count();
@@ -109,7 +109,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_that_leads_nowhere_is_there_already() {
+    fn a_dangling_link_counts_as_an_existing_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.csv");
         std::os::unix::fs::symlink("nowhere", &path).unwrap();

@@ -1,4 +1,4 @@
-//! A Parquet file: a typed column each, in groups of rows that fit into little memory.
+//! A Parquet file with one typed column each, in groups of rows that need little memory.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::moment;
 use super::sink::{Sink, failed};
 use crate::base::error::Error;
 
-/// Rows are written when so many wait, or so many bytes of them.
+/// A group is written when it has this number of rows, or this number of bytes.
 const GROUP_ROWS: usize = 1 << 16;
 const GROUP_BYTES: usize = 16 << 20;
 
@@ -30,11 +30,11 @@ pub(super) struct ParquetTable {
     bytes: usize,
 }
 
-/// The cells of a column that wait, with what Parquet calls levels: 0 for nothing.
+/// The cells of a column that were not written yet, with Parquet's levels: 0 for an empty cell.
 struct Waiting {
     values: Values,
     definitions: Vec<i16>,
-    /// For lists: 0 where a row begins.
+    /// For lists: 0 at the start of a row.
     repetitions: Vec<i16>,
 }
 
@@ -163,7 +163,7 @@ impl Waiting {
         }
     }
 
-    /// Keeps a cell; returns about how many bytes it takes.
+    /// Adds a cell; returns its approximate size in bytes.
     fn push(&mut self, cell: &Cell<'_>) -> usize {
         let bytes = match (&mut self.values, cell) {
             (_, Cell::Null) => None,
@@ -208,7 +208,7 @@ impl Waiting {
                 all.push(ByteArray::from(text.as_bytes().to_vec()));
                 text.len() + size_of::<ByteArray>()
             }),
-            // The kind of a column has room for each of its cells.
+            // The type of a column fits each of its cells.
             _ => None,
         };
         self.definitions.push(i16::from(bytes.is_some()));

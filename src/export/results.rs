@@ -1,4 +1,5 @@
-//! Files of result lines, read several times: which line of an id counts, then those lines alone.
+//! Files of result lines, read several times: first to find the line that counts for each id, then only these
+//! lines.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -12,7 +13,7 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::bulk::results::{LONGEST_LINE, could_be_torn};
 
-/// Files of results, one behind the other. What is appended while they are read is left out.
+/// Result files, one after the other. Lines that are appended while they are read are ignored.
 pub(super) struct ResultFiles {
     files: Vec<ResultFile>,
 }
@@ -22,24 +23,24 @@ struct ResultFile {
     file: File,
     /// Its length when it was opened.
     len: u64,
-    /// Bytes in the files before it.
+    /// Total bytes of the files before it.
     base: u64,
 }
 
-/// What the first reading has found.
+/// The result of the first reading.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// The lines that count, one of each id, by their offsets in all files together.
+    /// The lines that count, one per id, by their offsets in all files together.
     pub lines: Vec<u64>,
-    /// Lines of which others of the same id take the place.
+    /// Lines that a later line with the same id replaces.
     pub replaced: u64,
     /// Ids that are in more than one file.
     pub in_several_files: u64,
-    /// Files whose last line is torn.
+    /// Files whose last line is truncated.
     pub torn: Vec<PathBuf>,
 }
 
-/// A result line as far as it says what it is.
+/// The fields of a result line that identify it.
 #[derive(Deserialize)]
 struct Identity {
     id: String,
@@ -47,7 +48,8 @@ struct Identity {
     _success: bool,
     #[serde(default)]
     superseded: bool,
-    /// The words of a command. Its id is its place in a list, which other commands have when the list has changed.
+    /// The words of a command. Its id is its position in a list, and another command has that id if the list has
+    /// changed.
     #[serde(default)]
     command: Option<Value>,
 }
@@ -61,12 +63,12 @@ impl Identity {
     }
 }
 
-/// 96 bits of an id's hash, the place of a line of it, and whether its request is what is asked now.
+/// 96 bits of an id's hash, the position of one of its lines, and whether its request is the current one.
 type Key = ([u32; 3], u64, bool);
 
-/// What is done with a line, at its place.
+/// The handler of a line, with its position.
 pub(super) type Visit<'v> = dyn FnMut(&str, u64) -> Result<(), Error> + 'v;
-/// The same where the line may be no result: the text says why.
+/// The same for lines that may be invalid: the text is the reason.
 type Check<'v> = dyn FnMut(&str, u64) -> Result<Result<(), String>, Error> + 'v;
 
 impl ResultFiles {
@@ -101,10 +103,10 @@ impl ResultFiles {
         behind.saturating_sub(1)
     }
 
-    /// Reads all lines, and hands each to `visit` but a torn last one.
+    /// Reads all lines and passes each to `visit`, except a truncated last line.
     ///
     /// # Errors
-    /// For a line that is no result, with its number; what `visit` returns.
+    /// An error with the line number if a line is not a result; any error that `visit` returns.
     pub(super) fn scan(&self, ctx: &Context, visit: &mut Visit<'_>) -> Result<Found, Error> {
         let mut keys: Vec<Key> = Vec::new();
         let mut found = Found::default();
@@ -135,7 +137,7 @@ impl ResultFiles {
         Ok(found)
     }
 
-    /// Hands the lines at these places to `visit`, in this order.
+    /// Passes the lines at these positions to `visit`, in this order.
     pub(super) fn read(
         &self,
         places: impl Iterator<Item = u64>,
@@ -163,7 +165,7 @@ impl ResultFiles {
             let offset = place - file.base;
             line.clear();
             let read = reader
-                // Neighbours are usual, so what lies in the buffer is used.
+                // The next line is usually near, so buffered bytes are reused.
                 .seek_relative(offset as i64 - *at as i64)
                 .and_then(|()| reader.read_until(b'\n', &mut line));
             *at = offset + read.map_err(|error| unreadable(&file.path, &error))? as u64;
@@ -179,7 +181,7 @@ const CHANGED: &str = "it changed while it was read; nothing was written; run th
 const LINES_BETWEEN_LOOKS: usize = 1000;
 
 impl ResultFile {
-    /// Hands each line to `visit`, which says what is wrong with it. True when the last one is torn.
+    /// Passes each line to `visit`, which returns what is wrong with it. Returns true if the last line is truncated.
     fn scan(&self, ctx: &Context, visit: &mut Check<'_>) -> Result<bool, Error> {
         let failed = |error: io::Error| unreadable(&self.path, &error);
         let mut file = &self.file;
@@ -272,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_of_an_id_counts_unless_it_is_set_aside() {
+    fn the_last_line_of_an_id_counts_unless_it_is_superseded() {
         let (a, b) = (line("a", ""), line("b", ",\"n\":1"));
         let newer = line("a", ",\"n\":2");
         let aside = line("b", ",\"n\":3,\"superseded\":true");
@@ -286,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn another_command_in_the_place_of_one_does_not_replace_it() {
+    fn another_command_with_the_same_number_does_not_replace_one() {
         let (old, new) = (
             line("1", ",\"command\":[\"b\"]"),
             line("1", ",\"command\":[\"a\"]"),
@@ -297,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_files_the_last_counts() {
+    fn the_last_of_several_files_counts() {
         let texts = [line("a", "") + "\n" + &line("b", ""), line("a", ",\"n\":2")];
         let (lines, found) = scanned(&texts);
         assert_eq!(lines, [line("b", ""), line("a", ",\"n\":2")]);
@@ -305,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_last_line_is_left_out_and_anything_else_is_refused() {
+    fn a_truncated_last_line_is_omitted_and_other_text_is_rejected() {
         let whole = line("a", "") + "\n";
         for torn in ["{\"id\":\"b\",\"succ", "{\"i", "\0\0\0"] {
             let (lines, found) = scanned(&[whole.clone() + torn]);

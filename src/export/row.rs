@@ -1,4 +1,4 @@
-//! One result line with the row that it belongs to, as the cells of a table's row.
+//! Converts a result line and its input row to the cells of a table row.
 
 use std::borrow::Cow;
 
@@ -10,10 +10,10 @@ use super::value::{cell, present, text};
 use crate::bulk::input::{JsonObject, TYPES};
 use crate::llm::json_answer::unfenced;
 
-/// What a column shows.
+/// The content of a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CellSource {
-    /// A field of the row that was asked about.
+    /// A field of the input row.
     Input(String),
     Id,
     /// The answer as text.
@@ -23,30 +23,30 @@ pub(super) enum CellSource {
     Embedding,
     /// A field of the error.
     Error(&'static str),
-    /// A field of what was used.
+    /// A field of the usage.
     Usage(String),
     /// Any other field of the result line.
     Field(String),
 }
 
-/// A result line, taken apart.
+/// A parsed result line.
 pub(super) struct Row<'a> {
     pub line: JsonObject<'a>,
     pub input: JsonObject<'a>,
-    /// The types of columns of the row that its JSON does not show.
+    /// The types of the row's columns that JSON does not express.
     types: JsonObject<'a>,
     pub usage: JsonObject<'a>,
     error: JsonObject<'a>,
-    /// The answer as text, unless its properties are looked at one by one.
+    /// The answer as text, unless it was parsed into properties.
     pub text: Option<&'a str>,
     /// The properties of an answer, or of the `result` of a job or a command.
     pub answer: Option<JsonObject<'a>>,
-    /// Whether they are those of `result`.
+    /// Whether the properties are those of `result`.
     pub has_result: bool,
 }
 
-/// Takes a result line apart. `joined` is the row that it belongs to, as a JSON object, where another
-/// place than the line tells it; `by_property`, whether answers that are JSON objects are taken apart.
+/// Parses a result line. `joined` is its row as a JSON object, if it comes from the input and not from the line.
+/// With `by_property`, answers that are JSON objects are parsed into properties.
 pub(super) fn with_row<R>(
     line: &str,
     joined: Option<&str>,
@@ -88,7 +88,7 @@ impl Row<'_> {
         self.line.get("id", 0).and_then(text).unwrap_or_default()
     }
 
-    /// What stands in that field of the row that was asked about.
+    /// The type of this field of the input row.
     pub(super) fn input_kind(&self, name: &str, value: &RawValue) -> ColumnType {
         match (text(value), self.types.get(name, 0)) {
             (Some(text), Some(_)) => moment::kind(&text),
@@ -101,13 +101,13 @@ impl Row<'_> {
         success.is_some_and(|value| value.get() == "true")
     }
 
-    /// It answers what is asked no more.
+    /// Whether it answers an outdated request.
     pub(super) fn is_superseded(&self) -> bool {
         let mut fields = self.line.fields();
         fields.any(|(name, value)| name == "superseded" && value.get() == "true")
     }
 
-    /// The cell of a column; `likely` is the place of its field among its neighbours.
+    /// The cell of a column; `likely` is the expected index of its field.
     pub(super) fn cell(&self, source: &CellSource, likely: usize) -> Cell<'_> {
         let value = match source {
             CellSource::Text => {
@@ -131,7 +131,7 @@ impl Row<'_> {
     }
 }
 
-/// What a value is, at no more cost than a look at it.
+/// The type of a value; for a string it is read from the first character only.
 pub(super) fn kind(value: &RawValue) -> ColumnType {
     match value.get().as_bytes().first() {
         Some(b'"') => ColumnType::Text,

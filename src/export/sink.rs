@@ -1,4 +1,4 @@
-//! Where rows go: what all forms of tables have in common.
+//! The interface that all table formats implement.
 
 use std::io;
 
@@ -7,19 +7,19 @@ use crate::base::error::{Error, ErrorKind};
 
 /// A table that is being written.
 pub(super) trait Sink {
-    /// Writes the next row, a cell for each column.
+    /// Writes the next row, with one cell per column.
     fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), Error>;
 
-    /// Writes what is left, so that the table is whole.
+    /// Writes buffered data, so that the table is complete.
     fn finish(self: Box<Self>) -> Result<(), Error>;
 
-    /// Cells that had to be cut.
+    /// Number of cells that were cut.
     fn cut_cells(&self) -> u64 {
         0
     }
 }
 
-/// An error that has nothing to do with what was asked for: a full disk, a reader that went away.
+/// An error that does not depend on the request: a full disk, or a closed reader.
 pub(super) fn unwritable(error: &io::Error) -> Error {
     Error::new(
         ErrorKind::Transient,
@@ -27,7 +27,7 @@ pub(super) fn unwritable(error: &io::Error) -> Error {
     )
 }
 
-/// The same of a library that writes tables.
+/// The same for an error of a library that writes tables.
 pub(super) fn failed(error: &dyn std::error::Error) -> Error {
     Error::new(
         ErrorKind::Transient,

@@ -11,10 +11,10 @@ use super::columns::Column;
 use super::sink::{Sink, failed};
 use crate::base::error::{Error, ErrorKind};
 
-/// As SQLite is compiled where nobody says otherwise.
+/// The limit of SQLite in its default configuration.
 const MOST_COLUMNS: usize = 2000;
 
-/// A table in a file that nobody else has opened yet.
+/// A table in a file that no other program has opened yet.
 pub(super) struct SqliteTable {
     database: Connection,
     insert: String,
@@ -22,7 +22,7 @@ pub(super) struct SqliteTable {
 }
 
 impl SqliteTable {
-    /// Begins the table in a file that is empty.
+    /// Creates the table in an empty file.
     pub(super) fn new(path: &Path, columns: &[Column]) -> Result<Self, Error> {
         if columns.len() > MOST_COLUMNS {
             let why = format!(
@@ -32,7 +32,7 @@ impl SqliteTable {
             return Err(Error::new(ErrorKind::Invalid, why));
         }
         let database = Connection::open(path).map_err(|error| failed(&error))?;
-        // Until the file has its name nothing of it need survive.
+        // Nothing needs to survive a crash until the file has its final name.
         let setup = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN IMMEDIATE;";
         let mut names = HashSet::new();
         let declared: Vec<String> = columns
@@ -100,20 +100,20 @@ impl Sink for SqliteTable {
     }
 }
 
-/// The type that a column is declared with. A text column has that type even where it has no value yet, so
-/// that digits stay as they are.
+/// The declared type of a column. A text column has this type even before it has a value, so that digits stay
+/// unchanged.
 fn declaration(kind: ColumnType) -> &'static str {
     match kind {
         ColumnType::Bool => "BOOLEAN",
         ColumnType::Int | ColumnType::Long => "INTEGER",
         ColumnType::Float => "REAL",
-        // SQLite has no type for dates, whose texts it orders and reads.
+        // SQLite has no type for dates; it sorts and reads them as texts.
         ColumnType::Date | ColumnType::DateTime | ColumnType::Instant => "TEXT",
         ColumnType::Empty | ColumnType::Text | ColumnType::Json | ColumnType::Vector => "TEXT",
     }
 }
 
-/// A name that is not there yet, in whatever letters: to SQLite both cases are one.
+/// A name that does not occur yet, ignoring case, because SQLite ignores it.
 fn unlike(name: &str, names: &mut HashSet<String>) -> String {
     let numbered = (2..).map(|n| format!("{name}_{n}"));
     let mut tries = std::iter::once(name.to_owned()).chain(numbered);
@@ -121,7 +121,7 @@ fn unlike(name: &str, names: &mut HashSet<String>) -> String {
     free.unwrap_or_else(|| name.to_owned())
 }
 
-/// A name as SQL has it. A NUL would end the statement.
+/// A name quoted for SQL. A NUL would end the statement.
 fn quoted(name: &str) -> String {
     format!(
         "\"{}\"",

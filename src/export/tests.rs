@@ -1,4 +1,4 @@
-//! Tables as a whole, read back.
+//! Complete tables, read back.
 
 use super::*;
 use crate::base::cancel::Context;
@@ -29,7 +29,7 @@ impl Place {
         std::fs::read_to_string(self.path(name)).unwrap()
     }
 
-    /// Names of what is in the folder.
+    /// Names of the entries in the folder.
     fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.0.path()).unwrap();
         let mut names: Vec<String> = entries
@@ -48,7 +48,7 @@ const TWO: &str = concat!(
 );
 
 #[test]
-fn rows_and_answers_stand_side_by_side() {
+fn rows_and_answers_are_in_the_same_table() {
     let place = Place::new(TWO);
     let report = place.write(place.export(), "out.csv").unwrap();
     assert_eq!((report.rows, report.failed), (2, 1));
@@ -74,7 +74,7 @@ b,\"\",,,false,blocked,400,\"say \"\"no\"\"\",,,,,,,,p,,2,9,,,,,,,,
 }
 
 #[test]
-fn nothing_and_what_cannot_be_written_leave_no_file() {
+fn empty_and_unwritable_tables_leave_no_file() {
     let place = Place::new("");
     let report = place.write(place.export(), "out.csv").unwrap();
     assert_eq!(report.rows, 0);
@@ -129,7 +129,7 @@ fn nothing_and_what_cannot_be_written_leave_no_file() {
 }
 
 #[test]
-fn columns_of_lines_that_count_no_more_are_gone() {
+fn outdated_lines_add_no_columns() {
     let old = r#"{"id":"a","success":true,"text":"1","logprobs":[1],"input":{"gone":1}}"#;
     let new = r#"{"id":"a","success":true,"text":"2","input":{"there":1}}"#;
     let place = Place::new(&format!("{old}\n{new}\n{{\"id\":\"c\",\"succ"));
@@ -227,7 +227,7 @@ fn an_input_that_changes_meanwhile_is_not_joined() {
 }
 
 #[test]
-fn lines_without_ids_are_found_by_what_was_asked() {
+fn lines_without_ids_are_found_by_request() {
     let place = Place::new("");
     let rows = place.path("rows.txt");
     std::fs::write(&rows, "one\ntwo\none\n").unwrap();
@@ -255,7 +255,7 @@ fn lines_without_ids_are_found_by_what_was_asked() {
         .map(|line| line.split(',').next().unwrap())
         .collect();
     assert_eq!(prompts, ["prompt", "one", "two", "one"]);
-    // Those of an earlier prompt are told from those of this one.
+    // Answers to an earlier prompt are distinguished from answers to the current one.
     let earlier = "{\"id\":\"0123456789abcdef\",\"success\":true,\"text\":\"t\"}\n";
     let results = place.path("results.jsonl");
     let lines = earlier.to_owned() + &std::fs::read_to_string(&results).unwrap();
@@ -331,7 +331,7 @@ fn names_that_sqlite_cannot_tell_apart_are_numbered() {
 
 #[cfg(feature = "excel")]
 #[test]
-fn cells_of_a_worksheet_are_texts_or_numbers_and_say_where_they_are_cut() {
+fn cells_of_a_worksheet_are_texts_or_numbers_and_cut_cells_have_a_note() {
     use calamine::{Data, Reader};
     let long = "é".repeat(40_000);
     let line = format!(
@@ -394,7 +394,7 @@ fn columns_of_parquet_have_types() {
     assert_eq!(shown, expected);
 }
 
-/// Rows of a typed input, as `run --keep all` writes them.
+/// Rows of a typed input, in the format of `run --keep all`.
 #[cfg(all(feature = "excel", feature = "parquet"))]
 const DATED: &str = concat!(
     r#"{"id":"1","success":true,"text":"t","input":{"day":"2024-05-01","at":"2024-05-01T12:30:00","utc":"2024-05-01T12:30:00Z","said":"2024-05-01","price":1.10,"$types":{"day":"date","at":"date","utc":"date"}}}"#,
@@ -405,7 +405,7 @@ const DATED: &str = concat!(
 
 #[cfg(all(feature = "excel", feature = "parquet"))]
 #[test]
-fn dates_of_typed_inputs_are_dates_again_and_texts_stay_texts() {
+fn dates_of_typed_inputs_are_restored_and_texts_stay_texts() {
     use ::parquet::file::reader::{FileReader, SerializedFileReader};
     use ::parquet::record::Field;
     use calamine::{Data, Reader};

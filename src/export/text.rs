@@ -1,4 +1,4 @@
-//! Tables as text: fields apart by a delimiter, quoted as RFC 4180 has it, or a JSON object a row.
+//! Tables as text: fields separated by a delimiter and quoted as in RFC 4180, or one JSON object per row.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -8,14 +8,14 @@ use super::columns::Column;
 use super::sink::Sink;
 use crate::base::error::Error;
 
-/// What tells programs of Windows that a text is UTF-8.
+/// Programs on Windows recognise UTF-8 by this mark.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// How fields are written.
+/// The format of fields.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Style {
     pub delimiter: u8,
-    /// Cells that a spreadsheet would take for formulas are left as they are.
+    /// Whether cells that a spreadsheet would read as formulas stay unchanged.
     pub raw: bool,
     pub bom: bool,
 }
@@ -58,7 +58,7 @@ impl<W: Write> Delimited<W> {
 
     fn field(&mut self, text: &str) -> io::Result<()> {
         let special = |byte: &u8| [self.style.delimiter, b'"', b'\r', b'\n'].contains(byte);
-        // An empty text is quoted, so that it can be told from nothing.
+        // An empty text is quoted, to distinguish it from a missing value.
         if !text.is_empty() && !text.as_bytes().iter().any(special) {
             return self.out.write_all(text.as_bytes());
         }
@@ -86,8 +86,8 @@ impl<W: Write> Sink for Delimited<W> {
     }
 }
 
-/// A text that a spreadsheet shows instead of carrying it out: what would begin a formula gets an
-/// apostrophe in front. Numbers stay numbers.
+/// A text that a spreadsheet shows instead of evaluating: the beginning of a formula gets a leading apostrophe.
+/// Numbers stay numbers.
 fn neutralized(text: Cow<'_, str>) -> Cow<'_, str> {
     let dangerous = |c| {
         matches!(
@@ -102,7 +102,7 @@ fn neutralized(text: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
-/// Digits with a sign, one point and an exponent: `-5`, `+0.25`, `-1e-7`.
+/// Digits with an optional sign, decimal point and exponent: `-5`, `+0.25`, `-1e-7`.
 fn is_number(text: &str) -> bool {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     let plain = |c: char| c.is_ascii_digit() || ".eE+-".contains(c);
@@ -111,7 +111,7 @@ fn is_number(text: &str) -> bool {
         && digits.parse::<f64>().is_ok()
 }
 
-/// A JSON object a row.
+/// One JSON object per row.
 pub(super) struct Lines<W: Write> {
     out: W,
     /// The names as JSON.

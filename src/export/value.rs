@@ -1,4 +1,4 @@
-//! What a JSON value is in a cell.
+//! Converts JSON values to cells.
 
 use std::borrow::Cow;
 
@@ -7,18 +7,18 @@ use serde_json::value::RawValue;
 use super::cell::Cell;
 use crate::bulk::input::JsonString;
 
-/// A value that is no null.
+/// The value, unless it is missing or null.
 pub(super) fn present(value: Option<&RawValue>) -> Option<&RawValue> {
     value.filter(|value| value.get() != "null")
 }
 
-/// The text of a string; none for other values.
+/// The text of a string; `None` for other values.
 pub(super) fn text(value: &RawValue) -> Option<Cow<'_, str>> {
     let JsonString(text) = serde_json::from_str(value.get()).ok()?;
     Some(text)
 }
 
-/// What a value is in a cell: lists and objects stay JSON.
+/// The cell of a value: lists and objects stay JSON.
 pub(super) fn cell(value: &RawValue) -> Cell<'_> {
     let written = value.get();
     match written.as_bytes().first() {
@@ -31,7 +31,7 @@ pub(super) fn cell(value: &RawValue) -> Cell<'_> {
     }
 }
 
-/// An integer of 64 bits, a floating point number, or the digits of what neither holds.
+/// A 64-bit integer, a floating point number, or the digits of a number that neither represents.
 fn number(written: &str) -> Cell<'_> {
     if !written.contains(['.', 'e', 'E']) {
         return written.parse().map_or(Cell::Digits(written), Cell::Int);
@@ -42,15 +42,16 @@ fn number(written: &str) -> Cell<'_> {
     }
 }
 
-/// Whether the shortest way to write `x` names the same number.
+/// Whether the shortest text for `x` is the same number.
 fn is_exact(x: f64, written: &str) -> bool {
     let digits = written.bytes().filter(u8::is_ascii_digit).count();
-    // So many digits are always told apart, unless an exponent makes them very small.
+    // Up to this number of digits, floating point numbers are always distinct, unless an exponent makes them very
+    // small.
     let is_short = digits <= 15 && !written.contains(['e', 'E']);
     is_short || decimal(written).is_some_and(|number| Some(number) == decimal(&format!("{x:e}")))
 }
 
-/// The digits of a number without zeros around them, and the power of ten of the first of them.
+/// The digits of a number without leading and trailing zeros, and the power of ten of the first digit.
 fn decimal(written: &str) -> Option<(String, i64)> {
     let (mantissa, exponent) = written.split_once(['e', 'E']).unwrap_or((written, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -77,7 +78,7 @@ mod tests {
     use crate::bulk::input::JsonObject;
 
     #[test]
-    fn values_are_what_they_are_in_json() {
+    fn values_keep_their_json_types() {
         let object = JsonObject::parse(
             r#"{"a":7,"b":-0.5,"c":"x\u00e9","d":true,"e":null,"f":[1],"g":9223372036854775808,"h":1e400,"i":3.0,"j":0.12345678901234567890,"k":1.50e3}"#,
         )
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_one_of_floating_point_where_no_digit_of_it_is_lost() {
+    fn a_number_is_a_float_if_no_digit_is_lost() {
         for written in [
             "0.1",
             "-0.0",

@@ -1,4 +1,4 @@
-//! A worksheet. Texts are texts, whatever they begin with; nothing is a formula or a link.
+//! A worksheet. Texts stay texts, whatever they begin with: nothing becomes a formula or a link.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -13,29 +13,29 @@ use super::moment;
 use super::sink::{Sink, failed, unwritable};
 use crate::base::error::{Error, ErrorKind};
 
-/// What a worksheet has room for.
+/// Maximum number of rows in a worksheet.
 const MOST_ROWS: u64 = 1_048_576;
 const MOST_COLUMNS: usize = 16_384;
-/// What a cell has room for, in units of UTF-16.
+/// Maximum length of a cell in UTF-16 units.
 const MOST_UNITS: usize = 32_767;
-/// A cell shows 15 digits; of a longer number the others would be zeros.
+/// A cell shows 15 digits; further digits of a longer number would become zeros.
 const LARGEST: u64 = 999_999_999_999_999;
 
-/// A workbook with one worksheet, whose rows wait in a file.
+/// A workbook with one worksheet, whose rows are buffered in a file.
 pub(super) struct Sheet {
     workbook: Workbook,
     out: File,
     row: u32,
-    /// How the cells of each column are shown that are dates.
+    /// The formats of the columns that contain dates.
     dates: Vec<Option<Format>>,
     cut: u64,
-    /// Where the whole of a cut cell is.
+    /// The note about where to find the complete text of a cut cell.
     whole: String,
 }
 
 impl Sheet {
-    /// Begins the worksheet of so many rows. `whole` names the file with the texts that are cut here, and
-    /// `folder` holds what waits.
+    /// Creates a worksheet for this number of rows. `whole` names the file with the complete texts of cut cells;
+    /// buffered rows are written to `folder`.
     pub(super) fn new(
         out: File,
         folder: &Path,
@@ -61,7 +61,7 @@ impl Sheet {
         }
         let mut workbook = Workbook::new();
         let begun = workbook.set_tempdir(folder).and_then(|workbook| {
-            // Larger archives need another form, which old programs do not read.
+            // Larger archives need a format that old programs cannot read.
             workbook.use_zip_large_file(rows > 100_000);
             let sheet = workbook.add_worksheet_with_constant_memory()?;
             sheet.set_name("results")?.set_freeze_panes(1, 0).map(drop)
@@ -143,14 +143,14 @@ fn date_format(kind: ColumnType) -> Option<Format> {
     let shown = match kind {
         ColumnType::Date => "yyyy-mm-dd",
         ColumnType::DateTime => "yyyy-mm-dd hh:mm:ss",
-        // A worksheet knows no zones: a time in UTC would pass for one of the place where it is read.
+        // A worksheet has no time zones: a time in UTC would be read as local time.
         _ => return None,
     };
     Some(Format::new().set_num_format(shown))
 }
 
-/// The number that a worksheet has for a date or time. None for one that it shows wrong: before March 1900 it counts a
-/// day too many.
+/// The number that a worksheet uses for a date or time. `None` for a date that it would show wrongly: before March
+/// 1900 it counts a day too many.
 fn serial(text: &str) -> Option<f64> {
     const FIRST: f64 = 61.0;
     const DAY_OF_1970: f64 = 25_569.0;
@@ -158,7 +158,7 @@ fn serial(text: &str) -> Option<f64> {
     Some(days + DAY_OF_1970).filter(|serial| *serial >= FIRST)
 }
 
-/// The library panics where what it keeps meanwhile cannot be written.
+/// The library panics if it cannot write its temporary data.
 fn unless_it_panics<T>(write: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| {
         let why = "check the free space on its disk and in the folder for temporary files";
@@ -166,7 +166,7 @@ fn unless_it_panics<T>(write: impl FnOnce() -> Result<T, Error>) -> Result<T, Er
     })
 }
 
-/// What of a text fits a cell, with a word on where the rest is; none if all of it fits.
+/// The beginning of a text that fits into a cell, with a note about the rest; `None` if the complete text fits.
 fn cut(text: &str, whole: &str) -> Option<String> {
     if text.len() <= MOST_UNITS || text.encode_utf16().count() <= MOST_UNITS {
         return None;
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cut_cell_is_full_and_says_where_the_rest_is() {
+    fn a_cut_cell_is_full_and_names_the_file_with_the_rest() {
         assert_eq!(cut(&"a".repeat(MOST_UNITS), "r.jsonl"), None);
         // 16,384 characters of two units each, and four bytes.
         let text = "😀".repeat(16_384);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_a_worksheet_is_refused_before_it_is_written() {
+    fn tables_too_large_for_a_worksheet_are_rejected_before_writing() {
         let folder = tempfile::tempdir().unwrap();
         let sheet = |rows, columns: &[Column]| {
             let out = tempfile::tempfile().unwrap();

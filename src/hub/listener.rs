@@ -1,4 +1,4 @@
-//! The thread that listens.
+//! The thread that receives messages.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -9,12 +9,12 @@ use redis::{RedisResult, Value};
 use super::talker::connect;
 use super::{ANSWER, Backoff, CHANNEL, News, Shared};
 
-/// How long one read blocks, and with it the end of this thread.
+/// Maximum time of one blocking read, and so of the wait for the end of this thread.
 const TURN: Duration = Duration::from_millis(250);
-/// After so much silence it is found out whether the server is still there.
+/// After this time without a message, the thread checks whether the server is still available.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// Delivers what others publish until the other end of `stopped` is gone.
+/// Delivers messages of other processes until the sender of `stopped` is dropped.
 pub(super) fn run(shared: &Shared, stopped: &Receiver<()>) {
     let mut backoff = Backoff::new();
     loop {
@@ -37,7 +37,7 @@ fn listen(shared: &Shared, stopped: &Receiver<()>, backoff: &mut Backoff) -> Red
     shared.hears.store(true, Ordering::SeqCst);
     shared.note_back();
     *backoff = Backoff::new();
-    // Nobody knows what was published before.
+    // Messages from before the connection are unknown, so there may be work.
     shared.deliver(None, News::Work);
     channel.set_read_timeout(Some(TURN))?;
     let mut heard = Instant::now();
@@ -64,7 +64,8 @@ fn listen(shared: &Shared, stopped: &Receiver<()>, backoff: &mut Backoff) -> Red
     Ok(())
 }
 
-/// What somebody else has published; later versions may publish what this one does not know.
+/// The topic and the news in a message of another process; `None` for an own message, and for one of a later
+/// version that this version does not know.
 fn read<'t>(text: &'t str, me: &str) -> Option<(&'t str, News)> {
     let mut words = text.splitn(3, ' ');
     let (from, word, topic) = (words.next()?, words.next()?, words.next()?);

@@ -1,9 +1,9 @@
-//! What processes on many machines tell each other through Redis or Valkey: that there is work, and what they use of
-//! limits that all of them share.
+//! Messages between OS processes on many machines through Redis or Valkey: that there is work, and how much each
+//! process uses of shared limits.
 //!
-//! Nothing that must not be lost is in Redis. While it cannot be reached, processes look at the database at short
-//! intervals instead, and nobody waits for it: two threads of their own talk to it, one that sends
-//! ([`talker`]) and one that listens ([`listener`]).
+//! Redis never has the only copy of data that must not be lost. While it is unavailable, processes poll the
+//! database at short intervals. No other thread waits for Redis: two threads talk to it, one that sends
+//! ([`talker`]) and one that receives ([`listener`]).
 
 mod inspect;
 mod listener;
@@ -30,13 +30,13 @@ use crate::base::thread::spawn;
 pub use options::RedisOptions;
 use shares::ShareUser;
 
-/// The channel on which all of us publish.
+/// The channel on which all processes publish.
 const CHANNEL: &str = "batchwright:news";
-/// A server that does not answer for so long cannot be used.
+/// Time-out of a reply of the server.
 const ANSWER: Duration = Duration::from_secs(2);
-/// How long a connection may take.
+/// Time-out of a connection attempt.
 const CONNECT: Duration = Duration::from_secs(1);
-/// How soon a server that could not be used is tried again, at first and at most.
+/// Wait before a reconnect, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// What happened in a store.
@@ -48,22 +48,22 @@ pub(crate) enum News {
     Work,
 }
 
-/// Called, from a thread of the hub, for what others have published. Must return at once.
+/// Called by a thread of the hub for messages of other processes. Must return immediately.
 pub(crate) type Subscriber = dyn Fn(News) + Send + Sync;
 
 /// A connection to Redis or Valkey, over which workers on many machines wake each other. Clones share it.
 ///
-/// It is made even if the server cannot be reached: a warning is logged once, workers look at the database at short
-/// intervals, and use Redis as soon as it is back.
+/// Creating it succeeds even if the server is unavailable: a warning is logged once, workers poll the database at
+/// short intervals, and use Redis as soon as it is available.
 #[derive(Clone, derive_more::Debug)]
 #[debug("RedisHub({:?})", self.location())]
 pub struct RedisHub(Arc<Owner>);
 
 impl RedisHub {
-    /// Prepares the connection, which is made when it is first needed.
+    /// Prepares the connection; it is opened when it is first needed.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for an address, a file or a password that cannot be used.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for an invalid address, file or password.
     pub fn new(options: RedisOptions) -> Result<Self, Error> {
         let (client, location) = options.client()?;
         let (stop, stopped) = bounded(0);
@@ -87,17 +87,17 @@ impl RedisHub {
         })))
     }
 
-    /// Where the server is, without any credential.
+    /// The address of the server, without credentials.
     pub fn location(&self) -> String {
         self.0.shared.location.clone()
     }
 
-    /// Whether what others publish arrives here at once.
+    /// Whether messages of other processes arrive immediately.
     pub(crate) fn hears(&self) -> bool {
         self.0.shared.hears.load(Ordering::SeqCst)
     }
 
-    /// Tells the others of a topic. Returns at once; what cannot be sent now is sent when Redis is back.
+    /// Publishes news about a topic. Returns immediately; if Redis is unavailable, the message is sent later.
     pub(crate) fn publish(&self, topic: &str, news: News) {
         {
             let mut outbox = self.0.shared.outbox.lock();
@@ -112,8 +112,8 @@ impl RedisHub {
         self.0.talk();
     }
 
-    /// Has `subscriber` called for what others publish about a topic, until it is dropped; and when Redis is reached
-    /// again, since something may have been missed.
+    /// Calls `subscriber` for messages of other processes about a topic, until it is dropped, and also after each
+    /// reconnect, because messages may have been missed.
     pub(crate) fn subscribe(&self, topic: &str, subscriber: Weak<Subscriber>) {
         let subscription = (topic.to_owned(), subscriber);
         self.0.shared.subscriptions.lock().push(subscription);
@@ -122,20 +122,20 @@ impl RedisHub {
 }
 
 impl RedisHub {
-    /// Has a process take part in the limits that all share, until `user` is dropped.
+    /// Includes a user in the exchange of shared limits, until `user` is dropped.
     pub(crate) fn share(&self, user: Weak<dyn ShareUser>) {
         self.0.shared.share_users.lock().push(user);
         self.0.talk();
         self.nudge();
     }
 
-    /// Somebody waits for a share, or has something to say that others must hear of at once.
+    /// Starts an exchange early, because a caller waits for a share or has news that others need immediately.
     pub(crate) fn nudge(&self) {
         self.0.shared.outbox.lock().is_nudged = true;
         self.0.shared.filled.notify_one();
     }
 
-    /// So many workers are alive, also while Redis is away.
+    /// Sets the number of active workers, which is also used while Redis is unavailable.
     pub(crate) fn note_workers(&self, workers: usize) {
         self.0.shared.workers.store(workers, Ordering::SeqCst);
     }
@@ -160,7 +160,7 @@ impl RedisHub {
     }
 }
 
-/// Ends the threads with the last clone of the hub.
+/// Ends the threads when the last clone of the hub is dropped.
 struct Owner {
     shared: Arc<Shared>,
     threads: Mutex<Threads>,
@@ -173,7 +173,7 @@ struct Owner {
 struct Threads {
     talker: Option<JoinHandle<()>>,
     listens: bool,
-    /// A simulation does the work of the threads.
+    /// True if a simulation does the work of the threads.
     #[cfg(test)]
     are_simulated: bool,
 }
@@ -209,13 +209,13 @@ fn started<T>(thread: Result<T, Error>) -> Option<T> {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // The listener blocks in a read, and notices within a moment; nobody has to wait for that.
+        // The listener is blocked in a read and notices this within a moment; nothing has to wait for it.
         self.stop = None;
         self.shared.outbox.lock().ends = true;
         self.shared.filled.notify_one();
-        // What was published last has yet to be sent.
+        // The last messages must still be sent.
         if let Some(talker) = self.threads.get_mut().talker.take()
-            // It may itself have held the last clone.
+            // The talker thread itself may have dropped the last clone.
             && talker.thread().id() != std::thread::current().id()
         {
             let _ = talker.join();
@@ -223,28 +223,28 @@ impl Drop for Owner {
     }
 }
 
-/// What the threads share.
+/// State that the threads share.
 struct Shared {
     client: Client,
     location: String,
-    /// Who publishes, so that nobody hears what they said themselves.
+    /// The id of this process, to ignore its own messages.
     me: String,
     outbox: Mutex<Outbox>,
     filled: Condvar,
     subscriptions: Mutex<Vec<(String, Weak<Subscriber>)>>,
     share_users: Mutex<Vec<Weak<dyn ShareUser>>>,
-    /// Workers that are alive, as far as anybody has counted them.
+    /// Number of active workers at the last count.
     workers: AtomicUsize,
     hears: AtomicBool,
     is_away: AtomicBool,
 }
 
-/// What is to be sent.
+/// Messages and requests to send.
 #[derive(Default)]
 struct Outbox {
     /// By topic.
     news: BTreeMap<String, News>,
-    /// A share is asked for before its time.
+    /// A share is requested before the regular interval.
     is_nudged: bool,
     ends: bool,
 }
@@ -259,7 +259,7 @@ impl Shared {
             alive.extend(subscriber.filter(|_| topic.is_none_or(|topic| topic == of)));
             keep
         });
-        // Outside the lock: they may publish.
+        // Without the lock, because subscribers may publish.
         for subscriber in alive {
             subscriber(news);
         }
@@ -294,7 +294,7 @@ impl Shared {
     }
 }
 
-/// Why it cannot be used. What the server says may quote what it was sent, so little of it is repeated.
+/// The reason why Redis cannot be used. The server's message may quote the request, so only its beginning is shown.
 fn explain(error: &RedisError) -> String {
     if error.kind() == redis::ErrorKind::AuthenticationFailed || error.code() == Some("NOAUTH") {
         return "it rejects the user or the password: check BATCHWRIGHT_REDIS_PASSWORD".to_owned();
@@ -309,7 +309,7 @@ fn explain(error: &RedisError) -> String {
     why.to_owned()
 }
 
-/// Growing waits for a server that cannot be used.
+/// Exponential backoff while the server is unavailable.
 struct Backoff(Duration);
 
 impl Backoff {
@@ -324,7 +324,7 @@ impl Backoff {
     }
 }
 
-/// When something that was begun at `since` may be done again.
+/// The time at which something that started at `since` may be repeated.
 fn after(since: Option<Instant>, interval: Duration) -> Option<Instant> {
     since.map(|since| since + interval)
 }

@@ -1,4 +1,4 @@
-//! Where Redis is, and how one gets in.
+//! The address of Redis and the credentials for it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,11 +9,11 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::password;
 use crate::base::secret::Secret;
 
-/// The variable that has the password, and the one that names a file which has it.
+/// The variable with the password, and the variable with the name of a file that contains it.
 const PASSWORD: &str = "BATCHWRIGHT_REDIS_PASSWORD";
 const PASSWORD_FILE: &str = "BATCHWRIGHT_REDIS_PASSWORD_FILE";
 
-/// How Redis or Valkey is reached. Its `Debug` shows no password.
+/// The connection settings of Redis or Valkey. `Debug` shows no password.
 #[derive(Clone, derive_more::Debug)]
 #[debug("RedisOptions")]
 pub struct RedisOptions {
@@ -24,10 +24,10 @@ pub struct RedisOptions {
 
 impl RedisOptions {
     /// A server by its address: `redis://USER:PASSWORD@HOST:PORT/NUMBER`, or `rediss://…` for an encrypted connection.
-    /// User, password, port and the number of the database may be missing. `?ca=FILE` names the authority that the
-    /// server's certificate is from, in PEM; default: those of the system.
+    /// User, password, port and number of the database are optional. `?ca=FILE` names the certificate authority for the
+    /// server's certificate, in PEM; default: the system's authorities.
     ///
-    /// An address without a password takes it from [`password`](Self::password), else from
+    /// If the address has no password, it comes from [`password`](Self::password), else from
     /// [`password_file`](Self::password_file), else from the variable `BATCHWRIGHT_REDIS_PASSWORD`, else from the file
     /// that `BATCHWRIGHT_REDIS_PASSWORD_FILE` names.
     pub fn new(address: impl Into<String>) -> Self {
@@ -50,7 +50,7 @@ impl RedisOptions {
         self
     }
 
-    /// The client, which is not connected yet, and the address for people.
+    /// The client, not connected yet, and the address for messages.
     pub(super) fn client(&self) -> Result<(Client, String), Error> {
         let address = self.address.expose();
         let (plain, parameters) = address.split_once('?').unwrap_or((address, ""));
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_redis_that_are_none_are_refused_without_being_repeated() {
+    fn invalid_redis_addresses_are_rejected_without_quoting_them() {
         for address in [
             "s3cret",
             "http://me:s3cret@host",

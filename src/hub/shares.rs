@@ -1,27 +1,28 @@
-//! What processes are given of limits that all machines share. One script decides, by the clock of Redis.
+//! The shares of common limits that OS processes receive. One script decides, by the clock of Redis.
 
 use std::time::Duration;
 
 use redis::{Connection, FromRedisValue, RedisResult, Value};
 
-/// Who keeps the limits of a process. All methods are called from a thread of the hub and return at once.
+/// The owner of a process's limits. All methods are called by a thread of the hub and return immediately.
 pub(crate) trait ShareUser: Send + Sync {
-    /// What it wants to have or to say now.
+    /// What it requests or reports now.
     fn ask(&self) -> Vec<ShareRequest>;
 
-    /// What it was given, in the order of what it asked for.
+    /// Receives the shares, in the order of its requests.
     fn receive(&self, shares: &[Share]);
 
-    /// Redis cannot be reached: what it asked for last is not given. So many workers were seen elsewhere.
+    /// Redis is unavailable: the last requests are not answered. `workers` is the number of workers known from
+    /// elsewhere.
     fn lose(&self, workers: usize);
 }
 
-/// Of one quota: requests and tokens.
+/// A request for one quota: requests and tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ShareRequest {
-    /// What tells the quota from others; no credential can be read from it.
+    /// Hash of the quota's identity; it reveals no credential.
     pub quota: u64,
-    /// For how long it pauses, if it was this process that found that out.
+    /// Duration of the pause, if this process detected it.
     pub pause: Duration,
     /// A call of this process was answered.
     pub has_replied: bool,
@@ -55,39 +56,39 @@ pub(crate) struct Standing {
     pub outage: Option<Duration>,
 }
 
-/// What is wanted of one limit.
+/// A request for one limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct PartRequest {
     pub per_second: f64,
-    /// How long ago a reply of the provider reported it, if one did.
+    /// Age of the provider's report of the limit, if there is one.
     pub reported: Option<Duration>,
-    /// What may be used at once after a while without any use.
+    /// Amount that may be used at once after a period without use.
     pub capacity: f64,
     pub wanted: f64,
-    /// Was given and is not needed.
+    /// Received earlier and not needed.
     pub back: f64,
-    /// What is there if nobody has asked before.
+    /// Amount that is available if no process has requested any before.
     pub first: f64,
-    /// What is left according to the provider.
+    /// The rest that the provider reported.
     pub left: Option<f64>,
 }
 
-/// What was given of a quota.
+/// The shares of a quota.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Share {
     /// Processes that use the quota.
     pub processes: u32,
-    /// For how long it pauses.
+    /// Remaining duration of the pause.
     pub pause: Duration,
     pub standing: Standing,
     pub parts: [PartShare; 2],
 }
 
-/// What was given of one limit.
+/// The share of one limit.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct PartShare {
     pub granted: f64,
-    /// How soon that may be used; or, if nothing was given, how soon it is worthwhile to ask again.
+    /// Time until the share may be used; if the share is empty, time until the next request is useful.
     pub wait: Duration,
     /// The rate per second that a provider's reply reported to another process, and how long ago.
     pub learned: Option<(f64, Duration)>,
@@ -95,7 +96,7 @@ pub(crate) struct PartShare {
 
 const SCRIPT: &str = include_str!("shares.lua");
 
-/// Asks for all of them in one trip.
+/// Sends all requests in one round trip.
 pub(super) fn exchange(
     connection: &mut Connection,
     me: &str,
@@ -110,7 +111,7 @@ pub(super) fn exchange(
     answers.into_iter().map(share).collect()
 }
 
-/// The bucket and its users: both keys are of one slot of a cluster.
+/// The keys of the bucket and of its users; both are in the same slot of a cluster.
 fn keys(request: &ShareRequest) -> [String; 2] {
     let bucket = format!("{{batchwright:quota:{:016x}}}", request.quota);
     let users = format!("{bucket}:processes");

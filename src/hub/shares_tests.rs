@@ -31,7 +31,7 @@ fn request(reported: Option<Duration>) -> ShareRequest {
     }
 }
 
-/// What a process hears that knows of no limit.
+/// The answer to a process that knows no limit.
 fn heard(redis: &SimulatedRedis, now: Time) -> Share {
     let asks = ShareRequest {
         parts: [None; 2],
@@ -41,24 +41,24 @@ fn heard(redis: &SimulatedRedis, now: Time) -> Share {
 }
 
 #[test]
-fn others_hear_how_long_ago_a_limit_was_reported() {
+fn other_processes_receive_the_age_of_a_report() {
     let redis = SimulatedRedis::new();
     let age = |seconds| Some(Duration::from_secs(seconds));
     redis.exchange("a", &[request(age(10))], at(1_000_000));
     let learned = |now| heard(&redis, now).parts[0].learned;
     assert_eq!(learned(at(1_000_000)), Some((1.0, Duration::from_secs(10))));
     assert_eq!(learned(at(1_050_000)), Some((1.0, Duration::from_secs(60))));
-    // That it is used is no report.
+    // A request that uses a limit is not a report of it.
     redis.exchange("a", &[request(age(60))], at(1_050_000));
     assert_eq!(learned(at(1_051_000)), Some((1.0, Duration::from_secs(61))));
     redis.exchange("a", &[request(age(0))], at(1_052_000));
     assert_eq!(learned(at(1_052_000)), Some((1.0, Duration::ZERO)));
-    // A limit that somebody set is not passed on.
+    // A limit that the user set is not passed on.
     redis.exchange("a", &[request(None)], at(1_053_000));
     assert_eq!(learned(at(1_053_000)), None);
 }
 
-/// What a process that was told to wait tells the others.
+/// The request of a process whose provider requested a pause.
 fn paused(pause: Duration) -> ShareRequest {
     ShareRequest {
         pause,
@@ -68,7 +68,7 @@ fn paused(pause: Duration) -> ShareRequest {
 }
 
 #[test]
-fn a_clock_of_redis_that_is_set_back_delays_nobody() {
+fn a_redis_clock_that_is_set_back_delays_no_process() {
     let redis = SimulatedRedis::new();
     let minutes = |n: u64| at(n * 60_000);
     redis.exchange("a", &[paused(Duration::from_secs(5))], minutes(1_000));
@@ -92,7 +92,7 @@ fn a_clock_of_redis_that_is_set_back_delays_nobody() {
 }
 
 #[test]
-fn values_that_no_process_wrote_stop_nobody() {
+fn invalid_values_in_a_file_stop_no_process() {
     let now = at(1_000_000);
     let far = (now.as_nanos() / 1_000_000 + 86_400_000).to_string();
     for value in [&far, "nan", "inf", "-inf", "1e300", "-1e300", "", "words"] {

@@ -12,13 +12,13 @@ use crate::base::clock::Time;
 
 #[derive(Default)]
 struct Data {
-    /// In microseconds.
+    /// Simulated time in microseconds.
     now: u64,
     hashes: HashMap<String, HashMap<String, String>>,
     sorted: HashMap<String, HashMap<String, f64>>,
 }
 
-/// One server. It never expires a key: no simulation is longer than a key lives.
+/// One simulated server. It never expires a key, because every simulation is shorter than the lifetime of the keys.
 pub(crate) struct SimulatedRedis {
     lua: Lua,
     script: Function,

@@ -1,4 +1,4 @@
-//! The thread that sends: what was published, and what is wanted of shared limits.
+//! The thread that sends messages and requests for shares.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -8,13 +8,13 @@ use redis::{Connection, RedisResult};
 
 use super::{ANSWER, Backoff, CHANNEL, CONNECT, News, Shared, after, shares};
 
-/// The least time between two messages about changes.
+/// Minimum time between two messages about changes.
 const BETWEEN_CHANGES: Duration = Duration::from_millis(100);
-/// How often shares of limits are asked for and given back, and how soon again if somebody waits for one.
+/// Interval of requests for shares, and the shorter interval while a caller waits for one.
 pub(crate) const BETWEEN_SHARES: (Duration, Duration) =
     (Duration::from_millis(100), Duration::from_millis(10));
 
-/// Sends what is in the outbox until the hub ends, and then once more what is left.
+/// Sends the outbox until the hub ends, and then the rest once more.
 pub(super) fn run(shared: &Shared) {
     let mut talker = Talker {
         shared,
@@ -33,16 +33,16 @@ struct Talker<'s> {
     shared: &'s Shared,
     connection: Option<Connection>,
     backoff: Backoff,
-    /// Redis could not be used, and is not tried again before then.
+    /// Redis was unavailable, and is not called before this time.
     again: Option<Instant>,
-    /// When it was last said that something had changed.
+    /// Time of the last message about changes.
     changes_sent: Option<Instant>,
-    /// When shares were last asked for.
+    /// Time of the last request for shares.
     shares_asked: Option<Instant>,
 }
 
 impl Talker<'_> {
-    /// Waits for what is to be sent now, and whether shares are to be asked for; `None` when nothing more will be.
+    /// Waits until there are messages to send. Returns them, and whether to request shares; `None` at the end.
     fn next(&self) -> Option<(BTreeMap<String, News>, bool)> {
         let mut outbox = self.shared.outbox.lock();
         loop {
@@ -160,7 +160,7 @@ impl Talker<'_> {
     }
 }
 
-/// A connection on which nothing takes longer than it may.
+/// Opens a connection with time-outs for all operations.
 pub(super) fn connect(shared: &Shared) -> RedisResult<Connection> {
     let connection = shared.client.get_connection_with_timeout(CONNECT)?;
     connection.set_read_timeout(Some(ANSWER))?;

@@ -1,4 +1,5 @@
-//! Against a server, which `scripts/with-servers` brings; without one these tests say that they were skipped.
+//! Tests with a real server, which `scripts/with-servers` starts; without one, these tests print that they were
+//! skipped.
 
 use std::time::Instant;
 
@@ -8,7 +9,7 @@ use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The address of the server; `None`, and a line that says so, where there is none.
+/// The address of the server; if there is none, prints a line and returns `None`.
 pub(crate) fn address() -> Option<String> {
     let address = std::env::var("BATCHWRIGHT_TEST_REDIS").ok();
     if address.is_none() {
@@ -21,21 +22,21 @@ pub(crate) fn hub(address: &str) -> RedisHub {
     RedisHub::new(RedisOptions::new(address)).unwrap()
 }
 
-/// What arrives about a topic, for as long as the subscriber is held.
+/// The messages about a topic, as long as the subscriber exists.
 fn subscribed(hub: &RedisHub, topic: &str) -> (Arc<Subscriber>, Receiver<News>) {
     let (heard, hears) = unbounded();
     let subscriber: Arc<Subscriber> = Arc::new(move |news| {
         let _ = heard.send(news);
     });
     hub.subscribe(topic, Arc::downgrade(&subscriber));
-    // It is told when it listens.
+    // The subscriber is called when the listener starts.
     assert_eq!(hears.recv_timeout(PATIENCE), Ok(News::Work));
     assert!(hub.hears());
     (subscriber, hears)
 }
 
 #[test]
-fn news_reaches_the_others_of_a_topic_and_not_its_own_hub() {
+fn news_reaches_other_subscribers_of_a_topic_and_not_the_own_hub() {
     let Some(address) = address() else { return };
     let topic = uuid::Uuid::now_v7().to_string();
     let (one, other) = (hub(&address), hub(&address));
@@ -60,7 +61,7 @@ fn news_reaches_the_others_of_a_topic_and_not_its_own_hub() {
 }
 
 #[test]
-fn what_was_published_last_is_sent_before_the_hub_ends() {
+fn the_last_messages_are_sent_before_the_hub_ends() {
     let Some(address) = address() else { return };
     let topic = uuid::Uuid::now_v7().to_string();
     let listener = hub(&address);
@@ -73,7 +74,7 @@ fn what_was_published_last_is_sent_before_the_hub_ends() {
     assert!(heard.take(2).any(|news| news == News::Work));
 }
 
-/// Between us and the server: cut and mended.
+/// A connection between the tests and the server that can be cut and restored.
 pub(crate) struct Cable {
     port: u16,
     cut: Arc<AtomicBool>,
@@ -119,7 +120,7 @@ impl Cable {
         Self { port, cut }
     }
 
-    /// The address of the server at its other end.
+    /// The address of this cable, which leads to the server at `direct`.
     pub(crate) fn address(&self, direct: &str) -> String {
         let (login, _) = direct.rsplit_once('@').unwrap();
         format!("{login}@127.0.0.1:{}", self.port)
@@ -131,7 +132,7 @@ impl Cable {
 }
 
 #[test]
-fn a_server_that_was_away_is_used_again_and_what_was_missed_is_looked_for() {
+fn after_a_reconnect_subscribers_check_for_missed_messages() {
     let Some(address) = address() else { return };
     let topic = uuid::Uuid::now_v7().to_string();
     let cable = Cable::to(&address);

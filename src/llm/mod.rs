@@ -28,7 +28,7 @@ pub mod schema;
 mod schema_compiled;
 pub mod schema_given;
 mod single_call;
-mod spending;
+pub(crate) mod spending;
 pub mod structured_output;
 pub mod translate;
 pub mod transport;

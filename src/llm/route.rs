@@ -21,6 +21,8 @@ use crate::engine::route::{RetryPolicy, Tries};
 use crate::engine::run::{Reply, Runner, run_inline};
 use crate::engine::work::{Cost, Ticket};
 
+#[cfg(feature = "queue")]
+use crate::money::budget::AmountUnit;
 use crate::money::budget::Budget;
 use crate::money::ledger::ChargeBook;
 use crate::money::prices::Prices;
@@ -47,7 +49,8 @@ struct Step<'a> {
 
 /// Ordered clients with limiter and retry policy. A plain client is a route of one step.
 ///
-/// A route is shared by all that use it: its limits hold for every run and every single call.
+/// A route is shared by all that use it: its limits hold for every run and every single call. Clones share them too.
+#[derive(Clone)]
 pub struct Route<'a> {
     steps: Vec<Step<'a>>,
     retry: RetryPolicy,
@@ -208,8 +211,31 @@ impl<'a> Route<'a> {
         let tries = Tries::default();
         self.steps.iter().try_for_each(|step| {
             let one = std::iter::once(request);
-            spending::most(budget, &self.pricing(), &*step.client, one, &tries).map(drop)
+            spending::most(
+                budget.limit().unit(),
+                &self.pricing(),
+                &*step.client,
+                one,
+                &tries,
+            )
+            .map(drop)
         })
+    }
+
+    /// The most that a call for a request can cost at the current step.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BudgetExceeded`](crate::ErrorKind::BudgetExceeded) if there is no upper bound.
+    #[cfg(feature = "queue")]
+    pub(crate) fn most(
+        &self,
+        unit: AmountUnit,
+        request: &Request,
+        tries: &Tries,
+    ) -> Result<u64, Error> {
+        let client = self.client(tries.step);
+        let one = std::iter::once(request);
+        spending::most(unit, &self.pricing(), client, one, tries)
     }
 
     /// Shares the route's limits with every process that names the same folder: requests and
@@ -279,6 +305,15 @@ impl<'a> Route<'a> {
     /// Who hears of every call that is made. Default: nobody.
     pub fn observer(mut self, observer: Arc<dyn CallObserver>) -> Self {
         self.observer = Some(observer);
+        self
+    }
+
+    /// Has another observer take the place of that of the route, which it is given.
+    pub(crate) fn observed_by(
+        mut self,
+        make: impl FnOnce(Option<Arc<dyn CallObserver>>) -> Arc<dyn CallObserver>,
+    ) -> Self {
+        self.observer = Some(make(self.observer.take()));
         self
     }
 

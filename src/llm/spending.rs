@@ -1,10 +1,10 @@
 //! What a call can cost at most, and what it has cost, for a [`Budget`](crate::Budget).
 
 use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::usage::Paid;
 use crate::base::usd::Usd;
 use crate::engine::route::Tries;
-use crate::engine::run::Reply;
-use crate::money::budget::Budget;
+use crate::money::budget::AmountUnit;
 use crate::money::prices::ModelPrices;
 
 use super::client::{LlmClient, guarded};
@@ -31,7 +31,7 @@ const BILLED_APART: [&str; 5] = [
 /// # Errors
 /// [`ErrorKind::BudgetExceeded`] if there is no upper bound. It says what is missing.
 pub(super) fn most<'r>(
-    budget: &Budget,
+    unit: AmountUnit,
     pricing: &Pricing<'_>,
     client: &dyn LlmClient,
     requests: impl Iterator<Item = &'r Request>,
@@ -45,14 +45,14 @@ pub(super) fn most<'r>(
     for request in requests {
         let model = guarded("model_for()", || client.model_for(request)).flatten();
         let prices = pricing.prices.of_call(provider, None, model.as_deref());
-        if let Some(model) = model.as_ref().filter(|model| model.contains("search")) {
+        if let Some(model) = model.as_ref().filter(|model| searches(model)) {
             return Err(unbounded(format!(
                 "the searches of {model:?} are billed apart"
             )));
         }
         let tokens = Tokens::of(request, prices.as_ref(), tries);
         let (tokens, model) = (tokens.map_err(unbounded)?, model.unwrap_or_default());
-        let most = if budget.counts_money() {
+        let most = if unit == AmountUnit::Usd {
             let prices = prices.ok_or_else(|| unbounded(no_price(provider, &model)))?;
             let most = tokens.at(request, &prices, pricing);
             most.ok_or_else(|| unbounded(no_price(provider, &model)))?
@@ -65,24 +65,62 @@ pub(super) fn most<'r>(
     Ok(all)
 }
 
+/// The most that a request in a batch can cost.
+///
+/// # Errors
+/// As [`most`].
+#[cfg(feature = "queue")]
+pub(crate) fn most_batched(
+    unit: AmountUnit,
+    pricing: &Pricing<'_>,
+    [provider, model]: [&str; 2],
+    request: &Request,
+) -> Result<u64, Error> {
+    if searches(model) {
+        return Err(unbounded(format!(
+            "the searches of {model:?} are billed apart"
+        )));
+    }
+    let prices = pricing.prices.of_call(provider, None, Some(model));
+    let tokens = Tokens::of(request, prices.as_ref(), &Tries::default()).map_err(unbounded)?;
+    if unit == AmountUnit::Tokens {
+        return Ok(tokens.input.saturating_add(tokens.output));
+    }
+    // Where no price of batches is known, the reply may be billed as a call.
+    let most = prices.and_then(|prices| {
+        let batched = prices.entry("batch", pricing.at);
+        let entry = batched.or_else(|| prices.entry("", pricing.at))?;
+        entry.most(tokens.input, tokens.output)
+    });
+    most.map(Usd::picos)
+        .ok_or_else(|| unbounded(no_price(provider, model)))
+}
+
 /// What a call has cost, in the unit of the budget. If that is unknown, `most`.
-pub(super) fn spent<T>(budget: &Budget, reply: &Reply<T>, most: u64) -> u64 {
-    let counted = if budget.counts_money() {
-        reply.paid.cost_usd.map(Usd::picos)
-    } else {
-        let tokens = reply.paid.tokens();
-        tokens.map(|(input, output)| input.saturating_add(output))
+pub(crate) fn spent(unit: AmountUnit, paid: Paid, error: Option<&Error>, most: u64) -> u64 {
+    let counted = match unit {
+        AmountUnit::Usd => paid.cost_usd.map(Usd::picos),
+        AmountUnit::Tokens => {
+            let tokens = paid.tokens();
+            tokens.map(|(input, output)| input.saturating_add(output))
+        }
     };
-    match (&reply.result, counted) {
+    match (error, counted) {
         (_, Some(counted)) => counted,
-        (Err(error), None) if !reply.paid.is_known() && is_unbilled(error) => 0,
+        (Some(error), None) if !paid.is_known() && is_unbilled(error) => 0,
         (_, None) => most,
     }
 }
 
+/// Whether calls of a model also search, by the words of its name: `gpt-4o-search-preview` and `sonar-pro`, not `research`.
+fn searches(model: &str) -> bool {
+    let mut words = model.split(|c: char| !c.is_alphanumeric());
+    words.any(|word| ["search", "sonar"].contains(&word.to_lowercase().as_str()))
+}
+
 /// It did not reach the provider, or the provider rejected it. After a time-out of a gateway, the provider may have
 /// answered.
-fn is_unbilled(error: &Error) -> bool {
+pub(crate) fn is_unbilled(error: &Error) -> bool {
     match error.sent() {
         Sent::No => true,
         Sent::Maybe => false,

@@ -105,7 +105,7 @@ fn a_call_counts_as_what_its_reply_reports_or_as_the_most_that_it_can_cost() {
         cost_usd: None,
         ..paid
     };
-    let failed = |error: Error| Reply::<()>::from(error);
+    let failed = |error: Error| (error.paid(), Some(error));
     let error = |sent, status: Option<u16>| {
         let error = Error::new(ErrorKind::Transient, "no").with_sent(sent);
         match status {
@@ -113,14 +113,12 @@ fn a_call_counts_as_what_its_reply_reports_or_as_the_most_that_it_can_cost() {
             None => error,
         }
     };
-    let answered = |paid| Reply {
-        result: Ok(()),
-        paid,
-        hints: Default::default(),
-        fatal: false,
+    let answered = |paid| (paid, None);
+    let spent = |(paid, error): (Paid, Option<Error>)| {
+        let units = [AmountUnit::Usd, AmountUnit::Tokens];
+        let [usd, tokens] = units.map(|unit| spent(unit, paid, error.as_ref(), 99));
+        (usd, tokens)
     };
-    let (usd, tokens) = (Budget::usd(Usd::from_picos(1)), Budget::tokens(1));
-    let spent = |reply: Reply<()>| (spent(&usd, &reply, 99), spent(&tokens, &reply, 99));
     assert_eq!(spent(answered(paid)), (11, 7));
     assert_eq!(spent(answered(unpriced)), (99, 7));
     assert_eq!(spent(answered(Paid::default())), (99, 99));
@@ -131,4 +129,41 @@ fn a_call_counts_as_what_its_reply_reports_or_as_the_most_that_it_can_cost() {
     assert_eq!(spent(failed(error(Sent::Maybe, None))), (99, 99));
     assert_eq!(spent(failed(error(Sent::Maybe, Some(504)))), (99, 99));
     assert_eq!(spent(failed(error(Sent::Answered, Some(200)))), (99, 99));
+}
+
+#[test]
+fn a_word_of_a_model_says_that_its_calls_search_and_no_part_of_a_word() {
+    for model in [
+        "gpt-4o-search-preview",
+        "openai/gpt-4o-mini-search-preview",
+        "sonar-pro",
+    ] {
+        assert!(searches(model), "{model}");
+    }
+    for model in [
+        "gpt-4o-mini",
+        "my-research-model",
+        "o5-research",
+        "searcher-1",
+    ] {
+        assert!(!searches(model), "{model}");
+    }
+}
+
+#[test]
+fn embeddings_have_a_bound() {
+    let text = Request {
+        task: RequestTask::Embed,
+        ..Request::new("a text")
+    };
+    let prices = Prices::default();
+    let model = prices.of_model("openai", "text-embedding-3-small").unwrap();
+    let tokens = Tokens::of(&text, Some(&model), &Tries::default()).unwrap();
+    assert_eq!(tokens.output, 0);
+    let pricing = Pricing {
+        prices: &prices,
+        at: Timestamp(1_790_000_000_000),
+        book: None,
+    };
+    assert!(tokens.at(&text, &model, &pricing).unwrap() > Usd::ZERO);
 }

@@ -7,9 +7,9 @@ use crate::llm::batch::{BatchAccount, BatchClient};
 use crate::llm::providers::batch::BatchApi;
 use crate::llm::providers::config::LlmConfig;
 
-/// Finds the client of an account that batches were made with: that of `own`, or of the account's provider
-/// at the address and with the key that the environment has now, if these are the account's. No key is
-/// sent to an address just because a batch was made there. `idle` as in
+/// Finds the client of an account with which batches were created: the client of `own`, or of the account's
+/// provider at the address and with the API key that the environment has now, if address and key belong to the
+/// account. An API key is never sent to an address only because a batch was created there. `idle` as in
 /// [`LlmConfig::transfer_idle_timeout`].
 pub fn clients_by_account(
     own: Option<LlmConfig>,
@@ -22,9 +22,8 @@ pub fn clients_by_account(
     }
 }
 
-/// Finds the client of an account as [`clients_by_account`] does; where its key is not here, the one with
-/// the present key at the same provider and address. For
-/// `JobQueue::adopt_batches`, after a key was rotated.
+/// Finds the client of an account as [`clients_by_account`] does. If the account's API key is not available, uses
+/// the present key for the same provider and address. For `JobQueue::adopt_batches`, after a key was rotated.
 pub fn clients_by_address(
     own: Option<LlmConfig>,
     idle: Duration,

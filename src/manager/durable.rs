@@ -1,4 +1,4 @@
-//! The batch strategy for a program that waits: through a queue that outlives it.
+//! The batch strategy for a program that waits for the end: it uses a queue that survives the program.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -43,7 +43,7 @@ impl LlmManager {
         match stop {
             Some(reason) => Err(BulkError { reason, outcomes }),
             None => {
-                // All of it is in the caller's hands.
+                // The caller has all results.
                 if let Err(error) = queue.delete(process) {
                     log::warn!("the results of {process} stay in the queue: {error}");
                 }
@@ -65,11 +65,11 @@ impl LlmManager {
         JobQueue::open(&folder.join("llm_jobs.db"))
     }
 
-    /// Takes over batches whose key is not here any more, with this manager's or the environment's present
-    /// one; see [`JobQueue::adopt_batches`].
+    /// Takes over batches whose API key is no longer available, with the present key of this manager or the
+    /// environment; see [`JobQueue::adopt_batches`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`JobQueue::adopt_batches`].
     pub fn adopt_batches(&self, queue: &JobQueue) -> Result<Vec<BatchAdoption>, Error> {
         let idle = self.plan.calls.transfer_idle;
         let clients = clients_by_address(Some(self.plan.first_config()), idle);
@@ -77,8 +77,8 @@ impl LlmManager {
     }
 }
 
-/// Adds what the process does not have yet, and finds the jobs of the rest: as often as a request stands
-/// in the list, so often it is a job.
+/// Adds the jobs that the process does not have yet, and finds the existing ones. A request that occurs several
+/// times in the list has as many jobs.
 fn enlist(queue: &JobQueue, process: ProcessId, requests: &[Request]) -> Result<Vec<JobId>, Error> {
     let (mut jobs, mut missing) = matched(queue, process, requests)?;
     if !missing.is_empty() {
@@ -152,7 +152,7 @@ fn outcomes(
                 );
                 Error::new(ErrorKind::Malformed, why)
             })?;
-            // A job without a name of its own is called by its id.
+            // A job without a name uses its id as its name.
             outcome.id.clone_from(&requests[*at].id);
             slots[*at] = Some(outcome);
         }

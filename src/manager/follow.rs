@@ -1,4 +1,4 @@
-//! Settings that change while something runs.
+//! Follows settings that change during a run.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What a plan needs in addition to the settings.
+//! The options of a plan that are not settings.
 
 use std::path::{Path, PathBuf};
 
@@ -10,9 +10,9 @@ use crate::llm::providers::headers::CallHeader;
 use crate::llm::providers::survey::ProviderStatus;
 use crate::money::prices::Prices;
 
-/// What the settings do not contain: choices of a program or of its flags. By default a
+/// The choices of a program or of its flags, which the settings do not contain. By default, a
 /// [plan](super::ProviderPlan) has a provider that answers prompts, at its usual address, with a model for prompts
-/// that name none. `Debug` shows nothing of them, because an address may hold a password.
+/// without a model. `Debug` shows none of their values, because an address may contain a password.
 #[derive(Clone, Default, derive_more::Debug)]
 #[debug("ProviderOptions")]
 pub struct ProviderOptions {
@@ -38,7 +38,7 @@ impl ProviderOptions {
         Self::default()
     }
 
-    /// The first provider, whatever `llm.provider` says. Default: the one of the settings.
+    /// The first provider; overrides `llm.provider`. Default: the one in the settings.
     pub fn provider(mut self, status: ProviderStatus) -> Self {
         self.provider = Some(Box::new(status));
         self
@@ -58,21 +58,21 @@ impl ProviderOptions {
         self
     }
 
-    /// Whether a provider may be used that has no model for requests that name none. Default: no.
+    /// Whether a provider without a default model may be used, because every request names a model. Default: no.
     pub fn every_request_names_a_model(mut self, yes: bool) -> Self {
         self.models_named = yes;
         self
     }
 
-    /// Headers for every call of the provider of that name, see [`LlmConfig::header`](crate::LlmConfig::header). They
-    /// are sent only if it is the first provider: neither to a fallback, nor to another provider that the settings
-    /// name later. Default: none.
+    /// Headers for every call to the provider with this name, see [`LlmConfig::header`](crate::LlmConfig::header). They
+    /// are sent only if it is the first provider, neither to a fallback nor to another provider that the settings name
+    /// later. Default: none.
     pub fn headers(mut self, provider: impl Into<String>, headers: Vec<CallHeader>) -> Self {
         self.headers = Some((provider.into(), headers));
         self
     }
 
-    /// The credential of the provider of that name. It is used only if that is the first provider. Default: its
+    /// The credential of the provider with this name. It is used only if that is the first provider. Default: its
     /// environment variable.
     pub fn api_key(mut self, provider: impl Into<String>, key: Secret) -> Self {
         self.api_key = Some((provider.into(), key));
@@ -87,7 +87,7 @@ impl ProviderOptions {
         self
     }
 
-    /// Prices that come before those of the [data folder](Self::data_dir), see [`Prices::of_folder`]. Default: none.
+    /// Prices that override those of the [data folder](Self::data_dir), see [`Prices::of_folder`]. Default: none.
     pub fn prices(mut self, prices: Prices) -> Self {
         self.prices = Some(prices);
         self
@@ -99,7 +99,7 @@ impl ProviderOptions {
         self
     }
 
-    /// Whether a blocked answer moves on to the next provider. Default: no.
+    /// Whether a blocked answer fails over to the next provider. Default: no.
     pub fn fall_back_when_blocked(mut self, yes: bool) -> Self {
         self.fall_back_when_blocked = yes;
         self

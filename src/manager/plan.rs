@@ -23,19 +23,19 @@ use super::options::ProviderOptions;
 use super::route_plan::{CallSettings, Caller, Concurrency, RoutePlan, has_allowance};
 use super::strategy::EffectiveStrategy;
 
-/// Everything that is decided about providers before the first call: who is called and in which order, with which key,
-/// model and limits, and by which strategy. [`new`](Self::new) reads all settings that it needs, so that a plan can
-/// be used without further errors of settings.
+/// All decisions about providers before the first call: which ones are called in which order, with which API key,
+/// model and limits, and with which strategy. [`new`](Self::new) reads all settings that it needs, so using a plan
+/// causes no further errors of settings.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ProviderPlan {
     /// The provider that is called first.
     pub first: ProviderStatus,
-    /// The providers that are called for items that those before failed permanently.
+    /// The providers that are called for items that the previous ones failed permanently.
     pub fallbacks: Vec<ProviderStatus>,
     /// The unusable providers before the first one, if the settings name none.
     pub passed: Option<Vec<ProviderStatus>>,
-    /// Providers that belong to the route and are left out, because they cannot be called.
+    /// Providers of the route that are skipped, because they cannot be called.
     pub skipped: Vec<SkippedStep>,
     pub(super) settings: Settings,
     pub(super) options: ProviderOptions,
@@ -45,7 +45,7 @@ pub struct ProviderPlan {
 }
 
 impl ProviderPlan {
-    /// Finds the providers, and reads what else the settings say of their calls.
+    /// Finds the providers, and reads the other settings of their calls.
     ///
     /// # Errors
     /// If a setting or the provider that it names cannot be used, or if there is no usable provider.
@@ -76,7 +76,7 @@ impl ProviderPlan {
         };
         let mut options = self.options.clone();
         if names(settings)? != names(&self.settings)? {
-            // A provider that was given stays as it was found last.
+            // A given provider keeps its last status.
             options.provider = options.provider.map(|_| Box::new(self.first.clone()));
             self.check_followed(&settings.provider()?)?;
             return Self::new(settings.clone(), options);
@@ -90,7 +90,7 @@ impl ProviderPlan {
         })
     }
 
-    /// An address was given for one provider. The key of another one must not go there.
+    /// An address that was given for one provider must not receive the API key of another one.
     fn check_followed(&self, provider: &Option<String>) -> Result<(), Error> {
         let now = self.first.provider;
         let other = provider.as_deref().filter(|name| *name != now);
@@ -170,7 +170,8 @@ impl ProviderPlan {
         skipped().unwrap_or_default()
     }
 
-    /// Removes `extract` from the fallbacks, for answers that it cannot give. Returns whether it was there.
+    /// Removes `extract` from the fallbacks, for answers in a format that it cannot return. Returns whether it was
+    /// there.
     pub fn remove_extract(&mut self) -> bool {
         let before = self.fallbacks.len();
         self.fallbacks.retain(|status| status.provider != "extract");

@@ -1,5 +1,5 @@
-//! Routes as plain values. Two equal plans make routes that behave alike, so a changed setting that does not matter
-//! makes no new route.
+//! Routes as plain values. Two equal plans create routes with the same behaviour, so a changed setting without an
+//! effect creates no new route.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -80,7 +80,7 @@ pub(super) enum Caller {
 pub struct RoutePlan {
     /// The provider that is called first.
     pub first: RouteStep,
-    /// The providers that are called for items that those before failed permanently.
+    /// The providers that are called for items that the previous ones failed permanently.
     pub fallbacks: Vec<RouteStep>,
     /// Providers that belong to the route and cannot be called.
     pub skipped: Vec<SkippedStep>,
@@ -138,6 +138,14 @@ impl RoutePlan {
         for step in std::iter::once(&mut plan.first).chain(&mut plan.fallbacks) {
             step.config = step.config.clone().without_flex();
         }
+        plan
+    }
+
+    /// The same route with its first step at the flex tier.
+    #[cfg(feature = "queue")]
+    pub(super) fn at_flex_tier(&self, patience: Option<Duration>) -> Self {
+        let mut plan = self.clone();
+        plan.first.config = plan.first.config.clone().flex(patience);
         plan
     }
 
@@ -279,8 +287,8 @@ impl CallSettings {
         self.rpm.is_some() || self.tpm.is_some()
     }
 
-    /// A step behind the first, which has `calls` in flight. It is called for its own model only, and a server with
-    /// slots gets no more calls than it has slots.
+    /// A later step of a route with `calls` in flight. It is called only for its own model, and a server with slots
+    /// gets no more calls than it has slots.
     pub(super) fn fallback(
         &self,
         status: &ProviderStatus,
@@ -332,7 +340,7 @@ fn is_on_loopback(status: &ProviderStatus) -> bool {
     status.provider == "custom" && url.is_some_and(is_loopback_url)
 }
 
-/// Whether a provider limits requests per minute. A server of the user's own has slots instead.
+/// Whether a provider limits requests per minute. The user's own server has slots instead.
 pub(super) fn has_allowance(provider: &str) -> bool {
     !matches!(provider, "local" | "extract")
 }

@@ -15,9 +15,9 @@ pub struct EffectiveStrategy {
     pub strategy: Strategy,
     /// The strategy that `llm.bulk_strategy` sets.
     pub asked: Strategy,
-    /// Why another strategy is used than the setting says, for people. The setting does not change.
+    /// Why the strategy differs from the setting, as text for people. The setting does not change.
     pub fallback_reason: Option<String>,
-    /// The provider that sells these calls at full price although a strategy at half of it was asked for.
+    /// The provider that charges the full price for these calls, although a strategy at half the price was requested.
     full_price_at: Option<String>,
 }
 
@@ -32,8 +32,8 @@ impl EffectiveStrategy {
         }
     }
 
-    /// The expected effect of the strategy of these settings, if they name the provider. It ignores settings that
-    /// cannot be used, and does not check whether the provider can be called.
+    /// The expected effect of the strategy in these settings, if they name the provider. It ignores unusable settings,
+    /// and does not check whether the provider can be called.
     pub fn expected(settings: &Settings) -> Self {
         let asked = settings.bulk_strategy().unwrap_or_default();
         match settings.provider() {
@@ -42,7 +42,7 @@ impl EffectiveStrategy {
         }
     }
 
-    /// The effect of a strategy at the provider of that name.
+    /// The effect of a strategy at the provider with this name.
     pub fn new(asked: Strategy, provider: &str) -> Self {
         let possible = known(provider).is_ok_and(|vendor| vendor.batches.is_some());
         let sells_flex = known(provider).is_ok_and(|vendor| vendor.flex);
@@ -63,11 +63,11 @@ impl EffectiveStrategy {
         }
     }
 
-    /// Checks that prompts cost no more than the setting asks for: a paid provider without a Batch API or flex tier sells
-    /// at full price what they have for half of it. Local servers and `extract` cost the same either way.
+    /// Checks that prompts cost no more than the setting requests: a paid provider without a Batch API or flex tier
+    /// charges the full price where others charge half. Local servers and `extract` cost the same either way.
     ///
     /// # Errors
-    /// If they cost more, with the providers that have what the strategy needs.
+    /// If they cost more; the error names the providers that support the strategy.
     pub fn check_price(&self) -> Result<(), Error> {
         let Some(provider) = &self.full_price_at else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Workers of a queue, by the plan of a manager.
+//! Workers of a queue, created from the plan of a manager.
 
 use std::sync::Arc;
 

@@ -22,8 +22,8 @@ pub(super) struct SettingsFollower {
     watch: SettingsWatch,
     listener: Listener,
     known: Values,
-    /// They have changed and are not applied yet. A provider that is not there may come without another
-    /// setting.
+    /// They have changed and are not applied yet. A missing provider may also become available without a change of the
+    /// settings.
     pending: bool,
     refused: Option<String>,
 }
@@ -39,8 +39,8 @@ impl SettingsFollower {
         }
     }
 
-    /// Has `apply` take settings that have changed since the last time it did. What it returns makes what holds
-    /// now, where that is something else than before.
+    /// Calls `apply` with the present settings if they have changed since `apply` last succeeded. If `apply` returns a
+    /// manager, the new settings are in effect and the listener is notified.
     pub(super) fn look(
         &mut self,
         apply: &mut dyn FnMut(&Settings) -> Result<Option<LlmManager>, Error>,
@@ -87,7 +87,7 @@ impl SettingsFollower {
     }
 }
 
-/// What every key comes to.
+/// The value of every key.
 fn values(settings: &Settings) -> Values {
     let value = |name| settings.explain(name).ok()?.value;
     let keys = SettingKey::all().iter().map(SettingKey::name);
@@ -95,7 +95,7 @@ fn values(settings: &Settings) -> Values {
 }
 
 impl LlmManager {
-    /// Keeps a worker of this plan at what the settings come to.
+    /// The follower that keeps a worker of this plan up to date with the settings, if they are followed.
     pub(super) fn follower(&self, plan: WorkerPlan, caller: Caller) -> Option<Follower> {
         let mut follower = SettingsFollower::new(self.watch.clone()?, self.listener.clone());
         let (mut now, mut plan) = (self.clone(), plan);
@@ -131,7 +131,7 @@ impl LlmManager {
         }))
     }
 
-    /// What leads from one plan to another, if they differ.
+    /// The change from one plan to another, if they differ.
     fn change(&self, before: &WorkerPlan, now: &WorkerPlan) -> Result<Option<Change>, Error> {
         if before == now {
             return Ok(None);
@@ -163,14 +163,14 @@ impl LlmManager {
     }
 }
 
-/// What needs no provider: how many jobs run at once, and how patiently.
+/// The settings that need no provider: the number of jobs that run at once, and waiting times.
 impl Worker {
-    /// Works as the watched settings `queue.…` and `batch.…` say, and takes changes of them over within a second
-    /// while it runs. Those that cannot be used are logged once, and the old ones hold until they can. For
-    /// providers and their limits, too, see [`LlmManager::follow`].
+    /// Applies the watched settings `queue.…` and `batch.…`, and follows their changes within a second while it runs.
+    /// Settings that cannot be used are logged once, and the old ones apply until they can. To also follow providers
+    /// and their limits, see [`LlmManager::follow`].
     ///
     /// # Errors
-    /// When one of the settings cannot be used now.
+    /// If one of the settings cannot be used now.
     pub fn follow(self, watch: SettingsWatch) -> Result<Self, Error> {
         let mut now = watch.settings().worker_settings()?;
         let mut follower = SettingsFollower::new(watch, None);

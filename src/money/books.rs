@@ -5,6 +5,7 @@
 //! new one.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind as IoErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,9 @@ const MAX_NAME: usize = 120;
 
 const FORMAT: &str = "batchwright ledger 1";
 
+/// The beginning of a record's sums.
+const SUMS: &str = r#","calls":"#;
+
 /// How often a file is read again that changes while it is read.
 const READINGS: usize = 8;
 
@@ -52,10 +56,48 @@ struct State {
     /// Where the first record begins.
     start: u64,
     /// `None` for damaged records, which stay as they are.
-    records: Vec<Option<Charge>>,
+    records: Vec<Option<Entry>>,
+    /// The bytes of the record that was written last.
+    buffer: String,
     /// Whether some records are not written.
     is_behind: bool,
     is_reported: bool,
+}
+
+/// A record in memory.
+struct Entry {
+    charge: Charge,
+    /// The beginning of its line, which does not change when a call is added.
+    names: String,
+}
+
+impl From<Charge> for Entry {
+    fn from(charge: Charge) -> Self {
+        let mut names = line(&charge);
+        // Names contain no quotation marks.
+        names.truncate(names.find(SUMS).unwrap_or(names.len()));
+        Self { charge, names }
+    }
+}
+
+impl Entry {
+    /// Replaces `text` by the line of the record.
+    fn write(&self, text: &mut String) {
+        text.clear();
+        text.push_str(&self.names);
+        let sum = &self.charge.sum;
+        let _ = write!(
+            text,
+            r#"{SUMS}{},"unpriced":{},"input_tokens":{},"cached_input_tokens":{},"output_tokens":{},"cost_picos":{}}}"#,
+            sum.calls,
+            sum.unpriced,
+            sum.input_tokens,
+            sum.cached_input_tokens,
+            sum.output_tokens,
+            sum.cost_usd.picos(),
+        );
+        fill(text);
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -151,11 +193,19 @@ fn file_of(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.jsonl"))
 }
 
-/// A text with blanks up to a whole number of records.
-fn filled(mut text: String) -> String {
+/// Adds blanks up to a whole number of records.
+fn fill(text: &mut String) {
+    const BLANKS: &str = match std::str::from_utf8(&[b' '; RECORD]) {
+        Ok(blanks) => blanks,
+        Err(_) => "",
+    };
     let bytes = (text.len() + 1).next_multiple_of(RECORD);
-    text.extend(std::iter::repeat_n(' ', bytes - 1 - text.len()));
+    text.push_str(&BLANKS[..bytes - 1 - text.len()]);
     text.push('\n');
+}
+
+fn filled(mut text: String) -> String {
+    fill(&mut text);
     text
 }
 
@@ -327,9 +377,10 @@ impl State {
             return Err(IoErrorKind::ResourceBusy.into());
         };
         self.start = start as u64;
-        let unwritten = std::mem::replace(&mut self.records, records);
-        for charge in unwritten.into_iter().flatten() {
-            self.add(charge);
+        let records = records.into_iter().map(|charge| charge.map(Entry::from));
+        let unwritten = std::mem::replace(&mut self.records, records.collect());
+        for entry in unwritten.into_iter().flatten() {
+            self.add(entry.charge);
             self.is_behind = true;
         }
         self.file = Some(file);
@@ -338,23 +389,17 @@ impl State {
 
     /// Adds a charge to its record. Returns the number of the record.
     fn add(&mut self, charge: Charge) -> usize {
-        let sum = charge.sum;
-        let is_same = |known: &Charge| {
-            Charge {
-                sum,
-                ..known.clone()
-            } == charge
-        };
-        let mut known = self.records.iter_mut().enumerate();
-        let same = known.find_map(|(at, known)| {
-            let known = known.as_mut().filter(|known| is_same(known))?;
-            Some((at, known))
+        // The latest record is most often the right one.
+        let mut known = self.records.iter_mut().enumerate().rev();
+        let same = known.find_map(|(at, entry)| {
+            let known = &mut entry.as_mut()?.charge;
+            known.is_same_payment(&charge).then_some((at, known))
         });
         if let Some((at, known)) = same {
-            known.sum += sum;
+            known.sum += charge.sum;
             return at;
         }
-        self.records.push(Some(charge));
+        self.records.push(Some(charge.into()));
         self.records.len() - 1
     }
 
@@ -370,13 +415,25 @@ impl State {
         };
         for at in wanted {
             if let Some(record) = &self.records[at] {
-                file.seek(SeekFrom::Start(self.start + (at * RECORD) as u64))?;
-                file.write_all(line(record).as_bytes())?;
+                record.write(&mut self.buffer);
+                let place = self.start + (at * RECORD) as u64;
+                write_at(file, self.buffer.as_bytes(), place)?;
             }
         }
         self.is_behind = false;
         Ok(())
     }
+}
+
+#[cfg(unix)]
+fn write_at(file: &File, bytes: &[u8], place: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, place)
+}
+
+#[cfg(not(unix))]
+fn write_at(mut file: &File, bytes: &[u8], place: u64) -> io::Result<()> {
+    file.seek(SeekFrom::Start(place))?;
+    file.write_all(bytes)
 }
 
 impl ChargeBook for RunBook {

@@ -173,3 +173,18 @@ fn the_book_of_a_queue_is_replaced() {
     let (read, _) = RunBook::read_all(folder.path(), &none).unwrap();
     assert_eq!(read, Ledger::new());
 }
+
+#[test]
+fn a_record_that_is_written_again_has_the_form_of_the_first_time() {
+    let odd = charge(3, "a \"model\"\n", u64::MAX).provider("é".repeat(MAX_NAME));
+    for charge in [
+        charge(0, "a", 0),
+        odd,
+        Charge::new(Day(0), ChargeSum::default()),
+    ] {
+        let first = line(&charge);
+        let mut again = String::from("what was written before");
+        Entry::from(charge).write(&mut again);
+        assert_eq!(again, first);
+    }
+}

@@ -88,15 +88,38 @@ mod picos {
     }
 }
 
+/// What an [`Amount`] counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AmountUnit {
+    /// Picodollars.
+    Usd,
+    /// Input and output tokens.
+    Tokens,
+}
+
 impl Amount {
-    fn of(self, number: u64) -> Self {
-        match self {
-            Self::Usd(_) => Self::Usd(Usd::from_picos(number)),
-            Self::Tokens(_) => Self::Tokens(number),
+    /// An amount of picodollars or tokens.
+    pub(crate) fn new(unit: AmountUnit, number: u64) -> Self {
+        match unit {
+            AmountUnit::Usd => Self::Usd(Usd::from_picos(number)),
+            AmountUnit::Tokens => Self::Tokens(number),
         }
     }
 
-    fn number(self) -> u64 {
+    /// What it counts.
+    pub(crate) fn unit(self) -> AmountUnit {
+        match self {
+            Self::Usd(_) => AmountUnit::Usd,
+            Self::Tokens(_) => AmountUnit::Tokens,
+        }
+    }
+
+    fn of(self, number: u64) -> Self {
+        Self::new(self.unit(), number)
+    }
+
+    /// The number of picodollars or tokens.
+    pub(crate) fn number(self) -> u64 {
         match self {
             Self::Usd(amount) => amount.picos(),
             Self::Tokens(tokens) => tokens,
@@ -199,11 +222,6 @@ impl Budget {
         self.limit().of(self.0.spending.lock().spent)
     }
 
-    /// Whether it counts money.
-    pub(crate) fn counts_money(&self) -> bool {
-        matches!(self.limit(), Amount::Usd(_))
-    }
-
     /// The most that the last call could cost that was not made because of the limit.
     pub fn refused(&self) -> Option<Amount> {
         let refused = self.0.spending.lock().refused;
@@ -267,6 +285,21 @@ impl Budget {
             limit.of(most)
         );
         Error::new(ErrorKind::BudgetExceeded, why)
+    }
+
+    /// Takes over what a queue has counted for this budget, and what its next request can cost if that does not fit.
+    ///
+    /// # Errors
+    /// If the record cannot be written.
+    #[cfg(feature = "queue")]
+    pub(crate) fn replace(&self, spent: Amount, refused: Option<Amount>) -> Result<(), Error> {
+        let mut spending = self.0.spending.lock();
+        if spending.recorded != spent.number() {
+            self.0.write(spent.number())?;
+        }
+        (spending.spent, spending.recorded) = (spent.number(), spent.number());
+        spending.refused = refused.map(Amount::number);
+        Ok(())
     }
 
     /// Writes the exact amount to the record. Call it at the end of a run.

@@ -164,6 +164,52 @@ impl Serialize for LedgerRow {
     }
 }
 
+/// Selects and groups charges, for stores that sum them. Default: all charges, in one group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LedgerQuery {
+    /// The first day; `None` means without limit.
+    pub since: Option<Day>,
+    /// The last day; `None` means without limit.
+    pub until: Option<Day>,
+    /// Only charges of this owner; `None` means of all.
+    pub owner: Option<String>,
+    /// The columns that form a group, as in [`Ledger::by`].
+    pub by: Vec<LedgerColumn>,
+}
+
+impl LedgerQuery {
+    /// All charges, grouped by these columns.
+    pub fn by(columns: &[LedgerColumn]) -> Self {
+        Self {
+            by: columns.to_vec(),
+            ..Self::default()
+        }
+    }
+
+    /// Selects these days, both included. Default: all.
+    pub fn between(mut self, since: Option<Day>, until: Option<Day>) -> Self {
+        (self.since, self.until) = (since, until);
+        self
+    }
+
+    /// Selects the charges of an owner. Default: of all.
+    pub fn owner(mut self, owner: Option<String>) -> Self {
+        self.owner = owner;
+        self
+    }
+
+    /// Whether it selects this charge.
+    pub fn selects(&self, charge: &Charge) -> bool {
+        is_between(charge.day, self.since, self.until)
+            && (self.owner.is_none() || self.owner == charge.owner)
+    }
+}
+
+fn is_between(day: Day, since: Option<Day>, until: Option<Day>) -> bool {
+    since.is_none_or(|since| since <= day) && until.is_none_or(|until| day <= until)
+}
+
 /// Books what calls were billed, each as soon as it is known. See [`Route::booking`](crate::Route::booking). A ledger in a
 /// mutex is such a book.
 pub trait ChargeBook: Send + Sync {
@@ -201,10 +247,8 @@ impl Ledger {
 
     /// The charges of these days, both included.
     pub fn between(mut self, since: Option<Day>, until: Option<Day>) -> Self {
-        let is_in = |day: Day| {
-            since.is_none_or(|since| since <= day) && until.is_none_or(|until| day <= until)
-        };
-        self.sums.retain(|payment, _| is_in(payment.day));
+        self.sums
+            .retain(|payment, _| is_between(payment.day, since, until));
         self
     }
 

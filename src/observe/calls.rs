@@ -1,33 +1,33 @@
-//! Calls as they begin and end, for whoever counts or records them.
+//! The start and end of calls, for observers that count or record them.
 
 use std::time::Duration;
 
 use crate::base::error::Error;
 
-/// Hears of every call that is made to a provider, on the thread that makes it.
+/// Receives every call to a provider, on the thread that makes it.
 pub trait CallObserver: Send + Sync {
     /// A call begins. It should return quickly: the call waits for it.
     fn on_start(&self, call: &ObservedCall<'_>);
 
-    /// That call has ended. It should return quickly: its outcome waits for it.
+    /// The call has ended. It should return quickly: the outcome of the call waits for it.
     fn on_end(&self, call: &ObservedCall<'_>, end: &CallResult<'_>);
 }
 
-/// A call to a provider, without anything that it says there.
+/// A call to a provider, without the contents of request and answer.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct ObservedCall<'a> {
-    /// What is asked for: `chat` for an answer, `embeddings` for vectors.
+    /// The operation: `chat` for an answer, `embeddings` for embeddings.
     pub operation: &'static str,
     /// The provider's name.
     pub provider: &'a str,
-    /// The model that is asked for, where that is known.
+    /// The requested model, if known.
     pub model: Option<&'a str>,
-    /// The id of the item, or of the first one where several share the call.
+    /// The id of the item; if several items share the call, that of the first one.
     pub item: Option<&'a str>,
     /// Items that share the call.
     pub items: usize,
-    /// Which call it is that the item has: 1 for the first.
+    /// Number of the item's call: 1 for the first.
     pub attempt: u32,
 }
 
@@ -35,18 +35,18 @@ pub struct ObservedCall<'a> {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct CallResult<'a> {
-    /// From the call's start to its end.
+    /// Duration of the call.
     pub took: Duration,
-    /// Why it brought no answer, if it did not.
+    /// The reason if the call brought no answer.
     pub error: Option<&'a Error>,
-    /// Tokens read and written by the provider, where it said so.
+    /// Input and output tokens, if the provider reported them.
     pub tokens: Option<(u64, u64)>,
 }
 
 impl CallResult<'_> {
-    /// One event for a call, under the names of the GenAI semantic conventions where they have one
-    /// (<https://opentelemetry.io/docs/specs/semconv/registry/attributes/gen-ai/>). What was asked and answered is
-    /// no part of it.
+    /// Logs one event per call, with the names of the GenAI semantic conventions where they define one
+    /// (<https://opentelemetry.io/docs/specs/semconv/registry/attributes/gen-ai/>). It contains neither prompt nor
+    /// answer.
     pub(crate) fn log(&self, call: &ObservedCall<'_>) {
         let (input, output) = self.tokens.unzip();
         let kind = self.error.map(|error| error.kind().as_str());

@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use crate::base::error::Error;
 
-/// Causes that are told apart; of further ones only the kind is.
+/// Number of causes that are listed separately; further ones are combined by kind.
 const MOST: usize = 100;
-/// Characters of a message that tell causes apart.
+/// Number of characters of a message that are compared.
 const COMPARED: usize = 200;
 
 /// A cause of failures, see [`Summary::causes`](crate::Summary::causes).
@@ -17,9 +17,9 @@ pub struct FailureCause {
     pub kind: &'static str,
     /// HTTP status of the reply; `None` if there was no reply.
     pub status: Option<u16>,
-    /// The message of the first item that failed for it.
+    /// The message of the first item that failed for this cause.
     pub message: String,
-    /// Items that failed for it.
+    /// Items that failed for this cause.
     pub items: u64,
 }
 

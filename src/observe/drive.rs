@@ -1,4 +1,4 @@
-//! Runs items on threads and reports the progress: the same for lists, for files and for pools.
+//! Runs items on threads and reports the progress, for lists, files and pools alike.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub(crate) struct RunOptions<'a> {
 }
 
 impl RunOptions<'_> {
-    /// Continues after errors, is never cancelled and notifies nobody.
+    /// Continues after errors, is never cancelled and sends no notifications.
     pub(crate) fn new(calls: CallsAtOnce) -> Self {
         Self {
             calls,
@@ -43,7 +43,7 @@ impl RunOptions<'_> {
         }
     }
 
-    /// Why no run is possible with these options.
+    /// The reason why these options allow no run.
     pub(crate) fn misuse(&self) -> Option<String> {
         bad_concurrency(self.calls.most)
     }

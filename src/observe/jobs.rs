@@ -1,4 +1,4 @@
-//! Jobs of a queue while a worker carries them out, and their ends.
+//! Jobs of a queue that a worker runs, and their ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use crate::base::answer_listener::AnswerListener;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
 
-/// Hears of every job that has its outcome, and of how busy the worker is.
+/// Receives every finished job, and how many slots of the worker are in use.
 pub trait JobObserver: Send + Sync {
-    /// The outcome of a job is recorded. Called on a thread of the worker, which waits for it.
+    /// The outcome of a job was recorded. Called on a thread of the worker, which waits until it returns.
     fn on_job_end(&self, job: &EndedJob<'_>);
 
-    /// So many of the worker's slots have a job; told about ten times a second. Default: nothing is done.
+    /// `used` of the worker's `slots` have a job; called about ten times a second. Default: does nothing.
     fn on_slots(&self, _used: usize, _slots: usize) {}
 
     /// The listener that receives the answer of a prompt in pieces while it arrives. It is requested before each call of
@@ -22,19 +22,19 @@ pub trait JobObserver: Send + Sync {
     }
 }
 
-/// A job that has its outcome, without anything that is in it.
+/// A finished job, without its contents.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct EndedJob<'a> {
-    /// Its id and that of its process; `None` where its answer came with a batch.
+    /// Its id and the id of its process; `None` if its answer came with a batch.
     pub ids: Option<(ProcessId, JobId)>,
     /// Its kind.
     pub kind: &'a str,
-    /// Who was asked last; `None` where a handler of the host carried it out.
+    /// The provider that was called last; `None` if a handler of the host ran the job.
     pub provider: Option<&'a str>,
-    /// Why it failed, if it did.
+    /// The reason if it failed.
     pub error: Option<&'a Error>,
-    /// From the start of its first call to its outcome, waits between tries included; of one in a batch, from the
-    /// batch's creation.
+    /// Time from the start of its first call to its outcome, including waits before retries; for a job in a batch, from
+    /// the creation of the batch.
     pub took: Duration,
 }

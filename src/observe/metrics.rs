@@ -1,8 +1,8 @@
 //! Counts and times in the text format of Prometheus.
 //!
-//! Names of calls are those of the GenAI semantic conventions of OpenTelemetry
-//! (<https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/>), spelt as Prometheus wants them: dots are
-//! underscores, and the unit ends the name.
+//! The names of call metrics are those of OpenTelemetry's GenAI semantic conventions
+//! (<https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/>), in the format of Prometheus: underscores
+//! instead of dots, and the unit at the end.
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -26,13 +26,13 @@ use crate::observe::jobs::{EndedJob, JobObserver};
 use crate::observe::month_costs::MonthCosts;
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
 
-/// Upper bounds in seconds: those of the conventions, and four more, since a reply that comes as a whole may take
-/// minutes.
+/// Upper bounds of the buckets in seconds: those of the conventions, and four more, because a reply that is not
+/// streamed may take minutes.
 const SECONDS: [f64; 18] = [
     0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84,
     327.68, 655.36, 1310.72,
 ];
-/// Those of tokens, by the conventions.
+/// Upper bounds of the buckets for tokens, from the conventions.
 const TOKENS: [f64; 14] = [
     1.0,
     4.0,
@@ -49,14 +49,14 @@ const TOKENS: [f64; 14] = [
     16_777_216.0,
     67_108_864.0,
 ];
-/// Models and kinds are named by whoever writes prompts and jobs: no more of them than this have series of their
-/// own.
+/// Maximum number of models, and of kinds, with separate series. The authors of prompts and jobs choose these
+/// names, so their number must be limited.
 const MOST_NAMES: usize = 100;
-/// What stands for a name beyond them.
+/// The name that replaces all further ones.
 const OTHER_NAME: &str = "_OTHER";
 
-/// Counts what it is told, and says it in the text format of Prometheus (version 0.0.4). Clones share their numbers;
-/// nothing is global.
+/// Counts events and writes the counts in the text format of Prometheus (version 0.0.4). Clones share their
+/// numbers; nothing is global.
 ///
 /// | series | of what |
 /// |---|---|
@@ -100,14 +100,14 @@ struct Series {
     unpriced: IntGauge,
     month: MonthCosts,
     queue: QueueSeries,
-    /// Models that have series of their own.
+    /// Models with separate series.
     models: Names,
-    /// What each process adds to the items; `None` for those of no process. A label for it would make a series for
-    /// each process.
+    /// The items that each process adds; `None` for items without a process. They are kept here, because a label would
+    /// create a series for each process.
     processes: Mutex<HashMap<Option<ProcessId>, Counted>>,
 }
 
-/// The items of a process by state, in the order of [`STATES`], and their cost, as far as they are known.
+/// The items of a process by state, in the order of [`STATES`], and their cost, if known.
 #[derive(Clone, Copy, Default)]
 struct Counted {
     items: [Option<i64>; 6],
@@ -115,13 +115,13 @@ struct Counted {
     unpriced: i64,
 }
 
-/// Names that have series of their own.
+/// Names with separate series.
 #[derive(Default)]
 struct Names(Mutex<HashMap<String, Arc<str>>>);
 
 struct QueueSeries {
     jobs: HistogramVec,
-    /// Kinds that have series of their own.
+    /// Kinds with separate series.
     kinds: Names,
     slots: IntGauge,
     slots_used: IntGauge,
@@ -146,20 +146,20 @@ const JOB_LABELS: [&str; 3] = ["kind", "gen_ai_provider_name", "error_type"];
 const PROVIDER: [&str; 1] = ["gen_ai_provider_name"];
 
 impl Metrics {
-    /// Nothing counted yet.
+    /// A collection without counts.
     ///
     /// # Panics
-    /// Never: the names of all series are valid and unlike one another.
+    /// Never: the names of all series are valid and distinct.
     pub fn new() -> Self {
         Self(Arc::new(
             Series::new().expect("the series have valid names of their own"),
         ))
     }
 
-    /// All series as text, to be scraped.
+    /// All series as text, for a scrape.
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`] when they cannot be written, which no name of ours brings about.
+    /// [`ErrorKind::Malformed`] if they cannot be written, which no name of this program causes.
     pub fn text(&self) -> Result<String, Error> {
         let families = self.0.registry.gather();
         TextEncoder::new()
@@ -167,11 +167,11 @@ impl Metrics {
             .map_err(|error| Error::new(ErrorKind::Malformed, format!("the metrics: {error}")))
     }
 
-    /// Writes all series to a file that is there as a whole or not at all, such as a `.prom` file in the folder of
-    /// node-exporter's textfile collector.
+    /// Writes all series to a file atomically, for example a `.prom` file in the folder of node-exporter's textfile
+    /// collector.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when it cannot be written.
+    /// [`ErrorKind::Invalid`] if it cannot be written.
     pub fn write_file(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         let text = self.text()?;
@@ -202,17 +202,17 @@ impl Metrics {
         self.0.processes.lock().keys().copied().flatten().collect()
     }
 
-    /// Counts the items of a process no longer.
+    /// Removes the items of a process from the counts.
     pub(crate) fn forget_process(&self, process: ProcessId) {
         self.0.count(Some(process), None);
     }
 
-    /// What each provider was paid this month.
+    /// The cost per provider in this month.
     pub(crate) fn month_costs(&self) -> &MonthCosts {
         &self.0.month
     }
 
-    /// Providers and states, and ages in seconds.
+    /// Replaces the batches: their providers, states, and ages in seconds.
     pub(crate) fn set_batches<'b>(&self, batches: impl Iterator<Item = ((&'b str, &'b str), u64)>) {
         let series = &self.0.queue;
         series.batches.reset();
@@ -319,7 +319,7 @@ impl Series {
         })
     }
 
-    /// Replaces what a process adds to the items.
+    /// Replaces the items that a process adds.
     fn count(&self, process: Option<ProcessId>, counted: Option<Counted>) {
         let mut processes = self.processes.lock();
         let before = match counted {
@@ -387,7 +387,7 @@ impl JobObserver for Metrics {
     }
 }
 
-/// The kind of a failure, nothing for a success.
+/// The kind of a failure; empty for a success.
 fn error_type(error: Option<&Error>) -> &'static str {
     error.map_or("", |error| error.kind().as_str())
 }
@@ -464,7 +464,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn models_that_prompts_name_make_no_endless_series() {
+    fn the_number_of_series_for_model_names_is_limited() {
         let metrics = Metrics::new();
         for n in 0..2 * MOST_NAMES {
             let model = format!("m-{n}");

@@ -1,4 +1,4 @@
-//! What a run shows of itself: progress while it goes on, a summary when it has ended.
+//! The reports of a run: progress while it runs, and a summary at its end.
 
 pub mod calls;
 pub mod causes;

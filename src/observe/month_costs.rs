@@ -1,4 +1,4 @@
-//! Prometheus metrics of what was paid in this month.
+//! Prometheus metrics of the cost in this month.
 
 use prometheus::{GaugeVec, IntGaugeVec, Opts, Registry};
 
@@ -29,7 +29,7 @@ impl MonthCosts {
         Ok(made)
     }
 
-    /// Replaces what each provider was paid.
+    /// Replaces the cost per provider.
     pub(crate) fn set<'p>(&self, providers: impl Iterator<Item = (&'p str, ChargeSum)>) {
         self.cost.reset();
         self.unpriced.reset();

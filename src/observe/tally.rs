@@ -1,4 +1,4 @@
-//! Counts of what a run has settled, and the summary made of them.
+//! Counts of the settled items of a run, and the summary.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,33 +17,33 @@ use super::causes::{Causes, FailureCause};
 use super::progress::{Phase, Progress, percent};
 use super::tracker::Pace;
 
-/// What a call's answers contribute to the counts.
+/// The contribution of a call's answers to the counts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Measure {
     /// Items that it answered.
     pub items: u64,
-    /// Of these, such as have their answer from an equal one and cost nothing.
+    /// The part of these that got the answer of an identical request and cost nothing.
     pub shared: u64,
-    /// Of the items, such as have their answer from an earlier run and cost nothing.
+    /// The part of the items that got the answer of an earlier run and cost nothing.
     pub reused: u64,
-    /// Of the items, vectors.
+    /// The part of the items that are embeddings.
     pub vectors: u64,
-    /// Numbers in the shortest and in the longest of the vectors.
+    /// Minimum and maximum number of dimensions of the embeddings.
     pub dimensions: Option<(usize, usize)>,
     pub usage: Option<Usage>,
     /// The known cost.
     pub cost_usd: Usd,
     /// How much less it was because of prompt caches, in picodollars.
     pub cache_saved: i64,
-    /// Of the items, those of known cost.
+    /// The part of the items with a known cost.
     pub priced: u64,
-    /// Of the items, those of unknown cost.
+    /// The part of the items with an unknown cost.
     pub unpriced: u64,
-    /// The call that brought it.
+    /// Duration of the call.
     pub took: Duration,
     pub truncated: u64,
     pub warned: u64,
-    /// Answered by `extract`, which is no model.
+    /// Answered by `extract`, which is not a model.
     pub extracted: bool,
 }
 
@@ -58,20 +58,20 @@ pub(crate) fn range(
     }
 }
 
-/// Running counts. Each field is a number of the summary or of the progress.
-// More than 15 fields: one for each number of the summary.
+/// Running counts. Each field is a number of the summary or of a progress report.
+// More than 15 fields, one for each number of the summary.
 #[derive(Default)]
 pub(crate) struct Tally {
     total: Option<u64>,
-    /// Items that had their answer before this run.
+    /// Items that had an answer before this run.
     before: u64,
     failed_before: u64,
     unusable: u64,
-    /// Items for this run, where not all that are left.
+    /// Number of items for this run, if it is not all remaining items.
     to_send: Option<u64>,
-    /// Of this run, those that were settled before its first call: they say nothing of its pace.
+    /// Items of this run that were settled before its first call; they show nothing about its rate.
     settled_at_once: u64,
-    /// Its calls make vectors, of which many share one.
+    /// Its calls request embeddings, and many items share one call.
     embeds: bool,
     completed: u64,
     failed: u64,
@@ -89,22 +89,22 @@ pub(crate) struct Tally {
     cache_saved: i64,
     priced: u64,
     unpriced: u64,
-    /// The provider of each step of the route, and the items that it answered.
+    /// The provider of each step of the route, and the number of items that it answered.
     answered_by: Vec<(String, u64)>,
     causes: Causes,
     calls: CallTimes,
     started: Time,
     pace: Pace,
-    /// What limits the pace now.
+    /// What limits the run now.
     pub lately: Lately,
 }
 
-/// How long calls took that brought an answer, in tens of microseconds.
+/// Durations of the calls that brought an answer, in tens of microseconds.
 struct CallTimes(Histogram<u32>);
 
 impl Default for CallTimes {
     fn default() -> Self {
-        // From 10 microseconds to an hour in two digits: a few kilobytes.
+        // From 10 microseconds to an hour with two significant digits, which takes a few kilobytes.
         Self(Histogram::new_with_bounds(1, 360_000_000, 2).expect("constant limits"))
     }
 }
@@ -130,13 +130,13 @@ impl Tally {
         }
     }
 
-    /// Names the provider of each step, so that answers are counted for each.
+    /// Sets the provider of each step, so that answers are counted per provider.
     pub(crate) fn by(mut self, providers: impl IntoIterator<Item = String>) -> Self {
         self.answered_by = providers.into_iter().map(|name| (name, 0)).collect();
         self
     }
 
-    /// The step of the provider of that name, which is added behind the others if it is new.
+    /// The step of the provider with this name; a new provider is added at the end.
     pub(crate) fn step_of(&mut self, provider: &str) -> u8 {
         let known = self
             .answered_by
@@ -149,36 +149,37 @@ impl Tally {
         u8::try_from(at).unwrap_or(u8::MAX)
     }
 
-    /// Items without an outcome, where the total is known.
+    /// Items without an outcome, if the total is known.
     pub(crate) fn pending(&self) -> u64 {
         let settled = self.before + self.completed + self.failed_before + self.failed;
         self.total.map_or(0, |total| total.saturating_sub(settled))
     }
 
-    /// Items that earlier runs have settled.
+    /// Sets the items that earlier runs have settled.
     pub(crate) fn count_before(&mut self, completed: u64, failed: u64) {
         self.before = completed;
         self.failed_before = failed;
     }
 
-    /// Of the failed ones among these, those with a reply that was paid for and cannot be used.
+    /// Sets how many of the failed items among these have a reply that was billed and is unusable.
     pub(crate) fn count_unusable_before(&mut self, items: u64) {
         self.unusable = items;
     }
 
-    /// Whether the calls make vectors.
+    /// Sets whether the calls request embeddings.
     pub(crate) fn embedding(mut self, yes: bool) -> Self {
         self.embeds = yes;
         self
     }
 
-    /// How many items this run still has to do with, now that its first call comes; progress reckons with these.
+    /// Sets the number of items that this run still has to process, just before its first call; progress is computed
+    /// from it.
     pub(crate) fn will_send(&mut self, items: u64) {
         self.settled_at_once = self.completed + self.failed;
         self.to_send = Some(self.settled_at_once + items);
     }
 
-    /// Items that a step of the route answered.
+    /// Adds items that a step of the route answered.
     pub(crate) fn answered(&mut self, step: u8, measure: &Measure) {
         self.completed += measure.items;
         if let Some((_, items)) = self.answered_by.get_mut(usize::from(step)) {
@@ -210,7 +211,7 @@ impl Tally {
         }
     }
 
-    /// Most failures cost nothing; those that did say so.
+    /// Adds the cost of a failure. Most failures have none.
     fn pay_for_nothing(&mut self, error: &Error, items: u64) {
         let Paid { usage, cost_usd } = error.paid();
         self.usage += usage.unwrap_or_default();
@@ -224,7 +225,7 @@ impl Tally {
         }
     }
 
-    /// Items that failed for one reason.
+    /// Adds items that failed for one reason.
     pub(crate) fn failed(&mut self, error: &Error, items: u64) {
         self.pay_for_nothing(error, items);
         self.note_failed(error, items);
@@ -238,7 +239,7 @@ impl Tally {
         self.causes.add(error, items);
     }
 
-    /// Items that failed with an equal one.
+    /// Adds items that failed together with an identical request.
     pub(crate) fn failed_as_equals(&mut self, error: &Error, items: u64) {
         if items > 0 {
             self.save_calls(items);
@@ -246,13 +247,13 @@ impl Tally {
         }
     }
 
-    /// Items that a stop left without an outcome.
+    /// Adds items that have no outcome because the run was stopped.
     pub(crate) fn unsent(&mut self, error: &Error, items: u64) {
         self.unsent += items;
         self.pay_for_nothing(error, items);
     }
 
-    /// Items that a run leaves behind.
+    /// Adds items that a run leaves behind.
     pub(crate) fn leave(&mut self, items: u64) {
         self.unsent += items;
     }
@@ -327,7 +328,7 @@ impl Tally {
             sample.or_insert_with(|| cause.message.clone());
         }
         let elapsed = now.since(self.started);
-        // The engine's watch begins with its first look.
+        // The engine's stopwatch starts with its first check.
         time.queued += elapsed.saturating_sub(time.total());
         let settled = self.settled_by_calls() as f64;
         let completed = self.before + self.completed;
@@ -381,7 +382,7 @@ impl Tally {
     }
 }
 
-/// A time for programs: milliseconds.
+/// Serializes a duration as milliseconds.
 pub(crate) fn millis<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64((time.as_secs_f64() * 1e6).round() / 1e3)
 }
@@ -396,64 +397,64 @@ fn optional_millis<S: Serializer>(
     }
 }
 
-/// What a run did, in numbers: `total = completed + failed + pending`.
-// More than 15 fields: each is public, and a field of the summary in JSON.
+/// The numbers of a run: `total = completed + failed + pending`.
+// More than 15 fields, because each is public and a field of the summary in JSON.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Summary {
-    /// Items in all.
+    /// Total number of items.
     pub total: u64,
     /// Items with an answer.
     pub completed: u64,
-    /// Items that finally failed.
+    /// Items that failed permanently.
     pub failed: u64,
     /// Items without an outcome.
     pub pending: u64,
-    /// Of the completed ones, those that were finished before this run.
+    /// The part of the completed items that was finished before this run.
     pub completed_before: u64,
-    /// Of the failed ones, those that have a reply that was paid for and cannot be used, those of
-    /// earlier runs included. They are not sent again by themselves.
+    /// The part of the failed items with a reply that was billed and is unusable, including those of earlier runs. They
+    /// are not sent again automatically.
     pub unusable_replies: u64,
     /// Answers cut at the token limit.
     pub truncated: u64,
-    /// Answers with a warning: a local server has probably cut the prompt, or a reply was mended.
+    /// Answers with a warning: a local server has probably cut the prompt, or a reply was repaired.
     pub warnings: u64,
-    /// Answers of `extract`, which stand in for a model's.
+    /// Placeholder answers of `extract`.
     pub extracted: u64,
-    /// Items that this run completed with the answer to an equal request, for which no call was made.
+    /// Items that this run completed with the answer to an identical request, without a call.
     pub answered_by_equals: u64,
     /// Items that this run completed with answers of earlier runs, see [`FileRun::reuse`](crate::FileRun::reuse).
     pub reused: u64,
-    /// Calls that would have been made for these, and for items that failed with an equal one; vectors, of which many
-    /// share a call, are not counted.
+    /// Calls that were saved for these items, and for items that failed with an identical request. Embeddings are not
+    /// counted, because many of them share a call.
     pub calls_saved: u64,
-    /// Vectors that this run brought.
+    /// Embeddings that this run received.
     pub vectors: u64,
-    /// Numbers in the longest of them; 0 without any.
+    /// Maximum number of dimensions; 0 without embeddings.
     pub dimensions: usize,
-    /// Numbers in the shortest of them. Vectors of different lengths cannot be compared.
+    /// Minimum number of dimensions. Embeddings with different numbers of dimensions cannot be compared.
     pub min_dimensions: usize,
-    /// Calls made; one may have brought many vectors. Those that were refused since the server was
-    /// still loading its model are not among them: they are no attempts and cost nothing.
+    /// Calls; one may have returned many embeddings. Calls that were rejected because the server was still loading its
+    /// model are not counted: they are not attempts and cost nothing.
     pub calls: u64,
     /// Calls that repeated a failed one at the same provider.
     pub retries: u64,
-    /// Calls at the next provider after one before it had failed.
+    /// Calls at the next provider after the previous one had failed.
     pub moved_on: u64,
-    /// Calls for a part of what shared a failed one, to single out the text that it failed for.
+    /// Calls for a part of the items of a failed shared call, to find the text that caused the failure.
     pub divided: u64,
-    /// The most calls that were in flight at once.
+    /// Maximum number of calls in flight.
     pub most_in_flight: usize,
-    /// Calls refused for their pace.
+    /// Rate-limited calls (HTTP 429).
     pub rate_limited: u64,
-    /// Calls repeated although the one before may have been carried out and paid for; each counts
-    /// once, however many vectors it was for.
+    /// Calls that were repeated although the previous one may have been processed and billed; each counts once,
+    /// whatever its number of embeddings.
     pub possibly_paid_twice: u64,
-    /// Calls in flight that were ended by a stop; they may have been paid for.
+    /// Calls in flight that a stop aborted; they may have been billed.
     pub cut_off: u64,
-    /// Tokens used: the sum of [`Outcome::usage`](crate::Outcome::usage) over all outcomes of this
-    /// run, failed ones included. An item that a stopped run left waiting has no outcome, and what
-    /// its calls used is not in it.
+    /// Tokens used: the sum of [`Outcome::usage`](crate::Outcome::usage) over all outcomes of this run, including
+    /// failed ones. An item that a stopped run left waiting has no outcome, so the tokens of its calls are not
+    /// included.
     pub usage: Usage,
     /// The cost of these items, without the `unpriced` ones; `None` if there are no others.
     pub cost_usd: Option<Usd>,
@@ -463,42 +464,42 @@ pub struct Summary {
     pub cache_saved_usd: Option<f64>,
     /// Items of this run whose calls have an unknown cost. Failed items without reported tokens do not count.
     pub unpriced: u64,
-    /// Items that this run completed, by the [`provider`](crate::LlmClient::provider) that answered.
+    /// Items that this run completed, by the [`provider`](crate::LlmClient::provider) that answered them.
     pub answered_by: BTreeMap<String, u64>,
     /// Failed items of this run by kind.
     pub errors: BTreeMap<&'static str, u64>,
-    /// For each of these kinds, what the first of them said.
+    /// For each of these kinds, the message of the first failure.
     pub error_samples: BTreeMap<&'static str, String>,
-    /// Why items of this run failed, the most frequent cause first. Failures are one cause if they have the same kind and
-    /// HTTP status, and messages that differ only in numbers and quoted text. More than 100 causes are told apart by kind
-    /// only.
+    /// Why items of this run failed, the most frequent cause first. Failures have the same cause if they have the same
+    /// kind and HTTP status, and their messages differ only in numbers and quoted text. Above 100 causes, further ones
+    /// are distinguished by kind only.
     pub causes: Vec<FailureCause>,
-    /// Median time of the calls that brought an answer.
+    /// Median duration of the calls that brought an answer.
     #[serde(rename = "latency_p50_ms", serialize_with = "optional_millis")]
     pub latency_p50: Option<Duration>,
-    /// 95th percentile of the same.
+    /// 95th percentile of these durations.
     #[serde(rename = "latency_p95_ms", serialize_with = "optional_millis")]
     pub latency_p95: Option<Duration>,
-    /// 99th percentile of the same.
+    /// 99th percentile of these durations.
     #[serde(rename = "latency_p99_ms", serialize_with = "optional_millis")]
     pub latency_p99: Option<Duration>,
-    /// From the start of the run to its end.
+    /// Time from the start of the run to its end.
     #[serde(rename = "elapsed_ms", serialize_with = "millis")]
     pub elapsed: Duration,
-    /// From the first call's start to the last one's end.
+    /// Time from the start of the first call to the end of the last one.
     #[serde(rename = "busy_ms", serialize_with = "millis")]
     pub busy: Duration,
-    /// Outcomes per second while busy; those that were at hand before the first call are not counted.
+    /// Outcomes per second of `busy`, without those that existed before the first call.
     pub rate: f64,
-    /// The time that its calls took, one by one: divided by the time that it ran, the calls at once.
+    /// Sum of the durations of its calls. Divided by the time of the run, it is the average number of calls in flight.
     #[serde(rename = "call_time_ms", serialize_with = "millis")]
     pub call_time: Duration,
-    /// Where the time from its start to its end went; the parts add up to `elapsed`.
+    /// How the time from start to end was spent; the parts add up to `elapsed`.
     pub time: TimeSplit,
 }
 
 impl Summary {
-    /// Adds items of a stream that needed no sending.
+    /// Adds items of a stream that did not need to be sent.
     pub(crate) fn add_before(&mut self, completed: u64, failed: u64, unusable: u64) {
         self.total += completed + failed;
         self.completed += completed;
@@ -507,8 +508,9 @@ impl Summary {
         self.unusable_replies += unusable;
     }
 
-    /// What limited the run most: the name of a part of its [`time`](Self::time), `"nothing"`, or `"concurrency"` where
-    /// that part is the provider's and items waited during a third of it or more while calls were out in all slots.
+    /// What limited the run most: the name of a part of its [`time`](Self::time), `"nothing"`, or `"concurrency"` if
+    /// that part is the provider's and items waited, during at least a third of it, while all slots had calls in
+    /// flight.
     pub fn limited_by(&self) -> &'static str {
         self.time.longest()
     }

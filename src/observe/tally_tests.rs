@@ -1,10 +1,10 @@
-//! What is counted, and what is told of it while a run goes on.
+//! The counts, and the progress reported from them during a run.
 
 use super::*;
 use crate::base::error::ErrorKind;
 
 #[test]
-fn progress_reckons_with_what_this_run_sends() {
+fn progress_counts_the_items_of_this_run() {
     let mut tally = Tally::new(Some(1000), Time::ZERO);
     tally.count_before(400, 0);
     tally.will_send(100);
@@ -25,7 +25,7 @@ fn progress_reckons_with_what_this_run_sends() {
 }
 
 #[test]
-fn percentages_have_one_decimal_and_never_run_ahead() {
+fn percentages_have_one_decimal_and_are_rounded_down() {
     for (part, whole, shown) in [
         (1, 3, 33.3),
         (2_999, 3_000, 99.9),
@@ -37,7 +37,7 @@ fn percentages_have_one_decimal_and_never_run_ahead() {
 }
 
 #[test]
-fn what_is_settled_before_the_first_call_is_neither_pace_nor_beyond_the_goal() {
+fn items_settled_before_the_first_call_do_not_affect_the_rate() {
     let mut tally = Tally::new(Some(1000), Time::ZERO);
     let reused = Measure {
         items: 400,
@@ -74,7 +74,7 @@ fn equal_texts_save_no_calls_that_can_be_counted() {
 }
 
 #[test]
-fn the_counts_add_up_and_unknown_costs_are_counted_apart() {
+fn the_counts_add_up_and_unknown_costs_are_counted_separately() {
     let names = ["a", "b", "c", "b"].map(str::to_owned);
     let mut tally = Tally::new(Some(10), Time::ZERO).by(names);
     tally.count_before(3, 1);

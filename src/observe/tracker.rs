@@ -1,4 +1,4 @@
-//! How fast work goes, and when it will have ended: from counts alone, whatever is counted.
+//! The rate of work and its expected end, computed only from counts.
 
 use std::time::{Duration, Instant};
 
@@ -6,26 +6,26 @@ use serde::Serialize;
 
 use super::progress::percent;
 
-/// After so long the pace forgets no more slowly.
+/// After this time, the memory of the rate no longer grows.
 const LONGEST_MEMORY: f64 = 3600.0;
-/// How much more the latest weighs than what lies back: the last fifth of the time has half of the
-/// weight. 1 would be the average since the beginning.
+/// The weight of recent work: with this exponent, the last fifth of the time has half of the weight. 1 would be the
+/// average since the beginning.
 const POWER: i32 = 3;
-/// So many settled items, or half of all if they are fewer, make a rate that says when the rest will have ended.
+/// Number of settled items, or half of all items if they are fewer, from which the end is estimated.
 const ENOUGH: u64 = 10;
-/// An end that lies farther ahead is none: 30 years.
+/// Estimates above this are dropped: 30 years, in seconds.
 const FARTHEST: f64 = 1e9;
 
-/// A rate that converges while the work goes on evenly, and follows when it does not.
+/// A rate that converges while work is even, and follows when it changes.
 ///
-/// It is an average over the time since the beginning, in which a moment at `t` weighs as `t²`: forward
-/// decay with a monomial (Cormode, Shkapenyuk, Srivastava, Xu: *Forward Decay: A Practical Time Decay Model
-/// for Streaming Systems*, ICDE 2009). What it remembers grows with the run, so that its error shrinks as
-/// that of an average does. A moving average of fixed length never gets better than its length, and one
-/// that is short shows every pause for a rate limit as the end of all progress. After the first hour its
-/// memory stays as it is, which makes it a moving average with exponential decay.
+/// It is an average over the time since the beginning, in which a moment at `t` has the weight `t²`: forward decay
+/// with a monomial (Cormode, Shkapenyuk, Srivastava, Xu: *Forward Decay: A Practical Time Decay Model for Streaming
+/// Systems*, ICDE 2009). Its memory grows with the run, so its error shrinks like that of an average. The error of
+/// a moving average of fixed length does not shrink below what its length allows, and a short one shows every pause
+/// for a rate limit as the end of all progress. After the first hour the memory stays the same, which makes it a
+/// moving average with exponential decay.
 ///
-/// The result does not depend on how often it is looked at.
+/// The result does not depend on how often it is read.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Pace {
     /// Seconds since the beginning.
@@ -35,7 +35,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// A pace that starts with this number of settled items and their average rate.
+    /// A rate that starts with this number of settled items and their average rate.
     pub(crate) fn begun(settled: u64, rate: f64) -> Self {
         Self {
             at: 0.0,
@@ -44,16 +44,16 @@ impl Pace {
         }
     }
 
-    /// Items that are settled.
+    /// Number of settled items.
     pub(crate) fn settled(&self) -> u64 {
         self.settled
     }
 
-    /// So many are settled so long after the beginning. They never become fewer.
+    /// Records the number of settled items at this time after the beginning. The number never decreases.
     pub(crate) fn advance(&mut self, elapsed: Duration, settled: u64) {
         let now = elapsed.as_secs_f64();
         let span = now - self.at;
-        // What was settled in no time at all is counted with the next span.
+        // Items that were settled in no time are counted with the next period.
         if span > 0.0 {
             let lately = settled.saturating_sub(self.settled) as f64 / span;
             let kept = kept(self.at, now);
@@ -63,12 +63,12 @@ impl Pace {
         }
     }
 
-    /// Per second; 0 before there is anything to tell from.
+    /// The rate per second; 0 before it can be determined.
     pub(crate) fn rate(&self) -> f64 {
         self.rate
     }
 
-    /// How long this many will take. `None` as long as too few were settled.
+    /// The expected time for this number of items. `None` while too few are settled.
     pub(crate) fn time_for(&self, left: u64) -> Option<Duration> {
         if left == 0 {
             return Some(Duration::ZERO);
@@ -77,7 +77,7 @@ impl Pace {
         if !is_enough(self.settled, left) {
             return None;
         }
-        // Neither without a rate nor with one that has all but gone out.
+        // Neither without a rate nor with one that is almost zero.
         (time < FARTHEST).then(|| Duration::from_secs_f64(time))
     }
 }
@@ -87,7 +87,7 @@ fn is_enough(settled: u64, left: u64) -> bool {
     settled >= ENOUGH.min((settled.saturating_add(left)).div_ceil(2))
 }
 
-/// The share of the weight that what lies before `from` still has at `to`.
+/// The share that the weight of the time before `from` still has at `to`.
 fn kept(from: f64, to: f64) -> f64 {
     let (young, old) = (
         |at: f64| at.min(LONGEST_MEMORY),
@@ -98,7 +98,7 @@ fn kept(from: f64, to: f64) -> f64 {
     growing * steady.exp()
 }
 
-/// Makes rate, success and expected end of counts.
+/// Computes rate, success and expected end from counts.
 ///
 /// ```
 /// use batchwright::progress::ProgressTracker;
@@ -118,7 +118,7 @@ pub struct ProgressTracker {
 }
 
 impl ProgressTracker {
-    /// One that starts now; `total` is how many there will be, where that is known.
+    /// A tracker that starts now; `total` is the number of items, if known.
     pub fn new(total: Option<u64>) -> Self {
         Self {
             started: Instant::now(),
@@ -129,13 +129,12 @@ impl ProgressTracker {
         }
     }
 
-    /// Tells how many there will be, or that this is not known.
+    /// Sets the number of items, or `None` if it is unknown.
     pub fn set_total(&mut self, total: Option<u64>) {
         self.total = total;
     }
 
-    /// Tells how many have succeeded and how many have failed since the start. Smaller numbers than
-    /// before are no news.
+    /// Sets how many items have succeeded and failed since the start. Smaller numbers than before are ignored.
     pub fn update(&mut self, completed: u64, failed: u64) {
         self.update_at(self.started.elapsed(), completed, failed);
     }
@@ -154,7 +153,7 @@ impl ProgressTracker {
         Some(self.total?.saturating_sub(self.settled()))
     }
 
-    /// Where it stands now.
+    /// The current state.
     pub fn get_progress(&self) -> ProgressInfo {
         self.progress_at(self.started.elapsed())
     }
@@ -182,29 +181,29 @@ impl ProgressTracker {
     /// Time to the end at the present rate. `None` without a total, and before 10 items, or half of a smaller total, are
     /// settled.
     ///
-    /// It converges: the latest weigh most, and what is remembered grows with the run up to an hour, in
-    /// which the last fifth of the time has half of the weight (forward decay with a monomial, Cormode et al.,
+    /// The estimate converges: the latest items have the highest weight, and the memory grows with the run up to an
+    /// hour, in which the last fifth of the time has half of the weight (forward decay with a monomial, Cormode et al.,
     /// ICDE 2009).
     pub fn estimate_remaining_time(&self) -> Option<Duration> {
         self.get_progress().eta
     }
 }
 
-/// What a [`ProgressTracker`] knows.
+/// The state of a [`ProgressTracker`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ProgressInfo {
-    /// How many there will be, where known.
+    /// Number of items, if known.
     pub total: Option<u64>,
-    /// How many have succeeded.
+    /// Items that have succeeded.
     pub completed: u64,
-    /// How many have failed.
+    /// Items that have failed.
     pub failed: u64,
-    /// Share of the total that is settled, 0 to 100 with one decimal, rounded down; `None` without a total.
+    /// Settled part of the total, 0 to 100 with one decimal, rounded down; `None` without a total.
     pub percent: Option<f64>,
-    /// Share of what is settled that succeeded, 0 to 1; `None` before the first.
+    /// Successful part of the settled items, 0 to 1; `None` before the first one.
     pub success_rate: Option<f64>,
-    /// Settled per second, the latest weighing most.
+    /// Settled items per second, with the highest weight on the latest ones.
     pub rate: f64,
     /// Time since the start.
     pub elapsed: Duration,
@@ -222,7 +221,7 @@ mod tests {
         Duration::from_secs_f64(seconds)
     }
 
-    /// Tells a tracker of ends that come one by one, this long after one another.
+    /// Updates a tracker with ends that occur one by one, with these gaps.
     fn told(total: u64, gaps: impl IntoIterator<Item = f64>) -> (ProgressTracker, f64) {
         let mut tracker = ProgressTracker::new(Some(total));
         let mut at = 0.0;
@@ -234,8 +233,8 @@ mod tests {
     }
 
     proptest! {
-        /// Ends at random, as a Poisson process has them: of 3,000 that came, one standard deviation of the
-        /// estimate is sqrt(9 / (5 * 3,000)), 2.4 %.
+        /// Random ends, as in a Poisson process: after 3,000 ends, one standard deviation of the estimate is sqrt(9 /
+        /// (5 * 3,000)), 2.4 %.
         #[test]
         fn the_expected_end_converges(
             random in prop::collection::vec(1e-6_f64..1.0, 3000),
@@ -248,7 +247,7 @@ mod tests {
         }
 
         #[test]
-        fn however_odd_the_counts_there_is_no_time_that_is_none(
+        fn odd_counts_never_give_an_invalid_time(
             looks in prop::collection::vec((0_u64..10_000_000, any::<u64>(), any::<u64>()), 0..50),
             total in any::<Option<u64>>(),
         ) {
@@ -263,7 +262,7 @@ mod tests {
         }
 
         #[test]
-        fn it_makes_no_difference_how_often_one_looks(
+        fn the_rate_does_not_depend_on_how_often_it_is_read(
             looks in prop::collection::btree_set(1_u32..7200, 0..100),
         ) {
             let (mut rare, mut often) = (Pace::default(), Pace::default());
@@ -276,15 +275,15 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_pace_is_followed_within_as_long_again() {
+    fn a_change_of_the_rate_is_followed_within_the_same_time() {
         // Ten a second for a minute, then one a second.
         let gaps = |slow: usize| (0..600).map(|_| 0.1).chain((0..slow).map(|_| 1.0));
         let rate = |(tracker, at): (ProgressTracker, f64)| tracker.progress_at(seconds(at)).rate;
         let (before, after) = (rate(told(10_000, gaps(0))), rate(told(10_000, gaps(60))));
         assert!((before - 10.0).abs() < 0.01, "{before}");
-        // An eighth of the weight is left of the first minute.
+        // The first minute still has an eighth of the weight.
         assert!((after - (10.0 + 7.0) / 8.0).abs() < 0.01, "{after}");
-        // A run of a day forgets within the hour, not within the day.
+        // In a run of a day, the memory is an hour, not a day.
         let mut pace = Pace::default();
         pace.advance(seconds(86_400.0), 864_000);
         pace.advance(seconds(90_000.0), 867_600);
@@ -292,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn while_nothing_ends_the_end_moves_away() {
+    fn while_nothing_ends_the_expected_end_moves_later() {
         let (tracker, at) = told(100, (0..50).map(|_| 1.0));
         let eta = |later: f64| tracker.progress_at(seconds(at + later)).eta.unwrap();
         assert_eq!(eta(0.0).as_secs(), 50);
@@ -300,11 +299,11 @@ mod tests {
     }
 
     #[test]
-    fn without_a_total_or_an_outcome_no_end_is_told() {
+    fn without_a_total_or_an_outcome_there_is_no_expected_end() {
         let mut tracker = ProgressTracker::new(Some(10));
         assert_eq!(tracker.progress_at(seconds(5.0)).eta, None);
         tracker.update_at(seconds(6.0), 1, 1);
-        // Two of ten say little: the others may take much longer, or wait for hours.
+        // Two of ten items are too few: the others may take much longer, or wait for hours.
         assert_eq!(tracker.progress_at(seconds(6.0)).eta, None);
         tracker.set_total(Some(4));
         assert!(tracker.progress_at(seconds(6.0)).eta.is_some());

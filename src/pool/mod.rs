@@ -1,8 +1,7 @@
-//! Tasks of any kind on the engine: files to process here, commands to run in `batchwright-exec`.
+//! Runs tasks of any kind on the engine: files to process here, commands to run in `batchwright-exec`.
 //!
-//! A source is read on a thread of its own, a few items ahead; each item is one call on a thread of
-//! the run; its end is handed to the caller's thread. Retries, the rate, the error policy and stopping are
-//! the engine's.
+//! A separate thread reads the source a few items ahead. Each item is one call on a thread of the run, and its end
+//! is passed to the caller's thread. The engine handles retries, the rate, the error policy and stopping.
 
 mod work;
 
@@ -39,11 +38,11 @@ const SOURCE_THREAD: &str = "batchwright-source";
 pub struct PoolEnd {
     /// Counts and times.
     pub summary: Summary,
-    /// Why it ended before its source did.
+    /// The reason if it ended before its source did.
     pub stop: Option<StopReason>,
 }
 
-/// Carries out tasks, so many at once.
+/// Runs tasks with a limited concurrency.
 pub struct Pool<'a> {
     options: RunOptions<'a>,
     rate: Option<f64>,
@@ -54,7 +53,7 @@ pub struct Pool<'a> {
 }
 
 impl<'a> Pool<'a> {
-    /// A pool of 5 threads that goes on after errors, retries nothing and tells nobody.
+    /// A pool of 5 threads that continues after errors, retries nothing and sends no notifications.
     pub fn new(ctx: &Context) -> Self {
         Self::with(RunOptions {
             ctx: ctx.clone(),
@@ -74,31 +73,31 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// Tasks at once, each on a thread of its own.
+    /// Number of concurrent tasks, each on its own thread.
     pub fn concurrency(mut self, tasks: usize) -> Self {
         self.options.calls = CallsAtOnce::exactly(tasks);
         self
     }
 
-    /// Starts per second, evenly spaced; retries count. Default: as they come.
+    /// Starts per second, evenly spaced; retries count. Default: no limit.
     pub fn rate(mut self, starts_per_second: Option<f64>) -> Self {
         self.rate = starts_per_second;
         self
     }
 
-    /// How often and how patiently a failure is tried again, where its kind allows it. Default: not.
+    /// Number and delay of retries, for failures whose kind allows them. Default: no retries.
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
         self
     }
 
-    /// What the failure of a task means for the others. Default: nothing.
+    /// How the failure of a task affects the others. Default: not at all.
     pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
         self.options.on_error = policy;
         self
     }
 
-    /// How many items the source has, where that is known.
+    /// Number of items of the source, if known.
     pub fn total(mut self, items: Option<u64>) -> Self {
         self.total = items;
         self
@@ -110,18 +109,18 @@ impl<'a> Pool<'a> {
         self
     }
 
-    /// Called once nothing more is started, whatever the reason, and before the end of the source is waited
-    /// for: a source that waits for results must not do so any longer.
+    /// A function that is called when no more tasks will start, for whatever reason, before the pool waits for the end
+    /// of the source. A source that waits for results must stop waiting then.
     pub fn on_end(mut self, hook: &'a (dyn Fn() + Sync)) -> Self {
         self.on_end = Some(hook);
         self
     }
 
-    /// Carries out what `items` gives, which may be endless and may block. `call` is told the number of the
-    /// attempt, from 1. `sink` gets each end on this thread, in the order in which they come about;
-    /// breaking ends the run. Whatever was read from `items` reaches it, at the latest as
-    /// [`ErrorKind::Cancelled`]; an error of the source ends the run. Cancelling waits for a `next()` that
-    /// blocks; [`run_detached`](Self::run_detached) does not.
+    /// Runs a task for each item of `items`, which may be endless and may block. `call` receives the number of the
+    /// attempt, from 1. `sink` receives each end on this thread, in the order of completion; returning `Break` ends the
+    /// run. Every item that was read from `items` reaches `sink`, at the latest as [`ErrorKind::Cancelled`]. An error
+    /// of the source ends the run. Cancelling waits for a `next()` that blocks; [`run_detached`](Self::run_detached)
+    /// does not.
     pub fn run<T, D>(
         &self,
         items: impl Iterator<Item = Result<T, Error>> + Send,
@@ -139,8 +138,8 @@ impl<'a> Pool<'a> {
         })
     }
 
-    /// As [`run`](Self::run), for a source such as standard input, where a read may block for ever: the
-    /// thread that reads it is left behind. What it gives after the end of the run is lost.
+    /// As [`run`](Self::run), for a source such as standard input, where a read may block for ever: the thread that
+    /// reads it is abandoned. Items that it returns after the end of the run are lost.
     pub fn run_detached<T, D>(
         &self,
         items: impl Iterator<Item = Result<T, Error>> + Send + 'static,
@@ -276,7 +275,7 @@ impl<'a> Pool<'a> {
     }
 }
 
-/// What was read and never carried out, in the order of the source.
+/// Items that were read but never run, in the order of the source.
 fn left_over<T, D>(
     work: &mut PoolWork<T, D>,
     (mut next, unread): (usize, Vec<T>),

@@ -24,7 +24,7 @@ fn run_all<D: Send>(
 }
 
 #[test]
-fn every_item_ends_once_and_no_more_run_at_once_than_may() {
+fn every_item_ends_once_within_the_concurrency_limit() {
     let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let pool = Pool::new(&Context::new()).concurrency(4);
     let (ends, end) = run_all(&pool, numbers(1_000), |n, _, _| {
@@ -41,7 +41,7 @@ fn every_item_ends_once_and_no_more_run_at_once_than_may() {
 }
 
 #[test]
-fn one_failure_costs_one_item_and_so_does_a_panic_or_a_critical_error() {
+fn a_failure_a_panic_and_a_critical_error_fail_one_item_each() {
     let pool = Pool::new(&Context::new());
     let (ends, end) = run_all(&pool, numbers(100), |n, _, _| match n {
         7 => panic!("seven"),
@@ -60,7 +60,7 @@ fn one_failure_costs_one_item_and_so_does_a_panic_or_a_critical_error() {
 }
 
 #[test]
-fn what_may_succeed_later_is_tried_again() {
+fn temporary_failures_are_retried() {
     let retry = RetryPolicy::default()
         .max_retries(2)
         .base_delay(Duration::ZERO);
@@ -76,7 +76,7 @@ fn what_may_succeed_later_is_tried_again() {
 }
 
 #[test]
-fn policies_stop_the_run_and_what_was_read_comes_back_cancelled() {
+fn policies_stop_the_run_and_read_items_are_cancelled() {
     let critical = |n: &usize| match n {
         5 => Err(Error::new(ErrorKind::Invalid, "no such program").with_critical()),
         3 => Err(Error::new(ErrorKind::Invalid, "its own fault")),
@@ -108,7 +108,7 @@ fn policies_stop_the_run_and_what_was_read_comes_back_cancelled() {
 }
 
 #[test]
-fn an_endless_source_is_read_no_further_than_it_is_used() {
+fn an_endless_source_is_read_only_as_far_as_it_is_used() {
     let read = AtomicUsize::new(0);
     let items = std::iter::from_fn(|| Some(Ok(read.fetch_add(1, Ordering::SeqCst))));
     let mut seen = 0;
@@ -128,7 +128,7 @@ fn an_endless_source_is_read_no_further_than_it_is_used() {
 }
 
 #[test]
-fn a_broken_source_ends_the_run_after_what_came_before() {
+fn a_failed_source_ends_the_run_after_earlier_items() {
     let fault = Err(Error::new(ErrorKind::Invalid, "line 11"));
     let items = numbers(10).chain([fault]).chain(numbers(5));
     let (ends, end) = run_all(&Pool::new(&Context::new()), items, |n, _, _| Ok(*n));
@@ -155,7 +155,7 @@ fn a_cancelled_run_starts_nothing_more() {
 }
 
 #[test]
-fn starts_keep_their_rate_from_the_first_on_however_long_the_tasks_take() {
+fn starts_keep_their_rate_whatever_the_duration_of_tasks() {
     let clock = ManualClock::new();
     let starts = parking_lot::Mutex::new(Vec::new());
     let mut pool = Pool::new(&Context::new()).concurrency(8).rate(Some(2.0));
@@ -167,7 +167,7 @@ fn starts_keep_their_rate_from_the_first_on_however_long_the_tasks_take() {
         starts.push(clock.now().since(began));
         drop(starts);
         clock.advance(Duration::from_millis(500));
-        // Nobody ends before all have begun.
+        // No task ends before all have begun.
         everybody.wait();
         Ok(())
     });
@@ -177,7 +177,7 @@ fn starts_keep_their_rate_from_the_first_on_however_long_the_tasks_take() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_before_anything_is_read() {
+fn impossible_exports_are_rejected_before_reading() {
     let ctx = Context::new();
     for pool in [
         Pool::new(&ctx).concurrency(0),
@@ -190,7 +190,7 @@ fn what_cannot_be_is_refused_before_anything_is_read() {
 }
 
 #[test]
-fn a_detached_source_that_stands_still_does_not_hold_up_the_end() {
+fn a_blocked_detached_source_does_not_delay_the_end() {
     let ctx = Context::new();
     let (give, items) = bounded(1);
     give.send(Ok(1)).unwrap();
@@ -204,12 +204,12 @@ fn a_detached_source_that_stands_still_does_not_hold_up_the_end() {
         },
     );
     assert_eq!(end.summary.completed, 1);
-    // It stood still all the time: nobody has let go of it.
+    // The source still waits, because `give` was not dropped before.
     drop(give);
 }
 
 #[test]
-fn however_a_run_ends_a_source_that_waits_for_results_is_told() {
+fn at_any_end_of_a_run_a_waiting_source_is_notified() {
     let over = std::sync::Barrier::new(2);
     let told = || {
         over.wait();
@@ -230,7 +230,7 @@ fn however_a_run_ends_a_source_that_waits_for_results_is_told() {
 }
 
 #[test]
-fn what_a_task_says_of_pace_or_addresses_is_its_own() {
+fn rate_and_address_errors_of_a_task_affect_only_it() {
     let ctx = Context::new();
     let retry = RetryPolicy::default().base_delay(Duration::ZERO);
     let pool = Pool::new(&ctx)

@@ -1,5 +1,5 @@
-//! What the dispatcher sees of a pool: items from a feeder, those that wait to be tried again, and
-//! their ends on the way to the caller.
+//! The interface of a pool to the dispatcher: items from a feeder, items that wait for a retry, and ends on the way
+//! to the caller.
 
 use std::time::Duration;
 
@@ -16,23 +16,23 @@ use crate::engine::work::{Cost, Settled, Take, Ticket, Work};
 use crate::observe::drive::Counted;
 use crate::observe::tally::{Measure, Tally};
 
-/// Items that wait to be tried again; beyond it nothing more is read.
+/// Maximum number of items that wait for a retry; above it, reading pauses.
 const MOST_WAITING: usize = 1024;
 
 /// The end of a task.
 #[derive(Debug)]
 pub struct TaskEnd<T, D> {
-    /// Its place in the source, from 0.
+    /// Its position in the source, from 0.
     pub index: u64,
     /// The task itself.
     pub task: T,
-    /// Calls that were made for it; 0 if it was never started.
+    /// Number of its calls; 0 if it was never started.
     pub attempts: u32,
-    /// What the call returned; `ErrorKind::Cancelled` for what the end of the run left over.
+    /// The result of the call; `ErrorKind::Cancelled` for an item that the end of the run left over.
     pub result: Result<D, Error>,
 }
 
-/// An item with its place in the source.
+/// An item with its position in the source.
 pub(super) struct Task<T> {
     pub index: u64,
     pub item: T,
@@ -46,7 +46,7 @@ pub(super) struct PoolWork<T, D> {
     waiting: Waiting<(Task<T>, Tries)>,
     read: u64,
     ended: bool,
-    /// Why nothing more comes from the source.
+    /// The reason why the source returns no more items.
     broken: Option<Error>,
 }
 
@@ -69,7 +69,7 @@ impl<T, D> PoolWork<T, D> {
         }
     }
 
-    /// What waits, in the order of the source, each with the calls that were made for it.
+    /// The waiting items in the order of the source, each with the number of its calls.
     pub(super) fn rest(&mut self) -> Vec<(Task<T>, u32)> {
         let waiting = self.waiting.drain();
         let mut rest: Vec<_> = waiting
@@ -100,8 +100,8 @@ impl<T, D> PoolWork<T, D> {
             class: self.class.clone(),
             task,
             tries,
-            // Nobody asks where a task's time went.
             prefix: Default::default(),
+            // The time split of a task is not reported.
             timer: Default::default(),
         }
     }

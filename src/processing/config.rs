@@ -1,4 +1,4 @@
-//! How files are processed.
+//! Settings for processing files.
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -8,7 +8,7 @@ use crate::base::memory::DEFAULT_CEILING;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::route::RetryPolicy;
 
-/// How many files are under way at once, and what comes of their order.
+/// How many files are in progress at once, and the order of their results.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParallelConfig {
     pub(super) max_workers: usize,
@@ -27,34 +27,34 @@ impl Default for ParallelConfig {
 }
 
 impl ParallelConfig {
-    /// As many workers as there are cores, chunks of 50, results in the order of the files.
+    /// One worker per core, chunks of 50, results in the order of the files.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Files that are processed at once, each on a thread of its own. Default: the cores of the machine.
+    /// Number of files that are processed at once, each on its own thread. Default: the number of cores.
     pub fn max_workers(mut self, workers: usize) -> Self {
         self.max_workers = workers;
         self
     }
 
-    /// Files under way at most: waiting to be read, being processed, or with a result that nobody has taken yet.
-    /// It bounds the memory of a stream, and shrinks as memory runs short, but never below one for each
-    /// worker. Default: 50.
+    /// Maximum number of files in progress: waiting to be read, being processed, or with a result that was not taken
+    /// yet. It limits the memory of a stream. It shrinks when memory runs short, but never below one per worker.
+    /// Default: 50.
     pub fn chunk_size(mut self, files: usize) -> Self {
         self.chunk_size = files;
         self
     }
 
-    /// Whether results come in the order of the files, or as they are ready: then a slow file holds up
-    /// nobody. Default: in order.
+    /// Whether results come in the order of the files, or as soon as they are ready, so that a slow file does not delay
+    /// others. Default: in order.
     pub fn keep_order(mut self, yes: bool) -> Self {
         self.keep_order = yes;
         self
     }
 }
 
-/// Which files are processed, and what their failures lead to.
+/// Which files are processed, and the effect of failures.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProcessingConfig {
     pub(super) pattern: String,
@@ -71,7 +71,7 @@ impl Default for ProcessingConfig {
             pattern: "**/*.py".to_owned(),
             max_file_size: 10 << 20,
             max_memory: DEFAULT_CEILING,
-            // A disk is back sooner than a provider.
+            // A disk recovers faster than a provider.
             retry: RetryPolicy::default().base_delay(Duration::from_millis(100)),
             on_error: ErrorPolicy::default(),
             checkpoint: None,
@@ -85,41 +85,41 @@ impl ProcessingConfig {
         Self::default()
     }
 
-    /// Which files of a folder, as [`FileScanner::pattern`](crate::sources::FileScanner::pattern) takes it.
-    /// Default: `**/*.py`.
+    /// Pattern for the files of a folder, in the format of
+    /// [`FileScanner::pattern`](crate::sources::FileScanner::pattern). Default: `**/*.py`.
     pub fn pattern(mut self, pattern: impl Into<String>) -> Self {
         self.pattern = pattern.into();
         self
     }
 
-    /// The most bytes of a file; larger ones fail unread. Default: 10 MiB.
+    /// Maximum size of a file in bytes; larger ones fail without being read. Default: 10 MiB.
     pub fn max_file_size(mut self, bytes: u64) -> Self {
         self.max_file_size = bytes;
         self
     }
 
-    /// What the process may have of memory, in bytes, see
-    /// [`MemoryManager`](crate::progress::MemoryManager). Default: 500 MiB.
+    /// Memory limit of the OS process in bytes, see [`MemoryManager`](crate::progress::MemoryManager). Default: 500
+    /// MiB.
     pub fn max_memory(mut self, bytes: u64) -> Self {
         self.max_memory = bytes;
         self
     }
 
-    /// How often and how patiently a file is tried again after a failure that may pass
-    /// ([`ErrorRecovery`](super::ErrorRecovery) has the table). Default: 3 times, after 0.1 s, 0.2 s and 0.4 s.
+    /// Number and delay of retries after a failure that may be temporary ([`ErrorRecovery`](super::ErrorRecovery) has
+    /// the table). Default: 3 retries, after 0.1 s, 0.2 s and 0.4 s.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
     }
 
-    /// What a failed file means for the others. Default: [`ErrorPolicy::ContinueOnError`].
+    /// How a failed file affects the others. Default: [`ErrorPolicy::ContinueOnError`].
     pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
         self.on_error = policy;
         self
     }
 
-    /// A file that says what is done, so that the next run goes on where this one was ended, by whatever.
-    /// Default: none.
+    /// A file that records which files are done, so that the next run resumes where this one ended, for whatever
+    /// reason. Default: none.
     pub fn checkpoint(mut self, path: impl AsRef<Path>) -> Self {
         self.checkpoint = Some(path.as_ref().to_owned());
         self

@@ -1,4 +1,4 @@
-//! Tasks on the pool: read, processed, handed out.
+//! Tasks on the pool: read, processed, and passed to the sink.
 
 use std::collections::BTreeMap;
 use std::iter::from_fn;
@@ -27,7 +27,7 @@ use super::stats::StatsCollector;
 use super::stream::ProcessStream;
 use super::task::{ProcessTask, SourceFile, Stamp};
 
-/// Carries out tasks on threads of one pool.
+/// Runs tasks on the threads of one pool.
 ///
 /// ```
 /// use batchwright::processing::{ParallelConfig, ParallelExecutor, ProcessTask};
@@ -50,7 +50,7 @@ pub struct ParallelExecutor {
     pub(super) options: RunOptions<'static>,
 }
 
-/// A task on its way, with what was seen of its file so far.
+/// A task in progress, with the state of its file at the first check.
 struct Queued {
     task: ProcessTask,
     seen: Mutex<Seen>,
@@ -64,7 +64,7 @@ struct Seen {
 }
 
 impl ParallelExecutor {
-    /// One with the memory, retries and error policy that [`ProcessingConfig`] has by default.
+    /// An executor with the memory limit, retries and error policy that [`ProcessingConfig`] has by default.
     pub fn new(config: ParallelConfig) -> Self {
         let processing = ProcessingConfig::default();
         Self {
@@ -75,25 +75,25 @@ impl ParallelExecutor {
         }
     }
 
-    /// Cancellation, deadline and grace. Default: a context that nobody cancels.
+    /// Cancellation, deadline and grace period. Default: a context that is never cancelled.
     pub fn context(mut self, ctx: &Context) -> Self {
         self.options.ctx = ctx.clone();
         self
     }
 
-    /// Whose ceiling of memory holds. Default: one of its own, of 500 MiB.
+    /// The memory manager whose limit applies. Default: a separate one of 500 MiB.
     pub fn memory(mut self, memory: &MemoryManager) -> Self {
         self.memory = memory.clone();
         self
     }
 
-    /// How often and how patiently what may pass is tried again, see [`ProcessingConfig::retry`].
+    /// Number and delay of retries after failures that may be temporary, see [`ProcessingConfig::retry`].
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
     }
 
-    /// What a failed file means for the others. Default: [`ErrorPolicy::ContinueOnError`].
+    /// How a failed file affects the others. Default: [`ErrorPolicy::ContinueOnError`].
     pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
         self.options.on_error = policy;
         self
@@ -105,7 +105,7 @@ impl ParallelExecutor {
         self
     }
 
-    /// Carries out all tasks and returns a result for each, in their order.
+    /// Runs all tasks and returns one result for each, in their order.
     pub fn execute_batch<R: Send>(
         &self,
         tasks: Vec<ProcessTask>,
@@ -114,14 +114,14 @@ impl ParallelExecutor {
         BatchResult::collect(|sink| self.execute(tasks.into_iter(), function, sink))
     }
 
-    /// Carries out tasks in the background, as results are taken. The tasks may be without end: no more than
-    /// [`ParallelConfig::chunk_size`] are under way.
+    /// Runs tasks in the background while results are taken. The list of tasks may be endless: at most
+    /// [`ParallelConfig::chunk_size`] tasks are in progress.
     pub fn execute_streaming<R: Send + 'static>(
         &self,
         tasks: impl Iterator<Item = ProcessTask> + Send + 'static,
         function: impl Fn(&SourceFile<'_>) -> Result<R, Error> + Send + Sync + 'static,
     ) -> ProcessStream<R> {
-        // Dropping the stream must end this run and nothing else of the caller's.
+        // Dropping the stream must end only this run, not other work of the caller's context.
         let mut own = self.clone();
         own.options.ctx = own.options.ctx.child();
         let ctx = own.options.ctx.clone();
@@ -135,7 +135,7 @@ impl ParallelExecutor {
         })
     }
 
-    /// Carries out tasks and hands each result to `sink` on this thread, as ordered as was asked for.
+    /// Runs tasks and passes each result to `sink` on this thread, in the configured order.
     pub(super) fn execute<R: Send>(
         &self,
         tasks: impl Iterator<Item = ProcessTask> + Send,
@@ -188,7 +188,7 @@ impl ParallelExecutor {
         let mut early = BTreeMap::new();
         let mut next = 0;
         let mut hand_out = |end| {
-            // Should the sink panic, nobody is left to let the source go on.
+            // If the sink panics, nothing else lets the source continue.
             let _opens = Opens(&gate);
             let result = ended(end);
             if result.attempts > 0 {
@@ -240,7 +240,7 @@ impl ParallelExecutor {
     }
 }
 
-/// The result of a task, and its line in the log.
+/// The result of a task, which is also logged.
 fn ended<R>(end: TaskEnd<Queued, R>) -> ProcessResult<R> {
     let Queued { task, seen } = end.task;
     let Seen { stamp, bytes, took } = seen.into_inner();

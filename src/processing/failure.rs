@@ -1,16 +1,16 @@
-//! What a failure of the file system means: one table.
+//! The table of file system failures and their meaning.
 
 use std::io;
 
 use crate::base::error::{Error, ErrorKind};
 
-/// By the system's number, for what [`io::ErrorKind`] has no name for or another opinion of.
+/// By the system's error number, where [`io::ErrorKind`] has no name for the error or classifies it differently.
 #[cfg(unix)]
 const BY_NUMBER: &[(i32, ErrorKind)] = &[
     // EIO: a network mount whose server did not answer in time (nfs(5), "soft"), or a disk that reads
     // at the second try.
     (5, ErrorKind::Transient),
-    // ENFILE and EMFILE: no more open files just now.
+    // ENFILE and EMFILE: too many open files at the moment.
     (23, ErrorKind::Transient),
     (24, ErrorKind::Transient),
 ];
@@ -19,7 +19,7 @@ const BY_NUMBER: &[(i32, ErrorKind)] = &[
 const BY_NUMBER: &[(i32, ErrorKind)] = &[
     // ERROR_TOO_MANY_OPEN_FILES.
     (4, ErrorKind::Transient),
-    // ERROR_SHARING_VIOLATION and ERROR_LOCK_VIOLATION: somebody else is writing to it.
+    // ERROR_SHARING_VIOLATION and ERROR_LOCK_VIOLATION: another program is writing to it.
     (32, ErrorKind::Transient),
     (33, ErrorKind::Transient),
 ];
@@ -34,7 +34,7 @@ const BY_KIND: &[(io::ErrorKind, ErrorKind)] = &[
     (io::ErrorKind::ResourceBusy, ErrorKind::Transient),
     (io::ErrorKind::Deadlock, ErrorKind::Transient),
     (io::ErrorKind::OutOfMemory, ErrorKind::Transient),
-    // ESTALE and what else becomes of files on other machines.
+    // ESTALE and other errors of files on other machines.
     (io::ErrorKind::StaleNetworkFileHandle, ErrorKind::Transient),
     (io::ErrorKind::NetworkDown, ErrorKind::Transient),
     (io::ErrorKind::NetworkUnreachable, ErrorKind::Transient),
@@ -43,13 +43,12 @@ const BY_KIND: &[(io::ErrorKind, ErrorKind)] = &[
     (io::ErrorKind::ConnectionAborted, ErrorKind::Transient),
     (io::ErrorKind::NotConnected, ErrorKind::Transient),
     (io::ErrorKind::NotFound, ErrorKind::NotFound),
-    // A folder of its path was replaced by a file.
+    // A folder in its path was replaced by a file.
     (io::ErrorKind::NotADirectory, ErrorKind::NotFound),
     (io::ErrorKind::PermissionDenied, ErrorKind::PermissionDenied),
 ];
 
-/// The kind of a failure: whether it may pass by itself, and if not, what it is. What is in no table stays
-/// as it is, and is [`ErrorKind::Invalid`].
+/// The kind of a failure: temporary, or if not, its cause. An error in neither table is [`ErrorKind::Invalid`].
 pub(super) fn kind_of(error: &io::Error) -> ErrorKind {
     let number = error.raw_os_error();
     let by_number = BY_NUMBER.iter().find(|(known, _)| number == Some(*known));
@@ -59,7 +58,7 @@ pub(super) fn kind_of(error: &io::Error) -> ErrorKind {
         .unwrap_or(ErrorKind::Invalid)
 }
 
-/// It as an error of ours, with what was tried.
+/// The failure as an [`Error`], with the operation that failed.
 pub(super) fn failed_to(what: &str, error: &io::Error) -> Error {
     Error::new(kind_of(error), format!("cannot {what}: {error}"))
 }
@@ -70,8 +69,8 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_may_pass_is_told_from_what_stays() {
-        // EINTR, EAGAIN, EIO, ENFILE, EMFILE are the same numbers on every Unix but EAGAIN.
+    fn temporary_and_permanent_failures_are_distinguished() {
+        // EINTR, EAGAIN, EIO, ENFILE and EMFILE have the same numbers on every Unix, except EAGAIN.
         for number in [4, 5, 23, 24] {
             let error = io::Error::from_raw_os_error(number);
             assert_eq!(kind_of(&error), ErrorKind::Transient, "{error}");

@@ -1,4 +1,4 @@
-//! How many files are under way: the reader of the list waits until one of them has been handed out.
+//! Limits the number of files in progress: the reader of the list waits until one of them was passed on.
 
 use std::thread;
 
@@ -6,9 +6,9 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::base::memory::MemoryManager;
 
-/// Lets in as many as memory has room for, at most a chunk.
+/// Admits as many files as memory allows, at most a chunk.
 pub(super) struct Gate {
-    /// Nobody waits for fewer than these.
+    /// This number is always admitted.
     least: usize,
     most: usize,
     memory: MemoryManager,
@@ -20,7 +20,7 @@ struct State {
     open: bool,
     inside: usize,
     limit: usize,
-    /// How many more come in before memory is looked at again.
+    /// Number of further files that are admitted before memory is checked again.
     until_look: usize,
     bytes: u64,
     files: u64,
@@ -45,7 +45,7 @@ impl Gate {
         }
     }
 
-    /// Waits until one more may be under way.
+    /// Waits until another file may be in progress.
     pub(super) fn enter(&self) {
         let mut state = self.state.lock();
         while !state.open && state.inside >= state.limit {
@@ -54,7 +54,7 @@ impl Gate {
         state.inside += 1;
     }
 
-    /// One has been handed out, of which so many bytes were read.
+    /// A file was passed on; `bytes` bytes of it had been read.
     pub(super) fn leave(&self, bytes: u64) {
         let mut state = self.state.lock();
         state.bytes += bytes;
@@ -67,21 +67,21 @@ impl Gate {
             state.until_look = state.limit;
         }
         state.inside -= 1;
-        // To wake the reader for each single file would take longer than many a file.
+        // Waking the reader for every single file would take longer than many files do.
         let enough = state.limit - (state.limit - self.least) / 2;
         if state.inside < enough {
             self.changed.notify_one();
         }
     }
 
-    /// Holds up nobody any more.
+    /// Admits everything from now on.
     pub(super) fn open(&self) {
         self.state.lock().open = true;
         self.changed.notify_all();
     }
 }
 
-/// Opens a gate when whoever lets others in panics: nobody else will.
+/// Opens a gate when the thread that admits files panics, because then nothing else does.
 pub(super) struct Opens<'g>(pub &'g Gate);
 
 impl Drop for Opens<'_> {
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_comes_waits_for_one_to_leave_and_for_nobody_once_it_is_open() {
+    fn files_wait_for_one_to_leave_until_the_gate_is_open() {
         let gate = Gate::new(1, 2, MemoryManager::default());
         gate.enter();
         gate.enter();
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn fewer_are_let_in_as_memory_runs_short_but_one_for_each_worker() {
+    fn fewer_files_are_admitted_when_memory_runs_short_but_one_per_worker() {
         let gate = Gate::new(3, 8, MemoryManager::new(1));
         for _ in 0..8 {
             gate.enter();

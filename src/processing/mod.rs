@@ -1,7 +1,7 @@
-//! Files processed in bulk: by a function of yours on all cores, or by a model.
+//! Bulk processing of files: by a function on all cores, or by a model.
 //!
-//! Each file is read, handed to the function, and gone from memory before its result is. One that cannot be
-//! read, that changes meanwhile, or for which the function fails or panics costs itself alone.
+//! Each file is read, passed to the function, and dropped from memory before its result is returned. If a file
+//! cannot be read, changes meanwhile, or makes the function fail or panic, only this file fails.
 //!
 //! ```
 //! use batchwright::processing::{BatchProcessor, SourceFile};

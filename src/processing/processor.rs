@@ -19,15 +19,14 @@ use super::result::{BatchResult, ProcessResult};
 use super::stream::ProcessStream;
 use super::task::{ProcessTask, SourceFile};
 
-/// Processes files by a function, on all cores.
+/// Processes files with a function, on all cores.
 ///
-/// The function is given a [`SourceFile`] and returns what it makes of it. It may be called again for a file after
-/// an error of kind [`Transient`](crate::ErrorKind::Transient), its own included. What it panics with costs
-/// its file.
+/// The function receives a [`SourceFile`] and returns its result. It may be called again for a file after an error
+/// of kind [`Transient`](crate::ErrorKind::Transient), including its own. If it panics, the file fails.
 ///
-/// With a [checkpoint](ProcessingConfig::checkpoint), files that an earlier run has done are passed over unless they
-/// have changed since. When a file counts as done: for a stream, when the next result is asked for; otherwise
-/// when the function has returned, so that it should have saved by then what is to survive a crash.
+/// With a [checkpoint](ProcessingConfig::checkpoint), files that an earlier run has finished are skipped unless
+/// they have changed since. A file counts as done when the function has returned, or in a stream, when the next
+/// result is requested. So the function should have saved by then what must survive a crash.
 #[derive(derive_more::Debug)]
 pub struct BatchProcessor {
     config: ProcessingConfig,
@@ -43,7 +42,7 @@ impl Default for BatchProcessor {
 }
 
 impl BatchProcessor {
-    /// A processor of these settings.
+    /// A processor with these settings.
     pub fn new(config: ProcessingConfig, parallel: ParallelConfig) -> Self {
         let executor = ParallelExecutor::new(parallel)
             .memory(&MemoryManager::new(config.max_memory))
@@ -56,7 +55,7 @@ impl BatchProcessor {
         }
     }
 
-    /// Cancellation, deadline and grace. Default: a context that nobody cancels.
+    /// Cancellation, deadline and grace period. Default: a context that is never cancelled.
     pub fn context(mut self, ctx: &Context) -> Self {
         self.executor = self.executor.context(ctx);
         self
@@ -68,8 +67,8 @@ impl BatchProcessor {
         self
     }
 
-    /// Which files failed, and with a checkpoint which are done. Opens the checkpoint if it is not open yet. A
-    /// stream without a checkpoint notes nothing there, since it may be without end.
+    /// The failed files, and with a checkpoint the finished ones. Opens the checkpoint if it is not open yet. A stream
+    /// without a checkpoint records nothing there, because it may be endless.
     ///
     /// # Errors
     /// As [`ErrorRecovery::resume_from_checkpoint`].
@@ -85,11 +84,10 @@ impl BatchProcessor {
         Ok(recovery.insert(opened).clone())
     }
 
-    /// Processes a list of files: their paths, or what a [`FileScanner`] found. All results are in memory at the
-    /// end.
+    /// Processes a list of files: paths, or entries that a [`FileScanner`] found. All results are in memory at the end.
     ///
     /// # Errors
-    /// When the checkpoint cannot be used. Whatever becomes of the files is in the results.
+    /// If the checkpoint cannot be used. Failures of files are in the results.
     pub fn process_files<T, R>(
         &self,
         files: impl IntoIterator<Item = T, IntoIter: Send>,
@@ -131,8 +129,8 @@ impl BatchProcessor {
         })
     }
 
-    /// Processes files as their results are taken. There may be files without end: no more than
-    /// [`ParallelConfig::chunk_size`] are under way. Dropping the stream ends it.
+    /// Processes files while their results are taken. The list of files may be endless: at most
+    /// [`ParallelConfig::chunk_size`] files are in progress. Dropping the stream ends it.
     ///
     /// ```
     /// use batchwright::processing::BatchProcessor;
@@ -147,7 +145,7 @@ impl BatchProcessor {
     /// ```
     ///
     /// # Errors
-    /// When the checkpoint cannot be used.
+    /// If the checkpoint cannot be used.
     pub fn process_files_streaming<T, R>(
         &self,
         files: impl IntoIterator<Item = T, IntoIter: Send + 'static>,
@@ -168,12 +166,12 @@ impl BatchProcessor {
         Ok(stream.noting_in(recovery, passed))
     }
 
-    /// Processes the files of a folder that fit the [pattern](ProcessingConfig::pattern), in the order of their
-    /// paths. What is hidden or ignored is not looked at, as by a [`FileScanner`]; what cannot be used is in
-    /// [`BatchResult::left_out`]. Results are called by their paths below the folder.
+    /// Processes the files of a folder that match the [pattern](ProcessingConfig::pattern), in the order of their
+    /// paths. Hidden and ignored files are not considered, as in a [`FileScanner`]; files that cannot be used are in
+    /// [`BatchResult::left_out`]. The results have the paths below the folder as their names.
     ///
     /// # Errors
-    /// When there is no such folder, the pattern is none, or the checkpoint cannot be used.
+    /// If the folder does not exist, the pattern is invalid, or the checkpoint cannot be used.
     pub fn process_directory<R: Send>(
         &self,
         folder: impl AsRef<Path>,
@@ -194,16 +192,16 @@ impl BatchProcessor {
         let scanner = FileScanner::new()
             .pattern(&self.config.pattern)
             .max_file_size(self.config.max_file_size)
-            // Each is read once, by whoever processes it.
+            // Each file is read only once, when it is processed.
             .check_contents(false);
         let found = scanner.scan_directory(folder, &self.executor.options.ctx)?;
         Ok(found.into_iter().partition(|file| file.is_valid))
     }
 
-    /// Processes again what has failed so far.
+    /// Processes the failed files again.
     ///
     /// # Errors
-    /// When the checkpoint cannot be used.
+    /// If the checkpoint cannot be used.
     pub fn retry_failed<R: Send>(
         &self,
         function: impl Fn(&SourceFile<'_>) -> Result<R, Error> + Sync,
@@ -213,7 +211,7 @@ impl BatchProcessor {
     }
 }
 
-/// Those that the checkpoint does not know as they are now.
+/// The files that are not in the checkpoint in their present version.
 fn unfinished<I: Iterator<Item = ProcessTask>>(
     mut tasks: I,
     recovery: ErrorRecovery,

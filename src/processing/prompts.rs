@@ -1,4 +1,4 @@
-//! A model asked about each file: files become requests on the pool, requests become answers in bulk.
+//! Prompts about files: the pool turns files into requests, and a bulk run answers them.
 
 use std::ops::ControlFlow;
 use std::panic::resume_unwind;
@@ -20,12 +20,12 @@ use super::stats::StatsCollector;
 use super::task::{ProcessTask, SourceFile};
 
 impl BatchProcessor {
-    /// Asks a model about each file: `make` turns a file into a request, `bulk` says whom to ask and how. Results are
-    /// handed to `sink` on this thread as they come; breaking ends the run. A file that cannot be read,
-    /// or of which no request can be made, is a failure among the others and costs nothing.
+    /// Sends one request per file to a model: `make` turns a file into a request, and `bulk` has the provider and the
+    /// settings. `sink` receives each result on this thread as it arrives; returning `Break` ends the run. A file that
+    /// cannot be read, or for which `make` fails, counts as a failure and costs nothing.
     ///
-    /// [Retries](super::ProcessingConfig::retry) are those of reading, and the checkpoint is not used: a
-    /// [`FileRun`](crate::FileRun) has results that can be resumed from.
+    /// [Retries](super::ProcessingConfig::retry) apply to reading only, and the checkpoint is not used: to resume from
+    /// results, use a [`FileRun`](crate::FileRun).
     ///
     /// ```
     /// use std::ops::ControlFlow;
@@ -48,7 +48,7 @@ impl BatchProcessor {
     /// ```
     ///
     /// # Errors
-    /// When no thread can be started. Why it ended early is in [`ProcessingEnd::stop`].
+    /// If no thread can be started. The reason of an early end is in [`ProcessingEnd::stop`].
     pub fn process_prompts<T: Into<ProcessTask>>(
         &self,
         files: impl IntoIterator<Item = T, IntoIter: Send>,
@@ -75,7 +75,7 @@ impl BatchProcessor {
                         let request = std::mem::replace(&mut file.result, Err(Error::cancelled()));
                         match request {
                             Ok(request) => Some(Some(about(file.with(Ok(())), request))),
-                            // Nobody takes results any more if this fails.
+                            // If this fails, the receiver of the results is gone.
                             Err(error) => failures.send(file.with(Err(error))).ok().map(|()| None),
                         }
                     });
@@ -111,7 +111,7 @@ impl BatchProcessor {
     }
 }
 
-/// The request for a file, which comes back with its outcome.
+/// The request for a file; its outcome carries the file.
 fn about(file: ProcessResult<()>, mut request: Request) -> Request {
     request.id.get_or_insert_with(|| file.source_id.clone());
     request.with_user_data(file)

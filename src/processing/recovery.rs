@@ -1,8 +1,8 @@
-//! Failures that are kept, and a file that says what is done.
+//! Records failures, and a file that records which files are done.
 //!
-//! The checkpoint is a results file like any other: a line is appended when a file has its result, never
-//! changed, and the last one of a file counts. After a kill at worst the last line is torn, and cut
-//! off; lines that others have replaced are taken out when it is opened again.
+//! The checkpoint is an ordinary results file: a line is appended when a file has its result and is never changed;
+//! the last line of a file counts. After a crash, at worst the last line is truncated, and it is removed. Lines
+//! that later lines replace are removed when the checkpoint is opened again.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -25,24 +25,24 @@ use crate::sources::FileInfo;
 use super::result::ProcessResult;
 use super::task::Stamp;
 
-/// After so many attempts what may pass counts as what does not.
+/// After this number of attempts, a temporary failure counts as permanent.
 const MOST_ATTEMPTS: u32 = 4;
 
 /// A file that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FailedFile {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// What kind of failure it was.
+    /// The kind of the failure.
     pub kind: ErrorKind,
-    /// The same for people.
+    /// The failure as text for people.
     pub message: String,
-    /// How often it was tried.
+    /// Number of attempts.
     pub attempts: u32,
 }
 
-/// Keeps which files failed and which are done, in memory or in a checkpoint. Clones share it.
+/// Records failed and finished files, in memory or in a checkpoint. Clones share the records.
 ///
 /// | failure | kind | tried again |
 /// |---|---|---|
@@ -54,8 +54,8 @@ pub struct FailedFile {
 /// | the function panicked | [`Panic`](ErrorKind::Panic) | no |
 /// | the function returned an error | as it says | if it says [`Transient`](ErrorKind::Transient) |
 ///
-/// A file counts as done as it was when it was read: with another size or another time of its last change it is
-/// run again, as `rsync` and `make` would. To compare contents, all files would have to be read again.
+/// A file counts as done in the version that was read: if its size or modification time differs, it is processed
+/// again, as `rsync` and `make` do. A comparison of contents would have to read all files again.
 ///
 /// ```
 /// use std::path::Path;
@@ -79,14 +79,14 @@ struct State {
 
 struct Checkpoint {
     file: ResultsFile,
-    /// Lines that a full disk did not take.
+    /// Lines that could not be written because the disk was full.
     unsaved: Vec<u8>,
     warned: bool,
 }
 
-/// The beginning of a path's hash: a path itself would take a multiple.
+/// The beginning of a path's hash; the path itself would take several times the memory.
 type PathKey = u128;
-/// Bytes, and nanoseconds since 1970.
+/// Size in bytes, and nanoseconds since 1970.
 type StampKey = (u64, i64);
 
 /// A line of the checkpoint, readable as a result line.
@@ -94,7 +94,7 @@ type StampKey = (u64, i64);
 struct Line<'l> {
     id: &'l str,
     success: bool,
-    /// What tells whether the file has changed, which is what a request's hash is for elsewhere.
+    /// The version of the file, in the field that other result lines use for the hash of a request.
     request_hash: Option<String>,
     attempts: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,17 +102,16 @@ struct Line<'l> {
 }
 
 impl ErrorRecovery {
-    /// One that keeps all in memory.
+    /// Keeps all records in memory.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// One that keeps all in a file as well, and knows what the file says: which files are done, and which
-    /// have failed. The file is made if it is not there, and locked as long as this lives.
+    /// Also keeps all records in a file, and reads from it which files are done and which have failed. The file is
+    /// created if it does not exist, and stays locked as long as this value exists.
     ///
     /// # Errors
-    /// When the file cannot be written, somebody else has it, or it is no checkpoint; then it is left as it
-    /// is.
+    /// If the file cannot be written, another process has it locked, or it is not a checkpoint; then it is not changed.
     pub fn resume_from_checkpoint(path: impl AsRef<Path>) -> Result<Self, Error> {
         let mut state = State::default();
         let mut last = HashMap::new();
@@ -145,8 +144,8 @@ impl ErrorRecovery {
         Ok(Self(Arc::new(Mutex::new(state))))
     }
 
-    /// Takes note of a failure, and says whether the file should be tried again: if the failure may pass, and
-    /// was not met four times. If not, the file is among the failed ones.
+    /// Records a failure, and returns whether to retry the file: if the failure may be temporary and there were fewer
+    /// than four attempts. If not, the file counts as failed.
     pub fn handle_error(&self, path: impl AsRef<Path>, error: &Error, attempts: u32) -> bool {
         let path = path.as_ref();
         let again = error.kind() == ErrorKind::Transient && attempts < MOST_ATTEMPTS;
@@ -156,7 +155,7 @@ impl ErrorRecovery {
         again
     }
 
-    /// Takes note that a file is done, as it was when it was found.
+    /// Records that a file is done, in the version that was found.
     pub fn mark_done(&self, file: &FileInfo) {
         let stamp = Stamp {
             size: file.size,
@@ -165,7 +164,7 @@ impl ErrorRecovery {
         self.0.lock().end(&file.path, Some(stamp), None, 1);
     }
 
-    /// True if the file was done and is as it was then.
+    /// True if the file is done in its present version.
     pub fn is_done(&self, file: &FileInfo) -> bool {
         let stamp = Stamp {
             size: file.size,
@@ -178,23 +177,23 @@ impl ErrorRecovery {
         self.0.lock().done.get(&key(path)) == Some(&stamp_key(stamp))
     }
 
-    /// The files that failed and were not done since, in the order of their paths.
+    /// The files that failed and were not finished since, in the order of their paths.
     pub fn failed_files(&self) -> Vec<FailedFile> {
         self.0.lock().failed.values().cloned().collect()
     }
 
-    /// Takes the failed files off the list, to be tried again.
+    /// Removes the failed files from the list, for a retry.
     pub fn retry_failed(&self) -> Vec<PathBuf> {
         std::mem::take(&mut self.0.lock().failed)
             .into_keys()
             .collect()
     }
 
-    /// Has the disk itself take what was written to the checkpoint. A kill loses nothing without it, a loss
-    /// of power may.
+    /// Syncs the checkpoint to the disk. Without this call, a crash of the program loses nothing, but a power failure
+    /// may.
     ///
     /// # Errors
-    /// When the disk does not take it. Nothing of it is lost as long as this lives.
+    /// If the disk does not accept the data. Nothing is lost as long as this value exists.
     pub fn save_checkpoint(&self) -> Result<(), Error> {
         match &mut self.0.lock().checkpoint {
             Some(checkpoint) => checkpoint.save().and_then(|()| checkpoint.file.sync()),
@@ -202,7 +201,7 @@ impl ErrorRecovery {
         }
     }
 
-    /// Takes note of what became of a file. What was never started is no news.
+    /// Records the result of a file, unless the file was never started.
     pub(super) fn note<R>(&self, result: &ProcessResult<R>) {
         let error = result.result.as_ref().err();
         if error.is_none_or(|error| error.kind() != ErrorKind::Cancelled) {
@@ -227,7 +226,7 @@ impl State {
         self.settle(path.to_owned(), stamp, error, attempts);
     }
 
-    /// Takes over a line of an earlier run. False if it is no line of a checkpoint.
+    /// Reads a line of an earlier run. False if it is not a line of a checkpoint.
     fn remember(&mut self, path: PathBuf, line: &PreviousLine) -> bool {
         let written = line.request_hash.as_deref();
         let stamp = written.and_then(|text| {
@@ -281,7 +280,7 @@ impl State {
 
 impl Checkpoint {
     fn append(&mut self, line: &Line<'_>) {
-        // It consists of strings and numbers, and writing to memory does not fail.
+        // This cannot fail: the line consists of strings and numbers, and is written to memory.
         if serde_json::to_writer(&mut self.unsaved, line).is_ok() {
             self.unsaved.push(b'\n');
         }
@@ -318,7 +317,7 @@ fn key(path: &Path) -> PathKey {
     PathKey::from_be_bytes(half)
 }
 
-/// What stands before the bytes of a path that is no UTF-8. No path has it.
+/// Prefix of the bytes of a path that is not UTF-8. It occurs in no path.
 const BYTES: char = '\0';
 
 /// A path as text that can be read back.

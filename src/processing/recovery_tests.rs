@@ -33,7 +33,7 @@ fn done(recovery: &ErrorRecovery, path: &Path, size: u64) {
     recovery.0.lock().end(path, Some(stamp(size)), None, 1);
 }
 
-/// Names that tempt whoever writes them down.
+/// Names that are difficult to store.
 fn names() -> Vec<PathBuf> {
     let mut names: Vec<PathBuf> = ["plain.py", "with space", "two\nlines", "\"quoted\\", "日本"]
         .map(PathBuf::from)
@@ -46,7 +46,7 @@ fn names() -> Vec<PathBuf> {
 }
 
 #[test]
-fn what_is_done_is_known_to_the_next_run_whatever_its_name() {
+fn finished_files_with_any_name_are_known_to_the_next_run() {
     let place = Place::new();
     let first = place.open();
     for name in names() {
@@ -92,12 +92,12 @@ fn failures_keep_path_kind_message_and_attempts_until_the_file_is_done() {
     assert_eq!(second.retry_failed().len(), names().len());
     assert!(second.failed_files().is_empty());
     drop(second);
-    // Taken off the list, but not done: whoever dies now will find them.
+    // Removed from the list but not done: after a crash now, the next process still finds them.
     assert_eq!(place.open().failed_files().len(), names().len());
 }
 
 #[test]
-fn a_torn_last_line_is_cut_off_and_the_rest_holds() {
+fn a_truncated_last_line_is_removed_and_others_are_kept() {
     let place = Place::new();
     let first = place.open();
     done(&first, Path::new("one"), 1);
@@ -117,7 +117,7 @@ fn a_torn_last_line_is_cut_off_and_the_rest_holds() {
 }
 
 #[test]
-fn lines_that_others_have_replaced_are_taken_out() {
+fn replaced_lines_are_removed() {
     let place = Place::new();
     let first = place.open();
     for run in 0..10 {
@@ -129,7 +129,7 @@ fn lines_that_others_have_replaced_are_taken_out() {
     let second = place.open();
     assert_eq!(place.text().lines().count(), 2);
     assert!(second.knows(Path::new("two"), stamp(9)));
-    // It can still be appended to, by this process alone.
+    // This process can still append to it, and no other process can.
     done(&second, Path::new("three"), 3);
     let error = ErrorRecovery::resume_from_checkpoint(place.path()).unwrap_err();
     assert!(error.message().contains("another run"), "{error}");
@@ -138,7 +138,7 @@ fn lines_that_others_have_replaced_are_taken_out() {
 }
 
 #[test]
-fn what_is_no_checkpoint_is_refused_and_stays() {
+fn other_files_are_rejected_as_checkpoints_and_unchanged() {
     let result = r#"{"id":"1","success":true,"request_hash":"00112233445566778899aabbccddeeff","response":{}}"#;
     for text in ["my notes\nof today\n", &format!("{result}\n")] {
         let place = Place::new();

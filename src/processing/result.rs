@@ -1,4 +1,4 @@
-//! What becomes of files.
+//! The results of files.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -11,32 +11,32 @@ use crate::sources::FileInfo;
 use super::stats::ProcessingStats;
 use super::task::Stamp;
 
-/// What became of a file.
+/// The result of one file.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ProcessResult<R> {
-    /// Its place among the files, from 0.
+    /// Its position among the files, from 0.
     pub index: u64,
-    /// Where it is.
+    /// Its path.
     pub file_path: PathBuf,
-    /// What it is called.
+    /// Its name in results.
     pub source_id: String,
-    /// Bytes that were read of it.
+    /// Number of bytes that were read.
     pub size: u64,
-    /// How long it took on its thread, all attempts together, without the waits between them.
+    /// Time on its thread for all attempts together, without the waits between them.
     pub took: Duration,
-    /// How often it was tried; 0 if the run ended before.
+    /// Number of attempts; 0 if the run ended before the first.
     pub attempts: u32,
-    /// What the function made of it, or why there is nothing.
-    /// [`NotFound`](crate::ErrorKind::NotFound) and [`Changed`](crate::ErrorKind::Changed) are files that
-    /// are no longer what was found, [`Panic`](crate::ErrorKind::Panic) is the function's.
+    /// The result of the function, or the reason for a failure. [`NotFound`](crate::ErrorKind::NotFound) and
+    /// [`Changed`](crate::ErrorKind::Changed) mean that the file is no longer the one that was found;
+    /// [`Panic`](crate::ErrorKind::Panic) means that the function panicked.
     pub result: Result<R, Error>,
-    /// As what it was read.
+    /// The version that was read.
     pub(super) stamp: Option<Stamp>,
 }
 
 impl<R> ProcessResult<R> {
-    /// The same without what was made of it.
+    /// The same without the result of the function.
     pub(super) fn outline(&self) -> ProcessResult<()> {
         let result = self.result.as_ref().map(|_| ()).map_err(Error::clone);
         ProcessResult {
@@ -51,7 +51,7 @@ impl<R> ProcessResult<R> {
         }
     }
 
-    /// The same with something else made of it.
+    /// The same with another result.
     pub(super) fn with<S>(self, result: Result<S, Error>) -> ProcessResult<S> {
         ProcessResult {
             index: self.index,
@@ -66,31 +66,32 @@ impl<R> ProcessResult<R> {
     }
 }
 
-/// Receives results as they come; breaking ends the run.
+/// Receives results as they arrive; returning `Break` ends the run.
 pub(super) type Sink<'s, R> = &'s mut dyn FnMut(ProcessResult<R>) -> ControlFlow<()>;
 
 /// How the processing of files ended.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ProcessingEnd {
-    /// What was done, in numbers.
+    /// The numbers of the run.
     pub stats: ProcessingStats,
-    /// Why it ended before all were done.
+    /// The reason if it ended before all files were done.
     pub stop: Option<StopReason>,
 }
 
-/// What became of a list of files.
+/// The results of a list of files.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct BatchResult<R> {
-    /// One for each file, in their order. With a checkpoint, none for what earlier runs have done.
+    /// One result per file, in their order, except for files that earlier runs have finished according to the
+    /// checkpoint.
     pub results: Vec<ProcessResult<R>>,
-    /// Of a folder, what is left out, with the reasons.
+    /// For a folder, the skipped files with the reasons.
     pub left_out: Vec<FileInfo>,
-    /// All results in numbers.
+    /// The numbers of all results.
     pub stats: ProcessingStats,
-    /// Why it ended before all were done; then the rest is [`Cancelled`](crate::ErrorKind::Cancelled), as far as
-    /// it was listed by then.
+    /// The reason if it ended before all files were done; then the other files that were already listed are
+    /// [`Cancelled`](crate::ErrorKind::Cancelled).
     pub stop: Option<StopReason>,
 }
 
@@ -104,7 +105,7 @@ impl<R> BatchResult<R> {
         }
     }
 
-    /// Keeps what `run` hands to its sink, in the order of the files.
+    /// Collects the results that `run` passes to its sink, in the order of the files.
     pub(super) fn collect(run: impl FnOnce(Sink<'_, R>) -> ProcessingEnd) -> Self {
         let mut results = Vec::new();
         let end = run(&mut |result| {
@@ -115,13 +116,13 @@ impl<R> BatchResult<R> {
         Self::new(results, end)
     }
 
-    /// Those that succeeded.
+    /// The successful files.
     pub fn successes(&self) -> impl Iterator<Item = (&ProcessResult<R>, &R)> {
         let results = self.results.iter();
         results.filter_map(|one| Some((one, one.result.as_ref().ok()?)))
     }
 
-    /// Those that failed.
+    /// The failed files.
     pub fn failures(&self) -> impl Iterator<Item = (&ProcessResult<R>, &Error)> {
         let results = self.results.iter();
         results.filter_map(|one| Some((one, one.result.as_ref().err()?)))

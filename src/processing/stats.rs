@@ -1,10 +1,10 @@
-//! Speed, success and bytes of what was processed.
+//! Throughput, success rate and bytes of processed files.
 
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-/// Adds up what becomes of files.
+/// Adds up the results of files.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,7 +30,7 @@ impl Default for StatsCollector {
 }
 
 impl StatsCollector {
-    /// One that starts now.
+    /// A collector that starts now.
     pub fn new() -> Self {
         Self {
             started: Instant::now(),
@@ -42,7 +42,7 @@ impl StatsCollector {
         }
     }
 
-    /// Adds a file: the bytes that were read of it, how long it took, and whether it succeeded.
+    /// Adds a file: the number of bytes read, its time, and whether it succeeded.
     pub fn record(&mut self, bytes: u64, took: Duration, success: bool) {
         if success {
             self.completed += 1
@@ -54,7 +54,7 @@ impl StatsCollector {
         self.longest = self.longest.max(took);
     }
 
-    /// What it comes to by now.
+    /// The numbers up to now.
     pub fn stats(&self) -> ProcessingStats {
         self.after(self.started.elapsed())
     }
@@ -83,7 +83,7 @@ impl StatsCollector {
     }
 }
 
-/// What a [`StatsCollector`] has added up.
+/// The numbers of a [`StatsCollector`].
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ProcessingStats {
@@ -91,21 +91,21 @@ pub struct ProcessingStats {
     pub completed: u64,
     /// Files that failed.
     pub failed: u64,
-    /// Files that an earlier run has done, by the checkpoint.
+    /// Files that an earlier run has finished, according to the checkpoint.
     pub skipped: u64,
     /// Bytes that were read.
     pub bytes: u64,
-    /// From the start until now, or to the end.
+    /// Time from the start until now, or to the end.
     pub elapsed: Duration,
     /// Files per second of that time.
     pub files_per_second: f64,
     /// Bytes per second of that time.
     pub bytes_per_second: f64,
-    /// Share of the files that succeeded, 0 to 1; `None` without any.
+    /// Successful part of the files, 0 to 1; `None` without files.
     pub success_rate: Option<f64>,
-    /// How long a file took on its thread, on average.
+    /// Average time of a file on its thread.
     pub mean_time: Duration,
-    /// How long the slowest took.
+    /// Longest time of a file.
     pub longest_time: Duration,
 }
 
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn speed_success_and_bytes_are_of_all_files() {
+    fn throughput_success_and_bytes_include_all_files() {
         let mut stats = StatsCollector::new();
         assert_eq!(stats.after(Duration::ZERO), ProcessingStats::default());
         stats.record(3000, Duration::from_millis(10), true);

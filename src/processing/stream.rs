@@ -1,4 +1,4 @@
-//! Results as they come, from a run in the background.
+//! Results of a run in the background, as they arrive.
 
 use std::any::Any;
 use std::iter::FusedIterator;
@@ -17,17 +17,17 @@ use super::recovery::ErrorRecovery;
 use super::result::{BatchResult, ProcessResult, ProcessingEnd, Sink};
 use super::stats::ProcessingStats;
 
-/// Results of files, see
-/// [`process_files_streaming`](super::BatchProcessor::process_files_streaming). Dropping it cancels the run and
-/// joins its threads, after the files that are being processed; only a thread blocked in the `next()` of
-/// the files may be left behind.
+/// Results of files, see [`process_files_streaming`](super::BatchProcessor::process_files_streaming). Dropping it
+/// cancels the run and waits for its threads, which finish the files in progress. Only a thread that is blocked in
+/// the `next()` of the files may be left behind.
 pub struct ProcessStream<R> {
     ctx: Context,
     results: Option<Receiver<ProcessResult<R>>>,
     runner: Option<JoinHandle<ProcessingEnd>>,
-    /// Where is noted what was taken, and how many files were passed over since they are done.
+    /// The recovery that records the results that were taken, and the number of files that were skipped because they
+    /// are done.
     notes: Option<(ErrorRecovery, Arc<AtomicU64>)>,
-    /// What was handed out last. Whoever asks for the next has dealt with it.
+    /// The result that was returned last. When the next one is requested, it has been dealt with.
     last: Option<ProcessResult<()>>,
 }
 
@@ -57,7 +57,7 @@ impl<R: Send + 'static> ProcessStream<R> {
         self
     }
 
-    /// Waits for the end, with the results that were not taken yet.
+    /// Waits for the end and returns the results that were not taken yet.
     pub fn finish(mut self) -> BatchResult<R> {
         let results = self.by_ref().collect();
         let mut end = match self.runner.take().map(JoinHandle::join) {
@@ -102,7 +102,7 @@ impl<R> Drop for ProcessStream<R> {
         if let Some(runner) = self.runner.take() {
             self.ctx.abort();
             self.results = None;
-            // A panic of the run was shown when it happened; a destructor must not repeat it.
+            // The run's panic was printed when it happened; a destructor must not repeat it.
             let _: Result<_, Box<dyn Any + Send>> = runner.join();
         }
     }

@@ -1,4 +1,4 @@
-//! A file to process, and what is read of it.
+//! A file to process, and its contents.
 
 use std::borrow::Cow;
 use std::fs::{File, Metadata};
@@ -11,7 +11,7 @@ use crate::sources::{FileInfo, decode, open_regular, shown_path};
 
 use super::failure::failed_to;
 
-/// By what a file is known to be as it was: as rsync and make do, by size and time of the last change.
+/// The version of a file: its size and modification time, as in rsync and make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub size: u64,
@@ -27,29 +27,29 @@ impl Stamp {
     }
 }
 
-/// What is asked of one file.
+/// Settings for one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TaskConfig {
-    /// The most bytes of it; if it has more, it fails unread.
+    /// Maximum size in bytes; a larger file fails without being read.
     pub max_file_size: u64,
     pub(super) expected: Option<Stamp>,
 }
 
-/// A file to process. One made of a [`FileInfo`] fails if the file is no longer what was found.
+/// A file to process. A task made from a [`FileInfo`] fails if the file has changed since it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessTask {
-    /// Where it is.
+    /// Its path.
     pub file_path: PathBuf,
-    /// What it is called in results. Default: its path as text.
+    /// Its name in results. Default: its path as text.
     pub source_id: String,
-    /// How it is to be read.
+    /// Its settings.
     pub config: TaskConfig,
 }
 
 impl ProcessTask {
-    /// A task for a file, as it will be when it is read.
+    /// A task for a file in the version that will be read.
     pub fn new(file_path: impl Into<PathBuf>) -> Self {
         let file_path = file_path.into();
         Self {
@@ -62,22 +62,22 @@ impl ProcessTask {
         }
     }
 
-    /// The same under another name in results.
+    /// The same task with another name in results.
     pub fn with_source_id(mut self, id: impl Into<String>) -> Self {
         self.source_id = id.into();
         self
     }
 
-    /// The same for at most so many bytes. Default: any number.
+    /// The same task with this maximum size in bytes. Default: no limit.
     pub fn with_max_file_size(mut self, bytes: u64) -> Self {
         self.config.max_file_size = bytes;
         self
     }
 
-    /// Looks at the file, before anything of it is in memory.
+    /// Checks the file before any of it is in memory.
     pub(super) fn look(&self) -> Result<Stamp, Error> {
         let found = std::fs::metadata(&self.file_path).map_err(|e| failed_to("read it", &e))?;
-        // To open a pipe would wait for its writer.
+        // Opening a pipe would wait for its writer.
         if !found.is_file() {
             let why = "not a regular file; leave folders, pipes and devices out";
             return Err(Error::new(ErrorKind::Invalid, why));
@@ -96,7 +96,7 @@ impl ProcessTask {
         }
     }
 
-    /// Reads all of it, as it was when it was looked at.
+    /// Reads the file completely, in the version that was checked.
     pub(super) fn read(&self, stamp: Stamp) -> Result<Vec<u8>, Error> {
         let failed = |error| failed_to("read it", &error);
         let now = |file: &File| {
@@ -109,7 +109,7 @@ impl ProcessTask {
             return Err(changed());
         }
         let mut bytes = Vec::new();
-        // One more than there should be: a file that grows is read no farther.
+        // One byte more than expected: if the file grows, reading stops there.
         let most = stamp.size.saturating_add(1);
         let room = usize::try_from(most)
             .ok()
@@ -167,7 +167,7 @@ impl From<&str> for ProcessTask {
     }
 }
 
-/// A file that was read, as a function is given it.
+/// A file that was read, as the function receives it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SourceFile<'t> {
     pub(super) task: &'t ProcessTask,
@@ -175,32 +175,32 @@ pub struct SourceFile<'t> {
 }
 
 impl SourceFile<'_> {
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.task.file_path
     }
 
-    /// What it is called in results.
+    /// Its name in results.
     pub fn source_id(&self) -> &str {
         &self.task.source_id
     }
 
-    /// All of it.
+    /// Its contents.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// All of it as text, without a byte order mark: UTF-8, unless a Python file declares another encoding.
+    /// Its contents as text, without a byte order mark: UTF-8, unless a Python file declares another encoding.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when it is none, with the line of the first byte that is not.
+    /// [`ErrorKind::Invalid`] if it is not text, with the line of the first invalid byte.
     pub fn text(&self) -> Result<Cow<'_, str>, Error> {
         decode(&self.task.file_path, &self.bytes)
             .map_err(|reason| Error::new(ErrorKind::Invalid, reason.to_string()))
     }
 }
 
-/// Without what is in it.
+/// Does not show the contents.
 impl std::fmt::Debug for SourceFile<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SourceFile")
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_or_vanishes_between_finding_and_reading_says_which() {
+    fn changed_and_deleted_files_are_distinguished() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("a.py");
         fs::write(&path, "one").unwrap();
@@ -238,7 +238,7 @@ mod tests {
         fs::write(&path, "longer").unwrap();
         assert_eq!(kind(&task), ErrorKind::Changed);
         assert_eq!(task.read(stamp).unwrap_err().kind(), ErrorKind::Changed);
-        // As long as before, and written at another time.
+        // The same length as before, but another modification time.
         fs::write(&path, "two").unwrap();
         let later = stamp.modified.unwrap() + std::time::Duration::from_secs(1);
         File::options()
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_or_no_file_is_not_opened() {
+    fn too_large_files_and_non_files_are_not_opened() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("large");
         File::create(&path).unwrap().set_len(2 << 30).unwrap();
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_utf8_is_told_by_its_line() {
+    fn invalid_utf8_is_reported_with_its_line() {
         let task = ProcessTask::new("a");
         let file = SourceFile {
             task: &task,

@@ -193,6 +193,7 @@ impl StoreBacklog {
             store: self.store.clone(),
             worker: self.worker,
             kinds: self.kinds.clone(),
+            batch_overview: self.batch_overview.clone(),
             lanes: self.lanes.clone(),
             processes: self.scope.processes.clone(),
             most: asked.jobs,

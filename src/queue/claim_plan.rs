@@ -1,6 +1,7 @@
 //! A planned claim with all data that it needs, because it runs without the dispatcher's lock.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
@@ -10,6 +11,7 @@ use crate::base::id::ProcessId;
 use crate::engine::availability::Availability;
 use crate::engine::limiter::QuotaId;
 
+use super::batch::BatchOverview;
 use super::kinds::{Kinds, Lanes, Open};
 use super::store::{ClaimRequest, ClaimedJob, JobLane, JobStore, SUSPECT_CRASHES, WorkerId};
 
@@ -20,6 +22,7 @@ pub(super) struct ClaimPlan {
     pub store: Arc<dyn JobStore>,
     pub worker: WorkerId,
     pub kinds: Arc<Kinds>,
+    pub batch_overview: Arc<BatchOverview>,
     pub lanes: Arc<Mutex<Lanes>>,
     /// Only jobs of these processes; of all processes if empty.
     pub processes: Vec<ProcessId>,
@@ -109,7 +112,8 @@ impl ClaimPlan {
             let Some(open) = self.lanes.lock().open(lane, &self.kinds).cloned() else {
                 return 0;
             };
-            known_wait = true;
+            let none_waiting = self.batch_overview.none_waiting.load(Ordering::SeqCst);
+            known_wait |= !(none_waiting && self.kinds.is_batched(lane));
             self.room(lane, &open, availability, &mut opens)
         };
         let wanted = ClaimRequest {

@@ -17,12 +17,13 @@ use crate::observe::jobs::JobObserver;
 use crate::observe::progress::ProgressNotifier;
 
 use super::backlog::Scope;
-use super::batch::{BatchControl, BatchOverview};
+use super::batch::{BatchControl, BatchOverview, OwnBatch};
 use super::job::{COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND};
 use super::kind::Kind;
 use super::kinds::Kinds;
 use super::live::WorkerSetup;
 use super::model_call::ModelCall;
+use super::purse::Purses;
 use super::settings::WorkerSettings;
 use super::store::WorkerStatus;
 
@@ -48,6 +49,8 @@ pub(crate) struct Controls {
     pub all_busy: AtomicBool,
     pub kinds: Arc<Kinds>,
     pub clock: Arc<dyn Clock>,
+    /// What the worker has drawn from the budgets of processes.
+    pub purses: Purses,
     pub waker: Waker,
     /// There may be more jobs to claim.
     pub may_have_jobs: Arc<AtomicBool>,
@@ -75,6 +78,11 @@ impl Controls {
     pub(crate) fn nudge(&self) {
         self.may_have_jobs.store(true, Ordering::SeqCst);
         self.waker.wake();
+    }
+
+    /// The batches of this worker.
+    pub(crate) fn own_batches(&self) -> Vec<OwnBatch> {
+        self.batch_overview.own.lock().clone()
     }
 
     /// Replaces parts of the setup in one step.

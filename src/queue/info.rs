@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::id::{JobId, ProcessId};
+use crate::money::deadline::DeadlinePlan;
+
+use super::budget::ProcessBudget;
 
 /// The description of a process for people: its name, the source of its jobs, and the place for its results. The
 /// queue only stores it. Set it with [`JobQueue::described`](crate::JobQueue::described).
@@ -37,6 +40,13 @@ pub struct ProcessInfo {
     /// Who owns the process at a server: the name of the token that created it, at most 64 bytes. The first jobs fix it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// The deadline of a [run](crate::files::QueueRun), and its decisions so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DeadlinePlan>,
+    /// What its jobs may cost together. Only the first jobs set it; [`ProcessState::budget`](super::ProcessState::budget)
+    /// has the budget of a stored process.
+    #[serde(skip)]
+    pub budget: Option<ProcessBudget>,
 }
 
 /// A job that waits for the jobs of another process.
@@ -107,6 +117,12 @@ impl ProcessInfo {
     /// The owner of the process. Default: none.
     pub fn owner(mut self, owner: impl Into<String>) -> Self {
         self.owner = Some(owner.into());
+        self
+    }
+
+    /// The budget of a new process. Default: none. [`JobQueue::set_budget`](crate::JobQueue::set_budget) changes it.
+    pub fn budget(mut self, budget: ProcessBudget) -> Self {
+        self.budget = Some(budget);
         self
     }
 

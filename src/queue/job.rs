@@ -12,6 +12,7 @@ use crate::engine::item_time::ItemTime;
 use crate::engine::time_split::TimeSplit;
 use crate::llm::outcome_builder::OutcomeBuilder;
 
+use super::budget::ProcessBudget;
 use super::info::ProcessInfo;
 use super::process_time::ProcessTime;
 
@@ -276,6 +277,9 @@ pub struct ProcessState {
     /// How its time was spent, as reported by workers.
     #[serde(skip)]
     pub time: ProcessTime,
+    /// Its budget, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<ProcessBudget>,
 }
 
 impl ProcessState {
@@ -294,6 +298,7 @@ impl ProcessState {
             changed_at: created_at,
             info: ProcessInfo::default(),
             time: ProcessTime::new(created_at),
+            budget: None,
         }
     }
 

@@ -140,6 +140,11 @@ impl Kinds {
         }
     }
 
+    /// Whether the worker processes jobs of this kind.
+    pub(super) fn has(&self, kind: &str) -> bool {
+        self.setup.now().kinds.contains_key(kind)
+    }
+
     pub(super) fn open(&self, lane: &JobLane) -> Option<Open> {
         let (number, kind) = self.setup.now().kinds.get(&lane.kind)?.clone();
         let class = match &*kind {

@@ -1,9 +1,11 @@
-//! What the jobs of a queue were billed.
+//! What the jobs of a queue were billed, and what they may cost.
 
 use crate::base::day::Day;
 use crate::base::error::Error;
+use crate::base::id::ProcessId;
 use crate::base::usd::Usd;
-use crate::money::ledger::Ledger;
+use crate::money::budget::Amount;
+use crate::money::ledger::{Ledger, LedgerQuery, LedgerRow};
 
 use super::host::JobQueue;
 
@@ -20,11 +22,37 @@ impl JobQueue {
         Ok(ledger)
     }
 
+    /// The sums of the charges that a query selects, by its groups, in order. The store sums them, so this is quicker
+    /// than [`ledger`](Self::ledger) if there are many.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn charge_sums(&self, query: &LedgerQuery) -> Result<Vec<LedgerRow>, Error> {
+        self.store.charge_sums(query)
+    }
+
     /// The known cost of all calls for processes of this [owner](crate::queue::ProcessInfo::owner) since a day.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn cost_of(&self, owner: &str, since: Day) -> Result<Usd, Error> {
-        self.store.cost_of(owner, since)
+        let query = LedgerQuery::default().between(Some(since), None);
+        let sums = self.charge_sums(&query.owner(Some(owner.to_owned())))?;
+        Ok(sums.first().map_or(Usd::ZERO, |row| row.sum.cost_usd))
+    }
+}
+
+impl JobQueue {
+    /// Sets the limit of a process. The first limit counts what the process has spent before. If the budget has paused
+    /// the process, this resumes it. Calls that are in flight when a process gets its first limit count when they end.
+    /// To create a process with a budget, use [`ProcessInfo::budget`](crate::queue::ProcessInfo::budget).
+    ///
+    /// [`ProcessState::budget`](crate::queue::ProcessState::budget) has the limit and what is used.
+    ///
+    /// # Errors
+    /// If the process does not exist, is a child of another one, or has spent in another unit; or if the queue cannot be
+    /// written.
+    pub fn set_budget(&self, process: ProcessId, limit: Amount) -> Result<(), Error> {
+        self.store.set_budget(process, limit, self.clock.wall())
     }
 }

@@ -63,6 +63,16 @@ pub(super) fn maintain(
             due_times.allow(setup.settings.retry.longest_wait());
         }
         due_times.allow(controls.kinds.longest_wait());
+        if check.is_multiple_of(CHECKS_PER_RECLAIM) {
+            controls.purses.return_unused();
+        }
+        if check.is_multiple_of(CHECKS_PER_REPORT) {
+            // A program that returned an amount may have crashed before it resumed the process.
+            troubles.note(
+                "resume processes of",
+                store.resume_budgets(controls.clock.wall()),
+            );
+        }
         let is_quiet = store.hears_others() && !is_new && !has_chores;
         if is_quiet && !check.is_multiple_of(CHECKS_PER_QUIET_LOOK) {
             if check.is_multiple_of(2 * CHECKS_PER_RECLAIM) {

@@ -3,7 +3,7 @@
 use crate::base::clock::Timestamp;
 use crate::base::day::Day;
 use crate::base::error::Error;
-use crate::money::ledger::LedgerColumn;
+use crate::money::ledger::{LedgerColumn, LedgerQuery};
 use crate::observe::metrics::Metrics;
 
 use super::host::JobQueue;
@@ -37,9 +37,8 @@ impl Metrics {
     /// If the queue cannot be read.
     pub fn observe_ledger(&self, queue: &JobQueue, now: Timestamp) -> Result<(), Error> {
         let month = Day::of(now).first_of_month();
-        let rows = queue
-            .ledger(Some(month), None)?
-            .by(&[LedgerColumn::Provider]);
+        let query = LedgerQuery::by(&[LedgerColumn::Provider]).between(Some(month), None);
+        let rows = queue.charge_sums(&query)?;
         self.month_costs().set(rows.iter().map(|row| {
             let name = row.group.first().and_then(|(_, name)| name.as_deref());
             (name.unwrap_or_default(), row.sum)

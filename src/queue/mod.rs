@@ -37,6 +37,7 @@
 
 mod backlog;
 pub(crate) mod batch;
+pub(crate) mod budget;
 pub(crate) mod children;
 mod claim_plan;
 mod consume;
@@ -64,6 +65,7 @@ pub(crate) mod process_time;
 mod progress_reporter;
 mod prompt_job;
 pub(crate) mod prompts;
+pub(crate) mod purse;
 mod registration;
 pub(crate) mod scale;
 pub(crate) mod settings;
@@ -79,6 +81,7 @@ pub(crate) mod worker_run;
 
 #[cfg(feature = "redis")]
 pub use crate::hub::{RedisHub, RedisOptions};
+pub use budget::{BudgetPause, ProcessBudget};
 pub use children::Children;
 pub use consume::{ConsumeError, ProcessResults};
 pub use find::{JobFilter, JobPage, Pause};

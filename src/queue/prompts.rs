@@ -25,6 +25,7 @@ use super::handler::RunningJob;
 use super::history::History;
 use super::job::Spent;
 pub(crate) use super::prompt_job::{kind, read};
+use super::purse::Purses;
 use super::store::ClaimedJob;
 use super::task::{Done, JobEnd, JobTask};
 
@@ -60,6 +61,7 @@ pub(crate) fn request(task: &JobTask, kind: RequestTask, ctx: &Context) -> Resul
 /// Makes the call of a pack and renders its lines.
 pub(crate) fn call(
     route: &Route<'_>,
+    purses: &Purses,
     kind: RequestTask,
     pack: &[&JobTask],
     calls: Calls<'_>,
@@ -98,7 +100,9 @@ pub(crate) fn call(
         route.remember(request, &noted, task.history.paid());
     }
     let asked: Vec<&Request> = requests.iter().map(|request| &**request).collect();
-    let reply = route.answers(&asked, &noted, ctx);
+    let reply = purses.call(route, pack, &asked, &noted, ctx, || {
+        route.answers(&asked, &noted, ctx)
+    });
     let mut after = *tries;
     after.calls = after.calls.saturating_add(1);
     let (now, mut timer) = (route.clock_ref().now(), *timer);

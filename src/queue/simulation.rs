@@ -37,6 +37,7 @@ use super::handler::{Handler, RunningJob};
 use super::job::{COMPLETION_KIND, Job, JobState, JobStatus, ProcessState, Spent};
 use super::kind::Kind;
 use super::kinds::Kinds;
+use super::purse::Purses;
 use super::settings::WorkerSettings;
 use super::store::sqlite::{SqliteOptions, SqliteStore};
 use super::store::{JobStore, MAX_CRASHES};
@@ -418,7 +419,8 @@ impl Scene {
     fn look(&self, at: usize, call: &Call<Pack<JobTask>>) -> Reply<Done> {
         let store: Arc<dyn JobStore> = self.workers[at].store.clone();
         let clock: Arc<dyn Clock> = self.clock.clone();
-        work::call(&store, &call.ticket, &Context::new(), &clock, None)
+        let purses = Purses::new(store.clone(), clock.clone());
+        work::call(&store, &call.ticket, &Context::new(), &clock, None, &purses)
     }
 
     fn end_call(&mut self, call: Call<Pack<JobTask>>, now: Time) -> EndedCall<Pack<JobTask>, Done> {

@@ -120,6 +120,7 @@ mod tests {
             created_at: Timestamp(1000),
             changed_at: Timestamp(31_000),
             info: ProcessInfo::default(),
+            budget: None,
             time: ProcessTime::new(Timestamp(1000)),
         }
     }

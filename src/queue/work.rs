@@ -28,7 +28,8 @@ use super::info::ParentJob;
 use super::job::ProcessState;
 use super::kind::Kind;
 use super::prompts;
-use super::store::{ClaimOutcome, JobStore, Settlement};
+use super::purse::Purses;
+use super::store::{BudgetEnd, ClaimOutcome, JobStore, Settlement};
 use super::task::{Done, JobEnd, JobTask};
 
 mod worked_time;
@@ -373,6 +374,15 @@ fn end(
         outcome,
         charge: member.task.claimed.charged(charge),
         worked: None,
+        budget: in_budget(&member.task),
+    }
+}
+
+/// How the end of a call counts: the worker has taken what it cost from what it drew for the process.
+fn in_budget(task: &JobTask) -> BudgetEnd {
+    match &*task.kind {
+        Kind::Prompts { .. } if task.claimed.budget.is_some() => BudgetEnd::Drawn,
+        _ => BudgetEnd::Spent,
     }
 }
 
@@ -384,6 +394,7 @@ fn back(task: &JobTask, calls: u32) -> Settlement {
         outcome: ClaimOutcome::Snooze { due_at: None },
         charge: None,
         worked: None,
+        budget: Default::default(),
     }
 }
 
@@ -398,6 +409,7 @@ fn waits(task: &JobTask, awaited: &Awaited, wall: Timestamp) -> Settlement {
         },
         charge: None,
         worked: None,
+        budget: Default::default(),
     }
 }
 
@@ -421,6 +433,7 @@ fn doubtful(task: &JobTask) -> Settlement {
         outcome,
         charge: None,
         worked: None,
+        budget: Default::default(),
     }
 }
 
@@ -521,6 +534,7 @@ pub(crate) fn call(
     ctx: &Context,
     clock: &Arc<dyn Clock>,
     observer: Option<&dyn JobObserver>,
+    purses: &Purses,
 ) -> Reply<Done> {
     let pack = &ticket.task;
     let first = &pack[0].task;
@@ -533,7 +547,7 @@ pub(crate) fn call(
                 .and_then(|observer| observer.listener(claimed.process_id, claimed.job_id));
             let heard = listener.map(|listener| ctx.clone().with_listener(listener));
             let ctx = heard.as_ref().unwrap_or(ctx);
-            prompts::call(route, *task, &tasks, ticket.into(), ctx)
+            prompts::call(route, purses, *task, &tasks, ticket.into(), ctx)
         }
         Kind::Host(handler) => {
             let job = RunningJob::new(&first.claimed, ticket.tries.calls.into());
@@ -551,6 +565,7 @@ pub(crate) fn call(
                     outcome,
                     charge: None,
                     worked: None,
+                    budget: Default::default(),
                 };
                 if let Err(error) = late_store.settle(&[end], late_clock.wall()) {
                     log::error!("a late result is lost: {error}");

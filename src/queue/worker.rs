@@ -29,6 +29,7 @@ use super::job_kinds::JobKinds;
 use super::kind::Kind;
 use super::kinds::Kinds;
 use super::model_call::ModelCall;
+use super::purse::Purses;
 use super::scale::WorkerScale;
 use super::settings::WorkerSettings;
 use super::store::WorkerStatus;
@@ -331,7 +332,24 @@ impl Worker {
         })
     }
 
-    fn register(self) -> Result<(WorkerRun, Arc<Controls>), Error> {
+    /// The route of prompts and the Batch API for them, which a caller may change while the worker runs.
+    pub(crate) fn ways(&self) -> (Option<&Route<'static>>, Option<&Arc<dyn BatchClient>>) {
+        (self.completions.as_ref(), self.batches.as_ref())
+    }
+
+    /// The same with individual calls.
+    pub(crate) fn without_batches(mut self) -> Self {
+        self.batches = None;
+        self
+    }
+
+    /// How it works.
+    pub(crate) fn settings_now(&self) -> WorkerSettings {
+        self.settings
+    }
+
+    /// Registers it with the store, and returns what changes its setup while it runs.
+    pub(crate) fn register(self) -> Result<(WorkerRun, Arc<Controls>), Error> {
         let calls = self.model_calls.as_ref().map(|(route, _)| route);
         let first = self.completions.as_ref().or(self.embeddings.as_ref());
         let first = first.or(calls);
@@ -344,6 +362,7 @@ impl Worker {
         let slots = self.settings.scale.start().min(MOST_SLOTS);
         let (waker, woken) = Waker::new();
         let controls = Arc::new(Controls {
+            purses: Purses::new(self.queue.store.clone(), self.queue.clock.clone()),
             permits: AtomicUsize::new(slots),
             all_busy: AtomicBool::new(false),
             batch_control: BatchControl::new(kinds.setup.clone()),

@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
 use crate::base::clock::Time;
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::id::ProcessId;
 use crate::base::thread::spawn_scoped;
 use crate::engine::dispatch::{Dispatcher, Options, StopReason};
 use crate::engine::jitter::Jitter;
@@ -168,7 +169,8 @@ impl WorkerRun {
             spawn_scoped(scope, "batchwright-batches", move || poller.run(&stop))?;
             self.run_jobs()
         })?;
-        Ok(self.with_batches(report))
+        controls.purses.close();
+        Ok(self.stopped_by_budget(self.with_batches(report)))
     }
 
     /// The state of the batches is final once their thread has ended.
@@ -191,6 +193,32 @@ impl WorkerRun {
                     StopReason::Critical(error)
                 }
             });
+        }
+        report
+    }
+
+    /// If a budget has paused what is left, the worker did not end because no job is left.
+    fn stopped_by_budget(&self, mut report: WorkerReport) -> WorkerReport {
+        let scope = &self.plan.scope;
+        if report.stop.is_some() || !(scope.until_empty || scope.until_submitted) {
+            return report;
+        }
+        match self.registration.store.budget_pauses() {
+            Ok(paused) => {
+                let is_ours =
+                    |id: &ProcessId| scope.processes.is_empty() || scope.processes.contains(id);
+                let mut ours = paused.into_iter().filter(|(id, _)| is_ours(id));
+                if let Some((id, budget)) = ours.next() {
+                    let why = budget.why().unwrap_or_default();
+                    let why = match scope.processes[..] {
+                        [_] => why,
+                        _ => format!("process {id}: {why}"),
+                    };
+                    let error = Error::new(ErrorKind::BudgetExceeded, why);
+                    report.stop = Some(StopReason::BudgetExceeded(error));
+                }
+            }
+            Err(error) => log::warn!("cannot read the budgets of processes: {error}"),
         }
         report
     }
@@ -257,7 +285,8 @@ impl WorkerRun {
         };
         let job_observer = plan.observer.as_deref();
         let runner = |ticket: &Ticket<Pack<JobTask>>, ctx: &Context| {
-            work::call(store, ticket, ctx, &controls.clock, job_observer)
+            let purses = &controls.purses;
+            work::call(store, ticket, ctx, &controls.clock, job_observer, purses)
         };
         let mut observer = Observer {
             look: &|d: &mut Dispatcher<StoreWork>, now: Time| {
@@ -374,8 +403,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::base::error::ErrorKind;
-    use crate::base::id::ProcessId;
     use crate::base::usage::Usage;
     use crate::llm::client::LlmClient;
     use crate::llm::request::Request;

@@ -18,7 +18,10 @@ use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::llm::outcome::Outcome;
 use crate::llm::params::CacheLifetime;
 use crate::llm::prompt_cache::PromptPrefix;
+use crate::money::budget::Budget;
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
+use crate::queue::budget::{BudgetPause, ProcessBudget};
+use crate::queue::controls::Controls;
 use crate::queue::host::{EnqueueError, JobQueue};
 use crate::queue::job::{Job, JobStatus, ProcessState};
 use crate::queue::store::DeliveredResult;
@@ -26,6 +29,7 @@ use crate::queue::worker::Worker;
 use crate::queue::worker_run::WorkerReport;
 
 use super::attach::{self, Attached};
+use super::in_time::Pilot;
 use super::pilot::{Decision, Pilots, Rule, Sharing};
 use super::record::Record;
 
@@ -33,6 +37,9 @@ use super::record::Record;
 const CHUNK: usize = 500;
 /// How often it is looked for results that another worker has brought, and for what it left.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The same with a deadline.
+const STEER_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A run under way.
 pub(super) struct Execution {
@@ -44,6 +51,8 @@ pub(super) struct Execution {
     pub notifier: Option<Arc<dyn ProgressNotifier>>,
     pub until_submitted: bool,
     pub on_error: ErrorPolicy,
+    /// What the process may cost.
+    pub budget: Option<Budget>,
     /// The settings of this run.
     pub settings: RunSettings,
     /// Which beginnings of prompts are cached.
@@ -51,12 +60,16 @@ pub(super) struct Execution {
     pub pilots: Pilots,
     /// Items that wait for the pilot of their beginning.
     pub waiting: u64,
-    /// A pilot has ended since it was looked last.
-    pub has_pilot_ended: bool,
+    /// Whether items may be submitted that waited for a pilot.
+    pub is_free: bool,
+    /// Whether the process was cancelled while items waited.
+    pub is_cancelled: bool,
     pub submitted: u64,
     pub attached: u64,
     /// Jobs that were under way at the beginning although the input does not ask for them.
     pub unwanted: Vec<JobId>,
+    /// Keeps the run to its deadline, if it has one.
+    pub pilot: Option<Pilot>,
     pub sum: WorkerReport,
 }
 
@@ -65,6 +78,7 @@ pub(super) type MakeWorker<'h> = dyn FnMut() -> Result<Worker, Error> + 'h;
 
 impl Execution {
     pub(super) fn carry_out(&mut self, make_worker: &mut MakeWorker<'_>) -> Result<(), StopReason> {
+        self.limit()?;
         // First what has ended: it may be all, and a process that was cancelled takes no more.
         self.collect_all()?;
         let before = self
@@ -83,16 +97,17 @@ impl Execution {
         }
         (self.attached, self.unwanted) = (attached.items, attached.unwanted);
         self.record.submits(attached.last, &self.settings);
-        if let Some(rule) = &self.caching {
-            let beginnings = self.checkpoint.beginnings().into_iter();
-            let sharing =
-                beginnings.map(|(prefix, (model, requests))| (prefix, Sharing { model, requests }));
-            self.pilots = Pilots::choose(rule, &sharing.collect(), SystemClock.wall());
+        let to_send = self.checkpoint.plan().to_send.unwrap_or(0);
+        let first = self.begin_trial(to_send, make_worker)?;
+        self.choose_pilots();
+        self.submit(first)?;
+        if self.caching.is_some() {
+            self.waiting = self.checkpoint.count_unsent();
         }
-        let to_submit = self.checkpoint.count_unsent();
-        self.submit()?;
-        self.checkpoint.will_take(self.attached + to_submit);
-        self.waiting = to_submit - self.submitted.min(to_submit);
+        let rest = first.map_or(self.waiting, |_| to_send.saturating_sub(self.submitted));
+        self.checkpoint
+            .will_take(self.attached + self.submitted + rest);
+        self.is_cancelled = false;
         self.work(make_worker)?;
         // The worker ended before what waited for a pilot was submitted.
         while self.waiting > 0 {
@@ -103,17 +118,26 @@ impl Execution {
         Ok(())
     }
 
+    /// Chooses the beginnings of which one request is sent first.
+    fn choose_pilots(&mut self) {
+        let Some(rule) = &self.caching else {
+            return;
+        };
+        let beginnings = self.checkpoint.beginnings().into_iter();
+        let sharing =
+            beginnings.map(|(prefix, (model, requests))| (prefix, Sharing { model, requests }));
+        self.pilots = Pilots::choose(rule, &sharing.collect(), SystemClock.wall());
+    }
+
     /// Submits what need not wait for a pilot any more.
     fn submit_waiting(&mut self) -> Result<(), StopReason> {
-        let found = self.queue.process(self.process);
-        let found = found.map_err(StopReason::Fatal)?;
-        if found.is_some_and(|process| process.cancelled) {
-            // It takes no more.
+        self.note_cancelled().map_err(StopReason::Fatal)?;
+        if self.is_cancelled {
             self.waiting = 0;
             return Ok(());
         }
         let before = self.submitted;
-        self.submit()?;
+        self.submit(None)?;
         self.waiting = self.waiting.saturating_sub(self.submitted - before);
         if self.submitted == before && !self.pilots.is_waiting() {
             self.waiting = 0;
@@ -121,23 +145,126 @@ impl Execution {
         Ok(())
     }
 
+    /// Notes whether the process was cancelled, before it is gone with its last result: what waits for a pilot is then
+    /// not submitted, because that would create the process again.
+    fn note_cancelled(&mut self) -> Result<(), Error> {
+        let found = self.queue.process(self.process)?;
+        self.is_cancelled |= found.is_some_and(|process| process.cancelled);
+        Ok(())
+    }
+
     /// Looks whether pilots have reached their batch, and which take too long.
-    fn advance_pilots(&mut self) -> Result<(), StopReason> {
+    fn advance_pilots(&mut self) -> Result<(), Trouble> {
         if self.waiting == 0 {
             return Ok(());
         }
-        let found = self.queue.process(self.process);
-        let found = found.map_err(StopReason::Fatal)?;
+        let found = self.queue.process(self.process)?;
         // Until then, other requests would get into the batch of the pilots.
         let taken = found.is_none_or(|process| process.counts.pending == 0);
-        let mut is_free = std::mem::take(&mut self.has_pilot_ended);
-        is_free |= taken && self.pilots.are_in_batch();
-        is_free |= self.pilots.give_up(false, SystemClock.now());
-        if is_free {
-            self.submit_waiting()
-        } else {
-            Ok(())
+        self.is_free |= taken && self.pilots.are_in_batch();
+        self.is_free |= self.pilots.give_up(false, SystemClock.now());
+        if self.is_free {
+            self.submit_waiting().map_err(Trouble::Lasting)?;
+            self.is_free = false;
         }
+        Ok(())
+    }
+
+    /// The number of items to submit first, to measure the rate of calls. Of the others, most may go another way.
+    fn begin_trial(
+        &mut self,
+        to_send: u64,
+        make_worker: &mut MakeWorker<'_>,
+    ) -> Result<Option<usize>, StopReason> {
+        let Some(pilot) = &mut self.pilot else {
+            let planned = self.record.planned(None, [None; 2]);
+            return planned.map(|()| None).map_err(StopReason::Fatal);
+        };
+        let mut first = None;
+        if to_send > 0 && self.attached == 0 {
+            let worker = make_worker().map_err(StopReason::Fatal)?;
+            drop(pilot.employs(worker, None));
+            first = pilot.begin_trial(to_send);
+        }
+        let planned = self.record.planned(Some(pilot.plan()), pilot.paces());
+        planned.map(|()| first).map_err(StopReason::Fatal)
+    }
+
+    /// Submits what a trial has left, or the items of another trial.
+    fn end_trial(&mut self, controls: Option<&Controls>) -> Result<(), StopReason> {
+        let to_send = self.checkpoint.plan().to_send.unwrap_or(0);
+        let rest = to_send.saturating_sub(self.submitted);
+        let mut next = None;
+        if let Some(pilot) = &mut self.pilot {
+            next = pilot.begin_trial(rest);
+            if let Some(controls) = controls {
+                pilot.apply(controls);
+            }
+            let planned = self.record.planned(Some(pilot.plan()), pilot.paces());
+            planned.map_err(StopReason::Fatal)?;
+        }
+        self.submit(next)
+    }
+
+    /// Has it decided how to go on to meet the deadline. Returns why nothing more can be done now.
+    fn steer(&mut self, controls: &Controls) -> Result<Option<StopReason>, StopReason> {
+        if self.pilot.is_none() {
+            return Ok(None);
+        }
+        let found = self.queue.process(self.process);
+        let Some(found) = found.map_err(StopReason::Fatal)? else {
+            return Ok(None);
+        };
+        let counts = found.counts;
+        let has_ended = counts.pending + counts.in_progress == 0;
+        let trial = self.pilot.as_ref().and_then(|pilot| pilot.trial(has_ended));
+        if trial == Some(true) {
+            self.end_trial(Some(controls))?;
+        }
+        let Some(pilot) = &mut self.pilot else {
+            return Ok(None);
+        };
+        if pilot.steer(&counts, controls) {
+            let planned = self.record.planned(Some(pilot.plan()), pilot.paces());
+            planned.map_err(StopReason::Fatal)?;
+        }
+        let stuck = pilot.is_stuck(&counts, controls);
+        let stop = stuck.map(|why| Error::new(ErrorKind::Transient, why));
+        Ok(stop.map(StopReason::Fatal))
+    }
+
+    /// Gives the process of an earlier run its new limit.
+    fn limit(&self) -> Result<(), StopReason> {
+        let Some(budget) = &self.budget else {
+            return Ok(());
+        };
+        let known = self.queue.process(self.process);
+        let Some(process) = known.map_err(StopReason::Fatal)? else {
+            return Ok(());
+        };
+        if process.budget.is_none() {
+            let why = "an earlier run of this output without a budget is under way: finish it without one";
+            return Err(StopReason::Misuse(why.to_owned()));
+        }
+        let set = self.queue.set_budget(self.process, budget.limit());
+        set.map_err(|error| StopReason::Misuse(error.message().to_owned()))?;
+        self.note_spent().map_err(StopReason::Fatal)
+    }
+
+    /// Takes over what the process has spent, before it is gone with its last result.
+    fn note_spent(&self) -> Result<(), Error> {
+        let Some(budget) = &self.budget else {
+            return Ok(());
+        };
+        let process = self.queue.process(self.process)?;
+        let Some(known) = process.and_then(|process| process.budget) else {
+            return Ok(());
+        };
+        let refused = match known.pause {
+            Some(BudgetPause::UsedUp(needed)) => Some(needed),
+            _ => None,
+        };
+        budget.replace(known.used, refused)
     }
 
     fn attach(&mut self) -> Result<Attached, Error> {
@@ -145,7 +272,7 @@ impl Execution {
     }
 
     /// Puts what nobody has in hand on the queue. None of it starts before all is there.
-    fn submit(&mut self) -> Result<(), StopReason> {
+    fn submit(&mut self, most: Option<usize>) -> Result<(), StopReason> {
         let ctx = &self.ctx;
         let pilots = std::cell::RefCell::new(&mut self.pilots);
         let is_pilot = std::cell::Cell::new(false);
@@ -158,7 +285,8 @@ impl Execution {
                 Decision::Hold => Submit::Later,
             }
         };
-        let jobs = self.checkpoint.unsent(&mut decide).map(|request| {
+        let unsent = self.checkpoint.unsent(&mut decide);
+        let jobs = unsent.take(most.unwrap_or(usize::MAX)).map(|request| {
             let (request, prefix) = request?;
             if let (true, Some(prefix)) = (is_pilot.get(), prefix) {
                 let id = request.id.as_deref().unwrap_or_default();
@@ -170,6 +298,10 @@ impl Execution {
                 Ok(Job::from(&request))
             }
         });
+        if let Some(budget) = &self.budget {
+            let limited = ProcessBudget::new(budget.limit(), budget.spent());
+            self.record.limited(limited);
+        }
         let queue = self.record.described();
         let submitted = queue.try_enqueue_iter(self.process, jobs);
         self.submitted += submitted.map_err(|error| match error {
@@ -201,6 +333,18 @@ impl Execution {
         }
         loop {
             let stop = self.employ(make_worker)?;
+            self.note_spent().map_err(StopReason::Fatal)?;
+            self.note_cancelled().map_err(StopReason::Fatal)?;
+            // The last result stays, because without it the process would be gone.
+            if stop.is_none() && self.is_in_trial() {
+                // Items of the next trial may have come when the worker was ending.
+                let found = self.queue.process(self.process);
+                let counts = found.map_err(StopReason::Fatal)?.map(|now| now.counts);
+                if counts.is_none_or(|counts| counts.pending + counts.in_progress == 0) {
+                    self.end_trial(None)?;
+                }
+                continue;
+            }
             self.collect_all()?;
             let found = self.queue.process(self.process);
             let Some(process) = found.map_err(StopReason::Fatal)? else {
@@ -223,6 +367,12 @@ impl Execution {
             stuck = now;
             self.pause()?;
         }
+    }
+
+    fn is_in_trial(&self) -> bool {
+        self.pilot
+            .as_ref()
+            .is_some_and(|pilot| pilot.trial(false).is_some())
     }
 
     /// The batches that nobody attends, if nothing else is left.
@@ -255,14 +405,16 @@ impl Execution {
         let ctx = self.ctx.child();
         let (wake, woken) = bounded(1);
         let found = self.queue.process(self.process);
-        let failed = found
-            .map_err(StopReason::Fatal)?
-            .map_or(0, |now| now.counts.failed);
+        let counts = found.map_err(StopReason::Fatal)?.map(|now| now.counts);
+        let failed = counts.map_or(0, |counts| counts.failed);
+        let in_trial = self.is_in_trial();
         let plan = self.checkpoint.plan();
+        // A trial submits only some of them.
+        let to_send = plan.to_send.filter(|_| self.pilot.is_some()).unwrap_or(0);
         let goal = plan
             .total
             .unwrap_or(0)
-            .min(plan.done + self.attached + self.submitted + self.waiting);
+            .min(plan.done + self.attached + (self.submitted + self.waiting).max(to_send));
         let watch = Watch {
             process: self.process,
             goal,
@@ -271,6 +423,15 @@ impl Execution {
             wake,
         };
         let worker = make_worker().map_err(StopReason::Fatal)?;
+        let worker = match &mut self.pilot {
+            Some(pilot) => {
+                let worker = pilot.employs(worker, counts.filter(|_| !in_trial).as_ref());
+                let planned = self.record.planned(Some(pilot.plan()), pilot.paces());
+                planned.map_err(StopReason::Fatal)?;
+                worker
+            }
+            None => worker,
+        };
         let worker = worker
             .processes([self.process])
             .until_empty(!self.until_submitted)
@@ -279,20 +440,32 @@ impl Execution {
             .context(&ctx)
             .notifier(Arc::new(watch));
         let (done, ended) = bounded(1);
+        let (worker, controls) = worker.register().map_err(StopReason::Fatal)?;
         let worker = spawn("batchwright-worker", move || {
             let _ = done.send(worker.run());
         });
         let worker = worker.map_err(StopReason::Fatal)?;
+        let interval = self
+            .pilot
+            .as_ref()
+            .map_or(STATUS_INTERVAL, |_| STEER_INTERVAL);
         let mut stop = None;
         let mut trouble = WarnOnce::default();
         let report = loop {
             select! {
                 recv(ended) -> report => break report,
                 recv(woken) -> _ => {}
-                default(STATUS_INTERVAL) => {}
+                default(interval) => {}
             }
-            let advanced = self.advance_pilots().map_err(Trouble::Lasting);
-            match advanced
+            match self.steer(&controls) {
+                Ok(None) => {}
+                Ok(Some(reason)) | Err(reason) => {
+                    stop = stop.or(Some(reason));
+                    ctx.cancel();
+                }
+            }
+            match self
+                .advance_pilots()
                 .and_then(|()| self.release())
                 .and_then(|()| self.collect(true))
             {
@@ -364,11 +537,14 @@ impl Execution {
             let line = |delivery| line(delivery, &self.record);
             let lines: Vec<Line> = chunk.iter().filter_map(line).collect();
             for line in lines.iter().filter(|_| self.waiting > 0) {
-                self.has_pilot_ended |= self.pilots.ended(&line.id, usage_of(line));
+                self.is_free |= self.pilots.ended(&line.id, usage_of(line));
             }
             let saved = self.checkpoint.save(lines)?;
             if !saved.is_empty() {
                 self.record.saved(saved)?;
+            }
+            if chunk.len() as u64 >= left {
+                self.note_spent()?;
             }
             let receipts: Vec<_> = chunk.iter().map(|delivery| delivery.receipt).collect();
             self.queue.ack(&receipts)?;

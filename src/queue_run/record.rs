@@ -8,6 +8,9 @@ use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
 use crate::base::store_path::resolved;
 use crate::bulk::run_settings::RunSettings;
+use crate::money::call_rate::CallPace;
+use crate::money::deadline::DeadlinePlan;
+use crate::queue::budget::ProcessBudget;
 use crate::queue::host::JobQueue;
 use crate::queue::info::ProcessInfo;
 
@@ -19,6 +22,11 @@ pub(super) struct Note {
     pub settings: Vec<JobSettings>,
     /// Items whose answers were saved last, before they left the store.
     pub saved: Vec<String>,
+    /// The rates of calls at the standard and the flex tier that earlier runs have measured, for a deadline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sync_pace: Option<CallPace>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flex_pace: Option<CallPace>,
 }
 
 impl Note {
@@ -66,7 +74,9 @@ impl Record {
     ) -> Result<Self, Error> {
         let known = queue.process(process)?.map(|known| known.info);
         let note = known.as_ref().map(Note::of).unwrap_or_default();
+        let plan = known.as_ref().and_then(|known| known.deadline.clone());
         let mut info = info.or(known).unwrap_or_default();
+        info.deadline = plan;
         if let Some(output) = output {
             let whole = resolved(&output, 0).unwrap_or(output);
             info.output = Some(whole.to_string_lossy().into_owned());
@@ -79,6 +89,11 @@ impl Record {
         };
         record.write()?;
         Ok(record)
+    }
+
+    /// Sets the budget of the process, if that does not exist yet.
+    pub(super) fn limited(&mut self, budget: ProcessBudget) {
+        self.info.budget = Some(budget);
     }
 
     /// The queue, on which jobs of this process are described.
@@ -118,6 +133,23 @@ impl Record {
         saved.extend(ids);
         saved.drain(..saved.len().saturating_sub(SAVED));
         self.write()
+    }
+
+    /// Notes the plan of a run with a deadline, and the measured rates of standard and flex calls.
+    pub(super) fn planned(
+        &mut self,
+        plan: Option<&DeadlinePlan>,
+        paces: [Option<CallPace>; 2],
+    ) -> Result<(), Error> {
+        self.info.deadline = plan.cloned();
+        [self.note.sync_pace, self.note.flex_pace] = paces;
+        self.write()
+    }
+
+    /// The plan and the rates that earlier runs have noted.
+    pub(super) fn plan(&self) -> (Option<&DeadlinePlan>, [Option<CallPace>; 2]) {
+        let paces = [self.note.sync_pace, self.note.flex_pace];
+        (self.info.deadline.as_ref(), paces)
     }
 
     /// The settings that a job was submitted with; `None` where they are not known.

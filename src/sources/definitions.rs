@@ -1,5 +1,5 @@
-//! The definitions of a file, found in its syntax tree. The tree is walked without recursion: a file may be nested
-//! deeper than any stack.
+//! The definitions of a file, found in its syntax tree. The walk is not recursive, because a file may be nested
+//! deeper than any stack allows.
 
 use std::ops::Range;
 
@@ -13,9 +13,9 @@ use super::unit::UnitKind;
 /// A definition.
 pub(super) struct Found {
     pub(super) name: String,
-    /// The same behind the names of what it is in.
+    /// The name, preceded by the names of the enclosing definitions.
     pub(super) qualified: String,
-    /// From the first of what belongs to it.
+    /// The lines of the definition, from the first decorator, attribute or comment that belongs to it.
     pub(super) range: Range<usize>,
 }
 
@@ -32,7 +32,8 @@ pub(super) fn definitions(
     let parsed = |text: &[u8]| {
         let mut parser = Parser::new();
         let known = parser.set_language(language.grammar().0);
-        // The versions of grammars and parser are fixed by this package: a test parses with each.
+        // This package fixes the versions of grammars and parser, and a test parses with each grammar, so this cannot
+        // fail.
         known.ok().and_then(|()| parser.parse(text, None))
     };
     let tree = parsed(text.as_bytes()).ok_or_else(|| error_at(0))?;
@@ -64,19 +65,20 @@ fn first_error(tree: &Tree) -> usize {
     }
 }
 
-/// What siblings have in common.
+/// State that sibling nodes share.
 #[derive(Default)]
 struct Level {
-    /// How much of the qualified name is that of what they are in.
+    /// Length of the part of the qualified name that comes from the enclosing definitions.
     prefix: usize,
-    /// What stands right above the next one and belongs to it.
+    /// Range of the comments and attributes directly above the next node, which belong to it.
     leading: Option<Range<usize>>,
-    /// What they are wrapped in.
+    /// Range of the wrapper around them, for example of decorators.
     wrapped: Option<Range<usize>>,
 }
 
-/// What is within others is in their contents too, and so are names: without a bound, of a file that is nothing but
-/// nested functions the square of its size.
+/// The maximum size of all definitions and names together. A nested definition is also part of the contents of the
+/// outer one, and so are names. Without a limit, a file of nested functions would need memory proportional to the
+/// square of its size.
 fn limit(text: &str) -> usize {
     text.len().saturating_mul(8).saturating_add(1 << 20)
 }
@@ -163,21 +165,21 @@ fn walk(
     }
 }
 
-/// The end of a node without the line end that some grammars count among a comment.
+/// The end of a node, without the line end that some grammars include in a comment.
 fn end_of(text: &str, node: Node<'_>) -> usize {
     let own = text.get(node.byte_range()).unwrap_or_default();
     node.start_byte() + own.trim_end().len()
 }
 
-/// Whether nothing stands in front of it on its line, and it is no comment about what it is in.
+/// Whether the node is the first on its line, and is not a comment about the enclosing definition.
 fn leads(text: &str, node: Node<'_>) -> bool {
     let (before, own) = text.split_at(node.start_byte());
-    // No farther back than the last that is no blank: a line may be as long as the file.
+    // The search stops at the last character that is not blank, because a line may be as long as the file.
     let before = before.trim_end_matches(|c: char| c.is_whitespace() && c != '\n');
     (before.is_empty() || before.ends_with('\n')) && !own.starts_with("//!")
 }
 
-/// Whether nothing but blanks and at most one line end is between.
+/// Whether only blanks and at most one line end are between the two positions.
 fn is_adjacent(text: &str, end: usize, start: usize) -> bool {
     let between = text.get(end..start).unwrap_or("x");
     between.trim().is_empty() && between.matches('\n').count() <= 1

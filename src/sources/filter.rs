@@ -1,4 +1,4 @@
-//! Whether a file can be used: by its kind, its extension, its size, and what is in it.
+//! Decides whether a file can be used: by its kind, extension, size and contents.
 
 use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
@@ -8,18 +8,18 @@ use ignore::DirEntry;
 use super::info::{FileInfo, SkipReason};
 use super::text;
 
-/// A file of source code that people write is smaller.
+/// Source files that people write are smaller than this.
 const MAX_SIZE: u64 = 10 << 20;
 
-/// What becomes of symbolic links below a folder. The folder itself may be one.
+/// How symbolic links below a folder are handled. The folder itself may be a link.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SymlinkPolicy {
-    /// They are left out, with a reason.
+    /// Links are skipped, with a reason.
     #[default]
     Skip,
-    /// They are followed. Each folder and file, by its device and inode, is visited once. Of several paths to it the one
-    /// without a link is used, else the first one by name. A link to a folder that it is in, and every further path, are left
-    /// out, with a reason.
+    /// Links are followed. Each folder and file, identified by its device and inode, is visited once. If several paths
+    /// lead to it, the path without a link is used, otherwise the first path by name. All other paths are skipped with
+    /// a reason, and so are links to a folder that contains the link.
     Follow,
 }
 
@@ -43,7 +43,7 @@ impl Default for FileFilter {
 }
 
 impl FileFilter {
-    /// Judges what a walk came across.
+    /// Checks an entry that a walk found.
     pub(super) fn judge_entry(&self, entry: DirEntry) -> FileInfo {
         if entry.path_is_symlink() && self.symlinks == SymlinkPolicy::Skip {
             return FileInfo::new(entry.into_path()).skipped(SkipReason::SymbolicLink);
@@ -62,7 +62,7 @@ impl FileFilter {
         }
     }
 
-    /// Judges a file by its path.
+    /// Checks a file by its path.
     pub(super) fn judge(&self, path: PathBuf) -> FileInfo {
         let metadata = match self.symlinks {
             SymlinkPolicy::Skip => fs::symlink_metadata(&path),

@@ -1,5 +1,5 @@
-//! A walk that follows symbolic links and visits each folder and file once. Links that lead to each other would otherwise
-//! make paths without number.
+//! A walk that follows symbolic links and visits each folder and file once. Otherwise links that lead to each other
+//! would cause an unlimited number of paths.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,7 +13,7 @@ use super::info::{FileInfo, SkipReason};
 use super::wanted::{Wanted, is_folder, not_walked};
 use crate::base::cancel::Context;
 
-/// What a walk found.
+/// The result of a walk.
 #[derive(Default)]
 pub(super) struct Found {
     /// Files that have a wanted name.
@@ -22,7 +22,7 @@ pub(super) struct Found {
     pub(super) skipped: Vec<FileInfo>,
 }
 
-/// Walks twice: first without links, so that a path without a link is always the one that is used.
+/// Walks twice, first without following links, so that a path without a link is always preferred.
 pub(super) fn walk(walk: &WalkBuilder, wanted: &Wanted, ctx: &Context) -> Found {
     let visited = Arc::new(Visited::default());
     let mut direct = walk.clone();
@@ -74,12 +74,12 @@ pub(super) fn walk(walk: &WalkBuilder, wanted: &Wanted, ctx: &Context) -> Found 
     found
 }
 
-/// By which path each folder and file was found first.
+/// The path by which each folder and file was first found.
 #[derive(Default)]
 struct Visited(Mutex<HashMap<Identity, PathBuf>>);
 
 impl Visited {
-    /// Whether no other path led to the same folder or file before.
+    /// Whether no other path has led to the same folder or file before.
     fn is_first(&self, path: &Path) -> bool {
         let Some(identity) = identity(path) else {
             return true;
@@ -104,7 +104,7 @@ type Identity = PathBuf;
 fn identity(path: &Path) -> Option<Identity> {
     use std::os::unix::fs::MetadataExt;
     let found = path.metadata().ok()?;
-    // Some network file systems give no numbers.
+    // Some network file systems report no inode numbers.
     (found.ino() != 0).then(|| (found.dev(), found.ino()))
 }
 

@@ -1,9 +1,9 @@
-//! Patterns as people write them, in the language of `.gitignore`, where some would silently fit nothing or everything.
+//! Patterns in the syntax of `.gitignore`. Patterns that would silently match nothing or everything are corrected.
 
 use std::path::Path;
 
-/// What a pattern about files below a folder means: `./a.py` and `/where/it/is/a.py` are in the folder itself, `src` is
-/// also what is in a folder of that name, and `#` begins no comment.
+/// The patterns that are equivalent to a pattern for files below a folder. `./a.py` and an absolute path refer to
+/// the folder itself, `src` also matches everything in a folder with that name, and `#` does not begin a comment.
 pub(super) fn globs(pattern: &str, folder: &Path) -> Vec<String> {
     let (sign, pattern) = match pattern.strip_prefix('!') {
         Some(rest) => ("!", rest),
@@ -24,7 +24,7 @@ pub(super) fn globs(pattern: &str, folder: &Path) -> Vec<String> {
     let is_folder = name.len() < glob.len();
     let last = name.rsplit('/').next().unwrap_or_default();
     if is_folder || !last.contains(['*', '?', '[', '{']) {
-        // A pattern with a slash within is about the folder itself, one without about any below it.
+        // A pattern that contains a slash applies to the folder itself; a pattern without one applies at any depth.
         let anywhere = if name.contains('/') { "" } else { "**/" };
         let within = format!("{sign}{anywhere}{name}/**");
         return vec![format!("{sign}{glob}"), within];
@@ -32,7 +32,7 @@ pub(super) fn globs(pattern: &str, folder: &Path) -> Vec<String> {
     vec![format!("{sign}{glob}")]
 }
 
-/// An absolute pattern from the folder on, if that is what it begins with.
+/// The part of an absolute pattern below the folder, if the pattern begins with the folder.
 fn below(pattern: &str, folder: &Path) -> Option<String> {
     let own = [std::path::absolute(folder), folder.canonicalize()];
     own.iter().flatten().find_map(|folder| {
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_mean_what_people_write_them_for() {
+    fn common_spellings_of_patterns_match() {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().to_str().unwrap();
         let means = |pattern: &str| globs(pattern, folder.path());

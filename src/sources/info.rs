@@ -1,4 +1,4 @@
-//! What is known of a file, and why it is left out.
+//! Properties of a file, and the reason why it is skipped.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,22 +10,22 @@ use base64::engine::general_purpose::STANDARD;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-/// A file that a scan came across, or whatever else has a name that was asked for.
+/// A file that a scan found, or another entry with a matching name.
 ///
-/// As JSON it has the fields `path`, `size`, `modified` (seconds since 1970), `is_valid`, and for a file that is
-/// left out `skip_reason` ([`SkipReason::kind`]) and `skip_message`. A path that is no UTF-8 is shown as
-/// [`shown_path`] has it, and `path_base64` has its bytes.
+/// As JSON it has the fields `path`, `size`, `modified` (seconds since 1970), `is_valid`, and for a skipped file
+/// `skip_reason` ([`SkipReason::kind`]) and `skip_message`. A path that is not UTF-8 is written by [`shown_path`],
+/// and `path_base64` has its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileInfo {
-    /// Where it is, beginning with the folder that was scanned.
+    /// Its path, beginning with the scanned folder.
     pub path: PathBuf,
-    /// Bytes in it; 0 where that is not known.
+    /// Size in bytes; 0 if unknown.
     pub size: u64,
-    /// When it was last written to, where that is known.
+    /// Time of the last modification, if known.
     pub modified_time: Option<SystemTime>,
     /// Whether it can be used.
     pub is_valid: bool,
-    /// Why not.
+    /// The reason if it cannot be used.
     pub skip_reason: Option<SkipReason>,
 }
 
@@ -40,7 +40,7 @@ impl FileInfo {
         }
     }
 
-    /// The same, left out.
+    /// The same file, marked as skipped.
     pub(crate) fn skipped(mut self, reason: SkipReason) -> Self {
         self.is_valid = false;
         self.skip_reason = Some(reason);
@@ -77,8 +77,8 @@ impl Serialize for FileInfo {
     }
 }
 
-/// A path as text. Of one that is no UTF-8 each byte that is none is written as `\xff` and a backslash as `\\`, so that two
-/// such names stay two; folders are separated by `/` everywhere.
+/// A path as text. In a path that is not UTF-8, each invalid byte is written as `\xff` and each backslash as `\\`,
+/// so that different names stay different. Folders are separated by `/` on all systems.
 pub fn shown_path(path: &Path) -> Cow<'_, str> {
     match path.to_str() {
         Some(text) => with_slashes(text),
@@ -86,12 +86,13 @@ pub fn shown_path(path: &Path) -> Cow<'_, str> {
     }
 }
 
-/// A path as ids have it: no other has the same, and no character of it controls a terminal.
+/// A path as part of an id: it is unique and contains no control characters for a terminal.
 pub(super) fn escaped_path(path: &Path) -> String {
     shown_bytes(path, escaped)
 }
 
-/// Without characters that control a terminal. Two names stay two: a backslash is written twice.
+/// The name without control characters for a terminal. A backslash is doubled, so that different names stay
+/// different.
 pub(super) fn escaped(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for c in name.chars() {
@@ -122,46 +123,46 @@ fn with_slashes(path: &str) -> Cow<'_, str> {
     }
 }
 
-/// Why a file is left out. Its `Display` is for people.
+/// The reason why a file is skipped. `Display` writes it for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SkipReason {
-    /// It has more bytes than are taken.
+    /// It is larger than the limit.
     TooLarge {
-        /// The most that are.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// Its extension is none of those that were asked for.
+    /// Its extension is not among the requested ones.
     Extension,
-    /// It holds a NUL byte, as no text does.
+    /// It contains a NUL byte, which a text never does.
     Binary,
-    /// Bytes that are none of its encoding, which is UTF-8 unless a Python file declares another.
+    /// It contains bytes that are invalid in its encoding: UTF-8, unless a Python file declares another.
     NotUtf8 {
         /// The name of the encoding.
         encoding: &'static str,
         /// The line of the first such byte, counted from 1.
         line: u64,
     },
-    /// The encoding that a Python file declares is unknown, or its byte order mark says another.
+    /// A Python file declares an encoding that is unknown or contradicts its byte order mark.
     Encoding(String),
-    /// It, or the folder, cannot be read, or has vanished; with the system's message.
+    /// The file or folder cannot be read or no longer exists; with the system's message.
     Unreadable(String),
-    /// A symbolic link, and none is followed.
+    /// A symbolic link, and links are not followed.
     SymbolicLink,
-    /// A symbolic link to a folder that it is in.
+    /// A symbolic link to a folder that contains the link.
     Loop,
     /// Links are followed, and another path leads to the same folder or file.
     Repeated,
     /// A pipe, a socket or a device.
     NotAFile,
-    /// An ignore file such as `.gitignore` leaves it out.
+    /// An ignore file such as `.gitignore` excludes it.
     Ignored,
-    /// Nothing but blanks is in it.
+    /// It contains only blanks.
     Empty,
-    /// What it was to be split into is nested so deep that the parts, each with those within it, would be many times the
-    /// file.
+    /// It was to be split, but it is nested so deeply that its parts, which include the parts nested in them, would
+    /// together be many times the size of the file.
     TooNested {
-        /// The most bytes that its parts may have in all, with their names.
+        /// The maximum size in bytes of all parts together, including their names.
         limit: u64,
     },
     /// It cannot be parsed.
@@ -169,9 +170,9 @@ pub enum SkipReason {
         /// The line of the first error, counted from 1.
         line: u64,
     },
-    /// It was to be split into functions or classes, and its language is not known.
+    /// It was to be split into functions or classes, but its language is unknown.
     NoParser,
-    /// It was split into functions or classes, and has none.
+    /// It was to be split into functions or classes, but it contains none.
     NoUnits,
 }
 
@@ -231,7 +232,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn names_that_are_no_utf8_are_told_apart_and_their_bytes_kept() {
+    fn names_that_are_not_utf8_are_distinguished_and_keep_their_bytes() {
         use std::ffi::OsStr;
         use std::os::unix::ffi::OsStrExt;
 

@@ -10,29 +10,29 @@ use tree_sitter_language::LanguageFn;
 
 use super::unit::UnitKind;
 
-/// What nodes of a language's syntax trees mean, by their kinds.
+/// The meaning of node kinds in the syntax trees of a language.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Row {
     name: String,
-    /// The extensions of files, by the grammar that they have.
+    /// The file extensions of each grammar.
     grammars: BTreeMap<String, Vec<String>>,
-    /// What defines a function, and how its name is found.
+    /// Kinds of nodes that define a function, and how the function's name is found.
     functions: BTreeMap<String, NameRule>,
     classes: BTreeMap<String, NameRule>,
-    /// What is only a part of the names of what is in it, such as a module.
+    /// Kinds of nodes that only add to the names of nested definitions, such as a module.
     #[serde(default)]
     scopes: Vec<String>,
-    /// What a definition may be wrapped in, of which it is the point: decorators, an export.
+    /// Kinds of nodes that wrap a definition, such as decorators or an export.
     #[serde(default)]
     wrappers: Vec<String>,
-    /// The same, if only one thing is in it.
+    /// The same, for nodes that count as wrappers only if they contain exactly one node.
     #[serde(default)]
     lone_wrappers: Vec<String>,
-    /// What belongs to a definition when it stands right above it.
+    /// Kinds of nodes that belong to a definition directly below them.
     #[serde(default)]
     leading: Vec<String>,
-    /// What no definition is in, however deep. To leave these out saves most of the walk.
+    /// Kinds of nodes that contain no definition at any depth. Skipping them saves most of the walk.
     leaves: Vec<String>,
 }
 
@@ -42,17 +42,17 @@ struct Row {
 pub(super) enum NameRule {
     Own,
     RustImpl,
-    /// A variable or field defines a function only if it holds one.
+    /// A variable or field, which defines a function only if its value is one.
     HoldsFunction,
     GoMethod,
     GoType,
 }
 
-/// What a kind of node means.
+/// The meaning of a kind of node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     Other,
-    /// It gives a name to something; without a kind of unit only to what is in it.
+    /// It names something. Without a kind of unit, it only adds to the names of nested definitions.
     Definition(Option<UnitKind>, NameRule),
     Wrapper,
     LoneWrapper,
@@ -65,7 +65,7 @@ pub(super) struct Language {
     row: &'static Row,
     extensions: &'static [String],
     grammar: LanguageFn,
-    /// Makes a text of the same length that the grammar takes, of one that it does not take although it is right.
+    /// Rewrites a text that is valid but that the grammar rejects into one of the same length that it accepts.
     pub(super) mended: Option<fn(&str) -> Vec<u8>>,
     roles: OnceLock<(tree_sitter::Language, Vec<Role>)>,
 }
@@ -117,14 +117,14 @@ impl Language {
         &self.row.name
     }
 
-    /// The grammar, and what each kind of node means in it, by its number.
+    /// The grammar, and the role of each kind of node by its number.
     pub(super) fn grammar(&self) -> (&tree_sitter::Language, &[Role]) {
         let (grammar, roles) = self.roles.get_or_init(|| {
             let grammar = tree_sitter::Language::new(self.grammar);
             let kinds = 0..u16::try_from(grammar.node_kind_count()).unwrap_or(u16::MAX);
             let role = |kind| match grammar.node_kind_for_id(kind) {
                 Some(name) if grammar.node_kind_is_named(kind) => self.row.role(name),
-                // Keywords are called as the nodes that they begin.
+                // A keyword has the same name as the node that it begins.
                 _ => Role::Leaf,
             };
             let roles = kinds.map(role).collect();
@@ -158,7 +158,7 @@ impl Row {
 }
 
 impl NameRule {
-    /// The name of a node; none if this very node defines nothing.
+    /// The name of a node; `None` if this node defines nothing.
     pub(super) fn name(self, node: Node<'_>, text: &str) -> Option<String> {
         match self {
             Self::Own => named(node, text),
@@ -180,7 +180,7 @@ fn named(node: Node<'_>, text: &str) -> Option<String> {
     Some(text_of(node.child_by_field_name("name")?, text))
 }
 
-/// `impl Type` or `impl Trait for Type`; what is in it is called without the `impl`.
+/// `impl Type` or `impl Trait for Type`; nested definitions are qualified without the `impl`.
 fn rust_impl(node: Node<'_>, text: &str) -> Option<String> {
     let of = text_of(node.child_by_field_name("type")?, text);
     Some(match node.child_by_field_name("trait") {
@@ -204,7 +204,7 @@ fn field_function(node: Node<'_>, text: &str) -> Option<String> {
     is_function.then(|| text_of(name, text))
 }
 
-/// `Type.Method`, whatever the receiver is called and whether it is a pointer.
+/// `Type.Method`, whatever the name of the receiver, and whether or not it is a pointer.
 fn go_method(node: Node<'_>, text: &str) -> Option<String> {
     let name = named(node, text)?;
     let receiver = text_of(node.child_by_field_name("receiver")?, text);

@@ -1,24 +1,24 @@
-//! What is told of files that are left out: how many of each reason, and the first.
+//! A report of skipped files: the number per reason, and the first files.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::info::FileInfo;
 
-/// How many files are told one by one.
+/// Number of files that are listed individually.
 const SHOWN: usize = 5;
 
-/// The files of folders that are left out: counts, and the first of them, in their order.
+/// The skipped files of folders: counts, and the first files in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeftOut {
-    /// How many there are of each reason, by [`SkipReason::kind`](super::SkipReason::kind).
+    /// Number of files per reason, by [`SkipReason::kind`](super::SkipReason::kind).
     pub reasons: BTreeMap<&'static str, u64>,
-    /// The first of them, with their reasons.
+    /// The first skipped files, with their reasons.
     pub first: Vec<FileInfo>,
 }
 
 impl LeftOut {
-    /// Counts one, unless it can be used. Each is a line of the log at `debug`.
+    /// Counts a file if it cannot be used, and logs it at level `debug`.
     pub fn add(&mut self, file: &FileInfo) {
         let Some(reason) = &file.skip_reason else {
             return;
@@ -30,7 +30,7 @@ impl LeftOut {
         }
     }
 
-    /// Adds those of another folder.
+    /// Adds the counts of another folder.
     pub(crate) fn extend(&mut self, other: Self) {
         for (kind, n) in other.reasons {
             *self.reasons.entry(kind).or_default() += n;
@@ -39,7 +39,7 @@ impl LeftOut {
         self.first.extend(other.first.into_iter().take(room));
     }
 
-    /// How many there are in all.
+    /// Total number of files.
     pub fn count(&self) -> u64 {
         self.reasons.values().sum()
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use memchr::memchr2_iter;
 
-/// The offsets at which lines begin: behind `\n`, `\r\n`, and a `\r` alone.
+/// The offsets at which lines begin: after `\n`, `\r\n`, and a single `\r`.
 pub(super) struct Lines {
     starts: Vec<usize>,
     len: usize,
@@ -30,7 +30,7 @@ impl Lines {
         self.starts.partition_point(|start| *start <= at).max(1) as u64
     }
 
-    /// From the beginning of the line, if nothing but blanks is in front.
+    /// The range, extended to the beginning of the line if only blanks precede it.
     pub(super) fn whole_from(&self, text: &str, range: Range<usize>) -> Range<usize> {
         let line = self.starts[self.line_of(range.start) as usize - 1];
         if text[line..range.start].trim_end().is_empty() {
@@ -40,7 +40,7 @@ impl Lines {
         }
     }
 
-    /// Where parts of so many lines end.
+    /// The ends of parts with this number of lines.
     pub(super) fn ends_every(&self, lines: NonZeroU32) -> Vec<usize> {
         let later = self.starts.iter().skip(1).copied();
         let ends: Vec<usize> = later.chain([self.len]).collect();
@@ -49,7 +49,7 @@ impl Lines {
             .collect()
     }
 
-    /// Where parts of whole lines end that have at most so many bytes; longer lines are cut.
+    /// The ends of parts that consist of complete lines and have at most this many bytes; longer lines are cut.
     pub(super) fn ends_within(&self, text: &str, bytes: usize) -> Vec<usize> {
         let (mut ends, mut start) = (Vec::new(), 0);
         let later = self.starts.iter().skip(1).copied();
@@ -64,7 +64,7 @@ impl Lines {
                 while !text.is_char_boundary(cut) {
                     cut -= 1;
                 }
-                // No part is smaller than a character.
+                // A part has at least one character.
                 if cut == start {
                     cut = start + text[start..].chars().next().map_or(1, char::len_utf8);
                 }

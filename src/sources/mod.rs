@@ -1,4 +1,4 @@
-//! Source files: found below a folder, looked at, and split into units that can be asked about.
+//! Source files: found below a folder, checked, and split into units for prompts.
 //!
 //! ```
 //! use batchwright::Context;

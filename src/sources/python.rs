@@ -1,8 +1,8 @@
-//! What Python takes and its grammar does not, said in other words.
+//! Rewrites Python code that is valid but that the grammar rejects.
 
-/// A text of the same length, in which every name has its place, for what the grammar refuses although Python does not: a line
-/// break within brackets where no bracket may close (`(a.⏎b)`) is a blank there, a carriage return alone is a line end, and
-/// `from __future__ import *` imports from elsewhere.
+/// A text of the same length, with all names at the same positions, for code that Python accepts and the grammar
+/// rejects: a line break within brackets before which no bracket may close (`(a.⏎b)`) becomes a blank, a single
+/// carriage return becomes a line end, and `from __future__ import *` imports another module.
 pub(super) fn mended(text: &str) -> Vec<u8> {
     let mut out = text.as_bytes().to_vec();
     let mut depth = 0usize;
@@ -13,7 +13,7 @@ pub(super) fn mended(text: &str) -> Vec<u8> {
             b')' | b']' | b'}' => depth = depth.saturating_sub(1),
             b'\n' | b'\r' if depth > 0 => out[at] = b' ',
             b'\r' if out.get(at + 1) != Some(&b'\n') => out[at] = b'\n',
-            // Behind a backslash a line goes on as it is.
+            // A backslash continues the line.
             b'\\' => at += 1,
             b'#' => {
                 while out
@@ -39,7 +39,8 @@ pub(super) fn mended(text: &str) -> Vec<u8> {
     out
 }
 
-/// What follows the string that a quote begins. A backslash keeps a quote from ending it in raw strings too.
+/// The text after the string that a quote begins. A backslash before a quote keeps the string open, also in raw
+/// strings.
 fn string_end(text: &[u8], start: usize) -> usize {
     let quote = text[start];
     let triple = text[start..].starts_with(&[quote; 3]);
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn brackets_go_on_over_lines_and_all_else_stays() {
+    fn only_code_that_the_grammar_rejects_is_rewritten() {
         let mended = |text: &str| String::from_utf8(mended(text)).unwrap();
         assert_eq!(
             mended("x = (a. # )\n b)\ny # (\nz"),

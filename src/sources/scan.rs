@@ -1,5 +1,5 @@
-//! The walk below a folder. What is left out by its name, by patterns and by ignore files, is not mentioned; what has
-//! a name that was asked for and cannot be used is, with the reason.
+//! The walk below a folder. Files that are excluded by name, pattern or ignore file are not reported. Files with a
+//! matching name that cannot be used are reported with the reason.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -23,10 +23,10 @@ use super::wanted::{Wanted, is_folder, not_walked};
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 
-/// More only wait for the disk.
+/// More threads would only wait for the disk.
 const MAX_THREADS: usize = 256;
 
-/// Finds files below folders, on several threads, and looks at each whether it can be used.
+/// Finds files below folders, on several threads, and checks whether each can be used.
 #[derive(Debug, Clone)]
 pub struct FileScanner {
     patterns: Vec<String>,
@@ -45,7 +45,7 @@ impl Default for FileScanner {
 }
 
 impl FileScanner {
-    /// Every text file that is neither hidden nor ignored.
+    /// Finds every text file that is neither hidden nor ignored.
     pub fn new() -> Self {
         Self {
             patterns: Vec::new(),
@@ -58,67 +58,68 @@ impl FileScanner {
         }
     }
 
-    /// Not this file, whatever its name: such as one that results are written to. Default: none.
+    /// Excludes this file, whatever its name, for example the results file. Default: no file is excluded.
     pub fn without(mut self, file: impl Into<PathBuf>) -> Self {
         self.without.push(file.into());
         self
     }
 
-    /// Only files whose path below the folder fits this pattern or one of those named before, written as in
-    /// `.gitignore`: `*.py` is one of any folder, `/*.py` one of the folder itself, `**/tests/*.py` one in any
-    /// `tests`. One that names a folder is about all in it. With `!` in front, none that fits. Default: all.
+    /// Includes only files whose path below the folder matches this pattern or an earlier one, in the syntax of
+    /// `.gitignore`: `*.py` matches in every folder, `/*.py` only in the folder itself, `**/tests/*.py` in every
+    /// `tests`. A pattern that names a folder matches everything in it. A leading `!` excludes matching files. Default:
+    /// all files.
     pub fn pattern(mut self, pattern: impl Into<String>) -> Self {
         self.patterns.push(pattern.into());
         self
     }
 
-    /// Only files of this type or one of those named before, by the names of `rg --type-list`, such as `py` or `rust`.
-    /// Default: all.
+    /// Includes only files of this type or an earlier one; the names are those of `rg --type-list`, for example `py` or
+    /// `rust`. Default: all types.
     pub fn file_type(mut self, name: impl Into<String>) -> Self {
         self.types.push(name.into());
         self
     }
 
-    /// Whether hidden files and folders are looked at, whose names begin with a dot. Default: no.
+    /// Whether hidden files and folders (names that begin with a dot) are included. Default: no.
     pub fn hidden(mut self, yes: bool) -> Self {
         self.hidden = yes;
         self
     }
 
-    /// Whether `.ignore`, `.gitignore` (within a repository), `.git/info/exclude` and git's global ignore file
-    /// count, those of folders above too. Default: yes.
+    /// Whether `.ignore`, `.gitignore` (within a repository), `.git/info/exclude` and git's global ignore file apply,
+    /// including those of parent folders. Default: yes.
     pub fn ignore_files(mut self, yes: bool) -> Self {
         self.ignore_files = yes;
         self
     }
 
-    /// What becomes of symbolic links. Default: [`SymlinkPolicy::Skip`].
+    /// How symbolic links are handled. Default: [`SymlinkPolicy::Skip`].
     pub fn symlinks(mut self, policy: SymlinkPolicy) -> Self {
         self.filter.symlinks = policy;
         self
     }
 
-    /// The most bytes of a file. Larger ones are left out, and not opened. Default: 10 MiB.
+    /// Maximum size of a file in bytes. Larger files are skipped without being opened. Default: 10 MiB.
     pub fn max_file_size(mut self, bytes: u64) -> Self {
         self.filter.max_size = bytes;
         self
     }
 
-    /// Leaves out files with other extensions than these, with a reason, unlike a [pattern](Self::pattern). Written
-    /// without the dot; case does not count. Default: any.
+    /// Skips files with other extensions, and reports them with a reason, unlike a [pattern](Self::pattern). Extensions
+    /// are written without the dot; case is ignored. Default: all extensions.
     pub fn extensions<E: Into<String>>(mut self, extensions: impl IntoIterator<Item = E>) -> Self {
         self.filter.extensions = extensions.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Whether each file is opened and read through, a piece at a time, to leave out what cannot be read, is binary or is no
-    /// UTF-8. Without it a scan knows names and sizes alone, and takes a fraction of the time. Default: yes.
+    /// Whether each file is read completely, piece by piece, to skip files that are unreadable, binary or not UTF-8.
+    /// Without this check, a scan reads only names and sizes and takes a fraction of the time. Default: yes.
     pub fn check_contents(mut self, yes: bool) -> Self {
         self.filter.contents = yes;
         self
     }
 
-    /// On how many threads, at most 256. Default: as many as the machine runs at once.
+    /// Number of threads, at most 256. Default: the number that the machine runs at once.
     pub fn threads(mut self, threads: NonZeroUsize) -> Self {
         self.threads = threads.get().min(MAX_THREADS);
         self
@@ -128,12 +129,12 @@ impl FileScanner {
         self.threads
     }
 
-    /// The files below a folder, sorted by their paths byte by byte: those that can be used, and those that have the
-    /// right name and cannot. Folders that cannot be read are among the latter.
+    /// The files below a folder, sorted by path, byte by byte: the usable files, and files with a matching name that
+    /// cannot be used. Unreadable folders are among the latter.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when there is no such folder, or a pattern or type is none;
-    /// [`ErrorKind::Cancelled`] when `ctx` is cancelled.
+    /// [`ErrorKind::Invalid`] if the folder does not exist, or a pattern or type is invalid; [`ErrorKind::Cancelled`]
+    /// if `ctx` is cancelled.
     pub fn scan_directory(
         &self,
         folder: impl AsRef<Path>,
@@ -168,7 +169,7 @@ impl FileScanner {
                 });
             }
         }
-        // Not by `Path`, which takes paths apart at each comparison.
+        // Not as `Path`, which splits paths into components at each comparison.
         files.par_sort_unstable_by(|a, b| {
             let (a, b) = (a.path.as_os_str(), b.path.as_os_str());
             a.as_encoded_bytes().cmp(b.as_encoded_bytes())
@@ -226,11 +227,11 @@ impl FileScanner {
         })?
     }
 
-    /// The same judgement of files that are named, in their order. [Ignore files](Self::ignore_files) count;
-    /// patterns, types and dots at the beginning of names do not.
+    /// Checks the named files in the same way, in their order. [Ignore files](Self::ignore_files) apply; patterns,
+    /// types and the rule for hidden files do not.
     ///
     /// # Errors
-    /// [`ErrorKind::Cancelled`] when `ctx` is cancelled.
+    /// [`ErrorKind::Cancelled`] if `ctx` is cancelled.
     pub fn filter_files<P: Into<PathBuf>>(
         &self,
         files: impl IntoIterator<Item = P>,
@@ -244,11 +245,12 @@ impl FileScanner {
         Ok(judged)
     }
 
-    /// The text of a file, without a byte order mark. It is UTF-8, or of a Python file what that declares (PEP 263).
+    /// The text of a file, without a byte order mark. It is decoded as UTF-8, or in the encoding that a Python file
+    /// declares (PEP 263).
     ///
     /// # Errors
-    /// The reason for which [`filter_files`](Self::filter_files) would leave it out now: since a scan it may have changed or
-    /// vanished.
+    /// The reason for which [`filter_files`](Self::filter_files) would skip the file now: it may have changed or been
+    /// deleted since a scan.
     pub fn read_text(&self, path: impl AsRef<Path>) -> Result<String, SkipReason> {
         let path = path.as_ref();
         text::read(path, self.filter.max_size, self.filter.follows())
@@ -276,11 +278,11 @@ impl FileScanner {
     }
 }
 
-/// Leaves out those that a scan of their repository would not come across, outside of one a scan of their folder.
+/// Skips files that a scan of their repository would not find, or outside a repository, a scan of their folder.
 fn leave_out_ignored(files: Vec<&mut FileInfo>) {
     let real = |path: &Path| {
         let path = std::path::absolute(path).ok()?;
-        // What a link in the place of the file leads to is no matter.
+        // If the file is a link, its target does not matter.
         Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?))
     };
     let mut by_root: HashMap<PathBuf, Vec<(PathBuf, &mut FileInfo)>> = HashMap::new();
@@ -315,7 +317,7 @@ fn leave_out_ignored(files: Vec<&mut FileInfo>) {
     }
 }
 
-/// Carries out work that is parallel by itself on so many threads.
+/// Runs work that is parallel by itself on this number of threads.
 pub(super) fn on_threads<T: Send>(
     threads: usize,
     work: impl FnOnce() -> T + Send,

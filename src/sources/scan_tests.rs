@@ -12,7 +12,7 @@ fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
     folder
 }
 
-/// Names below the folder, with the kinds of reasons.
+/// Names below the folder, with the kinds of the reasons.
 fn listed(scanner: &FileScanner, folder: &Path) -> Vec<String> {
     let files = scanner.scan_directory(folder, &Context::new()).unwrap();
     let shown = |file: &FileInfo| {
@@ -27,7 +27,7 @@ fn listed(scanner: &FileScanner, folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn names_are_chosen_by_patterns_types_and_ignore_files() {
+fn names_are_selected_by_patterns_types_and_ignore_files() {
     let folder = tree(&[
         (".git/HEAD", ""),
         (".gitignore", "out/\n"),
@@ -46,7 +46,7 @@ fn names_are_chosen_by_patterns_types_and_ignore_files() {
         listed(&all, folder.path()),
         ["a.py", "b/c.py", "b/read me\n.md", "vendor/e.py"]
     );
-    // A pattern chooses among what is not ignored.
+    // A pattern selects only among files that are not ignored.
     assert_eq!(
         listed(&python, folder.path()),
         ["a.py", "b/c.py", "vendor/e.py"]
@@ -76,7 +76,7 @@ fn names_are_chosen_by_patterns_types_and_ignore_files() {
 }
 
 #[test]
-fn what_cannot_be_used_is_told_with_the_reason() {
+fn unusable_files_are_reported_with_the_reason() {
     let folder = tree(&[
         ("a.py", "ok"),
         ("b.py", "a\0"),
@@ -111,7 +111,7 @@ fn what_cannot_be_used_is_told_with_the_reason() {
 
 #[cfg(unix)]
 #[test]
-fn links_are_left_out_or_followed_and_circles_are_found() {
+fn links_are_skipped_or_followed_and_cycles_are_detected() {
     use std::os::unix::fs::symlink;
 
     let folder = tree(&[("a/b/c.py", "x"), ("d.py", "y")]);
@@ -149,7 +149,7 @@ fn links_are_left_out_or_followed_and_circles_are_found() {
 
 #[cfg(unix)]
 #[test]
-fn each_folder_and_file_is_visited_once_however_many_links_lead_to_it() {
+fn each_folder_and_file_is_visited_once_despite_links() {
     use std::os::unix::fs::symlink;
 
     // Two links in each of 30 folders make 2^30 paths to the last one.
@@ -178,7 +178,7 @@ fn each_folder_and_file_is_visited_once_however_many_links_lead_to_it() {
     for path in ["a.py", "another", "links/b", "real/same.py"] {
         assert!(repeated.contains(&&format!("{path} repeated")), "{path}");
     }
-    // A pattern that leaves out the real place leaves the link.
+    // If a pattern excludes the real path, the link is used.
     let follow = follow.pattern("!/real");
     let found = listed(&follow, folder.path());
     for path in ["a.py", "another/hard.py", "another/y.py repeated"] {
@@ -188,7 +188,7 @@ fn each_folder_and_file_is_visited_once_however_many_links_lead_to_it() {
 
 #[cfg(unix)]
 #[test]
-fn any_name_is_found_and_what_is_no_file_is_not_opened() {
+fn any_file_name_is_found_and_non_files_are_not_opened() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::net::UnixListener;
@@ -217,7 +217,7 @@ fn the_order_is_the_same_on_any_number_of_threads() {
 }
 
 #[test]
-fn what_cannot_be_scanned_says_why() {
+fn errors_of_a_scan_name_the_cause() {
     let folder = tree(&[("a.py", "")]);
     let refused = |scanner: FileScanner, path: &Path| {
         let error = scanner.scan_directory(path, &Context::new()).unwrap_err();
@@ -248,7 +248,7 @@ fn what_cannot_be_scanned_says_why() {
 }
 
 #[test]
-fn a_type_brings_no_hidden_file_back() {
+fn a_type_does_not_include_hidden_files() {
     let folder = tree(&[
         (".credentials.json", "{}"),
         (".git/HEAD", ""),
@@ -266,7 +266,7 @@ fn a_type_brings_no_hidden_file_back() {
 }
 
 #[test]
-fn patterns_take_what_they_name() {
+fn patterns_match_their_files() {
     let folder = tree(&[
         ("#a#", ""),
         ("a.py", ""),
@@ -289,7 +289,7 @@ fn patterns_take_what_they_name() {
 }
 
 #[test]
-fn named_files_are_left_out_where_ignore_files_say_so() {
+fn named_files_are_skipped_by_ignore_files() {
     let folder = tree(&[
         (".gitignore", "out/\n*.log\n!keep.log\n"),
         ("a.py", "x"),
@@ -321,7 +321,7 @@ fn named_files_are_left_out_where_ignore_files_say_so() {
     let ignored = ["", "ignored", "ignored", "", "ignored", "", "", "ignored"];
     assert_eq!(judged(FileScanner::new()), ignored);
     assert_eq!(judged(FileScanner::new().ignore_files(false)), [""; 8]);
-    // What a scan finds is what is left.
+    // The named files that remain are those that a scan finds.
     let scanned = listed(&FileScanner::new(), folder.path());
     assert_eq!(scanned, ["a.py", "keep.log", "sub/d.py"]);
 }

@@ -1,4 +1,4 @@
-//! Into what a file is split, and what the parts are called.
+//! How a file is split, and the names of its parts.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,7 +15,7 @@ use super::lines::Lines;
 use super::unit::{Unit, UnitKind};
 use crate::base::error::{Error, ErrorKind};
 
-/// Into what files are split: `file`, `function`, `class`, `lines:40`, `tokens:2000`.
+/// How files are split: `file`, `function`, `class`, `lines:40`, `tokens:2000`.
 ///
 /// ```
 /// use batchwright::sources::Split;
@@ -28,20 +28,20 @@ use crate::base::error::{Error, ErrorKind};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Split {
-    /// Each file as a whole.
+    /// Each file is one unit.
     #[default]
     File,
-    /// Each function with a name: methods and functions within others too, which are then in both.
+    /// Each named function, including methods and nested functions, which are also part of the enclosing function.
     Function,
-    /// Each class; in other languages what comes next to it: struct, enum, trait, impl, interface.
+    /// Each class; in other languages the closest equivalent: struct, enum, trait, impl, interface.
     Class,
-    /// So many lines each; the last part of a file may have fewer.
+    /// Parts with this number of lines; the last part of a file may have fewer.
     Lines(NonZeroU32),
-    /// Whole lines of so many tokens at most, at 4 bytes a token. A line that is longer is cut.
+    /// Parts of complete lines with at most this many tokens, at 4 bytes per token. A longer line is cut.
     Tokens(NonZeroU32),
 }
 
-/// A token of a language model has about as many bytes of text.
+/// The approximate number of bytes of text per token of a language model.
 const BYTES_A_TOKEN: usize = 4;
 
 impl FromStr for Split {
@@ -83,17 +83,18 @@ impl fmt::Display for Split {
 }
 
 impl Split {
-    /// Whether only files of known languages can be split so.
+    /// Whether only files of known languages can be split in this way.
     pub fn needs_parser(self) -> bool {
         matches!(self, Self::Function | Self::Class)
     }
 
-    /// The parts of a file in their order, each with something in it. `path` is what the file is called in ids, and
-    /// its extension tells the language.
+    /// The parts of a file in order, without empty ones. `path` is the name of the file in ids; its extension
+    /// determines the language.
     ///
     /// # Errors
-    /// The reason for which the file is left out: nothing is in it, no part of that kind is, it cannot be parsed, there is no
-    /// parser for it, or the parts, each with those within it, would be more than 8 times the file and 1 MiB.
+    /// The reason for which the file is skipped: it is empty, it contains no part of this kind, it cannot be parsed,
+    /// there is no parser for it, or the parts, which include the parts nested in them, would exceed 8 times the file
+    /// and 1 MiB.
     pub fn units<'t>(
         self,
         path: impl AsRef<Path>,
@@ -150,12 +151,12 @@ impl Split {
     }
 }
 
-/// The longest id that an item may have.
+/// Maximum length of an item's id in bytes.
 const MAX_ID_BYTES: usize = 512;
-/// How many digits of a fingerprint end an id that would be longer.
+/// Number of hash digits at the end of an id that would otherwise be too long.
 const DIGITS: usize = 16;
 
-/// What all units of a file share.
+/// Properties that all units of a file share.
 struct Named {
     path: String,
     language: &'static str,
@@ -203,7 +204,7 @@ impl Named {
         }
     }
 
-    /// Parts that follow each other. Those of nothing but blanks are counted, and left out.
+    /// Consecutive parts. Parts that contain only blanks are counted but omitted.
     fn pieces<'t>(
         &self,
         text: &'t str,

@@ -215,7 +215,7 @@ fn any_text_is_split_by_lines_and_tokens() {
 }
 
 #[test]
-fn what_cannot_be_split_says_why() {
+fn errors_of_a_split_name_the_reason() {
     let refused = |split: &str, name: &str, text: &str| units(split, name, text).unwrap_err();
     assert_eq!(refused("function", "a.md", "x"), SkipReason::NoParser);
     assert_eq!(refused("class", "a.py", "x = 1\n"), SkipReason::NoUnits);
@@ -261,7 +261,7 @@ fn what_cannot_be_split_says_why() {
 }
 
 #[test]
-fn what_python_takes_is_taken_however_it_is_written() {
+fn valid_python_is_accepted_in_any_style() {
     for text in [
         "\x0cdef f():\r\n    pass\r\n",
         "def f():\r    return (a.\rb)\r",
@@ -297,7 +297,7 @@ fn no_depth_overflows_the_stack() {
 }
 
 #[test]
-fn ids_are_fit_to_be_ids() {
+fn ids_are_valid() {
     let long = format!("{}.py", "é".repeat(400));
     let text = "def f(): pass\ndef f(): pass\n";
     let found = units("function", &long, text).unwrap();
@@ -308,7 +308,7 @@ fn ids_are_fit_to_be_ids() {
 }
 
 #[test]
-fn what_is_nested_beyond_measure_is_left_out() {
+fn excessively_nested_files_are_skipped() {
     let nested = |depth: usize| "function f(){".repeat(depth) + &"}".repeat(depth);
     assert_eq!(ids("function", "a.js", &nested(20)).len(), 20);
     let text = nested(3000);
@@ -317,7 +317,7 @@ fn what_is_nested_beyond_measure_is_left_out() {
         units("function", "a.js", &text),
         Err(SkipReason::TooNested { limit })
     );
-    // Names alone are as much.
+    // Long names alone reach the limit as well.
     let long = |i: usize| format!("def {}{i}():\n{}", "n".repeat(2000), " ".repeat(i + 1));
     let text: String = (0..60).map(long).collect::<String>() + "pass\n";
     let reason = units("function", "a.py", &text).unwrap_err();
@@ -325,7 +325,7 @@ fn what_is_nested_beyond_measure_is_left_out() {
 }
 
 #[test]
-fn names_that_differ_have_ids_that_differ() {
+fn different_names_have_different_ids() {
     let id = |name: &str| units("file", name, "x").unwrap().remove(0).id;
     assert_eq!(id("a\n.py"), r"a\n.py");
     assert_eq!(id(r"a\n.py"), r"a\\n.py");
@@ -333,8 +333,8 @@ fn names_that_differ_have_ids_that_differ() {
 }
 
 #[test]
-fn comments_belong_to_what_is_below_on_lines_of_any_length() {
-    // Each is looked at once, whatever is in front of it on its line.
+fn comments_belong_to_the_definition_below_on_lines_of_any_length() {
+    // Each comment is checked only once, however much precedes it on its line.
     let text = " ".repeat(1 << 20) + &"/**/ ".repeat(100_000) + "\n// f\nfunction f() {}";
     assert_eq!(ids("function", "a.js", &text), ["f 2-3"]);
 }

@@ -1,5 +1,5 @@
-//! The text of a file: whether it is one, in which encoding, and reading it. A Python file may declare an encoding
-//! (PEP 263); all others are UTF-8.
+//! The text of a file: reading it, its encoding, and the check that it is a text. A Python file may declare an
+//! encoding (PEP 263); all other files are UTF-8.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -11,17 +11,17 @@ use memchr::{memchr, memchr_iter, memchr2};
 
 use super::info::SkipReason;
 
-/// What is read of a file at a time.
+/// Number of bytes that are read at a time.
 const PIECE_BYTES: usize = 64 << 10;
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// What the bytes of a file stand for.
+/// The encoding of a file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Charset {
     Utf8,
-    /// Python takes nothing but ASCII where a file declares that.
+    /// If a file declares this, Python accepts only ASCII.
     Ascii,
-    /// Each byte is the character of that number; the web's `latin1` is another encoding.
+    /// Each byte is the character with that number; the web's `latin1` is another encoding.
     Latin1,
     Other(&'static Encoding),
 }
@@ -36,7 +36,7 @@ impl Charset {
         }
     }
 
-    /// What valid bytes of it say.
+    /// The text of valid bytes in this encoding.
     fn text(self, bytes: &[u8]) -> Cow<'_, str> {
         match self {
             Self::Latin1 => encoding_rs::mem::decode_latin1(bytes),
@@ -45,7 +45,7 @@ impl Charset {
         }
     }
 
-    /// As Python calls it.
+    /// The encoding with this name in Python.
     fn named(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase().replace('_', "-");
         Some(match name.as_str() {
@@ -53,7 +53,7 @@ impl Charset {
             "ascii" | "us-ascii" | "646" => Self::Ascii,
             "latin-1" | "latin1" | "latin" | "l1" | "8859" | "cp819" => Self::Latin1,
             "iso-8859-1" | "iso8859-1" | "iso-latin-1" => Self::Latin1,
-            // Python refuses encodings of which ASCII is no part.
+            // Python rejects encodings that do not include ASCII.
             name if name.starts_with("utf-16") || name.starts_with("utf-32") => return None,
             name => {
                 let label = match name.strip_prefix("cp") {
@@ -69,7 +69,7 @@ impl Charset {
         })
     }
 
-    /// That of a file whose text begins so, without its byte order mark.
+    /// The encoding of a file whose text, after its byte order mark, begins like this.
     fn of(path: &Path, start: &[u8], marked: bool) -> Result<Self, SkipReason> {
         let extension = path.extension().unwrap_or_default();
         if !["py", "pyi", "pyw"]
@@ -138,8 +138,8 @@ fn unreadable(error: &io::Error) -> SkipReason {
     SkipReason::Unreadable(error.to_string())
 }
 
-/// Opens what must be a file. In its place something else may stand since it was found: a pipe without a writer would be
-/// waited for without end, and a link leads elsewhere.
+/// Opens a path that must be a regular file. Since the scan, it may have been replaced by a pipe, which would block
+/// until somebody writes to it, or by a link to another file.
 pub(crate) fn open_regular(path: &Path, follow: bool) -> io::Result<File> {
     let mut options = File::options();
     options.read(true);
@@ -175,14 +175,14 @@ fn opened(path: &Path, follow: bool) -> Result<File, SkipReason> {
     })
 }
 
-/// Whether a file is a text, read through once a piece at a time.
+/// Checks whether a file is a text; reads it once, piece by piece.
 pub(super) fn check(path: &Path, limit: u64, follow: bool) -> Result<(), SkipReason> {
     let file = opened(path, follow)?;
     read_through(path, &file, limit, PIECE_BYTES, |_| Ok(())).map(drop)
 }
 
-/// Hands over the text of a file without its byte order mark, a piece of so many bytes at a time, up to the first that is
-/// no text.
+/// Passes on the text of a file without its byte order mark, piece by piece, up to the first piece that is not
+/// text.
 fn read_through(
     path: &Path,
     file: &File,
@@ -197,7 +197,7 @@ fn read_through(
     loop {
         let n = fill(&mut file, &mut piece).map_err(|error| unreadable(&error))?;
         read += n as u64;
-        // It may have grown since it was measured.
+        // It may have grown since its size was read.
         if read > limit {
             return Err(SkipReason::TooLarge { limit });
         }
@@ -235,10 +235,10 @@ fn fill(reader: &mut impl Read, piece: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// Looks at a text piece by piece.
+/// Checks a text piece by piece.
 struct Validator {
     charset: Charset,
-    /// The beginning of a character that the last piece ended in.
+    /// The first bytes of a character that continues in the next piece.
     begun: Vec<u8>,
     decoder: Option<Decoder>,
     line: u64,
@@ -278,7 +278,7 @@ impl Validator {
         }
     }
 
-    /// Where the bytes are no UTF-8, as far as can be told before the next piece.
+    /// The first position that is not UTF-8, if it can be determined before the next piece.
     fn not_utf8(&mut self, bytes: &[u8], last: bool) -> Option<usize> {
         let mut from = 0;
         while !self.begun.is_empty() && from < bytes.len() {
@@ -301,7 +301,7 @@ impl Validator {
     }
 }
 
-/// Where the bytes are none of the encoding.
+/// The first position that is invalid in the encoding.
 fn malformed(decoder: &mut Decoder, bytes: &[u8], last: bool) -> Option<usize> {
     let mut text = [0; 4096];
     let mut at = 0;
@@ -325,7 +325,7 @@ pub(super) fn read(path: &Path, limit: u64, follow: bool) -> Result<String, Skip
     let piece = size.saturating_add(1).clamp(4 << 10, PIECE_BYTES);
     let mut bytes = Vec::new();
     let charset = read_through(path, &file, limit, piece, |piece| {
-        // What is left of the file at once, when its beginning is a text.
+        // The rest of the file in one read, because its beginning is a text.
         let left = size.saturating_sub(bytes.len()).max(piece.len());
         let room = bytes.try_reserve(left);
         room.map_err(|_| {
@@ -343,7 +343,7 @@ pub(super) fn read(path: &Path, limit: u64, follow: bool) -> Result<String, Skip
     })
 }
 
-/// What bytes of a file of that name say.
+/// The text of these bytes of a file with this name.
 pub(crate) fn decode<'b>(path: &Path, bytes: &'b [u8]) -> Result<Cow<'b, str>, SkipReason> {
     if memchr(0, bytes).is_some() {
         return Err(SkipReason::Binary);
@@ -408,12 +408,12 @@ mod tests {
             "not UTF-8 (line 4)"
         );
         assert_eq!(refused(b"# coding: euc-jp\n\xff\n"), "not EUC-JP (line 2)");
-        // Other languages declare none.
+        // Files in other languages cannot declare an encoding.
         assert!(read_as("a.rs", b"# coding: latin-1\n\xe9").is_err());
     }
 
     #[test]
-    fn what_is_no_text_is_told_wherever_pieces_end() {
+    fn non_text_is_detected_at_any_piece_boundary() {
         let long = |end: &[u8]| [&b"a\n".repeat(PIECE_BYTES / 2 - 1)[..], end].concat();
         assert_eq!(
             read_as("a", &long("xé日😀".as_bytes())).map(|text| text.len()),
@@ -452,12 +452,12 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_huge_file_is_read_no_farther_than_it_is_a_text() {
+    fn a_huge_file_is_read_only_up_to_the_first_non_text() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let file = File::create(&path).unwrap();
         if file.set_len(1 << 40).is_err() {
-            return; // Not every file system takes as much.
+            return; // Not every file system allows files of this size.
         }
         assert_eq!(read(&path, u64::MAX, false), Err(SkipReason::Binary));
         assert_eq!(check(&path, u64::MAX, false), Err(SkipReason::Binary));
@@ -472,7 +472,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn what_took_the_place_of_a_file_is_not_waited_for() {
+    fn a_pipe_in_place_of_a_file_is_not_waited_for() {
         use rustix::fs::{CWD, FileType, Mode, mknodat};
 
         let folder = tempfile::tempdir().unwrap();

@@ -2,49 +2,49 @@
 
 use serde::Serialize;
 
-/// What a [`Unit`] is.
+/// The kind of a [`Unit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum UnitKind {
-    /// A whole file.
+    /// A complete file.
     File,
     /// A function or method.
     Function,
-    /// A class, or what comes next to it.
+    /// A class, or the closest equivalent.
     Class,
     /// Some lines.
     Lines,
-    /// Lines of about so many tokens.
+    /// Lines with about this number of tokens.
     Tokens,
 }
 
 /// A part of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Unit<'t> {
-    /// `path::qualified.name`; of a whole file its path. Where a name is defined again, `~2`, `~3` … behind it, in the order
-    /// of the file. At most 512 bytes: a longer one ends in a part of its SHA-256.
+    /// `path::qualified.name`; for a complete file its path. If a name is defined again, `~2`, `~3` … follows, in the
+    /// order of the file. At most 512 bytes: a longer id ends in a part of its SHA-256.
     pub id: String,
-    /// The file, as it was named.
+    /// The path of the file, as given.
     pub path: String,
-    /// Its own name.
+    /// Its own name, without enclosing names.
     pub name: String,
-    /// The same behind those of what it is in: `Outer.method.inner`.
+    /// The name, preceded by the names of the enclosing definitions: `Outer.method.inner`.
     pub qualified_name: String,
-    /// What it is.
+    /// The kind of the unit.
     pub kind: UnitKind,
-    /// The language by its usual name in lower case; `text` where it is not known.
+    /// The usual name of the language in lower case; `text` if it is unknown.
     pub language: &'static str,
-    /// The first line, counted from 1: that of the first decorator, attribute or comment that belongs to it.
+    /// The first line, counted from 1, including decorators, attributes and comments that belong to the unit.
     pub start_line: u64,
     /// The last line.
     pub end_line: u64,
-    /// Its lines as they stand in the file, decorators included.
+    /// Its lines, unchanged, including decorators.
     pub content: &'t str,
 }
 
 impl Unit<'_> {
-    /// How many lines it has.
+    /// Number of lines.
     pub fn lines(&self) -> u64 {
         self.end_line + 1 - self.start_line
     }

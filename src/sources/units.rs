@@ -1,4 +1,4 @@
-//! The units of all files below a folder: split on all threads, handed over in the order of the files.
+//! The units of all files below a folder: split on all threads, returned in the order of the files.
 
 use std::path::Path;
 
@@ -11,28 +11,28 @@ use super::unit::Unit;
 use crate::base::cancel::Context;
 use crate::base::error::Error;
 
-/// What is split at a time, so that memory does not grow with the folder.
+/// Number of files that are split at a time, so that memory does not grow with the folder.
 const FILES_AT_ONCE: usize = 256;
 const BYTES_AT_ONCE: u64 = 4 << 20;
 
-/// A file that was split, or left out.
+/// A file that was split or skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SplitFile {
-    /// The file; if it is left out, with the reason.
+    /// The file; if it was skipped, with the reason.
     pub info: FileInfo,
-    /// How many units it has.
+    /// Number of units.
     pub units: u64,
-    /// What was written of them.
+    /// The bytes that `write` made of the units.
     pub written: Vec<u8>,
 }
 
 impl FileScanner {
-    /// Splits every file below a folder. `write` makes bytes of each unit, on any thread; `sink` is handed each file in the order
-    /// of the paths, whatever the number of threads. A few MiB of text are in memory at a time. Units name their files
-    /// by the path below the folder. Returns how many files there were.
+    /// Splits every file below a folder. `write` turns each unit into bytes, on any thread; `sink` receives each file
+    /// in the order of the paths, whatever the number of threads. A few MiB of text are in memory at a time. Units name
+    /// their files by the path below the folder. Returns the number of files.
     ///
     /// # Errors
-    /// As [`scan_directory`](Self::scan_directory), and those of `sink`, which end it.
+    /// As [`scan_directory`](Self::scan_directory), and any error of `sink`, which ends the split.
     pub fn split_directory(
         &self,
         folder: &Path,
@@ -61,7 +61,7 @@ impl FileScanner {
                     some.push(file);
                 }
                 let done: Vec<SplitFile> = some.into_par_iter().map(split).collect();
-                // What was skipped because of it must not pass for empty.
+                // Files that were skipped because of the cancellation must not appear as empty.
                 ctx.check()?;
                 done.into_iter().try_for_each(&mut sink)?;
             }

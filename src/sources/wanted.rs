@@ -1,4 +1,4 @@
-//! Which places of a walk are wanted.
+//! Which entries of a walk match.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use ignore::types::Types;
 
 use super::info::{FileInfo, SkipReason};
 
-/// Which files are asked for by their names. The types are no matter of the walk, which would bring back hidden files of
-/// them.
+/// Which files match by name. The walk itself does not filter by type, because it would then include hidden files
+/// of these types.
 #[derive(Clone)]
 pub(super) struct Wanted {
     pub(super) patterns: Arc<Override>,
@@ -23,13 +23,13 @@ impl Wanted {
             && !self.types.matched(path, false).is_ignore()
     }
 
-    /// False for a folder that a pattern leaves out.
+    /// False for a folder that a pattern excludes.
     pub(super) fn enters(&self, entry: &DirEntry) -> bool {
         let leaves_out = self.patterns.num_ignores() > 0;
         !(leaves_out && is_folder(entry) && self.patterns.matched(entry.path(), true).is_ignore())
     }
 
-    /// A dangling link with a name that was not asked for; a folder that cannot be read may hold any.
+    /// Whether a dangling link has a name that does not match. An unreadable folder may contain matching names.
     pub(super) fn is_other_link(&self, path: &Path) -> bool {
         path.is_symlink() && !path.is_dir() && !self.takes(path)
     }
@@ -39,7 +39,7 @@ pub(super) fn is_folder(entry: &DirEntry) -> bool {
     entry.file_type().is_some_and(|kind| kind.is_dir())
 }
 
-/// What stands for a place that could not be looked at; none for a faulty line of an ignore file.
+/// The entry for a path that could not be read; `None` for a faulty line of an ignore file.
 pub(super) fn not_walked(error: &ignore::Error, at: Option<&Path>) -> Option<FileInfo> {
     use ignore::Error::{Io, Loop, WithDepth, WithPath};
     match error {

@@ -1,5 +1,4 @@
-//! Calls that were paid for and brought nothing: they stand in the outcome of their item and in the
-//! summary.
+//! Calls that were billed without an answer: their cost is in the outcome of their item and in the summary.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -44,7 +43,7 @@ fn route<'a>(answer: impl Fn(u32) -> Answer + Send + Sync + 'a, fallback: bool) 
     route
 }
 
-/// The outcome of one item, whose usage is that of the summary.
+/// The outcome of one item; its usage equals that of the summary.
 fn one(answer: impl Fn(u32) -> Answer + Send + Sync, fallback: bool) -> (Outcome, Summary) {
     let mut outcome = None;
     let run = Bulk::new(route(answer, fallback)).concurrency(1);
@@ -58,7 +57,7 @@ fn one(answer: impl Fn(u32) -> Answer + Send + Sync, fallback: bool) -> (Outcome
 }
 
 #[test]
-fn two_misfits_are_paid_for() {
+fn two_schema_mismatches_are_billed() {
     let (outcome, summary) = one(|_| misfit(), false);
     assert!(!outcome.is_success());
     assert_eq!(summary.usage.input_tokens, 200);
@@ -69,14 +68,14 @@ fn two_misfits_are_paid_for() {
 }
 
 #[test]
-fn misfits_before_a_fallback_are_paid_for() {
+fn schema_mismatches_before_a_fallback_are_billed() {
     let (outcome, summary) = one(|_| misfit(), true);
     assert_eq!(outcome.result.unwrap().usage.unwrap().input_tokens, 201);
     assert_eq!(summary.usage.input_tokens, 201);
 }
 
 #[test]
-fn a_misfit_before_another_failure_is_paid_for() {
+fn a_schema_mismatch_before_another_failure_is_billed() {
     let blocked = |n| match n {
         0 => misfit(),
         _ => Err(Error::new(ErrorKind::Blocked, "b")),
@@ -87,7 +86,7 @@ fn a_misfit_before_another_failure_is_paid_for() {
 }
 
 #[test]
-fn json_that_was_cut_is_paid_for() {
+fn truncated_json_is_billed() {
     let cut = |_| {
         let mut response = Response::new("a", "{\"a\": ").with_usage(used(7));
         response.finish_reason = FinishReason::Length;
@@ -123,7 +122,7 @@ fn a_cost_is_summed_over_failure_and_answer_and_a_free_failure_costs_nothing() {
 }
 
 #[test]
-fn what_a_stopped_item_has_paid_is_in_its_outcome() {
+fn the_outcome_of_a_stopped_item_has_its_cost() {
     let ctx = Context::new();
     let stop = ctx.clone();
     let client = client_fn(move |_: &Request, _: &Context| {

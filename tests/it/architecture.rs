@@ -1,4 +1,4 @@
-//! The map of the code leads to places that exist.
+//! ARCHITECTURE.md names only paths and tests that exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,7 +9,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// What stands between backticks, outside of fenced blocks.
+/// Texts between backticks, outside of fenced blocks.
 fn quoted() -> Vec<&'static str> {
     let mut fenced = false;
     let mut found = Vec::new();
@@ -72,16 +72,16 @@ fn every_folder_of_the_library_is_on_the_map() {
     }
 }
 
-/// Arguments are the lowest floor of the program and commands the highest.
+/// Arguments are the lowest layer of the program, and commands the highest.
 #[test]
-fn in_the_program_arguments_and_helpers_import_no_command() {
+fn arguments_and_helpers_of_the_program_import_no_command() {
     let program = root().join("crates/cli/src");
     for entry in std::fs::read_dir(&program).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let mut sources = String::new();
         match name.as_str() {
-            // The two programs, and their commands.
+            // The two programs, and the commands.
             "main.rs" | "sandbox_helper.rs" | "commands" => continue,
             _ if path.is_dir() => read_all(&path, &mut sources),
             _ => sources = std::fs::read_to_string(&path).unwrap(),
@@ -93,7 +93,7 @@ fn in_the_program_arguments_and_helpers_import_no_command() {
     }
 }
 
-/// The floors of the library, the lowest first. A folder imports from those on lower floors alone.
+/// The layers of the library, the lowest first. A folder imports only from lower layers.
 const FLOORS: [&[&str]; 10] = [
     &["base"],
     &["hub", "money"],
@@ -108,7 +108,7 @@ const FLOORS: [&[&str]; 10] = [
 ];
 
 #[test]
-fn no_folder_of_the_library_imports_one_above_it() {
+fn library_folders_import_only_lower_folders() {
     let floor = |module: &str| {
         let top = module.split("::").next().unwrap_or_default();
         FLOORS.iter().position(|floor| floor.contains(&top))
@@ -128,7 +128,7 @@ fn no_folder_of_the_library_imports_one_above_it() {
 }
 
 #[test]
-fn no_files_import_each_other_around_any_corner() {
+fn files_have_no_import_cycles() {
     for sources in [
         "src",
         "crates/cli/src",
@@ -137,7 +137,7 @@ fn no_files_import_each_other_around_any_corner() {
         "crates/simulate/src",
     ] {
         let mut graph = imports(&root().join(sources));
-        // Whoever imports nothing that is left is in no circle.
+        // A file is in no cycle if it imports none of the remaining files.
         loop {
             let ends: Vec<String> = graph
                 .iter()
@@ -149,7 +149,7 @@ fn no_files_import_each_other_around_any_corner() {
             }
             ends.iter().for_each(|file| drop(graph.remove(file)));
         }
-        // The same from the other end, so that only circles and what lies between them is left.
+        // The same from the other end, so that only cycles and the files between them remain.
         loop {
             let imported: BTreeSet<String> = graph.values().flatten().cloned().collect();
             let before = graph.len();
@@ -163,8 +163,8 @@ fn no_files_import_each_other_around_any_corner() {
     }
 }
 
-/// What each file imports of its own crate, as modules, tests left out. That a module's own children are
-/// declared and handed on there is no import.
+/// The modules of its own crate that each file imports, without tests. Declaring and re-exporting a module's own
+/// children is not an import.
 fn imports(sources: &Path) -> BTreeMap<String, BTreeSet<String>> {
     let mut files = BTreeMap::new();
     collect(sources, "", &mut files);
@@ -208,12 +208,12 @@ fn imports(sources: &Path) -> BTreeMap<String, BTreeSet<String>> {
     graph
 }
 
-/// Whether a module does nothing but declare its children and hand on their names.
+/// Whether a module only declares its children and re-exports their names.
 fn is_only_a_list(text: &str) -> bool {
     !text.contains("\nfn ") && !text.contains(" fn ") && !text.contains("struct ")
 }
 
-/// The texts of all files by module, without those of tests.
+/// The texts of all files by module, without tests.
 fn collect(folder: &Path, module: &str, files: &mut BTreeMap<String, String>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

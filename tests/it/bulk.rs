@@ -1,4 +1,4 @@
-//! The library's bulk calls with clients of the user's own.
+//! Bulk calls of the library with custom clients.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -50,13 +50,13 @@ fn a_failure_and_a_panic_cost_one_item_each() {
 }
 
 #[test]
-fn no_requests_are_no_work() {
+fn an_empty_list_makes_no_calls() {
     let outcomes = execute_bulk_sync(&Context::new(), &ScriptedClient::new(), &[], 4).unwrap();
     assert!(outcomes.is_empty());
 }
 
 #[test]
-fn a_cancelled_run_hands_over_what_finished() {
+fn a_cancelled_run_returns_finished_outcomes() {
     let client = ScriptedClient::new();
     client.hold();
     let ctx = Context::new();
@@ -109,7 +109,7 @@ fn a_waiting_item_holds_no_worker() {
     let all = requests(30);
     std::thread::scope(|scope| {
         let run = scope.spawn(|| Bulk::new(route).concurrency(1).collect(&all).unwrap());
-        // With its only worker free, everything else runs while the first item waits.
+        // The first item waits without occupying the only worker, so everything else runs meanwhile.
         assert!(client.wait_for_calls(30));
         while !run.is_finished() {
             clock.advance(Duration::from_secs(2));
@@ -153,7 +153,7 @@ fn a_critical_error_leaves_the_rest_unsent_under_either_policy() {
 }
 
 #[test]
-fn streaming_takes_no_more_than_it_can_hold() {
+fn streaming_reads_only_as_far_as_the_channel_holds() {
     let pulled = Arc::new(AtomicUsize::new(0));
     let taken = AtomicUsize::new(0);
     let count = pulled.clone();
@@ -175,7 +175,7 @@ fn streaming_takes_no_more_than_it_can_hold() {
     assert_eq!((summary.completed, summary.total), (500, 500));
 }
 
-/// Makes no vector of the text `p7`.
+/// Returns no embedding for the text `p7`.
 struct OneShort(AtomicUsize);
 
 impl LlmClient for OneShort {
@@ -203,7 +203,7 @@ impl LlmClient for OneShort {
 }
 
 #[test]
-fn a_text_without_a_vector_fails_alone_and_its_call_is_not_made_again() {
+fn only_a_text_without_an_embedding_fails_and_its_call_is_not_repeated() {
     let texts = || (0..128).map(|i| Request::embedding("text").with_id(format!("p{i}")));
     let texts: Vec<Request> = texts().collect();
     let client = OneShort(AtomicUsize::new(0));
@@ -240,7 +240,7 @@ fn finishing_a_background_run_starts_no_further_call_and_loses_no_answer() {
         let answered = error.outcomes.iter().filter(|o| o.is_success()).count();
         let calls = client.calls().len() - before;
         assert_eq!(taken + answered, calls, "every answer is somewhere");
-        // What the channel holds, what is in flight, and one more of each.
+        // The items in the channel, those in flight, and one more of each.
         assert!(calls < 40, "{calls}");
     }
 }
@@ -280,7 +280,7 @@ fn dropping_a_background_run_cancels_and_joins_it_alone() {
 }
 
 #[test]
-fn a_single_call_has_the_routes_retries_and_limits() {
+fn a_single_call_uses_the_retries_and_limits_of_its_route() {
     let client = ScriptedClient::new();
     client.fail("p", transient());
     let route = Route::new(&client).retry(quick());
@@ -353,7 +353,7 @@ fn progress_of_a_file_in_pieces_ends_with_the_piece() {
 }
 
 #[test]
-fn a_host_that_asks_for_it_is_told_of_every_item() {
+fn a_notifier_can_be_called_for_every_item() {
     struct Shown(crossbeam_channel::Sender<u64>);
     impl ProgressNotifier for Shown {
         fn on_progress(&self, progress: &Progress) {
@@ -361,7 +361,8 @@ fn a_host_that_asks_for_it_is_told_of_every_item() {
         }
     }
     let (tell, told) = crossbeam_channel::unbounded();
-    // Each call waits for the notice of the item before: they come one by one, without waiting for a tick.
+    // Each call waits for the notification of the previous item: notifications come one by one, without waiting for a
+    // tick.
     let client = client_fn(move |request: &Request, _: &Context| {
         let before: u64 = request.id.as_deref().unwrap().parse().unwrap();
         while before > 0 && told.recv_timeout(Duration::from_secs(30)).unwrap() < before {}

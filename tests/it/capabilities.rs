@@ -1,5 +1,5 @@
-//! The book's table of providers, cell by cell from what each client does against a provider that
-//! speaks its dialect.
+//! The table of providers in the documentation, compared cell by cell with the calls of each client to a provider
+//! with its API.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ fn calls(provider: &Provider) -> String {
     "yes".to_owned()
 }
 
-/// Two prompts handed over in one batch and collected, and how many one may hold.
+/// Submits two prompts in one batch and collects them. Returns also the maximum number of prompts in a batch.
 fn batches(provider: &Provider) -> String {
     let soon = BatchConfig::default().duration(Duration::from_millis(20));
     let sim = provider.simulator(SimConfig::default().batches(soon));
@@ -65,7 +65,7 @@ fn batches(provider: &Provider) -> String {
     format!("{},000 a batch", requests / 1000)
 }
 
-/// The simulator's answer fits the schema only if it came with the request, in the right place.
+/// The simulator's answer matches the schema only if the schema was sent in the right field.
 fn structured(provider: &Provider) -> String {
     let schema = json!({
         "type": "object",
@@ -85,7 +85,8 @@ fn structured(provider: &Provider) -> String {
     "schema, JSON mode".to_owned()
 }
 
-/// Three texts, one call, each its own vector; a provider that has none says so before any call.
+/// Sends three texts in one call and gets one embedding each; a provider without embeddings reports that before any
+/// call.
 fn embeddings(provider: &Provider) -> String {
     let texts = ["one", "two", "three"].map(Request::embedding);
     let sim = provider.simulator(SimConfig::default());
@@ -107,8 +108,7 @@ fn embeddings(provider: &Provider) -> String {
     "yes".to_owned()
 }
 
-/// Read and written tokens with those from a cache and those spent on reasoning among them,
-/// wherever the dialect counts them.
+/// Input and output tokens, including cached and reasoning tokens if the API reports them.
 fn usage(provider: &Provider) -> String {
     let config = SimConfig::default()
         .cached_tokens(4)
@@ -173,7 +173,7 @@ fn errors(provider: &Provider) -> String {
             .unwrap_err();
         assert_eq!(error.kind(), kind, "{}: {error}", provider.name);
     }
-    // What is wrong with the key is told before anything is answered; a local server asks for none.
+    // The missing key is reported before any answer; a local server needs no key.
     let sim = provider.simulator(SimConfig::default());
     let refused = provider
         .client(&sim, "sk-wrong")
@@ -186,7 +186,7 @@ fn errors(provider: &Provider) -> String {
 }
 
 #[test]
-fn the_readme_says_of_each_provider_what_it_does() {
+fn the_table_of_providers_matches_their_clients() {
     let mut missing = Vec::new();
     for provider in &PROVIDERS {
         let cells = [

@@ -1,5 +1,5 @@
-//! A folder to work in, and programs run in it with an environment of its own. The tests of the program
-//! read this file too.
+//! A folder for a test, and programs that run in it with a separate environment. The tests of the program use this
+//! file too.
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -13,13 +13,13 @@ use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Far beyond what anything here takes, also on a busy machine.
+/// Far longer than any step of these tests takes, also on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Port 9 (discard) answers nobody, so that no server of this machine is ever found.
+/// No server listens on port 9 (discard), so tests never find a server of this machine.
 pub const NOBODY: &str = "http://127.0.0.1:9/v1";
 
-/// The data folder in a desk: no program that a test starts sees the settings of this user.
+/// The data folder in a desk, so that no program started by a test uses the settings of this user.
 pub const HOME: &str = "home";
 
 /// A temporary folder in which the program runs.
@@ -51,7 +51,7 @@ impl Desk {
         self.write(name, prompt_lines(n));
     }
 
-    /// The results in a file, each a whole line.
+    /// The results in a file; each must be a complete line.
     pub fn results(&self, name: &str) -> Vec<Value> {
         results(&self.read(name))
     }
@@ -63,14 +63,14 @@ impl Desk {
         ids
     }
 
-    /// The ids in a results file as they stand there; every line is a success.
+    /// The ids in a results file, in the order of the file; every line is a success.
     pub fn order(&self, name: &str) -> Vec<String> {
         let results = self.results(name);
         assert!(results.iter().all(|line| line["success"] == true));
         results.iter().map(id).collect()
     }
 
-    /// A program with nothing but what it needs from the environment.
+    /// A program with only the environment variables that it needs.
     pub fn other<S: AsRef<OsStr>>(
         &self,
         program: impl AsRef<OsStr>,
@@ -85,7 +85,7 @@ impl Desk {
             .env("HOME", self.0.path())
             .env("BATCHWRIGHT_HOME", self.path(HOME))
             .env("LOCAL_LLM_BASE_URL", NOBODY)
-            // What this kernel lacks is no fault of the test.
+            // A missing feature of this kernel must not fail the test.
             .env("BATCHWRIGHT_EXEC_SANDBOX", "best-effort")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -98,7 +98,7 @@ pub fn simulator(config: SimConfig) -> Simulator {
     Simulator::start(config).unwrap()
 }
 
-/// A simulator that answers at once and fails nothing.
+/// A simulator that answers immediately and never fails.
 pub fn good() -> Simulator {
     simulator(SimConfig::default())
 }
@@ -111,7 +111,7 @@ pub fn prompt_lines(n: usize) -> String {
     (0..n).map(prompt_line).collect()
 }
 
-/// The ids of `n` prompts, in the order in which [`Desk::ids`] gives them.
+/// The ids of `n` prompts, in the order of [`Desk::ids`].
 pub fn all_ids(n: usize) -> Vec<String> {
     let mut ids = ids_in_order(n);
     ids.sort();
@@ -129,7 +129,7 @@ pub fn results(text: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Insists on these fields of an object.
+/// Asserts that an object has these fields.
 #[track_caller]
 pub fn has(object: &Value, fields: Value) {
     for (name, wanted) in fields.as_object().unwrap() {
@@ -141,17 +141,17 @@ pub fn id(line: &Value) -> String {
     line["id"].as_str().unwrap().to_owned()
 }
 
-/// How the program ended.
+/// The result of a program that has ended.
 pub struct Ended {
     pub status: ExitStatus,
     pub stdout: String,
     pub stderr: String,
-    /// From the wait's beginning.
+    /// Time since the wait began.
     pub took: Duration,
 }
 
 impl Ended {
-    /// Insists on an exit code.
+    /// Asserts the exit code.
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
         let found = self.status;
@@ -159,32 +159,32 @@ impl Ended {
         self
     }
 
-    /// Insists on words in what was said to people.
+    /// Asserts that standard error contains these words.
     #[track_caller]
     pub fn says(self, words: &str) -> Self {
         self.tells(words);
         self
     }
 
-    /// Insists on words that were not said to people.
+    /// Asserts that standard error does not contain these words.
     #[track_caller]
     pub fn hides(&self, words: &str) {
         assert!(!self.stderr.contains(words), "{words:?}: {}", self.stderr);
     }
 
-    /// Insists on words in what was said to people, as [`says`](Self::says).
+    /// Asserts that standard error contains these words, like [`says`](Self::says).
     #[track_caller]
     pub fn tells(&self, words: &str) {
         assert!(self.stderr.contains(words), "no {words:?}: {}", self.stderr);
     }
 
-    /// Insists on words on standard output.
+    /// Asserts that standard output contains these words.
     #[track_caller]
     pub fn shows(&self, words: &str) {
         assert!(self.stdout.contains(words), "no {words:?}: {}", self.stdout);
     }
 
-    /// Insists on words in the one line that says what went wrong.
+    /// Asserts that the only error line contains these words.
     #[track_caller]
     pub fn errs(&self, words: &str) {
         assert!(
@@ -194,7 +194,7 @@ impl Ended {
         );
     }
 
-    /// The one line that says what went wrong.
+    /// The only error line.
     #[track_caller]
     pub fn error(&self) -> &str {
         let mut lines = self.stderr.lines().filter(|line| line.contains("error:"));
@@ -204,7 +204,7 @@ impl Ended {
     }
 }
 
-/// The program while it runs; dropping it kills it.
+/// The program while it runs; it is killed when this is dropped.
 pub struct Running {
     pub child: Child,
     stderr: Arc<Mutex<Vec<u8>>>,
@@ -229,19 +229,19 @@ impl Running {
         }
     }
 
-    /// What it has said to people so far.
+    /// Its standard error up to now.
     pub fn said(&self) -> String {
         String::from_utf8(self.stderr.lock().unwrap().clone()).unwrap()
     }
 
-    /// Waits until it has said these words.
+    /// Waits until standard error contains these words.
     #[track_caller]
     pub fn hears(&self, words: &str) {
         let heard = eventually(|| self.said().contains(words));
         assert!(heard, "never said {words:?}: {}", self.said());
     }
 
-    /// Sends a signal by its name, such as `INT`.
+    /// Sends a signal by its name, for example `INT`.
     #[cfg(unix)]
     pub fn signal(&self, name: &str) {
         let (flag, pid) = (format!("-{name}"), self.child.id().to_string());
@@ -256,7 +256,7 @@ impl Running {
         pipe.flush().unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     #[track_caller]
     pub fn wait(mut self) -> Ended {
         let start = Instant::now();
@@ -295,7 +295,7 @@ impl Drop for Running {
     }
 }
 
-/// Looks again and again until it is true; false if it never is.
+/// Checks repeatedly until the condition is true; false if that takes too long.
 pub fn eventually(mut ready: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -309,7 +309,7 @@ pub fn eventually(mut ready: impl FnMut() -> bool) -> bool {
     }
 }
 
-/// Whole lines in a file that may not be there yet.
+/// Number of complete lines in a file, which may not exist yet.
 pub fn line_count(path: &Path) -> usize {
     std::fs::read(path).map_or(0, |bytes| bytes.iter().filter(|b| **b == b'\n').count())
 }
@@ -327,7 +327,7 @@ impl Random {
     }
 }
 
-/// A folder of a desk that is a small disk of its own; unmounted when dropped.
+/// A folder of a desk that is a separate small disk; it is unmounted when this is dropped.
 #[cfg(target_os = "linux")]
 pub struct SmallDisk {
     pub desk: Desk,
@@ -336,7 +336,7 @@ pub struct SmallDisk {
 
 #[cfg(target_os = "linux")]
 impl SmallDisk {
-    /// None where this user may not mount.
+    /// `None` if this user may not mount disks.
     pub fn new(folder: &str, kilobytes: u64) -> Option<Self> {
         let desk = Desk::new();
         let at = desk.path(folder);
@@ -353,7 +353,7 @@ impl SmallDisk {
         Some(Self { desk, at })
     }
 
-    /// Leaves so much room and no more.
+    /// Fills the disk up to this free space.
     pub fn leave(&self, kilobytes: u64) {
         let mut filler = std::fs::File::create(self.at.join("filler")).unwrap();
         let mut size = 0;

@@ -1,4 +1,4 @@
-//! What the clients send, against the providers' schemas.
+//! The requests that clients send, checked against the schemas of the providers.
 //!
 //! `BATCHWRIGHT_OPENAPI=DIR` adds the published schemas, see `tests/data/openapi/README.md`.
 
@@ -23,7 +23,7 @@ pub(crate) fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// One schema, and the names that an object may have by it.
+/// A schema, and the field names that it allows in an object.
 pub(crate) struct Schema {
     source: String,
     root: Value,
@@ -41,7 +41,7 @@ impl Schema {
         }
     }
 
-    /// The schema of this repository and, where it is at hand, the published one.
+    /// The schema in this repository, and the published one if it is available.
     pub(crate) fn all(name: &str) -> Vec<Self> {
         let published = std::env::var_os("BATCHWRIGHT_OPENAPI").map(PathBuf::from);
         let folders = std::iter::once(data("openapi")).chain(published);
@@ -64,7 +64,7 @@ impl Schema {
         );
     }
 
-    /// Published schemas seldom close an object, so a name nobody knows is looked for apart.
+    /// Published schemas rarely forbid unknown fields, so unknown names are searched separately.
     fn check_names(&self, body: &Value, what: &str) {
         let known = self.names();
         for name in body.as_object().unwrap().keys() {
@@ -98,7 +98,7 @@ impl Schema {
     }
 }
 
-/// Keeps the body it is sent and answers what it was told to.
+/// Stores the received body and returns the given answer.
 pub(crate) struct Recorder {
     sent: Mutex<Option<Value>>,
     reply: HttpReply,
@@ -151,7 +151,7 @@ fn sent_to_embed(provider: &str, requests: &[Request]) -> Value {
     })
 }
 
-/// Requests that use every parameter, alone and together.
+/// Requests that use every parameter, alone and in combination.
 fn requests() -> Vec<(&'static str, Request)> {
     let object = json!({
         "type": "object", "additionalProperties": false, "required": ["city"],
@@ -237,7 +237,7 @@ fn requests() -> Vec<(&'static str, Request)> {
     ]
 }
 
-/// What a vendor takes beside the names in the schema, and what it does not take of them.
+/// The fields that a vendor accepts in addition to its schema, and the fields of the schema that it rejects.
 struct Differences {
     provider: &'static str,
     schema: &'static str,
@@ -256,7 +256,7 @@ const DIFFERENCES: [Differences; 4] = [
             ("prompt_cache_key", "k"),
         ],
         added: &[],
-        // Reasoning models refuse it.
+        // Reasoning models reject it.
         refused: &["max_tokens"],
     },
     Differences {
@@ -292,7 +292,7 @@ const DIFFERENCES: [Differences; 4] = [
 ];
 
 #[test]
-fn requests_are_what_the_providers_document() {
+fn requests_match_the_documentation_of_the_providers() {
     for vendor in DIFFERENCES {
         let mut requests = requests();
         for (name, value) in vendor.extra {
@@ -350,7 +350,7 @@ fn shortened(mut request: Request) -> Request {
 }
 
 #[test]
-fn texts_to_embed_are_sent_as_the_providers_document() {
+fn embedding_requests_match_the_documentation_of_the_providers() {
     for (provider, schema) in EMBEDDINGS {
         let client = client(provider, Recorder::silent()).unwrap();
         let most = client.pack_limits().inputs;
@@ -368,7 +368,7 @@ fn texts_to_embed_are_sent_as_the_providers_document() {
                 texts(2, |text| text.with_extra("input", json!([[7]]))),
             ),
         ];
-        // Mistral knows no user, and the client leaves it out.
+        // Mistral does not support the field `user`, and the client omits it.
         let user = |text: Request| text.with_extra("user", json!("u"));
         requests.push(("user", texts(2, user)));
         if provider == "mistral" {
@@ -388,9 +388,9 @@ fn texts_to_embed_are_sent_as_the_providers_document() {
     }
 }
 
-/// A request that no schema minds would prove nothing.
+/// A request that every schema accepts would prove nothing.
 #[test]
-fn the_request_schemas_refuse_what_the_other_provider_takes() {
+fn the_request_schemas_reject_requests_of_other_providers() {
     for (name, body) in [
         (
             "openai/CreateChatCompletionRequest",
@@ -442,7 +442,7 @@ const SCHEMAS: [&str; 10] = [
 ];
 
 #[test]
-fn own_schemas_name_no_field_that_the_published_ones_do_not() {
+fn our_schemas_have_only_fields_of_the_published_ones() {
     for name in SCHEMAS {
         let schemas = Schema::all(name);
         let own = schemas[0].names();

@@ -1,5 +1,5 @@
-//! Replies that no provider should send: cut, garbled, absurd. No decoder panics, hangs or takes
-//! one for more than it is.
+//! Replies that no provider should send: truncated, garbled, absurd. No decoder may panic, hang or misinterpret
+//! one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use crate::conformance::client;
 use crate::replies::{VENDORS, recordings};
 
-/// No wait that a reply asks for is longer.
+/// Upper limit of the wait that a reply can request.
 const LONGEST_WAIT: Duration = Duration::from_secs(10_000_000);
 const RAW_LIMIT: usize = 16 * 1024;
 
-/// A vendor's client, and the reply that its next call gets.
+/// A client of a vendor, and the reply to its next call.
 struct Line {
     vendor: &'static str,
     client: Client,
@@ -72,7 +72,7 @@ impl Line {
         self.client.complete(&Request::new("x"), &Context::new())
     }
 
-    /// Decodes and checks what holds for every reply whatever.
+    /// Decodes a reply and checks the rules that apply to all replies.
     fn sane(&self, status: u16, headers: HttpHeaders, body: &[u8]) -> Result<Response, Error> {
         let result = self.decode(status, headers, body);
         if let Some(fault) = fault(status, body, &result) {
@@ -87,7 +87,7 @@ impl Line {
     }
 }
 
-/// Whether there is an answer although there is no text.
+/// Whether an answer may have no text: it has tool calls, or the provider paused its turn.
 fn says_something(answer: &Response) -> bool {
     !answer.details().tool_calls.is_empty() || answer.finish_reason.as_str() == "pause_turn"
 }
@@ -116,7 +116,7 @@ fn fault(status: u16, body: &[u8], result: &Result<Response, Error>) -> Option<&
                 "a blank answer that was not cut",
             ),
             (
-                // The sums over a million calls must have room.
+                // The sums over a million calls must not overflow.
                 answer
                     .usage
                     .is_some_and(|u| u.input_tokens.max(u.output_tokens) > u64::MAX / 1_000_000),
@@ -157,12 +157,12 @@ pub(crate) fn is_json(body: &[u8]) -> bool {
 }
 
 #[test]
-fn a_part_of_a_reply_is_no_answer() {
+fn a_partial_reply_is_not_an_answer() {
     for vendor in VENDORS {
         let line = Line::to(vendor);
         for recording in recordings(vendor) {
             let whole = recording.bytes();
-            // Most of what may follow the end of an answer in a stream is no part of it.
+            // Most of the bytes that may follow the end of an answer in a stream are not part of it.
             let answers = !recording.is_stream();
             for end in some((0..whole.len()).filter(|_| answers)) {
                 let part = &whole[..end];
@@ -176,7 +176,7 @@ fn a_part_of_a_reply_is_no_answer() {
                     assert_eq!(found, (ErrorKind::Malformed, Sent::Maybe), "{what}");
                 }
             }
-            // What proxies add at the end does no harm.
+            // Bytes that proxies add at the end must do no harm.
             let padded = [&whole[..], b" \r\n\t\n"].concat();
             let result = line.sane(recording.status, recording.reply().headers, &padded);
             let difference = recording.difference(&result);
@@ -185,7 +185,7 @@ fn a_part_of_a_reply_is_no_answer() {
     }
 }
 
-/// What stands in for a value, as it is written.
+/// Replacements for a value, as JSON text.
 const ODD: [&str; 24] = [
     "null",
     "true",
@@ -213,10 +213,10 @@ const ODD: [&str; 24] = [
     "{\"code\":429,\"message\":[\"x\"],\"details\":[null,{\"retryDelay\":\"9e99s\"}]}",
 ];
 
-/// A value that is told from all others in a body's text.
+/// A value that occurs nowhere else in a body.
 const MARK: &str = "the value to replace";
 
-/// Every way to a value within `value`, itself included.
+/// The paths of all values within `value`, including itself.
 fn places(value: &Value, place: &str, out: &mut Vec<String>) {
     out.push(place.to_owned());
     match value {
@@ -235,7 +235,7 @@ fn places(value: &Value, place: &str, out: &mut Vec<String>) {
     }
 }
 
-/// The body with each of its values replaced in turn by each odd one, and by itself in a list.
+/// The body with each of its values replaced in turn by each odd value, and by a list that contains it.
 pub(crate) fn replaced(body: &Value) -> impl Iterator<Item = (String, String)> + '_ {
     let mut all = Vec::new();
     places(body, "", &mut all);
@@ -254,7 +254,7 @@ pub(crate) fn replaced(body: &Value) -> impl Iterator<Item = (String, String)> +
 }
 
 #[test]
-fn any_value_may_be_another() {
+fn decoders_tolerate_any_replaced_value() {
     for vendor in VENDORS {
         let line = Line::to(vendor);
         for recording in recordings(vendor) {
@@ -268,9 +268,9 @@ fn any_value_may_be_another() {
     }
 }
 
-/// What was paid for is not lost to a strange count, id or fingerprint.
+/// An odd count, id or fingerprint must not lose a billed answer.
 #[test]
-fn what_is_beside_the_answer_may_be_anything() {
+fn odd_values_next_to_an_answer_do_not_lose_it() {
     for (vendor, needed) in [
         ("openai", &["/choices", "/error", "/model"]),
         ("anthropic", &["/content", "/stop", "/model"]),
@@ -294,7 +294,7 @@ fn what_is_beside_the_answer_may_be_anything() {
     }
 }
 
-/// Numbers that look random and are the same every time.
+/// Pseudo-random numbers, the same in each run.
 pub(crate) struct Dice(u64);
 
 impl Default for Dice {
@@ -354,7 +354,7 @@ pub(crate) fn garble(bytes: &mut Vec<u8>, dice: &mut Dice) {
 }
 
 #[test]
-fn garbled_replies_are_survived() {
+fn decoders_tolerate_garbled_replies() {
     let mut dice = Dice::default();
     for vendor in VENDORS {
         let line = Line::to(vendor);
@@ -373,7 +373,7 @@ fn garbled_replies_are_survived() {
 }
 
 #[test]
-fn monstrous_replies_are_survived() {
+fn decoders_tolerate_huge_replies() {
     let deep = |open: &str, close: &str| open.repeat(10_000) + "0" + &close.repeat(10_000);
     let long = "Try Again In ÄÖ \u{1F30D} ".repeat(40_000);
     for (vendor, complete) in [
@@ -406,7 +406,7 @@ fn monstrous_replies_are_survived() {
             (200, vec![0xff; long.len()]),
         ] {
             let error = line.plain(status, &body).unwrap_err();
-            // It is kept for every item that fails, and written to the results.
+            // The message is stored for every failed item, and written to the results.
             assert!(error.message().len() < 64 * 1024, "{vendor}, {status}");
         }
         for value in [
@@ -421,7 +421,7 @@ fn monstrous_replies_are_survived() {
                 }
                 let _ = line.plain(status, value.as_bytes());
             }
-            // Where it does not matter, it does not.
+            // An odd value in an irrelevant field must not matter.
             let beside = format!("{{\"usage\":{value},\"usageMetadata\":{value},");
             let body = complete.replacen('{', &beside, 1);
             let body = put(&body, "\"x\"");
@@ -431,7 +431,7 @@ fn monstrous_replies_are_survived() {
 }
 
 #[test]
-fn headers_may_say_anything() {
+fn decoders_tolerate_any_header_value() {
     const NAMES: [&str; 9] = [
         "retry-after",
         "retry-after-ms",
@@ -488,7 +488,7 @@ fn headers_may_say_anything() {
                 line.sane(429, headers(), b"{}").unwrap_err();
                 line.sane(200, headers(), &body).unwrap();
             }
-            // An allowance that is used up, so that the time to its end is asked for.
+            // An exhausted allowance, so that the time of its reset is read.
             for other in some(values()) {
                 let headers = || -> HttpHeaders {
                     let names = NAMES.iter().skip(3);

@@ -1,5 +1,5 @@
-//! Every provider's client against a provider that is strict about its dialect: the same prompts
-//! unchanged, in good weather and in bad.
+//! The client of every provider against a simulator that checks its API strictly: the same prompts, with and
+//! without failures.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -40,7 +40,7 @@ fn prompts(n: usize) -> Vec<Request> {
     (0..n).map(prompt).collect()
 }
 
-/// Requests with everything that a prompt file can say.
+/// Requests with all features of a prompt file.
 fn of_every_kind() -> Vec<Request> {
     let schema = json!({
         "type": "object",
@@ -108,10 +108,10 @@ fn of_every_kind() -> Vec<Request> {
     all
 }
 
-/// Anthropic refuses most of what a schema can say; the simulator does so too.
+/// Anthropic rejects most features of a schema, and so does the simulator.
 #[cfg(feature = "schema")]
 #[test]
-fn schemas_beyond_what_anthropic_takes_are_sent_as_it_takes_them() {
+fn unsupported_schemas_are_converted_for_anthropic() {
     let anthropic = PROVIDERS.iter().find(|p| p.name == "anthropic").unwrap();
     let sim = anthropic.simulator(SimConfig::default());
     let row = |inner: serde_json::Value| json!({"type": "object", "properties": {"a": inner}});
@@ -169,12 +169,12 @@ const WEATHER: [(Trouble, f64); 11] = [
     (Trouble::Empty, 0.01),
 ];
 
-/// What is left of a prompt that meets this trouble.
+/// The outcome of a prompt with this fault.
 fn expected(trouble: Option<Trouble>) -> Result<(), ErrorKind> {
     match trouble {
         Some(Trouble::BadRequest) => Err(ErrorKind::Invalid),
         Some(Trouble::ContentFilter | Trouble::Refusal) => Err(ErrorKind::Blocked),
-        // Paid for, and not asked for again.
+        // Billed, and not retried.
         Some(Trouble::Empty) => Err(ErrorKind::Malformed),
         _ => Ok(()),
     }
@@ -234,10 +234,10 @@ bad_weather! {
     bad_weather_of_azure: 15;
 }
 
-/// Six models, of which one lets two calls in and then none for a long time: the other five are
-/// through while its items still wait.
+/// Six models, one of which accepts two calls and then none for a long time: the other five finish while its items
+/// still wait.
 #[test]
-fn the_pause_of_one_model_holds_back_its_own_items_alone() {
+fn the_pause_of_one_model_delays_only_its_own_items() {
     let slow = SimConfig::default().model_rpm("m-0", 1).burst(2);
     let provider = &PROVIDERS[0];
     let sim = provider.simulator(slow);
@@ -250,7 +250,7 @@ fn the_pause_of_one_model_holds_back_its_own_items_alone() {
         .concurrency(8)
         .for_each(requests, |outcome| {
             match outcome.model.as_deref() {
-                // Behind the break come those that were not sent.
+                // After the break, items that were not sent follow.
                 _ if !outcome.is_success() => assert!(others >= 500),
                 Some("m-0") => own += 1,
                 _ => others += 1,
@@ -261,6 +261,6 @@ fn the_pause_of_one_model_holds_back_its_own_items_alone() {
             }
         });
     assert_eq!((own, others), (2, 500));
-    // What its limit allowed, and no more than were in flight when it first said no.
+    // The calls that its limit allowed, and at most those in flight at the first rejection.
     assert!(sim.stats().refused <= 8, "{:?}", sim.stats());
 }

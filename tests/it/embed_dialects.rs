@@ -1,4 +1,4 @@
-//! Vectors in every dialect that has them, against the simulator's strict reading of each.
+//! Embeddings at every provider that has them, against the strict simulator.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::common::simulator;
 
-/// Who has embeddings: the name, whose dialect it speaks, and how many texts share a call.
+/// The providers with embeddings: the name, the vendor whose API it has, and the number of texts per call.
 const EMBEDDERS: [(&str, Vendor, usize); 11] = [
     ("openai", Vendor::OpenAi, 128),
     ("mistral", Vendor::Mistral, 64),
@@ -61,7 +61,7 @@ fn has_own_vectors(outcomes: &[Outcome], dimensions: usize) {
 }
 
 #[test]
-fn every_dialect_is_spoken_as_its_strict_reader_wants_it() {
+fn requests_pass_the_strict_check_of_every_provider() {
     for (provider, vendor, inputs) in EMBEDDERS {
         for dimensions in [None, Some(16)] {
             let sim = simulator(SimConfig::default().vendor(vendor));
@@ -90,7 +90,7 @@ fn base64_makes_no_difference() {
 }
 
 #[test]
-fn trouble_on_the_way_costs_no_vector() {
+fn faults_lose_no_embedding() {
     for (provider, vendor, _) in EMBEDDERS {
         let config = [
             Trouble::RateLimit,

@@ -1,5 +1,5 @@
-//! Replies with vectors: recorded ones and what each must lead to; cut, garbled and absurd ones, of
-//! which none may panic or give a text another one's vector.
+//! Replies with embeddings: recorded ones with the outcome that each must have; truncated, garbled and absurd ones,
+//! which must neither cause a panic nor assign an embedding to another text.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::conformance::{Schema, client, data, read};
 use crate::decoders::{Dice, Next, garble, is_json, replaced, some};
 use crate::replies::none_of;
 
-/// Who speaks the dialect of a file of recordings.
+/// The providers whose API a file of recordings has.
 const DIALECTS: [(&str, &[&str]); 2] = [
     ("embed_openai", &["openai", "mistral", "custom", "local"]),
     ("embed_gemini", &["gemini"]),
 ];
 
-/// The texts that every recording is a reply to.
+/// Number of texts in the request of every recording.
 const TEXTS: usize = 3;
 
 /// One line of `tests/data/replies/embed_*.jsonl`.
@@ -34,7 +34,7 @@ struct Recording {
     headers: Map<String, Value>,
     body: Option<Value>,
     text: Option<String>,
-    /// Who sends it, if it is not all that speak the dialect.
+    /// The vendors that send it, if not all with this API do.
     #[serde(default)]
     vendors: Vec<String>,
     expect: Expected,
@@ -118,7 +118,7 @@ fn vectors(answers: &[Response]) -> Vec<Vec<f32>> {
     answers.iter().map(vector).collect()
 }
 
-/// A vendor's client, and the reply that its next call gets.
+/// A client of a vendor, and the reply to its next call.
 struct Line {
     vendor: &'static str,
     client: Client,
@@ -147,7 +147,7 @@ impl Line {
             .collect()
     }
 
-    /// Decodes, and holds what it makes of the body against another reading of it.
+    /// Decodes a body, and compares the result with an independent reading of it.
     fn sane(&self, status: u16, body: &[u8]) -> Result<Vec<Response>, Error> {
         let result = self.embed(HttpReply {
             status,
@@ -182,11 +182,11 @@ impl Line {
     }
 }
 
-/// The vectors of a body, each at its place: read in the plainest way, and none in doubt. What is
-/// beside them may be no JSON that has a value.
+/// The embeddings of a body, each at its index, read in the simplest way; `None` in case of doubt. Values of other
+/// fields may be invalid JSON.
 fn plainly(body: &[u8]) -> Option<Vec<Vec<f32>>> {
     type Fields<'b> = HashMap<String, &'b RawValue>;
-    // A letter that is none, in a name, makes it another name.
+    // An invalid character in a name makes it another name.
     let body = String::from_utf8_lossy(body).replace("\\ud800", "\\ufffd");
     let body = body.replace(|letter: char| letter.is_ascii_control(), " ");
     let body: Fields<'_> = serde_json::from_str(&body).ok()?;
@@ -236,7 +236,7 @@ fn from_base64(text: &str) -> Vec<f32> {
 }
 
 #[test]
-fn recorded_vectors_lead_to_their_outcomes() {
+fn recorded_embeddings_have_the_expected_outcomes() {
     let mut wrong = Vec::new();
     for (file, vendors) in DIALECTS {
         let recordings = recordings(file);
@@ -258,7 +258,7 @@ fn recorded_vectors_lead_to_their_outcomes() {
 }
 
 #[test]
-fn recorded_vectors_are_honest() {
+fn recorded_embeddings_match_the_published_schemas() {
     for (schema, names) in [
         (
             "openai/CreateEmbeddingResponse",
@@ -280,7 +280,7 @@ fn recorded_vectors_are_honest() {
 }
 
 #[test]
-fn a_part_of_a_reply_holds_no_vectors() {
+fn a_partial_reply_has_no_embeddings() {
     for (file, vendors) in DIALECTS {
         for vendor in vendors {
             let line = Line::to(vendor);
@@ -300,7 +300,7 @@ fn a_part_of_a_reply_holds_no_vectors() {
 }
 
 #[test]
-fn any_value_beside_a_vector_may_be_another() {
+fn odd_values_next_to_an_embedding_do_not_lose_it() {
     for (file, vendors) in DIALECTS {
         let mut answers = 0;
         for vendor in vendors {
@@ -312,7 +312,7 @@ fn any_value_beside_a_vector_may_be_another() {
                 for (place, odd) in replaced(body) {
                     let result = line.sane(recording.status, odd.as_bytes());
                     answers += usize::from(result.is_ok());
-                    // What was paid for is not lost to a strange count or name.
+                    // An odd count or name must not lose a billed embedding.
                     let beside = ["/usage", "/object", "/id"];
                     if recording.name == "complete" && beside.iter().any(|b| place.starts_with(b)) {
                         result.unwrap_or_else(|e| panic!("{vendor}: {e:?} for {odd}"));
@@ -325,7 +325,7 @@ fn any_value_beside_a_vector_may_be_another() {
 }
 
 #[test]
-fn garbled_vectors_go_to_nobody_else() {
+fn garbled_embeddings_are_assigned_to_no_other_text() {
     let mut dice = Dice::default();
     for (file, vendors) in DIALECTS {
         for vendor in vendors {

@@ -1,4 +1,4 @@
-//! Requests of any shape: what is sent is always JSON without ambiguity, to the right address.
+//! Requests of any form: the client always sends unambiguous JSON to the right address.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::conformance::client;
 use crate::decoders::tries_all;
 use crate::replies::VENDORS;
 
-/// JSON in which no object has a name twice.
+/// JSON in which no object has a field twice.
 struct Unambiguous;
 
 impl<'de> Deserialize<'de> for Unambiguous {
@@ -81,14 +81,14 @@ impl<'de> Visitor<'de> for Unambiguous {
 }
 
 #[test]
-fn a_name_that_stands_twice_is_found() {
+fn a_duplicate_field_name_is_detected() {
     let read = |text| serde_json::from_str::<Unambiguous>(text).is_ok();
     assert!(read(r#"{"a": [null, true, -1, 1, 1.5, "x", {"a": 1}]}"#));
     assert!(!read(r#"{"a": [{"b": 1, "b": 2}]}"#));
     assert!(!read(r#"{"a": 1, "\u0061": 2}"#));
 }
 
-/// Keeps the address and the body of what it is sent.
+/// Stores the address and the body of a request.
 #[derive(Default)]
 struct Sink(Mutex<Option<(String, Vec<u8>)>>);
 
@@ -104,7 +104,7 @@ impl Transport for Sink {
     }
 }
 
-/// Names that mean something to some dialect, and others.
+/// Names that have a meaning in some API, and others.
 fn name() -> impl Strategy<Value = String> {
     const KNOWN: [&str; 38] = [
         "model",
@@ -310,7 +310,7 @@ fn check(vendor: &str, request: &Request) {
     }
     let body: Value = serde_json::from_str(&body).unwrap();
     let fields = body.as_object().unwrap();
-    // A reply is read whole, so none may be asked for in pieces.
+    // Replies are read completely, so no request may ask for a stream.
     assert!(!fields.contains_key("stream"), "{vendor}: {body}");
     let model = request.model.as_deref().unwrap();
     let path = url.strip_prefix("http://127.0.0.1:9/").unwrap();
@@ -335,11 +335,11 @@ fn check(vendor: &str, request: &Request) {
             let own = matches!(own, Some(Role::System | Role::Developer));
             let system = usize::from(request.system.is_some() && !own);
             let added = roles.len() - request.messages.len();
-            // In JSON mode a sentence may be added to the system text, or be all of it.
+            // In JSON mode, a sentence may be added to the system text, or be the complete system text.
             let json = request.params.response_format == Some(ResponseFormat::JsonObject);
             assert!(added == system || (json && !own && added == 1), "{body}");
             for (n, (sent, message)) in roles.skip(added).zip(&request.messages).enumerate() {
-                // JSON has no word for what is no number.
+                // JSON cannot express a value that is not a number.
                 let same = sent["content"] == message.content;
                 assert!(same || (json && own && n == 0), "{vendor}: {body}");
                 let role = message.role.as_str();

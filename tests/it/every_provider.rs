@@ -1,10 +1,10 @@
-//! Every provider by its name, the dialect of it that the simulator reads strictly, and what a prompt
-//! file can say to each. The tests of the program read this file too.
+//! Every provider by name, the API that the simulator checks strictly for it, and the fields of a prompt file for
+//! each. The tests of the program use this file too.
 
 use batchwright_simulate::{SimConfig, SimStats, Simulator, Vendor};
 use serde_json::{Value, json};
 
-/// A provider by its name, whose dialect the simulator takes on, and where that is spoken.
+/// A provider by name, the vendor whose API the simulator has for it, and the path of that API.
 pub struct Provider {
     pub name: &'static str,
     pub vendor: Option<Vendor>,
@@ -49,14 +49,14 @@ impl Provider {
     }
 }
 
-/// No refusal that a right request never meets.
+/// Asserts that no request was rejected as malformed.
 #[track_caller]
 pub fn never_malformed(name: &str, stats: &SimStats) {
     assert_eq!(stats.malformed, 0, "{name}: {stats:?}");
 }
 
-/// The fields of OpenAI's chat API beside those that are parameters of a request, and those that its
-/// followers are known for.
+/// The fields of OpenAI's chat API that are not parameters of a request, and those that compatible servers are
+/// known for.
 pub fn body_fields() -> Vec<(&'static str, Value)> {
     let efforts = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
     let tiers = ["auto", "default", "flex"];
@@ -100,7 +100,7 @@ pub fn body_fields() -> Vec<(&'static str, Value)> {
     fields
 }
 
-/// A turn as OpenAI's API gave it, with the name of a speaker put in.
+/// A recorded turn of OpenAI's API, with a speaker's name inserted.
 pub fn recorded_turn() -> Value {
     json!({"role": "assistant", "content": "two", "refusal": null, "annotations": [],
         "tool_calls": [], "audio": null, "function_call": null, "reasoning_content": "hm",

@@ -1,4 +1,4 @@
-//! The example of an application that embeds the queue, killed at any moment.
+//! The example of an application that embeds the queue, killed at random moments.
 
 #![cfg(unix)]
 
@@ -15,14 +15,14 @@ use super::common::{Desk, PATIENCE, Random, Running, simulator};
 
 const SLOTS: u64 = 8;
 
-/// An example's program. `cargo test --test it` alone does not build it, and what an earlier build
-/// left behind may be another one; where it is as it should be, this takes no time. The features are
-/// those of a plain `cargo test` of the workspace: with others the library would be built once more.
+/// The path of an example program. `cargo test --test it` alone does not build examples, and an earlier build may
+/// have left another version; if the program is up to date, this takes no time. The features are those of a plain
+/// `cargo test` of the workspace, because others would build the library once more.
 pub fn program(example: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let folder = test.parent().unwrap().parent().unwrap();
     let mut cargo = Command::new(env!("CARGO"));
-    // What cargo tells a test of its package would be news to build scripts.
+    // Build scripts would run again if they saw the variables that cargo sets for a test of its package.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         let ours = ["CARGO_PKG_", "CARGO_MANIFEST_"];
@@ -52,7 +52,7 @@ fn start(desk: &Desk, sim: &Simulator, program: &Path) -> Running {
 }
 
 #[test]
-fn each_document_has_its_summary_however_often_the_application_is_killed() {
+fn each_document_has_its_summary_after_many_kills_of_the_application() {
     let (documents, kills) = (400, 12);
     let program = program("durable_summaries");
     let desk = Desk::new();
@@ -64,7 +64,7 @@ fn each_document_has_its_summary_however_often_the_application_is_killed() {
     let mut random = Random(4);
     for kill in 0..kills {
         let running = start(&desk, &sim, &program);
-        // Every third one dies while it reads, hands over or takes what the one before left.
+        // Every third one is killed while it reads, submits, or collects the results of the previous one.
         if kill % 3 > 0 {
             let until = sim.stats().calls + random.below(documents / kills);
             sim.wait_until(|s| s.calls > until || s.calls >= documents, PATIENCE);

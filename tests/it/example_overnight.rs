@@ -1,4 +1,4 @@
-//! The example that hands over at night and collects in the morning, killed on the way.
+//! The example that submits at night and collects in the morning, killed in between.
 
 #![cfg(unix)]
 
@@ -26,7 +26,7 @@ fn start(desk: &Desk, sim: &Simulator, program: &Path, words: &[&str]) -> Runnin
 }
 
 #[test]
-fn every_line_is_paid_for_once_although_night_and_morning_are_killed() {
+fn every_line_is_billed_once_although_both_programs_are_killed() {
     let program = program("overnight");
     let desk = Desk::new();
     let text = |i: usize| format!("line number {i}.\n");
@@ -34,7 +34,7 @@ fn every_line_is_paid_for_once_although_night_and_morning_are_killed() {
     let short = BatchConfig::default().duration(Duration::from_millis(100));
     let sim = simulator(SimConfig::default().batches(short));
 
-    // The batch is created, and nobody is there to hear of it.
+    // The batch is created, and no program receives the reply.
     let created = sim.pause_at(BatchPoint::CreateDone, 1);
     let night = start(&desk, &sim, &program, &["night", "lines.txt"]);
     assert!(created.wait(PATIENCE));
@@ -72,7 +72,7 @@ fn every_line_is_paid_for_once_although_night_and_morning_are_killed() {
     assert_eq!(stats.items_accepted, LINES as u64);
     assert_eq!(sim.stats().calls, 0, "no prompt was a call of its own");
 
-    // The next night begins anew.
+    // The next night starts from the beginning.
     let again = start(&desk, &sim, &program, &["morning"]).wait().expect(0);
     assert_eq!(again.stdout, "nothing was handed over\n");
     start(&desk, &sim, &program, &["night", "lines.txt"])

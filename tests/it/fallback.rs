@@ -1,4 +1,4 @@
-//! Items that move on to another provider tell who answered and why the earlier ones did not.
+//! Items that fail over to another provider report which one answered and why the earlier ones did not.
 
 use batchwright::client::Sent;
 use batchwright::{
@@ -46,7 +46,7 @@ fn the_result_names_every_provider_before_the_one_that_answered() {
 }
 
 #[test]
-fn a_provider_that_refused_the_key_is_named_for_items_that_never_met_it() {
+fn a_provider_that_rejected_the_key_is_named_for_unsent_items() {
     let calls = AtomicUsize::new(0);
     let refused = Error::new(ErrorKind::Auth, "wrong key").with_status(401);
     let route = Route::new(failing(&refused, &calls)).then(Extract, Limits::default());
@@ -60,7 +60,7 @@ fn a_provider_that_refused_the_key_is_named_for_items_that_never_met_it() {
 }
 
 #[test]
-fn the_last_failure_is_the_error_and_the_others_stand_beside_it() {
+fn the_last_failure_is_the_error_and_earlier_ones_are_listed() {
     let calls = [AtomicUsize::new(0), AtomicUsize::new(0)];
     let one = Error::new(ErrorKind::Transient, "one");
     let two = Error::new(ErrorKind::Malformed, "two");
@@ -74,7 +74,7 @@ fn the_last_failure_is_the_error_and_the_others_stand_beside_it() {
 }
 
 #[test]
-fn a_model_that_failed_before_an_extract_that_has_no_json_is_still_told_of() {
+fn a_failed_model_before_an_extract_without_json_is_reported() {
     let calls = AtomicUsize::new(0);
     let wrong = Error::new(ErrorKind::Invalid, "the model's own failure").with_status(400);
     let route = Route::new(failing(&wrong, &calls)).then(Extract, Limits::default());
@@ -88,7 +88,7 @@ fn a_model_that_failed_before_an_extract_that_has_no_json_is_still_told_of() {
 }
 
 #[test]
-fn a_prompt_that_is_forbidden_costs_itself_alone() {
+fn a_forbidden_prompt_fails_alone() {
     let client = client_fn(
         |request: &Request, _: &_| match &*request.messages[0].text() {
             "prompt 3" => Err(Error::new(ErrorKind::Auth, "forbidden").with_status(403)),

@@ -1,4 +1,4 @@
-//! Providers behind a gateway that has them below a prefix: nothing may go past it.
+//! Providers behind a gateway with a path prefix: no request may go around the gateway.
 
 use std::collections::{BTreeSet, HashSet};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,8 +17,8 @@ use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Vendor};
 const PREFIX: &str = "/some/prefix";
 const KEY: &str = "sk-key-of-nobody-0123456789";
 
-/// Takes what comes below the prefix to a simulated provider, which believes itself to be the
-/// provider's own host and names that in its replies, and refuses everything else.
+/// Forwards requests below the prefix to a simulated provider, which uses the provider's own host name in its
+/// replies, and rejects all other requests.
 struct Gateway {
     address: SocketAddr,
     paths: Arc<Mutex<Vec<String>>>,
@@ -44,7 +44,7 @@ impl Gateway {
     }
 }
 
-/// Takes one request there and its reply back.
+/// Forwards one request and its reply.
 fn pass_on(
     stream: TcpStream,
     upstream: SocketAddr,
@@ -98,8 +98,7 @@ impl BatchInput for Lines {
     }
 }
 
-/// Each provider: its own host, what stands before its calls, the simulated vendor, and how much of
-/// it there is.
+/// Each provider: its own host, the path before its calls, the simulated vendor, and the features to test.
 struct Row {
     provider: &'static str,
     host: &'static str,

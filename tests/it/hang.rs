@@ -1,11 +1,11 @@
-//! A bound for what may hang, far beyond what anything here takes.
+//! A time limit for steps that may hang, far longer than any of them takes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-/// Runs `f` on a thread of its own and hands back what it returned, or its panic.
+/// Runs `f` on a separate thread and returns its result or its panic.
 #[track_caller]
 pub fn caught<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> thread::Result<T> {
     let (tx, rx) = channel();
@@ -16,7 +16,7 @@ pub fn caught<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> thre
         .expect("it has not ended within 20 s")
 }
 
-/// The same for what is not supposed to panic.
+/// The same for functions that must not panic.
 #[track_caller]
 pub fn ends<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     caught(f).unwrap_or_else(|panic| std::panic::resume_unwind(panic))

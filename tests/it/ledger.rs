@@ -1,4 +1,4 @@
-//! The ledger against the bills of the providers and the results, over seeded runs.
+//! The ledger, compared with the bills of the providers and the results, over seeded runs.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
 use crate::common::{Random, simulator};
 
-/// Troubles whose replies report what they cost, or cost nothing.
+/// Faults whose replies report their cost, or that cost nothing.
 const CERTAIN: [Trouble; 7] = [
     Trouble::Error500,
     Trouble::RateLimit,
@@ -22,12 +22,12 @@ const CERTAIN: [Trouble; 7] = [
     Trouble::BadRequest,
     Trouble::Overloaded,
 ];
-/// Troubles after which nobody knows what was billed.
+/// Faults after which it is unknown what was billed.
 const UNCERTAIN: [Trouble; 3] = [Trouble::Truncated, Trouble::BrokenJson, Trouble::Empty];
 
 const ITEMS: usize = 60;
 
-/// Two providers with troubles that the seed decides, each with its own key.
+/// Two providers with faults that the seed determines, each with a separate key.
 struct World {
     sims: [Simulator; 2],
     is_certain: bool,
@@ -65,7 +65,7 @@ impl World {
             .retry(RetryPolicy::default().max_retries(1).base_delay(quick))
     }
 
-    /// Each provider billed the calls that the ledger has under its key, apart from calls without a usable reply.
+    /// Each provider billed the calls that the ledger has under its key, except calls without a usable reply.
     #[track_caller]
     fn compare(&self, ledger: &Ledger, results: Usd) {
         let total = ledger.total();
@@ -92,7 +92,7 @@ fn requests() -> Vec<Request> {
 }
 
 #[test]
-fn a_run_books_what_its_results_cost_and_the_providers_bill() {
+fn a_run_books_the_cost_of_its_results_and_the_providers_bills() {
     for seed in 1..10 {
         let world = World::new(seed);
         let book = Arc::new(Mutex::new(Ledger::new()));
@@ -106,7 +106,7 @@ fn a_run_books_what_its_results_cost_and_the_providers_bill() {
 }
 
 #[test]
-fn a_queue_books_what_its_results_cost_and_the_providers_bill() {
+fn a_queue_books_the_cost_of_its_results_and_the_providers_bills() {
     for seed in 1..10 {
         let world = World::new(seed);
         let queue = JobQueue::in_memory().unwrap();

@@ -1,4 +1,4 @@
-//! What a program that embeds the library hands in with a request and finds in its outcome.
+//! Data that a program attaches to a request and finds in its outcome.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use batchwright::{
 };
 use serde::Deserialize;
 
-/// A row of the caller's, which cannot even be cloned.
+/// A row of the caller that cannot even be cloned.
 struct Row(usize);
 
 fn request(n: usize) -> Request {
@@ -29,7 +29,7 @@ fn belongs(outcome: &Outcome, n: usize) {
 }
 
 #[test]
-fn a_list_gives_each_outcome_its_place_and_what_came_with_the_request() {
+fn outcomes_of_a_list_have_their_index_and_user_data() {
     let client = ScriptedClient::new();
     client.fail("p3", Error::new(ErrorKind::Invalid, "no"));
     let requests: Vec<Request> = (0..20).map(request).collect();
@@ -41,7 +41,7 @@ fn a_list_gives_each_outcome_its_place_and_what_came_with_the_request() {
 }
 
 #[test]
-fn fields_of_a_row_come_back_with_the_outcome_and_are_no_part_of_what_is_asked() {
+fn kept_fields_are_in_the_outcome_and_not_in_the_request() {
     let fields = serde_json::json!({"n": 7, "note": "x"});
     let row = Request::new("p1").with_input(fields.as_object().unwrap().clone());
     assert_eq!(request_hash(&row), request_hash(&Request::new("p1")));
@@ -55,9 +55,9 @@ fn fields_of_a_row_come_back_with_the_outcome_and_are_no_part_of_what_is_asked()
 }
 
 #[test]
-fn outcomes_that_stream_in_any_order_say_where_they_belong() {
+fn streamed_outcomes_have_their_index() {
     let client = Arc::new(ScriptedClient::new());
-    // The first one fails once, and so comes behind others.
+    // The first one fails once, so it finishes after others.
     client.fail("p0", Error::new(ErrorKind::Transient, "again"));
     let mut seen = Vec::new();
     let sink = |outcome: Outcome| {
@@ -83,7 +83,7 @@ fn outcomes_that_stream_in_any_order_say_where_they_belong() {
 }
 
 #[test]
-fn vectors_of_one_call_find_their_way_back() {
+fn embeddings_of_one_call_are_assigned_to_their_items() {
     let client = ScriptedClient::new();
     let texts = (0..40).map(|n| Request::embedding(format!("p{n}")).with_user_data(Row(n)));
     let mut seen = 0;
@@ -100,7 +100,7 @@ fn vectors_of_one_call_find_their_way_back() {
 }
 
 #[test]
-fn what_a_broken_stream_hands_back_has_its_place_too() {
+fn returned_items_of_a_broken_stream_have_their_index() {
     let client = ScriptedClient::new();
     let mut seen = Vec::new();
     let sink = |outcome: Outcome| {
@@ -113,12 +113,12 @@ fn what_a_broken_stream_hands_back_has_its_place_too() {
         .for_each((0..1_000).map(request), sink)
         .unwrap();
     seen.sort_unstable();
-    // Whatever was read is there once, and beyond it nothing was read.
+    // Every item that was read has one outcome, and reading has stopped there.
     assert!(seen.len() < 1_000 && seen.iter().copied().eq(0..seen.len()));
 }
 
 #[test]
-fn a_run_that_never_began_hands_everything_back() {
+fn a_run_that_never_started_returns_all_items() {
     let requests: Vec<Request> = (0..3).map(request).collect();
     let client = ScriptedClient::new();
     let ctx = Context::new();
@@ -190,7 +190,7 @@ fn an_answer_is_read_as_a_type() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told_without_a_word_of_the_answer() {
+fn a_parse_error_does_not_quote_the_answer() {
     let deep = "[".repeat(100_000);
     let wanted = [
         ("", ErrorKind::Malformed, "the answer is empty"),
@@ -349,7 +349,7 @@ mod in_memory {
     }
 
     #[test]
-    fn a_queue_in_memory_does_what_one_in_a_file_does() {
+    fn a_queue_in_memory_behaves_like_one_in_a_file() {
         let queue = JobQueue::in_memory().unwrap();
         let client = Arc::new(ScriptedClient::new());
         client.fail("p1", Error::new(ErrorKind::Transient, "again"));
@@ -396,7 +396,7 @@ mod in_memory {
     }
 
     #[test]
-    fn a_database_in_memory_leaves_nothing_behind() {
+    fn a_database_in_memory_leaves_no_files() {
         let store = SqliteStore::in_memory(SqliteOptions::default()).unwrap();
         let path = store.path().to_owned();
         let queue = JobQueue::on(Arc::new(store));

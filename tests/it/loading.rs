@@ -1,4 +1,4 @@
-//! A server that is up but still loads its model: waited for, on a clock moved by hand.
+//! Waiting for a server that is up but still loads its model, on a manual clock.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ fn requests(n: usize) -> Vec<Request> {
     (0..n).map(|i| Request::new(format!("p{i}"))).collect()
 }
 
-/// Runs to the end while time passes by the second, as soon as each has brought its call.
+/// Runs to the end. Each second of the manual clock passes as soon as its call has been made.
 fn hurried(client: ScriptedClient, n: usize) -> (Vec<Outcome>, Duration) {
     ends(move || {
         let clock = Arc::new(ManualClock::new());
@@ -80,7 +80,7 @@ fn a_deadline_ends_the_wait_of_a_run_and_of_a_single_call() {
 }
 
 #[test]
-fn progress_tells_for_how_long_a_server_loads() {
+fn progress_reports_how_long_a_server_has_been_loading() {
     let seen = ends(|| {
         let client = ScriptedClient::new();
         client.fail("p0", loading());

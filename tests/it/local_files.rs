@@ -1,4 +1,4 @@
-//! Local files in prompts, through the library alone.
+//! Local files in prompts, with the library only.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,7 +22,7 @@ fn asking(part: Part) -> Request {
 }
 
 #[test]
-fn a_part_is_read_when_it_is_sent_and_refused_unsent_when_it_has_changed() {
+fn a_file_is_read_when_it_is_sent_and_rejected_if_it_has_changed() {
     let (desk, sim) = (Desk::new(), Simulator::start(SimConfig::default()).unwrap());
     desk.write("a.png", PNG);
     let client = LlmConfig::new("openai").model("m").base_url(sim.base_url());
@@ -34,7 +34,7 @@ fn a_part_is_read_when_it_is_sent_and_refused_unsent_when_it_has_changed() {
     let error = client.complete(&request, &ctx).unwrap_err();
     assert_eq!((error.kind(), error.sent()), (ErrorKind::Invalid, Sent::No));
     assert_eq!(sim.stats().calls, 1);
-    // What is no model does not pretend to look at it.
+    // `Extract` is not a model and must not pretend to see an image.
     assert!(Extract.complete(&request, &ctx).is_err());
     let shown = format!("{request:?} {:?}", Part::file(desk.path("a.png")));
     assert!(!shown.contains("a.png"), "{shown}");
@@ -84,7 +84,7 @@ fn a_file_that_changes_between_check_and_call_fails_its_items_alone() {
     ] {
         assert!(text.contains(why), "{why}: {text}");
     }
-    // Asked anew, what is there is sent.
+    // A new request sends the present contents of the file.
     desk.write("c.png", PNG);
     let run = FileRun::prepare(prompts(), output(), FileRunOptions::new()).unwrap();
     assert_eq!(run.plan().to_send, Some(2));
@@ -93,7 +93,7 @@ fn a_file_that_changes_between_check_and_call_fails_its_items_alone() {
 }
 
 #[test]
-fn a_run_refuses_what_none_of_its_providers_takes() {
+fn a_run_rejects_files_that_no_provider_supports() {
     let desk = Desk::new();
     desk.write("a.mov", b"\0\0\0\x14ftypqt  rest");
     desk.write(

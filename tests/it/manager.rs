@@ -1,4 +1,4 @@
-//! From settings to routes and workers: who is asked, within which limits, and what is shared with whom.
+//! From settings to routes and workers: which provider is called, with which limits, and what is shared.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn settings(set: &[(&str, &str)]) -> Settings {
     })
 }
 
-/// A provider of that name at the simulator.
+/// A provider with this name at the simulator.
 fn at(name: &str, sim: &Simulator) -> ProviderStatus {
     inspect(name, Some(&sim.base_url()), Some("sim-1"), false).unwrap()
 }
@@ -64,7 +64,7 @@ fn a_given_key_makes_its_provider_usable_and_no_other() {
 fn two_managers_of_a_custom_server_share_its_limits() {
     let (desk, sim) = (Desk::new(), good());
     let settings = settings(&[("llm.requests_per_minute", "1"), ("llm.burst_size", "3")]);
-    // Each as in a program of its own: nothing is common to them but the folder.
+    // Each like a separate program: they share only the folder.
     let manager = || {
         let options = ProviderOptions::new().provider(at("custom", &sim));
         let options = options.data_dir(desk.path("home"));
@@ -79,7 +79,7 @@ fn two_managers_of_a_custom_server_share_its_limits() {
 }
 
 #[test]
-fn limits_are_shared_wherever_somebody_in_the_route_has_an_allowance() {
+fn limits_are_shared_if_any_provider_of_the_route_has_an_allowance() {
     let (desk, sim) = (Desk::new(), good());
     let alone = |settings: &Settings, name| {
         let options = ProviderOptions::new().provider(at(name, &sim));
@@ -148,7 +148,7 @@ fn equal_settings_make_equal_plans_and_others_do_not() {
 
 #[cfg(feature = "queue")]
 #[test]
-fn a_worker_holds_each_provider_to_limits_of_its_own() {
+fn a_worker_has_separate_limits_for_each_provider() {
     let sim = good();
     let settings = settings(&[("queue.max_workers", "50")]);
     let plan = with_fallback(&settings, at("local", &sim), at("mistral", &sim));
@@ -202,7 +202,7 @@ fn calls_of_a_worker_grow_with_the_slots_that_are_set() {
 }
 
 #[test]
-fn a_list_is_run_with_the_calls_that_suit_its_provider() {
+fn a_list_runs_with_the_recommended_concurrency_of_its_provider() {
     let config = SimConfig::default().latency(Duration::from_millis(20));
     let sim = simulator(config);
     let run = |set: &[(&str, &str)]| {
@@ -215,7 +215,7 @@ fn a_list_is_run_with_the_calls_that_suit_its_provider() {
 }
 
 #[test]
-fn nobody_is_asked_where_the_provider_that_is_named_cannot_be() {
+fn an_unusable_named_provider_is_not_replaced_by_another() {
     let named = settings(&[("llm.provider", "custom")]);
     let error: Error = LlmManager::new(named).err().unwrap();
     assert!(error.message().starts_with("custom: "), "{error}");
@@ -244,7 +244,7 @@ mod following {
 
     use super::*;
 
-    /// The settings file of a folder, opened as another process does.
+    /// The settings file of a folder, opened again like another process does.
     fn file(desk: &Desk) -> SqliteConfig {
         SqliteConfig::new(desk.path("config.db"))
     }
@@ -253,10 +253,10 @@ mod following {
         SettingsWatch::new(settings, Arc::new(file(desk))).unwrap()
     }
 
-    /// What became of each change: the model that is asked now, or the refusal.
+    /// The result of each change: the present model, or the rejection.
     type Told = Receiver<Result<Option<String>, String>>;
 
-    /// A manager of a custom server that follows the settings file, and what it tells.
+    /// A manager of a custom server that follows the settings file, and the changes that it reports.
     fn following(desk: &Desk, sim: &Simulator, settings: Settings) -> (LlmManager, Told) {
         let watch = watch(desk, settings);
         let (give, told) = unbounded();
@@ -279,7 +279,7 @@ mod following {
         told.recv_timeout(crate::common::PATIENCE).unwrap().unwrap()
     }
 
-    /// Has a job carried out by the worker that runs, and says who answered.
+    /// Lets the running worker complete a job, and returns who answered.
     fn carried_out(queue: &JobQueue, done: &Receiver<ProcessId>) -> (String, String) {
         let process = ProcessId::new();
         queue
@@ -292,7 +292,7 @@ mod following {
         (word("provider"), word("model"))
     }
 
-    /// A worker that tells which processes are finished.
+    /// A worker that reports finished processes.
     fn telling(worker: Worker) -> (RunningWorker, Receiver<ProcessId>) {
         let (give, done) = unbounded();
         let notifier = Arc::new(move |progress: &Progress| {
@@ -323,7 +323,7 @@ mod following {
         let plan = manager.plan().route_plan();
         store.set("llm.requests_per_minute", "1").unwrap();
         applied(&told);
-        // The manager itself takes the same over when it is told to.
+        // The manager itself applies the change when `refresh` is called.
         manager.refresh().unwrap();
         assert_ne!(manager.plan().route_plan(), plan);
         worker.stop().unwrap();
@@ -334,7 +334,7 @@ mod following {
         let (desk, sim) = (Desk::new(), good());
         let flex = settings(&[("llm.bulk_strategy", "flex")]);
         let provider = at("openai", &sim);
-        // As with a key in the environment, which tests do not set.
+        // Like a key in the environment, which tests do not set.
         let options = ProviderOptions::new().provider(provider);
         let options = options.api_key("openai", Secret::new("k"));
         let manager = LlmManager::of(ProviderPlan::new(flex, options).unwrap());
@@ -401,13 +401,13 @@ mod following {
     }
 
     #[test]
-    fn settings_that_cannot_be_used_leave_the_old_ones_and_are_told_once() {
+    fn unusable_settings_are_reported_once_and_the_old_ones_stay() {
         let (desk, sim) = (Desk::new(), good());
         let (manager, told) = following(&desk, &sim, Settings::new());
         let (worker, done) = telling(manager.worker(&queue(&desk)).unwrap());
         let before = worker.settings();
         let store = file(&desk);
-        // Past the checks of `set`, as another version of the program might.
+        // Bypasses the checks of `set`, like another version of the program might.
         store.write("queue.worker_count", Some("many")).unwrap();
         let why = told
             .recv_timeout(crate::common::PATIENCE)
@@ -420,7 +420,7 @@ mod following {
         applied(&told);
         let six = settings(&[("queue.worker_count", "6")]);
         assert_eq!(worker.settings(), six.worker_settings().unwrap());
-        // A provider that cannot be asked keeps nothing else from being followed.
+        // An unusable provider must not prevent other settings from being applied.
         store.write("llm.fallback", Some("openai")).unwrap();
         store.set("queue.worker_count", "5").unwrap();
         told.recv_timeout(crate::common::PATIENCE)
@@ -429,7 +429,7 @@ mod following {
         assert!(crate::common::eventually(|| worker.settings() == before));
         assert_eq!(carried_out(&queue(&desk), &done).0, "custom");
         store.unset("llm.fallback").unwrap();
-        // Now nothing is left to be applied; another change is.
+        // Now nothing is left to apply, and another change is applied.
         store.set("queue.worker_count", "8").unwrap();
         applied(&told);
         assert!(told.is_empty(), "it was tried several times, and told once");
@@ -457,7 +457,7 @@ mod following {
     }
 
     #[test]
-    fn a_run_begins_with_what_is_set_then() {
+    fn a_run_starts_with_the_present_settings() {
         let (desk, sim) = (Desk::new(), good());
         let store = file(&desk);
         store.set("llm.provider", "extract").unwrap();
@@ -479,7 +479,7 @@ mod following {
     }
 
     #[test]
-    fn a_worker_of_a_hosts_own_making_follows_its_slots() {
+    fn a_custom_worker_of_a_host_follows_its_slots() {
         let desk = Desk::new();
         let client = Arc::new(ScriptedClient::new());
         client.hold();
@@ -508,7 +508,7 @@ mod following {
     }
 }
 
-/// A worker's settings may come to name another provider while it runs.
+/// A worker's settings may name another provider later.
 #[test]
 fn headers_belong_to_the_provider_that_they_were_given_for() {
     let sim = good();

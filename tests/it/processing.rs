@@ -21,7 +21,7 @@ use batchwright::{
 struct Folder(tempfile::TempDir);
 
 impl Folder {
-    /// A folder of files `000.py`, `001.py`, … that each have their number in them.
+    /// A folder with files `000.py`, `001.py`, … that each contain their number.
     fn of(files: usize) -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
         for n in 0..files {
@@ -66,7 +66,7 @@ fn invalid(why: &str) -> Error {
 }
 
 #[test]
-fn many_workers_give_what_one_gives_in_the_same_order() {
+fn many_workers_return_the_results_of_one_in_the_same_order() {
     let folder = Folder::of(300);
     let run = |workers| {
         let batch = processor(workers)
@@ -92,7 +92,7 @@ fn many_workers_give_what_one_gives_in_the_same_order() {
 }
 
 #[test]
-fn a_stream_keeps_the_order_or_does_not_and_loses_nothing() {
+fn ordered_and_unordered_streams_lose_nothing() {
     let folder = Folder::of(100);
     for keep in [true, false] {
         let parallel = ParallelConfig::new()
@@ -111,7 +111,7 @@ fn a_stream_keeps_the_order_or_does_not_and_loses_nothing() {
 }
 
 #[test]
-fn each_failure_costs_its_file_and_says_its_kind() {
+fn each_failure_affects_only_its_file_and_has_a_kind() {
     let folder = Folder::of(8);
     let mut tasks: Vec<ProcessTask> = folder.files().into_iter().map(ProcessTask::from).collect();
     let scanner = batchwright::sources::FileScanner::new();
@@ -162,7 +162,7 @@ fn each_failure_costs_its_file_and_says_its_kind() {
 }
 
 #[test]
-fn what_may_pass_is_tried_again_by_itself_and_the_rest_when_asked() {
+fn temporary_failures_are_retried_automatically_and_others_on_demand() {
     let folder = Folder::of(3);
     let tries: [AtomicUsize; 3] = Default::default();
     let function = |file: &SourceFile<'_>| {
@@ -190,7 +190,7 @@ fn what_may_pass_is_tried_again_by_itself_and_the_rest_when_asked() {
 }
 
 #[test]
-fn files_without_end_are_processed_a_few_ahead_of_whoever_takes_them() {
+fn an_endless_list_is_processed_only_a_few_files_ahead() {
     let folder = Folder::of(1);
     let (calls, running) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let parallel = ParallelConfig::new().max_workers(3).chunk_size(8);
@@ -206,11 +206,11 @@ fn files_without_end_are_processed_a_few_ahead_of_whoever_takes_them() {
     for taken in 1..=500 {
         stream.next().unwrap();
         let ahead = calls.load(Ordering::SeqCst) - taken;
-        // Besides the chunk: one that is handed over, and one behind it.
+        // In addition to the chunk: one that is being passed on, and the next one.
         assert!(ahead <= 8 + 2, "{ahead}");
     }
     drop(stream);
-    // The threads were joined: nothing moves any more.
+    // The threads were joined, so nothing runs any more.
     assert_eq!(running.load(Ordering::SeqCst), 0);
     let after = calls.load(Ordering::SeqCst);
     std::thread::yield_now();
@@ -218,7 +218,7 @@ fn files_without_end_are_processed_a_few_ahead_of_whoever_takes_them() {
 }
 
 #[test]
-fn a_run_ends_although_all_wait_for_a_file_that_is_tried_again_much_later() {
+fn a_run_can_be_ended_while_a_file_waits_for_its_retry() {
     let folder = Folder::of(1);
     let patient = RetryPolicy::default().base_delay(Duration::from_secs(3600));
     let parallel = ParallelConfig::new().max_workers(1).chunk_size(4);
@@ -246,7 +246,7 @@ fn a_run_ends_although_all_wait_for_a_file_that_is_tried_again_much_later() {
 }
 
 #[test]
-fn under_the_ceiling_of_memory_files_go_one_at_a_time() {
+fn at_the_memory_limit_files_are_processed_one_at_a_time() {
     let folder = Folder::of(50);
     let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let parallel = ParallelConfig::new().max_workers(4);
@@ -263,7 +263,7 @@ fn under_the_ceiling_of_memory_files_go_one_at_a_time() {
 }
 
 #[test]
-fn a_folder_is_walked_by_its_pattern_and_what_is_left_out_is_told() {
+fn files_of_a_folder_match_the_pattern_and_skipped_ones_are_reported() {
     let folder = Folder::of(2);
     folder.write("pkg/mod.py", "x = 1\n");
     folder.write("notes.txt", "no");
@@ -283,7 +283,7 @@ fn a_folder_is_walked_by_its_pattern_and_what_is_left_out_is_told() {
 }
 
 #[test]
-fn a_run_that_stops_says_why_and_what_was_not_started() {
+fn a_stopped_run_reports_the_reason_and_unstarted_files() {
     let folder = Folder::of(100);
     let config = at_once().on_error(ErrorPolicy::StopOnError);
     let batch = BatchProcessor::new(config, ParallelConfig::new().max_workers(2))
@@ -313,7 +313,7 @@ fn a_run_that_stops_says_why_and_what_was_not_started() {
 }
 
 #[test]
-fn the_next_run_does_what_is_new_changed_or_failed() {
+fn the_next_run_processes_new_changed_and_failed_files() {
     let folder = Folder::of(20);
     let place = tempfile::tempdir().unwrap();
     let checkpoint = place.path().join("done.jsonl");
@@ -344,7 +344,7 @@ fn the_next_run_does_what_is_new_changed_or_failed() {
 }
 
 #[test]
-fn of_a_stream_what_was_asked_beyond_counts_as_done() {
+fn a_streamed_file_is_done_when_the_next_result_is_requested() {
     let folder = Folder::of(5);
     let place = tempfile::tempdir().unwrap();
     let config = at_once().checkpoint(place.path().join("done.jsonl"));
@@ -357,7 +357,7 @@ fn of_a_stream_what_was_asked_beyond_counts_as_done() {
     let mut first = stream();
     first.next().unwrap();
     first.next().unwrap();
-    // Nobody knows whether the second has been saved.
+    // It is unknown whether the second one has been saved.
     drop(first);
     let second = stream().finish();
     let indexes: Vec<PathBuf> = second
@@ -372,7 +372,7 @@ fn of_a_stream_what_was_asked_beyond_counts_as_done() {
 
 #[cfg(unix)]
 #[test]
-fn names_that_are_no_text_are_processed_and_resumed() {
+fn file_names_that_are_not_utf_8_are_processed_and_resumed() {
     use std::os::unix::ffi::OsStrExt;
     let folder = Folder::of(0);
     for name in [&b"with space.py"[..], b"two\nlines.py", b"\xff\xfe.py"] {
@@ -392,7 +392,7 @@ fn names_that_are_no_text_are_processed_and_resumed() {
 }
 
 #[test]
-fn a_model_is_asked_about_each_file_that_can_be_read() {
+fn one_prompt_is_sent_for_each_readable_file() {
     let folder = Folder::of(30);
     fs::write(folder.path("013.py"), b"\xff").unwrap();
     fs::write(folder.path("017.py"), "refuse").unwrap();
@@ -441,7 +441,7 @@ fn a_model_is_asked_about_each_file_that_can_be_read() {
 }
 
 #[test]
-fn whoever_takes_no_more_answers_ends_the_asking() {
+fn breaking_from_the_sink_ends_the_prompts() {
     let folder = Folder::of(1);
     let model = client_fn(|_: &Request, _: &Context| Ok(Response::new("m", "")));
     let mut taken = 0;
@@ -465,7 +465,7 @@ fn whoever_takes_no_more_answers_ends_the_asking() {
 
 const CHILD: &str = "BATCHWRIGHT_TEST_PROCESSING";
 
-/// What [`a_killed_run_goes_on_where_it_was`] starts and kills; by itself it does nothing.
+/// The run that [`a_killed_run_resumes_from_its_checkpoint`] starts and kills; by itself this test does nothing.
 #[test]
 #[ignore = "started by another test"]
 fn the_run_that_is_killed() {
@@ -492,7 +492,7 @@ fn the_run_that_is_killed() {
 }
 
 #[test]
-fn a_killed_run_goes_on_where_it_was() {
+fn a_killed_run_resumes_from_its_checkpoint() {
     const FILES: usize = 200;
     const KILLS: usize = 6;
     let place = Folder::of(0);
@@ -513,7 +513,7 @@ fn a_killed_run_goes_on_where_it_was() {
         while done().lines().count() < goal && child.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_millis(1));
         }
-        // SIGKILL, wherever it is.
+        // SIGKILL at a random moment.
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -524,6 +524,6 @@ fn a_killed_run_goes_on_where_it_was() {
     }
     assert_eq!(runs.len(), FILES);
     let again: usize = runs.values().map(|times| times - 1).sum();
-    // Those that were under way when it was killed, and their results on the way to the checkpoint.
+    // The files in progress at each kill, and results on the way to the checkpoint.
     assert!(again <= KILLS * (4 + 2), "{again} were done again");
 }

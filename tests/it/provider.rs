@@ -1,4 +1,4 @@
-//! Clients over real sockets, against a provider that delays, fails, throttles and hangs up.
+//! Clients over real sockets, against a provider that delays, fails, throttles and closes connections.
 
 use std::io::Read;
 use std::net::TcpListener;
@@ -30,7 +30,7 @@ fn requests(n: usize) -> Vec<Request> {
         .collect()
 }
 
-/// A server that reads one request whole and then does as told with the connection.
+/// A server that reads one request completely and then calls `answer` with the connection.
 fn one_shot(answer: impl FnOnce(std::net::TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
@@ -70,7 +70,7 @@ fn every_prompt_is_answered_once_over_kept_connections() {
 }
 
 #[test]
-fn a_cut_connection_tells_whether_the_request_had_gone_out() {
+fn a_cut_connection_reports_whether_the_request_was_sent() {
     let after_sending = single(&one_shot(drop));
     assert_eq!(after_sending.kind(), ErrorKind::Transient);
     assert_eq!(after_sending.sent(), Sent::Maybe);
@@ -100,7 +100,7 @@ fn an_abort_wakes_calls_blocked_in_a_read() {
         let start = Instant::now();
         ctx.abort();
         let error = run.join().unwrap().unwrap_err();
-        // Far below the five seconds of the request's own time-out.
+        // Far below the request's own time-out of five seconds.
         assert!(start.elapsed() < Duration::from_secs(3));
         assert!(error.outcomes.iter().all(|o| !o.is_success()));
     });

@@ -1,9 +1,9 @@
-//! `docs/names.md` lists every public name with what it is for, as the modules' own tables say.
+//! `docs/names.md` lists every public name with its purpose, taken from the tables of the modules.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The files that hold nothing but public names, with the features that their module needs.
+/// Files that contain only public names, with the features that their module needs.
 const MODULES: [(&str, &str, &str); 14] = [
     ("batch", "src/batch.rs", ""),
     ("client", "src/client.rs", ""),
@@ -48,7 +48,7 @@ fn rows(source: &str) -> Vec<String> {
     rows
 }
 
-/// Links as their texts: pages outside of the documentation have no targets for them.
+/// Links replaced by their texts, because pages outside of the documentation have no targets for them.
 fn unlinked(row: &str) -> String {
     let mut out = String::new();
     let mut rest = row;
@@ -69,7 +69,7 @@ fn unlinked(row: &str) -> String {
     out + rest
 }
 
-/// The names that a file makes public.
+/// The public names of a file.
 fn names(source: &str) -> Vec<String> {
     let mut names = Vec::new();
     for item in source.split("\npub use ").skip(1) {
@@ -115,7 +115,7 @@ fn every_public_name_is_on_a_page() {
         }
         for row in &table {
             let cells = row.trim_matches('|').matches(" | ").count();
-            // Seams have a column of their own.
+            // Traits to implement have a separate column.
             let row = if cells > 1 {
                 row.replacen(" | ", ": ", 1)
             } else {

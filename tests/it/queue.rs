@@ -34,7 +34,7 @@ fn route(client: &Arc<ScriptedClient>) -> Route<'static> {
     Route::new(client.clone()).retry(quick())
 }
 
-/// A worker of one slot that ends when nothing is left.
+/// A worker with one slot that ends when no work is left.
 fn worker(queue: &JobQueue) -> Worker {
     Worker::new(queue)
         .retry(quick())
@@ -50,7 +50,7 @@ fn lines(queue: &JobQueue, process: ProcessId) -> Vec<Value> {
     results.map(line).collect()
 }
 
-/// Counts up and lets others wait for it.
+/// A counter that other threads can wait for.
 #[derive(Default)]
 struct Steps(Mutex<usize>, Condvar);
 
@@ -69,7 +69,7 @@ impl Steps {
     }
 }
 
-/// Keeps what it hears of ends.
+/// Stores the ends that it receives.
 #[derive(Default)]
 struct Ends(Mutex<Vec<Heard>>);
 
@@ -82,7 +82,7 @@ impl batchwright::progress::JobObserver for Ends {
 }
 
 #[test]
-fn a_direct_job_is_answered_like_others_and_its_end_is_told_by_its_ids() {
+fn a_direct_job_is_answered_like_others_and_its_end_is_reported_with_its_ids() {
     let (_folder, queue) = queue();
     let process = ProcessId::new();
     let jobs = prompts(&["a"]).into_iter().map(Job::direct);
@@ -112,7 +112,7 @@ fn a_result_that_could_not_be_saved_stays() {
 }
 
 #[test]
-fn a_failure_waits_in_its_row_and_is_remembered() {
+fn a_failed_attempt_is_stored_while_its_job_waits() {
     let (_folder, queue) = queue();
     let client = Arc::new(ScriptedClient::new());
     for _ in 0..2 {
@@ -179,7 +179,7 @@ fn retries_are_counted_across_restarts() {
         .map(|job| job.max_retries(2))
         .collect();
     let ids = queue.enqueue(process, jobs).unwrap();
-    // Each life of the worker makes one call: the second one waits for an hour.
+    // Each instance of the worker makes one call: the second call waits for an hour.
     for life in 1..=3_u32 {
         let slow = RetryPolicy::default().base_delay(Duration::from_millis(30));
         let running = Worker::new(&queue)
@@ -200,7 +200,7 @@ fn retries_are_counted_across_restarts() {
 }
 
 #[test]
-fn a_wait_that_a_handler_asks_for_is_kept_exactly() {
+fn a_wait_requested_by_a_handler_is_kept_exactly() {
     for (kind, wait) in [
         (ErrorKind::Transient, Duration::from_millis(70)),
         (ErrorKind::Transient, Duration::from_secs(3 * 3600)),
@@ -236,7 +236,7 @@ fn a_wait_that_a_handler_asks_for_is_kept_exactly() {
 }
 
 #[test]
-fn a_new_route_serves_what_the_old_one_could_not() {
+fn a_new_route_completes_jobs_that_the_old_one_could_not() {
     let (_folder, queue) = queue();
     let (wrong, right) = (
         Arc::new(ScriptedClient::new()),
@@ -270,7 +270,7 @@ fn a_new_route_serves_what_the_old_one_could_not() {
 }
 
 #[test]
-fn a_worker_that_stops_lets_calls_end_and_gives_back_the_rest() {
+fn a_stopping_worker_finishes_calls_and_requeues_the_rest() {
     let (_folder, queue) = queue();
     let client = Arc::new(ScriptedClient::new());
     client.hold();
@@ -296,7 +296,7 @@ fn a_worker_that_stops_lets_calls_end_and_gives_back_the_rest() {
 }
 
 #[test]
-fn a_call_that_is_cut_off_spends_no_attempt_and_is_in_doubt() {
+fn an_aborted_call_uses_no_attempt_and_is_possibly_billed() {
     let (_folder, queue) = queue();
     let client = Arc::new(ScriptedClient::new());
     client.hold();
@@ -319,7 +319,7 @@ fn a_call_that_is_cut_off_spends_no_attempt_and_is_in_doubt() {
 }
 
 #[test]
-fn a_late_listener_is_told_the_state_first_and_then_each_change() {
+fn a_late_listener_gets_the_state_first_and_then_each_change() {
     let (_folder, queue) = queue();
     let client = Arc::new(ScriptedClient::new());
     let process = ProcessId::new();
@@ -352,13 +352,13 @@ fn a_late_listener_is_told_the_state_first_and_then_each_change() {
 }
 
 #[test]
-fn an_iterator_is_started_only_when_all_of_it_is_there() {
+fn jobs_of_an_iterator_start_only_after_complete_submission() {
     let (_folder, queue) = queue();
     let client = Arc::new(ScriptedClient::new());
     let process = ProcessId::new();
     let source = (0..2500).map(|n| {
         if n == 2000 {
-            // Two groups are written and nothing of them can be claimed.
+            // Two groups are written, and none of their jobs can be claimed.
             let report = worker(&queue).completions(route(&client)).run().unwrap();
             assert_eq!(report.completed, 0);
             assert!(!queue.process(process).unwrap().unwrap().sealed);
@@ -374,7 +374,7 @@ fn an_iterator_is_started_only_when_all_of_it_is_there() {
     assert_eq!(report.completed, 2500);
 }
 
-/// A worker waits for a database that another program has locked; what else runs ends at its deadline all the same.
+/// A worker waits for a database that another program has locked; calls in flight still end at their deadline.
 #[test]
 fn a_locked_database_delays_no_deadline() {
     let (folder, queue) = queue();
@@ -388,7 +388,7 @@ fn a_locked_database_delays_no_deadline() {
     let client = client_fn(move |request: &Request, ctx: &Context| {
         let done = Ok(Response::new("m-1", "done"));
         match request.messages[0].text().as_str() {
-            // Two calls at once begin when one has been answered.
+            // Two calls begin at once after one has been answered.
             "first" => done,
             "quick" => {
                 slow_is_there.recv_timeout(PATIENCE).unwrap();
@@ -400,7 +400,7 @@ fn a_locked_database_delays_no_deadline() {
                 slow_runs.send(()).unwrap();
                 let (cancel, cancelled) = crossbeam_channel::unbounded();
                 let _hook = ctx.on_cancel(move || cancel.send(()).unwrap_or_default());
-                // Less than the time that the worker waits for the lock.
+                // Less than the time for which the worker waits for the lock.
                 let cancelled = cancelled.recv_timeout(Duration::from_secs(8));
                 aborted.send(cancelled).unwrap();
                 other.lock().execute_batch("COMMIT").unwrap();

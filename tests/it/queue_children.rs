@@ -1,4 +1,4 @@
-//! Jobs that wait for others: what is paid for once, who ends when, and what is counted where.
+//! Jobs that wait for others: what is billed once, when each ends, and where it is counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,11 +14,11 @@ use crate::common::PATIENCE;
 
 const TOKENS: u64 = 3;
 
-/// A queue in memory, whose prompts cost three tokens each.
+/// A queue in memory, with prompts that cost three tokens each.
 struct Scene {
     queue: JobQueue,
     client: Arc<ScriptedClient>,
-    /// How often a parent was called.
+    /// Number of calls of a parent.
     looks: Arc<AtomicUsize>,
 }
 
@@ -39,7 +39,7 @@ impl Scene {
         (process, ids)
     }
 
-    /// Ends by itself, or its context's time is over.
+    /// A worker that ends by itself; otherwise the time-out of its context ends it.
     fn worker(&self) -> Worker {
         Worker::new(&self.queue)
             .scale(WorkerScale::fixed(4))
@@ -47,7 +47,7 @@ impl Scene {
             .until_empty(true)
     }
 
-    /// Gathers a prompt for each text, and fails where one of them did.
+    /// A handler that collects one prompt for each text, and fails if one of them fails.
     fn gathering(&self) -> Handler {
         let looks = self.looks.clone();
         Handler::with_children(move |job: &RunningJob, children: &Children, _: &Context| {
@@ -81,7 +81,7 @@ impl Scene {
         }))
     }
 
-    /// Parents and prompts.
+    /// Runs parents and prompts.
     fn work(&self) {
         let worker = self.worker().handle("gather", self.gathering());
         let report = worker.completions(self.prompts()).run().unwrap();
@@ -100,7 +100,7 @@ impl Scene {
 }
 
 #[test]
-fn a_parent_looks_twice_however_long_its_children_take() {
+fn a_parent_is_called_twice_however_long_its_children_take() {
     let scene = Scene::new();
     let (process, _) = scene.enqueue(&[&["a", "b", "c", "d", "e", "f"]]);
     scene.work();
@@ -114,7 +114,7 @@ fn a_parent_looks_twice_however_long_its_children_take() {
 }
 
 #[test]
-fn what_failed_is_done_again_and_nothing_else_is_paid_twice() {
+fn only_failed_children_are_repeated_and_billed_again() {
     let scene = Scene::new();
     scene
         .client
@@ -146,7 +146,7 @@ fn what_failed_is_done_again_and_nothing_else_is_paid_twice() {
 }
 
 #[test]
-fn what_was_cancelled_goes_on_where_it_was() {
+fn a_cancelled_job_resumes_where_it_was() {
     let scene = Scene::new();
     let (process, _) = scene.enqueue(&[&["a", "b", "c", "d", "e", "f", "g"]]);
     scene.client.hold();
@@ -174,7 +174,7 @@ fn what_was_cancelled_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_process_of_parents_is_worked_alone_with_what_they_wait_for() {
+fn a_worker_of_one_process_also_runs_the_children_of_its_jobs() {
     const PARENTS: usize = 100;
     let scene = Scene::new();
     let worker = || {
@@ -206,7 +206,7 @@ fn a_process_of_parents_is_worked_alone_with_what_they_wait_for() {
 }
 
 #[test]
-fn workers_that_know_a_part_each_do_it_together_and_end_meanwhile() {
+fn workers_with_different_job_types_complete_a_process_together() {
     let scene = Scene::new();
     let (process, _) = scene.enqueue(&[&["a", "b"]]);
     let parents = || {
@@ -238,7 +238,7 @@ fn awaiting() -> Handler {
 }
 
 #[test]
-fn whoever_waits_for_another_job_is_looked_at_once_more_before_the_worker_ends() {
+fn a_waiting_job_is_called_once_more_before_the_worker_ends() {
     let scene = Scene::new();
     let (process, other) = (ProcessId::new(), ProcessId::new());
     let prompt = Job::from(&Request::new("a"));
@@ -257,7 +257,7 @@ fn whoever_waits_for_another_job_is_looked_at_once_more_before_the_worker_ends()
 }
 
 #[test]
-fn hosts_are_not_given_what_a_parent_collects() {
+fn results_that_a_parent_collects_are_not_returned_to_hosts() {
     let scene = Scene::new();
     let (process, _) = scene.enqueue(&[&["a", "b"]]);
     scene
@@ -291,7 +291,7 @@ fn hosts_are_not_given_what_a_parent_collects() {
     assert_eq!(scene.state(process).counts.completed, 1);
 }
 
-/// Enqueues nothing after its job was cancelled, and fails nothing by that.
+/// After its job was cancelled it enqueues nothing, and nothing fails because of that.
 #[test]
 fn a_parent_that_is_cancelled_while_it_fans_out_enqueues_nothing() {
     let scene = Scene::new();

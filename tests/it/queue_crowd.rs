@@ -1,4 +1,4 @@
-//! Many threads and workers in one process, and jobs of odd shapes.
+//! Many threads and workers in one process, and jobs with unusual payloads.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ fn job(n: usize) -> Job {
     Job::new("count", &n).unwrap().item_id(format!("i-{n}"))
 }
 
-/// Panics once more when it is thrown away.
+/// Panics again when it is dropped.
 struct Bomb;
 
 impl Drop for Bomb {
@@ -40,7 +40,7 @@ impl Drop for Bomb {
 }
 
 #[test]
-fn a_panic_whose_payload_panics_costs_one_job() {
+fn a_panic_with_a_panicking_payload_fails_one_job() {
     for limit in [None, Some(Duration::from_secs(20))] {
         let (_folder, queue) = queue();
         let handler = Handler::new(|job: &RunningJob, _: &Context| {
@@ -72,7 +72,7 @@ fn a_panic_whose_payload_panics_costs_one_job() {
 }
 
 #[test]
-fn a_parsed_payload_that_panics_when_dropped_costs_one_job() {
+fn a_payload_that_panics_when_dropped_fails_one_job() {
     #[derive(serde::Deserialize)]
     #[serde(transparent)]
     struct Touchy(usize);
@@ -94,7 +94,7 @@ fn a_parsed_payload_that_panics_when_dropped_costs_one_job() {
 }
 
 #[test]
-fn names_and_texts_of_any_kind_come_back_as_they_went() {
+fn names_and_texts_of_any_kind_are_returned_unchanged() {
     let (_folder, queue) = queue();
     let odd = [
         "it's",
@@ -178,13 +178,13 @@ fn large_payloads_and_results_pass_through() {
         Ok::<_, Error>(())
     });
     assert_eq!(consumed.unwrap(), 2);
-    // Never more in memory than has to be.
+    // Only the necessary parts are in memory.
     assert_eq!(chunks, [1, 1]);
     assert!(queue.process(process).unwrap().is_none());
 }
 
 #[test]
-fn ten_thousand_processes_of_one_job_each_are_told_and_finished_one_by_one() {
+fn ten_thousand_processes_of_one_job_each_are_reported_and_finished() {
     const MANY: usize = 10_000;
     let (_folder, queue) = queue();
     for n in 0..MANY {
@@ -213,7 +213,7 @@ fn ten_thousand_processes_of_one_job_each_are_told_and_finished_one_by_one() {
     assert!(all.iter().all(|process| process.counts.is_finished()));
 }
 
-/// The system's clock, with a time of day that can be set.
+/// The system's clock, with a settable time of day.
 #[derive(Default)]
 struct SetClock(AtomicI64);
 
@@ -237,7 +237,7 @@ impl Clock for SetClock {
 }
 
 #[test]
-fn a_clock_that_is_set_loses_nothing() {
+fn changes_of_the_clock_lose_nothing() {
     const DAY: Duration = Duration::from_secs(24 * 3600);
     let (_folder, queue) = queue();
     let clock = Arc::new(SetClock::default());
@@ -275,7 +275,7 @@ fn a_clock_that_is_set_back_keeps_no_worker_waiting() {
     let queue = queue.clock(clock.clone());
     let process = ProcessId::new();
     queue.enqueue(process, [0, 1, 2].map(job)).unwrap();
-    // The first one waits for another try when the second one sees the clock corrected.
+    // The first one waits for a retry when the second one sees the corrected clock.
     let calls = AtomicUsize::new(0);
     let handler = Handler::new(move |_: &RunningJob, _: &Context| {
         match calls.fetch_add(1, Ordering::SeqCst) {
@@ -291,7 +291,7 @@ fn a_clock_that_is_set_back_keeps_no_worker_waiting() {
     let report = Worker::new(&queue)
         .handle("count", handler)
         .scale(WorkerScale::fixed(1))
-        // Whoever waits for hours is told here to give up.
+        // A run that would wait for hours stops here with a clear failure.
         .context(&Context::new().with_timeout(Duration::from_secs(60)))
         .until_empty(true)
         .run()

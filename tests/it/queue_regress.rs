@@ -1,4 +1,4 @@
-//! What once went wrong with workers.
+//! Former bugs of workers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -41,7 +41,7 @@ impl LlmClient for Metered {
 }
 
 #[test]
-fn a_job_that_has_left_more_steps_than_the_route_has_now_ends_on_the_last_one() {
+fn a_job_beyond_the_end_of_a_shortened_route_ends_on_its_last_step() {
     for last_one_fails in [false, true] {
         let (_, queue) = queue();
         let no = || Error::new(ErrorKind::Invalid, "no").with_status(400);
@@ -94,7 +94,7 @@ fn an_idle_worker_leaves_the_store_alone() {
         claims <= 3,
         "{claims} claims although nothing was to be had"
     );
-    // It is awake at once all the same.
+    // The worker still wakes immediately.
     let process = ProcessId::new();
     queue.enqueue(process, [prompt("x")]).unwrap();
     let done = || queue.process(process).unwrap().unwrap().counts.completed == 1;
@@ -104,7 +104,7 @@ fn an_idle_worker_leaves_the_store_alone() {
 }
 
 #[test]
-fn jobs_beyond_a_providers_room_stay_in_the_queue() {
+fn jobs_above_the_capacity_of_a_provider_stay_in_the_queue() {
     let (store, queue) = queue();
     let client = Arc::new(ScriptedClient::new());
     client.hold();
@@ -161,7 +161,7 @@ fn the_end_of_a_workers_time_fails_no_job() {
 }
 
 #[test]
-fn trouble_with_the_store_is_told_and_taken_back() {
+fn store_failures_are_reported_and_cleared() {
     let (store, queue) = queue();
     store.is_full.store(true, Ordering::SeqCst);
     let process = ProcessId::new();
@@ -191,7 +191,7 @@ fn trouble_with_the_store_is_told_and_taken_back() {
 }
 
 #[test]
-fn a_worker_of_some_processes_ends_when_they_have_nothing_for_it() {
+fn a_worker_of_some_processes_ends_when_they_have_no_jobs_for_it() {
     let (_, queue) = queue();
     let process = ProcessId::new();
     queue
@@ -208,7 +208,7 @@ fn a_worker_of_some_processes_ends_when_they_have_nothing_for_it() {
 }
 
 #[test]
-fn a_worker_whose_notifier_panics_keeps_nothing() {
+fn a_worker_whose_notifier_panics_keeps_no_jobs() {
     let (_, queue) = queue();
     let client = Arc::new(ScriptedClient::new());
     client.hold();
@@ -239,7 +239,7 @@ fn a_worker_whose_notifier_panics_keeps_nothing() {
 }
 
 #[test]
-fn a_process_that_others_finish_is_told_too() {
+fn a_process_finished_by_others_is_reported() {
     let (_, queue) = queue();
     let seen: Arc<Mutex<Vec<(Phase, u64)>>> = Arc::default();
     let told = seen.clone();
@@ -261,7 +261,7 @@ fn a_process_that_others_finish_is_told_too() {
 }
 
 #[test]
-fn what_failed_attempts_cost_is_in_the_accounts_however_the_job_ends() {
+fn the_cost_of_failed_attempts_is_counted_however_the_job_ends() {
     let (_, queue) = queue();
     let client = Arc::new(ScriptedClient::new());
     let paid = batchwright::Usage {
@@ -294,7 +294,7 @@ fn what_failed_attempts_cost_is_in_the_accounts_however_the_job_ends() {
 }
 
 #[test]
-fn a_process_that_is_deleted_is_told() {
+fn a_deleted_process_is_reported() {
     let (_, queue) = queue();
     let process = ProcessId::new();
     queue
@@ -315,7 +315,7 @@ fn a_process_that_is_deleted_is_told() {
 }
 
 #[test]
-fn a_worker_that_could_not_be_taken_off_the_list_keeps_nothing_once_that_works_again() {
+fn a_worker_that_could_not_unregister_keeps_no_jobs_after_recovery() {
     let folder = tempfile::tempdir().unwrap();
     let (there, away) = (folder.path().join("data"), folder.path().join("away"));
     let store = SqliteStore::open(&there.join("jobs.db"), SqliteOptions::default()).unwrap();

@@ -1,4 +1,4 @@
-//! What once went wrong in the library's bulk calls.
+//! Former bugs of the library's bulk calls.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +28,7 @@ fn go_on(_: Outcome) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-/// Something to wait for, at most as long as a test may hang.
+/// An event to wait for, with the time limit of a hanging test.
 #[derive(Default)]
 struct Event(Mutex<usize>, Condvar);
 
@@ -45,7 +45,7 @@ impl Event {
 }
 
 #[test]
-fn a_panicking_sink_ends_a_run_whose_calls_are_in_the_air() {
+fn a_panicking_sink_ends_a_run_with_calls_in_flight() {
     let panic = caught(|| {
         let client = client_fn(|request: &Request, ctx: &Context| {
             if request.messages[0].text() == "p0" {
@@ -84,7 +84,7 @@ fn a_panicking_notifier_ends_the_run_with_its_panic() {
     assert_eq!(words(&*panic.unwrap_err()), "the notifier broke");
 }
 
-/// Answers every prompt, but panics when asked one other thing.
+/// Answers every prompt, but panics at one other query.
 struct Fragile(&'static str);
 
 impl Fragile {
@@ -115,7 +115,7 @@ impl LlmClient for Fragile {
 }
 
 #[test]
-fn a_client_that_panics_beside_its_calls_costs_no_outcome() {
+fn a_client_that_panics_outside_of_calls_loses_no_outcome() {
     for what in ["quota", "provider", "model_for"] {
         let outcomes = ends(move || {
             Bulk::new(Fragile(what))
@@ -172,7 +172,7 @@ fn a_blocked_notifier_does_not_stop_the_workers() {
 }
 
 #[test]
-fn what_was_read_before_a_source_broke_is_all_accounted_for() {
+fn items_read_before_a_source_failed_all_have_outcomes() {
     for round in 0..100 {
         let (given, concurrency) = (round % 12, 1 + round % 5);
         let (seen, answered, error) = ends(move || {
@@ -231,7 +231,7 @@ fn an_absurd_concurrency_is_misuse_wherever_it_is_given() {
 }
 
 #[test]
-fn after_a_break_every_item_that_was_read_is_somewhere() {
+fn after_a_break_every_item_that_was_read_is_returned() {
     for round in 0..60 {
         let (breaks_at, concurrency) = (1 + round % 30, 1 + round % 7);
         ends(move || {
@@ -259,7 +259,7 @@ fn after_a_break_every_item_that_was_read_is_somewhere() {
 }
 
 #[test]
-fn a_break_at_the_very_last_outcome_is_no_early_end() {
+fn a_break_at_the_last_outcome_is_not_an_early_end() {
     for n in [1, 7] {
         let mut seen = 0;
         let run = Bulk::new(echo()).concurrency(3);

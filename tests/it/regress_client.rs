@@ -1,4 +1,4 @@
-//! What once went wrong in a provider's client.
+//! Former bugs of the providers' clients.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ use batchwright::{
 
 use super::hang::ends;
 
-/// Gives one reply, whatever is sent.
+/// Returns the same reply to every request.
 struct Canned(u16, String);
 
 impl Transport for Canned {
@@ -37,7 +37,7 @@ fn asked(key: &str, status: u16, body: &str) -> Result<Response, Error> {
 }
 
 #[test]
-fn a_placeholder_for_a_key_maims_neither_answer_nor_usage() {
+fn a_placeholder_key_does_not_mask_answers_or_usage() {
     let text = "none of the local tokens match the content of this test; EMPTY prompt_tokens";
     let body = format!(
         r#"{{"model":"local-model","choices":[{{"finish_reason":"stop","message":{{"content":"{text}"}}}}],
@@ -56,7 +56,7 @@ fn a_placeholder_for_a_key_maims_neither_answer_nor_usage() {
 }
 
 #[test]
-fn a_real_key_that_a_server_echoes_is_hidden_however_it_is_written() {
+fn an_echoed_key_is_masked_in_any_encoding() {
     let key = "sk-live/0123456789/abcdef";
     for written in [key.to_owned(), key.replace('/', "\\/")] {
         let body = format!(
@@ -65,7 +65,7 @@ fn a_real_key_that_a_server_echoes_is_hidden_however_it_is_written() {
         assert_eq!(asked(key, 200, &body).unwrap().text, "you sent ***!");
         let mut errors = Vec::new();
         for status in [400, 401, 429, 500] {
-            // As an error should look, as one string, and as no JSON at all.
+            // In the documented format of an error, as a string, and not as JSON.
             errors.push((
                 status,
                 format!(r#"{{"error":{{"message":"bad {written}"}}}}"#),
@@ -89,7 +89,7 @@ fn a_real_key_that_a_server_echoes_is_hidden_however_it_is_written() {
 }
 
 #[test]
-fn what_is_printed_for_debugging_holds_no_secret() {
+fn debug_output_contains_no_secret() {
     let url = "http://me:hunter2-password@127.0.0.1:9/v1";
     let config = LlmConfig::new("openai")
         .base_url(url)
@@ -122,11 +122,11 @@ fn what_is_printed_for_debugging_holds_no_secret() {
         }
     }
     assert!(format!("{config:?}").contains("***@127.0.0.1:9"));
-    // What is hidden is still used.
+    // The masked value is still used.
     assert!(format!("{:?}", status.config()).contains("***@"));
 }
 
-/// A server that never stops sending, a byte at a time.
+/// A server that sends endlessly, byte by byte.
 fn dripping(head: &'static str, byte: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
@@ -159,7 +159,7 @@ fn drip(head: &'static str, byte: &'static [u8], timeout: Duration, ctx: Context
 }
 
 #[test]
-fn a_reply_that_drips_is_bounded_by_the_time_out_as_a_whole() {
+fn a_slow_reply_is_limited_by_the_total_time_out() {
     for (head, byte) in DRIPS {
         let error = drip(head, byte, Duration::from_millis(120), Context::new());
         assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
@@ -168,7 +168,7 @@ fn a_reply_that_drips_is_bounded_by_the_time_out_as_a_whole() {
 }
 
 #[test]
-fn a_reply_that_drips_is_bounded_by_the_contexts_deadline() {
+fn a_slow_reply_is_limited_by_the_deadline_of_the_context() {
     for (head, byte) in DRIPS {
         let ctx = Context::new().with_timeout(Duration::from_millis(120));
         let error = drip(head, byte, Duration::from_secs(600), ctx);

@@ -1,4 +1,4 @@
-//! What once went wrong in runs from a file or a stream to a file.
+//! Former bugs of runs from a file or a stream to a file.
 
 use std::io::Cursor;
 use std::path::PathBuf;
@@ -76,7 +76,7 @@ fn run(prompts: Prompts, output: PathBuf, ctx: &Context, client: impl LlmClient)
 }
 
 #[test]
-fn a_result_line_torn_at_any_byte_is_cut_and_made_again() {
+fn a_result_line_truncated_at_any_byte_is_removed_and_sent_again() {
     let folder = Folder::new();
     folder.prompts(2);
     let ctx = Context::new();
@@ -84,7 +84,7 @@ fn a_result_line_torn_at_any_byte_is_cut_and_made_again() {
     let whole = folder.read("out.jsonl");
     let first = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
     let only: Vec<u8> = whole[first..].to_vec();
-    // Behind another line, and as the only one of the file.
+    // After another line, and as the only line of the file.
     for (start, line) in [(&whole[..first], &only), (&[], &only)] {
         for cut in 1..line.len() - 1 {
             folder.write("out.jsonl", [start, &line[..cut]].concat());
@@ -98,7 +98,7 @@ fn a_result_line_torn_at_any_byte_is_cut_and_made_again() {
 }
 
 #[test]
-fn a_stream_is_read_although_its_folder_cannot_be_made() {
+fn a_stream_is_read_although_its_folder_cannot_be_created() {
     let folder = Folder::new();
     folder.write("taken", "");
     let settings = PromptSettings::new().spool_folder(folder.path("taken/data"));
@@ -108,7 +108,7 @@ fn a_stream_is_read_although_its_folder_cannot_be_made() {
     assert_eq!(folder.results("out.jsonl").len(), 2);
 }
 
-/// Blocks until its call is ended from outside, by a stop or by time.
+/// Blocks until its call is ended from outside, by a stop or a time limit.
 fn until_ended(ctx: &Context) -> Error {
     let (ended, end) = channel();
     let _on_cancel = ctx.on_cancel(move || {
@@ -126,7 +126,7 @@ fn until_ended(ctx: &Context) -> Error {
 }
 
 #[test]
-fn an_abort_leaves_what_was_in_the_air_pending() {
+fn an_abort_leaves_calls_in_flight_pending() {
     for _ in 0..30 {
         let (report, text) = ends(|| {
             let folder = Folder::new();
@@ -153,8 +153,8 @@ fn an_abort_leaves_what_was_in_the_air_pending() {
 type Way = fn(&Context) -> Result<Response, Error>;
 
 #[test]
-fn a_deadline_leaves_what_was_in_the_air_pending_and_starts_nothing_after_it() {
-    // How a client ends a call whose time is over is its own affair.
+fn a_deadline_leaves_calls_in_flight_pending_and_starts_no_more() {
+    // A client may end a call after its time limit in any of these ways.
     let ways: [Way; 3] = [
         |ctx| Err(until_ended(ctx)),
         |ctx| {
@@ -201,13 +201,13 @@ fn a_deadline_leaves_what_was_in_the_air_pending_and_starts_nothing_after_it() {
 }
 
 #[test]
-fn a_cancelled_stream_counts_what_waits_for_a_retry_as_pending() {
+fn a_cancelled_stream_counts_items_that_wait_for_a_retry_as_pending() {
     let (report, results) = ends(|| {
         let folder = Folder::new();
         let ctx = Context::new();
         let called = AtomicUsize::new(0);
         let client = client_fn(|request: &Request, _: &Context| {
-            // Two are answered, one is refused for good, seven wait for another try.
+            // Two are answered, one fails permanently, and seven wait for a retry.
             let text = request.messages[0].text();
             let end = match text.as_str() {
                 "p1" | "p2" => Ok(Response::new("own", text)),
@@ -238,7 +238,7 @@ fn a_cancelled_stream_counts_what_waits_for_a_retry_as_pending() {
 }
 
 #[test]
-fn lines_before_a_bad_one_of_a_stream_are_all_accounted_for() {
+fn lines_before_a_bad_line_of_a_stream_all_have_outcomes() {
     for good in 0..12 {
         let (report, results, calls) = ends(move || {
             let folder = Folder::new();
@@ -285,7 +285,7 @@ fn an_absurd_concurrency_of_a_file_run_is_refused_before_anything_is_touched() {
 }
 
 #[test]
-fn an_extra_field_that_has_a_place_of_its_own_is_a_fault_of_the_input() {
+fn an_extra_field_with_its_own_setting_is_an_error_of_the_input() {
     let folder = Folder::new();
     for (name, value) in [
         ("model", "\"m\""),

@@ -1,4 +1,4 @@
-//! Recorded replies, one file for each vendor, and the outcome that each must lead to.
+//! Recorded replies, one file per vendor, and the outcome that each must have.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,10 +20,10 @@ pub(crate) struct Recording {
     pub status: u16,
     #[serde(default)]
     headers: Map<String, Value>,
-    /// The body, or `text` where it is not JSON.
+    /// The body, or `text` if it is not JSON.
     pub body: Option<Value>,
     text: Option<String>,
-    /// Why the body is not what the provider's own schema promises.
+    /// Why the body does not match the provider's own schema.
     off_schema: Option<String>,
     expect: Expected,
 }
@@ -44,9 +44,9 @@ struct Answer {
     usage: Option<[u64; 4]>,
     model: Option<String>,
     cost_usd: Option<Usd>,
-    /// What the warning contains; no warning if there is none here.
+    /// A text that the warning contains; no warning if there is none here.
     warning: Option<String>,
-    /// Further fields of its result line; null for one that is not there. An id `*` is any.
+    /// Further fields of its result line; null for a missing one. An id `*` matches any id.
     #[serde(default)]
     holds: Map<String, Value>,
 }
@@ -55,11 +55,11 @@ struct Answer {
 #[serde(deny_unknown_fields)]
 struct Failure {
     kind: String,
-    /// What the message must contain.
+    /// Texts that the message must contain.
     #[serde(default)]
     says: Vec<String>,
     retry_after: Option<f64>,
-    /// It was complete and paid for: kept whole and not asked for again.
+    /// It was complete and billed: it is kept completely and not requested again.
     #[serde(default)]
     unusable: bool,
 }
@@ -163,7 +163,7 @@ fn line(answer: &Response) -> Value {
     serde_json::to_value(&outcomes[0]).unwrap()
 }
 
-/// Ids that were made here are what they are.
+/// Replaces generated ids by `*` where any id is expected.
 fn any_ids(expected: &Value, found: &mut Value) {
     for (expected, found) in expected
         .as_array()
@@ -194,7 +194,7 @@ impl Failure {
 }
 
 #[test]
-fn recorded_replies_lead_to_their_outcomes() {
+fn recorded_replies_have_the_expected_outcomes() {
     let mut wrong = Vec::new();
     for vendor in VENDORS {
         for recording in recordings(vendor) {
@@ -209,7 +209,7 @@ fn recorded_replies_lead_to_their_outcomes() {
 }
 
 #[test]
-fn errors_of_gateways_and_servers_are_known_by_whichever_name_they_are_reached() {
+fn errors_of_gateways_and_servers_are_recognised_for_every_provider_name() {
     let recordings = recordings("gateways");
     let names: BTreeSet<_> = recordings.iter().map(|r| &r.name).collect();
     assert_eq!(names.len(), recordings.len(), "a name stands twice");
@@ -219,7 +219,7 @@ fn errors_of_gateways_and_servers_are_known_by_whichever_name_they_are_reached()
             let client = client(vendor, Recorder::answering(recording.reply())).unwrap();
             let result = client.complete(&Request::new("x"), &Context::new());
             let mut difference = recording.difference(&result);
-            // Only a wrong path is known by nothing but its status.
+            // Only a wrong path may be unclassified: it is recognised from its status alone.
             let unknown = result.is_err_and(|error| error.is_unclassified());
             if unknown != recording.name.ends_with("wrong path") {
                 difference = Some(format!("unclassified: {unknown}"));
@@ -232,14 +232,14 @@ fn errors_of_gateways_and_servers_are_known_by_whichever_name_they_are_reached()
     none_of(&wrong);
 }
 
-/// Fails with all that is wrong at once.
+/// Fails with all errors at once.
 pub(crate) fn none_of(wrong: &[String]) {
     let (many, list) = (wrong.len(), wrong.join("\n"));
     assert!(wrong.is_empty(), "{many} of them:\n{list}");
 }
 
 #[test]
-fn recordings_are_honest() {
+fn recordings_match_the_published_schemas() {
     for (vendor, reply, error) in [
         (
             "openai",
@@ -265,7 +265,7 @@ fn recordings_are_honest() {
             };
             let what = format!("{vendor}, {}", recording.name);
             if let Some(why) = &recording.off_schema {
-                // The published ones may be too lax to mind.
+                // The published schemas may be too permissive to detect it.
                 assert!(!schemas[0].faults(body).is_empty(), "{what}: not so, {why}");
                 continue;
             }

@@ -1,4 +1,4 @@
-//! Texts read out, against the simulator's strict reading of OpenAI's call for that.
+//! Text to speech, against the simulator's strict check of OpenAI's endpoint.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ fn has_own_sounds(outcomes: &[Outcome]) {
 }
 
 #[test]
-fn every_provider_that_speaks_is_asked_as_it_wants() {
+fn speech_requests_pass_the_strict_check_of_every_provider() {
     for (provider, vendor) in [
         ("openai", Some(Vendor::OpenAi)),
         ("groq", Some(Vendor::Groq)),
@@ -108,7 +108,7 @@ fn trouble_costs_no_sound() {
 }
 
 #[test]
-fn what_is_refused_for_good_is_asked_for_once() {
+fn permanently_rejected_speech_is_requested_once() {
     let sim = simulator(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
     let outcomes = run(client(&sim, "openai"), &requests(1));
     let error = outcomes[0].result.as_ref().unwrap_err();

@@ -1,4 +1,4 @@
-//! Answers in pieces while the provider still sends them, at every provider; the complete answer is the same as without.
+//! Streamed answers of every provider; the complete answer is the same as without streaming.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::common::{PATIENCE, simulator};
 use super::every_provider::{PROVIDERS, never_malformed};
 
-/// What a listener heard.
+/// The pieces that a listener received.
 #[derive(Debug, Clone, PartialEq)]
 enum Heard {
     Call,
@@ -77,7 +77,7 @@ fn openai(sim: &Simulator) -> Route<'static> {
 }
 
 #[test]
-fn every_provider_streams_the_answer_that_it_gives_without_a_stream() {
+fn streamed_answers_equal_those_without_a_stream_for_every_provider() {
     let tool = json!([{"type": "function", "function": {
         "name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}},
             "required": ["city"], "additionalProperties": false}}}]);
@@ -159,7 +159,7 @@ fn every_provider_streams_the_answer_that_it_gives_without_a_stream() {
 }
 
 #[test]
-fn a_piece_is_heard_while_the_provider_still_writes() {
+fn pieces_arrive_while_the_provider_still_sends() {
     let sim = simulator(SimConfig::default());
     let route = openai(&sim);
     sim.hold_streams(1);
@@ -182,14 +182,14 @@ fn a_piece_is_heard_while_the_provider_still_writes() {
 }
 
 #[test]
-fn a_provider_that_rejects_streams_is_asked_once_more_and_then_without() {
+fn a_provider_that_rejects_streams_is_called_once_more_without_one() {
     let sim = simulator(SimConfig::default().streams(false));
     let route = openai(&sim);
     for calls in [2, 3] {
         let (ctx, heard) = listening();
         let answer = route.complete(&Request::new("hello"), &ctx).unwrap();
         assert_eq!(answer.text, "echo: hello");
-        // The second request does not try it.
+        // The second request does not try to stream.
         assert_eq!(heard.try_iter().count(), usize::from(calls == 2));
         let stats = sim.stats();
         assert_eq!(
@@ -201,7 +201,7 @@ fn a_provider_that_rejects_streams_is_asked_once_more_and_then_without() {
 }
 
 #[test]
-fn a_stream_that_breaks_is_repeated_as_a_broken_reply_is() {
+fn a_broken_stream_is_retried_like_a_broken_reply() {
     for trouble in [Trouble::Truncated, Trouble::BrokenJson, Trouble::Drop] {
         let told = |ctx: &Context| {
             let sim = simulator(SimConfig::default().trouble(trouble, 1.0));
@@ -237,7 +237,7 @@ fn a_stream_that_breaks_is_repeated_as_a_broken_reply_is() {
 }
 
 #[test]
-fn items_of_the_responses_api_are_those_of_the_answer() {
+fn streamed_items_of_the_responses_api_equal_those_of_the_answer() {
     let sim = simulator(SimConfig::default().reasoning_tokens(3));
     let body = json!({"model": "m", "input": "hello"});
     let request = Request::from_native(NativeFormat::OpenAiResponses, body).unwrap();
@@ -252,7 +252,7 @@ fn items_of_the_responses_api_are_those_of_the_answer() {
     });
     let items = answer.items("1").into_iter().map(|item| item["id"].clone());
     assert_eq!(begun.collect::<Vec<_>>(), items.collect::<Vec<_>>());
-    // The reply that is kept is the one that would have come without a stream.
+    // The stored reply is the same as without streaming.
     let reply: Value = answer.details().reply.as_ref().unwrap().parse().unwrap();
     assert_eq!(
         (&reply["object"], &reply["status"]),

@@ -1,5 +1,4 @@
-//! Tools and all else that a reply may hold, with every provider's client, against a provider that is
-//! strict about its dialect.
+//! Tools and all other contents of a reply, with the client of every provider against the strict simulator.
 
 use batchwright::client::ReplyDetails;
 use batchwright::{FinishReason, Message, Request, Response, ResponseFormat};
@@ -34,11 +33,11 @@ fn answered(
 }
 
 #[test]
-fn every_provider_is_told_of_tools_and_its_conversation_goes_on() {
+fn tools_are_sent_to_every_provider_and_conversations_continue() {
     for provider in &PROVIDERS {
         let name = provider.name;
         let sim = provider.simulator(SimConfig::default().reasoning_tokens(5));
-        // A schema is no matter before there is an answer.
+        // A schema does not matter before there is an answer.
         let format = ResponseFormat::json_schema(schema()).unwrap();
         let mut request = with_tools().with_response_format(format);
         let answer = answered(provider, &sim, request.clone());
@@ -50,7 +49,7 @@ fn every_provider_is_told_of_tools_and_its_conversation_goes_on() {
         assert_ne!(calls[0].id, calls[1].id, "{name}");
         let thinks = !matches!(name, "openai" | "custom" | "azure");
         assert_eq!(answer.details().reasoning.is_some(), thinks, "{name}");
-        // Whoever made the calls, anybody may answer to what came of them.
+        // Any provider can continue a conversation with the tool calls of another one.
         request.params.response_format = None;
         request.messages.push(answer.message());
         for call in calls {
@@ -106,7 +105,7 @@ fn every_choice_among_tools_is_obeyed() {
 }
 
 #[test]
-fn sources_and_probabilities_that_were_asked_for_are_kept() {
+fn requested_sources_and_probabilities_are_kept() {
     let search = |name: &str, request: Request| match name {
         "anthropic" => request.with_extra(
             "tools",

@@ -86,7 +86,7 @@ pub fn missing_advice(id: &str, back: Option<&str>, command: impl Fn(&str) -> St
     )
 }
 
-/// True when no worker attends it and its API key is not set here.
+/// True if no worker owns it and its API key is not set here.
 pub fn lacks_its_key(batch: &BatchInfo) -> bool {
     let clients = clients_by_account(None, Duration::from_secs(60));
     !batch.attended && !batch.provider.is_empty() && clients(&batch.account()).is_none()

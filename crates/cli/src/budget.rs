@@ -28,10 +28,10 @@ impl RunBudget {
     /// The budget that the arguments set.
     ///
     /// # Errors
-    /// If the run makes no calls of its own, or if the record beside the output cannot be used.
+    /// If an earlier run without a budget is under way, or if the record beside the output cannot be used.
     pub fn open(
         args: &RunArgs,
-        makes_calls: bool,
+        is_under_way: bool,
         from_zero: bool,
     ) -> Result<Option<Self>, Refusal> {
         let budget = match (args.budget, args.budget_tokens) {
@@ -39,10 +39,9 @@ impl RunBudget {
             (None, Some(tokens)) => Budget::tokens(tokens),
             (None, None) => return Ok(None),
         };
-        if !makes_calls {
+        if is_under_way {
             return Err(Refusal::usage(
-                "a budget limits the calls of a run, and no batches or jobs of a queue yet: use --strategy sync or flex; \
-                 finish a run that has a file OUTPUT.batchwright without a budget",
+                "an earlier run of this output without a budget is under way (OUTPUT.batchwright): finish it without one",
             ));
         }
         let budget = match regular(args.output.as_deref()) {

@@ -1,4 +1,4 @@
-//! Commands for people to paste into a shell: quoting words, and finding the end of a command in a text.
+//! Commands that users paste into a shell: quotes words, and finds the end of a command in a text.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -96,7 +96,7 @@ fn again(words: impl Iterator<Item = String>) -> String {
     typed.join(" ")
 }
 
-/// A header as it may be shown: its name, or the file that it is read from.
+/// The displayable form of a header: its name, or the file that it is read from.
 fn without_value(header: &str) -> String {
     match header.split_once(':') {
         _ if header.starts_with('@') => header.to_owned(),
@@ -118,7 +118,7 @@ fn without_quiet(word: &str) -> Option<String> {
     (!left.is_empty()).then(|| format!("-{left}"))
 }
 
-/// A path as a shell takes it, see [`quoted`].
+/// A path quoted for a shell, see [`quoted`].
 pub fn quoted_path(path: impl AsRef<OsStr>) -> String {
     quoted(&path.as_ref().to_string_lossy())
 }
@@ -132,14 +132,14 @@ pub fn quoted(word: &str) -> String {
     if word.chars().all(|c| harmless_char(c) == c) {
         return format!("'{}'", word.replace('\'', r"'\''"));
     }
-    // Written with printf, since a terminal would not show it as it is. The shell's substitution removes line
-    // ends at the end of an output.
+    // Written with printf, because a terminal would not show it unchanged. The shell's substitution removes line ends
+    // at the end of an output.
     let text = word.trim_end_matches('\n');
     let mut out = String::new();
     if !text.is_empty() {
         let mut escaped: String = text.chars().map(for_printf).collect();
         if escaped.starts_with('-') {
-            // printf must not take it for an option.
+            // printf must not read it as an option.
             escaped.replace_range(..1, "\\055");
         }
         out = format!("\"$(printf '{escaped}')\"");
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_to_go_on_shows_no_value_of_a_header() {
+    fn a_resume_command_shows_no_header_values() {
         let typed = |words: &[&str]| again(words.iter().map(|word| (*word).to_owned()));
         for (header, shown) in [
             ("X-Team: secret", "'X-Team: ***'"),
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_to_go_on_shows_how_it_goes_and_buys_nothing_twice() {
+    fn a_resume_command_shows_progress_and_resends_nothing() {
         let typed = |line: &str| again(line.split(' ').map(String::from));
         assert_eq!(
             typed("bw run -q a -vq -qj4 --progress never --quiet -o -- -q --no-wait"),
@@ -272,7 +272,7 @@ mod tests {
         );
     }
 
-    /// A command is pasted as it was, whatever its words and its place in a text.
+    /// A displayed command can be pasted unchanged, whatever its words and its position in a text.
     #[test]
     #[cfg(unix)]
     fn a_printed_command_has_the_same_words_at_every_width() {

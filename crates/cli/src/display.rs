@@ -15,7 +15,7 @@ use super::format::{count, span, time_of_day};
 use super::sanitize::shortened;
 use super::{logging, stderr};
 
-/// Writes a line for people, above the bar if there is one. That standard error is closed is no error.
+/// Writes a line for people, above the bar if there is one. A closed standard error is ignored.
 pub fn say(line: &str) {
     logging::line(Level::Info, line);
 }
@@ -121,7 +121,7 @@ impl Display {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn clear(&self) {
         if let Shape::Bar(bar) = &self.shape {
             bar.finish_and_clear();
@@ -197,7 +197,7 @@ impl ProgressNotifier for Display {
 
 /// A part of a line of progress.
 pub struct Part {
-    /// Parts of the highest rank are left out first if space is short; those of rank 0 stay.
+    /// If space is short, parts with the highest rank are omitted first; parts of rank 0 stay.
     rank: u8,
     text: String,
 }
@@ -216,8 +216,8 @@ pub fn times(progress: &Progress, eta: Option<Duration>) -> impl Iterator<Item =
     [elapsed].into_iter().chain(left)
 }
 
-/// The parts in a line of `room` columns. Cutting the end could leave a part of a number, which looks like a complete
-/// one, so less important parts are left out first.
+/// The parts in a line of `room` columns. A cut at the end could leave a part of a number, which looks like a
+/// complete one, so less important parts are omitted first.
 pub fn fitted(mut parts: Vec<Part>, room: usize) -> String {
     loop {
         let texts: Vec<&str> = parts.iter().map(|part| part.text.as_str()).collect();
@@ -232,7 +232,7 @@ pub fn fitted(mut parts: Vec<Part>, room: usize) -> String {
     }
 }
 
-/// The flags that a part of the time answers to.
+/// The flags that influence a part of the time.
 fn lever(limit: &str) -> &'static str {
     match limit {
         "concurrency" => " (-j)",
@@ -340,7 +340,7 @@ mod tests {
 
     use super::*;
 
-    /// That of a run at its end.
+    /// The progress of a run at its end.
     fn progress() -> Progress {
         let progress = Arc::new(Mutex::new(None));
         let seen = progress.clone();
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn where_room_is_short_other_parts_go_and_the_times_stay() {
+    fn on_narrow_terminals_times_stay_and_other_parts_are_omitted() {
         let mut progress = progress();
         (progress.rate, progress.eta) = (2.0, Some(Duration::from_secs(90)));
         (progress.input_tokens, progress.output_tokens) = (1_000_000, 234_567);
@@ -366,7 +366,7 @@ mod tests {
         let without = |line: &str, part: &str| line.replace(&format!(" · {part}"), "");
         assert_eq!(line(&progress, usize::MAX), whole);
         let mut expected = whole.to_owned();
-        // From the least important on; the times stay.
+        // From the least important part on; the times stay.
         for part in [
             "1,234,567 tokens",
             "limited by quota (--rpm, --tpm)",
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_says_until_when() {
+    fn a_wait_shows_its_end() {
         let mut progress = progress();
         progress.limited_by = Some("backoff");
         assert!(line(&progress, usize::MAX).ends_with("limited by backoff"));

@@ -22,6 +22,8 @@ pub enum Exit {
     SomeFailed,
     /// Stopped early, can be resumed.
     StoppedEarly,
+    /// Finished, but after its deadline.
+    Late,
     /// Ended by a signal; finished items are saved.
     Signal(u8),
 }
@@ -35,6 +37,7 @@ impl Exit {
             Self::Usage => 2,
             Self::SomeFailed => 3,
             Self::StoppedEarly => 4,
+            Self::Late => 5,
             Self::Signal(number) => 128 + number,
         }
     }
@@ -52,13 +55,13 @@ impl From<Exit> for ExitCode {
 pub enum About {
     /// Flags and settings.
     Usage,
-    /// The prompts cannot be read, or not all are good.
+    /// The prompts cannot be read, or some are invalid.
     Input,
-    /// The results cannot be written, or those that are there do not fit.
+    /// The results cannot be written, or existing ones do not match.
     Output,
     /// The provider cannot be used: no key, no model, no server.
     Provider,
-    /// The queue, or the process that is meant.
+    /// The queue, or the process that a command names.
     Queue,
     /// Any other error.
     CouldNotRun,
@@ -131,7 +134,7 @@ impl Refusal {
     }
 }
 
-/// The refusal of a command for another reason than its usage.
+/// The error of a command, for another reason than its usage.
 pub fn could_not_run(error: Error) -> Refusal {
     Refusal::could_not_run(error.message())
 }

@@ -1,4 +1,4 @@
-//! Folders of source files as flags describe them.
+//! Folders of source files, as the flags describe them.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use super::format::number_of;
 use super::optional::Optional;
 use super::sanitize::one_line;
 
-/// Finds the files that are meant.
+/// Finds the selected files.
 pub fn scanner(patterns: &[String], args: &FolderArgs) -> FileScanner {
     let links = args.follow.then_some(SymlinkPolicy::Follow);
     let scanner = FileScanner::new()

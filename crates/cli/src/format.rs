@@ -1,4 +1,4 @@
-//! Counts and times as people read them.
+//! Counts and times in readable form.
 
 use std::time::{Duration, SystemTime};
 
@@ -55,14 +55,14 @@ pub fn age(time: Duration) -> String {
     }
 }
 
-/// The time of day so long from now.
+/// The time of day after this duration.
 pub fn time_of_day(from_now: Duration) -> String {
     let at = humantime::format_rfc3339_seconds(SystemTime::now() + from_now).to_string();
     let time = at.split_once('T').map_or("", |(_, time)| time);
     format!("{} UTC", time.trim_end_matches('Z'))
 }
 
-/// A time in the unit that suits it.
+/// A duration in a suitable unit.
 pub fn span(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     match seconds {

@@ -18,7 +18,7 @@ use super::optional::Optional;
 use super::session::Session;
 use super::settings::refused;
 
-/// As the name of a column: items have no ids of their own.
+/// This column name means that items have no own ids.
 const NO_IDS: &str = "none";
 
 impl InputArgs {
@@ -30,7 +30,7 @@ impl InputArgs {
         }
     }
 
-    /// True when it can be read only once, as a pipe.
+    /// True if it can be read only once, for example a pipe.
     pub fn is_stream(&self) -> bool {
         self.stream().is_some()
     }
@@ -97,7 +97,7 @@ impl InputArgs {
     /// Its name for people if there is no `--name`.
     pub fn short(&self) -> String {
         let (first, more) = (&self.files[0], self.files.len() - 1);
-        // `.` and `..` have a name where they are.
+        // `.` and `..` are named after their real folders.
         let placed = first.is_dir().then(|| first.canonicalize().ok()).flatten();
         let first = placed.as_ref().unwrap_or(first);
         match (first.file_name(), more) {
@@ -169,7 +169,8 @@ pub fn whole(path: &Path) -> String {
     whole.to_string_lossy().into_owned()
 }
 
-/// True for a file that is called one of lines of text, be it compressed, and for a stream, which may be one.
+/// True for a file whose name indicates lines of text, also if it is compressed, and for a stream, which may
+/// contain such lines.
 fn is_text(path: &Path) -> bool {
     let extension = |path: &Path| {
         let extension = path.extension().unwrap_or_default().to_string_lossy();
@@ -189,7 +190,7 @@ fn is_stream(path: &Path) -> bool {
 /// The thread that reads a stream.
 const SOURCE_THREAD: &str = "batchwright-source";
 
-/// A pipe by its path. It is opened by the first read, since that waits for its writer.
+/// A pipe by its path. The first read opens it, because opening waits for its writer.
 enum Pipe {
     Closed(PathBuf),
     Open(File),

@@ -1,4 +1,4 @@
-//! What was paid: the ledger of the queue, and the books of runs in the data folder.
+//! Lists costs: from the ledger of the queue, and from the ledgers of runs in the data folder.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -15,7 +15,7 @@ use super::exit::Refusal;
 use super::queue::{failed, open_existing};
 use super::runs;
 
-/// The folder of the books of runs.
+/// The folder with the ledgers of runs.
 pub fn books(data_folder: &Path) -> PathBuf {
     data_folder.join("ledger")
 }
@@ -90,7 +90,7 @@ pub fn cost_of_lines(output: &Path) -> Option<Usd> {
     lines.map(cost).sum()
 }
 
-/// What a queue has booked. The processes of a run's store are shown as its output.
+/// The charges of a queue. The processes of a run's store are shown under the name of its output.
 fn all_of(queue: &JobQueue, file: Option<&Path>) -> Result<Ledger, Refusal> {
     let ledger = queue.ledger(None, None).map_err(failed)?;
     let output = file.and_then(runs::output_of);

@@ -65,7 +65,7 @@ pub fn is_json() -> bool {
     FORMAT.get() == Some(&LogFormat::Json)
 }
 
-/// Writes a line for people, above the bar if there is one. That standard error is closed is no error.
+/// Writes a line for people, above the bar if there is one. A closed standard error is ignored.
 pub fn line(level: Level, text: &str) {
     if is_json() {
         return stderr::write(object(level, "batchwright", text, Map::new()));

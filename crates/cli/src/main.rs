@@ -82,6 +82,7 @@ fn execute(mut cli: Cli) -> Exit {
         Command::Exec(args) => exec::execute(&args),
         Command::Cancel(args) => cancel::execute(&args),
         Command::Retry(args) => retry::execute(&args),
+        Command::Budget(args) => commands::budget::execute(&args),
         Command::Queue(args) => move_queue::execute(&args),
         Command::Doctor(args) => doctor::execute(&args),
         Command::Providers(args) => providers::execute(&args),

@@ -1,4 +1,4 @@
-//! `--metrics-file`: the numbers of a run, written now and then for node-exporter's textfile collector.
+//! `--metrics-file`: the numbers of a run, written periodically for node-exporter's textfile collector.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use batchwright::{Error, JobQueue, Progress, ProgressNotifier};
 use super::args::shared::MetricsArgs;
 use super::exit::Refusal;
 
-/// Collectors are scraped every 15 s or so.
+/// Collectors are scraped about every 15 s.
 const EVERY: Duration = Duration::from_secs(5);
 
 /// Observers of the work's progress.
@@ -25,13 +25,13 @@ pub struct Listeners {
 /// Which jobs of a queue are processed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Served {
-    /// Those of this run: their numbers stay when the queue has forgotten them.
+    /// Those of this run: their numbers are kept after the queue has deleted them.
     ThisRun,
     Everybody,
 }
 
 impl MetricsArgs {
-    /// The display, and the file if there is to be one.
+    /// The display, and the metrics file if it is requested.
     pub fn listeners(
         &self,
         display: Arc<dyn ProgressNotifier>,
@@ -57,13 +57,13 @@ impl MetricsArgs {
 struct MetricsFile {
     metrics: Metrics,
     display: Arc<dyn ProgressNotifier>,
-    /// Dropped, it ends the thread.
+    /// Dropping it ends the thread.
     ends: Option<Sender<()>>,
     writer: Option<JoinHandle<()>>,
 }
 
 impl MetricsFile {
-    /// Writes the file at once, so that one that cannot be written shows before anything is spent.
+    /// Writes the file immediately, so that an unwritable file is detected before anything is billed.
     fn create(
         path: &Path,
         display: Arc<dyn ProgressNotifier>,

@@ -1,4 +1,4 @@
-//! Payloads of jobs, a line of JSON each.
+//! Payloads of jobs, one line of JSON each.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,7 +15,7 @@ use super::args::input::{Format, InputArgs};
 use super::background::iter_in_background;
 use super::exit::{About, Refusal};
 
-/// A longer line is no payload.
+/// Longer lines are rejected as payloads.
 const MOST_LINE_BYTES: u64 = 64 << 20;
 /// The byte order mark that some programs write at the start of a UTF-8 file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -87,7 +87,7 @@ struct Lines {
     ended: bool,
 }
 
-/// Names that are taken, by their hashes, each with how many others were made of it.
+/// Names in use, by their hashes, each with the number of names derived from it.
 #[derive(Default)]
 struct Names {
     taken: HashMap<(u64, u64), u64>,
@@ -99,7 +99,7 @@ impl Names {
         (self.hash.0.hash_one(name), self.hash.1.hash_one(name))
     }
 
-    /// Whether it was free.
+    /// Whether the name was free.
     fn take(&mut self, name: &str) -> bool {
         let key = self.key(name);
         match self.taken.entry(key) {
@@ -111,7 +111,7 @@ impl Names {
         }
     }
 
-    /// The name, or the first free one that is made of it.
+    /// The name, or the first free one derived from it.
     fn take_like(&mut self, name: String) -> String {
         if self.take(&name) {
             return name;
@@ -178,7 +178,7 @@ impl Lines {
             Some(Value::Number(id)) => Some(id.to_string()),
             Some(_) => return Err(format!("field `{field}`: write a text or a number")),
         };
-        // A field of the type's own may name the job as well.
+        // A field of the type itself may contain the name of the job as well.
         let made = match column {
             Some(_) => self.job_type.job(payload.clone()),
             None => Err(PayloadError::new(field, "")),

@@ -11,7 +11,7 @@ use super::exit::Refusal;
 use super::optional::Optional;
 use super::settings::refused;
 
-/// The settings that the flags make.
+/// The settings from the flags.
 pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettings, Refusal> {
     match prompt.task {
         TaskArg::Embed => fits_vectors(prompt)?,

@@ -123,7 +123,7 @@ pub fn line(plan: &ProviderPlan, calls: Concurrency) -> String {
     )
 }
 
-/// How many calls are made at once.
+/// Number of concurrent calls.
 pub fn in_flight(calls: Concurrency) -> String {
     let start = calls.start();
     match calls {
@@ -180,7 +180,7 @@ pub fn plan(
     Ok(plan)
 }
 
-/// With the headers of the flags, for the provider that is named.
+/// Adds the headers of the flags, for the named provider.
 fn with_headers(
     options: ProviderOptions,
     args: &ProviderArgs,
@@ -278,7 +278,7 @@ fn not_planned(error: ProviderPlanError, embed: bool) -> Refusal {
     }
 }
 
-/// Why providers cannot be used for which something was set, a line for each.
+/// Why providers with a partial configuration cannot be used, one line each.
 fn half_configured(all: &[ProviderStatus], embed: bool) -> impl Iterator<Item = String> {
     let halfway = all.iter().filter(|status| status.half_configured());
     halfway.map(move |status| {
@@ -394,7 +394,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_and_a_host_with_the_same_settings_come_to_the_same_route() {
+    fn a_run_and_a_host_with_the_same_settings_have_the_same_route() {
         let args = ProviderArgs {
             provider: Some("custom".to_owned()),
             model: Some("m".to_owned()),

@@ -25,7 +25,7 @@ impl DataArgs {
             .ok_or_else(|| Refusal::usage("no data folder: set --data-dir or BATCHWRIGHT_HOME"))
     }
 
-    /// The database, which may not be there yet.
+    /// The database, which may not exist yet.
     pub fn database(&self) -> Result<PathBuf, Refusal> {
         match &self.queue {
             Some(file) => existing_file(file).map(Path::to_owned),
@@ -66,7 +66,7 @@ impl DataArgs {
         address.filter(|_| self.queue.is_none())
     }
 
-    /// Where the queue is, for people.
+    /// The place of the queue, for messages.
     pub fn place(&self) -> String {
         match self.server() {
             Some(address) => shown(address),
@@ -87,8 +87,8 @@ impl DataArgs {
         }
     }
 
-    /// Opens the queue and finds the process that is meant: by its id, or by the beginning or the end of
-    /// one. Without a name it is the only process of a run's store.
+    /// Opens the queue and finds the named process: by its id, or by the beginning or the end of its id. Without a
+    /// name, it is the only process of a run's store.
     pub fn process(&self, named: Option<&str>) -> Result<(JobQueue, ProcessState), Refusal> {
         let Some(named) = named else {
             return self.only_process();
@@ -196,14 +196,14 @@ impl ProcessArgs {
     }
 }
 
-/// Whether this names a process of the queue: its id, or the beginning or the end of that.
+/// Whether this names a process of the queue, by its id or by the beginning or the end of it.
 pub fn has(queue: &JobQueue, named: &str) -> bool {
     let part = part_named(named);
     let processes = queue.open_processes().unwrap_or_default();
     part.len() >= LEAST && processes.iter().any(|process| is_named(process, &part))
 }
 
-/// A part of an id as ids are written.
+/// A part of an id in the format of ids.
 fn part_named(text: &str) -> String {
     let text = text.trim().trim_start_matches('…');
     text.to_ascii_lowercase()
@@ -214,7 +214,7 @@ fn is_named(process: &ProcessState, part: &str) -> bool {
     id.starts_with(part) || id.ends_with(part)
 }
 
-/// The file of a queue, which must be there.
+/// The file of a queue, which must exist.
 pub fn existing_file(file: &Path) -> Result<&Path, Refusal> {
     if file.is_file() {
         return Ok(file);
@@ -249,7 +249,7 @@ fn on_server(args: &StoreArgs, address: &str, folder: &Path) -> Result<JobQueue,
     store(args, address, folder).map(|store| JobQueue::on(store))
 }
 
-/// Opens the database of a queue on a server, and connects it with Redis if there is to be one.
+/// Opens the database of a queue on a server, and connects it with Redis if configured.
 #[cfg(feature = "mysql")]
 pub fn store(
     args: &StoreArgs,
@@ -319,7 +319,7 @@ pub fn failed(error: Error) -> Refusal {
     Refusal::could_not_run(error.message()).about(About::Queue)
 }
 
-/// The processes that these arguments name. One that is named by a whole id need not be there yet.
+/// The processes that these arguments name. A process that is named by its complete id need not exist yet.
 pub fn all_of(queue: &JobQueue, named: &[String]) -> Result<Vec<ProcessId>, Refusal> {
     let one = |named: &String| match named.parse() {
         Ok(id) => Ok(id),
@@ -333,7 +333,7 @@ pub fn all_of(queue: &JobQueue, named: &[String]) -> Result<Vec<ProcessId>, Refu
 
 /// Minimum number of characters of an id that identify it.
 const LEAST: usize = 4;
-/// Candidates that are listed where a part of an id fits several.
+/// Maximum number of candidates that are listed if a part of an id matches several.
 const LISTED: usize = 8;
 
 /// Number of characters at an id's end that distinguish processes. (Its beginning is the time of its creation.)
@@ -345,7 +345,7 @@ pub fn short(id: ProcessId) -> String {
     format!("…{}", &id[id.len() - SHORT..])
 }
 
-/// The process whose id has this beginning or this end.
+/// The process whose id begins or ends with this text.
 fn part_of(queue: &JobQueue, text: &str, bad: &Error) -> Result<Option<ProcessState>, Refusal> {
     let text = &part_named(text);
     let digits = text.chars().all(|c| c.is_ascii_hexdigit() || c == '-');

@@ -1,4 +1,4 @@
-//! Compares the reference in the book with the program: every flag, setting, error kind and exit code.
+//! Compares the reference in the documentation with the program: every flag, setting, error kind and exit code.
 //!
 //! `UPDATE_DOCS=1 cargo test --bin batchwright reference` writes the generated parts.
 
@@ -179,6 +179,7 @@ fn the_reference_explains_every_error_kind_and_exit_code() {
         Exit::Usage,
         Exit::SomeFailed,
         Exit::StoppedEarly,
+        Exit::Late,
         Exit::Signal(2),
         Exit::Signal(15),
     ];

@@ -16,7 +16,7 @@ pub struct ReuseStore {
     max_bytes: u64,
 }
 
-/// Where it is.
+/// The path of the cache.
 pub fn path(folder: &Path) -> PathBuf {
     folder.join("reuse.db")
 }

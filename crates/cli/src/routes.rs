@@ -31,7 +31,7 @@ pub fn manager(
     settings.worker_settings().map_err(refused)?;
     let notes = RefCell::new(Vec::new());
     let note = |line| notes.borrow_mut().push(line);
-    // Jobs that name no model and find no default fail one by one, with a clear message.
+    // Jobs without a model fail one by one with a clear message if there is no default model.
     let plan = provider::plan(&args.provider, settings, options, false, Some(0), &note)?;
     notes.into_inner().into_iter().for_each(say);
     let plan = provider::once_loaded(plan, ctx, say)?;

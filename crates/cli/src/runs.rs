@@ -35,7 +35,7 @@ pub fn note(folder: &Path, output: &Path) {
     }
 }
 
-/// The stores on the list that are still there; the others are dropped from it.
+/// The existing stores on the list; the others are dropped from it.
 pub fn known(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(list(folder)).into_iter().flatten().flatten();
     let store = |entry: fs::DirEntry| {
@@ -68,7 +68,7 @@ fn path_of(bytes: Vec<u8>) -> Option<PathBuf> {
     Some(OsString::from(text).into())
 }
 
-/// The output of the run that has this store.
+/// The output of the run with this store.
 pub fn output_of(store: &Path) -> Option<PathBuf> {
     let is_store = store.extension().is_some_and(|e| e == "batchwright");
     is_store.then(|| store.with_extension(""))
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_noted_twice_is_known_once_and_forgotten_when_it_is_gone() {
+    fn a_run_recorded_twice_is_listed_once_until_it_is_gone() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
         assert!(known(&data).is_empty());

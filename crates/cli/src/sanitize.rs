@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn foreign_texts_command_no_terminal() {
+    fn foreign_texts_cannot_control_the_terminal() {
         let evil = "a\x1b[2Jb\r\nc\u{9b}31md\u{202e}e\u{2066}f\u{feff}ü\t👩\u{200d}🔬";
         let line = one_line(evil);
         assert_eq!(

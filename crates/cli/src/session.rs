@@ -34,7 +34,7 @@ impl Session {
         }
     }
 
-    /// How a command ends that a signal has cancelled.
+    /// The end of a command that was cancelled by a signal.
     pub fn interrupted(&self) -> Early {
         Early::Ended(self.signals.exit().unwrap_or(Exit::CouldNotRun))
     }

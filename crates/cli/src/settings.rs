@@ -11,14 +11,14 @@ use super::exit::{Refusal, could_not_run};
 /// Where settings are stored.
 pub struct Place {
     pub store: Arc<dyn ConfigStore>,
-    /// Where that is, for people.
+    /// Its description, for messages.
     pub name: String,
 }
 
 /// The settings of the environment and of the store: on this server, otherwise in the data folder.
 ///
-/// A store that cannot be read is an error: without it, another model might be paid for than the one
-/// that was set.
+/// A store that cannot be read is an error, because the run might otherwise use, and be billed for, another model
+/// than the configured one.
 pub fn settings(data_dir: Option<&Path>, server: Option<&str>) -> Result<Settings, Refusal> {
     let settings = Settings::new().environment(|name| std::env::var(name).ok());
     match place(data_dir, server)? {
@@ -27,7 +27,7 @@ pub fn settings(data_dir: Option<&Path>, server: Option<&str>) -> Result<Setting
     }
 }
 
-/// The settings beneath these flags, each with its setting, its name and its value.
+/// The settings below these flags, each given with its setting, its name and its value.
 pub fn with_flags(
     settings: Settings,
     flags: &[(&str, &'static str, &Option<String>)],
@@ -85,7 +85,7 @@ fn on_server(_address: &str) -> Result<Place, Error> {
     Err(super::queue::knows_no_server())
 }
 
-/// A setting that cannot be used is bad usage.
+/// An unusable setting is a usage error.
 pub fn refused(error: Error) -> Refusal {
     Refusal::usage(error.message())
 }

@@ -24,8 +24,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Ties the process's signals to the context from now on. The first one is answered with `line`, if
-    /// there is one.
+    /// Connects the process's signals to the context from now on. After the first signal, `line` is printed, if there
+    /// is one.
     pub fn watch(ctx: &Context, line: Option<String>) -> Result<Self, Refusal> {
         let signals = Self::default();
         let (first, ctx) = (signals.first.clone(), ctx.clone());

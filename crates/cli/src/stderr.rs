@@ -13,7 +13,7 @@ use indicatif::TermLike;
 
 /// Maximum number of waiting lines; more than the log can produce at its most verbose level.
 const MAX_WAITING: usize = 8192;
-/// The end of the program waits this long for the last of them.
+/// At the end, the program waits this long for the last lines.
 const FLUSH_TIME: Duration = Duration::from_millis(500);
 
 enum Output {
@@ -42,7 +42,7 @@ impl Unwritten {
         }
     }
 
-    /// Replaces the frame that waits, and returns that.
+    /// Replaces the waiting frame, and returns the old one.
     fn set_frame(&self, frame: Option<String>) -> Option<String> {
         let mut waiting = self.frame.lock().ok()?;
         std::mem::replace(&mut *waiting, frame)
@@ -87,8 +87,7 @@ impl Screen {
     }
 }
 
-/// `None` where no thread can be started: lines are then written by the thread that says them, and no bar
-/// is drawn.
+/// `None` if no thread can be started: then the thread that prints a line also writes it, and no bar is drawn.
 fn writer() -> Option<&'static Writer> {
     static WRITER: OnceLock<Option<Writer>> = OnceLock::new();
     let start = || {
@@ -112,7 +111,7 @@ fn writer() -> Option<&'static Writer> {
     WRITER.get_or_init(start).as_ref()
 }
 
-/// Writes these bytes, which are whole lines, soon; above the bar, where there is one.
+/// Queues these bytes, which must be complete lines; they are written above the bar, if there is one.
 pub fn write(lines: Vec<u8>) {
     match writer() {
         Some(writer) => {

@@ -1,4 +1,4 @@
-//! Standard output for programs, which may be full, closed, or not read.
+//! Standard output for programs; it may be full, closed, or blocked.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -19,7 +19,7 @@ pub fn print(text: &str, exit: Exit) -> Exit {
     }
 }
 
-/// Writes facts as a line of JSON, see [`print`].
+/// Writes a value as one line of JSON, see [`print`].
 pub fn json(value: &impl std::fmt::Display, exit: Exit) -> Exit {
     print(&(sanitize::json(value) + "\n"), exit)
 }
@@ -51,12 +51,12 @@ pub fn is_closed() -> bool {
     false
 }
 
-/// True when the output is standard output, under any of its names.
+/// True if the output is standard output, under any of its names.
 pub fn is_named(output: Option<&Path>) -> bool {
     let names = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
     output.is_none_or(|path| names.iter().any(|name| path == Path::new(name)))
 }
 
-/// The error where results would be lost.
+/// The error if results would be lost.
 pub const CLOSED: &str = "standard output is closed, so the results would be paid for and lost; name a \
     file with --output (or /dev/null to discard them)";

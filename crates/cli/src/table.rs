@@ -21,7 +21,7 @@ const GAP: usize = 2;
 /// Indentation of a note on a separate line.
 const INDENT: usize = 6;
 
-/// Rows of cells, the first being the head, and a note after each.
+/// Rows of cells, the first one being the header, and a note after each.
 #[derive(Default)]
 pub struct Table {
     rows: Vec<(Vec<String>, String)>,
@@ -77,7 +77,7 @@ impl Table {
                 out.push_str(line.trim_end());
                 out.push('\n');
             }
-            // The head of the notes is left out: below the other heads it would explain nothing.
+            // The header of the notes is omitted: below the other headers it would explain nothing.
             if below && i > 0 {
                 for line in wrapped(note, room.saturating_sub(INDENT)) {
                     out.push_str(&format!("{:INDENT$}{line}\n", ""));
@@ -87,7 +87,7 @@ impl Table {
         out
     }
 
-    /// True when a cell is shortened.
+    /// True if a cell is shortened.
     pub fn is_cut(&self, width: Option<usize>) -> bool {
         self.widths(width.unwrap_or(usize::MAX)) != self.widths(usize::MAX)
     }
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_width_all_is_whole_and_a_row_is_a_line() {
+    fn without_a_width_nothing_is_cut_and_each_row_is_a_line() {
         let text = table().lines(None);
         assert_eq!(text.lines().count(), 3);
         assert!(

@@ -193,14 +193,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_with_its_letters_in_another_order_is_told() {
+    fn a_command_with_swapped_letters_gets_a_tip() {
         let tip = tip_for_command("rnu").unwrap();
         assert_eq!(tip, "it is written 'batchwright run'");
         assert_eq!(tip_for_command("xyz"), None);
     }
 
     #[test]
-    fn every_tip_names_what_there_is() {
+    fn every_tip_names_existing_flags() {
         let mut top = Cli::command();
         top.build();
         let commands = || top.get_subcommands();

@@ -16,7 +16,7 @@ use super::provider;
 use super::queue::{durability, existing_file};
 use super::settings::{in_folder, with_flags};
 
-/// Where a worker has its queue and its settings.
+/// The place of a worker's queue and settings.
 pub struct Home {
     pub folder: PathBuf,
     /// Where settings are stored.
@@ -26,7 +26,7 @@ pub struct Home {
 }
 
 impl Home {
-    /// That of these arguments. A queue in a folder is not opened yet, one on a server is.
+    /// The place that these arguments name. A queue in a folder is not opened yet; a queue on a server is.
     pub fn open(args: &WorkerArgs) -> Result<Self, Refusal> {
         let folder = data_dir(args.data_dir.as_deref()).ok_or_else(|| {
             Refusal::could_not_run("no data folder for the queue: set --data-dir")
@@ -57,7 +57,7 @@ impl Home {
         Err(super::queue::knows_no_server())
     }
 
-    /// The queue in this file; without one, that in the data folder, which is made if it is missing.
+    /// The queue in this file, or without one, the queue in the data folder, which is created if it does not exist.
     pub fn queue(&self, args: &WorkerArgs, file: Option<&Path>) -> Result<JobQueue, Refusal> {
         #[cfg(feature = "mysql")]
         if let Some(server) = self.server.as_ref().filter(|_| file.is_none()) {

@@ -5,7 +5,7 @@ use super::command_line::command_at;
 /// Indentation of continued lines.
 const INDENT: usize = 2;
 
-/// The lines of a message, each broken where it does not fit.
+/// The lines of a message, each broken if it does not fit.
 pub fn fitted(message: &str, width: usize) -> String {
     let lines = lines(message).into_iter().map(|line| {
         let words = line.trim_start();
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_broken_between_words_and_go_on_indented() {
+    fn lines_are_broken_between_words_and_continue_indented() {
         let text = "batchwright: no key for groq, openai (see batchwright providers); taking local";
         assert_eq!(fitted(text, 100), text);
         assert_eq!(

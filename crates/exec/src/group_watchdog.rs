@@ -1,9 +1,9 @@
-//! Kills the commands of a run without a sandbox if this program is killed: a thread does not outlive `kill -9`, so a
-//! shell reads process groups from a pipe, and kills those that are left when the pipe ends.
+//! Kills the commands of a run without a sandbox if this program is killed. A thread does not survive `kill -9`, so
+//! a shell reads process groups from a pipe and kills the remaining ones when the pipe is closed.
 //!
-//! The shell knows the group of a command before the command starts: it is the group of a process that has ended and is
-//! not reaped, which keeps the number of the group in use. A process that is being started holds the pipe open until it
-//! has joined the group and runs the command, so the shell kills it too.
+//! The shell knows the group of a command before the command starts: it is the group of a process that has ended
+//! and is not reaped, which keeps the group's number in use. A process that is being started holds the pipe open
+//! until it has joined the group and runs the command, so the shell kills it too.
 
 use std::io::{self, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -17,7 +17,7 @@ use super::reap;
 
 const SCRIPT: &str = include_str!("group_watchdog.sh");
 
-/// With this variable the process of a command is not reported, as if this program were killed before.
+/// If this variable is set, the process of a command is not reported, as if this program were killed before.
 #[cfg(test)]
 pub(crate) const UNREPORTED: &str = "BATCHWRIGHT_TEST_UNREPORTED";
 
@@ -36,7 +36,7 @@ pub(crate) struct Group {
     watchdog: Arc<GroupWatchdog>,
     /// Its first process, until this is dropped.
     leader: Option<Child>,
-    /// Its number.
+    /// The number of the group.
     pub id: Pid,
 }
 
@@ -63,10 +63,10 @@ impl GroupWatchdog {
         })
     }
 
-    /// A group for a command, which is killed if this program ends before this does.
+    /// Returns a group for a command. It is killed if this program ends before the returned value is dropped.
     ///
     /// # Errors
-    /// When no further process can be started.
+    /// If no further process can be started.
     pub(crate) fn group(self: &Arc<Self>) -> io::Result<Group> {
         let free = self.free.lock().pop();
         let is_new = free.is_none();
@@ -84,14 +84,16 @@ impl GroupWatchdog {
 
     fn tell(&self, sign: char, group: Pid) {
         let line = format!("{sign} {}\n", group.as_raw_nonzero());
-        // Short lines of several threads go into a pipe whole. The shell is gone if a command has killed it.
+        // Short lines of several threads are written to a pipe atomically. Writing fails if a command has killed the
+        // shell.
         if let Some(mut input) = self.input.as_ref() {
             let _ = input.write_all(line.as_bytes());
         }
     }
 }
 
-/// Starts a shell in a group of its own. A Ctrl-C at the terminal is not for it: it has to see the end.
+/// Starts a shell in a separate group. Ctrl-C at the terminal must not reach it, because it has to see the end of
+/// the program.
 fn start_shell(script: &str, input: Stdio) -> io::Result<Child> {
     use std::os::unix::process::CommandExt;
 
@@ -105,7 +107,7 @@ fn start_shell(script: &str, input: Stdio) -> io::Result<Child> {
 }
 
 impl Group {
-    /// Has the command killed also if it leaves the group for one of its own, as GNU `timeout` does.
+    /// Makes sure that the command is killed even if it moves to its own group, as GNU `timeout` does.
     pub(crate) fn started(&self, command: Pid) {
         #[cfg(test)]
         if std::env::var_os(UNREPORTED).is_some() {
@@ -114,7 +116,7 @@ impl Group {
         self.watchdog.tell('+', command);
     }
 
-    /// To be called when the command was killed and not reaped: later, its number may be another's.
+    /// To be called when the command was killed and not reaped yet: later, another process may have its number.
     pub(crate) fn ended(&self, command: Pid) {
         self.watchdog.tell('-', command);
     }
@@ -128,7 +130,8 @@ impl Drop for Group {
 
 impl Drop for GroupWatchdog {
     fn drop(&mut self) {
-        // All commands have ended. The shell ends first: then the numbers of the groups may become those of others.
+        // All commands have ended. The shell ends first, because other processes may get the numbers of the groups
+        // afterwards.
         let _ = self
             .shell
             .kill()

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::words::quote;
 
-/// A command: its program and arguments, and where it was written.
+/// A command: its program, its arguments, and its source.
 ///
 /// ```
 /// use batchwright_exec::CommandJob;
@@ -16,17 +16,17 @@ use super::words::quote;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandJob {
     pub(super) id: Option<String>,
-    /// Its place in the input, from 1; 0 as long as it has none.
+    /// Its position in the input, from 1; 0 before it has one.
     pub(super) seq: u64,
     pub(super) words: Vec<OsString>,
-    /// As it was written, where that says more than its words.
+    /// The original text, if it contains more than the words.
     pub(super) text: Option<Vec<u8>>,
     pub(super) file: Option<PathBuf>,
     pub(super) line: Option<u64>,
 }
 
 impl CommandJob {
-    /// Runs a program; found by `PATH` unless its name has a slash.
+    /// Runs a program, which is searched in `PATH` unless its name contains a slash.
     pub fn new(program: impl Into<OsString>) -> Self {
         Self::of_words(vec![program.into()])
     }
@@ -51,7 +51,7 @@ impl CommandJob {
         }
     }
 
-    /// Adds an argument, which the program gets as it is.
+    /// Adds an argument, which is passed to the program unchanged.
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
         self.words.push(argument.into());
         self
@@ -63,13 +63,13 @@ impl CommandJob {
         self
     }
 
-    /// Names it. Default: its number in the input, from 1.
+    /// Sets its name. Default: its number in the input, from 1.
     pub fn with_id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self
     }
 
-    /// Says where it was written.
+    /// Sets the file and line where it was written.
     pub fn with_source(mut self, file: impl Into<PathBuf>, line: u64) -> Self {
         self.file = Some(file.into());
         self.line = Some(line);
@@ -84,7 +84,7 @@ impl CommandJob {
         }
     }
 
-    /// Its number in the input, from 1; 0 before it was given to a run.
+    /// Its number in the input, from 1; 0 before it is part of a run.
     pub fn seq(&self) -> u64 {
         self.seq
     }
@@ -105,17 +105,17 @@ impl CommandJob {
         self.file.as_deref()
     }
 
-    /// The line of that file on which it begins, from 1.
+    /// The line in that file on which it begins, from 1.
     pub fn line(&self) -> Option<u64> {
         self.line
     }
 
-    /// The command as a shell takes it. What is not UTF-8 is shown as U+FFFD.
+    /// The command quoted for a shell. Bytes that are not UTF-8 are shown as U+FFFD.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.text_bytes()).into_owned()
     }
 
-    /// The same, byte for byte: what a job log has of it, and what it is known by when a run is resumed.
+    /// The same, byte for byte: the text in a job log, which identifies the command when a run is resumed.
     pub fn text_bytes(&self) -> Cow<'_, [u8]> {
         match &self.text {
             Some(text) => Cow::Borrowed(text),
@@ -127,7 +127,7 @@ impl CommandJob {
     }
 }
 
-/// An argument of these bytes. Where the system's arguments are text, what is no UTF-8 is replaced.
+/// An argument with these bytes. On systems whose arguments are text, invalid UTF-8 is replaced.
 pub(super) fn os_string(bytes: Vec<u8>) -> OsString {
     #[cfg(unix)]
     {

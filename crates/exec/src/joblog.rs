@@ -1,4 +1,4 @@
-//! The job log, in the columns of GNU parallel, and going on from it.
+//! The job log, in the format of GNU parallel, and resuming from it.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,37 +14,39 @@ use super::record::{FailureKind, JobRecord, JobStatus};
 
 const HEADER: &[u8] = b"Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand";
 
-/// What of an earlier run is not run again.
+/// Which commands of an earlier run are not run again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resume {
-    /// Whatever the log has.
+    /// All commands in the log.
     Ended,
-    /// What succeeded; what failed is run again.
+    /// The successful commands; failed ones are run again.
     Succeeded,
 }
 
-/// A log with a line for each command that ended, whole and flushed as it ends. Commands that the end of the run
-/// cut off are not in it.
+/// A log with a line for each command that ended, written completely and flushed at that time. Commands that the
+/// end of the run interrupted are not in it.
 ///
-/// The columns are those of GNU parallel, which reads such a log as its own: `Seq Host Starttime JobRuntime Send
-/// Receive Exitval Signal Command`, with tabs between them. A line end within a command is a NUL byte. A time-out
-/// has the exit value -1 and the signal 15; what could not be started, 127 or 126.
+/// The columns are those of GNU parallel, which can read such a log:
+/// `Seq Host Starttime JobRuntime Send Receive Exitval Signal Command`, separated by tabs. A line end within a
+/// command is written as a NUL byte. A time-out has the exit value -1 and the signal 15; a command that could not
+/// be started has the exit value 127 or 126.
 pub struct JobLog {
     file: LineFile,
-    /// Whether it has no line yet, not even the header.
+    /// Whether it has no lines yet, not even the header.
     new: bool,
     finished: Finished,
 }
 
-/// The commands of a log that are not run again. They are known by their text alone, each as often as it is there:
-/// lines may be inserted, removed or reordered, and a changed command is another one.
+/// The commands in a log that are not run again. They are identified by their text only, and each counts as often
+/// as it is in the log. So lines of the input may be inserted, removed or reordered; a changed command is a new
+/// one.
 #[derive(Debug, Clone, Default)]
 pub struct Finished {
     left: HashMap<[u8; 16], Ends>,
     failed: u64,
 }
 
-/// How often a command has ended.
+/// Number of ends of a command.
 #[derive(Debug, Clone, Copy, Default)]
 struct Ends {
     succeeded: u64,
@@ -58,7 +60,7 @@ impl Finished {
         ends.failed += u64::from(!succeeded);
     }
 
-    /// True when the log has this command, which is then counted off: first those that succeeded.
+    /// Whether the log has this command, which is then counted off; successful ones are counted off first.
     pub fn take(&mut self, job: &CommandJob) -> bool {
         let Some(ends) = self.left.get_mut(&key(&logged(&job.text_bytes()))) else {
             return false;
@@ -73,12 +75,12 @@ impl Finished {
         is_failed
     }
 
-    /// Of those that were counted off, the ones that had failed.
+    /// Number of counted-off commands that had failed.
     pub fn failed(&self) -> u64 {
         self.failed
     }
 
-    /// How many are there that were not counted off.
+    /// Number of commands that were not counted off.
     pub fn left(&self) -> u64 {
         let left = self.left.values();
         left.map(|ends| ends.succeeded + ends.failed).sum()
@@ -86,15 +88,16 @@ impl Finished {
 }
 
 impl JobLog {
-    /// Opens a log, or makes it. One that is there already is gone on with by `resume`, and not touched without.
+    /// Opens a log, or creates it. An existing log is continued according to `resume`; without `resume`, it is an error
+    /// and stays unchanged.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when there is a log and it is not to be gone on with, when the file is none, when
-    /// another run writes it, or when it cannot be opened.
+    /// [`ErrorKind::Invalid`] if a log exists and `resume` is `None`, if the file is not a job log, if another run
+    /// writes to it, or if it cannot be opened.
     pub fn open(path: impl AsRef<Path>, resume: Option<Resume>) -> Result<Self, Error> {
         let path = path.as_ref();
         let mut lines = 0;
-        // A command that ran several times under one number counts as its last run.
+        // If a command ran several times under one number, its last run counts.
         let mut ended: HashMap<(u64, [u8; 16]), bool> = HashMap::new();
         let read = |line: &[u8], whole: bool| {
             if !whole {
@@ -153,15 +156,15 @@ impl JobLog {
         })
     }
 
-    /// What is not run again.
+    /// The commands that are not run again.
     pub fn finished(&self) -> Finished {
         self.finished.clone()
     }
 
-    /// Adds a command that has ended; one that was cancelled is left out.
+    /// Adds a command that has ended; a cancelled one is omitted.
     ///
     /// # Errors
-    /// When it cannot be written; the log is as it was before.
+    /// If it cannot be written; then the log is unchanged.
     pub fn append(&mut self, record: &JobRecord) -> Result<(), Error> {
         let mut line = Vec::new();
         if self.new {
@@ -176,10 +179,11 @@ impl JobLog {
         Ok(())
     }
 
-    /// Looks whether the log is still where and as long as this run has made it.
+    /// Checks that the log still exists and has the length that this run has written.
     ///
     /// # Errors
-    /// When somebody else removed, replaced, cut or wrote to it; what it held is then copied beside its place.
+    /// If another program removed, replaced, truncated or wrote to it; then its former contents are copied to a file
+    /// next to it.
     pub fn check(&mut self) -> Result<(), Error> {
         self.file.check()
     }
@@ -204,7 +208,7 @@ fn log_line(record: &JobRecord) -> Vec<u8> {
         Some(FailureKind::Timeout) => (-1, 15),
         Some(FailureKind::NotFound) => (127, 0),
         Some(kind) if result.is_none() && kind != FailureKind::Exit => (126, 0),
-        // Its command went well; where its output should be, it is not.
+        // The command succeeded, but its output is missing.
         Some(FailureKind::DiskFull | FailureKind::NotStarted) => (126, 0),
         _ => {
             let exit = result.and_then(|result| result.exit_code).unwrap_or(0);
@@ -223,7 +227,7 @@ fn log_line(record: &JobRecord) -> Vec<u8> {
     line
 }
 
-/// A command as the log has it.
+/// A command in the format of the log.
 fn logged(text: &[u8]) -> Vec<u8> {
     let shown = |byte: &u8| if *byte == b'\n' { 0 } else { *byte };
     text.iter().map(shown).collect()
@@ -242,7 +246,7 @@ fn parse(line: &[u8]) -> Option<(u64, bool, &[u8])> {
     Some((seq, exit == 0 && signal == 0, columns.next()?))
 }
 
-/// Whether this may be the beginning of a line: of its columns before the command, the first is a number.
+/// Whether this may be the beginning of a line: its first column must be a number.
 fn begins_as_line(line: &[u8]) -> bool {
     let mut columns = line.split(|byte| *byte == b'\t');
     let seq = columns.next().unwrap_or_default();
@@ -339,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_matched_by_their_text_whatever_their_place() {
+    fn commands_are_matched_by_their_text_at_any_position() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let mut log = JobLog::open(&path, None).unwrap();
@@ -352,7 +356,7 @@ mod tests {
         ] {
             log.append(&record(seq, text, Some(exit), None)).unwrap();
         }
-        // It was run again, and went well.
+        // It was run again and succeeded.
         log.append(&record(5, "e", Some(0), None)).unwrap();
         drop(log);
         let log = JobLog::open(&path, Some(Resume::Ended)).unwrap();
@@ -373,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_line_is_cut_off_and_anything_else_is_left_alone() {
+    fn a_truncated_line_is_removed_and_other_files_are_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let mut log = JobLog::open(&path, None).unwrap();
@@ -402,7 +406,7 @@ mod tests {
         let error = JobLog::open(&diary, Some(Resume::Ended)).err().unwrap();
         assert!(error.message().contains("is no job log"), "{error}");
         assert_eq!(fs::read_to_string(&diary).unwrap(), "dear diary\n");
-        // Neither is a line without an end, of whatever file.
+        // Nor is a line without an end, in any file.
         for (theirs, line) in [
             ("{\"key\": 1}".to_owned(), 1),
             (String::from_utf8(whole.clone()).unwrap() + "end", 3),
@@ -413,7 +417,7 @@ mod tests {
             assert!(error.message().contains(&why), "{error}");
             assert_eq!(fs::read_to_string(&diary).unwrap(), theirs);
         }
-        // Killed in the middle of the header.
+        // The program was killed while it wrote the header.
         fs::write(&diary, "Seq\tHo").unwrap();
         let mut log = JobLog::open(&diary, None).unwrap();
         log.append(&record(1, "a", Some(0), None)).unwrap();

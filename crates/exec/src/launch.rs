@@ -1,4 +1,4 @@
-//! From a job to the process that runs it.
+//! Starts the process of a job.
 
 use std::env;
 use std::io;
@@ -16,13 +16,13 @@ use super::sandbox::confined::{Confined, Intervention};
 use super::sandbox::prepared::Prepared;
 use super::sandbox::programs::{Programs, Unusable};
 
-/// How long a command may take, to run and to die.
+/// Time limits of a command: for running, and for ending.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadlines {
     pub timeout: Option<Duration>,
-    /// Between the request to end (SIGTERM) and the end (SIGKILL).
+    /// Time between the request to end (SIGTERM) and the kill (SIGKILL).
     pub grace: Duration,
-    /// The same when it is aborted.
+    /// The same if the command is aborted.
     pub abort_grace: Duration,
 }
 
@@ -31,15 +31,15 @@ pub(super) struct Ended {
     pub result: CommandResult,
     pub timed_out: bool,
     pub stopped: bool,
-    /// Why not all of its output is where it should be.
+    /// The reason why some of its output is missing.
     pub output_error: Option<io::Error>,
-    /// It was killed and does not end: it is left alone, with this number.
+    /// The number of a process that was killed but does not end, and is no longer waited for.
     pub left: Option<i32>,
-    /// What its sandbox did to it.
+    /// The effect of its sandbox, if there was one.
     pub intervention: Option<Intervention>,
 }
 
-/// Finds programs, and makes commands of jobs.
+/// Finds programs, and converts jobs to processes.
 pub(super) enum Launcher {
     Confining {
         folder: PathBuf,
@@ -54,7 +54,7 @@ pub(super) enum Launcher {
 }
 
 impl Launcher {
-    /// Whatever becomes of the folder's name, commands run in what is there now.
+    /// Commands run in the folder that has this name now, even if it is renamed later.
     pub fn new(folder: PathBuf, sandbox: Option<Prepared>) -> Self {
         match sandbox {
             Some(sandbox) => Self::Confining {
@@ -105,7 +105,7 @@ impl Launcher {
     }
 }
 
-/// Why a command could not be started.
+/// The error of a command that could not be started.
 pub(super) fn not_started(job: &CommandJob, why: &io::Error) -> JobError {
     let kind = match why.kind() {
         io::ErrorKind::NotFound => FailureKind::NotFound,

@@ -1,4 +1,5 @@
-//! Commands run in parallel: read from scripts and lists, paced, retried, killed as groups, and resumed.
+//! Runs commands in parallel: reads them from scripts and lists, limits their rate, retries them, kills them with
+//! their process groups, and resumes runs.
 //!
 //! | to | use |
 //! |---|---|
@@ -58,7 +59,7 @@ pub use script::{Commands, Jobs};
 pub use submit::SubmittedJobs;
 pub use template::Template;
 
-/// The program in the book compiles.
+/// The program in the documentation compiles.
 #[cfg(all(doctest, unix))]
 mod pages {
     #[doc = include_str!("../../../docs/commands.md")]

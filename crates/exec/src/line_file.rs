@@ -1,4 +1,4 @@
-//! A file to which whole lines are added, by one run at a time, and which is mended when it is gone on with.
+//! A file to which one run at a time appends complete lines; it is repaired when it is continued.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -7,40 +7,41 @@ use std::path::{Path, PathBuf};
 use batchwright::unstable::{copy_beside, same_file};
 use batchwright::{Error, ErrorKind};
 
-/// A longer line is none of ours.
+/// A longer line was not written by this program.
 const LONGEST: u64 = 64 * 1024 * 1024;
 
-/// What stands at the end of a file without a line end.
+/// The end of a file that does not end with a line end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tail {
-    /// All of a line but its end.
+    /// A complete line without its line end.
     Line,
-    /// The beginning of a line, which a killed run left.
+    /// A truncated line, which a killed run left behind.
     Torn,
 }
 
 pub(super) struct LineFile {
     path: PathBuf,
     file: File,
-    /// What was written to it; `None` for a pipe or a device, which are not looked at.
+    /// The state of the file after the last write; `None` for a pipe or a device, which are not checked.
     written: Option<Written>,
-    /// What somebody else did to it meanwhile.
+    /// The change that another program made meanwhile.
     lost: Option<Error>,
 }
 
 #[derive(Clone, Copy)]
 struct Written {
-    /// Up to here it has whole lines.
+    /// Length of the part with complete lines.
     whole: u64,
-    /// What follows is mended before something is added.
+    /// The part after it, which is repaired before something is appended.
     tail: Option<Tail>,
 }
 
 impl LineFile {
-    /// Opens or makes it, locked as long as this lives. `line` sees each line that is there, without its end, and
-    /// whether it had one; what had none is as `line` says. Nothing is changed yet.
+    /// Opens or creates the file, and locks it as long as this value exists. `line` receives each existing line without
+    /// its line end, and whether it had one; it decides what to do with a last line without one. Nothing is changed
+    /// yet.
     ///
-    /// A link is not followed: a command of an earlier run may have put it there.
+    /// Links are not followed, because a command of an earlier run may have created one.
     pub fn open(
         path: &Path,
         mut line: impl FnMut(&[u8], bool) -> Result<Tail, Error>,
@@ -54,7 +55,7 @@ impl LineFile {
             );
             return Err(Error::new(ErrorKind::Invalid, why));
         }
-        // A pipe opened for reading too would keep itself open.
+        // A pipe that is also open for reading would keep itself open.
         let regular = found.is_none_or(|found| found.is_file());
         let mut options = OpenOptions::new();
         options.create(true).append(true).read(regular);
@@ -97,7 +98,7 @@ impl LineFile {
                 continue;
             }
             if read > 0 {
-                // After a power loss, zeros may stand where a line was to be.
+                // After a power failure, the file may contain zeros in place of a line.
                 let lost = whole > 0 && text.iter().all(|byte| *byte == 0);
                 let kind = if lost {
                     Tail::Torn
@@ -115,10 +116,10 @@ impl LineFile {
         Ok(opened)
     }
 
-    /// Adds a line, which ends with a line end: all of it or nothing.
+    /// Appends a line, which must end with a line end: completely or not at all.
     ///
     /// # Errors
-    /// When it cannot be written, or as [`check`](Self::check).
+    /// If it cannot be written, or as [`check`](Self::check).
     pub fn append(&mut self, line: &[u8]) -> Result<(), Error> {
         self.mend()
             .map_err(|why| trouble(&self.path, "cannot mend", &why))?;
@@ -157,11 +158,11 @@ impl LineFile {
         Ok(())
     }
 
-    /// Looks whether the file is still where and as long as this run has made it.
+    /// Checks that the file still exists and has the length that this run has written.
     ///
     /// # Errors
-    /// When somebody else removed, replaced, cut or wrote to it. What a file held that has no name any more is
-    /// copied beside its place, and the error says where.
+    /// If another program removed, replaced, truncated or wrote to it. If the file has no name any more, its contents
+    /// are copied to a file next to its path, and the error names the copy.
     pub fn check(&mut self) -> Result<(), Error> {
         if let Some(lost) = &self.lost {
             return Err(lost.clone());
@@ -199,12 +200,12 @@ impl LineFile {
 
 impl Drop for LineFile {
     fn drop(&mut self) {
-        // A command that is being started has the descriptor, too, up to the moment of its exec.
+        // A command that is being started also has the descriptor until its `exec`.
         let _ = self.file.unlock();
     }
 }
 
-/// Links such as `/dev/stdout` and `/dev/fd/63` are where no command puts any.
+/// Whether the path is in a folder where no command can create links, for example `/dev/stdout` or `/dev/fd/63`.
 fn is_of_the_system(path: &Path) -> bool {
     let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
     folder.is_some_and(|folder| folder.starts_with("/dev") || folder.starts_with("/proc"))

@@ -1,4 +1,4 @@
-//! The commands of a run while it goes on.
+//! The commands of a run while it is in progress.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -9,34 +9,34 @@ use serde::Serialize;
 use super::job::CommandJob;
 use super::record::{JobRecord, JobStatus};
 
-/// So many of those that have ended are still shown.
+/// Maximum number of ended commands that are still shown.
 const MOST_RECENT: usize = 100;
 
-/// How many commands stand where. Those that were not read yet are in none of them.
+/// Number of commands by state. Commands that were not read yet are not counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct JobCounts {
-    /// Read, and waiting.
+    /// Read and waiting.
     pub pending: u64,
     /// Running.
     pub running: u64,
     /// Ended with exit code 0.
     pub completed: u64,
-    /// Failed in the end.
+    /// Failed permanently.
     pub failed: u64,
-    /// Given up because the run ended.
+    /// Not finished because the run ended.
     pub cancelled: u64,
 }
 
-/// Shows the commands of a runner while they go on, from any thread; clones show the same, and several runs of
-/// one runner add up. It holds what waits, what
-/// runs, and the last hundred that ended, without their output: its memory does not grow with the run.
+/// Shows the commands of a runner during its runs, from any thread. Clones show the same, and several runs of one
+/// runner add up. It contains the waiting and running commands and the last hundred that ended, without their
+/// output, so its memory does not grow with the run.
 #[derive(Debug, Clone, Default)]
 pub struct Monitor(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// By their place in the source.
+    /// By their position in the source.
     open: BTreeMap<u64, JobRecord>,
     running: u64,
     recent: VecDeque<JobRecord>,
@@ -44,7 +44,8 @@ struct State {
 }
 
 impl Monitor {
-    /// The last hundred that ended, in that order, and then those that run or wait, in the order of the input.
+    /// The last hundred commands that ended, in the order of their ends, and then the running and waiting ones, in the
+    /// order of the input.
     pub fn records(&self) -> Vec<JobRecord> {
         let state = self.0.lock();
         state
@@ -55,7 +56,7 @@ impl Monitor {
             .collect()
     }
 
-    /// How many commands stand where.
+    /// Number of commands by state.
     pub fn counts(&self) -> JobCounts {
         let state = self.0.lock();
         JobCounts {
@@ -78,7 +79,7 @@ impl Monitor {
         }
     }
 
-    /// A try ended: the command waits for the next one, or for its record.
+    /// An attempt ended: the command waits for the next one, or for its record.
     pub(super) fn tried(&self, index: u64) {
         let mut state = self.0.lock();
         state.running -= 1;

@@ -1,5 +1,5 @@
-//! Ends put back into the order of the input, within bounds: while one command takes long, others may run
-//! ahead of it until what they leave waiting is too much; then no more are started.
+//! Puts ended commands back into the order of the input. While one command is slow, later ones may run, until the
+//! output that waits for it reaches a limit; then no more are started.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use parking_lot::{Condvar, Mutex};
 
 use super::record::JobRecord;
 
-/// Bytes of ends that may wait for one that comes before them.
+/// Maximum number of bytes of ended commands that may wait for an earlier one.
 const MOST_WAITING: usize = 64 * 1024 * 1024;
-/// How often a source that waits looks whether the run is over.
+/// Interval at which a waiting source checks whether the run has ended.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Holds the source back while too much waits.
+/// Blocks the source while too much output waits.
 #[derive(Default)]
 pub(super) struct Gate {
     state: Mutex<GateState>,
@@ -28,7 +28,7 @@ struct GateState {
 }
 
 impl Gate {
-    /// Waits until there is room, or nothing is run any more.
+    /// Waits until there is capacity, or until no more commands are started.
     pub fn pass(&self, ctx: &Context) {
         let mut state = self.state.lock();
         while state.waiting > MOST_WAITING && !state.open && ctx.check().is_ok() {
@@ -36,7 +36,7 @@ impl Gate {
         }
     }
 
-    /// Nothing is run any more.
+    /// No more commands are started.
     pub fn open(&self) {
         self.state.lock().open = true;
         self.changed.notify_all();
@@ -48,7 +48,7 @@ impl Gate {
     }
 }
 
-/// Gives ends out in the order of their places.
+/// Passes on ended commands in the order of their positions.
 pub(super) struct Reorder<'a> {
     gate: &'a Gate,
     next: u64,
@@ -66,7 +66,7 @@ impl<'a> Reorder<'a> {
         }
     }
 
-    /// Takes the end at a place, and gives out what is due.
+    /// Adds the command at a position, and passes on all that are next in order.
     pub fn put(&mut self, index: u64, record: JobRecord, mut out: impl FnMut(JobRecord)) {
         self.weight += record.weight();
         self.early.insert(index, record);
@@ -78,7 +78,7 @@ impl<'a> Reorder<'a> {
         self.gate.set(self.weight);
     }
 
-    /// Gives out what is left, in order: where the run ended early, some that come before may be missing.
+    /// Passes on the rest in order. If the run ended early, some earlier commands may be missing.
     pub fn rest(self, out: impl FnMut(JobRecord)) {
         self.early.into_values().for_each(out);
     }
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_come_in_order_and_a_gap_does_not_lose_what_follows() {
+    fn ended_commands_are_ordered_and_a_gap_loses_none() {
         let gate = Gate::default();
         let mut order = Reorder::new(&gate);
         let mut seen = Vec::new();
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_waits_while_too_much_does_and_no_longer() {
+    fn a_source_waits_only_while_too_much_output_waits() {
         let (gate, ctx) = (Gate::default(), Context::new());
         gate.set(MOST_WAITING + 1);
         std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! What a command prints: its beginning in memory, the rest dropped or in a file, never without a bound.
+//! The output of a command: its beginning in memory, the rest dropped or in a file, with a limit in all cases.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -9,18 +9,18 @@ use batchwright::{Error, ErrorKind};
 
 use super::output_folder::OutputFolder;
 
-/// Where goes what is beyond the part of an output that is kept in memory.
+/// What happens to the part of an output that exceeds the limit in memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// Nowhere: it is read, counted and dropped.
+    /// It is read, counted and dropped.
     #[default]
     Drop,
-    /// The whole output goes into a temporary file, which has no name and goes with its [`Output`].
+    /// The complete output goes to a temporary file without a name, which is deleted with its [`Output`].
     Temporary,
-    /// The whole output goes into a file of this folder, `NUMBER.stdout` or `NUMBER.stderr`; `NUMBER-2.stdout`
-    /// and so on where an earlier run has taken that. The folder is made before the first command is run, and
-    /// removed when nothing is in it after the last. It must not be a link, since commands may have made that.
+    /// The complete output goes to a file in this folder, `NUMBER.stdout` or `NUMBER.stderr`; if an earlier run has
+    /// used that name, to `NUMBER-2.stdout` and so on. The folder is created before the first command is run, and
+    /// removed after the last one if it is empty. It must not be a link, because commands may have created the link.
     Folder(PathBuf),
 }
 
@@ -32,7 +32,7 @@ pub(super) struct OutputSettings {
     beyond: Beyond,
 }
 
-/// An [`Overflow`] that is ready to be written to.
+/// An [`Overflow`] that is ready for writing.
 #[derive(Debug)]
 enum Beyond {
     Nowhere,
@@ -41,7 +41,7 @@ enum Beyond {
 }
 
 impl OutputSettings {
-    /// Makes ready what long outputs need, before a command runs that could interfere.
+    /// Prepares the place for long outputs before the first command runs, because a command could interfere.
     pub fn new(in_memory: usize, most: u64, overflow: &Overflow) -> Result<Self, Error> {
         let beyond = match overflow {
             Overflow::Drop => Beyond::Nowhere,
@@ -72,14 +72,14 @@ impl OutputSettings {
     }
 }
 
-/// What a command printed to one of its streams.
+/// The output of a command to one of its streams.
 #[derive(Debug, Clone, Default)]
 pub struct Output {
     head: Vec<u8>,
     total: u64,
     stored: u64,
     file: Option<Arc<File>>,
-    /// The file that has a name.
+    /// The file, if it has a name.
     named: Option<Named>,
 }
 
@@ -91,12 +91,12 @@ struct Named {
 }
 
 impl Output {
-    /// Its beginning, as far as it is kept in memory.
+    /// The beginning that is kept in memory.
     pub fn head(&self) -> &[u8] {
         &self.head
     }
 
-    /// The same as text; what is not UTF-8 is replaced by U+FFFD, and a character that was cut in half is left out.
+    /// The beginning as text: invalid UTF-8 is replaced by U+FFFD, and a truncated last character is omitted.
     pub fn text(&self) -> String {
         match self.utf8() {
             Some(text) => text.to_owned(),
@@ -104,7 +104,7 @@ impl Output {
         }
     }
 
-    /// Its beginning, if that is UTF-8, without a character that was cut in half.
+    /// The beginning without a truncated last character, if it is UTF-8.
     pub(super) fn utf8(&self) -> Option<&str> {
         match std::str::from_utf8(&self.head) {
             Ok(text) => Some(text),
@@ -115,27 +115,27 @@ impl Output {
         }
     }
 
-    /// How many bytes the command printed.
+    /// Number of bytes that the command printed.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// True when [`head`](Self::head) is not all of it.
+    /// True if [`head`](Self::head) is not the complete output.
     pub fn is_truncated(&self) -> bool {
         self.total > self.head.len() as u64
     }
 
-    /// How many bytes nothing has: they were beyond the bound.
+    /// Number of bytes that were dropped, because they exceeded the limit.
     pub fn lost(&self) -> u64 {
         self.total - self.stored.max(self.head.len() as u64)
     }
 
-    /// The file that has more than its head.
+    /// The file that contains more than the head.
     pub fn path(&self) -> Option<&Path> {
         self.named.as_ref().map(|named| &*named.path)
     }
 
-    /// Removes the file that has more than its head.
+    /// Removes the file that contains more than the head.
     pub(super) fn remove(&mut self) {
         (self.file, self.stored) = (None, 0);
         if let Some(Named { folder, name, .. }) = self.named.take() {
@@ -143,10 +143,10 @@ impl Output {
         }
     }
 
-    /// Writes all that is kept of it, in memory or in a file.
+    /// Writes everything that is kept, from memory or from the file.
     ///
     /// # Errors
-    /// Those of the reader and of the writer.
+    /// Errors of reading the file and of writing.
     pub fn write_to(&self, to: &mut impl Write) -> io::Result<()> {
         match &self.file {
             Some(file) => {
@@ -158,18 +158,18 @@ impl Output {
         }
     }
 
-    /// Bytes of memory that it takes, a file counted as some.
+    /// Memory that it uses in bytes, with a fixed amount for a file.
     pub(super) fn weight(&self) -> usize {
         let file = if self.file.is_some() { 256 * 1024 } else { 0 };
         self.head.len() + file
     }
 }
 
-/// An output that is being read.
+/// An output while it is read.
 pub(super) struct Capture<'a> {
     output: Output,
     settings: &'a OutputSettings,
-    /// The command's number and the stream, by which its file is named where it has a name.
+    /// The command's number and the stream, which determine the name of the file if it has one.
     name: (u64, String),
     pub failed: Option<io::Error>,
 }
@@ -195,7 +195,7 @@ impl<'a> Capture<'a> {
         }
         if let Err(error) = self.store(rest) {
             self.failed = Some(error);
-            // Half an output is of no use, and its room is needed.
+            // A partial output is useless, and its disk space is needed.
             self.output.remove();
         }
     }
@@ -236,7 +236,7 @@ impl<'a> Capture<'a> {
     }
 
     pub fn end(mut self) -> Output {
-        // A file that has a name is read by it; one without is all there is.
+        // A file with a name is reopened for reading; a file without one can only be read through its descriptor.
         if self.output.named.is_some() {
             self.output.file = None;
         }
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_output_is_whole_in_its_file() {
+    fn a_long_output_is_complete_in_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let outputs = folder.path().join("outputs");
         let short = captured(Overflow::Folder(outputs.clone()), 100, &[b"abcd"]);
@@ -294,7 +294,7 @@ mod tests {
         let long = captured(Overflow::Folder(outputs.clone()), 100, &[b"abcd", b"ef"]);
         assert_eq!(long.path(), Some(&*outputs.join("3.stdout")));
         assert_eq!(std::fs::read(outputs.join("3.stdout")).unwrap(), b"abcdef");
-        // What is there is not written over, and goes with the try that it is of.
+        // An existing file is not overwritten, because it belongs to another attempt.
         let mut next = captured(Overflow::Folder(outputs.clone()), 100, &[b"ABCD", b"EF"]);
         assert_eq!(next.path(), Some(&*outputs.join("3-2.stdout")));
         next.remove();
@@ -325,14 +325,14 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_kept_than_the_bound_where_that_is_small() {
+    fn small_limits_of_outputs_are_exact() {
         let small = captured(Overflow::Temporary, 2, &[b"ab", b"cd"]);
         assert_eq!((small.head(), small.lost()), (&b"ab"[..], 2));
         assert!(small.file.is_none());
     }
 
     #[test]
-    fn a_character_that_was_cut_in_half_is_not_called_faulty() {
+    fn a_truncated_character_is_not_an_error() {
         let cut = captured(Overflow::Drop, 100, &["abc\u{e9}".as_bytes()]);
         assert_eq!((cut.utf8(), cut.text()), (Some("abc"), "abc".to_owned()));
         let faulty = captured(Overflow::Drop, 100, &[b"ab\xc3"]);

@@ -1,5 +1,5 @@
-//! The folder for long outputs. Commands may write to it, too, so it is found once, before the first of them, and
-//! nothing is trusted that stands in it.
+//! The folder for long outputs. Commands may write to it too, so it is opened once, before the first command, and
+//! its entries are not trusted.
 
 use std::fs::File;
 use std::io;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 #[cfg(unix)]
 use rustix::fd::OwnedFd;
 
-/// So many names are tried for a file.
+/// Maximum number of names that are tried for a file.
 const MOST_NAMES: u32 = 10_000;
 
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(super) struct OutputFolder {
 }
 
 impl OutputFolder {
-    /// Makes or opens it. A link is not followed.
+    /// Creates or opens it. A link is not followed.
     pub fn open(path: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(path)?;
         Ok(Self {
@@ -33,8 +33,7 @@ impl OutputFolder {
         })
     }
 
-    /// Makes a file that was not there: `NUMBER.STREAM`, or `NUMBER-2.STREAM` and so on where an earlier run has
-    /// taken that.
+    /// Creates a new file: `NUMBER.STREAM`, or if an earlier run has used that name, `NUMBER-2.STREAM` and so on.
     pub fn create(&self, number: u64, stream: &str) -> io::Result<(File, String)> {
         for copy in 1..=MOST_NAMES {
             let name = match copy {
@@ -57,7 +56,7 @@ impl OutputFolder {
         self.path.join(name)
     }
 
-    /// Goes again if nothing is in it.
+    /// Removes the folder if it is empty.
     pub fn leave(&self) {
         let _ = std::fs::remove_dir(&self.path);
     }

@@ -1,10 +1,10 @@
-//! One command from its start to its end, in a process group of its own.
+//! Runs one command from its start to its end, in a separate process group.
 //!
-//! One loop waits for everything at once: the end of the process (a pidfd where the system has them), its two
-//! pipes, the call to stop, and the next deadline. No thread is started, and nothing of the command is polled by
-//! the clock where there are pidfds. As soon as the command itself has ended, what is left of its group is killed: at
-//! once if nobody holds its pipes any more, else after a moment in which the last output is read. The process
-//! is reaped after that, so its number cannot belong to somebody else when the group is killed.
+//! One loop waits for all events: the end of the process (through a pidfd if the system has them), its two pipes,
+//! the request to stop, and the next deadline. It starts no thread, and with pidfds it does not poll. As soon as
+//! the command itself has ended, the rest of its group is killed: immediately if no process holds its pipes any
+//! more, otherwise after a moment in which the last output is read. The process is reaped after that, so no other
+//! process can have its number when the group is killed.
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,18 +25,18 @@ use super::reap;
 use super::record::CommandResult;
 use super::sandbox::confined::Confined;
 
-/// What a process group that outlives its command has to say is awaited this long.
+/// Time to read the output of processes that outlive their command.
 const STRAGGLERS: Duration = Duration::from_millis(200);
-/// A killed command is read from this long, and then only waited for.
+/// Time to read the output of a killed command; after that, only its end is awaited.
 const DEAD: Duration = Duration::from_secs(1);
-/// How often orphans are reaped. No event of the command reports their end.
+/// Interval at which orphaned processes are reaped. No event of the command reports their end.
 const REAP: Duration = Duration::from_secs(1);
-/// How often the end of a process is looked for where no event tells it.
+/// Interval of checks for the end of a process if no event reports it.
 const LOOK: Duration = Duration::from_millis(5);
-/// What is read at once; a pipe holds no more.
+/// Number of bytes read at once; a pipe holds no more.
 const BUFFER: usize = 64 * 1024;
 
-/// Calls to stop that everybody hears who waits for something, and that stay.
+/// Requests to stop. All waiting threads notice them, and they are never reset.
 pub(super) struct StopCall {
     stop: Flare,
     abort: Flare,
@@ -50,19 +50,19 @@ impl StopCall {
         })
     }
 
-    /// Ends what runs.
+    /// Ends the running commands.
     pub fn stop(&self) {
         self.stop.dark.lock().take();
     }
 
-    /// Ends it at once.
+    /// Aborts the running commands.
     pub fn abort(&self) {
         self.stop();
         self.abort.dark.lock().take();
     }
 }
 
-/// Readable once it is lit, since nobody can write there any more.
+/// A pipe that becomes readable when it is lit, because its writing end is closed.
 struct Flare {
     seen: PipeReader,
     dark: Mutex<Option<PipeWriter>>,
@@ -78,10 +78,10 @@ impl Flare {
     }
 }
 
-/// Runs the command to its end.
+/// Runs the command until it ends.
 ///
 /// # Errors
-/// When it cannot be started.
+/// If it cannot be started.
 pub(super) fn run(
     mut command: Confined,
     seq: u64,
@@ -139,12 +139,12 @@ pub(super) fn run(
         }
     }
     let duration = began.elapsed();
-    // The command is gone but not reaped, so its number is still its own.
+    // The command has ended but is not reaped, so its number is still valid.
     killing.signal(Signal::KILL);
     if let Some(group) = &command.group {
         group.ended(pid);
     }
-    // What has left the group may print on and on.
+    // A process that has left the group may print for ever.
     watched.drain(&mut buffer, Instant::now() + STRAGGLERS);
     let ended = reap::child(&mut child)?;
     let left = ended.is_none().then(|| pid.as_raw_nonzero().get());
@@ -169,10 +169,10 @@ pub(super) fn run(
     })
 }
 
-/// When a group is asked to end, made to end, and not waited for any more.
+/// The times at which a group is asked to end, is killed, and is abandoned.
 struct Killing {
     pid: Pid,
-    /// The group that it started in.
+    /// The process group in which the command started.
     group: Pid,
     timeout_at: Option<Instant>,
     kill_at: Option<Instant>,
@@ -190,17 +190,17 @@ impl Killing {
     fn ask_to_end(&mut self, now: Instant, grace: Duration) {
         self.timeout_at = None;
         self.signal(Signal::TERM);
-        // A process that is stopped could not hear it.
+        // A stopped process could not react to the signal.
         self.signal(Signal::CONT);
         let at = now + grace;
         self.kill_at = Some(self.kill_at.map_or(at, |before| before.min(at)));
     }
 
-    /// Does what is due. True when nothing more is waited for.
+    /// Does what is due. Returns true if nothing more is waited for.
     fn advance(&mut self, now: Instant, grace: Duration, ended: bool) -> bool {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if ended {
-            // Neither its own time nor its death matters any more.
+            // Its own time limit and the time of the kill no longer matter.
             (self.timeout_at, self.kill_at) = (None, None);
         }
         if due(self.timeout_at) {
@@ -210,15 +210,15 @@ impl Killing {
         if due(self.kill_at) {
             self.kill_at = None;
             self.signal(Signal::KILL);
-            // Its tracer could keep it from ending, and the kernel, too.
+            // A tracer could keep it from ending; otherwise the kernel does.
             reap::end_tracer(self.pid);
             self.give_up_at = now.checked_add(DEAD);
         }
         due(self.give_up_at)
     }
 
-    /// Signals the group, and if the command has left that, the command and the group that it leads. It is not reaped
-    /// yet, so its number is its own.
+    /// Signals the group. If the command has left the group, also signals the command and the group that it leads. The
+    /// command is not reaped yet, so its number is valid.
     fn signal(&self, signal: Signal) {
         let _ = kill_process_group(self.group, signal);
         if getpgid(Some(self.pid)) == Ok(self.group) {
@@ -230,20 +230,20 @@ impl Killing {
     }
 }
 
-/// What may happen to a command.
+/// The sources of events of a command.
 struct Watched<'a> {
     exit: ExitWatch,
     stdout: Stream<'a>,
     stderr: Stream<'a>,
-    /// Calls to stop that were not heard yet, each with the grace that it leaves.
+    /// Requests to stop that were not noticed yet, each with its grace period.
     calls: [Option<(BorrowedFd<'a>, Duration)>; 2],
     ended: bool,
 }
 
-/// What happened while it was waited.
+/// The events of one wait.
 struct Events {
     ended: bool,
-    /// The grace that a call to stop leaves.
+    /// The grace period of a request to stop.
     stop: Option<Duration>,
 }
 
@@ -252,7 +252,7 @@ impl Watched<'_> {
         self.stdout.pipe.is_none() && self.stderr.pipe.is_none()
     }
 
-    /// Waits until something happens or `until` comes; takes what was printed.
+    /// Waits for an event or until `until`, and reads what was printed.
     fn wait(&mut self, until: Option<Instant>, buffer: &mut Vec<u8>) -> Events {
         let mut timeout = until.map(|at| at.saturating_duration_since(Instant::now()));
         if self.exit.pidfd.is_none() && !self.ended {
@@ -284,7 +284,7 @@ impl Watched<'_> {
         Events { ended, stop }
     }
 
-    /// Takes what is in the pipes already.
+    /// Reads what is in the pipes already.
     fn drain(&mut self, buffer: &mut Vec<u8>, until: Instant) {
         while !self.is_silent() && Instant::now() < until {
             let streams = [self.stdout.fd(), self.stderr.fd(), None, None];
@@ -302,7 +302,7 @@ impl Watched<'_> {
     }
 }
 
-/// Which of these can be read, or were closed, within this time.
+/// Which of these became readable or were closed within this time.
 fn ready(watched: [Option<BorrowedFd<'_>>; 4], timeout: Option<Duration>) -> [bool; 4] {
     let mut fds: Vec<PollFd<'_>> = watched
         .iter()
@@ -311,14 +311,14 @@ fn ready(watched: [Option<BorrowedFd<'_>>; 4], timeout: Option<Duration>) -> [bo
         .collect();
     let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
     if poll(&mut fds, timeout.as_ref()).is_err() {
-        // Interrupted by a signal: the caller looks again.
+        // Interrupted by a signal: the caller checks again.
         return [false; 4];
     }
     let mut events = fds.iter().map(|fd| !fd.revents().is_empty());
     watched.map(|fd| fd.is_some() && events.next().unwrap_or(false))
 }
 
-/// Tells when the process has ended, without reaping it.
+/// Detects the end of the process without reaping it.
 struct ExitWatch {
     pid: Pid,
     pidfd: Option<OwnedFd>,
@@ -333,7 +333,7 @@ impl ExitWatch {
         Self { pid, pidfd }
     }
 
-    /// Asked where no event tells it.
+    /// Checks for the end, if no event reports it.
     fn has_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         self.pidfd.is_none()
@@ -346,7 +346,7 @@ impl ExitWatch {
 
 /// One of the command's two outputs.
 struct Stream<'a> {
-    /// None once it was closed.
+    /// `None` after it was closed.
     pipe: Option<OwnedFd>,
     capture: Capture<'a>,
 }
@@ -363,7 +363,7 @@ impl<'a> Stream<'a> {
         self.pipe.as_ref().map(AsFd::as_fd)
     }
 
-    /// Takes what is there, after an event said that something is.
+    /// Reads what is available, after an event has reported data.
     fn read(&mut self, buffer: &mut Vec<u8>) {
         let Some(pipe) = &self.pipe else { return };
         buffer.resize(BUFFER, 0);

@@ -1,4 +1,4 @@
-//! Where there are no process groups, no command is started: one that forks could not be ended.
+//! On systems without process groups, no command is started, because its child processes could not be killed.
 
 use std::io;
 

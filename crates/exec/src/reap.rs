@@ -1,5 +1,5 @@
-//! Waits for processes that have ended or were killed, and never without a bound: one that hangs in the kernel does not
-//! end, and one that is traced is not reported as long as its tracer keeps it.
+//! Waits for processes that have ended or were killed, always with a time limit: a process that hangs in the kernel
+//! does not end, and the end of a traced one is not reported while its tracer holds it.
 
 use std::io::{self, Read};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -10,16 +10,16 @@ use rustix::process::Pid;
 #[cfg(target_os = "linux")]
 use rustix::process::{WaitOptions, waitpid};
 
-/// A process that was killed is given up if it has not ended by then.
+/// A killed process that has not ended after this time is abandoned.
 pub const AFTER_KILL: Duration = Duration::from_secs(10);
-/// The helper and the watchdog say something by then, unless they are something else.
+/// The helper and the watchdog answer within this time, unless the program is another one.
 pub const ANSWER: Duration = Duration::from_secs(60);
-/// How often it is looked for what no event tells.
+/// Interval of checks that no event replaces.
 const LOOK: Duration = Duration::from_millis(5);
-/// How often it is looked for a tracer, while the end would be told by an event.
+/// Interval of checks for a tracer, while an event would report the end.
 const TRACER: Duration = Duration::from_millis(100);
 
-/// Waits for the end of a child that is on its way. None if it is given up, which is said.
+/// Waits for the end of a child that is about to end. `None` if it is abandoned, which is logged.
 pub fn child(child: &mut Child) -> io::Result<Option<ExitStatus>> {
     let pid = Pid::from_child(child);
     let status = reap(pid, AFTER_KILL, || child.try_wait())?;
@@ -29,12 +29,12 @@ pub fn child(child: &mut Child) -> io::Result<Option<ExitStatus>> {
     Ok(status)
 }
 
-/// Waits for the end of a process that was killed and is a child of this one. If it is given up, that is said.
+/// Waits for the end of a killed child of this process. If it is abandoned, that is logged.
 #[cfg(target_os = "linux")]
 pub fn stray(pid: Pid, until: Instant) {
     let longest = until.saturating_duration_since(Instant::now());
     let ended = reap(pid, longest, || {
-        // An error says that it is not there any more.
+        // An error means that it does not exist any more.
         Ok(waitpid(Some(pid), WaitOptions::NOHANG).map_or(Some(()), |ended| ended.map(|_| ())))
     });
     if let Ok(None) = ended {
@@ -46,14 +46,14 @@ fn given_up(pid: Pid) {
     log::warn!("{}", never_ends(pid.as_raw_nonzero().get()));
 }
 
-/// What becomes of a process whose end is not waited for any more.
+/// The message about a process whose end is no longer waited for.
 pub fn never_ends(pid: i32) -> String {
     format!(
         "the system does not report the end of process {pid}, which was killed; it is left behind"
     )
 }
 
-/// Asks for the end of a process until the system reports it. None if that takes too long.
+/// Checks for the end of a process until the system reports it. `None` if that takes too long.
 pub fn reap<T>(
     pid: Pid,
     longest: Duration,
@@ -68,14 +68,14 @@ pub fn reap<T>(
             return Ok(None);
         }
         end_tracer(pid);
-        // Of one that has ended, and is kept by a tracer, there is no further event.
+        // If the process has ended and a tracer holds it, no further event follows.
         if wait_for_end(pid, TRACER) {
             thread::sleep(LOOK);
         }
     }
 }
 
-/// Waits until the process has ended. False if it did not within this time.
+/// Waits until the process has ended. False if it did not end within this time.
 fn wait_for_end(pid: Pid, longest: Duration) -> bool {
     #[cfg(target_os = "linux")]
     {
@@ -92,8 +92,8 @@ fn wait_for_end(pid: Pid, longest: Duration) -> bool {
     true
 }
 
-/// Kills what traces this process, if this program has started that: as long as it lives, it alone learns of the end.
-/// True if there was such a tracer.
+/// Kills the tracer of this process if this program has started it: while it lives, only the tracer learns of the
+/// end. Returns true if there was such a tracer.
 pub fn end_tracer(pid: Pid) -> bool {
     #[cfg(target_os = "linux")]
     if let Some(tracer) = super::sandbox::processes::tracer(pid.as_raw_nonzero().get()) {
@@ -104,7 +104,7 @@ pub fn end_tracer(pid: Pid) -> bool {
     false
 }
 
-/// Runs a program that ends soon and says little.
+/// Runs a program that ends soon and prints little.
 pub fn output(mut command: Command) -> io::Result<Output> {
     command
         .stdin(Stdio::null())
@@ -118,7 +118,7 @@ pub fn output(mut command: Command) -> io::Result<Output> {
         let why = format!("it did not end within {} s", ANSWER.as_secs());
         return Err(io::Error::new(io::ErrorKind::TimedOut, why));
     };
-    // What it said is in the pipes, and is no more than they hold.
+    // Its output is in the pipes, and is not larger than they can hold.
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     if let Some(mut from) = child.stdout.take() {
         from.read_to_end(&mut stdout)?;

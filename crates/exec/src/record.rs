@@ -1,4 +1,4 @@
-//! What became of a command, as data.
+//! The results of commands, as data.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -15,17 +15,17 @@ use serde::{Serialize, Serializer};
 use super::job::CommandJob;
 use super::output::Output;
 
-/// Where a command stands.
+/// The state of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobStatus {
-    /// It was read and waits for a slot, the rate, or its next try.
+    /// It was read and waits for a slot, the rate limit, or a retry.
     Pending,
     /// It runs.
     Running,
     /// It ended with exit code 0.
     Completed,
-    /// It failed in the end, for the reason in [`JobRecord::error`].
+    /// It failed permanently, for the reason in [`JobRecord::error`].
     Failed,
     /// The run ended before it did; the reason is in [`JobRecord::error`].
     Cancelled,
@@ -55,33 +55,33 @@ impl fmt::Display for JobStatus {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// It ended with another exit code than 0.
+    /// It ended with an exit code other than 0.
     Exit,
     /// A signal ended it.
     Signal,
-    /// It did not end within its time.
+    /// It did not end within its time limit.
     Timeout,
-    /// There is no such program.
+    /// The program does not exist.
     NotFound,
-    /// The allow-list does not have its program.
+    /// The program is not in the allow-list.
     NotAllowed,
     /// It could not be confined, so it was not run.
     Sandbox,
-    /// It used more than its sandbox lets it.
+    /// It exceeded a limit of its sandbox.
     Limit,
     /// It could not be started for another reason.
     NotStarted,
-    /// Its output found no room on the disk.
+    /// The disk has no space for its output.
     DiskFull,
     /// The run ended before it did.
     Cancelled,
-    /// Our own code panicked.
+    /// The code of this crate panicked.
     Panic,
 }
 
 impl FailureKind {
-    /// True for what stops a run under [`ErrorPolicy::StopOnCriticalError`](batchwright::ErrorPolicy): what other
-    /// commands are likely to share, and death by a signal.
+    /// True for failures that stop a run under [`ErrorPolicy::StopOnCriticalError`](batchwright::ErrorPolicy): those
+    /// that other commands are likely to share, and death by a signal.
     pub fn is_critical(self) -> bool {
         !matches!(
             self,
@@ -89,19 +89,19 @@ impl FailureKind {
         )
     }
 
-    /// True for what may go well when it is tried again.
+    /// True for failures that a retry may fix.
     pub(super) fn is_retried(self) -> bool {
         matches!(self, Self::Exit | Self::Signal | Self::Timeout)
     }
 }
 
-/// A failure, for people and programs.
+/// A failure, with a message for people and a kind for programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct JobError {
     /// What went wrong.
     pub kind: FailureKind,
-    /// The same in words.
+    /// The message.
     pub message: String,
 }
 
@@ -114,49 +114,49 @@ impl JobError {
     }
 }
 
-/// How a command that was started went. Of several tries, the last.
+/// How a started command ran. After several attempts, the last one.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CommandResult {
-    /// Its exit code; none if a signal ended it.
+    /// Its exit code; `None` if a signal ended it.
     pub exit_code: Option<i32>,
     /// The signal that ended it.
     pub signal: Option<i32>,
-    /// When it was started.
+    /// Time of the start.
     pub start: Timestamp,
-    /// For how long it ran.
+    /// Duration.
     pub duration: Duration,
-    /// What it printed to standard output.
+    /// Its standard output.
     pub stdout: Output,
-    /// What it printed to standard error.
+    /// Its standard error.
     pub stderr: Output,
 }
 
-/// A command and what became of it.
+/// A command and its result.
 ///
-/// In JSON it is one flat object: `id`, `seq`, `success` (whether it ended with exit code 0), `command` (the words), `text`, `file`, `line`, `status`, `attempts`,
-/// `result` (`exit_code`, `signal`, `start` in milliseconds since 1970, `duration_ms`, `stdout`, `stderr`,
-/// `stdout_bytes`, `stderr_bytes`, `stdout_file`, `stderr_file`, `truncated`) and `error` (`kind`, `message`).
-/// Text has U+FFFD for what is not UTF-8. Then, and only then, the bytes themselves are there in base64:
-/// `command_base64` (all words), `file_base64`, and in `result` `stdout_base64` and `stderr_base64`, unless a file has
-/// the whole output.
+/// In JSON it is one flat object: `id`, `seq`, `success` (whether it ended with exit code 0), `command` (the
+/// words), `text`, `file`, `line`, `status`, `attempts`, `result` (`exit_code`, `signal`, `start` in milliseconds
+/// since 1970, `duration_ms`, `stdout`, `stderr`, `stdout_bytes`, `stderr_bytes`, `stdout_file`, `stderr_file`,
+/// `truncated`) and `error` (`kind`, `message`). In texts, invalid UTF-8 is replaced by U+FFFD. Only in that case,
+/// the original bytes are added in base64: `command_base64` (all words), `file_base64`, and in `result`
+/// `stdout_base64` and `stderr_base64`, unless a file contains the complete output.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct JobRecord {
-    /// What was to be run.
+    /// The command.
     pub job: Arc<CommandJob>,
-    /// Where it stands.
+    /// Its state.
     pub status: JobStatus,
-    /// How often it was started.
+    /// Number of starts.
     pub attempts: u32,
-    /// How it went; none if it was never started.
+    /// Its result; `None` if it was never started.
     pub result: Option<CommandResult>,
-    /// Why it failed or was cancelled.
+    /// The reason if it failed or was cancelled.
     pub error: Option<JobError>,
 }
 
 impl JobRecord {
-    /// The record of a command that was never started, since the run ended for this reason.
+    /// The record of a command that was never started, because the run ended for this reason.
     pub fn not_run(job: CommandJob, stop: &StopReason) -> Self {
         let why = format!("not run, since the run ended early: {stop}");
         Self {
@@ -176,7 +176,7 @@ impl JobRecord {
         }
     }
 
-    /// The same without what it printed.
+    /// The same record without the outputs.
     pub(super) fn without_output(&self) -> Self {
         let bare = |result: &CommandResult| CommandResult {
             stdout: Output::default(),
@@ -192,7 +192,7 @@ impl JobRecord {
         }
     }
 
-    /// Bytes of memory that it takes, about.
+    /// Its approximate memory in bytes.
     pub(super) fn weight(&self) -> usize {
         let outputs = |result: &CommandResult| result.stdout.weight() + result.stderr.weight();
         1024 + self.result.as_ref().map_or(0, outputs)
@@ -237,7 +237,7 @@ struct ResultLine {
     truncated: bool,
 }
 
-/// An output that is not text, unless a file has it.
+/// An output that is not UTF-8, unless a file contains it.
 fn in_base64(output: &Output) -> Option<String> {
     let is_bytes = output.path().is_none() && output.utf8().is_none();
     is_bytes.then(|| STANDARD.encode(output.head()))

@@ -1,4 +1,4 @@
-//! Records in a file, a line of JSON each.
+//! Records in a file, one line of JSON each.
 
 use std::path::Path;
 
@@ -8,16 +8,16 @@ use serde::de::IgnoredAny;
 use super::line_file::{LineFile, Tail};
 use super::record::JobRecord;
 
-/// A file of [`JobRecord`]s, a line of JSON each, written as commands end.
+/// A file of [`JobRecord`]s, one line of JSON each, written as commands end.
 pub struct RecordFile(LineFile);
 
 impl RecordFile {
-    /// Opens a file, or makes it. To one that has lines, more are only added with `resume`; a record that a killed
-    /// run left unfinished is cut off then. A link is not followed.
+    /// Opens a file, or creates it. If it has lines already, more are added only with `resume`; then a truncated record
+    /// of a killed run is removed. A link is not followed.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when it has lines and `resume` is not set, when they are no records, when another
-    /// run writes it, or when it cannot be opened.
+    /// [`ErrorKind::Invalid`] if it has lines and `resume` is not set, if they are not records, if another run writes
+    /// to it, or if it cannot be opened.
     pub fn open(path: &Path, resume: bool) -> Result<Self, Error> {
         let mut lines = 0_u64;
         let file = LineFile::open(path, |line, ended| {
@@ -51,7 +51,7 @@ impl RecordFile {
     /// Adds a record.
     ///
     /// # Errors
-    /// When it cannot be written; the file is as it was before.
+    /// If it cannot be written; then the file is unchanged.
     pub fn append(&mut self, record: &JobRecord) -> Result<(), Error> {
         let mut line = serde_json::to_vec(record)
             .map_err(|why| Error::new(ErrorKind::Invalid, why.to_string()))?;
@@ -59,16 +59,17 @@ impl RecordFile {
         self.0.append(&line)
     }
 
-    /// Looks whether the file is still where and as long as this run has made it.
+    /// Checks that the file still exists and has the length that this run has written.
     ///
     /// # Errors
-    /// When somebody else removed, replaced, cut or wrote to it; what it held is then copied beside its place.
+    /// If another program removed, replaced, truncated or wrote to it; then its former contents are copied to a file
+    /// next to it.
     pub fn check(&mut self) -> Result<(), Error> {
         self.0.check()
     }
 }
 
-/// Whether a line, or the beginning of one, is what a record begins with: its id, and its number next.
+/// Whether this is the beginning of a record: its id, followed by its number.
 fn begins_as_record(line: &[u8]) -> bool {
     let (first, next) = (b"{\"id\":\"", b"\",\"seq\":");
     let Some(rest) = line.strip_prefix(first) else {
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_left_alone_and_a_torn_one_is_cut_off() {
+    fn other_files_are_unchanged_and_a_truncated_record_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.jsonl");
         let theirs = [
@@ -130,7 +131,7 @@ mod tests {
             file.append(&record("a\"b")).unwrap();
             assert_eq!(fs::read(&path).unwrap(), [&whole[..], &whole[..]].concat());
         }
-        // An editor took the last line end away.
+        // An editor removed the last line end.
         fs::write(&path, &whole[..whole.len() - 1]).unwrap();
         assert!(error(RecordFile::open(&path, false)).contains("1 records of an earlier run"));
         let mut file = RecordFile::open(&path, true).unwrap();
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_removed_replaced_or_written_to_is_told_and_saved() {
+    fn a_removed_replaced_or_changed_file_is_reported_and_rescued() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.jsonl");
         let open = || {

@@ -1,4 +1,5 @@
-//! Runs commands on the pool: so many at once, at a rate, with retries, until they are done or the run stops.
+//! Runs commands on the pool, with a limited concurrency and rate and with retries, until all are done or the run
+//! stops.
 
 mod run;
 
@@ -20,20 +21,20 @@ use super::sandbox::Sandbox;
 use super::script::Commands;
 use run::Run;
 
-/// More at once are refused unless [`CommandRunner::max_concurrency`] says otherwise.
+/// Higher values are rejected unless [`CommandRunner::max_concurrency`] allows them.
 const MOST_AT_ONCE: usize = 10;
 
-/// What becomes of running commands when the run stops.
+/// What happens to running commands when the run stops.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnStop {
-    /// They go on to their end; after a cancel, within the context's grace period.
+    /// They run until they end; after a cancel, within the context's grace period.
     #[default]
     Finish,
     /// They are killed, each with its process group.
     Kill,
 }
 
-/// Runs commands in parallel: each in a process group of its own, with nothing on its standard input.
+/// Runs commands in parallel, each in a separate process group and with empty standard input.
 ///
 /// ```
 /// use std::ops::ControlFlow;
@@ -47,60 +48,59 @@ pub enum OnStop {
 /// # Ok::<(), batchwright::Error>(())
 /// ```
 ///
-/// A command that has ended takes its process group with it: what it left in the background is killed, at once
-/// if it does not hold the command's output open, else after 200 ms in which the last output is read. What
-/// started a session of its own (`setsid`) is out of reach without a [`sandbox`](Self::sandbox).
-// More than 15 fields: each is a setting with a setter of its own.
+/// When a command has ended, its process group is killed, including background processes: immediately if they do
+/// not hold the command's output open, otherwise after 200 ms in which the last output is read. A process that has
+/// started its own session (`setsid`) is not killed without a [`sandbox`](Self::sandbox).
+// More than 15 fields, because each is a setting with its own setter.
 #[derive(Clone, Setters)]
 pub struct CommandRunner {
-    /// Commands at once, up to [`max_concurrency`](Self::max_concurrency). Default: 5.
+    /// Number of commands at once, up to [`max_concurrency`](Self::max_concurrency). Default: 5.
     concurrency: usize,
-    /// The most that may be asked for. Default: 10.
+    /// The maximum for this number. Default: 10.
     max_concurrency: usize,
-    /// Starts a second, evenly spaced, tries again included. Fractions are allowed. Default: as fast as slots
-    /// come free.
+    /// Starts per second, evenly spaced, including retries. Fractions are allowed. Default: no limit.
     rate: Option<f64>,
-    /// What a failed command means for the others. Critical are: a program that is not found, not allowed or
-    /// cannot be started or confined, death by a signal, more use of something than its
-    /// [`sandbox`](Self::sandbox) lets it, a full disk, and [`critical_exits`](Self::critical_exits); what is
-    /// tried again counts by its last try. Default: [`ErrorPolicy::ContinueOnError`].
+    /// How a failed command affects the others. These failures are critical: a program that is not found, not allowed,
+    /// or cannot be started or confined; death by a signal; exceeding a limit of its [`sandbox`](Self::sandbox); a full
+    /// disk; and [`critical_exits`](Self::critical_exits). If a command is retried, its last attempt counts. Default:
+    /// [`ErrorPolicy::ContinueOnError`].
     on_error: ErrorPolicy,
-    /// What becomes of running commands when the run stops. Default: [`OnStop::Finish`].
+    /// What happens to running commands when the run stops. Default: [`OnStop::Finish`].
     on_stop: OnStop,
-    /// The longest that a try may take; then its group is sent SIGTERM, and SIGKILL after
+    /// Maximum duration of an attempt; then its group receives SIGTERM, and SIGKILL after
     /// [`kill_grace`](Self::kill_grace). Default: no limit.
     timeout: Option<Duration>,
-    /// The time between SIGTERM and SIGKILL. What is aborted gets a quarter of a second. Default: 2 s.
+    /// Time between SIGTERM and SIGKILL. Aborted commands have a quarter of a second. Default: 2 s.
     kill_grace: Duration,
-    /// Tries again after an exit code other than 0, a signal or a time-out. Default: 0.
+    /// Number of retries after an exit code other than 0, a signal or a time-out. Default: 0.
     retries: u8,
-    /// The wait before the first retry; each further one doubles, up to a minute, with jitter on top. Default:
-    /// 1 s.
+    /// Wait before the first retry; each further wait doubles, up to a minute, with added jitter. Default: 1 s.
     retry_delay: Duration,
-    /// Whether records come in the order of the input. Commands run ahead of a slow one until what they printed
-    /// takes 64 MiB. Default: in the order in which they end.
+    /// Whether records come in the order of the input. Commands may run ahead of a slow one until their output takes 64
+    /// MiB. Default: in the order in which they end.
     keep_order: bool,
-    /// Bytes of each output of a command that are kept in memory. Default: 64 KiB.
+    /// Maximum number of bytes of each output of a command in memory. Default: 64 KiB.
     output_limit: usize,
-    /// Where longer outputs go. Default: what is beyond the limit is dropped.
+    /// Where longer outputs are stored. Default: the part above the limit is dropped.
     overflow: Overflow,
-    /// Bytes of each output of a command that are kept in all, with the file of a long one. What is beyond is read
-    /// and dropped. Default: 1 GiB.
+    /// Maximum number of bytes of each output of a command that are kept, including the file of a long one. The rest is
+    /// read and dropped. Default: 1 GiB.
     max_output: u64,
     #[setters(skip)]
     critical_exits: BTreeSet<i32>,
-    /// The folder that commands run in. Default: that of this process.
+    /// The folder in which commands run. Default: that of this process.
     #[setters(rename = "current_dir", into, strip_option)]
     folder: Option<PathBuf>,
-    /// What commands may do; what the kernel does not enforce of it is logged. Default: what this process may do,
-    /// with its environment.
+    /// The permissions of commands; rules that the kernel cannot enforce are logged. Default: the permissions and the
+    /// environment of this process.
     ///
     /// If this process is killed, its commands are killed. Without a sandbox, a shell that watches the run kills their
-    /// process groups, also those of commands that are being started; if the shell is killed first, commands run on. On
-    /// Linux, a sandbox ends all of their processes, even with [`SandboxMode::Off`](crate::SandboxMode::Off).
+    /// process groups, including those of commands that are being started; if the shell is killed first, commands
+    /// continue to run. On Linux, a sandbox ends all of their processes, even with
+    /// [`SandboxMode::Off`](crate::SandboxMode::Off).
     #[setters(strip_option)]
     sandbox: Option<Sandbox>,
-    /// How many commands there will be, for progress. Default: what the iterator says, else unknown.
+    /// Number of commands, for progress. Default: the number that the iterator reports, if any.
     total: Option<u64>,
     #[setters(skip)]
     ctx: Context,
@@ -117,26 +117,26 @@ impl Default for CommandRunner {
     }
 }
 
-/// How a run of commands went.
+/// The numbers of a run of commands.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CommandReport {
     /// Commands that ended with exit code 0.
     pub completed: u64,
-    /// Commands that failed in the end.
+    /// Commands that failed permanently.
     pub failed: u64,
-    /// Commands that were read and did not end, because the run did.
+    /// Commands that were read but did not end, because the run ended.
     pub cancelled: u64,
-    /// Tries beyond the first of each command.
+    /// Attempts after the first of each command.
     pub retries: u64,
-    /// How long it took.
+    /// Duration of the run.
     pub elapsed: Duration,
-    /// Why it ended before its source did.
+    /// The reason if it ended before its source did.
     pub stop: Option<StopReason>,
 }
 
 impl CommandRunner {
-    /// Five at once, no retries, no time limit, on after errors.
+    /// Five commands at once, no retries, no time limit, continues after errors.
     pub fn new() -> Self {
         Self {
             concurrency: 5,
@@ -168,14 +168,14 @@ impl CommandRunner {
         self
     }
 
-    /// Cancellation, deadline and grace. A cancel starts no more; an abort kills what runs. Default: a context
-    /// that nobody cancels.
+    /// Cancellation, deadline and grace period. After a cancel, no more commands start; an abort kills the running
+    /// ones. Default: a context that is never cancelled.
     pub fn context(mut self, ctx: &Context) -> Self {
         self.ctx = ctx.clone();
         self
     }
 
-    /// Shows the commands of this run while it goes on.
+    /// Shows the commands of this run while it is in progress.
     pub fn monitor(&self) -> Monitor {
         self.monitor.clone()
     }
@@ -184,7 +184,7 @@ impl CommandRunner {
         &self.ctx
     }
 
-    /// Whether the settings make sense.
+    /// Checks that the settings are valid.
     pub(super) fn check(&self) -> Result<(), Error> {
         let (given, most) = (self.concurrency, self.max_concurrency);
         let why = if !(1..=most).contains(&given) {
@@ -197,13 +197,13 @@ impl CommandRunner {
         Err(Error::new(ErrorKind::Invalid, why))
     }
 
-    /// Runs jobs, and hands each record to `sink` on this thread as the command ends. Breaking stops the run.
-    /// `jobs` is read on a thread of its own, a few ahead, and may be endless; cancelling waits for a `next()`
-    /// that blocks. When the run stops, whatever was read is handed over as
+    /// Runs jobs, and passes each record to `sink` on this thread when the command ends. Returning `Break` stops the
+    /// run. `jobs` is read by a separate thread, a few items ahead, and may be endless; cancelling waits for a `next()`
+    /// that blocks. When the run stops, all other commands that were read are passed on as
     /// [`Cancelled`](crate::JobStatus::Cancelled) with the reason.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] when the settings make no sense, with what they accept. Nothing was run then.
+    /// [`ErrorKind::Invalid`] if the settings are invalid; the message names what they accept. Nothing was run then.
     pub fn run<I>(
         &self,
         jobs: I,
@@ -226,11 +226,11 @@ impl CommandRunner {
         })
     }
 
-    /// As [`run`](Self::run), for commands that are read from files or standard input. A read that blocks for
-    /// ever is left behind when the run ends.
+    /// As [`run`](Self::run), for commands that are read from files or standard input. If a read blocks for ever, its
+    /// thread is left behind when the run ends.
     ///
     /// # Errors
-    /// As [`run`](Self::run). A line that is no command stops the run instead.
+    /// As [`run`](Self::run). A line that is not a command does not return an error but stops the run.
     pub fn run_commands(
         &self,
         commands: Commands,
@@ -240,8 +240,8 @@ impl CommandRunner {
     }
 
     /// As [`run_commands`](Self::run_commands), for a source whose items may be errors, which stop the run. `ended`
-    /// sees each record at once as its command ends, before `sink` gets it, which with
-    /// [`keep_order`](Self::keep_order) may be much later: what a log must have. Breaking stops the run.
+    /// receives each record immediately when its command ends, for example for a log; `sink` may receive it much later
+    /// with [`keep_order`](Self::keep_order). Returning `Break` stops the run.
     ///
     /// # Errors
     /// As [`run`](Self::run).

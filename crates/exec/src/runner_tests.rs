@@ -1,4 +1,4 @@
-//! Real processes, each of a kind that makes trouble.
+//! Real processes, each of a kind that is difficult to end.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,9 +9,9 @@ use rustix::process::{Pid, test_kill_process};
 use super::*;
 use crate::record::{FailureKind, JobStatus};
 
-/// Far beyond what anything here takes.
+/// Far longer than any step of these tests takes.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Whatever sleeps so long is killed.
+/// A process that sleeps this long must be killed.
 const FOR_EVER: &str = "1000";
 
 fn all(runner: &CommandRunner, jobs: Vec<CommandJob>) -> (Vec<JobRecord>, CommandReport) {
@@ -39,7 +39,7 @@ fn failure(record: &JobRecord) -> (FailureKind, &str) {
     (error.kind, &error.message)
 }
 
-/// Whether the process whose number a command printed is gone, or about to be.
+/// Whether the process whose number a command printed has ended, or is about to.
 fn is_gone(record: &JobRecord) -> bool {
     ends(stdout(record).trim().parse().unwrap())
 }
@@ -61,7 +61,7 @@ fn ends(pid: i32) -> bool {
 }
 
 #[test]
-fn what_a_command_leaves_in_the_background_ends_with_it() {
+fn background_processes_end_with_their_command() {
     let runner = CommandRunner::new();
     // It holds the output open.
     let record = one(
@@ -70,7 +70,7 @@ fn what_a_command_leaves_in_the_background_ends_with_it() {
     );
     assert_eq!(record.status, JobStatus::Completed);
     assert!(is_gone(&record));
-    // It does not.
+    // It does not hold the output open.
     let quiet = format!("sleep {FOR_EVER} >/dev/null 2>&1 & echo $!");
     assert!(is_gone(&one(&runner, CommandJob::shell(quiet))));
 }
@@ -93,7 +93,7 @@ fn a_command_that_ignores_sigterm_is_killed_with_its_group() {
 }
 
 #[test]
-fn an_output_that_is_closed_early_or_never_ends_is_no_trouble() {
+fn an_output_may_be_closed_early_or_be_endless() {
     let runner = CommandRunner::new().output_limit(1000);
     let closed = one(&runner, CommandJob::shell("exec >&- 2>&-; exit 3"));
     assert_eq!(failure(&closed), (FailureKind::Exit, "exit code 3"));
@@ -115,7 +115,7 @@ fn an_output_that_is_closed_early_or_never_ends_is_no_trouble() {
 }
 
 #[test]
-fn a_signal_a_missing_program_and_a_file_that_is_none_are_told_apart() {
+fn a_signal_a_missing_program_and_an_invalid_one_are_distinguished() {
     let runner = CommandRunner::new();
     let killed = one(&runner, CommandJob::shell("kill -9 $$"));
     assert_eq!(
@@ -143,7 +143,7 @@ fn a_failed_command_is_tried_again_and_keeps_its_last_try() {
         .retry_delay(Duration::ZERO)
         .on_error(ErrorPolicy::StopOnCriticalError)
         .current_dir(folder.path());
-    // The first two tries die by a signal, which is critical only once no try is left.
+    // The first two attempts are killed by a signal, which is critical only after the last attempt.
     let third = "echo x >> tries; test $(wc -l < tries) -ge 3 || kill -9 $$; cat tries";
     let record = one(&runner, CommandJob::shell(third));
     assert_eq!((record.status, record.attempts), (JobStatus::Completed, 3));
@@ -151,7 +151,7 @@ fn a_failed_command_is_tried_again_and_keeps_its_last_try() {
 }
 
 #[test]
-fn a_critical_failure_stops_the_run_and_the_others_say_why() {
+fn a_critical_failure_stops_the_run_and_other_records_have_the_reason() {
     let runner = CommandRunner::new()
         .concurrency(1)
         .on_error(ErrorPolicy::StopOnCriticalError);
@@ -177,7 +177,7 @@ fn a_critical_failure_stops_the_run_and_the_others_say_why() {
         assert_eq!((kind, record.attempts), (FailureKind::Cancelled, 0));
         assert!(why.contains("exit code 9"), "{why}");
     }
-    // What the receiver gets is complete, whatever had been read by then.
+    // The receiver gets all records, however many jobs had been read by then.
     let submitted = runner.critical_exits([9]).submit_jobs(jobs()).unwrap();
     let mut records: Vec<_> = submitted.collect();
     records.sort_by_key(|record| record.job.seq());
@@ -190,7 +190,7 @@ fn a_critical_failure_stops_the_run_and_the_others_say_why() {
 }
 
 #[test]
-fn stopping_kills_what_runs_where_that_is_asked_for() {
+fn stopping_kills_running_commands_with_on_stop_kill() {
     let runner = CommandRunner::new()
         .concurrency(2)
         .on_error(ErrorPolicy::StopOnError)
@@ -198,7 +198,7 @@ fn stopping_kills_what_runs_where_that_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let fifo = folder.path().join("begun");
     let fifo = fifo.to_str().unwrap();
-    // The second fails once the first has begun.
+    // The second command fails after the first has started.
     let jobs = vec![
         CommandJob::shell(format!(
             "mkfifo {fifo}; echo $$; echo > {fifo}; exec sleep {FOR_EVER}"
@@ -216,7 +216,7 @@ fn stopping_kills_what_runs_where_that_is_asked_for() {
 }
 
 #[test]
-fn an_abort_and_a_dropped_receiver_kill_what_runs() {
+fn an_abort_and_a_dropped_receiver_kill_running_commands() {
     let ctx = Context::new();
     let runner = CommandRunner::new().context(&ctx);
     let jobs = vec![CommandJob::new("sleep").arg(FOR_EVER); 3];
@@ -242,7 +242,7 @@ fn an_abort_and_a_dropped_receiver_kill_what_runs() {
 }
 
 #[test]
-fn never_more_run_at_once_than_may_and_what_is_shown_stays_small() {
+fn concurrency_is_limited_and_the_monitor_stays_small() {
     let runner = CommandRunner::new().concurrency(3);
     let (monitor, most) = (runner.monitor(), AtomicU64::new(0));
     let mut shown = 0;
@@ -285,7 +285,7 @@ fn arguments_arrive_byte_for_byte() {
     );
 }
 
-/// Names the file of the host that is killed. Without it, this is no such host.
+/// Names the file of the host that is killed. Without this variable, this process is not such a host.
 const HOST: &str = "BATCHWRIGHT_TEST_KILLED_HOST";
 
 /// The program that the next tests start: it runs a command that writes its own number and that of its child.
@@ -293,7 +293,7 @@ const HOST: &str = "BATCHWRIGHT_TEST_KILLED_HOST";
 fn the_host_of_a_command() {
     if let Some(file) = std::env::var_os(HOST) {
         let text = format!("echo $$ > \"$0\"; sleep {FOR_EVER} & echo $! >> \"$0\"; wait");
-        // GNU timeout leaves its process group for one of its own.
+        // GNU timeout leaves its process group and creates its own.
         let leaves = file.to_string_lossy().ends_with("left") && cfg!(target_os = "linux");
         let job = if leaves {
             CommandJob::new("timeout").args([FOR_EVER, "sh"])

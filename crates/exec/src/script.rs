@@ -1,4 +1,4 @@
-//! Commands read from scripts and lists: one a line, as people and other systems write such files.
+//! Commands read from scripts and lists, one per line, in the formats that people and other systems use.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -14,16 +14,16 @@ use super::shell_text::ShellText;
 use super::template::Template;
 use super::words::split;
 
-/// A line may not be longer than this, continuations included: systems take no longer command.
+/// Maximum length of a line, including continuation lines: no system accepts longer commands.
 const LONGEST_LINE: u64 = 2 * 1024 * 1024;
 
-/// Where commands come from: scripts with one command a line, or lists of arguments for a [`Template`].
+/// The source of commands: scripts with one command per line, or lists of arguments for a [`Template`].
 ///
-/// In scripts, blank lines and comments (`#`) are skipped, a backslash at the end of a line continues it, and
-/// words are split as a POSIX shell splits them. No shell reads the line: what only a shell could carry out,
-/// such as `|`, `>`, `$VAR` or an unquoted `*`, is an error that names file and line, unless
-/// [`shell`](Self::shell) is set. In lists, each line is one argument as it stands, and empty lines are skipped.
-/// Windows line ends and a byte order mark are understood in both; bytes that are not UTF-8 stay as they are.
+/// In scripts, blank lines and comments (`#`) are skipped, a backslash at the end of a line continues it, and words
+/// are split as in a POSIX shell. No shell reads the line: syntax that only a shell could execute, such as `|`,
+/// `>`, `$VAR` or an unquoted `*`, is an error that names file and line, unless [`shell`](Self::shell) is set. In
+/// lists, each line is one unchanged argument, and empty lines are skipped. Both accept Windows line ends and a
+/// byte order mark; bytes that are not UTF-8 are kept.
 ///
 /// ```no_run
 /// use batchwright_exec::{CommandRunner, Commands};
@@ -48,7 +48,7 @@ enum Input {
     File {
         path: PathBuf,
         file: File,
-        /// Length and time of change of a regular file, which is read twice.
+        /// Length and modification time of a regular file, which is read twice.
         state: Option<(u64, Option<SystemTime>)>,
     },
     Stdin,
@@ -63,10 +63,10 @@ enum Form {
 }
 
 impl Commands {
-    /// The lines of these files, one after the other. `-` is standard input.
+    /// The lines of these files, one file after the other. `-` is standard input.
     ///
     /// # Errors
-    /// When one cannot be opened.
+    /// If one cannot be opened.
     pub fn files<P: Into<PathBuf>>(paths: impl IntoIterator<Item = P>) -> Result<Self, Error> {
         let inputs = paths.into_iter().map(|path| Input::open(path.into()));
         Ok(Self::of(inputs.collect::<Result<_, _>>()?))
@@ -77,7 +77,7 @@ impl Commands {
         Self::of(vec![Input::Stdin])
     }
 
-    /// These words, each in the place of a line.
+    /// These words, each in place of a line.
     pub fn list<W: Into<OsString>>(words: impl IntoIterator<Item = W>) -> Self {
         let words = words.into_iter().map(Into::into).collect();
         Self::of(vec![Input::List(words)])
@@ -91,13 +91,13 @@ impl Commands {
         }
     }
 
-    /// Each line is an argument for this command, instead of a command.
+    /// Uses each line as an argument for this command, instead of as a command.
     pub fn template(mut self, template: Template) -> Self {
         self.form = Form::Arguments(Arc::new(template));
         self
     }
 
-    /// Whether `sh -c` runs each line. Default: no. Of a template it is said when that is made.
+    /// Whether `sh -c` runs each line. Default: no. For a template, this is set when the template is created.
     pub fn shell(mut self, yes: bool) -> Self {
         if yes && matches!(self.form, Form::Commands) {
             self.form = Form::ShellCommands;
@@ -105,19 +105,18 @@ impl Commands {
         self
     }
 
-    /// Whether NUL bytes take the place of line ends, as `find -print0` writes them. Default: no.
+    /// Whether NUL bytes separate the lines, as in the output of `find -print0`. Default: no.
     pub fn nul_separated(mut self, yes: bool) -> Self {
         self.nul = yes;
         self
     }
 
-    /// Reads regular files whole, from beginning to end, so that a faulty line is known before anything runs,
-    /// and shows each command. Returns how many there are; `None` where something can be read only once, and
-    /// was not read.
+    /// Reads regular files completely, so that a faulty line is detected before anything runs, and passes each command
+    /// to `each`. Returns the number of commands; `None` if a source can be read only once, which is then not read.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for the first line that is no command, with file and line; or when a file cannot
-    /// be read.
+    /// [`ErrorKind::Invalid`] for the first line that is not a command, with file and line; or if a file cannot be
+    /// read.
     pub fn check(&self, mut each: impl FnMut(&CommandJob)) -> Result<Option<u64>, Error> {
         let mut reader = Reader::new(self.form.clone(), self.nul);
         let mut total = Some(0);
@@ -134,7 +133,7 @@ impl Commands {
         Ok(total)
     }
 
-    /// The commands, one after the other. After an error there are no more.
+    /// The commands, one after the other. An error is the last item.
     pub fn jobs(self) -> Jobs {
         Jobs {
             reader: Reader::new(self.form, self.nul),
@@ -162,7 +161,7 @@ impl Input {
         Ok(Self::File { path, file, state })
     }
 
-    /// Its lines from the beginning; none of what can be read only once, unless it is `taken`.
+    /// Its lines from the beginning; `None` for a source that can be read only once, unless it is `taken`.
     fn lines(&self, taken: bool) -> Result<Option<Lines>, Error> {
         let (name, source): (_, Box<dyn BufRead + Send>) = match self {
             Self::Stdin if taken => (PathBuf::from("-"), Box::new(BufReader::new(io::stdin()))),
@@ -206,7 +205,7 @@ impl Input {
     }
 }
 
-/// Commands as they are read, see [`Commands::jobs`].
+/// Commands while they are read, see [`Commands::jobs`].
 pub struct Jobs {
     reader: Reader,
     inputs: std::vec::IntoIter<Input>,
@@ -243,7 +242,7 @@ impl Iterator for Jobs {
     }
 }
 
-/// What makes commands of lines, and numbers them.
+/// Converts lines to commands, and numbers them.
 struct Reader {
     form: Form,
     nul: bool,
@@ -274,7 +273,8 @@ impl Reader {
         }
     }
 
-    /// Refuses a line for a shell of which the next ones would be a part: each would be run as a command.
+    /// Rejects a line for a shell if the shell would need the following lines to complete it, because each of those
+    /// would be run as a separate command.
     fn check_shell(&self, text: &[u8]) -> Result<(), String> {
         if text.contains(&0) {
             return Err("the line has a NUL byte".to_owned());
@@ -328,7 +328,7 @@ impl Reader {
     }
 }
 
-/// Without blanks around it, unless the last one is escaped.
+/// The line without surrounding blanks, unless the last one is escaped.
 fn trimmed(line: &[u8]) -> &[u8] {
     let line = line.trim_ascii_start();
     let end = line.trim_ascii_end().len();
@@ -354,8 +354,9 @@ enum Source {
 }
 
 impl Lines {
-    /// The next line with the number of its first physical line, without its end. Where `continued` is set, a
-    /// backslash at the end joins the next one, where a shell takes it so: not in a comment or single quotes.
+    /// The next line without its line end, with the number of its first physical line. If `continued` is set, a
+    /// backslash at the end joins the next line in the cases in which a shell does so: not in a comment or in single
+    /// quotes.
     fn next(&mut self, nul: bool, continued: bool) -> Result<Option<(u64, Vec<u8>)>, Error> {
         let source = match &mut self.source {
             Source::Read(source) => source,

@@ -77,7 +77,7 @@ fn lines_are_continued_where_a_shell_continues_them() {
 }
 
 #[test]
-fn a_shell_gets_no_line_that_goes_on_in_the_next() {
+fn a_shell_gets_no_incomplete_line() {
     let shell =
         |script: &[u8], nul| read(script, |commands| commands.shell(true).nul_separated(nul));
     for script in ["true\necho 'a\nb'\n", "true\ncat <<END\nrm -r x\nEND\n"] {
@@ -90,7 +90,7 @@ fn a_shell_gets_no_line_that_goes_on_in_the_next() {
 
 #[test]
 #[cfg(unix)]
-fn bytes_that_are_not_utf_8_stay_as_they_are() {
+fn bytes_that_are_not_utf_8_are_unchanged() {
     use std::os::unix::ffi::OsStrExt;
 
     let jobs = read(b"cat 'a\xff b'\n", |commands| commands).unwrap();
@@ -146,7 +146,7 @@ fn a_file_that_changes_between_its_readings_stops_the_run() {
 }
 
 #[test]
-fn words_of_the_command_line_take_the_place_of_lines() {
+fn words_of_the_command_line_replace_lines() {
     let commands = Commands::list(["a b", "c"]).template(Template::new(["echo"]).unwrap());
     let jobs: Vec<_> = commands.jobs().map(Result::unwrap).collect();
     assert_eq!(words(&jobs[0]), ["echo", "a b"]);

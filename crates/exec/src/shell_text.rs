@@ -1,9 +1,9 @@
-//! What is open at a place of a text for a shell: quotes, substitutions, a comment.
+//! The quotes, substitutions and comments that are open at a position in a shell text.
 //!
-//! Not a parser: it follows quotes, `$(…)` and comments, which can be told byte by byte, and says of the rest
-//! that it cannot tell.
+//! This is not a parser: it follows quotes, `$(…)` and comments, which can be recognised byte by byte, and reports
+//! everything else as uncertain.
 
-/// What stands around a place.
+/// The context of a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Around {
     Nothing,
@@ -14,36 +14,36 @@ pub(super) enum Around {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Open {
     Double,
-    /// `$(`, in which quotes begin anew.
+    /// `$(`, in which quotes start again.
     Substitution,
     Parenthesis,
     Backtick,
     /// `${`
     Brace,
-    /// `$((`, of which each parenthesis is closed by itself.
+    /// `$((`, in which each parenthesis is closed separately.
     Arithmetic,
     ArithmeticParenthesis,
 }
 
 const HERE_DOCUMENT: &str = "a here-document";
 
-/// A text for a shell, up to some byte.
+/// A shell text up to a position.
 #[derive(Debug, Default)]
 pub(super) struct ShellText {
     open: Vec<Open>,
     single: bool,
     comment: bool,
     escaped: bool,
-    /// The last byte was a `$` that counts.
+    /// The last byte was an unquoted `$`.
     dollar: bool,
-    /// `<` in a row.
+    /// Number of consecutive `<`.
     less: u8,
-    /// The last byte was a `(` that counts.
+    /// The last byte was a `(` that opens a context.
     parenthesis_begins: bool,
     in_word: bool,
-    /// What is not quoted of the word.
+    /// The unquoted part of the word.
     word: Vec<u8>,
-    /// Why nothing can be told from here on.
+    /// The reason why the context is unknown from here on.
     unsure: Option<&'static str>,
 }
 
@@ -58,7 +58,7 @@ impl ShellText {
         bytes.iter().for_each(|byte| self.pass(*byte));
     }
 
-    /// What stands around a place here; otherwise where it is, if nothing can be put there safely.
+    /// The context of this position; if nothing can be inserted here safely, an error that describes the position.
     pub(super) fn around(&self) -> Result<Around, &'static str> {
         if self.comment {
             return Err("a comment");
@@ -81,7 +81,7 @@ impl ShellText {
         }
     }
 
-    /// Something was put here that is a part of a word.
+    /// A part of a word was inserted here.
     pub(super) fn placed(&mut self) {
         self.less = 0;
         self.parenthesis_begins = false;
@@ -93,7 +93,7 @@ impl ShellText {
         self.escaped
     }
 
-    /// Goes on with the next line, as if neither the backslash nor the line's end had been there.
+    /// Continues with the next line, as if the backslash and the line end did not exist.
     pub(super) fn join(&mut self) {
         self.escaped = false;
     }
@@ -102,7 +102,7 @@ impl ShellText {
         self.less == 2 || self.unsure == Some(HERE_DOCUMENT)
     }
 
-    /// What is still open for certain.
+    /// What is certainly still open.
     pub(super) fn unclosed(&self) -> Option<&'static str> {
         match self.open.last() {
             _ if self.unsure.is_some() => None,
@@ -135,7 +135,7 @@ impl ShellText {
             if self.open.last() == Some(&Open::Brace) {
                 self.doubt("`${…}` with quotes");
             }
-            // A here-document's delimiter may be quoted so.
+            // The delimiter of a here-document may be quoted like this.
             self.count_less(byte);
             return;
         }
@@ -165,7 +165,7 @@ impl ShellText {
             }
             _ if byte == b'$' => {
                 self.quoted_part();
-                // `$$` is one thing.
+                // `$$` is a complete parameter.
                 self.dollar = !after_dollar;
             }
             Some(Open::Double) => {
@@ -197,7 +197,7 @@ impl ShellText {
                 self.open
                     .extend([Open::Arithmetic, Open::ArithmeticParenthesis]);
             }
-            // Arithmetic for some shells.
+            // Some shells read this as arithmetic.
             Some(Open::Parenthesis) if parenthesis_begins && byte == b'(' => {
                 self.doubt("what may be arithmetic");
             }
@@ -237,7 +237,7 @@ impl ShellText {
         }
     }
 
-    /// Counts `<` outside of quotes; what follows two of them is a here-document, three are a word of some shells.
+    /// Counts `<` outside of quotes: two start a here-document, three a here-string in some shells.
     fn count_less(&mut self, byte: u8) {
         let outside = matches!(
             self.open.last(),
@@ -256,7 +256,7 @@ impl ShellText {
     fn quoted_part(&mut self) {
         self.dollar = false;
         self.in_word = true;
-        // No keyword any more.
+        // It is not a keyword any more.
         self.word.push(b'\\');
     }
 
@@ -279,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_open_is_known_or_refused() {
+    fn open_contexts_are_recognised_or_rejected() {
         use Around::{Double, Nothing, Single};
         for (text, around) in [
             ("", Ok(Nothing)),
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_open_is_named() {
+    fn unclosed_contexts_are_named() {
         for (text, open) in [
             ("echo 'a", Some("the quote '")),
             ("echo \"a", Some("the quote \"")),

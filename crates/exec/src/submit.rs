@@ -1,4 +1,4 @@
-//! Commands handed over to threads of their own; their records come through a channel.
+//! Runs commands on separate threads; their records arrive through a channel.
 
 use std::iter;
 use std::ops::ControlFlow;
@@ -18,8 +18,8 @@ use super::runner::{CommandReport, CommandRunner};
 /// The thread that runs them.
 const THREAD: &str = "batchwright-commands";
 
-/// The receiver of [`CommandRunner::submit_jobs`]: an iterator that yields each record as its command ends, and
-/// ends after the last. Dropping it kills what runs and waits for that.
+/// The receiver of [`CommandRunner::submit_jobs`]: an iterator that yields each record when its command ends, and
+/// ends after the last one. Dropping it kills the running commands and waits for their end.
 pub struct SubmittedJobs {
     records: Option<Receiver<JobRecord>>,
     ctx: Context,
@@ -28,11 +28,10 @@ pub struct SubmittedJobs {
 }
 
 impl CommandRunner {
-    /// Runs jobs on threads of their own. The receiver yields each record as its command ends, and closes after
-    /// the last. A run that stops early yields the others as [`Cancelled`](super::JobStatus::Cancelled) with the
-    /// reason, those that still waited for a slot or the rate and those that were not even read, unless
-    /// nobody can tell whether `jobs` ever ends. While nobody takes records, no more commands are started than
-    /// run at once.
+    /// Runs jobs on separate threads. The receiver yields each record when its command ends, and closes after the last
+    /// one. If a run stops early, it yields all other commands as [`Cancelled`](super::JobStatus::Cancelled) with the
+    /// reason: those that waited for a slot or the rate limit, and those that were not read, unless `jobs` may be
+    /// endless. While no records are taken, no more commands are started than run at once.
     ///
     /// ```
     /// use batchwright_exec::{CommandJob, CommandRunner};
@@ -45,7 +44,7 @@ impl CommandRunner {
     /// ```
     ///
     /// # Errors
-    /// When the settings make no sense, or the system has no thread to give.
+    /// If the settings are invalid, or the system cannot start a thread.
     pub fn submit_jobs<I>(&self, jobs: I) -> Result<SubmittedJobs, Error>
     where
         I: IntoIterator<Item = CommandJob>,
@@ -92,27 +91,27 @@ impl CommandRunner {
 }
 
 impl SubmittedJobs {
-    /// The next record, if one is there already.
+    /// The next record, if it has arrived already.
     pub fn try_next(&self) -> Option<JobRecord> {
         self.records.as_ref()?.try_recv().ok()
     }
 
-    /// The next record, if one comes within this time; `None` also after the last one.
+    /// The next record, if it arrives within this time; `None` also after the last one.
     pub fn next_timeout(&self, time: Duration) -> Option<JobRecord> {
         self.records.as_ref()?.recv_timeout(time).ok()
     }
 
-    /// Starts no more; what runs goes on or is killed, see [`CommandRunner::on_stop`].
+    /// Starts no more commands; running ones finish or are killed, see [`CommandRunner::on_stop`].
     pub fn cancel(&self) {
         self.ctx.cancel();
     }
 
-    /// Shows the commands while they wait and run.
+    /// Shows the waiting and running commands.
     pub fn monitor(&self) -> Monitor {
         self.monitor.clone()
     }
 
-    /// Takes what is left, and tells how it went.
+    /// Takes the remaining records and returns the numbers of the run.
     ///
     /// # Errors
     /// As [`CommandRunner::run`].

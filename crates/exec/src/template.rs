@@ -1,4 +1,4 @@
-//! Commands made of a list of arguments, with the placeholders of GNU parallel.
+//! Commands created from a list of arguments, with the placeholders of GNU parallel.
 
 use std::ffi::OsString;
 
@@ -8,7 +8,7 @@ use super::job::{CommandJob, os_string};
 use super::shell_text::{Around, ShellText};
 use super::words::{check_program, is_plain, quote, single_quote, split};
 
-/// A command with places for an argument.
+/// A command with placeholders for an argument.
 ///
 /// | placeholder | of `dir/photo.old.jpg` |
 /// |---|---|
@@ -19,9 +19,9 @@ use super::words::{check_program, is_plain, quote, single_quote, split};
 /// | `{/.}` | `photo.old` |
 /// | `{#}` | the number of the argument, from 1 |
 ///
-/// Without any, the argument is added at the end. Other placeholders of GNU parallel are refused. Whatever an argument
-/// holds, it stays one argument, and nothing of it is carried out, also where a shell runs the command: there a
-/// place becomes a parameter of the shell, quoted by what stands around it.
+/// Without a placeholder, the argument is added at the end. Other placeholders of GNU parallel are rejected. An
+/// argument always stays one argument and is never executed, even if a shell runs the command: there, a placeholder
+/// becomes a parameter of the shell, quoted according to its context.
 ///
 /// ```
 /// use batchwright_exec::Template;
@@ -56,12 +56,12 @@ enum Place {
     Number,
 }
 
-/// A text for a shell that gets the arguments as its parameters, so that it never reads them as code.
+/// A shell text that gets the arguments as parameters, so that the shell never reads them as code.
 #[derive(Debug, Clone)]
 struct Script {
     text: Vec<u8>,
     parameters: Vec<Place>,
-    /// The same as people wrote it, with what stands around each place.
+    /// The original text, with the context of each placeholder.
     written: Vec<(Piece, Around)>,
 }
 
@@ -75,10 +75,10 @@ const PLACES: [(&[u8], Place); 6] = [
 ];
 
 impl Template {
-    /// A program and its arguments. One word with blanks in it is split as a line of a script is.
+    /// A program and its arguments. A single word that contains blanks is split like a line of a script.
     ///
     /// # Errors
-    /// Without a word, and when a single word cannot be split.
+    /// If there is no word, or a single word cannot be split.
     pub fn new<W: Into<OsString>>(words: impl IntoIterator<Item = W>) -> Result<Self, Error> {
         let mut words: Vec<Vec<u8>> = words.into_iter().map(into_bytes).collect();
         if let [line] = &words[..]
@@ -100,11 +100,11 @@ impl Template {
         })
     }
 
-    /// A text that a shell runs: the words, with blanks between them.
+    /// A text that a shell runs: the words, joined by blanks.
     ///
     /// # Errors
-    /// Without a word; and for a placeholder where it cannot be told that an argument would stay one: in comments,
-    /// backticks, `${…}`, arithmetic, here-documents and right after a backslash or `$`.
+    /// If there is no word; and for a placeholder in a context where an argument might not stay one: in comments,
+    /// backticks, `${…}`, arithmetic, here-documents, and directly after a backslash or `$`.
     pub fn shell<W: Into<OsString>>(words: impl IntoIterator<Item = W>) -> Result<Self, Error> {
         let words: Vec<Vec<u8>> = words.into_iter().map(into_bytes).collect();
         let text = words.join(&b' ');
@@ -123,7 +123,7 @@ impl Template {
         })
     }
 
-    /// The command for an argument, the `number`th.
+    /// The command for the argument with this number.
     pub fn job(&self, argument: &[u8], number: u64) -> CommandJob {
         let script = match &self.form {
             Form::Words(words) => {
@@ -144,7 +144,7 @@ impl Template {
 }
 
 impl Script {
-    /// Each place becomes a parameter, quoted by what is open around it.
+    /// Each placeholder becomes a parameter, quoted according to its context.
     fn of(pieces: Vec<Piece>) -> Result<Self, Error> {
         let (mut text, mut parameters) = (Vec::new(), Vec::new());
         let mut written = Vec::new();
@@ -186,7 +186,7 @@ impl Script {
         })
     }
 
-    /// What a shell takes for the same.
+    /// An equivalent text for a shell.
     fn filled(&self, argument: &[u8], number: u64) -> Vec<u8> {
         let mut filled = Vec::new();
         for (piece, around) in &self.written {
@@ -201,7 +201,7 @@ impl Script {
                 Around::Nothing => filled.extend(quote(&value)),
                 _ if is_plain(&value) => filled.extend(value),
                 Around::Double => filled.extend([b"\"", &single_quote(&value)[..], b"\""].concat()),
-                // Its first and last quote are those around the place.
+                // The first and last quote of the argument are those around the placeholder.
                 Around::Single => {
                     let quoted = single_quote(&value);
                     filled.extend_from_slice(&quoted[1..quoted.len() - 1]);
@@ -239,7 +239,7 @@ fn without_extension(path: &[u8]) -> &[u8] {
     }
 }
 
-/// As `dirname` has it.
+/// The folder as `dirname` returns it.
 fn folder(path: &[u8]) -> &[u8] {
     let trimmed =
         |path: &'_ [u8]| path.len() - path.iter().rev().take_while(|b| **b == b'/').count();
@@ -293,7 +293,8 @@ fn pieces(word: &[u8]) -> Result<Vec<Piece>, Error> {
     Ok(pieces)
 }
 
-/// Refuses a placeholder that GNU parallel has and this has not: a program would get it as it stands.
+/// Rejects a placeholder that GNU parallel supports and this does not, because a program would receive it
+/// unchanged.
 fn foreign(word: &[u8], at: usize) -> Option<Error> {
     let inner = word[at..].strip_prefix(b"{")?;
     let before = word[..at].last();
@@ -312,7 +313,7 @@ fn foreign(word: &[u8], at: usize) -> Option<Error> {
         (b"", _) if kind.starts_with(b"=") && kind.ends_with(b"=") && kind.len() > 1 => {
             "there is no Perl here; with --shell there is a shell"
         }
-        // `${1}` is the shell's, and `x{3}` a repetition in a pattern.
+        // `${1}` belongs to the shell, and `x{3}` is a repetition in a pattern.
         _ if before == Some(&b'$') => return None,
         (b"1", b"") => "with one list, it is {}",
         (b"1", b"." | b"/" | b"//" | b"/.") => "with one list, leave out the number",
@@ -345,7 +346,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_filled_as_gnu_parallel_fills_them() {
+    fn placeholders_are_filled_like_gnu_parallel() {
         let all = Template::new(["{}", "{.}", "{/}", "{//}", "{/.}", "{#}", "a{.}b{#}c"]).unwrap();
         let filled = |argument: &str| {
             let job = all.job(argument.as_bytes(), 7);
@@ -355,7 +356,7 @@ mod tests {
                 .map(|word| word.to_str().unwrap().to_owned());
             words.collect::<Vec<_>>().join("|")
         };
-        // Taken from GNU parallel 20221122.
+        // Copied from GNU parallel 20221122.
         assert_eq!(
             filled("d/p.old.jpg"),
             "d/p.old.jpg|d/p.old|p.old.jpg|d|p.old|7|ad/p.oldb7c"
@@ -368,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_place_the_argument_comes_last() {
+    fn without_a_placeholder_the_argument_is_last() {
         let text = |template: Template| template.job(b"a b", 1).text();
         assert_eq!(
             text(Template::new(["gzip", "-k"]).unwrap()),
@@ -387,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_gnu_parallel_has_is_refused_and_what_is_meant_is_said() {
+    fn unsupported_placeholders_are_rejected_with_advice() {
         for (text, says) in [
             ("{1}", "it is {}"),
             ("x/{1.}", "leave out the number"),
@@ -414,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_where_an_argument_might_come_apart_is_refused() {
+    fn placeholders_that_might_split_an_argument_are_rejected() {
         for text in [
             "cat <<END\n{}\nEND",
             "echo `cat {}`",
@@ -434,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_is_safe_to_paste() {
+    fn displayed_commands_are_safe_to_paste() {
         let shown = |text: &str, argument: &str| {
             let template = Template::shell([text]).unwrap();
             template.job(argument.as_bytes(), 1).text()
@@ -448,8 +449,8 @@ mod tests {
         assert_eq!(words.job(b"{a,b}", 1).text(), "echo '{a,b}'");
     }
 
-    /// Random arguments in random nestings of quotes: a shell prints them as they are, and so does one that is
-    /// given what is shown.
+    /// Random arguments in random nestings of quotes: a shell prints them unchanged, and so does a shell that runs the
+    /// displayed text.
     #[test]
     #[cfg(unix)]
     fn an_argument_stays_one_argument_and_is_never_code() {
@@ -500,12 +501,12 @@ mod tests {
                     _ => format!("case {{}} in {{}}) {text};; esac"),
                 };
             }
-            // Where a `case` stands in parentheses, nobody knows which of them closes what.
+            // If a `case` is inside parentheses, it is uncertain which of them closes what.
             let unsure = text.contains("case") && text.replace("{})", "").contains('(');
             let mut argument: Vec<u8> = (0..below(5))
                 .flat_map(|_| parts[below(14)].to_vec())
                 .collect();
-            // A substitution drops line ends at its end.
+            // A substitution removes line ends at its end.
             argument.push(b'.');
             let template = match Template::shell([&text]) {
                 Err(_) if unsure => continue,

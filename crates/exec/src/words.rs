@@ -1,8 +1,8 @@
-//! Words of a command line, split as a POSIX shell splits them, and quoted for one.
+//! Words of a command line, split as in a POSIX shell, and quoted for one.
 //!
-//! No shell reads these lines, so whatever only a shell could carry out is refused instead of being handed to
-//! the program as an argument. That needs to know of each character whether it is quoted, which crates
-//! that split words do not tell.
+//! No shell reads these lines, so syntax that only a shell could execute is rejected instead of being passed to the
+//! program as an argument. For this, it must be known whether each character is quoted, which existing crates for
+//! splitting words do not report.
 
 use std::iter::{Copied, Peekable};
 use std::slice::Iter;
@@ -10,15 +10,15 @@ use std::slice::Iter;
 /// Why a line cannot be split.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum SyntaxError {
-    /// What a shell would carry out.
+    /// Syntax that a shell would execute.
     Shell(String),
-    /// A program's name that is none.
+    /// Not a valid program name.
     Builtin(String),
-    /// A quote that nothing closes.
+    /// A quote that is not closed.
     OpenQuote(char),
     /// Nothing follows the last backslash.
     TrailingBackslash,
-    /// A byte that no argument can hold.
+    /// A NUL byte, which no argument can contain.
     Nul,
 }
 
@@ -47,8 +47,8 @@ impl std::fmt::Display for SyntaxError {
     }
 }
 
-/// Words that a shell carries out itself where a program's name stands, and for which there is no program. Those
-/// of which systems have one, such as `echo`, `test`, `kill` and `pwd`, are left out.
+/// Words that a shell executes itself in place of a program and for which no program exists. Words for which
+/// systems also have programs, such as `echo`, `test`, `kill` and `pwd`, are not in the list.
 const BUILTINS: [&str; 56] = [
     "!", ".", ":", "[[", "{", "}", "alias", "bg", "break", "builtin", "case", "cd", "command",
     "continue", "declare", "disown", "do", "done", "elif", "else", "esac", "eval", "exec", "exit",
@@ -58,7 +58,7 @@ const BUILTINS: [&str; 56] = [
     "while",
 ];
 
-/// Refuses what only a shell has where a program's name stands.
+/// Rejects a program name that only a shell understands.
 pub(super) fn check_program(name: &[u8]) -> Result<(), SyntaxError> {
     match BUILTINS.iter().find(|known| known.as_bytes() == name) {
         Some(known) => Err(SyntaxError::Builtin((*known).to_owned())),
@@ -68,7 +68,7 @@ pub(super) fn check_program(name: &[u8]) -> Result<(), SyntaxError> {
 
 type Bytes<'a> = Peekable<Copied<Iter<'a, u8>>>;
 
-/// The words of a line; none of a blank one or a comment.
+/// The words of a line; empty for a blank line or a comment.
 pub(super) fn split(line: &[u8]) -> Result<Vec<Vec<u8>>, SyntaxError> {
     if line.contains(&0) {
         return Err(SyntaxError::Nul);
@@ -103,14 +103,14 @@ pub(super) fn split(line: &[u8]) -> Result<Vec<Vec<u8>>, SyntaxError> {
     Ok(words)
 }
 
-/// Whether a backslash comes next that takes the line's end with it.
+/// Whether a backslash and a line end come next, which a shell removes.
 fn continues(bytes: &Bytes<'_>) -> bool {
     bytes.clone().nth(1) == Some(b'\n')
 }
 
 fn word(bytes: &mut Bytes<'_>, first: bool) -> Result<Vec<u8>, SyntaxError> {
     let mut word = Vec::new();
-    // Until something is quoted, the word may be an assignment.
+    // Until a part is quoted, the word may be an assignment.
     let mut plain = true;
     let mut bracket = false;
     while let Some(&byte) = bytes.peek() {
@@ -132,7 +132,7 @@ fn word(bytes: &mut Bytes<'_>, first: bool) -> Result<Vec<u8>, SyntaxError> {
                 plain = false;
                 word.push(bytes.next().ok_or(SyntaxError::TrailingBackslash)?);
             }
-            // Shells differ in what that means.
+            // Its meaning differs between shells.
             b'$' if bytes.peek() == Some(&b'"') => return Err(shell(b'$')),
             b'$' => dollar(bytes, &mut word)?,
             b'`' | b'|' | b'&' | b';' | b'<' | b'>' | b'(' | b')' => return Err(shell(byte)),
@@ -184,7 +184,7 @@ fn double_quoted(bytes: &mut Bytes<'_>, word: &mut Vec<u8>) -> Result<(), Syntax
     }
 }
 
-/// A dollar sign that begins nothing stands for itself.
+/// A dollar sign that begins no expansion is an ordinary character.
 fn dollar(bytes: &mut Bytes<'_>, word: &mut Vec<u8>) -> Result<(), SyntaxError> {
     match bytes.peek().copied() {
         Some(b'\\') if continues(bytes) => Err(shell(b'$')),
@@ -210,19 +210,19 @@ fn glob(byte: u8) -> SyntaxError {
     SyntaxError::Shell(format!("`{byte}` stands for names of files"))
 }
 
-/// Whether this could be the name of a variable.
+/// Whether this may be the name of a variable.
 fn is_name(word: &[u8]) -> bool {
     let named = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
     word.first().is_some_and(|byte| !byte.is_ascii_digit()) && word.iter().all(named)
 }
 
-/// Whether a shell takes this as it stands, in quotes or not.
+/// Whether this has the same meaning for a shell with and without quotes.
 pub(super) fn is_plain(word: &[u8]) -> bool {
     word.iter()
         .all(|byte| byte.is_ascii_alphanumeric() || b"-_./:,@%+".contains(byte))
 }
 
-/// A word as a shell takes it: one argument, whatever it holds.
+/// A word quoted for a shell: one argument, whatever it contains.
 pub(super) fn quote(word: &[u8]) -> Vec<u8> {
     if is_plain(word) && !word.is_empty() {
         word.to_vec()
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_shell_would_do_is_refused_unless_it_is_quoted() {
+    fn shell_syntax_is_rejected_unless_it_is_quoted() {
         for line in [
             "a | b",
             "a > f",
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_a_shell_has_is_no_program() {
+    fn words_of_a_shell_are_not_programs() {
         for line in [
             "cd /tmp",
             "export X=1",
@@ -355,7 +355,7 @@ mod tests {
         }
     }
 
-    /// Numbers below another, by chance, the same each time.
+    /// Pseudo-random numbers below a limit, the same in each run.
     fn numbers(mut seed: u64) -> impl FnMut(usize) -> usize {
         move |n| {
             seed = seed
@@ -366,17 +366,17 @@ mod tests {
     }
 
     #[test]
-    fn a_quote_or_escape_that_is_left_open_is_refused() {
+    fn unclosed_quotes_and_escapes_are_rejected() {
         assert_eq!(split(b"a 'b"), Err(SyntaxError::OpenQuote('\'')));
         assert_eq!(split(b"a \"b\\"), Err(SyntaxError::OpenQuote('"')));
         assert_eq!(split(b"a \\"), Err(SyntaxError::TrailingBackslash));
         assert_eq!(split(b"a \0"), Err(SyntaxError::Nul));
     }
 
-    /// The shell itself is the judge, over words made of all that is special to it.
+    /// Compares with a real shell, for words made of all special characters.
     #[test]
     #[cfg(unix)]
-    fn words_are_those_of_the_shell() {
+    fn words_are_split_like_in_a_shell() {
         use std::os::unix::ffi::OsStrExt;
 
         let pieces: [&[u8]; 25] = [
@@ -415,7 +415,7 @@ mod tests {
             script.extend_from_slice(b"printf '%s\\0' ");
             script.extend_from_slice(&line);
             script.extend_from_slice(b"\nprintf '\\0'\n");
-            // And what is quoted comes back.
+            // Quoted words are printed unchanged.
             script.extend_from_slice(b"printf '%s\\0' ");
             script.extend(
                 words

@@ -1,4 +1,4 @@
-//! The texts of articles that a payload names by `article_id` alone.
+//! The texts of articles for payloads that contain only an `article_id`.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -20,7 +20,7 @@ use batchwright::{Context, Error, ErrorKind, Settings};
 use super::extract_content::{article_text, decoded};
 use super::job_type::Articles;
 
-/// Longer texts are no articles, in bytes.
+/// Maximum size of an article in bytes; longer texts are rejected.
 const LONGEST: u64 = 16 << 20;
 /// The file name of an article, with its extension, is at most 255 bytes.
 const LONGEST_ID: usize = 200;
@@ -28,14 +28,14 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
 const MOST_REDIRECTS: u32 = 5;
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Finds the texts of articles where `jobs.articles` says, which may change meanwhile.
+/// Finds the texts of articles according to the setting `jobs.articles`, which may change at any time.
 pub(crate) struct FollowedArticles {
     state: Mutex<State>,
 }
 
 struct State {
     watch: SettingsWatch,
-    /// Made of the settings beside it.
+    /// The finder, with the settings from which it was made.
     known: Option<(ArticleSource, bool, Arc<Finder>)>,
 }
 
@@ -75,7 +75,7 @@ fn of_settings(settings: &Settings) -> Result<(Option<ArticleSource>, bool), Err
 
 impl Articles for FollowedArticles {
     fn is_set(&self) -> bool {
-        // A value that cannot be used is reported by the job.
+        // The job reports a value that cannot be used.
         !matches!(self.finder(), Ok(None))
     }
 
@@ -90,7 +90,7 @@ impl Articles for FollowedArticles {
     }
 }
 
-/// One place where articles are.
+/// A source of articles.
 enum Finder {
     Folder(PathBuf),
     Sqlite {
@@ -247,10 +247,10 @@ fn in_database(file: &Path, query: &str, id: &str) -> Result<String, Error> {
 fn agent(private: bool) -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
-        // Checked at every redirect, as is each address that a name stands for.
+        // This is checked at every redirect, and so is each address that a name resolves to.
         .https_only(!private)
         .max_redirects(MOST_REDIRECTS)
-        // A proxy would look names up by itself.
+        // A proxy would resolve names itself.
         .proxy(None)
         .user_agent(concat!("batchwright/", env!("CARGO_PKG_VERSION")))
         .build();
@@ -307,14 +307,14 @@ fn at_url(
     text(&bytes, is_page)
 }
 
-/// A place that may not be asked stays one; any other failure may pass.
+/// An address that is not allowed is a permanent failure; all others may be temporary.
 fn unreachable(error: &ureq::Error, place: &str, private: bool) -> Error {
     let refused = match error {
         ureq::Error::Io(error) => error.kind() == io::ErrorKind::PermissionDenied,
         ureq::Error::RequireHttpsOnly(_) => true,
         _ => false,
     };
-    // The text of these may quote the URL, and with it a key.
+    // The texts of these errors may quote the URL, which may contain a key.
     let why = match error {
         ureq::Error::RequireHttpsOnly(_) => "it does not begin with https://".to_owned(),
         ureq::Error::BadUri(_) => {

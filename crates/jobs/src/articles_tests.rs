@@ -146,7 +146,7 @@ fn a_url_is_fetched_with_the_id_encoded_and_its_status_makes_the_kind() {
 
 #[test]
 fn only_public_addresses_are_called_unless_others_are_allowed() {
-    // Nothing would answer: what is refused is refused before a connection.
+    // No server would answer: invalid addresses must be rejected before a connection is made.
     for url in [
         "http://127.0.0.1:9",
         "https://127.0.0.1:9",
@@ -187,7 +187,7 @@ fn a_key_in_the_url_is_in_no_error() {
 }
 
 #[test]
-fn a_change_of_the_setting_counts_for_the_next_job() {
+fn a_change_of_the_setting_applies_to_the_next_job() {
     let desk = tempfile::tempdir().unwrap();
     std::fs::write(desk.path().join("a.txt"), "It rained.").unwrap();
     let store = Arc::new(MemoryConfig::new());

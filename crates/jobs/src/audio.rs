@@ -1,5 +1,5 @@
-//! The folder that sound is kept in: the parts of a podcast while it is made, each on the disk before its job has its
-//! outcome, and the file that they become.
+//! The folder for audio: the parts of a podcast while it is made, each written to disk before its job is completed,
+//! and the finished file.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -11,7 +11,7 @@ use batchwright::{Error, ErrorKind, JobId};
 use super::script::Script;
 use super::speech::{HEADER_BYTES, Wav, header};
 
-/// No sound is asked for where it might not fit.
+/// No audio is requested if less than this number of bytes is free on the disk.
 const LEAST_ROOM: u64 = 128 << 20;
 const SCRIPT: &str = "script.json";
 
@@ -42,7 +42,7 @@ impl AudioFolder {
         self.parts(job).join(format!("{name}.wav"))
     }
 
-    /// The file of a podcast that people call so.
+    /// The file of a podcast with this name.
     pub(crate) fn target(&self, job: JobId, name: &str) -> PathBuf {
         let plain = |c: char| {
             if c.is_ascii_alphanumeric() || "-_.".contains(c) {
@@ -56,10 +56,10 @@ impl AudioFolder {
         self.0.join(format!("{name}-{job}.wav"))
     }
 
-    /// Makes the folder for the parts, if there is room for them.
+    /// Creates the folder for the parts, if the disk has enough space for them.
     ///
     /// # Errors
-    /// One that all jobs share.
+    /// A failure that affects all jobs.
     pub(crate) fn prepare(&self, job: JobId) -> Result<(), Error> {
         let folder = self.parts(job);
         make_private_folder(&folder)
@@ -74,7 +74,7 @@ impl AudioFolder {
         }
     }
 
-    /// The script that was kept, if there is one.
+    /// The stored script, if there is one.
     pub(crate) fn script(&self, job: JobId) -> Option<Script> {
         let text = fs::read(self.parts(job).join(SCRIPT)).ok()?;
         serde_json::from_slice(&text).ok()
@@ -87,10 +87,10 @@ impl AudioFolder {
             .map_err(|error| unwritten(ErrorKind::Transient, &path, &error))
     }
 
-    /// Keeps a part, on the disk when this returns.
+    /// Stores a part; it is on the disk when this returns.
     ///
     /// # Errors
-    /// One that is final: the sound is paid for, and would be bought again.
+    /// A permanent failure: the audio was billed, and a retry would be billed again.
     pub(crate) fn keep_part(&self, job: JobId, name: &str, sound: &Wav) -> Result<(), Error> {
         let path = self.part(job, name);
         let size = u32::try_from(sound.samples.len());
@@ -103,7 +103,7 @@ impl AudioFolder {
         .map_err(|error| unwritten(ErrorKind::Invalid, &path, &error))
     }
 
-    /// Joins parts to the file, which is there whole or not at all.
+    /// Joins parts to the file, which appears only when it is complete.
     pub(crate) fn join(&self, target: &Path, parts: &[PathBuf]) -> Result<(), Error> {
         let unread = |path: &Path, error: &io::Error| {
             let why = format!("{}: cannot be read: {error}", name(path));
@@ -138,7 +138,7 @@ impl AudioFolder {
         .map_err(|error| unwritten(ErrorKind::Transient, target, &error))
     }
 
-    /// What a finished file holds.
+    /// The properties of a finished file.
     pub(crate) fn finished(&self, target: PathBuf) -> Result<Finished, Error> {
         let found = described(&target).map_err(|error| {
             let why = format!("{}: cannot be read: {error}", name(&target));
@@ -164,7 +164,7 @@ impl AudioFolder {
     }
 }
 
-/// The format of a file that was written here, and the bytes of its sound.
+/// The format of a file that was written here, and the number of bytes of its audio.
 fn described(path: &Path) -> io::Result<((u16, u32, u16), u64)> {
     let mut head = [0; HEADER_BYTES as usize];
     let mut file = File::open(path)?;
@@ -181,13 +181,13 @@ fn write(path: &Path, fill: impl FnOnce(&mut &File) -> io::Result<()>) -> io::Re
 }
 
 fn unwritten(kind: ErrorKind, path: &Path, error: &io::Error) -> Error {
-    // Results and errors go to whoever asked: where the folder is, is none of their business.
+    // Clients receive results and errors, and must not learn the path of the folder.
     log::warn!("{}: cannot be written: {error}", path.display());
     let why = format!("{}: cannot be written: {error}", name(path));
     Error::new(kind, why).with_critical()
 }
 
-/// What a file is called in its folder.
+/// The name of a file within its folder.
 fn name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
@@ -199,7 +199,7 @@ mod tests {
     use crate::script::Turn;
 
     #[test]
-    fn a_folder_that_cannot_be_made_is_everybodys_trouble_and_nothing_is_asked_for() {
+    fn an_unusable_audio_folder_affects_all_jobs_and_makes_no_call() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();

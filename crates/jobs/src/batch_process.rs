@@ -1,4 +1,4 @@
-//! `batch_process`: jobs of other types as one, which is done when all of them are.
+//! `batch_process`: combines jobs of other types into one job, which is done when all of them are.
 
 use std::collections::HashSet;
 
@@ -12,10 +12,10 @@ use super::fields::{Fields, PayloadError};
 use super::job_type::JobType;
 
 pub(crate) const NAME: &str = "batch_process";
-/// Their results come back in one.
+/// Limits the size of the result, which contains the results of all jobs.
 const MOST_JOBS: usize = 10_000;
 
-/// `others` are the types of which there may be jobs in it.
+/// `others` are the types that its jobs may have.
 pub(crate) fn job_type(
     others: impl Fn() -> Vec<JobType> + Clone + Send + Sync + 'static,
 ) -> JobType {
@@ -30,12 +30,12 @@ pub(crate) fn job_type(
         .check(move |payload| members(&checks(), payload).map(drop))
 }
 
-/// The payload with those of its jobs as they are enqueued.
+/// The payload in which the payloads of its jobs are replaced by their prepared form.
 fn prepared(types: &[JobType], mut payload: Value) -> Result<Value, PayloadError> {
     let jobs = payload.get_mut("jobs").and_then(Value::as_array_mut);
     for (i, member) in jobs.into_iter().flatten().enumerate() {
         let name = member.get("type").and_then(Value::as_str);
-        // What is wrong with the others is said when they are checked.
+        // Errors in the other jobs are reported when they are checked.
         let Some(one) = types.iter().find(|one| Some(one.name()) == name) else {
             continue;
         };
@@ -47,7 +47,7 @@ fn prepared(types: &[JobType], mut payload: Value) -> Result<Value, PayloadError
     Ok(payload)
 }
 
-/// The jobs of a payload, and of which type each is.
+/// The jobs of a payload, each with its type.
 fn members(types: &[JobType], payload: &Value) -> Result<Vec<Job>, PayloadError> {
     let fields = Fields::of(payload, &["jobs"])?;
     let members = fields.list("jobs", MOST_JOBS)?;
@@ -115,7 +115,7 @@ mod tests {
     use crate::JobTypes;
 
     #[test]
-    fn a_job_of_many_good_ones_is_taken() {
+    fn a_batch_of_valid_jobs_is_accepted() {
         let good = json!({"type": "summarize", "payload": {"article_id": "a", "content": "b"}});
         let types = JobTypes::new();
         assert!(types.job(NAME, json!({"jobs": [good]})).is_ok());

@@ -1,4 +1,4 @@
-//! `calculate_similarity`: how much texts are alike, by the cosine of their vectors.
+//! `calculate_similarity`: the similarity of texts, as the cosine of their embeddings.
 
 use std::collections::HashSet;
 
@@ -11,11 +11,11 @@ use batchwright::{Context, Error, ErrorKind, Handler, Job, JobId, Request, Runni
 use super::fields::{Fields, PayloadError};
 use super::job_type::JobType;
 
-/// Behind what somebody waits for.
+/// Lower than the priority of interactive jobs.
 const PRIORITY: u8 = 3;
 const TOP_K: usize = 10;
 const MOST_ITEMS: usize = 10_000;
-/// Each is compared with each other one.
+/// Limit for comparing each text with each other one.
 const MOST_PAIRED: usize = 1_000;
 
 pub(crate) fn job_type() -> JobType {
@@ -33,11 +33,11 @@ struct Payload<'v> {
     model: Option<&'v str>,
 }
 
-/// Where a vector comes from.
+/// The source of an embedding.
 enum Source<'v> {
     Text(&'v str),
     Vector(Vec<f32>),
-    /// An earlier job that asked for one.
+    /// An earlier job that made an embedding.
     Job(JobId),
 }
 
@@ -75,7 +75,7 @@ impl<'v> Payload<'v> {
         })
     }
 
-    /// The query first, if there is one.
+    /// All sources; the query first, if there is one.
     fn sources(&self) -> impl Iterator<Item = &Source<'v>> {
         let items = self.items.iter().map(|(_, source)| source);
         self.query.iter().chain(items)
@@ -152,9 +152,9 @@ fn calculate(job: &RunningJob, children: &Children, _: &Context) -> Result<Optio
     }))
 }
 
-/// The vectors of all sources; `None` while some are being made.
+/// The embeddings of all sources; `None` while some are not made yet.
 fn vectors(payload: &Payload<'_>, children: &Children) -> Result<Option<Vec<Vec<f32>>>, Error> {
-    // Before anything is paid for: one that is missing would be the end of it.
+    // Checked before anything is billed, because a missing embedding fails the whole job.
     let mut earlier = Vec::new();
     for source in payload.sources() {
         if let Source::Job(id) = source {
@@ -193,13 +193,13 @@ fn vectors(payload: &Payload<'_>, children: &Children) -> Result<Option<Vec<Vec<
         .map(Some)
 }
 
-/// What is needed of the result of an embedding.
+/// The required fields of an embedding's result.
 #[derive(Deserialize)]
 struct Line {
     embedding: Vec<f32>,
 }
 
-/// The vector of an earlier job that has ended.
+/// The embedding of an earlier, finished job.
 fn made_earlier(job: &JobState) -> Result<Vec<f32>, Error> {
     if job.kind != EMBEDDING_KIND {
         let (id, kind) = (job.job_id, &job.kind);
@@ -238,14 +238,14 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     products.sum::<f64>().clamp(-1.0, 1.0)
 }
 
-/// The best of them, first those before others that are as good.
+/// The items with the highest scores; of equal scores the earlier ones come first.
 fn best<T: Ord + Copy>(mut scores: Vec<(T, f64)>, most: usize) -> Vec<(T, f64)> {
     scores.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     scores.truncate(most);
     scores
 }
 
-/// Vectors of 32-bit numbers say no more than that.
+/// Embeddings of 32-bit numbers allow no higher precision.
 fn rounded(score: f64) -> f64 {
     (score * 1e6).round() / 1e6
 }

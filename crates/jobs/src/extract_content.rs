@@ -1,4 +1,4 @@
-//! `extract_content`: the text of the article in a page, without what surrounds it.
+//! `extract_content`: the text of the article on a page, without menus and other surrounding parts.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -18,18 +18,19 @@ use super::fields::{Fields, PayloadError};
 use super::job_type::{Host, JobType};
 
 const FIELDS: [&str; 2] = ["html", "url"];
-/// Larger pages are no articles, and would keep a thread busy for long.
+/// Larger pages are not articles, and parsing them would occupy a thread for a long time.
 const MOST_ELEMENTS: usize = 200_000;
-/// Browsers themselves flatten what is nested deeper than half as much, and the time that a page takes grows with the
+/// Browsers flatten elements that are nested deeper than half of this, and the time to parse a page grows with the
 /// square of its depth.
 const MOST_NESTED: usize = 1_000;
-/// More elements than this are not open at once in a page within that, with what stands for those that are opened again.
+/// Within that depth, a page does not have more elements open at once, including the placeholders of elements that
+/// are reopened.
 const MOST_OPEN: usize = 4 * MOST_NESTED;
 /// Elements, the texts between them, and comments.
 const MOST_NODES: usize = 5 * MOST_ELEMENTS;
-/// So many bytes are read before it is looked at what they came to.
+/// Number of bytes that are parsed before the limits are checked.
 const PIECE: usize = 4096;
-/// The declaration of a page's encoding stands in its first bytes, says the standard.
+/// According to the standard, a page declares its encoding within its first bytes.
 const DECLARED_WITHIN: usize = 1024;
 
 pub(crate) fn job_type(host: &Host) -> JobType {
@@ -78,7 +79,7 @@ fn no_page(fetches: bool, local_files: bool) -> PayloadError {
 
 struct Payload<'v> {
     html: Option<&'v str>,
-    /// Where the page is, for links and titles.
+    /// The address of the page, for links and titles.
     url: Option<&'v str>,
 }
 
@@ -98,7 +99,7 @@ impl<'v> Payload<'v> {
     }
 }
 
-/// The payload with the text of the file that it names in place of its path.
+/// The payload in which the path of a file is replaced by the text of the file.
 fn with_file(mut payload: Value) -> Result<Value, PayloadError> {
     let Some(fields) = payload.as_object_mut() else {
         return Ok(payload);
@@ -119,7 +120,7 @@ fn with_file(mut payload: Value) -> Result<Value, PayloadError> {
     Ok(payload)
 }
 
-/// The text of a page, in the encoding that its mark or its declaration names.
+/// The text of a page, in the encoding that its byte order mark or its declaration names.
 pub(crate) fn decoded(bytes: &[u8]) -> String {
     let head = &bytes[..bytes.len().min(DECLARED_WITHIN)];
     let head = String::from_utf8_lossy(head).to_ascii_lowercase();
@@ -129,7 +130,7 @@ pub(crate) fn decoded(bytes: &[u8]) -> String {
         Encoding::for_label(&rest.as_bytes()[..end.unwrap_or(rest.len())])
     });
     let encoding = match (std::str::from_utf8(bytes), declared) {
-        // Its bytes are all ASCII, and UTF-8 for that.
+        // All its bytes are ASCII, and therefore valid UTF-8.
         (_, Some(declared)) if declared == ISO_2022_JP => ISO_2022_JP,
         (Ok(_), _) => UTF_8,
         (Err(_), declared) => declared.unwrap_or(WINDOWS_1252),
@@ -137,8 +138,8 @@ pub(crate) fn decoded(bytes: &[u8]) -> String {
     encoding.decode(bytes).0.into_owned()
 }
 
-/// The page as browsers understand it. It is read a piece at a time, so that one that is made to take for ever is told
-/// by what it has come to so far: the reader looks through all open elements at every tag.
+/// Parses a page as browsers do, piece by piece, so that a page that would take for ever is detected early: the
+/// parser searches all open elements at every tag.
 fn parsed(html: &str) -> Result<Document, Error> {
     let options = ParseOpts {
         tree_builder: TreeBuilderOpts {
@@ -171,7 +172,7 @@ fn parsed(html: &str) -> Result<Document, Error> {
     Ok(parser.finish())
 }
 
-/// Counts the elements that are open.
+/// Counts the open elements.
 #[derive(Default)]
 struct Counted(Cell<usize>);
 
@@ -183,7 +184,7 @@ impl Tracer for Counted {
     }
 }
 
-/// How deep the elements of a page are nested below the outermost one.
+/// Depth of the elements of a page below the outermost one.
 fn nesting(page: &Document) -> usize {
     let (mut depth, mut deepest) = (0_usize, 0);
     let mut node = page.html_root();
@@ -222,7 +223,7 @@ pub(crate) fn article_text(html: &str) -> Result<String, Error> {
     Ok(found["text"].as_str().unwrap_or_default().to_owned())
 }
 
-/// What the page holds of an article.
+/// The properties of the article on the page.
 fn article(html: &str, url: Option<&str>) -> Result<Value, Error> {
     let page = parsed(html)?;
     if nesting(&page) > MOST_NESTED {
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn the_article_comes_out_without_what_surrounds_it() {
+    fn the_article_is_extracted_without_its_surroundings() {
         let found = article(&page(&paragraphs(6)), Some("https://example.org/rain")).unwrap();
         assert_eq!(found["title"], "Rain in Bern");
         assert_eq!(found["language"], "en");
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_without_an_article_fails_for_good() {
+    fn a_page_without_an_article_fails_permanently() {
         for html in ["", "<p></p>", "plain", "<div><script>x()</script></div>"] {
             if let Err(error) = article(html, None) {
                 assert_eq!(error.kind(), ErrorKind::Invalid, "{html}");
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nested_too_deep_is_refused_and_what_only_looks_so_is_not() {
+    fn too_deeply_nested_pages_are_rejected() {
         let deep = |n: usize| format!("{}{}", "<div>".repeat(n), paragraphs(6));
         let error = article(&deep(MOST_NESTED + 1), None).unwrap_err();
         assert!(error.message().contains("nested"), "{error}");
@@ -323,7 +324,7 @@ mod tests {
         let page = format!("<body>{}{}", icon.repeat(1_200), ruby.repeat(1_200));
         assert_eq!(nested(&page), 4);
         assert!(article(&format!("{page}{}", paragraphs(6)), None).is_ok());
-        // End tags of nothing close nothing.
+        // End tags without a matching start tag close nothing.
         let stray = format!(
             "<body>{}",
             "<div></b></span></section>".repeat(MOST_NESTED + 1)
@@ -339,14 +340,14 @@ mod tests {
                 .message()
                 .contains("nested")
         );
-        // Each paragraph opens all of the bold ones again.
+        // Each paragraph reopens all bold elements.
         let again: String = (0..1_500).map(|i| format!("<p><b id={i}></p>")).collect();
         assert!(article(&again, None).is_err());
         assert!(parsed(&"<i>".repeat(500_000)).is_err());
     }
 
     #[test]
-    fn nothing_is_fetched_or_read_unasked() {
+    fn pages_and_files_are_read_only_if_allowed() {
         let types = JobTypes::new();
         let by = |types: &JobTypes, payload| types.job("extract_content", payload).map(drop);
         let url = json!({"url": "https://example.org"});

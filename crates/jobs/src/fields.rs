@@ -1,4 +1,4 @@
-//! Payloads read field by field, so that what is wrong is said of the field.
+//! Reads payloads field by field, so that an error names the field.
 
 use std::fmt;
 
@@ -6,18 +6,18 @@ use serde_json::{Map, Value};
 
 use batchwright::{Error, ErrorKind};
 
-/// Why a payload is refused.
+/// Why a payload is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PayloadError {
-    /// The field, such as `user_preferences.length`; empty where the whole payload is meant.
+    /// The field, for example `user_preferences.length`; empty if the error concerns the whole payload.
     pub field: String,
-    /// What is wrong with it, and what may be there.
+    /// What is wrong with the field, and which values are allowed.
     pub message: String,
 }
 
 impl PayloadError {
-    /// What is wrong with a field.
+    /// An error of a field.
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             field: field.into(),
@@ -25,7 +25,7 @@ impl PayloadError {
         }
     }
 
-    /// The same, of a payload that is a part of another one.
+    /// The same error for a payload that is a part of another one.
     pub(crate) fn within(mut self, path: &str) -> Self {
         self.field = joined(path, &self.field);
         self
@@ -49,19 +49,19 @@ impl From<PayloadError> for Error {
     }
 }
 
-/// The fields of an object within a payload.
+/// The fields of an object in a payload.
 pub(crate) struct Fields<'v> {
     path: String,
     map: &'v Map<String, Value>,
 }
 
 impl<'v> Fields<'v> {
-    /// The fields of a payload, none but these.
+    /// The fields of a payload; other names than these are an error.
     pub(crate) fn of(payload: &'v Value, names: &[&str]) -> Result<Self, PayloadError> {
         Self::at(String::new(), payload, names)
     }
 
-    /// The fields of what stands at a path, none but these. One that is null counts as left out.
+    /// The fields of the object at a path; other names than these are an error. A null field counts as missing.
     pub(crate) fn at(path: String, value: &'v Value, names: &[&str]) -> Result<Self, PayloadError> {
         let Value::Object(map) = value else {
             let why = format!("write an object, and not {}", kind(value));
@@ -76,7 +76,7 @@ impl<'v> Fields<'v> {
         }
     }
 
-    /// What is wrong with a field.
+    /// An error of a field.
     pub(crate) fn bad(&self, name: &str, why: impl Into<String>) -> PayloadError {
         PayloadError::new(joined(&self.path, name), why)
     }
@@ -93,7 +93,7 @@ impl<'v> Fields<'v> {
         self.map.get(name).filter(|value| !value.is_null())
     }
 
-    /// A text, if the field is there; it may not be blank.
+    /// A string, if the field exists; it must not be blank.
     pub(crate) fn text(&self, name: &str) -> Result<Option<&'v str>, PayloadError> {
         match self.get(name) {
             None => Ok(None),
@@ -117,7 +117,7 @@ impl<'v> Fields<'v> {
         }
     }
 
-    /// A whole number of this range, if it is there.
+    /// A whole number in this range, if the field exists.
     pub(crate) fn whole(
         &self,
         name: &str,
@@ -136,7 +136,7 @@ impl<'v> Fields<'v> {
         }
     }
 
-    /// A number of this range, if it is there.
+    /// A number in this range, if the field exists.
     pub(crate) fn number(
         &self,
         name: &str,
@@ -152,7 +152,7 @@ impl<'v> Fields<'v> {
         }
     }
 
-    /// The members of a list, each with its path; at least one and at most so many.
+    /// The members of a list, each with its path; at least one and at most `most`.
     pub(crate) fn list(
         &self,
         name: &str,
@@ -172,7 +172,7 @@ impl<'v> Fields<'v> {
         Ok(Some(placed.collect()))
     }
 
-    /// An object with no other fields than these, if it is there.
+    /// An object, if the field exists; other names than these are an error.
     pub(crate) fn object(
         &self,
         name: &str,
@@ -183,7 +183,7 @@ impl<'v> Fields<'v> {
     }
 }
 
-/// A path to a field within what a path leads to.
+/// The path of a field within the object at a path.
 fn joined(path: &str, name: &str) -> String {
     match (path, name) {
         ("", name) => name.to_owned(),
@@ -204,7 +204,7 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// How much of an article is told.
+/// The length of a text about an article.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Length {
     Short,
@@ -212,7 +212,7 @@ pub(crate) enum Length {
     Long,
 }
 
-/// What the user prefers of a text that is written about an article.
+/// The user's preferences for a text about an article.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Preferences<'v> {
     pub length: Length,
@@ -220,7 +220,7 @@ pub(crate) struct Preferences<'v> {
 }
 
 impl<'v> Preferences<'v> {
-    /// Those in the field `user_preferences`.
+    /// The preferences in the field `user_preferences`.
     pub(crate) fn read(fields: &Fields<'v>) -> Result<Self, PayloadError> {
         let wanted = fields.object("user_preferences", &["length", "language"])?;
         let (length, language) = match &wanted {
@@ -251,7 +251,7 @@ fn length(wanted: &Fields<'_>) -> Result<Length, PayloadError> {
     }
 }
 
-/// A language as `ja`, `en-GB` or `zh-Hant`.
+/// A language tag, for example `ja`, `en-GB` or `zh-Hant`.
 pub(crate) fn language<'v>(
     fields: &Fields<'v>,
     name: &str,
@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_is_said_of_the_field() {
+    fn errors_name_the_field() {
         let of = |payload: Value| Fields::of(&payload, &["a", "b"]).map(drop).unwrap_err();
         assert_eq!(
             of(json!([1])).to_string(),

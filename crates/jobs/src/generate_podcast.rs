@@ -1,5 +1,5 @@
-//! `generate_podcast`: an article as a conversation that can be heard. A model writes the script, another one reads out
-//! each part of it, and the parts become one file.
+//! `generate_podcast`: an article as a spoken conversation. One model writes the script, another one reads each
+//! part aloud, and the parts are joined to one file.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -19,7 +19,7 @@ use super::speech::{self, Wav};
 use super::time::now;
 
 const NAME: &str = "generate_podcast";
-/// The kinds of the models' parts of the work.
+/// The kinds of the jobs that call models.
 const SCRIPT: &str = "generate_podcast.script";
 const SPEECH: &str = "generate_podcast.speech";
 const PRIORITY: u8 = Job::DEFAULT_PRIORITY;
@@ -36,12 +36,12 @@ const FIELDS: [&str; 10] = [
     "chunk_chars",
 ];
 const SPEECH_MODEL: &str = "gpt-4o-mini-tts";
-/// Read out in a minute or so, and made in less than the time that a call may take.
+/// Maximum length of a part: about a minute of speech, and generated in less than the time-out of a call.
 const CHUNK_CHARS: usize = 1000;
 const MOST_VOICES: usize = 6;
-/// Characters of what is called a name here.
+/// Maximum length of a name in characters.
 const MOST_NAME: usize = 100;
-/// Who speaks where only voices are named.
+/// The names of speakers if only voices are given.
 const SPEAKERS: [&str; MOST_VOICES] = ["Host", "Guest", "Expert", "Critic", "Reporter", "Listener"];
 
 pub(crate) fn job_type(host: &Host) -> JobType {
@@ -74,7 +74,7 @@ fn no_content() -> PayloadError {
     PayloadError::new("content", why)
 }
 
-/// The models' parts: the script, and the speech of a piece of it.
+/// The kinds of the model calls: the script, and the speech of one part.
 pub(crate) fn calls(host: &Host) -> Vec<(&'static str, ModelCall)> {
     let Some(folder) = host.audio_folder.clone() else {
         return Vec::new();
@@ -103,7 +103,7 @@ fn speak(folder: AudioFolder) -> ModelCall {
     let kept_in = folder.clone();
     let ask = move |job: &RunningJob, _: &Context| {
         let piece: Piece = job.parse()?;
-        // As for the podcast itself: it waits until the folder can be written.
+        // As for the podcast itself: the job waits until the folder can be written.
         let ready = folder.prepare(piece.podcast);
         ready.map_err(Error::with_unreachable)?;
         Ok(piece.request())
@@ -111,7 +111,7 @@ fn speak(folder: AudioFolder) -> ModelCall {
     let make = move |job: &RunningJob, answer: &Response| {
         let piece: Piece = job.parse()?;
         let sound = Wav::read(answer.audio.as_deref().unwrap_or_default())?;
-        // What was paid for is on the disk before the job has its outcome: nobody buys it again.
+        // The audio was billed, so it is on the disk before the job has its outcome and is not requested again.
         kept_in.keep_part(piece.podcast, &piece.name(), &sound)?;
         Ok(json!({"seconds": sound.seconds(), "provider": answer.provider}))
     };
@@ -131,7 +131,7 @@ struct Payload<'v> {
     chunk_chars: usize,
 }
 
-/// Who speaks, and in which voice.
+/// A speaker and the voice.
 struct Voice<'v> {
     speaker: &'v str,
     voice: &'v str,
@@ -179,7 +179,7 @@ impl<'v> Payload<'v> {
         self.voices.iter().map(|one| one.speaker).collect()
     }
 
-    /// What the model is asked that writes the script.
+    /// The request for the script.
     fn request(&self, content: String) -> Result<Request, Error> {
         let (extent, most_turns) = match self.preferences.length {
             Length::Short => ("about 200 words", 20),
@@ -212,7 +212,7 @@ impl<'v> Payload<'v> {
         })
     }
 
-    /// The script in pieces, each for one call of the speech model.
+    /// The script in parts, one per call of the speech model.
     fn pieces(&self, podcast: JobId, script: &Script) -> Vec<Piece> {
         let mut pieces = Vec::new();
         for turn in &script.turns {
@@ -233,7 +233,7 @@ impl<'v> Payload<'v> {
     }
 }
 
-/// The speakers with their voices: a name of a voice, or both.
+/// The speakers with their voices; each is given as a voice, or as a name and a voice.
 fn voices<'v>(fields: &Fields<'v>) -> Result<Vec<Voice<'v>>, PayloadError> {
     let given = fields.list("voices", MOST_VOICES)?;
     let Some(given) = given else {
@@ -269,7 +269,7 @@ fn voices<'v>(fields: &Fields<'v>) -> Result<Vec<Voice<'v>>, PayloadError> {
     Ok(voices)
 }
 
-/// The script of a payload that brings one.
+/// The script in the payload, if there is one.
 fn turns(fields: &Fields<'_>, voices: &[Voice<'_>]) -> Result<Option<Script>, PayloadError> {
     let Some(given) = fields.list("script", script::MOST_TURNS)? else {
         return Ok(None);
@@ -303,10 +303,10 @@ fn turns(fields: &Fields<'_>, voices: &[Voice<'_>]) -> Result<Option<Script>, Pa
     }
 }
 
-/// What one call of the speech model reads out.
+/// The text of one call of the speech model.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Piece {
-    /// The job that it is a part of.
+    /// The job of the podcast.
     podcast: JobId,
     model: String,
     voice: String,
@@ -327,7 +327,7 @@ impl Piece {
         request
     }
 
-    /// What its sound is kept under: the same for the same sound.
+    /// The name of its audio file: the same for the same audio.
     fn name(&self) -> String {
         let (instructions, speed) = (&self.instructions, self.speed);
         let all = json!([self.model, self.voice, self.text, instructions, speed]);
@@ -343,7 +343,7 @@ fn podcast(
 ) -> Result<Option<Value>, Error> {
     let payload: Value = job.parse()?;
     let payload = Payload::read(&payload)?;
-    // No podcast would fare better: they wait until the folder can be written.
+    // Every podcast would fail for this reason, so the jobs wait until the folder can be written.
     let ready = folder.prepare(job.job_id);
     ready.map_err(Error::with_unreachable)?;
     let Some(script) = script_of(folder, job, &payload, children)? else {
@@ -355,13 +355,13 @@ fn podcast(
     let parts: Vec<_> = parts.collect();
     let called = job.item_id.as_deref().unwrap_or("podcast");
     let target = folder.target(job.job_id, called);
-    // It may have been finished by a worker that died before it could say so.
+    // A worker may have finished it and crashed before it recorded that.
     if !target.exists() {
         let missing = || {
             let mut jobs = Vec::new();
             for (i, piece) in pieces.iter().enumerate() {
                 if !parts[i].exists() && !names[..i].contains(&names[i]) {
-                    // The limits that hold are those of its own model.
+                    // The limits of its own model apply.
                     let job = Job::new(SPEECH, piece)?.lane(&piece.model);
                     jobs.push(job.item_id(i.to_string()));
                 }
@@ -405,7 +405,7 @@ fn podcast(
     })))
 }
 
-/// The script: the payload's own, the one that was kept, or a model's.
+/// The script: from the payload, stored earlier, or written by a model.
 fn script_of(
     folder: &AudioFolder,
     job: &RunningJob,
@@ -426,7 +426,7 @@ fn script_of(
         let why = format!("no model wrote the script: {}", error.message());
         Error::new(ErrorKind::Invalid, why)
     })?;
-    // Should the speech fail, it is tried again with the same words, of which most may be paid for.
+    // If the speech fails, it is retried with the same words, because most of them may be billed already.
     folder.keep_script(job.job_id, &script)?;
     Ok(Some(script))
 }
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_is_asked_for_with_its_speakers_and_cut_by_them() {
+    fn a_script_is_requested_with_its_speakers_and_split_by_them() {
         let payload = json!({"content": "It rained.", "voices": ["ash", {"speaker": "Anna", "voice": "sage"}],
             "chunk_chars": 50, "speed": 1.1, "model": "m",
             "user_preferences": {"length": "short", "language": "ja"}});
@@ -488,7 +488,7 @@ mod tests {
             ("sage", "Oh."),
         ];
         assert_eq!(said, expected);
-        // The same words in the same voice sound the same.
+        // The same words in the same voice have the same audio.
         assert_eq!(pieces[2].name(), pieces[4].name());
         assert_ne!(pieces[2].name(), pieces[3].name());
         assert_eq!(pieces[0].request().extra["speed"], 1.1);

@@ -1,4 +1,4 @@
-//! A type of jobs: what it takes, how urgent it is, and how it is carried out.
+//! Job types: the payload, the priority, and how the jobs are run.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ type Priority = dyn Fn(&Value) -> u8 + Send + Sync;
 pub struct JobType {
     pub(crate) name: String,
     about: String,
-    /// The field of the payload that names the item.
+    /// The field of the payload that contains the item's name.
     id_field: Option<&'static str>,
     prepare: Option<Arc<Prepare>>,
     check: Arc<Check>,
@@ -31,29 +31,29 @@ pub struct JobType {
     pub(crate) work: JobWork,
 }
 
-/// How the jobs of a type are carried out.
+/// How the jobs of a type are run.
 #[derive(Clone)]
 pub(crate) enum JobWork {
     ModelCall(ModelCall),
     Handler(Handler),
-    /// The worker's own route of prompts; the payload is made into one.
+    /// As a prompt on the worker's own route; the payload is converted to one.
     Prompt(Arc<MakePrompt>),
-    /// Other workers do it: this host lacks what it takes.
+    /// By other workers: this host lacks something that the type needs.
     Elsewhere,
 }
 
 impl JobType {
-    /// A type whose jobs are carried out by code; the name is the jobs' kind.
+    /// A type whose jobs are run by code; `name` is the kind of the jobs.
     pub fn handled(name: impl Into<String>, handler: Handler) -> Self {
         Self::new(name.into(), JobWork::Handler(handler))
     }
 
-    /// A type whose jobs are one call of a model each.
+    /// A type whose jobs are one model call each.
     pub fn model_call(name: impl Into<String>, call: ModelCall) -> Self {
         Self::new(name.into(), JobWork::ModelCall(call))
     }
 
-    /// A type whose jobs are prompts, which the worker knows without it.
+    /// A type whose jobs are prompts, which workers can run without knowing the type.
     pub(crate) fn prompt(
         name: impl Into<String>,
         make: impl Fn(&Value) -> Result<Request, PayloadError> + Send + Sync + 'static,
@@ -61,7 +61,7 @@ impl JobType {
         Self::new(name.into(), JobWork::Prompt(Arc::new(make)))
     }
 
-    /// A type whose jobs are checked here and carried out by other workers.
+    /// A type whose jobs are checked here and run by other workers.
     pub(crate) fn elsewhere(name: impl Into<String>) -> Self {
         Self::new(name.into(), JobWork::Elsewhere)
     }
@@ -78,13 +78,13 @@ impl JobType {
         }
     }
 
-    /// What it does, in a line for people. Default: nothing is said.
+    /// Sets a one-line description. Default: empty.
     pub fn about(mut self, line: impl Into<String>) -> Self {
         self.about = line.into();
         self
     }
 
-    /// Refuses what is no payload. Default: every payload is taken.
+    /// Sets a function that rejects invalid payloads. Default: every payload is accepted.
     pub fn check(
         mut self,
         check: impl Fn(&Value) -> Result<(), PayloadError> + Send + Sync + 'static,
@@ -93,25 +93,25 @@ impl JobType {
         self
     }
 
-    /// The priority of jobs for which none was named, one of [`PRIORITIES`]. Default: 5.
+    /// The default priority of its jobs, one of [`PRIORITIES`]. Default: 5.
     pub fn priority(self, priority: u8) -> Self {
         self.priority_of(move |_| priority)
     }
 
-    /// The same, computed of the payload, which has been checked. What lies outside [`PRIORITIES`] is
-    /// taken for the next one inside.
+    /// Computes the default priority from the checked payload. A value outside [`PRIORITIES`] is replaced by the
+    /// nearest one in it.
     pub fn priority_of(mut self, priority: impl Fn(&Value) -> u8 + Send + Sync + 'static) -> Self {
         self.priority = Arc::new(priority);
         self
     }
 
-    /// The field of the payload that names the item.
+    /// Sets the field of the payload that contains the item's name.
     pub(crate) fn named_by(mut self, field: &'static str) -> Self {
         self.id_field = Some(field);
         self
     }
 
-    /// Makes another payload of the one that was handed in, before it is checked.
+    /// Sets a function that converts the submitted payload before it is checked.
     pub(crate) fn prepare(
         mut self,
         prepare: impl Fn(Value) -> Result<Value, PayloadError> + Send + Sync + 'static,
@@ -125,20 +125,20 @@ impl JobType {
         &self.name
     }
 
-    /// What it does, in a line for people.
+    /// Its one-line description.
     pub fn description(&self) -> &str {
         &self.about
     }
 
-    /// A job of this type, with the type's priority and a fingerprint of the payload.
+    /// A job of this type, with the type's priority and a hash of the payload.
     ///
     /// # Errors
-    /// When that is no payload of this type.
+    /// If the payload is invalid for this type.
     pub fn job(&self, payload: Value) -> Result<Job, PayloadError> {
         self.checked(&self.prepared(payload)?)
     }
 
-    /// The payload as it is enqueued.
+    /// The payload in the form in which it is enqueued.
     pub(crate) fn prepared(&self, payload: Value) -> Result<Value, PayloadError> {
         match &self.prepare {
             Some(prepare) => prepare(payload),
@@ -146,7 +146,7 @@ impl JobType {
         }
     }
 
-    /// A job of a payload that is prepared.
+    /// A job with a prepared payload.
     pub(crate) fn checked(&self, payload: &Value) -> Result<Job, PayloadError> {
         (self.check)(payload)?;
         let priority = (self.priority)(payload);
@@ -155,7 +155,7 @@ impl JobType {
             return Ok(Job::from(make(payload)?).priority(priority));
         }
         let id = self.id_field.and_then(|field| payload.get(field)?.as_str());
-        // A value that was read from JSON can be written as such.
+        // A value that was read from JSON can always be written as JSON.
         let raw = to_raw_value(payload).unwrap_or_default();
         let digest = Sha256::new()
             .chain_update(&self.name)
@@ -174,7 +174,7 @@ type Resolve = dyn Fn(&str, &Context) -> Result<String, Error> + Send + Sync;
 
 /// Finds the texts of articles.
 pub(crate) trait Articles: Send + Sync {
-    /// Whether texts can be found at present.
+    /// Whether articles can be looked up at present.
     fn is_set(&self) -> bool {
         true
     }
@@ -190,15 +190,15 @@ impl<F: Fn(&str, &Context) -> Result<String, Error> + Send + Sync> Articles for 
 }
 
 impl Host {
-    /// Whether the text of an article can be found by its id at present.
+    /// Whether articles can be looked up by id at present.
     pub fn finds_articles(&self) -> bool {
         self.articles.as_ref().is_some_and(|them| them.is_set())
     }
 
-    /// The text of an article that a payload brings or names; `None` if it does neither.
+    /// The text of the article that a payload contains or names; `None` if it has neither.
     ///
     /// # Errors
-    /// When the text cannot be found or is blank.
+    /// If the text cannot be found or is blank.
     pub fn article(
         &self,
         content: Option<&str>,
@@ -218,15 +218,15 @@ impl Host {
     }
 }
 
-/// What only the host can do for the types that are built in.
+/// What the host must provide for built-in types.
 #[derive(Clone, Default)]
 pub(crate) struct Host {
     /// The text of an article by its id.
     pub articles: Option<Arc<dyn Articles>>,
     /// The page at an address, as HTML.
     pub pages: Option<Arc<Resolve>>,
-    /// Payloads may name files of this machine.
+    /// Whether payloads may name files of this machine.
     pub local_files: bool,
-    /// Where sound is kept.
+    /// The folder for audio.
     pub audio_folder: Option<AudioFolder>,
 }

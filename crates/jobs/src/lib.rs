@@ -1,9 +1,9 @@
-//! Types of jobs that services around models have in common, for the [queue](batchwright::queue) of batchwright.
+//! Types of jobs that are common in services around models, for the [queue](batchwright::queue) of batchwright.
 //!
-//! A type says what a payload may hold, how urgent its jobs are by default, and how they are carried out: by code, or by a
-//! call of a model with the quota, fallback and retries of its route. [`JobTypes`] has the built-in types and takes a
-//! host's own; those who enqueue jobs and those who work on them use the same. The [recipes](guide) show a payload and a
-//! result of each.
+//! A type defines the fields of a payload, the default priority of its jobs, and how they are run: by code, or by a
+//! model call with the quota, fallback and retries of its route. [`JobTypes`] contains the built-in types, and a
+//! host can add its own; programs that enqueue jobs and workers use the same one. The [recipes](guide) show a
+//! payload and a result of each type.
 //!
 //! ```
 //! use batchwright::{Extract, JobQueue, ProcessId, Route, Worker};

@@ -1,4 +1,4 @@
-//! `completion` and `embedding`: prompts as payloads, for those who submit them beside jobs of other types.
+//! `completion` and `embedding`: prompts as payloads, for programs that also submit jobs of other types.
 
 use batchwright::Request;
 use batchwright::queue::{COMPLETION_KIND, EMBEDDING_KIND};

@@ -1,4 +1,4 @@
-//! Payloads that are refused, each with the field that is named as wrong.
+//! Payloads that are rejected, each with the field that the error names.
 
 use serde::Deserialize;
 use serde_json::Value;

@@ -1,29 +1,29 @@
-//! Scripts of podcasts: who says what, as a model was asked to write it, in words that can be spoken.
+//! Podcast scripts: checks what a model wrote, and converts it to speakable text.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use batchwright::{Error, ErrorKind, Response};
 
-/// Nearly two hours of speech.
+/// About two hours of speech.
 pub(crate) const MOST_CHARS: usize = 100_000;
 pub(crate) const MOST_TURNS: usize = 2_000;
 
-/// What is said.
+/// A complete script.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Script {
     pub title: String,
     pub turns: Vec<Turn>,
 }
 
-/// What somebody says at a time.
+/// What one speaker says at a time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Turn {
     pub speaker: String,
     pub text: String,
 }
 
-/// The JSON Schema of a script. Small models find no end of a list that has none.
+/// The JSON Schema of a script. Without a maximum, small models never end a list.
 pub(crate) fn schema(speakers: &[&str], most_turns: usize) -> Value {
     json!({
         "type": "object",
@@ -53,14 +53,14 @@ impl Script {
     /// The script in a model's answer.
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`] when somebody speaks who was not asked for, or nobody says anything;
-    /// [`ErrorKind::Invalid`] when it is longer than was asked for by far.
+    /// [`ErrorKind::Malformed`] if it has a speaker that was not requested, or no text; [`ErrorKind::Invalid`] if it is
+    /// far longer than requested.
     pub(crate) fn of_answer(answer: &Response, speakers: &[&str]) -> Result<Self, Error> {
         let script: Self = answer.parse()?;
         script.spoken(speakers)
     }
 
-    /// The same in words that can be spoken, by these speakers.
+    /// The same script as speakable text by these speakers.
     pub(crate) fn spoken(self, speakers: &[&str]) -> Result<Self, Error> {
         let malformed = |why: String| Error::new(ErrorKind::Malformed, why);
         let mut turns: Vec<Turn> = Vec::with_capacity(self.turns.len());
@@ -75,7 +75,7 @@ impl Script {
                 )));
             };
             let text = spoken(&turn.text);
-            // Some write the name in front of what is said as well.
+            // Some models also repeat the name at the beginning of the text.
             let text = match text.split_once(':') {
                 Some((name, rest)) if name.eq_ignore_ascii_case(speaker) => rest.trim_start(),
                 _ => &text,
@@ -109,7 +109,7 @@ impl Script {
     }
 }
 
-/// A text in one line, without what Markdown puts around words.
+/// A text in one line, without Markdown syntax.
 fn spoken(text: &str) -> String {
     let lines = text.lines().map(str::trim);
     let lines = lines.filter(|line| !line.starts_with("```"));
@@ -122,7 +122,7 @@ fn spoken(text: &str) -> String {
     words.join(" ")
 }
 
-/// A line without what makes it a heading, a quotation or an item of a list.
+/// A line without the syntax of a heading, a quotation or a list item.
 fn without_bullet(line: &str) -> &str {
     let heading = line.trim_start_matches('#');
     let line = if heading.starts_with(' ') {
@@ -135,7 +135,7 @@ fn without_bullet(line: &str) -> &str {
     rest.unwrap_or(line).trim_start()
 }
 
-/// A line with the words of its links in place of them.
+/// A line in which links are replaced by their texts.
 fn without_links(line: &str) -> String {
     let (mut out, mut rest) = (String::with_capacity(line.len()), line);
     while let Some((before, after)) = rest.split_once("](") {
@@ -153,7 +153,7 @@ fn without_links(line: &str) -> String {
     out
 }
 
-/// A line without emphasis and marks of code.
+/// A line without the syntax of emphasis and code.
 fn unmarked(line: &str) -> String {
     let letters: Vec<char> = line.chars().collect();
     let at = |place: Option<usize>| place.and_then(|place| letters.get(place).copied());
@@ -163,9 +163,9 @@ fn unmarked(line: &str) -> String {
         let word = |side: Option<char>| side.is_some_and(char::is_alphanumeric);
         match letter {
             '`' => true,
-            // What stands alone is a sign, as in `2 * 3`.
+            // Between blanks it is an operator, as in `2 * 3`.
             '*' => !(blank(before) && blank(after)),
-            // What stands within a word is part of it.
+            // Within a word it is part of the word.
             '_' => !(word(before) && word(after)),
             '~' => before == Some('~') || after == Some('~'),
             _ => false,
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn markdown_is_taken_off_and_signs_stay() {
+    fn markdown_is_removed_and_signs_are_kept() {
         for (written, said) in [
             ("**Good** _morning_, `all`.", "Good morning, all."),
             (
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_a_script_whatever_is_put_around_it() {
+    fn an_answer_is_a_script_with_any_surrounding_text() {
         let script = read(
             "```json\n{\"title\": \"# Rain\", \"turns\": [{\"speaker\": \"**host:**\", \"text\": \"Host: It rained.\"}, \
              {\"speaker\": \"Host\", \"text\": \"*All day.*\"}, {\"speaker\": \"Guest\", \"text\": \" \"}, \
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_script_is_asked_for_again_and_what_is_too_long_is_not() {
+    fn an_invalid_script_is_retried_and_a_too_long_one_is_not() {
         let one = |speaker: &str, text: &str| {
             let script = json!({"title": "", "turns": [{"speaker": speaker, "text": text}]});
             read(&script.to_string()).unwrap_err().kind()

@@ -1,12 +1,12 @@
-//! Texts cut for a speech endpoint, and the sound that comes back put into one file.
+//! Cuts texts for a speech endpoint, and joins the resulting audio to one file.
 
 use batchwright::{Error, ErrorKind};
 
-/// What the endpoint takes at once, in characters.
+/// Maximum length of a text that the endpoint accepts, in characters.
 pub(crate) const MOST_CHARS: usize = 4096;
 
-/// The text in pieces of at most `most` characters, in its order and without a word lost: cut behind the end of a
-/// sentence where there is one, else at a blank, else within the word.
+/// The text in pieces of at most `most` characters, in order and complete: cut after the end of a sentence if
+/// possible, otherwise at a blank, otherwise within a word.
 pub(crate) fn chunks(text: &str, most: usize) -> Vec<&str> {
     let mut chunks = Vec::new();
     let mut rest = text.trim();
@@ -23,7 +23,7 @@ pub(crate) fn chunks(text: &str, most: usize) -> Vec<&str> {
     chunks
 }
 
-/// Where to cut a text of which no more than `end` bytes may go first.
+/// The position at which to cut a text so that the first piece has at most `end` bytes.
 fn cut(text: &str, end: usize) -> usize {
     let head = &text[..end];
     let after = |(at, letter): (usize, char)| at + letter.len_utf8();
@@ -46,24 +46,25 @@ fn cut(text: &str, end: usize) -> usize {
     }
 }
 
-/// PCM sound of a WAV file.
+/// PCM audio of a WAV file.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Wav {
     pub format: Format,
     pub samples: Vec<u8>,
 }
 
-/// What stands in front of the samples in files that are written here.
+/// Number of bytes before the samples in files that are written here.
 pub(crate) const HEADER_BYTES: u64 = 44;
-/// Servers that send sound while it is made write this much, or more, for a size that they do not know.
+/// Servers that stream audio while they generate it write this size, or a larger one, because the real size is
+/// unknown.
 const UNKNOWN: u32 = 0x7fff_0000;
 
 impl Wav {
-    /// Reads a file. A size that a server did not know means: to the end.
+    /// Reads a file. If the size is unknown, the audio extends to the end.
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`] when the sound is cut off or there is none, which may be another time;
-    /// [`ErrorKind::Invalid`] when it is of another kind.
+    /// [`ErrorKind::Malformed`] if the audio is truncated or missing, which a retry may fix; [`ErrorKind::Invalid`] if
+    /// it has another format.
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Error> {
         let error = |kind, why: &str| Error::new(kind, format!("the sound {why}"));
         let invalid = |why| error(ErrorKind::Invalid, why);
@@ -102,7 +103,7 @@ impl Wav {
         Err(malformed("is cut off"))
     }
 
-    /// The format that the beginning of a file tells.
+    /// The format in the header of a file.
     pub(crate) fn format(head: &[u8]) -> Option<Format> {
         let begins = has(head, 0, b"RIFF") && has(head, 8, b"WAVEfmt ");
         begins.then(|| format_at(head, 20)).flatten()
@@ -115,7 +116,7 @@ impl Wav {
     }
 }
 
-/// Channels, samples a second and bits a sample, which must be the same to be joined.
+/// Channels, samples per second and bits per sample; only audio with the same format can be joined.
 pub(crate) type Format = (u16, u32, u16);
 
 fn has(bytes: &[u8], at: usize, text: &[u8]) -> bool {
@@ -130,9 +131,9 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// The format of plain samples.
+/// The format of uncompressed samples.
 fn format_at(bytes: &[u8], at: usize) -> Option<Format> {
-    /// A longer description follows, which begins with the kind.
+    /// A longer description follows, which begins with the real format.
     const EXTENSIBLE: u16 = 0xfffe;
     let kind = match u16_at(bytes, at)? {
         EXTENSIBLE => u16_at(bytes, at + 24)?,
@@ -145,7 +146,8 @@ fn format_at(bytes: &[u8], at: usize) -> Option<Format> {
     (is_plain && (1..=768_000).contains(&rate)).then_some((channels, rate, bits))
 }
 
-/// What stands in front of so many bytes of samples. With more of them than the format can say it says the most.
+/// The header for this number of bytes of samples. If the format cannot express the number, the header has its
+/// maximum.
 pub(crate) fn header((channels, rate, bits): Format, size: u32) -> [u8; HEADER_BYTES as usize] {
     let frame = channels * (bits / 8);
     let mut out = [0; HEADER_BYTES as usize];
@@ -209,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_to_the_sample_whatever_sizes_it_tells() {
+    fn a_file_is_read_to_the_last_sample_whatever_its_declared_size() {
         let whole = Wav::read(&file(12_000)).unwrap();
         assert_eq!((whole.format, whole.seconds()), ((1, 24_000, 16), 0.5));
         assert_eq!(Wav::format(&file(0)), Some(whole.format));
@@ -218,7 +220,7 @@ mod tests {
             streamed[40..44].copy_from_slice(&unknown.to_le_bytes());
             assert_eq!(Wav::read(&streamed).unwrap(), Wav::read(&file(10)).unwrap());
         }
-        // Other parts may stand before the samples and behind them.
+        // Other chunks may come before and after the samples.
         let mut more = file(10);
         more.splice(36..36, *b"LIST\x03\0\0\0abc\0");
         more.extend(b"id3 junk");
@@ -237,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_may_come_whole_and_what_is_no_sound_will_not() {
+    fn truncated_audio_is_retryable_and_other_data_is_not() {
         let kind = |bytes: &[u8]| Wav::read(bytes).unwrap_err().kind();
         let good = file(10);
         for end in 12..good.len() {

@@ -1,4 +1,5 @@
-//! `summarize`: an article in a few sentences, by a model, or by its beginning where none answers.
+//! `summarize`: a summary of an article in a few sentences, by a model, or the beginning of the article if no model
+//! answers.
 
 use serde_json::{Value, json};
 
@@ -9,7 +10,7 @@ use super::fields::{Fields, Length, PayloadError, Preferences};
 use super::job_type::{Host, JobType};
 use super::time::now;
 
-/// Ahead of what nobody waits for.
+/// Higher than the priority of background jobs.
 const PRIORITY: u8 = 7;
 
 pub(crate) fn job_type(host: &Host) -> JobType {
@@ -89,7 +90,7 @@ mod tests {
     use crate::JobTypes;
 
     #[test]
-    fn a_payload_without_its_text_needs_somebody_who_finds_it() {
+    fn a_payload_without_text_needs_an_article_source() {
         let payload = json!({"article_id": "a-1"});
         let error = JobTypes::new().job("summarize", payload.clone());
         assert_eq!(error.unwrap_err().field, "content");
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn preferences_are_asked_for() {
+    fn preferences_are_part_of_the_prompt() {
         let payload = json!({"article_id": "a", "content": "b",
             "user_preferences": {"length": "short", "language": "ja"}});
         let request = Payload::read(&payload).unwrap().request("b".to_owned());

@@ -1,30 +1,29 @@
-//! What can be said of a summary beside its source without a model: what it copied, and what it says that the source
-//! does not.
+//! Compares a summary with its source without a model: what it copied, and what the source does not contain.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use whatlang::{Lang, Script, detect, detect_script};
 
-/// A word, or a character of a script that is written without blanks.
+/// A word, or a character in a script without blanks between words.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Word<'t> {
     text: &'t str,
     at: usize,
-    /// It begins a sentence.
+    /// Whether it begins a sentence.
     first: bool,
 }
 
-/// The longest run of words that two texts share.
+/// The longest sequence of words that two texts share.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Copied {
-    /// So many words of the summary, or characters where there are no blanks between words.
+    /// Number of words, or of characters in scripts without blanks between words.
     pub words: usize,
-    /// As it stands in the summary.
+    /// The words as they are in the summary.
     pub text: String,
 }
 
-/// The longest run of words of `summary` that stands in `source` as well, whatever the case and punctuation.
+/// The longest sequence of words of `summary` that also occurs in `source`, ignoring case and punctuation.
 pub(crate) fn longest_copied(summary: &str, source: &str) -> Copied {
     let words = words(summary);
     let mut numbers = HashMap::new();
@@ -37,7 +36,7 @@ pub(crate) fn longest_copied(summary: &str, source: &str) -> Copied {
         .iter()
         .map(|word| numbered(word.text))
         .collect();
-    // A run of n that is shared means that runs of n - 1 are.
+    // If both share a sequence of n words, they also share one of n - 1, so the length is found by bisection.
     let base = RandomState::new().build_hasher().finish();
     let (mut known, mut none) = ((0, 0), a.len().min(b.len()) + 1);
     while known.0 + 1 < none {
@@ -61,8 +60,8 @@ pub(crate) fn longest_copied(summary: &str, source: &str) -> Copied {
     }
 }
 
-/// Where in `a` a run of so many begins that stands in `b` as well. Each run is told by a hash that is made from the one
-/// before it, and so takes the same time whatever its length.
+/// The start in `a` of a sequence of this length that also occurs in `b`. Each sequence is identified by a rolling
+/// hash, computed from the previous one, so the time does not depend on the length.
 fn shared_run(a: &[u64], b: &[u64], length: usize, base: u64) -> Option<usize> {
     let mut runs = HashMap::new();
     for (at, hash) in rolled(a, length, base).enumerate() {
@@ -76,12 +75,12 @@ fn shared_run(a: &[u64], b: &[u64], length: usize, base: u64) -> Option<usize> {
         })
 }
 
-/// A hash of each run of so many: its value as a number in that base, modulo a prime.
+/// A hash of each sequence of this length: its value as a number in base `base`, modulo a prime.
 fn rolled(all: &[u64], length: usize, base: u64) -> impl Iterator<Item = u64> {
     const PRIME: u64 = (1 << 61) - 1;
     let times = |a: u64, b: u64| (u128::from(a) * u128::from(b) % u128::from(PRIME)) as u64;
     let base = base % (PRIME - 256) + 256;
-    // What the first of a run weighs when the next one has come.
+    // The weight of the first word when the sequence moves on by one.
     let weight = (0..length).fold(1, |weight, _| times(weight, base));
     let mut hash = 0;
     all.iter().enumerate().filter_map(move |(i, one)| {
@@ -93,15 +92,15 @@ fn rolled(all: &[u64], length: usize, base: u64) -> impl Iterator<Item = u64> {
     })
 }
 
-/// Numbers of the summary that the source does not have, each once. `1,200` and `1200` are the same, and so are digits of
-/// any script.
+/// Numbers of the summary that the source does not contain, each once. `1,200` and `1200` are equal, and so are
+/// digits of different scripts.
 pub(crate) fn foreign_numbers(summary: &str, source: &str) -> Vec<String> {
     let known: HashSet<String> = numbers(source).into_iter().collect();
     once(numbers(summary), |number| !known.contains(number))
 }
 
-/// Words of the summary that begin with a capital within a sentence and do not occur in the source, each once. In
-/// German every noun would be one, and in scripts without capitals nothing is: none are told there.
+/// Words of the summary that are capitalised within a sentence and do not occur in the source, each once. Empty for
+/// German, where every noun is capitalised, and for scripts without capitals.
 pub(crate) fn foreign_names(summary: &str, source: &str) -> Vec<String> {
     if detect(summary).is_some_and(|found| found.lang() == Lang::Deu) {
         return Vec::new();
@@ -121,14 +120,15 @@ pub(crate) fn foreign_names(summary: &str, source: &str) -> Vec<String> {
     })
 }
 
-/// The language of a text, if it is long and plain enough to tell: its ISO 639-1 code, else its ISO 639-3 code.
+/// The language of a text, if the text is long and clear enough: its ISO 639-1 code, or if it has none, its ISO
+/// 639-3 code.
 pub(crate) fn language_of(text: &str) -> Option<&'static str> {
     let found = detect(text).filter(whatlang::Info::is_reliable)?;
     Some(code(found.lang()))
 }
 
-/// Whether two texts are in two languages, as far as that can be told. What is too short for a language still has a
-/// script; Chinese characters alone are those of several languages.
+/// Whether two texts are recognisably in different languages. A text that is too short for its language to be
+/// detected still has a script; Chinese characters alone occur in several languages.
 pub(crate) fn two_languages(a: &str, b: &str) -> bool {
     let script = |text| detect_script(text).map(kin);
     match (script(a), script(b)) {
@@ -148,7 +148,7 @@ fn kin(script: Script) -> Script {
     }
 }
 
-/// Whether both are the same language, by their first parts. Norwegian has two.
+/// Whether both tags denote the same language, by their first parts. Norwegian has two codes.
 pub(crate) fn same_language(found: &str, tag: &str) -> bool {
     let first = tag.split('-').next().unwrap_or_default();
     let first = first.to_ascii_lowercase();
@@ -160,7 +160,7 @@ pub(crate) fn same_language(found: &str, tag: &str) -> bool {
     found == first
 }
 
-/// Whether it is a language that can be told.
+/// Whether this language can be detected.
 pub(crate) fn is_known_language(tag: &str) -> bool {
     Lang::all()
         .iter()
@@ -212,7 +212,7 @@ fn words(text: &str) -> Vec<Word<'_>> {
     words
 }
 
-/// What follows one of these may have a capital for that alone.
+/// After one of these characters, a word may be capitalised for that reason alone.
 const ENDS: &str = ".!?:\n。！？\"“„«‘-–—•*";
 
 /// Scripts that are written without blanks between words.
@@ -228,7 +228,7 @@ fn is_unspaced(c: char) -> bool {
     ) && c.is_alphanumeric()
 }
 
-/// The numbers of a text: digits, with what stands between them as separators taken out where it groups thousands.
+/// The numbers in a text: digits, without the separators that group thousands.
 fn numbers(text: &str) -> Vec<String> {
     let letters: Vec<char> = text.chars().collect();
     let digit = |at: usize| letters.get(at).and_then(|c: &char| decimal(*c));
@@ -259,7 +259,7 @@ fn numbers(text: &str) -> Vec<String> {
     found
 }
 
-/// The ASCII digit of a decimal digit of the scripts that have their own.
+/// The ASCII equivalent of a decimal digit in any script.
 fn decimal(c: char) -> Option<char> {
     let zeros = ['0', '０', '٠', '۰', '०', '০', '๐'];
     let value = zeros.into_iter().find_map(|zero| {
@@ -279,7 +279,7 @@ mod tests {
                           Nobody was hurt, and 40 cellars were pumped out.";
 
     #[test]
-    fn what_was_copied_is_found_whatever_the_case_and_punctuation() {
+    fn copied_words_are_found_ignoring_case_and_punctuation() {
         let copied = longest_copied("Well: nobody was hurt and 40 cellars, they say.", SOURCE);
         assert_eq!(copied.words, 6);
         assert_eq!(copied.text, "nobody was hurt and 40 cellars");
@@ -290,12 +290,12 @@ mod tests {
     }
 
     #[test]
-    fn long_texts_take_no_longer_for_what_they_share() {
+    fn the_time_for_long_texts_does_not_depend_on_shared_parts() {
         let own = |i: u64| format!("{} ", i.wrapping_mul(2_654_435_761) % 90_001);
         let long: String = (0..50_000).map(own).collect();
         let other = format!("{long} and an end of its own");
         assert_eq!(longest_copied(&long, &other).words, 50_000);
-        // All runs are the same but the longest ones.
+        // All sequences are equal, except the longest ones.
         let (same, more) = ("a ".repeat(30_000), "a ".repeat(40_000));
         assert_eq!(longest_copied(&same, &more).words, 30_000);
         let copied = longest_copied(&format!("{same} b"), &format!("b {more}"));
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_two_languages_are_told() {
+    fn texts_in_two_languages_are_detected() {
         let english =
             "It rained all day in the town, and the river rose by half a metre, said the office.";
         let german =
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn languages_are_told_apart() {
+    fn languages_are_detected() {
         let text =
             "It rained all day in the town, and the river rose by half a metre, said the office.";
         assert_eq!(language_of(text), Some("en"));
@@ -358,7 +358,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_run_that_was_put_in_is_found(
+        fn an_inserted_sequence_is_found(
             before in "[a-f ]{0,20}", run in "[g-l]{1,3}( [g-l]{1,3}){2,9}", after in "[a-f ]{0,20}",
             other in "[m-r ]{0,40}",
         ) {
@@ -369,7 +369,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_panics_and_a_text_is_no_stranger_to_itself(a in ".{0,80}", b in ".{0,80}") {
+        fn any_text_compares_equal_to_itself_without_a_panic(a in ".{0,80}", b in ".{0,80}") {
             longest_copied(&a, &b);
             foreign_names(&a, &b);
             prop_assert!(foreign_numbers(&a, &a).is_empty());

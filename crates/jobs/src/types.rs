@@ -1,4 +1,4 @@
-//! The types by their names, and the worker that carries them out.
+//! The types by name, and the worker that runs them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::{
     validate_summary,
 };
 
-/// All types: those that are built in, and a host's own.
+/// All types: the built-in ones and those of the host.
 #[derive(Clone, Default, derive_more::Debug)]
 #[debug("{:?}", self.all())]
 pub struct JobTypes {
@@ -27,14 +27,14 @@ pub struct JobTypes {
 }
 
 impl JobTypes {
-    /// Those that are built in.
+    /// The built-in types.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Finds the text of an article by its `article_id`, for `summarize` jobs that bring none. It is asked
-    /// on the thread that makes the call; what it fails with is tried again or not as a failed call is.
-    /// Default: such jobs are refused.
+    /// Sets a function that finds the text of an article by its `article_id`, for `summarize` jobs without a text. It
+    /// is called on the thread that makes the model call. Its errors are retried or not, like those of a call. Default:
+    /// such jobs are rejected.
     pub fn articles(
         mut self,
         resolve: impl Fn(&str, &Context) -> Result<String, Error> + Send + Sync + 'static,
@@ -43,16 +43,16 @@ impl JobTypes {
         self
     }
 
-    /// Finds the text of an article by its `article_id` where the setting `jobs.articles` says, see
-    /// [`ArticleSource`](batchwright::config::ArticleSource). A change of the setting counts for the next job. While it is
-    /// not set, jobs that bring no text are refused. It takes the place of [`articles`](Self::articles).
+    /// Finds the text of an article by its `article_id` according to the setting `jobs.articles`, see
+    /// [`ArticleSource`](batchwright::config::ArticleSource). A change of the setting applies from the next job on.
+    /// While it is not set, jobs without a text are rejected. It replaces [`articles`](Self::articles).
     pub fn follow(mut self, watch: SettingsWatch) -> Self {
         self.host.articles = Some(Arc::new(FollowedArticles::new(watch)));
         self
     }
 
-    /// Fetches the page of a `url`, for `extract_content` jobs that bring no HTML: nothing here does so by
-    /// itself. Default: such jobs are refused.
+    /// Sets a function that fetches the page of a `url`, for `extract_content` jobs without HTML; this crate never
+    /// fetches pages itself. Default: such jobs are rejected.
     pub fn pages(
         mut self,
         fetch: impl Fn(&str, &Context) -> Result<String, Error> + Send + Sync + 'static,
@@ -61,29 +61,29 @@ impl JobTypes {
         self
     }
 
-    /// Whether payloads may name files of this machine, by `path`, which are read when the job is made.
-    /// Only for payloads from somebody who may read all that this program may. Default: no.
+    /// Whether payloads may name files of this machine, by `path`. The files are read when the job is created. Enable
+    /// this only if the authors of payloads may read everything that this program may read. Default: no.
     pub fn local_files(mut self, yes: bool) -> Self {
         self.host.local_files = yes;
         self
     }
 
-    /// The folder for sound, made if it is not there: a podcast is a file in it, and the parts that it is made of lie
-    /// beside until then, in a hidden folder of its own. All workers of a queue name the same. Default: none, and
-    /// `generate_podcast` jobs are left to workers that have one.
+    /// The folder for audio, created if it does not exist. A podcast is a file in it; until it is finished, its parts
+    /// are in a separate hidden folder next to it. All workers of a queue must use the same folder. Default: none; then
+    /// `generate_podcast` jobs are left to workers that have a folder.
     pub fn audio_folder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.host.audio_folder = Some(AudioFolder::new(folder.into()));
         self
     }
 
-    /// Adds a type, or replaces the one of that name.
+    /// Adds a type, or replaces the one with the same name.
     pub fn with(mut self, own: JobType) -> Self {
         self.own.retain(|known| known.name != own.name);
         self.own.push(own);
         self
     }
 
-    /// All of them, by their names.
+    /// All types, by name.
     pub fn all(&self) -> Vec<JobType> {
         let types = self.clone();
         let batch = batch_process::job_type(move || types.others());
@@ -94,7 +94,7 @@ impl JobTypes {
         all
     }
 
-    /// Those that a job of many may hold.
+    /// The types that the jobs of a `batch_process` may have.
     fn others(&self) -> Vec<JobType> {
         let built_in = [
             calculate_similarity::job_type(),
@@ -113,10 +113,10 @@ impl JobTypes {
         all
     }
 
-    /// The type of that name.
+    /// The type with this name.
     ///
     /// # Errors
-    /// When there is none; the message has those there are.
+    /// If it does not exist; the message lists the existing ones.
     pub fn get(&self, name: &str) -> Result<JobType, PayloadError> {
         let all = self.all();
         let names: Vec<&str> = all.iter().map(JobType::name).collect();
@@ -125,16 +125,16 @@ impl JobTypes {
         found.ok_or_else(|| PayloadError::new("type", why))
     }
 
-    /// A job of the type of that name, see [`JobType::job`].
+    /// A job of the type with this name, see [`JobType::job`].
     ///
     /// # Errors
-    /// When there is no such type, or that is no payload of it.
+    /// If the type does not exist, or the payload is invalid for it.
     pub fn job(&self, name: &str, payload: Value) -> Result<Job, PayloadError> {
         self.get(name)?.job(payload)
     }
 }
 
-/// All types, for a worker: each with the code that carries it out.
+/// All types for a worker, each with the code that runs it.
 impl From<&JobTypes> for JobKinds {
     fn from(types: &JobTypes) -> Self {
         let parts = generate_podcast::calls(&types.host).into_iter();
@@ -167,7 +167,7 @@ mod tests {
     use batchwright::Handler;
 
     #[test]
-    fn a_type_of_the_hosts_takes_the_place_of_one_that_is_built_in() {
+    fn a_type_of_the_host_replaces_a_built_in_one() {
         let shout = Handler::new(|job, _: &Context| Ok(job.parse::<String>()?.to_uppercase()));
         let own = JobType::handled("summarize", shout).priority_of(|payload| {
             let text = payload.as_str().unwrap_or_default();
@@ -183,14 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_type_is_told_those_there_are() {
+    fn the_error_of_an_unknown_type_lists_the_existing_ones() {
         let error = JobTypes::new().job("sumarize", json!({})).unwrap_err();
         assert_eq!(error.field, "type");
         assert!(error.message.contains("extract_content, "), "{error}");
     }
 
     #[test]
-    fn every_type_says_what_it_does() {
+    fn every_type_has_a_description() {
         for one in JobTypes::new().all() {
             assert!(!one.description().is_empty(), "{}", one.name());
         }

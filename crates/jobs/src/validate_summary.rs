@@ -1,5 +1,5 @@
-//! `validate_summary`: whether a summary keeps to its source, by checks that need no model, and by a model if that is
-//! asked for.
+//! `validate_summary`: whether a summary is faithful to its source, checked without a model, and also by a model if
+//! requested.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -22,12 +22,12 @@ const FIELDS: [&str; 7] = [
     "max_copied_words",
     "judge",
 ];
-/// The kind of the model's part of the work.
+/// The kind of the job that calls the model.
 const JUDGE: &str = "validate_summary.judge";
-/// Runs of so many words occur in summaries that were written.
+/// Shared sequences of up to this number of words also occur in original summaries.
 const COPIED_WORDS: usize = 25;
 const MOST_CHARS: usize = 10_000_000;
-/// Small models find no end of a list that has none.
+/// Without a maximum, small models never end a list.
 const MOST_PROBLEMS: usize = 10;
 
 pub(crate) fn job_type() -> JobType {
@@ -37,7 +37,7 @@ pub(crate) fn job_type() -> JobType {
         .check(|payload| Payload::read(payload).map(drop))
 }
 
-/// The model's part: whether the summary says what the source says.
+/// The model call: checks whether the summary agrees with the source.
 pub(crate) fn judge() -> (&'static str, ModelCall) {
     let ask = |job: &RunningJob, _: &Context| {
         let [summary, source]: [String; 2] = job.parse()?;
@@ -77,7 +77,7 @@ struct Payload<'v> {
     source: &'v str,
     language: Option<&'v str>,
     min_chars: usize,
-    /// `None`: no longer than its source, if that is in the same language.
+    /// `None`: no longer than the source, if both have the same language.
     max_chars: Option<usize>,
     max_copied_words: usize,
     judge: bool,
@@ -108,7 +108,7 @@ impl<'v> Payload<'v> {
         }
     }
 
-    /// What is wrong with the summary, and what was measured.
+    /// The problems of the summary, and the measurements.
     fn checked(&self) -> (Vec<Value>, Value) {
         let mut problems = Vec::new();
         let mut problem = |check: &str, detail: String| {
@@ -116,7 +116,7 @@ impl<'v> Payload<'v> {
         };
         let chars = self.summary.trim().chars().count();
         let source_chars = self.source.trim().chars().count();
-        // A translation may be longer than its source, and writes names its own way.
+        // A translation may be longer than its source, and may spell names differently.
         let translated = text::two_languages(self.summary, self.source);
         let most = match (self.max_chars, translated) {
             (Some(most), _) => most,
@@ -192,7 +192,7 @@ fn validate(job: &RunningJob, children: &Children, _: &Context) -> Result<Option
             return Ok(None);
         };
         let judged = judged.first().map(|judged| judged.parse::<Verdict>());
-        // A check that was asked for and not made is no pass.
+        // If a requested check was not made, it does not count as passed.
         let verdict = judged.unwrap_or_else(|| Err(Error::cancelled()));
         Some(verdict.map_err(|error| {
             let why = format!("no model judged the summary: {}", error.message());
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn each_check_finds_what_it_looks_for() {
+    fn each_check_finds_its_problem() {
         let good = "In Bern the Aare rose by half a metre, and 40 cellars had to be pumped out.";
         assert_eq!(
             problems(json!({"summary": good, "language": "en"})),
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_translation_is_not_blamed_for_names_and_its_length() {
+    fn names_and_length_of_a_translation_are_no_problems() {
         let japanese = "ベルンでは5月3日にアーレ川の水位が半メートル上がり、40か所の地下室から水が汲み出された。";
         let long = "In Bern the river Aare rose by half a metre on 3 May, and the fire brigade pumped out 40 cellars.";
         assert_eq!(

@@ -19,9 +19,10 @@ use crate::observe::Observer;
 use crate::openai::state::OpenAi;
 use crate::overview::Overview;
 use crate::problem::Problem;
-use crate::readiness::DiskCheck;
+use crate::readiness::{DiskCheck, KeyCheck};
 use crate::records::Records;
 use crate::settings::LiveSettings;
+use crate::spent::Spent;
 
 /// State that all handlers share. More than 15 fields: one for each part of the server that handlers share.
 pub(crate) struct App {
@@ -54,6 +55,8 @@ pub(crate) struct App {
     pub guard: Guard,
     pub page: Page,
     pub disk_check: DiskCheck,
+    pub key_check: KeyCheck,
+    pub spent: Spent,
 }
 
 /// Limits the number of requests that wait for the end of a job, so that other requests still get connections.

@@ -39,6 +39,7 @@ mod server;
 mod service;
 mod settings;
 mod shapes;
+mod spent;
 mod tokens;
 mod watcher;
 mod webhooks;

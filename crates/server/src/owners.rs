@@ -120,7 +120,8 @@ impl App {
     /// 429 if the caller has spent what it may spend.
     pub fn check_spending(&self, caller: &Caller) -> Result<(), Problem> {
         caller.check_spending(shapes::now(), |owner, since| {
-            self.queue.cost_of(owner, since)
+            self.spent
+                .of(owner, since, || self.queue.cost_of(owner, since))
         })
     }
 }

@@ -5,8 +5,12 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use batchwright::queue::{JobLane, WorkerLimits};
 use batchwright::unstable::open_private;
+use batchwright::{Error, JobQueue};
 use parking_lot::Mutex;
+
+use crate::overview::fresh_until;
 
 /// A check of the folder is reused for this time, because anyone may request it.
 const FRESH: Duration = Duration::from_secs(1);
@@ -86,6 +90,37 @@ impl DiskCheck {
         });
         *last = Some((Instant::now(), cause));
         cause
+    }
+}
+
+/// Checks at intervals whether jobs wait for an API key that was rejected.
+#[derive(Default)]
+pub(crate) struct KeyCheck(Mutex<Option<(Instant, bool)>>);
+
+impl KeyCheck {
+    /// Whether a due job that is not paused waits because all of its providers rejected the API key. The call of such a
+    /// job shows when the key is accepted again. If there is none, the server has to stay ready: a balancer would send
+    /// it no request that could show it.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub fn delays_jobs(&self, queue: &JobQueue, limits: &WorkerLimits) -> Result<bool, Error> {
+        let mut last = self.0.lock();
+        let began = Instant::now();
+        if let Some((until, delays)) = *last
+            && began < until
+        {
+            return Ok(delays);
+        }
+        let is_refused = |lane: &JobLane| {
+            let refusal = limits.refusal_of(lane);
+            refusal.is_some_and(|error| error.kind() == batchwright::ErrorKind::Auth)
+        };
+        // The queue is read only if a key was rejected.
+        let delays =
+            limits.has_refusals() && queue.due_lanes()?.iter().any(|lane| is_refused(lane));
+        *last = Some((fresh_until(began), delays));
+        Ok(delays)
     }
 }
 

@@ -31,9 +31,10 @@ use crate::openai::state::OpenAi;
 use crate::openai::storage::Storage;
 use crate::origin::{Origin, PublicUrl};
 use crate::overview::Overview;
-use crate::readiness::DiskCheck;
+use crate::readiness::{DiskCheck, KeyCheck};
 use crate::records::Records;
 use crate::settings::LiveSettings;
+use crate::spent::Spent;
 use crate::tokens::Tokens;
 use crate::watcher;
 use crate::webhooks::Deliveries;
@@ -313,6 +314,8 @@ impl Server {
         );
         let app = Arc::new(App {
             disk_check: DiskCheck::new(folder, self.queue.location()),
+            key_check: KeyCheck::default(),
+            spent: Spent::default(),
             queue: self.queue,
             settings,
             types: self.types,
@@ -407,8 +410,13 @@ fn failed(what: impl fmt::Display, error: &io::Error) -> Error {
     Error::new(ErrorKind::Invalid, format!("{what}: {error}"))
 }
 
+/// Length of the queue of connections that wait to be accepted; the system may have a lower limit. The usual 128 are too
+/// few if a thousand clients connect at once while the machine is busy: the others would try again after seconds.
+#[cfg(unix)]
+const BACKLOG: i32 = 4096;
+
 fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).map_err(|error| {
+    let listener = TcpListener::bind(address).map_err(|error| {
         let hint = if error.kind() == io::ErrorKind::AddrInUse {
             "; stop the program that listens there, or use another port"
         } else {
@@ -416,7 +424,12 @@ fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
         };
         let why = format!("cannot listen on {address}: {error}{hint}");
         Error::new(ErrorKind::Invalid, why)
-    })
+    })?;
+    #[cfg(unix)]
+    if let Err(error) = rustix::net::listen(&listener, BACKLOG) {
+        log::debug!("the queue of new connections stays short: {error}");
+    }
+    Ok(listener)
 }
 
 /// The types of jobs that the worker carries out. With settings, whether a provider makes embeddings may change.

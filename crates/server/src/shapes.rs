@@ -92,6 +92,9 @@ pub(crate) fn process(process: &ProcessState, pace: Option<Pace>) -> Value {
     if let Some(parent) = process.info.parent {
         shown["parent"] = json!(parent);
     }
+    if let Some(budget) = &process.budget {
+        shown["budget"] = json!(budget);
+    }
     if let Some(owner) = &process.info.owner {
         shown["owner"] = json!(owner);
     }

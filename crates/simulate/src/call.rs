@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Trouble;
 use super::answer::{self, Place};
+use super::bill::SimTier;
 use super::dialect::{self, Dialect, Work};
 use super::events::{self, Stream};
 use super::http::{Endpoint, Request};
@@ -85,7 +86,7 @@ impl Connection<'_> {
         } else {
             Ask::UnknownModel { keys: &keys }
         };
-        let call = ledger.arrive(now, ask, config);
+        let mut call = ledger.arrive(now, ask, config);
         if let Ask::UnknownModel { .. } = ask {
             let problem = Problem::NoModel(work.model());
             let head = self.problem(dialect, &problem, &call, now);
@@ -110,33 +111,70 @@ impl Connection<'_> {
             now,
             cached,
         };
-        let mut waited = held;
-        let (head, sent) = match call.verdict {
+        call.cost = self.cost(&call, &job);
+        let (head, sent, waited) = self.prepare_reply(&call, job, arrived);
+        self.finish(request, &call, head, sent, waited || held)
+    }
+
+    /// Prepares the reply to a valid call, after its latency; the last value is whether it waited.
+    fn prepare_reply(&mut self, call: &Call, job: Job, arrived: Instant) -> (Head, Sent, bool) {
+        let config = &self.shared.config;
+        match call.verdict {
             Verdict::Limited(denial) => {
                 let problem = Problem::Limited {
                     denial,
                     model: job.work.model(),
                     wait: denial.wait.filter(|_| config.retry_after_header),
                 };
-                let head = self.problem(dialect, &problem, &call, now);
-                (head, Sent::Whole)
+                let head = self.problem(job.dialect, &problem, call, job.now);
+                (head, Sent::Whole, false)
             }
-            Verdict::Busy => self.trouble(Trouble::RateLimit, &call, job),
+            Verdict::Busy => {
+                let (head, sent) = self.trouble(Trouble::RateLimit, call, job);
+                (head, sent, false)
+            }
             Verdict::Trouble(Trouble::Stall) => {
                 self.stall();
-                waited = true;
-                (Head::default(), Sent::Nothing)
+                (Head::default(), Sent::Nothing, true)
             }
             Verdict::Trouble(kind) => {
-                waited |= !kind.is_refusal() && self.wait(arrived, &call);
-                self.trouble(kind, &call, job)
+                let waited = !kind.is_refusal() && self.wait(arrived, call);
+                let (head, sent) = self.trouble(kind, call, job);
+                (head, sent, waited)
             }
             Verdict::Plain => {
-                waited |= self.wait(arrived, &call);
-                (self.good(&call, &job), Sent::Whole)
+                let waited = self.wait(arrived, call);
+                (self.good(call, &job), Sent::Whole, waited)
             }
+        }
+    }
+
+    /// What the call costs, in picodollars: by the usage of its reply, also if that will not be sent whole.
+    fn cost(&self, call: &Call, job: &Job) -> u64 {
+        let config = &self.shared.config;
+        let odd = match call.verdict {
+            _ if config.prices.is_empty() => return 0,
+            Verdict::Plain => None,
+            Verdict::Trouble(kind) if !kind.is_paid() => return 0,
+            Verdict::Trouble(Trouble::Empty) => Some(Trouble::Empty),
+            Verdict::Trouble(kind) => Some(kind).filter(|kind| !kind.is_uncertain()),
+            Verdict::Limited(_) | Verdict::Busy => return 0,
         };
-        self.finish(request, &call, head, sent, waited)
+        let mut body = Vec::new();
+        let mut tier = SimTier::Standard;
+        match &job.work {
+            Work::Answer(prompt) => {
+                let place = self.place(call, job);
+                answer::write(&mut body, job.dialect, config, prompt, odd, place);
+                if prompt.flex {
+                    tier = SimTier::Flex;
+                }
+            }
+            Work::Vectors(pack) => job.dialect.vectors(&mut body, pack),
+            Work::Sound(_) => return 0,
+        }
+        let model = job.work.model();
+        config.prices.cost(job.dialect, model, tier, &body)
     }
 
     /// Prepares the reply to a call that meets the problem `kind`.
@@ -219,11 +257,7 @@ impl Connection<'_> {
     }
 
     fn write_answer(&mut self, call: &Call, job: &Job, prompt: &Prompt, odd: Option<Trouble>) {
-        let place = Place {
-            call: call.number,
-            created: self.shared.epoch + job.now.as_secs(),
-            key: job.key,
-        };
+        let place = self.place(call, job);
         let config = &self.shared.config;
         if let Some(points) = &job.cached {
             let Shared { prompt_caches, .. } = self.shared;
@@ -232,6 +266,14 @@ impl Connection<'_> {
         answer::write(&mut self.body, job.dialect, config, prompt, odd, place);
         if let Some(stream) = &job.stream {
             self.events = stream.events(job.dialect, &self.body);
+        }
+    }
+
+    fn place(&self, call: &Call, job: &Job) -> Place {
+        Place {
+            call: call.number,
+            created: self.shared.epoch + job.now.as_secs(),
+            key: job.key,
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use derive_setters::Setters;
 
+use super::bill::{PriceList, SimPrice, SimTier};
 use super::change::{Change, Present};
 use super::limits::Limits;
 use super::script::{Script, prompt_key};
@@ -53,6 +54,8 @@ pub struct SimConfig {
     pub(super) full_speed: Option<u64>,
     #[setters(skip)]
     pub(super) changes: Vec<Change>,
+    #[setters(skip)]
+    pub(super) prices: PriceList,
     /// Whether replies to calls contain rate-limit headers for the configured limits, in the format of the vendor.
     /// OpenAI's are `x-ratelimit-*`: `remaining` is the number of whole requests or tokens left in the bucket, `reset`
     /// the time until it is full, as a Go duration. Gemini, xAI and Mistral send none. Default: true.
@@ -127,6 +130,7 @@ impl Default for SimConfig {
             max_parallel: None,
             full_speed: None,
             changes: Vec::new(),
+            prices: PriceList::default(),
             tell_limits: true,
             retry_after_header: true,
             retry_after: None,
@@ -178,6 +182,13 @@ impl SimConfig {
     /// changes with their rate. Add changes in the order of their times. Default: none.
     pub fn change(mut self, change: Change) -> SimConfig {
         self.changes.push(change);
+        self
+    }
+
+    /// The prices of a model at a tier, for [`SimStats::billed_picos`](super::SimStats::billed_picos). Default: replies
+    /// cost nothing.
+    pub fn price(mut self, model: impl Into<String>, tier: SimTier, price: SimPrice) -> SimConfig {
+        self.prices.set(model.into(), tier, price);
         self
     }
 

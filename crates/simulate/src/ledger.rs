@@ -78,6 +78,8 @@ pub(super) struct Call {
     /// Of each prompt which of its calls this is, if its fate may yet be unknown to the client.
     memos: Memos,
     inputs: u64,
+    /// What it costs, in picodollars. Set when the reply has been prepared.
+    pub(super) cost: u64,
 }
 
 /// A chat call has one prompt, and needs no allocation.
@@ -160,6 +162,7 @@ impl Ledger {
         let mut inner = self.inner.lock();
         inner.stats.in_flight -= 1;
         inner.admitted -= u64::from(call.admitted);
+        *inner.bill(call, delivery) += call.cost;
         match delivery {
             Delivery::Answered => {
                 inner.stats.answered += 1;
@@ -179,6 +182,8 @@ impl Ledger {
             inner.stats.embedded -= call.inputs;
         }
         if delivery != Delivery::Gone {
+            *inner.bill(call, delivery) -= call.cost;
+            *inner.bill(call, Delivery::Gone) += call.cost;
             inner.abandon(&call.memos);
         }
         self.publish(&mut inner);
@@ -195,6 +200,11 @@ impl Ledger {
         let again = inner.stats.paid_twice - before;
         self.publish(&mut inner);
         (met, again)
+    }
+
+    /// Bills requests of a batch, in picodollars.
+    pub(super) fn bill(&self, cost: u64) {
+        self.inner.lock().stats.billed_picos += cost;
     }
 
     /// Counts a request that is malformed and no call.
@@ -326,6 +336,7 @@ impl Inner {
             admitted,
             memos,
             inputs: wanted,
+            cost: 0,
         }
     }
 
@@ -467,6 +478,21 @@ impl Inner {
         }
         if paid {
             self.pay(keys, track);
+        }
+    }
+
+    /// The sum to which the cost of a call belongs.
+    fn bill(&mut self, call: &Call, delivery: Delivery) -> &mut u64 {
+        let is_seen = match call.verdict {
+            // The reply is whole, and reports its usage.
+            Verdict::Trouble(Trouble::Empty) => true,
+            Verdict::Trouble(kind) => !kind.is_uncertain(),
+            _ => true,
+        };
+        if is_seen && delivery != Delivery::Gone {
+            &mut self.stats.billed_picos
+        } else {
+            &mut self.stats.billed_unseen_picos
         }
     }
 

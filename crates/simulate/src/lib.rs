@@ -55,6 +55,7 @@
 mod answer;
 mod anthropic;
 mod batch;
+mod bill;
 mod call;
 mod change;
 mod config;
@@ -121,6 +122,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 
 pub use batch::{BatchConfig, BatchPoint, BatchSeen, BatchStats, Pause};
+pub use bill::{SimPrice, SimTier};
 pub use change::Change;
 pub use config::SimConfig;
 pub use embed::embedding;

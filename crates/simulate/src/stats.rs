@@ -23,6 +23,12 @@ pub struct SimStats {
     /// Accepted calls for which a real provider would charge: every 200, also a broken, cut, empty or
     /// filtered one, every drop and every stall. Counted on arrival.
     pub paid: u64,
+    /// The price of all paid replies that reached the client whole, and of all requests of batches that were worked on,
+    /// in picodollars (10⁻¹² US dollars), by [`SimConfig::price`](super::SimConfig::price).
+    pub billed_picos: u64,
+    /// The price of the paid replies that did not reach the client whole: drop, stall, truncated, broken_json, and
+    /// replies that could not be delivered.
+    pub billed_unseen_picos: u64,
     /// Paid calls for a prompt that had been paid before. Tracked.
     pub paid_twice: u64,
     /// Calls whose outcome the client could not know and that were followed by another call for the same prompt: drop,

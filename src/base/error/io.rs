@@ -9,10 +9,10 @@ use super::Error;
 /// Lets `?` convert errors of files and sockets in handlers and clients.
 ///
 /// A missing file is [`NotFound`](ErrorKind::NotFound); a file without permission is
-/// [`PermissionDenied`](ErrorKind::PermissionDenied). Errors that no retry changes are [`Invalid`](ErrorKind::Invalid):
-/// bad input or data, a directory instead of a file, a file that already exists, a read-only file system. All others may
-/// pass and are [`Transient`](ErrorKind::Transient), for example a lost connection, a time-out or a full disk. An
-/// [`Error`] within an `io::Error` is returned unchanged.
+/// [`PermissionDenied`](ErrorKind::PermissionDenied). Errors that a retry cannot change are
+/// [`Invalid`](ErrorKind::Invalid): bad input or data, a directory instead of a file, a file that already exists, a
+/// read-only file system. All others are temporary and are [`Transient`](ErrorKind::Transient), for example a lost
+/// connection, a time-out or a full disk. An [`Error`] within an `io::Error` is returned unchanged.
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         let error = match error.downcast::<Error>() {
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_pass_is_tried_again_and_the_rest_is_not() {
+    fn temporary_errors_are_retried_and_others_are_not() {
         let read = || -> Result<Vec<u8>, Error> { Ok(std::fs::read("/nowhere/at/all")?) };
         assert_eq!(read().unwrap_err().kind(), ErrorKind::NotFound);
         for (io, kind) in [

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_write_is_read() {
+    fn encodings_of_other_programs_are_read() {
         let utf16: Vec<u8> = "\u{feff}Größe\n😀"
             .encode_utf16()
             .flat_map(u16::to_le_bytes)
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_of_it_is_refused_with_its_line() {
+    fn invalid_bytes_are_rejected_with_their_line() {
         for bytes in [&b"a\nb\n\xff"[..], b"a\nb\n\x93"] {
             let error = decoded("shift_jis", bytes).unwrap_err();
             assert_eq!(error, "found bytes on line 3 that are not Shift_JIS");

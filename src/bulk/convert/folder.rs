@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn units_are_rows_and_what_is_left_out_is_counted() {
+    fn units_are_rows_and_skipped_files_are_counted() {
         let folder = tree(&[
             ("a.py", "def f(x):\n    return \"\\n\"\n"),
             ("b/c.py", "class C:\n    def m(self): pass\n"),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_ask_about_is_an_error() {
+    fn a_folder_without_units_is_an_error() {
         let folder = tree(&[("a.py", "x = 1\n"), ("b.md", "text")]);
         let refused = |pattern: &str| {
             let scanner = FileScanner::new().pattern(pattern);

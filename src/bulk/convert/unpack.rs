@@ -130,7 +130,7 @@ impl<R: Read> Read for Unpacked<R> {
     }
 }
 
-/// Reports damaged data, as opposed to a failure to read it.
+/// Distinguishes damaged data from a failure to read it.
 fn broken(packing: Packing, error: io::Error) -> io::Error {
     let found = match error.kind() {
         io::ErrorKind::UnexpectedEof => format!("the {packing} data is cut off"),
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn members_and_frames_are_read_one_behind_the_other() {
+    fn consecutive_members_and_frames_are_read() {
         let text: Vec<u8> = (0..300_000_u32)
             .flat_map(|i| (i % 977).to_le_bytes())
             .collect();
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_or_damaged_is_no_text() {
+    fn truncated_and_damaged_data_is_rejected() {
         let text = b"some text, some text, some more text";
         for whole in [
             gzip(text),
@@ -274,7 +274,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_other_bytes_stay_what_they_are(
+        fn other_bytes_are_not_unpacked(
             start in prop::sample::select(vec![&b""[..], b"(", b"P*M", b"\x1f\x8b", b"\x28\xb5"]),
             rest: Vec<u8>,
             piece in 1..9_usize,

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_none_is_told_where() {
+    fn errors_of_an_invalid_list_have_a_position() {
         for (list, found) in [
             ("", "the end of the file"),
             ("{}", "the end of the file"),

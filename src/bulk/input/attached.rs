@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_nobody_takes_is_refused() {
+    fn only_files_that_no_provider_supports_are_rejected() {
         let both = ["pictures".to_owned(), "all".to_owned()];
         let with = |more: Option<OfRecord>| {
             let mut files = AttachedFiles::default();

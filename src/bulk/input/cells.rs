@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_texts_as_they_stand() {
+    fn values_are_unchanged_texts() {
         let row = r#"["a \"b\"\n",null,1.0,12345678901234567890,true,[1, {"a":"b"}],"","\u001b"]"#;
         let texts: Vec<_> = values(row)
             .unwrap()

@@ -66,7 +66,7 @@ impl InputFile {
         self.check_with(self.settings(), id_hash, hooks)
     }
 
-    /// The same with a required shape of the answers.
+    /// The same with a required format of the answers.
     pub(crate) fn check_with_format(
         &self,
         format: Option<ResponseFormat>,
@@ -74,7 +74,7 @@ impl InputFile {
     ) -> Result<Matching, InputErrors> {
         let settings = Settings {
             format,
-            // A row that cannot have that shape does not end the check.
+            // A row that cannot have that format does not end the check.
             for_joining: true,
             ..self.settings().clone()
         };

@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_and_lists_are_asked_about_and_text_is_taken() {
+    fn possible_tables_and_lists_are_rejected_and_text_is_accepted() {
         for (line, name) in [
             ("id,text,label", "csv"),
             ("\u{feff}\r\n\"id\",\"text\"\r\n1,a", "csv"),
@@ -210,7 +210,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_bytes_they_are_something_or_asked_about(
+        fn any_bytes_have_a_format_or_an_error(
             bytes in prop::collection::vec(prop_oneof![
                 any::<u8>(),
                 prop::sample::select(b"a,\t\"[{\r\n \0\xef\xbb\xbf".to_vec()),

@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_it_in_hand_and_how_it_stands_do_not_mix() {
+    fn the_flags_of_an_entry_are_independent() {
         for state in STATES {
             let mut entry = Entry::new(1, 2, 77, 5).sampled(3);
             entry.set_state(state);

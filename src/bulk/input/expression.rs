@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_booleans_are_values_and_are_shown_as_they_stand() {
+    fn numbers_and_booleans_are_values_and_keep_their_spelling() {
         for (template, text) in [
             ("{% if stars > 3 %}good{% else %}bad{% endif %}", "good"),
             (
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn loops_without_an_end_and_prompts_without_measure_are_refused() {
+    fn endless_loops_and_huge_prompts_are_rejected() {
         let error = render(
             "{{ content }}{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
         );
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_with_a_result_that_no_record_has_room_for_is_refused() {
+    fn a_filter_with_a_too_large_result_is_rejected() {
         assert_eq!(
             render("{{ content|indent(stars, true) }}").unwrap(),
             "    a <b> & {{c}}"
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_line() {
+    fn errors_of_templates_name_the_line() {
         let parsed = |text: &str| Expression::parse(text).unwrap_err();
         assert!(
             parsed("a\n{% if content %}").starts_with("the template's line 2: "),

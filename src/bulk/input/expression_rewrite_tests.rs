@@ -1,13 +1,13 @@
 use super::*;
 
-/// With one blank in place of several.
+/// The text with single blanks in place of several.
 fn squeezed(text: &str) -> String {
     let parts = text.split(' ').filter(|part| !part.is_empty());
     parts.collect::<Vec<_>>().join(" ")
 }
 
 #[test]
-fn comparisons_become_calls_wherever_they_stand() {
+fn comparisons_are_rewritten_everywhere() {
     for (template, rewritten) in [
         (
             "{% if stars > 3 %}",
@@ -52,7 +52,7 @@ fn comparisons_become_calls_wherever_they_stand() {
 }
 
 #[test]
-fn columns_with_blanks_and_plain_variables_are_told() {
+fn columns_with_blanks_and_plain_variables_are_recognised() {
     let template = "{{ row[\"Review Text\"] }}{{ price }}{% if row['Review Text']|length > 3 %}{{ x }}{% set x = 1 %}";
     let rewritten = Rewritten::of(template);
     assert_eq!(
@@ -78,7 +78,7 @@ fn columns_with_blanks_and_plain_variables_are_told() {
             "{{ a.price|trim ~ f(price) }}",
             "{{ a.price|trim ~ f(price) }}",
         ),
-        // The minus is carried out before the filter.
+        // The minus is applied before the filter.
         ("{{ -price|string }}", "{{ -price|string }}"),
         (
             "{% if -x|string ~ (-y|trim) ~ z -w|length %}",

@@ -247,7 +247,7 @@ fn records_of_one_prompt_are_numbered_whatever_their_samples() {
 }
 
 #[test]
-fn ids_whose_hashes_begin_alike_are_told_apart() {
+fn ids_with_colliding_hashes_are_distinguished() {
     let hash: IdHash = |id| match id {
         "foreign" => 0xabcd_ef01_2345_6788,
         _ => 0xabcd_ef01_2345_6789,

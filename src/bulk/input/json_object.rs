@@ -1,4 +1,4 @@
-//! The fields of a JSON object as they are written, in their order.
+//! The fields of a JSON object with their original text, in their order.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The fields of an object, in their order, each value as it was written.
+/// The fields of an object, in their order, each with the original text of its value.
 #[derive(Debug, Default)]
 pub(crate) struct JsonObject<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 

@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_obeys_nothing_of_it() {
+    fn kept_fields_cannot_control_the_terminal() {
         let evil = "\u{9b}31m\u{7f}é \u{85}";
         assert_eq!(
             kept(&format!("{{\"{evil}\":\"{evil}\"}}"), &[]),
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_no_line_has_is_found_out_at_the_end() {
+    fn an_unknown_kept_field_is_reported_at_the_end() {
         let keep = Keep {
             names: vec!["colour".to_owned(), "size".to_owned()],
             all: false,

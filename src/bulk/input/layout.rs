@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_field_of_the_users_does_not_make_a_line_one_of_a_providers() {
+    fn a_user_field_does_not_change_the_detected_provider() {
         let settings = Settings::default();
         let of = |line: Value| Layout::of(&settings, |name| line.get(name).map(Value::is_object));
         for (line, layout) in [
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_point_is_named_with_or_without_what_stands_around_it() {
+    fn an_endpoint_is_recognised_with_and_without_its_prefix() {
         let chat = "/v1/chat/completions";
         for url in [
             chat,

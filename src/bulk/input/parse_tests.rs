@@ -45,7 +45,7 @@ fn a_prompt_line_is_one_user_message() {
 }
 
 #[test]
-fn tools_stand_beside_a_prompt_or_inside_extra() {
+fn tools_are_accepted_next_to_a_prompt_or_in_extra() {
     let beside = json_line(r#"{"prompt":"hi","tools":[{"type":"x"}],"tool_choice":null}"#).unwrap();
     let inside = json_line(r#"{"prompt":"hi","extra":{"tools":[{"type":"x"}]}}"#).unwrap();
     assert_eq!(beside, inside);
@@ -75,7 +75,7 @@ fn a_message_line_keeps_parts_calls_and_further_fields() {
 }
 
 #[test]
-fn a_batch_line_maps_what_is_known_and_passes_on_the_rest() {
+fn a_batch_line_maps_known_fields_and_passes_on_others() {
     let line = json!({"custom_id": "c", "method": "POST", "url": "/v1/chat/completions", "body": {
         "model": "m", "messages": [{"role": "user", "content": "q"}], "temperature": 1,
         "top_p": 0.5, "seed": -3, "stop": "x", "max_completion_tokens": 9, "max_tokens": 9,
@@ -145,7 +145,7 @@ fn a_template_takes_any_object() {
 }
 
 #[test]
-fn defaults_fill_only_what_a_record_does_not_say() {
+fn defaults_fill_only_missing_fields() {
     let settings = Settings {
         model: Some("default".to_owned()),
         system: Some("sys".to_owned()),
@@ -191,7 +191,7 @@ fn text_lines_are_prompts_and_keep_their_blanks() {
 }
 
 #[test]
-fn every_fault_says_what_was_found_and_what_was_expected() {
+fn every_fault_names_found_and_expected_values() {
     let unread = |names: &str, flag: &str| {
         format!(
             "expected one of {names}; to have it in the result, unsent: --keep {flag}; to leave out what is \
@@ -368,7 +368,7 @@ fn a_template_puts_files_between_its_texts_and_never_looks_into_a_value() {
         let fault = parse(&line.to_string()).unwrap_err().to_string();
         assert!(fault.contains(why), "{fault}");
     }
-    // A cell that says so is no file.
+    // A cell with the text of a file reference does not refer to a file.
     let settings = with_template("{{ask}}");
     let line = json!({"ask": hostile}).to_string();
     let record = parse_record(Form::Jsonl, None, line.as_bytes(), &settings, &root).unwrap();
@@ -377,7 +377,7 @@ fn a_template_puts_files_between_its_texts_and_never_looks_into_a_value() {
 }
 
 #[test]
-fn fields_that_a_provider_has_a_use_for_stay_the_users() {
+fn fields_known_to_a_provider_remain_user_fields() {
     let settings = with_template("{{request}}");
     for key in [r#""JIRA-7""#, "null", "{}"] {
         let line = format!(r#"{{"id":"a","key":{key},"request":"please"}}"#);

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn back_in_the_order_of_ids_everything_is_found_as_before() {
+    fn lookups_by_id_work_after_sorting_back() {
         let mut entries: Vec<Entry> = (0..4).map(|i| own(&format!("o{i}"), i, 10 * i)).collect();
         entries.extend([5, 6, 5].iter().zip(4..).map(|(&r, i)| auto(r, 10 * i)));
         let mut index = Matching::new(entries, id_hash, Totals::default());

@@ -41,7 +41,7 @@ fn random_tables_are_read_like_the_csv_crate_reads_them() {
         let expected: Vec<Vec<String>> = reader
             .records()
             .map(|r| r.unwrap().iter().map(str::to_owned).collect())
-            // Rows of empty cells only are blank lines here.
+            // Rows that contain only empty cells count as blank lines here.
             .filter(|row: &Vec<String>| {
                 row.len() == 1
                     || row
@@ -72,7 +72,7 @@ fn random_tables_are_read_like_the_csv_crate_reads_them() {
 }
 
 #[test]
-fn written_tables_come_back_field_by_field() {
+fn written_tables_are_read_back_field_by_field() {
     let mut random = Random(11);
     let pieces = ["a", "ü", "\"", ",", "\n", "\r\n", "\t", " ", "{{x}}"];
     let table: Vec<Vec<String>> = (0..500)

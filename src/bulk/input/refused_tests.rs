@@ -1,4 +1,4 @@
-//! Files that are refused, and ids that must be told apart.
+//! Files that are rejected, and ids that must be distinguished.
 
 use std::fs;
 
@@ -266,7 +266,7 @@ fn a_file_that_changed_is_not_read_on() {
 }
 
 #[test]
-fn a_template_is_held_against_the_columns_before_any_row() {
+fn a_template_is_checked_against_the_columns_before_any_row() {
     let file = Scratch::new("csv", "name,city\nA,B\nC,D\n");
     let settings = |template: &str| Settings {
         template: Some(Template::parse(template).unwrap()),

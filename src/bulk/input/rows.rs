@@ -1,4 +1,4 @@
-//! Where a record ends: at a line end, or for tables at the line end that is not inside quotes.
+//! Finds the end of a record: a line end; in tables, a line end that is not inside quotes.
 
 use std::io;
 
@@ -6,10 +6,10 @@ use memchr::{memchr, memchr2};
 
 use super::cells::fields;
 
-/// The longest record.
+/// Maximum size of a record.
 pub(crate) const MAX_RECORD_BYTES: usize = 64 << 20;
 
-/// Takes at most as many bytes as a record may have.
+/// Accepts at most as many bytes as a record may have.
 pub(crate) struct Bounded<'b>(pub(crate) &'b mut Vec<u8>);
 
 impl io::Write for Bounded<'_> {
@@ -29,30 +29,30 @@ impl io::Write for Bounded<'_> {
 /// A record in a chunk of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Record {
-    /// Where it begins in the chunk.
+    /// Its start in the chunk.
     pub(super) start: usize,
-    /// Where it ends, its line ending left out.
+    /// Its end, without the line end.
     pub(super) end: usize,
     /// Its first line, counted from 1.
     pub(super) line: u64,
 }
 
-/// What stands at the beginning of some bytes.
+/// The beginning of some bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// A record, and where what follows it begins.
+    /// A record, and the start of the next one.
     Record {
         start: usize,
         end: usize,
         after: usize,
     },
-    /// Nothing but blank lines up to there, then no whole record.
+    /// Only blank lines up to this position, then an incomplete record.
     Partial(usize),
-    /// A quote that is still open at the end of the input.
+    /// A quote that is not closed at the end of the input.
     Unclosed(usize),
 }
 
-/// The bytes without a byte order mark in front.
+/// The bytes without a leading byte order mark.
 pub(super) fn without_bom(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
@@ -78,7 +78,7 @@ pub(super) fn next_line(bytes: &[u8], last: bool) -> Next {
     }
 }
 
-/// Rows of empty cells, as spreadsheets write them below a table, are blank lines.
+/// Finds the first row. Rows of empty cells count as blank lines, because spreadsheets write them below a table.
 pub(super) fn next_row(bytes: &[u8], delimiter: u8, last: bool) -> Next {
     let mut at = 0;
     loop {
@@ -131,7 +131,7 @@ fn any_row(bytes: &[u8], delimiter: u8, last: bool) -> Next {
     }
 }
 
-/// The end of a row that holds quotes, or whether its last quote is still open.
+/// The end of a row that contains quotes, or whether its last quote is not closed.
 fn quoted_row_end(row: &[u8], delimiter: u8) -> (Option<usize>, bool) {
     let mut field_start = true;
     let mut at = 0;

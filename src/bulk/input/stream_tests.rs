@@ -87,7 +87,7 @@ fn an_item_costs_less_than_64_bytes() {
         let key = key(&n.to_string());
         checker.shard(&key).insert(key, 1);
         if n > 10_000 && n % 1000 == 0 {
-            // A map of 2^k slots, of which 7 in 8 are used at most, has a control byte each.
+            // A map of 2^k slots, at most 7 of 8 in use, has one control byte per slot.
             let slots = |map: &HashMap<Key, u32>| (map.capacity() * 8 / 7).next_power_of_two();
             let bytes: usize = checker.seen.iter().map(|map| slots(map) * 21).sum();
             worst = worst.max(bytes as u64 / n);

@@ -15,7 +15,7 @@ use super::{Form, Settings};
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 
-/// The cells of a row.
+/// The typed cells of a row.
 fn typed_cells(form: Form, row: &str) -> Result<Vec<Field<'_>>, Fault> {
     Ok(match form.delimiter() {
         Some(delimiter) => fields(row, delimiter)
@@ -224,7 +224,7 @@ fn kept(names: &[String], keep: &Keep) -> Result<Vec<usize>, Fault> {
     Ok(kept.map(|(i, _)| i).collect())
 }
 
-/// A cell as it is written.
+/// The text of a cell.
 enum Cell<'r> {
     Text(&'r str),
     Value(&'r RawValue),
@@ -294,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_told_apart_however_many_have_one_name() {
+    fn columns_with_equal_names_are_distinguished() {
         let named = |names: &[&str]| {
             labels(
                 &names

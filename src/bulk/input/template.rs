@@ -307,7 +307,7 @@ mod tests {
 
     #[cfg(feature = "templates")]
     #[test]
-    fn an_unknown_variable_beside_names_with_blanks_says_how_these_are_written() {
+    fn an_unknown_variable_explains_names_with_blanks() {
         let template = Template::parse("{{ review-text|upper }}").unwrap();
         let fault = template.check("one of the columns", ["id", "review-text"].into_iter());
         let told = fault.unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! Whole files: checked and read again, and what the tests of files share.
+//! Complete files, checked and read again, and helpers that the tests of files share.
 
 use std::fs;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ impl Random {
     }
 }
 
-/// A file that is removed at the end of its test.
+/// A file that is deleted at the end of its test.
 pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Scratch {
@@ -76,7 +76,7 @@ pub(super) fn items(input: &InputFile, index: &FileIndex) -> Vec<Item> {
 }
 
 #[test]
-fn the_extension_names_the_form() {
+fn the_extension_selects_the_format() {
     for (name, form) in [
         ("a.jsonl", Form::Jsonl),
         ("a.NDJSON", Form::Jsonl),
@@ -196,7 +196,7 @@ fn files_of_many_chunks_are_cut_between_records() {
     assert!(read == expected);
 }
 
-/// Run with `--release --ignored --nocapture`; the file is named by the environment.
+/// Run it with `--release --ignored --nocapture`; an environment variable names the file.
 #[test]
 #[ignore = "a measurement"]
 fn a_million_prompts_are_checked_in_flat_memory() {

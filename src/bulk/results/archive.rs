@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_the_archive_no_longer_has_is_not_taken_back() {
+    fn an_answer_missing_in_the_archive_is_not_restored() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.jsonl");
         let output = ResultsFile::open(&path, false, &mut |_, _| {}).unwrap();

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_comes_and_goes_without_a_trace() {
+    fn a_mark_can_be_added_and_removed_without_a_trace() {
         let plain = b"{\"id\":\"a\",\"success\":true}\n".to_vec();
         let mut line = plain.clone();
         turn(&mut line);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_known_by_their_number() {
+    fn marked_lines_are_identified_by_number() {
         let mut flags = SupersededFlags::default();
         for line in 0..200 {
             flags.next(line % 3 == 0, line % 2 == 0);

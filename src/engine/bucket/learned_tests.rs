@@ -95,7 +95,7 @@ fn a_limit_that_every_reply_reports_is_kept() {
 }
 
 #[test]
-fn an_hour_without_calls_is_no_reason_to_drop_a_limit() {
+fn an_hour_without_calls_does_not_drop_a_limit() {
     let quota = open(Limiter::new(), at(0));
     call(&quota, at(0), answer(report(60)));
     let failed = |_| (CallEnd::Failed, RateHints::default());
@@ -106,7 +106,7 @@ fn an_hour_without_calls_is_no_reason_to_drop_a_limit() {
 
 /// A provider that reports its limit only with rejections: the search for a higher limit causes few of them.
 #[test]
-fn a_limit_that_refusals_confirm_is_doubted_less_and_less_often() {
+fn a_limit_confirmed_by_rejections_is_doubted_at_growing_intervals() {
     let quota = open(Limiter::new(), at(0));
     let (mut allowance, mut last, mut now) = (1.0_f64, at(0), at(0));
     let (mut calls, mut refused, mut late) = (0, 0, 0);
@@ -130,7 +130,7 @@ fn a_limit_that_refusals_confirm_is_doubted_less_and_less_often() {
 }
 
 #[test]
-fn the_next_run_takes_a_limit_as_a_guess_and_takes_it_over_once() {
+fn the_next_run_adopts_a_limit_once_and_as_a_guess() {
     let folder = tempfile::tempdir().unwrap();
     let run = |now| open(Limiter::shared_with(folder.path(), wall), now);
     let source = |run: &(Limiter, QuotaId), now| {

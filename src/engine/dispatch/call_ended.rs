@@ -67,7 +67,9 @@ impl<W: Work> Dispatcher<W> {
             *self.counters.of_kind(&call.ticket.tries) -= 1;
             let settled = match result {
                 Err(error) if error.kind() == ErrorKind::BudgetExceeded => {
-                    self.stop_for(StopReason::BudgetExceeded(error.clone()));
+                    if !error.is_of_paused_process() {
+                        self.stop_for(StopReason::BudgetExceeded(error.clone()));
+                    }
                     Settled::Unsent(call.ticket, error)
                 }
                 result => Settled::Final(call.ticket, result),

@@ -149,7 +149,7 @@ fn an_answered_probe_ends_an_outage_for_all_machines_without_a_breaker() {
 }
 
 #[test]
-fn a_failed_probe_has_all_machines_wait_and_one_probes_again() {
+fn after_a_failed_probe_all_machines_wait_and_one_probes_again() {
     let world = World::after_an_outage(2);
     let probe = world.begin(0);
     world.end(0, probe, CallEnd::Troubled(None));
@@ -219,7 +219,7 @@ fn a_machine_that_makes_no_call_leaves_the_probe_to_others() {
 }
 
 #[test]
-fn a_probe_that_was_given_long_ago_is_asked_for_again() {
+fn an_old_permission_to_probe_is_requested_again() {
     let world = World::after_an_outage(2);
     world.clock.advance(OUTAGE);
     world.exchange(0);
@@ -238,7 +238,7 @@ fn a_probe_that_was_given_long_ago_is_asked_for_again() {
 }
 
 #[test]
-fn an_outage_found_while_redis_is_away_is_told_when_it_is_back() {
+fn an_outage_found_without_redis_is_published_later() {
     let world = World::new(2);
     let _calls = [world.begin(0), world.begin(1)];
     world.exchange(1);
@@ -257,7 +257,7 @@ fn an_outage_found_while_redis_is_away_is_told_when_it_is_back() {
 }
 
 #[test]
-fn an_end_found_while_redis_is_away_is_told_when_it_is_back() {
+fn an_end_found_without_redis_is_published_later() {
     let world = World::new(2);
     let _calls = [world.begin(0), world.begin(1)];
     world.open(0, Duration::from_secs(10));
@@ -272,7 +272,7 @@ fn an_end_found_while_redis_is_away_is_told_when_it_is_back() {
 }
 
 #[test]
-fn only_an_outage_that_redis_has_shown_can_be_over() {
+fn only_an_outage_that_redis_has_shown_can_end() {
     let world = World::new(2);
     let _calls = [world.begin(0), world.begin(1)];
     world.open(0, Duration::from_secs(10));

@@ -99,7 +99,7 @@ fn machines_together_stay_within_one_rate_and_use_it() {
 }
 
 #[test]
-fn without_redis_each_goes_on_with_its_part_of_the_limit() {
+fn without_redis_each_process_uses_its_part_of_the_limit() {
     let Some(redis) = address() else { return };
     let cable = Cable::to(&redis);
     let behind = cable.address(&redis);
@@ -179,7 +179,7 @@ fn a_pause_and_a_learned_limit_reach_the_other_machines() {
 }
 
 #[test]
-fn a_machine_without_network_pauses_itself_alone() {
+fn a_machine_without_network_pauses_only_itself() {
     let Some(redis) = address() else { return };
     let process = Process::new(&redis, &name(), Limits::default().known());
     let asked_pause = || {

@@ -127,7 +127,7 @@ impl Route<'_> {
             return self.unlimited(requests, tries, ctx);
         };
         let reserved = spending::most(
-            budget,
+            budget.limit().unit(),
             &self.pricing(),
             self.client(tries.step),
             requests.iter().map(Borrow::borrow),
@@ -145,7 +145,12 @@ impl Route<'_> {
             }
         };
         let reply = self.unlimited(requests, tries, ctx);
-        let spent = spending::spent(budget, &reply, reservation.most());
+        let spent = spending::spent(
+            budget.limit().unit(),
+            reply.paid,
+            reply.result.as_ref().err(),
+            reservation.most(),
+        );
         reservation.settle(spent);
         reply
     }

@@ -125,8 +125,8 @@ impl Body {
             return Ok(self.bytes);
         }
         let length = self.bytes.len() as u64 + self.aside.written;
-        // If the call is aborted meanwhile, it still keeps the reply, which was paid for, and exceeds the limit of
-        // memory for a moment.
+        // If the call is aborted meanwhile, it still keeps the reply, because it was billed, and exceeds the memory
+        // limit for a moment.
         let _ = share.take(length, ctx);
         self.aside.bring_back(&mut self.bytes).map_err(|error| {
             let host = redacted_url(url);

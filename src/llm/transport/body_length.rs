@@ -5,7 +5,8 @@ use std::io::{self, Read};
 use super::fault::Fault;
 use super::input::Input;
 
-/// The most bytes of a line with the size of a chunk. Extensions make it longer, which nobody uses.
+/// Maximum length in bytes of a line with the size of a chunk. Only extensions make it longer, and no server is
+/// known to use them.
 const MOST_OF_SIZE: usize = 4 * 1024;
 /// The most bytes of the fields behind the last chunk.
 const MOST_OF_TRAILERS: usize = 64 * 1024;
@@ -119,7 +120,7 @@ impl BodyLength {
         Ok(read)
     }
 
-    /// Reads what stands between the parts of the body.
+    /// Reads the framing between the parts of the body.
     fn next(&mut self, input: &mut Input) -> Result<Next, Fault> {
         let chunked = match self {
             Self::Known(0) => return Ok(Next::End),
@@ -172,7 +173,7 @@ impl BodyLength {
     }
 }
 
-/// A number of digits alone.
+/// A number that consists only of digits.
 fn number(digits: &[u8], base: u32) -> Option<u64> {
     let digits = std::str::from_utf8(digits).ok()?;
     let is_digits = digits.chars().all(|digit| digit.is_digit(base));

@@ -20,7 +20,7 @@ fn refused() -> io::Result<File> {
     Err(io::ErrorKind::PermissionDenied.into())
 }
 
-/// A reader that tells when it has been read to its end.
+/// A reader that records when it has been read to its end.
 struct Watched<'a>(&'a [u8], Arc<Mutex<bool>>);
 
 impl Read for Watched<'_> {
@@ -49,8 +49,8 @@ fn unannounced<'a>(
     }
 }
 
-/// What is read of a body while somebody else holds all the memory until this call waits for it: the
-/// body, whether it had been read whole by then, and whether a pause was told.
+/// Reads a body while another call holds all the memory, until this call waits for it. Returns the body, whether it
+/// had been read completely by then, and whether a pause was reported.
 fn crowded(
     body: &[u8],
     announced: bool,
@@ -94,7 +94,7 @@ fn crowded(
 }
 
 #[test]
-fn a_reply_for_which_there_is_no_room_is_read_to_its_end_all_the_same() {
+fn a_reply_without_memory_is_still_read_to_its_end() {
     let body = text(LONG + 5);
     for announced in [true, false] {
         let (read, whole, paused) = crowded(&body, announced, u64::MAX, nameless);
@@ -104,14 +104,14 @@ fn a_reply_for_which_there_is_no_room_is_read_to_its_end_all_the_same() {
 }
 
 #[test]
-fn what_is_too_long_is_not_set_aside_beyond_its_limit() {
+fn a_reply_spills_to_disk_only_up_to_its_limit() {
     let (read, whole, _) = crowded(&text(LONG), false, FREE + 9, nameless);
     assert!(!whole);
     assert!(read == text(LONG)[..FREE as usize + 9]);
 }
 
 #[test]
-fn without_a_file_the_reply_is_read_once_there_is_room() {
+fn without_a_file_the_reply_is_read_when_memory_is_free() {
     let body = text(LONG);
     let (read, whole, paused) = crowded(&body, true, u64::MAX, refused);
     assert!(read == body);
@@ -129,7 +129,7 @@ fn a_disk_that_is_full_loses_nothing() {
 }
 
 #[test]
-fn what_the_file_took_and_what_it_refused_come_back_in_their_order() {
+fn written_and_unwritten_bytes_are_returned_in_order() {
     let mut file = nameless().unwrap();
     file.write_all(b"cdef, of which a part").unwrap();
     let mut aside = SpillFile {
@@ -143,7 +143,7 @@ fn what_the_file_took_and_what_it_refused_come_back_in_their_order() {
 }
 
 #[test]
-fn a_file_that_has_lost_something_is_an_error() {
+fn a_truncated_spill_file_is_an_error() {
     let mut aside = SpillFile {
         file: Some(nameless().unwrap()),
         written: 4,
@@ -153,7 +153,7 @@ fn a_file_that_has_lost_something_is_an_error() {
 }
 
 #[test]
-fn a_small_reply_takes_no_part_whatever_the_server_announces() {
+fn a_small_reply_takes_no_memory_from_the_account() {
     let memory = ReplyMemory::apart();
     for announced in [None, Some(1 << 40)] {
         let (share, ctx) = (memory.share(1), Context::new());
@@ -174,7 +174,7 @@ fn a_small_reply_takes_no_part_whatever_the_server_announces() {
 }
 
 #[test]
-fn a_reply_holds_what_it_has_and_not_what_it_might_have_had() {
+fn a_reply_holds_only_the_memory_of_its_length() {
     let memory = ReplyMemory::apart();
     let (share, ctx) = (memory.share(1 << 30), Context::new());
     let reading = BodyReader {
@@ -194,7 +194,7 @@ fn a_reply_holds_what_it_has_and_not_what_it_might_have_had() {
 
 #[cfg(unix)]
 #[test]
-fn a_stream_that_cannot_be_set_aside_takes_memory() {
+fn a_stream_that_cannot_spill_to_disk_takes_memory() {
     let unwritable = || File::open("/dev/null");
     for file in [refused as fn() -> io::Result<File>, unwritable] {
         let memory = ReplyMemory::apart();
@@ -212,7 +212,7 @@ fn a_stream_that_cannot_be_set_aside_takes_memory() {
 }
 
 #[test]
-fn an_abort_ends_the_wait_for_room_and_loses_nothing_that_has_come() {
+fn an_abort_ends_the_wait_for_memory_and_loses_no_bytes() {
     let memory = ReplyMemory::apart();
     let other = memory.share(1);
     assert!(other.take_now(1));
@@ -234,7 +234,7 @@ fn an_abort_ends_the_wait_for_room_and_loses_nothing_that_has_come() {
     assert_eq!(memory.held(), 1);
 }
 
-/// A server that answers so many requests, once all of them are there, with this body.
+/// A server that waits for this number of requests and then answers all of them with this body.
 fn server(calls: usize, body: Arc<Vec<u8>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
@@ -250,7 +250,7 @@ fn server(calls: usize, body: Arc<Vec<u8>>) -> String {
                     seen.extend_from_slice(&buffer[..read]);
                 }
                 all.wait();
-                // Every other server tells the length.
+                // Every other server sends the length.
                 let length = match nth % 2 {
                     0 => format!("content-length: {}\r\n", body.len()),
                     _ => String::new(),
@@ -265,7 +265,7 @@ fn server(calls: usize, body: Arc<Vec<u8>>) -> String {
 }
 
 #[test]
-fn many_large_replies_at_once_are_all_read_with_room_for_two() {
+fn many_large_replies_are_read_with_memory_for_two() {
     const CALLS: usize = 24;
     let body = Arc::new(text(2 << 20));
     let most = 2 * body.len() as u64;
@@ -296,7 +296,7 @@ fn many_large_replies_at_once_are_all_read_with_room_for_two() {
 }
 
 #[test]
-fn a_wait_for_room_in_the_middle_of_a_reply_is_not_the_servers() {
+fn waiting_for_memory_does_not_count_as_server_time() {
     let body = Arc::new(text(4 << 20));
     let base = server(1, body.clone());
     let memory = ReplyMemory::apart();
@@ -318,7 +318,7 @@ fn a_wait_for_room_in_the_middle_of_a_reply_is_not_the_servers() {
             body.into_memory(&base, &share, &ctx)
         });
         memory.until_waiting(1);
-        // What is tested is that its time passes, and nothing but time makes it.
+        // The test must wait here: only real time makes the time limit pass.
         thread::sleep(timeout);
         drop(other);
         assert!(call.join().unwrap().unwrap() == *body);

@@ -99,8 +99,8 @@ impl<'p> Call<'p> {
 
     /// Sends a request.
     ///
-    /// If the server closes the connection before it has all, its reply may have come already, and then there is one
-    /// to be read.
+    /// If the server closes the connection before it has received everything, its reply may have arrived already and is
+    /// read then.
     pub fn send(
         &mut self,
         method: &str,

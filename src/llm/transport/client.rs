@@ -110,7 +110,7 @@ impl Transport for HttpTransport {
 }
 
 impl HttpTransport {
-    /// Begins an exchange whose end is in `patience`, and which is aborted with its context.
+    /// Begins an exchange with the limits in `patience`, which its context can abort.
     pub(super) fn begin(
         &self,
         url: &str,
@@ -261,7 +261,7 @@ fn large_head(url: &str) -> String {
     )
 }
 
-/// The failure of a complete success reply. It was paid for, so the request is not sent again.
+/// The failure of a complete success reply. It was billed, so the request is not sent again.
 fn unusable(why: String, status: Option<u16>, body: Vec<u8>) -> Error {
     let error = Error::new(ErrorKind::Malformed, why)
         .with_sent(Sent::Answered)
@@ -325,7 +325,7 @@ fn broken_off(fault: Fault, sent: Sent, url: &str, limits: &dyn Fn(Limit) -> Dur
         Fault::BadRequest => {
             Error::new(ErrorKind::Invalid, format!("not a valid request to {host}"))
         }
-        // It was paid for, and asking again would buy the same.
+        // It was billed, and a retry would be billed again.
         Fault::EndlessHead => unusable(large_head(url), None, Vec::new()),
         Fault::BadReply(why) => transient(format!("the reply of {host} cannot be read: {why}")),
         Fault::Io(error) if error.kind() == io::ErrorKind::InvalidData => {

@@ -18,7 +18,7 @@ fn a_request_that_is_queued_in_silence_is_not_cut_by_the_limit_for_connecting() 
     let connect = Duration::from_millis(50);
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        // What is tested is silence, and nothing but time makes it.
+        // The test must wait here: only real time makes a silence.
         std::thread::sleep(connect * 10);
         let reply = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
         stream.write_all(reply).unwrap();
@@ -39,14 +39,14 @@ fn a_request_that_is_queued_in_silence_is_not_cut_by_the_limit_for_connecting() 
     server.join().unwrap();
 }
 
-/// What becomes of a reply without an end, of which so much may be read.
+/// The result of an endless reply, with this maximum size.
 fn endless(head: &'static str, piece: &'static [u8], most: u64) -> Result<HttpReply, Error> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         stream.write_all(head.as_bytes()).unwrap();
-        // Ends when nobody listens any more.
+        // Ends when the client closes the connection.
         while stream.write_all(piece).is_ok() {}
     });
     let long = Duration::from_secs(600);
@@ -65,7 +65,7 @@ fn endless(head: &'static str, piece: &'static [u8], most: u64) -> Result<HttpRe
 }
 
 #[test]
-fn no_more_is_read_of_a_reply_than_it_may_have() {
+fn a_reply_is_read_only_up_to_its_limit() {
     let chunk = b"8\r\n[],[],[]\r\n";
     for (head, piece) in [
         (
@@ -81,7 +81,7 @@ fn no_more_is_read_of_a_reply_than_it_may_have() {
         let error = endless(head, piece, 3 << 19).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed);
         assert_eq!((error.status(), error.sent()), (Some(200), Sent::Answered));
-        // Neither asked again nor passed on: it was paid for.
+        // It was billed, so it is neither retried nor passed on to a fallback.
         assert!(error.is_unusable_reply());
         assert!(error.message().contains("larger than 1.5 MiB"), "{error}");
         assert_eq!(error.raw().unwrap().len(), RAW_LIMIT);
@@ -89,7 +89,7 @@ fn no_more_is_read_of_a_reply_than_it_may_have() {
 }
 
 #[test]
-fn of_a_long_error_reply_the_beginning_and_the_status_are_kept() {
+fn a_long_error_reply_keeps_its_beginning_and_status() {
     let head = "HTTP/1.1 429 Slow\r\nretry-after: 7\r\ncontent-length: 99999999999\r\n\r\n";
     let reply = endless(head, b"slow down ", 1 << 20).unwrap();
     assert_eq!(
@@ -99,8 +99,8 @@ fn of_a_long_error_reply_the_beginning_and_the_status_are_kept() {
     assert_eq!(reply.body.len() as u64, ERROR_LIMIT);
 }
 
-/// A server that answers the first request of each connection and, without a word, closes the
-/// connection when the next one begins or has come.
+/// A server that answers the first request of each connection, and then closes the connection without a reply when
+/// the next request begins or has arrived.
 fn forgetful(whole: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
@@ -133,7 +133,7 @@ fn forgetful(whole: bool) -> String {
 }
 
 #[test]
-fn a_server_that_closes_kept_connections_without_a_word_does_so_once() {
+fn a_silently_closed_connection_disables_reuse() {
     for whole in [true, false] {
         let base = forgetful(whole);
         let long = Duration::from_secs(60);
@@ -190,7 +190,7 @@ fn no_variable_means_no_proxy() {
     }
 }
 
-/// What comes of a call that gets these bytes as its reply, and of the next call on the same transport.
+/// The result of a call that receives these bytes as its reply, and of the next call on the same transport.
 fn answered(reply: Vec<u8>, reply_limit: u64) -> [Result<HttpReply, Error>; 2] {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
@@ -246,7 +246,7 @@ fn gzip(text: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_compressed_reply_is_decoded_although_nobody_asked_for_it() {
+fn an_unrequested_compressed_reply_is_decoded() {
     let text = "{\"ok\": \"yes\"}".repeat(100_000);
     let headers = "content-encoding: gzip\r\n";
     for status in [200, 429] {
@@ -271,9 +271,9 @@ fn a_compressed_reply_is_decoded_although_nobody_asked_for_it() {
 }
 
 #[test]
-fn a_damaged_compressed_reply_is_kept_unchanged_and_not_asked_for_again() {
+fn a_damaged_compressed_reply_is_kept_unchanged_and_not_retried() {
     for size in [100, 1 << 20] {
-        // Hardly to be compressed, so that the larger one does not stay in memory.
+        // Data that hardly compresses, so that the larger body does not stay in memory.
         let noise = (0..size as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8);
         let mut body = gzip(&noise.collect::<Vec<u8>>());
         body.truncate(body.len() - 9);
@@ -291,7 +291,7 @@ fn a_damaged_compressed_reply_is_kept_unchanged_and_not_asked_for_again() {
 }
 
 #[test]
-fn no_more_is_decoded_of_a_reply_than_it_may_have() {
+fn a_reply_is_decoded_only_up_to_its_limit() {
     let bomb = gzip(&gzip(&vec![b' '; 50 << 20]));
     let headers = "content-encoding: gzip, gzip\r\n";
     let [reply, _] = answered(reply_of(200, headers, &bomb), 3 << 19);
@@ -352,7 +352,7 @@ fn a_head_of_many_lines_or_bytes_is_read() {
     assert!(reply.unwrap_err().is_unusable_reply());
 }
 
-/// A server that reads a request of each connection at a time and replies as it is told, and the number of
+/// A server that reads the requests of each connection one by one and answers each with `reply`, and the number of
 /// connections.
 fn server(reply: &'static [u8]) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -398,7 +398,7 @@ fn a_connection_is_used_again_if_the_reply_leaves_nothing_open() {
         (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 429 Slow\r\ncontent-length: 0\r\n\r\n", "", 1),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok", "ok", 3),
         (b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok", "ok", 3),
-        // Nobody asked for the second one.
+        // The second reply belongs to no request.
         (
             b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nbad",
             "ok",
@@ -418,7 +418,7 @@ fn a_connection_is_used_again_if_the_reply_leaves_nothing_open() {
 }
 
 #[test]
-fn a_server_that_refuses_a_request_before_it_has_all_of_it_is_heard() {
+fn an_early_rejection_is_read() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let server = std::thread::spawn(move || {
@@ -442,7 +442,7 @@ fn a_server_that_refuses_a_request_before_it_has_all_of_it_is_heard() {
 }
 
 #[test]
-fn a_header_that_would_be_two_is_not_sent() {
+fn an_invalid_header_is_not_sent() {
     let memory = ReplyShare::of_process(1 << 20);
     for (name, value) in [
         ("x-a", "1\r\nx-b: secret"),
@@ -510,7 +510,7 @@ fn the_head_of_a_request_follows_from_its_url() {
 }
 
 #[test]
-fn what_a_proxy_sends_behind_its_reply_is_not_that_of_the_server() {
+fn bytes_after_the_reply_of_a_proxy_are_not_taken_for_the_servers() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let server = std::thread::spawn(move || {

@@ -17,7 +17,7 @@ use super::resolver::Resolver;
 use super::target::Target;
 use super::timeouts::Patience;
 
-/// The least time for one of several addresses of a host.
+/// Minimum time for one of several addresses of a host.
 const LEAST_PER_ADDRESS: Duration = Duration::from_millis(10);
 
 /// Where another thread finds the socket of a call, to end it.
@@ -128,7 +128,7 @@ fn reach(addresses: &[SocketAddr], patience: &Patience) -> Result<TcpStream, Fau
     }))
 }
 
-/// Whether another address of the host may do: nobody listens at this one, or no way leads there.
+/// Whether another address of the host may work: no server listens at this one, or there is no route to it.
 fn is_of_this_address(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -141,7 +141,7 @@ fn is_of_this_address(error: &io::Error) -> bool {
     )
 }
 
-/// Asks a proxy to pass all bytes on (CONNECT, RFC 9110, section 9.3.6).
+/// Asks a proxy to forward all bytes (CONNECT, RFC 9110, section 9.3.6).
 fn pass_through(
     proxy: &Proxy,
     connection: &mut Connection,
@@ -169,7 +169,7 @@ fn pass_through(
         }
     };
     match head.status {
-        // The server has not been asked yet: more bytes can only be a reply that the proxy made up.
+        // The server has received no request yet, so more bytes can only be a reply that the proxy made up.
         200..300 if !connection.has_no_rest() => {
             Err(Fault::BadReply("the proxy sent more than its reply"))
         }

@@ -15,13 +15,13 @@ use super::input::Input;
 use super::timeouts::Patience;
 use super::tls;
 
-/// A connection to a server, or to a proxy that passes all on to one.
+/// A connection to a server, or to a proxy that forwards all bytes to one.
 pub(super) struct Connection {
     socket: Socket,
     /// TLS with the proxy and TLS with the server, each if there is one.
     layers: Vec<ClientConnection>,
     input: Input,
-    /// Room for the beginning of a request.
+    /// A buffer for the beginning of a request.
     pub output: Vec<u8>,
 }
 
@@ -60,7 +60,7 @@ impl Connection {
         self.received(patience).1
     }
 
-    /// What was received, and where more comes from.
+    /// The received bytes, and the source of further ones.
     pub fn received<'c>(&'c mut self, patience: &'c Patience) -> (&'c mut Input, Wire<'c>) {
         let wire = Wire {
             layers: &mut self.layers,
@@ -83,7 +83,7 @@ impl Connection {
         Head::read(input, &mut wire, answered)
     }
 
-    /// Whether all that was received has been read, also what TLS has decrypted, and TLS has not been closed.
+    /// Whether all received bytes have been read, including those that TLS has decrypted, and TLS has not been closed.
     pub fn has_no_rest(&mut self) -> bool {
         let is_read = |session: &mut ClientConnection| {
             let state = session.process_new_packets();
@@ -93,7 +93,7 @@ impl Connection {
         self.input.unread().is_empty() && self.layers.iter_mut().all(is_read)
     }
 
-    /// Whether the server has neither closed the connection nor sent anything that nobody asked for.
+    /// Whether the server has neither closed the connection nor sent unrequested bytes.
     pub fn is_open(&mut self) -> bool {
         self.has_no_rest() && is_silent(&self.socket.tcp)
     }
@@ -141,7 +141,7 @@ impl Socket {
     }
 }
 
-/// The way of bytes to the server: through the layers of TLS to the socket, as long as a call has patience.
+/// The path of bytes to the server: through the layers of TLS to the socket, within the time limits of a call.
 pub(super) struct Wire<'c> {
     layers: &'c mut [ClientConnection],
     socket: &'c Socket,
@@ -149,7 +149,7 @@ pub(super) struct Wire<'c> {
 }
 
 impl Wire<'_> {
-    /// The last layer of TLS, and the way beneath it.
+    /// The last layer of TLS, and the path below it.
     fn beneath(&mut self) -> (Wire<'_>, Option<&mut ClientConnection>) {
         let (layers, last) = match self.layers.split_last_mut() {
             Some((last, layers)) => (layers, Some(last)),
@@ -164,8 +164,8 @@ impl Wire<'_> {
     }
 }
 
-/// Reads what TLS decrypts. Unlike [`rustls::Stream`] it reads also when nothing can be written any more: a server that
-/// closes the connection before it has all of a request may have replied.
+/// Reads decrypted bytes. Unlike [`rustls::Stream`], it also reads when writing is impossible: a server that closes
+/// the connection before it has received the complete request may have replied.
 fn read_decrypted(
     session: &mut ClientConnection,
     wire: &mut Wire<'_>,

@@ -1,4 +1,4 @@
-//! Replies that are compressed (RFC 9110, section 8.4), although no request asks for it.
+//! Replies that are compressed (RFC 9110, section 8.4), although no request accepts that.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
@@ -10,7 +10,7 @@ use crate::base::zstd::Frames;
 
 use super::headers::HttpHeaders;
 
-/// A reply in more layers is no answer, but an attack.
+/// Maximum number of compression layers; a reply with more of them is an attack.
 const MOST_LAYERS: usize = 3;
 /// The largest window of Zstandard data that a server may use (RFC 9659).
 const MOST_WINDOW: u64 = 8 << 20;
@@ -59,8 +59,8 @@ impl Encoding {
             .then_some(Self(layers))
     }
 
-    /// Reads what the compressed data of `reader` stands for. Damaged data is an error of
-    /// [`io::ErrorKind::InvalidData`]; errors of `reader` are passed on.
+    /// Decompresses the data of `reader`. Damaged data is an error of [`io::ErrorKind::InvalidData`]; errors of
+    /// `reader` are passed on.
     pub fn decoder<'r>(&self, reader: impl Read + 'r) -> Box<dyn Read + 'r> {
         let reader: Box<dyn Read + 'r> = Box::new(reader);
         self.0.iter().rev().fold(reader, |reader, coding| {
@@ -72,7 +72,7 @@ impl Encoding {
         })
     }
 
-    /// What `body` stands for, as far as it can be read and up to `most` bytes; true if that is all.
+    /// The decompressed `body` up to the first damage and up to `most` bytes; true if it is complete.
     pub fn decoded(&self, body: &[u8], most: u64) -> (Vec<u8>, bool) {
         let mut decoded = Vec::new();
         let mut reader = self.decoder(body).take(most.saturating_add(1));
@@ -101,13 +101,14 @@ impl<'r> Layer<'r> {
         Ok(match (coding, source.fill_buf()?.first().copied()) {
             // An empty body has no encoding.
             (_, None) => Box::new(source),
-            // A proxy that decompresses may forget to say so. No compressed JSON begins with a brace: in Brotli it would be
-            // an empty stream with wrong padding, in bare deflate data its text would begin with a byte above 0xdf.
+            // A proxy that decompresses may leave the header. No compressed JSON begins with a brace: in Brotli it
+            // would be an empty stream with wrong padding, in bare deflate data its text would begin with a byte above
+            // 0xdf.
             (_, Some(b'{')) => Box::new(source),
             (Coding::Gzip, Some(first)) if first != 0x1f => Box::new(source),
             (Coding::Zstd, Some(first)) if !matches!(first, 0x28 | 0x50..=0x5f) => Box::new(source),
             (Coding::Gzip, _) => Box::new(Members(Some(GzDecoder::new(source)))),
-            // The name stands for zlib data; some servers send what is within it alone.
+            // The name means zlib data, but some servers send only the deflate data inside.
             (Coding::Deflate, Some(first)) if first & 0x8f == 8 => {
                 Box::new(ZlibDecoder::new(source))
             }
@@ -118,7 +119,7 @@ impl<'r> Layer<'r> {
     }
 }
 
-/// Gzip data, member by member. What follows the last one, such as a line end or zeros, is left out.
+/// Gzip data, member by member. Bytes after the last member, such as a line end or zeros, are ignored.
 struct Members<R>(Option<GzDecoder<R>>);
 
 impl<R: BufRead> Read for Members<R> {

@@ -7,7 +7,7 @@ use super::*;
 
 const TEXT: &[u8] = br#"{"id": 1, "choices": [{"message": {"content": "hello hello hello"}}]}"#;
 
-/// `TEXT` as Google's encoder writes it.
+/// `TEXT` compressed by Google's encoder.
 const BROTLI: &[u8] = &[
     27, 68, 0, 96, 156, 7, 118, 115, 198, 71, 84, 40, 228, 206, 154, 61, 24, 161, 210, 91, 100,
     111, 43, 102, 178, 144, 165, 165, 78, 87, 95, 128, 128, 67, 14, 152, 79, 16, 101, 109, 129,
@@ -70,7 +70,7 @@ fn each_encoding_is_read() {
 }
 
 #[test]
-fn what_is_not_known_is_left_alone() {
+fn unknown_encodings_are_not_decoded() {
     for values in [
         &[][..],
         &["identity"],
@@ -84,7 +84,7 @@ fn what_is_not_known_is_left_alone() {
 }
 
 #[test]
-fn damaged_data_is_no_answer_and_an_empty_body_is_empty() {
+fn damaged_data_is_an_error_and_an_empty_body_is_empty() {
     for coding in ["gzip", "deflate", "br", "zstd"] {
         let whole = match coding {
             "br" => BROTLI.to_vec(),
@@ -117,7 +117,7 @@ fn a_plain_body_is_read_whatever_its_headers_say() {
 }
 
 #[test]
-fn what_follows_the_last_gzip_member_is_left_out() {
+fn bytes_after_the_last_gzip_member_are_ignored() {
     let one = encoded("gzip", TEXT);
     let both = [&one[..], &one].concat();
     for (end, text) in [(&one, TEXT.to_vec()), (&both, TEXT.repeat(2))] {
@@ -126,14 +126,14 @@ fn what_follows_the_last_gzip_member_is_left_out() {
             assert_eq!(decoded(&["gzip"], &body).unwrap(), text, "{behind:?}");
         }
     }
-    // A member that begins is missed if it does not end.
+    // An incomplete second member is detected at every length.
     for end in one.len() + 1..both.len() {
         assert_eq!(decoded(&["gzip"], &both[..end]), None, "{end}");
     }
 }
 
 #[test]
-fn an_error_of_the_connection_stays_one() {
+fn connection_errors_are_not_reported_as_damage() {
     struct Lost;
     impl Read for Lost {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {

@@ -14,9 +14,9 @@ use crate::base::secret::redacted_url;
 use super::headers::HttpHeaders;
 use super::memory::ReplyShare;
 
-/// What is kept of a reply to a step of a batch, such as a page of a list.
+/// Maximum size of a reply to a step of a batch, for example of a page of a list.
 pub(super) const REPLY_LIMIT: u64 = 64 * 1024 * 1024;
-/// What is kept of a reply that says what went wrong.
+/// Maximum size of an error reply.
 pub(super) const ERROR_LIMIT: u64 = 1024 * 1024;
 
 /// Gets bytes while they arrive.
@@ -26,35 +26,36 @@ pub type ByteListener<'a> = dyn Fn(&[u8]) + 'a;
 #[derive(derive_more::Debug)]
 #[debug("HttpRequest({:?}, {timeout:?})", redacted_url(url))]
 pub struct HttpRequest<'a> {
-    /// The whole URL.
+    /// The complete URL.
     pub url: &'a str,
     /// Header names and values; values may hold secrets.
     pub headers: &'a [(Cow<'static, str>, String)],
-    /// The body to POST; `None` makes it a GET.
+    /// The body of a POST request; `None` for a GET request.
     pub body: Option<&'a [u8]>,
-    /// The longest the whole exchange may take, from looking up the host to the last byte.
+    /// Maximum duration of the whole exchange, from the lookup of the host to the last byte.
     pub timeout: Duration,
-    /// The most bytes that the body of a success reply may have; more are not read.
+    /// Maximum number of bytes of the body of a success reply; further bytes are not read.
     pub reply_limit: u64,
-    /// Where [`HttpTransport`](crate::unstable::HttpTransport) takes the memory of a large reply; to be dropped once that is decoded.
+    /// The account from which [`HttpTransport`](crate::unstable::HttpTransport) takes the memory of a large reply. Drop
+    /// it after decoding the reply.
     pub memory: &'a ReplyShare,
     /// Gets the bytes of a success reply that is a stream of events (`text/event-stream`), while they arrive.
     pub on_bytes: Option<&'a ByteListener<'a>>,
 }
 
-/// A complete reply. Its `Debug` says how long it is, not what it says.
+/// A complete reply. `Debug` shows its length, not its contents.
 #[derive(Clone, derive_more::Debug)]
 pub struct HttpReply {
     /// The HTTP status.
     pub status: u16,
     /// The headers.
     pub headers: HttpHeaders,
-    /// The whole body.
+    /// The complete body.
     #[debug("{:?}", Bytes(body.len()))]
     pub body: Vec<u8>,
 }
 
-/// How a [`HttpTransfer`] is asked for.
+/// The method of an [`HttpTransfer`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HttpMethod {
     /// GET.
@@ -73,44 +74,43 @@ pub enum HttpMethod {
 pub struct HttpTransfer<'a> {
     /// The method.
     pub method: HttpMethod,
-    /// The whole URL.
+    /// The complete URL.
     pub url: &'a str,
     /// Header names and values; values may hold secrets.
     pub headers: &'a [(Cow<'static, str>, String)],
-    /// Where the body of a POST or PUT is read from, and how many bytes it has: no more and no fewer.
+    /// The source of the body of a POST or PUT request, and its exact number of bytes.
     pub body: Option<(&'a mut dyn Read, u64)>,
-    /// Where the body of a success reply goes; without it, and for any other status, it is kept in
+    /// The destination of the body of a success reply. Without it, and for any other status, the body is kept in
     /// [`HttpReply::body`].
     pub into: Option<&'a mut dyn Write>,
-    /// The longest that no byte may move.
+    /// Maximum time in which no byte is transferred.
     pub idle: Duration,
-    /// The longest wait for the reply to begin once the request is out, and then for the end of one that
-    /// is kept.
+    /// Maximum time from the end of the request to the beginning of the reply, and then to the end of a reply that is
+    /// kept in memory.
     pub reply: Duration,
 }
 
-/// Carries bytes to a provider. Unstable: tests replace it, other uses may break.
+/// Transfers bytes to a provider. Unstable: tests replace it, other uses may break.
 pub trait Transport: Send + Sync {
-    /// One exchange. An error status is a reply like any other.
+    /// Makes one exchange. A reply with an error status is returned like any other.
     ///
     /// # Errors
-    /// [`ErrorKind::Transient`] when no complete reply came, with [`Error::sent`] telling whether
-    /// the request may have been carried out; [`ErrorKind::Cancelled`] when the context ended it.
+    /// [`ErrorKind::Transient`] if no complete reply arrived; then [`Error::sent`] reports whether the request may have
+    /// been processed. [`ErrorKind::Cancelled`] if the context ended the exchange.
     fn send(&self, request: &HttpRequest<'_>, ctx: &Context) -> Result<HttpReply, Error>;
 
-    /// One exchange whose bodies may be larger than memory, and that may take as long as bytes move.
-    /// Default: refused.
+    /// Makes one exchange whose bodies may be larger than memory, and which may take any time while bytes are
+    /// transferred. Default: an error.
     ///
     /// # Errors
-    /// As [`send`](Self::send); [`ErrorKind::Invalid`] when the body cannot be read here, or the reply
-    /// not be written.
+    /// As [`send`](Self::send); [`ErrorKind::Invalid`] if the body cannot be read, or the reply cannot be written.
     fn transfer(&self, transfer: HttpTransfer<'_>, _: &Context) -> Result<HttpReply, Error> {
         let why = format!("this transport does not stream: {transfer:?}");
         Err(Error::new(ErrorKind::Invalid, why))
     }
 }
 
-/// Whether a URL names a host, and a port that there is if it names one.
+/// Whether a URL names a host, and either no port or a valid one.
 pub(crate) fn is_callable(url: &str) -> bool {
     let Ok(uri) = url.parse::<http::Uri>() else {
         return false;

@@ -1,4 +1,4 @@
-//! The heads of requests and of replies: all before the body.
+//! The heads of requests and replies, that is, all bytes before the body.
 
 use std::borrow::Cow;
 use std::io::{self, Read};
@@ -9,19 +9,18 @@ use super::headers::{Field, HttpHeaders, has_word, is_name, is_value};
 use super::input::Input;
 use super::target::Target;
 
-/// The most bytes and lines that the head of a reply may have. The headers of a larger one are read up to
-/// these limits.
+/// Maximum number of bytes and lines of a reply's head. The headers of a larger head are read up to these limits.
 pub(super) const MOST_BYTES: usize = 64 * 1024;
 pub(super) const MOST_LINES: usize = 256;
 /// A head that does not end within these bytes ends its call.
 pub(super) const ENDLESS: usize = 1024 * 1024;
-/// The lines for which no memory is allocated.
+/// Number of header lines that need no allocation.
 const USUAL_LINES: usize = 64;
 
 const PROTOCOL: &[u8] = b"HTTP/1.";
 const NO_REPLY: &str = "the server closed it without a reply";
 
-/// What this client tells of itself.
+/// The value of the `User-Agent` header.
 pub(super) const USER_AGENT: &str = concat!("batchwright/", env!("CARGO_PKG_VERSION"));
 
 /// Appends the head of a request.
@@ -93,7 +92,7 @@ impl Head {
         let mut searched = 0;
         loop {
             let unread = input.unread();
-            // Old servers send the end of a line too many behind a body.
+            // Old servers send an additional line end after a body.
             let rest = unread.iter().take_while(|byte| b"\r\n".contains(byte));
             let rest = rest.count();
             input.consume(rest);
@@ -177,7 +176,7 @@ pub(super) fn is_success(status: u16) -> bool {
     (200..300).contains(&status)
 }
 
-/// Where the empty line behind a head ends.
+/// The position after the empty line that ends a head.
 fn end_of_head(bytes: &[u8]) -> Option<usize> {
     memchr::memchr_iter(b'\n', bytes).find_map(|at| match &bytes[at + 1..] {
         [b'\n', ..] => Some(at + 2),

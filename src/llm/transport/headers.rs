@@ -50,7 +50,7 @@ impl HttpHeaders {
         Self { received, ..self }
     }
 
-    /// Whether any name begins so.
+    /// Whether any name begins with this prefix.
     pub(crate) fn names_any(&self, prefix: &str) -> bool {
         self.fields.iter().any(|field| {
             let begin = self.bytes[field.name.clone()].get(..prefix.len());
@@ -58,7 +58,7 @@ impl HttpHeaders {
         })
     }
 
-    /// The first value of that name, if it is text.
+    /// The first value of this name, if it is text.
     pub fn get(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.all(name).next()?).ok()
     }
@@ -75,7 +75,7 @@ impl HttpHeaders {
         std::str::from_utf8(&self.bytes[field.value.clone()]).ok()
     }
 
-    /// All values of that name.
+    /// All values of this name.
     pub(super) fn all<'h>(&'h self, name: &str) -> impl Iterator<Item = &'h [u8]> {
         let fields = self.fields.iter().filter(move |field| {
             field.name.len() == name.len()
@@ -86,7 +86,7 @@ impl HttpHeaders {
 }
 
 impl<'a> FromIterator<(&'a str, &'a str)> for HttpHeaders {
-    /// Fields that no HTTP message could have are left out.
+    /// Fields that are invalid in HTTP messages are omitted.
     fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(pairs: I) -> Self {
         let (mut bytes, mut fields) = (Vec::new(), Vec::new());
         for (name, value) in pairs {
@@ -124,7 +124,7 @@ pub(super) fn basic(credentials: &str) -> String {
     format!("Basic {}", STANDARD.encode(credentials))
 }
 
-/// Whether a list of words has this one.
+/// Whether a comma-separated list contains this word.
 pub(super) fn has_word(list: &[u8], word: &str) -> bool {
     list.split(|byte| *byte == b',')
         .any(|part| part.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-/// What is received at once, and sent at once of a request.
+/// Number of bytes that are received at once, or sent at once of a request.
 pub(super) const BUFFER: usize = 16 * 1024;
 
 /// The size of a piece of a large body.
@@ -25,7 +25,7 @@ impl Input {
         self.start += bytes;
     }
 
-    /// Reads what is unread, or receives something; nothing at the end of the connection.
+    /// Reads unread bytes, or receives new ones; returns 0 at the end of the connection.
     pub fn read(&mut self, from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
         if self.unread().is_empty() {
             if buffer.len() >= BUFFER {

@@ -1,4 +1,4 @@
-//! A bound on the memory that all large replies of a process take together.
+//! A limit for the memory that all large replies of a process take together.
 //!
 //! A limit per reply does not bound the memory of 256 calls in flight. Therefore a call that reads more than the first
 //! [`FREE`] bytes of a reply takes the memory for it from one account of the process, and returns it when the reply
@@ -39,7 +39,7 @@ pub(crate) struct ReplyMemory {
 
 struct State {
     held: u64,
-    /// The most that was ever held.
+    /// The maximum that was ever held.
     #[cfg(test)]
     peak: u64,
     /// The tickets of waiting calls, in order.

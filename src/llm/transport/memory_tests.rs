@@ -14,7 +14,7 @@ impl ReplyMemory {
         self.state.lock().peak
     }
 
-    /// Returns once so many wait.
+    /// Returns once this number of calls wait.
     pub(in crate::llm::transport) fn until_waiting(&self, calls: usize) {
         while self.state.lock().line.len() != calls {
             thread::yield_now();
@@ -23,7 +23,7 @@ impl ReplyMemory {
 }
 
 #[test]
-fn what_is_above_the_ceiling_of_the_process_waits_or_goes_alone() {
+fn replies_above_the_process_limit_wait_or_pass_alone() {
     let process = MemoryManager::new(1);
     let memory = ReplyMemory::apart();
     assert!(memory.process.set(process.clone()).is_ok());
@@ -40,7 +40,7 @@ fn what_is_above_the_ceiling_of_the_process_waits_or_goes_alone() {
     assert_eq!(memory.held(), 20);
 }
 
-/// Numbers that look like chance and are the same in each run.
+/// Pseudo-random numbers, the same in each run.
 struct Numbers(u64);
 
 impl Numbers {
@@ -54,7 +54,7 @@ impl Numbers {
 }
 
 #[test]
-fn whoever_waits_gets_its_turn_whatever_the_sizes_are() {
+fn every_waiting_call_gets_memory_whatever_the_sizes() {
     for seed in 0..8 {
         let memory = ReplyMemory::apart();
         let most = 100;
@@ -66,7 +66,7 @@ fn whoever_waits_gets_its_turn_whatever_the_sizes_are() {
                     let mut numbers = Numbers(seed * 1_000 + thread);
                     for _ in 0..200 {
                         let share = memory.share(most);
-                        // A few are larger than all there is.
+                        // A few are larger than the whole limit.
                         let bytes = 1 + numbers.below(130);
                         let ctx = Context::new();
                         match numbers.below(8) {
@@ -92,13 +92,13 @@ fn whoever_waits_gets_its_turn_whatever_the_sizes_are() {
         assert_eq!(served.into_inner(), 24 * 200);
         assert_eq!(memory.held(), 0, "all is given back");
         assert!(memory.state.lock().line.is_empty());
-        // Only what is larger than all alone goes beyond.
+        // Only a request that exceeds the whole limit by itself goes beyond it.
         assert!(memory.peak() <= 130, "{}", memory.peak());
     }
 }
 
 #[test]
-fn no_more_is_held_than_was_set() {
+fn held_memory_stays_below_the_limit() {
     let memory = ReplyMemory::apart();
     thread::scope(|scope| {
         for _ in 0..24 {
@@ -113,7 +113,7 @@ fn no_more_is_held_than_was_set() {
 }
 
 #[test]
-fn one_reply_always_passes_and_the_others_follow_in_their_order() {
+fn one_reply_always_passes_and_others_follow_in_order() {
     let memory = ReplyMemory::apart();
     let (first, ctx) = (memory.share(1), Context::new());
     assert!(first.take_now(1_000));
@@ -128,7 +128,7 @@ fn one_reply_always_passes_and_the_others_follow_in_their_order() {
             });
             memory.until_waiting(nth as usize + 1);
         }
-        // There is no way past those who wait.
+        // Waiting calls cannot be overtaken.
         assert!(!memory.share(u64::MAX).take_now(1));
         drop(first);
     });
@@ -148,7 +148,7 @@ fn an_abort_or_a_deadline_ends_the_wait_of_its_call_alone() {
         let soon = Context::new().with_timeout(Duration::from_millis(20));
         let late = wait(soon).join().unwrap().unwrap_err();
         assert_eq!(late.kind(), ErrorKind::DeadlineExceeded);
-        // To start nothing more is no reason to give up what has been paid for.
+        // Cancelling a run only stops new calls; it must not discard a billed reply.
         aborted.cancel();
         memory.until_waiting(2);
         aborted.abort();
@@ -162,7 +162,7 @@ fn an_abort_or_a_deadline_ends_the_wait_of_its_call_alone() {
 }
 
 #[test]
-fn a_call_that_panics_gives_back_what_it_held() {
+fn a_panicking_call_returns_its_memory() {
     let memory = ReplyMemory::apart();
     let panicked = thread::spawn(|| {
         let share = memory.share(10);

@@ -79,7 +79,7 @@ impl Pool {
         }
     }
 
-    /// The server closed a kept connection without a word, and may do so with others.
+    /// The server closed a kept connection without a reply, and may do so with others.
     pub fn distrust(&self) {
         let mut state = self.state.lock();
         state.distrusted = Some(Instant::now() + DISTRUST);

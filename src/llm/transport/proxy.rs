@@ -16,7 +16,7 @@ fn is_on_this_machine(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
-/// The proxy for a URL, by the usual variables: the one of its scheme, else `ALL_PROXY`.
+/// The proxy for a URL, from the usual variables: the one for its scheme, else `ALL_PROXY`.
 pub(super) fn proxy_for(url: &str, env: impl Fn(&str) -> Option<String>) -> Option<ureq::Proxy> {
     let uri: http::Uri = url.parse().ok()?;
     if is_on_this_machine(uri.host()?) {

@@ -1,4 +1,5 @@
-//! Public IP addresses. A client must not make a server call what only the server can reach.
+//! Public IP addresses. Clients of this program's server must not make it call addresses that only the server can
+//! reach.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,8 +9,8 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-/// Looks a name up and leaves out addresses that are not public. A connection goes to an address that was checked,
-/// even if the name stands for another one a moment later.
+/// Resolves a name and omits addresses that are not public. The connection goes to a checked address, even if the
+/// name resolves to another one a moment later.
 #[derive(derive_more::Debug)]
 pub struct PublicResolver {
     private: bool,
@@ -17,7 +18,7 @@ pub struct PublicResolver {
 }
 
 impl PublicResolver {
-    /// With `private` no address is left out.
+    /// If `private` is true, no address is omitted.
     pub fn new(private: bool) -> Self {
         Self {
             private,
@@ -47,7 +48,7 @@ impl Resolver for PublicResolver {
     }
 }
 
-/// Whether an address can be reached from anywhere, by the registries of IANA.
+/// Whether an address is reachable from anywhere, according to the registries of IANA.
 pub fn is_public_address(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -81,10 +82,10 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         return is_public_v4(mapped);
     }
     match (a, b) {
-        // Translated, and tunnelled: there is an address of the other kind in it.
+        // Translated and tunnelled addresses contain an IPv4 address, which decides.
         (0x64, 0xff9b) if c == 0 && d == 0 => is_public_v4(v4(y, z)),
         (0x2002, _) => is_public_v4(v4(b, c)),
-        // Protocols' own, benchmarks, Teredo; documentation.
+        // Addresses for protocols, benchmarks, Teredo and documentation.
         (0x2001, 0..0x200 | 0xdb8) | (0x3fff, 0..0x1000) => false,
         _ => (0x2000..0x4000).contains(&a),
     }
@@ -95,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_only_this_machine_or_its_network_reaches_is_not_public() {
+    fn local_and_private_addresses_are_not_public() {
         for address in [
             "0.0.0.0",
             "10.1.2.3",

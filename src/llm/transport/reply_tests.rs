@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::llm::transport::head::Head;
 
-/// Hands out bytes in pieces of these sizes, over and over.
+/// Returns bytes in pieces of these sizes, repeatedly.
 struct Pieces<'b> {
     bytes: &'b [u8],
     sizes: Vec<usize>,
@@ -27,7 +27,7 @@ struct Reply {
     headers: Vec<Option<String>>,
     keeps: bool,
     body: Vec<u8>,
-    /// The bytes behind it.
+    /// Number of bytes after the reply.
     rest: usize,
 }
 
@@ -172,7 +172,7 @@ fn the_beginning_of_a_reply_is_not_taken_for_all_of_it() {
         for cut in 0..bytes.len() {
             let read = reply(&bytes[..cut], &[7]);
             if matches!(sent, Sent::UntilClose) && cut >= head {
-                // Nothing tells whether this is all.
+                // It cannot be determined whether the body is complete.
                 let read = read.unwrap();
                 assert_eq!((&*read.body, read.keeps), (&body[..cut - head], false));
             } else {
@@ -184,7 +184,7 @@ fn the_beginning_of_a_reply_is_not_taken_for_all_of_it() {
 }
 
 #[test]
-fn the_head_tells_where_the_body_ends_and_whether_another_reply_may_follow() {
+fn the_head_determines_the_end_of_the_body_and_reuse() {
     for (head, body, keeps) in [
         ("1.1 200 OK\r\nContent-Length: 2", "ab", true),
         ("1.1 200\r\ncontent-length : 2", "ab", true),
@@ -211,7 +211,7 @@ fn the_head_tells_where_the_body_ends_and_whether_another_reply_may_follow() {
             "ab",
             true,
         ),
-        // Where both are said, the chunks count (RFC 9112, section 6.3).
+        // If both are given, chunks take precedence over the length (RFC 9112, section 6.3).
         (
             "1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 1",
             "",

@@ -1,4 +1,4 @@
-//! Names of hosts to addresses.
+//! Resolves names of hosts to addresses.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,7 +13,7 @@ const ADDRESS_LIFE: Duration = Duration::from_secs(60);
 /// Addresses, and until when they are used.
 type Known = (Instant, Vec<SocketAddr>);
 
-/// Looks a host up once a minute instead of before every connection.
+/// Resolves a host once a minute instead of before every connection.
 #[derive(Default)]
 pub(super) struct Resolver {
     known: Mutex<HashMap<(String, u16), Known>>,

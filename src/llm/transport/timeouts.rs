@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::fault::{Fault, Limit};
 
-/// The longest wait in one piece. If a piece takes much longer than that, the process was stopped.
+/// Maximum length of one wait. If a wait takes much longer, the process was stopped.
 const WAIT_STEP: Duration = Duration::from_secs(1);
 /// A delay from which the process counts as stopped. On a busy machine a thread waits for less.
 const STOPPED: Duration = Duration::from_millis(500);
 
-/// The time that is left for a call.
+/// The remaining time of a call.
 #[derive(Default)]
 pub(super) struct Patience {
     call: Option<Instant>,
@@ -23,7 +23,7 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// With a limit for the whole call.
+    /// Creates it with a limit for the whole call.
     pub fn new(call: Option<Duration>) -> Self {
         Self {
             call: call.and_then(|most| Instant::now().checked_add(most)),
@@ -31,7 +31,7 @@ impl Patience {
         }
     }
 
-    /// Sets the limits of what comes now: for each pause, and for all of it.
+    /// Sets the limits of the next step: for each pause, and for the whole step.
     pub fn allow(&self, idle: Option<Duration>, reply: Option<Duration>) {
         let now = Instant::now();
         let end = reply.and_then(|most| now.checked_add(most));
@@ -47,8 +47,8 @@ impl Patience {
         self.excluded.set(self.excluded.get().saturating_add(time));
     }
 
-    /// Repeats an operation of a socket until it succeeds or fails. It gets the longest time that it may block, and
-    /// then is to fail as sockets do.
+    /// Repeats an operation of a socket until it succeeds or fails. The operation receives its maximum blocking time,
+    /// and must then return a time-out like a socket.
     ///
     /// # Errors
     /// [`Fault::Late`] within an error of `io`.
@@ -97,11 +97,11 @@ impl Patience {
     }
 }
 
-/// Whether an operation only took as long as it might.
+/// Whether an operation only reached its time-out and must be repeated.
 fn is_to_be_repeated(kind: io::ErrorKind) -> bool {
     match kind {
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => true,
-        // Elsewhere it says that the other side does not answer any more.
+        // On other systems it means that the other side does not answer any more.
         io::ErrorKind::TimedOut => cfg!(windows),
         _ => false,
     }
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_not_longer_for_the_pieces_in_which_it_is_waited_for() {
+    fn a_pause_does_not_grow_by_waiting_in_pieces() {
         let patience = Patience::default();
         patience.allow(Some(Duration::from_millis(60)), None);
         let mut pieces = 0;

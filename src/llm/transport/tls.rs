@@ -8,7 +8,7 @@ use rustls::ClientConfig;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls_platform_verifier::BuilderVerifierExt;
 
-/// The settings, made when they are needed for the first time: that reads all certificates of the system.
+/// The settings. They are created at the first use, because that reads all certificates of the system.
 pub(super) fn config() -> io::Result<Arc<ClientConfig>> {
     static CONFIG: Mutex<Option<Arc<ClientConfig>>> = Mutex::new(None);
     let mut known = CONFIG.lock();

@@ -1,4 +1,4 @@
-//! Exchanges whose bodies stream, for as long as bytes move.
+//! Exchanges with streamed bodies, without a total time limit while bytes are transferred.
 
 use std::io::{self, Read, Write};
 
@@ -100,7 +100,7 @@ fn exchange(
             *trouble = copied?.map(Trouble::Sink);
         }
         _ => {
-            // A limit for all of it, because the caller waits for this reply, and it might arrive byte by byte.
+            // A limit for the whole reply, because the caller waits for it and it might arrive byte by byte.
             patience.allow(Some(transfer.idle), Some(transfer.reply));
             let limit = if is_success { REPLY_LIMIT } else { ERROR_LIMIT };
             call.take(limit).read_to_end(&mut bytes)?;
@@ -118,13 +118,13 @@ fn exchange(
     })
 }
 
-/// What went wrong on this side of the connection.
+/// A failure on this side of the connection.
 enum Trouble {
     Source(io::Error),
     Sink(io::Error),
 }
 
-/// Writes all of a reply, or says why it cannot be written.
+/// Writes the complete reply, or returns the reason why it cannot be written.
 fn copy(mut reader: impl Read, sink: &mut dyn Write) -> Result<Option<io::Error>, Fault> {
     let mut piece = vec![0; CHUNK_BYTES];
     loop {
@@ -138,8 +138,7 @@ fn copy(mut reader: impl Read, sink: &mut dyn Write) -> Result<Option<io::Error>
     }
 }
 
-/// Hands out a body of the length that was announced. When it turns out to have another one, its last
-/// byte does not go out.
+/// Returns a body of the announced length. If the body has another length, its last byte is not sent.
 struct Source<'a> {
     reader: &'a mut dyn Read,
     left: u64,

@@ -43,7 +43,7 @@ fn request(stream: &TcpStream) -> (String, Vec<u8>) {
     (lines.remove(0), body)
 }
 
-/// A transport whose ordinary requests have next to no time.
+/// A transport whose ordinary requests have almost no time.
 fn http(base: &str) -> HttpTransport {
     HttpTransport::new(base, 1, Duration::from_millis(20))
 }
@@ -78,7 +78,7 @@ fn upload(base: &str, body: &mut dyn Read, length: u64) -> Result<HttpReply, Err
     http(base).transfer(transfer, &Context::new())
 }
 
-/// Hands out a byte at a time, each after a while.
+/// Returns one byte at a time, with a pause before each.
 struct Trickle<'a>(&'a [u8], Duration);
 
 impl Read for Trickle<'_> {
@@ -106,7 +106,7 @@ fn a_slow_but_steady_transfer_has_all_the_time_it_takes() {
     let up = HttpTransfer {
         body: Some((&mut Trickle(b"steadily up", SHORT / 2), 11)),
         into: Some(&mut down),
-        // Each pause is far shorter, and all of them together are longer.
+        // Each pause is far shorter than the limit, but all of them together are longer.
         idle: SHORT * 4,
         ..transfer(HttpMethod::Post, &base)
     };
@@ -117,10 +117,10 @@ fn a_slow_but_steady_transfer_has_all_the_time_it_takes() {
 }
 
 #[test]
-fn an_upload_that_stands_still_fails_and_cannot_have_arrived() {
+fn a_stalled_upload_fails_and_cannot_have_arrived() {
     let (done, until) = mpsc::channel::<()>();
     let (base, served) = server(move |stream| {
-        // Nothing is read of more than any buffer holds.
+        // The server reads nothing, so only as much is sent as all buffers hold.
         let _ = until.recv();
         drop(stream);
     });
@@ -137,7 +137,7 @@ fn an_upload_that_stands_still_fails_and_cannot_have_arrived() {
 }
 
 #[test]
-fn a_download_that_stands_still_fails() {
+fn a_stalled_download_fails() {
     let (done, until) = mpsc::channel::<()>();
     let (base, served) = server(move |mut stream| {
         request(&stream);
@@ -159,7 +159,7 @@ fn a_download_that_stands_still_fails() {
 }
 
 #[test]
-fn the_wait_for_a_reply_has_a_limit_of_its_own() {
+fn the_wait_for_a_reply_has_a_separate_limit() {
     let (base, served) = server(|mut stream| {
         request(&stream);
         thread::sleep(SHORT * 3);
@@ -192,7 +192,7 @@ fn the_wait_for_a_reply_has_a_limit_of_its_own() {
 }
 
 #[test]
-fn a_body_cut_short_is_an_error_however_its_end_is_told() {
+fn a_truncated_body_is_an_error_with_every_framing() {
     for head in [
         "content-length: 10\r\n\r\nhalf",
         "transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
@@ -211,7 +211,7 @@ fn a_body_cut_short_is_an_error_however_its_end_is_told() {
 
 #[test]
 fn a_cancelled_transfer_returns_from_the_middle_of_a_wait() {
-    // The last one ends with its connection: cut, it must not look complete.
+    // The body of the last one ends with its connection: if it is cut, it must not look complete.
     for reply in [
         "",
         "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf",
@@ -222,7 +222,7 @@ fn a_cancelled_transfer_returns_from_the_middle_of_a_wait() {
             request(&stream);
             stream.write_all(reply.as_bytes()).unwrap();
             asked.send(()).unwrap();
-            // Until the other side hangs up.
+            // Until the client closes the connection.
             let _ = stream.read(&mut [0]);
         });
         let ctx = Context::new();
@@ -261,7 +261,7 @@ fn delete_has_no_body() {
 }
 
 #[test]
-fn an_error_status_is_kept_and_not_taken_for_what_was_asked_for() {
+fn an_error_reply_is_kept_and_not_written_to_the_destination() {
     let (base, served) = server(|mut stream| {
         request(&stream);
         stream
@@ -302,7 +302,7 @@ fn a_full_disk_is_not_taken_for_a_lost_connection() {
 }
 
 #[test]
-fn a_body_that_is_not_as_long_as_announced_does_not_arrive() {
+fn a_body_of_another_length_than_announced_does_not_arrive() {
     for (length, what) in [(3, "longer"), (5, "shorter")] {
         let (base, served) = server(move |mut stream| {
             let mut got = String::new();
@@ -333,20 +333,20 @@ fn a_transport_may_refuse_to_stream() {
 }
 
 #[test]
-fn a_reply_that_is_kept_does_not_come_drop_by_drop_for_ever() {
+fn a_reply_kept_in_memory_has_a_total_time_limit() {
     for status in ["200 OK", "500 No"] {
         let (base, served) = server(move |mut stream| {
             request(&stream);
             let head = format!("HTTP/1.1 {status}\r\ncontent-length: 5000\r\n\r\n");
             stream.write_all(head.as_bytes()).unwrap();
-            // Ends when nobody listens any more.
+            // Ends when the client closes the connection.
             while stream.write_all(b" ").is_ok() {
                 thread::sleep(Duration::from_millis(2));
             }
         });
         let mut file = Vec::new();
         let asked = HttpTransfer {
-            // What an error says is kept, whatever was asked for.
+            // The body of an error is kept in memory even if a destination is set.
             into: (status == "500 No").then_some(&mut file as &mut dyn Write),
             reply: SHORT,
             ..transfer(HttpMethod::Get, &base)
@@ -359,7 +359,7 @@ fn a_reply_that_is_kept_does_not_come_drop_by_drop_for_ever() {
 }
 
 #[test]
-fn a_compressed_download_is_decoded_and_a_damaged_one_may_be_tried_again() {
+fn a_compressed_download_is_decoded_and_a_damaged_one_is_retryable() {
     let text = b"{\"custom_id\": \"1\"}\n".repeat(20_000);
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(&text).unwrap();

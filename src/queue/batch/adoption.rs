@@ -87,6 +87,7 @@ impl JobQueue {
         let worker = registration.worker;
         let batches = store.adopt_batches(worker, &mut unsent, &[process], clock.wall())?;
         for batch in batches {
+            store.give_back(worker, batch.no, None, None, clock.wall())?;
             store.close_batch(worker, batch.no, clock.wall())?;
         }
         Ok(())

@@ -14,7 +14,7 @@ use crate::queue::store::{BatchNo, Settlement};
 
 use super::context::{BatchContext, check};
 use super::machine::{Collected, Record, Results, number};
-use super::settle_items::{AskedProvider, is_unchecked, keeps_reply};
+use super::settle_items::{AskedProvider, is_unchecked, keeps_reply, untried};
 use super::spool::Stopped;
 
 /// Results that are stored in one transaction.
@@ -78,6 +78,7 @@ pub(crate) fn collect(
         chunk: HashMap::new(),
         bytes: 0,
         second_pass: None,
+        returns_jobs: returns_jobs(record, results),
         collected: Collected::default(),
     };
     // A deleted file is fetched again, because its results were billed.
@@ -115,8 +116,19 @@ pub(crate) fn collect(
         collected.withheld = withheld;
         return Ok(collected);
     }
-    collected.missing = unanswered(context, no, record, &results.why.error(), ctx)?;
+    let why = results.why.error();
+    let end = if returns_jobs(record, results) {
+        JobEnd::Returned
+    } else {
+        JobEnd::Failed(&why)
+    };
+    collected.missing = end_all(context, no, record, end, ctx)?;
     Ok(collected)
+}
+
+/// Whether unanswered jobs of a batch return to the queue untried: it was withdrawn, so they go another way.
+fn returns_jobs(record: &Record, results: &Results) -> bool {
+    record.withdrawn.is_some() && !results.completed
 }
 
 /// If billed results are missing: why.
@@ -232,6 +244,8 @@ struct ResultReader<'a> {
     chunk: HashMap<u32, ReadLine>,
     bytes: usize,
     second_pass: Option<SecondPass>,
+    /// Requests that were not processed return to the queue untried.
+    returns_jobs: bool,
     collected: Collected,
 }
 
@@ -375,6 +389,10 @@ impl ResultReader<'_> {
                     }
                     result => result,
                 },
+                BatchLineResult::NotProcessed(_) if self.returns_jobs => {
+                    ends.push(untried(claimed));
+                    continue;
+                }
                 // The provider did not process the request, so it is not the cause.
                 BatchLineResult::NotProcessed(error) => {
                     Err(Error::new(ErrorKind::Transient, error.message()))
@@ -395,6 +413,24 @@ pub(crate) fn unanswered(
     error: &Error,
     ctx: &Context,
 ) -> Result<u64, Error> {
+    end_all(context, no, record, JobEnd::Failed(error), ctx)
+}
+
+/// The end of a job in a batch without a result for it.
+#[derive(Clone, Copy)]
+enum JobEnd<'e> {
+    Failed(&'e Error),
+    /// It returns to the queue untried.
+    Returned,
+}
+
+fn end_all(
+    context: &BatchContext,
+    no: BatchNo,
+    record: &Record,
+    end: JobEnd<'_>,
+    ctx: &Context,
+) -> Result<u64, Error> {
     let asked = AskedProvider::from(record);
     let (mut after, mut count) = (None, 0);
     loop {
@@ -405,12 +441,14 @@ pub(crate) fn unanswered(
         };
         after = Some(last.receipt.job);
         count += jobs.len() as u64;
-        let end = |claimed| {
-            context
-                .settler
-                .settlement(claimed, &asked, Err(error.clone()))
+        let settle = |claimed| match end {
+            JobEnd::Failed(error) => {
+                let settler = &context.settler;
+                settler.settlement(claimed, &asked, Err(error.clone()))
+            }
+            JobEnd::Returned => untried(claimed),
         };
-        let ends: Vec<Settlement> = jobs.iter().map(end).collect();
+        let ends: Vec<Settlement> = jobs.iter().map(settle).collect();
         context.settle(&ends, &asked)?;
     }
 }

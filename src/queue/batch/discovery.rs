@@ -105,6 +105,7 @@ impl Poller<'_> {
         let no = batch.no;
         let open = OwnedBatch {
             uploads: false,
+            keeps_results: true,
             due: self.clock.now(),
             busy: false,
             asked_in_vain: false,

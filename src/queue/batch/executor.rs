@@ -14,7 +14,7 @@ use crate::llm::batch::BatchClient;
 use crate::queue::store::{BatchNo, JobLane};
 
 use super::machine::{Effect, Event, Facts, Input, OtherHalf, Record, State, Step, apply, next};
-use super::poller::{Poller, RETRY_AFTER, Unsaved};
+use super::poller::{OwnedBatch, Poller, RETRY_AFTER, Unsaved};
 use super::sizes::Model;
 use super::transfer::Task;
 
@@ -78,6 +78,7 @@ impl Poller<'_> {
             return;
         };
         open.uploads = client.uploads();
+        open.keeps_results = client.keeps_cancelled_results();
         if let Some(until) = paused.filter(|until| *until > self.clock.now()) {
             open.due = until;
             return;
@@ -262,7 +263,7 @@ impl Poller<'_> {
             open.due = self.clock.now().after(wait);
         }
         let done = effects.list.into_iter().try_fold(true, |done, effect| {
-            let is_end = matches!(effect, Effect::Close | Effect::Divide(_));
+            let is_end = matches!(effect, Effect::GiveBack | Effect::Close | Effect::Divide(_));
             let is_done = self.carry_out(no, effect, &about, &facts);
             (is_done || !is_end).then_some(done && is_done)
         });
@@ -281,6 +282,7 @@ impl Poller<'_> {
             now: self.clock.wall(),
             is_stopped: open.batch.is_stopped,
             stopped_at: open.batch.stopped_at,
+            is_withdrawn: open.record.withdrawn.is_some(),
             uploads: open.uploads,
             settings: self.options.control.settings(),
             jitter: self.jitter.next(),
@@ -310,6 +312,7 @@ impl Poller<'_> {
         match effect {
             Effect::Log(level, text) => log::log!(level, "{text}"),
             Effect::Save => return self.save(no),
+            Effect::GiveBack => return self.give_back(no),
             Effect::Close => return self.close(no),
             Effect::Divide(division) => return self.divide(no, &division),
             Effect::Take(step) => {
@@ -426,8 +429,22 @@ impl Poller<'_> {
         }
     }
 
+    /// Returns the jobs of a batch for which nothing was billed, with what was reserved for them.
+    fn give_back(&mut self, no: BatchNo) -> bool {
+        let wall = self.clock.wall();
+        let (worker, store) = (self.options.context.worker, &self.options.context.store);
+        match store.give_back(worker, no, None, None, wall) {
+            Ok(_) => true,
+            Err(error) => self.not_written(no, &error),
+        }
+    }
+
     /// Closes a batch.
     fn close(&mut self, no: BatchNo) -> bool {
+        let is_unsent = |open: &OwnedBatch| open.record.is_unsent();
+        if self.batches.get(&no).is_some_and(is_unsent) && !self.give_back(no) {
+            return false;
+        }
         let wall = self.clock.wall();
         let store = &self.options.context.store;
         match store.close_batch(self.options.context.worker, no, wall) {
@@ -438,6 +455,8 @@ impl Poller<'_> {
                         .spool
                         .drop_input(&open.record.intent.label);
                 }
+                let overview = &self.options.context.overview;
+                overview.none_waiting.store(false, Ordering::SeqCst);
                 (self.options.wake)();
                 self.options.control.wake();
                 true

@@ -1,6 +1,7 @@
 //! Which jobs form a batch together, and its size.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::base::clock::Time;
@@ -22,6 +23,8 @@ const MOST_SUBMITTED: usize = 4;
 impl Poller<'_> {
     /// Starts batches for waiting jobs.
     pub(super) fn form_batches(&mut self, now: Time) -> Result<(), Error> {
+        let none_waiting = &self.options.context.overview.none_waiting;
+        none_waiting.store(false, Ordering::SeqCst);
         let Some(client) = self.options.control.client() else {
             return Ok(());
         };
@@ -35,6 +38,7 @@ impl Poller<'_> {
             self.options.processes,
             wall,
         )?;
+        none_waiting.store(waiting.is_empty(), Ordering::SeqCst);
         let account = client.account();
         self.accounts.add(account.clone(), client.clone());
         let mut scan_at = None::<Time>;
@@ -140,6 +144,7 @@ impl Poller<'_> {
             due: self.clock.now(),
             busy: false,
             uploads: false,
+            keeps_results: true,
             asked_in_vain: false,
             unsaved: None,
         }

@@ -8,6 +8,7 @@
 mod accounts;
 mod adoption;
 mod bisect;
+mod budget;
 mod collect;
 mod context;
 mod control;
@@ -33,7 +34,7 @@ pub(crate) use context::BatchContext;
 pub(crate) use control::BatchControl;
 pub use info::{BatchInfo, UncollectedResults};
 pub(crate) use machine::is_cut_off;
-pub(crate) use overview::BatchOverview;
+pub(crate) use overview::{BatchOverview, OwnBatch};
 pub(crate) use poller::{Poller, PollerOptions};
 pub use settings::BatchSettings;
 pub(crate) use settle_items::ItemSettler;

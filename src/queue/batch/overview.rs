@@ -4,7 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::base::clock::Timestamp;
 use crate::base::error::Error;
+use crate::base::id::ProcessId;
+use crate::queue::store::BatchNo;
 
 /// Written by the poller, read by the worker.
 #[derive(Debug, Default)]
@@ -19,6 +22,9 @@ pub(crate) struct BatchOverview {
     put_off: AtomicUsize,
     /// The store was not scanned yet.
     pub not_scanned: AtomicBool,
+    /// The last scan of the store found no job that waits for a batch, and no batch was closed since. Jobs of paused
+    /// processes do not count.
+    pub none_waiting: AtomicBool,
     /// Batches that were created.
     pub created: AtomicU64,
     /// Jobs whose results were stored.
@@ -29,8 +35,31 @@ pub(crate) struct BatchOverview {
     pub possibly_paid_twice: AtomicU64,
     /// Why batches make no progress.
     pub trouble: Mutex<Option<String>>,
+    /// The batches of this worker.
+    pub own: Mutex<Vec<OwnBatch>>,
     /// A failure that affects all batches.
     pub critical: Mutex<Option<Error>>,
+}
+
+/// A batch of this worker, for decisions about when its jobs will end.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct OwnBatch {
+    pub no: BatchNo,
+    pub process: Option<ProcessId>,
+    /// Its name for people.
+    pub name: String,
+    pub items: u64,
+    /// Requests that the provider has answered or failed, if it reports them.
+    pub answered: Option<u64>,
+    pub withdrawn: Option<Timestamp>,
+    /// Whether the provider may have it.
+    pub is_sent: bool,
+    /// Whether the provider has ended it.
+    pub has_ended: bool,
+    /// Whether its results are missing, or it is unknown whether it exists.
+    pub is_stuck: bool,
+    /// Whether nothing that it has answered is lost if it is cancelled.
+    pub keeps_results: bool,
 }
 
 /// Number of batches of a worker by state.

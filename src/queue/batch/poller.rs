@@ -19,8 +19,8 @@ use crate::queue::store::{BatchNo, JobLane, StoredBatch};
 use super::accounts::Accounts;
 use super::context::BatchContext;
 use super::control::BatchControl;
-use super::machine::{Event, Record};
-use super::overview::Counts;
+use super::machine::{Event, Record, State};
+use super::overview::{Counts, OwnBatch};
 use super::sizes::Sizes;
 use super::transfer::Transfers;
 
@@ -39,6 +39,8 @@ pub(super) struct OwnedBatch {
     pub due: Time,
     /// Whether the provider takes input as a file, as its client last reported.
     pub uploads: bool,
+    /// The provider keeps the results of a cancelled batch, as its client last reported.
+    pub keeps_results: bool,
     /// A transfer thread processes it.
     pub busy: bool,
     /// Its results were requested without success since this worker owns it.
@@ -58,6 +60,26 @@ impl OwnedBatch {
         let uncollected = self.record.uncollected();
         let is_late = uncollected.is_some_and(|what| self.record.due > what.since.after(patience));
         self.asked_in_vain && !self.busy && is_late
+    }
+}
+
+impl From<&OwnedBatch> for OwnBatch {
+    fn from(open: &OwnedBatch) -> Self {
+        let record = &open.record;
+        let counts = record.state.remote().and_then(|remote| remote.counts);
+        let answered = counts.map(|counts| counts.completed.saturating_add(counts.failed));
+        Self {
+            no: open.batch.no,
+            process: open.batch.process_id,
+            name: record.name().to_owned(),
+            items: record.intent.items.max(open.batch.jobs),
+            answered,
+            withdrawn: record.withdrawn,
+            is_sent: !record.is_unsent() && !record.is_bisecting(),
+            has_ended: matches!(record.state, State::Ended(_)),
+            is_stuck: record.is_held() || record.uncollected().is_some(),
+            keeps_results: open.keeps_results || answered == Some(0),
+        }
     }
 }
 
@@ -168,6 +190,7 @@ impl<'a> Poller<'a> {
                 self.feed(no, Event::RecheckNow);
             }
         }
+        self.withdraw();
         self.scan_store();
         self.take_steps();
         self.orphaned_bisections();
@@ -241,6 +264,16 @@ impl<'a> Poller<'a> {
         due.map(|open| open.batch.no).collect()
     }
 
+    /// Withdraws the batches that another thread has named.
+    fn withdraw(&mut self) {
+        let named = std::mem::take(&mut *self.options.control.withdrawals.lock());
+        for no in named {
+            if self.batches.get(&no).is_some_and(|open| !open.busy) {
+                self.feed(no, Event::Withdrawn);
+            }
+        }
+    }
+
     /// Publishes the states of all batches.
     pub(super) fn report(&self) {
         let mut counts = Counts::default();
@@ -266,6 +299,7 @@ impl<'a> Poller<'a> {
         }
         let overview = &self.options.context.overview;
         *overview.trouble.lock() = trouble;
+        *overview.own.lock() = self.batches.values().map(OwnBatch::from).collect();
         overview.report(counts);
         if self.options.until_empty {
             (self.options.wake)();

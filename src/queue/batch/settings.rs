@@ -12,6 +12,7 @@ pub struct BatchSettings {
     pub(crate) poll_interval: Option<Duration>,
     pub(crate) reconcile_wait: Duration,
     pub(crate) results_wait: Duration,
+    pub(crate) cancel_wait: Duration,
     pub(crate) max_result_bytes: u64,
     pub(crate) on_unknown: Option<OnUnknown>,
 }
@@ -22,6 +23,7 @@ impl Default for BatchSettings {
             poll_interval: None,
             reconcile_wait: Duration::from_secs(300),
             results_wait: Duration::from_secs(600),
+            cancel_wait: Duration::from_secs(600),
             max_result_bytes: 16 << 20,
             on_unknown: None,
         }
@@ -51,8 +53,8 @@ pub(super) const LISTINGS: u32 = 4;
 const BETWEEN_LISTINGS_OF_HELD: Duration = Duration::from_secs(300);
 
 impl Settings {
-    /// The settings of the batch strategy: `batch.poll_interval`, `batch.reconcile_wait`, `batch.results_wait` and
-    /// `batch.on_unknown`.
+    /// The settings of the batch strategy: `batch.poll_interval`, `batch.reconcile_wait`, `batch.results_wait`,
+    /// `batch.cancel_wait` and `batch.on_unknown`.
     ///
     /// # Errors
     /// When one of them has an invalid value.
@@ -62,6 +64,7 @@ impl Settings {
             poll_interval: self.batch_poll_interval()?,
             reconcile_wait: self.batch_reconcile_wait()?,
             results_wait: self.batch_results_wait()?,
+            cancel_wait: self.batch_cancel_wait()?,
             on_unknown: self.batch_on_unknown()?,
             max_result_bytes: self.max_reply_bytes()?.unwrap_or(default.max_result_bytes),
         })
@@ -88,6 +91,13 @@ impl BatchSettings {
     /// and the next worker requests them at once. Default: 600 s.
     pub fn results_wait(mut self, wait: Duration) -> Self {
         self.results_wait = wait;
+        self
+    }
+
+    /// How long a provider may take to confirm that a batch is cancelled. A run with a [deadline](crate::Deadline)
+    /// withdraws batches this much earlier. If it takes longer, their items stay on hold. Default: 600 s.
+    pub fn cancel_wait(mut self, wait: Duration) -> Self {
+        self.cancel_wait = wait;
         self
     }
 

@@ -17,13 +17,14 @@ use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
+use crate::llm::spending;
 use crate::llm::structured_output;
 use crate::observe::jobs::EndedJob;
 use crate::queue::history::{History, Moment};
 use crate::queue::job::{COMPLETION_KIND, Spent};
 use crate::queue::kinds::Kinds;
 use crate::queue::prompts;
-use crate::queue::store::{ClaimOutcome, ClaimedJob, Settlement};
+use crate::queue::store::{BudgetEnd, ClaimOutcome, ClaimedJob, Settlement};
 
 use super::machine::Record;
 
@@ -95,6 +96,14 @@ impl ItemSettler {
             Ok(response) => claimed.charged(response.charge.take().as_deref()),
             Err(error) => claimed.charged(error.charge()),
         };
+        let is_unbilled = result
+            .as_ref()
+            .is_err_and(|error| !error.paid().is_known() && spending::is_unbilled(error));
+        let budget = if is_unbilled {
+            BudgetEnd::Unbilled
+        } else {
+            BudgetEnd::Spent
+        };
         let outcome = match result {
             Ok(mut response) => {
                 tries.calls = tries.calls.saturating_add(1);
@@ -119,6 +128,7 @@ impl ItemSettler {
             outcome,
             charge,
             worked: None,
+            budget,
         }
     }
 
@@ -279,6 +289,7 @@ pub(crate) fn untried(claimed: &ClaimedJob) -> Settlement {
         outcome: ClaimOutcome::Snooze { due_at: None },
         charge: None,
         worked: None,
+        budget: BudgetEnd::Unbilled,
     }
 }
 

@@ -8,6 +8,7 @@ use crate::llm::batch::{BatchClient, BatchLimits};
 use crate::llm::request::Request;
 use crate::queue::store::{BatchNo, Settlement};
 
+use super::budget::reserve;
 use super::context::{BatchContext, check};
 use super::fill::fill;
 use super::machine::{Record, State, Written, key};
@@ -52,10 +53,15 @@ fn write(
             break;
         };
         after = Some(last.receipt.job);
+        let affordable = reserve(context, no, record, &jobs)?;
         // The ends of jobs that are rejected or returned.
         let mut ends: Vec<Settlement> = Vec::new();
         let mut full = None;
-        for claimed in &jobs {
+        for (at, claimed) in jobs.iter().enumerate() {
+            if at >= affordable {
+                full = Some(claimed.receipt.job - 1);
+                break;
+            }
             let key = key(label, claimed.receipt.number());
             let request = request(claimed);
             // Files that would not fit are not read.

@@ -13,6 +13,7 @@ use crate::base::id::{JobId, ProcessId};
 use crate::engine::time_split::TimeSplit;
 use crate::queue::job::{JobReceipt, ProcessState, Spent};
 
+use super::budgets::{BudgetEnd, JobBudget};
 use super::worker_info::{WorkerInfo, WorkerStatus};
 
 /// Workers and their claims. A part of [`JobStore`](super::JobStore).
@@ -128,6 +129,8 @@ pub struct ClaimedJob {
     /// The server token that created this process.
     #[debug("{:?}", owner.as_deref().map(Name))]
     pub owner: Option<String>,
+    /// The budget of this process.
+    pub budget: Option<JobBudget>,
     /// Kind, name and step.
     pub lane: Arc<JobLane>,
     /// The caller's name for it.
@@ -203,6 +206,8 @@ pub struct Settlement {
     /// its time. One of several ends that are recorded together contains it. See
     /// [`ProcessTime`](crate::queue::ProcessTime).
     pub worked: Option<Box<TimeSplit>>,
+    /// How it counts in the budget of its process.
+    pub budget: BudgetEnd,
 }
 
 impl ClaimOutcome {

@@ -1,12 +1,15 @@
 //! The counters of processes. The changes of one transaction are added up here and written to the rows of the processes
 //! before it commits.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use crate::base::charge::Charge;
 use crate::engine::time_split::TimeSplit;
 use crate::queue::job::Spent;
 
+use super::budgets::EndInBudget;
+use super::claims::Settlement;
 use super::new_charges::NewCharges;
 use super::rows::{AT_PROVIDER, HELD, WAITING, bounded, process_of};
 
@@ -23,6 +26,8 @@ pub(super) struct Change {
     pub(super) cost: i64,
     pub(super) unpriced: i64,
     worked: Option<TimeSplit>,
+    /// Ends of its jobs, for its budget.
+    pub(super) in_budget: Vec<EndInBudget>,
 }
 
 impl Change {
@@ -42,6 +47,8 @@ impl Change {
 pub(super) struct CounterChanges {
     pub(super) processes: BTreeMap<i64, Change>,
     pub(super) charges: NewCharges,
+    /// Whether a budget has more left than before, once the changes are written.
+    pub(super) released: Cell<bool>,
 }
 
 impl CounterChanges {
@@ -72,6 +79,18 @@ impl CounterChanges {
         let cost = spent.cost_usd.unwrap_or_default();
         change.cost = bounded_sum(change.cost, cost.picos());
         change.unpriced = bounded_sum(change.unpriced, spent.unpriced);
+    }
+
+    /// The end of a job. `counts`: it is the end of the job's last claim.
+    pub(super) fn in_budget(&mut self, end: &Settlement, counts: bool) {
+        let job = end.receipt.job;
+        let change = self.processes.entry(process_of(job)).or_default();
+        change.in_budget.push(EndInBudget {
+            job,
+            end: end.budget,
+            spent: end.outcome.spent().copied(),
+            counts,
+        });
     }
 
     /// A worker reports how its time was spent while it had jobs of the same process.

@@ -10,7 +10,7 @@ use crate::base::clock::Timestamp;
 use crate::base::day::Day;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
-use crate::base::usd::Usd;
+use crate::money::ledger::{Ledger, LedgerQuery, LedgerRow};
 use crate::queue::find::{JobFilter, JobPage};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{Job, JobState, ProcessState, QueueTotals};
@@ -122,15 +122,16 @@ pub trait EnqueueStore: Send + Sync {
         each: &mut dyn FnMut(Charge),
     ) -> Result<(), Error>;
 
-    /// The known cost of all calls for processes of this [owner](ProcessInfo::owner) since a day.
-    fn cost_of(&self, owner: &str, since: Day) -> Result<Usd, Error> {
-        let mut cost = Usd::ZERO;
-        self.charges(Some(since), None, &mut |charge| {
-            if charge.owner.as_deref() == Some(owner) {
-                cost += charge.sum.cost_usd;
+    /// Sums the [charges](Self::charges) that the query selects, by its groups, in order. The default reads each charge;
+    /// a database sums them itself.
+    fn charge_sums(&self, query: &LedgerQuery) -> Result<Vec<LedgerRow>, Error> {
+        let mut ledger = Ledger::new();
+        self.charges(query.since, query.until, &mut |charge| {
+            if query.selects(&charge) {
+                ledger.add(charge);
             }
         })?;
-        Ok(cost)
+        Ok(ledger.by(&query.by))
     }
 
     /// A job, if it exists. With an outcome it contains the receipt that acknowledges it; before that, the states of
@@ -155,6 +156,11 @@ pub trait EnqueueStore: Send + Sync {
 
     /// The lanes of the stored jobs of a process; at least of its first 1,000 jobs.
     fn lanes(&self, _process: ProcessId) -> Result<Vec<Arc<JobLane>>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// The lanes with a job that is due and not paused. The default returns an empty list.
+    fn due_lanes(&self, _now: Timestamp) -> Result<Vec<Arc<JobLane>>, Error> {
         Ok(Vec::new())
     }
 

@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
+use crate::queue::budget::ProcessBudget;
 use crate::queue::job::Job;
 use crate::queue::store::InsertGuard;
 
@@ -23,6 +24,8 @@ pub(super) struct Insert {
     pub parent: Option<JobId>,
     /// The owner of the process, if these jobs create it.
     pub owner: Option<String>,
+    /// The budget of the process, if these jobs create it.
+    pub budget: Option<ProcessBudget>,
     pub jobs: Vec<Job>,
     pub sealed: bool,
     pub now: Timestamp,

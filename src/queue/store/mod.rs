@@ -4,6 +4,7 @@
 //! it returns `Ok`, its change survives a crash of the OS process.
 
 mod batch;
+pub(crate) mod budgets;
 mod claims;
 mod counters;
 mod database;
@@ -23,6 +24,7 @@ mod worker_info;
 
 pub use super::job::JobReceipt;
 pub use batch::{BatchFill, BatchNo, BatchStore, JobSummary, StoredBatch, WaitingJobs};
+pub use budgets::{BudgetDraw, BudgetEnd, BudgetStore, JobBudget};
 pub use claims::{
     ClaimOutcome, ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, JobLane, Settlement, WorkerId,
 };
@@ -38,7 +40,7 @@ pub use worker_info::{WorkerInfo, WorkerStatus};
 ///
 /// All methods can be called from several threads, and from several OS processes on one database. Once a method returns
 /// `Ok`, its change survives a crash of the OS process. Times are arguments: a store reads no clock. The trait combines
-/// five traits by topic; a type that implements all five is a store. [`testing::job_store`](crate::testing::job_store)
+/// six traits by topic; a type that implements all six is a store. [`testing::job_store`](crate::testing::job_store)
 /// has the rules for every store, as tests.
 ///
 /// | part | methods |
@@ -49,6 +51,7 @@ pub use worker_info::{WorkerInfo, WorkerStatus};
 /// | [`ResultStore`]: hosts decide | [`cancel`](ResultStore::cancel), [`cancel_jobs`](ResultStore::cancel_jobs), [`retry_failed`](ResultStore::retry_failed), [`retry_jobs`](ResultStore::retry_jobs), [`pause`](ResultStore::pause), [`resume`](ResultStore::resume), [`pauses`](ResultStore::pauses), [`delete`](ResultStore::delete) |
 /// | [`ClaimStore`]: workers claim | [`register_worker`](ClaimStore::register_worker), [`unregister_worker`](ClaimStore::unregister_worker), [`claim`](ClaimStore::claim), [`settle`](ClaimStore::settle), [`report_worker`](ClaimStore::report_worker), [`workers`](ClaimStore::workers), [`dead_workers`](ClaimStore::dead_workers), [`reclaim`](ClaimStore::reclaim), [`pull_due_times`](ClaimStore::pull_due_times) |
 /// | [`BatchStore`]: workers keep batches | [`waiting_jobs`](BatchStore::waiting_jobs), [`open_batch`](BatchStore::open_batch), [`fill_batch`](BatchStore::fill_batch), [`batch_jobs`](BatchStore::batch_jobs), [`batch_jobs_by`](BatchStore::batch_jobs_by), [`save_batch`](BatchStore::save_batch), [`split_batch`](BatchStore::split_batch), [`give_back`](BatchStore::give_back), [`close_batch`](BatchStore::close_batch), [`batches`](BatchStore::batches), [`adopt_batches`](BatchStore::adopt_batches) |
+/// | [`BudgetStore`]: limits of what processes spend | [`set_budget`](BudgetStore::set_budget), [`draw_budget`](BudgetStore::draw_budget), [`return_budget`](BudgetStore::return_budget), [`stop_budget`](BudgetStore::stop_budget), [`reserve_jobs`](BudgetStore::reserve_jobs), [`budget_pauses`](BudgetStore::budget_pauses), [`resume_budgets`](BudgetStore::resume_budgets) |
 ///
 /// # Errors
 ///
@@ -92,10 +95,14 @@ pub use worker_info::{WorkerInfo, WorkerStatus};
 ///
 /// **A worker** belongs to this OS process until it is unregistered or the OS process ends. On one machine, other
 /// workers notice that immediately; a store for several machines may need the duration of a lease.
-pub trait JobStore: StoreDatabase + EnqueueStore + ResultStore + ClaimStore + BatchStore {}
+pub trait JobStore:
+    StoreDatabase + EnqueueStore + ResultStore + ClaimStore + BatchStore + BudgetStore
+{
+}
 
 impl<Store> JobStore for Store where
-    Store: StoreDatabase + EnqueueStore + ResultStore + ClaimStore + BatchStore + ?Sized
+    Store:
+        StoreDatabase + EnqueueStore + ResultStore + ClaimStore + BatchStore + BudgetStore + ?Sized
 {
 }
 

@@ -8,10 +8,13 @@ use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::JobId;
 use crate::base::usd::Usd;
+use crate::money::budget::{Amount, AmountUnit};
+use crate::queue::budget::{BudgetPause, ProcessBudget};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{JobCounts, JobStatus, ProcessState, Spent};
 use crate::queue::process_time::ProcessTime;
 
+use super::budgets::JobBudget;
 use super::sql::row::{Fault, Row, id_of};
 
 /// Cannot be claimed until the processes that it waits for have ended; shown as pending.
@@ -88,11 +91,13 @@ pub(super) fn small(number: i64) -> u8 {
 pub(super) const PROCESS_COLUMNS: &str = "id, sealed, cancelled, total, pending, in_progress, at_provider, \
      completed, failed, cancelled_jobs, consumed, input_tokens, output_tokens, cost_picos, unpriced, \
      created_at, changed_at, info, ifnull(time_since, created_at), ifnull(time_until, created_at), \
-     time_limited_by, queued_ms, quota_ms, cooldown_ms, backoff_ms, provider_ms, disk_ms, source_ms, owner";
+     time_limited_by, queued_ms, quota_ms, cooldown_ms, backoff_ms, provider_ms, disk_ms, source_ms, owner, \
+     budget_unit, budget_limit, budget_used, budget_needed, budget_stop";
 
 /// Index of the first column in [`PROCESS_COLUMNS`] that [`process_time`] reads.
 const TIME_COLUMNS: usize = 18;
 const OWNER_COLUMN: usize = 28;
+const BUDGET_COLUMNS: usize = 29;
 
 pub(super) fn process(row: &mut Row) -> Result<ProcessState, Fault> {
     let process_id = id_of(&row.at::<Vec<u8>>(0)?)?;
@@ -135,8 +140,46 @@ pub(super) fn process(row: &mut Row) -> Result<ProcessState, Fault> {
         created_at,
         changed_at,
         info,
+        budget: process_budget(row, BUDGET_COLUMNS)?,
         time: process_time(row, TIME_COLUMNS)?,
     })
+}
+
+/// A budget from five cells of a row.
+pub(super) fn process_budget(row: &mut Row, first: usize) -> Result<Option<ProcessBudget>, Fault> {
+    let Some(unit) = row.at::<Option<i64>>(first)? else {
+        return Ok(None);
+    };
+    let unit = unit_of(unit);
+    let amount = |number: i64| Amount::new(unit, count(number));
+    let limit = amount(row.at::<Option<i64>>(first + 1)?.unwrap_or(0));
+    let used = amount(row.at(first + 2)?);
+    let needed: Option<i64> = row.at(first + 3)?;
+    let why: Option<String> = row.at(first + 4)?;
+    let pause = why.map(|why| match needed {
+        Some(needed) => BudgetPause::UsedUp(amount(needed)),
+        None => BudgetPause::Unbounded(why),
+    });
+    Ok(Some(ProcessBudget { limit, used, pause }))
+}
+
+pub(super) fn unit_of(number: i64) -> AmountUnit {
+    match number {
+        0 => AmountUnit::Usd,
+        _ => AmountUnit::Tokens,
+    }
+}
+
+/// A budget from two cells of a row: the number of its process, and what it counts.
+pub(super) fn budget_of_job(row: &mut Row, first: usize) -> Result<Option<JobBudget>, Fault> {
+    let no: Option<i64> = row.at(first)?;
+    let unit: Option<i64> = row.at(first + 1)?;
+    Ok(job_budget(no, unit))
+}
+
+pub(super) fn job_budget(no: Option<i64>, unit: Option<i64>) -> Option<JobBudget> {
+    let (no, unit) = (no?, unit_of(unit?));
+    Some(JobBudget { no, unit })
 }
 
 /// How the time of a process was spent, from ten columns.

@@ -258,6 +258,7 @@ pub(super) fn the_time_of_a_process_is_told_by_ends_and_stands_still_after_them(
             outcome,
             charge: None,
             worked: Some(Box::new(worked)),
+            budget: Default::default(),
         };
         db.store().settle(&[end], now).unwrap();
         let time = db.two.process(process).unwrap().unwrap().time;

@@ -1,5 +1,5 @@
-//! A job store from outside of the library: it keeps every rule of the test kit, and queue and worker
-//! run on it.
+//! A job store implemented outside of the library: it passes every rule of the test kit, and queue and worker run
+//! on it.
 
 pub(crate) mod store;
 
@@ -43,9 +43,9 @@ fn random_operations_end_as_on_the_model() {
     random_operations(1, 300, database);
 }
 
-/// Values that only a store makes, made outside of the library.
+/// Values that only a store creates, created outside of the library.
 #[test]
-fn a_store_can_make_what_it_returns() {
+fn a_custom_store_can_create_all_returned_values() {
     let (job_id, process_id) = (JobId::from_bytes([1; 16]), ProcessId::new());
     let (now, receipt) = (Timestamp(1), JobReceipt { job: 1, claim: 2 });
     let lane = Arc::new(JobLane {
@@ -66,6 +66,7 @@ fn a_store_can_make_what_it_returns() {
         job_id,
         process_id,
         owner: None,
+        budget: None,
         lane: lane.clone(),
         item_id: None,
         request_hash: None,
@@ -198,8 +199,8 @@ fn batches_are_submitted_and_collected_on_it() {
             .batch_settings(settings)
             .completions(Route::new(openai.client().unwrap()))
     };
-    // One submits and ends, and asks too seldom to collect anything itself;
-    // another goes on with what it left.
+    // One process submits and ends, and polls too rarely to collect anything itself; another one continues with its
+    // batch.
     let seldom = Duration::from_secs(3_600);
     let report = worker(&host, seldom).until_submitted(true).run().unwrap();
     assert_eq!((report.batches, report.batches_open), (1, 1), "{report:?}");

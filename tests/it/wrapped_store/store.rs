@@ -1,5 +1,5 @@
-//! A job store from outside of the library. It passes every call on to a store in SQLite, counts those for jobs, and
-//! refuses the ends of jobs on demand.
+//! A job store implemented outside of the library. It passes every call on to a store in SQLite, counts the claims
+//! of jobs, and rejects outcomes of jobs on demand.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,18 +7,18 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use batchwright::progress::Timestamp;
-use batchwright::provider::{Charge, Day};
+use batchwright::provider::{Charge, Day, LedgerQuery, LedgerRow};
 use batchwright::queue::{
     DeliveredResult, HealthFinding, JobFilter, JobLane, JobPage, JobReceipt, JobState, JobSummary,
-    Pause, ProcessInfo, ProcessState, QueueTotals, SqliteOptions, SqliteStore, WorkerInfo,
-    WorkerStatus,
+    Pause, ProcessBudget, ProcessInfo, ProcessState, QueueTotals, SqliteOptions, SqliteStore,
+    WorkerInfo, WorkerStatus,
 };
 use batchwright::unstable::{
-    BatchFill, BatchNo, BatchStore, ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, ConsumerLock,
-    EnqueueStore, ResultStore, Settlement, StoreDatabase, StoredBatch, WaitingJobs, WorkSignal,
-    WorkerId,
+    BatchFill, BatchNo, BatchStore, BudgetDraw, BudgetStore, ClaimReply, ClaimRequest, ClaimStore,
+    ClaimedJob, ConsumerLock, EnqueueStore, JobBudget, ResultStore, Settlement, StoreDatabase,
+    StoredBatch, WaitingJobs, WorkSignal, WorkerId,
 };
-use batchwright::{Error, ErrorKind, Job, JobId, ProcessId, Usd};
+use batchwright::{Amount, Error, ErrorKind, Job, JobId, ProcessId};
 use serde_json::value::RawValue;
 use tempfile::TempDir;
 
@@ -27,9 +27,9 @@ pub struct WrappedStore {
     store: SqliteStore,
     /// Exists at least as long as the handle.
     _folder: Arc<TempDir>,
-    /// How often a worker asked for jobs.
+    /// Number of claims by workers.
     pub(crate) claims: AtomicUsize,
-    /// As if there were no room for the ends of jobs.
+    /// Rejects outcomes, like a full disk.
     pub(crate) is_full: AtomicBool,
 }
 
@@ -85,8 +85,12 @@ impl EnqueueStore for WrappedStore {
         self.store.charges(since, until, each)
     }
 
-    fn cost_of(&self, owner: &str, since: Day) -> Result<Usd, Error> {
-        self.store.cost_of(owner, since)
+    fn charge_sums(&self, query: &LedgerQuery) -> Result<Vec<LedgerRow>, Error> {
+        self.store.charge_sums(query)
+    }
+
+    fn due_lanes(&self, now: Timestamp) -> Result<Vec<Arc<JobLane>>, Error> {
+        self.store.due_lanes(now)
     }
 
     fn insert_described(
@@ -382,5 +386,48 @@ impl BatchStore for WrappedStore {
         now: Timestamp,
     ) -> Result<Vec<StoredBatch>, Error> {
         self.store.adopt_batches(worker, mine, processes, now)
+    }
+}
+
+impl BudgetStore for WrappedStore {
+    fn set_budget(&self, process: ProcessId, limit: Amount, now: Timestamp) -> Result<(), Error> {
+        self.store.set_budget(process, limit, now)
+    }
+
+    fn draw_budget(
+        &self,
+        budget: JobBudget,
+        back: u64,
+        least: u64,
+        now: Timestamp,
+    ) -> Result<BudgetDraw, Error> {
+        self.store.draw_budget(budget, back, least, now)
+    }
+
+    fn return_budget(&self, budget: JobBudget, amount: i64, now: Timestamp) -> Result<(), Error> {
+        self.store.return_budget(budget, amount, now)
+    }
+
+    fn stop_budget(&self, budget: JobBudget, why: &str) -> Result<(), Error> {
+        self.store.stop_budget(budget, why)
+    }
+
+    fn reserve_jobs(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        budget: JobBudget,
+        jobs: &[(i64, u64)],
+        now: Timestamp,
+    ) -> Result<usize, Error> {
+        self.store.reserve_jobs(worker, batch, budget, jobs, now)
+    }
+
+    fn budget_pauses(&self) -> Result<Vec<(ProcessId, ProcessBudget)>, Error> {
+        self.store.budget_pauses()
+    }
+
+    fn resume_budgets(&self, now: Timestamp) -> Result<bool, Error> {
+        self.store.resume_budgets(now)
     }
 }

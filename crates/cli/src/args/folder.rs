@@ -1,4 +1,4 @@
-//! Which files of a folder are used, in addition to those that a pattern selects.
+//! The arguments that select files of a folder, in addition to patterns.
 
 use std::num::NonZeroUsize;
 

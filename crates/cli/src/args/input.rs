@@ -1,4 +1,4 @@
-//! What is read, and how.
+//! The arguments that describe the input and its format.
 
 use std::path::PathBuf;
 

@@ -1,8 +1,10 @@
 //! The arguments and help of each command, one file per command; arguments of several commands are in [`shared`],
 //! [`input`] and [`values`]. This module does not depend on the commands.
 
+pub mod budget;
 pub mod cancel;
 pub mod config;
+pub mod deadline;
 pub mod doctor;
 pub mod estimate;
 pub mod exec;
@@ -36,6 +38,7 @@ use std::path::Path;
 
 use clap::{Parser, Subcommand};
 
+use budget::BudgetArgs;
 use cancel::CancelArgs;
 use config::ConfigArgs;
 use doctor::DoctorArgs;
@@ -83,6 +86,7 @@ pub enum Command {
     Exec(Box<ExecArgs>),
     Cancel(CancelArgs),
     Retry(RetryArgs),
+    Budget(BudgetArgs),
     Queue(QueueArgs),
     Doctor(DoctorArgs),
     Providers(ProvidersArgs),
@@ -104,7 +108,8 @@ impl Command {
             Self::Doctor(args) => args.data.queue.clone_from(&args.file.queue),
             Self::Ledger(args) => args.data.queue.clone_from(&args.file.queue),
             Self::Cancel(CancelArgs { common, file, .. })
-            | Self::Retry(RetryArgs { common, file, .. }) => {
+            | Self::Retry(RetryArgs { common, file, .. })
+            | Self::Budget(BudgetArgs { common, file, .. }) => {
                 common.data.queue.clone_from(&file.queue);
             }
             _ => {}
@@ -125,6 +130,7 @@ impl Command {
             Self::Results(args) => &mut args.data,
             Self::Cancel(args) => &mut args.common.data,
             Self::Retry(args) => &mut args.common.data,
+            Self::Budget(args) => &mut args.common.data,
             Self::Doctor(args) => &mut args.data,
             Self::Ledger(args) => &mut args.data,
             Self::Queue(args) => &mut args.action.common().data,
@@ -144,6 +150,7 @@ impl Command {
             Self::Results(args) => (false, args.say.quiet),
             Self::Cancel(args) => args.common.error_form(),
             Self::Retry(args) => args.common.error_form(),
+            Self::Budget(args) => args.common.error_form(),
             Self::Doctor(args) => (args.json, args.say.quiet),
             Self::Ledger(args) => (args.json, args.say.quiet),
             Self::Queue(args) => args.action.common().error_form(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use batchwright::{ErrorPolicy, Usd};
 use clap::{ArgGroup, Args, ValueEnum, value_parser};
 
+use super::deadline::DeadlineArgs;
 use super::input::InputArgs;
 use super::shared::{MORE, MemoryArgs, MetricsArgs, PromptArgs, ProviderArgs, ShowArgs};
 use super::values::{at_least_one, dollars, seconds, words_for};
@@ -35,9 +36,10 @@ pub struct RunArgs {
     /// How to send prompts. `sync` sends each as an individual call. `flex` does so at the provider's flex tier, at
     /// about half the price: calls take longer, and wait while the provider has no capacity. `batch` submits them to
     /// the provider's Batch API, at half the price within a day. If the provider has no such tier or API, the flag is
-    /// rejected, and the setting means `sync`. `local` and `extract` always use `sync` [env:
+    /// rejected, and the setting means `sync`. `local` and `extract` always use `sync`. `auto` needs a deadline (--by,
+    /// --within) and uses the cheapest that meets it [env:
     /// BATCHWRIGHT_BULK_STRATEGY] [config: llm.bulk_strategy] [default: sync]
-    #[arg(help_heading = "Provider", long, value_name = "NAME", value_parser = words_for("llm.bulk_strategy"))]
+    #[arg(help_heading = "Provider", long, value_name = "NAME", value_parser = strategy)]
     pub strategy: Option<String>,
 
     /// With --strategy flex: return to the full price after this time without capacity
@@ -58,6 +60,9 @@ pub struct RunArgs {
     #[arg(help_heading = "Provider", long, value_name = "WHEN", value_parser = words_for("llm.cache_prompt"),
         hide_short_help = true)]
     pub cache_prompt: Option<String>,
+
+    #[command(flatten)]
+    pub time: DeadlineArgs,
 
     #[command(flatten)]
     pub prompt: PromptArgs,
@@ -212,6 +217,17 @@ pub struct RunArgs {
 
     #[command(flatten)]
     pub show: ShowArgs,
+}
+
+/// The strategy that the deadline of a run selects.
+pub const AUTO: &str = "auto";
+
+/// The names of strategies, and `auto`.
+fn strategy(words: &str) -> Result<String, String> {
+    if words == AUTO {
+        return Ok(words.to_owned());
+    }
+    words_for("llm.bulk_strategy")(words).map_err(|why| format!("{why}; or auto, with a deadline"))
 }
 
 /// How fast, and how patiently.

@@ -1,4 +1,4 @@
-//! The arguments that say what a command may do.
+//! The arguments that set the permissions of a command.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The flags of `batchwright simulate` that are about batches.
+//! The flags of `batchwright simulate` for batches.
 
 use std::time::Duration;
 

@@ -1,13 +1,13 @@
 //! The arguments of `batchwright submit`.
 
-use batchwright::ProcessId;
 use batchwright::queue::PRIORITIES;
+use batchwright::{ProcessId, Usd};
 use batchwright_jobs::JobTypes;
-use clap::{Arg, Args};
+use clap::{Arg, Args, value_parser};
 
 use super::input::{BadRows, Format, InputArgs, NullsArg};
 use super::shared::{DataArgs, MORE, PromptArgs, ShowArgs, TaskArg};
-use super::values::name;
+use super::values::{dollars, name};
 
 /// Put prompts on the queue; print the id of their process
 ///
@@ -38,6 +38,19 @@ pub struct SubmitArgs {
     /// Retries of an item at each provider [default: the worker's]
     #[arg(help_heading = "Queue", long, value_name = "N", hide_short_help = true)]
     pub max_retries: Option<u8>,
+
+    /// Maximum cost of the process in US dollars
+    ///
+    /// Workers reserve the most that a call or a batch can cost before they send it, and pause the process when the
+    /// next one could exceed the budget. To change it: batchwright budget
+    #[arg(help_heading = "Queue", long, alias = "max-cost", value_name = "USD", value_parser = dollars,
+        conflicts_with = "budget_tokens")]
+    pub budget: Option<Usd>,
+
+    /// The same for the number of input and output tokens, for models without a known price
+    #[arg(help_heading = "Queue", long, value_name = "N", value_parser = value_parser!(u64).range(1..),
+        hide_short_help = true)]
+    pub budget_tokens: Option<u64>,
 
     /// Display name of the process [default: the input's]
     ///

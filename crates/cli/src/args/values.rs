@@ -1,4 +1,4 @@
-//! Values as people write them on a command line.
+//! Parses values of command-line arguments.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;

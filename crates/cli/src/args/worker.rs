@@ -1,4 +1,4 @@
-//! What `work` and `serve` take: how a worker of the queue works.
+//! The arguments of `work` and `serve` that configure a worker of the queue.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,8 +1,8 @@
-//! `batchwright cancel`: gives up what waits of a process, and its batches at their provider.
+//! `batchwright cancel`: cancels the waiting jobs of a process, and its batches at the provider.
 
 use batchwright::batch::{BatchInfo, clients_by_account};
 use batchwright::files::RunStore;
-use batchwright::queue::JobCounts;
+use batchwright::queue::{JobCounts, ProcessState};
 use batchwright::{Context, JobQueue, LlmConfig, ProcessId, Worker};
 use serde_json::{Value, json};
 
@@ -30,23 +30,7 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     let (queue, process) = data.process(args.process.as_deref())?;
     let id = process.process_id;
     if args.delete {
-        if let Some(line) = run_process::collected_by_server(&process) {
-            let cancel = data.command(&format!("cancel {id}"));
-            return Err(Refusal::usage(format!("{line}. To cancel it: {cancel}")));
-        }
-        // Its batches are cancelled first: without the process no worker would collect their results.
-        queue.cancel(id).map_err(failed)?;
-        let batches = cancel_batches(args, &queue, id, own)?;
-        let deleted = queue.delete(id).map_err(failed)?;
-        drop(queue);
-        if let Some(output) = data.queue.as_deref().and_then(runs::output_of) {
-            let books = data.folder().ok().map(|folder| books(&folder));
-            RunStore::tidy(&output, books.as_deref());
-        }
-        let line = format!("process {id} is deleted with {} jobs", count(deleted));
-        let left = batches.left.len();
-        let facts = json!({"process_id": id, "deleted": deleted, "batches": left});
-        return Ok((line + &batches.lines(data, id, true), facts));
+        return delete(args, queue, &process, own);
     }
     if !process.sealed {
         // If it were cancelled and requeued later, this part would count as complete.
@@ -57,8 +41,6 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
             data.command(&format!("cancel {id} --delete"))
         )));
     }
-    let process_info = process.info.clone();
-    let answered = |counts: &JobCounts| counts.completed + counts.failed;
     let before = answered(&process.counts);
     let cancelled = queue.cancel(id).map_err(failed)?;
     let batches = cancel_batches(args, &queue, id, own)?;
@@ -68,45 +50,86 @@ fn try_cancel(args: &CancelArgs) -> Result<(String, Value), Refusal> {
     } else {
         cancelled
     };
+    let line = summary(data, &now, &batches, cancelled, before);
+    let facts = json!({
+        "process_id": id,
+        "cancelled": cancelled,
+        "in_progress": now.counts.in_progress,
+        "at_provider": now.counts.at_provider,
+        "batches": batches.left.len(),
+    });
+    Ok((line, facts))
+}
+
+/// Deletes a process. Its batches are cancelled first: without the process no worker would collect their results.
+fn delete(
+    args: &CancelArgs,
+    queue: JobQueue,
+    process: &ProcessState,
+    own: Option<LlmConfig>,
+) -> Result<(String, Value), Refusal> {
+    let (data, id) = (&args.common.data, process.process_id);
+    if let Some(line) = run_process::collected_by_server(process) {
+        let cancel = data.command(&format!("cancel {id}"));
+        return Err(Refusal::usage(format!("{line}. To cancel it: {cancel}")));
+    }
+    queue.cancel(id).map_err(failed)?;
+    let batches = cancel_batches(args, &queue, id, own)?;
+    let deleted = queue.delete(id).map_err(failed)?;
+    drop(queue);
+    if let Some(output) = data.queue.as_deref().and_then(runs::output_of) {
+        let books = data.folder().ok().map(|folder| books(&folder));
+        RunStore::tidy(&output, books.as_deref());
+    }
+    let line = format!("process {id} is deleted with {} jobs", count(deleted));
+    let left = batches.left.len();
+    let facts = json!({"process_id": id, "deleted": deleted, "batches": left});
+    Ok((line + &batches.lines(data, id, true), facts))
+}
+
+/// What was cancelled, and what to do with the results. `results_before` were there before the cancellation.
+fn summary(
+    data: &DataArgs,
+    now: &ProcessState,
+    batches: &CancelledBatches,
+    cancelled: u64,
+    results_before: u64,
+) -> String {
+    let (id, counts) = (now.process_id, &now.counts);
     let mut line = format!("{} jobs cancelled", count(cancelled));
-    let came = answered(&now.counts).saturating_sub(before);
+    let came = answered(counts).saturating_sub(results_before);
     if batches.any && came > 0 {
         let came = count(came);
         line.push_str(&format!(
             "; meanwhile {came} results arrived from its batches and are billed"
         ));
     }
-    let running = now.counts.in_progress;
-    if running > 0 {
-        let running = count(running);
+    if counts.in_progress > 0 {
+        let running = count(counts.in_progress);
         line.push_str(&format!(
             "; {running} are running: they finish and are not retried"
         ));
     }
     line.push_str(&batches.lines(data, id, false));
-    let results = now.counts.finished() - now.counts.consumed;
-    if results > 0 && process_info.collector.is_none() {
-        let take = match run_process::collect_command(&process_info) {
-            Some(back) if now.counts.cancelled > 0 => {
+    if counts.finished() > counts.consumed && now.info.collector.is_none() {
+        let take = match run_process::collect_command(&now.info) {
+            Some(back) if counts.cancelled > 0 => {
                 format!("{back}   (which sends cancelled items again)")
             }
             Some(back) => back,
             None => data.command(&format!("results {id} -o FILE")),
         };
         line.push_str(&format!("\n  to take their results: {take}"));
-        if now.counts.cancelled + now.counts.failed > 0 {
+        if counts.cancelled + counts.failed > 0 {
             let again = data.command(&format!("retry {id}"));
             line.push_str(&format!("\n  to put them back:      {again}"));
         }
     }
-    let facts = json!({
-        "process_id": id,
-        "cancelled": cancelled,
-        "in_progress": running,
-        "at_provider": now.counts.at_provider,
-        "batches": batches.left.len(),
-    });
-    Ok((line, facts))
+    line
+}
+
+fn answered(counts: &JobCounts) -> u64 {
+    counts.completed + counts.failed
 }
 
 /// The results of cancelling the batches of a process.
@@ -115,11 +138,11 @@ struct CancelledBatches {
     any: bool,
     /// Ended batches whose billed results were abandoned.
     given_up: Vec<BatchInfo>,
-    /// Those that are still there.
+    /// Batches that still exist.
     left: Vec<BatchInfo>,
 }
 
-/// Cancels the batches of a cancelled process. A live worker cancels those it attends; for the others this
+/// Cancels the batches of a cancelled process. An active worker cancels its own batches; for the others, this
 /// command runs a worker itself.
 fn cancel_batches(
     args: &CancelArgs,

@@ -1,4 +1,4 @@
-//! `batchwright config`: shows settings and where they come from, and changes stored ones.
+//! `batchwright config`: shows settings and their sources, and changes stored ones.
 
 use batchwright::config::{ConfigStore, Setting, SettingKey, SettingSource};
 use batchwright::{Settings, Strategy};

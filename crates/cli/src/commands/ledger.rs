@@ -1,4 +1,4 @@
-//! `batchwright ledger`: what was paid, when, to whom and for which run.
+//! `batchwright ledger`: what was billed, when, by which provider and for which run.
 
 use batchwright::provider::{ChargeSum, LedgerColumn, LedgerRow};
 use batchwright::{Ledger, Usd};
@@ -37,7 +37,7 @@ fn show(args: &LedgerArgs) -> Result<Exit, Refusal> {
         }
         ledger = own;
     }
-    // The output has lines of all days.
+    // The output contains lines of all days.
     let output = args
         .output
         .as_deref()

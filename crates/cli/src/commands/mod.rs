@@ -1,5 +1,6 @@
 //! The commands, one file or folder each. Their arguments are in [`crate::args`].
 
+pub mod budget;
 pub mod cancel;
 pub mod config;
 pub mod doctor;

@@ -1,4 +1,4 @@
-//! `batchwright prices`: what models cost, where that is known from, and the prices that the user sets.
+//! `batchwright prices`: the prices of models, their sources, and the prices that the user sets.
 
 use std::fs;
 use std::io::Write;
@@ -69,7 +69,7 @@ fn names(all: &Prices, named: &str, provider: Option<&str>) -> Vec<(String, Stri
     let mut providers: Vec<&str> = known.iter().map(|(of, _)| of.as_str()).collect();
     providers.dedup();
     let origin = |of: &str| all.of_model(of, named).map(|model| model.origin());
-    // What is set for all providers is shown once.
+    // Prices that are set for all providers are shown once.
     let for_all = origin("*");
     providers.retain(|of| match origin(of) {
         Some(found) => *of == "*" || for_all != Some(found),
@@ -133,7 +133,7 @@ fn as_table(found: &[Row<'_>]) -> String {
     table.lines(width())
 }
 
-/// Whether the provider has this tier; Azure has not all of OpenAI's.
+/// Whether the provider has this tier; Azure does not have all of OpenAI's.
 fn is_sold(model: &ModelPrices<'_>, entry: &PriceEntry) -> bool {
     model.entry(&entry.tier, SystemTime::now().into()).is_some()
 }

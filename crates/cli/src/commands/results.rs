@@ -1,4 +1,4 @@
-//! `batchwright results`: moves results out of the queue; each is deleted there only once it is saved here.
+//! `batchwright results`: moves results out of the queue; each is deleted there only after it is saved here.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -222,7 +222,7 @@ enum Stop {
 struct Saved {
     target: Target,
     ctx: Context,
-    /// Results that are saved, including those that were there before.
+    /// Number of saved results, including those that existed before.
     safe: u64,
     written: u64,
     failed: u64,
@@ -262,7 +262,7 @@ fn write(stream: &mut dyn Write, lines: &[String]) -> Result<(), Stop> {
         })
 }
 
-/// Results that are written at once.
+/// Number of results that are written at once.
 const GROUP: usize = 100;
 
 fn show(queue: &JobQueue, id: ProcessId, saved: &mut Saved) -> Result<(), ConsumeError<Stop>> {

@@ -1,4 +1,4 @@
-//! `batchwright retry`: puts the failed and cancelled jobs of a process back.
+//! `batchwright retry`: requeues the failed and cancelled jobs of a process.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! `batchwright scan`: the files of a folder, what they are split into, and why some of them cannot be used.
+//! `batchwright scan`: the files of a folder, their units, and why some files cannot be used.
 
 use std::io::{self, BufWriter, Write};
 
@@ -47,7 +47,7 @@ fn refused(error: &Error) -> Refusal {
     Refusal::usage(error.message()).about(About::Input)
 }
 
-/// A file, and how many units it has if it was split.
+/// A file, and its number of units if it was split.
 type Found = (FileInfo, Option<u64>);
 
 fn found(args: &ScanArgs, scanner: &FileScanner) -> Result<Vec<Found>, Error> {
@@ -102,7 +102,7 @@ fn units(args: &ScanArgs, scanner: &FileScanner) -> Result<Exit, Refusal> {
 
 fn line(unit: &Unit<'_>, out: &mut Vec<u8>) {
     let start = out.len();
-    // Texts and numbers are always written to memory.
+    // Writing texts and numbers to memory cannot fail.
     let _ = serde_json::to_writer(&mut *out, unit);
     // JSON itself escapes the ASCII characters that control a terminal, except the last one.
     if out[start..].iter().any(|byte| *byte >= 0x7f) {
@@ -113,7 +113,7 @@ fn line(unit: &Unit<'_>, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// One file at a time, so that the text is all that is held.
+/// One file at a time, so that memory holds only the text.
 fn json_of<'f>(files: impl Iterator<Item = &'f Found>, totals: &Totals) -> String {
     let mut out = "{\"files\":[".to_owned();
     for (i, file) in files.enumerate() {

@@ -1,4 +1,4 @@
-//! `batchwright serve`: the queue over HTTP, with a worker of it.
+//! `batchwright serve`: the queue over HTTP, with a worker.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use crate::routes;
 use crate::signals::Signals;
 use crate::worker::Home;
 
-/// Shorter ones can be guessed.
+/// Minimum length of a token; shorter ones can be guessed.
 const TOKEN_CHARACTERS: usize = 16;
 /// Interval of checks whether the worker is still running.
 const LOOK: Duration = Duration::from_secs(1);
@@ -121,7 +121,7 @@ fn with_flags(server: Server, args: &ServeArgs, token: Option<Secret>) -> Server
         .fold(server, Server::allow_origin)
 }
 
-/// For scripts on standard output, for people on standard error.
+/// Prints the address: for scripts on standard output, for people on standard error.
 fn announce(running: &RunningServer, args: &ServeArgs) {
     let url = format!("http://{}", running.address());
     let mut out = std::io::stdout();
@@ -136,7 +136,7 @@ fn announce(running: &RunningServer, args: &ServeArgs) {
     }
 }
 
-/// The token of the environment; the file replaces it.
+/// The token of the environment; the file overrides it.
 fn token(args: &ServeArgs) -> Result<Option<Secret>, Refusal> {
     let text = match std::env::var("BATCHWRIGHT_TOKEN") {
         Ok(text) if args.token_file.is_none() => text,

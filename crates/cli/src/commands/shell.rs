@@ -35,7 +35,7 @@ pub fn man(args: &ManArgs) -> Exit {
     }
 }
 
-/// All commands, with the full names of those below.
+/// All commands, with the full names of subcommands.
 fn whole() -> Command {
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
@@ -79,7 +79,8 @@ fn page(command: &Command) -> io::Result<Vec<u8>> {
     Ok(in_ascii(&String::from_utf8_lossy(&page)).into_bytes())
 }
 
-/// troff reads bytes unless an encoding is set; it always reads its names for other characters.
+/// The page in ASCII: troff reads bytes unless an encoding is set, but it always understands its names for other
+/// characters.
 fn in_ascii(page: &str) -> String {
     let mut out = String::with_capacity(page.len());
     for c in page.chars() {

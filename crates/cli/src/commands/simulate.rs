@@ -1,5 +1,5 @@
-//! `batchwright simulate`: runs a simulator until told to stop. What it does is the business of its own
-//! crate; here flags become its settings and its counts a table.
+//! `batchwright simulate`: runs a simulator until a signal stops it. The simulator itself is in a separate crate;
+//! this module converts flags to its settings and its counts to a table.
 
 use std::io::{self, Write};
 

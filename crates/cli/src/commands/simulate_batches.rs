@@ -1,4 +1,4 @@
-//! Batches of `batchwright simulate`: from flags to the simulator's settings, and its counts for people.
+//! Batches of `batchwright simulate`: converts flags to the simulator's settings, and its counts to a table.
 
 use batchwright_simulate::{BatchConfig, BatchStats};
 
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_for_those_who_had_batches() {
+    fn the_table_of_batches_is_printed_only_with_batches() {
         let mut stats = BatchStats::default();
         assert_eq!(table(&stats), "");
         (stats.creates, stats.bought_twice) = (1, 7);

@@ -1,8 +1,8 @@
 //! `batchwright submit`: from prompts to jobs in the queue, all of them or none.
 
 use batchwright::plan::EffectiveStrategy;
-use batchwright::queue::{EnqueueError, ProcessInfo};
-use batchwright::{Context, Error, ErrorKind, Job, JobQueue, ProcessId, Request};
+use batchwright::queue::{EnqueueError, ProcessBudget, ProcessInfo};
+use batchwright::{Amount, Context, Error, ErrorKind, Job, JobQueue, ProcessId, Request};
 
 use crate::args::submit::SubmitArgs;
 use crate::data_dir::data_dir;
@@ -130,6 +130,12 @@ fn info(args: &SubmitArgs) -> ProcessInfo {
         Some(name) => name.clone(),
         None => args.input.short(),
     });
+    let limit = match (args.budget, args.budget_tokens) {
+        (Some(usd), _) => Some(Amount::Usd(usd)),
+        (None, Some(tokens)) => Some(Amount::Tokens(tokens)),
+        (None, None) => None,
+    };
+    let info = info.set(limit, |info, limit| info.budget(ProcessBudget::of(limit)));
     if args.input.is_stream() {
         info
     } else {

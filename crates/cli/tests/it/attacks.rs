@@ -1,5 +1,5 @@
-//! What servers, files and other programs may do to a run, each in the cheapest form that once did harm
-//! or that nothing else here tries: nothing is lost, nothing is bought twice, and every end is said.
+//! Attacks on a run by servers, files and other programs, each in the simplest form that once caused damage or that
+//! no other test tries. Nothing may be lost or billed twice, and every failure is reported.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use super::common::{Desk, Ended, Running, all_ids, good, line_count, simulator};
 
 const KEY: &str = "sk-proj-Zx9Qab0123456789hijklMNOP";
 
-/// A server that answers with the bytes it is told to, and keeps the calls' bodies.
+/// A server that answers with the given bytes and stores the bodies of the calls.
 struct Liar {
     url: String,
     asked: Arc<Mutex<Vec<String>>>,
@@ -76,7 +76,7 @@ fn reply(status: &str, body: &[u8], headers: &str) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// The body of a request, read to its end; none of one without.
+/// The body of a request, read completely; empty if there is none.
 pub(super) fn body_of(mut stream: &TcpStream) -> Option<String> {
     let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
     while let Ok(n @ 1..) = stream.read(&mut buffer) {
@@ -103,7 +103,7 @@ fn answer(content: &str, usage: &str) -> String {
     )
 }
 
-/// One prompt, and what became of it.
+/// Runs one prompt and returns its result line.
 fn one(liar: &Liar, words: &str) -> (Desk, Ended, Value) {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 1);
@@ -115,7 +115,7 @@ fn one(liar: &Liar, words: &str) -> (Desk, Ended, Value) {
 }
 
 #[test]
-fn odd_replies_that_were_paid_for_are_bought_once() {
+fn odd_billed_replies_are_requested_once() {
     let deep = |n: usize| "[".repeat(n) + &"]".repeat(n);
     let wrapped = |rest: &str| format!(r#"{{"x":{rest},{}"#, &answer("\"fine\"", "{}")[1..]);
     let bytes = |text: &str| text.as_bytes().to_vec();
@@ -177,7 +177,7 @@ fn odd_replies_that_were_paid_for_are_bought_once() {
 }
 
 #[test]
-fn lies_about_the_length_of_a_reply_end_and_are_no_answers() {
+fn replies_with_a_wrong_length_end_and_are_not_answers() {
     let body = answer("\"fine\"", "{}");
     let more = (body.len() + 10).to_string();
     let two = format!("{}\r\ncontent-length: 5", body.len());
@@ -213,7 +213,7 @@ fn closed(desk: &Desk, words: &[&str]) -> Command {
 }
 
 #[test]
-fn pipes_in_the_places_of_shared_limits_hold_up_no_run() {
+fn pipes_in_place_of_quota_files_block_no_run() {
     let (desk, liar) = (Desk::new(), Liar::saying(answer("\"fine\"", "{}")));
     desk.prompts("in.jsonl", 3);
     liar.run(&desk, "in.jsonl -o first.jsonl --rpm 6000")
@@ -239,7 +239,7 @@ fn pipes_in_the_places_of_shared_limits_hold_up_no_run() {
 }
 
 #[test]
-fn an_output_that_is_cut_within_a_line_loses_nothing_that_comes_after() {
+fn a_truncated_output_line_loses_no_later_results() {
     let (desk, sim) = (
         Desk::new(),
         simulator(SimConfig::default().latency(Duration::from_millis(20))),
@@ -256,7 +256,7 @@ fn an_output_that_is_cut_within_a_line_loses_nothing_that_comes_after() {
         .wait()
         .expect(4)
         .says("another program truncated it");
-    // One line is left of those before, and all that came since.
+    // One earlier line is left, and all lines that were added since.
     let kept = desk.results("out.jsonl").len() as u64;
     let before = sim.stats().calls;
     desk.run(&sim, words).expect(0);
@@ -265,7 +265,7 @@ fn an_output_that_is_cut_within_a_line_loses_nothing_that_comes_after() {
 }
 
 #[test]
-fn a_broken_line_of_an_output_is_taken_out_as_it_says_and_no_other_is_bought_again() {
+fn removing_a_broken_output_line_as_advised_resends_no_other_item() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 20);
     for line in [1, 7, 20] {
@@ -300,7 +300,7 @@ fn a_broken_line_of_an_output_is_taken_out_as_it_says_and_no_other_is_bought_aga
 }
 
 #[test]
-fn joined_files_and_other_encodings_are_read_right_or_refused() {
+fn concatenated_files_and_other_encodings_are_read_correctly_or_rejected() {
     let (desk, sim) = (Desk::new(), good());
     let run = |name: &str, bytes: &[u8], words: &str| {
         desk.write(name, bytes);
@@ -349,7 +349,7 @@ fn joined_files_and_other_encodings_are_read_right_or_refused() {
         ended.errs(name);
     }
     assert_eq!(sim.stats().calls, calls);
-    // Each of the columns may hold what the other is named.
+    // The cells of each column may contain the name of the other column.
     run("a.csv", b"id,prompt\nprompt,id\n", "").expect(0);
     run("a.csv", b"prompt\nprompt\n", "").expect(0);
 }
@@ -361,7 +361,7 @@ mod queued {
 
     const STORE: &str = "out.jsonl.batchwright";
 
-    /// Puts something else in the store's place and runs; then the store again, and collects.
+    /// Runs with something else in place of the store; then restores the store and collects.
     fn instead(name: &str, put: impl Fn(&std::path::Path)) {
         let (desk, sim) = left_alone(3);
         let (store, kept) = (desk.path(STORE), desk.path("kept"));
@@ -379,7 +379,7 @@ mod queued {
     }
 
     #[test]
-    fn what_stands_in_a_stores_place_is_neither_waited_for_nor_believed() {
+    fn another_file_in_place_of_the_store_is_rejected_without_waiting() {
         let folder = |path: &std::path::Path| std::fs::create_dir(path).unwrap();
         let pipe = |path: &std::path::Path| {
             assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
@@ -388,7 +388,7 @@ mod queued {
             let file = std::fs::File::create(path).unwrap();
             file.set_len(1 << 40).unwrap();
         };
-        // They wait for their batches.
+        // Both wait for their batches.
         std::thread::scope(|scope| {
             scope.spawn(|| instead("a folder", folder));
             scope.spawn(|| instead("a pipe", pipe));
@@ -397,7 +397,7 @@ mod queued {
     }
 
     #[test]
-    fn the_same_command_many_times_at_once_buys_once() {
+    fn concurrent_equal_commands_send_each_prompt_once() {
         let (desk, sim) = left_alone(5);
         let all: Vec<Running> = (0..4)
             .map(|_| Running::start(&mut batch(&desk, &sim, WORDS)))
@@ -407,7 +407,7 @@ mod queued {
             .map(|run| run.wait().status.code().unwrap())
             .collect();
         codes.sort_unstable();
-        // Who comes later finds the output in use, or all of it done.
+        // The later one finds the output in use, or all of it done.
         assert!(
             codes[0] == 0 && codes.iter().all(|code| *code <= 1),
             "{codes:?}"
@@ -426,7 +426,7 @@ mod queued {
     }
 
     #[test]
-    fn results_are_not_taken_to_a_closed_standard_output_by_any_name() {
+    fn results_stay_in_the_queue_if_standard_output_is_closed() {
         let (desk, sim) = (Desk::new(), good());
         let id = finished(&desk, &sim, 3);
         for name in ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {

@@ -1,4 +1,4 @@
-//! The batch strategy through the real program: handed over, shown, collected, cancelled.
+//! The batch strategy through the real program: submit, show, collect, cancel.
 
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::common::{Desk, Ended, PATIENCE, Running, all_ids, eventually, has, simulator};
 use super::queue::{adds_up, database};
 
-/// A provider whose batches take so long.
+/// A provider whose batches take this long.
 pub fn taking(duration: Duration) -> Simulator {
     with(BatchConfig::default().duration(duration))
 }
@@ -22,7 +22,7 @@ fn with(batches: BatchConfig) -> Simulator {
     simulator(SimConfig::default().batches(batches))
 }
 
-/// Long enough to see a batch under way; a cancelled one ends after a tenth of it.
+/// Long enough to see a batch in progress; a cancelled one ends after a tenth of it.
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -58,7 +58,7 @@ fn status(desk: &Desk, sim: &Simulator, id: ProcessId) -> Value {
 }
 
 #[test]
-fn a_provider_without_a_batch_api_runs_sync_and_everybody_says_so() {
+fn a_provider_without_a_batch_api_runs_sync_and_reports_it() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     let id = submit(&desk, &sim, 3);
     let with_extract = |words: &str| {
@@ -86,7 +86,7 @@ fn a_provider_without_a_batch_api_runs_sync_and_everybody_says_so() {
 }
 
 #[test]
-fn vectors_are_made_by_calls_of_their_own_beside_the_batches() {
+fn embeddings_use_individual_calls_next_to_batches() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     let prompts = submit(&desk, &sim, 2);
     let vectors = run(&desk, &sim, "submit in.jsonl --task embed").expect(0);
@@ -106,7 +106,7 @@ fn vectors_are_made_by_calls_of_their_own_beside_the_batches() {
 }
 
 #[test]
-fn a_worker_shows_what_the_provider_tells_of_its_batches() {
+fn a_worker_shows_the_progress_that_the_provider_reports() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
     submit(&desk, &sim, 40);
     let words = "work --strategy batch --until-empty --progress always";
@@ -164,7 +164,7 @@ fn a_batch_is_submitted_at_night_and_collected_in_the_morning() {
     let partial = run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
     partial.says("5 jobs are still open");
 
-    // The strategy of the morning is no matter: what is in a batch is collected.
+    // The strategy of the second worker does not matter: results of batches are collected.
     run(&desk, &sim, "work --until-empty")
         .expect(0)
         .says("5 done");
@@ -178,7 +178,7 @@ fn a_batch_is_submitted_at_night_and_collected_in_the_morning() {
 }
 
 #[test]
-fn a_running_worker_follows_the_strategy_and_old_batches_end_where_they_are() {
+fn a_running_worker_follows_the_strategy_and_old_batches_finish() {
     let (desk, sim) = (Desk::new(), taking(LONG));
     let worker = Running::start(&mut command(&desk, &sim, "work"));
     worker.hears("provider openai");
@@ -198,7 +198,7 @@ fn a_running_worker_follows_the_strategy_and_old_batches_end_where_they_are() {
     has(&left, json!({"at_provider": 4, "strategy": "batch"}));
     assert_eq!(left["batches"][0]["attended"], true);
 
-    // The worker that has the batch is the one to cancel it.
+    // The worker that owns the batch cancels it.
     let cancelled = run(&desk, &sim, &format!("cancel {old}")).expect(0);
     cancelled.says("1 batches are owned by a running worker: it cancels them at the provider");
     assert!(sim.wait_for_batches(|stats| stats.cancelled == 1, PATIENCE));
@@ -214,7 +214,7 @@ fn a_running_worker_follows_the_strategy_and_old_batches_end_where_they_are() {
 }
 
 #[test]
-fn cancel_ends_batches_that_nobody_attends_and_keeps_what_they_finished() {
+fn cancel_ends_batches_without_a_worker_and_keeps_their_results() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
     let id = submit(&desk, &sim, 20);
     run(&desk, &sim, "work --strategy batch --until-submitted").expect(0);
@@ -228,7 +228,7 @@ fn cancel_ends_batches_that_nobody_attends_and_keeps_what_they_finished() {
     assert_eq!(process["completed"], stats.items_finished);
     assert_eq!(process["cancelled"], 20 - stats.items_finished);
 
-    // Back on the queue, the rest is bought for the first time.
+    // The requeued jobs are billed for the first time.
     run(&desk, &sim, &format!("retry {id}")).expect(0);
     run(&desk, &sim, "work --strategy sync --until-empty").expect(0);
     run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
@@ -236,9 +236,9 @@ fn cancel_ends_batches_that_nobody_attends_and_keeps_what_they_finished() {
     assert_eq!(sim.stats().calls, 20 - stats.items_finished);
 }
 
-/// Mistral's client, and a server that takes its files and knows nothing of its batches.
+/// Mistral's client, and a server that accepts its files but has no batch endpoint.
 #[test]
-fn a_server_without_batches_is_not_sent_the_input_for_ever() {
+fn a_server_without_a_batch_api_does_not_get_the_input_repeatedly() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     let id = submit(&desk, &sim, 3);
     let mut work = command(&desk, &sim, "work --strategy batch --until-empty");
@@ -248,26 +248,26 @@ fn a_server_without_batches_is_not_sent_the_input_for_ever() {
     Running::start(&mut work).wait().expect(4);
     let stats = sim.batch_stats();
     assert_eq!((stats.files_uploaded, stats.created), (3, 0));
-    // It is no fault of theirs: they wait for another address.
+    // The prompts are not the cause: they wait for another address.
     assert_eq!(status(&desk, &sim, id)["failed"], 0);
 }
 
 #[test]
-fn cancel_that_may_not_wait_says_what_remains() {
+fn cancel_without_waiting_reports_what_remains() {
     let (desk, sim) = (Desk::new(), taking(LONG));
     let id = submit(&desk, &sim, 2);
     run(&desk, &sim, "work --strategy batch --until-submitted").expect(0);
     let words = format!("cancel {id} --wait 400ms");
     let ended = run(&desk, &sim, &words).expect(0);
     ended.says("any worker with its key collects its finished results");
-    // The cancel has gone out all the same.
+    // The cancel request was sent anyway.
     assert_eq!(sim.batch_stats().cancels, 1);
     run(&desk, &sim, "work --until-empty").expect(0);
     assert_eq!(status(&desk, &sim, id)["cancelled"], 2);
 }
 
 #[test]
-fn a_batch_of_unknown_fate_is_held_and_the_queue_is_not_called_empty() {
+fn a_batch_of_unknown_state_is_on_hold_and_the_queue_is_not_empty() {
     let lost = BatchConfig::default()
         .duration(SHORT)
         .lost_creates(1)
@@ -302,7 +302,7 @@ fn a_batch_of_unknown_fate_is_held_and_the_queue_is_not_called_empty() {
 }
 
 #[test]
-fn a_library_user_gets_the_outcomes_in_order_and_comes_back_after_a_stop() {
+fn the_library_returns_outcomes_in_order_and_reattaches_after_a_stop() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(1)));
     let folder = database(&desk).parent().unwrap().to_owned();
     let manager = |ctx: &batchwright::Context| {
@@ -322,7 +322,7 @@ fn a_library_user_gets_the_outcomes_in_order_and_comes_back_after_a_stop() {
     let requests: Vec<Request> = (0..6)
         .map(|at| Request {
             model: Some("m".to_owned()),
-            // Twice the same is two requests.
+            // Identical requests in the queue are two requests.
             ..Request::new(format!("prompt {}", at / 2))
         })
         .collect();

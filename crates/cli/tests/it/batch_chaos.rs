@@ -1,6 +1,5 @@
-//! Workers that are killed again and again at moments that a seed decides, with troubles that it
-//! decides too. `BATCH_SEED=n cargo test --test it batch_chaos` replays one run, as far as the
-//! machine's timing lets it.
+//! Workers that are killed repeatedly at moments that a seed determines, with faults that it also determines.
+//! `BATCH_SEED=n cargo test --test it batch_chaos` replays one run, unless timing differs.
 
 #![cfg(unix)]
 
@@ -39,10 +38,10 @@ fn troubles(at: &Dialect, random: &mut Random) -> BatchConfig {
             .late_creates(millis(late[random.below(3) as usize]));
     }
     match random.below(4) {
-        // Its counts tell Anthropic's batches apart.
+        // Anthropic's batches are distinguished by their counts, so no prompt of them may be missing.
         0 if at.files && at.counts => config = config.missing(0.2),
         1 => config = config.expire_first(1, [0.0, 0.5][random.below(2) as usize]),
-        // Gemini's refusal asks for minutes of patience.
+        // Gemini's rejection requires minutes of waiting.
         2 if at.name != GEMINI.name => config = config.enqueued_tokens(60),
         _ => {}
     }
@@ -64,7 +63,7 @@ fn chaos(seed: u64) {
     for _ in 0..3 + random.below(6) {
         let worker = site.start();
         let moment = Duration::from_millis(random.below(1500));
-        // At a point of its way, if it comes there, or wherever it is.
+        // At one point of a batch's life, if the worker reaches it, or at a random time.
         let pause = (random.below(3) > 0).then(|| {
             let point = POINTS[random.below(POINTS.len() as u64) as usize];
             site.sim.pause_at(point, 1 + random.below(2))
@@ -74,7 +73,7 @@ fn chaos(seed: u64) {
             None => std::thread::sleep(moment),
         }
         drop(worker);
-        // Some requests have their effect only while the next worker is at it.
+        // Some requests take effect only while the next worker runs.
         if let Some(pause) = pause
             && random.below(3) == 0
         {
@@ -95,11 +94,11 @@ fn chaos(seed: u64) {
 }
 
 fn is_alive(worker: &Running) -> bool {
-    // A worker that has ended has said what it did.
+    // A worker that has ended has printed its report.
     !worker.said().contains(" done")
 }
 
-/// Runs so many seeds, some at once; says how to run one that fails again.
+/// Runs this number of seeds, some at once; a failure reports how to replay its seed.
 fn seeds(from: u64, many: u64, at_once: usize) {
     let all: Vec<u64> = match std::env::var("BATCH_SEED").ok() {
         Some(seed) => vec![seed.parse().unwrap()],

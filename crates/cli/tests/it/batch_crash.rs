@@ -1,5 +1,5 @@
-//! A worker that is killed before and after every step of a batch, replies that are lost, batches that
-//! come late and lists that lag: whatever happens, each batch that is needed is bought once.
+//! A worker that is killed before and after every step of a batch, lost replies, delayed batches and lists that lag
+//! behind: in all cases each needed batch is billed once.
 
 #![cfg(unix)]
 
@@ -25,7 +25,7 @@ fn filed() -> Vec<&'static Dialect> {
     KINDS.into_iter().filter(|at| at.files).collect()
 }
 
-/// Killed at the first request that comes to this point, which then has its effect all the same.
+/// Killed at the first request that reaches this point; the request takes effect anyway.
 fn killed_at(at: &'static Dialect, point: BatchPoint) {
     let site = Site::new(at, quick(), ITEMS);
     site.kill_at(point, || {});
@@ -33,7 +33,7 @@ fn killed_at(at: &'static Dialect, point: BatchPoint) {
     site.bought_once();
     let stats = site.sim.batch_stats();
     assert_eq!(stats.started, 1, "{} {point:?} {stats:?}", at.name);
-    // The name of an upload that was never answered is not known, unless it is ours to choose.
+    // The name of an upload without a reply is unknown, unless we choose it.
     let uploading = matches!(point, BatchPoint::UploadArrived | BatchPoint::UploadDone);
     let orphans = u64::from(uploading && at.name != GEMINI.name);
     assert_eq!(stats.files_left, orphans, "{} {point:?}", at.name);
@@ -70,7 +70,7 @@ fn killed_at_any_step() {
 
 #[test]
 fn killed_before_anything_was_sent() {
-    // Long before its batch is sent a worker waits for more jobs.
+    // Killed long before it submits its batch, while the worker waits for more jobs.
     each(&KINDS, |at| {
         let site = Site::new(at, quick(), ITEMS);
         let worker = site.start();
@@ -82,13 +82,13 @@ fn killed_before_anything_was_sent() {
         drop(worker);
         site.finish(0);
         site.bought_once();
-        // Killed with an upload under way, it leaves a file that nobody knows of.
+        // If it is killed during an upload, it leaves a file that no record names.
         assert_eq!(site.sim.batch_stats().started, 1, "{}", at.name);
     });
 }
 
 #[test]
-fn killed_while_it_looks_for_its_batch() {
+fn killed_while_it_reconciles_its_batch() {
     each(&KINDS, |at| {
         let site = Site::new(at, quick(), ITEMS);
         site.kill_at(BatchPoint::CreateDone, || {});
@@ -99,9 +99,9 @@ fn killed_while_it_looks_for_its_batch() {
     });
 }
 
-/// The creation has not taken effect when the file is deleted that it is about, and comes to nothing.
+/// The creation has not taken effect yet when its input file is deleted, and then fails.
 #[test]
-fn a_creation_that_arrives_behind_the_fence_buys_nothing() {
+fn a_creation_after_its_file_was_deleted_is_not_billed() {
     for point in [BatchPoint::DeleteArrived, BatchPoint::DeleteDone] {
         each(&filed(), |at| {
             let site = Site::new(at, quick(), ITEMS);
@@ -109,7 +109,7 @@ fn a_creation_that_arrives_behind_the_fence_buys_nothing() {
             let worker = site.start();
             assert!(create.wait(PATIENCE), "{}", at.name);
             drop(worker);
-            // And killed once more at the fence itself.
+            // Killed once more, while the input file is being deleted.
             site.kill_at(point, || {});
             assert!(
                 site.sim
@@ -123,10 +123,10 @@ fn a_creation_that_arrives_behind_the_fence_buys_nothing() {
     }
 }
 
-/// Without a file there is no fence: the batch is held, however often it is looked for, until it is
-/// there.
+/// Without an input file to delete, the creation cannot be prevented: the batch stays on hold, however often it is
+/// searched, until it appears.
 #[test]
-fn a_creation_that_nothing_can_stop_is_held_until_it_is_found() {
+fn a_creation_without_an_input_file_is_on_hold_until_it_is_found() {
     let site = Site::new(&ANTHROPIC, quick(), ITEMS);
     let create = site.sim.pause_at(BatchPoint::CreateArrived, 1);
     let worker = site.start();
@@ -145,19 +145,19 @@ fn a_creation_that_nothing_can_stop_is_held_until_it_is_found() {
     site.took(1);
 }
 
-/// Some of the results are stored, in a transaction each, when the worker is killed.
+/// Some of the results are stored, each in a transaction, when the worker is killed.
 #[test]
 fn killed_with_half_of_the_results_stored() {
     each(&KINDS, |at| {
         let site = Site::new(at, quick(), 2000);
         let worker = site.start();
-        // Before that it has to write down the batch, which nobody may keep it from.
+        // Before that, it must record the batch, so the test must not hold the lock yet.
         assert!(site.sim.wait_for_batches(|s| s.ended == 1, PATIENCE));
         let mut lock = Connection::open(site.desk.path(HOME).join("llm_jobs.db")).unwrap();
         lock.busy_timeout(PATIENCE).unwrap();
         let mut stored = 0;
         let some = eventually(|| {
-            // Nobody stores anything between the look and the kill.
+            // Nothing can be stored between the check and the kill.
             let held = lock.transaction_with_behavior(TransactionBehavior::Immediate);
             let _held = held.unwrap();
             stored = site.counts().completed;
@@ -176,7 +176,7 @@ fn killed_with_half_of_the_results_stored() {
 }
 
 #[test]
-fn a_lost_reply_is_no_second_batch() {
+fn a_lost_reply_causes_no_second_batch() {
     let lost = quick().lost_creates(1);
     for (batches, comes_in_time) in [
         (lost.clone(), true),
@@ -196,9 +196,9 @@ fn a_lost_reply_is_no_second_batch() {
     }
 }
 
-/// It takes effect just before its file is deleted, and the list does not show it yet.
+/// The batch is created just before its file is deleted, and the list does not show it yet.
 #[test]
-fn a_batch_that_comes_just_before_the_fence_is_found() {
+fn a_batch_created_just_before_its_file_is_deleted_is_found() {
     each(&filed(), |at| {
         let site = Site::new(at, quick().listing_lag(millis(700)), ITEMS);
         let create = site.sim.pause_at(BatchPoint::CreateArrived, 1);
@@ -217,9 +217,9 @@ fn a_batch_that_comes_just_before_the_fence_is_found() {
     });
 }
 
-/// However often it is killed while it looks, the list gets the time that it needs.
+/// However often the worker is killed during the search, it waits long enough for the list.
 #[test]
-fn workers_that_die_while_they_look_do_not_shorten_the_search() {
+fn crashes_during_reconciliation_do_not_shorten_it() {
     each(&filed(), |at| {
         let lag = quick().listing_lag(millis(1500));
         let mut site = Site::new(at, lag, ITEMS);
@@ -239,10 +239,9 @@ fn workers_that_die_while_they_look_do_not_shorten_the_search() {
     });
 }
 
-/// A submitter that sleeps for longer than its batch is looked for, with its creation under way: the
-/// batch stays its own.
+/// A submitter is suspended for longer than its batch is searched, while it creates the batch: it keeps the batch.
 #[test]
-fn a_sleeping_submitter_keeps_its_batch() {
+fn a_suspended_submitter_keeps_its_batch() {
     for point in [BatchPoint::CreateArrived, BatchPoint::CreateDone] {
         each(&KINDS, |at| {
             let mut site = Site::new(at, quick(), ITEMS);
@@ -253,7 +252,7 @@ fn a_sleeping_submitter_keeps_its_batch() {
             sleeper.signal("STOP");
             let other = Running::start(&mut site.command("work -v"));
             other.hears("in batches");
-            // Longer than it takes to look, to fence and to send again.
+            // Longer than searching, deleting the file and submitting again take.
             std::thread::sleep(millis(1200));
             create.release();
             std::thread::sleep(millis(600));
@@ -278,7 +277,7 @@ fn a_provider_that_is_down_loses_nothing() {
         assert!(site.sim.wait_for_batches(|s| s.statuses > 0, PATIENCE));
         site.sim.stop_listening();
         assert!(site.sim.wait_for_batches(|s| s.ended == 1, PATIENCE));
-        // Whether it goes on or ends early is the policy's; the batch is there in any case.
+        // Whether the run continues or ends early depends on the policy; the batch exists in either case.
         std::thread::sleep(millis(300));
         site.sim.resume().unwrap();
         let ended = worker.wait();
@@ -293,7 +292,7 @@ fn a_provider_that_is_down_loses_nothing() {
     });
 }
 
-/// Killed behind half of a result that comes in pages.
+/// Killed after half of a paged result.
 #[test]
 fn killed_between_pages_of_results() {
     let site = Site::new(&XAI, quick(), 250);
@@ -307,7 +306,7 @@ fn killed_between_pages_of_results() {
     site.took(1);
 }
 
-/// Cancelled for good, whenever the worker dies: what was finished by then is kept.
+/// The batch is cancelled, whenever the worker is killed: results that were finished by then are kept.
 #[test]
 fn killed_while_it_cancels() {
     for point in [BatchPoint::CancelArrived, BatchPoint::CancelDone] {
@@ -327,7 +326,7 @@ fn killed_while_it_cancels() {
             assert_eq!(stats.cancelled, 1, "{} {stats:?}", at.name);
             let rest = ITEMS as u64 - stats.items_finished;
             if at.name == GEMINI.name {
-                // It gives no results of what was cancelled.
+                // It returns no results of a cancelled batch.
                 assert_eq!(counts.cancelled, ITEMS as u64);
             } else {
                 assert_eq!(counts.cancelled, rest, "{} {stats:?}", at.name);

@@ -1,5 +1,5 @@
-//! All the ways in which a batch can end, at each kind of provider: what was answered is kept, what was not is
-//! bought in the next batch, and nothing twice.
+//! All ways in which a batch can end, for each kind of provider: answered prompts are kept, the others are
+//! submitted in the next batch, and nothing is billed twice.
 
 #![cfg(unix)]
 
@@ -36,7 +36,7 @@ pub fn poisoned(
 }
 
 #[test]
-fn failures_of_single_requests_are_theirs_alone() {
+fn failures_of_single_requests_affect_no_other_request() {
     each(&ALL, |at| {
         let site = Site::new(at, quick().item_failures(0.3), ITEMS);
         site.finish(3);
@@ -49,7 +49,7 @@ fn failures_of_single_requests_are_theirs_alone() {
 }
 
 #[test]
-fn what_no_result_tells_of_is_in_the_next_batch() {
+fn prompts_without_a_result_are_in_the_next_batch() {
     each(&KINDS, |at| {
         let site = Site::new(at, quick().missing(0.3), ITEMS);
         site.finish(0);
@@ -59,7 +59,7 @@ fn what_no_result_tells_of_is_in_the_next_batch() {
     });
 }
 
-/// The items of the second batch, of two.
+/// Number of items in the second of two batches.
 fn second(site: &Site) -> u64 {
     site.bought_once();
     site.took(2);
@@ -67,7 +67,7 @@ fn second(site: &Site) -> u64 {
 }
 
 #[test]
-fn the_next_batch_finishes_what_an_expired_one_did_not() {
+fn the_next_batch_finishes_an_expired_one() {
     each(&KINDS, |at| {
         let half = Site::new(at, quick().expire_first(1, 0.5), ITEMS);
         half.finish(0);
@@ -80,8 +80,8 @@ fn the_next_batch_finishes_what_an_expired_one_did_not() {
 }
 
 #[test]
-fn a_batch_that_somebody_else_cancelled_is_finished_by_the_next_one() {
-    // At Gemini what a cancelled batch had finished may be paid for and is lost.
+fn the_next_batch_finishes_one_that_was_cancelled_elsewhere() {
+    // At Gemini, the finished results of a cancelled batch may be billed and lost.
     each(&[&OPENAI, &GROQ, &MISTRAL, &XAI, &ANTHROPIC], |at| {
         let slow = BatchConfig::default().duration(Duration::from_secs(3));
         let site = Site::new(at, slow, ITEMS);
@@ -101,7 +101,7 @@ fn a_batch_that_somebody_else_cancelled_is_finished_by_the_next_one() {
 }
 
 #[test]
-fn a_line_that_is_named_fails_alone() {
+fn only_a_line_named_by_the_provider_fails() {
     each(&[&OPENAI, &GROQ, &DEEPINFRA, &AZURE], |at| {
         let site = poisoned(at, quick(), 300, &[117]);
         one_fails(&site, 1);
@@ -109,7 +109,7 @@ fn a_line_that_is_named_fails_alone() {
 }
 
 #[test]
-fn a_line_that_nobody_names_is_found() {
+fn an_unnamed_faulty_line_is_found_by_bisection() {
     each(&[&OPENAI, &XAI, &GEMINI], |at| {
         let site = poisoned(at, quick().name_lines(false), 300, &[117]);
         one_fails(&site, 16);
@@ -123,7 +123,7 @@ fn one_fails(site: &Site, most: u64) {
     one_failed(site, most);
 }
 
-/// One prompt failed, the others were answered, and it took so many submissions more than one.
+/// One prompt failed, the others were answered, and it took more than one and at most `most` submissions.
 #[track_caller]
 pub fn one_failed(site: &Site, most: u64) {
     let name = site.at.name;
@@ -142,7 +142,7 @@ pub fn one_failed(site: &Site, most: u64) {
 
 #[test]
 fn a_full_queue_at_the_provider_costs_no_attempt() {
-    // Gemini's refusal asks for minutes of patience; xAI and Mistral have no such limit.
+    // Gemini's rejection requires minutes of waiting; xAI and Mistral have no such limit.
     each(&[&OPENAI, &GROQ, &ANTHROPIC], |at| {
         let site = Site::new(at, quick().enqueued_tokens(60), ITEMS);
         site.finish(0);
@@ -161,13 +161,13 @@ fn a_full_queue_at_the_provider_costs_no_attempt() {
 }
 
 #[test]
-fn odd_results_are_noticed_and_buy_nothing() {
+fn odd_results_are_detected_and_resend_nothing() {
     let all = [
         quick().duplicates(7).strangers(7),
         quick().cut_downloads(2),
         quick().short_downloads(1),
         quick().cut_downloads(1).short_downloads(1),
-        // As many lines as there should be, but not the ones.
+        // The right number of lines, but some of the wrong items.
         quick().short_downloads(1).strangers(12),
     ];
     for (n, batches) in all.iter().enumerate() {

@@ -1,5 +1,4 @@
-//! Batches whose credential is in a header or a token that is renewed: who may collect, cancel and adopt
-//! them.
+//! Batches whose credential is in a header or a renewed token: who may collect, cancel and adopt them.
 
 #![cfg(unix)]
 
@@ -13,7 +12,7 @@ use super::common::{Ended, PATIENCE, Running};
 
 const ITEMS: usize = 6;
 const HEADER: &str = "Authorization: Bearer sk-right-0123456789";
-/// The claims of a token of Microsoft Entra, and of the one after it: they differ in when they expire.
+/// The claims of a Microsoft Entra token and of the next one: only the expiry differs.
 const TOKEN: &str = "eyJ0aWQiOiJ0LTEiLCJvaWQiOiJvLTEiLCJhcHBpZCI6ImEtMSIsImV4cCI6MzYwMH0";
 const RENEWED: &str = "eyJ0aWQiOiJ0LTEiLCJvaWQiOiJvLTEiLCJhcHBpZCI6ImEtMSIsImV4cCI6NzIwMH0";
 const POLL: (&str, &str) = ("BATCHWRIGHT_BATCH_POLL_INTERVAL", "50ms");
@@ -22,7 +21,7 @@ fn end(mut command: Command) -> Ended {
     Running::start(&mut command).wait()
 }
 
-/// Has this worker create a batch, and kills it then.
+/// Lets this worker create a batch, and then kills it.
 fn submit(site: &Site, mut worker: Command) {
     let pause = site.sim.pause_at(BatchPoint::StatusArrived, 1);
     let worker = Running::start(&mut worker);
@@ -38,7 +37,7 @@ fn work(site: &Site, header: &str) -> Command {
     command
 }
 
-/// A command that knows no key, at the same address.
+/// A command without the key, at the same address.
 fn keyless(site: &Site, words: &[&str]) -> Command {
     let mut command = site.desk.command(words);
     command
@@ -48,8 +47,8 @@ fn keyless(site: &Site, words: &[&str]) -> Command {
 }
 
 #[test]
-fn a_batch_of_a_header_is_cancelled_with_that_header_and_not_without() {
-    // Once cancelled it ends within a tenth of that.
+fn a_batch_created_with_a_header_is_cancelled_only_with_that_header() {
+    // A cancelled batch ends within a tenth of that.
     let long = BatchConfig::default().duration(Duration::from_secs(20));
     let config = SimConfig::default().api_key("sk-right-0123456789");
     let site = Site::with(&OPENAI, config.batches(long), ITEMS, prompt);
@@ -69,7 +68,7 @@ fn a_batch_of_a_header_is_cancelled_with_that_header_and_not_without() {
 }
 
 #[test]
-fn a_batch_at_an_address_of_its_own_is_cancelled_by_the_command_that_is_shown() {
+fn the_displayed_command_cancels_a_batch_at_a_custom_address() {
     let long = BatchConfig::default().duration(Duration::from_secs(20));
     let site = Site::with(&OPENAI, SimConfig::default().batches(long), ITEMS, prompt);
     submit(&site, site.command("work --until-empty"));
@@ -113,7 +112,7 @@ fn a_batch_is_taken_over_with_the_key_in_a_header() {
 }
 
 #[test]
-fn a_batch_at_azure_is_collected_with_the_token_that_came_after() {
+fn a_batch_at_azure_is_collected_with_a_renewed_token() {
     let slow = BatchConfig::default().duration(Duration::from_millis(400));
     let site = Site::new(&AZURE, slow, ITEMS);
     let work = |claims: &str| {

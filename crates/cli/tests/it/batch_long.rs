@@ -1,5 +1,5 @@
-//! Large batches: what is sent, what it costs in memory, and who waits for whom. Continuous integration
-//! runs these as optimized builds.
+//! Large batches: what is sent, the memory it needs, and waiting times. Continuous integration runs these tests as
+//! optimized builds.
 
 #![cfg(unix)]
 
@@ -16,8 +16,7 @@ fn quick() -> BatchConfig {
     BatchConfig::default().duration(Duration::from_millis(500))
 }
 
-/// Works to the end, however long that takes. Returns the exit code, and the most memory that the
-/// worker ever had, in kB.
+/// Works to the end without a time limit. Returns the exit code and the worker's peak memory in kB.
 fn work(site: &Site) -> (Option<i32>, u64) {
     let (ended, most) = site.start().wait_with_peak();
     (ended.status.code(), most)
@@ -38,7 +37,7 @@ fn done(site: &Site, process: ProcessId) -> u64 {
     process.unwrap().counts.completed
 }
 
-/// A small batch begins, ends and is stored while the results of another one are on their way.
+/// A small batch is created, ends and is stored while the results of another one are downloaded.
 fn overtakes(site: &Site) {
     let small = further(site, 50);
     assert!(eventually(|| done(site, small) == 50));
@@ -47,7 +46,7 @@ fn overtakes(site: &Site) {
 }
 
 #[test]
-fn a_slow_download_keeps_no_other_batch_waiting() {
+fn a_slow_download_delays_no_other_batch() {
     let site = Site::new(&OPENAI, quick(), 500);
     let slow = site.sim.pause_at(BatchPoint::DownloadHalf, 1);
     let worker = site.start();
@@ -101,7 +100,7 @@ fn long_batch_120_000_requests() {
 #[test]
 #[ignore = "takes minutes"]
 fn long_batch_one_poison_line_among_20_000() {
-    // Where the provider can name the line, and where it cannot or does not.
+    // Providers that can name the faulty line, and those that cannot or do not.
     for (at, named) in [
         (&OPENAI, true),
         (&GROQ, true),

@@ -1,5 +1,5 @@
-//! Results that a batch which has ended does not give out, through the real program: they wait at the
-//! provider, everybody says so, and they are given up only when somebody says that.
+//! Missing results of an ended batch, through the real program: they stay at the provider, every command reports
+//! that, and only the user abandons them.
 
 #![cfg(unix)]
 
@@ -14,11 +14,11 @@ use super::common::{Desk, Running, all_ids};
 
 const ITEMS: usize = 24;
 
-/// Whoever ends when all is done does not wait for what is missing.
+/// A worker that ends when all is done does not wait for missing results.
 const IMPATIENT: (&str, &str) = ("BATCHWRIGHT_BATCH_RESULTS_WAIT", "150ms");
 
 #[test]
-fn results_that_are_gone_are_held_until_somebody_gives_them_up() {
+fn missing_results_stay_uncollected_until_the_user_abandons_them() {
     each(&KINDS, |at| {
         let batches = BatchConfig::default().duration(SHORT);
         let gone = batches.retention(Duration::from_millis(1));
@@ -52,7 +52,7 @@ fn results_that_are_gone_are_held_until_somebody_gives_them_up() {
         let doctor = site.desk.plain("doctor").expect(1);
         let seen = "24 billed results are missing for";
         doctor.shows(seen);
-        // Nothing is put back by the way.
+        // `retry` requeues nothing as a side effect.
         let retry = site
             .desk
             .plain(&format!("retry {}", site.process))
@@ -81,7 +81,7 @@ fn results_that_are_gone_are_held_until_somebody_gives_them_up() {
 }
 
 #[test]
-fn a_run_stores_what_it_gets_and_the_same_command_comes_back_for_the_rest() {
+fn a_run_stores_partial_results_and_the_same_command_collects_the_rest() {
     let batches = BatchConfig::default().duration(SHORT);
     let (desk, sim) = (Desk::new(), with(batches.short_downloads(2)));
     desk.prompts("in.jsonl", 30);
@@ -103,7 +103,7 @@ fn a_run_stores_what_it_gets_and_the_same_command_comes_back_for_the_rest() {
 }
 
 #[test]
-fn cancel_asks_once_more_and_says_what_it_gives_up() {
+fn cancel_requests_results_once_more_and_reports_abandoned_ones() {
     let batches = BatchConfig::default().duration(SHORT);
     let (desk, sim) = (Desk::new(), with(batches.short_downloads(1000)));
     desk.prompts("in.jsonl", 30);

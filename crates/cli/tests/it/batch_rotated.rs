@@ -1,5 +1,5 @@
-//! Batches whose key was rotated while they ran, and a database that is away for a moment: what is at the
-//! provider is collected all the same.
+//! Batches whose API key was rotated while they ran, and a database that is briefly unavailable: results at the
+//! provider are collected anyway.
 
 #![cfg(unix)]
 
@@ -31,7 +31,7 @@ fn variables(at: &Dialect) -> (String, String) {
 }
 
 #[test]
-fn batches_of_a_key_that_was_rotated_are_taken_over_by_the_new_one() {
+fn batches_of_a_rotated_key_are_taken_over_with_the_new_key() {
     each(&[&OPENAI, &ANTHROPIC, &GEMINI], |at| {
         let site = Site::new(at, slow(), ITEMS);
         site.kill_at(BatchPoint::StatusArrived, || {});
@@ -53,7 +53,7 @@ fn batches_of_a_key_that_was_rotated_are_taken_over_by_the_new_one() {
         let status = doctor("status").expect(0);
         status.says("batchwright doctor --adopt-batches");
 
-        // Its address is another one than that of the batch: the key does not go there.
+        // Its address differs from that of the batch, so the key is not sent there.
         let mut elsewhere = site.desk.command(["doctor", "--adopt-batches"]);
         let elsewhere = end({
             elsewhere.env(&key, "another");
@@ -74,7 +74,7 @@ fn batches_of_a_key_that_was_rotated_are_taken_over_by_the_new_one() {
 }
 
 #[test]
-fn a_database_that_is_away_for_a_moment_has_its_batch_collected_by_the_same_worker() {
+fn the_same_worker_collects_its_batch_after_a_short_database_outage() {
     let site = Site::new(&OPENAI, slow(), ITEMS);
     let there = site.desk.path(HOME).join("llm_jobs.db");
     let away = site.desk.path(HOME).join("away.db");

@@ -1,4 +1,4 @@
-//! What tests of runs in batches share: a provider with a Batch API, runs, and what the queue knows of them.
+//! Helpers for tests of runs in batches: a provider with a Batch API, runs, and the state of their queue.
 
 use std::collections::HashMap;
 use std::fs;
@@ -22,16 +22,16 @@ pub fn with(batches: BatchConfig) -> Simulator {
 
 pub const SHORT: Duration = Duration::from_millis(100);
 
-/// Long enough to be found under way.
+/// Long enough to be seen in progress.
 pub const LONG: Duration = Duration::from_secs(3);
 
-/// `run` with these words against a provider that has a Batch API, or another one.
+/// `run` with these words against a provider with a Batch API, or without one.
 pub fn command(desk: &Desk, sim: &Simulator, words: &str) -> Command {
     let words = ["run"].into_iter().chain(words.split_whitespace());
     with_provider(desk.command(words), sim)
 }
 
-/// A program that finds this provider in its environment.
+/// The program with this provider in its environment.
 pub fn with_provider(mut command: Command, sim: &Simulator) -> Command {
     command
         .env("BATCHWRIGHT_PROVIDER", "openai")
@@ -57,7 +57,7 @@ pub fn run(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
 
 pub const WORDS: &str = "in.jsonl -o out.jsonl";
 
-/// The store of the run to `out.jsonl`, once that is there.
+/// The store of the run with the output `out.jsonl`, once it exists.
 #[track_caller]
 pub fn queue(desk: &Desk) -> JobQueue {
     assert!(eventually(|| desk.exists(STORE)));
@@ -69,7 +69,7 @@ pub fn home_queue(desk: &Desk) -> JobQueue {
     JobQueue::open(&desk.path(HOME).join("llm_jobs.db")).unwrap()
 }
 
-/// Nothing is left behind.
+/// Asserts that no store or log is left.
 #[track_caller]
 pub fn clean(desk: &Desk) {
     assert_eq!(stores(desk), Vec::<PathBuf>::new());
@@ -79,7 +79,7 @@ pub fn clean(desk: &Desk) {
     }
 }
 
-/// Waits until so many requests are at the provider for good.
+/// Waits until the provider has accepted this number of requests.
 #[track_caller]
 pub fn accepted(sim: &Simulator, items: u64) {
     let there = |stats: &BatchStats| stats.items_accepted == items;
@@ -90,7 +90,7 @@ pub fn accepted(sim: &Simulator, items: u64) {
     );
 }
 
-/// Waits until the queue knows that so many are at the provider.
+/// Waits until the queue has recorded that this number of items is at the provider.
 #[track_caller]
 pub fn submitted(desk: &Desk, items: u64) {
     let queue = queue(desk);
@@ -125,7 +125,7 @@ pub fn summary(ended: &Ended) -> Value {
 
 pub const STORE: &str = "out.jsonl.batchwright";
 
-/// Starts the program with these words, beside this provider.
+/// Starts the program with these words and this provider.
 pub fn begun(desk: &Desk, sim: &Simulator, words: &str) -> Running {
     let command = desk.command(words.split_whitespace());
     Running::start(&mut with_provider(command, sim))
@@ -135,9 +135,9 @@ pub fn other(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
     begun(desk, sim, words).wait()
 }
 
-/// A run of this many items that has left them at the provider.
+/// A run that has left this number of items at the provider and ended.
 pub fn left_alone(items: usize) -> (Desk, Simulator) {
-    // The batch does not end before the run has left.
+    // The batch must not end before the run does.
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(2)));
     desk.prompts("in.jsonl", items);
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
@@ -155,7 +155,7 @@ pub fn bought(sim: &Simulator, items: u64) {
     );
 }
 
-/// All is in the output, bought once, and nothing is left behind.
+/// All results are in the output and billed once, and no store is left.
 #[track_caller]
 pub fn whole(desk: &Desk, sim: &Simulator, output: &str, items: usize) {
     assert_eq!(desk.ids(output), all_ids(items));
@@ -163,7 +163,7 @@ pub fn whole(desk: &Desk, sim: &Simulator, output: &str, items: usize) {
     assert_eq!(stores(desk), Vec::<PathBuf>::new());
 }
 
-/// The stores of runs, and what lies beside them.
+/// The stores of runs, and the files next to them.
 pub fn stores(desk: &Desk) -> Vec<PathBuf> {
     let entries = fs::read_dir(desk.path("")).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -176,7 +176,7 @@ pub fn only_process(desk: &Desk) -> ProcessId {
     process.process_id
 }
 
-/// The items are collected into the queue.
+/// A worker collects the items into the queue.
 pub fn worked(desk: &Desk, sim: &Simulator) -> (ProcessId, Ended) {
     let id = only_process(desk);
     let words = format!("work --strategy batch --until-empty --queue {STORE}");
@@ -184,7 +184,7 @@ pub fn worked(desk: &Desk, sim: &Simulator) -> (ProcessId, Ended) {
     (id, ended)
 }
 
-/// Renames the output, and what is named with it.
+/// Renames the output, and optionally the files that belong to it.
 pub fn renamed(desk: &Desk, to: &str, with_store: bool) {
     fs::rename(desk.path("out.jsonl"), desk.path(to)).unwrap();
     if with_store {
@@ -193,7 +193,7 @@ pub fn renamed(desk: &Desk, to: &str, with_store: bool) {
     }
 }
 
-/// A run all of whose items wait: nobody takes them over.
+/// A run whose submission is complete and whose items all wait, because the provider is unreachable.
 pub fn sealed(desk: &Desk, sim: &Simulator) -> Running {
     let mut refused = batch(desk, sim, WORDS);
     refused
@@ -209,7 +209,7 @@ pub fn sealed(desk: &Desk, sim: &Simulator) -> Running {
     running
 }
 
-/// How many items are in a state.
+/// Number of items in a state.
 pub fn items(numbers: &str, state: &str) -> Option<u64> {
     let label = format!("state=\"{state}\"}} ");
     let mut told = numbers.lines().filter_map(|line| {

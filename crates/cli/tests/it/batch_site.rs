@@ -1,5 +1,5 @@
-//! A queue full of prompts, workers that hand them over in batches, and a provider that counts what it
-//! is paid for: what all tests of batches that go wrong have in common.
+//! Helpers for tests of failing batches: a queue of prompts, workers that submit them in batches, and a provider
+//! that counts what it bills.
 
 #![cfg(unix)]
 
@@ -21,12 +21,12 @@ pub struct Dialect {
     pub name: &'static str,
     pub vendor: Option<Vendor>,
     pub key: &'static str,
-    /// Where its API is, below the simulator's address.
+    /// The path of its API, below the simulator's address.
     pub path: &'static str,
-    /// Whether the input is a file, that can be deleted before anything is sent again.
+    /// Whether the input is a file that can be deleted before prompts are submitted again.
     pub files: bool,
-    /// Whether it counts what a batch has answered: where it does not, a file of results that is short for a
-    /// while cannot be noticed.
+    /// Whether it reports the number of answers of a batch. If not, a temporarily incomplete results file cannot be
+    /// noticed.
     pub counts: bool,
 }
 
@@ -76,11 +76,11 @@ pub static ALL: [&Dialect; 9] = [
     &OPENAI, &GROQ, &MISTRAL, &XAI, &TOGETHER, &DEEPINFRA, &AZURE, &ANTHROPIC, &GEMINI,
 ];
 
-/// One provider of each kind: with a file for input and results (OpenAI), with results in pages (xAI), without files
-/// (Anthropic), and with files that we name (Gemini). `batch_chaos` kills workers at all providers.
+/// One provider of each kind: with files for input and results (OpenAI), with paged results (xAI), without files
+/// (Anthropic), and with files whose names we choose (Gemini). `batch_chaos` kills workers at all providers.
 pub static KINDS: [&Dialect; 4] = [&OPENAI, &XAI, &ANTHROPIC, &GEMINI];
 
-/// Runs `test` for each of these at once, for they mostly wait; says which one failed.
+/// Runs `test` for all of these at once, because they mostly wait; a failure names the provider.
 pub fn each<T: Sync + std::fmt::Debug>(all: &[T], test: impl Fn(&T) + Sync) {
     thread::scope(|scope| {
         let all: Vec<_> = all
@@ -95,7 +95,7 @@ pub fn each<T: Sync + std::fmt::Debug>(all: &[T], test: impl Fn(&T) + Sync) {
     });
 }
 
-/// The settings that decide how long things take.
+/// The settings that determine durations.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
     pub poll: &'static str,
@@ -109,7 +109,7 @@ pub const PACE: Pace = Pace {
     retries: "20",
 };
 
-/// Prompts on a queue, and the provider they are for.
+/// Prompts in a queue, and their provider.
 pub struct Site {
     pub desk: Desk,
     pub sim: Simulator,
@@ -150,7 +150,7 @@ impl Site {
         site.add(0, items, prompt)
     }
 
-    /// Puts further prompts on the queue, numbered from `from`.
+    /// Adds further prompts to the queue, numbered from `from`.
     fn add(mut self, from: usize, items: usize, prompt: impl Fn(usize) -> String) -> Self {
         let job = |i: usize| Job::from(Request::new(prompt(i)).with_id(format!("i-{i}")));
         let jobs = (from..from + items).map(job);
@@ -177,13 +177,12 @@ impl Site {
         command
     }
 
-    /// A worker that ends when nothing is left.
+    /// A worker that ends when no work is left.
     pub fn start(&self) -> Running {
         Running::start(&mut self.command("work --until-empty -v"))
     }
 
-    /// Has a worker come to this point and kills it there. Nothing has come of its request yet when
-    /// `then` is called.
+    /// Lets a worker reach this point and kills it there. The request has not taken effect yet when `then` is called.
     #[track_caller]
     pub fn kill_at(&self, point: BatchPoint, then: impl FnOnce()) {
         let pause = self.sim.pause_at(point, 1);
@@ -203,8 +202,8 @@ impl Site {
         self.queue.process(self.process).unwrap().unwrap().counts
     }
 
-    /// Works until nothing is left. A batch that is held is said to be, and looked for again; what is
-    /// still not there when all that was late has come never left, and is sent again.
+    /// Works until no work is left. A batch on hold is reported and searched again; if it is still missing after all
+    /// delayed batches have appeared, it was never created and is submitted again.
     #[track_caller]
     pub fn finish(&self, code: i32) -> Ended {
         for held in 0..6 {
@@ -230,7 +229,7 @@ impl Site {
         panic!("{}: it stays held", self.at.name);
     }
 
-    /// All that must be true once all is done, however it was got there.
+    /// The conditions that must hold at the end, in whatever way it was reached.
     #[track_caller]
     pub fn bought_once(&self) {
         let answered = self.answers().len();
@@ -241,13 +240,13 @@ impl Site {
         assert_eq!(finished, self.items as u64, "{} {stats:?}", self.at.name);
     }
 
-    /// Why a job failed, if one did.
+    /// The error of a failed job, if there is one.
     fn why(&self) -> Option<Error> {
         let mut results = self.queue.get_results(self.process);
         results.find_map(|result| result.unwrap().error)
     }
 
-    /// Nothing was paid twice, and nobody complained of a request.
+    /// Asserts that nothing was billed twice and no request was malformed.
     #[track_caller]
     pub fn paid_once(&self) {
         let (stats, calls) = (self.sim.batch_stats(), self.sim.stats());
@@ -258,7 +257,7 @@ impl Site {
         assert!(self.queue.batches(None).unwrap().is_empty(), "{name}");
     }
 
-    /// So many batches were paid for, and no file is left.
+    /// Asserts that this number of batches was billed and no file is left.
     #[track_caller]
     pub fn took(&self, batches: u64) {
         let stats = self.sim.batch_stats();
@@ -266,8 +265,8 @@ impl Site {
         assert_eq!(stats.files_left, 0, "{} {stats:?}", self.at.name);
     }
 
-    /// The numbers of the prompts with an answer; each is its own, and there is one outcome for each
-    /// prompt.
+    /// The numbers of the answered prompts. Asserts that each answer belongs to its prompt and that each prompt has one
+    /// outcome.
     #[track_caller]
     pub fn answers(&self) -> HashSet<usize> {
         let mut seen = HashSet::new();

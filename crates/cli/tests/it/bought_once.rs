@@ -1,4 +1,4 @@
-//! A batch is bought once, whatever is done between two runs of its output: by what `status` advises, a
+//! A batch is billed once, whatever happens between two runs of its output: following the advice of `status`, a
 //! rename, another path, another data folder, another provider, another output in its place, or a kill.
 
 use std::fs;
@@ -17,7 +17,7 @@ use super::batch_runs::{
 use super::common::{Desk, Ended, HOME, Running, all_ids, simulator};
 
 #[test]
-fn what_a_run_left_is_never_advised_to_be_bought_by_a_worker() {
+fn status_never_advises_a_worker_for_items_of_a_run() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
     desk.prompts("in.jsonl", 3);
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
@@ -36,7 +36,7 @@ fn what_a_run_left_is_never_advised_to_be_bought_by_a_worker() {
     told(&status, &status.stderr);
     let doctor = other(&desk, &sim, &format!("doctor --queue {STORE}"));
     told(&doctor, &doctor.stdout);
-    // Beside it, only what belongs to no run is named for a worker.
+    // In addition, only processes that belong to no run are listed for a worker.
     let free = other(&desk, &sim, "submit in.jsonl").expect(0);
     let free = free.stdout.trim();
     other(&desk, &sim, "status").says(&format!("batchwright work --processes {free}"));
@@ -44,7 +44,7 @@ fn what_a_run_left_is_never_advised_to_be_bought_by_a_worker() {
 }
 
 #[test]
-fn whatever_status_advises_the_batch_is_bought_once() {
+fn following_the_advice_of_status_bills_the_batch_once() {
     let (desk, sim) = left_alone(5);
     let belongs = |ended: Ended| {
         let output = desk.path("out.jsonl").canonicalize().unwrap();
@@ -94,11 +94,11 @@ fn whatever_status_advises_the_batch_is_bought_once() {
 }
 
 #[test]
-fn an_output_that_lacks_what_was_saved_is_refused() {
+fn an_output_without_saved_results_is_rejected() {
     let (desk, sim) = left_alone(3);
     worked(&desk, &sim);
     desk.prompts("in.jsonl", 4);
-    // The three are saved, and the fourth is under way.
+    // Three are saved, and the fourth is in progress.
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     let saved = desk.read("out.jsonl");
     assert_eq!(saved.lines().count(), 3);
@@ -126,14 +126,14 @@ fn an_output_that_lacks_what_was_saved_is_refused() {
 }
 
 #[test]
-fn an_output_is_its_own_though_what_came_last_is_not_kept() {
+fn an_output_that_lacks_unbilled_outdated_failures_still_belongs_to_its_store() {
     let config = BatchConfig::default().duration(SHORT).item_failures(1.0);
     let (desk, sim) = (Desk::new(), with(config));
     desk.prompts("in.jsonl", 2);
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     let work = format!("work --strategy batch --until-empty --queue {STORE}");
     other(&desk, &sim, &work);
-    // Nobody paid for these failures, and the items ask something else by now.
+    // These failures were not billed, and the items have other prompts now.
     for _ in 0..2 {
         let changed = desk
             .read("in.jsonl")
@@ -152,7 +152,7 @@ fn an_output_is_its_own_though_what_came_last_is_not_kept() {
 fn a_dry_run_leaves_every_file_as_it_is() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", 3);
-    // Killed while it wrote a line.
+    // The run was killed while it wrote a line.
     desk.write("out.jsonl", "{\"id\":\"i-");
     written(&desk);
     let mut dry = command(&desk, &sim, &format!("{WORDS} --dry-run"));
@@ -196,11 +196,11 @@ fn an_output_that_was_renamed_keeps_its_batch() {
         whole(&desk, &sim, to, 3);
         assert!(!desk.exists("there/new.jsonl.batchwright"));
     };
-    // Each waits for its batch.
+    // Both wait for their batches.
     std::thread::scope(|scope| {
         scope.spawn(|| renamed_to("there/new.jsonl", true, ""));
         scope.spawn(|| renamed_to("new.jsonl", false, "--data-dir elsewhere"));
-        // The list in the data folder knows of the store.
+        // The list in the data folder contains the store.
         scope.spawn(|| renamed_to("there/new.jsonl", false, ""));
     });
 }
@@ -229,7 +229,7 @@ fn a_link_to_an_output_leads_to_its_batch() {
 }
 
 #[test]
-fn an_output_that_is_gone_is_asked_for_before_its_items_are_bought_again() {
+fn a_missing_output_is_reported_before_its_items_are_sent_again() {
     let (desk, sim) = left_alone(3);
     let id = only_process(&desk);
     fs::remove_file(desk.path("out.jsonl")).unwrap();
@@ -242,13 +242,13 @@ fn an_output_that_is_gone_is_asked_for_before_its_items_are_bought_again() {
     whole(&desk, &sim, "out.jsonl", 3);
 }
 
-/// The store that a run makes first.
+/// The first store that a run creates.
 fn written(desk: &Desk) {
     drop(JobQueue::open(desk.path(STORE)).unwrap());
 }
 
 #[test]
-fn a_run_that_was_killed_before_it_submitted_is_run() {
+fn a_run_killed_before_submitting_is_repeated() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", 3);
     desk.write("out.jsonl", "");
@@ -265,7 +265,7 @@ fn a_run_that_was_killed_before_it_submitted_is_run() {
 }
 
 #[test]
-fn a_run_that_was_killed_after_it_saved_all_is_over() {
+fn a_run_killed_after_saving_everything_is_finished() {
     let (desk, sim) = left_alone(3);
     run(&desk, &sim, WORDS).expect(0);
     written(&desk);
@@ -274,7 +274,7 @@ fn a_run_that_was_killed_after_it_saved_all_is_over() {
 }
 
 #[test]
-fn a_store_that_is_none_of_ours_stops_the_run() {
+fn a_store_of_another_program_stops_the_run() {
     let (desk, sim) = left_alone(2);
     let own = fs::read(desk.path(STORE)).unwrap();
     let diary = "dear diary".repeat(1000);
@@ -294,7 +294,7 @@ fn a_store_that_is_none_of_ours_stops_the_run() {
 }
 
 #[test]
-fn whoever_has_the_output_next_finds_no_store_that_is_about_to_go() {
+fn the_next_run_of_an_output_finds_no_store_that_is_being_removed() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", 3);
     let running = Running::start(&mut batch(&desk, &sim, WORDS));
@@ -319,7 +319,7 @@ fn calls_and_pipes_have_no_store() {
 }
 
 #[test]
-fn giving_a_run_up_removes_its_store() {
+fn cancelling_a_run_removes_its_store() {
     let (desk, sim) = left_alone(2);
     other(&desk, &sim, &format!("cancel --queue {STORE} --delete")).expect(0);
     assert_eq!(stores(&desk), Vec::<PathBuf>::new());
@@ -340,7 +340,7 @@ fn with_xai(desk: &Desk, openai: &Simulator, xai: &Simulator, words: &str) -> Co
 }
 
 #[test]
-fn another_provider_is_told_where_the_items_are() {
+fn a_run_with_another_provider_reports_where_the_items_are() {
     let (desk, openai, xai) = (Desk::new(), taking(LONG), xai());
     desk.prompts("in.jsonl", 4);
     run(&desk, &openai, &format!("{WORDS} --no-wait")).expect(0);
@@ -366,7 +366,7 @@ fn another_provider_is_told_where_the_items_are() {
 }
 
 #[test]
-fn what_is_cancelled_goes_to_the_other_provider() {
+fn cancelled_items_are_sent_to_the_other_provider() {
     let (desk, openai, xai) = (Desk::new(), taking(LONG), xai());
     desk.prompts("in.jsonl", 4);
     run(&desk, &openai, &format!("{WORDS} --no-wait")).expect(0);

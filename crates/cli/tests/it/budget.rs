@@ -1,13 +1,13 @@
-//! A run stops before it costs more than its budget, against a provider that bills by itself.
+//! A run stops before it costs more than its budget. The provider computes the bill independently.
 
 use batchwright::Usd;
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 use serde_json::Value;
 
-use super::batch_runs::{command, summary};
+use super::batch_runs::{LONG, SHORT, command, summary, taking};
 use super::common::{Desk, Ended, Running, prompt_lines, simulator};
 
-/// A model that takes 0.15 and 0.60 dollars per million tokens.
+/// A model that costs 0.15 and 0.60 dollars per million tokens.
 const MODEL: &str = "--model gpt-4o-mini --max-tokens 20 --json";
 
 fn run(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
@@ -19,7 +19,7 @@ fn usd(value: &Value) -> Usd {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-/// What one of these prompts costs: all of them have the same length.
+/// The cost of one of these prompts, which all have the same length.
 fn cost_of_one(desk: &Desk) -> Usd {
     let sim = simulator(SimConfig::default());
     desk.write("in.jsonl", lines(0..1));
@@ -36,13 +36,13 @@ fn times(one: Usd, calls: u64) -> Usd {
     Usd::from_picos(one.picos() * calls)
 }
 
-/// As a value of the flag, without loss.
+/// The amount as a value of the flag, without rounding.
 fn flag(amount: Usd) -> String {
     format!("{:.12}", amount.picos() as f64 / 1e12)
 }
 
 #[test]
-fn a_run_stops_before_its_budget_is_exceeded_and_goes_on_with_a_higher_one() {
+fn a_run_stops_before_its_budget_is_exceeded_and_resumes_with_a_higher_one() {
     let desk = Desk::new();
     let one = cost_of_one(&desk);
     let sim = simulator(SimConfig::default());
@@ -66,7 +66,7 @@ fn a_run_stops_before_its_budget_is_exceeded_and_goes_on_with_a_higher_one() {
         .says("remaining items would cost about")
         .says(" --budget 0.01");
 
-    // The same budget does not buy anything more, and nothing is forgotten.
+    // With the same budget, nothing more is sent, and the earlier cost still counts.
     let again = run(
         &desk,
         &sim,
@@ -76,15 +76,15 @@ fn a_run_stops_before_its_budget_is_exceeded_and_goes_on_with_a_higher_one() {
     assert!(times(one, sim.stats().paid) <= budget);
     run(&desk, &sim, "-o out.jsonl --budget 0.01").expect(0);
     assert_eq!(sim.stats().paid, 200);
-    // Without the output, a run begins again.
+    // Without the output, a run starts from the beginning.
     std::fs::remove_file(desk.path("out.jsonl")).unwrap();
     let anew = run(&desk, &sim, "-o out.jsonl --budget 0.01").expect(0);
     assert_eq!(usd(&summary(&anew)["budget"]["spent"]), times(one, 200));
 }
 
-/// A budget is for the output: what it cost without a budget counts.
+/// A budget applies to the output: costs of runs without a budget count too.
 #[test]
-fn what_an_output_cost_without_a_budget_counts() {
+fn earlier_costs_of_an_output_count_towards_its_budget() {
     let desk = Desk::new();
     let one = cost_of_one(&desk);
     let sim = simulator(SimConfig::default());
@@ -150,8 +150,8 @@ fn a_run_whose_calls_have_no_upper_bound_is_refused() {
         ),
         ("--model new --budget-tokens 500", "set --max-tokens"),
         (
-            "--model gpt-4o-mini --budget 1 --strategy batch",
-            "use --strategy sync or flex",
+            "--model new --max-tokens 9 --budget 1 --strategy batch",
+            "no price of \"new\" at openai is known",
         ),
         (
             "--model gpt-4o-mini --budget 0",
@@ -180,4 +180,61 @@ fn a_row_without_an_upper_bound_stops_the_run() {
     let ended = run(&desk, &sim, "-o out.jsonl --budget 1").expect(4);
     ended.says("how many tokens a part of the type \"image_url\" needs is unknown");
     assert_eq!(sim.stats().calls, 0);
+}
+
+/// Batches of a run take what the budget allows; the record beside the output counts what the queue has spent.
+#[test]
+fn a_run_in_batches_stops_before_its_budget_is_exceeded_and_continues_with_a_higher_one() {
+    let desk = Desk::new();
+    let one = cost_of_one(&desk);
+    let sim = taking(SHORT);
+    desk.write("in.jsonl", lines(0..20));
+    let budget = times(one, 6);
+    let words = "-o out.jsonl --strategy batch";
+    let ended = run(&desk, &sim, &format!("{words} --budget {}", flag(budget))).expect(4);
+    let told = &summary(&ended)["budget"];
+    let done = desk.results("out.jsonl");
+    let spent: Usd = done.iter().map(|line| usd(&line["cost_usd"])).sum();
+    assert_eq!(usd(&told["spent"]), spent);
+    assert_eq!(spent.picos() * 2, times(one, done.len() as u64).picos());
+    assert!(
+        spent <= budget && done.len() >= 7,
+        "{spent} of {budget}: {}",
+        done.len()
+    );
+    ended
+        .says("stopped: the budget of")
+        .says("remaining items would cost about")
+        .says(" --budget 0.01");
+    // Calls would count too.
+    let ended = run(&desk, &sim, &format!("{words} --budget {}", flag(budget)));
+    ended.expect(4);
+    assert_eq!(sim.batch_stats().items_accepted, done.len() as u64);
+
+    // Without the flag, the budget of the process stays.
+    run(&desk, &sim, words).expect(4);
+    assert_eq!(sim.batch_stats().items_accepted, done.len() as u64);
+    let ended = run(&desk, &sim, &format!("{words} --budget 0.01")).expect(0);
+    assert_eq!(desk.results("out.jsonl").len(), 20);
+    assert_eq!(
+        usd(&summary(&ended)["budget"]["spent"]).picos() * 2,
+        times(one, 20).picos()
+    );
+    assert!(!desk.path("out.jsonl.batchwright").exists());
+    // More items of the same output: what was spent is on record.
+    desk.write("in.jsonl", lines(0..21));
+    let ended = run(&desk, &sim, "-o out.jsonl --budget 0.01").expect(0);
+    let spent = usd(&summary(&ended)["budget"]["spent"]);
+    assert_eq!(spent.picos(), times(one, 10).picos() + one.picos());
+}
+
+/// An earlier run without a limit keeps its own.
+#[test]
+fn a_run_in_batches_without_a_budget_gets_none_in_between() {
+    let (desk, sim) = (Desk::new(), taking(LONG));
+    desk.write("in.jsonl", lines(0..3));
+    let words = "-o out.jsonl --strategy batch";
+    run(&desk, &sim, &format!("{words} --no-wait")).expect(0);
+    let ended = run(&desk, &sim, &format!("{words} --budget 1")).expect(2);
+    ended.says("without a budget is under way");
 }

@@ -1,4 +1,4 @@
-//! Jobs that wait for others, from the outside: in batches, cancelled, and killed in the middle.
+//! Jobs that wait for others, through the program: in batches, cancelled, and killed in the middle.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn run(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
 }
 
 #[test]
-fn prompts_that_a_job_waits_for_go_out_in_a_batch_when_its_process_is_worked_alone() {
+fn a_worker_of_one_process_submits_the_prompts_that_its_jobs_wait_for() {
     let sim = taking(Duration::from_millis(100));
     let (desk, id) = submitted(5);
     let words = format!("work --strategy batch --until-empty --processes {id}");
@@ -39,11 +39,11 @@ fn prompts_that_a_job_waits_for_go_out_in_a_batch_when_its_process_is_worked_alo
 }
 
 #[test]
-fn cancelling_a_job_cancels_the_batch_of_what_it_waits_for() {
+fn cancelling_a_job_cancels_the_batch_of_its_children() {
     for words in ["", " --delete"] {
         let sim = taking(Duration::from_secs(20));
         let (desk, id) = submitted(5);
-        // Ends although the job itself still waits.
+        // The worker ends although the job itself still waits.
         let words = (
             format!("work --strategy batch --until-submitted --processes {id}"),
             words,

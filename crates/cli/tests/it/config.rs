@@ -1,4 +1,4 @@
-//! `batchwright config`, and what `run` and `providers` make of it.
+//! `batchwright config`, and its effect on `run` and `providers`.
 
 use std::process::Command;
 
@@ -33,7 +33,7 @@ fn row(list: &Ended, key: &str) -> String {
 }
 
 #[test]
-fn a_value_is_stored_shown_and_forgotten() {
+fn a_value_is_stored_shown_and_deleted() {
     let desk = Desk::new();
     let none = config(&desk, &["get", "llm.model"])
         .expect(0)
@@ -65,7 +65,7 @@ fn a_value_is_stored_shown_and_forgotten() {
 }
 
 #[test]
-fn what_the_environment_overrides_is_said() {
+fn overriding_by_the_environment_is_reported() {
     let desk = Desk::new();
     let with_env = |words: &[&str]| {
         let mut command = desk.command(["config"].iter().chain(words));
@@ -101,7 +101,7 @@ fn what_the_environment_overrides_is_said() {
 }
 
 #[test]
-fn what_is_no_setting_or_no_value_of_it_is_refused_with_what_is() {
+fn unknown_settings_and_invalid_values_are_rejected_with_the_accepted_ones() {
     let desk = Desk::new();
     for (words, said) in [
         (
@@ -159,7 +159,7 @@ fn the_help_names_every_setting_with_its_variable() {
     }
 }
 
-/// The model that a run asked for.
+/// The model that a run requested.
 fn asked_model(desk: &Desk, sim: &Simulator, words: &[&str], env: &[(&str, &str)]) -> String {
     let _ = std::fs::remove_file(desk.path("out.jsonl"));
     let url = sim.base_url();
@@ -199,7 +199,7 @@ fn a_run_takes_the_flag_over_the_environment_over_the_store() {
 }
 
 #[test]
-fn pace_and_fallback_of_a_run_come_from_the_store_too() {
+fn rate_and_fallback_of_a_run_can_be_stored_settings() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 3);
     set(&desk, "llm.sync_concurrency", "3");
@@ -240,7 +240,7 @@ fn pace_and_fallback_of_a_run_come_from_the_store_too() {
 }
 
 #[test]
-fn a_bad_value_in_the_store_names_key_and_value_and_what_is_accepted() {
+fn the_error_for_a_stored_value_names_key_value_and_accepted_values() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 1);
     let sim = good();
@@ -265,7 +265,7 @@ fn a_bad_value_in_the_store_names_key_and_value_and_what_is_accepted() {
 }
 
 #[test]
-fn twenty_processes_set_at_once_and_another_one_sees_it() {
+fn settings_written_by_twenty_processes_are_read_by_another() {
     let desk = Desk::new();
     let store = SqliteConfig::new(desk.path(FILE));
     let mut watch = SettingsWatch::new(Settings::new(), std::sync::Arc::new(store)).unwrap();
@@ -281,7 +281,7 @@ fn twenty_processes_set_at_once_and_another_one_sees_it() {
             Running::start(&mut desk.command(["config", "set", keys[n % keys.len()], &value]))
         })
         .collect();
-    // A reader waits for twenty writers no longer than a tenth of a second.
+    // A reader waits for twenty writers at most a tenth of a second.
     assert!(
         eventually(|| watch.refresh().is_ok_and(|new| new)),
         "never seen"
@@ -291,7 +291,7 @@ fn twenty_processes_set_at_once_and_another_one_sees_it() {
     }
     watch.refresh().unwrap();
     let settings = watch.settings();
-    // Each key was set by five, and the last of them counts.
+    // Five writers set each key, and the last value counts.
     assert_eq!(settings.max_retries().unwrap() % 4, 2);
     assert_eq!(settings.batch_size().unwrap() % 4, 1);
     assert_eq!(settings.worker_count().unwrap() % 4, 0);
@@ -305,9 +305,9 @@ fn twenty_processes_set_at_once_and_another_one_sees_it() {
     assert_eq!(watch.settings().worker_count().unwrap(), 21);
 }
 
-/// However far a change had come, the file holds the value before or after it.
+/// At whatever moment a change is killed, the file contains either the old or the new value.
 #[test]
-fn a_change_that_is_killed_is_made_or_not() {
+fn a_killed_change_is_atomic() {
     let desk = Desk::new();
     let store = SqliteConfig::new(desk.path(FILE));
     let mut last = 1;
@@ -370,7 +370,7 @@ fn a_broken_file_stops_a_run_before_it_spends() {
     assert_eq!(config(&desk, &["get", "llm.model"]).expect(0).stdout, "m\n");
 }
 
-/// A data folder that this user cannot write to; made writable again when dropped.
+/// A data folder that this user cannot write to; it becomes writable again when this is dropped.
 #[cfg(unix)]
 struct ReadOnly<'d> {
     desk: &'d Desk,
@@ -379,7 +379,7 @@ struct ReadOnly<'d> {
 
 #[cfg(unix)]
 impl<'d> ReadOnly<'d> {
-    /// None where this user may write anywhere and may not mount.
+    /// `None` if this user may write anywhere and may not mount.
     fn new(desk: &'d Desk) -> Option<Self> {
         let folder = desk.path(HOME);
         Self::permit(desk, 0o444, 0o555);
@@ -390,7 +390,7 @@ impl<'d> ReadOnly<'d> {
         if std::fs::write(folder.join("probe"), "").is_err() {
             return Some(made);
         }
-        // Permissions mean nothing to root.
+        // Permissions do not apply to root.
         std::fs::remove_file(folder.join("probe")).unwrap();
         let mount = |options: &[&str]| {
             let status = Command::new("mount").args(options).arg(&folder).output();
@@ -447,7 +447,7 @@ fn a_read_only_folder_can_be_read_and_says_why_it_cannot_be_written() {
 }
 
 #[test]
-fn the_list_fits_the_terminal_and_is_whole_in_a_pipe() {
+fn the_list_fits_the_terminal_and_is_complete_in_a_pipe() {
     let desk = Desk::new();
     let shown = |env: &[(&str, &str)]| {
         let mut command = desk.command(["config", "list"]);

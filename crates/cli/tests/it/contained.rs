@@ -1,5 +1,5 @@
-//! Processes of a command that hide from it: they are counted with it, and end with it. Each test runs twice, with a
-//! cgroup for each command and as on a system without cgroups; it says if one of these cannot be had here.
+//! Processes of a command that hide from it: they count as part of it and end with it. Each test runs twice, with a
+//! cgroup per command and as on a system without cgroups; if one of these is unavailable, the test prints that.
 
 use std::fs;
 use std::process::Command;
@@ -50,7 +50,7 @@ pub enum By {
 const BOTH: [By; 2] = [By::Cgroup, By::Tracking];
 
 impl By {
-    /// Says so if it cannot be had here.
+    /// Whether it is available here; if not, prints that.
     pub fn is_there(self) -> bool {
         let Some(prepared) = prepare(&sandbox()) else {
             return false;
@@ -68,7 +68,7 @@ impl By {
         found
     }
 
-    /// batchwright as a system with or without cgroups has it.
+    /// batchwright as on a system with or without cgroups.
     fn command(self, desk: &Desk, words: &str) -> Command {
         let words = words.split_whitespace();
         match self {
@@ -133,7 +133,7 @@ fn a_hidden_process_ends_with_its_command_and_not_with_the_run() {
     }
 }
 
-/// Memory is that of the process although its first thread, by which the kernel shows it, has none any more.
+/// The memory of the process is measured although its first thread, which the kernel reports it for, has ended.
 #[test]
 fn a_process_whose_first_thread_has_ended_is_measured() {
     for by in BOTH.into_iter().filter(|by| by.is_there()) {
@@ -151,7 +151,7 @@ fn a_process_whose_first_thread_has_ended_is_measured() {
     }
 }
 
-/// Starts a hidden process that traces a process of the command and never asks for its end.
+/// Starts a hidden process that traces a process of the command and never reaps it.
 const TRACE: &str = r#"
 import os, signal, sys, time
 code = """if 1:
@@ -190,7 +190,7 @@ if sys.argv[1] == "first":
     os.kill(os.getpid(), signal.SIGUSR1)
 "#;
 
-/// The kernel reports the end of a traced process to its tracer only.
+/// The kernel reports the end of a traced process only to its tracer.
 #[test]
 fn a_traced_process_is_not_waited_for_without_end() {
     for by in BOTH.into_iter().filter(|by| by.is_there()) {
@@ -199,15 +199,15 @@ fn a_traced_process_is_not_waited_for_without_end() {
         let job = format!("{0} trace.py stray\n{0} trace.py first\n", python());
         let records = by.exec(&desk, "-j 1 --timeout 3s", &job);
         assert_eq!(records[0]["status"], "completed", "{by:?}: {}", records[0]);
-        // Its tracer holds its signal back until the time is over, unless the watchdog has found the tracer before.
+        // Its tracer holds its signal back until the time limit, unless the watchdog has found the tracer before.
         assert_eq!(records[1]["status"], "failed", "{by:?}: {}", records[1]);
     }
 }
 
-/// Nobody can end a process that is traced from outside, as by a debugger; the run goes on without it.
+/// A process that is traced from outside, for example by a debugger, cannot be ended; the run continues without it.
 #[test]
 #[ignore = "twenty seconds"]
-fn a_process_that_never_ends_is_given_up_and_named() {
+fn a_process_that_never_ends_is_abandoned_and_reported() {
     let Some(_) = prepare(&sandbox()) else { return };
     let desk = Desk::new();
     desk.write(
@@ -252,7 +252,7 @@ fn a_process_that_never_ends_is_given_up_and_named() {
 }
 
 #[test]
-fn what_commands_leave_in_their_temporary_folder_goes_however_deep_it_is() {
+fn temporary_files_of_commands_are_removed_at_any_depth() {
     let Some(_) = prepare(&sandbox()) else { return };
     let desk = Desk::new();
     let code = "import os\nprint(os.environ['TMPDIR'])\nos.chdir(os.environ['TMPDIR'])\n\
@@ -272,7 +272,7 @@ fn what_commands_leave_in_their_temporary_folder_goes_however_deep_it_is() {
 }
 
 #[test]
-fn what_cannot_be_removed_is_said_with_its_place() {
+fn files_that_cannot_be_removed_are_reported_with_their_path() {
     let Some(_) = prepare(&sandbox()) else { return };
     let desk = Desk::new();
     let job = "touch $TMPDIR/kept && echo $TMPDIR > tmp; while ! [ -e go ]; do sleep 0.01; done";
@@ -298,9 +298,9 @@ fn what_cannot_be_removed_is_said_with_its_place() {
     fs::remove_dir_all(run).unwrap();
 }
 
-/// Each of them takes one of the numbers that all processes of the machine share.
+/// Each of them occupies a process number of the machine.
 #[test]
-fn ended_processes_that_nobody_asks_count_too() {
+fn unreaped_processes_count_towards_the_limit() {
     for by in BOTH.into_iter().filter(|by| by.is_there()) {
         let desk = Desk::new();
         let code = "import os, time\nfor _ in range(60):\n    if os.fork() == 0: os._exit(0)\ntime.sleep(20)\n";
@@ -311,7 +311,7 @@ fn ended_processes_that_nobody_asks_count_too() {
     }
 }
 
-/// Batchwright inherits them while their command runs.
+/// Batchwright adopts them while their command runs.
 #[test]
 fn orphans_are_reaped_while_their_command_runs() {
     for by in BOTH.into_iter().filter(|by| by.is_there()) {
@@ -329,7 +329,7 @@ fn orphans_are_reaped_while_their_command_runs() {
 }
 
 #[test]
-fn a_stopped_watchdog_does_not_hold_up_the_end() {
+fn a_stopped_watchdog_does_not_delay_the_end() {
     let desk = Desk::new();
     let code = "import os, signal\nfor pid in filter(str.isdigit, os.listdir('/proc')):\n    \
                 try:\n        words = open(f'/proc/{pid}/cmdline').read()\n        \
@@ -343,7 +343,7 @@ fn a_stopped_watchdog_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn which_mechanism_holds_processes_together_is_said() {
+fn the_containment_mechanism_is_reported() {
     for (by, name) in [(By::Cgroup, "cgroup"), (By::Tracking, "process tracking")] {
         if by.is_there() {
             let desk = Desk::new();

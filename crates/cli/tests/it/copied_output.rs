@@ -1,4 +1,4 @@
-//! A run is two files: a user who moves or copies both moves or copies the run, and nothing is bought twice.
+//! A run is two files. If a user moves or copies both, the run is moved or copied, and nothing is billed twice.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use super::batch_runs::{
 use super::common::{Desk, HOME, Running, all_ids};
 
 #[test]
-fn a_copy_of_both_files_buys_nothing_again() {
+fn a_copy_of_both_files_resends_nothing() {
     let (desk, sim) = left_alone(5);
     fs::create_dir(desk.path("bak")).unwrap();
     for file in ["out.jsonl", STORE] {
@@ -26,7 +26,7 @@ fn a_copy_of_both_files_buys_nothing_again() {
 }
 
 #[test]
-fn both_files_moved_make_room_for_another_run() {
+fn after_moving_both_files_another_run_can_use_the_path() {
     let (desk, sim) = left_alone(5);
     fs::create_dir(desk.path("arch")).unwrap();
     for file in ["out.jsonl", STORE] {
@@ -42,7 +42,7 @@ fn both_files_moved_make_room_for_another_run() {
 }
 
 #[test]
-fn status_shows_a_run_whose_store_the_data_folder_has_heard_of() {
+fn status_shows_a_run_listed_in_the_data_folder() {
     let (desk, sim) = left_alone(2);
     let store = desk.path("").canonicalize().unwrap().join(STORE);
     let id = only_process(&desk).to_string();
@@ -61,7 +61,7 @@ fn status_shows_a_run_whose_store_the_data_folder_has_heard_of() {
     let listed = || fs::read_dir(desk.path(HOME).join("runs")).unwrap().count();
     assert_eq!(listed(), 1);
     run(&desk, &sim, WORDS).expect(0);
-    // What is gone is dropped.
+    // Deleted stores are dropped from the list.
     assert!(shown("").is_empty());
     assert_eq!(listed(), 0);
     for words in ["cancel", "retry", "results", "status", "work"] {
@@ -107,10 +107,10 @@ fn moved(desk: &Desk, file: &str) {
 }
 
 #[test]
-fn a_killed_run_goes_on_elsewhere_with_its_log_and_only_with_it() {
+fn a_moved_killed_run_resumes_only_with_its_log() {
     let (desk, sim) = killed();
     let log = format!("{STORE}-wal");
-    // A look at it leaves the log where it is.
+    // Showing it does not move the log.
     other(&desk, &sim, "status").expect(0);
     assert!(desk.exists(&log));
     moved(&desk, "out.jsonl");
@@ -119,11 +119,11 @@ fn a_killed_run_goes_on_elsewhere_with_its_log_and_only_with_it() {
         "run --strategy batch in.jsonl -o arch/out.jsonl",
         "work --queue arch/out.jsonl.batchwright",
     ];
-    // Each looks for the log for two seconds.
+    // Each searches the log for two seconds.
     for one in both.map(|words| begun(&desk, &sim, words)) {
         one.wait().says("lacks its log");
     }
-    // Its log lies where the next store would be, or another one is put.
+    // Its log is where the next store would be, or there is another one.
     run(&desk, &sim, WORDS).expect(1).says("no longer here");
     let another = "another.jsonl.batchwright";
     drop(JobQueue::open(desk.path(another)).unwrap());
@@ -140,7 +140,7 @@ fn a_killed_run_goes_on_elsewhere_with_its_log_and_only_with_it() {
 }
 
 #[test]
-fn files_in_a_folder_named_runs_are_left_alone_where_there_is_no_data_folder() {
+fn files_in_a_folder_named_runs_outside_a_data_folder_are_not_touched() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", 1);
     fs::create_dir(desk.path("runs")).unwrap();

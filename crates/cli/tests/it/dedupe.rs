@@ -1,4 +1,4 @@
-//! Equal prompts are asked once and answered to all, whatever happens meanwhile.
+//! Identical prompts are sent once and all get the answer, whatever happens meanwhile.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::common::{Desk, all_ids, eventually, good, has, id, ids_in_order, simulator};
 
-/// `n` items, of which those from `different` on ask what one before them asks.
+/// `n` items; those from `different` on have the same prompts as earlier ones.
 fn with_equals(n: usize, different: usize) -> String {
     let line = |i: usize| {
         let asks = if i < different { i } else { i * 7 % different };
@@ -21,7 +21,7 @@ fn summary(stdout: &str) -> Value {
 }
 
 #[test]
-fn equal_prompts_of_temperature_0_are_asked_once_and_others_where_it_is_said() {
+fn duplicates_are_sent_once_at_temperature_0_or_with_dedupe() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.jsonl", with_equals(30, 20));
     let mut calls = 0;
@@ -56,7 +56,7 @@ fn equal_prompts_of_temperature_0_are_asked_once_and_others_where_it_is_said() {
 }
 
 #[test]
-fn a_line_says_who_was_asked_in_its_stead() {
+fn the_line_of_a_duplicate_names_the_item_that_was_sent() {
     let (desk, sim) = (Desk::new(), good());
     let rows = "id,prompt,who\na,Name a prime.,x\nb,Name a prime.,y\nc,Name another.,z\n";
     desk.write("in.csv", rows);
@@ -88,7 +88,7 @@ fn a_line_says_who_was_asked_in_its_stead() {
 }
 
 #[test]
-fn samples_of_a_prompt_are_asked_each() {
+fn each_sample_of_a_prompt_is_sent() {
     let (desk, sim) = (Desk::new(), good());
     let lines = "{\"id\":\"a\",\"prompt\":\"p\"}\n{\"id\":\"b\",\"prompt\":\"p\"}\n";
     desk.write("in.jsonl", lines);
@@ -102,12 +102,12 @@ fn samples_of_a_prompt_are_asked_each() {
 }
 
 #[test]
-fn what_the_output_has_an_answer_to_is_not_asked_under_another_id() {
+fn a_prompt_answered_in_the_output_is_not_sent_under_another_id() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.jsonl", with_equals(10, 10));
     let words = "in.jsonl -o out.jsonl --dedupe";
     desk.run(&sim, words).expect(0);
-    // One with a new id, two more that ask the same, and one that asks something new.
+    // One item with a new id, two more identical ones, and one with a new prompt.
     let more = ["x", "y", "z"].map(|id| format!("{{\"id\":\"{id}\",\"prompt\":\"prompt 3\"}}\n"));
     let other = "{\"id\":\"new\",\"prompt\":\"prompt 10\"}\n";
     let renamed = with_equals(10, 10).replace("i-5", "renamed");
@@ -131,8 +131,8 @@ fn what_the_output_has_an_answer_to_is_not_asked_under_another_id() {
 }
 
 #[test]
-fn a_changed_item_takes_the_answer_that_another_one_has() {
-    // What was first in the output moves the lines behind it when it is set aside.
+fn a_changed_item_gets_the_existing_answer_of_another_item() {
+    // If the first lines of the output are moved to the archive, the positions of the others change.
     for changed in ["prompt 3", "prompt 0"] {
         let (desk, sim) = (Desk::new(), good());
         desk.write("in.jsonl", with_equals(4, 4));
@@ -151,7 +151,7 @@ fn a_changed_item_takes_the_answer_that_another_one_has() {
 }
 
 #[test]
-fn a_failure_is_that_of_all_who_ask_the_same() {
+fn a_failure_applies_to_all_duplicates() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default().trouble(Trouble::Refusal, 1.0));
     desk.write("in.jsonl", with_equals(3000, 1));
@@ -162,7 +162,7 @@ fn a_failure_is_that_of_all_who_ask_the_same() {
     let told = summary(&ended.stdout);
     let failed = (&told["failed"], &told["errors"]["blocked"]);
     assert_eq!(failed, (&json!(3000), &json!(3000)));
-    // Of very many the next one is asked after each thousand.
+    // Of very many identical items, the next one is sent after each thousand.
     assert_eq!((sim.stats().calls, &told["calls_saved"]), (3, &json!(2997)));
     let lines = desk.results("out.jsonl");
     let ids: BTreeSet<String> = lines.iter().map(id).collect();
@@ -175,9 +175,9 @@ fn a_failure_is_that_of_all_who_ask_the_same() {
     assert_eq!(told["usage"]["output_tokens"], paid);
 }
 
-/// Its reply was paid for, and those who ask the same would buy the same again.
+/// Its reply was billed, and a request for each identical item would be billed again.
 #[test]
-fn a_reply_that_cannot_be_used_is_bought_once_for_all_who_ask_the_same() {
+fn an_unusable_reply_is_requested_once_for_all_duplicates() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default().trouble(Trouble::Empty, 1.0));
     desk.write("in.jsonl", with_equals(3000, 1));
@@ -190,7 +190,7 @@ fn a_reply_that_cannot_be_used_is_bought_once_for_all_who_ask_the_same() {
     let ids: BTreeSet<String> = lines.iter().map(id).collect();
     assert_eq!(ids, ids_in_order(3000).into_iter().collect());
     assert!(lines.iter().all(|l| l["error"]["unusable_reply"] == true));
-    // As if the run had been killed in the middle of them, and with ids that are new.
+    // As if the run had been killed between them, and with new ids.
     let text = desk.read("out.jsonl");
     let some: Vec<&str> = text.split_inclusive('\n').take(1000).collect();
     desk.write("out.jsonl", some.concat());
@@ -208,7 +208,7 @@ fn a_reply_that_cannot_be_used_is_bought_once_for_all_who_ask_the_same() {
         (sim.stats().calls, desk.results("out.jsonl").len()),
         (1, 3002)
     );
-    // It answers now, and is asked once more for all of them.
+    // The server answers now, and is called once more for all of them.
     desk.run(&sim, &format!("{words} --ask-again")).expect(0);
     assert_eq!(
         (sim.stats().calls, desk.results("out.jsonl").len()),
@@ -217,7 +217,7 @@ fn a_reply_that_cannot_be_used_is_bought_once_for_all_who_ask_the_same() {
 }
 
 #[test]
-fn vectors_of_another_model_answer_nobody() {
+fn embeddings_of_another_model_are_not_reused() {
     let (desk, sim) = (Desk::new(), good());
     let run = |model: &str| {
         let words = format!(
@@ -230,7 +230,7 @@ fn vectors_of_another_model_answer_nobody() {
     };
     desk.write("in.jsonl", with_equals(4, 4));
     run("a").expect(0);
-    // The same texts under other ids, beside one that is new: vectors of two models in one answer would be useless.
+    // The same texts under other ids, and a new one: embeddings of two models in one output would be useless.
     let renamed = with_equals(4, 4).replace("i-", "r-");
     desk.write(
         "in.jsonl",
@@ -242,7 +242,7 @@ fn vectors_of_another_model_answer_nobody() {
     assert_eq!((sim.stats().embedded, desk.read("out.jsonl")), (4, before));
     run("a").expect(0).says("4 answered by equal prompts");
     assert_eq!(sim.stats().embedded, 5);
-    // Where both are there, they answer as far as they are of one.
+    // If both models are present, only the embeddings of one are reused.
     let mixed = desk
         .read("out.jsonl")
         .replacen("\"model\":\"a\"", "\"model\":\"b\"", 2);
@@ -258,9 +258,9 @@ fn vectors_of_another_model_answer_nobody() {
     assert_eq!(models, ["b"].into());
 }
 
-/// A line that says enough of an item to answer it, and is no whole outcome.
+/// A line that identifies an item but is not a complete outcome.
 #[test]
-fn a_line_of_another_program_that_holds_no_answer_is_none() {
+fn a_line_of_another_program_without_an_answer_is_not_reused() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.jsonl", with_equals(1, 1));
     let words = "in.jsonl -o out.jsonl --dedupe";
@@ -274,7 +274,7 @@ fn a_line_of_another_program_that_holds_no_answer_is_none() {
 
 #[cfg(unix)]
 #[test]
-fn an_interrupt_ends_a_group_of_very_many_and_the_next_run_completes_it() {
+fn an_interrupted_large_group_is_completed_by_the_next_run() {
     let (desk, sim) = (Desk::new(), good());
     let n = 20_000;
     desk.write("in.jsonl", with_equals(n, 1));
@@ -294,7 +294,7 @@ fn an_interrupt_ends_a_group_of_very_many_and_the_next_run_completes_it() {
 }
 
 #[test]
-fn a_call_for_many_is_tried_again_as_one() {
+fn a_call_for_duplicates_is_retried_as_one_call() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default().trouble(Trouble::Error503, 1.0));
     desk.write("in.jsonl", with_equals(20, 2));
@@ -308,7 +308,7 @@ fn a_call_for_many_is_tried_again_as_one() {
 }
 
 #[test]
-fn equal_texts_have_one_vector_made() {
+fn equal_texts_are_embedded_once() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.jsonl", with_equals(300, 200));
     let ended = desk
@@ -323,7 +323,7 @@ fn equal_texts_have_one_vector_made() {
 }
 
 #[test]
-fn at_most_so_many_are_sent_and_those_that_ask_the_same_come_along() {
+fn max_items_limits_sent_items_and_not_their_duplicates() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.jsonl", with_equals(20, 10));
     let words = "in.jsonl -o out.jsonl --dedupe --max-items 5";
@@ -341,7 +341,7 @@ fn at_most_so_many_are_sent_and_those_that_ask_the_same_come_along() {
     );
 }
 
-/// Three in ten prompts are equal to others; the run is killed now and then.
+/// Three of ten prompts are duplicates; the run is killed repeatedly.
 #[cfg(unix)]
 fn killed(n: usize, kills: u64) {
     const CONCURRENCY: u64 = 4;
@@ -392,14 +392,14 @@ fn killed(n: usize, kills: u64) {
 
 #[cfg(unix)]
 #[test]
-fn a_killed_run_answers_equal_prompts_from_what_is_there() {
+fn a_resumed_run_answers_duplicates_from_the_output() {
     killed(300, 3);
 }
 
 #[cfg(unix)]
 #[test]
 #[ignore = "takes some seconds"]
-fn ten_thousand_prompts_of_which_three_in_ten_are_equal_are_seven_thousand_calls() {
+fn ten_thousand_prompts_with_30_percent_duplicates_need_seven_thousand_calls() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.jsonl", with_equals(10_000, 7_000));
     desk.run(&sim, "in.jsonl -o out.jsonl -j 16 --temperature 0")

@@ -13,7 +13,7 @@ fn example(name: &str) -> String {
     std::fs::read_to_string(root.join("examples").join(name)).unwrap()
 }
 
-/// The words of `command: [a, b]` and of `args:` with an item on each line below.
+/// The words of `command: [a, b]`, and of `args:` with one item per line below.
 fn commands(text: &str) -> Vec<Vec<String>> {
     let plain = |word: &str| word.trim().trim_matches(['"', '\'']).to_owned();
     let mut lines = text.lines().map(str::trim).peekable();

@@ -1,4 +1,4 @@
-//! A disk that is full, where the test may mount a small one.
+//! A full disk, if the test may mount a small one.
 
 #![cfg(target_os = "linux")]
 
@@ -8,14 +8,14 @@ use super::common::{Desk, Running, SmallDisk, all_ids, good, line_count, results
 
 const ITEMS: usize = 80;
 
-/// A disk of 64 KiB, with prompts beside it.
+/// A disk of 64 KiB, with prompts outside of it.
 fn small_disk() -> Option<SmallDisk> {
     let disk = SmallDisk::new("disk", 64)?;
     disk.desk.prompts("in.jsonl", ITEMS);
     Some(disk)
 }
 
-/// Leaves room for about twenty result lines.
+/// Leaves space for about twenty result lines.
 fn fill(disk: &SmallDisk) {
     std::fs::write(disk.at.join("filler"), vec![b'x'; 52 * 1024]).unwrap();
 }
@@ -23,7 +23,7 @@ fn fill(disk: &SmallDisk) {
 const RUN: &str = "in.jsonl -o disk/out.jsonl -j 3 --progress always";
 
 #[test]
-fn a_full_disk_stops_dispatch_until_there_is_room() {
+fn a_full_disk_stops_dispatch_until_there_is_free_space() {
     let Some(disk) = small_disk() else { return };
     let sim = good();
     fill(&disk);
@@ -42,7 +42,7 @@ fn a_full_disk_stops_dispatch_until_there_is_room() {
 }
 
 #[test]
-fn what_a_full_disk_does_not_take_is_shown_when_the_run_is_ended() {
+fn results_that_a_full_disk_rejects_are_printed_at_the_end() {
     for fsync in ["", "--fsync"] {
         let Some(disk) = small_disk() else { return };
         let sim = good();
@@ -70,10 +70,10 @@ fn what_a_full_disk_does_not_take_is_shown_when_the_run_is_ended() {
 }
 
 #[test]
-fn a_compaction_without_room_keeps_every_result_and_says_so() {
+fn a_compaction_on_a_full_disk_keeps_every_result_and_is_reported() {
     let Some(disk) = small_disk() else { return };
     let (desk, sim) = (&disk.desk, good());
-    // More than half of the disk, so that there is no room for a second one.
+    // More than half of the disk, so that a second copy does not fit.
     let items = 110;
     desk.prompts("in.jsonl", items);
     desk.run(&sim, "in.jsonl -o disk/out.jsonl -q -j 3")
@@ -96,7 +96,7 @@ fn a_compaction_without_room_keeps_every_result_and_says_so() {
 }
 
 #[test]
-fn a_standard_output_that_takes_nothing_is_said_so() {
+fn an_unwritable_standard_output_is_reported() {
     let desk = Desk::new();
     let sim = good();
     desk.prompts("in.jsonl", 500);

@@ -1,4 +1,4 @@
-//! What can be seen and corrected before anything is paid for.
+//! Dry runs: what can be seen and corrected before anything is billed.
 
 use serde_json::{Value, json};
 
@@ -46,7 +46,7 @@ fn a_dry_run_needs_no_key_and_prints_none() {
     let ended = super::common::Running::start(&mut command).wait().expect(0);
     assert_eq!(results(&ended.stdout), [call]);
     assert!(!ended.stdout.contains("secret") && !ended.stderr.contains("secret"));
-    // What is wrong with the words is wrong in a dry run too, and a real run needs its key.
+    // A dry run rejects invalid arguments too, and a real run needs its key.
     desk.plain("run in.jsonl -o out.jsonl --provider opnai --dry-run")
         .expect(2);
     let real = "run in.jsonl -o out.jsonl --provider openai --model m";
@@ -76,7 +76,7 @@ fn the_schema_is_part_of_the_estimate() {
 }
 
 #[test]
-fn ids_can_be_ignored_and_rows_that_repeat_one_can_be_left_out() {
+fn ids_can_be_ignored_and_rows_with_repeated_ids_skipped() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", "id,prompt\na,one\nb,two\na,three\na,\nb,five\n");
     let refused = desk.run(&sim, "in.csv -o out.jsonl").expect(2);
@@ -108,13 +108,13 @@ fn ids_can_be_ignored_and_rows_that_repeat_one_can_be_left_out() {
     };
     assert_eq!(why[1..], [repeats(4, "a", 2), repeats(6, "b", 3)]);
     assert!(why[0].starts_with("not sent: found "), "{}", why[0]);
-    // The same again changes nothing.
+    // A second run changes nothing.
     let before = desk.read("out.jsonl");
     desk.run(&sim, "in.csv -o out.jsonl --bad-rows skip")
         .expect(3);
     assert_eq!((desk.read("out.jsonl"), sim.stats().calls), (before, 2));
 
-    // Bad rows of an earlier prompt, or that were put right, are nobody's: they leave the output.
+    // Lines of bad rows that were corrected, or whose prompt has changed, belong to no item and leave the output.
     let ended = desk.run(
         &sim,
         "in.csv -o out.jsonl --bad-rows skip --template V2:{{prompt}} --dry-run",
@@ -163,7 +163,7 @@ fn ids_can_be_ignored_and_rows_that_repeat_one_can_be_left_out() {
 }
 
 #[test]
-fn many_repeats_are_all_left_out() {
+fn all_of_many_repeated_ids_are_skipped() {
     let (desk, sim) = (Desk::new(), good());
     let line = |i: usize| format!("{{\"id\":\"{}\",\"prompt\":\"{i}\"}}\n", i % 10);
     desk.write("in.jsonl", (0..100).map(line).collect::<String>());

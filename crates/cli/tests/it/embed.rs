@@ -1,4 +1,4 @@
-//! `--task embed`: many texts to few calls, and each vector back to its own id.
+//! `--task embed`: many texts per call, and each embedding is assigned to its own id.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::common::{Desk, Ended, Running, has, simulator};
 use super::fake::{Asked, Fake, says};
 
-/// A server that embeds, and remembers what it was asked.
+/// A server with embeddings that stores its requests.
 pub(crate) struct Server(Fake);
 
 fn is_call(asked: &Asked) -> bool {
@@ -23,7 +23,7 @@ fn texts(asked: &Asked) -> Vec<String> {
     serde_json::from_value(asked.json()["input"].take()).unwrap()
 }
 
-/// A vector that is different for every text used here.
+/// An embedding that is different for every text used here.
 pub(crate) fn vector(text: &str) -> Vec<f32> {
     let hash = text.bytes().fold(17_u32, |hash, byte| {
         hash.wrapping_mul(31).wrapping_add(u32::from(byte))
@@ -31,7 +31,7 @@ pub(crate) fn vector(text: &str) -> Vec<f32> {
     vec![(hash >> 16) as f32 / 7.0, (hash & 0xffff) as f32, -0.1]
 }
 
-/// A good reply, its vectors in another order than the texts.
+/// A valid reply with the embeddings in another order than the texts.
 pub(crate) fn good(texts: &[String]) -> (u16, Value) {
     let entry =
         |(index, text): (usize, &String)| json!({"index": index, "embedding": vector(text)});
@@ -53,7 +53,7 @@ pub(crate) fn refused(message: &str) -> (u16, Value) {
 }
 
 impl Server {
-    /// A server that does this with the texts of a call. It also gets the number of the call, from 1 on.
+    /// A server that calls this function with the texts of a call and the number of the call, from 1.
     pub(crate) fn start(
         manner: impl Fn(&[String], usize) -> (u16, Value) + Send + Sync + 'static,
     ) -> Self {
@@ -84,7 +84,7 @@ impl Server {
         calls.map(|asked| texts(&asked)).collect()
     }
 
-    /// The client of a provider, here.
+    /// The client of a provider for this server.
     pub(crate) fn client(&self, provider: &str) -> batchwright::Client {
         LlmConfig::new(provider)
             .api_key(batchwright::Secret::new("k"))
@@ -116,7 +116,7 @@ impl Desk {
         Running::start(&mut self.embed(server, words)).wait()
     }
 
-    /// Every id of `n` prompts once, with the vector of its own text.
+    /// Asserts that every id of `n` prompts occurs once, with the embedding of its own text.
     #[track_caller]
     pub(crate) fn has_vectors(&self, name: &str, n: usize) {
         let results = self.results(name);
@@ -184,7 +184,7 @@ fn three_bad_texts_among_a_thousand_fail_alone() {
     let mut ids: Vec<_> = failed.map(|line| line["id"].as_str().unwrap()).collect();
     ids.sort_unstable();
     assert_eq!(ids, ["i-500", "i-7", "i-999"]);
-    // A pack of 32 is halved five times on the way to one.
+    // A pack of 32 is divided five times to isolate one text.
     let few = 1000_usize.div_ceil(32) + 3 * 2 * 6;
     assert!(
         server.calls().len() <= few,
@@ -218,14 +218,14 @@ fn one_bad_text_does_not_stop_a_run_before_it_is_alone() {
         .collect();
     assert_eq!(failed.len(), 1, "{failed:?}");
     assert_eq!(failed[0]["id"], "i-7");
-    // What waited when it stopped is neither failed nor lost.
+    // Items that waited at the stop are neither failed nor lost.
     desk.embedded(&server, "in.jsonl -o out.jsonl --keep-failed")
         .expect(3);
     desk.has_vectors("out.jsonl", 29);
 }
 
 #[test]
-fn standard_input_fills_packs_and_a_pipe_gets_whole_lines() {
+fn standard_input_fills_packs_and_a_pipe_gets_complete_lines() {
     let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
     let mut command = desk.embed(&server, "- -j 2");
     let mut running = Running::start(command.stdin(Stdio::piped()));
@@ -296,7 +296,7 @@ fn batch_lines_for_embeddings_are_input_for_that_task_only() {
 }
 
 #[test]
-fn what_has_no_meaning_for_a_vector_is_refused() {
+fn options_without_a_meaning_for_embeddings_are_rejected() {
     let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
     desk.prompts("in.jsonl", 1);
     for (flags, said) in [
@@ -331,7 +331,7 @@ fn what_has_no_meaning_for_a_vector_is_refused() {
 }
 
 #[test]
-fn answers_are_no_vectors() {
+fn chat_answers_are_not_embeddings() {
     let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
     desk.prompts("in.jsonl", 3);
     desk.plain("run in.jsonl -o out.jsonl --provider extract")
@@ -356,7 +356,7 @@ fn the_first_provider_that_embeds_is_taken() {
 }
 
 #[test]
-fn a_server_without_an_embedding_model_is_left_alone_soon() {
+fn a_server_without_an_embedding_model_soon_gets_no_more_calls() {
     let server = Server::start(|_, _| {
         let error = json!({"message": "This server does not support embeddings", "code": 501});
         (501, json!({ "error": error }))
@@ -389,7 +389,7 @@ fn a_sink_that_breaks_within_a_call_gets_the_rest_of_it() {
             }
         })
         .unwrap();
-    // Every item that was read has an outcome, and every answer that was paid for is among them.
+    // Every item that was read has an outcome, including every billed answer.
     assert_eq!(seen, pulled.into_inner());
     let paid = server.calls().concat().len();
     assert_eq!((answers, summary.completed), (paid, paid as u64));

@@ -1,4 +1,4 @@
-//! `--task embed` where more than one run, or more than one kind of vector, is involved.
+//! `--task embed` with several runs, or with embeddings of several models.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::common::{Desk, Running, eventually, has};
 use super::embed::{Server, good, refused};
 
-/// A reply with vectors of so many numbers.
+/// A reply with embeddings of this number of dimensions.
 fn sized(texts: &[String], numbers: usize) -> (u16, Value) {
     let entry = |index| json!({"index": index, "embedding": vec![0.5; numbers]});
     let data: Vec<Value> = (0..texts.len()).map(entry).collect();
@@ -21,8 +21,8 @@ fn sized(texts: &[String], numbers: usize) -> (u16, Value) {
 }
 
 #[test]
-fn vectors_that_differ_in_length_are_told() {
-    // As if two models answered to the same name.
+fn embeddings_of_different_lengths_are_reported() {
+    // As if two models had the same name.
     let server = Server::start(|texts, nth| sized(texts, 4 + nth % 2));
     let desk = Desk::new();
     desk.prompts("in.jsonl", 100);
@@ -36,7 +36,7 @@ fn vectors_that_differ_in_length_are_told() {
 }
 
 #[test]
-fn a_server_that_ignores_the_length_asked_for_is_told() {
+fn ignored_dimensions_are_reported() {
     let (desk, server) = (Desk::new(), Server::start(|texts, _| sized(texts, 4)));
     desk.prompts("in.jsonl", 10);
     desk.embedded(&server, "in.jsonl -o out.jsonl --dimensions 2")
@@ -49,7 +49,7 @@ fn a_server_that_ignores_the_length_asked_for_is_told() {
 }
 
 #[test]
-fn another_length_or_model_makes_other_vectors() {
+fn another_length_or_model_creates_new_embeddings() {
     let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
     desk.prompts("in.jsonl", 40);
     let mut seen = 0;
@@ -95,7 +95,7 @@ fn an_interrupt_lets_a_pack_finish_and_starts_no_other() {
 }
 
 #[test]
-fn a_call_beyond_a_minutes_allowance_goes_on_in_parts() {
+fn a_call_above_the_allowance_of_a_minute_is_split() {
     let server = Server::start(|texts, _| match texts.len() {
         9.. => {
             let message = "Request too large for m on tokens per min (TPM): Limit 8, Requested 32.";
@@ -145,7 +145,7 @@ fn each_vector_with_a_warning_counts() {
 }
 
 #[test]
-fn a_client_that_brings_another_number_of_vectors_brings_none() {
+fn a_wrong_number_of_embeddings_is_rejected() {
     struct Miscounts(usize);
     impl LlmClient for Miscounts {
         fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
@@ -168,7 +168,7 @@ fn a_client_that_brings_another_number_of_vectors_brings_none() {
 }
 
 #[test]
-fn vectors_of_two_models_do_not_come_into_one_file() {
+fn embeddings_of_two_models_are_not_mixed_in_one_file() {
     let (desk, server) = (Desk::new(), Server::start(|texts, _| sized(texts, 4)));
     desk.prompts("in.jsonl", 10);
     let run = |provider: &str, model: &str, words: &str| {
@@ -200,18 +200,18 @@ fn vectors_of_two_models_do_not_come_into_one_file() {
             (1, before.clone())
         );
     }
-    // The same model goes on, and a model that is named makes all of them anew.
+    // Without a named model, the same model continues; naming a model creates all embeddings again.
     run("local", "a", "--max-items 2")
         .expect(0)
         .says("2 to send");
     run("local", "a", "--model b")
         .expect(0)
         .says("7 changed, 10 to send");
-    // Seven vectors of the first model are still there.
+    // Seven embeddings of the first model still exist.
     run("local", "a", "")
         .expect(0)
         .says("7 answers are taken back from the superseded ones")
         .says("3 to send");
-    // What is finished stays.
+    // Finished items stay unchanged.
     run("local", "b", "").expect(0).says("nothing to send");
 }

@@ -1,4 +1,4 @@
-//! Errors before a run begins: as JSON for scripts, with a tip for who mistyped.
+//! Errors before a run begins: as JSON for scripts, and with a tip after a typing error.
 
 use serde_json::Value;
 
@@ -22,7 +22,7 @@ fn told(ended: &Ended, kind: &str) -> Value {
 }
 
 #[test]
-fn what_prevents_a_run_is_told_as_json_to_who_asks_for_json() {
+fn errors_before_a_run_are_reported_as_json_with_json() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 2);
     desk.write("bad.jsonl", "{\"id\": 1,\n");
@@ -39,7 +39,7 @@ fn what_prevents_a_run_is_told_as_json_to_who_asks_for_json() {
     ] {
         let ended = run(words).expect(code);
         let value = told(&ended, kind);
-        // People read the same on standard error, unless told to be quiet.
+        // Standard error has the same message, unless `-q` is set.
         let message = value["error"]["message"].as_str().unwrap();
         let begins: String = message.chars().take(30).collect();
         let said = ended
@@ -72,7 +72,7 @@ fn what_prevents_a_run_is_told_as_json_to_who_asks_for_json() {
 }
 
 #[test]
-fn an_output_that_another_run_has_is_told_as_json() {
+fn an_output_in_use_is_reported_as_json() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 2);
     sim.hold();
@@ -85,7 +85,7 @@ fn an_output_that_another_run_has_is_told_as_json() {
 }
 
 #[test]
-fn other_commands_tell_their_errors_as_json_too() {
+fn other_commands_report_errors_as_json_too() {
     let desk = Desk::new();
     for (words, kind, code) in [
         ("providers --json --surely", "usage", 2),
@@ -110,7 +110,7 @@ fn other_commands_tell_their_errors_as_json_too() {
 }
 
 #[test]
-fn a_flag_of_other_programs_is_answered_with_the_one_that_is_meant() {
+fn a_flag_of_another_program_gets_a_tip_with_our_flag() {
     let desk = Desk::new();
     for (words, tip) in [
         ("run in.jsonl --limit 5", "'--max-items'"),
@@ -146,12 +146,12 @@ fn a_flag_of_other_programs_is_answered_with_the_one_that_is_meant() {
     // A command that has no such flag gives no such tip.
     let ended = desk.plain("providers --limit 5").expect(2);
     ended.hides("max-items");
-    // What is only mistyped is put right, and what is neither is not explained away.
+    // A typing error is corrected, and an unknown flag without a similar one gets no tip.
     let ended = desk.plain("run in.jsonl --max-item 5").expect(2);
     ended.says("'--max-items'");
     let ended = desk.plain("run in.jsonl --zzz").expect(2);
     ended.hides("tip:");
-    // A key that stood on the command line is not repeated.
+    // A key on the command line is not repeated.
     let key = desk
         .plain("run in.jsonl --api-key=sk-secret-9 --json")
         .expect(2);
@@ -183,7 +183,7 @@ fn the_summary_lists_every_cause_with_its_count() {
         let row = format!("{} {}: ", cause["items"], cause["kind"].as_str().unwrap());
         ended.tells(&row);
     }
-    // Failures that a run leaves alone are counted too.
+    // Failures that a run does not retry are counted too.
     let ended = desk
         .run(&sim, "in.jsonl -o out.jsonl --keep-failed")
         .expect(3);

@@ -1,4 +1,4 @@
-//! What a run will cost, as `estimate` and `run --dry-run` report it before it is paid for.
+//! The cost of a run, as `estimate` and `run --dry-run` report it before anything is billed.
 
 use std::process::Command;
 
@@ -37,12 +37,12 @@ fn paid(lines: &[Value]) -> Usd {
     lines.iter().map(|line| usd(&line["cost_usd"])).sum()
 }
 
-/// From 0 to 1.
+/// A random number from 0 to 1.
 fn share(random: &mut Random) -> f64 {
     random.below(1 << 20) as f64 / f64::from(1 << 20)
 }
 
-/// Items whose prompts and answers have different lengths: the simulator answers with as many tokens as are allowed.
+/// Items with prompts and answers of different lengths: the simulator returns as many tokens as allowed.
 fn varied(items: usize, seed: u64) -> String {
     let random = &mut Random(seed);
     let size = 20.0 + 400.0 * share(random);
@@ -57,7 +57,7 @@ fn varied(items: usize, seed: u64) -> String {
 }
 
 #[test]
-fn an_estimate_and_a_dry_run_send_nothing_and_leave_every_file_as_it_is() {
+fn an_estimate_and_a_dry_run_send_nothing_and_change_no_file() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     desk.prompts("in.jsonl", 30);
     let words = "in.jsonl -o out.jsonl --model gpt-4o-mini";
@@ -83,7 +83,7 @@ fn an_estimate_and_a_dry_run_send_nothing_and_leave_every_file_as_it_is() {
     assert_eq!(dry.stdout, "");
     assert_eq!(sim.stats().calls, 0);
     assert!(!desk.exists("out.jsonl") && !desk.exists("data/estimates.json"));
-    // A sample is a part of an estimate, and needs a place for its results.
+    // A sample is a part of an estimate, and needs a file for its results.
     ended(&desk, &sim, &format!("run {words} --sample 5"))
         .expect(2)
         .says("--dry-run");
@@ -98,7 +98,7 @@ fn an_estimate_and_a_dry_run_send_nothing_and_leave_every_file_as_it_is() {
 }
 
 #[test]
-fn only_what_would_be_sent_counts() {
+fn an_estimate_counts_only_items_to_send() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     desk.prompts("in.jsonl", 40);
     let words = "in.jsonl -o out.jsonl --model gpt-4o-mini --max-tokens 20";
@@ -138,7 +138,7 @@ fn only_what_would_be_sent_counts() {
 }
 
 #[test]
-fn a_sample_is_spread_kept_and_not_bought_again() {
+fn a_sample_is_spread_out_kept_and_not_sent_again() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     desk.prompts("in.jsonl", 100);
     let words = "in.jsonl -o out.jsonl --model gpt-4o-mini";
@@ -156,7 +156,7 @@ fn a_sample_is_spread_kept_and_not_bought_again() {
     ids.sort_unstable();
     assert_eq!(ids, [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]);
     assert_eq!(sim.stats().calls, 10);
-    // The same again needs no call, and a larger sample only the missing ones.
+    // A repeated estimate needs no call, and a larger sample only the missing calls.
     ended(&desk, &sim, &format!("estimate {sampled}"))
         .expect(0)
         .says("already has 10 replies");
@@ -173,7 +173,7 @@ fn a_sample_is_spread_kept_and_not_bought_again() {
 }
 
 #[test]
-fn a_sample_that_cannot_be_sent_is_no_estimate() {
+fn a_sample_that_cannot_be_sent_gives_no_estimate() {
     let (desk, sim) = (
         Desk::new(),
         simulator(SimConfig::default().models(["another"])),
@@ -239,7 +239,7 @@ fn an_unknown_price_is_named_and_tokens_are_reported_anyway() {
 }
 
 #[test]
-fn the_limit_that_binds_is_named_also_one_that_replies_reported() {
+fn the_limiting_rate_is_named_including_a_reported_one() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default().rpm(6_000)));
     desk.prompts("in.jsonl", 120);
     let words = "in.jsonl -o out.jsonl --model gpt-4o-mini --max-tokens 20";

@@ -60,7 +60,7 @@ fn scripts_of_all_systems_run_side_by_side() {
 }
 
 #[test]
-fn nothing_runs_where_a_line_is_no_command() {
+fn an_invalid_line_prevents_all_commands() {
     let desk = Desk::new();
     desk.write("jobs.txt", "touch made\necho x > y\n");
     let ended = desk.plain("exec jobs.txt").expect(2);
@@ -107,7 +107,7 @@ fn lists_fill_placeholders_and_no_argument_is_code() {
 }
 
 #[test]
-fn what_people_bring_from_gnu_parallel_is_told_before_anything_runs() {
+fn flags_of_gnu_parallel_get_advice_before_anything_runs() {
     let desk = Desk::new();
     for (words, says) in [
         (&["echo", ":::", "a"][..], "follows `--`"),
@@ -141,7 +141,7 @@ fn what_people_bring_from_gnu_parallel_is_told_before_anything_runs() {
 }
 
 #[test]
-fn results_hold_all_there_is_to_know_and_long_outputs_are_in_files() {
+fn results_are_complete_and_long_outputs_are_in_files() {
     let desk = Desk::new();
     desk.write(
         "jobs.txt",
@@ -191,15 +191,15 @@ fn results_hold_all_there_is_to_know_and_long_outputs_are_in_files() {
     assert_eq!(std::fs::read(desk.path(file)).unwrap(), vec![0; 100_000]);
     assert_eq!(missing["error"]["kind"], "not_found");
     assert_eq!(missing["result"], Value::Null);
-    // What is there is not written over.
+    // An existing file is not overwritten.
     let refused = desk.plain("exec jobs.txt -o out.jsonl").expect(2);
     refused.errs("3 records of an earlier run");
 }
 
 #[test]
-fn outputs_come_whole_and_in_order_where_that_is_asked_for() {
+fn outputs_are_complete_and_with_keep_order_in_order() {
     let desk = Desk::new();
-    // Two lines with a pause between them, and the first commands are the slowest.
+    // Two lines with a pause in between, and the first commands are the slowest.
     let line = |i: u32| {
         format!(
             "sh -c 'echo {i}; sleep 0.0{}; echo {i}; echo e{i} >&2'\n",
@@ -221,7 +221,7 @@ fn outputs_come_whole_and_in_order_where_that_is_asked_for() {
 }
 
 #[test]
-fn settings_bound_the_run_and_say_what_they_accept() {
+fn settings_limit_the_run_and_errors_name_accepted_values() {
     let desk = Desk::new();
     desk.write("jobs.txt", "true\n");
     let refused = desk.plain("exec jobs.txt -j 11").expect(2);
@@ -257,7 +257,7 @@ fn settings_bound_the_run_and_say_what_they_accept() {
 }
 
 #[test]
-fn a_run_goes_on_from_its_log_whatever_became_of_the_script() {
+fn a_run_resumes_from_its_log_after_changes_of_the_script() {
     let desk = Desk::new();
     desk.write("jobs.txt", "echo a\nfalse\necho 'b c'\n");
     desk.plain("exec jobs.txt --joblog log").expect(3);
@@ -276,14 +276,14 @@ fn a_run_goes_on_from_its_log_whatever_became_of_the_script() {
         "{}",
         refused.stderr
     );
-    // That one has failed is not forgotten.
+    // The earlier failure still counts.
     let ended = desk.plain("exec jobs.txt --joblog log --resume").expect(3);
     assert_eq!(ended.stdout, "");
     ended
         .says("3 commands: 3 finished before (1 of them failed), 0 to run")
         .says("3 finished before (1 of them failed), 0 completed, 0 failed")
         .says("to run failed commands again, add --resume-failed");
-    // Inserted, reordered, changed.
+    // Lines inserted, reordered and changed.
     desk.write("jobs.txt", "echo new\necho 'b c'\nfalse\necho A\n");
     let ended = desk.plain("exec jobs.txt --joblog log --resume").expect(3);
     assert_eq!(sorted(&ended.stdout), ["A", "new"]);
@@ -296,10 +296,10 @@ fn a_run_goes_on_from_its_log_whatever_became_of_the_script() {
     assert_eq!(ended.stdout, "");
     ended.says("0 completed, 1 failed");
     assert_eq!(line_count(&desk.path("log")), 1 + 3 + 2 + 1);
-    // Standard input, too.
+    // Standard input as well.
     let words = ["--joblog", "log", "--resume", "--", "echo"];
     assert_eq!(piped(&desk, &words, b"a\nx\n").expect(0).stdout, "x\n");
-    // What GNU parallel has written is gone on with.
+    // A log of GNU parallel is continued.
     let header = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n";
     desk.write(
         "theirs",
@@ -312,7 +312,7 @@ fn a_run_goes_on_from_its_log_whatever_became_of_the_script() {
 }
 
 #[test]
-fn a_command_cannot_lead_what_is_written_elsewhere() {
+fn a_command_cannot_redirect_our_files_with_links() {
     let desk = Desk::new();
     desk.write("victim", "precious");
     let outputs = "out.jsonl.outputs";
@@ -328,7 +328,7 @@ fn a_command_cannot_lead_what_is_written_elsewhere() {
     assert_eq!(desk.read("victim"), "precious");
     assert!(desk.exists("away/1-2.stdout") && desk.exists("away/2.stdout"));
     assert!(!desk.exists("elsewhere/2.stdout"));
-    // What a run left is not followed by the next.
+    // Links that a command of an earlier run left are not followed.
     for (flags, link) in [("-o b.jsonl", "b.jsonl.outputs"), ("--joblog log", "log")] {
         desk.write("links.txt", format!("ln -sfn victim {link}\n"));
         let _ = std::fs::remove_file(desk.path(link));
@@ -342,7 +342,7 @@ fn a_command_cannot_lead_what_is_written_elsewhere() {
 }
 
 #[test]
-fn a_log_does_not_wait_for_the_order_of_what_is_printed() {
+fn the_job_log_does_not_wait_for_ordered_output() {
     let desk = Desk::new();
     let wait = "sh -c 'touch begun; until [ -e go ]; do sleep 0.01; done; echo first'\n";
     desk.write("jobs.txt", wait.to_owned() + &"echo x\n".repeat(20));
@@ -358,7 +358,7 @@ fn a_log_does_not_wait_for_the_order_of_what_is_printed() {
 }
 
 #[test]
-fn bytes_that_are_no_text_are_kept_in_base64() {
+fn bytes_that_are_not_utf_8_are_kept_in_base64() {
     let desk = Desk::new();
     desk.plain(r"exec -q -o out.jsonl -- printf \377{} ::: x")
         .expect(0);

@@ -1,4 +1,4 @@
-//! How a run of `batchwright exec` ends: by signals, full disks, removed files and kills; and how it resumes.
+//! How a run of `batchwright exec` ends: signals, full disks, deleted files and kills; and how it resumes.
 
 use std::process::Stdio;
 
@@ -29,7 +29,7 @@ fn ctrl_c_lets_running_commands_end_or_kills_them() {
     ended.says("1 not run").says("add --resume");
     desk.plain("exec jobs.txt --joblog log --resume").expect(0);
     assert!(desk.exists("second"));
-    // Killed at the first, or at the second.
+    // Killed by the first signal, or by the second one.
     desk.write(
         "jobs.txt",
         format!("sh -c 'trap \"\" TERM; touch alive; sleep {FOR_EVER} & wait; sleep {FOR_EVER}'\n"),
@@ -50,7 +50,7 @@ fn ctrl_c_lets_running_commands_end_or_kills_them() {
 }
 
 #[test]
-fn ctrl_c_ends_a_run_whose_input_stands_still() {
+fn ctrl_c_ends_a_run_that_waits_for_input() {
     let desk = Desk::new();
     let mut command = desk.command(["exec", "--joblog", "log"]);
     let mut running = Running::start(command.stdin(Stdio::piped()));
@@ -75,7 +75,7 @@ fn is_asleep(desk: &Desk) -> bool {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_the_run_quietly() {
+fn a_closed_reader_ends_the_run_without_an_error() {
     let desk = Desk::new();
     desk.write("jobs.txt", "echo x\n".repeat(5000));
     let mut command = desk.command(["exec", "jobs.txt"]);
@@ -89,7 +89,7 @@ fn a_reader_that_goes_away_ends_the_run_quietly() {
 }
 
 #[test]
-fn a_full_disk_is_said_and_stops_nothing_else() {
+fn a_full_disk_is_reported_and_stops_no_other_command() {
     let Some(disk) = super::common::SmallDisk::new("small", 256) else {
         return;
     };
@@ -108,7 +108,7 @@ fn a_full_disk_is_said_and_stops_nothing_else() {
 }
 
 #[test]
-fn results_that_are_removed_end_the_run_and_are_saved() {
+fn removed_results_end_the_run_and_are_rescued() {
     let desk = Desk::new();
     desk.write("jobs.txt", "true\nsh -c 'rm out.jsonl'\ntrue\ntrue\n");
     let ended = desk
@@ -120,7 +120,7 @@ fn results_that_are_removed_end_the_run_and_are_saved() {
     assert!(why.contains("removed or replaced"), "{why}");
     assert_eq!(line_count(&desk.path("out.jsonl.rescued-1")), 1);
     assert_eq!(line_count(&desk.path("log")), 2);
-    // The last look is at the end.
+    // The last check is at the end.
     desk.write("jobs.txt", "rm log2\n");
     desk.plain("exec jobs.txt --joblog log2 --sandbox off")
         .expect(1);
@@ -148,14 +148,14 @@ fn results_of_a_run_that_ended_early_have_every_command() {
 }
 
 #[test]
-fn a_killed_run_goes_on_and_finished_commands_do_not_run_again() {
+fn a_killed_run_resumes_without_repeating_finished_commands() {
     killed(300, 3);
 }
 
-/// Kills the run again and again, and lets it go on from its log.
+/// Kills the run repeatedly, and resumes it from its log.
 pub fn killed(commands: usize, kills: usize) {
     let desk = Desk::new();
-    // Each command says that it ran, in an append that is never torn.
+    // Each command appends a line atomically, so lines are never truncated.
     let line = |i: usize| format!("sh -c 'echo {i} >> ran'\n");
     desk.write("jobs.txt", (0..commands).map(line).collect::<String>());
     let words = |resume: bool| {
@@ -187,7 +187,7 @@ pub fn killed(commands: usize, kills: usize) {
     ran.lines()
         .for_each(|line| runs[line.parse::<usize>().unwrap()] += 1);
     assert!(runs.iter().all(|runs| *runs >= 1), "each ran");
-    // At most what was in flight at a kill ran twice.
+    // At most the commands in flight at a kill ran twice.
     let twice: usize = runs.iter().map(|runs| runs - 1).sum();
     assert!(twice <= 5 * kills, "{twice} ran again");
     assert_eq!(ran.lines().count() - at_the_kill, commands - finished.len());

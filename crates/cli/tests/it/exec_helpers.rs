@@ -1,4 +1,4 @@
-//! The processes that confine commands: those that wait for a command in advance, and the program that they are.
+//! The processes that confine commands: helpers that are started in advance, and their program.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use super::common::{Desk, Running, results};
 use super::contained::By;
 use super::sandbox::python;
 
-/// Kills the helper that waits for the next command, as soon as it is there.
+/// Kills the waiting helper of the next command as soon as it exists.
 const KILL: &str = r#"
 import os, signal, sys, time
 while True:
@@ -32,7 +32,7 @@ fn exec(desk: &Desk, words: &str) -> Vec<Value> {
 }
 
 #[test]
-fn a_command_whose_waiting_helper_was_killed_runs_once_all_the_same() {
+fn a_command_whose_waiting_helper_was_killed_still_runs_once() {
     if !By::Cgroup.is_there() {
         return;
     }
@@ -45,7 +45,7 @@ fn a_command_whose_waiting_helper_was_killed_runs_once_all_the_same() {
 }
 
 #[test]
-fn a_command_is_the_same_whether_its_helper_waited_or_not() {
+fn a_command_runs_the_same_with_and_without_a_waiting_helper() {
     let desk = Desk::new();
     let long = "a".repeat(100_000);
     let show = "sh -c 'readlink /proc/self/fd/0; ls /proc/self/fd | wc -l; echo $A $BATCHWRIGHT_CONFINE $#' x";

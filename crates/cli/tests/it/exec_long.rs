@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use super::common::{Desk, Running, line_count};
 use super::exec_ends::killed;
 
-/// Each of these keeps the processors busy, and one measures time.
+/// Each of these tests keeps all processors busy, and one measures time.
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// Start and end of each command in a job log, in seconds, in the order of their starts.
@@ -26,18 +26,18 @@ fn times(log: &str) -> Vec<(f64, f64)> {
 
 #[test]
 #[ignore = "takes ten seconds"]
-fn two_hundred_commands_start_no_faster_than_was_asked_for() {
+fn two_hundred_commands_start_no_faster_than_the_configured_rate() {
     let _alone = ALONE.lock();
     let desk = Desk::new();
     desk.write("jobs.txt", "true\n".repeat(200));
     desk.plain("exec jobs.txt -q --rate 20/s --joblog log")
         .expect(0);
     let times = times(&desk.read("log"));
-    // A busy machine may start them late, never early; that the whole rate is used is told by a virtual clock:
-    // `a_given_rate_is_used_whole_and_never_exceeded`.
+    // A busy machine may start them late, but never early. Another test checks with a virtual clock that the whole
+    // rate is used: `a_given_rate_is_used_whole_and_never_exceeded`.
     let rate = 199.0 / (times[199].0 - times[0].0);
     assert!(rate <= 21.0, "{rate}");
-    // Without bursts: no second has more than a start beyond the rate.
+    // No bursts: no second has more than one start above the rate.
     for (at, (start, _)) in times.iter().enumerate() {
         let within = times[at..]
             .iter()
@@ -52,7 +52,7 @@ fn two_hundred_commands_start_no_faster_than_was_asked_for() {
 fn never_more_than_five_run_at_once() {
     let _alone = ALONE.lock();
     let desk = Desk::new();
-    // Each counts itself in and out, and says how many there are; the lock is a folder.
+    // Each command counts itself in and out, and prints the number; the lock is a folder.
     let job = "sh -c 'mkdir in.$$; ls -d in.* | wc -l; sleep 0.01; rmdir in.$$'\n";
     desk.write("jobs.txt", job.repeat(500));
     let ended = desk.plain("exec jobs.txt -q -j 5").expect(0);
@@ -67,7 +67,7 @@ fn never_more_than_five_run_at_once() {
 #[ignore = "ten thousand commands"]
 fn ten_thousand_commands_survive_kills_in_the_middle() {
     let _alone = ALONE.lock();
-    // So often that no stretch in between takes long.
+    // Often enough that no interval between two kills is long.
     killed(10_000, 9);
 }
 

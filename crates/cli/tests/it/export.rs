@@ -47,7 +47,7 @@ fn results_of_a_run_become_a_table() {
 }
 
 #[test]
-fn every_form_is_written_and_a_spreadsheet_gets_no_formula() {
+fn every_format_is_written_and_a_spreadsheet_gets_no_formula() {
     let desk = Desk::new();
     desk.write("r.jsonl", KEPT);
     for name in [
@@ -72,7 +72,7 @@ fn every_form_is_written_and_a_spreadsheet_gets_no_formula() {
         "{raw}"
     );
     assert!(raw.contains("\na,=cmd(),=1+1,,true,"));
-    // Nothing is left of what the files were called meanwhile.
+    // No temporary files are left.
     let folder = std::fs::read_dir(desk.path("")).unwrap();
     let hidden = folder.filter(|entry| {
         let name = entry.as_ref().unwrap().file_name();
@@ -91,7 +91,7 @@ fn every_form_is_written_and_a_spreadsheet_gets_no_formula() {
 }
 
 #[test]
-fn what_is_told_of_a_table_is_there_for_scripts_too() {
+fn the_report_of_a_table_is_available_as_json() {
     let desk = Desk::new();
     desk.write("r.jsonl", format!("{KEPT}{KEPT}{{\"id\":\"c\",\"succ"));
     let ended = desk.plain("export r.jsonl -o o.csv --json").expect(0);
@@ -120,7 +120,7 @@ fn what_is_told_of_a_table_is_there_for_scripts_too() {
 }
 
 #[test]
-fn answers_to_an_earlier_form_of_a_prompt_are_told_apart() {
+fn answers_to_outdated_prompts_are_marked() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     desk.write("in.csv", "id,text\n1,a\n2,b\n3,c\n");
     desk.run(&sim, "in.csv --template Good?{{text}} -o out.jsonl")
@@ -158,7 +158,7 @@ fn a_run_without_any_success_has_a_table_of_its_failures() {
 }
 
 #[test]
-fn rows_are_joined_where_nothing_was_kept() {
+fn rows_are_joined_from_the_input_without_keep() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("rows.csv", "nr;city\nx1;Oslo\nx2;=Rome\nx3;Riga\n");
     let asked = "--template {{city}} --id-column nr";
@@ -188,7 +188,7 @@ fn rows_are_joined_where_nothing_was_kept() {
         "{table}"
     );
     assert_eq!(lines.len(), 3);
-    // Ids that were made of what was asked need the flags that were asked with.
+    // Ids that were generated from the request need the same flags as the run.
     desk.run(&sim, "rows.csv --template {{city}}? -j 1 -o auto.jsonl")
         .expect(0);
     let ended = desk
@@ -205,7 +205,7 @@ fn rows_are_joined_where_nothing_was_kept() {
     let words = "export auto.jsonl --input rows.csv --template {{city}}? --model sim-1 -o auto.csv";
     desk.plain(words).expect(0);
     assert!(desk.read("auto.csv").contains("\nx1,Oslo,"));
-    // A row that was edited since is told.
+    // A row that was edited since is reported.
     desk.write("rows.csv", "nr;city\nx1;Oslo\nx2;Rome\nx3;Riga\n");
     let words = "export out.jsonl --input rows.csv --id-column nr --template {{city}} --model sim-1 -o t2.csv";
     desk.plain(words)
@@ -222,7 +222,7 @@ fn rows_are_joined_where_nothing_was_kept() {
 }
 
 #[test]
-fn rows_without_ids_are_found_whatever_shape_their_answers_had() {
+fn rows_without_ids_are_found_for_text_and_json_answers() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("rows.csv", "city\nOslo\nRome\nOslo\n");
     desk.write(
@@ -315,7 +315,7 @@ fn rows_without_ids_are_found_by_further_fields_too() {
 }
 
 #[test]
-fn what_is_in_the_way_says_so() {
+fn errors_of_export_name_the_obstacle() {
     let desk = Desk::new();
     desk.write("r.jsonl", KEPT);
     desk.plain("export - -o out.csv")
@@ -348,11 +348,11 @@ fn a_table_that_is_replaced_keeps_its_permissions() {
     }
 }
 
-/// A million results with their rows, of which no more is kept than where each line is.
+/// A million results with their rows; only the position of each line is kept in memory.
 #[cfg(target_os = "linux")]
 #[test]
 #[ignore = "takes a minute"]
-fn memory_stays_flat_however_many_results_there_are() {
+fn memory_does_not_grow_with_the_number_of_results() {
     use std::io::Write;
     const RESULTS: usize = 1_000_000;
     let desk = Desk::new();
@@ -392,7 +392,7 @@ fn dates_and_numbers_keep_their_types_on_the_way_through_a_run() {
         assert_eq!(line["text"], "echo: 2024-05-01,1.5");
         let types = serde_json::json!({"day": "date"});
         assert_eq!(line["input"]["$types"], types, "{name}");
-        // The types come with the rows that are joined, too.
+        // Joined rows have the types of the input, too.
         desk.run(&sim, &format!("{name} {asked} -o bare-{name}.jsonl"))
             .expect(0);
         for words in [

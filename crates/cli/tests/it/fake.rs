@@ -1,4 +1,4 @@
-//! A server of a few lines, for what no simulator does.
+//! A minimal server for behaviour that no simulator has.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,10 +11,10 @@ use serde_json::Value;
 pub struct Asked {
     /// The request line and the header fields.
     pub head: String,
-    /// What stands between method and version.
+    /// The path in the request line.
     pub path: String,
     pub body: Vec<u8>,
-    /// How many requests there were before.
+    /// Number of earlier requests.
     pub nth: usize,
 }
 
@@ -24,13 +24,13 @@ impl Asked {
     }
 }
 
-/// A server of a few lines, for what no simulator does. It keeps what it is asked.
+/// A minimal server for behaviour that no simulator has. It stores its requests.
 pub struct Fake {
     pub address: String,
     asked: Arc<Mutex<Vec<Arc<Asked>>>>,
 }
 
-/// Status line and further header fields, each with the end of its line, and the body; or silence.
+/// Status line and further header fields, each with its line end, and the body; `None` for no reply.
 pub type Answer = Option<(String, Vec<u8>)>;
 
 /// An answer of this status.
@@ -93,7 +93,7 @@ fn exchange(
     all.push(asked.clone());
     drop(all);
     let Some((status, body)) = answer(&asked) else {
-        // Until the other side gives up.
+        // Until the client gives up.
         let _ = reader.read(&mut [0]);
         return None;
     };

@@ -1,4 +1,4 @@
-//! Fallbacks as the program takes them: what moves on, what is said of it, and what is refused.
+//! Fallbacks through the program: which failures fail over, what is reported, and what is rejected.
 
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
@@ -22,7 +22,7 @@ fn always(trouble: Trouble) -> Simulator {
 }
 
 #[test]
-fn a_blocked_answer_moves_on_only_if_that_was_asked_for() {
+fn a_blocked_answer_fails_over_only_with_the_flag() {
     for trouble in [Trouble::ContentFilter, Trouble::Refusal] {
         let (desk, first, second) = (Desk::new(), always(trouble), good());
         let kept = nine(&desk, &first, &second, "--fallback xai:small").expect(3);
@@ -35,7 +35,7 @@ fn a_blocked_answer_moves_on_only_if_that_was_asked_for() {
             assert_eq!(line["provider"], "xai");
             assert_eq!(line["earlier"][0]["error"]["kind"], "blocked");
         }
-        // Without another provider there is nothing to pass on to.
+        // Without another provider, there is no fallback.
         let (desk, alone) = (
             Desk::new(),
             nine(&Desk::new(), &first, &second, "").expect(3),
@@ -52,7 +52,7 @@ fn a_blocked_answer_moves_on_only_if_that_was_asked_for() {
 }
 
 #[test]
-fn the_whole_route_is_named_and_who_answered_is_counted() {
+fn the_route_is_named_and_answers_are_counted_per_provider() {
     let (desk, first, second) = (Desk::new(), always(Trouble::BadRequest), good());
     let words = "--fallback xai:small,extract -j 4";
     let url = first.base_url();
@@ -79,7 +79,7 @@ fn the_whole_route_is_named_and_who_answered_is_counted() {
 }
 
 #[test]
-fn a_fallback_that_cannot_be_used_says_what_to_set() {
+fn an_unusable_fallback_names_the_missing_setting() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 1);
     for (name, said) in [
@@ -111,7 +111,7 @@ fn a_fallback_that_cannot_be_used_says_what_to_set() {
 }
 
 #[test]
-fn a_plain_server_that_is_asked_for_tls_is_told_apart() {
+fn the_error_of_a_server_without_tls_suggests_http() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 1);
     let url = sim.base_url().replace("http:", "https:");
@@ -124,14 +124,14 @@ fn a_plain_server_that_is_asked_for_tls_is_told_apart() {
 }
 
 #[test]
-fn a_provider_that_is_not_asked_again_is_named() {
+fn a_provider_that_is_not_called_again_is_named() {
     let (desk, first, second) = (Desk::new(), always(Trouble::Quota), good());
     let ended = nine(&desk, &first, &second, "--fallback xai:small").expect(0);
     let ended = ended.says("no more calls to this provider in this run: custom answered 429");
     ended.hides("the provider is");
 }
 
-/// An account that runs dry after `answers` answers, in one of two dialects.
+/// An account that has no credit left after `answers` answers, with the error format of one of two APIs.
 fn runs_dry(answers: usize, refusal: &(u16, &'static str, &'static str)) -> Fake {
     const ANSWER: &str = r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"}}],
         "candidates":[{"finishReason":"STOP","content":{"parts":[{"text":"x"}]}}]}"#;
@@ -143,7 +143,7 @@ fn runs_dry(answers: usize, refusal: &(u16, &'static str, &'static str)) -> Fake
 }
 
 #[test]
-fn an_account_without_money_is_left_at_once_before_and_after_answers() {
+fn an_account_without_credit_is_left_at_once_before_and_after_answers() {
     let credit = "the account needs credit, a higher limit or the provider's support";
     let groq = r#"{"error":{"message":"Organization has been restricted. Please reach out to support if you believe this was in error.","type":"invalid_request_error","code":"organization_restricted"}}"#;
     let gemini = r#"{"error":{"code":429,"message":"Your prepayment credits are depleted. Please go to AI Studio at https://ai.studio/projects to manage your project and billing.","status":"RESOURCE_EXHAUSTED"}}"#;
@@ -203,7 +203,7 @@ fn an_account_without_money_is_left_at_once_before_and_after_answers() {
 }
 
 #[test]
-fn a_fallback_that_adds_nothing_is_told_of() {
+fn a_useless_fallback_is_reported() {
     for (fallback, said) in [
         (
             "custom:big,extract",

@@ -29,8 +29,8 @@ fn a_request_whose_schema_has_another_order_is_sent_again() {
     desk.write("schema.json", REORDERED);
     desk.run(&sim, run).expect(0);
     assert_eq!(sim.stats().calls, 10);
-    // The lines of the two named items are replaced. The others had ids made from their fingerprints, which are kept as
-    // lines of unknown items.
+    // The lines of the two named items are replaced. The other items had ids that were generated from their request
+    // hashes, so their old lines are kept as lines of unknown items.
     assert_eq!(desk.results("out.jsonl").len(), 8);
 }
 

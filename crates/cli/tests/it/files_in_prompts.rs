@@ -1,5 +1,5 @@
-//! Local files in prompts: read when they are sent, known by what they hold, and refused before anything
-//! is sent where nobody takes them.
+//! Local files in prompts: read when they are sent, identified by their contents, and rejected before anything is
+//! sent if no provider supports them.
 
 use std::process::Command;
 
@@ -28,7 +28,7 @@ fn desk() -> Desk {
     desk
 }
 
-/// A line that asks about files.
+/// A line that refers to files.
 fn about(id: &str, files: &[&str]) -> String {
     let text = json!({"type": "text", "text": format!("about {id}")});
     let files = files
@@ -61,7 +61,7 @@ fn against(desk: &Desk, provider: &Provider, sim: &Simulator, words: &str) -> Co
     command
 }
 
-/// What each provider takes of the four.
+/// The files that each provider supports.
 fn takes(provider: &str) -> &'static [&'static str] {
     match provider {
         "xai" | "groq" | "deepseek" | "cerebras" | "together" | "fireworks" | "deepinfra" => {
@@ -74,7 +74,7 @@ fn takes(provider: &str) -> &'static [&'static str] {
 }
 
 #[test]
-fn every_provider_takes_what_it_can_and_nothing_else_is_sent() {
+fn every_provider_gets_only_supported_files() {
     let all = ["a.png", "b.pdf", "c.mp3", "d.md"];
     for provider in &PROVIDERS {
         let (desk, name) = (desk(), provider.name);
@@ -108,7 +108,7 @@ fn every_provider_takes_what_it_can_and_nothing_else_is_sent() {
     }
 }
 
-/// A short row may name a large file as often as it likes.
+/// A short row can name a large file many times.
 #[test]
 fn a_row_of_more_than_memory_holds_is_refused_with_its_line() {
     let (desk, sim) = (desk(), good());
@@ -131,7 +131,7 @@ fn a_row_of_more_than_memory_holds_is_refused_with_its_line() {
 }
 
 #[test]
-fn a_fallback_may_take_what_the_first_does_not() {
+fn a_fallback_may_support_files_that_the_first_provider_does_not() {
     let (desk, provider) = (desk(), &PROVIDERS[3]);
     assert_eq!(provider.name, "xai");
     let sim = provider.simulator(SimConfig::default());
@@ -178,10 +178,10 @@ fn a_table_names_files_by_a_column_and_paths_stay_below_the_root() {
     run("in/rows.csv -o out.jsonl").expect(2);
     run("in/rows.csv -o out.jsonl --allow-outside --ordered").expect(0);
     let lines = desk.results("out.jsonl");
-    // What a cell says is said to the model, and names no file.
+    // A cell is sent to the model as text, and cannot refer to a file.
     assert_eq!(lines[0]["text"], "echo:  {{file:scan}} what?");
     assert_eq!(sim.stats().calls, 2);
-    // Relative to a root of one's own it is the same file, hence the same request.
+    // Relative to another root it is the same file, so the request is the same.
     desk.write("in/rows.csv", rows.replace("../", ""));
     run("in/rows.csv -o out.jsonl --root .")
         .expect(0)
@@ -196,7 +196,7 @@ fn a_table_names_files_by_a_column_and_paths_stay_below_the_root() {
 }
 
 #[test]
-fn a_file_counts_by_what_it_holds() {
+fn a_file_is_identified_by_its_contents() {
     let (desk, sim) = (desk(), good());
     desk.write(
         "in.jsonl",
@@ -218,7 +218,7 @@ fn a_file_counts_by_what_it_holds() {
     std::fs::remove_file(desk.path("scans/b.pdf")).unwrap();
     let ended = desk.run(&sim, "in.jsonl -o out.jsonl").expect(2);
     ended.says("in.jsonl:2: found the file \"scans/b.pdf\", which is not there");
-    // As with other rows that make no prompt, one may do without.
+    // As with other bad rows, the run can continue without them.
     desk.run(&sim, "in.jsonl -o out.jsonl --bad-rows skip")
         .expect(3)
         .says("1 bad row");
@@ -239,7 +239,7 @@ fn a_worker_reads_files_when_they_are_sent_and_a_job_can_be_retried() {
     };
     let id = program("submit in.jsonl --model m").expect(0).stdout;
     let id = id.trim();
-    // The input is not needed any more, the files are.
+    // The input is no longer needed, but the files are.
     std::fs::remove_file(desk.path("in.jsonl")).unwrap();
     std::fs::rename(desk.path("scans/b.pdf"), desk.path("b.pdf")).unwrap();
     program("work --until-empty").expect(3);
@@ -259,7 +259,7 @@ fn a_worker_reads_files_when_they_are_sent_and_a_job_can_be_retried() {
 }
 
 #[test]
-fn the_batches_of_every_provider_carry_what_it_takes() {
+fn the_batches_of_every_provider_contain_supported_files() {
     each(&ALL, |at| {
         let config = SimConfig::default().batches(BatchConfig::default().duration(SHORT));
         let site = Site::with(at, config, 0, |_| String::new());
@@ -284,11 +284,11 @@ fn the_batches_of_every_provider_carry_what_it_takes() {
     });
 }
 
-/// 200 MB of files, of which a few are in memory at a time.
+/// 200 MB of files, of which only a few are in memory at a time.
 #[cfg(target_os = "linux")]
 #[test]
 #[ignore = "takes a minute"]
-fn memory_stays_flat_however_much_the_files_are() {
+fn memory_does_not_grow_with_the_files() {
     const FILE: usize = 2_000_000;
     let (desk, sim) = (Desk::new(), taking(SHORT));
     let mut lines = String::new();

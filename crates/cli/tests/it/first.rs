@@ -1,10 +1,10 @@
-//! What a first-time user runs into: placeholder answers, wrong addresses, half a configuration.
+//! What a first-time user encounters: placeholder answers, wrong addresses, incomplete configuration.
 
 use super::common::{Desk, Running, all_ids, good};
 use super::fake::{Fake, says};
 
 #[test]
-fn placeholder_answers_give_way_to_a_models() {
+fn answers_of_a_model_replace_placeholder_answers() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 10);
     desk.plain("run in.jsonl -o out.jsonl --provider extract")
@@ -18,7 +18,7 @@ fn placeholder_answers_give_way_to_a_models() {
     let lines = desk.results("out.jsonl");
     assert!(lines.iter().all(|line| line["provider"] == "local"));
 
-    // The other way round nothing paid is thrown away for want of a provider.
+    // In the opposite case, a missing provider discards no billed answer.
     let before = desk.read("out.jsonl");
     let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl"]);
     command.env("LOCAL_LLM_BASE_URL", "http://127.0.0.1:9");
@@ -38,7 +38,7 @@ fn a_wrong_path_stops_early_and_says_why() {
         .env("OPENAI_API_KEY", "sk-first-0123456789");
     let ended = Running::start(&mut command).wait().expect(4);
     ended.says("no such address; is the base URL right?");
-    // Ten alike are enough; two more may be on their way by then.
+    // Ten identical failures suffice; two more calls may be in flight by then.
     let tried = desk.results("out.jsonl").len();
     assert!(tried <= 12, "{tried} items were sent to a wrong address");
 }

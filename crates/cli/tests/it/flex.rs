@@ -4,7 +4,7 @@ use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
 use super::common::{Desk, Ended, Running, good, simulator};
 
-/// Three prompts for OpenAI, model `m`, with these words.
+/// Runs three prompts for OpenAI, model `m`, with these words.
 fn three(desk: &Desk, server: &Simulator, words: &str) -> Ended {
     desk.prompts("in.jsonl", 3);
     let words = format!("run in.jsonl -o out.jsonl --provider openai --model m {words}");
@@ -29,7 +29,7 @@ fn calls_use_the_flex_tier_and_wait_for_capacity() {
     ended.says("strategy   flex");
     for line in desk.results("out.jsonl") {
         assert_eq!(line["service_tier"], "flex", "{line}");
-        // The first call was rejected for want of capacity. It was no attempt: there are no retries.
+        // The first call was rejected because of missing capacity. It was not an attempt, because there are no retries.
         assert_eq!(line["attempts"], 2, "{line}");
     }
     let stats = server.stats();
@@ -41,7 +41,7 @@ fn calls_use_the_flex_tier_and_wait_for_capacity() {
 }
 
 #[test]
-fn with_a_patience_calls_return_to_the_full_price_and_say_so() {
+fn with_a_time_limit_calls_return_to_the_full_price_and_report_it() {
     let (desk, server) = (Desk::new(), without_capacity());
     let ended = three(&desk, &server, "--strategy flex --flex-patience 1ms").expect(0);
     ended.says(
@@ -54,7 +54,7 @@ fn with_a_patience_calls_return_to_the_full_price_and_say_so() {
 }
 
 #[test]
-fn a_provider_without_a_flex_tier_is_refused_before_anything_is_bought() {
+fn a_provider_without_a_flex_tier_is_rejected_before_anything_is_sent() {
     let (desk, server) = (Desk::new(), good());
     desk.prompts("in.jsonl", 1);
     let mut command = desk.command(

@@ -1,4 +1,4 @@
-//! What an input is: its format, its ids, its bad rows, and several of them.
+//! Inputs: formats, ids, bad rows, and several inputs.
 
 use super::common::{Desk, Ended, Running, all_ids, good, id, prompt_lines, results};
 use super::program;
@@ -19,7 +19,7 @@ fn texts(lines: &[serde_json::Value]) -> Vec<&str> {
 }
 
 #[test]
-fn a_table_on_standard_input_is_no_text() {
+fn a_table_on_standard_input_is_not_read_as_text() {
     let (desk, sim) = (Desk::new(), good());
     let ended = fed(&desk, &sim, "-", TABLE).expect(2);
     ended
@@ -50,7 +50,7 @@ fn a_table_on_standard_input_is_no_text() {
 
 #[cfg(unix)]
 #[test]
-fn a_pipe_by_its_name_is_read_like_standard_input() {
+fn a_named_pipe_is_read_like_standard_input() {
     let (desk, sim) = (Desk::new(), good());
     fed(&desk, &sim, "/dev/stdin", TABLE)
         .expect(2)
@@ -141,7 +141,7 @@ fn several_files_are_one_input() {
     );
     assert_eq!(id(&lines[8]), format!("{}-2", id(&lines[6])));
     desk.run(&sim, words).expect(0).says("9 finished before");
-    // Alone or together, in whatever order: the same items.
+    // Separately or together, in any order: the items are the same.
     desk.run(&sim, "c.json a.jsonl -o out.jsonl")
         .expect(0)
         .says("4 finished before");
@@ -186,7 +186,7 @@ fn a_file_that_changes_among_several_is_named() {
     desk.write("a.jsonl", prompt_lines(1));
     desk.write("b.txt", "one\ntwo\n");
     sim.hold();
-    // One call at a time: of two, either could meet the change first.
+    // With one call at a time, so that it is known which item notices the change.
     let running = desk.start(&sim, "a.jsonl b.txt -o out.jsonl -j 1");
     assert!(sim.wait_until(|s| s.in_flight == 1, super::common::PATIENCE));
     desk.write("b.txt", "ONE\nTWO\n");
@@ -227,7 +227,7 @@ fn ids_come_from_the_column_that_is_named() {
     desk.run(&sim, "in.txt --id-column key")
         .expect(2)
         .says("--id-column");
-    // Who names none is told what that means, once.
+    // A run without ids is told once what that means.
     desk.write("in.csv", "text\na\nb\n");
     let words = "in.csv --template {{text}} -o none.jsonl";
     let ended = desk.run(&sim, words).expect(0);
@@ -259,7 +259,7 @@ fn unknown_fields_are_named_with_the_flag_that_leaves_them_out() {
             .expect(0);
         assert_eq!(desk.ids(output), ["a", "b"]);
     }
-    // What stands inside of a batch line is sent, unless it is named.
+    // Unknown fields inside of a batch line are sent, unless `--ignore-fields` names them.
     let hash = |output: &str| {
         desk.results(output).iter().find(|l| id(l) == "b").unwrap()["request_hash"].clone()
     };
@@ -305,7 +305,7 @@ fn bad_rows_are_named_or_fail_unsent() {
                 .starts_with("not sent: found ")
         );
     }
-    // Again: nothing new is written of them, nor sent.
+    // A second run neither writes nor sends anything for them.
     let before = desk.read("out.jsonl");
     let ended = desk.run(&sim, &format!("{words} --json")).expect(3);
     let summary: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
@@ -313,7 +313,7 @@ fn bad_rows_are_named_or_fail_unsent() {
         .map(|name| summary["summary"][name].as_u64().unwrap());
     assert_eq!(numbers, [4, 2, 2, 0]);
     assert_eq!((desk.read("out.jsonl"), sim.stats().calls), (before, 2));
-    // One is mended.
+    // One row is corrected.
     desk.write("in.csv", "id,prompt\na,one\nb,two\nc,three\nd,x,y\n,\n");
     desk.run(&sim, words).expect(3).says("1 to send");
     assert_eq!(desk.results("out.jsonl").len(), 4);
@@ -352,7 +352,7 @@ fn all_bad_rows_of_a_large_file_are_counted() {
 }
 
 #[test]
-fn what_is_submitted_is_read_the_same_way() {
+fn submit_reads_inputs_like_run() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("a.csv", "key,text\nk1,a\nk2,b\nk3\n");
     desk.write("b.json", "[{\"key\":\"k4\",\"text\":\"d\"}]");

@@ -1,4 +1,4 @@
-//! What is sent with every request: `--header`, `--extra` and `--service-tier`.
+//! Settings that are sent with every request: `--header`, `--extra` and `--service-tier`.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::fake::{Fake, says};
 
 const TOKEN: &str = "tok-Zx9Qab0123456789hijklMNOP";
 
-/// A server that tells in its answer all that it was sent.
+/// A server whose answer contains everything that it received.
 struct Echo {
     url: String,
     server: Fake,
@@ -102,7 +102,7 @@ fn a_header_goes_with_every_call_and_is_shown_nowhere() {
         for text in [&ended.stdout, &ended.stderr, &output] {
             assert!(!text.contains("0123456789hijkl"), "{text}");
         }
-        // What is no key maims no answer.
+        // A header that is not a key does not mask parts of an answer.
         assert_eq!(output.contains("my own title"), status == 200, "{output}");
     }
 }
@@ -145,7 +145,7 @@ fn a_header_that_cannot_be_sent_is_refused_without_its_value() {
         ),
         ("7777-secret", "before its colon"),
         ("X-A: 77\u{fc}77", "x-a needs a value"),
-        // As a command that is shown has it.
+        // As in a displayed command.
         ("Authorization: ***", "or use --header @FILE"),
         ("@none.txt", "cannot read none.txt"),
         ("@empty.txt", "found no header"),
@@ -155,7 +155,7 @@ fn a_header_that_cannot_be_sent_is_refused_without_its_value() {
         ended.errs(said);
         ended.hides("77");
     }
-    // Nobody in particular, or whoever listens on a usual port.
+    // No named provider, or `local`, which may be any server that listens on a default port.
     for (words, code, said) in [
         (
             vec![],
@@ -202,9 +202,9 @@ fn run_at<'a>(provider: &'a str, url: &'a str) -> [&'a str; 10] {
     ]
 }
 
-/// The simulated provider wants the key with every upload, look and download.
+/// The simulated provider requires the key for every upload, poll and download.
 #[test]
-fn a_header_in_the_place_of_the_key_goes_with_every_step_of_a_batch() {
+fn a_header_that_replaces_the_key_is_sent_with_every_step_of_a_batch() {
     for (provider, header) in [
         ("openai", "Authorization: Bearer sk-right"),
         ("anthropic", "X-Api-Key: sk-right"),
@@ -235,10 +235,10 @@ fn a_header_in_the_place_of_the_key_goes_with_every_step_of_a_batch() {
     }
 }
 
-/// Calls and batches of a deployment, in both styles of addresses; the simulated resource takes
-/// each only with its own header, address and version.
+/// Calls and batches of a deployment, with both formats of addresses; the simulated resource accepts each only with
+/// its own header, address and version.
 #[test]
-fn azure_is_asked_in_either_style_by_call_and_by_batch() {
+fn azure_is_called_with_both_address_formats_by_call_and_by_batch() {
     for version in [None, Some("2024-10-21")] {
         for strategy in ["sync", "batch"] {
             let desk = Desk::new();
@@ -272,7 +272,7 @@ fn azure_is_asked_in_either_style_by_call_and_by_batch() {
 }
 
 #[test]
-fn further_fields_go_beneath_those_of_a_line_and_are_part_of_the_request() {
+fn fields_of_a_line_override_extra_and_both_are_part_of_the_request() {
     let (desk, server) = (Desk::new(), Echo::start(200));
     desk.write(
         "in.jsonl",
@@ -313,7 +313,7 @@ fn further_fields_go_beneath_those_of_a_line_and_are_part_of_the_request() {
             .iter()
             .all(|body| body["user"] == "u" && body["service_tier"] == "flex")
     );
-    // Said otherwise they are the same, and other ones are others.
+    // The same fields in another format are the same request, and other fields are another request.
     desk.write(
         "extra.json",
         "{\"user\": \"u\", \"service_tier\": \"flex\", \"top_k\": 40}\n",
@@ -356,7 +356,7 @@ fn further_fields_go_beneath_those_of_a_line_and_are_part_of_the_request() {
 }
 
 #[test]
-fn jobs_of_the_queue_bring_their_fields_and_the_worker_its_headers() {
+fn queue_jobs_contain_extra_fields_and_the_worker_adds_headers() {
     let (desk, server) = (Desk::new(), Echo::start(200));
     desk.prompts("in.jsonl", 2);
     let extra = [
@@ -393,9 +393,9 @@ fn jobs_of_the_queue_bring_their_fields_and_the_worker_its_headers() {
     assert_eq!(desk.ids("out.jsonl").len(), 2);
 }
 
-/// The simulated provider refuses a tier that the vendor does not have.
+/// The simulated provider rejects a tier that the vendor does not have.
 #[test]
-fn a_tier_is_asked_for_in_the_providers_words_or_refused_with_them() {
+fn a_tier_is_translated_for_the_provider_or_rejected() {
     let run = |provider: &str, vendor: Option<Vendor>, tier: &str| {
         let desk = Desk::new();
         desk.prompts("in.jsonl", 2);

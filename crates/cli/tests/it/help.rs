@@ -1,11 +1,11 @@
-//! What `-h` and `--help` show: short help that fits a small terminal, long help that has it all.
+//! `-h` and `--help`: the short help fits a small terminal, the long help has everything.
 
 use super::common::{Desk, Running};
 
-/// Twice 24 lines, less the prompt's own.
+/// Two screens of 24 lines, minus the lines of the prompt.
 const TWO_SCREENS: usize = 46;
 
-const COMMANDS: [&str; 30] = [
+const COMMANDS: [&str; 31] = [
     "",
     "run",
     "estimate",
@@ -19,6 +19,7 @@ const COMMANDS: [&str; 30] = [
     "exec",
     "cancel",
     "retry",
+    "budget",
     "queue",
     "queue export",
     "queue import",
@@ -66,7 +67,7 @@ fn short_help_fits_two_screens_and_a_line_a_flag() {
         );
         for line in text.lines() {
             assert!(line.chars().count() <= 80, "`{command} -h`: {line:?}");
-            // What goes on is indented further than any flag or argument.
+            // Continuation lines are indented more than any flag or argument.
             let indent = line.len() - line.trim_start().len();
             assert!(
                 indent <= 6,

@@ -1,11 +1,11 @@
-//! What may be in an input, and what is said of one that cannot be used.
+//! What an input may contain, and the messages for invalid inputs.
 
 use std::process::Stdio;
 
 use super::common::{Desk, Ended, Running, good, id, results};
 use super::program::fed;
 
-/// Runs an input that must be refused: nothing is sent and no output touched.
+/// Runs an invalid input: nothing is sent, and the output is not changed.
 #[track_caller]
 fn refused(name: &str, content: &[u8], flags: &[&str]) -> Ended {
     let (desk, sim) = (Desk::new(), good());
@@ -26,7 +26,7 @@ fn refused(name: &str, content: &[u8], flags: &[&str]) -> Ended {
 }
 
 #[test]
-fn bad_lines_are_named_with_what_was_found_and_expected() {
+fn errors_of_bad_lines_name_found_and_expected_values() {
     let cases: [(&str, &[u8], &str); 4] = [
         (
             "in.jsonl",
@@ -82,7 +82,7 @@ fn the_forms_of_a_line_may_be_mixed() {
 }
 
 #[test]
-fn tables_make_a_prompt_of_each_row() {
+fn each_row_of_a_table_is_a_prompt() {
     let (desk, sim) = (Desk::new(), good());
     desk.write(
         "in.csv",
@@ -135,7 +135,7 @@ fn standard_input_is_json_lines_or_text() {
 }
 
 #[test]
-fn a_bad_line_of_standard_input_keeps_what_came_before() {
+fn a_bad_line_of_standard_input_keeps_earlier_results() {
     let (desk, sim) = (Desk::new(), good());
     let mut command = desk.against(&sim, "- -o out.jsonl -j 1");
     let mut running = Running::start(command.stdin(Stdio::piped()));

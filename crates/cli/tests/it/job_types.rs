@@ -1,4 +1,4 @@
-//! Jobs of the types that are built in, from `submit --type` to `results`.
+//! Jobs of the built-in types, from `submit --type` to `results`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub fn working(desk: &Desk, sim: &Simulator, words: &str) -> Running {
     Running::start(&mut on_queue(desk, &words))
 }
 
-/// The lines of a process by their ids, taken from the queue.
+/// The lines of a process by id, taken from the queue.
 pub fn taken(desk: &Desk, id: ProcessId) -> BTreeMap<String, Value> {
     let name = format!("{id}.jsonl");
     plain(desk, &format!("results {id} -o {name}"));
@@ -79,7 +79,7 @@ fn summaries_survive_trouble_and_a_killed_worker_and_fall_back_to_extracts() {
         let at = line["result"]["generated_at"].as_str().unwrap();
         assert!(at.ends_with('Z') && at.len() == 20, "{at}");
     }
-    // The four calls that were in flight when the worker died are made again, and no other.
+    // Only the four calls that were in flight when the worker was killed are made again.
     assert!(
         sim.stats().answered <= ARTICLES as u64 + 4,
         "{:?}",
@@ -92,7 +92,7 @@ fn sim_plan(sim: &Simulator, text: &str) -> Option<Trouble> {
 }
 
 #[test]
-fn payloads_that_are_none_are_refused_with_line_and_field() {
+fn invalid_payloads_are_rejected_with_line_and_field() {
     let desk = Desk::new();
     let lines = [
         r#"{"article_id":"a","content":"text"}"#,
@@ -139,7 +139,7 @@ fn payloads_are_read_as_the_flags_say_and_other_flags_are_refused() {
     let items = queue(&desk).items(id, None, 9).unwrap();
     let ids: Vec<_> = items.iter().map(|item| item.item_id.as_deref()).collect();
     assert_eq!(ids, [Some("a"), Some("b")]);
-    // A field that is none of the type's is no part of the payload.
+    // An unknown field is not part of the payload.
     desk.write("in.jsonl", r#"{"nr": 7, "html": "<p>a</p>"}"#);
     let id = submit(&desk, "--type extract_content --id-column nr in.jsonl");
     let items = queue(&desk).items(id, None, 9).unwrap();
@@ -166,7 +166,7 @@ fn payloads_are_read_as_the_flags_say_and_other_flags_are_refused() {
         .expect(2)
         .says(flag);
     }
-    // Equal payloads each have a name of their own, whatever their number.
+    // Equal payloads have separate names, whatever their number.
     desk.write("in.jsonl", "{\"html\": \"<p>a</p>\"}\n".repeat(3_000));
     let id = submit(&desk, "--type extract_content in.jsonl");
     let items = queue(&desk).items(id, None, 3_000).unwrap();
@@ -175,7 +175,7 @@ fn payloads_are_read_as_the_flags_say_and_other_flags_are_refused() {
 }
 
 #[test]
-fn a_type_has_a_priority_of_its_own_and_the_users_comes_first() {
+fn a_type_has_a_priority_and_the_users_overrides_it() {
     let desk = Desk::new();
     desk.write("in.jsonl", articles(1));
     submit(&desk, "--type summarize in.jsonl");
@@ -192,7 +192,7 @@ fn a_type_has_a_priority_of_its_own_and_the_users_comes_first() {
 }
 
 #[test]
-fn articles_come_out_of_pages() {
+fn articles_are_extracted_from_pages() {
     let desk = Desk::new();
     let text = "<p>It rained all day in Bern, as it had done the day before, and the river rose by half a \
                 metre, said the office that measures it, and nobody went out.</p>";
@@ -249,10 +249,10 @@ fn a_summary_is_checked_and_judged() {
     assert_eq!(checks, ["number", "name"]);
     assert!(result("judged")["judge"]["score"].is_u64(), "{results:?}");
     assert_eq!(sim.stats().answered, 1);
-    // `extract` is no judge, and a check that was not made is no pass.
+    // `extract` cannot judge, and a check that was not made does not count as passed.
     submit(&desk, "--type validate_summary in.jsonl");
     plain(&desk, "work --provider extract --until-empty").expect(3);
-    // Nothing is left of the judge's part but what was taken or waits to be.
+    // Of the judge's jobs, only those that were taken or wait to be taken are left.
     let open = queue(&desk).open_processes().unwrap();
     assert!(
         open.iter().all(|process| process.info.parent.is_none()),
@@ -285,7 +285,7 @@ fn texts_are_compared_by_their_vectors() {
     let error = results["odd"]["error"]["message"].as_str().unwrap();
     assert!(error.contains("cannot be compared"), "{error}");
 
-    // Vectors of earlier jobs, while these are in the queue.
+    // Embeddings of earlier jobs, while these are in the queue.
     let (embedded, text) = (Desk::new(), json!({"text": "It rained."}));
     embedded.write("in.jsonl", format!("{text}\n"));
     let id = submit(&embedded, "--type embedding in.jsonl");
@@ -300,7 +300,7 @@ fn texts_are_compared_by_their_vectors() {
 }
 
 #[test]
-fn a_batch_has_all_results_and_enqueues_its_jobs_once_whatever_is_killed() {
+fn a_batch_has_all_results_and_enqueues_its_jobs_once_after_kills() {
     const MEMBERS: usize = 60;
     let desk = Desk::new();
     let config = SimConfig::default().latency(Duration::from_millis(30));
@@ -313,7 +313,7 @@ fn a_batch_has_all_results_and_enqueues_its_jobs_once_whatever_is_killed() {
         format!("{}\n", json!({"id": "b", "jobs": members})),
     );
     let id = submit(&desk, "--type batch_process in.jsonl");
-    // One worker dies as it fans out, or soon after, another one in the middle.
+    // One worker is killed while it enqueues the jobs or soon after, another one in the middle.
     for calls in [0, 20] {
         let mut killed = working(&desk, &sim, "-j 4");
         assert!(sim.wait_until(|s| s.calls > calls, PATIENCE));
@@ -321,7 +321,7 @@ fn a_batch_has_all_results_and_enqueues_its_jobs_once_whatever_is_killed() {
         let _ = killed.child.wait();
     }
     let words = format!("-j 4 --until-empty --processes {id}");
-    // Some of its members failed; it did not.
+    // Some of its jobs failed; the batch itself did not.
     working(&desk, &sim, &words).wait().expect(3);
     let results = taken(&desk, id);
     let result = &results["b"]["result"];
@@ -340,7 +340,7 @@ fn a_batch_has_all_results_and_enqueues_its_jobs_once_whatever_is_killed() {
         .chain(["60".to_owned()])
         .collect();
     assert_eq!(ids, expected);
-    // Each prompt once, but for the four that were in flight at each kill.
+    // Each prompt is sent once, except the four that were in flight at each kill.
     assert!(
         sim.stats().calls <= (MEMBERS + 2 * 4) as u64,
         "{:?}",
@@ -350,7 +350,7 @@ fn a_batch_has_all_results_and_enqueues_its_jobs_once_whatever_is_killed() {
 }
 
 #[test]
-fn what_a_cancelled_batch_waits_for_is_cancelled_with_it() {
+fn cancelling_a_batch_cancels_its_jobs() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default().latency(Duration::from_millis(200)));
     let prompt = |i| json!({"type": "completion", "payload": {"prompt": format!("member {i}")}});
@@ -365,7 +365,7 @@ fn what_a_cancelled_batch_waits_for_is_cancelled_with_it() {
     worker.child.kill().unwrap();
     assert!(sim.stats().calls <= calls + 1, "{:?}", sim.stats());
     plain(&desk, "work --provider extract --until-empty -q").expect(0);
-    // What has come of them is there for a retry, until it is known that there will be none.
+    // Their results are kept for a retry until it is certain that there will be none.
     let open = queue(&desk).open_processes().unwrap();
     let [parent, children] = &open[..] else {
         panic!("{open:?}")
@@ -388,9 +388,9 @@ fn summaries_go_to_groq_then_anthropic_then_the_extract_by_default() {
         (good(), good(), both, "", "groq llama"),
         (bad(), good(), both, "", "anthropic claude"),
         (bad(), bad(), both, "", "extract extract"),
-        // A key without a model, which is called for nothing.
+        // A key without a model, with which no call is made.
         (good(), good(), "anthropic=claude", "", "anthropic claude"),
-        // The provider that is named comes first; its model, before the default one.
+        // The named provider comes first, and its model before the default one.
         (
             good(),
             good(),
@@ -446,7 +446,7 @@ fn summaries_go_to_groq_then_anthropic_then_the_extract_by_default() {
     }
 }
 
-/// Neither provider is called in vain, and nobody takes the beginnings of texts for summaries.
+/// No call is made to either provider, and beginnings of texts are not taken for summaries.
 #[test]
 fn keys_without_a_model_are_reported_and_their_summaries_marked() {
     let desk = Desk::new();

@@ -1,4 +1,4 @@
-//! `--keep`: fields of the rows that come back with their results.
+//! `--keep`: fields of the rows that are copied to their results.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const ROWS: &str =
     "id,stars,text\na,5,\"Good, \"\"so\"\" good\"\nb,1,\"two\nlines\"\nc,,\u{1F600} \u{5d0}\n";
 const TEMPLATE: &str = "--template {{text}}";
 
-/// What each line says of its row, by the order of ids.
+/// The `input` of each line, in the order of the ids.
 fn kept(lines: Vec<Value>) -> Vec<(String, Value)> {
     let mut kept: Vec<_> = lines
         .iter()
@@ -41,7 +41,7 @@ fn expected() -> Vec<(String, Value)> {
 }
 
 #[test]
-fn columns_come_back_in_their_order_and_without_the_flag_nothing_does() {
+fn columns_are_kept_in_order_and_only_with_the_flag() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", ROWS);
     let all = desk
@@ -70,7 +70,7 @@ fn columns_come_back_in_their_order_and_without_the_flag_nothing_does() {
 }
 
 #[test]
-fn what_a_row_says_in_json_stays_as_it_stands() {
+fn json_values_of_rows_are_kept_unchanged() {
     let (desk, sim) = (Desk::new(), good());
     let row = r#"{"id":7,"text":"a","n":1.0,"big":12345678901234567890.10,"none":null,"tags":["x",{"y":[]}]}"#;
     let kept = format!("\"input\":{row}}}\n");
@@ -117,7 +117,7 @@ fn of_native_lines_unknown_fields_are_kept_and_not_sent() {
 }
 
 #[test]
-fn what_is_not_there_is_refused_before_anything_is_sent() {
+fn unknown_columns_are_rejected_before_anything_is_sent() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", ROWS);
     desk.write("twice.csv", "text,n,n\na,1,2\n");
@@ -151,7 +151,7 @@ fn what_is_not_there_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn failures_retries_and_bad_rows_say_it_too() {
+fn failures_retries_and_bad_rows_have_kept_fields_too() {
     let desk = Desk::new();
     desk.write("in.csv", ROWS);
     let trouble = |kind| {
@@ -176,7 +176,7 @@ fn failures_retries_and_bad_rows_say_it_too() {
     let lines = kept(desk.results("bad.jsonl"));
     let rows: Vec<&Value> = lines.iter().map(|(_, row)| row).collect();
     assert_eq!(rows, [&json!({"n": "1"}), &Value::Null, &json!({"n": "3"})]);
-    // The line of a row that was told before is changed as well.
+    // The existing line of a bad row is changed as well.
     let words = format!("bad.csv {TEMPLATE} --keep id,n --bad-rows skip -o bad.jsonl");
     desk.run(&sim, &words).expect(3);
     assert_eq!(
@@ -187,7 +187,7 @@ fn failures_retries_and_bad_rows_say_it_too() {
 }
 
 #[test]
-fn another_choice_runs_nothing_again_and_the_lines_follow() {
+fn changing_keep_updates_lines_and_sends_nothing() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", ROWS);
     let run = |words: &str| {
@@ -199,7 +199,7 @@ fn another_choice_runs_nothing_again_and_the_lines_follow() {
     run("--keep all").says("3 finished before, nothing to send");
     assert_eq!(kept(desk.results("out.jsonl")), expected());
     let full = desk.read("out.jsonl");
-    // Nothing to change: the file is not touched.
+    // If nothing changes, the file is not touched.
     let written = || {
         std::fs::metadata(desk.path("out.jsonl"))
             .unwrap()
@@ -216,7 +216,7 @@ fn another_choice_runs_nothing_again_and_the_lines_follow() {
     run("--keep all");
     assert_eq!(desk.read("out.jsonl"), full);
 
-    // A cell that no prompt was made of, a row less and a row more.
+    // A changed cell that is not part of a prompt, a removed row and a new row.
     desk.write(
         "in.csv",
         "id,stars,text\na,4,\"Good, \"\"so\"\" good\"\nd,2,new\nc,,\u{1F600} \u{5d0}\n",
@@ -251,7 +251,7 @@ fn several_inputs_and_items_without_ids_each_have_their_own() {
 }
 
 #[test]
-fn results_of_batches_say_it_whenever_they_come_back() {
+fn results_of_batches_have_kept_fields_whenever_they_are_collected() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.write("in.csv", ROWS);
     let run = |words: &str| {
@@ -260,7 +260,7 @@ fn results_of_batches_say_it_whenever_they_come_back() {
     };
     run("--keep all").expect(0);
     assert_eq!(kept(desk.results("out.jsonl")), expected());
-    // Chosen after all was handed over.
+    // Chosen after everything was submitted.
     desk.write("out.jsonl", "");
     run("--no-wait").expect(0);
     run("--keep stars").expect(0);
@@ -271,7 +271,7 @@ fn results_of_batches_say_it_whenever_they_come_back() {
 }
 
 #[test]
-fn jobs_of_a_queue_carry_it_to_their_results() {
+fn jobs_of_a_queue_copy_kept_fields_to_their_results() {
     let desk = Desk::new();
     let row = r#"{"text":"prompt 1","n":1.0}"#;
     desk.write(
@@ -296,7 +296,7 @@ fn jobs_of_a_queue_carry_it_to_their_results() {
     assert!(ends.contains(&true) && ends.contains(&false));
     plain(&desk, &format!("results {bare} -o bare.jsonl")).expect(3);
     assert!(!desk.read("bare.jsonl").contains("\"input\":"));
-    // One request whatever is kept of its row.
+    // The request is the same, whatever is kept of its row.
     let hashes = |name| -> Vec<Value> {
         let mut hashes: Vec<Value> = desk
             .results(name)

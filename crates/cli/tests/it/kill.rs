@@ -1,4 +1,4 @@
-//! Death at any moment: what was settled is neither lost nor sent again.
+//! Kills at random moments: settled items are neither lost nor sent again.
 
 #![cfg(unix)]
 
@@ -8,7 +8,7 @@ use batchwright_simulate::SimConfig;
 
 use super::common::{Desk, PATIENCE, Random, all_ids, simulator};
 
-/// Kills a run at moments that the seed decides, again and again, and then lets it end.
+/// Kills a run repeatedly at moments that the seed determines, and then lets it finish.
 fn killed(seed: u64, items: usize, kills: u64, flags: &str) {
     const CONCURRENCY: u64 = 4;
     let mut random = Random(seed);
@@ -47,7 +47,7 @@ fn killed(seed: u64, items: usize, kills: u64, flags: &str) {
 }
 
 #[test]
-fn killed_runs_lose_nothing_and_pay_at_most_what_was_in_flight() {
+fn killed_runs_lose_nothing_and_repeat_at_most_calls_in_flight() {
     killed(1, 400, 8, "");
     killed(2, 400, 8, "--ordered");
     killed(3, 200, 4, "--fsync");
@@ -62,7 +62,7 @@ fn many_killed_runs_lose_nothing() {
     }
 }
 
-/// Kills a run while it puts its finished output into order.
+/// Kills a run while it sorts its finished output.
 #[test]
 fn a_run_killed_while_compacting_keeps_every_result() {
     let desk = Desk::new();

@@ -1,4 +1,4 @@
-//! What was paid: the ledger against the provider's bill and the result lines.
+//! The ledger, compared with the provider's bill and the result lines.
 
 use batchwright::Usd;
 use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
@@ -29,7 +29,7 @@ fn sum(lines: &[Value]) -> Usd {
 }
 
 #[test]
-fn the_ledger_is_what_the_provider_bills_for_calls_and_batches() {
+fn the_ledger_equals_the_bill_for_calls_and_batches() {
     let troubled = SimConfig::default()
         .trouble(Trouble::Refusal, 0.2)
         .trouble(Trouble::RateLimit, 0.2)
@@ -114,7 +114,7 @@ fn calls_of_the_queue_outlive_their_jobs() {
 /// After each kill, the ledger has every answer that the output has.
 #[cfg(unix)]
 #[test]
-fn no_kill_takes_a_charge_of_an_answer_and_no_resumed_run_books_it_twice() {
+fn kills_lose_no_charge_of_an_answer_and_resumed_runs_book_none_twice() {
     const CONCURRENCY: u64 = 4;
     let few = std::time::Duration::from_millis(4);
     let (desk, mut random) = (Desk::new(), Random(5));
@@ -156,7 +156,7 @@ fn no_kill_takes_a_charge_of_an_answer_and_no_resumed_run_books_it_twice() {
     let (calls, booked) = total(&whole);
     let paid = sim.stats().paid;
     assert!(calls <= paid && paid - calls <= kills * CONCURRENCY);
-    // All prompts are equally long up to two digits of their number.
+    // All prompts have the same length, apart from the two digits of their number.
     let lines = sum(&desk.results("out.jsonl"));
     assert!(booked >= lines);
     if calls == items as u64 {
@@ -165,7 +165,7 @@ fn no_kill_takes_a_charge_of_an_answer_and_no_resumed_run_books_it_twice() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named_and_the_sums_are_not_passed_off_as_whole() {
+fn unreadable_ledgers_are_named_and_sums_are_marked_incomplete() {
     let desk = Desk::new();
     std::fs::create_dir_all(desk.path("home/ledger")).unwrap();
     desk.write("home/ledger/odd.jsonl", "{}\n");
@@ -175,7 +175,7 @@ fn what_cannot_be_read_is_named_and_the_sums_are_not_passed_off_as_whole() {
     assert_eq!(told["unreadable"].as_array().unwrap().len(), 1);
 }
 
-/// The store of a batch run is removed in the end, and its charges are not.
+/// The store of a batch run is removed at the end, but its charges are kept.
 #[cfg(unix)]
 #[test]
 fn a_killed_batch_run_books_each_request_once() {

@@ -1,4 +1,4 @@
-//! Servers that take few calls at once, that cannot be reached, or that answer nothing of use.
+//! Servers that accept few concurrent calls, are unreachable, or return nothing useful.
 
 use std::time::Duration;
 
@@ -21,8 +21,9 @@ fn a_limit_on_calls_at_once_loses_no_item_and_refuses_few_calls() {
         assert_eq!(desk.ids("out.jsonl"), all_ids(100));
         let stats = sim.stats();
         assert_eq!((stats.answered, stats.paid_twice), (100, 0));
-        // How few depends on how busy the machine is; the limiter's own tests, in virtual time, are strict.
-        // With a pause for all and a refusal for each slot at its end there is more than one an item.
+        // The number depends on how busy the machine is; the limiter's own tests, in virtual time, are strict. If all
+        // calls paused and each slot was rejected at the end of the pause, there would be more than one rejection per
+        // item.
         assert!(
             (1..100).contains(&stats.refused),
             "{} refused",
@@ -35,7 +36,7 @@ fn a_limit_on_calls_at_once_loses_no_item_and_refuses_few_calls() {
 }
 
 #[test]
-fn a_run_stops_after_ten_replies_that_were_paid_for_and_cannot_be_used() {
+fn a_run_stops_after_ten_billed_unusable_replies() {
     for (trouble, words) in [
         (Trouble::Empty, ""),
         (Trouble::Empty, "--fallback extract"),
@@ -53,7 +54,7 @@ fn a_run_stops_after_ten_replies_that_were_paid_for_and_cannot_be_used() {
         assert!((10..=12).contains(&stats.calls), "{} calls", stats.calls);
         assert_eq!((stats.paid, stats.paid_twice), (stats.calls, 0));
     }
-    // Whoever wants to go on goes on.
+    // With `--on-error continue`, the run continues.
     let (desk, sim) = (
         Desk::new(),
         simulator(SimConfig::default().trouble(Trouble::Empty, 1.0)),
@@ -64,8 +65,7 @@ fn a_run_stops_after_ten_replies_that_were_paid_for_and_cannot_be_used() {
     assert_eq!(sim.stats().calls, 20);
 }
 
-/// A server that refuses everything with this status and message, in which `N` is a number that
-/// grows.
+/// A server that rejects everything with this status and message; `N` in it is replaced by an increasing number.
 fn refusing(status: u16, message: &'static str) -> String {
     let server = Fake::start(move |asked| {
         let text = message.replace('N', &asked.nth.to_string());
@@ -75,7 +75,7 @@ fn refusing(status: u16, message: &'static str) -> String {
 }
 
 #[test]
-fn a_run_stops_after_ten_refusals_in_the_same_words() {
+fn a_run_stops_after_ten_identical_rejections() {
     let asked = |words: &str| {
         let url = refusing(418, "team N may not brew today");
         let desk = Desk::new();
@@ -100,7 +100,7 @@ fn a_run_stops_after_ten_refusals_in_the_same_words() {
 }
 
 #[test]
-fn a_wait_of_years_is_not_obeyed_by_this_run_or_the_next() {
+fn a_requested_wait_of_years_is_ignored_by_this_run_and_the_next() {
     let year = Duration::from_secs(365 * 86_400);
     let forever = SimConfig::default()
         .trouble(Trouble::RateLimit, 1.0)
@@ -111,7 +111,7 @@ fn a_wait_of_years_is_not_obeyed_by_this_run_or_the_next() {
     let ended = desk.run(&sim, words).expect(4);
     ended.says("stopped: it requests a wait of 1");
     assert!(sim.stats().calls <= 3, "{} calls", sim.stats().calls);
-    // The simulator refuses each prompt once.
+    // The simulator rejects each prompt once.
     let before = sim.stats().calls;
     desk.run(&sim, words).expect(4);
     assert!(sim.stats().calls > before, "the next run was held back");
@@ -132,7 +132,7 @@ fn a_wait_of_years_is_not_obeyed_by_this_run_or_the_next() {
 
 #[test]
 #[ignore = "eight seconds"]
-fn an_address_where_no_server_is_stops_the_run_within_ten_seconds() {
+fn an_address_without_a_server_stops_the_run_within_ten_seconds() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 300);
     let words = "run in.jsonl -o out.jsonl --provider custom --model m";
@@ -152,7 +152,7 @@ fn an_address_where_no_server_is_stops_the_run_within_ten_seconds() {
     );
 }
 
-/// A limit that nobody set is shown with its source and the flag that overrides it.
+/// A limit that the user did not set is shown with its source and the flag that overrides it.
 #[test]
 fn progress_names_the_learned_limit_that_slows_a_run() {
     let slow = SimConfig::default().rpm(60).burst(1);
@@ -163,7 +163,7 @@ fn progress_names_the_learned_limit_that_slows_a_run() {
         let words = format!("in.jsonl -o out.jsonl --progress always {flags}");
         desk.run(&sim, &words).expect(0)
     };
-    // All of them wait for the simulator.
+    // All runs wait for the simulator.
     std::thread::scope(|scope| {
         let told = scope.spawn(|| run(slow.clone(), 5, ""));
         let set = scope.spawn(|| run(slow.clone(), 5, "--rpm 60"));

@@ -1,5 +1,4 @@
-//! The program against local servers: what they tell of themselves, models that load, prompts that
-//! were cut.
+//! The program against local servers: what they report, models that load, truncated prompts.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,7 +9,7 @@ use serde_json::{Value, json};
 use super::common::{Desk, Running, all_ids, has, simulator};
 use super::fake::{Answer, Fake, says};
 
-/// A server of a few lines: `answer` gets the path, and how many prompts came before.
+/// A minimal server: `answer` receives the path, and the number of earlier prompts.
 fn serve(answer: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) -> String {
     let prompts = AtomicUsize::new(0);
     let server = Fake::start(move |asked| {
@@ -59,7 +58,7 @@ fn start(desk: &Desk, url: &str, words: &[&str]) -> Running {
 }
 
 #[test]
-fn a_server_is_called_as_often_at_once_as_it_has_slots() {
+fn a_server_gets_as_many_concurrent_calls_as_it_has_slots() {
     let url = serve(|path, _| match path {
         "/v1/models" => says(
             200,
@@ -100,10 +99,10 @@ fn a_server_is_called_as_often_at_once_as_it_has_slots() {
 }
 
 #[test]
-fn a_server_that_tells_nothing_of_itself_is_used_all_the_same() {
+fn a_server_that_reports_no_properties_is_still_used() {
     let url = serve(|path, _| match path {
         "/v1/chat/completions" => answer_with(9),
-        // Not even a refusal.
+        // Not even a rejection.
         _ => None,
     });
     let desk = Desk::new();
@@ -114,7 +113,7 @@ fn a_server_that_tells_nothing_of_itself_is_used_all_the_same() {
 }
 
 #[test]
-fn a_model_that_loads_during_the_run_is_waited_for_and_said_once() {
+fn a_model_that_loads_during_the_run_is_waited_for_and_reported_once() {
     for progress in ["auto", "never"] {
         let url = serve(|path, number| match (path, number) {
             ("/v1/chat/completions", 2..=3) => still_loading(),
@@ -138,7 +137,7 @@ fn a_model_that_loads_during_the_run_is_waited_for_and_said_once() {
 }
 
 #[test]
-fn a_server_that_loads_at_the_start_is_waited_for_and_asked_again() {
+fn a_server_that_loads_at_the_start_is_waited_for_and_retried() {
     let loading = Duration::from_millis(700);
     let sim = simulator(SimConfig::default().loading(loading).models(["tiny"]));
     let desk = Desk::new();
@@ -197,7 +196,7 @@ fn a_fallback_that_lists_no_model_is_refused() {
 }
 
 #[test]
-fn what_a_server_says_does_not_command_the_terminal() {
+fn texts_of_a_server_cannot_control_the_terminal() {
     let named = "\u{1b}]0;owned\u{7}\u{1b}[31mm";
     let url = serve(move |path, _| match path {
         "/v1/models" => says(200, json!({"data": [{"id": named}]})),
@@ -211,7 +210,7 @@ fn what_a_server_says_does_not_command_the_terminal() {
     let ended = Running::start(command.env("LOCAL_LLM_BASE_URL", url)).wait();
     let ended = ended.expect(3).says("local answered 400:  ]0;owned");
     assert!(!ended.stderr.contains(['\u{1b}', '\u{7}']));
-    // Data stay what they are.
+    // Data are not changed.
     let error = &desk.results("out.jsonl")[0]["error"]["message"];
     assert!(error.as_str().unwrap().ends_with(named), "{error}");
 }
@@ -245,7 +244,7 @@ fn the_name_of_a_model_stays_in_its_row_of_the_table() {
 }
 
 #[test]
-fn nothing_is_waited_for_where_nothing_would_be_sent() {
+fn a_loading_server_is_not_waited_for_without_items_to_send() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 3);
     let ready = simulator(SimConfig::default());
@@ -296,7 +295,7 @@ fn an_interrupt_ends_the_wait_of_a_worker_as_it_ends_a_run() {
 }
 
 #[test]
-fn a_prompt_that_a_local_server_cut_is_told_of() {
+fn a_prompt_truncated_by_a_local_server_is_reported() {
     let url = serve(|path, _| match path {
         "/v1/chat/completions" => answer_with(2048),
         _ => unknown(),

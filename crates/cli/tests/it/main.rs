@@ -1,4 +1,4 @@
-//! The real program: what it does, says and leaves behind.
+//! The real program: its behaviour, output and files.
 
 #[cfg(unix)]
 mod attacks;
@@ -12,6 +12,7 @@ mod batch_results;
 mod batch_rotated;
 mod batch_runs;
 mod batch_site;
+mod bill;
 mod bought_once;
 mod budget;
 mod children;
@@ -22,6 +23,8 @@ mod config;
 mod contained;
 #[cfg(unix)]
 mod copied_output;
+#[cfg(unix)]
+mod deadline;
 mod dedupe;
 mod deployments;
 mod disk;
@@ -78,6 +81,7 @@ mod program;
 mod prompt_caches;
 mod providers;
 mod queue;
+mod queue_budget;
 mod queue_disk;
 mod queue_files;
 mod queue_halfway;

@@ -1,4 +1,4 @@
-//! Many large replies at once, with memory for few.
+//! Many large replies at once, with little memory.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use super::common::{Desk, Running, all_ids, eventually, good, simulator};
 
 /// Calls whose replies are large.
 const CALLS: usize = 24;
-/// How large, without what is around the text.
+/// Size of the text of each reply.
 const MIB: usize = 4;
 
 fn request(stream: &mut TcpStream) -> Option<String> {
@@ -51,7 +51,7 @@ fn answer(stream: &mut TcpStream, reply: &str, tells: bool) -> std::io::Result<(
     stream.write_all(reply.as_bytes())
 }
 
-/// A server that answers all of the calls at once, and one more when it is let go on.
+/// A server that answers all calls at once, and one more when `go_on` is released.
 fn server(go_on: Arc<Barrier>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
@@ -76,16 +76,16 @@ fn server(go_on: Arc<Barrier>) -> String {
     url
 }
 
-/// What keeps large replies from being in memory at once.
+/// The limit that prevents large replies from being in memory at once.
 enum Limit {
-    /// Their own account, with room for two.
+    /// The limit for replies, with capacity for two.
     Replies,
-    /// The memory of the program, which has more than that from the start.
+    /// The memory limit of the program, which it exceeds from the start.
     Program,
 }
 
-/// Has the program ask for all of them at once, with room for few: each is saved, and the memory that it
-/// had at most is no more than a few of them take.
+/// The program requests all of them at once, with memory for few. Each is saved, and the peak memory is that of a
+/// few replies.
 fn take_turns(temporary: Option<&str>, limit: Limit) {
     let desk = Desk::new();
     desk.prompts("in.jsonl", CALLS + 1);
@@ -104,7 +104,7 @@ fn take_turns(temporary: Option<&str>, limit: Limit) {
     let mut command = desk.command(words.split_whitespace());
     command.env("CUSTOM_LLM_BASE_URL", url);
     command.env("RATE_LIMIT_BURST_SIZE", "100");
-    // The C library keeps what was freed, for each thread, unless it was a large piece by this measure.
+    // The C library keeps freed memory for each thread, except pieces above this size.
     command.env("MALLOC_MMAP_THRESHOLD_", "131072");
     if let Some(folder) = temporary {
         command.env("TMPDIR", folder);
@@ -119,27 +119,27 @@ fn take_turns(temporary: Option<&str>, limit: Limit) {
     let warned = said.matches("raise the memory limit").count();
     assert_eq!(warned, usize::from(!flag.is_empty()), "{said}");
     assert_eq!(desk.ids("out.jsonl"), all_ids(calls));
-    // Bodies and what is made of them would be twice as much as all replies.
+    // Without the limit, bodies and decoded texts would take twice the size of all replies.
     let all = CALLS * MIB;
     assert!(kib / 1024 < all + all / 3, "{kib} KiB for {all} MiB");
 }
 
 #[test]
-fn large_replies_for_which_there_is_no_room_are_set_aside_and_all_are_saved() {
+fn large_replies_without_memory_spill_to_disk_and_are_saved() {
     take_turns(None, Limit::Replies);
 }
 
 #[test]
-fn large_replies_that_cannot_be_set_aside_wait_and_all_are_saved() {
+fn large_replies_that_cannot_spill_to_disk_wait_and_are_saved() {
     take_turns(Some("/there/is/no/such/folder"), Limit::Replies);
 }
 
 #[test]
-fn large_replies_go_one_at_a_time_through_a_program_that_may_have_no_more_memory() {
+fn at_the_memory_limit_large_replies_are_processed_one_at_a_time() {
     take_turns(None, Limit::Program);
 }
 
-/// Prompts that are large themselves.
+/// Prompts that are themselves large.
 const PROMPTS: usize = 20;
 
 fn large_prompts(number: usize) -> String {
@@ -150,7 +150,7 @@ fn large_prompts(number: usize) -> String {
     (0..number).map(line).collect()
 }
 
-/// The most memory that a program had, in KiB, when it has ended.
+/// The peak memory of a finished program, in KiB.
 fn peak(mut running: Running, input: Option<&str>) -> u64 {
     if let Some(input) = input {
         running.feed(input);
@@ -188,7 +188,7 @@ fn large_prompts_from_standard_input_wait_until_there_is_memory_for_them() {
 }
 
 #[test]
-fn large_jobs_go_one_at_a_time_through_a_worker_that_may_have_no_more_memory() {
+fn at_the_memory_limit_a_worker_processes_large_jobs_one_at_a_time() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.jsonl", large_prompts(5));
     desk.plain("submit in.jsonl").expect(0);

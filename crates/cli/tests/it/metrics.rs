@@ -1,18 +1,18 @@
-//! What the program tells machines: counts for Prometheus, and a log of JSON.
+//! Output for other programs: metrics for Prometheus, and a JSON log.
 
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::Value;
 
 use super::common::{Desk, good, simulator};
 
-/// The number of a series.
+/// The value of a series.
 fn number(text: &str, series: &str) -> f64 {
     let line = text.lines().find(|line| line.starts_with(series));
     let line = line.unwrap_or_else(|| panic!("no {series} in\n{text}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
-/// The sum of all series of that name.
+/// The sum of all series with this name.
 fn sum(text: &str, name: &str) -> f64 {
     let lines = text
         .lines()
@@ -82,7 +82,7 @@ fn a_worker_writes_how_long_the_queue_is() {
 }
 
 #[test]
-fn a_file_of_metrics_that_cannot_be_written_stops_nothing_that_was_paid_for() {
+fn an_unwritable_metrics_file_loses_no_billed_answer() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 2);
     let refused = desk.run(

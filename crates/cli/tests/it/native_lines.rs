@@ -1,5 +1,5 @@
-//! Batch files as the providers' documentation shows them, run unchanged: against the provider that they
-//! were written for, and against others.
+//! Batch files from the documentation of providers, run unchanged: against the provider that they were written for,
+//! and against others.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::batch_runs::SHORT;
 use super::common::{Desk, Ended, Running, has, simulator};
 
-/// A file, and the provider whose documentation it is from.
+/// A file, and the provider whose documentation contains it.
 const EXAMPLES: [(&str, &str); 5] = [
     ("openai_chat", "openai"),
     ("azure_chat", "azure"),
@@ -36,7 +36,7 @@ fn sorted(mut bodies: Vec<Value>) -> Vec<String> {
     bodies.iter().map(Value::to_string).collect()
 }
 
-/// The bodies in the lines of a file. Those of OpenAI's chat API are read, and written in its present words.
+/// The bodies in the lines of a file. Those of OpenAI's chat API are parsed, and written in its present format.
 fn bodies(name: &str) -> Vec<String> {
     let lines = example(name);
     let lines = lines.lines().map(|line| {
@@ -54,7 +54,7 @@ fn bodies(name: &str) -> Vec<String> {
     sorted(lines.collect())
 }
 
-/// The program with these words, against a provider whose part the simulator plays.
+/// The program with these words, against a provider that the simulator imitates.
 fn start(desk: &Desk, sim: &Simulator, provider: &str, words: &str) -> Ended {
     let (key, address, path) = match provider {
         "gemini" => ("GEMINI_API_KEY", "GOOGLE_GEMINI_BASE_URL", "/v1beta"),
@@ -170,7 +170,7 @@ fn a_responses_line_brings_its_calls_and_all_that_its_reply_holds() {
 }
 
 #[test]
-fn lines_are_translated_for_others_and_refused_by_name_where_something_would_be_lost() {
+fn lines_are_translated_for_other_providers_or_rejected_with_the_lost_field() {
     for (name, provider) in [
         ("anthropic", "openai"),
         ("anthropic", "gemini"),
@@ -209,7 +209,7 @@ fn lines_are_translated_for_others_and_refused_by_name_where_something_would_be_
         .says("in.jsonl:6: found that the field \"tools[0].type\" of openai's API has no place");
     drop(ended.says("nothing was sent"));
     assert_eq!(sim.stats().calls, 0);
-    // With one provider at least that takes it the line goes there.
+    // If at least one provider supports the line, it is sent there.
     let chat = r#"{"prompt":"hi","id":"plain"}"#;
     let cached = r#"{"custom_id":"c","params":{"model":"x","max_tokens":9,"thinking":{"type":"adaptive"},"messages":[{"role":"user","content":"hi"}]}}"#;
     desk.write("in.jsonl", format!("{chat}\n{cached}\n"));
@@ -222,7 +222,7 @@ fn lines_are_translated_for_others_and_refused_by_name_where_something_would_be_
         "run in.jsonl -o out.jsonl --model m",
     )
     .expect(0);
-    // What is answered is not sent, whoever is asked for the rest.
+    // Answered items are not sent, whichever provider gets the rest.
     let more = r#"{"prompt":"more","id":"more"}"#;
     desk.write("in.jsonl", format!("{chat}\n{cached}\n{more}\n"));
     start(&desk, &sim, "openai", "run in.jsonl -o out.jsonl --model m")
@@ -238,7 +238,7 @@ fn lines_are_translated_for_others_and_refused_by_name_where_something_would_be_
 }
 
 #[test]
-fn what_a_flag_would_add_is_not_lost_in_silence() {
+fn flags_that_a_native_line_cannot_use_are_reported() {
     let (desk, sim) = (Desk::new(), sim());
     desk.write("in.jsonl", example("anthropic"));
     for (flag, says) in [
@@ -258,7 +258,7 @@ fn what_a_flag_would_add_is_not_lost_in_silence() {
         let words = format!("run in.jsonl -o out.jsonl {flag}");
         start(&desk, &sim, "anthropic", &words).expect(2).says(says);
     }
-    // What the line says itself stays.
+    // Fields of the line take precedence.
     start(
         &desk,
         &sim,
@@ -272,7 +272,7 @@ fn what_a_flag_would_add_is_not_lost_in_silence() {
     start(&desk, &sim, "openai", "run in.jsonl -o out2.jsonl")
         .expect(2)
         .says("in.jsonl:1: found true in \"stream\"");
-    // Of four answers one would be kept, and all be paid for.
+    // Only one of four answers would be kept, but all would be billed.
     let four = r#"{"key":"k","request":{"contents":[{"parts":[{"text":"x"}]}],"generationConfig":{"candidateCount":4}}}"#;
     desk.write("in.jsonl", four);
     start(&desk, &sim, "gemini", "run in.jsonl -o out3.jsonl")

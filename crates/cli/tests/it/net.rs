@@ -1,4 +1,4 @@
-//! Certificates and proxies, as a company's network has them.
+//! Certificates and proxies, as in company networks.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::common::{Desk, Ended, Running, all_ids, good, simulator};
 
-/// A server with a certificate of a private authority, in front of a simulator.
+/// A server with a certificate of a private authority, which forwards to a simulator.
 struct Secure {
     url: String,
     authority: String,
@@ -23,7 +23,7 @@ impl Secure {
         Self::adding(sim, b"")
     }
 
-    /// Sends these bytes behind each reply.
+    /// Sends these bytes after each reply.
     fn adding(sim: &Simulator, more: &'static [u8]) -> Self {
         let sim = sim.addr();
         Self::serving(move |stream| {
@@ -31,7 +31,7 @@ impl Secure {
         })
     }
 
-    /// Hands each connection to `serve`.
+    /// Passes each connection to `serve`.
     fn serving(
         serve: impl Fn(StreamOwned<ServerConnection, TcpStream>) + Send + Sync + 'static,
     ) -> Self {
@@ -71,7 +71,7 @@ impl Secure {
     }
 }
 
-/// A head up to its blank line, and the body of the length that it names.
+/// A head up to its empty line, and the body with the declared length.
 fn message(reader: &mut impl BufRead) -> Option<Vec<u8>> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -87,7 +87,7 @@ fn message(reader: &mut impl BufRead) -> Option<Vec<u8>> {
     Some([head.into_bytes(), body].concat())
 }
 
-/// Carries requests to the simulator and replies back, each with these bytes behind it.
+/// Forwards requests to the simulator and replies back, with these bytes after each reply.
 fn forward(client: impl Read + Write, sim: SocketAddr, more: &[u8]) -> Option<()> {
     let mut client = BufReader::new(client);
     let mut server = BufReader::new(TcpStream::connect(sim).ok()?);
@@ -100,10 +100,10 @@ fn forward(client: impl Read + Write, sim: SocketAddr, more: &[u8]) -> Option<()
     Some(())
 }
 
-/// One failed connection less than those after which a run waits some seconds for its provider to come back.
+/// One less than the number of failed connections after which a run waits some seconds for its provider.
 const ITEMS: usize = 2;
 
-/// Runs the items against a URL, with these variables and no retries.
+/// Runs the items against a URL, with these variables and without retries.
 fn run(desk: &Desk, url: &str, variables: &[(&str, &str)]) -> Ended {
     desk.prompts("in.jsonl", ITEMS);
     let words = "run in.jsonl -o out.jsonl -vv --max-retries 0 --provider openai --model m";
@@ -114,7 +114,7 @@ fn run(desk: &Desk, url: &str, variables: &[(&str, &str)]) -> Ended {
 }
 
 #[test]
-fn a_private_authority_is_trusted_when_the_system_is_told_of_it() {
+fn a_private_authority_is_trusted_if_the_system_trusts_it() {
     let (desk, sim) = (Desk::new(), good());
     let server = Secure::start(&sim);
     desk.write("ca.pem", &server.authority);
@@ -139,7 +139,7 @@ fn run_encrypted(desk: &Desk, server: &Secure, flags: &str) -> Ended {
 }
 
 #[test]
-fn an_encrypted_reply_that_nobody_asked_for_is_not_that_to_the_next_request() {
+fn an_unrequested_encrypted_reply_is_not_used_for_the_next_request() {
     let long = SimConfig::default().output_tokens(20_000);
     let (desk, sim) = (Desk::new(), simulator(long));
     let more = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
@@ -151,16 +151,16 @@ fn an_encrypted_reply_that_nobody_asked_for_is_not_that_to_the_next_request() {
 }
 
 #[test]
-fn a_server_that_refuses_a_request_before_it_has_all_of_it_is_heard_through_tls() {
+fn an_early_rejection_is_read_through_tls() {
     let desk = Desk::new();
     let server = Secure::serving(|mut stream| {
-        // Else the reset may overtake the reply, which waits for the receipt of the handshake.
+        // Otherwise the reset may overtake the reply, which waits for the acknowledgement of the handshake.
         stream.sock.set_nodelay(true).unwrap();
         stream.read_exact(&mut [0; 100]).unwrap();
         let reply = b"HTTP/1.1 413 Too Large\r\ncontent-length: 9\r\n\r\ntoo large";
         stream.write_all(reply).unwrap();
         stream.flush().unwrap();
-        // Closed with bytes unread, which resets the connection.
+        // Closed with unread bytes, which resets the connection.
     });
     let row = serde_json::json!({"id": "i", "prompt": "long ".repeat(2 << 20)});
     desk.write("in.jsonl", row.to_string());
@@ -184,7 +184,7 @@ fn a_connection_whose_tls_was_closed_is_not_used_again() {
         to.write_all(&request).unwrap();
         let reply = message(&mut BufReader::new(to)).unwrap();
         let mut stream = client.into_inner();
-        // In one flight, and the socket stays open.
+        // Sent at once, and the socket stays open.
         stream.conn.writer().write_all(&reply).unwrap();
         stream.conn.send_close_notify();
         let mut flight = Vec::new();
@@ -200,7 +200,7 @@ fn a_connection_whose_tls_was_closed_is_not_used_again() {
 }
 
 #[test]
-fn a_certificate_of_nobody_is_refused_with_a_clear_message() {
+fn an_untrusted_certificate_is_rejected_with_a_clear_message() {
     let (desk, sim) = (Desk::new(), good());
     let server = Secure::start(&sim);
     let ended = run(&desk, &server.url, &[]);
@@ -238,7 +238,7 @@ fn a_handshake_that_hangs_is_ended_by_signals() {
     drop(accepted);
 }
 
-/// A proxy on the loopback interface that takes every host for the simulator.
+/// A proxy on the loopback interface that forwards every host to the simulator.
 struct Proxy {
     address: String,
     heads: Arc<Mutex<Vec<String>>>,
@@ -285,7 +285,7 @@ fn a_proxy_is_used_with_its_credentials_and_never_shows_them() {
     assert_eq!(sim.stats().calls, ITEMS as u64);
     let heads = proxy.heads();
     assert!(heads.contains("CONNECT api.test:80"), "{heads}");
-    // "me:pr0xy-word" as basic authentication has it.
+    // "me:pr0xy-word" encoded for basic authentication.
     let basic = "bWU6cHIweHktd29yZA==";
     assert!(heads.contains(basic), "{heads}");
     for secret in ["pr0xy-word", basic] {
@@ -299,7 +299,7 @@ fn a_secure_proxy_variable_is_for_secure_addresses() {
     let (desk, sim) = (Desk::new(), good());
     let proxy = Proxy::start(&sim);
     let url = format!("http://{}", proxy.address);
-    // The proxy answers in clear text, so the handshake fails; but it was asked.
+    // The proxy answers without TLS, so the handshake fails; but it was called.
     let ended = run(&desk, "https://api.test/v1", &[("HTTPS_PROXY", &url)]);
     assert!(matches!(ended.status.code(), Some(3 | 4)));
     assert!(proxy.heads().contains("CONNECT api.test:443"));
@@ -317,7 +317,7 @@ fn a_dead_proxy_is_named_without_its_password() {
     assert!(message.contains("api.test"), "{message}");
 }
 
-/// An address that is not loopback in name, but reaches this machine.
+/// An address whose name is not loopback, but that reaches this machine.
 #[cfg(target_os = "linux")]
 #[test]
 fn exempt_hosts_are_reached_directly() {
@@ -332,7 +332,7 @@ fn exempt_hosts_are_reached_directly() {
     let exempt = [("HTTP_PROXY", &*via), ("NO_PROXY", "other.test,0.0.0.0")];
     run(&desk, &url, &exempt).expect(0);
     desk.write("out.jsonl", "");
-    // The loopback interface needs no exemption.
+    // Loopback addresses need no exemption.
     run(
         &desk,
         &sim.base_url(),

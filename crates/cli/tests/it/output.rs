@@ -1,4 +1,4 @@
-//! Outputs that are in use, closed, blocked, or cannot be written.
+//! Outputs that are in use, closed, blocked, or not writable.
 
 use std::io::{BufRead, BufReader, Write};
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn the_lock_holds_through_a_compaction() {
     };
     assert!(second(), "the lock did not hold");
     sim.release();
-    // Each of them comes before, in the middle of, or after the rename.
+    // Each of them starts before, during, or after the rename.
     while second() {}
     first.wait().expect(0);
     assert_eq!(desk.order("out.jsonl"), ids_in_order(1000));
@@ -31,7 +31,7 @@ fn the_lock_holds_through_a_compaction() {
 }
 
 #[test]
-fn a_reader_that_goes_away_stops_the_run() {
+fn a_closed_reader_stops_the_run() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 5000);
     let mut running = desk.start(&sim, "in.jsonl -j 2");
@@ -42,7 +42,7 @@ fn a_reader_that_goes_away_stops_the_run() {
     drop(stdout);
     sim.release();
     let ended = running.wait().expect(4);
-    // Two in flight, two outcomes waiting to be written, two more started meanwhile.
+    // Two in flight, two outcomes that wait to be written, and two more calls started meanwhile.
     let after = sim.stats().calls - before;
     assert!(after <= 6, "{after} calls after the reader had gone");
     let said = ended.says("the reader of the results went away");
@@ -51,13 +51,13 @@ fn a_reader_that_goes_away_stops_the_run() {
 
 #[cfg(unix)]
 #[test]
-fn a_reader_that_does_not_read_stops_dispatch_and_two_signals_end_it() {
+fn a_blocked_reader_stops_dispatch_and_two_signals_end_the_run() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default().answer("x".repeat(20_000)));
     desk.prompts("in.jsonl", 500);
     let mut running = desk.start(&sim, "in.jsonl -j 4");
     let unread = running.child.stdout.take();
-    // A pipe holds 64 KiB: three lines and the beginning of the fourth, and four permits.
+    // A pipe holds 64 KiB: three lines and the beginning of the fourth; then there are the four permits.
     let most = 3 + 1 + 4;
     assert!(sim.wait_until(|s| s.calls >= most - 1, PATIENCE));
     assert!(!sim.wait_until(|s| s.calls > most, Duration::from_millis(300)));
@@ -71,7 +71,7 @@ fn a_reader_that_does_not_read_stops_dispatch_and_two_signals_end_it() {
 
 #[cfg(unix)]
 #[test]
-fn what_was_paid_for_is_written_when_the_reader_reads_on_after_a_signal() {
+fn billed_answers_are_written_if_the_reader_continues_after_a_signal() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default().answer("x".repeat(20_000)));
     desk.prompts("in.jsonl", 500);
@@ -85,7 +85,7 @@ fn what_was_paid_for_is_written_when_the_reader_reads_on_after_a_signal() {
 
 #[cfg(unix)]
 #[test]
-fn the_grace_ends_also_when_nobody_reads() {
+fn the_grace_period_ends_although_the_output_is_blocked() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default().answer("x".repeat(20_000)));
     desk.prompts("in.jsonl", 500);
@@ -154,7 +154,7 @@ fn a_link_stays_a_link_when_its_target_is_compacted() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn names_that_are_no_unicode_are_names_too() {
+fn file_names_that_are_not_unicode_are_supported() {
     use std::os::unix::ffi::OsStrExt;
     let desk = Desk::new();
     let sim = simulator(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
@@ -179,7 +179,7 @@ fn an_output_that_is_removed_or_replaced_meanwhile_is_noticed() {
         assert!(sim.wait_until(|s| s.in_flight == 2, PATIENCE));
         std::fs::rename(desk.path("out.jsonl"), desk.path("away.jsonl")).unwrap();
         desk.write("out.jsonl", "somebody else's\n");
-        // While its calls are still out, and with nothing new sent afterwards.
+        // While its calls are still in flight, and no call starts afterwards.
         running.hears("removed or replaced it during the run; sending stopped");
         sim.release();
         let ended = running.wait().expect(4);
@@ -226,7 +226,7 @@ fn results_of_a_removed_output_are_kept_those_of_earlier_runs_included() {
 }
 
 #[test]
-fn an_output_that_others_cut_short_or_write_to_is_no_finished_run() {
+fn an_output_changed_by_others_is_not_reported_as_finished() {
     for (foreign, found) in [(false, "it has 0 bytes"), (true, "wrote to it")] {
         let (desk, sim) = (Desk::new(), good());
         desk.prompts("in.jsonl", 8);
@@ -259,7 +259,7 @@ fn an_output_that_others_cut_short_or_write_to_is_no_finished_run() {
 
 #[cfg(unix)]
 #[test]
-fn nothing_is_bought_for_a_standard_output_that_is_closed() {
+fn nothing_is_sent_if_standard_output_is_closed() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 3);
     let closed = |words: &str| {
@@ -278,7 +278,7 @@ fn nothing_is_bought_for_a_standard_output_that_is_closed() {
     assert_eq!(sim.stats().calls, 0);
     closed("in.jsonl|-o|out.jsonl").expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(3));
-    // Whoever throws results away on purpose may.
+    // Results may be discarded deliberately.
     let mut command = desk.against(&sim, "in.jsonl");
     Running::start(command.stdout(std::process::Stdio::null()))
         .wait()
@@ -287,7 +287,7 @@ fn nothing_is_bought_for_a_standard_output_that_is_closed() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn facts_that_cannot_be_written_are_no_success() {
+fn output_that_cannot_be_written_is_not_a_success() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 2);
     let full = || {
@@ -370,7 +370,7 @@ fn an_output_that_is_the_input_by_another_name_is_refused() {
 }
 
 #[test]
-fn a_closed_standard_error_harms_nobody() {
+fn a_closed_standard_error_is_ignored() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 10);
     let mut command = desk.against(&sim, "in.jsonl -o out.jsonl -vv --progress always");

@@ -1,4 +1,4 @@
-//! How many calls at once a run finds to help, and what several runs of one quota make of that.
+//! How many concurrent calls a run uses, and how several runs share a quota.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::common::{Desk, Running, all_ids, prompt_line, simulator};
 
-/// A run by `openai` of these lines, which must not be those of another.
+/// A run of these lines with the provider `openai`; the lines of different runs must differ.
 fn start(
     desk: &Desk,
     sim: &Simulator,
@@ -33,7 +33,7 @@ fn slow() -> SimConfig {
 }
 
 #[test]
-fn a_run_finds_how_many_calls_help_and_a_named_number_is_never_exceeded() {
+fn a_run_finds_the_useful_concurrency_and_never_exceeds_a_given_one() {
     let (desk, sim) = (Desk::new(), simulator(slow()));
     let ended = start(&desk, &sim, "a", 0..400, "").wait().expect(0);
     let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
@@ -58,8 +58,8 @@ fn a_run_finds_how_many_calls_help_and_a_named_number_is_never_exceeded() {
 }
 
 #[test]
-fn what_a_run_found_is_where_the_next_one_starts() {
-    // So slow that a busy machine does not look like a busy server.
+fn the_next_run_starts_with_the_concurrency_that_was_found() {
+    // Slow enough that a busy machine does not look like a busy server.
     let slow = slow().latency(Duration::from_millis(150));
     let (desk, sim) = (Desk::new(), simulator(slow));
     let begins_with = |name: &str, items, calls: u64| {
@@ -74,11 +74,11 @@ fn what_a_run_found_is_where_the_next_one_starts() {
     assert!(begins_with("a", 0..600, 5));
     let found = sim.stats().max_in_flight;
     assert!(found > 20, "{found} at once");
-    // Until the first reply tells limits, it is no more than a burst.
+    // Until the first reply reports limits, at most a burst of calls starts.
     assert!(begins_with("b", 600..630, 10));
 }
 
-/// Of what could be let in a second, the part that was in these seconds.
+/// The used part of the calls that the limit allowed in these seconds.
 fn used(stats: &SimStats, seconds: std::ops::Range<usize>, rate: f64) -> f64 {
     let counted = &stats.accepted_per_second[seconds.clone()];
     counted.iter().sum::<u64>() as f64 / (rate * seconds.len() as f64)
@@ -86,7 +86,7 @@ fn used(stats: &SimStats, seconds: std::ops::Range<usize>, rate: f64) -> f64 {
 
 #[test]
 #[ignore = "takes half a minute"]
-fn eight_runs_of_one_quota_use_it_whole_and_one_that_is_killed_takes_nothing_with_it() {
+fn eight_runs_use_their_whole_quota_also_after_a_kill() {
     const RATE: f64 = 80.0;
     let limited = || simulator(slow().rpm(60 * RATE as u64));
     let alone = limited();

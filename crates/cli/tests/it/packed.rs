@@ -1,4 +1,4 @@
-//! Inputs that are compressed, or in another encoding than UTF-8.
+//! Inputs that are compressed, or have another encoding than UTF-8.
 
 use std::io::Write;
 
@@ -24,7 +24,7 @@ fn fed(desk: &Desk, sim: &Simulator, words: &str, bytes: &[u8]) -> Ended {
     program::fed(&mut desk.against(sim, words), bytes)
 }
 
-/// What the results say, in the order of their ids.
+/// The texts of the results, in the order of their ids.
 fn texts(lines: &str) -> Vec<(String, String)> {
     let lines = results(lines);
     let text = |line: &serde_json::Value| line["text"].as_str().unwrap_or_default().to_owned();
@@ -41,7 +41,7 @@ const LINES: &[u8] =
     b"{\"id\":\"a\",\"prompt\":\"one\"}\n{\"id\":\"b\",\"prompt\":\"two\\nlines\"}\n{\"id\":\"c\",\"prompt\":\"three\"}\n";
 
 #[test]
-fn compressed_inputs_are_what_is_inside() {
+fn compressed_inputs_are_unpacked() {
     let (desk, sim) = (Desk::new(), good());
     let expected = [
         ("a", "echo: one"),
@@ -58,7 +58,7 @@ fn compressed_inputs_are_what_is_inside() {
         ("in.jsonl.gz", [gzip(first), gzip(second)].concat()),
         ("in.jsonl.zst", [zstd(first), zstd(second)].concat()),
         ("in.json.gz", gzip(list.as_bytes())),
-        // By another name than it has.
+        // With a wrong extension.
         ("in.csv", gzip(ROWS)),
     ] {
         desk.write(name, packed);
@@ -91,7 +91,7 @@ fn compressed_inputs_are_what_is_inside() {
 }
 
 #[test]
-fn faults_inside_are_told_by_the_name_outside() {
+fn errors_in_compressed_inputs_name_the_compressed_file() {
     let (desk, sim) = (Desk::new(), good());
     desk.write(
         "in.csv.gz",
@@ -171,7 +171,7 @@ fn other_encodings_are_read_when_they_are_named() {
 }
 
 #[test]
-fn what_is_kept_meanwhile_is_gone_afterwards() {
+fn temporary_files_of_unpacked_inputs_are_deleted() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv.gz", gzip(ROWS));
     desk.run(&sim, "in.csv.gz -o out.jsonl --data-dir data")

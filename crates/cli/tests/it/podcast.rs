@@ -1,4 +1,4 @@
-//! Podcasts, from `submit --type generate_podcast` to a file that can be heard.
+//! Podcasts, from `submit --type generate_podcast` to the audio file.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -48,12 +48,12 @@ fn sound(result: &Value, folder: &Path) -> PathBuf {
     folder.join(name)
 }
 
-/// Where they are when no folder is named.
+/// The folder that is used if none is set.
 fn unnamed(desk: &Desk) -> PathBuf {
     database(desk).with_file_name("audio")
 }
 
-/// The file is all that was to be said, in its order and nothing else.
+/// Asserts that the file contains the complete text in order, and nothing else.
 #[track_caller]
 fn says_it_all(result: &Value, folder: &Path, n: usize) {
     let whole = turns(n).into_iter();
@@ -69,13 +69,13 @@ fn says_it_all(result: &Value, folder: &Path, n: usize) {
     );
 }
 
-/// What lies in a folder, hidden folders left out.
+/// The files in a folder, without hidden folders.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap();
     entries.map(|entry| entry.unwrap().path()).collect()
 }
 
-/// What Python's reader of such files says of one: channels, bytes a sample, samples a second, samples.
+/// The properties of an audio file according to Python: channels, bytes per sample, samples per second, samples.
 fn read_by_python(path: &Path) -> Option<String> {
     let code = "import sys, wave; print(*wave.open(sys.argv[1]).getparams()[:4])";
     let said = Command::new("python3")
@@ -92,7 +92,7 @@ fn read_by_python(path: &Path) -> Option<String> {
 }
 
 #[test]
-fn podcasts_are_made_through_trouble_and_can_be_heard() {
+fn podcasts_are_created_despite_faults_and_are_valid_audio() {
     const TURNS: usize = 24;
     let desk = Desk::new();
     let article =
@@ -140,13 +140,13 @@ fn podcasts_are_made_through_trouble_and_can_be_heard() {
         "{:?}",
         sim.stats().by_trouble
     );
-    // Two files, and nothing of their parts.
+    // Two files, and no parts.
     assert_eq!(files(&casts).len(), 2);
     assert!(queue(&desk).open_processes().unwrap().is_empty());
 }
 
 #[test]
-fn no_sound_that_was_paid_for_is_bought_again_whatever_is_killed() {
+fn billed_audio_is_not_requested_again_after_kills() {
     const TURNS: usize = 60;
     let desk = Desk::new();
     write(&desk, &[scripted("p", TURNS)]);
@@ -161,16 +161,16 @@ fn no_sound_that_was_paid_for_is_bought_again_whatever_is_killed() {
     working(&desk, &sim, "-j 4 --until-empty").wait().expect(0);
     let results = taken(&desk, id);
     says_it_all(&results["p"]["result"], &unnamed(&desk), TURNS);
-    // Each piece once, but for the four that were in flight at each kill.
+    // Each piece is requested once, except the four that were in flight at each kill.
     let stats = sim.stats();
     assert!(stats.speech_calls <= (TURNS + 3 * 4) as u64, "{stats:?}");
-    // Where no folder is named it is beside the queue.
+    // If no folder is set, it is next to the queue.
     let audio = sound(&results["p"]["result"], &unnamed(&desk));
     assert_eq!(files(&unnamed(&desk)), [audio]);
 }
 
 #[test]
-fn what_failed_is_tried_again_with_the_sound_that_is_there() {
+fn a_failed_podcast_is_retried_with_the_existing_audio() {
     const TURNS: usize = 20;
     let desk = Desk::new();
     write(&desk, &[scripted("p", TURNS)]);
@@ -201,7 +201,7 @@ fn what_failed_is_tried_again_with_the_sound_that_is_there() {
 }
 
 #[test]
-fn what_cannot_become_a_podcast_is_refused_or_fails_with_its_reason() {
+fn invalid_podcasts_are_rejected_or_fail_with_the_reason() {
     let desk = Desk::new();
     write(
         &desk,

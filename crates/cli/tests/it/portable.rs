@@ -1,4 +1,4 @@
-//! One prompt file in OpenAI's words, unchanged against every provider that is strict about its own.
+//! One prompt file in OpenAI's format, unchanged against every provider that checks its own format strictly.
 
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ fn line(id: usize, mut body: Value) -> String {
     format!("{line}\n")
 }
 
-/// Each field in a line of its own, all of them in one, and what they can be beside.
+/// Each field on a separate line, all of them on one line, and the content parts that can be added.
 fn prompt_file() -> Vec<String> {
     let each = body_fields().into_iter().map(|(field, value)| {
         let mut body = json!({});
@@ -55,7 +55,7 @@ fn run(desk: &Desk, provider: &Provider, url: &str) -> Ended {
 }
 
 #[test]
-fn a_file_in_openais_words_runs_against_every_provider_and_says_what_it_leaves_out() {
+fn a_file_in_openais_format_runs_against_every_provider_and_reports_omitted_fields() {
     let desk = Desk::new();
     let lines = prompt_file();
     desk.write("in.jsonl", lines.concat());

@@ -1,4 +1,4 @@
-//! What calls cost, against a provider that bills by itself.
+//! The cost of calls; the provider computes its bill independently.
 
 use batchwright::Usd;
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Trouble};
@@ -15,7 +15,8 @@ fn cost(value: &Value) -> Usd {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-/// The amount that the provider bills for all of its calls, each for a prompt of this length, and the sum of the lines.
+/// The amount that the provider bills for all of its calls, each with a prompt of this length, and the sum of the
+/// lines.
 fn bill_and_lines(sim: &Simulator, lines: &[Value], share: u64) -> (Usd, Usd) {
     let usage = &lines[0]["usage"];
     let tokens = |name: &str| usage[name].as_u64().unwrap();
@@ -28,7 +29,7 @@ fn bill_and_lines(sim: &Simulator, lines: &[Value], share: u64) -> (Usd, Usd) {
 }
 
 #[test]
-fn the_lines_add_up_to_what_the_provider_bills_for_calls_and_batches() {
+fn the_lines_add_up_to_the_bill_for_calls_and_batches() {
     let troubled = SimConfig::default()
         .trouble(Trouble::Refusal, 0.2)
         .trouble(Trouble::RateLimit, 0.2)
@@ -39,7 +40,7 @@ fn the_lines_add_up_to_what_the_provider_bills_for_calls_and_batches() {
         (batches, "--strategy batch", 2, 0),
     ] {
         let (desk, sim) = (Desk::new(), simulator(config));
-        // Equally long, so that each is billed alike.
+        // Of equal length, so that each is billed the same.
         desk.write("in.jsonl", prompt_lines(10));
         let words = format!("in.jsonl -o out.jsonl --json --model gpt-4o-mini {words}");
         let ended = Running::start(&mut command(&desk, &sim, &words))
@@ -58,7 +59,7 @@ fn the_lines_add_up_to_what_the_provider_bills_for_calls_and_batches() {
 }
 
 #[test]
-fn own_prices_come_before_the_table_and_unknown_ones_are_counted_apart() {
+fn own_prices_override_the_table_and_unknown_ones_are_counted_separately() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     let line = |id: &str, model: &str| json!({"id": id, "prompt": "p", "model": model}).to_string();
     desk.write(

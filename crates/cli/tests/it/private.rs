@@ -1,4 +1,4 @@
-//! What the program keeps of prompts and answers is for its user's eyes.
+//! Files with prompts and answers are readable only for the user.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,7 +9,7 @@ use std::process::Command;
 use super::common::{Desk, Running, good};
 use super::queue::plain;
 
-/// The program with a umask that lets everybody read.
+/// The program with a umask that allows reading by all users.
 fn wide<S: AsRef<OsStr>>(desk: &Desk, words: impl IntoIterator<Item = S>) -> Command {
     let program = env!("CARGO_BIN_EXE_batchwright");
     let mut command = desk.other("sh", ["-c", "umask 022; exec \"$0\" \"$@\"", program]);
@@ -21,7 +21,7 @@ fn rights(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// Every folder and file below, with its rights.
+/// Every folder and file below this one, with its permissions.
 fn all(folder: &Path, found: &mut Vec<(String, bool, u32)>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -53,7 +53,7 @@ fn data_folder_and_all_in_it_are_private_when_the_program_makes_them() {
     };
     go("config set llm.burst_size 5", false);
     go("submit in.jsonl --model sim-1", false);
-    // Waits for its batch with all that belongs to it on the disk.
+    // Waits for its batch, with all its files on the disk.
     go(
         "work --provider openai --strategy batch --until-submitted",
         false,
@@ -76,7 +76,7 @@ fn data_folder_and_all_in_it_are_private_when_the_program_makes_them() {
 }
 
 #[test]
-fn a_data_folder_that_was_there_stays_as_it_is_and_doctor_says_who_may_look_into_it() {
+fn an_existing_data_folder_is_not_changed_and_doctor_reports_who_can_read_it() {
     let desk = Desk::new();
     fs::create_dir(desk.path("data")).unwrap();
     fs::set_permissions(desk.path("data"), fs::Permissions::from_mode(0o755)).unwrap();

@@ -1,4 +1,4 @@
-//! The real program, run on a desk.
+//! The real program, run in a desk.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -11,7 +11,7 @@ use batchwright_simulate::Simulator;
 use super::common::{Desk, Ended, Running};
 
 impl Desk {
-    /// The program with nothing but what it needs from the environment.
+    /// The program with only the environment variables that it needs.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         self.other(env!("CARGO_BIN_EXE_batchwright"), args)
     }
@@ -45,7 +45,7 @@ impl Desk {
 }
 
 impl Running {
-    /// The most memory that the program has had so far, in kB, where the system reports it.
+    /// The program's peak memory so far, in kB, if the system reports it.
     pub fn peak_memory(&self) -> Option<u64> {
         let status = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(status).ok()?;
@@ -53,7 +53,7 @@ impl Running {
         line.split_whitespace().nth(1)?.parse().ok()
     }
 
-    /// Waits for the end, however long that takes. Returns also the most memory that the program had, in kB.
+    /// Waits for the end without a time limit. Returns also the peak memory in kB.
     pub fn wait_with_peak(mut self) -> (Ended, u64) {
         let mut peak = 0;
         while self.child.try_wait().unwrap().is_none() {
@@ -64,7 +64,7 @@ impl Running {
     }
 }
 
-/// Runs a program to its end with this on its standard input. A program may refuse it before it has read all.
+/// Runs a program to its end with this standard input. A program may reject the input before it has read all of it.
 pub fn fed(command: &mut Command, text: impl AsRef<[u8]>) -> Ended {
     let mut running = Running::start(command.stdin(Stdio::piped()));
     let mut pipe = running.child.stdin.take().unwrap();

@@ -1,4 +1,4 @@
-//! `batchwright providers`: what it says is what a run would do.
+//! `batchwright providers`: its table agrees with the behaviour of a run.
 
 use super::common::{Desk, Ended, Running, good};
 
@@ -17,7 +17,7 @@ fn row<'t>(table: &'t Ended, provider: &str) -> &'t str {
 }
 
 #[test]
-fn the_table_shows_who_makes_embeddings_and_who_takes_batches() {
+fn the_table_shows_which_providers_support_embeddings_and_batches() {
     let table = table(&[]);
     let head = table.stdout.lines().next().unwrap();
     assert!(head.contains("embed") && head.contains("batch"), "{head}");
@@ -34,7 +34,7 @@ fn the_table_shows_who_makes_embeddings_and_who_takes_batches() {
 }
 
 #[test]
-fn what_a_run_would_refuse_is_not_usable() {
+fn a_provider_that_a_run_would_reject_is_not_usable() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 1);
     for (provider, vars) in [
@@ -60,7 +60,7 @@ fn what_a_run_would_refuse_is_not_usable() {
 }
 
 #[test]
-fn the_variable_that_was_taken_is_named() {
+fn the_variable_in_use_is_named() {
     let both = [("GEMINI_API_KEY", "a"), ("GOOGLE_API_KEY", "b")];
     assert!(row(&table(&both), "gemini").contains("GOOGLE_API_KEY set"));
     assert!(row(&table(&both[..1]), "gemini").contains("GEMINI_API_KEY set"));
@@ -69,7 +69,7 @@ fn the_variable_that_was_taken_is_named() {
 }
 
 #[test]
-fn the_star_stands_where_the_environment_puts_it() {
+fn the_star_marks_the_provider_that_the_environment_selects() {
     let sim = good();
     let url = sim.base_url();
     let mut vars = vec![("XAI_API_KEY", "k"), ("CUSTOM_LLM_BASE_URL", url.as_str())];
@@ -101,7 +101,7 @@ fn the_star_stands_where_the_environment_puts_it() {
 }
 
 #[test]
-fn the_table_fits_the_terminal_and_is_whole_in_a_pipe() {
+fn the_table_fits_the_terminal_and_is_complete_in_a_pipe() {
     let long = "meta-llama/llama-4-scout-17b-16e-instruct-with-a-long-name";
     let shown = |columns: &[(&str, &str)], json: bool| {
         let desk = Desk::new();
@@ -119,7 +119,7 @@ fn the_table_fits_the_terminal_and_is_whole_in_a_pipe() {
         let longest = narrow.lines().map(|line| line.chars().count()).max();
         assert!(longest <= Some(columns), "{columns}: {narrow}");
         assert_eq!(narrow.contains('…'), columns < 102, "{narrow}");
-        // What to do is never cut.
+        // Advice is never truncated.
         let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let fix = "no key: set ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN";
         assert!(words(&narrow).contains(fix), "{narrow}");
@@ -127,7 +127,7 @@ fn the_table_fits_the_terminal_and_is_whole_in_a_pipe() {
     assert_eq!(shown(&[("COLUMNS", "80")], true), shown(&[], true));
 }
 
-/// What a run says that has no provider named, where these are set.
+/// The output of a run without a named provider, with these variables.
 fn found(vars: &[(&str, &str)]) -> Ended {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 1);
@@ -147,7 +147,7 @@ fn the_providers_without_a_key_take_one_line() {
                 taking local: ";
     assert!(lines[0].contains(said), "{}", lines[0]);
     ended.hides("not groq");
-    // What was set up halfway keeps its line.
+    // An incompletely configured provider keeps its line.
     let url = sim.base_url();
     let half = found(&[("OPENAI_API_KEY", "sk-1"), ("LOCAL_LLM_BASE_URL", &url)]).expect(0);
     half.says("not openai: a key is set, but no model is named")
@@ -155,7 +155,7 @@ fn the_providers_without_a_key_take_one_line() {
 }
 
 #[test]
-fn where_nobody_can_be_asked_the_run_says_what_to_do() {
+fn without_a_usable_provider_the_run_gives_advice() {
     let ended = found(&[]).expect(2);
     ended
         .says("a key and a model: set OPENAI_API_KEY")

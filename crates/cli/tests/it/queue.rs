@@ -1,4 +1,4 @@
-//! Jobs in and results out through the real program.
+//! Submitting jobs and fetching results through the real program.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ pub fn submit(desk: &Desk, words: &str) -> ProcessId {
     ended.stdout.strip_suffix('\n').unwrap().parse().unwrap()
 }
 
-/// A queue with a process of so many prompts.
+/// A queue with a process of this number of prompts.
 pub fn submitted(n: usize) -> (Desk, ProcessId) {
     let desk = Desk::new();
     desk.prompts("in.jsonl", n);
@@ -60,7 +60,7 @@ pub fn worker(desk: &Desk, client: &Arc<ScriptedClient>) -> Worker {
         .completions(route)
 }
 
-/// Carries out all that waits; `prompt 1` fails.
+/// Runs all waiting jobs; `prompt 1` fails.
 pub fn work(desk: &Desk) {
     let client = Arc::new(ScriptedClient::new());
     client.refuse(
@@ -71,7 +71,7 @@ pub fn work(desk: &Desk) {
 }
 
 #[test]
-fn a_submission_has_a_name_that_people_know() {
+fn a_submission_has_a_readable_name() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 1);
     let told = |id| queue(&desk).process(id).unwrap().unwrap().info;
@@ -123,7 +123,7 @@ pub fn adds_up(process: &Value) {
 }
 
 #[test]
-fn submit_prints_the_id_alone_and_says_the_rest() {
+fn submit_prints_only_the_id_on_standard_output() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 3);
     let ended = plain(&desk, "submit in.jsonl --priority 9 --max-retries 1").expect(0);
@@ -139,7 +139,7 @@ fn submit_prints_the_id_alone_and_says_the_rest() {
 }
 
 #[test]
-fn what_the_queue_answered_need_not_be_run_again() {
+fn results_of_the_queue_count_as_finished_in_a_run() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.txt", "one\ntwo\none\n");
     let id = submit(&desk, "in.txt --model sim-1 --system brief --max-tokens 9");
@@ -175,7 +175,7 @@ fn priority_and_retries_reach_the_jobs() {
 }
 
 #[test]
-fn bad_input_is_told_by_its_lines_and_leaves_nothing() {
+fn bad_input_is_reported_by_line_and_submits_nothing() {
     let desk = Desk::new();
     desk.write("bad.jsonl", format!("{}{{}}\nnonsense\n", prompt_line(0)));
     let ended = plain(&desk, "submit bad.jsonl").expect(2);
@@ -198,10 +198,10 @@ fn piped(desk: &Desk) -> Running {
     Running::start(on_queue(desk, "submit -").stdin(Stdio::piped()))
 }
 
-/// More than are written at once.
+/// More jobs than are written at once.
 const GROUP: usize = 1000;
 
-/// How many jobs of an unsealed process are there, once there are any.
+/// Number of jobs of an incompletely submitted process, as soon as there are any.
 fn half_queued(desk: &Desk) -> u64 {
     let mut there = 0;
     assert!(eventually(|| {
@@ -217,7 +217,7 @@ fn half_queued(desk: &Desk) -> u64 {
     there
 }
 
-/// The number of jobs that people are told of.
+/// The number of jobs in the message.
 fn jobs_told(said: &str) -> u64 {
     let before = said.split(" jobs").next().unwrap();
     let number = before.rsplit(' ').next().unwrap().replace(',', "");
@@ -225,7 +225,7 @@ fn jobs_told(said: &str) -> u64 {
 }
 
 #[test]
-fn a_bad_line_of_standard_input_takes_all_of_it_back() {
+fn a_bad_line_of_standard_input_submits_nothing() {
     let desk = Desk::new();
     let mut running = piped(&desk);
     running.feed(&prompt_lines(GROUP));
@@ -244,7 +244,7 @@ fn a_bad_line_of_standard_input_takes_all_of_it_back() {
 
 #[cfg(unix)]
 #[test]
-fn a_signal_takes_back_what_was_queued() {
+fn a_signal_during_submit_removes_the_queued_jobs() {
     for (name, code) in [("INT", 130), ("TERM", 143)] {
         let desk = Desk::new();
         let mut running = piped(&desk);
@@ -265,7 +265,7 @@ fn a_signal_takes_back_what_was_queued() {
 
 #[cfg(unix)]
 #[test]
-fn a_submission_that_was_killed_is_shown_and_can_be_given_up() {
+fn a_killed_submission_is_shown_and_can_be_cancelled() {
     let desk = Desk::new();
     let id = ProcessId::new();
     let words = format!("submit - --process {id}");
@@ -288,7 +288,7 @@ fn a_submission_that_was_killed_is_shown_and_can_be_given_up() {
         .expect(0)
         .says("1,000 jobs");
     plain(&desk, &again).expect(0);
-    // A script that is run twice does not buy its prompts twice.
+    // If a script is run twice, its prompts are not billed twice.
     plain(&desk, &again).expect(2).says("already");
     assert_eq!(queue(&desk).process(id).unwrap().unwrap().counts.total, 2);
 }
@@ -305,7 +305,7 @@ fn results_leave_the_queue_once_they_are_written() {
     assert_eq!(kept.stdout.lines().collect::<Vec<_>>(), lines);
     let kept = kept.says("4 results written, 1 of them without success");
     kept.says("the queue keeps them");
-    // Nobody can tell whether what went into a pipe was read.
+    // It is unknown whether output to a pipe was read.
     let shown = plain(&desk, &format!("results {id}")).expect(3);
     assert_eq!(shown.stdout.lines().collect::<Vec<_>>(), lines);
     let shown = shown.says("the queue keeps them");
@@ -340,7 +340,7 @@ fn lines_that_were_written_before_a_kill_are_not_written_again() {
 }
 
 #[test]
-fn results_come_as_far_as_there_are_any() {
+fn results_writes_only_finished_jobs() {
     let (desk, id) = submitted(3);
     let client = Arc::new(ScriptedClient::new());
     client.hold();
@@ -363,7 +363,7 @@ fn results_come_as_far_as_there_are_any() {
 }
 
 #[test]
-fn a_file_that_cannot_take_results_costs_none() {
+fn an_unwritable_file_loses_no_results() {
     let (desk, id) = submitted(2);
     work(&desk);
     desk.write("notes.txt", "dear diary\n");
@@ -383,7 +383,7 @@ fn a_file_that_cannot_take_results_costs_none() {
     assert_eq!(stored(&desk, id).len(), 2);
 }
 
-/// Results of which a pipe does not hold a chunk.
+/// Results that are larger than the buffer of a pipe.
 fn with_long_results() -> (Desk, ProcessId) {
     let desk = Desk::new();
     let id = ProcessId::new();
@@ -398,7 +398,7 @@ fn with_long_results() -> (Desk, ProcessId) {
 
 #[cfg(unix)]
 #[test]
-fn results_for_a_pipe_by_its_name_are_shown_and_stay() {
+fn results_written_to_a_named_pipe_stay_in_the_queue() {
     let (desk, id) = with_long_results();
     let words = format!("results {id} -o /dev/stdout");
     let mut running = Running::start(&mut on_queue(&desk, &words));
@@ -430,7 +430,7 @@ fn results_that_were_written_to_a_file_have_left_the_queue() {
 }
 
 #[test]
-fn a_reader_that_goes_away_costs_no_result() {
+fn a_closed_reader_loses_no_result() {
     let (desk, id) = with_long_results();
     let mut running = Running::start(&mut on_queue(&desk, &format!("results {id} --take")));
     let mut stdout = BufReader::new(running.child.stdout.take().unwrap());
@@ -445,7 +445,7 @@ fn a_reader_that_goes_away_costs_no_result() {
 
 #[cfg(unix)]
 #[test]
-fn two_signals_end_it_while_nobody_reads() {
+fn two_signals_end_it_while_its_output_is_blocked() {
     let (desk, id) = with_long_results();
     let mut running = Running::start(&mut on_queue(&desk, &format!("results {id} --take")));
     let mut unread = BufReader::new(running.child.stdout.take().unwrap());
@@ -475,7 +475,7 @@ fn jobs_of_other_kinds_and_those_without_a_line_get_one() {
         if n < 0 {
             return Err(Error::new(ErrorKind::Invalid, "negative"));
         }
-        // On several lines, as a handler may have it from elsewhere.
+        // On several lines, as a handler may receive it from elsewhere.
         Ok(RawValue::from_string(format!("{{\n \"n\": {}}}", 2 * n)).unwrap())
     });
     let worker = Worker::new(&queue)
@@ -493,7 +493,7 @@ fn jobs_of_other_kinds_and_those_without_a_line_get_one() {
     assert_eq!(lines[1]["error"]["message"], "negative");
     has(&lines[1], json!({"success": false, "request_hash": "ff"}));
     assert_eq!(lines[2]["id"], ids[2].to_string());
-    // The file takes more, although some of its lines have no fingerprint.
+    // The file accepts further results, although some of its lines have no request hash.
     let id = submit_one(&desk);
     plain(&desk, &format!("cancel {id}"))
         .expect(0)
@@ -507,7 +507,7 @@ fn jobs_of_other_kinds_and_those_without_a_line_get_one() {
     assert_eq!(line["request_hash"].as_str().unwrap().len(), 64);
 }
 
-/// A batch of the server collects them: the command line can read them and cancel the process.
+/// A batch of the server collects them: the command line can read them and cancel the process, but not take them.
 #[test]
 fn results_of_a_batch_of_the_server_stay_there() {
     let desk = Desk::new();

@@ -1,4 +1,4 @@
-//! A queue on a disk that fills up, where the test may mount a small one.
+//! A queue on a disk that fills up, if the test may mount a small one.
 
 #![cfg(target_os = "linux")]
 
@@ -20,7 +20,7 @@ fn jobs(n: usize) -> Vec<Job> {
     (0..n).map(job).collect()
 }
 
-/// Results that soon fill a disk, and how many were made.
+/// Results that soon fill a disk, and the number of calls.
 fn long(calls: &Arc<AtomicUsize>) -> Handler {
     let calls = calls.clone();
     Handler::new(move |_: &RunningJob, _: &Context| {
@@ -29,7 +29,7 @@ fn long(calls: &Arc<AtomicUsize>) -> Handler {
     })
 }
 
-/// What a worker was last told to be in the way.
+/// The last problem that a worker reported.
 fn listen(worker: Worker) -> (Worker, Arc<Mutex<Option<String>>>) {
     let trouble = Arc::new(Mutex::new(None));
     let heard = trouble.clone();
@@ -43,8 +43,8 @@ fn hears_of_full_disk(trouble: &Mutex<Option<String>>) -> bool {
 }
 
 #[test]
-fn submit_says_that_the_disk_is_full_and_leaves_nothing() {
-    // The file of shared memory does not fit, the log does not, the prompts do not.
+fn submit_reports_a_full_disk_and_leaves_no_jobs() {
+    // The shared-memory file does not fit, the log does not fit, or the prompts do not fit.
     for room in [24, 60, 200] {
         let Some(disk) = SmallDisk::new("data", 2048) else {
             return;
@@ -63,7 +63,7 @@ fn submit_says_that_the_disk_is_full_and_leaves_nothing() {
 }
 
 #[test]
-fn the_program_says_why_it_stands_still_and_pays_for_nothing_twice() {
+fn the_program_reports_a_full_disk_and_nothing_is_billed_twice() {
     let Some(disk) = SmallDisk::new("data", 16384) else {
         return;
     };
@@ -117,7 +117,7 @@ fn a_worker_that_ends_on_a_full_disk_keeps_no_job_from_the_next_one_of_its_proce
     assert!(hears_of_full_disk(&trouble));
     let report = running.stop().unwrap();
     let unsaved = report.unsaved.len();
-    // None where copying the log has made some room in the meantime.
+    // Zero, if copying the log has freed some space meanwhile.
     assert!(unsaved <= 2, "{unsaved}");
     let counts = queue.process(process).unwrap().unwrap().counts;
     let open = counts.pending + counts.in_progress;
@@ -135,7 +135,7 @@ fn a_worker_that_ends_on_a_full_disk_keeps_no_job_from_the_next_one_of_its_proce
 }
 
 #[test]
-fn what_was_left_halfway_waits_for_room() {
+fn unfinished_changes_wait_for_free_space() {
     let Some(disk) = SmallDisk::new("data", 16384) else {
         return;
     };
@@ -143,7 +143,7 @@ fn what_was_left_halfway_waits_for_room() {
     let process = ProcessId::new();
     let broken = jobs(4_000).into_iter().map(Ok).chain([Err("the end")]);
     assert!(queue.try_enqueue_iter(process, broken).is_err());
-    // As if it had died right after it sealed.
+    // As if the command had crashed directly after it completed the submission.
     let conn = rusqlite::Connection::open(database(&disk.desk)).unwrap();
     conn.execute(
         "UPDATE processes SET chore = 1, sealed = total, cursor = 0",

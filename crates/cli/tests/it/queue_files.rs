@@ -1,4 +1,4 @@
-//! A queue whose files are moved, removed, replaced or damaged.
+//! A queue whose files are moved, deleted, replaced or damaged.
 
 #![cfg(unix)]
 
@@ -24,7 +24,7 @@ fn slow(latency: Duration) -> Simulator {
 }
 
 #[test]
-fn a_folder_that_was_moved_away_and_back_costs_nothing() {
+fn a_folder_that_was_moved_away_and_back_loses_nothing() {
     const JOBS: usize = 60;
     let (desk, id) = submitted(JOBS);
     let sim = slow(Duration::from_millis(20));
@@ -73,7 +73,7 @@ fn a_database_that_was_removed_or_replaced_ends_an_idle_worker_with_a_reason() {
     }
 }
 
-/// All that may be asked of a queue; what it answers does not matter, only that it does.
+/// Uses all functions of a queue. The results do not matter, only that each call returns.
 fn use_it(path: &Path, id: ProcessId) -> Result<(), batchwright::Error> {
     let queue = JobQueue::open(path)?;
     let _ = queue.check();
@@ -118,7 +118,7 @@ fn damage(rounds: u64) {
         match seed % 4 {
             0 => bytes.truncate(random.below(sound.len() as u64) as usize),
             1 => {
-                // A page of something else.
+                // A page with other contents.
                 let page = 1 + random.below(sound.len() as u64 / 4096 - 1) as usize;
                 bytes[page * 4096..(page + 1) * 4096].fill(random.below(256) as u8);
             }

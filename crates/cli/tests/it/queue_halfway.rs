@@ -1,4 +1,4 @@
-//! Commands that are killed in the middle: the next one, or a worker, finishes what was decided.
+//! Commands that are killed in the middle: the next command, or a worker, finishes what they had begun.
 
 #![cfg(unix)]
 
@@ -46,7 +46,7 @@ fn killed_in_the_middle(jobs: usize, step: usize) {
         kill_after(&desk, &format!("cancel {id}"), millis);
         kill_after(&desk, &format!("retry {id}"), millis);
     }
-    // Whatever was left is finished first.
+    // Unfinished changes are completed first.
     plain(&desk, &format!("cancel {id}")).expect(0);
     let counts = queue(&desk).process(id).unwrap().unwrap().counts;
     assert_eq!((counts.cancelled, counts.total), (total, total));
@@ -78,7 +78,7 @@ fn commands_that_were_killed_are_finished_by_the_next() {
 }
 
 #[test]
-fn a_deletion_that_was_left_halfway_is_no_fault_of_the_counters() {
+fn an_unfinished_deletion_does_not_damage_the_counters() {
     let (desk, id) = enqueued(100);
     let conn = rusqlite::Connection::open(database(&desk)).unwrap();
     conn.execute_batch(

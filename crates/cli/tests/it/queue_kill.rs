@@ -1,5 +1,5 @@
-//! Workers that die, or sleep, at any moment: every job ends once, and is bought again only if it
-//! was in flight when its worker died.
+//! Workers that crash or are suspended at random moments: every job ends once, and is billed again only if it was
+//! in flight when its worker crashed.
 
 #![cfg(unix)]
 
@@ -63,7 +63,7 @@ fn all_done(queue: &JobQueue, process: ProcessId, jobs: usize) {
     assert!(seen.values().all(|times| *times == 1));
 }
 
-/// Two workers, of which one at a time is killed or put to sleep, at moments that the seed decides.
+/// Two workers, one of which at a time is killed or suspended, at moments that the seed determines.
 fn chaos(seed: u64, jobs: usize, blows: u64) {
     let mut random = Random(seed);
     let desk = Desk::new();
@@ -79,9 +79,9 @@ fn chaos(seed: u64, jobs: usize, blows: u64) {
         std::thread::sleep(Duration::from_micros(random.below(5000)));
         let at = random.below(2) as usize;
         if random.below(4) == 0 {
-            // What a sleeper has stays its own.
+            // A suspended worker keeps its jobs.
             workers[at].signal("STOP");
-            // Now and then for longer than it takes to notice a dead one.
+            // Sometimes for longer than it takes to detect a crashed worker.
             let most = if random.below(8) == 0 { 2000 } else { 100 };
             std::thread::sleep(Duration::from_millis(random.below(most)));
             workers[at].signal("CONT");
@@ -120,19 +120,19 @@ fn chaos(seed: u64, jobs: usize, blows: u64) {
 }
 
 #[test]
-fn killed_and_sleeping_workers_finish_every_job_once() {
+fn killed_and_suspended_workers_finish_every_job_once() {
     chaos(1, 600, 12);
 }
 
 #[test]
 #[ignore = "takes minutes"]
-fn a_hundred_blows_cost_no_job() {
+fn a_hundred_kills_and_suspensions_lose_no_job() {
     chaos(2, 5000, 100);
     chaos(3, 5000, 100);
 }
 
 #[test]
-fn a_sleeping_worker_keeps_its_jobs() {
+fn a_suspended_worker_keeps_its_jobs() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default());
     let queue = queue(&desk);
@@ -146,7 +146,7 @@ fn a_sleeping_worker_keeps_its_jobs() {
         || std::fs::read_to_string(&stat).is_ok_and(|s| s.contains(") T "))
     ));
     sim.release();
-    // Another one finds nothing to do, for longer than it takes to notice a dead one.
+    // Another one finds no work, for longer than it takes to detect a crashed worker.
     work(&desk, &sim, "--until-empty").wait().expect(0);
     std::thread::sleep(Duration::from_millis(1500));
     let counts = queue.process(process).unwrap().unwrap().counts;

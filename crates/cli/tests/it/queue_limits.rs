@@ -1,4 +1,4 @@
-//! Quotas, providers that are down or come back, and signals, through `batchwright work`.
+//! Quotas, providers that are unavailable for a while, and signals, through `batchwright work`.
 
 #![cfg(unix)]
 
@@ -18,7 +18,7 @@ fn working(desk: &Desk, sim: &Simulator, words: &str) -> Running {
     Running::start(&mut on_queue(desk, &words))
 }
 
-/// Claims of all jobs, and the most of any one.
+/// Number of claims of all jobs, and the maximum of a single job.
 fn claims(desk: &Desk) -> (i64, i64) {
     let conn = rusqlite::Connection::open(database(desk)).unwrap();
     let sql = "SELECT sum(claim), max(claim) FROM jobs";
@@ -27,7 +27,7 @@ fn claims(desk: &Desk) -> (i64, i64) {
 }
 
 #[test]
-fn waiting_for_quota_spends_no_attempt_and_touches_no_backlog() {
+fn waiting_for_quota_uses_no_attempt_and_claims_no_further_jobs() {
     const JOBS: usize = 40;
     let (desk, id) = submitted(JOBS);
     let sim = good();
@@ -47,7 +47,7 @@ fn waiting_for_quota_spends_no_attempt_and_touches_no_backlog() {
 }
 
 #[test]
-fn a_storm_of_refusals_fails_no_job() {
+fn many_rate_limited_calls_fail_no_job() {
     const JOBS: usize = 60;
     let (desk, id) = submitted(JOBS);
     let storm = SimConfig::default()
@@ -68,7 +68,7 @@ fn a_storm_of_refusals_fails_no_job() {
 }
 
 #[test]
-fn a_model_that_is_out_of_quota_does_not_hold_up_another() {
+fn a_model_without_quota_does_not_delay_another() {
     let desk = Desk::new();
     let id = ProcessId::new();
     let job =
@@ -86,7 +86,7 @@ fn a_model_that_is_out_of_quota_does_not_hold_up_another() {
     let behind = counts(slow_id);
     assert_eq!(behind.failed, 0);
     assert!(behind.completed < 30, "{behind:?}");
-    // Those that never got their turn were not claimed again and again.
+    // Jobs that were never started were not claimed repeatedly.
     let conn = rusqlite::Connection::open(database(&desk)).unwrap();
     let sql = "SELECT count(*) FROM jobs WHERE claim > 0 AND status = 0";
     let touched: i64 = conn.query_row(sql, [], |row| row.get(0)).unwrap();
@@ -142,7 +142,7 @@ fn a_model_that_is_still_loading_is_waited_for() {
 }
 
 #[test]
-fn a_reader_that_goes_away_does_not_spoil_the_end_of_work() {
+fn a_closed_reader_does_not_disturb_the_end_of_work() {
     let (desk, id) = submitted(3);
     let sim = good();
     let url = sim.base_url();
@@ -156,7 +156,7 @@ fn a_reader_that_goes_away_does_not_spoil_the_end_of_work() {
 }
 
 #[test]
-fn a_second_signal_ends_work_at_once_and_jobs_go_back() {
+fn a_second_signal_ends_work_at_once_and_jobs_are_requeued() {
     for (name, code) in [("INT", 130), ("TERM", 143)] {
         let (desk, id) = submitted(6);
         let sim = simulator(SimConfig::default().latency(Duration::from_secs(20)));

@@ -1,5 +1,5 @@
-//! `queue export`, `queue import` and `queue reopen`: every job is at one place, and is paid for once. The tests with a
-//! database server need `scripts/with-servers`; without a server they print that they were skipped.
+//! `queue export`, `queue import` and `queue reopen`: every job is in one place, and is billed once. The tests with
+//! a database server need `scripts/with-servers`; without a server they print that they were skipped.
 
 #![cfg(unix)]
 
@@ -55,8 +55,8 @@ fn rows(path: &Path) -> Vec<(String, Vec<Vec<Cell>>)> {
     all
 }
 
-/// Ten prompts: the first has succeeded, the second has failed, the third and the fourth wait for their next try, the
-/// third in doubt; the others wait.
+/// Ten prompts: the first has succeeded, the second has failed, the third and the fourth wait for a retry, the
+/// third possibly billed; the others wait.
 fn mixed(desk: &Desk) -> (ProcessId, Vec<JobId>) {
     std::fs::create_dir_all(desk.path("data")).unwrap();
     let store = SqliteStore::open(database(desk), SqliteOptions::default()).unwrap();
@@ -107,6 +107,7 @@ fn mixed(desk: &Desk) -> (ProcessId, Vec<JobId>) {
             outcome,
             charge: None,
             worked: None,
+            budget: Default::default(),
         });
     let ends: Vec<Settlement> = ends.collect();
     store.settle(&ends, now).unwrap();
@@ -228,7 +229,7 @@ fn an_export_that_was_killed_at_its_end_is_finished_by_the_same_command() {
 }
 
 #[test]
-fn an_exported_file_is_worth_nothing_once_its_queue_is_reopened() {
+fn an_exported_file_is_invalid_after_its_queue_is_reopened() {
     let desk = Desk::new();
     let (process, _) = mixed(&desk);
     let open = queue(&desk);
@@ -278,7 +279,7 @@ fn a_queue_in_use_is_not_exported() {
 }
 
 #[test]
-fn files_of_prompts_are_in_the_exported_jobs_or_are_missed_before_anything_is_moved() {
+fn exported_jobs_contain_their_files_and_missing_files_stop_the_export() {
     let desk = Desk::new();
     desk.write("a.png", b"\x89PNG\r\n\x1a\nrest");
     let line =
@@ -302,7 +303,7 @@ fn files_of_prompts_are_in_the_exported_jobs_or_are_missed_before_anything_is_mo
 
 /// An export or an import that was killed resumes with the same command. Until it ends, no place is open.
 #[test]
-fn a_killed_move_goes_on_and_loses_nothing() {
+fn a_killed_move_resumes_and_loses_nothing() {
     const JOBS: usize = 20_000;
     let desk = Desk::new();
     desk.prompts("in.jsonl", JOBS);

@@ -1,4 +1,5 @@
-//! The queue on a database server, which `scripts/with-servers` brings; without one these tests say that they were skipped.
+//! The queue on a database server, which `scripts/with-servers` starts; without one these tests print that they
+//! were skipped.
 
 #![cfg(all(unix, feature = "mysql"))]
 
@@ -15,14 +16,14 @@ use serde_json::Value;
 use super::batch;
 use super::common::{Desk, Ended, PATIENCE, Running, all_ids, simulator};
 
-/// A queue of its own on the server.
+/// A separate queue on the server.
 pub struct Server {
     address: String,
     password: String,
 }
 
 impl Server {
-    /// `None`, and a line that says so, where there is none.
+    /// `None` if there is no server, and prints a line about that.
     pub fn new() -> Option<Self> {
         let Ok(address) = std::env::var("BATCHWRIGHT_TEST_MYSQL") else {
             eprintln!("skipped: BATCHWRIGHT_TEST_MYSQL names no server; see scripts/with-servers");
@@ -74,8 +75,8 @@ impl Server {
     }
 }
 
-/// Two workers with data folders of their own, as on two machines. One is killed: its jobs pass to the other when its
-/// lease has ended, each is answered once, and only what was in flight is paid for twice.
+/// Two workers with separate data folders, as on two machines. One is killed: the other takes over its jobs when
+/// its lease has ended, each job is answered once, and only calls in flight are billed twice.
 #[test]
 fn jobs_of_a_killed_worker_pass_to_another_machine() {
     let Some(server) = Server::new() else { return };
@@ -112,7 +113,7 @@ fn jobs_of_a_killed_worker_pass_to_another_machine() {
     );
 }
 
-/// A command without the flag would look for the batches in the data folder.
+/// Without the flag, a command would search for the batches in the data folder.
 #[test]
 fn the_last_lines_of_a_worker_name_the_server_that_a_flag_named() {
     let Some(server) = Server::new() else { return };
@@ -138,7 +139,7 @@ fn the_last_lines_of_a_worker_name_the_server_that_a_flag_named() {
     );
 }
 
-/// A worker elsewhere does not have the files that a prompt names: they travel with it.
+/// A worker elsewhere does not have the files of a prompt, so the queue stores them.
 #[test]
 fn files_of_prompts_are_in_the_queue_on_a_server() {
     let Some(server) = Server::new() else { return };
@@ -163,7 +164,7 @@ fn files_of_prompts_are_in_the_queue_on_a_server() {
 }
 
 #[test]
-fn what_failed_is_put_back_and_what_waits_is_cancelled_on_a_server() {
+fn failed_jobs_are_requeued_and_waiting_ones_cancelled_on_a_server() {
     let Some(server) = Server::new() else { return };
     let desk = Desk::new();
     desk.prompts("in.jsonl", 3);
@@ -184,11 +185,11 @@ fn what_failed_is_put_back_and_what_waits_is_cancelled_on_a_server() {
     doctor.shows("mysql://");
 }
 
-/// With Redis beside the database: a worker that has nothing to do begins with what another command submits. An address
-/// at which nobody listens stops nothing, and no password is shown.
+/// With Redis in addition to the database: an idle worker starts immediately when another command submits jobs. An
+/// address without a server stops nothing, and no password is shown.
 #[cfg(feature = "redis")]
 #[test]
-fn a_worker_is_told_of_work_through_redis_and_works_without_it() {
+fn a_worker_is_woken_through_redis_and_works_without_it() {
     let Some(server) = Server::new() else { return };
     let Ok(redis) = std::env::var("BATCHWRIGHT_TEST_REDIS") else {
         eprintln!("skipped: BATCHWRIGHT_TEST_REDIS names no server; see scripts/with-servers");
@@ -241,7 +242,7 @@ fn redis_is_only_for_a_queue_on_a_server() {
 /// `doctor` checks the server, and Redis if it is configured. It reports a Redis that does not answer.
 #[cfg(feature = "redis")]
 #[test]
-fn doctor_looks_at_the_server_and_at_redis() {
+fn doctor_checks_the_server_and_redis() {
     let Some(server) = Server::new() else { return };
     let Ok(redis) = std::env::var("BATCHWRIGHT_TEST_REDIS") else {
         eprintln!("skipped: BATCHWRIGHT_TEST_REDIS names no server; see scripts/with-servers");

@@ -1,4 +1,4 @@
-//! Looking at a queue, and changing what becomes of its processes, through the real program.
+//! Showing a queue, and changing the state of its processes, through the real program.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -14,7 +14,7 @@ use super::queue::{
 };
 
 #[test]
-fn status_tells_numbers_that_add_up() {
+fn numbers_of_status_add_up() {
     let (desk, first) = submitted(4);
     work(&desk);
     let second = submit_one(&desk);
@@ -73,7 +73,7 @@ fn a_process_is_found_by_the_beginning_of_its_id() {
     plain(&desk, &format!("status {}", &id[..3]))
         .expect(2)
         .says("at least its first or last 4 characters");
-    // Its beginning is the time at which it was made, which processes of one minute share.
+    // The beginning of an id is its creation time, which processes of the same minute share.
     let end = &id[id.len() - 8..];
     assert_eq!(status(&desk, &format!("…{end}")).len(), 1);
     assert_eq!(status(&desk, end)[0]["process_id"], id);
@@ -123,7 +123,7 @@ fn a_watch_ends_when_all_is_finished() {
 }
 
 #[test]
-fn cancel_and_retry_say_what_happened() {
+fn cancel_and_retry_report_what_they_did() {
     let (desk, id) = submitted(3);
     work(&desk);
     let retried = plain(&desk, &format!("retry {id} --json"))
@@ -161,7 +161,7 @@ fn cancel_and_retry_say_what_happened() {
 }
 
 #[test]
-fn looking_makes_no_database() {
+fn showing_a_queue_creates_no_database() {
     let desk = Desk::new();
     assert_eq!(status(&desk, ""), [] as [Value; 0]);
     plain(&desk, "status --watch")
@@ -176,7 +176,7 @@ fn looking_makes_no_database() {
 }
 
 #[test]
-fn the_doctor_finds_a_healthy_queue_healthy() {
+fn doctor_reports_no_problem_for_a_healthy_queue() {
     let (desk, _) = submitted(3);
     work(&desk);
     let mut command = on_queue(&desk, "doctor");
@@ -212,9 +212,9 @@ fn the_doctor_finds_a_healthy_queue_healthy() {
 }
 
 #[test]
-fn the_doctor_says_what_to_do_about_a_damaged_file() {
+fn doctor_gives_advice_for_a_damaged_file() {
     let (desk, _) = submitted(500);
-    // Out of the log, which would hide the damage.
+    // Removes the log, which would hide the damage.
     let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
     let conn = rusqlite::Connection::open(database(&desk)).unwrap();
     conn.query_row(checkpoint, [], |_| Ok(())).unwrap();
@@ -238,7 +238,7 @@ fn the_doctor_says_what_to_do_about_a_damaged_file() {
 }
 
 #[test]
-fn status_fits_the_terminal_and_names_what_people_know() {
+fn status_fits_the_terminal_and_shows_readable_names() {
     let desk = Desk::new();
     desk.prompts("reviews of a whole year.jsonl", 3);
     let mut submit = on_queue(&desk, "submit");
@@ -281,7 +281,7 @@ fn status_fits_the_terminal_and_names_what_people_know() {
 }
 
 #[test]
-fn the_doctor_says_what_is_wrong_with_a_data_folder() {
+fn doctor_reports_problems_of_a_data_folder() {
     let desk = Desk::new();
     desk.write("file", "x");
     let folders = if cfg!(target_os = "linux") {
@@ -310,10 +310,10 @@ fn the_doctor_says_what_is_wrong_with_a_data_folder() {
 
 #[cfg(unix)]
 #[test]
-fn of_two_who_take_the_same_results_one_gets_them_and_a_death_loses_none() {
+fn concurrent_results_commands_take_each_result_once_and_kills_lose_none() {
     let (desk, id) = submitted(3000);
     work(&desk);
-    // More than a pipe holds, and nobody reads it.
+    // More than a pipe holds, and it is not read.
     let mut first = on_queue(&desk, &format!("results {id} --take"));
     let mut first = first.stdout(Stdio::piped()).spawn().unwrap();
     let lock = database(&desk).with_extension("db.workers");
@@ -328,7 +328,7 @@ fn of_two_who_take_the_same_results_one_gets_them_and_a_death_loses_none() {
         .says(&by)
         .says("(to standard output) is fetching the results");
     assert!(!desk.path("out.jsonl").exists() || desk.results("out.jsonl").is_empty());
-    // Who only looks disturbs nobody.
+    // A command that only reads does not disturb others.
     plain(&desk, &format!("results {id} --keep")).expect(3);
     let taken = queue(&desk).process(id).unwrap().unwrap().counts.consumed;
     first.kill().unwrap();

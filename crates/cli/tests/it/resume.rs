@@ -67,7 +67,7 @@ fn result_lines_have_stable_keys_and_the_fingerprint_of_their_request() {
             for key in ["kind", "class", "status", "message"] {
                 assert!(names.contains(&key), "{text}");
             }
-            // Where the provider names the call, its name is there too.
+            // If the provider reports an id of the call, the line contains it.
             assert!(
                 names.len() == 4 || error.contains_key("request_id"),
                 "{text}"
@@ -78,18 +78,18 @@ fn result_lines_have_stable_keys_and_the_fingerprint_of_their_request() {
 }
 
 #[test]
-fn only_what_changed_runs_again() {
+fn only_changed_items_run_again() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 6);
     desk.run(&sim, RUN).expect(0);
     let calls = |expected: u64| assert_eq!(sim.stats().calls, expected);
-    // Edited.
+    // Edited rows.
     let mut lines: Vec<String> = (0..6).map(prompt_line).collect();
     lines[2] = lines[2].replace("prompt 2", "another");
     desk.write("in.jsonl", lines.concat());
     desk.run(&sim, RUN).expect(0).says("1 changed, 1 to send");
     calls(7);
-    // Inserted, and all in another order.
+    // Inserted rows, and all in another order.
     lines.insert(0, prompt_line(77));
     lines.reverse();
     desk.write("in.jsonl", lines.concat());
@@ -97,7 +97,7 @@ fn only_what_changed_runs_again() {
         .expect(0)
         .says("6 finished before, 1 to send");
     calls(8);
-    // Removed: its result is kept.
+    // A removed row: its result is kept.
     lines.retain(|line| !line.contains("i-4"));
     desk.write("in.jsonl", lines.concat());
     let before = desk.read("out.jsonl");
@@ -164,7 +164,7 @@ fn a_file_of_anything_else_is_refused_and_untouched() {
         ended.errs("out.jsonl:1: not a result line");
         assert_eq!(desk.read("out.jsonl"), content);
     }
-    // The input itself, by mistake.
+    // The input itself as the output, by mistake.
     let ended = desk.run(&sim, "in.jsonl -o in.jsonl").expect(2);
     ended.says("it is also the input; name another output");
     assert_eq!(desk.read("in.jsonl"), prompt_lines(2));
@@ -196,7 +196,7 @@ fn ordered_puts_results_into_the_order_of_the_input() {
 }
 
 #[test]
-fn a_file_is_worked_off_in_pieces() {
+fn a_file_can_be_processed_in_pieces() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 10);
     for (run, done) in [4, 8, 10, 10].into_iter().enumerate() {
@@ -231,7 +231,7 @@ fn a_named_model_is_part_of_the_request_and_a_default_is_not() {
     let ended = with_default("two").expect(0).says("nothing to send");
     ended.says("5 finished results came from one and are kept");
     assert_eq!(desk.read("new.jsonl"), before);
-    // With something left to send the changed default is mentioned.
+    // If something is left to send, the changed default is mentioned.
     let input = std::fs::OpenOptions::new()
         .append(true)
         .open(desk.path("in.jsonl"));
@@ -243,7 +243,7 @@ fn a_named_model_is_part_of_the_request_and_a_default_is_not() {
 }
 
 #[test]
-fn what_shapes_an_answer_is_part_of_the_request_and_what_carries_it_is_not() {
+fn settings_of_the_answer_are_part_of_the_request_and_those_of_transport_are_not() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default().answer("{}"));
     desk.prompts("in.jsonl", 3);
@@ -284,7 +284,7 @@ fn a_dry_run_changes_nothing() {
 }
 
 #[test]
-fn results_that_a_changed_setting_leaves_behind_are_told_of_where_items_have_no_ids() {
+fn outdated_results_of_items_without_ids_are_reported_after_a_changed_setting() {
     const WHY: &str = "(without ids, a changed setting makes new items; give ids to replace them, \
                        or name a new output)";
     let (desk, sim) = (Desk::new(), good());
@@ -295,7 +295,7 @@ fn results_that_a_changed_setting_leaves_behind_are_told_of_where_items_have_no_
     desk.run(&sim, &format!("{words} --system short"))
         .expect(0)
         .says(&format!("3 results of other items kept {WHY}, 3 to send"));
-    // With ids they are replaced, and what is kept belongs to others.
+    // With ids, old lines are replaced, and kept lines belong to other items.
     desk.prompts("in.jsonl", 2);
     let other = desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
     other.hides(WHY);

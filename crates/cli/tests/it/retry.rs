@@ -1,11 +1,11 @@
-//! Trouble that passes: what is tried again, and what is said of it.
+//! Temporary failures: what is retried, and what is reported.
 
 use batchwright_simulate::{SimConfig, SimStats, Trouble};
 use serde_json::Value;
 
 use super::common::{Desk, all_ids, simulator};
 
-/// Twenty items, some with this trouble; the summary, the result lines and the server's counts.
+/// Twenty items, some with this fault; returns the summary, the result lines and the server's counts.
 fn run(settings: SimConfig, flags: &str) -> (Value, Vec<Value>, SimStats) {
     let (desk, sim) = (Desk::new(), simulator(settings));
     desk.prompts("in.jsonl", 20);
@@ -21,7 +21,7 @@ fn run(settings: SimConfig, flags: &str) -> (Value, Vec<Value>, SimStats) {
     (summary["summary"].take(), lines, stats)
 }
 
-/// Where the time of an item went is said of those that were tried again.
+/// The time split is reported for items that were retried.
 fn time_adds_up(line: &Value) {
     let parts = line.get("time_ms").map(|time| time.as_object().unwrap());
     let sum = parts.map(|parts| parts.values().map(|part| part.as_u64().unwrap()).sum());
@@ -30,7 +30,7 @@ fn time_adds_up(line: &Value) {
 }
 
 #[test]
-fn passing_trouble_costs_no_item_and_doubtful_calls_are_counted() {
+fn temporary_failures_lose_no_item_and_possibly_billed_calls_are_counted() {
     let settings = SimConfig::default()
         .trouble(Trouble::Drop, 0.2)
         .trouble(Trouble::Truncated, 0.2)
@@ -46,7 +46,7 @@ fn passing_trouble_costs_no_item_and_doubtful_calls_are_counted() {
 }
 
 #[test]
-fn a_rate_limit_is_waited_for_as_the_server_asks() {
+fn a_rate_limit_causes_the_wait_that_the_server_requests() {
     let settings = SimConfig::default()
         .trouble(Trouble::RateLimit, 0.3)
         .retry_after(std::time::Duration::from_millis(300));
@@ -57,7 +57,7 @@ fn a_rate_limit_is_waited_for_as_the_server_asks() {
 }
 
 #[test]
-fn a_reply_that_does_not_come_is_given_up_and_asked_for_again() {
+fn a_missing_reply_times_out_and_is_retried() {
     let settings = SimConfig::default().trouble(Trouble::Stall, 0.2);
     let (summary, lines, stats) = run(settings, "--timeout 300ms");
     assert!(stats.by_trouble["stall"] > 0);
@@ -66,7 +66,7 @@ fn a_reply_that_does_not_come_is_given_up_and_asked_for_again() {
 }
 
 #[test]
-fn calls_are_told_apart_by_why_they_were_made() {
+fn calls_are_counted_by_their_reason() {
     let sim = simulator(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
     let desk = Desk::new();
     desk.prompts("in.jsonl", 4);

@@ -1,4 +1,4 @@
-//! Answers of earlier runs, kept in the data folder.
+//! Answers of earlier runs, stored in the data folder.
 
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
@@ -38,14 +38,14 @@ fn another_output_is_answered_without_a_call() {
         assert_eq!(free, (&Value::Null, &json!(0.0), &json!(true)));
         assert_eq!(from.get("reused"), None);
     }
-    // The store is used where it is asked for, and by nobody else.
+    // The store is used only where it is requested.
     desk.run(&sim, "in.jsonl --temperature 0 -o c.jsonl")
         .expect(0);
     assert_eq!(sim.stats().calls, 200);
 }
 
 #[test]
-fn those_who_ask_the_same_have_it_too() {
+fn duplicates_get_the_reused_answer_too() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 2);
     desk.run(&sim, &format!("{WORDS} -o a.jsonl")).expect(0);
@@ -67,14 +67,14 @@ fn those_who_ask_the_same_have_it_too() {
         assert_eq!(line.get("answered_by"), by.as_ref(), "{line}");
         assert_eq!(line.get("reused").is_some(), n % 3 < 2, "{line}");
     }
-    // All of it is there by now, so nothing is said of tokens and pace.
+    // All answers are available by now, so tokens and rate are not reported.
     let last = desk.run(&sim, &format!("{WORDS} -o c.jsonl")).expect(0);
     last.hides("tokens");
     last.hides("items/s");
 }
 
 #[test]
-fn what_asks_something_else_or_somebody_else_is_asked() {
+fn other_requests_and_other_models_are_sent() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 5);
     let mut calls = 0;
@@ -96,7 +96,7 @@ fn what_asks_something_else_or_somebody_else_is_asked() {
     desk.run(&elsewhere, &format!("{WORDS} -o out.jsonl"))
         .expect(0);
     assert_eq!(elsewhere.stats().calls, 5);
-    // With randomness, only where it is said.
+    // Answers with randomness are reused only if a flag says so.
     for (flags, made) in [("", 5), ("", 5), ("--dedupe", 5), ("--dedupe", 0), ("", 5)] {
         std::fs::remove_file(desk.path("out.jsonl")).unwrap();
         desk.run(&sim, &format!("in.jsonl --reuse {flags} -o out.jsonl"))
@@ -133,7 +133,7 @@ fn a_damaged_store_is_set_aside_and_costs_no_run() {
         .says("it is set aside");
     desk.run(&sim, &format!("{WORDS} -o b.jsonl")).expect(0);
     assert_eq!((sim.stats().calls, desk.ids("b.jsonl")), (5, all_ids(5)));
-    // Where it cannot be used at all, everything is asked.
+    // If the store cannot be used at all, everything is sent.
     let store = desk.path(HOME).join("reuse.db");
     std::fs::remove_file(&store).unwrap();
     std::fs::create_dir(&store).unwrap();
@@ -209,7 +209,7 @@ fn a_dry_run_says_how_many_calls_are_saved() {
 }
 
 #[test]
-fn a_reader_that_is_gone_is_told_of_where_no_call_is_needed_either() {
+fn a_closed_reader_is_reported_also_without_calls() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 3);
     desk.run(&sim, &format!("{WORDS} -o a.jsonl")).expect(0);
@@ -223,7 +223,7 @@ fn a_reader_that_is_gone_is_told_of_where_no_call_is_needed_either() {
 }
 
 #[test]
-fn settings_that_share_everything_or_nothing_are_heeded() {
+fn dedupe_settings_apply_to_the_answer_cache() {
     let (desk, sim) = (Desk::new(), good());
     let run = |words: &str, dedupe: &str| {
         let mut command = desk.against(&sim, words);
@@ -247,7 +247,7 @@ fn settings_that_share_everything_or_nothing_are_heeded() {
 }
 
 #[test]
-fn status_and_doctor_tell_of_the_store() {
+fn status_and_doctor_show_the_answer_cache() {
     let (desk, sim) = (Desk::new(), good());
     assert!(!desk.plain("doctor").stdout.contains("reuse.db"));
     desk.prompts("in.jsonl", 3);
@@ -269,7 +269,7 @@ fn status_and_doctor_tell_of_the_store() {
 }
 
 #[test]
-fn it_is_not_for_the_queue() {
+fn queue_jobs_do_not_use_the_answer_cache() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 2);
     let words = format!("{} --reuse", super::batch_runs::WORDS);

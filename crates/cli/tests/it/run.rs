@@ -1,4 +1,4 @@
-//! Exit codes, what is said on which stream, and choosing a provider.
+//! Exit codes, output streams, and the choice of a provider.
 
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
@@ -76,7 +76,7 @@ fn bad_usage_is_2() {
 }
 
 #[test]
-fn a_bad_variable_is_named_with_what_is_wanted() {
+fn the_error_for_a_bad_variable_names_the_accepted_values() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 1);
     for (name, value, wanted) in [
@@ -243,7 +243,7 @@ fn prompts_without_a_model_are_counted_before_anything_is_sent() {
 }
 
 #[test]
-fn progress_is_plain_lines_and_quiet_says_nothing() {
+fn progress_is_plain_lines_and_quiet_prints_nothing() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 3);
     let ended = desk.run(&sim, "in.jsonl --progress always").expect(0);

@@ -15,7 +15,7 @@ use super::common::{
 };
 
 #[test]
-fn the_lines_are_those_of_sync_but_for_their_time() {
+fn the_lines_equal_those_of_sync_except_for_their_time() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.write(
         "in.jsonl",
@@ -63,7 +63,7 @@ fn the_lines_are_those_of_sync_but_for_their_time() {
     assert_eq!(desk.order("batch.jsonl")[..7], ids_in_order(7));
     clean(&desk);
 
-    // All is done: nothing is sent, and nothing is asked for.
+    // All is done: nothing is sent, and no request is made.
     let before = sim.batch_stats();
     run(&desk, &sim, "in.jsonl -o batch.jsonl")
         .expect(0)
@@ -72,7 +72,7 @@ fn the_lines_are_those_of_sync_but_for_their_time() {
 }
 
 #[test]
-fn what_fails_in_a_batch_goes_to_the_fallback() {
+fn items_that_fail_in_a_batch_fail_over() {
     let sim = with(BatchConfig::default().duration(SHORT).item_failures(1.0));
     let desk = Desk::new();
     desk.prompts("in.jsonl", 3);
@@ -90,7 +90,7 @@ fn what_fails_in_a_batch_goes_to_the_fallback() {
 }
 
 #[test]
-fn calls_for_what_a_queue_has_stop_after_ten_replies_that_cannot_be_used() {
+fn calls_for_queued_items_stop_after_ten_unusable_replies() {
     for (words, code, results) in [("", 4, 10..40), ("--on-error continue", 3, 60..61)] {
         let empty = SimConfig::default().trouble(Trouble::Empty, 1.0);
         let sim = simulator(empty.trouble_times(Trouble::Empty, None));
@@ -138,7 +138,7 @@ fn standard_output_gets_the_lines_and_the_process_is_named() {
 }
 
 #[test]
-fn standard_input_is_taken_in_whole_and_attached_to_as_well() {
+fn standard_input_is_read_completely_and_can_be_reattached() {
     let (desk, sim) = (Desk::new(), taking(LONG));
     let begin = |words: &str, lines: String| {
         let mut command = batch(&desk, &sim, words);
@@ -165,8 +165,8 @@ fn standard_input_is_taken_in_whole_and_attached_to_as_well() {
     clean(&desk);
 }
 
-/// Half the price was asked for: the full price is paid only where a setting that was stored for other providers asks,
-/// and never in silence.
+/// The user requested half the price: the full price is paid only if a stored setting for other providers requests
+/// it, and never without a message.
 #[test]
 fn batch_at_a_paid_provider_without_a_batch_api_is_refused_as_a_flag_and_reported_as_a_setting() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
@@ -209,7 +209,7 @@ fn batch_at_a_paid_provider_without_a_batch_api_is_refused_as_a_flag_and_reporte
 }
 
 #[test]
-fn nobody_to_hand_batches_to_is_an_error_and_no_answer_of_extract() {
+fn without_a_batch_provider_run_fails_instead_of_using_extract() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 3);
     let words = "run in.jsonl -o out.jsonl --strategy batch --data-dir data";

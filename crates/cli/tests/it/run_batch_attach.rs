@@ -1,4 +1,4 @@
-//! `run --strategy batch` again, after an interruption or an edit: each item is bought once.
+//! A repeated `run --strategy batch` after an interruption or an edit: each item is billed once.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::batch_runs::{
 use super::common::{Desk, HOME, Running, all_ids, eventually, prompt_line, prompt_lines};
 
 #[test]
-fn what_is_interrupted_goes_on_and_the_same_command_attaches_from_another_folder() {
+fn the_same_command_reattaches_from_another_folder_after_an_interrupt() {
     let (desk, sim) = (Desk::new(), taking(LONG));
     desk.prompts("in.jsonl", 5);
     std::fs::create_dir(desk.path("elsewhere")).unwrap();
@@ -82,7 +82,7 @@ fn a_process_says_which_run_it_belongs_to() {
 }
 
 #[test]
-fn of_a_thousand_items_that_were_stopped_and_edited_fifteen_are_submitted() {
+fn only_fifteen_of_a_thousand_stopped_and_edited_items_are_submitted() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
     desk.prompts("in.jsonl", 1000);
     let running = start(&desk, &sim, WORDS);
@@ -113,7 +113,7 @@ fn of_a_thousand_items_that_were_stopped_and_edited_fifteen_are_submitted() {
     assert_eq!(sizes, [1000, 15]);
     assert_eq!((stats.bought_twice, sim.stats().calls), (0, 0));
 
-    // The five that were removed are there too: they were paid for.
+    // The five removed items are there too, because they were billed.
     assert_eq!(desk.ids("out.jsonl"), all_ids(1005));
     let fresh = Desk::new();
     fresh.write("in.jsonl", desk.read("in.jsonl"));
@@ -135,7 +135,7 @@ fn of_a_thousand_items_that_were_stopped_and_edited_fifteen_are_submitted() {
 }
 
 #[test]
-fn what_comes_back_from_an_expired_batch_is_bought_again_only_if_it_is_asked_for() {
+fn items_of_an_expired_batch_are_sent_again_only_on_demand() {
     let expiring = BatchConfig::default().duration(LONG).expire_first(1, 0.0);
     let (desk, sim) = (Desk::new(), with(expiring));
     desk.prompts("in.jsonl", 10);
@@ -147,7 +147,7 @@ fn what_comes_back_from_an_expired_batch_is_bought_again_only_if_it_is_asked_for
     );
     run(&desk, &sim, WORDS).expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(8));
-    // The edited one, and the seven that were asked for still.
+    // The edited one, and the seven that were still wanted.
     assert_eq!(sim.batch_stats().items_accepted, 10 + 8);
     clean(&desk);
 }
@@ -224,7 +224,7 @@ fn a_worker_of_a_runs_store_ends_with_the_run() {
 }
 
 #[test]
-fn what_has_its_outcome_is_not_called_under_way() {
+fn finished_items_are_not_reported_as_in_progress() {
     let (desk, sim) = left_alone(6);
     let (id, _) = worked(&desk, &sim);
     queue(&desk).cancel(id).unwrap();
@@ -241,7 +241,7 @@ fn what_has_its_outcome_is_not_called_under_way() {
 }
 
 #[test]
-fn a_dry_run_tells_what_is_under_way_and_changes_nothing() {
+fn a_dry_run_reports_items_in_progress_and_changes_nothing() {
     let (desk, sim) = (Desk::new(), taking(LONG));
     desk.prompts("in.jsonl", 3);
     run(&desk, &sim, &format!("{WORDS} --dry-run"))

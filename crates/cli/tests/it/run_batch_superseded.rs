@@ -1,4 +1,4 @@
-//! Answers of batches to requests that changed while they were under way: they are paid for, and kept.
+//! Answers of batches to requests that changed in the meantime: they were billed, so they are kept.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn templated(name: &str, words: &str) -> String {
     format!("in.jsonl -o out.jsonl --template {name}:{{{{prompt}}}} {words}")
 }
 
-/// So many items are at the provider, with the template `A`.
+/// This number of items is at the provider, with the template `A`.
 fn under_way(items: usize, duration: Duration) -> (Desk, Simulator) {
     let (desk, sim) = (Desk::new(), taking(duration));
     desk.prompts("in.jsonl", items);
@@ -60,7 +60,7 @@ fn says_why(desk: &Desk, reason: &str) {
 }
 
 #[test]
-fn answers_to_requests_that_changed_under_way_are_kept_and_can_be_brought_back() {
+fn answers_to_changed_requests_are_archived_and_can_be_restored() {
     let (desk, sim) = under_way(5, Duration::from_millis(400));
     let plan = with_template(&desk, &sim, "B", "--dry-run --json").expect(0);
     let told = summary(&plan);
@@ -91,7 +91,7 @@ fn answers_to_requests_that_changed_under_way_are_kept_and_can_be_brought_back()
 }
 
 #[test]
-fn going_back_while_both_are_under_way_attaches_to_the_first() {
+fn reverting_a_change_reattaches_to_the_first_batch() {
     let (desk, sim) = under_way(4, Duration::from_secs(4));
     with_template(&desk, &sim, "B", "--no-wait").expect(0);
     let ended = with_template(&desk, &sim, "A", "--json").expect(0);
@@ -104,7 +104,7 @@ fn going_back_while_both_are_under_way_attaches_to_the_first() {
 }
 
 #[test]
-fn the_answer_to_a_row_that_was_edited_under_way_is_kept_also_if_calls_go_on() {
+fn the_answer_to_an_edited_row_is_kept_also_if_the_run_continues_with_calls() {
     let (desk, sim) = under_way(3, Duration::from_millis(400));
     desk.write("in.jsonl", prompt_lines(3).replace("prompt 1", "another"));
     let sync = command(&desk, &sim, &templated("A", ""));
@@ -135,7 +135,7 @@ fn an_answer_that_a_worker_collected_before_the_change_is_kept() {
 }
 
 #[test]
-fn answers_that_changed_under_way_are_deleted_if_asked_for() {
+fn answers_to_changed_requests_are_deleted_with_the_flag() {
     let (desk, sim) = under_way(3, Duration::from_millis(400));
     with_template(&desk, &sim, "B", "--drop-superseded").expect(0);
     assert_eq!(texts(&desk, "out.jsonl"), answers("B", 3));
@@ -144,7 +144,7 @@ fn answers_that_changed_under_way_are_deleted_if_asked_for() {
 }
 
 #[test]
-fn a_terminal_is_asked_before_what_is_under_way_is_bought_again() {
+fn a_terminal_user_confirms_before_items_in_progress_are_sent_again() {
     let (desk, sim) = under_way(21, Duration::from_secs(60));
     let words = format!("--strategy batch --quiet {}", templated("B", "--no-wait"));
     let Some(mut command) = on_a_terminal(&desk, &sim, &words) else {

@@ -1,4 +1,4 @@
-//! `run --strategy batch` whose batches were not handed over, or are being cancelled: what it says of them is true.
+//! `run --strategy batch` with batches that were not submitted, or are being cancelled: its messages are correct.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::batch_runs::{
 };
 use super::common::{Desk, Ended, NOBODY, Running, eventually, simulator};
 
-/// A run of three prompts against an address where no server is.
+/// A run of three prompts against an address without a server.
 #[track_caller]
 fn at_nobody(desk: &Desk, sim: &Simulator, words: &str) {
     let mut command = batch(desk, sim, words);
@@ -31,7 +31,7 @@ fn says_nothing_of(ended: &Ended, words: &[&str]) {
 }
 
 #[test]
-fn an_address_where_no_server_is_ends_the_run_and_the_same_command_goes_on() {
+fn an_address_without_a_server_ends_the_run_and_the_same_command_resumes() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", 3);
     at_nobody(&desk, &sim, &format!("{WORDS} --no-wait"));
@@ -44,7 +44,7 @@ fn an_address_where_no_server_is_ends_the_run_and_the_same_command_goes_on() {
 }
 
 #[test]
-fn what_was_not_handed_over_is_not_bought_once_it_is_no_longer_asked_for() {
+fn unsubmitted_items_that_were_removed_are_not_sent() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", 3);
     at_nobody(&desk, &sim, &format!("{WORDS} --template A:{{{{prompt}}}}"));
@@ -59,7 +59,7 @@ fn what_was_not_handed_over_is_not_bought_once_it_is_no_longer_asked_for() {
 }
 
 #[test]
-fn after_a_wrong_key_the_right_one_simply_goes_on() {
+fn a_run_resumes_with_the_right_key_after_a_wrong_one() {
     let batches = BatchConfig::default().duration(SHORT);
     let sim = simulator(SimConfig::default().api_key("k").batches(batches));
     let desk = Desk::new();
@@ -87,7 +87,7 @@ fn a_dry_run_without_a_key_names_the_strategy() {
 }
 
 #[test]
-fn a_batch_that_is_being_cancelled_is_said_to_be() {
+fn a_batch_that_is_being_cancelled_is_reported() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(600)));
     desk.prompts("in.jsonl", 3);
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
@@ -95,7 +95,7 @@ fn a_batch_that_is_being_cancelled_is_said_to_be() {
     let cancel = Running::start(&mut with_provider(cancel, &sim));
     let asked = eventually(|| queue(&desk).batches(None).unwrap()[0].cancel_asked);
     assert!(asked, "it said: {}", cancel.said());
-    // It waits for the end otherwise.
+    // Otherwise it waits for the end.
     cancel.signal("INT");
     cancel.wait();
     let ended = run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
@@ -109,7 +109,7 @@ fn a_batch_that_is_being_cancelled_is_said_to_be() {
 }
 
 #[test]
-fn a_batch_that_goes_on_is_said_to() {
+fn a_batch_that_continues_is_reported() {
     let (desk, sim) = left_alone(2);
     let ended = run(&desk, &sim, WORDS).expect(0);
     ended.says("2 items are in a batch at openai");

@@ -25,7 +25,7 @@ fn desk() -> Desk {
 }
 
 #[test]
-fn each_function_is_asked_about_once_and_again_when_it_changes() {
+fn each_function_is_sent_once_and_again_after_a_change() {
     let (desk, sim) = (desk(), good());
     let words = format!("{RUN} --template Explain:{{{{content}}}}");
     let ended = desk.run(&sim, &words).expect(0);
@@ -47,7 +47,7 @@ fn each_function_is_asked_about_once_and_again_when_it_changes() {
         "text": "echo: Explain:    @m\n    def three(self): return '{{'"}),
     );
 
-    // What moved is the same; what changed is asked again; a folder by another name has the same ids.
+    // Moved functions are the same; changed ones are sent again; a renamed folder has the same ids.
     let text = "import os\n\n\ndef one():\n    pass\n\n\ndef two():\n    return 2\n";
     desk.write("src/a.py", text);
     desk.run(&sim, &words.replace("src ", "./src/../src/ "))
@@ -72,7 +72,7 @@ fn without_a_template_the_content_is_the_prompt() {
         (id(line), &line["text"]),
         ("notes.md".to_owned(), &json!("echo: # Notes\n"))
     );
-    // Some lines at a time, on one thread as on many.
+    // Parts of a few lines, on one thread and on many.
     let order = |threads: u32| {
         let words = format!("src --split lines:2 -o {threads}.jsonl --ordered --threads {threads}");
         desk.run(&sim, &words).expect(0);
@@ -119,7 +119,7 @@ fn templates_may_have_conditions_and_filters() {
 }
 
 #[test]
-fn what_does_not_fit_a_folder_says_so() {
+fn invalid_options_for_folders_are_rejected_with_a_reason() {
     let (desk, sim) = (desk(), good());
     desk.write("in.txt", "one\n");
     for (words, why) in [
@@ -153,7 +153,7 @@ fn what_does_not_fit_a_folder_says_so() {
 }
 
 #[test]
-fn a_scan_counts_and_prints_what_a_run_would_ask() {
+fn a_scan_counts_and_prints_the_prompts_of_a_run() {
     let desk = desk();
     let ended = desk
         .plain("scan src --pattern *.py --split function")
@@ -173,7 +173,7 @@ fn a_scan_counts_and_prints_what_a_run_would_ask() {
 }
 
 #[test]
-fn results_in_the_folder_are_never_asked_about() {
+fn results_in_the_folder_are_never_sent() {
     let (desk, sim) = (desk(), good());
     for _ in 0..3 {
         desk.run(&sim, "src -o ./src/deep/../out.jsonl").expect(0);

@@ -1,4 +1,4 @@
-//! Runs in batches that are killed: whoever comes next goes on, and nothing is bought twice.
+//! Killed runs in batches: the next run resumes, and nothing is billed twice.
 
 use batchwright_simulate::BatchPoint;
 
@@ -6,7 +6,7 @@ use super::batch_runs::*;
 use super::common::*;
 
 #[test]
-fn killed_while_it_puts_prompts_on_the_queue_it_adopts_them() {
+fn a_run_killed_while_it_enqueues_adopts_the_queued_prompts() {
     const N: usize = 6000;
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", N);
@@ -34,7 +34,7 @@ fn killed_while_it_puts_prompts_on_the_queue_it_adopts_them() {
     clean(&desk);
 }
 
-/// Kills a run while the provider holds a request at that point, and runs it again.
+/// Kills a run while the provider holds a request at this point, and runs it again.
 fn killed_at(point: BatchPoint) {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", 20);
@@ -58,20 +58,20 @@ fn killed_at(point: BatchPoint) {
 }
 
 #[test]
-fn killed_while_it_hands_over_it_buys_once() {
+fn a_run_killed_while_it_submits_is_billed_once() {
     killed_at(BatchPoint::UploadDone);
     killed_at(BatchPoint::CreateArrived);
     killed_at(BatchPoint::CreateDone);
 }
 
 #[test]
-fn killed_while_it_waits_or_downloads_it_collects_the_rest() {
+fn a_run_killed_while_it_waits_or_downloads_collects_the_rest() {
     killed_at(BatchPoint::StatusArrived);
     killed_at(BatchPoint::DownloadHalf);
 }
 
 #[test]
-fn killed_before_the_queue_heard_of_it_a_saved_result_is_not_saved_again() {
+fn a_result_saved_before_a_kill_is_not_saved_again() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", 3);
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
@@ -84,7 +84,7 @@ fn killed_before_the_queue_heard_of_it_a_saved_result_is_not_saved_again() {
         .env("BATCHWRIGHT_PROVIDER", "openai")
         .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "100ms");
     Running::start(&mut worker).wait().expect(0);
-    // The file has them, and the queue has not heard of it.
+    // The file contains them, and the queue has not recorded that.
     desk.plain(&format!("results --queue {STORE} --keep -o out.jsonl"))
         .expect(0);
     let saved = desk.read("out.jsonl");

@@ -1,5 +1,5 @@
-//! What a run through the queue leaves in its output: rows that make no prompt, answers to earlier
-//! questions, and what becomes of it when somebody takes the file away.
+//! The output of a run through the queue: bad rows, answers to outdated requests, and what happens if another
+//! program removes the file.
 
 use super::batch_runs::{LONG, SHORT, accepted, clean, run, start, submitted, summary, taking};
 use super::common::{Desk, all_ids, id};
@@ -32,7 +32,7 @@ fn bad_rows_fail_unsent_in_batches_too() {
 }
 
 #[test]
-fn earlier_answers_are_marked_while_a_batch_makes_new_ones() {
+fn outdated_answers_are_marked_while_a_batch_creates_new_ones() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
     desk.prompts("in.jsonl", 3);
     let words = |name: &str| format!("in.jsonl -o out.jsonl --template {name}:{{{{prompt}}}}");
@@ -53,7 +53,7 @@ fn earlier_answers_are_marked_while_a_batch_makes_new_ones() {
 }
 
 #[test]
-fn results_of_a_batch_stay_in_the_queue_when_their_file_is_taken_away() {
+fn results_of_a_batch_stay_in_the_queue_if_their_file_is_removed() {
     let (desk, sim) = (Desk::new(), taking(LONG));
     desk.prompts("in.jsonl", 4);
     let running = start(&desk, &sim, "in.jsonl -o out.jsonl");

@@ -23,7 +23,7 @@ fn hashes(lines: &[Value]) -> HashSet<String> {
 }
 
 #[test]
-fn each_prompt_is_asked_so_often_and_each_answer_is_an_item() {
+fn each_sample_is_sent_and_its_answer_is_an_item() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", ROWS);
     desk.run(&sim, "in.csv --samples 3 -o out.jsonl --max-items 4 -j 1")
@@ -48,7 +48,7 @@ fn each_prompt_is_asked_so_often_and_each_answer_is_an_item() {
 }
 
 #[test]
-fn with_more_or_fewer_of_them_nothing_is_bought_twice() {
+fn changing_the_number_of_samples_resends_nothing() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", ROWS);
     let run = |words: &str| {
@@ -73,14 +73,14 @@ fn with_more_or_fewer_of_them_nothing_is_bought_twice() {
     assert_eq!(first, sorted(plain.lines().map(str::to_owned).collect()));
     assert_eq!(whole.lines().count(), 8);
     assert_eq!(sim.stats().calls, 8);
-    // Another prompt is another one in all samples.
+    // Another prompt is a new request in all samples.
     desk.write("in.csv", ROWS.replace("two", "2"));
     run("--samples 2")
         .says("2 finished before, 1 changed, 5 results of other items kept, 2 to send");
 }
 
 #[test]
-fn n_in_a_line_says_it_for_that_line() {
+fn n_in_a_line_applies_to_that_line() {
     let (desk, sim) = (Desk::new(), good());
     let lines = "{\"id\":\"a\",\"prompt\":\"p\",\"n\":2,\"seed\":7}\n{\"id\":\"b\",\"prompt\":\"p\"}\n\
                  {\"custom_id\":\"c\",\"body\":{\"n\":3,\"messages\":[{\"role\":\"user\",\"content\":\"q\"}]}}\n\
@@ -114,7 +114,7 @@ fn n_in_a_line_says_it_for_that_line() {
 }
 
 #[test]
-fn items_without_ids_are_told_by_what_they_ask_and_their_number() {
+fn items_without_ids_are_identified_by_request_and_number() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.txt", "one\ntwo\none\n");
     desk.run(&sim, "in.txt -o out.jsonl --ordered").expect(0);
@@ -141,10 +141,10 @@ fn items_without_ids_are_told_by_what_they_ask_and_their_number() {
 }
 
 #[test]
-fn an_id_that_a_sample_has_as_well_is_refused() {
+fn an_id_that_equals_the_id_of_a_sample_is_rejected() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", "id,prompt\na,one\na#2,two\n");
-    // Without samples both are ids like others.
+    // Without samples, both are ordinary ids.
     desk.run(&sim, "in.csv -o out.jsonl").expect(0);
     desk.run(&sim, "in.csv -o out.jsonl")
         .expect(0)
@@ -154,7 +154,7 @@ fn an_id_that_a_sample_has_as_well_is_refused() {
     desk.run(&sim, "in.jsonl")
         .expect(2)
         .says("in.jsonl:2: found the id \"a#2\", which line 1 has already");
-    // Nor has one of its own samples: its answer could not be told from those of `a`.
+    // Such an id is also rejected if its prompt has samples: the answers could not be told from those of `a`.
     let calls = sim.stats().calls;
     for id in ["a#2", "a#1"] {
         desk.write("in.csv", format!("id,prompt\na,one\n{id},two\n"));
@@ -178,7 +178,7 @@ fn batches_and_queues_count_them_as_items() {
             .expect(0)
     };
     run("--no-wait");
-    // What is under way is the first of each.
+    // The first sample of each is in progress.
     run("--samples 3");
     let expected = ["a#1", "a#2", "a#3", "b#1", "b#2", "b#3"];
     assert_eq!(desk.ids("out.jsonl"), expected);

@@ -1,5 +1,5 @@
-//! What a command may do in its sandbox, with the real program as the helper. What this kernel cannot
-//! enforce is not tested here; the test says so.
+//! The permissions of a command in its sandbox, with the real program as the helper. Rules that this kernel cannot
+//! enforce are not tested here; the test prints that.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -21,7 +21,7 @@ pub fn sandbox() -> Sandbox {
     Sandbox::new(SandboxMode::On).helper(HELPER)
 }
 
-/// None if this kernel lacks what a sandbox needs.
+/// `None` if this kernel lacks a feature that the sandbox needs.
 pub fn prepare(sandbox: &Sandbox) -> Option<Prepared> {
     match sandbox.prepare() {
         Ok(prepared) => Some(prepared),
@@ -50,7 +50,7 @@ impl Ran {
     }
 }
 
-/// Runs a command in `folder` to its end.
+/// Runs a command in `folder` until it ends.
 fn run(prepared: &Prepared, folder: &Path, words: &[&str]) -> Ran {
     let program = prepared.resolve(words[0].as_ref(), folder).unwrap();
     let arguments: Vec<OsString> = words[1..].iter().map(Into::into).collect();
@@ -69,13 +69,13 @@ fn run(prepared: &Prepared, folder: &Path, words: &[&str]) -> Ran {
     }
 }
 
-/// Also one that nobody has asked how it ended.
+/// True also for a process that was not reaped.
 pub fn has_ended(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.map_or(true, |stat| stat.contains(") Z "))
 }
 
-/// That of the system, since what stands before it in `PATH` may be a script that needs more.
+/// The system's Python: the first one in `PATH` may be a script that needs more permissions.
 pub fn python() -> &'static str {
     if Path::new("/usr/bin/python3").exists() {
         "/usr/bin/python3"
@@ -121,7 +121,7 @@ fn every_way_out_is_closed() {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let tcp6 = TcpListener::bind("[::1]:0");
     let _local = UnixListener::bind(outside.join("socket")).unwrap();
-    // What whoever starts batchwright left open reaches no command.
+    // Files that the program which starts batchwright left open are not passed to commands.
     let leaked = File::open(desk.path("outside/kept")).unwrap();
     fcntl_setfd(&leaked, FdFlags::empty()).unwrap();
 
@@ -155,7 +155,7 @@ fn every_way_out_is_closed() {
 }
 
 #[test]
-fn what_is_opened_is_open() {
+fn allowed_permissions_are_granted() {
     let desk = Desk::new();
     for folder in ["inside", "outside"] {
         std::fs::create_dir(desk.path(folder)).unwrap();
@@ -182,7 +182,7 @@ fn what_is_opened_is_open() {
 }
 
 #[test]
-fn what_it_may_use_is_bounded() {
+fn resources_of_a_command_are_limited() {
     let desk = Desk::new();
     let limits = |set: fn(&mut Limits)| {
         let mut limits = Limits::default();
@@ -196,7 +196,7 @@ fn what_it_may_use_is_bounded() {
     };
     let python = |code: &str| run(&bounded, &desk.path(""), &[python(), "-c", code]);
 
-    // No more than 2,048, should nothing stop them.
+    // At most 2,048 processes, if nothing stops them.
     let bomb = python("import os, time\nfor _ in range(11): os.fork()\ntime.sleep(60)");
     assert!(
         bomb.failure().contains("40 processes"),
@@ -213,12 +213,12 @@ fn what_it_may_use_is_bounded() {
         "{}",
         escaping.failure()
     );
-    // Reserved is not used.
+    // Reserved memory is not used memory.
     let reserved = python("import mmap\nmmap.mmap(-1, 800_000_000, flags=mmap.MAP_PRIVATE)");
     assert!(reserved.status.success(), "{}", reserved.stderr);
     let private = python("bytearray(2_000_000_000)");
     assert!(private.stderr.contains("MemoryError"), "{}", private.stderr);
-    // Memory that processes share is not held back by the kernel.
+    // The kernel does not limit shared memory.
     let shared = python(
         "import mmap, time\nmaps = [mmap.mmap(-1, 50_000_000) for _ in range(8)]\n\
          for m in maps: m.write(b'x' * 50_000_000)\ntime.sleep(60)",
@@ -228,7 +228,7 @@ fn what_it_may_use_is_bounded() {
         "{}",
         shared.failure()
     );
-    // That is not more than it may have: what processes share counts once, also while they end.
+    // This is within the limit: shared memory counts once, also while the processes end.
     let forked = python(
         "import os, time\nx = b'x' * 150_000_000\nfor _ in range(20):\n for _ in range(8):\n  \
          if os.fork() == 0:\n   time.sleep(0.01)\n   os._exit(0)\n for _ in range(8): os.wait()",
@@ -259,7 +259,7 @@ fn what_it_may_use_is_bounded() {
 }
 
 #[test]
-fn nothing_of_a_command_outlives_it_whatever_it_left() {
+fn no_process_of_a_command_outlives_it() {
     let desk = Desk::new();
     let left = "(setsid sh -c 'echo $$ > a; exec sleep 60' &); (sleep 60 & echo $! > b); \
                 while ! [ -s a ]; do :; done";
@@ -282,7 +282,7 @@ fn nothing_of_a_command_outlives_it_whatever_it_left() {
 }
 
 #[test]
-fn what_is_put_in_the_place_of_a_writable_one_is_not_written_to() {
+fn a_replaced_writable_path_is_not_written_to() {
     for place in ["../more", "../work", "$TMPDIR"] {
         let desk = Desk::new();
         for folder in ["base", "base/work", "base/more", "base/tmp", "victim"] {
@@ -315,7 +315,7 @@ fn what_is_put_in_the_place_of_a_writable_one_is_not_written_to() {
 }
 
 #[test]
-fn a_command_that_joins_another_group_ends_at_its_time_all_the_same() {
+fn a_command_that_joins_another_group_still_ends_at_its_time_limit() {
     let desk = Desk::new();
     let code = "import os, time; os.setpgid(0, os.getpgid(os.getppid())); time.sleep(1000)";
     desk.write("job.txt", format!("{} -c '{code}'\n", python()));
@@ -325,8 +325,8 @@ fn a_command_that_joins_another_group_ends_at_its_time_all_the_same() {
     assert_eq!(record["error"]["kind"], "timeout", "{record}");
 }
 
-/// Session and process group of batchwright are those of a process that it cannot see, as where a container's
-/// first process was started by one outside.
+/// Session and process group of batchwright belong to a process that it cannot see, as in a container whose first
+/// process was started from outside.
 #[test]
 fn commands_leave_the_terminal_where_the_group_of_batchwright_is_out_of_sight() {
     let desk = Desk::new();
@@ -361,7 +361,7 @@ fn commands_leave_the_terminal_where_the_group_of_batchwright_is_out_of_sight() 
 }
 
 #[test]
-fn a_command_that_cannot_be_started_is_told_from_one_that_failed() {
+fn a_command_that_cannot_be_started_is_distinguished_from_a_failed_one() {
     let desk = Desk::new();
     let Some(prepared) = prepare(&sandbox()) else {
         return;
@@ -386,18 +386,18 @@ fn a_command_that_cannot_be_started_is_told_from_one_that_failed() {
 }
 
 #[test]
-fn a_helper_must_be_one() {
+fn a_program_that_is_not_a_helper_is_rejected() {
     let other = Sandbox::new(SandboxMode::On).helper("/bin/true");
     let error = other.prepare().unwrap_err();
     assert!(error.message().contains("confine_main"), "{error}");
-    // The tests are a program that is none.
+    // The test program is not a valid helper.
     let error = Sandbox::new(SandboxMode::On).prepare().unwrap_err();
     assert!(error.message().contains("Sandbox::helper"), "{error}");
     let off = Sandbox::new(SandboxMode::Off).limits(Limits::NONE);
     assert!(off.prepare().is_ok(), "it needs none");
 }
 
-/// The record of one command that the shell carries out, and the exit code that is expected.
+/// The record of one command that the shell runs, with the expected exit code.
 fn exec(desk: &Desk, words: &str, script: &str, code: i32) -> serde_json::Value {
     desk.write("job.txt", script);
     let mut command = desk.command("exec job.txt -o - --shell".split(' '));
@@ -409,7 +409,7 @@ fn exec(desk: &Desk, words: &str, script: &str, code: i32) -> serde_json::Value 
 }
 
 #[test]
-fn exec_says_what_commands_may_and_could_not_do() {
+fn exec_reports_permissions_and_refused_operations() {
     let desk = Desk::new();
     if prepare(&sandbox()).is_none() {
         return;
@@ -442,7 +442,7 @@ fn exec_says_what_commands_may_and_could_not_do() {
 }
 
 #[test]
-fn exec_confines_and_says_what_was_refused() {
+fn exec_confines_commands_and_reports_refused_operations() {
     let desk = Desk::new();
     if prepare(&sandbox()).is_none() {
         return;
@@ -488,7 +488,7 @@ fn exec_confines_and_says_what_was_refused() {
         assert!(message.contains(flag), "{message}");
     };
     names(&spun, "--cpu SECONDS allows more");
-    // The last command of the pipe does not read, so that the one before it keeps what it has.
+    // The last command of the pipe does not read, so the previous one keeps its memory.
     let full = "head -c 100000000 /dev/zero | tail | sleep 600";
     let full = exec(&desk, "--sandbox off --max-memory 20M", full, 3);
     names(&full, "--max-memory SIZE allows more");
@@ -503,7 +503,7 @@ fn exec_confines_and_says_what_was_refused() {
 }
 
 #[test]
-fn what_the_kernel_lacks_is_said_and_left_out_only_if_that_is_wanted() {
+fn missing_kernel_features_are_reported_and_tolerated_only_with_best_effort() {
     let desk = Desk::new();
     let kernel = ["-c", include_str!("older_kernel.py"), HELPER];
     let words = |mode| ["exec", "--sandbox", mode, "--", "echo", ":::", "a", "b"];

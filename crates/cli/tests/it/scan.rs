@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::common::{Desk, Running};
 
 #[test]
-fn a_scan_tells_what_is_taken_and_why_the_rest_is_not() {
+fn a_scan_reports_used_files_and_why_others_are_skipped() {
     let desk = Desk::new();
     fs::create_dir_all(desk.path("src/deep")).unwrap();
     desk.write("src/a.py", "x = 1\n");
@@ -56,14 +56,14 @@ fn a_scan_tells_what_is_taken_and_why_the_rest_is_not() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_read_costs_nothing_else() {
+fn an_unreadable_folder_affects_no_other() {
     let desk = Desk::new();
     fs::create_dir_all(desk.path("src/locked")).unwrap();
     desk.write("src/a.py", "x = 1\n");
     let locked = desk.path("src/locked");
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::read_dir(&locked).is_ok() {
-        return; // The superuser may read everything.
+        return; // Root may read everything.
     }
     let args = ["scan", "src", "--pattern", "*.py"];
     let ended = Running::start(&mut desk.command(args)).wait().expect(0);
@@ -82,7 +82,7 @@ fn a_folder_that_cannot_be_read_costs_nothing_else() {
 }
 
 #[test]
-fn units_come_with_what_is_left_out_and_command_no_terminal() {
+fn units_are_listed_with_skipped_files_and_cannot_control_the_terminal() {
     let desk = Desk::new();
     fs::create_dir_all(desk.path("src")).unwrap();
     let text = "x = '\u{9b}31m\u{7f}\u{202e}'\n";

@@ -1,4 +1,4 @@
-//! Answers that must fit a JSON Schema.
+//! Answers that must match a JSON Schema.
 
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use super::fake::{Fake, says};
 
 const RUN: &str = "in.jsonl -o out.jsonl -j 4 --json-schema schema.json";
 
-/// A server whose answers are made of the requests' bodies, which it keeps.
+/// A server that computes its answers from the requests' bodies, which it stores.
 struct Server(Fake);
 
 impl Server {
@@ -82,7 +82,7 @@ fn the_schema_reaches_the_provider_and_the_answer_is_kept_as_json() {
 }
 
 #[test]
-fn a_schema_in_the_wrapping_of_an_api_is_taken_out_of_it() {
+fn a_schema_in_the_format_of_an_api_is_unwrapped() {
     let desk = desk();
     let schema: Value = serde_json::from_str(&desk.read("schema.json")).unwrap();
     let inner = json!({"name": "person", "strict": false, "schema": schema});
@@ -99,7 +99,7 @@ fn a_schema_in_the_wrapping_of_an_api_is_taken_out_of_it() {
 }
 
 #[test]
-fn an_invalid_answer_is_asked_again_with_what_is_wrong() {
+fn an_invalid_answer_is_retried_with_the_error() {
     let desk = desk();
     let wrong = "{\"age\": \"five\"}";
     let server = Server::start(move |body| match messages(body).len() {
@@ -193,7 +193,7 @@ fn a_bad_schema_file_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn a_schema_that_anthropic_cannot_take_is_told_in_words_and_said_once() {
+fn a_schema_that_anthropic_does_not_support_is_sent_as_text_and_reported_once() {
     let desk = desk();
     desk.prompts("in.jsonl", 3);
     let map = json!({"type": "object", "additionalProperties": {"type": "integer"}});
@@ -264,7 +264,7 @@ fn an_edited_schema_runs_again_and_a_renamed_file_does_not() {
 }
 
 #[test]
-fn a_line_with_a_format_of_its_own_keeps_it_and_is_held_to_it() {
+fn a_line_with_its_own_format_keeps_it_and_is_checked_against_it() {
     let desk = desk();
     let own = |format: Value| {
         let body =
@@ -327,7 +327,7 @@ fn a_bad_schema_in_a_line_is_named_with_its_place() {
 }
 
 #[test]
-fn extract_is_not_asked_for_json_and_its_text_never_passes_for_it() {
+fn extract_is_not_used_for_json() {
     let (desk, sim) = (desk(), simulator(SimConfig::default().answer("none")));
     for flags in ["--json-mode", "--json-schema schema.json"] {
         let ended = desk.plain(&format!(
@@ -344,7 +344,7 @@ fn extract_is_not_asked_for_json_and_its_text_never_passes_for_it() {
     let error = desk.results("out.jsonl")[0]["error"].take();
     let message = error["message"].as_str().unwrap();
     assert!(message.starts_with("the answer does not fit the schema"));
-    // A line may ask for JSON where the run does not.
+    // A line may request JSON although the run does not.
     let line = r#"{"prompt":"q","response_format":{"type":"json_object"}}"#;
     desk.write("in.jsonl", line);
     let ended = desk.plain("run in.jsonl -o other.jsonl --provider extract");

@@ -1,4 +1,4 @@
-//! Keys and passwords go to their server and nowhere else.
+//! Keys and passwords are sent only to their server.
 
 use super::common::{Desk, Running};
 use super::fake::Fake;
@@ -6,7 +6,7 @@ use super::fake::Fake;
 const KEY: &str = "sk-secret/0123456789abcdef";
 const PASSWORD: &str = "passw0rd-of-the-proxy";
 
-/// A server that quotes the request's header in every reply, as careless gateways do.
+/// A server that quotes the request's header in every reply, as some gateways do.
 fn echo(status: u16) -> Fake {
     Fake::start(move |asked| {
         let quoted = asked.head.replace("\r\n", " | ").replace('"', "'");
@@ -22,7 +22,7 @@ fn echo(status: u16) -> Fake {
 
 #[track_caller]
 fn clean(texts: &[(&str, &str)]) {
-    // The second half of the list is how a password looks in a header of basic authentication.
+    // The second half of the list is the password encoded in a header of basic authentication.
     let basic = "dXNlcjpwYXNzdzByZC1vZi10aGUtcHJveHk";
     for (name, text) in texts {
         for secret in [KEY, "0123456789abcdef", PASSWORD, basic] {
@@ -32,7 +32,7 @@ fn clean(texts: &[(&str, &str)]) {
 }
 
 #[test]
-fn neither_key_nor_password_is_shown_however_much_is_said() {
+fn keys_and_passwords_are_never_shown_at_any_log_level() {
     for status in [400, 401, 500, 200] {
         for log in [None, Some("trace"), Some("ureq_proto::util=trace")] {
             let (desk, server) = (Desk::new(), echo(status));
@@ -51,7 +51,7 @@ fn neither_key_nor_password_is_shown_however_much_is_said() {
             let sent: String = sent.collect();
             assert!(sent.contains(&format!("Bearer {KEY}")), "{sent}");
             assert!(!desk.read("out.jsonl").is_empty());
-            // Also not cut into pieces, as in a hexadecimal listing.
+            // Nor in pieces, as in a hexadecimal listing.
             ended.hides("sk-");
             clean(&[
                 ("stdout", &ended.stdout),

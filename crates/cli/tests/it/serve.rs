@@ -1,4 +1,4 @@
-//! The program as a server: it starts, says where, stops on a signal, and goes on after it.
+//! The program as a server: it starts, prints its address, stops on a signal, and continues after a restart.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::common::{Desk, PATIENCE, Running, eventually, good, simulator};
 
-/// A server of the desk's queue at a free port, and where it listens.
+/// A server of the desk's queue on a free port, and its address.
 pub fn serve(desk: &Desk, sim: &Simulator, words: &str) -> (Running, String) {
     let url = sim.base_url();
     let mut command = desk.command(["serve", "--base-url", &url]);
@@ -47,7 +47,7 @@ fn get(address: &str, path: &str, header: &str) -> String {
 
 #[cfg(unix)]
 #[test]
-fn a_signal_lets_jobs_end_and_the_next_server_goes_on() {
+fn a_signal_lets_jobs_finish_and_the_next_server_resumes() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 20);
     sim.hold();
@@ -176,7 +176,7 @@ fn a_port_that_is_taken_is_named() {
     ended.errs(&format!("127.0.0.1:{port}"));
 }
 
-/// The status and body of an answer; `None` where there was none.
+/// The status and body of an answer; `None` if there was none.
 pub fn post(address: &str, path: &str, headers: &str, body: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -195,9 +195,9 @@ pub fn post(address: &str, path: &str, headers: &str, body: &str) -> Option<(u16
     (body.len() == length).then(|| (status, body.to_owned()))
 }
 
-/// Clients that ask again with their key see each job exactly once, whenever the server is killed.
+/// Clients that repeat a request with the same key get each job exactly once, whenever the server is killed.
 #[test]
-fn a_job_is_there_once_though_the_server_is_killed() {
+fn a_job_is_created_once_although_the_server_is_killed() {
     const CLIENTS: usize = 8;
     const JOBS: usize = 40;
     let (desk, sim) = (Desk::new(), good());

@@ -1,5 +1,5 @@
-//! The Batch endpoint from one end to the other with files as large as OpenAI takes and gives: what a server holds in
-//! memory does not follow them. Continuous integration runs this as an optimized build.
+//! The Batch endpoint from upload to download with files as large as OpenAI allows: the memory of the server does
+//! not depend on their size. Continuous integration runs this test as an optimized build.
 
 #![cfg(target_os = "linux")]
 
@@ -20,15 +20,15 @@ use super::common::{Desk, HOME, PATIENCE, Running, eventually, simulator};
 use super::serve::serve;
 
 const LINES: usize = 28_000;
-/// At least so many bytes go in, and come out.
+/// Minimum size of the input, and of the output, in bytes.
 const INPUT: u64 = 200_000_000;
 const OUTPUT: u64 = 500_000_000;
-/// Most memory of a server, whatever the sizes of files.
+/// Maximum memory of a server, for any size of files.
 const MOST_KIB: u64 = 128 << 10;
-/// A hang is told from work by this.
+/// After this time, a step counts as hanging.
 const LONG: Duration = Duration::from_secs(900);
 
-/// Each is of another length than its neighbours, so that the tokens of a reply say which prompt it belongs to.
+/// Its length differs from that of its neighbours, so that the tokens of a reply identify its prompt.
 fn prompt(n: usize) -> String {
     let mut text = format!("Prompt {n}: say \"hello\".\n");
     let wanted = 6_700 + 4 * (n % 250);
@@ -43,7 +43,7 @@ fn reply() -> String {
     "Für alle, die \"fragen\":\n\tdie Antwort ist lang, und sie ist immer dieselbe.\n".repeat(225)
 }
 
-/// An answer whose body is still to be read.
+/// An answer whose body was not read yet.
 struct Answer {
     status: u16,
     length: u64,
@@ -60,7 +60,7 @@ impl Answer {
     }
 }
 
-/// None when the server is not there.
+/// `None` if the server is not available.
 fn ask(address: &str, head: &str, length: u64, mut body: impl Read) -> Option<Answer> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -100,7 +100,7 @@ fn get(address: &str, path: &str) -> Value {
     answer.expect("the server answers").json()
 }
 
-/// Writes the input of the batch, of which no more than a line is in memory, and returns how long it is.
+/// Writes the input of the batch, line by line, and returns its length in bytes.
 fn write_input(path: &Path) -> u64 {
     let mut file = BufWriter::new(File::create(path).unwrap());
     for n in 0..LINES {
@@ -132,7 +132,7 @@ fn create(address: &str, file: &Value) -> Value {
     answer.unwrap().json()
 }
 
-/// Looks again and again until a batch stands so.
+/// Polls until a batch has this status.
 fn wait_for(address: &str, id: &str, status: &str) -> Value {
     let until = Instant::now() + LONG;
     loop {
@@ -148,7 +148,7 @@ fn wait_for(address: &str, id: &str, status: &str) -> Value {
     }
 }
 
-/// A line of a file of results, as far as it is looked at.
+/// The relevant fields of a line of results.
 #[derive(Deserialize)]
 struct Line {
     custom_id: String,
@@ -162,7 +162,7 @@ struct Response {
     body: Value,
 }
 
-/// Downloads a file of results and hands over its lines, each as it comes. Returns how many bytes there were.
+/// Downloads a file of results and passes each line on when it arrives. Returns the number of bytes.
 fn download(address: &str, file: &Value, mut each: impl FnMut(usize, Line)) -> u64 {
     let id = file.as_str().unwrap();
     let head = format!("GET /v1/files/{id}/content");
@@ -188,7 +188,7 @@ fn download(address: &str, file: &Value, mut each: impl FnMut(usize, Line)) -> u
     bytes
 }
 
-/// Bytes in a folder and those below it. Files may go meanwhile.
+/// Bytes in a folder and its subfolders. Files may be deleted meanwhile.
 fn on_disk(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let sizes = entries.map(|entry| match entry.metadata() {
@@ -199,7 +199,7 @@ fn on_disk(folder: &Path) -> u64 {
     sizes.sum()
 }
 
-/// What somebody sees who looks all the time, while large files come and go.
+/// The response times of repeated requests while large files are transferred.
 #[derive(Default)]
 struct Seen {
     answered: Vec<Duration>,
@@ -210,7 +210,7 @@ impl Seen {
     fn look(&mut self, address: &str, home: &Path) {
         for head in ["GET /healthz", "GET /v1/batches?limit=1"] {
             let began = Instant::now();
-            // Not while it is killed.
+            // Not while the server is killed.
             if let Some(mut answer) = ask(address, head, 0, io::empty()) {
                 let read = answer.body.read_to_end(&mut Vec::new());
                 if read.is_ok() {
@@ -222,7 +222,7 @@ impl Seen {
         self.disk = self.disk.max(on_disk(home));
     }
 
-    /// Nearly each answer comes within a second, however busy the machine is, and none hangs.
+    /// Asserts that nearly every answer arrives within a second, however busy the machine is, and that none hangs.
     fn judge(mut self) {
         self.answered.sort_unstable();
         let at = |share: usize| self.answered[(self.answered.len() - 1) * share / 100];
@@ -239,7 +239,7 @@ impl Seen {
     }
 }
 
-/// Tells those who look that there is nothing more to be seen, also when the test fails.
+/// Stops the observers when it is dropped, also if the test fails.
 struct Ends<'a>(&'a AtomicBool);
 
 impl Drop for Ends<'_> {
@@ -330,7 +330,7 @@ fn long_serve_200_mb_in_and_500_mb_out_in_flat_memory() {
         assert_eq!(batch["usage"]["total_tokens"], tokens);
         assert_eq!(sim.stats().paid_twice, 0);
 
-        // The queue gives its room back by itself, files when they are deleted.
+        // The queue frees its space by itself; files must be deleted.
         for file in [
             &file["id"],
             &batch["output_file_id"],

@@ -1,5 +1,5 @@
-//! Two servers of one queue on a database server, as behind a balancer: whatever one of them has begun, the other one
-//! knows. `scripts/with-servers` brings the database; without one these tests say that they were skipped.
+//! Two servers of one queue on a database server, as behind a load balancer: each continues what the other one has
+//! begun. `scripts/with-servers` starts the database; without one these tests print that they were skipped.
 
 #![cfg(all(unix, feature = "mysql"))]
 
@@ -16,7 +16,7 @@ use super::common::{Desk, PATIENCE, Random, Running, eventually, good};
 use super::queue_server::Server;
 use super::serve::{listening, post, sent};
 
-/// A server of the queue with a data folder of its own, as on a machine of its own, and where it listens.
+/// A server of the queue with a separate data folder, as on a separate machine, and its address.
 fn serve(on: &Server, desk: &Desk, sim: &Simulator, folder: &str, port: &str) -> (Running, String) {
     let url = sim.base_url();
     let words = format!(
@@ -25,7 +25,7 @@ fn serve(on: &Server, desk: &Desk, sim: &Simulator, folder: &str, port: &str) ->
     listening(&mut on.on(desk.command(words.split_whitespace())))
 }
 
-/// Asks for a job until there is an answer of 201, at one server and the next in turn.
+/// Requests a job until the answer is 201, from each server in turn.
 fn job(addresses: &[&String], key: &str, prompt: &str) -> String {
     let header = format!("idempotency-key: {key}\r\n");
     let body = json!({"type": "completion", "payload": {"prompt": prompt}}).to_string();
@@ -45,16 +45,16 @@ fn jobs_in_the_queue(on: &Server, desk: &Desk) -> u64 {
     processes.iter().map(|p| p["total"].as_u64().unwrap()).sum()
 }
 
-/// What a server answers, read as JSON.
+/// The JSON answer of a server.
 pub fn got(address: &str, method: &str, path: &str, body: &str) -> Value {
     let answer = sent(address, method, path, body);
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     serde_json::from_str(body).unwrap_or_else(|_| panic!("{method} {path}: {answer}"))
 }
 
-/// A hundred keys at once, each first at one server and again at the other one, some at both at the same time.
+/// A hundred keys at once, each first at one server and then at the other one, some at both at the same time.
 #[test]
-fn a_key_makes_one_job_at_two_servers_of_one_database() {
+fn a_key_creates_one_job_on_two_servers_of_one_database() {
     let Some(on) = Server::new() else { return };
     const JOBS: usize = 100;
     let (desk, sim) = (Desk::new(), good());
@@ -99,22 +99,22 @@ fn a_key_makes_one_job_at_two_servers_of_one_database() {
     }
     assert_eq!(sim.stats().calls, JOBS as u64, "each was paid for once");
     assert!(!desk.exists("one/server.db"), "all is in the database");
-    // What one has read as another request is refused at the other one, too.
+    // If one server rejects the key for another request, the other one does too.
     let header = "idempotency-key: key-0\r\n";
     let body = json!({"type": "completion", "payload": {"prompt": "another"}}).to_string();
     let refused = post(addresses[1], "/api/v1/jobs", header, &body).unwrap();
     assert_eq!(refused.0, 422, "{}", refused.1);
 }
 
-/// A server is killed while it carries out requests: the other one takes them over when its lease has ended, and there is
-/// one job of each key.
+/// A server is killed while it processes requests: the other one takes them over when its lease has ended, and each
+/// key has one job.
 #[test]
 fn keys_of_a_killed_server_pass_to_the_other_one() {
     let Some(on) = Server::new() else { return };
     let (desk, sim) = (Desk::new(), good());
     let (mut dies, first) = serve(&on, &desk, &sim, "one", "0");
     let (lives, other) = serve(&on, &desk, &sim, "two", "0");
-    // It has the key of a process, and waits for the rest of its lines.
+    // It has read the key of a process, and waits for the rest of its lines.
     let lines: String = (0..5)
         .map(|n| format!("{{\"prompt\":\"line {n}\"}}\n"))
         .collect();
@@ -125,9 +125,9 @@ fn keys_of_a_killed_server_pass_to_the_other_one() {
         &lines[..30]
     );
     half.write_all(head.as_bytes()).unwrap();
-    // By the time of the answer to a later request it has begun with this one.
+    // When a later request is answered, it has begun with this one.
     job(&[&first], "early", "early");
-    // Jobs are asked for by many while it is killed.
+    // Many clients request jobs while it is killed.
     let made = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for client in 0..8 {
@@ -171,10 +171,10 @@ fn keys_of_a_killed_server_pass_to_the_other_one() {
     lives.wait().expect(0);
 }
 
-/// A server is suspended among requests until the other one takes it for dead and carries them out. What it does when it
-/// goes on makes no second job.
+/// A server is suspended during requests until the other one considers it dead and processes them. When it resumes,
+/// it creates no second job.
 #[test]
-fn a_server_that_was_suspended_makes_no_second_job() {
+fn a_suspended_server_creates_no_second_job() {
     let Some(on) = Server::new() else { return };
     const KEYS: usize = 64;
     let (desk, sim) = (Desk::new(), good());
@@ -220,7 +220,7 @@ fn a_server_that_was_suspended_makes_no_second_job() {
 
 /// Both servers and their workers follow a setting that is changed at either server. The change is logged once.
 #[test]
-fn settings_of_one_server_are_those_of_the_other() {
+fn both_servers_use_the_same_settings() {
     let Some(on) = Server::new() else { return };
     let (desk, sim) = (Desk::new(), good());
     let (first, here) = serve(&on, &desk, &sim, "one", "0");
@@ -267,7 +267,7 @@ fn settings_of_one_server_are_those_of_the_other() {
     assert!(!desk.exists("one/config.db"));
 }
 
-/// Uploads a file of that many lines, each with up to so many characters of filler.
+/// Uploads a file of this number of lines, each with up to `filler` characters of filler.
 pub fn upload(address: &str, lines: usize, filler: u64) -> Value {
     let mut text = String::new();
     let mut random = Random(7);
@@ -303,14 +303,14 @@ pub fn upload(address: &str, lines: usize, filler: u64) -> Value {
     serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).expect(&answer)
 }
 
-/// A file is uploaded at one server, its batch made at the other one, and the results are fetched at the first again, after
-/// the one that brought the batch on was killed.
+/// A file is uploaded to one server and its batch is created at the other one. The server that processes the batch
+/// is killed, and the results are fetched from the first server again.
 #[test]
-fn a_batch_goes_on_at_the_other_server_when_one_is_killed() {
+fn a_batch_continues_on_the_other_server_after_a_kill() {
     let Some(on) = Server::new() else { return };
     const LINES: usize = 120;
     let (desk, sim) = (Desk::new(), good());
-    // The first one to start brings batches on.
+    // The first server to start processes batches.
     let (mut dies, first) = serve(&on, &desk, &sim, "one", "0");
     let (_lives, other) = serve(&on, &desk, &sim, "two", "0");
     let file = upload(&first, LINES, 60_000);
@@ -352,10 +352,10 @@ fn a_batch_goes_on_at_the_other_server_when_one_is_killed() {
     assert!(missing.starts_with("HTTP/1.1 404"), "{missing}");
 }
 
-/// The server that brings batches on is suspended while it enqueues one, until the other one has done so. What it does when
-/// it goes on adds no line.
+/// The server that processes batches is suspended while it enqueues one, until the other one has done so. When it
+/// resumes, it adds no line.
 #[test]
-fn a_batch_is_enqueued_once_though_its_server_was_suspended() {
+fn a_batch_is_enqueued_once_although_its_server_was_suspended() {
     let Some(on) = Server::new() else { return };
     const LINES: usize = 3_000;
     let (desk, sim) = (Desk::new(), good());
@@ -367,7 +367,7 @@ fn a_batch_is_enqueued_once_though_its_server_was_suspended() {
         "input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h",
     });
     let batch = got(&other, "POST", "/v1/batches", &asked.to_string());
-    // Its first lines are there, and not all of them.
+    // Some of its lines are enqueued, but not all.
     assert!(eventually(|| {
         let processes = got(&other, "GET", "/api/v1/processes", "");
         !processes["data"].as_array().unwrap().is_empty()
@@ -393,7 +393,7 @@ fn a_batch_is_enqueued_once_though_its_server_was_suspended() {
 
 /// Two servers send a webhook once.
 #[test]
-fn a_webhook_is_told_once_by_two_servers() {
+fn two_servers_send_a_webhook_once() {
     let Some(on) = Server::new() else { return };
     let (desk, sim) = (Desk::new(), good());
     let (_first, _) = serve(&on, &desk, &sim, "one", "0");

@@ -4,8 +4,9 @@ use batchwright_simulate::{SimConfig, Simulator};
 
 use super::common::{Desk, HOME, Running, all_ids, good, prompt_line, simulator};
 
-/// Three runs of 20 items each at thirty requests a second, on a server that takes no more and names
-/// no limit: its refusals. It allows for calls that a busy machine delayed and that arrive together.
+/// Three runs of 20 items each at thirty requests per second, on a server with that limit, which it does not
+/// report. Returns the number of rejections. The server tolerates calls that a busy machine delays and that arrive
+/// together.
 fn refused(home: impl Fn(usize) -> String) -> u64 {
     let sim: Simulator = simulator(
         SimConfig::default()
@@ -47,7 +48,7 @@ fn runs_of_one_data_folder_share_a_quota() {
     );
 }
 
-/// Each model has a quota of its own, and each quota a file.
+/// Each model has a separate quota, and each quota a file.
 #[cfg(unix)]
 #[test]
 fn there_may_be_more_models_than_files_may_be_open() {

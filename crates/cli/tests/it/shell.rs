@@ -1,10 +1,10 @@
-//! Completions and manual pages, held against the programs that read them.
+//! Completions and manual pages, checked with the programs that read them.
 
 use std::process::{Command, Output};
 
 use super::common::Desk;
 
-/// What a program makes of it; none where it is not installed.
+/// The output of a program; `None` if it is not installed.
 fn run(program: &str, args: &[&str]) -> Option<Output> {
     match Command::new(program).args(args).output() {
         Ok(output) => Some(output),
@@ -21,7 +21,7 @@ fn bash_completes_commands_and_flags() {
     let script = desk.plain("completions bash").expect(0).stdout;
     desk.write("script", &script);
     let file = desk.path("script").to_str().unwrap().to_owned();
-    // What bash would offer after these words.
+    // The completions that bash would offer after these words.
     let ask = "set -u; source \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); \
                word=${COMP_WORDS[$COMP_CWORD]}; before=${COMP_WORDS[$((COMP_CWORD - 1))]}; \
                _batchwright batchwright \"$word\" \"$before\"; printf '%s\\n' \"${COMPREPLY[@]}\"";
@@ -65,7 +65,7 @@ fn every_shell_has_a_script_that_knows_the_flags() {
 }
 
 #[test]
-fn the_manual_has_a_page_a_command_that_groff_takes() {
+fn the_manual_has_one_page_per_command_that_groff_accepts() {
     let desk = Desk::new();
     let top = desk.plain("man").expect(0).stdout;
     desk.plain("man pages/man1").expect(0);
@@ -86,7 +86,7 @@ fn the_manual_has_a_page_a_command_that_groff_takes() {
         assert!(output.status.success() && said.is_empty(), "{page}: {said}");
         let text = String::from_utf8(output.stdout).unwrap();
         if page.ends_with("batchwright-run.1") {
-            // Lines that belong apart stay apart.
+            // Separate lines are not joined.
             let line = text.lines().find(|line| line.contains("4 stopped early"));
             assert!(
                 line.is_some_and(|line| line.contains("1 could not run")),

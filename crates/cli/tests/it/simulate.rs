@@ -1,4 +1,4 @@
-//! The provider that comes with the program, from the outside.
+//! The built-in simulator, through the program.
 
 use std::io::{BufRead, BufReader};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::common::{Desk, Ended, Running, all_ids, has};
 
-/// A simulator as a program of its own, and its address.
+/// A simulator as a separate program, and its address.
 fn start(desk: &Desk, words: &str) -> (Running, String) {
     let words = format!("simulate --port 0 {words}");
     let mut running = Running::start(&mut desk.command(words.split_whitespace()));
@@ -25,7 +25,7 @@ fn run(desk: &Desk, url: &str) -> Ended {
 
 #[cfg(unix)]
 #[test]
-fn it_serves_a_run_and_prints_its_counts_when_told_to_end() {
+fn the_simulator_serves_a_run_and_prints_its_counts_at_the_end() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 12);
     let (simulator, url) = start(&desk, "");
@@ -44,7 +44,7 @@ fn it_serves_a_run_and_prints_its_counts_when_told_to_end() {
 
 #[cfg(unix)]
 #[test]
-fn its_counts_are_json_when_asked_for() {
+fn counts_are_json_with_the_flag() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 4);
     let (simulator, url) = start(&desk, "--json --trouble bad_request=1 --seed 3");
@@ -58,7 +58,7 @@ fn its_counts_are_json_when_asked_for() {
 
 #[cfg(unix)]
 #[test]
-fn a_run_sends_nothing_that_the_vendor_refuses() {
+fn a_run_sends_no_request_that_the_vendor_rejects() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 3);
     let (simulator, url) = start(&desk, "--json --as local --slots 2");
@@ -69,7 +69,7 @@ fn a_run_sends_nothing_that_the_vendor_refuses() {
 }
 
 #[test]
-fn what_it_cannot_do_is_said() {
+fn unsupported_options_of_the_simulator_are_rejected() {
     let desk = Desk::new();
     for (words, said) in [
         (

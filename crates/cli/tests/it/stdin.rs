@@ -8,7 +8,7 @@ use super::common::{Desk, Running, all_ids, eventually, good, id, line_count, pr
 use super::program::fed;
 
 #[test]
-fn each_answer_is_out_before_the_next_question() {
+fn each_answer_is_written_before_the_next_prompt_is_read() {
     let (desk, sim) = (Desk::new(), good());
     let mut command = desk.against(&sim, "-");
     let mut running = Running::start(command.stdin(Stdio::piped()));
@@ -39,7 +39,7 @@ fn a_signal_ends_the_program_although_the_read_blocks() {
         drop(pipe);
         assert_eq!(desk.ids("out.jsonl"), ["i-0"]);
     }
-    // Nothing at all was ever given.
+    // No input was ever given.
     let mut command = desk.against(&sim, "-");
     let mut running = Running::start(command.stdin(Stdio::piped()));
     running.hears("waiting for the input");
@@ -95,7 +95,7 @@ fn a_stream_with_an_output_is_resumed_failed_ones_included() {
     assert_eq!(desk.order("out.jsonl"), all_ids(4));
 }
 
-/// Files that keep an input, by their names.
+/// Names of files that contain an input.
 #[cfg(target_os = "linux")]
 fn kept_inputs(folder: &std::path::Path) -> Vec<String> {
     let found = std::fs::read_dir(folder).unwrap();
@@ -107,7 +107,7 @@ fn kept_inputs(folder: &std::path::Path) -> Vec<String> {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn the_copy_of_standard_input_is_private_and_gone_with_the_program() {
+fn the_copy_of_standard_input_is_private_and_deleted_at_exit() {
     use std::os::unix::fs::MetadataExt;
     let (desk, sim) = (Desk::new(), good());
     let folder = desk.path("spool");
@@ -155,7 +155,7 @@ fn a_row_that_is_not_sent_is_the_same_item_as_in_a_file() {
 }
 
 #[test]
-fn results_of_lines_that_do_not_come_again_stay() {
+fn results_of_lines_that_are_not_repeated_are_kept() {
     let (desk, sim) = (Desk::new(), good());
     let feed = |rows: &str, code: i32| {
         fed(
@@ -165,7 +165,7 @@ fn results_of_lines_that_do_not_come_again_stay() {
         .expect(code);
     };
     feed("{\"n\":null}\n{\"id\":\"a\",\"n\":1}\n{\"n\":2}\n", 3);
-    // The changed line replaces the other of its id.
+    // The changed line replaces the earlier one with the same id.
     feed("{\"id\":\"a\",\"n\":3}\n", 0);
     let lines = desk.results("out.jsonl");
     let texts = BTreeSet::from_iter(lines.iter().map(|line| line["text"].as_str()));
@@ -187,7 +187,7 @@ fn two_lines_of_a_first_sample_become_one() {
     feed("");
     let first = desk.read("out.jsonl");
     feed("--samples 2");
-    // As a run leaves it that was stopped before it tidied up.
+    // The state that a run leaves if it was stopped before it tidied up.
     desk.write("out.jsonl", first + &desk.read("out.jsonl"));
     assert_eq!(desk.results("out.jsonl").len(), 3);
     feed("--samples 2");

@@ -1,4 +1,4 @@
-//! Runs that end before their work does: signals, errors that all share, a changed input.
+//! Runs that end early: signals, errors that affect all items, a changed input.
 
 use std::fs::OpenOptions;
 use std::io::{Seek, SeekFrom, Write};
@@ -87,7 +87,7 @@ fn the_second_signal_ends_calls_that_hang() {
 
 #[cfg(unix)]
 #[test]
-fn the_grace_ends_by_itself() {
+fn the_grace_period_ends_by_itself() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 20);
     sim.hold();
@@ -126,7 +126,7 @@ fn a_signal_ends_the_check_of_the_input() {
     }
     desk.write("in.jsonl", text);
     let running = desk.start(&sim, "in.jsonl -o out.jsonl");
-    // The handler is in place as soon as the thread that waits for signals is.
+    // The handler is installed as soon as the thread that waits for signals exists.
     let threads = format!("/proc/{}/task", running.child.id());
     eventually(|| std::fs::read_dir(&threads).map_or(true, |list| list.count() > 1));
     running.signal("INT");
@@ -177,7 +177,7 @@ fn an_empty_account_and_an_unknown_model_stop_at_once() {
 }
 
 #[test]
-fn what_finished_before_a_critical_error_is_saved() {
+fn answers_before_a_critical_error_are_saved() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default().trouble(Trouble::Quota, 0.1).seed(5));
     let first = (0..30).find(|i| sim.config().plan(&format!("prompt {i}")).is_some());
@@ -264,7 +264,7 @@ fn an_input_that_shrinks_stops_the_run_and_one_that_is_replaced_does_not() {
 }
 
 #[test]
-fn an_output_that_is_looked_at_meanwhile_holds_whole_lines() {
+fn an_output_read_during_the_run_has_complete_lines() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 300);
     let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 8");
@@ -281,7 +281,7 @@ fn an_output_that_is_looked_at_meanwhile_holds_whole_lines() {
     running.wait().expect(0);
 }
 
-/// Ends the test's program however the test ends.
+/// Kills the program at the end of the test, in any case.
 #[cfg(unix)]
 struct Unread(std::process::Child);
 
@@ -295,11 +295,11 @@ impl Drop for Unread {
 
 #[cfg(unix)]
 #[test]
-fn a_standard_error_that_nobody_reads_holds_up_neither_a_run_nor_a_signal() {
+fn a_blocked_standard_error_delays_neither_run_nor_signal() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 20_000);
     let mut command = desk.against(&sim, "in.jsonl -o out.jsonl -j 4");
-    // A thousand calls say more than a pipe holds.
+    // The log of a thousand calls is larger than a pipe.
     let mut running = Unread(command.env("RUST_LOG", "trace").spawn().unwrap());
     assert!(sim.wait_until(|s| s.answered >= 1_000, PATIENCE));
     let id = running.0.id().to_string();
@@ -314,11 +314,11 @@ fn a_standard_error_that_nobody_reads_holds_up_neither_a_run_nor_a_signal() {
     assert!(desk.results("out.jsonl").len() >= 1_000);
 }
 
-/// As after Ctrl-Z, or when the machine's user stops it.
+/// As after Ctrl-Z, or when a user suspends it.
 #[cfg(unix)]
 #[test]
-fn a_reply_that_came_while_the_run_was_stopped_is_not_bought_again() {
-    // More than one read brings.
+fn a_reply_that_arrived_while_the_run_was_suspended_is_not_requested_again() {
+    // More than one read returns.
     let long = SimConfig::default().output_tokens(20_000);
     let (desk, sim) = (Desk::new(), simulator(long));
     desk.prompts("in.jsonl", 1);
@@ -328,7 +328,7 @@ fn a_reply_that_came_while_the_run_was_stopped_is_not_bought_again() {
     run.signal("STOP");
     sim.release();
     assert!(sim.wait_until(|s| s.answered == 1, PATIENCE));
-    // Longer than the limit, counted from the call.
+    // Longer than the limit, measured from the start of the call.
     std::thread::sleep(Duration::from_secs(3));
     run.signal("CONT");
     run.wait().expect(0);

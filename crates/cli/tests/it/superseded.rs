@@ -1,4 +1,4 @@
-//! Answers to what the input asked before it was changed.
+//! Answers to requests that changed afterwards.
 
 use std::process::Stdio;
 
@@ -15,7 +15,7 @@ fn is_marked(line: &Value) -> bool {
     line["superseded"] == true
 }
 
-/// What whoever reads line by line takes for the answers to what is asked now.
+/// The texts that a reader of the lines takes for current answers.
 fn current(lines: &[Value]) -> Vec<String> {
     let lines = lines.iter().filter(|line| !is_marked(line));
     lines
@@ -24,7 +24,7 @@ fn current(lines: &[Value]) -> Vec<String> {
 }
 
 #[test]
-fn earlier_answers_are_marked_before_the_first_call_and_count_again_when_asked_for_again() {
+fn outdated_answers_are_marked_before_the_first_call_and_restored_if_requested_again() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 6);
     let old = format!("{RUN} A:{{{{prompt}}}}");
@@ -49,20 +49,20 @@ fn earlier_answers_are_marked_before_the_first_call_and_count_again_when_asked_f
     assert_eq!(current(&lines), ["echo: B:prompt 0"]);
     assert_eq!(sim.stats().calls, 7);
 
-    // Looking changes nothing.
+    // A dry run changes nothing.
     let stopped = desk.read("out.jsonl");
     desk.run(&sim, &format!("{new} --dry-run"))
         .expect(0)
         .says("5 changed, 5 to send");
     assert_eq!(desk.read("out.jsonl"), stopped);
 
-    // Back: nothing is bought twice.
+    // With the old requests again, nothing is billed twice.
     let ended = desk.run(&sim, &old).expect(0);
     ended.says("6 finished before, nothing to send; 1 earlier answer is superseded");
     assert_eq!(desk.read("out.jsonl"), before);
     assert_eq!(sim.stats().calls, 7);
 
-    // And on to a clean end.
+    // And now until a clean end.
     desk.write("out.jsonl", &stopped);
     desk.run(&sim, &new)
         .expect(0)
@@ -79,7 +79,7 @@ fn earlier_answers_are_marked_before_the_first_call_and_count_again_when_asked_f
 }
 
 #[test]
-fn a_stream_that_ends_early_leaves_no_two_answers_that_look_alike() {
+fn a_stream_that_ends_early_leaves_no_ambiguous_answers() {
     let (desk, sim) = (Desk::new(), good());
     let feed = |text: &str| {
         let mut command = desk.against(&sim, "- -o out.jsonl -j 1");
@@ -115,7 +115,7 @@ fn a_stream_that_ends_early_leaves_no_two_answers_that_look_alike() {
         (lines.len(), marked),
         (6, vec!["i-0".to_owned(), "i-1".to_owned()])
     );
-    // The first questions again: their answers are there.
+    // With the first requests again, their answers are available.
     let mut running = feed(&old);
     drop(running.child.stdin.take());
     running.wait().expect(0);
@@ -137,7 +137,7 @@ fn archived(desk: &Desk) -> Vec<[String; 3]> {
 }
 
 #[test]
-fn replaced_answers_are_kept_with_time_and_reason_and_can_be_brought_back() {
+fn replaced_answers_are_archived_with_time_and_reason_and_can_be_restored() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 3);
     desk.run(&sim, &format!("{RUN} A:{{{{prompt}}}}")).expect(0);
@@ -158,7 +158,7 @@ fn replaced_answers_are_kept_with_time_and_reason_and_can_be_brought_back() {
     };
     assert_eq!(kept, [0, 1, 2].map(|i| of_a(i, "template")));
 
-    // A changed row is named too.
+    // A changed row is reported too.
     desk.write("in.jsonl", prompt_lines(3).replace("prompt 1", "another"));
     desk.run(&sim, &new)
         .expect(0)
@@ -169,7 +169,8 @@ fn replaced_answers_are_kept_with_time_and_reason_and_can_be_brought_back() {
         .collect();
     assert_eq!(reasons[3], "row");
 
-    // The first answers again, from the archive: nothing is bought, however often it goes to and fro.
+    // With the first requests again, the answers come from the archive: nothing is billed, however often the requests
+    // alternate.
     desk.prompts("in.jsonl", 3);
     let calls = sim.stats().calls;
     let old = format!("{RUN} A:{{{{prompt}}}}");
@@ -191,7 +192,7 @@ fn replaced_answers_are_kept_with_time_and_reason_and_can_be_brought_back() {
 }
 
 #[test]
-fn an_answer_that_is_taken_back_answers_equal_prompts_too() {
+fn a_restored_answer_is_used_for_duplicates_too() {
     let (desk, sim) = (Desk::new(), good());
     let old = format!("{RUN} A:{{{{prompt}}}} --dedupe");
     desk.prompts("in.jsonl", 1);
@@ -206,7 +207,7 @@ fn an_answer_that_is_taken_back_answers_equal_prompts_too() {
 
 #[cfg(unix)]
 #[test]
-fn the_archive_is_as_private_as_the_output_and_found_by_every_name_of_it() {
+fn the_archive_has_the_permissions_of_the_output_and_is_found_through_links() {
     use std::os::unix::fs::{PermissionsExt, symlink};
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 2);
@@ -228,7 +229,7 @@ fn the_archive_is_as_private_as_the_output_and_found_by_every_name_of_it() {
 }
 
 #[test]
-fn a_paid_reply_that_cannot_be_used_is_archived_as_well() {
+fn a_billed_unusable_reply_is_archived_too() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 2);
     desk.run(&sim, &format!("{RUN} A:{{{{prompt}}}}")).expect(0);
@@ -255,7 +256,7 @@ fn a_paid_reply_that_cannot_be_used_is_archived_as_well() {
 }
 
 #[test]
-fn replaced_answers_are_deleted_if_asked_for_and_extracts_are_no_answers() {
+fn replaced_answers_are_deleted_with_the_flag_and_extracts_are_not_archived() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 2);
     desk.run(&sim, &format!("{RUN} A:{{{{prompt}}}}")).expect(0);
@@ -283,7 +284,7 @@ fn an_archive_that_cannot_be_written_deletes_nothing() {
     ended.says("cannot be moved to their own file, so they stay there");
     assert_eq!(desk.read("out.jsonl.superseded.jsonl"), "notes\nof mine\n");
     assert_eq!(desk.results("out.jsonl").len(), 4);
-    // The next run of the same command moves them. A torn line is what a kill left.
+    // The next run of the same command archives them. The truncated line is what a kill leaves.
     let of_item = |line: &str| line.contains("echo: A:prompt 0");
     let text = desk.read("out.jsonl");
     let line = text.lines().find(|line| of_item(line)).unwrap();

@@ -1,4 +1,4 @@
-//! Tables as spreadsheets write them.
+//! Tables as spreadsheet programs write them.
 
 use super::common::{Desk, Ended, HOME, Running, eventually, good, has, id, results};
 use super::program;
@@ -10,7 +10,7 @@ fn fed(desk: &Desk, sim: &Simulator, words: &str, text: &[u8]) -> Ended {
 }
 
 #[test]
-fn empty_cells_are_not_paid_for() {
+fn empty_cells_are_not_sent() {
     let (desk, sim) = (Desk::new(), good());
     let rows = "id,stars,Text\nr-1,5,Good\nr-3,4,\nr-4,,  \n,,\n,,\n\"\",\"\",\"\"\n";
     desk.write("in.csv", rows);
@@ -42,7 +42,7 @@ fn empty_cells_are_not_paid_for() {
 }
 
 #[test]
-fn other_separators_are_found_or_named() {
+fn other_separators_are_detected_or_reported() {
     let (desk, sim) = (Desk::new(), good());
     let text = |words: &str| {
         let ended = desk.run(&sim, words).expect(0);
@@ -131,7 +131,7 @@ fn other_encodings_are_named_with_what_converts_them() {
 }
 
 #[test]
-fn a_refused_standard_input_is_all_that_is_said() {
+fn only_the_rejection_of_standard_input_is_reported() {
     let (desk, sim) = (Desk::new(), good());
     for (text, said) in [
         ("id,text\n1,a\n", "--format csv"),
@@ -209,7 +209,7 @@ fn an_output_named_like_a_table_is_refused() {
 }
 
 #[test]
-fn results_that_are_named_like_a_table_are_gone_on_from() {
+fn results_named_like_a_table_are_resumed() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.txt", "a\nb\n");
     desk.run(&sim, "in.txt -j 1 -o out.jsonl --max-items 1")
@@ -228,7 +228,7 @@ const KEPT: &str = concat!(
 );
 
 #[test]
-fn tables_that_are_no_text_are_inputs() {
+fn binary_tables_are_inputs() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("kept.jsonl", KEPT);
     let names = ["in.parquet", "in.xlsx", "in.db"];
@@ -248,14 +248,14 @@ fn tables_that_are_no_text_are_inputs() {
         assert_eq!(lines[0]["text"], "echo: one\r\ntwo", "{name}");
         assert_eq!(lines[1]["text"], "echo: =cmd()", "{name}");
         assert_eq!((id(&lines[0]), id(&lines[1])), ("1".into(), "b".into()));
-        // The same again is finished already: it was read as the same.
+        // Running the same again sends nothing: the input was read the same way.
         Running::start(&mut command)
             .wait()
             .expect(0)
             .says("2 finished before");
     }
     assert_eq!(sim.stats().calls, 6);
-    // A template has their columns, numbers as they are written.
+    // A template can use their columns; numbers are written as in the table.
     let template = ["--template", "{{n}} and {{x}}"];
     let mut command = desk.against(&sim, "in.xlsx -j 1 --nulls empty");
     let ended = Running::start(command.args(template)).wait().expect(0);
@@ -264,7 +264,7 @@ fn tables_that_are_no_text_are_inputs() {
         .map(|l| l["text"].clone())
         .collect();
     assert_eq!(texts, ["echo: 3 and 0.5", "echo: 4 and "]);
-    // Into the queue as well.
+    // Submitted to the queue as well.
     desk.plain("submit in.parquet --model m").expect(0);
     desk.plain("submit in.xlsx --sheet none --model m")
         .expect(2)
@@ -275,7 +275,7 @@ fn tables_that_are_no_text_are_inputs() {
     desk.run(&sim, "in.parquet --sheet a")
         .expect(2)
         .says("found --sheet, which applies only to .xlsx files");
-    // A row that makes no prompt is named by its number.
+    // A bad row is named by its number.
     let mut command = desk.against(&sim, "in.xlsx --nulls empty");
     let ended = Running::start(command.args(["--template", "{{x}}"]))
         .wait()
@@ -288,7 +288,7 @@ fn tables_that_are_no_text_are_inputs() {
 }
 
 #[test]
-fn a_null_fails_its_row_alone_or_is_left_out_or_empty() {
+fn a_null_fails_only_its_row_or_is_skipped_or_empty() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("kept.jsonl", KEPT);
     desk.plain("export kept.jsonl -o in.parquet").expect(0);
@@ -320,14 +320,14 @@ fn a_null_fails_its_row_alone_or_is_left_out_or_empty() {
             .says("1 left out (--nulls skip), 1 to send");
         assert_eq!(desk.results("skip.jsonl").len(), 1);
         std::fs::remove_file(desk.path("skip.jsonl")).unwrap();
-        // The row that failed is sent when it is filled in, the other one is not bought again.
+        // The failed row is sent after it is filled in, and the other one is not billed again.
         run(&format!("{name} -j 1 -o {i}.jsonl --nulls empty")).expect(0);
         assert_eq!(sim.stats().calls - before, 3);
         let lines = desk.results(&format!("{i}.jsonl"));
         let filled = lines.iter().find(|line| line["id"] == "b").unwrap();
         assert_eq!(filled["text"], "echo: 4 and ");
     }
-    // What the template does not use does not matter.
+    // Problems in unused columns do not matter.
     desk.run(&sim, "in.parquet --template {{n}}").expect(0);
     let mut lines = String::from("{\"n\":null}\n");
     lines.push_str("{\"n\":1}\n");
@@ -338,7 +338,7 @@ fn a_null_fails_its_row_alone_or_is_left_out_or_empty() {
         lines.as_bytes(),
     );
     assert_eq!(results(&ended.expect(0).stdout).len(), 1);
-    // A pipe has read on by then; it ends no sooner than a file does.
+    // A pipe was read further by then; it does not end earlier than a file.
     let rows = "{\"n\":1}\n{\"id\":\"b\",\"n\":null}\n{\"n\":2}\n";
     for task in ["", " --task embed --model e"] {
         let before = sim.stats().calls;
@@ -451,7 +451,7 @@ fn a_query_without_an_end_is_stopped_by_a_signal() {
 }
 
 #[test]
-fn what_an_input_unpacks_to_is_limited() {
+fn the_unpacked_size_of_an_input_is_limited() {
     let (desk, sim) = (Desk::new(), good());
     let text = format!("id,prompt\na,{}\n", "x".repeat(2000));
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());

@@ -1,4 +1,4 @@
-//! What a person at a terminal sees, where util-linux's `script` can make one.
+//! The display at a terminal, if util-linux's `script` can create one.
 
 #![cfg(target_os = "linux")]
 
@@ -11,8 +11,8 @@ use batchwright_simulate::Simulator;
 
 use super::common::{Desk, PATIENCE, Running, all_ids, eventually, good};
 
-/// A run whose standard error is a terminal; what that shows goes into the file `screen`, and the id of
-/// the run's process into `pid`.
+/// A run whose standard error is a terminal; the display is written to the file `screen`, and the id of the run's
+/// process to `pid`.
 pub fn on_a_terminal(desk: &Desk, sim: &Simulator, words: &str) -> Option<Command> {
     if Command::new("script").arg("-V").output().is_err() {
         println!("skipped: there is no script(1)");
@@ -36,7 +36,7 @@ pub fn on_a_terminal(desk: &Desk, sim: &Simulator, words: &str) -> Option<Comman
 }
 
 #[test]
-fn a_terminal_shows_a_bar_while_the_run_goes_on() {
+fn a_terminal_shows_a_bar_during_the_run() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 20);
     sim.hold();
@@ -56,7 +56,7 @@ fn a_terminal_shows_a_bar_while_the_run_goes_on() {
 }
 
 #[test]
-fn a_terminal_that_stands_still_holds_up_neither_a_run_with_a_bar_nor_a_signal() {
+fn a_blocked_terminal_delays_neither_run_nor_signal() {
     for (items, signal) in [(20, None), (50_000, Some("-TERM"))] {
         let (desk, sim) = (Desk::new(), good());
         desk.prompts("in.jsonl", items);
@@ -69,7 +69,7 @@ fn a_terminal_that_stands_still_holds_up_neither_a_run_with_a_bar_nor_a_signal()
         assert!(sim.wait_until(|s| s.in_flight == 2, PATIENCE));
         let drawn = || desk.read("screen").contains(" 0.0%");
         assert!(eventually(drawn), "no bar: {:?}", desk.read("screen"));
-        // Ctrl-S: the bar, which is drawn several times a second, is drawn no more.
+        // Ctrl-S: the bar, which is drawn several times per second, is no longer drawn.
         running.feed("\u{13}");
         let stands_still = || {
             let before = desk.read("screen").len();
@@ -136,7 +136,7 @@ fn messages_break_between_words_on_a_terminal() {
 }
 
 #[test]
-fn a_terminal_is_asked_before_more_than_20_answers_are_bought_again() {
+fn a_terminal_user_confirms_before_more_than_20_answers_are_sent_again() {
     let (desk, sim) = (Desk::new(), good());
     desk.prompts("in.jsonl", 21);
     let words =
@@ -173,7 +173,7 @@ fn a_terminal_is_asked_before_more_than_20_answers_are_bought_again() {
     running.wait().expect(0);
     assert_eq!(sim.stats().calls, 42);
 
-    // Neither with --yes nor without a terminal.
+    // Neither with `--yes` nor without a terminal.
     start(&format!("{} --yes", words("C")))
         .unwrap()
         .wait()

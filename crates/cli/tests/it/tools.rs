@@ -1,4 +1,4 @@
-//! What replies hold, in the result lines of calls, of batches and of the queue alike.
+//! The contents of replies in result lines, for calls, batches and the queue alike.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -14,7 +14,7 @@ const TOOL: &str = r#"{"type":"function","function":{"name":"get_weather","stric
     "description":"The weather in a city now","parameters":{"type":"object",
     "properties":{"city":{"type":"string"}},"required":["city"],"additionalProperties":false}}}"#;
 
-/// A question, and the same when the tool that it needs was called.
+/// A question, and the same conversation after the tool was called.
 fn prompts() -> String {
     let tools: Value = serde_json::from_str(&format!("[{TOOL}]")).unwrap();
     let ask = json!({"role": "user", "content": "How warm is it in Oslo?"});
@@ -30,7 +30,7 @@ fn prompts() -> String {
     lines.map(|line| format!("{line}\n")).concat()
 }
 
-/// The names of the fields of a provider's own body.
+/// The field names of a provider's own reply.
 fn fields(reply: &Value) -> BTreeSet<&str> {
     reply
         .as_object()
@@ -40,7 +40,7 @@ fn fields(reply: &Value) -> BTreeSet<&str> {
         .collect()
 }
 
-/// Ids and times differ from call to call, and a batch has a price of its own.
+/// Ids and times differ between calls, and a batch has other prices.
 fn without_what_differs(line: &Value) -> Value {
     let mut line = line.clone();
     for field in [
@@ -115,7 +115,7 @@ fn tool_calls_are_kept_in_calls_in_batches_and_in_the_queue() {
             );
         }
         assert_eq!(site.sim.stats().malformed, 0, "{}", at.name);
-        // Nothing is asked for again to keep less of it.
+        // Keeping fewer fields does not request anything again.
         let before = site.sim.stats().calls;
         run("run in.jsonl -o calls.jsonl --ordered", "sync", 0);
         assert_eq!(site.sim.stats().calls, before, "{}", at.name);

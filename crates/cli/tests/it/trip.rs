@@ -1,4 +1,4 @@
-//! A provider that fails everything is left for the fallback within seconds, and asked again.
+//! A provider that fails every call is left for the fallback within seconds, and called again later.
 
 use std::thread;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::common::{Desk, Running, good, has, simulator};
 
-/// Runs so many prompts past this provider; the summary and what was said.
+/// Runs this number of prompts past this provider; returns the summary and standard error.
 fn past(first: &Simulator, second: &Simulator, items: usize, words: &str) -> (Value, String) {
     let desk = Desk::new();
     desk.prompts("in.jsonl", items);
@@ -23,7 +23,7 @@ fn past(first: &Simulator, second: &Simulator, items: usize, words: &str) -> (Va
     (value["summary"].take(), ended.stderr.clone())
 }
 
-/// It asks everybody to wait for a minute.
+/// It requests a wait of a minute from all clients.
 fn closed() -> Simulator {
     let config = SimConfig::default()
         .trouble(Trouble::Error503, 1.0)
@@ -41,7 +41,7 @@ fn always(trouble: Trouble) -> Simulator {
 }
 
 #[test]
-fn twenty_items_reach_the_fallback_within_ten_seconds_whatever_ails_the_provider() {
+fn twenty_items_reach_the_fallback_within_ten_seconds_for_every_kind_of_failure() {
     let nowhere = good();
     nowhere.stop_listening();
     let cases = [
@@ -73,7 +73,7 @@ fn twenty_items_reach_the_fallback_within_ten_seconds_whatever_ails_the_provider
                     said.contains("switching to the next provider"),
                     "{name}: {said}"
                 );
-                // What may have been paid for is told, given up on or not.
+                // Possibly billed calls are reported, whether or not they were abandoned.
                 let unsure = ["stall", "drop"].map(|name| stats.by_trouble.get(name).copied());
                 let unsure: u64 = unsure.into_iter().flatten().sum();
                 assert_eq!(summary["possibly_paid_twice"], unsure, "{name}: {summary}");
@@ -83,7 +83,7 @@ fn twenty_items_reach_the_fallback_within_ten_seconds_whatever_ails_the_provider
 }
 
 #[test]
-fn without_a_fallback_few_failures_are_retries_and_no_outage() {
+fn without_a_fallback_few_failures_are_retried_and_are_not_an_outage() {
     let sim = simulator(SimConfig::default().trouble(Trouble::Overloaded, 1.0));
     let (summary, said) = past(&sim, &good(), 4, "-j 2");
     has(&summary, json!({"completed": 4, "retries": 4}));
@@ -93,7 +93,7 @@ fn without_a_fallback_few_failures_are_retries_and_no_outage() {
 
 #[test]
 #[ignore = "ten seconds"]
-fn items_come_back_to_a_provider_that_is_back() {
+fn items_return_to_a_recovered_provider() {
     let (first, second) = (
         good(),
         simulator(SimConfig::default().latency(Duration::from_millis(100))),

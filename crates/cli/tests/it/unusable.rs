@@ -1,5 +1,4 @@
-//! Replies that were paid for and are no answers: bought once, kept, and asked for again only when
-//! somebody says so.
+//! Billed but unusable replies: requested once, stored, and requested again only on demand.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +11,7 @@ use super::common::{Desk, Ended, Running, all_ids, has, simulator};
 use super::fake::{Fake, says};
 use super::{batch_runs, queue};
 
-/// A server that answers each call with what it is told to, and counts them.
+/// A server that answers each call with the given reply, and counts the calls.
 struct Server {
     url: String,
     server: Fake,
@@ -67,7 +66,7 @@ fn reply(message: Value) -> String {
     .to_string()
 }
 
-/// Paid for, and no answer.
+/// A billed reply without a usable answer.
 fn picture() -> String {
     let image =
         json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0="}});
@@ -85,12 +84,12 @@ const PLAN: &str =
     "4 items have replies that were paid for and cannot be read; --ask-again sends them again";
 
 #[test]
-fn vectors_that_belong_to_no_text_are_asked_for_in_parts_and_never_again() {
+fn unassignable_embeddings_are_requested_in_parts_and_never_again() {
     let (desk, server) = (Desk::new(), Server::new(r#"{"data":[]}"#));
     desk.prompts("in.jsonl", 4);
     let words = format!("{WORDS} --task embed");
     server.run(&desk, &words).expect(3);
-    // All four, two and two, and each alone.
+    // All four in one call, two and two, and each alone.
     assert_eq!(server.calls(), 7);
     let ended = server.run(&desk, &words).expect(3);
     ended.tells(PLAN);
@@ -100,7 +99,7 @@ fn vectors_that_belong_to_no_text_are_asked_for_in_parts_and_never_again() {
 }
 
 #[test]
-fn a_broken_vector_fails_its_own_text_in_one_call_wherever_the_run_goes() {
+fn a_broken_embedding_fails_only_its_text_in_one_call_under_each_strategy() {
     let entry = |vector: &str| format!(r#"{{"embedding":{vector}}}"#);
     let vectors = ["[1,2]", "null", "[3,4]", "[5,6]"].map(entry);
     let server = Server::new(format!(r#"{{"data":[{}]}}"#, vectors.join(",")));
@@ -137,7 +136,7 @@ fn a_broken_vector_fails_its_own_text_in_one_call_wherever_the_run_goes() {
 }
 
 #[test]
-fn pictures_are_bought_once_and_kept_until_somebody_asks_again() {
+fn unusable_images_are_requested_once_and_again_only_on_demand() {
     let (desk, first, fallback) = (Desk::new(), Server::new(picture()), Server::new("{}"));
     desk.prompts("in.jsonl", 4);
     let words = format!("{WORDS} --fallback local:small");
@@ -160,7 +159,7 @@ fn pictures_are_bought_once_and_kept_until_somebody_asks_again() {
             (&json!(1), &json!(5))
         );
     }
-    // Neither the next run nor a changed server buys them again by itself.
+    // Neither the next run nor a changed server requests them again automatically.
     first.answers(reply(json!({"content": "Oslo"})));
     let again = run(&words).expect(3).says(PLAN);
     again.hides("to try the failed ones again");
@@ -176,7 +175,7 @@ fn pictures_are_bought_once_and_kept_until_somebody_asks_again() {
 }
 
 #[test]
-fn tool_calls_are_answers_that_are_bought_once() {
+fn tool_calls_are_answers_and_requested_once() {
     let (desk, first, fallback) = (Desk::new(), Server::new(tool_call()), Server::new("{}"));
     desk.prompts("in.jsonl", 4);
     let words = format!("{WORDS} --fallback local:small --json-schema schema.json --keep-reply");
@@ -200,7 +199,7 @@ fn tool_calls_are_answers_that_are_bought_once() {
 }
 
 #[test]
-fn items_that_failed_otherwise_run_again_as_ever() {
+fn items_that_failed_for_other_reasons_run_again() {
     let (desk, server) = (Desk::new(), Server::new(picture()));
     desk.prompts("in.jsonl", 1);
     server.run(&desk, WORDS).expect(3);
@@ -224,7 +223,7 @@ fn items_that_failed_otherwise_run_again_as_ever() {
 }
 
 #[test]
-fn a_large_reply_is_kept_whole_beside_the_output_and_on_standard_output_in_its_line() {
+fn a_large_reply_is_kept_completely_in_a_file_or_on_standard_output_in_its_line() {
     let page = format!("<!doctype html><p>{}</p>", "ä".repeat(40_000));
     let (desk, server) = (Desk::new(), Server::new(page.as_str()));
     desk.prompts("in.jsonl", 2);
@@ -246,7 +245,7 @@ fn a_large_reply_is_kept_whole_beside_the_output_and_on_standard_output_in_its_l
 }
 
 #[test]
-fn the_queue_keeps_them_and_tries_them_again_only_when_told_to() {
+fn the_queue_keeps_unusable_replies_and_retries_only_on_demand() {
     let page = format!("<!doctype html><p>{}</p>", "ä".repeat(40_000));
     let server = Server::new(page.as_str());
     let (desk, id) = queue::submitted(2);
@@ -281,7 +280,7 @@ fn the_queue_keeps_them_and_tries_them_again_only_when_told_to() {
 }
 
 #[test]
-fn a_batch_is_not_bought_again_for_empty_answers() {
+fn a_batch_with_empty_answers_is_not_submitted_again() {
     let batches = BatchConfig::default().duration(batch_runs::SHORT);
     let settings = SimConfig::default().trouble(Trouble::Empty, 0.3);
     let (desk, sim) = (Desk::new(), simulator(settings.batches(batches)));

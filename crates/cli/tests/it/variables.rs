@@ -46,7 +46,7 @@ fn a_flag_comes_from_its_variable_unless_it_is_given() {
     .expect(2);
     wrong.hides("in the environment");
 
-    // One folder for the worker and for those who look at its queue.
+    // The worker and the commands that show its queue use the same folder.
     let folder = [
         ("BATCHWRIGHT_DATA_DIR", "elsewhere"),
         ("BATCHWRIGHT_UNTIL_EMPTY", "yes"),
@@ -59,7 +59,7 @@ fn a_flag_comes_from_its_variable_unless_it_is_given() {
 }
 
 #[test]
-fn a_flag_on_the_command_line_comes_before_the_variables_that_it_excludes() {
+fn a_flag_on_the_command_line_overrides_variables_that_it_excludes() {
     let desk = Desk::new();
     let lines = "{\"id\":\"a\",\"prompt\":\"one\"}\n{\"id\":\"b\",\"prompt\":\"one\"}\n";
     desk.write("in.jsonl", lines);

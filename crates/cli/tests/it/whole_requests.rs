@@ -1,5 +1,5 @@
-//! One request with everything at once: tools, pictures, a document, reasoning. Each provider is sent it
-//! in its own words, by calls and in batches, and the reply is there whole.
+//! One request with all features: tools, images, a document, reasoning. It is sent to each provider in that
+//! provider's format, in calls and in batches, and the reply is stored completely.
 
 use batchwright_simulate::{BatchConfig, Recorder, SimConfig};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::batch_site::{ALL, Site, each};
 use super::common::{Desk, Running};
 use super::every_provider::never_malformed;
 
-/// A line with all that a provider takes.
+/// A line with all features that a provider supports.
 fn line(desk: &Desk, documents: bool) -> Value {
     desk.write("a.png", b"\x89PNG\r\n\x1a\nrest");
     desk.write("b.pdf", b"%PDF-1.7 rest");
@@ -37,7 +37,7 @@ fn line(desk: &Desk, documents: bool) -> Value {
 const PICTURE: &str = "iVBORw0KGgpyZXN0";
 const DOCUMENT: &str = "JVBERi0xLjcgcmVzdA==";
 
-/// Whether a request holds the files, and the tool with its parameters, once each.
+/// Asserts that a request contains the files, and the tool with its parameters, exactly once.
 #[track_caller]
 fn is_whole(body: &str, documents: bool) {
     let times = |what: &str| body.matches(what).count();
@@ -51,7 +51,7 @@ fn is_whole(body: &str, documents: bool) {
 }
 
 #[test]
-fn everything_at_once_reaches_every_provider_by_calls_and_in_batches() {
+fn a_request_with_all_features_reaches_every_provider_by_calls_and_in_batches() {
     each(&ALL, |at| {
         let batches = BatchConfig::default().duration(SHORT);
         let recorder = Recorder::default();
@@ -79,7 +79,7 @@ fn everything_at_once_reaches_every_provider_by_calls_and_in_batches() {
             let counts = !["mistral", "together", "deepinfra"].contains(&at.name);
             let counted = if counts { 7 } else { 0 };
             assert_eq!(result["usage"]["reasoning_tokens"], counted, "{}", at.name);
-            // OpenAI's chat API gives out no thoughts, nor does Azure's.
+            // OpenAI's chat API returns no reasoning, nor does Azure's.
             if !["openai", "azure"].contains(&at.name) {
                 let thoughts = result["reasoning"].to_string();
                 assert!(

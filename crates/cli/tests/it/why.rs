@@ -1,4 +1,4 @@
-//! `status --why`: where the time of a process went.
+//! `status --why`: how the time of a process was spent.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn parts(process: &Value) -> [u64; 7] {
 }
 
 #[test]
-fn the_parts_of_the_time_are_told_while_it_waits_and_after_its_end() {
+fn the_time_split_is_shown_during_the_run_and_after_it() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default().latency(Duration::from_millis(50)));
     let work = |limit: &str| {

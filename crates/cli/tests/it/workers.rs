@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::common::{Desk, PATIENCE, Running, eventually, simulator};
 
-/// Where the queue is.
+/// The place of the queue.
 type On<'a> = &'a dyn Fn(Command) -> Command;
 
 fn listed(desk: &Desk, on: On<'_>) -> Vec<Value> {
@@ -106,7 +106,7 @@ fn workers_of_a_queue_in_a_file_are_shown() {
 
 #[cfg(unix)]
 #[test]
-fn a_worker_of_a_queue_in_a_file_says_why_nothing_moves() {
+fn a_worker_of_a_queue_in_a_file_reports_its_trouble() {
     a_worker_reports_why_nothing_moves(&Desk::new(), &|command| command);
 }
 
@@ -121,7 +121,7 @@ fn workers_of_a_queue_on_a_server_are_shown() {
 
 #[cfg(all(unix, feature = "mysql"))]
 #[test]
-fn a_worker_of_a_queue_on_a_server_says_why_nothing_moves() {
+fn a_worker_of_a_queue_on_a_server_reports_its_trouble() {
     let Some(server) = super::queue_server::Server::new() else {
         return;
     };

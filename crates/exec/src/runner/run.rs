@@ -1,4 +1,4 @@
-//! One run: what a try's end means for its command, and what that means for the others.
+//! One run: the effect of an attempt on its command, and on the other commands.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -20,14 +20,14 @@ use crate::sandbox::Sandbox;
 use crate::sandbox::confined::Intervention;
 use crate::sandbox::prepared::Prepared;
 
-/// What is aborted gets this long between SIGTERM and SIGKILL.
+/// Time between SIGTERM and SIGKILL for aborted commands.
 const ABORT_GRACE: Duration = Duration::from_millis(250);
 
-/// A command on its way through the pool.
+/// A command in the pool.
 pub(super) struct Task {
     index: u64,
     job: Arc<CommandJob>,
-    /// How its last try went.
+    /// The result of its last attempt.
     last: Mutex<LastTry>,
 }
 
@@ -184,7 +184,7 @@ impl<'a> Run<'a> {
         monitor.started(task.index, attempt);
         let abort = self.stop.clone();
         let _abort = ctx.on_cancel(move || abort.abort());
-        // What an earlier try printed would pass for this one's.
+        // The output of an earlier attempt must not be mistaken for that of this one.
         if let (Some(mut earlier), _) = std::mem::take(&mut *task.last.lock()) {
             earlier.stdout.remove();
             earlier.stderr.remove();
@@ -213,7 +213,7 @@ impl<'a> Run<'a> {
             .map_err(|why| launch::not_started(&task.job, &why))
     }
 
-    /// What a command's end means.
+    /// Converts the end of a command to the result of its attempt.
     fn judge(&self, ended: Ended) -> LastTry {
         let runner = self.runner;
         let result = ended.result;
@@ -247,7 +247,7 @@ impl<'a> Run<'a> {
         (Some(result), Some(JobError::new(kind, why)))
     }
 
-    /// The same as the engine has it, which decides what follows.
+    /// The same as an error for the engine, which decides what follows.
     fn engine_error(
         &self,
         error: &JobError,
@@ -275,8 +275,7 @@ impl<'a> Run<'a> {
                 && code.is_some_and(|code| self.runner.critical_exits.contains(&code)))
     }
 
-    /// The record of a command that has ended, or never will. If it stops the run, what that means for
-    /// others begins here.
+    /// The record of a command that has ended, or will never start. If it stops the run, that is initiated here.
     fn record(&self, end: TaskEnd<Task, ()>) -> JobRecord {
         let (result, last_error) = end.task.last.into_inner();
         let (status, error) = match end.result {

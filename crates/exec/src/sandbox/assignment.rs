@@ -1,4 +1,4 @@
-//! What a helper reads from its standard input that was started before its command was known.
+//! The data that a helper reads from its standard input if it was started before its command was known.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::policy::{Fields, Policy, Reading};
 
-/// A command, and what it is confined to.
+/// A command and its confinement.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Assignment {
     pub policy: Policy,
@@ -33,7 +33,7 @@ impl Assignment {
         fields.0
     }
 
-    /// `None` if it is not in our words.
+    /// `None` if it does not have our format.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = Reading(bytes);
         let policy = Policy::decode(OsStr::from_bytes(fields.next()?))?;
@@ -57,7 +57,7 @@ mod tests {
     use std::os::unix::ffi::OsStringExt;
 
     #[test]
-    fn what_is_assigned_is_understood_whatever_is_in_the_words() {
+    fn any_assignment_is_decoded() {
         let odd = OsString::from_vec(b"a b\n:\xff".to_vec());
         let policy = Policy {
             token: "t".to_owned(),

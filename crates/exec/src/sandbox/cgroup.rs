@@ -1,5 +1,5 @@
-//! A cgroup for each command, if the kernel has cgroups of version 2 and this process may make some. A process cannot
-//! leave its cgroup by a change of its group, session, parent or environment.
+//! A cgroup for each command, if the kernel has cgroups of version 2 and this process may create some. A process
+//! cannot leave its cgroup by changing its group, session, parent or environment.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -12,27 +12,27 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::limits::Limits;
 
-/// The name of a run's cgroup begins with this, so that a later run finds it.
+/// Prefix of the name of a run's cgroup, so that a later run finds it.
 const PREFIX: &str = "batchwright-";
-/// The places where systems mount version 2; the second one is next to version 1.
+/// The paths at which systems mount version 2; the second one is next to version 1.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
-/// Another run may take a new cgroup for one that was left behind, and remove it.
+/// Another run may mistake a new cgroup for an abandoned one and remove it.
 const ATTEMPTS: usize = 10;
-/// A killed process that has not ended by then is left alone.
+/// A killed process that has not ended after this time is abandoned.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Processes are killed again after this time, and removing is tried again.
+/// Interval at which processes are killed again and removal is retried.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// The cgroup of a run, which holds those of its commands and no process.
+/// The cgroup of a run. It contains the cgroups of its commands, and no process.
 #[derive(Debug)]
 pub struct Tree {
     path: PathBuf,
-    /// It is locked as long as this process lives, which tells it from one that was left behind.
+    /// Locked as long as this process exists, to distinguish it from an abandoned one.
     _lock: File,
 }
 
 impl Tree {
-    /// Makes one below the cgroup of this process, and removes those that killed runs left there.
+    /// Creates one below the cgroup of this process, and removes those that killed runs left there.
     pub fn new(id: &str) -> io::Result<Self> {
         Self::below(&own()?, id)
     }
@@ -43,12 +43,12 @@ impl Tree {
         for _ in 0..ATTEMPTS {
             if let Ok(lock) = make_locked(&path) {
                 for controller in ["+pids", "+memory"] {
-                    // Without them the watchdog's measurement has to do.
+                    // Without these controllers, only the watchdog enforces the limits.
                     let _ = fs::write(path.join("cgroup.subtree_control"), controller);
                 }
                 return Ok(Self { path, _lock: lock });
             }
-            // Another run may be looking at it.
+            // Another run may be checking it.
             thread::sleep(Duration::from_millis(2));
         }
         make_locked(&path).map(|lock| Self { path, _lock: lock })
@@ -94,7 +94,7 @@ fn own() -> io::Result<PathBuf> {
     own.ok_or_else(|| ErrorKind::Unsupported.into())
 }
 
-/// Removes what runs left that were killed together with their watchdogs.
+/// Removes the cgroups of runs that were killed together with their watchdogs.
 fn sweep(own: &Path) {
     for entry in fs::read_dir(own).into_iter().flatten().flatten() {
         if entry
@@ -110,14 +110,14 @@ fn sweep(own: &Path) {
     }
 }
 
-/// Makes a cgroup, limits it and moves this process into it.
+/// Creates a cgroup, sets its limits, and moves this process into it.
 pub fn enter(path: &Path, limits: &Limits) -> io::Result<()> {
     match fs::create_dir(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    // Twice as much as is allowed, since the watchdog is to find out and say which limit it was. These files are
-    // there only if the controllers are.
+    // Twice the limit, because the watchdog should be the first to detect a violation and report which limit it was.
+    // These files exist only if the controllers do.
     let twice = |limit: Option<u64>| limit.map(|limit| limit.saturating_mul(2).to_string());
     for (file, limit) in [
         ("pids.max", twice(limits.processes)),
@@ -132,7 +132,7 @@ pub fn enter(path: &Path, limits: &Limits) -> io::Result<()> {
     fs::write(path.join("cgroup.procs"), "0")
 }
 
-/// Whether the kernel killed processes of it for their memory.
+/// Whether the kernel killed processes in it because of their memory.
 pub fn ran_out_of_memory(path: &Path) -> bool {
     let events = fs::read_to_string(path.join("memory.events")).unwrap_or_default();
     let killed = events
@@ -141,7 +141,7 @@ pub fn ran_out_of_memory(path: &Path) -> bool {
     killed.is_some_and(|killed| killed != "0")
 }
 
-/// The processes in it, and in those that its processes made below it.
+/// The processes in it, and in the cgroups that its processes created below it.
 pub fn members(path: &Path) -> Vec<i32> {
     let mut waiting = vec![path.to_owned()];
     let mut members = Vec::new();
@@ -159,9 +159,9 @@ fn below(path: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     folders.map(|entry| entry.path())
 }
 
-/// Kills all that is in it at once.
+/// Kills all processes in it at once.
 pub fn kill(path: &Path) {
-    // Kernels before 5.14 have no such file; opening it must not make one.
+    // Kernels before 5.14 do not have this file; opening it must not create it.
     let kill = File::options().write(true).open(path.join("cgroup.kill"));
     let killed = kill.and_then(|mut file| io::Write::write_all(&mut file, b"1"));
     if killed.is_err() {
@@ -171,9 +171,9 @@ pub fn kill(path: &Path) {
     }
 }
 
-/// Kills what is left in it, and removes it.
+/// Kills the remaining processes and removes it.
 pub fn end(path: &Path) -> io::Result<()> {
-    // Most commands leave nothing.
+    // Most commands leave no processes behind.
     if remove(path).is_ok() {
         return Ok(());
     }
@@ -204,7 +204,7 @@ fn remove(path: &Path) -> io::Result<()> {
     fs::remove_dir(path)
 }
 
-/// Waits for the kernel to report that no process is left, and at least once until it reports something.
+/// Waits until the kernel reports that no process is left; waits at least once for any report.
 fn wait_until_empty(path: &Path, longest: Duration) {
     let Ok(mut events) = File::open(path.join("cgroup.events")) else {
         return;
@@ -212,7 +212,7 @@ fn wait_until_empty(path: &Path, longest: Duration) {
     let mut text = String::new();
     let _ = io::Read::read_to_string(&mut events, &mut text);
     if text.lines().any(|line| line == "populated 0") {
-        // A cgroup that is just going away cannot be removed yet.
+        // A cgroup that is being released cannot be removed yet.
         return thread::sleep(Duration::from_millis(1));
     }
     let timeout = Timespec::try_from(longest).ok();
@@ -227,7 +227,7 @@ mod tests {
     use super::*;
     use std::process::{Child, Command, Stdio};
 
-    /// None if this process can make no cgroup here.
+    /// `None` if this process cannot create a cgroup here.
     fn own_or_skip() -> Option<PathBuf> {
         let made = Tree::new("probe").and_then(|tree| own().map(|own| (tree, own)));
         match made {
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_run_left_is_ended_and_what_runs_is_left_alone() {
+    fn leftovers_of_a_killed_run_are_ended_and_running_ones_are_not() {
         let Some(own) = own_or_skip() else { return };
         let running = Tree::new(&format!("{}-running", std::process::id())).unwrap();
         let mut kept = sleeper(&running.path().join("1"));
@@ -268,7 +268,7 @@ mod tests {
         assert!(!path.exists());
     }
 
-    /// A folder in the place of a cgroup shows what a kernel would be told.
+    /// A folder in place of a cgroup shows what a kernel would receive.
     #[test]
     fn limits_go_to_the_controllers_that_are_there() {
         let site = tempfile::tempdir().unwrap();
@@ -296,7 +296,7 @@ mod tests {
         assert!(ran_out_of_memory(&cgroup));
     }
 
-    /// As before Linux 5.14.
+    /// As in kernels before Linux 5.14.
     #[test]
     fn processes_are_killed_one_by_one_where_the_kernel_cannot_kill_a_cgroup() {
         let site = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! What the kernel takes away from a command: files outside, signals to others, privileges of root.
+//! The permissions that the kernel removes from a command: files outside of its folder, signals to others,
+//! privileges of root.
 
 use std::fs::File;
 use std::path::Path;
@@ -12,10 +13,11 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use super::policy::Policy;
 use super::system_calls;
 
-/// The version of Landlock whose rights are asked for.
+/// The version of Landlock whose rights are requested.
 const WANTED: ABI = ABI::V6;
 
-/// What each version of Landlock adds that a sandbox promises, and the first Linux that has it.
+/// The rights that each version of Landlock adds and that a sandbox promises, with the first Linux version that has
+/// them.
 const PROMISED: [(ABI, &str, &str); 4] = [
     (
         ABI::V1,
@@ -27,16 +29,16 @@ const PROMISED: [(ABI, &str, &str); 4] = [
     (ABI::V6, "no signals to processes of others", "6.12"),
 ];
 
-/// Devices that programs write to without leaving anything behind.
+/// Devices to which programs may write without leaving data behind.
 const DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/full"];
 
-/// Confines this process for good, and all that it starts. Returns what the kernel lacks, which is an
-/// error if the policy is strict.
+/// Confines this process and all its future children permanently. Returns what the kernel lacks, or an error for
+/// that if the policy is strict.
 pub fn confine(policy: &Policy, folder: File) -> Result<Vec<String>, String> {
-    // Files that whoever started batchwright left open.
+    // Files that were left open by the program that started batchwright.
     close_fds::set_fds_cloexec(3, &[]);
-    // When memory runs out, the kernel ends commands rather than batchwright. Where it cannot be said, it
-    // is as it always was.
+    // When memory runs out, the kernel should kill commands and not batchwright. If this cannot be set, it stays as it
+    // was.
     let _ = std::fs::write("/proc/self/oom_score_adj", "500");
     let mut writable = vec![folder];
     for place in &policy.writable {
@@ -70,7 +72,7 @@ fn restrict_files(policy: &Policy, writable: &[File]) -> Result<Vec<String>, Rul
         rules = rules.add_rule(PathBeneath::new(opened, rights(is_folder)))?;
     }
     for device in DEVICES.map(Path::new) {
-        // What is not there cannot be written to.
+        // A missing device cannot be written to.
         if let Ok(opened) = PathFd::new(device) {
             rules = rules.add_rule(PathBeneath::new(opened, rights(false)))?;
         }
@@ -86,7 +88,8 @@ fn restrict_files(policy: &Policy, writable: &[File]) -> Result<Vec<String>, Rul
         .collect())
 }
 
-/// What may be done there. Never made are devices: through one of its own root would reach every disk.
+/// The permitted operations. Creating devices is never permitted: through its own device, root could access every
+/// disk.
 fn rights(is_folder: bool) -> BitFlags<AccessFs> {
     let all = AccessFs::from_write(WANTED);
     let writing = all & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
@@ -97,8 +100,9 @@ fn rights(is_folder: bool) -> BitFlags<AccessFs> {
     }
 }
 
-/// What root may do beyond files: nothing that reaches the kernel, devices or other processes. Others have no
-/// privileges to drop. None comes back: a process that `no_new_privs` is set for gains nothing from a program.
+/// Drops the privileges of root that go beyond files: those that reach the kernel, devices or other processes.
+/// Other users have no privileges to drop. None can be regained: after `no_new_privs`, a process gains nothing by
+/// executing a program.
 fn drop_privileges(network: bool) -> rustix::io::Result<()> {
     let mut kept = CapabilitySet::CHOWN
         | CapabilitySet::DAC_OVERRIDE

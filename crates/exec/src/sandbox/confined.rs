@@ -1,4 +1,4 @@
-//! One command: its process, why that ended, and what it leaves behind.
+//! One command: its process, why it ended, and what it leaves behind.
 
 use std::io;
 use std::process::{Child, Command, ExitStatus};
@@ -20,13 +20,14 @@ use super::{
 #[cfg(unix)]
 use crate::group_watchdog::Group;
 
-/// One command in its sandbox, to be dropped after its end: then it kills what the command left behind.
+/// One command in its sandbox. Drop it after the command has ended: that kills the processes that the command left
+/// behind.
 #[derive(Debug)]
 pub struct Confined {
     pub(super) command: Command,
     pub(super) token: Option<String>,
     pub(super) limits: Limits,
-    /// The process group that it starts in, where no sandbox ends it with this program.
+    /// The process group in which it starts, if no sandbox ends it together with this program.
     #[cfg(unix)]
     pub(crate) group: Option<Group>,
     #[cfg(target_os = "linux")]
@@ -34,17 +35,17 @@ pub struct Confined {
     /// Starts the helper of the next command, if helpers are started in advance.
     #[cfg(target_os = "linux")]
     pub(super) starter: Option<Arc<Starter>>,
-    /// The helper that waits for this command, and what it is to be told.
+    /// The helper that waits for this command, and the data to send to it.
     #[cfg(target_os = "linux")]
     pub(super) waiting: Option<Box<(Waiting, Vec<u8>)>>,
 }
 
-/// What a sandbox did to a command, in words.
+/// The effect of a sandbox on a command, with a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Intervention {
     /// It was never started.
     NotStarted(String),
-    /// It used more than it may.
+    /// It exceeded a limit.
     Killed(String),
 }
 
@@ -66,15 +67,16 @@ impl Confined {
         }
     }
 
-    /// The command, to set where its input comes from and its output goes. Program, arguments, environment
-    /// and folder are set already, and not the program's own where a helper comes first.
+    /// The command, to set its standard input and outputs. Program, arguments, environment and folder are already set;
+    /// if it starts through a helper, they are those of the helper.
     pub fn command(&mut self) -> &mut Command {
         &mut self.command
     }
 
-    /// Starts it in a process group of its own. Whoever waits for it kills that group before.
+    /// Starts it in a separate process group. The caller must kill this group before it waits for the command.
     ///
-    /// On Linux a confined command ends with the thread that started it: this one must last as long.
+    /// On Linux, a confined command ends together with the thread that started it, so that thread must run at least as
+    /// long.
     ///
     /// # Errors
     /// Those of [`Command::spawn`].
@@ -121,7 +123,7 @@ impl Confined {
         self.spawn()
     }
 
-    /// Lets the waiting helper become the command, if there is one that can.
+    /// Turns the waiting helper into the command, if there is one that can.
     #[cfg(target_os = "linux")]
     fn assign(&mut self) -> Option<Child> {
         let (waiting, assignment) = *self.waiting.take()?;
@@ -133,15 +135,15 @@ impl Confined {
         Some(child)
     }
 
-    /// To be called every second while it runs: asks how processes ended that commands left behind meanwhile.
+    /// To be called every second while the command runs: reaps processes that commands have left behind.
     #[cfg(unix)]
     pub(crate) fn reap_orphans(&self) {
         #[cfg(target_os = "linux")]
         self.watched.reap_orphans();
     }
 
-    /// Why it ended, if that was the sandbox's doing and not its own: it could not be started, or used too
-    /// much. `stderr` is what it wrote to standard error, or the beginning of it.
+    /// The reason of its end if the sandbox caused it: it could not be started, or exceeded a limit. `stderr` is its
+    /// standard error, or the beginning of it.
     pub fn failure(&self, status: ExitStatus, stderr: &[u8]) -> Option<Error> {
         #[cfg(unix)]
         let signal = std::os::unix::process::ExitStatusExt::signal(&status);
@@ -154,7 +156,7 @@ impl Confined {
             })
     }
 
-    /// The same, as data.
+    /// The same as data.
     #[cfg(not(unix))]
     pub(crate) fn intervention(
         &self,
@@ -166,7 +168,7 @@ impl Confined {
         None
     }
 
-    /// The same, as data.
+    /// The same as data.
     #[cfg(unix)]
     pub(crate) fn intervention(
         &self,
@@ -199,7 +201,7 @@ impl Confined {
     fn watchdogs_reason(&self, signal: rustix::process::Signal) -> Option<String> {
         #[cfg(target_os = "linux")]
         if signal == rustix::process::Signal::KILL {
-            // The kernel may have ended it for its memory between two looks of the watchdog.
+            // Between two checks of the watchdog, the kernel may have killed it because of its memory.
             let ran_out = |_: &u64| self.watched.ran_out_of_memory();
             let limit = || self.limits.memory.filter(ran_out);
             let reported = self.watched.reason();

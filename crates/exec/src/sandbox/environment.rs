@@ -1,24 +1,24 @@
-//! The environment of commands: what is handed on, by name.
+//! The environment of commands: which variables are passed on, by name.
 
 use std::ffi::{OsStr, OsString};
 
-/// What commands get without being asked: where programs are, whose files, which language.
+/// Variables that commands always get: where programs are, the user's files, and the language.
 const PASSED: [&str; 6] = ["PATH", "HOME", "LANG", "TZ", "TERM", "TMPDIR"];
 
-/// Where programs are looked for when `PATH` is not set.
+/// The folders in which programs are searched if `PATH` is not set.
 pub const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// A variable that was asked for.
+/// A requested variable.
 #[derive(Debug, Clone)]
 pub enum Variable {
-    /// As it is in this process; `*` means all of them.
+    /// With the value that it has in this process; `*` means all variables.
     Passed(OsString),
-    /// With a value of its own.
+    /// With this value.
     Set(OsString, OsString),
 }
 
-/// The variables of a command: those of `ours` that are handed on, and those that are set. A later wish
-/// overrides an earlier one.
+/// The variables of a command: those of `ours` that are passed on, and those that are set. Later requests override
+/// earlier ones.
 pub fn environment(
     ours: impl Iterator<Item = (OsString, OsString)>,
     wishes: &[Variable],
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_overrides_what_is_handed_on() {
+    fn set_variables_override_passed_ones() {
         let set = |value: &str| Variable::Set("PATH".into(), value.into());
         assert_eq!(
             of(&OURS, &[set("/sbin"), set("/opt")]),

@@ -1,5 +1,5 @@
-//! The helper: this program once more, which gives up what a command shall not have and then becomes the
-//! command.
+//! The helper: a second instance of this program that drops the permissions which a command must not have, and then
+//! becomes the command.
 
 use std::env;
 #[cfg(target_os = "linux")]
@@ -13,29 +13,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::assignment::Assignment;
 use super::policy::{Policy, VARIABLE};
 
-/// What the helper is started with as its first argument.
+/// The first argument of the helper.
 pub const CONFINE: &str = "__confine";
 
-/// With this first argument it enters its cgroup, and waits for an [`Assignment`] on its standard input.
+/// With this first argument, it enters its cgroup and waits for an [`Assignment`] on its standard input.
 #[cfg(target_os = "linux")]
 pub const WAIT: &str = "__wait";
 
-/// With this first argument it says which version it is.
+/// With this first argument, it prints its version.
 #[cfg(target_os = "linux")]
 pub const IDENTIFY: &str = "__identify";
 
-/// The exit code of a helper that did not become the command. Beside it stands a line on standard error
-/// that begins with the token of the policy.
+/// The exit code of a helper that did not become the command. It also prints a line on standard error that begins
+/// with the token of the policy.
 pub const FAILED: i32 = 125;
 
 static CAN_HELP: AtomicBool = AtomicBool::new(false);
 
-/// Whether this process, started again, would be a helper.
+/// Whether a new instance of this process would act as the helper.
 pub fn can_help() -> bool {
     CAN_HELP.load(Ordering::Relaxed)
 }
 
-/// Becomes the helper, or the watchdog, if this process was started as such. Otherwise it returns at once.
+/// Becomes the helper or the watchdog, if this process was started as one. Otherwise returns immediately.
 pub fn main() {
     CAN_HELP.store(true, Ordering::Relaxed);
     let mut arguments = env::args_os().skip(1);
@@ -89,7 +89,7 @@ fn fail(policy: &Policy, why: &str) -> ! {
     std::process::exit(FAILED);
 }
 
-/// Does what takes long, and then becomes the command that it is assigned. Returns only if it fails, with the reason.
+/// Does the slow steps, and then becomes the command that it is assigned. Returns only on failure, with the reason.
 #[cfg(target_os = "linux")]
 fn wait(policy: &Policy) -> String {
     if let Err(why) = enter_cgroup(policy) {
@@ -122,7 +122,7 @@ pub fn identity() -> String {
     format!("{} {}", env!("CARGO_PKG_VERSION"), super::policy::FORMAT)
 }
 
-/// Returns only if it fails, with the reason.
+/// Returns only on failure, with the reason.
 fn become_command(policy: &Policy, mut command: Command) -> String {
     for (name, value) in &policy.late_variables {
         command.env(name, value);
@@ -141,7 +141,7 @@ fn become_command(policy: &Policy, mut command: Command) -> String {
     format!("cannot start {program}: {error}{hint}")
 }
 
-/// Gives up all that the policy says; what the kernel could not take away is returned.
+/// Drops all permissions that the policy forbids; returns those that the kernel could not remove.
 fn confine(policy: &Policy) -> Result<Vec<String>, String> {
     #[cfg(target_os = "linux")]
     enter_cgroup(policy)?;
@@ -161,7 +161,7 @@ fn confine(policy: &Policy) -> Result<Vec<String>, String> {
     let missing = env::set_current_dir(path)
         .map(|()| Vec::new())
         .map_err(nowhere)?;
-    // The last step: the helper needs memory of its own for the others.
+    // The last step, because the helper itself needs memory for the others.
     policy
         .limits
         .apply()
@@ -179,14 +179,14 @@ fn enter_cgroup(policy: &Policy) -> Result<(), String> {
         .map_err(|error| format!("cannot enter {}: {error}", cgroup.display()))
 }
 
-/// Ends with the process that started it, however that ends.
+/// Makes this process end together with its parent, however the parent ends.
 #[cfg(target_os = "linux")]
 fn follow_parent(policy: &Policy) -> Result<(), String> {
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| format!("cannot follow the parent process: {error}"))?;
-    // It may have ended before that was asked for.
+    // The parent may have ended before that was set.
     let parent = getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
     if parent == Some(policy.parent) {
         Ok(())
@@ -195,20 +195,20 @@ fn follow_parent(policy: &Policy) -> Result<(), String> {
     }
 }
 
-/// Leaves the terminal: nothing of it can stop the command, and none of its processes can join a group of
-/// another session, batchwright's own, where nobody would look for it.
+/// Leaves the terminal: then nothing on the terminal can stop the command, and no process of the command can join a
+/// group of another session, for example that of batchwright, where it would not be searched.
 fn begin_session() {
     use rustix::process::{setpgid, setsid};
 
-    // The leader of a group cannot begin a session; it was made that so that it could be killed as a group
-    // from the beginning. Where there is no group to go to, a group of its own has to do.
+    // The leader of a group cannot start a session, and this process is one, so that it could be killed as a group
+    // from the beginning. If it cannot join another group, a group of its own must suffice.
     let _ = groups_of_session().find(|&group| setpgid(None, Some(group)).is_ok());
     let _ = setsid();
 }
 
-/// Groups that this process may join: its parent's, and those of its parent's other children, of which one is
-/// the watchdog. In a container the parent's group may be out of sight, and its number is zero then, which
-/// the calls that ask for it do not expect.
+/// Groups that this process may join: its parent's, and those of its parent's other children, one of which is the
+/// watchdog. In a container, the parent's group may be outside its view; its number is then zero, which the
+/// functions that read it do not expect.
 #[cfg(target_os = "linux")]
 fn groups_of_session() -> impl Iterator<Item = rustix::process::Pid> {
     use super::processes::{Process, children};

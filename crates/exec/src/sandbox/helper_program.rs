@@ -13,8 +13,8 @@ use super::policy::Policy;
 #[cfg(target_os = "linux")]
 use crate::reap;
 
-/// A program that does nothing but confine commands. It is much smaller than `batchwright`, so the system starts it in
-/// a fraction of the time.
+/// A program that only confines commands. It is much smaller than `batchwright`, so the system starts it in a
+/// fraction of the time.
 #[cfg(target_os = "linux")]
 const SMALL: &str = "batchwright-sandbox";
 
@@ -22,22 +22,22 @@ const SMALL: &str = "batchwright-sandbox";
 #[derive(Debug)]
 pub struct HelperProgram {
     name: PathBuf,
-    /// Leads to the same file for as long as this lives, even if another version is installed meanwhile.
+    /// Refers to the same file as long as this value exists, even if another version is installed meanwhile.
     path: PathBuf,
     #[cfg(target_os = "linux")]
     _opened: Option<File>,
 }
 
-/// What all commands of a run are confined by.
+/// The confinement that all commands of a run share.
 #[derive(Debug)]
 pub struct Confinement {
     pub helper: HelperProgram,
-    /// Of every command, apart from its number and folder.
+    /// The policy of every command, except its number and folder.
     pub policy: Policy,
 }
 
 impl HelperProgram {
-    /// The one that was named, else the small one beside the running program, else the running program itself.
+    /// The named program, else the small one in the folder of the running program, else the running program itself.
     pub fn find(named: Option<&Path>) -> Option<Self> {
         if let Some(path) = named {
             return Some(Self::at(path.to_owned()));
@@ -63,7 +63,7 @@ impl HelperProgram {
         }
     }
 
-    /// The small one, if it is of this version.
+    /// The small program, if it has the same version.
     #[cfg(target_os = "linux")]
     fn small() -> Option<Self> {
         use std::os::fd::AsRawFd;

@@ -1,25 +1,25 @@
-//! How much a command may use.
+//! The limits of a command's resources.
 
 /// Limits of one command. `None` means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Processor time in seconds, of each process of the command. Default: none.
+    /// Processor time in seconds, for each process of the command. Default: none.
     pub cpu_seconds: Option<u64>,
     /// Memory in bytes, of all processes of the command together. Default: 500 MB.
     ///
-    /// What they use is measured ten times a second, and a command above it is killed. In between the
-    /// kernel refuses a single process more than eight times as much private memory.
+    /// The use is measured ten times a second, and a command above the limit is killed. In addition, the kernel refuses
+    /// a single process more than eight times as much private memory.
     pub memory: Option<u64>,
-    /// Size in bytes of any one file that the command writes. Default: none.
+    /// Maximum size in bytes of each file that the command writes. Default: none.
     pub file_size: Option<u64>,
-    /// Processes and threads of the command at once. Default: 512.
+    /// Maximum number of processes and threads of the command at once. Default: 512.
     ///
     /// They are counted ten times a second, and a command with more is killed.
     pub processes: Option<u64>,
 }
 
-/// How much more private memory than it may use a process may reserve.
+/// The private memory that a process may reserve, as a multiple of the memory that it may use.
 #[cfg(unix)]
 const RESERVED: u64 = 8;
 
@@ -35,7 +35,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// No limit at all.
+    /// No limits.
     pub const NONE: Self = Self {
         cpu_seconds: None,
         memory: None,
@@ -46,12 +46,12 @@ impl Limits {
 
 #[cfg(unix)]
 impl Limits {
-    /// Has the kernel hold this process to them, as far as it does so; the error says which it refused.
+    /// Applies the limits to this process as far as the kernel supports them; the error names the refused one.
     pub(super) fn apply(&self) -> Result<(), (&'static str, rustix::io::Errno)> {
         use rustix::process::Resource;
 
-        // Programs with a runtime of their own reserve many times what they use: of address space without
-        // end, of private memory several times as much.
+        // Language runtimes reserve many times the memory that they use: almost unlimited address space, and several
+        // times as much private memory.
         let reserved = self.memory.map(|used| used.saturating_mul(RESERVED));
         let limits = [
             ("processor time", Resource::Cpu, self.cpu_seconds, 1),
@@ -64,14 +64,14 @@ impl Limits {
                 .map_err(|error| (what, error))?;
         }
         if *self != Self::NONE {
-            // What crashes would otherwise leave its memory behind as a file.
+            // A crash would otherwise write its memory to a file.
             lower(Resource::Core, 0, u64::MAX).map_err(|error| ("core files", error))?;
         }
         Ok(())
     }
 }
 
-/// Never raises a limit that is there.
+/// Never raises an existing limit.
 #[cfg(unix)]
 fn lower(
     resource: rustix::process::Resource,

@@ -1,7 +1,7 @@
-//! What a command may do: which programs, with which environment, files, network, and how much.
+//! The permissions of a command: programs, environment, files, network, and limits.
 //!
-//! The program confines itself by starting itself as a small helper, which gives up what the command
-//! shall not have and then becomes the command.
+//! The program starts itself again as a small helper, which drops the permissions that the command must not have
+//! and then becomes the command.
 
 pub(super) mod confined;
 pub(super) mod limits;
@@ -60,11 +60,11 @@ use super::reap;
 #[cfg(unix)]
 const TRIAL: u64 = 0;
 
-/// Lets this program be the helper of its own sandboxes: to be called first in `main`.
+/// Lets this program be the helper of its own sandboxes. Call it first in `main`.
 ///
-/// A command is confined by a process that confines itself and then becomes the command. That process is
-/// this program, started again; here it does so, and does not return. In all other cases this returns at
-/// once. A host that does not want that names an installed `batchwright` instead, see [`Sandbox::helper`].
+/// A command is confined by a process that confines itself and then becomes the command. That process is a second
+/// instance of this program, in which this function does not return. In all other cases it returns immediately. A
+/// host that does not want this can name an installed `batchwright` instead, see [`Sandbox::helper`].
 ///
 /// ```no_run
 /// use batchwright_exec::{Sandbox, SandboxMode, confine_main};
@@ -85,22 +85,22 @@ pub fn confine_main() {
     helper::main();
 }
 
-/// How much of a [`Sandbox`] the kernel has to enforce.
+/// How much of a [`Sandbox`] the kernel must enforce.
 ///
-/// The programs that are allowed and the environment hold in every mode: they need no kernel.
+/// The allow-list of programs and the environment apply in every mode, because they do not depend on the kernel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SandboxMode {
-    /// All of it, or nothing is started.
+    /// All of it, otherwise nothing is started.
     #[default]
     On,
-    /// As much as it can; what it cannot is said.
+    /// As much as the kernel supports; missing rules are reported.
     BestEffort,
-    /// Nothing of it, apart from limits that were asked for.
+    /// Nothing, except limits that were set.
     Off,
 }
 
 impl SandboxMode {
-    /// Every mode, the strictest first.
+    /// All modes, the strictest first.
     pub const ALL: [Self; 3] = [Self::On, Self::BestEffort, Self::Off];
 
     /// The name on the command line.
@@ -112,7 +112,7 @@ impl SandboxMode {
         }
     }
 
-    /// The mode of that name.
+    /// The mode with this name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|mode| mode.as_str() == name)
     }
@@ -124,7 +124,7 @@ impl fmt::Display for SandboxMode {
     }
 }
 
-/// What a command may do. The default is what a command needs that works on the files of its folder.
+/// The permissions of a command. The default suits a command that works on the files in its folder.
 #[derive(Debug, Clone, Default)]
 pub struct Sandbox {
     mode: SandboxMode,
@@ -147,16 +147,15 @@ impl Sandbox {
         }
     }
 
-    /// Names the program that confines commands, if it is not the running one: an installed
-    /// `batchwright`.
+    /// Sets the program that confines commands, if it is not the running one: an installed `batchwright`.
     pub fn helper(mut self, program: impl Into<PathBuf>) -> Self {
         self.helper = Some(program.into());
         self
     }
 
-    /// Allows these programs and no other. A name means the program that is found under it in `PATH`, a path
-    /// the program there. One that is changed afterwards is refused. What an allowed program starts itself is
-    /// not checked. Default: every program.
+    /// Allows only these programs. A name means the program that `PATH` has for it, a path the program at this path. A
+    /// program that is changed afterwards is rejected. Programs that an allowed program starts are not checked.
+    /// Default: every program.
     pub fn allow<I>(mut self, programs: I) -> Self
     where
         I: IntoIterator,
@@ -167,8 +166,8 @@ impl Sandbox {
         self
     }
 
-    /// Hands a variable of this process on to commands, if it is set; `*` means all. Default: `PATH`, `HOME`,
-    /// `LANG`, `LC_…`, `TZ`, `TERM`, `TMPDIR`.
+    /// Passes a variable of this process on to commands, if it is set; `*` means all variables. Default: `PATH`,
+    /// `HOME`, `LANG`, `LC_…`, `TZ`, `TERM`, `TMPDIR`.
     pub fn pass_variable(mut self, name: impl Into<OsString>) -> Self {
         self.variables.push(Variable::Passed(name.into()));
         self
@@ -181,47 +180,46 @@ impl Sandbox {
         self
     }
 
-    /// Lets commands use the network. Default: no.
+    /// Whether commands may use the network. Default: no.
     pub fn network(mut self, yes: bool) -> Self {
         self.network = yes;
         self
     }
 
-    /// Lets commands connect to sockets in the file system: those of `ssh-agent`, Docker or systemd. Whoever
-    /// can talk to those can have done there what the sandbox refuses. Default: no.
+    /// Whether commands may connect to sockets in the file system, for example those of `ssh-agent`, Docker or systemd.
+    /// Through these services, a command can do what the sandbox forbids. Default: no.
     pub fn local_sockets(mut self, yes: bool) -> Self {
         self.local_sockets = yes;
         self
     }
 
-    /// Lets commands write to a file, or below a folder, besides their working directory. It must be there when
-    /// the sandbox is prepared; when something else is put in its place, no further command is started.
+    /// Allows commands to write to a file, or below a folder, in addition to their working directory. It must exist
+    /// when the sandbox is prepared; if it is replaced later, no further command is started.
     pub fn write_to(mut self, path: impl Into<PathBuf>) -> Self {
         self.writable.push(path.into());
         self
     }
 
-    /// Sets what a command may use. Default: [`Limits::default`]; with [`SandboxMode::Off`]
-    /// [`Limits::NONE`] costs least.
+    /// Sets the limits of each command. Default: [`Limits::default`]; with [`SandboxMode::Off`], [`Limits::NONE`] costs
+    /// least.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Says that this process starts nothing but commands. Then every other child that it has at the end was left
-    /// behind by one, and is killed, even if it left its group and session and cleared its environment. Default: no,
-    /// and such a process is not told from others.
+    /// Declares that this process starts only commands. Then every other child that exists at the end was left behind
+    /// by a command and is killed, even if it left its group and session and cleared its environment. Default: no; then
+    /// such a process cannot be distinguished from others.
     pub fn owns_children(mut self, yes: bool) -> Self {
         self.owns_children = yes;
         self
     }
 
-    /// Tries whether the kernel enforces it, and starts what watches over commands.
+    /// Tests whether the kernel enforces the sandbox, and starts the watchdog.
     ///
     /// # Errors
-    /// A [critical](Error::is_critical) one if the kernel lacks something and the mode is
-    /// [`SandboxMode::On`], if there is no helper, or if a program that is allowed or a place that commands may
-    /// write to does not exist.
+    /// A [critical](Error::is_critical) one if the kernel lacks a feature and the mode is [`SandboxMode::On`], if there
+    /// is no helper, or if an allowed program or a writable path does not exist.
     pub fn prepare(&self) -> Result<Prepared, Error> {
         let environment = environment(std::env::vars_os(), &self.variables);
         let path = environment.iter().find(|(name, _)| name == "PATH");
@@ -292,7 +290,7 @@ impl Sandbox {
         }
         if needed {
             let mut policy = self.policy(&mut prepared)?;
-            // The watchdog kills children that it was not told of.
+            // The watchdog kills children that were not announced to it.
             #[cfg(target_os = "linux")]
             let tell = |news| prepared.run.as_ref().map(|run| run.announce(news));
             #[cfg(target_os = "linux")]
@@ -312,7 +310,7 @@ impl Sandbox {
         Ok(prepared)
     }
 
-    /// What holds for all commands of a run; files that they may need for a moment go into its folder.
+    /// The policy for all commands of a run; temporary files of commands go to its folder.
     #[cfg(unix)]
     fn policy(&self, prepared: &mut Prepared) -> Result<policy::Policy, Error> {
         let mut writable = self.writable.clone();

@@ -1,4 +1,4 @@
-//! What the watchdog of a run receives: its orders, as a variable of its environment, then news of commands on its
+//! The input of a run's watchdog: first its orders, in an environment variable, then news of commands on its
 //! standard input.
 
 use std::ffi::{OsStr, OsString};
@@ -7,28 +7,28 @@ use std::path::PathBuf;
 
 use super::policy::{Fields, Reading};
 
-/// The orders that it receives first.
+/// The orders of the watchdog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Orders {
     pub run: String,
-    /// The process whose commands are watched.
+    /// The process whose commands it watches.
     pub batchwright: i32,
-    /// The folder of the run, which goes when all is over.
+    /// The folder of the run, which is removed at the end.
     pub folder: PathBuf,
     pub memory: Option<u64>,
     pub processes: Option<u64>,
-    /// All children of batchwright but this one are commands, or were left behind by some.
+    /// All children of batchwright except the watchdog are commands, or were left behind by commands.
     pub owns_children: bool,
-    /// The cgroup that holds those of the commands.
+    /// The cgroup that contains those of the commands.
     pub cgroups: Option<PathBuf>,
 }
 
 /// News of commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {
-    /// The command of this number is going to be started.
+    /// The command with this number is about to start.
     Starting(u64),
-    /// This is its first process.
+    /// The first process of the command.
     Started(u64, u32),
     /// It could not be started.
     NotStarted(u64),
@@ -73,7 +73,7 @@ impl Orders {
         OsString::from_vec(fields.0)
     }
 
-    /// `None` if another version has encoded them.
+    /// `None` if another version has encoded the orders.
     pub fn decode(text: &OsStr) -> Option<Self> {
         let mut fields = Reading::of_this_version(text)?;
         Some(Self {

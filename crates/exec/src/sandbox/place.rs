@@ -1,11 +1,11 @@
-//! A file or folder as it was when the run began, whatever its path leads to later.
+//! A file or folder as it was when the run began, whatever its path refers to later.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// A path, and what it led to. Commands that may write around it can put something else there.
+/// A path, and the file or folder it referred to. Commands with write access around it can replace it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Place {
     pub path: PathBuf,
@@ -13,7 +13,7 @@ pub struct Place {
     pub inode: u64,
 }
 
-/// A place that is held open, so that nothing else gets its number while the run lasts.
+/// A file or folder that is held open, so that no other one gets its number during the run.
 #[derive(Debug)]
 pub struct Held {
     pub place: Place,
@@ -37,7 +37,7 @@ impl Held {
 
 #[cfg(any(target_os = "linux", test))]
 impl Place {
-    /// Opens it, if it is still what it was; it need not be readable.
+    /// Opens it, if it was not replaced; it need not be readable.
     pub fn open(&self) -> Result<File, String> {
         let path = self.path.display();
         let replaced = || {
@@ -62,11 +62,11 @@ impl Place {
     }
 }
 
-/// Opens it neither for reading nor for writing, where the system can.
+/// Opens it neither for reading nor for writing, if the system can.
 pub fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
-    // Neither waits for the other end of a pipe, nor needs a right to the file.
+    // Does not wait for the other end of a pipe, and needs no permission for the file.
     #[cfg(target_os = "linux")]
     options.custom_flags(libc::O_PATH);
     #[cfg(not(target_os = "linux"))]
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_put_in_its_place_is_another_place() {
+    fn a_replaced_file_is_not_the_same_place() {
         let site = tempfile::tempdir().unwrap();
         let (folder, victim) = (site.path().join("folder"), site.path().join("victim"));
         std::fs::create_dir(&folder).unwrap();

@@ -1,5 +1,5 @@
-//! What the helper is told: as one variable of its environment, which the command never sees. Other
-//! processes cannot read it there either, as they could an argument.
+//! The policy that the helper receives, in one environment variable, which the command never sees. Other processes
+//! cannot read it there, as they could read an argument.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -8,38 +8,38 @@ use std::path::{Path, PathBuf};
 use super::limits::Limits;
 use super::place::Place;
 
-/// The variable that carries it.
+/// The variable that contains the policy.
 pub const VARIABLE: &str = "BATCHWRIGHT_CONFINE";
 
-/// Changes with the fields below: a helper of another version refuses to work.
+/// The version of the fields below; a helper of another version refuses to work.
 pub const FORMAT: &str = "5";
 
-/// What one command is confined to.
+/// The confinement of one command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Marks what the helper says itself, which a command cannot know.
+    /// Marks messages of the helper itself; a command cannot know it.
     pub token: String,
-    /// The process that started the helper. When it ends, so does the command.
+    /// The process that started the helper. When it ends, the command ends too.
     pub parent: u32,
     /// The working directory.
     pub folder: Place,
-    /// Confine by the kernel at all.
+    /// Whether the kernel confines the command at all.
     pub confine: bool,
-    /// End if the kernel cannot enforce all of it.
+    /// Whether to fail if the kernel cannot enforce all of it.
     pub strict: bool,
     pub network: bool,
     pub local_sockets: bool,
-    /// Where commands may write besides.
+    /// Other files and folders to which commands may write.
     pub writable: Vec<Place>,
     pub limits: Limits,
-    /// The cgroup that the command enters; in the policy of a run, the one that holds those of its commands.
+    /// The cgroup that the command enters; in the policy of a run, the cgroup that contains those of its commands.
     pub cgroup: Option<PathBuf>,
-    /// Variables of the command that would have the helper load code before it is confined.
+    /// Variables of the command that would make the helper load code before it is confined.
     pub late_variables: Vec<(OsString, OsString)>,
 }
 
 impl Policy {
-    /// That of one command of the run, which works in `folder`.
+    /// The policy of one command of the run, which works in `folder`.
     pub fn of_command(&self, number: u64, folder: Place) -> Self {
         let cgroup = self.cgroup.as_ref();
         Self {
@@ -79,7 +79,7 @@ impl Policy {
         OsString::from_vec(fields.0)
     }
 
-    /// `None` if it is not in our words.
+    /// `None` if it does not have our format.
     pub fn decode(text: &OsStr) -> Option<Self> {
         let mut fields = Reading::of_this_version(text)?;
         let token = fields.text()?.to_owned();
@@ -113,12 +113,12 @@ impl Policy {
     }
 }
 
-/// Bytes after their count: `3:abc`.
+/// Bytes, each sequence after its length: `3:abc`.
 #[derive(Default)]
 pub struct Fields(pub Vec<u8>);
 
 impl Fields {
-    /// Begins with the format, by which a reader of another version knows that it cannot read the rest.
+    /// Starts with the format version, so that a reader of another version rejects the rest.
     pub fn of_this_version() -> Self {
         let mut fields = Self::default();
         fields.put(FORMAT);
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_is_understood_whatever_is_in_the_names() {
+    fn any_policy_is_decoded() {
         let odd = OsString::from_vec(b"/a b\n:\xff".to_vec());
         let place = |path: &OsStr| Place {
             path: path.into(),

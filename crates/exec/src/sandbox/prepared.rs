@@ -1,4 +1,4 @@
-//! A sandbox that stands: finds programs, and makes the process of each command.
+//! A prepared sandbox: finds programs, and creates the process of each command.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -30,26 +30,26 @@ use super::{
     policy,
 };
 
-/// Variables by which the helper itself would load code before it is confined.
+/// Variables that would make the helper load code before it is confined.
 #[cfg(unix)]
 const LOADED_EARLY: [&[u8]; 2] = [b"LD_", b"GLIBC_TUNABLES"];
 
-/// Whether the helper would obey such a variable itself.
+/// Whether such a variable would affect the helper itself.
 #[cfg(unix)]
 pub(super) fn is_loaded_early(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
     LOADED_EARLY.iter().any(|early| name.starts_with(early))
 }
 
-/// What holds the processes of a command together, so that all of them are counted and killed.
+/// How the processes of a command are kept together, to count and kill all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Containment {
-    /// A cgroup of the kernel: no process leaves it.
+    /// A cgroup of the kernel, which no process can leave.
     Cgroup,
-    /// Processes are looked at ten times a second. They are known by their descent, group, session and environment.
+    /// Processes are checked ten times a second and identified by descent, group, session and environment.
     ProcessTracking,
-    /// Their group: a process that leaves it is out of reach.
+    /// Their process group; a process that leaves it is not found.
     ProcessGroup,
 }
 
@@ -63,7 +63,8 @@ impl fmt::Display for Containment {
     }
 }
 
-/// A [`Sandbox`](super::Sandbox) for the commands of one run. What was started for it ends when it is dropped.
+/// A [`Sandbox`](super::Sandbox) for the commands of one run. Processes that were started for it end when it is
+/// dropped.
 #[derive(Debug)]
 pub struct Prepared {
     pub(super) programs: Programs,
@@ -71,7 +72,7 @@ pub struct Prepared {
     pub(super) not_in_force: Vec<String>,
     pub(super) limits: Limits,
     pub(super) next: Arc<AtomicU64>,
-    /// What commands work in and write to, held open for as long as the run lasts.
+    /// The folders and files of commands, held open during the run.
     #[cfg(unix)]
     pub(super) places: Mutex<Vec<Held>>,
     /// How commands are started through the helper, if they are.
@@ -85,13 +86,13 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// What the kernel does not enforce here although it was asked for: empty unless the mode is
+    /// The requested rules that the kernel does not enforce here; empty unless the mode is
     /// [`BestEffort`](super::SandboxMode::BestEffort).
     pub fn not_in_force(&self) -> &[String] {
         &self.not_in_force
     }
 
-    /// What holds the processes of a command together.
+    /// How the processes of a command are kept together.
     pub fn containment(&self) -> Containment {
         #[cfg(target_os = "linux")]
         return match &self.confinement {
@@ -102,26 +103,26 @@ impl Prepared {
         Containment::ProcessGroup
     }
 
-    /// The file that `program` means to a command in `folder`: a name is looked up in the `PATH` of commands, a
-    /// path is taken from `folder`.
+    /// The file that `program` refers to for a command in `folder`: a name is searched in the `PATH` of commands, a
+    /// path is relative to `folder`.
     ///
     /// # Errors
-    /// A [critical](Error::is_critical) one if there is no such program, or it is not allowed.
+    /// A [critical](Error::is_critical) one if the program does not exist or is not allowed.
     pub fn resolve(&self, program: &OsStr, folder: &Path) -> Result<PathBuf, Error> {
         Ok(self.find(program, folder)?)
     }
 
-    /// The same, and what is wrong with the program.
+    /// The same, with the reason why the program is unusable.
     pub(crate) fn find(&self, program: &OsStr, folder: &Path) -> Result<PathBuf, Unusable> {
         self.programs.resolve(program, folder)
     }
 
-    /// A command that runs `program`, as [`resolve`](Self::resolve) found it, in `folder`, and may write there.
+    /// A command that runs `program`, as returned by [`resolve`](Self::resolve), in `folder`, and may write there.
     pub fn command(&self, program: &Path, arguments: &[OsString], folder: &Path) -> Confined {
         self.numbered(None, program, arguments, folder)
     }
 
-    /// The number is that of its helper, if that has one.
+    /// `number` is that of its helper, if there is one.
     fn numbered(
         &self,
         number: Option<u64>,
@@ -170,7 +171,7 @@ impl Prepared {
         }
     }
 
-    /// The same for `Confined::start_piped`, which may find its helper waiting.
+    /// The same for `Confined::start_piped`, which may use a waiting helper.
     pub(crate) fn piped_command(
         &self,
         program: &Path,
@@ -187,7 +188,7 @@ impl Prepared {
                 let variables = variables.filter(|(name, _)| *name != policy::VARIABLE);
                 let variables = variables.filter_map(|(name, value)| Some((name, value?)));
                 let policy = policy::Policy {
-                    // The helper is in it already.
+                    // The helper is in the cgroup already.
                     cgroup: None,
                     folder: self.place_of(folder),
                     ..starter.confinement.policy.clone()
@@ -233,7 +234,7 @@ impl Prepared {
                 places.push(held);
                 place
             }
-            // The helper will say why.
+            // The helper will report the reason.
             Err(_) => Place {
                 path: folder.to_owned(),
                 ..Place::default()

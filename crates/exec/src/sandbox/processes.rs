@@ -1,4 +1,4 @@
-//! Processes as `/proc` shows them.
+//! Reads processes from `/proc`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{self, File};
@@ -6,25 +6,25 @@ use std::io::{self, Read};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A process: the number alone may be another one's later.
+/// Identifies a process; its number alone may be reused later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {
     pub pid: i32,
-    /// When it started, in ticks since the machine did.
+    /// Time of its start, in ticks since the machine started.
     pub started: u64,
 }
 
 impl Identity {
-    /// Kills it, whatever it does against that.
+    /// Kills it; it cannot prevent that.
     pub fn kill(self) {
         if let Some(pid) = Pid::from_raw(self.pid) {
-            // One that has ended is as good as killed.
+            // An error means that it has ended already.
             let _ = kill_process(pid, Signal::KILL);
         }
     }
 }
 
-/// What there is to know of a process at a moment.
+/// Properties of a process at one moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Process {
     pub identity: Identity,
@@ -34,7 +34,7 @@ pub struct Process {
     pub threads: u64,
     /// Memory that it uses or shares, in pages.
     pub resident: u64,
-    /// It has ended, and nobody has asked how.
+    /// It has ended and was not reaped.
     pub ended: bool,
 }
 
@@ -44,7 +44,7 @@ impl Process {
         if !process.ended || process.threads < 2 {
             return Some(process);
         }
-        // Its first thread has ended, but others have not: these know of its memory.
+        // Its first thread has ended, but others have not: their entries have the memory.
         Some(live_thread(pid).map_or(process, |(_, thread)| Self {
             resident: thread.resident,
             ended: false,
@@ -53,11 +53,11 @@ impl Process {
     }
 
     fn read(path: &str) -> Option<Self> {
-        // The fields below are within the first bytes, which the kernel gives at once.
+        // The fields below are within the first bytes, which the kernel returns in one read.
         let mut text = [0; 1024];
         let length = File::open(path).ok()?.read(&mut text).ok()?;
         let text = String::from_utf8_lossy(&text[..length]);
-        // The name before it may hold anything, also bytes that are not UTF-8.
+        // The name before it may contain anything, also bytes that are not UTF-8.
         let (_, rest) = text.rsplit_once(") ")?;
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
         let number = |field: usize| fields.get(field - 3)?.parse().ok();
@@ -76,7 +76,7 @@ impl Process {
     }
 }
 
-/// A thread of the process that has not ended, by its number.
+/// A thread of the process that has not ended, with its number.
 fn live_thread(pid: i32) -> Option<(i32, Process)> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
     let mut threads = threads.filter_map(|thread| {
@@ -89,7 +89,7 @@ fn live_thread(pid: i32) -> Option<(i32, Process)> {
     threads.find(|(_, thread)| !thread.ended)
 }
 
-/// The memory of a process in bytes, each page that it shares in equal parts with those it shares it with.
+/// The memory of a process in bytes; each shared page is divided equally among the processes that share it.
 pub fn proportional_memory(pid: i32) -> Option<u64> {
     let rollup = |pid: i32| {
         let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"));
@@ -101,7 +101,7 @@ pub fn proportional_memory(pid: i32) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// The value of a variable in the environment that a process was started with.
+/// The value of a variable in the environment with which a process was started.
 pub fn variable(pid: i32, name: &str) -> Option<Vec<u8>> {
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
     let of = |line: &[u8]| {
@@ -135,9 +135,9 @@ pub fn children(pid: i32, thread: Option<i32>) -> Vec<i32> {
         .collect()
 }
 
-/// All that descends from a process and still has its parents, those before their children.
+/// All descendants of a process whose parents still exist, parents before their children.
 pub fn descendants(ancestor: i32) -> Vec<Process> {
-    // Some kernels do not tell the children of a process.
+    // Some kernels do not list the children of a process.
     if fs::exists(format!("/proc/{ancestor}/task/{ancestor}/children")).unwrap_or(false) {
         let mut found = Vec::new();
         let mut waiting: VecDeque<i32> = children(ancestor, None).into();
@@ -163,7 +163,7 @@ pub fn descendants(ancestor: i32) -> Vec<Process> {
     found
 }
 
-/// What traces a process, if it descends from this one.
+/// The tracer of a process, if it is a descendant of this process.
 pub fn tracer(pid: i32) -> Option<Identity> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = text
@@ -177,7 +177,7 @@ pub fn tracer(pid: i32) -> Option<Identity> {
     tracer.map(|tracer| tracer.identity)
 }
 
-/// Kills a process and all that descends from it, also what it starts meanwhile.
+/// Kills a process and all its descendants, including those that it starts meanwhile.
 pub fn kill_tree(root: Identity) {
     let mut killed = HashSet::new();
     loop {

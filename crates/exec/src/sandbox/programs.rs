@@ -1,4 +1,4 @@
-//! Which file a program's name means, and whether it may be run.
+//! Which file a program's name refers to, and whether it may be run.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -12,9 +12,9 @@ use super::environment::DEFAULT_PATH;
 /// Why a program is not run.
 #[derive(Debug)]
 pub enum Unusable {
-    /// There is none, or it cannot be executed.
+    /// It does not exist, or cannot be executed.
     Missing(String),
-    /// It is not on the list.
+    /// It is not in the allow-list.
     NotAllowed(String),
 }
 
@@ -26,7 +26,7 @@ impl From<Unusable> for Error {
     }
 }
 
-/// Finds programs as commands would find them, and knows which are allowed.
+/// Finds programs as commands would find them, and checks the allow-list.
 #[derive(Debug)]
 pub struct Programs {
     path: OsString,
@@ -37,13 +37,13 @@ pub struct Programs {
 /// A program that may be run.
 #[derive(Debug)]
 struct Allowed {
-    /// As it was named.
+    /// The name as it was given.
     name: OsString,
     place: PathBuf,
     version: Version,
 }
 
-/// What is not the same any more when a file was replaced or written to.
+/// Properties that change when a file is replaced or written to.
 #[derive(Debug, PartialEq, Eq)]
 struct Version {
     device_and_inode: (u64, u64),
@@ -70,7 +70,7 @@ impl Version {
 }
 
 impl Programs {
-    /// Allows every program; `path` is the value of `PATH`, if it has one.
+    /// Allows every program; `path` is the value of `PATH`, if set.
     pub fn all(path: Option<OsString>) -> Self {
         Self {
             path: path.unwrap_or_else(|| DEFAULT_PATH.into()),
@@ -78,7 +78,7 @@ impl Programs {
         }
     }
 
-    /// Looks in `path`, the value of `PATH`. A program that is allowed must exist.
+    /// Searches in `path`, the value of `PATH`. Allowed programs must exist.
     pub fn new(path: OsString, allowed: Option<&[OsString]>, folder: &Path) -> Result<Self, Error> {
         let mut programs = Self {
             path,
@@ -99,7 +99,7 @@ impl Programs {
         Ok(programs)
     }
 
-    /// The file that `program` means to a command in `folder`, if it may be run.
+    /// The file that `program` refers to for a command in `folder`, if it may be run.
     pub fn resolve(&self, program: &OsStr, folder: &Path) -> Result<PathBuf, Unusable> {
         let found = self.find(program, folder)?;
         let Some(allowed) = &self.allowed else {
@@ -143,7 +143,7 @@ impl Programs {
                 ))),
             };
         }
-        // A relative folder in PATH means another one wherever a command works, and one that it can
+        // A relative folder in PATH means a different folder for each working folder, possibly one that the command can
         // write to.
         let folders = std::env::split_paths(&self.path).filter(|folder| folder.is_absolute());
         let mut denied = None;
@@ -165,7 +165,7 @@ impl Programs {
     }
 }
 
-/// The one component of a bare name.
+/// The only component of a bare name.
 fn plain(name: &Path) -> Option<Component<'_>> {
     let ends_plain = !name.as_os_str().as_encoded_bytes().ends_with(b"/");
     let first = name.components().next();
@@ -198,8 +198,8 @@ fn executable(file: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Where a program is, whichever way leads to its folder. The last link is not followed: where one binary is
-/// many programs by its name, each is allowed for itself.
+/// The path of a program, independent of links to its folder. The last link is not followed: if one binary is
+/// several programs by its name, each is allowed separately.
 fn place_of(file: &Path) -> PathBuf {
     match (file.parent().map(Path::canonicalize), file.file_name()) {
         (Some(Ok(folder)), Some(name)) => folder.join(name),
@@ -207,7 +207,7 @@ fn place_of(file: &Path) -> PathBuf {
     }
 }
 
-/// The error of a command that is not started because of what it is.
+/// The error of a command that is not started because of its program.
 pub fn refused(message: String) -> Error {
     Error::new(ErrorKind::Invalid, message).with_critical()
 }
@@ -218,8 +218,8 @@ mod tests {
 
     use super::*;
 
-    /// A folder `bin` with the programs `tool` and `other`, links `link` (to `tool`) and `multi` (to
-    /// `other`), and a file that is no program.
+    /// A folder `bin` with the programs `tool` and `other`, links `link` (to `tool`) and `multi` (to `other`), and a
+    /// file that is not a program.
     fn site() -> tempfile::TempDir {
         let site = tempfile::tempdir().unwrap();
         let bin = site.path().join("bin");
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_list_whatever_is_found_may_run() {
+    fn without_an_allow_list_every_program_may_run() {
         let site = site();
         let programs = programs(&site, None);
         let work = site.path().join("work");
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_smuggles_nothing_in() {
+    fn a_link_does_not_bypass_the_allow_list() {
         let site = site();
         let programs = programs(&site, Some(&["multi"]));
         assert!(programs.resolve("multi".as_ref(), site.path()).is_ok());
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn relative_folders_in_path_are_not_looked_in() {
+    fn relative_folders_in_path_are_ignored() {
         let site = site();
         let programs = Programs::new("bin::.".into(), None, site.path()).unwrap();
         assert!(programs.resolve("tool".as_ref(), site.path()).is_err());

@@ -1,7 +1,7 @@
-//! Removes a folder with all that commands left in it, however deep it is and whatever its rights are.
+//! Removes a folder with everything that commands left in it, at any depth and with any permissions.
 //!
-//! Unlike `remove_dir_all` it holds two folders open at a time and does not recurse, since commands can make a tree that is
-//! deeper than the number of open files allows, and than any path is long.
+//! Unlike `remove_dir_all`, it holds only two folders open at a time and does not recurse, because commands can
+//! create a tree that is deeper than the limits of open files and path lengths.
 
 use std::ffi::{CString, OsStr};
 use std::fmt;
@@ -14,10 +14,10 @@ use rustix::fs::{
 };
 use rustix::io::{self, Errno};
 
-/// What could not be removed.
+/// The entries that could not be removed.
 #[derive(Debug)]
 pub struct Left {
-    /// Files and folders that refused, without the folders that hold them.
+    /// Number of files and folders that could not be removed, without their parent folders.
     count: u64,
     first: PathBuf,
     why: Errno,
@@ -25,7 +25,7 @@ pub struct Left {
 
 impl fmt::Display for Left {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Quoted, since a name may hold line ends.
+        // Quoted, because a name may contain line ends.
         write!(f, "cannot remove {:?}: {}", self.first, self.why)?;
         match self.count {
             1 => Ok(()),
@@ -37,13 +37,13 @@ impl fmt::Display for Left {
 /// A folder on the way down.
 struct Level {
     name: CString,
-    /// By which it is known on the way back up.
+    /// Identifies the folder on the way back up.
     place: (u64, u64),
     /// Its folders that were not entered yet.
     folders: Vec<CString>,
 }
 
-/// Removes the folder, and as much as it can of what is in it.
+/// Removes the folder, and as much of its contents as possible.
 pub fn tree(path: &Path) -> Result<(), Left> {
     let mut left = None;
     match remove(path, &mut left) {
@@ -70,7 +70,7 @@ fn remove(path: &Path, left: &mut Option<Left>) -> io::Result<()> {
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL)?;
     let mut folder = open(CWD, &name)?;
     let mut levels = vec![level(&folder, name)?];
-    // Each level says where what refused is. The path of the whole is the name of the first one.
+    // The error gives the full path, from the name of the first level on.
     let place = |levels: &[Level], name: &CString| {
         let names = levels.iter().map(|level| &level.name).chain([name]);
         names
@@ -101,7 +101,7 @@ fn remove(path: &Path, left: &mut Option<Left>) -> io::Result<()> {
         let up = openat(&folder, c"..", FOLDER, Mode::empty())?;
         let about = fstat(&up)?;
         if (about.st_dev, about.st_ino) != above.place {
-            // Somebody moved it meanwhile: the folder there now is not ours.
+            // The folder was moved meanwhile: the one at this path is another one.
             return Err(Errno::STALE);
         }
         folder = up;
@@ -117,7 +117,7 @@ fn remove(path: &Path, left: &mut Option<Left>) -> io::Result<()> {
     Ok(())
 }
 
-/// That a folder is not empty needs no mention if what is in it was mentioned.
+/// A non-empty folder needs no separate message if its contents were reported.
 fn held_back(why: Errno, left: &Option<Left>) -> io::Result<()> {
     match (why, left) {
         (Errno::NOTEMPTY | Errno::EXIST, Some(_)) => Ok(()),
@@ -130,7 +130,7 @@ const FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// Opens a folder, with the right to read it if it is ours and lacks that.
+/// Opens a folder; if it is ours and not readable, makes it readable first.
 fn open(above: BorrowedFd<'_>, name: &CString) -> io::Result<OwnedFd> {
     match openat(above, name, FOLDER, Mode::empty()) {
         Err(Errno::ACCESS) => {
@@ -151,14 +151,15 @@ fn level(folder: &OwnedFd, name: CString) -> io::Result<Level> {
     })
 }
 
-/// Removes all files of the deepest folder, and notes its folders.
+/// Removes all files of the deepest folder, and records its folders.
 fn clear(
     folder: &OwnedFd,
     levels: &mut [Level],
     left: &mut Option<Left>,
     place: impl Fn(&[Level], &CString) -> PathBuf,
 ) {
-    // Some file systems leave out entries while others are removed, so it is read until nothing more can go.
+    // Some file systems omit entries while others are removed, so the folder is read until nothing more can be
+    // removed.
     loop {
         let (mut gone, mut folders, mut refused) = (false, Vec::new(), Vec::new());
         let Ok(entries) = Dir::read_from(folder) else {
@@ -176,7 +177,7 @@ fn clear(
             match unlink(folder, name) {
                 Ok(()) => gone = true,
                 Err(Errno::NOENT) => {}
-                // The file system did not tell its type.
+                // The file system did not report the type.
                 Err(Errno::ISDIR) => folders.push(name.to_owned()),
                 Err(why) => refused.push((name.to_owned(), why)),
             }
@@ -188,7 +189,7 @@ fn clear(
             add(left, place(levels, &name), why);
         }
         if !folders.is_empty() {
-            // What is in it can be removed only with the right to write to it.
+            // Its contents can be removed only with write permission for it.
             let _ = fchmod(folder, Mode::RWXU);
         }
         if let Some(level) = levels.last_mut() {
@@ -215,7 +216,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
-    fn a_tree_of_any_depth_goes_and_what_its_links_lead_to_stays() {
+    fn a_tree_of_any_depth_is_removed_without_following_links() {
         let site = tempfile::tempdir().unwrap();
         fs::write(site.path().join("kept"), "kept").unwrap();
         let root = site.path().join("root");
@@ -223,7 +224,7 @@ mod tests {
         fs::create_dir_all(root.join("wide/b/c")).unwrap();
         symlink(site.path(), root.join("wide/b/link")).unwrap();
         fs::write(root.join("wide/odd\n name"), "").unwrap();
-        // Deeper than the open files of a process, and than a path is long.
+        // Deeper than the limits of open files and path lengths.
         let mut folder = openat(CWD, &root, FOLDER, Mode::empty()).unwrap();
         for _ in 0..5000 {
             rustix::fs::mkdirat(&folder, c"down", Mode::RWXU).unwrap();
@@ -236,9 +237,9 @@ mod tests {
         assert!(tree(&root).is_ok(), "nothing is left to do");
     }
 
-    /// Of root the kernel asks for no rights.
+    /// The kernel does not check permissions for root.
     #[test]
-    fn rights_that_are_missing_are_taken() {
+    fn missing_permissions_are_added() {
         let site = tempfile::tempdir().unwrap();
         let root = site.path().join("root");
         fs::create_dir_all(root.join("none/inner")).unwrap();
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_is_said_once() {
+    fn remaining_files_are_reported_once() {
         let left = |count| Left {
             count,
             first: "/tmp/a\nb".into(),

@@ -1,4 +1,4 @@
-//! What a run keeps beside its commands: a folder, the watchdog, and the inheritance of orphans.
+//! Resources of a run: a folder, the watchdog, and the adoption of orphans.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -28,21 +28,22 @@ use super::remove;
 use super::watchdog::{LAST_LOOKS, WATCH};
 use crate::reap;
 
-/// The runs of this process, which inherits the orphans of their commands, each by the input of its watchdog.
+/// The runs of this process, which adopts the orphans of their commands; each is represented by the input of its
+/// watchdog.
 static RUNS: Mutex<Vec<Arc<File>>> = Mutex::new(Vec::new());
 
-/// The watchdog may take so long to remove what commands left in their temporary folder.
+/// Maximum time in which the watchdog removes what commands left in their temporary folder.
 const LAST_WORK: Duration = Duration::from_secs(300);
 
-/// Lives as long as the last command of it.
+/// Lives as long as the last command of the run.
 #[derive(Debug)]
 pub struct Run {
-    /// Unlike that of any other run.
+    /// Unique among all runs.
     pub id: String,
     pub folder: PathBuf,
-    /// This process starts nothing but commands.
+    /// This process starts only commands.
     pub owns_children: bool,
-    /// The cgroup that holds those of the commands, if there can be one.
+    /// The cgroup that contains those of the commands, if cgroups are available.
     pub cgroups: Option<Tree>,
     watchdog: Child,
     input: Option<Arc<File>>,
@@ -53,12 +54,12 @@ pub struct Run {
 struct Reports {
     output: BufReader<ChildStdout>,
     unread: Vec<u8>,
-    /// Why commands were killed, until somebody asks.
+    /// Why commands were killed, until the reason is read.
     reasons: HashMap<u64, String>,
 }
 
 impl Run {
-    /// Starts the watchdog. With `contain` each command shall get a cgroup.
+    /// Starts the watchdog. With `contain`, each command gets a cgroup.
     pub fn start(
         helper: &HelperProgram,
         limits: &Limits,
@@ -75,7 +76,7 @@ impl Run {
         });
         let mut runs = RUNS.lock();
         for other in runs.iter() {
-            // Children that its watchdog does not know may be this run's from now on.
+            // From now on, children that the other run's watchdog does not know may belong to this run.
             let _ = other.as_ref().write_all(&News::NotAlone.line());
         }
         let orders = Orders {
@@ -95,7 +96,7 @@ impl Run {
         let input = Arc::new(input);
         runs.push(input.clone());
         if runs.len() == 1 {
-            // Without it, what a command leaves behind is found by the watchdog alone.
+            // Without adoption, only the watchdog finds the processes that a command leaves behind.
             let _ = set_child_subreaper(Some(rustix::process::getpid()));
         }
         Ok(Self {
@@ -113,7 +114,7 @@ impl Run {
         })
     }
 
-    /// The folder for files that commands need for a moment.
+    /// The folder for temporary files of commands.
     pub fn temporary(&self) -> PathBuf {
         self.folder.join("tmp")
     }
@@ -123,15 +124,16 @@ impl Run {
         self.watchdog.id().cast_signed()
     }
 
-    /// Tells the watchdog of a command, by a pipe that no command can reach: it kills what it is told to watch.
+    /// Announces a command to the watchdog, through a pipe that no command can access, because the watchdog kills every
+    /// process that it is told to watch.
     pub fn announce(&self, news: News) -> std::io::Result<()> {
         let input = self.input.as_deref();
         let mut input = input.ok_or(std::io::ErrorKind::BrokenPipe)?;
-        // Short lines of several threads go into a pipe whole.
+        // Short lines of several threads are written to a pipe atomically.
         input.write_all(&news.line())
     }
 
-    /// Why the watchdog killed this command, if it did.
+    /// The reason if the watchdog killed this command.
     pub fn reason(&self, number: u64) -> Option<String> {
         let mut reports = self.reports.lock();
         let Reports {
@@ -139,7 +141,7 @@ impl Run {
             unread,
             reasons,
         } = &mut *reports;
-        // It does not block: whatever was said of a command was said before the command was killed.
+        // It does not block: everything about a command was written before the command was killed.
         let _ = output.read_to_end(unread);
         let whole = unread
             .iter()
@@ -171,7 +173,7 @@ fn start_watchdog(
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        // A Ctrl-C at the terminal is not for it: it has to see the end.
+        // Ctrl-C at the terminal must not reach it, because it has to see the end of the program.
         .process_group(0)
         .spawn()?;
     let (Some(input), Some(output)) = (watchdog.stdin.take(), watchdog.stdout.take()) else {
@@ -197,7 +199,7 @@ fn start_watchdog(
 
 impl Drop for Run {
     fn drop(&mut self) {
-        // The end of its input is its sign to end all that is left.
+        // The end of its input is the signal to kill everything that is left.
         let mut runs = RUNS.lock();
         if let Some(input) = self.input.take() {
             runs.retain(|of_run| !Arc::ptr_eq(of_run, &input));
@@ -215,7 +217,7 @@ impl Drop for Run {
 }
 
 impl Run {
-    /// Waits until the watchdog has ended and removed all, and does what it could not.
+    /// Waits until the watchdog has ended and removed everything, and does what it could not.
     fn end_watchdog(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.watchdog);
         let ended = reap::reap(pid, LAST_WORK, || {
@@ -239,17 +241,17 @@ impl Run {
     }
 }
 
-/// Kills what commands left behind so well hidden that it could not be told from children of others.
+/// Kills processes that commands left behind and that could not be distinguished from other children before.
 fn end_children() {
     use rustix::process::{Pid, getpid};
 
     let own = getpid().as_raw_nonzero().get();
     let until = Instant::now() + reap::AFTER_KILL;
     let mut done = HashSet::new();
-    // What its parents leave on their way out is inherited in turn.
+    // The children of the killed processes are adopted in turn.
     for _ in 0..LAST_LOOKS {
         let mut children = processes::children(own, None);
-        // One that is given up stays.
+        // An abandoned process stays.
         children.retain(|&pid| done.insert(pid));
         if children.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! System calls that are refused to a command, because no right to a file stands in their way.
+//! System calls that are forbidden to a command because no file permission controls them.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,12 @@ use seccompiler::{
 
 use super::policy::Policy;
 
-/// Bits by which the types of sockets (the lowest four bits) differ from those with a connection, `SOCK_STREAM` and
-/// `SOCK_SEQPACKET`: a type that has one of them is another one. Three rules cost less than one for each type.
+/// Bits that distinguish socket types (the lowest four bits) from the connection-oriented ones, `SOCK_STREAM` and
+/// `SOCK_SEQPACKET`: a type that has one of these bits is not connection-oriented. Three rules cost less than one
+/// for each type.
 const OTHER_TYPES: [(u64, u64); 3] = [(1, 0), (2, 2), (8, 8)];
 
-/// Refuses them for good, to this process and all that it starts.
+/// Forbids them permanently, to this process and all its future children.
 pub fn restrict(policy: &Policy) -> Result<(), Error> {
     let filter = SeccompFilter::new(
         rules(policy)?,
@@ -27,17 +28,17 @@ pub fn restrict(policy: &Policy) -> Result<(), Error> {
     seccompiler::apply_filter(&program)
 }
 
-/// Marks the numbers of the x32 convention, which x86-64 kernels may offer too.
+/// Marks the numbers of the x32 convention, which x86-64 kernels may also support.
 const X32: u32 = if cfg!(target_arch = "x86_64") {
     0x4000_0000
 } else {
     0
 };
 
-/// The beginning of the filter answers some calls as a kernel does that does not know them. By `clone3` a process can be
-/// started in another cgroup, and a structure hides that from a filter; the C library then uses `clone`. The calls of the
-/// x32 convention are the other calls under other numbers. `seccompiler` has no rule for bits of the number, and a second
-/// filter would cost each command more time.
+/// The beginning of the filter answers some calls as an older kernel without these calls would. `clone3` can start
+/// a process in another cgroup, and a filter cannot see that because the argument is a structure; the C library
+/// then uses `clone`. The calls of the x32 convention are the other calls under different numbers. `seccompiler`
+/// has no rule for bits of the number, and a second filter would cost each command more time.
 const ABSENT: [sock_filter; 4] = {
     const fn step(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
         let code = code as u16;
@@ -54,7 +55,7 @@ const ABSENT: [sock_filter; 4] = {
     ]
 };
 
-/// For each call the cases in which it is refused; without any, it always is.
+/// The cases in which each call is refused; a call without cases is always refused.
 fn rules(policy: &Policy) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     let mut sockets = vec![];
     if policy.network {
@@ -73,7 +74,7 @@ fn rules(policy: &Policy) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
         socket.push(SeccompRule::new(other_families)?);
     }
     if policy.network {
-        // Of the kernel's own sockets only the one that tells addresses and routes.
+        // Of the kernel's own sockets, only the one for addresses and routes is allowed.
         socket.push(SeccompRule::new(vec![
             case(0, SeccompCmpOp::Eq, AF_NETLINK.cast_unsigned().into())?,
             case(
@@ -88,27 +89,27 @@ fn rules(policy: &Policy) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     let family = case(0, SeccompCmpOp::Ne, AF_UNIX.cast_unsigned().into())?;
     let mut pairs = vec![SeccompRule::new(vec![family])?];
     if !policy.local_sockets {
-        // One half of a pair without a connection can be turned to any socket in the file system. Which
-        // types are made one is the kernel's choice (SOCK_RAW is), so that only those with one are let through.
+        // One end of a pair without a connection can be connected to any socket in the file system. The kernel decides
+        // which types are connectionless (SOCK_RAW is), so only connection-oriented types are allowed.
         for (mask, bits) in OTHER_TYPES {
             let other = case(1, SeccompCmpOp::MaskedEq(mask), bits)?;
             pairs.push(SeccompRule::new(vec![other])?);
         }
     }
     refused.insert(libc::SYS_socketpair, pairs);
-    // Its operations pass by this filter, those on sockets too.
+    // Its operations bypass this filter, including those on sockets.
     refused.insert(libc::SYS_io_uring_setup, vec![]);
-    // Limits of other processes of the same user: too low, they kill.
+    // Limits of other processes of the same user: a limit that is too low kills them.
     let of_others = case(0, SeccompCmpOp::Ne, 0)?;
     refused.insert(
         libc::SYS_prlimit64,
         vec![SeccompRule::new(vec![of_others])?],
     );
-    // Keys that the user's session keeps in the kernel.
+    // Keys that the kernel stores for the user's session.
     for keys in [libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl] {
         refused.insert(keys, vec![]);
     }
-    // Typing into the terminal that batchwright was started from.
+    // Writing input to the terminal from which batchwright was started.
     let typing = [libc::TIOCSTI, libc::TIOCLINUX].map(|request| {
         let request = case(1, SeccompCmpOp::Eq, u64::from(request as u32))?;
         Ok(SeccompRule::new(vec![request])?)
@@ -118,7 +119,7 @@ fn rules(policy: &Policy) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     Ok(refused)
 }
 
-/// A condition on an argument, of which the kernel looks at the lower half.
+/// A condition on an argument; the kernel compares the lower half.
 fn case(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompCondition, Error> {
     Ok(SeccompCondition::new(
         argument,
@@ -134,7 +135,7 @@ mod tests {
     use libc::{SOCK_SEQPACKET, SOCK_STREAM};
 
     #[test]
-    fn only_types_of_sockets_with_a_connection_are_let_through() {
+    fn only_connection_oriented_sockets_are_allowed() {
         let other = |kind: &u64| OTHER_TYPES.iter().any(|(mask, bits)| kind & mask == *bits);
         let connected: Vec<u64> = (0..16).filter(|kind| !other(kind)).collect();
         assert_eq!(connected, [SOCK_STREAM as u64, SOCK_SEQPACKET as u64]);

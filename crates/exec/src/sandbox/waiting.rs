@@ -1,5 +1,5 @@
-//! Helpers that are started before their command is known. The kernel may take more than ten milliseconds to move a
-//! process into a cgroup; a waiting helper has moved while the command before its own was running.
+//! Helpers that are started before their command is known. The kernel may need more than ten milliseconds to move a
+//! process into a cgroup; a waiting helper is moved while the previous command is running.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -19,10 +19,10 @@ use super::run::Run;
 use super::watched::Watched;
 use crate::reap;
 
-/// What a pipe takes at once, so that writing does not wait for the helper.
+/// The number of bytes that a pipe accepts at once, so that writing does not wait for the helper.
 const MOST: usize = 60 * 1024;
 
-/// Starts helpers in advance, one for each thread that starts commands: a helper ends with its thread.
+/// Starts helpers in advance, one for each thread that starts commands, because a helper ends with its thread.
 #[derive(Debug)]
 pub struct Starter {
     pub confinement: Arc<Confinement>,
@@ -37,7 +37,7 @@ impl Starter {
         self.waiting.lock().remove(&thread::current().id())
     }
 
-    /// Starts a helper for the next command of this thread, if none waits.
+    /// Starts a helper for the next command of this thread, unless one waits already.
     pub fn start_next(&self) {
         let thread = thread::current().id();
         if self.waiting.lock().contains_key(&thread) {
@@ -45,7 +45,7 @@ impl Starter {
         }
         match self.start() {
             Ok(waiting) => drop(self.waiting.lock().insert(thread, waiting)),
-            // The next command starts a helper of its own, and reports what is wrong.
+            // The next command starts its own helper, and reports the error.
             Err(error) => log::debug!("no helper can be started in advance: {error}"),
         }
     }
@@ -60,7 +60,7 @@ impl Starter {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        // It is killed as a group from the beginning.
+        // It can be killed as a group from the beginning.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut watched = Watched::new(number, Some(self.run.clone()), policy.cgroup);
         let mut child = watched.spawn(&mut command)?;
@@ -87,7 +87,7 @@ impl Waiting {
         self.watched.number
     }
 
-    /// Lets it become this command.
+    /// Turns it into this command.
     pub fn assign(mut self, assignment: &[u8]) -> io::Result<(Child, Watched)> {
         let input = self.input.take().ok_or(io::ErrorKind::BrokenPipe)?;
         if assignment.len() > MOST {

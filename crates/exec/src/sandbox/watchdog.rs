@@ -1,10 +1,10 @@
-//! The watchdog of a run: this program once more, outside of every sandbox, which measures what commands use
-//! together, kills those that use too much, and kills all of them when batchwright is gone, however it ended.
+//! The watchdog of a run: a second instance of this program, outside of every sandbox. It measures the resources of
+//! each command, kills commands that use too much, and kills all of them when batchwright ends for any reason.
 //!
-//! A process of its own, because a thread does not outlive `kill -9`. It knows a command by the process that
-//! was announced to it, and what belongs to it by cgroup, descent and process group. What has left all of these is
-//! known by a variable of its environment, or because it was seen before. What is known by none of these belongs to no
-//! command that runs, and is killed.
+//! It is a separate process, because a thread does not survive `kill -9`. It identifies a command by the process
+//! that was announced, and its other processes by cgroup, descent and process group. A process that has left all of
+//! these is identified by a variable in its environment, or because it was seen before. All other processes belong
+//! to no running command, and are killed.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
@@ -21,28 +21,28 @@ use super::policy::VARIABLE;
 use super::processes::{self, Identity, Process, variable};
 use super::remove;
 
-/// What the watchdog is started with as its first argument.
+/// The first argument of the watchdog.
 pub const WATCH: &str = "__watch";
 
-/// The variable by which the processes of a command are known: the run, a dot, the number of the command.
+/// The variable that identifies the processes of a command: the run, a dot, the number of the command.
 pub const COMMAND: &str = "BATCHWRIGHT_COMMAND";
 
 const EVERY: Duration = Duration::from_millis(100);
 
-/// How often it looks for what is left at the end, and how long it waits in between.
+/// Number of checks for remaining processes at the end, and the wait between them.
 pub const LAST_LOOKS: u32 = 400;
 const LAST_WAIT: Duration = Duration::from_millis(5);
 
-/// Watches until its standard input ends, then kills what is left, and ends.
+/// Watches until its standard input ends, then kills what is left, and exits.
 pub fn main() -> ! {
     let orders = std::env::var_os(VARIABLE);
     let Some(orders) = orders.and_then(|orders| Orders::decode(&orders)) else {
         eprintln!("another version of batchwright started this one to watch commands");
         std::process::exit(super::helper::FAILED);
     };
-    // Each look reads the news that have arrived, and does not wait for more.
+    // Each check reads the news that have arrived, and does not wait for more.
     let _ = fcntl_setfl(io::stdin(), OFlags::NONBLOCK);
-    // Says that commands can be announced now, and that nothing else comes before them.
+    // Reports that commands can be announced now; nothing else is printed before this line.
     println!("ready");
     let mut watchdog = Watchdog {
         orders,
@@ -61,9 +61,9 @@ struct Watchdog {
     commands: HashMap<u64, Command>,
     /// Commands that are being started.
     starting: HashSet<u64>,
-    /// Children of batchwright that belong to no command, each with the commands that it may be the first process of.
+    /// Children of batchwright that belong to no known command, each with the commands whose first process it may be.
     strays: HashMap<Identity, HashSet<u64>>,
-    /// The beginning of a line of news.
+    /// An incomplete line of news.
     unread: Vec<u8>,
 }
 
@@ -71,7 +71,7 @@ struct Command {
     /// Its first process.
     leader: i32,
     members: HashSet<Identity>,
-    /// Looks since the leader was last seen.
+    /// Number of checks since the leader was last seen.
     without_leader: u32,
     killed: bool,
 }
@@ -88,7 +88,7 @@ impl Command {
 }
 
 impl Watchdog {
-    /// Looks at the announced commands again and again. The end of its input is the end of batchwright or of the run.
+    /// Checks the announced commands repeatedly. The end of its input means that batchwright or the run has ended.
     fn watch(&mut self) {
         while !has_ended(EVERY) {
             self.catch_up();
@@ -127,12 +127,13 @@ impl Watchdog {
         true
     }
 
-    /// Takes all that it was told until now.
+    /// Reads all news that have arrived.
     fn catch_up(&mut self) {
         while self.hear() {}
     }
 
-    /// Counts what each command uses, and kills those that use too much or that ended without their children.
+    /// Measures the resources of each command, and kills commands that use too much or have ended without their
+    /// children.
     fn look(&mut self) {
         if self.commands.is_empty() && !self.orders.owns_children {
             return;
@@ -156,7 +157,7 @@ impl Watchdog {
                 .any(|process| process.identity.pid == command.leader);
             command.without_leader = if led { 0 } else { command.without_leader + 1 };
             command.members = alive.clone().map(|process| process.identity).collect();
-            // One that has ended takes a number as long as its parent does not ask how. Batchwright does.
+            // A process that has ended occupies a number until its parent reaps it, which batchwright does.
             let counted =
                 |process: &&Process| !process.ended || process.parent != self.orders.batchwright;
             let counted: Vec<_> = of_it.iter().filter(counted).copied().collect();
@@ -173,7 +174,7 @@ impl Watchdog {
             .retain(|_, command| command.without_leader <= 2 || !command.members.is_empty());
     }
 
-    /// Kills commands whose cgroups hold too many processes. A fork bomb grows too fast to look at each process first.
+    /// Kills commands whose cgroups contain too many processes. A fork bomb grows too fast for a check of each process.
     fn end_crowds(&mut self) {
         let Some((cgroups, limit)) = self.orders.cgroups.as_ref().zip(self.orders.processes) else {
             return;
@@ -186,7 +187,7 @@ impl Watchdog {
         }
     }
 
-    /// Kills what was left behind by a command that has ended, or hides from the one that runs.
+    /// Kills processes that a finished command left behind, or that hide from the running one.
     fn end_strays(&mut self, descendants: &[Process], assigned: &[(u64, Process)]) {
         if !self.orders.owns_children {
             return;
@@ -220,8 +221,8 @@ impl Watchdog {
         self.assign(&processes::descendants(self.orders.batchwright))
     }
 
-    /// Which command each process belongs to: those in the cgroups of commands, and of these descendants the others.
-    /// Parents come before their children.
+    /// The command of each process: the processes in the cgroups of commands, and these descendants. Parents come
+    /// before their children.
     fn assign(&self, descendants: &[Process]) -> Vec<(u64, Process)> {
         let mut of_pid: HashMap<i32, u64> = HashMap::new();
         let found: HashSet<i32> = descendants
@@ -278,7 +279,7 @@ impl Watchdog {
         self.commands.contains_key(&number).then_some(number)
     }
 
-    /// Kills all of a command. Its reason is told first, so that it is known when the end is seen.
+    /// Kills all processes of a command. The reason is reported first, so that it is known when the end is noticed.
     fn kill(&mut self, number: u64, reason: Option<String>) {
         let Some(command) = self.commands.get_mut(&number) else {
             return;
@@ -289,7 +290,7 @@ impl Watchdog {
             let mut output = io::stdout().lock();
             let _ = writeln!(output, "{number} {reason}").and_then(|()| output.flush());
         }
-        // What it starts meanwhile, too: a process that has a signal to die of starts no other.
+        // Includes processes that it starts meanwhile; a process with a pending fatal signal starts no others.
         for _ in 0..LAST_LOOKS {
             if let Some(cgroups) = &self.orders.cgroups {
                 cgroup::kill(&cgroups.join(number.to_string()));
@@ -313,7 +314,8 @@ impl Watchdog {
         }
     }
 
-    /// Where what is left may be found: below batchwright, which inherits it, or anywhere once that has ended.
+    /// The processes among which remaining ones are searched: below batchwright, which adopts them, or all processes
+    /// once batchwright has ended.
     fn candidates(&self) -> Vec<Process> {
         let parent = getppid().map(|pid| pid.as_raw_nonzero().get());
         if parent == Some(self.orders.batchwright) {
@@ -323,7 +325,7 @@ impl Watchdog {
         all.filter_map(Process::of).collect()
     }
 
-    /// Kills all that is left of all commands, and removes the folder of the run.
+    /// Kills all remaining processes of all commands, and removes the folder of the run.
     fn end(&mut self) {
         let mut known: HashSet<Identity> = HashSet::new();
         let mut groups: HashSet<i32> = HashSet::new();
@@ -352,7 +354,7 @@ impl Watchdog {
                     left += 1;
                 }
             }
-            // Once more: what was being started was not to be seen.
+            // Check once more, because a process that is being started is not visible.
             quiet = if left == 0 { quiet + 1 } else { 0 };
             if quiet == 2 {
                 break;
@@ -368,13 +370,14 @@ impl Watchdog {
         }
         if let Err(why) = remove::tree(&self.orders.folder) {
             let mut output = io::stdout().lock();
-            // Of no command, but of the run.
+            // Number 0 is not a command: the message concerns the run.
             let _ = writeln!(output, "0 {why}").and_then(|()| output.flush());
         }
     }
 }
 
-/// Waits for the end of its input, at most so long. News do not wake it: there are several for each command.
+/// Waits for the end of its input, at most this long. News do not wake it, because there are several for each
+/// command.
 fn has_ended(longest: Duration) -> bool {
     let until = Instant::now() + longest;
     let stdin = io::stdin();
@@ -389,7 +392,7 @@ fn has_ended(longest: Duration) -> bool {
     }
 }
 
-/// What these processes of one command use too much of.
+/// The limit that these processes of one command exceed.
 fn excess(orders: &Orders, processes: &[Process]) -> Option<String> {
     let threads: u64 = processes.iter().map(|process| process.threads).sum();
     if let Some(limit) = orders.processes.filter(|limit| threads > *limit) {
@@ -411,16 +414,16 @@ fn has_too_many(limit: u64) -> String {
     format!("it had more than {limit} processes and threads; --max-procs N allows more")
 }
 
-/// Why a command was killed that used more memory than it may.
+/// The reason for killing a command that used too much memory.
 pub fn uses_too_much_memory(limit: u64) -> String {
     format!("it used more than {limit} bytes of memory; --max-memory SIZE allows more")
 }
 
-/// How often memory is counted anew because processes ended meanwhile.
+/// Maximum number of times that memory is counted again because processes ended meanwhile.
 const MOST_COUNTS: usize = 5;
 
-/// Whether these processes together use more memory than so many bytes, pages that they share counted once, which
-/// takes longer than to add up what each one has.
+/// Whether these processes together use more than this number of bytes, with shared pages counted once. This takes
+/// longer than adding up the memory of each process.
 fn uses_more(processes: &[Process], limit: u64) -> bool {
     let page = rustix::param::page_size() as u64;
     let again = |process: &Process| {
@@ -429,7 +432,7 @@ fn uses_more(processes: &[Process], limit: u64) -> bool {
     };
     let memory = |process: &Process| {
         let exact = processes::proportional_memory(process.identity.pid);
-        // One that has begun to end has none left.
+        // A process that is ending has no memory left.
         exact
             .or_else(|| Some(again(process)?.resident * page))
             .unwrap_or(0)
@@ -440,7 +443,7 @@ fn uses_more(processes: &[Process], limit: u64) -> bool {
         if used <= limit {
             return false;
         }
-        // What one that ends has shared falls to the others, which count it a second time.
+        // The shared memory of a process that ends is attributed to the others, which would count it a second time.
         let before = counted.len();
         counted.retain(|process| again(process).is_some());
         if counted.len() == before {

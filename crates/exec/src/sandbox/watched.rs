@@ -1,4 +1,4 @@
-//! The process of a command and all that it starts: announced to the watchdog, and killed when this is dropped.
+//! A command's process and all its descendants: announced to the watchdog, and killed when this is dropped.
 
 use std::cell::LazyCell;
 use std::collections::BTreeSet;
@@ -17,13 +17,13 @@ use super::run::Run;
 use super::watchdog::COMMAND;
 use crate::reap;
 
-/// The first processes of commands that were not dropped yet, whether or not anybody waits for them.
+/// The first processes of commands that were not dropped yet, whether or not a thread waits for them.
 static LEADERS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
-/// Held for reading while one is started and not yet among them.
+/// Held for reading while a process is started and not in the set yet.
 static STARTING: RwLock<()> = RwLock::new(());
 
-/// What a command starts, from its first process on.
+/// The processes of a command, from its first one on.
 #[derive(Debug, Default)]
 pub struct Watched {
     pub number: u64,
@@ -68,7 +68,7 @@ impl Watched {
         Ok(child)
     }
 
-    /// Fails if the watchdog has ended: then nobody would enforce the limits of the command.
+    /// Fails if the watchdog has ended: then the limits of the command would not be enforced.
     pub fn announce_start(&self, child: &Child) -> io::Result<()> {
         self.announce(News::Started(self.number, child.id()))
     }
@@ -82,19 +82,19 @@ impl Watched {
         })
     }
 
-    /// Asks how processes ended that commands left behind.
+    /// Reaps processes that commands left behind.
     pub fn reap_orphans(&self) {
         if let Some(run) = &self.run {
             reap_orphans(run);
         }
     }
 
-    /// Why the watchdog killed the command, if it did.
+    /// The reason if the watchdog killed the command.
     pub fn reason(&self) -> Option<String> {
         self.run.as_ref()?.reason(self.number)
     }
 
-    /// Whether the kernel killed processes of it for their memory.
+    /// Whether the kernel killed processes of it because of their memory.
     pub fn ran_out_of_memory(&self) -> bool {
         let cgroup = self.cgroup.as_deref();
         cgroup.is_some_and(cgroup::ran_out_of_memory)
@@ -119,8 +119,8 @@ impl Drop for Watched {
     }
 }
 
-/// Ends what left the process group of a command, and what of it this process has inherited. Such processes
-/// are children of the first thread, which others are started from that is no command's.
+/// Ends processes that left the process group of a command, including those that this process has adopted. Adopted
+/// processes are children of the first thread, which may also have children that belong to no command.
 fn end_strays(run: &Run, number: u64, group: rustix::process::Pid) {
     use rustix::process::{Pid, WaitOptions, waitpgid};
 
@@ -136,7 +136,7 @@ fn end_strays(run: &Run, number: u64, group: rustix::process::Pid) {
         let in_group = process.group == group.as_raw_nonzero().get();
         if process.ended {
             let left = in_group || (run.owns_children && Some(process.session) != *session);
-            // Only its tracer keeps an orphan.
+            // Only its tracer holds an orphan.
             if left && !reap_orphan(pid) && reap::end_tracer(pid) {
                 reap::stray(pid, until);
             }
@@ -147,17 +147,17 @@ fn end_strays(run: &Run, number: u64, group: rustix::process::Pid) {
             reap::stray(pid, until);
         }
     }
-    // Nobody else asks how the rest of the group ended.
+    // No other thread reaps the rest of the group.
     while let Ok(Some(_)) = waitpgid(group, WaitOptions::NOHANG) {}
 }
 
-/// Asks how the processes ended that commands left behind: until then each of them takes a number.
+/// Reaps the processes that commands left behind, because until then each of them occupies a number.
 fn reap_orphans(run: &Run) {
     if !run.owns_children {
         return;
     }
     let first = std::process::id().cast_signed();
-    // The watchdog is in that of this process.
+    // The watchdog is in the session of this process.
     let session = Process::of(first).map(|own| own.session);
     for pid in processes::children(first, Some(first)) {
         let process = Process::of(pid).filter(|process| process.ended);
@@ -169,9 +169,9 @@ fn reap_orphans(run: &Run) {
     }
 }
 
-/// Asks how a child ended, unless a command waits for it. False if its tracer keeps that.
+/// Reaps a child, unless a thread waits for it as a command. False if its tracer holds it.
 fn reap_orphan(pid: rustix::process::Pid) -> bool {
-    // No new command may get the number of one that is gone meanwhile.
+    // No new command may get the number of a process that ends meanwhile.
     let _none = STARTING.write();
     LEADERS
         .lock()

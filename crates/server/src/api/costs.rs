@@ -1,8 +1,7 @@
 //! What was paid.
 
-use batchwright::Ledger;
 use batchwright::progress::Timestamp;
-use batchwright::provider::{Day, LedgerColumn, LedgerRow};
+use batchwright::provider::{ChargeSum, Day, LedgerColumn, LedgerQuery, LedgerRow};
 use serde_json::json;
 
 use crate::app::App;
@@ -23,19 +22,19 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
         Day::of(Timestamp(last.0 - (SHOWN_DAYS - 1) * MILLIS_OF_DAY))
     });
     let by = columns(call)?;
-    let mut ledger = app.queue.ledger(Some(since), until)?;
-    if call.caller.only().is_some() {
-        let own = ledger.charges();
-        let own = own.filter(|charge| call.caller.sees(charge.owner.as_deref()));
-        ledger = own.collect::<Ledger>();
-    }
+    let query = LedgerQuery::by(&by)
+        .between(Some(since), until)
+        .owner(call.caller.only().map(str::to_owned));
+    let rows = app.queue.charge_sums(&query)?;
+    let mut total = ChargeSum::default();
+    rows.iter().for_each(|row| total += row.sum);
     Ok(Response::json(
         200,
         &json!({
             "since": since,
             "until": until,
-            "data": ledger.by(&by),
-            "total": LedgerRow::of(ledger.total()),
+            "data": rows,
+            "total": LedgerRow::of(total),
         }),
     ))
 }

@@ -25,7 +25,8 @@ pub(super) fn readyz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
     let has_lost_queue = app.disk_check.has_lost_queue();
     let queue = (look.is_err() || has_lost_queue).then_some(Cause::Queue);
     let refused_key = queue.is_none() && has_refused_key(app);
-    let waits = refused_key && has_waiting_jobs(app);
+    let waits = app.key_check.delays_jobs(&app.queue, &app.limits);
+    let waits = queue.is_none() && waits.is_ok_and(|waits| waits);
     let api_key = waits.then_some(Cause::ApiKey);
     let causes = [queue, app.disk_check.cause(), api_key];
     let causes: Vec<Cause> = causes.into_iter().flatten().collect();
@@ -60,15 +61,6 @@ pub(super) fn readyz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
 fn has_refused_key(app: &App) -> bool {
     let refusal = app.limits.refusal(&Request::new(""));
     refusal.is_some_and(|error| error.kind() == ErrorKind::Auth)
-}
-
-/// Whether a job waits, whose call shows when the key is accepted again. Without one, and while the queue is paused, the
-/// server has to stay ready: a balancer would send it no request that could show it.
-fn has_waiting_jobs(app: &App) -> bool {
-    let waiting = app.overview.now();
-    waiting.is_ok_and(|overview| {
-        overview["jobs"]["pending"] != 0 && overview["paused"]["queue"] != true
-    })
 }
 
 fn check_queue(app: &App) -> Result<(), Problem> {

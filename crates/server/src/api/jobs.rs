@@ -16,7 +16,7 @@ use crate::problem::Problem;
 use crate::records::{Asked, Claim, HeldKey, Makes, ReadEnd, busy, hash};
 use crate::shapes::ShownJob;
 use crate::tokens::Caller;
-use crate::webhooks::Receiver;
+use crate::webhooks::{self, Receiver};
 
 /// Longest wait for the end of a job.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -134,6 +134,9 @@ fn create_once(
                 }
             }
         }
+    }
+    if is_named {
+        webhooks::free_id(app, held.process)?;
     }
     let queue = held.queue(&app.queue);
     enqueue(app, &queue, caller, held.process, is_named, job)

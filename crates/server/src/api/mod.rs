@@ -46,6 +46,11 @@ pub(crate) const ROUTES: &[Route] = &[
         Change,
         processes::retry,
     ),
+    Route::post(
+        "/api/v1/processes/{process_id}/budget",
+        Change,
+        processes::set_budget,
+    ),
     Route::get("/api/v1/processes/{process_id}/results", Own, results::get),
     Route::delete(
         "/api/v1/processes/{process_id}/results",

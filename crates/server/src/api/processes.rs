@@ -1,7 +1,7 @@
 //! Processes: jobs that were submitted together.
 
-use batchwright::queue::{EnqueueError, ProcessInfo, ProcessState};
-use batchwright::{Error, JobQueue, ProcessId};
+use batchwright::queue::{EnqueueError, ProcessBudget, ProcessInfo, ProcessState};
+use batchwright::{Amount, Error, ErrorKind, JobQueue, ProcessId, Usd};
 use serde_json::{Value, json};
 
 use super::lines::Lines;
@@ -34,7 +34,8 @@ fn shown(app: &App, process: &ProcessState) -> Value {
 
 /// `POST /api/v1/processes`: a job for each line of the body, all of them or none.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    call.takes(&["type", "name"])?;
+    call.takes(&["type", "name", "budget_usd", "budget_tokens"])?;
+    let limit = budget_of(call, ["budget_usd", "budget_tokens"])?;
     let kind = call.query::<String>("type")?;
     let kind = kind.unwrap_or_else(|| "completion".to_owned());
     refuse_unknown(app, &kind)?;
@@ -44,7 +45,12 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let key = once::key(call)?.unwrap_or_else(once::any_key);
     let mut lines = Lines::new(app, &kind, &mut *call.body);
     let given = name.as_deref().unwrap_or_default();
-    let request = |body: [u8; 32]| hash(&[kind.as_bytes(), given.as_bytes(), &body]);
+    let limited = limit.map_or_else(String::new, |limit| limit.to_string());
+    let request = |body: [u8; 32]| {
+        let parts: [&[u8]; 4] = [kind.as_bytes(), given.as_bytes(), &body, limited.as_bytes()];
+        // Requests without a budget are the same as before.
+        hash(&parts[..if limited.is_empty() { 3 } else { 4 }])
+    };
     let asked = Asked {
         makes: Makes::Process,
         ..Asked::default()
@@ -75,6 +81,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let mut info = ProcessInfo::new();
     info.name.clone_from(&name);
     info.owner = call.caller.owner();
+    info.budget = limit.map(ProcessBudget::of);
     // A request that is rejected gives up its key.
     let open = app.check_spending(&call.caller);
     let open = open.and_then(|()| Ok(app.open_jobs(&call.caller)?));
@@ -106,6 +113,46 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             Err(problem)
         }
     }
+}
+
+/// A limit in one of two query parameters: US dollars, or tokens.
+fn budget_of(call: &Call<'_>, [usd, tokens]: [&str; 2]) -> Result<Option<Amount>, Problem> {
+    let dollars = call.query::<f64>(usd)?;
+    let number = call.query::<u64>(tokens)?;
+    let invalid = |what: &str, name: &str| {
+        Problem::invalid(format!("{name}: write {what}")).param(name.to_owned())
+    };
+    match (dollars, number) {
+        (Some(_), Some(_)) => Err(Problem::invalid(format!(
+            "write {usd} or {tokens}, not both"
+        ))),
+        (Some(dollars), None) => match Usd::from_dollars(dollars).filter(|usd| *usd > Usd::ZERO) {
+            Some(limit) => Ok(Some(Amount::Usd(limit))),
+            None => Err(invalid("a positive number of US dollars", usd)),
+        },
+        (None, Some(0)) => Err(invalid("a positive number of tokens", tokens)),
+        (None, Some(number)) => Ok(Some(Amount::Tokens(number))),
+        (None, None) => Ok(None),
+    }
+}
+
+/// `POST /api/v1/processes/{process_id}/budget`: a new limit, which resumes the process.
+pub(super) fn set_budget(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&["usd", "tokens"])?;
+    let id = find(app, call.param("process_id")?)?.process_id;
+    let Some(limit) = budget_of(call, ["usd", "tokens"])? else {
+        return Err(Problem::invalid(
+            "write the new limit: ?usd=12.50 or ?tokens=500000",
+        ));
+    };
+    let set = app.queue.set_budget(id, limit);
+    set.map_err(|error| match error.kind() {
+        ErrorKind::Invalid => Problem::conflict(error.message().to_owned()),
+        _ => error.into(),
+    })?;
+    app.observer.touch(id);
+    app.overview.forget();
+    Ok(Response::json(200, &shown(app, &find(app, id)?)))
 }
 
 fn name_of(call: &Call<'_>) -> Result<Option<String>, Problem> {

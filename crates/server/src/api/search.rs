@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use batchwright::progress::Timestamp;
-use batchwright::queue::{JobFilter, JobState, JobStatus, Pause};
+use batchwright::queue::{JobFilter, JobState, JobStatus, Pause, ProcessBudget, ProcessState};
 use batchwright::{JobId, ProcessId};
 use serde_json::{Value, json};
 
@@ -191,7 +191,26 @@ pub(super) fn pause(app: &App, call: &mut Call<'_>) -> Result<Response, Problem>
 
 /// `POST /api/v1/resume`.
 pub(super) fn resume(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    app.queue.resume(&scope(app, call)?)?;
+    let scope = scope(app, call)?;
+    app.queue.resume(&scope)?;
     app.overview.forget();
+    if let Pause::Process(process) = scope {
+        refuse_over_budget(&processes::find(app, process)?)?;
+    }
     Ok(Response::json(200, &shapes::pauses(&app.queue.pauses()?)))
+}
+
+/// A process that its budget has paused continues with a higher one only.
+fn refuse_over_budget(process: &ProcessState) -> Result<(), Problem> {
+    let why = process.budget.as_ref().and_then(ProcessBudget::why);
+    match why {
+        None => Ok(()),
+        Some(why) => {
+            let id = process.process_id;
+            let why = format!(
+                "{why}. To continue with a higher budget: POST /api/v1/processes/{id}/budget?usd=USD (or ?tokens=N)"
+            );
+            Err(Problem::conflict(why))
+        }
+    }
 }

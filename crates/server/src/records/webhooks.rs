@@ -29,6 +29,8 @@ pub(crate) enum Subject {
     Process(ProcessId),
     Job(JobId),
     Batch(String),
+    /// A deleted process whose id another one has now: its message is still sent.
+    Former(String),
 }
 
 impl fmt::Display for Subject {
@@ -37,6 +39,7 @@ impl fmt::Display for Subject {
             Self::Process(id) => id.fmt(f),
             Self::Job(id) => write!(f, "job_{id}"),
             Self::Batch(id) => f.write_str(id),
+            Self::Former(message) => write!(f, "former_{message}"),
         }
     }
 }
@@ -46,6 +49,9 @@ impl FromStr for Subject {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let odd = |_| Error::new(ErrorKind::Malformed, "a webhook is damaged").with_storage();
+        if let Some(message) = text.strip_prefix("former_") {
+            return Ok(Self::Former(message.to_owned()));
+        }
         match text.strip_prefix("job_") {
             Some(id) => id.parse().map(Self::Job).map_err(odd),
             None if text.starts_with("batch_") => Ok(Self::Batch(text.to_owned())),
@@ -167,6 +173,20 @@ impl Webhook {
         database.run(sql, by).map(drop)
     }
 
+    /// Frees its subject for another webhook. If its message was not delivered, it is still sent, with this body.
+    pub fn set_aside(&self, body: &str, database: &mut dyn Statements) -> Result<(), Error> {
+        let former = Subject::Former(self.message.clone()).to_string();
+        let (subject, message) = (self.subject.to_string(), &*self.message);
+        let sql = "UPDATE #webhooks SET process = ?, body = ?, state = 'due'
+                   WHERE process = ? AND message = ? AND state IN ('waiting', 'due')";
+        let is_open = database.run(sql, by![former, body, subject.clone(), message])? > 0;
+        if !is_open {
+            let sql = "DELETE FROM #webhooks WHERE process = ? AND message = ?";
+            database.run(sql, by![subject, message])?;
+        }
+        Ok(())
+    }
+
     /// Has its message sent again, from the first attempt. False if there is no webhook, or no message yet.
     pub fn send_again(database: &mut dyn Statements, subject: &Subject) -> Result<bool, Error> {
         let sql = "UPDATE #webhooks SET state = 'due', attempts = 0, next_at = 0, error = NULL
@@ -264,6 +284,7 @@ mod tests {
             Subject::Process(ProcessId::new()),
             Subject::Job(JobId::from_bytes(ProcessId::new().bytes())),
             Subject::Batch(batch),
+            Subject::Former(crate::records::files::new_id("msg_")),
         ] {
             let text = subject.to_string();
             assert!(text.len() <= 64, "the column of database servers: {text}");

@@ -193,15 +193,15 @@ fn waits_to_be_alone(app: &App) -> bool {
             Ok(false) => {}
             Err(error) => warn!("webhooks wait: {error}"),
         }
-        let shared = app.records.is_shared();
-        app.webhooks.wait(if shared { LOOK } else { REST });
+        // An earlier process of the server may still be stopping.
+        app.webhooks.wait(LOOK);
     }
     app.records.leave_role(ROLE);
     false
 }
 
 /// The message about the end of this, if it has ended.
-fn message(app: &App, subject: &Subject) -> Result<Option<Value>, Problem> {
+pub(super) fn message(app: &App, subject: &Subject) -> Result<Option<Value>, Problem> {
     let (kind, place, data) = match subject {
         Subject::Process(id) => (
             "process.finished",
@@ -222,6 +222,7 @@ fn message(app: &App, subject: &Subject) -> Result<Option<Value>, Problem> {
                 None => json!({"job_id": id, "status": "consumed"}),
             },
         ),
+        Subject::Former(_) => return Ok(None),
         Subject::Batch(id) => {
             let batch = BatchRecord::get(&mut app.records.single(), id)?;
             let state = batch.map(|batch| batch.state).filter(|state| {

@@ -6,6 +6,7 @@ mod signature;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use batchwright::ProcessId;
 use batchwright::unstable::is_public_address;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -131,7 +132,7 @@ impl Receiver {
         let id = match subject {
             Subject::Process(id) => id.to_string(),
             Subject::Job(id) => id.to_string(),
-            Subject::Batch(_) => return Ok(()),
+            Subject::Batch(_) | Subject::Former(_) => return Ok(()),
         };
         Ok(app.keep_owner(&self.caller, id, OWNER_SECONDS)?)
     }
@@ -186,6 +187,7 @@ pub(crate) fn put(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
         Subject::Process(id) => app.queue.process(*id)?.is_some(),
         Subject::Job(id) => app.queue.job(*id)?.is_some(),
         Subject::Batch(id) => BatchRecord::get(&mut app.records.single(), id)?.is_some(),
+        Subject::Former(_) => false,
     };
     if !is_there {
         let why = format!("{subject} does not exist, or its results were fetched");
@@ -195,6 +197,28 @@ pub(crate) fn put(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     receiver.webhook(subject).put(&mut app.records.single())?;
     app.webhooks.wake();
     Ok(Response::json(201, &shown))
+}
+
+/// Frees the id of a deleted process for a new one, whose owner must not get the webhook of the former: neither its
+/// address nor messages that its secret signs.
+pub(crate) fn free_id(app: &App, process: ProcessId) -> Result<(), Problem> {
+    let subject = Subject::Process(process);
+    let Some(former) = Webhook::get(&mut app.records.single(), &subject)? else {
+        return Ok(());
+    };
+    // Checked after the webhook was read: the process of a newer one exists.
+    if app.queue.process(process)?.is_some() {
+        return Ok(());
+    }
+    let body = match &former.body {
+        Some(body) => body.clone(),
+        None => delivery::message(app, &subject)?
+            .unwrap_or_default()
+            .to_string(),
+    };
+    former.set_aside(&body, &mut app.records.single())?;
+    app.webhooks.wake();
+    Ok(())
 }
 
 fn find(app: &App, subject: &Subject) -> Result<Webhook, Problem> {

@@ -115,14 +115,19 @@ def stop(process):
         process.wait()
 
 
-def answers(url: str) -> bool:
+def status(url: str) -> int | None:
+    """The status of the response; `None` while nobody answers."""
     try:
-        urllib.request.urlopen(url, timeout=PATIENCE).close()
-    except urllib.error.HTTPError:
-        return True
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
     except OSError:
-        return False
-    return True
+        return None
+
+
+def answers(url: str) -> bool:
+    return status(url) is not None
 
 
 class Watch:
@@ -455,6 +460,20 @@ def caddy(desk: Desk, port: int) -> list[str]:
     return ["caddy", "run", "--adapter", "caddyfile", "--config", str(desk.folder / "Caddyfile")]
 
 
+def traefik(desk: Desk, port: int) -> list[str]:
+    place = snippet("yaml", "http:").replace("127.0.0.1:8787", f"127.0.0.1:{desk.port}")
+    # There is no certificate for this machine.
+    place = place.replace("ai.example.com", "127.0.0.1").replace("      tls: {}\n", "")
+    (desk.folder / "traefik.yaml").write_text(place)
+    return [
+        "traefik",
+        f"--providers.file.filename={desk.folder}/traefik.yaml",
+        f"--entrypoints.web.address=127.0.0.1:{port}",
+        "--global.checknewversion=false",
+        "--global.sendanonymoususage=false",
+    ]
+
+
 def works_behind(browser, program: str, name: str, command):
     """The page and its buttons, at a path of a proxy."""
     with contextlib.ExitStack() as end, tempfile.TemporaryDirectory() as folder:
@@ -473,7 +492,8 @@ def works_behind(browser, program: str, name: str, command):
         page = end.enter_context(contextlib.closing(browser.new_context(accept_downloads=True))).new_page()
         watch = Watch(page, desk)
         try:
-            until(name, lambda: answers(f"{public}/healthz"))
+            # Until it has read its configuration, Traefik answers 404.
+            until(name, lambda: status(f"{public}/healthz") == 200)
             # Without the last `/`, a redirect leads to the page.
             page.goto(public)
             expect(page).to_have_url(f"{public}/")
@@ -545,7 +565,7 @@ def main(program: str, chromium: str, shots: Path | None):
             step("all pages in light, dark and on a phone", looks_right(browser, desk, shots))
             watch.is_clean()
             step("an outage is told, and a token asked for", outage_is_told(page, desk))
-            for name, command in {"nginx": nginx, "caddy": caddy}.items():
+            for name, command in {"nginx": nginx, "caddy": caddy, "traefik": traefik}.items():
                 if shutil.which(name):
                     step(f"the page works below a path of {name}", works_behind(browser, program, name, command))
                 else:

@@ -165,6 +165,16 @@ fn real_answers_have_the_shapes_that_the_document_tells() {
         desk.get(&failures),
     )
     .is(200);
+    let limit = "/api/v1/processes/{process_id}/budget";
+    for (query, status) in [("usd=5", 200), ("tokens=9", 409), ("usd=0", 400)] {
+        let answer = desk.post(&format!("{one}/budget?{query}"), &json!({}));
+        let answer = of.check("post", limit, answer);
+        assert!(
+            answer.status == status || query == "tokens=9",
+            "{}",
+            answer.text
+        );
+    }
     for (what, path) in [
         ("retry", "{process_id}/retry"),
         ("cancel", "{process_id}/cancel"),

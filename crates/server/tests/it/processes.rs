@@ -266,3 +266,60 @@ fn a_failure_that_ended_anew_is_not_deleted_for_the_one_that_was_read() {
     assert_eq!(delete(&desk).is(200).json()["consumed"], 3);
     desk.get(&place).is(404);
 }
+
+/// A process is paused before it could use more than its budget, and says how it continues.
+#[test]
+fn a_process_with_a_budget_is_paused_until_it_gets_a_higher_one() {
+    let desk = Desk::new();
+    let body: String = (0..60)
+        .map(|n| {
+            format!("{{\"id\": \"{n}\", \"prompt\": \"prompt {n:02}\", \"max_tokens\": 20}}\n")
+        })
+        .collect();
+    for wrong in [
+        "budget_usd=0",
+        "budget_tokens=0",
+        "budget_usd=1&budget_tokens=9",
+    ] {
+        lines(&desk, &format!("?{wrong}"), &body).is(400);
+    }
+    let made = lines(&desk, "?budget_tokens=600", &body).is(201).json();
+    let id = made["process_id"].as_str().unwrap().to_owned();
+    let path = format!("/api/v1/processes/{id}");
+    let process = || desk.get(&path).is(200).json();
+    let began = std::time::Instant::now();
+    let paused = loop {
+        let now = process();
+        if now["budget"]["paused"].is_string() && now["in_progress"] == 0 {
+            break now;
+        }
+        assert!(began.elapsed().as_secs() < 30, "{now}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    };
+    has(&paused["budget"], json!({"unit": "tokens", "limit": 600}));
+    let used = paused["budget"]["used"].as_u64().unwrap();
+    let spent =
+        paused["input_tokens"].as_u64().unwrap() + paused["output_tokens"].as_u64().unwrap();
+    assert!(spent <= used && used <= 600, "{paused}");
+    assert!(paused["completed"].as_u64().unwrap() >= 5, "{paused}");
+
+    let resume = format!("/api/v1/resume?process_id={id}");
+    let refused = desk.post(&resume, &json!({})).is(409);
+    assert!(refused.text.contains("is used up"), "{}", refused.text);
+    assert!(
+        refused.text.contains(&format!("{path}/budget?usd=USD")),
+        "{}",
+        refused.text
+    );
+    desk.post(&format!("{path}/budget"), &json!({})).is(400);
+    desk.post(&format!("{path}/budget?usd=1"), &json!({}))
+        .is(409);
+    let more = desk.post(&format!("{path}/budget?tokens=100000"), &json!({}));
+    has(
+        &more.is(200).json()["budget"],
+        json!({"limit": 100_000, "paused": null}),
+    );
+    let ended = until_finished(&desk, &id);
+    assert_eq!(ended["completed"], 60);
+    desk.post(&resume, &json!({})).is(200);
+}

@@ -90,7 +90,7 @@ fn a_full_disk_is_a_cause_until_there_is_room() {
 fn a_refused_key_is_a_cause_while_jobs_wait_for_it() {
     let desk = Desk::at(SimConfig::default().api_key("another"));
     until_causes(&desk, &json!([]));
-    let job = json!({"type": "completion", "payload": {"prompt": "hi"}});
+    let job = json!({"type": "completion", "payload": {"prompt": "hi", "model": "sim-2"}});
     let job = desk.post("/api/v1/jobs", &job).is(201).json();
     until_causes(&desk, &json!(["api_key"]));
     // Other jobs run.
@@ -98,14 +98,32 @@ fn a_refused_key_is_a_cause_while_jobs_wait_for_it() {
     let other = other["job_id"].as_str().unwrap();
     let other = desk.get(&format!("/api/v1/jobs/{other}?wait=30"));
     assert_eq!(other.json()["status"], "completed");
-    // No call of a paused queue shows it.
-    desk.post("/api/v1/pause", &json!({}));
+    // No call of a paused queue, process or model shows it.
+    let process = job["process_id"].as_str().unwrap();
+    for paused in [
+        String::new(),
+        format!("?process_id={process}"),
+        "?model=sim-2".to_owned(),
+    ] {
+        desk.post(&format!("/api/v1/pause{paused}"), &json!({}))
+            .is(200);
+        until_causes(&desk, &json!([]));
+        desk.post(&format!("/api/v1/resume{paused}"), &json!({}))
+            .is(200);
+        until_causes(&desk, &json!(["api_key"]));
+    }
+    let cancel = |job: &Value| {
+        let id = job["job_id"].as_str().unwrap();
+        desk.post(&format!("/api/v1/jobs/{id}/cancel"), &json!({}));
+    };
+    cancel(&job);
     until_causes(&desk, &json!([]));
-    desk.post("/api/v1/resume", &json!({}));
+    // The default model has its own.
+    let job = json!({"type": "completion", "payload": {"prompt": "hi"}});
+    let job = desk.post("/api/v1/jobs", &job).is(201).json();
     until_causes(&desk, &json!(["api_key"]));
     // The next job will show whether the key is accepted by then, so requests may come again.
-    let cancel = format!("/api/v1/jobs/{}/cancel", job["job_id"].as_str().unwrap());
-    desk.post(&cancel, &json!({}));
+    cancel(&job);
     until_causes(&desk, &json!([]));
     let ready = desk.get("/readyz").is(200).json();
     assert_eq!(ready["problems"][0]["code"], "api_key");

@@ -349,6 +349,66 @@ fn a_message_is_sent_again_on_request() {
     resend().is(409);
 }
 
+/// What ended while no server ran is told by the next one.
+#[test]
+fn an_end_between_two_servers_is_told_by_the_next_one() {
+    let (mut desk, receiver, url) = desk_and_receiver();
+    let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let [ended, deleted] = [ProcessId::new(), ProcessId::new()];
+    for process in [ended, deleted] {
+        let job = Job::new("nobody's", &1).unwrap();
+        queue.enqueue(process, [job]).unwrap();
+        let place = path(&process.to_string());
+        desk.put(&place, &json!({"url": url})).is(201);
+    }
+    desk.stop();
+    queue.cancel(ended).unwrap();
+    queue.delete(deleted).unwrap();
+    desk.start(|server| server.allow_private_webhooks(true));
+    let told = [(); 2].map(|()| take(&receiver, "204 No Content").body["data"].clone());
+    let state = |process: ProcessId| {
+        let id = json!(process.to_string());
+        let found = told.iter().find(|data| data["process_id"] == id);
+        found.unwrap()["state"].clone()
+    };
+    assert_eq!(state(ended), "cancelled");
+    assert_eq!(state(deleted), "consumed");
+}
+
+/// A new process with the id of a deleted one does not get its webhook.
+#[test]
+fn a_webhook_ends_with_its_process() {
+    let (desk, receiver, url) = desk_and_receiver();
+    let queue = JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
+    let create = |process: &str| {
+        let mut job = shout("hi");
+        job["process_id"] = json!(process);
+        desk.post("/api/v1/jobs", &job).is(201);
+    };
+    let process = ProcessId::new();
+    let place = path(&process.to_string());
+    // One that was delivered, and one that waits when its process is deleted.
+    create(&process.to_string());
+    desk.put(&place, &json!({"url": url})).is(201);
+    let first = take(&receiver, "204 No Content");
+    assert_eq!(first.body["data"]["state"], "finished");
+    wait_at(&desk, &place, |webhook| webhook["state"] == "delivered");
+    queue.delete(process).unwrap();
+    desk.get(&place).is(200);
+    create(&process.to_string());
+    desk.get(&place).is(404);
+    desk.put(&place, &json!({"url": url})).is(201);
+    let second = take(&receiver, "503 Service Unavailable");
+    wait_at(&desk, &place, |webhook| webhook["attempts"] == 1);
+    queue.delete(process).unwrap();
+    create(&process.to_string());
+    desk.get(&place).is(404);
+    let again = take(&receiver, "204 No Content");
+    assert_eq!(again.header("webhook-id"), second.header("webhook-id"));
+    assert_eq!(again.text, second.text);
+    assert_ne!(second.header("webhook-id"), first.header("webhook-id"));
+}
+
 #[test]
 fn messages_contain_the_public_url_of_what_has_ended() {
     let desk = Desk::with(SimConfig::default(), |server| {

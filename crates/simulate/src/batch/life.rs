@@ -85,6 +85,13 @@ pub(super) struct Part {
 }
 
 impl Part {
+    /// The line of an item.
+    pub(super) fn line(&self, place: usize) -> &[u8] {
+        let item = &self.items[place];
+        let at = item.at as usize;
+        &self.blob.bytes[at..at + item.size as usize]
+    }
+
     /// The outcome of an item by now: an item that was not reached is waiting, even if its outcome is decided already.
     pub(super) fn fate(&self, place: usize) -> Fate {
         match self.items[place].fate {

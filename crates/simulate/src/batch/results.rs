@@ -7,6 +7,7 @@ use super::Family;
 use super::intake::{CHAT, CHAT_AT_AZURE, RESPONSES, Reading, split, spoken_at};
 use super::life::{Batch, Fate, Part};
 use crate::answer::{self, Place};
+use crate::bill::SimTier;
 use crate::dialect::Dialect;
 use crate::http::Version;
 use crate::prompt::{CacheUse, Problem};
@@ -131,17 +132,40 @@ impl Results {
         }
         let number = place;
         for part in &self.parts {
-            let Some(item) = part.items.get(place) else {
+            if place >= part.items.len() {
                 place -= part.items.len();
                 continue;
-            };
-            let at = item.at as usize;
-            let line = &part.blob.bytes[at..at + item.size as usize];
-            if let Ok((id, body)) = split(self.family, self.endpoint, line) {
-                let fate = (part.fate(place), item.cache_use);
+            }
+            if let Ok((id, body)) = split(self.family, self.endpoint, part.line(place)) {
+                let fate = (part.fate(place), part.items[place].cache_use);
                 self.wrap(out, config, number, &id, fate, body.get());
             }
             return;
+        }
+    }
+
+    /// What the request with this index costs, in picodollars.
+    pub(super) fn cost(&self, config: &SimConfig, number: usize) -> u64 {
+        let mut place = number;
+        let mut parts = self.parts.iter();
+        let part = parts.find(|part| {
+            let is_here = place < part.items.len();
+            place -= if is_here { 0 } else { part.items.len() };
+            is_here
+        });
+        let (Some(part), mut reply) = (part, Vec::new()) else {
+            return 0;
+        };
+        let Ok((_, body)) = split(self.family, self.endpoint, part.line(place)) else {
+            return 0;
+        };
+        let fate = (part.fate(place), part.items[place].cache_use);
+        match self.result(&mut reply, config, number, fate, body.get()) {
+            (200, model) => {
+                let list = &config.prices;
+                list.cost(self.dialect, &model, SimTier::Batch, &reply)
+            }
+            _ => 0,
         }
     }
 
@@ -163,7 +187,7 @@ impl Results {
             return wire.left_line(out, &facts);
         }
         let mut result = Vec::new();
-        let status = self.result(&mut result, config, number, (fate, cache_use), body);
+        let (status, _) = self.result(&mut result, config, number, (fate, cache_use), body);
         if status != 200 {
             facts.set("rpc", rpc(status));
             facts.set("message", message(&result));
@@ -171,7 +195,7 @@ impl Results {
         wire.line(out, facts, status, &result);
     }
 
-    /// Appends the body that a call would get, and returns its status.
+    /// Appends the body that a call would get, and returns its status and its model.
     fn result(
         &self,
         out: &mut Vec<u8>,
@@ -179,13 +203,14 @@ impl Results {
         number: usize,
         (fate, cache_use): (Fate, Option<CacheUse>),
         body: &str,
-    ) -> u16 {
+    ) -> (u16, String) {
+        let failed = |status| (status, String::new());
         let call = number as u64 + 1;
         let dialect = self.dialect;
         if let Fate::Done(Some(kind)) = fate
             && let Some(problem) = answer::problem(kind, config, &self.model, "messages")
         {
-            return dialect.problem(out, &problem, call);
+            return failed(dialect.problem(out, &problem, call));
         }
         let reading = Reading {
             family: self.family,
@@ -196,12 +221,14 @@ impl Results {
             config,
         };
         let Ok(body) = serde_json::from_str(body) else {
-            return dialect.problem(out, &Problem::ServerError, call);
+            return failed(dialect.problem(out, &Problem::ServerError, call));
         };
         let mut prompt = match reading.prompt(body) {
             Ok(prompt) if config.knows_model(&prompt.model) => prompt,
-            Ok(prompt) => return dialect.problem(out, &Problem::NoModel(&prompt.model), call),
-            Err(fault) => return dialect.problem(out, &Problem::Fault(fault), call),
+            Ok(prompt) => {
+                return failed(dialect.problem(out, &Problem::NoModel(&prompt.model), call));
+            }
+            Err(fault) => return failed(dialect.problem(out, &Problem::Fault(fault), call)),
         };
         prompt.cache_use = cache_use;
         let odd = match fate {
@@ -214,7 +241,7 @@ impl Results {
             key: crate::script::prompt_key(&prompt.text),
         };
         answer::write(out, dialect, config, &prompt, odd, place);
-        200
+        (200, prompt.model)
     }
 }
 

@@ -11,6 +11,7 @@ use super::config::BatchConfig;
 use super::intake::{split, spoken_at};
 use super::life::{Batch, Blob, Failure, Fate, Item, Part, Phase, Plan};
 use super::pause::Pauses;
+use super::results::{Results, Which};
 use super::stats::{BatchSeen, BatchStats};
 use super::{Family, Refusal, names};
 use crate::config::LONGEST;
@@ -389,8 +390,10 @@ fn book(batch: &mut Batch, place: usize, finished: usize, shared: &Shared) -> u6
         plan,
         ..
     } = batch;
+    let before: usize = parts[..place].iter().map(|part| part.items.len()).sum();
     let part = &mut parts[place];
     let blob = part.blob.clone();
+    let new = before + part.booked..before + finished;
     let items = &mut Arc::make_mut(&mut part.items)[part.booked..finished];
     part.booked = finished;
     let waiting = |fate| fate == Fate::Waiting;
@@ -413,6 +416,11 @@ fn book(batch: &mut Batch, place: usize, finished: usize, shared: &Shared) -> u6
             fate if fate.is_error() => *failed += 1,
             _ => *done += 1,
         }
+    }
+    if !shared.config.prices.is_empty() {
+        let results = Results::new(batch, &shared.config, Which::All, 0);
+        let costs = new.map(|number| results.cost(&shared.config, number));
+        shared.ledger.bill(costs.sum());
     }
     again
 }

@@ -84,7 +84,7 @@ impl Kind {
     /// The kind of a file with these first bytes; `None` for text.
     ///
     /// # Errors
-    /// When its name contradicts that, or settings apply to another kind.
+    /// If its name contradicts the contents, or settings apply to another kind.
     pub(super) fn of(
         path: &Path,
         start: &[u8],
@@ -260,7 +260,7 @@ impl Rows<'_> {
         ))
     }
 
-    /// Why a reader stopped: the work was cancelled, or the given reason.
+    /// The error of a reader that stopped: the work was cancelled, or the given reason.
     fn gave_up(&self, why: &dyn fmt::Display) -> Error {
         let cancelled = self.ctx.check().err();
         cancelled.unwrap_or_else(|| self.unreadable(why))

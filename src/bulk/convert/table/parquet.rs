@@ -90,7 +90,7 @@ fn write_rows(path: &Path, rows: &mut Rows<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// A cell as it is written.
+/// The value of a cell.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Cell {

@@ -1,4 +1,4 @@
-//! The rows that a query finds in an SQLite file.
+//! The rows that a query returns from an SQLite file.
 
 use std::path::Path;
 
@@ -33,7 +33,7 @@ pub(super) fn is_database(path: &Path) -> bool {
         && !open(path).and_then(schema).is_err_and(is_none)
 }
 
-/// Writes the rows that the query finds; the first row is number 1.
+/// Writes the rows that the query returns; the first row is number 1.
 pub(super) fn write(path: &Path, query: Option<&str>, rows: &mut Rows<'_>) -> Result<u64, Error> {
     let mut database = open(path).map_err(|error| rows.unreadable(&error))?;
     let ctx = rows.ctx.clone();

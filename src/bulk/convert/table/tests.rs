@@ -1,10 +1,10 @@
-//! Tables as they are written for the reader of inputs.
+//! Tables converted to the format of the input reader.
 
 use std::path::PathBuf;
 
 use super::*;
 
-/// The lines that a file becomes, and the number of the first row.
+/// The lines of a converted file, and the number of its first row.
 fn lines(path: &Path, settings: &Settings) -> Result<(Vec<String>, u64), String> {
     let folder = tempfile::tempdir().unwrap();
     let file = super::super::open(path, settings, folder.path(), &Context::new());
@@ -12,7 +12,7 @@ fn lines(path: &Path, settings: &Settings) -> Result<(Vec<String>, u64), String>
     assert_eq!(file.form, Form::JsonRows);
     let mut text = String::new();
     std::io::Read::read_to_string(&mut file.source.reader(), &mut text).unwrap();
-    // Nothing is left of it under a name.
+    // No named file is left in the folder.
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     Ok((
         text.lines().map(str::to_owned).collect(),
@@ -55,7 +55,7 @@ mod of_sqlite {
     }
 
     #[test]
-    fn what_a_query_finds_are_rows() {
+    fn results_of_a_query_are_rows() {
         let (_folder, path) = database();
         let query = "SELECT id, text AS prompt, x, b FROM \"my mails\" ORDER BY id DESC";
         let (rows, first) = found(&path, Some(query)).unwrap();
@@ -76,7 +76,7 @@ mod of_sqlite {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn the_hosts_own_locks_on_the_file_stay() {
+    fn the_hosts_locks_on_the_file_are_kept() {
         use crate::base::private::locks_on;
         let (_folder, path) = database();
         let host = rusqlite::Connection::open(&path).unwrap();
@@ -113,7 +113,7 @@ mod of_sqlite {
     }
 
     #[test]
-    fn a_value_or_row_that_no_record_has_room_for_is_refused() {
+    fn too_large_values_and_rows_are_rejected() {
         let (_folder, path) = database();
         for query in [
             "SELECT zeroblob(67108865)",
@@ -129,7 +129,7 @@ mod of_sqlite {
     }
 
     #[test]
-    fn a_query_without_an_end_can_be_stopped() {
+    fn an_endless_query_can_be_stopped() {
         const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) ";
         let (folder, path) = database();
         for select in ["SELECT count(*) FROM n", "SELECT i FROM n"] {
@@ -151,7 +151,7 @@ mod of_sqlite {
 }
 
 #[test]
-fn names_and_settings_must_fit_what_a_file_is() {
+fn names_and_settings_must_match_the_kind_of_file() {
     let (_folder, path) = place();
     let refused = |extension: &str, content: &[u8], settings: Settings| {
         let path = path.with_extension(extension);
@@ -202,7 +202,7 @@ fn names_and_settings_must_fit_what_a_file_is() {
         let left_out = [
             ("parquet", cfg!(feature = "parquet")),
             ("xlsx", cfg!(feature = "excel")),
-            // What is in it is the beginning of a Parquet file.
+            // It begins like a Parquet file.
             ("db", cfg!(feature = "parquet")),
         ]
         .contains(&(extension, false));
@@ -213,7 +213,7 @@ fn names_and_settings_must_fit_what_a_file_is() {
 }
 
 #[test]
-fn what_is_said_to_be_a_text_is_read_as_one() {
+fn a_file_declared_as_text_is_read_as_text() {
     let (_folder, path) = place();
     let path = path.with_extension("bin");
     std::fs::write(&path, "PAR1 is how a Parquet file begins\n").unwrap();
@@ -248,14 +248,14 @@ mod of_worksheets {
             .write_string(3, 1, "=cmd()\r\nx")?;
         sheet.write_datetime_with_format(3, 2, ExcelDateTime::from_ymd(2024, 5, 1)?, &day)?;
         sheet.write_number(3, 4, 3.0)?.write_boolean(3, 5, true)?;
-        // Row 5 is empty; there is a note beside row 6, and a formula with its value.
+        // Row 5 is empty; row 6 has a note in another column, and a formula with its value.
         sheet.write_number(5, 0, 8)?.write_string(5, 3, "note")?;
         let noon = ExcelDateTime::from_ymd(2024, 5, 1)?.and_hms(12, 30, 0)?;
         sheet.write_datetime_with_format(5, 2, noon, &both)?;
         sheet.write_number(5, 4, 0.1)?;
         sheet.write_formula(5, 1, rust_xlsxwriter::Formula::new("=1+1").set_result("2"))?;
         sheet.write_datetime_with_format(6, 2, ExcelDateTime::from_hms(9, 5, 0)?, &clock)?;
-        // Filled in by whoever made the form, and empty so far.
+        // Formulas that the author of the form has entered, without a value so far.
         let prefilled = || rust_xlsxwriter::Formula::new("=IF(A8=\"\",\"\",1)").set_result(" ");
         sheet.write_formula(7, 1, prefilled())?;
         sheet.write_formula(7, 6, prefilled())?;
@@ -299,7 +299,7 @@ mod of_worksheets {
             unknown.contains("found no sheet \"first\"; expected one of \"First\", \"Empty\""),
             "{unknown}"
         );
-        // A row is named by its number in the worksheet.
+        // An error names a row by its number in the worksheet.
         let settings = PromptSettings::new().template("{{text}}").unwrap();
         let settings = settings.nulls(Nulls::Empty);
         let faulty = Prompts::open(&path, &settings, &Context::new(), &|_, _| {})
@@ -327,7 +327,7 @@ mod of_parquet {
 
     use super::*;
 
-    /// A column of values, each there; lists begin where the repetition is 0.
+    /// A column without nulls; lists begin where the repetition is 0.
     fn column<T: DataType>(
         group: &mut SerializedRowGroupWriter<'_, std::fs::File>,
         values: &[T::T],
@@ -343,7 +343,7 @@ mod of_parquet {
     }
 
     #[test]
-    fn types_become_what_people_expect() {
+    fn column_types_are_converted_as_expected() {
         let (_folder, path) = place();
         let path = path.with_extension("parquet");
         let schema = "message schema {
@@ -438,7 +438,7 @@ mod of_parquet {
     }
 
     #[test]
-    fn rows_with_nothing_in_them_are_blank_lines() {
+    fn empty_rows_are_blank_lines() {
         let (_folder, path) = place();
         let path = path.with_extension("parquet");
         let schema = "message schema { OPTIONAL INT64 n; OPTIONAL BYTE_ARRAY text (UTF8); }";
@@ -456,7 +456,7 @@ mod of_parquet {
     }
 
     #[test]
-    fn a_damaged_file_is_refused_wherever_it_ends() {
+    fn a_file_truncated_anywhere_is_rejected() {
         let (_folder, path) = place();
         let path = path.with_extension("parquet");
         let schema = Arc::new(parse_message_type("message m { REQUIRED INT64 n; }").unwrap());

@@ -44,7 +44,7 @@ use super::access::{Access, ModelChoice, OmissionWarnings, escaped};
 use super::attached::{Taken, taken};
 use super::content::invalid;
 use super::dialect;
-use super::vendor::{BatchWire, Batches, Vendor};
+use super::vendor::{BatchWire, Batches, Dialect, Vendor};
 
 use self::files::Search;
 use self::http::{Http, json, poll_after, served_at, unusable};
@@ -418,6 +418,10 @@ impl BatchClient for BatchApi {
         let body = self.wire.body(&line).map(RawJson::of);
         self.access
             .cleaned(body.unwrap_or_else(|| RawJson::new(&line)))
+    }
+
+    fn keeps_cancelled_results(&self) -> bool {
+        self.vendor.dialect != Dialect::Gemini
     }
 
     fn cancel(&self, id: &str, ctx: &Context) -> Result<(), Error> {

@@ -23,6 +23,8 @@ pub(crate) enum Effect {
     Log(Level, String),
     /// Store the record.
     Save,
+    /// Return its jobs to the queue: it is certain that nothing was billed for them.
+    GiveBack,
     /// Return its remaining jobs to the queue, and delete its row.
     Close,
     /// Divide it into two batches, and continue with both.

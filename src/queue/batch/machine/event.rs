@@ -17,6 +17,8 @@ pub(crate) struct Facts {
     pub is_stopped: bool,
     /// Time of the last cancellation.
     pub stopped_at: Option<Timestamp>,
+    /// It was withdrawn: its unanswered jobs are sent in another way.
+    pub is_withdrawn: bool,
     /// The provider's batches take their input as a file.
     pub uploads: bool,
     pub settings: BatchSettings,
@@ -34,6 +36,11 @@ impl Facts {
     /// The wait after this many consecutive failures. See [`BatchSettings::after_failures`].
     pub(crate) fn after_failures(&self, failures: u32, asked: Option<Duration>) -> Duration {
         self.settings.after_failures(failures, asked, self.jitter)
+    }
+
+    /// Whether it is to be cancelled, or not to be created any more.
+    pub(crate) fn is_unwanted(&self) -> bool {
+        self.is_stopped || self.is_withdrawn
     }
 
     /// What to do with a batch that cannot be found. A cancelled batch that can no longer be created is abandoned.
@@ -54,6 +61,8 @@ pub(crate) enum Event {
     TakenOver,
     /// Its process was cancelled, or the settings have changed: waiting batches are checked again.
     RecheckNow,
+    /// It is to be cancelled, so that its unanswered jobs can be sent in another way.
+    Withdrawn,
     /// Nothing can be done for this time.
     Postponed(Duration),
     /// The client panicked during a step.
@@ -102,6 +111,7 @@ impl Event {
         match self {
             Self::TakenOver => "TakenOver",
             Self::RecheckNow => "RecheckNow",
+            Self::Withdrawn => "Withdrawn",
             Self::Postponed(_) => "Postponed",
             Self::Panicked => "Panicked",
             Self::NoKey => "NoKey",

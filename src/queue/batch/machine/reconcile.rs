@@ -152,6 +152,9 @@ impl Change<'_> {
     pub(super) fn not_created(&mut self, reconciling: &Reconciling) {
         let items = self.record.intent.items;
         let is_open = matches!(reconciling.fence, Fence::Open { .. });
+        if !is_open {
+            self.add(Effect::GiveBack);
+        }
         self.close();
         if is_open && !self.facts.is_stopped {
             self.add(Effect::CountPossiblyPaidTwice(items));

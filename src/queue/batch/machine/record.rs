@@ -24,6 +24,9 @@ pub(crate) struct Record {
     /// When its next step is due.
     #[serde(default)]
     pub due: Timestamp,
+    /// When it was withdrawn: it is cancelled, and its unanswered jobs return to the queue untried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<Timestamp>,
 }
 
 impl Record {
@@ -48,6 +51,7 @@ impl Record {
             problem: None,
             failures: 0,
             due: now,
+            withdrawn: None,
         }
     }
 

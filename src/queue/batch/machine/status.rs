@@ -5,7 +5,7 @@ use std::time::Duration;
 use log::Level;
 
 use crate::base::error::{Error, ErrorKind};
-use crate::llm::batch::{BatchRefusal, BatchState, BatchStatus};
+use crate::llm::batch::{BatchCounts, BatchRefusal, BatchState, BatchStatus};
 
 use super::apply::{Change, is_cut_off};
 use super::effect::{Effect, ItemEnds, OtherHalf};
@@ -92,6 +92,7 @@ impl Change<'_> {
         let word = status.state.as_str().to_owned();
         let remote = &mut running.remote;
         let has_changed = remote.status.as_ref() != Some(&word) || remote.counts != status.counts;
+        let known = remote.counts;
         remote.status = Some(word);
         remote.counts = status.counts.or(remote.counts);
         self.record.state = State::Running(running.clone());
@@ -106,6 +107,7 @@ impl Change<'_> {
             self.add(Effect::ReportToOtherHalf(OtherHalf::Accepted));
         }
         let is_completed = matches!(status.state, BatchState::Completed);
+        let lost = self.lost_answers(&status, known);
         let why = match status.state {
             BatchState::Refused(refused) => return self.on_refused_batch(refused),
             BatchState::Validating | BatchState::Running | BatchState::Cancelling => {
@@ -132,7 +134,7 @@ impl Change<'_> {
         };
         let results = Results {
             files: status.results,
-            expected: status.expected,
+            expected: status.expected.or(lost),
             why: Why::from(&why),
             completed: is_completed,
         };
@@ -140,6 +142,20 @@ impl Change<'_> {
         self.record.state = State::Ended(Ended { remote, results });
         self.wait(Duration::ZERO);
         self.save();
+    }
+
+    /// The number of requests of a withdrawn batch that may have been answered although the provider names no results.
+    /// Some providers drop the results of a cancelled batch. Its jobs are not sent again before that is settled.
+    fn lost_answers(&self, status: &BatchStatus, known: Option<BatchCounts>) -> Option<u64> {
+        let is_cut = matches!(status.state, BatchState::Cancelled | BatchState::Expired);
+        if !(self.facts.is_withdrawn && is_cut && status.results.is_empty()) {
+            return None;
+        }
+        let worked = |counts: BatchCounts| counts.completed.saturating_add(counts.failed);
+        let counts = status.counts.into_iter().chain(known);
+        // Without counts, nothing shows that it answered nothing.
+        let most = counts.map(worked).max().unwrap_or(1);
+        (most > 0).then_some(most)
     }
 
     fn goes_on(&mut self, mut running: Running, asked: Option<Duration>, has_changed: bool) {
@@ -178,6 +194,7 @@ impl Change<'_> {
                 self.log(Level::Info, text);
                 self.add(Effect::ReportToOtherHalf(OtherHalf::Refused));
                 self.add(Effect::ReduceSize);
+                self.add(Effect::GiveBack);
                 self.close();
             }
             BatchRefusal::Whole(error) => {

@@ -2,9 +2,11 @@
 
 mod adversarial;
 mod attached_files;
+mod budgets;
 pub(super) mod fake_provider;
 pub(super) mod harness;
 mod late_results;
 mod simulation;
 mod unknown_outcome;
 mod unwritable_store;
+mod withdrawn;

@@ -9,7 +9,7 @@ use crate::queue::process_time::ProcessTime;
 use crate::queue::store::counters::{Change, CounterChanges};
 use crate::queue::store::sql::standing::stops_starting;
 use crate::queue::store::sql::statements::Statements as _;
-use crate::queue::store::sql::{charges, lineage};
+use crate::queue::store::sql::{budget_rows, charges, lineage};
 
 use super::rows::{self, DELETING, PROCESS_COLUMNS, bounded};
 use super::writer::{Fault, Row, Tx, list};
@@ -59,7 +59,7 @@ impl CounterChanges {
             tx.defer(&added(*no, change, now));
         }
         format!(
-            "SELECT no, chore, parent, pending + in_progress + at_provider, {PROCESS_COLUMNS}
+            "SELECT no, chore, parent, pending + in_progress + at_provider, budget, {PROCESS_COLUMNS}
              FROM #processes WHERE no IN {} ORDER BY no",
             list(self.processes.keys().copied())
         )
@@ -79,12 +79,18 @@ impl CounterChanges {
             if !stops_starting(chore) {
                 counted.startable.insert(no);
             }
-            let mut state = rows::process(&mut row.behind(4))?;
+            let budget: Option<i64> = row.at(4)?;
+            let mut state = rows::process(&mut row.behind(5))?;
             let Some(change) = self.processes.get(&no) else {
                 continue;
             };
             if let (Some(parent), 0) = (parent, open) {
                 counted.woken |= lineage::wake(tx, parent, now)?;
+            }
+            if let Some(budget) = budget
+                && budget_rows::book(tx, budget, &change.in_budget)?
+            {
+                self.released.set(true);
             }
             // The time of a process is reported up to the end of its last job, whatever ended it.
             let [_, _, _, _, ends @ ..] = change.counts;

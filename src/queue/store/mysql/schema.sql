@@ -51,6 +51,14 @@ CREATE TABLE #processes (
   provider_ms BIGINT NOT NULL DEFAULT 0,
   disk_ms BIGINT NOT NULL DEFAULT 0,
   source_ms BIGINT NOT NULL DEFAULT 0,
+  -- The process whose budget limits this one: itself, or the process of its oldest ancestor.
+  budget BIGINT,
+  budget_unit BIGINT,                      -- 0 picodollars, 1 tokens; these five only in the row that budget names
+  budget_limit BIGINT,
+  budget_used BIGINT NOT NULL DEFAULT 0,   -- spent, and reserved
+  budget_needed BIGINT,                    -- continues once this is available; NULL while it is not paused for that
+  budget_stop LONGTEXT,                    -- why its budget has paused it
+  KEY by_need (budget_needed),
   UNIQUE KEY by_id (id),
   KEY by_parent (parent),
   KEY by_owner (owner),
@@ -151,6 +159,13 @@ CREATE TABLE #charges (
   KEY by_process (process),
   KEY by_passing (passing, process)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- What a job in a batch may cost at most, in the unit of its process's budget. A row exists from before the batch is sent
+-- until its result is booked.
+CREATE TABLE #reservations (
+  job BIGINT NOT NULL PRIMARY KEY,
+  amount BIGINT NOT NULL
+) ENGINE=InnoDB;
 
 -- Work that no worker starts: the queue (scope 0), lanes of a name (1), a process (2).
 CREATE TABLE #pauses (

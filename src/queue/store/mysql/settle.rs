@@ -16,7 +16,7 @@ use crate::queue::store::sql::SqlStore as _;
 use crate::queue::store::sql::lineage::{self, Ended, EndedFamilies};
 use crate::queue::store::sql::standing::{Standing, lock};
 use crate::queue::store::sql::statements::{RESULTS, Statements as _, Table, error_text};
-use crate::queue::store::{ClaimOutcome, Settlement};
+use crate::queue::store::{BudgetStore as _, ClaimOutcome, Settlement};
 
 use super::MysqlStore;
 use super::counters::Counted;
@@ -152,20 +152,24 @@ impl MysqlStore {
         if ends.is_empty() {
             return Ok(Vec::new());
         }
-        let (changed, woken) = self.write(Again::Harmless, |tx| self.settle_in(tx, ends, now))?;
+        let (changed, woken, released) =
+            self.write(Again::Harmless, |tx| self.settle_in(tx, ends, now))?;
         if woken {
             self.wake();
+        }
+        if released {
+            self.resume_budgets(now)?;
         }
         Ok(changed)
     }
 
-    /// Returns the changed processes, and whether jobs were woken.
+    /// Returns the changed processes, whether jobs were woken, and whether a budget has more left.
     pub(super) fn settle_in(
         &self,
         tx: &mut Tx<'_>,
         ends: &[Settlement],
         now: Timestamp,
-    ) -> Result<(Vec<ProcessState>, bool), Fault> {
+    ) -> Result<(Vec<ProcessState>, bool, bool), Fault> {
         let mut settling = Settling::begin(self, tx, ends, now)?;
         for end in ends {
             settling.end(tx, end)?;
@@ -237,8 +241,8 @@ impl<'a> Settling<'a> {
         })
     }
 
-    /// Writes all changes. Returns the changed processes, and whether jobs were woken.
-    fn finish(self, tx: &mut Tx<'_>) -> Result<(Vec<ProcessState>, bool), Fault> {
+    /// Writes all changes. Returns the changed processes, whether jobs were woken, and whether a budget has more left.
+    fn finish(self, tx: &mut Tx<'_>) -> Result<(Vec<ProcessState>, bool, bool), Fault> {
         tx.upsert_rows(&RESULTS, &mut self.outcomes.into_values())?;
         let histories = self.histories.into_iter();
         tx.upsert_rows(&HISTORIES, &mut histories.map(|(job, body)| by![job, body]))?;
@@ -255,7 +259,7 @@ impl<'a> Settling<'a> {
         if !self.ended_families.is_empty() {
             states = self.changes.states(tx)?;
         }
-        Ok((states, woken))
+        Ok((states, woken, self.changes.released.get()))
     }
 }
 
@@ -265,11 +269,14 @@ impl Settling<'_> {
             self.changes.worked(end.receipt.job, worked);
         }
         let counts = self.apply(tx, end)?;
-        if let Some(spent) = end.outcome.spent()
-            && (counts || self.is_another_call(tx, end))
-        {
-            let charge = end.charge.as_deref();
-            self.changes.spent(end.receipt.job, spent, charge);
+        let spent = end.outcome.spent();
+        let is_another = spent.is_some() && !counts && self.is_another_call(tx, end);
+        if counts || is_another {
+            self.changes.in_budget(end, counts);
+            if let Some(spent) = spent {
+                let charge = end.charge.as_deref();
+                self.changes.spent(end.receipt.job, spent, charge);
+            }
         }
         Ok(())
     }

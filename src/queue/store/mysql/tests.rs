@@ -181,6 +181,7 @@ fn completed(job: &crate::queue::store::ClaimedJob) -> Settlement {
         },
         charge: None,
         worked: None,
+        budget: Default::default(),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::base::clock::Timestamp;
 use crate::base::day::Day;
 use crate::base::error::Error;
 use crate::base::usd::Usd;
+use crate::money::ledger::{LedgerColumn, LedgerQuery};
 use crate::queue::store::new_charges::NewCharges;
 use crate::queue::store::rows::bounded;
 
@@ -177,8 +178,6 @@ fn values(hash: Vec<u8>, charge: &Charge, is_passing: bool) -> Result<Vec<Value>
 }
 
 fn read(mut row: Row) -> Result<Charge, Fault> {
-    let day: i64 = row.at(0)?;
-    let run: Option<Vec<u8>> = row.at(5)?;
     let sum = ChargeSum {
         calls: row.at(7)?,
         unpriced: row.at(8)?,
@@ -187,6 +186,13 @@ fn read(mut row: Row) -> Result<Charge, Fault> {
         output_tokens: row.at(11)?,
         cost_usd: Usd::from_picos(row.at(12)?),
     };
+    payment(row, sum)
+}
+
+/// A charge of this sum, from the columns of its payment.
+fn payment(mut row: Row, sum: ChargeSum) -> Result<Charge, Fault> {
+    let day: i64 = row.at(0)?;
+    let run: Option<Vec<u8>> = row.at(5)?;
     let day = Day(i32::try_from(day).map_err(|_| Fault::Odd("a day that does not exist"))?);
     let run = run.map(|id| id_of(&id)).transpose()?;
     let charge = Charge::new(day, sum).provider(row.at::<String>(1)?);
@@ -213,11 +219,83 @@ pub(crate) fn each(
     })
 }
 
-/// The known cost of an owner's calls since a day.
-pub(crate) fn cost_of(tx: &mut dyn Statements, owner: &str, since: Day) -> Result<Usd, Fault> {
-    let sql = "SELECT IFNULL(CAST(SUM(cost_picos) AS SIGNED), 0) FROM #charges WHERE owner = ? AND day >= ?";
-    let cost: Option<u64> = tx.one(sql, by![owner.to_owned(), i64::from(since.number())])?;
-    Ok(Usd::from_picos(cost.unwrap_or(0)))
+/// The columns of a payment, as in [`COLUMNS`], with what replaces each one that does not form a group.
+const GROUPED: [(&[LedgerColumn], &str, &str); 7] = [
+    (&[LedgerColumn::Day, LedgerColumn::Month], "day", "0"),
+    (
+        &[LedgerColumn::Provider, LedgerColumn::Model],
+        "provider",
+        "''",
+    ),
+    (&[LedgerColumn::Model], "model", "NULL"),
+    (&[LedgerColumn::Tier], "tier", "''"),
+    (&[LedgerColumn::Key], "api_key", "NULL"),
+    (&[LedgerColumn::Run], "process", "NULL"),
+    (&[LedgerColumn::Owner], "owner", "NULL"),
+];
+
+/// A sum in two parts, because it may exceed an integer.
+fn in_parts(name: &str) -> String {
+    format!("CAST(SUM({name} DIV 4294967296) AS SIGNED), CAST(SUM({name} & 4294967295) AS SIGNED)")
+}
+
+/// The sums of the groups that a query selects. Months are grouped by their days; a column that forms no group has no
+/// meaning in the result.
+pub(crate) fn sums(tx: &mut dyn Statements, query: &LedgerQuery) -> Result<Vec<Charge>, Fault> {
+    let is_grouped = |of: &[LedgerColumn]| of.iter().any(|column| query.by.contains(column));
+    let (mut shown, mut groups) = (Vec::new(), Vec::new());
+    for (of, name, otherwise) in GROUPED {
+        if is_grouped(of) {
+            groups.push(name);
+            shown.push(name);
+        } else {
+            shown.push(otherwise);
+        }
+    }
+    let parts = SUMS.map(in_parts).join(", ");
+    let days = [query.since, query.until].map(|day| day.map(|day| i64::from(day.number())));
+    let mut by = by![days[0].unwrap_or(i64::MIN), days[1].unwrap_or(i64::MAX)];
+    let of_owner = match &query.owner {
+        Some(owner) => {
+            by.push(owner.clone().into());
+            "AND owner = ?"
+        }
+        None => "",
+    };
+    let grouping = match groups.is_empty() {
+        true => String::new(),
+        false => format!("GROUP BY {}", groups.join(", ")),
+    };
+    let sql = format!(
+        "SELECT {}, {parts}, COUNT(*) FROM #charges WHERE day BETWEEN ? AND ? {of_owner} {grouping}",
+        shown.join(", ")
+    );
+    let mut found = Vec::new();
+    for mut row in tx.rows(&sql, by)? {
+        // Without a group there is a row, even if no charge is selected.
+        if row.at::<i64>(19)? > 0 {
+            let sum = summed(&mut row)?;
+            found.push(payment(row, sum)?);
+        }
+    }
+    Ok(found)
+}
+
+/// The sums whose parts follow the columns of a payment.
+fn summed(row: &mut Row) -> Result<ChargeSum, Fault> {
+    let mut sum = |at: usize| -> Result<u64, Fault> {
+        let (high, low): (i64, i64) = (row.at(7 + 2 * at)?, row.at(8 + 2 * at)?);
+        let sum = i128::from(high) * (1 << 32) + i128::from(low);
+        Ok(u64::try_from(sum).unwrap_or(u64::MAX))
+    };
+    Ok(ChargeSum {
+        calls: sum(0)?,
+        unpriced: sum(1)?,
+        input_tokens: sum(2)?,
+        cached_input_tokens: sum(3)?,
+        output_tokens: sum(4)?,
+        cost_usd: Usd::from_picos(sum(5)?),
+    })
 }
 
 /// Gives the rows of a process to another one.
@@ -283,11 +361,15 @@ pub(crate) fn merge_passing(store: &impl SqlStore, now: Timestamp) -> Result<boo
     Ok(is_more)
 }
 
-/// Processes whose charges differ from their counters.
-pub(super) const UNBALANCED: &str = "WITH booked AS (
-       SELECT process, CAST(SUM(input_tokens) AS SIGNED) AS input_tokens,
-         CAST(SUM(output_tokens) AS SIGNED) AS output_tokens, CAST(SUM(cost_picos) AS SIGNED) AS cost_picos
-       FROM #charges WHERE process IS NOT NULL GROUP BY process)
-     SELECT p.id FROM #processes p LEFT JOIN booked b ON b.process = p.id
-     WHERE p.input_tokens <> IFNULL(b.input_tokens, 0) OR p.output_tokens <> IFNULL(b.output_tokens, 0)
-       OR p.cost_picos <> IFNULL(b.cost_picos, 0)";
+/// Processes whose charges differ from their counters, and whether calls lack in the charges. Charges of the days before
+/// a process are of an earlier one with its id; a day more, because clocks differ.
+pub(super) const UNBALANCED: &str = "SELECT id, input_tokens > booked_input OR output_tokens > booked_output
+       OR cost_picos > booked_cost
+     FROM (
+       SELECT p.id, p.input_tokens, p.output_tokens, p.cost_picos,
+         IFNULL(CAST(SUM(b.input_tokens) AS SIGNED), 0) AS booked_input,
+         IFNULL(CAST(SUM(b.output_tokens) AS SIGNED), 0) AS booked_output,
+         IFNULL(CAST(SUM(b.cost_picos) AS SIGNED), 0) AS booked_cost
+       FROM #processes p LEFT JOIN #charges b ON b.process = p.id AND b.day * 86400000 + 172800000 > p.created_at
+       GROUP BY p.no, p.id, p.input_tokens, p.output_tokens, p.cost_picos) AS compared
+     WHERE input_tokens <> booked_input OR output_tokens <> booked_output OR cost_picos <> booked_cost";

@@ -412,7 +412,7 @@ fn chunk(
         }
         RETRYING => retry_chunk(store, tx, keys, now, changes),
         _ => {
-            for table in ["#payloads", "#results", "#histories"] {
+            for table in ["#payloads", "#results", "#histories", "#reservations"] {
                 run(&format!("DELETE FROM {table} WHERE job >= ? AND job < ?"))?;
             }
             run("DELETE FROM #jobs WHERE id >= ? AND id < ?")

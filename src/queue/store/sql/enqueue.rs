@@ -12,8 +12,7 @@ use crate::base::clock::Timestamp;
 use crate::base::day::Day;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
-use crate::base::usd::Usd;
-use crate::money::ledger::Ledger;
+use crate::money::ledger::{Ledger, LedgerQuery, LedgerRow};
 use crate::queue::find::{JobFilter, JobPage};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{Job, JobCounts, JobState, ProcessState, QueueTotals};
@@ -25,7 +24,7 @@ use crate::queue::store::{EnqueueStore, InsertGuard, JobLane, JobSummary};
 
 use super::insert::{insert_jobs, written};
 use super::statements::{Fault, Queries as _, Row, by, id_of, limit, stored};
-use super::{Again, SqlStore, charges, chores, find, lineage};
+use super::{Again, SqlStore, charges, chores, find, lineage, waiting};
 
 /// The number of jobs of several processes by state. Sums may exceed an integer.
 const SUMS: &str = "IFNULL(SUM(total + 0e0), 0), IFNULL(SUM(pending + 0e0), 0), \
@@ -78,8 +77,10 @@ impl<S: SqlStore> EnqueueStore for S {
         Ok(())
     }
 
-    fn cost_of(&self, owner: &str, since: Day) -> Result<Usd, Error> {
-        self.read(|tx| charges::cost_of(tx, owner, since))
+    fn charge_sums(&self, query: &LedgerQuery) -> Result<Vec<LedgerRow>, Error> {
+        let sums = self.read(|tx| charges::sums(tx, query))?;
+        // The database groups months by their days.
+        Ok(sums.into_iter().collect::<Ledger>().by(&query.by))
     }
 
     fn insert_described(
@@ -277,6 +278,10 @@ impl<S: SqlStore> EnqueueStore for S {
             )?;
             lanes.into_iter().map(|no| self.lane(tx, no)).collect()
         })
+    }
+
+    fn due_lanes(&self, now: Timestamp) -> Result<Vec<Arc<JobLane>>, Error> {
+        waiting::due_lanes(self, now)
     }
 
     fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {

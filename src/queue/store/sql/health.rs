@@ -111,9 +111,12 @@ fn counters(tx: &mut dyn Statements) -> Result<Vec<HealthFinding>, Fault> {
 }
 
 fn ledger(tx: &mut dyn Statements) -> Result<Vec<HealthFinding>, Fault> {
-    let differ: Vec<Vec<u8>> = tx.column(charges::UNBALANCED, Vec::new())?;
-    let differ = differ.iter().map(|id| id_of(id));
-    Ok(health::ledger(differ.collect::<Result<Vec<_>, _>>()?))
+    let differ = tx.rows(charges::UNBALANCED, Vec::new())?;
+    let differ = differ.into_iter().map(|mut row| {
+        let id = id_of(&row.at::<Vec<u8>>(0)?)?;
+        Ok((id, row.at::<i64>(1)? != 0))
+    });
+    Ok(health::ledger(differ.collect::<Result<Vec<_>, Fault>>()?))
 }
 
 fn orphans(tx: &mut dyn Statements) -> Result<Option<HealthFinding>, Fault> {

@@ -8,12 +8,12 @@ use crate::queue::job::Job;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::group_commit::{Insert, Inserted};
 use crate::queue::store::rows::{
-    DELETING, HELD, MOST_JOBS, MOST_PROCESSES, NO_CHORE, PENDING, RELEASING, key,
+    DELETING, HELD, MOST_JOBS, MOST_PROCESSES, NO_CHORE, PENDING, RELEASING, key, process_of,
 };
 use crate::queue::store::{InsertGuard, JobLane};
 
 use super::statements::{Dialect, Fault, Queries as _, Statements, by, stored};
-use super::{SqlStore, lineage};
+use super::{SqlStore, budget_rows, lineage};
 
 /// The state of a process that decides how jobs are added to it.
 struct Target {
@@ -51,6 +51,7 @@ pub(super) fn insert_jobs(
             .and_then(|info| info.parent)
             .map(|parent| parent.job_id),
         owner: info.and_then(|info| info.owner.clone()),
+        budget: info.and_then(|info| info.budget.clone()),
         jobs,
         sealed,
         now,
@@ -223,6 +224,9 @@ fn target(tx: &mut dyn Statements, insert: &Insert, parent: Option<i64>) -> Resu
             let no = tx.last_id();
             if no >= MOST_PROCESSES {
                 return Err(Fault::Odd("it has had more than a billion processes"));
+            }
+            if parent.is_some() || insert.budget.is_some() {
+                budget_rows::begin(tx, no, parent.map(process_of), insert.budget.as_ref())?;
             }
             Ok(Target {
                 no,

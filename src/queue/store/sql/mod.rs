@@ -9,6 +9,8 @@
 //! database instead.
 
 mod batches;
+pub(super) mod budget_rows;
+mod budgets;
 pub(super) mod candidates;
 pub(super) mod charges;
 pub(super) mod chores;

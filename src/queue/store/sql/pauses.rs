@@ -19,6 +19,8 @@ use super::{Again, SqlStore};
 const QUEUE: i64 = 0;
 const LANE: i64 = 1;
 const PROCESS: i64 = 2;
+/// A process, by its budget.
+pub(super) const BUDGET: i64 = 3;
 
 /// All pauses.
 pub(crate) const READ: &str = "SELECT s.scope, s.name, p.id, s.no FROM #pauses s LEFT JOIN #processes p ON p.no = s.process \
@@ -42,7 +44,7 @@ impl Paused {
         for row in &mut rows {
             paused.numbers.push(row.at(3)?);
         }
-        for pause in pauses(rows)? {
+        for (pause, _) in found(rows)? {
             match pause {
                 Pause::Queue => paused.queue = true,
                 Pause::Lane(name) => drop(paused.lanes.insert(name)),
@@ -57,13 +59,17 @@ impl Paused {
     }
 }
 
-fn pauses(rows: Vec<Row>) -> Result<Vec<Pause>, Fault> {
+/// Pauses, and whether each was made by a budget.
+fn found(rows: Vec<Row>) -> Result<Vec<(Pause, bool)>, Fault> {
     let mut found = Vec::new();
     for mut row in rows {
-        match (row.at(0)?, row.at::<Option<Vec<u8>>>(2)?) {
-            (QUEUE, _) => found.push(Pause::Queue),
-            (LANE, _) => found.push(Pause::Lane(row.at(1)?)),
-            (PROCESS, Some(id)) => found.push(Pause::Process(id_of(&id)?)),
+        let scope: i64 = row.at(0)?;
+        match (scope, row.at::<Option<Vec<u8>>>(2)?) {
+            (QUEUE, _) => found.push((Pause::Queue, false)),
+            (LANE, _) => found.push((Pause::Lane(row.at(1)?), false)),
+            (PROCESS | BUDGET, Some(id)) => {
+                found.push((Pause::Process(id_of(&id)?), scope == BUDGET));
+            }
             // The process was deleted.
             _ => {}
         }
@@ -71,8 +77,13 @@ fn pauses(rows: Vec<Row>) -> Result<Vec<Pause>, Fault> {
     Ok(found)
 }
 
+/// The pauses that users made.
 pub(super) fn list(store: &impl SqlStore) -> Result<Vec<Pause>, Error> {
-    store.read(|tx| pauses(tx.rows(READ, Vec::new())?))
+    store.read(|tx| {
+        let found = found(tx.rows(READ, Vec::new())?)?.into_iter();
+        let own = found.filter(|(_, by_budget)| !by_budget);
+        Ok(own.map(|(pause, _)| pause).collect())
+    })
 }
 
 /// Removes a pause, and those of processes that no longer exist. Returns the number of the process.
@@ -117,26 +128,79 @@ pub(super) fn pause(store: &impl SqlStore, pause: &Pause) -> Result<bool, Error>
 
 /// Resumes, and releases the jobs that claims have held.
 pub(super) fn resume(store: &impl SqlStore, pause: &Pause, now: Timestamp) -> Result<(), Error> {
-    let held = store.write(Again::Harmless, |tx| {
-        let Some(no) = remove(tx, pause)? else {
-            return Ok(Vec::new());
-        };
-        let mut family = vec![no];
-        family.extend(lineage::below_process(tx, no)?);
-        // Together with the end of the pause: after a crash, `maintain` releases the jobs.
-        tx.run_in(
-            &format!(
-                "UPDATE #processes SET chore = {RELEASING}, progress = 0
-                 WHERE no IN :list AND chore IN ({NO_CHORE}, {RELEASING})"
-            ),
-            &family,
-        )?;
-        Ok(family)
+    let held = store.write(Again::Harmless, |tx| match remove(tx, pause)? {
+        Some(no) => releasing(tx, no),
+        None => Ok(Vec::new()),
     })?;
     for no in held {
         release(store, no, now)?;
     }
     store.wake_workers();
+    Ok(())
+}
+
+/// Decides that the held jobs of a process and its descendants are released. Returns the numbers of these processes.
+fn releasing(tx: &mut dyn Statements, no: i64) -> Result<Vec<i64>, Fault> {
+    let mut family = vec![no];
+    family.extend(lineage::below_process(tx, no)?);
+    // Together with the end of the pause: after a crash, `maintain` releases the jobs.
+    tx.run_in(
+        &format!(
+            "UPDATE #processes SET chore = {RELEASING}, progress = 0
+             WHERE no IN :list AND chore IN ({NO_CHORE}, {RELEASING})"
+        ),
+        &family,
+    )?;
+    Ok(family)
+}
+
+/// Pauses a process for its budget, in the transaction that changes the budget.
+pub(super) fn stop_for_budget(tx: &mut dyn Statements, no: i64) -> Result<(), Fault> {
+    let known = "SELECT 1 FROM #pauses WHERE scope = ? AND process = ?";
+    if !tx.exists(known, by![BUDGET, no])? {
+        tx.run(
+            "INSERT INTO #pauses (scope, name, process) VALUES (?, NULL, ?)",
+            by![BUDGET, no],
+        )?;
+    }
+    Ok(())
+}
+
+/// Resumes a process that its budget has paused; with `if_enough`, only if the budget has what is needed.
+pub(super) fn resume_budget(
+    store: &impl SqlStore,
+    no: i64,
+    if_enough: bool,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let held = store.write(Again::Harmless, |tx| {
+        let found = tx.first(
+            "SELECT budget_stop IS NOT NULL, budget_needed <= budget_limit - budget_used FROM #processes
+             WHERE no = ? FOR UPDATE",
+            by![no],
+        )?;
+        let Some(mut row) = found else {
+            return Ok(Vec::new());
+        };
+        let is_enough = row.at::<Option<i64>>(1)?.is_some_and(|enough| enough != 0);
+        if row.at::<i64>(0)? == 0 || if_enough && !is_enough {
+            return Ok(Vec::new());
+        }
+        tx.run(
+            "UPDATE #processes SET budget_needed = NULL, budget_stop = NULL WHERE no = ?",
+            by![no],
+        )?;
+        let gone = "DELETE FROM #pauses WHERE scope = ? AND process = ?";
+        tx.run(gone, by![BUDGET, no])?;
+        releasing(tx, no)
+    })?;
+    let is_resumed = !held.is_empty();
+    for no in held {
+        release(store, no, now)?;
+    }
+    if is_resumed {
+        store.wake_workers();
+    }
     Ok(())
 }
 

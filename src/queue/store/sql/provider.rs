@@ -8,6 +8,7 @@ use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{AT_PROVIDER, CANCELLED, DELETING, MOST_JOBS, PENDING, count, key};
 use crate::queue::store::{BatchFill, BatchNo, ClaimedJob, WorkerId};
 
+use super::budget_rows;
 use super::claimed::claimed;
 use super::standing::lock;
 use super::statements::{Fault, Queries as _, Statements, by, id_of, limit, list};
@@ -210,7 +211,8 @@ pub(super) fn empty_batch(
             let (mut changed, mut more, mut waits) = (0, false, false);
             // Jobs of a deleted process are deleted with it.
             if of.cancelled.is_some() {
-                (changed, more, waits) = unload(store, tx, &of, after, due, now)?;
+                let unload = Unload { after, due, close };
+                (changed, more, waits) = unload_jobs(store, tx, &of, unload, now)?;
             }
             if close && !more {
                 tx.run("DELETE FROM #batches WHERE no = ?", by![batch.0])?;
@@ -227,13 +229,21 @@ pub(super) fn empty_batch(
     }
 }
 
+/// Which jobs leave a batch, when they are due, and whether the batch ends with them.
+#[derive(Clone, Copy)]
+struct Unload {
+    after: Option<i64>,
+    due: Option<Timestamp>,
+    /// Without it, nothing was billed for the jobs.
+    close: bool,
+}
+
 /// Returns a chunk of jobs to the queue. Returns their number, whether more are left, and whether they wait again.
-fn unload(
+fn unload_jobs(
     store: &impl SqlStore,
     tx: &mut dyn Statements,
     of: &Owned,
-    after: Option<i64>,
-    due: Option<Timestamp>,
+    Unload { after, due, close }: Unload,
     now: Timestamp,
 ) -> Result<(u64, bool, bool), Fault> {
     let most = usize::try_from(store.shared().chunk).unwrap_or(1);
@@ -269,6 +279,7 @@ fn unload(
             list(ids.iter().copied())
         );
         tx.run_once(&put)?;
+        budget_rows::leave_batch(tx, of.process, &ids, !close)?;
         let changed = i64::try_from(ids.len()).unwrap_or(0);
         let mut changes = CounterChanges::default();
         changes.moved_many(of.process, AT_PROVIDER, status, changed);

@@ -2,23 +2,25 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use const_format::formatcp;
 
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
-use crate::queue::store::WaitingJobs;
+use crate::queue::job::PRIORITIES;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{
     CANCELLED, DELETING, HELD, NO_CHORE, PENDING, RETRYING, key_of, process_of,
 };
+use crate::queue::store::{JobLane, WaitingJobs};
 
 use super::chores::carry_out;
 use super::lineage::{self, in_scope};
 use super::pauses::{self, Paused};
 use super::standing::lock;
-use super::statements::{Fault, Queries as _, Statements, by, id_of};
+use super::statements::{Fault, Queries as _, Statements, by, id_of, list};
 use super::{Again, SqlStore};
 
 /// Waiting jobs of one process and lane.
@@ -102,6 +104,42 @@ pub(super) fn read_waiting(
             }
         }
         Ok(waiting)
+    })
+}
+
+/// The lanes with a job that a worker could start now if its provider allowed it.
+pub(super) fn due_lanes(store: &impl SqlStore, now: Timestamp) -> Result<Vec<Arc<JobLane>>, Error> {
+    store.read_moment(|tx| {
+        let rows = tx.rows(pauses::READ, Vec::new())?;
+        let paused = Paused::read(tx, rows)?;
+        if paused.queue {
+            return Ok(Vec::new());
+        }
+        let outside = match paused.processes.is_empty() {
+            true => String::new(),
+            false => format!(
+                "AND id DIV 4294967296 NOT IN {}",
+                list(paused.processes.iter().copied())
+            ),
+        };
+        // One index lookup for each lane and priority, however many jobs wait.
+        let priorities = PRIORITIES.map(|priority| format!("SELECT {priority} AS priority"));
+        let priorities: Vec<String> = priorities.collect();
+        let sql = format!(
+            "SELECT DISTINCT l.no FROM #lanes l JOIN ({}) p
+             WHERE (SELECT 1 FROM #jobs FORCE INDEX (to_claim) WHERE status = {PENDING} AND lane = l.no
+                    AND priority = p.priority AND visible_at <= {} {outside} LIMIT 1) IS NOT NULL",
+            priorities.join(" UNION ALL "),
+            now.0
+        );
+        let mut due = Vec::new();
+        for no in tx.column_once::<i64>(&sql)? {
+            let lane = store.lane(tx, no)?;
+            if !paused.lanes.contains(&lane.name) {
+                due.push(lane);
+            }
+        }
+        Ok(due)
     })
 }
 

@@ -25,7 +25,7 @@ use crate::queue::store::{
 use super::SqliteStore;
 use super::rows::{
     CANCELLED, CANCELLING, DELETING, HELD, IN_PROGRESS, NO_CHORE, PENDING, RELEASING, WAITING,
-    process_of, small,
+    job_budget, process_of, small,
 };
 use super::writer::Sync;
 
@@ -152,7 +152,9 @@ impl SqliteStore {
         // Separate queries, because SQLite would plan a join again for each id.
         let mut read = conn.prepare_cached(
             "SELECT claim, created_at, priority, max_retries, crashes, lost, visible_at, attempt,
-                calls, in_doubt, has_history, (SELECT owner FROM processes WHERE no = ?1 >> 32)
+                calls, in_doubt, has_history, (SELECT owner FROM processes WHERE no = ?1 >> 32),
+                (SELECT budget FROM processes WHERE no = ?1 >> 32),
+                (SELECT b.budget_unit FROM processes p JOIN processes b ON b.no = p.budget WHERE p.no = ?1 >> 32)
              FROM jobs WHERE id = ?1",
         )?;
         let mut read_payload =
@@ -186,6 +188,7 @@ impl SqliteStore {
             job_id: self.job_id(id, Timestamp(row.get(1)?)),
             process_id,
             owner: row.get(11)?,
+            budget: job_budget(row.get(12)?, row.get(13)?),
             lane: lane.clone(),
             item_id: texts.get(0)?,
             request_hash: texts.get(1)?,

@@ -8,7 +8,7 @@ use crate::queue::job::ProcessState;
 
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::statements::{Fault, Statements as _};
-use crate::queue::store::sql::{charges, lineage};
+use crate::queue::store::sql::{budget_rows, charges, lineage};
 
 use super::rows::{self, DELETING, PROCESS_COLUMNS};
 
@@ -23,7 +23,7 @@ impl CounterChanges {
                consumed = consumed + ?9, input_tokens = min(input_tokens + ?10, 4611686018427387903),
                output_tokens = min(output_tokens + ?11, 4611686018427387903),
                cost_picos = min(cost_picos + ?12, 4611686018427387903), unpriced = unpriced + ?13, changed_at = max(changed_at, ?14)
-             WHERE no = ?1 RETURNING parent, pending + in_progress + at_provider",
+             WHERE no = ?1 RETURNING parent, pending + in_progress + at_provider, budget",
         )?;
         let mut woken = false;
         for (no, c) in &self.processes {
@@ -52,13 +52,20 @@ impl CounterChanges {
                 c.unpriced,
                 now.0
             ];
-            let now_open = update.query_row(row, |row| Ok((row.get(0)?, row.get(1)?)));
-            let now_open: Option<(Option<i64>, i64)> = now_open.optional()?;
-            if let Some((Some(parent), 0)) = now_open {
+            let now_open = update.query_row(row, |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<i64>>(2)?))
+            });
+            let now_open: Option<(Option<i64>, i64, Option<i64>)> = now_open.optional()?;
+            if let Some((Some(parent), 0, _)) = now_open {
                 woken |= lineage::wake(&mut { conn }, parent, now)?;
             }
+            if let Some((_, _, Some(budget))) = now_open
+                && budget_rows::book(&mut { conn }, budget, &c.in_budget)?
+            {
+                self.released.set(true);
+            }
             // The time of a process is reported up to the end of its last job, whatever ended it.
-            let ended = matches!(now_open, Some((_, 0))) && completed + failed + cancelled > 0;
+            let ended = matches!(now_open, Some((_, 0, _))) && completed + failed + cancelled > 0;
             if let Some(worked) = c.time().or(ended.then(TimeSplit::default)) {
                 rows::tell_time(conn, *no, &worked, now)?;
             }

@@ -12,7 +12,7 @@ use crate::queue::store::sql::statements::{Fault, Row};
 
 pub(super) use crate::queue::store::rows::{
     AT_PROVIDER, CANCELLED, CANCELLING, COMPLETED, DELETING, FAILED, HELD, IN_PROGRESS, NO_CHORE,
-    PENDING, PROCESS_COLUMNS, RELEASING, WAITING, bounded, count, process_of, small,
+    PENDING, PROCESS_COLUMNS, RELEASING, WAITING, bounded, count, job_budget, process_of, small,
 };
 
 /// The process in a row of [`PROCESS_COLUMNS`].

@@ -48,8 +48,16 @@ CREATE TABLE processes (
   backoff_ms INTEGER NOT NULL DEFAULT 0,
   provider_ms INTEGER NOT NULL DEFAULT 0,
   disk_ms INTEGER NOT NULL DEFAULT 0,
-  source_ms INTEGER NOT NULL DEFAULT 0
+  source_ms INTEGER NOT NULL DEFAULT 0,
+  -- The process whose budget limits this one: itself, or the process of its oldest ancestor.
+  budget INTEGER,
+  budget_unit INTEGER,                     -- 0 picodollars, 1 tokens; these five only in the row that budget names
+  budget_limit INTEGER,
+  budget_used INTEGER NOT NULL DEFAULT 0,  -- spent, and reserved
+  budget_needed INTEGER,                   -- continues once this is available; NULL while it is not paused for that
+  budget_stop TEXT                         -- why its budget has paused it
 );
+CREATE INDEX processes_by_need ON processes (no) WHERE budget_needed IS NOT NULL;
 CREATE INDEX processes_with_chore ON processes (chore) WHERE chore <> 0;
 CREATE INDEX processes_by_parent ON processes (parent) WHERE parent IS NOT NULL;
 CREATE INDEX processes_by_owner ON processes (owner)
@@ -157,7 +165,14 @@ CREATE INDEX charges_by_owner ON charges (owner, day) WHERE owner IS NOT NULL;
 CREATE INDEX charges_by_process ON charges (process);
 CREATE INDEX charges_passing ON charges (process) WHERE passing = 1;
 
--- Work that no worker starts: the queue (scope 0), lanes of a name (1), a process (2).
+-- What a job in a batch may cost at most, in the unit of its process's budget. A row exists from before the batch is sent
+-- until its result is booked.
+CREATE TABLE reservations (
+  job INTEGER PRIMARY KEY,
+  amount INTEGER NOT NULL
+);
+
+-- Work that no worker starts: the queue (scope 0), lanes of a name (1), a process (2), a process by its budget (3).
 CREATE TABLE pauses (
   no INTEGER PRIMARY KEY,
   scope INTEGER NOT NULL,

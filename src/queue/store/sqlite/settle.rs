@@ -13,7 +13,7 @@ use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::SqlStore as _;
 use crate::queue::store::sql::lineage::{self, Ended};
 use crate::queue::store::sql::statements::{Fault, error_text};
-use crate::queue::store::{ClaimOutcome, Settlement};
+use crate::queue::store::{BudgetStore as _, ClaimOutcome, Settlement};
 
 use super::SqliteStore;
 use super::rows::{
@@ -77,7 +77,7 @@ impl SqliteStore {
         if ends.is_empty() {
             return Ok(Vec::new());
         }
-        let (changed, woken) = self.write(Sync::AsSet, |conn| {
+        let (changed, woken, released) = self.write(Sync::AsSet, |conn| {
             let mut settling = Settling {
                 store: self,
                 conn,
@@ -100,8 +100,12 @@ impl SqliteStore {
                     lineage::job_ended(tx, &ended_families, now)?;
                 }
             }
-            Ok((settling.changes.processes(conn)?, woken))
+            let released = settling.changes.released.get();
+            Ok((settling.changes.processes(conn)?, woken, released))
         })?;
+        if released {
+            self.resume_budgets(now)?;
+        }
         if woken {
             self.wake();
         }
@@ -112,11 +116,14 @@ impl SqliteStore {
 impl Settling<'_> {
     fn end(&mut self, end: &Settlement) -> Result<(), Fault> {
         let counts = self.apply(end)?;
-        if let Some(spent) = end.outcome.spent()
-            && (counts || self.is_another_call(end)?)
-        {
-            let charge = end.charge.as_deref();
-            self.changes.spent(end.receipt.job, spent, charge);
+        let spent = end.outcome.spent();
+        let is_another = spent.is_some() && !counts && self.is_another_call(end)?;
+        if counts || is_another {
+            self.changes.in_budget(end, counts);
+            if let Some(spent) = spent {
+                let charge = end.charge.as_deref();
+                self.changes.spent(end.receipt.job, spent, charge);
+            }
         }
         Ok(())
     }

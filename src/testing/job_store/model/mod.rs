@@ -484,6 +484,7 @@ impl Model {
                 outcome,
                 charge: None,
                 worked: None,
+                budget: Default::default(),
             });
         }
         let handle = self.below(2);

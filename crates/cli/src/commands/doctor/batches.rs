@@ -1,4 +1,4 @@
-//! Batches that cannot end without help, and taking them over.
+//! Batches that cannot end without help, and how to take them over.
 
 use std::time::Duration;
 

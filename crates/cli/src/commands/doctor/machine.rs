@@ -11,7 +11,7 @@ use batchwright_exec::{Sandbox, SandboxMode};
 use super::{bad, good, note, warning};
 use crate::format::span;
 
-/// Tries to write, which is surer than looking at permissions.
+/// Tries to write, which is more reliable than checking permissions.
 pub fn writable(folder: &Path) -> HealthFinding {
     const WHAT: &str = "data folder";
     let shown = folder.display();
@@ -23,7 +23,7 @@ pub fn writable(folder: &Path) -> HealthFinding {
                       BATCHWRIGHT_HOME";
         bad(WHAT, seen, advice)
     };
-    // A missing folder would be made in the nearest one that exists.
+    // A missing folder would be created in the nearest existing one.
     let nearest = whole.ancestors().find_map(|path| match fs::metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         looked => Some((path, looked)),
@@ -84,7 +84,7 @@ pub fn open_to_others(_: &Path) -> Option<HealthFinding> {
 
 /// Less free space than this is a warning.
 const LITTLE_ROOM: u64 = 1_000_000_000;
-/// With less than this not even results of an hour may fit.
+/// With less than this, even the results of an hour may not fit.
 const NO_ROOM: u64 = 50_000_000;
 
 pub fn room(folder: &Path) -> Option<HealthFinding> {
@@ -118,7 +118,7 @@ fn free_bytes(_: &Path) -> Option<u64> {
     None
 }
 
-/// How commands of `exec` are confined and kept together, tested with a command that is prepared and not started.
+/// How commands of `exec` are confined and contained, tested with a command that is prepared but not started.
 pub fn sandbox() -> HealthFinding {
     const WHAT: &str = "sandbox";
     match Sandbox::new(SandboxMode::BestEffort).prepare() {
@@ -140,7 +140,7 @@ pub fn sandbox() -> HealthFinding {
     }
 }
 
-/// The first second of 2026: this program is no older.
+/// The first second of 2026; this program did not exist earlier, so an earlier clock is wrong.
 const NOT_BEFORE: Duration = Duration::from_secs(1_767_225_600);
 /// The clocks of two machines, or of a machine and its disk, may differ by this.
 const TOLERANCE: Duration = Duration::from_secs(60);

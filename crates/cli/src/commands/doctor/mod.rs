@@ -1,4 +1,4 @@
-//! `batchwright doctor`: checks the queue and what it needs, and says what to do.
+//! `batchwright doctor`: checks the queue and its requirements, and gives advice.
 
 use std::path::Path;
 
@@ -184,7 +184,7 @@ fn bad(what: &str, seen: impl Into<String>, advice: &str) -> HealthFinding {
     advised(what, Severity::Bad, seen, advice)
 }
 
-/// The store of answers that `run --reuse` takes from, once there is one.
+/// The answer cache of `run --reuse`, if it exists.
 fn reuse_finding(args: &DoctorArgs, folder: &Path) -> Option<HealthFinding> {
     let settings = args.data.settings().ok()?;
     Some(match ReuseStore::look(folder, &settings) {
@@ -197,7 +197,7 @@ fn reuse_finding(args: &DoctorArgs, folder: &Path) -> Option<HealthFinding> {
     })
 }
 
-/// Settings that cannot be used stop `run` and `work`.
+/// Unusable settings, which stop `run` and `work`.
 fn settings_findings(args: &DoctorArgs) -> Vec<HealthFinding> {
     const WHAT: &str = "settings";
     let unusable = |problem| HealthFinding::new(WHAT, Severity::Bad, problem, None);

@@ -30,11 +30,11 @@ pub struct Emitter {
     pub trouble: Option<Trouble>,
 }
 
-/// Why no more can be taken.
+/// Why no more commands can be read.
 pub enum Trouble {
-    /// The reader of standard output went away.
+    /// The reader closed standard output.
     Gone,
-    /// The end of a command could not be written.
+    /// A command's output or record could not be written.
     Unwritten(String),
 }
 
@@ -56,7 +56,7 @@ impl Emitter {
             (true, _) => Some(Resume::Ended),
             _ => None,
         };
-        // A dry run makes no file.
+        // A dry run creates no file.
         let wanted = |path: &&std::path::PathBuf| !results.dry_run || path.exists();
         let log = results.joblog.as_ref().filter(wanted);
         let log = log.map(|path| JobLog::open(path, resume)).transpose();
@@ -89,12 +89,13 @@ impl Emitter {
         self.log.as_ref().map(JobLog::finished).unwrap_or_default()
     }
 
-    /// Whether ends are handled in the order of the input: if they are printed. A file receives them as they come.
+    /// Whether ends are handled in the order of the input: only if they are printed. A file receives them in the order
+    /// of completion.
     pub fn reorders(&self) -> bool {
         self.keep_order && !matches!(self.records, Records::File(_))
     }
 
-    /// Has to be called as each command ends.
+    /// Must be called when each command ends.
     pub fn ended(&mut self, record: &JobRecord) -> ControlFlow<()> {
         self.last = self.last.max(record.job.seq());
         if !self.reorders() {

@@ -55,7 +55,7 @@ fn run(args: &ExecArgs) -> Result<Exit, Early> {
         .context(&session.ctx)
         .notifier(session.display.clone())
         .keep_order(emitter.reorders());
-    // The files again, to count what a run that ends early leaves.
+    // Reads the files a second time, to count the commands that remain if a run ends early.
     let rest = plan.total.map(|_| Source::open(args)).transpose()?;
     let skip = source.skip(emitter.finished());
     let shared = RefCell::new(emitter);
@@ -97,7 +97,7 @@ fn refuse_contradictions(args: &ExecArgs) -> Result<(), Refusal> {
     Err(Refusal::usage(why))
 }
 
-/// Whether both name the same file, which need not be there; of devices and pipes it does not matter.
+/// Whether both name the same file, which need not exist; devices and pipes do not count.
 fn is_same_file(a: Option<&Path>, b: Option<&Path>) -> bool {
     let place = |path: Option<&Path>| {
         let path = path.filter(|path| path.metadata().map_or(true, |found| found.is_file()))?;

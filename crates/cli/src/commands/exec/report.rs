@@ -21,13 +21,13 @@ use crate::{display, stdout};
 pub struct Ended {
     pub report: CommandReport,
     pub plan: Plan,
-    /// Commands that were passed over, since an earlier run finished them.
+    /// Commands that were skipped because an earlier run finished them.
     pub skipped: u64,
-    /// Of these, the ones that failed.
+    /// The part of these that failed.
     pub failed_before: u64,
-    /// What the sandbox did not allow.
+    /// The operations that the sandbox refused.
     pub confined: Option<String>,
-    /// Commands that were not even read, and are among the results all the same.
+    /// Commands that were not read, but are included in the results.
     pub not_read: u64,
     pub failures: Vec<String>,
     pub trouble: Option<Trouble>,
@@ -57,7 +57,7 @@ impl Ended {
     }
 }
 
-/// What the run will do, if an earlier run has done a part.
+/// What the run will do if an earlier run has finished a part of the commands.
 pub fn plan_line(plan: &Plan) -> Option<String> {
     let total = plan.total.filter(|_| plan.finished + plan.foreign > 0)?;
     let to_run = count(total - plan.finished);
@@ -233,7 +233,7 @@ fn how_to_go_on(args: &ExecArgs, ended: &Ended) -> Option<String> {
     }
 }
 
-/// Prints the summary for programs. Returns `exit`, or an error where it could not be printed.
+/// Prints the summary for programs. Returns `exit`, or an error if it could not be printed.
 fn print_json(args: &ExecArgs, ended: &Ended, exit: Exit) -> Exit {
     let report = &ended.report;
     let value = serde_json::json!({

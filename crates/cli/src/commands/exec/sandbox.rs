@@ -1,4 +1,4 @@
-//! From the flags to the sandbox.
+//! Converts the flags to a sandbox.
 
 use std::env;
 use std::ffi::OsStr;
@@ -11,7 +11,7 @@ use crate::args::sandbox::SandboxArgs;
 use crate::data_dir::data_dir;
 use crate::exit::Refusal;
 
-/// `mode` as the settings have it.
+/// `mode` comes from the settings.
 pub fn sandbox(exec: &ExecArgs, mode: SandboxMode) -> Result<Sandbox, Refusal> {
     let args = &exec.sandbox;
     let is_sh = |program: &OsStr| Path::new(program).file_name() == Some("sh".as_ref());
@@ -63,7 +63,7 @@ fn limits(mode: SandboxMode, args: &SandboxArgs) -> Limits {
     limits
 }
 
-/// `NAME=VALUE`, or names with commas between them.
+/// `NAME=VALUE`, or names separated by commas.
 fn add_variables(sandbox: Sandbox, wish: &OsStr) -> Result<Sandbox, Refusal> {
     let text = wish.to_str().ok_or_else(|| {
         Refusal::usage("--env: only variables that are UTF-8 can be named; `*` passes all")
@@ -105,7 +105,7 @@ pub fn wide(exec: &ExecArgs, mode: SandboxMode) -> Option<String> {
     })
 }
 
-/// What commands were not allowed to do, for those that do not report why they failed, and the flags that allow it.
+/// What the sandbox forbids, for commands that do not report why they failed, with the flags that allow it.
 pub fn reminder(exec: &ExecArgs, mode: SandboxMode) -> Option<String> {
     let mut lacked = Vec::new();
     if mode == SandboxMode::On {

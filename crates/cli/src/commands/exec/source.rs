@@ -1,4 +1,4 @@
-//! Which commands are run: those of files, of standard input, or a template for each line of these.
+//! The source of the commands: files, standard input, or a template for each of their lines.
 
 use std::ffi::OsStr;
 use std::io::{IsTerminal, stdin};
@@ -19,11 +19,11 @@ pub struct Source {
 
 /// The plan of the run.
 pub struct Plan {
-    /// Commands of the input, where it can be read twice.
+    /// Number of commands in the input, if it can be read twice.
     pub total: Option<u64>,
-    /// Of these, finished by an earlier run.
+    /// The part of these that an earlier run finished.
     pub finished: u64,
-    /// Of these, the ones that failed.
+    /// The part of these that failed.
     pub failed: u64,
     /// Commands in the log that the input does not have.
     pub foreign: u64,
@@ -35,11 +35,11 @@ impl Plan {
     }
 }
 
-/// Commands without those that an earlier run finished.
+/// Commands, without those that an earlier run finished.
 pub struct Skipping<J> {
     pub jobs: J,
     pub skipped: Arc<AtomicU64>,
-    /// Of these, the ones that failed.
+    /// The part of the skipped ones that failed.
     pub failed: Arc<AtomicU64>,
 }
 

@@ -1,4 +1,4 @@
-//! How the rows are read that results are joined with: as the run read them.
+//! Reads the rows that results are joined with, in the same way as the run.
 
 use batchwright::files::PromptSettings;
 

@@ -6,7 +6,7 @@ use crate::sanitize::harmless;
 
 pub struct TableStdout<W> {
     out: W,
-    /// The line that has begun, where lines are made harmless before they are shown.
+    /// The incomplete line, if lines are made harmless before they are shown.
     line: Option<Vec<u8>>,
     is_gone: bool,
 }
@@ -20,7 +20,7 @@ impl<W: Write> TableStdout<W> {
         }
     }
 
-    /// True once the reader has closed it.
+    /// True after the reader has closed it.
     pub fn reader_is_gone(&self) -> bool {
         self.is_gone
     }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_is_shown_nothing_that_it_would_obey() {
+    fn table_cells_cannot_control_the_terminal() {
         let table = "a,\u{1b}[2Jé\u{202e}\n\"x\r\ny\",z\n".as_bytes();
         let mut plain = Vec::new();
         TableStdout::new(&mut plain, false)

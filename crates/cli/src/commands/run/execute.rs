@@ -50,7 +50,16 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
             (report, None)
         }
         PreparedRun::ViaQueue(run) => {
-            let (report, facts) = run.run(args, manager.as_ref(), listeners, session)?;
+            // Refuses a run whose batches have no upper bound.
+            if let (Some(manager), Some(_)) = (&manager, &prepared.setup.budget) {
+                limited(args, manager, &prepared.setup)?;
+            }
+            let budget = prepared
+                .setup
+                .budget
+                .as_ref()
+                .map(|limited| &limited.budget);
+            let (report, facts) = run.run(args, manager.as_ref(), budget, listeners, session)?;
             (report, Some(facts))
         }
     };

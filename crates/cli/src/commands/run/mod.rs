@@ -7,6 +7,7 @@
 mod advice;
 mod already_submitted;
 mod confirm;
+mod deadline;
 mod dry_run;
 mod estimate;
 mod estimate_report;

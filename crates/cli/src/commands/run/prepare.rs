@@ -62,8 +62,7 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
     let budget = if args.dry_run {
         None
     } else {
-        let makes_calls = matches!(run, PreparedRun::Direct(_));
-        RunBudget::open(args, makes_calls, from_zero)?
+        RunBudget::open(args, run.is_unlimited()?, from_zero)?
     };
     let mut setup = Setup {
         rpm: resolved.settings.requests_per_minute().map_err(refused)?,
@@ -247,7 +246,7 @@ impl PreparedRun {
             display::say(&format!("strategy: {why}"));
         }
         if let Self::ViaQueue(run) = self {
-            let lines = run.lines(providers, setup.strategy.strategy)?;
+            let lines = run.lines(args, providers, setup.strategy.strategy)?;
             lines.iter().for_each(|line| session.say(line));
         }
         provider::warn(providers, &|line| session.say(line));
@@ -275,6 +274,14 @@ impl PreparedRun {
         match self {
             Self::Direct(_) => Ok(false),
             Self::ViaQueue(run) => run.has_items(),
+        }
+    }
+
+    /// Whether an earlier run without a budget has items in the queue.
+    fn is_unlimited(&self) -> Result<bool, Refusal> {
+        match self {
+            Self::Direct(_) => Ok(false),
+            Self::ViaQueue(run) => run.is_unlimited(),
         }
     }
 }

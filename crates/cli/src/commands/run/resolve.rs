@@ -10,7 +10,7 @@ use batchwright::plan::ProviderPlan;
 use batchwright::{Context, Error, Prompts, Settings, Strategy};
 
 use super::run_queue::RunQueue;
-use crate::args::run::RunArgs;
+use crate::args::run::{AUTO, RunArgs};
 use crate::args::shared::TaskArg;
 use crate::command_line::{command_line_to, quoted_path};
 use crate::data_dir::data_dir;
@@ -44,9 +44,10 @@ pub fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
     let pace = &args.pace;
     let settings = settings::settings(pace.data_dir.as_deref(), None)?;
     let settings = provider::with_flags(settings, &args.provider)?;
+    let strategy = args.strategy.clone().filter(|name| name != AUTO);
     let dedupe = |on: bool, word: &str| on.then(|| word.to_owned());
     let flags = [
-        ("llm.bulk_strategy", "--strategy", &args.strategy),
+        ("llm.bulk_strategy", "--strategy", &strategy),
         ("llm.flex_patience", "--flex-patience", &args.flex_patience),
         ("llm.cache_prompt", "--cache-prompt", &args.cache_prompt),
         ("llm.sync_concurrency", "--concurrency", &pace.concurrency),
@@ -68,6 +69,9 @@ pub fn session(args: &RunArgs, settings: &Settings) -> Result<Session, Refusal> 
     let ctx = Context::new().with_grace(args.pace.grace);
     let stopping = match settings.bulk_strategy() {
         _ if args.dry_run && args.sample.is_none() => "stopping: nothing was sent".to_owned(),
+        Ok(_) if args.time.given().is_some() => {
+            stopping_line(&ctx, "batches that are at their provider go on there, ")
+        }
         Ok(Strategy::Batch) => {
             stopping_line(&ctx, "batches that are at their provider go on there, ")
         }

@@ -116,6 +116,7 @@ impl RunQueue {
         providers: &ProviderPlan,
         run: &QueueRun,
         strategy: Strategy,
+        deadline: Option<String>,
     ) -> Result<Vec<String>, Refusal> {
         let (queue, id, plan, name) = (
             run.queue(),
@@ -127,6 +128,7 @@ impl RunQueue {
         let known = queue.process(id).map_err(failed)?;
         let batches = queue.batches(Some(id)).map_err(failed)?;
         let account = match strategy {
+            _ if deadline.is_some() => providers.batch_client().map_err(refused)?,
             Strategy::Batch => providers.batches().map_err(refused)?,
             Strategy::Sync | Strategy::Flex => None,
         };
@@ -146,6 +148,7 @@ impl RunQueue {
             _ if cancelled => format!(
                 "process {id} was cancelled: what its batches have not answered is sent again once they have ended"
             ),
+            _ if let Some(line) = deadline => format!("{line}, as process {id}"),
             Strategy::Batch if plan.to_send == Some(0) && known.is_some() => {
                 format!("strategy batch: nothing more is handed over; it is process {id}")
             }

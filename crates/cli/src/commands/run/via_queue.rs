@@ -9,10 +9,11 @@ use batchwright::files::{
 use batchwright::plan::ProviderPlan;
 use batchwright::queue::ProcessState;
 use batchwright::{
-    Error, ErrorKind, FileRun, FileRunOptions, JobQueue, LlmManager, ProcessId, Prompts, Strategy,
-    Worker,
+    Budget, Error, ErrorKind, FileRun, FileRunOptions, JobQueue, LlmManager, ProcessId, Prompts,
+    Strategy, Worker,
 };
 
+use super::deadline;
 use super::run_queue::RunQueue;
 use super::summary::QueueFacts;
 use crate::args::run::RunArgs;
@@ -87,9 +88,22 @@ impl ViaQueue {
         Ok(self.process_state()?.is_some())
     }
 
+    /// True when the queue has something of this output, and no limit for it.
+    pub fn is_unlimited(&self) -> Result<bool, Refusal> {
+        let process = self.process_state()?;
+        Ok(process.is_some_and(|process| process.budget.is_none()))
+    }
+
     /// Lines on the strategy and on batches of earlier runs.
-    pub fn lines(&self, plan: &ProviderPlan, strategy: Strategy) -> Result<Vec<String>, Refusal> {
-        self.queue.lines(plan, &self.run, strategy)
+    pub fn lines(
+        &self,
+        args: &RunArgs,
+        plan: &ProviderPlan,
+        strategy: Strategy,
+    ) -> Result<Vec<String>, Refusal> {
+        let given = args.time.given();
+        let deadline = given.map(|given| deadline::line(given, self.run.known_deadline()));
+        self.queue.lines(plan, &self.run, strategy, deadline)
     }
 
     /// Executes the run. There is no manager if no item is to be sent.
@@ -97,11 +111,14 @@ impl ViaQueue {
         self,
         args: &RunArgs,
         manager: Option<&LlmManager>,
+        budget: Option<&Budget>,
         listeners: Listeners,
         session: &Session,
     ) -> Result<(RunReport, QueueFacts), Refusal> {
         let Self { queue, run } = self;
         let process = run.process();
+        let in_time = deadline::in_time(args, &run, manager, session)?;
+        let is_in_time = in_time.is_some();
         queue.note_store();
         queue
             .note(process)
@@ -113,7 +130,9 @@ impl ViaQueue {
             .until_submitted(args.no_wait)
             .on_error(args.on_error.policy())
             .described(queue.info(args, manager))
-            .set(queue.books(), QueueRun::ledger);
+            .set(queue.books(), QueueRun::ledger)
+            .set(in_time, QueueRun::deadline)
+            .set(budget, QueueRun::budget);
         let run = match manager.map(LlmManager::plan) {
             Some(plan) if plan.strategy().strategy == Strategy::Batch => {
                 let (first, route) = (&plan.first, plan.route_plan());
@@ -124,7 +143,11 @@ impl ViaQueue {
         };
         let make_worker = |queue: &JobQueue| {
             let manager = manager.ok_or_else(|| Error::new(ErrorKind::Invalid, NO_MANAGER))?;
-            let worker = manager.run_worker(queue)?;
+            let worker = if is_in_time {
+                manager.worker_in_time(queue)?
+            } else {
+                manager.run_worker(queue)?
+            };
             Ok(worker.set(listeners.jobs.clone(), Worker::observer))
         };
         let ended = run.run(make_worker);
@@ -133,6 +156,8 @@ impl ViaQueue {
         let facts = QueueFacts {
             batches: batches_line(&ended),
             remaining: queue.remaining(&ended, process, &lacks_its_key(manager)),
+            deadline: deadline::outcome(&ended),
+            deadline_missed: ended.deadline_missed,
             json: json(process, &ended),
             has_remaining: ended.left.is_some(),
             has_held: ended.batches.iter().any(|batch| batch.state == "held"),
@@ -156,6 +181,7 @@ fn lacks_its_key(manager: Option<&LlmManager>) -> impl Fn(&BatchInfo) -> bool + 
 /// The members about the queue in the JSON of a run.
 fn json(process: ProcessId, ended: &QueueRunReport) -> Vec<(&'static str, serde_json::Value)> {
     vec![
+        ("deadline", deadline::json(ended)),
         ("process_id", serde_json::json!(process)),
         ("submitted", ended.submitted.into()),
         ("attached", ended.attached.into()),

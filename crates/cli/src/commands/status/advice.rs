@@ -1,4 +1,4 @@
-//! What to do next about the processes that `batchwright status` shows.
+//! Advice about the processes that `batchwright status` shows.
 
 use batchwright::ProcessId;
 use batchwright::batch::BatchInfo;
@@ -6,9 +6,10 @@ use batchwright::batch::BatchInfo;
 use super::row::Row;
 use crate::args::status::StatusArgs;
 use crate::batches;
+use crate::commands::budget::advice;
 use crate::run_process::{self, id_for_command};
 
-/// Prints what to do next, in the order in which people read it.
+/// Prints the advice in the order in which people read it.
 pub fn advise(args: &StatusArgs, only: Option<ProcessId>, rows: &[Row]) {
     let command = |words: &str| args.data.command(words);
     let say = |line: String| args.say.say(&line);
@@ -20,8 +21,21 @@ pub fn advise(args: &StatusArgs, only: Option<ProcessId>, rows: &[Row]) {
     }
     let id = id_for_command(&rows.iter().map(Row::id).collect::<Vec<_>>());
     let beside_runs = only.is_some() || rows.iter().any(of_run);
+    for row in rows {
+        let process = &row.process;
+        let budget = process.budget.as_ref();
+        if let Some(text) = budget.and_then(|budget| advice(&command, process.process_id, budget)) {
+            say(format!("process {} is {text}", process.process_id));
+        }
+    }
     let waiting = free(rows, |row| {
-        row.process.sealed && row.process.counts.pending > 0
+        let is_paused = |row: &Row| {
+            row.process
+                .budget
+                .as_ref()
+                .is_some_and(|it| it.pause.is_some())
+        };
+        row.process.sealed && row.process.counts.pending > 0 && !is_paused(row)
     });
     if !waiting.is_empty() && !rows.iter().any(|row| row.process.counts.in_progress > 0) {
         say(format!(
@@ -112,7 +126,7 @@ fn of_run(row: &Row) -> bool {
     row.process.info.output.is_some()
 }
 
-/// The processes that belong to no run, among those rows.
+/// The processes in these rows that belong to no run.
 fn free(rows: &[Row], which: impl Fn(&Row) -> bool) -> Vec<ProcessId> {
     let free = rows.iter().filter(|row| !of_run(row) && which(row));
     free.map(Row::id).collect()

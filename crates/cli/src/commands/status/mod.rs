@@ -1,4 +1,4 @@
-//! `batchwright status`: where the processes in the queue stand, once or until they are finished.
+//! `batchwright status`: the state of the processes in the queue, once or until they are finished.
 
 use std::collections::HashMap;
 use std::io::{self, IsTerminal};
@@ -14,6 +14,7 @@ use batchwright::{JobQueue, ProcessId, Settings, Strategy};
 use console::Term;
 use serde_json::{Value, json};
 
+use crate::args::deadline::shown as shown_deadline;
 use crate::args::status::StatusArgs;
 use crate::batches;
 use crate::display;
@@ -208,6 +209,7 @@ fn once(args: &StatusArgs) -> Result<(), Early> {
     if !rows.is_empty() {
         print(&table(&rows, false, width()))?;
         print(&batch_lines(&rows, width()))?;
+        print(&deadline_lines(&rows))?;
         if args.why {
             print(&why::explained(&rows))?;
         }
@@ -281,6 +283,21 @@ fn batch_lines(rows: &[Row], width: Option<usize>) -> String {
     out
 }
 
+/// The deadlines of runs, and how they are met: each decision on a line.
+fn deadline_lines(rows: &[Row]) -> String {
+    let plans = rows
+        .iter()
+        .filter_map(|row| row.process.info.deadline.as_ref());
+    let mut out = String::new();
+    for plan in plans {
+        out.push_str(&format!("  deadline {}\n", shown_deadline(plan.deadline)));
+        for change in &plan.changes {
+            out.push_str(&format!("    {}\n", change.line));
+        }
+    }
+    out
+}
+
 fn seen(row: &Row) -> (ProcessId, Seen) {
     let process = &row.process;
     (
@@ -313,7 +330,7 @@ impl Screen {
     fn draw(&mut self, rows: &[Row]) -> io::Result<()> {
         let term = Term::stdout();
         let (height, width) = term.size();
-        // A line that wraps, or scrolls away, could not be drawn over.
+        // A line that wraps or scrolls away could not be overwritten.
         let most = usize::from(height).saturating_sub(2).max(2);
         let width = usize::from(width).saturating_sub(2);
         let table = table(rows, true, Some(width)) + &batch_lines(rows, None);

@@ -8,9 +8,10 @@ use batchwright::queue::ProcessState;
 use batchwright::{JobQueue, ProcessId};
 use serde::Deserialize;
 
-/// Results that are read for it.
+/// Number of results that are read for it.
 const SAMPLED_OUTCOMES: usize = 20;
-/// Maximum number of processes whose results are read, because reading takes time and no one reads such a long table.
+/// Maximum number of processes whose results are read, because reading takes time and such a long table is not
+/// useful.
 const MAX_PROCESSES: usize = 500;
 
 /// Earlier results. A process is read again only while nothing is known about it.
@@ -20,7 +21,7 @@ pub struct KnownModels(HashMap<ProcessId, Names>);
 /// Models and providers.
 type Names = (Vec<String>, Vec<String>);
 
-/// The fields of a result line that show who answered.
+/// The fields of a result line that show which model answered.
 #[derive(Deserialize)]
 struct Answered {
     provider: Option<String>,

@@ -16,7 +16,7 @@ use crate::batches;
 use crate::command_line::quoted_path;
 use crate::format::count;
 
-/// A process and its speed.
+/// A process and its rate.
 pub struct Row {
     pub process: ProcessState,
     pub progress: Progress,
@@ -26,7 +26,7 @@ pub struct Row {
     pub models: Vec<String>,
     /// The providers of its batches or answers, if known.
     pub providers: Vec<String>,
-    /// The file of its queue, where that is not the queue in use.
+    /// The file of its queue, if it is not the queue in use.
     pub store: Option<PathBuf>,
 }
 
@@ -90,15 +90,16 @@ impl Row {
             "unpriced": self.process.spent.unpriced,
             "time": millis(&time.split),
             "limited_by": time.limited_by,
+            "deadline": self.process.info.deadline,
         })
     }
 
-    /// Where its time went up to now, or up to its end.
+    /// How its time was spent up to now, or up to its end.
     pub fn time(&self) -> ProcessTime {
         self.process.time_until(SystemClock.wall())
     }
 
-    /// How long ago its first job was enqueued.
+    /// Time since its first job was enqueued.
     pub fn age(&self) -> Duration {
         SystemClock.wall().since(self.process.created_at)
     }
@@ -130,6 +131,10 @@ impl Row {
         }
         if self.process.cancelled {
             remarks.push("cancelled".to_owned());
+        }
+        let budget = self.process.budget.as_ref();
+        if budget.is_some_and(|budget| budget.pause.is_some()) {
+            remarks.push("paused by its budget".to_owned());
         }
         match self.process.counts.consumed {
             0 => {}

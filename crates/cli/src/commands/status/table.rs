@@ -1,4 +1,4 @@
-//! The table of `batchwright status`: whole in a pipe, and in a terminal as much as fits its width.
+//! The table of `batchwright status`: complete in a pipe; on a terminal, as much as fits its width.
 
 use std::collections::HashSet;
 
@@ -9,11 +9,11 @@ use crate::format::{age, count, span};
 use crate::queue::short;
 use crate::sanitize::{harmless, shortened};
 
-/// A name, a model or a provider is not cut below this.
+/// Minimum width of a shortened name, model or provider.
 const LEAST: usize = 8;
 const GAP: usize = 2;
 
-/// A column: its head, its cells, and how it is shortened.
+/// A column: its header, its cells, and how it is shortened.
 struct Column {
     head: &'static str,
     cells: Vec<String>,
@@ -22,11 +22,11 @@ struct Column {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Always there, whole.
+    /// Always shown completely.
     Key,
-    /// Cut, and finally left out: highest rank first.
+    /// Shortened, and finally omitted, the highest rank first.
     Text { rank: u8 },
-    /// Left out first if it is zero in all rows, and finally also otherwise.
+    /// Omitted first if it is zero in all rows; otherwise finally too.
     Number { rank: u8 },
 }
 
@@ -49,7 +49,7 @@ impl Column {
     }
 }
 
-/// The table. With `moving` it shows speeds; `width` is that of the terminal, if there is one.
+/// The table. With `moving` it shows rates; `width` is that of the terminal, if there is one.
 pub fn table(rows: &[Row], moving: bool, width: Option<usize>) -> String {
     let remarks: Vec<String> = rows.iter().map(Row::remarks).collect();
     let whole = columns(rows, moving, false);
@@ -133,8 +133,8 @@ fn total(columns: &[Column]) -> usize {
     widths + GAP * columns.len().saturating_sub(1)
 }
 
-/// Shortens columns until they fit: first columns of zeros are left out, then long texts are cut, then whole columns
-/// are left out.
+/// Shortens columns until they fit: first columns of zeros are omitted, then long texts are cut, then whole columns
+/// are omitted.
 fn fitted(mut columns: Vec<Column>, room: usize) -> Vec<Column> {
     while total(&columns) > room
         && let Some(at) = columns.iter().rposition(Column::says_nothing)
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_nothing_goes_first_then_texts_are_cut_then_columns_go() {
+    fn empty_columns_are_removed_first_then_texts_cut_then_columns_removed() {
         let remarks = ["cancelled, finished".to_owned(), String::new()];
         for room in [53, 40, 30] {
             let text = lines(&fitted(some(), room), &remarks, room);

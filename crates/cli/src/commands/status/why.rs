@@ -1,4 +1,4 @@
-//! `batchwright status --why`: where the time of processes went, and what holds them up now.
+//! `batchwright status --why`: how the time of processes was spent, and what delays them now.
 
 use super::row::Row;
 use crate::format::{number_of, span};
@@ -18,7 +18,7 @@ fn meaning(part: &str) -> &'static str {
     }
 }
 
-/// The parts of the time of each process, those that took any, under its name.
+/// The parts of the time of each process that are not zero, under its name.
 pub fn explained(rows: &[Row]) -> String {
     rows.iter().map(|row| process(row) + "\n").collect()
 }

@@ -27,9 +27,9 @@ struct Known {
     next_sum: Instant,
 }
 
-/// More processes than this are not summed up at each event,
+/// With more processes than this, the sum is not computed at each event.
 const MANY_PROCESSES: usize = 100;
-/// but only after this time.
+/// Minimum time between two sums of that many processes.
 const SUM_INTERVAL: Duration = Duration::from_millis(200);
 
 impl QueueProgress {
@@ -55,14 +55,15 @@ impl QueueProgress {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub fn clear(&self) {
         self.display.clear();
     }
 }
 
 impl QueueProgress {
-    /// Whether people fetch the results. A job collects the results of its child jobs, which are deleted soon after.
+    /// Whether users fetch the results. The results of child jobs are collected by their parent, and deleted soon
+    /// after.
     fn has_takers(&self, id: ProcessId) -> bool {
         match self.queue.process(id) {
             Ok(process) => process.is_some_and(|process| process.info.parent.is_none()),
@@ -92,7 +93,7 @@ impl ProgressNotifier for QueueProgress {
                 known.open.insert(id, progress.clone());
             }
         }
-        // Adding up thousands of processes at each of thousands of events would take too long.
+        // Summing up thousands of processes at each of thousands of events would take too long.
         let now = Instant::now();
         if known.open.len() > MANY_PROCESSES && now < known.next_sum {
             return;
@@ -128,7 +129,7 @@ impl ProgressNotifier for QueueProgress {
     }
 }
 
-/// `collect_command`: the command of the run that it belongs to.
+/// `collect_command`: the command of the run to which it belongs.
 fn finished(progress: &Progress, collect_command: Option<&str>) -> String {
     let id = progress
         .process_id

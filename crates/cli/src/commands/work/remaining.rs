@@ -15,7 +15,7 @@ use crate::run_process::{self, id_for_command};
 /// The batches without a worker after a worker has ended.
 pub struct Remaining {
     batches: Vec<BatchInfo>,
-    /// Lines on processes that belong to runs.
+    /// Lines about processes that belong to runs.
     run_lines: Vec<String>,
     /// The commands of those runs.
     run_commands: HashMap<ProcessId, String>,
@@ -106,7 +106,7 @@ impl Remaining {
         lines
     }
 
-    /// A line for each provider on its batches that go on there, and how to collect or cancel them.
+    /// One line per provider about its batches that continue there, and how to collect or cancel them.
     fn submitted(&self, submitted: &[&BatchInfo], waited: bool) -> Vec<String> {
         let mut at: BTreeMap<(&str, bool), (u64, u64)> = BTreeMap::new();
         for batch in submitted {

@@ -1,4 +1,4 @@
-//! How a worker ended: results that could not be recorded, the exit code and the summary.
+//! The end of a worker: results that could not be recorded, the exit code and the summary.
 
 use std::io::{self, Write};
 
@@ -7,9 +7,11 @@ use batchwright::{Context, JobQueue, StopReason};
 
 use super::remaining::Remaining;
 use crate::args::work::WorkArgs;
+use crate::commands::budget::advice;
 use crate::display;
 use crate::exit::Exit;
 use crate::format::{count, counts};
+use crate::queue::queue_flags;
 use crate::signals::Signals;
 use crate::stderr;
 use crate::stdout;
@@ -40,6 +42,9 @@ pub fn report(
         if waiting > 0 {
             display::say(&format!("{} jobs still wait", count(waiting)));
         }
+        if let Some(StopReason::BudgetExceeded(_)) = report.stop {
+            tell_budgets(args, queue);
+        }
         let waited = args.until_empty && report.stop.is_none();
         remaining
             .lines(waited)
@@ -49,6 +54,21 @@ pub fn report(
         display::error(&format!("stopped: {stop}"));
     }
     exit
+}
+
+/// How the processes continue that their budgets have paused.
+fn tell_budgets(args: &WorkArgs, queue: &JobQueue) {
+    let worker = &args.worker;
+    let (folder, file) = (worker.data_dir.as_deref(), args.file.queue.as_deref());
+    let flags = queue_flags(folder, file, &worker.store);
+    let command = |words: &str| format!("batchwright {words}{flags}");
+    for process in queue.open_processes().unwrap_or_default() {
+        let id = process.process_id;
+        let budget = process.budget.as_ref();
+        if let Some(text) = budget.and_then(|budget| advice(&command, id, budget)) {
+            display::say(&format!("process {id} is {text}"));
+        }
+    }
 }
 
 fn summary(report: &WorkerReport) -> String {
@@ -100,14 +120,14 @@ fn is_gone(args: &WorkArgs) -> bool {
 fn exit(args: &WorkArgs, report: &WorkerReport, remaining: &Remaining, signals: &Signals) -> Exit {
     match &report.stop {
         _ if !report.unsaved.is_empty() => Exit::CouldNotRun,
-        // A worker that runs until it is stopped has ended as it should.
+        // A worker that runs until it is stopped has ended as intended.
         Some(StopReason::Cancelled) if !args.ends() => Exit::Success,
         Some(StopReason::Cancelled) => signals.exit().unwrap_or(Exit::StoppedEarly),
-        // The run that owned the queue has ended, and removed it.
+        // The run that owned the queue has ended and removed it.
         Some(StopReason::Fatal(error)) if error.is_storage() && is_gone(args) => Exit::Success,
         Some(StopReason::Fatal(_)) => Exit::CouldNotRun,
         Some(_) => Exit::StoppedEarly,
-        // Batches remain that waiting longer would not have ended.
+        // Batches remain that would not have ended by waiting longer.
         None if args.until_empty && remaining.has_batches() => Exit::StoppedEarly,
         None if args.until_submitted && report.batches_held > 0 => Exit::StoppedEarly,
         None if report.failed > 0 => Exit::SomeFailed,

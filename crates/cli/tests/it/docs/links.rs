@@ -1,4 +1,4 @@
-//! Links between pages, and what the table of contents leaves out.
+//! Links between pages, and pages that the table of contents omits.
 
 use super::{pages, root};
 
@@ -25,7 +25,7 @@ fn targets(page: &str) -> Vec<String> {
     targets
 }
 
-/// The name that a heading is linked by.
+/// The anchor of a heading.
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = text
@@ -46,7 +46,7 @@ fn every_link_leads_somewhere() {
     for path in pages() {
         let page = std::fs::read_to_string(&path).unwrap();
         for target in targets(&page) {
-            // Addresses elsewhere are not asked for; items of the library are checked with its documentation.
+            // Addresses elsewhere are not requested; items of the library are checked with its documentation.
             if target.contains("://") || target.starts_with("crate::") {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! The pages for users, held against the program: transcripts are replayed, links followed.
+//! The pages for users, checked with the program: transcripts are replayed, and links are followed.
 //!
 //! `UPDATE_DOCS=1 cargo test --test it docs` writes what the program prints into the pages.
 
@@ -8,13 +8,13 @@ mod transcript;
 
 use std::path::{Path, PathBuf};
 
-/// Where `README.md` is.
+/// The folder of `README.md`.
 fn root() -> &'static Path {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.ancestors().nth(2).unwrap()
 }
 
-/// `README.md`, `CHANGELOG.md` and every page of the book.
+/// `README.md`, `CHANGELOG.md` and every page of the documentation.
 fn pages() -> Vec<PathBuf> {
     let root = root();
     let mut pages = vec![root.join("README.md"), root.join("CHANGELOG.md")];
@@ -40,7 +40,7 @@ fn replayed(page: &Path) -> Vec<String> {
 
 #[test]
 fn every_transcript_is_what_the_program_prints() {
-    // Pages wait for their simulators rather than for the processor.
+    // Pages mostly wait for their simulators, so all of them run at once.
     let pages = pages();
     let stale: Vec<String> = std::thread::scope(|scope| {
         let threads: Vec<_> = pages

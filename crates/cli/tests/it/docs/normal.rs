@@ -1,6 +1,6 @@
-//! A line of output without what differs from run to run: times, rates, ids, alignment.
+//! A line of output without the parts that differ between runs: times, rates, ids, alignment.
 
-/// A number before one of these says how long or how fast, not how many.
+/// A number before one of these is a duration or a rate, not a count.
 const UNITS: [(&str, &str); 14] = [
     (" items/s", "<rate>"),
     (" jobs/s", "<rate>"),
@@ -26,7 +26,7 @@ const FIELDS: [&str; 4] = [
     "\"request_id\":",
 ];
 
-/// The line as it is compared; empty for one that is not, such as a progress line.
+/// The line as it is compared; empty for a line that is not compared, such as a progress line.
 pub fn normal(line: &str) -> String {
     let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
     if is_progress(&line) {
@@ -43,6 +43,11 @@ pub fn normal(line: &str) -> String {
             continue;
         }
         let id = id_length(rest);
+        if is_date(rest) {
+            out.push_str("<date>");
+            rest = &rest[DATE.len()..];
+            continue;
+        }
         if first == '…' && end_of_id(&rest[first.len_utf8()..]) {
             out.push_str("…<id>");
             rest = &rest[first.len_utf8() + 8..];
@@ -73,8 +78,23 @@ pub fn normal(line: &str) -> String {
     out
 }
 
-/// How many bytes at the beginning are an id or a hash: eight hexadecimal digits and more, at least one
-/// of them a decimal one, with the hyphens of a UUID among them.
+/// The form of a deadline, with a 0 for each digit.
+const DATE: &str = "0000-00-00 00:00:00 +00:00";
+
+fn is_date(text: &str) -> bool {
+    let form = |c: char| match c {
+        '0'..='9' => '0',
+        '-' if text.get(20..21) == Some("-") => '-',
+        other => other,
+    };
+    text.get(..DATE.len()).is_some_and(|date| {
+        let date: String = date.chars().map(form).collect();
+        date.replace(" -", " +") == DATE
+    })
+}
+
+/// The number of bytes at the beginning that are an id or a hash: eight or more hexadecimal digits, at least one of
+/// them decimal, including the hyphens of a UUID.
 fn id_length(text: &str) -> usize {
     let hex = |c: char| matches!(c, '0'..='9' | 'a'..='f' | '-');
     let end = text.find(|c| !hex(c)).unwrap_or(text.len());
@@ -102,7 +122,7 @@ fn number(text: &str) -> (&str, &str) {
     text.split_at(found.len())
 }
 
-/// `batchwright: 19/24 79% · 1.9/s …` comes as often as time allows.
+/// Lines such as `batchwright: 19/24 79% · 1.9/s …`, whose number depends on timing.
 fn is_progress(line: &str) -> bool {
     let Some(rest) = line.strip_prefix("batchwright: ") else {
         return false;
@@ -116,8 +136,12 @@ fn is_progress(line: &str) -> bool {
 }
 
 #[test]
-fn what_differs_from_run_to_run_is_masked() {
+fn parts_that_differ_between_runs_are_masked() {
     let cases = [
+        (
+            "by 2026-11-26 12:47:33 +00:00 (in 2 h)",
+            "by <date> (in <time>)",
+        ),
         (
             "  rate       2.1 items/s over 11.7 s, limited",
             "rate <rate> over <time>, limited",

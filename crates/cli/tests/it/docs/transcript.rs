@@ -1,10 +1,9 @@
 //! Console blocks of a page: found, replayed, compared, and rewritten on request.
 //!
-//! A block of ```` ```console ```` follows a comment that says what it needs:
-//! `<!-- transcript; simulate --latency 40; env OPENAI_API_KEY=sk-example -->`. `continue` takes over the
-//! folder, the simulator and the environment of the transcript before it; with `counts-vary` numbers are
-//! not compared. In the page the simulator's
-//! port is always 8090, whatever it really is.
+//! A block of ```` ```console ```` follows a comment with its requirements: `<!-- transcript; simulate --latency
+//! 40; env OPENAI_API_KEY=sk-example
+//! -->`. `continue` keeps the folder, the simulator and the environment of the previous transcript; with `counts-vary`,
+//! numbers are not compared. Pages always show port 8090 for the simulator.
 
 use super::normal::normal;
 use super::root;
@@ -17,15 +16,15 @@ const ANYTHING: &str = "…";
 /// Separates the output of one command from that of the next.
 const NEXT: &str = "\u{1}next command\u{1}";
 
-/// What has to be there for a transcript.
+/// The requirements of a transcript.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Needs {
     /// Words for `batchwright simulate`.
     pub simulate: Option<String>,
     pub env: Vec<(String, String)>,
-    /// It goes on where the one before it ended.
+    /// It continues where the previous one ended.
     pub continues: bool,
-    /// How far a killed worker came is not the same twice: any number will do.
+    /// The progress of a killed worker differs between runs, so any number matches.
     pub counts_vary: bool,
 }
 
@@ -41,13 +40,13 @@ pub struct Step {
 pub struct Transcript {
     /// The line of the page on which its text begins, from 0.
     pub line: usize,
-    /// How many lines of the page it has.
+    /// Number of its lines.
     pub lines: usize,
     pub needs: Needs,
     pub steps: Vec<Step>,
 }
 
-/// All console blocks of a page, or what is wrong with one.
+/// All console blocks of a page, or the error in one.
 pub fn transcripts(page: &str) -> Result<Vec<Transcript>, String> {
     let lines: Vec<&str> = page.lines().collect();
     let mut found = Vec::new();
@@ -135,7 +134,7 @@ fn parse_steps(lines: &[&str]) -> Result<Vec<Step>, String> {
     Ok(steps)
 }
 
-/// Where the transcripts of a page are replayed, one after the other.
+/// The place where the transcripts of a page are replayed, one after the other.
 pub struct Stage {
     desk: Desk,
     simulator: Option<(Running, String)>,
@@ -171,7 +170,7 @@ impl Stage {
         self.simulator.as_ref().map_or(SHOWN_PORT, |(_, port)| port)
     }
 
-    /// Types the commands and returns what each printed.
+    /// Runs the commands and returns the output of each.
     fn play(&self, steps: &[Step]) -> Vec<Vec<String>> {
         let mut script = String::from("exec 2>&1\n");
         for step in steps {
@@ -193,7 +192,7 @@ impl Stage {
         let folder = folder.to_string_lossy();
         let printed = printed
             .replace(folder.trim_end_matches('/'), "/home/you/data")
-            // Where links from there lead.
+            // The target of links from there.
             .replace(&*root().to_string_lossy(), "/home/you/data")
             .replace(self.port(), SHOWN_PORT);
         let lines = |text: &str| text.lines().map(str::to_owned).collect();
@@ -206,7 +205,7 @@ impl Stage {
     }
 }
 
-/// Replays all transcripts of a page. Returns the page as it ought to be, and what differs.
+/// Replays all transcripts of a page. Returns the corrected page, and the differences.
 pub fn replay(page: &str) -> Result<(String, Vec<String>), String> {
     let mut stage: Option<Stage> = None;
     let mut lines: Vec<String> = page.lines().map(str::to_owned).collect();
@@ -245,7 +244,7 @@ pub fn replay(page: &str) -> Result<(String, Vec<String>), String> {
     Ok((lines.join("\n") + "\n", differences))
 }
 
-/// Whether what was printed is what the page shows, apart from times, rates, ids and the like.
+/// Whether the output matches the page, apart from times, rates, ids and similar parts.
 fn fits(shown: &[String], printed: &[String], counts_vary: bool) -> bool {
     let counted = |line: String| {
         if counts_vary {
@@ -274,7 +273,7 @@ fn matches(shown: &[String], printed: &[String]) -> bool {
 }
 
 #[test]
-fn a_page_is_taken_apart() {
+fn the_transcripts_of_a_page_are_found() {
     let page = "text\n<!-- transcript; simulate --rpm 9; env A=b=c -->\n```console\n$ one \\\n  two\nsays\n$ three\n```\n";
     let found = transcripts(page).unwrap();
     assert_eq!(found.len(), 1);
@@ -294,7 +293,7 @@ fn a_page_is_taken_apart() {
 }
 
 #[test]
-fn what_differs_is_told_and_rewritten() {
+fn differences_are_reported_and_rewritten() {
     let page = "<!-- transcript -->\n```console\n$ echo one; echo two\none\nthree\n$ echo x\nx\n```\nend\n";
     let (written, differences) = replay(page).unwrap();
     assert_eq!(differences.len(), 1);

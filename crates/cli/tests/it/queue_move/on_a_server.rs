@@ -181,7 +181,7 @@ fn a_queue_whose_worker_was_killed_is_exported_without_wait() {
 
 /// An import into a server that is killed goes on, and no place is open meanwhile.
 #[test]
-fn a_killed_import_into_a_server_goes_on() {
+fn a_killed_import_into_a_server_resumes() {
     let Some(server) = Server::new() else { return };
     let desk = Desk::new();
     desk.prompts("in.jsonl", 20_000);

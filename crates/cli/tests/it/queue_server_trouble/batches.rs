@@ -65,7 +65,7 @@ impl<'a> Site<'a> {
 /// finds the batch at the provider.
 #[test]
 #[ignore = "takes half a minute"]
-fn a_batch_whose_worker_died_unaware_of_it_is_found_by_another_machine() {
+fn another_machine_finds_a_batch_whose_worker_crashed_before_the_reply() {
     if !wanted() {
         return;
     }

@@ -1,4 +1,4 @@
-//! Servers of MariaDB that a test may kill: one that takes writes, and one that stands by.
+//! MariaDB servers that a test may kill: one that accepts writes, and one standby.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -7,11 +7,11 @@ use tempfile::TempDir;
 
 use super::super::common::eventually;
 
-/// What the tests' user is called, and its password; the servers are reached from this machine alone.
+/// The user of the tests, and the password; the servers are reachable only from this machine.
 pub const USER: &str = "batchwright";
 pub const PASSWORD: &str = "only-for-a-test";
 
-/// A server with a folder of its own.
+/// A server with a separate folder.
 pub struct MariaDb {
     folder: TempDir,
     id: u32,
@@ -21,7 +21,7 @@ pub struct MariaDb {
 }
 
 impl MariaDb {
-    /// Makes the folder of a server and starts it.
+    /// Creates the folder of a server and starts the server.
     fn new(id: u32, stands_by: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -47,7 +47,7 @@ impl MariaDb {
         server
     }
 
-    /// One that takes writes.
+    /// A server that accepts writes.
     pub fn primary() -> Self {
         let server = Self::new(1, false);
         server.sql(&format!(
@@ -60,7 +60,7 @@ impl MariaDb {
         server
     }
 
-    /// One that has all that the other one has told anybody is committed.
+    /// A standby that receives every commit of the other server before a client does.
     pub fn replica(of: &Self) -> Self {
         let server = Self::new(of.id + 1, true);
         server.sql(&format!(
@@ -88,7 +88,7 @@ impl MariaDb {
             .arg("--no-defaults");
         let folder = self.folder.path().display();
         command.arg(format!("--datadir={folder}/data"));
-        // Servers that are made at the same time have temporary tables of the same names.
+        // Servers that are created at the same time have temporary tables with the same names.
         command.arg(format!("--tmpdir={folder}"));
         if self.folder_is_given() {
             command.arg("--user=mysql");
@@ -102,7 +102,7 @@ impl MariaDb {
             && Command::new("id").arg("-u").output().unwrap().stdout == b"0\n"
     }
 
-    /// Starts it, or starts it again.
+    /// Starts it, or restarts it.
     pub fn start(&mut self) {
         let folder = self.folder.path().display().to_string();
         let log = std::fs::File::create(self.folder.path().join("log")).unwrap();
@@ -125,10 +125,10 @@ impl MariaDb {
             "--innodb-buffer-pool-size=256M",
             "--max-connections=600",
         ]);
-        // What was told to be committed is on the other server.
+        // Commits are on the other server before they are acknowledged.
         let role = if self.stands_by { "slave" } else { "master" };
         command.arg(format!("--rpl-semi-sync-{role}-enabled=ON"));
-        // It waits for nobody once there is no other server any more.
+        // If the other server is gone, it stops waiting for it after this time.
         command.arg("--rpl-semi-sync-master-timeout=2000");
         self.process = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
         let answers = || self.client("SELECT 1").status.success();
@@ -139,7 +139,7 @@ impl MariaDb {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
-    /// Ends it without a word.
+    /// Kills it without a shutdown.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill().unwrap();
@@ -147,7 +147,7 @@ impl MariaDb {
         }
     }
 
-    /// Makes the replica the server that takes writes, once it has carried out what it was sent.
+    /// Makes the replica the server that accepts writes, after it has applied all received changes.
     pub fn promote(&mut self) {
         self.sql("STOP SLAVE IO_THREAD");
         let done = || {
@@ -175,7 +175,7 @@ impl MariaDb {
         String::from_utf8(done.stdout).unwrap()
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn place(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }

@@ -1,4 +1,4 @@
-//! A queue on servers that die and take over from each other, and workers that are cut off from them.
+//! A queue on servers that crash and take over from each other, and workers that lose the connection to them.
 
 #![cfg(all(unix, feature = "mysql", feature = "redis"))]
 
@@ -22,7 +22,7 @@ use redis::Redis;
 
 const SLOTS: u64 = 8;
 
-/// Whether servers are to be started: without `scripts/with-servers` these tests say that they were skipped.
+/// Whether servers should be started: without `scripts/with-servers`, these tests print that they were skipped.
 fn wanted() -> bool {
     let wanted = std::env::var_os("BATCHWRIGHT_TEST_MYSQL").is_some();
     if !wanted {
@@ -31,7 +31,7 @@ fn wanted() -> bool {
     wanted
 }
 
-/// A queue as a machine reaches it.
+/// A queue as reached from one machine.
 struct Queue<'a> {
     desk: &'a Desk,
     address: String,
@@ -87,13 +87,13 @@ impl<'a> Queue<'a> {
         status["processes"][0].clone()
     }
 
-    /// Waits until so many jobs are completed.
+    /// Waits until this number of jobs is completed.
     fn finished(&self, process: &str, jobs: u64) {
         let done = || self.counts(process)["completed"] == jobs;
         assert!(eventually(done), "{}", self.counts(process));
     }
 
-    /// The outcomes of a process: each item has one.
+    /// The outcomes of a process; asserts that each item has one.
     fn outcomes(&self, process: &str, jobs: usize) -> BTreeMap<String, Value> {
         let words = format!("results {process} -o {process}.jsonl -q");
         Running::start(&mut self.command(&words)).wait();
@@ -116,8 +116,8 @@ fn prompts(desk: &Desk, jobs: usize) {
     desk.prompts("in.jsonl", jobs);
 }
 
-/// When the lease of a worker that cannot reach the server has ended, another worker takes its jobs. What the first one
-/// records later does not count.
+/// When the lease of a worker without a connection to the server has ended, another worker takes its jobs. Outcomes
+/// that the first one records later are ignored.
 fn a_worker_is_cut_off(what: Cut) {
     let desk = Desk::new();
     let server = MariaDb::primary();
@@ -147,7 +147,7 @@ fn a_worker_is_cut_off(what: Cut) {
         near.outcomes(&process, SLOTS as usize).len(),
         SLOTS as usize
     );
-    // The worker that was cut off goes on with new jobs.
+    // The disconnected worker continues with new jobs.
     proxy.cut(Cut::Nothing);
     let more = near.submit();
     assert!(
@@ -162,7 +162,7 @@ fn a_worker_is_cut_off(what: Cut) {
 }
 
 #[test]
-fn jobs_of_a_worker_that_is_cut_off_pass_to_another_one() {
+fn jobs_of_a_disconnected_worker_pass_to_another_one() {
     if wanted() {
         a_worker_is_cut_off(Cut::Both);
     }
@@ -175,9 +175,9 @@ fn jobs_of_a_worker_that_gets_no_reply_pass_to_another_one() {
     }
 }
 
-/// An interruption that is shorter than a lease costs nobody a claim.
+/// An interruption that is shorter than a lease costs no worker its jobs.
 #[test]
-fn a_short_interruption_of_the_way_to_the_server_costs_no_claim() {
+fn a_short_disconnection_from_the_server_loses_no_claim() {
     if !wanted() {
         return;
     }
@@ -194,7 +194,7 @@ fn a_short_interruption_of_the_way_to_the_server_costs_no_claim() {
     assert!(sim.wait_until(|stats| stats.calls == SLOTS, PATIENCE));
     let other = near.work(&sim, "--data-dir near");
     proxy.cut(Cut::Both);
-    // Nothing but time can show that nothing happens in it.
+    // The test must wait: only time can show that nothing happens.
     std::thread::sleep(Duration::from_secs(5));
     sim.release();
     proxy.cut(Cut::Nothing);
@@ -205,9 +205,9 @@ fn a_short_interruption_of_the_way_to_the_server_costs_no_claim() {
     near.outcomes(&process, SLOTS as usize);
 }
 
-/// The server that takes writes dies in the middle of the work, and the other one takes over.
+/// The server that accepts writes crashes in the middle of the work, and the other one takes over.
 #[test]
-fn work_goes_on_with_the_server_that_takes_over() {
+fn work_continues_on_the_standby_server() {
     if !wanted() {
         return;
     }
@@ -233,11 +233,12 @@ fn work_goes_on_with_the_server_that_takes_over() {
     assert_eq!(stats.paid_twice, 0, "nobody died who had a call in flight");
 }
 
-/// Eight workers are killed one after the other, the database is restarted twice and fails over once, Redis is killed
-/// once and emptied once, and the provider fails calls. Every job has one outcome, and only calls that were in flight are paid for twice.
+/// Eight workers are killed one after the other, the database is restarted twice and fails over once, Redis is
+/// killed once and emptied once, and the provider fails calls. Every job has one outcome, and only calls that were
+/// in flight are billed twice.
 #[test]
 #[ignore = "takes minutes"]
-fn killed_workers_and_servers_cost_no_job() {
+fn killed_workers_and_servers_lose_no_job() {
     if !wanted() {
         return;
     }
@@ -322,7 +323,7 @@ fn killed_workers_and_servers_cost_no_job() {
 
 /// `doctor` distinguishes the server that takes writes from the standby, and reports whether the standby can take over.
 #[test]
-fn doctor_looks_at_every_server_of_the_address() {
+fn doctor_checks_every_server_of_the_address() {
     if !wanted() {
         return;
     }

@@ -1,4 +1,4 @@
-//! A way to the server that can be cut without anybody being told.
+//! A connection to the server that can be interrupted without an error at either end.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -7,12 +7,12 @@ use std::thread;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Which way bytes go.
+/// The direction that is interrupted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
     Nothing,
     Both,
-    /// What the server sends does not arrive.
+    /// Bytes from the server do not arrive.
     Replies,
 }
 
@@ -31,7 +31,7 @@ impl Gate {
     }
 }
 
-/// Listens on loopback and hands on to one address.
+/// Listens on loopback and forwards to one address.
 pub struct Proxy {
     pub place: String,
     gate: Arc<Gate>,

@@ -1,4 +1,4 @@
-//! A Redis (or Valkey) that a test may kill, start again and empty.
+//! A Redis (or Valkey) server that a test may kill, restart and empty.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -67,7 +67,7 @@ impl Redis {
         }
     }
 
-    /// Starts it, or starts it again with nothing in it.
+    /// Starts it, or restarts it empty.
     pub fn start(&mut self) {
         let path = std::env::var("PATH").unwrap_or_default();
         let port = self.port.to_string();

@@ -1,4 +1,4 @@
-//! Parquet files that declare more than they hold. Before it was checked, most of them ended the process.
+//! Parquet files that declare more data than they contain. Without the checks, most of them crashed the process.
 
 use std::io::Write;
 
@@ -64,7 +64,7 @@ fn of_parts(data: &[u8], schema: &[Vec<u8>], groups: &[Vec<u8>]) -> Vec<u8> {
     [b"PAR1", data, &footer, &len, b"PAR1"].concat()
 }
 
-/// A column of integers at a place in the file.
+/// A column of integers at this position of the file.
 fn column(codec: i64, place: (i64, i64)) -> Vec<u8> {
     column_of(1, codec, place)
 }
@@ -99,7 +99,7 @@ fn of_pages(codec: i64, pages: &[u8]) -> Vec<u8> {
     of_parts(pages, &[node(b"", 1), node(b"n", 0)], &groups)
 }
 
-/// A page of values, with what its header declares.
+/// A page of values, with the sizes that its header declares.
 fn page(unpacked: i64, packed: i64, values: i64, data: &[u8]) -> Vec<u8> {
     page_of(0, unpacked, packed, values, data)
 }
@@ -206,7 +206,7 @@ fn sizes_of_pages_are_checked_before_memory_is_allocated() {
         found(&of_pages(0, &page(4, 4, 1, &one))).unwrap(),
         [r#"["n"]"#, "[7]"]
     );
-    // Stored as it is, and more than a page of the largest size could be packed to.
+    // Stored without compression, and larger than the largest page could be after compression.
     let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
     bomb.write_all(&vec![0; 300_000]).unwrap();
     let bomb = bomb.finish().unwrap();
@@ -278,7 +278,7 @@ fn of_texts(repetition: i64, pages: &[u8]) -> Vec<u8> {
     of_parts(pages, &[node(b"", 1), leaf], &groups)
 }
 
-/// Runs of levels or indexes, each with its number, with their length in front.
+/// Runs of levels or indexes, each with its count, preceded by their length.
 fn runs(runs: &[(u64, u8)]) -> Vec<u8> {
     let runs = runs
         .iter()
@@ -288,7 +288,7 @@ fn runs(runs: &[(u64, u8)]) -> Vec<u8> {
 }
 
 #[test]
-fn what_a_row_may_take_is_checked_before_it_is_decoded() {
+fn the_size_of_a_row_is_checked_before_decoding() {
     let delta = |count: u64| [varint(128), varint(4), varint(count), varint(0)].concat();
     let lengths = |encoding: i64, data: &[u8]| {
         let size = data.len() as i64;
@@ -385,7 +385,7 @@ fn texts_and_lists_in_all_encodings_are_read() {
                 .write_batch(&values, None, None)
                 .unwrap();
             column.close().unwrap();
-            // Each row has as many tags as the rest of its number by 4, and none is null.
+            // The number of tags of each row is the row number modulo 4, and none is null.
             let tags: Vec<&String> = (0..ROWS).flat_map(|i| vec![&texts[i]; i % 4]).collect();
             let tags: Vec<ByteArray> = tags.into_iter().map(value).collect();
             let (mut definitions, mut repetitions) = (Vec::new(), Vec::new());

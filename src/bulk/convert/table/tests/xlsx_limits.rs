@@ -1,4 +1,4 @@
-//! Workbooks that are more than they look like.
+//! Workbooks that need more resources than their size suggests.
 
 use std::io::{Cursor, Write};
 
@@ -58,7 +58,7 @@ fn found(bytes: &[u8]) -> Result<Vec<String>, String> {
     found_with(bytes, &Settings::default())
 }
 
-/// Rows of references to the first shared string, below a header of numbers.
+/// Rows of references to the first shared string, below a header row of numbers.
 fn references(rows: usize, columns: usize) -> String {
     let header = "<c><v>1</v></c>".repeat(columns);
     let row = format!("<row>{}</row>", "<c t=\"s\"><v>0</v></c>".repeat(columns));
@@ -116,7 +116,7 @@ fn the_header_is_bounded_as_well() {
 }
 
 #[test]
-fn numbers_that_are_only_declared_end_no_process() {
+fn sizes_that_are_only_declared_cause_no_crash() {
     let one = references(1, 1);
     for count in [
         "999999999999999",
@@ -160,7 +160,7 @@ fn the_directory_of_the_archive_is_checked() {
         why.contains("several of its parts have the same name"),
         "{why}"
     );
-    // The place of the second part is four bytes in front of its name.
+    // The offset of the second part is stored four bytes before its name.
     let mut overlapping = parts.clone();
     overlapping.copy_within(one - 4..one, two - 4);
     let why = found(&overlapping).unwrap_err();
@@ -168,7 +168,7 @@ fn the_directory_of_the_archive_is_checked() {
 }
 
 #[test]
-fn pictures_are_no_xml_unless_the_workbook_names_one_as_its_sheet() {
+fn images_are_parsed_as_xml_only_if_the_workbook_names_one_as_a_sheet() {
     let evil = format!("<!x>{}", "<\u{1}>".repeat(400));
     let plain = book("<sst><si><t>a</t></si></sst>", &references(1, 1));
     let mut zip = ZipWriter::new_append(Cursor::new(plain)).unwrap();
@@ -198,7 +198,7 @@ fn pictures_are_no_xml_unless_the_workbook_names_one_as_its_sheet() {
 }
 
 #[test]
-fn a_number_that_is_no_date_stays_a_number() {
+fn a_number_that_is_not_a_date_stays_a_number() {
     let book_of_dates = |numbers: &[&str]| {
         let rows: String = numbers
             .iter()

@@ -198,7 +198,7 @@ impl<'b> Scan<'b> {
         Ok(())
     }
 
-    /// The end of a tag that opens an element.
+    /// Handles the end of an opening tag.
     fn open(&mut self) -> Result<(), String> {
         let is_empty = self.last[1] == b'/';
         let length = self.length;
@@ -249,7 +249,7 @@ impl<'b> Scan<'b> {
         }
     }
 
-    /// The end of a tag that closes an element.
+    /// Handles the end of a closing tag.
     fn close(&mut self) -> Result<(), String> {
         self.text();
         self.depth = self.depth.saturating_sub(1);
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_held_at_once_is_bounded() {
+    fn memory_held_at_once_is_limited() {
         let piece = vec![b'x'; 1 << 16];
         let many = |start: &'static [u8]| {
             let mut pieces: Vec<&[u8]> = vec![start];
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_multiplies_memory_is_refused() {
+    fn contents_that_multiply_memory_are_rejected() {
         let nested = "<a>".repeat(257);
         let styles = format!("<font><name val='{}'/></font>", "x".repeat(1 << 19));
         let styles = styles + &"<xf/>".repeat(2048);

@@ -57,6 +57,9 @@ impl Search {
             };
             self.hurried(cancelled, depth);
         }
+        if node.record.withdrawn.is_none() {
+            self.feed(node.clone(), Event::Withdrawn, depth);
+        }
         self.reach(node.clone().dies(), depth);
         // Or its next step is taken.
         let mut due = node.clone();

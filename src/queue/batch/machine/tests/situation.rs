@@ -70,6 +70,7 @@ impl Node {
                 .is_stopped
                 .then_some(if self.stopped_early { NOW } else { late }),
             jitter: 0.0,
+            is_withdrawn: self.record.withdrawn.is_some(),
             ..facts
         }
     }

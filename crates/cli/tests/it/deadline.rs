@@ -1,0 +1,226 @@
+//! `run --by` and `--within`: a deadline is met at the least cost, and nothing is charged twice.
+
+use std::process::Command;
+use std::time::Duration;
+
+use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
+use serde_json::{Value, json};
+
+use super::batch::command;
+use super::common::{Desk, Ended, Running, all_ids, eventually, simulator};
+
+/// A provider whose batches take so long. They are validated for nearly all of this time, so that nothing is answered
+/// before. A cancelled one ends after a tenth of it.
+fn slow(duration: Duration) -> Simulator {
+    let batches = BatchConfig::default().duration(duration);
+    with(batches.validation(duration * 9 / 10))
+}
+
+fn with(batches: BatchConfig) -> Simulator {
+    simulator(SimConfig::default().batches(batches))
+}
+
+/// A run of `in.jsonl`; cancellations are waited for so long.
+fn run(desk: &Desk, sim: &Simulator, wait: &str, words: &str) -> Command {
+    let words = format!("run in.jsonl -o out.jsonl --json -j 100 {words}");
+    let mut command = command(desk, sim, &words);
+    command.env("BATCHWRIGHT_BATCH_CANCEL_WAIT", wait);
+    command
+}
+
+fn ran(desk: &Desk, sim: &Simulator, wait: &str, words: &str) -> Ended {
+    Running::start(&mut run(desk, sim, wait, words)).wait()
+}
+
+fn told(ended: &Ended) -> Value {
+    serde_json::from_str(&ended.stdout).unwrap()
+}
+
+/// Every item has one answer, and was charged once.
+fn bought_once(desk: &Desk, sim: &Simulator, items: usize) {
+    assert_eq!(desk.ids("out.jsonl"), all_ids(items));
+    let (calls, batches) = (sim.stats(), sim.batch_stats());
+    assert_eq!((calls.paid_twice, batches.bought_twice), (0, 0));
+    assert_eq!(calls.answered + batches.items_finished, items as u64);
+}
+
+#[test]
+fn a_batch_that_ends_in_time_answers_all() {
+    let (desk, sim) = (
+        Desk::new(),
+        with(BatchConfig::default().duration(Duration::from_millis(400))),
+    );
+    desk.prompts("in.jsonl", 5);
+    let ended = ran(&desk, &sim, "1s", "--within 10m --strategy auto").expect(0);
+    let summary = told(&ended);
+    assert_eq!(summary["strategy"], "auto");
+    assert_eq!(summary["deadline"]["missed"], false);
+    assert_eq!(summary["deadline"]["given"], "--within 10m");
+    let changes = summary["deadline"]["changes"].as_array().unwrap();
+    assert_eq!(changes.len(), 1, "{changes:?}");
+    assert_eq!(changes[0]["way"], "batch");
+    let ended = ended.says("strategy batch: there is time to send all as calls later");
+    ended.says("deadline   met:");
+    assert_eq!(sim.stats().calls, 0);
+    bought_once(&desk, &sim, 5);
+}
+
+#[test]
+fn a_batch_that_would_be_late_is_withdrawn_and_calls_do_the_rest() {
+    // It is answered evenly in 27 s.
+    let sim = with(BatchConfig::default().duration(Duration::from_secs(30)));
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 40);
+    // Without a known rate, calls are taken to need 9 s, and a cancellation 4 s.
+    let ended = ran(&desk, &sim, "4s", "--within 17s").expect(0);
+    let ended = ended.says("strategy sync: withdraws");
+    let summary = told(&ended);
+    assert_eq!(summary["deadline"]["missed"], false);
+    let changes = summary["deadline"]["changes"].as_array().unwrap();
+    let ways: Vec<&Value> = changes.iter().map(|change| &change["way"]).collect();
+    assert_eq!(ways, ["batch", "sync"]);
+    assert!(
+        changes[1]["withdrawn"].as_u64().unwrap() > 20,
+        "{changes:?}"
+    );
+    let batches = sim.batch_stats();
+    assert_eq!((batches.created, batches.cancelled), (1, 1));
+    assert!(batches.items_finished > 0, "the finished part is collected");
+    assert!(sim.stats().answered > 0);
+    bought_once(&desk, &sim, 40);
+    // No attempt was lost with the batch.
+    for line in desk.results("out.jsonl") {
+        assert_eq!(line["attempts"], 1, "{line}");
+    }
+}
+
+#[test]
+fn a_killed_run_keeps_its_deadline() {
+    let sim = slow(Duration::from_secs(10));
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 10);
+    let running = Running::start(&mut run(&desk, &sim, "1s", "--within 2h"));
+    assert!(eventually(|| sim.batch_stats().created == 1));
+    let status = || {
+        let mut status = command(&desk, &sim, "status --json");
+        let ended = Running::start(&mut status).wait().expect(0);
+        let all: Value = serde_json::from_str(&ended.stdout).unwrap();
+        all["processes"][0].clone()
+    };
+    assert!(eventually(
+        || status()["batches"][0]["remote_id"].is_string()
+    ));
+    let before = status()["deadline"].clone();
+    assert_eq!(before["given"], "--within 2h");
+    assert_eq!(before["changes"][0]["way"], "batch");
+    running.signal("KILL");
+    drop(running.wait());
+
+    let mut shown = command(&desk, &sim, "status");
+    let shown = Running::start(&mut shown).wait().expect(0);
+    assert!(
+        shown.stdout.contains("strategy batch: there is time"),
+        "{}",
+        shown.stdout
+    );
+    let ended = ran(&desk, &sim, "1s", "--within 2h").expect(0);
+    let ended = ended.says("of the run that this one continues");
+    assert_eq!(told(&ended)["deadline"]["by"], before["deadline"]);
+    assert_eq!(sim.batch_stats().created, 1);
+    bought_once(&desk, &sim, 10);
+}
+
+#[test]
+fn items_whose_cancellation_is_not_confirmed_are_on_hold() {
+    let sim = slow(Duration::from_secs(70));
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 3);
+    let ended = ran(&desk, &sim, "50ms", "--within 9s").expect(4);
+    let ended = ended.says("the provider has not confirmed the cancellation of batch");
+    let ended = ended.says("its items are on hold and were not sent again");
+    let ended = ended.says("is being cancelled at openai");
+    let summary = told(&ended);
+    assert_eq!(summary["deadline"]["missed"], true);
+    assert_eq!(sim.stats().calls, 0);
+    assert_eq!(sim.batch_stats().cancels, 1);
+    // The same command goes on as soon as it is confirmed, however late that is.
+    let ended = ran(&desk, &sim, "60m", "--within 9s").expect(5);
+    let ended = ended.says("the deadline of the run that this one continues was missed");
+    ended.says("deadline   missed:");
+    assert_eq!(sim.stats().answered, 3);
+    bought_once(&desk, &sim, 3);
+}
+
+#[test]
+fn a_date_that_was_missed_can_be_resumed_and_a_new_one_is_refused() {
+    let sim = slow(Duration::from_secs(10));
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 3);
+    let ended = ran(&desk, &sim, "1s", "--by 2020-01-01T06:00").expect(2);
+    ended.tells("this time is over");
+    assert_eq!(sim.batch_stats().creates + sim.stats().calls, 0);
+    // Only the time that calls need is left, so they begin at once.
+    let soon = std::time::SystemTime::now() + Duration::from_millis(1500);
+    let words = format!("--by {}", humantime::format_rfc3339_millis(soon));
+    ran(&desk, &sim, "1s", &words).expect(0);
+    bought_once(&desk, &sim, 3);
+    assert!(eventually(|| std::time::SystemTime::now() > soon));
+    // Everything is answered.
+    ran(&desk, &sim, "1s", &words).expect(0);
+}
+
+#[test]
+fn flex_calls_are_made_if_batches_cannot_end_in_time() {
+    let sim = slow(Duration::from_secs(10));
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 3);
+    let ended = ran(&desk, &sim, "60m", "--within 10m").expect(0);
+    ended.says("strategy flex: batches may not end in time");
+    for line in desk.results("out.jsonl") {
+        assert_eq!(line["service_tier"], "flex", "{line}");
+    }
+    assert_eq!(sim.batch_stats().created, 0);
+    bought_once(&desk, &sim, 3);
+}
+
+#[test]
+fn a_missed_deadline_does_not_end_the_run() {
+    let sim = slow(Duration::from_secs(10));
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 30);
+    let ended = ran(&desk, &sim, "1s", "--within 1ms").expect(5);
+    let ended = ended.says("the deadline was missed");
+    assert_eq!(told(&ended)["exit_code"], json!(5));
+    assert_eq!(sim.batch_stats().created, 0);
+    bought_once(&desk, &sim, 30);
+}
+
+#[test]
+fn words_that_make_no_deadline_are_refused() {
+    let sim = slow(Duration::from_secs(10));
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 1);
+    for (words, why) in [
+        ("--within 9000y", "at most 366 days"),
+        ("--within soon", "write a time, for example"),
+        ("--by 25:00", "write a time of day"),
+        ("--by 06:00 --within 1h", "cannot be used with"),
+        ("--strategy auto", "add --by TIME or --within TIME"),
+        (
+            "--strategy flex --within 1h",
+            "--within cannot be used with --strategy",
+        ),
+        (
+            "--no-wait --within 1h",
+            "--within cannot be used with --no-wait",
+        ),
+    ] {
+        let mut command = command(&desk, &sim, &format!("run in.jsonl -o out.jsonl {words}"));
+        let ended = Running::start(&mut command).wait().expect(2);
+        ended.says(why);
+    }
+    assert_eq!(sim.stats().calls + sim.batch_stats().creates, 0);
+    let mut help = command(&desk, &sim, "run --help");
+    let help = Running::start(&mut help).wait().expect(0);
+    assert!(help.stdout.contains("--within <TIME>"), "{}", help.stdout);
+}

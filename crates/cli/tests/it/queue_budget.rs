@@ -1,0 +1,258 @@
+//! Workers stop a process before it costs more than its budget, against a provider that bills by itself.
+
+use batchwright::{Amount, ProcessId, Usd};
+use batchwright_simulate::{SimConfig, Simulator, Trouble};
+use serde_json::Value;
+
+use super::batch_runs::{SHORT, taking, with_provider};
+use super::common::{Desk, Ended, Running, simulator};
+
+/// A model that takes 0.15 and 0.60 dollars per million tokens, and half of it in batches.
+const MODEL: &str = "--model gpt-4o-mini --max-tokens 20";
+
+fn lines(items: std::ops::Range<usize>) -> String {
+    let line = |i| format!("{{\"id\": \"{i}\", \"prompt\": \"prompt {i:04}\"}}\n");
+    items.map(line).collect()
+}
+
+fn start(desk: &Desk, sim: &Simulator, words: &str) -> Running {
+    let words = words.split_whitespace().chain(["--data-dir", "home"]);
+    Running::start(&mut with_provider(desk.command(words), sim))
+}
+
+fn done(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
+    start(desk, sim, words).wait()
+}
+
+fn submit(desk: &Desk, sim: &Simulator, words: &str) -> ProcessId {
+    let ended = done(desk, sim, &format!("submit in.jsonl {MODEL} {words}"));
+    ended.expect(0).stdout.trim().parse().unwrap()
+}
+
+fn process_budget(desk: &Desk, id: ProcessId) -> batchwright::queue::ProcessBudget {
+    home(desk).process(id).unwrap().unwrap().budget.unwrap()
+}
+
+fn home(desk: &Desk) -> batchwright::JobQueue {
+    batchwright::JobQueue::open(desk.path("home/llm_jobs.db")).unwrap()
+}
+
+fn completed(desk: &Desk, id: ProcessId) -> u64 {
+    home(desk).process(id).unwrap().unwrap().counts.completed
+}
+
+/// What one of these prompts costs as a call.
+fn cost_of_one() -> Usd {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    desk.write("in.jsonl", lines(0..1));
+    let words = format!("run in.jsonl -o one.jsonl {MODEL}");
+    done(&desk, &sim, &words).expect(0);
+    serde_json::from_value(desk.results("one.jsonl")[0]["cost_usd"].clone()).unwrap()
+}
+
+fn times(one: Usd, calls: u64) -> Usd {
+    Usd::from_picos(one.picos() * calls)
+}
+
+fn flag(amount: Usd) -> String {
+    format!("{:.12}", amount.picos() as f64 / 1e12)
+}
+
+fn used(desk: &Desk, id: ProcessId) -> Usd {
+    match process_budget(desk, id).used {
+        Amount::Usd(usd) => usd,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_process_is_paused_before_its_budget_is_exceeded_and_continues_with_a_higher_one() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    let one = cost_of_one();
+    desk.write("in.jsonl", lines(0..200));
+    let budget = times(one, 100);
+    let id = submit(&desk, &sim, &format!("--budget {}", flag(budget)));
+    let ended = done(
+        &desk,
+        &sim,
+        "work --rpm 600000 --tpm 99999999 --model gpt-4o-mini -j 8 --until-empty",
+    );
+    let ended = ended.expect(4);
+    ended
+        .says("the budget of")
+        .says(&format!("batchwright budget {id} --usd USD"));
+    let paid = sim.stats().paid;
+    assert!((90..=100).contains(&paid), "{paid}");
+    assert_eq!(completed(&desk, id), paid);
+    assert_eq!(used(&desk, id), times(one, paid));
+    let told = done(&desk, &sim, "status").expect(0);
+    assert!(
+        told.stdout.contains("paused by its budget"),
+        "{}",
+        told.stdout
+    );
+    told.says("is used up");
+
+    // The same worker does nothing more, and does not turn in circles.
+    done(
+        &desk,
+        &sim,
+        "work --rpm 600000 --tpm 99999999 --model gpt-4o-mini --until-empty",
+    )
+    .expect(4);
+    assert_eq!(sim.stats().paid, paid);
+    let told = done(&desk, &sim, &format!("budget {id} --usd 0.01 --json")).expect(0);
+    let told: Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!(told["budget"]["paused"], Value::Null);
+    assert_eq!(told["budget"]["limit"], 0.01);
+    done(
+        &desk,
+        &sim,
+        "work --rpm 600000 --tpm 99999999 --model gpt-4o-mini --until-empty",
+    )
+    .expect(0);
+    assert_eq!(sim.stats().paid, 200);
+    assert_eq!(used(&desk, id), times(one, 200));
+    done(&desk, &sim, "budget")
+        .expect(0)
+        .says("of $0.010000 spent");
+}
+
+/// A process in the same queue without a budget is not affected.
+#[test]
+fn a_process_near_its_limit_holds_no_slot_of_others() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    let one = cost_of_one();
+    desk.write("in.jsonl", lines(0..60));
+    let limited = submit(
+        &desk,
+        &sim,
+        &format!("--priority 10 --budget {}", flag(times(one, 10))),
+    );
+    let free = submit(&desk, &sim, "");
+    done(
+        &desk,
+        &sim,
+        "work --rpm 600000 --tpm 99999999 --model gpt-4o-mini -j 4 --until-empty",
+    )
+    .expect(4);
+    assert_eq!(completed(&desk, free), 60);
+    assert!(completed(&desk, limited) <= 10);
+}
+
+#[test]
+fn a_request_without_a_bound_pauses_its_process_until_its_limit_is_set_again() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    desk.write("in.jsonl", lines(0..3));
+    let words = "submit in.jsonl --model new --max-tokens 9 --budget 1";
+    let id: ProcessId = done(&desk, &sim, words)
+        .expect(0)
+        .stdout
+        .trim()
+        .parse()
+        .unwrap();
+    let work = "work --rpm 600000 --model new --until-empty";
+    let ended = done(&desk, &sim, work).expect(4);
+    let ended = ended
+        .says("no price of \"new\" at openai is known")
+        .says(&format!("budget {id} --usd 1"));
+    assert!(!ended.stderr.contains("9223372"), "{}", ended.stderr);
+    assert_eq!(sim.stats().calls, 0);
+    done(&desk, &sim, "prices set new --input 1 --output 2").expect(0);
+    done(&desk, &sim, &format!("budget {id} --usd 1")).expect(0);
+    done(&desk, &sim, work).expect(0);
+    assert_eq!(completed(&desk, id), 3);
+}
+
+/// Batches of a process are as large as its budget allows, and what they did not spend pays for the next ones.
+#[test]
+fn batches_stay_within_the_budget_of_their_process() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    let one = cost_of_one();
+    desk.write("in.jsonl", lines(0..20));
+    // In batches, half the price.
+    let budget = times(one, 6);
+    let id = submit(&desk, &sim, &format!("--budget {}", flag(budget)));
+    let work =
+        "work --rpm 600000 --tpm 99999999 --model gpt-4o-mini --strategy batch --until-empty";
+    let ended = done(&desk, &sim, work).expect(4);
+    let accepted = sim.batch_stats().items_accepted;
+    assert!((7..=12).contains(&accepted), "{accepted}: {}", ended.stderr);
+    assert_eq!(completed(&desk, id), accepted);
+    assert!(used(&desk, id) <= budget);
+    assert_eq!(used(&desk, id).picos() * 2, times(one, accepted).picos());
+    done(&desk, &sim, &format!("budget {id} --usd 0.01")).expect(0);
+    done(&desk, &sim, work).expect(0);
+    assert_eq!(completed(&desk, id), 20);
+}
+
+/// Two workers share a budget, replies are lost, and workers are killed: calls of unknown outcome count at their most.
+#[cfg(unix)]
+#[test]
+fn no_schedule_of_two_workers_exceeds_a_budget() {
+    let one = cost_of_one();
+    let seeds = std::env::var("SIMULATION_SEEDS");
+    let seeds: u64 = seeds.ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(2);
+    for seed in 0..seeds {
+        schedule(seed, one);
+    }
+}
+
+#[cfg(unix)]
+fn schedule(seed: u64, one: Usd) {
+    let (desk, troubled) = (Desk::new(), seed % 2 == 1);
+    let mut config = SimConfig::default().seed(seed);
+    if troubled {
+        config = config
+            .trouble(Trouble::Drop, 0.03)
+            .trouble(Trouble::Error500, 0.1)
+            .trouble(Trouble::RateLimit, 0.1);
+    }
+    let sim = simulator(config);
+    desk.write("in.jsonl", lines(0..400));
+    let affordable = 200 + seed * 37 % 150;
+    let budget = times(one, affordable);
+    let id = submit(&desk, &sim, &format!("--budget {}", flag(budget)));
+    let work =
+        "work --rpm 600000 --tpm 99999999 --model gpt-4o-mini -j 4 --max-retries 9 --until-empty";
+    let kills = if seed.is_multiple_of(3) {
+        0
+    } else {
+        1 + seed % 2
+    };
+    for n in 0..kills {
+        let both = [start(&desk, &sim, work), start(&desk, &sim, work)];
+        let before = sim.stats().calls;
+        for mut running in both {
+            let exit = &mut running.child;
+            sim.wait_until(
+                |stats| stats.calls > before + 20 + 10 * n || exit.try_wait().unwrap().is_some(),
+                super::common::PATIENCE,
+            );
+            running.signal("KILL");
+            running.wait();
+        }
+    }
+    let both = [start(&desk, &sim, work), start(&desk, &sim, work)];
+    for running in both {
+        running.wait();
+    }
+    let ended = done(&desk, &sim, work);
+    let paid = sim.stats().paid;
+    assert!(
+        paid <= affordable,
+        "seed {seed}: {paid} of {affordable} calls: {}",
+        ended.stderr
+    );
+    assert!(used(&desk, id) <= budget, "seed {seed}");
+    // Each killed worker may cost a 64th of the budget, and its calls in flight.
+    let lost = 2 * kills * (affordable.div_ceil(64) + 4 * 3);
+    let least = affordable * 9 / 10;
+    let least = least.saturating_sub(lost + if troubled { affordable / 8 } else { 0 });
+    assert!(
+        completed(&desk, id) >= least,
+        "seed {seed}: {paid} paid, {} done of {affordable}",
+        completed(&desk, id)
+    );
+    ended.expect(4);
+}

@@ -1,0 +1,146 @@
+//! Batches that are withdrawn, so that their jobs can be sent in another way: never before the provider has confirmed
+//! that it will not process them, and never if it may have answered them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::base::error::{Error, ErrorKind};
+use crate::base::id::ProcessId;
+use crate::llm::batch::{BatchCounts, BatchState, BatchStatus};
+
+use super::super::poller::Poller;
+use super::fake_provider::seconds;
+use super::harness::{Harness, ScriptedClient, in_state};
+
+/// A provider whose batches run until they are cancelled, and the batches that were cancelled.
+fn endless(
+    harness: &Harness,
+    counts: Option<BatchCounts>,
+) -> (Arc<ScriptedClient>, Arc<Mutex<HashSet<String>>>) {
+    let client = harness.client();
+    let cancelled = Arc::new(Mutex::new(HashSet::new()));
+    let known = cancelled.clone();
+    *client.status.lock() = Box::new(move |id| {
+        let state = if known.lock().contains(id) {
+            BatchState::Cancelled
+        } else {
+            BatchState::Running
+        };
+        Some(Ok(BatchStatus {
+            counts,
+            ..in_state(state)
+        }))
+    });
+    let known = cancelled.clone();
+    *client.cancel.lock() = Box::new(move |id| {
+        known.lock().insert(id.clone());
+        Some(Ok(()))
+    });
+    (client, cancelled)
+}
+
+/// Withdraws all batches, when so many are at the provider. New ones are not formed.
+fn withdrawn(harness: &Harness, poller: &mut Poller<'_>, batches: usize) {
+    let sent = || {
+        let own = harness.overview.own.lock();
+        own.len() == batches && own.iter().all(|batch| batch.is_sent)
+    };
+    let created = || harness.fake.lock().creates == batches as u64;
+    assert!(harness.until(poller, || created() && sent()));
+    harness.control.set_client(None);
+    let own: Vec<_> = harness
+        .overview
+        .own
+        .lock()
+        .iter()
+        .map(|batch| batch.no)
+        .collect();
+    harness.control.withdraw(own);
+}
+
+fn counted(completed: u64) -> Option<BatchCounts> {
+    Some(BatchCounts {
+        total: 2,
+        completed,
+        failed: 0,
+    })
+}
+
+fn two(harness: &Harness) -> ProcessId {
+    harness.enqueue(&["a", "b"])
+}
+
+#[test]
+fn jobs_return_untried_when_the_provider_confirms_that_it_answered_nothing() {
+    let harness = Harness::new();
+    let (_client, cancelled) = endless(&harness, counted(0));
+    let process = two(&harness);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    withdrawn(&harness, &mut poller, 1);
+    assert_eq!(harness.counts(process).at_provider, 2, "not confirmed yet");
+    assert!(harness.until(&mut poller, || harness.counts(process).pending == 2));
+    assert_eq!(cancelled.lock().len(), 1);
+    assert_eq!(harness.fake.lock().creates, 1);
+}
+
+#[test]
+fn jobs_that_may_have_been_answered_are_on_hold_if_results_are_dropped() {
+    for counts in [counted(1), None] {
+        let harness = Harness::new();
+        let (_client, cancelled) = endless(&harness, counts);
+        let process = two(&harness);
+        let mut poller = harness.poller(harness.worker(), &[]);
+        withdrawn(&harness, &mut poller, 1);
+        let stuck = || {
+            harness
+                .overview
+                .own
+                .lock()
+                .iter()
+                .any(|batch| batch.is_stuck)
+        };
+        assert!(harness.until(&mut poller, stuck), "{counts:?}");
+        for _ in 0..50 {
+            harness.turn(&mut poller);
+        }
+        let now = harness.counts(process);
+        assert_eq!(
+            (now.at_provider, now.pending, now.failed),
+            (2, 0, 0),
+            "{counts:?}"
+        );
+        assert_eq!(cancelled.lock().len(), 1);
+    }
+}
+
+#[test]
+fn a_batch_that_cannot_be_cancelled_does_not_stop_the_others() {
+    let harness = Harness::new();
+    let (client, cancelled) = endless(&harness, counted(0));
+    let first = two(&harness);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    assert!(harness.until(&mut poller, || harness.fake.lock().creates == 1));
+    let second = harness.enqueue(&["c", "d"]);
+    let refusal = Mutex::new(None);
+    *client.cancel.lock() = Box::new(move |id| {
+        let mut stubborn = refusal.lock();
+        if *stubborn.get_or_insert_with(|| id.clone()) == *id {
+            let busy = Error::new(ErrorKind::Transient, "busy").with_status(500);
+            return Some(Err(busy));
+        }
+        cancelled.lock().insert(id.clone());
+        Some(Ok(()))
+    });
+    withdrawn(&harness, &mut poller, 2);
+    let pending = |process| harness.counts(process).pending;
+    assert!(harness.until(&mut poller, || pending(first) + pending(second) == 2));
+    harness.clock.advance(seconds(600));
+    harness.turn(&mut poller);
+    assert_eq!(
+        pending(first) + pending(second),
+        2,
+        "the other is not confirmed"
+    );
+}

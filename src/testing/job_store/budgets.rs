@@ -1,0 +1,250 @@
+//! Budgets of processes.
+
+use crate::base::usd::Usd;
+use crate::money::budget::{Amount, AmountUnit};
+use crate::queue::budget::{BudgetPause, ProcessBudget};
+use crate::queue::info::ParentJob;
+
+use super::*;
+
+fn tokens(number: u64) -> Amount {
+    Amount::Tokens(number)
+}
+
+/// A process of prompts with a budget of this many tokens.
+fn process(db: &Opened, names: &[&str], limit: u64) -> ProcessId {
+    let process = ProcessId::new();
+    let info = ProcessInfo::new().budget(ProcessBudget::new(tokens(limit), tokens(0)));
+    let jobs = jobs(names);
+    let store = db.store();
+    store
+        .insert_described(process, Some(&info), jobs, true, T)
+        .unwrap();
+    process
+}
+
+fn budget(db: &Opened, process: ProcessId) -> ProcessBudget {
+    let state = db.two.process(process).unwrap().unwrap();
+    state.budget.unwrap()
+}
+
+fn used(db: &Opened, process: ProcessId) -> u64 {
+    budget(db, process).used.number()
+}
+
+fn spent(input_tokens: u64) -> Option<Spent> {
+    Some(Spent {
+        input_tokens,
+        ..Spent::default()
+    })
+}
+
+fn answered(input_tokens: u64) -> ClaimOutcome {
+    ClaimOutcome::Completed {
+        result: json("1"),
+        spent: spent(input_tokens),
+    }
+}
+
+fn ended(job: &ClaimedJob, outcome: ClaimOutcome, budget: BudgetEnd) -> Settlement {
+    Settlement {
+        receipt: job.receipt,
+        calls: 1,
+        outcome,
+        charge: None,
+        worked: None,
+        budget,
+    }
+}
+
+pub(super) fn a_process_whose_budget_is_drawn_waits_until_enough_comes_back(open: Open<'_>) {
+    let db = open();
+    let process = process(&db, &["a", "b", "c"], 640);
+    let worker = db.worker();
+    let job = worker.one();
+    let of = job.budget.unwrap();
+    assert_eq!(of.unit, AmountUnit::Tokens);
+    let store = db.store();
+    // A small need draws a 64th; a larger one as much as it needs.
+    assert_eq!(
+        store.draw_budget(of, 0, 1, T).unwrap(),
+        BudgetDraw::Drawn(10)
+    );
+    assert_eq!(
+        store.draw_budget(of, 5, 600, T).unwrap(),
+        BudgetDraw::Drawn(600)
+    );
+    assert_eq!(used(&db, process), 605);
+    // What is left is less than a slice.
+    db.two.return_budget(of, -31, T).unwrap();
+    assert_eq!(
+        store.draw_budget(of, 0, 4, T).unwrap(),
+        BudgetDraw::Drawn(4)
+    );
+    assert_eq!(store.draw_budget(of, 0, 1, T).unwrap(), BudgetDraw::Paused);
+    assert_eq!(store.draw_budget(of, 4, 50, T).unwrap(), BudgetDraw::Paused);
+    let known = budget(&db, process);
+    assert_eq!(known.pause, Some(BudgetPause::UsedUp(tokens(50))));
+    assert_eq!(db.two.budget_pauses().unwrap(), [(process, known)]);
+    assert!(db.two.pauses().unwrap().is_empty());
+    assert!(worker.claim(9, T).is_empty());
+    // Not enough.
+    store.return_budget(of, 45, T).unwrap();
+    assert!(worker.claim(9, T).is_empty());
+    store.return_budget(of, 1, T).unwrap();
+    assert_eq!(named(&worker.claim(9, T)), ["b", "c"]);
+    assert!(db.two.budget_pauses().unwrap().is_empty());
+    assert_eq!(
+        store.draw_budget(of, 0, 50, T).unwrap(),
+        BudgetDraw::Drawn(50)
+    );
+    assert_eq!(used(&db, process), 640);
+    // Nothing limits what belongs to no process.
+    let gone = JobBudget { no: 99, ..of };
+    assert_eq!(
+        store.draw_budget(gone, 0, 9, T).unwrap(),
+        BudgetDraw::Unlimited
+    );
+    db.sound();
+}
+
+pub(super) fn a_new_limit_resumes_its_process_whatever_stopped_it(open: Open<'_>) {
+    let db = open();
+    let process = process(&db, &["a", "b"], 10);
+    let worker = db.worker();
+    let of = worker.one().budget.unwrap();
+    let store = db.store();
+    store.stop_budget(of, "the answer has no limit").unwrap();
+    let why = BudgetPause::Unbounded("the answer has no limit".to_owned());
+    assert_eq!(budget(&db, process).pause, Some(why));
+    assert!(worker.claim(9, T).is_empty());
+    // Money does not help, and the user's own pause is another one.
+    store.return_budget(of, 0, T).unwrap();
+    store.resume_budgets(T).unwrap();
+    db.two.resume(&Pause::Process(process), T).unwrap();
+    assert!(worker.claim(9, T).is_empty());
+    db.two.pause(&Pause::Process(process)).unwrap();
+    store.set_budget(process, tokens(10), T).unwrap();
+    assert_eq!(budget(&db, process).pause, None);
+    assert!(worker.claim(9, T).is_empty());
+    db.two.resume(&Pause::Process(process), T).unwrap();
+    assert_eq!(worker.claim(9, T).len(), 1);
+
+    // What was spent stays, and so does its unit.
+    store.return_budget(of, -7, T).unwrap();
+    is_refused(store.set_budget(process, Amount::Usd(Usd::from_picos(5)), T));
+    store.set_budget(process, tokens(20), T).unwrap();
+    let known = budget(&db, process);
+    assert_eq!((known.limit, known.used), (tokens(20), tokens(7)));
+    is_refused(store.set_budget(ProcessId::new(), tokens(1), T));
+    db.sound();
+}
+
+pub(super) fn a_budget_that_comes_later_counts_what_was_spent_before(open: Open<'_>) {
+    let db = open();
+    let process = enqueue(db.store(), jobs(&["a", "b", "c"]));
+    let worker = db.worker();
+    let claimed = worker.claim(2, T);
+    worker.settle(claimed[0].receipt, answered(5));
+    db.store().set_budget(process, tokens(100), T).unwrap();
+    assert_eq!(used(&db, process), 5);
+    // This call was in flight.
+    worker.settle(claimed[1].receipt, answered(6));
+    assert_eq!(used(&db, process), 11);
+    // What a worker drew was counted when it was drawn.
+    let third = worker.one();
+    let of = third.budget.unwrap();
+    db.store().draw_budget(of, 0, 7, T).unwrap();
+    let end = ended(&third, answered(3), BudgetEnd::Drawn);
+    db.store().settle(&[end], T).unwrap();
+    assert_eq!(used(&db, process), 18);
+    db.sound();
+}
+
+pub(super) fn a_batch_releases_once_what_its_jobs_did_not_spend(open: Open<'_>) {
+    let db = open();
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let process = process(&db, &names, 100);
+    let worker = db.worker();
+    let store = db.store();
+    let lane = JobLane {
+        kind: "test".to_owned(),
+        name: None,
+        step: 0,
+    };
+    let batch = store
+        .open_batch(worker.id, process, &lane, "{}", T)
+        .unwrap();
+    store
+        .fill_batch(worker.id, batch, None, 9, u64::MAX, T)
+        .unwrap();
+    let jobs = store.batch_jobs(batch, None, 9, usize::MAX).unwrap();
+    let of = jobs[0].budget.unwrap();
+    let most: Vec<(i64, u64)> = jobs.iter().map(|job| (job.receipt.job, 18)).collect();
+    let reserve = || store.reserve_jobs(worker.id, batch, of, &most, T).unwrap();
+    // Again changes nothing.
+    assert_eq!((reserve(), reserve()), (5, 5));
+    assert_eq!(used(&db, process), 90);
+    // What does not fit goes back; so does a job that was not sent.
+    let after = jobs[3].receipt.job;
+    store
+        .give_back(worker.id, batch, Some(after), None, T)
+        .unwrap();
+    assert_eq!(used(&db, process), 72);
+    let other = most[0..1].iter().map(|(job, _)| (*job, 200));
+    let other: Vec<(i64, u64)> = other.collect();
+    assert_eq!(
+        store.reserve_jobs(worker.id, batch, of, &other, T).unwrap(),
+        0
+    );
+    let pause = Some(BudgetPause::UsedUp(tokens(200)));
+    assert_eq!(budget(&db, process).pause, pause);
+    store.set_budget(process, tokens(100), T).unwrap();
+    assert_eq!(reserve(), 5);
+
+    let ends = [
+        ended(&jobs[0], answered(4), BudgetEnd::Spent),
+        ended(&jobs[1], failed(), BudgetEnd::Unbilled),
+        // It is unknown what this one has cost.
+        ended(&jobs[2], failed(), BudgetEnd::Spent),
+    ];
+    for _ in 0..2 {
+        db.two.settle(&ends, T).unwrap();
+        // 4, 18 for the unknown one, 18 for the one at the provider, and 18 for one that is not in the batch any more.
+        assert_eq!(used(&db, process), 4 + 18 + 18 + 18);
+    }
+    // The provider does not know the batch any more: its job counts as the most that it can cost.
+    store.close_batch(worker.id, batch, T).unwrap();
+    assert_eq!(used(&db, process), 58);
+    db.sound();
+}
+
+pub(super) fn a_process_and_its_children_share_a_budget(open: Open<'_>) {
+    let db = open();
+    let process = process(&db, &["a"], 100);
+    let worker = db.worker();
+    let parent = worker.one();
+    let child = ProcessId::new();
+    let info = ProcessInfo {
+        parent: Some(ParentJob {
+            process_id: process,
+            job_id: parent.job_id,
+        }),
+        ..ProcessInfo::new()
+    };
+    let store = db.store();
+    store
+        .insert_described(child, Some(&info), jobs(&["b", "c"]), true, T)
+        .unwrap();
+    is_refused(store.set_budget(child, tokens(5), T));
+    let first = worker.one();
+    assert_eq!(first.budget, parent.budget);
+    worker.settle(first.receipt, answered(30));
+    assert_eq!(used(&db, process), 30);
+    let of = parent.budget.unwrap();
+    assert_eq!(store.draw_budget(of, 0, 71, T).unwrap(), BudgetDraw::Paused);
+    assert!(worker.claim(9, T).is_empty());
+    store.set_budget(process, tokens(101), T).unwrap();
+    assert_eq!(named(&worker.claim(9, T)), ["c"]);
+    db.sound();
+}
