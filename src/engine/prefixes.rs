@@ -2,8 +2,9 @@
 //! it has ended, because a cache can be read only when it has been written.
 //!
 //! Pure: the time is a value. The first call ends, or [`LONGEST`] passes, so no call waits forever. If the first call
-//! fails, the next one becomes the first; after [`MOST_FAILED`] failures no call waits any more. A beginning that was not
-//! used for [`LIFETIME`] has left the cache, and its next call is a first one again.
+//! fails, the next one becomes the first; after [`MOST_FAILED`] failures no call waits any more, until one succeeds. A call
+//! that the provider refused to process does not count. A beginning that was not used for [`LIFETIME`] has left the cache,
+//! and its next call is a first one again.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -69,7 +70,7 @@ struct State {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Prefixes {
     states: HashMap<Key, State>,
-    /// The first calls in flight. They are few, and usually there are none.
+    /// The calls in flight that may write a cache. Usually there are none; after failures they are all calls.
     writing: Vec<(u64, Key)>,
 }
 
@@ -97,24 +98,26 @@ impl Prefixes {
         let is_kept = state.used.is_some_and(|used| now < used.after(LIFETIME));
         if is_kept {
             state.used = Some(now);
-        } else if state.writer.is_none() && state.failed < MOST_FAILED {
+        } else if state.failed >= MOST_FAILED {
+            self.writing.push((call, key));
+        } else if state.writer.is_none() {
             state.writer = Some((call, now.after(LONGEST)));
             self.writing.push((call, key));
         }
     }
 
-    /// A call has ended. `wrote` tells whether the provider has read its prompt.
-    pub(super) fn end(&mut self, call: u64, wrote: bool, now: Time) {
+    /// A call has ended. `wrote` tells whether the provider has read its prompt; `None` if it refused to.
+    pub(super) fn end(&mut self, call: u64, wrote: Option<bool>, now: Time) {
         let Some(at) = self.writing.iter().position(|(writer, _)| *writer == call) else {
             return;
         };
         let (_, key) = self.writing.swap_remove(at);
         if let Some(state) = self.states.get_mut(&key) {
-            state.writer = None;
-            if wrote {
-                (state.used, state.failed) = (Some(now), 0);
-            } else {
-                state.failed = state.failed.saturating_add(1);
+            state.writer = state.writer.filter(|(writer, _)| *writer != call);
+            match wrote {
+                Some(true) => (state.used, state.failed) = (Some(now), 0),
+                Some(false) => state.failed = state.failed.saturating_add(1),
+                None => {}
             }
         }
     }

@@ -27,12 +27,12 @@ fn the_others_wait_for_the_first_call_of_their_beginning_at_their_provider() {
     );
     let other_model = Class::new([QuotaId(3), QuotaId(2)]);
     assert!(!prefixes.holds(A, &other_model, 0, at(1)));
-    prefixes.end(8, true, at(2));
+    prefixes.end(8, Some(true), at(2));
     assert!(
         prefixes.holds(A, &class, 0, at(2)),
         "another call has ended"
     );
-    prefixes.end(7, true, at(2));
+    prefixes.end(7, Some(true), at(2));
     assert!(!prefixes.holds(A, &class, 0, at(2)));
     prefixes.begin(A, &class, 0, 9, at(2));
     assert!(!prefixes.holds(A, &class, 0, at(2)), "the cache is written");
@@ -55,10 +55,25 @@ fn a_failed_first_call_releases_the_next_one_as_the_first_and_the_third_releases
         assert!(!prefixes.holds(A, &class, 0, at(call)));
         prefixes.begin(A, &class, 0, call, at(call));
         assert!(prefixes.holds(A, &class, 0, at(call)), "{call}");
-        prefixes.end(call, false, at(call));
+        prefixes.end(call, Some(false), at(call));
     }
     prefixes.begin(A, &class, 0, 10, at(10));
     assert!(!prefixes.holds(A, &class, 0, at(10)));
+    // The success of any call shows that the cache is there.
+    prefixes.end(10, Some(true), at(11));
+    prefixes.begin(A, &class, 0, 11, at(400));
+    assert!(prefixes.holds(A, &class, 0, at(400)), "it was not used");
+}
+
+#[test]
+fn calls_that_the_provider_refused_do_not_count_as_failures() {
+    let (mut prefixes, class) = (Prefixes::default(), class());
+    for call in 1..10 {
+        prefixes.begin(A, &class, 0, call, at(call));
+        assert!(prefixes.holds(A, &class, 0, at(call)), "{call}");
+        prefixes.end(call, None, at(call));
+        assert!(!prefixes.holds(A, &class, 0, at(call)));
+    }
 }
 
 #[test]
@@ -68,7 +83,7 @@ fn nobody_waits_longer_than_a_minute_and_a_cache_that_is_not_used_is_written_aga
     assert_eq!(prefixes.next_change(at(1)), Some(at(60)));
     assert!(prefixes.holds(A, &class, 0, at(59)) && !prefixes.holds(A, &class, 0, at(60)));
     prefixes.begin(A, &class, 0, 2, at(60));
-    prefixes.end(1, true, at(61));
+    prefixes.end(1, Some(true), at(61));
     assert_eq!(prefixes.next_change(at(61)), None);
     prefixes.begin(A, &class, 0, 3, at(300));
     prefixes.begin(A, &class, 0, 4, at(599));
@@ -83,7 +98,7 @@ fn many_beginnings_take_little_memory() {
     for id in 1..=3 * MOST_KNOWN as u32 {
         let prefix = Prefix { id, steps: 1 };
         prefixes.begin(prefix, &class, 0, id.into(), at(0));
-        prefixes.end(id.into(), true, at(0));
+        prefixes.end(id.into(), Some(true), at(0));
     }
     assert!(prefixes.states.len() <= MOST_KNOWN && prefixes.writing.is_empty());
 }
