@@ -27,6 +27,7 @@ use crate::queue::worker::Worker;
 use crate::queue::worker_run::WorkerReport;
 
 mod attach;
+mod caching;
 mod execution;
 mod in_time;
 #[cfg(test)]
@@ -228,13 +229,13 @@ impl QueueRun {
 
     /// Sets which prompts use the prompt cache of the provider of the batches, see [`CachePrompt`]. One request of each
     /// shared beginning is then submitted in a batch by itself. The others follow when it has its answer, at most 15 minutes
-    /// later, and are marked only if it has written the cache; other requests do not wait. `model` is the model of requests
-    /// that name none. With `may_wait` false, for a run [until all is submitted](Self::until_submitted), and for one with a
+    /// later, and are marked only if it has written the cache; other requests wait until it is in its batch. `address` is
+    /// that of the provider's API, and `model` the model of requests that name none. With `may_wait` false, for a run [until all is submitted](Self::until_submitted), and for one with a
     /// [deadline](Self::deadline), no cache is used. Default: no cache.
     pub fn cache_prompt(
         mut self,
         which: CachePrompt,
-        (provider, model): (&str, Option<&str>),
+        (provider, address, model): (&str, &str, Option<&str>),
         prices: &Prices,
         may_wait: bool,
     ) -> Self {
@@ -242,6 +243,7 @@ impl QueueRun {
             mode: which,
             prices: prices.clone(),
             provider: provider.to_owned(),
+            address: address.to_owned(),
             model: model.map(str::to_owned),
             may_wait,
         });
@@ -310,7 +312,7 @@ impl QueueRun {
             pilots: Pilots::default(),
             waiting: 0,
             is_free: false,
-            is_cancelled: false,
+            unsubmitted: Arc::default(),
             submitted: 0,
             attached: 0,
             unwanted: Vec::new(),

@@ -1,6 +1,7 @@
 //! Requests in memory: a slice, or an iterator that a separate thread reads.
 
 use std::borrow::Borrow;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use crate::base::clock::Time;
@@ -57,7 +58,7 @@ pub(crate) fn feed<R: Borrow<Request>>(
 /// A request that waits, with its history.
 type Held<R> = (Item<R>, Tries, ItemTimer, Class, Prefix);
 
-/// More beginnings of a stream are not remembered, and later ones not cached.
+/// More beginnings are not cached: those with the fewest prompts of a list, and the later ones of a stream.
 const MOST_PREFIXES: usize = 4096;
 
 /// The beginnings of prompts that are cached.
@@ -83,6 +84,8 @@ impl ListPrefixes {
                 }
             }
         }
+        let mut counts: Vec<_> = counts.into_iter().collect();
+        counts.sort_by_key(|(beginning, (count, _))| (Reverse(*count), beginning.hash));
         let counted = counts
             .iter()
             .zip(1..)
@@ -94,6 +97,7 @@ impl ListPrefixes {
             });
         let cached: HashMap<_, _> = counted
             .filter(|(_, prefix)| *prefix != Prefix::NONE)
+            .take(MOST_PREFIXES)
             .collect();
         if cached.is_empty() {
             Self::None

@@ -171,13 +171,14 @@ impl<'a> Route<'a> {
         let rule = CacheRule {
             mode: self.cache_prompt,
             prices: &self.prices,
+            tier: "",
             at: self.clock.wall(),
         };
         let steps = self.steps.iter().map(|Step { client, .. }| {
             let asked = || {
                 let (provider, model) = (client.provider(), client.model_for(request));
                 client.caches_prompts(request, beginning.tokens)
-                    && rule.caches(prompts, provider, model.as_deref())
+                    && rule.caches(prompts, (provider, client.address()), model.as_deref())
             };
             guarded("caches_prompts()", asked).unwrap_or(false)
         });

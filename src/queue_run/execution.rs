@@ -1,6 +1,7 @@
 //! A run under way: hands over what is new, has it worked on, and takes what has ended into the output.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded, select};
@@ -10,12 +11,10 @@ use crate::base::clock::{Clock, SystemClock};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
 use crate::base::thread::spawn;
-use crate::base::usage::Usage;
 use crate::base::warn_once::WarnOnce;
 use crate::bulk::checkpoint::{Checkpoint, Line, Submit, Unsaved};
 use crate::bulk::run_settings::RunSettings;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
-use crate::llm::outcome::Outcome;
 use crate::llm::params::CacheLifetime;
 use crate::llm::prompt_cache::PromptPrefix;
 use crate::money::budget::Budget;
@@ -30,7 +29,7 @@ use crate::queue::worker_run::WorkerReport;
 
 use super::attach::{self, Attached};
 use super::in_time::Pilot;
-use super::pilot::{Decision, Pilots, Rule, Sharing};
+use super::pilot::{Decision, Pilots, Rule};
 use super::record::Record;
 
 /// Results that are saved at once.
@@ -62,8 +61,8 @@ pub(super) struct Execution {
     pub waiting: u64,
     /// Whether items may be submitted that waited for a pilot.
     pub is_free: bool,
-    /// Whether the process was cancelled while items waited.
-    pub is_cancelled: bool,
+    /// Items that will be submitted later, for the progress.
+    pub unsubmitted: Arc<AtomicU64>,
     pub submitted: u64,
     pub attached: u64,
     /// Jobs that were under way at the beginning although the input does not ask for them.
@@ -102,72 +101,13 @@ impl Execution {
         self.choose_pilots();
         self.submit(first)?;
         if self.caching.is_some() {
-            self.waiting = self.checkpoint.count_unsent();
+            let waiting = self.checkpoint.count_unsent();
+            self.wait_for(waiting);
         }
         let rest = first.map_or(self.waiting, |_| to_send.saturating_sub(self.submitted));
         self.checkpoint
             .will_take(self.attached + self.submitted + rest);
-        self.is_cancelled = false;
-        self.work(make_worker)?;
-        // The worker ended before what waited for a pilot was submitted.
-        while self.waiting > 0 {
-            self.pilots.give_up(true, SystemClock.now());
-            self.submit_waiting()?;
-            self.work(make_worker)?;
-        }
-        Ok(())
-    }
-
-    /// Chooses the beginnings of which one request is sent first.
-    fn choose_pilots(&mut self) {
-        let Some(rule) = &self.caching else {
-            return;
-        };
-        let beginnings = self.checkpoint.beginnings().into_iter();
-        let sharing =
-            beginnings.map(|(prefix, (model, requests))| (prefix, Sharing { model, requests }));
-        self.pilots = Pilots::choose(rule, &sharing.collect(), SystemClock.wall());
-    }
-
-    /// Submits what need not wait for a pilot any more.
-    fn submit_waiting(&mut self) -> Result<(), StopReason> {
-        self.note_cancelled().map_err(StopReason::Fatal)?;
-        if self.is_cancelled {
-            self.waiting = 0;
-            return Ok(());
-        }
-        let before = self.submitted;
-        self.submit(None)?;
-        self.waiting = self.waiting.saturating_sub(self.submitted - before);
-        if self.submitted == before && !self.pilots.is_waiting() {
-            self.waiting = 0;
-        }
-        Ok(())
-    }
-
-    /// Notes whether the process was cancelled, before it is gone with its last result: what waits for a pilot is then
-    /// not submitted, because that would create the process again.
-    fn note_cancelled(&mut self) -> Result<(), Error> {
-        let found = self.queue.process(self.process)?;
-        self.is_cancelled |= found.is_some_and(|process| process.cancelled);
-        Ok(())
-    }
-
-    /// Looks whether pilots have reached their batch, and which take too long.
-    fn advance_pilots(&mut self) -> Result<(), Trouble> {
-        if self.waiting == 0 {
-            return Ok(());
-        }
-        let found = self.queue.process(self.process)?;
-        // Until then, other requests would get into the batch of the pilots.
-        let taken = found.is_none_or(|process| process.counts.pending == 0);
-        self.is_free |= taken && self.pilots.are_in_batch();
-        self.is_free |= self.pilots.give_up(false, SystemClock.now());
-        if self.is_free {
-            self.submit_waiting().map_err(Trouble::Lasting)?;
-            self.is_free = false;
-        }
-        Ok(())
+        self.work(make_worker)
     }
 
     /// The number of items to submit first, to measure the rate of calls. Of the others, most may go another way.
@@ -272,7 +212,7 @@ impl Execution {
     }
 
     /// Puts what nobody has in hand on the queue. None of it starts before all is there.
-    fn submit(&mut self, most: Option<usize>) -> Result<(), StopReason> {
+    pub(super) fn submit(&mut self, most: Option<usize>) -> Result<(), StopReason> {
         let ctx = &self.ctx;
         let pilots = std::cell::RefCell::new(&mut self.pilots);
         let is_pilot = std::cell::Cell::new(false);
@@ -310,6 +250,10 @@ impl Execution {
             }
             EnqueueError::Source(error) | EnqueueError::Queue(error) => StopReason::Fatal(error),
         })?;
+        if let (true, Some(to_send)) = (self.pilot.is_some(), self.checkpoint.plan().to_send) {
+            let rest = most.map_or(0, |_| to_send.saturating_sub(self.submitted));
+            self.unsubmitted.store(rest, Ordering::Relaxed);
+        }
         // An earlier run was killed when all that is to be done was on the queue.
         let found = self.queue.process(self.process);
         match found.map_err(StopReason::Fatal)? {
@@ -334,7 +278,6 @@ impl Execution {
         loop {
             let stop = self.employ(make_worker)?;
             self.note_spent().map_err(StopReason::Fatal)?;
-            self.note_cancelled().map_err(StopReason::Fatal)?;
             // The last result stays, because without it the process would be gone.
             if stop.is_none() && self.is_in_trial() {
                 // Items of the next trial may have come when the worker was ending.
@@ -343,6 +286,10 @@ impl Execution {
                 if counts.is_none_or(|counts| counts.pending + counts.in_progress == 0) {
                     self.end_trial(None)?;
                 }
+                continue;
+            }
+            if stop.is_none() && self.waiting > 0 {
+                self.go_on_with_pilots()?;
                 continue;
             }
             self.collect_all()?;
@@ -388,7 +335,7 @@ impl Execution {
     }
 
     /// Others have the rest in hand.
-    fn pause(&self) -> Result<(), StopReason> {
+    pub(super) fn pause(&self) -> Result<(), StopReason> {
         self.ctx.cancel_signal().wait(STATUS_INTERVAL);
         if !self.ctx.is_cancelled() {
             Ok(())
@@ -418,6 +365,7 @@ impl Execution {
         let watch = Watch {
             process: self.process,
             goal,
+            unsubmitted: self.unsubmitted.clone(),
             failed,
             notifier: self.notifier.clone(),
             wake,
@@ -465,7 +413,7 @@ impl Execution {
                 }
             }
             match self
-                .advance_pilots()
+                .advance_pilots(false)
                 .and_then(|()| self.release())
                 .and_then(|()| self.collect(true))
             {
@@ -515,7 +463,7 @@ impl Execution {
 
     /// Saves what has come back and then deletes it from the queue. The last result stays while a worker runs or a batch
     /// is open: without it the process would be gone, and its batches would belong to no process.
-    fn collect(&mut self, keep_last: bool) -> Result<(), Trouble> {
+    pub(super) fn collect(&mut self, keep_last: bool) -> Result<(), Trouble> {
         if self.queue.peek(self.process, 1)?.is_empty() {
             return Ok(());
         }
@@ -526,6 +474,10 @@ impl Execution {
             let mut chunk = self.queue.peek(self.process, CHUNK)?;
             let counts = self.queue.process(self.process)?.map(|now| now.counts);
             let left = counts.map_or(0, |counts| counts.total - counts.consumed);
+            if self.waiting > 0 {
+                // Also of the result that stays.
+                self.note_pilots(&chunk);
+            }
             if chunk.len() as u64 >= left
                 && (keep_last || !self.queue.batches(Some(self.process))?.is_empty())
             {
@@ -536,9 +488,6 @@ impl Execution {
             }
             let line = |delivery| line(delivery, &self.record);
             let lines: Vec<Line> = chunk.iter().filter_map(line).collect();
-            for line in lines.iter().filter(|_| self.waiting > 0) {
-                self.is_free |= self.pilots.ended(&line.id, usage_of(line));
-            }
             let saved = self.checkpoint.save(lines)?;
             if !saved.is_empty() {
                 self.record.saved(saved)?;
@@ -553,7 +502,7 @@ impl Execution {
 }
 
 /// The result line of a job; none of a cancelled one, which was never sent.
-fn line(delivery: &DeliveredResult, record: &Record) -> Option<Line> {
+pub(super) fn line(delivery: &DeliveredResult, record: &Record) -> Option<Line> {
     let result = &delivery.result;
     (result.status != JobStatus::Cancelled).then(|| Line {
         id: result.item_id.clone().unwrap_or_default(),
@@ -565,7 +514,7 @@ fn line(delivery: &DeliveredResult, record: &Record) -> Option<Line> {
 }
 
 /// Why nothing could be collected.
-enum Trouble {
+pub(super) enum Trouble {
     Passing(Error),
     Lasting(StopReason),
 }
@@ -589,7 +538,7 @@ impl From<Unsaved> for Trouble {
     }
 }
 
-fn waiting(error: &Error) -> String {
+pub(super) fn waiting(error: &Error) -> String {
     format!("results wait in the queue: {error}")
 }
 
@@ -607,6 +556,8 @@ struct Watch {
     process: ProcessId,
     /// Items that will have their outcome at the end.
     goal: u64,
+    /// The part of them that is not on the queue yet.
+    unsubmitted: Arc<AtomicU64>,
     /// Failures of the process in earlier runs.
     failed: u64,
     notifier: Option<Arc<dyn ProgressNotifier>>,
@@ -626,6 +577,7 @@ impl ProgressNotifier for Watch {
         let left = progress
             .total
             .map_or(0, |total| total.saturating_sub(ended));
+        let left = left + self.unsubmitted.load(Ordering::Relaxed);
         let settled = self.goal.saturating_sub(left);
         let failed = progress.failed.saturating_sub(self.failed).min(settled);
         notifier.on_progress(&Progress {
@@ -644,8 +596,43 @@ impl ProgressNotifier for Watch {
     }
 }
 
-/// The tokens of a success.
-fn usage_of(line: &Line) -> Option<Option<Usage>> {
-    let outcome: Outcome = serde_json::from_str(&line.text).ok()?;
-    line.success.then(|| outcome.usage())
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::engine::counters::Counters;
+    use crate::observe::tally::Tally;
+
+    #[derive(Default)]
+    struct Seen(Mutex<Vec<Progress>>);
+
+    impl ProgressNotifier for Seen {
+        fn on_progress(&self, progress: &Progress) {
+            self.0.lock().push(progress.clone());
+        }
+    }
+
+    #[test]
+    fn items_that_wait_for_a_pilot_are_not_completed() {
+        let (seen, process) = (Arc::new(Seen::default()), ProcessId::new());
+        let watch = Watch {
+            process,
+            goal: 2_000,
+            unsubmitted: Arc::new(AtomicU64::new(1_999)),
+            failed: 0,
+            notifier: Some(seen.clone()),
+            wake: bounded(1).0,
+        };
+        let now = SystemClock.now();
+        let mut tally = Tally::new(Some(1), now);
+        let mut progress = tally.progress(&Counters::default(), now, Phase::Running, None, None);
+        (progress.process_id, progress.total) = (Some(process), Some(1));
+        watch.on_progress(&progress);
+        progress.completed = 1;
+        watch.on_progress(&progress);
+        let seen = seen.0.lock();
+        let completed: Vec<_> = seen.iter().map(|progress| progress.completed).collect();
+        assert_eq!(completed, [0, 1]);
+    }
 }

@@ -29,6 +29,8 @@ pub(super) struct Rule {
     pub mode: CachePrompt,
     pub prices: Prices,
     pub provider: String,
+    /// The address of its API.
+    pub address: String,
     /// The model of requests that name none.
     pub model: Option<String>,
     /// Whether there is time to wait for pilots. Without it, nothing is cached.
@@ -81,6 +83,7 @@ impl Pilots {
         let prices = CacheRule {
             mode: rule.mode,
             prices: &rule.prices,
+            tier: "batch",
             at,
         };
         let mut must_write = false;
@@ -90,7 +93,11 @@ impl Pilots {
             rule.may_wait
                 && sharing.requests > 1
                 && caches_in_batches(&rule.provider, model, prefix.tokens)
-                && prices.caches(Some(sharing.requests), &rule.provider, Some(model))
+                && prices.caches(
+                    Some(sharing.requests),
+                    (&rule.provider, &rule.address),
+                    Some(model),
+                )
         });
         let mut wanted: Vec<_> = wanted.collect();
         wanted.sort_by_key(|(prefix, sharing)| (std::cmp::Reverse(sharing.requests), prefix.hash));
@@ -168,7 +175,10 @@ impl Pilots {
                 any = true;
             }
         }
-        any |= all && std::mem::take(&mut self.is_first);
+        // Requests with other beginnings wait for the same time at most.
+        if any || all {
+            any |= std::mem::take(&mut self.is_first);
+        }
         any
     }
 }
@@ -186,6 +196,7 @@ mod tests {
             mode,
             prices: Prices::default(),
             provider: "anthropic".to_owned(),
+            address: "https://api.anthropic.com/v1".to_owned(),
             model: Some("claude-sonnet-4-5".to_owned()),
             may_wait: true,
         }

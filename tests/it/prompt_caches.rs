@@ -88,17 +88,13 @@ fn without_the_gate_calls_that_start_together_each_write_the_cache() {
 }
 
 #[test]
-fn by_default_ten_prompts_and_a_price_for_cached_tokens_are_needed() {
-    for (model, prompts, cached) in [
-        ("claude-sonnet-4-5", 10, true),
-        ("claude-sonnet-4-5", 9, false),
-        ("a-model-without-a-price", 10, false),
-    ] {
+fn by_default_an_address_that_is_not_the_providers_own_gets_no_marks() {
+    for (which, cached) in [(CachePrompt::Auto, false), (CachePrompt::Always, true)] {
         let sim = simulator(caching());
-        let route = route(&sim, "anthropic", model);
-        let outcomes = Bulk::new(route).collect(&requests(&system("one"), prompts));
+        let route = route(&sim, "anthropic", MODELS[0].1).cache_prompt(which);
+        let outcomes = Bulk::new(route).collect(&requests(&system("one"), 20));
         let usage = usage(&outcomes.unwrap());
-        assert_eq!(usage.cached_input_tokens > 0, cached, "{model} {prompts}");
+        assert_eq!(usage.cached_input_tokens > 0, cached, "{which:?}");
     }
 }
 
@@ -106,7 +102,8 @@ fn by_default_ten_prompts_and_a_price_for_cached_tokens_are_needed() {
 fn equal_requests_count_once_and_hashes_do_not_change() {
     let sim = simulator(caching());
     let same = |_| requests(&system("one"), 1).remove(0).with_temperature(0.0);
-    let outcomes = Bulk::new(route(&sim, "anthropic", MODELS[0].1))
+    let route = route(&sim, "anthropic", MODELS[0].1).cache_prompt(CachePrompt::Always);
+    let outcomes = Bulk::new(route)
         .collect(&(0..20).map(same).collect::<Vec<_>>())
         .unwrap();
     let usage = usage(&outcomes[..1]);
@@ -127,7 +124,9 @@ fn two_beginnings_are_each_written_once_and_a_failed_first_call_is_replaced() {
         request
     }));
     let quick = batchwright::RetryPolicy::default().base_delay(Duration::from_millis(1));
-    let route = route(&sim, "anthropic", MODELS[0].1).retry(quick);
+    let route = route(&sim, "anthropic", MODELS[0].1)
+        .cache_prompt(CachePrompt::Always)
+        .retry(quick);
     let outcomes = Bulk::new(route).concurrency(16).collect(&all).unwrap();
     let usage = usage(&outcomes);
     assert!(part(&usage, all.len()) > 0.97, "{usage:?}");

@@ -81,8 +81,10 @@ pub(super) fn with_breakpoint(content: Text<'_>) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llm::prompt_cache::accepts_marks;
     use crate::llm::providers::dialect::encode;
     use crate::llm::providers::dialect::testing::encoded;
+    use crate::llm::providers::vendor::VENDORS;
 
     fn body_for(vendor: &str, model: &str, request: &Request) -> Value {
         let vendor = Vendor::named(vendor).unwrap();
@@ -112,6 +114,22 @@ mod tests {
             ("gpt-oss-120b", false),
         ] {
             assert_eq!(has_breakpoints(model), expected, "{model}");
+        }
+    }
+
+    #[test]
+    fn a_vendor_that_needs_marks_has_an_address_of_its_own() {
+        for vendor in VENDORS.iter() {
+            let marks = vendor
+                .prompt_cache
+                .is_some_and(|cache| cache != PromptCache::Automatic);
+            let local = accepts_marks(vendor.name, "http://127.0.0.1:8090/v1");
+            assert_eq!(local, !marks, "{}", vendor.name);
+            assert!(
+                accepts_marks(vendor.name, vendor.base_url),
+                "{}",
+                vendor.name
+            );
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 use serde_json::Value;
 
-use super::batch_runs::{accepted, clean, command, kill, summary};
+use super::batch_runs::{accepted, clean, command, kill, only_process, queue, submitted, summary};
 use super::common::{Desk, Ended, Running, all_ids, prompt_lines, simulator};
 
 /// Tokens of the system text, at 4 bytes per token.
@@ -35,7 +35,13 @@ fn caches(desk: &Desk, sim: &Simulator, (provider, model): (&str, &str), words: 
 }
 
 fn run(desk: &Desk, sim: &Simulator, at: (&str, &str), words: &str) -> Ended {
-    let words = format!("in.jsonl -o out.jsonl {words}");
+    // By default, only the provider's own address gets marks.
+    let always = if words.contains("--cache-prompt") {
+        ""
+    } else {
+        "--cache-prompt always"
+    };
+    let words = format!("in.jsonl -o out.jsonl {always} {words}");
     Running::start(&mut caches(desk, sim, at, &words)).wait()
 }
 
@@ -100,14 +106,11 @@ fn a_run_that_is_resumed_with_another_setting_sends_nothing_again() {
     desk.write("in.jsonl", prompt_lines(30));
     run(&desk, &sim, ANTHROPIC, "--max-items 12").expect(0);
     assert!(sum(&desk.results("out.jsonl"), "cached_input_tokens") > 0);
-    // What is left is counted, not what the input has.
     desk.write("in.jsonl", prompt_lines(20));
     let before = sum(&desk.results("out.jsonl"), "cached_input_tokens");
-    run(&desk, &sim, ANTHROPIC, "").expect(0);
-    assert_eq!(
-        sum(&desk.results("out.jsonl"), "cached_input_tokens"),
-        before
-    );
+    run(&desk, &sim, ANTHROPIC, "--cache-prompt auto").expect(0);
+    let after = sum(&desk.results("out.jsonl"), "cached_input_tokens");
+    assert_eq!(after, before, "the address is not the provider's own");
     for words in ["--cache-prompt never", "--cache-prompt always"] {
         run(&desk, &sim, ANTHROPIC, words).expect(0);
         assert_eq!(sim.stats().paid, 20, "{words}");
@@ -144,7 +147,7 @@ fn the_summary_tells_what_the_cache_saved() {
 fn a_run_that_is_killed_while_its_pilot_is_at_the_provider_buys_nothing_twice() {
     let (desk, sim) = (Desk::new(), caching(Duration::from_secs(2)));
     desk.write("in.jsonl", prompt_lines(40));
-    let words = "in.jsonl -o out.jsonl --strategy batch";
+    let words = "in.jsonl -o out.jsonl --strategy batch --cache-prompt always";
     let running = Running::start(&mut caches(&desk, &sim, ANTHROPIC, words));
     accepted(&sim, 1);
     kill(running);
@@ -157,6 +160,20 @@ fn a_run_that_is_killed_while_its_pilot_is_at_the_provider_buys_nothing_twice() 
 }
 
 #[test]
+fn a_run_that_is_cancelled_while_others_wait_for_its_pilot_buys_nothing_more() {
+    let (desk, sim) = (Desk::new(), caching(Duration::from_secs(2)));
+    desk.write("in.jsonl", prompt_lines(40));
+    let words = "in.jsonl -o out.jsonl --strategy batch --cache-prompt always";
+    let running = Running::start(&mut caches(&desk, &sim, ANTHROPIC, words));
+    submitted(&desk, 1);
+    queue(&desk).cancel(only_process(&desk)).unwrap();
+    let ended = running.wait();
+    assert_ne!(ended.code, Some(0), "{ended:?}");
+    assert!(sim.stats().paid <= 1, "{:?}", sim.stats());
+    assert_eq!(sim.batch_stats().items_accepted, 1);
+}
+
+#[test]
 fn requests_that_share_nothing_do_not_wait_for_a_pilot() {
     let (desk, sim) = (Desk::new(), caching(QUICK));
     let shared = "rule ".repeat(2_400);
@@ -165,7 +182,8 @@ fn requests_that_share_nothing_do_not_wait_for_a_pilot() {
         _ => format!("{{\"id\":\"i-{i}\",\"prompt\":\"prompt {i}\"}}\n"),
     };
     desk.write("in.jsonl", (0..60).map(row).collect::<String>());
-    let words = "in.jsonl -o out.jsonl --strategy batch --model claude-sonnet-4-5";
+    let words =
+        "in.jsonl -o out.jsonl --strategy batch --cache-prompt always --model claude-sonnet-4-5";
     let mut command = command(&desk, &sim, words);
     command
         .env("BATCHWRIGHT_PROVIDER", "anthropic")

@@ -136,7 +136,8 @@ impl ViaQueue {
         let run = match manager.map(LlmManager::plan) {
             Some(plan) if plan.strategy().strategy == Strategy::Batch => {
                 let (first, route) = (&plan.first, plan.route_plan());
-                let asked = (first.provider, first.model.as_deref());
+                let address = first.base_url.as_deref().unwrap_or_default();
+                let asked = (first.provider, address, first.model.as_deref());
                 run.cache_prompt(route.cache_prompt, asked, &route.prices, true)
             }
             _ => run,
