@@ -29,6 +29,6 @@ pub use crate::llm::attachment::Part;
 pub use crate::llm::hash::request_hash;
 pub use crate::llm::native::{Native, NativeFormat};
 pub use crate::llm::outcome::EarlierProvider;
-pub use crate::llm::params::RequestTask;
+pub use crate::llm::params::{CacheLifetime, RequestTask};
 pub use crate::llm::reply_details::{RawJson, Reasoning, ReplyDetails, ToolCall};
 pub use crate::llm::user_data::UserData;

@@ -10,6 +10,7 @@
 //! | set where results go | [`RunOutput`] |
 //! | set how rows with a null are handled | [`Nulls`] |
 //! | set which identical requests are sent once | [`Dedupe`] |
+//! | set which prompts use the provider's prompt cache | [`CachePrompt`] |
 //! | reuse answers of earlier runs | [`AnswerStore`], [`AnswerKey`] |
 //! | see what a run will do, what it did, or why it could not start | [`RunPlan`], [`RunReport`], [`FileRunError`] |
 //! | make a table of results: CSV, Parquet, `.xlsx`, SQLite | [`Export`], [`ExportFormat`], [`ExportReport`] |
@@ -30,7 +31,7 @@ pub use crate::bulk::requests::PromptRequests;
 pub use crate::bulk::reuse::{AnswerKey, AnswerStore};
 #[cfg(feature = "queue")]
 pub use crate::bulk::reuse_db::SqliteAnswers;
-pub use crate::config::choices::Dedupe;
+pub use crate::config::choices::{CachePrompt, Dedupe};
 pub use crate::export::{Export, ExportFormat, ExportReport};
 #[cfg(feature = "queue")]
 pub use crate::queue_run::{InTime, QueueRun, QueueRunReport, RunStore};

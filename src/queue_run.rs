@@ -12,11 +12,12 @@ use crate::bulk::file::FileRun;
 use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunReport};
 use crate::bulk::prompts::Prompts;
 use crate::bulk::run_settings::{RunSettings, names_settings};
-use crate::config::choices::Dedupe;
+use crate::config::choices::{CachePrompt, Dedupe};
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::money::budget::Budget;
 use crate::money::deadline::DeadlinePlan;
+use crate::money::prices::Prices;
 use crate::observe::progress::{Progress, ProgressNotifier};
 use crate::queue::batch::BatchInfo;
 use crate::queue::host::JobQueue;
@@ -26,11 +27,13 @@ use crate::queue::worker::Worker;
 use crate::queue::worker_run::WorkerReport;
 
 mod attach;
+mod caching;
 mod execution;
 mod in_time;
 #[cfg(test)]
 mod lost_tests;
 mod meter;
+mod pilot;
 mod record;
 mod store;
 
@@ -38,6 +41,7 @@ use attach::Attached;
 use execution::Execution;
 pub use in_time::InTime;
 use in_time::Pilot;
+use pilot::{Pilots, Rule};
 use record::{JobSettings, Note, Record};
 pub use store::RunStore;
 use store::{OpenStore, refuse_another_output};
@@ -63,6 +67,7 @@ pub struct QueueRun {
     /// The output, where a later run can come back to it.
     output: Option<PathBuf>,
     settings: RunSettings,
+    caching: Option<Rule>,
 }
 
 /// What a [`QueueRun`] did.
@@ -165,6 +170,7 @@ impl QueueRun {
             budget: None,
             output: path,
             settings,
+            caching: None,
         })
     }
 
@@ -218,6 +224,29 @@ impl QueueRun {
     /// own store is removed in the end. Default: no copy.
     pub fn ledger(mut self, folder: impl Into<PathBuf>) -> Self {
         self.store.ledger = Some(folder.into());
+        self
+    }
+
+    /// Sets which prompts use the prompt cache of the provider of the batches, see [`CachePrompt`]. One request of each
+    /// shared beginning is then submitted in a batch by itself. The others follow when it has its answer, at most 15 minutes
+    /// later, and are marked only if it has written the cache; other requests wait until it is in its batch. `address` is
+    /// that of the provider's API, and `model` the model of requests that name none. With `may_wait` false, for a run [until all is submitted](Self::until_submitted), and for one with a
+    /// [deadline](Self::deadline), no cache is used. Default: no cache.
+    pub fn cache_prompt(
+        mut self,
+        which: CachePrompt,
+        (provider, address, model): (&str, &str, Option<&str>),
+        prices: &Prices,
+        may_wait: bool,
+    ) -> Self {
+        self.caching = Some(Rule {
+            mode: which,
+            prices: prices.clone(),
+            provider: provider.to_owned(),
+            address: address.to_owned(),
+            model: model.map(str::to_owned),
+            may_wait,
+        });
         self
     }
 
@@ -276,6 +305,14 @@ impl QueueRun {
             on_error: self.on_error,
             budget: self.budget,
             settings: self.settings,
+            // A run until all is submitted does not stay until a pilot has ended, and a deadline leaves no time for that.
+            caching: self
+                .caching
+                .filter(|rule| rule.may_wait && !self.until_submitted && pilot.is_none()),
+            pilots: Pilots::default(),
+            waiting: 0,
+            is_free: false,
+            unsubmitted: Arc::default(),
             submitted: 0,
             attached: 0,
             unwanted: Vec::new(),

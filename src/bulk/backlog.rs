@@ -11,12 +11,14 @@ use crate::engine::class::Class;
 use crate::engine::feeder::{Fed, Next};
 use crate::engine::item_time::ItemTimer;
 use crate::engine::pack::PackLimits;
+use crate::engine::prefixes::Prefix;
 use crate::engine::route::Tries;
-use crate::engine::waiting::Waiting;
+use crate::engine::waiting::{Place, Waiting};
 use crate::engine::work::{Cost, Take, Ticket};
 
 use super::input::{Arrival, FileIndex, State};
 use super::options::FileRunOptions;
+use super::prefix_groups::PrefixGroups;
 use super::shared::{Again, FileTask, Group, SharedFile};
 use crate::engine::pack::Backlog;
 
@@ -26,7 +28,12 @@ struct ItemKind {
     cursor: usize,
     /// Whether its items share calls.
     packs: bool,
+    /// The beginning of its prompts, if the provider is to cache it.
+    prefix: Prefix,
 }
+
+/// The quotas of the items of a kind, whether they share calls, and the beginning that the provider is to cache.
+pub(super) type KindPlan = (Class, bool, Prefix);
 
 /// The position in the items of one class.
 struct Cursor {
@@ -39,7 +46,7 @@ struct Cursor {
 pub(super) struct Growing<'r> {
     pub fed: Fed<Arrival>,
     /// Returns the kinds of items from a number on.
-    pub kinds: Box<dyn FnMut(usize) -> Vec<(Class, bool)> + Send + 'r>,
+    pub kinds: Box<dyn FnMut(usize) -> Vec<KindPlan> + Send + 'r>,
     /// Items that were read and not taken.
     untaken: usize,
     /// Errors of untaken items that make no prompt.
@@ -55,7 +62,7 @@ const MOST_UNTAKEN: usize = 4096;
 impl<'r> Growing<'r> {
     pub(super) fn new(
         fed: Fed<Arrival>,
-        kinds: impl FnMut(usize) -> Vec<(Class, bool)> + Send + 'r,
+        kinds: impl FnMut(usize) -> Vec<KindPlan> + Send + 'r,
     ) -> Self {
         Self {
             fed,
@@ -105,12 +112,14 @@ pub(crate) struct FileBacklog<'r> {
     growing: Option<Growing<'r>>,
     /// The only items to take, in order; `None` for all that are wanted.
     only: Option<Arc<[u32]>>,
+    /// Items whose prompts begin with a text that is cached.
+    groups: PrefixGroups,
 }
 
 impl<'r> FileBacklog<'r> {
     pub(crate) fn new(
         shared: Arc<SharedFile>,
-        kinds: impl IntoIterator<Item = (Class, bool)>,
+        kinds: impl IntoIterator<Item = KindPlan>,
         options: FileRunOptions,
         output_cap: Option<u32>,
         limits: PackLimits,
@@ -126,6 +135,7 @@ impl<'r> FileBacklog<'r> {
             waiting: Waiting::default(),
             growing: None,
             only: None,
+            groups: PrefixGroups::default(),
         };
         backlog.add_kinds(kinds, 0);
         backlog
@@ -137,6 +147,12 @@ impl<'r> FileBacklog<'r> {
         self
     }
 
+    /// Takes the items of these groups first.
+    pub(super) fn grouped(mut self, groups: PrefixGroups) -> Self {
+        self.groups = groups;
+        self
+    }
+
     /// The same for a stream.
     pub(super) fn growing(mut self, growing: Growing<'r>) -> Self {
         self.growing = Some(growing);
@@ -144,16 +160,20 @@ impl<'r> FileBacklog<'r> {
     }
 
     /// Adds kinds whose items come at this position or later.
-    fn add_kinds(&mut self, kinds: impl IntoIterator<Item = (Class, bool)>, next: usize) {
+    fn add_kinds(&mut self, kinds: impl IntoIterator<Item = KindPlan>, next: usize) {
         // There may be as many kinds as sets of fields, but only as many classes as models.
-        for (class, packs) in kinds {
+        for (class, packs, prefix) in kinds {
             let cursors = &mut self.cursors;
             let known = cursors.iter().rposition(|cursor| cursor.class == class);
             let cursor = known.unwrap_or_else(|| {
                 cursors.push(Cursor { class, next });
                 cursors.len() - 1
             });
-            self.kinds.push(ItemKind { cursor, packs });
+            self.kinds.push(ItemKind {
+                cursor,
+                packs,
+                prefix,
+            });
         }
     }
 
@@ -179,10 +199,17 @@ impl<'r> FileBacklog<'r> {
     fn fresh(&mut self, availability: &Availability, now: Time) -> Option<usize> {
         loop {
             if let Some(item) = self.fresh_of_index(availability, now) {
-                if let Some(growing) = &mut self.growing {
-                    growing.untaken = growing.untaken.saturating_sub(1);
+                let Some(growing) = &mut self.growing else {
+                    return Some(item);
+                };
+                growing.untaken = growing.untaken.saturating_sub(1);
+                if !self.held(item, availability, now) {
+                    return Some(item);
                 }
-                return Some(item);
+                if self.waiting.len() >= MOST_UNTAKEN {
+                    return None;
+                }
+                continue;
             }
             if self.allowance == 0 || !self.grow() {
                 return None;
@@ -190,9 +217,33 @@ impl<'r> FileBacklog<'r> {
         }
     }
 
+    /// Has an item of a stream wait if the beginning of its prompt is not cached yet. The items of a file are in groups
+    /// instead.
+    fn held(&mut self, item: usize, availability: &Availability, now: Time) -> bool {
+        let kind = &self.kinds[usize::from(self.index().class(item))];
+        let (prefix, class) = (kind.prefix, &self.cursors[kind.cursor].class);
+        if prefix == Prefix::NONE || !availability.is_held(prefix, class, 0, now) {
+            return false;
+        }
+        let step = availability.callable_step(class, 0).unwrap_or(0);
+        let place = Place {
+            class: class.clone(),
+            step,
+            prefix,
+        };
+        let places = self.shared.equals.asked_for(self.index(), item);
+        let first = (item as u32, places, Tries::default(), ItemTimer::default());
+        self.waiting.pass_over_at(place, item as u64, first);
+        true
+    }
+
     fn fresh_of_index(&mut self, availability: &Availability, now: Time) -> Option<usize> {
         if self.allowance == 0 {
             return None;
+        }
+        if let Some(item) = self.groups.take(availability, now) {
+            self.allowance -= 1;
+            return Some(item);
         }
         let mut best: Option<(usize, usize)> = None;
         for cursor in 0..self.cursors.len() {
@@ -225,6 +276,7 @@ impl<'r> FileBacklog<'r> {
             && (!index.is_bad(at) || self.tells_bad(at))
             && self.options.want(index.state(at))
             && !self.shared.equals.is_spared(at)
+            && !self.groups.has(at)
             && self.is_chosen(at)
     }
 
@@ -274,6 +326,7 @@ impl<'r> FileBacklog<'r> {
             },
             order: item.into(),
             class: self.class(item).clone(),
+            prefix: self.kinds[usize::from(self.index().class(i))].prefix,
             tries,
             timer,
         }
@@ -314,6 +367,7 @@ impl<'r> FileBacklog<'r> {
         let more = self.growing.as_ref().is_some_and(|growing| !growing.ended);
         self.allowance == 0
             || !more
+                && self.groups.is_empty()
                 && (0..self.cursors.len()).all(|cursor| self.advance(cursor) >= self.index().len())
     }
 }
@@ -331,9 +385,7 @@ impl Backlog for FileBacklog<'_> {
         while out.len() < max {
             if let Some(ticket) = self.left_of_group() {
                 out.push(ticket);
-            } else if let Some((item, places, tries, timer)) =
-                self.waiting.pop(&availability.pauses, now)
-            {
+            } else if let Some((item, places, tries, timer)) = self.waiting.pop(availability, now) {
                 out.push(self.ticket(item, places, (tries, timer)));
             } else if let Some(item) = self.fresh(availability, now) {
                 let places = self.shared.equals.asked_for(self.index(), item);
@@ -351,13 +403,17 @@ impl Backlog for FileBacklog<'_> {
             return broken.map_or(Ok(Take::Done), Err);
         }
         Ok(Take::Idle {
-            until: self.waiting.next_due(&availability.pauses, now),
+            until: self.waiting.next_due(availability, now),
             source_open: self.growing.as_ref().is_some_and(Growing::is_open),
         })
     }
 
     fn wait(&mut self, ticket: Ticket<FileTask>, due: Time) {
-        let quota = ticket.quota();
+        let place = Place {
+            step: ticket.tries.step,
+            class: ticket.class,
+            prefix: ticket.prefix,
+        };
         let FileTask {
             index,
             group,
@@ -386,7 +442,7 @@ impl Backlog for FileBacklog<'_> {
             None => 0..0,
         };
         let item = (index, places, ticket.tries, ticket.timer);
-        self.waiting.push(quota, due, ticket.order, item);
+        self.waiting.push_at(place, due, ticket.order, item);
     }
 
     fn has_more(&mut self) -> bool {
@@ -441,7 +497,7 @@ mod tests {
     fn backlog() -> FileBacklog<'static> {
         let file = checked(&["p"; 10]);
         let index = Arc::new(file.items.finish());
-        let kinds = [(Class::new([QuotaId(1), QuotaId(2)]), true)];
+        let kinds = [(Class::new([QuotaId(1), QuotaId(2)]), true, Prefix::NONE)];
         FileBacklog::new(
             Arc::new(SharedFile::new(file.input, index, Equals::default())),
             kinds,
@@ -512,7 +568,9 @@ mod tests {
                 Arc::new(file.items.finish()),
                 Equals::default(),
             )),
-            packs.into_iter().map(|packs| (class.clone(), packs)),
+            packs
+                .into_iter()
+                .map(|packs| (class.clone(), packs, Prefix::NONE)),
             FileRunOptions::default(),
             None,
             PackLimits::ONE,

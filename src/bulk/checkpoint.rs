@@ -1,5 +1,6 @@
 //! A file run whose calls are made elsewhere: selects the requests to submit, and saves the results.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 
@@ -8,6 +9,8 @@ use crate::base::error::Error;
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::StopReason;
 use crate::llm::outcome::Outcome;
+use crate::llm::params::CacheLifetime;
+use crate::llm::prompt_cache::PromptPrefix;
 use crate::llm::request::Request;
 use crate::money::replies::EarlierReplies;
 use crate::observe::progress::{Phase, Progress};
@@ -18,6 +21,7 @@ use super::input::{FileIndex, Fit, InputFile, Item, KeptReader, Matching, State,
 use super::kept::updated;
 use super::open_output::OpenOutput;
 use super::options::{FileRunOptions, RunPlan, RunReport};
+use super::prompts::RequestKind;
 use super::results::superseded::turn;
 use super::results::{PreviousLine, ResultsFile};
 use super::run_settings::RunSettings;
@@ -31,6 +35,12 @@ pub(crate) struct Line {
     pub text: String,
     /// The settings of its request, if known.
     pub settings: Option<RunSettings>,
+}
+
+/// Whether a request is submitted, and how long its beginning is to be cached.
+pub(crate) enum Submit {
+    Now(Option<CacheLifetime>),
+    Later,
 }
 
 /// Why no line was saved.
@@ -51,6 +61,9 @@ pub(crate) struct Checkpoint {
     output: OpenOutput,
     plan: RunPlan,
     options: FileRunOptions,
+    kinds: Vec<RequestKind>,
+    /// How many requests may still be submitted.
+    left: usize,
     /// Whether the output has several lines of one item.
     repeated: bool,
     /// Whether lines of earlier runs may have outdated fields of their rows.
@@ -99,7 +112,9 @@ impl Checkpoint {
             items: Items::InOrder(index),
             output,
             plan,
+            left: options.max_items.unwrap_or(usize::MAX),
             options,
+            kinds: prompts.kinds,
             repeated: replaced || prompts.repeated,
             is_kept_otherwise: prompts.is_kept_otherwise,
             tally,
@@ -134,37 +149,77 @@ impl Checkpoint {
         }
     }
 
-    /// The requests that were not submitted, in the order of the input, without the limit of a run that has submitted
-    /// `before` of them. Each counts as submitted once this iterator
-    /// returned it. The last item is an error if the file has changed since it was checked.
-    pub(crate) fn unsent(
-        &mut self,
-        before: usize,
-    ) -> impl Iterator<Item = Result<Request, Error>> + '_ {
+    /// The beginnings that the requests to submit share, with their model and how many there are.
+    pub(crate) fn beginnings(&mut self) -> HashMap<PromptPrefix, (Option<String>, usize)> {
+        let mut all = HashMap::new();
+        if self.kinds.iter().all(|kind| kind.prefix.is_none()) {
+            return all;
+        }
+        let (options, left) = (self.options, self.left);
+        let kinds = std::mem::take(&mut self.kinds);
+        let index = self.in_order();
+        let wanted = (0..index.len()).filter(|i| options.wants(index, *i));
+        for i in wanted.take(left) {
+            let kind = &kinds[usize::from(index.class(i))];
+            if let Some(prefix) = kind.prefix {
+                let found = all.entry(prefix).or_insert((kind.model.clone(), 0));
+                found.1 += 1;
+            }
+        }
+        self.kinds = kinds;
+        all
+    }
+
+    /// The requests that were not submitted and that `decide` wants, in the order of the input. It gets the beginning that
+    /// a provider could cache. Each counts as submitted once this iterator returned it. The last item is an error if the
+    /// file has changed since it was checked.
+    pub(crate) fn unsent<'c>(
+        &'c mut self,
+        decide: &'c mut dyn FnMut(Option<&PromptPrefix>) -> Submit,
+    ) -> impl Iterator<Item = Result<(Request, Option<PromptPrefix>), Error>> + 'c {
         let input = self.input.clone();
         let options = self.options;
-        let most = options.max_items.unwrap_or(usize::MAX);
-        let most = most.saturating_sub(before);
-        let index = self.in_order();
+        self.in_order();
+        let Self {
+            items, kinds, left, ..
+        } = self;
         let mut next = 0;
-        let requests = std::iter::from_fn(move || {
-            while next < index.len() {
+        std::iter::from_fn(move || {
+            let Items::InOrder(index) = items else {
+                unreachable!("it was just sorted");
+            };
+            while next < index.len() && *left > 0 {
                 let i = next;
                 next += 1;
-                if options.wants(index, i) {
-                    let item = input.read(i, index);
-                    index.hold(i);
-                    // Fields of its row are added when the result arrives.
-                    let bare = |item: Item| Request {
-                        input: None,
-                        ..item.request
-                    };
-                    return Some(item.map(bare).map_err(Error::from));
+                if !options.wants(index, i) {
+                    continue;
                 }
+                let prefix = kinds[usize::from(index.class(i))].prefix;
+                let Submit::Now(cache_prefix) = decide(prefix.as_ref()) else {
+                    continue;
+                };
+                *left -= 1;
+                let item = input.read(i, index);
+                index.hold(i);
+                // Fields of its row are added when the result arrives.
+                let bare = |item: Item| Request {
+                    input: None,
+                    cache_prefix,
+                    ..item.request
+                };
+                let request = item.map(bare).map_err(Error::from);
+                return Some(request.map(|request| (request, prefix)));
             }
             None
-        });
-        requests.take(most)
+        })
+    }
+
+    /// How many requests are to be submitted.
+    pub(crate) fn count_unsent(&mut self) -> u64 {
+        let (options, left) = (self.options, self.left);
+        let index = self.in_order();
+        let wanted = (0..index.len()).filter(|i| options.wants(index, *i));
+        wanted.take(left).count() as u64
     }
 
     /// Saves received lines and syncs them to the disk if they answer the current request of an item, or belong to an

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::store_path::store_path;
+use crate::engine::class::Class;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::feeder::Feeder;
 use crate::engine::pack::Pack;
@@ -20,7 +21,7 @@ use crate::observe::drive::RunOptions;
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
 
-use super::backlog::{FileBacklog, Growing};
+use super::backlog::{FileBacklog, Growing, KindPlan};
 use super::equals::Equals;
 use super::file_runner::FileRunner;
 use super::file_turn::FileTurn;
@@ -28,6 +29,7 @@ use super::input::{Arrival, AttachedFiles, FileIndex, InputFile, Matching};
 use super::known::{self, KnownAnswers, OutputAnswers};
 use super::open_output::OpenOutput;
 use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
+use super::prefix_groups::{ItemsToSend, StreamPrefixes};
 use super::prompts::{Classes, PromptSource, Prompts, RequestKind};
 use super::results::archive::Archived;
 use super::results::superseded::SupersededFlags;
@@ -58,7 +60,7 @@ pub struct FileRun<'a> {
 pub(super) struct Prepared {
     pub input: Arc<InputFile>,
     pub index: Arc<FileIndex>,
-    kinds: Vec<RequestKind>,
+    pub kinds: Vec<RequestKind>,
     equals: Equals,
     of_output: OutputAnswers,
     output_cap: Option<u32>,
@@ -432,23 +434,32 @@ impl<'a> FileRun<'a> {
     ) -> Result<FileBacklog<'r>, Error> {
         let prompts = &mut self.prompts;
         let mut last = None;
-        let mut of_route = move |kind: &RequestKind| {
-            let request = Request {
-                model: kind.model.clone(),
-                ..Request::default()
-            };
-            (route.class(&request, &mut last), kind.packs)
-        };
+        let mut class_of = move |kind: &RequestKind| route.class(&kind.request(), &mut last);
         let limits = route.pack_limits(prompts.task);
+        let classes: Vec<Class> = prompts.kinds.iter().map(&mut class_of).collect();
+        let chosen = self.chosen.take();
+        let to_send = ItemsToSend {
+            shared: &shared,
+            options: &self.options,
+            only: chosen.as_deref(),
+        };
+        let (groups, prefixes) = to_send.groups(&prompts.kinds, &classes, route);
+        let packs = prompts.kinds.iter().map(|kind| kind.packs);
+        let kinds: Vec<KindPlan> = classes
+            .into_iter()
+            .zip(packs)
+            .zip(prefixes)
+            .map(|((class, packs), prefix)| (class, packs, prefix))
+            .collect();
         let backlog = FileBacklog::new(
             Arc::new(shared),
-            prompts.kinds.iter().map(&mut of_route),
+            kinds,
             self.options,
             prompts.output_cap,
             limits,
         );
         let Some(stream) = prompts.stream.take() else {
-            return Ok(backlog.only(self.chosen.take()));
+            return Ok(backlog.only(chosen).grouped(groups));
         };
         let packed_bytes = |arrival: &Arrival| arrival.packs.then_some(arrival.bytes);
         let ahead = self.sending.calls.read_ahead();
@@ -462,7 +473,15 @@ impl<'a> FileRun<'a> {
             feeder,
             &self.options,
         )?;
-        let kinds = move |first: usize| known.from(first).iter().map(&mut of_route).collect();
+        let mut numbers = StreamPrefixes::default();
+        let kinds = move |first: usize| {
+            let kinds = known.from(first);
+            let plan = kinds.iter().map(|kind| {
+                let prefix = numbers.of(kind, route);
+                (class_of(kind), kind.packs, prefix)
+            });
+            plan.collect()
+        };
         Ok(backlog.growing(Growing::new(fed, kinds)))
     }
 }

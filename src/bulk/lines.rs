@@ -132,6 +132,7 @@ fn reused(mut outcome: Outcome, named: Named) -> Outcome {
     outcome.set_calls(0, None);
     if let Ok(answer) = &mut outcome.result {
         answer.set_paid(FREE);
+        answer.cache_saved = 0;
     }
     outcome
 }
@@ -152,6 +153,7 @@ pub(super) fn free(outcome: &Outcome) -> Outcome {
     shared.result = match shared.result {
         Ok(mut answer) => {
             answer.set_paid(FREE);
+            answer.cache_saved = 0;
             Ok(answer)
         }
         Err(error) => Err(error.with_paid(FREE)),

@@ -1,6 +1,8 @@
 //! Requests in memory: a slice, or an iterator that a separate thread reads.
 
 use std::borrow::Borrow;
+use std::cmp::Reverse;
+use std::collections::HashMap;
 
 use crate::base::clock::Time;
 use crate::base::error::Error;
@@ -10,11 +12,13 @@ use crate::engine::feeder::{Fed, Feeder, Next, Tail};
 use crate::engine::item_time::ItemTimer;
 use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
+use crate::engine::prefixes::Prefix;
 use crate::engine::route::Tries;
 use crate::engine::run::Waker;
-use crate::engine::waiting::Waiting;
+use crate::engine::waiting::{Place, Waiting};
 use crate::engine::work::{Take, Ticket};
 use crate::llm::params::RequestTask;
+use crate::llm::prompt_cache::PromptPrefix;
 use crate::llm::request::Request;
 use crate::llm::route::{Route, cost};
 
@@ -51,6 +55,78 @@ pub(crate) fn feed<R: Borrow<Request>>(
     (feeder, Source::Fed(fed), tail)
 }
 
+/// A request that waits, with its history.
+type Held<R> = (Item<R>, Tries, ItemTimer, Class, Prefix);
+
+/// More beginnings are not cached: those with the fewest prompts of a list, and the later ones of a stream.
+const MOST_PREFIXES: usize = 4096;
+
+/// The beginnings of prompts that are cached.
+pub(crate) enum ListPrefixes {
+    None,
+    /// Those of a list, which was counted.
+    Counted(HashMap<PromptPrefix, Prefix>),
+    /// Those of a stream as far as it was read.
+    Stream(HashMap<PromptPrefix, Prefix>),
+}
+
+impl ListPrefixes {
+    /// Those of requests that are all sent.
+    pub(crate) fn counted<'q>(
+        route: &Route<'_>,
+        requests: impl Iterator<Item = &'q Request>,
+    ) -> Self {
+        let mut counts: HashMap<PromptPrefix, (usize, &Request)> = HashMap::new();
+        if route.caches_prompts() {
+            for request in requests {
+                if let Some(beginning) = PromptPrefix::of(request) {
+                    counts.entry(beginning).or_insert((0, request)).0 += 1;
+                }
+            }
+        }
+        let mut counts: Vec<_> = counts.into_iter().collect();
+        counts.sort_by_key(|(beginning, (count, _))| (Reverse(*count), beginning.hash));
+        let counted = counts
+            .iter()
+            .zip(1..)
+            .map(|((beginning, (count, request)), number)| {
+                (
+                    *beginning,
+                    route.prefix(beginning, request, Some(*count), number),
+                )
+            });
+        let cached: HashMap<_, _> = counted
+            .filter(|(_, prefix)| *prefix != Prefix::NONE)
+            .take(MOST_PREFIXES)
+            .collect();
+        if cached.is_empty() {
+            Self::None
+        } else {
+            Self::Counted(cached)
+        }
+    }
+
+    fn of(&mut self, route: &Route<'_>, request: &Request) -> Prefix {
+        let (known, grows) = match self {
+            Self::None => return Prefix::NONE,
+            Self::Counted(known) => (known, false),
+            Self::Stream(known) => (known, true),
+        };
+        let Some(beginning) = PromptPrefix::of(request) else {
+            return Prefix::NONE;
+        };
+        if let Some(prefix) = known.get(&beginning) {
+            return *prefix;
+        }
+        if !grows || known.len() >= MOST_PREFIXES {
+            return Prefix::NONE;
+        }
+        let prefix = route.prefix(&beginning, request, None, known.len() as u32 + 1);
+        known.insert(beginning, prefix);
+        prefix
+    }
+}
+
 /// Requests in memory, including those that wait.
 pub(crate) struct ListBacklog<'r, R> {
     route: &'r Route<'r>,
@@ -58,7 +134,8 @@ pub(crate) struct ListBacklog<'r, R> {
     /// Number of items read from a source that another thread reads.
     read: usize,
     ended: bool,
-    waiting: Waiting<(Item<R>, Tries, ItemTimer, Class)>,
+    waiting: Waiting<Held<R>>,
+    prefixes: ListPrefixes,
     waiting_bytes: usize,
     last_class: Option<(Vec<QuotaKey>, Class)>,
     /// Why no more items come from the source.
@@ -67,7 +144,12 @@ pub(crate) struct ListBacklog<'r, R> {
 
 impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
     pub(crate) fn new(route: &'r Route<'r>, source: Source<'r, R>) -> Self {
+        let prefixes = match &source {
+            Source::Fed(_) if route.always_caches_prompts() => ListPrefixes::Stream(HashMap::new()),
+            _ => ListPrefixes::None,
+        };
         Self {
+            prefixes,
             route,
             source,
             read: 0,
@@ -79,11 +161,17 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
         }
     }
 
+    /// Caches these beginnings.
+    pub(crate) fn caching(mut self, prefixes: ListPrefixes) -> Self {
+        self.prefixes = prefixes;
+        self
+    }
+
     /// The waiting items, and those that were never taken, in the order of the input.
     pub(crate) fn rest(&mut self) -> Vec<(Item<R>, Tries, ItemTimer)> {
         let waiting = self.waiting.drain();
         let mut rest: Vec<_> = waiting
-            .map(|(item, tries, timer, _)| (item, tries, timer))
+            .map(|(item, tries, timer, ..)| (item, tries, timer))
             .collect();
         rest.sort_by_key(|(item, ..)| item.index);
         while let Some(item) = self.next() {
@@ -130,12 +218,14 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
         item: Item<R>,
         (tries, timer): (Tries, ItemTimer),
         class: Class,
+        prefix: Prefix,
     ) -> Ticket<Item<R>> {
         Ticket {
             cost: cost(item.request.borrow()),
             order: item.index as u64,
             task: item,
             class,
+            prefix,
             tries,
             timer,
         }
@@ -153,9 +243,9 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
     ) -> Result<Take<Item<R>>, Error> {
         let mut out = Vec::new();
         while out.len() < max {
-            if let Some((item, tries, timer, class)) = self.waiting.pop(&availability.pauses, now) {
+            if let Some((item, tries, timer, class, prefix)) = self.waiting.pop(availability, now) {
                 self.waiting_bytes -= self.weight(item.request.borrow());
-                out.push(self.ticket(item, (tries, timer), class));
+                out.push(self.ticket(item, (tries, timer), class, prefix));
                 continue;
             }
             if self.ended || self.waiting_bytes >= WAITING_BYTES {
@@ -165,13 +255,20 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
             let class = self
                 .route
                 .class(item.request.borrow(), &mut self.last_class);
-            if let Some(quota) = availability.paused_quota(&class, 0, now) {
+            let prefix = self.prefixes.of(self.route, item.request.borrow());
+            let is_paused = availability.is_paused(&class, 0, now);
+            if is_paused || availability.is_held(prefix, &class, 0, now) {
                 self.waiting_bytes += self.weight(item.request.borrow());
                 let order = item.index as u64;
-                let first = (item, Tries::default(), ItemTimer::default(), class);
-                self.waiting.pass_over(quota, order, first);
+                let place = Place {
+                    step: availability.callable_step(&class, 0).unwrap_or(0),
+                    class: class.clone(),
+                    prefix,
+                };
+                let first = (item, Tries::default(), ItemTimer::default(), class, prefix);
+                self.waiting.pass_over_at(place, order, first);
             } else {
-                out.push(self.ticket(item, Default::default(), class));
+                out.push(self.ticket(item, Default::default(), class, prefix));
             }
         }
         if !out.is_empty() {
@@ -184,16 +281,27 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
             return Ok(Take::Done);
         }
         Ok(Take::Idle {
-            until: self.waiting.next_due(&availability.pauses, now),
+            until: self.waiting.next_due(availability, now),
             source_open: !self.ended && self.waiting_bytes < WAITING_BYTES,
         })
     }
 
     fn wait(&mut self, ticket: Ticket<Item<R>>, due: Time) {
         self.waiting_bytes += self.weight(ticket.task.request.borrow());
-        let (quota, order) = (ticket.quota(), ticket.order);
-        let item = (ticket.task, ticket.tries, ticket.timer, ticket.class);
-        self.waiting.push(quota, due, order, item);
+        let (order, prefix) = (ticket.order, ticket.prefix);
+        let place = Place {
+            class: ticket.class.clone(),
+            step: ticket.tries.step,
+            prefix,
+        };
+        let item = (
+            ticket.task,
+            ticket.tries,
+            ticket.timer,
+            ticket.class,
+            prefix,
+        );
+        self.waiting.push_at(place, due, order, item);
     }
 
     fn limits(&self, item: &Item<R>) -> PackLimits {

@@ -35,6 +35,7 @@ impl Measure {
             ..Self::default()
         };
         for response in responses {
+            all.cache_saved = all.cache_saved.saturating_add(response.cache_saved);
             let extracted = response.provider == "extract";
             all.extracted |= extracted;
             match response.cost_usd {

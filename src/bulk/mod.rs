@@ -22,6 +22,7 @@ pub(crate) mod open_output;
 pub mod options;
 #[cfg(test)]
 mod pack_simulation;
+mod prefix_groups;
 mod prompt_settings;
 pub mod prompts;
 mod replies;

@@ -11,6 +11,7 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::hash::is_repeatable;
 use crate::llm::params::{RequestTask, ResponseFormat};
+use crate::llm::prompt_cache::PromptPrefix;
 use crate::llm::request::Request;
 #[cfg(feature = "files")]
 use crate::sources::LeftOut;
@@ -60,15 +61,22 @@ pub(crate) struct CheckedFile {
 #[derive(Default)]
 pub(crate) struct Classes(Mutex<(HashMap<Kind, u16>, Vec<RequestKind>)>);
 
-/// The model, whether equal requests have equal answers, and the fields of embeddings unless there are too many sets.
-type Kind = (Option<String>, bool, Option<Option<String>>);
+/// The model, whether equal requests have equal answers, the fields of embeddings unless there are too many sets, and the
+/// beginning that a provider could cache, likewise.
+type Kind = (
+    Option<String>,
+    bool,
+    Option<Option<String>>,
+    Option<PromptPrefix>,
+);
 
 impl Classes {
     /// The number of the request's class; `None` if there are too many.
     pub(super) fn classify(&self, request: &Request) -> Option<u16> {
         let repeatable = is_repeatable(request);
         let fields = shared_fields(request);
-        let mut kind = (request.model.clone(), repeatable, Some(fields));
+        let prefix = PromptPrefix::of(request);
+        let mut kind = (request.model.clone(), repeatable, Some(fields), prefix);
         let (known, kinds) = &mut *self.0.lock();
         if let Some(class) = known.get(&kind) {
             return Some(*class);
@@ -79,11 +87,18 @@ impl Classes {
                 return Some(*class);
             }
         }
+        if kinds.len() >= MOST_PREFIXES
+            && kind.3.take().is_some()
+            && let Some(class) = known.get(&kind)
+        {
+            return Some(*class);
+        }
         let class = u16::try_from(kinds.len()).ok()?;
         kinds.push(RequestKind {
             model: request.model.clone(),
             repeatable,
             packs: kind.2.is_some(),
+            prefix: kind.3,
         });
         known.insert(kind, class);
         Some(class)
@@ -109,6 +124,18 @@ pub(crate) struct RequestKind {
     pub repeatable: bool,
     /// Whether requests of this class share calls, if the model accepts several of them per call.
     pub packs: bool,
+    /// The beginning of their prompts that a provider could cache.
+    pub prefix: Option<PromptPrefix>,
+}
+
+impl RequestKind {
+    /// A request of the class, without its texts.
+    pub(super) fn request(&self) -> Request {
+        Request {
+            model: self.model.clone(),
+            ..Request::default()
+        }
+    }
 }
 
 /// Rejects repeated files: items without own ids would be billed twice.
@@ -138,6 +165,10 @@ const MOST_CLASSES: usize = u16::MAX as usize;
 /// Maximum number of classes that differ by the fields of embeddings. Texts with further sets of fields share no calls,
 /// and have one class per model.
 pub(super) const MOST_PACKED: usize = MOST_CLASSES / 2;
+
+/// Further beginnings of prompts have no class of their own, and are not cached. If nearly every prompt has its own long
+/// system text, there is nothing to share.
+const MOST_PREFIXES: usize = 4096;
 
 impl Prompts {
     /// Opens a `.jsonl`, `.json`, `.csv`, `.tsv` or `.txt` file, which may be compressed (`.csv.gz`, `.jsonl.zst`), or

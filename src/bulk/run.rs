@@ -22,7 +22,7 @@ use crate::engine::run::{CallsAtOnce, MOST_THREADS, Outlet, Waker};
 use crate::engine::work::Ticket;
 use crate::llm::client::LlmClient;
 use crate::llm::outcome::Outcome;
-use crate::llm::params::RequestTask;
+use crate::llm::params::{CacheLifetime, RequestTask};
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::observe::drive::{Drive, DriveEnd, RunOptions};
@@ -30,7 +30,7 @@ use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::{Summary, Tally};
 
 use super::call::{Answered, call_step};
-use super::list::{Item, ListBacklog, Source, feed};
+use super::list::{Item, ListBacklog, ListPrefixes, Source, feed};
 use super::shared_list::SharedList;
 use super::sinks::{Batch, Channel, Slots, not_sent, outcome};
 use super::work::{Job, Sink, dispatcher};
@@ -173,7 +173,10 @@ impl<'a> Bulk<'a> {
         let misuse = self.misuse();
         let route = &self.route;
         let shared = SharedList::new(requests, self.dedupe);
-        let source = Source::Ready(Box::new(shared.asked().into_iter()));
+        let asked = shared.asked();
+        let beginnings = ListPrefixes::counted(route, asked.iter().map(|item| item.request));
+        let source = Source::Ready(Box::new(asked.into_iter()));
+        let backlog = ListBacklog::new(route, source).caching(beginnings);
         let sink = Slots {
             route,
             shared,
@@ -184,7 +187,7 @@ impl<'a> Bulk<'a> {
             None => {
                 let (waker, woken) = Waker::new();
                 let total = Some(requests.len() as u64);
-                let mut end = self.turn::<_, _, ()>(source, sink, total, waker, woken, None)?;
+                let mut end = self.turn::<_, _, ()>(backlog, sink, total, waker, woken, None)?;
                 let rest = end.work.backlog.items.rest();
                 (end.work.sink, rest, end.stop)
             }
@@ -367,7 +370,14 @@ impl<'a> Bulk<'a> {
             route: &self.route,
             outcomes: tx,
         };
-        let mut end = self.turn(source, channel, total, waker, woken, Some(outlet))?;
+        let mut end = self.turn(
+            ListBacklog::new(&self.route, source),
+            channel,
+            total,
+            waker,
+            woken,
+            Some(outlet),
+        )?;
         let (summary, now) = (end.summary(), end.now);
         let rest = end.work.backlog.items.rest();
         left.extend(rest.into_iter().map(|(item, tries, timer)| {
@@ -389,7 +399,7 @@ impl<'a> Bulk<'a> {
 
     fn turn<'r, R, K, O>(
         &'r self,
-        source: Source<'r, R>,
+        backlog: ListBacklog<'r, R>,
         sink: K,
         total: Option<u64>,
         waker: Waker,
@@ -404,13 +414,18 @@ impl<'a> Bulk<'a> {
         let (route, options) = (&self.route, &self.options);
         let clock = route.clock_ref();
         let job = Job {
-            backlog: Packed::new(ListBacklog::new(route, source)),
+            backlog: Packed::new(backlog),
             sink,
             tally: Tally::new(total, clock.now()).by(route.providers()),
         };
         let runner = |ticket: &Ticket<Pack<Item<R>>>, ctx: &Context| {
             let call = |requests: &[&Request]| call_step(route, requests, &ticket.tries, ctx);
+            let is_cached = ticket.prefix.is_cached_at(ticket.tries.step);
             match &ticket.task[..] {
+                [one] if is_cached => {
+                    let request = one.task.request.borrow().clone();
+                    call(&[&request.with_cache_prefix(Some(CacheLifetime::Minutes))])
+                }
                 // Most calls have one member, and need no list.
                 [one] => call(&[one.task.request.borrow()]),
                 many => {

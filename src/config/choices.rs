@@ -113,6 +113,24 @@ impl Dedupe {
     }
 }
 
+/// Which prompts use the prompt cache of their provider: it reads the common beginning of prompts once, and bills less for
+/// it afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum CachePrompt {
+    /// If at least 10 prompts of a run share a system text of at least 1,024 tokens, and the provider has a lower price for
+    /// cached tokens. A stream has no known number of prompts, so its prompts do not. Requests to an address that is not
+    /// the provider's own get no new fields, because its server may reject them.
+    #[default]
+    Auto,
+    /// All prompts with a system text of at least 1,024 tokens, at every address, unless it is known that a prompt shares
+    /// it with no other.
+    Always,
+    /// No prompts.
+    Never,
+}
+
 /// What to do with a batch if it is unknown whether it was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -128,6 +146,9 @@ pub(super) static STRATEGIES: Choices = Choices::new("strategy", &["sync", "flex
 
 /// The names of [`Dedupe`].
 pub(super) static DEDUPES: Choices = Choices::new("choice", &["auto", "always", "never"]);
+
+/// The names of [`CachePrompt`].
+pub(super) static CACHE_PROMPTS: Choices = Choices::new("choice", &["auto", "always", "never"]);
 
 /// The names of [`OnUnknown`].
 pub(super) static ON_UNKNOWN: Choices = Choices::new("choice", &["hold", "resubmit"]);

@@ -4,7 +4,8 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::names::closest;
 
 use super::choices::{
-    DEDUPES, ERROR_POLICIES, ON_UNKNOWN, PROVIDERS, SANDBOX_MODES, SCALE_SCOPES, STRATEGIES,
+    CACHE_PROMPTS, DEDUPES, ERROR_POLICIES, ON_UNKNOWN, PROVIDERS, SANDBOX_MODES, SCALE_SCOPES,
+    STRATEGIES,
 };
 use super::credential;
 use super::table::with_settings;

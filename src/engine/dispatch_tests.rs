@@ -40,6 +40,7 @@ impl Costs {
             order: task as u64,
             class: self.class.clone(),
             tries,
+            prefix: Default::default(),
             timer,
         }
     }
@@ -57,7 +58,7 @@ impl Work for Costs {
     ) -> Result<Take<usize>, Error> {
         let mut out = Vec::new();
         while out.len() < max {
-            if let Some((task, tries)) = self.waiting.pop(&availability.pauses, now) {
+            if let Some((task, tries)) = self.waiting.pop(availability, now) {
                 out.push(self.ticket(task, tries));
                 continue;
             }
@@ -82,7 +83,7 @@ impl Work for Costs {
             return Ok(Take::Done);
         }
         Ok(Take::Idle {
-            until: self.waiting.next_due(&availability.pauses, now),
+            until: self.waiting.next_due(availability, now),
             source_open: false,
         })
     }

@@ -26,6 +26,7 @@ pub(crate) mod loading;
 mod pace;
 pub(crate) mod pack;
 mod pauses;
+pub(crate) mod prefixes;
 mod quota;
 mod quota_state;
 pub mod quota_status;

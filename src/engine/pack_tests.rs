@@ -53,6 +53,7 @@ impl Sizes {
             order: item as u64,
             class: self.classes[usize::from(kind)].clone(),
             tries,
+            prefix: Default::default(),
             timer: Default::default(),
         }
     }
@@ -69,7 +70,7 @@ impl Backlog for Sizes {
     ) -> Result<Take<usize>, Error> {
         let mut out = Vec::new();
         while out.len() < max {
-            if let Some((item, tries)) = self.waiting.pop(&availability.pauses, now) {
+            if let Some((item, tries)) = self.waiting.pop(availability, now) {
                 out.push(self.ticket(item, tries));
             } else if self.next < self.readable {
                 let ticket = self.ticket(self.next, Tries::default());
@@ -101,7 +102,7 @@ impl Backlog for Sizes {
             return Ok(Take::Done);
         }
         Ok(Take::Idle {
-            until: self.waiting.next_due(&availability.pauses, now),
+            until: self.waiting.next_due(availability, now),
             source_open: self.readable < self.items.len(),
         })
     }

@@ -38,7 +38,7 @@ pub(super) enum Selection {
 }
 
 /// Fields of a result line that have special columns, or none.
-const APART: [&str; 8] = [
+const APART: [&str; 9] = [
     "id",
     "text",
     "embedding",
@@ -47,6 +47,7 @@ const APART: [&str; 8] = [
     "input",
     "request_hash",
     "settings",
+    "cache_saved_usd",
 ];
 
 /// Columns next to the answer that exist only if any line has the field, which depends on the request.

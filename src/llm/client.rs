@@ -75,6 +75,13 @@ pub trait LlmClient: Send + Sync {
         true
     }
 
+    /// Whether the provider caches the beginning of such a request, if that has about this many tokens. Then a run sends
+    /// one of the requests that share it before the others, and sets [`Request::cache_prefix`] for all of them. Default:
+    /// no.
+    fn caches_prompts(&self, _request: &Request, _tokens: u32) -> bool {
+        false
+    }
+
     /// The suitable number of calls in flight, for runs that set none. Default: unknown; a run then makes 5.
     fn concurrency(&self) -> Option<usize> {
         None

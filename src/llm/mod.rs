@@ -14,6 +14,7 @@ pub mod outcome;
 pub mod outcome_builder;
 pub mod params;
 pub mod pricing;
+pub mod prompt_cache;
 pub mod provider_limits;
 pub mod providers;
 pub mod reply_details;

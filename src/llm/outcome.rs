@@ -244,6 +244,14 @@ impl Outcome {
         line.field("latency_ms", &millis)?;
         add(line, "time_ms", self.time_told())?;
         line.field("cost_usd", &self.cost_usd())?;
+        let saved = answer
+            .map(|answer| answer.cache_saved)
+            .filter(|saved| *saved != 0);
+        add(
+            line,
+            "cache_saved_usd",
+            saved.map(|picos| picos as f64 / 1e12),
+        )?;
         add(line, "warning", warning)?;
         add(line, "service_tier", details.service_tier.as_ref())?;
         add(line, "degraded", details.degraded.as_ref())?;
@@ -285,7 +293,7 @@ pub(super) fn unwritable(error: serde_json::Error) -> Error {
 }
 
 /// A hint for the serializer, which JSON does not need.
-const MOST_FIELDS: usize = 26;
+const MOST_FIELDS: usize = 27;
 
 /// A result line when it is read.
 #[derive(Deserialize)]
@@ -308,6 +316,7 @@ struct Line {
     latency_ms: u64,
     time_ms: Option<ItemTime>,
     cost_usd: Option<Usd>,
+    cache_saved_usd: Option<f64>,
     warning: Option<String>,
     service_tier: Option<String>,
     degraded: Option<String>,
@@ -357,6 +366,8 @@ impl<'de> Deserialize<'de> for Outcome {
                 answer.finish_reason = line.finish_reason.as_deref().unwrap_or_default().into();
                 answer.model = line.model.clone();
                 answer.warning = line.warning;
+                let saved = line.cache_saved_usd.unwrap_or(0.0);
+                answer.cache_saved = (saved * 1e12).round() as i64;
                 answer.set_paid(paid);
                 Ok(answer)
             }

@@ -1,5 +1,6 @@
 //! The parameters of a request: the task, sampling, and the format of the answer.
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::base::brief::{Many, Name};
@@ -106,4 +107,25 @@ pub struct Params {
     pub response_format: Option<ResponseFormat>,
     /// The length of an embedding, if the model can shorten it. Default: the length of the model.
     pub dimensions: Option<u32>,
+}
+
+/// How long a provider keeps the beginning of a prompt after its last use, if it lets the request choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum CacheLifetime {
+    /// 5 minutes, for calls.
+    Minutes,
+    /// 1 hour, for batches, whose requests may be processed far apart. Writing costs more.
+    Hour,
+}
+
+impl CacheLifetime {
+    /// Its name in stored requests.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Minutes => "minutes",
+            Self::Hour => "hour",
+        }
+    }
 }

@@ -96,6 +96,7 @@ impl Pricing<'_> {
             return;
         }
         let tier = payee.tier.unwrap_or_else(|asked| reported.unwrap_or(asked));
+        let mut saved = None;
         let cost_usd = match paid.usage.filter(|_| paid.is_unpriced()) {
             None => paid.cost_usd,
             Some(usage) => {
@@ -107,7 +108,9 @@ impl Pricing<'_> {
                         self.prices
                             .of_call(provider, answered, requested.as_deref())
                     });
-                model.and_then(|model| model.cost(&usage, tier, self.at))
+                let entry = model.as_ref().and_then(|model| model.entry(tier, self.at));
+                saved = entry.and_then(|entry| entry.cache_saving(&usage));
+                entry.and_then(|entry| entry.cost(&usage))
             }
         };
         let paid = Paid { cost_usd, ..paid };
@@ -130,6 +133,7 @@ impl Pricing<'_> {
         match result {
             Ok(answer) => {
                 answer.cost_usd = cost_usd;
+                answer.cache_saved = saved.unwrap_or(0);
                 answer.charge = charge;
             }
             Err(error) => error.set_charge(paid, charge),

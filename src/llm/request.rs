@@ -8,7 +8,7 @@ use crate::base::brief::{Bytes, Many, Name};
 
 use super::attachment::{self, Part};
 use super::native::Native;
-use super::params::{Params, RequestTask, ResponseFormat};
+use super::params::{CacheLifetime, Params, RequestTask, ResponseFormat};
 use super::reply_details::RawJson;
 use super::user_data::UserData;
 
@@ -152,6 +152,11 @@ pub struct Request {
     /// [requested format](Params::response_format). Otherwise such a reply fails, and one of another format is requested
     /// once more. A refusal is an error in any case. Default: false.
     pub unchecked: bool,
+    /// Whether, and for how long, the provider is to cache the beginning of the prompt: the tools and the system text. It
+    /// is ignored if the beginning is too short, if the request sets fields about caches itself, and for a
+    /// [`native`](Self::native) body. It does not change the [fingerprint](crate::client::request_hash). A queue uses it
+    /// only for requests in batches. Runs set it themselves, see [`Route::cache_prompt`](crate::Route::cache_prompt). Default: `None`.
+    pub cache_prefix: Option<CacheLifetime>,
     /// Fields of the row from which the request was made, as an object. They are returned in the
     /// [`Outcome`](crate::Outcome) and in its result line, also by a queue. They are not sent and not part of
     /// [`request_hash`](crate::client::request_hash). Default: none.
@@ -301,6 +306,13 @@ impl Request {
     /// Sets whether any complete reply is the answer, see [`unchecked`](Self::unchecked). Default: false.
     pub fn with_unchecked(mut self, unchecked: bool) -> Self {
         self.unchecked = unchecked;
+        self
+    }
+
+    /// Sets whether the provider is to cache the beginning of the prompt, see [`cache_prefix`](Self::cache_prefix).
+    /// Default: `None`.
+    pub fn with_cache_prefix(mut self, lifetime: Option<CacheLifetime>) -> Self {
+        self.cache_prefix = lifetime;
         self
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::native::NativeFormat;
-use super::params::{Params, ResponseFormat};
+use super::params::{CacheLifetime, Params, ResponseFormat};
 use super::reply_details::RawJson;
 use super::request::{Message, Request, Role};
 use super::translate;
@@ -68,6 +68,10 @@ impl Serialize for Request {
         put("sample", (self.sample > 0).then(|| self.sample.into()))?;
         put("keep_reply", self.keep_reply.then(|| true.into()))?;
         put("unchecked", self.unchecked.then(|| true.into()))?;
+        put(
+            "cache_prefix",
+            self.cache_prefix.map(|lifetime| lifetime.as_str().into()),
+        )?;
         map.end()
     }
 }
@@ -120,6 +124,7 @@ struct Written {
     #[serde(default)]
     unchecked: bool,
     native: Option<WrittenNative>,
+    cache_prefix: Option<CacheLifetime>,
 }
 
 #[derive(Deserialize)]
@@ -171,6 +176,7 @@ impl<'de> Deserialize<'de> for Request {
                 sample: written.sample,
                 keep_reply: written.keep_reply,
                 unchecked: written.unchecked,
+                cache_prefix: written.cache_prefix,
                 input: written.input,
                 ..request
             });
@@ -216,6 +222,7 @@ impl<'de> Deserialize<'de> for Request {
             sample: written.sample,
             keep_reply: written.keep_reply,
             unchecked: written.unchecked,
+            cache_prefix: written.cache_prefix,
             input: written.input,
             ..Request::default()
         })

@@ -92,6 +92,10 @@ pub struct Response {
     /// A warning about the answer, for people: for example that a local server has probably cut the prompt.
     #[debug("{:?}", warning.as_deref().map(Message))]
     pub warning: Option<String>,
+    /// How much less the call cost because of the provider's prompt cache, in picodollars; negative if it only wrote the
+    /// cache, 0 if that is not known.
+    #[debug(skip)]
+    pub(crate) cache_saved: i64,
     #[debug(skip)]
     pub(crate) hints: RateHints,
     /// What the call was billed, until it is booked.
@@ -114,6 +118,7 @@ impl Response {
             provider: provider.into(),
             cost_usd: None,
             warning: None,
+            cache_saved: 0,
             hints: RateHints::default(),
             charge: None,
             details: None,

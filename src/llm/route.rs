@@ -9,12 +9,14 @@ use crate::base::cancel::Context;
 use crate::base::clock::{Clock, SystemClock, Time};
 use crate::base::error::Error;
 use crate::base::usage::Paid;
+use crate::config::choices::CachePrompt;
 use crate::engine::class::Class;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
 use crate::engine::fallback_history::{FallbackHistories, FallbackHistory};
 use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limiter, Limits, QuotaKey};
 use crate::engine::pack::PackLimits;
+use crate::engine::prefixes::Prefix;
 use crate::engine::route::{RetryPolicy, Tries};
 use crate::engine::run::{Reply, Runner, run_inline};
 use crate::engine::work::{Cost, Ticket};
@@ -31,6 +33,7 @@ use super::client::{LlmClient, guarded};
 use super::outcome::EarlierProvider;
 use super::params::RequestTask;
 use super::pricing::Pricing;
+use super::prompt_cache::{CacheRule, PromptPrefix};
 use super::request::Request;
 use super::response::Response;
 use super::single_call::Single;
@@ -61,6 +64,7 @@ pub struct Route<'a> {
     config_version: u32,
     observer: Option<Arc<dyn CallObserver>>,
     skipped: Arc<[SkippedStep]>,
+    cache_prompt: CachePrompt,
 }
 
 /// A provider that a route should ask and cannot, so that it was left out.
@@ -107,6 +111,7 @@ impl<'a> Route<'a> {
             config_version: 0,
             observer: None,
             skipped: Arc::default(),
+            cache_prompt: CachePrompt::default(),
         }
     }
 
@@ -134,6 +139,50 @@ impl<'a> Route<'a> {
     pub fn prices(mut self, prices: Prices) -> Self {
         self.prices = prices;
         self
+    }
+
+    /// Sets which prompts use the prompt cache of their provider. A run sends one prompt of each shared system text first,
+    /// and the others when that call has ended; see [`CachePrompt`]. Calls of a queue's worker and single calls do not wait
+    /// and are not marked. Default: [`CachePrompt::Auto`].
+    pub fn cache_prompt(mut self, which: CachePrompt) -> Self {
+        self.cache_prompt = which;
+        self
+    }
+
+    /// Whether runs on this route cache beginnings of prompts at all.
+    pub(crate) fn caches_prompts(&self) -> bool {
+        self.cache_prompt != CachePrompt::Never
+    }
+
+    /// Whether they cache those of prompts whose number is not known.
+    pub(crate) fn always_caches_prompts(&self) -> bool {
+        self.cache_prompt == CachePrompt::Always
+    }
+
+    /// The steps at which the beginning of such requests is cached, if this number of them is sent. `number` stands for
+    /// the beginning, from 1.
+    pub(crate) fn prefix(
+        &self,
+        beginning: &PromptPrefix,
+        request: &Request,
+        prompts: Option<usize>,
+        number: u32,
+    ) -> Prefix {
+        let rule = CacheRule {
+            mode: self.cache_prompt,
+            prices: &self.prices,
+            tier: "",
+            at: self.clock.wall(),
+        };
+        let steps = self.steps.iter().map(|Step { client, .. }| {
+            let asked = || {
+                let (provider, model) = (client.provider(), client.model_for(request));
+                client.caches_prompts(request, beginning.tokens)
+                    && rule.caches(prompts, (provider, client.address()), model.as_deref())
+            };
+            guarded("caches_prompts()", asked).unwrap_or(false)
+        });
+        Prefix::new(number, steps)
     }
 
     /// Books what each call is billed, before its outcome is reported. A queue books the calls of its jobs itself, so a
@@ -243,6 +292,7 @@ impl<'a> Route<'a> {
             config_version: self.config_version,
             observer: self.observer.clone(),
             skipped: self.skipped.clone(),
+            cache_prompt: self.cache_prompt,
         })
     }
 
@@ -463,6 +513,7 @@ impl<'a> Route<'a> {
             order: 0,
             class: self.class(request, last),
             tries: Default::default(),
+            prefix: Default::default(),
             timer: Default::default(),
         }
     }

@@ -263,6 +263,7 @@ impl ProviderPlan {
             skipped: self.skipped.clone(),
             retry: self.calls.retry,
             prices: self.calls.prices.clone(),
+            cache_prompt: self.calls.cache_prompt,
             shared_in: folder.map(|folder| folder.join("quotas")),
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::error::Error;
-use crate::config::choices::Strategy;
+use crate::config::choices::{CachePrompt, Strategy};
 use crate::config::settings::Settings;
 use crate::engine::limiter::Limits;
 use crate::engine::route::RetryPolicy;
@@ -88,6 +88,8 @@ pub struct RoutePlan {
     pub retry: RetryPolicy,
     /// The prices of its calls.
     pub prices: Prices,
+    /// Which prompts use the prompt cache of their provider.
+    pub cache_prompt: CachePrompt,
     /// The folder through which other OS processes share its limits, if they do.
     pub shared_in: Option<PathBuf>,
 }
@@ -116,6 +118,7 @@ impl RoutePlan {
             route = route.then(step.config.client()?, step.limits);
         }
         let route = route.retry(self.retry).prices(self.prices.clone());
+        let route = route.cache_prompt(self.cache_prompt);
         Ok(route.skipping(&self.skipped))
     }
 
@@ -160,6 +163,7 @@ impl RoutePlan {
 pub(super) struct CallSettings {
     pub(super) retry: RetryPolicy,
     pub(super) prices: Prices,
+    pub(super) cache_prompt: CachePrompt,
     timeout: Option<Duration>,
     /// Set if completions are made at the flex tier: for how long they wait for capacity, if not forever.
     flex: Option<Option<Duration>>,
@@ -183,6 +187,7 @@ impl CallSettings {
         Ok(Self {
             retry: options.retry(settings)?,
             prices: options.all_prices()?,
+            cache_prompt: settings.cache_prompt()?,
             timeout: settings.request_timeout()?,
             flex: if is_flex {
                 Some(settings.flex_patience()?)

@@ -290,6 +290,24 @@ impl PriceEntry {
         self.of_length(usage.input_tokens).cost_of_tokens(usage)
     }
 
+    /// How much less a call costs because parts of its input were read from a cache, in picodollars: negative if writing
+    /// the cache cost more than reading it saved. `None` if it did not use the cache, or if a price is unknown.
+    pub(crate) fn cache_saving(&self, usage: &Usage) -> Option<i64> {
+        if (usage.cached_input_tokens, usage.cache_write_tokens) == (0, 0) {
+            return None;
+        }
+        let without = Usage {
+            cached_input_tokens: 0,
+            cache_write_tokens: 0,
+            cache_write_5m_tokens: 0,
+            cache_write_1h_tokens: 0,
+            ..*usage
+        };
+        let (with, without) = (self.cost(usage)?.picos(), self.cost(&without)?.picos());
+        let saved = i128::from(without) - i128::from(with);
+        i64::try_from(saved).ok()
+    }
+
     /// The prices of a request with this number of input tokens.
     pub(super) fn of_length(&self, input_tokens: u64) -> &Self {
         let mut longer = self.above.iter().rev();

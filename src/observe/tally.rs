@@ -33,6 +33,8 @@ pub(crate) struct Measure {
     pub usage: Option<Usage>,
     /// The known cost.
     pub cost_usd: Usd,
+    /// How much less it was because of prompt caches, in picodollars.
+    pub cache_saved: i64,
     /// The part of the items with a known cost.
     pub priced: u64,
     /// The part of the items with an unknown cost.
@@ -84,6 +86,7 @@ pub(crate) struct Tally {
     dimensions: Option<(usize, usize)>,
     usage: Usage,
     cost_usd: Usd,
+    cache_saved: i64,
     priced: u64,
     unpriced: u64,
     /// The provider of each step of the route, and the number of items that it answered.
@@ -197,6 +200,7 @@ impl Tally {
         self.calls.add(measure.took);
         self.usage += measure.usage.unwrap_or_default();
         self.cost_usd += measure.cost_usd;
+        self.cache_saved = self.cache_saved.saturating_add(measure.cache_saved);
         self.priced += measure.priced;
         self.unpriced += measure.unpriced;
     }
@@ -356,6 +360,7 @@ impl Tally {
             cut_off: counters.cut_off,
             usage: self.usage,
             cost_usd: self.cost(),
+            cache_saved_usd: (self.cache_saved != 0).then(|| self.cache_saved as f64 / 1e12),
             unpriced: self.unpriced,
             answered_by,
             errors,
@@ -453,6 +458,10 @@ pub struct Summary {
     pub usage: Usage,
     /// The cost of these items, without the `unpriced` ones; `None` if there are no others.
     pub cost_usd: Option<Usd>,
+    /// How much less this is in US dollars because providers read parts of prompts from their caches, by the tokens that
+    /// they reported and the prices of the models, without the extra cost of writing the caches. It is negative if that was
+    /// more than the saving; `None` if no cache was used, or if its prices are unknown.
+    pub cache_saved_usd: Option<f64>,
     /// Items of this run whose calls have an unknown cost. Failed items without reported tokens do not count.
     pub unpriced: u64,
     /// Items that this run completed, by the [`provider`](crate::LlmClient::provider) that answered them.

@@ -100,6 +100,7 @@ impl<T, D> PoolWork<T, D> {
             class: self.class.clone(),
             task,
             tries,
+            prefix: Default::default(),
             // The time split of a task is not reported.
             timer: Default::default(),
         }
@@ -123,7 +124,7 @@ impl<T: Send, D: Send> Work for PoolWork<T, D> {
         let mut items = Vec::new();
         let paused = availability.is_paused(&self.class, 0, now);
         while items.len() < max && !paused {
-            if let Some((task, tries)) = self.waiting.pop(&availability.pauses, now) {
+            if let Some((task, tries)) = self.waiting.pop(availability, now) {
                 items.push(self.ticket(task, tries));
             } else if self.ended || self.is_full() {
                 break;
@@ -143,7 +144,7 @@ impl<T: Send, D: Send> Work for PoolWork<T, D> {
             return Ok(Take::Done);
         }
         Ok(Take::Idle {
-            until: self.waiting.next_due(&availability.pauses, now),
+            until: self.waiting.next_due(availability, now),
             source_open: !self.ended && !self.is_full(),
         })
     }

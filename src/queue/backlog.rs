@@ -257,6 +257,7 @@ impl StoreBacklog {
             order: self.order,
             class: open.class,
             tries,
+            prefix: Default::default(),
             timer: ItemTimer::default(),
             task: JobTask {
                 claimed,

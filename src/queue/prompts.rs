@@ -53,6 +53,8 @@ pub(crate) fn request(task: &JobTask, kind: RequestTask, ctx: &Context) -> Resul
     };
     // The cost of failed calls is stored under this id; unlike the item's id it is unique.
     request.id = Some(task.claimed.job_id.to_string());
+    // It is for batches. The calls of a worker do not wait for each other, so each could write the cache.
+    request.cache_prefix = None;
     Ok(request)
 }
 

@@ -1,18 +1,22 @@
 //! A run under way: hands over what is new, has it worked on, and takes what has ended into the output.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded, select};
 
 use crate::base::cancel::Context;
+use crate::base::clock::{Clock, SystemClock};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
 use crate::base::thread::spawn;
 use crate::base::warn_once::WarnOnce;
-use crate::bulk::checkpoint::{Checkpoint, Line, Unsaved};
+use crate::bulk::checkpoint::{Checkpoint, Line, Submit, Unsaved};
 use crate::bulk::run_settings::RunSettings;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
+use crate::llm::params::CacheLifetime;
+use crate::llm::prompt_cache::PromptPrefix;
 use crate::money::budget::Budget;
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
 use crate::queue::budget::{BudgetPause, ProcessBudget};
@@ -25,6 +29,7 @@ use crate::queue::worker_run::WorkerReport;
 
 use super::attach::{self, Attached};
 use super::in_time::Pilot;
+use super::pilot::{Decision, Pilots, Rule};
 use super::record::Record;
 
 /// Results that are saved at once.
@@ -49,6 +54,15 @@ pub(super) struct Execution {
     pub budget: Option<Budget>,
     /// The settings of this run.
     pub settings: RunSettings,
+    /// Which beginnings of prompts are cached.
+    pub caching: Option<Rule>,
+    pub pilots: Pilots,
+    /// Items that wait for the pilot of their beginning.
+    pub waiting: u64,
+    /// Whether items may be submitted that waited for a pilot.
+    pub is_free: bool,
+    /// Items that will be submitted later, for the progress.
+    pub unsubmitted: Arc<AtomicU64>,
     pub submitted: u64,
     pub attached: u64,
     /// Jobs that were under way at the beginning although the input does not ask for them.
@@ -84,8 +98,13 @@ impl Execution {
         self.record.submits(attached.last, &self.settings);
         let to_send = self.checkpoint.plan().to_send.unwrap_or(0);
         let first = self.begin_trial(to_send, make_worker)?;
+        self.choose_pilots();
         self.submit(first)?;
-        let rest = first.map_or(0, |_| to_send.saturating_sub(self.submitted));
+        if self.caching.is_some() {
+            let waiting = self.checkpoint.count_unsent();
+            self.wait_for(waiting);
+        }
+        let rest = first.map_or(self.waiting, |_| to_send.saturating_sub(self.submitted));
         self.checkpoint
             .will_take(self.attached + self.submitted + rest);
         self.work(make_worker)
@@ -193,15 +212,30 @@ impl Execution {
     }
 
     /// Puts what nobody has in hand on the queue. None of it starts before all is there.
-    fn submit(&mut self, most: Option<usize>) -> Result<(), StopReason> {
+    pub(super) fn submit(&mut self, most: Option<usize>) -> Result<(), StopReason> {
         let ctx = &self.ctx;
-        let before = usize::try_from(self.submitted).unwrap_or(usize::MAX);
-        let unsent = self.checkpoint.unsent(before);
+        let pilots = std::cell::RefCell::new(&mut self.pilots);
+        let is_pilot = std::cell::Cell::new(false);
+        let mut decide = |prefix: Option<&PromptPrefix>| {
+            let decision = pilots.borrow().decide(prefix);
+            is_pilot.set(decision == Decision::Pilot);
+            match decision {
+                Decision::Submit(lifetime) => Submit::Now(lifetime),
+                Decision::Pilot => Submit::Now(Some(CacheLifetime::Hour)),
+                Decision::Hold => Submit::Later,
+            }
+        };
+        let unsent = self.checkpoint.unsent(&mut decide);
         let jobs = unsent.take(most.unwrap_or(usize::MAX)).map(|request| {
+            let (request, prefix) = request?;
+            if let (true, Some(prefix)) = (is_pilot.get(), prefix) {
+                let id = request.id.as_deref().unwrap_or_default();
+                pilots.borrow_mut().sent(&prefix, id, SystemClock.now());
+            }
             if ctx.is_cancelled() {
                 Err(Error::cancelled())
             } else {
-                request.map(|request| Job::from(&request))
+                Ok(Job::from(&request))
             }
         });
         if let Some(budget) = &self.budget {
@@ -216,6 +250,10 @@ impl Execution {
             }
             EnqueueError::Source(error) | EnqueueError::Queue(error) => StopReason::Fatal(error),
         })?;
+        if let (true, Some(to_send)) = (self.pilot.is_some(), self.checkpoint.plan().to_send) {
+            let rest = most.map_or(0, |_| to_send.saturating_sub(self.submitted));
+            self.unsubmitted.store(rest, Ordering::Relaxed);
+        }
         // An earlier run was killed when all that is to be done was on the queue.
         let found = self.queue.process(self.process);
         match found.map_err(StopReason::Fatal)? {
@@ -248,6 +286,10 @@ impl Execution {
                 if counts.is_none_or(|counts| counts.pending + counts.in_progress == 0) {
                     self.end_trial(None)?;
                 }
+                continue;
+            }
+            if stop.is_none() && self.waiting > 0 {
+                self.go_on_with_pilots()?;
                 continue;
             }
             self.collect_all()?;
@@ -293,7 +335,7 @@ impl Execution {
     }
 
     /// Others have the rest in hand.
-    fn pause(&self) -> Result<(), StopReason> {
+    pub(super) fn pause(&self) -> Result<(), StopReason> {
         self.ctx.cancel_signal().wait(STATUS_INTERVAL);
         if !self.ctx.is_cancelled() {
             Ok(())
@@ -319,10 +361,11 @@ impl Execution {
         let goal = plan
             .total
             .unwrap_or(0)
-            .min(plan.done + self.attached + self.submitted.max(to_send));
+            .min(plan.done + self.attached + (self.submitted + self.waiting).max(to_send));
         let watch = Watch {
             process: self.process,
             goal,
+            unsubmitted: self.unsubmitted.clone(),
             failed,
             notifier: self.notifier.clone(),
             wake,
@@ -369,7 +412,11 @@ impl Execution {
                     ctx.cancel();
                 }
             }
-            match self.release().and_then(|()| self.collect(true)) {
+            match self
+                .advance_pilots(false)
+                .and_then(|()| self.release())
+                .and_then(|()| self.collect(true))
+            {
                 Ok(()) => trouble.clear(),
                 Err(Trouble::Passing(error)) => trouble.warn(waiting(&error)),
                 Err(Trouble::Lasting(reason)) => {
@@ -416,7 +463,7 @@ impl Execution {
 
     /// Saves what has come back and then deletes it from the queue. The last result stays while a worker runs or a batch
     /// is open: without it the process would be gone, and its batches would belong to no process.
-    fn collect(&mut self, keep_last: bool) -> Result<(), Trouble> {
+    pub(super) fn collect(&mut self, keep_last: bool) -> Result<(), Trouble> {
         if self.queue.peek(self.process, 1)?.is_empty() {
             return Ok(());
         }
@@ -427,6 +474,10 @@ impl Execution {
             let mut chunk = self.queue.peek(self.process, CHUNK)?;
             let counts = self.queue.process(self.process)?.map(|now| now.counts);
             let left = counts.map_or(0, |counts| counts.total - counts.consumed);
+            if self.waiting > 0 {
+                // Also of the result that stays.
+                self.note_pilots(&chunk);
+            }
             if chunk.len() as u64 >= left
                 && (keep_last || !self.queue.batches(Some(self.process))?.is_empty())
             {
@@ -451,7 +502,7 @@ impl Execution {
 }
 
 /// The result line of a job; none of a cancelled one, which was never sent.
-fn line(delivery: &DeliveredResult, record: &Record) -> Option<Line> {
+pub(super) fn line(delivery: &DeliveredResult, record: &Record) -> Option<Line> {
     let result = &delivery.result;
     (result.status != JobStatus::Cancelled).then(|| Line {
         id: result.item_id.clone().unwrap_or_default(),
@@ -463,7 +514,7 @@ fn line(delivery: &DeliveredResult, record: &Record) -> Option<Line> {
 }
 
 /// Why nothing could be collected.
-enum Trouble {
+pub(super) enum Trouble {
     Passing(Error),
     Lasting(StopReason),
 }
@@ -487,7 +538,7 @@ impl From<Unsaved> for Trouble {
     }
 }
 
-fn waiting(error: &Error) -> String {
+pub(super) fn waiting(error: &Error) -> String {
     format!("results wait in the queue: {error}")
 }
 
@@ -505,6 +556,8 @@ struct Watch {
     process: ProcessId,
     /// Items that will have their outcome at the end.
     goal: u64,
+    /// The part of them that is not on the queue yet.
+    unsubmitted: Arc<AtomicU64>,
     /// Failures of the process in earlier runs.
     failed: u64,
     notifier: Option<Arc<dyn ProgressNotifier>>,
@@ -524,6 +577,7 @@ impl ProgressNotifier for Watch {
         let left = progress
             .total
             .map_or(0, |total| total.saturating_sub(ended));
+        let left = left + self.unsubmitted.load(Ordering::Relaxed);
         let settled = self.goal.saturating_sub(left);
         let failed = progress.failed.saturating_sub(self.failed).min(settled);
         notifier.on_progress(&Progress {
@@ -539,5 +593,46 @@ impl ProgressNotifier for Watch {
             cancelled: 0,
             ..progress.clone()
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::engine::counters::Counters;
+    use crate::observe::tally::Tally;
+
+    #[derive(Default)]
+    struct Seen(Mutex<Vec<Progress>>);
+
+    impl ProgressNotifier for Seen {
+        fn on_progress(&self, progress: &Progress) {
+            self.0.lock().push(progress.clone());
+        }
+    }
+
+    #[test]
+    fn items_that_wait_for_a_pilot_are_not_completed() {
+        let (seen, process) = (Arc::new(Seen::default()), ProcessId::new());
+        let watch = Watch {
+            process,
+            goal: 2_000,
+            unsubmitted: Arc::new(AtomicU64::new(1_999)),
+            failed: 0,
+            notifier: Some(seen.clone()),
+            wake: bounded(1).0,
+        };
+        let now = SystemClock.now();
+        let mut tally = Tally::new(Some(1), now);
+        let mut progress = tally.progress(&Counters::default(), now, Phase::Running, None, None);
+        (progress.process_id, progress.total) = (Some(process), Some(1));
+        watch.on_progress(&progress);
+        progress.completed = 1;
+        watch.on_progress(&progress);
+        let seen = seen.0.lock();
+        let completed: Vec<_> = seen.iter().map(|progress| progress.completed).collect();
+        assert_eq!(completed, [0, 1]);
     }
 }

@@ -30,6 +30,7 @@ mod local_files;
 mod manager;
 #[cfg(feature = "files")]
 mod processing;
+mod prompt_caches;
 mod provider;
 mod public_names;
 #[cfg(feature = "queue")]

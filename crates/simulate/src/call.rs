@@ -14,6 +14,7 @@ use super::http::{Endpoint, Request};
 use super::ledger::{Ask, Call, Delivery, Verdict};
 use super::prices::SimTier;
 use super::prompt::{Problem, Prompt};
+use super::prompt_cache::Points;
 use super::reply::{Head, put};
 use super::script::unit;
 use super::serve::{Connection, Next, Shared};
@@ -35,6 +36,8 @@ struct Job {
     /// The key of the first prompt.
     key: u64,
     now: Duration,
+    /// What it writes into the prompt cache.
+    cached: Option<Points>,
 }
 
 impl Connection<'_> {
@@ -63,7 +66,7 @@ impl Connection<'_> {
             Some(_) if !config.streams => Err(Problem::Fault(events::refusal())),
             _ => Ok(work),
         });
-        let work = match read {
+        let mut work = match read {
             Ok(work) => work,
             Err(problem) => {
                 let ask = match problem {
@@ -91,12 +94,23 @@ impl Connection<'_> {
             return self.finish(request, &call, head, Sent::Whole, held);
         }
         let key = keys.first().copied().unwrap_or_default();
+        let caches = &self.shared.prompt_caches;
+        let cached = match &mut work {
+            // Refused requests neither read nor write.
+            Work::Answer(prompt) if !call.verdict.is_refusal() => {
+                let asked = caches.ask(dialect, request.body, config, now);
+                prompt.cache_use = asked.as_ref().map(|(_, used)| *used);
+                asked.map(|(points, _)| points)
+            }
+            _ => None,
+        };
         let job = Job {
             dialect,
             work,
             stream,
             key,
             now,
+            cached,
         };
         call.cost = self.cost(&call, &job);
         let (head, sent, waited) = self.prepare_reply(&call, job, arrived);
@@ -246,6 +260,10 @@ impl Connection<'_> {
     fn write_answer(&mut self, call: &Call, job: &Job, prompt: &Prompt, odd: Option<Trouble>) {
         let place = self.place(call, job);
         let config = &self.shared.config;
+        if let Some(points) = &job.cached {
+            let Shared { prompt_caches, .. } = self.shared;
+            prompt_caches.reply(points, config, self.shared.now());
+        }
         answer::write(&mut self.body, job.dialect, config, prompt, odd, place);
         if let Some(stream) = &job.stream {
             self.events = stream.events(job.dialect, &self.body);

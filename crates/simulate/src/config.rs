@@ -75,6 +75,11 @@ pub struct SimConfig {
     pub(super) reasoning_tokens: u64,
     /// Number of a prompt's tokens that are reported as read from the vendor's cache, at most all of them. Default: 0.
     pub(super) cached_tokens: u64,
+    /// Whether the beginnings of prompts are cached as OpenAI and Anthropic document it, in calls and in batches, which
+    /// decides what usage reports instead of [`cached_tokens`](SimConfig::cached_tokens). Default: false.
+    pub(super) prompt_caches: bool,
+    /// How much faster time passes for these caches: with 60, an entry for 5 minutes lasts 5 seconds. Default: 1.
+    pub(super) cache_speed: u32,
     /// Maximum number of tokens of a prompt that the model reads; a longer prompt is truncated without an error, and
     /// the usage reports exactly this number, as with Ollama. Only for [`Vendor::Local`]. Default: unlimited.
     pub(super) context: Option<u64>,
@@ -132,6 +137,8 @@ impl Default for SimConfig {
             output_tokens: 16,
             reasoning_tokens: 0,
             cached_tokens: 0,
+            prompt_caches: false,
+            cache_speed: 1,
             context: None,
             slots: None,
             answer: None,

@@ -53,7 +53,7 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
-    fn is_refusal(self) -> bool {
+    pub(super) fn is_refusal(self) -> bool {
         match self {
             Verdict::Plain => false,
             Verdict::Trouble(kind) => kind.is_refusal(),

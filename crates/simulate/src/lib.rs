@@ -76,6 +76,7 @@ mod openai;
 mod prices;
 mod problems;
 mod prompt;
+mod prompt_cache;
 mod recorder;
 mod reply;
 mod response_tools;
@@ -137,6 +138,7 @@ use events::StreamHold;
 use gate::Gate;
 use ledger::Ledger;
 use listen::Listener;
+use prompt_cache::PromptCaches;
 use serve::Shared;
 
 /// A running simulator; dropping it closes all connections and joins all of its threads.
@@ -165,6 +167,7 @@ impl Simulator {
             ledger: Ledger::new(&config),
             gate: Gate::default(),
             streams: StreamHold::default(),
+            prompt_caches: PromptCaches::default(),
             batches: Store::new(&config.batches),
             started: Instant::now(),
             epoch: SystemTime::now()

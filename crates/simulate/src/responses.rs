@@ -32,6 +32,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Prompt, Fault> {
     let mut included = root.list("include")?.into_iter().flatten();
     let logprobs = included.any(|part| part == LOGPROBS);
     Ok(Prompt {
+        cache_use: None,
         tools: response_tools::read(&root)?.map(Box::new),
         flex: root.text("service_tier")? == Some("flex"),
         logprobs,

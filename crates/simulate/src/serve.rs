@@ -16,6 +16,7 @@ use super::http::{BODY_LIMIT, Method, Reader, Refusal, Request, Target};
 use super::http::{Endpoint, Version};
 use super::ledger::Ledger;
 use super::prompt::Problem;
+use super::prompt_cache::PromptCaches;
 use super::reply::{Head, Rfc3339};
 use super::{SimConfig, SimStats};
 
@@ -26,6 +27,7 @@ pub(super) struct Shared {
     pub(super) ledger: Ledger,
     pub(super) gate: Gate,
     pub(super) streams: StreamHold,
+    pub(super) prompt_caches: PromptCaches,
     pub(super) batches: Store,
     pub(super) started: Instant,
     /// The start in seconds since the epoch.

@@ -32,6 +32,11 @@ impl EndFacts {
     }
 }
 
+/// Whether a call was certainly not processed, and may be soon.
+fn is_refusal(error: &Error) -> bool {
+    error.kind() == ErrorKind::RateLimited || error.sent() == Sent::No || is_overload(error)
+}
+
 impl<W: Work> Dispatcher<W> {
     pub(super) fn on_call_ended(&mut self, ended: EndedCall<W::Task, W::Done>, now: Time) {
         let EndedCall {
@@ -43,6 +48,12 @@ impl<W: Work> Dispatcher<W> {
         } = ended;
         let hints = self.options.retry.obeyed(hints);
         self.ended += 1;
+        let wrote = match &result {
+            Ok(done) => Some(self.work.is_answer(done)),
+            Err(error) if error.paid().is_known() => Some(true),
+            Err(error) => (!is_refusal(error)).then_some(false),
+        };
+        self.availability.prefixes.end(call.number, wrote, now);
         call.ticket.timer.end_call(call.ticket.tries.first, now);
         let is_answered = match &result {
             Ok(done) => self.work.is_answer(done),

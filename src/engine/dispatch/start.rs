@@ -117,11 +117,14 @@ impl<W: Work> Dispatcher<W> {
 
     fn nothing_to_start(&self, until: Option<Time>, source_open: bool, now: Time) -> Started {
         let opening = self.availability.next_change(now);
-        let wake = earlier(until, opening);
+        let written = self.availability.prefixes.next_change(now);
+        let wake = earlier(earlier(until, opening), written);
         let limit = if opening.is_some() {
             Some(self.pauses_hold(now))
         } else if let Some(held) = self.work.held_by() {
             Some(held)
+        } else if written.is_some() {
+            Some(Limit::Calls)
         } else if source_open {
             Some(Limit::Source)
         } else {
@@ -203,6 +206,11 @@ impl<W: Work> Dispatcher<W> {
             self.pending.push(Settled::Later(ticket, Time::ZERO, None));
             return;
         }
+        if (self.availability.prefixes).holds(ticket.prefix, &ticket.class, ticket.tries.step, now)
+        {
+            self.pending.push(Settled::Later(ticket, Time::ZERO, None));
+            return;
+        }
         let (input, cap) = (
             ticket.cost.input.into(),
             ticket.cost.output_cap.map(u64::from),
@@ -239,6 +247,9 @@ impl<W: Work> Dispatcher<W> {
                     .exclusions
                     .begin_call(step, quota, self.started);
                 self.refusals.called(step, quota, now);
+                let (prefix, step) = (ticket.prefix, ticket.tries.step);
+                let prefixes = &mut self.availability.prefixes;
+                prefixes.begin(prefix, &ticket.class, step, self.started, now);
                 start.push(Call {
                     number: self.started,
                     began: now,

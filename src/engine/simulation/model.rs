@@ -12,8 +12,9 @@ use crate::engine::class::Class;
 use crate::engine::item_time::ItemTimer;
 use crate::engine::limiter::QuotaId;
 use crate::engine::loading::MAX_LOADING;
+use crate::engine::prefixes::Prefix;
 use crate::engine::route::Tries;
-use crate::engine::waiting::Waiting;
+use crate::engine::waiting::{Place, Waiting};
 use crate::engine::work::{Cost, SettleIo, Settled, Take, TakeIo, Ticket, Work};
 
 pub(crate) struct Random(pub u64);
@@ -82,11 +83,20 @@ pub(super) struct ModelWork {
     pub look: Look,
     /// Outcomes that hold their permits until they are taken.
     pub unreleased: usize,
+    /// Number of beginnings of prompts that are cached.
+    pub beginnings: u32,
 }
 
 impl ModelWork {
     pub(super) fn class(&self, item: u32) -> Class {
         self.classes[item as usize % self.classes.len()].clone()
+    }
+    /// Some items share a beginning, which some steps cache.
+    pub(super) fn prefix(&self, item: u32) -> Prefix {
+        match item % (self.beginnings + 1) {
+            0 => Prefix::NONE,
+            number => Prefix::new(number, (0..3).map(|step| (number + step) % 3 != 0)),
+        }
     }
     fn ticket(&self, item: u32, (tries, timer): (Tries, ItemTimer)) -> Ticket<u32> {
         Ticket {
@@ -98,6 +108,7 @@ impl ModelWork {
             },
             class: self.class(item),
             tries,
+            prefix: self.prefix(item),
             timer,
         }
     }
@@ -163,7 +174,7 @@ impl Work for ModelWork {
         let mut out = Vec::new();
         let readable = self.source_until.min(self.end());
         while out.len() < max {
-            let waits = self.waiting.pop(&availability.pauses, now);
+            let waits = self.waiting.pop(availability, now);
             let ticket = if let Some((item, tries, timer)) = waits {
                 match self.items[item as usize] {
                     Item::Waiting { due, .. } => {
@@ -176,10 +187,18 @@ impl Work for ModelWork {
                 let item = self.next as u32;
                 let class = self.class(item);
                 self.next += 1;
-                if let Some(quota) = availability.paused_quota(&class, 0, now) {
+                let prefix = self.prefix(item);
+                let is_paused = availability.is_paused(&class, 0, now);
+                if is_paused || availability.is_held(prefix, &class, 0, now) {
                     self.items[item as usize] = Item::Waiting { due: now, step: 0 };
                     let first = (item, Tries::default(), ItemTimer::default());
-                    self.waiting.pass_over(quota, item.into(), first);
+                    let step = availability.callable_step(&class, 0).unwrap_or(0);
+                    let place = Place {
+                        class,
+                        step,
+                        prefix,
+                    };
+                    self.waiting.pass_over_at(place, item.into(), first);
                     continue;
                 }
                 self.ticket(item, Default::default())
@@ -201,7 +220,7 @@ impl Work for ModelWork {
             return Ok(Take::Done);
         }
         Ok(Take::Idle {
-            until: self.waiting.next_due(&availability.pauses, now),
+            until: self.waiting.next_due(availability, now),
             source_open: self.source_open(),
         })
     }
@@ -218,12 +237,13 @@ impl Work for ModelWork {
                     let step = ticket.tries.step;
                     *item = Item::Waiting { due, step };
                     self.times.waits(&ticket, due);
-                    self.waiting.push(
-                        ticket.quota(),
-                        due,
-                        ticket.order,
-                        (ticket.task, ticket.tries, ticket.timer),
-                    );
+                    let place = Place {
+                        class: ticket.class,
+                        step,
+                        prefix: ticket.prefix,
+                    };
+                    let item = (ticket.task, ticket.tries, ticket.timer);
+                    self.waiting.push_at(place, due, ticket.order, item);
                 }
                 settled if self.full_disk => left.push(settled),
                 Settled::Final(ticket, result) => {

@@ -20,6 +20,7 @@ use crate::llm::response::Response;
 use super::answer::{Answer, name_calls, reasoning, tool_call, unlike};
 use super::anthropic_schema;
 use super::bounded;
+use super::cache_marks;
 use super::calls::{self, Call, CallResult, Choice, Function};
 use super::content::{self, JSON_MODE, Part, invalid, lacking};
 use super::counts::{CacheWrites, count, counts, object, server_tools};
@@ -69,7 +70,8 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
             fields.insert(name.to_owned(), value);
         }
     };
-    set("system", system.value());
+    let mark = cache_marks::cache_control(vendor, request, model);
+    set("system", system.value(mark));
     let temperature = vendor.fields.temperature(request);
     set("temperature", temperature.map(Value::from));
     set("top_p", params.top_p.map(Value::from));
@@ -270,9 +272,13 @@ impl System {
         }
     }
 
-    fn value(self) -> Option<Value> {
+    /// The text; with a mark, as blocks, the last of which has it.
+    fn value(mut self, mark: Option<Value>) -> Option<Value> {
         if self.blocks.is_empty() {
             return None;
+        }
+        if let (true, Some(mark), Some(last)) = (self.in_blocks, &mark, self.blocks.last_mut()) {
+            last["cache_control"] = mark.clone();
         }
         if self.in_blocks {
             return Some(self.blocks.into());
@@ -281,7 +287,11 @@ impl System {
             .blocks
             .iter()
             .filter_map(|block| block["text"].as_str());
-        Some(texts.collect::<Vec<_>>().join("\n\n").into())
+        let text = texts.collect::<Vec<_>>().join("\n\n");
+        Some(match mark {
+            Some(mark) => json!([{"type": "text", "text": text, "cache_control": mark}]),
+            None => text.into(),
+        })
     }
 }
 

@@ -89,6 +89,10 @@ impl LlmClient for Client {
         self.inner().can(request)
     }
 
+    fn caches_prompts(&self, request: &Request, tokens: u32) -> bool {
+        self.inner().caches_prompts(request, tokens)
+    }
+
     fn concurrency(&self) -> Option<usize> {
         self.inner().concurrency()
     }

@@ -10,6 +10,7 @@ mod anthropic_schema;
 pub(crate) mod attached;
 pub mod batch;
 mod bounded;
+mod cache_marks;
 mod calls;
 pub mod client;
 pub mod config;

@@ -19,6 +19,7 @@ use crate::llm::transport::{ByteListener, HttpReply, HttpRequest, ReplyShare, Tr
 
 use super::access::{Access, ModelChoice, OmissionWarnings};
 use super::attached::taken;
+use super::cache_marks;
 use super::dialect::{CHAT, Call, decode, encode, join_stream};
 use super::embed;
 use super::flex::{Flex, at_flex_tier, lacks_capacity};
@@ -181,6 +182,10 @@ impl LlmClient for Remote {
             RequestTask::Embed => self.vendor.embeds.is_some(),
             RequestTask::Speech => self.vendor.speaks,
         }
+    }
+
+    fn caches_prompts(&self, request: &Request, tokens: u32) -> bool {
+        cache_marks::caches(self.vendor, self.model.of_request(request), tokens)
     }
 
     fn concurrency(&self) -> Option<usize> {

@@ -45,6 +45,18 @@ pub(crate) enum Streams {
     UsageOption,
 }
 
+/// How a vendor caches the beginnings of prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PromptCache {
+    /// By itself.
+    Automatic,
+    /// By itself; `prompt_cache_key` leads requests with equal beginnings to the same server.
+    Key,
+    /// Where the request has a mark.
+    CacheControl,
+}
+
 /// A row of `tables/vendors.json`: one provider. It has a field for each way in which vendors differ.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -101,6 +113,8 @@ pub(crate) struct Vendor {
     /// Whether it sells calls at a flex tier for about half the price.
     #[serde(default)]
     pub flex: bool,
+    /// How it caches the beginnings of prompts; `None` if it does not, or if that is not known.
+    pub prompt_cache: Option<PromptCache>,
     /// Whether it supports OpenAI's call for speech.
     pub speaks: bool,
     /// How it streams answers; `None` if it does not, or without their usage.

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use crate::base::cancel::Context;
+use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{BatchClient, BatchLimits};
+use crate::llm::prompt_cache::is_warm;
 use crate::llm::request::Request;
-use crate::queue::store::{BatchNo, Settlement};
+use crate::queue::store::{BatchNo, ClaimedJob, Settlement};
 
 use super::budget::reserve;
 use super::context::{BatchContext, check};
@@ -63,7 +65,10 @@ fn write(
                 break;
             }
             let key = key(label, claimed.receipt.number());
-            let request = request(claimed);
+            let mut request = request(claimed);
+            if let Ok(request) = &mut request {
+                forget_cold_cache(request, claimed, record, context.settler.clock.wall());
+            }
             // Files that would not fit are not read.
             let files = request.as_ref().map_or(0, Request::encoded_files);
             // A batch has one endpoint; jobs for another endpoint go into the next batch.
@@ -120,4 +125,17 @@ fn write(
 fn too_long(bytes: usize, most: u64) -> Error {
     let why = format!("the request has {bytes} bytes; the limit of a batch is {most}");
     Error::new(ErrorKind::Invalid, why)
+}
+
+/// Removes the mark of a request that has waited so long that its prompt cache is gone: each request of the batch would
+/// write the cache again, which costs more than a request without a mark.
+fn forget_cold_cache(request: &mut Request, claimed: &ClaimedJob, record: &Record, now: Timestamp) {
+    if request.cache_prefix.is_none() {
+        return;
+    }
+    let model = request.model.as_deref().or(record.intent.model.as_deref());
+    let queued = claimed.job_id.created_at();
+    if !queued.is_some_and(|queued| is_warm(model.unwrap_or_default(), queued, now)) {
+        request.cache_prefix = None;
+    }
 }

@@ -51,6 +51,17 @@ pub struct RunArgs {
         hide_short_help = true)]
     pub flex_patience: Option<String>,
 
+    /// Use the provider's prompt cache: auto, always or never
+    ///
+    /// The provider bills less for the beginning of a prompt that it has read before. `auto` uses the cache if at least
+    /// 10 prompts share a system text of at least 1,024 tokens, the model has a lower price for cached tokens, and the
+    /// address is the provider's own, because other servers may reject the marks; `always` uses it for every system text
+    /// of that length, also of standard input. One of the prompts is sent first, and the others after it
+    /// [env: BATCHWRIGHT_CACHE_PROMPT] [config: llm.cache_prompt] [default: auto]
+    #[arg(help_heading = "Provider", long, value_name = "WHEN", value_parser = words_for("llm.cache_prompt"),
+        hide_short_help = true)]
+    pub cache_prompt: Option<String>,
+
     #[command(flatten)]
     pub time: DeadlineArgs,
 

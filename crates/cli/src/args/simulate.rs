@@ -101,6 +101,10 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "N", default_value_t = 0, hide_short_help = true)]
     pub cached_tokens: u64,
 
+    /// Cache the beginnings of prompts as OpenAI and Anthropic do
+    #[arg(long, conflicts_with = "cached_tokens", hide_short_help = true)]
+    pub prompt_caches: bool,
+
     /// Truncate prompts to N tokens without an error, as Ollama does; requires --as local
     /// [default: unlimited]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), hide_short_help = true)]

@@ -41,6 +41,7 @@ fn config(args: &SimulateArgs) -> SimConfig {
         .output_tokens(args.output_tokens)
         .reasoning_tokens(args.reasoning_tokens)
         .cached_tokens(args.cached_tokens)
+        .prompt_caches(args.prompt_caches)
         .stall(args.stall)
         .idle_timeout(args.idle_timeout)
         .seed(args.seed)

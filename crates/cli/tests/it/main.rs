@@ -78,6 +78,7 @@ mod prices;
 #[cfg(unix)]
 mod private;
 mod program;
+mod prompt_caches;
 mod providers;
 mod queue;
 mod queue_budget;

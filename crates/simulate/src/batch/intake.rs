@@ -219,6 +219,7 @@ impl Reading<'_> {
             key: 0,
             form: Form::Text,
             fate: Fate::Waiting,
+            cache_use: None,
         };
         self.judge(intake, &mut item, body, number);
         intake.items.push(item);

@@ -11,6 +11,7 @@ use super::Family;
 use super::config::BatchConfig;
 use crate::Trouble;
 use crate::http::Version;
+use crate::prompt::CacheUse;
 use crate::trouble::Form;
 
 /// Received bytes, and the positions of the relevant parts.
@@ -40,6 +41,8 @@ pub(super) struct Item {
     pub(super) key: u64,
     pub(super) form: Form,
     pub(super) fate: Fate,
+    /// What it did with the prompt cache, if there is one.
+    pub(super) cache_use: Option<CacheUse>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use crate::bill;
 use crate::dialect::Dialect;
 use crate::http::Version;
 use crate::prices::SimTier;
-use crate::prompt::Problem;
+use crate::prompt::{CacheUse, Problem};
 use crate::template::Facts;
 use crate::{SimConfig, Trouble};
 
@@ -127,7 +127,7 @@ impl Results {
                 config,
                 place,
                 &id,
-                &Fate::Done(Some(Trouble::BadRequest)),
+                (Fate::Done(Some(Trouble::BadRequest)), None),
                 "",
             );
         }
@@ -138,7 +138,8 @@ impl Results {
                 continue;
             }
             if let Ok((id, body)) = split(self.family, self.endpoint, part.line(place)) {
-                self.wrap(out, config, number, &id, &part.fate(place), body.get());
+                let fate = (part.fate(place), part.items[place].cache_use);
+                self.wrap(out, config, number, &id, fate, body.get());
             }
             return;
         }
@@ -159,7 +160,7 @@ impl Results {
         let Ok((_, body)) = split(self.family, self.endpoint, part.line(place)) else {
             return 0;
         };
-        let fate = part.fate(place);
+        let fate = (part.fate(place), part.items[place].cache_use);
         match self.result(&mut reply, config, number, fate, body.get()) {
             (200, model) => {
                 let list = &config.prices;
@@ -175,19 +176,19 @@ impl Results {
         config: &SimConfig,
         number: usize,
         id: &str,
-        fate: &Fate,
+        (fate, cache_use): (Fate, Option<CacheUse>),
         body: &str,
     ) {
         let wire = self.family.wire();
         let mut facts = Facts::default();
         facts.set("id", id);
         facts.set("number", number);
-        if *fate == Fate::Waiting {
+        if fate == Fate::Waiting {
             facts.set("left_over", self.left_over);
             return wire.left_line(out, &facts);
         }
         let mut result = Vec::new();
-        let (status, _) = self.result(&mut result, config, number, *fate, body);
+        let (status, _) = self.result(&mut result, config, number, (fate, cache_use), body);
         if status != 200 {
             facts.set("rpc", rpc(status));
             facts.set("message", message(&result));
@@ -201,7 +202,7 @@ impl Results {
         out: &mut Vec<u8>,
         config: &SimConfig,
         number: usize,
-        fate: Fate,
+        (fate, cache_use): (Fate, Option<CacheUse>),
         body: &str,
     ) -> (u16, String) {
         let failed = |status| (status, String::new());
@@ -223,13 +224,14 @@ impl Results {
         let Ok(body) = serde_json::from_str(body) else {
             return failed(dialect.problem(out, &Problem::ServerError, call));
         };
-        let prompt = match reading.prompt(body) {
+        let mut prompt = match reading.prompt(body) {
             Ok(prompt) if config.knows_model(&prompt.model) => prompt,
             Ok(prompt) => {
                 return failed(dialect.problem(out, &Problem::NoModel(&prompt.model), call));
             }
             Err(fault) => return failed(dialect.problem(out, &Problem::Fault(fault), call)),
         };
+        prompt.cache_use = cache_use;
         let odd = match fate {
             Fate::Done(odd) => odd,
             _ => None,

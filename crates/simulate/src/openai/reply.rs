@@ -166,8 +166,12 @@ fn usage(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
     if tells_cached {
         put(
             out,
-            format_args!(r#","prompt_tokens_details":{{"cached_tokens":{cached}}}"#),
+            format_args!(r#","prompt_tokens_details":{{"cached_tokens":{cached}"#),
         );
+        if let (written @ 1.., _) = tokens.written {
+            put(out, format_args!(r#","cache_write_tokens":{written}"#));
+        }
+        out.push(b'}');
     }
     match vendor {
         Some(
@@ -253,6 +257,7 @@ mod tests {
             tokens: Tokens {
                 prompt: 10,
                 cached: 4,
+                written: (0, 0),
                 output: 3,
                 reasoning,
             },

@@ -49,6 +49,7 @@ pub fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
     let flags = [
         ("llm.bulk_strategy", "--strategy", &strategy),
         ("llm.flex_patience", "--flex-patience", &args.flex_patience),
+        ("llm.cache_prompt", "--cache-prompt", &args.cache_prompt),
         ("llm.sync_concurrency", "--concurrency", &pace.concurrency),
         ("llm.requests_per_minute", "--rpm", &pace.rpm),
         ("llm.tokens_per_minute", "--tpm", &pace.tpm),

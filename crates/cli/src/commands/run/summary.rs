@@ -5,7 +5,7 @@ use std::time::Duration;
 use batchwright::files::RunReport;
 use batchwright::plan::Concurrency;
 use batchwright::provider::redacted_url;
-use batchwright::{ErrorKind, StopReason, Strategy, Summary};
+use batchwright::{ErrorKind, StopReason, Strategy, Summary, Usd};
 
 use crate::args::run::RunArgs;
 use crate::budget::RunBudget;
@@ -325,6 +325,23 @@ fn equals_lines(summary: &Summary) -> Vec<String> {
     lines
 }
 
+/// What the provider's prompt cache saved.
+fn cache_row(summary: &Summary) -> Option<String> {
+    let usage = &summary.usage;
+    let saved = summary.cache_saved_usd?;
+    let amount = Usd::from_dollars(saved.abs()).unwrap_or_default();
+    let what = if saved < 0.0 { "cost" } else { "saved" };
+    let read = count(usage.cached_input_tokens);
+    let text = match usage.cache_write_tokens {
+        0 => format!("{what} {amount}: {read} tokens read"),
+        written => format!(
+            "{what} {amount}: {read} tokens read, {} written",
+            count(written)
+        ),
+    };
+    Some(row("cache", &text))
+}
+
 fn usage_lines(summary: &Summary, concurrency: Concurrency, asked: Option<u32>) -> Vec<String> {
     let usage = &summary.usage;
     let cached = match usage.cached_input_tokens {
@@ -345,6 +362,7 @@ fn usage_lines(summary: &Summary, concurrency: Concurrency, asked: Option<u32>) 
         (None, _) => "unknown".to_owned(),
     };
     let mut lines = vec![row("tokens", &tokens), row("cost", &cost)];
+    lines.extend(cache_row(summary));
     let [p50, p95, p99] = [
         summary.latency_p50,
         summary.latency_p95,

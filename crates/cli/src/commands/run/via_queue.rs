@@ -133,6 +133,15 @@ impl ViaQueue {
             .set(queue.books(), QueueRun::ledger)
             .set(in_time, QueueRun::deadline)
             .set(budget, QueueRun::budget);
+        let run = match manager.map(LlmManager::plan) {
+            Some(plan) if plan.strategy().strategy == Strategy::Batch => {
+                let (first, route) = (&plan.first, plan.route_plan());
+                let address = first.base_url.as_deref().unwrap_or_default();
+                let asked = (first.provider, address, first.model.as_deref());
+                run.cache_prompt(route.cache_prompt, asked, &route.prices, true)
+            }
+            _ => run,
+        };
         let make_worker = |queue: &JobQueue| {
             let manager = manager.ok_or_else(|| Error::new(ErrorKind::Invalid, NO_MANAGER))?;
             let worker = if is_in_time {

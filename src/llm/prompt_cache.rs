@@ -1,0 +1,381 @@
+//! Prompt caches of providers: which prompts share a beginning that is worth caching.
+//!
+//! A provider that has read the beginning of a prompt can keep it for a while, and bills less for it when the next prompt
+//! begins in the same way. The beginning that is considered here is the system text, with the tools and the format of the
+//! answer, which providers read before the messages.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use serde_json::Value;
+use ureq::http;
+
+use crate::base::clock::Timestamp;
+use crate::config::choices::CachePrompt;
+use crate::money::prices::Prices;
+
+use super::params::RequestTask;
+use super::request::{Request, Text, text_bytes};
+
+/// Shorter beginnings are not cached. No provider with a lower minimum has much to save below it.
+pub(crate) const LEAST_TOKENS: u32 = 1024;
+/// By default, fewer prompts do not use a cache: writing it may cost more than an ordinary call.
+pub(crate) const LEAST_PROMPTS: usize = 10;
+/// Bytes of text per token, as estimated elsewhere.
+const BYTES: usize = 4;
+
+/// The beginning of a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct PromptPrefix {
+    /// The hash of its contents and of the model.
+    pub hash: u64,
+    /// Estimated tokens.
+    pub tokens: u32,
+}
+
+impl PromptPrefix {
+    /// The beginning of a request that may be cached; `None` if it is too short, if the request sets something about
+    /// caches itself, or if a system text follows a message: some providers read that one first too, so the beginning
+    /// would differ from prompt to prompt. A body in the format of one provider stays as it is.
+    pub(crate) fn of(request: &Request) -> Option<Self> {
+        let tokens = system_bytes(request) / BYTES;
+        let is_long = tokens >= LEAST_TOKENS as usize;
+        if !is_long || request.native.is_some() || request.task != RequestTask::Complete {
+            return None;
+        }
+        if request.rendered().filter(is_system).count() > leading(request).count() {
+            return None;
+        }
+        (!sets_cache(request)).then(|| Self {
+            hash: hash(request),
+            tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+        })
+    }
+
+    /// A name of it for providers that want one. It does not reveal the text.
+    pub(crate) fn key(&self) -> String {
+        format!("batchwright-{:016x}", self.hash)
+    }
+}
+
+/// The texts before the first message of the conversation.
+pub(crate) fn leading(request: &Request) -> impl Iterator<Item = Text<'_>> {
+    let leading = request.rendered().take_while(is_system);
+    leading.map(|(_, text, _)| text)
+}
+
+fn is_system<T, E>((role, ..): &(&str, T, E)) -> bool {
+    matches!(*role, "system" | "developer")
+}
+
+fn system_bytes(request: &Request) -> usize {
+    let bytes = leading(request).map(|text| match text {
+        Text::Plain(text) => text.len(),
+        Text::Value(value) => text_bytes(value),
+    });
+    bytes.sum()
+}
+
+/// Fields by which a request controls the cache itself.
+const FIELDS: [&str; 6] = [
+    "cache_control",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "prompt_cache_options",
+    "cachedContent",
+    "cached_content",
+];
+
+fn sets_cache(request: &Request) -> bool {
+    let is_set = |name: &str| request.extra.contains_key(name);
+    FIELDS.into_iter().any(is_set)
+        || request.extra.get("tools").is_some_and(is_marked)
+        || request.messages.iter().any(|message| {
+            MARKS.iter().any(|mark| message.extra.contains_key(*mark))
+                || is_marked(&message.content)
+        })
+}
+
+const MARKS: [&str; 2] = ["cache_control", "prompt_cache_breakpoint"];
+
+/// Whether a part of a content has a mark, also within the result of a tool.
+fn is_marked(content: &Value) -> bool {
+    let parts = content.as_array().into_iter().flatten();
+    parts.filter_map(Value::as_object).any(|part| {
+        MARKS.iter().any(|mark| part.contains_key(*mark))
+            || part.get("content").is_some_and(is_marked)
+    })
+}
+
+fn hash(request: &Request) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    request.model.hash(&mut hasher);
+    for text in leading(request) {
+        match text {
+            Text::Plain(text) => text.hash(&mut hasher),
+            Text::Value(Value::String(text)) => text.as_str().hash(&mut hasher),
+            Text::Value(value) => value.to_string().hash(&mut hasher),
+        }
+    }
+    for field in ["tools", "functions", "thinking", "reasoning_effort"] {
+        let value = request.extra.get(field);
+        value.map(Value::to_string).hash(&mut hasher);
+    }
+    let format = request.params.response_format.as_ref();
+    format.map(|format| format!("{format:?}")).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Which beginnings are cached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CacheRule<'p> {
+    pub mode: CachePrompt,
+    pub prices: &'p Prices,
+    /// How requests are sold: empty for calls, or `batch`.
+    pub tier: &'static str,
+    pub at: Timestamp,
+}
+
+impl CacheRule<'_> {
+    /// Whether the beginning of this number of prompts is cached at a provider. `None` prompts: their number is unknown.
+    /// By default, requests to an address that is not the provider's own get no new fields, because its server may reject
+    /// them.
+    pub(crate) fn caches(
+        &self,
+        prompts: Option<usize>,
+        (provider, address): (&str, &str),
+        model: Option<&str>,
+    ) -> bool {
+        match self.mode {
+            CachePrompt::Never => false,
+            // It is known that nobody would read the cache of a single prompt.
+            CachePrompt::Always => prompts.is_none_or(|prompts| prompts > 1),
+            CachePrompt::Auto => {
+                prompts.is_some_and(|prompts| prompts >= LEAST_PROMPTS)
+                    && accepts_marks(provider, address)
+                    && self.has_price(provider, model)
+            }
+        }
+    }
+
+    /// Whether cached tokens are cheaper than others.
+    fn has_price(&self, provider: &str, model: Option<&str>) -> bool {
+        let prices = self.prices.of_call(provider, None, model);
+        let entry = prices
+            .as_ref()
+            .and_then(|prices| prices.entry(self.tier, self.at));
+        entry.is_some_and(|entry| {
+            entry
+                .cached_input
+                .is_some_and(|price| price.0 < entry.input.0)
+        })
+    }
+}
+
+/// Whether requests to this address certainly may have the fields that mark a beginning: it is the provider's own, or the
+/// provider caches without a mark.
+pub(crate) fn accepts_marks(provider: &str, address: &str) -> bool {
+    let own = match provider {
+        "anthropic" => "api.anthropic.com",
+        "openai" => "api.openai.com",
+        "mistral" => "api.mistral.ai",
+        "fireworks" => "api.fireworks.ai",
+        _ => return true,
+    };
+    let url = address.parse::<http::Uri>().ok();
+    // Regional hosts have a name before it.
+    url.as_ref().and_then(http::Uri::host).is_some_and(|host| {
+        let region = host.strip_suffix(own);
+        region.is_some_and(|region| region.is_empty() || region.ends_with('.'))
+    })
+}
+
+/// The shortest beginning that a model caches, in tokens. A shorter one is read without a cache, and without an error.
+///
+/// Sources: platform.claude.com, "Prompt caching", section "Cache limitations", as of November 2026, where Sonnet 4.6 is
+/// listed with 1,024 tokens but was seen to cache from 2,048 on (anthropic-sdk-python, issue 1194);
+/// developers.openai.com, "Prompt caching"; ai.google.dev, "Context caching".
+pub(crate) fn least_tokens(provider: &str, model: &str) -> u32 {
+    let anthropic: [(&str, u32); 9] = [
+        ("claude-haiku-4-5", 4096),
+        ("claude-opus-4-5", 4096),
+        ("claude-opus-4-6", 4096),
+        ("claude-opus-4-7", 2048),
+        ("claude-sonnet-4-6", 2048),
+        ("claude-3-5-haiku", 2048),
+        ("claude-3-haiku", 2048),
+        ("claude-haiku-3", 2048),
+        ("claude-haiku-5", 4096),
+    ];
+    let named = |names: &[(&str, u32)]| {
+        let found = names.iter().find(|(name, _)| model.starts_with(name));
+        found.map_or(LEAST_TOKENS, |(_, tokens)| *tokens)
+    };
+    match provider {
+        "anthropic" => named(&anthropic),
+        "gemini" if model.contains("pro") => 4096,
+        _ => LEAST_TOKENS,
+    }
+}
+
+/// Whether a provider caches beginnings of this length in its batches, if they are marked.
+#[cfg(feature = "queue")]
+pub(crate) fn caches_in_batches(provider: &str, model: &str, tokens: u32) -> bool {
+    matches!(provider, "anthropic" | "openai") && tokens >= least_tokens(provider, model)
+}
+
+/// Whether the beginning of a request, which its pilot has written, is still in the cache when a batch is formed. OpenAI
+/// keeps beginnings for 30 minutes, Anthropic for the hour that the mark asks for.
+#[cfg(feature = "queue")]
+pub(crate) fn is_warm(model: &str, queued: Timestamp, now: Timestamp) -> bool {
+    let minutes = if has_breakpoints(model) { 25 } else { 50 };
+    now <= queued.after(Duration::from_secs(60 * minutes))
+}
+
+/// Whether writing the cache costs more than reading a prompt without it, and is reported.
+#[cfg(feature = "queue")]
+pub(crate) fn writes_cost(provider: &str, model: &str) -> bool {
+    provider == "anthropic" || has_breakpoints(model)
+}
+
+/// Whether a model of OpenAI accepts explicit breakpoints, and bills what is written: GPT-5.6 and later ones.
+pub(crate) fn has_breakpoints(model: &str) -> bool {
+    let Some(version) = model.strip_prefix("gpt-") else {
+        return false;
+    };
+    let end = version.find(|c: char| !c.is_ascii_digit() && c != '.');
+    let (number, rest) = version.split_at(end.unwrap_or(version.len()));
+    // `gpt-4o` is no version 4.
+    if !rest.is_empty() && !rest.starts_with('-') {
+        return false;
+    }
+    let mut parts = number.split('.').map(|part| part.parse::<u32>().ok());
+    let major = parts.next().flatten();
+    let minor = parts.next().map_or(Some(0), |minor| minor);
+    major.zip(minor).is_some_and(|version| version >= (5, 6))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::llm::request::{Message, Role};
+
+    fn system(text: String) -> Message {
+        Message::new(Role::System, text)
+    }
+
+    fn long() -> Request {
+        Request::new("U").with_system("All rules. ".repeat(2_000))
+    }
+
+    fn caches(
+        mode: CachePrompt,
+        tier: &'static str,
+        prompts: usize,
+        at: (&str, &str),
+        model: &str,
+    ) -> bool {
+        let prices = Prices::default();
+        let rule = CacheRule {
+            mode,
+            prices: &prices,
+            tier,
+            at: Timestamp(1_795_000_000_000),
+        };
+        rule.caches(Some(prompts), at, Some(model))
+    }
+
+    const OPENAI: (&str, &str) = ("openai", "https://api.openai.com/v1");
+    const ANTHROPIC: (&str, &str) = ("anthropic", "https://api.anthropic.com/v1");
+
+    #[test]
+    fn by_default_ten_prompts_and_a_lower_price_for_cached_tokens_are_needed() {
+        use CachePrompt::{Always, Auto, Never};
+        assert!(caches(Auto, "", 10, ANTHROPIC, "claude-sonnet-4-5"));
+        assert!(!caches(Auto, "", 9, ANTHROPIC, "claude-sonnet-4-5"));
+        assert!(!caches(Auto, "", 10, ANTHROPIC, "a-model-without-a-price"));
+        assert!(caches(Always, "", 2, ANTHROPIC, "a-model-without-a-price"));
+        assert!(!caches(Always, "", 1, ANTHROPIC, "claude-sonnet-4-5"));
+        assert!(!caches(Never, "", 10, ANTHROPIC, "claude-sonnet-4-5"));
+    }
+
+    #[test]
+    fn batches_whose_cached_tokens_cost_as_much_as_others_use_no_cache() {
+        assert!(caches(CachePrompt::Auto, "", 10, OPENAI, "gpt-4o-mini"));
+        assert!(!caches(
+            CachePrompt::Auto,
+            "batch",
+            10,
+            OPENAI,
+            "gpt-4o-mini"
+        ));
+        assert!(caches(CachePrompt::Auto, "batch", 10, OPENAI, "gpt-5"));
+        assert!(caches(
+            CachePrompt::Auto,
+            "batch",
+            10,
+            ANTHROPIC,
+            "claude-sonnet-4-5"
+        ));
+    }
+
+    #[test]
+    fn by_default_no_gateway_gets_fields_that_it_may_reject() {
+        for (address, expected) in [
+            ("https://api.openai.com/v1", true),
+            ("https://eu.api.openai.com/v1", true),
+            ("https://notapi.openai.com.example.org/v1", false),
+            ("https://myapi.openai.com/v1", false),
+            ("http://127.0.0.1:8090/v1", false),
+            ("", false),
+        ] {
+            let at = ("openai", address);
+            assert_eq!(
+                caches(CachePrompt::Auto, "", 10, at, "gpt-5"),
+                expected,
+                "{address}"
+            );
+            assert!(caches(CachePrompt::Always, "", 10, at, "gpt-5"));
+        }
+        assert!(
+            accepts_marks("deepseek", "http://127.0.0.1:8090/v1"),
+            "it needs no mark"
+        );
+    }
+
+    #[test]
+    fn a_system_text_after_a_message_leaves_nothing_to_cache() {
+        assert!(PromptPrefix::of(&long()).is_some());
+        let mut request = Request::new("U");
+        request
+            .messages
+            .insert(0, system("All rules. ".repeat(2_000)));
+        assert!(PromptPrefix::of(&request).is_some());
+        request
+            .messages
+            .push(system("a note for this item".to_owned()));
+        assert!(PromptPrefix::of(&request).is_none());
+    }
+
+    #[cfg(feature = "queue")]
+    #[test]
+    fn a_request_that_waited_for_long_finds_no_cache() {
+        let queued = Timestamp(1_000_000);
+        let after = |minutes: i64| Timestamp(queued.0 + 60_000 * minutes);
+        assert!(is_warm("claude-sonnet-4-5", queued, after(50)));
+        assert!(!is_warm("claude-sonnet-4-5", queued, after(51)));
+        assert!(is_warm("gpt-5.6", queued, after(25)) && !is_warm("gpt-5.6", queued, after(26)));
+    }
+
+    #[test]
+    fn requests_that_control_the_cache_themselves_are_recognised() {
+        let own = long().with_extra("prompt_cache_retention", "24h".into());
+        assert!(PromptPrefix::of(&own).is_none());
+        let mut own = long();
+        let part = json!({"type": "text", "text": "r", "cache_control": {"type": "ephemeral"}});
+        own.messages[0].content = json!([{"type": "tool_result", "content": [part]}]);
+        assert!(PromptPrefix::of(&own).is_none());
+    }
+}
