@@ -36,7 +36,8 @@ pub(super) fn reserve(
         match most {
             Ok(most) => needed.push((job.receipt.job, most)),
             Err(error) if needed.is_empty() => {
-                context.store.stop_budget(budget, error.message())?;
+                let why = format!("{} (job {})", error.message(), job.job_id);
+                context.store.stop_budget(budget, &why)?;
                 return Ok(0);
             }
             // It is the first one of the next batch.

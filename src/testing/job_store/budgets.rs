@@ -231,12 +231,14 @@ pub(super) fn a_batch_releases_once_what_its_jobs_did_not_spend(open: Open<'_>) 
     // Again changes nothing.
     assert_eq!((reserve(), reserve()), (5, 5));
     assert_eq!(used(&db, process), 90);
-    // What does not fit goes back; so does a job that was not sent.
+    assert_eq!(store.draw_budget(of, 0, 20, T).unwrap(), BudgetDraw::Paused);
+    // What does not fit goes back; so does a job that was not sent, and its part is enough to continue.
     let after = jobs[3].receipt.job;
     store
         .give_back(worker.id, batch, Some(after), None, T)
         .unwrap();
     assert_eq!(used(&db, process), 72);
+    assert_eq!(budget(&db, process).pause, None);
     let other = most[0..1].iter().map(|(job, _)| (*job, 200));
     let other: Vec<(i64, u64)> = other.collect();
     assert_eq!(

@@ -158,6 +158,17 @@ fn a_request_without_a_bound_pauses_its_process_until_its_limit_is_set_again() {
         .says(&format!("budget {id} --usd 1"));
     assert!(!ended.stderr.contains("9223372"), "{}", ended.stderr);
     assert_eq!(sim.stats().calls, 0);
+
+    // Without a budget, it needs no bound.
+    let told = done(&desk, &sim, words).expect(0);
+    let free: ProcessId = told.stdout.trim().parse().unwrap();
+    done(&desk, &sim, work)
+        .expect(4)
+        .says(&format!("budget {free} --none"));
+    done(&desk, &sim, &format!("budget {free} --none")).expect(0);
+    done(&desk, &sim, work).expect(4);
+    assert_eq!((completed(&desk, free), completed(&desk, id)), (3, 0));
+
     done(&desk, &sim, "prices set new --input 1 --output 2").expect(0);
     done(&desk, &sim, &format!("budget {id} --usd 1")).expect(0);
     done(&desk, &sim, work).expect(0);

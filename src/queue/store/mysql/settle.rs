@@ -13,8 +13,8 @@ use crate::base::id::ProcessId;
 use crate::queue::job::ProcessState;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::SqlStore as _;
-use crate::queue::store::sql::budgets;
 use crate::queue::store::sql::lineage::{self, Ended, EndedFamilies};
+use crate::queue::store::sql::pauses;
 use crate::queue::store::sql::standing::{Standing, lock};
 use crate::queue::store::sql::statements::{RESULTS, Statements as _, Table, error_text};
 use crate::queue::store::{ClaimOutcome, Settlement};
@@ -159,7 +159,7 @@ impl MysqlStore {
             self.wake();
         }
         if released {
-            budgets::resume_after_commit(self, now);
+            pauses::resume_after_commit(self, now);
         }
         Ok(changed)
     }

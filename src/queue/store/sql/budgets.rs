@@ -95,7 +95,7 @@ impl<S: SqlStore> BudgetStore for S {
             };
             set_used(tx, budget.no, used)
         })?;
-        resume_after_commit(self, now);
+        pauses::resume_after_commit(self, now);
         Ok(())
     }
 
@@ -183,14 +183,6 @@ impl<S: SqlStore> BudgetStore for S {
             pauses::resume_budget(self, *no, true, now)?;
         }
         Ok(!found.is_empty())
-    }
-}
-
-/// Resumes processes after a transaction that returned or released an amount. It has been committed, so a failure here
-/// must not look like one of the transaction; maintenance resumes them later.
-pub(crate) fn resume_after_commit(store: &impl BudgetStore, now: Timestamp) {
-    if let Err(error) = store.resume_budgets(now) {
-        log::warn!("cannot resume processes whose budgets have enough again: {error}");
     }
 }
 

@@ -10,7 +10,7 @@
 
 mod batches;
 pub(super) mod budget_rows;
-pub(super) mod budgets;
+mod budgets;
 pub(super) mod candidates;
 pub(super) mod charges;
 pub(super) mod chores;

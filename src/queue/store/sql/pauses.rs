@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::queue::find::Pause;
+use crate::queue::store::BudgetStore;
 use crate::queue::store::rows::{DELETING, NO_CHORE, RELEASING};
 
 use super::chores::carry_out;
@@ -216,6 +217,14 @@ pub(super) fn release_all(
         store.wake_workers();
     }
     Ok(())
+}
+
+/// Resumes processes after a transaction that returned or released an amount. It has been committed, so a failure here
+/// must not look like one of the transaction; maintenance resumes them later.
+pub(crate) fn resume_after_commit(store: &impl BudgetStore, now: Timestamp) {
+    if let Err(error) = store.resume_budgets(now) {
+        log::warn!("cannot resume processes whose budgets have enough again: {error}");
+    }
 }
 
 /// Makes the held jobs of a process claimable, except those that wait for its seal. If the OS process crashes in

@@ -10,6 +10,7 @@ use crate::queue::store::{BatchFill, BatchNo, ClaimedJob, WorkerId};
 
 use super::budget_rows;
 use super::claimed::claimed;
+use super::pauses;
 use super::standing::lock;
 use super::statements::{Fault, Queries as _, Statements, by, id_of, limit, list};
 use super::{Again, SqlStore};
@@ -206,19 +207,22 @@ pub(super) fn empty_batch(
     let mut back = 0;
     loop {
         store.shared().next_chunk()?;
-        let (changed, more, waits) = store.write(Again::Doubtful, |tx| {
+        let (changed, more, waits, released) = store.write(Again::Doubtful, |tx| {
             let of = owned(tx, worker, batch)?;
-            let (mut changed, mut more, mut waits) = (0, false, false);
+            let (mut changed, mut more, mut waits, mut released) = (0, false, false, false);
             // Jobs of a deleted process are deleted with it.
             if of.cancelled.is_some() {
                 let unload = Unload { after, due, close };
-                (changed, more, waits) = unload_jobs(store, tx, &of, unload, now)?;
+                (changed, more, waits, released) = unload_jobs(store, tx, &of, unload, now)?;
             }
             if close && !more {
                 tx.run("DELETE FROM #batches WHERE no = ?", by![batch.0])?;
             }
-            Ok((changed, more, waits))
+            Ok((changed, more, waits, released))
         })?;
+        if released {
+            pauses::resume_after_commit(store, now);
+        }
         if changed > 0 && waits {
             store.wake_workers();
         }
@@ -238,14 +242,15 @@ struct Unload {
     close: bool,
 }
 
-/// Returns a chunk of jobs to the queue. Returns their number, whether more are left, and whether they wait again.
+/// Returns a chunk of jobs to the queue. Returns their number, whether more are left, whether they wait again, and whether
+/// a budget has more left.
 fn unload_jobs(
     store: &impl SqlStore,
     tx: &mut dyn Statements,
     of: &Owned,
     Unload { after, due, close }: Unload,
     now: Timestamp,
-) -> Result<(u64, bool, bool), Fault> {
+) -> Result<(u64, bool, bool, bool), Fault> {
     let most = usize::try_from(store.shared().chunk).unwrap_or(1);
     let mut ids: Vec<i64> = tx.column(
         "SELECT id FROM #jobs WHERE batch = ? AND id > ? ORDER BY id LIMIT ?",
@@ -268,13 +273,14 @@ fn unload_jobs(
         .get(&of.process)
         .filter(|process| process.chore != DELETING)
     else {
-        return Ok((0, more, false));
+        return Ok((0, more, false, false));
     };
     let (status, waits) = if !process.is_cancelled {
         (PENDING, true)
     } else {
         (CANCELLED, false)
     };
+    let mut released = false;
     if !ids.is_empty() {
         let due = due.map_or("visible_at".to_owned(), |due| due.0.to_string());
         let put = format!(
@@ -282,11 +288,11 @@ fn unload_jobs(
             list(ids.iter().copied())
         );
         tx.run_once(&put)?;
-        budget_rows::leave_batch(tx, of.process, &ids, !close)?;
+        released = budget_rows::leave_batch(tx, of.process, &ids, !close)?;
         let changed = i64::try_from(ids.len()).unwrap_or(0);
         let mut changes = CounterChanges::default();
         changes.moved_many(of.process, AT_PROVIDER, status, changed);
         tx.count(&changes, now)?;
     }
-    Ok((ids.len() as u64, more, waits))
+    Ok((ids.len() as u64, more, waits, released))
 }

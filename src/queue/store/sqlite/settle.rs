@@ -11,8 +11,8 @@ use crate::base::error::Error;
 use crate::queue::job::ProcessState;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::SqlStore as _;
-use crate::queue::store::sql::budgets;
 use crate::queue::store::sql::lineage::{self, Ended};
+use crate::queue::store::sql::pauses;
 use crate::queue::store::sql::statements::{Fault, error_text};
 use crate::queue::store::{ClaimOutcome, Settlement};
 
@@ -108,7 +108,7 @@ impl SqliteStore {
             self.wake();
         }
         if released {
-            budgets::resume_after_commit(self, now);
+            pauses::resume_after_commit(self, now);
         }
         Ok(changed)
     }
