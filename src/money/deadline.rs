@@ -246,14 +246,14 @@ impl Outlook {
         let (way, withdraw, why) = match self.now {
             _ if self.left.is_zero() => self.too_late(),
             None => self.begin(),
-            Some(Way::Batch) => self.from_batches(),
+            Some(Way::Batch) => self.after_batches(),
             Some(Way::Flex) if !self.may_use_flex(1.0) => (
                 Way::Sync,
                 self.in_batches,
                 "the flex tier is too slow for the time that is left",
             ),
             Some(Way::Flex) => (Way::Flex, 0, "the flex tier may still answer in time"),
-            Some(Way::Sync) => self.from_calls(),
+            Some(Way::Sync) => self.after_calls(),
         };
         Decision {
             others_stay: !is_safe && !self.was_safe && !self.left.is_zero(),
@@ -381,7 +381,7 @@ impl Outlook {
         }
     }
 
-    fn from_batches(&self) -> (Way, u64, &'static str) {
+    fn after_batches(&self) -> (Way, u64, &'static str) {
         let in_time = self.batches_are_in_time();
         if self.fits(self.sync, 1.0) {
             let Some(flex) = self.flex().filter(|_| self.may_use_flex(1.0)) else {
@@ -402,7 +402,7 @@ impl Outlook {
             return self.with_slow_calls(in_time);
         }
         let why = "the batches may not end in time, and standard calls need the time that is left";
-        (Way::Sync, self.to_withdraw(in_time), why)
+        (Way::Sync, self.withdrawal(in_time), why)
     }
 
     /// Calls alone were always too slow, so batches are needed.
@@ -420,7 +420,7 @@ impl Outlook {
         (Way::Sync, withdraw, why)
     }
 
-    fn from_calls(&self) -> (Way, u64, &'static str) {
+    fn after_calls(&self) -> (Way, u64, &'static str) {
         let in_time = self.batches_are_in_time();
         if self.fits(self.sync, 1.0) {
             // Calls were faster than was known before.
@@ -443,7 +443,7 @@ impl Outlook {
         }
         let why = "standard calls need the time that is left";
         if self.was_safe {
-            return (Way::Sync, self.to_withdraw(in_time), why);
+            return (Way::Sync, self.withdrawal(in_time), why);
         }
         let (way, withdraw, _) = self.with_slow_calls(in_time);
         let more = if way == Way::Sync { withdraw } else { 0 };
@@ -456,7 +456,7 @@ impl Outlook {
 
     /// Items that must return from batches: all, or as many as calls can do until more return, if the batches would end
     /// in time.
-    fn to_withdraw(&self, in_time: bool) -> u64 {
+    fn withdrawal(&self, in_time: bool) -> u64 {
         if !in_time {
             return self.in_batches;
         }
