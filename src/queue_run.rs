@@ -26,18 +26,20 @@ use crate::queue::worker::Worker;
 use crate::queue::worker_run::WorkerReport;
 
 mod attach;
+mod batch_progress;
 mod execution;
 mod in_time;
 #[cfg(test)]
 mod lost_tests;
 mod meter;
+mod pilot;
 mod record;
 mod store;
 
 use attach::Attached;
 use execution::Execution;
 pub use in_time::InTime;
-use in_time::Pilot;
+use pilot::Pilot;
 use record::{JobSettings, Note, Record};
 pub use store::RunStore;
 use store::{OpenStore, refuse_another_output};
@@ -280,6 +282,8 @@ impl QueueRun {
             attached: 0,
             unwanted: Vec::new(),
             pilot,
+            owed: None,
+            unsaved_plan: false,
             sum: WorkerReport::default(),
         };
         let stop = execution.carry_out(&mut || worker(store.queue())).err();

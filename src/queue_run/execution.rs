@@ -24,7 +24,7 @@ use crate::queue::worker::Worker;
 use crate::queue::worker_run::WorkerReport;
 
 use super::attach::{self, Attached};
-use super::in_time::Pilot;
+use super::pilot::Pilot;
 use super::record::Record;
 
 /// Results that are saved at once.
@@ -55,6 +55,10 @@ pub(super) struct Execution {
     pub unwanted: Vec<JobId>,
     /// Keeps the run to its deadline, if it has one.
     pub pilot: Option<Pilot>,
+    /// Items that are to be submitted after a trial: at most so many, if that is set.
+    pub owed: Option<Option<usize>>,
+    /// The plan has changed and could not be stored yet.
+    pub unsaved_plan: bool,
     pub sum: WorkerReport,
 }
 
@@ -98,7 +102,7 @@ impl Execution {
         make_worker: &mut MakeWorker<'_>,
     ) -> Result<Option<usize>, StopReason> {
         let Some(pilot) = &mut self.pilot else {
-            let planned = self.record.planned(None, [None; 2]);
+            let planned = self.record.planned(None, [None; 2], None);
             return planned.map(|()| None).map_err(StopReason::Fatal);
         };
         let mut first = None;
@@ -107,7 +111,9 @@ impl Execution {
             drop(pilot.employs(worker, None));
             first = pilot.begin_trial(to_send);
         }
-        let planned = self.record.planned(Some(pilot.plan()), pilot.paces());
+        let planned = self
+            .record
+            .planned(Some(pilot.plan()), pilot.paces(), Some(pilot.course()));
         planned.map(|()| first).map_err(StopReason::Fatal)
     }
 
@@ -121,10 +127,31 @@ impl Execution {
             if let Some(controls) = controls {
                 pilot.apply(controls);
             }
-            let planned = self.record.planned(Some(pilot.plan()), pilot.paces());
-            planned.map_err(StopReason::Fatal)?;
+            self.unsaved_plan = true;
         }
-        self.submit(next)
+        // A passing error of the store does not lose the rest.
+        self.owed = Some(next);
+        self.save_plan().map_err(StopReason::Fatal)?;
+        self.submit_owed()
+    }
+
+    /// Submits what could not be submitted when a trial ended.
+    fn submit_owed(&mut self) -> Result<(), StopReason> {
+        match self.owed {
+            Some(most) => self.submit(most),
+            None => Ok(()),
+        }
+    }
+
+    /// Stores the plan if it has changed.
+    fn save_plan(&mut self) -> Result<(), Error> {
+        if let Some(pilot) = self.pilot.as_ref().filter(|_| self.unsaved_plan) {
+            let (paces, course) = (pilot.paces(), pilot.course());
+            self.record
+                .planned(Some(pilot.plan()), paces, Some(course))?;
+            self.unsaved_plan = false;
+        }
+        Ok(())
     }
 
     /// Has it decided how to go on to meet the deadline. Returns why nothing more can be done now.
@@ -136,6 +163,10 @@ impl Execution {
         let Some(found) = found.map_err(StopReason::Fatal)? else {
             return Ok(None);
         };
+        self.submit_owed()?;
+        if !found.sealed {
+            self.queue.seal(self.process).map_err(StopReason::Fatal)?;
+        }
         let counts = found.counts;
         let has_ended = counts.pending + counts.in_progress == 0;
         let trial = self.pilot.as_ref().and_then(|pilot| pilot.trial(has_ended));
@@ -145,11 +176,9 @@ impl Execution {
         let Some(pilot) = &mut self.pilot else {
             return Ok(None);
         };
-        if pilot.steer(&counts, controls) {
-            let planned = self.record.planned(Some(pilot.plan()), pilot.paces());
-            planned.map_err(StopReason::Fatal)?;
-        }
+        self.unsaved_plan |= pilot.steer(&counts, controls);
         let stuck = pilot.is_stuck(&counts, controls);
+        self.save_plan().map_err(StopReason::Fatal)?;
         let stop = stuck.map(|why| Error::new(ErrorKind::Transient, why));
         Ok(stop.map(StopReason::Fatal))
     }
@@ -216,6 +245,7 @@ impl Execution {
             }
             EnqueueError::Source(error) | EnqueueError::Queue(error) => StopReason::Fatal(error),
         })?;
+        self.owed = None;
         // An earlier run was killed when all that is to be done was on the queue.
         let found = self.queue.process(self.process);
         match found.map_err(StopReason::Fatal)? {
@@ -246,7 +276,7 @@ impl Execution {
                 let found = self.queue.process(self.process);
                 let counts = found.map_err(StopReason::Fatal)?.map(|now| now.counts);
                 if counts.is_none_or(|counts| counts.pending + counts.in_progress == 0) {
-                    self.end_trial(None)?;
+                    self.begin_next()?;
                 }
                 continue;
             }
@@ -274,10 +304,28 @@ impl Execution {
         }
     }
 
+    /// After a trial, however long a passing error of the store makes it wait.
+    fn begin_next(&mut self) -> Result<(), StopReason> {
+        let mut trouble = WarnOnce::default();
+        let mut ended = match self.owed {
+            Some(_) => self.submit_owed(),
+            None => self.end_trial(None),
+        };
+        loop {
+            match ended.map_err(passing) {
+                Ok(()) => return Ok(()),
+                Err(Trouble::Lasting(reason)) => return Err(reason),
+                Err(Trouble::Passing(error)) => trouble.warn(unsteered(&error)),
+            }
+            self.pause()?;
+            ended = self.submit_owed();
+        }
+    }
+
     fn is_in_trial(&self) -> bool {
-        self.pilot
-            .as_ref()
-            .is_some_and(|pilot| pilot.trial(false).is_some())
+        let pilot = self.pilot.as_ref();
+        let in_trial = pilot.is_some_and(|pilot| pilot.trial(false).is_some());
+        in_trial || self.owed.is_some()
     }
 
     /// The batches that nobody attends, if nothing else is left.
@@ -331,12 +379,17 @@ impl Execution {
         let worker = match &mut self.pilot {
             Some(pilot) => {
                 let worker = pilot.employs(worker, counts.filter(|_| !in_trial).as_ref());
-                let planned = self.record.planned(Some(pilot.plan()), pilot.paces());
-                planned.map_err(StopReason::Fatal)?;
+                self.unsaved_plan = true;
                 worker
             }
             None => worker,
         };
+        match self.save_plan() {
+            Err(error) if error.kind() != ErrorKind::Transient => {
+                return Err(StopReason::Fatal(error));
+            }
+            _ => {}
+        }
         let worker = worker
             .processes([self.process])
             .until_empty(!self.until_submitted)
@@ -355,19 +408,21 @@ impl Execution {
             .as_ref()
             .map_or(STATUS_INTERVAL, |_| STEER_INTERVAL);
         let mut stop = None;
-        let mut trouble = WarnOnce::default();
+        let (mut trouble, mut untold) = (WarnOnce::default(), WarnOnce::default());
         let report = loop {
             select! {
                 recv(ended) -> report => break report,
                 recv(woken) -> _ => {}
                 default(interval) => {}
             }
-            match self.steer(&controls) {
-                Ok(None) => {}
-                Ok(Some(reason)) | Err(reason) => {
+            match self.steer(&controls).map_err(passing) {
+                Ok(None) => untold.clear(),
+                Ok(Some(reason)) | Err(Trouble::Lasting(reason)) => {
                     stop = stop.or(Some(reason));
                     ctx.cancel();
                 }
+                // The next time, all is decided again.
+                Err(Trouble::Passing(error)) => untold.warn(unsteered(&error)),
             }
             match self.release().and_then(|()| self.collect(true)) {
                 Ok(()) => trouble.clear(),
@@ -468,6 +523,14 @@ enum Trouble {
     Lasting(StopReason),
 }
 
+/// What can be tried again.
+fn passing(reason: StopReason) -> Trouble {
+    match reason {
+        StopReason::Fatal(error) => error.into(),
+        reason => Trouble::Lasting(reason),
+    }
+}
+
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         match error.kind() {
@@ -485,6 +548,10 @@ impl From<Unsaved> for Trouble {
             Unsaved::ReaderGone => Self::Lasting(StopReason::SinkClosed),
         }
     }
+}
+
+fn unsteered(error: &Error) -> String {
+    format!("the plan for the deadline waits: {error}")
 }
 
 fn waiting(error: &Error) -> String {
