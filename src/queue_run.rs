@@ -27,7 +27,9 @@ use crate::queue::worker::Worker;
 use crate::queue::worker_run::WorkerReport;
 
 mod attach;
+mod batch_progress;
 mod caching;
+mod deadline_control;
 mod execution;
 mod in_time;
 #[cfg(test)]
@@ -38,9 +40,9 @@ mod record;
 mod store;
 
 use attach::Attached;
+use deadline_control::DeadlineControl;
 use execution::Execution;
 pub use in_time::InTime;
-use in_time::Pilot;
 use pilot::{Pilots, Rule};
 use record::{JobSettings, Note, Record};
 pub use store::RunStore;
@@ -283,9 +285,9 @@ impl QueueRun {
         let (store, output) = (self.store, self.output);
         let (queue, process) = (store.queue(), store.process());
         let record = Record::begin(queue, process, self.info, output)?;
-        let pilot = self
+        let control = self
             .deadline
-            .map(|options| Pilot::new(options, record.plan()));
+            .map(|options| DeadlineControl::new(options, record.plan()));
         let checkpoint = match Checkpoint::open(self.run) {
             Ok(Some(checkpoint)) => checkpoint,
             other => {
@@ -308,7 +310,7 @@ impl QueueRun {
             // A run until all is submitted does not stay until a pilot has ended, and a deadline leaves no time for that.
             caching: self
                 .caching
-                .filter(|rule| rule.may_wait && !self.until_submitted && pilot.is_none()),
+                .filter(|rule| rule.may_wait && !self.until_submitted && control.is_none()),
             pilots: Pilots::default(),
             waiting: 0,
             is_free: false,
@@ -316,7 +318,9 @@ impl QueueRun {
             submitted: 0,
             attached: 0,
             unwanted: Vec::new(),
-            pilot,
+            control,
+            owed: None,
+            unsaved_plan: false,
             sum: WorkerReport::default(),
         };
         let stop = execution.carry_out(&mut || worker(store.queue())).err();
@@ -350,7 +354,10 @@ impl QueueRun {
         // Not before what could not be recorded is in the report.
         let failed = left.as_ref().err().or(batches.as_ref().err());
         stop = stop.or_else(|| failed.cloned().map(StopReason::Fatal));
-        let plan = execution.pilot.as_ref().map(|pilot| pilot.plan().clone());
+        let plan = execution
+            .control
+            .as_ref()
+            .map(|control| control.plan().clone());
         let deadline_missed = plan.as_ref().is_some_and(|plan| plan.deadline.is_missed());
         let sum = execution.sum;
         let counters = Counters {

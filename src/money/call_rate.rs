@@ -34,15 +34,39 @@ pub(crate) struct CallRate {
     /// The time that was counted before.
     busy: Duration,
     answered: u64,
-    ended: u64,
     call_time: Duration,
+    longest: Duration,
+    /// Calls in flight at most; zero if that is unknown.
+    slots: u32,
+    /// The counted time in which slots were free and no item waited.
+    idle: Duration,
     /// The counted time and the answers at the beginning of the recent time, and of the time before it.
     marks: [(Duration, u64); 2],
 }
 
 impl CallRate {
+    /// The same with so many calls in flight at most.
+    #[cfg(test)]
+    pub fn of_slots(slots: u32) -> Self {
+        Self {
+            slots,
+            ..Self::default()
+        }
+    }
+
+    /// So many calls can be in flight.
+    pub fn set_slots(&mut self, slots: u32) {
+        self.slots = slots;
+    }
+
+    /// The duration of the longest call that was answered.
+    pub fn longest(&self) -> Duration {
+        self.longest
+    }
+
     /// A call begins.
     pub fn start(&mut self, now: Time) {
+        self.count(now);
         self.in_flight += 1;
         self.count(now);
     }
@@ -51,14 +75,17 @@ impl CallRate {
     pub fn end(&mut self, now: Time, took: Duration, answered: bool) {
         self.count(now);
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.ended += 1;
         self.answered += u64::from(answered);
-        self.call_time = self.call_time.saturating_add(took);
+        if answered {
+            self.call_time = self.call_time.saturating_add(took);
+            self.longest = self.longest.max(took);
+        }
         self.count(now);
     }
 
     /// Whether items wait for such calls, so that a pause counts as time too.
     pub fn wanted(&mut self, now: Time, yes: bool) {
+        self.count(now);
         self.is_wanted = yes;
         self.count(now);
     }
@@ -79,10 +106,21 @@ impl CallRate {
         let rate = if shows { overall.min(recent) } else { overall };
         // Few answers may all be of the burst that a provider accepts before its limit binds.
         let trust = 1.0 - 0.5 / ((self.answered + 1) as f64).sqrt();
+        let call_seconds = self.call_time.as_secs_f64() / self.answered.max(1) as f64;
+        // Free slots without a waiting item: the number of items has limited the rate, and not the provider.
+        let is_limited = self.answered == 0 || self.idle < busy / 2;
+        if is_limited {
+            return Some(CallPace {
+                per_second: rate * trust,
+                call_seconds,
+                measured: true,
+            });
+        }
+        let most = f64::from(self.slots) / call_seconds.max(0.001);
         Some(CallPace {
-            per_second: rate * trust,
-            call_seconds: self.call_time.as_secs_f64() / self.ended.max(1) as f64,
-            measured: true,
+            per_second: most.max(rate) * trust,
+            call_seconds,
+            measured: false,
         })
     }
 
@@ -92,7 +130,11 @@ impl CallRate {
     }
 
     fn count(&mut self, now: Time) {
+        let before = self.busy;
         self.busy = self.counted(now);
+        if !self.is_wanted && self.in_flight < self.slots {
+            self.idle += self.busy.saturating_sub(before);
+        }
         self.since = (self.in_flight > 0 || self.is_wanted).then_some(now);
         let [_, latest] = self.marks;
         let is_long = self.busy.saturating_sub(latest.0) >= RECENT.max(self.busy / 4);
@@ -158,6 +200,37 @@ mod tests {
         }
         let pace = rate.pace(at(60.0)).unwrap().per_second;
         assert!((0.9..=1.1).contains(&pace), "{pace}");
+    }
+
+    #[test]
+    fn fewer_items_than_slots_show_how_long_a_call_takes_and_not_the_rate() {
+        let trial = |items: u32, slots: u32| {
+            let mut rate = CallRate::of_slots(slots);
+            for _ in 0..items {
+                rate.start(at(0.0));
+            }
+            for _ in 0..items {
+                rate.end(at(10.0), 5 * LONG, true);
+            }
+            rate.pace(at(10.0)).unwrap()
+        };
+        let few = trial(20, 200);
+        assert!(!few.measured);
+        assert!((few.per_second - 20.0 * trust(20)).abs() < 1e-9, "{few:?}");
+        let full = trial(20, 20);
+        assert!(full.measured);
+        assert!((full.per_second - 2.0 * trust(20)).abs() < 1e-9, "{full:?}");
+    }
+
+    #[test]
+    fn a_rejection_does_not_shorten_the_time_of_a_call() {
+        let mut rate = CallRate::default();
+        rate.start(at(0.0));
+        rate.start(at(0.0));
+        rate.end(at(0.1), LONG / 20, false);
+        rate.end(at(2.0), LONG, true);
+        assert_eq!(rate.pace(at(2.0)).unwrap().call_seconds, 2.0);
+        assert_eq!(rate.longest(), LONG);
     }
 
     #[test]

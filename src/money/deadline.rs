@@ -28,10 +28,14 @@ const ALMOST: f64 = 0.85;
 const FEW: f64 = 0.1;
 /// Batches that have answered nothing in this part of the time are taken to stall.
 const SILENT: f64 = 0.25;
-/// At most this share of the items is sent as a trial, and at most this many.
+/// At most this share of the items is sent as a trial, and at most this many, unless more are needed to fill all slots.
 const TRIAL_SHARE: u64 = 20;
 const MOST_TRIED: u64 = 20;
 const FEWEST_TRIED: u64 = 8;
+/// Polls after which the progress of batches is known.
+const POLLS: u32 = 3;
+/// A trial is to fill all slots so many times, if that is not more than the share.
+const ROUNDS: u64 = 2;
 /// A trial may take this part of the time.
 const TRIAL_TIME: u32 = 20;
 /// If calls alone are too slow, batches have this part of the time before calls are made next to them.
@@ -83,6 +87,10 @@ impl Deadline {
     pub fn time(self) -> SystemTime {
         let millis = u64::try_from(self.0.0).unwrap_or(0);
         SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
+    }
+
+    pub(crate) fn timestamp(self) -> Timestamp {
+        self.0
     }
 
     pub(crate) fn left_at(self, now: Timestamp) -> Duration {
@@ -187,6 +195,12 @@ pub(crate) struct BatchPace {
     pub per_second: Option<f64>,
     /// The shortest time that a batch takes, because of the interval at which it is polled.
     pub least: Duration,
+    /// The time between two polls at present: results are seen so much later than they are there.
+    pub every: Duration,
+    /// How long the batches have been observed since this run was started or resumed.
+    pub watched: Duration,
+    /// Answers of a batch that is cancelled are kept.
+    pub keeps_results: bool,
     /// How long a provider may take to confirm that a batch is cancelled.
     pub cancel: Duration,
 }
@@ -204,6 +218,10 @@ pub(crate) struct Outlook {
     pub in_batches: u64,
     /// Unanswered items in batches that are being withdrawn.
     pub returning: u64,
+    /// Unanswered items in running batches that cannot be withdrawn without losing answers.
+    pub unmovable: u64,
+    /// Items in batches of other workers, and in batches that may not exist or whose results are missing.
+    pub elsewhere: u64,
     /// The way at present; `None` at the beginning.
     pub now: Option<Way>,
     /// Calls could have met the deadline at some time.
@@ -216,7 +234,11 @@ pub(crate) struct Outlook {
     pub flex: Option<CallPace>,
     /// The longest wait of an item after the flex tier rejected it.
     pub backoff: Duration,
+    /// The longest call at the flex tier so far: it may hold its slot for that time.
+    pub longest_flex: Duration,
     pub sync: CallPace,
+    /// Calls in flight at most.
+    pub slots: u64,
     pub prices: WayPrices,
 }
 
@@ -280,7 +302,12 @@ impl Outlook {
         if pace.measured || is_short {
             return None;
         }
-        let items = (self.waiting / TRIAL_SHARE).clamp(FEWEST_TRIED, MOST_TRIED);
+        let share = self.waiting / TRIAL_SHARE;
+        // A single round of calls shows how many were sent, and not how many the provider answers.
+        let rounds = Some(self.slots.saturating_mul(ROUNDS)).filter(|items| *items <= share);
+        let items = share
+            .clamp(FEWEST_TRIED, MOST_TRIED)
+            .max(rounds.unwrap_or(0));
         (items * 5 <= self.waiting).then_some((way, items))
     }
 
@@ -289,6 +316,12 @@ impl Outlook {
         self.left / TRIAL_TIME
     }
 
+    /// Items that cannot go another way.
+    pub fn others(&self) -> u64 {
+        self.unmovable + self.elsewhere
+    }
+
+    /// Items without an answer that can go another way.
     pub fn items(&self) -> u64 {
         self.waiting + self.in_batches + self.returning
     }
@@ -313,7 +346,15 @@ impl Outlook {
     /// Whether standard calls could do all in time after the flex tier has rejected items, which then wait.
     fn may_use_flex(&self, factor: f64) -> bool {
         let calls = Self::seconds(self.sync, self.items()) * factor;
-        let waits = self.cancelling().max(self.backoff.as_secs_f64());
+        // Flex calls in flight are not ended, and standard calls wait for their slots.
+        let running = self.longest_flex.as_secs_f64();
+        let running = if self.now == Some(Way::Flex) {
+            running
+        } else {
+            0.0
+        };
+        let waits = self.backoff.as_secs_f64().max(running);
+        let waits = self.cancelling().max(waits);
         calls + waits <= self.left.as_secs_f64()
     }
 
@@ -325,9 +366,13 @@ impl Outlook {
 
     /// Whether batches that go on as they did until now are answered in time.
     fn batches_are_in_time(&self) -> bool {
-        let rate = self.batch.and_then(|batch| batch.per_second);
-        let left = self.left.as_secs_f64();
-        let items = (self.in_batches + self.returning) as f64;
+        let Some(batch) = self.batch else {
+            return false;
+        };
+        // The last answers are seen at the next poll.
+        let left = self.left.saturating_sub(batch.every).as_secs_f64();
+        let items = (self.in_batches + self.returning + self.unmovable) as f64;
+        let rate = batch.per_second;
         rate.is_some_and(|rate| rate > 0.0 && items / rate * BATCH_MARGIN <= left)
     }
 
@@ -367,7 +412,7 @@ impl Outlook {
 
     fn begin(&self) -> (Way, u64, &'static str) {
         if self.may_begin_batches(1.0) {
-            return (Way::Batch, 0, "there is time to send all as calls later");
+            return (Way::Batch, 0, self.batches_first());
         }
         if self.calls_are_too_slow() {
             return (Way::Batch, 0, "calls alone would be too slow");
@@ -379,6 +424,15 @@ impl Outlook {
             }
             _ => (Way::Sync, 0, "nothing cheaper is sure to end in time"),
         }
+    }
+
+    /// Why batches come first, and what that may cost.
+    fn batches_first(&self) -> &'static str {
+        if self.batch.is_none_or(|batch| batch.keeps_results) {
+            return "there is time to send all as calls later";
+        }
+        "there is time to send all as calls later, but a batch of this provider can be withdrawn only while it has \
+         answered nothing: one that stalls after that may miss the deadline"
     }
 
     fn after_batches(&self) -> (Way, u64, &'static str) {
@@ -405,12 +459,23 @@ impl Outlook {
         (Way::Sync, self.withdrawal(in_time), why)
     }
 
-    /// Calls alone were always too slow, so batches are needed.
-    fn with_slow_calls(&self, in_time: bool) -> (Way, u64, &'static str) {
+    /// Whether batches have time before calls are made next to them, if calls alone are too slow.
+    fn is_patient(&self) -> bool {
         let total = (self.left + self.spent).as_secs_f64();
         let least = self.batch.map(|batch| batch.least).unwrap_or_default();
         let patience = (total * PATIENCE).max(least.as_secs_f64());
-        if in_time || self.spent.as_secs_f64() < patience {
+        self.spent.as_secs_f64() < patience || !self.knows_batches()
+    }
+
+    /// Whether batches were observed for long enough to judge them. A run that was resumed knows no rate at first.
+    fn knows_batches(&self) -> bool {
+        let shows = |batch: BatchPace| batch.watched >= batch.every * POLLS;
+        self.in_batches == 0 || self.batch.is_none_or(shows)
+    }
+
+    /// Calls alone were always too slow, so batches are needed.
+    fn with_slow_calls(&self, in_time: bool) -> (Way, u64, &'static str) {
+        if in_time || self.is_patient() {
             return (Way::Batch, 0, "calls alone would be too slow");
         }
         let time = self.left.as_secs_f64() - self.cancelling();
@@ -426,7 +491,7 @@ impl Outlook {
             // Calls were faster than was known before.
             if self.sync.measured && self.waiting > 0 {
                 if self.may_begin_batches(RETURN) {
-                    return (Way::Batch, 0, "there is time for batches");
+                    return (Way::Batch, 0, self.batches_first());
                 }
                 let tries = |flex: &CallPace| !flex.measured || self.fits(*flex, RETURN);
                 if self.flex().is_some_and(|flex| tries(&flex)) && self.may_use_flex(RETURN) {
@@ -438,7 +503,10 @@ impl Outlook {
         // The first calls may be slower than the others.
         let shows = self.spent > self.trial_time();
         let is_unused = self.in_batches + self.returning == 0 && !self.has_withdrawn;
-        if shows && is_unused && self.waiting > 0 && self.calls_are_too_slow() {
+        // Otherwise the next decision would be calls again: calls that could have met the deadline once take over at
+        // their last moment, and later when the patience with batches is over.
+        let lasts = !self.was_safe && self.is_patient();
+        if shows && is_unused && lasts && self.waiting > 0 && self.calls_are_too_slow() {
             return (Way::Batch, 0, "calls alone would be too slow");
         }
         let why = "standard calls need the time that is left";
@@ -482,7 +550,11 @@ impl Outlook {
         };
         let items = self.items();
         let left = minutes(self.left);
-        format!("{why} ({items} items left, {left} left, {what} need {calls})")
+        let others = match self.others() {
+            0 => String::new(),
+            others => format!(", {others} items in batches that cannot be withdrawn"),
+        };
+        format!("{why} ({items} items left, {left} left, {what} need {calls}{others})")
     }
 }
 

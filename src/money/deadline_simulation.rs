@@ -44,6 +44,8 @@ const MOST: u64 = 500;
 const STEPS: u32 = 4000;
 /// The most that a run may cost, as a multiple of the best plan.
 const DEAREST: f64 = 1.3;
+/// Calls in flight at most.
+const SLOTS: usize = 64;
 /// The best plan ends with this share of its time to spare.
 const SPARE: f64 = 1.15;
 
@@ -65,13 +67,10 @@ struct Tier {
 impl Tier {
     /// The measured rate, within a reported limit.
     fn known(&self, pace: CallPace) -> CallPace {
-        let most = if self.reports && pace.measured {
-            self.rate
-        } else {
-            f64::MAX
-        };
+        let most = if self.reports { self.rate } else { f64::MAX };
         CallPace {
             per_second: pace.per_second.min(most),
+            measured: pace.measured || most < pace.per_second,
             ..pace
         }
     }
@@ -239,7 +238,7 @@ impl Calls {
             tier,
             tokens: tier.map_or(0.0, |tier| tier.burst),
             in_flight: Vec::new(),
-            rate: CallRate::default(),
+            rate: CallRate::of_slots(SLOTS as u32),
         }
     }
 
@@ -263,7 +262,7 @@ impl Calls {
         if now >= tier.until {
             return 0;
         }
-        let most = (64usize.saturating_sub(self.in_flight.len())) as u64;
+        let most = (SLOTS.saturating_sub(self.in_flight.len())) as u64;
         let n = waiting.min(self.tokens as u64).min(most);
         for _ in 0..n {
             self.rate.start(at(now));
@@ -355,9 +354,8 @@ impl Simulation {
             call_seconds: 10.0,
             measured: false,
         };
-        let sync = world
-            .sync
-            .known(self.sync.rate.pace(now).unwrap_or(assumed));
+        let sync = self.sync.rate.pace(now).map(|pace| world.sync.known(pace));
+        let sync = sync.unwrap_or(assumed);
         let flex = world.flex.map(|tier| {
             let pace = self.flex.rate.pace(now).map(|pace| tier.known(pace));
             pace.unwrap_or(CallPace {
@@ -381,16 +379,27 @@ impl Simulation {
             waiting: waiting + in_flight,
             in_batches,
             returning,
+            unmovable: 0,
+            elsewhere: 0,
             now: self.way,
             was_safe: self.was_safe,
             has_withdrawn: self.has_withdrawn,
             batch: world.batch.map(|_| BatchPace {
                 per_second: self.progress.per_second(now),
                 least: Duration::from_secs(30),
+                every: seconds(self.every()),
+                watched: seconds(
+                    self.batch
+                        .as_ref()
+                        .map_or(0.0, |batch| self.now - batch.from),
+                ),
+                keeps_results: true,
                 cancel: seconds(world.cancel_wait),
             }),
             flex,
             backoff: Duration::from_secs(66),
+            longest_flex: self.flex.rate.longest(),
+            slots: SLOTS as u64,
             sync,
             prices: WayPrices {
                 batch: world.batch.map(|batch| batch.price),
@@ -398,6 +407,16 @@ impl Simulation {
                 sync: Some(world.sync.price),
             },
         }
+    }
+
+    /// The time between two polls: a tenth of the age of the batch, and a twentieth of the time that is left.
+    fn every(&self) -> f64 {
+        let age = self
+            .batch
+            .as_ref()
+            .map_or(0.0, |batch| self.now - batch.from);
+        let left = (self.world.deadline - self.now).max(0.0);
+        (age / 10.0).clamp(10.0, 300.0).min((left / 20.0).max(10.0))
     }
 
     /// Time passes at the provider, and what it has answered arrives.
@@ -410,13 +429,13 @@ impl Simulation {
         self.bought += sync + flex;
         let flex_price = self.world.flex.map_or(0.0, |flex| flex.price);
         self.cost += sync as f64 * self.world.sync.price + flex as f64 * flex_price;
+        let every = self.every();
         let (Some(api), Some(batch)) = (self.world.batch, &mut self.batch) else {
             return;
         };
         let answered = batch.answered(&api, self.now);
         if self.now >= batch.next_poll {
             batch.reported = answered;
-            let every = ((self.now - batch.from) / 10.0).clamp(10.0, 300.0);
             batch.next_poll = self.now + every;
             self.progress
                 .report(at(self.now), self.collected + answered, seconds(every));

@@ -28,7 +28,7 @@ use crate::queue::worker::Worker;
 use crate::queue::worker_run::WorkerReport;
 
 use super::attach::{self, Attached};
-use super::in_time::Pilot;
+use super::deadline_control::DeadlineControl;
 use super::pilot::{Decision, Pilots, Rule};
 use super::record::Record;
 
@@ -59,7 +59,7 @@ pub(super) struct Execution {
     pub pilots: Pilots,
     /// Items that wait for the pilot of their beginning.
     pub waiting: u64,
-    /// Whether items may be submitted that waited for a pilot.
+    /// Whether items may be submitted that waited for a control.
     pub is_free: bool,
     /// Items that will be submitted later, for the progress.
     pub unsubmitted: Arc<AtomicU64>,
@@ -68,7 +68,11 @@ pub(super) struct Execution {
     /// Jobs that were under way at the beginning although the input does not ask for them.
     pub unwanted: Vec<JobId>,
     /// Keeps the run to its deadline, if it has one.
-    pub pilot: Option<Pilot>,
+    pub control: Option<DeadlineControl>,
+    /// Items that are to be submitted after a trial: at most so many, if that is set.
+    pub owed: Option<Option<usize>>,
+    /// The plan has changed and could not be stored yet.
+    pub unsaved_plan: bool,
     pub sum: WorkerReport,
 }
 
@@ -116,17 +120,21 @@ impl Execution {
         to_send: u64,
         make_worker: &mut MakeWorker<'_>,
     ) -> Result<Option<usize>, StopReason> {
-        let Some(pilot) = &mut self.pilot else {
-            let planned = self.record.planned(None, [None; 2]);
+        let Some(control) = &mut self.control else {
+            let planned = self.record.planned(None, [None; 2], None);
             return planned.map(|()| None).map_err(StopReason::Fatal);
         };
         let mut first = None;
         if to_send > 0 && self.attached == 0 {
             let worker = make_worker().map_err(StopReason::Fatal)?;
-            drop(pilot.employs(worker, None));
-            first = pilot.begin_trial(to_send);
+            drop(control.employs(worker, None));
+            first = control.begin_trial(to_send);
         }
-        let planned = self.record.planned(Some(pilot.plan()), pilot.paces());
+        let planned = self.record.planned(
+            Some(control.plan()),
+            control.paces(),
+            Some(control.course()),
+        );
         planned.map(|()| first).map_err(StopReason::Fatal)
     }
 
@@ -135,40 +143,66 @@ impl Execution {
         let to_send = self.checkpoint.plan().to_send.unwrap_or(0);
         let rest = to_send.saturating_sub(self.submitted);
         let mut next = None;
-        if let Some(pilot) = &mut self.pilot {
-            next = pilot.begin_trial(rest);
+        if let Some(control) = &mut self.control {
+            next = control.begin_trial(rest);
             if let Some(controls) = controls {
-                pilot.apply(controls);
+                control.apply(controls);
             }
-            let planned = self.record.planned(Some(pilot.plan()), pilot.paces());
-            planned.map_err(StopReason::Fatal)?;
+            self.unsaved_plan = true;
         }
-        self.submit(next)
+        // A passing error of the store does not lose the rest.
+        self.owed = Some(next);
+        self.save_plan().map_err(StopReason::Fatal)?;
+        self.submit_owed()
+    }
+
+    /// Submits what could not be submitted when a trial ended.
+    fn submit_owed(&mut self) -> Result<(), StopReason> {
+        match self.owed {
+            Some(most) => self.submit(most),
+            None => Ok(()),
+        }
+    }
+
+    /// Stores the plan if it has changed.
+    fn save_plan(&mut self) -> Result<(), Error> {
+        if let Some(control) = self.control.as_ref().filter(|_| self.unsaved_plan) {
+            let (paces, course) = (control.paces(), control.course());
+            self.record
+                .planned(Some(control.plan()), paces, Some(course))?;
+            self.unsaved_plan = false;
+        }
+        Ok(())
     }
 
     /// Has it decided how to go on to meet the deadline. Returns why nothing more can be done now.
     fn steer(&mut self, controls: &Controls) -> Result<Option<StopReason>, StopReason> {
-        if self.pilot.is_none() {
+        if self.control.is_none() {
             return Ok(None);
         }
         let found = self.queue.process(self.process);
         let Some(found) = found.map_err(StopReason::Fatal)? else {
             return Ok(None);
         };
+        self.submit_owed()?;
+        if !found.sealed {
+            self.queue.seal(self.process).map_err(StopReason::Fatal)?;
+        }
         let counts = found.counts;
         let has_ended = counts.pending + counts.in_progress == 0;
-        let trial = self.pilot.as_ref().and_then(|pilot| pilot.trial(has_ended));
+        let trial = self
+            .control
+            .as_ref()
+            .and_then(|control| control.trial(has_ended));
         if trial == Some(true) {
             self.end_trial(Some(controls))?;
         }
-        let Some(pilot) = &mut self.pilot else {
+        let Some(control) = &mut self.control else {
             return Ok(None);
         };
-        if pilot.steer(&counts, controls) {
-            let planned = self.record.planned(Some(pilot.plan()), pilot.paces());
-            planned.map_err(StopReason::Fatal)?;
-        }
-        let stuck = pilot.is_stuck(&counts, controls);
+        self.unsaved_plan |= control.steer(&counts, controls);
+        let stuck = control.is_stuck(&counts, controls);
+        self.save_plan().map_err(StopReason::Fatal)?;
         let stop = stuck.map(|why| Error::new(ErrorKind::Transient, why));
         Ok(stop.map(StopReason::Fatal))
     }
@@ -250,10 +284,11 @@ impl Execution {
             }
             EnqueueError::Source(error) | EnqueueError::Queue(error) => StopReason::Fatal(error),
         })?;
-        if let (true, Some(to_send)) = (self.pilot.is_some(), self.checkpoint.plan().to_send) {
+        if let (true, Some(to_send)) = (self.control.is_some(), self.checkpoint.plan().to_send) {
             let rest = most.map_or(0, |_| to_send.saturating_sub(self.submitted));
             self.unsubmitted.store(rest, Ordering::Relaxed);
         }
+        self.owed = None;
         // An earlier run was killed when all that is to be done was on the queue.
         let found = self.queue.process(self.process);
         match found.map_err(StopReason::Fatal)? {
@@ -284,7 +319,7 @@ impl Execution {
                 let found = self.queue.process(self.process);
                 let counts = found.map_err(StopReason::Fatal)?.map(|now| now.counts);
                 if counts.is_none_or(|counts| counts.pending + counts.in_progress == 0) {
-                    self.end_trial(None)?;
+                    self.begin_next()?;
                 }
                 continue;
             }
@@ -316,10 +351,28 @@ impl Execution {
         }
     }
 
+    /// After a trial, however long a passing error of the store makes it wait.
+    fn begin_next(&mut self) -> Result<(), StopReason> {
+        let mut trouble = WarnOnce::default();
+        let mut ended = match self.owed {
+            Some(_) => self.submit_owed(),
+            None => self.end_trial(None),
+        };
+        loop {
+            match ended.map_err(passing) {
+                Ok(()) => return Ok(()),
+                Err(Trouble::Lasting(reason)) => return Err(reason),
+                Err(Trouble::Passing(error)) => trouble.warn(unsteered(&error)),
+            }
+            self.pause()?;
+            ended = self.submit_owed();
+        }
+    }
+
     fn is_in_trial(&self) -> bool {
-        self.pilot
-            .as_ref()
-            .is_some_and(|pilot| pilot.trial(false).is_some())
+        let control = self.control.as_ref();
+        let in_trial = control.is_some_and(|control| control.trial(false).is_some());
+        in_trial || self.owed.is_some()
     }
 
     /// The batches that nobody attends, if nothing else is left.
@@ -357,7 +410,7 @@ impl Execution {
         let in_trial = self.is_in_trial();
         let plan = self.checkpoint.plan();
         // A trial submits only some of them.
-        let to_send = plan.to_send.filter(|_| self.pilot.is_some()).unwrap_or(0);
+        let to_send = plan.to_send.filter(|_| self.control.is_some()).unwrap_or(0);
         let goal = plan
             .total
             .unwrap_or(0)
@@ -371,15 +424,20 @@ impl Execution {
             wake,
         };
         let worker = make_worker().map_err(StopReason::Fatal)?;
-        let worker = match &mut self.pilot {
-            Some(pilot) => {
-                let worker = pilot.employs(worker, counts.filter(|_| !in_trial).as_ref());
-                let planned = self.record.planned(Some(pilot.plan()), pilot.paces());
-                planned.map_err(StopReason::Fatal)?;
+        let worker = match &mut self.control {
+            Some(control) => {
+                let worker = control.employs(worker, counts.filter(|_| !in_trial).as_ref());
+                self.unsaved_plan = true;
                 worker
             }
             None => worker,
         };
+        match self.save_plan() {
+            Err(error) if error.kind() != ErrorKind::Transient => {
+                return Err(StopReason::Fatal(error));
+            }
+            _ => {}
+        }
         let worker = worker
             .processes([self.process])
             .until_empty(!self.until_submitted)
@@ -394,23 +452,25 @@ impl Execution {
         });
         let worker = worker.map_err(StopReason::Fatal)?;
         let interval = self
-            .pilot
+            .control
             .as_ref()
             .map_or(STATUS_INTERVAL, |_| STEER_INTERVAL);
         let mut stop = None;
-        let mut trouble = WarnOnce::default();
+        let (mut trouble, mut untold) = (WarnOnce::default(), WarnOnce::default());
         let report = loop {
             select! {
                 recv(ended) -> report => break report,
                 recv(woken) -> _ => {}
                 default(interval) => {}
             }
-            match self.steer(&controls) {
-                Ok(None) => {}
-                Ok(Some(reason)) | Err(reason) => {
+            match self.steer(&controls).map_err(passing) {
+                Ok(None) => untold.clear(),
+                Ok(Some(reason)) | Err(Trouble::Lasting(reason)) => {
                     stop = stop.or(Some(reason));
                     ctx.cancel();
                 }
+                // The next time, all is decided again.
+                Err(Trouble::Passing(error)) => untold.warn(unsteered(&error)),
             }
             match self
                 .advance_pilots(false)
@@ -519,6 +579,14 @@ pub(super) enum Trouble {
     Lasting(StopReason),
 }
 
+/// What can be tried again.
+fn passing(reason: StopReason) -> Trouble {
+    match reason {
+        StopReason::Fatal(error) => error.into(),
+        reason => Trouble::Lasting(reason),
+    }
+}
+
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         match error.kind() {
@@ -536,6 +604,10 @@ impl From<Unsaved> for Trouble {
             Unsaved::ReaderGone => Self::Lasting(StopReason::SinkClosed),
         }
     }
+}
+
+fn unsteered(error: &Error) -> String {
+    format!("the plan for the deadline waits: {error}")
 }
 
 pub(super) fn waiting(error: &Error) -> String {

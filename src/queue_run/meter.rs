@@ -28,6 +28,17 @@ impl Meter {
         self.rate.lock().pace(now)
     }
 
+    /// The longest call that was answered.
+    pub(super) fn longest(&self) -> Duration {
+        self.rate.lock().longest()
+    }
+
+    /// So many calls can be in flight.
+    pub(super) fn set_slots(&self, slots: usize) {
+        let slots = u32::try_from(slots).unwrap_or(u32::MAX);
+        self.rate.lock().set_slots(slots);
+    }
+
     pub(super) fn wanted(&self, now: Time, yes: bool) {
         self.rate.lock().wanted(now, yes);
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::{JobId, ProcessId};
 use crate::base::store_path::resolved;
@@ -27,6 +28,20 @@ pub(super) struct Note {
     pub sync_pace: Option<CallPace>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flex_pace: Option<CallPace>,
+    /// Where a run with a deadline stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub course: Option<Course>,
+}
+
+/// Where a run with a deadline stands, for the run that continues it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Course {
+    pub began: Timestamp,
+    /// Calls could have met the deadline at some time.
+    pub was_safe: bool,
+    pub has_withdrawn: bool,
+    /// Answers of batches per second.
+    pub batch_rate: Option<f64>,
 }
 
 impl Note {
@@ -34,6 +49,14 @@ impl Note {
         let text = info.note.as_deref().unwrap_or("{}");
         serde_json::from_str(text).unwrap_or_default()
     }
+}
+
+/// What earlier runs have noted about a deadline.
+pub(super) struct Known<'a> {
+    pub plan: Option<&'a DeadlinePlan>,
+    /// The rates of standard and flex calls.
+    pub paces: [Option<CallPace>; 2],
+    pub course: Option<Course>,
 }
 
 /// Ids of saved items that are kept: a user may take some of their lines out of the output, and not all.
@@ -140,16 +163,21 @@ impl Record {
         &mut self,
         plan: Option<&DeadlinePlan>,
         paces: [Option<CallPace>; 2],
+        course: Option<Course>,
     ) -> Result<(), Error> {
         self.info.deadline = plan.cloned();
+        self.note.course = course;
         [self.note.sync_pace, self.note.flex_pace] = paces;
         self.write()
     }
 
-    /// The plan and the rates that earlier runs have noted.
-    pub(super) fn plan(&self) -> (Option<&DeadlinePlan>, [Option<CallPace>; 2]) {
-        let paces = [self.note.sync_pace, self.note.flex_pace];
-        (self.info.deadline.as_ref(), paces)
+    /// The plan, the rates and the course that earlier runs have noted.
+    pub(super) fn plan(&self) -> Known<'_> {
+        Known {
+            plan: self.info.deadline.as_ref(),
+            paces: [self.note.sync_pace, self.note.flex_pace],
+            course: self.note.course,
+        }
     }
 
     /// The settings that a job was submitted with; `None` where they are not known.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
 use crate::engine::dispatch::ErrorPolicy;
-use crate::llm::batch::BatchClient;
+use crate::llm::batch::{BatchClient, BatchState, BatchStatus};
 use crate::queue::store::{BatchNo, JobLane};
 
 use super::machine::{Effect, Event, Facts, Input, OtherHalf, Record, State, Step, apply, next};
@@ -30,6 +30,13 @@ pub(super) struct About {
     pub items: u64,
     /// Where its jobs wait if they are in no batch.
     pub group: (Option<ProcessId>, Arc<JobLane>),
+}
+
+/// Whether the provider reports that it has processed no request of the batch.
+fn has_no_answer(status: &BatchStatus) -> bool {
+    let counts = status.counts;
+    let runs = matches!(status.state, BatchState::Validating | BatchState::Running);
+    runs && counts.is_some_and(|counts| counts.completed == 0 && counts.failed == 0)
 }
 
 impl Poller<'_> {
@@ -121,7 +128,7 @@ impl Poller<'_> {
             Step::CancelDuplicate(id) => {
                 Event::DuplicateCancelled(client.cancel(&id, self.options.ctx))
             }
-            Step::Cancel(id) => Event::CancelAnswered(client.cancel(&id, self.options.ctx)),
+            Step::Cancel(id) => return self.cancel(no, &id, client),
             Step::AskStatus(id) => Event::StatusAnswered(client.status(&id, self.options.ctx)),
             Step::Collect(id, results) => {
                 let most = self.options.control.settings().max_result_bytes;
@@ -130,6 +137,33 @@ impl Poller<'_> {
             Step::Wait => Event::Postponed(WAIT),
         };
         self.feed(no, event);
+    }
+
+    /// Cancels a batch. If answers would be lost with a batch that was withdrawn, it must have none at this moment.
+    fn cancel(&mut self, no: BatchNo, id: &str, client: &Arc<dyn BatchClient>) {
+        let Some(open) = self.batches.get(&no) else {
+            return;
+        };
+        if open.batch.is_stopped || client.keeps_cancelled_results() {
+            let answer = client.cancel(id, self.options.ctx);
+            self.feed(no, Event::CancelAnswered(answer));
+            return;
+        }
+        let status = client.status(id, self.options.ctx);
+        if status.as_ref().is_ok_and(has_no_answer) {
+            let answer = client.cancel(id, self.options.ctx);
+            self.feed(no, Event::CancelAnswered(answer));
+            return;
+        }
+        let is_known = status.is_ok();
+        self.feed(no, Event::StatusAnswered(status));
+        let Some(open) = self.batches.get_mut(&no) else {
+            return;
+        };
+        if is_known && matches!(open.record.state, State::Running(_)) {
+            open.was_kept = true;
+            self.feed(no, Event::Kept);
+        }
     }
 
     /// Uploads the input or creates the batch, after the record says so. Steps that send the input are long.
@@ -250,6 +284,7 @@ impl Poller<'_> {
                 self.accounts.note_call(account, answer.as_ref().err(), now)
             }
             Event::StatusAnswered(answer) => {
+                open.asked_at = Some(now);
                 self.accounts.note_call(account, answer.as_ref().err(), now);
             }
             Event::Listed(answer) => self.accounts.note_call(account, answer.as_ref().err(), now),

@@ -144,7 +144,9 @@ impl Poller<'_> {
             due: self.clock.now(),
             busy: false,
             uploads: false,
-            keeps_results: true,
+            keeps_results: false,
+            was_kept: false,
+            asked_at: None,
             asked_in_vain: false,
             unsaved: None,
         }

@@ -1,6 +1,7 @@
 //! The state of a worker's batches, for its other threads.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -58,8 +59,12 @@ pub(crate) struct OwnBatch {
     pub has_ended: bool,
     /// Whether its results are missing, or it is unknown whether it exists.
     pub is_stuck: bool,
-    /// Whether nothing that it has answered is lost if it is cancelled.
-    pub keeps_results: bool,
+    /// Whether its worker ends without it.
+    pub is_left: bool,
+    /// Whether it is known to be ours, and nothing that it has answered is lost if it is cancelled.
+    pub may_be_cancelled: bool,
+    /// The time between its last poll and the next one; `None` before the first poll since this worker owns it.
+    pub every: Option<Duration>,
 }
 
 /// Number of batches of a worker by state.

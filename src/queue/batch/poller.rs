@@ -39,8 +39,12 @@ pub(super) struct OwnedBatch {
     pub due: Time,
     /// Whether the provider takes input as a file, as its client last reported.
     pub uploads: bool,
-    /// The provider keeps the results of a cancelled batch, as its client last reported.
+    /// The provider keeps the results of a cancelled batch, as its client last reported; `false` until then.
     pub keeps_results: bool,
+    /// It was not cancelled, because answers would have been lost.
+    pub was_kept: bool,
+    /// When it was last polled since this worker owns it.
+    pub asked_at: Option<Time>,
     /// A transfer thread processes it.
     pub busy: bool,
     /// Its results were requested without success since this worker owns it.
@@ -63,12 +67,13 @@ impl OwnedBatch {
     }
 }
 
-impl From<&OwnedBatch> for OwnBatch {
-    fn from(open: &OwnedBatch) -> Self {
-        let record = &open.record;
+impl OwnedBatch {
+    /// The batch for decisions about its jobs. `patience` is the wait for missing results.
+    fn shown(&self, patience: Duration) -> OwnBatch {
+        let (open, record) = (self, &self.record);
         let counts = record.state.remote().and_then(|remote| remote.counts);
         let answered = counts.map(|counts| counts.completed.saturating_add(counts.failed));
-        Self {
+        OwnBatch {
             no: open.batch.no,
             process: open.batch.process_id,
             name: record.name().to_owned(),
@@ -78,7 +83,11 @@ impl From<&OwnedBatch> for OwnBatch {
             is_sent: !record.is_unsent() && !record.is_bisecting(),
             has_ended: matches!(record.state, State::Ended(_)),
             is_stuck: record.is_held() || record.uncollected().is_some(),
-            keeps_results: open.keeps_results || answered == Some(0),
+            is_left: record.is_held() || open.is_put_off(patience),
+            may_be_cancelled: !record.is_presumed()
+                && !open.was_kept
+                && (open.keeps_results || answered == Some(0)),
+            every: open.asked_at.map(|at| open.due.since(at)),
         }
     }
 }
@@ -299,7 +308,11 @@ impl<'a> Poller<'a> {
         }
         let overview = &self.options.context.overview;
         *overview.trouble.lock() = trouble;
-        *overview.own.lock() = self.batches.values().map(OwnBatch::from).collect();
+        *overview.own.lock() = self
+            .batches
+            .values()
+            .map(|open| open.shown(patience))
+            .collect();
         overview.report(counts);
         if self.options.until_empty {
             (self.options.wake)();

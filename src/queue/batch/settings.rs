@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::config::choices::OnUnknown;
 use crate::config::settings::Settings;
@@ -15,6 +16,8 @@ pub struct BatchSettings {
     pub(crate) cancel_wait: Duration,
     pub(crate) max_result_bytes: u64,
     pub(crate) on_unknown: Option<OnUnknown>,
+    /// When the results are needed.
+    pub(crate) deadline: Option<Timestamp>,
 }
 
 impl Default for BatchSettings {
@@ -26,6 +29,7 @@ impl Default for BatchSettings {
             cancel_wait: Duration::from_secs(600),
             max_result_bytes: 16 << 20,
             on_unknown: None,
+            deadline: None,
         }
     }
 }
@@ -34,6 +38,8 @@ impl Default for BatchSettings {
 const SOONEST: Duration = Duration::from_secs(10);
 /// later polls after this part of its age,
 const PART: u32 = 10;
+/// with a deadline after this part of the time that is left,
+const PART_OF_LEFT: u32 = 20;
 /// and at most after this time.
 const LATEST: Duration = Duration::from_secs(300);
 /// Longest wait before a poll that a provider can request, because results are not kept for ever.
@@ -66,6 +72,7 @@ impl Settings {
             results_wait: self.batch_results_wait()?,
             cancel_wait: self.batch_cancel_wait()?,
             on_unknown: self.batch_on_unknown()?,
+            deadline: None,
             max_result_bytes: self.max_reply_bytes()?.unwrap_or(default.max_result_bytes),
         })
     }
@@ -122,6 +129,15 @@ impl BatchSettings {
         }
         let own = (age / PART).clamp(SOONEST, LATEST);
         lengthened(asked.unwrap_or(own).min(LATEST), jitter)
+    }
+
+    /// The wait until a poll, shortened if a deadline is near: results that arrive in time are to be seen in time.
+    pub(super) fn in_time(&self, wait: Duration, now: Timestamp) -> Duration {
+        let left = self.deadline.map(|deadline| deadline.since(now));
+        match left.filter(|left| self.poll_interval.is_none() && !left.is_zero()) {
+            Some(left) => wait.min((left / PART_OF_LEFT).max(SOONEST)),
+            None => wait,
+        }
     }
 
     /// The wait after this many consecutive failures. It never ends, because a billed batch must be fetched.
@@ -209,6 +225,23 @@ mod tests {
             exact.poll(seconds(9000), Some(seconds(45)), 1.0),
             seconds(2)
         );
+    }
+
+    #[test]
+    fn the_nearer_a_deadline_the_more_often_the_looks() {
+        let now = Timestamp(1_000_000);
+        let settings = |left| BatchSettings {
+            deadline: Some(now.after(seconds(left))),
+            ..BatchSettings::default()
+        };
+        for (left, wait) in [(86_400, 300), (4000, 200), (240, 12), (100, 10), (0, 300)] {
+            let found = settings(left).in_time(seconds(300), now);
+            assert_eq!(found, seconds(wait), "{left}");
+        }
+        let none = BatchSettings::default();
+        assert_eq!(none.in_time(seconds(300), now), seconds(300));
+        let exact = settings(240).poll_interval(Some(seconds(60)));
+        assert_eq!(exact.in_time(seconds(60), now), seconds(60));
     }
 
     #[test]

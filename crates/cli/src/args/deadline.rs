@@ -3,7 +3,7 @@
 use batchwright::Deadline;
 use chrono::{
     DateTime, Days, FixedOffset, Local, MappedLocalTime, NaiveDate, NaiveDateTime, NaiveTime,
-    TimeZone,
+    TimeDelta, TimeZone, Timelike,
 };
 use clap::Args;
 
@@ -14,8 +14,9 @@ pub struct DeadlineArgs {
     ///
     /// A time of day is the next one, in the local time zone. A date is written as 2026-12-01T06:00, with Z or an offset
     /// for another zone. The run begins with batches if they can end in time, and moves items that would be late to
-    /// the flex tier, then to standard calls. A run that is resumed with the same words keeps its deadline. If the
-    /// deadline passes, the run goes on with standard calls, and its exit code is 5
+    /// the flex tier, then to standard calls. A run that is resumed with the same words keeps its deadline; if that is
+    /// over, a time of day is again the next one. If the deadline passes, the run goes on with standard calls, and its
+    /// exit code is 5
     #[arg(long, value_name = "TIME", value_parser = by, conflicts_with = "within")]
     pub by: Option<GivenDeadline>,
 
@@ -30,6 +31,8 @@ pub struct GivenDeadline {
     pub deadline: Deadline,
     /// The flag and its value.
     pub words: String,
+    /// It is a time of day, which comes again.
+    pub recurs: bool,
 }
 
 impl DeadlineArgs {
@@ -44,7 +47,11 @@ fn within(text: &str) -> Result<GivenDeadline, String> {
     let time = humantime::parse_duration(text).map_err(bad)?;
     let deadline = Deadline::within(time).map_err(|error| error.message().to_owned())?;
     let words = format!("--within {text}");
-    Ok(GivenDeadline { deadline, words })
+    Ok(GivenDeadline {
+        deadline,
+        words,
+        recurs: false,
+    })
 }
 
 fn by(text: &str) -> Result<GivenDeadline, String> {
@@ -53,6 +60,7 @@ fn by(text: &str) -> Result<GivenDeadline, String> {
     Ok(GivenDeadline {
         deadline: Deadline::at(time.into()),
         words: format!("--by {text}"),
+        recurs: time_of_day(text).is_some(),
     })
 }
 
@@ -64,11 +72,7 @@ fn moment<Z: TimeZone>(text: &str, now: DateTime<Z>) -> Result<DateTime<FixedOff
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Ok(time);
     }
-    let of_day = ["%H:%M", "%H:%M:%S"];
-    let of_day = of_day
-        .iter()
-        .find_map(|form| NaiveTime::parse_from_str(text, form).ok());
-    if let Some(time) = of_day {
+    if let Some(time) = time_of_day(text) {
         return next(time, &now).ok_or_else(bad);
     }
     let forms = [
@@ -83,21 +87,38 @@ fn moment<Z: TimeZone>(text: &str, now: DateTime<Z>) -> Result<DateTime<FixedOff
     here(date, &now).ok_or_else(|| format!("{text} does not exist in the local time zone"))
 }
 
-/// The next time of day after `now`.
+fn time_of_day(text: &str) -> Option<NaiveTime> {
+    let mut forms = ["%H:%M", "%H:%M:%S"].into_iter();
+    forms.find_map(|form| NaiveTime::parse_from_str(text, form).ok())
+}
+
+/// The next time of day after `now`. If the clock skips it, it is the first moment after the gap.
 fn next<Z: TimeZone>(time: NaiveTime, now: &DateTime<Z>) -> Option<DateTime<FixedOffset>> {
     let today: NaiveDate = now.date_naive();
     let days = [0, 1, 2].map(|days| today.checked_add_days(Days::new(days)));
-    let times = days
-        .into_iter()
-        .flatten()
-        .filter_map(|day| here(day.and_time(time), now));
+    let times = days.into_iter().flatten().filter_map(|day| {
+        let time = day.and_time(time);
+        here(time, now).or_else(|| after_gap(time, now))
+    });
     times.into_iter().find(|at| at > now)
 }
 
-/// This local time. A time that the clock shows twice is the first one.
+/// The first minute that the clock shows after this one, which it skips.
+fn after_gap<Z: TimeZone>(time: NaiveDateTime, now: &DateTime<Z>) -> Option<DateTime<FixedOffset>> {
+    let minute = time.with_second(0)?;
+    // The longest gap is a day, where a zone has moved across the date line.
+    let mut minutes = 1..=24 * 60;
+    minutes.find_map(|more| here(minute + TimeDelta::minutes(more), now))
+}
+
+/// This local time. Of a time that the clock shows twice, it is the first one that is not over.
 fn here<Z: TimeZone>(time: NaiveDateTime, now: &DateTime<Z>) -> Option<DateTime<FixedOffset>> {
     match now.timezone().from_local_datetime(&time) {
-        MappedLocalTime::Single(at) | MappedLocalTime::Ambiguous(at, _) => Some(at.fixed_offset()),
+        MappedLocalTime::Single(at) => Some(at.fixed_offset()),
+        MappedLocalTime::Ambiguous(first, second) => {
+            let at = if first > *now { first } else { second };
+            Some(at.fixed_offset())
+        }
         MappedLocalTime::None => None,
     }
 }
@@ -139,6 +160,77 @@ mod tests {
         ] {
             assert!(moment(text, now).is_err(), "{text}");
         }
+    }
+
+    /// A zone whose clock goes from 02:00 to 03:00 on 2027-03-28, and from 03:00 back to 02:00 on 2026-10-25.
+    #[derive(Clone, Copy)]
+    struct Zone;
+
+    impl Zone {
+        const WINTER: i32 = 3600;
+        const SUMMER: i32 = 7200;
+
+        fn of(seconds: i32) -> FixedOffset {
+            FixedOffset::east_opt(seconds).unwrap()
+        }
+    }
+
+    impl TimeZone for Zone {
+        type Offset = FixedOffset;
+
+        fn from_offset(_: &FixedOffset) -> Self {
+            Self
+        }
+        fn offset_from_local_date(&self, _: &NaiveDate) -> MappedLocalTime<FixedOffset> {
+            MappedLocalTime::None
+        }
+        fn offset_from_local_datetime(&self, at: &NaiveDateTime) -> MappedLocalTime<FixedOffset> {
+            let fits = [Self::SUMMER, Self::WINTER].map(Self::of).map(|offset| {
+                let utc = *at - offset;
+                (self.offset_from_utc_datetime(&utc) == offset).then_some(offset)
+            });
+            match fits {
+                [Some(first), Some(second)] => MappedLocalTime::Ambiguous(first, second),
+                [Some(one), None] | [None, Some(one)] => MappedLocalTime::Single(one),
+                [None, None] => MappedLocalTime::None,
+            }
+        }
+        fn offset_from_utc_date(&self, _: &NaiveDate) -> FixedOffset {
+            Self::of(Self::WINTER)
+        }
+        fn offset_from_utc_datetime(&self, utc: &NaiveDateTime) -> FixedOffset {
+            let moment = |text: &str| at(text).naive_utc();
+            let is_winter =
+                *utc >= moment("2026-10-25T01:00:00Z") && *utc < moment("2027-03-28T01:00:00Z");
+            Self::of(if is_winter {
+                Self::WINTER
+            } else {
+                Self::SUMMER
+            })
+        }
+    }
+
+    #[test]
+    fn a_skipped_time_is_the_first_moment_after_it_and_a_repeated_one_may_be_the_second() {
+        for (now, text, expected) in [
+            ("2027-03-27T22:00:00Z", "02:30", "2027-03-28T01:00:00Z"),
+            ("2027-03-28T01:00:00Z", "02:30", "2027-03-29T00:30:00Z"),
+            ("2026-10-25T00:10:00Z", "02:30", "2026-10-25T00:30:00Z"),
+            ("2026-10-25T01:10:00Z", "02:30", "2026-10-25T01:30:00Z"),
+            ("2026-10-25T01:40:00Z", "02:30", "2026-10-26T01:30:00Z"),
+        ] {
+            let now = at(now).with_timezone(&Zone);
+            assert_eq!(moment(text, now), Ok(at(expected)), "{now:?} {text}");
+        }
+        let now = at("2027-03-27T22:00:00Z").with_timezone(&Zone);
+        assert!(moment("2027-03-28T02:30", now).is_err());
+    }
+
+    #[test]
+    fn only_a_time_of_day_comes_again() {
+        assert!(by("06:00").unwrap().recurs);
+        assert!(!by("2026-12-01T06:00").unwrap().recurs);
+        assert!(!within("8h").unwrap().recurs);
     }
 
     #[test]

@@ -224,3 +224,16 @@ fn words_that_make_no_deadline_are_refused() {
     let help = Running::start(&mut help).wait().expect(0);
     assert!(help.stdout.contains("--within <TIME>"), "{}", help.stdout);
 }
+
+#[test]
+fn a_sample_of_a_run_with_a_deadline_is_sent_as_calls() {
+    let sim = slow(Duration::from_secs(10));
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 20);
+    let words = "estimate in.jsonl -o out.jsonl --sample 3 --within 10m";
+    let ended = Running::start(&mut command(&desk, &sim, words)).wait();
+    let ended = ended.expect(0);
+    let ended = ended.says("sample: 3 of 3 answered");
+    ended.says("in the cheapest way that meets the deadline");
+    assert_eq!((sim.stats().answered, sim.batch_stats().creates), (3, 0));
+}

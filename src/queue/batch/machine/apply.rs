@@ -48,6 +48,7 @@ impl Change<'_> {
             (S::Reconciling(_), Event::RecheckNow) => {}
             (_, Event::RecheckNow) => self.wait(Duration::ZERO),
             (_, Event::Withdrawn) => self.withdrawn(),
+            (_, Event::Kept) if self.record.withdrawn.is_some() => self.kept(),
             (_, Event::Postponed(wait)) => self.wait(wait),
             (_, Event::Panicked) => self.unusable("the client of the Batch API panicked"),
             (_, Event::NoKey) => self.unusable(
@@ -205,6 +206,16 @@ impl Change<'_> {
         if !matches!(self.record.state, State::Reconciling(_) | State::Held(_)) {
             self.wait(Duration::ZERO);
         }
+        self.save();
+    }
+
+    fn kept(&mut self) {
+        self.record.withdrawn = None;
+        let text = format!(
+            "batch {} is not cancelled, because its answers would be lost",
+            self.record.name()
+        );
+        self.log(Level::Info, text);
         self.save();
     }
 

@@ -63,6 +63,8 @@ pub(crate) enum Event {
     RecheckNow,
     /// It is to be cancelled, so that its unanswered jobs can be sent in another way.
     Withdrawn,
+    /// It was withdrawn, and has answers that would be lost: it is not cancelled.
+    Kept,
     /// Nothing can be done for this time.
     Postponed(Duration),
     /// The client panicked during a step.
@@ -112,6 +114,7 @@ impl Event {
             Self::TakenOver => "TakenOver",
             Self::RecheckNow => "RecheckNow",
             Self::Withdrawn => "Withdrawn",
+            Self::Kept => "Kept",
             Self::Postponed(_) => "Postponed",
             Self::Panicked => "Panicked",
             Self::NoKey => "NoKey",

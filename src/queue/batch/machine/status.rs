@@ -169,8 +169,9 @@ impl Change<'_> {
         let known = running.remote.uncollected.take();
         let age = self.facts.now.since(running.remote.created);
         self.record.state = State::Running(running);
-        let wait = self.facts.settings.poll(age, asked, self.facts.jitter);
-        self.wait(wait);
+        let settings = &self.facts.settings;
+        let wait = settings.poll(age, asked, self.facts.jitter);
+        self.wait(settings.in_time(wait, self.facts.now));
         if has_changed || known.is_some() {
             self.save();
             self.add(Effect::Wake);

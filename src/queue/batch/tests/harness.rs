@@ -5,7 +5,7 @@ use crate::queue::store::{BatchStore, ClaimStore, EnqueueStore, StoreDatabase};
 use std::collections::HashSet;
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -79,6 +79,8 @@ pub(crate) struct ScriptedClient {
     pub(crate) download: Script<String, String>,
     pub(crate) read: Script<Vec<u8>, BatchLine>,
     pub(crate) cancel: Script<String, ()>,
+    /// The provider drops the results of a cancelled batch.
+    pub(crate) drops_results: AtomicBool,
 }
 
 impl ScriptedClient {
@@ -91,6 +93,7 @@ impl ScriptedClient {
             advance: unscripted(),
             status: unscripted(),
             discard: unscripted(),
+            drops_results: AtomicBool::new(false),
             download: unscripted(),
             read: unscripted(),
             cancel: unscripted(),
@@ -115,6 +118,9 @@ impl BatchClient for ScriptedClient {
             credential: self.credential.to_owned(),
             ..self.fake.account()
         }
+    }
+    fn keeps_cancelled_results(&self) -> bool {
+        !self.drops_results.load(Ordering::SeqCst)
     }
     fn limits(&self) -> BatchLimits {
         self.fake.limits()

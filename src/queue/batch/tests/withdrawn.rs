@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
@@ -142,5 +143,53 @@ fn a_batch_that_cannot_be_cancelled_does_not_stop_the_others() {
         pending(first) + pending(second),
         2,
         "the other is not confirmed"
+    );
+}
+
+/// The last poll may be minutes old, so its counts do not show that nothing is lost.
+#[test]
+fn a_batch_whose_answers_would_be_lost_is_not_cancelled() {
+    for (counts, expected) in [(counted(1), 0), (None, 0), (counted(0), 1)] {
+        let harness = Harness::new();
+        let (client, cancelled) = endless(&harness, counts);
+        client.drops_results.store(true, Ordering::SeqCst);
+        let process = two(&harness);
+        let mut poller = harness.poller(harness.worker(), &[]);
+        withdrawn(&harness, &mut poller, 1);
+        for _ in 0..50 {
+            harness.turn(&mut poller);
+        }
+        assert_eq!(cancelled.lock().len(), expected, "{counts:?}");
+        if expected == 0 {
+            let own = harness.overview.own.lock();
+            assert_eq!(own[0].withdrawn, None, "{counts:?}");
+            assert!(!own[0].may_be_cancelled, "{counts:?}");
+            assert_eq!(harness.counts(process).at_provider, 2);
+        }
+    }
+}
+
+#[test]
+fn a_batch_that_was_taken_over_is_not_taken_to_keep_its_answers() {
+    let harness = Harness::new();
+    let (client, _) = endless(&harness, counted(1));
+    client.drops_results.store(true, Ordering::SeqCst);
+    two(&harness);
+    let worker = harness.worker();
+    let mut poller = harness.poller(worker, &[]);
+    let has_answers = || {
+        let own = harness.overview.own.lock();
+        own.first().is_some_and(|batch| batch.answered == Some(1))
+    };
+    assert!(harness.until(&mut poller, has_answers));
+    drop(poller);
+    harness.overview.own.lock().clear();
+    // Its first poll is not due yet.
+    let mut next = harness.poller(worker, &[]);
+    next.scan_store();
+    let own = harness.overview.own.lock();
+    assert_eq!(
+        (own.len(), own[0].may_be_cancelled, own[0].every),
+        (1, false, None)
     );
 }

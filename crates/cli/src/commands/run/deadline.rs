@@ -15,8 +15,16 @@ use crate::format::span;
 use crate::optional::Optional;
 use crate::session::Session;
 
-/// The deadline that applies: that of the run that this one continues, if it was given in the same words.
+/// The deadline that applies: that of the run that this one continues, if it was given in the same words. A time of day
+/// that is over is again the next one.
 fn known<'p>(given: &GivenDeadline, known: Option<&'p DeadlinePlan>) -> Option<&'p DeadlinePlan> {
+    same_words(given, known).filter(|plan| !(given.recurs && plan.deadline.is_missed()))
+}
+
+fn same_words<'p>(
+    given: &GivenDeadline,
+    known: Option<&'p DeadlinePlan>,
+) -> Option<&'p DeadlinePlan> {
     known.filter(|plan| plan.given.as_ref() == Some(&given.words))
 }
 
@@ -30,7 +38,12 @@ pub fn line(given: &GivenDeadline, before: Option<&DeadlinePlan>) -> String {
         return format!("strategy auto: the deadline{from} was missed: {time}");
     }
     let left = span(deadline.left());
-    format!("strategy auto: the cheapest way to finish by {time} (in {left}){from}")
+    let over = same_words(given, before).filter(|_| same.is_none());
+    let over = over.map_or_else(String::new, |plan| {
+        let over = shown(plan.deadline);
+        format!("; the deadline of the run that this one continues, {over}, was missed")
+    });
+    format!("strategy auto: the cheapest way to finish by {time} (in {left}){from}{over}")
 }
 
 /// How the run meets its deadline, if it has one.
@@ -62,6 +75,7 @@ pub fn in_time(
     };
     let in_time = InTime::new(given.deadline)
         .given(&given.words)
+        .recurs(given.recurs)
         .prices(manager.way_prices())
         .on_change(tell)
         .set(flex, InTime::flex);

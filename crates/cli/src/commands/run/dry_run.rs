@@ -68,7 +68,7 @@ fn print(args: &RunArgs, prepared: &Prepared, tokens: Option<u64>) -> Exit {
             "estimated_input_tokens": tokens,
             "concurrency": concurrency.start(),
             "max_concurrency": concurrency.most(),
-            "strategy": setup.strategy.strategy,
+            "strategy": setup.strategy.name(),
             "fallback_reason": setup.strategy.fallback_reason,
             "estimate": prepared.estimate.as_ref().map(estimate_report::json),
         });
@@ -94,6 +94,7 @@ fn print(args: &RunArgs, prepared: &Prepared, tokens: Option<u64>) -> Exit {
         format!(", about {} input tokens", count(n))
     });
     let how = match setup.strategy.strategy {
+        _ if setup.strategy.in_time => "in the cheapest way that meets the deadline".to_owned(),
         Strategy::Sync => in_flight(concurrency),
         Strategy::Flex => format!("{} at the flex tier", in_flight(concurrency)),
         Strategy::Batch => "in batches".to_owned(),

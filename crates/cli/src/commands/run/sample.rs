@@ -19,9 +19,12 @@ pub fn send(args: &mut RunArgs, items: usize, session: &Session) -> Result<(), E
         let why = "--sample reads the input twice, so it needs a file: save standard input or the pipe as one";
         return Err(Refusal::usage(why).into());
     }
-    // A batch takes up to a day.
+    // A batch takes up to a day, and the deadline is that of the run.
     let strategy = args.strategy.clone();
-    if resolve::settings(args)?.bulk_strategy().map_err(refused)? == Strategy::Batch {
+    let (by, within) = (args.time.by.take(), args.time.within.take());
+    if by.is_some() || within.is_some() {
+        args.strategy = Some("sync".to_owned());
+    } else if resolve::settings(args)?.bulk_strategy().map_err(refused)? == Strategy::Batch {
         args.strategy = Some("sync".to_owned());
     }
     let no_wait = std::mem::take(&mut args.no_wait);
@@ -30,6 +33,7 @@ pub fn send(args: &mut RunArgs, items: usize, session: &Session) -> Result<(), E
     args.dry_run = true;
     args.no_wait = no_wait;
     args.strategy = strategy;
+    (args.time.by, args.time.within) = (by, within);
     sent
 }
 

@@ -235,6 +235,7 @@ pub(super) fn events() -> Vec<Event> {
         Event::TakenOver,
         Event::RecheckNow,
         Event::Withdrawn,
+        Event::Kept,
         Event::Postponed(second),
         Event::Panicked,
         Event::NoKey,

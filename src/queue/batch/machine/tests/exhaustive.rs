@@ -59,6 +59,8 @@ impl Search {
         }
         if node.record.withdrawn.is_none() {
             self.feed(node.clone(), Event::Withdrawn, depth);
+        } else {
+            self.feed(node.clone(), Event::Kept, depth);
         }
         self.reach(node.clone().dies(), depth);
         // Or its next step is taken.
