@@ -306,9 +306,10 @@ mod kind_name {
 impl Why {
     pub(crate) fn error(&self) -> Error {
         let error = Error::new(self.kind, self.message.clone());
-        let error = error.with_sent(match self.unworked {
-            true => Sent::No,
-            false => Sent::Answered,
+        let error = error.with_sent(if self.unworked {
+            Sent::No
+        } else {
+            Sent::Answered
         });
         match self.status {
             Some(status) => error.with_status(status),
