@@ -59,7 +59,7 @@ impl CallRate {
         self.slots = slots;
     }
 
-    /// The duration of the longest call that was answered.
+    /// The duration of the longest call.
     pub fn longest(&self) -> Duration {
         self.longest
     }
@@ -78,8 +78,9 @@ impl CallRate {
         self.answered += u64::from(answered);
         if answered {
             self.call_time = self.call_time.saturating_add(took);
-            self.longest = self.longest.max(took);
         }
+        // A call that was given up has held its slot too.
+        self.longest = self.longest.max(took);
         self.count(now);
     }
 
@@ -229,8 +230,10 @@ mod tests {
         rate.start(at(0.0));
         rate.end(at(0.1), LONG / 20, false);
         rate.end(at(2.0), LONG, true);
-        assert_eq!(rate.pace(at(2.0)).unwrap().call_seconds, 2.0);
-        assert_eq!(rate.longest(), LONG);
+        rate.start(at(2.0));
+        rate.end(at(6.0), 2 * LONG, false);
+        assert_eq!(rate.pace(at(6.0)).unwrap().call_seconds, 2.0);
+        assert_eq!(rate.longest(), 2 * LONG);
     }
 
     #[test]

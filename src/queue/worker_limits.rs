@@ -50,9 +50,10 @@ impl WorkerLimits {
     /// Why jobs of this lane are not called at the moment, as [`refusal`](Self::refusal). `None` for jobs that go into
     /// batches: they are never called one by one, so none of them shows when a call is answered again.
     pub fn refusal_of(&self, lane: &JobLane) -> Option<Error> {
-        match self.0.kinds.is_batched(lane) {
-            true => None,
-            false => self.reason(lane),
+        if self.0.kinds.is_batched(lane) {
+            None
+        } else {
+            self.reason(lane)
         }
     }
 
@@ -186,9 +187,10 @@ mod tests {
     impl LlmClient for Rejects {
         fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
             self.1.send(()).unwrap();
-            match self.0.recv().unwrap() {
-                true => Ok(Response::new("rejects", "yes")),
-                false => Err(Error::new(ErrorKind::Auth, "wrong key")),
+            if self.0.recv().unwrap() {
+                Ok(Response::new("rejects", "yes"))
+            } else {
+                Err(Error::new(ErrorKind::Auth, "wrong key"))
             }
         }
 

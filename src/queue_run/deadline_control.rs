@@ -491,9 +491,7 @@ impl DeadlineControl {
         let own = controls.own_batches();
         let wait = self.offers.as_ref()?.settings.cancel_wait;
         let wall = SystemClock.wall();
-        // An earlier run may have withdrawn it: it is asked at least once. Missing results have their own wait.
-        let asked = |batch: &OwnBatch| batch.every.is_some() && is_unconfirmed(batch, wall, wait);
-        let held = |batch: &OwnBatch| !batch.has_ended && (batch.is_left || asked(batch));
+        let held = |batch: &OwnBatch| is_held(batch, wall, wait);
         let over = self.plan.deadline.left_at(wall).is_zero();
         let any = !own.is_empty() && own.iter().all(held);
         let others = counts.at_provider.saturating_sub(all(&own));
@@ -553,6 +551,13 @@ fn is_movable(batch: &OwnBatch) -> bool {
 fn is_unconfirmed(batch: &OwnBatch, now: Timestamp, wait: Duration) -> bool {
     let since = batch.withdrawn.map(|since| now.since(since));
     since.is_some_and(|since| since > wait) && !batch.has_ended && !batch.is_stuck
+}
+
+/// Whether nothing can be done for a batch now. An earlier run may have withdrawn it, so it is asked at least once.
+/// Missing results have their own wait.
+fn is_held(batch: &OwnBatch, now: Timestamp, wait: Duration) -> bool {
+    let was_asked = batch.every.is_some();
+    !batch.has_ended && (batch.is_left || was_asked && is_unconfirmed(batch, now, wait))
 }
 
 /// What is decided, for people.

@@ -74,3 +74,44 @@ fn a_time_of_day_that_is_over_is_the_next_one() {
     let over = ago(HOUR);
     assert_eq!(resumed(next, over, false).plan().deadline, over);
 }
+
+#[test]
+fn a_batch_is_given_up_only_after_it_was_asked_and_never_while_its_results_come() {
+    let now = Timestamp(10_000_000);
+    let held = OwnBatch {
+        no: BatchNo(1),
+        process: None,
+        name: "b".to_owned(),
+        items: 9,
+        answered: Some(0),
+        withdrawn: Some(Timestamp(7)),
+        is_sent: true,
+        has_ended: false,
+        is_stuck: false,
+        is_left: false,
+        may_be_cancelled: true,
+        every: Some(Duration::from_secs(10)),
+    };
+    let wait = Duration::from_secs(600);
+    assert!(is_held(&held, now, wait));
+    let unasked = OwnBatch {
+        every: None,
+        ..held.clone()
+    };
+    assert!(!is_held(&unasked, now, wait));
+    let ended = OwnBatch {
+        has_ended: true,
+        is_stuck: true,
+        ..held.clone()
+    };
+    assert!(!is_held(&ended, now, wait));
+    // Missing results are waited for, until the worker ends without them.
+    let missing = |is_left| OwnBatch {
+        withdrawn: None,
+        is_stuck: true,
+        is_left,
+        ..held.clone()
+    };
+    assert!(!is_held(&missing(false), now, wait));
+    assert!(is_held(&missing(true), now, wait));
+}

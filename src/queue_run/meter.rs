@@ -28,7 +28,7 @@ impl Meter {
         self.rate.lock().pace(now)
     }
 
-    /// The longest call that was answered.
+    /// The longest call.
     pub(super) fn longest(&self) -> Duration {
         self.rate.lock().longest()
     }

@@ -262,9 +262,10 @@ pub(crate) fn sums(tx: &mut dyn Statements, query: &LedgerQuery) -> Result<Vec<C
         }
         None => "",
     };
-    let grouping = match groups.is_empty() {
-        true => String::new(),
-        false => format!("GROUP BY {}", groups.join(", ")),
+    let grouping = if groups.is_empty() {
+        String::new()
+    } else {
+        format!("GROUP BY {}", groups.join(", "))
     };
     let sql = format!(
         "SELECT {}, {parts}, COUNT(*) FROM #charges WHERE day BETWEEN ? AND ? {of_owner} {grouping}",

@@ -115,12 +115,13 @@ pub(super) fn due_lanes(store: &impl SqlStore, now: Timestamp) -> Result<Vec<Arc
         if paused.queue {
             return Ok(Vec::new());
         }
-        let outside = match paused.processes.is_empty() {
-            true => String::new(),
-            false => format!(
+        let outside = if paused.processes.is_empty() {
+            String::new()
+        } else {
+            format!(
                 "AND id DIV 4294967296 NOT IN {}",
                 list(paused.processes.iter().copied())
-            ),
+            )
         };
         // One index lookup for each lane and priority, however many jobs wait.
         let priorities = PRIORITIES.map(|priority| format!("SELECT {priority} AS priority"));

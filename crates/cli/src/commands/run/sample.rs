@@ -22,9 +22,9 @@ pub fn send(args: &mut RunArgs, items: usize, session: &Session) -> Result<(), E
     // A batch takes up to a day, and the deadline is that of the run.
     let strategy = args.strategy.clone();
     let (by, within) = (args.time.by.take(), args.time.within.take());
-    if by.is_some() || within.is_some() {
-        args.strategy = Some("sync".to_owned());
-    } else if resolve::settings(args)?.bulk_strategy().map_err(refused)? == Strategy::Batch {
+    let has_deadline = by.is_some() || within.is_some();
+    if has_deadline || resolve::settings(args)?.bulk_strategy().map_err(refused)? == Strategy::Batch
+    {
         args.strategy = Some("sync".to_owned());
     }
     let no_wait = std::mem::take(&mut args.no_wait);
