@@ -10,6 +10,7 @@
 //! | report the limits that a reply contained | [`RateHints`], [`RateWindow`] |
 //! | report how far a failed call got, and so whether it may have been billed | [`Sent`] |
 //! | see whether a request is for text, an embedding or speech | [`RequestTask`] |
+//! | mark the beginning of a request for the provider's prompt cache, and for how long | [`CacheLifetime`] |
 //! | put local files into a prompt | [`Part`] |
 //! | send a request in the format of one provider's API | [`NativeFormat`], [`Native`] |
 //! | recognise identical requests | [`request_hash`] |

@@ -12,6 +12,7 @@
 //! | show an address without its credentials | [`redacted_url`] |
 //! | see what a model costs at a tier on a day, from which source | [`ModelPrices`], [`PriceEntry`], [`Price`], [`Day`] (else [`InvalidDay`]), by [`Prices`](crate::Prices) |
 //! | see what was paid, by day, model, key or run | [`Charge`], [`ChargeSum`], [`LedgerColumn`], [`LedgerRow`], by [`Ledger`](crate::Ledger) |
+//! | choose which charges of a queue are summed, and by what | [`LedgerQuery`] |
 //! | see how many characters [`Extract`](crate::Extract) returns | [`EXTRACT_CHARS`] |
 
 pub use crate::base::charge::{Charge, ChargeSum};

@@ -11,6 +11,7 @@
 //! | look at one job | [`JobState`], [`JobStatus`], [`AttemptError`]; briefly [`JobSummary`] |
 //! | find jobs by their properties | [`JobFilter`], [`JobPage`] |
 //! | pause work | [`Pause`] |
+//! | limit what the jobs of a process may cost | [`ProcessBudget`], [`BudgetPause`] |
 //! | fetch results | [`ProcessResults`], [`JobResult`]; in two steps [`DeliveredResult`], [`JobReceipt`] |
 //! | see why enqueueing or fetching ended early | [`EnqueueError`], [`ConsumeError`] |
 //! | set the number of jobs at once, retries and intervals | [`WorkerScale`], [`WorkerSettings`] |
