@@ -57,7 +57,8 @@ struct Purse {
     calls: usize,
     /// A call draws from the store; the others wait for it.
     is_drawing: bool,
-    /// The last draw was refused: what comes back is returned soon, because the process waits for it.
+    /// A draw was refused: what comes back is returned soon, because the process waits for it, also if a later draw was
+    /// successful.
     is_short: bool,
     /// A call has used it since the last look.
     is_used: bool,
@@ -242,7 +243,6 @@ impl Purses {
             match drawn {
                 Ok(BudgetDraw::Drawn(drawn)) => {
                     purse.free = purse.free.saturating_add(drawn);
-                    purse.is_short = false;
                 }
                 Ok(BudgetDraw::Paused) => {
                     if !std::mem::replace(&mut purse.is_short, true) {
@@ -338,6 +338,8 @@ impl Purses {
             let mut purse = shared.purse.lock();
             let free = if all { purse.free } else { 0 };
             purse.free -= free;
+            // Nothing more comes back for which the process waits.
+            purse.is_short &= !all || purse.calls > 0;
             (free, std::mem::take(&mut purse.owed))
         };
         let amount = i128::from(free) - i128::from(owed);
