@@ -29,7 +29,7 @@ pub trait BudgetStore: Send + Sync {
 
     /// Draws an amount for a worker, after it has returned `back`: at least `least`, and more, so that the worker seldom
     /// draws. If that is not available, nothing is drawn, and the process is paused until it is. After an error,
-    /// `back` was not returned, except if the error has [`Sent::Maybe`](crate::Sent::Maybe): then it is unknown.
+    /// `back` was not returned, except if the error has [`Sent::Maybe`](crate::client::Sent::Maybe): then it is unknown.
     fn draw_budget(
         &self,
         budget: JobBudget,
