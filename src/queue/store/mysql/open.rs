@@ -587,7 +587,7 @@ mod tests {
     fn a_schema_is_cut_into_statements() {
         let found = statements(SCHEMA);
         let tables = found.iter().filter(|one| one.starts_with("CREATE TABLE #"));
-        assert_eq!(tables.count(), 26);
+        assert_eq!(tables.count(), 27);
         assert_eq!(found.len(), 28);
         assert!(
             found
