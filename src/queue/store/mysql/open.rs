@@ -588,7 +588,7 @@ mod tests {
         let found = statements(SCHEMA);
         let tables = found.iter().filter(|one| one.starts_with("CREATE TABLE #"));
         assert_eq!(tables.count(), 27);
-        assert_eq!(found.len(), 28);
+        assert_eq!(found.len(), 29);
         assert!(
             found
                 .iter()
