@@ -126,10 +126,12 @@ fn budget_of(call: &Call<'_>, [usd, tokens]: [&str; 2]) -> Result<Option<Amount>
         (Some(_), Some(_)) => Err(Problem::invalid(format!(
             "write {usd} or {tokens}, not both"
         ))),
-        (Some(dollars), None) => match Usd::from_dollars(dollars).filter(|usd| *usd > Usd::ZERO) {
-            Some(limit) => Ok(Some(Amount::Usd(limit))),
-            None => Err(invalid("a positive number of US dollars", usd)),
-        },
+        (Some(dollars), None) => {
+            match Usd::from_dollars(dollars).filter(|_| dollars >= 0.000_001) {
+                Some(limit) => Ok(Some(Amount::Usd(limit))),
+                None => Err(invalid("a number of US dollars, at least 0.000001", usd)),
+            }
+        }
         (None, Some(0)) => Err(invalid("a positive number of tokens", tokens)),
         (None, Some(number)) => Ok(Some(Amount::Tokens(number))),
         (None, None) => Ok(None),
