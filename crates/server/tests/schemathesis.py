@@ -31,15 +31,15 @@ include-name = "PUT /api/v1/config/{key}"
 [operations.checks.positive_data_acceptance]
 expected-statuses = ["2xx", "400", "403"]
 """
-# A request names a process or a model, not both.
+# A request names a process or a model, or a limit in dollars or in tokens, and not both.
 CONFIG += "".join(
     f"""
 [[operations]]
 include-name = "POST /api/v1/{name}"
 [operations.checks.positive_data_acceptance]
-expected-statuses = ["2xx", "400", "404"]
+expected-statuses = ["2xx", "400", "404", "409"]
 """
-    for name in ["pause", "resume"]
+    for name in ["pause", "resume", "processes/{process_id}/budget"]
 )
 # DELETE of a setting gives it its default, and results are deleted of the jobs that have ended: what is asked for is still
 # there.
