@@ -66,7 +66,7 @@ pub(crate) enum ListPrefixes {
     None,
     /// Those of a list, which was counted.
     Counted(HashMap<PromptPrefix, Prefix>),
-    /// Those of a stream as far as it was read.
+    /// Those of a stream that were read.
     Stream(HashMap<PromptPrefix, Prefix>),
 }
 

@@ -45,7 +45,7 @@ pub(crate) struct CallRate {
 }
 
 impl CallRate {
-    /// The same with so many calls in flight at most.
+    /// The same with at most this number of calls in flight.
     #[cfg(test)]
     pub fn of_slots(slots: u32) -> Self {
         Self {
@@ -153,7 +153,7 @@ mod tests {
         Time::ZERO.after(Duration::from_secs_f64(seconds))
     }
 
-    /// The part of a rate that so many answers show.
+    /// The part of a rate that this number of answers shows.
     fn trust(answers: u32) -> f64 {
         1.0 - 0.5 / f64::from(answers + 1).sqrt()
     }

@@ -34,7 +34,7 @@ const MOST_TRIED: u64 = 20;
 const FEWEST_TRIED: u64 = 8;
 /// Polls after which the progress of batches is known.
 const POLLS: u32 = 3;
-/// A trial is to fill all slots so many times, if that is not more than the share.
+/// A trial fills all slots this number of times, if that is not more than the share.
 const ROUNDS: u64 = 2;
 /// A trial may take this part of the time.
 const TRIAL_TIME: u32 = 20;

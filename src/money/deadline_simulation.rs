@@ -198,7 +198,7 @@ impl World {
         best
     }
 
-    /// The cost of calls for so many items between two times: as many as possible at the flex tier, then the others.
+    /// The cost of calls for a number of items between two times: as many as possible at the flex tier, then the others.
     fn calls(&self, items: f64, from: f64, until: f64) -> Option<f64> {
         let time = |tier: Tier, items: f64| {
             let after_burst = (items - tier.burst).max(0.0);
@@ -458,7 +458,7 @@ impl Simulation {
         self.waiting == 0 && calls == 0 && self.batch.is_none()
     }
 
-    /// Sends waiting items in the present way, at most so many.
+    /// Sends waiting items in the present way, up to a number.
     fn send(&mut self, way: Way, most: u64) -> u64 {
         let sent = match way {
             Way::Batch => {

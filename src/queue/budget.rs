@@ -64,7 +64,7 @@ impl Serialize for Plain {
 }
 
 impl ProcessBudget {
-    /// A new budget of which nothing is spent.
+    /// A new budget, without anything spent.
     pub fn of(limit: Amount) -> Self {
         Self::new(limit, Amount::new(limit.unit(), 0))
     }

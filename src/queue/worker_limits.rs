@@ -48,7 +48,7 @@ impl WorkerLimits {
     }
 
     /// Why jobs of this lane are not called at the moment, as [`refusal`](Self::refusal). `None` for jobs that go into
-    /// batches: they are never called one by one, so none of them shows when a call is answered again.
+    /// batches: they are never called one by one, so they do not show when a call is answered again.
     pub fn refusal_of(&self, lane: &JobLane) -> Option<Error> {
         if self.0.kinds.is_batched(lane) {
             None

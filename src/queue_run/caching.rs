@@ -13,7 +13,7 @@ use super::execution::{Execution, Trouble, line, waiting};
 use super::pilot::{Pilots, Sharing};
 
 impl Execution {
-    /// Chooses the beginnings of which one request is sent first.
+    /// Chooses the beginnings for which one request is sent first.
     pub(super) fn choose_pilots(&mut self) {
         let Some(rule) = &self.caching else {
             return;

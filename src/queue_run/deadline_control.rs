@@ -124,7 +124,7 @@ impl DeadlineControl {
         }
     }
 
-    /// The rates of standard and flex calls, as far as they are known.
+    /// The known rates of standard and flex calls.
     pub(super) fn paces(&self) -> [Option<CallPace>; 2] {
         let now = SystemClock.now();
         let [sync, flex] = &self.meters;
@@ -312,7 +312,7 @@ impl DeadlineControl {
         let route = flex.unwrap_or(&offers.standard);
         controls.change(Change {
             completions: Some(Some(Box::new(route.clone()))),
-            // Batches of which nothing was sent are dissolved then.
+            // Batches that were not sent are dissolved then.
             batches: Some(offers.batches.clone().filter(|_| way == Way::Batch)),
             ..Change::default()
         });

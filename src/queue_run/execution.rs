@@ -69,7 +69,7 @@ pub(super) struct Execution {
     pub unwanted: Vec<JobId>,
     /// Keeps the run to its deadline, if it has one.
     pub control: Option<DeadlineControl>,
-    /// Items that are to be submitted after a trial: at most so many, if that is set.
+    /// The maximum number of items to submit after a trial, if that is set.
     pub owed: Option<Option<usize>>,
     /// The plan has changed and could not be stored yet.
     pub unsaved_plan: bool,
@@ -669,42 +669,5 @@ impl ProgressNotifier for Watch {
 }
 
 #[cfg(test)]
-mod tests {
-    use parking_lot::Mutex;
-
-    use super::*;
-    use crate::engine::counters::Counters;
-    use crate::observe::tally::Tally;
-
-    #[derive(Default)]
-    struct Seen(Mutex<Vec<Progress>>);
-
-    impl ProgressNotifier for Seen {
-        fn on_progress(&self, progress: &Progress) {
-            self.0.lock().push(progress.clone());
-        }
-    }
-
-    #[test]
-    fn items_that_wait_for_a_pilot_are_not_completed() {
-        let (seen, process) = (Arc::new(Seen::default()), ProcessId::new());
-        let watch = Watch {
-            process,
-            goal: 2_000,
-            unsubmitted: Arc::new(AtomicU64::new(1_999)),
-            failed: 0,
-            notifier: Some(seen.clone()),
-            wake: bounded(1).0,
-        };
-        let now = SystemClock.now();
-        let mut tally = Tally::new(Some(1), now);
-        let mut progress = tally.progress(&Counters::default(), now, Phase::Running, None, None);
-        (progress.process_id, progress.total) = (Some(process), Some(1));
-        watch.on_progress(&progress);
-        progress.completed = 1;
-        watch.on_progress(&progress);
-        let seen = seen.0.lock();
-        let completed: Vec<_> = seen.iter().map(|progress| progress.completed).collect();
-        assert_eq!(completed, [0, 1]);
-    }
-}
+#[path = "execution_tests.rs"]
+mod tests;

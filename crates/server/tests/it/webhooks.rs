@@ -349,7 +349,7 @@ fn a_message_is_sent_again_on_request() {
     resend().is(409);
 }
 
-/// What ended while no server ran is told by the next one.
+/// The next server sends the messages about what ended while no server ran.
 #[test]
 fn an_end_between_two_servers_is_told_by_the_next_one() {
     let (mut desk, receiver, url) = desk_and_receiver();

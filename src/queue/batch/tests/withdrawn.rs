@@ -42,7 +42,7 @@ fn endless(
     (client, cancelled)
 }
 
-/// Withdraws all batches, when so many are at the provider. New ones are not formed.
+/// Withdraws all batches when this number of them is at the provider. New ones are not formed.
 fn withdrawn(harness: &Harness, poller: &mut Poller<'_>, batches: usize) {
     let sent = || {
         let own = harness.overview.own.lock();
