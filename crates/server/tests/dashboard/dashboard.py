@@ -476,7 +476,8 @@ def traefik(desk: Desk, port: int) -> list[str]:
 
 def works_behind(browser, program: str, name: str, command):
     """The page and its buttons, at a path of a proxy."""
-    with contextlib.ExitStack() as end, tempfile.TemporaryDirectory() as folder:
+    # The folder goes last: until the server has ended, it writes there.
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as end:
         desk = Desk(program, Path(folder))
         end.callback(desk.stop)
         port = free_port()
@@ -530,7 +531,7 @@ SETTINGS = {
 
 def main(program: str, chromium: str, shots: Path | None):
     expect.set_options(timeout=PATIENCE * 1_000)
-    with contextlib.ExitStack() as end, tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as end, sync_playwright() as playwright:
         desk = Desk(program, Path(folder))
         end.callback(desk.stop)
         for key, value in SETTINGS.items():
