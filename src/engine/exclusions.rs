@@ -112,17 +112,6 @@ impl Exclusions {
         other.or(of_key)
     }
 
-    /// Whether a call is in flight that tries an excluded step or quota again.
-    pub(crate) fn has_probe(&self) -> bool {
-        self.0.iter().any(|known| known.probe.is_some())
-    }
-
-    /// Whether such a call tries a step of this route.
-    pub(crate) fn is_probing(&self, class: &Class) -> bool {
-        let mut steps = 0..class.steps() as u8;
-        steps.any(|step| self.of(class, step).any(|known| known.probe.is_some()))
-    }
-
     /// Whether only one call may start, to find out if the step is still to be excluded.
     pub(crate) fn is_probed(&self, class: &Class, step: u8) -> bool {
         self.of(class, step).any(Excluded::is_due)

@@ -448,8 +448,8 @@ impl JobQueue {
         self.store.lanes(process)
     }
 
-    /// The kinds of due jobs and, for prompts, the models that they name. Jobs that are scheduled for later, wait for
-    /// other jobs, or are [paused](Self::pause) do not count.
+    /// The kinds of due and of running jobs and, for prompts, the models that they name. Jobs that are scheduled for
+    /// later, wait for other jobs, are in a batch at the provider, or are [paused](Self::pause) do not count.
     ///
     /// # Errors
     /// As [`process`](Self::process).

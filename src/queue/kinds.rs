@@ -140,17 +140,6 @@ impl Kinds {
         }
     }
 
-    /// The lanes of prompts seen so far, at most 1,000.
-    pub(super) fn seen(&self) -> Vec<JobLane> {
-        let asked = self.asked.lock();
-        let lane = |(kind, name): &(String, Option<String>)| JobLane {
-            kind: kind.clone(),
-            name: name.clone(),
-            step: 0,
-        };
-        asked.iter().map(lane).collect()
-    }
-
     /// Whether the worker processes jobs of this kind.
     pub(super) fn has(&self, kind: &str) -> bool {
         self.setup.now().kinds.contains_key(kind)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::Error;
 use crate::llm::params::RequestTask;
 use crate::llm::provider_limits::ProviderLimits;
 use crate::llm::request::Request;
@@ -55,23 +55,6 @@ impl WorkerLimits {
         } else {
             self.reason(lane)
         }
-    }
-
-    /// Whether a job runs whose call tries again an API key that each of its providers rejected. It waits for the key
-    /// just as the jobs that were not started.
-    pub fn is_trying_rejected_key(&self) -> bool {
-        let Controls {
-            kinds, exclusions, ..
-        } = &*self.0;
-        let exclusions = exclusions.lock().clone();
-        let is_tried = |lane: &JobLane| {
-            kinds.open(lane).is_some_and(|open| {
-                let refusal = exclusions.refusal(&open.class);
-                refusal.is_some_and(|why| why.kind() == ErrorKind::Auth)
-                    && exclusions.is_probing(&open.class)
-            })
-        };
-        exclusions.has_probe() && kinds.seen().iter().any(is_tried)
     }
 
     fn reason(&self, lane: &JobLane) -> Option<Error> {
@@ -260,11 +243,65 @@ mod tests {
             wait_for(&is_back);
             begins(0);
         }
-        assert_eq!(queue.due_lanes().unwrap().len(), 1);
+        wait_for(&|| queue.due_lanes().unwrap().len() == 1);
         clock.advance(Duration::from_secs(10));
         begins(1);
         (0..JOBS).for_each(|_| answer.send(true).unwrap());
         wait_for(&|| counts().completed == JOBS as u64);
+        worker.stop().unwrap();
+    }
+
+    /// A check of readiness reads these lanes, so it must see the only job at any moment.
+    #[test]
+    fn a_job_that_tries_a_rejected_key_again_is_due_all_the_time() {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let clock = Arc::new(ManualClock::new());
+        let queue = JobQueue::in_memory().unwrap().clock(clock.clone());
+        let (answer, answers) = bounded::<bool>(0);
+        let (began, has_begun) = bounded::<()>(1);
+        let route = Route::new(Rejects(answers, began)).clock(clock.clone());
+        let worker = Worker::new(&queue)
+            .completions(route)
+            .on_error(ErrorPolicy::ContinueOnError)
+            .start()
+            .unwrap();
+        // Dropped before the worker, which otherwise waits for its call if this test fails.
+        let answer = answer;
+        let limits = worker.limits();
+        let is_due = || {
+            let lanes = queue.due_lanes().unwrap();
+            lanes.iter().any(|lane| {
+                let refusal = limits.refusal_of(lane);
+                refusal.is_some_and(|error| error.kind() == ErrorKind::Auth)
+            })
+        };
+        let process = ProcessId::new();
+        let job = Job::from(&Request::new("hi"));
+        queue.enqueue(process, [job]).unwrap();
+        has_begun.recv_timeout(PATIENCE).unwrap();
+        assert!(!is_due(), "the key was not rejected yet");
+        answer.send(false).unwrap();
+        let until = Instant::now() + PATIENCE;
+        // The worker reports refusals at intervals of this clock.
+        let time_passes = || {
+            assert!(Instant::now() < until);
+            clock.advance(Duration::from_millis(100));
+            std::thread::yield_now();
+        };
+        while !is_due() {
+            time_passes();
+        }
+        for is_accepted in [false, false, true] {
+            while has_begun.try_recv().is_err() {
+                assert!(is_due(), "while it waits");
+                time_passes();
+            }
+            assert!(is_due(), "while its call is in flight");
+            answer.send(is_accepted).unwrap();
+        }
+        while limits.has_refusals() {
+            time_passes();
+        }
         worker.stop().unwrap();
     }
 }

@@ -99,38 +99,17 @@ impl DiskCheck {
 #[derive(Default)]
 pub(crate) struct KeyCheck(Mutex<Option<Look>>);
 
-/// The answer of a look at the waiting jobs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The answer of a look at the due jobs.
+#[derive(Debug, Clone, Copy)]
 struct Look {
     until: Instant,
     delays: bool,
-    /// Whether this look found a job. If it did not and the one before did, the next one decides.
-    found: bool,
-}
-
-impl Look {
-    /// The answer after a look that began at `began` and has ended `now`, following one with the answer `before`. A job
-    /// is seen neither as waiting nor as tried while it passes from one state to the other, so one look that finds no
-    /// job is not enough to say that jobs no longer wait. A look that failed keeps the answer.
-    fn of(before: Option<Self>, found: Option<bool>, began: Instant, now: Instant) -> Self {
-        let before = before.map_or((false, false), |before| (before.delays, before.found));
-        let (delays, found) = match found {
-            Some(found) => (found || before.1, found),
-            None => before,
-        };
-        let until = fresh_until(began, now).min(now + LONGEST_FRESH);
-        Self {
-            until,
-            delays,
-            found,
-        }
-    }
 }
 
 impl KeyCheck {
-    /// Whether a due job that is not paused waits because all of its providers rejected the API key. The call of such a
-    /// job shows when the key is accepted again. If there is none, the server has to stay ready: a balancer would send
-    /// it no request that could show it.
+    /// Whether a due job that is not paused waits because all of its providers rejected the API key, or tries the key
+    /// again. Its call shows when the key is accepted again. If there is no such job, the server has to stay ready: a
+    /// balancer would send it no request that could show it.
     pub fn delays_jobs(&self, queue: &JobQueue, limits: &WorkerLimits) -> bool {
         let mut last = self.0.lock();
         // The queue is read only if a key was rejected. Once it is accepted, an older answer no longer counts.
@@ -148,20 +127,18 @@ impl KeyCheck {
             let refusal = limits.refusal_of(lane);
             refusal.is_some_and(|error| error.kind() == batchwright::ErrorKind::Auth)
         };
-        let found = if limits.is_trying_rejected_key() {
-            Some(true)
-        } else {
-            match queue.due_lanes() {
-                Ok(lanes) => Some(lanes.iter().any(|lane| is_refused(lane))),
-                Err(error) => {
-                    log::debug!("the waiting jobs cannot be read for a check: {error}");
-                    None
-                }
+        let delays = match queue.due_lanes() {
+            Ok(lanes) => lanes.iter().any(|lane| is_refused(lane)),
+            // The answer stays.
+            Err(error) => {
+                log::debug!("the due jobs cannot be read for a check: {error}");
+                last.is_some_and(|look| look.delays)
             }
         };
-        let look = Look::of(*last, found, began, Instant::now());
-        *last = Some(look);
-        look.delays
+        let now = Instant::now();
+        let until = fresh_until(began, now).min(now + LONGEST_FRESH);
+        *last = Some(Look { until, delays });
+        delays
     }
 }
 
@@ -191,28 +168,6 @@ fn cause_of(kind: ErrorKind) -> Cause {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn one_look_that_finds_no_job_does_not_end_the_wait() {
-        let now = Instant::now();
-        let mut last = None;
-        for (found, delays) in [
-            (Some(false), false),
-            (Some(true), true),
-            (Some(false), true),
-            (Some(true), true),
-            (None, true),
-            (Some(false), true),
-            (Some(false), false),
-            (None, false),
-        ] {
-            let look = Look::of(last, found, now, now);
-            assert_eq!((look.delays, look.until), (delays, now + FRESH));
-            last = Some(look);
-        }
-        let slow = Look::of(None, Some(true), now, now + Duration::from_secs(60));
-        assert_eq!(slow.until, now + Duration::from_secs(60) + LONGEST_FRESH);
-    }
 
     #[test]
     fn a_folder_is_missing_or_its_disk_is_full() {

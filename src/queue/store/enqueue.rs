@@ -159,7 +159,7 @@ pub trait EnqueueStore: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// The lanes with a job that is due and not paused. The default returns an empty list.
+    /// The lanes with a job that is due or runs, and is not paused. The default returns an empty list.
     fn due_lanes(&self, _now: Timestamp) -> Result<Vec<Arc<JobLane>>, Error> {
         Ok(Vec::new())
     }

@@ -247,7 +247,10 @@ pub(super) fn what_is_paused_is_not_started(open: Open<'_>) {
     assert!(woken.load(Ordering::SeqCst) > 0);
     assert_eq!((waiting(), due()), (1, vec![y]));
     let worker = Hand::new(db.store());
-    assert_eq!(named(&worker.claim(9, T)), ["y1"]);
+    let running = worker.claim(9, T);
+    assert_eq!(named(&running), ["y1"]);
+    assert_eq!(due(), [Some("y".to_owned())], "it runs");
+    worker.settle_all(&running, [completed()]);
     assert!(due().is_empty());
     // Jobs that a paused process gets meanwhile wait too.
     db.two.insert(held, jobs(&["h6"]), true, T).unwrap();
@@ -268,7 +271,7 @@ pub(super) fn what_is_paused_is_not_started(open: Open<'_>) {
     db.two
         .insert(held, vec![job("z").lane("z")], true, at(9))
         .unwrap();
-    assert!(due().is_empty());
+    assert_eq!(due(), [None], "only what runs");
     let x = Pause::Lane(Some("x".to_owned()));
     assert_eq!(db.two.pauses().unwrap(), std::slice::from_ref(&x));
     db.two.resume(&x, T).unwrap();
@@ -277,5 +280,32 @@ pub(super) fn what_is_paused_is_not_started(open: Open<'_>) {
     db.two.pause(&Pause::Process(lanes)).unwrap();
     db.two.delete(lanes, None, T).unwrap();
     assert!(db.two.pauses().unwrap().is_empty());
+    db.sound();
+}
+
+pub(super) fn due_jobs_are_found_behind_those_of_paused_processes(open: Open<'_>) {
+    let db = open();
+    let due = || {
+        let lanes = db.two.due_lanes(T).unwrap().into_iter();
+        Vec::from_iter(lanes.map(|lane| lane.kind.clone()))
+    };
+    let [many, other] = [(); 2].map(|()| ProcessId::new());
+    // Each comes due at another time.
+    for n in 1..=70 {
+        db.two
+            .insert(many, jobs(&["a", "b"]), true, at(-n))
+            .unwrap();
+    }
+    assert_eq!(due(), ["test"]);
+    db.two.pause(&Pause::Process(many)).unwrap();
+    assert!(due().is_empty());
+    db.two.insert(other, jobs(&["c"]), true, at(-35)).unwrap();
+    assert_eq!(due(), ["test"]);
+    db.two.pause(&Pause::Process(other)).unwrap();
+    assert!(due().is_empty());
+    db.two
+        .insert(ProcessId::new(), jobs(&["d"]), true, T)
+        .unwrap();
+    assert_eq!(due(), ["test"]);
     db.sound();
 }

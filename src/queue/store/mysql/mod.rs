@@ -28,7 +28,7 @@ mod tests;
 #[cfg(test)]
 pub(crate) mod wire;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Weak};
@@ -38,6 +38,7 @@ use parking_lot::Mutex;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
+use crate::queue::job::JobReceipt;
 
 use super::group_commit::{Insert, Inserted};
 use super::moving::MovableStore;
@@ -86,6 +87,8 @@ pub struct MysqlStore {
     folder: PathBuf,
     heartbeat: Heartbeat,
     lane_numbers: Mutex<HashMap<JobLane, i64>>,
+    /// Ends whose transaction failed and may have been committed all the same. Their worker repeats them.
+    doubtful_ends: Mutex<HashSet<JobReceipt>>,
     wakes: Arc<Wakes>,
     news: News,
     /// Whether maintenance first waits for other workers to renew their leases; false in a simulation of time.

@@ -24,7 +24,7 @@ use super::counters::Counted;
 use super::rows::{
     AT_PROVIDER, CANCELLED, COMPLETED, FAILED, IN_PROGRESS, PENDING, WAITING, process_of,
 };
-use super::writer::{Again, Fault, Queries as _, Tx, by, list};
+use super::writer::{Fault, Queries as _, Tx, by, list};
 
 /// A complete row of a job.
 struct Row {
@@ -153,8 +153,20 @@ impl MysqlStore {
         if ends.is_empty() {
             return Ok(Vec::new());
         }
-        let (changed, woken, released) =
-            self.write(Again::Harmless, |tx| self.settle_in(tx, ends, now))?;
+        let mut may_be_done = false;
+        let settled = self
+            .database
+            .write_in_doubt(&mut may_be_done, |tx| self.settle_in(tx, ends, now));
+        if may_be_done || settled.is_ok() {
+            let mut doubtful = self.doubtful_ends.lock();
+            let receipts = ends.iter().map(|end| end.receipt);
+            if settled.is_ok() {
+                receipts.for_each(|receipt| drop(doubtful.remove(&receipt)));
+            } else {
+                doubtful.extend(receipts);
+            }
+        }
+        let (changed, woken, released) = settled?;
         if woken {
             self.wake();
         }
@@ -339,8 +351,10 @@ impl Settling<'_> {
     /// since, or deleted. If the results of a batch are read again, or a transaction is repeated, an end is reported twice.
     fn is_another_call(&self, tx: &Tx<'_>, end: &Settlement) -> bool {
         let row = self.rows.get(&end.receipt.job);
-        // The first attempt may have booked the call, and others may have changed the job after it.
-        !tx.may_be_done && row.is_none_or(|row| row.claim > end.receipt.claim)
+        // An earlier attempt may have booked the call, and others may have changed or deleted the job after it.
+        let may_be_booked =
+            tx.may_be_done || self.store.doubtful_ends.lock().contains(&end.receipt);
+        !may_be_booked && row.is_none_or(|row| row.claim > end.receipt.claim)
     }
 
     /// Completes the job. Returns its former status if it had no outcome.

@@ -4,6 +4,8 @@ use super::*;
 use crate::base::charge::{Charge, ChargeSum};
 use crate::base::day::Day;
 use crate::queue::job::Spent;
+use crate::queue::store::ClaimedJob;
+use crate::queue::store::mysql::wire::{Gets, Wire};
 
 /// A worker that is cut off until its lease has ended: its jobs pass on, its failures do not count, its successes do.
 #[test]
@@ -168,7 +170,20 @@ fn a_call_is_booked_once_if_the_reply_to_its_commit_is_lost() {
     let process = ProcessId::new();
     store.insert(process, jobs(1), true, T).unwrap();
     let worker = store.register_worker(T).unwrap();
-    let mut end = completed(&claim(&store, worker, 1)[0]);
+    let ends = [billed(&claim(&store, worker, 1)[0])];
+    store.settle(&ends, T).unwrap();
+    store.delete(process, None, T).unwrap();
+    let repeat = |tx: &mut super::writer::Tx<'_>| {
+        tx.may_be_done = true;
+        store.settle_in(tx, &ends, T).map(drop)
+    };
+    store.write(Again::Harmless, repeat).unwrap();
+    assert_eq!(calls(&store), 1);
+}
+
+/// The end of a job with a call of known use.
+fn billed(job: &ClaimedJob) -> Settlement {
+    let mut end = completed(job);
     let sum = ChargeSum::call([10, 0, 3], None);
     end.charge = Some(Box::new(Charge::new(Day(0), sum)));
     if let ClaimOutcome::Completed { spent, .. } = &mut end.outcome {
@@ -178,18 +193,45 @@ fn a_call_is_booked_once_if_the_reply_to_its_commit_is_lost() {
             ..Spent::default()
         });
     }
-    let ends = [end];
-    store.settle(&ends, T).unwrap();
-    store.delete(process, None, T).unwrap();
-    let repeat = |tx: &mut super::writer::Tx<'_>| {
-        tx.may_be_done = true;
-        store.settle_in(tx, &ends, T).map(drop)
-    };
-    store.write(Again::Harmless, repeat).unwrap();
+    end
+}
+
+/// The number of calls that are booked.
+fn calls(store: &MysqlStore) -> u64 {
     let mut calls = 0;
     let mut count = |charge: Charge| calls += charge.sum.calls;
     store.charges(None, None, &mut count).unwrap();
-    assert_eq!(calls, 1);
+    calls
+}
+
+/// The reply to a commit is lost and the server stays away, so the worker settles again later.
+#[test]
+fn a_call_is_booked_once_if_it_is_settled_again_after_its_job_was_deleted() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let wire = Arc::new(Wire::default());
+    wire.set_time(T);
+    let store = MysqlStore::open(tables.options().wire(wire.clone())).unwrap();
+    let other = tables.open();
+    let process = ProcessId::new();
+    store.insert(process, jobs(3), true, T).unwrap();
+    let worker = store.register_worker(T).unwrap();
+    let jobs = claim(&store, worker, 3);
+    let [first, second] = [0, 1].map(|at| [billed(&jobs[at])]);
+    wire.set(Gets::Unanswered);
+    store.settle(&first, T).unwrap_err();
+    wire.set(Gets::Lost);
+    store.settle(&second, T).unwrap_err();
+    wire.set(Gets::Through);
+    assert_eq!(calls(&other), 1, "the first transaction was committed");
+    other.delete(process, None, T).unwrap();
+    store.settle(&first, T).unwrap();
+    assert_eq!(calls(&other), 1);
+    // What was never sent, and what was never settled, is booked though the job is gone.
+    store.settle(&second, T).unwrap();
+    store.settle(&[billed(&jobs[2])], T).unwrap();
+    assert_eq!(calls(&other), 3);
+    assert!(store.doubtful_ends.lock().is_empty());
 }
 
 /// Two transactions that wait for each other: the server ends one, which begins anew.

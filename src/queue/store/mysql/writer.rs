@@ -198,7 +198,17 @@ impl Database {
         again: Again,
         work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        self.run(Mode::Write, again, work)
+        self.run(Mode::Write, again, &mut false, work)
+    }
+
+    /// The same for a transaction that changes nothing if it is repeated. `may_be_done` becomes true if it may have been
+    /// committed, also if it fails: a reply to its commit was lost.
+    pub(super) fn write_in_doubt<T>(
+        &self,
+        may_be_done: &mut bool,
+        work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        self.run(Mode::Write, Again::Harmless, may_be_done, work)
     }
 
     /// Runs one transaction on a closed queue. Repeats it if its outcome is unknown.
@@ -206,7 +216,7 @@ impl Database {
         &self,
         work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        self.run(Mode::Closed, Again::Harmless, work)
+        self.run(Mode::Closed, Again::Harmless, &mut false, work)
     }
 
     /// Runs queries. Each sees what was committed before it started.
@@ -214,7 +224,7 @@ impl Database {
         &self,
         work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        self.run(Mode::Single, Again::Harmless, work)
+        self.run(Mode::Single, Again::Harmless, &mut false, work)
     }
 
     /// Runs statements that are committed one by one, while a transaction of the same thread may be open.
@@ -222,7 +232,7 @@ impl Database {
         &self,
         work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        self.run(Mode::Aside, Again::Harmless, work)
+        self.run(Mode::Aside, Again::Harmless, &mut false, work)
     }
 
     /// Runs queries that all see the same snapshot.
@@ -230,27 +240,31 @@ impl Database {
         &self,
         work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        self.run(Mode::Snapshot, Again::Harmless, work)
+        self.run(Mode::Snapshot, Again::Harmless, &mut false, work)
     }
 
     fn run<T>(
         &self,
         mode: Mode,
         again: Again,
+        may_be_done: &mut bool,
         mut work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
     ) -> Result<T, Error> {
         let (mut retries, mut lost_since) = (0, None::<Instant>);
-        let mut may_be_done = false;
         loop {
             let mut committing = false;
             let mut work = |tx: &mut Tx<'_>| {
-                tx.may_be_done = may_be_done;
+                tx.may_be_done = *may_be_done;
                 work(tx)
             };
             let fault = match self.attempt(mode, &mut committing, &mut work) {
                 Ok(done) => return Ok(done),
                 Err(fault) => fault,
             };
+            let is_lost = fault.remedy() == Remedy::Reconnect;
+            #[cfg(test)]
+            let is_lost = is_lost || self.wire.is_some();
+            *may_be_done |= committing && is_lost;
             match fault.remedy() {
                 Remedy::Tell => return Err(fault.at_server(&self.location)),
                 Remedy::Retry if retries < MOST_RETRIES => {
@@ -269,7 +283,6 @@ impl Database {
                         };
                         return Err(in_doubt(&self.location, told));
                     }
-                    may_be_done |= committing;
                     let since = *lost_since.get_or_insert_with(Instant::now);
                     if since.elapsed() > PATIENCE {
                         return Err(fault.at_server(&self.location));

@@ -8,7 +8,7 @@ use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::statements::{Dialect, Fault, LIST, Row, Statements, Table};
 
 /// MySQL's words, and SQLite's. A transaction locks the whole database, so row locks are dropped.
-const WORDS: [(&str, &str); 13] = [
+const WORDS: [(&str, &str); 14] = [
     ("#", ""),
     (" FOR UPDATE SKIP LOCKED", ""),
     (" FOR UPDATE", ""),
@@ -17,6 +17,7 @@ const WORDS: [(&str, &str); 13] = [
     (" FORCE INDEX (to_claim)", " INDEXED BY jobs_to_claim"),
     (" FORCE INDEX (in_batch)", " INDEXED BY jobs_in_batch"),
     (" FORCE INDEX (by_status)", ""),
+    (" FORCE INDEX (by_worker)", " INDEXED BY jobs_by_worker"),
     (" STRAIGHT_JOIN ", " CROSS JOIN "),
     (" DIV 4294967296", " >> 32"),
     ("GREATEST(", "max("),
