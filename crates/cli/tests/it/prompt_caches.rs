@@ -240,7 +240,10 @@ fn a_worker_of_a_queue_sends_one_prompt_of_a_group_first() {
             ANTHROPIC,
         );
         let id = Running::start(&mut submit).wait().expect(0).stdout;
-        let mut work = with_provider(words("work --until-empty -j 8"), &sim);
+        let mut work = with_provider(
+            words("work --until-empty -j 8 --rpm 60000 --tpm 100000000"),
+            &sim,
+        );
         work.env("BATCHWRIGHT_PROVIDER", "anthropic")
             .env("ANTHROPIC_API_KEY", "k")
             .env("ANTHROPIC_BASE_URL", format!("http://{}", sim.addr()))
