@@ -108,10 +108,11 @@ impl Pricing<'_> {
                         self.prices
                             .of_call(provider, answered, requested.as_deref())
                     });
-                let entry = model.as_ref().and_then(|model| model.entry(tier, self.at));
+                let model = model.as_ref();
+                let entry = model.and_then(|model| model.entry(tier, self.at));
                 let saved = entry.and_then(|entry| entry.cache_saving(&usage));
                 cache_saved = saved.unwrap_or(0);
-                entry.and_then(|entry| entry.cost(&usage))
+                model.and_then(|model| model.cost(&usage, tier, self.at))
             }
         };
         let paid = Paid {
@@ -138,6 +139,9 @@ impl Pricing<'_> {
         match result {
             Ok(answer) => {
                 answer.set_paid(paid);
+                if let Ok(known) = payee.tier {
+                    answer.details_mut().service_tier = Some(known.to_owned());
+                }
                 answer.charge = charge;
             }
             Err(error) => error.set_charge(paid, charge),
