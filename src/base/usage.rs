@@ -133,9 +133,20 @@ impl Usage {
 pub(crate) struct Paid {
     pub usage: Option<Usage>,
     pub cost_usd: Option<Usd>,
+    /// How much less this was because of the provider's prompt cache, in picodollars; negative if it only wrote the
+    /// cache, 0 if that is not known.
+    pub cache_saved: i64,
 }
 
 impl Paid {
+    pub(crate) fn new(usage: Option<Usage>, cost_usd: Option<Usd>) -> Self {
+        Self {
+            usage,
+            cost_usd,
+            cache_saved: 0,
+        }
+    }
+
     pub(crate) fn is_known(&self) -> bool {
         self.usage.is_some() || self.cost_usd.is_some()
     }
@@ -167,6 +178,7 @@ impl std::ops::Add for Paid {
         Self {
             usage,
             cost_usd: costs.map(|(one, other)| one + other),
+            cache_saved: self.cache_saved.saturating_add(other.cache_saved),
         }
     }
 }

@@ -11,9 +11,9 @@ use crate::engine::class::Class;
 use crate::engine::feeder::{Fed, Next};
 use crate::engine::item_time::ItemTimer;
 use crate::engine::pack::PackLimits;
-use crate::engine::prefixes::Prefix;
+use crate::engine::prefixes::{Place, Prefix};
 use crate::engine::route::Tries;
-use crate::engine::waiting::{Place, Waiting};
+use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, Take, Ticket};
 
 use super::input::{Arrival, FileIndex, State};
@@ -226,11 +226,7 @@ impl<'r> FileBacklog<'r> {
             return false;
         }
         let step = availability.callable_step(class, 0).unwrap_or(0);
-        let place = Place {
-            class: class.clone(),
-            step,
-            prefix,
-        };
+        let place = Place::new(class, step, prefix);
         let places = self.shared.equals.asked_for(self.index(), item);
         let first = (item as u32, places, Tries::default(), ItemTimer::default());
         self.waiting.pass_over_at(place, item as u64, first);
@@ -409,11 +405,7 @@ impl Backlog for FileBacklog<'_> {
     }
 
     fn wait(&mut self, ticket: Ticket<FileTask>, due: Time) {
-        let place = Place {
-            step: ticket.tries.step,
-            class: ticket.class,
-            prefix: ticket.prefix,
-        };
+        let place = Place::new(&ticket.class, ticket.tries.step, ticket.prefix);
         let FileTask {
             index,
             group,

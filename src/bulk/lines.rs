@@ -121,6 +121,7 @@ impl Lines {
 const FREE: Paid = Paid {
     usage: None,
     cost_usd: Some(Usd::ZERO),
+    cache_saved: 0,
 };
 
 /// An answer of an earlier run as the outcome of an item.
@@ -132,7 +133,6 @@ fn reused(mut outcome: Outcome, named: Named) -> Outcome {
     outcome.set_calls(0, None);
     if let Ok(answer) = &mut outcome.result {
         answer.set_paid(FREE);
-        answer.cache_saved = 0;
     }
     outcome
 }
@@ -153,7 +153,6 @@ pub(super) fn free(outcome: &Outcome) -> Outcome {
     shared.result = match shared.result {
         Ok(mut answer) => {
             answer.set_paid(FREE);
-            answer.cache_saved = 0;
             Ok(answer)
         }
         Err(error) => Err(error.with_paid(FREE)),

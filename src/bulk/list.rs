@@ -12,13 +12,13 @@ use crate::engine::feeder::{Fed, Feeder, Next, Tail};
 use crate::engine::item_time::ItemTimer;
 use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
-use crate::engine::prefixes::Prefix;
+use crate::engine::prefixes::{Place, Prefix};
 use crate::engine::route::Tries;
 use crate::engine::run::Waker;
-use crate::engine::waiting::{Place, Waiting};
+use crate::engine::waiting::Waiting;
 use crate::engine::work::{Take, Ticket};
 use crate::llm::params::RequestTask;
-use crate::llm::prompt_cache::PromptPrefix;
+use crate::llm::prompt_cache::{PromptPrefix, SeenPrefixes};
 use crate::llm::request::Request;
 use crate::llm::route::{Route, cost};
 
@@ -58,7 +58,7 @@ pub(crate) fn feed<R: Borrow<Request>>(
 /// A request that waits, with its history.
 type Held<R> = (Item<R>, Tries, ItemTimer, Class, Prefix);
 
-/// More beginnings are not cached: those with the fewest prompts of a list, and the later ones of a stream.
+/// More beginnings of a list are not cached: those with the fewest prompts.
 const MOST_PREFIXES: usize = 4096;
 
 /// The beginnings of prompts that are cached.
@@ -67,7 +67,7 @@ pub(crate) enum ListPrefixes {
     /// Those of a list, which was counted.
     Counted(HashMap<PromptPrefix, Prefix>),
     /// Those of a stream that were read.
-    Stream(HashMap<PromptPrefix, Prefix>),
+    Stream(SeenPrefixes),
 }
 
 impl ListPrefixes {
@@ -106,24 +106,15 @@ impl ListPrefixes {
         }
     }
 
-    fn of(&mut self, route: &Route<'_>, request: &Request) -> Prefix {
-        let (known, grows) = match self {
-            Self::None => return Prefix::NONE,
-            Self::Counted(known) => (known, false),
-            Self::Stream(known) => (known, true),
-        };
-        let Some(beginning) = PromptPrefix::of(request) else {
-            return Prefix::NONE;
-        };
-        if let Some(prefix) = known.get(&beginning) {
-            return *prefix;
+    fn of(&mut self, route: &Route<'_>, request: &Request, now: Time) -> Prefix {
+        match self {
+            Self::None => Prefix::NONE,
+            Self::Counted(known) => {
+                let known = PromptPrefix::of(request).and_then(|beginning| known.get(&beginning));
+                known.copied().unwrap_or(Prefix::NONE)
+            }
+            Self::Stream(seen) => route.prefix_of_next(seen, request, now),
         }
-        if !grows || known.len() >= MOST_PREFIXES {
-            return Prefix::NONE;
-        }
-        let prefix = route.prefix(&beginning, request, None, known.len() as u32 + 1);
-        known.insert(beginning, prefix);
-        prefix
     }
 }
 
@@ -145,7 +136,9 @@ pub(crate) struct ListBacklog<'r, R> {
 impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
     pub(crate) fn new(route: &'r Route<'r>, source: Source<'r, R>) -> Self {
         let prefixes = match &source {
-            Source::Fed(_) if route.always_caches_prompts() => ListPrefixes::Stream(HashMap::new()),
+            Source::Fed(_) if route.caches_prompts() => {
+                ListPrefixes::Stream(SeenPrefixes::default())
+            }
             _ => ListPrefixes::None,
         };
         Self {
@@ -255,16 +248,13 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
             let class = self
                 .route
                 .class(item.request.borrow(), &mut self.last_class);
-            let prefix = self.prefixes.of(self.route, item.request.borrow());
+            let prefix = self.prefixes.of(self.route, item.request.borrow(), now);
             let is_paused = availability.is_paused(&class, 0, now);
             if is_paused || availability.is_held(prefix, &class, 0, now) {
                 self.waiting_bytes += self.weight(item.request.borrow());
                 let order = item.index as u64;
-                let place = Place {
-                    step: availability.callable_step(&class, 0).unwrap_or(0),
-                    class: class.clone(),
-                    prefix,
-                };
+                let step = availability.callable_step(&class, 0).unwrap_or(0);
+                let place = Place::new(&class, step, prefix);
                 let first = (item, Tries::default(), ItemTimer::default(), class, prefix);
                 self.waiting.pass_over_at(place, order, first);
             } else {
@@ -289,11 +279,7 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
     fn wait(&mut self, ticket: Ticket<Item<R>>, due: Time) {
         self.waiting_bytes += self.weight(ticket.task.request.borrow());
         let (order, prefix) = (ticket.order, ticket.prefix);
-        let place = Place {
-            class: ticket.class.clone(),
-            step: ticket.tries.step,
-            prefix,
-        };
+        let place = Place::new(&ticket.class, ticket.tries.step, prefix);
         let item = (
             ticket.task,
             ticket.tries,

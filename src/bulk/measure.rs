@@ -15,11 +15,15 @@ pub(crate) fn measured(request: &Request, outcome: &Outcome) -> Option<MeasuredR
     }
     let calls = outcome.attempts.max(1);
     let in_calls = outcome.time.map_or(outcome.latency, |time| time.provider);
+    // A batch takes another time, and has other prices.
+    let answer = outcome.result.as_ref().ok();
+    let tier = answer.and_then(|answer| answer.details().service_tier.as_deref());
+    let is_call = tier != Some("batch");
     Some(MeasuredReply {
         likely_input: request.estimated_tokens().into(),
         usage,
-        cost_usd: outcome.cost_usd(),
-        took: in_calls / calls,
+        cost_usd: outcome.cost_usd().filter(|_| is_call),
+        took: is_call.then(|| in_calls / calls),
     })
 }
 

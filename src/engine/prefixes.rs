@@ -19,7 +19,7 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(60);
 /// Failures of first calls, one after the other, after which calls no longer wait.
 const MOST_FAILED: u8 = 3;
 /// How long a provider keeps a beginning after its last use, at least.
-const LIFETIME: Duration = Duration::from_secs(300);
+pub(crate) const LIFETIME: Duration = Duration::from_secs(300);
 
 /// The beginning of a prompt that is cached at some steps of its route.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -49,9 +49,33 @@ impl Prefix {
     }
 }
 
-/// A beginning at one provider: another provider has another cache, and so has another model or account, which have
-/// other quotas.
-type Key = (u32, StepId, QuotaId);
+/// Where an item waits: for the quota of its step, and perhaps for its beginning at this provider. Another provider has
+/// another cache, and so has another model or account, which have other quotas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Place {
+    pub(super) quota: QuotaId,
+    /// The number of the beginning, and the step.
+    beginning: Option<(u32, StepId)>,
+}
+
+impl Place {
+    /// The place of an item with this beginning at a step of its route.
+    pub(crate) fn new(class: &Class, step: u8, prefix: Prefix) -> Self {
+        let cached = prefix.id != 0 && prefix.is_cached_at(step);
+        Self {
+            quota: class.quota(step),
+            beginning: cached.then(|| (prefix.id, class.at(step))),
+        }
+    }
+
+    /// The place of an item whose beginning is not cached.
+    pub(super) fn of_quota(quota: QuotaId) -> Self {
+        Self {
+            quota,
+            beginning: None,
+        }
+    }
+}
 
 /// More are not remembered at once; a beginning that is forgotten has a first call again.
 const MOST_KNOWN: usize = 8192;
@@ -69,18 +93,23 @@ struct State {
 /// What is known of all beginnings.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Prefixes {
-    states: HashMap<Key, State>,
+    states: HashMap<Place, State>,
     /// The calls in flight that may write a cache. Usually there are none; after failures they are all calls.
-    writing: Vec<(u64, Key)>,
+    writing: Vec<(u64, Place)>,
 }
 
 impl Prefixes {
     /// Whether a call at this step must wait for another one.
     pub(crate) fn holds(&self, prefix: Prefix, class: &Class, step: u8, now: Time) -> bool {
-        if prefix.id == 0 || self.writing.is_empty() || !prefix.is_cached_at(step) {
+        prefix.id != 0 && self.holds_at(&Place::new(class, step, prefix), now)
+    }
+
+    /// Whether an item at this place must wait for another call.
+    pub(super) fn holds_at(&self, place: &Place, now: Time) -> bool {
+        if self.writing.is_empty() || place.beginning.is_none() {
             return false;
         }
-        let state = self.states.get(&key(prefix, class, step));
+        let state = self.states.get(place);
         let writer = state.and_then(|state| state.writer);
         writer.is_some_and(|(_, until)| now < until)
     }
@@ -93,7 +122,7 @@ impl Prefixes {
         if self.states.len() >= MOST_KNOWN {
             self.states.retain(|_, state| state.writer.is_some());
         }
-        let key = key(prefix, class, step);
+        let key = Place::new(class, step, prefix);
         let state = self.states.entry(key).or_default();
         let is_kept = state.used.is_some_and(|used| now < used.after(LIFETIME));
         if is_kept {
@@ -131,10 +160,6 @@ impl Prefixes {
         let ends = states.filter_map(|state| state.writer.map(|(_, until)| until));
         ends.filter(|until| *until > now).min()
     }
-}
-
-fn key(prefix: Prefix, class: &Class, step: u8) -> Key {
-    (prefix.id, class.at(step), class.quota(step))
 }
 
 #[cfg(test)]

@@ -1,18 +1,18 @@
-//! Waiting items, in one queue per quota, and per beginning of their prompts if the provider caches it: first those that were taken and wait for their time, then those that were
-//! skipped because their quota was closed.
+//! Waiting items, in one lane per quota, and per beginning of their prompts if the provider caches it. A lane has first the
+//! items that were taken and wait for their time, then those that were skipped because the lane was closed.
 //!
-//! A closed quota's queue is skipped at once, so a long backlog of one quota costs the others nothing. An item that
-//! was taken and returned keeps its position in the input, so no other item overtakes it.
+//! The lanes of a quota are sorted by their first item, so an item is added and found without a look at the other lanes.
+//! Only lanes that wait for a prompt cache are passed by, which are at most as many as calls in flight. An item that was
+//! taken and returned keeps its position in the input, so no other item overtakes it.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 
 use crate::base::clock::Time;
 
 use super::availability::Availability;
-use super::class::Class;
 use super::limiter::QuotaId;
-use super::prefixes::Prefix;
+use super::prefixes::Place;
 
 struct Entry<T> {
     key: Reverse<(Time, u64)>,
@@ -36,51 +36,96 @@ impl<T> Ord for Entry<T> {
     }
 }
 
-/// Where an item waits: at a step of its route, with the beginning of its prompt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub class: Class,
-    pub step: u8,
-    pub prefix: Prefix,
-}
-
 struct Lane<T> {
-    quota: QuotaId,
-    /// Set if its items may wait until a prompt cache is written.
-    cached: Option<Place>,
     taken: BinaryHeap<Entry<T>>,
     passed_over: VecDeque<(u64, T)>,
 }
 
+impl<T> Default for Lane<T> {
+    fn default() -> Self {
+        Self {
+            taken: BinaryHeap::new(),
+            passed_over: VecDeque::new(),
+        }
+    }
+}
+
 impl<T> Lane<T> {
-    fn is_open(&self, availability: &Availability, now: Time) -> bool {
-        let is_held = |place: &Place| {
-            let Place {
-                class,
-                step,
-                prefix,
-            } = place;
-            availability.prefixes.holds(*prefix, class, *step, now)
-        };
-        !availability.pauses.is_paused(self.quota, now)
-            && !self.cached.as_ref().is_some_and(is_held)
+    fn first_taken(&self) -> Option<(Time, u64)> {
+        self.taken.peek().map(|entry| entry.key.0)
     }
 
-    fn is_empty(&self) -> bool {
-        self.taken.is_empty() && self.passed_over.is_empty()
+    fn first_passed_over(&self) -> Option<u64> {
+        self.passed_over.front().map(|(order, _)| *order)
+    }
+}
+
+/// The lanes of a quota.
+struct Lanes<T> {
+    by_place: HashMap<Place, Lane<T>>,
+    /// The lanes with items that were taken, by the first of these.
+    taken: BTreeSet<((Time, u64), Place)>,
+    /// The lanes with items that were passed over, by the first of these.
+    passed_over: BTreeSet<(u64, Place)>,
+}
+
+impl<T> Default for Lanes<T> {
+    fn default() -> Self {
+        Self {
+            by_place: HashMap::new(),
+            taken: BTreeSet::new(),
+            passed_over: BTreeSet::new(),
+        }
+    }
+}
+
+impl<T> Lanes<T> {
+    /// Changes a lane and sorts it again.
+    fn change<R>(&mut self, place: Place, change: impl FnOnce(&mut Lane<T>) -> R) -> R {
+        let lane = self.by_place.entry(place).or_default();
+        let before = (lane.first_taken(), lane.first_passed_over());
+        let result = change(lane);
+        let after = (lane.first_taken(), lane.first_passed_over());
+        if after == (None, None) {
+            self.by_place.remove(&place);
+        }
+        if before.0 != after.0 {
+            before.0.map(|first| self.taken.remove(&(first, place)));
+            after.0.map(|first| self.taken.insert((first, place)));
+        }
+        if before.1 != after.1 {
+            before
+                .1
+                .map(|first| self.passed_over.remove(&(first, place)));
+            after.1.map(|first| self.passed_over.insert((first, place)));
+        }
+        result
+    }
+
+    /// The open lane whose item is due first.
+    fn first_due(&self, availability: &Availability, now: Time) -> Option<((Time, u64), Place)> {
+        let open = |(_, place): &&(_, Place)| !availability.prefixes.holds_at(place, now);
+        self.taken.iter().find(open).copied()
+    }
+
+    /// The open lane with the first item that was passed over.
+    fn first_passed_over(&self, availability: &Availability, now: Time) -> Option<(u64, Place)> {
+        let open = |(_, place): &&(_, Place)| !availability.prefixes.holds_at(place, now);
+        self.passed_over.iter().find(open).copied()
     }
 }
 
 /// Waiting items.
 pub(crate) struct Waiting<T> {
-    lanes: Vec<Lane<T>>,
+    /// A route has few quotas.
+    quotas: Vec<(QuotaId, Lanes<T>)>,
     len: usize,
 }
 
 impl<T> Default for Waiting<T> {
     fn default() -> Self {
         Self {
-            lanes: Vec::new(),
+            quotas: Vec::new(),
             len: 0,
         }
     }
@@ -89,46 +134,35 @@ impl<T> Default for Waiting<T> {
 impl<T> Waiting<T> {
     /// Adds an item that was taken and waits until `due`.
     pub(crate) fn push(&mut self, quota: QuotaId, due: Time, order: u64, item: T) {
-        let key = Reverse((due, order));
-        self.lane(quota, None).taken.push(Entry { key, item });
-    }
-
-    /// Adds an item that was never taken and waits for its quota, in the order of the input.
-    #[cfg(test)]
-    pub(crate) fn pass_over(&mut self, quota: QuotaId, order: u64, item: T) {
-        self.lane(quota, None).passed_over.push_back((order, item));
+        self.push_at(Place::of_quota(quota), due, order, item);
     }
 
     /// The same as [`push`](Self::push) for an item that may also wait for a prompt cache.
     pub(crate) fn push_at(&mut self, place: Place, due: Time, order: u64, item: T) {
-        let quota = place.class.quota(place.step);
         let key = Reverse((due, order));
-        let cached = place.prefix.is_cached_at(place.step).then_some(place);
-        self.lane(quota, cached).taken.push(Entry { key, item });
+        self.add(place, |lane| lane.taken.push(Entry { key, item }));
     }
 
-    /// The same as [`pass_over`](Self::pass_over) for an item that may also wait for a prompt cache.
+    /// Adds an item that was never taken and waits for its quota.
+    #[cfg(test)]
+    pub(crate) fn pass_over(&mut self, quota: QuotaId, order: u64, item: T) {
+        self.pass_over_at(Place::of_quota(quota), order, item);
+    }
+
+    /// Adds an item that was never taken and waits for its quota or for a prompt cache, in the order of the input.
     pub(crate) fn pass_over_at(&mut self, place: Place, order: u64, item: T) {
-        let quota = place.class.quota(place.step);
-        let cached = place.prefix.is_cached_at(place.step).then_some(place);
-        let lane = self.lane(quota, cached);
-        lane.passed_over.push_back((order, item));
+        self.add(place, |lane| lane.passed_over.push_back((order, item)));
     }
 
-    fn lane(&mut self, quota: QuotaId, cached: Option<Place>) -> &mut Lane<T> {
+    fn add(&mut self, place: Place, add: impl FnOnce(&mut Lane<T>)) {
         self.len += 1;
-        let is_same = |lane: &Lane<T>| lane.quota == quota && lane.cached == cached;
-        let at = self.lanes.iter().position(is_same);
+        let is_same = |(quota, _): &(QuotaId, _)| *quota == place.quota;
+        let at = self.quotas.iter().position(is_same);
         let at = at.unwrap_or_else(|| {
-            self.lanes.push(Lane {
-                quota,
-                cached,
-                taken: BinaryHeap::new(),
-                passed_over: VecDeque::new(),
-            });
-            self.lanes.len() - 1
+            self.quotas.push((place.quota, Lanes::default()));
+            self.quotas.len() - 1
         });
-        &mut self.lanes[at]
+        self.quotas[at].1.change(place, add);
     }
 
     /// The next runnable item: of those that were taken before, the one that was due first; otherwise the first that
@@ -137,36 +171,44 @@ impl<T> Waiting<T> {
         if self.len == 0 {
             return None;
         }
-        let open = |lane: &&mut Lane<T>| lane.is_open(availability, now);
-        let due = self.lanes.iter_mut().filter(open).filter_map(|lane| {
-            let Reverse(key) = lane.taken.peek()?.key;
-            (key.0 <= now).then_some((key, lane))
-        });
-        let item = match due.min_by_key(|(key, _)| *key) {
-            Some((_, lane)) => lane.taken.pop().map(|entry| entry.item),
+        let is_open = |(quota, _): &&mut (QuotaId, _)| !availability.pauses.is_paused(*quota, now);
+        let due = self
+            .quotas
+            .iter_mut()
+            .filter(is_open)
+            .filter_map(|(_, lanes)| {
+                let (first, place) = lanes.first_due(availability, now)?;
+                (first.0 <= now).then_some((first, place, lanes))
+            });
+        let item = match due.min_by_key(|(first, ..)| *first) {
+            Some((_, place, lanes)) => {
+                lanes.change(place, |lane| lane.taken.pop().map(|entry| entry.item))
+            }
             None => {
-                let first = self.lanes.iter_mut().filter(open).filter_map(|lane| {
-                    let order = lane.passed_over.front()?.0;
-                    Some((order, lane))
-                });
-                let (_, lane) = first.min_by_key(|(order, _)| *order)?;
-                lane.passed_over.pop_front().map(|(_, item)| item)
+                let first = self
+                    .quotas
+                    .iter_mut()
+                    .filter(is_open)
+                    .filter_map(|(_, lanes)| {
+                        let (first, place) = lanes.first_passed_over(availability, now)?;
+                        Some((first, place, lanes))
+                    });
+                let (_, place, lanes) = first.min_by_key(|(first, ..)| *first)?;
+                lanes.change(place, |lane| {
+                    lane.passed_over.pop_front().map(|(_, item)| item)
+                })
             }
         };
         self.len -= usize::from(item.is_some());
-        // There may be as many of these as beginnings.
-        self.lanes
-            .retain(|lane| lane.cached.is_none() || !lane.is_empty());
         item
     }
 
-    /// When the next item of an open quota is due.
+    /// When the next item of an open lane is due.
     pub(crate) fn next_due(&self, availability: &Availability, now: Time) -> Option<Time> {
-        self.lanes
-            .iter()
-            .filter(|lane| lane.is_open(availability, now))
-            .filter_map(|lane| lane.taken.peek().map(|entry| entry.key.0.0))
-            .min()
+        let open = self.quotas.iter();
+        let open = open.filter(|(quota, _)| !availability.pauses.is_paused(*quota, now));
+        let due = open.filter_map(|(_, lanes)| lanes.first_due(availability, now));
+        due.map(|((due, _), _)| due).min()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -180,7 +222,8 @@ impl<T> Waiting<T> {
     /// Empties the queue, in any order.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
         self.len = 0;
-        self.lanes.drain(..).flat_map(|lane| {
+        let lanes = self.quotas.drain(..).flat_map(|(_, lanes)| lanes.by_place);
+        lanes.flat_map(|(_, lane)| {
             let taken = lane.taken.into_iter().map(|entry| entry.item);
             taken.chain(lane.passed_over.into_iter().map(|(_, item)| item))
         })
@@ -190,6 +233,8 @@ impl<T> Waiting<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::class::Class;
+    use crate::engine::prefixes::Prefix;
 
     const A: QuotaId = QuotaId(1);
     const B: QuotaId = QuotaId(2);
@@ -239,5 +284,36 @@ mod tests {
             waiting.push(A, Time::ZERO, first, first);
             waiting.push(A, Time::ZERO, second, second);
         }
+    }
+
+    /// Of 10,000 beginnings, one call each is made at once, and the others wait for it.
+    #[test]
+    fn ten_thousand_beginnings_wait_and_leave_in_the_order_of_the_input() {
+        const BEGINNINGS: u32 = 10_000;
+        let class = Class::new([A]);
+        let prefix = |item: u64| Prefix::new(item as u32 % BEGINNINGS + 1, [true]);
+        let mut waiting = Waiting::default();
+        let items = 3 * u64::from(BEGINNINGS);
+        for item in 0..items {
+            waiting.pass_over_at(Place::new(&class, 0, prefix(item)), item, item);
+        }
+        let mut availability = Availability::default();
+        for (call, held) in [3, 17, 4_000].into_iter().enumerate() {
+            let call = call as u64;
+            availability
+                .prefixes
+                .begin(prefix(held), &class, 0, call, at(1));
+        }
+        let is_held = |item: &u64| [3, 17, 4_000].contains(&(item % u64::from(BEGINNINGS)));
+        let open: Vec<u64> = (0..items).filter(|item| !is_held(item)).collect();
+        let mut left = Vec::new();
+        while let Some(item) = waiting.pop(&availability, at(2)) {
+            left.push(item);
+        }
+        assert_eq!(left, open);
+        (0..3).for_each(|call| availability.prefixes.end(call, Some(true), at(3)));
+        let rest = std::iter::from_fn(|| waiting.pop(&availability, at(3)));
+        assert!(rest.eq((0..items).filter(is_held)));
+        assert!(waiting.is_empty());
     }
 }

@@ -244,14 +244,9 @@ impl Outcome {
         line.field("latency_ms", &millis)?;
         add(line, "time_ms", self.time_told())?;
         line.field("cost_usd", &self.cost_usd())?;
-        let saved = answer
-            .map(|answer| answer.cache_saved)
-            .filter(|saved| *saved != 0);
-        add(
-            line,
-            "cache_saved_usd",
-            saved.map(|picos| picos as f64 / 1e12),
-        )?;
+        let saved = self.paid().cache_saved;
+        let saved = (saved != 0).then(|| saved as f64 / 1e12);
+        add(line, "cache_saved_usd", saved)?;
         add(line, "warning", warning)?;
         add(line, "service_tier", details.service_tier.as_ref())?;
         add(line, "degraded", details.degraded.as_ref())?;
@@ -339,6 +334,7 @@ impl<'de> Deserialize<'de> for Outcome {
         let paid = Paid {
             usage: line.usage,
             cost_usd: line.cost_usd,
+            cache_saved: (line.cache_saved_usd.unwrap_or(0.0) * 1e12).round() as i64,
         };
         let result = match line.error {
             Some(error) => Err(error.with_paid(paid).with_refusal(line.refusal)),
@@ -366,8 +362,6 @@ impl<'de> Deserialize<'de> for Outcome {
                 answer.finish_reason = line.finish_reason.as_deref().unwrap_or_default().into();
                 answer.model = line.model.clone();
                 answer.warning = line.warning;
-                let saved = line.cache_saved_usd.unwrap_or(0.0);
-                answer.cache_saved = (saved * 1e12).round() as i64;
                 answer.set_paid(paid);
                 Ok(answer)
             }

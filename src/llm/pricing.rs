@@ -96,7 +96,7 @@ impl Pricing<'_> {
             return;
         }
         let tier = payee.tier.unwrap_or_else(|asked| reported.unwrap_or(asked));
-        let mut saved = None;
+        let mut cache_saved = 0;
         let cost_usd = match paid.usage.filter(|_| paid.is_unpriced()) {
             None => paid.cost_usd,
             Some(usage) => {
@@ -108,12 +108,18 @@ impl Pricing<'_> {
                         self.prices
                             .of_call(provider, answered, requested.as_deref())
                     });
-                let entry = model.as_ref().and_then(|model| model.entry(tier, self.at));
-                saved = entry.and_then(|entry| entry.cache_saving(&usage));
-                entry.and_then(|entry| entry.cost(&usage))
+                let model = model.as_ref();
+                let entry = model.and_then(|model| model.entry(tier, self.at));
+                let saved = entry.and_then(|entry| entry.cache_saving(&usage));
+                cache_saved = saved.unwrap_or(0);
+                model.and_then(|model| model.cost(&usage, tier, self.at))
             }
         };
-        let paid = Paid { cost_usd, ..paid };
+        let paid = Paid {
+            cost_usd,
+            cache_saved,
+            ..paid
+        };
         let mut sum = ChargeSum::from(paid);
         if !is_first {
             (sum.calls, sum.unpriced) = (0, 0);
@@ -132,8 +138,10 @@ impl Pricing<'_> {
         };
         match result {
             Ok(answer) => {
-                answer.cost_usd = cost_usd;
-                answer.cache_saved = saved.unwrap_or(0);
+                answer.set_paid(paid);
+                if let Ok(known) = payee.tier {
+                    answer.details_mut().service_tier = Some(known.to_owned());
+                }
                 answer.charge = charge;
             }
             Err(error) => error.set_charge(paid, charge),

@@ -273,12 +273,14 @@ impl Response {
         Paid {
             usage: self.usage,
             cost_usd: self.cost_usd,
+            cache_saved: self.cache_saved,
         }
     }
 
     pub(crate) fn set_paid(&mut self, paid: Paid) {
         self.usage = paid.usage;
         self.cost_usd = paid.cost_usd;
+        self.cache_saved = paid.cache_saved;
     }
 }
 

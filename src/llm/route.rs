@@ -33,7 +33,7 @@ use super::client::{LlmClient, guarded};
 use super::outcome::EarlierProvider;
 use super::params::RequestTask;
 use super::pricing::Pricing;
-use super::prompt_cache::{CacheRule, PromptPrefix};
+use super::prompt_cache::{CacheRule, PromptPrefix, SeenPrefixes};
 use super::request::Request;
 use super::response::Response;
 use super::single_call::Single;
@@ -142,8 +142,8 @@ impl<'a> Route<'a> {
     }
 
     /// Sets which prompts use the prompt cache of their provider. A run sends one prompt of each shared system text first,
-    /// and the others when that call has ended; see [`CachePrompt`]. Calls of a queue's worker and single calls do not wait
-    /// and are not marked. Default: [`CachePrompt::Auto`].
+    /// and the others when that call has ended; see [`CachePrompt`]. So does a queue's worker with the jobs that it claims.
+    /// Single calls do not wait and are not marked. Default: [`CachePrompt::Auto`].
     pub fn cache_prompt(mut self, which: CachePrompt) -> Self {
         self.cache_prompt = which;
         self
@@ -154,9 +154,21 @@ impl<'a> Route<'a> {
         self.cache_prompt != CachePrompt::Never
     }
 
-    /// Whether they cache those of prompts whose number is not known.
-    pub(crate) fn always_caches_prompts(&self) -> bool {
-        self.cache_prompt == CachePrompt::Always
+    /// The same as [`prefix`](Self::prefix) for prompts that come one by one.
+    pub(crate) fn prefix_of_next(
+        &self,
+        seen: &mut SeenPrefixes,
+        request: &Request,
+        now: Time,
+    ) -> Prefix {
+        let Some(beginning) = PromptPrefix::of(request).filter(|_| self.caches_prompts()) else {
+            return Prefix::NONE;
+        };
+        let route = std::ptr::from_ref(self).addr();
+        seen.of((route, beginning), now, |prompts, number| {
+            let counted = self.cache_prompt != CachePrompt::Always;
+            self.prefix(&beginning, request, counted.then_some(prompts), number)
+        })
     }
 
     /// The steps at which the beginning of such requests is cached, if this number of them is sent. `number` stands for

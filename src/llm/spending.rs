@@ -5,7 +5,7 @@ use crate::base::usage::Paid;
 use crate::base::usd::Usd;
 use crate::engine::route::Tries;
 use crate::money::budget::AmountUnit;
-use crate::money::prices::ModelPrices;
+use crate::money::prices::{ModelPrices, searches};
 
 use super::client::{LlmClient, guarded};
 use super::params::RequestTask;
@@ -115,12 +115,6 @@ pub(crate) fn spent(unit: AmountUnit, paid: Paid, error: Option<&Error>, most: u
         (Some(error), None) if !paid.is_known() && is_unbilled(error) => 0,
         (_, None) => most,
     }
-}
-
-/// Whether calls of a model also search, by the words of its name: `gpt-4o-search-preview` and `sonar-pro`, not `research`.
-fn searches(model: &str) -> bool {
-    let mut words = model.split(|c: char| !c.is_alphanumeric());
-    words.any(|word| ["search", "sonar"].contains(&word.to_lowercase().as_str()))
 }
 
 /// It did not reach the provider, or the provider rejected it. After a time-out of a gateway, the provider may have

@@ -97,10 +97,7 @@ fn a_call_counts_as_what_its_reply_reports_or_as_the_most_that_it_can_cost() {
         output_tokens: 4,
         ..Usage::default()
     };
-    let paid = Paid {
-        usage: Some(usage),
-        cost_usd: Some(Usd::from_picos(11)),
-    };
+    let paid = Paid::new(Some(usage), Some(Usd::from_picos(11)));
     let unpriced = Paid {
         cost_usd: None,
         ..paid

@@ -172,7 +172,8 @@ impl Estimate {
 
     /// The cost at the prices of a tier at a point in time: `""` is the standard tier, `batch` and `flex` others. `None` if
     /// the tier has no known price. Only the lower end counts input that the provider may read from its cache, and only if
-    /// earlier replies report such input.
+    /// earlier replies report such input. The upper end is open if the model bills searches, because nobody knows how many
+    /// it will make.
     pub fn cost(&self, prices: &ModelPrices<'_>, tier: &str, at: Timestamp) -> Option<Bounds<Usd>> {
         let entry = prices.entry(tier, at)?;
         if self.requests == 0 {
@@ -187,6 +188,7 @@ impl Estimate {
         };
         let low = entry.of_length(self.shortest).cost_of_tokens(&cheapest)?;
         let ends = self.input_tokens.high.zip(self.output_tokens.high);
+        let ends = ends.filter(|_| !prices.bills_searches());
         let high = ends.map(|(input_tokens, output_tokens)| {
             let (writes, for_an_hour) = self.writes_cache;
             let dearest = Usage {
@@ -318,16 +320,16 @@ fn rounded(low: f64, high: f64) -> Bounds<u64> {
 }
 
 fn seconds(of_input: &ModelReplies, earlier: &ModelReplies) -> Option<Bounds<f64>> {
-    let mean = |replies: &ModelReplies| replies.seconds.sum / replies.calls as f64;
-    if of_input.calls >= FEWEST_OF_INPUT {
-        let n = of_input.calls;
+    let mean = |replies: &ModelReplies| replies.seconds.sum / replies.timed as f64;
+    if of_input.timed >= FEWEST_OF_INPUT {
+        let n = of_input.timed;
         let (mean, error) = (
             mean(of_input),
             of_input.seconds.deviation(n) * standard_errors(n, None),
         );
         let (low, high) = around(mean, error);
         Some(Bounds::new(low, high))
-    } else if earlier.calls >= FEWEST_EARLIER {
+    } else if earlier.timed >= FEWEST_EARLIER {
         let mean = mean(earlier);
         Some(Bounds::new(mean / 2.0, mean * 2.0))
     } else {

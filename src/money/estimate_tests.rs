@@ -43,7 +43,7 @@ fn reply(likely_input: u64, input_tokens: u64, output_tokens: u64) -> MeasuredRe
             ..Usage::default()
         },
         cost_usd: None,
-        took: Duration::from_secs(2),
+        took: Some(Duration::from_secs(2)),
     }
 }
 
@@ -241,6 +241,34 @@ fn after_a_sample_of_50_the_cost_is_in_a_range_of_at_most_twice_its_lower_end() 
     assert!(contained * 100 >= RUNS * 96, "{contained} of {RUNS}");
     // Where answers have very different lengths.
     assert!(wide * 200 <= RUNS, "{wide} of {RUNS}");
+}
+
+#[test]
+fn the_fee_of_searches_leaves_the_upper_end_open() {
+    let prices = Prices::default();
+    let model = |name| prices.of_model("openai", name).unwrap();
+    let none = ModelReplies::default();
+    let estimate = Estimate::new(&work(10, 100, Some(50)), &none, &none);
+    let plain = estimate.cost(&model("gpt-4o-mini"), "", now()).unwrap();
+    let searching = estimate.cost(&model("gpt-4o-mini-search-preview"), "", now());
+    assert_eq!(searching, Some(Bounds::from(plain.low)));
+    assert!(plain.high.is_some());
+}
+
+#[test]
+fn requests_in_batches_tell_nothing_about_the_duration_of_calls() {
+    let mut in_batch = reply(100, 100, 10);
+    in_batch.took = None;
+    let (work, none) = (work(100, 100, Some(50)), ModelReplies::default());
+    let estimate = Estimate::new(&work, &replies(50, &in_batch), &none);
+    assert_eq!(
+        (estimate.call_seconds, estimate.output_tokens.low),
+        (None, 1_000)
+    );
+    let mut both = replies(50, &in_batch);
+    both.add_all(&replies(50, &reply(100, 100, 10)));
+    let seconds = Estimate::new(&work, &both, &none).call_seconds.unwrap();
+    assert!(seconds.low > 1.9 && seconds.high < Some(2.1), "{seconds:?}");
 }
 
 #[test]

@@ -174,7 +174,12 @@ impl Prices {
             let by_request = requested.filter(|_| layer.by_user);
             let find = |name| layer.table.find(provider, name, requested);
             let found = by_request.and_then(find).or_else(|| find(answered))?;
-            Some(ModelPrices { layer, found })
+            let bills_searches = searches(answered) || requested.is_some_and(searches);
+            Some(ModelPrices {
+                layer,
+                found,
+                bills_searches,
+            })
         })
     }
 
@@ -211,6 +216,17 @@ fn contents(path: &Path) -> Result<Option<String>, Error> {
 pub struct ModelPrices<'p> {
     layer: &'p Layer,
     found: Found<'p>,
+    bills_searches: bool,
+}
+
+/// Whether calls of a model also search, by the words of its name: `gpt-4o-search-preview` and `sonar-pro`, not `research`.
+pub(crate) fn searches(model: &str) -> bool {
+    let mut words = model.split(|c: char| !c.is_alphanumeric());
+    words.any(|word| {
+        ["search", "sonar"]
+            .iter()
+            .any(|name| word.eq_ignore_ascii_case(name))
+    })
 }
 
 impl<'p> ModelPrices<'p> {
@@ -258,10 +274,17 @@ impl<'p> ModelPrices<'p> {
         of_tier.rfind(has_begun)
     }
 
-    /// The cost of a call; `None` if the price of something that it used is unknown, or if it reports no tokens. `tier` as
-    /// in [`entry`](Self::entry).
+    /// Whether the model searches by itself, and each search has a price of its own.
+    pub fn bills_searches(&self) -> bool {
+        self.bills_searches
+    }
+
+    /// The cost of a call; `None` if the price of something that it used is unknown, or if it reports no tokens. A model
+    /// that [bills searches](Self::bills_searches) has to report them. `tier` as in [`entry`](Self::entry).
     pub fn cost(&self, usage: &Usage, tier: &str, at: Timestamp) -> Option<Usd> {
-        self.entry(tier, at)?.cost(usage)
+        let entry = self.entry(tier, at)?;
+        let is_complete = !self.bills_searches || usage.web_search_calls > 0;
+        entry.cost(usage).filter(|_| is_complete)
     }
 }
 

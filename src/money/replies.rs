@@ -27,8 +27,8 @@ pub struct MeasuredReply {
     pub usage: Usage,
     /// The cost; `None` if it is unknown.
     pub cost_usd: Option<Usd>,
-    /// The duration of the call.
-    pub took: Duration,
+    /// The duration of the call; `None` for a request in a batch.
+    pub took: Option<Duration>,
 }
 
 /// A sum, and the sum of the squares.
@@ -75,7 +75,7 @@ impl Moments {
 ///         likely_input: 3,
 ///         usage: Usage { input_tokens: 4, output_tokens, ..Usage::default() },
 ///         cost_usd: None,
-///         took: Duration::from_secs(1),
+///         took: Some(Duration::from_secs(1)),
 ///     });
 /// }
 /// assert_eq!((replies.calls(), replies.mean_output_tokens()), (3, Some(40.0)));
@@ -97,6 +97,8 @@ pub struct ModelReplies {
     pub(super) cache_write_tokens: u64,
     pub(super) cache_write_1h_tokens: u64,
     pub(super) seconds: Moments,
+    /// The number of calls whose duration is known.
+    pub(super) timed: u64,
     /// Dollars, and the number of calls of known cost.
     pub(super) cost: Moments,
     pub(super) priced: u64,
@@ -118,7 +120,10 @@ impl ModelReplies {
         self.most_cached = self.most_cached.max(cached.min(1.0));
         self.cache_write_tokens += usage.cache_write_tokens;
         self.cache_write_1h_tokens += usage.cache_write_1h_tokens;
-        self.seconds.add(reply.took.as_secs_f64());
+        if let Some(took) = reply.took {
+            self.seconds.add(took.as_secs_f64());
+            self.timed += 1;
+        }
         if let Some(cost) = reply.cost_usd {
             self.cost.add(cost.dollars());
             self.priced += 1;
@@ -139,6 +144,7 @@ impl ModelReplies {
         self.cache_write_tokens += other.cache_write_tokens;
         self.cache_write_1h_tokens += other.cache_write_1h_tokens;
         self.seconds.add_all(other.seconds);
+        self.timed += other.timed;
         self.cost.add_all(other.cost);
         self.priced += other.priced;
     }
@@ -170,6 +176,7 @@ impl ModelReplies {
 
     fn halve(&mut self) {
         self.calls /= 2;
+        self.timed /= 2;
         self.priced /= 2;
         let all = [
             &mut self.size,
@@ -331,7 +338,7 @@ mod tests {
                 ..Usage::default()
             },
             cost_usd: Usd::from_dollars(0.5),
-            took: Duration::from_secs(2),
+            took: Some(Duration::from_secs(2)),
         }
     }
 

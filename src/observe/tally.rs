@@ -213,8 +213,13 @@ impl Tally {
 
     /// Adds the cost of a failure. Most failures have none.
     fn pay_for_nothing(&mut self, error: &Error, items: u64) {
-        let Paid { usage, cost_usd } = error.paid();
+        let Paid {
+            usage,
+            cost_usd,
+            cache_saved,
+        } = error.paid();
         self.usage += usage.unwrap_or_default();
+        self.cache_saved = self.cache_saved.saturating_add(cache_saved);
         match cost_usd {
             Some(cost) => {
                 self.cost_usd += cost;

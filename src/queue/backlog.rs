@@ -18,9 +18,11 @@ use crate::base::id::ProcessId;
 use crate::engine::availability::Availability;
 use crate::engine::item_time::ItemTimer;
 use crate::engine::pack::{Backlog, PackLimits};
+use crate::engine::prefixes::Prefix;
 use crate::engine::time_split::Limit;
 use crate::engine::work::{Cost, Take, Ticket};
 use crate::llm::params::RequestTask;
+use crate::llm::prompt_cache::{LEAST_BYTES, SeenPrefixes};
 
 use super::batch::BatchOverview;
 use super::claim_plan::{ClaimPlan, Claimed, MOST_CLAIMED, at_step};
@@ -67,6 +69,8 @@ pub(crate) struct StoreBacklog {
     unknown: Option<String>,
     pub requests: Requests,
     prefetched: VecDeque<Ticket<JobTask>>,
+    /// The beginnings of the prompts of claimed jobs, which the provider may cache, and the version of the kinds then.
+    prefixes: (u64, SeenPrefixes),
     /// The last claim was empty. Without an event, no job can be claimed before this time.
     quiet_until: Option<Time>,
     /// Jobs that are claimed and not settled, including prefetched ones.
@@ -113,6 +117,7 @@ impl StoreBacklog {
             unknown: None,
             requests: Requests::default(),
             prefetched: VecDeque::new(),
+            prefixes: Default::default(),
             quiet_until: None,
             running: 0,
             alone: false,
@@ -183,7 +188,11 @@ impl StoreBacklog {
         availability: &Availability,
         now: Time,
     ) -> Option<Ticket<JobTask>> {
-        let open = |ticket: &Ticket<JobTask>| !availability.pauses.is_paused(ticket.quota(), now);
+        let open = |ticket: &Ticket<JobTask>| {
+            let step = ticket.tries.step;
+            !availability.pauses.is_paused(ticket.quota(), now)
+                && !availability.is_held(ticket.prefix, &ticket.class, step, now)
+        };
         let at = self.prefetched.iter().position(open)?;
         self.prefetched.remove(at)
     }
@@ -252,22 +261,47 @@ impl StoreBacklog {
                 output_cap: (*task == RequestTask::Embed).then_some(0),
             },
         };
+        let task = JobTask {
+            claimed,
+            kind: open.kind,
+            history,
+            request: OnceLock::new(),
+            waiting_since: None,
+            kinds_version,
+        };
         Some(Ticket {
             cost,
             order: self.order,
             class: open.class,
             tries,
-            prefix: Default::default(),
+            prefix: self.prefix(&task, now),
             timer: ItemTimer::default(),
-            task: JobTask {
-                claimed,
-                kind: open.kind,
-                history,
-                request: OnceLock::new(),
-                waiting_since: None,
-                kinds_version,
-            },
+            task,
         })
+    }
+
+    /// The beginning of a job's prompt, if the provider caches it. A payload that is too short for that is not read.
+    fn prefix(&mut self, task: &JobTask, now: Time) -> Prefix {
+        let Kind::Prompts {
+            route,
+            task: RequestTask::Complete,
+            ..
+        } = &*task.kind
+        else {
+            return Prefix::NONE;
+        };
+        let is_short = task.claimed.payload.get().len() < LEAST_BYTES;
+        if is_short || !route.caches_prompts() || task.kind.model_call().is_some() {
+            return Prefix::NONE;
+        }
+        if self.prefixes.0 != task.kinds_version {
+            // The steps of routes may differ.
+            self.prefixes = (task.kinds_version, SeenPrefixes::default());
+        }
+        match prompts::known_request(task, RequestTask::Complete, &Context::new()) {
+            Ok(request) => route.prefix_of_next(&mut self.prefixes.1, &request, now),
+            Err(_) => Prefix::NONE,
+        }
     }
 
     /// Number of jobs to claim: the configured number, doubled after each full claim.
@@ -539,8 +573,7 @@ impl Backlog for StoreBacklog {
     fn alike(&self, a: &JobTask, b: &JobTask) -> bool {
         let read = |task: &JobTask| match &*task.kind {
             Kind::Prompts { task: kind, .. } => {
-                let read = || prompts::request(task, *kind, &Context::new()).map(Arc::new);
-                task.request.get_or_init(read).clone().ok()
+                prompts::known_request(task, *kind, &Context::new()).ok()
             }
             Kind::Host(_) => None,
         };

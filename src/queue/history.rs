@@ -32,6 +32,8 @@ pub(crate) struct History {
     used: Option<Usage>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cost_usd: Option<Usd>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    cache_saved: i64,
     /// How its time since its first call was spent, up to when it may be retried.
     #[serde(default, skip_serializing_if = "is_nothing")]
     time: ItemTime,
@@ -48,6 +50,10 @@ impl ItemTime {
         let queued = tries.first?.since(created_at);
         (!is_nothing(&time)).then_some(Self { queued, ..time })
     }
+}
+
+fn is_zero(count: &i64) -> bool {
+    *count == 0
 }
 
 fn is_nothing(time: &ItemTime) -> bool {
@@ -96,6 +102,7 @@ impl History {
         Paid {
             usage: self.used,
             cost_usd: self.cost_usd,
+            cache_saved: self.cache_saved,
         }
     }
 
@@ -191,6 +198,7 @@ impl History {
         if paid.is_known() {
             self.used = paid.usage;
             self.cost_usd = paid.cost_usd;
+            self.cache_saved = paid.cache_saved;
         }
         if self.errors.len() >= MOST_ERRORS {
             self.errors.remove(0);

@@ -15,7 +15,7 @@ use crate::engine::route::{First, Tries};
 use crate::engine::run::Reply;
 use crate::engine::work::Ticket;
 use crate::llm::outcome_builder::OutcomeBuilder;
-use crate::llm::params::RequestTask;
+use crate::llm::params::{CacheLifetime, RequestTask};
 use crate::llm::request::Request;
 use crate::llm::request_json::input_of;
 use crate::llm::response::Response;
@@ -34,6 +34,8 @@ use super::task::{Done, JobEnd, JobTask};
 pub(crate) struct Calls<'a> {
     tries: &'a Tries,
     timer: &'a ItemTimer,
+    /// How long the provider keeps the beginning of the prompt, if the call uses its cache.
+    cached: Option<CacheLifetime>,
 }
 
 impl<'a, T> From<&'a Ticket<T>> for Calls<'a> {
@@ -41,21 +43,35 @@ impl<'a, T> From<&'a Ticket<T>> for Calls<'a> {
         Self {
             tries: &ticket.tries,
             timer: &ticket.timer,
+            cached: ticket
+                .prefix
+                .is_cached_at(ticket.tries.step)
+                .then_some(CacheLifetime::Minutes),
         }
     }
 }
 
 /// The request in a job's payload.
-pub(crate) fn request(task: &JobTask, kind: RequestTask, ctx: &Context) -> Result<Request, Error> {
+fn request(task: &JobTask, kind: RequestTask, ctx: &Context) -> Result<Request, Error> {
     let mut request = match task.kind.model_call() {
         None => read(task.claimed.payload.get(), kind)?,
         Some(call) => call.request(&running(task), ctx)?,
     };
     // The cost of failed calls is stored under this id; unlike the item's id it is unique.
     request.id = Some(task.claimed.job_id.to_string());
-    // It is for batches. The calls of a worker do not wait for each other, so each could write the cache.
+    // That of the payload is for batches.
     request.cache_prefix = None;
     Ok(request)
+}
+
+/// The same, read once.
+pub(crate) fn known_request(
+    task: &JobTask,
+    kind: RequestTask,
+    ctx: &Context,
+) -> Result<Arc<Request>, Error> {
+    let read = || request(task, kind, ctx).map(Arc::new);
+    task.request.get_or_init(read).clone()
 }
 
 /// Makes the call of a pack and renders its lines.
@@ -67,7 +83,7 @@ pub(crate) fn call(
     calls: Calls<'_>,
     ctx: &Context,
 ) -> Reply<Done> {
-    let Calls { tries, timer } = calls;
+    let Calls { tries, timer, .. } = calls;
     // The row of the job may have a different start time than this OS process.
     let noted = Tries {
         first: First::default(),
@@ -81,10 +97,11 @@ pub(crate) fn call(
         Err(error) => return error.into(),
     };
     let requests = pack.iter().map(|task| {
-        let request = task
-            .request
-            .get_or_init(|| request(task, kind, ctx).map(Arc::new));
-        request.clone()
+        let request = known_request(task, kind, ctx);
+        request.map(|request| match calls.cached {
+            None => request,
+            lifetime => Arc::new((*request).clone().with_cache_prefix(lifetime)),
+        })
     });
     let requests: Vec<Arc<Request>> = match requests.collect() {
         Ok(requests) => requests,
@@ -110,6 +127,7 @@ pub(crate) fn call(
     let calls = Calls {
         tries: &after,
         timer: &timer,
+        ..calls
     };
     let lines = reply.result.and_then(|responses| {
         let lines = responses.into_iter().zip(pack).zip(&requests);

@@ -27,6 +27,7 @@ struct Used {
     input: u64,
     /// The part of the input that was read from a cache.
     cached: u64,
+    /// The part that was written to a cache for less than an hour.
     written_5m: u64,
     written_1h: u64,
     /// All output tokens, with reasoning.
@@ -62,6 +63,7 @@ fn used(dialect: Dialect, body: &Value) -> Used {
                 cached: cached
                     .or(number("/usage/prompt_cache_hit_tokens"))
                     .unwrap_or(0),
+                written_5m: of("/usage/prompt_tokens_details/cache_write_tokens"),
                 output: completion.max(total.saturating_sub(input)),
                 ..Used::default()
             }

@@ -5,7 +5,8 @@
 //!   minutes or an hour. Each use renews that time. An entry is there when the reply of the request that writes it begins.
 //!   Beginnings below a minimum, which depends on the model, are not cached.
 //! - OpenAI ("Prompt caching"): prompts of 1,024 tokens or more are cached in steps of 128 tokens, without a mark and for 5
-//!   minutes after their last use. From GPT-5.6 on, a request can name the points itself, and writing is reported.
+//!   minutes after their last use. From GPT-5.6 on, a prompt is cached up to the end of its last message instead, for 30
+//!   minutes, unless the request names the points itself; writing is billed and reported.
 //!
 //! Tokens are counted as elsewhere here: one for every four bytes.
 
@@ -26,7 +27,7 @@ pub(super) struct Point {
     /// The hash of everything before it, and of the model.
     hash: u64,
     tokens: u64,
-    is_hour: bool,
+    lifetime: Duration,
 }
 
 /// The points of a prompt, from the first to the last.
@@ -39,6 +40,8 @@ pub(super) struct Points {
 
 /// How long OpenAI keeps what Anthropic keeps for the shorter time.
 const MINUTES: Duration = Duration::from_secs(300);
+/// How long OpenAI keeps what models from GPT-5.6 on have written.
+const HALF_HOUR: Duration = Duration::from_secs(1800);
 const HOUR: Duration = Duration::from_secs(3600);
 const STEP: u64 = 128;
 /// Tokens of a byte.
@@ -109,7 +112,7 @@ impl PromptCaches {
             let new = point.tokens.saturating_sub(longest);
             longest = longest.max(point.tokens);
             used.written += new;
-            used.written_1h += if point.is_hour { new } else { 0 };
+            used.written_1h += if point.lifetime == HOUR { new } else { 0 };
         }
         used
     }
@@ -118,7 +121,7 @@ impl PromptCaches {
     fn write(&self, points: &Points, now: Duration) {
         let mut entries = self.0.lock();
         for point in &points.list {
-            let lifetime = if point.is_hour { HOUR } else { MINUTES };
+            let lifetime = point.lifetime;
             let until = now + lifetime;
             let new = Entry {
                 lifetime,
@@ -153,11 +156,11 @@ impl Beginning {
         self.bytes += text.len() as u64;
     }
 
-    fn point(&self, is_hour: bool) -> Point {
+    fn point(&self, lifetime: Duration) -> Point {
         Point {
             hash: self.hasher.clone().finish(),
             tokens: self.bytes / BYTES,
-            is_hour,
+            lifetime,
         }
     }
 }
@@ -178,7 +181,8 @@ fn anthropic(request: &Value) -> Points {
             }
             let mark = &block["cache_control"];
             if mark.is_object() {
-                list.push(beginning.point(mark["ttl"] == "1h"));
+                let lifetime = if mark["ttl"] == "1h" { HOUR } else { MINUTES };
+                list.push(beginning.point(lifetime));
             }
         }
     };
@@ -229,11 +233,12 @@ fn openai(request: &Value) -> Points {
         }
     }
     let mut list = Vec::new();
-    if request["prompt_cache_options"]["mode"] == "explicit" {
-        for (text, is_marked) in &texts {
+    if has_breakpoints(model) {
+        let is_implicit = request["prompt_cache_options"]["mode"] != "explicit";
+        for (at, (text, is_marked)) in texts.iter().enumerate() {
             beginning.add(text);
-            if *is_marked {
-                list.push(beginning.point(false));
+            if *is_marked || is_implicit && at + 1 == texts.len() {
+                list.push(beginning.point(HALF_HOUR));
             }
         }
         list.retain(|point| point.tokens >= 1024);
@@ -249,7 +254,7 @@ fn openai(request: &Value) -> Points {
     for step in whole.chunks_exact((STEP * BYTES) as usize) {
         step.hash(&mut beginning.hasher);
         beginning.bytes += step.len() as u64;
-        let point = beginning.point(false);
+        let point = beginning.point(MINUTES);
         if point.tokens >= 1024 {
             list.push(point);
         }
@@ -257,6 +262,18 @@ fn openai(request: &Value) -> Points {
     Points {
         list,
         is_billed: false,
+    }
+}
+
+/// Whether this is GPT-5.6 or a later model.
+fn has_breakpoints(model: &str) -> bool {
+    let version = model.strip_prefix("gpt-").unwrap_or_default();
+    let number = version.split('-').next().unwrap_or_default();
+    let mut parts = number.split('.').map(str::parse::<u32>);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= (5, 6),
+        (Some(Ok(major)), None) => major > 5,
+        _ => false,
     }
 }
 
@@ -338,5 +355,26 @@ mod tests {
         assert_eq!(caches.read(&ask("a"), at(0)).written, 3000);
         caches.write(&ask("a"), at(0));
         assert_eq!(caches.read(&ask("b"), at(1)).read, 3000);
+    }
+
+    #[test]
+    fn newer_models_write_every_long_prompt_that_names_no_point() {
+        let caches = PromptCaches::default();
+        let ask = |model: &str, user: &str| {
+            openai(&json!({"model": model, "messages": [
+                {"role": "system", "content": "x".repeat(12_000)},
+                {"role": "user", "content": user}]}))
+        };
+        for model in ["gpt-5.6", "gpt-5.6-luna", "gpt-6"] {
+            let first = ask(model, "abcd");
+            assert_eq!(caches.read(&first, at(0)).written, 3001, "{model}");
+            caches.write(&first, at(0));
+            let other = caches.read(&ask(model, "efgh"), at(1));
+            assert_eq!((other.read, other.written), (0, 3001), "{model}");
+            assert_eq!(caches.read(&first, at(1799)).read, 3001, "{model}");
+        }
+        for model in ["gpt-5", "gpt-5.5", "gpt-4o", "gpt-oss-120b", "o3"] {
+            assert!(!ask(model, "abcd").is_billed, "{model}");
+        }
     }
 }

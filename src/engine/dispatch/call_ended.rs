@@ -315,10 +315,7 @@ mod tests {
 
     #[test]
     fn who_is_given_up_on_keeps_what_was_paid() {
-        let paid = Paid {
-            usage: None,
-            cost_usd: Usd::from_dollars(0.5),
-        };
+        let paid = Paid::new(None, Usd::from_dollars(0.5));
         let ended = Error::cancelled().with_sent(Sent::Maybe).with_paid(paid);
         let error = abandoned_error(&ended, None, Duration::from_secs(3));
         assert_eq!((error.paid(), error.sent()), (paid, Sent::Maybe));

@@ -12,9 +12,9 @@ use crate::engine::class::Class;
 use crate::engine::item_time::ItemTimer;
 use crate::engine::limiter::QuotaId;
 use crate::engine::loading::MAX_LOADING;
-use crate::engine::prefixes::Prefix;
+use crate::engine::prefixes::{Place, Prefix};
 use crate::engine::route::Tries;
-use crate::engine::waiting::{Place, Waiting};
+use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, SettleIo, Settled, Take, TakeIo, Ticket, Work};
 
 pub(crate) struct Random(pub u64);
@@ -193,11 +193,7 @@ impl Work for ModelWork {
                     self.items[item as usize] = Item::Waiting { due: now, step: 0 };
                     let first = (item, Tries::default(), ItemTimer::default());
                     let step = availability.callable_step(&class, 0).unwrap_or(0);
-                    let place = Place {
-                        class,
-                        step,
-                        prefix,
-                    };
+                    let place = Place::new(&class, step, prefix);
                     self.waiting.pass_over_at(place, item.into(), first);
                     continue;
                 }
@@ -237,11 +233,7 @@ impl Work for ModelWork {
                     let step = ticket.tries.step;
                     *item = Item::Waiting { due, step };
                     self.times.waits(&ticket, due);
-                    let place = Place {
-                        class: ticket.class,
-                        step,
-                        prefix: ticket.prefix,
-                    };
+                    let place = Place::new(&ticket.class, step, ticket.prefix);
                     let item = (ticket.task, ticket.tries, ticket.timer);
                     self.waiting.push_at(place, due, ticket.order, item);
                 }

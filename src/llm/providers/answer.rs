@@ -81,10 +81,7 @@ impl Answer {
     }
 
     fn paid(&self) -> Paid {
-        Paid {
-            usage: self.usage,
-            cost_usd: self.cost_usd,
-        }
+        Paid::new(self.usage, self.cost_usd)
     }
 
     fn has_calls(&self) -> bool {

@@ -391,10 +391,7 @@ pub(super) fn read(
     let Some(Value::Array(blocks)) = reply.content else {
         return Ok(Err(match reply.error.as_deref() {
             Some(error) => failure_inside(vendor, error, body),
-            None => unlike("it has no content", body).with_paid(Paid {
-                usage,
-                cost_usd: None,
-            }),
+            None => unlike("it has no content", body).with_paid(Paid::new(usage, None)),
         }));
     };
     let finish = reply.stop_reason;

@@ -140,10 +140,7 @@ pub(super) fn decode(
                 ..Response::vector(vendor.name, vector).with_rate_hints(hints)
             }),
             Err(Unusable { why, entry }) => {
-                let paid = Paid {
-                    usage,
-                    cost_usd: None,
-                };
+                let paid = Paid::new(usage, None);
                 Err(named(unlike(why, entry.as_bytes())).with_paid(paid))
             }
         }

@@ -416,10 +416,7 @@ impl Reply<'_> {
     fn judged(self, vendor: &Vendor, body: &[u8], unchecked: bool) -> Result<Response, Error> {
         let counts = Counts::read(self.usage_metadata);
         let usage = counts.as_ref().and_then(Counts::usage);
-        let paid = Paid {
-            usage,
-            cost_usd: None,
-        };
+        let paid = Paid::new(usage, None);
         let Some(candidate) = self.candidates else {
             if let Some(error) = &self.error {
                 return Err(failure_inside(vendor, error, body));

@@ -404,10 +404,7 @@ impl Counts {
     }
 
     fn paid(&self) -> Paid {
-        Paid {
-            usage: self.usage(),
-            cost_usd: self.cost_usd(),
-        }
+        Paid::new(self.usage(), self.cost_usd())
     }
 
     /// The price of the call, where the provider states it: xAI in ticks of 1e-10 dollars, OpenRouter in

@@ -52,7 +52,7 @@ pub(super) fn read(
     if let Some(error) = reply.error.as_deref().filter(|error| !error.is_null()) {
         let cost_usd = None;
         let failure = failure_inside(vendor, error, body);
-        return Ok(Err(failure.with_paid(Paid { usage, cost_usd })));
+        return Ok(Err(failure.with_paid(Paid::new(usage, cost_usd))));
     }
     let why = reply.incomplete_details.as_deref();
     let why = word(why.and_then(|details| details.get("reason")));

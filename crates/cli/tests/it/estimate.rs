@@ -239,6 +239,69 @@ fn an_unknown_price_is_named_and_tokens_are_reported_anyway() {
 }
 
 #[test]
+fn a_fallback_and_the_fees_of_searches_are_named() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    desk.prompts("in.jsonl", 10);
+    let words = "in.jsonl -o out.jsonl --model gpt-4o-search-preview --max-tokens 20";
+    let mut with_fallback = command(&desk, &sim, &format!("estimate {words} --json"));
+    with_fallback.args(["--fallback", "anthropic:claude-sonnet-4-5"]);
+    let ended = Running::start(with_fallback.env("ANTHROPIC_API_KEY", "k"))
+        .wait()
+        .expect(0);
+    let plan: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let found = &plan["estimate"];
+    assert_eq!(
+        found["fallbacks_not_included"],
+        json!(["anthropic/claude-sonnet-4-5"])
+    );
+    let cost = &found["cost_usd"]["sync"];
+    assert!(
+        usd(&cost["low"]) > Usd::ZERO && cost["high"].is_null(),
+        "{cost}"
+    );
+    let missing = found["missing"].to_string();
+    assert!(missing.contains("bills each search apart"), "{missing}");
+    // The replies do not report how many searches they made.
+    ended_run(&desk, &sim, words);
+    assert!(
+        desk.results("out.jsonl")
+            .iter()
+            .all(|line| line["cost_usd"].is_null())
+    );
+}
+
+fn ended_run(desk: &Desk, sim: &Simulator, words: &str) {
+    ended(desk, sim, &format!("run {words}"))
+        .expect(0)
+        .says("10 items without a known price");
+}
+
+#[test]
+fn lines_of_batches_are_not_taken_for_calls() {
+    let batches = BatchConfig::default();
+    let (desk, sim) = (
+        Desk::new(),
+        simulator(SimConfig::default().batches(batches)),
+    );
+    desk.prompts("in.jsonl", 40);
+    let words = "in.jsonl -o out.jsonl --model gpt-4o-mini --max-tokens 20";
+    ended(
+        &desk,
+        &sim,
+        &format!("run {words} --strategy batch --max-items 30"),
+    )
+    .expect(0);
+    let tiers = desk.results("out.jsonl");
+    assert!(tiers.iter().all(|line| line["service_tier"] == "batch"));
+    let rest = estimate(&desk, &sim, words);
+    has(&rest, json!({"requests": 10}));
+    has(
+        &rest["models"][0],
+        json!({"output_from": "same_input", "call_seconds": null}),
+    );
+}
+
+#[test]
 fn the_limiting_rate_is_named_including_a_reported_one() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default().rpm(6_000)));
     desk.prompts("in.jsonl", 120);

@@ -3,10 +3,13 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
+use batchwright::Usd;
+use batchwright_simulate::{BatchConfig, SimConfig, SimPrice, SimTier, Simulator, Trouble};
 use serde_json::Value;
 
-use super::batch_runs::{accepted, clean, command, kill, only_process, queue, submitted, summary};
+use super::batch_runs::{
+    accepted, clean, command, kill, only_process, queue, submitted, summary, with_provider,
+};
 use super::common::{Desk, Ended, Running, all_ids, prompt_lines, simulator};
 
 /// Tokens of the system text, at 4 bytes per token.
@@ -22,9 +25,13 @@ fn caching(batch: Duration) -> Simulator {
 
 const QUICK: Duration = Duration::from_millis(800);
 
-fn caches(desk: &Desk, sim: &Simulator, (provider, model): (&str, &str), words: &str) -> Command {
+fn caches(desk: &Desk, sim: &Simulator, at: (&str, &str), words: &str) -> Command {
+    asking(command(desk, sim, words), sim, at)
+}
+
+/// A command with this provider and model, and a shared system text.
+fn asking(mut command: Command, sim: &Simulator, (provider, model): (&str, &str)) -> Command {
     let bytes = usize::try_from(SHARED * 4).unwrap();
-    let mut command = command(desk, sim, words);
     command
         .args(["--model", model, "--max-tokens", "16", "--system"])
         .arg(&"rule ".repeat(bytes)[..bytes])
@@ -141,6 +148,116 @@ fn the_summary_tells_what_the_cache_saved() {
     ended.says("saved $0.394650: 147,000 tokens read, 3,000 written");
     let never = run(&desk, &sim, ANTHROPIC, "--cache-prompt never --samples 2").expect(0);
     never.hides("tokens read");
+}
+
+/// Refusals and empty answers are billed too, and so is what they read from the cache or wrote.
+#[test]
+fn the_saving_includes_answers_that_cannot_be_used() {
+    for words in ["", "--strategy batch"] {
+        let config = SimConfig::default().prompt_caches(true).seed(3);
+        let config = config
+            .trouble(Trouble::Refusal, 0.2)
+            .trouble(Trouble::Empty, 0.2);
+        let batches = BatchConfig::default().duration(QUICK);
+        let (desk, sim) = (Desk::new(), simulator(config.batches(batches)));
+        desk.write("in.jsonl", prompt_lines(60));
+        let told = run(&desk, &sim, ANTHROPIC, &format!("{words} --json")).expect(3);
+        let summary = &summary(&told)["summary"];
+        let count = |name: &str| summary["usage"][name].as_f64().unwrap_or_default();
+        // $3.00 per million, read at $0.30, written at $3.75 for 5 minutes and at $6.00 for an hour; half in batches.
+        let (extra, factor) = if words.is_empty() {
+            (0.75, 1.0)
+        } else {
+            (3.0, 0.5)
+        };
+        let read = count("cached_input_tokens") * 2.7;
+        let expected = (read - count("cache_write_tokens") * extra) * factor / 1e6;
+        let saved = summary["cache_saved_usd"].as_f64().unwrap();
+        assert!(
+            (saved - expected).abs() < 1e-9,
+            "{words}: {saved}, not {expected}"
+        );
+        let lines = desk.results("out.jsonl");
+        let failed = |line: &&Value| line["success"] == false && line["cache_saved_usd"].is_f64();
+        assert!(lines.iter().any(|line| failed(&line)), "{words}");
+        let of_lines = lines
+            .iter()
+            .filter_map(|line| line["cache_saved_usd"].as_f64());
+        assert!((saved - of_lines.sum::<f64>()).abs() < 1e-9);
+    }
+}
+
+/// Models that bill what they write read a prompt again only up to a mark.
+#[test]
+fn what_is_written_without_a_mark_is_paid_and_booked() {
+    for (words, written) in [("never", 20 * (SHARED + 2)), ("always", SHARED)] {
+        let price = SimPrice {
+            input: 4_000_000,
+            cached_input: 400_000,
+            cache_write: 5_000_000,
+            cache_write_1h: 0,
+            output: 20_000_000,
+        };
+        let config = SimConfig::default().prompt_caches(true);
+        let sim = simulator(config.price("gpt-5.6", SimTier::Standard, price));
+        let desk = Desk::new();
+        desk.write("in.jsonl", prompt_lines(20));
+        let words = format!("--cache-prompt {words} --json");
+        let told = run(&desk, &sim, ("openai", "gpt-5.6"), &words).expect(0);
+        let lines = desk.results("out.jsonl");
+        let told_written = sum(&lines, "cache_write_tokens");
+        assert!(
+            told_written.abs_diff(written) <= 20,
+            "{words}: {told_written}"
+        );
+        let billed = Usd::from_picos(sim.stats().billed_picos);
+        let summary = &summary(&told)["summary"];
+        assert_eq!(
+            summary["cost_usd"].to_string(),
+            serde_json::to_string(&billed).unwrap(),
+            "{words}"
+        );
+        let saved = summary["cache_saved_usd"].as_f64().unwrap();
+        assert_eq!(saved > 0.0, words.contains("always"), "{saved}");
+        let ledger = desk.command(["ledger", "--json"]).output().unwrap();
+        let ledger: Value = serde_json::from_slice(&ledger.stdout).unwrap();
+        assert_eq!(
+            ledger["total"]["cost_usd"].to_string(),
+            serde_json::to_string(&billed).unwrap()
+        );
+    }
+}
+
+#[test]
+fn a_worker_of_a_queue_sends_one_prompt_of_a_group_first() {
+    for (when, unread) in [("always", 1), ("never", 60)] {
+        let (desk, sim) = (Desk::new(), caching(QUICK));
+        desk.write("in.jsonl", prompt_lines(60));
+        let words = |words: &str| desk.command(words.split_whitespace());
+        let mut submit = asking(
+            with_provider(words("submit in.jsonl"), &sim),
+            &sim,
+            ANTHROPIC,
+        );
+        let id = Running::start(&mut submit).wait().expect(0).stdout;
+        let mut work = with_provider(
+            words("work --until-empty -j 8 --rpm 60000 --tpm 100000000"),
+            &sim,
+        );
+        work.env("BATCHWRIGHT_PROVIDER", "anthropic")
+            .env("ANTHROPIC_API_KEY", "k")
+            .env("ANTHROPIC_BASE_URL", format!("http://{}", sim.addr()))
+            .env("BATCHWRIGHT_CACHE_PROMPT", when);
+        Running::start(&mut work).wait().expect(0);
+        let mut results = words(&format!("results {} -o out.jsonl", id.trim()));
+        Running::start(&mut results).wait().expect(0);
+        let lines = desk.results("out.jsonl");
+        let read = sum(&lines, "cached_input_tokens");
+        assert_eq!(read, (60 - unread) * SHARED, "{when}");
+        let written = sum(&lines, "cache_write_tokens");
+        assert_eq!(written, if when == "always" { SHARED } else { 0 });
+        assert_eq!(sim.stats().paid, 60);
+    }
 }
 
 #[test]

@@ -18,6 +18,8 @@ use crate::settings::refused;
 /// What a run would use of the models of its first provider.
 pub struct RunEstimate {
     pub provider: String,
+    /// The providers that items can fail over to. Their prices are not in the estimate.
+    pub fallbacks: Vec<String>,
     pub models: Vec<ModelEstimate>,
     /// The strategies that the provider has and that have a price; `sync` also without one.
     pub strategies: Vec<Strategy>,
@@ -33,6 +35,8 @@ pub struct ModelEstimate {
     /// One for each strategy; `None` if the price is unknown.
     pub costs: Vec<Option<Bounds<Usd>>>,
     pub limits: CallLimits,
+    /// Whether the model bills searches apart.
+    pub bills_searches: bool,
 }
 
 /// Where the provider and the numbers come from.
@@ -101,8 +105,14 @@ impl RunEstimate {
             .map(|model| (&model.estimate, model.limits))
             .collect();
         let duration = DurationEstimate::new(&parts, in_flight);
+        let fallbacks = manager.map_or(&[][..], |manager| &manager.plan().fallbacks);
+        let fallbacks = fallbacks.iter().map(|status| match &status.model {
+            Some(model) => format!("{}/{model}", status.provider),
+            None => status.provider.to_owned(),
+        });
         Ok(Some(Self {
             provider: sources.provider,
+            fallbacks: fallbacks.filter(|name| name != "extract").collect(),
             strategies,
             duration: (setup.strategy.strategy != Strategy::Batch).then_some(duration),
             most_in_flight: in_flight.map(|(_, most)| most),
@@ -190,6 +200,7 @@ impl Sources<'_> {
         Ok(ModelEstimate {
             costs: costs.collect(),
             limits: limits.map_err(could_not_run)?,
+            bills_searches: prices.is_some_and(|prices| prices.bills_searches()),
             model,
             estimate,
         })

@@ -55,6 +55,12 @@ fn text(estimate: &RunEstimate) -> String {
     for line in missing(estimate) {
         table.below(&line);
     }
+    if !estimate.fallbacks.is_empty() {
+        table.below(&format!(
+            "items that fail over to {} cost what that provider charges, which is not included",
+            estimate.fallbacks.join(" or ")
+        ));
+    }
     table.lines(width())
 }
 
@@ -172,6 +178,12 @@ fn missing(estimate: &RunEstimate) -> Vec<String> {
             quoted(&model.model),
         ));
     }
+    for model in models().filter(|model| model.bills_searches) {
+        lines.push(format!(
+            "{} bills each search apart, and their number is unknown: the cost is a lower limit",
+            model.model
+        ));
+    }
     if models().any(|model| model.estimate.output_tokens.high.is_none()) {
         let why = "the length of answers is unknown: --max-tokens limits it, --sample 50 (billed) measures it";
         lines.push(why.to_owned());
@@ -225,6 +237,7 @@ pub fn json(estimate: &RunEstimate) -> Value {
         .and_then(|duration| duration.limited_by);
     json!({
         "provider": estimate.provider,
+        "fallbacks_not_included": estimate.fallbacks,
         "requests": all().map(|estimate| estimate.requests).sum::<u64>(),
         "input_tokens": all().map(|estimate| estimate.input_tokens).sum::<Bounds<u64>>(),
         "output_tokens": all().map(|estimate| estimate.output_tokens).sum::<Bounds<u64>>(),
