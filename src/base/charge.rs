@@ -90,7 +90,6 @@ impl Charge {
         };
         self
     }
-
 }
 
 impl ChargeSum {

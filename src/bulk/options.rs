@@ -228,5 +228,4 @@ impl FileRunOptions {
     pub(crate) fn is_dry_run(&self) -> bool {
         self.dry_run
     }
-
 }

@@ -27,8 +27,8 @@ use crate::observe::drive::{Drive, RunOptions};
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::{Summary, Tally};
 
-pub use work::TaskEnd;
 use derive_setters::Setters;
+pub use work::TaskEnd;
 use work::{PoolWork, Task};
 
 /// The thread that reads the items.

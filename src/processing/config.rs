@@ -39,7 +39,6 @@ impl ParallelConfig {
     pub fn new() -> Self {
         Self::default()
     }
-
 }
 
 /// Which files are processed, and the effect of failures.

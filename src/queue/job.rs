@@ -150,7 +150,6 @@ impl Job {
         self.priority = priority;
         self
     }
-
 }
 
 /// The state of a job.

@@ -40,5 +40,4 @@ impl Default for WorkerSettings {
     }
 }
 
-impl WorkerSettings {
-}
+impl WorkerSettings {}
