@@ -13,6 +13,8 @@ mod assignment;
 mod cgroup;
 #[cfg(target_os = "linux")]
 mod confine;
+#[cfg(unix)]
+mod encoding;
 mod environment;
 #[cfg(unix)]
 mod helper;
