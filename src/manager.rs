@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use derive_setters::Setters;
 use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
@@ -88,12 +89,17 @@ pub use worker::WorkerPlan;
 /// assert_eq!(outcomes[0].result.as_ref().unwrap().text, "Some text.");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, derive_more::Debug)]
+#[derive(Clone, derive_more::Debug, Setters)]
+#[setters(generate = false, strip_option)]
 #[debug("LlmManager({plan:?})")]
 pub struct LlmManager {
     plan: ProviderPlan,
     ctx: Context,
+    /// Gets the progress of [`run_bulk`](Self::run_bulk). Default: none.
+    #[setters(generate)]
     notifier: Option<Arc<dyn ProgressNotifier>>,
+    /// Gets every call of the routes and workers of this manager, except calls of Batch APIs. Default: none.
+    #[setters(generate)]
     observer: Option<Arc<dyn CallObserver>>,
     watch: Option<SettingsWatch>,
     /// The plan of the settings that applied last, for this manager and its copies.
@@ -132,18 +138,6 @@ impl LlmManager {
     /// Cancellation, deadline and grace of [`run_bulk`](Self::run_bulk). Default: a context without them.
     pub fn context(mut self, ctx: &Context) -> Self {
         self.ctx = ctx.clone();
-        self
-    }
-
-    /// Gets the progress of [`run_bulk`](Self::run_bulk). Default: none.
-    pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier>) -> Self {
-        self.notifier = Some(notifier);
-        self
-    }
-
-    /// Gets every call of the routes and workers of this manager, except calls of Batch APIs. Default: none.
-    pub fn observer(mut self, observer: Arc<dyn CallObserver>) -> Self {
-        self.observer = Some(observer);
         self
     }
 

@@ -2,22 +2,27 @@
 
 use std::fmt;
 
+use derive_setters::Setters;
+
 use super::brief::Name;
 use super::day::Day;
 use super::usage::Paid;
 use super::usd::Usd;
 
 /// What was paid on a day to a provider, for a model at a tier, with a key, for a run. See [`Ledger`](crate::Ledger).
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Setters)]
 #[non_exhaustive]
 pub struct Charge {
     /// The day (UTC) on which the calls ended.
+    #[setters(skip)]
     pub day: Day,
     /// The provider's name; empty if it is unknown.
+    #[setters(into)]
     pub provider: String,
     /// The model, as named by the replies, or by the requests if the replies name none.
     pub model: Option<String>,
     /// The service tier: `standard`, `batch`, `flex`, or another one in the provider's words.
+    #[setters(skip)]
     pub tier: String,
     /// The fingerprint of the API key: a part of its hash, which identifies the key and does not reveal it.
     pub key: Option<String>,
@@ -26,6 +31,7 @@ pub struct Charge {
     /// The server token that created the process.
     pub owner: Option<String>,
     /// Sums of the calls.
+    #[setters(skip)]
     pub sum: ChargeSum,
 }
 
@@ -76,42 +82,12 @@ impl Charge {
             && self.owner == other.owner
     }
 
-    /// Sets the provider. Default: unknown.
-    pub fn provider(mut self, provider: impl Into<String>) -> Self {
-        self.provider = provider.into();
-        self
-    }
-
-    /// Sets the model. Default: unknown.
-    pub fn model(mut self, model: Option<String>) -> Self {
-        self.model = model;
-        self
-    }
-
     /// Sets the tier; empty means `standard`.
     pub fn tier(mut self, tier: &str) -> Self {
         self.tier = match tier {
             "" => STANDARD_TIER.to_owned(),
             tier => tier.to_owned(),
         };
-        self
-    }
-
-    /// Sets the fingerprint of the key. Default: no key.
-    pub fn key(mut self, key: Option<String>) -> Self {
-        self.key = key;
-        self
-    }
-
-    /// Sets the run. Default: none.
-    pub fn run(mut self, run: Option<String>) -> Self {
-        self.run = run;
-        self
-    }
-
-    /// Sets the owner. Default: none.
-    pub fn owner(mut self, owner: Option<String>) -> Self {
-        self.owner = owner;
         self
     }
 }

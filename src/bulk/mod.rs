@@ -23,7 +23,6 @@ pub mod options;
 #[cfg(test)]
 mod pack_simulation;
 mod prefix_groups;
-mod prompt_settings;
 pub mod prompts;
 mod replies;
 pub mod requests;

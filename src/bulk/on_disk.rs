@@ -28,7 +28,7 @@ impl Prompts {
         ctx: &Context,
     ) -> Result<Self, Error> {
         let folder = folder.as_ref();
-        let text = plain_text(reader, settings.0.encoding);
+        let text = plain_text(reader, settings.encoding);
         Self::spool_text(STDIN, text, folder, settings, ctx)
     }
 
@@ -49,7 +49,7 @@ impl Prompts {
     /// True for a stream that must be read to its end first: a table, a list, or one with rows to skip. Put it [on the
     /// disk](Self::on_disk) before the run.
     pub fn needs_disk(&self) -> bool {
-        let settings = &self.settings.0;
+        let settings = &self.settings;
         let whole = settings.takes_bad_rows()
             || settings.delimiter.is_some()
             || settings.form.is_some_and(Form::needs_all);
@@ -63,7 +63,7 @@ impl Prompts {
         settings: &PromptSettings,
         ctx: &Context,
     ) -> Result<Self, Error> {
-        let mut spool = SpoolFile::new(folder, name, settings.0.most_unpacked(u64::MAX))?;
+        let mut spool = SpoolFile::new(folder, name, settings.most_unpacked(u64::MAX))?;
         let mut start = Vec::new();
         copy(text, &mut spool, name, ctx, &mut |piece| {
             if start.trim_ascii_start().is_empty() {
@@ -73,11 +73,11 @@ impl Prompts {
                 start.extend_from_slice(piece);
             }
         })?;
-        let form = settings.0.form_of_stream(name, &start)?;
+        let form = settings.form_of_stream(name, &start)?;
         let files = vec![NamedFile::new(name.to_owned(), form, spool.into_source()?)];
         // Its first line has shown the format.
         let mut known = settings.clone();
-        known.0.form = Some(form);
+        known.form = Some(form);
         Self::check(files, &known, ctx, &|_, _| {})
     }
 }

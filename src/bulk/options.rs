@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use derive_setters::Setters;
+
 use crate::base::brief::Many;
 use crate::base::disk::is_regular;
 use crate::base::error::Error;
@@ -173,16 +175,31 @@ pub struct RunReport {
 }
 
 /// Options for the results of a run.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Setters)]
 pub struct FileRunOptions {
+    /// Whether items that failed in earlier runs stay failed. Default: they are sent again.
     pub(super) keep_failed: bool,
+    /// Whether items with a billed but unusable reply are sent again, see [`Error::is_unusable_reply`]; each is billed
+    /// again. Default: no.
     pub(super) ask_again: bool,
+    /// Maximum number of items to send in this run. Default: all.
     pub(super) max_items: Option<usize>,
+    /// Whether the finished output is sorted in the order of the input. Default: no.
     pub(super) ordered: bool,
+    /// Whether every write is synced to the disk. Default: no; a crash of the OS process loses nothing, a power failure
+    /// can lose the last seconds.
     pub(super) fsync: bool,
+    /// Whether only the plan is needed: nothing is created or changed, and the run does not start. Default: no.
     pub(super) dry_run: bool,
+    /// Whether answers of the placeholder `extract` in the output are replaced by those of a model. Default: they count
+    /// as finished.
     pub(super) redo_extracts: bool,
+    /// Whether billed answers are deleted when a new answer of the same item replaces them. Default: no, they are
+    /// appended to `OUTPUT.superseded.jsonl` next to the output, each with the time and the reason, before they are
+    /// removed.
     pub(super) drop_superseded: bool,
+    /// Which items with equal requests are sent once and share the answer; the output is also searched for answers to
+    /// such requests. For a run through a queue: none. Default: [`Dedupe::Auto`].
     pub(super) dedupe: Dedupe,
 }
 
@@ -190,19 +207,6 @@ impl FileRunOptions {
     /// The default options.
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// Whether items that failed in earlier runs stay failed. Default: they are sent again.
-    pub fn keep_failed(mut self, yes: bool) -> Self {
-        self.keep_failed = yes;
-        self
-    }
-
-    /// Whether items with a billed but unusable reply are sent again, see [`Error::is_unusable_reply`]; each is billed
-    /// again. Default: no.
-    pub fn ask_again(mut self, yes: bool) -> Self {
-        self.ask_again = yes;
-        self
     }
 
     /// Whether an item in this state is sent.
@@ -220,55 +224,8 @@ impl FileRunOptions {
         self.want(index.state(item)) && !index.is_taken(item) && !index.is_bad(item)
     }
 
-    /// Maximum number of items to send in this run. Default: all.
-    pub fn max_items(mut self, most: Option<usize>) -> Self {
-        self.max_items = most;
-        self
-    }
-
-    /// Whether the finished output is sorted in the order of the input. Default: no.
-    pub fn ordered(mut self, yes: bool) -> Self {
-        self.ordered = yes;
-        self
-    }
-
-    /// Whether only the plan is needed: nothing is created or changed, and the run does not start. Default: no.
-    pub fn dry_run(mut self, yes: bool) -> Self {
-        self.dry_run = yes;
-        self
-    }
-
     /// Whether nothing is sent.
     pub(crate) fn is_dry_run(&self) -> bool {
         self.dry_run
-    }
-
-    /// Whether answers of the placeholder `extract` in the output are replaced by those of a model. Default: they count
-    /// as finished.
-    pub fn redo_extracts(mut self, yes: bool) -> Self {
-        self.redo_extracts = yes;
-        self
-    }
-
-    /// Whether billed answers are deleted when a new answer of the same item replaces them. Default: no, they are
-    /// appended to `OUTPUT.superseded.jsonl` next to the output, each with the time and the reason, before they are
-    /// removed.
-    pub fn drop_superseded(mut self, yes: bool) -> Self {
-        self.drop_superseded = yes;
-        self
-    }
-
-    /// Which items with equal requests are sent once and share the answer; the output is also searched for answers to
-    /// such requests. For a run through a queue: none. Default: [`Dedupe::Auto`].
-    pub fn dedupe(mut self, which: Dedupe) -> Self {
-        self.dedupe = which;
-        self
-    }
-
-    /// Whether every write is synced to the disk. Default: no; a crash of the OS process loses nothing, a power failure
-    /// can lose the last seconds.
-    pub fn fsync(mut self, yes: bool) -> Self {
-        self.fsync = yes;
-        self
     }
 }

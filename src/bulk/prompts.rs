@@ -20,8 +20,7 @@ use super::convert::{self, plain_text};
 use super::input::{Hooks, InputFile, Matching, NamedFile, first_checked};
 use super::run_settings::RunSettings;
 
-pub use super::input::{Form as InputFormat, Nulls};
-pub use super::prompt_settings::PromptSettings;
+pub use super::input::{Form as InputFormat, Nulls, PromptSettings};
 
 /// The name of standard input in messages.
 pub(super) const STDIN: &str = "(standard input)";
@@ -37,7 +36,7 @@ pub struct Prompts {
 impl Prompts {
     /// The settings that are part of every request.
     pub(crate) fn run_settings(&self) -> RunSettings {
-        RunSettings::of(&self.settings.0)
+        RunSettings::of(&self.settings)
     }
 }
 
@@ -203,7 +202,7 @@ impl Prompts {
         refuse_twice(&paths)?;
         let folder = settings.spool_folder_or_default();
         let open = |path: &&Path| {
-            let file = convert::open(path, &settings.0, &folder, ctx)?;
+            let file = convert::open(path, &settings, &folder, ctx)?;
             let folder = if path.is_dir() {
                 path
             } else {
@@ -232,7 +231,7 @@ impl Prompts {
             all
         });
         let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
-        let input = InputFile::open_all(files, settings.0.clone())?;
+        let input = InputFile::open_all(files, settings.clone())?;
         let classes = Classes::default();
         let items = input.check(Hooks {
             classify: &|request| classes.classify(request).unwrap_or(u16::MAX),
@@ -270,7 +269,7 @@ impl Prompts {
         Self {
             source: PromptSource::Stream {
                 name: name.into(),
-                reader: Box::new(plain_text(reader, settings.0.encoding)),
+                reader: Box::new(plain_text(reader, settings.encoding)),
             },
             settings: settings.clone(),
             #[cfg(feature = "files")]
@@ -285,7 +284,7 @@ impl Prompts {
     /// [`ErrorKind::Invalid`] when the first prompt is invalid, the format is unclear, or the stream cannot be read.
     pub fn first_checked(mut self) -> Result<Self, Error> {
         if let PromptSource::Stream { name, reader } = self.source {
-            let reader = first_checked(&name, reader, &self.settings.0)?;
+            let reader = first_checked(&name, reader, &self.settings)?;
             self.source = PromptSource::Stream { name, reader };
         }
         Ok(self)
@@ -301,7 +300,7 @@ impl Prompts {
 
     /// The default format of answers.
     pub(crate) fn response_format(&self) -> Option<&ResponseFormat> {
-        self.settings.0.format.as_ref()
+        self.settings.format.as_ref()
     }
 
     /// Number of items; `None` for a stream.

@@ -37,7 +37,7 @@ impl Prompts {
                 next: 0,
             },
             PromptSource::Stream { name, reader } => {
-                Source::Stream(Box::new(StreamLines::new(name, reader, self.settings.0)))
+                Source::Stream(Box::new(StreamLines::new(name, reader, self.settings)))
             }
         };
         PromptRequests(Some(source))
@@ -59,8 +59,7 @@ impl PromptSettings {
     /// # Errors
     /// [`ErrorKind::Invalid`] with what was found and what was expected.
     pub fn request(&self, line: &str) -> Result<Request, Error> {
-        parse_alone(line, &self.0)
-            .map_err(|fault| Error::new(ErrorKind::Invalid, fault.to_string()))
+        parse_alone(line, self).map_err(|fault| Error::new(ErrorKind::Invalid, fault.to_string()))
     }
 }
 

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::llm::hash::hex;
 use crate::llm::params::{RequestTask, ResponseFormat};
 
-use super::input::Settings;
+use super::input::PromptSettings;
 
 /// Number of stored bytes of a hash: enough to distinguish two settings of one output.
 const HASH_BYTES: usize = 3;
@@ -32,7 +32,7 @@ pub(crate) fn names_settings(reason: &str) -> bool {
 pub(crate) struct RunSettings(String);
 
 impl RunSettings {
-    pub(crate) fn of(settings: &Settings) -> Self {
+    pub(crate) fn of(settings: &PromptSettings) -> Self {
         let text = |text: &Option<String>| text.as_ref().map(|text| json!(text));
         let mut parameters = Map::new();
         let mut put = |name: &str, value: Option<Value>| {
@@ -127,29 +127,29 @@ pub(crate) fn with_end<'l>(lines: &'l [u8], end: &'l str) -> Vec<IoSlice<'l>> {
 mod tests {
     use super::*;
 
-    fn settings(template: &str) -> Settings {
-        Settings {
+    fn settings(template: &str) -> PromptSettings {
+        PromptSettings {
             template_text: Some(template.to_owned()),
             model: Some("m".to_owned()),
-            ..Settings::default()
+            ..PromptSettings::default()
         }
     }
 
     #[test]
     fn the_setting_that_changed_is_named() {
         let before = RunSettings::of(&settings("{{a}}"));
-        let since = |now: &Settings| RunSettings::of(now).changed_since(Some(&before.0));
+        let since = |now: &PromptSettings| RunSettings::of(now).changed_since(Some(&before.0));
         assert_eq!(since(&settings("{{a}}")), "row");
         assert_eq!(since(&settings("{{a}} ")), "template");
-        assert_eq!(since(&Settings::default()), "template, model");
-        let schema = Settings {
+        assert_eq!(since(&PromptSettings::default()), "template, model");
+        let schema = PromptSettings {
             format: Some(ResponseFormat::JsonObject),
             temperature: Some(0.5),
             ..settings("{{a}}")
         };
         assert_eq!(since(&schema), "schema, parameters");
         assert_eq!(before.changed_since(None), "request");
-        let nothing = RunSettings::of(&Settings::default());
+        let nothing = RunSettings::of(&PromptSettings::default());
         assert_eq!(nothing.changed_since(Some("")), "row");
     }
 

@@ -143,7 +143,7 @@ pub(super) fn read(
         .or_else(|_| SpoolFile::new(&std::env::temp_dir(), &name, u64::MAX))?;
     let (source, reader) = spool.growing(reader)?;
     let mut arrivals = Arrivals {
-        lines: StreamLines::new(name, reader, settings.0),
+        lines: StreamLines::new(name, reader, settings),
         input,
         source: Some(source),
         classes,

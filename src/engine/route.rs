@@ -5,6 +5,7 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Time;
@@ -15,13 +16,27 @@ use super::breaker::{FIRST_OPEN, may_be_shared};
 use super::fallback_history::FallbackHistory;
 
 /// How often failed calls are retried, and after which waits.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Setters)]
 pub struct RetryPolicy {
+    /// Retries at each step of a route; an item never exceeds twice that. Default: 3.
     max_retries: u8,
+    /// The first wait; each further one doubles, plus jitter. An answer of the wrong shape is retried without a wait.
+    /// Default: 1 s.
     base_delay: Duration,
+    /// The longest wait that doubling reaches. A server's `Retry-After` may be longer and is obeyed, up to
+    /// [`max_rate_limit_wait`](Self::max_rate_limit_wait) or [`max_retry_after`](Self::max_retry_after). Default: 60
+    /// s.
     max_delay: Duration,
+    /// Whether a blocked answer fails over to the next provider. Default: no.
     fall_back_when_blocked: bool,
+    /// The longest `Retry-After` of a rate limit (429) that is obeyed, and the longest time to the reset of an
+    /// allowance that a reply reports as used up. If a provider requests more, or sends a time of day as a number of
+    /// seconds, the item fails over or fails. If the provider answers nothing else either, it is not called again in
+    /// this run, and items without another provider stay unsent. Default: 1 h.
     max_rate_limit_wait: Duration,
+    /// The longest `Retry-After` of any other failure that is obeyed; if a server requests more, the item waits this
+    /// long. Default: 10 min. If another provider can be called, the item fails over instead of waiting more than
+    /// five seconds, unless another call was answered recently.
     max_retry_after: Duration,
 }
 
@@ -39,50 +54,6 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Retries at each step of a route; an item never exceeds twice that. Default: 3.
-    pub fn max_retries(mut self, retries: u8) -> Self {
-        self.max_retries = retries;
-        self
-    }
-
-    /// The first wait; each further one doubles, plus jitter. An answer of the wrong shape is retried without a wait.
-    /// Default: 1 s.
-    pub fn base_delay(mut self, delay: Duration) -> Self {
-        self.base_delay = delay;
-        self
-    }
-
-    /// The longest wait that doubling reaches. A server's `Retry-After` may be longer and is obeyed, up to
-    /// [`max_rate_limit_wait`](Self::max_rate_limit_wait) or [`max_retry_after`](Self::max_retry_after). Default: 60
-    /// s.
-    pub fn max_delay(mut self, delay: Duration) -> Self {
-        self.max_delay = delay;
-        self
-    }
-
-    /// Whether a blocked answer fails over to the next provider. Default: no.
-    pub fn fall_back_when_blocked(mut self, yes: bool) -> Self {
-        self.fall_back_when_blocked = yes;
-        self
-    }
-
-    /// The longest `Retry-After` of a rate limit (429) that is obeyed, and the longest time to the reset of an
-    /// allowance that a reply reports as used up. If a provider requests more, or sends a time of day as a number of
-    /// seconds, the item fails over or fails. If the provider answers nothing else either, it is not called again in
-    /// this run, and items without another provider stay unsent. Default: 1 h.
-    pub fn max_rate_limit_wait(mut self, wait: Duration) -> Self {
-        self.max_rate_limit_wait = wait;
-        self
-    }
-
-    /// The longest `Retry-After` of any other failure that is obeyed; if a server requests more, the item waits this
-    /// long. Default: 10 min. If another provider can be called, the item fails over instead of waiting more than
-    /// five seconds, unless another call was answered recently.
-    pub fn max_retry_after(mut self, wait: Duration) -> Self {
-        self.max_retry_after = wait;
-        self
-    }
-
     /// The wait that the server requests, limited to what is obeyed.
     pub(crate) fn asked(&self, error: &Error) -> Duration {
         error

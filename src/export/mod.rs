@@ -28,6 +28,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use derive_setters::Setters;
 use serde_json::Value;
 
 use crate::base::cancel::Context;
@@ -68,20 +69,40 @@ pub use format::ExportFormat;
 /// println!("{} rows, {} of them without success", report.rows, report.failed);
 /// # Ok::<(), batchwright::Error>(())
 /// ```
-#[derive(Default)]
+#[derive(Default, Setters)]
+#[setters(strip_option)]
 pub struct Export {
+    #[setters(skip)]
     results: Vec<PathBuf>,
+    /// Joins each item with its row of this input, by id. Generated ids match only if the input is read with the
+    /// settings of the run; whether the run requested JSON is detected. Default: the rows are those that the result
+    /// lines keep.
     input: Option<Prompts>,
+    /// Whether the table has the order of the result lines even if there is an [input](Self::input). Default: no; rows
+    /// have the order of the input, and items that the input does not have come last. Without an input, the order is
+    /// always that of the result lines.
     unordered: bool,
+    #[setters(skip)]
     selection: Selection,
+    /// Whether answers that are JSON objects get one column per property, in the order of their first occurrence. Lists
+    /// and objects in them are written as JSON; an answer that is not an object stays in `text`. Default: no.
     by_property: bool,
+    #[setters(skip)]
     schema: Option<ResponseFormat>,
     /// The properties of the schema, and the types of their cells.
+    #[setters(skip)]
     declared: Vec<(String, ColumnType)>,
+    /// The format of the table. Default: the format for the extension of its file.
     format: Option<ExportFormat>,
+    /// The separator between CSV fields: one ASCII character that is not a quote or a line end. Default: a comma, and a
+    /// tab for TSV.
     delimiter: Option<u8>,
+    /// Whether CSV and TSV cells that a spreadsheet would read as formulas stay unchanged. Default: no; a text that
+    /// begins with `=`, `+`, `-`, `@`, a tab or a line end, and is not a number, gets a leading apostrophe.
     raw: bool,
+    /// Whether CSV and TSV begin with a byte order mark, so that Excel reads them as UTF-8. Default: no.
     bom: bool,
+    /// Whether an existing file is replaced. Default: no; an existing file is an error.
     overwrite: bool,
 }
 
@@ -144,22 +165,6 @@ impl Export {
         }
     }
 
-    /// Joins each item with its row of this input, by id. Generated ids match only if the input is read with the
-    /// settings of the run; whether the run requested JSON is detected. Default: the rows are those that the result
-    /// lines keep.
-    pub fn input(mut self, rows: Prompts) -> Self {
-        self.input = Some(rows);
-        self
-    }
-
-    /// Whether the table has the order of the result lines even if there is an [input](Self::input). Default: no; rows
-    /// have the order of the input, and items that the input does not have come last. Without an input, the order is
-    /// always that of the result lines.
-    pub fn unordered(mut self, yes: bool) -> Self {
-        self.unordered = yes;
-        self
-    }
-
     /// The columns of the table, in this order, by the names that they have without this setting. Default: all.
     pub fn columns<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.selection = Selection::Named(names.into_iter().map(Into::into).collect());
@@ -178,13 +183,6 @@ impl Export {
         self
     }
 
-    /// Whether answers that are JSON objects get one column per property, in the order of their first occurrence. Lists
-    /// and objects in them are written as JSON; an answer that is not an object stays in `text`. Default: no.
-    pub fn by_property(mut self, yes: bool) -> Self {
-        self.by_property = yes;
-        self
-    }
-
     /// As [`by_property`](Self::by_property) with true, but the properties of this schema come first and have its
     /// types. Default: no schema.
     ///
@@ -198,38 +196,6 @@ impl Export {
         self.schema = Some(format);
         self.by_property = true;
         Ok(self)
-    }
-
-    /// The format of the table. Default: the format for the extension of its file.
-    pub fn format(mut self, format: ExportFormat) -> Self {
-        self.format = Some(format);
-        self
-    }
-
-    /// The separator between CSV fields: one ASCII character that is not a quote or a line end. Default: a comma, and a
-    /// tab for TSV.
-    pub fn delimiter(mut self, delimiter: u8) -> Self {
-        self.delimiter = Some(delimiter);
-        self
-    }
-
-    /// Whether CSV and TSV cells that a spreadsheet would read as formulas stay unchanged. Default: no; a text that
-    /// begins with `=`, `+`, `-`, `@`, a tab or a line end, and is not a number, gets a leading apostrophe.
-    pub fn raw(mut self, yes: bool) -> Self {
-        self.raw = yes;
-        self
-    }
-
-    /// Whether CSV and TSV begin with a byte order mark, so that Excel reads them as UTF-8. Default: no.
-    pub fn bom(mut self, yes: bool) -> Self {
-        self.bom = yes;
-        self
-    }
-
-    /// Whether an existing file is replaced. Default: no; an existing file is an error.
-    pub fn overwrite(mut self, yes: bool) -> Self {
-        self.overwrite = yes;
-        self
     }
 
     /// Writes the table to a file, which appears under its name only when it is complete.

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use derive_setters::Setters;
 use serde::Serialize;
 
 use crate::base::cancel::Context;
@@ -50,20 +51,37 @@ struct Step<'a> {
 /// Ordered clients with limiter and retry policy. A plain client is a route of one step.
 ///
 /// A route is shared by all that use it: its limits hold for every run and every single call. Clones share them too.
-#[derive(Clone)]
+#[derive(Clone, Setters)]
+#[setters(generate = false, strip_option)]
 pub struct Route<'a> {
     steps: Vec<Step<'a>>,
+    /// Sets the retry policy. Default: 3 retries a step, waiting 1, 2 and 4 s.
+    #[setters(generate)]
     retry: RetryPolicy,
     limiter: Arc<Limiter>,
     fallback_histories: Arc<FallbackHistories>,
+    /// Sets the clock; for tests. Default: the system's.
+    #[setters(generate)]
     clock: Arc<dyn Clock>,
     carried: Arc<CarriedCosts>,
+    /// Sets the prices by which it computes the cost of a call whose reply does not report it. Default: the table in the
+    /// program.
+    #[setters(generate)]
     prices: Prices,
+    /// Books what each call is billed, before its outcome is reported. A queue books the calls of its jobs itself, so a
+    /// route with a book is not for a worker. Default: no book.
+    #[setters(generate, rename = "booking")]
     book: Option<Arc<dyn ChargeBook>>,
     budget: Option<Budget>,
     config_version: u32,
+    /// Who hears of every call that is made. Default: nobody.
+    #[setters(generate)]
     observer: Option<Arc<dyn CallObserver>>,
     skipped: Arc<[SkippedStep]>,
+    /// Sets which prompts use the prompt cache of their provider. A run sends one prompt of each shared system text first,
+    /// and the others when that call has ended; see [`CachePrompt`]. So does a queue's worker with the jobs that it claims.
+    /// Single calls do not wait and are not marked. Default: [`CachePrompt::Auto`].
+    #[setters(generate)]
     cache_prompt: CachePrompt,
 }
 
@@ -128,27 +146,6 @@ impl<'a> Route<'a> {
         self
     }
 
-    /// Sets the retry policy. Default: 3 retries a step, waiting 1, 2 and 4 s.
-    pub fn retry(mut self, retry: RetryPolicy) -> Self {
-        self.retry = retry;
-        self
-    }
-
-    /// Sets the prices by which it computes the cost of a call whose reply does not report it. Default: the table in the
-    /// program.
-    pub fn prices(mut self, prices: Prices) -> Self {
-        self.prices = prices;
-        self
-    }
-
-    /// Sets which prompts use the prompt cache of their provider. A run sends one prompt of each shared system text first,
-    /// and the others when that call has ended; see [`CachePrompt`]. So does a queue's worker with the jobs that it claims.
-    /// Single calls do not wait and are not marked. Default: [`CachePrompt::Auto`].
-    pub fn cache_prompt(mut self, which: CachePrompt) -> Self {
-        self.cache_prompt = which;
-        self
-    }
-
     /// Whether runs on this route cache beginnings of prompts at all.
     pub(crate) fn caches_prompts(&self) -> bool {
         self.cache_prompt != CachePrompt::Never
@@ -195,13 +192,6 @@ impl<'a> Route<'a> {
             guarded("caches_prompts()", asked).unwrap_or(false)
         });
         Prefix::new(number, steps)
-    }
-
-    /// Books what each call is billed, before its outcome is reported. A queue books the calls of its jobs itself, so a
-    /// route with a book is not for a worker. Default: no book.
-    pub fn booking(mut self, book: Arc<dyn ChargeBook>) -> Self {
-        self.book = Some(book);
-        self
     }
 
     /// Sets the most that all calls of the route, and of other routes with a clone of the budget, may cost. A call that
@@ -315,24 +305,12 @@ impl<'a> Route<'a> {
         self
     }
 
-    /// Who hears of every call that is made. Default: nobody.
-    pub fn observer(mut self, observer: Arc<dyn CallObserver>) -> Self {
-        self.observer = Some(observer);
-        self
-    }
-
     /// Has another observer take the place of that of the route, which it is given.
     pub(crate) fn observed_by(
         mut self,
         make: impl FnOnce(Option<Arc<dyn CallObserver>>) -> Arc<dyn CallObserver>,
     ) -> Self {
         self.observer = Some(make(self.observer.take()));
-        self
-    }
-
-    /// Sets the clock; for tests. Default: the system's.
-    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.clock = clock;
         self
     }
 

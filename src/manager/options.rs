@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use derive_setters::Setters;
+
 use crate::base::error::Error;
 use crate::base::secret::Secret;
 use crate::config::settings::Settings;
@@ -13,21 +15,38 @@ use crate::money::prices::Prices;
 /// The choices of a program or of its flags, which the settings do not contain. By default, a
 /// [plan](super::ProviderPlan) has a provider that answers prompts, at its usual address, with a model for prompts
 /// without a model. `Debug` shows none of their values, because an address may contain a password.
-#[derive(Clone, Default, derive_more::Debug)]
+#[derive(Clone, Default, derive_more::Debug, Setters)]
 #[debug("ProviderOptions")]
 pub struct ProviderOptions {
+    #[setters(skip)]
     pub(super) provider: Option<Box<ProviderStatus>>,
+    /// The address of the first provider. If no provider is named, it is an OpenAI-compatible server (`local`).
+    /// Default: its environment variable, else its own address.
     pub(super) base_url: Option<String>,
+    /// Whether embeddings are wanted instead of answers. Then the plan has no fallbacks, because embeddings of two
+    /// models cannot be compared. Default: no.
     pub(super) embeddings: bool,
+    /// Whether a provider without a default model may be used, because every request names a model. Default: no.
+    #[setters(rename = "every_request_names_a_model")]
     pub(super) models_named: bool,
     /// The name of a provider, and its headers.
+    #[setters(skip)]
     pub(super) headers: Option<(String, Vec<CallHeader>)>,
     /// The name of a provider, and its credential.
+    #[setters(skip)]
     pub(super) api_key: Option<(String, Secret)>,
+    #[setters(skip)]
     pub(super) data_dir: Option<PathBuf>,
+    /// Prices that override those of the [data folder](Self::data_dir), see [`Prices::of_folder`]. Default: none.
+    #[setters(strip_option)]
     prices: Option<Prices>,
+    /// Retries at each provider. Default: `queue.max_retries`.
+    #[setters(strip_option)]
     max_retries: Option<u8>,
+    /// Whether a blocked answer fails over to the next provider. Default: no.
     fall_back_when_blocked: bool,
+    /// Whether a worker has exactly as many slots as a run has [calls in flight](super::ProviderPlan::concurrency) at
+    /// the first provider. Default: no, `queue.min_workers`, `queue.worker_count` and `queue.max_workers` set them.
     pub(super) fixed_slots: bool,
 }
 
@@ -41,26 +60,6 @@ impl ProviderOptions {
     /// The first provider; overrides `llm.provider`. Default: the one in the settings.
     pub fn provider(mut self, status: ProviderStatus) -> Self {
         self.provider = Some(Box::new(status));
-        self
-    }
-
-    /// The address of the first provider. If no provider is named, it is an OpenAI-compatible server (`local`).
-    /// Default: its environment variable, else its own address.
-    pub fn base_url(mut self, url: Option<String>) -> Self {
-        self.base_url = url;
-        self
-    }
-
-    /// Whether embeddings are wanted instead of answers. Then the plan has no fallbacks, because embeddings of two
-    /// models cannot be compared. Default: no.
-    pub fn embeddings(mut self, yes: bool) -> Self {
-        self.embeddings = yes;
-        self
-    }
-
-    /// Whether a provider without a default model may be used, because every request names a model. Default: no.
-    pub fn every_request_names_a_model(mut self, yes: bool) -> Self {
-        self.models_named = yes;
         self
     }
 
@@ -84,31 +83,6 @@ impl ProviderOptions {
     /// strategy.
     pub fn data_dir(mut self, folder: impl AsRef<Path>) -> Self {
         self.data_dir = Some(folder.as_ref().to_owned());
-        self
-    }
-
-    /// Prices that override those of the [data folder](Self::data_dir), see [`Prices::of_folder`]. Default: none.
-    pub fn prices(mut self, prices: Prices) -> Self {
-        self.prices = Some(prices);
-        self
-    }
-
-    /// Retries at each provider. Default: `queue.max_retries`.
-    pub fn max_retries(mut self, retries: u8) -> Self {
-        self.max_retries = Some(retries);
-        self
-    }
-
-    /// Whether a blocked answer fails over to the next provider. Default: no.
-    pub fn fall_back_when_blocked(mut self, yes: bool) -> Self {
-        self.fall_back_when_blocked = yes;
-        self
-    }
-
-    /// Whether a worker has exactly as many slots as a run has [calls in flight](super::ProviderPlan::concurrency) at
-    /// the first provider. Default: no, `queue.min_workers`, `queue.worker_count` and `queue.max_workers` set them.
-    pub fn fixed_slots(mut self, yes: bool) -> Self {
-        self.fixed_slots = yes;
         self
     }
 

@@ -27,6 +27,7 @@ use crate::observe::drive::{Drive, RunOptions};
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::{Summary, Tally};
 
+use derive_setters::Setters;
 pub use work::TaskEnd;
 use work::{PoolWork, Task};
 
@@ -43,12 +44,21 @@ pub struct PoolEnd {
 }
 
 /// Runs tasks with a limited concurrency.
+#[derive(Setters)]
 pub struct Pool<'a> {
+    #[setters(skip)]
     options: RunOptions<'a>,
+    /// Starts per second, evenly spaced; retries count. Default: no limit.
     rate: Option<f64>,
+    /// Number and delay of retries, for failures whose kind allows them. Default: no retries.
     retry: RetryPolicy,
+    /// Number of items of the source, if known.
     total: Option<u64>,
+    /// A function that is called when no more tasks will start, for whatever reason, before the pool waits for the end
+    /// of the source. A source that waits for results must stop waiting then.
+    #[setters(strip_option)]
     on_end: Option<&'a (dyn Fn() + Sync)>,
+    #[setters(skip)]
     clock: &'a dyn Clock,
 }
 
@@ -79,40 +89,15 @@ impl<'a> Pool<'a> {
         self
     }
 
-    /// Starts per second, evenly spaced; retries count. Default: no limit.
-    pub fn rate(mut self, starts_per_second: Option<f64>) -> Self {
-        self.rate = starts_per_second;
-        self
-    }
-
-    /// Number and delay of retries, for failures whose kind allows them. Default: no retries.
-    pub fn retry(mut self, retry: RetryPolicy) -> Self {
-        self.retry = retry;
-        self
-    }
-
     /// How the failure of a task affects the others. Default: not at all.
     pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
         self.options.on_error = policy;
         self
     }
 
-    /// Number of items of the source, if known.
-    pub fn total(mut self, items: Option<u64>) -> Self {
-        self.total = items;
-        self
-    }
-
     /// Receives the progress. Default: no notifier.
     pub fn notifier(mut self, notifier: Option<Arc<dyn ProgressNotifier + 'a>>) -> Self {
         self.options.notifier = notifier;
-        self
-    }
-
-    /// A function that is called when no more tasks will start, for whatever reason, before the pool waits for the end
-    /// of the source. A source that waits for results must stop waiting then.
-    pub fn on_end(mut self, hook: &'a (dyn Fn() + Sync)) -> Self {
-        self.on_end = Some(hook);
         self
     }
 

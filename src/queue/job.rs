@@ -1,5 +1,6 @@
 //! What the queue stores: jobs, their processes, and the state of each.
 
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -29,19 +30,31 @@ pub(crate) const PROMPT_KINDS: &str = const_format::formatcp!(
 
 /// A unit of work for the queue: a kind, which names its handler, and a payload in JSON, which only the handler
 /// reads. Its `Debug` output omits the payload.
-#[derive(Clone, derive_more::Debug)]
+#[derive(Clone, derive_more::Debug, Setters)]
+#[setters(strip_option)]
 pub struct Job {
     #[debug("{:?}", Name(kind))]
+    #[setters(skip)]
     pub(crate) kind: String,
     #[debug("{:?}", Bytes(payload.get().len()))]
+    #[setters(skip)]
     pub(crate) payload: Box<RawValue>,
+    /// The name of the quota that it shares with other jobs of its kind; for prompts, the model. If a quota is
+    /// exhausted, its jobs wait without delaying others. Default: none.
+    #[setters(into)]
     #[debug("{:?}", lane.as_deref().map(Name))]
     pub(crate) lane: Option<String>,
+    /// Your own name for it, which is returned with the result. Default: none.
+    #[setters(into)]
     #[debug("{:?}", item_id.as_deref().map(Name))]
     pub(crate) item_id: Option<String>,
+    /// A hash of the request, which is returned with the result. Default: none.
+    #[setters(into)]
     #[debug(skip)]
     pub(crate) request_hash: Option<String>,
+    #[setters(skip)]
     pub(crate) priority: u8,
+    /// Retries after failures, at each step of its route. Default: the worker's.
     pub(crate) max_retries: Option<u8>,
 }
 
@@ -114,31 +127,12 @@ impl Job {
         }
     }
 
-    /// Your own name for it, which is returned with the result. Default: none.
-    pub fn item_id(mut self, id: impl Into<String>) -> Self {
-        self.item_id = Some(id.into());
-        self
-    }
-
     /// Makes a prompt an individual call under every strategy, because a client waits for it. Jobs of other kinds are
     /// unchanged. Default: a prompt may go into a batch.
     pub fn direct(mut self) -> Self {
         if self.kind == COMPLETION_KIND {
             self.kind = DIRECT_COMPLETION_KIND.to_owned();
         }
-        self
-    }
-
-    /// A hash of the request, which is returned with the result. Default: none.
-    pub fn request_hash(mut self, hash: impl Into<String>) -> Self {
-        self.request_hash = Some(hash.into());
-        self
-    }
-
-    /// The name of the quota that it shares with other jobs of its kind; for prompts, the model. If a quota is
-    /// exhausted, its jobs wait without delaying others. Default: none.
-    pub fn lane(mut self, lane: impl Into<String>) -> Self {
-        self.lane = Some(lane.into());
         self
     }
 
@@ -154,12 +148,6 @@ impl Job {
             "a priority must be between 1 and 10"
         );
         self.priority = priority;
-        self
-    }
-
-    /// Retries after failures, at each step of its route. Default: the worker's.
-    pub fn max_retries(mut self, retries: u8) -> Self {
-        self.max_retries = Some(retries);
         self
     }
 }

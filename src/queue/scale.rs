@@ -4,14 +4,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use derive_setters::Setters;
+
 /// Limits for the number of jobs that run at once.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Setters)]
+#[setters(generate = false)]
 pub struct WorkerScale {
     least: usize,
     start: usize,
     most: usize,
+    /// Processor use above which fewer jobs run: of the machine, or of the control group of this OS process relative
+    /// to its limit. Linux only. Default: 70 %.
+    #[setters(generate)]
     cpu_percent: f64,
+    /// The same for memory. Default: 80 %.
+    #[setters(generate)]
     memory_percent: f64,
+    /// Whether the load of other OS processes counts too. Otherwise fewer jobs run only if this OS process uses at
+    /// least a tenth of the machine. Default: yes.
+    #[setters(generate)]
     whole_machine: bool,
 }
 
@@ -56,26 +67,6 @@ impl WorkerScale {
         self.most = most.max(start);
         self.least = least.min(self.most);
         self.start = start.max(self.least);
-        self
-    }
-
-    /// Processor use above which fewer jobs run: of the machine, or of the control group of this OS process relative
-    /// to its limit. Linux only. Default: 70 %.
-    pub fn cpu_percent(mut self, percent: f64) -> Self {
-        self.cpu_percent = percent;
-        self
-    }
-
-    /// The same for memory. Default: 80 %.
-    pub fn memory_percent(mut self, percent: f64) -> Self {
-        self.memory_percent = percent;
-        self
-    }
-
-    /// Whether the load of other OS processes counts too. Otherwise fewer jobs run only if this OS process uses at
-    /// least a tenth of the machine. Default: yes.
-    pub fn whole_machine(mut self, yes: bool) -> Self {
-        self.whole_machine = yes;
         self
     }
 

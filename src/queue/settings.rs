@@ -2,19 +2,28 @@
 
 use std::time::Duration;
 
+use derive_setters::Setters;
+
 use crate::engine::route::RetryPolicy;
 
 use super::batch::BatchSettings;
 use super::scale::WorkerScale;
 
 /// Settings of a [`Worker`](crate::Worker) that apply to all kinds of jobs.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Setters)]
 pub struct WorkerSettings {
+    /// The number of jobs at once. Default: as [`WorkerScale`].
     pub(crate) scale: WorkerScale,
+    /// The waits before retries, instead of the routes' own policies; [`max_retries`](Self::max_retries) sets their
+    /// number. Default: as [`RetryPolicy`].
     pub(crate) retry: RetryPolicy,
+    /// Retries at each step of the route, for jobs without their own number. Default: 3.
     pub(crate) max_retries: u8,
+    /// Jobs that the worker claims with one access to the store at first; more if many jobs wait. Default: 10.
     pub(crate) batch_size: usize,
+    /// How often an idle worker checks for jobs without a notification. Default: 5 s.
     pub(crate) poll_interval: Duration,
+    /// The settings for batches. Default: as [`BatchSettings`].
     pub(crate) batches: BatchSettings,
 }
 
@@ -31,41 +40,4 @@ impl Default for WorkerSettings {
     }
 }
 
-impl WorkerSettings {
-    /// The number of jobs at once. Default: as [`WorkerScale`].
-    pub fn scale(mut self, scale: WorkerScale) -> Self {
-        self.scale = scale;
-        self
-    }
-
-    /// The waits before retries, instead of the routes' own policies; [`max_retries`](Self::max_retries) sets their
-    /// number. Default: as [`RetryPolicy`].
-    pub fn retry(mut self, retry: RetryPolicy) -> Self {
-        self.retry = retry;
-        self
-    }
-
-    /// Retries at each step of the route, for jobs without their own number. Default: 3.
-    pub fn max_retries(mut self, retries: u8) -> Self {
-        self.max_retries = retries;
-        self
-    }
-
-    /// Jobs that the worker claims with one access to the store at first; more if many jobs wait. Default: 10.
-    pub fn batch_size(mut self, jobs: usize) -> Self {
-        self.batch_size = jobs;
-        self
-    }
-
-    /// How often an idle worker checks for jobs without a notification. Default: 5 s.
-    pub fn poll_interval(mut self, interval: Duration) -> Self {
-        self.poll_interval = interval;
-        self
-    }
-
-    /// The settings for batches. Default: as [`BatchSettings`].
-    pub fn batches(mut self, settings: BatchSettings) -> Self {
-        self.batches = settings;
-        self
-    }
-}
+impl WorkerSettings {}

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::thread;
 use std::time::Duration;
 
+use derive_setters::Setters;
 use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
@@ -70,19 +71,41 @@ use super::worker_run::{WorkerReport, WorkerRun};
 /// assert_eq!(report.completed, 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[derive(Setters)]
+#[setters(generate = false, strip_option)]
 pub struct Worker {
     queue: JobQueue,
+    /// Sends prompts through this route. Default: they wait for another worker.
+    #[setters(generate, into)]
     completions: Option<Route<'static>>,
+    /// Sends [direct](crate::Job::direct) prompts through this route. Default: through that of
+    /// [other prompts](Self::completions).
+    #[setters(generate, rename = "direct_completions", into)]
     direct: Option<Route<'static>>,
+    /// Sends texts to embed through this route, many with each call. Default: they wait for another worker.
+    #[setters(generate, into)]
     embeddings: Option<Route<'static>>,
     batches: Option<Arc<dyn BatchClient>>,
     batch_clients: Option<Arc<BatchClients>>,
+    /// All settings of the following methods together, up to [`poll_interval`](Self::poll_interval). Default: as
+    /// [`WorkerSettings`].
+    #[setters(generate)]
     settings: WorkerSettings,
     handlers: Vec<(String, Handler)>,
     model_calls: Option<(Route<'static>, Vec<(String, ModelCall)>)>,
+    /// Receives the progress: first the state of every process, then each change by this worker, at most 10 times per
+    /// second, and once per second the changes by others. Processes whose results were all consumed are no longer
+    /// reported. Default: no notifier.
+    #[setters(generate)]
     notifier: Option<Arc<dyn ProgressNotifier>>,
+    /// Receives every finished job, and the load of the worker. The observers of the [routes](Route::observer)
+    /// receive the calls. Default: no observer.
+    #[setters(generate)]
     observer: Option<Arc<dyn JobObserver>>,
     ctx: Context,
+    /// What to do after a failure. With [`ErrorPolicy::StopOnCriticalError`] the worker ends if a provider rejects
+    /// all calls or is unreachable. Default: it continues.
+    #[setters(generate)]
     on_error: ErrorPolicy,
     multi_tenant: bool,
     scope: Scope,
@@ -112,25 +135,6 @@ impl Worker {
         }
     }
 
-    /// Sends prompts through this route. Default: they wait for another worker.
-    pub fn completions(mut self, route: impl Into<Route<'static>>) -> Self {
-        self.completions = Some(route.into());
-        self
-    }
-
-    /// Sends [direct](crate::Job::direct) prompts through this route. Default: through that of
-    /// [other prompts](Self::completions).
-    pub fn direct_completions(mut self, route: impl Into<Route<'static>>) -> Self {
-        self.direct = Some(route.into());
-        self
-    }
-
-    /// Sends texts to embed through this route, many with each call. Default: they wait for another worker.
-    pub fn embeddings(mut self, route: impl Into<Route<'static>>) -> Self {
-        self.embeddings = Some(route.into());
-        self
-    }
-
     /// Submits prompts to a provider's Batch API. Prompts that fail there continue through the
     /// [route](Self::completions), whose first provider should be the same one. The same applies to answers that the
     /// route's policy would retry. Default: every prompt is an individual call.
@@ -146,13 +150,6 @@ impl Worker {
         clients: impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync + 'static,
     ) -> Self {
         self.batch_clients = Some(Arc::new(clients));
-        self
-    }
-
-    /// All settings of the following methods together, up to [`poll_interval`](Self::poll_interval). Default: as
-    /// [`WorkerSettings`].
-    pub fn settings(mut self, settings: WorkerSettings) -> Self {
-        self.settings = settings;
         self
     }
 
@@ -210,21 +207,6 @@ impl Worker {
         kinds
     }
 
-    /// Receives the progress: first the state of every process, then each change by this worker, at most 10 times per
-    /// second, and once per second the changes by others. Processes whose results were all consumed are no longer
-    /// reported. Default: no notifier.
-    pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier>) -> Self {
-        self.notifier = Some(notifier);
-        self
-    }
-
-    /// Receives every finished job, and the load of the worker. The observers of the [routes](Route::observer)
-    /// receive the calls. Default: no observer.
-    pub fn observer(mut self, observer: Arc<dyn JobObserver>) -> Self {
-        self.observer = Some(observer);
-        self
-    }
-
     /// Cancellation and grace period. After a cancellation the worker takes no more jobs. Running jobs may finish
     /// within the grace period; the others return to the queue. Default: a context that is never cancelled.
     pub fn context(mut self, ctx: &Context) -> Self {
@@ -242,13 +224,6 @@ impl Worker {
     /// Retries at each step of the route, for jobs without their own number. Default: 3.
     pub fn max_retries(mut self, retries: u8) -> Self {
         self.settings.max_retries = retries;
-        self
-    }
-
-    /// What to do after a failure. With [`ErrorPolicy::StopOnCriticalError`] the worker ends if a provider rejects
-    /// all calls or is unreachable. Default: it continues.
-    pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
-        self.on_error = policy;
         self
     }
 

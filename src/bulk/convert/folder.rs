@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::base::cancel::Context;
 use crate::base::error::Error;
-use crate::bulk::input::{Form, InputError, NamedFile, Settings};
+use crate::bulk::input::{Form, InputError, NamedFile, PromptSettings};
 use crate::bulk::spool::SpoolFile;
 use crate::sources::{LeftOut, Unit, shown_path};
 
@@ -23,7 +23,7 @@ const CONTENT: &str = "content";
 /// Writes one row per unit, in the order of the paths.
 pub(super) fn open(
     folder: &Path,
-    settings: &Settings,
+    settings: &PromptSettings,
     spool_folder: &Path,
     ctx: &Context,
 ) -> Result<NamedFile, Error> {
@@ -115,10 +115,10 @@ mod tests {
     }
 
     fn opened(folder: &Path, scanner: FileScanner, split: &str) -> Result<NamedFile, Error> {
-        let settings = Settings {
+        let settings = PromptSettings {
             scanner: Some(scanner),
             split: Some(split.parse().unwrap()),
-            ..Settings::default()
+            ..PromptSettings::default()
         };
         open(folder, &settings, &std::env::temp_dir(), &Context::new())
     }

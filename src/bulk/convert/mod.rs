@@ -10,7 +10,7 @@ use encoding_rs::Encoding;
 use crate::base::cancel::Context;
 use crate::base::error::Error;
 
-use super::input::{Form, InputError, NamedFile, Origin, Settings, Source};
+use super::input::{Form, InputError, NamedFile, Origin, PromptSettings, Source};
 use super::spool::{SpoolFile, copy};
 
 mod decode;
@@ -25,7 +25,7 @@ use unpack::{Packing, Unpacked};
 /// Opens a file of prompts; converts it in the spool folder if it cannot be read directly.
 pub(super) fn open(
     path: &Path,
-    settings: &Settings,
+    settings: &PromptSettings,
     folder: &Path,
     ctx: &Context,
 ) -> Result<NamedFile, Error> {

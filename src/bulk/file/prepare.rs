@@ -34,8 +34,8 @@ pub(super) fn prepare_file(
         unreachable!("asked for files only");
     };
     let mut earlier = EarlierLines {
-        settings: RunSettings::of(&prompts.settings.0),
-        embeds: prompts.settings.0.task == RequestTask::Embed,
+        settings: RunSettings::of(&prompts.settings),
+        embeds: prompts.settings.task == RequestTask::Embed,
         redo_extracts: options.redo_extracts,
         items: &mut checked.items,
         plan,
@@ -99,7 +99,7 @@ pub(super) fn prepare_file(
         equals,
         of_output,
         output_cap: prompts.settings.output_cap(),
-        task: prompts.settings.0.task,
+        task: prompts.settings.task,
         repeated: has_old_bad_rows || !restored.is_empty() || matched > known_items,
         flags,
         restored,
@@ -249,19 +249,19 @@ pub(super) fn prepare_stream(
             let file = ResultsFile::open(&path, options.fsync, &mut |line, _| {
                 previous.add(&line, options.redo_extracts);
             })?;
-            let settings = RunSettings::of(&settings.0);
+            let settings = RunSettings::of(&settings);
             OpenOutput::File(file.of_run(settings, !options.drop_superseded))
         }
     };
     previous.seal();
     let prepared = Prepared {
-        input: Arc::new(InputFile::growing(settings.0.clone())),
+        input: Arc::new(InputFile::growing(settings.clone())),
         index: Arc::new(FileIndex::growing()),
         kinds: Vec::new(),
         equals: Equals::default(),
         of_output: OutputAnswers::default(),
         output_cap: settings.output_cap(),
-        task: settings.0.task,
+        task: settings.task,
         repeated: previous.repeated,
         is_kept_otherwise: !previous.is_empty(),
         has_marks: previous.marked,

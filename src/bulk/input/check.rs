@@ -17,7 +17,7 @@ use super::keep::MissingFields;
 use super::records::Splitter;
 use super::rows::Record;
 use super::source::Source;
-use super::{Form, Nulls, Settings};
+use super::{Form, Nulls, PromptSettings};
 use crate::llm::params::ResponseFormat;
 use crate::llm::request::Request;
 
@@ -72,7 +72,7 @@ impl InputFile {
         format: Option<ResponseFormat>,
         hooks: Hooks<'_>,
     ) -> Result<Matching, InputErrors> {
-        let settings = Settings {
+        let settings = PromptSettings {
             format,
             // A row that cannot have that format does not end the check.
             for_joining: true,
@@ -83,7 +83,7 @@ impl InputFile {
 
     pub(super) fn check_with(
         &self,
-        settings: &Settings,
+        settings: &PromptSettings,
         hash: IdHash,
         hooks: Hooks<'_>,
     ) -> Result<Matching, InputErrors> {
@@ -152,7 +152,7 @@ impl Entries {
 /// Reads everything; the entries are in input order, without those of faulty records.
 fn entries(
     input: &InputFile,
-    settings: &Settings,
+    settings: &PromptSettings,
     hash: IdHash,
     hooks: Hooks<'_>,
 ) -> Result<Entries, InputErrors> {
@@ -180,7 +180,7 @@ fn entries(
 /// The check of one file.
 struct FileCheck<'c> {
     part: &'c Part,
-    settings: &'c Settings,
+    settings: &'c PromptSettings,
     hash: IdHash,
     hooks: Hooks<'c>,
     /// Fields to keep that no line of JSON had so far.

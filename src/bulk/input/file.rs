@@ -15,7 +15,7 @@ use super::records::next_record;
 use super::rows::{Next, without_bom};
 use super::source::{Origin, Source};
 use super::table::CsvHeader;
-use super::{Form, Settings, delimiter, detect};
+use super::{Form, PromptSettings, delimiter, detect};
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::attachment::Root;
 use crate::llm::hash::{digest, hex, of_sample};
@@ -128,7 +128,7 @@ impl NamedFile {
 pub(crate) struct InputFile {
     /// A stream has one, once its first item has arrived.
     parts: OnceLock<Vec<Part>>,
-    settings: Settings,
+    settings: PromptSettings,
 }
 
 /// One of the files.
@@ -157,7 +157,7 @@ impl InputFile {
     pub(crate) fn open(
         path: &std::path::Path,
         form: Form,
-        settings: Settings,
+        settings: PromptSettings,
     ) -> Result<Self, InputErrors> {
         let name = path.display().to_string();
         let source = Source::open(path).map_err(|error| InputError::unreadable(&name, &error))?;
@@ -167,7 +167,7 @@ impl InputFile {
     /// Opens files and reads the headers of tables.
     pub(crate) fn open_all(
         files: impl IntoIterator<Item = NamedFile>,
-        settings: Settings,
+        settings: PromptSettings,
     ) -> Result<Self, InputErrors> {
         let mut parts: Vec<Part> = Vec::new();
         for file in files {
@@ -187,7 +187,7 @@ impl InputFile {
     }
 
     /// A stream that is stored on the disk as it arrives.
-    pub(crate) fn growing(settings: Settings) -> Self {
+    pub(crate) fn growing(settings: PromptSettings) -> Self {
         Self {
             parts: OnceLock::new(),
             settings,
@@ -339,7 +339,7 @@ impl InputFile {
         self.settings.takes_bad_rows()
     }
 
-    pub(super) fn settings(&self) -> &Settings {
+    pub(super) fn settings(&self) -> &PromptSettings {
         &self.settings
     }
 
@@ -363,7 +363,7 @@ fn identified(i: usize, index: &FileIndex, parsed: &ReadRecord) -> Option<String
 }
 
 impl Part {
-    fn new(file: NamedFile, base: u64, settings: &Settings) -> Self {
+    fn new(file: NamedFile, base: u64, settings: &PromptSettings) -> Self {
         Self {
             root: settings.files.root(&file.folder),
             name: file.name,
@@ -377,7 +377,11 @@ impl Part {
         }
     }
 
-    fn open(mut file: NamedFile, base: u64, settings: &Settings) -> Result<Self, InputErrors> {
+    fn open(
+        mut file: NamedFile,
+        base: u64,
+        settings: &PromptSettings,
+    ) -> Result<Self, InputErrors> {
         if base.saturating_add(file.source.len()) >= LARGEST_FILE {
             let text = "the input is too large; expected less than 1 TiB";
             return Err(InputError::of_file(file.name, text).into());
@@ -393,7 +397,7 @@ impl Part {
     }
 
     /// Finds the start of the records: after a byte order mark, a table's header and a list's bracket.
-    fn find_body(&mut self, settings: &Settings, prompt: &str) -> Result<(), InputError> {
+    fn find_body(&mut self, settings: &PromptSettings, prompt: &str) -> Result<(), InputError> {
         let failed = |error: io::Error| InputError::unreadable(&self.name, &error);
         let mut start = vec![0; FIRST_LOOK];
         let n = self.source.fill(&mut start, 0).map_err(failed)?;
@@ -464,7 +468,7 @@ impl Part {
     }
 
     /// Parses a record; returns a fault if it makes no prompt and that ends the check.
-    pub(super) fn parse(&self, bytes: &[u8], settings: &Settings) -> ReadRecord {
+    pub(super) fn parse(&self, bytes: &[u8], settings: &PromptSettings) -> ReadRecord {
         let header = self.header.as_ref();
         let record = parse_record(self.form, header, bytes, settings, &self.root);
         match self.check_kept(bytes, settings).and(record) {
@@ -493,11 +497,11 @@ impl Part {
     }
 
     /// The kept fields of a record; `None` if no fields are kept, or if the record cannot be read.
-    pub(super) fn kept(&self, bytes: &[u8], settings: &Settings) -> Option<RawJson> {
+    pub(super) fn kept(&self, bytes: &[u8], settings: &PromptSettings) -> Option<RawJson> {
         keep::bounded(self.all_kept(bytes, settings)).ok().flatten()
     }
 
-    fn all_kept(&self, bytes: &[u8], settings: &Settings) -> Option<RawJson> {
+    fn all_kept(&self, bytes: &[u8], settings: &PromptSettings) -> Option<RawJson> {
         if !settings.keep.is_on() {
             return None;
         }
@@ -508,7 +512,7 @@ impl Part {
         }
     }
 
-    fn check_kept(&self, bytes: &[u8], settings: &Settings) -> Result<(), Fault> {
+    fn check_kept(&self, bytes: &[u8], settings: &PromptSettings) -> Result<(), Fault> {
         if keep::may_be_too_much(bytes.len(), settings) {
             keep::bounded(self.all_kept(bytes, settings)).map(drop)
         } else {

@@ -15,7 +15,7 @@ use super::messages;
 use super::names::{hint, listed};
 use super::said::Parsed;
 use super::template::{RenderError, Template};
-use super::{Nulls, Settings};
+use super::{Nulls, PromptSettings};
 use crate::base::json_value::UniqueJson;
 use crate::llm::native::NativeFormat;
 use crate::llm::params::{RequestTask, ResponseFormat};
@@ -43,7 +43,7 @@ fn native(
     mut line: Map<String, Value>,
     layout: Layout,
     format: NativeFormat,
-    settings: &Settings,
+    settings: &PromptSettings,
 ) -> Result<Parsed, Fault> {
     known(&mut line, settings, &layout.names(settings.task))?;
     posted(&line)?;
@@ -99,7 +99,7 @@ fn native(
     })
 }
 
-pub(super) fn line(text: &str, settings: &Settings) -> Result<Parsed, Fault> {
+pub(super) fn line(text: &str, settings: &PromptSettings) -> Result<Parsed, Fault> {
     let mut fields = object(text)?;
     let mut layout = Layout::of_line(&fields, settings);
     let id = match &settings.id_column {
@@ -132,7 +132,7 @@ pub(super) fn line(text: &str, settings: &Settings) -> Result<Parsed, Fault> {
 }
 
 /// The id of a line that makes no prompt.
-pub(super) fn id(text: &str, settings: &Settings) -> Option<String> {
+pub(super) fn id(text: &str, settings: &PromptSettings) -> Option<String> {
     let fields = object(text).ok()?;
     match &settings.id_column {
         _ if settings.without_ids => None,
@@ -178,7 +178,7 @@ fn object(text: &str) -> Result<Map<String, Value>, Fault> {
     }
 }
 
-fn batch(mut line: Map<String, Value>, settings: &Settings) -> Result<Parsed, Fault> {
+fn batch(mut line: Map<String, Value>, settings: &PromptSettings) -> Result<Parsed, Fault> {
     let task = settings.task;
     known(&mut line, settings, &Layout::Batch.names(task))?;
     posted(&line)?;
@@ -230,7 +230,7 @@ fn batch(mut line: Map<String, Value>, settings: &Settings) -> Result<Parsed, Fa
     Ok(parsed)
 }
 
-fn short(mut line: Map<String, Value>, settings: &Settings) -> Result<Parsed, Fault> {
+fn short(mut line: Map<String, Value>, settings: &PromptSettings) -> Result<Parsed, Fault> {
     let task = settings.task;
     if !line.keys().all(|name| Layout::Short.reads(name, task)) {
         let accepted = Layout::Short.names(task);
@@ -415,7 +415,7 @@ fn wants_template(line: &Map<String, Value>, accepted: &[&str]) -> Result<(), Fa
 /// Rejects unknown fields, unless they are kept for the result, or ignored.
 fn known(
     line: &mut Map<String, Value>,
-    settings: &Settings,
+    settings: &PromptSettings,
     accepted: &[&str],
 ) -> Result<(), Fault> {
     if settings.keep.is_on() {

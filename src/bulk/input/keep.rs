@@ -4,7 +4,7 @@
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::Settings;
+use super::PromptSettings;
 use super::fault::{Fault, utf8};
 use super::json_object::JsonObject;
 use super::layout::Layout;
@@ -124,7 +124,7 @@ impl Object {
 }
 
 /// The kept fields of a line of JSON; `None` if it is not an object.
-pub(super) fn of_line(text: &str, settings: &Settings) -> Option<RawJson> {
+pub(super) fn of_line(text: &str, settings: &PromptSettings) -> Option<RawJson> {
     let keep = &settings.keep;
     let fields = JsonObject::parse(text)?;
     let layout = Layout::of(settings, |name| {
@@ -170,7 +170,7 @@ fn within(kept: Option<RawJson>, most: usize) -> Result<Option<RawJson>, Fault> 
 }
 
 /// Whether the kept fields of a record of this size may be too large.
-pub(super) fn may_be_too_much(bytes: usize, settings: &Settings) -> bool {
+pub(super) fn may_be_too_much(bytes: usize, settings: &PromptSettings) -> bool {
     settings.keep.is_on() && bytes > MOST_BYTES / LONGEST_ESCAPE
 }
 
@@ -228,10 +228,10 @@ mod tests {
             names: names.iter().map(|name| (*name).to_owned()).collect(),
             all: names.is_empty(),
         };
-        let settings = Settings {
+        let settings = PromptSettings {
             keep,
             template: Some(super::super::Template::parse("{{a}}").unwrap()),
-            ..Settings::default()
+            ..PromptSettings::default()
         };
         of_line(line, &settings).unwrap().to_string()
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::Settings;
+use super::PromptSettings;
 use super::fault::Fault;
 use super::fields;
 use super::id;
@@ -47,12 +47,12 @@ pub(super) enum Layout {
 
 impl Layout {
     /// The layout of a line with these fields.
-    pub(super) fn of_line(fields: &Map<String, Value>, settings: &Settings) -> Self {
+    pub(super) fn of_line(fields: &Map<String, Value>, settings: &PromptSettings) -> Self {
         Self::of(settings, |name| fields.get(name).map(Value::is_object))
     }
 
     /// The layout of a line. `is_object` returns whether a field is an object, or `None` if the line does not have it.
-    pub(super) fn of(settings: &Settings, is_object: impl Fn(&str) -> Option<bool>) -> Self {
+    pub(super) fn of(settings: &PromptSettings, is_object: impl Fn(&str) -> Option<bool>) -> Self {
         let has = |name| is_object(name).is_some();
         if settings.template.is_some() {
             Self::Short
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_user_field_does_not_change_the_detected_provider() {
-        let settings = Settings::default();
+        let settings = PromptSettings::default();
         let of = |line: Value| Layout::of(&settings, |name| line.get(name).map(Value::is_object));
         for (line, layout) in [
             (json!({"key": "k", "request": {}}), Layout::Gemini),
@@ -158,9 +158,9 @@ mod tests {
         ] {
             assert_eq!(of(line.clone()), layout, "{line}");
         }
-        let settings = Settings {
+        let settings = PromptSettings {
             template: Some(super::super::Template::parse("{{request}}").unwrap()),
-            ..Settings::default()
+            ..PromptSettings::default()
         };
         let all = Layout::of(&settings, |_| Some(true));
         assert_eq!(all, Layout::Short);

@@ -32,6 +32,7 @@ mod layout;
 mod messages;
 mod names;
 mod parse;
+mod prompt_settings;
 mod queued;
 mod records;
 mod refused_files;
@@ -51,6 +52,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
+use derive_setters::Setters;
 use encoding_rs::Encoding;
 use serde_json::{Map, Value};
 
@@ -61,7 +63,6 @@ pub(crate) use attached::AttachedFiles;
 pub(crate) use check::Hooks;
 pub(crate) use entry::{EarlierResult, State};
 pub(crate) use fault::InputError;
-pub(crate) use fields::is_set_by_itself;
 pub(crate) use file::{BadRow, InputFile, Item, NamedFile, Unread};
 pub(crate) use growing::Arrival;
 pub(crate) use id::{hash_prefix, is_automatic, renamed};
@@ -164,99 +165,109 @@ pub enum Nulls {
     Empty,
 }
 
-/// Defaults for records, and how the input is read.
+/// Defaults for values that a prompt does not set itself, which are part of the request; and how the input is read. Its
+/// `Debug` output omits the texts.
 // More than 15 fields: each is an option of the input that a user can set separately.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Settings {
-    /// The task.
+#[derive(Clone, Default, Setters)]
+#[setters(strip_option)]
+pub struct PromptSettings {
+    /// The task. Default: [`RequestTask::Complete`]. For [`RequestTask::Embed`] each record is one text, and only the
+    /// model, the template and the dimensions can be set in addition.
     pub(crate) task: RequestTask,
-    /// Numbers per embedding.
+    /// Numbers per embedding, with [`RequestTask::Embed`]. Default: the model's own number.
     pub(crate) dimensions: Option<u32>,
-    /// The model.
+    /// The model. Default: the client's own model, which is not part of the request.
+    #[setters(into)]
     pub(crate) model: Option<String>,
-    /// System text; a conversation with its own keeps that.
+    /// System text for conversations without one. Default: none.
+    #[setters(into)]
     pub(crate) system: Option<String>,
     /// Makes the prompt from the fields of a record.
+    #[setters(skip)]
     pub(crate) template: Option<Template>,
     /// The text of the template.
+    #[setters(skip)]
     pub(crate) template_text: Option<String>,
-    /// Maximum number of output tokens.
+    /// Maximum number of output tokens. Default: the provider's, see [`Params::max_tokens`](crate::Params::max_tokens).
     pub(crate) max_tokens: Option<u32>,
+    /// Whether results contain the provider's whole reply, see [`Request::keep_reply`](crate::Request::keep_reply).
+    /// Finished items do not run again because of it. Default: false.
     pub(crate) keep_reply: bool,
-    /// The sampling temperature.
+    /// The sampling temperature. Default: the provider's.
     pub(crate) temperature: Option<f64>,
     /// The format of the answer.
+    #[setters(skip)]
     pub(crate) format: Option<ResponseFormat>,
     /// Further fields of the request.
+    #[setters(skip)]
     pub(crate) extra: Map<String, Value>,
-    /// The format of the input, whatever its name.
+    /// The format of the input, whatever its name. Default: according to its extension, and for a stream JSON lines or
+    /// text; a stream that looks like another format is rejected.
+    #[setters(rename = "input_format")]
     pub(crate) form: Option<Form>,
-    /// The column, or field, with the id.
+    /// The column, or the field of a line, with the id; then every item must have one. Default: `id` or `custom_id`,
+    /// which are optional.
+    #[setters(into)]
     pub(crate) id_column: Option<String>,
-    /// Whether own ids of records are ignored.
+    /// Whether ids of the input are ignored: every item gets an id made from its request, like an item without an id.
+    /// Default: no.
     pub(crate) without_ids: bool,
     /// Unknown fields of a line that are ignored.
+    #[setters(skip)]
     pub(crate) ignored: Ignored,
-    /// Number of answers per prompt if the record does not set it; 0 means 1.
+    /// Number of answers per prompt, except for records that set `n`. Each is a separate item with `#1`, `#2` …
+    /// appended to its id, and a [sample](crate::Request::sample) of its prompt. If the number changes, existing
+    /// answers are not requested again: the first sample equals the item without samples. Maximum: 1000. Default: 1.
     pub(crate) samples: u32,
     /// Fields that are copied to the result.
+    #[setters(skip)]
     pub(crate) keep: Keep,
-    /// The separator of tables; `None` to detect it.
+    /// The separator of a table's fields: one ASCII character that is not a quote or a line end. Default: according to
+    /// the [format](crate::files::InputFormat), or a first line such as `sep=;`.
     pub(crate) delimiter: Option<u8>,
     /// The encoding of the input's text, if it is not UTF-8.
+    #[setters(skip)]
     pub(crate) encoding: Option<&'static Encoding>,
-    /// The folder for converted inputs.
+    /// The folder for converted inputs, such as unpacked ones: each is stored there in a file that is deleted when the
+    /// program ends. Default: the system's folder for temporary files.
+    #[setters(into)]
     pub(crate) spool_folder: Option<PathBuf>,
     /// Access to the files that records name.
+    #[setters(skip)]
     pub(crate) files: FileAccess,
-    /// Whether rows that make no prompt become failed items instead of ending the run.
+    /// Whether rows that make no prompt (for example empty ones) become failed items of kind
+    /// [`Invalid`](crate::ErrorKind::Invalid) that are not sent. Default: no, they are an error.
     pub(crate) skip_bad_rows: bool,
-    /// How to handle a null in a field of the prompt.
+    /// How to handle a record if a field of its prompt is null. Columns that the template does not use do not matter.
+    /// Default: [`Nulls::Fail`].
     pub(crate) nulls: Nulls,
-    /// The worksheet of a workbook.
+    /// The worksheet of an `.xlsx` file. Default: the first one.
+    #[setters(into)]
     pub(crate) sheet: Option<String>,
-    /// The query for an SQLite file.
+    /// The query for an SQLite file, which is required: `SELECT id, text FROM mails`. Its columns are the columns of
+    /// the table.
+    #[setters(into)]
     pub(crate) query: Option<String>,
-    /// Maximum size of an input after unpacking or conversion.
+    /// Maximum number of bytes of an input after unpacking or conversion; a larger one is rejected. Default: 4 GiB, or
+    /// 64 times the size of the input file if that is more. Standard input is limited only if this is set.
     pub(crate) max_unpacked: Option<u64>,
-    /// The results file; it is not an input file of a folder that contains it.
+    /// The results file. If the input is a folder that contains it, it is not read as an input; otherwise a second run
+    /// would send the answers of the first one. Default: none.
     #[cfg(feature = "files")]
-    pub(crate) results: Option<std::path::PathBuf>,
+    #[setters(into)]
+    pub(crate) results: Option<PathBuf>,
+    /// Which files of a folder are read. Default: those of [`FileScanner::new`].
     #[cfg(feature = "files")]
     pub(crate) scanner: Option<FileScanner>,
-    /// How the files of a folder are split.
+    /// How the files of a folder are split: each part is a row with the columns `id`, `path`, `name`, `language`,
+    /// `lines` (their number), `start_line` and `content`, which is the prompt if there is no template. Paths are
+    /// relative to the folder. Default: [`Split::File`].
     #[cfg(feature = "files")]
     pub(crate) split: Option<Split>,
-    /// Whether nothing is sent, so that a table needs no column for prompts.
+    /// Whether the rows are only read to be [joined](crate::files::Export::input) with results by id, and not sent.
+    /// Then they need not make prompts, and a table needs no column for prompts. If several rows have one id, the first
+    /// is joined with [`skip_bad_rows`](Self::skip_bad_rows); otherwise they are rejected. Default: no.
     pub(crate) for_joining: bool,
-}
-
-/// The maximum unpacked size of any input, and of a large one per byte.
-const UNPACKED_ANYWAY: u64 = 4 << 30;
-const UNPACKED_PER_BYTE: u64 = 64;
-
-impl Settings {
-    /// Whether rows that make no prompt do not end the run.
-    pub(crate) fn takes_bad_rows(&self) -> bool {
-        self.skip_bad_rows || self.for_joining
-    }
-
-    /// Maximum number of bytes of an input of `input` bytes after unpacking or conversion.
-    pub(crate) fn most_unpacked(&self, input: u64) -> u64 {
-        let usual = input.saturating_mul(UNPACKED_PER_BYTE).max(UNPACKED_ANYWAY);
-        self.max_unpacked.unwrap_or(usual)
-    }
-
-    /// The format of a stream with these first bytes.
-    pub(crate) fn form_of_stream(&self, name: &str, start: &[u8]) -> Result<Form, InputError> {
-        let form = match (self.form, self.delimiter) {
-            (Some(form), _) => Ok(form),
-            (None, Some(_)) => Ok(Form::Csv),
-            (None, None) => detect::of_stream(start),
-        };
-        let form = detect::check_encoding(start).and(form);
-        form.map_err(|fault| InputError::of_file(name, fault.to_string()))
-    }
 }
 
 /// Which files a record may name.

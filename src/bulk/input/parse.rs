@@ -11,7 +11,7 @@ use super::json::{self, Filling, prompt};
 use super::rows::without_bom;
 use super::said::Parsed;
 use super::table::CsvHeader;
-use super::{Form, Settings, delimiter};
+use super::{Form, PromptSettings, delimiter};
 use crate::base::memory::MemoryManager;
 use crate::llm::attachment::Root;
 use crate::llm::params::RequestTask;
@@ -30,7 +30,7 @@ pub(crate) fn parse_record(
     form: Form,
     header: Option<&CsvHeader>,
     bytes: &[u8],
-    settings: &Settings,
+    settings: &PromptSettings,
     root: &Root,
 ) -> Result<Asked, Fault> {
     let most = MemoryManager::of_process().largest_prompt();
@@ -92,7 +92,7 @@ pub(crate) fn parse_record(
 }
 
 /// Parses a line of JSON from no file. It cannot name local files, because they have no folder.
-pub(crate) fn parse_alone(text: &str, settings: &Settings) -> Result<Request, Fault> {
+pub(crate) fn parse_alone(text: &str, settings: &PromptSettings) -> Result<Request, Fault> {
     let parsed = json::line(text, settings)?;
     if parsed.samples.is_some_and(|samples| samples > 1) {
         return Err(Fault::new("more than one answer in \"n\"", "1"));
@@ -123,7 +123,7 @@ pub(super) fn bad_row(
     form: Form,
     header: Option<&CsvHeader>,
     bytes: &[u8],
-    settings: &Settings,
+    settings: &PromptSettings,
 ) -> (Option<String>, [u8; 32]) {
     let text = std::str::from_utf8(bytes).ok();
     let id = text.and_then(|text| match header {
@@ -135,7 +135,7 @@ pub(super) fn bad_row(
     (id, digest.finalize().into())
 }
 
-impl Settings {
+impl PromptSettings {
     /// Rejects settings that do not suit any record of that format.
     pub(super) fn check(&self, form: Form) -> Result<(), Fault> {
         match (&self.template, form) {

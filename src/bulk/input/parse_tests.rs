@@ -10,20 +10,25 @@ fn parsed(
     form: Form,
     header: Option<&CsvHeader>,
     bytes: &[u8],
-    settings: &Settings,
+    settings: &PromptSettings,
 ) -> Result<Request, Fault> {
     let root = Root::new(std::path::Path::new(""), false);
     parse_record(form, header, bytes, settings, &root).map(|record| record.request)
 }
 
 fn json_line(line: &str) -> Result<Request, Fault> {
-    parsed(Form::Jsonl, None, line.as_bytes(), &Settings::default())
+    parsed(
+        Form::Jsonl,
+        None,
+        line.as_bytes(),
+        &PromptSettings::default(),
+    )
 }
 
-fn with_template(template: &str) -> Settings {
-    Settings {
+fn with_template(template: &str) -> PromptSettings {
+    PromptSettings {
         template: Some(Template::parse(template).unwrap()),
-        ..Settings::default()
+        ..PromptSettings::default()
     }
 }
 
@@ -146,13 +151,13 @@ fn a_template_takes_any_object() {
 
 #[test]
 fn defaults_fill_only_missing_fields() {
-    let settings = Settings {
+    let settings = PromptSettings {
         model: Some("default".to_owned()),
         system: Some("sys".to_owned()),
         max_tokens: Some(5),
         temperature: Some(0.5),
         format: Some(ResponseFormat::JsonObject),
-        ..Settings::default()
+        ..PromptSettings::default()
     };
     let parse = |line: &str| parsed(Form::Jsonl, None, line.as_bytes(), &settings).unwrap();
     let filled = parse(r#"{"prompt":"q"}"#);
@@ -177,8 +182,8 @@ fn defaults_fill_only_missing_fields() {
 
 #[test]
 fn text_lines_are_prompts_and_keep_their_blanks() {
-    let text = |line: &[u8], settings: &Settings| parsed(Form::Text, None, line, settings);
-    let none = Settings::default();
+    let text = |line: &[u8], settings: &PromptSettings| parsed(Form::Text, None, line, settings);
+    let none = PromptSettings::default();
     assert_eq!(text(b" hi \r\n", &none).unwrap(), Request::new(" hi "));
     let template = with_template("<{{prompt}}>");
     assert_eq!(
@@ -262,7 +267,7 @@ fn every_fault_names_found_and_expected_values() {
 #[test]
 fn rows_use_their_columns() {
     let csv = |header: &str, row: &str, template: Option<&str>| {
-        let settings = template.map_or_else(Settings::default, with_template);
+        let settings = template.map_or_else(PromptSettings::default, with_template);
         let header = CsvHeader::parse(Form::Csv, header.as_bytes(), b"", "prompt", &settings)?;
         parsed(Form::Csv, Some(&header), row.as_bytes(), &settings)
     };
@@ -393,16 +398,16 @@ fn fields_known_to_a_provider_remain_user_fields() {
         all: true,
         ..Default::default()
     };
-    let ignoring = Settings {
+    let ignoring = PromptSettings {
         ignored: all,
-        ..Settings::default()
+        ..PromptSettings::default()
     };
-    let keeping = Settings {
+    let keeping = PromptSettings {
         keep: super::super::Keep {
             all: true,
             ..Default::default()
         },
-        ..Settings::default()
+        ..PromptSettings::default()
     };
     for settings in [&ignoring, &keeping] {
         let request = parsed(Form::Jsonl, None, line.as_bytes(), settings).unwrap();

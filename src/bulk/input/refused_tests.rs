@@ -53,7 +53,7 @@ fn different_ids_of_one_hash_stay_apart() {
         );
     }
     let file = Scratch::new("jsonl", &content);
-    let input = file.open(Settings::default()).unwrap();
+    let input = file.open(PromptSettings::default()).unwrap();
     let mut index = input.check_with(input.settings(), weak, hooks()).unwrap();
     let plain = input.check(hooks()).unwrap().finish();
     let expected = items(&input, &plain);
@@ -83,7 +83,7 @@ fn different_ids_of_one_hash_stay_apart() {
         );
     }
     let file = Scratch::new("jsonl", content + "{\"id\":\"i7\",\"prompt\":\"again\"}");
-    let input = file.open(Settings::default()).unwrap();
+    let input = file.open(PromptSettings::default()).unwrap();
     let error = input
         .check_with(input.settings(), weak, hooks())
         .unwrap_err();
@@ -202,7 +202,11 @@ fn empty_files_are_refused() {
     }
     #[cfg(unix)]
     {
-        let device = InputFile::open(Path::new("/dev/null"), Form::Text, Settings::default());
+        let device = InputFile::open(
+            Path::new("/dev/null"),
+            Form::Text,
+            PromptSettings::default(),
+        );
         assert_eq!(
             device.unwrap_err().to_string(),
             "/dev/null: cannot be read: it is not a regular file; \
@@ -212,7 +216,7 @@ fn empty_files_are_refused() {
     let missing = InputFile::open(
         Path::new("/nonexistent.txt"),
         Form::Text,
-        Settings::default(),
+        PromptSettings::default(),
     );
     let text = missing.unwrap_err().to_string();
     assert!(
@@ -224,7 +228,7 @@ fn empty_files_are_refused() {
 #[test]
 fn a_check_can_be_cancelled() {
     let file = Scratch::new("txt", "a\n");
-    let input = file.open(Settings::default()).unwrap();
+    let input = file.open(PromptSettings::default()).unwrap();
     let hooks = Hooks {
         cancelled: &|| true,
         ..hooks()
@@ -268,9 +272,9 @@ fn a_file_that_changed_is_not_read_on() {
 #[test]
 fn a_template_is_checked_against_the_columns_before_any_row() {
     let file = Scratch::new("csv", "name,city\nA,B\nC,D\n");
-    let settings = |template: &str| Settings {
+    let settings = |template: &str| PromptSettings {
         template: Some(Template::parse(template).unwrap()),
-        ..Settings::default()
+        ..PromptSettings::default()
     };
     let error = file.open(settings("{{nam}}")).unwrap_err();
     assert_eq!(

@@ -15,7 +15,7 @@ use super::keep::{self, MissingFields};
 use super::parse::{Asked, bad_row, parse_record};
 use super::records::next_record;
 use super::rows::{MAX_RECORD_BYTES, Next, is_blank, without_bom};
-use super::{Form, Nulls, Settings};
+use super::{Form, Nulls, PromptSettings};
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::attachment::Root;
 use crate::llm::hash::{digest, hex, of_sample};
@@ -35,7 +35,7 @@ pub(crate) struct StreamChecker {
     /// The name of the stream in messages.
     name: String,
     form: Form,
-    settings: Settings,
+    settings: PromptSettings,
     root: Root,
     seen: Vec<HashMap<Key, u32>>,
     /// Whether the fields to keep were checked.
@@ -44,7 +44,11 @@ pub(crate) struct StreamChecker {
 
 impl StreamChecker {
     /// For JSON lines or text; a table must be a file.
-    pub(crate) fn new(name: &str, form: Form, settings: Settings) -> Result<Self, InputError> {
+    pub(crate) fn new(
+        name: &str,
+        form: Form,
+        settings: PromptSettings,
+    ) -> Result<Self, InputError> {
         settings
             .check(form)
             .and_then(|()| {
@@ -281,7 +285,7 @@ const LONGEST_LINE: u64 = MAX_RECORD_BYTES as u64 + 2;
 pub(crate) fn first_checked(
     name: &str,
     reader: Box<dyn Read + Send>,
-    settings: &Settings,
+    settings: &PromptSettings,
 ) -> Result<Box<dyn Read + Send>, Error> {
     let mut reader = BufReader::with_capacity(1 << 16, reader);
     let mut start = Vec::new();
@@ -316,7 +320,7 @@ fn unreadable(name: &str, error: &io::Error) -> Error {
 pub(crate) struct StreamLines<R> {
     name: String,
     reader: BufReader<R>,
-    settings: Settings,
+    settings: PromptSettings,
     checker: Option<StreamChecker>,
     number: u64,
     /// The offset of the next line.
@@ -326,7 +330,7 @@ pub(crate) struct StreamLines<R> {
 }
 
 impl<R: Read> StreamLines<R> {
-    pub(crate) fn new(name: String, reader: R, settings: Settings) -> Self {
+    pub(crate) fn new(name: String, reader: R, settings: PromptSettings) -> Self {
         Self {
             name,
             reader: BufReader::with_capacity(1 << 16, reader),

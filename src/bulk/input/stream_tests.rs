@@ -4,7 +4,7 @@ use crate::llm::request::Request;
 const STDIN: &str = "(standard input)";
 
 fn checker(form: Form) -> StreamChecker {
-    StreamChecker::new(STDIN, form, Settings::default()).unwrap()
+    StreamChecker::new(STDIN, form, PromptSettings::default()).unwrap()
 }
 
 fn id(checker: &mut StreamChecker, line: u64, text: &str) -> Result<String, String> {
@@ -71,7 +71,7 @@ fn faults_name_the_line() {
         error.starts_with("(standard input):9: found invalid JSON"),
         "{error}"
     );
-    let error = StreamChecker::new(STDIN, Form::Csv, Settings::default()).unwrap_err();
+    let error = StreamChecker::new(STDIN, Form::Csv, PromptSettings::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "(standard input): found a table or a list; expected JSON lines or text; save other \

@@ -11,7 +11,7 @@ use super::id;
 use super::json::{Filling, prompt};
 use super::keep::{Keep, Object};
 use super::names::{hint, listed};
-use super::{Form, Settings};
+use super::{Form, PromptSettings};
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 
@@ -57,7 +57,7 @@ impl CsvHeader {
         bytes: &[u8],
         row: &[u8],
         prompt: &str,
-        settings: &Settings,
+        settings: &PromptSettings,
     ) -> Result<Self, Fault> {
         let template = settings.template.as_ref();
         let names: Vec<String> = cells(form, utf8(bytes)?)?
@@ -148,7 +148,7 @@ impl CsvHeader {
     }
 
     /// The request of a row.
-    pub(super) fn request(&self, row: &str, settings: &Settings) -> Result<Request, Fault> {
+    pub(super) fn request(&self, row: &str, settings: &PromptSettings) -> Result<Request, Fault> {
         let mut row = typed_cells(self.form, row)?;
         if row.len() != self.names.len() {
             return Err(Fault::new(

@@ -37,12 +37,14 @@ impl Scratch {
         Self(path)
     }
 
-    pub(super) fn open(&self, settings: Settings) -> Result<InputFile, InputErrors> {
+    pub(super) fn open(&self, settings: PromptSettings) -> Result<InputFile, InputErrors> {
         InputFile::open(&self.0, Form::of(&self.0).unwrap(), settings)
     }
 
     pub(super) fn check(&self) -> Result<(InputFile, Matching), String> {
-        let input = self.open(Settings::default()).map_err(|e| self.shown(&e))?;
+        let input = self
+            .open(PromptSettings::default())
+            .map_err(|e| self.shown(&e))?;
         let index = input.check(hooks()).map_err(|e| self.shown(&e))?;
         Ok((input, index))
     }
@@ -182,7 +184,7 @@ fn files_of_many_chunks_are_cut_between_records() {
     expected.push(Request::new(text).with_id("last"));
     let file = Scratch::new("csv", &content);
     let seen = AtomicU64::new(0);
-    let input = file.open(Settings::default()).unwrap();
+    let input = file.open(PromptSettings::default()).unwrap();
     let hooks = Hooks {
         progress: &|bytes| seen.store(bytes, Ordering::Relaxed),
         ..hooks()
@@ -216,7 +218,7 @@ fn a_million_prompts_are_checked_in_flat_memory() {
     };
     let before = peak();
     let start = std::time::Instant::now();
-    let input = InputFile::open(Path::new(&path), Form::Jsonl, Settings::default()).unwrap();
+    let input = InputFile::open(Path::new(&path), Form::Jsonl, PromptSettings::default()).unwrap();
     let index = input.check(hooks()).unwrap();
     let (checked, after) = (start.elapsed(), peak());
     let index = index.finish();

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use derive_setters::Setters;
+
 use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::{Secret, redacted_url, secrets_in};
 use crate::config::choices::PROVIDERS;
@@ -43,25 +45,55 @@ pub(super) const MAX_REPLIES: u64 = 256 << 20;
 /// let client = LlmConfig::new("openai").model("gpt-x").client()?;
 /// # Ok::<(), batchwright::Error>(())
 /// ```
-#[derive(Clone, PartialEq, derive_more::Debug)]
+#[derive(Clone, PartialEq, derive_more::Debug, Setters)]
+#[setters(strip_option)]
 pub struct LlmConfig {
+    #[setters(skip)]
     provider: String,
+    /// The model of requests without a model. Default: none; such requests fail.
+    #[setters(into)]
     model: Option<String>,
+    /// Whether [`model`](Self::model) replaces the model of every request, because a fallback provider does not have
+    /// the models of the first one. If no model is set, every request fails. Default: no.
     only_model: bool,
     #[debug("{:?}", base_url.as_deref().map(redacted_url))]
+    #[setters(skip)]
     base_url: Option<String>,
     /// Whether the address is complete, so that no version is added.
+    #[setters(skip)]
     exact: bool,
     /// Whether the address was found and not named by the user.
+    #[setters(skip)]
     unnamed: bool,
+    /// The credential. Default: the provider's environment variable. The variable of `local` is used only if
+    /// [`base_url`](Self::base_url) or `LOCAL_LLM_BASE_URL` names an address.
     api_key: Option<Secret>,
+    #[setters(skip)]
     headers: Vec<CallHeader>,
+    /// Calls in flight. Default: the provider's own, see [`Client::default_concurrency`].
     concurrency: Option<usize>,
+    /// The maximum wait for the reply to one call. Default: 600 s, at the [flex tier](Self::flex) 900 s, because the
+    /// first byte of a reply arrives only when the reply is complete.
     request_timeout: Option<Duration>,
+    #[setters(skip)]
     flex: bool,
+    #[setters(skip)]
     flex_patience: Option<Duration>,
+    /// The maximum number of bytes of a reply to one call. A longer reply fails as [`ErrorKind::Malformed`], its first
+    /// 16 KiB are kept, and it is not retried. Default: 64 MiB for embeddings, 16 MiB for others.
+    #[setters(rename = "max_reply_bytes")]
     max_reply: Option<u64>,
+    /// The maximum memory for replies of more than 256 KiB, for all calls in flight of this OS process, until they are
+    /// decoded. Decoding takes about the same amount again for the replies that are being decoded. If there is no room,
+    /// a reply is spilled to a temporary file without a name (in `TMPDIR`, or else `/var/tmp` on Unix) and decoded
+    /// later, so that no server waits. If no such file can be created, the reply is read when there is room. Such waits
+    /// do not count towards the timeout of the call; only the context ends them. A single reply always has room. All
+    /// clients of an OS process share the memory, each with its own limit. Default: 256 MiB.
+    #[setters(rename = "max_replies_bytes")]
     max_replies: u64,
+    /// The maximum time without any byte transferred during the upload or download of a batch. The total time of a
+    /// transfer has no limit. Default: 60 s.
+    #[setters(rename = "transfer_idle_timeout")]
     transfer_idle: Duration,
 }
 
@@ -90,19 +122,6 @@ impl LlmConfig {
         }
     }
 
-    /// The model of requests without a model. Default: none; such requests fail.
-    pub fn model(mut self, model: impl Into<String>) -> Self {
-        self.model = Some(model.into());
-        self
-    }
-
-    /// Whether [`model`](Self::model) replaces the model of every request, because a fallback provider does not have
-    /// the models of the first one. If no model is set, every request fails. Default: no.
-    pub fn only_model(mut self, yes: bool) -> Self {
-        self.only_model = yes;
-        self
-    }
-
     /// The address of the provider. The version of the API is added if it is missing; in OpenAI's format only if the
     /// address has no path. Default: the provider's environment variable, as its own SDK reads it, or else its own
     /// address.
@@ -127,13 +146,6 @@ impl LlmConfig {
         }
     }
 
-    /// The credential. Default: the provider's environment variable. The variable of `local` is used only if
-    /// [`base_url`](Self::base_url) or `LOCAL_LLM_BASE_URL` names an address.
-    pub fn api_key(mut self, key: Secret) -> Self {
-        self.api_key = Some(key);
-        self
-    }
-
     /// A header for every call, including calls for batches, and their uploads and downloads from the provider's own
     /// host. A header with a credential (`authorization`, `x-api-key`, `x-goog-api-key`, `api-key`) replaces the key,
     /// which is then not required. A header that the provider has a variable for, for example `openai-project`,
@@ -153,19 +165,6 @@ impl LlmConfig {
         self
     }
 
-    /// Calls in flight. Default: the provider's own, see [`Client::default_concurrency`].
-    pub fn concurrency(mut self, calls: usize) -> Self {
-        self.concurrency = Some(calls);
-        self
-    }
-
-    /// The maximum wait for the reply to one call. Default: 600 s, at the [flex tier](Self::flex) 900 s, because the
-    /// first byte of a reply arrives only when the reply is complete.
-    pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.request_timeout = Some(timeout);
-        self
-    }
-
     /// Makes completions at the provider's flex tier, if it has one and the request names no tier: they cost about half
     /// and take longer. If the provider rejects calls for want of capacity and has answered none for this time, calls
     /// use the standard tier for the same time, at least a minute. Without a time, they wait for capacity. Default: the
@@ -178,31 +177,6 @@ impl LlmConfig {
     /// Makes calls at the standard tier.
     pub(crate) fn without_flex(mut self) -> Self {
         (self.flex, self.flex_patience) = (false, None);
-        self
-    }
-
-    /// The maximum number of bytes of a reply to one call. A longer reply fails as [`ErrorKind::Malformed`], its first
-    /// 16 KiB are kept, and it is not retried. Default: 64 MiB for embeddings, 16 MiB for others.
-    pub fn max_reply_bytes(mut self, bytes: u64) -> Self {
-        self.max_reply = Some(bytes);
-        self
-    }
-
-    /// The maximum memory for replies of more than 256 KiB, for all calls in flight of this OS process, until they are
-    /// decoded. Decoding takes about the same amount again for the replies that are being decoded. If there is no room,
-    /// a reply is spilled to a temporary file without a name (in `TMPDIR`, or else `/var/tmp` on Unix) and decoded
-    /// later, so that no server waits. If no such file can be created, the reply is read when there is room. Such waits
-    /// do not count towards the timeout of the call; only the context ends them. A single reply always has room. All
-    /// clients of an OS process share the memory, each with its own limit. Default: 256 MiB.
-    pub fn max_replies_bytes(mut self, bytes: u64) -> Self {
-        self.max_replies = bytes;
-        self
-    }
-
-    /// The maximum time without any byte transferred during the upload or download of a batch. The total time of a
-    /// transfer has no limit. Default: 60 s.
-    pub fn transfer_idle_timeout(mut self, timeout: Duration) -> Self {
-        self.transfer_idle = timeout;
         self
     }
 

@@ -2,21 +2,37 @@
 
 use std::time::Duration;
 
+use derive_setters::Setters;
+
 use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::config::choices::OnUnknown;
 use crate::config::settings::Settings;
 
 /// Settings of the batch strategy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Setters)]
 pub struct BatchSettings {
+    /// The time between two polls of a batch. Default: from 10 s for a new batch to 5 minutes for a batch older than
+    /// 50 minutes, or as its provider requests.
     pub(crate) poll_interval: Option<Duration>,
+    /// How long to search for a batch whose creation got no reply, with at least 4 searches, before it counts as not
+    /// created. After its input file was deleted, the same wait and another search follow. Default: 300 s.
     pub(crate) reconcile_wait: Duration,
+    /// How long a worker that ends when no job is left waits for missing results of an ended batch. If the next
+    /// request would be later than this after the first one, the worker ends without them. They stay at the provider,
+    /// and the next worker requests them at once. Default: 600 s.
     pub(crate) results_wait: Duration,
+    /// How long a provider may take to confirm that a batch is cancelled. A run with a [deadline](crate::Deadline)
+    /// withdraws batches this much earlier. If it takes longer, their items stay on hold. Default: 600 s.
     pub(crate) cancel_wait: Duration,
+    /// The maximum number of result bytes per request of a batch, on average. If a download is longer, its beginning
+    /// is read, and the other results count as [missing](crate::batch::BatchInfo::uncollected). Default: 16 MiB.
     pub(crate) max_result_bytes: u64,
+    /// What to do with a batch that was not found by then. Default: [`OnUnknown::Resubmit`] if its input file can be
+    /// deleted first, so that it can no longer start; otherwise [`OnUnknown::Hold`].
     pub(crate) on_unknown: Option<OnUnknown>,
     /// When the results are needed.
+    #[setters(skip)]
     pub(crate) deadline: Option<Timestamp>,
 }
 
@@ -79,49 +95,6 @@ impl Settings {
 }
 
 impl BatchSettings {
-    /// The time between two polls of a batch. Default: from 10 s for a new batch to 5 minutes for a batch older than
-    /// 50 minutes, or as its provider requests.
-    pub fn poll_interval(mut self, interval: Option<Duration>) -> Self {
-        self.poll_interval = interval;
-        self
-    }
-
-    /// How long to search for a batch whose creation got no reply, with at least 4 searches, before it counts as not
-    /// created. After its input file was deleted, the same wait and another search follow. Default: 300 s.
-    pub fn reconcile_wait(mut self, wait: Duration) -> Self {
-        self.reconcile_wait = wait;
-        self
-    }
-
-    /// How long a worker that ends when no job is left waits for missing results of an ended batch. If the next
-    /// request would be later than this after the first one, the worker ends without them. They stay at the provider,
-    /// and the next worker requests them at once. Default: 600 s.
-    pub fn results_wait(mut self, wait: Duration) -> Self {
-        self.results_wait = wait;
-        self
-    }
-
-    /// How long a provider may take to confirm that a batch is cancelled. A run with a [deadline](crate::Deadline)
-    /// withdraws batches this much earlier. If it takes longer, their items stay on hold. Default: 600 s.
-    pub fn cancel_wait(mut self, wait: Duration) -> Self {
-        self.cancel_wait = wait;
-        self
-    }
-
-    /// The maximum number of result bytes per request of a batch, on average. If a download is longer, its beginning
-    /// is read, and the other results count as [missing](crate::batch::BatchInfo::uncollected). Default: 16 MiB.
-    pub fn max_result_bytes(mut self, bytes: u64) -> Self {
-        self.max_result_bytes = bytes;
-        self
-    }
-
-    /// What to do with a batch that was not found by then. Default: [`OnUnknown::Resubmit`] if its input file can be
-    /// deleted first, so that it can no longer start; otherwise [`OnUnknown::Hold`].
-    pub fn on_unknown(mut self, what: Option<OnUnknown>) -> Self {
-        self.on_unknown = what;
-        self
-    }
-
     /// The wait until the next poll of a batch of this age.
     pub(super) fn poll(&self, age: Duration, asked: Option<Duration>, jitter: f64) -> Duration {
         if let Some(exact) = self.poll_interval {

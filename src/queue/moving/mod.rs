@@ -13,6 +13,8 @@ mod reopen;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use derive_setters::Setters;
+
 use crate::base::error::{Error, ErrorKind};
 
 use super::host::JobQueue;
@@ -58,13 +60,25 @@ pub struct MoveReport {
 }
 
 /// Options of a move. The default does not wait for workers, and embeds local files of prompts into the jobs.
-#[derive(Default, derive_more::Debug)]
+#[derive(Default, derive_more::Debug, Setters)]
+#[setters(strip_option)]
 pub struct MoveOptions<'a> {
+    /// Waits until no worker and no HTTP server uses the queue. Default: a queue in use is refused.
     wait: bool,
+    /// Does not embed local files in the jobs: their prompts keep naming paths, which must exist where the jobs run.
+    /// Default: an export, and an import into a store for many machines, embed the bytes of such files in the jobs; a
+    /// file that cannot be read fails the move.
     keep_paths: bool,
+    /// Imports a file although its import into another queue has begun. If that queue is ever used, jobs are billed
+    /// twice. Default: such a file is rejected.
     again: bool,
+    /// The file `server.db` with the records of the HTTP server of a queue in SQLite. Idempotency keys, webhooks, and
+    /// the files and batches of `/v1` move with the queue; the bytes of files are in the folder `files` next to it. For
+    /// an import the file must exist. Default: none; a queue on a database server contains its records.
+    #[setters(into)]
     records: Option<PathBuf>,
     #[debug(skip)]
+    #[setters(skip)]
     on_progress: Option<Box<dyn FnMut(MoveProgress) + 'a>>,
 }
 
@@ -72,35 +86,6 @@ impl<'a> MoveOptions<'a> {
     /// The default options.
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// Waits until no worker and no HTTP server uses the queue. Default: a queue in use is refused.
-    pub fn wait(mut self, yes: bool) -> Self {
-        self.wait = yes;
-        self
-    }
-
-    /// Does not embed local files in the jobs: their prompts keep naming paths, which must exist where the jobs run.
-    /// Default: an export, and an import into a store for many machines, embed the bytes of such files in the jobs; a
-    /// file that cannot be read fails the move.
-    pub fn keep_paths(mut self, yes: bool) -> Self {
-        self.keep_paths = yes;
-        self
-    }
-
-    /// Imports a file although its import into another queue has begun. If that queue is ever used, jobs are billed
-    /// twice. Default: such a file is rejected.
-    pub fn again(mut self, yes: bool) -> Self {
-        self.again = yes;
-        self
-    }
-
-    /// The file `server.db` with the records of the HTTP server of a queue in SQLite. Idempotency keys, webhooks, and
-    /// the files and batches of `/v1` move with the queue; the bytes of files are in the folder `files` next to it. For
-    /// an import the file must exist. Default: none; a queue on a database server contains its records.
-    pub fn records(mut self, path: impl Into<PathBuf>) -> Self {
-        self.records = Some(path.into());
-        self
     }
 
     /// Called after each group of copied jobs.

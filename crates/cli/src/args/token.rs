@@ -4,6 +4,8 @@ use batchwright::Usd;
 use batchwright_server::Role;
 use clap::{Args, Subcommand};
 
+use super::values::dollars;
+
 /// Make tokens for the clients of `batchwright serve`
 #[derive(Debug, Args)]
 #[command(after_long_help = include_str!("../../data/help/token.txt"), arg_required_else_help = true)]
@@ -54,11 +56,4 @@ pub struct NewTokenArgs {
     /// As `--usd-per-day`. [default: unlimited]
     #[arg(long, value_name = "USD", value_parser = dollars)]
     pub usd_per_month: Option<Usd>,
-}
-
-/// An amount above zero.
-fn dollars(text: &str) -> Result<Usd, String> {
-    let amount = text.parse().ok().and_then(Usd::from_dollars);
-    let amount = amount.filter(|amount| *amount > Usd::ZERO);
-    amount.ok_or_else(|| "expected US dollars, for example 2.50".to_owned())
 }

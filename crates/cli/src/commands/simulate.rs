@@ -7,6 +7,7 @@ use batchwright_simulate::{SimConfig, SimStats, Simulator};
 
 use super::simulate_batches;
 use crate::args::simulate::SimulateArgs;
+use crate::optional::Optional;
 
 /// Runs a simulator until `wait_for_stop` returns, then prints its counts.
 pub fn run(args: &SimulateArgs, wait_for_stop: impl FnOnce()) -> io::Result<()> {
@@ -46,54 +47,31 @@ fn config(args: &SimulateArgs) -> SimConfig {
         .idle_timeout(args.idle_timeout)
         .seed(args.seed)
         .track(!args.no_track)
-        .batches(simulate_batches::config(&args.batches));
-    if let Some(vendor) = args.vendor {
-        config = config.vendor(vendor);
-    }
-    if let Some(context) = args.context {
-        config = config.context(context);
-    }
-    if let Some(slots) = args.slots {
-        config = config.slots(slots);
-    }
-    if let Some(rpm) = args.rpm {
-        config = config.rpm(rpm);
-    }
+        .batches(simulate_batches::config(&args.batches))
+        .set(args.vendor, SimConfig::vendor)
+        .set(args.context, SimConfig::context)
+        .set(args.slots, SimConfig::slots)
+        .set(args.rpm, SimConfig::rpm)
+        .set(args.tpm, SimConfig::tpm)
+        .set(args.burst, SimConfig::burst)
+        .set(args.token_burst, SimConfig::token_burst)
+        .set(args.full_speed, SimConfig::full_speed)
+        .set(args.max_parallel, SimConfig::max_parallel)
+        .set(args.api_key.as_ref(), |config, key| config.api_key(key))
+        .set(args.retry_after, SimConfig::retry_after)
+        .set(
+            args.max_requests_per_connection,
+            SimConfig::max_requests_per_connection,
+        )
+        .set(args.loading, SimConfig::loading);
     for (model, rpm) in &args.model_rpm {
         config = config.model_rpm(model, *rpm);
-    }
-    if let Some(tpm) = args.tpm {
-        config = config.tpm(tpm);
-    }
-    if let Some(burst) = args.burst {
-        config = config.burst(burst);
-    }
-    if let Some(tokens) = args.token_burst {
-        config = config.token_burst(tokens);
-    }
-    if let Some(calls) = args.full_speed {
-        config = config.full_speed(calls);
     }
     for change in &args.change {
         config = config.change(change.clone());
     }
-    if let Some(calls) = args.max_parallel {
-        config = config.max_parallel(calls);
-    }
-    if let Some(key) = &args.api_key {
-        config = config.api_key(key);
-    }
     if !args.model.is_empty() {
         config = config.models(&args.model);
-    }
-    if let Some(wait) = args.retry_after {
-        config = config.retry_after(wait);
-    }
-    if let Some(most) = args.max_requests_per_connection {
-        config = config.max_requests_per_connection(most);
-    }
-    if let Some(loading) = args.loading {
-        config = config.loading(loading);
     }
     for (kind, rate) in &args.trouble {
         config = config.trouble(*kind, *rate);

@@ -3,11 +3,12 @@
 use batchwright_simulate::{BatchConfig, BatchStats};
 
 use crate::args::simulate_batches::BatchArgs;
+use crate::optional::Optional;
 
 /// The configuration of simulated batches according to the flags.
 pub fn config(args: &BatchArgs) -> BatchConfig {
     let (expiring, share) = args.batch_expire_first.unwrap_or_default();
-    let mut config = BatchConfig::default()
+    BatchConfig::default()
         .duration(args.batch_duration)
         .validation(args.batch_validation)
         .item_failures(args.batch_failures)
@@ -21,26 +22,13 @@ pub fn config(args: &BatchArgs) -> BatchConfig {
         .duplicates(args.batch_duplicates)
         .strangers(args.batch_strangers)
         .cut_downloads(args.batch_cut_downloads)
-        .short_downloads(args.batch_short_downloads);
-    if let Some(text) = &args.batch_poison {
-        config = config.poison(text);
-    }
-    if let Some(tokens) = args.batch_enqueued_tokens {
-        config = config.enqueued_tokens(tokens);
-    }
-    if let Some(bytes) = args.batch_download_rate {
-        config = config.download_rate(bytes);
-    }
-    if let Some(retention) = args.batch_retention {
-        config = config.retention(retention);
-    }
-    if let Some(requests) = args.batch_max_requests {
-        config = config.max_requests(requests);
-    }
-    if let Some(bytes) = args.batch_max_bytes {
-        config = config.max_bytes(bytes);
-    }
-    config
+        .short_downloads(args.batch_short_downloads)
+        .set(args.batch_poison.as_ref(), BatchConfig::poison)
+        .set(args.batch_enqueued_tokens, BatchConfig::enqueued_tokens)
+        .set(args.batch_download_rate, BatchConfig::download_rate)
+        .set(args.batch_retention, BatchConfig::retention)
+        .set(args.batch_max_requests, BatchConfig::max_requests)
+        .set(args.batch_max_bytes, BatchConfig::max_bytes)
 }
 
 /// The counts for people; empty if no batch was requested.

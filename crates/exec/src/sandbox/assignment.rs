@@ -1,13 +1,15 @@
 //! The data that a helper reads from its standard input if it was started before its command was known.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::policy::{Fields, Policy, Reading};
+use serde::Deserialize;
+
+use super::encoding::{decode, encode};
+use super::policy::Policy;
 
 /// A command and its confinement.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Deserialize)]
 pub struct Assignment {
     pub policy: Policy,
     pub program: OsString,
@@ -22,32 +24,14 @@ impl Assignment {
         arguments: &[OsString],
         environment: impl Iterator<Item = (&'a OsStr, &'a OsStr)>,
     ) -> Vec<u8> {
-        let mut fields = Fields::default();
-        fields.put(policy.encode());
-        fields.put(program);
-        fields.put(arguments.len().to_string());
-        for argument in arguments {
-            fields.put(argument);
-        }
-        fields.put_pairs(environment);
-        fields.0
+        let environment: Vec<_> = environment.collect();
+        let program = program.as_os_str();
+        encode(&(policy, program, arguments, environment)).into_bytes()
     }
 
-    /// `None` if it does not have our format.
+    /// `None` if it is not complete.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut fields = Reading(bytes);
-        let policy = Policy::decode(OsStr::from_bytes(fields.next()?))?;
-        let program = fields.path()?.into_os_string();
-        let count: usize = fields.text()?.parse().ok()?;
-        let mut word = || Some(fields.path()?.into_os_string());
-        let arguments = (0..count).map(|_| word()).collect::<Option<_>>()?;
-        let environment = fields.pairs()?;
-        Some(Self {
-            policy,
-            program,
-            arguments,
-            environment,
-        })
+        decode(bytes)
     }
 }
 

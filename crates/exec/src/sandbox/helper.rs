@@ -119,7 +119,7 @@ fn wait(policy: &Policy) -> String {
 /// The version of the program and of the format of its policy.
 #[cfg(target_os = "linux")]
 pub fn identity() -> String {
-    format!("{} {}", env!("CARGO_PKG_VERSION"), super::policy::FORMAT)
+    format!("{} {}", env!("CARGO_PKG_VERSION"), super::encoding::FORMAT)
 }
 
 /// Returns only on failure, with the reason.

@@ -1,7 +1,9 @@
 //! The limits of a command's resources.
 
+use serde::{Deserialize, Serialize};
+
 /// Limits of one command. `None` means no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Limits {
     /// Processor time in seconds, for each process of the command. Default: none.

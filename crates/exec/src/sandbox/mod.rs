@@ -13,6 +13,8 @@ mod assignment;
 mod cgroup;
 #[cfg(target_os = "linux")]
 mod confine;
+#[cfg(unix)]
+mod encoding;
 mod environment;
 #[cfg(unix)]
 mod helper;
@@ -46,6 +48,7 @@ use std::path::PathBuf;
 
 use batchwright::Error;
 
+use derive_setters::Setters;
 use environment::{Variable, environment};
 #[cfg(unix)]
 use helper_program::{Confinement, HelperProgram};
@@ -125,16 +128,31 @@ impl fmt::Display for SandboxMode {
 }
 
 /// The permissions of a command. The default suits a command that works on the files in its folder.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Setters)]
+#[setters(strip_option)]
 pub struct Sandbox {
+    #[setters(skip)]
     mode: SandboxMode,
+    /// Sets the program that confines commands, if it is not the running one: an installed `batchwright`.
+    #[setters(into)]
     helper: Option<PathBuf>,
+    #[setters(skip)]
     allowed: Option<Vec<OsString>>,
+    #[setters(skip)]
     variables: Vec<Variable>,
+    /// Whether commands may use the network. Default: no.
     network: bool,
+    /// Whether commands may connect to sockets in the file system, for example those of `ssh-agent`, Docker or systemd.
+    /// Through these services, a command can do what the sandbox forbids. Default: no.
     local_sockets: bool,
+    #[setters(skip)]
     writable: Vec<PathBuf>,
+    /// Sets the limits of each command. Default: [`Limits::default`]; with [`SandboxMode::Off`], [`Limits::NONE`] costs
+    /// least.
     limits: Limits,
+    /// Declares that this process starts only commands. Then every other child that exists at the end was left behind
+    /// by a command and is killed, even if it left its group and session and cleared its environment. Default: no; then
+    /// such a process cannot be distinguished from others.
     owns_children: bool,
 }
 
@@ -145,12 +163,6 @@ impl Sandbox {
             mode,
             ..Self::default()
         }
-    }
-
-    /// Sets the program that confines commands, if it is not the running one: an installed `batchwright`.
-    pub fn helper(mut self, program: impl Into<PathBuf>) -> Self {
-        self.helper = Some(program.into());
-        self
     }
 
     /// Allows only these programs. A name means the program that `PATH` has for it, a path the program at this path. A
@@ -180,38 +192,10 @@ impl Sandbox {
         self
     }
 
-    /// Whether commands may use the network. Default: no.
-    pub fn network(mut self, yes: bool) -> Self {
-        self.network = yes;
-        self
-    }
-
-    /// Whether commands may connect to sockets in the file system, for example those of `ssh-agent`, Docker or systemd.
-    /// Through these services, a command can do what the sandbox forbids. Default: no.
-    pub fn local_sockets(mut self, yes: bool) -> Self {
-        self.local_sockets = yes;
-        self
-    }
-
     /// Allows commands to write to a file, or below a folder, in addition to their working directory. It must exist
     /// when the sandbox is prepared; if it is replaced later, no further command is started.
     pub fn write_to(mut self, path: impl Into<PathBuf>) -> Self {
         self.writable.push(path.into());
-        self
-    }
-
-    /// Sets the limits of each command. Default: [`Limits::default`]; with [`SandboxMode::Off`], [`Limits::NONE`] costs
-    /// least.
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Declares that this process starts only commands. Then every other child that exists at the end was left behind
-    /// by a command and is killed, even if it left its group and session and cleared its environment. Default: no; then
-    /// such a process cannot be distinguished from others.
-    pub fn owns_children(mut self, yes: bool) -> Self {
-        self.owns_children = yes;
         self
     }
 

@@ -1,25 +1,28 @@
 //! The input of a run's watchdog: first its orders, in an environment variable, then news of commands on its
 //! standard input.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use super::policy::{Fields, Reading};
+use serde::{Deserialize, Serialize};
+
+use super::encoding::{decode, encode, optional_path, os_path};
 
 /// The orders of the watchdog.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Orders {
     pub run: String,
     /// The process whose commands it watches.
     pub batchwright: i32,
     /// The folder of the run, which is removed at the end.
+    #[serde(with = "os_path")]
     pub folder: PathBuf,
     pub memory: Option<u64>,
     pub processes: Option<u64>,
     /// All children of batchwright except the watchdog are commands, or were left behind by commands.
     pub owns_children: bool,
     /// The cgroup that contains those of the commands.
+    #[serde(with = "optional_path")]
     pub cgroups: Option<PathBuf>,
 }
 
@@ -61,30 +64,13 @@ impl News {
 }
 
 impl Orders {
-    pub fn encode(&self) -> OsString {
-        let mut fields = Fields::of_this_version();
-        fields.put(&self.run);
-        fields.put(self.batchwright.to_string());
-        fields.put(&self.folder);
-        fields.put_limit(self.memory);
-        fields.put_limit(self.processes);
-        fields.put_flag(self.owns_children);
-        fields.put_optional_path(self.cgroups.as_deref());
-        OsString::from_vec(fields.0)
+    pub fn encode(&self) -> String {
+        encode(self)
     }
 
     /// `None` if another version has encoded the orders.
     pub fn decode(text: &OsStr) -> Option<Self> {
-        let mut fields = Reading::of_this_version(text)?;
-        Some(Self {
-            run: fields.text()?.to_owned(),
-            batchwright: fields.text()?.parse().ok()?,
-            folder: fields.path()?,
-            memory: fields.limit()?,
-            processes: fields.limit()?,
-            owns_children: fields.flag()?,
-            cgroups: fields.optional_path()?,
-        })
+        decode(text.to_str()?.as_bytes())
     }
 }
 
@@ -109,9 +95,9 @@ mod tests {
             ..orders.clone()
         };
         for orders in [orders, contained] {
-            assert_eq!(Orders::decode(&orders.encode()), Some(orders));
+            assert_eq!(Orders::decode(orders.encode().as_ref()), Some(orders));
         }
-        assert_eq!(Orders::decode("1:21:r".as_ref()), None);
+        assert_eq!(Orders::decode("[]".as_ref()), None);
         for news in [
             News::Starting(1),
             News::Started(2, 3),

@@ -5,9 +5,14 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
+use super::encoding::os_path;
+
 /// A path, and the file or folder it referred to. Commands with write access around it can replace it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
+    #[serde(with = "os_path")]
     pub path: PathBuf,
     pub device: u64,
     pub inode: u64,

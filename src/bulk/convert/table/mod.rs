@@ -20,7 +20,7 @@ use super::made_from;
 use crate::base::cancel::Context;
 use crate::base::error::Error;
 use crate::bulk::input::{
-    Bounded, Form, InputError, MAX_RECORD_BYTES, NamedFile, Origin, Settings,
+    Bounded, Form, InputError, MAX_RECORD_BYTES, NamedFile, Origin, PromptSettings,
 };
 use crate::bulk::spool::SpoolFile;
 
@@ -71,7 +71,7 @@ impl Kind {
     /// Whether the name or the settings refer to an SQLite file, and it is one. Only SQLite opens such a file: closing
     /// it here would release all locks of this OS process on it, also those of a connection of the host
     /// (<https://www.sqlite.org/howtocorrupt.html>, section 2.2).
-    pub(super) fn is_database(path: &Path, settings: &Settings) -> bool {
+    pub(super) fn is_database(path: &Path, settings: &PromptSettings) -> bool {
         let others = settings.sheet.is_some() || settings.encoding.is_some();
         let told = settings.query.is_some() || Self::named(path) == Some(Self::Sqlite);
         #[cfg(feature = "queue")]
@@ -88,7 +88,7 @@ impl Kind {
     pub(super) fn of(
         path: &Path,
         start: &[u8],
-        settings: &Settings,
+        settings: &PromptSettings,
     ) -> Result<Option<Self>, Error> {
         let refused = |why: String| Err(InputError::of_file(path.display(), why).into());
         let named = Self::named(path);
@@ -127,7 +127,7 @@ impl Kind {
         self,
         path: &Path,
         origin: Origin,
-        settings: &Settings,
+        settings: &PromptSettings,
         folder: &Path,
         ctx: &Context,
     ) -> Result<NamedFile, Error> {
@@ -162,7 +162,7 @@ impl Kind {
     fn write(
         self,
         path: &Path,
-        settings: &Settings,
+        settings: &PromptSettings,
         rows: &mut Rows<'_>,
     ) -> Option<Result<u64, Error>> {
         match self {

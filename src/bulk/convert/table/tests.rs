@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::*;
 
 /// The lines of a converted file, and the number of its first row.
-fn lines(path: &Path, settings: &Settings) -> Result<(Vec<String>, u64), String> {
+fn lines(path: &Path, settings: &PromptSettings) -> Result<(Vec<String>, u64), String> {
     let folder = tempfile::tempdir().unwrap();
     let file = super::super::open(path, settings, folder.path(), &Context::new());
     let file = file.map_err(|error| error.message().to_owned())?;
@@ -47,9 +47,9 @@ mod of_sqlite {
 
     fn found(path: &Path, query: Option<&str>) -> Result<(Vec<String>, u64), String> {
         let query = query.map(str::to_owned);
-        let settings = Settings {
+        let settings = PromptSettings {
             query,
-            ..Settings::default()
+            ..PromptSettings::default()
         };
         lines(path, &settings)
     }
@@ -133,9 +133,9 @@ mod of_sqlite {
         const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) ";
         let (folder, path) = database();
         for select in ["SELECT count(*) FROM n", "SELECT i FROM n"] {
-            let settings = Settings {
+            let settings = PromptSettings {
                 query: Some(format!("{ENDLESS}{select}")),
-                ..Settings::default()
+                ..PromptSettings::default()
             };
             let ctx = Context::new().with_timeout(Duration::from_millis(50));
             let late = super::super::super::open(&path, &settings, folder.path(), &ctx);
@@ -153,17 +153,17 @@ mod of_sqlite {
 #[test]
 fn names_and_settings_must_match_the_kind_of_file() {
     let (_folder, path) = place();
-    let refused = |extension: &str, content: &[u8], settings: Settings| {
+    let refused = |extension: &str, content: &[u8], settings: PromptSettings| {
         let path = path.with_extension(extension);
         std::fs::write(&path, content).unwrap();
         lines(&path, &settings).unwrap_err()
     };
-    let plain = Settings::default;
-    let sheet = || Settings {
+    let plain = PromptSettings::default;
+    let sheet = || PromptSettings {
         sheet: Some("a".to_owned()),
         ..plain()
     };
-    let query = || Settings {
+    let query = || PromptSettings {
         query: Some("a".to_owned()),
         ..plain()
     };
@@ -217,9 +217,9 @@ fn a_file_declared_as_text_is_read_as_text() {
     let (_folder, path) = place();
     let path = path.with_extension("bin");
     std::fs::write(&path, "PAR1 is how a Parquet file begins\n").unwrap();
-    let settings = Settings {
+    let settings = PromptSettings {
         form: Some(Form::Text),
-        ..Settings::default()
+        ..PromptSettings::default()
     };
     let file = super::super::open(&path, &settings, Path::new(""), &Context::new()).unwrap();
     assert_eq!(file.form, Form::Text);
@@ -268,7 +268,7 @@ mod of_worksheets {
         let (_folder, path) = place();
         let path = path.with_extension("xlsx");
         workbook(&path).unwrap();
-        let (rows, first) = lines(&path, &Settings::default()).unwrap();
+        let (rows, first) = lines(&path, &PromptSettings::default()).unwrap();
         let expected = [
             r#"["id","text","day","D","n","yes"]"#,
             r#"["007","=cmd()\r\nx","2024-05-01",null,3,true]"#,
@@ -282,9 +282,9 @@ mod of_worksheets {
             (expected.map(str::to_owned).as_slice(), 4)
         );
         let sheet = |name: &str| {
-            let settings = Settings {
+            let settings = PromptSettings {
                 sheet: Some(name.to_owned()),
-                ..Settings::default()
+                ..PromptSettings::default()
             };
             lines(&path, &settings)
         };
@@ -387,7 +387,7 @@ mod of_parquet {
         column::<Int64Type>(&mut group, &[0, 1], None);
         group.close().unwrap();
         writer.close().unwrap();
-        let (rows, first) = lines(&path, &Settings::default()).unwrap();
+        let (rows, first) = lines(&path, &PromptSettings::default()).unwrap();
         let expected = [
             r#"["n","text","raw","x","f","b","day","nanos","micros","clock","price","key","tags","point"]"#,
             r#"[9223372036854775807,"a \"b\"\n","old text",3.0,0.1,true,"2024-05-01","2024-05-01T12:30:00.000000001","2024-05-01T12:30:00.5Z","01:00:00",12.50,"11111111-1111-1111-1111-111111111111",["x",null,"y"],{"a":7,"at":"1970-01-01T00:00:00"}]"#,
@@ -424,7 +424,7 @@ mod of_parquet {
             group.close().unwrap();
         }
         writer.close().unwrap();
-        let (rows, _) = lines(&path, &Settings::default()).unwrap();
+        let (rows, _) = lines(&path, &PromptSettings::default()).unwrap();
         let expected = [
             r#"["point","at","whole","empty"]"#,
             r#"[{"a":1},"1970-01-01T00:00:00.000000001",0,null]"#,
@@ -451,7 +451,7 @@ mod of_parquet {
         column::<ByteArrayType>(&mut group, &texts, Some((&[1, 0, 1], &[0, 0, 0])));
         group.close().unwrap();
         writer.close().unwrap();
-        let (rows, _) = lines(&path, &Settings::default()).unwrap();
+        let (rows, _) = lines(&path, &PromptSettings::default()).unwrap();
         assert_eq!(rows, [r#"["n","text"]"#, "", "", r#"[7," "]"#]);
     }
 
@@ -467,10 +467,10 @@ mod of_parquet {
         group.close().unwrap();
         writer.close().unwrap();
         let whole = std::fs::read(&path).unwrap();
-        assert_eq!(lines(&path, &Settings::default()).unwrap().0.len(), 4);
+        assert_eq!(lines(&path, &PromptSettings::default()).unwrap().0.len(), 4);
         for end in (4..whole.len()).step_by(7) {
             std::fs::write(&path, &whole[..end]).unwrap();
-            let why = lines(&path, &Settings::default()).unwrap_err();
+            let why = lines(&path, &PromptSettings::default()).unwrap_err();
             assert!(why.contains("cannot be read"), "{why}");
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use batchwright::Strategy;
+use serde_json::Value;
 
 use super::estimate_report;
 use super::prepare::Prepared;
@@ -31,53 +32,64 @@ pub fn dry_run(args: &RunArgs, prepared: &Prepared) -> Exit {
     }
 }
 
+/// The calls that are saved by equal prompts, and by answers of earlier runs.
+fn saved_calls(args: &RunArgs, prepared: &Prepared) -> [u64; 2] {
+    let plan = &prepared.plan;
+    // Many embeddings share a call, so no call may be saved.
+    match args.prompt.task {
+        TaskArg::Embed => [0, 0],
+        TaskArg::Complete => [
+            plan.equal + plan.answered + plan.unusable_equal,
+            plan.reusable,
+        ],
+    }
+}
+
+/// The result of a dry run for scripts.
+fn json(args: &RunArgs, prepared: &Prepared, tokens: Option<u64>) -> Value {
+    let (plan, setup) = (&prepared.plan, &prepared.setup);
+    let mut value = serde_json::json!({
+        "total": plan.total,
+        "finished_before": plan.done,
+        "failed_before": plan.failed_before,
+        "unusable_before": plan.unusable_before,
+        "changed": plan.changed,
+        "superseded": plan.superseded,
+        "under_way_superseded": plan.under_way_superseded,
+        "restored": plan.restored,
+        "differing": plan.differing.iter().cloned().collect::<BTreeMap<_, _>>(),
+        "bad_rows": plan.bad_rows,
+        "bad_row_causes": plan.bad_row_causes,
+        "null_rows": plan.null_rows,
+        "under_way": plan.under_way,
+        "to_collect": plan.to_collect,
+        "to_send": plan.to_send,
+        "equal": plan.equal,
+        "answered_by_earlier_results": plan.answered,
+        "unusable_equal": plan.unusable_equal,
+        "reusable": plan.reusable,
+        "calls_saved": saved_calls(args, prepared).iter().sum::<u64>(),
+        "estimated_input_tokens": tokens,
+        "concurrency": setup.concurrency.start(),
+        "max_concurrency": setup.concurrency.most(),
+        "strategy": setup.strategy.name(),
+        "fallback_reason": setup.strategy.fallback_reason,
+        "estimate": prepared.estimate.as_ref().map(estimate_report::json),
+    });
+    if args.shown_requests.is_some() {
+        value["requests"] = prepared.shown.as_slice().into();
+    }
+    value
+}
+
 /// Prints the result of a dry run, except its estimate for people.
 fn print(args: &RunArgs, prepared: &Prepared, tokens: Option<u64>) -> Exit {
-    let (plan, setup, shown) = (&prepared.plan, &prepared.setup, &prepared.shown);
+    let (plan, setup) = (&prepared.plan, &prepared.setup);
     let mut exit = Exit::Success;
-    let concurrency = setup.concurrency;
-    // Many embeddings share a call, so no call may be saved.
-    let saved = |items: u64| match args.prompt.task {
-        TaskArg::Embed => 0,
-        _ => items,
-    };
-    let by_equals = saved(plan.equal + plan.answered + plan.unusable_equal);
-    let by_reuse = saved(plan.reusable);
     if args.json {
-        let mut value = serde_json::json!({
-            "total": plan.total,
-            "finished_before": plan.done,
-            "failed_before": plan.failed_before,
-            "unusable_before": plan.unusable_before,
-            "changed": plan.changed,
-            "superseded": plan.superseded,
-            "under_way_superseded": plan.under_way_superseded,
-            "restored": plan.restored,
-            "differing": plan.differing.iter().cloned().collect::<BTreeMap<_, _>>(),
-            "bad_rows": plan.bad_rows,
-            "bad_row_causes": plan.bad_row_causes,
-            "null_rows": plan.null_rows,
-            "under_way": plan.under_way,
-            "to_collect": plan.to_collect,
-            "to_send": plan.to_send,
-            "equal": plan.equal,
-            "answered_by_earlier_results": plan.answered,
-            "unusable_equal": plan.unusable_equal,
-            "reusable": plan.reusable,
-            "calls_saved": by_equals + by_reuse,
-            "estimated_input_tokens": tokens,
-            "concurrency": concurrency.start(),
-            "max_concurrency": concurrency.most(),
-            "strategy": setup.strategy.name(),
-            "fallback_reason": setup.strategy.fallback_reason,
-            "estimate": prepared.estimate.as_ref().map(estimate_report::json),
-        });
-        if args.shown_requests.is_some() {
-            value["requests"] = shown.as_slice().into();
-        }
-        exit = stdout::json(&value, exit);
+        exit = stdout::json(&json(args, prepared, tokens), exit);
     } else {
-        for request in shown {
+        for request in &prepared.shown {
             exit = stdout::json(request, exit);
         }
     }
@@ -95,8 +107,8 @@ fn print(args: &RunArgs, prepared: &Prepared, tokens: Option<u64>) -> Exit {
     });
     let how = match setup.strategy.strategy {
         _ if setup.strategy.in_time => "in the cheapest way that meets the deadline".to_owned(),
-        Strategy::Sync => in_flight(concurrency),
-        Strategy::Flex => format!("{} at the flex tier", in_flight(concurrency)),
+        Strategy::Sync => in_flight(setup.concurrency),
+        Strategy::Flex => format!("{} at the flex tier", in_flight(setup.concurrency)),
         Strategy::Batch => "in batches".to_owned(),
     };
     let name = if args.estimates {
@@ -105,10 +117,8 @@ fn print(args: &RunArgs, prepared: &Prepared, tokens: Option<u64>) -> Exit {
         "dry run"
     };
     let mut line = format!("{name}: would send {to_send}{tokens}, {how}");
-    for (calls, by) in [
-        (by_equals, "equal prompts"),
-        (by_reuse, "answers of earlier runs"),
-    ] {
+    let by = ["equal prompts", "answers of earlier runs"];
+    for (calls, by) in saved_calls(args, prepared).into_iter().zip(by) {
         if calls > 0 {
             let calls = number_of(calls, "call", "calls");
             line.push_str(&format!("; {by} save {calls}"));

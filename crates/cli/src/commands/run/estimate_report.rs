@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use batchwright::Strategy;
 use batchwright::plan::{BindingLimit, Bounds, EstimateBasis};
 use serde_json::{Value, json};
 
@@ -13,15 +12,6 @@ use crate::exit::Exit;
 use crate::format::{count, number_of, span};
 use crate::stdout;
 use crate::table::{Table, width};
-
-/// The strategy as `--strategy` names it.
-fn name(strategy: Strategy) -> &'static str {
-    match strategy {
-        Strategy::Sync => "sync",
-        Strategy::Flex => "flex",
-        Strategy::Batch => "batch",
-    }
-}
 
 /// Prints the estimate: to standard output as the result of `estimate`, otherwise with the other messages.
 pub fn print(args: &RunArgs, estimate: &RunEstimate, exit: Exit) -> Exit {
@@ -86,7 +76,7 @@ fn costs_of(
     of: &str,
 ) {
     for (strategy, cost) in estimate.strategies.iter().zip(costs) {
-        let what = format!("cost, {}", name(*strategy));
+        let what = format!("cost, {strategy}");
         match cost {
             Some(cost) => {
                 let high = cost.high.map_or_else(open, |high| high.to_string());
@@ -94,7 +84,7 @@ fn costs_of(
             }
             None => table.row(
                 [&what, "unknown", "unknown"],
-                &format!("no price of {of} for {}", name(*strategy)),
+                &format!("no price of {of} for {strategy}"),
             ),
         }
     }
@@ -200,7 +190,7 @@ pub fn json(estimate: &RunEstimate) -> Value {
     let costs = |costs: &mut dyn Iterator<Item = Option<Bounds<batchwright::Usd>>>| -> Value {
         let named = estimate.strategies.iter().zip(costs);
         named
-            .map(|(strategy, cost)| (name(*strategy).to_owned(), json!(cost)))
+            .map(|(strategy, cost)| (strategy.to_string(), json!(cost)))
             .collect::<serde_json::Map<_, _>>()
             .into()
     };

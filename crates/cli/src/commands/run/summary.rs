@@ -146,7 +146,19 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
     {
         lines.push(row("faster", &text));
     }
-    lines.extend(without_version(args, report));
+    lines.extend(what_remains(args, report, setup, queue));
+    display::say(&lines.join("\n"));
+}
+
+/// Who answered, where the results are, and what to do about the rest.
+fn what_remains(
+    args: &RunArgs,
+    report: &RunReport,
+    setup: &Setup,
+    queue: Option<&QueueFacts>,
+) -> Vec<String> {
+    let summary = &report.summary;
+    let mut lines: Vec<String> = without_version(args, report).into_iter().collect();
     if let Some(text) = setup.answered_by(summary) {
         lines.push(row("answers by", &text));
     }
@@ -183,7 +195,7 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
     if unread && args.input.is_stream() {
         lines.push("  standard input was not read to its end: pipe it again to go on".to_owned());
     }
-    display::say(&lines.join("\n"));
+    lines
 }
 
 /// The command that sends pending or failed items again, if they can be sent again.

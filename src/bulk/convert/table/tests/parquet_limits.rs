@@ -131,7 +131,7 @@ fn found(bytes: &[u8]) -> Result<Vec<String>, String> {
     let (_folder, path) = place();
     let path = path.with_extension("parquet");
     std::fs::write(&path, bytes).unwrap();
-    lines(&path, &Settings::default()).map(|(lines, _)| lines)
+    lines(&path, &PromptSettings::default()).map(|(lines, _)| lines)
 }
 
 const GZIP: i64 = 2;
@@ -403,7 +403,7 @@ fn texts_and_lists_in_all_encodings_are_read() {
             column.close().unwrap();
             group.close().unwrap();
             writer.close().unwrap();
-            let (rows, _) = lines(&path, &Settings::default()).unwrap();
+            let (rows, _) = lines(&path, &PromptSettings::default()).unwrap();
             assert_eq!(rows.len(), ROWS + 1);
             for (i, row) in rows[1..].iter().enumerate() {
                 let expected = serde_json::json!([texts[i], vec![&texts[i]; i % 4]]);

@@ -47,7 +47,7 @@ fn book(strings: &str, sheet: &str) -> Vec<u8> {
     ])
 }
 
-fn found_with(bytes: &[u8], settings: &Settings) -> Result<Vec<String>, String> {
+fn found_with(bytes: &[u8], settings: &PromptSettings) -> Result<Vec<String>, String> {
     let (_folder, path) = place();
     let path = path.with_extension("xlsx");
     std::fs::write(&path, bytes).unwrap();
@@ -55,7 +55,7 @@ fn found_with(bytes: &[u8], settings: &Settings) -> Result<Vec<String>, String> 
 }
 
 fn found(bytes: &[u8]) -> Result<Vec<String>, String> {
-    found_with(bytes, &Settings::default())
+    found_with(bytes, &PromptSettings::default())
 }
 
 /// Rows of references to the first shared string, below a header row of numbers.
@@ -85,17 +85,17 @@ fn one_text_in_many_cells_does_not_fill_memory_or_the_disk() {
         why.ends_with("row 2 has more than 64 MiB; expected at most 64 MiB"),
         "{why}"
     );
-    let settings = Settings {
+    let settings = PromptSettings {
         max_unpacked: Some(5 << 20),
-        ..Settings::default()
+        ..PromptSettings::default()
     };
     let many = book(&strings("1", &long), &references(5, 1));
     let why = found_with(&many, &settings).unwrap_err();
     let said = "its unpacked or converted size exceeds 5 MiB, the limit of --max-unpacked; nothing was sent";
     assert!(why.ends_with(said), "{why}");
-    let small = Settings {
+    let small = PromptSettings {
         max_unpacked: Some(1 << 20),
-        ..Settings::default()
+        ..PromptSettings::default()
     };
     let why = found_with(&many, &small).unwrap_err();
     assert!(

@@ -1,0 +1,199 @@
+//! Defaults for the requests of an input, and how the input is read.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use encoding_rs::Encoding;
+use serde_json::{Map, Value};
+
+use crate::base::brief::{Bytes, FieldIf, Many, Name};
+use crate::base::error::{Error, ErrorKind};
+use crate::llm::params::{RequestTask, ResponseFormat};
+
+use super::fields::is_set_by_itself;
+use super::template::Template;
+use super::{Form, InputError, PromptSettings, detect};
+
+/// The maximum unpacked size of any input, and of a large one per byte.
+const UNPACKED_ANYWAY: u64 = 4 << 30;
+const UNPACKED_PER_BYTE: u64 = 64;
+
+impl fmt::Debug for PromptSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let system = self.system.as_ref().map(|text| Bytes(text.len()));
+        f.debug_struct("PromptSettings")
+            .field("task", &self.task)
+            .field_if("dimensions", self.dimensions)
+            .field_if("model", self.model.as_deref().map(Name))
+            .field_if("system", system)
+            .field("template", &self.template.is_some())
+            .field_if("max_tokens", self.max_tokens)
+            .field_if("temperature", self.temperature)
+            .field_if("response_format", self.format.as_ref())
+            .field_if("keep_reply", self.keep_reply.then_some(true))
+            .field_if(
+                "extra",
+                Some(self.extra.len()).filter(|many| *many > 0).map(Many),
+            )
+            .field_if("input_format", self.form)
+            .field_if("delimiter", self.delimiter.map(char::from))
+            .field_if("max_unpacked", self.max_unpacked)
+            .field_if("encoding", self.encoding.map(Encoding::name))
+            .field_if("id_column", self.id_column.as_deref().map(Name))
+            .field_if("without_ids", self.without_ids.then_some(true))
+            .field_if("samples", (self.samples > 1).then_some(self.samples))
+            .field("keeps", &self.keep.is_on())
+            .field("skip_bad_rows", &self.skip_bad_rows)
+            .field("nulls", &self.nulls)
+            .finish()
+    }
+}
+
+impl PromptSettings {
+    /// Settings without any default.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes the prompt from the fields of a row or line, with placeholders `{{field}}`. Default: the field `prompt`.
+    ///
+    /// With the feature `templates`, a template with a block (`{% if lines|int > 40 %}`), a comment (`{#`) or a filter
+    /// (`{{field|upper}}`) is written in the language of [Jinja](https://docs.rs/minijinja/2/minijinja/syntax/).
+    /// Numbers and booleans of typed inputs keep their type; fields of CSV are texts. Comparing a text with a number is
+    /// a fault of the record. Such a template cannot insert files. A column with blanks in its name is written
+    /// `{{row["Review Text"]}}`.
+    ///
+    /// # Errors
+    /// When the braces do not match, or a block or filter is invalid.
+    pub fn template(mut self, text: &str) -> Result<Self, Error> {
+        let template = Template::parse(text)
+            .map_err(|why| Error::new(ErrorKind::Invalid, format!("template: {why}")))?;
+        self.template = Some(template);
+        self.template_text = Some(text.to_owned());
+        Ok(self)
+    }
+
+    /// Requests JSON objects as answers, except for prompts that set the format of the answer. Default: no.
+    pub fn json_mode(mut self, yes: bool) -> Self {
+        self.format = yes.then_some(ResponseFormat::JsonObject);
+        self
+    }
+
+    /// Requests JSON according to a schema, except for prompts that set the format of the answer; replaces
+    /// [`json_mode`](Self::json_mode). Default: none.
+    ///
+    /// # Errors
+    /// As [`ResponseFormat::json_schema`].
+    pub fn json_schema(mut self, schema: Value) -> Result<Self, Error> {
+        self.format = Some(ResponseFormat::json_schema(schema)?);
+        Ok(self)
+    }
+
+    /// Further fields of every request; those of a line take precedence. See [`Request::extra`](crate::Request::extra).
+    /// They replace earlier ones. Default: none.
+    ///
+    /// # Errors
+    /// When a field has its own setting, such as `temperature`, or can only be set by the line, such as `messages`.
+    pub fn extra(mut self, fields: Map<String, Value>) -> Result<Self, Error> {
+        if let Some(name) = fields.keys().find(|name| is_set_by_itself(name)) {
+            let why = format!("`{name}` has its own flag or field and cannot be an extra field");
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        self.extra = fields;
+        Ok(self)
+    }
+
+    /// The encoding of the input's text, by its name in the [Encoding
+    /// Standard](https://encoding.spec.whatwg.org/#names-and-labels), such as `windows-1252`, `latin1`, `utf-16`,
+    /// `shift_jis`. Default: UTF-8; invalid UTF-8 is rejected.
+    ///
+    /// # Errors
+    /// When there is no such encoding.
+    pub fn encoding(mut self, name: &str) -> Result<Self, Error> {
+        let encoding = Encoding::for_label_no_replacement(name.trim().as_bytes());
+        let encoding = encoding.ok_or_else(|| {
+            let why = format!(
+                "there is no encoding named {name:?}; there are utf-8, utf-16, windows-1252, latin1, \
+                 windows-1251, iso-8859-2, shift_jis, gb18030, euc-kr and others"
+            );
+            Error::new(ErrorKind::Invalid, why)
+        })?;
+        self.encoding = Some(encoding).filter(|encoding| *encoding != encoding_rs::UTF_8);
+        Ok(self)
+    }
+
+    /// Unknown fields of a line of JSON that are ignored, in addition to those set before: `a.b` is the field `b`
+    /// inside of `a`, and `all` stands for all that would be rejected. Default: a line with such fields is rejected,
+    /// because misspelled fields would be lost unnoticed.
+    pub fn ignore_fields<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        for name in names.into_iter().map(N::into) {
+            match name.as_str() {
+                "all" => self.ignored.all = true,
+                _ => self.ignored.names.push(name),
+            }
+        }
+        self
+    }
+
+    /// Fields of the row that are copied to its result, in addition to those set before: columns of a table, fields of
+    /// a line of JSON. `all` stands for every column; for JSON lines with a template for every field, and without one
+    /// for every unknown field. They are under `input` in the result line, as texts for tables of text, otherwise as
+    /// JSON as written. They are not part of the request, so changing them runs nothing again. Default: none.
+    pub fn keep_fields<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        for name in names.into_iter().map(N::into) {
+            match name.as_str() {
+                "all" => self.keep.all = true,
+                _ => self.keep.names.push(name),
+            }
+        }
+        self
+    }
+
+    pub(crate) fn spool_folder_or_default(&self) -> PathBuf {
+        let named = self.spool_folder.clone();
+        named.unwrap_or_else(std::env::temp_dir)
+    }
+
+    /// The folder of the files in prompts: their paths are relative to it, and files outside of it are not read.
+    /// Default: the input's own folder; for a stream the working folder.
+    pub fn root(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.files.root = Some(folder.into());
+        self
+    }
+
+    /// Whether prompts may name files outside of the [root](Self::root), with absolute paths, `..` or links. Default:
+    /// no, because the author of the prompts could read every file that you can.
+    pub fn allow_outside(mut self, yes: bool) -> Self {
+        self.files.outside = yes;
+        self
+    }
+
+    /// Whether rows that make no prompt do not end the run.
+    pub(crate) fn takes_bad_rows(&self) -> bool {
+        self.skip_bad_rows || self.for_joining
+    }
+
+    /// Maximum number of bytes of an input of `input` bytes after unpacking or conversion.
+    pub(crate) fn most_unpacked(&self, input: u64) -> u64 {
+        let usual = input.saturating_mul(UNPACKED_PER_BYTE).max(UNPACKED_ANYWAY);
+        self.max_unpacked.unwrap_or(usual)
+    }
+
+    /// The format of a stream with these first bytes.
+    pub(crate) fn form_of_stream(&self, name: &str, start: &[u8]) -> Result<Form, InputError> {
+        let form = match (self.form, self.delimiter) {
+            (Some(form), _) => Ok(form),
+            (None, Some(_)) => Ok(Form::Csv),
+            (None, None) => detect::of_stream(start),
+        };
+        let form = detect::check_encoding(start).and(form);
+        form.map_err(|fault| InputError::of_file(name, fault.to_string()))
+    }
+
+    pub(crate) fn output_cap(&self) -> Option<u32> {
+        match self.task {
+            RequestTask::Complete => self.max_tokens,
+            RequestTask::Embed | RequestTask::Speech => Some(0),
+        }
+    }
+}
