@@ -169,7 +169,7 @@ impl Purses {
                 }
             }
         }
-        let reply = call();
+        let reply = waits_for_budget(route, call());
         let spent = by_budget(needs.iter().enumerate().map(|(at, need)| {
             let spent = need.spent(at, needs.len(), &reply);
             (need.budget, spent)
@@ -368,6 +368,22 @@ impl Drop for ClosePurses<'_> {
     fn drop(&mut self) {
         self.0.close();
     }
+}
+
+/// If a budget that is shared with other OS processes does not allow a call, its job waits. A request without an upper
+/// bound fails, so that the others continue.
+fn waits_for_budget(route: &Route<'_>, mut reply: Reply<Answers>) -> Reply<Answers> {
+    reply.result = reply.result.map_err(|error| {
+        let is_of_budget = error.kind() == ErrorKind::BudgetExceeded || reply.fatal;
+        if !is_of_budget || error.is_of_paused_process() || !route.has_only_shared_budgets() {
+            error
+        } else if route.used_up().is_some() {
+            refused(error.message())
+        } else {
+            Error::new(ErrorKind::Invalid, error.message())
+        }
+    });
+    reply
 }
 
 fn refused(why: &str) -> Error {

@@ -7,6 +7,7 @@ use crate::base::cancel::Context;
 use crate::base::error::Error;
 use crate::llm::batch::{BatchClient, BatchIntent, BatchStage};
 use crate::observe::jobs::JobObserver;
+use crate::queue::job::COMPLETION_KIND;
 use crate::queue::store::{JobStore, Settlement, WorkerId};
 
 use super::overview::BatchOverview;
@@ -30,7 +31,13 @@ impl BatchContext {
             return Ok(());
         }
         let wall = self.settler.clock.wall();
+        let unspent = asked.unspent();
         self.store.settle(ends, wall)?;
+        if let (Some((since, amount)), Some(route)) =
+            (unspent, self.settler.kinds.route(COMPLETION_KIND))
+        {
+            route.shared_budgets().for_each(|budget| budget.refund(since, amount));
+        }
         if let Some(observer) = &self.observer {
             let ended = ends.iter().filter_map(|end| end.outcome.error_of_end());
             ended.for_each(|error| observer.on_job_end(&asked.ended(error, wall)));

@@ -2,12 +2,14 @@
 //! or failed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
 use crate::base::clock::{Clock, Timestamp};
+use crate::base::day::Day;
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::item_time::ItemTime;
 use crate::engine::jitter::Jitter;
@@ -19,6 +21,7 @@ use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::llm::spending;
 use crate::llm::structured_output;
+use crate::money::budget::AmountUnit;
 use crate::observe::jobs::EndedJob;
 use crate::queue::history::{History, Moment};
 use crate::queue::job::{COMPLETION_KIND, Spent};
@@ -47,6 +50,9 @@ pub(crate) struct AskedProvider {
     account: String,
     model: Option<String>,
     since: Timestamp,
+    /// When its cost was reserved in shared budgets, and what of that its ends leave.
+    reserved: Option<Day>,
+    unspent: AtomicU64,
 }
 
 impl From<&Record> for AskedProvider {
@@ -56,11 +62,39 @@ impl From<&Record> for AskedProvider {
             account: record.account.credential.clone(),
             model: record.intent.model.clone(),
             since: record.created(),
+            reserved: record.reserved,
+            unspent: AtomicU64::new(0),
         }
     }
 }
 
 impl AskedProvider {
+    /// The same without a reservation.
+    pub(super) fn unreserved(mut self) -> Self {
+        self.reserved = None;
+        self
+    }
+
+    /// What the ends since the last call leave of the reservation of the batch, and its period.
+    pub(super) fn unspent(&self) -> Option<(Day, u64)> {
+        let unspent = self.unspent.swap(0, Ordering::SeqCst);
+        self.reserved.map(|since| (since, unspent))
+    }
+
+    /// Counts the end of a job, from the most that it could cost and what it has cost by that.
+    fn count(&self, claimed: &ClaimedJob, route: &Route<'_>, spent: impl FnOnce(u64) -> u64) {
+        if self.reserved.is_none() {
+            return;
+        }
+        let payee = [&*self.provider, self.model.as_deref().unwrap_or_default()];
+        let most = request(claimed).and_then(|request| {
+            spending::most_batched(AmountUnit::Usd, &route.pricing(), payee, &request)
+        });
+        let most = most.unwrap_or(0);
+        let unspent = most.saturating_sub(spent(most));
+        self.unspent.fetch_add(unspent, Ordering::SeqCst);
+    }
+
     /// Reports a job with its outcome, and its error if it failed.
     pub(super) fn ended<'a>(&'a self, error: Option<&'a Error>, now: Timestamp) -> EndedJob<'a> {
         EndedJob {
@@ -88,6 +122,13 @@ impl ItemSettler {
             let pricing = route.pricing();
             let payee = [&*asked.provider, &*asked.account];
             pricing.price_batched(payee, asked.model.as_deref(), result.as_mut());
+            let (paid, error) = match &result {
+                Ok(response) => (response.paid(), None),
+                Err(error) => (error.paid(), Some(error)),
+            };
+            asked.count(claimed, &route, |most| {
+                spending::spent(AmountUnit::Usd, paid, error, most)
+            });
         }
         let mut tries = history.tries(claimed.lane.step, &self.kinds.fallback_histories);
         let default = self.kinds.max_retries();
@@ -130,6 +171,14 @@ impl ItemSettler {
             worked: None,
             budget,
         }
+    }
+
+    /// Returns a job of a batch unchanged.
+    pub(super) fn returned(&self, claimed: &ClaimedJob, asked: &AskedProvider) -> Settlement {
+        if let Some(route) = self.kinds.route(COMPLETION_KIND) {
+            asked.count(claimed, &route, |_| 0);
+        }
+        untried(claimed)
     }
 
     fn failed(

@@ -10,15 +10,15 @@ use crate::llm::prompt_cache::is_warm;
 use crate::llm::request::Request;
 use crate::queue::store::{BatchNo, ClaimedJob, Settlement};
 
-use super::budget::reserve;
+use super::budget::{SharedReservation, reserve};
 use super::context::{BatchContext, check};
 use super::fill::fill;
 use super::machine::{Record, State, Written, key};
 use super::settle_items::{AskedProvider, request, untried};
 
 /// Jobs that are read at once.
-const CHUNK: usize = 500;
-const CHUNK_BYTES: usize = 8 << 20;
+pub(super) const CHUNK: usize = 500;
+pub(super) const CHUNK_BYTES: usize = 8 << 20;
 
 /// Moves jobs into a batch unless it already has them, and writes its input.
 pub(crate) fn write_input(
@@ -44,9 +44,10 @@ fn write(
     ctx: &Context,
 ) -> Result<Written, Error> {
     let label = &record.intent.label;
-    let asked = AskedProvider::from(record);
+    let asked = AskedProvider::from(record).unreserved();
     let mut draft = context.spool.draft(context.spool.input(label))?;
     let mut written = Written::default();
+    let mut shared = SharedReservation::of(context, record);
     let mut after = None;
     loop {
         check(ctx)?;
@@ -56,9 +57,11 @@ fn write(
         };
         after = Some(last.receipt.job);
         let affordable = reserve(context, no, record, &jobs)?;
+        let affordable = shared.take(&jobs[..affordable])?;
         // The ends of jobs that are rejected or returned.
         let mut ends: Vec<Settlement> = Vec::new();
         let mut full = None;
+        let mut left_out = Vec::new();
         for (at, claimed) in jobs.iter().enumerate() {
             if at >= affordable {
                 full = Some(claimed.receipt.job - 1);
@@ -78,6 +81,7 @@ fn write(
                 .and_then(|request| client.endpoint(request));
             if request.is_ok() && written.items > 0 && endpoint != written.endpoint {
                 ends.push(untried(claimed));
+                left_out.push(at);
                 continue;
             }
             if files > 0 && written.items > 0 && written.bytes + files > limits.bytes {
@@ -93,7 +97,10 @@ fn write(
                 }
             });
             match line {
-                Err(error) => ends.push(context.settler.settlement(claimed, &asked, Err(error))),
+                Err(error) => {
+                    ends.push(context.settler.settlement(claimed, &asked, Err(error)));
+                    left_out.push(at);
+                }
                 Ok(line)
                     if written.bytes + line.len() as u64 > limits.bytes
                         || written.items >= limits.requests as u64 =>
@@ -110,7 +117,12 @@ fn write(
             }
         }
         context.settle(&ends, &asked)?;
+        for at in left_out {
+            shared.release(&jobs[at..=at]);
+        }
         if let Some(last) = full {
+            let sent = jobs[..affordable].partition_point(|job| job.receipt.job <= last);
+            shared.release(&jobs[sent..affordable]);
             let wall = context.settler.clock.wall();
             context
                 .store
@@ -119,6 +131,7 @@ fn write(
         }
     }
     draft.keep()?;
+    written.reserved = shared.since();
     Ok(written)
 }
 

@@ -81,6 +81,7 @@ mod program;
 mod prompt_caches;
 mod providers;
 mod queue;
+mod monthly_budget;
 mod queue_budget;
 mod queue_disk;
 mod queue_files;
