@@ -21,8 +21,8 @@ pub use crate::llm::route::SkippedStep;
 #[cfg(feature = "queue")]
 pub use crate::manager::WorkerPlan;
 pub use crate::manager::{
-    Concurrency, EffectiveStrategy, MonthlyBudget, ProviderOptions, ProviderPlan, ProviderPlanError, RoutePlan,
-    RouteStep, SettingsEvent,
+    Concurrency, EffectiveStrategy, MonthlyBudget, ProviderOptions, ProviderPlan,
+    ProviderPlanError, RoutePlan, RouteStep, SettingsEvent,
 };
 pub use crate::money::call_rate::CallPace;
 pub use crate::money::deadline::{DeadlinePlan, PlanChange, Way, WayPrices};

@@ -460,14 +460,12 @@ impl Shared {
     }
 
     /// Draws what is missing for a call from an account. Returns false if that is not available.
-    fn draw(
-        &self,
-        account: &Account,
-        spending: &mut Spending,
-        most: u64,
-    ) -> Result<bool, Error> {
+    fn draw(&self, account: &Account, spending: &mut Spending, most: u64) -> Result<bool, Error> {
         Self::turn(account, spending);
-        let needed = spending.spent.saturating_add(spending.held).saturating_add(most);
+        let needed = spending
+            .spent
+            .saturating_add(spending.held)
+            .saturating_add(most);
         let missing = needed.saturating_sub(spending.recorded);
         if missing == 0 {
             return Ok(true);

@@ -51,13 +51,17 @@ impl<'c> SharedReservation<'c> {
             let held = self.budgets().map(|budget| budget.reserve_now(most));
             let held = held.collect::<Result<Vec<_>, _>>()?;
             if held.iter().all(Option::is_some) {
-                held.into_iter().flatten().for_each(|held| held.settle(most));
+                held.into_iter()
+                    .flatten()
+                    .for_each(|held| held.settle(most));
                 break;
             }
             held.into_iter().flatten().for_each(|held| held.settle(0));
             taken /= 2;
         }
-        if taken == 0 && let Some(job) = jobs.first() {
+        if taken == 0
+            && let Some(job) = jobs.first()
+        {
             let most = self.most(std::slice::from_ref(job));
             self.budgets().for_each(|budget| budget.refuse(most));
         }
@@ -72,7 +76,11 @@ impl<'c> SharedReservation<'c> {
 
     /// What these jobs can cost. A request without an upper bound is not sent, so it costs nothing.
     pub(super) fn most(&self, jobs: &[ClaimedJob]) -> u64 {
-        let Some(route) = self.route.as_ref().filter(|_| self.budgets().next().is_some()) else {
+        let Some(route) = self
+            .route
+            .as_ref()
+            .filter(|_| self.budgets().next().is_some())
+        else {
             return 0;
         };
         let model = self.record.intent.model.as_deref().unwrap_or_default();
@@ -81,7 +89,9 @@ impl<'c> SharedReservation<'c> {
             let request = request(job)?;
             spending::most_batched(AmountUnit::Usd, &route.pricing(), payee, &request)
         };
-        jobs.iter().fold(0, |sum: u64, job| sum.saturating_add(most(job).unwrap_or(0)))
+        jobs.iter().fold(0, |sum: u64, job| {
+            sum.saturating_add(most(job).unwrap_or(0))
+        })
     }
 
     /// Returns what these jobs could cost, because they leave the batch unbilled.
@@ -94,7 +104,8 @@ impl<'c> SharedReservation<'c> {
     /// Returns an amount that was not spent.
     pub(super) fn refund(&self, amount: u64) {
         if let Some(since) = self.since {
-            self.budgets().for_each(|budget| budget.refund(since, amount));
+            self.budgets()
+                .for_each(|budget| budget.refund(since, amount));
         }
     }
 
@@ -102,7 +113,10 @@ impl<'c> SharedReservation<'c> {
     pub(super) fn remaining(&self, no: BatchNo) -> Result<u64, Error> {
         let (mut after, mut sum) = (None, 0_u64);
         while self.since.is_some() {
-            let jobs = self.context.store.batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
+            let jobs = self
+                .context
+                .store
+                .batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
             let Some(last) = jobs.last() else { break };
             after = Some(last.receipt.job);
             sum = sum.saturating_add(self.most(&jobs));

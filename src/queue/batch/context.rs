@@ -36,7 +36,9 @@ impl BatchContext {
         if let (Some((since, amount)), Some(route)) =
             (unspent, self.settler.kinds.route(COMPLETION_KIND))
         {
-            route.shared_budgets().for_each(|budget| budget.refund(since, amount));
+            route
+                .shared_budgets()
+                .for_each(|budget| budget.refund(since, amount));
         }
         if let Some(observer) = &self.observer {
             let ended = ends.iter().filter_map(|end| end.outcome.error_of_end());

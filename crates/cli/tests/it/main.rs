@@ -66,6 +66,7 @@ mod local;
 #[cfg(target_os = "linux")]
 mod memory;
 mod metrics;
+mod monthly_budget;
 #[cfg(unix)]
 mod native_lines;
 mod net;
@@ -81,7 +82,6 @@ mod program;
 mod prompt_caches;
 mod providers;
 mod queue;
-mod monthly_budget;
 mod queue_budget;
 mod queue_disk;
 mod queue_files;
