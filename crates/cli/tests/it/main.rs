@@ -15,6 +15,8 @@ mod batch_site;
 mod bill;
 mod bought_once;
 mod budget;
+#[cfg(unix)]
+mod budget_bill;
 mod children;
 #[path = "../../../../tests/it/common.rs"]
 mod common;
