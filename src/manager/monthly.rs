@@ -66,7 +66,8 @@ impl MonthlyBudget {
         let clock = Arc::new(SystemClock);
         let account = Account::new("the monthly budget", file, Period::Month, clock);
         let since = account.since();
-        account.at_least(self.billed(since)?)
+        account.at_least(self.billed(since)?)?;
+        Ok(account)
     }
 
     fn billed(&self, since: Day) -> Result<Usd, Error> {

@@ -27,6 +27,8 @@ const LENGTH: usize = 128;
 /// How long an account counts, in days of UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Period {
+    #[cfg(feature = "queue")]
+    Day,
     Month,
 }
 
@@ -34,6 +36,8 @@ impl Period {
     /// The first day of the period of this day.
     fn first(self, day: Day) -> Day {
         match self {
+            #[cfg(feature = "queue")]
+            Self::Day => day,
             Self::Month => day.first_of_month(),
         }
     }
@@ -52,7 +56,7 @@ pub(crate) struct Counted {
 /// The file.
 pub(crate) struct Account {
     /// For messages, for example `the monthly budget`.
-    pub name: &'static str,
+    pub name: String,
     path: PathBuf,
     period: Period,
     clock: Arc<dyn Clock>,
@@ -60,14 +64,9 @@ pub(crate) struct Account {
 
 impl Account {
     /// An account in this file, which is created when something is counted.
-    pub(crate) fn new(
-        name: &'static str,
-        path: PathBuf,
-        period: Period,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    pub(crate) fn new(name: &str, path: PathBuf, period: Period, clock: Arc<dyn Clock>) -> Self {
         Self {
-            name,
+            name: name.to_owned(),
             path,
             period,
             clock,
@@ -83,9 +82,13 @@ impl Account {
     ///
     /// # Errors
     /// If the file cannot be read or written.
-    pub(crate) fn at_least(self, billed: Usd) -> Result<Self, Error> {
-        self.change(|counted| counted.spent = counted.spent.max(billed.picos()))?;
-        Ok(self)
+    pub(crate) fn at_least(&self, billed: Usd) -> Result<(), Error> {
+        self.change(|counted| counted.spent = counted.spent.max(billed.picos()))
+    }
+
+    /// The first day of the period of this day.
+    pub(crate) fn period_of(&self, day: Day) -> Day {
+        self.period.first(day)
     }
 
     /// The present period, and what is counted in it.

@@ -251,6 +251,7 @@ impl Budget {
     }
 
     /// Whether other OS processes spend from it too.
+    #[cfg(feature = "queue")]
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self.0.record, Keeper::Account(_))
     }
@@ -336,16 +337,27 @@ impl Budget {
         }
     }
 
-    /// Notes a call that did not fit, so that others are not tried.
+    /// Notes a call that did not fit, so that others are not tried. Returns its error.
     #[cfg(feature = "queue")]
-    pub(crate) fn refuse(&self, most: u64) {
-        let mut spending = self.0.spending.lock();
-        spending.refused = Some(most);
-        spending.looked = Some(Instant::now());
+    pub(crate) fn refuse(&self, most: u64) -> Error {
+        self.exceeded(&mut self.0.spending.lock(), most)
+    }
+
+    /// Makes sure that its account counts what was billed in the present period.
+    ///
+    /// # Errors
+    /// If the account cannot be written.
+    #[cfg(feature = "queue")]
+    pub(crate) fn count_at_least(&self, billed: Usd) -> Result<(), Error> {
+        match &self.0.record {
+            Keeper::Account(account) => account.at_least(billed),
+            _ => Ok(()),
+        }
     }
 
     /// Why no call is made for now, if the last one did not fit into what several OS processes share. It fits again when
     /// one of them returns something, or when the next period begins.
+    #[cfg(feature = "queue")]
     pub(crate) fn used_up(&self) -> Option<String> {
         let Keeper::Account(account) = &self.0.record else {
             return None;
@@ -367,12 +379,13 @@ impl Budget {
     }
 
     /// Returns a part of what an earlier program has spent from a shared account, because it was not needed after all.
-    /// Does nothing if the period of `since` is over.
-    pub(crate) fn refund(&self, since: Day, amount: u64) {
+    /// Does nothing if the period of this day is over.
+    #[cfg(feature = "queue")]
+    pub(crate) fn refund(&self, day: Day, amount: u64) {
         if let Keeper::Account(account) = &self.0.record
             && amount > 0
             && let Err(error) = account.change(|counted| {
-                if counted.since == since {
+                if counted.since == account.period_of(day) {
                     counted.spent = counted.spent.saturating_sub(amount);
                 }
             })
@@ -382,6 +395,7 @@ impl Budget {
     }
 
     /// The present period of a shared account.
+    #[cfg(feature = "queue")]
     pub(crate) fn period(&self) -> Option<Day> {
         match &self.0.record {
             Keeper::Account(account) => Some(account.since()),

@@ -144,6 +144,7 @@ impl WorkerRun {
             },
             overview: controls.batch_overview.clone(),
             observer: plan.observer.clone(),
+            owners: controls.purses.owners().cloned(),
         });
         controls
             .batch_overview

@@ -472,7 +472,7 @@ impl Poller<'_> {
         let Some(open) = self.batches.get(&no) else {
             return true;
         };
-        let shared = SharedReservation::of(context, &open.record);
+        let mut shared = SharedReservation::of(context, &open.record);
         let returned = shared.remaining(no).and_then(|amount| {
             let (worker, store) = (context.worker, &context.store);
             store.give_back(worker, no, None, None, wall)?;

@@ -2,7 +2,6 @@
 //! or failed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -29,6 +28,7 @@ use crate::queue::kinds::Kinds;
 use crate::queue::prompts;
 use crate::queue::store::{BudgetEnd, ClaimOutcome, ClaimedJob, Settlement};
 
+use super::budget::most_batched;
 use super::machine::Record;
 
 /// Turns results of requests into ends of jobs.
@@ -50,9 +50,9 @@ pub(crate) struct AskedProvider {
     account: String,
     model: Option<String>,
     since: Timestamp,
-    /// When its cost was reserved in shared budgets, and what of that its ends leave.
+    /// When its cost was reserved in shared budgets, and what of that its ends leave, with the owner.
     reserved: Option<Day>,
-    unspent: AtomicU64,
+    unspent: Mutex<(Option<String>, u64)>,
 }
 
 impl From<&Record> for AskedProvider {
@@ -63,7 +63,7 @@ impl From<&Record> for AskedProvider {
             model: record.intent.model.clone(),
             since: record.created(),
             reserved: record.reserved,
-            unspent: AtomicU64::new(0),
+            unspent: Mutex::default(),
         }
     }
 }
@@ -75,10 +75,10 @@ impl AskedProvider {
         self
     }
 
-    /// What the ends since the last call leave of the reservation of the batch, and its period.
-    pub(super) fn unspent(&self) -> Option<(Day, u64)> {
-        let unspent = self.unspent.swap(0, Ordering::SeqCst);
-        self.reserved.map(|since| (since, unspent))
+    /// What the ends since the last call leave of the reservation of the batch, with its day and owner.
+    pub(super) fn unspent(&self) -> Option<(Day, Option<String>, u64)> {
+        let (owner, unspent) = std::mem::take(&mut *self.unspent.lock());
+        self.reserved.map(|day| (day, owner, unspent))
     }
 
     /// Counts the end of a job, from the most that it could cost and what it has cost by that.
@@ -87,12 +87,10 @@ impl AskedProvider {
             return;
         }
         let payee = [&*self.provider, self.model.as_deref().unwrap_or_default()];
-        let most = request(claimed).and_then(|request| {
-            spending::most_batched(AmountUnit::Usd, &route.pricing(), payee, &request)
-        });
-        let most = most.unwrap_or(0);
-        let unspent = most.saturating_sub(spent(most));
-        self.unspent.fetch_add(unspent, Ordering::SeqCst);
+        let most = most_batched(route, payee, claimed);
+        let mut unspent = self.unspent.lock();
+        unspent.0.clone_from(&claimed.owner);
+        unspent.1 += most.saturating_sub(spent(most));
     }
 
     /// Reports a job with its outcome, and its error if it failed.

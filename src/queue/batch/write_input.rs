@@ -8,7 +8,8 @@ use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{BatchClient, BatchLimits};
 use crate::llm::prompt_cache::is_warm;
 use crate::llm::request::Request;
-use crate::queue::store::{BatchNo, ClaimedJob, Settlement};
+use crate::queue::owners::OWNER_AGAIN;
+use crate::queue::store::{BatchNo, ClaimOutcome, ClaimedJob, Settlement};
 
 use super::budget::{SharedReservation, reserve};
 use super::context::{BatchContext, check};
@@ -57,12 +58,18 @@ fn write(
         };
         after = Some(last.receipt.job);
         let affordable = reserve(context, no, record, &jobs)?;
+        let by_process = affordable;
         let affordable = shared.take(&jobs[..affordable])?;
         // The ends of jobs that are rejected or returned.
         let mut ends: Vec<Settlement> = Vec::new();
         let mut full = None;
         let mut left_out = Vec::new();
         for (at, claimed) in jobs.iter().enumerate() {
+            if at >= affordable && at < by_process && claimed.owner.is_some() {
+                // Its owner may spend nothing more for now. Others need not wait.
+                ends.push(later(claimed, context.settler.clock.wall()));
+                continue;
+            }
             if at >= affordable {
                 full = Some(claimed.receipt.job - 1);
                 break;
@@ -131,8 +138,17 @@ fn write(
         }
     }
     draft.keep()?;
-    written.reserved = shared.since();
+    written.reserved = shared.day();
     Ok(written)
+}
+
+/// Returns a job that is tried again later.
+fn later(claimed: &ClaimedJob, now: Timestamp) -> Settlement {
+    let due_at = Some(now.after(OWNER_AGAIN));
+    Settlement {
+        outcome: ClaimOutcome::Snooze { due_at },
+        ..untried(claimed)
+    }
 }
 
 fn too_long(bytes: usize, most: u64) -> Error {

@@ -7,7 +7,7 @@ use crate::money::budget::{Amount, AmountUnit, SLICES, slice};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::store::budgets::{BudgetDraw, BudgetStore, JobBudget};
 use crate::queue::store::rows::{MOST_JOBS, bounded, key, process_budget};
-use crate::queue::store::{BatchNo, WorkerId};
+use crate::queue::store::{BatchNo, JobReceipt, WorkerId};
 
 use super::budget_rows::{lock, number_of, set_used, sum, take};
 use super::chores::lock_family;
@@ -104,7 +104,7 @@ impl<S: SqlStore> BudgetStore for S {
         worker: WorkerId,
         batch: BatchNo,
         budget: JobBudget,
-        jobs: &[(i64, u64)],
+        jobs: &[(JobReceipt, u64)],
         _now: Timestamp,
     ) -> Result<usize, Error> {
         self.write(Again::Harmless, |tx| {
@@ -115,7 +115,7 @@ impl<S: SqlStore> BudgetStore for S {
             if found.unit != budget.unit {
                 return Ok(0);
             }
-            let before = take(tx, jobs.iter().map(|(job, _)| *job))?;
+            let before = take(tx, jobs.iter().map(|(job, _)| (job.job, job.claim)))?;
             found.used = found.used.saturating_sub(sum(before.values()));
             let all = sum(jobs.iter().map(|(_, amount)| amount));
             let first = jobs.first().map_or(0, |(_, amount)| *amount);
@@ -130,8 +130,11 @@ impl<S: SqlStore> BudgetStore for S {
                 taken += 1;
             }
             let rows = jobs[..taken].iter().filter(|(_, amount)| *amount > 0);
-            let mut rows = rows.map(|(job, amount)| by![*job, bounded(*amount)]);
-            tx.insert_rows("INSERT INTO #reservations (job, amount) VALUES", &mut rows)?;
+            let mut rows = rows.map(|(job, amount)| by![job.job, job.claim, bounded(*amount)]);
+            tx.insert_rows(
+                "INSERT INTO #reservations (job, claim, amount) VALUES",
+                &mut rows,
+            )?;
             set_used(tx, budget.no, found.used)?;
             if taken == 0 && !jobs.is_empty() {
                 stop(tx, budget.no, Some(least), "used up")?;
