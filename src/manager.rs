@@ -32,6 +32,7 @@ mod durable;
 mod follow;
 #[cfg(feature = "queue")]
 mod in_time;
+mod monthly;
 mod options;
 mod plan;
 mod route_plan;
@@ -44,6 +45,7 @@ mod worker_follower;
 pub use accounts::{clients_by_account, clients_by_address};
 use follow::Listener;
 pub use follow::SettingsEvent;
+pub use monthly::MonthlyBudget;
 pub use options::ProviderOptions;
 pub use plan::{ProviderPlan, ProviderPlanError};
 use route_plan::Caller;

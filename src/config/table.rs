@@ -20,6 +20,10 @@ macro_rules! with_settings {
             pub flex_patience: Option<Duration> = "llm.flex_patience" ["BATCHWRIGHT_FLEX_PATIENCE"]
                 Kind::Time, Rule("wait for capacity"),
                 "With the strategy flex: time without an answer after which calls are made at the standard tier and its full price";
+            /// The number is in US dollars.
+            pub monthly_budget: Option<f64> = "llm.monthly_budget" ["BATCHWRIGHT_MONTHLY_BUDGET"]
+                Kind::Positive, Rule("none"),
+                "What all work of the data folder may cost in a calendar month (UTC), in US dollars: work waits for the next month or a higher value, and a run stops with exit code 4";
             pub dedupe: Dedupe = "llm.dedupe" ["BATCHWRIGHT_DEDUPE"]
                 Kind::Choice(&DEDUPES), Is("auto"),
                 "Which identical requests of a run are sent once: those with temperature 0 and embeddings (auto), all, or none";

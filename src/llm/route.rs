@@ -72,7 +72,7 @@ pub struct Route<'a> {
     /// route with a book is not for a worker. Default: no book.
     #[setters(generate, rename = "booking")]
     book: Option<Arc<dyn ChargeBook>>,
-    budget: Option<Budget>,
+    budgets: Vec<Budget>,
     config_version: u32,
     /// Who hears of every call that is made. Default: nobody.
     #[setters(generate)]
@@ -125,7 +125,7 @@ impl<'a> Route<'a> {
             carried: Arc::default(),
             prices: Prices::default(),
             book: None,
-            budget: None,
+            budgets: Vec::new(),
             config_version: 0,
             observer: None,
             skipped: Arc::default(),
@@ -194,35 +194,48 @@ impl<'a> Route<'a> {
         Prefix::new(number, steps)
     }
 
-    /// Sets the most that all calls of the route, and of other routes with a clone of the budget, may cost. A call that
+    /// Adds a limit of what all calls of the route, and of other routes with a clone of the budget, may cost. A call that
     /// could cost more is not made, and ends a run with [`StopReason::BudgetExceeded`](crate::StopReason::BudgetExceeded).
     /// Default: no limit.
     pub fn budget(mut self, budget: &Budget) -> Self {
-        self.budget = Some(budget.clone());
+        self.budgets.push(budget.clone());
         self
     }
 
+    /// The budgets that other OS processes share.
+    #[cfg(feature = "queue")]
+    pub(crate) fn shared_budgets(&self) -> impl Iterator<Item = &Budget> {
+        self.budgets.iter().filter(|budget| budget.is_shared())
+    }
+
+    /// Whether only budgets limit it that other OS processes share.
+    #[cfg(feature = "queue")]
+    pub(crate) fn has_only_shared_budgets(&self) -> bool {
+        !self.budgets.is_empty() && self.budgets.iter().all(Budget::is_shared)
+    }
+
+    #[cfg(feature = "queue")]
+    /// Why no call is made for now: a budget that is shared with other OS processes is used up.
+    pub(crate) fn used_up(&self) -> Option<String> {
+        self.budgets.iter().find_map(Budget::used_up)
+    }
+
     /// Whether the most that a call for such a request can cost is known at every provider of the route, in money or
-    /// tokens as the budget counts. Without it, a budget cannot be kept.
+    /// tokens as its budgets count. Without it, a budget cannot be kept.
     ///
     /// # Errors
     /// [`ErrorKind::BudgetExceeded`](crate::ErrorKind::BudgetExceeded), with a message that says what is missing.
     pub fn check_budget(&self, request: &Request) -> Result<(), Error> {
-        let Some(budget) = &self.budget else {
-            return Ok(());
-        };
         let tries = Tries::default();
-        self.steps.iter().try_for_each(|step| {
+        for (budget, step) in self.budgets.iter().flat_map(|budget| {
+            let steps = self.steps.iter();
+            steps.map(move |step| (budget, step))
+        }) {
             let one = std::iter::once(request);
-            spending::most(
-                budget.limit().unit(),
-                &self.pricing(),
-                &*step.client,
-                one,
-                &tries,
-            )
-            .map(drop)
-        })
+            let unit = budget.limit().unit();
+            spending::most(unit, &self.pricing(), &*step.client, one, &tries)?;
+        }
+        Ok(())
     }
 
     /// The most that a call for a request can cost at the current step.
@@ -290,7 +303,7 @@ impl<'a> Route<'a> {
             carried: self.carried.clone(),
             prices: self.prices.clone(),
             book: self.book.clone(),
-            budget: self.budget.clone(),
+            budgets: self.budgets.clone(),
             config_version: self.config_version,
             observer: self.observer.clone(),
             skipped: self.skipped.clone(),

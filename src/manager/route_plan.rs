@@ -16,6 +16,7 @@ use crate::llm::transport::is_loopback_url;
 use crate::money::duration::CallLimits;
 use crate::money::prices::Prices;
 
+use super::monthly::MonthlyBudget;
 use super::options::ProviderOptions;
 
 /// Requests per minute of a worker, if no setting and no reply limits them.
@@ -92,6 +93,8 @@ pub struct RoutePlan {
     pub cache_prompt: CachePrompt,
     /// The folder through which other OS processes share its limits, if they do.
     pub shared_in: Option<PathBuf>,
+    /// What its calls may cost in a month, together with all other work of the data folder.
+    pub monthly_budget: Option<MonthlyBudget>,
 }
 
 /// One provider of a [`RoutePlan`].
@@ -108,7 +111,7 @@ impl RoutePlan {
     /// The route.
     ///
     /// # Errors
-    /// As [`LlmConfig::client`].
+    /// As [`LlmConfig::client`]; or if it cannot be read what was spent in this month.
     pub fn route(&self) -> Result<Route<'static>, Error> {
         let mut route = Route::limited(self.first.config.client()?, self.first.limits);
         if let Some(folder) = &self.shared_in {
@@ -118,7 +121,10 @@ impl RoutePlan {
             route = route.then(step.config.client()?, step.limits);
         }
         let route = route.retry(self.retry).prices(self.prices.clone());
-        let route = route.cache_prompt(self.cache_prompt);
+        let mut route = route.cache_prompt(self.cache_prompt);
+        if let Some(monthly) = &self.monthly_budget {
+            route = route.budget(&monthly.budget()?);
+        }
         Ok(route.skipping(&self.skipped))
     }
 
@@ -164,6 +170,7 @@ pub(super) struct CallSettings {
     pub(super) retry: RetryPolicy,
     pub(super) prices: Prices,
     pub(super) cache_prompt: CachePrompt,
+    pub(super) monthly_budget: Option<MonthlyBudget>,
     timeout: Option<Duration>,
     /// Set if completions are made at the flex tier: for how long they wait for capacity, if not forever.
     flex: Option<Option<Duration>>,
@@ -188,6 +195,7 @@ impl CallSettings {
             retry: options.retry(settings)?,
             prices: options.all_prices()?,
             cache_prompt: settings.cache_prompt()?,
+            monthly_budget: MonthlyBudget::of(settings, options.data_dir.as_deref())?,
             timeout: settings.request_timeout()?,
             flex: if is_flex {
                 Some(settings.flex_patience()?)

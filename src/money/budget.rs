@@ -5,17 +5,24 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 
 use crate::base::atomic_file::AtomicFile;
 use crate::base::cancel::Context;
+use crate::base::day::Day;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::usd::Usd;
 
+use super::account::{Account, LOOK_AGAIN};
+
 /// The record on the disk may be ahead of the spending by this part of the limit, so that most calls need no write.
-const SLICES: u64 = 64;
+pub(crate) const SLICES: u64 = 64;
+
+/// A slice is for at most this many calls.
+const CALLS_AT_ONCE: u64 = 32;
 
 /// The most that calls may cost together, in money or in tokens. Clones share what is spent.
 ///
@@ -50,9 +57,19 @@ pub enum Amount {
 
 struct Shared {
     limit: Amount,
-    record: Option<PathBuf>,
+    record: Keeper,
     spending: Mutex<Spending>,
     changed: Condvar,
+}
+
+/// Where a budget is recorded.
+enum Keeper {
+    /// Nowhere: it ends with the program.
+    Memory,
+    /// In a file of this budget only.
+    File(PathBuf),
+    /// In a file that several OS processes share. The limit is one for each of its periods.
+    Account(Account),
 }
 
 /// All amounts are in picodollars or in tokens, as the limit.
@@ -61,10 +78,16 @@ struct Spending {
     spent: u64,
     /// Reserved for calls in flight.
     held: u64,
-    /// What the record says. It is at least `spent` and `held` together, so a crash forgets nothing.
+    /// What the record says; in an account, the part of this budget. It is at least `spent` and `held` together, so a
+    /// crash forgets nothing.
     recorded: u64,
     /// The most that the last call could cost that did not fit.
     refused: Option<u64>,
+    /// The period of `spent` and `recorded`, and what its account has counted for all, as of the last access to it.
+    since: Day,
+    counted: u64,
+    /// When the account was read for a refused call.
+    looked: Option<Instant>,
 }
 
 /// The file beside an output.
@@ -146,15 +169,20 @@ impl fmt::Debug for Budget {
 impl Budget {
     /// At most this much money.
     pub fn usd(limit: Usd) -> Self {
-        Self::new(Amount::Usd(limit), None, 0)
+        Self::new(Amount::Usd(limit), Keeper::Memory, 0)
     }
 
     /// At most this number of input and output tokens together.
     pub fn tokens(limit: u64) -> Self {
-        Self::new(Amount::Tokens(limit), None, 0)
+        Self::new(Amount::Tokens(limit), Keeper::Memory, 0)
     }
 
-    fn new(limit: Amount, record: Option<PathBuf>, spent: u64) -> Self {
+    /// At most this much money in each period of an account, together with all other budgets of the account.
+    pub(crate) fn of_account(limit: Usd, account: Account) -> Self {
+        Self::new(Amount::Usd(limit), Keeper::Account(account), 0)
+    }
+
+    fn new(limit: Amount, record: Keeper, spent: u64) -> Self {
         Self(Arc::new(Shared {
             limit,
             record,
@@ -176,7 +204,7 @@ impl Budget {
     pub fn recorded_in(&self, file: impl AsRef<Path>, before: Amount) -> Result<Self, Error> {
         let file = file.as_ref();
         let spent = self.read(file)?.unwrap_or(before).number();
-        let budget = Self::new(self.limit(), Some(file.to_owned()), spent);
+        let budget = Self::new(self.limit(), Keeper::File(file.to_owned()), spent);
         budget.0.write(spent)?;
         Ok(budget)
     }
@@ -222,6 +250,12 @@ impl Budget {
         self.limit().of(self.0.spending.lock().spent)
     }
 
+    /// Whether other OS processes spend from it too.
+    #[cfg(feature = "queue")]
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.0.record, Keeper::Account(_))
+    }
+
     /// The most that the last call could cost that was not made because of the limit.
     pub fn refused(&self) -> Option<Amount> {
         let refused = self.0.spending.lock().refused;
@@ -235,24 +269,19 @@ impl Budget {
     /// [`ErrorKind::BudgetExceeded`] if the amount does not fit; that of the context if it ends the wait; another kind if
     /// the record cannot be written.
     pub(crate) fn reserve(&self, most: u64, ctx: &Context) -> Result<Reservation, Error> {
+        if let Some(reserved) = self.reserve_now(most)? {
+            return Ok(reserved);
+        }
+        let shared = self.0.clone();
+        let _wakes = ctx.on_run_cancel(move || {
+            // With the lock, so that a call that has looked at the context and is about to wait is woken.
+            let _spending = shared.spending.lock();
+            shared.changed.notify_all();
+        });
         let mut spending = self.0.spending.lock();
-        let _wakes = if self.0.has_room(&spending, most) {
-            None
-        } else {
-            drop(spending);
-            let shared = self.0.clone();
-            let hook = ctx.on_run_cancel(move || {
-                // With the lock, so that a call that has looked at the context and is about to wait is woken.
-                let _spending = shared.spending.lock();
-                shared.changed.notify_all();
-            });
-            spending = self.0.spending.lock();
-            Some(hook)
-        };
-        while !self.0.has_room(&spending, most) {
+        while !self.0.hold(&mut spending, most)? {
             if spending.held == 0 {
-                spending.refused = Some(most);
-                return Err(self.exceeded(spending.spent, most));
+                return Err(self.exceeded(&mut spending, most));
             }
             ctx.check()?;
             if ctx.is_run_cancelled() {
@@ -265,26 +294,113 @@ impl Budget {
                 None => self.0.changed.wait(&mut spending),
             }
         }
-        spending.held = spending.held.saturating_add(most);
-        if let Err(error) = self.0.record(&mut spending) {
-            spending.held -= most;
-            return Err(error);
-        }
-        Ok(Reservation {
+        Ok(self.reservation(most))
+    }
+
+    /// Reserves an amount if it fits now.
+    ///
+    /// # Errors
+    /// If the record cannot be written.
+    pub(crate) fn reserve_now(&self, most: u64) -> Result<Option<Reservation>, Error> {
+        let is_held = self.0.hold(&mut self.0.spending.lock(), most)?;
+        Ok(is_held.then(|| self.reservation(most)))
+    }
+
+    fn reservation(&self, most: u64) -> Reservation {
+        Reservation {
             budget: self.0.clone(),
             most,
             settled: false,
-        })
+        }
     }
 
-    fn exceeded(&self, spent: u64, most: u64) -> Error {
+    fn exceeded(&self, spending: &mut Spending, most: u64) -> Error {
+        spending.refused = Some(most);
+        spending.looked = Some(Instant::now());
+        Error::new(ErrorKind::BudgetExceeded, self.why(spending, most))
+    }
+
+    fn why(&self, spending: &Spending, most: u64) -> String {
         let limit = self.limit();
-        let why = format!(
-            "the budget of {limit} is used up: {} is spent, and the next call could cost {}",
-            limit.of(spent),
-            limit.of(most)
-        );
-        Error::new(ErrorKind::BudgetExceeded, why)
+        let most = limit.of(most);
+        match &self.0.record {
+            Keeper::Account(account) => format!(
+                "{} of {limit} is used up: {} is spent or reserved since {} (UTC), and the next call could cost {most}",
+                account.name,
+                limit.of(spending.counted),
+                spending.since,
+            ),
+            _ => format!(
+                "the budget of {limit} is used up: {} is spent, and the next call could cost {most}",
+                limit.of(spending.spent),
+            ),
+        }
+    }
+
+    /// Notes a call that did not fit, so that others are not tried. Returns its error.
+    #[cfg(feature = "queue")]
+    pub(crate) fn refuse(&self, most: u64) -> Error {
+        self.exceeded(&mut self.0.spending.lock(), most)
+    }
+
+    /// Makes sure that its account counts what was billed in the present period.
+    ///
+    /// # Errors
+    /// If the account cannot be written.
+    #[cfg(feature = "queue")]
+    pub(crate) fn count_at_least(&self, billed: Usd) -> Result<(), Error> {
+        match &self.0.record {
+            Keeper::Account(account) => account.at_least(billed),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why no call is made for now, if the last one did not fit into what several OS processes share. It fits again when
+    /// one of them returns something, or when the next period begins.
+    #[cfg(feature = "queue")]
+    pub(crate) fn used_up(&self) -> Option<String> {
+        let Keeper::Account(account) = &self.0.record else {
+            return None;
+        };
+        let mut spending = self.0.spending.lock();
+        let most = spending.refused?;
+        if spending.looked.is_none_or(|at| at.elapsed() >= LOOK_AGAIN) {
+            spending.looked = Some(Instant::now());
+            if let Ok((since, counted)) = account.look() {
+                (spending.since, spending.counted) = (since, counted);
+                let left = self.limit().number().saturating_sub(counted);
+                if most <= left {
+                    spending.refused = None;
+                    return None;
+                }
+            }
+        }
+        Some(self.why(&spending, most))
+    }
+
+    /// Returns a part of what an earlier program has spent from a shared account, because it was not needed after all.
+    /// Does nothing if the period of this day is over.
+    #[cfg(feature = "queue")]
+    pub(crate) fn refund(&self, day: Day, amount: u64) {
+        if let Keeper::Account(account) = &self.0.record
+            && amount > 0
+            && let Err(error) = account.change(|counted| {
+                if counted.since == account.period_of(day) {
+                    counted.spent = counted.spent.saturating_sub(amount);
+                }
+            })
+        {
+            log::warn!("{} counts too much: {error}", account.name);
+        }
+    }
+
+    /// The present period of a shared account.
+    #[cfg(feature = "queue")]
+    pub(crate) fn period(&self) -> Option<Day> {
+        match &self.0.record {
+            Keeper::Account(account) => Some(account.since()),
+            _ => None,
+        }
     }
 
     /// Takes over what a queue has counted for this budget, and what its next request can cost if that does not fit.
@@ -307,39 +423,122 @@ impl Budget {
     /// # Errors
     /// If the record cannot be written. It says more than was spent then.
     pub fn close(&self) -> Result<(), Error> {
-        let mut spending = self.0.spending.lock();
-        let exact = spending.spent + spending.held;
-        if spending.recorded == exact {
-            return Ok(());
+        self.0.close(&mut self.0.spending.lock())
+    }
+}
+
+impl Drop for Shared {
+    /// What others may spend is returned. The record of one budget is closed by its run.
+    fn drop(&mut self) {
+        let mut spending = std::mem::take(self.spending.get_mut());
+        if let Keeper::Account(account) = &self.record
+            && let Err(error) = self.close(&mut spending)
+        {
+            log::warn!("{} counts too much: {error}", account.name);
         }
-        self.0.write(exact)?;
-        spending.recorded = exact;
-        Ok(())
     }
 }
 
 impl Shared {
-    fn has_room(&self, spending: &Spending, most: u64) -> bool {
+    /// Holds an amount for a call if it fits, and makes sure that the record covers what is spent and held.
+    fn hold(&self, spending: &mut Spending, most: u64) -> Result<bool, Error> {
         let all = spending.spent.checked_add(spending.held);
-        let all = all.and_then(|all| all.checked_add(most));
-        all.is_some_and(|all| all <= self.limit.number())
+        let is_held = match (&self.record, all.and_then(|all| all.checked_add(most))) {
+            (_, None) => false,
+            (Keeper::Account(account), Some(_)) => {
+                let drawn = self.draw(account, spending, most);
+                drawn.inspect_err(|_| {
+                    spending.refused = Some(most);
+                    spending.looked = Some(Instant::now());
+                })?
+            }
+            (_, Some(all)) => all <= self.limit.number(),
+        };
+        if !is_held {
+            return Ok(false);
+        }
+        spending.held += most;
+        if let Err(error) = self.record(spending) {
+            spending.held -= most;
+            return Err(error);
+        }
+        Ok(true)
+    }
+
+    /// Begins a new period with the calls in flight. Nothing of the earlier one is returned.
+    fn turn(account: &Account, spending: &mut Spending) {
+        let since = account.since();
+        if spending.since != since {
+            (spending.since, spending.spent, spending.recorded) = (since, 0, 0);
+        }
+    }
+
+    /// Draws what is missing for a call from an account. Returns false if that is not available.
+    fn draw(&self, account: &Account, spending: &mut Spending, most: u64) -> Result<bool, Error> {
+        Self::turn(account, spending);
+        let needed = spending
+            .spent
+            .saturating_add(spending.held)
+            .saturating_add(most);
+        let missing = needed.saturating_sub(spending.recorded);
+        if missing == 0 {
+            return Ok(true);
+        }
+        let limit = self.limit.number();
+        let drawn = account.change(|counted| {
+            let left = limit.saturating_sub(counted.spent);
+            let drawn = slice(limit, missing, left).filter(|_| counted.since == spending.since);
+            counted.spent += drawn.unwrap_or(0);
+            spending.counted = counted.spent;
+            drawn
+        })?;
+        spending.recorded += drawn.unwrap_or(0);
+        Ok(drawn.is_some())
     }
 
     /// Makes sure that the record covers what is spent and held.
     fn record(&self, spending: &mut Spending) -> Result<(), Error> {
+        if let Keeper::Account(account) = &self.record {
+            Self::turn(account, spending);
+        }
         let needed = spending.spent.saturating_add(spending.held);
-        if needed <= spending.recorded || self.record.is_none() {
+        if needed <= spending.recorded {
             return Ok(());
         }
-        let limit = self.limit.number();
-        let ahead = needed.saturating_add(limit / SLICES).min(limit).max(needed);
-        self.write(ahead)?;
-        spending.recorded = ahead;
+        match &self.record {
+            Keeper::Memory => return Ok(()),
+            Keeper::File(_) => {
+                let limit = self.limit.number();
+                let ahead = needed.saturating_add(limit / SLICES).min(limit).max(needed);
+                self.write(ahead)?;
+                spending.recorded = ahead;
+            }
+            Keeper::Account(_) => self.close(spending)?,
+        }
+        Ok(())
+    }
+
+    /// Writes the exact amount of what is spent and held.
+    fn close(&self, spending: &mut Spending) -> Result<(), Error> {
+        let exact = spending.spent.saturating_add(spending.held);
+        if spending.recorded == exact {
+            return Ok(());
+        }
+        match &self.record {
+            Keeper::Account(account) => account.change(|counted| {
+                if counted.since == spending.since {
+                    let others = counted.spent.saturating_sub(spending.recorded);
+                    counted.spent = others.saturating_add(exact);
+                }
+            })?,
+            _ => self.write(exact)?,
+        }
+        spending.recorded = exact;
         Ok(())
     }
 
     fn write(&self, spent: u64) -> Result<(), Error> {
-        let Some(file) = &self.record else {
+        let Keeper::File(file) = &self.record else {
             return Ok(());
         };
         let record = Record {
@@ -356,6 +555,13 @@ impl Shared {
             Error::from(error).context(why).with_storage()
         })
     }
+}
+
+/// How much to draw for a call that can cost `least`: more, so that most calls need no write, but no more than some calls
+/// need, because what a crashed program drew stays spent. `None` if less is left.
+pub(crate) fn slice(limit: u64, least: u64, left: u64) -> Option<u64> {
+    let slice = (limit / SLICES).min(least.saturating_mul(CALLS_AT_ONCE));
+    (least <= left).then(|| least.max(slice.min(left)))
 }
 
 /// What is reserved for a call. If it is dropped unsettled, the call counts as the most that it could cost.
@@ -381,8 +587,15 @@ impl Reservation {
             let mut spending = self.budget.spending.lock();
             spending.held -= self.most;
             spending.spent = spending.spent.saturating_add(spent);
-            // Only if the call cost more than was reserved.
-            if let Err(error) = self.budget.record(&mut spending) {
+            let is_idle = spending.held == 0 && matches!(self.budget.record, Keeper::Account(_));
+            let recorded = if is_idle {
+                // Others may spend what is left.
+                self.budget.close(&mut spending)
+            } else {
+                // Only if the call cost more than was reserved.
+                self.budget.record(&mut spending)
+            };
+            if let Err(error) = recorded {
                 log::warn!("{}", error.message());
             }
             self.budget.changed.notify_all();

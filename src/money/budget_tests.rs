@@ -1,6 +1,9 @@
 use std::thread;
+use std::time::Duration;
 
 use super::*;
+use crate::money::account::Period;
+use crate::testing::ManualClock;
 
 fn dollars(amount: f64) -> Usd {
     Usd::from_dollars(amount).unwrap()
@@ -189,4 +192,111 @@ fn the_limit_holds_for_many_threads_and_the_record_covers_them() {
             });
         }
     });
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Budgets of one account, as several programs have them. The clock begins on 1 January.
+fn monthly(folder: &tempfile::TempDir, clock: &Arc<ManualClock>, cents: u64) -> Budget {
+    let file = folder.path().join("monthly_budget.json");
+    let account = Account::new("the monthly budget", file, Period::Month, clock.clone());
+    Budget::of_account(cent(cents), account)
+}
+
+fn cent(cents: u64) -> Usd {
+    Usd::from_picos(cents * 10_000_000_000)
+}
+
+fn try_cents(budget: &Budget, cents: u64) -> Result<Reservation, Error> {
+    reserve(budget, cent(cents).picos())
+}
+
+#[test]
+fn programs_share_the_limit_of_a_month_and_it_begins_anew_with_the_next_one() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new()));
+    let [one, two] = [(); 2].map(|()| monthly(&folder, &clock, 100));
+    try_cents(&one, 40).unwrap().settle(cent(10).picos());
+    let held = try_cents(&two, 60).unwrap();
+    let error = try_cents(&one, 31).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::BudgetExceeded);
+    assert_eq!(
+        error.message(),
+        "the monthly budget of $1.0000 is used up: $0.700000 is spent or reserved since 2020-01-01 (UTC), and the next \
+         call could cost $0.310000"
+    );
+    assert!(one.used_up().is_some());
+    held.settle(cent(50).picos());
+    try_cents(&one, 40).unwrap().settle(cent(40).picos());
+    assert!(try_cents(&two, 1).is_err());
+    // A higher limit counts what was spent before.
+    let higher = monthly(&folder, &clock, 120);
+    try_cents(&higher, 20).unwrap().settle(cent(20).picos());
+    assert!(try_cents(&higher, 1).is_err());
+
+    clock.advance(31 * DAY);
+    two.0.spending.lock().looked = None;
+    assert_eq!(two.used_up(), None);
+    try_cents(&two, 100).unwrap().settle(cent(100).picos());
+    assert!(try_cents(&higher, 21).is_err());
+}
+
+#[test]
+fn a_killed_program_leaves_what_it_had_reserved() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new()));
+    let killed = monthly(&folder, &clock, 100);
+    let ended = try_cents(&killed, 20).unwrap();
+    std::mem::forget(try_cents(&killed, 30).unwrap());
+    ended.settle(cent(5).picos());
+    std::mem::forget(killed);
+    let next = monthly(&folder, &clock, 100);
+    assert!(try_cents(&next, 66).is_err());
+    // Of what the first call had reserved, at most the slice of calls in flight is lost.
+    try_cents(&next, 48).unwrap().settle(0);
+}
+
+#[test]
+fn calls_in_flight_at_the_end_of_a_month_count_in_the_next_one() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new()));
+    let [one, two] = [(); 2].map(|()| monthly(&folder, &clock, 100));
+    let night = try_cents(&one, 60).unwrap();
+    clock.advance(31 * DAY);
+    let day = try_cents(&one, 30).unwrap();
+    assert!(try_cents(&two, 11).is_err());
+    night.settle(cent(60).picos());
+    day.settle(cent(30).picos());
+    assert!(try_cents(&two, 11).is_err());
+    try_cents(&two, 10).unwrap();
+}
+
+#[test]
+fn what_the_ledger_has_counts_and_refunds_of_an_earlier_month_do_not() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new()));
+    let account = |clock: &Arc<ManualClock>| {
+        let file = folder.path().join("monthly_budget.json");
+        Account::new("the monthly budget", file, Period::Month, clock.clone())
+    };
+    account(&clock).at_least(cent(70)).unwrap();
+    let budget = monthly(&folder, &clock, 100);
+    assert!(try_cents(&budget, 31).is_err());
+    let january = budget.period().unwrap();
+    try_cents(&budget, 30).unwrap().settle(cent(30).picos());
+    budget.refund(january, cent(20).picos());
+    try_cents(&budget, 20).unwrap().settle(cent(20).picos());
+    account(&clock).at_least(cent(90)).unwrap();
+    assert_eq!(account(&clock).look().unwrap().1, cent(100).picos());
+
+    clock.advance(31 * DAY);
+    try_cents(&budget, 100).unwrap().settle(cent(100).picos());
+    budget.refund(january, cent(50).picos());
+    assert!(try_cents(&budget, 1).is_err());
+}
+
+#[test]
+fn a_file_that_is_something_else_stops_spending() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new()));
+    let budget = monthly(&folder, &clock, 100);
+    fs::write(folder.path().join("monthly_budget.json"), "[]").unwrap();
+    let error = try_cents(&budget, 1).err().unwrap();
+    assert!(error.is_storage(), "{error}");
+    assert!(budget.used_up().is_some());
 }

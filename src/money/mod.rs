@@ -1,5 +1,6 @@
 //! What calls cost: prices of models, estimates of what calls will cost, limits of spending, and what was paid.
 
+pub mod account;
 pub mod batch_rate;
 pub mod books;
 pub mod budget;

@@ -10,6 +10,7 @@ use crate::base::error::Error;
 use crate::base::id::ProcessId;
 use crate::engine::availability::Availability;
 use crate::engine::limiter::QuotaId;
+use crate::money::account::LOOK_AGAIN;
 
 use super::batch::BatchOverview;
 use super::job::COMPLETION_KIND;
@@ -81,7 +82,9 @@ impl ClaimPlan {
 
     /// Whether jobs wait that go into batches. The last scan for batches may be older than some jobs.
     fn awaits_batch(&self) -> Result<bool, Error> {
-        if !self.batch_overview.none_waiting.load(Ordering::SeqCst) {
+        let route = self.kinds.route(COMPLETION_KIND);
+        let is_used_up = route.is_some_and(|route| route.used_up().is_some());
+        if is_used_up || !self.batch_overview.none_waiting.load(Ordering::SeqCst) {
             return Ok(false);
         }
         let waiting = self
@@ -128,6 +131,11 @@ impl ClaimPlan {
                 return 0;
             };
             let none_waiting = self.batch_overview.none_waiting.load(Ordering::SeqCst);
+            if open.kind.used_up().is_some() {
+                let again = self.now.after(LOOK_AGAIN);
+                opens = Some(opens.map_or(again, |known| known.min(again)));
+                return 0;
+            }
             known_wait |= !(none_waiting && self.kinds.is_batched(lane));
             self.room(lane, &open, availability, &mut opens)
         };

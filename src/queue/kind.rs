@@ -30,6 +30,14 @@ impl Kind {
         }
     }
 
+    /// Why no call is made for now, if a budget that is shared with other OS processes is used up.
+    pub(crate) fn used_up(&self) -> Option<String> {
+        match self {
+            Self::Prompts { route, .. } => route.used_up(),
+            Self::Host(_) => None,
+        }
+    }
+
     pub(crate) fn model_call(&self) -> Option<&ModelCall> {
         match self {
             Self::Prompts { call, .. } => call.as_ref(),

@@ -69,6 +69,12 @@ impl Kinds {
         self.setup.now().route(name)
     }
 
+    /// Why calls of some kind are not made for now, if a budget that is shared with other OS processes is used up.
+    pub(crate) fn used_up(&self) -> Option<String> {
+        let setup = self.setup.now();
+        setup.kinds.values().find_map(|(_, kind)| kind.used_up())
+    }
+
     pub(crate) fn kinds_version(&self) -> u64 {
         self.setup.now().kinds_version
     }

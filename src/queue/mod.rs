@@ -62,6 +62,7 @@ mod maintenance;
 mod metrics;
 pub(crate) mod model_call;
 mod moving;
+mod owners;
 pub(crate) mod process_time;
 mod progress_reporter;
 mod prompt_job;
@@ -95,6 +96,7 @@ pub use job::{
 pub use job_kinds::JobKinds;
 pub use model_call::ModelCall;
 pub use moving::{MoveOptions, MoveProgress, MoveReport};
+pub use owners::OwnerLimits;
 pub use process_time::ProcessTime;
 pub use scale::WorkerScale;
 pub use settings::WorkerSettings;

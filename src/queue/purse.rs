@@ -18,7 +18,9 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::llm::spending;
+use crate::money::budget::{AmountUnit, Reservation};
 
+use super::owners::Owners;
 use super::store::{BudgetDraw, JobBudget, JobStore};
 use super::task::JobTask;
 
@@ -36,6 +38,7 @@ pub(crate) struct Purses {
     /// The worker ends: what comes back is returned at once.
     is_closed: AtomicBool,
     draw_again: Duration,
+    owners: Option<Arc<Owners>>,
 }
 
 /// A purse. It is never locked while the store is read or written, so that calls can end meanwhile.
@@ -83,25 +86,28 @@ impl Need {
     /// What the part at this position of `parts` has cost. The reply of a call for one job shows what it cost without
     /// earlier ones. What a failed call for several jobs cost is divided between them.
     fn spent(&self, at: usize, parts: usize, reply: &Reply<Answers>) -> u64 {
-        let Some(budget) = self.budget else {
-            return 0;
-        };
-        let part = reply.result.as_ref().map(|answers| answers.get(at));
-        let (paid, error) = match part {
-            Err(error) => {
-                let all = spending::counted(budget.unit, reply.paid);
-                if let Some(all) = all.filter(|_| parts > 1) {
-                    return all.div_ceil(parts as u64);
-                }
-                (reply.paid, Some(error))
-            }
-            Ok(Some(Err(error))) => (error.paid(), Some(error)),
-            Ok(_) if parts == 1 => (reply.paid, None),
-            Ok(Some(Ok(answer))) => (answer.paid(), None),
-            Ok(None) => (Paid::default(), None),
-        };
-        spending::spent(budget.unit, paid, error, self.most)
+        let unit = self.budget.map(|budget| budget.unit);
+        unit.map_or(0, |unit| spent_on(unit, self.most, at, parts, reply))
     }
+}
+
+/// What the part at this position of `parts` has cost, which could cost `most`.
+fn spent_on(unit: AmountUnit, most: u64, at: usize, parts: usize, reply: &Reply<Answers>) -> u64 {
+    let part = reply.result.as_ref().map(|answers| answers.get(at));
+    let (paid, error) = match part {
+        Err(error) => {
+            let all = spending::counted(unit, reply.paid);
+            if let Some(all) = all.filter(|_| parts > 1) {
+                return all.div_ceil(parts as u64);
+            }
+            (reply.paid, Some(error))
+        }
+        Ok(Some(Err(error))) => (error.paid(), Some(error)),
+        Ok(_) if parts == 1 => (reply.paid, None),
+        Ok(Some(Ok(answer))) => (answer.paid(), None),
+        Ok(None) => (Paid::default(), None),
+    };
+    spending::spent(unit, paid, error, most)
 }
 
 /// Sums for each budget.
@@ -124,7 +130,47 @@ impl Purses {
             purses: Mutex::default(),
             is_closed: AtomicBool::new(false),
             draw_again: DRAW_AGAIN,
+            owners: None,
         }
+    }
+
+    /// The same within what the owners of processes may spend.
+    pub(crate) fn within(mut self, owners: Option<Arc<Owners>>) -> Self {
+        self.owners = owners;
+        self
+    }
+
+    pub(crate) fn owners(&self) -> Option<&Arc<Owners>> {
+        self.owners.as_ref()
+    }
+
+    /// Reserves what a call can cost at most in the budgets of the owners of these jobs. Returns the parts of each job.
+    fn hold_for_owners(
+        &self,
+        route: &Route<'_>,
+        pack: &[&JobTask],
+        requests: &[&Request],
+        tries: &Tries,
+    ) -> Result<Vec<(usize, Reservation)>, Error> {
+        let Some(owners) = &self.owners else {
+            return Ok(Vec::new());
+        };
+        let mut held: Vec<(usize, Reservation)> = Vec::new();
+        for (at, (task, request)) in pack.iter().zip(requests).enumerate() {
+            let Some(owner) = &task.claimed.owner else {
+                continue;
+            };
+            // Without an upper bound, it counts when it has ended.
+            let most = route.most(AmountUnit::Usd, request, tries).unwrap_or(0);
+            match owners.reserve(owner, most) {
+                Ok(reserved) => held.extend(reserved.into_iter().map(|one| (at, one))),
+                Err(error) => {
+                    held.into_iter().for_each(|(_, held)| held.settle(0));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(held)
     }
 
     fn purse(&self, budget: JobBudget) -> Arc<Shared> {
@@ -144,6 +190,13 @@ impl Purses {
         ctx: &Context,
         call: impl FnOnce() -> Reply<Answers>,
     ) -> Reply<Answers> {
+        let of_owners = match self.hold_for_owners(route, pack, requests, tries) {
+            Ok(held) => held,
+            Err(error) => return error.into(),
+        };
+        let unspent = |of_owners: Vec<(usize, Reservation)>| {
+            of_owners.into_iter().for_each(|(_, held)| held.settle(0));
+        };
         // Reserved as one amount, because a call that is partly affordable is not made.
         let mut needs: Vec<Need> = Vec::new();
         for (task, request) in pack.iter().zip(requests) {
@@ -156,7 +209,10 @@ impl Purses {
                     budget: Some(budget),
                     most,
                 }),
-                Err(error) => return error.into(),
+                Err(error) => {
+                    unspent(of_owners);
+                    return error.into();
+                }
             }
         }
         let mut held = Vec::new();
@@ -165,15 +221,20 @@ impl Purses {
                 Ok(one) => held.extend(one),
                 Err(error) => {
                     held.into_iter().for_each(|held: Held<'_>| held.settle(0));
+                    unspent(of_owners);
                     return error.into();
                 }
             }
         }
-        let reply = call();
+        let reply = waits_for_budget(route, call());
         let spent = by_budget(needs.iter().enumerate().map(|(at, need)| {
             let spent = need.spent(at, needs.len(), &reply);
             (need.budget, spent)
         }));
+        for (at, held) in of_owners {
+            let spent = spent_on(AmountUnit::Usd, held.most(), at, needs.len(), &reply);
+            held.settle(spent);
+        }
         for held in held {
             let spent = spent.get(&held.budget).copied().unwrap_or(held.most);
             held.settle(spent);
@@ -368,6 +429,22 @@ impl Drop for ClosePurses<'_> {
     fn drop(&mut self) {
         self.0.close();
     }
+}
+
+/// If a budget that is shared with other OS processes does not allow a call, its job waits. A request without an upper
+/// bound fails, so that the others continue.
+fn waits_for_budget(route: &Route<'_>, mut reply: Reply<Answers>) -> Reply<Answers> {
+    reply.result = reply.result.map_err(|error| {
+        let is_of_budget = error.kind() == ErrorKind::BudgetExceeded || reply.fatal;
+        if !is_of_budget || error.is_of_paused_process() || !route.has_only_shared_budgets() {
+            error
+        } else if route.used_up().is_some() {
+            refused(error.message())
+        } else {
+            Error::new(ErrorKind::Invalid, error.message())
+        }
+    });
+    reply
 }
 
 fn refused(why: &str) -> Error {

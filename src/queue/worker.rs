@@ -1,5 +1,6 @@
 //! A worker: claims jobs of the queue, processes them, and records their ends.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::thread;
@@ -30,6 +31,7 @@ use super::job_kinds::JobKinds;
 use super::kind::Kind;
 use super::kinds::Kinds;
 use super::model_call::ModelCall;
+use super::owners::{FindLimits, OwnerLimits, Owners};
 use super::purse::Purses;
 use super::scale::WorkerScale;
 use super::settings::WorkerSettings;
@@ -110,6 +112,7 @@ pub struct Worker {
     multi_tenant: bool,
     scope: Scope,
     follower: Option<Follower>,
+    owner_limits: Option<(PathBuf, FindLimits)>,
 }
 
 impl Worker {
@@ -132,6 +135,7 @@ impl Worker {
             multi_tenant: true,
             scope: Scope::default(),
             follower: None,
+            owner_limits: None,
         }
     }
 
@@ -272,6 +276,19 @@ impl Worker {
         self
     }
 
+    /// Limits what calls for the processes of an [owner](crate::queue::ProcessInfo::owner) may cost. A job whose call does
+    /// not fit waits, and is tried again every 5 minutes. `find` returns the limits of an owner, and is called for each
+    /// call. Files in `folder` count what was spent and what is reserved; all workers with this folder share the limits. A
+    /// call without an upper bound counts when it has ended. Default: no limits.
+    pub fn owner_limits(
+        mut self,
+        folder: impl AsRef<Path>,
+        find: impl Fn(&str) -> OwnerLimits + Send + Sync + 'static,
+    ) -> Self {
+        self.owner_limits = Some((folder.as_ref().to_owned(), Arc::new(find)));
+        self
+    }
+
     /// Checks for changed settings while the worker runs.
     pub(crate) fn followed_by(mut self, follower: Follower) -> Self {
         self.follower = Some(follower);
@@ -336,8 +353,12 @@ impl Worker {
         kinds.setup.change(|setup| setup.settings = self.settings);
         let slots = self.settings.scale.start().min(MOST_SLOTS);
         let (waker, woken) = Waker::new();
+        let owners = self.owner_limits.map(|(folder, find)| {
+            let (store, clock) = (self.queue.store.clone(), self.queue.clock.clone());
+            Arc::new(Owners::new(folder, find, store, clock))
+        });
         let controls = Arc::new(Controls {
-            purses: Purses::new(self.queue.store.clone(), self.queue.clock.clone()),
+            purses: Purses::new(self.queue.store.clone(), self.queue.clock.clone()).within(owners),
             permits: AtomicUsize::new(slots),
             all_busy: AtomicBool::new(false),
             batch_control: BatchControl::new(kinds.setup.clone()),

@@ -73,6 +73,14 @@ impl WorkerLimits {
         self.0.kinds.all_limits(self.0.clock.now())
     }
 
+    /// Why calls for this owner of processes, or for anyone, are not made at the moment: a limit of what they may cost is
+    /// used up. Their jobs wait.
+    pub fn used_up(&self, owner: Option<&str>) -> Option<String> {
+        let owners = self.0.purses.owners();
+        let of_owner = owner.and_then(|owner| owners?.used_up(owner));
+        of_owner.or_else(|| self.0.kinds.used_up())
+    }
+
     /// Calls in flight. Calls that handlers make themselves are not included.
     pub fn calls_in_flight(&self) -> u64 {
         self.0.kinds.limiter.calls_in_flight()

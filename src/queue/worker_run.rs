@@ -144,6 +144,7 @@ impl WorkerRun {
             },
             overview: controls.batch_overview.clone(),
             observer: plan.observer.clone(),
+            owners: controls.purses.owners().cloned(),
         });
         controls
             .batch_overview
@@ -203,6 +204,11 @@ impl WorkerRun {
     fn stopped_by_budget(&self, mut report: WorkerReport) -> WorkerReport {
         let scope = &self.plan.scope;
         if report.stop.is_some() || !(scope.until_empty || scope.until_submitted) {
+            return report;
+        }
+        if let Some(why) = self.controls.kinds.used_up() {
+            let error = Error::new(ErrorKind::BudgetExceeded, why);
+            report.stop = Some(StopReason::BudgetExceeded(error));
             return report;
         }
         match self.registration.store.budget_pauses() {
@@ -378,6 +384,7 @@ fn snapshot(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) 
     let trouble_text = trouble
         .map(|error| error.message().to_owned())
         .or_else(|| controls.batch_overview.trouble.lock().clone())
+        .or_else(|| controls.kinds.used_up())
         .or_else(|| work.packed.items.unknown());
     *controls.status.lock() = status(dispatcher, controls, trouble_text.clone());
     let changed = work

@@ -1,6 +1,7 @@
 //! Access checks: the tokens, and protection from requests that other sites send through a browser.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use crate::cors::Cors;
 use crate::http::Head;
@@ -10,7 +11,7 @@ use crate::tokens::{Caller, Tokens};
 
 /// Checks requests before anything else.
 pub(crate) struct Guard {
-    pub tokens: Tokens,
+    pub tokens: Arc<Tokens>,
     /// Host names of this server, in lower case and without port. If a page of another site reaches this server through
     /// its own name (DNS rebinding), that name is not among them.
     hosts: Vec<String>,
@@ -31,7 +32,7 @@ impl Guard {
     /// pages that may call it.
     pub fn new(
         address: SocketAddr,
-        tokens: Tokens,
+        tokens: Arc<Tokens>,
         hosts: &[String],
         mut origins: Vec<Origin>,
         public_url: Option<PublicUrl>,

@@ -1,5 +1,6 @@
 //! Objects and their owners: a token that sees only its own finds no others.
 
+use batchwright::queue::ProcessState;
 use batchwright::{Error, JobId, ProcessId};
 
 use crate::app::App;
@@ -104,6 +105,13 @@ impl App {
             None => Ok(true),
             Some(_) => Ok(caller.sees(self.owner_of_process(process)?.as_deref())),
         }
+    }
+
+    /// Why the jobs of a process wait, if a limit of what their calls may cost is used up.
+    pub fn waits_for(&self, process: &ProcessState) -> Option<String> {
+        let owner = process.info.owner.as_deref();
+        let has_jobs = process.counts.pending > 0;
+        has_jobs.then(|| self.limits.used_up(owner)).flatten()
     }
 
     /// The open jobs of the caller, if their number is limited.

@@ -267,7 +267,7 @@ impl Server {
     /// loopback interface and there is no token; when the folder cannot be used; when the worker cannot be started.
     pub fn start(mut self) -> Result<RunningServer, Error> {
         self.check_token()?;
-        let tokens = Tokens::new(self.token.as_ref(), self.token_file.take())?;
+        let tokens = Arc::new(Tokens::new(self.token.as_ref(), self.token_file.take())?);
         let Opened {
             records,
             storage,
@@ -300,6 +300,11 @@ impl Server {
             ),
         }
         let kinds = kinds(&self.worker, self.manager.is_some());
+        if let Some(folder) = &folder {
+            let (tokens, folder) = (Arc::clone(&tokens), folder.join("token_budgets"));
+            let find = move |owner: &str| tokens.spending_limits(owner);
+            self.worker = self.worker.owner_limits(folder, find);
+        }
         let worker = self
             .worker
             .handle(openai::LINE_KIND, openai::line_handler())

@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use batchwright::progress::Timestamp;
 use batchwright::provider::Day;
+use batchwright::queue::OwnerLimits;
 use batchwright::{Error, ErrorKind, Secret, Usd};
 use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
@@ -294,6 +295,19 @@ impl Tokens {
                 false
             }
         }
+    }
+
+    /// What calls for the processes of a token may cost.
+    pub fn spending_limits(&self, name: &str) -> OwnerLimits {
+        let known = Arc::clone(&self.state.read().known);
+        let mut callers = known.iter().map(|(_, caller)| caller);
+        let found = callers.find(|caller| caller.name.as_deref() == Some(name));
+        let mut limits = OwnerLimits::default();
+        if let Some(caller) = found {
+            limits.usd_per_day = caller.limits.usd_per_day;
+            limits.usd_per_month = caller.limits.usd_per_month;
+        }
+        limits
     }
 
     /// Why the present token file is not used.

@@ -76,7 +76,10 @@ impl<W: Work> Dispatcher<W> {
                     if !error.is_of_paused_process() {
                         self.stop_for(StopReason::BudgetExceeded(error.clone()));
                     }
-                    Settled::Unsent(call.ticket, error)
+                    match error.retry_after() {
+                        Some(wait) => Settled::Later(call.ticket, now.after(wait), None),
+                        None => Settled::Unsent(call.ticket, error),
+                    }
                 }
                 result => Settled::Final(call.ticket, result),
             };

@@ -116,42 +116,42 @@ impl Route<'_> {
         made.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
-    /// One call within the budget.
+    /// One call within the budgets.
     fn unobserved(
         &self,
         requests: &[impl Borrow<Request>],
         tries: &Tries,
         ctx: &Context,
     ) -> Reply<Vec<Result<Response, Error>>> {
-        let Some(budget) = &self.budget else {
+        if self.budgets.is_empty() {
             return self.unlimited(requests, tries, ctx);
-        };
-        let reserved = spending::most(
-            budget.limit().unit(),
-            &self.pricing(),
-            self.client(tries.step),
-            requests.iter().map(Borrow::borrow),
-            tries,
-        );
-        let reserved = reserved.and_then(|most| budget.reserve(most, ctx));
-        let reservation = match reserved {
-            Ok(reservation) => reservation,
-            // Without its record, the budget would be forgotten after a crash.
-            Err(error) => {
-                return Reply {
-                    fatal: error.is_storage(),
-                    ..error.into()
-                };
+        }
+        let mut reserved = Vec::with_capacity(self.budgets.len());
+        for budget in &self.budgets {
+            let requests = requests.iter().map(Borrow::borrow);
+            let unit = budget.limit().unit();
+            let client = self.client(tries.step);
+            let most = spending::most(unit, &self.pricing(), client, requests, tries);
+            match most.and_then(|most| budget.reserve(most, ctx)) {
+                Ok(reservation) => reserved.push((unit, reservation)),
+                Err(error) => {
+                    for (_, reservation) in reserved {
+                        reservation.settle(0);
+                    }
+                    // Without its record, the budget would be forgotten after a crash.
+                    return Reply {
+                        fatal: error.is_storage(),
+                        ..error.into()
+                    };
+                }
             }
-        };
+        }
         let reply = self.unlimited(requests, tries, ctx);
-        let spent = spending::spent(
-            budget.limit().unit(),
-            reply.paid,
-            reply.result.as_ref().err(),
-            reservation.most(),
-        );
-        reservation.settle(spent);
+        for (unit, reservation) in reserved {
+            let error = reply.result.as_ref().err();
+            let spent = spending::spent(unit, reply.paid, error, reservation.most());
+            reservation.settle(spent);
+        }
         reply
     }
 

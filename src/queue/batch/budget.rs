@@ -1,13 +1,137 @@
 //! What a batch may cost is reserved before it is sent.
 
-use crate::base::error::Error;
+use crate::base::day::Day;
+use crate::base::error::{Error, ErrorKind};
+use crate::llm::route::Route;
 use crate::llm::spending;
+use crate::money::budget::{AmountUnit, Budget};
 use crate::queue::job::COMPLETION_KIND;
+use crate::queue::owners::reserve_all;
 use crate::queue::store::{BatchNo, ClaimedJob};
 
 use super::context::BatchContext;
 use super::machine::Record;
 use super::settle_items::request;
+use super::write_input::{CHUNK, CHUNK_BYTES};
+
+/// What is reserved for the jobs of a batch in budgets that its store does not know: those that are shared with other OS
+/// processes, and those of owners. As long as it is not returned, it counts as spent.
+pub(super) struct SharedReservation<'c> {
+    context: &'c BatchContext,
+    record: &'c Record,
+    budgets: Option<Vec<Budget>>,
+    /// The day on which it was reserved.
+    day: Option<Day>,
+}
+
+impl<'c> SharedReservation<'c> {
+    pub(super) fn of(context: &'c BatchContext, record: &'c Record) -> Self {
+        Self {
+            context,
+            record,
+            budgets: None,
+            day: record.reserved,
+        }
+    }
+
+    /// The budgets. All jobs of a batch have the same owner.
+    fn budgets(&mut self, jobs: &[ClaimedJob]) -> &[Budget] {
+        self.budgets.get_or_insert_with(|| {
+            let owner = jobs.first().and_then(|job| job.owner.as_deref());
+            shared_budgets(self.context, owner)
+        })
+    }
+
+    /// Reserves what the first of these jobs can cost, as many as are affordable. Returns their number.
+    pub(super) fn take(&mut self, jobs: &[ClaimedJob]) -> Result<usize, Error> {
+        if self.budgets(jobs).is_empty() {
+            return Ok(jobs.len());
+        }
+        let today = Day::of(self.context.settler.clock.wall());
+        let mut taken = jobs.len();
+        while taken > 0 {
+            let most = self.most(&jobs[..taken]);
+            match reserve_all(self.budgets(jobs), most) {
+                Ok(held) => {
+                    held.into_iter().for_each(|held| held.settle(most));
+                    self.day = Some(today);
+                    break;
+                }
+                Err(error) if error.kind() == ErrorKind::BudgetExceeded => taken /= 2,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(taken)
+    }
+
+    /// The day on which something was reserved.
+    pub(super) fn day(&self) -> Option<Day> {
+        self.day
+    }
+
+    /// What these jobs can cost. A request without an upper bound counts when it has ended.
+    fn most(&self, jobs: &[ClaimedJob]) -> u64 {
+        let Some(route) = self.context.settler.kinds.route(COMPLETION_KIND) else {
+            return 0;
+        };
+        let model = self.record.intent.model.as_deref().unwrap_or_default();
+        let payee = [self.record.account.provider.as_str(), model];
+        let most = |job| most_batched(&route, payee, job);
+        jobs.iter()
+            .fold(0, |sum: u64, job| sum.saturating_add(most(job)))
+    }
+
+    /// Returns what these jobs could cost, because they leave the batch unbilled.
+    pub(super) fn release(&mut self, jobs: &[ClaimedJob]) {
+        if self.day.is_some() {
+            let most = self.most(jobs);
+            self.refund(most);
+        }
+    }
+
+    /// Returns an amount that was not spent.
+    pub(super) fn refund(&self, amount: u64) {
+        if let Some(day) = self.day {
+            let budgets = self.budgets.iter().flatten();
+            budgets.for_each(|budget| budget.refund(day, amount));
+        }
+    }
+
+    /// What all remaining jobs of the batch can cost.
+    pub(super) fn remaining(&mut self, no: BatchNo) -> Result<u64, Error> {
+        let (mut after, mut sum) = (None, 0_u64);
+        while self.day.is_some() {
+            let jobs = self
+                .context
+                .store
+                .batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
+            let Some(last) = jobs.last() else { break };
+            after = Some(last.receipt.job);
+            self.budgets(&jobs);
+            sum = sum.saturating_add(self.most(&jobs));
+        }
+        Ok(sum)
+    }
+}
+
+/// The budgets that limit a batch of this owner and that its store does not know.
+pub(super) fn shared_budgets(context: &BatchContext, owner: Option<&str>) -> Vec<Budget> {
+    let owners = context.owners.as_ref();
+    let of_owner = owner.and_then(|owner| owners?.of(owner).ok());
+    let route = context.settler.kinds.route(COMPLETION_KIND);
+    let of_route = route
+        .iter()
+        .flat_map(|route| route.shared_budgets().cloned());
+    of_route.chain(of_owner.into_iter().flatten()).collect()
+}
+
+/// What a request in a batch can cost in picodollars, or 0 if there is no upper bound.
+pub(super) fn most_batched(route: &Route<'_>, payee: [&str; 2], job: &ClaimedJob) -> u64 {
+    let most = request(job).and_then(|request| {
+        spending::most_batched(AmountUnit::Usd, &route.pricing(), payee, &request)
+    });
+    most.unwrap_or(0)
+}
 
 /// Reserves what each of these jobs of a batch can cost at most. Returns how many of the first jobs are affordable; if no
 /// job is, the process is paused. Jobs without a budget are all affordable.
@@ -34,7 +158,7 @@ pub(super) fn reserve(
             Err(_) => Ok(0),
         };
         match most {
-            Ok(most) => needed.push((job.receipt.job, most)),
+            Ok(most) => needed.push((job.receipt, most)),
             Err(error) if needed.is_empty() => {
                 let why = format!("{} (job {})", error.message(), job.job_id);
                 context.store.stop_budget(budget, &why)?;

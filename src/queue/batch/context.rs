@@ -7,8 +7,10 @@ use crate::base::cancel::Context;
 use crate::base::error::Error;
 use crate::llm::batch::{BatchClient, BatchIntent, BatchStage};
 use crate::observe::jobs::JobObserver;
+use crate::queue::owners::Owners;
 use crate::queue::store::{JobStore, Settlement, WorkerId};
 
+use super::budget::shared_budgets;
 use super::overview::BatchOverview;
 use super::settle_items::{AskedProvider, ItemSettler, outcomes};
 use super::spool::{InputFile, Spool};
@@ -21,6 +23,7 @@ pub(crate) struct BatchContext {
     pub settler: ItemSettler,
     pub overview: Arc<BatchOverview>,
     pub observer: Option<Arc<dyn JobObserver>>,
+    pub owners: Option<Arc<Owners>>,
 }
 
 impl BatchContext {
@@ -30,7 +33,12 @@ impl BatchContext {
             return Ok(());
         }
         let wall = self.settler.clock.wall();
+        let unspent = asked.unspent();
         self.store.settle(ends, wall)?;
+        if let Some((day, owner, amount)) = unspent {
+            let budgets = shared_budgets(self, owner.as_deref());
+            budgets.iter().for_each(|budget| budget.refund(day, amount));
+        }
         if let Some(observer) = &self.observer {
             let ended = ends.iter().filter_map(|end| end.outcome.error_of_end());
             ended.for_each(|error| observer.on_job_end(&asked.ended(error, wall)));

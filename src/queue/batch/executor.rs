@@ -13,6 +13,7 @@ use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::batch::{BatchClient, BatchState, BatchStatus};
 use crate::queue::store::{BatchNo, JobLane};
 
+use super::budget::SharedReservation;
 use super::machine::{Effect, Event, Facts, Input, OtherHalf, Record, State, Step, apply, next};
 use super::poller::{OwnedBatch, Poller, RETRY_AFTER, Unsaved};
 use super::sizes::Model;
@@ -467,9 +468,19 @@ impl Poller<'_> {
     /// Returns the jobs of a batch for which nothing was billed, with what was reserved for them.
     fn give_back(&mut self, no: BatchNo) -> bool {
         let wall = self.clock.wall();
-        let (worker, store) = (self.options.context.worker, &self.options.context.store);
-        match store.give_back(worker, no, None, None, wall) {
-            Ok(_) => true,
+        let context = &self.options.context;
+        let Some(open) = self.batches.get(&no) else {
+            return true;
+        };
+        let mut shared = SharedReservation::of(context, &open.record);
+        let returned = shared.remaining(no).and_then(|amount| {
+            let (worker, store) = (context.worker, &context.store);
+            store.give_back(worker, no, None, None, wall)?;
+            shared.refund(amount);
+            Ok(())
+        });
+        match returned {
+            Ok(()) => true,
             Err(error) => self.not_written(no, &error),
         }
     }

@@ -8,6 +8,7 @@ use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
 use crate::llm::request::Request;
+use crate::money::account::LOOK_AGAIN;
 use crate::queue::job::COMPLETION_KIND;
 use crate::queue::store::{BatchNo, JobLane, StoredBatch, WaitingJobs};
 
@@ -29,15 +30,21 @@ impl Poller<'_> {
             return Ok(());
         };
         // The route also processes prompts whose batch has failed, so it is required.
-        if self.options.kinds.route(COMPLETION_KIND).is_none() {
+        let Some(route) = self.options.kinds.route(COMPLETION_KIND) else {
             return Ok(());
-        }
+        };
         let wall = self.clock.wall();
         let waiting = self.options.context.store.waiting_jobs(
             COMPLETION_KIND,
             self.options.processes,
             wall,
         )?;
+        if route.used_up().is_some() {
+            // Until another program returns something; a worker that ends when no job is left does not wait for that.
+            none_waiting.store(true, Ordering::SeqCst);
+            self.scan_at = (!waiting.is_empty()).then(|| now.after(LOOK_AGAIN));
+            return Ok(());
+        }
         none_waiting.store(waiting.is_empty(), Ordering::SeqCst);
         let account = client.account();
         self.accounts.add(account.clone(), client.clone());

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
 use crate::base::clock::{Clock, Timestamp};
+use crate::base::day::Day;
 use crate::base::error::{Error, ErrorKind};
 use crate::engine::item_time::ItemTime;
 use crate::engine::jitter::Jitter;
@@ -19,6 +20,7 @@ use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::llm::spending;
 use crate::llm::structured_output;
+use crate::money::budget::AmountUnit;
 use crate::observe::jobs::EndedJob;
 use crate::queue::history::{History, Moment};
 use crate::queue::job::{COMPLETION_KIND, Spent};
@@ -26,6 +28,7 @@ use crate::queue::kinds::Kinds;
 use crate::queue::prompts;
 use crate::queue::store::{BudgetEnd, ClaimOutcome, ClaimedJob, Settlement};
 
+use super::budget::most_batched;
 use super::machine::Record;
 
 /// Turns results of requests into ends of jobs.
@@ -47,6 +50,9 @@ pub(crate) struct AskedProvider {
     account: String,
     model: Option<String>,
     since: Timestamp,
+    /// When its cost was reserved in shared budgets, and what of that its ends leave, with the owner.
+    reserved: Option<Day>,
+    unspent: Mutex<(Option<String>, u64)>,
 }
 
 impl From<&Record> for AskedProvider {
@@ -56,11 +62,37 @@ impl From<&Record> for AskedProvider {
             account: record.account.credential.clone(),
             model: record.intent.model.clone(),
             since: record.created(),
+            reserved: record.reserved,
+            unspent: Mutex::default(),
         }
     }
 }
 
 impl AskedProvider {
+    /// The same without a reservation.
+    pub(super) fn unreserved(mut self) -> Self {
+        self.reserved = None;
+        self
+    }
+
+    /// What the ends since the last call leave of the reservation of the batch, with its day and owner.
+    pub(super) fn unspent(&self) -> Option<(Day, Option<String>, u64)> {
+        let (owner, unspent) = std::mem::take(&mut *self.unspent.lock());
+        self.reserved.map(|day| (day, owner, unspent))
+    }
+
+    /// Counts the end of a job, from the most that it could cost and what it has cost by that.
+    fn count(&self, claimed: &ClaimedJob, route: &Route<'_>, spent: impl FnOnce(u64) -> u64) {
+        if self.reserved.is_none() {
+            return;
+        }
+        let payee = [&*self.provider, self.model.as_deref().unwrap_or_default()];
+        let most = most_batched(route, payee, claimed);
+        let mut unspent = self.unspent.lock();
+        unspent.0.clone_from(&claimed.owner);
+        unspent.1 += most.saturating_sub(spent(most));
+    }
+
     /// Reports a job with its outcome, and its error if it failed.
     pub(super) fn ended<'a>(&'a self, error: Option<&'a Error>, now: Timestamp) -> EndedJob<'a> {
         EndedJob {
@@ -88,6 +120,13 @@ impl ItemSettler {
             let pricing = route.pricing();
             let payee = [&*asked.provider, &*asked.account];
             pricing.price_batched(payee, asked.model.as_deref(), result.as_mut());
+            let (paid, error) = match &result {
+                Ok(response) => (response.paid(), None),
+                Err(error) => (error.paid(), Some(error)),
+            };
+            asked.count(claimed, &route, |most| {
+                spending::spent(AmountUnit::Usd, paid, error, most)
+            });
         }
         let mut tries = history.tries(claimed.lane.step, &self.kinds.fallback_histories);
         let default = self.kinds.max_retries();
@@ -130,6 +169,14 @@ impl ItemSettler {
             worked: None,
             budget,
         }
+    }
+
+    /// Returns a job of a batch unchanged.
+    pub(super) fn returned(&self, claimed: &ClaimedJob, asked: &AskedProvider) -> Settlement {
+        if let Some(route) = self.kinds.route(COMPLETION_KIND) {
+            asked.count(claimed, &route, |_| 0);
+        }
+        untried(claimed)
     }
 
     fn failed(

@@ -8,17 +8,18 @@ use crate::base::error::{Error, ErrorKind};
 use crate::llm::batch::{BatchClient, BatchLimits};
 use crate::llm::prompt_cache::is_warm;
 use crate::llm::request::Request;
-use crate::queue::store::{BatchNo, ClaimedJob, Settlement};
+use crate::queue::owners::OWNER_AGAIN;
+use crate::queue::store::{BatchNo, ClaimOutcome, ClaimedJob, Settlement};
 
-use super::budget::reserve;
+use super::budget::{SharedReservation, reserve};
 use super::context::{BatchContext, check};
 use super::fill::fill;
 use super::machine::{Record, State, Written, key};
 use super::settle_items::{AskedProvider, request, untried};
 
 /// Jobs that are read at once.
-const CHUNK: usize = 500;
-const CHUNK_BYTES: usize = 8 << 20;
+pub(super) const CHUNK: usize = 500;
+pub(super) const CHUNK_BYTES: usize = 8 << 20;
 
 /// Moves jobs into a batch unless it already has them, and writes its input.
 pub(crate) fn write_input(
@@ -44,9 +45,10 @@ fn write(
     ctx: &Context,
 ) -> Result<Written, Error> {
     let label = &record.intent.label;
-    let asked = AskedProvider::from(record);
+    let asked = AskedProvider::from(record).unreserved();
     let mut draft = context.spool.draft(context.spool.input(label))?;
     let mut written = Written::default();
+    let mut shared = SharedReservation::of(context, record);
     let mut after = None;
     loop {
         check(ctx)?;
@@ -56,10 +58,18 @@ fn write(
         };
         after = Some(last.receipt.job);
         let affordable = reserve(context, no, record, &jobs)?;
+        let by_process = affordable;
+        let affordable = shared.take(&jobs[..affordable])?;
         // The ends of jobs that are rejected or returned.
         let mut ends: Vec<Settlement> = Vec::new();
         let mut full = None;
+        let mut left_out = Vec::new();
         for (at, claimed) in jobs.iter().enumerate() {
+            if at >= affordable && at < by_process && claimed.owner.is_some() {
+                // Its owner may spend nothing more for now. Others need not wait.
+                ends.push(later(claimed, context.settler.clock.wall()));
+                continue;
+            }
             if at >= affordable {
                 full = Some(claimed.receipt.job - 1);
                 break;
@@ -78,6 +88,7 @@ fn write(
                 .and_then(|request| client.endpoint(request));
             if request.is_ok() && written.items > 0 && endpoint != written.endpoint {
                 ends.push(untried(claimed));
+                left_out.push(at);
                 continue;
             }
             if files > 0 && written.items > 0 && written.bytes + files > limits.bytes {
@@ -93,7 +104,10 @@ fn write(
                 }
             });
             match line {
-                Err(error) => ends.push(context.settler.settlement(claimed, &asked, Err(error))),
+                Err(error) => {
+                    ends.push(context.settler.settlement(claimed, &asked, Err(error)));
+                    left_out.push(at);
+                }
                 Ok(line)
                     if written.bytes + line.len() as u64 > limits.bytes
                         || written.items >= limits.requests as u64 =>
@@ -110,7 +124,12 @@ fn write(
             }
         }
         context.settle(&ends, &asked)?;
+        for at in left_out {
+            shared.release(&jobs[at..=at]);
+        }
         if let Some(last) = full {
+            let sent = jobs[..affordable].partition_point(|job| job.receipt.job <= last);
+            shared.release(&jobs[sent..affordable]);
             let wall = context.settler.clock.wall();
             context
                 .store
@@ -119,7 +138,17 @@ fn write(
         }
     }
     draft.keep()?;
+    written.reserved = shared.day();
     Ok(written)
+}
+
+/// Returns a job that is tried again later.
+fn later(claimed: &ClaimedJob, now: Timestamp) -> Settlement {
+    let due_at = Some(now.after(OWNER_AGAIN));
+    Settlement {
+        outcome: ClaimOutcome::Snooze { due_at },
+        ..untried(claimed)
+    }
 }
 
 fn too_long(bytes: usize, most: u64) -> Error {

@@ -7,7 +7,7 @@ use crate::money::budget::{Amount, AmountUnit};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::job::Spent;
 
-use super::{BatchNo, WorkerId};
+use super::{BatchNo, JobReceipt, WorkerId};
 
 /// Budgets of processes. A part of [`JobStore`](super::JobStore).
 ///
@@ -47,14 +47,14 @@ pub trait BudgetStore: Send + Sync {
     fn stop_budget(&self, budget: JobBudget, why: &str) -> Result<(), Error>;
 
     /// Reserves amounts for the first of these jobs of a batch, as many as are affordable, instead of what is reserved for
-    /// them. Returns their number. If less than a 64th of the limit is left, and not all of them are affordable, it is 0.
+    /// these claims of them. Returns their number. If less than a 64th of the limit is left, and not all of them are affordable, it is 0.
     /// Then the process is paused until more is available.
     fn reserve_jobs(
         &self,
         worker: WorkerId,
         batch: BatchNo,
         budget: JobBudget,
-        jobs: &[(i64, u64)],
+        jobs: &[(JobReceipt, u64)],
         now: Timestamp,
     ) -> Result<usize, Error>;
 
@@ -107,6 +107,6 @@ pub(crate) struct EndInBudget {
     pub spent: Option<Spent>,
     /// The cost of some of its calls is unknown.
     pub is_partial: bool,
-    /// Whether the reservation of the job is for this claim.
-    pub counts: bool,
+    /// The claim whose reservation is released.
+    pub claim: i64,
 }

@@ -81,8 +81,8 @@ impl CounterChanges {
         change.unpriced = bounded_sum(change.unpriced, spent.unpriced);
     }
 
-    /// The end of a job. `counts`: it is the end of the job's last claim.
-    pub(super) fn in_budget(&mut self, end: &Settlement, counts: bool) {
+    /// The end of a claim.
+    pub(super) fn in_budget(&mut self, end: &Settlement) {
         let job = end.receipt.job;
         let change = self.processes.entry(process_of(job)).or_default();
         let spent = end.outcome.spent().copied();
@@ -95,7 +95,7 @@ impl CounterChanges {
             end: end.budget,
             spent,
             is_partial,
-            counts,
+            claim: end.receipt.claim,
         });
     }
 

@@ -226,7 +226,7 @@ pub(super) fn a_batch_releases_once_what_its_jobs_did_not_spend(open: Open<'_>) 
         .unwrap();
     let jobs = store.batch_jobs(batch, None, 9, usize::MAX).unwrap();
     let of = jobs[0].budget.unwrap();
-    let most: Vec<(i64, u64)> = jobs.iter().map(|job| (job.receipt.job, 18)).collect();
+    let most: Vec<(JobReceipt, u64)> = jobs.iter().map(|job| (job.receipt, 18)).collect();
     let reserve = || store.reserve_jobs(worker.id, batch, of, &most, T).unwrap();
     // Again changes nothing.
     assert_eq!((reserve(), reserve()), (5, 5));
@@ -240,7 +240,7 @@ pub(super) fn a_batch_releases_once_what_its_jobs_did_not_spend(open: Open<'_>) 
     assert_eq!(used(&db, process), 72);
     assert_eq!(budget(&db, process).pause, None);
     let other = most[0..1].iter().map(|(job, _)| (*job, 200));
-    let other: Vec<(i64, u64)> = other.collect();
+    let other: Vec<(JobReceipt, u64)> = other.collect();
     assert_eq!(
         store.reserve_jobs(worker.id, batch, of, &other, T).unwrap(),
         0
@@ -264,6 +264,48 @@ pub(super) fn a_batch_releases_once_what_its_jobs_did_not_spend(open: Open<'_>) 
     // The provider does not know the batch any more: its job counts as the most that it can cost.
     store.close_batch(worker.id, batch, T).unwrap();
     assert_eq!(used(&db, process), 58);
+    db.sound();
+}
+
+/// The job of an earlier claim is in a batch meanwhile, whose reservation stays until the end of that batch.
+pub(super) fn a_late_result_releases_no_reservation_of_a_later_claim(open: Open<'_>) {
+    let db = open();
+    let process = process(&db, &["a"], 100);
+    let worker = db.worker();
+    let store = db.store();
+    let first = worker.one();
+    let back = ClaimOutcome::Snooze { due_at: None };
+    let back = ended(&first, back, BudgetEnd::Drawn);
+    store.settle(&[back], T).unwrap();
+    let lane = JobLane {
+        kind: "test".to_owned(),
+        name: None,
+        step: 0,
+    };
+    let batch = store
+        .open_batch(worker.id, process, &lane, "{}", T)
+        .unwrap();
+    store
+        .fill_batch(worker.id, batch, None, 9, u64::MAX, T)
+        .unwrap();
+    let jobs = store.batch_jobs(batch, None, 9, usize::MAX).unwrap();
+    let of = jobs[0].budget.unwrap();
+    let most = [(jobs[0].receipt, 18)];
+    assert_eq!(
+        store.reserve_jobs(worker.id, batch, of, &most, T).unwrap(),
+        1
+    );
+    // It was in an earlier batch, whose results come late.
+    let late = ended(&first, answered(4), BudgetEnd::Spent);
+    for _ in 0..2 {
+        db.two.settle(std::slice::from_ref(&late), T).unwrap();
+        assert_eq!(used(&db, process), 18 + 4);
+    }
+    let own = ended(&jobs[0], failed(), BudgetEnd::Unbilled);
+    for _ in 0..2 {
+        db.two.settle(std::slice::from_ref(&own), T).unwrap();
+        assert_eq!(used(&db, process), 4);
+    }
     db.sound();
 }
 

@@ -421,7 +421,7 @@ impl BudgetStore for WrappedStore {
         worker: WorkerId,
         batch: BatchNo,
         budget: JobBudget,
-        jobs: &[(i64, u64)],
+        jobs: &[(JobReceipt, u64)],
         now: Timestamp,
     ) -> Result<usize, Error> {
         self.store.reserve_jobs(worker, batch, budget, jobs, now)

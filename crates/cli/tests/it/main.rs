@@ -15,6 +15,8 @@ mod batch_site;
 mod bill;
 mod bought_once;
 mod budget;
+#[cfg(unix)]
+mod budget_bill;
 mod children;
 #[path = "../../../../tests/it/common.rs"]
 mod common;
@@ -66,6 +68,7 @@ mod local;
 #[cfg(target_os = "linux")]
 mod memory;
 mod metrics;
+mod monthly_budget;
 #[cfg(unix)]
 mod native_lines;
 mod net;

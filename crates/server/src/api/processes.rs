@@ -29,7 +29,8 @@ pub(super) fn find(app: &App, id: ProcessId) -> Result<ProcessState, Problem> {
 }
 
 fn shown(app: &App, process: &ProcessState) -> Value {
-    shapes::process(process, app.observer.pace(process.process_id))
+    let pace = app.observer.pace(process.process_id);
+    shapes::process(process, pace, app.waits_for(process))
 }
 
 /// `POST /api/v1/processes`: a job for each line of the body, all of them or none.

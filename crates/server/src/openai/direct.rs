@@ -279,7 +279,7 @@ fn begin(
                 joins(held.process);
                 return Ok(waiter);
             }
-            app.check_quotas(&caller.call.caller, jobs.len() as u64)?;
+            check(app, &caller.call.caller, jobs.len() as u64)?;
             (waiter, held.queue(&app.queue))
         }
         None => {
@@ -290,7 +290,7 @@ fn begin(
                 joins(waiter.process);
                 return Ok(waiter);
             }
-            app.check_quotas(&caller.call.caller, jobs.len() as u64)?;
+            check(app, &caller.call.caller, jobs.len() as u64)?;
             let waiter = waiting.begin(ProcessId::new(), retries.map(|_| request), is_live);
             // Before the jobs: what is left of them after a crash is found by it.
             DirectCalls::insert(&app.records, waiter.process)?;
@@ -344,6 +344,9 @@ fn wait(
             _ if stops && idle && has_key => return Err(stopping()),
             _ if stops && idle && done => Some(stopping().header("x-should-retry", "false")),
             _ if stops && idle => Some(stopping()),
+            _ if idle && let Some(why) = app.limits.used_up(caller.call.caller.name.as_deref()) => {
+                Some(used_up(&why))
+            }
             Some((since, why)) if idle && since.elapsed() >= PATIENCE => Some(unavailable(why)),
             _ => None,
         };
@@ -396,6 +399,19 @@ fn trouble(app: &App, process: ProcessId, like: &Request) -> Result<Option<Strin
         }
     }
     Ok(None)
+}
+
+/// # Errors
+/// 429 if the caller may not have this number of open jobs in addition, or if calls for it are not made at the moment: a
+/// client should not wait for the next day.
+fn check(app: &App, caller: &crate::tokens::Caller, more: u64) -> Result<(), Problem> {
+    app.check_quotas(caller, more)?;
+    let why = app.limits.used_up(caller.name.as_deref());
+    why.map_or(Ok(()), |why| Err(used_up(&why)))
+}
+
+fn used_up(why: &str) -> Problem {
+    Problem::new(429, "rate_limit_exceeded", why).header("retry-after", "60")
 }
 
 fn unavailable(trouble: &str) -> Problem {

@@ -287,6 +287,7 @@ impl Harness {
             },
             overview: self.overview.clone(),
             observer: None,
+            owners: None,
         });
         self.control.wake();
         Poller::new(PollerOptions {

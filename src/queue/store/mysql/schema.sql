@@ -161,10 +161,12 @@ CREATE TABLE #charges (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- What a job in a batch may cost at most, in the unit of its process's budget. A row exists from before the batch is sent
--- until its result is booked.
+-- until its result is booked. It belongs to the claim with which the job went into the batch.
 CREATE TABLE #reservations (
-  job BIGINT NOT NULL PRIMARY KEY,
-  amount BIGINT NOT NULL
+  job BIGINT NOT NULL,
+  claim BIGINT NOT NULL,
+  amount BIGINT NOT NULL,
+  PRIMARY KEY (job, claim)
 ) ENGINE=InnoDB;
 
 -- Work that no worker starts: the queue (scope 0), lanes of a name (1), a process (2).

@@ -17,7 +17,7 @@ use crate::queue::store::sql::lineage::{self, Ended, EndedFamilies};
 use crate::queue::store::sql::pauses;
 use crate::queue::store::sql::standing::{Standing, lock};
 use crate::queue::store::sql::statements::{RESULTS, Statements as _, Table, error_text};
-use crate::queue::store::{ClaimOutcome, Settlement};
+use crate::queue::store::{BudgetEnd, ClaimOutcome, Settlement};
 
 use super::MysqlStore;
 use super::counters::Counted;
@@ -292,9 +292,10 @@ impl Settling<'_> {
         }
         let counts = self.apply(tx, end)?;
         let spent = end.outcome.spent();
-        let is_another = spent.is_some() && !counts && self.is_another_call(tx, end);
+        let may_count = spent.is_some() || end.budget != BudgetEnd::Drawn;
+        let is_another = may_count && !counts && self.is_another_call(tx, end);
         if counts || is_another {
-            self.changes.in_budget(end, counts);
+            self.changes.in_budget(end);
             if let Some(spent) = spent {
                 let charge = end.charge.as_deref();
                 self.changes.spent(end.receipt.job, spent, charge);

@@ -1,6 +1,6 @@
 //! Rows of budgets: the columns of the process that has a budget, and the reservations of jobs in batches.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::base::usd::Usd;
 use crate::money::budget::AmountUnit;
@@ -104,12 +104,11 @@ pub(crate) fn book(tx: &mut dyn Statements, no: i64, ends: &[EndInBudget]) -> Re
     let Some(budget) = lock(tx, no)? else {
         return Ok(false);
     };
-    let owners = wanted.iter().filter(|end| end.counts);
-    let reserved = take(tx, owners.map(|end| end.job))?;
+    let reserved = take(tx, wanted.iter().map(|end| (end.job, end.claim)))?;
     let mut used = i128::from(budget.used);
     for end in wanted {
-        let reserved = reserved.get(&end.job).filter(|_| end.counts);
-        let reserved = i128::from(reserved.copied().unwrap_or(0));
+        let reserved = reserved.get(&(end.job, end.claim)).copied();
+        let reserved = i128::from(reserved.unwrap_or(0));
         let known = match (budget.unit, end.spent) {
             (AmountUnit::Usd, Some(spent)) => spent.cost_usd.map_or(0, Usd::picos),
             _ => 0,
@@ -133,25 +132,36 @@ pub(super) fn sum<'a>(amounts: impl Iterator<Item = &'a u64>) -> u64 {
     amounts.fold(0, |sum, amount| sum.saturating_add(*amount))
 }
 
-/// Deletes the reservations of jobs. Returns them.
+/// Deletes the reservations of these claims of jobs. Returns them.
 pub(super) fn take(
     tx: &mut dyn Statements,
-    jobs: impl Iterator<Item = i64>,
-) -> Result<HashMap<i64, u64>, Fault> {
-    let jobs: Vec<i64> = jobs.collect();
+    claims: impl Iterator<Item = (i64, i64)>,
+) -> Result<HashMap<(i64, i64), u64>, Fault> {
+    let claims: HashSet<(i64, i64)> = claims.collect();
+    let jobs: Vec<i64> = claims.iter().map(|(job, _)| *job).collect();
     let mut found = HashMap::new();
     for jobs in jobs.chunks(1_000) {
         let rows = tx.rows_in(
-            "SELECT job, amount FROM #reservations WHERE job IN :list",
+            "SELECT job, claim, amount FROM #reservations WHERE job IN :list",
             jobs,
         )?;
         for mut row in rows {
-            found.insert(row.at(0)?, count(row.at(1)?));
+            let claim = (row.at(0)?, row.at(1)?);
+            if claims.contains(&claim) {
+                found.insert(claim, count(row.at(2)?));
+            }
         }
     }
-    let some: Vec<i64> = found.keys().copied().collect();
-    for jobs in some.chunks(1_000) {
-        tx.run_in("DELETE FROM #reservations WHERE job IN :list", jobs)?;
+    // The jobs of a batch have few different numbers of claims.
+    let mut taken: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    for (job, claim) in found.keys() {
+        taken.entry(*claim).or_default().push(*job);
+    }
+    for (claim, jobs) in taken {
+        for jobs in jobs.chunks(1_000) {
+            let sql = format!("DELETE FROM #reservations WHERE claim = {claim} AND job IN :list");
+            tx.run_in(&sql, jobs)?;
+        }
     }
     Ok(found)
 }
@@ -167,7 +177,16 @@ pub(super) fn leave_batch(
     let Some(no) = tx.one::<Option<i64>>(sql, by![process])?.flatten() else {
         return Ok(false);
     };
-    let reserved = take(tx, jobs.iter().copied())?;
+    // A late result may have ended an earlier claim of a job.
+    let present = "SELECT r.job, r.claim FROM #reservations r JOIN #jobs j ON j.id = r.job AND j.claim = r.claim
+         WHERE r.job IN :list";
+    let mut claims = Vec::new();
+    for jobs in jobs.chunks(1_000) {
+        for mut row in tx.rows_in(present, jobs)? {
+            claims.push((row.at(0)?, row.at(1)?));
+        }
+    }
+    let reserved = take(tx, claims.into_iter())?;
     let all = sum(reserved.values());
     if !released || all == 0 {
         return Ok(false);
@@ -193,7 +212,7 @@ mod tests {
                 ..Spent::default()
             }),
             is_partial: false,
-            counts: true,
+            claim: 1,
         };
         assert_eq!(spent_in(AmountUnit::Usd, &end), Some(5));
         end.is_partial = true;

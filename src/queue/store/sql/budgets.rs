@@ -3,11 +3,11 @@
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
-use crate::money::budget::{Amount, AmountUnit};
+use crate::money::budget::{Amount, AmountUnit, SLICES, slice};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::store::budgets::{BudgetDraw, BudgetStore, JobBudget};
 use crate::queue::store::rows::{MOST_JOBS, bounded, key, process_budget};
-use crate::queue::store::{BatchNo, WorkerId};
+use crate::queue::store::{BatchNo, JobReceipt, WorkerId};
 
 use super::budget_rows::{lock, number_of, set_used, sum, take};
 use super::chores::lock_family;
@@ -15,12 +15,6 @@ use super::pauses;
 use super::provider::owned;
 use super::statements::{Dialect, Fault, Queries as _, Statements, by, id_of, list};
 use super::{Again, SqlStore};
-
-/// A worker draws this part of the limit at once, so that most calls need no write.
-const SLICES: u64 = 64;
-
-/// It draws at most for this many calls, because what a crashed worker drew stays spent.
-const CALLS_AT_ONCE: u64 = 32;
 
 /// The columns of [`process_budget`].
 const COLUMNS: &str = "budget_unit, budget_limit, budget_used, budget_needed, budget_stop";
@@ -71,14 +65,11 @@ impl<S: SqlStore> BudgetStore for S {
                 return Ok(BudgetDraw::OtherUnit);
             }
             found.used = found.used.saturating_sub(back);
-            let left = found.left();
-            if least > left {
+            let Some(drawn) = slice(found.limit, least, found.left()) else {
                 set_used(tx, budget.no, found.used)?;
                 stop(tx, budget.no, Some(least), "used up")?;
                 return Ok(BudgetDraw::Paused);
-            }
-            let slice = (found.limit / SLICES).min(least.saturating_mul(CALLS_AT_ONCE));
-            let drawn = least.max(slice.min(left));
+            };
             set_used(tx, budget.no, found.used + drawn)?;
             Ok(BudgetDraw::Drawn(drawn))
         })
@@ -113,7 +104,7 @@ impl<S: SqlStore> BudgetStore for S {
         worker: WorkerId,
         batch: BatchNo,
         budget: JobBudget,
-        jobs: &[(i64, u64)],
+        jobs: &[(JobReceipt, u64)],
         _now: Timestamp,
     ) -> Result<usize, Error> {
         self.write(Again::Harmless, |tx| {
@@ -124,7 +115,7 @@ impl<S: SqlStore> BudgetStore for S {
             if found.unit != budget.unit {
                 return Ok(0);
             }
-            let before = take(tx, jobs.iter().map(|(job, _)| *job))?;
+            let before = take(tx, jobs.iter().map(|(job, _)| (job.job, job.claim)))?;
             found.used = found.used.saturating_sub(sum(before.values()));
             let all = sum(jobs.iter().map(|(_, amount)| amount));
             let first = jobs.first().map_or(0, |(_, amount)| *amount);
@@ -139,8 +130,11 @@ impl<S: SqlStore> BudgetStore for S {
                 taken += 1;
             }
             let rows = jobs[..taken].iter().filter(|(_, amount)| *amount > 0);
-            let mut rows = rows.map(|(job, amount)| by![*job, bounded(*amount)]);
-            tx.insert_rows("INSERT INTO #reservations (job, amount) VALUES", &mut rows)?;
+            let mut rows = rows.map(|(job, amount)| by![job.job, job.claim, bounded(*amount)]);
+            tx.insert_rows(
+                "INSERT INTO #reservations (job, claim, amount) VALUES",
+                &mut rows,
+            )?;
             set_used(tx, budget.no, found.used)?;
             if taken == 0 && !jobs.is_empty() {
                 stop(tx, budget.no, Some(least), "used up")?;

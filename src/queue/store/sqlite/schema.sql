@@ -166,11 +166,13 @@ CREATE INDEX charges_by_process ON charges (process);
 CREATE INDEX charges_passing ON charges (process) WHERE passing = 1;
 
 -- What a job in a batch may cost at most, in the unit of its process's budget. A row exists from before the batch is sent
--- until its result is booked.
+-- until its result is booked. It belongs to the claim with which the job went into the batch.
 CREATE TABLE reservations (
-  job INTEGER PRIMARY KEY,
-  amount INTEGER NOT NULL
-);
+  job INTEGER NOT NULL,
+  claim INTEGER NOT NULL,
+  amount INTEGER NOT NULL,
+  PRIMARY KEY (job, claim)
+) WITHOUT ROWID;
 
 -- Work that no worker starts: the queue (scope 0), lanes of a name (1), a process (2), a process by its budget (3).
 CREATE TABLE pauses (

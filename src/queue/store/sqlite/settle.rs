@@ -14,7 +14,7 @@ use crate::queue::store::sql::SqlStore as _;
 use crate::queue::store::sql::lineage::{self, Ended};
 use crate::queue::store::sql::pauses;
 use crate::queue::store::sql::statements::{Fault, error_text};
-use crate::queue::store::{ClaimOutcome, Settlement};
+use crate::queue::store::{BudgetEnd, ClaimOutcome, Settlement};
 
 use super::SqliteStore;
 use super::rows::{
@@ -118,9 +118,10 @@ impl Settling<'_> {
     fn end(&mut self, end: &Settlement) -> Result<(), Fault> {
         let counts = self.apply(end)?;
         let spent = end.outcome.spent();
-        let is_another = spent.is_some() && !counts && self.is_another_call(end)?;
+        let may_count = spent.is_some() || end.budget != BudgetEnd::Drawn;
+        let is_another = may_count && !counts && self.is_another_call(end)?;
         if counts || is_another {
-            self.changes.in_budget(end, counts);
+            self.changes.in_budget(end);
             if let Some(spent) = spent {
                 let charge = end.charge.as_deref();
                 self.changes.spent(end.receipt.job, spent, charge);

@@ -405,7 +405,7 @@ fn what_was_settled_is_settled_although_its_process_could_not_be_resumed() {
         .unwrap();
     let job = store.batch_jobs(batch, None, 1, usize::MAX).unwrap();
     let (budget, receipt) = (job[0].budget.unwrap(), job[0].receipt);
-    let reserved = [(receipt.job, 90)];
+    let reserved = [(receipt, 90)];
     let taken = store.reserve_jobs(worker, batch, budget, &reserved, T);
     assert_eq!(taken.unwrap(), 1);
     let paused = store.draw_budget(budget, 0, 50, T).unwrap();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use batchwright::files::RunReport;
-use batchwright::plan::Concurrency;
+use batchwright::plan::{Concurrency, MonthlyBudget};
 use batchwright::unstable::RunBook;
 use batchwright::{
     Context, Error, ErrorKind, FileRun, LlmClient, LlmManager, Request, Response, Route,
@@ -51,7 +51,9 @@ pub fn execute(args: &RunArgs, prepared: Prepared, session: &Session) -> Result<
         }
         PreparedRun::ViaQueue(run) => {
             // Refuses a run whose batches have no upper bound.
-            if let (Some(manager), Some(_)) = (&manager, &prepared.setup.budget) {
+            if let Some(manager) = &manager
+                && (prepared.setup.budget.is_some() || monthly_budget(manager).is_some())
+            {
                 limited(args, manager, &prepared.setup)?;
             }
             let budget = prepared
@@ -81,13 +83,16 @@ fn booked(args: &RunArgs, route: Route<'static>) -> Route<'static> {
 
 /// The route of a run, within its budget.
 fn limited(args: &RunArgs, manager: &LlmManager, setup: &Setup) -> Result<Route<'static>, Refusal> {
-    let route = manager.route().map_err(could_not_run)?;
-    let Some(RunBudget { budget, .. }) = &setup.budget else {
-        return Ok(route);
-    };
-    let route = route.budget(budget);
+    let mut route = manager.route().map_err(could_not_run)?;
+    if let Some(RunBudget { budget, .. }) = &setup.budget {
+        route = route.budget(budget);
+    }
     budget::check(args, &route)?;
     Ok(route)
+}
+
+fn monthly_budget(manager: &LlmManager) -> Option<MonthlyBudget> {
+    manager.plan().route_plan().monthly_budget
 }
 
 /// Keeps the replies in numbers for later estimates, if there is a data folder. A problem with that costs only their

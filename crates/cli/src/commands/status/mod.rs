@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use batchwright::batch::BatchInfo;
-use batchwright::plan::{EffectiveStrategy, ProviderPlan, SkippedStep};
+use batchwright::plan::{EffectiveStrategy, MonthlyBudget, ProviderPlan, SkippedStep};
 use batchwright::queue::{JobCounts, ProcessState, ProcessTracker};
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{JobQueue, ProcessId, Settings, Strategy};
@@ -215,6 +215,9 @@ fn once(args: &StatusArgs) -> Result<(), Early> {
         }
     }
     advise(args, reader.only, &rows);
+    if let Some(line) = monthly_budget(&reader.settings, args) {
+        args.say.say(&line);
+    }
     for step in &skipped {
         args.say.say(&routes::skipped(step));
     }
@@ -223,6 +226,21 @@ fn once(args: &StatusArgs) -> Result<(), Early> {
             .say(&format!("answers for run --reuse: {}", reuse.line()));
     }
     Ok(())
+}
+
+/// What is spent of the monthly budget of the data folder, if it has one.
+fn monthly_budget(settings: &Settings, args: &StatusArgs) -> Option<String> {
+    let folder = args.data.folder().ok()?;
+    let budget = MonthlyBudget::of(settings, Some(&folder)).ok().flatten()?;
+    let limit = budget.limit();
+    Some(match budget.used() {
+        Ok(used) => format!(
+            "the monthly budget of {limit}: {used} is spent or reserved in this month (UTC); work that does not fit waits for \
+             the next month or: {}",
+            args.data.command("config set llm.monthly_budget USD")
+        ),
+        Err(error) => error.message().to_owned(),
+    })
 }
 
 /// Interval at which a watched queue is read.

@@ -1,0 +1,243 @@
+//! Budgets against the providers' own bills, in seeded schedules with retries, fallback, two OS processes and kills.
+
+use std::process::Command;
+
+use batchwright::Usd;
+use batchwright_simulate::{SimConfig, SimPrice, SimTier, Simulator, Trouble};
+use serde_json::json;
+
+use super::common::{Desk, PATIENCE, Random, Running, prompt_lines, simulator};
+
+const CONCURRENCY: u64 = 4;
+/// In picodollars per token.
+const PRICE: SimPrice = SimPrice::new(1_250_000, 7_300_004);
+/// In picodollars, for prompts of `prompt_lines`: 73 bytes with what is around a message, and `--max-tokens 20`.
+const MOST: u64 = 100 * 1_250_000 + 20 * 7_300_004;
+
+fn price_file() -> String {
+    let dollars = |picos: u64| picos as f64 / 1e6;
+    let entry = json!({"input": dollars(PRICE.input), "output": dollars(PRICE.output)});
+    json!({"providers": {"*": {"models": [{"models": ["m"], "prices": [entry]}]}}}).to_string()
+}
+
+/// Which work shares the budget.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Scope {
+    /// Two workers of one process.
+    Process,
+    /// One run at a time.
+    Run,
+    /// A run and a worker of one data folder.
+    RunAndWorker,
+    /// Two runs of one data folder.
+    TwoRuns,
+}
+
+/// One seeded case.
+#[derive(Debug)]
+struct World {
+    scope: Scope,
+    has_fallback: bool,
+    items: u64,
+    kills: u64,
+    sim: SimConfig,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut random = Random(seed);
+        let mut pick = |n: u64| random.below(n);
+        let scopes = [
+            Scope::Process,
+            Scope::Run,
+            Scope::RunAndWorker,
+            Scope::TwoRuns,
+        ];
+        let short = std::time::Duration::from_millis(1);
+        let trouble = pick(8) as f64 / 100.0;
+        let kinds = [
+            Trouble::RateLimit,
+            Trouble::Error503,
+            Trouble::ContentFilter,
+            Trouble::Drop,
+        ];
+        let sim = SimConfig::default()
+            .seed(seed)
+            .jitter(std::time::Duration::from_millis(pick(6)))
+            .retry_after(short)
+            .price("m", SimTier::Standard, PRICE);
+        World {
+            scope: scopes[pick(4) as usize],
+            has_fallback: pick(2) == 0,
+            items: 60 + pick(60),
+            kills: pick(3),
+            sim: kinds
+                .into_iter()
+                .fold(sim, |sim, kind| sim.trouble(kind, trouble)),
+        }
+    }
+
+    /// What work at the same time shares the budget.
+    fn words(&self, flag: &str) -> Vec<String> {
+        let run = |output| format!("run in.jsonl -o {output}.jsonl -q --max-tokens 20 {flag}");
+        let work = "work --until-empty -q --rpm 600000 --tpm 99999999".to_owned();
+        match self.scope {
+            Scope::Process => vec![work.clone(), work],
+            Scope::Run => vec![run("a")],
+            Scope::RunAndWorker => vec![run("a"), work],
+            Scope::TwoRuns => vec![run("a"), run("b")],
+        }
+    }
+
+    fn command(&self, desk: &Desk, sims: &[Simulator; 2], words: &str) -> Command {
+        let mut words = words.to_owned();
+        if words.starts_with("run") || words.starts_with("work") {
+            words += &format!(" -j {CONCURRENCY} --max-retries 9 --provider openai --model m");
+            if self.has_fallback {
+                words += " --fallback mistral:m --fallback-blocked";
+            }
+        }
+        let mut command = desk.command(words.split_whitespace());
+        for name in ["OPENAI", "MISTRAL"] {
+            command.env(format!("{name}_API_KEY"), "k");
+        }
+        command
+            .env("OPENAI_BASE_URL", sims[0].base_url())
+            .env("MISTRAL_BASE_URL", sims[1].base_url());
+        command
+    }
+}
+
+fn billed(sims: &[Simulator; 2]) -> u64 {
+    sims.iter()
+        .map(Simulator::stats)
+        .map(|stats| stats.billed_picos + stats.billed_unseen_picos)
+        .sum()
+}
+
+/// The items that are done, in all outputs and in the queue.
+fn done(desk: &Desk) -> u64 {
+    let outputs = ["a.jsonl", "b.jsonl"]
+        .into_iter()
+        .filter(|name| desk.exists(name));
+    let lines = outputs.flat_map(|name| desk.results(name));
+    let of_runs = lines.filter(|line| line["success"] == true).count() as u64;
+    let queue = super::batch_runs::home_queue(desk);
+    let processes = queue.open_processes().unwrap();
+    of_runs
+        + processes
+            .iter()
+            .map(|process| process.counts.completed)
+            .sum::<u64>()
+}
+
+fn check(seed: u64) {
+    let world = World::new(seed);
+    let desk = Desk::new();
+    let sims = [(); 2].map(|()| simulator(world.sim.clone()));
+    let execute = |words: &str| {
+        Running::start(&mut world.command(&desk, &sims, words))
+            .wait()
+            .expect(0)
+    };
+    desk.write("prices.json", price_file());
+    execute("prices update prices.json");
+    desk.write("in.jsonl", prompt_lines(world.items as usize));
+    // An answer has 16 tokens and the prompt has about 3.
+    let one = 16 * PRICE.output + 3 * PRICE.input;
+    let mut random = Random(!seed);
+    let affordable = world.items * (30 + random.below(60)) / 100;
+    let budget = Usd::from_picos(affordable * one);
+    let dollars = format!("{:.12}", budget.picos() as f64 / 1e12);
+    let mut flag = String::new();
+    match world.scope {
+        Scope::Process => {
+            execute(&format!(
+                "submit in.jsonl --model m --max-tokens 20 --budget {dollars}"
+            ));
+        }
+        Scope::Run => flag = format!("--budget {dollars}"),
+        Scope::RunAndWorker | Scope::TwoRuns => {
+            execute(&format!("config set llm.monthly_budget {dollars}"));
+            execute("submit in.jsonl --model m --max-tokens 20");
+        }
+    }
+    let words = world.words(&flag);
+    let start = || {
+        let running = words
+            .iter()
+            .map(|words| Running::start(&mut world.command(&desk, &sims, words)));
+        running.collect::<Vec<_>>()
+    };
+    let mut killed = 0;
+    for _ in 0..world.kills {
+        let until = sims[0].stats().calls + random.below(affordable / 2);
+        for mut running in start() {
+            let exit = &mut running.child;
+            sims[0].wait_until(
+                |stats| stats.calls > until || exit.try_wait().unwrap().is_some(),
+                PATIENCE,
+            );
+            running.child.kill().unwrap();
+            killed += u64::from(running.wait().status.code().is_none());
+        }
+    }
+    // Twice, because a program may end while another one still holds what it needs.
+    for _ in 0..2 {
+        for running in start() {
+            let ended = running.wait();
+            let code = ended.status.code();
+            assert!(
+                matches!(code, Some(0 | 3 | 4)),
+                "seed {seed}: {}",
+                ended.stderr
+            );
+        }
+    }
+    let (billed, done) = (billed(&sims), done(&desk));
+    let case = format!("seed {seed}, {world:?}: {done} done, {billed} billed of {budget}");
+    assert!(billed <= budget.picos(), "{case}");
+    // Billed answers that are no items, calls of unknown outcome at their most, and what killed programs had drawn.
+    let stats = sims.each_ref().map(Simulator::stats);
+    let drops = stats
+        .iter()
+        .flat_map(|stats| stats.by_trouble.get("drop"))
+        .sum::<u64>();
+    let unknown = drops + killed * CONCURRENCY;
+    let slices = killed * (budget.picos() / 64);
+    let lost = billed.saturating_sub(done * one) + unknown * MOST + slices + MOST;
+    let possible = budget.picos().saturating_sub(lost) / one;
+    let is_single = matches!(world.scope, Scope::Process | Scope::Run);
+    let all = world.items * if is_single { 1 } else { 2 };
+    assert!(
+        done >= possible.min(all) * 9 / 10,
+        "{possible} possible: {case}"
+    );
+}
+
+/// The runs spend most of their time in waits before retries, so many of them run at a time.
+fn check_all(seeds: std::ops::Range<u64>, threads: u64) {
+    let (first, last) = (seeds.start, seeds.end);
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || {
+                (first + thread..last)
+                    .step_by(threads as usize)
+                    .for_each(check)
+            });
+        }
+    });
+}
+
+#[test]
+fn no_bill_exceeds_a_budget() {
+    check_all(0..6, 6);
+}
+
+/// `SIMULATION_SEEDS` sets the number of schedules.
+#[test]
+#[ignore = "half a minute"]
+fn no_bill_exceeds_a_budget_in_many_schedules() {
+    let seeds = std::env::var("SIMULATION_SEEDS").map_or(40, |seeds| seeds.parse().unwrap());
+    check_all(0..seeds, 12);
+}

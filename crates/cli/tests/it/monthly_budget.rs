@@ -1,0 +1,185 @@
+//! All work of a data folder stays within its monthly budget, against a provider that bills by itself.
+
+use batchwright::{ProcessId, Usd};
+use batchwright_simulate::{SimConfig, Simulator, Trouble};
+use serde_json::Value;
+
+use super::batch_runs::{SHORT, home_queue, taking, with_provider};
+use super::common::{Desk, Ended, Running, simulator};
+
+/// A model that takes 0.15 and 0.60 dollars per million tokens, and half of it in batches.
+const MODEL: &str = "--model gpt-4o-mini --max-tokens 20";
+
+fn lines(items: std::ops::Range<usize>) -> String {
+    let line = |i| format!("{{\"id\": \"{i}\", \"prompt\": \"prompt {i:04}\"}}\n");
+    items.map(line).collect()
+}
+
+fn start(desk: &Desk, sim: &Simulator, words: &str) -> Running {
+    let words = words.split_whitespace().chain(["--data-dir", "home"]);
+    Running::start(&mut with_provider(desk.command(words), sim))
+}
+
+fn done(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
+    start(desk, sim, words).wait()
+}
+
+fn work(more: &str) -> String {
+    format!("work --rpm 600000 --tpm 99999999 --model gpt-4o-mini {more}")
+}
+
+/// What one of these prompts costs as a call.
+fn cost_of_one() -> Usd {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    desk.write("in.jsonl", lines(0..1));
+    let words = format!("run in.jsonl -o one.jsonl {MODEL}");
+    done(&desk, &sim, &words).expect(0);
+    serde_json::from_value(desk.results("one.jsonl")[0]["cost_usd"].clone()).unwrap()
+}
+
+/// Sets the budget to the cost of this number of calls.
+fn limit(desk: &Desk, sim: &Simulator, one: Usd, calls: u64) -> Usd {
+    let limit = Usd::from_picos(one.picos() * calls);
+    let dollars = limit.picos() as f64 / 1e12;
+    done(
+        desk,
+        sim,
+        &format!("config set llm.monthly_budget {dollars:.12}"),
+    )
+    .expect(0);
+    limit
+}
+
+fn in_ledger(desk: &Desk, sim: &Simulator) -> Usd {
+    let ended = done(desk, sim, "ledger --json").expect(0);
+    let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+    serde_json::from_value(told["total"]["cost_usd"].clone()).unwrap()
+}
+
+#[test]
+fn runs_and_workers_of_a_data_folder_share_its_monthly_budget() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    let one = cost_of_one();
+    desk.write("in.jsonl", lines(0..60));
+    // What was spent before the setting existed counts.
+    done(&desk, &sim, &format!("run in.jsonl -o a.jsonl {MODEL}")).expect(0);
+    limit(&desk, &sim, one, 130);
+    done(&desk, &sim, &format!("run in.jsonl -o b.jsonl {MODEL}")).expect(0);
+    let words = format!("run in.jsonl -o c.jsonl {MODEL}");
+    let ended = done(&desk, &sim, &words).expect(4);
+    ended.says("the monthly budget of").says("is used up");
+    let paid = sim.stats().paid;
+    assert!((126..=130).contains(&paid), "{paid}");
+
+    let submitted = done(&desk, &sim, &format!("submit in.jsonl {MODEL}")).expect(0);
+    let id: ProcessId = submitted.stdout.trim().parse().unwrap();
+    let ended = done(&desk, &sim, &work("--until-empty")).expect(4);
+    ended.says("the monthly budget of");
+    let counts = || home_queue(&desk).process(id).unwrap().unwrap().counts;
+    assert_eq!((counts().failed, sim.stats().paid <= 130), (0, true));
+    let told = done(&desk, &sim, "status").expect(0);
+    told.says("the monthly budget of");
+
+    // A worker that waits for work continues when the limit is raised.
+    let worker = start(&desk, &sim, &work("-v"));
+    let trouble = || {
+        let workers = home_queue(&desk).workers().unwrap();
+        let mut troubles = workers
+            .into_iter()
+            .filter_map(|worker| worker.status.trouble);
+        troubles.any(|why| why.contains("the monthly budget of"))
+    };
+    assert!(super::common::eventually(trouble));
+    let before = sim.stats().calls;
+    limit(&desk, &sim, one, 150);
+    assert!(sim.wait_until(|stats| stats.paid >= 146, super::common::PATIENCE));
+    assert!(super::common::eventually(trouble));
+    assert!(sim.stats().paid <= 150);
+    assert!(sim.stats().calls - before <= 24);
+    worker.signal("INT");
+    worker.wait();
+    assert_eq!(
+        in_ledger(&desk, &sim),
+        Usd::from_picos(one.picos() * sim.stats().paid)
+    );
+    limit(&desk, &sim, one, 1000);
+    done(&desk, &sim, &work("--until-empty")).expect(0);
+    done(&desk, &sim, &words).expect(0);
+    assert_eq!(
+        (counts().completed, desk.results("c.jsonl").len()),
+        (60, 60)
+    );
+    assert_eq!(sim.stats().paid, 240);
+}
+
+#[test]
+fn batches_count_in_the_monthly_budget() {
+    let (desk, sim) = (Desk::new(), taking(SHORT));
+    let one = cost_of_one();
+    desk.write("in.jsonl", lines(0..20));
+    let budget = limit(&desk, &sim, one, 6);
+    let words = format!("run in.jsonl -o out.jsonl {MODEL} --strategy batch");
+    let ended = done(&desk, &sim, &words);
+    let accepted = sim.batch_stats().items_accepted;
+    assert!((6..=12).contains(&accepted), "{accepted}: {}", ended.stderr);
+    let spent = in_ledger(&desk, &sim);
+    assert!(spent <= budget);
+    assert_eq!(spent.picos() * 2, one.picos() * accepted);
+    ended.expect(4).says("the monthly budget of");
+
+    // All that was reserved and not spent came back.
+    limit(&desk, &sim, one, 14);
+    done(&desk, &sim, &words).expect(0);
+    assert_eq!(sim.batch_stats().items_accepted, 20);
+}
+
+/// The programs of a folder are killed, and replies are lost. Fallback providers count too.
+#[cfg(unix)]
+#[test]
+fn killed_programs_exceed_no_monthly_budget() {
+    let one = cost_of_one();
+    let config = SimConfig::default().trouble(Trouble::Drop, 0.05);
+    let (desk, sim) = (
+        Desk::new(),
+        simulator(config.trouble(Trouble::Error500, 0.1)),
+    );
+    desk.write("in.jsonl", lines(0..400));
+    limit(&desk, &sim, one, 300);
+    done(&desk, &sim, &format!("submit in.jsonl {MODEL}")).expect(0);
+    let work = work("-j 4 --max-retries 9 --until-empty");
+    let run = format!("run in.jsonl -o out.jsonl {MODEL} -j 4 --max-retries 9");
+    for calls in [40, 90] {
+        for mut running in [start(&desk, &sim, &work), start(&desk, &sim, &run)] {
+            let exit = &mut running.child;
+            sim.wait_until(
+                |stats| stats.calls > calls || exit.try_wait().unwrap().is_some(),
+                super::common::PATIENCE,
+            );
+            running.signal("KILL");
+            running.wait();
+        }
+    }
+    for running in [start(&desk, &sim, &work), start(&desk, &sim, &run)] {
+        running.wait().expect(4);
+    }
+    let paid = sim.stats().paid;
+    assert!((200..=300).contains(&paid), "{paid}");
+}
+
+#[test]
+fn a_run_whose_calls_have_no_upper_bound_is_refused_and_such_a_job_fails() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    desk.write("in.jsonl", lines(0..3));
+    limit(&desk, &sim, Usd::from_picos(1_000_000_000_000), 1);
+    let ended = done(
+        &desk,
+        &sim,
+        "run in.jsonl -o out.jsonl --model new --max-tokens 9",
+    );
+    ended
+        .expect(2)
+        .says("no price of \"new\" at openai is known");
+    done(&desk, &sim, "submit in.jsonl --model new --max-tokens 9").expect(0);
+    done(&desk, &sim, "work --rpm 600000 --model new --until-empty").expect(3);
+    assert_eq!(sim.stats().calls, 0);
+}
