@@ -28,20 +28,25 @@ use crate::queue::worker_run::WorkerReport;
 
 mod attach;
 mod batch_progress;
-mod caching;
+mod collecting;
 mod deadline_control;
+mod deadline_news;
 mod execution;
 mod in_time;
 #[cfg(test)]
 mod lost_tests;
 mod meter;
+mod own_batches;
 mod pilot;
+mod portions;
 mod record;
 mod store;
+mod trouble;
+mod watch;
 
 use attach::Attached;
 use deadline_control::DeadlineControl;
-use execution::Execution;
+use execution::{Execution, Portions};
 pub use in_time::InTime;
 use pilot::{Pilots, Rule};
 use record::{JobSettings, Note, Record};
@@ -288,6 +293,10 @@ impl QueueRun {
         let control = self
             .deadline
             .map(|options| DeadlineControl::new(options, record.plan()));
+        // A run until all is submitted does not stay until a pilot has ended, and a deadline leaves no time for that.
+        let may_wait = !self.until_submitted && control.is_none();
+        let caching = self.caching.filter(|rule| rule.may_wait && may_wait);
+        let pilots = Pilots::of_earlier_run(record.pilots(), caching.as_ref());
         let checkpoint = match Checkpoint::open(self.run) {
             Ok(Some(checkpoint)) => checkpoint,
             other => {
@@ -307,19 +316,14 @@ impl QueueRun {
             on_error: self.on_error,
             budget: self.budget,
             settings: self.settings,
-            // A run until all is submitted does not stay until a pilot has ended, and a deadline leaves no time for that.
-            caching: self
-                .caching
-                .filter(|rule| rule.may_wait && !self.until_submitted && control.is_none()),
-            pilots: Pilots::default(),
-            waiting: 0,
-            is_free: false,
-            unsubmitted: Arc::default(),
-            submitted: 0,
+            caching,
+            portions: Portions {
+                pilots,
+                ..Portions::default()
+            },
             attached: 0,
             unwanted: Vec::new(),
             control,
-            owed: None,
             unsaved_plan: false,
             sum: WorkerReport::default(),
         };
@@ -335,7 +339,7 @@ impl QueueRun {
     ) -> QueueRunReport {
         // Nobody could come back to what never began.
         if !execution.checkpoint.plan().resumable
-            && execution.submitted == 0
+            && execution.portions.submitted == 0
             && stop.is_some()
             && let Err(error) = execution.queue.delete(execution.process)
         {
@@ -396,7 +400,7 @@ impl QueueRun {
         report.unsaved = unsaved.map(|line| (line + "\n").into_bytes()).collect();
         QueueRunReport {
             report,
-            submitted: execution.submitted,
+            submitted: execution.portions.submitted,
             attached: execution.attached,
             foreign,
             superseded,

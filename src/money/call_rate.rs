@@ -119,7 +119,8 @@ impl CallRate {
         }
         let most = f64::from(self.slots) / call_seconds.max(0.001);
         Some(CallPace {
-            per_second: most.max(rate) * trust,
+            // More than twice the rate that was seen would be a guess.
+            per_second: most.min(rate * 2.0).max(rate) * trust,
             call_seconds,
             measured: false,
         })
@@ -217,7 +218,8 @@ mod tests {
         };
         let few = trial(20, 200);
         assert!(!few.measured);
-        assert!((few.per_second - 20.0 * trust(20)).abs() < 1e-9, "{few:?}");
+        // 200 slots could do 20 per second, and 2 were seen.
+        assert!((few.per_second - 4.0 * trust(20)).abs() < 1e-9, "{few:?}");
         let full = trial(20, 20);
         assert!(full.measured);
         assert!((full.per_second - 2.0 * trust(20)).abs() < 1e-9, "{full:?}");

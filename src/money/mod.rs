@@ -9,6 +9,7 @@ pub mod deadline;
 pub mod duration;
 pub mod estimate;
 pub mod ledger;
+pub mod outlook;
 pub mod prices;
 pub mod replies;
 pub mod table;

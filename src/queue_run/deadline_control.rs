@@ -10,7 +10,8 @@ use crate::llm::batch::BatchClient;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::money::call_rate::CallPace;
-use crate::money::deadline::{BatchPace, DeadlinePlan, Decision, Outlook, PlanChange, Way};
+use crate::money::deadline::{DeadlinePlan, PlanChange, Way};
+use crate::money::outlook::{BatchPace, Decision, Outlook};
 use crate::queue::batch::{BatchSettings, OwnBatch};
 use crate::queue::controls::{Change, Controls};
 use crate::queue::job::JobCounts;
@@ -18,8 +19,10 @@ use crate::queue::store::BatchNo;
 use crate::queue::worker::Worker;
 
 use super::batch_progress::BatchProgress;
+use super::deadline_news::{News, TAKE_OVER};
 use super::in_time::InTime;
 use super::meter::Meter;
+use super::own_batches::{Groups, all, is_held, to_withdraw};
 use super::record::{Course, Known};
 
 /// Polls that a batch needs at least.
@@ -60,13 +63,7 @@ pub(super) struct DeadlineControl {
     progress: BatchProgress,
     /// Batches that are to be withdrawn.
     named: HashSet<BatchNo>,
-    /// Batches whose late confirmation was told.
-    late: HashSet<BatchNo>,
-    /// Batches that were told not to be withdrawn.
-    kept: HashSet<BatchNo>,
-    /// Since when jobs are in batches of other workers, and whether that was told.
-    others: Option<(Time, bool)>,
-    was_missed: bool,
+    news: News,
     /// When it was last stored.
     saved: Option<Time>,
 }
@@ -102,10 +99,7 @@ impl DeadlineControl {
             tried: Vec::new(),
             progress: BatchProgress::with_noted(course.and_then(|course| course.batch_rate)),
             named: HashSet::new(),
-            late: HashSet::new(),
-            kept: HashSet::new(),
-            others: None,
-            was_missed: false,
+            news: News::default(),
             saved: None,
         }
     }
@@ -186,7 +180,7 @@ impl DeadlineControl {
         let decision = outlook.decide();
         self.was_safe |= decision.is_safe;
         self.way = Some(decision.way);
-        self.was_missed = outlook.left.is_zero();
+        self.news.was_missed = outlook.left.is_zero();
         self.note(decision.way, line(&decision, (0, 0)));
     }
 
@@ -217,10 +211,10 @@ impl DeadlineControl {
         usize::try_from(items).ok()
     }
 
-    /// Whether a trial is under way, and whether it is over: all its items have ended, or its time has.
-    pub(super) fn trial(&self, has_ended: bool) -> Option<bool> {
-        let until = self.trial_until?;
-        Some(has_ended || SystemClock.now() >= until)
+    /// Whether a trial was under way and is over: all its items have ended, or its time has.
+    pub(super) fn is_trial_over(&self, has_ended: bool) -> bool {
+        let is_over = |until| has_ended || SystemClock.now() >= until;
+        self.trial_until.is_some_and(is_over)
     }
 
     /// Decides how to go on, and tells the worker. Returns whether the plan has changed.
@@ -234,7 +228,7 @@ impl DeadlineControl {
         let Some(outlook) = self.outlook(counts, &own, now) else {
             return false;
         };
-        let told = self.tell_others(&outlook, &own, now) | self.tell_late(&own);
+        let told = self.tell_news(&outlook, &own, now);
         let missed = self.is_newly_missed(&outlook);
         if outlook.items() == 0 {
             self.want(false, now);
@@ -253,13 +247,29 @@ impl DeadlineControl {
         self.way = Some(decision.way);
         self.apply(controls);
         self.want(outlook.waiting > 0, now);
-        let withdrawn = self.withdraw(&decision, &own, controls);
+        let (batches, withdrawn) = to_withdraw(&own, &decision, &mut self.named);
+        controls.batch_control.withdraw(batches);
         if is_new || withdrawn.0 > 0 || missed {
             let line = line(&decision, withdrawn);
             self.has_withdrawn |= withdrawn.0 > 0;
             self.note_withdrawn(decision.way, line, withdrawn.0);
         }
         is_new || withdrawn.0 > 0 || missed || told || self.is_save_due(now)
+    }
+
+    /// Reports what is new of the batches. Returns whether anything was.
+    fn tell_news(&mut self, outlook: &Outlook, own: &[OwnBatch], now: Time) -> bool {
+        let Some(offers) = &self.offers else {
+            return false;
+        };
+        let times = (now, SystemClock.wall());
+        let wait = offers.settings.cancel_wait;
+        let lines = self.news.of(outlook, own, wait, times);
+        let any = !lines.is_empty();
+        for line in lines {
+            self.note(self.way.unwrap_or(Way::Batch), line);
+        }
+        any
     }
 
     /// Whether the rate of batches is to be stored, for a run that continues this one.
@@ -290,7 +300,7 @@ impl DeadlineControl {
 
     fn is_newly_missed(&mut self, outlook: &Outlook) -> bool {
         let missed = outlook.left.is_zero() && outlook.items() + outlook.others() > 0;
-        !std::mem::replace(&mut self.was_missed, missed) && missed
+        !std::mem::replace(&mut self.news.was_missed, missed) && missed
     }
 
     /// Time counts for the calls of the present way while items wait for them.
@@ -318,56 +328,44 @@ impl DeadlineControl {
         });
     }
 
-    fn outlook(&mut self, counts: &JobCounts, own: &[OwnBatch], now: Time) -> Option<Outlook> {
-        let offers = self.offers.as_ref()?;
-        let first = offers.settings.poll_interval.unwrap_or(FIRST_POLL);
-        self.progress.report(own, first, now);
-        let sum = |which: &dyn Fn(&&OwnBatch) -> bool| -> u64 {
-            own.iter().filter(which).map(unanswered).sum()
-        };
-        let waits = |batch: &&OwnBatch| !batch.is_sent && !batch.has_ended;
-        let returns =
-            |batch: &&OwnBatch| batch.withdrawn.is_some() && !batch.is_stuck && batch.is_sent;
-        // Jobs of batches that were taken over are in one of the groups; a stuck batch counts with those elsewhere.
-        let runs = |batch: &&OwnBatch| batch.is_sent && !batch.has_ended && !batch.is_stuck;
-        let stays = |batch: &&OwnBatch| runs(batch) && !is_movable(batch) && !returns(batch);
-        let stuck = |batch: &&OwnBatch| batch.is_sent && !batch.has_ended && batch.is_stuck;
-        let unseen = counts.at_provider.saturating_sub(all(own));
-        // A worker takes the batches of an earlier run over soon after it was started.
-        let is_new = self.employed.is_none_or(|at| now.since(at) < TAKE_OVER);
-        let (unseen, others) = if is_new { (unseen, 0) } else { (0, unseen) };
+    /// The rates of standard and flex calls, as they are known or assumed.
+    fn expected(&self, offers: &Offers) -> (CallPace, CallPace) {
         let [sync, flex] = self.paces();
-        let sync = sync.or(self.options.expected);
-        let sync = sync.map(|pace| CallPace {
-            measured: pace.measured || is_above_limit(&offers.standard, pace),
-            ..pace
-        });
-        let sync = sync.unwrap_or_else(|| CallPace {
+        let unknown = CallPace {
             per_second: offers.standard.concurrency() as f64 / ASSUMED_CALL,
             call_seconds: ASSUMED_CALL,
             measured: false,
-        });
+        };
+        let sync = sync.or(self.options.expected).unwrap_or(unknown);
         let sync = within_limit(&offers.standard, sync);
-        let flex = flex.map(|pace| match &offers.flex {
-            Some(route) => CallPace {
-                measured: pace.measured || is_above_limit(route, pace),
-                ..within_limit(route, pace)
-            },
-            None => pace,
-        });
         let assumed = CallPace {
             per_second: sync.per_second * ASSUMED_FLEX,
             call_seconds: sync.call_seconds / ASSUMED_FLEX,
             measured: false,
         };
+        let known = flex.zip(offers.flex.as_ref());
+        let flex = known.map(|(pace, route)| within_limit(route, pace));
+        (sync, flex.unwrap_or(assumed))
+    }
+
+    fn outlook(&mut self, counts: &JobCounts, own: &[OwnBatch], now: Time) -> Option<Outlook> {
+        let offers = self.offers.as_ref()?;
+        let first = offers.settings.poll_interval.unwrap_or(FIRST_POLL);
+        self.progress.report(own, first, now);
+        let groups = Groups::of(own);
+        let unseen = counts.at_provider.saturating_sub(all(own));
+        // A worker takes the batches of an earlier run over soon after it was started.
+        let is_new = self.employed.is_none_or(|at| now.since(at) < TAKE_OVER);
+        let (unseen, others) = if is_new { (unseen, 0) } else { (0, unseen) };
+        let (sync, flex) = self.expected(offers);
         Some(Outlook {
             left: self.plan.deadline.left_at(SystemClock.wall()),
             spent: SystemClock.wall().since(self.began),
-            waiting: counts.pending + counts.in_progress + sum(&waits),
-            in_batches: sum(&|batch| is_movable(batch)) + unseen,
-            returning: sum(&returns),
-            unmovable: sum(&stays),
-            elsewhere: sum(&stuck) + others,
+            waiting: counts.pending + counts.in_progress + groups.unsent,
+            in_batches: groups.movable + unseen,
+            returning: groups.returning,
+            unmovable: groups.staying,
+            elsewhere: groups.stuck + others,
             now: self.way,
             was_safe: self.was_safe,
             has_withdrawn: self.has_withdrawn,
@@ -379,111 +377,13 @@ impl DeadlineControl {
                 keeps_results: client.keeps_cancelled_results(),
                 cancel: offers.settings.cancel_wait,
             }),
-            flex: offers.flex.as_ref().map(|_| flex.unwrap_or(assumed)),
+            flex: offers.flex.as_ref().map(|_| flex),
             backoff: offers.retry.longest_backoff(),
             longest_flex: self.meters[1].longest(),
             slots: offers.standard.concurrency() as u64,
             sync,
             prices: self.options.prices,
         })
-    }
-
-    /// Withdraws as many items as decided, from the batches with the least progress first. Returns the numbers
-    /// of items and batches that were not withdrawn before.
-    fn withdraw(
-        &mut self,
-        decision: &Decision,
-        own: &[OwnBatch],
-        controls: &Controls,
-    ) -> (u64, usize) {
-        let mut movable: Vec<&OwnBatch> = own.iter().filter(|batch| is_movable(batch)).collect();
-        let share = |batch: &OwnBatch| batch.answered.unwrap_or(0) * 1000 / batch.items.max(1);
-        movable.sort_by_key(|batch| (!self.named.contains(&batch.no), share(batch), batch.no));
-        let (mut items, mut new) = (0, (0, 0));
-        for batch in movable {
-            let left = unanswered(batch);
-            let is_named = self.named.contains(&batch.no);
-            if !is_named && items >= decision.withdraw {
-                break;
-            }
-            if !is_named && decision.others_stay && items + left > decision.withdraw {
-                continue;
-            }
-            items += left;
-            if self.named.insert(batch.no) {
-                new = (new.0 + left, new.1 + 1);
-            }
-            // A batch that is busy is named again.
-            controls.batch_control.withdraw([batch.no]);
-        }
-        new
-    }
-
-    /// Tells once of each batch whose cancellation the provider does not confirm in time.
-    fn tell_late(&mut self, own: &[OwnBatch]) -> bool {
-        let Some(wait) = self
-            .offers
-            .as_ref()
-            .map(|offers| offers.settings.cancel_wait)
-        else {
-            return false;
-        };
-        let wall = SystemClock.wall();
-        let mut any = false;
-        for batch in own.iter().filter(|batch| is_unconfirmed(batch, wall, wait)) {
-            if self.late.insert(batch.no) {
-                let line = format!(
-                    "the provider has not confirmed the cancellation of batch {} for {} s; its {} items are on hold and \
-                     are not sent again before that",
-                    batch.name,
-                    wait.as_secs(),
-                    batch.items
-                );
-                self.note(self.way.unwrap_or(Way::Sync), line);
-                any = true;
-            }
-        }
-        any
-    }
-
-    /// Tells once of each batch that has answers that would be lost if it were cancelled, and of batches of other workers.
-    fn tell_others(&mut self, outlook: &Outlook, own: &[OwnBatch], now: Time) -> bool {
-        let mut any = false;
-        let way = self.way.unwrap_or(Way::Batch);
-        let drops = outlook.batch.is_some_and(|batch| !batch.keeps_results);
-        let has_answers = |batch: &&OwnBatch| {
-            let answers = batch.answered.is_some_and(|answered| answered > 0);
-            answers && !batch.may_be_cancelled && !batch.has_ended && !batch.is_stuck
-        };
-        for batch in own.iter().filter(|batch| drops && has_answers(batch)) {
-            if self.kept.insert(batch.no) {
-                let line = format!(
-                    "batch {} has answers that would be lost if it were cancelled, so its {} items stay in it, even if \
-                     it misses the deadline",
-                    batch.name, batch.items
-                );
-                self.note(way, line);
-                any = true;
-            }
-        }
-        let is_stuck = |batch: &&OwnBatch| batch.is_stuck && batch.is_sent && !batch.has_ended;
-        let stuck: u64 = own.iter().filter(is_stuck).map(unanswered).sum();
-        let others = outlook.elsewhere.saturating_sub(stuck);
-        if others == 0 {
-            self.others = None;
-            return any;
-        }
-        // A batch that was just formed may not be reported yet.
-        let (since, was_told) = *self.others.get_or_insert((now, false));
-        if !was_told && now.since(since) >= TAKE_OVER {
-            self.others = Some((since, true));
-            let line = format!(
-                "{others} items are in batches of another worker, and are left to it, even if they miss the deadline"
-            );
-            self.note(way, line);
-            any = true;
-        }
-        any
     }
 
     /// Whether only items are left that cannot be sent, and the deadline has passed: why.
@@ -504,60 +404,26 @@ impl DeadlineControl {
     }
 }
 
-fn unanswered(batch: &OwnBatch) -> u64 {
-    batch.items.saturating_sub(batch.answered.unwrap_or(0))
-}
-
-/// The items of all these batches.
-fn all(own: &[OwnBatch]) -> u64 {
-    own.iter().map(|batch| batch.items).sum()
-}
-
-/// A worker has taken the batches of an earlier run over after this time.
-const TAKE_OVER: Duration = Duration::from_secs(5);
 /// How often the rate of batches is stored.
 const BETWEEN_SAVES: Duration = Duration::from_secs(60);
 /// The first poll of a batch, if no interval is set.
 const FIRST_POLL: Duration = Duration::from_secs(10);
 
 /// The rate within the requests per minute that are configured, or that replies report: a provider may accept a burst.
+/// If that limit binds, it is the rate.
 fn within_limit(route: &Route<'static>, pace: CallPace) -> CallPace {
+    let most = most_per_second(route);
     CallPace {
-        per_second: pace.per_second.min(most_per_second(route)),
+        per_second: pace.per_second.min(most),
+        measured: pace.measured || pace.per_second > most,
         ..pace
     }
-}
-
-/// Whether such a rate is more than the limit: then the limit is the rate.
-fn is_above_limit(route: &Route<'static>, pace: CallPace) -> bool {
-    pace.per_second > most_per_second(route)
 }
 
 fn most_per_second(route: &Route<'static>) -> f64 {
     let limits = route.limits(&Request::default());
     let requests = limits.first().and_then(|first| first.quota.requests);
     requests.map_or(f64::MAX, |requests| requests.limit as f64 / 60.0)
-}
-
-/// Whether the unanswered items of a batch can be moved.
-fn is_movable(batch: &OwnBatch) -> bool {
-    batch.withdrawn.is_none()
-        && batch.is_sent
-        && !batch.is_stuck
-        && !batch.has_ended
-        && batch.may_be_cancelled
-}
-
-fn is_unconfirmed(batch: &OwnBatch, now: Timestamp, wait: Duration) -> bool {
-    let since = batch.withdrawn.map(|since| now.since(since));
-    since.is_some_and(|since| since > wait) && !batch.has_ended && !batch.is_stuck
-}
-
-/// Whether nothing can be done for a batch now. An earlier run may have withdrawn it, so it is asked at least once.
-/// Missing results have their own wait.
-fn is_held(batch: &OwnBatch, now: Timestamp, wait: Duration) -> bool {
-    let was_asked = batch.every.is_some();
-    !batch.has_ended && (batch.is_left || was_asked && is_unconfirmed(batch, now, wait))
 }
 
 /// What is decided, for people.

@@ -4,22 +4,26 @@
 //! costs more than an ordinary request. A call does not do: its cache was not read by batches (anthropics/skills, issue
 //! 1475). So one request of each shared beginning is submitted in a batch by itself. Its other requests are submitted when
 //! the pilot has its answer, marked only if it has written or read the cache. They wait at most [`LONGEST`]; requests with
-//! other beginnings do not wait.
+//! other beginnings do not wait. A run that continues another one within the lifetime of the cache relies on its pilots.
 //!
 //! Pure: the time is a value.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::base::clock::{Time, Timestamp};
+use crate::base::clock::Timestamp;
 use crate::base::usage::Usage;
 use crate::config::choices::CachePrompt;
 use crate::llm::params::CacheLifetime;
 use crate::llm::prompt_cache::{CacheRule, PromptPrefix, caches_in_batches, writes_cost};
 use crate::money::prices::Prices;
 
+use super::record::NotedPilot;
+
 /// How long requests wait for their pilot.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
+/// How long a cache of an hour can be relied on after its pilot has ended: the others take some time too.
+const CACHED: Duration = Duration::from_secs(45 * 60);
 /// Pilots of a run; further beginnings are not cached.
 const MOST: usize = 16;
 
@@ -37,6 +41,17 @@ pub(super) struct Rule {
     pub may_wait: bool,
 }
 
+impl Rule {
+    fn model_of<'a>(&'a self, own: Option<&'a str>) -> &'a str {
+        own.or(self.model.as_deref()).unwrap_or_default()
+    }
+
+    /// Whether writing the cache of this model costs more than an ordinary request.
+    fn must_write(&self, model: Option<&str>) -> bool {
+        writes_cost(&self.provider, self.model_of(model))
+    }
+}
+
 /// The requests to submit that share a beginning.
 #[derive(Debug, Clone)]
 pub(super) struct Sharing {
@@ -49,9 +64,9 @@ enum State {
     /// The pilot is not chosen yet.
     New,
     /// The id of the pilot's item, and since when the others wait.
-    Sent(String, Time),
-    /// The others may be marked or not.
-    Over(bool),
+    Sent(String, Timestamp),
+    /// Whether the others are marked, with the id of the pilot's item, and when its end was seen.
+    Over(bool, String, Timestamp),
 }
 
 /// What is to be done with a request.
@@ -66,30 +81,67 @@ pub(super) enum Decision {
 /// The pilots of a run.
 #[derive(Default)]
 pub(super) struct Pilots {
-    states: HashMap<PromptPrefix, State>,
+    /// By the hash of the beginning.
+    states: HashMap<u64, State>,
     /// Whether writing without a success of the pilot costs more.
     must_write: bool,
     /// Whether requests without a pilot wait until the pilots are in their batch.
     is_first: bool,
+    /// Whether a pilot has ended since the last portion.
+    has_ended: bool,
 }
 
 impl Pilots {
-    /// Chooses the beginnings that get a pilot.
+    /// The pilots that an earlier run has noted.
+    pub(super) fn of_earlier_run(noted: &[NotedPilot], rule: Option<&Rule>) -> Self {
+        let Some(rule) = rule else {
+            return Self::default();
+        };
+        let state = |noted: &NotedPilot| match noted.marks {
+            None => State::Sent(noted.item.clone(), noted.at),
+            Some(marks) => State::Over(marks, noted.item.clone(), noted.at),
+        };
+        let states = noted.iter().map(|noted| (noted.prefix, state(noted)));
+        Self {
+            states: states.collect(),
+            must_write: rule.must_write(None),
+            ..Self::default()
+        }
+    }
+
+    /// What a run that continues this one needs to know.
+    pub(super) fn noted(&self) -> Vec<NotedPilot> {
+        let noted = |(prefix, state): (&u64, &State)| {
+            let (item, at, marks) = match state {
+                State::New => return None,
+                State::Sent(item, at) => (item, at, None),
+                State::Over(marks, item, at) => (item, at, Some(*marks)),
+            };
+            Some(NotedPilot {
+                prefix: *prefix,
+                item: item.clone(),
+                at: *at,
+                marks,
+            })
+        };
+        self.states.iter().filter_map(noted).collect()
+    }
+
+    /// Chooses the beginnings that get a pilot. One of an earlier run is used if it has not ended, or if its cache lasts.
     pub(super) fn choose(
+        &mut self,
         rule: &Rule,
         sharing: &HashMap<PromptPrefix, Sharing>,
         at: Timestamp,
-    ) -> Self {
+    ) {
         let prices = CacheRule {
             mode: rule.mode,
             prices: &rule.prices,
             tier: "batch",
             at,
         };
-        let mut must_write = false;
         let wanted = sharing.iter().filter(|(prefix, sharing)| {
-            let model = sharing.model.as_deref().or(rule.model.as_deref());
-            let model = model.unwrap_or_default();
+            let model = rule.model_of(sharing.model.as_deref());
             rule.may_wait
                 && sharing.requests > 1
                 && caches_in_batches(&rule.provider, model, prefix.tokens)
@@ -102,44 +154,40 @@ impl Pilots {
         let mut wanted: Vec<_> = wanted.collect();
         wanted.sort_by_key(|(prefix, sharing)| (std::cmp::Reverse(sharing.requests), prefix.hash));
         wanted.truncate(MOST);
-        for (_, sharing) in &wanted {
-            let model = sharing.model.as_deref().or(rule.model.as_deref());
-            must_write |= writes_cost(&rule.provider, model.unwrap_or_default());
+        let mut earlier = std::mem::take(&mut self.states);
+        for (prefix, sharing) in wanted {
+            self.must_write |= rule.must_write(sharing.model.as_deref());
+            let lasts = |state: &State| match state {
+                State::Over(_, _, ended) => at.since(*ended) < CACHED,
+                _ => true,
+            };
+            let known = earlier.remove(&prefix.hash).filter(lasts);
+            self.states.insert(prefix.hash, known.unwrap_or(State::New));
         }
-        let states: HashMap<_, _> = wanted
-            .into_iter()
-            .map(|(prefix, _)| (*prefix, State::New))
-            .collect();
-        Self {
-            is_first: !states.is_empty(),
-            states,
-            must_write,
-        }
+        self.is_first = self.states.values().any(|state| *state == State::New);
     }
 
     /// What to do with a request that begins like this.
     pub(super) fn decide(&self, prefix: Option<&PromptPrefix>) -> Decision {
-        match prefix.and_then(|prefix| self.states.get(prefix)) {
+        match prefix.and_then(|prefix| self.states.get(&prefix.hash)) {
             None if self.is_first => Decision::Hold,
             None => Decision::Submit(None),
             Some(State::New) => Decision::Pilot,
             Some(State::Sent(..)) => Decision::Hold,
-            Some(State::Over(marked)) => Decision::Submit(marked.then_some(CacheLifetime::Hour)),
+            Some(State::Over(marked, ..)) => {
+                Decision::Submit(marked.then_some(CacheLifetime::Hour))
+            }
         }
     }
 
     /// The item of this id is the pilot of its beginning.
-    pub(super) fn sent(&mut self, prefix: &PromptPrefix, id: &str, now: Time) {
-        self.states.insert(*prefix, State::Sent(id.to_owned(), now));
+    pub(super) fn sent(&mut self, prefix: &PromptPrefix, id: &str, now: Timestamp) {
+        let sent = State::Sent(id.to_owned(), now);
+        self.states.insert(prefix.hash, sent);
     }
 
-    /// The pilots are in their batch. Returns whether requests became free.
-    pub(super) fn are_in_batch(&mut self) -> bool {
-        std::mem::take(&mut self.is_first)
-    }
-
-    /// An item has its result. `usage` is that of a success. Returns whether requests became free.
-    pub(super) fn ended(&mut self, id: &str, usage: Option<Option<Usage>>) -> bool {
+    /// An item has its result. `usage` is that of a success. Returns whether it is a pilot.
+    pub(super) fn ended(&mut self, id: &str, usage: Option<Option<Usage>>, now: Timestamp) -> bool {
         let pilot = |state: &&mut State| matches!(state, State::Sent(own, _) if own == id);
         let Some(state) = self.states.values_mut().find(pilot) else {
             return false;
@@ -149,42 +197,45 @@ impl Pilots {
             None => false,
             Some(usage) => !self.must_write || usage.is_some_and(used),
         };
-        *state = State::Over(wrote);
+        *state = State::Over(wrote, id.to_owned(), now);
         self.is_first = false;
+        self.has_ended = true;
         true
     }
 
     /// Whether results of pilots are awaited.
     pub(super) fn is_waiting(&self) -> bool {
-        self.states
-            .values()
-            .any(|state| !matches!(state, State::Over(_)))
+        let is_over = |state: &State| matches!(state, State::Over(..));
+        !self.states.values().all(is_over)
     }
 
-    /// Gives up pilots that take too long, or all. Returns whether requests became free.
-    pub(super) fn give_up(&mut self, all: bool, now: Time) -> bool {
-        let mut any = false;
+    /// Whether more requests became free. `are_taken` if the pilots are in their batch: until then, other requests would
+    /// get into it. Pilots that take too long are given up, and all of them if `is_over`.
+    pub(super) fn advance(&mut self, are_taken: bool, is_over: bool, now: Timestamp) -> bool {
+        let mut is_free = std::mem::take(&mut self.has_ended);
         for state in self.states.values_mut() {
-            let late = match state {
-                State::Over(_) => false,
-                State::New => all,
-                State::Sent(_, since) => all || now >= since.after(LONGEST),
+            let item = match state {
+                State::New if is_over => String::new(),
+                State::Sent(item, since) if is_over || now >= since.after(LONGEST) => {
+                    std::mem::take(item)
+                }
+                _ => continue,
             };
-            if late {
-                *state = State::Over(false);
-                any = true;
-            }
+            *state = State::Over(false, item, now);
+            is_free = true;
         }
         // Requests with other beginnings wait for the same time at most.
-        if any || all {
-            any |= std::mem::take(&mut self.is_first);
+        if are_taken || is_free || is_over {
+            is_free |= std::mem::take(&mut self.is_first);
         }
-        any
+        is_free
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     fn prefix(hash: u64) -> PromptPrefix {
@@ -215,15 +266,16 @@ mod tests {
     }
 
     fn pilots(rule: &Rule, sizes: &[usize]) -> Pilots {
-        let at = Timestamp::from(std::time::SystemTime::now());
-        Pilots::choose(rule, &sharing(sizes), at)
+        let mut pilots = Pilots::default();
+        pilots.choose(rule, &sharing(sizes), at(0));
+        pilots
     }
 
     const HOUR: Decision = Decision::Submit(Some(CacheLifetime::Hour));
     const PLAIN: Decision = Decision::Submit(None);
 
-    fn at(seconds: u64) -> Time {
-        Time::ZERO.after(Duration::from_secs(seconds))
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from(SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_700_000 + seconds))
     }
 
     fn wrote(tokens: u64) -> Option<Option<Usage>> {
@@ -246,13 +298,14 @@ mod tests {
         );
         pilots.sent(&shared, "a", at(0));
         assert_eq!(pilots.decide(Some(&shared)), Decision::Hold);
-        assert!(pilots.are_in_batch());
+        assert!(pilots.advance(true, false, at(1)));
         assert_eq!(
             (pilots.decide(Some(&few)), pilots.decide(None)),
             (PLAIN, PLAIN)
         );
-        assert!(!pilots.ended("b", wrote(3000)) && pilots.is_waiting());
-        assert!(pilots.ended("a", wrote(3000)) && !pilots.is_waiting());
+        assert!(!pilots.ended("b", wrote(3000), at(2)) && pilots.is_waiting());
+        assert!(pilots.ended("a", wrote(3000), at(2)) && !pilots.is_waiting());
+        assert!(pilots.advance(true, false, at(2)) && !pilots.advance(true, false, at(2)));
         assert_eq!(pilots.decide(Some(&shared)), HOUR);
     }
 
@@ -261,17 +314,17 @@ mod tests {
         for end in [wrote(0), Some(None), None] {
             let mut pilots = pilots(&rule(CachePrompt::Auto), &[20]);
             pilots.sent(&prefix(1), "a", at(0));
-            assert!(pilots.ended("a", end));
+            assert!(pilots.ended("a", end, at(1)));
             assert_eq!(pilots.decide(Some(&prefix(1))), PLAIN, "{end:?}");
         }
         let mut pilots = pilots(&rule(CachePrompt::Auto), &[20, 20]);
         pilots.sent(&prefix(1), "a", at(0));
         pilots.sent(&prefix(2), "b", at(100));
-        assert!(!pilots.give_up(false, at(899)));
-        assert!(pilots.give_up(false, at(900)));
+        assert!(!pilots.advance(false, false, at(899)));
+        assert!(pilots.advance(false, false, at(900)));
         assert_eq!(pilots.decide(Some(&prefix(1))), PLAIN);
         assert_eq!(pilots.decide(Some(&prefix(2))), Decision::Hold);
-        assert!(pilots.give_up(true, at(900)) && !pilots.is_waiting());
+        assert!(pilots.advance(false, true, at(900)) && !pilots.is_waiting());
     }
 
     #[test]
@@ -294,5 +347,36 @@ mod tests {
         }));
         let many = pilots(&rule(CachePrompt::Always), &[2; 40]);
         assert_eq!(many.states.len(), MOST);
+    }
+
+    #[test]
+    fn a_resumed_run_relies_on_the_pilots_of_the_run_before_it() {
+        let rule = rule(CachePrompt::Auto);
+        let resumed = |noted: &[NotedPilot], now| {
+            let mut pilots = Pilots::of_earlier_run(noted, Some(&rule));
+            pilots.choose(&rule, &sharing(&[20, 20]), now);
+            pilots
+        };
+        let mut before = pilots(&rule, &[20, 20]);
+        before.sent(&prefix(1), "a", at(0));
+        before.sent(&prefix(2), "b", at(0));
+        before.ended("a", wrote(3000), at(100));
+        let mut after = resumed(&before.noted(), at(600));
+        assert_eq!(after.decide(Some(&prefix(1))), HOUR);
+        assert_eq!(after.decide(Some(&prefix(2))), Decision::Hold);
+        assert_eq!(after.decide(None), PLAIN, "no pilot is to be sent");
+        assert!(after.ended("b", wrote(0), at(700)) && !after.is_waiting());
+        assert_eq!(after.decide(Some(&prefix(2))), PLAIN);
+        let late = resumed(&after.noted(), at(100 + 46 * 60));
+        assert_eq!(
+            late.decide(Some(&prefix(1))),
+            Decision::Pilot,
+            "its cache is gone"
+        );
+        assert!(
+            Pilots::of_earlier_run(&after.noted(), None)
+                .noted()
+                .is_empty()
+        );
     }
 }

@@ -31,6 +31,22 @@ pub(super) struct Note {
     /// Where a run with a deadline stands.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub course: Option<Course>,
+    /// Requests that were sent to write a prompt cache.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pilots: Vec<NotedPilot>,
+}
+
+/// A request that was sent to write a prompt cache.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct NotedPilot {
+    /// The hash of the beginning that it shares.
+    pub prefix: u64,
+    /// The id of its item.
+    pub item: String,
+    /// When it was sent or, if it has ended, when that was seen.
+    pub at: Timestamp,
+    /// If it has ended, whether requests with this beginning are marked.
+    pub marks: Option<bool>,
 }
 
 /// Where a run with a deadline stands, for the run that continues it.
@@ -169,6 +185,17 @@ impl Record {
         self.note.course = course;
         [self.note.sync_pace, self.note.flex_pace] = paces;
         self.write()
+    }
+
+    /// Notes the pilots of prompt caches.
+    pub(super) fn piloted(&mut self, pilots: Vec<NotedPilot>) -> Result<(), Error> {
+        self.note.pilots = pilots;
+        self.write()
+    }
+
+    /// The pilots that an earlier run has noted.
+    pub(super) fn pilots(&self) -> &[NotedPilot] {
+        &self.note.pilots
     }
 
     /// The plan, the rates and the course that earlier runs have noted.

@@ -7,6 +7,7 @@ use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 use serde_json::{Value, json};
 
 use super::batch::command;
+use super::batch_runs::{only_process, queue, stores};
 use super::common::{Desk, Ended, Running, all_ids, eventually, simulator};
 
 /// A provider whose batches take so long. They are validated for nearly all of this time, so that nothing is answered
@@ -236,4 +237,36 @@ fn a_sample_of_a_run_with_a_deadline_is_sent_as_calls() {
     let ended = ended.says("sample: 3 of 3 answered");
     ended.says("in the cheapest way that meets the deadline");
     assert_eq!((sim.stats().answered, sim.batch_stats().creates), (3, 0));
+}
+
+#[test]
+fn a_run_that_is_cancelled_during_a_trial_keeps_its_answers_and_can_be_continued() {
+    for by_signal in [false, true] {
+        let config = SimConfig::default().latency(Duration::from_secs(2));
+        let (desk, sim) = (Desk::new(), simulator(config));
+        desk.prompts("in.jsonl", 60);
+        let words = "run in.jsonl -o out.jsonl --json -j 4 --within 20m";
+        let running = Running::start(&mut command(&desk, &sim, words));
+        // The trial has 8 items, and 4 of them are answered at a time.
+        let is_answered = || sim.stats().answered >= 4;
+        assert!(eventually(is_answered));
+        let ended = if by_signal {
+            running.signal("INT");
+            running.wait().expect(130)
+        } else {
+            queue(&desk).cancel(only_process(&desk)).unwrap();
+            running.wait().expect(4)
+        };
+        let ended = ended.says("interrupted; what finished is saved");
+        assert_eq!(told(&ended)["deadline"]["missed"], false);
+        let kept = desk.results("out.jsonl").len();
+        assert!((4..=8).contains(&kept), "{kept}");
+        assert_eq!(
+            (sim.stats().answered, sim.batch_stats().creates),
+            (kept as u64, 0)
+        );
+        ran(&desk, &sim, "1s", "--within 20m").expect(0);
+        bought_once(&desk, &sim, 60);
+        assert!(stores(&desk).is_empty());
+    }
 }

@@ -127,7 +127,9 @@ fn short_deadlines_begin_with_calls_and_without_a_trial() {
         ..outlook()
     };
     assert_eq!(way(begin(1500, false)), (Way::Sync, 0));
-    assert_eq!(begin(1500, false).trial(), None);
+    // Calls may be faster than assumed, so that batches have time.
+    assert_eq!(begin(1500, false).trial(), Some((Way::Sync, 20)));
+    assert_eq!(begin(15, false).trial(), None);
     assert_eq!(way(begin(30_000, false)), (Way::Batch, 0));
     assert_eq!(begin(30_000, false).trial(), Some((Way::Sync, 20)));
     let with_flex = Outlook {
@@ -154,14 +156,6 @@ fn a_missed_deadline_continues_with_the_fastest_way() {
     };
     assert_eq!(way(over), (Way::Sync, 3600));
     assert!(!over.decide().is_safe);
-}
-
-#[test]
-fn a_deadline_is_at_most_a_year_away() {
-    assert!(Deadline::within(LONGEST).is_ok());
-    let error = Deadline::within(LONGEST + HOUR).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(Deadline::at(SystemTime::UNIX_EPOCH).is_missed());
 }
 
 /// A world that stands still: whatever is decided, nothing is sent and no time passes.

@@ -1,6 +1,7 @@
 use parking_lot::Mutex;
 
 use super::*;
+use crate::base::clock::{Clock, SystemClock};
 use crate::engine::counters::Counters;
 use crate::observe::tally::Tally;
 
@@ -22,7 +23,7 @@ fn items_that_wait_for_a_pilot_are_not_completed() {
         unsubmitted: Arc::new(AtomicU64::new(1_999)),
         failed: 0,
         notifier: Some(seen.clone()),
-        wake: bounded(1).0,
+        wake: crossbeam_channel::bounded(1).0,
     };
     let now = SystemClock.now();
     let mut tally = Tally::new(Some(1), now);

@@ -5,7 +5,7 @@
 //! spare. In these worlds, batches that go on begin before the last moment of calls. A batch that begins later cannot be
 //! told from one that stalls.
 //!
-//! `SIMULATION_SEED=n cargo test --lib deadline::simulation` replays one world, `SIMULATION_SEEDS=n` runs more.
+//! `SIMULATION_SEED=n cargo test --lib outlook::simulation` replays one world, `SIMULATION_SEEDS=n` runs more.
 
 use std::time::Duration;
 
@@ -245,7 +245,9 @@ impl Calls {
     /// Lets time pass. Returns the number of answers and of items that were rejected.
     fn pass(&mut self, now: f64, step: f64) -> u64 {
         let Some(tier) = self.tier else { return 0 };
-        self.tokens = (self.tokens + step * tier.rate).min(tier.burst + 1.0);
+        // A long step does not lose what a provider accepts in it.
+        let most = tier.burst + 1.0 + step * tier.rate;
+        self.tokens = (self.tokens + step * tier.rate).min(most);
         let (ended, open) = self.in_flight.iter().partition(|(end, _)| *end <= now);
         self.in_flight = open;
         let ended: Vec<(f64, f64)> = ended;
