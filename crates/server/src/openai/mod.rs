@@ -13,6 +13,7 @@ mod direct;
 mod embeddings;
 mod endpoints;
 mod files;
+mod functions;
 mod limits;
 mod lines;
 mod models;

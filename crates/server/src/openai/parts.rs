@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::answer::{self, Answers, Form};
 use super::endpoints::{CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, settings};
 use super::responses::request;
-use super::text_completion;
+use super::{functions, text_completion};
 use crate::http::weight_of_each;
 use crate::problem::Problem;
 
@@ -188,7 +188,8 @@ fn hold_bulk(
 }
 
 /// The request that a body is.
-fn request(endpoint: &str, body: Map<String, Value>) -> Result<Request, Problem> {
+fn request(endpoint: &str, mut body: Map<String, Value>) -> Result<Request, Problem> {
+    functions::translate_messages(&mut body);
     let line = json!({"custom_id": "one", "method": "POST", "url": endpoint, "body": body});
     let request = settings(endpoint).request(&line.to_string())?;
     Ok(Request {
@@ -200,7 +201,8 @@ fn request(endpoint: &str, body: Map<String, Value>) -> Result<Request, Problem>
 /// The request with the format of its answer. Without `strict`, every complete reply is its answer.
 pub(super) fn marked(request: Request, strict: bool) -> Request {
     let form = Form::of(&request);
-    let request = request.with_unchecked(!strict);
+    let mut request = request.with_unchecked(!strict);
+    functions::translate(&mut request);
     if request.input.is_some() {
         return request;
     }

@@ -103,8 +103,8 @@ pub(super) enum Database {
     File(Box<FileDatabase>),
     #[cfg(feature = "mysql")]
     Server(MysqlTables),
-    /// `server.db` is damaged: every use fails with this error.
-    Damaged(Owner, Error),
+    /// `server.db` cannot be used, for example because it is damaged: every use fails with this error.
+    Unusable(Owner, Error),
 }
 
 /// `server.db` in a folder.
@@ -131,7 +131,7 @@ impl Database {
                 folder: folder.to_owned(),
                 roles: Mutex::default(),
             }))),
-            Err(damage) => Ok(Self::Damaged(owner, damage)),
+            Err(error) => Ok(Self::Unusable(owner, error)),
         }
     }
 
@@ -141,7 +141,7 @@ impl Database {
             Self::File(file) => &file.owner.name,
             #[cfg(feature = "mysql")]
             Self::Server(tables) => tables.name(),
-            Self::Damaged(owner, _) => &owner.name,
+            Self::Unusable(owner, _) => &owner.name,
         }
     }
 
@@ -152,14 +152,14 @@ impl Database {
             Self::File(file) => Ok(file.owner.is_dead(name)),
             #[cfg(feature = "mysql")]
             Self::Server(tables) => tables.is_dead(name),
-            Self::Damaged(owner, _) => Ok(owner.is_dead(name)),
+            Self::Unusable(owner, _) => Ok(owner.is_dead(name)),
         }
     }
 
     /// True if servers on other machines share it. They may return after they were unreachable, so their ownership must
     /// be checked in the statement that writes.
     pub fn is_shared(&self) -> bool {
-        !matches!(self, Self::File(_) | Self::Damaged(..))
+        !matches!(self, Self::File(_) | Self::Unusable(..))
     }
 
     /// Statements that are committed one by one.
@@ -187,7 +187,7 @@ impl Database {
             Self::Server(tables) => {
                 tables.transaction(|transaction| work(&mut OfServer(transaction)))
             }
-            Self::Damaged(_, error) => Err(error.clone().into()),
+            Self::Unusable(_, error) => Err(error.clone().into()),
         }
     }
 
@@ -246,7 +246,7 @@ impl Database {
                 let take = "UPDATE #server_roles SET owner = ? WHERE name = ? AND owner = ?";
                 Ok(tables.run(take, by![tables.name(), role, owner])? == 1)
             }
-            Self::Damaged(..) => Ok(false),
+            Self::Unusable(..) => Ok(false),
         }
     }
 
@@ -261,7 +261,7 @@ impl Database {
                     log::debug!("{role} is free when the lease of this server ends: {error}");
                 }
             }
-            Self::Damaged(..) => {}
+            Self::Unusable(..) => {}
         }
     }
 
@@ -284,7 +284,7 @@ impl Statements for Single<'_> {
                 let rows = tables.rows(&of_servers(sql), by)?;
                 Ok(rows.into_iter().map(Row).collect())
             }
-            Database::Damaged(_, error) => Err(error.clone()),
+            Database::Unusable(_, error) => Err(error.clone()),
         }
     }
 
@@ -297,7 +297,7 @@ impl Statements for Single<'_> {
             Database::File(file) => OfFile(&file.connection.lock()).run(sql, by),
             #[cfg(feature = "mysql")]
             Database::Server(tables) => tables.run(&of_servers(sql), by),
-            Database::Damaged(_, error) => Err(error.clone()),
+            Database::Unusable(_, error) => Err(error.clone()),
         }
     }
 }
@@ -386,38 +386,74 @@ impl Statements for OfServer<'_, '_, '_> {
     }
 }
 
-/// Opens `server.db`, which is created with these tables if it does not exist. The inner error is that of a damaged
-/// file.
+/// The version of the tables, in `server.db` as its `user_version`.
+const VERSION: i64 = 1;
+
+/// What the file is good for, and what to do if it cannot be used.
+const REMEDY: &str = "Jobs and their results are in the queue and not affected. Without the file, its idempotency keys, \
+     webhooks, and files and batches of /v1 are lost";
+
+/// Opens `server.db`, which is created with these tables if it does not exist. The inner error is that of a file that
+/// cannot be used until someone repairs it; the outer one may not come again.
 fn connect(
     path: &Path,
     durability: Durability,
     tables: &[&str],
 ) -> Result<Result<Connection, Error>, Error> {
     // SQLite gives its companion files the same mode.
-    open_private(File::options().create(true).append(true), path).map_err(|error| {
-        let why = format!("{}: {error}", path.display());
-        Error::new(ErrorKind::Invalid, why)
-    })?;
+    if let Err(error) = open_private(File::options().create(true).append(true), path) {
+        return Ok(Err(inaccessible(path, &error)));
+    }
     let synchronous = match durability {
         Durability::Full => "full",
         Durability::Normal => "normal",
     };
     let connection = Connection::open(path).map_err(|error| failure(path, &error))?;
-    let prepare = || -> rusqlite::Result<String> {
+    let version = || -> rusqlite::Result<i64> {
         connection.busy_timeout(Duration::from_secs(10))?;
+        connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+    };
+    let prepare = || -> rusqlite::Result<String> {
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", synchronous)?;
         for table in tables {
             connection.execute_batch(table)?;
         }
+        connection.pragma_update(None, "user_version", VERSION)?;
         connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
     };
-    match prepare() {
+    let prepared = match version() {
+        Ok(version) if version > VERSION => return Ok(Err(newer(path, version))),
+        Ok(_) => prepare(),
+        Err(error) => Err(error),
+    };
+    match prepared {
         Ok(found) if found == "ok" => Ok(Ok(connection)),
         Ok(found) => Ok(Err(damaged(path, &found))),
         Err(error) if is_damage(&error) => Ok(Err(damaged(path, &error))),
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ReadOnly) => {
+            Ok(Err(inaccessible(path, &error)))
+        }
         Err(error) => Err(failure(path, &error)),
     }
+}
+
+fn inaccessible(path: &Path, error: &dyn fmt::Display) -> Error {
+    let why = format!(
+        "{} cannot be opened for writing ({error}). {REMEDY}. Stop the server, let its user read and write the file, or move \
+         it away, and start the server again",
+        path.display()
+    );
+    Error::new(ErrorKind::Invalid, why).with_storage()
+}
+
+fn newer(path: &Path, version: i64) -> Error {
+    let why = format!(
+        "{} has version {version}, and this program knows versions up to {VERSION}. {REMEDY}. Stop the server, and start a \
+         newer batchwright, or move the file away, with its -wal and -shm",
+        path.display()
+    );
+    Error::new(ErrorKind::Invalid, why).with_storage()
 }
 
 fn is_damage(error: &rusqlite::Error) -> bool {
@@ -430,9 +466,8 @@ fn is_damage(error: &rusqlite::Error) -> bool {
 
 fn damaged(path: &Path, found: &dyn fmt::Display) -> Error {
     let why = format!(
-        "{} is damaged ({found}). Jobs and their results are in the queue and not affected. Stop the server, restore the \
-         file from a backup or move it away, with its -wal and -shm, and start the server again. Without the file, its \
-         idempotency keys, webhooks, and files and batches of /v1 are lost",
+        "{} is damaged ({found}). {REMEDY}. Stop the server, restore the file from a backup or move it away, with its -wal \
+         and -shm, and start the server again",
         path.display()
     );
     Error::new(ErrorKind::Malformed, why).with_storage()

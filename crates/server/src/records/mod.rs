@@ -57,7 +57,7 @@ struct Keys {
 }
 
 impl Records {
-    /// Opens the file, which is created if it does not exist. If it is damaged, every use fails, see
+    /// Opens the file, which is created if it does not exist. If it cannot be used, every use fails, see
     /// [`check`](Self::check).
     ///
     /// # Errors
@@ -69,10 +69,10 @@ impl Records {
     /// Checks that they can be used.
     ///
     /// # Errors
-    /// When `server.db` is damaged; the message names its path and a remedy.
+    /// When `server.db` is damaged, newer than this program, or cannot be written; the message names its path and a remedy.
     pub fn check(&self) -> Result<(), Error> {
         match &self.database {
-            Database::Damaged(_, error) => Err(error.clone()),
+            Database::Unusable(_, error) => Err(error.clone()),
             _ => Ok(()),
         }
     }

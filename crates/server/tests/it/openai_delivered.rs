@@ -66,6 +66,27 @@ fn a_strict_request_is_checked_and_tried_once_more() {
     assert_eq!(desk.sim.stats().calls, 5);
 }
 
+/// The client set the limit, and another call would be cut at the same place and billed again.
+#[test]
+fn a_text_that_was_cut_off_is_the_answer_to_a_strict_request() {
+    let desk = unlimited(SimConfig::default());
+    let mut body = line("a", "Hello.")["body"].take();
+    body["max_tokens"] = json!(3);
+    let request = desk.agent().post(desk.url(CHAT));
+    let request = request.header("x-batchwright-strict", "true");
+    let request = request.header("content-type", "application/json");
+    let answer = Answer::of(request.send(body.to_string()).unwrap());
+    let answer = answer.is(200).json();
+    assert_eq!(answer["choices"][0]["finish_reason"], "length", "{answer}");
+    assert_eq!(desk.sim.stats().calls, 1);
+    // JSON that was cut off is not of the requested format; it is not requested again either.
+    let desk = unlimited(SimConfig::default().trouble(Trouble::Length, 1.0));
+    let refused = ask(&desk, &["true"]).is(400).json();
+    let why = refused["error"]["message"].as_str().unwrap();
+    assert!(why.contains("cut at the token limit"), "{why}");
+    assert_eq!(desk.sim.stats().calls, 1);
+}
+
 #[test]
 fn every_billed_reply_is_in_the_output_of_a_batch() {
     for strategy in ["sync", "batch"] {
@@ -90,4 +111,26 @@ fn every_billed_reply_is_in_the_output_of_a_batch() {
             assert_eq!(desk.sim.stats().paid, 3, "{strategy} {trouble:?}");
         }
     }
+}
+
+/// The simulator, like most providers, knows only tools.
+#[test]
+fn older_functions_are_called_and_their_results_are_passed_on() {
+    let desk = unlimited(SimConfig::default());
+    let mut body = json!({
+        "model": "sim-1",
+        "messages": [{"role": "user", "content": "Weather?"}],
+        "functions": [{"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}],
+        "function_call": {"name": "weather"},
+    });
+    let called = desk.post(CHAT, &body).is(200).json();
+    let choice = &called["choices"][0];
+    assert_eq!(choice["finish_reason"], "function_call", "{called}");
+    assert_eq!(choice["message"]["function_call"]["name"], "weather");
+    let result = json!({"role": "function", "name": "weather", "content": "7 degrees"});
+    let messages = body["messages"].as_array_mut().unwrap();
+    messages.extend([choice["message"].clone(), result]);
+    body["function_call"] = json!("none");
+    let answer = desk.post(CHAT, &body).is(200).json();
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop", "{answer}");
 }

@@ -1,6 +1,7 @@
 //! A disk that cannot be used: clients are told to come again, and nothing of where things lie.
 
 use std::fs;
+use std::path::Path;
 
 use batchwright_server::Server;
 use serde_json::json;
@@ -20,38 +21,72 @@ fn is_refused(desk: &Desk, answer: Answer) {
 
 /// The queue is another file: jobs go on.
 #[test]
-fn a_damaged_server_db_stops_only_what_needs_it() {
-    let mut desk = Desk::new();
-    let waits = desk.post("/api/v1/jobs", &shout("before")).is(201).json();
-    ended(&desk, waits["job_id"].as_str().unwrap());
-    desk.stop();
-    let path = desk.folder.path().join("server.db");
-    let mut bytes = std::fs::read(&path).unwrap();
-    bytes[..100].fill(b'x');
-    std::fs::write(&path, bytes).unwrap();
-    let refused = Server::make_records(desk.folder.path()).unwrap_err();
-    let text = refused.to_string();
-    assert!(
-        text.contains(&*path.to_string_lossy()) && text.contains("move it away"),
-        "{text}"
-    );
+fn a_server_db_that_cannot_be_used_stops_only_what_needs_it() {
+    type Spoil = fn(&Path);
+    let spoils: [(Spoil, &str); 4] = [
+        (
+            |path| {
+                let mut bytes = fs::read(path).unwrap();
+                bytes[..100].fill(b'x');
+                fs::write(path, bytes).unwrap();
+            },
+            "is damaged (",
+        ),
+        (
+            |path| {
+                let file = fs::File::options().write(true).open(path).unwrap();
+                file.set_len(5_000).unwrap();
+            },
+            "is damaged (",
+        ),
+        (
+            |path| {
+                let database = rusqlite::Connection::open(path).unwrap();
+                database.pragma_update(None, "user_version", 99).unwrap();
+            },
+            "has version 99",
+        ),
+        (
+            |path| {
+                fs::remove_file(path).unwrap();
+                fs::create_dir(path).unwrap();
+            },
+            "cannot be opened for writing (",
+        ),
+    ];
+    for (spoil, why) in spoils {
+        let mut desk = Desk::new();
+        let waits = desk.post("/api/v1/jobs", &shout("before")).is(201).json();
+        ended(&desk, waits["job_id"].as_str().unwrap());
+        assert_eq!(desk.get("/readyz").is(200).json()["problems"], json!([]));
+        desk.stop();
+        let path = desk.folder.path().join("server.db");
+        spoil(&path);
+        let refused = Server::make_records(desk.folder.path()).unwrap_err();
+        let text = refused.to_string();
+        for part in [&*path.to_string_lossy(), why, "move", "Stop the server"] {
+            assert!(text.contains(part), "{text}");
+        }
 
-    desk.start(|server| server);
-    let job = desk.post("/api/v1/jobs", &shout("after")).is(201).json();
-    let job = ended(&desk, job["job_id"].as_str().unwrap());
-    assert_eq!(job["result"], "AFTER");
-    let process = job["process_id"].as_str().unwrap();
-    let results = format!("/api/v1/processes/{process}/results");
-    assert_eq!(desk.get(&results).is(200).text.lines().count(), 1);
-    let with_key = |desk: &Desk| {
-        let url = desk.url("/api/v1/jobs");
-        keyed(desk, &url, "k", &shout("x").to_string())
-    };
-    is_refused(&desk, with_key(&desk));
-    desk.stop();
-    std::fs::remove_file(&path).unwrap();
-    desk.start(|server| server);
-    with_key(&desk).is(201);
+        desk.start(|server| server);
+        let ready = desk.get("/readyz").is(200).json();
+        assert_eq!(ready["problems"][0]["code"], "server_data");
+        let job = desk.post("/api/v1/jobs", &shout("after")).is(201).json();
+        let job = ended(&desk, job["job_id"].as_str().unwrap());
+        assert_eq!(job["result"], "AFTER");
+        let process = job["process_id"].as_str().unwrap();
+        let results = format!("/api/v1/processes/{process}/results");
+        assert_eq!(desk.get(&results).is(200).text.lines().count(), 1);
+        let with_key = |desk: &Desk| {
+            let url = desk.url("/api/v1/jobs");
+            keyed(desk, &url, "k", &shout("x").to_string())
+        };
+        is_refused(&desk, with_key(&desk));
+        desk.stop();
+        fs::rename(&path, path.with_extension("old")).unwrap();
+        desk.start(|server| server);
+        with_key(&desk).is(201);
+    }
 }
 
 #[test]
