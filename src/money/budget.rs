@@ -457,6 +457,10 @@ impl Shared {
         if !is_held {
             return Ok(false);
         }
+        if matches!(self.record, Keeper::Account(_)) {
+            // Others may have returned what an earlier call lacked, or this one needs less.
+            spending.refused = None;
+        }
         spending.held += most;
         if let Err(error) = self.record(spending) {
             spending.held -= most;

@@ -12,6 +12,7 @@
 //! | find jobs by their properties | [`JobFilter`], [`JobPage`] |
 //! | pause work | [`Pause`] |
 //! | limit what the jobs of a process may cost | [`ProcessBudget`], [`BudgetPause`] |
+//! | limit what the owners of processes may spend | [`OwnerLimits`] |
 //! | fetch results | [`ProcessResults`], [`JobResult`]; in two steps [`DeliveredResult`], [`JobReceipt`] |
 //! | see why enqueueing or fetching ended early | [`EnqueueError`], [`ConsumeError`] |
 //! | set the number of jobs at once, retries and intervals | [`WorkerScale`], [`WorkerSettings`] |

@@ -431,3 +431,61 @@ fn a_token_that_has_spent_its_dollars_gets_no_more_work_done() {
         send(&desk, &reader, "GET", &path, "").is(400);
     }
 }
+
+/// Jobs that were accepted before the limit was reached wait, and clients that wait are told.
+#[test]
+fn accepted_jobs_of_a_token_stop_at_its_limit() {
+    let limits = TokenLimits {
+        usd_per_day: Usd::from_dollars(0.000_4),
+        ..TokenLimits::default()
+    };
+    let (shop, first) = made("shop", Role::Submit, limits);
+    let (other, second) = made("other", Role::Submit, TokenLimits::default());
+    let (mut desk, path, _folder) = with_tokens(SimConfig::default(), &[&first, &second]);
+    desk.stop();
+    let prices = json!({"providers": {"*": {"models": [
+        {"models": ["sim-1"], "prices": [{"input": 1, "output": 1}]}]}}});
+    fs::write(desk.folder.path().join("prices.json"), prices.to_string()).unwrap();
+    desk.start(|server| server.token_file(&path));
+
+    let jobs = "{\"prompt\": \"a\", \"max_tokens\": 20}\n".repeat(60);
+    let processes = "/api/v1/processes?type=completion";
+    let added = |token: &str| {
+        let added = send(&desk, token, "POST", processes, &jobs).is(201).json();
+        added["process_id"].as_str().unwrap().to_owned()
+    };
+    let state = |token: &str, id: &str| {
+        let path = format!("/api/v1/processes/{id}");
+        send(&desk, token, "GET", &path, "").is(200).json()
+    };
+    let id = added(&shop);
+    until(|| state(&shop, &id)["waits_for"].is_string());
+    until(|| state(&shop, &id)["in_progress"] == 0);
+    let now = state(&shop, &id);
+    let why = now["waits_for"].as_str().unwrap();
+    assert!(why.contains("the daily limit of shop"), "{why}");
+    let spent = now["cost_usd"].as_f64().unwrap();
+    assert!((0.000_25..=0.000_4).contains(&spent), "{now}");
+    assert_eq!(now["failed"], 0, "{now}");
+    let chat = json!({"model": "sim-1", "max_tokens": 20,
+        "messages": [{"role": "user", "content": "hi"}]});
+    let refused = send(
+        &desk,
+        &shop,
+        "POST",
+        "/v1/chat/completions",
+        &chat.to_string(),
+    )
+    .is(429);
+    assert!(
+        refused.text.contains("the daily limit of shop"),
+        "{}",
+        refused.text
+    );
+    assert!(refused.header("retry-after").is_some());
+
+    let free = added(&other);
+    until(|| state(&other, &free)["completed"] == 60);
+    assert!(state(&other, &free)["waits_for"].is_null());
+    assert_eq!(state(&shop, &id)["cost_usd"].as_f64().unwrap(), spent);
+}

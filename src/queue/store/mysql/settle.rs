@@ -13,11 +13,12 @@ use crate::base::id::ProcessId;
 use crate::queue::job::ProcessState;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::SqlStore as _;
+use crate::queue::store::sql::budget_rows;
 use crate::queue::store::sql::lineage::{self, Ended, EndedFamilies};
 use crate::queue::store::sql::pauses;
 use crate::queue::store::sql::standing::{Standing, lock};
 use crate::queue::store::sql::statements::{RESULTS, Statements as _, Table, error_text};
-use crate::queue::store::{BudgetEnd, ClaimOutcome, Settlement};
+use crate::queue::store::{ClaimOutcome, Settlement};
 
 use super::MysqlStore;
 use super::counters::Counted;
@@ -292,8 +293,8 @@ impl Settling<'_> {
         }
         let counts = self.apply(tx, end)?;
         let spent = end.outcome.spent();
-        let may_count = spent.is_some() || end.budget != BudgetEnd::Drawn;
-        let is_another = may_count && !counts && self.is_another_call(tx, end);
+        let may_count = !counts && (spent.is_some() || budget_rows::is_reserved(tx, end)?);
+        let is_another = may_count && self.is_another_call(tx, end);
         if counts || is_another {
             self.changes.in_budget(end);
             if let Some(spent) = spent {

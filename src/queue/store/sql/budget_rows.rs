@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::base::usd::Usd;
 use crate::money::budget::AmountUnit;
 use crate::queue::budget::ProcessBudget;
+use crate::queue::store::Settlement;
 use crate::queue::store::budgets::{BudgetEnd, EndInBudget};
 use crate::queue::store::rows::{bounded, count, unit_of};
 
@@ -130,6 +131,12 @@ pub(crate) fn book(tx: &mut dyn Statements, no: i64, ends: &[EndInBudget]) -> Re
 /// Amounts can be as large as their type, if a request has no sensible limit.
 pub(super) fn sum<'a>(amounts: impl Iterator<Item = &'a u64>) -> u64 {
     amounts.fold(0, |sum, amount| sum.saturating_add(*amount))
+}
+
+/// Whether something is reserved for the claim that has ended.
+pub(crate) fn is_reserved(tx: &mut dyn Statements, end: &Settlement) -> Result<bool, Fault> {
+    let known = "SELECT 1 FROM #reservations WHERE job = ? AND claim = ?";
+    tx.exists(known, by![end.receipt.job, end.receipt.claim])
 }
 
 /// Deletes the reservations of these claims of jobs. Returns them.

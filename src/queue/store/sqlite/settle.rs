@@ -11,10 +11,11 @@ use crate::base::error::Error;
 use crate::queue::job::ProcessState;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::SqlStore as _;
+use crate::queue::store::sql::budget_rows;
 use crate::queue::store::sql::lineage::{self, Ended};
 use crate::queue::store::sql::pauses;
 use crate::queue::store::sql::statements::{Fault, error_text};
-use crate::queue::store::{BudgetEnd, ClaimOutcome, Settlement};
+use crate::queue::store::{ClaimOutcome, Settlement};
 
 use super::SqliteStore;
 use super::rows::{
@@ -118,8 +119,9 @@ impl Settling<'_> {
     fn end(&mut self, end: &Settlement) -> Result<(), Fault> {
         let counts = self.apply(end)?;
         let spent = end.outcome.spent();
-        let may_count = spent.is_some() || end.budget != BudgetEnd::Drawn;
-        let is_another = may_count && !counts && self.is_another_call(end)?;
+        let may_count =
+            !counts && (spent.is_some() || budget_rows::is_reserved(&mut { self.conn }, end)?);
+        let is_another = may_count && self.is_another_call(end)?;
         if counts || is_another {
             self.changes.in_budget(end);
             if let Some(spent) = spent {
