@@ -20,6 +20,7 @@ use crate::llm::providers::batch::BatchApi;
 use crate::llm::providers::client::Client;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
+use crate::money::deadline::Deadline;
 use crate::observe::calls::CallObserver;
 use crate::observe::progress::ProgressNotifier;
 #[cfg(feature = "queue")]
@@ -100,6 +101,7 @@ pub struct LlmManager {
     /// Gets the progress of [`run_bulk`](Self::run_bulk). Default: none.
     #[setters(generate)]
     notifier: Option<Arc<dyn ProgressNotifier>>,
+    deadline: Option<Deadline>,
     /// Gets every call of the routes and workers of this manager, except calls of Batch APIs. Default: none.
     #[setters(generate)]
     observer: Option<Arc<dyn CallObserver>>,
@@ -128,6 +130,7 @@ impl LlmManager {
             plan,
             ctx: Context::new(),
             notifier: None,
+            deadline: None,
             observer: None,
             watch: None,
             latest: Arc::default(),
@@ -140,6 +143,20 @@ impl LlmManager {
     /// Cancellation, deadline and grace of [`run_bulk`](Self::run_bulk). Default: a context without them.
     pub fn context(mut self, ctx: &Context) -> Self {
         self.ctx = ctx.clone();
+        self
+    }
+
+    /// Sets the deadline of [`run_bulk`](Self::run_bulk). With the strategy `sync` or `flex`, no call starts after it, see
+    /// [`Bulk::deadline`]. With `batch`, the call returns at the deadline: what is in batches stays there, and the same
+    /// call attaches to it later. To move items from batches to calls in time, use a
+    #[cfg_attr(
+        feature = "queue",
+        doc = "[run of a file](crate::files::QueueRun::deadline)."
+    )]
+    #[cfg_attr(not(feature = "queue"), doc = "run of a file (feature `queue`).")]
+    /// Default: no deadline.
+    pub fn deadline(mut self, deadline: Deadline) -> Self {
+        self.deadline = Some(deadline);
         self
     }
 
@@ -221,7 +238,12 @@ impl LlmManager {
         }
         match strategy.strategy {
             Strategy::Sync | Strategy::Flex => now.run_sync(requests),
-            Strategy::Batch => now.run_batch(process, requests),
+            Strategy::Batch => {
+                if let Some(deadline) = now.deadline {
+                    now.ctx = now.ctx.clone().with_timeout(deadline.left());
+                }
+                now.run_batch(process, requests)
+            }
         }
     }
 
@@ -234,6 +256,9 @@ impl LlmManager {
         };
         if let Some(notifier) = &self.notifier {
             bulk = bulk.notifier(notifier.clone());
+        }
+        if let Some(deadline) = self.deadline {
+            bulk = bulk.deadline(deadline);
         }
         bulk.collect(requests)
     }

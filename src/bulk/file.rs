@@ -17,6 +17,7 @@ use crate::llm::params::RequestTask;
 use crate::llm::providers::attached::refusal;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
+use crate::money::deadline::Deadline;
 use crate::observe::drive::RunOptions;
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
@@ -230,6 +231,14 @@ impl<'a> FileRun<'a> {
     /// The effect of a failed item on the others. Default: [`ErrorPolicy::ContinueOnError`].
     pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
         self.sending.on_error = policy;
+        self
+    }
+
+    /// Starts no call after this deadline; calls in flight then end normally. Items that were not started stay pending, and
+    /// the same run sends them later. See [`Bulk::deadline`](crate::Bulk::deadline). A run that moves items from batches
+    /// to calls in time goes through the queue, see `QueueRun::deadline`. Default: no deadline.
+    pub fn deadline(mut self, deadline: Deadline) -> Self {
+        self.sending.starts_until = Some(deadline.timestamp());
         self
     }
 

@@ -25,6 +25,7 @@ use crate::llm::outcome::Outcome;
 use crate::llm::params::{CacheLifetime, RequestTask};
 use crate::llm::request::Request;
 use crate::llm::route::Route;
+use crate::money::deadline::Deadline;
 use crate::observe::drive::{Drive, DriveEnd, RunOptions};
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::{Summary, Tally};
@@ -147,6 +148,24 @@ impl<'a> Bulk<'a> {
     /// Cancellation, deadline and grace period. Default: a context that is never cancelled.
     pub fn context(mut self, ctx: &Context) -> Self {
         self.options.ctx = ctx.clone();
+        self
+    }
+
+    /// Starts no call after this deadline, whether a first call or a retry. Calls in flight then end normally, because
+    /// their answers are billed. The run ends with [`StopReason::DeadlineExceeded`], and the requests that were not
+    /// started have an error of [`ErrorKind::DeadlineExceeded`]. The deadline of a [context](Self::context) aborts calls
+    /// instead. Default: no deadline.
+    ///
+    /// ```
+    /// use std::time::SystemTime;
+    /// use batchwright::{Bulk, Deadline, ErrorKind, Extract, Request};
+    /// let over = Deadline::at(SystemTime::now());
+    /// let error = Bulk::new(Extract).deadline(over).collect(&[Request::new("text")]).unwrap_err();
+    /// let not_started = error.outcomes[0].result.as_ref().unwrap_err();
+    /// assert_eq!(not_started.kind(), ErrorKind::DeadlineExceeded);
+    /// ```
+    pub fn deadline(mut self, deadline: Deadline) -> Self {
+        self.options.starts_until = Some(deadline.timestamp());
         self
     }
 

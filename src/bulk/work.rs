@@ -53,7 +53,12 @@ pub(super) fn dispatcher<W: Work>(
     route: &Route<'_>,
     options: &RunOptions<'_>,
 ) -> Dispatcher<W> {
-    let dispatch = route.options(&options.ctx, options.calls.most, options.on_error);
+    let mut dispatch = route.options(&options.ctx, options.calls.most, options.on_error);
+    if let Some(until) = options.starts_until {
+        let clock = route.clock_ref();
+        let until = clock.now().after(until.since(clock.wall()));
+        dispatch.deadline = Some(dispatch.deadline.map_or(until, |end| end.min(until)));
+    }
     Dispatcher::new(work, route.limiter(), dispatch)
 }
 

@@ -8,6 +8,7 @@ pub mod call_rate;
 pub mod deadline;
 pub mod duration;
 pub mod estimate;
+pub mod forecast;
 pub mod ledger;
 pub mod outlook;
 pub mod prices;

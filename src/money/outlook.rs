@@ -249,7 +249,8 @@ impl Outlook {
 
     /// Whether calls are known to be too slow for all items, and a batch may end in time.
     fn calls_are_too_slow(&self) -> bool {
-        let calls = Self::seconds(self.sync, self.items());
+        // The margins of a rate that is hardly known do not show that.
+        let calls = Self::seconds(self.sync, self.items()) / (MARGIN * MARGIN);
         let has_time = self.batch.is_some_and(|batch| self.left > batch.least);
         self.sync.measured && calls > self.left.as_secs_f64() && has_time
     }

@@ -38,7 +38,7 @@ impl Random {
 }
 
 const FEW: u64 = 60;
-/// Of the worlds behind these, about one in 400 is late by a little, or too dear: few answers show a rate only roughly.
+/// Of the first 12,000 worlds, 1 is late and 8 are too dear, all behind these: few answers show a rate only roughly.
 const MOST: u64 = 500;
 /// Steps of a run.
 const STEPS: u32 = 4000;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 
 use crate::base::cancel::Context;
-use crate::base::clock::{Clock, Time};
+use crate::base::clock::{Clock, Time, Timestamp};
 use crate::base::error::Error;
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, StopReason};
@@ -30,6 +30,8 @@ pub(crate) struct RunOptions<'a> {
     pub on_error: ErrorPolicy,
     pub ctx: Context,
     pub notifier: Option<Arc<dyn ProgressNotifier + 'a>>,
+    /// No call starts after it.
+    pub starts_until: Option<Timestamp>,
 }
 
 impl RunOptions<'_> {
@@ -40,6 +42,7 @@ impl RunOptions<'_> {
             on_error: ErrorPolicy::default(),
             ctx: Context::new(),
             notifier: None,
+            starts_until: None,
         }
     }
 

@@ -9,9 +9,9 @@ use batchwright::client::PackLimits;
 use batchwright::files::{Dedupe, PromptSettings, RunOutput};
 use batchwright::progress::EveryItem;
 use batchwright::{
-    Bulk, Context, Error, ErrorKind, ErrorPolicy, Extract, FileRun, FileRunOptions, FinishReason,
-    LlmClient, Progress, ProgressNotifier, Prompts, Request, Response, RetryPolicy, Route,
-    StopReason, client_fn, execute_bulk_sync,
+    Bulk, Context, Deadline, Error, ErrorKind, ErrorPolicy, Extract, FileRun, FileRunOptions,
+    FinishReason, LlmClient, Progress, ProgressNotifier, Prompts, Request, Response, RetryPolicy,
+    Route, StopReason, client_fn, execute_bulk_sync,
 };
 use batchwright::{testing::ManualClock, testing::ScriptedClient};
 
@@ -376,4 +376,31 @@ fn a_notifier_can_be_called_for_every_item() {
     let bulk = Bulk::new(Route::new(client).clock(clock)).concurrency(1);
     let outcomes = bulk.notifier(notifier).collect(&requests).unwrap();
     assert!(outcomes.iter().all(|outcome| outcome.is_success()));
+}
+
+#[test]
+fn no_call_starts_after_a_deadline_and_those_in_flight_end() {
+    let client = ScriptedClient::new();
+    client.hold();
+    let deadline = Deadline::within(Duration::from_millis(300)).unwrap();
+    let requests = requests(3);
+    let error = std::thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            let run = Bulk::new(&client).concurrency(1).deadline(deadline);
+            run.collect(&requests).unwrap_err()
+        });
+        assert!(client.wait_for_calls(1));
+        while !deadline.is_missed() {
+            std::thread::sleep(deadline.left());
+        }
+        client.release();
+        run.join().unwrap()
+    });
+    assert!(matches!(error.reason, StopReason::DeadlineExceeded));
+    assert_eq!(client.calls().len(), 1);
+    assert!(error.outcomes[0].is_success(), "it was in flight");
+    for outcome in &error.outcomes[1..] {
+        let error = outcome.result.as_ref().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    }
 }

@@ -270,3 +270,30 @@ fn a_run_that_is_cancelled_during_a_trial_keeps_its_answers_and_can_be_continued
         assert!(stores(&desk).is_empty());
     }
 }
+
+#[test]
+fn an_estimate_tells_whether_the_deadline_can_be_met() {
+    let sim = slow(Duration::from_secs(10));
+    let desk = Desk::new();
+    desk.prompts("in.jsonl", 600);
+    let estimate = |words: &str| {
+        let words =
+            format!("estimate in.jsonl -o out.jsonl --json --max-tokens 9 --rpm 60 {words}");
+        let ended = Running::start(&mut command(&desk, &sim, &words)).wait();
+        told(&ended.expect(0))["estimate"]["deadline"].clone()
+    };
+    let early = estimate("--within 5m");
+    assert_eq!(
+        (&early["way"], &early["met"]),
+        (&json!("sync"), &json!(false)),
+        "{early}"
+    );
+    let late = estimate("--within 8h");
+    assert_eq!(
+        (&late["way"], &late["met"]),
+        (&json!("batch"), &Value::Null),
+        "{late}"
+    );
+    assert_eq!(estimate(""), Value::Null);
+    assert_eq!(sim.stats().calls + sim.batch_stats().creates, 0);
+}

@@ -3,7 +3,8 @@
 use std::time::SystemTime;
 
 use batchwright::plan::{
-    Bounds, CallLimits, Concurrency, DurationEstimate, EarlierReplies, EffectiveStrategy, Workload,
+    Bounds, CallLimits, Concurrency, DeadlineForecast, DurationEstimate, EarlierReplies,
+    EffectiveStrategy, Way, Workload,
 };
 use batchwright::{Estimate, FileRun, LlmClient, LlmManager, Prices, Settings, Strategy, Usd};
 
@@ -27,6 +28,8 @@ pub struct RunEstimate {
     pub duration: Option<DurationEstimate>,
     /// The number of calls in flight at most, if known.
     pub most_in_flight: Option<usize>,
+    /// How a run with `--by` or `--within` would begin.
+    pub deadline: Option<DeadlineForecast>,
 }
 
 pub struct ModelEstimate {
@@ -110,7 +113,9 @@ impl RunEstimate {
             Some(model) => format!("{}/{model}", status.provider),
             None => status.provider.to_owned(),
         });
+        let deadline = forecast(args, settings, manager, &models, &strategies, &duration)?;
         Ok(Some(Self {
+            deadline,
             provider: sources.provider,
             fallbacks: fallbacks.filter(|name| name != "extract").collect(),
             strategies,
@@ -120,9 +125,53 @@ impl RunEstimate {
         }))
     }
 
+    /// The cost of all items in the way in which a run with a deadline would begin; `None` if it is unknown.
+    pub fn deadline_cost(&self) -> Option<Bounds<Usd>> {
+        let way = self.deadline.as_ref()?.way;
+        let place = self
+            .strategies
+            .iter()
+            .position(|strategy| way_of(strategy) == way);
+        self.total_cost(place?)
+    }
+
     /// The cost of all models by the strategy at this place; `None` if a price is unknown.
     pub fn total_cost(&self, strategy: usize) -> Option<Bounds<Usd>> {
         self.models.iter().map(|model| model.costs[strategy]).sum()
+    }
+}
+
+/// How a run with a deadline would begin; `None` without one.
+fn forecast(
+    args: &RunArgs,
+    settings: &Settings,
+    manager: Option<&LlmManager>,
+    models: &[ModelEstimate],
+    strategies: &[Strategy],
+    calls: &DurationEstimate,
+) -> Result<Option<DeadlineForecast>, Refusal> {
+    let (Some(given), Some(manager)) = (args.time.given(), manager) else {
+        return Ok(None);
+    };
+    let items = models.iter().map(|model| model.estimate.requests).sum();
+    let ways: Vec<Way> = strategies.iter().map(way_of).collect();
+    let wait = settings.batch_cancel_wait().map_err(refused)?;
+    let prices = manager.way_prices();
+    Ok(Some(DeadlineForecast::new(
+        given.deadline,
+        items,
+        calls.range,
+        &ways,
+        prices,
+        wait,
+    )))
+}
+
+fn way_of(strategy: &Strategy) -> Way {
+    match strategy {
+        Strategy::Sync => Way::Sync,
+        Strategy::Flex => Way::Flex,
+        Strategy::Batch => Way::Batch,
     }
 }
 
