@@ -55,11 +55,19 @@ fn the_lines_equal_those_of_sync_except_for_their_time() {
     ))
     .wait()
     .expect(0);
-    let lines = |name| -> Vec<Value> {
+    let lines = |name, tier: Option<&str>| -> Vec<Value> {
+        let without_tier = |mut line: Value| {
+            let told = line.as_object_mut().unwrap().remove("service_tier");
+            assert_eq!(told.as_ref().and_then(Value::as_str), tier);
+            line
+        };
         let lines = desk.results(name).into_iter();
-        lines.map(without_latency).collect()
+        lines.map(without_latency).map(without_tier).collect()
     };
-    assert_eq!(lines("batch.jsonl"), lines("sync.jsonl"));
+    assert_eq!(
+        lines("batch.jsonl", Some("batch")),
+        lines("sync.jsonl", None)
+    );
     assert_eq!(desk.order("batch.jsonl")[..7], ids_in_order(7));
     clean(&desk);
 
