@@ -1,7 +1,5 @@
 //! What was paid for calls.
 
-use std::fmt;
-
 use derive_setters::Setters;
 
 use super::brief::Name;
@@ -10,7 +8,7 @@ use super::usage::Paid;
 use super::usd::Usd;
 
 /// What was paid on a day to a provider, for a model at a tier, with a key, for a run. See [`Ledger`](crate::Ledger).
-#[derive(Clone, PartialEq, Eq, Setters)]
+#[derive(Clone, PartialEq, Eq, derive_more::Debug, Setters)]
 #[non_exhaustive]
 pub struct Charge {
     /// The day (UTC) on which the calls ended.
@@ -18,17 +16,23 @@ pub struct Charge {
     pub day: Day,
     /// The provider's name; empty if it is unknown.
     #[setters(into)]
+    #[debug("{:?}", Name(provider))]
     pub provider: String,
     /// The model, as named by the replies, or by the requests if the replies name none.
+    #[debug("{:?}", model.as_deref().map(Name))]
     pub model: Option<String>,
     /// The service tier: `standard`, `batch`, `flex`, or another one in the provider's words.
     #[setters(skip)]
+    #[debug("{:?}", Name(tier))]
     pub tier: String,
     /// The fingerprint of the API key: a part of its hash, which identifies the key and does not reveal it.
+    #[debug("{:?}", key.as_deref().map(Name))]
     pub key: Option<String>,
     /// The id of the process in the queue, or the output file of the run.
+    #[debug("{:?}", run.as_deref().map(Name))]
     pub run: Option<String>,
     /// The server token that created the process.
+    #[debug("{:?}", owner.as_deref().map(Name))]
     pub owner: Option<String>,
     /// Sums of the calls.
     #[setters(skip)]
@@ -139,21 +143,5 @@ impl std::ops::AddAssign for ChargeSum {
             *sum = sum.saturating_add(more);
         }
         self.cost_usd += other.cost_usd;
-    }
-}
-
-/// Shows who was paid, and the sums.
-impl fmt::Debug for Charge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Charge")
-            .field("day", &self.day)
-            .field("provider", &Name(&self.provider))
-            .field("model", &self.model.as_deref().map(Name))
-            .field("tier", &Name(&self.tier))
-            .field("key", &self.key.as_deref().map(Name))
-            .field("run", &self.run.as_deref().map(Name))
-            .field("owner", &self.owner.as_deref().map(Name))
-            .field("sum", &self.sum)
-            .finish()
     }
 }

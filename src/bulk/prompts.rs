@@ -202,7 +202,7 @@ impl Prompts {
         refuse_twice(&paths)?;
         let folder = settings.spool_folder_or_default();
         let open = |path: &&Path| {
-            let file = convert::open(path, &settings, &folder, ctx)?;
+            let file = convert::open(path, settings, &folder, ctx)?;
             let folder = if path.is_dir() {
                 path
             } else {

@@ -23,7 +23,6 @@ mod xlsx;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +30,7 @@ use std::sync::Arc;
 use derive_setters::Setters;
 use serde_json::Value;
 
+use crate::base::brief::Many;
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind};
 use crate::bulk::input::{InputFile, JsonObject};
@@ -69,33 +69,40 @@ pub use format::ExportFormat;
 /// println!("{} rows, {} of them without success", report.rows, report.failed);
 /// # Ok::<(), batchwright::Error>(())
 /// ```
-#[derive(Default, Setters)]
+// `Debug` shows neither names nor texts.
+#[derive(Default, derive_more::Debug, Setters)]
 #[setters(strip_option)]
 pub struct Export {
     #[setters(skip)]
+    #[debug("{:?}", Many(results.len()))]
     results: Vec<PathBuf>,
     /// Joins each item with its row of this input, by id. Generated ids match only if the input is read with the
     /// settings of the run; whether the run requested JSON is detected. Default: the rows are those that the result
     /// lines keep.
+    #[debug("{}", input.is_some())]
     input: Option<Prompts>,
     /// Whether the table has the order of the result lines even if there is an [input](Self::input). Default: no; rows
     /// have the order of the input, and items that the input does not have come last. Without an input, the order is
     /// always that of the result lines.
     unordered: bool,
     #[setters(skip)]
+    #[debug(skip)]
     selection: Selection,
     /// Whether answers that are JSON objects get one column per property, in the order of their first occurrence. Lists
     /// and objects in them are written as JSON; an answer that is not an object stays in `text`. Default: no.
     by_property: bool,
     #[setters(skip)]
+    #[debug(skip)]
     schema: Option<ResponseFormat>,
     /// The properties of the schema, and the types of their cells.
     #[setters(skip)]
+    #[debug(skip)]
     declared: Vec<(String, ColumnType)>,
     /// The format of the table. Default: the format for the extension of its file.
     format: Option<ExportFormat>,
     /// The separator between CSV fields: one ASCII character that is not a quote or a line end. Default: a comma, and a
     /// tab for TSV.
+    #[debug(skip)]
     delimiter: Option<u8>,
     /// Whether CSV and TSV cells that a spreadsheet would read as formulas stay unchanged. Default: no; a text that
     /// begins with `=`, `+`, `-`, `@`, a tab or a line end, and is not a number, gets a leading apostrophe.
@@ -138,22 +145,6 @@ pub struct ExportReport {
     pub superseded: u64,
     /// All answers are JSON objects, and they were not split into columns.
     pub could_be_columns: bool,
-}
-
-/// Shows neither names nor texts.
-impl fmt::Debug for Export {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Export")
-            .field("results", &self.results.len())
-            .field("input", &self.input.is_some())
-            .field("unordered", &self.unordered)
-            .field("by_property", &self.by_property)
-            .field("format", &self.format)
-            .field("raw", &self.raw)
-            .field("bom", &self.bom)
-            .field("overwrite", &self.overwrite)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Export {

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 
+use derive_setters::Setters;
 use serde_json::{Map, Value, json};
 
 use crate::base::brief::{Bytes, Many, Name};
@@ -117,18 +118,22 @@ impl Message {
 /// let request = Request::new("Name a prime.").with_id("q-1").with_max_tokens(8);
 /// assert_eq!(request.id.as_deref(), Some("q-1"));
 /// ```
-#[derive(Clone, Default, PartialEq, derive_more::Debug)]
+#[derive(Clone, Default, PartialEq, derive_more::Debug, Setters)]
+#[setters(generate = false, prefix = "with_")]
 pub struct Request {
     /// An id chosen by the caller; its result has the same id. Default: none.
     #[debug("{:?}", id.as_deref().map(Name))]
+    #[setters(generate, into, strip_option)]
     pub id: Option<String>,
     /// The kind of result. Default: an answer.
     pub task: RequestTask,
     /// The model. Default: the client's.
     #[debug("{:?}", model.as_deref().map(Name))]
+    #[setters(generate, into, strip_option)]
     pub model: Option<String>,
     /// Instructions before the messages. Default: none.
     #[debug("{:?}", system.as_ref().map(|text| Bytes(text.len())))]
+    #[setters(generate, into, strip_option)]
     pub system: Option<String>,
     /// The conversation, oldest first.
     #[debug("{:?} of {:?}", Many(messages.len()), Bytes(self.text_bytes()))]
@@ -143,19 +148,23 @@ pub struct Request {
     /// The number of this answer among several answers to the same prompt, from 1; 0 means 1. A number above 1 is part of
     /// the [fingerprint](crate::client::request_hash) and increases a [seed](Params::seed), because otherwise all answers
     /// would be equal. Default: 0.
+    #[setters(generate)]
     pub sample: u32,
     /// Whether the answer keeps the provider's whole reply, in
     /// [`ReplyDetails::reply`](crate::client::ReplyDetails::reply). It does not change the
     /// [fingerprint](crate::client::request_hash). Embeddings never keep the reply. Default: false.
+    #[setters(generate)]
     pub keep_reply: bool,
     /// Whether any complete reply is the answer, also if it is empty, was cut off by a filter, or does not have the
     /// [requested format](Params::response_format). Otherwise such a reply fails, and one of another format is requested
     /// once more. A refusal is an error in any case. Default: false.
+    #[setters(generate)]
     pub unchecked: bool,
     /// Whether, and for how long, the provider is to cache the beginning of the prompt: the tools and the system text. It
     /// is ignored if the beginning is too short, if the request sets fields about caches itself, and for a
     /// [`native`](Self::native) body. It does not change the [fingerprint](crate::client::request_hash). A queue uses it
     /// only for requests in batches. Runs set it themselves, see [`Route::cache_prompt`](crate::Route::cache_prompt). Default: `None`.
+    #[setters(generate)]
     pub cache_prefix: Option<CacheLifetime>,
     /// Fields of the row from which the request was made, as an object. They are returned in the
     /// [`Outcome`](crate::Outcome) and in its result line, also by a queue. They are not sent and not part of
@@ -207,24 +216,6 @@ impl Request {
             messages,
             ..Self::default()
         }
-    }
-
-    /// Sets the id, which its result also has. Default: none; results are identified by their index.
-    pub fn with_id(mut self, id: impl Into<String>) -> Self {
-        self.id = Some(id.into());
-        self
-    }
-
-    /// Sets the model. Default: the client's.
-    pub fn with_model(mut self, model: impl Into<String>) -> Self {
-        self.model = Some(model.into());
-        self
-    }
-
-    /// Sets the system instructions. Default: none.
-    pub fn with_system(mut self, system: impl Into<String>) -> Self {
-        self.system = Some(system.into());
-        self
     }
 
     /// Sets the maximum number of tokens of the answer, including reasoning. Default: see [`Params::max_tokens`].
@@ -287,32 +278,6 @@ impl Request {
                 self.extra.insert("tools".to_owned(), json!([tool]));
             }
         }
-        self
-    }
-
-    /// Sets the number of this answer among several to the same prompt, see [`sample`](Self::sample). Default: 0.
-    pub fn with_sample(mut self, number: u32) -> Self {
-        self.sample = number;
-        self
-    }
-
-    /// Sets whether the answer keeps the provider's whole reply, see [`keep_reply`](Self::keep_reply).
-    /// Default: false.
-    pub fn with_keep_reply(mut self, keep: bool) -> Self {
-        self.keep_reply = keep;
-        self
-    }
-
-    /// Sets whether any complete reply is the answer, see [`unchecked`](Self::unchecked). Default: false.
-    pub fn with_unchecked(mut self, unchecked: bool) -> Self {
-        self.unchecked = unchecked;
-        self
-    }
-
-    /// Sets whether the provider is to cache the beginning of the prompt, see [`cache_prefix`](Self::cache_prefix).
-    /// Default: `None`.
-    pub fn with_cache_prefix(mut self, lifetime: Option<CacheLifetime>) -> Self {
-        self.cache_prefix = lifetime;
         self
     }
 

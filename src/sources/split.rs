@@ -83,11 +83,6 @@ impl fmt::Display for Split {
 }
 
 impl Split {
-    /// Whether only files of known languages can be split in this way.
-    pub fn needs_parser(self) -> bool {
-        matches!(self, Self::Function | Self::Class)
-    }
-
     /// The parts of a file in order, without empty ones. `path` is the name of the file in ids; its extension
     /// determines the language.
     ///

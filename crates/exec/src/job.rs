@@ -69,13 +69,6 @@ impl CommandJob {
         self
     }
 
-    /// Sets the file and line where it was written.
-    pub fn with_source(mut self, file: impl Into<PathBuf>, line: u64) -> Self {
-        self.file = Some(file.into());
-        self.line = Some(line);
-        self
-    }
-
     /// Its name.
     pub fn id(&self) -> Cow<'_, str> {
         match &self.id {
