@@ -245,10 +245,10 @@ fn a_fallback_and_the_fees_of_searches_are_named() {
     let words = "in.jsonl -o out.jsonl --model gpt-4o-search-preview --max-tokens 20";
     let mut with_fallback = command(&desk, &sim, &format!("estimate {words} --json"));
     with_fallback.args(["--fallback", "anthropic:claude-sonnet-4-5"]);
-    let ended = Running::start(with_fallback.env("ANTHROPIC_API_KEY", "k"))
+    let run = Running::start(with_fallback.env("ANTHROPIC_API_KEY", "k"))
         .wait()
         .expect(0);
-    let plan: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let plan: Value = serde_json::from_str(&run.stdout).unwrap();
     let found = &plan["estimate"];
     assert_eq!(
         found["fallbacks_not_included"],
