@@ -100,6 +100,7 @@ impl RunEstimate {
             let estimate = Estimate::new(&work, &of_input, &of_model);
             models.push(sources.priced(model, estimate)?);
         }
+        let ways: Vec<Way> = sources.strategies.iter().map(way_of).collect();
         let strategies = drop_unpriced(&sources.provider, sources.strategies, &mut models);
         let in_flight = manager.map(|_| setup.concurrency);
         let in_flight = in_flight.map(|calls: Concurrency| (calls.start(), calls.most()));
@@ -113,7 +114,7 @@ impl RunEstimate {
             Some(model) => format!("{}/{model}", status.provider),
             None => status.provider.to_owned(),
         });
-        let deadline = forecast(args, settings, manager, &models, &strategies, &duration)?;
+        let deadline = forecast(args, settings, manager, &models, &ways, &duration)?;
         Ok(Some(Self {
             deadline,
             provider: sources.provider,
@@ -147,21 +148,20 @@ fn forecast(
     settings: &Settings,
     manager: Option<&LlmManager>,
     models: &[ModelEstimate],
-    strategies: &[Strategy],
+    ways: &[Way],
     calls: &DurationEstimate,
 ) -> Result<Option<DeadlineForecast>, Refusal> {
     let (Some(given), Some(manager)) = (args.time.given(), manager) else {
         return Ok(None);
     };
     let items = models.iter().map(|model| model.estimate.requests).sum();
-    let ways: Vec<Way> = strategies.iter().map(way_of).collect();
     let wait = settings.batch_cancel_wait().map_err(refused)?;
     let prices = manager.way_prices();
     Ok(Some(DeadlineForecast::new(
         given.deadline,
         items,
         calls.range,
-        &ways,
+        ways,
         prices,
         wait,
     )))
