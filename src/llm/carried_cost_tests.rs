@@ -464,3 +464,19 @@ fn an_abandoned_call_keeps_the_cost_for_its_item() {
     assert_eq!((usage.input_tokens, usage.output_tokens), (13, 26));
     assert_eq!(response.cost_usd, Usd::from_dollars(0.75));
 }
+
+/// The answer was billed, but the reply does not say what it cost.
+#[test]
+fn an_answer_in_a_wrong_format_without_tokens_is_booked_as_a_call_of_unknown_cost() {
+    let book = std::sync::Mutex::new(crate::money::ledger::Ledger::new());
+    let pricing = Pricing {
+        book: Some(&book),
+        ..NO_PRICES
+    };
+    let client = Listed::new([answer("no JSON")]);
+    let (costs, ctx) = (CarriedCosts::default(), Context::new());
+    let reply = costs.call(&client, &request(), &first_try(), &pricing, |_| true, &ctx);
+    assert!(reply.result.is_err());
+    let total = book.lock().unwrap().total();
+    assert_eq!((total.calls, total.unpriced), (1, 1));
+}

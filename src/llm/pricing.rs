@@ -90,7 +90,9 @@ impl Pricing<'_> {
                 (error.paid(), None, reported)
             }
         };
-        let is_billed = result.is_ok() || paid.is_known();
+        // An answer in a wrong format is billed, also if it reports no tokens.
+        let is_misfit = matches!(&result, Err(error) if error.is_schema_mismatch());
+        let is_billed = result.is_ok() || paid.is_known() || is_misfit;
         // The stand-in answers without a model.
         if !is_billed || provider == STAND_IN {
             return;

@@ -273,6 +273,8 @@ pub(crate) fn spent(paid: Paid, charge: Option<&Charge>, history: &History) -> S
 /// The same for a failed call, if it was billed.
 pub(crate) fn spent_in_vain(error: &Error, history: &History) -> Option<Spent> {
     let paid = error.paid();
-    let is_billed = paid.is_known() || error.charge().is_some();
+    // The job counts once as one of unknown cost, not with each answer in a wrong format.
+    let is_counted = error.charge().is_some() && !error.is_schema_mismatch();
+    let is_billed = paid.is_known() || is_counted;
     is_billed.then(|| spent(paid, error.charge(), history))
 }
