@@ -162,7 +162,9 @@ impl MysqlStore {
             let mut doubtful = self.doubtful_ends.lock();
             let receipts = ends.iter().map(|end| end.receipt);
             if settled.is_ok() {
-                receipts.for_each(|receipt| drop(doubtful.remove(&receipt)));
+                for receipt in receipts {
+                    doubtful.remove(&receipt);
+                }
             } else {
                 doubtful.extend(receipts);
             }
