@@ -2,17 +2,19 @@
 
 use crate::base::day::Day;
 use crate::base::error::{Error, ErrorKind};
-use crate::llm::route::Route;
 use crate::llm::spending;
-use crate::money::budget::{AmountUnit, Budget};
+use crate::money::budget::Budget;
 use crate::queue::job::COMPLETION_KIND;
 use crate::queue::owners::reserve_all;
 use crate::queue::store::{BatchNo, ClaimedJob};
 
 use super::context::BatchContext;
 use super::machine::Record;
-use super::settle_items::request;
-use super::write_input::{CHUNK, CHUNK_BYTES};
+use super::settle_items::{most_batched, request};
+
+/// Jobs that are read at once.
+const CHUNK: usize = 500;
+const CHUNK_BYTES: usize = 8 << 20;
 
 /// What is reserved for the jobs of a batch in budgets that its store does not know: those that are shared with other OS
 /// processes, and those of owners. As long as it is not returned, it counts as spent.
@@ -38,7 +40,7 @@ impl<'c> SharedReservation<'c> {
     fn budgets(&mut self, jobs: &[ClaimedJob]) -> &[Budget] {
         self.budgets.get_or_insert_with(|| {
             let owner = jobs.first().and_then(|job| job.owner.as_deref());
-            shared_budgets(self.context, owner)
+            self.context.shared_budgets(owner)
         })
     }
 
@@ -112,25 +114,6 @@ impl<'c> SharedReservation<'c> {
         }
         Ok(sum)
     }
-}
-
-/// The budgets that limit a batch of this owner and that its store does not know.
-pub(super) fn shared_budgets(context: &BatchContext, owner: Option<&str>) -> Vec<Budget> {
-    let owners = context.owners.as_ref();
-    let of_owner = owner.and_then(|owner| owners?.of(owner).ok());
-    let route = context.settler.kinds.route(COMPLETION_KIND);
-    let of_route = route
-        .iter()
-        .flat_map(|route| route.shared_budgets().cloned());
-    of_route.chain(of_owner.into_iter().flatten()).collect()
-}
-
-/// What a request in a batch can cost in picodollars, or 0 if there is no upper bound.
-pub(super) fn most_batched(route: &Route<'_>, payee: [&str; 2], job: &ClaimedJob) -> u64 {
-    let most = request(job).and_then(|request| {
-        spending::most_batched(AmountUnit::Usd, &route.pricing(), payee, &request)
-    });
-    most.unwrap_or(0)
 }
 
 /// Reserves what each of these jobs of a batch can cost at most. Returns how many of the first jobs are affordable; if no

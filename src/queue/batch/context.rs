@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 use crate::base::cancel::Context;
 use crate::base::error::Error;
 use crate::llm::batch::{BatchClient, BatchIntent, BatchStage};
+use crate::money::budget::Budget;
 use crate::observe::jobs::JobObserver;
+use crate::queue::job::COMPLETION_KIND;
 use crate::queue::owners::Owners;
 use crate::queue::store::{JobStore, Settlement, WorkerId};
 
-use super::budget::shared_budgets;
 use super::overview::BatchOverview;
 use super::settle_items::{AskedProvider, ItemSettler, outcomes};
 use super::spool::{InputFile, Spool};
@@ -27,6 +28,17 @@ pub(crate) struct BatchContext {
 }
 
 impl BatchContext {
+    /// The budgets that limit a batch of this owner and that its store does not know.
+    pub(super) fn shared_budgets(&self, owner: Option<&str>) -> Vec<Budget> {
+        let owners = self.owners.as_ref();
+        let of_owner = owner.and_then(|owner| owners?.of(owner).ok());
+        let route = self.settler.kinds.route(COMPLETION_KIND);
+        let of_route = route
+            .iter()
+            .flat_map(|route| route.shared_budgets().cloned());
+        of_route.chain(of_owner.into_iter().flatten()).collect()
+    }
+
     /// Records ends of jobs.
     pub(crate) fn settle(&self, ends: &[Settlement], asked: &AskedProvider) -> Result<(), Error> {
         if ends.is_empty() {
@@ -36,7 +48,7 @@ impl BatchContext {
         let unspent = asked.unspent();
         self.store.settle(ends, wall)?;
         if let Some((day, owner, amount)) = unspent {
-            let budgets = shared_budgets(self, owner.as_deref());
+            let budgets = self.shared_budgets(owner.as_deref());
             budgets.iter().for_each(|budget| budget.refund(day, amount));
         }
         if let Some(observer) = &self.observer {

@@ -28,7 +28,6 @@ use crate::queue::kinds::Kinds;
 use crate::queue::prompts;
 use crate::queue::store::{BudgetEnd, ClaimOutcome, ClaimedJob, Settlement};
 
-use super::budget::most_batched;
 use super::machine::Record;
 
 /// Turns results of requests into ends of jobs.
@@ -338,6 +337,14 @@ pub(crate) fn untried(claimed: &ClaimedJob) -> Settlement {
         worked: None,
         budget: BudgetEnd::Unbilled,
     }
+}
+
+/// What a request in a batch can cost in picodollars, or 0 if there is no upper bound.
+pub(super) fn most_batched(route: &Route<'_>, payee: [&str; 2], job: &ClaimedJob) -> u64 {
+    let most = request(job).and_then(|request| {
+        spending::most_batched(AmountUnit::Usd, &route.pricing(), payee, &request)
+    });
+    most.unwrap_or(0)
 }
 
 /// The request in a job's payload.

@@ -18,8 +18,8 @@ use super::machine::{Record, State, Written, key};
 use super::settle_items::{AskedProvider, request, untried};
 
 /// Jobs that are read at once.
-pub(super) const CHUNK: usize = 500;
-pub(super) const CHUNK_BYTES: usize = 8 << 20;
+const CHUNK: usize = 500;
+const CHUNK_BYTES: usize = 8 << 20;
 
 /// Moves jobs into a batch unless it already has them, and writes its input.
 pub(crate) fn write_input(
