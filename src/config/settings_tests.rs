@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::choices::Strategy;
+use super::super::choices::{OnUnknown, Strategy};
 use super::super::store::MemoryConfig;
 use super::*;
 
@@ -207,6 +207,19 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(none.exec_rate().unwrap(), None);
     assert_eq!(none.exec_on_error().unwrap(), "continue");
     assert_eq!(none.exec_sandbox().unwrap(), "on");
+}
+
+#[test]
+fn stored_values_are_read_as_numbers_choices_and_switches() {
+    let stored = [
+        ("llm.sync_concurrency", "11"),
+        ("batch.on_unknown", "hold"),
+        ("serve.strict", "true"),
+    ];
+    let settings = with(&[], &[], &stored);
+    assert_eq!(settings.sync_concurrency().unwrap(), Some(11));
+    assert_eq!(settings.batch_on_unknown().unwrap(), Some(OnUnknown::Hold));
+    assert!(settings.serve_strict().unwrap());
 }
 
 #[test]

@@ -5,11 +5,9 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use batchwright::{
-    Bulk, Client, ErrorKind, LlmConfig, Outcome, Request, ResponseFormat, RetryPolicy, Route,
-    Secret,
+    Bulk, Client, ErrorKind, LlmConfig, Outcome, Request, RetryPolicy, Route, Secret,
 };
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
-use serde_json::json;
 
 use super::every_provider::{PROVIDERS, Provider, never_malformed};
 
@@ -44,6 +42,9 @@ fn prompts(n: usize) -> Vec<Request> {
 #[cfg(feature = "schema")]
 #[test]
 fn unsupported_schemas_are_converted_for_anthropic() {
+    use batchwright::ResponseFormat;
+    use serde_json::json;
+
     let anthropic = PROVIDERS.iter().find(|p| p.name == "anthropic").unwrap();
     let sim = anthropic.simulator(SimConfig::default());
     let row = |inner: serde_json::Value| json!({"type": "object", "properties": {"a": inner}});
