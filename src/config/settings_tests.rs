@@ -182,6 +182,9 @@ fn defaults_are_those_of_the_table() {
     let few = with(&[], &[], &[("queue.max_workers", "3")]);
     assert_eq!(few.max_workers().unwrap(), 3, "a default raises nothing");
     assert_eq!(few.worker_count().unwrap(), 3);
+    let many = [("queue.max_workers", "9"), ("queue.worker_count", "17")];
+    let many = with(&[], &[], &many);
+    assert_eq!(many.max_workers().unwrap(), 17, "a larger count raises it");
     assert_eq!(none.max_cpu_percent().unwrap(), 70);
     assert_eq!(none.max_memory_percent().unwrap(), 80);
     assert_eq!(none.max_retries().unwrap(), 3);
@@ -207,6 +210,19 @@ fn defaults_are_those_of_the_table() {
 }
 
 #[test]
+fn stored_values_are_read_as_numbers_choices_and_switches() {
+    let stored = [
+        ("llm.sync_concurrency", "11"),
+        ("batch.on_unknown", "hold"),
+        ("serve.strict", "true"),
+    ];
+    let settings = with(&[], &[], &stored);
+    assert_eq!(settings.sync_concurrency().unwrap(), Some(11));
+    assert_eq!(settings.batch_on_unknown().unwrap(), Some(OnUnknown::Hold));
+    assert!(settings.serve_strict().unwrap());
+}
+
+#[test]
 fn too_many_commands_at_once_are_rejected_with_the_setting_that_allows_them() {
     let given = |most: &str, own: &str| {
         let flag = [("exec.concurrency", "--concurrency", own)];
@@ -222,84 +238,4 @@ fn too_many_commands_at_once_are_rejected_with_the_setting_that_allows_them() {
         "--concurrency 11: write a whole number from 1 to 10; more are allowed by `batchwright \
          config set exec.max_concurrency 11`"
     );
-}
-
-/// Each getter reads its own key and returns the stored value.
-#[test]
-fn every_getter_reads_its_key() {
-    let settings = with(
-        &[],
-        &[],
-        &[
-            ("llm.provider", "xai"),
-            ("llm.model", "m"),
-            ("llm.sync_concurrency", "11"),
-            ("llm.max_concurrent_requests", "12"),
-            ("llm.fallback", "extract"),
-            ("llm.request_timeout", "13s"),
-            ("llm.max_reply_mib", "3"),
-            ("llm.max_replies_mib", "4"),
-            ("llm.requests_per_minute", "14"),
-            ("llm.tokens_per_minute", "15.5"),
-            ("llm.burst_size", "16"),
-            ("queue.worker_count", "17"),
-            ("queue.min_workers", "18"),
-            ("queue.max_workers", "9"),
-            ("queue.max_cpu_percent", "20"),
-            ("queue.max_memory_percent", "21"),
-            ("queue.max_retries", "22"),
-            ("queue.batch_size", "23"),
-            ("queue.poll_interval", "24s"),
-            ("llm.bulk_strategy", "batch"),
-            ("batch.poll_interval", "25s"),
-            ("batch.reconcile_wait", "26s"),
-            ("batch.results_wait", "28s"),
-            ("batch.on_unknown", "hold"),
-            ("batch.transfer_idle_timeout", "27s"),
-            ("serve.strict", "true"),
-            ("exec.concurrency", "29"),
-            ("exec.max_concurrency", "30"),
-            ("exec.rate", "90/m"),
-            ("exec.on_error", "stop"),
-            ("exec.sandbox", "off"),
-        ],
-    );
-    assert_eq!(settings.provider().unwrap().as_deref(), Some("xai"));
-    assert_eq!(settings.sync_concurrency().unwrap(), Some(11));
-    assert_eq!(settings.max_concurrent_requests().unwrap(), 12);
-    assert_eq!(settings.fallback().unwrap(), ["extract"]);
-    assert_eq!(
-        settings.request_timeout().unwrap(),
-        Some(Duration::from_secs(13))
-    );
-    assert_eq!(settings.max_reply_bytes().unwrap(), Some(3 << 20));
-    assert_eq!(settings.max_replies_bytes().unwrap(), 4 << 20);
-    assert_eq!(settings.requests_per_minute().unwrap(), Some(14.0));
-    assert_eq!(settings.tokens_per_minute().unwrap(), Some(15.5));
-    assert_eq!(settings.burst_size().unwrap(), 16);
-    assert_eq!(settings.worker_count().unwrap(), 17);
-    assert_eq!(settings.min_workers().unwrap(), 18);
-    assert_eq!(
-        settings.max_workers().unwrap(),
-        17,
-        "a larger count raises it"
-    );
-    assert_eq!(settings.max_cpu_percent().unwrap(), 20);
-    assert_eq!(settings.max_memory_percent().unwrap(), 21);
-    assert_eq!(settings.max_retries().unwrap(), 22);
-    assert_eq!(settings.batch_size().unwrap(), 23);
-    assert_eq!(settings.poll_interval().unwrap(), Duration::from_secs(24));
-    assert_eq!(settings.bulk_strategy().unwrap(), Strategy::Batch);
-    let seconds = |n| Duration::from_secs(n);
-    assert_eq!(settings.batch_poll_interval().unwrap(), Some(seconds(25)));
-    assert_eq!(settings.batch_reconcile_wait().unwrap(), seconds(26));
-    assert_eq!(settings.batch_results_wait().unwrap(), seconds(28));
-    assert_eq!(settings.batch_on_unknown().unwrap(), Some(OnUnknown::Hold));
-    assert_eq!(settings.transfer_idle_timeout().unwrap(), seconds(27));
-    assert!(settings.serve_strict().unwrap());
-    assert_eq!(settings.exec_concurrency().unwrap(), 29);
-    assert_eq!(settings.exec_max_concurrency().unwrap(), 30);
-    assert_eq!(settings.exec_rate().unwrap(), Some(1.5));
-    assert_eq!(settings.exec_on_error().unwrap(), "stop");
-    assert_eq!(settings.exec_sandbox().unwrap(), "off");
 }

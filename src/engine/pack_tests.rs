@@ -187,23 +187,6 @@ fn a_completion_is_a_pack_of_one() {
 }
 
 #[test]
-fn items_that_failed_together_are_retried_in_halves() {
-    let mut packed = Packed::new(Sizes::new(vec![(1, 0); 12], 8, 100));
-    let Ok(Take::Items(mut packs)) = packed.take(1, &Availability::default(), NOW) else {
-        panic!("nothing to take");
-    };
-    let mut pack = packs.remove(0);
-    pack.tries.count(&Error::new(ErrorKind::Invalid, "no"));
-    pack.tries.divide(pack.task.len());
-    packed.wait(pack, NOW);
-    let packs = take(&mut packed, 9);
-    assert_eq!(
-        packs,
-        [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8, 9, 10, 11]]
-    );
-}
-
-#[test]
 fn a_source_that_fails_within_a_pack_loses_no_item() {
     struct Breaks(Sizes, Option<Error>);
     impl Backlog for Breaks {

@@ -68,18 +68,6 @@ fn rests_between_trials_grow_while_trials_are_rejected() {
 }
 
 #[test]
-fn a_limit_that_was_raised_is_found() {
-    let mut window = Window::default();
-    cut(&mut window, 3, 2);
-    let replies = (0..).take_while(|_| {
-        reply(&mut window);
-        window.most() < 12.0
-    });
-    let replies = replies.count();
-    assert!(replies < 100, "{replies} replies");
-}
-
-#[test]
 fn after_a_pause_each_full_window_of_answers_doubles_it() {
     let mut window = Window::default();
     window.pause(31);
@@ -97,37 +85,6 @@ fn an_open_window_that_was_cut_reopens_without_rejections() {
         window.most().is_finite()
     });
     assert!(replies.count() < 99_999);
-}
-
-/// Answers a tuned window until it rests, like a server whose calls take longer above `knee` calls. Returns the size of
-/// the window and the number of answers.
-fn until_rest(window: &mut Window, knee: f64) -> (u32, u32) {
-    for answers in 0..100_000 {
-        let size = window.most() as u32;
-        let millis = 100.0 * (f64::from(size) / knee).max(1.0);
-        answer(window, millis as u64, size);
-        if let Phase::Rest { .. } = window.phase {
-            return (size, answers);
-        }
-    }
-    panic!("no rest");
-}
-
-#[test]
-fn a_tuned_window_grows_only_while_growth_helps() {
-    let (size, answers) = until_rest(&mut Window::tuned(5, 256), 1e9);
-    assert_eq!(size, 256);
-    // Two windows of answers for each size; each size is two thirds of the next.
-    assert!(answers < 6 * 256, "{answers}");
-    for knee in [6.0, 20.0, 50.0, 100.0] {
-        let mut window = Window::tuned(5, 256);
-        until_rest(&mut window, knee);
-        let size = window.most();
-        assert!(
-            (knee..=knee * 1.25 + 1.0).contains(&size),
-            "{size} for {knee}"
-        );
-    }
 }
 
 #[test]

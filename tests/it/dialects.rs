@@ -5,13 +5,11 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use batchwright::{
-    Bulk, Client, ErrorKind, LlmConfig, Message, Outcome, Request, ResponseFormat, RetryPolicy,
-    Role, Route, Secret,
+    Bulk, Client, ErrorKind, LlmConfig, Outcome, Request, RetryPolicy, Route, Secret,
 };
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
-use serde_json::json;
 
-use super::every_provider::{PROVIDERS, Provider, body_fields, never_malformed, recorded_turn};
+use super::every_provider::{PROVIDERS, Provider, never_malformed};
 
 impl Provider {
     pub fn client(&self, sim: &Simulator, key: &str) -> Client {
@@ -40,78 +38,13 @@ fn prompts(n: usize) -> Vec<Request> {
     (0..n).map(prompt).collect()
 }
 
-/// Requests with all features of a prompt file.
-fn of_every_kind() -> Vec<Request> {
-    let schema = json!({
-        "type": "object",
-        "properties": {"a": {"type": "string"}, "n": {"type": "integer"}},
-        "required": ["a", "n"],
-        "additionalProperties": false,
-    });
-    let turns = [
-        (Role::Developer, "Be brief."),
-        (Role::User, "one"),
-        (Role::Assistant, "two"),
-        (Role::User, "three"),
-    ];
-    let mut named = Request::chat(turns.map(|(role, text)| Message::new(role, text)).into());
-    let ann = named.messages[1].extra.entry("name".to_owned());
-    ann.or_insert("ann".into());
-    let mut stopped = Request::new("stop").with_max_tokens(9);
-    stopped.params.stop = vec!["END".into()];
-    let mut seeded = Request::new("seed");
-    seeded.params.seed = Some(7);
-    let mut warm = Request::new("warm").with_temperature(0.5);
-    warm.params.top_p = Some(0.9);
-    let mut parts = Request::new("");
-    parts.messages[0].content = json!([{"type": "text", "text": "in parts"}]);
-    let mut odd = Request::new("odd values").with_temperature(1.8);
-    odd.params.seed = Some(-5_000_000_000);
-    odd.params.stop = vec!["\n\n".into()];
-    let mut recorded = Request::chat(vec![
-        Message::new(Role::User, "one"),
-        Message::new(Role::Assistant, "two"),
-        Message::new(Role::User, "three"),
-    ]);
-    let turn = recorded_turn();
-    let fields = turn.as_object().unwrap().clone().into_iter();
-    let fields = fields.filter(|(name, _)| name != "role" && name != "content");
-    recorded.messages[1].extra = fields.collect();
-    let mut tuned = Request::new("tuned");
-    for (field, value) in body_fields() {
-        tuned = tuned.with_extra(field, value);
-    }
-    let each = body_fields()
-        .into_iter()
-        .map(|(field, value)| Request::new(format!("{field} alone")).with_extra(field, value));
-    let row = ResponseFormat::json_schema(schema).unwrap();
-    let mut all = vec![
-        Request::new("plain"),
-        Request::new("with a system text").with_system("S"),
-        named,
-        stopped,
-        seeded,
-        warm,
-        parts,
-        odd,
-        recorded,
-        tuned,
-        Request::new("an empty system text").with_system(""),
-        Request::new("an object as json").with_response_format(ResponseFormat::JsonObject),
-        Request::new("an object").with_response_format(ResponseFormat::JsonObject),
-        Request::new("an object, and a system text")
-            .with_system("S")
-            .with_response_format(ResponseFormat::JsonObject),
-        Request::new("a row").with_response_format(row),
-    ];
-    all.extend(each);
-    all
-}
-
 /// Anthropic rejects most features of a schema, and so does the simulator.
 #[cfg(feature = "schema")]
 #[test]
 fn unsupported_schemas_are_converted_for_anthropic() {
+    use batchwright::ResponseFormat;
+    use serde_json::json;
+
     let anthropic = PROVIDERS.iter().find(|p| p.name == "anthropic").unwrap();
     let sim = anthropic.simulator(SimConfig::default());
     let row = |inner: serde_json::Value| json!({"type": "object", "properties": {"a": inner}});
@@ -137,22 +70,6 @@ fn unsupported_schemas_are_converted_for_anthropic() {
         assert_eq!(outcome.attempts, 1, "{sent:?}");
     }
     assert_eq!(sim.stats().malformed, 0);
-}
-
-#[test]
-fn one_prompt_file_runs_against_every_provider() {
-    for provider in &PROVIDERS {
-        let sim = provider.simulator(SimConfig::default());
-        for outcome in provider.run(&sim, &of_every_kind()) {
-            let name = provider.name;
-            let answer = outcome.result.unwrap_or_else(|e| panic!("{name}: {e}"));
-            assert_eq!(answer.provider, name);
-            let calls = !answer.details().tool_calls.is_empty();
-            assert!(calls || !answer.text.is_empty());
-            assert!(answer.usage.is_some());
-        }
-        never_malformed(provider.name, &sim.stats());
-    }
 }
 
 const WEATHER: [(Trouble, f64); 11] = [
@@ -184,7 +101,7 @@ fn bad_weather(provider: &Provider) {
     let weather = |config: SimConfig, (kind, share)| config.trouble(kind, share);
     let config = WEATHER.into_iter().fold(SimConfig::default(), weather);
     let sim = provider.simulator(config);
-    let requests = prompts(500);
+    let requests = prompts(200);
     let outcomes = provider.run(&sim, &requests);
     let mut met = 0;
     for (request, outcome) in requests.iter().zip(&outcomes) {
@@ -203,7 +120,7 @@ fn bad_weather(provider: &Provider) {
             (_, result) => panic!("{}: {trouble:?} led to {result:?}", provider.name),
         }
     }
-    assert!(met > 50, "{met}");
+    assert!(met > 20, "{met}");
     never_malformed(provider.name, &sim.stats());
 }
 

@@ -1,8 +1,6 @@
-//! Every provider by name, the API that the simulator checks strictly for it, and the fields of a prompt file for
-//! each. The tests of the program use this file too.
+//! Every provider by name, and the API that the simulator checks strictly for it. The tests of the program use this file too.
 
 use batchwright_simulate::{SimConfig, SimStats, Simulator, Vendor};
-use serde_json::{Value, json};
 
 /// A provider by name, the vendor whose API the simulator has for it, and the path of that API.
 pub struct Provider {
@@ -53,56 +51,4 @@ impl Provider {
 #[track_caller]
 pub fn never_malformed(name: &str, stats: &SimStats) {
     assert_eq!(stats.malformed, 0, "{name}: {stats:?}");
-}
-
-/// The fields of OpenAI's chat API that are not parameters of a request, and those that compatible servers are
-/// known for.
-pub fn body_fields() -> Vec<(&'static str, Value)> {
-    let efforts = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
-    let tiers = ["auto", "default", "flex"];
-    let words = |field, words: &[&str]| -> Vec<(&'static str, Value)> {
-        words.iter().map(|word| (field, json!(word))).collect()
-    };
-    let mut fields = vec![
-        ("frequency_penalty", json!(0.1)),
-        ("function_call", json!("none")),
-        ("logit_bias", json!({"50256": -100})),
-        ("logprobs", json!(true)),
-        ("metadata", json!({"run": "r7"})),
-        ("metadata", json!({"user_id": "u-1"})),
-        ("metadata", Value::Null),
-        ("modalities", json!(["text"])),
-        ("parallel_tool_calls", json!(false)),
-        (
-            "prediction",
-            json!({"type": "content", "content": "likely"}),
-        ),
-        ("presence_penalty", json!(0.1)),
-        ("prompt_cache_key", json!("k")),
-        ("prompt_cache_retention", json!("24h")),
-        ("safety_identifier", json!("u-1")),
-        ("store", json!(true)),
-        ("tool_choice", json!("none")),
-        (
-            "tools",
-            json!([{"type": "function", "function": {"name": "f", "parameters": {}}}]),
-        ),
-        ("top_logprobs", json!(2)),
-        ("user", json!("u-1")),
-        ("verbosity", json!("low")),
-        ("web_search_options", json!({})),
-        ("top_k", json!(40)),
-        ("min_p", json!(0.05)),
-        ("repetition_penalty", json!(1.1)),
-    ];
-    fields.extend(words("reasoning_effort", &efforts));
-    fields.extend(words("service_tier", &tiers));
-    fields
-}
-
-/// A recorded turn of OpenAI's API, with a speaker's name inserted.
-pub fn recorded_turn() -> Value {
-    json!({"role": "assistant", "content": "two", "refusal": null, "annotations": [],
-        "tool_calls": [], "audio": null, "function_call": null, "reasoning_content": "hm",
-        "name": "bob"})
 }

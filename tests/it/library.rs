@@ -100,24 +100,6 @@ fn embeddings_of_one_call_are_assigned_to_their_items() {
 }
 
 #[test]
-fn returned_items_of_a_broken_stream_have_their_index() {
-    let client = ScriptedClient::new();
-    let mut seen = Vec::new();
-    let sink = |outcome: Outcome| {
-        belongs(&outcome, outcome.user_data::<Row>().unwrap().0);
-        seen.push(outcome.index.unwrap());
-        ControlFlow::Break(())
-    };
-    Bulk::new(&client)
-        .concurrency(2)
-        .for_each((0..1_000).map(request), sink)
-        .unwrap();
-    seen.sort_unstable();
-    // Every item that was read has one outcome, and reading has stopped there.
-    assert!(seen.len() < 1_000 && seen.iter().copied().eq(0..seen.len()));
-}
-
-#[test]
 fn a_run_that_never_started_returns_all_items() {
     let requests: Vec<Request> = (0..3).map(request).collect();
     let client = ScriptedClient::new();

@@ -119,20 +119,6 @@ fn lines_are_counted_over_blank_ones() {
 }
 
 #[test]
-fn an_open_quote_is_a_fault_on_the_line_of_its_row() {
-    let mut splitter = Splitter::new(Form::Csv, 1);
-    let mut records = Vec::new();
-    let fault = splitter
-        .split(b"a,b\n\n\"c\nd\",\"e\nf", true, &mut records)
-        .unwrap_err();
-    assert_eq!(
-        fault.found,
-        "a quoted field that is still open at the end of the file"
-    );
-    assert_eq!((records.len(), splitter.line()), (1, 3));
-}
-
-#[test]
 fn a_record_beyond_the_limit_is_a_fault() {
     let bytes = vec![b'x'; MAX_RECORD_BYTES + 1];
     for last in [false, true] {

@@ -195,7 +195,7 @@ fn check_all(seeds: u64, threads: u64) {
 
 #[test]
 fn the_bill_equals_the_ledger_and_the_lines() {
-    check_all(6, 6);
+    check_all(4, 4);
 }
 
 /// `SIMULATION_SEEDS` sets the number of runs.

@@ -395,19 +395,3 @@ fn killed(n: usize, kills: u64) {
 fn a_resumed_run_answers_duplicates_from_the_output() {
     killed(300, 3);
 }
-
-#[cfg(unix)]
-#[test]
-#[ignore = "takes some seconds"]
-fn ten_thousand_prompts_with_30_percent_duplicates_need_seven_thousand_calls() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.write("in.jsonl", with_equals(10_000, 7_000));
-    desk.run(&sim, "in.jsonl -o out.jsonl -j 16 --temperature 0")
-        .expect(0)
-        .says("3,000 answered by equal prompts (3,000 calls saved)");
-    assert_eq!(
-        (sim.stats().calls, desk.ids("out.jsonl")),
-        (7_000, all_ids(10_000))
-    );
-    killed(10_000, 5);
-}

@@ -31,35 +31,6 @@ pub fn logged(log: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn scripts_of_all_systems_run_side_by_side() {
-    let desk = Desk::new();
-    desk.write(
-        "a.txt",
-        "\u{feff}# first\r\necho one\r\n\r\necho 'two  words' \\\r\n  more\r\n",
-    );
-    desk.write("b.txt", "printf '%s\\n' \"three #3\"\nfalse\n");
-    let ended = desk.plain("exec a.txt b.txt").expect(3);
-    assert_eq!(
-        sorted(&ended.stdout),
-        ["one", "three #3", "two  words more"]
-    );
-    ended
-        .says("3 completed, 1 failed")
-        .says("b.txt, line 2 (`false`): exit code 1");
-    let ended = desk.plain("exec --dry-run a.txt b.txt").expect(0);
-    let lines: Vec<&str> = ended.stdout.lines().collect();
-    assert_eq!(
-        lines,
-        [
-            "echo one",
-            "echo 'two  words'   more",
-            "printf '%s\\n' \"three #3\"",
-            "false"
-        ]
-    );
-}
-
-#[test]
 fn an_invalid_line_prevents_all_commands() {
     let desk = Desk::new();
     desk.write("jobs.txt", "touch made\necho x > y\n");

@@ -1,7 +1,6 @@
 //! Tables of results.
 
-use super::common::{Desk, Running, good, has, simulator};
-use batchwright_simulate::{SimConfig, Trouble};
+use super::common::{Desk, Running, good, has};
 use serde_json::json;
 
 const KEPT: &str = concat!(
@@ -117,44 +116,6 @@ fn the_report_of_a_table_is_available_as_json() {
         .expect(2)
         .says("name a file");
     assert!(!desk.exists("t.csv"));
-}
-
-#[test]
-fn answers_to_outdated_prompts_are_marked() {
-    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
-    desk.write("in.csv", "id,text\n1,a\n2,b\n3,c\n");
-    desk.run(&sim, "in.csv --template Good?{{text}} -o out.jsonl")
-        .expect(0);
-    let fewer = desk.run(
-        &sim,
-        "in.csv --template Bad?{{text}} -o out.jsonl --max-items 1 -j 1",
-    );
-    drop(fewer);
-    desk.plain("export out.jsonl -o out.csv")
-        .expect(0)
-        .says("2 answers are outdated (column superseded): run again to update them");
-    let table = desk.read("out.csv");
-    let rows = table.lines().filter(|row| row.ends_with(",true"));
-    assert_eq!(rows.count(), 2, "{table}");
-    assert!(table.lines().next().unwrap().ends_with(",superseded"));
-}
-
-#[test]
-fn a_run_without_any_success_has_a_table_of_its_failures() {
-    let refusing = simulator(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
-    let desk = Desk::new();
-    desk.write("in.txt", "a\nb\n");
-    desk.run(
-        &refusing,
-        "in.txt -o out.jsonl --on-error continue --max-retries 0",
-    );
-    desk.plain("export out.jsonl -o out.csv").expect(0);
-    let table = desk.read("out.csv");
-    assert_eq!(table.lines().count(), 3, "{table}");
-    assert!(
-        table.lines().skip(1).all(|line| line.contains(",false,")),
-        "{table}"
-    );
 }
 
 #[test]

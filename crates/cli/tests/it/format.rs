@@ -339,19 +339,6 @@ fn bad_rows_are_named_or_fail_unsent() {
 }
 
 #[test]
-fn all_bad_rows_of_a_large_file_are_counted() {
-    let (desk, sim) = (Desk::new(), good());
-    let long = "x".repeat(1000);
-    let rows: String = (0..6000)
-        .map(|i| format!("{i},{}\n", if i % 2 == 0 { &long } else { " " }))
-        .collect();
-    desk.write("in.csv", format!("id,prompt\n{rows}"));
-    let ended = desk.run(&sim, "in.csv -o out.jsonl").expect(2);
-    assert_eq!(ended.stderr.matches(": found an empty prompt").count(), 20);
-    ended.says("\nand 2980 more");
-}
-
-#[test]
 fn submit_reads_inputs_like_run() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("a.csv", "key,text\nk1,a\nk2,b\nk3\n");

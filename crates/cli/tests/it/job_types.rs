@@ -192,42 +192,6 @@ fn a_type_has_a_priority_and_the_users_overrides_it() {
 }
 
 #[test]
-fn articles_are_extracted_from_pages() {
-    let desk = Desk::new();
-    let text = "<p>It rained all day in Bern, as it had done the day before, and the river rose by half a \
-                metre, said the office that measures it, and nobody went out.</p>";
-    let page = |title: &str| {
-        format!(
-            "<html><head><title>{title}</title></head><body><nav><a href=\"/\">Home</a></nav><article>{}\
-             </article></body></html>",
-            text.repeat(6)
-        )
-    };
-    desk.write("rain.html", page("Rain"));
-    let lines = [
-        json!({"id": "file", "path": "rain.html"}),
-        json!({"id": "text", "html": page("Snow")}),
-        json!({"id": "none", "html": "<div></div>"}),
-    ];
-    let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    desk.write("in.jsonl", &lines);
-    let id = submit(&desk, "--type extract_content in.jsonl");
-    let ended = plain(&desk, "work --provider extract --until-empty").expect(3);
-    ended.says("2 done, 1 failed");
-    let results = taken(&desk, id);
-    for (id, title) in [("file", "Rain"), ("text", "Snow")] {
-        let result = &results[id]["result"];
-        assert_eq!(result["title"], title);
-        let text = result["text"].as_str().unwrap();
-        assert!(
-            text.contains("half a metre") && !text.contains("Home"),
-            "{text}"
-        );
-    }
-    assert_eq!(results["none"]["error"]["kind"], "invalid");
-}
-
-#[test]
 fn a_summary_is_checked_and_judged() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     let source =

@@ -48,9 +48,9 @@ fn killed(seed: u64, items: usize, kills: u64, flags: &str) {
 
 #[test]
 fn killed_runs_lose_nothing_and_repeat_at_most_calls_in_flight() {
-    killed(1, 400, 8, "");
-    killed(2, 400, 8, "--ordered");
-    killed(3, 200, 4, "--fsync");
+    killed(1, 200, 4, "");
+    killed(2, 200, 4, "--ordered");
+    killed(3, 100, 2, "--fsync");
 }
 
 #[test]
@@ -67,11 +67,11 @@ fn many_killed_runs_lose_nothing() {
 fn a_run_killed_while_compacting_keeps_every_result() {
     let desk = Desk::new();
     let sim = simulator(SimConfig::default());
-    let items = 3000;
+    let items = 1000;
     desk.prompts("in.jsonl", items);
     desk.run(&sim, "in.jsonl -o out.jsonl -j 4 -q").expect(0);
     let mut random = Random(7);
-    for _ in 0..10 {
+    for _ in 0..6 {
         let running = desk.start(&sim, "in.jsonl -o out.jsonl -q --ordered");
         std::thread::sleep(Duration::from_micros(random.below(40_000)));
         running.signal("KILL");

@@ -4,7 +4,59 @@ use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
 use super::common::{Desk, Ended, Running};
-use super::every_provider::{PROVIDERS, Provider, body_fields, never_malformed, recorded_turn};
+use super::every_provider::{PROVIDERS, Provider, never_malformed};
+
+/// The fields of OpenAI's chat API that are not parameters of a request, and those that compatible servers are
+/// known for.
+fn body_fields() -> Vec<(&'static str, Value)> {
+    let efforts = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
+    let tiers = ["auto", "default", "flex"];
+    let words = |field, words: &[&str]| -> Vec<(&'static str, Value)> {
+        words.iter().map(|word| (field, json!(word))).collect()
+    };
+    let mut fields = vec![
+        ("frequency_penalty", json!(0.1)),
+        ("function_call", json!("none")),
+        ("logit_bias", json!({"50256": -100})),
+        ("logprobs", json!(true)),
+        ("metadata", json!({"run": "r7"})),
+        ("metadata", json!({"user_id": "u-1"})),
+        ("metadata", Value::Null),
+        ("modalities", json!(["text"])),
+        ("parallel_tool_calls", json!(false)),
+        (
+            "prediction",
+            json!({"type": "content", "content": "likely"}),
+        ),
+        ("presence_penalty", json!(0.1)),
+        ("prompt_cache_key", json!("k")),
+        ("prompt_cache_retention", json!("24h")),
+        ("safety_identifier", json!("u-1")),
+        ("store", json!(true)),
+        ("tool_choice", json!("none")),
+        (
+            "tools",
+            json!([{"type": "function", "function": {"name": "f", "parameters": {}}}]),
+        ),
+        ("top_logprobs", json!(2)),
+        ("user", json!("u-1")),
+        ("verbosity", json!("low")),
+        ("web_search_options", json!({})),
+        ("top_k", json!(40)),
+        ("min_p", json!(0.05)),
+        ("repetition_penalty", json!(1.1)),
+    ];
+    fields.extend(words("reasoning_effort", &efforts));
+    fields.extend(words("service_tier", &tiers));
+    fields
+}
+
+/// A recorded turn of OpenAI's API, with a speaker's name inserted.
+fn recorded_turn() -> Value {
+    json!({"role": "assistant", "content": "two", "refusal": null, "annotations": [],
+        "tool_calls": [], "audio": null, "function_call": null, "reasoning_content": "hm",
+        "name": "bob"})
+}
 
 fn line(id: usize, mut body: Value) -> String {
     if body.get("messages").is_none() {

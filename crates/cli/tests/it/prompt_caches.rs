@@ -60,7 +60,7 @@ fn sum(lines: &[Value], count: &str) -> u64 {
 
 #[test]
 fn prompts_read_nearly_all_that_they_share() {
-    read_nearly_all(300);
+    read_nearly_all(120);
 }
 
 #[test]

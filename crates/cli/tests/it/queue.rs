@@ -417,19 +417,6 @@ fn results_written_to_a_named_pipe_stay_in_the_queue() {
 }
 
 #[test]
-fn results_that_were_written_to_a_file_have_left_the_queue() {
-    let (desk, id) = submitted(2);
-    work(&desk);
-    let lines = stored(&desk, id);
-    let file = std::fs::File::create(desk.path("out.jsonl")).unwrap();
-    let mut command = on_queue(&desk, &format!("results {id}"));
-    Running::start(command.stdout(file)).wait().expect(3);
-    let text = desk.read("out.jsonl");
-    assert_eq!(text.lines().collect::<Vec<_>>(), lines);
-    assert!(queue(&desk).process(id).unwrap().is_none());
-}
-
-#[test]
 fn a_closed_reader_loses_no_result() {
     let (desk, id) = with_long_results();
     let mut running = Running::start(&mut on_queue(&desk, &format!("results {id} --take")));

@@ -85,40 +85,6 @@ fn without_a_template_the_content_is_the_prompt() {
 }
 
 #[test]
-fn templates_may_have_conditions_and_filters() {
-    let (desk, sim) = (desk(), good());
-    desk.write("t.txt", "{# for functions #}{% if lines|int > 2 %}long{% else %}short {{name|upper}}{% endif %}: {{path}}\n");
-    desk.run(
-        &sim,
-        "src --pattern *.py --split class --template @t.txt -o out.jsonl",
-    )
-    .expect(0);
-    assert_eq!(
-        desk.results("out.jsonl")[0]["text"],
-        "echo: long: deep/b.py"
-    );
-    desk.run(
-        &sim,
-        "src --pattern a.py --split function --template @t.txt -o a.jsonl --ordered",
-    )
-    .expect(0);
-    assert_eq!(desk.results("a.jsonl")[1]["text"], "echo: short TWO: a.py");
-    for (template, why) in [
-        (
-            "{{pth|upper}}",
-            "{{pth}} (did you mean \"path\"?) in the template; expected one of the columns: \"id\", \"path\"",
-        ),
-        ("{%if}", "template: the template's line 1: "),
-        ("{{path|shout}}", "shout"),
-    ] {
-        let ended = desk
-            .run(&sim, &format!("src --template {template}"))
-            .expect(2);
-        ended.tells(why);
-    }
-}
-
-#[test]
 fn invalid_options_for_folders_are_rejected_with_a_reason() {
     let (desk, sim) = (desk(), good());
     desk.write("in.txt", "one\n");

@@ -27,21 +27,6 @@ fn reconciling(input: Input, listings: u32, fence: Fence) -> Reconciling {
 }
 
 #[test]
-fn a_creation_that_was_sent_is_looked_for_and_an_upload_is_repeated() {
-    let next = |input: Input, sent, uploads| {
-        let state = submitting(input, sent);
-        next(&state, &facts(uploads, Some(Resubmit), false))
-    };
-    let read = Step::ReadList;
-    assert_eq!(next(Input::Local, false, true), Step::Upload);
-    assert_eq!(next(Input::Local, true, true), Step::Upload);
-    assert_eq!(next(Input::Local, false, false), Step::Create);
-    assert_eq!(next(Input::Local, true, false), read(Input::Local));
-    assert_eq!(next(uploaded(), false, true), Step::Create);
-    assert_eq!(next(uploaded(), true, true), read(uploaded()));
-}
-
-#[test]
 fn nothing_is_sent_again_before_the_file_is_gone_and_the_list_was_read_once_more() {
     let facts = facts(true, Some(Resubmit), false);
     let mut record = record(submitting(uploaded(), true));
@@ -61,15 +46,6 @@ fn nothing_is_sent_again_before_the_file_is_gone_and_the_list_was_read_once_more
     let delete = Step::DeleteFile("file-1".to_owned());
     let then = [delete, Step::ReadList(uploaded()), Step::GiveUp];
     assert_eq!(steps[reads.len()..], then);
-}
-
-#[test]
-fn what_was_held_for_long_is_looked_for_once_more_after_its_file_is_gone() {
-    // Held by choice, and looked for ever since; now it is to be sent again.
-    let fence = Fence::Closed { confirmed: false };
-    let held = State::Held(reconciling(uploaded(), LISTINGS + 3, fence));
-    let step = next(&held, &facts(true, Some(Resubmit), false));
-    assert_eq!(step, Step::ReadList(uploaded()));
 }
 
 #[test]
