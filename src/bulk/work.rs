@@ -1,5 +1,7 @@
 //! The engine's work for prompts: a backlog of requests, a sink for outcomes, and the counters.
 
+use std::time::Duration;
+
 use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::engine::availability::Availability;
@@ -56,7 +58,9 @@ pub(super) fn dispatcher<W: Work>(
     let mut dispatch = route.options(&options.ctx, options.calls.most, options.on_error);
     if let Some(until) = options.starts_until {
         let clock = route.clock_ref();
-        let until = clock.now().after(until.since(clock.wall()));
+        // The wall clock is read in whole milliseconds, rounded down.
+        let wall = clock.wall().after(Duration::from_millis(1));
+        let until = clock.now().after(until.since(wall));
         dispatch.deadline = Some(dispatch.deadline.map_or(until, |end| end.min(until)));
     }
     Dispatcher::new(work, route.limiter(), dispatch)
