@@ -51,8 +51,7 @@ impl MonthlyBudget {
     /// # Errors
     /// If its file or the ledger cannot be read.
     pub fn used(&self) -> Result<Usd, Error> {
-        let (_, counted) = self.account()?.look()?;
-        Ok(Usd::from_picos(counted))
+        Ok(Usd::from_picos(self.account()?.look()?.total()))
     }
 
     /// A share of the budget, for the calls of one route.
@@ -66,7 +65,7 @@ impl MonthlyBudget {
         let clock = Arc::new(SystemClock);
         let account = Account::new("the monthly budget", file, Period::Month, clock);
         let since = account.since();
-        account.at_least(self.billed(since)?)?;
+        account.at_least(since, self.billed(since)?)?;
         Ok(account)
     }
 

@@ -33,11 +33,16 @@ impl BatchContext {
             return Ok(());
         }
         let wall = self.settler.clock.wall();
-        let unspent = asked.unspent();
+        let (owner, cost) = asked.take_costs();
         self.store.settle(ends, wall)?;
-        if let Some((day, owner, amount)) = unspent {
-            let budgets = shared_budgets(self, owner.as_deref());
-            budgets.iter().for_each(|budget| budget.refund(day, amount));
+        if cost > 0 {
+            match shared_budgets(self, owner.as_deref()) {
+                Ok(budgets) => budgets
+                    .iter()
+                    .for_each(|budget| budget.spend_batch(asked.label(), cost)),
+                // The account of an owner is made to count the ledger.
+                Err(error) => log::warn!("what a batch has cost is not counted yet: {error}"),
+            }
         }
         if let Some(observer) = &self.observer {
             let ended = ends.iter().filter_map(|end| end.outcome.error_of_end());
