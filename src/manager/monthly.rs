@@ -17,7 +17,8 @@ use crate::queue::host::JobQueue;
 /// What all work of a data folder may cost in a calendar month (UTC): the setting `llm.monthly_budget`. It counts the
 /// ledger of the folder, and what is reserved for calls and batches. All OS processes with this folder share it.
 ///
-/// A call counts in the month in which it ends; a batch, in the month in which it was sent.
+/// A call counts in the month in which it ends. What a batch can cost is reserved in the month in which it is sent, until it
+/// has ended; what it has cost counts in the month in which its results arrive.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MonthlyBudget {
     limit: Usd,

@@ -1,10 +1,12 @@
 //! All work of a data folder stays within its monthly budget, against a provider that bills by itself.
 
+use std::time::Duration;
+
 use batchwright::{ProcessId, Usd};
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 use serde_json::Value;
 
-use super::batch_runs::{LONG, SHORT, home_queue, taking, with_provider};
+use super::batch_runs::{SHORT, home_queue, taking, with_provider};
 use super::common::{Desk, Ended, Running, simulator};
 
 /// A model that takes 0.15 and 0.60 dollars per million tokens, and half of it in batches.
@@ -138,7 +140,7 @@ fn batches_count_in_the_monthly_budget() {
 #[cfg(unix)]
 #[test]
 fn what_batches_did_not_need_comes_back_also_after_a_kill() {
-    let (desk, sim) = (Desk::new(), taking(LONG));
+    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(1)));
     // 20 of these requests could cost 0.0245 dollars in a batch.
     done(&desk, &sim, "config set llm.monthly_budget 0.03").expect(0);
     let model = "--model gpt-4o-mini --max-tokens 4000";
@@ -158,7 +160,10 @@ fn what_batches_did_not_need_comes_back_also_after_a_kill() {
     desk.write("c.jsonl", lines(40..41));
     let a = format!("run a.jsonl -o a.out.jsonl {model} --strategy batch");
     let killed = start(&desk, &sim, &a);
-    assert!(super::common::eventually(|| sim.batch_stats().items_accepted == 20));
+    assert!(super::common::eventually(|| sim
+        .batch_stats()
+        .items_accepted
+        == 20));
     killed.signal("KILL");
     killed.wait();
     assert_eq!(account()["batches"].as_object().unwrap().len(), 1);
