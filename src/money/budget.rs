@@ -454,17 +454,20 @@ impl Budget {
         }
     }
 
-    /// Ends the reservation of a batch that has ended or was not sent.
+    /// Ends the reservation of a batch that has ended or was not sent. If it may have been billed and its cost is unknown,
+    /// what is left of the reservation counts as spent.
     #[cfg(feature = "queue")]
-    pub(crate) fn end_batch(&self, label: &str) {
+    pub(crate) fn end_batch(&self, label: &str, is_spent: bool) {
         let Keeper::Account(account) = &self.0.record else {
             return;
         };
-        let is_known = account
-            .look()
-            .map(|counted| counted.batches.contains_key(label));
-        if !is_known.as_ref().is_ok_and(|is_known| !is_known)
-            && let Err(error) = account.change(|counted| counted.batches.remove(label))
+        let counted = account.look();
+        let has_none = counted.is_ok_and(|counted| !counted.batches.contains_key(label));
+        if !has_none
+            && let Err(error) = account.change(|counted| {
+                let left = counted.batches.remove(label).filter(|_| is_spent);
+                counted.spent = counted.spent.saturating_add(left.unwrap_or(0));
+            })
         {
             log::warn!("{} counts too much: {error}", account.name);
         }

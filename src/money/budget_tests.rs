@@ -315,7 +315,7 @@ fn a_batch_counts_with_what_it_has_cost_once_it_has_ended() {
     assert_eq!(less, Some(cent(3_000).picos()));
     budget.spend_batch("one", cent(500).picos());
     assert_eq!(counted(&budget), cent(7_000));
-    budget.end_batch("one");
+    budget.end_batch("one", false);
     assert_eq!(counted(&budget), cent(500));
     try_cents(&budget, 50).unwrap().settle(cent(5).picos());
     assert_eq!(counted(&budget), cent(505));
@@ -329,7 +329,7 @@ fn a_batch_without_a_reservation_returns_nothing() {
     let budget = monthly(&folder, &clock, 100);
     try_cents(&budget, 50).unwrap().settle(cent(50).picos());
     budget.spend_batch("unknown", cent(20).picos());
-    budget.end_batch("unknown");
+    budget.end_batch("unknown", true);
     assert_eq!(counted(&budget), cent(70));
 }
 

@@ -41,6 +41,7 @@ impl Poller<'_> {
                 &self.options.context,
                 open.batch.process_id,
                 &whole.intent.label,
+                false,
             );
             open.record = rest;
             open.due = self.clock.now();

@@ -134,8 +134,14 @@ pub(super) fn shared_budgets(
     Ok(of_route.chain(of_owner).collect())
 }
 
-/// Ends what is reserved in such budgets for a batch of this process that has ended or was not sent.
-pub(super) fn end_batch(context: &BatchContext, process: Option<ProcessId>, label: &str) {
+/// Ends what is reserved in such budgets for a batch of this process that has ended or was not sent. If it may have been
+/// billed and its cost is unknown, the reservation counts as spent.
+pub(super) fn end_batch(
+    context: &BatchContext,
+    process: Option<ProcessId>,
+    label: &str,
+    is_spent: bool,
+) {
     let owner = match (&context.owners, process) {
         (Some(_), Some(process)) => context.store.process(process).map(|state| {
             let info = state.map(|state| state.info);
@@ -144,7 +150,9 @@ pub(super) fn end_batch(context: &BatchContext, process: Option<ProcessId>, labe
         _ => Ok(None),
     };
     match owner.and_then(|owner| shared_budgets(context, owner.as_deref())) {
-        Ok(budgets) => budgets.iter().for_each(|budget| budget.end_batch(label)),
+        Ok(budgets) => budgets
+            .iter()
+            .for_each(|budget| budget.end_batch(label, is_spent)),
         Err(error) => log::warn!("the reservation of batch {label} stays: {error}"),
     }
 }

@@ -484,6 +484,12 @@ impl Poller<'_> {
         if self.batches.get(&no).is_some_and(is_unsent) && !self.give_back(no) {
             return false;
         }
+        let context = &self.options.context;
+        // Jobs without an end may have been billed: the batch may exist after all.
+        let is_spent = match context.store.batch_jobs(no, None, 1, 1) {
+            Ok(jobs) => !jobs.is_empty(),
+            Err(error) => return self.not_written(no, &error),
+        };
         let wall = self.clock.wall();
         let store = &self.options.context.store;
         match store.close_batch(self.options.context.worker, no, wall) {
@@ -491,7 +497,7 @@ impl Poller<'_> {
                 if let Some(open) = self.batches.remove(&no) {
                     let (context, label) = (&self.options.context, &open.record.intent.label);
                     context.spool.drop_input(label);
-                    end_batch(context, open.batch.process_id, label);
+                    end_batch(context, open.batch.process_id, label, is_spent);
                 }
                 let overview = &self.options.context.overview;
                 overview.none_waiting.store(false, Ordering::SeqCst);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::usd::Usd;
+use crate::config::choices::OnUnknown;
 use crate::llm::batch::BatchStage;
 use crate::llm::params::RequestTask;
 use crate::llm::providers::extract::Extract;
@@ -18,6 +19,7 @@ use crate::queue::job::COMPLETION_KIND;
 use crate::queue::kind::Kind;
 use crate::queue::store::{ClaimStore, StoreDatabase};
 
+use super::super::settings::BatchSettings;
 use super::harness::{Harness, refused};
 
 const PRICES: &str = r#"{"providers": {"fake": {"models": [
@@ -182,4 +184,28 @@ fn a_job_without_an_upper_bound_fails_and_the_others_are_sent() {
     assert_eq!((counts.completed, counts.failed), (2, 1));
     assert_eq!(harness.bought("c"), 0);
     assert_eq!(counted(&harness).total(), 2 * one);
+}
+
+/// The reply to the creation was lost, and the provider does not list the batch. The requests are sent again, because the
+/// user wants that.
+#[test]
+fn a_batch_that_may_exist_counts_as_the_most_that_it_can_cost() {
+    let one = most_of_one();
+    let harness = Harness::new();
+    limit(&harness, 100 * one, PRICES);
+    let client = harness.client();
+    harness.fake.lock().uploads = false;
+    let again = BatchSettings::default().on_unknown(Some(OnUnknown::Resubmit));
+    harness.control.set(again);
+    let process = harness.enqueue_requests(requests(&PROMPTS));
+    let mut first = true;
+    *client.advance.lock() = Box::new(move |_| {
+        let lost = || Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe);
+        std::mem::take(&mut first).then(|| Err(lost()))
+    });
+    let mut poller = harness.poller(harness.worker(), &[]);
+    harness.until_over(&mut poller, process);
+    assert_eq!(harness.counts(process).completed, 4);
+    let now = counted(&harness);
+    assert_eq!((now.spent, now.batches.len()), (8 * one, 0));
 }
