@@ -39,7 +39,7 @@ impl<'c> SharedReservation<'c> {
         if self.budgets.is_none() {
             // All jobs of a batch have the same owner.
             let owner = jobs.first().and_then(|job| job.owner.as_deref());
-            self.budgets = Some(shared_budgets(self.context, owner)?);
+            self.budgets = Some(self.context.shared_budgets(owner)?);
         }
         let route = self.context.settler.kinds.route(COMPLETION_KIND);
         let (Some(route), false) = (route, self.budgets.iter().all(Vec::is_empty)) else {
@@ -115,25 +115,6 @@ impl<'c> SharedReservation<'c> {
     }
 }
 
-/// The budgets that limit a batch of this owner and that its store does not know.
-///
-/// # Errors
-/// If the limits of the owner cannot be read.
-pub(super) fn shared_budgets(
-    context: &BatchContext,
-    owner: Option<&str>,
-) -> Result<Vec<Budget>, Error> {
-    let of_owner = match (&context.owners, owner) {
-        (Some(owners), Some(owner)) => owners.of(owner)?,
-        _ => Vec::new(),
-    };
-    let route = context.settler.kinds.route(COMPLETION_KIND);
-    let of_route = route
-        .iter()
-        .flat_map(|route| route.shared_budgets().cloned());
-    Ok(of_route.chain(of_owner).collect())
-}
-
 /// Ends what is reserved in such budgets for a batch of this process that has ended or was not sent. If it may have been
 /// billed and its cost is unknown, the reservation counts as spent.
 pub(super) fn end_batch(
@@ -149,7 +130,7 @@ pub(super) fn end_batch(
         }),
         _ => Ok(None),
     };
-    match owner.and_then(|owner| shared_budgets(context, owner.as_deref())) {
+    match owner.and_then(|owner| context.shared_budgets(owner.as_deref())) {
         Ok(budgets) => budgets
             .iter()
             .for_each(|budget| budget.end_batch(label, is_spent)),

@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 use crate::base::cancel::Context;
 use crate::base::error::Error;
 use crate::llm::batch::{BatchClient, BatchIntent, BatchStage};
+use crate::money::budget::Budget;
 use crate::observe::jobs::JobObserver;
+use crate::queue::job::COMPLETION_KIND;
 use crate::queue::owners::Owners;
 use crate::queue::store::{JobStore, Settlement, WorkerId};
 
-use super::budget::shared_budgets;
 use super::overview::BatchOverview;
 use super::settle_items::{AskedProvider, ItemSettler, outcomes};
 use super::spool::{InputFile, Spool};
@@ -36,7 +37,7 @@ impl BatchContext {
         let (owner, cost) = asked.take_costs();
         self.store.settle(ends, wall)?;
         if cost > 0 {
-            match shared_budgets(self, owner.as_deref()) {
+            match self.shared_budgets(owner.as_deref()) {
                 Ok(budgets) => budgets
                     .iter()
                     .for_each(|budget| budget.spend_batch(asked.label(), cost)),
@@ -54,6 +55,22 @@ impl BatchContext {
             .fetch_add(completed, Ordering::SeqCst);
         self.overview.failed.fetch_add(failed, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// The budgets that limit a batch of this owner and that its store does not know.
+    ///
+    /// # Errors
+    /// If the limits of the owner cannot be read.
+    pub(super) fn shared_budgets(&self, owner: Option<&str>) -> Result<Vec<Budget>, Error> {
+        let of_owner = match (&self.owners, owner) {
+            (Some(owners), Some(owner)) => owners.of(owner)?,
+            _ => Vec::new(),
+        };
+        let route = self.settler.kinds.route(COMPLETION_KIND);
+        let of_route = route
+            .iter()
+            .flat_map(|route| route.shared_budgets().cloned());
+        Ok(of_route.chain(of_owner).collect())
     }
 
     /// Performs the next step of the submission of a batch.
