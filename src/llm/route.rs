@@ -214,8 +214,14 @@ impl<'a> Route<'a> {
         !self.budgets.is_empty() && self.budgets.iter().all(Budget::is_shared)
     }
 
+    /// The same as [`used_up`](Self::used_up), as of its last call: it reads no file.
     #[cfg(feature = "queue")]
+    pub(crate) fn was_used_up(&self) -> Option<String> {
+        self.budgets.iter().find_map(Budget::was_used_up)
+    }
+
     /// Why no call is made for now: a budget that is shared with other OS processes is used up.
+    #[cfg(feature = "queue")]
     pub(crate) fn used_up(&self) -> Option<String> {
         self.budgets.iter().find_map(Budget::used_up)
     }

@@ -17,7 +17,8 @@ use crate::queue::host::JobQueue;
 /// What all work of a data folder may cost in a calendar month (UTC): the setting `llm.monthly_budget`. It counts the
 /// ledger of the folder, and what is reserved for calls and batches. All OS processes with this folder share it.
 ///
-/// A call counts in the month in which it ends; a batch, in the month in which it was sent.
+/// A call counts in the month in which it ends. What a batch can cost is reserved in the month in which it is sent, until it
+/// has ended; what it has cost counts in the month in which its results arrive.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MonthlyBudget {
     limit: Usd,
@@ -51,8 +52,7 @@ impl MonthlyBudget {
     /// # Errors
     /// If its file or the ledger cannot be read.
     pub fn used(&self) -> Result<Usd, Error> {
-        let (_, counted) = self.account()?.look()?;
-        Ok(Usd::from_picos(counted))
+        Ok(Usd::from_picos(self.account()?.look()?.total()))
     }
 
     /// A share of the budget, for the calls of one route.
@@ -66,7 +66,7 @@ impl MonthlyBudget {
         let clock = Arc::new(SystemClock);
         let account = Account::new("the monthly budget", file, Period::Month, clock);
         let since = account.since();
-        account.at_least(self.billed(since)?)?;
+        account.at_least(since, self.billed(since)?)?;
         Ok(account)
     }
 

@@ -1,16 +1,20 @@
 //! What was spent in a day or a month, in a small file that several OS processes share.
 //!
-//! The file counts what was spent and what is reserved. A process that crashes returns nothing, so what it had reserved
-//! stays spent in this period.
+//! The file counts what was spent, with what is reserved for calls, and what is reserved for each batch. A process that
+//! crashes returns nothing: what it had reserved for calls stays spent in this period, and the reservation of a batch stays
+//! until a later process has settled this batch, or until the period ends.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::atomic_file::AtomicFile;
 use crate::base::clock::Clock;
 use crate::base::day::Day;
 use crate::base::error::Error;
@@ -20,9 +24,9 @@ use crate::base::usd::Usd;
 /// How often it is checked whether a call that did not fit fits again.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Bytes of the file: its JSON, filled up with blanks. It is written in place, and within a page, so a killed process
-/// leaves the old or the new text.
-const LENGTH: usize = 128;
+/// Attempts to lock. A holder needs milliseconds; one that needs longer is suspended.
+const TRIES: u32 = 400;
+const BETWEEN_TRIES: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 5 });
 
 /// How long an account counts, in days of UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,14 +47,68 @@ impl Period {
     }
 }
 
-/// The content of the file.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+/// The content of the file. All amounts are in picodollars.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Counted {
     /// The first day of the period.
     pub since: Day,
-    /// Picodollars, spent and reserved.
+    /// Spent, with what is reserved for calls.
     pub spent: u64,
+    /// What is reserved for each batch, by its label.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub batches: BTreeMap<String, u64>,
+}
+
+impl Counted {
+    /// What is spent or reserved.
+    pub(crate) fn total(&self) -> u64 {
+        let batches = self.batches.values();
+        batches.fold(self.spent, |sum, batch| sum.saturating_add(*batch))
+    }
+
+    /// Reserves this amount for a batch, in place of what is reserved for it. Returns the most that could be reserved if
+    /// that is less; then nothing changes.
+    #[cfg(feature = "queue")]
+    pub(crate) fn reserve_batch(&mut self, label: &str, amount: u64, limit: u64) -> Option<u64> {
+        let own = self.batches.get(label).copied().unwrap_or(0);
+        let others = self.total().saturating_sub(own);
+        let most = limit.saturating_sub(others);
+        if amount > most {
+            return Some(most);
+        }
+        if amount == 0 {
+            self.batches.remove(label);
+        } else {
+            self.batches.insert(label.to_owned(), amount);
+        }
+        None
+    }
+
+    /// Counts what requests of a batch have cost. The rest of its reservation stays until the batch has ended.
+    #[cfg(feature = "queue")]
+    pub(crate) fn spend_batch(&mut self, label: &str, cost: u64) {
+        self.spent = self.spent.saturating_add(cost);
+        if let Some(reserved) = self.batches.get_mut(label) {
+            *reserved = reserved.saturating_sub(cost);
+        }
+    }
+
+    /// As it counts in the present period.
+    fn at(self, today: Day, since: Day) -> Self {
+        if self.since > today.next() {
+            // The clock was ahead. What was counted then is not forgotten.
+            return Self { since, ..self };
+        }
+        // Clocks may differ a little where a period begins.
+        if self.since >= since {
+            return self;
+        }
+        Self {
+            since,
+            ..Self::default()
+        }
+    }
 }
 
 /// The file.
@@ -73,74 +131,125 @@ impl Account {
         }
     }
 
-    /// The first day of the present period.
-    pub(crate) fn since(&self) -> Day {
-        self.period.first(Day::of(self.clock.wall()))
+    fn today(&self) -> Day {
+        Day::of(self.clock.wall())
     }
 
-    /// Makes sure that it counts what was billed in the present period, for example while no budget was set.
+    /// The first day of the present period.
+    pub(crate) fn since(&self) -> Day {
+        self.period.first(self.today())
+    }
+
+    /// Makes sure that it counts what was billed in the period that begins on this day, for example while no budget was
+    /// set. Does nothing if that is not the present period.
     ///
     /// # Errors
     /// If the file cannot be read or written.
-    pub(crate) fn at_least(&self, billed: Usd) -> Result<(), Error> {
-        self.change(|counted| counted.spent = counted.spent.max(billed.picos()))
+    pub(crate) fn at_least(&self, since: Day, billed: Usd) -> Result<(), Error> {
+        let is_less = |counted: &Counted| counted.since == since && counted.spent < billed.picos();
+        if !is_less(&self.look()?) {
+            return Ok(());
+        }
+        self.change(|counted| {
+            if is_less(counted) {
+                counted.spent = billed.picos();
+            }
+        })
     }
 
-    /// The first day of the period of this day.
-    pub(crate) fn period_of(&self, day: Day) -> Day {
-        self.period.first(day)
-    }
-
-    /// The present period, and what is counted in it.
+    /// What is counted in the present period. It changes nothing, and does not wait for other processes.
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub(crate) fn look(&self) -> Result<(Day, u64), Error> {
-        self.change(|counted| (counted.since, counted.spent))
+    pub(crate) fn look(&self) -> Result<Counted, Error> {
+        let counted = self.read().map_err(|error| self.failed(error))?;
+        Ok(counted.map_or_else(|| self.nothing(), |(counted, _)| counted))
+    }
+
+    fn nothing(&self) -> Counted {
+        Counted {
+            since: self.since(),
+            ..Counted::default()
+        }
     }
 
     /// Changes what is counted in the present period, while no other process does.
     ///
     /// # Errors
-    /// If the file cannot be read or written.
+    /// If the file cannot be read or written, or if another process holds its lock for several seconds.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Counted) -> T) -> Result<T, Error> {
-        self.locked(change).map_err(|error| {
-            let why = format!("cannot count {} in {}", self.name, self.path.display());
-            Error::from(error).context(why).with_storage()
-        })
+        self.locked(change).map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: io::Error) -> Error {
+        let why = format!("cannot count {} in {}", self.name, self.path.display());
+        Error::from(error).context(why).with_storage()
     }
 
     fn locked<T>(&self, change: impl FnOnce(&mut Counted) -> T) -> io::Result<T> {
         if let Some(folder) = self.path.parent() {
             private::make_folder(folder)?;
         }
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let file = private::open(&mut options, &self.path)?;
-        file.lock()?;
-        let result = self.update(&file, change);
+        let lock = self.lock()?;
+        let result = self.update(change);
         // A child process that is being started may have the file open too.
-        file.unlock()?;
+        lock.unlock()?;
         result
     }
 
-    fn update<T>(&self, mut file: &File, change: impl FnOnce(&mut Counted) -> T) -> io::Result<T> {
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)?;
-        let before = match &text[..] {
-            [] => None,
-            text => Some(serde_json::from_slice::<Counted>(text)?),
+    /// Locks a file beside the account, which is replaced at each change.
+    fn lock(&self) -> io::Result<File> {
+        let path = self.path.with_extension("lock");
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        let file = private::open(&mut options, &path)?;
+        for _ in 0..TRIES {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) => thread::sleep(BETWEEN_TRIES),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+        let why = format!(
+            "another program has locked {} for seconds; it may be stopped",
+            path.display()
+        );
+        Err(io::Error::new(io::ErrorKind::WouldBlock, why))
+    }
+
+    /// What the file counts in the present period, and whether it says so.
+    fn read(&self) -> io::Result<Option<(Counted, bool)>> {
+        let text = match fs::read(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
         };
-        let since = self.since();
-        // Clocks may differ a little where a period begins.
-        let known = before.filter(|before| before.since >= since);
-        let mut now = known.unwrap_or(Counted { since, spent: 0 });
+        let read: Counted = serde_json::from_slice(&text).map_err(|error| {
+            let why = format!(
+                "it is no such file ({error}): repair it, or delete it to count from the ledger"
+            );
+            io::Error::new(io::ErrorKind::InvalidData, why)
+        })?;
+        let now = read.clone().at(self.today(), self.since());
+        let is_same = now == read;
+        Ok(Some((now, is_same)))
+    }
+
+    fn update<T>(&self, change: impl FnOnce(&mut Counted) -> T) -> io::Result<T> {
+        let (before, is_same) = self.read()?.unwrap_or_else(|| (self.nothing(), false));
+        let mut now = before.clone();
         let result = change(&mut now);
-        if before != Some(now) {
-            let text = serde_json::to_string(&now)?;
-            file.seek(SeekFrom::Start(0))?;
-            file.write_all(format!("{text:<LENGTH$}").as_bytes())?;
+        if !is_same || before != now {
+            let mut options = OpenOptions::new();
+            let new = AtomicFile::create(&self.path, private::restrict(options.write(true)))?;
+            serde_json::to_writer(new.file(), &now)?;
+            new.file().write_all(b"\n")?;
+            new.replace()?;
         }
         Ok(result)
     }
 }
+
+#[cfg(test)]
+#[path = "account_tests.rs"]
+mod tests;

@@ -60,6 +60,8 @@ struct Shared {
     record: Keeper,
     spending: Mutex<Spending>,
     changed: Condvar,
+    /// Held while an account is changed. `spending` is not locked then, so that calls within what was drawn go on.
+    drawing: Mutex<()>,
 }
 
 /// Where a budget is recorded.
@@ -83,11 +85,17 @@ struct Spending {
     recorded: u64,
     /// The most that the last call could cost that did not fit.
     refused: Option<u64>,
-    /// The period of `spent` and `recorded`, and what its account has counted for all, as of the last access to it.
+    /// The period of `spent` and `recorded`.
     since: Day,
+    /// What its account has counted for all, and in which period, as of the last access to it.
     counted: u64,
+    since_counted: Day,
     /// When the account was read for a refused call.
     looked: Option<Instant>,
+    /// Why the account could not be changed the last time.
+    trouble: Option<Error>,
+    /// The number of calls that have ended.
+    ended: u64,
 }
 
 /// The file beside an output.
@@ -192,6 +200,7 @@ impl Budget {
                 ..Spending::default()
             }),
             changed: Condvar::new(),
+            drawing: Mutex::default(),
         }))
     }
 
@@ -278,8 +287,15 @@ impl Budget {
             let _spending = shared.spending.lock();
             shared.changed.notify_all();
         });
-        let mut spending = self.0.spending.lock();
-        while !self.0.hold(&mut spending, most)? {
+        loop {
+            let ended = self.0.spending.lock().ended;
+            if let Some(reserved) = self.reserve_now(most)? {
+                return Ok(reserved);
+            }
+            let mut spending = self.0.spending.lock();
+            if spending.ended != ended {
+                continue;
+            }
             if spending.held == 0 {
                 return Err(self.exceeded(&mut spending, most));
             }
@@ -294,7 +310,6 @@ impl Budget {
                 None => self.0.changed.wait(&mut spending),
             }
         }
-        Ok(self.reservation(most))
     }
 
     /// Reserves an amount if it fits now.
@@ -302,7 +317,7 @@ impl Budget {
     /// # Errors
     /// If the record cannot be written.
     pub(crate) fn reserve_now(&self, most: u64) -> Result<Option<Reservation>, Error> {
-        let is_held = self.0.hold(&mut self.0.spending.lock(), most)?;
+        let is_held = self.0.hold(most)?;
         Ok(is_held.then(|| self.reservation(most)))
     }
 
@@ -328,7 +343,7 @@ impl Budget {
                 "{} of {limit} is used up: {} is spent or reserved since {} (UTC), and the next call could cost {most}",
                 account.name,
                 limit.of(spending.counted),
-                spending.since,
+                spending.since_counted,
             ),
             _ => format!(
                 "the budget of {limit} is used up: {} is spent, and the next call could cost {most}",
@@ -343,51 +358,115 @@ impl Budget {
         self.exceeded(&mut self.0.spending.lock(), most)
     }
 
-    /// Makes sure that its account counts what was billed in the present period.
+    /// Makes sure that its account counts what was billed in the period that begins on this day, if it is the present one.
     ///
     /// # Errors
     /// If the account cannot be written.
     #[cfg(feature = "queue")]
-    pub(crate) fn count_at_least(&self, billed: Usd) -> Result<(), Error> {
+    pub(crate) fn count_at_least(&self, since: Day, billed: Usd) -> Result<(), Error> {
         match &self.0.record {
-            Keeper::Account(account) => account.at_least(billed),
+            Keeper::Account(account) => account.at_least(since, billed),
             _ => Ok(()),
         }
     }
 
-    /// Why no call is made for now, if the last one did not fit into what several OS processes share. It fits again when
-    /// one of them returns something, or when the next period begins.
+    /// Why no call is made for now, if the last one did not fit into what several OS processes share, or if its account
+    /// cannot be used.
     #[cfg(feature = "queue")]
     pub(crate) fn used_up(&self) -> Option<String> {
-        let Keeper::Account(account) = &self.0.record else {
-            return None;
-        };
-        let mut spending = self.0.spending.lock();
-        let most = spending.refused?;
-        if spending.looked.is_none_or(|at| at.elapsed() >= LOOK_AGAIN) {
-            spending.looked = Some(Instant::now());
-            if let Ok((since, counted)) = account.look() {
-                (spending.since, spending.counted) = (since, counted);
-                let left = self.limit().number().saturating_sub(counted);
-                if most <= left {
-                    spending.refused = None;
-                    return None;
-                }
-            }
-        }
-        Some(self.why(&spending, most))
+        self.look_again();
+        self.was_used_up()
     }
 
-    /// Returns a part of what an earlier program has spent from a shared account, because it was not needed after all.
-    /// Does nothing if the period of this day is over.
+    /// The same as of the last look at the account: it reads no file.
     #[cfg(feature = "queue")]
-    pub(crate) fn refund(&self, day: Day, amount: u64) {
-        if let Keeper::Account(account) = &self.0.record
-            && amount > 0
+    pub(crate) fn was_used_up(&self) -> Option<String> {
+        if !self.is_shared() {
+            return None;
+        }
+        let spending = self.0.spending.lock();
+        let most = spending.refused?;
+        let trouble = spending.trouble.as_ref();
+        Some(trouble.map_or_else(|| self.why(&spending, most), |why| why.message().to_owned()))
+    }
+
+    /// Looks whether the call fits now that did not fit, at most once in [`LOOK_AGAIN`]. It fits again when another OS
+    /// process returns something, or when the next period begins.
+    #[cfg(feature = "queue")]
+    pub(crate) fn look_again(&self) {
+        let Keeper::Account(account) = &self.0.record else {
+            return;
+        };
+        {
+            let mut spending = self.0.spending.lock();
+            let is_recent = |at: Instant| at.elapsed() < LOOK_AGAIN;
+            if spending.refused.is_none() || spending.looked.is_some_and(is_recent) {
+                return;
+            }
+            spending.looked = Some(Instant::now());
+        }
+        let counted = account.look();
+        let mut spending = self.0.spending.lock();
+        match counted {
+            Ok(counted) => {
+                spending.trouble = None;
+                (spending.since_counted, spending.counted) = (counted.since, counted.total());
+                let left = self.limit().number().saturating_sub(spending.counted);
+                spending.refused = spending.refused.filter(|most| *most > left);
+            }
+            Err(error) => spending.trouble = Some(error),
+        }
+    }
+
+    /// Reserves this amount for a batch in a shared account, in place of what is reserved for it. Returns the most that
+    /// could be reserved if that is less; then nothing changes.
+    ///
+    /// # Errors
+    /// If the account cannot be written.
+    #[cfg(feature = "queue")]
+    pub(crate) fn reserve_batch(&self, label: &str, amount: u64) -> Result<Option<u64>, Error> {
+        let Keeper::Account(account) = &self.0.record else {
+            return Ok(None);
+        };
+        let limit = self.limit().number();
+        let (less, since, counted) = account.change(|counted| {
+            let less = counted.reserve_batch(label, amount, limit);
+            (less, counted.since, counted.total())
+        })?;
+        let mut spending = self.0.spending.lock();
+        (spending.since_counted, spending.counted) = (since, counted);
+        Ok(less)
+    }
+
+    /// Counts what requests of a batch have cost.
+    #[cfg(feature = "queue")]
+    pub(crate) fn spend_batch(&self, label: &str, cost: u64) {
+        let Keeper::Account(account) = &self.0.record else {
+            return;
+        };
+        if cost > 0
+            && let Err(error) = account.change(|counted| counted.spend_batch(label, cost))
+        {
+            log::warn!("{}", error.message());
+            // It is written with the next call.
+            let mut spending = self.0.spending.lock();
+            spending.spent = spending.spent.saturating_add(cost);
+        }
+    }
+
+    /// Ends the reservation of a batch that has ended or was not sent. If it may have been billed and its cost is unknown,
+    /// what is left of the reservation counts as spent.
+    #[cfg(feature = "queue")]
+    pub(crate) fn end_batch(&self, label: &str, is_spent: bool) {
+        let Keeper::Account(account) = &self.0.record else {
+            return;
+        };
+        let counted = account.look();
+        let has_none = counted.is_ok_and(|counted| !counted.batches.contains_key(label));
+        if !has_none
             && let Err(error) = account.change(|counted| {
-                if counted.since == account.period_of(day) {
-                    counted.spent = counted.spent.saturating_sub(amount);
-                }
+                let left = counted.batches.remove(label).filter(|_| is_spent);
+                counted.spent = counted.spent.saturating_add(left.unwrap_or(0));
             })
         {
             log::warn!("{} counts too much: {error}", account.name);
@@ -423,122 +502,166 @@ impl Budget {
     /// # Errors
     /// If the record cannot be written. It says more than was spent then.
     pub fn close(&self) -> Result<(), Error> {
-        self.0.close(&mut self.0.spending.lock())
+        match &self.0.record {
+            Keeper::Account(account) => self.0.balance(account, true),
+            _ => self.0.close(&mut self.0.spending.lock()),
+        }
     }
 }
 
 impl Drop for Shared {
     /// What others may spend is returned. The record of one budget is closed by its run.
     fn drop(&mut self) {
-        let mut spending = std::mem::take(self.spending.get_mut());
         if let Keeper::Account(account) = &self.record
-            && let Err(error) = self.close(&mut spending)
+            && let Err(error) = self.balance(account, true)
         {
             log::warn!("{} counts too much: {error}", account.name);
         }
     }
 }
 
+impl Spending {
+    /// Begins a new period with the calls in flight. Nothing of the earlier one is returned.
+    fn turn(&mut self, since: Day) {
+        if self.since != since {
+            (self.since, self.spent, self.recorded) = (since, 0, 0);
+        }
+    }
+
+    /// Everything that it needs, with a further amount.
+    fn needed(&self, more: u64) -> u64 {
+        self.spent.saturating_add(self.held).saturating_add(more)
+    }
+
+    /// Others do not wait for an account that could not be changed a moment ago.
+    fn recent_trouble(&self) -> Option<Error> {
+        let is_recent = self.looked.is_some_and(|at| at.elapsed() < LOOK_AGAIN);
+        self.trouble.clone().filter(|_| is_recent)
+    }
+
+    /// Holds an amount if the record covers it.
+    fn hold_recorded(&mut self, most: u64) -> bool {
+        let is_held = self.needed(most) <= self.recorded;
+        if is_held {
+            self.held += most;
+            // Others may have returned what an earlier call lacked, or this one needs less.
+            self.refused = None;
+        }
+        is_held
+    }
+}
+
 impl Shared {
     /// Holds an amount for a call if it fits, and makes sure that the record covers what is spent and held.
-    fn hold(&self, spending: &mut Spending, most: u64) -> Result<bool, Error> {
+    fn hold(&self, most: u64) -> Result<bool, Error> {
+        if let Keeper::Account(account) = &self.record {
+            return self.hold_shared(account, most);
+        }
+        let mut spending = self.spending.lock();
         let all = spending.spent.checked_add(spending.held);
-        let is_held = match (&self.record, all.and_then(|all| all.checked_add(most))) {
-            (_, None) => false,
-            (Keeper::Account(account), Some(_)) => {
-                let drawn = self.draw(account, spending, most);
-                drawn.inspect_err(|_| {
-                    spending.refused = Some(most);
-                    spending.looked = Some(Instant::now());
-                })?
-            }
-            (_, Some(all)) => all <= self.limit.number(),
-        };
-        if !is_held {
+        let all = all.and_then(|all| all.checked_add(most));
+        if all.is_none_or(|all| all > self.limit.number()) {
             return Ok(false);
         }
-        if matches!(self.record, Keeper::Account(_)) {
-            // Others may have returned what an earlier call lacked, or this one needs less.
-            spending.refused = None;
-        }
         spending.held += most;
-        if let Err(error) = self.record(spending) {
+        if let Err(error) = self.record(&mut spending) {
             spending.held -= most;
             return Err(error);
         }
         Ok(true)
     }
 
-    /// Begins a new period with the calls in flight. Nothing of the earlier one is returned.
-    fn turn(account: &Account, spending: &mut Spending) {
-        let since = account.since();
-        if spending.since != since {
-            (spending.since, spending.spent, spending.recorded) = (since, 0, 0);
-        }
-    }
-
-    /// Draws what is missing for a call from an account. Returns false if that is not available.
-    fn draw(&self, account: &Account, spending: &mut Spending, most: u64) -> Result<bool, Error> {
-        Self::turn(account, spending);
-        let needed = spending
-            .spent
-            .saturating_add(spending.held)
-            .saturating_add(most);
-        let missing = needed.saturating_sub(spending.recorded);
-        if missing == 0 {
+    /// Holds an amount for a call, and draws what is missing from an account.
+    fn hold_shared(&self, account: &Account, most: u64) -> Result<bool, Error> {
+        let hold = || {
+            let mut spending = self.spending.lock();
+            spending.turn(account.since());
+            let missing = spending.needed(most).saturating_sub(spending.recorded);
+            let is_held = spending.hold_recorded(most);
+            (!is_held).then_some((missing, spending.since))
+        };
+        if hold().is_none() {
             return Ok(true);
         }
-        let limit = self.limit.number();
-        let drawn = account.change(|counted| {
-            let left = limit.saturating_sub(counted.spent);
-            let drawn = slice(limit, missing, left).filter(|_| counted.since == spending.since);
-            counted.spent += drawn.unwrap_or(0);
-            spending.counted = counted.spent;
-            drawn
-        })?;
-        spending.recorded += drawn.unwrap_or(0);
-        Ok(drawn.is_some())
+        let _drawing = self.drawing.lock();
+        // Another call may have drawn meanwhile.
+        while let Some((missing, since)) = hold() {
+            if let Some(error) = self.spending.lock().recent_trouble() {
+                return Err(error);
+            }
+            let limit = self.limit.number();
+            let drawn = account.change(|counted| {
+                let left = limit.saturating_sub(counted.total());
+                let drawn = slice(limit, missing, left).filter(|_| counted.since == since);
+                counted.spent += drawn.unwrap_or(0);
+                (drawn, counted.since, counted.total())
+            });
+            let mut spending = self.spending.lock();
+            let (drawn, since_counted, counted) = drawn.inspect_err(|error| {
+                spending.refused = Some(most);
+                spending.looked = Some(Instant::now());
+                spending.trouble = Some(error.clone());
+            })?;
+            spending.trouble = None;
+            (spending.since_counted, spending.counted) = (since_counted, counted);
+            spending.recorded += drawn.filter(|_| spending.since == since).unwrap_or(0);
+            let has_turned = since != since_counted && since_counted == account.since();
+            if drawn.is_none() && !has_turned {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Makes sure that the record covers what is spent and held.
     fn record(&self, spending: &mut Spending) -> Result<(), Error> {
-        if let Keeper::Account(account) = &self.record {
-            Self::turn(account, spending);
-        }
-        let needed = spending.spent.saturating_add(spending.held);
-        if needed <= spending.recorded {
-            return Ok(());
-        }
-        match &self.record {
-            Keeper::Memory => return Ok(()),
-            Keeper::File(_) => {
-                let limit = self.limit.number();
-                let ahead = needed.saturating_add(limit / SLICES).min(limit).max(needed);
-                self.write(ahead)?;
-                spending.recorded = ahead;
-            }
-            Keeper::Account(_) => self.close(spending)?,
+        let needed = spending.needed(0);
+        if needed > spending.recorded {
+            let limit = self.limit.number();
+            let ahead = needed.saturating_add(limit / SLICES).min(limit).max(needed);
+            self.write(ahead)?;
+            spending.recorded = ahead;
         }
         Ok(())
     }
 
     /// Writes the exact amount of what is spent and held.
     fn close(&self, spending: &mut Spending) -> Result<(), Error> {
-        let exact = spending.spent.saturating_add(spending.held);
-        if spending.recorded == exact {
-            return Ok(());
+        let exact = spending.needed(0);
+        if spending.recorded != exact {
+            self.write(exact)?;
+            spending.recorded = exact;
         }
-        match &self.record {
-            Keeper::Account(account) => account.change(|counted| {
-                if counted.since == spending.since {
-                    let others = counted.spent.saturating_sub(spending.recorded);
-                    counted.spent = others.saturating_add(exact);
-                }
-            })?,
-            _ => self.write(exact)?,
-        }
-        spending.recorded = exact;
         Ok(())
+    }
+
+    /// Writes to an account what was spent beyond the part of this budget, and with `all` returns the rest of this part.
+    fn balance(&self, account: &Account, all: bool) -> Result<(), Error> {
+        let _drawing = self.drawing.lock();
+        let (since, change) = {
+            let mut spending = self.spending.lock();
+            spending.turn(account.since());
+            let exact = spending.needed(0);
+            if exact == spending.recorded || !all && exact < spending.recorded {
+                return Ok(());
+            }
+            let change = i128::from(exact) - i128::from(spending.recorded);
+            // Before others may spend it.
+            spending.recorded = exact;
+            (spending.since, change)
+        };
+        let written = account.change(|counted| {
+            if counted.since == since {
+                counted.spent = plus(counted.spent, change);
+            }
+        });
+        if written.is_err() {
+            let mut spending = self.spending.lock();
+            if spending.since == since {
+                spending.recorded = plus(spending.recorded, -change);
+            }
+        }
+        written
     }
 
     fn write(&self, spent: u64) -> Result<(), Error> {
@@ -559,6 +682,12 @@ impl Shared {
             Error::from(error).context(why).with_storage()
         })
     }
+}
+
+/// An amount after a change, but not below 0.
+fn plus(amount: u64, change: i128) -> u64 {
+    let sum = (i128::from(amount) + change).max(0);
+    u64::try_from(sum).unwrap_or(u64::MAX)
 }
 
 /// How much to draw for a call that can cost `least`: more, so that most calls need no write, but no more than some calls
@@ -587,22 +716,35 @@ impl Reservation {
     }
 
     fn end(&mut self, spent: u64) {
-        if !std::mem::replace(&mut self.settled, true) {
-            let mut spending = self.budget.spending.lock();
-            spending.held -= self.most;
-            spending.spent = spending.spent.saturating_add(spent);
-            let is_idle = spending.held == 0 && matches!(self.budget.record, Keeper::Account(_));
-            let recorded = if is_idle {
-                // Others may spend what is left.
-                self.budget.close(&mut spending)
-            } else {
-                // Only if the call cost more than was reserved.
-                self.budget.record(&mut spending)
-            };
-            if let Err(error) = recorded {
-                log::warn!("{}", error.message());
+        if std::mem::replace(&mut self.settled, true) {
+            return;
+        }
+        let mut spending = self.budget.spending.lock();
+        let account = match &self.budget.record {
+            Keeper::Account(account) => Some(account),
+            _ => None,
+        };
+        if let Some(account) = account {
+            // It counts in the period in which it ends.
+            spending.turn(account.since());
+        }
+        spending.held -= self.most;
+        spending.spent = spending.spent.saturating_add(spent);
+        spending.ended += 1;
+        self.budget.changed.notify_all();
+        let is_idle = spending.held == 0;
+        let recorded = match account {
+            // Others may spend what is left.
+            Some(account) if is_idle || spending.needed(0) > spending.recorded => {
+                drop(spending);
+                self.budget.balance(account, is_idle)
             }
-            self.budget.changed.notify_all();
+            Some(_) => Ok(()),
+            // Only if the call cost more than was reserved.
+            None => self.budget.record(&mut spending),
+        };
+        if let Err(error) = recorded {
+            log::warn!("{}", error.message());
         }
     }
 }

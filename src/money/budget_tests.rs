@@ -268,27 +268,86 @@ fn calls_in_flight_at_the_end_of_a_month_count_in_the_next_one() {
     try_cents(&two, 10).unwrap();
 }
 
+/// The only call in flight ends in the next month, and nothing was reserved since.
 #[test]
-fn what_the_ledger_has_counts_and_refunds_of_an_earlier_month_do_not() {
+fn a_call_that_ends_in_the_next_month_counts_there() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new()));
-    let account = |clock: &Arc<ManualClock>| {
-        let file = folder.path().join("monthly_budget.json");
-        Account::new("the monthly budget", file, Period::Month, clock.clone())
-    };
-    account(&clock).at_least(cent(70)).unwrap();
-    let budget = monthly(&folder, &clock, 100);
-    assert!(try_cents(&budget, 31).is_err());
-    let january = budget.period().unwrap();
-    try_cents(&budget, 30).unwrap().settle(cent(30).picos());
-    budget.refund(january, cent(20).picos());
-    try_cents(&budget, 20).unwrap().settle(cent(20).picos());
-    account(&clock).at_least(cent(90)).unwrap();
-    assert_eq!(account(&clock).look().unwrap().1, cent(100).picos());
-
+    let [one, two] = [(); 2].map(|()| monthly(&folder, &clock, 100));
+    let night = try_cents(&one, 60).unwrap();
     clock.advance(31 * DAY);
-    try_cents(&budget, 100).unwrap().settle(cent(100).picos());
-    budget.refund(january, cent(50).picos());
-    assert!(try_cents(&budget, 1).is_err());
+    night.settle(cent(60).picos());
+    assert!(try_cents(&two, 41).is_err());
+    try_cents(&one, 40).unwrap().settle(0);
+    // Of several calls, none is forgotten.
+    let [first, second] = [(); 2].map(|()| try_cents(&one, 20).unwrap());
+    clock.advance(29 * DAY);
+    first.settle(cent(20).picos());
+    second.settle(cent(20).picos());
+    assert!(try_cents(&two, 61).is_err());
+    try_cents(&two, 60).unwrap();
+}
+
+#[cfg(feature = "queue")]
+fn counted(budget: &Budget) -> Usd {
+    let Keeper::Account(account) = &budget.0.record else {
+        panic!("{budget:?}")
+    };
+    Usd::from_picos(account.look().unwrap().total())
+}
+
+/// A call after a batch must not bring back what the batch did not need.
+#[cfg(feature = "queue")]
+#[test]
+fn a_batch_counts_with_what_it_has_cost_once_it_has_ended() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new()));
+    let budget = monthly(&folder, &clock, 10_000);
+    assert_eq!(
+        budget.reserve_batch("one", cent(8_000).picos()).unwrap(),
+        None
+    );
+    // Its input is written again.
+    assert_eq!(
+        budget.reserve_batch("one", cent(7_000).picos()).unwrap(),
+        None
+    );
+    assert_eq!(counted(&budget), cent(7_000));
+    let less = budget.reserve_batch("two", cent(4_000).picos()).unwrap();
+    assert_eq!(less, Some(cent(3_000).picos()));
+    budget.spend_batch("one", cent(500).picos());
+    assert_eq!(counted(&budget), cent(7_000));
+    budget.end_batch("one", false);
+    assert_eq!(counted(&budget), cent(500));
+    try_cents(&budget, 50).unwrap().settle(cent(5).picos());
+    assert_eq!(counted(&budget), cent(505));
+}
+
+/// The limit was set, or the price changed, while the batch was at its provider.
+#[cfg(feature = "queue")]
+#[test]
+fn a_batch_without_a_reservation_returns_nothing() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new()));
+    let budget = monthly(&folder, &clock, 100);
+    try_cents(&budget, 50).unwrap().settle(cent(50).picos());
+    budget.spend_batch("unknown", cent(20).picos());
+    budget.end_batch("unknown", true);
+    assert_eq!(counted(&budget), cent(70));
+}
+
+/// What could not be written at the end of a batch is counted with the next call.
+#[cfg(feature = "queue")]
+#[test]
+fn the_cost_of_a_batch_is_counted_later_if_the_account_cannot_be_changed() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new()));
+    let budget = monthly(&folder, &clock, 100);
+    let file = folder.path().join("monthly_budget.json");
+    try_cents(&budget, 10).unwrap().settle(cent(10).picos());
+    let text = fs::read(&file).unwrap();
+    fs::write(&file, "[]").unwrap();
+    budget.spend_batch("one", cent(60).picos());
+    fs::write(&file, text).unwrap();
+    assert!(try_cents(&budget, 31).is_err());
+    try_cents(&budget, 30).unwrap().settle(0);
+    assert_eq!(counted(&budget), cent(70));
 }
 
 #[test]
@@ -298,5 +357,10 @@ fn a_file_that_is_something_else_stops_spending() {
     fs::write(folder.path().join("monthly_budget.json"), "[]").unwrap();
     let error = try_cents(&budget, 1).err().unwrap();
     assert!(error.is_storage(), "{error}");
-    assert!(budget.used_up().is_some());
+    #[cfg(feature = "queue")]
+    {
+        let why = budget.used_up().unwrap();
+        assert!(why.contains("cannot count the monthly budget in"), "{why}");
+        assert!(why.contains("delete it to count from the ledger"), "{why}");
+    }
 }

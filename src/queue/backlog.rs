@@ -198,6 +198,7 @@ impl StoreBacklog {
     }
 
     fn plan(&self, asked: Asked, now: Time) -> ClaimPlan {
+        self.kinds.look_at_budgets();
         ClaimPlan {
             store: self.store.clone(),
             worker: self.worker,

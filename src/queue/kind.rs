@@ -30,11 +30,19 @@ impl Kind {
         }
     }
 
-    /// Why no call is made for now, if a budget that is shared with other OS processes is used up.
+    /// Why no call is made for now, if a budget that is shared with other OS processes is used up. It reads no file:
+    /// [`look_at_budgets`](Self::look_at_budgets) does.
     pub(crate) fn used_up(&self) -> Option<String> {
         match self {
-            Self::Prompts { route, .. } => route.used_up(),
+            Self::Prompts { route, .. } => route.was_used_up(),
             Self::Host(_) => None,
+        }
+    }
+
+    /// Looks whether budgets that are shared with other OS processes allow calls again.
+    pub(crate) fn look_at_budgets(&self) {
+        if let Self::Prompts { route, .. } = self {
+            let _ = route.used_up();
         }
     }
 

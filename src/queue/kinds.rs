@@ -79,6 +79,14 @@ impl Kinds {
         self.setup.now().kinds_version
     }
 
+    /// Looks whether budgets that are shared with other OS processes allow calls again. Call it outside of transactions,
+    /// because it reads files.
+    pub(crate) fn look_at_budgets(&self) {
+        let setup = self.setup.now();
+        let kinds = setup.kinds.values();
+        kinds.for_each(|(_, kind)| kind.look_at_budgets());
+    }
+
     /// Default number of retries for jobs without their own number.
     pub(crate) fn max_retries(&self) -> u8 {
         self.setup.now().settings.max_retries

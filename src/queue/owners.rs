@@ -102,7 +102,7 @@ impl Owners {
             }
         };
         if let Some(since) = budget.period() {
-            budget.count_at_least(self.billed(owner, since)?)?;
+            budget.count_at_least(since, self.billed(owner, since)?)?;
         }
         let mut budgets = self.budgets.lock();
         budgets.insert(key, (Instant::now(), budget.clone()));

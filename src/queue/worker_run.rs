@@ -206,6 +206,7 @@ impl WorkerRun {
         if report.stop.is_some() || !(scope.until_empty || scope.until_submitted) {
             return report;
         }
+        self.controls.kinds.look_at_budgets();
         if let Some(why) = self.controls.kinds.used_up() {
             let error = Error::new(ErrorKind::BudgetExceeded, why);
             report.stop = Some(StopReason::BudgetExceeded(error));
@@ -370,6 +371,7 @@ fn status(
 }
 
 fn snapshot(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) -> Snapshot {
+    controls.kinds.look_at_budgets();
     let in_flight = dispatcher.counters().in_flight;
     let permits = controls.permits.load(Ordering::SeqCst);
     controls

@@ -1,29 +1,26 @@
 //! What a batch may cost is reserved before it is sent.
 
-use crate::base::day::Day;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::id::ProcessId;
 use crate::llm::spending;
-use crate::money::budget::Budget;
+use crate::money::budget::{AmountUnit, Budget};
 use crate::queue::job::COMPLETION_KIND;
-use crate::queue::owners::reserve_all;
 use crate::queue::store::{BatchNo, ClaimedJob};
 
 use super::context::BatchContext;
 use super::machine::Record;
-use super::settle_items::{most_batched, request};
+use super::settle_items::request;
 
-/// Jobs that are read at once.
-const CHUNK: usize = 500;
-const CHUNK_BYTES: usize = 8 << 20;
-
-/// What is reserved for the jobs of a batch in budgets that its store does not know: those that are shared with other OS
-/// processes, and those of owners. As long as it is not returned, it counts as spent.
+/// What is reserved for a batch in budgets that its store does not know: those that are shared with other OS processes,
+/// and those of owners. They keep it under the label of the batch until the batch has ended.
 pub(super) struct SharedReservation<'c> {
     context: &'c BatchContext,
     record: &'c Record,
     budgets: Option<Vec<Budget>>,
-    /// The day on which it was reserved.
-    day: Option<Day>,
+    /// What the jobs can cost whose lines are written.
+    total: u64,
+    /// What is reserved.
+    reserved: u64,
 }
 
 impl<'c> SharedReservation<'c> {
@@ -32,87 +29,112 @@ impl<'c> SharedReservation<'c> {
             context,
             record,
             budgets: None,
-            day: record.reserved,
+            total: 0,
+            reserved: 0,
         }
     }
 
-    /// The budgets. All jobs of a batch have the same owner.
-    fn budgets(&mut self, jobs: &[ClaimedJob]) -> &[Budget] {
-        self.budgets.get_or_insert_with(|| {
+    /// What each of these jobs can cost. A request without an upper bound fails if a budget of the route limits it.
+    pub(super) fn needs(&mut self, jobs: &[ClaimedJob]) -> Result<Vec<Result<u64, Error>>, Error> {
+        if self.budgets.is_none() {
+            // All jobs of a batch have the same owner.
             let owner = jobs.first().and_then(|job| job.owner.as_deref());
-            self.context.shared_budgets(owner)
-        })
+            self.budgets = Some(self.context.shared_budgets(owner)?);
+        }
+        let route = self.context.settler.kinds.route(COMPLETION_KIND);
+        let (Some(route), false) = (route, self.budgets.iter().all(Vec::is_empty)) else {
+            return Ok(jobs.iter().map(|_| Ok(0)).collect());
+        };
+        let is_limited = route.shared_budgets().next().is_some();
+        let model = self.record.intent.model.as_deref().unwrap_or_default();
+        let payee = [self.record.account.provider.as_str(), model];
+        let pricing = route.pricing();
+        let need = |job| {
+            // An invalid request is not sent.
+            let Ok(request) = request(job) else {
+                return Ok(0);
+            };
+            match spending::most_batched(AmountUnit::Usd, &pricing, payee, &request) {
+                Err(error) if is_limited => Err(Error::new(ErrorKind::Invalid, error.message())),
+                // It counts when it has ended. A limit that is used up does not allow it.
+                most => Ok(most.unwrap_or(1)),
+            }
+        };
+        Ok(jobs.iter().map(need).collect())
     }
 
     /// Reserves what the first of these jobs can cost, as many as are affordable. Returns their number.
-    pub(super) fn take(&mut self, jobs: &[ClaimedJob]) -> Result<usize, Error> {
-        if self.budgets(jobs).is_empty() {
-            return Ok(jobs.len());
+    pub(super) fn take(&mut self, needs: &[Result<u64, Error>]) -> Result<usize, Error> {
+        if needs.is_empty() {
+            return Ok(0);
         }
-        let today = Day::of(self.context.settler.clock.wall());
-        let mut taken = jobs.len();
-        while taken > 0 {
-            let most = self.most(&jobs[..taken]);
-            match reserve_all(self.budgets(jobs), most) {
-                Ok(held) => {
-                    held.into_iter().for_each(|held| held.settle(most));
-                    self.day = Some(today);
-                    break;
-                }
-                Err(error) if error.kind() == ErrorKind::BudgetExceeded => taken /= 2,
-                Err(error) => return Err(error),
+        let mut sums = vec![self.total];
+        for need in needs {
+            let sum = sums.last().copied().unwrap_or(0);
+            sums.push(sum.saturating_add(need.as_ref().copied().unwrap_or(0)));
+        }
+        let mut taken = needs.len();
+        while let Some((budget, most)) = self.reserve(sums[taken])? {
+            let fits = sums.partition_point(|sum| *sum <= most);
+            if fits <= 1 {
+                budget.refuse(sums[1] - self.total);
+                return Ok(0);
             }
+            taken = (fits - 1).min(taken - 1);
         }
+        self.total = sums[taken];
         Ok(taken)
     }
 
-    /// The day on which something was reserved.
-    pub(super) fn day(&self) -> Option<Day> {
-        self.day
-    }
-
-    /// What these jobs can cost. A request without an upper bound counts when it has ended.
-    fn most(&self, jobs: &[ClaimedJob]) -> u64 {
-        let Some(route) = self.context.settler.kinds.route(COMPLETION_KIND) else {
-            return 0;
-        };
-        let model = self.record.intent.model.as_deref().unwrap_or_default();
-        let payee = [self.record.account.provider.as_str(), model];
-        let most = |job| most_batched(&route, payee, job);
-        jobs.iter()
-            .fold(0, |sum: u64, job| sum.saturating_add(most(job)))
-    }
-
-    /// Returns what these jobs could cost, because they leave the batch unbilled.
-    pub(super) fn release(&mut self, jobs: &[ClaimedJob]) {
-        if self.day.is_some() {
-            let most = self.most(jobs);
-            self.refund(most);
+    /// Reserves an amount for the batch in all budgets, or changes none. Returns the budget that has less, and how much.
+    fn reserve(&mut self, amount: u64) -> Result<Option<(Budget, u64)>, Error> {
+        let label = &self.record.intent.label;
+        for (at, budget) in self.budgets.iter().flatten().enumerate() {
+            if let Some(most) = budget.reserve_batch(label, amount)? {
+                for earlier in self.budgets.iter().flatten().take(at) {
+                    earlier.reserve_batch(label, self.reserved)?;
+                }
+                return Ok(Some((budget.clone(), most)));
+            }
         }
+        self.reserved = amount;
+        Ok(None)
     }
 
-    /// Returns an amount that was not spent.
-    pub(super) fn refund(&self, amount: u64) {
-        if let Some(day) = self.day {
-            let budgets = self.budgets.iter().flatten();
-            budgets.for_each(|budget| budget.refund(day, amount));
-        }
+    /// Leaves out what this job could cost, because it leaves the batch unbilled.
+    pub(super) fn leave_out(&mut self, need: &Result<u64, Error>) {
+        self.total -= need.as_ref().copied().unwrap_or(0);
     }
 
-    /// What all remaining jobs of the batch can cost.
-    pub(super) fn remaining(&mut self, no: BatchNo) -> Result<u64, Error> {
-        let (mut after, mut sum) = (None, 0_u64);
-        while self.day.is_some() {
-            let jobs = self
-                .context
-                .store
-                .batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
-            let Some(last) = jobs.last() else { break };
-            after = Some(last.receipt.job);
-            self.budgets(&jobs);
-            sum = sum.saturating_add(self.most(&jobs));
+    /// Reserves exactly what the written jobs can cost.
+    pub(super) fn finish(&mut self) -> Result<(), Error> {
+        if self.reserved != self.total {
+            self.reserve(self.total)?;
         }
-        Ok(sum)
+        Ok(())
+    }
+}
+
+/// Ends what is reserved in such budgets for a batch of this process that has ended or was not sent. If it may have been
+/// billed and its cost is unknown, the reservation counts as spent.
+pub(super) fn end_batch(
+    context: &BatchContext,
+    process: Option<ProcessId>,
+    label: &str,
+    is_spent: bool,
+) {
+    let owner = match (&context.owners, process) {
+        (Some(_), Some(process)) => context.store.process(process).map(|state| {
+            let info = state.map(|state| state.info);
+            info.and_then(|info| info.owner)
+        }),
+        _ => Ok(None),
+    };
+    match owner.and_then(|owner| context.shared_budgets(owner.as_deref())) {
+        Ok(budgets) => budgets
+            .iter()
+            .for_each(|budget| budget.end_batch(label, is_spent)),
+        Err(error) => log::warn!("the reservation of batch {label} stays: {error}"),
     }
 }
 

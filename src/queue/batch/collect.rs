@@ -14,7 +14,7 @@ use crate::queue::store::{BatchNo, Settlement};
 
 use super::context::{BatchContext, check};
 use super::machine::{Collected, Record, Results, number};
-use super::settle_items::{AskedProvider, is_unchecked, keeps_reply};
+use super::settle_items::{AskedProvider, is_unchecked, keeps_reply, untried};
 use super::spool::Stopped;
 
 /// Results that are stored in one transaction.
@@ -390,7 +390,7 @@ impl ResultReader<'_> {
                     result => result,
                 },
                 BatchLineResult::NotProcessed(_) if self.returns_jobs => {
-                    ends.push(self.context.settler.returned(claimed, &self.asked));
+                    ends.push(untried(claimed));
                     continue;
                 }
                 // The provider did not process the request, so it is not the cause.
@@ -446,7 +446,7 @@ fn end_all(
                 let settler = &context.settler;
                 settler.settlement(claimed, &asked, Err(error.clone()))
             }
-            JobEnd::Returned => context.settler.returned(claimed, &asked),
+            JobEnd::Returned => untried(claimed),
         };
         let ends: Vec<Settlement> = jobs.iter().map(settle).collect();
         context.settle(&ends, &asked)?;

@@ -28,28 +28,22 @@ pub(crate) struct BatchContext {
 }
 
 impl BatchContext {
-    /// The budgets that limit a batch of this owner and that its store does not know.
-    pub(super) fn shared_budgets(&self, owner: Option<&str>) -> Vec<Budget> {
-        let owners = self.owners.as_ref();
-        let of_owner = owner.and_then(|owner| owners?.of(owner).ok());
-        let route = self.settler.kinds.route(COMPLETION_KIND);
-        let of_route = route
-            .iter()
-            .flat_map(|route| route.shared_budgets().cloned());
-        of_route.chain(of_owner.into_iter().flatten()).collect()
-    }
-
     /// Records ends of jobs.
     pub(crate) fn settle(&self, ends: &[Settlement], asked: &AskedProvider) -> Result<(), Error> {
         if ends.is_empty() {
             return Ok(());
         }
         let wall = self.settler.clock.wall();
-        let unspent = asked.unspent();
+        let (owner, cost) = asked.take_costs();
         self.store.settle(ends, wall)?;
-        if let Some((day, owner, amount)) = unspent {
-            let budgets = self.shared_budgets(owner.as_deref());
-            budgets.iter().for_each(|budget| budget.refund(day, amount));
+        if cost > 0 {
+            match self.shared_budgets(owner.as_deref()) {
+                Ok(budgets) => budgets
+                    .iter()
+                    .for_each(|budget| budget.spend_batch(asked.label(), cost)),
+                // The account of an owner is made to count the ledger.
+                Err(error) => log::warn!("what a batch has cost is not counted yet: {error}"),
+            }
         }
         if let Some(observer) = &self.observer {
             let ended = ends.iter().filter_map(|end| end.outcome.error_of_end());
@@ -61,6 +55,22 @@ impl BatchContext {
             .fetch_add(completed, Ordering::SeqCst);
         self.overview.failed.fetch_add(failed, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// The budgets that limit a batch of this owner and that its store does not know.
+    ///
+    /// # Errors
+    /// If the limits of the owner cannot be read.
+    pub(super) fn shared_budgets(&self, owner: Option<&str>) -> Result<Vec<Budget>, Error> {
+        let of_owner = match (&self.owners, owner) {
+            (Some(owners), Some(owner)) => owners.of(owner)?,
+            _ => Vec::new(),
+        };
+        let route = self.settler.kinds.route(COMPLETION_KIND);
+        let of_route = route
+            .iter()
+            .flat_map(|route| route.shared_budgets().cloned());
+        Ok(of_route.chain(of_owner).collect())
     }
 
     /// Performs the next step of the submission of a batch.

@@ -13,7 +13,7 @@ use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::batch::{BatchClient, BatchState, BatchStatus};
 use crate::queue::store::{BatchNo, JobLane};
 
-use super::budget::SharedReservation;
+use super::budget::end_batch;
 use super::machine::{Effect, Event, Facts, Input, OtherHalf, Record, State, Step, apply, next};
 use super::poller::{OwnedBatch, Poller, RETRY_AFTER, Unsaved};
 use super::sizes::Model;
@@ -469,18 +469,11 @@ impl Poller<'_> {
     fn give_back(&mut self, no: BatchNo) -> bool {
         let wall = self.clock.wall();
         let context = &self.options.context;
-        let Some(open) = self.batches.get(&no) else {
-            return true;
-        };
-        let mut shared = SharedReservation::of(context, &open.record);
-        let returned = shared.remaining(no).and_then(|amount| {
-            let (worker, store) = (context.worker, &context.store);
-            store.give_back(worker, no, None, None, wall)?;
-            shared.refund(amount);
-            Ok(())
-        });
-        match returned {
-            Ok(()) => true,
+        match context
+            .store
+            .give_back(context.worker, no, None, None, wall)
+        {
+            Ok(_) => true,
             Err(error) => self.not_written(no, &error),
         }
     }
@@ -491,15 +484,20 @@ impl Poller<'_> {
         if self.batches.get(&no).is_some_and(is_unsent) && !self.give_back(no) {
             return false;
         }
+        let context = &self.options.context;
+        // Jobs without an end may have been billed: the batch may exist after all.
+        let is_spent = match context.store.batch_jobs(no, None, 1, 1) {
+            Ok(jobs) => !jobs.is_empty(),
+            Err(error) => return self.not_written(no, &error),
+        };
         let wall = self.clock.wall();
         let store = &self.options.context.store;
         match store.close_batch(self.options.context.worker, no, wall) {
             Ok(()) => {
                 if let Some(open) = self.batches.remove(&no) {
-                    self.options
-                        .context
-                        .spool
-                        .drop_input(&open.record.intent.label);
+                    let (context, label) = (&self.options.context, &open.record.intent.label);
+                    context.spool.drop_input(label);
+                    end_batch(context, open.batch.process_id, label, is_spent);
                 }
                 let overview = &self.options.context.overview;
                 overview.none_waiting.store(false, Ordering::SeqCst);

@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
 use crate::base::clock::{Clock, Timestamp};
-use crate::base::day::Day;
 use crate::base::error::{Error, ErrorKind};
+use crate::base::usage::Paid;
 use crate::engine::item_time::ItemTime;
 use crate::engine::jitter::Jitter;
 use crate::engine::route::{Next, Tries, decide};
@@ -49,9 +49,9 @@ pub(crate) struct AskedProvider {
     account: String,
     model: Option<String>,
     since: Timestamp,
-    /// When its cost was reserved in shared budgets, and what of that its ends leave, with the owner.
-    reserved: Option<Day>,
-    unspent: Mutex<(Option<String>, u64)>,
+    label: String,
+    /// What its ends have cost since the last call of `take_costs`, with the owner.
+    costs: Mutex<(Option<String>, u64)>,
 }
 
 impl From<&Record> for AskedProvider {
@@ -61,35 +61,40 @@ impl From<&Record> for AskedProvider {
             account: record.account.credential.clone(),
             model: record.intent.model.clone(),
             since: record.created(),
-            reserved: record.reserved,
-            unspent: Mutex::default(),
+            label: record.intent.label.clone(),
+            costs: Mutex::default(),
         }
     }
 }
 
 impl AskedProvider {
-    /// The same without a reservation.
-    pub(super) fn unreserved(mut self) -> Self {
-        self.reserved = None;
-        self
+    /// The label of the batch.
+    pub(super) fn label(&self) -> &str {
+        &self.label
     }
 
-    /// What the ends since the last call leave of the reservation of the batch, with its day and owner.
-    pub(super) fn unspent(&self) -> Option<(Day, Option<String>, u64)> {
-        let (owner, unspent) = std::mem::take(&mut *self.unspent.lock());
-        self.reserved.map(|day| (day, owner, unspent))
+    /// What the ends since the last call have cost in picodollars, with the owner of the jobs.
+    pub(super) fn take_costs(&self) -> (Option<String>, u64) {
+        std::mem::take(&mut *self.costs.lock())
     }
 
-    /// Counts the end of a job, from the most that it could cost and what it has cost by that.
-    fn count(&self, claimed: &ClaimedJob, route: &Route<'_>, spent: impl FnOnce(u64) -> u64) {
-        if self.reserved.is_none() {
-            return;
-        }
-        let payee = [&*self.provider, self.model.as_deref().unwrap_or_default()];
-        let most = most_batched(route, payee, claimed);
-        let mut unspent = self.unspent.lock();
-        unspent.0.clone_from(&claimed.owner);
-        unspent.1 += most.saturating_sub(spent(most));
+    /// Counts what a request has cost. If that is unknown, it is the most that it can cost at present prices.
+    fn count(&self, claimed: &ClaimedJob, route: &Route<'_>, paid: Paid, error: Option<&Error>) {
+        let most = || {
+            let payee = [&*self.provider, self.model.as_deref().unwrap_or_default()];
+            let request = request(claimed).ok()?;
+            spending::most_batched(AmountUnit::Usd, &route.pricing(), payee, &request).ok()
+        };
+        let known = spending::counted(AmountUnit::Usd, paid);
+        let is_unbilled = known.is_none() && error.is_some_and(spending::is_unbilled);
+        let cost = match known {
+            Some(cost) => cost,
+            None if is_unbilled && !paid.is_known() => 0,
+            None => most().unwrap_or(0),
+        };
+        let mut costs = self.costs.lock();
+        costs.0.clone_from(&claimed.owner);
+        costs.1 = costs.1.saturating_add(cost);
     }
 
     /// Reports a job with its outcome, and its error if it failed.
@@ -123,9 +128,9 @@ impl ItemSettler {
                 Ok(response) => (response.paid(), None),
                 Err(error) => (error.paid(), Some(error)),
             };
-            asked.count(claimed, &route, |most| {
-                spending::spent(AmountUnit::Usd, paid, error, most)
-            });
+            if route.shared_budgets().next().is_some() || claimed.owner.is_some() {
+                asked.count(claimed, &route, paid, error);
+            }
         }
         let mut tries = history.tries(claimed.lane.step, &self.kinds.fallback_histories);
         let default = self.kinds.max_retries();
@@ -168,14 +173,6 @@ impl ItemSettler {
             worked: None,
             budget,
         }
-    }
-
-    /// Returns a job of a batch unchanged.
-    pub(super) fn returned(&self, claimed: &ClaimedJob, asked: &AskedProvider) -> Settlement {
-        if let Some(route) = self.kinds.route(COMPLETION_KIND) {
-            asked.count(claimed, &route, |_| 0);
-        }
-        untried(claimed)
     }
 
     fn failed(
@@ -337,14 +334,6 @@ pub(crate) fn untried(claimed: &ClaimedJob) -> Settlement {
         worked: None,
         budget: BudgetEnd::Unbilled,
     }
-}
-
-/// What a request in a batch can cost in picodollars, or 0 if there is no upper bound.
-pub(super) fn most_batched(route: &Route<'_>, payee: [&str; 2], job: &ClaimedJob) -> u64 {
-    let most = request(job).and_then(|request| {
-        spending::most_batched(AmountUnit::Usd, &route.pricing(), payee, &request)
-    });
-    most.unwrap_or(0)
 }
 
 /// The request in a job's payload.

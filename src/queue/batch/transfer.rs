@@ -14,6 +14,7 @@ use crate::base::thread::spawn_scoped;
 use crate::llm::batch::{BatchClient, BatchLimits, BatchStage};
 use crate::queue::store::BatchNo;
 
+use super::budget::end_batch;
 use super::collect::{ResultsToFetch, collect, fail_lines, unanswered};
 use super::context::BatchContext;
 use super::machine::{Event, ItemEnds, ItemsSettled, Record, Results};
@@ -205,10 +206,14 @@ fn settle_items(
     // If a job of the batch is already settled, its line numbers no longer match the sent input.
     let whole = context.store.batches(None)?;
     let whole = whole.iter().find(|batch| batch.no == no);
-    if whole.is_none_or(|batch| batch.jobs != record.intent.items) {
+    let Some(whole) = whole.filter(|batch| batch.jobs == record.intent.items) else {
         return Ok(ItemsSettled::Jobs(0));
-    }
+    };
     let hit = fail_lines(context, no, record, &lines)?;
+    if hit > 0 {
+        // The provider rejected all of it, so the other jobs cost nothing.
+        end_batch(context, whole.process_id, &record.intent.label, false);
+    }
     Ok(match (hit, lines.into_iter().next()) {
         (0, Some((_, error))) => ItemsSettled::NoSuchLine(error),
         _ => ItemsSettled::Jobs(hit),

@@ -18,8 +18,8 @@ use super::machine::{Record, State, Written, key};
 use super::settle_items::{AskedProvider, request, untried};
 
 /// Jobs that are read at once.
-const CHUNK: usize = 500;
-const CHUNK_BYTES: usize = 8 << 20;
+pub(super) const CHUNK: usize = 500;
+pub(super) const CHUNK_BYTES: usize = 8 << 20;
 
 /// Moves jobs into a batch unless it already has them, and writes its input.
 pub(crate) fn write_input(
@@ -45,7 +45,7 @@ fn write(
     ctx: &Context,
 ) -> Result<Written, Error> {
     let label = &record.intent.label;
-    let asked = AskedProvider::from(record).unreserved();
+    let asked = AskedProvider::from(record);
     let mut draft = context.spool.draft(context.spool.input(label))?;
     let mut written = Written::default();
     let mut shared = SharedReservation::of(context, record);
@@ -59,7 +59,8 @@ fn write(
         after = Some(last.receipt.job);
         let affordable = reserve(context, no, record, &jobs)?;
         let by_process = affordable;
-        let affordable = shared.take(&jobs[..affordable])?;
+        let needs = shared.needs(&jobs[..affordable])?;
+        let affordable = shared.take(&needs)?;
         // The ends of jobs that are rejected or returned.
         let mut ends: Vec<Settlement> = Vec::new();
         let mut full = None;
@@ -75,7 +76,7 @@ fn write(
                 break;
             }
             let key = key(label, claimed.receipt.number());
-            let mut request = request(claimed);
+            let mut request = needs[at].clone().and_then(|_| request(claimed));
             if let Ok(request) = &mut request {
                 forget_cold_cache(request, claimed, record, context.settler.clock.wall());
             }
@@ -125,11 +126,13 @@ fn write(
         }
         context.settle(&ends, &asked)?;
         for at in left_out {
-            shared.release(&jobs[at..=at]);
+            shared.leave_out(&needs[at]);
         }
         if let Some(last) = full {
             let sent = jobs[..affordable].partition_point(|job| job.receipt.job <= last);
-            shared.release(&jobs[sent..affordable]);
+            needs[sent..affordable]
+                .iter()
+                .for_each(|need| shared.leave_out(need));
             let wall = context.settler.clock.wall();
             context
                 .store
@@ -138,7 +141,7 @@ fn write(
         }
     }
     draft.keep()?;
-    written.reserved = shared.day();
+    shared.finish()?;
     Ok(written)
 }
 

@@ -1,5 +1,7 @@
 //! All work of a data folder stays within its monthly budget, against a provider that bills by itself.
 
+use std::time::Duration;
+
 use batchwright::{ProcessId, Usd};
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 use serde_json::Value;
@@ -131,6 +133,47 @@ fn batches_count_in_the_monthly_budget() {
     limit(&desk, &sim, one, 14);
     done(&desk, &sim, &words).expect(0);
     assert_eq!(sim.batch_stats().items_accepted, 20);
+}
+
+/// Most requests cost a small part of what they could cost. A program that is killed while its batch is at the provider
+/// leaves the reservation, and the next one returns it.
+#[cfg(unix)]
+#[test]
+fn what_batches_did_not_need_comes_back_also_after_a_kill() {
+    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(1)));
+    // 20 of these requests could cost 0.0245 dollars in a batch.
+    done(&desk, &sim, "config set llm.monthly_budget 0.03").expect(0);
+    let model = "--model gpt-4o-mini --max-tokens 4000";
+    let account = || -> Value {
+        let text = std::fs::read(desk.path("home/monthly_budget.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    };
+    let is_the_ledger = || {
+        let spent = serde_json::from_value(account()["spent"].clone()).unwrap();
+        assert_eq!(
+            (Usd::from_picos(spent), account().get("batches")),
+            (in_ledger(&desk, &sim), None)
+        );
+    };
+    desk.write("a.jsonl", lines(0..20));
+    desk.write("b.jsonl", lines(20..40));
+    desk.write("c.jsonl", lines(40..41));
+    let a = format!("run a.jsonl -o a.out.jsonl {model} --strategy batch");
+    let killed = start(&desk, &sim, &a);
+    assert!(super::common::eventually(|| sim
+        .batch_stats()
+        .items_accepted
+        == 20));
+    killed.signal("KILL");
+    killed.wait();
+    assert_eq!(account()["batches"].as_object().unwrap().len(), 1);
+    let b = format!("run b.jsonl -o b.out.jsonl {model} --strategy batch");
+    done(&desk, &sim, &a).expect(0);
+    is_the_ledger();
+    done(&desk, &sim, &b).expect(0);
+    done(&desk, &sim, &format!("run c.jsonl -o c.out.jsonl {model}")).expect(0);
+    is_the_ledger();
+    assert_eq!(sim.batch_stats().items_accepted, 40);
 }
 
 /// The programs of a folder are killed, and replies are lost. Fallback providers count too.

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::base::clock::Timestamp;
-use crate::base::day::Day;
 use crate::base::error::Error;
 use crate::config::choices::OnUnknown;
 use crate::llm::batch::{BatchStage, BatchStatus, ListedBatches};
@@ -147,8 +146,6 @@ pub(crate) struct Written {
     pub bytes: u64,
     /// The endpoint of its requests, if it is not the default.
     pub endpoint: Option<&'static str>,
-    /// When its cost was reserved in budgets that are shared with other OS processes.
-    pub reserved: Option<Day>,
 }
 
 /// The contents of the results of a batch.

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Timestamp;
-use crate::base::day::Day;
 use crate::llm::batch::{BatchAccount, BatchIntent};
 use crate::llm::providers::vendor::Vendor;
 use crate::queue::store::StoredBatch;
@@ -28,9 +27,6 @@ pub(crate) struct Record {
     /// When it was withdrawn: it is cancelled, and its unanswered jobs return to the queue untried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdrawn: Option<Timestamp>,
-    /// The first day of the period in which its cost was reserved in budgets that other OS processes share.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reserved: Option<Day>,
 }
 
 impl Record {
@@ -56,7 +52,6 @@ impl Record {
             failures: 0,
             due: now,
             withdrawn: None,
-            reserved: None,
         }
     }
 

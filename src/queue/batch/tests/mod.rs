@@ -6,6 +6,7 @@ mod budgets;
 pub(super) mod fake_provider;
 pub(super) mod harness;
 mod late_results;
+mod shared_budgets;
 mod simulation;
 mod unknown_outcome;
 mod unwritable_store;

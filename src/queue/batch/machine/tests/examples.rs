@@ -279,7 +279,6 @@ fn answers() -> impl Iterator<Item = Event> {
             items,
             bytes: 9,
             endpoint: None,
-            reserved: None,
         }))
     });
     let created = BatchStage::Created {

@@ -96,7 +96,6 @@ impl Search {
                         items,
                         bytes: 9,
                         endpoint: None,
-                        reserved: None,
                     };
                     self.feed(node.clone(), Event::InputWritten(Ok(written)), depth);
                 }
@@ -389,7 +388,6 @@ fn usual(node: &Node, step: &Step) -> Vec<Event> {
         items: 1,
         bytes: 1,
         endpoint: None,
-        reserved: None,
     };
     vec![match step {
         Step::WriteInput => Event::InputWritten(Ok(written)),

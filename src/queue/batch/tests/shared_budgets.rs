@@ -1,0 +1,211 @@
+//! What batches reserve and spend of a budget that several OS processes share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::clock::Clock;
+use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::usd::Usd;
+use crate::config::choices::OnUnknown;
+use crate::llm::batch::BatchStage;
+use crate::llm::params::RequestTask;
+use crate::llm::providers::extract::Extract;
+use crate::llm::request::Request;
+use crate::llm::route::Route;
+use crate::money::account::{Account, Counted, Period};
+use crate::money::budget::Budget;
+use crate::money::prices::Prices;
+use crate::queue::job::COMPLETION_KIND;
+use crate::queue::kind::Kind;
+use crate::queue::store::{ClaimStore, StoreDatabase};
+
+use super::super::settings::BatchSettings;
+use super::harness::{Harness, refused};
+
+const PRICES: &str = r#"{"providers": {"fake": {"models": [
+    {"models": ["m"], "prices": [{"input": 1, "output": 2}]}]}}}"#;
+
+fn file(harness: &Harness) -> PathBuf {
+    harness.folder.path().join("monthly_budget.json")
+}
+
+fn account(harness: &Harness) -> Account {
+    let (file, clock) = (file(harness), harness.clock.clone());
+    Account::new("the monthly budget", file, Period::Month, clock)
+}
+
+fn counted(harness: &Harness) -> Counted {
+    account(harness).look().unwrap()
+}
+
+/// Sets the budget of the route, in picodollars, with these prices.
+fn limit(harness: &Harness, picos: u64, prices: &str) {
+    let budget = Budget::of_account(Usd::from_picos(picos), account(harness));
+    let prices = Prices::none().overridden("test", prices).unwrap();
+    let route = Route::new(Extract).clock(harness.clock.clone());
+    let kind = Kind::Prompts {
+        route: Arc::new(route.prices(prices).budget(&budget)),
+        task: RequestTask::Complete,
+        call: None,
+    };
+    harness.kinds.set(COMPLETION_KIND, kind);
+}
+
+fn requests(prompts: &[&'static str]) -> Vec<Request> {
+    let request = |prompt: &&'static str| Request {
+        model: Some("m".to_owned()),
+        ..Request::new(*prompt).with_id(*prompt).with_max_tokens(100)
+    };
+    prompts.iter().map(request).collect()
+}
+
+/// What each of these requests can cost. The fake provider reports no cost, so it is also what each of them costs.
+fn most_of_one() -> u64 {
+    let harness = Harness::new();
+    limit(&harness, u64::MAX, PRICES);
+    let _client = harness.client();
+    harness.enqueue_requests(requests(&["a"]));
+    let mut poller = harness.poller(harness.worker(), &[]);
+    assert!(harness.until(&mut poller, || !harness.fake.lock().batches.is_empty()));
+    counted(&harness).total()
+}
+
+const PROMPTS: [&str; 4] = ["a", "b", "c", "d"];
+
+#[test]
+fn a_batch_that_is_written_again_or_divided_is_reserved_once() {
+    let one = most_of_one();
+    assert!(one > 0);
+    let harness = Harness::new();
+    limit(&harness, 4 * one, PRICES);
+    let client = harness.client();
+    let process = harness.enqueue_requests(requests(&PROMPTS));
+    // The input disappears before it is sent, then the provider wants smaller batches, and then it accepts them.
+    let (mut answers, spool) = (0, harness.store.folder());
+    *client.advance.lock() = Box::new(move |stage| {
+        answers += u32::from(*stage == BatchStage::Ready);
+        match answers {
+            1 => {
+                std::fs::remove_dir_all(&spool).unwrap();
+                let busy = Error::new(ErrorKind::Transient, "busy").with_status(503);
+                Some(Err(busy.with_sent(Sent::Answered)))
+            }
+            2 => Some(Err(refused("too large", 413))),
+            _ => None,
+        }
+    });
+    let mut poller = harness.poller(harness.worker(), &[]);
+    let both = || harness.fake.lock().batches.len() == 2;
+    assert!(harness.until(&mut poller, both));
+    assert_eq!(counted(&harness).batches.len(), 2);
+    assert_eq!(counted(&harness).total(), 4 * one);
+    harness.until_over(&mut poller, process);
+    assert_eq!(harness.counts(process).completed, 4);
+    let now = counted(&harness);
+    assert_eq!((now.spent, now.batches.len()), (4 * one, 0));
+}
+
+/// The program is killed after it has written the input. Another one uploads it, and writes it again if it is gone.
+#[test]
+fn the_next_program_takes_over_what_a_killed_one_has_reserved() {
+    let one = most_of_one();
+    let harness = Harness::new();
+    limit(&harness, 5 * one, PRICES);
+    let client = harness.client();
+    let process = harness.enqueue_requests(requests(&PROMPTS));
+    *client.advance.lock() = Box::new(|_| {
+        let busy = Error::new(ErrorKind::RateLimited, "busy").with_status(429);
+        Some(Err(busy.with_sent(Sent::Answered)))
+    });
+    let worker = harness.worker();
+    {
+        let mut poller = harness.poller(worker, &[]);
+        assert!(harness.until(&mut poller, || counted(&harness).total() == 4 * one));
+    }
+    let wall = harness.clock.wall();
+    harness.store.unregister_worker(worker, wall).unwrap();
+    *client.advance.lock() = Box::new(|_| None);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    std::fs::remove_dir_all(harness.store.folder()).unwrap();
+    harness.until_over(&mut poller, process);
+    let now = counted(&harness);
+    assert_eq!((now.spent, now.batches.len()), (4 * one, 0));
+}
+
+#[test]
+fn a_batch_contains_what_the_budget_allows() {
+    let one = most_of_one();
+    let harness = Harness::new();
+    limit(&harness, 3 * one + one / 2, PRICES);
+    let _client = harness.client();
+    let process = harness.enqueue_requests(requests(&PROMPTS));
+    let mut poller = harness.poller(harness.worker(), &[]);
+    let three = || harness.counts(process).completed == 3;
+    assert!(harness.until(&mut poller, three));
+    for _ in 0..20 {
+        harness.turn(&mut poller);
+    }
+    assert_eq!(harness.fake.lock().bought.len(), 3);
+    assert_eq!(counted(&harness).total(), 3 * one);
+}
+
+/// The price was unknown when the batch was sent, or the budget was set later: nothing was reserved for it.
+#[test]
+fn a_batch_without_a_reservation_returns_nothing_at_new_prices() {
+    let one = most_of_one();
+    let harness = Harness::new();
+    let _client = harness.client();
+    let process = harness.enqueue_requests(requests(&PROMPTS));
+    let mut poller = harness.poller(harness.worker(), &[]);
+    assert!(harness.until(&mut poller, || !harness.fake.lock().batches.is_empty()));
+    limit(&harness, 100 * one, PRICES);
+    account(&harness)
+        .change(|counted| counted.spent += 50 * one)
+        .unwrap();
+    harness.until_over(&mut poller, process);
+    assert_eq!(counted(&harness).total(), 54 * one);
+}
+
+#[test]
+fn a_job_without_an_upper_bound_fails_and_the_others_are_sent() {
+    let one = most_of_one();
+    let harness = Harness::new();
+    limit(&harness, 100 * one, PRICES);
+    let _client = harness.client();
+    let mut all = requests(&["a", "b"]);
+    all.push(Request {
+        params: Default::default(),
+        ..requests(&["c"]).remove(0)
+    });
+    let process = harness.enqueue_requests(all);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    harness.until_over(&mut poller, process);
+    let counts = harness.counts(process);
+    assert_eq!((counts.completed, counts.failed), (2, 1));
+    assert_eq!(harness.bought("c"), 0);
+    assert_eq!(counted(&harness).total(), 2 * one);
+}
+
+/// The reply to the creation was lost, and the provider does not list the batch. The requests are sent again, because the
+/// user wants that.
+#[test]
+fn a_batch_that_may_exist_counts_as_the_most_that_it_can_cost() {
+    let one = most_of_one();
+    let harness = Harness::new();
+    limit(&harness, 100 * one, PRICES);
+    let client = harness.client();
+    harness.fake.lock().uploads = false;
+    let again = BatchSettings::default().on_unknown(Some(OnUnknown::Resubmit));
+    harness.control.set(again);
+    let process = harness.enqueue_requests(requests(&PROMPTS));
+    let mut first = true;
+    *client.advance.lock() = Box::new(move |_| {
+        let lost = || Error::new(ErrorKind::Transient, "cut off").with_sent(Sent::Maybe);
+        std::mem::take(&mut first).then(|| Err(lost()))
+    });
+    let mut poller = harness.poller(harness.worker(), &[]);
+    harness.until_over(&mut poller, process);
+    assert_eq!(harness.counts(process).completed, 4);
+    let now = counted(&harness);
+    assert_eq!((now.spent, now.batches.len()), (8 * one, 0));
+}
