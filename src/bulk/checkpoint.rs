@@ -214,6 +214,16 @@ impl Checkpoint {
         })
     }
 
+    /// How many requests may still be submitted.
+    pub(crate) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// Changes how many requests may still be submitted.
+    pub(crate) fn limit(&mut self, left: usize) {
+        self.left = left;
+    }
+
     /// How many requests are to be submitted.
     pub(crate) fn count_unsent(&mut self) -> u64 {
         let (options, left) = (self.options, self.left);

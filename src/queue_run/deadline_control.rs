@@ -331,13 +331,7 @@ impl DeadlineControl {
     /// The rates of standard and flex calls, as they are known or assumed.
     fn expected(&self, offers: &Offers) -> (CallPace, CallPace) {
         let [sync, flex] = self.paces();
-        let unknown = CallPace {
-            per_second: offers.standard.concurrency() as f64 / ASSUMED_CALL,
-            call_seconds: ASSUMED_CALL,
-            measured: false,
-        };
-        let sync = sync.or(self.options.expected).unwrap_or(unknown);
-        let sync = within_limit(&offers.standard, sync);
+        let sync = standard_pace(&offers.standard, sync.or(self.options.expected));
         let assumed = CallPace {
             per_second: sync.per_second * ASSUMED_FLEX,
             call_seconds: sync.call_seconds / ASSUMED_FLEX,
@@ -408,6 +402,20 @@ impl DeadlineControl {
 const BETWEEN_SAVES: Duration = Duration::from_secs(60);
 /// The first poll of a batch, if no interval is set.
 const FIRST_POLL: Duration = Duration::from_secs(10);
+
+/// The rate of standard calls, as it is known or assumed. An assumed one does not show whether the limit binds: calls may
+/// be slower.
+fn standard_pace(route: &Route<'static>, known: Option<CallPace>) -> CallPace {
+    if let Some(pace) = known {
+        return within_limit(route, pace);
+    }
+    let assumed = route.concurrency() as f64 / ASSUMED_CALL;
+    CallPace {
+        per_second: assumed.min(most_per_second(route)),
+        call_seconds: ASSUMED_CALL,
+        measured: false,
+    }
+}
 
 /// The rate within the requests per minute that are configured, or that replies report: a provider may accept a burst.
 /// If that limit binds, it is the rate.

@@ -74,3 +74,22 @@ fn a_time_of_day_that_is_over_is_the_next_one() {
     let over = ago(HOUR);
     assert_eq!(resumed(next, over, false).plan().deadline, over);
 }
+
+#[test]
+fn only_a_known_rate_of_calls_shows_that_a_limit_binds() {
+    let unused = crate::testing::ScriptedClient::new();
+    let limits = crate::engine::quota::Limits::new().requests_per_minute(60.0);
+    let route = Route::limited(unused, limits);
+    let assumed = standard_pace(&route, None);
+    assert!(
+        assumed.per_second <= 1.0 && !assumed.measured,
+        "{assumed:?}"
+    );
+    let known = CallPace {
+        per_second: 6.4,
+        call_seconds: 5.0,
+        measured: false,
+    };
+    let known = standard_pace(&route, Some(known));
+    assert!(known.per_second <= 1.0 && known.measured, "{known:?}");
+}

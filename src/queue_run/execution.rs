@@ -48,6 +48,8 @@ pub(super) struct Portions {
     pub unsubmitted: Arc<AtomicU64>,
     /// A portion of at most this many items is due. It remains due if the store has a temporary problem.
     pub due: Option<usize>,
+    /// An attempt to submit has not ended yet: how many jobs and how many items to submit there were at its beginning.
+    pub attempt: Option<(u64, usize)>,
     /// The process was cancelled or deleted while items waited. They are not submitted.
     pub was_cancelled: bool,
 }
@@ -101,12 +103,12 @@ impl Execution {
         if before.is_some_and(|process| process.cancelled) {
             self.work(make_worker)?;
         }
-        let mut attached = self.attach().map_err(StopReason::Fatal)?;
+        let mut attached = self.attach(true).map_err(StopReason::Fatal)?;
         if !attached.unwanted.is_empty() {
             // What is in a batch of which nothing was sent need not be bought.
             let dissolved = self.queue.dissolve_unsent(self.process);
             dissolved.map_err(StopReason::Fatal)?;
-            attached = self.attach().map_err(StopReason::Fatal)?;
+            attached = self.attach(true).map_err(StopReason::Fatal)?;
         }
         (self.attached, self.unwanted) = (attached.items, attached.unwanted);
         self.record.submits(attached.last, &self.settings);
@@ -188,8 +190,12 @@ impl Execution {
         budget.replace(known.used, refused)
     }
 
-    fn attach(&mut self) -> Result<Attached, Error> {
-        attach::compare(&self.queue, self.process, self.checkpoint.by_id(), true)
+    /// Compares the input with the queue. With `cancel`, waiting jobs that the input does not ask for are cancelled.
+    pub(super) fn attach(&mut self, cancel: bool) -> Result<Attached, Error> {
+        let items = self.checkpoint.by_id();
+        let attached = attach::compare(&self.queue, self.process, items, cancel)?;
+        self.portions.pilots.lost(|item| !items.is_held(item));
+        Ok(attached)
     }
 
     /// Works and collects until nothing is left of the process, or nothing but what cannot be helped.
@@ -201,7 +207,11 @@ impl Execution {
             .map_err(StopReason::Fatal)?
             .is_none()
         {
-            return Ok(());
+            return if self.portions.waiting == 0 {
+                Ok(())
+            } else {
+                Err(StopReason::Cancelled)
+            };
         }
         loop {
             let stop = self.employ(make_worker)?;
@@ -301,10 +311,7 @@ impl Execution {
         let report = report.unwrap_or_else(|| Err(panicked()));
         let report = report.map_err(StopReason::Fatal)?;
         add(&mut self.sum, &report);
-        match stop {
-            Some(stop) => Err(stop),
-            None => Ok(report.stop),
-        }
+        Ok(stop.or(report.stop))
     }
 
     /// Submits, decides and collects while a worker runs. Returns its report, and why it was stopped.
@@ -327,17 +334,23 @@ impl Execution {
                 recv(woken) -> _ => {}
                 default(interval) => {}
             }
-            let done = self
-                .advance(Some(controls))
-                .and_then(|()| self.steer(controls))
-                .and_then(|()| self.release())
-                .and_then(|()| self.collect(true));
-            match done {
-                Ok(()) => trouble.clear(),
-                Err(Trouble::Passing(error)) => trouble.warn(waiting(&error)),
-                Err(Trouble::Lasting(reason)) => {
-                    stop = stop.or(Some(reason));
-                    ctx.cancel();
+            // A step that fails does not keep the others from what they save.
+            let steps = [
+                self.advance(Some(controls)),
+                self.steer(controls),
+                self.release(),
+                self.collect(true),
+            ];
+            if steps.iter().all(Result::is_ok) {
+                trouble.clear();
+            }
+            for failed in steps.into_iter().filter_map(Result::err) {
+                match failed {
+                    Trouble::Passing(error) => trouble.warn(waiting(&error)),
+                    Trouble::Lasting(reason) => {
+                        stop = stop.or(Some(reason));
+                        ctx.cancel();
+                    }
                 }
             }
         }

@@ -15,15 +15,13 @@ use crate::base::clock::Timestamp;
 use crate::base::usage::Usage;
 use crate::config::choices::CachePrompt;
 use crate::llm::params::CacheLifetime;
-use crate::llm::prompt_cache::{CacheRule, PromptPrefix, caches_in_batches, writes_cost};
+use crate::llm::prompt_cache::{CacheRule, PromptPrefix, caches_in_batches, is_warm, writes_cost};
 use crate::money::prices::Prices;
 
 use super::record::NotedPilot;
 
 /// How long requests wait for their pilot.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
-/// How long a cache of an hour can be relied on after its pilot has ended: the others take some time too.
-const CACHED: Duration = Duration::from_secs(45 * 60);
 /// Pilots of a run; further beginnings are not cached.
 const MOST: usize = 16;
 
@@ -155,10 +153,12 @@ impl Pilots {
         wanted.sort_by_key(|(prefix, sharing)| (std::cmp::Reverse(sharing.requests), prefix.hash));
         wanted.truncate(MOST);
         let mut earlier = std::mem::take(&mut self.states);
+        self.has_ended = false;
         for (prefix, sharing) in wanted {
             self.must_write |= rule.must_write(sharing.model.as_deref());
+            let model = rule.model_of(sharing.model.as_deref());
             let lasts = |state: &State| match state {
-                State::Over(_, _, ended) => at.since(*ended) < CACHED,
+                State::Over(_, _, ended) => is_warm(model, *ended, at),
                 _ => true,
             };
             let known = earlier.remove(&prefix.hash).filter(lasts);
@@ -201,6 +201,19 @@ impl Pilots {
         self.is_first = false;
         self.has_ended = true;
         true
+    }
+
+    /// Pilots whose jobs are gone without a result are chosen again. Returns whether there is any.
+    pub(super) fn lost(&mut self, is_gone: impl Fn(&str) -> bool) -> bool {
+        let mut any = false;
+        for state in self.states.values_mut() {
+            if matches!(state, State::Sent(item, _) if is_gone(item)) {
+                *state = State::New;
+                any = true;
+            }
+        }
+        self.has_ended |= any;
+        any
     }
 
     /// Whether results of pilots are awaited.
@@ -367,7 +380,7 @@ mod tests {
         assert_eq!(after.decide(None), PLAIN, "no pilot is to be sent");
         assert!(after.ended("b", wrote(0), at(700)) && !after.is_waiting());
         assert_eq!(after.decide(Some(&prefix(2))), PLAIN);
-        let late = resumed(&after.noted(), at(100 + 46 * 60));
+        let late = resumed(&after.noted(), at(100 + 51 * 60));
         assert_eq!(
             late.decide(Some(&prefix(1))),
             Decision::Pilot,
@@ -378,5 +391,49 @@ mod tests {
                 .noted()
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn a_resumed_run_relies_on_a_cache_only_while_its_provider_keeps_it() {
+        let gpt = Rule {
+            provider: "openai".to_owned(),
+            address: "https://api.openai.com/v1".to_owned(),
+            model: Some("gpt-5.6".to_owned()),
+            ..rule(CachePrompt::Always)
+        };
+        for (rule, minutes) in [(gpt, 25), (rule(CachePrompt::Always), 50)] {
+            let mut before = pilots(&rule, &[20]);
+            before.sent(&prefix(1), "a", at(0));
+            before.ended("a", wrote(3000), at(0));
+            let resumed = |now| {
+                let mut pilots = Pilots::of_earlier_run(&before.noted(), Some(&rule));
+                pilots.choose(&rule, &sharing(&[20]), now);
+                pilots.decide(Some(&prefix(1)))
+            };
+            assert_eq!(resumed(at(minutes * 60)), HOUR);
+            assert_eq!(resumed(at((minutes + 1) * 60)), Decision::Pilot);
+        }
+    }
+
+    #[test]
+    fn a_pilot_without_a_job_is_replaced() {
+        let rule = rule(CachePrompt::Auto);
+        let mut before = pilots(&rule, &[20, 20]);
+        before.sent(&prefix(1), "a", at(0));
+        before.sent(&prefix(2), "b", at(0));
+        let mut after = Pilots::of_earlier_run(&before.noted(), Some(&rule));
+        assert!(after.lost(|item| item == "a"));
+        after.choose(&rule, &sharing(&[20, 20]), at(9));
+        assert_eq!(after.decide(Some(&prefix(1))), Decision::Pilot);
+        assert_eq!(after.decide(Some(&prefix(2))), Decision::Hold);
+        after.sent(&prefix(1), "c", at(9));
+        assert!(
+            !after.advance(false, false, at(10)),
+            "it is not in its batch"
+        );
+        // One that is lost while the run is under way makes a portion due.
+        assert!(after.advance(true, false, at(11)) && after.lost(|item| item == "b"));
+        assert!(after.advance(true, false, at(12)));
+        assert_eq!(after.decide(Some(&prefix(2))), Decision::Pilot);
     }
 }

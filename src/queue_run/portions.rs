@@ -16,7 +16,7 @@ use crate::llm::prompt_cache::PromptPrefix;
 use crate::queue::budget::ProcessBudget;
 use crate::queue::controls::Controls;
 use crate::queue::host::EnqueueError;
-use crate::queue::job::{Job, JobCounts};
+use crate::queue::job::{Job, JobCounts, ProcessState};
 use crate::queue::store::DeliveredResult;
 
 use super::collecting::line;
@@ -73,12 +73,8 @@ impl Execution {
         if self.portions.waiting == 0 && self.portions.due.is_none() {
             return Ok(());
         }
-        let found = self.queue.process(self.process)?;
-        // The last result stays while items wait, so the process is not gone by itself.
-        let Some(process) = found.filter(|process| !process.cancelled) else {
-            self.portions.was_cancelled |= self.portions.waiting > 0;
-            self.portions.due = None;
-            self.portions.wait_for(0);
+        let Some(process) = self.open_process()? else {
+            self.submit_no_more();
             return Ok(());
         };
         if self.portions.due.is_none() {
@@ -88,7 +84,26 @@ impl Execution {
             return Ok(());
         };
         self.save_plan()?;
-        self.submit(most).map_err(Trouble::of)
+        if let Err(reason) = self.submit(most) {
+            // The queue accepts no items of a process that was cancelled meanwhile.
+            if self.open_process()?.is_some() {
+                return Err(Trouble::of(reason));
+            }
+            self.submit_no_more();
+        }
+        Ok(())
+    }
+
+    /// The process, if it accepts items. The last result stays while items wait, so it is not gone by itself.
+    fn open_process(&self) -> Result<Option<ProcessState>, Error> {
+        let found = self.queue.process(self.process)?;
+        Ok(found.filter(|process| !process.cancelled))
+    }
+
+    fn submit_no_more(&mut self) {
+        self.portions.was_cancelled |= self.portions.waiting > 0;
+        self.portions.due = None;
+        self.portions.wait_for(0);
     }
 
     /// The maximum number of items of the next portion, if it is due.
@@ -128,8 +143,12 @@ impl Execution {
 
     /// Submits at most this many items. They start when all of them are on the queue.
     fn submit(&mut self, most: usize) -> Result<(), StopReason> {
+        let most = self.rest_of_attempt(most).map_err(StopReason::Fatal)?;
         self.portions.due = Some(most);
+        let jobs = self.jobs().map_err(StopReason::Fatal)?;
+        self.portions.attempt = Some((jobs, self.checkpoint.left()));
         let submitted = self.enqueue(most)?;
+        self.portions.attempt = None;
         self.portions.submitted += submitted;
         // If the store fails from here on, nothing but the end of the submission is due.
         self.portions.due = Some(0);
@@ -147,6 +166,31 @@ impl Execution {
         }
         self.portions.due = None;
         Ok(())
+    }
+
+    /// If the last attempt failed, finds out which items it has submitted. Returns how many of this many are left.
+    fn rest_of_attempt(&mut self, most: usize) -> Result<usize, Error> {
+        let Some((jobs, left)) = self.portions.attempt else {
+            return Ok(most);
+        };
+        self.attach(false)?;
+        let there = self.jobs()?.saturating_sub(jobs);
+        self.portions.attempt = None;
+        self.portions.submitted += there;
+        self.portions
+            .wait_for(self.portions.waiting.saturating_sub(there));
+        let there = usize::try_from(there).unwrap_or(usize::MAX);
+        self.checkpoint.limit(left.saturating_sub(there));
+        Ok(match most {
+            usize::MAX => most,
+            _ => most.saturating_sub(there),
+        })
+    }
+
+    /// How many jobs the process has ever had.
+    fn jobs(&self) -> Result<u64, Error> {
+        let found = self.queue.process(self.process)?;
+        Ok(found.map_or(0, |process| process.counts.total))
     }
 
     fn enqueue(&mut self, most: usize) -> Result<u64, StopReason> {
@@ -194,13 +238,13 @@ impl Execution {
         if !self.portions.pilots.is_waiting() {
             return Ok(());
         }
-        let lines = results
-            .iter()
-            .filter_map(|result| line(result, &self.record));
         let mut any = false;
-        for line in lines {
+        for delivery in results {
             let pilots = &mut self.portions.pilots;
-            any |= pilots.ended(&line.id, usage_of(&line), SystemClock.wall());
+            any |= match line(delivery, &self.record) {
+                Some(line) => pilots.ended(&line.id, usage_of(&line), SystemClock.wall()),
+                None => pilots.lost(|item| delivery.result.item_id.as_deref() == Some(item)),
+            };
         }
         if any { self.note_pilots() } else { Ok(()) }
     }

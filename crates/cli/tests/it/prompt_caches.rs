@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::batch_runs::{
     accepted, clean, command, kill, only_process, queue, submitted, summary, with_provider,
 };
-use super::common::{Desk, Ended, Running, all_ids, prompt_lines, simulator};
+use super::common::{Desk, Ended, Running, all_ids, eventually, prompt_lines, simulator};
 
 /// Tokens of the system text, at 4 bytes per token.
 const SHARED: u64 = 3_000;
@@ -290,6 +290,71 @@ fn a_run_that_is_cancelled_while_others_wait_for_its_pilot_buys_nothing_more() {
     assert!(!ended.status.success(), "{}", ended.stderr);
     assert!(sim.stats().paid <= 1, "{:?}", sim.stats());
     assert_eq!(sim.batch_stats().items_accepted, 1);
+}
+
+#[test]
+fn a_run_whose_pilot_was_cancelled_sends_another_one() {
+    let (desk, sim) = (Desk::new(), caching(Duration::from_secs(2)));
+    desk.write("in.jsonl", prompt_lines(40));
+    let words = "in.jsonl -o out.jsonl --strategy batch --cache-prompt always";
+    let running = Running::start(&mut caches(&desk, &sim, ANTHROPIC, words));
+    submitted(&desk, 1);
+    kill(running);
+    queue(&desk).cancel(only_process(&desk)).unwrap();
+    run(&desk, &sim, ANTHROPIC, "--strategy batch").expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(40));
+    assert_eq!((sim.stats().paid, sim.stats().paid_twice), (40, 0));
+    let written = sum(&desk.results("out.jsonl"), "cache_write_tokens");
+    assert_eq!(written, SHARED);
+    clean(&desk);
+}
+
+/// A run that has the answer of its pilot, and is submitting other requests.
+fn submitting(desk: &Desk, sim: &Simulator) -> Running {
+    const ITEMS: u64 = 12_000;
+    let shared = "rule ".repeat(2_400);
+    let row = |i: u64| match i {
+        0 | 1 => format!("{{\"id\":\"i-{i}\",\"prompt\":\"p {i}\",\"system\":\"{shared}\"}}\n"),
+        _ => format!("{{\"id\":\"i-{i}\",\"prompt\":\"p {i}\"}}\n"),
+    };
+    desk.write("in.jsonl", (0..ITEMS).map(row).collect::<String>());
+    let words =
+        "in.jsonl -o out.jsonl --strategy batch --cache-prompt always --model claude-sonnet-4-5";
+    let mut command = command(desk, sim, words);
+    command
+        .env("BATCHWRIGHT_PROVIDER", "anthropic")
+        .env("ANTHROPIC_API_KEY", "k")
+        .env("ANTHROPIC_BASE_URL", format!("http://{}", sim.addr()));
+    let running = Running::start(&mut command);
+    submitted(desk, 1);
+    let (queue, process) = (queue(desk), only_process(desk));
+    let is_halfway = || {
+        let counts = queue.process(process).unwrap().unwrap().counts;
+        counts.completed == 1 && counts.total > 1 && counts.total < ITEMS
+    };
+    assert!(eventually(is_halfway));
+    running
+}
+
+#[test]
+fn a_run_that_is_interrupted_while_it_submits_keeps_what_is_answered() {
+    let (desk, sim) = (Desk::new(), caching(QUICK));
+    let running = submitting(&desk, &sim);
+    running.signal("INT");
+    let ended = running.wait().expect(130);
+    ended.says("interrupted; what finished is saved");
+    assert_eq!(desk.results("out.jsonl").len(), 1);
+}
+
+#[test]
+fn a_run_that_is_cancelled_while_it_submits_ends_as_cancelled() {
+    let (desk, sim) = (Desk::new(), caching(QUICK));
+    let running = submitting(&desk, &sim);
+    queue(&desk).cancel(only_process(&desk)).unwrap();
+    let ended = running.wait().expect(4);
+    ended.says("interrupted; what finished is saved");
+    assert_eq!(desk.results("out.jsonl").len(), 1);
+    assert_eq!(sim.stats().paid, 1);
 }
 
 #[test]
