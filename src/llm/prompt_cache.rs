@@ -162,10 +162,10 @@ impl SeenPrefixes {
     ) -> Prefix {
         let is_kept = |seen: &Seen| now < seen.last.after(LIFETIME);
         if self.known.len() >= Self::MOST && !self.known.contains_key(&beginning) {
-            self.known.retain(|_, seen| is_kept(seen));
-            if self.known.len() >= Self::MOST {
-                return Prefix::NONE;
-            }
+            // The half that was not used for longest goes, so that this is rare.
+            let mut times: Vec<Time> = self.known.values().map(|seen| seen.last).collect();
+            let (_, middle, _) = times.select_nth_unstable(Self::MOST / 2);
+            self.known.retain(|_, seen| seen.last > *middle);
         }
         let seen = self.known.entry(beginning).or_insert_with(|| {
             self.last_number += 1;
@@ -410,8 +410,12 @@ mod tests {
             seen.of((0, other), at(500), decide);
         }
         assert!(seen.known.len() <= SeenPrefixes::MOST);
-        seen.of((1, beginning), at(500).after(LIFETIME), decide);
-        assert_eq!(seen.known.len(), 1);
+        let (mut new, mut last) = (beginning, Prefix::NONE);
+        new.hash += 1;
+        for _ in 0..LEAST_PROMPTS {
+            last = seen.of((0, new), at(501), decide);
+        }
+        assert_ne!(last, Prefix::NONE, "others do not block a new one");
     }
 
     #[test]

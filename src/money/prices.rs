@@ -174,7 +174,9 @@ impl Prices {
             let by_request = requested.filter(|_| layer.by_user);
             let find = |name| layer.table.find(provider, name, requested);
             let found = by_request.and_then(find).or_else(|| find(answered))?;
-            let bills_searches = searches(answered) || requested.is_some_and(searches);
+            // A price of the user is complete.
+            let by_name = || searches(answered) || requested.is_some_and(searches);
+            let bills_searches = !layer.by_user && by_name();
             Some(ModelPrices {
                 layer,
                 found,
@@ -274,7 +276,7 @@ impl<'p> ModelPrices<'p> {
         of_tier.rfind(has_begun)
     }
 
-    /// Whether the model searches by itself, and each search has a price of its own.
+    /// Whether the model searches by itself, and each search has a price of its own. `false` if the price is your own.
     pub fn bills_searches(&self) -> bool {
         self.bills_searches
     }

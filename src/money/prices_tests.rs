@@ -266,3 +266,17 @@ fn the_table_is_in_order() {
         );
     }
 }
+
+#[test]
+fn a_price_of_the_user_counts_also_if_the_name_of_the_model_speaks_of_searches() {
+    let mine = r#"{"providers": {"*": {"models": [{"models": ["semantic-search-8b"], "prices": [{"input": 1, "output": 1}]}]}}}"#;
+    let prices = Prices::default().overridden("mine", mine).unwrap();
+    let found = prices.of_model("custom", "semantic-search-8b").unwrap();
+    let used = Usage {
+        input_tokens: 1,
+        output_tokens: 1,
+        ..Usage::default()
+    };
+    let cost = found.cost(&used, "", Timestamp(1_795_000_000_000));
+    assert!(cost.is_some() && !found.bills_searches());
+}

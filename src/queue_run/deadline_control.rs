@@ -331,14 +331,18 @@ impl DeadlineControl {
     /// The rates of standard and flex calls, as they are known or assumed.
     fn expected(&self, offers: &Offers) -> (CallPace, CallPace) {
         let [sync, flex] = self.paces();
-        let sync = standard_pace(&offers.standard, sync.or(self.options.expected));
+        let sync = standard_pace(
+            offers.standard.concurrency(),
+            most_per_second(&offers.standard),
+            sync.or(self.options.expected),
+        );
         let assumed = CallPace {
             per_second: sync.per_second * ASSUMED_FLEX,
             call_seconds: sync.call_seconds / ASSUMED_FLEX,
             measured: false,
         };
         let known = flex.zip(offers.flex.as_ref());
-        let flex = known.map(|(pace, route)| within_limit(route, pace));
+        let flex = known.map(|(pace, route)| within_limit(most_per_second(route), pace));
         (sync, flex.unwrap_or(assumed))
     }
 
@@ -405,13 +409,13 @@ const FIRST_POLL: Duration = Duration::from_secs(10);
 
 /// The rate of standard calls, as it is known or assumed. An assumed one does not show whether the limit binds: calls may
 /// be slower.
-fn standard_pace(route: &Route<'static>, known: Option<CallPace>) -> CallPace {
+fn standard_pace(slots: usize, most: f64, known: Option<CallPace>) -> CallPace {
     if let Some(pace) = known {
-        return within_limit(route, pace);
+        return within_limit(most, pace);
     }
-    let assumed = route.concurrency() as f64 / ASSUMED_CALL;
+    let assumed = slots as f64 / ASSUMED_CALL;
     CallPace {
-        per_second: assumed.min(most_per_second(route)),
+        per_second: assumed.min(most),
         call_seconds: ASSUMED_CALL,
         measured: false,
     }
@@ -419,8 +423,7 @@ fn standard_pace(route: &Route<'static>, known: Option<CallPace>) -> CallPace {
 
 /// The rate within the requests per minute that are configured, or that replies report: a provider may accept a burst.
 /// If that limit binds, it is the rate.
-fn within_limit(route: &Route<'static>, pace: CallPace) -> CallPace {
-    let most = most_per_second(route);
+fn within_limit(most: f64, pace: CallPace) -> CallPace {
     CallPace {
         per_second: pace.per_second.min(most),
         measured: pace.measured || pace.per_second > most,

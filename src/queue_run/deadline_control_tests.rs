@@ -77,10 +77,7 @@ fn a_time_of_day_that_is_over_is_the_next_one() {
 
 #[test]
 fn only_a_known_rate_of_calls_shows_that_a_limit_binds() {
-    let unused = crate::testing::ScriptedClient::new();
-    let limits = crate::engine::quota::Limits::new().requests_per_minute(60.0);
-    let route = Route::limited(unused, limits);
-    let assumed = standard_pace(&route, None);
+    let assumed = standard_pace(32, 1.0, None);
     assert!(
         assumed.per_second <= 1.0 && !assumed.measured,
         "{assumed:?}"
@@ -90,6 +87,6 @@ fn only_a_known_rate_of_calls_shows_that_a_limit_binds() {
         call_seconds: 5.0,
         measured: false,
     };
-    let known = standard_pace(&route, Some(known));
+    let known = standard_pace(32, 1.0, Some(known));
     assert!(known.per_second <= 1.0 && known.measured, "{known:?}");
 }
