@@ -81,8 +81,12 @@ struct Spending {
     /// What the record says; in an account, the part of this budget. It is at least `spent` and `held` together, so a
     /// crash forgets nothing.
     recorded: u64,
-    /// The most that the last call could cost that did not fit.
+    /// The least that a call could cost that did not fit. A call that needs as much and fits clears it.
     refused: Option<u64>,
+    /// A call has fitted since the last one that did not.
+    fits: bool,
+    /// When the last call did not fit, or when others were allowed to try.
+    tried: Option<Instant>,
     /// The period of `spent` and `recorded`, and what its account has counted for all, as of the last access to it.
     since: Day,
     counted: u64,
@@ -256,7 +260,7 @@ impl Budget {
         matches!(self.0.record, Keeper::Account(_))
     }
 
-    /// The most that the last call could cost that was not made because of the limit.
+    /// The least that a call could cost that was not made because of the limit.
     pub fn refused(&self) -> Option<Amount> {
         let refused = self.0.spending.lock().refused;
         refused.map(|most| self.limit().of(most))
@@ -300,8 +304,18 @@ impl Budget {
     /// Reserves an amount if it fits now.
     ///
     /// # Errors
-    /// If the record cannot be written.
+    /// If the record cannot be written; [`ErrorKind::BudgetExceeded`] if it is more than the limit of an account.
     pub(crate) fn reserve_now(&self, most: u64) -> Result<Option<Reservation>, Error> {
+        if most > self.limit().number()
+            && let Keeper::Account(account) = &self.0.record
+        {
+            let (limit, most) = (self.limit(), self.limit().of(most));
+            let why = format!(
+                "{} of {limit} allows no call that could cost {most}: set a lower max_tokens, or raise the limit",
+                account.name
+            );
+            return Err(Error::new(ErrorKind::BudgetExceeded, why).with_unbounded());
+        }
         let is_held = self.0.hold(&mut self.0.spending.lock(), most)?;
         Ok(is_held.then(|| self.reservation(most)))
     }
@@ -315,8 +329,7 @@ impl Budget {
     }
 
     fn exceeded(&self, spending: &mut Spending, most: u64) -> Error {
-        spending.refused = Some(most);
-        spending.looked = Some(Instant::now());
+        spending.refuse(most);
         Error::new(ErrorKind::BudgetExceeded, self.why(spending, most))
     }
 
@@ -378,6 +391,21 @@ impl Budget {
         Some(self.why(&spending, most))
     }
 
+    /// Whether further calls are tried: others may need less than the ones that did not fit. Once in a second, they are
+    /// also tried after one that did not fit.
+    #[cfg(feature = "queue")]
+    pub(crate) fn is_open(&self) -> bool {
+        if self.used_up().is_none() {
+            return true;
+        }
+        let mut spending = self.0.spending.lock();
+        if spending.tried.is_none_or(|at| at.elapsed() >= LOOK_AGAIN) {
+            spending.tried = Some(Instant::now());
+            return true;
+        }
+        spending.fits
+    }
+
     /// Returns a part of what an earlier program has spent from a shared account, because it was not needed after all.
     /// Does nothing if the period of this day is over.
     #[cfg(feature = "queue")]
@@ -427,6 +455,14 @@ impl Budget {
     }
 }
 
+impl Spending {
+    fn refuse(&mut self, most: u64) {
+        self.refused = Some(self.refused.map_or(most, |refused| refused.min(most)));
+        self.fits = false;
+        (self.looked, self.tried) = (Some(Instant::now()), Some(Instant::now()));
+    }
+}
+
 impl Drop for Shared {
     /// What others may spend is returned. The record of one budget is closed by its run.
     fn drop(&mut self) {
@@ -447,10 +483,7 @@ impl Shared {
             (_, None) => false,
             (Keeper::Account(account), Some(_)) => {
                 let drawn = self.draw(account, spending, most);
-                drawn.inspect_err(|_| {
-                    spending.refused = Some(most);
-                    spending.looked = Some(Instant::now());
-                })?
+                drawn.inspect_err(|_| spending.refuse(most))?
             }
             (_, Some(all)) => all <= self.limit.number(),
         };
@@ -458,8 +491,9 @@ impl Shared {
             return Ok(false);
         }
         if matches!(self.record, Keeper::Account(_)) {
-            // Others may have returned what an earlier call lacked, or this one needs less.
-            spending.refused = None;
+            spending.fits = true;
+            // Others may have returned what an earlier call lacked.
+            spending.refused = spending.refused.filter(|refused| most < *refused);
         }
         spending.held += most;
         if let Err(error) = self.record(spending) {

@@ -38,6 +38,14 @@ impl Kind {
         }
     }
 
+    /// Whether calls are tried, as the budgets allow that other OS processes share.
+    pub(crate) fn is_open(&self) -> bool {
+        match self {
+            Self::Prompts { route, .. } => route.is_open(),
+            Self::Host(_) => true,
+        }
+    }
+
     pub(crate) fn model_call(&self) -> Option<&ModelCall> {
         match self {
             Self::Prompts { call, .. } => call.as_ref(),

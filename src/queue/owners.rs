@@ -21,6 +21,10 @@ use super::store::JobStore;
 /// A job whose owner may spend nothing more is tried again after this time.
 pub(crate) const OWNER_AGAIN: Duration = Duration::from_secs(5 * 60);
 
+/// Picodollars that are reserved for a call without an upper bound: it needs a limit that is not used up, and counts when
+/// it has ended.
+pub(crate) const WITHOUT_BOUND: u64 = 1;
+
 /// How often the ledger is read: other programs without these limits may work for the same owner.
 const READ_AGAIN: Duration = Duration::from_secs(10);
 
@@ -120,12 +124,16 @@ impl Owners {
     /// Reserves what a call for an owner can cost.
     ///
     /// # Errors
-    /// [`ErrorKind::BudgetExceeded`] if a limit does not allow it, or cannot be checked.
+    /// [`ErrorKind::BudgetExceeded`] if a limit does not allow it, or cannot be checked; [`ErrorKind::Invalid`] if it is
+    /// more than a whole limit.
     pub(crate) fn reserve(&self, owner: &str, most: u64) -> Result<Vec<Reservation>, Error> {
         let reserved = self
             .of(owner)
             .and_then(|budgets| reserve_all(&budgets, most));
         reserved.map_err(|error| {
+            if error.is_unbounded() {
+                return Error::new(ErrorKind::Invalid, error.message());
+            }
             Error::new(ErrorKind::BudgetExceeded, error.message())
                 .with_process_paused()
                 .with_retry_after(Some(OWNER_AGAIN))
