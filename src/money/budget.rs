@@ -350,6 +350,27 @@ impl Budget {
         }
     }
 
+    /// Reserves an amount if it fits now.
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve), with a wait of a second if only the calls in flight stand in the way.
+    #[cfg(feature = "queue")]
+    pub(crate) fn try_reserve(&self, most: u64) -> Result<Reservation, Error> {
+        let before = self.is_in_use();
+        if let Some(reserved) = self.reserve_now(most)? {
+            return Ok(reserved);
+        }
+        // Calls that have just ended may have returned enough.
+        let wait = (before || self.is_in_use()).then_some(LOOK_AGAIN);
+        Err(self.refuse(most).with_retry_after(wait))
+    }
+
+    /// Whether calls are in flight, which may return something.
+    #[cfg(feature = "queue")]
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.0.spending.lock().held > 0
+    }
+
     /// Notes a call that did not fit, so that others are not tried. Returns its error.
     #[cfg(feature = "queue")]
     pub(crate) fn refuse(&self, most: u64) -> Error {
