@@ -78,6 +78,15 @@ impl Account {
         self.period.first(Day::of(self.clock.wall()))
     }
 
+    /// The first day of the next period.
+    #[cfg(feature = "queue")]
+    pub(crate) fn renews(&self) -> Day {
+        match self.period {
+            Period::Day => self.since().next(),
+            Period::Month => self.since().last_of_month().next(),
+        }
+    }
+
     /// Makes sure that it counts what was billed in the present period, for example while no budget was set.
     ///
     /// # Errors

@@ -55,6 +55,21 @@ pub enum Amount {
     Tokens(u64),
 }
 
+/// A limit of what calls may cost that allows no further call at the moment.
+#[cfg(feature = "queue")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LimitReached {
+    /// Its name without amounts, for example `the monthly budget (llm.monthly_budget)`.
+    pub name: String,
+    /// The day (UTC) on which it begins anew.
+    pub renews: Day,
+    /// Calls of the worker are in flight. They may cost less than was reserved for them.
+    pub is_in_use: bool,
+    /// The last call that did not fit was tried less than a second ago. Otherwise, another one may fit that needs less.
+    pub is_recent: bool,
+}
+
 struct Shared {
     limit: Amount,
     record: Keeper,
@@ -410,6 +425,22 @@ impl Budget {
             }
         }
         Some(self.why(&spending, most))
+    }
+
+    /// The limit, if the last call did not fit.
+    #[cfg(feature = "queue")]
+    pub(crate) fn reached(&self) -> Option<LimitReached> {
+        let Keeper::Account(account) = &self.0.record else {
+            return None;
+        };
+        self.used_up()?;
+        let spending = self.0.spending.lock();
+        (!spending.fits).then(|| LimitReached {
+            name: account.name.clone(),
+            renews: account.renews(),
+            is_in_use: spending.held > 0,
+            is_recent: spending.tried.is_some_and(|at| at.elapsed() < LOOK_AGAIN),
+        })
     }
 
     /// Whether further calls are tried: others may need less than the ones that did not fit. Once in a second, they are

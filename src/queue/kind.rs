@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::engine::pack::PackLimits;
 use crate::llm::params::RequestTask;
 use crate::llm::route::Route;
+use crate::money::budget::{Budget, LimitReached};
 
 use super::handler::Handler;
 use super::model_call::ModelCall;
@@ -36,6 +37,16 @@ impl Kind {
             Self::Prompts { route, .. } => route.used_up(),
             Self::Host(_) => None,
         }
+    }
+
+    /// The limit that allows no further call, if it is shared with other OS processes.
+    pub(crate) fn limit_reached(&self) -> Option<LimitReached> {
+        let Self::Prompts { route, .. } = self else {
+            return None;
+        };
+        let mut reached = route.shared_budgets().find_map(Budget::reached)?;
+        reached.name.push_str(" (llm.monthly_budget)");
+        Some(reached)
     }
 
     /// Whether calls are tried, as the budgets allow that other OS processes share.

@@ -13,7 +13,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::base::usd::Usd;
 use crate::money::account::{Account, Period};
-use crate::money::budget::{Amount, Budget, Reservation};
+use crate::money::budget::{Amount, Budget, LimitReached, Reservation};
 use crate::money::ledger::LedgerQuery;
 
 use super::store::JobStore;
@@ -115,9 +115,10 @@ impl Owners {
                     Period::Day => ("daily", "day"),
                     Period::Month => ("monthly", "month"),
                 };
+                // As the setting of a server's token is called.
                 let file = ProcessId::named(owner.as_bytes());
                 let file = self.folder.join(format!("{file}-{word}.json"));
-                let name = format!("the {name} limit of {owner}");
+                let name = format!("the {name} limit of {owner} (usd-per-{word})");
                 let account = Account::new(&name, file, period, self.clock.clone());
                 Budget::of_account(limit, account)
             }
@@ -175,16 +176,19 @@ impl Owners {
         }
     }
 
-    /// Why calls for an owner are not made at the moment: the last one did not fit into a limit, or the limits could not be
-    /// checked.
-    pub(crate) fn used_up(&self, owner: &str) -> Option<String> {
-        let mut trouble = self.troubles.lock().get(owner).cloned();
-        trouble = trouble.filter(|_| self.limits(owner).next().is_some());
-        trouble.or_else(|| self.known(owner).iter().find_map(Budget::used_up))
+    /// Why the limits of an owner could not be checked the last time.
+    pub(crate) fn trouble(&self, owner: &str) -> Option<String> {
+        let trouble = self.troubles.lock().get(owner).cloned();
+        trouble.filter(|_| self.limits(owner).next().is_some())
+    }
+
+    /// The limit of an owner that allows no further call.
+    pub(crate) fn limit_reached(&self, owner: &str) -> Option<LimitReached> {
+        self.known(owner).iter().find_map(Budget::reached)
     }
 
     /// The budgets of the limits that are set now, if a call was made within them.
-    pub(crate) fn known(&self, owner: &str) -> Vec<Budget> {
+    fn known(&self, owner: &str) -> Vec<Budget> {
         let limits = self.limits(owner);
         let known = self.budgets.lock();
         let budgets = limits.filter_map(|(period, limit)| {
@@ -257,14 +261,14 @@ mod tests {
         let owners = owners(&folder, &limit);
         settle(owners.reserve("shop", 90).unwrap(), 90);
         refused(&owners, 20);
-        assert!(owners.used_up("shop").is_some());
+        assert!(owners.limit_reached("shop").is_some());
         *limit.lock() = Some(200);
-        assert_eq!(owners.used_up("shop"), None);
+        assert_eq!(owners.limit_reached("shop"), None);
         settle(owners.reserve("shop", 90).unwrap(), 90);
         refused(&owners, 30);
-        assert!(owners.used_up("shop").is_some());
+        assert!(owners.limit_reached("shop").is_some());
         *limit.lock() = None;
-        assert_eq!(owners.used_up("shop"), None);
+        assert_eq!(owners.limit_reached("shop"), None);
         settle(owners.reserve("shop", 300).unwrap(), 0);
     }
 
@@ -277,10 +281,10 @@ mod tests {
         let owners = owners(&folder, &limit);
         let in_flight = owners.reserve("shop", 90).unwrap();
         assert_eq!(refused(&owners, 20).retry_after(), Some(LOOK_AGAIN));
-        assert!(owners.used_up("shop").is_some());
+        assert!(owners.limit_reached("shop").is_some());
         settle(in_flight, 1);
         settle(owners.reserve("shop", 20).unwrap(), 1);
-        assert_eq!(owners.used_up("shop"), None);
+        assert_eq!(owners.limit_reached("shop"), None);
         settle(owners.reserve("shop", 90).unwrap(), 90);
         assert_eq!(refused(&owners, 20).retry_after(), Some(OWNER_AGAIN));
     }
@@ -299,13 +303,13 @@ mod tests {
         fs::write(&file, "[").unwrap();
         let error = refused(&owners, 50);
         assert_eq!(error.retry_after(), Some(READ_AGAIN));
-        let why = owners.used_up("shop").unwrap();
+        let why = owners.trouble("shop").unwrap();
         assert!(
             why.contains("the limits of shop cannot be checked"),
             "{why}"
         );
         fs::write(&file, text).unwrap();
         settle(owners.reserve("shop", 50).unwrap(), 1);
-        assert_eq!(owners.used_up("shop"), None);
+        assert_eq!(owners.trouble("shop"), None);
     }
 }

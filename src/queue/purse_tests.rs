@@ -222,7 +222,7 @@ fn a_call_without_an_upper_bound_needs_a_limit_that_is_not_used_up() {
     settle(WITHOUT_BOUND, 5000).unwrap();
     let error = settle(WITHOUT_BOUND, 400).unwrap_err();
     assert!(error.is_of_paused_process());
-    assert!(owners.used_up("shop").is_some());
+    assert!(owners.limit_reached("shop").is_some());
     // The stand-ins cost nothing.
     settle(0, 0).unwrap();
     assert_eq!(settle(1001, 0).unwrap_err().kind(), ErrorKind::Invalid);
