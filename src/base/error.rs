@@ -72,6 +72,7 @@ enum Mark {
     NoCapacity,
     FlexTier,
     ProcessPaused,
+    Unbounded,
 }
 
 /// Raw replies in an error are cut to this many bytes, unless they are kept complete. A larger complete reply is
@@ -201,6 +202,11 @@ impl Error {
     /// Marks a call that the budget of its process did not allow: the process is paused, and the job returns to the queue.
     pub(crate) fn with_process_paused(self) -> Self {
         self.marked(Mark::ProcessPaused)
+    }
+
+    /// Marks a call that no state of its budget allows: its cost has no upper bound, or one above the whole limit.
+    pub(crate) fn with_unbounded(self) -> Self {
+        self.marked(Mark::Unbounded)
     }
 
     /// Marks the error as a store's report that another worker, or no worker, owns the record that was to be changed.
@@ -466,6 +472,12 @@ impl Error {
     /// Whether the budget of a process did not allow the call; see [`with_process_paused`](Self::with_process_paused).
     pub(crate) fn is_of_paused_process(&self) -> bool {
         self.is_marked(Mark::ProcessPaused)
+    }
+
+    /// Whether no state of its budget allows the call; see [`with_unbounded`](Self::with_unbounded).
+    #[cfg(feature = "queue")]
+    pub(crate) fn is_unbounded(&self) -> bool {
+        self.is_marked(Mark::Unbounded)
     }
 
     /// Whether a store reports that this worker does not own (any more) the record that was to be changed. After any

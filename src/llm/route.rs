@@ -226,6 +226,12 @@ impl<'a> Route<'a> {
         self.budgets.iter().find_map(Budget::used_up)
     }
 
+    /// Whether calls are tried, as the budgets allow that other OS processes share.
+    #[cfg(feature = "queue")]
+    pub(crate) fn is_open(&self) -> bool {
+        self.budgets.iter().all(Budget::is_open)
+    }
+
     /// Whether the most that a call for such a request can cost is known at every provider of the route, in money or
     /// tokens as its budgets count. Without it, a budget cannot be kept.
     ///

@@ -129,7 +129,7 @@ pub(crate) fn is_unbilled(error: &Error) -> bool {
 
 fn unbounded(why: String) -> Error {
     let why = format!("the budget cannot be kept: {why}");
-    Error::new(ErrorKind::BudgetExceeded, why)
+    Error::new(ErrorKind::BudgetExceeded, why).with_unbounded()
 }
 
 fn no_price(provider: &str, model: &str) -> String {

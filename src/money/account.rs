@@ -140,6 +140,15 @@ impl Account {
         self.period.first(self.today())
     }
 
+    /// The first day of the next period.
+    #[cfg(feature = "queue")]
+    pub(crate) fn renews(&self) -> Day {
+        match self.period {
+            Period::Day => self.since().next(),
+            Period::Month => self.since().last_of_month().next(),
+        }
+    }
+
     /// Makes sure that it counts what was billed in the period that begins on this day, for example while no budget was
     /// set. Does nothing if that is not the present period.
     ///

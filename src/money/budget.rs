@@ -55,6 +55,21 @@ pub enum Amount {
     Tokens(u64),
 }
 
+/// A limit of what calls may cost that allows no further call at the moment.
+#[cfg(feature = "queue")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LimitReached {
+    /// Its name without amounts, for example `the monthly budget (llm.monthly_budget)`.
+    pub name: String,
+    /// The day (UTC) on which it begins anew.
+    pub renews: Day,
+    /// Calls of the worker are in flight. They may cost less than was reserved for them.
+    pub is_in_use: bool,
+    /// The last call that did not fit was tried less than a second ago. Otherwise, another one may fit that needs less.
+    pub is_recent: bool,
+}
+
 struct Shared {
     limit: Amount,
     record: Keeper,
@@ -83,8 +98,12 @@ struct Spending {
     /// What the record says; in an account, the part of this budget. It is at least `spent` and `held` together, so a
     /// crash forgets nothing.
     recorded: u64,
-    /// The most that the last call could cost that did not fit.
+    /// The least that a call could cost that did not fit. A call that needs as much and fits clears it.
     refused: Option<u64>,
+    /// A call has fitted since the last one that did not.
+    fits: bool,
+    /// When the last call did not fit, or when others were allowed to try.
+    tried: Option<Instant>,
     /// The period of `spent` and `recorded`.
     since: Day,
     /// What its account has counted for all, and in which period, as of the last access to it.
@@ -265,7 +284,7 @@ impl Budget {
         matches!(self.0.record, Keeper::Account(_))
     }
 
-    /// The most that the last call could cost that was not made because of the limit.
+    /// The least that a call could cost that was not made because of the limit.
     pub fn refused(&self) -> Option<Amount> {
         let refused = self.0.spending.lock().refused;
         refused.map(|most| self.limit().of(most))
@@ -315,8 +334,18 @@ impl Budget {
     /// Reserves an amount if it fits now.
     ///
     /// # Errors
-    /// If the record cannot be written.
+    /// If the record cannot be written; [`ErrorKind::BudgetExceeded`] if it is more than the limit of an account.
     pub(crate) fn reserve_now(&self, most: u64) -> Result<Option<Reservation>, Error> {
+        if most > self.limit().number()
+            && let Keeper::Account(account) = &self.0.record
+        {
+            let (limit, most) = (self.limit(), self.limit().of(most));
+            let why = format!(
+                "{} of {limit} allows no call that could cost {most}: set a lower max_tokens, or raise the limit",
+                account.name
+            );
+            return Err(Error::new(ErrorKind::BudgetExceeded, why).with_unbounded());
+        }
         let is_held = self.0.hold(most)?;
         Ok(is_held.then(|| self.reservation(most)))
     }
@@ -330,8 +359,7 @@ impl Budget {
     }
 
     fn exceeded(&self, spending: &mut Spending, most: u64) -> Error {
-        spending.refused = Some(most);
-        spending.looked = Some(Instant::now());
+        spending.refuse(most);
         Error::new(ErrorKind::BudgetExceeded, self.why(spending, most))
     }
 
@@ -350,6 +378,27 @@ impl Budget {
                 limit.of(spending.spent),
             ),
         }
+    }
+
+    /// Reserves an amount if it fits now.
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve), with a wait of a second if only the calls in flight stand in the way.
+    #[cfg(feature = "queue")]
+    pub(crate) fn try_reserve(&self, most: u64) -> Result<Reservation, Error> {
+        let before = self.is_in_use();
+        if let Some(reserved) = self.reserve_now(most)? {
+            return Ok(reserved);
+        }
+        // Calls that have just ended may have returned enough.
+        let wait = (before || self.is_in_use()).then_some(LOOK_AGAIN);
+        Err(self.refuse(most).with_retry_after(wait))
+    }
+
+    /// Whether calls are in flight, which may return something.
+    #[cfg(feature = "queue")]
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.0.spending.lock().held > 0
     }
 
     /// Notes a call that did not fit, so that others are not tried. Returns its error.
@@ -376,6 +425,37 @@ impl Budget {
     pub(crate) fn used_up(&self) -> Option<String> {
         self.look_again();
         self.was_used_up()
+    }
+
+    /// The limit, if the last call did not fit.
+    #[cfg(feature = "queue")]
+    pub(crate) fn reached(&self) -> Option<LimitReached> {
+        let Keeper::Account(account) = &self.0.record else {
+            return None;
+        };
+        self.used_up()?;
+        let spending = self.0.spending.lock();
+        (!spending.fits).then(|| LimitReached {
+            name: account.name.clone(),
+            renews: account.renews(),
+            is_in_use: spending.held > 0,
+            is_recent: spending.tried.is_some_and(|at| at.elapsed() < LOOK_AGAIN),
+        })
+    }
+
+    /// Whether further calls are tried: others may need less than the ones that did not fit. Once in a second, they are
+    /// also tried after one that did not fit.
+    #[cfg(feature = "queue")]
+    pub(crate) fn is_open(&self) -> bool {
+        if self.was_used_up().is_none() {
+            return true;
+        }
+        let mut spending = self.0.spending.lock();
+        if spending.tried.is_none_or(|at| at.elapsed() >= LOOK_AGAIN) {
+            spending.tried = Some(Instant::now());
+            return true;
+        }
+        spending.fits
     }
 
     /// The same as of the last look at the account: it reads no file.
@@ -509,6 +589,14 @@ impl Budget {
     }
 }
 
+impl Spending {
+    fn refuse(&mut self, most: u64) {
+        self.refused = Some(self.refused.map_or(most, |refused| refused.min(most)));
+        self.fits = false;
+        (self.looked, self.tried) = (Some(Instant::now()), Some(Instant::now()));
+    }
+}
+
 impl Drop for Shared {
     /// What others may spend is returned. The record of one budget is closed by its run.
     fn drop(&mut self) {
@@ -544,8 +632,9 @@ impl Spending {
         let is_held = self.needed(most) <= self.recorded;
         if is_held {
             self.held += most;
-            // Others may have returned what an earlier call lacked, or this one needs less.
-            self.refused = None;
+            self.fits = true;
+            // Others may have returned what an earlier call lacked.
+            self.refused = self.refused.filter(|refused| most < *refused);
         }
         is_held
     }
@@ -598,8 +687,7 @@ impl Shared {
             });
             let mut spending = self.spending.lock();
             let (drawn, since_counted, counted) = drawn.inspect_err(|error| {
-                spending.refused = Some(most);
-                spending.looked = Some(Instant::now());
+                spending.refuse(most);
                 spending.trouble = Some(error.clone());
             })?;
             spending.trouble = None;

@@ -364,3 +364,45 @@ fn a_file_that_is_something_else_stops_spending() {
         assert!(why.contains("delete it to count from the ledger"), "{why}");
     }
 }
+
+#[test]
+fn a_call_above_the_whole_limit_of_a_month_is_refused_for_good_and_stops_no_other_one() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new()));
+    let budget = monthly(&folder, &clock, 100);
+    let error = try_cents(&budget, 101).err().unwrap();
+    assert!(error.is_unbounded());
+    assert_eq!(
+        error.message(),
+        "the monthly budget of $1.0000 allows no call that could cost $1.0100: set a lower max_tokens, or raise the limit"
+    );
+    assert_eq!(budget.used_up(), None);
+    try_cents(&budget, 80).unwrap().settle(cent(80).picos());
+    assert!(!try_cents(&budget, 21).err().unwrap().is_unbounded());
+}
+
+#[test]
+fn one_large_call_that_does_not_fit_stops_no_smaller_ones() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new()));
+    let budget = monthly(&folder, &clock, 100);
+    let other = monthly(&folder, &clock, 100);
+    assert_eq!(other.reserve_batch("a", cent(50).picos()).unwrap(), None);
+    try_cents(&budget, 30).unwrap().settle(cent(30).picos());
+    assert!(try_cents(&budget, 60).is_err());
+    assert!(try_cents(&budget, 30).is_err());
+    assert!(try_cents(&budget, 40).is_err());
+    assert_eq!(budget.refused(), Some(Amount::Usd(cent(30))));
+    // Nothing that fits is known, until another call is tried.
+    assert!(!budget.is_open());
+    budget.0.spending.lock().tried = None;
+    assert!(budget.is_open());
+    assert!(!budget.is_open());
+    try_cents(&budget, 1).unwrap().settle(cent(1).picos());
+    assert!(budget.used_up().is_some());
+    assert!(budget.is_open());
+    assert!(try_cents(&budget, 30).is_err());
+    assert!(!budget.is_open());
+    // Another program returns something.
+    other.end_batch("a", false);
+    try_cents(&budget, 30).unwrap().settle(0);
+    assert_eq!((budget.used_up(), budget.is_open()), (None, true));
+}

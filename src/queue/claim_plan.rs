@@ -1,5 +1,6 @@
 //! A planned claim with all data that it needs, because it runs without the dispatcher's lock.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -123,6 +124,8 @@ impl ClaimPlan {
         availability: &Availability,
     ) -> Result<Claimed<ClaimedJob>, Error> {
         let (mut known_wait, mut opens) = (false, None::<Time>);
+        // The lanes of a kind are tried together.
+        let mut are_open = HashMap::new();
         let mut open = |lane: &Arc<JobLane>| {
             if filling.is_some_and(|filling| !filling.lanes.contains(lane)) {
                 return 0;
@@ -131,7 +134,8 @@ impl ClaimPlan {
                 return 0;
             };
             let none_waiting = self.batch_overview.none_waiting.load(Ordering::SeqCst);
-            if open.kind.used_up().is_some() {
+            let is_open = are_open.entry(lane.kind.clone());
+            if !*is_open.or_insert_with(|| open.kind.is_open()) {
                 let again = self.now.after(LOOK_AGAIN);
                 opens = Some(opens.map_or(again, |known| known.min(again)));
                 return 0;

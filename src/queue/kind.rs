@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::engine::pack::PackLimits;
 use crate::llm::params::RequestTask;
 use crate::llm::route::Route;
+use crate::money::budget::{Budget, LimitReached};
 
 use super::handler::Handler;
 use super::model_call::ModelCall;
@@ -43,6 +44,24 @@ impl Kind {
     pub(crate) fn look_at_budgets(&self) {
         if let Self::Prompts { route, .. } = self {
             let _ = route.used_up();
+        }
+    }
+
+    /// The limit that allows no further call, if it is shared with other OS processes.
+    pub(crate) fn limit_reached(&self) -> Option<LimitReached> {
+        let Self::Prompts { route, .. } = self else {
+            return None;
+        };
+        let mut reached = route.shared_budgets().find_map(Budget::reached)?;
+        reached.name.push_str(" (llm.monthly_budget)");
+        Some(reached)
+    }
+
+    /// Whether calls are tried, as the budgets allow that other OS processes share.
+    pub(crate) fn is_open(&self) -> bool {
+        match self {
+            Self::Prompts { route, .. } => route.is_open(),
+            Self::Host(_) => true,
         }
     }
 

@@ -17,6 +17,7 @@ use crate::llm::params::RequestTask;
 use crate::llm::provider_limits::ProviderLimits;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
+use crate::money::budget::LimitReached;
 
 use super::job::COMPLETION_KIND;
 use super::kind::Kind;
@@ -73,6 +74,16 @@ impl Kinds {
     pub(crate) fn used_up(&self) -> Option<String> {
         let setup = self.setup.now();
         setup.kinds.values().find_map(|(_, kind)| kind.used_up())
+    }
+
+    /// The limit that allows no further call of a kind, or of any kind.
+    pub(crate) fn limit_reached(&self, name: Option<&str>) -> Option<LimitReached> {
+        let setup = self.setup.now();
+        let mut kinds = setup.kinds.iter();
+        kinds.find_map(|(kind, (_, known))| {
+            let is_asked = name.is_none_or(|name| name == kind);
+            is_asked.then(|| known.limit_reached()).flatten()
+        })
     }
 
     pub(crate) fn kinds_version(&self) -> u64 {

@@ -18,7 +18,7 @@
 //! | set the number of jobs at once, retries and intervals | [`WorkerScale`], [`WorkerSettings`] |
 //! | see what a worker did | [`WorkerReport`] |
 //! | see all workers and their jobs | [`WorkerInfo`], [`WorkerStatus`] |
-//! | see the limits of a running worker's providers | [`WorkerLimits`] |
+//! | see the limits of a running worker's providers | [`WorkerLimits`], [`LimitReached`] |
 //! | make each job of a kind one call of a model | [`ModelCall`] |
 //! | add several kinds of jobs to a worker | [`JobKinds`] |
 //! | let a job wait for other jobs that it creates | [`Children`]; their process names its [`ParentJob`] |
@@ -84,6 +84,7 @@ pub(crate) mod worker_run;
 
 #[cfg(feature = "redis")]
 pub use crate::hub::{RedisHub, RedisOptions};
+pub use crate::money::budget::LimitReached;
 pub use budget::{BudgetPause, ProcessBudget};
 pub use children::Children;
 pub use consume::{ConsumeError, ProcessResults};

@@ -20,13 +20,16 @@ use crate::llm::route::Route;
 use crate::llm::spending;
 use crate::money::budget::{AmountUnit, Reservation};
 
-use super::owners::Owners;
+use super::owners::{Owners, WITHOUT_BOUND};
 use super::store::{BudgetDraw, JobBudget, JobStore};
 use super::task::JobTask;
 
 /// How often, and at which interval, a worker tries to draw from a store that cannot be written.
 const MOST_DRAWS: u32 = 60;
 const DRAW_AGAIN: Duration = Duration::from_secs(1);
+
+/// A job that did not fit into a budget that OS processes share is tried again after this time.
+const REFUSED_AGAIN: Duration = Duration::from_secs(10);
 
 type Answers = Vec<Result<Response, Error>>;
 
@@ -160,8 +163,8 @@ impl Purses {
             let Some(owner) = &task.claimed.owner else {
                 continue;
             };
-            // Without an upper bound, it counts when it has ended.
-            let most = route.most(AmountUnit::Usd, request, tries).unwrap_or(0);
+            let most = route.most(AmountUnit::Usd, request, tries);
+            let most = most.unwrap_or(WITHOUT_BOUND);
             match owners.reserve(owner, most) {
                 Ok(reserved) => held.extend(reserved.into_iter().map(|one| (at, one))),
                 Err(error) => {
@@ -431,17 +434,18 @@ impl Drop for ClosePurses<'_> {
     }
 }
 
-/// If a budget that is shared with other OS processes does not allow a call, its job waits. A request without an upper
-/// bound fails, so that the others continue.
+/// If a budget that is shared with other OS processes does not allow a call, its job waits. A request that no state of the
+/// budget allows fails, so that the others continue.
 fn waits_for_budget(route: &Route<'_>, mut reply: Reply<Answers>) -> Reply<Answers> {
     reply.result = reply.result.map_err(|error| {
         let is_of_budget = error.kind() == ErrorKind::BudgetExceeded || reply.fatal;
         if !is_of_budget || error.is_of_paused_process() || !route.has_only_shared_budgets() {
             error
-        } else if route.used_up().is_some() {
-            refused(error.message())
-        } else {
+        } else if error.is_unbounded() {
             Error::new(ErrorKind::Invalid, error.message())
+        } else {
+            // Others that need less are tried first.
+            refused(error.message()).with_retry_after(Some(REFUSED_AGAIN))
         }
     });
     reply

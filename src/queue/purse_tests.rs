@@ -7,11 +7,15 @@ use super::*;
 use crate::base::clock::SystemClock;
 use crate::base::id::ProcessId;
 use crate::base::usage::Usage;
-use crate::money::budget::{Amount, AmountUnit};
+use crate::base::usd::Usd;
+use crate::llm::providers::extract::Extract;
+use crate::money::account::{Account, Period};
+use crate::money::budget::{Amount, AmountUnit, Budget};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::host::JobQueue;
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::Job;
+use crate::queue::owners::OwnerLimits;
 use crate::queue::store::EnqueueStore;
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 
@@ -168,4 +172,58 @@ fn a_failed_call_for_several_jobs_counts_once() {
     let all: u64 = (0..3).map(|at| need.spent(at, 3, &reply)).sum();
     assert_eq!(all, 12);
     assert_eq!(need.spent(0, 1, &reply), 10);
+}
+
+/// Another call may have fitted since: that a call was refused is no reason to fail its job.
+#[test]
+fn a_job_whose_call_a_shared_budget_refuses_waits_and_one_without_a_bound_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("monthly_budget.json");
+    let account = Account::new(
+        "the monthly budget",
+        file,
+        Period::Month,
+        Arc::new(SystemClock),
+    );
+    let budget = Budget::of_account(Usd::from_picos(100), account);
+    let route = Route::new(Extract).budget(&budget);
+    assert_eq!(route.used_up(), None);
+    let end = |error: Error| waits_for_budget(&route, error.into()).result.unwrap_err();
+    let waits = end(Error::new(ErrorKind::BudgetExceeded, "it is used up"));
+    assert!(waits.is_of_paused_process());
+    assert_eq!(waits.retry_after(), Some(REFUSED_AGAIN));
+    let fails = end(budget.reserve(101, &Context::new()).err().unwrap());
+    assert_eq!(
+        (fails.kind(), fails.is_of_paused_process()),
+        (ErrorKind::Invalid, false)
+    );
+}
+
+#[test]
+fn a_call_without_an_upper_bound_needs_a_limit_that_is_not_used_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = fixture();
+    let limits = OwnerLimits {
+        usd_per_day: Some(Usd::from_picos(1000)),
+        ..OwnerLimits::default()
+    };
+    let owners = Owners::new(
+        folder.path().to_owned(),
+        Arc::new(move |_| limits),
+        fixture.store.clone(),
+        Arc::new(SystemClock),
+    );
+    let settle = |most: u64, cost: u64| {
+        let held = owners.reserve("shop", most)?;
+        held.into_iter().for_each(|held| held.settle(cost));
+        Ok::<(), Error>(())
+    };
+    settle(WITHOUT_BOUND, 400).unwrap();
+    settle(WITHOUT_BOUND, 5000).unwrap();
+    let error = settle(WITHOUT_BOUND, 400).unwrap_err();
+    assert!(error.is_of_paused_process());
+    assert!(owners.limit_reached("shop").is_some());
+    // The stand-ins cost nothing.
+    settle(0, 0).unwrap();
+    assert_eq!(settle(1001, 0).unwrap_err().kind(), ErrorKind::Invalid);
 }

@@ -39,5 +39,3 @@ impl Default for WorkerSettings {
         }
     }
 }
-
-impl WorkerSettings {}

@@ -6,6 +6,7 @@ use crate::base::error::Error;
 use crate::llm::params::RequestTask;
 use crate::llm::provider_limits::ProviderLimits;
 use crate::llm::request::Request;
+use crate::money::budget::LimitReached;
 
 use super::controls::Controls;
 use super::job::{COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND};
@@ -35,16 +36,20 @@ impl WorkerLimits {
     /// model, has no credit left, or could not be reached, and no later call was answered. `None` if at least one can
     /// be called. As of a moment ago.
     pub fn refusal(&self, request: &Request) -> Option<Error> {
+        self.reason(&JobLane {
+            kind: self.kind_of(request)?.to_owned(),
+            name: request.model.clone(),
+            step: 0,
+        })
+    }
+
+    /// The kind of jobs that clients wait for with such a request.
+    fn kind_of(&self, request: &Request) -> Option<&'static str> {
         let kinds = match request.task {
             RequestTask::Embed => [EMBEDDING_KIND].as_slice(),
             _ => &[DIRECT_COMPLETION_KIND, COMPLETION_KIND],
         };
-        let is_known = |kind: &&&str| self.0.kinds.has(kind);
-        self.reason(&JobLane {
-            kind: (**kinds.iter().find(is_known)?).to_owned(),
-            name: request.model.clone(),
-            step: 0,
-        })
+        kinds.iter().find(|kind| self.0.kinds.has(kind)).copied()
     }
 
     /// Why jobs of this lane are not called at the moment, as [`refusal`](Self::refusal). `None` for jobs that go into
@@ -73,12 +78,24 @@ impl WorkerLimits {
         self.0.kinds.all_limits(self.0.clock.now())
     }
 
-    /// Why calls for this owner of processes, or for anyone, are not made at the moment: a limit of what they may cost is
-    /// used up. Their jobs wait.
-    pub fn used_up(&self, owner: Option<&str>) -> Option<String> {
+    /// The limit of what calls may cost because of which jobs of this owner of processes wait at the moment: one of the
+    /// owner, or one of the route for such requests; of any route, without a request. `None` if the last call was made.
+    pub fn limit_reached(
+        &self,
+        owner: Option<&str>,
+        request: Option<&Request>,
+    ) -> Option<LimitReached> {
         let owners = self.0.purses.owners();
-        let of_owner = owner.and_then(|owner| owners?.used_up(owner));
-        of_owner.or_else(|| self.0.kinds.used_up())
+        let of_owner = owner.and_then(|owner| owners?.limit_reached(owner));
+        of_owner.or_else(|| match request {
+            None => self.0.kinds.limit_reached(None),
+            Some(request) => (self.0.kinds).limit_reached(Some(self.kind_of(request)?)),
+        })
+    }
+
+    /// Why the limits of an owner cannot be checked. The owner's jobs wait.
+    pub fn trouble_of(&self, owner: &str) -> Option<String> {
+        self.0.purses.owners()?.trouble(owner)
     }
 
     /// Calls in flight. Calls that handlers make themselves are not included.

@@ -1,6 +1,6 @@
 //! Objects and their owners: a token that sees only its own finds no others.
 
-use batchwright::queue::ProcessState;
+use batchwright::queue::{LimitReached, ProcessState};
 use batchwright::{Error, JobId, ProcessId};
 
 use crate::app::App;
@@ -21,6 +21,16 @@ const OBJECTS: [&str; 6] = [
     "response_id",
     "upload_id",
 ];
+
+/// Why calls wait for a limit.
+pub(crate) fn limit_text(reached: &LimitReached) -> String {
+    let LimitReached { name, renews, .. } = reached;
+    if reached.is_in_use {
+        format!("{name} allows no further call before those in flight have ended")
+    } else {
+        format!("{name} is used up; it begins anew on {renews} (UTC)")
+    }
+}
 
 impl App {
     /// # Errors
@@ -107,11 +117,22 @@ impl App {
         }
     }
 
-    /// Why the jobs of a process wait, if a limit of what their calls may cost is used up.
+    /// Why the jobs of a process wait, if a limit of what their calls may cost allows no further one. Amounts are left out:
+    /// they may be those of others.
     pub fn waits_for(&self, process: &ProcessState) -> Option<String> {
         let owner = process.info.owner.as_deref();
         let has_jobs = process.counts.pending > 0;
-        has_jobs.then(|| self.limits.used_up(owner)).flatten()
+        if !has_jobs {
+            return None;
+        }
+        if let Some(owner) = owner
+            && let Some(why) = self.limits.trouble_of(owner)
+        {
+            log::debug!("{why}");
+            return Some(format!("the limits of {owner} cannot be checked"));
+        }
+        let reached = self.limits.limit_reached(owner, None);
+        reached.map(|reached| limit_text(&reached))
     }
 
     /// The open jobs of the caller, if their number is limited.

@@ -77,7 +77,11 @@ impl<W: Work> Dispatcher<W> {
                         self.stop_for(StopReason::BudgetExceeded(error.clone()));
                     }
                     match error.retry_after() {
-                        Some(wait) => Settled::Later(call.ticket, now.after(wait), None),
+                        Some(wait) => {
+                            // While it waits, it needs no permit.
+                            self.counters.in_flight -= 1;
+                            Settled::Later(call.ticket, now.after(wait), None)
+                        }
                         None => Settled::Unsent(call.ticket, error),
                     }
                 }

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use batchwright::queue::{JobResult, ProcessInfo};
+use batchwright::queue::{JobResult, LimitReached, ProcessInfo};
 use batchwright::{Error, ErrorKind, Job, JobQueue, ProcessId, Request};
 use serde_json::Value;
 
@@ -20,6 +20,7 @@ use super::waiting::{Waiter, Waiting};
 use crate::api::once::REPLAYED;
 use crate::app::App;
 use crate::http::{Call, Response};
+use crate::owners::limit_text;
 use crate::problem::Problem;
 use crate::records::batches::DirectCalls;
 use crate::records::files::id_of;
@@ -33,6 +34,8 @@ const ASK: Duration = Duration::from_secs(1);
 
 /// How long a caller waits while its provider is not asked at all, as after a refused key, or cannot be reached.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a caller waits for a limit of what calls may cost, so that its own calls are tried.
+const TRIED: Duration = Duration::from_secs(2);
 /// How long a retry waits until the server notices that the client has left its earlier attempt.
 const NOTICED: Duration = Duration::from_secs(1);
 /// Jobs of a request that are looked at for what they have failed with.
@@ -279,7 +282,7 @@ fn begin(
                 joins(held.process);
                 return Ok(waiter);
             }
-            check(app, &caller.call.caller, jobs.len() as u64)?;
+            check(caller, jobs.len() as u64)?;
             (waiter, held.queue(&app.queue))
         }
         None => {
@@ -290,7 +293,7 @@ fn begin(
                 joins(waiter.process);
                 return Ok(waiter);
             }
-            check(app, &caller.call.caller, jobs.len() as u64)?;
+            check(caller, jobs.len() as u64)?;
             let waiter = waiting.begin(ProcessId::new(), retries.map(|_| request), is_live);
             // Before the jobs: what is left of them after a crash is found by it.
             DirectCalls::insert(&app.records, waiter.process)?;
@@ -314,7 +317,7 @@ fn wait(
 ) -> Result<Option<Problem>, Problem> {
     let (app, process) = (caller.app, waiter.process);
     let mut asked = Instant::now();
-    let (mut stuck, mut given_up) = (None, None);
+    let (mut stuck, mut full, mut given_up) = (None, None, None);
     let ask = if app.records.is_shared() { LOOK } else { ASK };
     loop {
         waiter.wait(app.waiters.pause(LOOK));
@@ -339,13 +342,24 @@ fn wait(
             let trouble = trouble(app, process, &caller.like)?;
             stuck = trouble.map(|why| (stuck.map_or(asked, |(since, _)| since), why));
         }
+        let owner = caller.call.caller.name.as_deref();
+        let reached = app.limits.limit_reached(owner, Some(&caller.like));
+        // Its own calls are tried first, and those in flight may return enough.
+        let reached = reached.filter(|reached| idle && !reached.is_in_use);
+        full = reached.map(|now| (full.map_or(asked, |(since, _)| since), now));
         let why = match &stuck {
             // No worker begins anything any more. With a key the next server goes on.
             _ if stops && idle && has_key => return Err(stopping()),
             _ if stops && idle && done => Some(stopping().header("x-should-retry", "false")),
             _ if stops && idle => Some(stopping()),
-            _ if idle && let Some(why) = app.limits.used_up(caller.call.caller.name.as_deref()) => {
-                Some(used_up(&why))
+            _ if let Some((since, reached)) = &full
+                && since.elapsed() >= TRIED =>
+            {
+                let why = limited(reached);
+                if done {
+                    return Err(cut_short(app, process, has_key, why)?);
+                }
+                Some(why)
             }
             Some((since, why)) if idle && since.elapsed() >= PATIENCE => Some(unavailable(why)),
             _ => None,
@@ -402,16 +416,33 @@ fn trouble(app: &App, process: ProcessId, like: &Request) -> Result<Option<Strin
 }
 
 /// # Errors
-/// 429 if the caller may not have this number of open jobs in addition, or if calls for it are not made at the moment: a
-/// client should not wait for the next day.
-fn check(app: &App, caller: &crate::tokens::Caller, more: u64) -> Result<(), Problem> {
+/// 429 if the caller may not have this number of open jobs in addition, or if a limit has just allowed no such call: a client
+/// should not wait for the next day.
+fn check(caller: &Caller<'_, '_>, more: u64) -> Result<(), Problem> {
+    let (app, like, caller) = (caller.app, &caller.like, &caller.call.caller);
     app.check_quotas(caller, more)?;
-    let why = app.limits.used_up(caller.name.as_deref());
-    why.map_or(Ok(()), |why| Err(used_up(&why)))
+    let reached = app.limits.limit_reached(caller.name.as_deref(), Some(like));
+    match reached.filter(|reached| reached.is_recent && !reached.is_in_use) {
+        Some(reached) => Err(limited(&reached)),
+        None => Ok(()),
+    }
 }
 
-fn used_up(why: &str) -> Problem {
-    Problem::new(429, "rate_limit_exceeded", why).header("retry-after", "60")
+fn limited(reached: &LimitReached) -> Problem {
+    let wait = reached.renews.start().since(shapes::now()).as_secs() + 1;
+    Problem::new(429, "rate_limit_exceeded", limit_text(reached))
+        .header("retry-after", wait.to_string())
+}
+
+/// Ends a request of which calls were made and others do not fit into a limit. What was paid stays: with a key, the next
+/// request with the key goes on; otherwise the process keeps the answers, and no further call of it is made.
+fn cut_short(app: &App, process: ProcessId, has_key: bool, why: Problem) -> Result<Problem, Error> {
+    if !has_key {
+        app.queue.cancel(process)?;
+        DirectCalls::delete(&app.records, process)?;
+    }
+    let place = format!("; the answers so far are in process {process}");
+    Ok(why.header("x-should-retry", "false").and(&place))
 }
 
 fn unavailable(trouble: &str) -> Problem {

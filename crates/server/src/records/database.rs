@@ -409,21 +409,28 @@ fn connect(
         Durability::Normal => "normal",
     };
     let connection = Connection::open(path).map_err(|error| failure(path, &error))?;
-    let version = || -> rusqlite::Result<i64> {
+    let version = || -> rusqlite::Result<(i64, bool)> {
         connection.busy_timeout(Duration::from_secs(10))?;
-        connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+        let read =
+            "SELECT user_version, EXISTS (SELECT 1 FROM sqlite_schema) FROM pragma_user_version";
+        connection.query_row(read, [], |row| Ok((row.get(0)?, row.get(1)?)))
     };
     let prepare = || -> rusqlite::Result<String> {
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", synchronous)?;
+        // All or nothing: a server that is killed here leaves no tables without a version.
+        let transaction = Transaction::new_unchecked(&connection, TransactionBehavior::Immediate)?;
         for table in tables {
-            connection.execute_batch(table)?;
+            transaction.execute_batch(table)?;
         }
-        connection.pragma_update(None, "user_version", VERSION)?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+        transaction.commit()?;
         connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
     };
     let prepared = match version() {
-        Ok(version) if version > VERSION => return Ok(Err(newer(path, version))),
+        Ok((version, _)) if version > VERSION => return Ok(Err(newer(path, version))),
+        // Builds before the first version had tables without some of today's columns.
+        Ok((0, true)) => return Ok(Err(older(path))),
         Ok(_) => prepare(),
         Err(error) => Err(error),
     };
@@ -442,6 +449,15 @@ fn inaccessible(path: &Path, error: &dyn fmt::Display) -> Error {
     let why = format!(
         "{} cannot be opened for writing ({error}). {REMEDY}. Stop the server, let its user read and write the file, or move \
          it away, and start the server again",
+        path.display()
+    );
+    Error::new(ErrorKind::Invalid, why).with_storage()
+}
+
+fn older(path: &Path) -> Error {
+    let why = format!(
+        "{} is from a batchwright before its first release, whose tables differ. {REMEDY}. Stop the server, and move the file \
+         away, with its -wal and -shm",
         path.display()
     );
     Error::new(ErrorKind::Invalid, why).with_storage()

@@ -23,7 +23,7 @@ fn is_refused(desk: &Desk, answer: Answer) {
 #[test]
 fn a_server_db_that_cannot_be_used_stops_only_what_needs_it() {
     type Spoil = fn(&Path);
-    let spoils: [(Spoil, &str); 4] = [
+    let spoils: [(Spoil, &str); 5] = [
         (
             |path| {
                 let mut bytes = fs::read(path).unwrap();
@@ -45,6 +45,14 @@ fn a_server_db_that_cannot_be_used_stops_only_what_needs_it() {
                 database.pragma_update(None, "user_version", 99).unwrap();
             },
             "has version 99",
+        ),
+        (
+            |path| {
+                // As builds before the first version left it.
+                let database = rusqlite::Connection::open(path).unwrap();
+                database.pragma_update(None, "user_version", 0).unwrap();
+            },
+            "is from a batchwright before its first release",
         ),
         (
             |path| {
