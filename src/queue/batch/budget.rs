@@ -53,7 +53,7 @@ impl<'c> SharedReservation<'c> {
         let mut taken = jobs.len();
         while taken > 0 {
             let most = self.most(&jobs[..taken]);
-            match reserve_all(self.budgets(jobs), most) {
+            match reserve_all(self.budgets(jobs), most, taken == 1) {
                 Ok(held) => {
                     held.into_iter().for_each(|held| held.settle(most));
                     self.day = Some(today);
