@@ -165,7 +165,7 @@ impl LlmManager {
         &self.plan
     }
 
-    /// The client of the first provider.
+    /// The client of the first provider. The [`MonthlyBudget`] does not limit its calls.
     ///
     /// # Errors
     /// See [`LlmConfig::client`](crate::LlmConfig::client).
@@ -173,7 +173,8 @@ impl LlmManager {
         self.plan.client()
     }
 
-    /// The Batch API of the first provider, for any strategy; `None` if it has none.
+    /// The Batch API of the first provider, for any strategy; `None` if it has none. The [`MonthlyBudget`] does not limit
+    /// its batches.
     ///
     /// # Errors
     /// See [`LlmConfig::batch_client`](crate::LlmConfig::batch_client).

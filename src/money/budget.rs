@@ -380,19 +380,27 @@ impl Budget {
         }
     }
 
-    /// Reserves an amount if it fits now.
+    /// Reserves an amount for one call, or for several, if it fits now.
     ///
     /// # Errors
     /// As [`reserve`](Self::reserve), with a wait of a second if only the calls in flight stand in the way.
     #[cfg(feature = "queue")]
-    pub(crate) fn try_reserve(&self, most: u64) -> Result<Reservation, Error> {
+    pub(crate) fn try_reserve(&self, most: u64, is_one: bool) -> Result<Reservation, Error> {
         let before = self.is_in_use();
         if let Some(reserved) = self.reserve_now(most)? {
             return Ok(reserved);
         }
         // Calls that have just ended may have returned enough.
         let wait = (before || self.is_in_use()).then_some(LOOK_AGAIN);
-        Err(self.refuse(most).with_retry_after(wait))
+        let error = if is_one {
+            self.refuse(most)
+        } else {
+            Error::new(
+                ErrorKind::BudgetExceeded,
+                self.why(&self.0.spending.lock(), most),
+            )
+        };
+        Err(error.with_retry_after(wait))
     }
 
     /// Whether calls are in flight, which may return something.

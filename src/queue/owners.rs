@@ -147,7 +147,7 @@ impl Owners {
     pub(crate) fn reserve(&self, owner: &str, most: u64) -> Result<Vec<Reservation>, Error> {
         let reserved = self
             .of(owner)
-            .and_then(|budgets| reserve_all(&budgets, most));
+            .and_then(|budgets| reserve_all(&budgets, most, true));
         self.note(owner, reserved.as_ref().err());
         reserved.map_err(|error| {
             if error.is_unbounded() {
@@ -199,15 +199,19 @@ impl Owners {
     }
 }
 
-/// Reserves an amount in all of these budgets, or in none.
+/// Reserves an amount in all of these budgets, or in none. A refusal stops others only if it is that of one call.
 ///
 /// # Errors
 /// [`ErrorKind::BudgetExceeded`] if it does not fit; another kind if a record cannot be written.
-pub(crate) fn reserve_all(budgets: &[Budget], most: u64) -> Result<Vec<Reservation>, Error> {
+pub(crate) fn reserve_all(
+    budgets: &[Budget],
+    most: u64,
+    is_one: bool,
+) -> Result<Vec<Reservation>, Error> {
     let mut held = Vec::with_capacity(budgets.len());
     let release = |held: Vec<Reservation>| held.into_iter().for_each(|held| held.settle(0));
     for budget in budgets {
-        match budget.try_reserve(most) {
+        match budget.try_reserve(most, is_one) {
             Ok(reserved) => held.push(reserved),
             Err(error) => {
                 release(held);
