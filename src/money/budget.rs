@@ -336,18 +336,27 @@ impl Budget {
     /// # Errors
     /// If the record cannot be written; [`ErrorKind::BudgetExceeded`] if it is more than the limit of an account.
     pub(crate) fn reserve_now(&self, most: u64) -> Result<Option<Reservation>, Error> {
-        if most > self.limit().number()
-            && let Keeper::Account(account) = &self.0.record
-        {
-            let (limit, most) = (self.limit(), self.limit().of(most));
-            let why = format!(
-                "{} of {limit} allows no call that could cost {most}: set a lower max_tokens, or raise the limit",
-                account.name
-            );
-            return Err(Error::new(ErrorKind::BudgetExceeded, why).with_unbounded());
+        if let Some(error) = self.above_limit(most) {
+            return Err(error);
         }
         let is_held = self.0.hold(most)?;
         Ok(is_held.then(|| self.reservation(most)))
+    }
+
+    /// The error of a call that could cost more than an account may spend in its whole period.
+    pub(crate) fn above_limit(&self, most: u64) -> Option<Error> {
+        let Keeper::Account(account) = &self.0.record else {
+            return None;
+        };
+        if most <= self.limit().number() {
+            return None;
+        }
+        let (limit, most) = (self.limit(), self.limit().of(most));
+        let why = format!(
+            "{} of {limit} allows no call that could cost {most}: set a lower max_tokens, or raise the limit",
+            account.name
+        );
+        Some(Error::new(ErrorKind::BudgetExceeded, why).with_unbounded())
     }
 
     fn reservation(&self, most: u64) -> Reservation {
@@ -380,27 +389,19 @@ impl Budget {
         }
     }
 
-    /// Reserves an amount for one call, or for several, if it fits now.
+    /// Reserves an amount for a call if it fits now.
     ///
     /// # Errors
     /// As [`reserve`](Self::reserve), with a wait of a second if only the calls in flight stand in the way.
     #[cfg(feature = "queue")]
-    pub(crate) fn try_reserve(&self, most: u64, is_one: bool) -> Result<Reservation, Error> {
+    pub(crate) fn try_reserve(&self, most: u64) -> Result<Reservation, Error> {
         let before = self.is_in_use();
         if let Some(reserved) = self.reserve_now(most)? {
             return Ok(reserved);
         }
         // Calls that have just ended may have returned enough.
         let wait = (before || self.is_in_use()).then_some(LOOK_AGAIN);
-        let error = if is_one {
-            self.refuse(most)
-        } else {
-            Error::new(
-                ErrorKind::BudgetExceeded,
-                self.why(&self.0.spending.lock(), most),
-            )
-        };
-        Err(error.with_retry_after(wait))
+        Err(self.refuse(most).with_retry_after(wait))
     }
 
     /// Whether calls are in flight, which may return something.

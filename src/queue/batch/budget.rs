@@ -34,7 +34,8 @@ impl<'c> SharedReservation<'c> {
         }
     }
 
-    /// What each of these jobs can cost. A request without an upper bound fails if a budget of the route limits it.
+    /// What each of these jobs can cost. A request without an upper bound fails if a budget of the route limits it, and one
+    /// that could cost more than a whole budget fails.
     pub(super) fn needs(&mut self, jobs: &[ClaimedJob]) -> Result<Vec<Result<u64, Error>>, Error> {
         if self.budgets.is_none() {
             // All jobs of a batch have the same owner.
@@ -54,10 +55,17 @@ impl<'c> SharedReservation<'c> {
             let Ok(request) = request(job) else {
                 return Ok(0);
             };
-            match spending::most_batched(AmountUnit::Usd, &pricing, payee, &request) {
-                Err(error) if is_limited => Err(Error::new(ErrorKind::Invalid, error.message())),
+            let most = match spending::most_batched(AmountUnit::Usd, &pricing, payee, &request) {
+                Err(error) if is_limited => {
+                    return Err(Error::new(ErrorKind::Invalid, error.message()));
+                }
                 // It counts when it has ended. A limit that is used up does not allow it.
-                most => Ok(most.unwrap_or(1)),
+                most => most.unwrap_or(1),
+            };
+            let mut budgets = self.budgets.iter().flatten();
+            match budgets.find_map(|budget| budget.above_limit(most)) {
+                Some(error) => Err(Error::new(ErrorKind::Invalid, error.message())),
+                None => Ok(most),
             }
         };
         Ok(jobs.iter().map(need).collect())

@@ -167,7 +167,7 @@ fn a_batch_without_a_reservation_returns_nothing_at_new_prices() {
 }
 
 #[test]
-fn a_job_without_an_upper_bound_fails_and_the_others_are_sent() {
+fn jobs_that_no_budget_can_allow_fail_and_the_others_are_sent() {
     let one = most_of_one();
     let harness = Harness::new();
     limit(&harness, 100 * one, PRICES);
@@ -177,12 +177,14 @@ fn a_job_without_an_upper_bound_fails_and_the_others_are_sent() {
         params: Default::default(),
         ..requests(&["c"]).remove(0)
     });
+    // It could cost more than the whole budget.
+    all.push(requests(&["d"]).remove(0).with_max_tokens(1_000_000_000));
     let process = harness.enqueue_requests(all);
     let mut poller = harness.poller(harness.worker(), &[]);
     harness.until_over(&mut poller, process);
     let counts = harness.counts(process);
-    assert_eq!((counts.completed, counts.failed), (2, 1));
-    assert_eq!(harness.bought("c"), 0);
+    assert_eq!((counts.completed, counts.failed), (2, 2));
+    assert_eq!((harness.bought("c"), harness.bought("d")), (0, 0));
     assert_eq!(counted(&harness).total(), 2 * one);
 }
 
