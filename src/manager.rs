@@ -239,12 +239,7 @@ impl LlmManager {
         }
         match strategy.strategy {
             Strategy::Sync | Strategy::Flex => now.run_sync(requests),
-            Strategy::Batch => {
-                if let Some(deadline) = now.deadline {
-                    now.ctx = now.ctx.clone().with_timeout(deadline.left());
-                }
-                now.run_batch(process, requests)
-            }
+            Strategy::Batch => now.run_batch(process, requests),
         }
     }
 

@@ -1,6 +1,9 @@
 //! The batch strategy for a program that waits for the end: it uses a queue that survives the program.
 
 use std::collections::{HashMap, VecDeque};
+use std::thread;
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
@@ -20,7 +23,37 @@ use super::{LlmManager, clients_by_address, misuse};
 const CHUNK: usize = 1000;
 
 impl LlmManager {
+    /// At the deadline it returns as after a cancel: calls in flight end, because they are billed.
     pub(super) fn run_batch(
+        &self,
+        process: ProcessId,
+        requests: &[Request],
+    ) -> Result<Vec<Outcome>, BulkError> {
+        let Some(deadline) = self.deadline else {
+            return self.run_durably(process, requests);
+        };
+        let ctx = self.ctx.child();
+        let in_time = self.clone().context(&ctx);
+        let (run, ended) = bounded::<()>(0);
+        let result = thread::scope(|scope| {
+            scope.spawn(move || {
+                if ended.recv_timeout(deadline.left()) == Err(RecvTimeoutError::Timeout) {
+                    ctx.cancel();
+                }
+            });
+            let result = in_time.run_durably(process, requests);
+            drop(run);
+            result
+        });
+        result.map_err(|mut error| {
+            if matches!(error.reason, StopReason::Cancelled) && !self.ctx.is_cancelled() {
+                error.reason = StopReason::DeadlineExceeded;
+            }
+            error
+        })
+    }
+
+    fn run_durably(
         &self,
         process: ProcessId,
         requests: &[Request],

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use batchwright::plan::{ProviderOptions, ProviderPlan};
 use batchwright::provider::inspect;
-use batchwright::{JobQueue, LlmManager, ProcessId, Progress, Request, Secret, Settings, Strategy};
+use batchwright::{
+    Deadline, JobQueue, LlmManager, ProcessId, Progress, Request, Secret, Settings, StopReason,
+    Strategy,
+};
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 use serde_json::{Value, json};
 
@@ -341,6 +344,11 @@ fn the_library_returns_outcomes_in_order_and_reattaches_after_a_stop() {
     assert_eq!(error.outcomes.len(), 6);
     assert!(error.outcomes.iter().all(|outcome| !outcome.is_success()));
     assert!(seen.lock().unwrap().contains(&6));
+
+    let in_time = manager(&batchwright::Context::new())
+        .deadline(Deadline::within(Duration::from_millis(50)).unwrap());
+    let error = in_time.run_bulk(process, &requests).unwrap_err();
+    assert!(matches!(error.reason, StopReason::DeadlineExceeded));
 
     let outcomes = manager(&batchwright::Context::new())
         .run_bulk(process, &requests)
