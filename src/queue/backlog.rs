@@ -17,6 +17,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::engine::availability::Availability;
 use crate::engine::item_time::ItemTimer;
+use crate::engine::limiter::QuotaId;
 use crate::engine::pack::{Backlog, PackLimits};
 use crate::engine::prefixes::Prefix;
 use crate::engine::time_split::Limit;
@@ -27,12 +28,15 @@ use crate::llm::prompt_cache::{LEAST_BYTES, SeenPrefixes};
 use super::batch::BatchOverview;
 use super::claim_plan::{ClaimPlan, Claimed, MOST_CLAIMED, at_step};
 use super::history::History;
+use super::job::DIRECT_COMPLETION_KIND;
 use super::kind::Kind;
 use super::kinds::{Kinds, Lanes};
 use super::prompts;
 use super::store::{ClaimedJob, JobStore, SUSPECT_CRASHES, WorkerId};
 use super::task::JobTask;
 
+#[cfg(test)]
+mod held_tests;
 mod requests;
 
 use requests::Asked;
@@ -91,6 +95,8 @@ pub(crate) struct StoreBacklog {
 
 /// Prefetched jobs that cannot start are given back after this time.
 const HOLD: Duration = Duration::from_secs(1);
+/// Prefetched jobs that wait for a prompt cache while others are claimed.
+const MOST_HELD: usize = 64;
 /// Time until a failed claim is retried.
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
 /// Interval of checks while other programs release a sealed process.
@@ -197,7 +203,21 @@ impl StoreBacklog {
         self.prefetched.remove(at)
     }
 
-    fn plan(&self, asked: Asked, now: Time) -> ClaimPlan {
+    /// The quotas of prefetched jobs that come before others. Jobs that wait for a prompt cache leave their slots to
+    /// others, if they are not too many.
+    fn occupied(&self, availability: &Availability, now: Time) -> Vec<QuotaId> {
+        let mut held = 0;
+        let comes_first = |ticket: &&Ticket<JobTask>| {
+            let step = ticket.tries.step;
+            let is_held = availability.is_held(ticket.prefix, &ticket.class, step, now);
+            held += usize::from(is_held);
+            !is_held || held > MOST_HELD
+        };
+        let prefetched = self.prefetched.iter().filter(comes_first);
+        prefetched.map(Ticket::quota).collect()
+    }
+
+    fn plan(&self, asked: Asked, availability: &Availability, now: Time) -> ClaimPlan {
         self.kinds.look_at_budgets();
         ClaimPlan {
             store: self.store.clone(),
@@ -211,7 +231,7 @@ impl StoreBacklog {
             idle: self.running == 0,
             look_again: self.last_look == LastLook::Now,
             may_end: (self.scope.until_empty || self.scope.until_submitted) && !asked.batches,
-            prefetched: self.prefetched.iter().map(Ticket::quota).collect(),
+            prefetched: self.occupied(availability, now),
             now,
             wall: self.clock.wall(),
         }
@@ -292,7 +312,9 @@ impl StoreBacklog {
             return Prefix::NONE;
         };
         let is_short = task.claimed.payload.get().len() < LEAST_BYTES;
-        if is_short || !route.caches_prompts() || task.kind.model_call().is_some() {
+        // The client of a direct job waits for its answer.
+        let is_direct = task.claimed.lane.kind == DIRECT_COMPLETION_KIND;
+        if is_short || is_direct || !route.caches_prompts() || task.kind.model_call().is_some() {
             return Prefix::NONE;
         }
         if self.prefixes.0 != task.kinds_version {

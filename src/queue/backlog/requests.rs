@@ -44,7 +44,7 @@ pub(super) struct Asked {
 impl StoreBacklog {
     /// Requests a claim, unless a request is already in flight.
     pub(super) fn ask(&mut self, asked: Asked, availability: &Availability, now: Time) {
-        let plan = Box::new(self.plan(asked, now));
+        let plan = Box::new(self.plan(asked, availability, now));
         self.requests.request = Some(Request::Claim(plan, availability.clone()));
         self.requests.is_asked = true;
         self.requests.is_stale = false;
