@@ -21,11 +21,8 @@ struct Reports(Sender<String>, Receiver<()>);
 
 impl LlmClient for Reports {
     fn complete(&self, request: &Request, _: &Context) -> Result<Response, Error> {
-        let prompt = request
-            .messages
-            .iter()
-            .map(|message| message.content.to_string());
-        let prompt = prompt.last().unwrap().replace('"', "");
+        let prompt = request.messages.last().unwrap().content.to_string();
+        let prompt = prompt.replace('"', "");
         let waits = prompt.starts_with("shared");
         self.0.send(prompt).unwrap();
         if waits {
