@@ -18,6 +18,10 @@ fn busy() -> Reply {
     Err(Error::new(ErrorKind::Transient, "busy").with_status(503))
 }
 
+fn broken() -> Reply {
+    Err(Error::new(ErrorKind::Malformed, "cut off").with_sent(Sent::Maybe))
+}
+
 fn refused(kind: ErrorKind, status: u16) -> Reply {
     Err(Error::new(kind, "no").with_status(status))
 }
@@ -46,6 +50,20 @@ fn call(began: Time) -> Ended {
 /// Records the same end repeatedly. Returns the number of ends that trip the breaker.
 fn trips_after(breakers: &mut Breakers, reply: &Reply, now: Time) -> Option<usize> {
     (1..20).find(|_| breakers.note(call(now), reply, now))
+}
+
+#[test]
+fn a_provider_that_fails_every_call_is_not_called() {
+    for (failure, most) in [(unreached(), 5), (busy(), 5), (broken(), 5), (hung(), 2)] {
+        let mut breakers = Breakers::default();
+        assert_eq!(trips_after(&mut breakers, &failure, at(0)), Some(most));
+        assert!(breakers.open_reason(step()).is_some());
+    }
+    let mut mixed = Breakers::default();
+    for failure in [busy(), unreached(), hung(), broken()] {
+        assert!(!mixed.note(call(at(0)), &failure, at(0)));
+    }
+    assert!(mixed.note(call(at(0)), &busy(), at(0)));
 }
 
 #[test]
@@ -90,6 +108,17 @@ fn rate_limits_and_invalid_requests_trip_no_breaker() {
         assert!(!breakers.note(call(at(0)), &reply, at(0)));
         assert!(breakers.note(call(at(0)), &busy(), at(0)), "{reply:?}");
     }
+}
+
+#[test]
+fn errors_that_overtake_slow_answers_trip_no_breaker() {
+    let mut breakers = Breakers::default();
+    let slow = Ended {
+        out: 12,
+        ..call(at(0))
+    };
+    (0..11).for_each(|_| assert!(!breakers.note(slow, &busy(), at(1))));
+    assert!(!breakers.note(call(at(0)), &Ok(()), at(60)));
 }
 
 #[test]

@@ -83,6 +83,45 @@ mod tests {
         Error::new(kind, "no").with_status(status)
     }
 
+    /// After how many such failures in a row all further calls would fail.
+    fn enough(critical: &mut CriticalFailures, error: &Error, out: usize) -> Option<usize> {
+        (1..10).find(|_| critical.is_critical(step(0), QUOTA, error, out))
+    }
+
+    #[test]
+    fn the_first_critical_failure_affects_all_without_other_calls() {
+        for (kind, status) in [
+            (ErrorKind::Auth, 401),
+            (ErrorKind::Auth, 403),
+            (ErrorKind::Quota, 402),
+            (ErrorKind::RateLimited, 429),
+        ] {
+            let error = refused(kind, status);
+            assert_eq!(enough(&mut CriticalFailures::default(), &error, 0), Some(1));
+        }
+        let busy = refused(ErrorKind::Transient, 503);
+        assert_eq!(enough(&mut CriticalFailures::default(), &busy, 0), None);
+    }
+
+    #[test]
+    fn with_other_calls_several_consecutive_critical_failures_are_needed() {
+        for (kind, status, most) in [
+            (ErrorKind::Auth, 401, 3),
+            (ErrorKind::Auth, 403, 5),
+            (ErrorKind::Quota, 403, 1),
+            (ErrorKind::RateLimited, 429, 3),
+            (ErrorKind::UnknownModel, 404, 1),
+        ] {
+            let error = refused(kind, status);
+            let mut critical = CriticalFailures::default();
+            assert_eq!(enough(&mut critical, &error, 7), Some(most));
+            critical.answered(step(0), QUOTA);
+            assert!(!critical.in_question(step(0), QUOTA));
+            assert_eq!(enough(&mut critical, &error, 0), Some(most));
+            assert_eq!(critical.in_question(step(0), QUOTA), most > 1);
+        }
+    }
+
     #[test]
     fn refusals_are_counted_by_step_and_quota() {
         let mut critical = CriticalFailures::default();

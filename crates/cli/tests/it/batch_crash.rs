@@ -8,7 +8,7 @@ use std::time::Duration;
 use batchwright_simulate::{BatchConfig, BatchPoint, BatchStats};
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::batch_site::{ANTHROPIC, Dialect, GEMINI, KINDS, OPENAI, Site, XAI, each};
+use super::batch_site::{ANTHROPIC, Dialect, GEMINI, KINDS, Site, XAI, each};
 use super::common::{HOME, PATIENCE, Running, eventually};
 
 const ITEMS: usize = 12;
@@ -19,6 +19,10 @@ const fn millis(n: u64) -> Duration {
 
 fn quick() -> BatchConfig {
     BatchConfig::default().duration(millis(100))
+}
+
+fn filed() -> Vec<&'static Dialect> {
+    KINDS.into_iter().filter(|at| at.files).collect()
 }
 
 /// Killed at the first request that reaches this point; the request takes effect anyway.
@@ -64,6 +68,61 @@ fn killed_at_any_step() {
     }
 }
 
+#[test]
+fn killed_before_anything_was_sent() {
+    // Killed long before it submits its batch, while the worker waits for more jobs.
+    each(&KINDS, |at| {
+        let site = Site::new(at, quick(), ITEMS);
+        let worker = site.start();
+        assert!(eventually(|| worker.said().contains("strategy batch")));
+        drop(worker);
+        let worker = site.start();
+        let begun = || !site.queue.batches(None).unwrap().is_empty();
+        assert!(eventually(begun));
+        drop(worker);
+        site.finish(0);
+        site.bought_once();
+        // If it is killed during an upload, it leaves a file that no record names.
+        assert_eq!(site.sim.batch_stats().started, 1, "{}", at.name);
+    });
+}
+
+#[test]
+fn killed_while_it_reconciles_its_batch() {
+    each(&KINDS, |at| {
+        let site = Site::new(at, quick(), ITEMS);
+        site.kill_at(BatchPoint::CreateDone, || {});
+        site.kill_at(BatchPoint::ListArrived, || {});
+        site.finish(0);
+        site.bought_once();
+        site.took(1);
+    });
+}
+
+/// The creation has not taken effect yet when its input file is deleted, and then fails.
+#[test]
+fn a_creation_after_its_file_was_deleted_is_not_billed() {
+    for point in [BatchPoint::DeleteArrived, BatchPoint::DeleteDone] {
+        each(&filed(), |at| {
+            let site = Site::new(at, quick(), ITEMS);
+            let create = site.sim.pause_at(BatchPoint::CreateArrived, 1);
+            let worker = site.start();
+            assert!(create.wait(PATIENCE), "{}", at.name);
+            drop(worker);
+            // Killed once more, while the input file is being deleted.
+            site.kill_at(point, || {});
+            assert!(
+                site.sim
+                    .wait_for_batches(|s| s.files_deleted == 1, PATIENCE)
+            );
+            create.release();
+            site.finish(0);
+            site.bought_once();
+            site.took(1);
+        });
+    }
+}
+
 /// Without an input file to delete, the creation cannot be prevented: the batch stays on hold, however often it is
 /// searched, until it appears.
 #[test]
@@ -89,7 +148,7 @@ fn a_creation_without_an_input_file_is_on_hold_until_it_is_found() {
 /// Some of the results are stored, each in a transaction, when the worker is killed.
 #[test]
 fn killed_with_half_of_the_results_stored() {
-    each(&[&OPENAI, &ANTHROPIC], |at| {
+    each(&KINDS, |at| {
         let site = Site::new(at, quick(), 2000);
         let worker = site.start();
         // Before that, it must record the batch, so the test must not hold the lock yet.
@@ -137,11 +196,54 @@ fn a_lost_reply_causes_no_second_batch() {
     }
 }
 
+/// The batch is created just before its file is deleted, and the list does not show it yet.
+#[test]
+fn a_batch_created_just_before_its_file_is_deleted_is_found() {
+    each(&filed(), |at| {
+        let site = Site::new(at, quick().listing_lag(millis(700)), ITEMS);
+        let create = site.sim.pause_at(BatchPoint::CreateArrived, 1);
+        let worker = site.start();
+        assert!(create.wait(PATIENCE));
+        drop(worker);
+        let fence = site.sim.pause_at(BatchPoint::DeleteArrived, 1);
+        let worker = site.start();
+        assert!(fence.wait(PATIENCE), "{}", at.name);
+        create.release();
+        assert!(site.sim.wait_for_batches(|s| s.created == 1, PATIENCE));
+        fence.release();
+        worker.wait().expect(0);
+        site.bought_once();
+        site.took(1);
+    });
+}
+
+/// However often the worker is killed during the search, it waits long enough for the list.
+#[test]
+fn crashes_during_reconciliation_do_not_shorten_it() {
+    each(&filed(), |at| {
+        let lag = quick().listing_lag(millis(1500));
+        let mut site = Site::new(at, lag, ITEMS);
+        site.pace.reconcile = "3s";
+        site.kill_at(BatchPoint::CreateDone, || {});
+        for _ in 0..5 {
+            let lists = site.sim.batch_stats().lists;
+            let worker = site.start();
+            let looked =
+                |s: &batchwright_simulate::BatchStats| s.lists > lists || s.files_deleted > 0;
+            site.sim.wait_for_batches(looked, millis(400));
+            drop(worker);
+        }
+        site.finish(0);
+        site.bought_once();
+        site.took(1);
+    });
+}
+
 /// A submitter is suspended for longer than its batch is searched, while it creates the batch: it keeps the batch.
 #[test]
 fn a_suspended_submitter_keeps_its_batch() {
     for point in [BatchPoint::CreateArrived, BatchPoint::CreateDone] {
-        each(&[&OPENAI, &ANTHROPIC], |at| {
+        each(&KINDS, |at| {
             let mut site = Site::new(at, quick(), ITEMS);
             site.pace.reconcile = "300ms";
             let create = site.sim.pause_at(point, 1);

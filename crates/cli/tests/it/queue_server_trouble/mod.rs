@@ -205,6 +205,34 @@ fn a_short_disconnection_from_the_server_loses_no_claim() {
     near.outcomes(&process, SLOTS as usize);
 }
 
+/// The server that accepts writes crashes in the middle of the work, and the other one takes over.
+#[test]
+fn work_continues_on_the_standby_server() {
+    if !wanted() {
+        return;
+    }
+    let (desk, jobs) = (Desk::new(), 400);
+    let mut primary = MariaDb::primary();
+    let mut replica = MariaDb::replica(&primary);
+    let queue = Queue::at(&desk, &[replica.place(), primary.place()]);
+    let latency = Duration::from_millis(50);
+    let sim = simulator(SimConfig::default().latency(latency));
+    prompts(&desk, jobs);
+    let process = queue.submit();
+    let workers = ["one", "two"]
+        .map(|folder| queue.work(&sim, &format!("--until-empty --data-dir {folder}")));
+    assert!(sim.wait_until(|stats| stats.calls > 100, PATIENCE));
+    primary.kill();
+    replica.promote();
+    for worker in workers {
+        worker.wait().expect(0);
+    }
+    let outcomes = queue.outcomes(&process, jobs);
+    all_completed(&outcomes);
+    let stats = sim.stats();
+    assert_eq!(stats.paid_twice, 0, "nobody died who had a call in flight");
+}
+
 /// Eight workers are killed one after the other, the database is restarted twice and fails over once, Redis is
 /// killed once and emptied once, and the provider fails calls. Every job has one outcome, and only calls that were
 /// in flight are billed twice.
