@@ -18,6 +18,11 @@ use crate::base::usd::Usd;
 
 use super::account::{Account, LOOK_AGAIN};
 
+mod shared;
+
+#[cfg(feature = "queue")]
+pub use shared::LimitReached;
+
 /// The record on the disk may be ahead of the spending by this part of the limit, so that most calls need no write.
 pub(crate) const SLICES: u64 = 64;
 
@@ -53,21 +58,6 @@ pub enum Amount {
     Usd(Usd),
     /// Input and output tokens.
     Tokens(u64),
-}
-
-/// A limit of what calls may cost that allows no further call at the moment.
-#[cfg(feature = "queue")]
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LimitReached {
-    /// Its name without amounts, for example `the monthly budget (llm.monthly_budget)`.
-    pub name: String,
-    /// The day (UTC) on which it begins anew.
-    pub renews: Day,
-    /// Calls of the worker are in flight. They may cost less than was reserved for them.
-    pub is_in_use: bool,
-    /// The last call that did not fit was tried less than a second ago. Otherwise, another one may fit that needs less.
-    pub is_recent: bool,
 }
 
 struct Shared {
@@ -389,188 +379,6 @@ impl Budget {
         }
     }
 
-    /// Reserves an amount for a call if it fits now.
-    ///
-    /// # Errors
-    /// As [`reserve`](Self::reserve), with a wait of a second if only the calls in flight stand in the way.
-    #[cfg(feature = "queue")]
-    pub(crate) fn try_reserve(&self, most: u64) -> Result<Reservation, Error> {
-        let before = self.is_in_use();
-        if let Some(reserved) = self.reserve_now(most)? {
-            return Ok(reserved);
-        }
-        // Calls that have just ended may have returned enough.
-        let wait = (before || self.is_in_use()).then_some(LOOK_AGAIN);
-        Err(self.refuse(most).with_retry_after(wait))
-    }
-
-    /// Whether calls are in flight, which may return something.
-    #[cfg(feature = "queue")]
-    pub(crate) fn is_in_use(&self) -> bool {
-        self.0.spending.lock().held > 0
-    }
-
-    /// Notes a call that did not fit, so that others are not tried. Returns its error.
-    #[cfg(feature = "queue")]
-    pub(crate) fn refuse(&self, most: u64) -> Error {
-        self.exceeded(&mut self.0.spending.lock(), most)
-    }
-
-    /// Makes sure that its account counts what was billed in the period that begins on this day, if it is the present one.
-    ///
-    /// # Errors
-    /// If the account cannot be written.
-    #[cfg(feature = "queue")]
-    pub(crate) fn count_at_least(&self, since: Day, billed: Usd) -> Result<(), Error> {
-        match &self.0.record {
-            Keeper::Account(account) => account.at_least(since, billed),
-            _ => Ok(()),
-        }
-    }
-
-    /// Why no call is made for now, if the last one did not fit into what several OS processes share, or if its account
-    /// cannot be used.
-    #[cfg(feature = "queue")]
-    pub(crate) fn used_up(&self) -> Option<String> {
-        self.look_again();
-        self.was_used_up()
-    }
-
-    /// The limit, if the last call did not fit.
-    #[cfg(feature = "queue")]
-    pub(crate) fn reached(&self) -> Option<LimitReached> {
-        let Keeper::Account(account) = &self.0.record else {
-            return None;
-        };
-        self.used_up()?;
-        let spending = self.0.spending.lock();
-        (!spending.fits).then(|| LimitReached {
-            name: account.name.clone(),
-            renews: account.renews(),
-            is_in_use: spending.held > 0,
-            is_recent: spending.tried.is_some_and(|at| at.elapsed() < LOOK_AGAIN),
-        })
-    }
-
-    /// Whether further calls are tried: others may need less than the ones that did not fit. Once in a second, they are
-    /// also tried after one that did not fit.
-    #[cfg(feature = "queue")]
-    pub(crate) fn is_open(&self) -> bool {
-        if self.was_used_up().is_none() {
-            return true;
-        }
-        let mut spending = self.0.spending.lock();
-        if spending.tried.is_none_or(|at| at.elapsed() >= LOOK_AGAIN) {
-            spending.tried = Some(Instant::now());
-            return true;
-        }
-        spending.fits
-    }
-
-    /// The same as of the last look at the account: it reads no file.
-    #[cfg(feature = "queue")]
-    pub(crate) fn was_used_up(&self) -> Option<String> {
-        if !self.is_shared() {
-            return None;
-        }
-        let spending = self.0.spending.lock();
-        let most = spending.refused?;
-        let trouble = spending.trouble.as_ref();
-        Some(trouble.map_or_else(|| self.why(&spending, most), |why| why.message().to_owned()))
-    }
-
-    /// Looks whether the call fits now that did not fit, at most once in [`LOOK_AGAIN`]. It fits again when another OS
-    /// process returns something, or when the next period begins.
-    #[cfg(feature = "queue")]
-    pub(crate) fn look_again(&self) {
-        let Keeper::Account(account) = &self.0.record else {
-            return;
-        };
-        {
-            let mut spending = self.0.spending.lock();
-            let is_recent = |at: Instant| at.elapsed() < LOOK_AGAIN;
-            if spending.refused.is_none() || spending.looked.is_some_and(is_recent) {
-                return;
-            }
-            spending.looked = Some(Instant::now());
-        }
-        let counted = account.look();
-        let mut spending = self.0.spending.lock();
-        match counted {
-            Ok(counted) => {
-                spending.trouble = None;
-                (spending.since_counted, spending.counted) = (counted.since, counted.total());
-                let left = self.limit().number().saturating_sub(spending.counted);
-                spending.refused = spending.refused.filter(|most| *most > left);
-            }
-            Err(error) => spending.trouble = Some(error),
-        }
-    }
-
-    /// Reserves this amount for a batch in a shared account, in place of what is reserved for it. Returns the most that
-    /// could be reserved if that is less; then nothing changes.
-    ///
-    /// # Errors
-    /// If the account cannot be written.
-    #[cfg(feature = "queue")]
-    pub(crate) fn reserve_batch(&self, label: &str, amount: u64) -> Result<Option<u64>, Error> {
-        let Keeper::Account(account) = &self.0.record else {
-            return Ok(None);
-        };
-        let limit = self.limit().number();
-        let (less, since, counted) = account.change(|counted| {
-            let less = counted.reserve_batch(label, amount, limit);
-            (less, counted.since, counted.total())
-        })?;
-        let mut spending = self.0.spending.lock();
-        (spending.since_counted, spending.counted) = (since, counted);
-        Ok(less)
-    }
-
-    /// Counts what requests of a batch have cost.
-    #[cfg(feature = "queue")]
-    pub(crate) fn spend_batch(&self, label: &str, cost: u64) {
-        let Keeper::Account(account) = &self.0.record else {
-            return;
-        };
-        if cost > 0
-            && let Err(error) = account.change(|counted| counted.spend_batch(label, cost))
-        {
-            log::warn!("{}", error.message());
-            // It is written with the next call.
-            let mut spending = self.0.spending.lock();
-            spending.spent = spending.spent.saturating_add(cost);
-        }
-    }
-
-    /// Ends the reservation of a batch that has ended or was not sent. If it may have been billed and its cost is unknown,
-    /// what is left of the reservation counts as spent.
-    #[cfg(feature = "queue")]
-    pub(crate) fn end_batch(&self, label: &str, is_spent: bool) {
-        let Keeper::Account(account) = &self.0.record else {
-            return;
-        };
-        let counted = account.look();
-        let has_none = counted.is_ok_and(|counted| !counted.batches.contains_key(label));
-        if !has_none
-            && let Err(error) = account.change(|counted| {
-                let left = counted.batches.remove(label).filter(|_| is_spent);
-                counted.spent = counted.spent.saturating_add(left.unwrap_or(0));
-            })
-        {
-            log::warn!("{} counts too much: {error}", account.name);
-        }
-    }
-
-    /// The present period of a shared account.
-    #[cfg(feature = "queue")]
-    pub(crate) fn period(&self) -> Option<Day> {
-        match &self.0.record {
-            Keeper::Account(account) => Some(account.since()),
-            _ => None,
-        }
-    }
-
     /// Takes over what a queue has counted for this budget, and what its next request can cost if that does not fit.
     ///
     /// # Errors
@@ -598,14 +406,6 @@ impl Budget {
     }
 }
 
-impl Spending {
-    fn refuse(&mut self, most: u64) {
-        self.refused = Some(self.refused.map_or(most, |refused| refused.min(most)));
-        self.fits = false;
-        (self.looked, self.tried) = (Some(Instant::now()), Some(Instant::now()));
-    }
-}
-
 impl Drop for Shared {
     /// What others may spend is returned. The record of one budget is closed by its run.
     fn drop(&mut self) {
@@ -618,6 +418,12 @@ impl Drop for Shared {
 }
 
 impl Spending {
+    fn refuse(&mut self, most: u64) {
+        self.refused = Some(self.refused.map_or(most, |refused| refused.min(most)));
+        self.fits = false;
+        (self.looked, self.tried) = (Some(Instant::now()), Some(Instant::now()));
+    }
+
     /// Begins a new period with the calls in flight. Nothing of the earlier one is returned.
     fn turn(&mut self, since: Day) {
         if self.since != since {
@@ -669,47 +475,6 @@ impl Shared {
         Ok(true)
     }
 
-    /// Holds an amount for a call, and draws what is missing from an account.
-    fn hold_shared(&self, account: &Account, most: u64) -> Result<bool, Error> {
-        let hold = || {
-            let mut spending = self.spending.lock();
-            spending.turn(account.since());
-            let missing = spending.needed(most).saturating_sub(spending.recorded);
-            let is_held = spending.hold_recorded(most);
-            (!is_held).then_some((missing, spending.since))
-        };
-        if hold().is_none() {
-            return Ok(true);
-        }
-        let _drawing = self.drawing.lock();
-        // Another call may have drawn meanwhile.
-        while let Some((missing, since)) = hold() {
-            if let Some(error) = self.spending.lock().recent_trouble() {
-                return Err(error);
-            }
-            let limit = self.limit.number();
-            let drawn = account.change(|counted| {
-                let left = limit.saturating_sub(counted.total());
-                let drawn = slice(limit, missing, left).filter(|_| counted.since == since);
-                counted.spent += drawn.unwrap_or(0);
-                (drawn, counted.since, counted.total())
-            });
-            let mut spending = self.spending.lock();
-            let (drawn, since_counted, counted) = drawn.inspect_err(|error| {
-                spending.refuse(most);
-                spending.trouble = Some(error.clone());
-            })?;
-            spending.trouble = None;
-            (spending.since_counted, spending.counted) = (since_counted, counted);
-            spending.recorded += drawn.filter(|_| spending.since == since).unwrap_or(0);
-            let has_turned = since != since_counted && since_counted == account.since();
-            if drawn.is_none() && !has_turned {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// Makes sure that the record covers what is spent and held.
     fn record(&self, spending: &mut Spending) -> Result<(), Error> {
         let needed = spending.needed(0);
@@ -730,35 +495,6 @@ impl Shared {
             spending.recorded = exact;
         }
         Ok(())
-    }
-
-    /// Writes to an account what was spent beyond the part of this budget, and with `all` returns the rest of this part.
-    fn balance(&self, account: &Account, all: bool) -> Result<(), Error> {
-        let _drawing = self.drawing.lock();
-        let (since, change) = {
-            let mut spending = self.spending.lock();
-            spending.turn(account.since());
-            let exact = spending.needed(0);
-            if exact == spending.recorded || !all && exact < spending.recorded {
-                return Ok(());
-            }
-            let change = i128::from(exact) - i128::from(spending.recorded);
-            // Before others may spend it.
-            spending.recorded = exact;
-            (spending.since, change)
-        };
-        let written = account.change(|counted| {
-            if counted.since == since {
-                counted.spent = plus(counted.spent, change);
-            }
-        });
-        if written.is_err() {
-            let mut spending = self.spending.lock();
-            if spending.since == since {
-                spending.recorded = plus(spending.recorded, -change);
-            }
-        }
-        written
     }
 
     fn write(&self, spent: u64) -> Result<(), Error> {
