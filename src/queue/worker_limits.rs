@@ -78,7 +78,7 @@ impl WorkerLimits {
         self.0.kinds.all_limits(self.0.clock.now())
     }
 
-    /// The limit of what calls may cost because of which jobs of this owner of processes wait at the moment: one of the
+    /// The limit of what calls may cost for which jobs of this owner of processes wait at the moment: one of the
     /// owner, or one of the route for such requests; of any route, without a request. `None` if the last call was made.
     pub fn limit_reached(
         &self,

@@ -77,7 +77,7 @@ impl Execution {
     }
 }
 
-/// The result line of a job; none of a cancelled one, which was never sent.
+/// The result line of a job; `None` if it was cancelled, because it was never sent.
 pub(super) fn line(delivery: &DeliveredResult, record: &Record) -> Option<Line> {
     let result = &delivery.result;
     (result.status != JobStatus::Cancelled).then(|| Line {

@@ -184,7 +184,7 @@ fn check(seed: u64) {
     assert!(booked > Usd::ZERO, "{case}");
 }
 
-/// The runs spend most of their time in waits before retries, so many of them run at a time.
+/// Many runs at a time, because they spend most of their time in waits before retries.
 fn check_all(seeds: u64, threads: u64) {
     std::thread::scope(|scope| {
         for thread in 0..threads {

@@ -216,7 +216,7 @@ fn check(seed: u64) {
     );
 }
 
-/// The runs spend most of their time in waits before retries, so many of them run at a time.
+/// Many runs at a time, because they spend most of their time in waits before retries.
 fn check_all(seeds: std::ops::Range<u64>, threads: u64) {
     let (first, last) = (seeds.start, seeds.end);
     std::thread::scope(|scope| {

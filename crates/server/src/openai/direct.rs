@@ -434,7 +434,7 @@ fn limited(reached: &LimitReached) -> Problem {
         .header("retry-after", wait.to_string())
 }
 
-/// Ends a request of which calls were made and others do not fit into a limit. What was paid stays: with a key, the next
+/// Ends a request if some of its calls were made and others do not fit into a limit. What was paid stays: with a key, the next
 /// request with the key goes on; otherwise the process keeps the answers, and no further call of it is made.
 fn cut_short(app: &App, process: ProcessId, has_key: bool, why: Problem) -> Result<Problem, Error> {
     if !has_key {

@@ -149,7 +149,7 @@ pub(super) fn due_lanes(store: &impl SqlStore, now: Timestamp) -> Result<Vec<Arc
     })
 }
 
-/// The condition that a job belongs to none of these processes.
+/// The condition that a job does not belong to these processes.
 fn outside(processes: &BTreeSet<i64>) -> String {
     if processes.is_empty() {
         String::new()
