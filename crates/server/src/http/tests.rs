@@ -282,11 +282,10 @@ fn a_handler_that_panics_costs_one_request() {
 fn half_an_answer_looks_like_one() {
     let server = serve(Limits::default());
     let answer = server.talk(b"GET /torn HTTP/1.1\r\nhost: a\r\n\r\n");
-    assert!(
-        answer.contains("half") || answer.ends_with("\r\n\r\n"),
-        "{answer}"
-    );
-    assert!(!answer.ends_with("0\r\n\r\n"), "no end was told: {answer}");
+    // The last header may end with a zero as the last chunk does, so only the body is examined.
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a whole head");
+    assert!(body.is_empty() || body.contains("half"), "{answer}");
+    assert!(!body.ends_with("0\r\n\r\n"), "the body has an end: {answer}");
 }
 
 #[test]
