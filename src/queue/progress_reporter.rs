@@ -208,15 +208,25 @@ impl ProgressReporter {
         // The clock may have been set back.
         let last = self.processes_looked_at.replace((now, wall));
         let since = last.map(|(_, last)| before(last.min(wall), LATEST_WRITE));
-        let look = || -> Result<_, Error> {
-            let some = match since {
-                None => self.store.processes()?,
-                Some(since) => self.store.changed_processes(since)?,
-            };
-            Ok((some, self.store.process_ids()?))
+        let reported = &self.reported;
+        let mut changed: HashMap<ProcessId, ProcessState> = HashMap::new();
+        let mut keep_news = |process: ProcessState| {
+            let known = reported.get(&process.process_id);
+            if known.is_none_or(|known| {
+                known.counts != process.counts || known.sealed != process.sealed
+            }) {
+                changed.insert(process.process_id, process);
+            }
         };
-        let (some, there) = match look() {
-            Ok(seen) => seen,
+        let look = || -> Result<_, Error> {
+            match since {
+                None => self.store.processes()?.into_iter().for_each(keep_news),
+                Some(since) => self.store.changed_processes(since, &mut keep_news)?,
+            }
+            self.store.process_ids()
+        };
+        let there = match look() {
+            Ok(there) => there,
             Err(error) => {
                 log::warn!("cannot read the state of the queue: {error}");
                 // Missed changes are found at the next check.
@@ -226,15 +236,6 @@ impl ProgressReporter {
         };
         let gone = self.reported.extract_if(|id, _| !there.contains(id));
         snapshot.deleted.extend(gone.map(|(_, process)| process));
-        let changed = some.into_iter().filter(|process| {
-            let known = self.reported.get(&process.process_id);
-            known.is_none_or(|known| {
-                known.counts != process.counts || known.sealed != process.sealed
-            })
-        });
-        let changed: HashMap<ProcessId, ProcessState> = changed
-            .map(|process| (process.process_id, process))
-            .collect();
         let older = |process: &ProcessState| changed.contains_key(&process.process_id);
         snapshot.changed.retain(|process| !older(process));
         snapshot.changed.extend(changed.into_values());

@@ -78,10 +78,16 @@ pub trait EnqueueStore: Send + Sync {
     /// Every process, oldest first.
     fn processes(&self) -> Result<Vec<ProcessState>, Error>;
 
-    /// Every process whose jobs, seal or cancellation has changed at this time or later; the result may contain others.
-    /// Called once per second.
-    fn changed_processes(&self, _since: Timestamp) -> Result<Vec<ProcessState>, Error> {
-        self.processes()
+    /// Calls back for every process whose jobs, seal or cancellation has changed at this time or later, perhaps for
+    /// others too, and perhaps more than once. Called once per second: a store should not hold all of them in memory
+    /// at once, because thousands of allocations at a time delay the other threads.
+    fn changed_processes(
+        &self,
+        _since: Timestamp,
+        each: &mut dyn FnMut(ProcessState),
+    ) -> Result<(), Error> {
+        self.processes()?.into_iter().for_each(each);
+        Ok(())
     }
 
     /// The ids of all processes.

@@ -58,7 +58,9 @@ pub(super) fn what_has_changed_is_told(open: Open<'_>) {
     let process = ProcessId::new();
     let store = db.store();
     let told = |since: i64| -> bool {
-        let changed = db.two.changed_processes(at(since)).unwrap();
+        let mut changed = Vec::new();
+        let each = &mut |process| changed.push(process);
+        db.two.changed_processes(at(since), each).unwrap();
         changed.iter().any(|one| one.process_id == process)
     };
     store

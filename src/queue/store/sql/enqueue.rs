@@ -23,7 +23,7 @@ use crate::queue::store::rows::{
 use crate::queue::store::{EnqueueStore, InsertGuard, JobLane, JobSummary};
 
 use super::insert::{insert_jobs, written};
-use super::statements::{Fault, Queries as _, Row, by, id_of, limit, stored};
+use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, limit, stored};
 use super::{Again, SqlStore, charges, chores, find, lineage, waiting};
 
 /// The number of jobs of several processes by state. Sums may exceed an integer.
@@ -51,12 +51,25 @@ fn select_processes(
     which: &str,
     by: Vec<Value>,
 ) -> Result<Vec<ProcessState>, Error> {
-    let sql = format!("SELECT {PROCESS_COLUMNS} FROM #processes WHERE chore <> {DELETING} {which}");
     store.read(|tx| {
-        let rows = tx.rows(&sql, by.clone())?;
-        rows.into_iter()
-            .map(|mut row| rows::process(&mut row))
-            .collect()
+        let mut processes = Vec::new();
+        each_process(tx, which, by.clone(), &mut |process| {
+            processes.push(process)
+        })?;
+        Ok(processes)
+    })
+}
+
+fn each_process(
+    tx: &mut dyn Statements,
+    which: &str,
+    by: Vec<Value>,
+    act: &mut dyn FnMut(ProcessState),
+) -> Result<(), Fault> {
+    let sql = format!("SELECT {PROCESS_COLUMNS} FROM #processes WHERE chore <> {DELETING} {which}");
+    tx.each(&sql, by, &mut |mut row| {
+        act(rows::process(&mut row)?);
+        Ok(true)
     })
 }
 
@@ -138,15 +151,23 @@ impl<S: SqlStore> EnqueueStore for S {
         select_processes(self, "ORDER BY no", Vec::new())
     }
 
-    fn changed_processes(&self, since: Timestamp) -> Result<Vec<ProcessState>, Error> {
-        select_processes(self, "AND changed_at >= ? ORDER BY no", by![since.0])
+    fn changed_processes(
+        &self,
+        since: Timestamp,
+        each: &mut dyn FnMut(ProcessState),
+    ) -> Result<(), Error> {
+        self.read(|tx| each_process(tx, "AND changed_at >= ? ORDER BY no", by![since.0], each))
     }
 
     fn process_ids(&self) -> Result<HashSet<ProcessId>, Error> {
         self.read(|tx| {
             let sql = formatcp!("SELECT id FROM #processes WHERE chore <> {DELETING}");
-            let ids: Vec<Vec<u8>> = tx.column(sql, Vec::new())?;
-            ids.iter().map(|id| id_of(id)).collect()
+            let mut ids = HashSet::new();
+            tx.each(sql, Vec::new(), &mut |mut row| {
+                ids.insert(id_of(&row.at::<Vec<u8>>(0)?)?);
+                Ok(true)
+            })?;
+            Ok(ids)
         })
     }
 

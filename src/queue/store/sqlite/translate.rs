@@ -51,8 +51,11 @@ fn each_row(
     let columns = statement.column_count();
     let mut found = statement.query(params_from_iter(by))?;
     while let Some(row) = found.next()? {
-        let cells = (0..columns).map(|at| row.get(at));
-        if !act(Row::new(cells.collect::<Result<_, _>>()?))? {
+        let mut cells = Vec::with_capacity(columns);
+        for at in 0..columns {
+            cells.push(row.get(at)?);
+        }
+        if !act(Row::new(cells))? {
             break;
         }
     }
