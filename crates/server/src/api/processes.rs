@@ -222,7 +222,7 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
             && call.caller.sees(process.info.owner.as_deref())
     };
     // A filter may select few of many.
-    let at_once = if name.is_empty() {
+    let at_once = if name.is_empty() && call.caller.only().is_none() {
         most.max(100)
     } else {
         1_000
