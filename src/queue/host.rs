@@ -341,16 +341,18 @@ impl JobQueue {
     }
 
     /// Up to `most` processes with their numbers in the queue, newest first, from below the number `before`, for a
-    /// list with pages. Processes with a parent are included.
+    /// list with pages: all of them, or those that are or are not [finished](ProcessState::is_finished). Processes with a
+    /// parent are included.
     ///
     /// # Errors
     /// As [`process`](Self::process).
     pub fn newest_processes(
         &self,
         before: Option<u64>,
+        finished: Option<bool>,
         most: usize,
     ) -> Result<Vec<(u64, ProcessState)>, Error> {
-        self.store.newest_processes(before, most)
+        self.store.newest_processes(before, finished, most)
     }
 
     /// The number of jobs in each state. Reads only the counters of the processes.

@@ -91,6 +91,9 @@ impl Random {
 /// A kind of jobs that wait for prompts.
 const GATHER: &str = "gather";
 
+/// Beginning of the names of prompts whose model rejects the key for some time.
+const LOCKED: &str = "locked";
+
 /// How many prompts it waits for, and whether it fails when one of them does.
 type Gather = (String, u64, bool);
 
@@ -153,6 +156,8 @@ struct Scene {
     max_retries: u8,
     /// Until when each step refuses everybody, or cannot be reached.
     out: Vec<(Time, ErrorKind)>,
+    /// Until when prompts that are [`LOCKED`] are rejected, and the times at which they were.
+    locked: (Time, Vec<Time>),
     /// Answers that were paid for, by item.
     paid: HashMap<String, u32>,
     /// Prompts in flight, or not yet recorded, when their worker crashed.
@@ -171,6 +176,7 @@ impl Scene {
             slots: 1 + random.below(6) as usize,
             max_retries: random.below(4) as u8,
             out: vec![(Time::ZERO, ErrorKind::Auth); 2],
+            locked: (Time::ZERO, Vec::new()),
             paid: HashMap::new(),
             at_risk: 0,
             errors: HashMap::new(),
@@ -426,7 +432,11 @@ impl Scene {
     fn end_call(&mut self, call: Call<Pack<JobTask>>, now: Time) -> EndedCall<Pack<JobTask>, Done> {
         let task = &call.ticket.task[0].task;
         let item = task.claimed.item_id.clone().unwrap();
-        let (until, kind) = self.out[usize::from(call.ticket.tries.step)];
+        let (mut until, mut kind) = self.out[usize::from(call.ticket.tries.step)];
+        if item.starts_with(LOCKED) && now < self.locked.0 {
+            (until, kind) = (self.locked.0, ErrorKind::Auth);
+            self.locked.1.push(now);
+        }
         let result = if until > now {
             match kind {
                 ErrorKind::Auth => Err(Error::new(kind, "no").with_status(401)),
@@ -566,4 +576,58 @@ fn seeded_lives_and_deaths_keep_every_promise() {
             Arc::new(store.unwrap())
         })
     });
+}
+
+#[test]
+fn one_job_at_a_time_probes_a_model_for_which_the_key_is_rejected() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = move || -> Arc<dyn JobStore> {
+        let path = folder.path().join("jobs.db");
+        Arc::new(SqliteStore::open(path, SqliteOptions::default()).unwrap())
+    };
+    let mut scene = Scene::new(1, Box::new(open));
+    (scene.steps, scene.slots) = (1, 6);
+    scene.workers = vec![scene.start_worker()];
+    let unlocked = Time::ZERO.after(Duration::from_secs(65));
+    scene.locked.0 = unlocked;
+    let [rejected, others] = [(LOCKED, 0), ("free", 1)].map(|(name, model)| {
+        let jobs = (0..30).map(|n| prompt(format!("{name}-{n}"), model));
+        let process = ProcessId::new();
+        let wall = scene.clock.wall();
+        let store = &scene.workers[0].store;
+        store.insert(process, jobs.collect(), true, wall).unwrap();
+        process
+    });
+    let mut others_ended = None;
+    while !scene.state(rejected).counts.is_finished() {
+        scene.turn(0);
+        let now = scene.clock.now();
+        if others_ended.is_none() && scene.state(others).counts.is_finished() {
+            others_ended = Some(now);
+        }
+        scene.advance();
+    }
+    assert!(
+        others_ended.is_some_and(|end| end < unlocked),
+        "{others_ended:?}"
+    );
+    // Those that were in flight at the first rejection, and then one call every 10 seconds.
+    let rejections = &scene.locked.1;
+    let first = rejections[0].after(Duration::from_secs(9));
+    let probes: Vec<Time> = rejections
+        .iter()
+        .copied()
+        .filter(|at| *at > first)
+        .collect();
+    assert!((3..=6).contains(&probes.len()), "{probes:?}");
+    for pair in probes.windows(2) {
+        assert!(
+            pair[1].since(pair[0]) >= Duration::from_secs(10),
+            "{probes:?}"
+        );
+    }
+    assert_eq!(
+        scene.state(rejected).counts.completed + scene.state(rejected).counts.failed,
+        30
+    );
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 use crate::llm::params::RequestTask;
 use crate::llm::provider_limits::ProviderLimits;
 use crate::llm::request::Request;
@@ -33,11 +33,17 @@ impl WorkerLimits {
     }
 
     /// Why jobs with this request are not called at the moment: each of their providers rejected the API key or the
-    /// model, has no credit left, or could not be reached, and no later call was answered. `None` if at least one can
-    /// be called. As of a moment ago.
+    /// model, has no credit left, or could not be reached, and no later call was answered. Of the kind
+    /// [`Invalid`](crate::ErrorKind::Invalid), if the worker has no provider for such requests at all. `None` if at least
+    /// one can be called. As of a moment ago.
     pub fn refusal(&self, request: &Request) -> Option<Error> {
+        let Some(kind) = self.kind_of(request) else {
+            let what = prompts::kind(request.task);
+            let why = format!("no provider of this worker answers requests of the kind {what}");
+            return Some(Error::new(ErrorKind::Invalid, why));
+        };
         self.reason(&JobLane {
-            kind: self.kind_of(request)?.to_owned(),
+            kind: kind.to_owned(),
             name: request.model.clone(),
             step: 0,
         })

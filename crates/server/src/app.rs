@@ -65,6 +65,8 @@ pub(crate) struct Waiters {
     connections: usize,
     /// The moving average of the time that requests waited, in milliseconds.
     average_wait: AtomicU64,
+    /// When the last of them ended, or the first one began to wait.
+    changed: Mutex<Instant>,
 }
 
 /// The longest `retry-after`, in seconds: OpenAI's clients ignore longer ones.
@@ -77,6 +79,7 @@ impl Waiters {
             now: AtomicUsize::new(0),
             connections,
             average_wait: AtomicU64::new(0),
+            changed: Mutex::new(Instant::now()),
         }
     }
 
@@ -88,6 +91,9 @@ impl Waiters {
     pub fn enter(&self) -> Option<Waiting<'_>> {
         let before = self.now.fetch_add(1, Ordering::Relaxed);
         if before < self.most() {
+            if before == 0 {
+                *self.changed.lock() = Instant::now();
+            }
             return Some(Waiting(self, Instant::now()));
         }
         self.now.fetch_sub(1, Ordering::Relaxed);
@@ -105,10 +111,21 @@ impl Waiters {
             .header("retry-after", self.retry_after().to_string())
     }
 
-    /// The time until a slot is likely to be free, in seconds: the average time that requests waited.
+    /// The time until a slot is likely to be free, in seconds: the average time that requests waited, or the time in
+    /// which none of them has ended, if that is longer.
     pub fn retry_after(&self) -> u64 {
+        self.retry_after_at(Instant::now())
+    }
+
+    fn retry_after_at(&self, now: Instant) -> u64 {
         let seconds = self.average_wait.load(Ordering::Relaxed).div_ceil(1_000);
-        seconds.clamp(1, LONGEST_RETRY)
+        let without_end = match self.now.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => now
+                .saturating_duration_since(*self.changed.lock())
+                .as_secs(),
+        };
+        seconds.max(without_end).clamp(1, LONGEST_RETRY)
     }
 
     /// The interval at which a waiting request polls for changes that are not signalled. `alone` is the interval of a
@@ -125,6 +142,7 @@ pub(crate) struct Waiting<'w>(&'w Waiters, Instant);
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.now.fetch_sub(1, Ordering::Relaxed);
+        *self.0.changed.lock() = Instant::now();
         let took = u64::try_from(self.1.elapsed().as_millis()).unwrap_or(u64::MAX);
         let before = self.0.average_wait.load(Ordering::Relaxed);
         // If two requests end at once, one of the two times may be lost, which hardly changes the average.
@@ -133,5 +151,26 @@ impl Drop for Waiting<'_> {
             _ => before - before / 8 + took / 8,
         };
         self.0.average_wait.store(average, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_to_wait_is_that_of_others_also_before_one_has_ended() {
+        let waiters = Waiters::new(4);
+        let began = Instant::now();
+        let after = |seconds| waiters.retry_after_at(began + Duration::from_secs(seconds));
+        assert_eq!((after(0), after(30)), (1, 1), "nobody waits");
+        let waits = [waiters.enter(), waiters.enter()];
+        assert!(waits.iter().all(Option::is_some) && waiters.enter().is_none());
+        // The clock was read a moment later there.
+        assert!((29..=30).contains(&after(30)) && after(1_000) == LONGEST_RETRY);
+        drop(waits);
+        assert_eq!(after(1_000), 1);
+        waiters.average_wait.store(7_500, Ordering::Relaxed);
+        assert_eq!(after(0), 8);
     }
 }

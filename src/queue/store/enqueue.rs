@@ -96,11 +96,12 @@ pub trait EnqueueStore: Send + Sync {
         Ok(all.iter().map(|process| process.process_id).collect())
     }
 
-    /// Up to `most` processes with their numbers, newest first, from below the number `before`. Other processes are not
-    /// read.
+    /// Up to `most` processes with their numbers, newest first, from below the number `before`: all of them, or those
+    /// that are or are not `finished`. Other processes are not read.
     fn newest_processes(
         &self,
         before: Option<u64>,
+        finished: Option<bool>,
         most: usize,
     ) -> Result<Vec<(u64, ProcessState)>, Error>;
 

@@ -33,10 +33,10 @@ pub(super) fn processes_are_shown_a_page_at_a_time(open: Open<'_>) {
         let ids = |page: &[(u64, ProcessState)]| -> Vec<ProcessId> {
             page.iter().map(|(_, process)| process.process_id).collect()
         };
-        let first = db.two.newest_processes(None, 3).unwrap();
+        let first = db.two.newest_processes(None, None, 3).unwrap();
         // What has gone meanwhile is left out, and nothing comes twice.
         db.store().delete(first[2].1.process_id, None, T).unwrap();
-        let rest = db.two.newest_processes(Some(first[2].0), 9).unwrap();
+        let rest = db.two.newest_processes(Some(first[2].0), None, 9).unwrap();
         (ids(&first), ids(&rest))
     };
     assert_eq!(first, [made[3], made[2], made[1]]);
@@ -48,6 +48,17 @@ pub(super) fn processes_are_shown_a_page_at_a_time(open: Open<'_>) {
     let totals = db.two.totals().unwrap();
     assert_eq!(totals, counted);
     assert_eq!((totals.processes, totals.open), (3, 2));
+    // Those of a state, however many others there are between them; one that is not sealed is open.
+    let unsealed = ProcessId::new();
+    let ended = jobs(&["a"]);
+    db.store().insert(unsealed, ended, false, T).unwrap();
+    let in_state = |finished| -> Vec<ProcessId> {
+        let page = db.two.newest_processes(None, Some(finished), 9).unwrap();
+        page.iter().map(|(_, process)| process.process_id).collect()
+    };
+    assert_eq!(in_state(true), [made[0]]);
+    assert_eq!(in_state(false), [unsealed, made[3], made[2]]);
+    db.store().delete(unsealed, None, T).unwrap();
     assert_eq!((totals.jobs.total, totals.jobs.completed), (6, 2));
     db.sound();
 }

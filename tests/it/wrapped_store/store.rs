@@ -129,9 +129,10 @@ impl EnqueueStore for WrappedStore {
     fn newest_processes(
         &self,
         before: Option<u64>,
+        finished: Option<bool>,
         most: usize,
     ) -> Result<Vec<(u64, ProcessState)>, Error> {
-        self.store.newest_processes(before, most)
+        self.store.newest_processes(before, finished, most)
     }
 
     fn totals(&self) -> Result<QueueTotals, Error> {

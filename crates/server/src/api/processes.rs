@@ -193,10 +193,10 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
     call.takes(&["state", "name", "parents", "after", "limit"])?;
     let most = limit(call, 50, 500)?;
     let state = call.query::<String>("state")?;
-    let is_in_state: fn(&ProcessState) -> bool = match state.as_deref() {
-        None => |_| true,
-        Some("open") => |process| !process.is_finished(),
-        Some("finished") => ProcessState::is_finished,
+    let finished = match state.as_deref() {
+        None => None,
+        Some("open") => Some(false),
+        Some("finished") => Some(true),
         Some(other) => {
             let why = format!("state: write open or finished, not {other:?}");
             return Err(Problem::invalid(why).param("state"));
@@ -217,21 +217,20 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
         own.to_lowercase().contains(&name)
     };
     let fits = |process: &ProcessState| {
-        is_in_state(process)
-            && (parents || process.info.parent.is_none())
+        (parents || process.info.parent.is_none())
             && (name.is_empty() || is_named(process))
             && call.caller.sees(process.info.owner.as_deref())
     };
     // A filter may select few of many.
-    let at_once = if state.is_some() || !name.is_empty() {
-        1_000
-    } else {
+    let at_once = if name.is_empty() && call.caller.only().is_none() {
         most.max(100)
+    } else {
+        1_000
     };
     let mut before = call.query::<u64>("after")?;
     let (mut found, mut looked_at) = (Vec::new(), 0);
     let next = 'pages: loop {
-        let page = app.queue.newest_processes(before, at_once)?;
+        let page = app.queue.newest_processes(before, finished, at_once)?;
         looked_at += page.len();
         if page.is_empty() {
             break None;

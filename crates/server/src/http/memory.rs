@@ -28,8 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(250);
 /// While others wait, maximum time in seconds to receive a body as long as its reservation.
 const LEASE: u64 = 300;
-/// `Retry-After` of requests that got no memory, in seconds.
-const RETRY_AFTER: &str = "2";
+/// Shortest `Retry-After` of requests that got no memory.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// The account of all bodies.
 pub(super) struct BodyMemory {
@@ -145,7 +145,7 @@ impl BodyMemory {
         is_gone: &IsGone<'_>,
     ) -> Result<(), Problem> {
         if !has_some && state.line.len() >= self.waiters {
-            return Err(no_room());
+            return Err(no_room(self.patience));
         }
         let deadline = Instant::now() + self.patience;
         let ticket = state.tickets;
@@ -163,8 +163,11 @@ impl BodyMemory {
             }
             let is_vain = state.closed || (has_some && state.is_deadlocked(self.most));
             let now = Instant::now();
-            if is_vain || now >= deadline {
-                break Err(no_room());
+            if is_vain {
+                break Err(no_room(RETRY_AFTER));
+            }
+            if now >= deadline {
+                break Err(no_room(self.patience));
             }
             let look = deadline.min(now + LOOK);
             if self.changed.wait_until(state, look).timed_out()
@@ -193,9 +196,12 @@ impl BodyMemory {
 /// Whether the client of a request that waits has hung up.
 type IsGone<'g> = dyn Fn() -> bool + 'g;
 
-fn no_room() -> Problem {
-    let why = "other large requests use all memory for request bodies: send this one again later";
-    Problem::new(503, "busy", why).header("retry-after", RETRY_AFTER)
+/// `wait` is the time in which others that came before may get memory.
+fn no_room(wait: Duration) -> Problem {
+    let why = "other large requests use all memory for request bodies, the limit of --max-body-memory: send this one again \
+               later, or raise the limit";
+    let wait = wait.max(RETRY_AFTER).as_secs();
+    Problem::new(503, "busy", why).header("retry-after", wait.to_string())
 }
 
 /// The reservation of one request; released when it is dropped.
@@ -214,8 +220,8 @@ impl Room<'_> {
         let most = self.memory.most;
         if bytes > most {
             let why = format!(
-                "the request would take {bytes} bytes of memory, and all requests together may have {most}: send it in \
-                 smaller parts, or start the server with more for bodies"
+                "the request would take {bytes} bytes of memory, and all requests together may have {most}, the limit \
+                 of --max-body-memory: send it in smaller parts, or raise the limit"
             );
             return Err(Problem::too_large(most).says(why));
         }
@@ -343,10 +349,23 @@ mod tests {
         let mut memory = BodyMemory::new(4 * MIB, 1);
         memory.patience = Duration::from_millis(20);
         let mut held = memory.room();
-        assert_eq!(held.set(5 * MIB, &stays).unwrap_err().status, 413);
+        let too_large = held.set(5 * MIB, &stays).unwrap_err();
+        assert_eq!(too_large.status, 413);
         held.set(4 * MIB, &stays).unwrap();
         let refused = memory.room().set(MIB, &stays).unwrap_err();
         assert_eq!(refused.status, 503);
+        for problem in [too_large, refused] {
+            assert!(
+                problem.to_string().contains("--max-body-memory"),
+                "{problem}"
+            );
+        }
+        let wait = no_room(PATIENCE).response("/");
+        assert!(
+            wait.headers
+                .iter()
+                .any(|(name, value)| *name == "retry-after" && value == "30")
+        );
         assert_eq!(memory.used(), (4 * MIB, 4 * MIB));
         assert_eq!(memory.waiting(), 0);
     }

@@ -361,7 +361,9 @@ fn wait(
                 }
                 Some(why)
             }
-            Some((since, why)) if idle && since.elapsed() >= PATIENCE => Some(unavailable(why)),
+            Some((since, _)) if idle && since.elapsed() >= PATIENCE => {
+                stuck.take().map(|(_, why)| why)
+            }
             _ => None,
         };
         if why.is_some() {
@@ -397,9 +399,13 @@ fn deleted() -> Problem {
 
 /// Why a request that waits will not be answered soon: its providers reject what it needs, or a call of it has failed and
 /// nothing has succeeded since. Rate limits and failures of other requests do not count.
-fn trouble(app: &App, process: ProcessId, like: &Request) -> Result<Option<String>, Error> {
+fn trouble(app: &App, process: ProcessId, like: &Request) -> Result<Option<Problem>, Error> {
     if let Some(refusal) = app.limits.refusal(like) {
-        return Ok(Some(refusal.message().to_owned()));
+        let why = refusal.message();
+        return Ok(Some(match refusal.kind() {
+            ErrorKind::Invalid => Problem::invalid(why),
+            _ => unavailable(why),
+        }));
     }
     if app.observer.trouble().is_none() {
         return Ok(None);
@@ -409,7 +415,7 @@ fn trouble(app: &App, process: ProcessId, like: &Request) -> Result<Option<Strin
         let open = job.filter(|job| !job.status.is_final());
         let last = open.and_then(|job| job.errors.into_iter().last());
         if let Some(last) = last.filter(|it| it.error.kind() != ErrorKind::RateLimited) {
-            return Ok(Some(last.error.message().to_owned()));
+            return Ok(Some(unavailable(last.error.message())));
         }
     }
     Ok(None)

@@ -131,7 +131,7 @@ fn store(
 }
 
 /// Copies all bytes into a file and a hash, where they are wanted.
-fn copy(
+pub(super) fn copy(
     from: &mut impl Read,
     mut to: Option<&mut impl Write>,
     mut hash: Option<&mut Sha256>,

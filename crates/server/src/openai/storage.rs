@@ -123,8 +123,8 @@ impl Storage {
 
     fn full(&self, used: u64) -> Problem {
         let why = format!(
-            "files here may take up {} bytes together, and {used} are taken: delete files that are no longer needed \
-             (DELETE /v1/files/ID), or start the server with a higher bound",
+            "files may take up {} bytes together, the limit of --max-uploads, and {used} are taken: delete files that are no \
+             longer needed (DELETE /v1/files/ID), or raise the limit",
             self.most
         );
         // OpenAI's clients would send the whole file twice more.
@@ -468,7 +468,9 @@ mod tests {
         drop(cut);
         let names = || fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(names(), 2, "the file and the lock");
-        assert!(storage.check(5).is_ok() && storage.check(6).is_err());
+        assert!(storage.check(5).is_ok());
+        let full = storage.check(6).unwrap_err().to_string();
+        assert!(full.contains("--max-uploads"), "{full}");
 
         std::mem::forget(storage.create("c".to_owned()).unwrap());
         let storage = Storage::open(folder.path(), 10).unwrap();

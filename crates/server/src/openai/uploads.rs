@@ -2,18 +2,22 @@
 
 use std::io::{self, Read};
 
+use batchwright::ProcessId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use super::batches::{kept, required};
 use super::files::{self, KEPT_SECONDS, check_name, check_purpose};
 use super::multipart::Multipart;
 use super::responses::remove;
+use crate::api::once;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::records::files::{FileRecord, new_id, now};
+use crate::records::files::{FileRecord, id_of, new_id, now};
 use crate::records::objects::{ObjectKind, ObjectRecord};
+use crate::records::{Hash, hash};
 
 /// How long an upload may take, in seconds, as at OpenAI: 1 hour.
 const OPEN_SECONDS: u64 = 3600;
@@ -50,7 +54,24 @@ struct Part {
 
 /// `POST /v1/uploads`.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    let mut body: Map<String, Value> = call.json()?;
+    let key = once::key(call)?;
+    once::made(app, key, |id, check| {
+        let body: Map<String, Value> = call.json()?;
+        check(hash(&[Value::Object(body.clone()).to_string().as_bytes()]))?;
+        match id {
+            Some(id) => begin(app, body, id_of("upload_", id), call.caller.owner()),
+            None => Ok(Value::Null),
+        }
+    })
+}
+
+/// Records an upload with this id.
+fn begin(
+    app: &App,
+    mut body: Map<String, Value>,
+    id: String,
+    owner: Option<String>,
+) -> Result<Value, Problem> {
     let filename = required(&mut body, "filename")?;
     check_name(Some(&filename), "filename")?;
     let purpose = required(&mut body, "purpose")?;
@@ -79,11 +100,11 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         file: None,
     };
     let mut record = ObjectRecord {
-        id: new_id("upload_"),
+        id,
         kind: ObjectKind::Upload,
         parent: None,
         process: None,
-        owner: call.caller.owner(),
+        owner,
         expires_at: created_at + OPEN_SECONDS,
         record: String::new(),
     };
@@ -92,8 +113,8 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     Ok(described(&record, &upload, None))
 }
 
-fn described(record: &ObjectRecord, upload: &Upload, file: Option<&FileRecord>) -> Response {
-    let described = json!({
+fn described(record: &ObjectRecord, upload: &Upload, file: Option<&FileRecord>) -> Value {
+    json!({
         "id": record.id,
         "object": "upload",
         "bytes": upload.bytes,
@@ -103,14 +124,42 @@ fn described(record: &ObjectRecord, upload: &Upload, file: Option<&FileRecord>) 
         "purpose": upload.purpose,
         "status": upload.status,
         "file": file.map(files::described),
-    });
-    Response::json(200, &described)
+    })
 }
 
 /// `POST /v1/uploads/{id}/parts`.
 pub(super) fn add_part(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let (record, upload) = found(app, call)?;
-    refuse_ended(&upload)?;
+    let key = once::key(call)?;
+    once::made(app, key, |id, check| {
+        let known = match id.filter(|_| key.is_some()) {
+            Some(id) => {
+                let id = id_of("part_", id);
+                ObjectRecord::get(&mut app.records.single(), ObjectKind::Part, &id)?
+            }
+            None => None,
+        };
+        // An earlier request with the key stored the part: this one is only compared with it.
+        let id = id.filter(|_| known.is_none());
+        if id.is_some() {
+            refuse_ended(&upload)?;
+        }
+        let stored = store_part(app, call, &record, id, check)?;
+        let id = known.map(|known| known.id).or(stored);
+        Ok(json!({
+            "id": id, "object": "upload.part", "created_at": now(), "upload_id": record.id,
+        }))
+    })
+}
+
+/// Reads a part and stores it with this id, if there is one. `check` gets the hash of its bytes.
+fn store_part(
+    app: &App,
+    call: &mut Call<'_>,
+    record: &ObjectRecord,
+    id: Option<ProcessId>,
+    check: &dyn Fn(Hash) -> Result<(), Problem>,
+) -> Result<Option<String>, Problem> {
     let storage = &app.openai.storage;
     let length = call.head.header("content-length");
     storage.check(length.and_then(|length| length.parse().ok()).unwrap_or(0))?;
@@ -123,17 +172,23 @@ pub(super) fn add_part(app: &App, call: &mut Call<'_>) -> Result<Response, Probl
                 return Err(Problem::invalid("one part at a time").param("data"));
             }
             "data" => {
-                let mut new = storage.create(new_id("part_"))?;
-                if io::copy(&mut form.by_ref().take(MOST + 1), &mut new)? > MOST {
+                let new = id.map(|id| storage.create(id_of("part_", id)));
+                let (mut new, mut content) = (new.transpose()?, Sha256::new());
+                let mut most = form.by_ref().take(MOST + 1);
+                files::copy(&mut most, new.as_mut(), Some(&mut content))?;
+                if most.limit() == 0 {
                     return Err(Problem::too_large(MOST).param("data"));
                 }
-                data = Some(new);
+                data = Some((new, content));
             }
             _ => {}
         }
     }
-    let data = data.ok_or_else(|| Problem::invalid("the form has no data").param("data"))?;
-    let (id, bytes) = data.keep()?;
+    let (new, content) =
+        data.ok_or_else(|| Problem::invalid("the form has no data").param("data"))?;
+    check(content.finalize().into())?;
+    let Some(new) = new else { return Ok(None) };
+    let (id, bytes) = new.keep()?;
     let mut part = ObjectRecord {
         id,
         kind: ObjectKind::Part,
@@ -155,10 +210,7 @@ pub(super) fn add_part(app: &App, call: &mut Call<'_>) -> Result<Response, Probl
         let _ = storage.remove(&part.id);
         return Err(problem);
     }
-    let described = json!({
-        "id": part.id, "object": "upload.part", "created_at": now(), "upload_id": record.id,
-    });
-    Ok(Response::json(200, &described))
+    Ok(Some(part.id))
 }
 
 /// `POST /v1/uploads/{id}/complete`: a repeated request gets the same file.
@@ -191,7 +243,10 @@ pub(super) fn complete(app: &App, call: &mut Call<'_>) -> Result<Response, Probl
 fn completed(app: &App, record: &ObjectRecord, upload: &Upload) -> Result<Response, Problem> {
     let file = upload.file.as_deref().unwrap_or_default();
     let file = FileRecord::get(&mut app.records.single(), file)?;
-    Ok(described(record, upload, file.as_ref()))
+    Ok(Response::json(
+        200,
+        &described(record, upload, file.as_ref()),
+    ))
 }
 
 /// Makes the file of an upload.
@@ -236,7 +291,10 @@ fn join_parts(
     for part in &parts {
         remove(app, part)?;
     }
-    Ok(described(&record, &upload, Some(&file)))
+    Ok(Response::json(
+        200,
+        &described(&record, &upload, Some(&file)),
+    ))
 }
 
 /// Joins the named parts of an upload into a file. Returns its id and its length.
@@ -267,14 +325,16 @@ fn joined(
     Ok(file.keep()?)
 }
 
-/// `POST /v1/uploads/{id}/cancel`.
+/// `POST /v1/uploads/{id}/cancel`: a repeated request gets the same answer.
 pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let (record, _) = found(app, call)?;
     let (record, upload) = app.records.transaction(|database| {
         let found = ObjectRecord::get_to_change(database, ObjectKind::Upload, &record.id)?;
         let mut found = found.ok_or_else(|| no_such(&record.id))?;
         let mut upload: Upload = found.read()?;
-        refuse_ended(&upload)?;
+        if upload.status != Status::Cancelled {
+            refuse_ended(&upload)?;
+        }
         upload.status = Status::Cancelled;
         found.set(&upload);
         found.update(database)?;
@@ -283,7 +343,7 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     for part in ObjectRecord::parts(&mut app.records.single(), &record.id)? {
         remove(app, &part)?;
     }
-    Ok(described(&record, &upload, None))
+    Ok(Response::json(200, &described(&record, &upload, None)))
 }
 
 fn refuse_ended(upload: &Upload) -> Result<(), Problem> {

@@ -271,6 +271,8 @@ def jobs_are_found(page: Page, desk: Desk, process: str, counts: dict) -> dict:
 
 def queue_is_paused(page: Page, desk: Desk):
     page.goto(f"{desk.url}/")
+    expect(page.get_by_role("table", name="Cost by model and day")).to_contain_text("sim-1")
+    expect(page.get_by_text("Time left", exact=True)).to_be_visible()
     page.get_by_role("button", name="Pause the queue").click()
     expect(page.locator("[data-key=paused]")).to_contain_text("The queue is paused.")
     process = desk.submit("\u05e9\u05dc\u05d5\u05dd 7", ["Name a pass."])
@@ -361,6 +363,11 @@ def changes_are_logged(page: Page, desk: Desk):
 def process_is_cancelled(page: Page, desk: Desk):
     process = desk.submit("to be cancelled", [f"Name the hill number {number}." for number in range(300)])
     page.goto(f"{desk.url}/#/process/{process}")
+    paused = lambda: process in ((desk.get("/overview")["paused"] or {}).get("processes") or [])
+    page.get_by_role("button", name="Pause", exact=True).click()
+    until("the paused process", paused)
+    page.get_by_role("button", name="Resume", exact=True).click()
+    until("the resumed process", lambda: not paused())
     page.get_by_role("button", name="Cancel", exact=True).click()
     page.get_by_role("button", name="Cancel the process").click()
     expect(page.locator("#said")).to_contain_text("cancelled")

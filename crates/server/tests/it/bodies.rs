@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-use super::common::{Desk, PATIENCE};
+use super::common::{Answer, Desk, PATIENCE, shout};
 
 /// Sends all of a request, and only then reads.
 fn talk(desk: &Desk, head: &str, body: &[u8]) -> String {
@@ -106,4 +106,38 @@ fn an_object_is_asked_for_and_each_of_its_keys_once() {
         desk.get("/api/v1/processes").json()["data"],
         serde_json::json!([])
     );
+}
+
+/// Clients that believe they talk to a proxy send whole URLs.
+#[test]
+fn a_target_may_be_a_whole_url_of_this_server() {
+    let desk = Desk::new();
+    let address = desk.server().address();
+    let job = shout("hi").to_string();
+    for (target, status) in [
+        (format!("http://{address}/api/v1/jobs"), "201"),
+        (format!("HTTP://{address}/api/v1/jobs?x=1"), "400"),
+        (format!("http://{address}"), "405"),
+        ("http://evil.example/api/v1/jobs".to_owned(), "421"),
+        (format!("http://evil.example@{address}/api/v1/jobs"), "400"),
+        ("evil.example:443".to_owned(), "400"),
+    ] {
+        let answer = talk(&desk, &format!("POST {target}"), job.as_bytes());
+        let status = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&status), "{target}: {answer}");
+    }
+}
+
+#[test]
+fn a_compressed_body_is_refused_with_the_encoding_that_is_accepted() {
+    let desk = Desk::new();
+    for (encoding, status) in [("gzip", 415), ("br", 415), ("Identity", 201)] {
+        let request = desk.agent().post(desk.url("/api/v1/jobs"));
+        let request = request.header("content-encoding", encoding);
+        let answer = Answer::of(request.send(shout("hi").to_string()).unwrap()).is(status);
+        if status == 415 {
+            assert_eq!(answer.header("accept-encoding"), Some("identity"));
+            assert!(answer.text.contains(encoding), "{answer:?}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use batchwright::config::{ConfigStore, SettingsWatch, SqliteConfig};
 use batchwright::plan::{ProviderOptions, ProviderPlan};
 use batchwright::provider::inspect;
-use batchwright::{Handler, JobQueue, LlmManager, Settings};
+use batchwright::{Handler, JobQueue, LlmManager, Secret, Settings};
 use batchwright_server::{RunningServer, Server};
 use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::{Value, json};
@@ -98,10 +98,23 @@ impl Desk {
         let store: Arc<dyn ConfigStore> = self.store.clone();
         let watch = SettingsWatch::new(settings.clone(), Arc::clone(&store)).unwrap();
         let url = self.sim.base_url();
-        let status = inspect("custom", Some(&url), Some("sim-1"), false).unwrap();
-        let options = ProviderOptions::new()
-            .provider(status)
-            .data_dir(self.folder.path());
+        let options = match self.store.get("llm.provider").unwrap() {
+            None => {
+                let status = inspect("custom", Some(&url), Some("sim-1"), false).unwrap();
+                ProviderOptions::new().provider(status)
+            }
+            // One that a test has prepared.
+            Some(name) => {
+                let url = match &*name {
+                    "anthropic" => url.replace("/v1", ""),
+                    "gemini" => url.replace("/v1", "/v1beta"),
+                    _ => url,
+                };
+                let options = ProviderOptions::new().base_url(Some(url));
+                options.api_key(&name, Secret::new("unused"))
+            }
+        };
+        let options = options.data_dir(self.folder.path());
         let plan = ProviderPlan::new(watch.settings().clone(), options).unwrap();
         let manager = LlmManager::of(plan)
             .job_types(batchwright_jobs::JobTypes::new())

@@ -215,6 +215,21 @@ fn texts_become_vectors_of_which_many_share_a_call() {
     );
 }
 
+/// Anthropic has no embeddings. Another worker of the queue may have a provider for them, so they wait for a moment.
+#[test]
+fn embeddings_without_a_provider_for_them_are_refused() {
+    let desk = Desk::prepared(SimConfig::default(), |store| {
+        store.set("llm.provider", "anthropic").unwrap();
+        store.set("llm.model", "sim-1").unwrap();
+    });
+    let asked = json!({"model": "sim-1", "input": "one"});
+    let refused = desk.post("/v1/embeddings", &asked).is(400).json();
+    let why = refused["error"]["message"].as_str().unwrap();
+    assert!(why.contains("of the kind embedding"), "{why}");
+    let jobs = desk.get("/api/v1/overview").is(200).json()["jobs"].clone();
+    has(&jobs, json!({"pending": 0, "in_progress": 0}));
+}
+
 #[test]
 fn models_are_those_that_are_configured() {
     let desk = unlimited(SimConfig::default());

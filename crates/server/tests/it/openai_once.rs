@@ -204,6 +204,51 @@ fn a_key_makes_one_file_and_one_batch() {
 }
 
 #[test]
+fn a_key_makes_one_upload_and_one_part() {
+    let desk = unlimited(SimConfig::default());
+    let asked = |bytes: usize| {
+        json!({"bytes": bytes, "filename": "f", "purpose": "batch", "mime_type": "x"}).to_string()
+    };
+    let url = desk.url("/v1/uploads");
+    let upload = keyed(&desk, &url, "k", &asked(2)).is(200).json();
+    let again = keyed(&desk, &url, "k", &asked(2)).is(200);
+    assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    assert_eq!(again.json(), upload);
+    keyed(&desk, &url, "k", &asked(3)).is(422);
+    let path = format!("/v1/uploads/{}", upload["id"].as_str().unwrap());
+    let part = |text: &str| {
+        let form = format!(
+            "--b\r\ncontent-disposition: form-data; name=\"data\"; filename=\"p\"\r\n\r\n{text}\r\n--b--\r\n"
+        );
+        let request = desk.agent().post(desk.url(&format!("{path}/parts")));
+        let request = request.header("content-type", "multipart/form-data; boundary=b");
+        Answer::of(request.header("idempotency-key", "k").send(form).unwrap())
+    };
+    let first = part("ab").is(200).json();
+    assert_eq!(part("ab").is(200).json(), first);
+    part("ba").is(422);
+    // A server that died before it noted its answer.
+    let database = rusqlite::Connection::open(desk.folder.path().join("server.db")).unwrap();
+    let forget = "UPDATE keys SET answer = NULL, owner = ''";
+    database.execute(forget, []).unwrap();
+    assert_eq!(part("ab").is(200).json()["id"], first["id"]);
+    assert_eq!(
+        keyed(&desk, &url, "k", &asked(2)).is(200).json()["id"],
+        upload["id"]
+    );
+    let complete = json!({"part_ids": [first["id"]]});
+    desk.post(&format!("{path}/complete"), &complete).is(200);
+    // The key still finds the part.
+    assert_eq!(part("ab").is(200).json()["id"], first["id"]);
+    let path = {
+        let url = desk.post("/v1/uploads", &serde_json::from_str(&asked(1)).unwrap());
+        format!("/v1/uploads/{}/cancel", url.json()["id"].as_str().unwrap())
+    };
+    let cancelled = desk.post(&path, &json!({})).is(200).json();
+    assert_eq!(desk.post(&path, &json!({})).is(200).json(), cancelled);
+}
+
+#[test]
 fn a_stream_begins_at_once_and_ends_with_the_answer_or_an_error() {
     let desk = unlimited(SimConfig::default());
     let streamed = |text: &str| question(text).replacen('{', "{\"stream\":true,", 1);

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use batchwright_simulate::{SimConfig, Trouble};
+use batchwright::config::ConfigStore;
+use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
 use super::common::{Answer, Desk, PATIENCE, has};
@@ -273,7 +274,6 @@ fn a_response_in_the_background_is_cancelled_or_fails() {
     let desk = Desk::prepared(
         SimConfig::default().trouble(Trouble::BadRequest, 0.5),
         |store| {
-            use batchwright::config::ConfigStore;
             store.set("llm.sync_concurrency", "1").unwrap();
         },
     );
@@ -359,6 +359,58 @@ fn lines_of_a_batch_are_responses() {
         let failed = wait_for(&desk, &batch, "failed");
         let why = failed["errors"]["data"][0]["message"].as_str().unwrap();
         assert!(why.starts_with(field), "{why}");
+    }
+}
+
+/// Only OpenAI gets these lines unchanged.
+#[test]
+fn lines_of_a_batch_are_responses_at_every_provider() {
+    for (provider, strategy) in [
+        ("openai", "batch"),
+        ("anthropic", "sync"),
+        ("anthropic", "batch"),
+        ("gemini", "batch"),
+    ] {
+        let brief = BatchConfig::default().duration(Duration::ZERO);
+        let desk = Desk::prepared(SimConfig::default().batches(brief), |store| {
+            for (key, value) in [
+                ("llm.provider", provider),
+                ("llm.model", "sim-1"),
+                ("llm.bulk_strategy", strategy),
+                ("llm.requests_per_minute", "1000000"),
+                ("batch.poll_interval", "1s"),
+            ] {
+                store.set(key, value).unwrap();
+            }
+        });
+        let tool = json!({
+            "type": "function", "name": "weather", "strict": true,
+            "parameters": {
+                "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"],
+                "additionalProperties": false,
+            },
+        });
+        let bodies = [
+            json!({"model": "sim-1", "input": "Hello.", "instructions": "Be brief."}),
+            json!({"model": "sim-1", "input": "Weather?", "tools": [tool]}),
+        ];
+        let lines = bodies.iter().enumerate().map(|(n, body)| {
+            let line = json!({"custom_id": format!("r-{n}"), "method": "POST", "url": RESPONSES, "body": body});
+            format!("{line}\n")
+        });
+        let file = uploaded(&desk, &lines.collect::<String>());
+        let done = wait_for(&desk, &create(&desk, &file, RESPONSES), "completed");
+        assert_eq!(done["error_file_id"], Value::Null, "{provider} {strategy}");
+        let mut output = content(&desk, &done["output_file_id"]);
+        output.sort_by_key(|line| line["custom_id"].to_string());
+        let bodies = output.iter().map(|line| &line["response"]["body"]);
+        let last = bodies.map(|body| {
+            assert_eq!(body["object"], "response", "{provider} {strategy}: {body}");
+            let items = body["output"].as_array().unwrap();
+            items.last().unwrap()["type"].as_str().unwrap()
+        });
+        let last: Vec<&str> = last.collect();
+        assert_eq!(last, ["message", "function_call"], "{provider} {strategy}");
     }
 }
 

@@ -355,7 +355,9 @@ impl Settling<'_> {
     /// since, or deleted. If the results of a batch are read again, or a transaction is repeated, an end is reported twice.
     fn is_another_call(&self, tx: &Tx<'_>, end: &Settlement) -> bool {
         let row = self.rows.get(&end.receipt.job);
-        // An earlier attempt may have booked the call, and others may have changed or deleted the job after it.
+        // An earlier attempt may have booked the call, and others may have changed or deleted the job after it. If it has
+        // not, the call of a deleted job is missing in the ledger. That is rare: an open job is deleted only by force, but
+        // the results of jobs that have ended are deleted as soon as they are collected.
         let may_be_booked =
             tx.may_be_done || self.store.doubtful_ends.lock().contains(&end.receipt);
         !may_be_booked && row.is_none_or(|row| row.claim > end.receipt.claim)

@@ -174,11 +174,18 @@ impl<S: SqlStore> EnqueueStore for S {
     fn newest_processes(
         &self,
         before: Option<u64>,
+        finished: Option<bool>,
         most: usize,
     ) -> Result<Vec<(u64, ProcessState)>, Error> {
         let before = before.map_or(i64::MAX, bounded);
+        // As `ProcessState::is_finished`.
+        let state = match finished {
+            None => "",
+            Some(true) => "AND sealed = total AND completed + failed + cancelled_jobs = total",
+            Some(false) => "AND (sealed <> total OR completed + failed + cancelled_jobs <> total)",
+        };
         let sql = format!(
-            "SELECT no, {PROCESS_COLUMNS} FROM #processes WHERE no < ? AND chore <> {DELETING}
+            "SELECT no, {PROCESS_COLUMNS} FROM #processes WHERE no < ? AND chore <> {DELETING} {state}
              ORDER BY no DESC LIMIT ?"
         );
         self.read(|tx| {
