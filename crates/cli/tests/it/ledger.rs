@@ -175,6 +175,29 @@ fn unreadable_ledgers_are_named_and_sums_are_marked_incomplete() {
     assert_eq!(told["unreadable"].as_array().unwrap().len(), 1);
 }
 
+#[test]
+fn doctor_compares_the_ledgers_of_runs_with_their_lines() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    desk.write("in.jsonl", prompt_lines(4));
+    for output in ["out.jsonl", "gone.jsonl"] {
+        let words = format!("in.jsonl -o {output} -q --model gpt-4o-mini");
+        Running::start(&mut command(&desk, &sim, &words))
+            .wait()
+            .expect(0);
+    }
+    std::fs::remove_file(desk.path("gone.jsonl")).unwrap();
+    let checked = desk.plain("doctor");
+    checked.shows("is in the ledger of 1 run; 1 more without an output");
+    let lines = desk.read("out.jsonl");
+    desk.write("out.jsonl", lines.clone() + &lines);
+    let checked = desk.plain("doctor");
+    checked.shows("/out.jsonl cost $0.000079, and the ledger has only $0.000040 for them");
+    checked.shows("normal if lines were copied from another output");
+    desk.write("home/ledger/odd.jsonl", "{}\n");
+    let checked = desk.plain("doctor").expect(1);
+    checked.shows("odd.jsonl cannot be read, or only in part");
+}
+
 /// The store of a batch run is removed at the end, but its charges are kept.
 #[cfg(unix)]
 #[test]
