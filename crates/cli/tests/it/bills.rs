@@ -6,7 +6,7 @@ use std::time::Duration;
 use batchwright_simulate::{SimConfig, SimPrice, SimStats, Simulator, Trouble};
 use serde_json::json;
 
-use super::common::{Desk, PATIENCE, Random, Running};
+use super::common::{Desk, Random, Running, eventually};
 
 /// The calls of a program at one time.
 pub const CONCURRENCY: u64 = 4;
@@ -57,11 +57,8 @@ pub fn command(desk: &Desk, [first, second]: &Sims, words: &str) -> Command {
 
 /// Kills the program as soon as the provider's statistics say so. Returns false if it ended before.
 pub fn kill_when(mut running: Running, sim: &Simulator, ready: impl Fn(&SimStats) -> bool) -> bool {
-    let exit = &mut running.child;
-    sim.wait_until(
-        |stats| ready(stats) || exit.try_wait().unwrap().is_some(),
-        PATIENCE,
-    );
+    // The statistics do not change any more when the program has ended.
+    eventually(|| ready(&sim.stats()) || running.child.try_wait().unwrap().is_some());
     running.child.kill().unwrap();
     running.wait().status.code().is_none()
 }
@@ -73,12 +70,25 @@ pub fn many(default: u64) -> u64 {
 
 /// Checks these seeds, or only `SIMULATION_SEED`. Many at a time, because programs spend most of their time in waits.
 pub fn check_all(seeds: u64, threads: u64, check: fn(u64)) {
+    /// Names its seed if the check fails.
+    struct Seed(u64);
+    impl Drop for Seed {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                eprintln!("SIMULATION_SEED={} failed", self.0);
+            }
+        }
+    }
+    let named = move |seed| {
+        let seed = Seed(seed);
+        check(seed.0);
+    };
     if let Ok(seed) = std::env::var("SIMULATION_SEED") {
-        return check(seed.parse().unwrap());
+        return named(seed.parse().unwrap());
     }
     std::thread::scope(|scope| {
         for thread in 0..threads {
-            scope.spawn(move || (thread..seeds).step_by(threads as usize).for_each(check));
+            scope.spawn(move || (thread..seeds).step_by(threads as usize).for_each(named));
         }
     });
 }
