@@ -127,7 +127,7 @@ pub struct Estimate {
     shortest: u64,
     #[serde(skip)]
     longest: u64,
-    /// The largest share of cached input.
+    /// The largest share of input that may be cached.
     #[serde(skip)]
     most_cached: f64,
     /// Whether replies report that input was written to the cache, and whether for an hour.
@@ -162,7 +162,7 @@ impl Estimate {
             }),
             shortest: work.shortest,
             longest: work.longest,
-            most_cached: of_input.most_cached.max(earlier.most_cached),
+            most_cached: most_cached(work, of_input, earlier),
             writes_cache: (
                 any(|replies| replies.cache_write_tokens),
                 any(|replies| replies.cache_write_1h_tokens),
@@ -171,9 +171,9 @@ impl Estimate {
     }
 
     /// The cost at the prices of a tier at a point in time: `""` is the standard tier, `batch` and `flex` others. `None` if
-    /// the tier has no known price. Only the lower end counts input that the provider may read from its cache, and only if
-    /// earlier replies report such input. The upper end is open if the model bills searches, because nobody knows how many
-    /// it will make.
+    /// the tier has no known price. Only the lower end counts input that the provider may read from its cache: as much as
+    /// earlier replies report, or what several requests share. The upper end is open if the model bills searches, because
+    /// nobody knows how many it will make.
     pub fn cost(&self, prices: &ModelPrices<'_>, tier: &str, at: Timestamp) -> Option<Bounds<Usd>> {
         let entry = prices.entry(tier, at)?;
         if self.requests == 0 {
@@ -206,6 +206,16 @@ impl Estimate {
             None => Some(Bounds::from(low)),
         }
     }
+}
+
+/// The largest share of input that may be cached. Replies to the same input show it.
+fn most_cached(work: &Workload, of_input: &ModelReplies, earlier: &ModelReplies) -> f64 {
+    let reported = of_input.most_cached.max(earlier.most_cached);
+    if of_input.calls >= FEWEST_OF_INPUT {
+        return reported;
+    }
+    let shared = work.shared as f64 / work.input.likely.max(1) as f64;
+    reported.max(shared.min(1.0))
 }
 
 /// The range of the sum over `further` values, if `n` others are known.

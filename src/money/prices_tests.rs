@@ -124,6 +124,16 @@ fn a_price_holds_from_its_day_on() {
 }
 
 #[test]
+fn cached_input_of_sonnet_5_5_became_cheaper_on_a_day() {
+    let prices = Prices::default();
+    let model = prices.of_model("anthropic", "claude-sonnet-5-5").unwrap();
+    let cost = |at| model.cost(&usage(1, 1, 0), "", Timestamp(at)).unwrap();
+    // 2026-10-07T00:00:00Z
+    assert_eq!(cost(1_791_331_199_999).picos(), 200_000);
+    assert_eq!(cost(1_791_331_200_000).picos(), 100_000);
+}
+
+#[test]
 fn what_is_not_known_is_no_zero() {
     let one = usage(1, 0, 1);
     for (provider, model, tier) in [

@@ -71,6 +71,8 @@ pub struct Workload {
     pub(super) longest: u64,
     output_limit: Option<u64>,
     pub(super) per_call: u64,
+    /// Likely tokens of the long beginnings that several requests share.
+    pub(super) shared: u64,
 }
 
 /// No requests.
@@ -83,6 +85,7 @@ impl Default for Workload {
             longest: 0,
             output_limit: Some(0),
             per_call: 1,
+            shared: 0,
         }
     }
 }
@@ -97,7 +100,14 @@ impl Workload {
             longest: size.most,
             output_limit: max_tokens.map(u64::from),
             per_call: 1,
+            shared: 0,
         });
+    }
+
+    /// Adds tokens of the input that belong to a beginning which several of the requests share, and which a provider may
+    /// read from its cache.
+    pub(crate) fn add_shared(&mut self, tokens: u64) {
+        self.shared = self.shared.saturating_add(tokens);
     }
 
     /// Adds other requests.
@@ -109,6 +119,7 @@ impl Workload {
         let limits = self.output_limit.zip(other.output_limit);
         self.output_limit = limits.map(|(one, other)| one.saturating_add(other));
         self.per_call = self.per_call.max(other.per_call);
+        self.shared = self.shared.saturating_add(other.shared);
     }
 
     /// Sets how many requests share a call, as embeddings do. Default: 1.

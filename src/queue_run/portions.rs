@@ -21,7 +21,7 @@ use crate::queue::store::DeliveredResult;
 
 use super::collecting::line;
 use super::execution::{Execution, MakeWorker};
-use super::pilot::{Decision, Sharing};
+use super::pilot::{Decision, Rule, Sharing};
 use super::trouble::{Trouble, waiting};
 
 impl Execution {
@@ -242,7 +242,10 @@ impl Execution {
         for delivery in results {
             let pilots = &mut self.portions.pilots;
             any |= match line(delivery, &self.record) {
-                Some(line) => pilots.ended(&line.id, usage_of(&line), SystemClock.wall()),
+                Some(line) => {
+                    let usage = usage_of(&line, self.caching.as_ref());
+                    pilots.ended(&line.id, usage, SystemClock.wall())
+                }
                 None => pilots.lost(|item| delivery.result.item_id.as_deref() == Some(item)),
             };
         }
@@ -258,8 +261,9 @@ impl Execution {
     }
 }
 
-/// The tokens of a success.
-fn usage_of(line: &Line) -> Option<Option<Usage>> {
+/// The tokens of a success, if it is from the provider whose cache the others are to read.
+fn usage_of(line: &Line, rule: Option<&Rule>) -> Option<Option<Usage>> {
     let outcome: Outcome = serde_json::from_str(&line.text).ok()?;
-    line.success.then(|| outcome.usage())
+    let is_there = rule.is_some_and(|rule| outcome.provider.as_deref() == Some(&*rule.provider));
+    (line.success && is_there).then(|| outcome.usage())
 }

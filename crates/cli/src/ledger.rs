@@ -30,6 +30,7 @@ pub fn name_of(output: &Path) -> String {
 }
 
 /// A ledger, and the places that could not be read.
+#[derive(Default)]
 pub struct Found {
     pub ledger: Ledger,
     pub unreadable: Vec<PathBuf>,
@@ -37,19 +38,23 @@ pub struct Found {
 
 /// The ledger of the queue, and of the runs that the data folder knows. If a queue file is named, only its own.
 pub fn gather(data: &DataArgs) -> Result<Found, Refusal> {
-    let mut found = Found {
-        ledger: Ledger::new(),
-        unreadable: Vec::new(),
+    let of_queue = match data.existing()? {
+        Some(queue) => all_of(&queue, data.queue.as_deref())?,
+        None => Ledger::new(),
     };
-    if let Some(queue) = data.existing()? {
-        found.ledger = all_of(&queue, data.queue.as_deref())?;
-    }
-    if data.queue.is_some() {
-        return Ok(found);
-    }
-    let folder = data.folder()?;
+    let mut found = match data.queue {
+        Some(_) => Found::default(),
+        None => of_runs(&data.folder()?)?,
+    };
+    found.ledger.extend(of_queue.charges());
+    Ok(found)
+}
+
+/// The ledgers of the runs that a data folder knows.
+pub fn of_runs(folder: &Path) -> Result<Found, Refusal> {
+    let mut found = Found::default();
     let mut copied = BTreeSet::new();
-    for store in runs::known(&folder) {
+    for store in runs::known(folder) {
         // The store is newer than the copy of its charges. If it cannot be read, the copy counts.
         let read = open_existing(&store).map_err(failed).and_then(|queue| {
             let ledger = all_of(&queue, Some(&store))?;
@@ -66,7 +71,7 @@ pub fn gather(data: &DataArgs) -> Result<Found, Refusal> {
             }
         }
     }
-    let books = books(&folder);
+    let books = books(folder);
     let (ledger, unreadable) = RunBook::read_all(&books, &copied).map_err(|error| {
         Refusal::could_not_run(format!("{} cannot be read: {error}", books.display()))
     })?;

@@ -1,6 +1,6 @@
 //! What a run would send, and what the replies in its output report, for estimates; and samples of a run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -13,6 +13,7 @@ use crate::bulk::measure::measured;
 use crate::bulk::open_output::OpenOutput;
 use crate::bulk::options::RunPlan;
 use crate::llm::params::RequestTask;
+use crate::llm::prompt_cache::PromptPrefix;
 use crate::money::replies::ModelReplies;
 use crate::money::workload::Workload;
 
@@ -97,7 +98,21 @@ impl FileRun<'_> {
         };
         let items = self.items_to_send();
         let parts = items.par_iter().try_fold(BTreeMap::new, add);
-        parts.try_reduce(BTreeMap::new, merge)
+        let mut all = parts.try_reduce(BTreeMap::new, merge)?;
+        let mut sharing: HashMap<PromptPrefix, (Option<&String>, u64)> = HashMap::new();
+        for item in items.iter() {
+            let kind = &prompts.kinds[usize::from(index.class(*item as usize))];
+            if let Some(prefix) = kind.prefix {
+                sharing.entry(prefix).or_insert((kind.model.as_ref(), 0)).1 += 1;
+            }
+        }
+        for (prefix, (model, requests)) in sharing {
+            // The first one writes the cache.
+            if let Some(work) = all.get_mut(&model.cloned()).filter(|_| requests > 1) {
+                work.add_shared((requests - 1) * u64::from(prefix.tokens));
+            }
+        }
+        Ok(all)
     }
 
     /// The replies of this provider in the output that answer current requests of the input, in numbers, by the model

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchClient, BatchLineResult};
-use crate::queue::store::{BatchNo, Settlement};
+use crate::money::ledger::Ledger;
+use crate::queue::store::{BatchNo, Settlement, StoredBatch};
 
 use super::context::{BatchContext, check};
 use super::machine::{Collected, Record, Results, number};
-use super::settle_items::{AskedProvider, is_unchecked, keeps_reply, untried};
+use super::settle_items::{AskedProvider, is_unchecked, keeps_reply, of_deleted, untried};
 use super::spool::Stopped;
 
 /// Results that are stored in one transaction.
@@ -50,6 +51,12 @@ pub(crate) fn collect(
         .max(1)
         .saturating_mul(to_fetch.most_each);
     let label = &record.intent.label;
+    // An earlier collection may have stored a part of them.
+    let files = 0..results.files.len();
+    let is_first = record.fetches() == 0
+        && !files
+            .into_iter()
+            .any(|index| context.spool.results(label, index).exists());
     let (mut refused, mut here) = (None, Vec::new());
     for (index, file) in results.files.iter().enumerate() {
         let path = context.spool.results(label, index);
@@ -79,6 +86,7 @@ pub(crate) fn collect(
         bytes: 0,
         second_pass: None,
         returns_jobs: returns_jobs(record, results),
+        without_job: Ledger::new(),
         collected: Collected::default(),
     };
     // A deleted file is fetched again, because its results were billed.
@@ -91,6 +99,7 @@ pub(crate) fn collect(
             reader.file(path, *is_whole, ctx)?;
         }
     }
+    let without_job = reader.without_job;
     let mut collected = reader.collected;
     let foreign = record.is_presumed() && collected.requests == 0;
     // A batch that answered nothing cannot be identified by its results: nothing was billed, and ours may be another
@@ -116,6 +125,9 @@ pub(crate) fn collect(
         collected.withheld = withheld;
         return Ok(collected);
     }
+    if is_first {
+        book(context, no, record, &without_job)?;
+    }
     let why = results.why.error();
     let end = if returns_jobs(record, results) {
         JobEnd::Returned
@@ -124,6 +136,33 @@ pub(crate) fn collect(
     };
     collected.missing = end_all(context, no, record, end, ctx)?;
     Ok(collected)
+}
+
+/// Books what requests were billed whose jobs were deleted with their process.
+fn book(
+    context: &BatchContext,
+    no: BatchNo,
+    record: &Record,
+    ledger: &Ledger,
+) -> Result<(), Error> {
+    let total = ledger.total();
+    if total.calls == 0 {
+        return Ok(());
+    }
+    let batches = context.store.batches(None)?;
+    let is_deleted = |batch: &StoredBatch| batch.no == no && batch.process_id.is_none();
+    let Some((process, owner)) = record
+        .payer
+        .as_ref()
+        .filter(|_| batches.iter().any(is_deleted))
+    else {
+        return Ok(());
+    };
+    let charges = ledger.charges();
+    let named = charges.map(|charge| charge.run(Some(process.to_string())).owner(owner.clone()));
+    let ends: Vec<Settlement> = named.map(of_deleted).collect();
+    let wall = context.settler.clock.wall();
+    context.store.settle(&ends, wall).map(drop)
 }
 
 /// Whether unanswered jobs of a batch return to the queue untried: it was withdrawn, so they go another way.
@@ -246,6 +285,8 @@ struct ResultReader<'a> {
     second_pass: Option<SecondPass>,
     /// Requests that were not processed return to the queue untried.
     returns_jobs: bool,
+    /// What requests were billed whose jobs are not in the batch any more.
+    without_job: Ledger,
     collected: Collected,
 }
 
@@ -400,6 +441,12 @@ impl ResultReader<'_> {
             };
             let settler = &self.context.settler;
             ends.push(settler.settlement(claimed, &self.asked, result));
+        }
+        for read in chunk.into_values() {
+            if let BatchLineResult::Answered(result) = read.result {
+                let charge = self.context.settler.billed(&self.asked, *result);
+                self.without_job.extend(charge);
+            }
         }
         self.context.settle(&ends, &self.asked)
     }

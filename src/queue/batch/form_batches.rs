@@ -113,16 +113,13 @@ impl Poller<'_> {
 
     fn start(&mut self, group: &WaitingJobs, model: &Model) -> Result<OwnedBatch, Error> {
         let wall = self.clock.wall();
-        let record = Record::new(model.0.clone(), new_label(), model.1.clone(), wall);
+        let mut record = Record::new(model.0.clone(), new_label(), model.1.clone(), wall);
+        let store = &self.options.context.store;
+        let state = store.process(group.process_id)?;
+        record.payer = Some((group.process_id, state.and_then(|state| state.info.owner)));
         let text = record.text();
         let worker = self.options.context.worker;
-        let no = self.options.context.store.open_batch(
-            worker,
-            group.process_id,
-            &group.lane,
-            &text,
-            wall,
-        )?;
+        let no = store.open_batch(worker, group.process_id, &group.lane, &text, wall)?;
         let process = Some(group.process_id);
         Ok(self.begun(no, record, process, group.lane.clone()))
     }

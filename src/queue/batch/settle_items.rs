@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
+use crate::base::charge::Charge;
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::usage::Paid;
@@ -23,7 +24,7 @@ use crate::llm::structured_output;
 use crate::money::budget::AmountUnit;
 use crate::observe::jobs::EndedJob;
 use crate::queue::history::{History, Moment};
-use crate::queue::job::{COMPLETION_KIND, Spent};
+use crate::queue::job::{COMPLETION_KIND, JobReceipt, Spent};
 use crate::queue::kinds::Kinds;
 use crate::queue::prompts;
 use crate::queue::store::{BudgetEnd, ClaimOutcome, ClaimedJob, Settlement};
@@ -175,6 +176,22 @@ impl ItemSettler {
         }
     }
 
+    /// What a request was billed whose job is gone.
+    pub(crate) fn billed(
+        &self,
+        asked: &AskedProvider,
+        mut result: Result<Response, Error>,
+    ) -> Option<Charge> {
+        let route = self.kinds.route(COMPLETION_KIND)?;
+        let payee = [&*asked.provider, &*asked.account];
+        let pricing = route.pricing();
+        pricing.price_batched(payee, asked.model.as_deref(), result.as_mut());
+        match result {
+            Ok(response) => response.charge.map(|charge| *charge),
+            Err(error) => error.charge().cloned(),
+        }
+    }
+
     fn failed(
         &self,
         claimed: &ClaimedJob,
@@ -321,6 +338,28 @@ pub(super) fn keeps_reply(claimed: &ClaimedJob) -> bool {
 pub(super) fn is_unchecked(claimed: &ClaimedJob) -> bool {
     claimed.payload.get().contains("\"unchecked\"")
         && request(claimed).is_ok_and(|request| request.unchecked)
+}
+
+/// The end of a job that does not exist, with a charge of others that were deleted.
+pub(crate) fn of_deleted(charge: Charge) -> Settlement {
+    let sum = &charge.sum;
+    let spent = Spent {
+        input_tokens: sum.input_tokens,
+        output_tokens: sum.output_tokens,
+        cost_usd: sum.known_cost(),
+        unpriced: sum.unpriced,
+    };
+    Settlement {
+        receipt: JobReceipt { job: 0, claim: 0 },
+        calls: 0,
+        outcome: ClaimOutcome::Completed {
+            result: RawValue::NULL.to_owned(),
+            spent: Some(spent),
+        },
+        charge: Some(Box::new(charge)),
+        worked: None,
+        budget: BudgetEnd::Spent,
+    }
 }
 
 /// Returns a job unchanged.

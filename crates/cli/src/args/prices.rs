@@ -56,11 +56,17 @@ pub enum PricesAction {
         /// Price of cached input [default: that of input]
         #[arg(long, value_name = "USD")]
         cached_input: Option<f64>,
+        /// Price of input that is written to a prompt cache [default: that of input]
+        #[arg(long, value_name = "USD")]
+        cache_write: Option<f64>,
+        /// Price of input that is written to it for an hour [default: that of input, or unknown with --cache-write]
+        #[arg(long = "cache-write-1h", value_name = "USD")]
+        cache_write_1h: Option<f64>,
         /// Tier, for example batch [default: standard]
         #[arg(long, value_name = "TIER", value_parser = name)]
         tier: Option<String>,
     },
-    /// Delete the stored prices of a model
+    /// Delete the stored prices of a model, at all providers or at one
     Unset {
         /// Name of the model
         #[arg(value_parser = name)]

@@ -170,12 +170,20 @@ fn change(args: &PricesArgs, action: &PricesAction) -> Result<(), Refusal> {
             input,
             output,
             cached_input,
+            cache_write,
+            cache_write_1h,
             tier,
         } => {
             let mut stored = stored(&own)?;
             let mut entry = json!({ "input": input, "output": output });
-            if let Some(price) = cached_input {
-                entry["cached_input"] = json!(price);
+            for (name, price) in [
+                ("cached_input", cached_input),
+                ("cache_write", cache_write),
+                ("cache_write_1h", cache_write_1h),
+            ] {
+                if let Some(price) = price {
+                    entry[name] = json!(price);
+                }
             }
             let tier = tier.as_deref().unwrap_or_default();
             if !tier.is_empty() {
@@ -192,12 +200,28 @@ fn change(args: &PricesArgs, action: &PricesAction) -> Result<(), Refusal> {
         }
         PricesAction::Unset { model } => {
             let mut stored = stored(&own)?;
-            entries(&mut stored, provider, model).clear();
+            if !remove(&mut stored, args.provider.as_deref(), model) {
+                return Err(Refusal::usage(format!("no price of {model:?} is stored")));
+            }
             replace(&folder, &own, &stored)?;
-            display::say(&format!("no price of {model} is stored any more"));
+            display::say(&format!("the stored price of {model} is deleted"));
         }
     }
     Ok(())
+}
+
+/// Removes a model at this provider, or wherever it has prices. Returns whether it had any.
+fn remove(stored: &mut Value, provider: Option<&str>, model: &str) -> bool {
+    let mut any = false;
+    for (name, of_provider) in stored["providers"].as_object_mut().into_iter().flatten() {
+        if provider.is_none_or(|provider| provider == name) {
+            let models = list(&mut of_provider["models"]);
+            let before = models.len();
+            models.retain(|known| known["models"] != json!([model]));
+            any |= models.len() < before;
+        }
+    }
+    any
 }
 
 /// The prices that are set, as JSON.
@@ -236,12 +260,8 @@ fn list(value: &mut Value) -> &mut Vec<Value> {
     value.as_array_mut().expect("it was just made")
 }
 
-/// Writes the prices, without models that have none, if they are valid.
+/// Writes the prices, if they are valid.
 fn replace(folder: &Path, path: &Path, stored: &Value) -> Result<(), Refusal> {
-    let mut stored = stored.clone();
-    for (_, provider) in stored["providers"].as_object_mut().into_iter().flatten() {
-        list(&mut provider["models"]).retain(|model| model["prices"] != json!([]));
-    }
     let text = format!("{stored:#}\n");
     Prices::none()
         .overridden("prices", &text)

@@ -4,22 +4,15 @@ use std::process::Command;
 
 use batchwright::Usd;
 use batchwright_simulate::{SimConfig, SimPrice, SimTier, Simulator, Trouble};
-use serde_json::json;
 
-use super::common::{Desk, PATIENCE, Random, Running, prompt_lines, simulator};
+use super::bills::{self, CONCURRENCY, Sims, check_all, kill_when, many, price_file, troubled};
+use super::common::{Desk, Random, Running, prompt_lines, simulator};
 
-const CONCURRENCY: u64 = 4;
 /// In picodollars per token.
 const PRICE: SimPrice = SimPrice::new(1_250_000, 7_300_004);
 /// The most that a call can cost, in picodollars: a prompt of `prompt_lines` with the tokens that a provider may add, and
 /// `--max-tokens 20`.
 const MOST: u64 = 240 * 1_250_000 + 20 * 7_300_004;
-
-fn price_file() -> String {
-    let dollars = |picos: u64| picos as f64 / 1e6;
-    let entry = json!({"input": dollars(PRICE.input), "output": dollars(PRICE.output)});
-    json!({"providers": {"*": {"models": [{"models": ["m"], "prices": [entry]}]}}}).to_string()
-}
 
 /// Which work shares the budget.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,6 +40,13 @@ struct World {
 impl World {
     fn new(seed: u64) -> World {
         let mut random = Random(seed);
+        let kinds = [
+            Trouble::RateLimit,
+            Trouble::Error503,
+            Trouble::ContentFilter,
+            Trouble::Drop,
+        ];
+        let (sim, _) = troubled(seed, &mut random, &kinds);
         let mut pick = |n: u64| random.below(n);
         let scopes = [
             Scope::Process,
@@ -54,27 +54,12 @@ impl World {
             Scope::RunAndWorker,
             Scope::TwoRuns,
         ];
-        let short = std::time::Duration::from_millis(1);
-        let trouble = pick(8) as f64 / 100.0;
-        let kinds = [
-            Trouble::RateLimit,
-            Trouble::Error503,
-            Trouble::ContentFilter,
-            Trouble::Drop,
-        ];
-        let sim = SimConfig::default()
-            .seed(seed)
-            .jitter(std::time::Duration::from_millis(pick(6)))
-            .retry_after(short)
-            .price("m", SimTier::Standard, PRICE);
         World {
             scope: scopes[pick(4) as usize],
             has_fallback: pick(2) == 0,
             items: 60 + pick(60),
             kills: pick(3),
-            sim: kinds
-                .into_iter()
-                .fold(sim, |sim, kind| sim.trouble(kind, trouble)),
+            sim: sim.price("m", SimTier::Standard, PRICE),
         }
     }
 
@@ -90,7 +75,7 @@ impl World {
         }
     }
 
-    fn command(&self, desk: &Desk, sims: &[Simulator; 2], words: &str) -> Command {
+    fn command(&self, desk: &Desk, sims: &Sims, words: &str) -> Command {
         let mut words = words.to_owned();
         if words.starts_with("run") || words.starts_with("work") {
             words += &format!(" -j {CONCURRENCY} --max-retries 9 --provider openai --model m");
@@ -98,18 +83,11 @@ impl World {
                 words += " --fallback mistral:m --fallback-blocked";
             }
         }
-        let mut command = desk.command(words.split_whitespace());
-        for name in ["OPENAI", "MISTRAL"] {
-            command.env(format!("{name}_API_KEY"), "k");
-        }
-        command
-            .env("OPENAI_BASE_URL", sims[0].base_url())
-            .env("MISTRAL_BASE_URL", sims[1].base_url());
-        command
+        bills::command(desk, sims, &words)
     }
 }
 
-fn billed(sims: &[Simulator; 2]) -> u64 {
+fn billed(sims: &Sims) -> u64 {
     sims.iter()
         .map(Simulator::stats)
         .map(|stats| stats.billed_picos + stats.billed_unseen_picos)
@@ -141,7 +119,7 @@ fn check(seed: u64) {
             .wait()
             .expect(0)
     };
-    desk.write("prices.json", price_file());
+    desk.write("prices.json", price_file(&["m"], &[("", PRICE)]));
     execute("prices update prices.json");
     desk.write("in.jsonl", prompt_lines(world.items as usize));
     // An answer has 16 tokens and the prompt has about 3.
@@ -173,14 +151,8 @@ fn check(seed: u64) {
     let mut killed = 0;
     for _ in 0..world.kills {
         let until = sims[0].stats().calls + random.below(affordable / 2);
-        for mut running in start() {
-            let exit = &mut running.child;
-            sims[0].wait_until(
-                |stats| stats.calls > until || exit.try_wait().unwrap().is_some(),
-                PATIENCE,
-            );
-            running.child.kill().unwrap();
-            killed += u64::from(running.wait().status.code().is_none());
+        for running in start() {
+            killed += u64::from(kill_when(running, &sims[0], |stats| stats.calls > until));
         }
     }
     // Twice, because a program may end while another one still holds what it needs.
@@ -216,29 +188,14 @@ fn check(seed: u64) {
     );
 }
 
-/// Many runs at a time, because they spend most of their time in waits before retries.
-fn check_all(seeds: std::ops::Range<u64>, threads: u64) {
-    let (first, last) = (seeds.start, seeds.end);
-    std::thread::scope(|scope| {
-        for thread in 0..threads {
-            scope.spawn(move || {
-                (first + thread..last)
-                    .step_by(threads as usize)
-                    .for_each(check)
-            });
-        }
-    });
-}
-
 #[test]
 fn no_bill_exceeds_a_budget() {
-    check_all(0..6, 6);
+    check_all(6, 6, check);
 }
 
 /// `SIMULATION_SEEDS` sets the number of schedules.
 #[test]
 #[ignore = "half a minute"]
 fn no_bill_exceeds_a_budget_in_many_schedules() {
-    let seeds = std::env::var("SIMULATION_SEEDS").map_or(40, |seeds| seeds.parse().unwrap());
-    check_all(0..seeds, 12);
+    check_all(many(40), 12, check);
 }

@@ -197,6 +197,31 @@ fn a_sample_that_cannot_be_sent_gives_no_estimate() {
     assert!(read.stdout.contains("cost, sync"), "{}", read.stdout);
 }
 
+/// The first estimate of an input has no replies that report what was cached.
+#[test]
+fn the_lower_end_counts_a_shared_system_text_as_cached() {
+    let (desk, sim) = (
+        Desk::new(),
+        simulator(SimConfig::default().prompt_caches(true)),
+    );
+    desk.prompts("in.jsonl", 60);
+    let system = format!("--system {}", "rule".repeat(3_000));
+    let words = format!("in.jsonl -o out.jsonl --model gpt-5 --max-tokens 16 -j 4 {system}");
+    let range = &estimate(&desk, &sim, &words)["cost_usd"]["sync"];
+    ended(&desk, &sim, &format!("run {words} --cache-prompt always")).expect(0);
+    let lines = desk.results("out.jsonl");
+    let cost = paid(&lines);
+    assert!(
+        lines
+            .iter()
+            .any(|line| line["cache_saved_usd"].as_f64() > Some(0.0))
+    );
+    assert!(
+        usd(&range["low"]) <= cost && cost <= usd(&range["high"]),
+        "{cost} is not in {range}"
+    );
+}
+
 #[test]
 fn an_unknown_price_is_named_and_tokens_are_reported_anyway() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));

@@ -4,10 +4,10 @@ use batchwright::Usd;
 use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::batch_runs::{SHORT, command, other, summary};
-use super::common::{Desk, Running, all_ids, prompt_lines, simulator};
+use super::batch_runs::{SHORT, command, home_queue, other, summary, with_provider};
 #[cfg(unix)]
-use super::common::{PATIENCE, Random, eventually};
+use super::common::Random;
+use super::common::{Desk, PATIENCE, Running, all_ids, eventually, prompt_lines, simulator};
 
 fn cost(value: &Value) -> Usd {
     serde_json::from_value(value.clone()).unwrap()
@@ -173,6 +173,55 @@ fn unreadable_ledgers_are_named_and_sums_are_marked_incomplete() {
     ended.errs("the sums are incomplete");
     let told: Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(told["unreadable"].as_array().unwrap().len(), 1);
+}
+
+/// The provider bills the requests that it has processed when the batch is cancelled.
+#[test]
+fn a_batch_of_a_deleted_process_is_booked_for_it() {
+    let batches = BatchConfig::default().duration(std::time::Duration::from_secs(2));
+    let (desk, sim) = (
+        Desk::new(),
+        simulator(SimConfig::default().batches(batches)),
+    );
+    desk.write("in.jsonl", prompt_lines(200));
+    let submitted = desk.plain("submit in.jsonl --model gpt-4o-mini").expect(0);
+    let process = submitted.stdout.trim();
+    let words = "work --strategy batch -q";
+    let working = Running::start(&mut with_provider(desk.command(words.split(' ')), &sim));
+    assert!(sim.wait_until(|stats| stats.paid > 20, PATIENCE));
+    desk.plain(&format!("cancel {process} --delete")).expect(0);
+    let queue = home_queue(&desk);
+    let is_over = || queue.batches(None).unwrap().is_empty();
+    assert!(eventually(is_over), "{}", working.said());
+    let booked = ledger(&desk, "--by tier");
+    let paid = sim.stats().paid;
+    assert!(paid < 200 && total(&booked).0 == paid, "{paid}: {booked}");
+    assert_eq!(booked["rows"][0]["tier"], "batch");
+    desk.plain("doctor")
+        .shows("the charges equal what the jobs have used");
+}
+
+#[test]
+fn doctor_compares_the_ledgers_of_runs_with_their_lines() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    desk.write("in.jsonl", prompt_lines(4));
+    for output in ["out.jsonl", "gone.jsonl"] {
+        let words = format!("in.jsonl -o {output} -q --model gpt-4o-mini");
+        Running::start(&mut command(&desk, &sim, &words))
+            .wait()
+            .expect(0);
+    }
+    std::fs::remove_file(desk.path("gone.jsonl")).unwrap();
+    let checked = desk.plain("doctor");
+    checked.shows("is in the ledger of 1 run; 1 more without an output");
+    let lines = desk.read("out.jsonl");
+    desk.write("out.jsonl", lines.clone() + &lines);
+    let checked = desk.plain("doctor");
+    checked.shows("/out.jsonl cost $0.000079, and the ledger has only $0.000040 for them");
+    checked.shows("normal if lines were copied from another output");
+    desk.write("home/ledger/odd.jsonl", "{}\n");
+    let checked = desk.plain("doctor").expect(1);
+    checked.shows("odd.jsonl cannot be read, or only in part");
 }
 
 /// The store of a batch run is removed at the end, but its charges are kept.

@@ -13,6 +13,7 @@ mod batch_rotated;
 mod batch_runs;
 mod batch_site;
 mod bill;
+mod bills;
 mod bought_once;
 mod budget;
 #[cfg(unix)]

@@ -102,6 +102,17 @@ fn own_prices_override_the_table_and_unknown_ones_are_counted_separately() {
 
     prices("unset new").expect(0);
     prices("new").expect(2);
+    prices("set new --provider openai --input 1 --output 0 --cache-write 1.25 --cache-write-1h 2")
+        .expect(0);
+    prices("new --json")
+        .expect(0)
+        .shows("\"cache_write_1h\": 2.0");
+    prices("unset new --provider xai").expect(2);
+    prices("unset new").expect(0);
+    prices("new").expect(2);
+    prices("unset new")
+        .expect(2)
+        .says("no price of \"new\" is stored");
     prices("update mine.json").expect(0);
     prices("gpt-4o-mini").expect(0);
     prices("gpt-4o").expect(0);

@@ -309,6 +309,32 @@ fn a_run_whose_pilot_was_cancelled_sends_another_one() {
     clean(&desk);
 }
 
+/// The other provider reports cached tokens, which say nothing about the cache of the first one.
+#[test]
+fn a_pilot_that_another_provider_answers_has_written_no_cache() {
+    let batches = BatchConfig::default().duration(QUICK);
+    let config = SimConfig::default().prompt_caches(true).batches(batches);
+    let config = config.trouble(Trouble::Error500, 0.05);
+    let config = config.trouble_times(Trouble::Error500, None);
+    let fails = |config: &SimConfig, i: usize| config.plan(&format!("prompt {i}")).is_some();
+    let mut seeds = (0..).map(|seed| config.clone().seed(seed));
+    let only_the_first = |config: &SimConfig| (0..20).all(|i| fails(config, i) == (i == 0));
+    let first = simulator(seeds.find(only_the_first).unwrap());
+    let other = SimConfig::default().cached_tokens(4);
+    let other = simulator(other.batches(BatchConfig::default().duration(QUICK)));
+    let desk = Desk::new();
+    desk.write("in.jsonl", prompt_lines(20));
+    let words = "in.jsonl -o out.jsonl --strategy batch --cache-prompt always --max-retries 0 --fallback mistral:m";
+    let mut command = caches(&desk, &first, ANTHROPIC, words);
+    command
+        .env("MISTRAL_API_KEY", "k")
+        .env("MISTRAL_BASE_URL", other.base_url());
+    Running::start(&mut command).wait().expect(0);
+    let lines = desk.results("out.jsonl");
+    assert_eq!(lines[0]["provider"], "mistral");
+    assert_eq!(sum(&lines, "cache_write_tokens"), 0);
+}
+
 /// A run that has the answer of its pilot, and is submitting other requests.
 fn submitting(desk: &Desk, sim: &Simulator) -> Running {
     const ITEMS: u64 = 12_000;

@@ -76,6 +76,7 @@ impl Division {
         let mut half = Record::new(whole.account.clone(), label, model, now);
         half.state = State::Formed(Formed::default());
         half.intent.items = intent.items / 2;
+        half.payer.clone_from(&whole.payer);
         let mut rest = whole.clone();
         rest.intent.items -= half.intent.items;
         rest.intent.label = label_of_rest;

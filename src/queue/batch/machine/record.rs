@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Timestamp;
+use crate::base::id::ProcessId;
 use crate::llm::batch::{BatchAccount, BatchIntent};
 use crate::llm::providers::vendor::Vendor;
 use crate::queue::store::StoredBatch;
@@ -24,6 +25,9 @@ pub(crate) struct Record {
     /// When its next step is due.
     #[serde(default)]
     pub due: Timestamp,
+    /// The process of its jobs and its owner, for what it is billed if the process is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payer: Option<(ProcessId, Option<String>)>,
     /// When it was withdrawn: it is cancelled, and its unanswered jobs return to the queue untried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdrawn: Option<Timestamp>,
@@ -51,6 +55,7 @@ impl Record {
             problem: None,
             failures: 0,
             due: now,
+            payer: None,
             withdrawn: None,
         }
     }

@@ -23,6 +23,7 @@ use batches::{adopt, batch_finding};
 use machine::{clock, open_to_others, room, sandbox, writable};
 
 mod batches;
+mod books;
 mod machine;
 
 pub fn execute(args: &DoctorArgs) -> Exit {
@@ -89,6 +90,9 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
         let seen = format!("{} is not there yet", database.display());
         let advice = "it is made by: batchwright submit INPUT";
         findings.push(note("database", seen, advice));
+    }
+    if usable && args.data.queue.is_none() {
+        findings.extend(books::ledgers(&folder));
     }
     findings.extend(reuse_finding(args, &folder));
     findings.extend(settings_findings(args));

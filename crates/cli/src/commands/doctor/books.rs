@@ -1,0 +1,65 @@
+//! The ledgers of runs, compared with the result lines of their outputs.
+
+use std::path::Path;
+
+use batchwright::provider::{LedgerColumn, LedgerRow};
+use batchwright::queue::HealthFinding;
+
+use super::{good, note, warning};
+use crate::format::number_of;
+use crate::ledger::{Found, cost_of_lines, of_runs};
+
+const WHAT: &str = "ledger";
+
+/// Whether the ledgers of the runs that this data folder knows have what the result lines cost. They may have more, for
+/// calls without a line.
+pub fn ledgers(folder: &Path) -> Vec<HealthFinding> {
+    let Found { ledger, unreadable } = match of_runs(folder) {
+        Ok(found) => found,
+        Err(refusal) => return vec![warning(WHAT, refusal.message, "repair the data folder")],
+    };
+    let mut findings: Vec<_> = unreadable.iter().map(|path| damaged(path)).collect();
+    let (mut balanced, mut gone) = (0, 0);
+    for row in ledger.by(&[LedgerColumn::Run]) {
+        let [(_, Some(output))] = &row.group[..] else {
+            continue;
+        };
+        match compared(output, &row) {
+            None => gone += 1,
+            Some(Ok(())) => balanced += 1,
+            Some(Err(finding)) => findings.push(finding),
+        }
+    }
+    if balanced + gone > 0 {
+        let mut seen = format!(
+            "what the result lines cost is in the ledger of {}",
+            number_of(balanced, "run", "runs")
+        );
+        if gone > 0 {
+            seen += &format!("; {gone} more without an output");
+        }
+        findings.push(good(WHAT, seen));
+    }
+    findings
+}
+
+fn damaged(path: &Path) -> HealthFinding {
+    let seen = format!("{} cannot be read, or only in part", path.display());
+    let advice = "`batchwright ledger` lacks its calls: restore the file from a backup, or delete it. The provider's invoice \
+                  shows what was paid";
+    warning(WHAT, seen, advice)
+}
+
+/// Whether an output with this row of the ledger costs no more. Returns `None` if it cannot be read.
+fn compared(output: &str, row: &LedgerRow) -> Option<Result<(), HealthFinding>> {
+    let (lines, booked) = (cost_of_lines(Path::new(output))?, row.sum.cost_usd);
+    if lines <= booked {
+        return Some(Ok(()));
+    }
+    let seen = format!(
+        "the result lines of {output} cost {lines}, and the ledger has only {booked} for them"
+    );
+    let advice = "normal if lines were copied from another output or written with another data folder (batchwright ledger \
+                  --data-dir DIR). Otherwise please report it as a bug; the provider's invoice shows what was paid";
+    Some(Err(note(WHAT, seen, advice)))
+}
