@@ -81,7 +81,7 @@ impl FileRunner<'_> {
             result: lines.map_err(|error| self.with_reply_in_file(error)),
             paid: reply.paid,
             hints: reply.hints,
-            fatal: false,
+            fatal: reply.fatal,
         }
     }
 

@@ -216,14 +216,20 @@ impl<'a> Route<'a> {
 
     /// The same as [`used_up`](Self::used_up), as of its last call: it reads no file.
     #[cfg(feature = "queue")]
-    pub(crate) fn was_used_up(&self) -> Option<String> {
+    pub(crate) fn was_used_up(&self) -> Option<Error> {
         self.budgets.iter().find_map(Budget::was_used_up)
     }
 
-    /// Why no call is made for now: a budget that is shared with other OS processes is used up.
+    /// Why no call is made for now: a budget that is shared with other OS processes is used up, or cannot be counted.
     #[cfg(feature = "queue")]
-    pub(crate) fn used_up(&self) -> Option<String> {
+    pub(crate) fn used_up(&self) -> Option<Error> {
         self.budgets.iter().find_map(Budget::used_up)
+    }
+
+    /// Whether a budget is used up that is shared with other OS processes, so that calls are tried only once in a second.
+    #[cfg(feature = "queue")]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.budgets.iter().any(Budget::is_closed)
     }
 
     /// Whether calls are tried, as the budgets allow that other OS processes share.

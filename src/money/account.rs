@@ -85,13 +85,17 @@ impl Counted {
         None
     }
 
-    /// Counts what requests of a batch have cost. The rest of its reservation stays until the batch has ended.
+    /// Counts what requests of a batch have cost. The rest of its reservation stays until the batch has ended. Returns the
+    /// part of the cost that was reserved.
     #[cfg(feature = "queue")]
-    pub(crate) fn spend_batch(&mut self, label: &str, cost: u64) {
+    pub(crate) fn spend_batch(&mut self, label: &str, cost: u64) -> u64 {
         self.spent = self.spent.saturating_add(cost);
-        if let Some(reserved) = self.batches.get_mut(label) {
-            *reserved = reserved.saturating_sub(cost);
-        }
+        let Some(reserved) = self.batches.get_mut(label) else {
+            return 0;
+        };
+        let part = cost.min(*reserved);
+        *reserved -= part;
+        part
     }
 
     /// As it counts in the present period.
@@ -192,7 +196,7 @@ impl Account {
 
     fn failed(&self, error: io::Error) -> Error {
         let why = format!("cannot count {} in {}", self.name, self.path.display());
-        Error::from(error).context(why).with_storage()
+        cannot_count(error).context(why)
     }
 
     fn locked<T>(&self, change: impl FnOnce(&mut Counted) -> T) -> io::Result<T> {
@@ -220,7 +224,7 @@ impl Account {
             }
         }
         let why = format!(
-            "another program has locked {} for seconds; it may be stopped",
+            "another program has locked {} for seconds: continue that program if it is stopped, or end it",
             path.display()
         );
         Err(io::Error::new(io::ErrorKind::WouldBlock, why))
@@ -235,7 +239,7 @@ impl Account {
         };
         let read: Counted = serde_json::from_slice(&text).map_err(|error| {
             let why = format!(
-                "it is no such file ({error}): repair it, or delete it to count from the ledger"
+                "it is not such a file ({error}): repair it, or delete it to count from the ledger"
             );
             io::Error::new(io::ErrorKind::InvalidData, why)
         })?;
@@ -257,6 +261,23 @@ impl Account {
         }
         Ok(result)
     }
+}
+
+/// The error of a file that counts what is spent, with what to do.
+pub(crate) fn cannot_count(error: io::Error) -> Error {
+    let hint = match error.kind() {
+        // These already say it.
+        io::ErrorKind::InvalidData | io::ErrorKind::WouldBlock => "",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free disk space, and give the command again"
+        }
+        _ => {
+            "; make the file and its folder readable and writable for this user, and give the command again"
+        }
+    };
+    let error = Error::from(error);
+    let message = format!("{}{hint}", error.message());
+    Error::new(error.kind(), message).with_storage()
 }
 
 #[cfg(test)]

@@ -16,12 +16,14 @@ use crate::base::day::Day;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::usd::Usd;
 
-use super::account::{Account, LOOK_AGAIN};
+use super::account::{Account, LOOK_AGAIN, cannot_count};
 
 mod shared;
 
 #[cfg(feature = "queue")]
 pub use shared::LimitReached;
+#[cfg(feature = "queue")]
+pub(crate) use shared::SpentOnBatch;
 
 /// The record on the disk may be ahead of the spending by this part of the limit, so that most calls need no write.
 pub(crate) const SLICES: u64 = 64;
@@ -90,8 +92,10 @@ struct Spending {
     recorded: u64,
     /// The least that a call could cost that did not fit. A call that needs as much and fits clears it.
     refused: Option<u64>,
-    /// A call has fitted since the last one that did not.
-    fits: bool,
+    /// When the first call did not fit since one did.
+    refused_since: Option<Instant>,
+    /// When a call fitted, although another one had not.
+    fitted: Option<Instant>,
     /// When the last call did not fit, or when others were allowed to try.
     tried: Option<Instant>,
     /// The period of `spent` and `recorded`.
@@ -236,7 +240,7 @@ impl Budget {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
                 let why = format!("cannot read {}", file.display());
-                return Err(Error::from(error).context(why));
+                return Err(cannot_count(error).context(why));
             }
         };
         let record: Record = serde_json::from_slice(&json).map_err(|error| {
@@ -420,8 +424,24 @@ impl Drop for Shared {
 impl Spending {
     fn refuse(&mut self, most: u64) {
         self.refused = Some(self.refused.map_or(most, |refused| refused.min(most)));
-        self.fits = false;
-        (self.looked, self.tried) = (Some(Instant::now()), Some(Instant::now()));
+        let now = Instant::now();
+        self.refused_since.get_or_insert(now);
+        (self.looked, self.tried) = (Some(now), Some(now));
+    }
+
+    /// A call fitted.
+    fn fits(&mut self) {
+        self.refused_since = None;
+        if self.refused.is_some() {
+            self.fitted = Some(Instant::now());
+        }
+    }
+
+    /// Whether others are tried although a call did not fit: they may need less.
+    #[cfg(feature = "queue")]
+    fn tries_others(&self) -> bool {
+        let is_recent = |at: Instant| at.elapsed() < LOOK_AGAIN;
+        self.trouble.is_none() && self.refused_since.or(self.fitted).is_some_and(is_recent)
     }
 
     /// Begins a new period with the calls in flight. Nothing of the earlier one is returned.
@@ -447,9 +467,9 @@ impl Spending {
         let is_held = self.needed(most) <= self.recorded;
         if is_held {
             self.held += most;
-            self.fits = true;
             // Others may have returned what an earlier call lacked.
             self.refused = self.refused.filter(|refused| most < *refused);
+            self.fits();
         }
         is_held
     }
@@ -512,7 +532,7 @@ impl Shared {
         };
         replace().map_err(|error| {
             let why = format!("cannot record what is spent in {}", file.display());
-            Error::from(error).context(why).with_storage()
+            cannot_count(error).context(why)
         })
     }
 }

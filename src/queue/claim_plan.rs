@@ -84,8 +84,8 @@ impl ClaimPlan {
     /// Whether jobs wait that go into batches. The last scan for batches may be older than some jobs.
     fn awaits_batch(&self) -> Result<bool, Error> {
         let route = self.kinds.route(COMPLETION_KIND);
-        let is_used_up = route.is_some_and(|route| route.used_up().is_some());
-        if is_used_up || !self.batch_overview.none_waiting.load(Ordering::SeqCst) {
+        let is_closed = route.is_some_and(|route| route.is_closed());
+        if is_closed || !self.batch_overview.none_waiting.load(Ordering::SeqCst) {
             return Ok(false);
         }
         let waiting = self
@@ -140,7 +140,8 @@ impl ClaimPlan {
                 opens = Some(opens.map_or(again, |known| known.min(again)));
                 return 0;
             }
-            known_wait |= !(none_waiting && self.kinds.is_batched(lane));
+            let is_waited_for = !(none_waiting && self.kinds.is_batched(lane));
+            known_wait |= is_waited_for && !open.kind.is_closed();
             self.room(lane, &open, availability, &mut opens)
         };
         let wanted = ClaimRequest {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::base::error::Error;
 use crate::engine::pack::PackLimits;
 use crate::llm::params::RequestTask;
 use crate::llm::route::Route;
@@ -31,9 +32,9 @@ impl Kind {
         }
     }
 
-    /// Why no call is made for now, if a budget that is shared with other OS processes is used up. It reads no file:
-    /// [`look_at_budgets`](Self::look_at_budgets) does.
-    pub(crate) fn used_up(&self) -> Option<String> {
+    /// Why no call is made for now, if a budget that is shared with other OS processes is used up or cannot be counted. It
+    /// reads no file: [`look_at_budgets`](Self::look_at_budgets) does.
+    pub(crate) fn used_up(&self) -> Option<Error> {
         match self {
             Self::Prompts { route, .. } => route.was_used_up(),
             Self::Host(_) => None,
@@ -62,6 +63,14 @@ impl Kind {
         match self {
             Self::Prompts { route, .. } => route.is_open(),
             Self::Host(_) => true,
+        }
+    }
+
+    /// Whether calls are tried only once in a second, because such a budget is used up.
+    pub(crate) fn is_closed(&self) -> bool {
+        match self {
+            Self::Prompts { route, .. } => route.is_closed(),
+            Self::Host(_) => false,
         }
     }
 

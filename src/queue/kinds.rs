@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::base::brief::beginning;
 use crate::base::clock::Time;
+use crate::base::error::Error;
 use crate::engine::class::Class;
 use crate::engine::fallback_history::FallbackHistories;
 use crate::engine::limiter::{Limiter, QuotaId};
@@ -70,8 +71,9 @@ impl Kinds {
         self.setup.now().route(name)
     }
 
-    /// Why calls of some kind are not made for now, if a budget that is shared with other OS processes is used up.
-    pub(crate) fn used_up(&self) -> Option<String> {
+    /// Why calls of some kind are not made for now, if a budget that is shared with other OS processes is used up or cannot be
+    /// counted.
+    pub(crate) fn used_up(&self) -> Option<Error> {
         let setup = self.setup.now();
         setup.kinds.values().find_map(|(_, kind)| kind.used_up())
     }

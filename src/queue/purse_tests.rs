@@ -187,7 +187,7 @@ fn a_job_whose_call_a_shared_budget_refuses_waits_and_one_without_a_bound_fails(
     );
     let budget = Budget::of_account(Usd::from_picos(100), account);
     let route = Route::new(Extract).budget(&budget);
-    assert_eq!(route.used_up(), None);
+    assert!(route.used_up().is_none());
     let end = |error: Error| waits_for_budget(&route, error.into()).result.unwrap_err();
     let waits = end(Error::new(ErrorKind::BudgetExceeded, "it is used up"));
     assert!(waits.is_of_paused_process());

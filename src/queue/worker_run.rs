@@ -207,9 +207,12 @@ impl WorkerRun {
             return report;
         }
         self.controls.kinds.look_at_budgets();
-        if let Some(why) = self.controls.kinds.used_up() {
-            let error = Error::new(ErrorKind::BudgetExceeded, why);
-            report.stop = Some(StopReason::BudgetExceeded(error));
+        if let Some(error) = self.controls.kinds.used_up() {
+            report.stop = Some(if error.kind() == ErrorKind::BudgetExceeded {
+                StopReason::BudgetExceeded(error)
+            } else {
+                StopReason::Fatal(error)
+            });
             return report;
         }
         match self.registration.store.budget_pauses() {
@@ -386,7 +389,7 @@ fn snapshot(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) 
     let trouble_text = trouble
         .map(|error| error.message().to_owned())
         .or_else(|| controls.batch_overview.trouble.lock().clone())
-        .or_else(|| controls.kinds.used_up())
+        .or_else(|| Some(controls.kinds.used_up()?.message().to_owned()))
         .or_else(|| work.packed.items.unknown());
     *controls.status.lock() = status(dispatcher, controls, trouble_text.clone());
     let changed = work

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::args::run::RunArgs;
-use crate::exit::{About, Refusal};
+use crate::exit::{About, Refusal, could_not_run};
 use crate::format::count;
 
 /// Whether the output does not exist yet, before the run creates it: then nothing was spent on it.
@@ -129,7 +129,14 @@ fn recorded(budget: &Budget, output: &Path, from_zero: bool) -> Result<Budget, R
         _ => Err(Error::from(error)),
     });
     let budget = removed.and_then(|()| budget.recorded_in(&file, spent_on(output, budget.limit())));
-    budget.map_err(|error| Refusal::usage(error.message()).about(About::Output))
+    budget.map_err(|error| {
+        let refusal = if error.is_storage() {
+            could_not_run(error)
+        } else {
+            Refusal::usage(error.message())
+        };
+        refusal.about(About::Output)
+    })
 }
 
 /// The output, if it is a file. Through a link it has the same record.

@@ -3,6 +3,8 @@
 #[cfg(feature = "queue")]
 use std::time::Instant;
 
+#[cfg(feature = "queue")]
+use super::super::account::Counted;
 use super::*;
 
 /// A limit of what calls may cost that allows no further call at the moment.
@@ -57,9 +59,9 @@ impl Budget {
         }
     }
 
-    /// Why no call is made for now, if the last one did not fit into what several OS processes share, or if its account
-    /// cannot be used.
-    pub(crate) fn used_up(&self) -> Option<String> {
+    /// Why no call is made for now: [`ErrorKind::BudgetExceeded`] if the last one did not fit into what several OS processes
+    /// share; another kind if the account cannot be used.
+    pub(crate) fn used_up(&self) -> Option<Error> {
         self.look_again();
         self.was_used_up()
     }
@@ -71,7 +73,7 @@ impl Budget {
         };
         self.used_up()?;
         let spending = self.0.spending.lock();
-        (!spending.fits).then(|| LimitReached {
+        spending.refused_since.map(|_| LimitReached {
             name: account.name.clone(),
             renews: account.renews(),
             is_in_use: spending.held > 0,
@@ -79,29 +81,35 @@ impl Budget {
         })
     }
 
-    /// Whether further calls are tried: others may need less than the ones that did not fit. Once in a second, they are
-    /// also tried after one that did not fit.
+    /// Whether further calls are tried: others may need less than the ones that did not fit. If none fits for
+    /// [`LOOK_AGAIN`], they are tried once in this time.
     pub(crate) fn is_open(&self) -> bool {
-        if self.was_used_up().is_none() {
+        if !self.is_closed() {
             return true;
         }
         let mut spending = self.0.spending.lock();
-        if spending.tried.is_none_or(|at| at.elapsed() >= LOOK_AGAIN) {
+        let is_due = spending.tried.is_none_or(|at| at.elapsed() >= LOOK_AGAIN);
+        if is_due {
             spending.tried = Some(Instant::now());
-            return true;
         }
-        spending.fits
+        is_due
+    }
+
+    /// Whether a call did not fit, and no other one has fitted for [`LOOK_AGAIN`]; or the account cannot be used. A worker that ends
+    /// when no job is left does not wait for this budget.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.was_used_up().is_some() && !self.0.spending.lock().tries_others()
     }
 
     /// The same as of the last look at the account: it reads no file.
-    pub(crate) fn was_used_up(&self) -> Option<String> {
+    pub(crate) fn was_used_up(&self) -> Option<Error> {
         if !self.is_shared() {
             return None;
         }
         let spending = self.0.spending.lock();
         let most = spending.refused?;
-        let trouble = spending.trouble.as_ref();
-        Some(trouble.map_or_else(|| self.why(&spending, most), |why| why.message().to_owned()))
+        let used_up = || Error::new(ErrorKind::BudgetExceeded, self.why(&spending, most));
+        Some(spending.trouble.clone().unwrap_or_else(used_up))
     }
 
     /// Looks whether the call fits now that did not fit, at most once in [`LOOK_AGAIN`]. It fits again when another OS
@@ -147,21 +155,36 @@ impl Budget {
         })?;
         let mut spending = self.0.spending.lock();
         (spending.since_counted, spending.counted) = (since, counted);
+        if less.is_none() {
+            spending.fits();
+        }
         Ok(less)
     }
 
-    /// Counts what requests of a batch have cost.
-    pub(crate) fn spend_batch(&self, label: &str, cost: u64) {
+    /// Counts what requests of a batch have cost. `None` if there is nothing that could be undone.
+    pub(crate) fn spend_batch(&self, label: &str, cost: u64) -> Option<SpentOnBatch> {
         let Keeper::Account(account) = &self.0.record else {
-            return;
+            return None;
         };
-        if cost > 0
-            && let Err(error) = account.change(|counted| counted.spend_batch(label, cost))
-        {
-            log::warn!("{}", error.message());
-            // It is written with the next call.
-            let mut spending = self.0.spending.lock();
-            spending.spent = spending.spent.saturating_add(cost);
+        let spend = |counted: &mut Counted| {
+            let reserved = counted.spend_batch(label, cost);
+            (counted.since, reserved)
+        };
+        match account.change(spend) {
+            Ok((since, reserved)) => Some(SpentOnBatch {
+                budget: self.clone(),
+                label: label.to_owned(),
+                since,
+                cost,
+                reserved,
+            }),
+            Err(error) => {
+                log::warn!("{}", error.message());
+                // It is written with the next call.
+                let mut spending = self.0.spending.lock();
+                spending.spent = spending.spent.saturating_add(cost);
+                None
+            }
         }
     }
 
@@ -188,6 +211,39 @@ impl Budget {
         match &self.0.record {
             Keeper::Account(account) => Some(account.since()),
             _ => None,
+        }
+    }
+}
+
+/// What was counted for ends of a batch that are not recorded yet.
+#[cfg(feature = "queue")]
+pub(crate) struct SpentOnBatch {
+    budget: Budget,
+    label: String,
+    /// The period in which it was counted.
+    since: Day,
+    cost: u64,
+    /// The part that had been reserved for the batch.
+    reserved: u64,
+}
+
+#[cfg(feature = "queue")]
+impl SpentOnBatch {
+    /// Reserves it for the batch again, because its ends could not be recorded.
+    pub(crate) fn undo(self) {
+        let Keeper::Account(account) = &self.budget.0.record else {
+            return;
+        };
+        let undone = account.change(|counted| {
+            if counted.since == self.since {
+                counted.spent = counted.spent.saturating_sub(self.cost);
+                if let Some(reserved) = counted.batches.get_mut(&self.label) {
+                    *reserved = reserved.saturating_add(self.reserved);
+                }
+            }
+        });
+        if let Err(error) = undone {
+            log::warn!("{} counts too much: {error}", account.name);
         }
     }
 }

@@ -71,27 +71,37 @@ impl<'c> SharedReservation<'c> {
         Ok(jobs.iter().map(need).collect())
     }
 
-    /// Reserves what the first of these jobs can cost, as many as are affordable. Returns their number.
-    pub(super) fn take(&mut self, needs: &[Result<u64, Error>]) -> Result<usize, Error> {
-        if needs.is_empty() {
-            return Ok(0);
-        }
-        let mut sums = vec![self.total];
-        for need in needs {
-            let sum = sums.last().copied().unwrap_or(0);
-            sums.push(sum.saturating_add(need.as_ref().copied().unwrap_or(0)));
-        }
-        let mut taken = needs.len();
-        while let Some((budget, most)) = self.reserve(sums[taken])? {
-            let fits = sums.partition_point(|sum| *sum <= most);
-            if fits <= 1 {
-                budget.refuse(sums[1] - self.total);
-                return Ok(0);
+    /// Reserves what these jobs can cost, without those that do not fit. Returns which ones fit.
+    pub(super) fn take(&mut self, needs: &[Result<u64, Error>]) -> Result<Vec<bool>, Error> {
+        let needs = needs
+            .iter()
+            .map(|need| need.as_ref().map_or(0, |need| *need));
+        let needs: Vec<u64> = needs.collect();
+        let (mut most, mut refused_by) = (u64::MAX, None::<Budget>);
+        loop {
+            let mut sum = self.total;
+            let fitting = needs.iter().map(|need| {
+                let all = sum.saturating_add(*need);
+                let fits = *need == 0 || all <= most;
+                sum = if fits { all } else { sum };
+                fits
+            });
+            let fitting: Vec<bool> = fitting.collect();
+            if sum == self.total {
+                if let (Some(budget), Some(least)) =
+                    (refused_by, needs.iter().filter(|need| **need > 0).min())
+                {
+                    budget.refuse(*least);
+                }
+                return Ok(fitting);
             }
-            taken = (fits - 1).min(taken - 1);
+            let Some((budget, less)) = self.reserve(sum)? else {
+                self.total = sum;
+                return Ok(fitting);
+            };
+            most = less.min(sum - 1);
+            refused_by = Some(budget);
         }
-        self.total = sums[taken];
-        Ok(taken)
     }
 
     /// Reserves an amount for the batch in all budgets, or changes none. Returns the budget that has less, and how much.

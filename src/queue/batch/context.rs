@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::base::cancel::Context;
-use crate::base::error::Error;
+use crate::base::error::{Error, Sent};
 use crate::llm::batch::{BatchClient, BatchIntent, BatchStage};
-use crate::money::budget::Budget;
+use crate::money::budget::{Budget, SpentOnBatch};
 use crate::observe::jobs::JobObserver;
 use crate::queue::job::COMPLETION_KIND;
 use crate::queue::owners::Owners;
@@ -34,17 +34,14 @@ impl BatchContext {
             return Ok(());
         }
         let wall = self.settler.clock.wall();
-        let (owner, cost) = asked.take_costs();
-        self.store.settle(ends, wall)?;
-        if cost > 0 {
-            match self.shared_budgets(owner.as_deref()) {
-                Ok(budgets) => budgets
-                    .iter()
-                    .for_each(|budget| budget.spend_batch(asked.label(), cost)),
-                // The account of an owner is made to count the ledger.
-                Err(error) => log::warn!("what a batch has cost is not counted yet: {error}"),
+        // Counted first: if the program is killed in between, the results are read and counted again, which is too much
+        // rather than too little.
+        let counted = self.count(asked);
+        self.store.settle(ends, wall).inspect_err(|error| {
+            if error.sent() != Sent::Maybe {
+                counted.into_iter().for_each(SpentOnBatch::undo);
             }
-        }
+        })?;
         if let Some(observer) = &self.observer {
             let ended = ends.iter().filter_map(|end| end.outcome.error_of_end());
             ended.for_each(|error| observer.on_job_end(&asked.ended(error, wall)));
@@ -55,6 +52,27 @@ impl BatchContext {
             .fetch_add(completed, Ordering::SeqCst);
         self.overview.failed.fetch_add(failed, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Counts what the ends of a batch have cost in the budgets that the store does not know.
+    fn count(&self, asked: &AskedProvider) -> Vec<SpentOnBatch> {
+        let (owner, cost) = asked.take_costs();
+        if cost == 0 {
+            return Vec::new();
+        }
+        match self.shared_budgets(owner.as_deref()) {
+            Ok(budgets) => {
+                let counted = budgets.iter();
+                counted
+                    .filter_map(|budget| budget.spend_batch(asked.label(), cost))
+                    .collect()
+            }
+            // The account of an owner is made to count the ledger.
+            Err(error) => {
+                log::warn!("what a batch has cost is not counted yet: {error}");
+                Vec::new()
+            }
+        }
     }
 
     /// The budgets that limit a batch of this owner and that its store does not know.
@@ -71,6 +89,12 @@ impl BatchContext {
             .iter()
             .flat_map(|route| route.shared_budgets().cloned());
         Ok(of_route.chain(of_owner).collect())
+    }
+
+    /// Whether jobs did not fit into a budget of the route that other OS processes share.
+    pub(super) fn is_used_up(&self) -> bool {
+        let route = self.settler.kinds.route(COMPLETION_KIND);
+        route.is_some_and(|route| route.was_used_up().is_some())
     }
 
     /// Performs the next step of the submission of a batch.

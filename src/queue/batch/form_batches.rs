@@ -39,16 +39,18 @@ impl Poller<'_> {
             self.options.processes,
             wall,
         )?;
-        if route.used_up().is_some() {
-            // Until another program returns something; a worker that ends when no job is left does not wait for that.
-            none_waiting.store(true, Ordering::SeqCst);
-            self.scan_at = (!waiting.is_empty()).then(|| now.after(LOOK_AGAIN));
+        let is_used_up = route.used_up().is_some();
+        // A worker that ends when no job is left does not wait until another program returns something.
+        let none = waiting.is_empty() || route.is_closed();
+        none_waiting.store(none, Ordering::SeqCst);
+        let again = is_used_up && !waiting.is_empty();
+        let mut scan_at = again.then(|| now.after(LOOK_AGAIN));
+        if !route.is_open() {
+            self.scan_at = scan_at;
             return Ok(());
         }
-        none_waiting.store(waiting.is_empty(), Ordering::SeqCst);
         let account = client.account();
         self.accounts.add(account.clone(), client.clone());
-        let mut scan_at = None::<Time>;
         let mut later = |at: Time| scan_at = Some(scan_at.map_or(at, |known| known.min(at)));
         let mut seen = std::mem::take(&mut self.seen);
         let mut still = std::collections::HashMap::new();

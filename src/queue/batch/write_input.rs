@@ -31,7 +31,12 @@ pub(crate) fn write_input(
     ctx: &Context,
 ) -> Result<Written, Error> {
     if record.state == State::Forming {
-        fill(context, no, limits, ctx)?;
+        let mut room = limits;
+        if context.is_used_up() {
+            // Only to find out whether any fits.
+            room.requests = room.requests.min(CHUNK);
+        }
+        fill(context, no, room, ctx)?;
     }
     write(context, no, record, client, limits, ctx)
 }
@@ -58,20 +63,25 @@ fn write(
         };
         after = Some(last.receipt.job);
         let affordable = reserve(context, no, record, &jobs)?;
-        let by_process = affordable;
         let needs = shared.needs(&jobs[..affordable])?;
-        let affordable = shared.take(&needs)?;
+        let fitting = shared.take(&needs)?;
+        // Otherwise, the budgets that other programs share are used up, and no further jobs are read.
+        let any_fits = fitting.contains(&true);
         // The ends of jobs that are rejected or returned.
         let mut ends: Vec<Settlement> = Vec::new();
         let mut full = None;
         let mut left_out = Vec::new();
         for (at, claimed) in jobs.iter().enumerate() {
-            if at >= affordable && at < by_process && claimed.owner.is_some() {
-                // Its owner may spend nothing more for now. Others need not wait.
-                ends.push(later(claimed, context.settler.clock.wall()));
+            let fits = fitting.get(at).copied();
+            if fits == Some(false) && (any_fits || claimed.owner.is_some()) {
+                // Others that need less do not wait for it.
+                ends.push(match claimed.owner {
+                    Some(_) => later(claimed, context.settler.clock.wall()),
+                    None => untried(claimed),
+                });
                 continue;
             }
-            if at >= affordable {
+            if fits != Some(true) {
                 full = Some(claimed.receipt.job - 1);
                 break;
             }
@@ -130,9 +140,10 @@ fn write(
         }
         if let Some(last) = full {
             let sent = jobs[..affordable].partition_point(|job| job.receipt.job <= last);
-            needs[sent..affordable]
-                .iter()
-                .for_each(|need| shared.leave_out(need));
+            let unsent = needs[sent..].iter().zip(&fitting[sent..]);
+            unsent
+                .filter(|(_, fits)| **fits)
+                .for_each(|(need, _)| shared.leave_out(need));
             let wall = context.settler.clock.wall();
             context
                 .store

@@ -477,6 +477,7 @@ macro_rules! job_store_suite {
             a_budget_that_comes_later_counts_what_was_spent_before
             a_batch_releases_once_what_its_jobs_did_not_spend
             a_late_result_releases_no_reservation_of_a_later_claim
+            late_ends_that_are_reported_again_are_booked_once
             a_process_and_its_children_share_a_budget
             the_first_budget_counts_what_child_processes_have_spent
             a_call_for_a_deleted_job_is_booked_once

@@ -1,5 +1,6 @@
 //! Set-up of the seeded tests that compare the program with the providers' own bills.
 
+use std::ops::Range;
 use std::process::Command;
 use std::time::Duration;
 
@@ -63,13 +64,17 @@ pub fn kill_when(mut running: Running, sim: &Simulator, ready: impl Fn(&SimStats
     running.wait().status.code().is_none()
 }
 
-/// The number of seeds of a long test.
-pub fn many(default: u64) -> u64 {
-    std::env::var("SIMULATION_SEEDS").map_or(default, |seeds| seeds.parse().unwrap())
+/// The seeds of a long test: `SIMULATION_SEEDS` is their number, or `FIRST..END`.
+pub fn many(default: u64) -> Range<u64> {
+    let Ok(seeds) = std::env::var("SIMULATION_SEEDS") else {
+        return 0..default;
+    };
+    let (first, end) = seeds.split_once("..").unwrap_or(("0", &seeds));
+    first.parse().unwrap()..end.parse().unwrap()
 }
 
 /// Checks these seeds, or only `SIMULATION_SEED`. Many at a time, because programs spend most of their time in waits.
-pub fn check_all(seeds: u64, threads: u64, check: fn(u64)) {
+pub fn check_all(seeds: Range<u64>, threads: u64, check: fn(u64)) {
     /// Names its seed if the check fails.
     struct Seed(u64);
     impl Drop for Seed {
@@ -83,12 +88,12 @@ pub fn check_all(seeds: u64, threads: u64, check: fn(u64)) {
         let seed = Seed(seed);
         check(seed.0);
     };
-    if let Ok(seed) = std::env::var("SIMULATION_SEED") {
-        return named(seed.parse().unwrap());
-    }
+    let only = std::env::var("SIMULATION_SEED").ok();
+    let only = only.map(|seed| seed.parse().unwrap());
+    let Range { start, end } = only.map_or(seeds, |seed: u64| seed..seed + 1);
     std::thread::scope(|scope| {
         for thread in 0..threads {
-            scope.spawn(move || (thread..seeds).step_by(threads as usize).for_each(named));
+            scope.spawn(move || (start + thread..end).step_by(threads as usize).for_each(named));
         }
     });
 }

@@ -170,6 +170,41 @@ fn a_run_whose_calls_have_no_upper_bound_is_refused() {
     ended.says(" of 5000 tokens spent");
 }
 
+/// The exit code differs from that of a budget that is used up, and the message names the file and what to do.
+#[test]
+fn a_record_that_cannot_be_written_is_an_error_of_its_own() {
+    let desk = Desk::new();
+    let one = cost_of_one(&desk);
+    let sim = simulator(SimConfig::default().latency(std::time::Duration::from_millis(10)));
+    desk.write("in.jsonl", lines(0..100));
+    let record = desk.path("out.jsonl.budget");
+    let words = format!("-o out.jsonl -j 1 --budget {}", flag(times(one, 150)));
+    let running = Running::start(&mut command(
+        &desk,
+        &sim,
+        &format!("in.jsonl {MODEL} {words}"),
+    ));
+    assert!(sim.wait_until(|stats| stats.calls > 2, super::common::PATIENCE));
+    std::fs::remove_file(&record).unwrap();
+    std::fs::create_dir(&record).unwrap();
+    let ended = running.wait().expect(1);
+    ended
+        .says("cannot record what is spent in ")
+        .says("out.jsonl.budget")
+        .says("readable and writable for this user, and give the command again");
+    let paid = sim.stats().paid;
+    assert!(paid < 100, "{paid}");
+    // It is checked before anything is sent.
+    run(&desk, &sim, &words).expect(1).says("cannot read ");
+    assert_eq!(sim.stats().paid, paid);
+    std::fs::remove_dir(&record).unwrap();
+    run(&desk, &sim, &words).expect(0);
+    assert_eq!(
+        (sim.stats().paid, desk.results("out.jsonl").len()),
+        (100, 100)
+    );
+}
+
 /// A tool of the provider, or an image, may cost any amount: the run stops at such a row and says why.
 #[test]
 fn a_row_without_an_upper_bound_stops_the_run() {

@@ -95,6 +95,32 @@ fn a_batch_that_would_be_late_is_withdrawn_and_calls_do_the_rest() {
     }
 }
 
+/// The batch takes what the budget allows. It would be late, and calls cost twice as much, so they do not do all of it.
+#[test]
+fn calls_for_a_late_batch_stay_within_the_budget() {
+    let (desk, sim) = (Desk::new(), slow(Duration::from_secs(60)));
+    desk.prompts("in.jsonl", 40);
+    // A call costs 0.00001 dollars, and can cost 0.00005.
+    let model = "--model gpt-4o-mini --max-tokens 20 --within 17s";
+    let ended = ran(&desk, &sim, "4s", &format!("{model} --budget 0.0002")).expect(4);
+    let ended = ended.says("strategy sync: withdraws");
+    let ended = ended.says("the budget of $0.000200 is used up");
+    let ended = ended
+        .says("remaining items would cost about")
+        .says(" --budget 0.01");
+    let summary = told(&ended);
+    let changes = summary["deadline"]["changes"].as_array().unwrap();
+    let ways: Vec<&Value> = changes.iter().map(|change| &change["way"]).collect();
+    assert_eq!(ways[0], "batch");
+    assert!(ways[1..].iter().all(|way| **way == "sync"), "{ways:?}");
+    assert!(summary["budget"]["spent"].as_f64().unwrap() <= 0.0002);
+    let (batches, answered) = (sim.batch_stats(), sim.stats().answered);
+    assert_eq!((batches.cancelled, batches.items_finished), (1, 0));
+    assert!(batches.items_accepted < 20 && (10..=20).contains(&answered));
+    ran(&desk, &sim, "4s", &format!("{model} --budget 0.01")).expect(0);
+    bought_once(&desk, &sim, 40);
+}
+
 #[test]
 fn a_killed_run_keeps_its_deadline() {
     let sim = slow(Duration::from_secs(10));

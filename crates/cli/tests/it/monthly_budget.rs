@@ -209,6 +209,64 @@ fn killed_programs_exceed_no_monthly_budget() {
     assert!((200..=300).contains(&paid), "{paid}");
 }
 
+/// It is the first one, and needs more than is left.
+#[test]
+fn a_large_request_keeps_no_smaller_ones_waiting() {
+    let one = cost_of_one();
+    for strategy in ["", "--strategy batch"] {
+        let (desk, sim) = (Desk::new(), taking(SHORT));
+        let budget = limit(&desk, &sim, one, 50);
+        desk.write("in.jsonl", lines(0..32));
+        done(&desk, &sim, &format!("run in.jsonl -o out.jsonl {MODEL}")).expect(0);
+        // 0.6 dollars per million tokens.
+        let tokens = (budget.picos() - 8 * one.picos()) / 600_000;
+        let large =
+            format!("{{\"id\": \"large\", \"prompt\": \"large\", \"max_tokens\": {tokens}}}\n");
+        desk.write("jobs.jsonl", large + &lines(0..6));
+        let submitted = done(&desk, &sim, &format!("submit jobs.jsonl {MODEL}")).expect(0);
+        let id: ProcessId = submitted.stdout.trim().parse().unwrap();
+        let ended = done(
+            &desk,
+            &sim,
+            &work(&format!("-j 1 --until-empty {strategy}")),
+        );
+        ended.expect(4).says("the monthly budget of");
+        let counts = home_queue(&desk).process(id).unwrap().unwrap().counts;
+        assert_eq!((counts.completed, counts.pending), (6, 1), "{strategy}");
+    }
+}
+
+/// The exit code differs from that of a budget that is used up, and the message names the file and what to do.
+#[cfg(unix)]
+#[test]
+fn an_account_that_cannot_be_counted_is_an_error_of_its_own() {
+    let one = cost_of_one();
+    let config = SimConfig::default().latency(Duration::from_millis(20));
+    let (desk, sim) = (Desk::new(), simulator(config));
+    limit(&desk, &sim, one, 130);
+    desk.write("in.jsonl", lines(0..60));
+    let account = desk.path("home/monthly_budget.json");
+    let run = format!("run in.jsonl -o out.jsonl {MODEL} -j 1");
+    let work = work("-j 1 --until-empty");
+    done(&desk, &sim, &format!("submit in.jsonl {MODEL}")).expect(0);
+    for words in [&run, &work] {
+        let before = sim.stats().calls;
+        let running = start(&desk, &sim, words);
+        assert!(sim.wait_until(|stats| stats.calls > before + 2, super::common::PATIENCE));
+        std::fs::write(&account, "[").unwrap();
+        let ended = running.wait().expect(1);
+        let ended = ended
+            .says("cannot count the monthly budget in ")
+            .says("home/monthly_budget.json: it is not such a file")
+            .says("repair it, or delete it to count from the ledger");
+        assert!(!ended.stderr.contains("used up"), "{}", ended.stderr);
+        std::fs::remove_file(&account).unwrap();
+    }
+    done(&desk, &sim, &run).expect(0);
+    done(&desk, &sim, &work).expect(0);
+    assert_eq!(sim.stats().paid, 120);
+}
+
 #[test]
 fn a_run_whose_calls_have_no_upper_bound_is_refused_and_such_a_job_fails() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));

@@ -1,10 +1,13 @@
 //! What batches reserve and spend of a budget that several OS processes share.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Time, Timestamp};
 use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::id::ProcessId;
 use crate::base::usd::Usd;
 use crate::config::choices::OnUnknown;
 use crate::llm::batch::BatchStage;
@@ -41,10 +44,14 @@ fn counted(harness: &Harness) -> Counted {
 /// Sets the budget of the route, in picodollars, with these prices.
 fn limit(harness: &Harness, picos: u64, prices: &str) {
     let budget = Budget::of_account(Usd::from_picos(picos), account(harness));
+    limit_by(harness, &budget, prices);
+}
+
+fn limit_by(harness: &Harness, budget: &Budget, prices: &str) {
     let prices = Prices::none().overridden("test", prices).unwrap();
     let route = Route::new(Extract).clock(harness.clock.clone());
     let kind = Kind::Prompts {
-        route: Arc::new(route.prices(prices).budget(&budget)),
+        route: Arc::new(route.prices(prices).budget(budget)),
         task: RequestTask::Complete,
         call: None,
     };
@@ -147,6 +154,126 @@ fn a_batch_contains_what_the_budget_allows() {
     }
     assert_eq!(harness.fake.lock().bought.len(), 3);
     assert_eq!(counted(&harness).total(), 3 * one);
+}
+
+/// A clock of the account that compares it with the store whenever it is used.
+struct Witness {
+    harness: Arc<Harness>,
+    process: ProcessId,
+    one: u64,
+}
+
+impl Clock for Witness {
+    fn now(&self) -> Time {
+        self.harness.clock.now()
+    }
+
+    fn wall(&self) -> Timestamp {
+        let text = std::fs::read(file(&self.harness)).unwrap_or_default();
+        let counted: Counted = serde_json::from_slice(&text).unwrap_or_default();
+        let ended = self.harness.counts(self.process).completed;
+        assert!(counted.spent >= ended * self.one, "{ended}: {counted:?}");
+        self.harness.clock.wall()
+    }
+}
+
+/// At each moment, the account has counted at least what the ends in the store have cost: the program can be killed then.
+#[test]
+fn results_are_counted_before_they_are_recorded() {
+    let one = most_of_one();
+    let harness = Arc::new(Harness::new());
+    let _client = harness.client();
+    let process = harness.enqueue_requests(requests(&PROMPTS));
+    let witness = Witness {
+        harness: harness.clone(),
+        process,
+        one,
+    };
+    let account = Account::new(
+        "the monthly budget",
+        file(&harness),
+        Period::Month,
+        Arc::new(witness),
+    );
+    let budget = Budget::of_account(Usd::from_picos(100 * one), account);
+    limit_by(&harness, &budget, PRICES);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    harness.until_over(&mut poller, process);
+    let now = counted(&harness);
+    assert_eq!((now.spent, now.batches.len()), (4 * one, 0));
+}
+
+/// The program is killed when it has counted the results and not recorded them. If the store only fails, nothing counts
+/// twice.
+#[test]
+fn results_that_are_read_again_count_twice_only_after_a_kill() {
+    let one = most_of_one();
+    for is_kill in [false, true] {
+        let harness = Harness::new();
+        limit(&harness, 100 * one, PRICES);
+        let _client = harness.client();
+        let process = harness.enqueue_requests(requests(&PROMPTS));
+        let worker = harness.worker();
+        let path = file(&harness);
+        let killed = Arc::new(AtomicBool::new(false));
+        let (mut left, kill) = (1, killed.clone());
+        *harness.store.unwritable.lock() = Some(Box::new(move || {
+            let text = std::fs::read(&path).unwrap_or_default();
+            let counted: Counted = serde_json::from_slice(&text).unwrap_or_default();
+            if counted.spent == 0 || std::mem::take(&mut left) == 0 {
+                return None;
+            }
+            kill.store(is_kill, Ordering::SeqCst);
+            assert!(!is_kill, "killed");
+            Some(Error::new(ErrorKind::Transient, "not now"))
+        }));
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            let mut poller = harness.poller(worker, &[]);
+            let is_killed = || killed.load(Ordering::SeqCst);
+            assert!(harness.until(&mut poller, || is_killed() || harness.is_over(process)));
+        }));
+        assert_eq!(killed.load(Ordering::SeqCst), is_kill);
+        assert!(ended.is_ok() || is_kill);
+        if is_kill {
+            let wall = harness.clock.wall();
+            harness.store.unregister_worker(worker, wall).unwrap();
+            let mut poller = harness.poller(harness.worker(), &[]);
+            harness.until_over(&mut poller, process);
+        }
+        assert_eq!(harness.counts(process).completed, 4);
+        let now = counted(&harness);
+        let times = if is_kill { 2 } else { 1 };
+        assert_eq!((now.spent, now.batches.len()), (times * 4 * one, 0));
+    }
+}
+
+/// It waits until more is left.
+#[test]
+fn a_large_request_keeps_no_smaller_ones_from_a_batch() {
+    let one = most_of_one();
+    let harness = Harness::new();
+    limit(&harness, 20 * one, PRICES);
+    account(&harness)
+        .change(|counted| counted.spent += 17 * one)
+        .unwrap();
+    let _client = harness.client();
+    let mut all = requests(&["large", "a", "b", "another"]);
+    for at in [0, 3] {
+        all[at] = all[at].clone().with_max_tokens(1_000);
+    }
+    let process = harness.enqueue_requests(all);
+    let mut poller = harness.poller(harness.worker(), &[]);
+    let two = || harness.counts(process).completed == 2;
+    assert!(harness.until(&mut poller, two));
+    for _ in 0..20 {
+        harness.turn(&mut poller);
+    }
+    assert_eq!((harness.bought("a"), harness.bought("b")), (1, 1));
+    assert_eq!(
+        (harness.bought("large"), harness.counts(process).pending),
+        (0, 2)
+    );
+    assert_eq!(counted(&harness).total(), 19 * one);
 }
 
 /// The price was unknown when the batch was sent, or the budget was set later: nothing was reserved for it.

@@ -18,7 +18,7 @@ use crate::queue::store::sql::lineage::{self, Ended, EndedFamilies};
 use crate::queue::store::sql::pauses;
 use crate::queue::store::sql::standing::{Standing, lock};
 use crate::queue::store::sql::statements::{RESULTS, Statements as _, Table, error_text};
-use crate::queue::store::{ClaimOutcome, Settlement};
+use crate::queue::store::{ClaimOutcome, JobReceipt, Settlement};
 
 use super::MysqlStore;
 use super::counters::Counted;
@@ -138,6 +138,8 @@ struct Settling<'a> {
     histories: BTreeMap<i64, String>,
     /// Jobs that have their outcome now.
     ended: Vec<i64>,
+    /// Claims whose ends came late and are booked now.
+    late: Vec<JobReceipt>,
 }
 
 const HISTORIES: Table = Table {
@@ -263,6 +265,7 @@ impl<'a> Settling<'a> {
             outcomes: BTreeMap::new(),
             histories: BTreeMap::new(),
             ended: Vec::new(),
+            late: Vec::new(),
         })
     }
 
@@ -275,6 +278,7 @@ impl<'a> Settling<'a> {
         let Counted {
             woken, mut states, ..
         } = self.changes.write_to(tx, self.now)?;
+        budget_rows::note_late(tx, &self.late)?;
         for job in self.ended {
             if let Some(ended_families) = self.ended_families.get(&job) {
                 lineage::job_ended(tx, ended_families, self.now)?;
@@ -296,7 +300,7 @@ impl Settling<'_> {
         let counts = self.apply(tx, end)?;
         let spent = end.outcome.spent();
         let may_count = !counts && (spent.is_some() || budget_rows::is_reserved(tx, end)?);
-        let is_another = may_count && self.is_another_call(tx, end);
+        let is_another = may_count && self.is_another_call(tx, end)?;
         if counts || is_another {
             self.changes.in_budget(end);
             if let Some(spent) = spent {
@@ -353,14 +357,23 @@ impl Settling<'_> {
 
     /// Whether an end that changes nothing reports a call that no other end reports, because the job was claimed again
     /// since, or deleted. If the results of a batch are read again, or a transaction is repeated, an end is reported twice.
-    fn is_another_call(&self, tx: &Tx<'_>, end: &Settlement) -> bool {
-        let row = self.rows.get(&end.receipt.job);
+    fn is_another_call(&mut self, tx: &mut Tx<'_>, end: &Settlement) -> Result<bool, Fault> {
         // An earlier attempt may have booked the call, and others may have changed or deleted the job after it. If it has
         // not, the call of a deleted job is missing in the ledger. That is rare: an open job is deleted only by force, but
         // the results of jobs that have ended are deleted as soon as they are collected.
-        let may_be_booked =
-            tx.may_be_done || self.store.doubtful_ends.lock().contains(&end.receipt);
-        !may_be_booked && row.is_none_or(|row| row.claim > end.receipt.claim)
+        if tx.may_be_done || self.store.doubtful_ends.lock().contains(&end.receipt) {
+            return Ok(false);
+        }
+        let Some(row) = self.rows.get(&end.receipt.job) else {
+            return Ok(true);
+        };
+        let is_another = row.claim > end.receipt.claim
+            && !self.late.contains(&end.receipt)
+            && !budget_rows::is_late_booked(tx, end.receipt)?;
+        if is_another {
+            self.late.push(end.receipt);
+        }
+        Ok(is_another)
     }
 
     /// Completes the job. Returns its former status if it had no outcome.
@@ -379,6 +392,7 @@ impl Settling<'_> {
         row.calls = row.calls.max(i64::from(end.calls));
         row.claim += 1;
         row.is_changed = true;
+        self.late.push(end.receipt);
         Some(from)
     }
 

@@ -213,7 +213,7 @@ fn remove(tx: &mut dyn Statements, process: ProcessId) -> Result<Vec<i64>, Fault
     // A later budget would release them without having counted them.
     for no in &family {
         tx.run(
-            "DELETE FROM #reservations WHERE job >= ? AND job < ?",
+            "DELETE FROM #reservations WHERE job >= ? AND job < ? AND amount > 0",
             by![key(*no, 0), key(*no, MOST_JOBS)],
         )?;
     }

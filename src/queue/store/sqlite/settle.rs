@@ -15,7 +15,7 @@ use crate::queue::store::sql::budget_rows;
 use crate::queue::store::sql::lineage::{self, Ended};
 use crate::queue::store::sql::pauses;
 use crate::queue::store::sql::statements::{Fault, error_text};
-use crate::queue::store::{ClaimOutcome, Settlement};
+use crate::queue::store::{ClaimOutcome, JobReceipt, Settlement};
 
 use super::SqliteStore;
 use super::rows::{
@@ -68,6 +68,8 @@ struct Settling<'a> {
     cancelled: BTreeMap<i64, bool>,
     /// Jobs that have their outcome now.
     ended: Vec<(i64, Ended)>,
+    /// Claims whose ends came late and are booked now.
+    late: Vec<JobReceipt>,
 }
 
 impl SqliteStore {
@@ -87,6 +89,7 @@ impl SqliteStore {
                 changes: CounterChanges::default(),
                 cancelled: BTreeMap::new(),
                 ended: Vec::new(),
+                late: Vec::new(),
             };
             for end in ends {
                 if let Some(worked) = &end.worked {
@@ -95,6 +98,7 @@ impl SqliteStore {
                 settling.end(end)?;
             }
             let woken = settling.changes.write(conn, now)?;
+            budget_rows::note_late(&mut { conn }, &settling.late)?;
             if !settling.ended.is_empty() && lineage::any(&mut { conn })? {
                 for (job, ended) in &settling.ended {
                     let tx = &mut { conn };
@@ -171,17 +175,26 @@ impl Settling<'_> {
 
     /// Whether an end that changes nothing reports a call that no other end reports, because the job was claimed again
     /// since, or deleted. If the results of a batch are read again, or a transaction is repeated, an end is reported twice.
-    fn is_another_call(&self, end: &Settlement) -> Result<bool, Fault> {
+    fn is_another_call(&mut self, end: &Settlement) -> Result<bool, Fault> {
         let mut find = self
             .conn
             .prepare_cached("SELECT claim > ?2 FROM jobs WHERE id = ?1")?;
         let claimed = [end.receipt.job, end.receipt.claim];
         let found = find.query_row(claimed, |row| row.get(0)).optional()?;
-        Ok(found.unwrap_or(true))
+        let Some(is_late) = found else {
+            return Ok(true);
+        };
+        let is_another = is_late
+            && !self.late.contains(&end.receipt)
+            && !budget_rows::is_late_booked(&mut { self.conn }, end.receipt)?;
+        if is_another {
+            self.late.push(end.receipt);
+        }
+        Ok(is_another)
     }
 
     /// Completes the job. Returns its former status if it had no outcome.
-    fn complete(&self, end: &Settlement) -> Result<Option<i64>, Fault> {
+    fn complete(&mut self, end: &Settlement) -> Result<Option<i64>, Fault> {
         let id = end.receipt.job;
         if let Some(from) = self.update(&COMPLETE, end, &[])? {
             return Ok(Some(from));
@@ -199,6 +212,7 @@ impl Settling<'_> {
                claim = claim + 1 WHERE id = ?1"),
         )?;
         overrule.execute(params![id, end.calls])?;
+        self.late.push(end.receipt);
         Ok(Some(status))
     }
 

@@ -66,9 +66,8 @@ fn exit_of_direct(args: &RunArgs, report: &RunReport, signals: &Signals) -> Exit
     match &report.stop {
         Some(StopReason::Cancelled) => return signals.exit().unwrap_or(Exit::StoppedEarly),
         // A bad line of standard input is bad input; a file was checked before.
-        Some(StopReason::Fatal(error)) if args.input.is_stream() && !error.is_storage() => {
-            return Exit::Usage;
-        }
+        Some(StopReason::Fatal(error)) if error.is_storage() => return Exit::CouldNotRun,
+        Some(StopReason::Fatal(_)) if args.input.is_stream() => return Exit::Usage,
         Some(_) => return Exit::StoppedEarly,
         None => {}
     }
@@ -97,6 +96,7 @@ fn exit_of_queued(
     match &report.stop {
         _ if !report.unsaved.is_empty() => Exit::CouldNotRun,
         Some(StopReason::Cancelled) => signals.exit().unwrap_or(Exit::StoppedEarly),
+        Some(StopReason::Fatal(error)) if error.is_storage() => Exit::CouldNotRun,
         Some(_) => Exit::StoppedEarly,
         None if report.compaction.is_err() => Exit::CouldNotRun,
         // The rest waits in the queue, as `--no-wait` requests; but a batch on hold needs a decision.
