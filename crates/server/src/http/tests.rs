@@ -285,7 +285,10 @@ fn half_an_answer_looks_like_one() {
     // The last header may end with a zero as the last chunk does, so only the body is examined.
     let (_, body) = answer.split_once("\r\n\r\n").expect("a whole head");
     assert!(body.is_empty() || body.contains("half"), "{answer}");
-    assert!(!body.ends_with("0\r\n\r\n"), "the body has an end: {answer}");
+    assert!(
+        !body.ends_with("0\r\n\r\n"),
+        "the body has an end: {answer}"
+    );
 }
 
 #[test]
