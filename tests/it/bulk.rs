@@ -440,17 +440,26 @@ fn a_stream_names_what_was_not_sent_before_its_deadline() {
 
 #[test]
 fn what_waits_for_a_retry_at_a_deadline_was_sent() {
-    let client = ScriptedClient::new();
-    client.refuse(
-        "x",
-        Error::new(ErrorKind::Transient, "busy").with_status(500),
-    );
-    let deadline = Deadline::within(Duration::from_millis(200)).unwrap();
-    let retry = RetryPolicy::default().base_delay(Duration::from_secs(600));
-    let route = Route::new(&client).retry(retry);
-    let run = Bulk::new(route).deadline(deadline);
-    let error = run.collect(&[Request::new("x")]).unwrap_err();
-    let why = error.outcomes[0].result.as_ref().unwrap_err();
+    let deadline = Deadline::within(Duration::from_millis(300)).unwrap();
+    let client = client_fn(|request: &Request, _: &Context| {
+        if request.messages[0].text() == "p0" {
+            return Err(transient());
+        }
+        while !deadline.is_missed() {
+            std::thread::sleep(deadline.left());
+        }
+        Ok(Response::new("own", "fine"))
+    });
+    let route = Route::new(&client).retry(quick());
+    let run = Bulk::new(route).concurrency(1).deadline(deadline);
+    let error = run.collect(&requests(3)).unwrap_err();
+    let [retried, answered, not_sent] = &error.outcomes[..] else {
+        panic!("{error:?}");
+    };
+    let why = retried.result.as_ref().unwrap_err();
     assert_eq!(why.message(), "the deadline came before it was sent again");
-    assert_eq!(error.outcomes[0].attempts, 1);
+    assert_eq!(why.kind(), ErrorKind::DeadlineExceeded);
+    assert_eq!(retried.attempts, 1);
+    assert!(answered.is_success());
+    was_not_sent(not_sent);
 }

@@ -336,8 +336,8 @@ fn a_budget_limits_a_manager_with_calls_and_with_batches() {
             let manager = manager(&sim, &folder, strategy).budget(budget);
             manager.run_bulk(process, &requests)
         };
-        // A request can take 100 output tokens and a few of its input.
-        let budget = Budget::tokens(500);
+        // A request can take 324 tokens, and takes 18.
+        let budget = Budget::tokens(380);
         let error = run(&budget).unwrap_err();
         let is_budget = matches!(error.reason, StopReason::BudgetExceeded(_));
         assert!(is_budget, "{strategy}: {}", error.reason);
