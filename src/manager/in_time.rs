@@ -49,13 +49,16 @@ impl LlmManager {
         Ok(worker)
     }
 
-    /// The route of a run at the flex tier; `None` if the first provider has none.
+    /// The route of a run at the flex tier; `None` if the first provider has none, or if its default model is known to have
+    /// no price there: the provider would reject such calls.
     ///
     /// # Errors
     /// If a setting or a provider cannot be used.
     pub fn flex_route(&self) -> Result<Option<Route<'static>>, Error> {
         let now = self.present();
-        if !known(now.plan.first.provider).is_ok_and(|vendor| vendor.flex) {
+        let prices = now.way_prices();
+        let is_priced = prices.flex.is_some() || prices.sync.is_none();
+        if !known(now.plan.first.provider).is_ok_and(|vendor| vendor.flex && is_priced) {
             return Ok(None);
         }
         let patience = now.plan.settings.flex_patience()?;
@@ -75,6 +78,9 @@ impl LlmManager {
         calls: Bounds<Duration>,
         ways: &[Way],
     ) -> Result<DeadlineForecast, Error> {
+        let has_flex = self.flex_route()?.is_some();
+        let ways = ways.iter().filter(|way| **way != Way::Flex || has_flex);
+        let ways: Vec<Way> = ways.copied().collect();
         let batches = known(self.plan.first.provider)?.batches;
         let keeps_results = batches.is_none_or(|batches| batches.keeps_cancelled_results());
         let wait = self.plan.settings.batch_cancel_wait()?;
@@ -83,7 +89,7 @@ impl LlmManager {
             deadline,
             items,
             calls,
-            ways,
+            &ways,
             prices,
             wait,
             keeps_results,
@@ -126,16 +132,29 @@ mod tests {
     use crate::llm::batch::BatchClient;
     use crate::manager::{ProviderOptions, ProviderPlan};
 
+    fn manager(provider: &str, model: &str) -> LlmManager {
+        let flag = |settings: Settings, key: &str, value: &str| {
+            settings.flag(key, "test", Some(value.to_owned())).unwrap()
+        };
+        let settings = flag(Settings::new(), "llm.provider", provider);
+        let settings = flag(settings, "llm.model", model);
+        let options = ProviderOptions::new().api_key(provider, Secret::new("k"));
+        LlmManager::of(ProviderPlan::new(settings, options).unwrap())
+    }
+
+    #[test]
+    fn a_model_without_a_price_at_the_flex_tier_is_not_sent_there() {
+        for (model, has_flex) in [("gpt-5", true), ("gpt-4o-mini", false), ("unknown", true)] {
+            let route = manager("openai", model).flex_route().unwrap();
+            assert_eq!(route.is_some(), has_flex, "{model}");
+        }
+        assert!(manager("anthropic", "m").flex_route().unwrap().is_none());
+    }
+
     #[test]
     fn a_forecast_and_a_run_agree_whether_cancelled_batches_keep_their_results() {
         for (provider, keeps) in [("openai", true), ("anthropic", true), ("gemini", false)] {
-            let flag = |settings: Settings, key: &str, value: &str| {
-                settings.flag(key, "test", Some(value.to_owned())).unwrap()
-            };
-            let settings = flag(Settings::new(), "llm.provider", provider);
-            let settings = flag(settings, "llm.model", "m");
-            let options = ProviderOptions::new().api_key(provider, Secret::new("k"));
-            let manager = LlmManager::of(ProviderPlan::new(settings, options).unwrap());
+            let manager = manager(provider, "m");
             let client = manager.batch_client().unwrap().unwrap();
             assert_eq!(client.keeps_cancelled_results(), keeps, "{provider}");
 

@@ -117,3 +117,25 @@ impl DeadlineForecast {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_duration_is_not_zero() {
+        let deadline = Deadline::within(Duration::from_secs(8 * 3600)).unwrap();
+        let hour = Duration::from_secs(3600);
+        let reason = |high| {
+            let calls = Bounds {
+                low: Duration::ZERO,
+                high,
+            };
+            let ways = [Way::Batch, Way::Sync];
+            let prices = WayPrices::default();
+            DeadlineForecast::new(deadline, 30, calls, &ways, prices, hour / 60, true).reason
+        };
+        assert!(reason(None).contains("standard calls need an unknown time"));
+        assert!(reason(Some(hour)).contains("standard calls need about 1 h 6 min"));
+    }
+}
