@@ -20,7 +20,9 @@ use crate::llm::providers::batch::BatchApi;
 use crate::llm::providers::client::Client;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
+use crate::money::budget::Budget;
 use crate::money::deadline::Deadline;
+use crate::money::ledger::ChargeBook;
 use crate::observe::calls::CallObserver;
 use crate::observe::progress::ProgressNotifier;
 #[cfg(feature = "queue")]
@@ -56,6 +58,10 @@ pub use strategy::EffectiveStrategy;
 pub use worker::WorkerPlan;
 
 /// Runs bulk work by a [plan](ProviderPlan): with its providers, limits and strategy.
+///
+/// Money and time: [`ProviderOptions`] have the prices and the data folder with its [`MonthlyBudget`]. The manager has a
+/// [`budget`](Self::budget), a [book](Self::booking), for example a ledger, and a [`deadline`](Self::deadline). An
+/// [`Estimate`](crate::Estimate) is computed before a call, from [`Request::input_size`].
 ///
 /// ```no_run
 /// use batchwright::plan::{ProviderOptions, ProviderPlan};
@@ -102,6 +108,11 @@ pub struct LlmManager {
     #[setters(generate)]
     notifier: Option<Arc<dyn ProgressNotifier>>,
     deadline: Option<Deadline>,
+    budget: Option<Budget>,
+    /// Books what each call of [`run_bulk`](Self::run_bulk) is billed with the strategies `sync` and `flex`, before its
+    /// outcome is returned. With `batch`, the queue in the data folder books it, see `JobQueue::ledger`. Default: no book.
+    #[setters(generate, rename = "booking")]
+    book: Option<Arc<dyn ChargeBook>>,
     /// Gets every call of the routes and workers of this manager, except calls of Batch APIs. Default: none.
     #[setters(generate)]
     observer: Option<Arc<dyn CallObserver>>,
@@ -131,6 +142,8 @@ impl LlmManager {
             ctx: Context::new(),
             notifier: None,
             deadline: None,
+            budget: None,
+            book: None,
             observer: None,
             watch: None,
             latest: Arc::default(),
@@ -146,9 +159,20 @@ impl LlmManager {
         self
     }
 
-    /// Sets the deadline of [`run_bulk`](Self::run_bulk). With the strategy `sync` or `flex`, no call starts after it, see
-    /// [`Bulk::deadline`]. With `batch`, the call returns at the deadline: what is in batches stays there, and the same
-    /// call attaches to it later. To move items from batches to calls in time, use a
+    /// Limits what [`run_bulk`](Self::run_bulk) may cost, together with what else was spent of the budget. With `batch`, the
+    /// process in the queue gets this limit, and the budget takes over what the process has spent, so use the budget in one
+    /// call at a time. If it is used up, the call ends with
+    /// [`StopReason::BudgetExceeded`](crate::StopReason::BudgetExceeded). The workers of this manager keep the budget of each
+    /// process instead. Default: no limit.
+    pub fn budget(mut self, budget: &Budget) -> Self {
+        self.budget = Some(budget.clone());
+        self
+    }
+
+    /// Sets the deadline of [`run_bulk`](Self::run_bulk), and of the workers of this manager. With the strategy `sync` or
+    /// `flex`, no call starts after it, see [`Bulk::deadline`]. With `batch`, the call returns at the deadline: what is in
+    /// batches stays there, and the same call attaches to it later. The strategy stays, also if another one would be in
+    /// time. To move items from batches to the flex tier and to standard calls in time, use a
     #[cfg_attr(
         feature = "queue",
         doc = "[run of a file](crate::files::QueueRun::deadline)."
@@ -245,7 +269,14 @@ impl LlmManager {
 
     fn run_sync(&self, requests: &[Request]) -> Result<Vec<Outcome>, BulkError> {
         let route = self.route_by(&self.plan.route_of(Caller::List));
-        let bulk = Bulk::new(route.map_err(misuse)?).context(&self.ctx);
+        let mut route = route.map_err(misuse)?;
+        if let Some(budget) = &self.budget {
+            route = route.budget(budget);
+        }
+        if let Some(book) = &self.book {
+            route = route.booking(book.clone());
+        }
+        let bulk = Bulk::new(route).context(&self.ctx);
         let mut bulk = match self.plan.concurrency_of(Caller::List) {
             Concurrency::Fixed(calls) => bulk.concurrency(calls),
             Concurrency::Auto { most, .. } => bulk.up_to(most),

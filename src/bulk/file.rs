@@ -46,6 +46,11 @@ use estimate::equals_of;
 use prepare::{prepare_file, prepare_stream};
 
 /// A run from prompts to result lines. It is prepared first, so that all mistakes are reported before anything is sent.
+///
+/// Money and time: the [`Route`] has the [prices](Route::prices), also for your own client, the [budget](Route::budget),
+/// and the [book](Route::booking), for example a [`RunBook`](crate::unstable::RunBook) of the output.
+/// [`deadline`](Self::deadline) is of the run. [`workloads`](Self::workloads) and [`replies`](Self::replies) are what an
+/// [`Estimate`](crate::Estimate) needs.
 pub struct FileRun<'a> {
     pub(super) prompts: Prepared,
     pub(super) output: OpenOutput,

@@ -104,6 +104,10 @@ pub fn execute_bulk_sync<C: LlmClient + ?Sized>(
 }
 
 /// A bulk run: its route and its options.
+///
+/// Money and time: the [`Route`] has the [prices](Route::prices), also for your own client, the [budget](Route::budget),
+/// and the [book](Route::booking), for example a ledger. [`deadline`](Self::deadline) is of the run. An
+/// [`Estimate`](crate::Estimate) is computed before it, from [`Request::input_size`].
 pub struct Bulk<'a> {
     route: Route<'a>,
     options: RunOptions<'a>,
@@ -152,9 +156,10 @@ impl<'a> Bulk<'a> {
     }
 
     /// Starts no call after this deadline, whether a first call or a retry. Calls in flight then end normally, because
-    /// their answers are billed. The run ends with [`StopReason::DeadlineExceeded`], and the requests that were not
-    /// started have an error of [`ErrorKind::DeadlineExceeded`]. The deadline of a [context](Self::context) aborts calls
-    /// instead. Default: no deadline.
+    /// their answers are billed. The run ends with [`StopReason::DeadlineExceeded`], and the requests that have no answer
+    /// have an error of [`ErrorKind::DeadlineExceeded`]. Its message says whether the request was ever sent; one that was
+    /// not sent is not billed. Calls stay on the route's tier: only a `QueueRun` moves items from batches to the flex tier
+    /// and to the standard tier. The deadline of a [context](Self::context) aborts calls instead. Default: no deadline.
     ///
     /// ```
     /// use std::time::SystemTime;
@@ -163,6 +168,7 @@ impl<'a> Bulk<'a> {
     /// let error = Bulk::new(Extract).deadline(over).collect(&[Request::new("text")]).unwrap_err();
     /// let not_started = error.outcomes[0].result.as_ref().unwrap_err();
     /// assert_eq!(not_started.kind(), ErrorKind::DeadlineExceeded);
+    /// assert_eq!(not_started.message(), "the deadline came before it was sent");
     /// ```
     pub fn deadline(mut self, deadline: Deadline) -> Self {
         self.options.starts_until = Some(deadline.timestamp());
@@ -213,19 +219,16 @@ impl<'a> Bulk<'a> {
         };
         let (sink, rest, stop) = ended;
         let mut outcomes = sink.outcomes;
-        let why_not = |reason: &Option<StopReason>| match reason {
+        let why_not = |reason: &Option<StopReason>, calls| match reason {
             Some(StopReason::Critical(e) | StopReason::Unreachable(e)) => {
                 Error::new(e.kind(), format!("not sent: {e}"))
             }
-            Some(StopReason::DeadlineExceeded) => Error::new(
-                ErrorKind::DeadlineExceeded,
-                "not finished before the deadline",
-            ),
-            _ => Error::cancelled(),
+            reason => unfinished(reason.as_ref(), calls),
         };
         let now = route.clock_ref().now();
         for (item, tries, timer) in rest {
-            let error = route.dropped(item.request, &tries, why_not(&stop));
+            let error = why_not(&stop, tries.calls);
+            let error = route.dropped(item.request, &tries, error);
             let asked = (item.index, item.request);
             let outcome = outcome(route, asked, (&tries, &timer), Err(error), now);
             outcomes[item.index] = Some(outcome);
@@ -234,7 +237,7 @@ impl<'a> Bulk<'a> {
             .into_iter()
             .zip(requests.iter().enumerate())
             .map(|(slot, asked)| {
-                slot.unwrap_or_else(|| not_sent(route, asked, why_not(&stop), now))
+                slot.unwrap_or_else(|| not_sent(route, asked, why_not(&stop, 0), now))
             })
             .collect();
         match stop {
@@ -259,7 +262,8 @@ impl<'a> Bulk<'a> {
     ///
     /// # Errors
     /// When the run ends before the items do for another reason. The error contains the outcomes that `sink` did not
-    /// receive.
+    /// receive. Items that were read and not sent before a [deadline](Self::deadline) are
+    /// [`ErrorKind::DeadlineExceeded`]; their message says whether they were ever sent.
     ///
     /// ```
     /// use std::ops::ControlFlow;
@@ -318,8 +322,12 @@ impl<'a> Bulk<'a> {
                 return Ok(summary);
             };
             let (first, unread) = tail.drain();
-            let unsent = unread.iter().enumerate();
-            let unsent = unsent.map(|(at, request)| self.unsent((first + at, request)));
+            let now = self.route.clock_ref().now();
+            let unsent = unread.iter().enumerate().map(|(at, request)| {
+                let why = unfinished(Some(&error.reason), 0);
+                not_sent(&self.route, (first + at, request), why, now)
+            });
+            let unsent: Vec<_> = unsent.collect();
             error.outcomes.extend(unsent);
             if !matches!(error.reason, StopReason::SinkClosed) {
                 return Err(error);
@@ -337,11 +345,6 @@ impl<'a> Bulk<'a> {
 
     fn ahead(&self) -> usize {
         self.options.calls.read_ahead()
-    }
-
-    fn unsent(&self, asked: (usize, &Request)) -> Outcome {
-        let now = self.route.clock_ref().now();
-        not_sent(&self.route, asked, Error::cancelled(), now)
     }
 
     fn misuse(&self) -> Option<StopReason> {
@@ -401,7 +404,8 @@ impl<'a> Bulk<'a> {
         let rest = end.work.backlog.items.rest();
         left.extend(rest.into_iter().map(|(item, tries, timer)| {
             let (asked, been) = ((item.index, &item.request), (&tries, &timer));
-            let error = self.route.dropped(asked.1, &tries, Error::cancelled());
+            let why = unfinished(end.stop.as_ref(), tries.calls);
+            let error = self.route.dropped(asked.1, &tries, why);
             outcome(&self.route, asked, been, Err(error), now)
         }));
         let all_done = summary.pending == 0 && left.is_empty() && total.is_some();
@@ -579,6 +583,17 @@ impl Drop for Outcomes {
             }
         }
     }
+}
+
+/// The error of a request without an outcome that was sent this number of times. At the deadline it says whether the
+/// request was ever sent, because a request that was not sent is not billed.
+fn unfinished(stop: Option<&StopReason>, calls: u16) -> Error {
+    let why = match (stop, calls) {
+        (Some(StopReason::DeadlineExceeded), 0) => "the deadline came before it was sent",
+        (Some(StopReason::DeadlineExceeded), _) => "the deadline came before it was sent again",
+        _ => return Error::cancelled(),
+    };
+    Error::new(ErrorKind::DeadlineExceeded, why)
 }
 
 fn misused(why: String) -> BulkError {

@@ -37,8 +37,20 @@ impl Request {
         u32::try_from(all).unwrap_or(u32::MAX)
     }
 
-    /// The range of these tokens. Not all providers count the schema.
-    pub(crate) fn input_size(&self) -> InputSize {
+    /// The input tokens of the request, estimated from its bytes, for an [`Estimate`](crate::Estimate). Not all providers
+    /// count the schema.
+    ///
+    /// ```
+    /// use batchwright::plan::{ModelReplies, Workload};
+    /// use batchwright::{Estimate, Request};
+    /// let mut work = Workload::default();
+    /// for request in ["Name a prime.", "Name a river."].map(Request::new) {
+    ///     work.add(request.input_size(), Some(50));
+    /// }
+    /// let estimate = Estimate::new(&work, &ModelReplies::default(), &ModelReplies::default());
+    /// assert_eq!((estimate.requests, estimate.output_tokens.high), (2, Some(100)));
+    /// ```
+    pub fn input_size(&self) -> InputSize {
         let mut size = InputSize::default();
         for (_, content, _) in self.rendered() {
             match content {

@@ -214,6 +214,12 @@ impl<'a> Route<'a> {
         !self.budgets.is_empty() && self.budgets.iter().all(Budget::is_shared)
     }
 
+    /// Whether a budget limits it that no other OS process shares.
+    #[cfg(feature = "queue")]
+    pub(crate) fn has_own_budget(&self) -> bool {
+        !self.budgets.iter().all(Budget::is_shared)
+    }
+
     /// The same as [`used_up`](Self::used_up), as of its last call: it reads no file.
     #[cfg(feature = "queue")]
     pub(crate) fn was_used_up(&self) -> Option<Error> {

@@ -1,9 +1,6 @@
 //! The batch strategy for a program that waits for the end: it uses a queue that survives the program.
 
 use std::collections::{HashMap, VecDeque};
-use std::thread;
-
-use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
@@ -14,7 +11,9 @@ use crate::llm::outcome::Outcome;
 use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::request::Request;
 use crate::queue::batch::BatchAdoption;
+use crate::queue::budget::ProcessBudget;
 use crate::queue::host::JobQueue;
+use crate::queue::info::ProcessInfo;
 use crate::queue::job::Job;
 
 use super::{LlmManager, clients_by_address, misuse};
@@ -29,37 +28,9 @@ impl LlmManager {
         process: ProcessId,
         requests: &[Request],
     ) -> Result<Vec<Outcome>, BulkError> {
-        let Some(deadline) = self.deadline else {
-            return self.run_durably(process, requests);
-        };
-        let ctx = self.ctx.child();
-        let in_time = self.clone().context(&ctx);
-        let (run, ended) = bounded::<()>(0);
-        let result = thread::scope(|scope| {
-            scope.spawn(move || {
-                if ended.recv_timeout(deadline.left()) == Err(RecvTimeoutError::Timeout) {
-                    ctx.cancel();
-                }
-            });
-            let result = in_time.run_durably(process, requests);
-            drop(run);
-            result
-        });
-        result.map_err(|mut error| {
-            if matches!(error.reason, StopReason::Cancelled) && !self.ctx.is_cancelled() {
-                error.reason = StopReason::DeadlineExceeded;
-            }
-            error
-        })
-    }
-
-    fn run_durably(
-        &self,
-        process: ProcessId,
-        requests: &[Request],
-    ) -> Result<Vec<Outcome>, BulkError> {
         let queue = self.queue().map_err(misuse)?;
-        let jobs = enlist(&queue, process, requests).map_err(misuse)?;
+        let limited = self.limited(&queue, process).map_err(misuse)?;
+        let jobs = enlist(&limited, process, requests).map_err(misuse)?;
         let report = self
             .run_worker(&queue)
             .and_then(|worker| worker.processes([process]).until_empty(true).run());
@@ -67,11 +38,18 @@ impl LlmManager {
             Ok(report) => (report.stop, true),
             Err(error) => (Some(StopReason::Fatal(error)), false),
         };
-        let (outcomes, missing) = match outcomes(&queue, process, requests, &jobs) {
-            Ok(found) => found,
-            Err(error) => return Err(misuse(error)),
+        let why_not = match &stop {
+            Some(StopReason::DeadlineExceeded) => Error::new(
+                ErrorKind::DeadlineExceeded,
+                "it had no result at the deadline; its job stays in the queue, and the same call attaches to it",
+            ),
+            _ => Error::cancelled(),
         };
-        let stop = stop.filter(|_| missing > 0 || !began);
+        let found = outcomes(&queue, process, (requests, &jobs), &why_not);
+        let (outcomes, missing) = found.map_err(misuse)?;
+        let noted = self.budget.as_ref().map(|it| queue.note_spent(process, it));
+        let unnoted = noted.and_then(Result::err).map(StopReason::Fatal);
+        let stop = stop.filter(|_| missing > 0 || !began).or(unnoted);
         let stop = stop.or_else(|| (missing > 0).then(|| StopReason::Fatal(unfinished(missing))));
         match stop {
             Some(reason) => Err(BulkError { reason, outcomes }),
@@ -83,6 +61,18 @@ impl LlmManager {
                 Ok(outcomes)
             }
         }
+    }
+
+    /// The queue on which the process gets the budget of this manager. A process of an earlier call gets its limit.
+    fn limited(&self, queue: &JobQueue, process: ProcessId) -> Result<JobQueue, Error> {
+        let Some(budget) = &self.budget else {
+            return Ok(queue.clone());
+        };
+        if queue.process(process)?.is_some() {
+            queue.set_budget(process, budget.limit())?;
+        }
+        let limited = ProcessBudget::new(budget.limit(), budget.spent());
+        Ok(queue.described(ProcessInfo::new().budget(limited)))
     }
 
     fn queue(&self) -> Result<JobQueue, Error> {
@@ -165,12 +155,12 @@ fn matched(
     Ok((jobs, missing))
 }
 
-/// The outcomes in the order of the requests, and how many are still missing.
+/// The outcomes in the order of the requests, and how many are still missing, which have this error.
 fn outcomes(
     queue: &JobQueue,
     process: ProcessId,
-    requests: &[Request],
-    jobs: &[JobId],
+    (requests, jobs): (&[Request], &[JobId]),
+    why_not: &Error,
 ) -> Result<(Vec<Outcome>, usize), Error> {
     let places: HashMap<JobId, usize> = jobs.iter().enumerate().map(|(at, id)| (*id, at)).collect();
     let mut slots: Vec<Option<Outcome>> = requests.iter().map(|_| None).collect();
@@ -193,15 +183,15 @@ fn outcomes(
     let missing = slots.iter().filter(|slot| slot.is_none()).count();
     let outcomes = slots.into_iter().zip(requests).enumerate();
     let outcomes = outcomes.map(|(index, (slot, request))| {
-        let never_sent = || {
+        let unfinished = || {
             let builder = OutcomeBuilder {
                 id: request.id.clone(),
                 model: request.model.clone(),
                 ..OutcomeBuilder::default()
             };
-            builder.build(Err(Error::cancelled()))
+            builder.build(Err(why_not.clone()))
         };
-        slot.unwrap_or_else(never_sent).of(index, request)
+        slot.unwrap_or_else(unfinished).of(index, request)
     });
     Ok((outcomes.collect(), missing))
 }

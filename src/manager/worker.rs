@@ -119,6 +119,9 @@ impl LlmManager {
             .context(&self.ctx)
             .batch_clients(self.plan.clients_by_account())
             .on_error(ErrorPolicy::StopOnCriticalError);
+        if let Some(deadline) = self.deadline {
+            worker = worker.deadline(deadline);
+        }
         if let Some(direct) = &plan.direct {
             worker = worker.direct_completions(self.route_by(direct)?);
         }

@@ -23,10 +23,16 @@ const POLL: Duration = Duration::from_secs(10);
 /// let hours = |most| Bounds::new(hours(most), hours(most));
 /// let ways = [Way::Batch, Way::Sync];
 /// let minute = Duration::from_secs(60);
-/// let of = |calls| DeadlineForecast::new(deadline, 1000, calls, &ways, WayPrices::default(), minute);
-/// assert_eq!((of(hours(1)).way, of(hours(1)).is_met), (Way::Batch, Some(true)));
+/// let of = |calls, keeps_results| {
+///     let prices = WayPrices::default();
+///     DeadlineForecast::new(deadline, 1000, calls, &ways, prices, minute, keeps_results)
+/// };
+/// let known = |forecast: DeadlineForecast| (forecast.way, forecast.is_met);
+/// assert_eq!(known(of(hours(1), true)), (Way::Batch, Some(true)));
 /// // All depends on the batches.
-/// assert_eq!((of(hours(20)).way, of(hours(20)).is_met), (Way::Batch, None));
+/// assert_eq!(known(of(hours(20), true)), (Way::Batch, None));
+/// // A batch that stalls after its first answers is not withdrawn, because they would be lost.
+/// assert_eq!(known(of(hours(1), false)), (Way::Batch, None));
 /// # Ok::<(), batchwright::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
@@ -35,7 +41,8 @@ pub struct DeadlineForecast {
     /// The way in which the run begins.
     pub way: Way,
     /// Whether the deadline will be met, because standard calls alone meet it. `None` if that is unknown: because the
-    /// duration of calls is unknown, or because only batches may be fast enough.
+    /// duration of calls is unknown, because only batches may be fast enough, or because the provider does not keep the
+    /// results of a batch that is cancelled, so that a batch that stalls after its first answers cannot be withdrawn.
     pub is_met: Option<bool>,
     /// The decision and its reason, in one line.
     pub reason: String,
@@ -43,7 +50,9 @@ pub struct DeadlineForecast {
 
 impl DeadlineForecast {
     /// The forecast for this many items. `calls` is the time that standard calls need for all of them, `ways` are those
-    /// that the provider has, and `cancel_wait` is the time that it may need to cancel a batch.
+    /// that the provider has, `cancel_wait` is the time that it may need to cancel a batch, and `keeps_results` is whether
+    /// it [keeps](crate::unstable::BatchClient::keeps_cancelled_results) the results of a batch that is cancelled.
+    /// `LlmManager::deadline_forecast` knows these of its provider.
     pub fn new(
         deadline: Deadline,
         items: u64,
@@ -51,6 +60,7 @@ impl DeadlineForecast {
         ways: &[Way],
         prices: WayPrices,
         cancel_wait: Duration,
+        keeps_results: bool,
     ) -> Self {
         let now: Timestamp = std::time::SystemTime::now().into();
         let pace = |seconds: Duration, measured| CallPace {
@@ -79,7 +89,7 @@ impl DeadlineForecast {
                 least: POLL * 3,
                 every: POLL,
                 watched: Duration::ZERO,
-                keeps_results: true,
+                keeps_results,
                 cancel: cancel_wait,
             }),
             flex: has(Way::Flex).then_some(CallPace {
@@ -94,15 +104,38 @@ impl DeadlineForecast {
         };
         let decision = outlook.decide();
         let left = outlook.left;
+        let may_stall = decision.way == Way::Batch && !keeps_results;
         let is_late = calls.low > left && decision.way != Way::Batch;
         Self {
             way: decision.way,
             is_met: match calls.high {
                 _ if is_late || left.is_zero() => Some(false),
-                Some(_) if decision.is_safe => Some(true),
+                Some(_) if decision.is_safe && !may_stall => Some(true),
                 _ => None,
             },
             reason: decision.reason,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_duration_is_not_zero() {
+        let deadline = Deadline::within(Duration::from_secs(8 * 3600)).unwrap();
+        let hour = Duration::from_secs(3600);
+        let reason = |high| {
+            let calls = Bounds {
+                low: Duration::ZERO,
+                high,
+            };
+            let ways = [Way::Batch, Way::Sync];
+            let prices = WayPrices::default();
+            DeadlineForecast::new(deadline, 30, calls, &ways, prices, hour / 60, true).reason
+        };
+        assert!(reason(None).contains("standard calls need an unknown time"));
+        assert!(reason(Some(hour)).contains("standard calls need about 1 h 6 min"));
     }
 }

@@ -384,8 +384,11 @@ impl Outlook {
             Way::Sync | Way::Batch => self.sync,
         };
         let calls = match needed(pace) {
-            Ok(time) => format!("about {}", minutes(time)),
-            Err(_) => "an unknown time".to_owned(),
+            // A forecast may know nothing about the duration of a call.
+            Ok(time) if pace.measured || pace.call_seconds > 0.0 => {
+                format!("about {}", minutes(time))
+            }
+            _ => "an unknown time".to_owned(),
         };
         let what = match way {
             Way::Flex => "flex calls",

@@ -28,7 +28,8 @@ pub struct TaskEnd<T, D> {
     pub task: T,
     /// Number of its calls; 0 if it was never started.
     pub attempts: u32,
-    /// The result of the call; `ErrorKind::Cancelled` for an item that the end of the run left over.
+    /// The result of the call. For an item that the end of the run left over, it is `ErrorKind::DeadlineExceeded` if the
+    /// deadline ended the run, else `ErrorKind::Cancelled`.
     pub result: Result<D, Error>,
 }
 

@@ -24,6 +24,7 @@ use crate::engine::time_split::Limit;
 use crate::engine::work::{Cost, Take, Ticket};
 use crate::llm::params::RequestTask;
 use crate::llm::prompt_cache::{LEAST_BYTES, SeenPrefixes};
+use crate::money::deadline::Deadline;
 
 use super::batch::BatchOverview;
 use super::claim_plan::{ClaimPlan, Claimed, MOST_CLAIMED, at_step};
@@ -47,7 +48,7 @@ pub(crate) use requests::{Request, Requests};
 const STORE_RETRY_TIME: Duration = Duration::from_secs(60);
 
 /// Which jobs a worker takes, and when it ends.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Scope {
     /// Only jobs of these processes; of all processes if empty.
     pub processes: Vec<ProcessId>,
@@ -55,6 +56,8 @@ pub(crate) struct Scope {
     pub until_empty: bool,
     /// The worker ends when no job is left to claim or submit; batches may still be open.
     pub until_submitted: bool,
+    /// The worker claims no job after it.
+    pub deadline: Option<Deadline>,
 }
 
 /// More than 15 fields: what a claim needs, what the last claim returned, and what waits between two claims.

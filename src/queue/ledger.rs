@@ -4,9 +4,10 @@ use crate::base::day::Day;
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
 use crate::base::usd::Usd;
-use crate::money::budget::Amount;
+use crate::money::budget::{Amount, Budget};
 use crate::money::ledger::{Ledger, LedgerQuery, LedgerRow};
 
+use super::budget::BudgetPause;
 use super::host::JobQueue;
 
 impl JobQueue {
@@ -64,5 +65,18 @@ impl JobQueue {
     /// If the process does not exist or is a child of another one, or if the queue cannot be written.
     pub fn remove_budget(&self, process: ProcessId) -> Result<(), Error> {
         self.store.remove_budget(process, self.clock.wall())
+    }
+
+    /// Has a budget take over what the queue has counted for this process.
+    pub(crate) fn note_spent(&self, process: ProcessId, budget: &Budget) -> Result<(), Error> {
+        let process = self.process(process)?;
+        let Some(known) = process.and_then(|process| process.budget) else {
+            return Ok(());
+        };
+        let refused = match known.pause {
+            Some(BudgetPause::UsedUp(needed)) => Some(needed),
+            _ => None,
+        };
+        budget.replace(known.used, refused)
     }
 }

@@ -10,7 +10,7 @@ use derive_setters::Setters;
 use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::base::thread::spawn;
 use crate::engine::dispatch::ErrorPolicy;
@@ -18,6 +18,7 @@ use crate::engine::route::RetryPolicy;
 use crate::engine::run::Waker;
 use crate::llm::batch::{BatchAccount, BatchClient, BatchClients};
 use crate::llm::route::Route;
+use crate::money::deadline::Deadline;
 use crate::observe::jobs::JobObserver;
 use crate::observe::progress::ProgressNotifier;
 
@@ -50,6 +51,14 @@ use super::worker_run::{WorkerReport, WorkerRun};
 /// If a provider rejects the key, has no credit left or is unreachable, jobs do not fail, unlike in a run. They
 /// return to the queue, and the worker calls the provider again later. With [`ErrorPolicy::StopOnCriticalError`] the
 /// worker ends instead; the jobs stay in the queue.
+///
+/// Money and time: the [`Route`] has the [prices](Route::prices), also for your own client. The queue keeps the budget of
+/// each [process](crate::queue::ProcessInfo::budget), for calls and batches, and the [ledger](JobQueue::ledger). A
+/// [budget of the route](Route::budget) limits the individual calls of workers with clones of it: if it is used up, they end,
+/// and their jobs stay in the queue. It is rejected together with a Batch API, because it does not limit batches. A
+/// [book of the route](Route::booking) is not for a worker, because the queue books the same calls.
+/// [`deadline`](Self::deadline) is of the worker. It has no [`Estimate`](crate::Estimate), which is for requests that are not
+/// submitted yet.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -269,6 +278,16 @@ impl Worker {
         self
     }
 
+    /// Claims no job and creates no batch after this deadline, and ends as after a cancellation of its
+    /// [context](Self::context): running jobs may finish within the grace period, and the others return to the queue. The
+    /// report has [`StopReason::DeadlineExceeded`](crate::StopReason::DeadlineExceeded). Jobs stay in the queue, and batches
+    /// at their provider, for another worker. Only a [`QueueRun`](crate::files::QueueRun::deadline) moves jobs from batches
+    /// to calls so that they are in time. Default: no deadline.
+    pub fn deadline(mut self, deadline: Deadline) -> Self {
+        self.scope.deadline = Some(deadline);
+        self
+    }
+
     /// Ends when no job is left that it could claim or submit. Batches continue at their provider, and any worker
     /// collects them later. Default: it waits for them.
     pub fn until_submitted(mut self, yes: bool) -> Self {
@@ -342,6 +361,11 @@ impl Worker {
 
     /// Registers it with the store, and returns what changes its setup while it runs.
     pub(crate) fn register(self) -> Result<(WorkerRun, Arc<Controls>), Error> {
+        let limits_calls = |route: &Route<'_>| route.has_own_budget();
+        if self.batches.is_some() && self.completions.as_ref().is_some_and(limits_calls) {
+            let why = "a budget of the route does not limit batches: set that of the process, see ProcessInfo::budget";
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
         let calls = self.model_calls.as_ref().map(|(route, _)| route);
         let first = self.completions.as_ref().or(self.embeddings.as_ref());
         let first = first.or(calls);

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
-use crate::base::clock::Time;
+use crate::base::clock::{Clock, Time};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::base::thread::spawn_scoped;
@@ -19,8 +19,9 @@ use crate::engine::pack::Pack;
 use crate::engine::run::{Finish, Observer, Permits, RunSetup, TICK, run};
 use crate::engine::time_split::TimeSplit;
 use crate::engine::work::{Ticket, Work};
+use crate::money::deadline::Deadline;
 
-use super::backlog::{Scope, StoreBacklog};
+use super::backlog::StoreBacklog;
 use super::batch::{
     BatchContext, ItemSettler, Poller, PollerOptions, Spool, Transfers, is_cut_off,
 };
@@ -34,7 +35,7 @@ use super::store::{JobStore, WorkSignal, WorkerStatus};
 use super::task::JobTask;
 use super::work::{self, StoreWork};
 
-/// Interval of checks for changed settings.
+/// Interval of checks for changed settings, and for a changed clock before a deadline.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
 /// Number of attempts to record remaining ends when the worker stops.
 const LAST_TRIES: usize = 5;
@@ -102,6 +103,13 @@ impl WorkerRun {
     /// Works until no job is left, or the worker is stopped.
     pub(crate) fn run(mut self) -> Result<WorkerReport, Error> {
         let follower = self.plan.follower.take();
+        let caller = self.plan.ctx.clone();
+        self.plan.ctx = caller.child();
+        let clock = self.controls.clock.clone();
+        let is_over = |deadline: Deadline| deadline.left_at(clock.wall()).is_zero();
+        if self.plan.scope.deadline.is_some_and(is_over) {
+            self.plan.ctx.cancel();
+        }
         let (store, controls) = (&self.registration.store, &self.controls);
         let wakes = controls.clone();
         let wake: Arc<WorkSignal> = Arc::new(move || wakes.wake());
@@ -113,6 +121,11 @@ impl WorkerRun {
             let worker = &self.registration.worker;
             let upkeep = || maintenance::maintain(store, *worker, controls, due_times, &stop);
             spawn_scoped(scope, "batchwright-upkeep", upkeep)?;
+            if let Some(deadline) = self.plan.scope.deadline {
+                let (ctx, stop) = (&self.plan.ctx, stop.clone());
+                let wait = move || cancel_at(deadline, &*controls.clock, ctx, &stop);
+                spawn_scoped(scope, "batchwright-deadline", wait)?;
+            }
             if let Some(mut follower) = follower {
                 let stop = stop.clone();
                 let follow = move || {
@@ -123,7 +136,14 @@ impl WorkerRun {
                 spawn_scoped(scope, "batchwright-settings", follow)?;
             }
             let _stop_on_drop = stop_on_drop;
-            self.run_with_poller()
+            let mut report = self.run_with_poller()?;
+            if self.plan.scope.deadline.is_some_and(is_over)
+                && !caller.is_cancelled()
+                && matches!(report.stop, Some(StopReason::Cancelled))
+            {
+                report.stop = Some(StopReason::DeadlineExceeded);
+            }
+            Ok(report)
         })
     }
 
@@ -243,11 +263,7 @@ impl WorkerRun {
             self.registration.worker,
             controls.kinds.clone(),
             controls.clock.clone(),
-            Scope {
-                processes: plan.scope.processes.clone(),
-                until_empty: plan.scope.until_empty,
-                until_submitted: plan.scope.until_submitted,
-            },
+            plan.scope.clone(),
         );
         backlog.may_have_jobs = controls.may_have_jobs.clone();
         backlog.batch_overview = controls.batch_overview.clone();
@@ -353,6 +369,21 @@ impl WorkerRun {
             time: dispatcher.time_split(clock.now()),
             stop: dispatcher.stop_reason().cloned(),
             unsaved: dispatcher.work.unsaved(&lost, clock.now()),
+        }
+    }
+}
+
+/// Cancels the run of a worker at its deadline. It returns then, or when the sender of `stop` is dropped.
+fn cancel_at(deadline: Deadline, clock: &dyn Clock, ctx: &Context, stop: &Receiver<()>) {
+    loop {
+        let left = deadline.left_at(clock.wall());
+        if left.is_zero() {
+            return ctx.cancel();
+        }
+        // The clock may be set meanwhile.
+        let wait = stop.recv_timeout(left.min(BETWEEN_LOOKS));
+        if wait != Err(RecvTimeoutError::Timeout) {
+            return;
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::clock::{Clock, SystemClock, Time, Timestamp};
+use crate::base::clock::{Clock, SystemClock, Time};
 use crate::engine::route::RetryPolicy;
 use crate::llm::batch::BatchClient;
 use crate::llm::request::Request;
@@ -46,18 +46,16 @@ struct Offers {
 pub(super) struct DeadlineControl {
     options: InTime,
     plan: DeadlinePlan,
-    /// The rates that earlier runs have measured.
-    noted: [Option<CallPace>; 2],
+    /// Those of standard and flex calls.
     meters: [Arc<Meter>; 2],
     offers: Option<Offers>,
-    began: Timestamp,
+    /// Where the run stands, except the rate of its batches.
+    course: Course,
     /// When this run employed its present worker.
     employed: Option<Time>,
     way: Option<Way>,
     /// The way that the worker uses.
     applied: Option<Way>,
-    was_safe: bool,
-    has_withdrawn: bool,
     trial_until: Option<Time>,
     tried: Vec<Way>,
     progress: BatchProgress,
@@ -80,24 +78,25 @@ impl DeadlineControl {
         let plan = same
             .cloned()
             .unwrap_or_else(|| DeadlinePlan::new(options.deadline, options.given.clone()));
+        let course = course.unwrap_or_else(|| Course {
+            began: wall,
+            was_safe: false,
+            has_withdrawn: plan.changes.iter().any(|change| change.withdrawn > 0),
+            batch_rate: None,
+        });
+        let meter = |noted| Arc::new(Meter::with_noted(clock.clone(), noted));
         Self {
-            was_safe: course.is_some_and(|course| course.was_safe),
-            has_withdrawn: match course {
-                Some(course) => course.has_withdrawn,
-                None => plan.changes.iter().any(|change| change.withdrawn > 0),
-            },
-            began: course.map_or(wall, |course| course.began),
+            course,
             employed: None,
             way: None,
             applied: None,
             options,
             plan,
-            noted: known.paces,
-            meters: [(); 2].map(|()| Arc::new(Meter::new(clock.clone()))),
+            meters: known.paces.map(meter),
             offers: None,
             trial_until: None,
             tried: Vec::new(),
-            progress: BatchProgress::with_noted(course.and_then(|course| course.batch_rate)),
+            progress: BatchProgress::with_noted(course.batch_rate),
             named: HashSet::new(),
             news: News::default(),
             saved: None,
@@ -111,21 +110,15 @@ impl DeadlineControl {
     /// Where the run stands, for one that continues it.
     pub(super) fn course(&self) -> Course {
         Course {
-            began: self.began,
-            was_safe: self.was_safe,
-            has_withdrawn: self.has_withdrawn,
             batch_rate: self.progress.per_second(SystemClock.now()),
+            ..self.course
         }
     }
 
     /// The known rates of standard and flex calls.
     pub(super) fn paces(&self) -> [Option<CallPace>; 2] {
         let now = SystemClock.now();
-        let [sync, flex] = &self.meters;
-        [
-            sync.pace(now).or(self.noted[0]),
-            flex.pace(now).or(self.noted[1]),
-        ]
+        self.meters.each_ref().map(|meter| meter.pace(now))
     }
 
     /// Takes the ways that this worker offers, and has it begin in the present one.
@@ -178,7 +171,7 @@ impl DeadlineControl {
             return;
         };
         let decision = outlook.decide();
-        self.was_safe |= decision.is_safe;
+        self.course.was_safe |= decision.is_safe;
         self.way = Some(decision.way);
         self.news.was_missed = outlook.left.is_zero();
         self.note(decision.way, line(&decision, (0, 0)));
@@ -242,7 +235,7 @@ impl DeadlineControl {
             return missed || told || self.is_save_due(now);
         }
         let decision = outlook.decide();
-        self.was_safe |= decision.is_safe;
+        self.course.was_safe |= decision.is_safe;
         let is_new = self.way != Some(decision.way);
         self.way = Some(decision.way);
         self.apply(controls);
@@ -251,7 +244,7 @@ impl DeadlineControl {
         controls.batch_control.withdraw(batches);
         if is_new || withdrawn.0 > 0 || missed {
             let line = line(&decision, withdrawn);
-            self.has_withdrawn |= withdrawn.0 > 0;
+            self.course.has_withdrawn |= withdrawn.0 > 0;
             self.note_withdrawn(decision.way, line, withdrawn.0);
         }
         is_new || withdrawn.0 > 0 || missed || told || self.is_save_due(now)
@@ -358,15 +351,15 @@ impl DeadlineControl {
         let (sync, flex) = self.expected(offers);
         Some(Outlook {
             left: self.plan.deadline.left_at(SystemClock.wall()),
-            spent: SystemClock.wall().since(self.began),
+            spent: SystemClock.wall().since(self.course.began),
             waiting: counts.pending + counts.in_progress + groups.unsent,
             in_batches: groups.movable + unseen,
             returning: groups.returning,
             unmovable: groups.staying,
             elsewhere: groups.stuck + others,
             now: self.way,
-            was_safe: self.was_safe,
-            has_withdrawn: self.has_withdrawn,
+            was_safe: self.course.was_safe,
+            has_withdrawn: self.course.has_withdrawn,
             batch: offers.batches.as_ref().map(|client| BatchPace {
                 per_second: self.progress.per_second(now),
                 least: first * FEWEST_POLLS,

@@ -1,5 +1,6 @@
 use super::*;
 
+use crate::base::clock::Timestamp;
 use crate::money::deadline::Deadline;
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -16,7 +16,6 @@ use crate::bulk::run_settings::RunSettings;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::money::budget::Budget;
 use crate::observe::progress::ProgressNotifier;
-use crate::queue::budget::BudgetPause;
 use crate::queue::controls::Controls;
 use crate::queue::host::JobQueue;
 use crate::queue::job::ProcessState;
@@ -179,15 +178,7 @@ impl Execution {
         let Some(budget) = &self.budget else {
             return Ok(());
         };
-        let process = self.queue.process(self.process)?;
-        let Some(known) = process.and_then(|process| process.budget) else {
-            return Ok(());
-        };
-        let refused = match known.pause {
-            Some(BudgetPause::UsedUp(needed)) => Some(needed),
-            _ => None,
-        };
-        budget.replace(known.used, refused)
+        self.queue.note_spent(self.process, budget)
     }
 
     /// Compares the input with the queue. With `cancel`, waiting jobs that the input does not ask for are cancelled.

@@ -13,19 +13,22 @@ use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
 /// Measures the calls of all routes that report to it.
 pub(super) struct Meter {
     rate: Mutex<CallRate>,
+    /// The rate that an earlier run has measured.
+    noted: Option<CallPace>,
     clock: Arc<dyn Clock>,
 }
 
 impl Meter {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn with_noted(clock: Arc<dyn Clock>, noted: Option<CallPace>) -> Self {
         Self {
             rate: Mutex::default(),
+            noted,
             clock,
         }
     }
 
     pub(super) fn pace(&self, now: Time) -> Option<CallPace> {
-        self.rate.lock().pace(now)
+        self.rate.lock().pace(now).or(self.noted)
     }
 
     /// The longest call.

@@ -10,8 +10,8 @@ use batchwright::files::{Dedupe, PromptSettings, RunOutput};
 use batchwright::progress::EveryItem;
 use batchwright::{
     Bulk, Context, Deadline, Error, ErrorKind, ErrorPolicy, Extract, FileRun, FileRunOptions,
-    FinishReason, LlmClient, Progress, ProgressNotifier, Prompts, Request, Response, RetryPolicy,
-    Route, StopReason, client_fn, execute_bulk_sync,
+    FinishReason, LlmClient, Outcome, Progress, ProgressNotifier, Prompts, Request, Response,
+    RetryPolicy, Route, StopReason, client_fn, execute_bulk_sync,
 };
 use batchwright::{testing::ManualClock, testing::ScriptedClient};
 
@@ -399,8 +399,67 @@ fn no_call_starts_after_a_deadline_and_those_in_flight_end() {
     assert!(matches!(error.reason, StopReason::DeadlineExceeded));
     assert_eq!(client.calls().len(), 1);
     assert!(error.outcomes[0].is_success(), "it was in flight");
-    for outcome in &error.outcomes[1..] {
-        let error = outcome.result.as_ref().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
-    }
+    error.outcomes[1..].iter().for_each(was_not_sent);
+}
+
+fn was_not_sent(outcome: &Outcome) {
+    let error = outcome.result.as_ref().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    assert_eq!(error.message(), "the deadline came before it was sent");
+    assert_eq!((outcome.attempts, outcome.usage()), (0, None));
+}
+
+#[test]
+fn a_stream_names_what_was_not_sent_before_its_deadline() {
+    let client = ScriptedClient::new();
+    client.hold();
+    let deadline = Deadline::within(Duration::from_millis(300)).unwrap();
+    let sent = AtomicUsize::new(0);
+    let error = std::thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            let run = Bulk::new(&client).concurrency(1).deadline(deadline);
+            run.for_each(requests(9), |outcome| {
+                assert!(outcome.is_success());
+                sent.fetch_add(1, Ordering::SeqCst);
+                ControlFlow::Continue(())
+            })
+            .unwrap_err()
+        });
+        assert!(client.wait_for_calls(1));
+        while !deadline.is_missed() {
+            std::thread::sleep(deadline.left());
+        }
+        client.release();
+        run.join().unwrap()
+    });
+    assert!(matches!(error.reason, StopReason::DeadlineExceeded));
+    assert_eq!((sent.into_inner(), client.calls().len()), (1, 1));
+    assert!(!error.outcomes.is_empty());
+    error.outcomes.iter().for_each(was_not_sent);
+}
+
+#[test]
+fn what_waits_for_a_retry_at_a_deadline_was_sent() {
+    let deadline = Deadline::within(Duration::from_millis(300)).unwrap();
+    let client = client_fn(|request: &Request, _: &Context| {
+        if request.messages[0].text() == "p0" {
+            return Err(transient());
+        }
+        while !deadline.is_missed() {
+            std::thread::sleep(deadline.left());
+        }
+        Ok(Response::new("own", "fine"))
+    });
+    let route = Route::new(&client).retry(quick());
+    let run = Bulk::new(route).concurrency(1).deadline(deadline);
+    let error = run.collect(&requests(3)).unwrap_err();
+    let [retried, answered, not_sent] = &error.outcomes[..] else {
+        panic!("{error:?}");
+    };
+    let why = retried.result.as_ref().unwrap_err();
+    assert_eq!(why.message(), "the deadline came before it was sent again");
+    assert_eq!(why.kind(), ErrorKind::DeadlineExceeded);
+    assert_eq!(retried.attempts, 1);
+    assert!(answered.is_success());
+    was_not_sent(not_sent);
 }

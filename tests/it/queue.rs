@@ -8,8 +8,9 @@ use batchwright::queue::{JobStatus, WorkerScale};
 use batchwright::testing::{ManualClock, ScriptedClient};
 use batchwright::unstable::Clock;
 use batchwright::{
-    Context, Error, ErrorKind, Handler, Job, JobQueue, Limits, Outcome, ProcessId, Progress,
-    Request, Response, RetryPolicy, Route, RunningJob, StopReason, Worker, client_fn,
+    Budget, Context, Deadline, Error, ErrorKind, Handler, Job, JobQueue, Limits, LlmConfig,
+    Outcome, ProcessId, Progress, Request, Response, RetryPolicy, Route, RunningJob, Secret,
+    StopReason, Worker, client_fn,
 };
 use parking_lot::{Condvar, Mutex};
 use serde_json::Value;
@@ -419,4 +420,108 @@ fn a_locked_database_delays_no_deadline() {
         "{stop:?}"
     );
     assert_eq!(came.try_recv(), Ok(Ok(())), "the call was not aborted");
+}
+
+/// The numbers of completed and of waiting jobs.
+fn ended_and_waiting(queue: &JobQueue, process: ProcessId) -> (u64, u64) {
+    let counts = queue.process(process).unwrap().unwrap().counts;
+    assert_eq!((counts.in_progress, counts.failed), (0, 0));
+    (counts.completed, counts.pending)
+}
+
+fn sleep_until(deadline: Deadline) {
+    while !deadline.is_missed() {
+        std::thread::sleep(deadline.left());
+    }
+}
+
+#[test]
+fn a_worker_claims_nothing_after_its_deadline_and_calls_in_flight_end() {
+    let (_folder, queue) = queue();
+    let process = ProcessId::new();
+    queue.enqueue(process, prompts(&["a", "b", "c"])).unwrap();
+    let client = Arc::new(ScriptedClient::new());
+    client.hold();
+    let deadline = Deadline::within(Duration::from_millis(300)).unwrap();
+    let running = worker(&queue).completions(route(&client));
+    let running = running.deadline(deadline).start().unwrap();
+    assert!(client.wait_for_calls(1));
+    sleep_until(deadline);
+    let closing = || queue.workers().unwrap().is_empty();
+    assert!(!closing(), "the call in flight has its grace period");
+    client.release();
+    let report = running.join().unwrap();
+    let stop = report.stop;
+    assert!(
+        matches!(stop, Some(StopReason::DeadlineExceeded)),
+        "{stop:?}"
+    );
+    assert_eq!(ended_and_waiting(&queue, process), (1, 2));
+
+    // The next worker has the rest; one whose deadline is over claims nothing.
+    let late = worker(&queue)
+        .completions(route(&client))
+        .deadline(deadline);
+    let stop = late.run().unwrap().stop;
+    assert!(
+        matches!(stop, Some(StopReason::DeadlineExceeded)),
+        "{stop:?}"
+    );
+    assert_eq!(ended_and_waiting(&queue, process), (1, 2));
+    let in_time = Deadline::within(PATIENCE).unwrap();
+    let next = worker(&queue).completions(route(&client)).deadline(in_time);
+    assert!(next.run().unwrap().stop.is_none());
+    assert_eq!(ended_and_waiting(&queue, process), (3, 0));
+    assert_eq!(client.calls().len(), 3);
+}
+
+#[test]
+fn a_call_that_outlives_the_grace_after_a_deadline_returns_its_job() {
+    let (_folder, queue) = queue();
+    let process = ProcessId::new();
+    queue.enqueue(process, prompts(&["a"])).unwrap();
+    let client = client_fn(|_: &Request, ctx: &Context| {
+        let (tell, told) = crossbeam_channel::unbounded();
+        let _hook = ctx.on_cancel(move || tell.send(()).unwrap_or_default());
+        told.recv_timeout(PATIENCE).unwrap();
+        Err(Error::new(ErrorKind::Cancelled, "aborted"))
+    });
+    let ctx = Context::new().with_grace(Duration::ZERO);
+    let deadline = Deadline::within(Duration::from_millis(100)).unwrap();
+    let worker = worker(&queue).completions(Route::new(client)).context(&ctx);
+    let report = worker.deadline(deadline).run().unwrap();
+    assert!(matches!(report.stop, Some(StopReason::DeadlineExceeded)));
+    assert_eq!(report.given_back, 1);
+    assert_eq!(ended_and_waiting(&queue, process), (0, 1));
+    assert!(!ctx.is_cancelled(), "the caller's context is its own");
+}
+
+#[test]
+fn a_budget_of_the_route_ends_a_worker_and_its_jobs_wait() {
+    let (_folder, queue) = queue();
+    let process = ProcessId::new();
+    let jobs = ["a", "b", "c"].map(|text| Job::from(Request::new(text).with_max_tokens(5)));
+    queue.enqueue(process, jobs).unwrap();
+    let client = Arc::new(ScriptedClient::new());
+    let budget = Budget::tokens(1);
+    let report = worker(&queue)
+        .completions(route(&client).budget(&budget))
+        .run()
+        .unwrap();
+    assert!(
+        matches!(report.stop, Some(StopReason::BudgetExceeded(_))),
+        "{report:?}"
+    );
+    assert_eq!(ended_and_waiting(&queue, process), (0, 3));
+    assert!(client.calls().is_empty());
+
+    // It would not limit batches.
+    let api = LlmConfig::new("openai")
+        .api_key(Secret::new("k"))
+        .model("m");
+    let route = route(&client).budget(&budget);
+    let batches = worker(&queue)
+        .completions(route)
+        .batches(api.batch_client().unwrap());
+    assert_eq!(batches.run().unwrap_err().kind(), ErrorKind::Invalid);
 }

@@ -16,6 +16,7 @@ use super::context::{BatchContext, check};
 use super::fill::fill;
 use super::machine::{Record, State, Written, key};
 use super::settle_items::{AskedProvider, request, untried};
+use super::spool::Draft;
 
 /// Jobs that are read at once.
 pub(super) const CHUNK: usize = 500;
@@ -38,22 +39,17 @@ pub(crate) fn write_input(
         }
         fill(context, no, room, ctx)?;
     }
-    write(context, no, record, client, limits, ctx)
-}
-
-fn write(
-    context: &BatchContext,
-    no: BatchNo,
-    record: &Record,
-    client: &Arc<dyn BatchClient>,
-    limits: BatchLimits,
-    ctx: &Context,
-) -> Result<Written, Error> {
     let label = &record.intent.label;
-    let asked = AskedProvider::from(record);
-    let mut draft = context.spool.draft(context.spool.input(label))?;
-    let mut written = Written::default();
-    let mut shared = SharedReservation::of(context, record);
+    let mut input = Input {
+        context,
+        record,
+        client,
+        limits,
+        asked: AskedProvider::from(record),
+        draft: context.spool.draft(context.spool.input(label))?,
+        written: Written::default(),
+        shared: SharedReservation::of(context, record),
+    };
     let mut after = None;
     loop {
         check(ctx)?;
@@ -62,12 +58,48 @@ fn write(
             break;
         };
         after = Some(last.receipt.job);
-        let affordable = reserve(context, no, record, &jobs)?;
-        let needs = shared.needs(&jobs[..affordable])?;
-        let fitting = shared.take(&needs)?;
+        if let Some(last) = input.add_all(no, &jobs)? {
+            let wall = context.settler.clock.wall();
+            let store = &context.store;
+            store.give_back(context.worker, no, Some(last), None, wall)?;
+            break;
+        }
+    }
+    input.draft.keep()?;
+    input.shared.finish()?;
+    Ok(input.written)
+}
+
+/// The input of a batch while it is written.
+struct Input<'c> {
+    context: &'c BatchContext,
+    record: &'c Record,
+    client: &'c Arc<dyn BatchClient>,
+    limits: BatchLimits,
+    asked: AskedProvider,
+    draft: Draft,
+    written: Written,
+    shared: SharedReservation<'c>,
+}
+
+/// What becomes of a job.
+enum Place {
+    /// Its line is written.
+    Written,
+    /// It is rejected or returned.
+    Out(Settlement),
+    /// The batch is full before it.
+    Next,
+}
+
+impl Input<'_> {
+    /// Writes the lines of these jobs that are affordable. Returns the last job of a full batch.
+    fn add_all(&mut self, no: BatchNo, jobs: &[ClaimedJob]) -> Result<Option<i64>, Error> {
+        let affordable = reserve(self.context, no, self.record, jobs)?;
+        let needs = self.shared.needs(&jobs[..affordable])?;
+        let fitting = self.shared.take(&needs)?;
         // Otherwise, the budgets that other programs share are used up, and no further jobs are read.
         let any_fits = fitting.contains(&true);
-        // The ends of jobs that are rejected or returned.
         let mut ends: Vec<Settlement> = Vec::new();
         let mut full = None;
         let mut left_out = Vec::new();
@@ -76,84 +108,83 @@ fn write(
             if fits == Some(false) && (any_fits || claimed.owner.is_some()) {
                 // Others that need less do not wait for it.
                 ends.push(match claimed.owner {
-                    Some(_) => later(claimed, context.settler.clock.wall()),
+                    Some(_) => later(claimed, self.context.settler.clock.wall()),
                     None => untried(claimed),
                 });
                 continue;
             }
-            if fits != Some(true) {
-                full = Some(claimed.receipt.job - 1);
-                break;
-            }
-            let key = key(label, claimed.receipt.number());
-            let mut request = needs[at].clone().and_then(|_| request(claimed));
-            if let Ok(request) = &mut request {
-                forget_cold_cache(request, claimed, record, context.settler.clock.wall());
-            }
-            // Files that would not fit are not read.
-            let files = request.as_ref().map_or(0, Request::encoded_files);
-            // A batch has one endpoint; jobs for another endpoint go into the next batch.
-            let endpoint = request
-                .as_ref()
-                .ok()
-                .and_then(|request| client.endpoint(request));
-            if request.is_ok() && written.items > 0 && endpoint != written.endpoint {
-                ends.push(untried(claimed));
-                left_out.push(at);
-                continue;
-            }
-            if files > 0 && written.items > 0 && written.bytes + files > limits.bytes {
-                full = Some(claimed.receipt.job - 1);
-                break;
-            }
-            let line = request.and_then(|request| client.line(&key, &request));
-            let line = line.and_then(|line| {
-                if line.len() as u64 > limits.bytes {
-                    Err(too_long(line.len(), limits.bytes))
-                } else {
-                    Ok(line)
-                }
-            });
-            match line {
-                Err(error) => {
-                    ends.push(context.settler.settlement(claimed, &asked, Err(error)));
+            let place = match needs.get(at).filter(|_| fits == Some(true)) {
+                Some(need) => self.add(claimed, need)?,
+                None => Place::Next,
+            };
+            match place {
+                Place::Written => {}
+                Place::Out(end) => {
+                    ends.push(end);
                     left_out.push(at);
                 }
-                Ok(line)
-                    if written.bytes + line.len() as u64 > limits.bytes
-                        || written.items >= limits.requests as u64 =>
-                {
+                Place::Next => {
                     full = Some(claimed.receipt.job - 1);
                     break;
                 }
-                Ok(line) => {
-                    draft.write(&line)?;
-                    written.endpoint = endpoint;
-                    written.bytes += line.len() as u64;
-                    written.items += 1;
-                }
             }
         }
-        context.settle(&ends, &asked)?;
+        self.context.settle(&ends, &self.asked)?;
         for at in left_out {
-            shared.leave_out(&needs[at]);
+            self.shared.leave_out(&needs[at]);
         }
         if let Some(last) = full {
             let sent = jobs[..affordable].partition_point(|job| job.receipt.job <= last);
             let unsent = needs[sent..].iter().zip(&fitting[sent..]);
             unsent
                 .filter(|(_, fits)| **fits)
-                .for_each(|(need, _)| shared.leave_out(need));
-            let wall = context.settler.clock.wall();
-            context
-                .store
-                .give_back(context.worker, no, Some(last), None, wall)?;
-            break;
+                .for_each(|(need, _)| self.shared.leave_out(need));
         }
+        Ok(full)
     }
-    draft.keep()?;
-    shared.finish()?;
-    Ok(written)
+
+    /// Writes the line of a job if it fits. `need` is what it can cost, or why it is rejected.
+    fn add(&mut self, claimed: &ClaimedJob, need: &Result<u64, Error>) -> Result<Place, Error> {
+        let (client, limits, settler) = (self.client, self.limits, &self.context.settler);
+        let written = &mut self.written;
+        let key = key(&self.record.intent.label, claimed.receipt.number());
+        let mut request = need.clone().and_then(|_| request(claimed));
+        if let Ok(request) = &mut request {
+            forget_cold_cache(request, claimed, self.record, settler.clock.wall());
+        }
+        // Files that would not fit are not read.
+        let files = request.as_ref().map_or(0, Request::encoded_files);
+        // A batch has one endpoint; jobs for another endpoint go into the next batch.
+        let endpoint = request.as_ref().ok();
+        let endpoint = endpoint.and_then(|request| client.endpoint(request));
+        if request.is_ok() && written.items > 0 && endpoint != written.endpoint {
+            return Ok(Place::Out(untried(claimed)));
+        }
+        if files > 0 && written.items > 0 && written.bytes + files > limits.bytes {
+            return Ok(Place::Next);
+        }
+        let line = request.and_then(|request| client.line(&key, &request));
+        let bytes = line.as_ref().map_or(0, |line| line.len() as u64);
+        let line = match line {
+            Ok(_) if bytes > limits.bytes => Err(too_long(bytes, limits.bytes)),
+            line => line,
+        };
+        let line = match line {
+            Ok(line) => line,
+            Err(error) => {
+                let end = settler.settlement(claimed, &self.asked, Err(error));
+                return Ok(Place::Out(end));
+            }
+        };
+        if written.bytes + bytes > limits.bytes || written.items >= limits.requests as u64 {
+            return Ok(Place::Next);
+        }
+        self.draft.write(&line)?;
+        written.endpoint = endpoint;
+        written.bytes += bytes;
+        written.items += 1;
+        Ok(Place::Written)
+    }
 }
 
 /// Returns a job that is tried again later.
@@ -165,7 +196,7 @@ fn later(claimed: &ClaimedJob, now: Timestamp) -> Settlement {
     }
 }
 
-fn too_long(bytes: usize, most: u64) -> Error {
+fn too_long(bytes: u64, most: u64) -> Error {
     let why = format!("the request has {bytes} bytes; the limit of a batch is {most}");
     Error::new(ErrorKind::Invalid, why)
 }

@@ -1,5 +1,6 @@
 //! The batch strategy through the real program: submit, show, collect, cancel.
 
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,8 +8,8 @@ use std::time::Duration;
 use batchwright::plan::{ProviderOptions, ProviderPlan};
 use batchwright::provider::inspect;
 use batchwright::{
-    Deadline, JobQueue, LlmManager, ProcessId, Progress, Request, Secret, Settings, StopReason,
-    Strategy,
+    Amount, Budget, Deadline, ErrorKind, JobQueue, LlmManager, Outcome, ProcessId, Progress,
+    Request, Secret, Settings, StopReason, Strategy,
 };
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 use serde_json::{Value, json};
@@ -304,23 +305,61 @@ fn a_batch_of_unknown_state_is_on_hold_and_the_queue_is_not_empty() {
     assert_eq!(status(&desk, &sim, id)["completed"], 2);
 }
 
+/// A manager in a library with this data folder.
+fn manager(sim: &Simulator, folder: &Path, strategy: &str) -> LlmManager {
+    let settings = Settings::new()
+        .flag("llm.bulk_strategy", "strategy", Some(strategy.to_owned()))
+        .unwrap()
+        .flag("batch.poll_interval", "poll", Some("50ms".to_owned()))
+        .unwrap();
+    let provider = inspect("openai", Some(&sim.base_url()), None, true).unwrap();
+    let options = ProviderOptions::new()
+        .provider(provider)
+        .api_key("openai", Secret::new("k"))
+        .data_dir(folder);
+    LlmManager::of(ProviderPlan::new(settings, options).unwrap())
+}
+
+#[test]
+fn a_budget_limits_a_manager_with_calls_and_with_batches() {
+    let requests: Vec<Request> = (0..6)
+        .map(|at| Request {
+            model: Some("m".to_owned()),
+            ..Request::new(format!("prompt {at}")).with_max_tokens(100)
+        })
+        .collect();
+    for strategy in ["sync", "batch"] {
+        let (desk, sim) = (Desk::new(), taking(SHORT));
+        let folder = database(&desk).parent().unwrap().to_owned();
+        let process = ProcessId::new();
+        let run = |budget: &Budget| {
+            let manager = manager(&sim, &folder, strategy).budget(budget);
+            manager.run_bulk(process, &requests)
+        };
+        // A request can take 324 tokens, and takes 18.
+        let budget = Budget::tokens(380);
+        let error = run(&budget).unwrap_err();
+        let is_budget = matches!(error.reason, StopReason::BudgetExceeded(_));
+        assert!(is_budget, "{strategy}: {}", error.reason);
+        let answers = error.outcomes.iter().filter(|one| one.is_success()).count();
+        assert!((1..6).contains(&answers), "{strategy}: {answers}");
+        assert!(budget.spent() > Amount::Tokens(0) && budget.spent() <= budget.limit());
+        assert!(budget.refused().is_some(), "{strategy}");
+
+        let outcomes = run(&Budget::tokens(100_000)).unwrap();
+        assert!(outcomes.iter().all(Outcome::is_success));
+        if strategy == "batch" {
+            let bought = sim.batch_stats().items_accepted;
+            assert_eq!(bought, 6, "answers of the first call were kept");
+        }
+    }
+}
+
 #[test]
 fn the_library_returns_outcomes_in_order_and_reattaches_after_a_stop() {
     let (desk, sim) = (Desk::new(), taking(Duration::from_secs(1)));
     let folder = database(&desk).parent().unwrap().to_owned();
-    let manager = |ctx: &batchwright::Context| {
-        let settings = Settings::new()
-            .flag("llm.bulk_strategy", "strategy", Some("batch".to_owned()))
-            .unwrap()
-            .flag("batch.poll_interval", "poll", Some("50ms".to_owned()))
-            .unwrap();
-        let provider = inspect("openai", Some(&sim.base_url()), None, true).unwrap();
-        let options = ProviderOptions::new()
-            .provider(provider)
-            .api_key("openai", Secret::new("k"))
-            .data_dir(&folder);
-        LlmManager::of(ProviderPlan::new(settings, options).unwrap()).context(ctx)
-    };
+    let manager = |ctx: &batchwright::Context| manager(&sim, &folder, "batch").context(ctx);
     let process = ProcessId::new();
     let requests: Vec<Request> = (0..6)
         .map(|at| Request {
@@ -349,6 +388,12 @@ fn the_library_returns_outcomes_in_order_and_reattaches_after_a_stop() {
         .deadline(Deadline::within(Duration::from_millis(50)).unwrap());
     let error = in_time.run_bulk(process, &requests).unwrap_err();
     assert!(matches!(error.reason, StopReason::DeadlineExceeded));
+    for outcome in &error.outcomes {
+        let why = outcome.result.as_ref().unwrap_err();
+        assert_eq!(why.kind(), ErrorKind::DeadlineExceeded);
+        // It may be billed: it is in a batch.
+        assert!(why.message().contains("its job stays in the queue"));
+    }
 
     let outcomes = manager(&batchwright::Context::new())
         .run_bulk(process, &requests)

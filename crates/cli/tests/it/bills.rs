@@ -93,7 +93,11 @@ pub fn check_all(seeds: Range<u64>, threads: u64, check: fn(u64)) {
     let Range { start, end } = only.map_or(seeds, |seed: u64| seed..seed + 1);
     std::thread::scope(|scope| {
         for thread in 0..threads {
-            scope.spawn(move || (start + thread..end).step_by(threads as usize).for_each(named));
+            scope.spawn(move || {
+                (start + thread..end)
+                    .step_by(threads as usize)
+                    .for_each(named)
+            });
         }
     });
 }

@@ -140,6 +140,7 @@ fn a_killed_run_keeps_its_deadline() {
     let before = status()["deadline"].clone();
     assert_eq!(before["given"], "--within 2h");
     assert_eq!(before["changes"][0]["way"], "batch");
+    assert_eq!(status()["strategy"], "auto");
     running.signal("KILL");
     drop(running.wait());
 
@@ -202,7 +203,9 @@ fn flex_calls_are_made_if_batches_cannot_end_in_time() {
     let desk = Desk::new();
     desk.prompts("in.jsonl", 3);
     let ended = ran(&desk, &sim, "60m", "--within 10m").expect(0);
-    ended.says("strategy flex: batches may not end in time");
+    let ended = ended.says("strategy flex: batches may not end in time");
+    // No item was submitted in a batch.
+    ended.says("batches    0 created\n");
     for line in desk.results("out.jsonl") {
         assert_eq!(line["service_tier"], "flex", "{line}");
     }
@@ -320,6 +323,8 @@ fn an_estimate_tells_whether_the_deadline_can_be_met() {
         (&json!("batch"), &Value::Null),
         "{late}"
     );
+    let reason = late["reason"].as_str().unwrap();
+    assert!(reason.contains("need an unknown time"), "{reason}");
     assert_eq!(estimate(""), Value::Null);
     assert_eq!(sim.stats().calls + sim.batch_stats().creates, 0);
 }

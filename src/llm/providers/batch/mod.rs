@@ -44,7 +44,7 @@ use super::access::{Access, ModelChoice, OmissionWarnings, escaped};
 use super::attached::{Taken, taken};
 use super::content::invalid;
 use super::dialect;
-use super::vendor::{BatchWire, Batches, Dialect, Vendor};
+use super::vendor::{BatchWire, Batches, Vendor};
 
 use self::files::Search;
 use self::http::{Http, json, poll_after, served_at, unusable};
@@ -421,7 +421,8 @@ impl BatchClient for BatchApi {
     }
 
     fn keeps_cancelled_results(&self) -> bool {
-        self.vendor.dialect != Dialect::Gemini
+        let batches = self.vendor.batches;
+        batches.is_none_or(|batches| batches.keeps_cancelled_results())
     }
 
     fn cancel(&self, id: &str, ctx: &Context) -> Result<(), Error> {

@@ -114,7 +114,7 @@ impl RunEstimate {
             Some(model) => format!("{}/{model}", status.provider),
             None => status.provider.to_owned(),
         });
-        let deadline = forecast(args, settings, manager, &models, &ways, &duration)?;
+        let deadline = forecast(args, manager, &models, &ways, &duration)?;
         Ok(Some(Self {
             deadline,
             provider: sources.provider,
@@ -145,7 +145,6 @@ impl RunEstimate {
 /// How a run with a deadline would begin; `None` without one.
 fn forecast(
     args: &RunArgs,
-    settings: &Settings,
     manager: Option<&LlmManager>,
     models: &[ModelEstimate],
     ways: &[Way],
@@ -155,16 +154,8 @@ fn forecast(
         return Ok(None);
     };
     let items = models.iter().map(|model| model.estimate.requests).sum();
-    let wait = settings.batch_cancel_wait().map_err(refused)?;
-    let prices = manager.way_prices();
-    Ok(Some(DeadlineForecast::new(
-        given.deadline,
-        items,
-        calls.range,
-        ways,
-        prices,
-        wait,
-    )))
+    let forecast = manager.deadline_forecast(given.deadline, items, calls.range, ways);
+    forecast.map(Some).map_err(refused)
 }
 
 fn way_of(strategy: &Strategy) -> Way {

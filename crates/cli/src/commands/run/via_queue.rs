@@ -204,8 +204,14 @@ fn batches_line(ended: &QueueRunReport) -> String {
         "results of items that the input no longer has",
         "answers to requests that have changed since",
     );
+    // With a deadline, items on the queue may be sent as calls.
+    let submitted = if ended.deadline.is_some() {
+        0
+    } else {
+        ended.submitted
+    };
     let others = counts([
-        (ended.submitted, queued),
+        (submitted, queued),
         (ended.attached, "items attached to"),
         (ended.foreign, foreign),
         (ended.superseded, superseded),

@@ -67,7 +67,7 @@ impl Row {
             "output": self.process.info.output,
             "command": self.process.info.command,
             "queue": self.store,
-            "strategy": self.effective.strategy,
+            "strategy": self.strategy_now(),
             "fallback_reason": self.effective.fallback_reason,
             "total": counts.total,
             "pending": counts.pending,
@@ -109,7 +109,15 @@ impl Row {
         if self.is_finished() && self.batches.is_empty() {
             "-".to_owned()
         } else {
-            self.effective.strategy.to_string()
+            self.strategy_now()
+        }
+    }
+
+    /// A run with a deadline selects its strategy itself.
+    fn strategy_now(&self) -> String {
+        match self.process.info.deadline {
+            Some(_) => "auto".to_owned(),
+            None => self.effective.strategy.to_string(),
         }
     }
 
