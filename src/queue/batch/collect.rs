@@ -44,7 +44,7 @@ pub(crate) fn collect(
     client: &Arc<dyn BatchClient>,
     ctx: &Context,
 ) -> Result<Collected, Error> {
-    let ResultsToFetch { id, results, .. } = *to_fetch;
+    let results = to_fetch.results;
     let most = record
         .intent
         .items
@@ -57,24 +57,7 @@ pub(crate) fn collect(
         && !files
             .into_iter()
             .any(|index| context.spool.results(label, index).exists());
-    let (mut refused, mut here) = (None, Vec::new());
-    for (index, file) in results.files.iter().enumerate() {
-        let path = context.spool.results(label, index);
-        let fetched = if path.exists() {
-            Fetched {
-                path,
-                refused: None,
-            }
-        } else {
-            // A later reader must not take it for the complete file.
-            let partial = context.spool.partial(label, index);
-            download(context, path, partial, most, ctx, &mut |sink| {
-                client.download(id, file, sink, ctx)
-            })?
-        };
-        here.push((fetched.path, fetched.refused.is_none()));
-        refused = refused.or(fetched.refused);
-    }
+    let (here, refused) = fetch_all(context, label, to_fetch, most, client, ctx)?;
     let mut reader = ResultReader {
         context,
         no,
@@ -136,6 +119,36 @@ pub(crate) fn collect(
     };
     collected.missing = end_all(context, no, record, end, ctx)?;
     Ok(collected)
+}
+
+/// Downloads the files that are not here yet. Returns their paths, whether each is whole, and why a rest is missing.
+fn fetch_all(
+    context: &BatchContext,
+    label: &str,
+    &ResultsToFetch { id, results, .. }: &ResultsToFetch<'_>,
+    most: u64,
+    client: &Arc<dyn BatchClient>,
+    ctx: &Context,
+) -> Result<(Vec<(PathBuf, bool)>, Option<Error>), Error> {
+    let (mut refused, mut here) = (None, Vec::new());
+    for (index, file) in results.files.iter().enumerate() {
+        let path = context.spool.results(label, index);
+        let fetched = if path.exists() {
+            Fetched {
+                path,
+                refused: None,
+            }
+        } else {
+            // A later reader must not take it for the complete file.
+            let partial = context.spool.partial(label, index);
+            download(context, path, partial, most, ctx, &mut |sink| {
+                client.download(id, file, sink, ctx)
+            })?
+        };
+        here.push((fetched.path, fetched.refused.is_none()));
+        refused = refused.or(fetched.refused);
+    }
+    Ok((here, refused))
 }
 
 /// Books what requests were billed whose jobs were deleted with their process.

@@ -304,7 +304,10 @@ fn check(seed: u64) {
     let billed = Usd::from_picos(billed);
     let case = format!("seed {seed}, {kills} kills, {world:?}: {shown}");
     let is_deleted = world.way == Way::Deleted;
-    if kills == 0 || world.is_batch() {
+    if is_deleted && world.is_batch() && world.provider == "gemini" {
+        // Gemini gives no results of a cancelled batch out.
+        assert!(booked <= billed, "{case}");
+    } else if kills == 0 || world.is_batch() {
         assert_eq!(booked, billed, "{case}");
     } else {
         // The calls in flight at a kill are lost to the program.
