@@ -56,14 +56,19 @@ impl LlmManager {
     /// If a setting or a provider cannot be used.
     pub fn flex_route(&self) -> Result<Option<Route<'static>>, Error> {
         let now = self.present();
-        let prices = now.way_prices();
-        let is_priced = prices.flex.is_some() || prices.sync.is_none();
-        if !known(now.plan.first.provider).is_ok_and(|vendor| vendor.flex && is_priced) {
+        if !now.has_flex() {
             return Ok(None);
         }
         let patience = now.plan.settings.flex_patience()?;
         let plan = now.plan.route_of(Caller::Run).at_flex_tier(patience);
         now.route_by(&plan).map(Some)
+    }
+
+    /// Whether the first provider sells calls at the flex tier, and its default model may be used there.
+    fn has_flex(&self) -> bool {
+        let prices = self.way_prices();
+        let is_priced = prices.flex.is_some() || prices.sync.is_none();
+        known(self.plan.first.provider).is_ok_and(|vendor| vendor.flex && is_priced)
     }
 
     /// How a run with this deadline would begin at the first provider. `calls` is the time that standard calls need for this
@@ -78,7 +83,7 @@ impl LlmManager {
         calls: Bounds<Duration>,
         ways: &[Way],
     ) -> Result<DeadlineForecast, Error> {
-        let has_flex = self.flex_route()?.is_some();
+        let has_flex = self.has_flex();
         let ways = ways.iter().filter(|way| **way != Way::Flex || has_flex);
         let ways: Vec<Way> = ways.copied().collect();
         let batches = known(self.plan.first.provider)?.batches;
