@@ -57,7 +57,7 @@ pub(crate) fn collect(
         && !files
             .into_iter()
             .any(|index| context.spool.results(label, index).exists());
-    let (here, refused) = fetch_all(context, label, to_fetch, most, client, ctx)?;
+    let here = fetch_all(context, label, to_fetch, most, client, ctx)?;
     let mut reader = ResultReader {
         context,
         no,
@@ -73,15 +73,16 @@ pub(crate) fn collect(
         collected: Collected::default(),
     };
     // A deleted file is fetched again, because its results were billed.
-    for (path, is_whole) in &here {
-        reader.file(path, *is_whole, ctx)?;
+    for file in &here {
+        reader.file(&file.path, file.refused.is_none(), ctx)?;
     }
     // An answer takes precedence over a failure of the same request anywhere in the files.
     if reader.begin_second_pass() {
-        for (path, is_whole) in &here {
-            reader.file(path, *is_whole, ctx)?;
+        for file in &here {
+            reader.file(&file.path, file.refused.is_none(), ctx)?;
         }
     }
+    let refused = here.into_iter().find_map(|file| file.refused);
     let without_job = reader.without_job;
     let mut collected = reader.collected;
     let foreign = record.is_presumed() && collected.requests == 0;
@@ -121,7 +122,7 @@ pub(crate) fn collect(
     Ok(collected)
 }
 
-/// Downloads the files that are not here yet. Returns their paths, whether each is whole, and why a rest is missing.
+/// Downloads the files that are not here yet.
 fn fetch_all(
     context: &BatchContext,
     label: &str,
@@ -129,11 +130,11 @@ fn fetch_all(
     most: u64,
     client: &Arc<dyn BatchClient>,
     ctx: &Context,
-) -> Result<(Vec<(PathBuf, bool)>, Option<Error>), Error> {
-    let (mut refused, mut here) = (None, Vec::new());
+) -> Result<Vec<Fetched>, Error> {
+    let mut here = Vec::new();
     for (index, file) in results.files.iter().enumerate() {
         let path = context.spool.results(label, index);
-        let fetched = if path.exists() {
+        here.push(if path.exists() {
             Fetched {
                 path,
                 refused: None,
@@ -144,11 +145,9 @@ fn fetch_all(
             download(context, path, partial, most, ctx, &mut |sink| {
                 client.download(id, file, sink, ctx)
             })?
-        };
-        here.push((fetched.path, fetched.refused.is_none()));
-        refused = refused.or(fetched.refused);
+        });
     }
-    Ok((here, refused))
+    Ok(here)
 }
 
 /// Books what requests were billed whose jobs were deleted with their process.
