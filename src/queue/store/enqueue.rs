@@ -97,7 +97,7 @@ pub trait EnqueueStore: Send + Sync {
     }
 
     /// Up to `most` processes with their numbers, newest first, from below the number `before`: all of them, or those
-    /// that are or are not `finished`. Other processes are not read.
+    /// that are or are not `finished`. A store may have to pass over the others.
     fn newest_processes(
         &self,
         before: Option<u64>,
