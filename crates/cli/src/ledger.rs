@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
 use batchwright::files::store_path;
@@ -80,19 +80,29 @@ pub fn of_runs(folder: &Path) -> Result<Found, Refusal> {
     Ok(found)
 }
 
-/// The known cost of the result lines of an output; `None` if it cannot be read.
-pub fn cost_of_lines(output: &Path) -> Option<Usd> {
+/// The known cost of the result lines of an output; `None` if it does not exist or has more than `most` bytes.
+pub fn cost_of_lines(output: &Path, most: u64) -> io::Result<Option<Usd>> {
     #[derive(Deserialize)]
     struct Line {
         cost_usd: Option<Usd>,
     }
-    let lines = BufReader::new(File::open(output).ok()?).lines();
-    let cost = |line: std::io::Result<String>| {
-        // An incomplete line does not count yet.
-        let line: Option<Line> = serde_json::from_str(&line.ok()?).ok();
-        Some(line.and_then(|line| line.cost_usd).unwrap_or_default())
+    let file = match File::open(output) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
     };
-    lines.map(cost).sum()
+    if file.metadata()?.len() > most {
+        return Ok(None);
+    }
+    let cost = |line: io::Result<String>| {
+        // An incomplete line does not count yet.
+        let line: Option<Line> = serde_json::from_str(&line?).ok();
+        Ok(line.and_then(|line| line.cost_usd).unwrap_or_default())
+    };
+    BufReader::new(file)
+        .lines()
+        .map(cost)
+        .sum::<io::Result<Usd>>()
+        .map(Some)
 }
 
 /// The charges of a queue. The processes of a run's store are shown under the name of its output.

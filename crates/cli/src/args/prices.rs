@@ -56,10 +56,12 @@ pub enum PricesAction {
         /// Price of cached input [default: that of input]
         #[arg(long, value_name = "USD")]
         cached_input: Option<f64>,
-        /// Price of input that is written to a prompt cache [default: that of input]
+        /// Price of writes to a prompt cache [default: that of input]
         #[arg(long, value_name = "USD")]
         cache_write: Option<f64>,
-        /// Price of input that is written to it for an hour [default: that of input, or unknown with --cache-write]
+        /// Price of writes that are kept for an hour
+        ///
+        /// Default: that of input; with --cache-write, unknown.
         #[arg(long = "cache-write-1h", value_name = "USD")]
         cache_write_1h: Option<f64>,
         /// Tier, for example batch [default: standard]

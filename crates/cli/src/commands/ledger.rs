@@ -42,7 +42,7 @@ fn show(args: &LedgerArgs) -> Result<Exit, Refusal> {
         .output
         .as_deref()
         .filter(|_| [since, until] == [None, None]);
-    let in_lines = output.and_then(cost_of_lines);
+    let in_lines = output.and_then(|output| cost_of_lines(output, u64::MAX).ok().flatten());
     let rows = ledger.by(&args.by);
     let total = ledger.total();
     let text = if args.json {

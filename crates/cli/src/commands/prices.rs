@@ -201,7 +201,9 @@ fn change(args: &PricesArgs, action: &PricesAction) -> Result<(), Refusal> {
         PricesAction::Unset { model } => {
             let mut stored = stored(&own)?;
             if !remove(&mut stored, args.provider.as_deref(), model) {
-                return Err(Refusal::usage(format!("no price of {model:?} is stored")));
+                return Err(Refusal::usage(format!(
+                    "no price of {model:?} alone is stored"
+                )));
             }
             replace(&folder, &own, &stored)?;
             display::say(&format!("the stored price of {model} is deleted"));

@@ -213,7 +213,8 @@ fn doctor_compares_the_ledgers_of_runs_with_their_lines() {
     }
     std::fs::remove_file(desk.path("gone.jsonl")).unwrap();
     let checked = desk.plain("doctor");
-    checked.shows("is in the ledger of 1 run; 1 more without an output");
+    checked.shows("covers the cost of the result lines of 1 run");
+    checked.shows("1 run not compared");
     let lines = desk.read("out.jsonl");
     desk.write("out.jsonl", lines.clone() + &lines);
     let checked = desk.plain("doctor");

@@ -112,7 +112,7 @@ fn own_prices_override_the_table_and_unknown_ones_are_counted_separately() {
     prices("new").expect(2);
     prices("unset new")
         .expect(2)
-        .says("no price of \"new\" is stored");
+        .says("no price of \"new\" alone is stored");
     prices("update mine.json").expect(0);
     prices("gpt-4o-mini").expect(0);
     prices("gpt-4o").expect(0);

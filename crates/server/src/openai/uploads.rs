@@ -161,8 +161,10 @@ fn store_part(
     check: &dyn Fn(Hash) -> Result<(), Problem>,
 ) -> Result<Option<String>, Problem> {
     let storage = &app.openai.storage;
-    let length = call.head.header("content-length");
-    storage.check(length.and_then(|length| length.parse().ok()).unwrap_or(0))?;
+    if id.is_some() {
+        let length = call.head.header("content-length");
+        storage.check(length.and_then(|length| length.parse().ok()).unwrap_or(0))?;
+    }
     let kind = call.head.header("content-type").unwrap_or_default();
     let mut form = Multipart::new(kind, &mut *call.body)?;
     let mut data = None;

@@ -65,8 +65,8 @@ fn exit_of_direct(args: &RunArgs, report: &RunReport, signals: &Signals) -> Exit
     }
     match &report.stop {
         Some(StopReason::Cancelled) => return signals.exit().unwrap_or(Exit::StoppedEarly),
-        // A bad line of standard input is bad input; a file was checked before.
         Some(StopReason::Fatal(error)) if error.is_storage() => return Exit::CouldNotRun,
+        // A bad line of standard input is bad input; a file was checked before.
         Some(StopReason::Fatal(_)) if args.input.is_stream() => return Exit::Usage,
         Some(_) => return Exit::StoppedEarly,
         None => {}
