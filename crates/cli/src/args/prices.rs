@@ -56,10 +56,10 @@ pub enum PricesAction {
         /// Price of cached input [default: that of input]
         #[arg(long, value_name = "USD")]
         cached_input: Option<f64>,
-        /// Price of writes to a prompt cache [default: that of input]
+        /// Price of cache writes [default: that of input]
         #[arg(long, value_name = "USD")]
         cache_write: Option<f64>,
-        /// Price of writes that are kept for an hour
+        /// Price of cache writes for an hour
         ///
         /// Default: that of input; with --cache-write, unknown.
         #[arg(long = "cache-write-1h", value_name = "USD")]
