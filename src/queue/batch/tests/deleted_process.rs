@@ -1,7 +1,7 @@
 //! What a batch is billed is booked once if its process was deleted.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::cancel::Context;
 use crate::base::charge::{Charge, ChargeSum};
@@ -17,7 +17,10 @@ use crate::queue::store::{
 
 use super::fake_provider::FakeClient;
 use super::harness::{Harness, ScriptedClient};
-use super::shared_budgets::{PRICES, counted, limit, requests};
+use super::shared_budgets::{counted, limit, requests};
+
+const PRICES: &str = r#"{"providers": {"fake": {"models": [{"models": ["m"], "prices": [
+    {"input": 1, "output": 2}, {"tier": "batch", "input": 1, "output": 2}]}]}}}"#;
 
 /// What each request costs, in picodollars: 10 input and 5 output tokens for $1 and $2 per million.
 const COST: u64 = 20_000_000;
@@ -148,28 +151,28 @@ fn results_that_were_stored_before_their_process_was_deleted_are_not_booked_agai
 fn a_batch_that_cannot_be_closed_is_booked_once() {
     let harness = Harness::new();
     let client = provider(&harness, 1);
-    let is_read = Arc::new(AtomicBool::new(false));
-    let read = is_read.clone();
+    let asked = Arc::new(AtomicU64::new(0));
+    let count = asked.clone();
     *client.download.lock() = Box::new(move |_| {
-        read.store(true, Ordering::SeqCst);
-        None
+        let is_first = count.fetch_add(1, Ordering::SeqCst) == 0;
+        is_first.then(|| Err(Error::new(ErrorKind::Transient, "no connection")))
     });
     let process = harness.enqueue_requests(requests(&["a", "b"]));
     let worker = harness.worker();
     let mut poller = harness.poller(worker, &[]);
-    assert!(harness.until(&mut poller, || !harness.fake.lock().batches.is_empty()));
+    assert!(harness.until(&mut poller, || asked.load(Ordering::SeqCst) == 1));
     delete(&harness, process);
     // The charges are stored, and nothing after them.
-    let (writes, read) = (AtomicU64::new(0), is_read.clone());
+    let (writes, count) = (AtomicU64::new(0), asked.clone());
     *harness.store.unwritable.lock() = Some(Box::new(move || {
-        let is_read = read.load(Ordering::SeqCst);
+        let is_read = count.load(Ordering::SeqCst) == 2;
         (is_read && writes.fetch_add(1, Ordering::SeqCst) >= 1).then(disk_full)
     }));
-    assert!(harness.until(&mut poller, || is_read.load(Ordering::SeqCst)));
+    assert!(harness.until(&mut poller, || asked.load(Ordering::SeqCst) == 2));
     drop(poller);
     *harness.store.unwritable.lock() = None;
     let first = booked(&harness);
-    assert!(first.calls > 0, "nothing was booked");
+    assert_eq!((first.calls, first.cost_usd.picos()), (2, 2 * COST));
     assert_eq!(harness.store.batches(None).unwrap().len(), 1);
     collect_elsewhere(&harness, worker);
     assert_eq!(booked(&harness), first);

@@ -25,7 +25,7 @@ use crate::queue::store::{ClaimStore, StoreDatabase};
 use super::super::settings::BatchSettings;
 use super::harness::{Harness, refused};
 
-pub(super) const PRICES: &str = r#"{"providers": {"fake": {"models": [
+const PRICES: &str = r#"{"providers": {"fake": {"models": [
     {"models": ["m"], "prices": [{"input": 1, "output": 2}]}]}}}"#;
 
 fn file(harness: &Harness) -> PathBuf {
