@@ -236,6 +236,39 @@ fn a_call_is_booked_once_if_it_is_settled_again_after_its_job_was_deleted() {
     assert!(store.doubtful_ends.lock().is_empty());
 }
 
+/// Each end is recorded twice while it is in doubt whether an earlier attempt was committed.
+#[test]
+fn calls_that_leave_a_mark_are_booked_once_although_a_commit_is_in_doubt() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let store = tables.open();
+    store.insert(ProcessId::new(), jobs(1), true, T).unwrap();
+    let worker = store.register_worker(T).unwrap();
+    let late = billed(&claim(&store, worker, 1)[0]);
+    // Another worker has claimed the job since, and completed it.
+    let completed = format!(
+        "UPDATE #jobs SET claim = claim + 1, worker = NULL, status = {}",
+        rows::COMPLETED
+    );
+    store
+        .write(Again::Harmless, |tx| tx.run(&completed, Vec::new()))
+        .unwrap();
+    let of_batch = |no| Settlement {
+        receipt: JobReceipt::of_batch(no, 1),
+        ..late.clone()
+    };
+    for (booked, end) in [of_batch(1), of_batch(2), late.clone()].iter().enumerate() {
+        for _ in 0..2 {
+            let settle = |tx: &mut super::writer::Tx<'_>| {
+                tx.may_be_done = true;
+                store.settle_in(tx, std::slice::from_ref(end), T).map(drop)
+            };
+            store.write(Again::Harmless, settle).unwrap();
+        }
+        assert_eq!(calls(&store), booked as u64 + 1);
+    }
+}
+
 /// Two transactions that wait for each other: the server ends one, which begins anew.
 #[test]
 fn deadlocks_are_tried_again() {
