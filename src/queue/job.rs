@@ -353,6 +353,18 @@ impl JobReceipt {
     pub fn number(&self) -> u32 {
         (self.job & i64::from(u32::MAX)) as u32
     }
+
+    /// The receipt of the `n`th charge, from 1, for jobs of a batch that were deleted with their process. A store keeps a
+    /// mark for it, so that it is booked once.
+    pub(crate) fn of_batch(batch: i64, n: i64) -> Self {
+        let job = batch.saturating_neg();
+        Self { job, claim: n }
+    }
+
+    /// Whether it is for deleted jobs of a batch. The keys of jobs are positive.
+    pub(crate) fn is_of_batch(&self) -> bool {
+        self.job < 0
+    }
 }
 
 /// One job, as [`JobQueue::job`](crate::JobQueue::job) returns it. Its `Debug` output omits the result.

@@ -37,12 +37,7 @@ impl Poller<'_> {
         };
         if let Some(open) = self.batches.get_mut(&no) {
             // Each half reserves its own part before it is sent.
-            end_batch(
-                &self.options.context,
-                open.batch.process_id,
-                &whole.intent.label,
-                false,
-            );
+            end_batch(&self.options.context, open.batch.process_id, &whole, false);
             open.record = rest;
             open.due = self.clock.now();
             let (process, lane) = (open.batch.process_id, open.batch.lane.clone());

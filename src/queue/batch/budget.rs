@@ -138,15 +138,17 @@ impl<'c> SharedReservation<'c> {
 pub(super) fn end_batch(
     context: &BatchContext,
     process: Option<ProcessId>,
-    label: &str,
+    record: &Record,
     is_spent: bool,
 ) {
+    let label = &record.intent.label;
+    let of_payer = || record.payer.as_ref().and_then(|(_, owner)| owner.clone());
     let owner = match (&context.owners, process) {
-        (Some(_), Some(process)) => context.store.process(process).map(|state| {
-            let info = state.map(|state| state.info);
-            info.and_then(|info| info.owner)
+        (Some(_), Some(process)) => context.store.process(process).map(|state| match state {
+            Some(state) => state.info.owner,
+            None => of_payer(),
         }),
-        _ => Ok(None),
+        _ => Ok(of_payer()),
     };
     match owner.and_then(|owner| context.shared_budgets(owner.as_deref())) {
         Ok(budgets) => budgets

@@ -11,8 +11,10 @@ use crate::base::cancel::Context;
 use crate::base::error::{Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchClient, BatchLineResult};
 use crate::money::ledger::Ledger;
+use crate::queue::job::JobReceipt;
 use crate::queue::store::{BatchNo, Settlement, StoredBatch};
 
+use super::budget::end_batch;
 use super::context::{BatchContext, check};
 use super::machine::{Collected, Record, Results, number};
 use super::settle_items::{AskedProvider, is_unchecked, keeps_reply, of_deleted, untried};
@@ -51,17 +53,13 @@ pub(crate) fn collect(
         .max(1)
         .saturating_mul(to_fetch.most_each);
     let label = &record.intent.label;
-    // An earlier collection may have stored a part of them.
-    let files = 0..results.files.len();
-    let is_first = record.fetches() == 0
-        && !files
-            .into_iter()
-            .any(|index| context.spool.results(label, index).exists());
     let here = fetch_all(context, label, to_fetch, most, client, ctx)?;
     let mut reader = ResultReader {
         context,
         no,
+        record,
         label,
+        is_noted: record.is_storing,
         client,
         asked: AskedProvider::from(record),
         seen: HashSet::new(),
@@ -109,9 +107,7 @@ pub(crate) fn collect(
         collected.withheld = withheld;
         return Ok(collected);
     }
-    if is_first {
-        book(context, no, record, &without_job)?;
-    }
+    book(context, no, record, &without_job, withheld.is_some())?;
     let why = results.why.error();
     let end = if returns_jobs(record, results) {
         JobEnd::Returned
@@ -150,17 +146,16 @@ fn fetch_all(
     Ok(here)
 }
 
-/// Books what requests were billed whose jobs were deleted with their process.
+/// Books what requests were billed whose jobs were deleted with their process. If an earlier collection has booked some
+/// of them with their jobs, it is unknown which, and the others are not booked. If a cost is unknown, the rest of what
+/// was reserved for the batch counts as spent.
 fn book(
     context: &BatchContext,
     no: BatchNo,
     record: &Record,
     ledger: &Ledger,
+    is_withheld: bool,
 ) -> Result<(), Error> {
-    let total = ledger.total();
-    if total.calls == 0 {
-        return Ok(());
-    }
     let batches = context.store.batches(None)?;
     let is_deleted = |batch: &StoredBatch| batch.no == no && batch.process_id.is_none();
     let Some((process, owner)) = record
@@ -170,11 +165,21 @@ fn book(
     else {
         return Ok(());
     };
-    let charges = ledger.charges();
-    let named = charges.map(|charge| charge.run(Some(process.to_string())).owner(owner.clone()));
-    let ends: Vec<Settlement> = named.map(of_deleted).collect();
-    let wall = context.settler.clock.wall();
-    context.store.settle(&ends, wall).map(drop)
+    let total = ledger.total();
+    if !record.is_storing && total.calls > 0 {
+        let charges = ledger.charges();
+        let named =
+            charges.map(|charge| charge.run(Some(process.to_string())).owner(owner.clone()));
+        let receipts = (1..).map(|n| JobReceipt::of_batch(no.0, n));
+        let ends = receipts.zip(named);
+        let ends: Vec<Settlement> = ends.map(|(id, charge)| of_deleted(id, charge)).collect();
+        let (label, cost) = (&record.intent.label, total.cost_usd.picos());
+        context.settle_counted(&ends, label, owner.as_deref(), cost)?;
+    }
+    if record.is_storing || total.unpriced > 0 || is_withheld {
+        end_batch(context, None, record, true);
+    }
+    Ok(())
 }
 
 /// Whether unanswered jobs of a batch return to the queue untried: it was withdrawn, so they go another way.
@@ -287,7 +292,10 @@ fn is_refusal(error: &Error) -> bool {
 struct ResultReader<'a> {
     context: &'a BatchContext,
     no: BatchNo,
+    record: &'a Record,
     label: &'a str,
+    /// The stored record says that results are being stored.
+    is_noted: bool,
     client: &'a Arc<dyn BatchClient>,
     asked: AskedProvider,
     seen: HashSet<u32>,
@@ -460,7 +468,29 @@ impl ResultReader<'_> {
                 self.without_job.extend(charge);
             }
         }
+        if !ends.is_empty() {
+            self.note()?;
+        }
         self.context.settle(&ends, &self.asked)
+    }
+
+    /// Notes in the stored record that results are being stored, before the first ones are.
+    fn note(&mut self) -> Result<(), Error> {
+        if self.is_noted {
+            return Ok(());
+        }
+        let noted = Record {
+            is_storing: true,
+            ..self.record.clone()
+        };
+        let (context, wall) = (self.context, self.context.settler.clock.wall());
+        let text = noted.text();
+        context
+            .store
+            .save_batch(context.worker, self.no, &text, wall)?;
+        context.storing.lock().insert(self.no);
+        self.is_noted = true;
+        Ok(())
     }
 }
 

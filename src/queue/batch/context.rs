@@ -1,7 +1,10 @@
 //! State that the threads of the batch strategy share.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
 use crate::base::error::{Error, Sent};
@@ -10,7 +13,7 @@ use crate::money::budget::{Budget, SpentOnBatch};
 use crate::observe::jobs::JobObserver;
 use crate::queue::job::COMPLETION_KIND;
 use crate::queue::owners::Owners;
-use crate::queue::store::{JobStore, Settlement, WorkerId};
+use crate::queue::store::{BatchNo, JobStore, Settlement, WorkerId};
 
 use super::overview::BatchOverview;
 use super::settle_items::{AskedProvider, ItemSettler, outcomes};
@@ -25,6 +28,8 @@ pub(crate) struct BatchContext {
     pub overview: Arc<BatchOverview>,
     pub observer: Option<Arc<dyn JobObserver>>,
     pub owners: Option<Arc<Owners>>,
+    /// Batches whose stored records say since the last step that results are being stored.
+    pub storing: Mutex<HashSet<BatchNo>>,
 }
 
 impl BatchContext {
@@ -34,14 +39,8 @@ impl BatchContext {
             return Ok(());
         }
         let wall = self.settler.clock.wall();
-        // Counted first: if the program is killed in between, the results are read and counted again, which is too much
-        // rather than too little.
-        let counted = self.count(asked);
-        self.store.settle(ends, wall).inspect_err(|error| {
-            if error.sent() != Sent::Maybe {
-                counted.into_iter().for_each(SpentOnBatch::undo);
-            }
-        })?;
+        let (owner, cost) = asked.take_costs();
+        self.settle_counted(ends, asked.label(), owner.as_deref(), cost)?;
         if let Some(observer) = &self.observer {
             let ended = ends.iter().filter_map(|end| end.outcome.error_of_end());
             ended.for_each(|error| observer.on_job_end(&asked.ended(error, wall)));
@@ -54,17 +53,36 @@ impl BatchContext {
         Ok(())
     }
 
+    /// Records ends of jobs of a batch, and counts their cost in picodollars in the budgets of their owner and route.
+    pub(super) fn settle_counted(
+        &self,
+        ends: &[Settlement],
+        label: &str,
+        owner: Option<&str>,
+        cost: u64,
+    ) -> Result<(), Error> {
+        let wall = self.settler.clock.wall();
+        // Counted first: if the program is killed in between, the results are read and counted again, which is too much
+        // rather than too little.
+        let counted = self.count(label, owner, cost);
+        let settled = self.store.settle(ends, wall).inspect_err(|error| {
+            if error.sent() != Sent::Maybe {
+                counted.into_iter().for_each(SpentOnBatch::undo);
+            }
+        });
+        settled.map(drop)
+    }
+
     /// Counts what the ends of a batch have cost in the budgets that the store does not know.
-    fn count(&self, asked: &AskedProvider) -> Vec<SpentOnBatch> {
-        let (owner, cost) = asked.take_costs();
+    fn count(&self, label: &str, owner: Option<&str>, cost: u64) -> Vec<SpentOnBatch> {
         if cost == 0 {
             return Vec::new();
         }
-        match self.shared_budgets(owner.as_deref()) {
+        match self.shared_budgets(owner) {
             Ok(budgets) => {
                 let counted = budgets.iter();
                 counted
-                    .filter_map(|budget| budget.spend_batch(asked.label(), cost))
+                    .filter_map(|budget| budget.spend_batch(label, cost))
                     .collect()
             }
             // The account of an owner is made to count the ledger.

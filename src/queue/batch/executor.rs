@@ -262,6 +262,7 @@ impl Poller<'_> {
             return;
         };
         open.busy = false;
+        open.record.is_storing |= self.options.context.storing.lock().remove(&no);
         if let Some(error) = self.options.context.settler.refused.lock().take() {
             self.report_critical(&error);
         }
@@ -495,9 +496,9 @@ impl Poller<'_> {
         match store.close_batch(self.options.context.worker, no, wall) {
             Ok(()) => {
                 if let Some(open) = self.batches.remove(&no) {
-                    let (context, label) = (&self.options.context, &open.record.intent.label);
-                    context.spool.drop_input(label);
-                    end_batch(context, open.batch.process_id, label, is_spent);
+                    let context = &self.options.context;
+                    context.spool.drop_input(open.label());
+                    end_batch(context, open.batch.process_id, &open.record, is_spent);
                 }
                 let overview = &self.options.context.overview;
                 overview.none_waiting.store(false, Ordering::SeqCst);

@@ -341,7 +341,7 @@ pub(super) fn is_unchecked(claimed: &ClaimedJob) -> bool {
 }
 
 /// The end of a job that does not exist, with a charge of others that were deleted.
-pub(crate) fn of_deleted(charge: Charge) -> Settlement {
+pub(crate) fn of_deleted(receipt: JobReceipt, charge: Charge) -> Settlement {
     let sum = &charge.sum;
     let spent = Spent {
         input_tokens: sum.input_tokens,
@@ -350,7 +350,7 @@ pub(crate) fn of_deleted(charge: Charge) -> Settlement {
         unpriced: sum.unpriced,
     };
     Settlement {
-        receipt: JobReceipt { job: 0, claim: 0 },
+        receipt,
         calls: 0,
         outcome: ClaimOutcome::Completed {
             result: RawValue::NULL.to_owned(),

@@ -212,7 +212,7 @@ fn settle_items(
     let hit = fail_lines(context, no, record, &lines)?;
     if hit > 0 {
         // The provider rejected all of it, so the other jobs cost nothing.
-        end_batch(context, whole.process_id, &record.intent.label, false);
+        end_batch(context, whole.process_id, record, false);
     }
     Ok(match (hit, lines.into_iter().next()) {
         (0, Some((_, error))) => ItemsSettled::NoSuchLine(error),

@@ -288,6 +288,7 @@ impl Harness {
             overview: self.overview.clone(),
             observer: None,
             owners: None,
+            storing: Mutex::default(),
         });
         self.control.wake();
         Poller::new(PollerOptions {

@@ -37,12 +37,12 @@ fn account(harness: &Harness) -> Account {
     Account::new("the monthly budget", file, Period::Month, clock)
 }
 
-fn counted(harness: &Harness) -> Counted {
+pub(super) fn counted(harness: &Harness) -> Counted {
     account(harness).look().unwrap()
 }
 
 /// Sets the budget of the route, in picodollars, with these prices.
-fn limit(harness: &Harness, picos: u64, prices: &str) {
+pub(super) fn limit(harness: &Harness, picos: u64, prices: &str) {
     let budget = Budget::of_account(Usd::from_picos(picos), account(harness));
     limit_by(harness, &budget, prices);
 }
@@ -58,7 +58,7 @@ fn limit_by(harness: &Harness, budget: &Budget, prices: &str) {
     harness.kinds.set(COMPLETION_KIND, kind);
 }
 
-fn requests(prompts: &[&'static str]) -> Vec<Request> {
+pub(super) fn requests(prompts: &[&'static str]) -> Vec<Request> {
     let request = |prompt: &&'static str| Request {
         model: Some("m".to_owned()),
         ..Request::new(*prompt).with_id(*prompt).with_max_tokens(100)

@@ -358,20 +358,28 @@ impl Settling<'_> {
     /// Whether an end that changes nothing reports a call that no other end reports, because the job was claimed again
     /// since, or deleted. If the results of a batch are read again, or a transaction is repeated, an end is reported twice.
     fn is_another_call(&mut self, tx: &mut Tx<'_>, end: &Settlement) -> Result<bool, Fault> {
+        let receipt = end.receipt;
+        let row = self.rows.get(&receipt.job);
+        let is_success = matches!(end.outcome, ClaimOutcome::Completed { .. });
+        // A success that was booked has ended its job, or left a mark. Any other end that was booked in time leaves no
+        // mark, and others may have claimed the job after it.
+        let has_mark = receipt.is_of_batch() || row.is_some() && is_success;
         // An earlier attempt may have booked the call, and others may have changed or deleted the job after it. If it has
         // not, the call of a deleted job is missing in the ledger. That is rare: an open job is deleted only by force, but
         // the results of jobs that have ended are deleted as soon as they are collected.
-        if tx.may_be_done || self.store.doubtful_ends.lock().contains(&end.receipt) {
+        let is_doubtful = || tx.may_be_done || self.store.doubtful_ends.lock().contains(&receipt);
+        if !has_mark && is_doubtful() {
             return Ok(false);
         }
-        let Some(row) = self.rows.get(&end.receipt.job) else {
-            return Ok(true);
+        let is_late = match row {
+            Some(row) => row.claim > receipt.claim,
+            None if receipt.is_of_batch() => true,
+            None => return Ok(true),
         };
-        let is_another = row.claim > end.receipt.claim
-            && !self.late.contains(&end.receipt)
-            && !budget_rows::is_late_booked(tx, end.receipt)?;
+        let is_another =
+            is_late && !self.late.contains(&receipt) && !budget_rows::is_late_booked(tx, receipt)?;
         if is_another {
-            self.late.push(end.receipt);
+            self.late.push(receipt);
         }
         Ok(is_another)
     }

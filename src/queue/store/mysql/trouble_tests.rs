@@ -3,6 +3,7 @@
 use super::*;
 use crate::base::charge::{Charge, ChargeSum};
 use crate::base::day::Day;
+use crate::base::error::Sent;
 use crate::queue::job::Spent;
 use crate::queue::store::ClaimedJob;
 use crate::queue::store::mysql::wire::{Gets, Wire};
@@ -218,10 +219,11 @@ fn a_call_is_booked_once_if_it_is_settled_again_after_its_job_was_deleted() {
     let worker = store.register_worker(T).unwrap();
     let jobs = claim(&store, worker, 3);
     let [first, second] = [0, 1].map(|at| [billed(&jobs[at])]);
+    // Only the first error says that its transaction may have been committed, so that its costs stay counted.
     wire.set(Gets::Unanswered);
-    store.settle(&first, T).unwrap_err();
+    assert_eq!(store.settle(&first, T).unwrap_err().sent(), Sent::Maybe);
     wire.set(Gets::Lost);
-    store.settle(&second, T).unwrap_err();
+    assert_eq!(store.settle(&second, T).unwrap_err().sent(), Sent::No);
     wire.set(Gets::Through);
     assert_eq!(calls(&other), 1, "the first transaction was committed");
     other.delete(process, None, T).unwrap();
@@ -232,6 +234,39 @@ fn a_call_is_booked_once_if_it_is_settled_again_after_its_job_was_deleted() {
     store.settle(&[billed(&jobs[2])], T).unwrap();
     assert_eq!(calls(&other), 3);
     assert!(store.doubtful_ends.lock().is_empty());
+}
+
+/// Each end is recorded twice while it is in doubt whether an earlier attempt was committed.
+#[test]
+fn calls_that_leave_a_mark_are_booked_once_although_a_commit_is_in_doubt() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let store = tables.open();
+    store.insert(ProcessId::new(), jobs(1), true, T).unwrap();
+    let worker = store.register_worker(T).unwrap();
+    let late = billed(&claim(&store, worker, 1)[0]);
+    // Another worker has claimed the job since, and completed it.
+    let completed = format!(
+        "UPDATE #jobs SET claim = claim + 1, worker = NULL, status = {}",
+        rows::COMPLETED
+    );
+    store
+        .write(Again::Harmless, |tx| tx.run(&completed, Vec::new()))
+        .unwrap();
+    let of_batch = |no| Settlement {
+        receipt: JobReceipt::of_batch(no, 1),
+        ..late.clone()
+    };
+    for (booked, end) in [of_batch(1), of_batch(2), late.clone()].iter().enumerate() {
+        for _ in 0..2 {
+            let settle = |tx: &mut super::writer::Tx<'_>| {
+                tx.may_be_done = true;
+                store.settle_in(tx, std::slice::from_ref(end), T).map(drop)
+            };
+            store.write(Again::Harmless, settle).unwrap();
+        }
+        assert_eq!(calls(&store), booked as u64 + 1);
+    }
 }
 
 /// Two transactions that wait for each other: the server ends one, which begins anew.

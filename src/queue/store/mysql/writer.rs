@@ -265,13 +265,21 @@ impl Database {
             #[cfg(test)]
             let is_lost = is_lost || self.wire.is_some();
             *may_be_done |= committing && is_lost;
+            let failed = |fault: Fault| {
+                let error = fault.at_server(&self.location);
+                if *may_be_done {
+                    error.with_sent(Sent::Maybe)
+                } else {
+                    error
+                }
+            };
             match fault.remedy() {
-                Remedy::Tell => return Err(fault.at_server(&self.location)),
+                Remedy::Tell => return Err(failed(fault)),
                 Remedy::Retry if retries < MOST_RETRIES => {
                     retries += 1;
                     self.back_off(retries);
                 }
-                Remedy::Retry => return Err(fault.at_server(&self.location)),
+                Remedy::Retry => return Err(failed(fault)),
                 Remedy::Reconnect => {
                     self.pool.lost();
                     if committing && again == Again::Doubtful {
@@ -285,7 +293,7 @@ impl Database {
                     }
                     let since = *lost_since.get_or_insert_with(Instant::now);
                     if since.elapsed() > PATIENCE {
-                        return Err(fault.at_server(&self.location));
+                        return Err(failed(fault));
                     }
                     retries += 1;
                     self.back_off(retries.max(4));

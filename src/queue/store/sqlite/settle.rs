@@ -181,8 +181,10 @@ impl Settling<'_> {
             .prepare_cached("SELECT claim > ?2 FROM jobs WHERE id = ?1")?;
         let claimed = [end.receipt.job, end.receipt.claim];
         let found = find.query_row(claimed, |row| row.get(0)).optional()?;
-        let Some(is_late) = found else {
-            return Ok(true);
+        let is_late = match found {
+            Some(is_late) => is_late,
+            None if end.receipt.is_of_batch() => true,
+            None => return Ok(true),
         };
         let is_another = is_late
             && !self.late.contains(&end.receipt)
