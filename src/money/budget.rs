@@ -383,17 +383,28 @@ impl Budget {
         }
     }
 
-    /// Takes over what a queue has counted for this budget, and what its next request can cost if that does not fit.
+    /// Takes over what a queue has counted for this budget, and what its next request can cost if that does not fit. With
+    /// an amount `before`, other calls spend from the budget too, and it adds what the queue has counted since then.
     ///
     /// # Errors
     /// If the record cannot be written.
     #[cfg(feature = "queue")]
-    pub(crate) fn replace(&self, spent: Amount, refused: Option<Amount>) -> Result<(), Error> {
+    pub(crate) fn replace(
+        &self,
+        used: Amount,
+        before: Option<Amount>,
+        refused: Option<Amount>,
+    ) -> Result<(), Error> {
         let mut spending = self.0.spending.lock();
-        if spending.recorded != spent.number() {
-            self.0.write(spent.number())?;
+        let mut spent = used.number();
+        if let Some(before) = before {
+            let more = spent.saturating_sub(before.number());
+            spent = spent.max(spending.spent.saturating_add(more));
         }
-        (spending.spent, spending.recorded) = (spent.number(), spent.number());
+        if spending.recorded != spent {
+            self.0.write(spent)?;
+        }
+        (spending.spent, spending.recorded) = (spent, spent);
         spending.refused = refused.map(Amount::number);
         Ok(())
     }
