@@ -160,8 +160,8 @@ impl LlmManager {
     }
 
     /// Limits what [`run_bulk`](Self::run_bulk) may cost, together with what else was spent of the budget. With `batch`, the
-    /// process in the queue gets this limit, and the budget takes over what the process has spent, so use the budget in one
-    /// call at a time. If it is used up, the call ends with
+    /// process in the queue gets this limit, or what other calls have left of it, and the budget adds what the process
+    /// spends, so use the budget in one call at a time. If it is used up, the call ends with
     /// [`StopReason::BudgetExceeded`](crate::StopReason::BudgetExceeded). The workers of this manager keep the budget of each
     /// process instead. Default: no limit.
     pub fn budget(mut self, budget: &Budget) -> Self {

@@ -232,7 +232,7 @@ impl<'a> Route<'a> {
         self.budgets.iter().find_map(Budget::used_up)
     }
 
-    /// Whether a budget is used up that is shared with other OS processes, so that calls are tried only once in a second.
+    /// Whether a budget is used up that is shared with other OS processes, so that calls are tried only once in a while.
     #[cfg(feature = "queue")]
     pub(crate) fn is_closed(&self) -> bool {
         self.budgets.iter().any(Budget::is_closed)

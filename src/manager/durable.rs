@@ -10,6 +10,7 @@ use crate::engine::dispatch::StopReason;
 use crate::llm::outcome::Outcome;
 use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::request::Request;
+use crate::money::budget::Amount;
 use crate::queue::batch::BatchAdoption;
 use crate::queue::budget::ProcessBudget;
 use crate::queue::host::JobQueue;
@@ -29,7 +30,7 @@ impl LlmManager {
         requests: &[Request],
     ) -> Result<Vec<Outcome>, BulkError> {
         let queue = self.queue().map_err(misuse)?;
-        let limited = self.limited(&queue, process).map_err(misuse)?;
+        let (limited, before) = self.limited(&queue, process).map_err(misuse)?;
         let jobs = enlist(&limited, process, requests).map_err(misuse)?;
         let report = self
             .run_worker(&queue)
@@ -45,9 +46,13 @@ impl LlmManager {
             ),
             _ => Error::cancelled(),
         };
+        // Even if the results cannot be read.
+        let noted = self
+            .budget
+            .as_ref()
+            .map(|it| queue.note_spent(process, it, before));
         let found = outcomes(&queue, process, (requests, &jobs), &why_not);
         let (outcomes, missing) = found.map_err(misuse)?;
-        let noted = self.budget.as_ref().map(|it| queue.note_spent(process, it));
         let unnoted = noted.and_then(Result::err).map(StopReason::Fatal);
         let stop = stop.filter(|_| missing > 0 || !began).or(unnoted);
         let stop = stop.or_else(|| (missing > 0).then(|| StopReason::Fatal(unfinished(missing))));
@@ -63,16 +68,30 @@ impl LlmManager {
         }
     }
 
-    /// The queue on which the process gets the budget of this manager. A process of an earlier call gets its limit.
-    fn limited(&self, queue: &JobQueue, process: ProcessId) -> Result<JobQueue, Error> {
+    /// The queue on which the process gets the budget of this manager, and what this process has used before. A process
+    /// of an earlier call gets its limit, or what it has used and what other calls have left, if that is less.
+    fn limited(
+        &self,
+        queue: &JobQueue,
+        process: ProcessId,
+    ) -> Result<(JobQueue, Option<Amount>), Error> {
         let Some(budget) = &self.budget else {
-            return Ok(queue.clone());
+            return Ok((queue.clone(), None));
         };
+        let (limit, spent) = (budget.limit(), budget.spent());
+        let mut before = spent;
         if queue.process(process)?.is_some() {
-            queue.set_budget(process, budget.limit())?;
+            queue.set_budget(process, limit)?;
+            let known = queue.process(process)?.and_then(|known| known.budget);
+            before = known.map_or(spent, |known| known.used);
+            let left = limit.number().saturating_sub(spent.number());
+            let most = before.number().saturating_add(left);
+            if most < limit.number() {
+                queue.set_budget(process, Amount::new(limit.unit(), most))?;
+            }
         }
-        let limited = ProcessBudget::new(budget.limit(), budget.spent());
-        Ok(queue.described(ProcessInfo::new().budget(limited)))
+        let info = ProcessInfo::new().budget(ProcessBudget::new(limit, spent));
+        Ok((queue.described(info), Some(before)))
     }
 
     fn queue(&self) -> Result<JobQueue, Error> {
@@ -201,4 +220,49 @@ fn unfinished(missing: usize) -> Error {
         "{missing} requests have no result yet: a batch is on hold, its results are missing, or another worker has them; to see what to do: batchwright status"
     );
     Error::new(ErrorKind::Transient, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::base::secret::Secret;
+    use crate::config::settings::Settings;
+    use crate::manager::{ProviderOptions, ProviderPlan};
+    use crate::money::budget::Budget;
+
+    use super::*;
+
+    /// A budget of 10 tokens, a process that has used 4 of them, and other calls that have spent 5.
+    #[test]
+    fn a_call_that_is_repeated_leaves_what_other_calls_have_spent() {
+        let tokens = Amount::Tokens;
+        let folder = tempfile::tempdir().unwrap();
+        let budget = Budget::tokens(10);
+        budget.replace(tokens(9), None, None).unwrap();
+        let options = ProviderOptions::new().data_dir(folder.path());
+        let options = options.api_key("openai", Secret::new("k"));
+        let settings = Settings::new().flag("llm.provider", "test", Some("openai".to_owned()));
+        let plan = ProviderPlan::new(settings.unwrap(), options).unwrap();
+        let manager = LlmManager::of(plan).budget(&budget);
+        let (queue, process) = (manager.queue().unwrap(), ProcessId::new());
+        let info = ProcessInfo::new().budget(ProcessBudget::new(tokens(10), tokens(4)));
+        let job = Job::from(&Request::new("a"));
+        queue.described(info).enqueue_iter(process, [job]).unwrap();
+        let (_, before) = manager.limited(&queue, process).unwrap();
+        let state = queue.process(process).unwrap().unwrap().budget.unwrap();
+        assert_eq!((state.limit, state.used), (tokens(5), tokens(4)));
+        queue.note_spent(process, &budget, before).unwrap();
+        assert_eq!(budget.spent(), tokens(9));
+        // The call has used one more.
+        budget.replace(tokens(5), Some(tokens(4)), None).unwrap();
+        assert_eq!(budget.spent(), tokens(10));
+
+        // In another program, the same process counts with what it has used.
+        let budget = Budget::tokens(10);
+        let manager = manager.budget(&budget);
+        let (_, before) = manager.limited(&queue, process).unwrap();
+        let state = queue.process(process).unwrap().unwrap().budget.unwrap();
+        assert_eq!(state.limit, tokens(10));
+        queue.note_spent(process, &budget, before).unwrap();
+        assert_eq!(budget.spent(), tokens(4));
+    }
 }

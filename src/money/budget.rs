@@ -5,7 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,9 @@ pub(crate) use shared::SpentOnBatch;
 
 /// The record on the disk may be ahead of the spending by this part of the limit, so that most calls need no write.
 pub(crate) const SLICES: u64 = 64;
+
+/// The longest time between two tries while nothing fits and nothing changes.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A slice is for at most this many calls.
 const CALLS_AT_ONCE: u64 = 32;
@@ -96,8 +99,10 @@ struct Spending {
     refused_since: Option<Instant>,
     /// When a call fitted, although another one had not.
     fitted: Option<Instant>,
-    /// When the last call did not fit, or when others were allowed to try.
+    /// When the last call did not fit.
     tried: Option<Instant>,
+    /// How long no call is tried after the last one that did not fit. It doubles with each try, until something changes.
+    pause: Duration,
     /// The period of `spent` and `recorded`.
     since: Day,
     /// What its account has counted for all, and in which period, as of the last access to it.
@@ -383,17 +388,28 @@ impl Budget {
         }
     }
 
-    /// Takes over what a queue has counted for this budget, and what its next request can cost if that does not fit.
+    /// Takes over what a queue has counted for this budget, and what its next request can cost if that does not fit. With
+    /// an amount `before`, other calls spend from the budget too, and it adds what the queue has counted since then.
     ///
     /// # Errors
     /// If the record cannot be written.
     #[cfg(feature = "queue")]
-    pub(crate) fn replace(&self, spent: Amount, refused: Option<Amount>) -> Result<(), Error> {
+    pub(crate) fn replace(
+        &self,
+        used: Amount,
+        before: Option<Amount>,
+        refused: Option<Amount>,
+    ) -> Result<(), Error> {
         let mut spending = self.0.spending.lock();
-        if spending.recorded != spent.number() {
-            self.0.write(spent.number())?;
+        let mut spent = used.number();
+        if let Some(before) = before {
+            let more = spent.saturating_sub(before.number());
+            spent = spent.max(spending.spent.saturating_add(more));
         }
-        (spending.spent, spending.recorded) = (spent.number(), spent.number());
+        if spending.recorded != spent {
+            self.0.write(spent)?;
+        }
+        (spending.spent, spending.recorded) = (spent, spent);
         spending.refused = refused.map(Amount::number);
         Ok(())
     }
@@ -425,12 +441,35 @@ impl Spending {
     fn refuse(&mut self, most: u64) {
         self.refused = Some(self.refused.map_or(most, |refused| refused.min(most)));
         let now = Instant::now();
+        // Calls that were tried together count as one try.
+        if self.is_due() {
+            self.pause = (self.pause * 2).clamp(LOOK_AGAIN, LONGEST_PAUSE);
+        }
         self.refused_since.get_or_insert(now);
         (self.looked, self.tried) = (Some(now), Some(now));
     }
 
+    /// Whether a call may be tried although the last one did not fit.
+    fn is_due(&self) -> bool {
+        self.tried.is_none_or(|at| at.elapsed() >= self.pause)
+    }
+
+    /// The next try is due [`LOOK_AGAIN`] after the last one, because more may be left.
+    fn end_pause(&mut self) {
+        self.pause = self.pause.min(LOOK_AGAIN);
+    }
+
+    /// What an account has counted.
+    fn count(&mut self, since: Day, counted: u64) {
+        if (self.since_counted, self.counted) != (since, counted) {
+            (self.since_counted, self.counted) = (since, counted);
+            self.end_pause();
+        }
+    }
+
     /// A call fitted.
     fn fits(&mut self) {
+        self.pause = Duration::ZERO;
         self.refused_since = None;
         if self.refused.is_some() {
             self.fitted = Some(Instant::now());
@@ -584,6 +623,7 @@ impl Reservation {
         spending.held -= self.most;
         spending.spent = spending.spent.saturating_add(spent);
         spending.ended += 1;
+        spending.end_pause();
         self.budget.changed.notify_all();
         let is_idle = spending.held == 0;
         let recorded = match account {

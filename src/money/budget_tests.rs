@@ -394,25 +394,72 @@ fn one_large_call_that_does_not_fit_stops_no_smaller_ones() {
     assert!(try_cents(&budget, 40).is_err());
     assert_eq!(budget.refused(), Some(Amount::Usd(cent(30))));
     // Others are tried for a while, and then once in a while.
-    assert!(budget.is_open() && budget.is_open());
-    let long_ago = Instant::now().checked_sub(LOOK_AGAIN);
-    let later = |budget: &Budget| {
+    let later = |after: Duration| {
         let mut spending = budget.0.spending.lock();
-        (spending.tried, spending.fitted) = (long_ago, spending.fitted.and(long_ago));
-        spending.refused_since = spending.refused_since.and(long_ago);
+        let then = Instant::now().checked_sub(after);
+        (spending.tried, spending.fitted) = (then, spending.fitted.and(then));
+        spending.refused_since = spending.refused_since.and(then);
     };
-    later(&budget);
+    // A time to come is recent, even on a slow machine.
+    let recently = || {
+        let mut spending = budget.0.spending.lock();
+        let now = Instant::now().checked_add(LONGEST_PAUSE);
+        (spending.tried, spending.fitted) = (now, spending.fitted.and(now));
+        spending.refused_since = spending.refused_since.and(now);
+    };
+    recently();
+    assert!(budget.is_open() && !budget.is_closed());
+    // While nothing fits and nothing changes, the tries are ever rarer.
+    for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+        let pause = budget.0.spending.lock().pause;
+        assert_eq!(pause, Duration::from_secs(seconds));
+        later(pause);
+        // A question is no try.
+        assert!(budget.is_closed() && budget.is_open() && budget.is_open());
+        assert!(try_cents(&budget, 40).is_err());
+        budget.0.spending.lock().tried = Instant::now().checked_add(LONGEST_PAUSE);
+        assert!(budget.is_closed() && !budget.is_open());
+        // It belongs to the same try.
+        assert!(try_cents(&budget, 40).is_err());
+    }
+    assert_eq!(other.reserve_batch("a", cent(51).picos()).unwrap(), None);
+    budget.0.spending.lock().looked = None;
+    budget.look_again();
+    assert_eq!(budget.0.spending.lock().pause, LOOK_AGAIN);
+    later(LOOK_AGAIN);
     assert!(budget.is_closed() && budget.is_open());
-    assert!(!budget.is_open());
     try_cents(&budget, 1).unwrap().settle(cent(1).picos());
     assert!(budget.used_up().is_some());
-    assert!(budget.is_open() && budget.is_open());
-    assert!(try_cents(&budget, 30).is_err());
+    recently();
     assert!(budget.is_open() && !budget.is_closed());
-    later(&budget);
+    assert!(try_cents(&budget, 30).is_err());
+    recently();
+    assert!(budget.is_open() && !budget.is_closed());
+    later(LOOK_AGAIN);
     assert!(budget.is_closed());
     // Another program returns something.
     other.end_batch("a", false);
     try_cents(&budget, 30).unwrap().settle(0);
     assert!(budget.used_up().is_none() && budget.is_open() && !budget.is_closed());
+}
+
+/// A refusal that is over says nothing about the next one.
+#[cfg(feature = "queue")]
+#[test]
+fn what_an_own_batch_returns_is_seen_at_once_and_ends_the_refusal() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new()));
+    let budget = monthly(&folder, &clock, 100);
+    assert_eq!(budget.reserve_batch("a", cent(90).picos()).unwrap(), None);
+    assert!(try_cents(&budget, 20).is_err());
+    {
+        let mut spending = budget.0.spending.lock();
+        // The account has just been read.
+        spending.looked = Instant::now().checked_add(LONGEST_PAUSE);
+        spending.refused_since = Instant::now().checked_sub(LOOK_AGAIN);
+    }
+    assert!(budget.used_up().is_some() && budget.is_closed());
+    budget.end_batch("a", false);
+    assert!(budget.used_up().is_none() && budget.is_open());
+    let spending = budget.0.spending.lock();
+    assert_eq!((spending.refused_since, spending.fitted), (None, None));
 }

@@ -83,6 +83,8 @@ impl ClaimPlan {
 
     /// Whether jobs wait that go into batches. The last scan for batches may be older than some jobs.
     fn awaits_batch(&self) -> Result<bool, Error> {
+        // A batch that has just ended may have returned what the next one needs.
+        self.kinds.look_at_budgets();
         let route = self.kinds.route(COMPLETION_KIND);
         let is_closed = route.is_some_and(|route| route.is_closed());
         if is_closed || !self.batch_overview.none_waiting.load(Ordering::SeqCst) {
@@ -133,15 +135,18 @@ impl ClaimPlan {
             let Some(open) = self.lanes.lock().open(lane, &self.kinds).cloned() else {
                 return 0;
             };
-            let none_waiting = self.batch_overview.none_waiting.load(Ordering::SeqCst);
+            if self.kinds.is_batched(lane) {
+                // The thread of the batches tries these jobs.
+                known_wait |= !self.batch_overview.none_waiting.load(Ordering::SeqCst);
+                return 0;
+            }
             let is_open = are_open.entry(lane.kind.clone());
             if !*is_open.or_insert_with(|| open.kind.is_open()) {
                 let again = self.now.after(LOOK_AGAIN);
                 opens = Some(opens.map_or(again, |known| known.min(again)));
                 return 0;
             }
-            let is_waited_for = !(none_waiting && self.kinds.is_batched(lane));
-            known_wait |= is_waited_for && !open.kind.is_closed();
+            known_wait |= !open.kind.is_closed();
             self.room(lane, &open, availability, &mut opens)
         };
         let wanted = ClaimRequest {
@@ -170,9 +175,6 @@ impl ClaimPlan {
         opens: &mut Option<Time>,
     ) -> usize {
         let (kinds, now) = (&self.kinds, self.now);
-        if kinds.is_batched(lane) {
-            return 0;
-        }
         let step = at_step(lane.step, open.class.steps());
         let Some(live) = availability.callable_step(&open.class, step) else {
             return 0;

@@ -66,7 +66,7 @@ impl Kind {
         }
     }
 
-    /// Whether calls are tried only once in a second, because such a budget is used up.
+    /// Whether calls are tried only once in a while, because such a budget is used up.
     pub(crate) fn is_closed(&self) -> bool {
         match self {
             Self::Prompts { route, .. } => route.is_closed(),

@@ -67,8 +67,14 @@ impl JobQueue {
         self.store.remove_budget(process, self.clock.wall())
     }
 
-    /// Has a budget take over what the queue has counted for this process.
-    pub(crate) fn note_spent(&self, process: ProcessId, budget: &Budget) -> Result<(), Error> {
+    /// Has a budget take over what the queue has counted for this process. If the process had used an amount `before`, the
+    /// budget adds the difference to what other calls have spent.
+    pub(crate) fn note_spent(
+        &self,
+        process: ProcessId,
+        budget: &Budget,
+        before: Option<Amount>,
+    ) -> Result<(), Error> {
         let process = self.process(process)?;
         let Some(known) = process.and_then(|process| process.budget) else {
             return Ok(());
@@ -77,6 +83,6 @@ impl JobQueue {
             Some(BudgetPause::UsedUp(needed)) => Some(needed),
             _ => None,
         };
-        budget.replace(known.used, refused)
+        budget.replace(known.used, before, refused)
     }
 }

@@ -178,7 +178,7 @@ impl Execution {
         let Some(budget) = &self.budget else {
             return Ok(());
         };
-        self.queue.note_spent(self.process, budget)
+        self.queue.note_spent(self.process, budget, None)
     }
 
     /// Compares the input with the queue. With `cancel`, waiting jobs that the input does not ask for are cancelled.

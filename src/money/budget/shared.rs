@@ -81,18 +81,10 @@ impl Budget {
         })
     }
 
-    /// Whether further calls are tried: others may need less than the ones that did not fit. If none fits for
-    /// [`LOOK_AGAIN`], they are tried once in this time.
+    /// Whether further calls are tried: others may need less than the ones that did not fit. If no call fits for
+    /// [`LOOK_AGAIN`], the next try is 1 s after the last one, then 2 s, and so on up to 60 s, until the account changes.
     pub(crate) fn is_open(&self) -> bool {
-        if !self.is_closed() {
-            return true;
-        }
-        let mut spending = self.0.spending.lock();
-        let is_due = spending.tried.is_none_or(|at| at.elapsed() >= LOOK_AGAIN);
-        if is_due {
-            spending.tried = Some(Instant::now());
-        }
-        is_due
+        !self.is_closed() || self.0.spending.lock().is_due()
     }
 
     /// Whether a call did not fit, and no other one has fitted for [`LOOK_AGAIN`]; or the account cannot be used. A worker that ends
@@ -130,10 +122,16 @@ impl Budget {
         let mut spending = self.0.spending.lock();
         match counted {
             Ok(counted) => {
-                spending.trouble = None;
-                (spending.since_counted, spending.counted) = (counted.since, counted.total());
+                if spending.trouble.take().is_some() {
+                    spending.end_pause();
+                }
+                spending.count(counted.since, counted.total());
                 let left = self.limit().number().saturating_sub(spending.counted);
                 spending.refused = spending.refused.filter(|most| *most > left);
+                if spending.refused.is_none() {
+                    (spending.refused_since, spending.fitted) = (None, None);
+                    spending.pause = Duration::ZERO;
+                }
             }
             Err(error) => spending.trouble = Some(error),
         }
@@ -154,7 +152,7 @@ impl Budget {
             (less, counted.since, counted.total())
         })?;
         let mut spending = self.0.spending.lock();
-        (spending.since_counted, spending.counted) = (since, counted);
+        spending.count(since, counted);
         if less.is_none() {
             spending.fits();
         }
@@ -204,6 +202,8 @@ impl Budget {
         {
             log::warn!("{} counts too much: {error}", account.name);
         }
+        // A worker that is about to end must see what has been returned.
+        self.0.spending.lock().looked = None;
     }
 
     /// The present period of a shared account.
@@ -280,7 +280,7 @@ impl Shared {
                 spending.trouble = Some(error.clone());
             })?;
             spending.trouble = None;
-            (spending.since_counted, spending.counted) = (since_counted, counted);
+            spending.count(since_counted, counted);
             spending.recorded += drawn.filter(|_| spending.since == since).unwrap_or(0);
             let has_turned = since != since_counted && since_counted == account.since();
             if drawn.is_none() && !has_turned {

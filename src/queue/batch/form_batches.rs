@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::base::clock::Time;
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
+use crate::llm::batch::BatchClient;
 use crate::llm::request::Request;
 use crate::money::account::LOOK_AGAIN;
 use crate::queue::job::COMPLETION_KIND;
@@ -24,8 +25,8 @@ const MOST_SUBMITTED: usize = 4;
 impl Poller<'_> {
     /// Starts batches for waiting jobs.
     pub(super) fn form_batches(&mut self, now: Time) -> Result<(), Error> {
-        let none_waiting = &self.options.context.overview.none_waiting;
-        none_waiting.store(false, Ordering::SeqCst);
+        let overview = self.options.context.overview.clone();
+        overview.none_waiting.store(false, Ordering::SeqCst);
         let Some(client) = self.options.control.client() else {
             return Ok(());
         };
@@ -40,15 +41,24 @@ impl Poller<'_> {
             wall,
         )?;
         let is_used_up = route.used_up().is_some();
+        let is_empty = waiting.is_empty();
+        let again = is_used_up && !is_empty;
+        self.scan_at = again.then(|| now.after(LOOK_AGAIN));
+        let has_started = route.is_open() && self.start_batches(&client, waiting, now)?;
         // A worker that ends when no job is left does not wait until another program returns something.
-        let none = waiting.is_empty() || route.is_closed();
-        none_waiting.store(none, Ordering::SeqCst);
-        let again = is_used_up && !waiting.is_empty();
-        let mut scan_at = again.then(|| now.after(LOOK_AGAIN));
-        if !route.is_open() {
-            self.scan_at = scan_at;
-            return Ok(());
-        }
+        let none = !has_started && (is_empty || route.is_closed());
+        overview.none_waiting.store(none, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Starts batches for those of these jobs that need not wait for others. Returns whether it has started one.
+    fn start_batches(
+        &mut self,
+        client: &Arc<dyn BatchClient>,
+        waiting: Vec<WaitingJobs>,
+        now: Time,
+    ) -> Result<bool, Error> {
+        let (wall, mut scan_at, mut has_started) = (self.clock.wall(), self.scan_at, false);
         let account = client.account();
         self.accounts.add(account.clone(), client.clone());
         let mut later = |at: Time| scan_at = Some(scan_at.map_or(at, |known| known.min(at)));
@@ -94,13 +104,14 @@ impl Poller<'_> {
                 }
                 self.batches.insert(batch.batch.no, batch);
                 submitting += 1;
+                has_started = true;
                 continue;
             }
             still.insert(key, since);
         }
         self.seen = still;
         self.scan_at = scan_at;
-        Ok(())
+        Ok(has_started)
     }
 
     /// Whether jobs of this group are being moved into a batch, or a poison line is searched among them: it may be
