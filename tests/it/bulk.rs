@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use batchwright::client::PackLimits;
 use batchwright::files::{Dedupe, PromptSettings, RunOutput};
@@ -378,21 +378,31 @@ fn a_notifier_can_be_called_for_every_item() {
     assert!(outcomes.iter().all(|outcome| outcome.is_success()));
 }
 
+/// How long the deadline of [`manual_deadline`] is away.
+pub(super) const HOUR: Duration = Duration::from_secs(3_600);
+
+/// A clock that only the test advances, and a deadline an hour after its origin: it is over when the test says so,
+/// whatever the load of the machine.
+pub(super) fn manual_deadline() -> (Arc<ManualClock>, Deadline) {
+    let clock = Arc::new(ManualClock::new());
+    let origin = UNIX_EPOCH + Duration::from_secs(1_577_836_800);
+    (clock, Deadline::at(origin + HOUR))
+}
+
 #[test]
 fn no_call_starts_after_a_deadline_and_those_in_flight_end() {
     let client = ScriptedClient::new();
     client.hold();
-    let deadline = Deadline::within(Duration::from_millis(300)).unwrap();
+    let (clock, deadline) = manual_deadline();
     let requests = requests(3);
     let error = std::thread::scope(|scope| {
         let run = scope.spawn(|| {
-            let run = Bulk::new(&client).concurrency(1).deadline(deadline);
+            let route = Route::new(&client).clock(clock.clone());
+            let run = Bulk::new(route).concurrency(1).deadline(deadline);
             run.collect(&requests).unwrap_err()
         });
         assert!(client.wait_for_calls(1));
-        while !deadline.is_missed() {
-            std::thread::sleep(deadline.left());
-        }
+        clock.advance(HOUR);
         client.release();
         run.join().unwrap()
     });
@@ -413,11 +423,12 @@ fn was_not_sent(outcome: &Outcome) {
 fn a_stream_names_what_was_not_sent_before_its_deadline() {
     let client = ScriptedClient::new();
     client.hold();
-    let deadline = Deadline::within(Duration::from_millis(300)).unwrap();
+    let (clock, deadline) = manual_deadline();
     let sent = AtomicUsize::new(0);
     let error = std::thread::scope(|scope| {
         let run = scope.spawn(|| {
-            let run = Bulk::new(&client).concurrency(1).deadline(deadline);
+            let route = Route::new(&client).clock(clock.clone());
+            let run = Bulk::new(route).concurrency(1).deadline(deadline);
             run.for_each(requests(9), |outcome| {
                 assert!(outcome.is_success());
                 sent.fetch_add(1, Ordering::SeqCst);
@@ -426,9 +437,7 @@ fn a_stream_names_what_was_not_sent_before_its_deadline() {
             .unwrap_err()
         });
         assert!(client.wait_for_calls(1));
-        while !deadline.is_missed() {
-            std::thread::sleep(deadline.left());
-        }
+        clock.advance(HOUR);
         client.release();
         run.join().unwrap()
     });
@@ -440,17 +449,15 @@ fn a_stream_names_what_was_not_sent_before_its_deadline() {
 
 #[test]
 fn what_waits_for_a_retry_at_a_deadline_was_sent() {
-    let deadline = Deadline::within(Duration::from_millis(300)).unwrap();
+    let (clock, deadline) = manual_deadline();
     let client = client_fn(|request: &Request, _: &Context| {
         if request.messages[0].text() == "p0" {
             return Err(transient());
         }
-        while !deadline.is_missed() {
-            std::thread::sleep(deadline.left());
-        }
+        clock.advance(HOUR);
         Ok(Response::new("own", "fine"))
     });
-    let route = Route::new(&client).retry(quick());
+    let route = Route::new(&client).retry(quick()).clock(clock.clone());
     let run = Bulk::new(route).concurrency(1).deadline(deadline);
     let error = run.collect(&requests(3)).unwrap_err();
     let [retried, answered, not_sent] = &error.outcomes[..] else {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bulk::{HOUR, manual_deadline};
 use super::common::{PATIENCE, eventually};
 use batchwright::queue::{JobStatus, WorkerScale};
 use batchwright::testing::{ManualClock, ScriptedClient};
@@ -429,28 +430,32 @@ fn ended_and_waiting(queue: &JobQueue, process: ProcessId) -> (u64, u64) {
     (counts.completed, counts.pending)
 }
 
-fn sleep_until(deadline: Deadline) {
-    while !deadline.is_missed() {
-        std::thread::sleep(deadline.left());
-    }
-}
+/// The grace period of calls, by the clock of a test.
+const GRACE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_worker_claims_nothing_after_its_deadline_and_calls_in_flight_end() {
     let (_folder, queue) = queue();
+    let (clock, deadline) = manual_deadline();
+    let queue = queue.clock(clock.clone());
     let process = ProcessId::new();
     queue.enqueue(process, prompts(&["a", "b", "c"])).unwrap();
-    let client = Arc::new(ScriptedClient::new());
-    client.hold();
-    let deadline = Deadline::within(Duration::from_millis(300)).unwrap();
-    let running = worker(&queue).completions(route(&client));
-    let running = running.deadline(deadline).start().unwrap();
-    assert!(client.wait_for_calls(1));
-    sleep_until(deadline);
-    let closing = || queue.workers().unwrap().is_empty();
-    assert!(!closing(), "the call in flight has its grace period");
-    client.release();
-    let report = running.join().unwrap();
+    let (now, ends) = (clock.clone(), clock.wall().after(HOUR + GRACE));
+    // Its answer arrives when its grace period ends, so the worker has noticed the deadline by then.
+    let slow = client_fn(move |_: &Request, ctx: &Context| {
+        now.advance(HOUR);
+        let is_aborted = || {
+            let is_aborted = ctx.is_cancelled();
+            now.advance(GRACE / 10);
+            is_aborted
+        };
+        assert!(eventually(is_aborted));
+        assert!(now.wall() > ends, "the call has its grace period");
+        Ok(Response::new("own", "late"))
+    });
+    let ctx = Context::new().with_grace(GRACE);
+    let running = worker(&queue).completions(Route::new(slow).retry(quick()));
+    let report = running.deadline(deadline).context(&ctx).run().unwrap();
     let stop = report.stop;
     assert!(
         matches!(stop, Some(StopReason::DeadlineExceeded)),
@@ -458,6 +463,7 @@ fn a_worker_claims_nothing_after_its_deadline_and_calls_in_flight_end() {
     );
     assert_eq!(ended_and_waiting(&queue, process), (1, 2));
 
+    let client = Arc::new(ScriptedClient::new());
     // The next worker has the rest; one whose deadline is over claims nothing.
     let late = worker(&queue)
         .completions(route(&client))
@@ -468,26 +474,28 @@ fn a_worker_claims_nothing_after_its_deadline_and_calls_in_flight_end() {
         "{stop:?}"
     );
     assert_eq!(ended_and_waiting(&queue, process), (1, 2));
-    let in_time = Deadline::within(PATIENCE).unwrap();
+    let in_time = Deadline::at(deadline.time() + 1_000 * HOUR);
     let next = worker(&queue).completions(route(&client)).deadline(in_time);
     assert!(next.run().unwrap().stop.is_none());
     assert_eq!(ended_and_waiting(&queue, process), (3, 0));
-    assert_eq!(client.calls().len(), 3);
+    assert_eq!(client.calls(), ["b", "c"]);
 }
 
 #[test]
 fn a_call_that_outlives_the_grace_after_a_deadline_returns_its_job() {
     let (_folder, queue) = queue();
+    let (clock, deadline) = manual_deadline();
+    let queue = queue.clock(clock.clone());
     let process = ProcessId::new();
     queue.enqueue(process, prompts(&["a"])).unwrap();
-    let client = client_fn(|_: &Request, ctx: &Context| {
+    let client = client_fn(move |_: &Request, ctx: &Context| {
         let (tell, told) = crossbeam_channel::unbounded();
         let _hook = ctx.on_cancel(move || tell.send(()).unwrap_or_default());
+        clock.advance(HOUR);
         told.recv_timeout(PATIENCE).unwrap();
         Err(Error::new(ErrorKind::Cancelled, "aborted"))
     });
     let ctx = Context::new().with_grace(Duration::ZERO);
-    let deadline = Deadline::within(Duration::from_millis(100)).unwrap();
     let worker = worker(&queue).completions(Route::new(client)).context(&ctx);
     let report = worker.deadline(deadline).run().unwrap();
     assert!(matches!(report.stop, Some(StopReason::DeadlineExceeded)));

@@ -175,7 +175,9 @@ fn a_run_whose_calls_have_no_upper_bound_is_refused() {
 fn a_record_that_cannot_be_written_is_an_error_of_its_own() {
     let desk = Desk::new();
     let one = cost_of_one(&desk);
-    let sim = simulator(SimConfig::default().latency(std::time::Duration::from_millis(10)));
+    let sim = simulator(SimConfig::default());
+    // While its first call waits, the program changes no file.
+    sim.hold();
     desk.write("in.jsonl", lines(0..100));
     let record = desk.path("out.jsonl.budget");
     let words = format!("-o out.jsonl -j 1 --budget {}", flag(times(one, 150)));
@@ -184,9 +186,10 @@ fn a_record_that_cannot_be_written_is_an_error_of_its_own() {
         &sim,
         &format!("in.jsonl {MODEL} {words}"),
     ));
-    assert!(sim.wait_until(|stats| stats.calls > 2, super::common::PATIENCE));
+    assert!(sim.wait_until(|stats| stats.in_flight == 1, super::common::PATIENCE));
     std::fs::remove_file(&record).unwrap();
     std::fs::create_dir(&record).unwrap();
+    sim.release();
     let ended = running.wait().expect(1);
     ended
         .says("cannot record what is spent in ")

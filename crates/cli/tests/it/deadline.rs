@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::batch::command;
 use super::batch_runs::{only_process, queue, stores};
-use super::common::{Desk, Ended, Running, all_ids, eventually, simulator};
+use super::common::{Desk, Ended, PATIENCE, Running, all_ids, eventually, simulator};
 
 /// A provider whose batches take so long. They are validated for nearly all of this time, so that nothing is answered
 /// before. A cancelled one ends after a tenth of it.
@@ -72,8 +72,8 @@ fn a_batch_that_would_be_late_is_withdrawn_and_calls_do_the_rest() {
     let sim = with(BatchConfig::default().duration(Duration::from_secs(30)));
     let desk = Desk::new();
     desk.prompts("in.jsonl", 40);
-    // Without a known rate, calls are taken to need 9 s, and a cancellation 4 s.
-    let ended = ran(&desk, &sim, "4s", "--within 17s").expect(0);
+    // Without a known rate, calls are taken to need 9 s, and a cancellation 4 s. Until then, there are 8 s to submit it.
+    let ended = ran(&desk, &sim, "4s", "--within 21s").expect(0);
     let ended = ended.says("strategy sync: withdraws");
     let summary = told(&ended);
     assert_eq!(summary["deadline"]["missed"], false);
@@ -101,7 +101,7 @@ fn calls_for_a_late_batch_stay_within_the_budget() {
     let (desk, sim) = (Desk::new(), slow(Duration::from_secs(60)));
     desk.prompts("in.jsonl", 40);
     // A call costs 0.00001 dollars, and can cost 0.00005.
-    let model = "--model gpt-4o-mini --max-tokens 20 --within 17s";
+    let model = "--model gpt-4o-mini --max-tokens 20 --within 21s";
     let ended = ran(&desk, &sim, "4s", &format!("{model} --budget 0.0002")).expect(4);
     let ended = ended.says("strategy sync: withdraws");
     let ended = ended.says("the budget of $0.000200 is used up");
@@ -271,19 +271,21 @@ fn a_sample_of_a_run_with_a_deadline_is_sent_as_calls() {
 #[test]
 fn a_run_that_is_cancelled_during_a_trial_keeps_its_answers_and_can_be_continued() {
     for by_signal in [false, true] {
-        let config = SimConfig::default().latency(Duration::from_secs(2));
-        let (desk, sim) = (Desk::new(), simulator(config));
+        let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
         desk.prompts("in.jsonl", 60);
+        sim.hold();
         let words = "run in.jsonl -o out.jsonl --json -j 4 --within 20m";
         let running = Running::start(&mut command(&desk, &sim, words));
-        // The trial has 8 items, and 4 of them are answered at a time.
-        let is_answered = || sim.stats().answered >= 4;
-        assert!(eventually(is_answered));
+        // The trial has 8 items, and 4 of them are sent at a time. They are answered after the run was cancelled.
+        assert!(sim.wait_until(|stats| stats.in_flight == 4, PATIENCE));
         let ended = if by_signal {
             running.signal("INT");
+            running.hears("stopping: ");
+            sim.release();
             running.wait().expect(130)
         } else {
             queue(&desk).cancel(only_process(&desk)).unwrap();
+            sim.release();
             running.wait().expect(4)
         };
         let ended = ended.says("interrupted; what finished is saved");

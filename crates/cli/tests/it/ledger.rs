@@ -178,7 +178,8 @@ fn unreadable_ledgers_are_named_and_sums_are_marked_incomplete() {
 /// The provider bills the requests that it has processed when the batch is cancelled.
 #[test]
 fn a_batch_of_a_deleted_process_is_booked_for_it() {
-    let batches = BatchConfig::default().duration(std::time::Duration::from_secs(2));
+    // Far longer than the cancellation takes to arrive, which ends it.
+    let batches = BatchConfig::default().duration(std::time::Duration::from_secs(20));
     let (desk, sim) = (
         Desk::new(),
         simulator(SimConfig::default().batches(batches)),
@@ -188,7 +189,7 @@ fn a_batch_of_a_deleted_process_is_booked_for_it() {
     let process = submitted.stdout.trim();
     let words = "work --strategy batch -q";
     let working = Running::start(&mut with_provider(desk.command(words.split(' ')), &sim));
-    assert!(sim.wait_until(|stats| stats.paid > 20, PATIENCE));
+    assert!(sim.wait_until(|stats| stats.paid > 2, PATIENCE));
     desk.plain(&format!("cancel {process} --delete")).expect(0);
     let queue = home_queue(&desk);
     let is_over = || queue.batches(None).unwrap().is_empty();

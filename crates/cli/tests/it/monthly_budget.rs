@@ -241,8 +241,7 @@ fn a_large_request_keeps_no_smaller_ones_waiting() {
 #[test]
 fn an_account_that_cannot_be_counted_is_an_error_of_its_own() {
     let one = cost_of_one();
-    let config = SimConfig::default().latency(Duration::from_millis(20));
-    let (desk, sim) = (Desk::new(), simulator(config));
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     limit(&desk, &sim, one, 130);
     desk.write("in.jsonl", lines(0..60));
     let account = desk.path("home/monthly_budget.json");
@@ -250,10 +249,12 @@ fn an_account_that_cannot_be_counted_is_an_error_of_its_own() {
     let work = work("-j 1 --until-empty");
     done(&desk, &sim, &format!("submit in.jsonl {MODEL}")).expect(0);
     for words in [&run, &work] {
-        let before = sim.stats().calls;
+        // While its first call waits, the program changes no file.
+        sim.hold();
         let running = start(&desk, &sim, words);
-        assert!(sim.wait_until(|stats| stats.calls > before + 2, super::common::PATIENCE));
+        assert!(sim.wait_until(|stats| stats.in_flight == 1, super::common::PATIENCE));
         std::fs::write(&account, "[").unwrap();
+        sim.release();
         let ended = running.wait().expect(1);
         let ended = ended
             .says("cannot count the monthly budget in ")

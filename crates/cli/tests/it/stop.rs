@@ -323,13 +323,13 @@ fn a_reply_that_arrived_while_the_run_was_suspended_is_not_requested_again() {
     let (desk, sim) = (Desk::new(), simulator(long));
     desk.prompts("in.jsonl", 1);
     sim.hold();
-    let run = desk.start(&sim, "in.jsonl -o out.jsonl -j 1 --timeout 2s");
+    let run = desk.start(&sim, "in.jsonl -o out.jsonl -j 1 --timeout 6s");
     assert!(sim.wait_until(|s| s.in_flight == 1, PATIENCE));
     run.signal("STOP");
     sim.release();
     assert!(sim.wait_until(|s| s.answered == 1, PATIENCE));
     // Longer than the limit, measured from the start of the call.
-    std::thread::sleep(Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(7));
     run.signal("CONT");
     run.wait().expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(1));

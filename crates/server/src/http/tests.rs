@@ -369,7 +369,9 @@ fn who_takes_nothing_is_cut_off() {
         std::thread::yield_now();
     }
     let answer = rest(&mut stream);
-    assert!(!answer.ends_with("0\r\n\r\n"));
+    // The last header may end with a zero as the last chunk does, so only the body is examined.
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    assert!(!body.ends_with("0\r\n\r\n"));
 }
 
 #[test]
