@@ -312,6 +312,13 @@ impl Purses {
                     if !std::mem::replace(&mut purse.is_short, true) {
                         log::info!("a process waits because its budget is used up");
                     }
+                    // The last call in flight may have ended during the draw and left its rest here: a worker that ends
+                    // when nothing is left to do would end before the process goes on with it.
+                    let is_last = purse.calls == 0;
+                    drop(purse);
+                    if is_last {
+                        self.book(budget, shared, true);
+                    }
                     return Ok(Some(BudgetDraw::Paused));
                 }
                 Ok(other) => return Ok(Some(other)),

@@ -91,6 +91,28 @@ fn a_call_that_waits_for_the_store_holds_up_no_other_one() {
     });
 }
 
+/// Its rest would stay in the purse while the process waits for it, and a worker could end before it is returned.
+#[test]
+fn a_call_that_ends_during_a_refused_draw_returns_its_rest() {
+    let fixture = fixture();
+    let running = fixture.hold(80).unwrap().unwrap();
+    let (tell, told) = mpsc::channel();
+    let (settled, settles) = mpsc::channel::<()>();
+    fixture.fail(move || {
+        let _ = tell.send(());
+        let _ = settles.recv();
+        None
+    });
+    thread::scope(|scope| {
+        let refused = scope.spawn(|| fixture.hold(6400).map(drop));
+        told.recv().unwrap();
+        running.settle(30);
+        drop(settled);
+        assert!(refused.join().unwrap().is_err());
+    });
+    assert_eq!(fixture.used(), 30);
+}
+
 #[test]
 fn a_failing_store_is_no_failure_of_the_call() {
     let fixture = fixture();
