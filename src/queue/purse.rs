@@ -63,8 +63,8 @@ struct Purse {
     calls: usize,
     /// A call draws from the store; the others wait for it.
     is_drawing: bool,
-    /// A draw was refused: what comes back is returned soon, because the process waits for it, also if a later draw was
-    /// successful.
+    /// A draw was refused: from then on, what comes back is returned soon, because the process may wait for it, also
+    /// after later draws that were successful.
     is_short: bool,
     /// A call has used it since the last look.
     is_used: bool,
@@ -409,8 +409,6 @@ impl Purses {
             let mut purse = shared.purse.lock();
             let free = if all { purse.free } else { 0 };
             purse.free -= free;
-            // Nothing more comes back for which the process waits.
-            purse.is_short &= !all || purse.calls > 0;
             (free, std::mem::take(&mut purse.owed))
         };
         let amount = i128::from(free) - i128::from(owed);

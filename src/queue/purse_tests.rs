@@ -113,6 +113,20 @@ fn a_call_that_ends_during_a_refused_draw_returns_its_rest() {
     assert_eq!(fixture.used(), 30);
 }
 
+/// A call that was claimed before the pause may draw what others have returned, although the process waits for more.
+#[test]
+fn what_a_later_call_leaves_is_returned_while_the_process_waits() {
+    let fixture = fixture();
+    let running = fixture.hold(80).unwrap().unwrap();
+    assert!(fixture.hold(6400).is_err());
+    running.settle(30);
+    assert_eq!(fixture.used(), 30);
+    let later = fixture.hold(80).unwrap().unwrap();
+    assert!(fixture.used() > 80);
+    later.settle(30);
+    assert_eq!(fixture.used(), 60);
+}
+
 #[test]
 fn a_failing_store_is_no_failure_of_the_call() {
     let fixture = fixture();
