@@ -211,6 +211,7 @@ fn try_cents(budget: &Budget, cents: u64) -> Result<Reservation, Error> {
     reserve(budget, cent(cents).picos())
 }
 
+#[cfg(feature = "queue")]
 #[test]
 fn programs_share_the_limit_of_a_month_and_it_begins_anew_with_the_next_one() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new()));
@@ -367,6 +368,7 @@ fn a_file_that_is_something_else_stops_spending() {
     }
 }
 
+#[cfg(feature = "queue")]
 #[test]
 fn a_call_above_the_whole_limit_of_a_month_is_refused_for_good_and_stops_no_other_one() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new()));
@@ -382,6 +384,7 @@ fn a_call_above_the_whole_limit_of_a_month_is_refused_for_good_and_stops_no_othe
     assert!(!try_cents(&budget, 21).err().unwrap().is_unbounded());
 }
 
+#[cfg(feature = "queue")]
 #[test]
 fn one_large_call_that_does_not_fit_stops_no_smaller_ones() {
     let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new()));
