@@ -111,8 +111,8 @@ impl Waiters {
             .header("retry-after", self.retry_after().to_string())
     }
 
-    /// The time until a slot is likely to be free, in seconds: the average time that requests waited, or the time in
-    /// which none of them has ended, if that is longer.
+    /// The time until a slot is likely to be free, in seconds: the average time that requests waited, or the time
+    /// since the last one ended, if that is longer.
     pub fn retry_after(&self) -> u64 {
         self.retry_after_at(Instant::now())
     }
