@@ -561,7 +561,7 @@ fn is_gather(call: &Call<Pack<JobTask>>) -> bool {
 }
 
 /// Runs these schedules, each on a new database.
-pub(super) fn run_seeds(every: u64, new: impl Fn() -> Open + std::panic::RefUnwindSafe) {
+pub(super) fn run_seeds(every: u64, new: impl Fn() -> Open + Sync + std::panic::RefUnwindSafe) {
     let count = seeds().unwrap_or(3_000) / every;
     each_seed(count, |seed| Scene::new(seed, new()).run());
 }

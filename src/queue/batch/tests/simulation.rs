@@ -18,7 +18,7 @@ use crate::base::cancel::Context;
 use crate::base::clock::{Clock, Time};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
-use crate::base::seeds::{replayed_seed, seeds};
+use crate::base::seeds::{each_seed, seeds};
 use crate::config::choices::OnUnknown;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::jitter::Jitter;
@@ -327,26 +327,11 @@ fn schedule(seed: u64) {
 
 #[test]
 fn nothing_is_lost_or_bought_twice_whatever_happens_when() {
-    match replayed_seed() {
-        Some(seed) => {
-            let _ = env_logger::try_init();
-            schedule(seed);
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !info.payload().is::<Died>() {
+            hook(info);
         }
-        None => {
-            let hook = std::panic::take_hook();
-            std::panic::set_hook(Box::new(move |info| {
-                if !info.payload().is::<Died>() {
-                    hook(info);
-                }
-            }));
-            let seeds = seeds().map_or(40, |seeds| (seeds / 250).max(40));
-            for seed in 0..seeds {
-                let run = catch_unwind(|| schedule(seed));
-                run.unwrap_or_else(|cause| {
-                    eprintln!("SIMULATION_SEED={seed}");
-                    std::panic::resume_unwind(cause);
-                });
-            }
-        }
-    }
+    }));
+    each_seed(seeds().map_or(40, |seeds| (seeds / 250).max(40)), schedule);
 }
