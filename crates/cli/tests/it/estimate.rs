@@ -168,11 +168,16 @@ fn an_estimate_counts_only_items_to_send() {
     );
 
     // Another input of the same model is estimated from the numbers that the data folder keeps.
+    let input_from = if cfg!(feature = "tokenizer") {
+        "tokenizer"
+    } else {
+        "earlier_replies"
+    };
     desk.write("other.txt", "Name a prime number, please.\n".repeat(3));
     let other = estimate(&desk, &sim, "other.txt -o other.jsonl --model gpt-4o-mini");
     has(
         &other["models"][0],
-        json!({"input_from": "earlier_replies", "output_from": "earlier_replies"}),
+        json!({"input_from": input_from, "output_from": "earlier_replies"}),
     );
     let kept = desk.read("data/estimates.json");
     assert!(
