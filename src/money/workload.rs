@@ -54,7 +54,9 @@ impl AddAssign for InputSize {
         self.least = self.least.saturating_add(other.least);
         self.likely = self.likely.saturating_add(other.likely);
         self.most = self.most.saturating_add(other.most);
-        self.is_counted &= other.is_counted;
+        if !other.is_counted {
+            self.is_counted = false;
+        }
     }
 }
 
