@@ -61,7 +61,7 @@ pub use worker::WorkerPlan;
 ///
 /// Money and time: [`ProviderOptions`] have the prices and the data folder with its [`MonthlyBudget`]. The manager has a
 /// [`budget`](Self::budget), a [book](Self::booking), for example a ledger, and a [`deadline`](Self::deadline). An
-/// [`Estimate`](crate::Estimate) is computed before a call, from [`Request::input_size`].
+/// [`Estimate`](crate::Estimate) is computed before a call, from [`Request::input_size_for`].
 ///
 /// ```no_run
 /// use batchwright::plan::{ProviderOptions, ProviderPlan};

@@ -72,6 +72,9 @@ impl<T: Add<Output = T> + Default> Sum for Bounds<T> {
 pub enum EstimateBasis {
     /// The size of the requests in bytes.
     RequestSize,
+    /// The tokens of the requests, counted with the tokenizer of the model. For this, the library needs the feature
+    /// `tokenizer`.
+    Tokenizer,
     /// The limit that the requests set for the length of an answer.
     MaxTokens,
     /// Replies of the same model to requests of other inputs.
@@ -258,6 +261,9 @@ fn input(
         return (rounded(low, high), EstimateBasis::SameInput);
     }
     let by_size = Bounds::new(work.input.least, work.input.most);
+    if work.requests > 0 && work.input.is_counted {
+        return (by_size, EstimateBasis::Tokenizer);
+    }
     if earlier.calls < FEWEST_EARLIER {
         return (by_size, EstimateBasis::RequestSize);
     }

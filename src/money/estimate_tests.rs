@@ -31,6 +31,7 @@ fn size(tokens: u64) -> InputSize {
         least: tokens * 2 / 3,
         likely: tokens,
         most: tokens * 2 + 20,
+        is_counted: false,
     }
 }
 
@@ -106,6 +107,31 @@ fn embeddings_have_no_output_and_share_calls() {
     assert_eq!(estimate.output_tokens, Bounds::new(0, 0));
     assert_eq!(estimate.calls, 10);
     assert_eq!(cost(&estimate, ""), Some((0.066, Some(0.22))));
+}
+
+#[test]
+fn counted_requests_come_before_replies_to_other_inputs_but_not_before_those_to_the_same() {
+    let (none, earlier) = (ModelReplies::default(), replies(100, &reply(100, 150, 40)));
+    let counted = InputSize {
+        least: 90,
+        most: 97,
+        is_counted: true,
+        ..size(100)
+    };
+    let mut work = Workload::default();
+    (0..1_000).for_each(|_| work.add(counted, None));
+    let by_count = Estimate::new(&work, &none, &earlier);
+    assert_eq!(by_count.input_from, EstimateBasis::Tokenizer);
+    assert_eq!(by_count.input_tokens, Bounds::new(90_000, 97_000));
+    let of_input = Estimate::new(&work, &replies(5, &reply(100, 110, 40)), &earlier);
+    assert_eq!(of_input.input_from, EstimateBasis::SameInput);
+    assert_eq!(of_input.input_tokens.low, 110_000);
+    // One request that is not counted.
+    work.add(size(100), None);
+    let mixed = Estimate::new(&work, &none, &earlier);
+    assert_eq!(mixed.input_from, EstimateBasis::EarlierReplies);
+    let nothing = Estimate::new(&Workload::default(), &none, &none);
+    assert_eq!(nothing.input_from, EstimateBasis::RequestSize);
 }
 
 #[test]

@@ -13,9 +13,9 @@ const UNMEASURED: f64 = 2.0;
 const RETURN: f64 = 1.15;
 /// Flex calls begin so much earlier than at their last moment.
 const HEAD: f64 = 1.1;
-/// They also begin if they need a little more time than is left: standard calls do the rest.
+/// They begin if they need a little more time than is left: standard calls do the rest.
 const ALMOST: f64 = 0.85;
-/// Batches that have answered nothing in this part of the time are taken to stall.
+/// Batches that have answered nothing in this part of the time are taken to stall. Later, no batches begin after calls.
 const SILENT: f64 = 0.25;
 /// At most this share of the items is sent as a trial, and at most this many, unless more are needed to fill all slots.
 const TRIAL_SHARE: u64 = 20;
@@ -224,9 +224,14 @@ impl Outlook {
     /// Whether batches are known to be too slow, or have answered nothing for long.
     fn batches_stall(&self) -> bool {
         let rate = self.batch.and_then(|batch| batch.per_second);
-        let total = (self.left + self.spent).as_secs_f64();
         let is_late = rate.is_none() || !self.batches_are_in_time();
-        is_late && self.spent.as_secs_f64() > total * SILENT
+        is_late && !self.is_early()
+    }
+
+    /// Whether batches had too little time to show whether they stall.
+    fn is_early(&self) -> bool {
+        let total = (self.left + self.spent).as_secs_f64();
+        self.spent.as_secs_f64() <= total * SILENT
     }
 
     fn too_late(&self) -> (Way, u64, &'static str) {
@@ -256,15 +261,16 @@ impl Outlook {
     }
 
     fn begin(&self) -> (Way, u64, &'static str) {
-        if self.may_begin_batches(1.0) {
+        // The first calls seem slower than they are: without time to spare, batches would be withdrawn at once.
+        if self.may_begin_batches(RETURN) {
             return (Way::Batch, 0, self.batches_first());
         }
         if self.calls_are_too_slow() {
             return (Way::Batch, 0, "calls alone would be too slow");
         }
         match self.flex() {
-            // If its rate is unknown, standard calls can take over.
-            Some(flex) if self.may_use_flex(1.0) && (!flex.measured || self.fits(flex, 1.0)) => {
+            // If its rate is unknown or a little too low, standard calls can take over.
+            Some(flex) if self.may_use_flex(1.0) && (!flex.measured || self.fits(flex, ALMOST)) => {
                 (Way::Flex, 0, "batches may not end in time")
             }
             _ => (Way::Sync, 0, "nothing cheaper is sure to end in time"),
@@ -290,7 +296,6 @@ impl Outlook {
             let has_time = self.fits(flex, HEAD) && self.may_use_flex(HEAD);
             let answers = flex.per_second > 0.0;
             let may_fit = self.fits(flex, ALMOST) || answers && self.batches_stall();
-            let may_fit = flex.measured && may_fit;
             if has_time || !may_fit || in_time {
                 return (Way::Batch, 0, "there is time to send all as calls later");
             }
@@ -333,7 +338,7 @@ impl Outlook {
         if self.fits(self.sync, 1.0) {
             // Calls were faster than was known before.
             if self.sync.measured && self.waiting > 0 {
-                if self.may_begin_batches(RETURN) {
+                if self.is_early() && self.may_begin_batches(RETURN) {
                     return (Way::Batch, 0, self.batches_first());
                 }
                 let tries = |flex: &CallPace| !flex.measured || self.fits(*flex, RETURN);

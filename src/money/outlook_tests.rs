@@ -149,6 +149,53 @@ fn short_deadlines_begin_with_calls_and_without_a_trial() {
 }
 
 #[test]
+fn flex_calls_that_are_a_little_too_slow_or_unmeasured_do_their_part() {
+    let begin = |left: u64| Outlook {
+        left: Duration::from_secs(left),
+        spent: Duration::ZERO,
+        now: None,
+        waiting: 1000,
+        in_batches: 0,
+        batch: None,
+        flex: Some(pace(0.5)),
+        ..outlook()
+    };
+    // Flex calls need 2,202 s, standard ones 1,102 s.
+    assert_eq!(way(begin(2000)), (Way::Flex, 0));
+    assert_eq!(way(begin(1800)), (Way::Sync, 0));
+    // A rate that a few calls show roughly has a wider margin: 7,202 s and 600 s until the batches are cancelled.
+    let unmeasured = Outlook {
+        left: Duration::from_secs(8000),
+        flex: Some(CallPace {
+            measured: false,
+            ..pace(1.0)
+        }),
+        ..outlook()
+    };
+    assert_eq!(way(unmeasured), (Way::Flex, 3600));
+}
+
+#[test]
+fn batches_without_time_to_spare_begin_when_calls_are_faster_than_they_seemed() {
+    let at = |spent: u64, now, sync| Outlook {
+        left: Duration::from_secs(1750),
+        spent: Duration::from_secs(spent),
+        now,
+        waiting: 1000,
+        in_batches: 0,
+        sync,
+        ..outlook()
+    };
+    // Calls need 1,102 s and batches 630 s: they would be withdrawn at the next decision.
+    assert_eq!(way(at(0, None, pace(1.0))), (Way::Sync, 0));
+    let calls = Some(Way::Sync);
+    assert_eq!(way(at(100, calls, pace(1.0))), (Way::Sync, 0));
+    assert_eq!(way(at(100, calls, pace(2.0))), (Way::Batch, 0));
+    // They could not show any more whether they stall.
+    assert_eq!(way(at(1000, calls, pace(2.0))), (Way::Sync, 0));
+}
+
+#[test]
 fn a_missed_deadline_continues_with_the_fastest_way() {
     let over = Outlook {
         left: Duration::ZERO,

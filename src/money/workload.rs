@@ -2,15 +2,18 @@
 
 use std::ops::AddAssign;
 
-/// The input of one request in tokens, estimated from its bytes, because only the provider can count them.
+/// The input of one request in tokens: estimated from its bytes, or counted if the tokenizer of the model is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct InputSize {
-    /// As few as any usual tokenizer makes of it.
+    /// As few as any usual tokenizer, or that of the model, makes of it.
     pub least: u64,
-    /// The likely number.
+    /// The likely number according to the bytes. Estimates compare it with the counts of earlier replies.
     pub likely: u64,
-    /// As many as any usual tokenizer makes of it.
+    /// As many as any usual tokenizer, or that of the model, makes of it.
     pub most: u64,
+    /// Whether `least` and `most` are from the tokenizer of the model, see
+    /// [`Request::input_size_for`](crate::Request::input_size_for).
+    pub is_counted: bool,
 }
 
 impl InputSize {
@@ -19,6 +22,7 @@ impl InputSize {
         least: 1,
         likely: 1,
         most: 1,
+        is_counted: false,
     };
 
     /// The tokens of a text: per token 2 to 6 bytes of ASCII, likely 4; per other character a quarter of a token to 3
@@ -40,6 +44,7 @@ impl InputSize {
             least: ascii / 6 + others / 4,
             likely: ascii / 4 + others * 3 / 4,
             most: ascii.div_ceil(2) + others * 3,
+            is_counted: false,
         }
     }
 }
@@ -49,6 +54,9 @@ impl AddAssign for InputSize {
         self.least = self.least.saturating_add(other.least);
         self.likely = self.likely.saturating_add(other.likely);
         self.most = self.most.saturating_add(other.most);
+        if !other.is_counted {
+            self.is_counted = false;
+        }
     }
 }
 
@@ -80,7 +88,10 @@ impl Default for Workload {
     fn default() -> Self {
         Self {
             requests: 0,
-            input: InputSize::default(),
+            input: InputSize {
+                is_counted: true,
+                ..InputSize::default()
+            },
             shortest: u64::MAX,
             longest: 0,
             output_limit: Some(0),

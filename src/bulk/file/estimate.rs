@@ -69,13 +69,16 @@ impl FileRun<'_> {
         items.into()
     }
 
-    /// The requests that the run would send, by the model that they name; those without one are under `None`. They are
-    /// read again for this. Items that need no call, such as finished ones and duplicates, are not included. Empty for a
+    /// The requests that the run would send, by the model that they name; those without one are under `None`, and are for
+    /// `default_model`. They are read again for this. Items that need no call, such as finished ones and duplicates, are not included. Empty for a
     /// stream.
     ///
     /// # Errors
     /// If the input, or a file that a prompt names, has changed since it was checked.
-    pub fn workloads(&self) -> Result<BTreeMap<Option<String>, Workload>, Error> {
+    pub fn workloads(
+        &self,
+        default_model: Option<&str>,
+    ) -> Result<BTreeMap<Option<String>, Workload>, Error> {
         let prompts = &self.prompts;
         let (input, index) = (&prompts.input, &prompts.index);
         if prompts.stream.is_some() {
@@ -86,7 +89,8 @@ impl FileRun<'_> {
             let request = input.read(*item as usize, index)?.request;
             let most = request.params.max_tokens;
             let most = if completes { most } else { Some(0) };
-            let size = request.input_size();
+            let model = request.model.as_deref().or(default_model);
+            let size = request.input_size_for(model.unwrap_or_default());
             all.entry(request.model).or_default().add(size, most);
             Ok::<_, Error>(all)
         };

@@ -97,6 +97,50 @@ fn an_estimate_and_a_dry_run_send_nothing_and_change_no_file() {
     assert_eq!(sim.stats().calls, 0);
 }
 
+#[cfg(feature = "tokenizer")]
+#[test]
+fn the_tokenizer_counts_the_input_of_openais_models_until_replies_to_it_are_known() {
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
+    // 19 tokens for gpt-4o, 30 for gpt-4, and 7 around each message; 102 bytes.
+    let text = "Die größten Flüsse Europas heißen Wolga und Donau, schön übersichtlich für Käufer geprüft.";
+    desk.write(
+        "in.txt",
+        (0..40)
+            .map(|i| format!("{i}: {text}\n"))
+            .collect::<String>(),
+    );
+    let of = |words: &str| estimate(&desk, &sim, &format!("in.txt -o out.jsonl {words}"));
+    let counted = |model: &str| {
+        let estimate = of(&format!("--max-tokens 20 --model {model}"));
+        has(&estimate["models"][0], json!({"input_from": "tokenizer"}));
+        (
+            estimate["input_tokens"]["low"].as_u64().unwrap() / 40,
+            estimate["input_tokens"]["high"].as_u64().unwrap() / 40,
+        )
+    };
+    // A number, a colon and a space more.
+    assert_eq!(counted("gpt-4o-mini"), (24, 28));
+    assert_eq!(counted("gpt-4"), (35, 39));
+    for model in ["claude-opus-5", "mistral-large-latest"] {
+        let by_size = of(&format!("--max-tokens 20 --model {model}"));
+        has(&by_size["models"][0], json!({"input_from": "request_size"}));
+        let high = by_size["input_tokens"]["high"].as_u64().unwrap();
+        assert!(high / 40 > 50, "{by_size}");
+    }
+    let words = "in.txt -o out.jsonl --max-tokens 20 --model gpt-4o-mini";
+    ended(&desk, &sim, &format!("run {words} --dry-run"))
+        .expect(0)
+        .says("the tokenizer of the model");
+    assert_eq!(sim.stats().calls, 0);
+    // Replies to this input report what the provider really counts.
+    ended(&desk, &sim, &format!("run {words} --max-items 10")).expect(0);
+    let rest = of("--max-tokens 20 --model gpt-4o-mini");
+    has(
+        &rest["models"][0],
+        json!({"requests": 30, "input_from": "same_input"}),
+    );
+}
+
 #[test]
 fn an_estimate_counts_only_items_to_send() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
@@ -124,11 +168,16 @@ fn an_estimate_counts_only_items_to_send() {
     );
 
     // Another input of the same model is estimated from the numbers that the data folder keeps.
+    let input_from = if cfg!(feature = "tokenizer") {
+        "tokenizer"
+    } else {
+        "earlier_replies"
+    };
     desk.write("other.txt", "Name a prime number, please.\n".repeat(3));
     let other = estimate(&desk, &sim, "other.txt -o other.jsonl --model gpt-4o-mini");
     has(
         &other["models"][0],
-        json!({"input_from": "earlier_replies", "output_from": "earlier_replies"}),
+        json!({"input_from": input_from, "output_from": "earlier_replies"}),
     );
     let kept = desk.read("data/estimates.json");
     assert!(

@@ -86,7 +86,7 @@ impl RunEstimate {
             strategies: strategies(args, &provider),
             provider,
         };
-        let workloads = run.workloads();
+        let workloads = run.workloads(default.as_deref());
         let workloads = workloads.map_err(|error| refused(error).about(About::Input))?;
         let mut replies = run.replies(&sources.provider).map_err(could_not_run)?;
         let mut models = Vec::new();

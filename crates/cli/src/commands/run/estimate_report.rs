@@ -98,6 +98,7 @@ fn open() -> String {
 fn basis(from: EstimateBasis) -> &'static str {
     match from {
         EstimateBasis::RequestSize => "the size of the requests",
+        EstimateBasis::Tokenizer => "the tokenizer of the model",
         EstimateBasis::MaxTokens => "the maximum length of answers",
         EstimateBasis::EarlierReplies => "earlier replies of the model",
         EstimateBasis::SameInput => "replies to this input",
