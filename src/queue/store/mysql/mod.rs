@@ -7,15 +7,14 @@
 
 mod claim;
 mod clock;
-mod counters;
 mod doctor;
 mod inspect;
+mod lanes;
 mod lease;
 mod moving;
 mod news;
 mod open;
 mod pool;
-mod rows;
 mod settings;
 mod settle;
 mod tables;

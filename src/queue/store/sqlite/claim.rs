@@ -23,11 +23,11 @@ use crate::queue::store::{
 };
 
 use super::SqliteStore;
-use super::rows::{
+use super::writer::Sync;
+use crate::queue::store::rows::{
     CANCELLED, CANCELLING, DELETING, HELD, IN_PROGRESS, NO_CHORE, PENDING, RELEASING, WAITING,
     job_budget, process_of, small,
 };
-use super::writer::Sync;
 
 /// The condition that a job belongs to a [scope](lineage::scope), which is the statement's first parameter.
 const IN_SCOPE: &str = "(?1 IS NULL OR id >> 32 IN (SELECT value FROM json_each(?1)))";
@@ -128,7 +128,7 @@ impl SqliteStore {
             picking.look_again(wanted.look_again)?;
             picking.look(wanted.open)?;
             picking.pick(wanted.most, wanted.idle, given)?;
-            picking.changes.write(conn, now)?;
+            picking.changes.write(tx, now)?;
             let mut any = conn.prepare_cached(ANY)?;
             picking.claims.more = any.query_row([&picking.scope], |row| row.get(0))?;
             Ok(picking.claims)
