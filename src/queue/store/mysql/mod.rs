@@ -44,10 +44,10 @@ use super::moving::MovableStore;
 use super::rows::NO_CHORE;
 use super::sql::statements::{Fault, Queries as _, Statements};
 use super::sql::{Again, SharedState, SqlStore, charges, chores};
-use super::{ConsumerLock, HealthFinding, JobLane, StoreDatabase, WorkSignal, WorkerId};
+use super::{ConsumerLock, HealthFinding, JobLane, StoreDatabase, Wakes, WorkSignal, WorkerId};
 use clock::{Offset, ServerClock};
 use lease::Heartbeat;
-use news::{News, Wakes};
+use news::News;
 use pool::Pool;
 
 pub use open::MysqlOptions;

@@ -40,7 +40,7 @@ use super::moving::MovableStore;
 use super::rows::count;
 use super::sql::statements::{Fault, Queries as _, Statements, by};
 use super::sql::{Again, SharedState, SqlStore};
-use super::{ConsumerLock, HealthFinding, JobLane, StoreDatabase, WorkSignal, WorkerId};
+use super::{ConsumerLock, HealthFinding, JobLane, StoreDatabase, Wakes, WorkSignal, WorkerId};
 use open::Identity;
 use readers::Readers;
 use uploads::Uploads;
@@ -140,7 +140,7 @@ pub struct SqliteStore {
     /// Closed after the reading connections: the last one removes the log.
     writer: FairMutex<Writer>,
     workers: Mutex<HashMap<i64, RegisteredWorker>>,
-    wakes: Mutex<Vec<Weak<WorkSignal>>>,
+    wakes: Wakes,
     /// The files of the HTTP server that move with the queue.
     uploads: Mutex<Option<Arc<Uploads>>>,
     /// When the write-ahead log was last truncated.
@@ -185,17 +185,7 @@ impl SqliteStore {
 
     /// Notifies workers that jobs have become claimable.
     fn wake(&self) {
-        let mut alive = Vec::new();
-        self.wakes.lock().retain(|wake| {
-            let wake = wake.upgrade();
-            let keep = wake.is_some();
-            alive.extend(wake);
-            keep
-        });
-        // Called outside the lock, because a callback may register another one.
-        for wake in alive {
-            wake();
-        }
+        self.wakes.call();
     }
 }
 
@@ -315,7 +305,7 @@ impl StoreDatabase for SqliteStore {
     }
 
     fn on_work(&self, wake: Weak<WorkSignal>) {
-        self.wakes.lock().push(wake);
+        self.wakes.add(wake);
     }
 
     fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error> {
