@@ -120,6 +120,10 @@ pub struct LlmManager {
     /// The plan of the settings that applied last, for this manager and its copies.
     latest: Arc<Mutex<Option<(ProviderPlan, SettingsWatch)>>>,
     listener: Option<Listener>,
+    /// Types of jobs that a [worker](Self::worker) of this manager handles in addition to prompts. Those that call a
+    /// model use the providers of [`ProviderPlan::for_job_types`]. Default: none.
+    #[cfg(feature = "queue")]
+    #[setters(generate, into)]
     #[cfg(feature = "queue")]
     job_types: Option<JobKinds>,
 }
@@ -226,14 +230,6 @@ impl LlmManager {
             Some(observer) => route.observer(observer.clone()),
             None => route,
         })
-    }
-
-    /// Types of jobs that a [worker](Self::worker) of this manager handles in addition to prompts. Those that call a
-    /// model use the providers of [`ProviderPlan::for_job_types`]. Default: none.
-    #[cfg(feature = "queue")]
-    pub fn job_types(mut self, types: impl Into<JobKinds>) -> Self {
-        self.job_types = Some(types.into());
-        self
     }
 
     /// Runs requests with the [strategy](Self::effective_strategy) and returns one outcome for each, in their order.

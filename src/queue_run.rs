@@ -46,6 +46,7 @@ mod watch;
 
 use attach::Attached;
 use deadline_control::DeadlineControl;
+use derive_setters::Setters;
 use execution::{Execution, Portions};
 pub use in_time::InTime;
 use pilot::{Pilots, Rule};
@@ -59,15 +60,30 @@ use store::{OpenStore, refuse_another_output};
 ///
 /// As with [`FileRun`], the output is the checkpoint. Results leave the queue once they are in it. The run owns its
 /// queue, a [store](RunStore::Beside) beside the output: to move or copy a run, move or copy both files.
+#[derive(Setters)]
+#[setters(generate = false, strip_option)]
 pub struct QueueRun {
     /// Closed before the lock of the output is given back.
     store: OpenStore,
     run: FileRun<'static>,
     ctx: Context,
+    /// Receives the progress. Default: no notifier.
+    #[setters(generate)]
     notifier: Option<Arc<dyn ProgressNotifier>>,
+    /// Ends when all is handed over; the same run collects the results later. Default: it waits for them.
+    #[setters(generate)]
     until_submitted: bool,
+    /// With [`ErrorPolicy::StopOnCriticalError`] a worker that stops for critical errors also does when no
+    /// model has the name, or when the first replies to calls are alike and no answers. With another
+    /// policy these fail their items alone. Default: `StopOnCriticalError`.
+    #[setters(generate)]
     on_error: ErrorPolicy,
+    /// What is told of its process, for as long as that lasts. Default: what was told before.
+    #[setters(rename = "described", generate)]
     info: Option<ProcessInfo>,
+    /// Meets a deadline at the least cost. The worker of [`run`](Self::run) then has a route at the standard tier, and a
+    /// Batch API if the provider has one; the run decides which of them is used. Default: the worker's strategy.
+    #[setters(generate)]
     deadline: Option<InTime>,
     known: Option<DeadlinePlan>,
     budget: Option<Budget>,
@@ -203,25 +219,6 @@ impl QueueRun {
         self
     }
 
-    /// Receives the progress. Default: no notifier.
-    pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier>) -> Self {
-        self.notifier = Some(notifier);
-        self
-    }
-
-    /// What is told of its process, for as long as that lasts. Default: what was told before.
-    pub fn described(mut self, info: ProcessInfo) -> Self {
-        self.info = Some(info);
-        self
-    }
-
-    /// Meets a deadline at the least cost. The worker of [`run`](Self::run) then has a route at the standard tier, and a
-    /// Batch API if the provider has one; the run decides which of them is used. Default: the worker's strategy.
-    pub fn deadline(mut self, in_time: InTime) -> Self {
-        self.deadline = Some(in_time);
-        self
-    }
-
     /// The deadline of an earlier run that this one continues.
     pub fn known_deadline(&self) -> Option<&DeadlinePlan> {
         self.known.as_ref()
@@ -261,20 +258,6 @@ impl QueueRun {
     /// budget, with its [record](Budget::recorded_in), takes that over. Default: no limit, or the one that the process has.
     pub fn budget(mut self, budget: &Budget) -> Self {
         self.budget = Some(budget.clone());
-        self
-    }
-
-    /// Ends when all is handed over; the same run collects the results later. Default: it waits for them.
-    pub fn until_submitted(mut self, yes: bool) -> Self {
-        self.until_submitted = yes;
-        self
-    }
-
-    /// With [`ErrorPolicy::StopOnCriticalError`] a worker that stops for critical errors also does when no
-    /// model has the name, or when the first replies to calls are alike and no answers. With another
-    /// policy these fail their items alone. Default: `StopOnCriticalError`.
-    pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
-        self.on_error = policy;
         self
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use derive_setters::Setters;
 use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
@@ -51,12 +52,20 @@ use prepare::{prepare_file, prepare_stream};
 /// and the [book](Route::booking), for example a [`RunBook`](crate::unstable::RunBook) of the output.
 /// [`deadline`](Self::deadline) is of the run. [`workloads`](Self::workloads) and [`replies`](Self::replies) are what an
 /// [`Estimate`](crate::Estimate) needs.
+#[derive(Setters)]
+#[setters(generate = false)]
 pub struct FileRun<'a> {
     pub(super) prompts: Prepared,
     pub(super) output: OpenOutput,
     pub(super) plan: RunPlan,
     pub(super) options: FileRunOptions,
     sending: RunOptions<'a>,
+    /// Takes answers from a store of earlier answers, and adds those of this run. It applies to requests that may
+    /// [share](FileRunOptions::dedupe) an answer. An answer is reused only for the same first provider of the route and
+    /// the same requested model. Failures, truncated answers and answers with a warning are not stored. The
+    /// [plan](Self::plan) includes reused answers only after [`plan_reuse`](Self::plan_reuse). For a stream, answers
+    /// are stored but not reused. Default: none.
+    #[setters(generate, strip_option)]
     reuse: Option<Arc<dyn AnswerStore + 'a>>,
     /// The only items to send, in the order of the input; `None` for all of the plan.
     chosen: Option<Arc<[u32]>>,
@@ -256,16 +265,6 @@ impl<'a> FileRun<'a> {
     /// Receives the progress. Default: no notifier.
     pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier + 'a>) -> Self {
         self.sending.notifier = Some(notifier);
-        self
-    }
-
-    /// Takes answers from a store of earlier answers, and adds those of this run. It applies to requests that may
-    /// [share](FileRunOptions::dedupe) an answer. An answer is reused only for the same first provider of the route and
-    /// the same requested model. Failures, truncated answers and answers with a warning are not stored. The
-    /// [plan](Self::plan) includes reused answers only after [`plan_reuse`](Self::plan_reuse). For a stream, answers
-    /// are stored but not reused. Default: none.
-    pub fn reuse(mut self, store: Arc<dyn AnswerStore + 'a>) -> Self {
-        self.reuse = Some(store);
         self
     }
 

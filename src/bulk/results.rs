@@ -33,22 +33,16 @@ pub(crate) struct PreviousLine {
     /// Null for jobs of a host's own kinds. Naming the function makes the field required.
     #[serde(deserialize_with = "Option::deserialize")]
     pub request_hash: Option<String>,
-    #[serde(default)]
     pub model: Option<String>,
-    #[serde(default)]
     pub provider: Option<String>,
-    #[serde(default)]
     error: Option<Value>,
-    #[serde(default)]
     pub attempts: Option<u32>,
     /// Whether it contains fields of its row.
-    #[serde(default)]
     pub input: Option<IgnoredAny>,
     /// Whether it answers an outdated request: see [`superseded::SupersededFlags`].
     #[serde(default)]
     pub superseded: bool,
     /// The settings of the run that wrote it, see [`RunSettings`].
-    #[serde(default)]
     pub settings: Option<String>,
 }
 

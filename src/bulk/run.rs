@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crossbeam_channel::{Receiver, bounded};
+use derive_setters::Setters;
 
 use crate::base::brief::Many;
 use crate::base::cancel::Context;
@@ -108,9 +109,16 @@ pub fn execute_bulk_sync<C: LlmClient + ?Sized>(
 /// Money and time: the [`Route`] has the [prices](Route::prices), also for your own client, the [budget](Route::budget),
 /// and the [book](Route::booking), for example a ledger. [`deadline`](Self::deadline) is of the run. An
 /// [`Estimate`](crate::Estimate) is computed before it, from [`Request::input_size_for`].
+#[derive(Setters)]
+#[setters(generate = false)]
 pub struct Bulk<'a> {
     route: Route<'a>,
     options: RunOptions<'a>,
+    /// Which equal requests of a slice are sent once and share the answer, which is billed once.
+    /// [`Outcome::answered_by`] names the request that was sent, if it has an id, and [`attempts`](Outcome::attempts)
+    /// is 0. [Streamed](Self::for_each) requests share nothing, because earlier outcomes are no longer in memory.
+    /// Default: [`Dedupe::Auto`].
+    #[setters(generate)]
     dedupe: Dedupe,
     /// Set by [`Outcomes::finish`]: no further call starts.
     stopping: Arc<AtomicBool>,
@@ -178,15 +186,6 @@ impl<'a> Bulk<'a> {
     /// Receives the progress. Default: no notifier.
     pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier + 'a>) -> Self {
         self.options.notifier = Some(notifier);
-        self
-    }
-
-    /// Which equal requests of a slice are sent once and share the answer, which is billed once.
-    /// [`Outcome::answered_by`] names the request that was sent, if it has an id, and [`attempts`](Outcome::attempts)
-    /// is 0. [Streamed](Self::for_each) requests share nothing, because earlier outcomes are no longer in memory.
-    /// Default: [`Dedupe::Auto`].
-    pub fn dedupe(mut self, which: Dedupe) -> Self {
-        self.dedupe = which;
         self
     }
 

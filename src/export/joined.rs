@@ -75,7 +75,6 @@ pub(super) struct Joined {
 struct ResultRequest {
     id: String,
     success: bool,
-    #[serde(default)]
     request_hash: Option<String>,
 }
 

@@ -50,7 +50,6 @@ struct Identity {
     superseded: bool,
     /// The words of a command. Its id is its position in a list, and another command has that id if the list has
     /// changed.
-    #[serde(default)]
     command: Option<Value>,
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use derive_setters::Setters;
 use redis::{Client, IntoConnectionInfo, TlsCertificates};
 
 use crate::base::error::{Error, ErrorKind};
@@ -14,11 +15,16 @@ const PASSWORD: &str = "BATCHWRIGHT_REDIS_PASSWORD";
 const PASSWORD_FILE: &str = "BATCHWRIGHT_REDIS_PASSWORD_FILE";
 
 /// The connection settings of Redis or Valkey. `Debug` shows no password.
-#[derive(Clone, derive_more::Debug)]
+#[derive(Clone, derive_more::Debug, Setters)]
+#[setters(generate = false, strip_option)]
 #[debug("RedisOptions")]
 pub struct RedisOptions {
     address: Secret,
+    /// The password, unless the address has one.
+    #[setters(generate)]
     password: Option<Secret>,
+    /// A file whose first line is the password, unless the address has one.
+    #[setters(generate, into)]
     password_file: Option<PathBuf>,
 }
 
@@ -36,18 +42,6 @@ impl RedisOptions {
             password: None,
             password_file: None,
         }
-    }
-
-    /// The password, unless the address has one.
-    pub fn password(mut self, password: Secret) -> Self {
-        self.password = Some(password);
-        self
-    }
-
-    /// A file whose first line is the password, unless the address has one.
-    pub fn password_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.password_file = Some(path.into());
-        self
     }
 
     /// The client, not connected yet, and the address for messages.

@@ -1,6 +1,6 @@
 //! The options of a plan that are not settings.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use derive_setters::Setters;
 
@@ -35,7 +35,10 @@ pub struct ProviderOptions {
     /// The name of a provider, and its credential.
     #[setters(skip)]
     pub(super) api_key: Option<(String, Secret)>,
-    #[setters(skip)]
+    /// The folder whose `llm_jobs.db` has the requests that are in batches, and in whose `quotas` limits are shared
+    /// with other programs. Default: none, so that [`run_bulk`](crate::LlmManager::run_bulk) rejects the batch
+    /// strategy.
+    #[setters(strip_option, into)]
     pub(super) data_dir: Option<PathBuf>,
     /// Prices that override those of the [data folder](Self::data_dir), see [`Prices::of_folder`]. Default: none.
     #[setters(strip_option)]
@@ -75,14 +78,6 @@ impl ProviderOptions {
     /// environment variable.
     pub fn api_key(mut self, provider: impl Into<String>, key: Secret) -> Self {
         self.api_key = Some((provider.into(), key));
-        self
-    }
-
-    /// The folder whose `llm_jobs.db` has the requests that are in batches, and in whose `quotas` limits are shared
-    /// with other programs. Default: none, so that [`run_bulk`](crate::LlmManager::run_bulk) rejects the batch
-    /// strategy.
-    pub fn data_dir(mut self, folder: impl AsRef<Path>) -> Self {
-        self.data_dir = Some(folder.as_ref().to_owned());
         self
     }
 

@@ -443,10 +443,11 @@ fn fallbacks(settings: &Settings) -> Result<Vec<ProviderStatus>, ProviderPlanErr
 }
 
 /// Why there is no [plan](ProviderPlan).
-#[derive(Debug)]
+#[derive(Debug, derive_more::From)]
 #[non_exhaustive]
 pub enum ProviderPlanError {
     /// A setting cannot be used, or the context ended a wait.
+    #[from]
     Setting(Error),
     /// A provider that the settings name cannot be used.
     Unusable(Box<ProviderStatus>),
@@ -470,12 +471,6 @@ impl fmt::Display for ProviderPlanError {
 }
 
 impl std::error::Error for ProviderPlanError {}
-
-impl From<Error> for ProviderPlanError {
-    fn from(error: Error) -> Self {
-        Self::Setting(error)
-    }
-}
 
 impl From<ProviderPlanError> for Error {
     fn from(error: ProviderPlanError) -> Self {

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use derive_setters::Setters;
 use parking_lot::Mutex;
 
 use crate::base::cancel::Context;
@@ -40,10 +41,13 @@ use super::task::{ProcessTask, SourceFile, Stamp};
 /// assert_eq!(*batch.results[0].result.as_ref().unwrap(), 4);
 /// assert!(batch.results[1].result.is_err());
 /// ```
-#[derive(Clone, derive_more::Debug)]
+#[derive(Clone, derive_more::Debug, Setters)]
+#[setters(generate = false)]
 pub struct ParallelExecutor {
     config: ParallelConfig,
     memory: MemoryManager,
+    /// Number and delay of retries after failures that may be temporary, see [`ProcessingConfig::retry`].
+    #[setters(generate)]
     #[debug(skip)]
     retry: RetryPolicy,
     #[debug(skip)]
@@ -84,12 +88,6 @@ impl ParallelExecutor {
     /// The memory manager whose limit applies. Default: a separate one of 500 MiB.
     pub fn memory(mut self, memory: &MemoryManager) -> Self {
         self.memory = memory.clone();
-        self
-    }
-
-    /// Number and delay of retries after failures that may be temporary, see [`ProcessingConfig::retry`].
-    pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.retry = policy;
         self
     }
 

@@ -74,7 +74,6 @@ struct WrittenTries {
     #[serde(flatten)]
     tries: Tries,
     /// Start of the first call, as a time of day.
-    #[serde(default)]
     first: Option<Timestamp>,
 }
 

@@ -388,29 +388,18 @@ fn in_budget(task: &JobTask) -> BudgetEnd {
 
 /// Returns a job that was not tried.
 fn back(task: &JobTask, calls: u32) -> Settlement {
-    Settlement {
-        receipt: task.claimed.receipt,
-        calls: calls.max(task.history.calls()),
-        outcome: ClaimOutcome::Snooze { due_at: None },
-        charge: None,
-        worked: None,
-        budget: Default::default(),
-    }
+    let calls = calls.max(task.history.calls());
+    let outcome = ClaimOutcome::Snooze { due_at: None };
+    Settlement::new(task.claimed.receipt, calls, outcome)
 }
 
 /// Returns a job that waits for others; nothing was spent.
 fn waits(task: &JobTask, awaited: &Awaited, wall: Timestamp) -> Settlement {
-    Settlement {
-        receipt: task.claimed.receipt,
-        calls: task.history.calls(),
-        outcome: ClaimOutcome::Wait {
-            processes: awaited.processes.clone(),
-            due_at: wall.after(awaited.at_most),
-        },
-        charge: None,
-        worked: None,
-        budget: Default::default(),
-    }
+    let outcome = ClaimOutcome::Wait {
+        processes: awaited.processes.clone(),
+        due_at: wall.after(awaited.at_most),
+    };
+    Settlement::new(task.claimed.receipt, task.history.calls(), outcome)
 }
 
 fn only_waits(done: &Done) -> bool {
@@ -427,14 +416,7 @@ fn doubtful(task: &JobTask) -> Settlement {
         spent: None,
         history: task.history.clone().in_doubt().text(),
     };
-    Settlement {
-        receipt: task.claimed.receipt,
-        calls: task.history.calls(),
-        outcome,
-        charge: None,
-        worked: None,
-        budget: Default::default(),
-    }
+    Settlement::new(task.claimed.receipt, task.history.calls(), outcome)
 }
 
 impl Work for StoreWork {
@@ -559,14 +541,7 @@ pub(crate) fn call(
                     result,
                     spent: None,
                 };
-                let end = Settlement {
-                    receipt,
-                    calls,
-                    outcome,
-                    charge: None,
-                    worked: None,
-                    budget: Default::default(),
-                };
+                let end = Settlement::new(receipt, calls, outcome);
                 if let Err(error) = late_store.settle(&[end], late_clock.wall()) {
                     log::error!("a late result is lost: {error}");
                 }

@@ -1,5 +1,7 @@
 //! The options of a run that meets a deadline.
 
+use derive_setters::Setters;
+
 use crate::llm::route::Route;
 use crate::money::call_rate::CallPace;
 use crate::money::deadline::{Deadline, WayPrices};
@@ -10,12 +12,27 @@ use crate::money::deadline::{Deadline, WayPrices};
 ///
 /// If the deadline passes, the run goes on in the fastest way, and its [report](super::QueueRunReport::deadline_missed)
 /// says so.
+#[derive(Setters)]
+#[setters(generate = false, strip_option)]
 pub struct InTime {
     pub(super) deadline: Deadline,
+    /// How the deadline was given, for example `06:00`. If a run with the same words was interrupted, its deadline stays.
+    /// Default: the new deadline replaces an earlier one.
+    #[setters(generate, into)]
     pub(super) given: Option<String>,
+    /// The route of calls at the flex tier. Default: the flex tier is not used.
+    #[setters(generate, into)]
     pub(super) flex: Option<Route<'static>>,
+    /// The prices of the ways. Default: unknown; batches and flex calls are then taken to be cheaper than standard calls.
+    #[setters(generate)]
     pub(super) prices: WayPrices,
+    /// The rate of standard calls that earlier runs show. Default: unknown, so a few items are sent as a trial if there
+    /// is time for that.
+    #[setters(generate)]
     pub(super) expected: Option<CallPace>,
+    /// The words name a time that comes again, such as a time of day. If the deadline of the interrupted run has passed,
+    /// the new one replaces it. Default: `false`.
+    #[setters(generate)]
     pub(super) recurs: bool,
     pub(super) on_change: Box<dyn FnMut(&str) + Send>,
 }
@@ -32,39 +49,6 @@ impl InTime {
             recurs: false,
             on_change: Box::new(|line| log::info!("{line}")),
         }
-    }
-
-    /// How the deadline was given, for example `06:00`. If a run with the same words was interrupted, its deadline stays.
-    /// Default: the new deadline replaces an earlier one.
-    pub fn given(mut self, words: impl Into<String>) -> Self {
-        self.given = Some(words.into());
-        self
-    }
-
-    /// The words name a time that comes again, such as a time of day. If the deadline of the interrupted run has passed,
-    /// the new one replaces it. Default: `false`.
-    pub fn recurs(mut self, yes: bool) -> Self {
-        self.recurs = yes;
-        self
-    }
-
-    /// The route of calls at the flex tier. Default: the flex tier is not used.
-    pub fn flex(mut self, route: impl Into<Route<'static>>) -> Self {
-        self.flex = Some(route.into());
-        self
-    }
-
-    /// The prices of the ways. Default: unknown; batches and flex calls are then taken to be cheaper than standard calls.
-    pub fn prices(mut self, prices: WayPrices) -> Self {
-        self.prices = prices;
-        self
-    }
-
-    /// The rate of standard calls that earlier runs show. Default: unknown, so a few items are sent as a trial if there
-    /// is time for that.
-    pub fn expected(mut self, pace: CallPace) -> Self {
-        self.expected = Some(pace);
-        self
     }
 
     /// Receives each decision that changes the plan, as one line. Default: a log message.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use crossbeam_channel::unbounded;
+use derive_setters::Setters;
 use ignore::overrides::{Override, OverrideBuilder};
 use ignore::types::{Types, TypesBuilder};
 use ignore::{DirEntry, WalkBuilder, WalkState};
@@ -27,11 +28,17 @@ use crate::base::error::{Error, ErrorKind};
 const MAX_THREADS: usize = 256;
 
 /// Finds files below folders, on several threads, and checks whether each can be used.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Setters)]
+#[setters(generate = false)]
 pub struct FileScanner {
     patterns: Vec<String>,
     types: Vec<String>,
+    /// Whether hidden files and folders (names that begin with a dot) are included. Default: no.
+    #[setters(generate)]
     hidden: bool,
+    /// Whether `.ignore`, `.gitignore` (within a repository), `.git/info/exclude` and git's global ignore file apply,
+    /// including those of parent folders. Default: yes.
+    #[setters(generate)]
     ignore_files: bool,
     threads: usize,
     filter: FileFilter,
@@ -77,19 +84,6 @@ impl FileScanner {
     /// `rust`. Default: all types.
     pub fn file_type(mut self, name: impl Into<String>) -> Self {
         self.types.push(name.into());
-        self
-    }
-
-    /// Whether hidden files and folders (names that begin with a dot) are included. Default: no.
-    pub fn hidden(mut self, yes: bool) -> Self {
-        self.hidden = yes;
-        self
-    }
-
-    /// Whether `.ignore`, `.gitignore` (within a repository), `.git/info/exclude` and git's global ignore file apply,
-    /// including those of parent folders. Default: yes.
-    pub fn ignore_files(mut self, yes: bool) -> Self {
-        self.ignore_files = yes;
         self
     }
 

@@ -43,17 +43,11 @@ impl<'de> Deserialize<'de> for Error {
         struct Written {
             kind: String,
             message: String,
-            #[serde(default)]
             status: Option<u16>,
-            #[serde(default)]
             category: Option<String>,
-            #[serde(default)]
             request_id: Option<String>,
-            #[serde(default)]
             raw: Option<String>,
-            #[serde(default)]
             raw_base64: Option<String>,
-            #[serde(default)]
             reply_file: Option<String>,
             #[serde(default)]
             unusable_reply: bool,

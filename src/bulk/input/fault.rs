@@ -89,9 +89,10 @@ pub(super) fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
 }
 
 /// The place of a record in its file, from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, derive_more::From)]
 pub(super) enum Place {
     /// The line at which it begins.
+    #[from]
     Line(u64),
     /// The row of a table that has no lines.
     Row(u64),
@@ -103,12 +104,6 @@ impl fmt::Display for Place {
             Self::Line(line) => write!(f, "line {line}"),
             Self::Row(row) => write!(f, "row {row}"),
         }
-    }
-}
-
-impl From<u64> for Place {
-    fn from(line: u64) -> Self {
-        Self::Line(line)
     }
 }
 

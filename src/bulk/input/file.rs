@@ -57,18 +57,13 @@ pub(super) struct ReadRecord {
 }
 
 /// Why an item was not read again.
-#[derive(Debug)]
+#[derive(Debug, derive_more::From)]
 pub(crate) enum Unread {
     /// The input has changed since it was checked, or cannot be read: nothing more of it may be sent.
+    #[from]
     Changed(InputError),
     /// A file that the item names has changed. The item fails.
     Files { row: Box<BadRow>, error: Error },
-}
-
-impl From<InputError> for Unread {
-    fn from(error: InputError) -> Self {
-        Self::Changed(error)
-    }
 }
 
 impl From<Unread> for Error {

@@ -365,13 +365,11 @@ pub(crate) fn of_deleted(receipt: JobReceipt, charge: Charge) -> Settlement {
 /// Returns a job unchanged.
 pub(crate) fn untried(claimed: &ClaimedJob) -> Settlement {
     let history = claimed.history.as_deref().map(History::parse);
+    let calls = history.map_or(0, |history| history.calls());
+    let outcome = ClaimOutcome::Snooze { due_at: None };
     Settlement {
-        receipt: claimed.receipt,
-        calls: history.map_or(0, |history| history.calls()),
-        outcome: ClaimOutcome::Snooze { due_at: None },
-        charge: None,
-        worked: None,
         budget: BudgetEnd::Unbilled,
+        ..Settlement::new(claimed.receipt, calls, outcome)
     }
 }
 

@@ -210,6 +210,20 @@ pub struct Settlement {
     pub budget: BudgetEnd,
 }
 
+impl Settlement {
+    /// An end without a charge, which counts in the budget as by default.
+    pub fn new(receipt: JobReceipt, calls: u32, outcome: ClaimOutcome) -> Self {
+        Self {
+            receipt,
+            calls,
+            outcome,
+            charge: None,
+            worked: None,
+            budget: BudgetEnd::default(),
+        }
+    }
+}
+
 impl ClaimOutcome {
     /// Reported usage of its calls.
     pub(crate) fn spent(&self) -> Option<&Spent> {

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
+
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::error::Error;
 
@@ -73,5 +75,29 @@ pub trait StoreDatabase: Send + Sync {
     #[doc(hidden)]
     fn movable(&self) -> Option<&dyn MovableStore> {
         None
+    }
+}
+
+/// Callbacks of this OS process that are called when jobs have become claimable.
+#[derive(Default)]
+pub(super) struct Wakes(Mutex<Vec<Weak<WorkSignal>>>);
+
+impl Wakes {
+    pub(super) fn add(&self, wake: Weak<WorkSignal>) {
+        self.0.lock().push(wake);
+    }
+
+    pub(super) fn call(&self) {
+        let mut alive = Vec::new();
+        self.0.lock().retain(|wake| {
+            let wake = wake.upgrade();
+            let keep = wake.is_some();
+            alive.extend(wake);
+            keep
+        });
+        // Called outside the lock, because a callback may register another one.
+        for wake in alive {
+            wake();
+        }
     }
 }

@@ -3,15 +3,18 @@
 use rusqlite::types::Value;
 
 /// A value in a row of a database, or bound to a statement.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, derive_more::From)]
 pub enum SqlValue {
     /// NULL.
     Null,
     /// A number.
+    #[from(i64, bool)]
     Int(i64),
     /// A text. Database servers return texts as bytes.
+    #[from(String, &str)]
     Text(String),
     /// Bytes.
+    #[from(&[u8])]
     Bytes(Vec<u8>),
 }
 
@@ -23,36 +26,6 @@ impl From<SqlValue> for Value {
             SqlValue::Text(text) => Self::Text(text),
             SqlValue::Bytes(bytes) => Self::Blob(bytes),
         }
-    }
-}
-
-impl From<i64> for SqlValue {
-    fn from(number: i64) -> Self {
-        Self::Int(number)
-    }
-}
-
-impl From<bool> for SqlValue {
-    fn from(yes: bool) -> Self {
-        Self::Int(yes.into())
-    }
-}
-
-impl From<&str> for SqlValue {
-    fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
-    }
-}
-
-impl From<String> for SqlValue {
-    fn from(text: String) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl From<&[u8]> for SqlValue {
-    fn from(bytes: &[u8]) -> Self {
-        Self::Bytes(bytes.to_vec())
     }
 }
 

@@ -28,6 +28,7 @@ pub use budgets::{BudgetDraw, BudgetEnd, BudgetStore, JobBudget};
 pub use claims::{
     ClaimOutcome, ClaimReply, ClaimRequest, ClaimStore, ClaimedJob, JobLane, Settlement, WorkerId,
 };
+use database::Wakes;
 pub use database::{StoreDatabase, WorkSignal};
 pub use enqueue::EnqueueStore;
 pub use guard::{InsertGuard, SqlValue};

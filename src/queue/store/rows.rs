@@ -174,12 +174,8 @@ pub(super) fn unit_of(number: i64) -> AmountUnit {
 pub(super) fn budget_of_job(row: &mut Row, first: usize) -> Result<Option<JobBudget>, Fault> {
     let no: Option<i64> = row.at(first)?;
     let unit: Option<i64> = row.at(first + 1)?;
-    Ok(job_budget(no, unit))
-}
-
-pub(super) fn job_budget(no: Option<i64>, unit: Option<i64>) -> Option<JobBudget> {
-    let (no, unit) = (no?, unit_of(unit?));
-    Some(JobBudget { no, unit })
+    let budget = no.zip(unit.map(unit_of));
+    Ok(budget.map(|(no, unit)| JobBudget { no, unit }))
 }
 
 /// How the time of a process was spent, from ten columns.

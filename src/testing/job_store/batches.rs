@@ -25,7 +25,7 @@ impl Hand<'_> {
     }
 
     /// A batch with all jobs of a process that are due.
-    fn batch(&self, process: ProcessId) -> BatchNo {
+    pub(super) fn batch(&self, process: ProcessId) -> BatchNo {
         let batch = self.begin(process);
         self.fill(batch, T);
         batch
@@ -42,7 +42,7 @@ impl Hand<'_> {
     }
 }
 
-fn inside(store: &dyn JobStore, batch: BatchNo) -> Vec<ClaimedJob> {
+pub(super) fn inside(store: &dyn JobStore, batch: BatchNo) -> Vec<ClaimedJob> {
     store
         .batch_jobs(batch, None, usize::MAX, usize::MAX)
         .unwrap()

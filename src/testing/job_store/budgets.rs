@@ -3,7 +3,6 @@
 use crate::base::usd::Usd;
 use crate::money::budget::{Amount, AmountUnit};
 use crate::queue::budget::{BudgetPause, ProcessBudget};
-use crate::queue::info::ParentJob;
 
 use super::*;
 
@@ -13,14 +12,8 @@ fn tokens(number: u64) -> Amount {
 
 /// A process of prompts with a budget of this many tokens.
 fn process(db: &Opened, names: &[&str], limit: u64) -> ProcessId {
-    let process = ProcessId::new();
     let info = ProcessInfo::new().budget(ProcessBudget::new(tokens(limit), tokens(0)));
-    let jobs = jobs(names);
-    let store = db.store();
-    store
-        .insert_described(process, Some(&info), jobs, true, T)
-        .unwrap();
-    process
+    described(db.store(), &info, names)
 }
 
 fn budget(db: &Opened, process: ProcessId) -> ProcessBudget {
@@ -30,6 +23,10 @@ fn budget(db: &Opened, process: ProcessId) -> ProcessBudget {
 
 fn used(db: &Opened, process: ProcessId) -> u64 {
     budget(db, process).used.number()
+}
+
+fn draw(store: &dyn JobStore, of: JobBudget, has: u64, needs: u64) -> BudgetDraw {
+    store.draw_budget(of, has, needs, T).unwrap()
 }
 
 fn spent(input_tokens: u64) -> Option<Spent> {
@@ -48,12 +45,8 @@ fn answered(input_tokens: u64) -> ClaimOutcome {
 
 fn ended(job: &ClaimedJob, outcome: ClaimOutcome, budget: BudgetEnd) -> Settlement {
     Settlement {
-        receipt: job.receipt,
-        calls: 1,
-        outcome,
-        charge: None,
-        worked: None,
         budget,
+        ..Settlement::new(job.receipt, 1, outcome)
     }
 }
 
@@ -66,25 +59,15 @@ pub(super) fn a_process_whose_budget_is_drawn_waits_until_enough_comes_back(open
     assert_eq!(of.unit, AmountUnit::Tokens);
     let store = db.store();
     // A small need draws a 64th; a larger one as much as it needs.
-    assert_eq!(
-        store.draw_budget(of, 0, 1, T).unwrap(),
-        BudgetDraw::Drawn(10)
-    );
-    assert_eq!(
-        store.draw_budget(of, 5, 600, T).unwrap(),
-        BudgetDraw::Drawn(600)
-    );
+    assert_eq!(draw(store, of, 0, 1), BudgetDraw::Drawn(10));
+    assert_eq!(draw(store, of, 5, 600), BudgetDraw::Drawn(600));
     assert_eq!(used(&db, process), 605);
     // What is left is less than a slice.
     db.two.return_budget(of, -31, T).unwrap();
-    assert_eq!(
-        store.draw_budget(of, 0, 4, T).unwrap(),
-        BudgetDraw::Drawn(4)
-    );
-    assert_eq!(store.draw_budget(of, 4, 50, T).unwrap(), BudgetDraw::Paused);
+    assert_eq!(draw(store, of, 0, 4), BudgetDraw::Drawn(4));
+    assert_eq!(draw(store, of, 4, 50), BudgetDraw::Paused);
     // Refused before the pause stopped it: the process waits for the smaller amount.
-    let more = store.draw_budget(of, 0, 60, T).unwrap();
-    assert_eq!(more, BudgetDraw::Paused);
+    assert_eq!(draw(store, of, 0, 60), BudgetDraw::Paused);
     store.stop_budget(of, "without a bound").unwrap();
     let known = budget(&db, process);
     assert_eq!(known.pause, Some(BudgetPause::UsedUp(tokens(50))));
@@ -97,17 +80,11 @@ pub(super) fn a_process_whose_budget_is_drawn_waits_until_enough_comes_back(open
     store.return_budget(of, 1, T).unwrap();
     assert_eq!(named(&worker.claim(9, T)), ["b", "c"]);
     assert!(db.two.budget_pauses().unwrap().is_empty());
-    assert_eq!(
-        store.draw_budget(of, 0, 50, T).unwrap(),
-        BudgetDraw::Drawn(50)
-    );
+    assert_eq!(draw(store, of, 0, 50), BudgetDraw::Drawn(50));
     assert_eq!(used(&db, process), 640);
     // Nothing limits what belongs to no process.
     let gone = JobBudget { no: 99, ..of };
-    assert_eq!(
-        store.draw_budget(gone, 0, 9, T).unwrap(),
-        BudgetDraw::Unlimited
-    );
+    assert_eq!(draw(store, gone, 0, 9), BudgetDraw::Unlimited);
     db.sound();
 }
 
@@ -119,7 +96,7 @@ pub(super) fn a_new_limit_resumes_its_process_whatever_stopped_it(open: Open<'_>
     let store = db.store();
     store.stop_budget(of, "the answer has no limit").unwrap();
     let why = BudgetPause::Unbounded("the answer has no limit".to_owned());
-    assert_eq!(store.draw_budget(of, 0, 11, T).unwrap(), BudgetDraw::Paused);
+    assert_eq!(draw(store, of, 0, 11), BudgetDraw::Paused);
     assert_eq!(budget(&db, process).pause, Some(why));
     assert!(worker.claim(9, T).is_empty());
     // Money does not help, and the user's own pause is another one.
@@ -140,8 +117,7 @@ pub(super) fn a_new_limit_resumes_its_process_whatever_stopped_it(open: Open<'_>
     store.remove_budget(process, T).unwrap();
     assert_eq!(db.two.process(process).unwrap().unwrap().budget, None);
     assert!(db.two.budget_pauses().unwrap().is_empty());
-    let free = store.draw_budget(of, 0, 99, T).unwrap();
-    assert_eq!(free, BudgetDraw::Unlimited);
+    assert_eq!(draw(store, of, 0, 99), BudgetDraw::Unlimited);
     is_refused(store.remove_budget(ProcessId::new(), T));
     store.set_budget(process, tokens(10), T).unwrap();
 
@@ -181,20 +157,10 @@ pub(super) fn the_first_budget_counts_what_child_processes_have_spent(open: Open
     let process = enqueue(db.store(), jobs(&["a"]));
     let worker = db.worker();
     let parent = worker.one();
-    let child = ProcessId::new();
-    let info = ProcessInfo {
-        parent: Some(ParentJob {
-            process_id: process,
-            job_id: parent.job_id,
-        }),
-        ..ProcessInfo::new()
-    };
     // A child has no budget of its own.
-    let info = info.budget(ProcessBudget::of(tokens(3)));
+    let info = child_of(&parent).budget(ProcessBudget::of(tokens(3)));
     let store = db.store();
-    store
-        .insert_described(child, Some(&info), jobs(&["b", "c"]), true, T)
-        .unwrap();
+    described(store, &info, &["b", "c"]);
     let first = worker.one();
     assert_eq!(first.budget, None);
     worker.settle(first.receipt, answered(30));
@@ -213,25 +179,15 @@ pub(super) fn a_batch_releases_once_what_its_jobs_did_not_spend(open: Open<'_>) 
     let process = process(&db, &names, 100);
     let worker = db.worker();
     let store = db.store();
-    let lane = JobLane {
-        kind: "test".to_owned(),
-        name: None,
-        step: 0,
-    };
-    let batch = store
-        .open_batch(worker.id, process, &lane, "{}", T)
-        .unwrap();
-    store
-        .fill_batch(worker.id, batch, None, 9, u64::MAX, T)
-        .unwrap();
-    let jobs = store.batch_jobs(batch, None, 9, usize::MAX).unwrap();
+    let batch = worker.batch(process);
+    let jobs = inside(store, batch);
     let of = jobs[0].budget.unwrap();
     let most: Vec<(JobReceipt, u64)> = jobs.iter().map(|job| (job.receipt, 18)).collect();
     let reserve = || store.reserve_jobs(worker.id, batch, of, &most, T).unwrap();
     // Again changes nothing.
     assert_eq!((reserve(), reserve()), (5, 5));
     assert_eq!(used(&db, process), 90);
-    assert_eq!(store.draw_budget(of, 0, 20, T).unwrap(), BudgetDraw::Paused);
+    assert_eq!(draw(store, of, 0, 20), BudgetDraw::Paused);
     // What does not fit goes back; so does a job that was not sent, and its part is enough to continue.
     let after = jobs[3].receipt.job;
     store
@@ -277,18 +233,8 @@ pub(super) fn a_late_result_releases_no_reservation_of_a_later_claim(open: Open<
     let back = ClaimOutcome::Snooze { due_at: None };
     let back = ended(&first, back, BudgetEnd::Drawn);
     store.settle(&[back], T).unwrap();
-    let lane = JobLane {
-        kind: "test".to_owned(),
-        name: None,
-        step: 0,
-    };
-    let batch = store
-        .open_batch(worker.id, process, &lane, "{}", T)
-        .unwrap();
-    store
-        .fill_batch(worker.id, batch, None, 9, u64::MAX, T)
-        .unwrap();
-    let jobs = store.batch_jobs(batch, None, 9, usize::MAX).unwrap();
+    let batch = worker.batch(process);
+    let jobs = inside(store, batch);
     let of = jobs[0].budget.unwrap();
     let most = [(jobs[0].receipt, 18)];
     assert_eq!(
@@ -354,25 +300,15 @@ pub(super) fn a_process_and_its_children_share_a_budget(open: Open<'_>) {
     let process = process(&db, &["a"], 100);
     let worker = db.worker();
     let parent = worker.one();
-    let child = ProcessId::new();
-    let info = ProcessInfo {
-        parent: Some(ParentJob {
-            process_id: process,
-            job_id: parent.job_id,
-        }),
-        ..ProcessInfo::new()
-    };
     let store = db.store();
-    store
-        .insert_described(child, Some(&info), jobs(&["b", "c"]), true, T)
-        .unwrap();
+    let child = described(store, &child_of(&parent), &["b", "c"]);
     is_refused(store.set_budget(child, tokens(5), T));
     let first = worker.one();
     assert_eq!(first.budget, parent.budget);
     worker.settle(first.receipt, answered(30));
     assert_eq!(used(&db, process), 30);
     let of = parent.budget.unwrap();
-    assert_eq!(store.draw_budget(of, 0, 71, T).unwrap(), BudgetDraw::Paused);
+    assert_eq!(draw(store, of, 0, 71), BudgetDraw::Paused);
     assert!(worker.claim(9, T).is_empty());
     store.set_budget(process, tokens(101), T).unwrap();
     assert_eq!(named(&worker.claim(9, T)), ["c"]);

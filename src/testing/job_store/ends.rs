@@ -253,12 +253,8 @@ pub(super) fn the_time_of_a_process_is_told_by_ends_and_stands_still_after_them(
         worked.quota = Duration::from_millis(quota);
         worked.provider = Duration::from_millis(provider);
         let end = Settlement {
-            receipt: job.receipt,
-            calls: 1,
-            outcome,
-            charge: None,
             worked: Some(Box::new(worked)),
-            budget: Default::default(),
+            ..Settlement::new(job.receipt, 1, outcome)
         };
         db.store().settle(&[end], now).unwrap();
         let time = db.two.process(process).unwrap().unwrap().time;

@@ -4,7 +4,6 @@ use crate::base::charge::{Charge, ChargeSum};
 use crate::base::day::Day;
 use crate::base::usd::Usd;
 use crate::money::ledger::{Ledger, LedgerColumn, LedgerQuery};
-use crate::queue::info::ParentJob;
 
 use super::*;
 
@@ -43,12 +42,8 @@ fn billed(charge: &Charge) -> ClaimOutcome {
 
 fn settle(store: &dyn JobStore, job: &ClaimedJob, outcome: ClaimOutcome, charge: Option<Charge>) {
     let end = Settlement {
-        receipt: job.receipt,
-        calls: 1,
-        outcome,
         charge: charge.map(Box::new),
-        worked: None,
-        budget: Default::default(),
+        ..Settlement::new(job.receipt, 1, outcome)
     };
     store.settle(&[end], T).unwrap();
 }
@@ -76,13 +71,12 @@ fn by_run(store: &dyn JobStore) -> Vec<(Option<String>, u64, Usd)> {
 
 pub(super) fn what_was_billed_is_booked_and_outlives_its_jobs(open: Open<'_>) {
     let db = open();
-    let process = ProcessId::new();
-    let info = ProcessInfo::new().owner("ann");
-    let all = jobs(&["a", "b", "c", "d"]);
     let store = db.store();
-    store
-        .insert_described(process, Some(&info), all, true, T)
-        .unwrap();
+    let process = described(
+        store,
+        &ProcessInfo::new().owner("ann"),
+        &["a", "b", "c", "d"],
+    );
     let worker = db.worker();
     let given = worker.claim(4, T);
     let first = charge(&given[0], TODAY, ["m", "standard"], cost(0.25));
@@ -201,10 +195,7 @@ pub(super) fn a_call_for_a_deleted_process_is_booked_for_its_owner(open: Open<'_
         (&["a", "b"][..], ProcessInfo::new().owner("ann")),
         (&["a"][..], ProcessInfo::new().owner("ann").direct()),
     ] {
-        let process = ProcessId::new();
-        store
-            .insert_described(process, Some(&info), jobs(names), true, T)
-            .unwrap();
+        let process = described(store, &info, names);
         let claimed = worker.one();
         assert_eq!(claimed.owner.as_deref(), Some("ann"));
         db.two.delete(process, None, T).unwrap();
@@ -270,16 +261,7 @@ pub(super) fn charges_of_children_pass_to_their_parent(open: Open<'_>) {
     let (worker, store) = (db.worker(), db.store());
     let process = enqueue(store, jobs(&["parent", "other"]));
     let parent = worker.one();
-    let mut info = ProcessInfo::new();
-    info.parent = Some(ParentJob {
-        process_id: process,
-        job_id: parent.job_id,
-    });
-    let below = ProcessId::new();
-    let children = jobs(&["a", "b"]);
-    store
-        .insert_described(below, Some(&info), children, true, T)
-        .unwrap();
+    let below = described(store, &child_of(&parent), &["a", "b"]);
     worker.settle(worker.one().receipt, completed());
     for child in worker.claim(2, T) {
         let paid = charge(&child, TODAY, ["m", "standard"], cost(0.25));

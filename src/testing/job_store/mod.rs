@@ -71,7 +71,7 @@ use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::{JobId, ProcessId};
 use crate::queue::find::{JobFilter, Pause};
-use crate::queue::info::ProcessInfo;
+use crate::queue::info::{ParentJob, ProcessInfo};
 use crate::queue::job::{
     COMPLETION_KIND, Job, JobCounts, JobStatus, ProcessState, QueueTotals, Spent,
 };
@@ -264,14 +264,7 @@ impl<'a> Hand<'a> {
     }
 
     fn settle(&self, receipt: JobReceipt, outcome: ClaimOutcome) -> Vec<ProcessState> {
-        let end = Settlement {
-            receipt,
-            calls: 1,
-            outcome,
-            charge: None,
-            worked: None,
-            budget: Default::default(),
-        };
+        let end = Settlement::new(receipt, 1, outcome);
         self.store.settle(&[end], T).unwrap()
     }
 }
@@ -334,6 +327,24 @@ fn enqueue(store: &dyn JobStore, jobs: Vec<Job>) -> ProcessId {
     let process = ProcessId::new();
     store.insert(process, jobs, true, T).unwrap();
     process
+}
+
+/// A new process of jobs with these names.
+fn described(store: &dyn JobStore, info: &ProcessInfo, names: &[&str]) -> ProcessId {
+    let process = ProcessId::new();
+    let added = store.insert_described(process, Some(info), jobs(names), true, T);
+    added.unwrap();
+    process
+}
+
+/// What is told of the children of a job.
+fn child_of(parent: &ClaimedJob) -> ProcessInfo {
+    let mut info = ProcessInfo::new();
+    info.parent = Some(ParentJob {
+        process_id: parent.process_id,
+        job_id: parent.job_id,
+    });
+    info
 }
 
 fn peek(store: &dyn JobStore, process: ProcessId) -> Vec<DeliveredResult> {

@@ -1,27 +1,12 @@
 //! Processes whose jobs a job of another process waits for.
 
 use crate::base::usd::Usd;
-use crate::queue::info::ParentJob;
 
 use super::*;
 
-/// What is told of the children of a job.
-fn of(parent: &ClaimedJob) -> ProcessInfo {
-    let mut info = ProcessInfo::new();
-    info.parent = Some(ParentJob {
-        process_id: parent.process_id,
-        job_id: parent.job_id,
-    });
-    info
-}
-
 /// Children of a job that runs.
 fn children(store: &dyn JobStore, parent: &ClaimedJob, names: &[&str]) -> ProcessId {
-    let process = ProcessId::new();
-    store
-        .insert_described(process, Some(&of(parent)), jobs(names), true, T)
-        .unwrap();
-    process
+    described(store, &child_of(parent), names)
 }
 
 fn waits(processes: &[ProcessId], due_at: Timestamp) -> ClaimOutcome {
@@ -219,7 +204,7 @@ pub(super) fn children_are_enqueued_for_open_jobs_alone(open: Open<'_>) {
     let db = open();
     let worker = db.worker();
     let refused = |parent: &ClaimedJob| {
-        let (info, jobs) = (of(parent), jobs(&["late"]));
+        let (info, jobs) = (child_of(parent), jobs(&["late"]));
         let error = db
             .two
             .insert_described(ProcessId::new(), Some(&info), jobs, true, T);
@@ -240,7 +225,7 @@ pub(super) fn children_are_enqueued_for_open_jobs_alone(open: Open<'_>) {
     // Nor is anything added to what is being enqueued when its parent is cancelled: a part would pass for all of it.
     let process = enqueue(db.store(), jobs(&["parent"]));
     let parent = worker.one();
-    let (below, info) = (ProcessId::new(), of(&parent));
+    let (below, info) = (ProcessId::new(), child_of(&parent));
     let part = |names| {
         db.store()
             .insert_described(below, Some(&info), jobs(names), false, T)

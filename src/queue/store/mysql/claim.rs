@@ -15,6 +15,7 @@ use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::SqlStore as _;
 use crate::queue::store::sql::candidates::{Candidates, Head, MOST_STOPPED};
 use crate::queue::store::sql::claimed::{WHOLE, read_claimed};
+use crate::queue::store::sql::counting::CHANGED;
 use crate::queue::store::sql::lineage::{self, in_scope};
 use crate::queue::store::sql::pauses::{self, Paused};
 use crate::queue::store::sql::standing::{Standing, lock, locking, standings, stops_starting};
@@ -24,9 +25,11 @@ use crate::queue::store::{
 };
 
 use super::MysqlStore;
-use super::rows::{CANCELLED, HELD, IN_PROGRESS, PENDING, RELEASING, WAITING, process_of, small};
 use super::workers::keeping;
 use super::writer::{Again, Fault, Queries as _, Statements as _, Tx, by, list};
+use crate::queue::store::rows::{
+    CANCELLED, HELD, IN_PROGRESS, PENDING, RELEASING, WAITING, process_of, small,
+};
 
 /// Jobs of a lane and priority that are read at once.
 const MOST_HEADS: usize = 256;
@@ -164,7 +167,7 @@ impl MysqlStore {
                 )?;
                 changes.moved(id, IN_PROGRESS, status);
             }
-            changes.write_to(tx, now)?;
+            changes.write(tx, now)?;
             Ok(())
         })
     }
@@ -215,7 +218,7 @@ impl Picking<'_> {
             let ids: Vec<i64> = tx.column(&lock, Vec::new())?;
             // Other workers may have claimed them in the meantime.
             if !ids.is_empty() {
-                tx.defer(&format!(
+                tx.defer_text(&format!(
                     "UPDATE #jobs SET status = {PENDING}, visible_at = LEAST(visible_at, {}) WHERE id IN {}",
                     self.now.0,
                     list(ids)
@@ -442,7 +445,7 @@ impl Picking<'_> {
         }
         let mut changes = CounterChanges::default();
         if !jobs.is_empty() {
-            tx.defer(&format!(
+            tx.defer_text(&format!(
                 "UPDATE #jobs SET status = {IN_PROGRESS}, worker = {}, claim = claim + 1 WHERE id IN {}",
                 worker.0,
                 list(jobs.iter().map(|job| job.receipt.job))
@@ -462,7 +465,7 @@ impl Picking<'_> {
             changes.moved(*id, PENDING, CANCELLED);
         }
         if !stopped.is_empty() {
-            tx.defer(&format!(
+            tx.defer_text(&format!(
                 "UPDATE #jobs SET status = {CANCELLED} WHERE id IN {}",
                 list(stopped)
             ));
@@ -475,7 +478,8 @@ impl Picking<'_> {
             "SELECT 1 FROM #jobs FORCE INDEX (to_claim) WHERE status = {PENDING} {scope} LIMIT 1"
         );
         let releasing = format!("SELECT 1 FROM #processes WHERE chore = {RELEASING} LIMIT 1");
-        let changed = changes.deferred_to(tx, self.now);
+        changes.add(tx, self.now)?;
+        let changed = with_list(CHANGED, changes.numbers());
         let [changed, mut look, any, releasing] =
             tx.rows_of([&*changed, &next_look, &any, &releasing])?;
         let counted = changes.count(tx, changed, self.now)?;
@@ -511,7 +515,7 @@ impl Picking<'_> {
         if now != self.paused.numbers {
             return Err(Fault::Overtaken);
         }
-        tx.defer(&format!(
+        tx.defer_text(&format!(
             "UPDATE #jobs SET status = {HELD} WHERE id IN {}",
             list(jobs)
         ));

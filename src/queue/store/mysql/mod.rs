@@ -7,15 +7,14 @@
 
 mod claim;
 mod clock;
-mod counters;
 mod doctor;
 mod inspect;
+mod lanes;
 mod lease;
 mod moving;
 mod news;
 mod open;
 mod pool;
-mod rows;
 mod settings;
 mod settle;
 mod tables;
@@ -45,10 +44,10 @@ use super::moving::MovableStore;
 use super::rows::NO_CHORE;
 use super::sql::statements::{Fault, Queries as _, Statements};
 use super::sql::{Again, SharedState, SqlStore, charges, chores};
-use super::{ConsumerLock, HealthFinding, JobLane, StoreDatabase, WorkSignal, WorkerId};
+use super::{ConsumerLock, HealthFinding, JobLane, StoreDatabase, Wakes, WorkSignal, WorkerId};
 use clock::{Offset, ServerClock};
 use lease::Heartbeat;
-use news::{News, Wakes};
+use news::News;
 use pool::Pool;
 
 pub use open::MysqlOptions;

@@ -19,7 +19,7 @@ use crate::queue::store::moving::{
 use crate::queue::store::sql::statements::Statements as _;
 
 use super::MysqlStore;
-use super::rows::hash;
+use super::lanes::hash;
 use super::writer::{CLOCK, Fault, Queries as _, Row, Tx, VERSION_SLOTS, by};
 
 /// Bytes of a mark in one row of the table of facts, whose values are 64 characters of any character set.
@@ -102,7 +102,7 @@ fn extra(table: &MovedTable, row: &[Value]) -> Option<Value> {
     };
     (table.name == "lanes").then(|| {
         let step = match row.get(3) {
-            Some(Value::Integer(step)) => super::rows::small(*step),
+            Some(Value::Integer(step)) => crate::queue::store::rows::small(*step),
             _ => 0,
         };
         let kind = text(1).unwrap_or_default();
@@ -396,7 +396,11 @@ impl MovableStore for MysqlStore {
 
     fn count_rows(&self, table: &MovedTable) -> Result<u64, Error> {
         let sql = format!("SELECT COUNT(*) FROM {}", place(table));
-        self.read(|tx| Ok(super::rows::count(tx.one(&sql, Vec::new())?.unwrap_or(0))))
+        self.read(|tx| {
+            Ok(crate::queue::store::rows::count(
+                tx.one(&sql, Vec::new())?.unwrap_or(0),
+            ))
+        })
     }
 }
 

@@ -1,6 +1,5 @@
 //! Notifications of new jobs, to workers of this OS process and, through Redis, of others.
 
-use std::sync::Weak;
 #[cfg(feature = "redis")]
 use std::sync::{
     Arc,
@@ -9,36 +8,14 @@ use std::sync::{
 #[cfg(feature = "redis")]
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "redis")]
 use parking_lot::Mutex;
 
 use crate::base::error::Error;
 #[cfg(feature = "redis")]
 use crate::hub::{News as Heard, RedisHub, Subscriber};
-use crate::queue::store::WorkSignal;
-
-/// Callbacks of this OS process that are called when jobs have become claimable.
-#[derive(Default)]
-pub(super) struct Wakes(Mutex<Vec<Weak<WorkSignal>>>);
-
-impl Wakes {
-    pub(super) fn add(&self, wake: Weak<WorkSignal>) {
-        self.0.lock().push(wake);
-    }
-
-    pub(super) fn call(&self) {
-        let mut alive = Vec::new();
-        self.0.lock().retain(|wake| {
-            let wake = wake.upgrade();
-            let keep = wake.is_some();
-            alive.extend(wake);
-            keep
-        });
-        // Called outside the lock, because a callback may register another one.
-        for wake in alive {
-            wake();
-        }
-    }
-}
+#[cfg(feature = "redis")]
+use crate::queue::store::Wakes;
 
 /// Notifications to and from other OS processes. Without Redis there are none.
 #[derive(Default)]

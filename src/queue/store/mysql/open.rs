@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use derive_setters::Setters;
 use mysql::consts::CapabilityFlags;
 use mysql::{Opts, OptsBuilder, SslOpts};
 use parking_lot::Mutex;
@@ -36,16 +37,29 @@ const PASSWORD: &str = "BATCHWRIGHT_STORE_PASSWORD";
 const PASSWORD_FILE: &str = "BATCHWRIGHT_STORE_PASSWORD_FILE";
 
 /// How a database of jobs on a server is opened. Its `Debug` output omits the password.
-#[derive(Clone, derive_more::Debug)]
+#[derive(Clone, derive_more::Debug, Setters)]
+#[setters(generate = false, strip_option)]
 pub struct MysqlOptions {
     #[debug(skip)]
     address: Secret,
+    /// The password of the user, if the address has none.
+    #[setters(generate)]
     #[debug(skip)]
     password: Option<Secret>,
+    /// A file whose first line is the password, if the address has none.
+    #[setters(generate, into)]
     #[debug(skip)]
     password_file: Option<PathBuf>,
+    /// The name of the table of jobs, which is the prefix of the other names: letters, digits and `_`, at most 40
+    /// characters. Default: the name in the address, otherwise `job_queue`.
+    #[setters(generate, into)]
     tables: Option<String>,
+    /// The folder on this machine in which a folder for the inputs and results of batches is created. Default: the
+    /// system's temporary folder, which a restart of the machine may empty.
+    #[setters(generate, into)]
     folder: Option<PathBuf>,
+    /// Maximum number of open connections. Default: 16.
+    #[setters(generate)]
     connections: usize,
     pub(super) lease: Duration,
     allows_closed: bool,
@@ -85,38 +99,6 @@ impl MysqlOptions {
             #[cfg(test)]
             wire: None,
         }
-    }
-
-    /// The password of the user, if the address has none.
-    pub fn password(mut self, password: Secret) -> Self {
-        self.password = Some(password);
-        self
-    }
-
-    /// A file whose first line is the password, if the address has none.
-    pub fn password_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.password_file = Some(path.into());
-        self
-    }
-
-    /// The name of the table of jobs, which is the prefix of the other names: letters, digits and `_`, at most 40
-    /// characters. Default: the name in the address, otherwise `job_queue`.
-    pub fn tables(mut self, name: impl Into<String>) -> Self {
-        self.tables = Some(name.into());
-        self
-    }
-
-    /// The folder on this machine in which a folder for the inputs and results of batches is created. Default: the
-    /// system's temporary folder, which a restart of the machine may empty.
-    pub fn folder(mut self, path: impl Into<PathBuf>) -> Self {
-        self.folder = Some(path.into());
-        self
-    }
-
-    /// Maximum number of open connections. Default: 16.
-    pub fn connections(mut self, most: usize) -> Self {
-        self.connections = most;
-        self
     }
 
     /// How long a worker counts as alive that cannot reach the database. Leases are renewed three times in this period.
@@ -503,7 +485,9 @@ impl MysqlStore {
                 Vec::new(),
             )
         })?;
-        Ok(super::rows::count(version.flatten().unwrap_or(0)))
+        Ok(crate::queue::store::rows::count(
+            version.flatten().unwrap_or(0),
+        ))
     }
 }
 

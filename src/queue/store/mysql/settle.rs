@@ -14,6 +14,7 @@ use crate::queue::job::ProcessState;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::SqlStore as _;
 use crate::queue::store::sql::budget_rows;
+use crate::queue::store::sql::counting::Counted;
 use crate::queue::store::sql::lineage::{self, Ended, EndedFamilies};
 use crate::queue::store::sql::pauses;
 use crate::queue::store::sql::standing::{Standing, lock};
@@ -21,11 +22,10 @@ use crate::queue::store::sql::statements::{RESULTS, Statements as _, Table, erro
 use crate::queue::store::{ClaimOutcome, JobReceipt, Settlement};
 
 use super::MysqlStore;
-use super::counters::Counted;
-use super::rows::{
+use super::writer::{Fault, Queries as _, Tx, by, list};
+use crate::queue::store::rows::{
     AT_PROVIDER, CANCELLED, COMPLETED, FAILED, IN_PROGRESS, PENDING, WAITING, process_of,
 };
-use super::writer::{Fault, Queries as _, Tx, by, list};
 
 /// A complete row of a job.
 struct Row {
@@ -112,7 +112,7 @@ fn write_rows(tx: &mut Tx<'_>, rows: BTreeMap<i64, Row>) {
             )
         });
         let values: Vec<String> = values.collect();
-        tx.defer(&format!(
+        tx.defer_text(&format!(
             "INSERT INTO #jobs ({COLUMNS}) VALUES {}
              ON DUPLICATE KEY UPDATE lane = VALUES(lane), status = VALUES(status), visible_at = VALUES(visible_at),
                claim = VALUES(claim), worker = VALUES(worker), batch = VALUES(batch), attempt = VALUES(attempt),
@@ -277,7 +277,7 @@ impl<'a> Settling<'a> {
         write_rows(tx, self.rows);
         let Counted {
             woken, mut states, ..
-        } = self.changes.write_to(tx, self.now)?;
+        } = self.changes.write(tx, self.now)?;
         budget_rows::note_late(tx, &self.late)?;
         for job in self.ended {
             if let Some(ended_families) = self.ended_families.get(&job) {

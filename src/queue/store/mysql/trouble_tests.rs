@@ -248,7 +248,7 @@ fn calls_that_leave_a_mark_are_booked_once_although_a_commit_is_in_doubt() {
     // Another worker has claimed the job since, and completed it.
     let completed = format!(
         "UPDATE #jobs SET claim = claim + 1, worker = NULL, status = {}",
-        rows::COMPLETED
+        crate::queue::store::rows::COMPLETED
     );
     store
         .write(Again::Harmless, |tx| tx.run(&completed, Vec::new()))

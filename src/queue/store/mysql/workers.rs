@@ -13,8 +13,8 @@ use crate::queue::store::{
 };
 
 use super::MysqlStore;
-use super::rows::count;
 use super::writer::{Again, CLOCK, Fault, Queries as _, Statements, by, list};
+use crate::queue::store::rows::count;
 
 /// A worker as its row describes it.
 pub(super) struct ListedWorker {

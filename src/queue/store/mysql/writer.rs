@@ -341,10 +341,10 @@ impl Database {
             if mode == Mode::Write && tx.wrote {
                 let slot = uuid::Uuid::now_v7().as_u64_pair().1 % VERSION_SLOTS;
                 let slot = self.first_slot.load(Ordering::Relaxed) + slot.cast_signed();
-                tx.defer(&format!(
+                tx.defer_text(&format!(
                     "UPDATE #versions SET version = version + 1 WHERE slot = {slot}"
                 ));
-                tx.defer(FAILS_UNLESS_FOUND);
+                tx.defer_text(FAILS_UNLESS_FOUND);
             }
             *committing = matches!(mode, Mode::Write | Mode::Closed);
             match tx.send(&["COMMIT"]) {

@@ -254,7 +254,7 @@ fn retry_list(
     }
     let mut changes = CounterChanges::default();
     let retried = requeue(store, tx, &ended, now, &mut changes)?;
-    tx.count(&changes, now)?;
+    changes.write(tx, now)?;
     Ok(Ok(count(retried)))
 }
 
@@ -379,7 +379,7 @@ fn step_in(
     }
     let mut changes = CounterChanges::default();
     let changed = chunk(store, tx, doing, no, from..to, now, &mut changes)?;
-    let mut woken = tx.count(&changes, now)?;
+    let mut woken = changes.write(tx, now)?.woken;
     woken |= finish(tx, doing, no, next, changed, now)?;
     woken |= changed > 0 && (doing == RELEASING || doing == RETRYING);
     Ok((next.is_some(), before + changed, woken))

@@ -100,7 +100,7 @@ fn add(store: &impl SqlStore, tx: &mut dyn Statements, insert: &Insert) -> Resul
     let count = i64::try_from(insert.jobs.len()).unwrap_or(i64::MAX);
     let mut changes = CounterChanges::default();
     changes.added(target.no, count);
-    tx.count(&changes, insert.now)?;
+    changes.write(tx, insert.now)?;
     if all_sealed {
         tx.run(
             "UPDATE #processes SET sealed = total WHERE no = ?",

@@ -15,6 +15,7 @@ pub(super) mod candidates;
 pub(super) mod charges;
 pub(super) mod chores;
 pub(super) mod claimed;
+pub(super) mod counting;
 pub(super) mod due;
 mod enqueue;
 mod find;

@@ -151,7 +151,7 @@ pub(super) fn fill(
         let moved = i64::try_from(put.len()).unwrap_or(0);
         let mut changes = CounterChanges::default();
         changes.moved_many(of.process, PENDING, AT_PROVIDER, moved);
-        tx.count(&changes, now)?;
+        changes.write(tx, now)?;
     }
     Ok(BatchFill {
         jobs: put.len() as u64,
@@ -292,7 +292,7 @@ fn unload_jobs(
         let changed = i64::try_from(ids.len()).unwrap_or(0);
         let mut changes = CounterChanges::default();
         changes.moved_many(of.process, AT_PROVIDER, status, changed);
-        tx.count(&changes, now)?;
+        changes.write(tx, now)?;
     }
     Ok((ids.len() as u64, more, waits, released))
 }

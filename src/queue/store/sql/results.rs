@@ -114,7 +114,7 @@ impl<S: SqlStore> ResultStore for S {
             for job in &gone {
                 changes.consumed(*job);
             }
-            tx.count(&changes, now)?;
+            changes.write(tx, now)?;
             for ended_families in &ended_families {
                 lineage::job_ended(tx, ended_families, now)?;
             }

@@ -7,12 +7,15 @@ use crate::base::error::Error;
 use crate::base::id::ProcessId;
 
 /// Why a transaction failed.
-#[derive(Debug)]
+#[derive(Debug, derive_more::From)]
 pub(crate) enum Fault {
+    #[from]
     Sqlite(rusqlite::Error),
     #[cfg(feature = "mysql")]
+    #[from]
     Mysql(mysql::Error),
     /// The request is not possible.
+    #[from]
     Refused(Error),
     /// The stored data is invalid.
     Odd(&'static str),
@@ -21,25 +24,6 @@ pub(crate) enum Fault {
     /// The server is a replica.
     #[cfg(feature = "mysql")]
     ReadOnly,
-}
-
-impl From<rusqlite::Error> for Fault {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-#[cfg(feature = "mysql")]
-impl From<mysql::Error> for Fault {
-    fn from(error: mysql::Error) -> Self {
-        Self::Mysql(error)
-    }
-}
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        Self::Refused(error)
-    }
 }
 
 impl Fault {

@@ -27,7 +27,6 @@ pub(crate) struct Standing {
 }
 
 /// Whether a chore prevents the start of jobs.
-#[cfg(feature = "mysql")]
 pub(crate) fn stops_starting(chore: i64) -> bool {
     chore == crate::queue::store::rows::CANCELLING || chore == DELETING
 }

@@ -2,10 +2,8 @@
 
 use rusqlite::types::Value;
 
-use crate::base::clock::Timestamp;
 use crate::base::error::Error;
 use crate::base::id::ProcessId;
-use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::DELETING;
 
 pub(crate) use super::row::{Fault, FromCell, Row, id_of};
@@ -72,6 +70,11 @@ pub(crate) trait Statements {
     /// Changes rows. Returns the number of rows found, changed or not. The statement is prepared once.
     fn run(&mut self, sql: &str, by: Vec<Value>) -> Result<u64, Fault>;
 
+    /// Changes rows at the latest before the next statement runs. A server receives both together.
+    fn defer(&mut self, sql: &str, by: Vec<Value>) -> Result<(), Fault> {
+        self.run(sql, by).map(drop)
+    }
+
     /// Calls back for each row of a query until it returns false. SQLite has one row in memory at a time.
     fn each(
         &mut self,
@@ -108,10 +111,6 @@ pub(crate) trait Statements {
 
     /// The number that was assigned to the last inserted row.
     fn last_id(&self) -> i64;
-
-    /// Adds changes to the counters of processes, whose rows are locked, and wakes jobs that waited for processes which
-    /// have ended with this change. Returns whether it woke any.
-    fn count(&mut self, changes: &CounterChanges, now: Timestamp) -> Result<bool, Fault>;
 }
 
 /// Queries that return one row or one column.

@@ -263,6 +263,6 @@ fn cancel_chunk(
     for id in &found {
         changes.moved(*id, PENDING, CANCELLED);
     }
-    tx.count(&changes, now)?;
+    changes.write(tx, now)?;
     Ok(Cancelled::Jobs(found.len() as u64))
 }

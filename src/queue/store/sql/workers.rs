@@ -78,6 +78,6 @@ pub(crate) fn give_back(
         }
     }
     tx.upsert_rows(&RESULTS, &mut errors.into_iter())?;
-    tx.count(&changes, now)?;
+    changes.write(tx, now)?;
     Ok(Some(held.len() as u64))
 }

@@ -13,8 +13,8 @@ use crate::queue::store::sql::statements::Fault;
 use crate::queue::store::sql::{charges, chores};
 
 use super::SqliteStore;
-use super::rows::NO_CHORE;
 use super::writer::{Sync, be_patient};
+use crate::queue::store::rows::NO_CHORE;
 
 /// Up to this number of free pages the file is not shrunk.
 const FEW_PAGES: i64 = 1_000;

@@ -7,27 +7,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use const_format::formatcp;
-use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde_json::value::RawValue;
+use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::base::clock::Timestamp;
 use crate::base::error::{Error, ErrorKind};
 use crate::base::id::ProcessId;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::candidates::{Candidates, Head, MOST_STOPPED};
+use crate::queue::store::sql::claimed::claimed;
 use crate::queue::store::sql::pauses::{self, Paused};
 use crate::queue::store::sql::statements::{Fault, Queries as _, Statements, by, id_of};
 use crate::queue::store::sql::{SqlStore as _, lineage};
-use crate::queue::store::{
-    ClaimReply, ClaimRequest, ClaimedJob, JobLane, JobReceipt, SUSPECT_CRASHES, WorkerId,
-};
+use crate::queue::store::{ClaimReply, ClaimRequest, JobLane, SUSPECT_CRASHES, WorkerId};
 
 use super::SqliteStore;
-use super::rows::{
-    CANCELLED, CANCELLING, DELETING, HELD, IN_PROGRESS, NO_CHORE, PENDING, RELEASING, WAITING,
-    job_budget, process_of, small,
-};
 use super::writer::Sync;
+use crate::queue::store::rows::{
+    CANCELLED, CANCELLING, DELETING, HELD, IN_PROGRESS, NO_CHORE, PENDING, RELEASING, WAITING,
+    process_of,
+};
 
 /// The condition that a job belongs to a [scope](lineage::scope), which is the statement's first parameter.
 const IN_SCOPE: &str = "(?1 IS NULL OR id >> 32 IN (SELECT value FROM json_each(?1)))";
@@ -73,6 +71,9 @@ struct Picking<'a> {
     processes: BTreeMap<i64, (ProcessId, bool)>,
     changes: CounterChanges,
     stopped: usize,
+    /// The claimed jobs in order, and the process and lane of each.
+    ids: Vec<i64>,
+    given: BTreeMap<i64, (ProcessId, Arc<JobLane>)>,
     claims: ClaimReply,
 }
 
@@ -123,12 +124,19 @@ impl SqliteStore {
                 processes: BTreeMap::new(),
                 changes: CounterChanges::default(),
                 stopped: 0,
+                ids: Vec::new(),
+                given: BTreeMap::new(),
                 claims: ClaimReply::default(),
             };
             picking.look_again(wanted.look_again)?;
             picking.look(wanted.open)?;
             picking.pick(wanted.most, wanted.idle, given)?;
-            picking.changes.write(conn, now)?;
+            let mut given = std::mem::take(&mut picking.given);
+            picking.claims.jobs = claimed(self, tx, &picking.ids, |id| given.remove(&id))?;
+            if !given.is_empty() {
+                return Err(Fault::Odd("a job without its payload"));
+            }
+            picking.changes.write(tx, now)?;
             let mut any = conn.prepare_cached(ANY)?;
             picking.claims.more = any.query_row([&picking.scope], |row| row.get(0))?;
             Ok(picking.claims)
@@ -137,72 +145,6 @@ impl SqliteStore {
             registered.given += claims.jobs.len() as u64;
         }
         Ok(claims)
-    }
-}
-
-impl SqliteStore {
-    /// A job with all data that its handler needs, and the receipt of its last claim.
-    fn claimed(
-        &self,
-        conn: &Connection,
-        id: i64,
-        process_id: ProcessId,
-        lane: &Arc<JobLane>,
-    ) -> Result<ClaimedJob, Fault> {
-        // Separate queries, because SQLite would plan a join again for each id.
-        let mut read = conn.prepare_cached(
-            "SELECT claim, created_at, priority, max_retries, crashes, lost, visible_at, attempt,
-                calls, in_doubt, has_history, (SELECT owner FROM processes WHERE no = ?1 >> 32),
-                (SELECT budget FROM processes WHERE no = ?1 >> 32),
-                (SELECT b.budget_unit FROM processes p JOIN processes b ON b.no = p.budget WHERE p.no = ?1 >> 32)
-             FROM jobs WHERE id = ?1",
-        )?;
-        let mut read_payload =
-            conn.prepare_cached("SELECT item_id, request_hash, body FROM payloads WHERE job = ?1")?;
-        let (job, has_history) = read.query_row([id], |row| {
-            let job = |texts: &Row<'_>| Ok(self.assemble(row, texts, id, process_id, lane));
-            Ok((read_payload.query_row([id], job)?, row.get(10)?))
-        })?;
-        let mut job = job?;
-        if has_history {
-            let mut read = conn.prepare_cached("SELECT body FROM histories WHERE job = ?1")?;
-            job.history = read.query_row([id], |row| row.get(0)).optional()?;
-        }
-        Ok(job)
-    }
-
-    fn assemble(
-        &self,
-        row: &Row<'_>,
-        texts: &Row<'_>,
-        id: i64,
-        process_id: ProcessId,
-        lane: &Arc<JobLane>,
-    ) -> Result<ClaimedJob, Fault> {
-        let payload = RawValue::from_string(texts.get(2)?);
-        Ok(ClaimedJob {
-            receipt: JobReceipt {
-                job: id,
-                claim: row.get(0)?,
-            },
-            job_id: self.job_id(id, Timestamp(row.get(1)?)),
-            process_id,
-            owner: row.get(11)?,
-            budget: job_budget(row.get(12)?, row.get(13)?),
-            lane: lane.clone(),
-            item_id: texts.get(0)?,
-            request_hash: texts.get(1)?,
-            payload: payload.map_err(|_| Fault::Odd("a payload that is not JSON"))?,
-            priority: small(row.get(2)?),
-            max_retries: row.get::<_, Option<i64>>(3)?.map(small),
-            attempt: small(row.get(7)?),
-            calls: u32::try_from(row.get::<_, i64>(8)?).unwrap_or(u32::MAX),
-            crashes: small(row.get(4)?),
-            lost: row.get(5)?,
-            in_doubt: row.get(9)?,
-            due_at: Timestamp(row.get(6)?),
-            history: None,
-        })
     }
 }
 
@@ -258,8 +200,8 @@ impl Picking<'_> {
 
     fn pick(&mut self, most: usize, idle: bool, given: u64) -> Result<(), Fault> {
         let mut alone = false;
-        while self.claims.jobs.len() < most && !alone {
-            let given = given + self.claims.jobs.len() as u64;
+        while self.ids.len() < most && !alone {
+            let given = given + self.ids.len() as u64;
             let Some(at) = self.candidates.best(given, self.now) else {
                 break;
             };
@@ -274,12 +216,12 @@ impl Picking<'_> {
             }
             self.advance(at, most)?;
         }
-        if self.claims.jobs.len() < most && !alone {
+        if self.ids.len() < most && !alone {
             let mut look = self.conn.prepare_cached(NEXT_LOOK)?;
             let look: Option<i64> = look.query_row([&self.scope], |row| row.get(0))?;
             let due = self.candidates.open_heads().map(|(_, head)| head.due);
             self.claims.next = due.chain(look).min().map(Timestamp);
-        } else if self.claims.jobs.is_empty() && self.stopped >= MOST_STOPPED {
+        } else if self.ids.is_empty() && self.stopped >= MOST_STOPPED {
             // What is behind the jobs that were put away must not wait.
             self.claims.next = Some(self.now);
         }
@@ -295,7 +237,7 @@ impl Picking<'_> {
             return Ok(());
         }
         // One more, to know when the next job is due.
-        let few = (most - self.claims.jobs.len().min(most)).min(left).min(256) + 1;
+        let few = (most - self.ids.len().min(most)).min(left).min(256) + 1;
         let mut more = self.conn.prepare_cached(HEADS)?;
         let range = params![
             self.scope,
@@ -339,18 +281,21 @@ impl Picking<'_> {
             return Ok(Picked::PutAway);
         }
         let lane = &self.candidates.lanes[self.candidates.groups[at].lane].lane;
-        let mut job = self.store.claimed(self.conn, id, process_id, lane)?;
-        let suspect = job.crashes >= SUSPECT_CRASHES;
-        if suspect && !(idle && self.claims.jobs.is_empty()) {
+        let mut read = self
+            .conn
+            .prepare_cached("SELECT crashes FROM jobs WHERE id = ?1")?;
+        let crashes: i64 = read.query_row([id], |row| row.get(0))?;
+        let suspect = crashes >= i64::from(SUSPECT_CRASHES);
+        if suspect && !(idle && self.ids.is_empty()) {
             return Ok(Picked::Alone);
         }
         let mut take = self.conn.prepare_cached(formatcp!(
             "UPDATE jobs SET status = {IN_PROGRESS}, worker = ?2, claim = claim + 1 WHERE id = ?1"
         ))?;
         take.execute([id, self.worker.0])?;
-        job.receipt.claim += 1;
         self.changes.moved(id, PENDING, IN_PROGRESS);
-        self.claims.jobs.push(job);
+        self.given.insert(id, (process_id, lane.clone()));
+        self.ids.push(id);
         Ok(if suspect {
             Picked::Alone
         } else {

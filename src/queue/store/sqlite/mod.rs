@@ -6,14 +6,12 @@
 mod chores;
 mod claim;
 mod closed;
-mod counters;
 mod inspect;
 mod mounts;
 mod movable;
 mod moving;
 mod open;
 mod readers;
-mod rows;
 mod settle;
 mod taking;
 mod translate;
@@ -29,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Weak};
 
+use derive_setters::Setters;
 use parking_lot::{FairMutex, Mutex};
 use rusqlite::Connection;
 
@@ -38,9 +37,10 @@ use crate::base::id::ProcessId;
 
 use super::group_commit::{Insert, Inserted};
 use super::moving::MovableStore;
+use super::rows::count;
 use super::sql::statements::{Fault, Queries as _, Statements, by};
 use super::sql::{Again, SharedState, SqlStore};
-use super::{ConsumerLock, HealthFinding, JobLane, StoreDatabase, WorkSignal, WorkerId};
+use super::{ConsumerLock, HealthFinding, JobLane, StoreDatabase, Wakes, WorkSignal, WorkerId};
 use open::Identity;
 use readers::Readers;
 use uploads::Uploads;
@@ -61,8 +61,11 @@ pub enum Durability {
 }
 
 /// How a database of jobs is opened.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Setters)]
+#[setters(generate = false)]
 pub struct SqliteOptions {
+    /// What a power failure can lose. Default: [`Durability::Normal`].
+    #[setters(generate)]
     durability: Durability,
     allows_closed: bool,
     makes_file: bool,
@@ -83,12 +86,6 @@ impl Default for SqliteOptions {
 }
 
 impl SqliteOptions {
-    /// What a power failure can lose. Default: [`Durability::Normal`].
-    pub fn durability(mut self, durability: Durability) -> Self {
-        self.durability = durability;
-        self
-    }
-
     /// Opens a queue even if a [move](crate::JobQueue::export_to) has closed it: to reopen it, or to resume the move.
     /// A closed queue accepts no jobs, and workers cannot claim any. Default: a closed queue is not opened.
     pub fn allow_closed(mut self) -> Self {
@@ -143,7 +140,7 @@ pub struct SqliteStore {
     /// Closed after the reading connections: the last one removes the log.
     writer: FairMutex<Writer>,
     workers: Mutex<HashMap<i64, RegisteredWorker>>,
-    wakes: Mutex<Vec<Weak<WorkSignal>>>,
+    wakes: Wakes,
     /// The files of the HTTP server that move with the queue.
     uploads: Mutex<Option<Arc<Uploads>>>,
     /// When the write-ahead log was last truncated.
@@ -188,17 +185,7 @@ impl SqliteStore {
 
     /// Notifies workers that jobs have become claimable.
     fn wake(&self) {
-        let mut alive = Vec::new();
-        self.wakes.lock().retain(|wake| {
-            let wake = wake.upgrade();
-            let keep = wake.is_some();
-            alive.extend(wake);
-            keep
-        });
-        // Called outside the lock, because a callback may register another one.
-        for wake in alive {
-            wake();
-        }
+        self.wakes.call();
     }
 }
 
@@ -313,12 +300,12 @@ impl StoreDatabase for SqliteStore {
             .prepare_cached("PRAGMA data_version")
             .and_then(|mut ask| ask.query_row([], |row| row.get::<_, i64>(0)));
         version
-            .map(rows::count)
+            .map(count)
             .map_err(|error| Fault::from(error).in_file(&self.path))
     }
 
     fn on_work(&self, wake: Weak<WorkSignal>) {
-        self.wakes.lock().push(wake);
+        self.wakes.add(wake);
     }
 
     fn check(&self, now: Timestamp) -> Result<Vec<HealthFinding>, Error> {

@@ -352,9 +352,11 @@ impl MovableStore for SqliteStore {
         self.moving(|conn| match place(conn, table)? {
             Some(place) => {
                 let sql = format!("SELECT count(*) FROM {place}");
-                Ok(super::rows::count(
-                    conn.query_row(&sql, [], |row| row.get(0))?,
-                ))
+                Ok(crate::queue::store::rows::count(conn.query_row(
+                    &sql,
+                    [],
+                    |row| row.get(0),
+                )?))
             }
             None => Ok(0),
         })

@@ -13,6 +13,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::private;
 use crate::base::sqlite_header::sqlite_header;
+use crate::queue::store::Wakes;
 use crate::queue::store::moving::{CLOSED, MoveMark, ODD_MARK};
 use crate::queue::store::sql::statements::Fault;
 
@@ -222,7 +223,7 @@ fn connect(
         moves,
         shared: SharedState::new(salt, options.chunk),
         workers: Mutex::default(),
-        wakes: Mutex::default(),
+        wakes: Wakes::default(),
         uploads: Mutex::default(),
         cut_back: AtomicI64::new(0),
         #[cfg(test)]

@@ -12,16 +12,17 @@ use crate::queue::job::ProcessState;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::SqlStore as _;
 use crate::queue::store::sql::budget_rows;
+use crate::queue::store::sql::counting::Counted;
 use crate::queue::store::sql::lineage::{self, Ended};
 use crate::queue::store::sql::pauses;
 use crate::queue::store::sql::statements::{Fault, error_text};
 use crate::queue::store::{ClaimOutcome, JobReceipt, Settlement};
 
 use super::SqliteStore;
-use super::rows::{
+use super::writer::Sync;
+use crate::queue::store::rows::{
     AT_PROVIDER, CANCELLED, COMPLETED, DELETING, FAILED, IN_PROGRESS, PENDING, WAITING, process_of,
 };
-use super::writer::Sync;
 
 /// A change to a job whose claim is the last one: of a running job, otherwise of a job in a batch. Two statements,
 /// because the index of jobs in batches is not needed for running jobs.
@@ -97,17 +98,20 @@ impl SqliteStore {
                 }
                 settling.end(end)?;
             }
-            let woken = settling.changes.write(conn, now)?;
-            budget_rows::note_late(&mut { conn }, &settling.late)?;
-            if !settling.ended.is_empty() && lineage::any(&mut { conn })? {
+            let tx = &mut { conn };
+            let Counted {
+                woken, mut states, ..
+            } = settling.changes.write(tx, now)?;
+            budget_rows::note_late(tx, &settling.late)?;
+            if !settling.ended.is_empty() && lineage::any(tx)? {
                 for (job, ended) in &settling.ended {
-                    let tx = &mut { conn };
                     let ended_families = lineage::ended_families(tx, *job, *ended)?;
                     lineage::job_ended(tx, &ended_families, now)?;
                 }
+                // The use of child jobs is counted with their parents.
+                states = settling.changes.states(tx)?;
             }
-            let released = settling.changes.released.get();
-            Ok((settling.changes.processes(conn)?, woken, released))
+            Ok((states, woken, settling.changes.released.get()))
         })?;
         if woken {
             self.wake();

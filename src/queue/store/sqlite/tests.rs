@@ -10,7 +10,6 @@ use tempfile::TempDir;
 use crate::base::error::ErrorKind;
 use crate::testing::job_store::{TestDatabase, random_operations, suite};
 
-use super::rows::{NO_CHORE, PENDING, RELEASING};
 use super::*;
 use crate::base::id::ProcessId;
 use crate::money::budget::Amount;
@@ -18,6 +17,7 @@ use crate::queue::budget::ProcessBudget;
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{Job, Spent};
 use crate::queue::store::Severity;
+use crate::queue::store::rows::{NO_CHORE, PENDING, RELEASING};
 use crate::queue::store::sql::{charges, lineage, results};
 use crate::queue::store::{
     BatchStore, BudgetDraw, BudgetEnd, BudgetStore, ClaimOutcome, ClaimStore, EnqueueStore,

@@ -3,8 +3,6 @@
 use rusqlite::types::Value;
 use rusqlite::{Connection, Statement, params_from_iter};
 
-use crate::base::clock::Timestamp;
-use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::statements::{Dialect, Fault, LIST, Row, Statements, Table};
 
 /// MySQL's words, and SQLite's. A transaction locks the whole database, so row locks are dropped.
@@ -141,9 +139,5 @@ impl Statements for &Connection {
 
     fn last_id(&self) -> i64 {
         self.last_insert_rowid()
-    }
-
-    fn count(&mut self, changes: &CounterChanges, now: Timestamp) -> Result<bool, Fault> {
-        changes.write(self, now)
     }
 }

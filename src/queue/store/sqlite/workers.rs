@@ -21,8 +21,8 @@ use crate::queue::store::{
 };
 
 use super::SqliteStore;
-use super::rows::count;
 use super::writer::Sync;
+use crate::queue::store::rows::count;
 
 /// A worker of this store.
 pub(super) struct RegisteredWorker {

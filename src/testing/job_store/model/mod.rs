@@ -478,14 +478,7 @@ impl Model {
             if self.apply(at, receipt, &outcome) {
                 changed.push(self.jobs[at].process);
             }
-            ends.push(Settlement {
-                receipt,
-                calls: 1,
-                outcome,
-                charge: None,
-                worked: None,
-                budget: Default::default(),
-            });
+            ends.push(Settlement::new(receipt, 1, outcome));
         }
         let handle = self.below(2);
         let reported = self.store(handle).settle(&ends, self.wall()).unwrap();

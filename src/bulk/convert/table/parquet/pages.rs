@@ -20,15 +20,10 @@ const MOST_OPEN_PER_BYTE: u64 = 16;
 const DICTIONARY_VALUE: u64 = 32;
 
 /// Why the pages of a file are rejected.
+#[derive(derive_more::From)]
 pub(super) enum Refused {
     Cancelled(Error),
     Damaged(io::Error),
-}
-
-impl From<io::Error> for Refused {
-    fn from(error: io::Error) -> Self {
-        Self::Damaged(error)
-    }
 }
 
 /// Checks the headers of all pages.

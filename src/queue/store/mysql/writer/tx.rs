@@ -5,9 +5,7 @@ use mysql::Conn;
 use mysql::prelude::Queryable;
 use rusqlite::types::Value;
 
-use crate::base::clock::Timestamp;
 use crate::llm::hash::hex;
-use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::statements::{Dialect, Row, Statements, Table, with_list};
 
 use super::{Database, Fault};
@@ -110,20 +108,9 @@ impl Tx<'_> {
     }
 
     /// Defers a statement that changes rows until the next statement, or the commit.
-    pub(in crate::queue::store::mysql) fn defer(&mut self, sql: &str) {
+    pub(in crate::queue::store::mysql) fn defer_text(&mut self, sql: &str) {
         self.deferred.push(self.database.named(sql));
         self.wrote = true;
-    }
-
-    /// The same with bound values, which become a part of the text.
-    pub(in crate::queue::store::mysql) fn defer_with(&mut self, sql: &str, by: Vec<Value>) {
-        let mut pieces = sql.split('?');
-        let mut text = pieces.next().unwrap_or_default().to_owned();
-        for (piece, value) in pieces.zip(by) {
-            text += &literal(value);
-            text += piece;
-        }
-        self.defer(&text);
     }
 
     /// Sends the deferred statements.
@@ -239,6 +226,18 @@ impl Statements for Tx<'_> {
         Ok(found)
     }
 
+    /// The values become a part of the text.
+    fn defer(&mut self, sql: &str, by: Vec<Value>) -> Result<(), Fault> {
+        let mut pieces = sql.split('?');
+        let mut text = pieces.next().unwrap_or_default().to_owned();
+        for (piece, value) in pieces.zip(by) {
+            text += &literal(value);
+            text += piece;
+        }
+        self.defer_text(&text);
+        Ok(())
+    }
+
     fn each(
         &mut self,
         sql: &str,
@@ -299,9 +298,5 @@ impl Statements for Tx<'_> {
 
     fn last_id(&self) -> i64 {
         i64::try_from(self.conn.last_insert_id()).unwrap_or(i64::MAX)
-    }
-
-    fn count(&mut self, changes: &CounterChanges, now: Timestamp) -> Result<bool, Fault> {
-        Ok(changes.write_to(self, now)?.woken)
     }
 }

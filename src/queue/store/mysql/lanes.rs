@@ -1,15 +1,10 @@
-//! Reading rows, and assigning numbers to lanes.
+//! The numbers of lanes.
 
 use sha2::{Digest, Sha256};
 
 use crate::base::error::Error;
 use crate::queue::store::JobLane;
 use crate::queue::store::sql::MOST_LANES;
-
-pub(super) use crate::queue::store::rows::{
-    AT_PROVIDER, CANCELLED, COMPLETED, DELETING, FAILED, HELD, IN_PROGRESS, PENDING,
-    PROCESS_COLUMNS, RELEASING, WAITING, bounded, count, process, process_of, small,
-};
 
 use super::MysqlStore;
 use super::writer::{Fault, Queries as _, Statements as _, by};

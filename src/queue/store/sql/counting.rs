@@ -1,0 +1,173 @@
+//! The counters of processes as the databases store them.
+
+use std::collections::BTreeSet;
+
+use rusqlite::types::Value;
+
+use crate::base::clock::Timestamp;
+use crate::engine::time_split::TimeSplit;
+use crate::queue::job::ProcessState;
+use crate::queue::process_time::ProcessTime;
+use crate::queue::store::counters::{Change, CounterChanges};
+use crate::queue::store::rows::{self, DELETING, PROCESS_COLUMNS, bounded};
+
+use super::standing::stops_starting;
+use super::statements::{Fault, Row, Statements, by};
+use super::{budget_rows, charges, lineage};
+
+/// Limit of counted tokens: the sum of two such numbers does not overflow.
+const MOST_TOKENS: i64 = i64::MAX / 2;
+
+/// The query whose rows [`CounterChanges::count`] needs.
+pub(in crate::queue::store) const CHANGED: &str = const_format::formatcp!(
+    "SELECT no, chore, parent, pending + in_progress + at_provider, budget, {PROCESS_COLUMNS}
+     FROM #processes WHERE no IN :list ORDER BY no"
+);
+
+/// Outcome of changes to counters.
+#[derive(Default)]
+pub(in crate::queue::store) struct Counted {
+    /// Jobs that waited for a process can be claimed again.
+    pub woken: bool,
+    /// Processes whose jobs may start.
+    #[cfg_attr(
+        not(feature = "mysql"),
+        expect(dead_code, reason = "only a server's claims need it")
+    )]
+    pub startable: BTreeSet<i64>,
+    /// The processes that changed, as they are now, without those that are being deleted.
+    pub states: Vec<ProcessState>,
+}
+
+impl CounterChanges {
+    /// Updates the counters in the rows, which are locked, and wakes jobs that waited for processes which have ended
+    /// with this change.
+    pub(in crate::queue::store) fn write(
+        &self,
+        tx: &mut dyn Statements,
+        now: Timestamp,
+    ) -> Result<Counted, Fault> {
+        if self.processes.is_empty() {
+            return Ok(Counted::default());
+        }
+        let charges = charges::statements(tx, &self.charges, now)?;
+        self.add(tx, now)?;
+        for (sql, values) in charges {
+            tx.defer(&sql, values)?;
+        }
+        let rows = tx.rows_in(CHANGED, &self.numbers())?;
+        self.count(tx, rows, now)
+    }
+
+    pub(in crate::queue::store) fn numbers(&self) -> Vec<i64> {
+        self.processes.keys().copied().collect()
+    }
+
+    /// Adds everything to the rows.
+    pub(in crate::queue::store) fn add(
+        &self,
+        tx: &mut dyn Statements,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        for (no, change) in &self.processes {
+            add(tx, *no, change, now)?;
+        }
+        Ok(())
+    }
+
+    /// Applies the consequences of written counters.
+    pub(in crate::queue::store) fn count(
+        &self,
+        tx: &mut dyn Statements,
+        rows: Vec<Row>,
+        now: Timestamp,
+    ) -> Result<Counted, Fault> {
+        let mut counted = Counted::default();
+        for mut row in rows {
+            let (no, chore): (i64, i64) = (row.at(0)?, row.at(1)?);
+            let (parent, open): (Option<i64>, i64) = (row.at(2)?, row.at(3)?);
+            if !stops_starting(chore) {
+                counted.startable.insert(no);
+            }
+            let budget: Option<i64> = row.at(4)?;
+            let mut state = rows::process(&mut row.behind(5))?;
+            let Some(change) = self.processes.get(&no) else {
+                continue;
+            };
+            if let (Some(parent), 0) = (parent, open) {
+                counted.woken |= lineage::wake(tx, parent, now)?;
+            }
+            if let Some(budget) = budget
+                && budget_rows::book(tx, budget, &change.in_budget)?
+            {
+                self.released.set(true);
+            }
+            // The time of a process is reported up to the end of its last job, whatever ended it.
+            let [_, _, _, _, ends @ ..] = change.counts;
+            let ended = open == 0 && ends.iter().sum::<i64>() > 0;
+            if let Some(worked) = change.time().or(ended.then(TimeSplit::default)) {
+                state.time.tell(&worked, now);
+                write_time(tx, no, &state.time)?;
+            }
+            if chore != DELETING {
+                counted.states.push(state);
+            }
+        }
+        Ok(counted)
+    }
+
+    /// The processes that changed, as they are now, without those that are being deleted.
+    pub(in crate::queue::store) fn states(
+        &self,
+        tx: &mut dyn Statements,
+    ) -> Result<Vec<ProcessState>, Fault> {
+        let sql = format!(
+            "SELECT {PROCESS_COLUMNS} FROM #processes WHERE no IN :list AND chore <> {DELETING} ORDER BY no"
+        );
+        let rows = tx.rows_in(&sql, &self.numbers())?;
+        rows.into_iter()
+            .map(|mut row| rows::process(&mut row))
+            .collect()
+    }
+}
+
+/// Adds a change to a process.
+fn add(tx: &mut dyn Statements, no: i64, change: &Change, now: Timestamp) -> Result<(), Fault> {
+    let [pending, _, in_progress, at_provider, ends @ ..] = change.counts;
+    let [completed, failed, cancelled] = ends;
+    let sql = const_format::formatcp!(
+        "UPDATE #processes SET total = total + ?, pending = pending + ?,
+           in_progress = in_progress + ?, at_provider = at_provider + ?,
+           completed = completed + ?, failed = failed + ?,
+           cancelled_jobs = cancelled_jobs + ?, consumed = consumed + ?,
+           input_tokens = LEAST(input_tokens + ?, {MOST_TOKENS}),
+           output_tokens = LEAST(output_tokens + ?, {MOST_TOKENS}),
+           cost_picos = LEAST(cost_picos + ?, {MOST_TOKENS}), unpriced = unpriced + ?, changed_at = GREATEST(changed_at, ?)
+         WHERE no = ?"
+    );
+    let counts = [
+        [change.total, pending, in_progress, at_provider],
+        [completed, failed, cancelled, change.consumed],
+    ];
+    let mut values: Vec<Value> = counts
+        .as_flattened()
+        .iter()
+        .copied()
+        .map(Value::from)
+        .collect();
+    values.extend(by![change.input_tokens, change.output_tokens, change.cost]);
+    values.extend(by![change.unpriced, now.0, no]);
+    tx.defer(sql, values)
+}
+
+/// Records how a process's time was spent.
+fn write_time(tx: &mut dyn Statements, no: i64, time: &ProcessTime) -> Result<(), Fault> {
+    let sql = "UPDATE #processes SET time_since = ?, time_until = ?, time_limited_by = ?, queued_ms = ?, quota_ms = ?,
+                 cooldown_ms = ?, backoff_ms = ?, provider_ms = ?, disk_ms = ?, source_ms = ?
+               WHERE no = ?";
+    let mut values = by![time.since.0, time.until.0, time.limited_by.to_owned()];
+    let parts = time.split.named().into_iter();
+    values.extend(parts.map(|(_, part)| Value::from(bounded(part.as_millis() as u64))));
+    values.extend(by![no]);
+    tx.defer(sql, values)
+}
