@@ -133,8 +133,11 @@ fn a_creation_without_an_input_file_is_on_hold_until_it_is_found() {
     assert!(create.wait(PATIENCE));
     drop(worker);
     for _ in 0..2 {
-        let ended = site.start().wait().expect(4);
-        let ended = ended.says("anthropic may or may not have created a batch of 12 requests");
+        let ended = site
+            .start()
+            .wait()
+            .expect(4)
+            .says("anthropic may or may not have created a batch of 12 requests");
         ended.says("it is on hold, so that nothing is billed twice");
         assert_eq!(site.sim.batch_stats().creates, 1);
     }

@@ -75,9 +75,7 @@ fn compressed_inputs_are_unpacked() {
         assert_eq!(texts(&ended.stdout), expected, "{words}");
     }
     desk.write("in.gz", gzip(ROWS));
-    desk.run(&sim, "in.gz")
-        .expect(2)
-        .says("--format with its format");
+    desk.run(&sim, "in.gz").ends(2, "--format with its format");
     let ended = desk.run(&sim, "in.gz --format csv").expect(0);
     assert_eq!(texts(&ended.stdout), expected);
 
@@ -85,8 +83,7 @@ fn compressed_inputs_are_unpacked() {
     desk.write("one.csv", ROWS);
     desk.run(&sim, "one.csv -o out.jsonl").expect(0);
     desk.run(&sim, "in.csv.gz -o out.jsonl")
-        .expect(0)
-        .says("3 finished before");
+        .ends(0, "3 finished before");
     assert_eq!(sim.stats().calls, calls + 3);
 }
 
@@ -98,8 +95,7 @@ fn errors_in_compressed_inputs_name_the_compressed_file() {
         gzip(b"id,prompt\na,\"one\n\ntwo\"\nb,\na,three\n"),
     );
     desk.run(&sim, "in.csv.gz")
-        .expect(2)
-        .says("in.csv.gz:5: found an empty prompt")
+        .ends(2, "in.csv.gz:5: found an empty prompt")
         .says("in.csv.gz:6: found the id \"a\", which line 2 has already");
     let text = b"id,prompt\na,one and two and three\n".repeat(50);
     for (name, packed, data) in [
@@ -120,8 +116,7 @@ fn errors_in_compressed_inputs_name_the_compressed_file() {
     damaged[at] ^= 1;
     desk.write("in.csv.gz", damaged);
     desk.run(&sim, "in.csv.gz")
-        .expect(2)
-        .says("the gzip data is damaged (");
+        .ends(2, "the gzip data is damaged (");
     assert_eq!(sim.stats().calls, 0);
 }
 

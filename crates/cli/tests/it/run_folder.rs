@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::common::{Desk, good, has, id};
 
@@ -126,8 +126,10 @@ fn a_scan_counts_and_prints_the_prompts_of_a_run() {
         .expect(0);
     let end = "2 files, 91 B, 3 units; 1 left out: 1 syntax error\n";
     assert!(ended.stdout.ends_with(end), "{}", ended.stdout);
-    let units = desk.plain("scan src --split class --units").expect(0);
-    let unit: Value = serde_json::from_str(&units.stdout).unwrap();
+    let unit = desk
+        .plain("scan src --split class --units")
+        .expect(0)
+        .json();
     assert_eq!(
         unit,
         json!({

@@ -10,8 +10,7 @@ use super::common::{Desk, Running, good, has, simulator};
 
 /// Runs this number of prompts past this provider; returns the summary and standard error.
 fn past(first: &Simulator, second: &Simulator, items: usize, words: &str) -> (Value, String) {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", items);
+    let desk = Desk::with(items);
     let words = format!("run in.jsonl -o out.jsonl --provider custom --model m --json {words}");
     let mut command = desk.command(words.split_whitespace());
     command
@@ -19,7 +18,7 @@ fn past(first: &Simulator, second: &Simulator, items: usize, words: &str) -> (Va
         .env("XAI_API_KEY", "k")
         .env("XAI_BASE_URL", second.base_url());
     let ended = Running::start(&mut command).wait().expect(0);
-    let mut value: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let mut value = ended.json();
     (value["summary"].take(), ended.stderr.clone())
 }
 
