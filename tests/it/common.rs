@@ -151,10 +151,16 @@ pub fn results(text: &str) -> Vec<Value> {
 }
 
 /// Asserts that an object has these fields.
-#[track_caller]
-pub fn has(object: &Value, fields: Value) {
-    for (name, wanted) in fields.as_object().unwrap() {
-        assert_eq!(object[name], *wanted, "{name} of {object}");
+pub trait Has {
+    fn has(&self, fields: Value);
+}
+
+impl Has for Value {
+    #[track_caller]
+    fn has(&self, fields: Value) {
+        for (name, wanted) in fields.as_object().unwrap() {
+            assert_eq!(self[name], *wanted, "{name} of {self}");
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use batchwright::{
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, PATIENCE, Running, all_ids, eventually, has, simulator};
+use super::common::{Desk, Ended, Has, PATIENCE, Running, all_ids, eventually, simulator};
 use super::queue::{adds_up, database};
 
 /// A provider whose batches take this long.
@@ -142,16 +142,16 @@ fn a_batch_is_submitted_at_night_and_collected_in_the_morning() {
     );
     let night = night.says(&said);
     let report = night.json();
-    has(&report, json!({"batches": 1, "completed": 0}));
+    report.has(json!({"batches": 1, "completed": 0}));
     assert_eq!(report["batches_open"], 1);
 
     let process = status(&desk, &sim, id);
-    has(&process, json!({"at_provider": 5, "strategy": "batch"}));
+    process.has(json!({"at_provider": 5, "strategy": "batch"}));
     let batch = &process["batches"][0];
     let remote = sim.batch_stats().batches[0].id.clone();
     assert_eq!(batch["remote_id"], remote);
-    has(batch, json!({"provider": "openai", "total": 5}));
-    has(batch, json!({"attended": false, "model": "m"}));
+    batch.has(json!({"provider": "openai", "total": 5}));
+    batch.has(json!({"attended": false, "model": "m"}));
     let shown = run(&desk, &sim, "status").expect(0);
     let named = format!("batch {remote} at openai: ");
     shown.shows(&named);
@@ -170,7 +170,7 @@ fn a_batch_is_submitted_at_night_and_collected_in_the_morning() {
     run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(5));
     for line in desk.results("out.jsonl") {
-        has(&line, json!({"provider": "openai", "attempts": 1}));
+        line.has(json!({"provider": "openai", "attempts": 1}));
     }
     assert_eq!(sim.batch_stats().created, 1);
     assert_eq!(sim.stats().calls, 0);
@@ -194,7 +194,7 @@ fn a_running_worker_follows_the_strategy_and_old_batches_finish() {
     assert!(eventually(|| status(&desk, &sim, new)["completed"] == 3));
     assert_eq!(sim.stats().calls, 3);
     let left = status(&desk, &sim, old);
-    has(&left, json!({"at_provider": 4, "strategy": "batch"}));
+    left.has(json!({"at_provider": 4, "strategy": "batch"}));
     assert_eq!(left["batches"][0]["attended"], true);
 
     // The worker that owns the batch cancels it.

@@ -7,7 +7,7 @@ use batchwright::config::{ConfigStore, SettingsWatch, SqliteConfig};
 use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, HOME, Running, eventually, good, has, simulator};
+use super::common::{Desk, Ended, HOME, Has, Running, eventually, good, simulator};
 
 const FILE: &str = "home/config.db";
 
@@ -78,15 +78,9 @@ fn overriding_by_the_environment_is_reported() {
     );
     let env = [("BATCHWRIGHT_MODEL", "from-env")];
     let setting = json(&desk, &["get", "llm.model"], &env);
-    has(
-        &setting,
-        json!({"value": "from-env", "source": "environment",
-        "set_by": "BATCHWRIGHT_MODEL"}),
-    );
-    has(
-        &setting["overrides"][0],
-        json!({"source": "store", "value": "kept"}),
-    );
+    setting.has(json!({"value": "from-env", "source": "environment",
+        "set_by": "BATCHWRIGHT_MODEL"}));
+    setting["overrides"][0].has(json!({"source": "store", "value": "kept"}));
     let all = json(&desk, &["list"], &env);
     let all = all["settings"].as_array().unwrap();
     assert!(all.contains(&setting) && all.len() >= 18);

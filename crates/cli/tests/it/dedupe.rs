@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, all_ids, eventually, good, has, id, ids_in_order, simulator};
+use super::common::{Desk, Has, all_ids, eventually, good, id, ids_in_order, simulator};
 
 /// `n` items; those from `different` on have the same prompts as earlier ones.
 fn with_equals(n: usize, different: usize) -> String {
@@ -38,14 +38,14 @@ fn duplicates_are_sent_once_at_temperature_0_or_with_dedupe() {
             .run(&sim, &format!("{words} --dry-run"))
             .expect(0)
             .json();
-        has(&dry, json!({"to_send": made, "equal": 30 - made}));
+        dry.has(json!({"to_send": made, "equal": 30 - made}));
         let ended = desk.run(&sim, &words).expect(0);
         assert_eq!(sim.stats().calls - calls, made, "{flags}");
         calls += made;
         let told = summary(&ended.stdout);
         assert_eq!(told["answered_by_equals"], 30 - made, "{flags}");
         assert_eq!(told["calls_saved"], 30 - made, "{flags}");
-        has(&told, json!({"completed": 30, "calls": made}));
+        told.has(json!({"completed": 30, "calls": made}));
         assert_eq!(desk.ids("out.jsonl"), all_ids(30), "{flags}");
         let of_lines: u64 = desk
             .results("out.jsonl")
@@ -142,10 +142,7 @@ fn a_changed_item_gets_the_existing_answer_of_another_item() {
         let lines = desk.results("out.jsonl");
         let answered = lines.iter().find(|line| line.get("answered_by").is_some());
         let answered = answered.unwrap_or_else(|| panic!("{lines:?}"));
-        has(
-            answered,
-            json!({"answered_by": "i-1", "text": "echo: prompt 1"}),
-        );
+        answered.has(json!({"answered_by": "i-1", "text": "echo: prompt 1"}));
     }
 }
 
@@ -202,7 +199,7 @@ fn an_unusable_reply_is_requested_once_for_all_duplicates() {
         .ends(3, "2,002 equal to ones with unusable replies, not sent")
         .says("3,002 items have replies that were paid for and cannot be read; --ask-again");
     let told = summary(&ended.stdout);
-    has(&told, json!({"unusable_replies": 3002, "failed": 3002}));
+    told.has(json!({"unusable_replies": 3002, "failed": 3002}));
     assert_eq!(
         (sim.stats().calls, desk.results("out.jsonl").len()),
         (1, 3002)
@@ -315,7 +312,7 @@ fn equal_texts_are_embedded_once() {
         (200, all_ids(300))
     );
     let told = summary(&ended.stdout);
-    has(&told, json!({"vectors": 300, "answered_by_equals": 100}));
+    told.has(json!({"vectors": 300, "answered_by_equals": 100}));
 }
 
 #[test]

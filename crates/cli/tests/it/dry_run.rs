@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::common::{Desk, good, has, results};
+use super::common::{Desk, Has, good, results};
 
 #[test]
 fn a_dry_run_prints_complete_requests() {
@@ -15,7 +15,7 @@ fn a_dry_run_prints_complete_requests() {
     for (i, call) in shown.iter().enumerate() {
         assert_eq!(call["id"], format!("i-{i}"));
         assert_eq!(call["url"], url);
-        has(&call["body"], json!({"model": "sim-1", "max_tokens": 9}));
+        call["body"].has(json!({"model": "sim-1", "max_tokens": 9}));
         let messages = json!([
             {"role": "system", "content": "brief"},
             {"role": "user", "content": format!("prompt {i}")},

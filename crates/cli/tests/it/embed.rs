@@ -9,7 +9,7 @@ use batchwright::{Bulk, LlmConfig, Request};
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Running, cases, has, simulator};
+use super::common::{Desk, Ended, Has, Running, cases, simulator};
 use super::fake::{Asked, Fake, says};
 
 /// A server with embeddings that stores its requests.
@@ -146,7 +146,7 @@ fn a_thousand_texts_take_few_calls_and_each_id_has_its_own_vector() {
     let summary = ended.json();
     let summary = &summary["summary"];
     assert_eq!(summary["calls"], calls.len());
-    has(summary, json!({"vectors": 1000, "dimensions": 3}));
+    summary.has(json!({"vectors": 1000, "dimensions": 3}));
     assert_eq!(summary["usage"]["input_tokens"], 3000);
     let used = desk.results("out.jsonl");
     let used = used

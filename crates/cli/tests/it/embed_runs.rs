@@ -10,7 +10,7 @@ use batchwright::{
 };
 use serde_json::{Value, json};
 
-use super::common::{Desk, Running, eventually, has};
+use super::common::{Desk, Has, Running, eventually};
 use super::embed::{Server, good, refused};
 
 /// A reply with embeddings of this number of dimensions.
@@ -31,7 +31,7 @@ fn embeddings_of_different_lengths_are_reported() {
         .says("100 of 4 to 5 numbers: they differ in length, so they cannot be compared");
     let printed = ended.json();
     let summary = &printed["summary"];
-    has(summary, json!({"min_dimensions": 4, "dimensions": 5}));
+    summary.has(json!({"min_dimensions": 4, "dimensions": 5}));
 }
 
 #[test]

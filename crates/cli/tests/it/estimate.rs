@@ -6,7 +6,7 @@ use batchwright::Usd;
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Random, Running, has, simulator};
+use super::common::{Desk, Ended, Has, Random, Running, simulator};
 
 /// The program with a provider whose prices are known.
 fn command(desk: &Desk, sim: &Simulator, words: &str) -> Command {
@@ -97,33 +97,25 @@ fn an_estimate_counts_only_items_to_send() {
     let (desk, sim) = (Desk::with(40), simulator(SimConfig::default()));
     let words = "in.jsonl -o out.jsonl --model gpt-4o-mini --max-tokens 20";
     let all = estimate(&desk, &sim, words);
-    has(&all, json!({"provider": "openai", "requests": 40}));
-    has(&all["output_tokens"], json!({"low": 40, "high": 800}));
+    all.has(json!({"provider": "openai", "requests": 40}));
+    all["output_tokens"].has(json!({"low": 40, "high": 800}));
     assert_eq!(all["models"][0]["output_from"], "max_tokens");
     ended(&desk, &sim, &format!("run {words} --max-items 30")).expect(0);
     let rest = estimate(&desk, &sim, words);
-    has(&rest, json!({"requests": 10}));
+    rest.has(json!({"requests": 10}));
     // The 30 replies show that every answer has 16 tokens, and how the input is counted.
-    has(&rest["output_tokens"], json!({"low": 160, "high": 160}));
-    has(
-        &rest["models"][0],
-        json!({"input_from": "same_input", "output_from": "same_input"}),
-    );
+    rest["output_tokens"].has(json!({"low": 160, "high": 160}));
+    rest["models"][0].has(json!({"input_from": "same_input", "output_from": "same_input"}));
     ended(&desk, &sim, &format!("run {words}")).expect(0);
     let nothing = estimate(&desk, &sim, words);
-    has(&nothing, json!({"requests": 0, "missing": []}));
-    has(
-        &nothing["cost_usd"]["sync"],
-        json!({"low": 0.0, "high": 0.0}),
-    );
+    nothing.has(json!({"requests": 0, "missing": []}));
+    nothing["cost_usd"]["sync"].has(json!({"low": 0.0, "high": 0.0}));
 
     // Another input of the same model is estimated from the numbers that the data folder keeps.
     desk.write("other.txt", "Name a prime number, please.\n".repeat(3));
     let other = estimate(&desk, &sim, "other.txt -o other.jsonl --model gpt-4o-mini");
-    has(
-        &other["models"][0],
-        json!({"input_from": "earlier_replies", "output_from": "earlier_replies"}),
-    );
+    other["models"][0]
+        .has(json!({"input_from": "earlier_replies", "output_from": "earlier_replies"}));
     let kept = desk.read("data/estimates.json");
     assert!(
         kept.contains("gpt-4o-mini") && !kept.contains("prompt"),
@@ -225,7 +217,7 @@ fn an_unknown_price_is_named_and_tokens_are_reported_anyway() {
     desk.write("in.jsonl", (0..8).map(line).collect::<String>());
     let words = "in.jsonl -o out.jsonl";
     let found = estimate(&desk, &sim, words);
-    has(&found["output_tokens"], json!({"low": 8, "high": 72}));
+    found["output_tokens"].has(json!({"low": 8, "high": 72}));
     assert_eq!(found["cost_usd"]["sync"], Value::Null);
     let models = found["models"].as_array().unwrap();
     assert_eq!(
@@ -304,11 +296,8 @@ fn lines_of_batches_are_not_taken_for_calls() {
     let tiers = desk.results("out.jsonl");
     assert!(tiers.iter().all(|line| line["service_tier"] == "batch"));
     let rest = estimate(&desk, &sim, words);
-    has(&rest, json!({"requests": 10}));
-    has(
-        &rest["models"][0],
-        json!({"output_from": "same_input", "call_seconds": null}),
-    );
+    rest.has(json!({"requests": 10}));
+    rest["models"][0].has(json!({"output_from": "same_input", "call_seconds": null}));
 }
 
 #[test]

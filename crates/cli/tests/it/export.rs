@@ -1,6 +1,6 @@
 //! Tables of results.
 
-use super::common::{Desk, Running, good, has};
+use super::common::{Desk, Has, Running, good};
 use serde_json::json;
 
 const KEPT: &str = concat!(
@@ -99,7 +99,7 @@ fn the_report_of_a_table_is_available_as_json() {
         .says("the answers are JSON objects: --json-mode")
         .says("r.jsonl: skipped the incomplete last line");
     let told = ended.json();
-    has(&told, json!({"rows": 2, "replaced_lines": 2}));
+    told.has(json!({"rows": 2, "replaced_lines": 2}));
     assert_eq!(told["torn_files"], serde_json::json!(["r.jsonl"]));
     assert_eq!(told["columns"][0], "id");
     desk.plain("export r.jsonl -o o.csv --json").expect(2);

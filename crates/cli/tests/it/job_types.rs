@@ -7,7 +7,7 @@ use batchwright::ProcessId;
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, PATIENCE, Running, has, simulator};
+use super::common::{Desk, Has, PATIENCE, Running, simulator};
 use super::queue::{database, on_queue, plain, queue, submit};
 
 /// A worker whose models are simulated.
@@ -73,7 +73,7 @@ fn summaries_survive_trouble_and_a_killed_worker_and_fall_back_to_extracts() {
         } else {
             assert!(degraded.is_null(), "{line}");
         }
-        has(line, json!({"success": true, "kind": "summarize"}));
+        line.has(json!({"success": true, "kind": "summarize"}));
         let text = line["result"]["summary"].as_str().unwrap();
         assert!(!text.is_empty(), "{id}");
         let at = line["result"]["generated_at"].as_str().unwrap();
@@ -198,7 +198,7 @@ fn a_summary_is_checked_and_judged() {
     working(&desk, &sim, "--until-empty").wait().expect(0);
     let results = taken(&desk, id);
     let result = |id: &str| &results[id]["result"];
-    has(result("good"), json!({"valid": true, "judge": null}));
+    result("good").has(json!({"valid": true, "judge": null}));
     let checks = result("bad")["problems"].as_array().unwrap().iter();
     let checks: Vec<&Value> = checks.map(|problem| &problem["check"]).collect();
     assert_eq!(checks, ["number", "name"]);

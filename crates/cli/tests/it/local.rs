@@ -6,7 +6,7 @@ use std::time::Duration;
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Running, all_ids, has, simulator};
+use super::common::{Desk, Has, Running, all_ids, simulator};
 use super::fake::{Answer, Fake, says};
 
 /// A minimal server: `answer` receives the path, and the number of earlier prompts.
@@ -88,10 +88,7 @@ fn a_server_gets_as_many_concurrent_calls_as_it_has_slots() {
     let server = json!({
         "base_url": url, "server": "llama.cpp", "models": ["tiny"], "slots": 3, "state": "ready",
     });
-    has(
-        local,
-        json!({"servers": [server], "default_concurrency": 3}),
-    );
+    local.has(json!({"servers": [server], "default_concurrency": 3}));
     let mut command = desk.command(["providers"]);
     let table = Running::start(command.env("LOCAL_LLM_BASE_URL", &url)).wait();
     let words = "llama.cpp serves tiny, 3 slots";
@@ -168,7 +165,7 @@ fn a_fallback_that_loads_gets_its_own_model_and_no_more_calls_than_slots() {
     let results = desk.results("out.jsonl");
     assert_eq!(results.len(), 12);
     for line in results {
-        has(&line, json!({"provider": "local", "model": "tiny"}));
+        line.has(json!({"provider": "local", "model": "tiny"}));
         assert_eq!(line["earlier"][0]["model"], "big");
     }
     assert_eq!(sim.stats().max_in_flight, 1);

@@ -7,7 +7,7 @@ use batchwright_simulate::{BatchConfig, Recorder, SimConfig, Simulator, Vendor};
 use serde_json::{Value, json};
 
 use super::batch_runs::SHORT;
-use super::common::{Desk, Ended, Running, cases, has, simulator};
+use super::common::{Desk, Ended, Has, Running, cases, simulator};
 
 /// A file, and the provider whose documentation contains it.
 const EXAMPLES: [(&str, &str); 5] = [
@@ -152,7 +152,7 @@ fn a_responses_line_brings_its_calls_and_all_that_its_reply_holds() {
         let [calls, goes_on, searches] = &results[..] else {
             panic!("{}", ended.stderr);
         };
-        has(calls, json!({"text": null, "success": true}));
+        calls.has(json!({"text": null, "success": true}));
         assert_eq!(calls["finish_reason"], "tool_calls");
         let made = calls["tool_calls"].as_array().unwrap();
         assert_eq!(

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::common::{
-    Desk, Ended, Running, all_ids, eventually, good, has, prompt_line, prompt_lines, results,
+    Desk, Ended, Has, Running, all_ids, eventually, good, prompt_line, prompt_lines, results,
 };
 use super::program::fed;
 
@@ -335,7 +335,7 @@ fn results_writes_only_finished_jobs() {
         panic!()
     };
     adds_up(now);
-    has(now, json!({"in_progress": 2, "pending": 1}));
+    now.has(json!({"in_progress": 2, "pending": 1}));
     plain(&desk, &format!("results {id} -o out.jsonl")).ends(0, "3 jobs are still open");
     client.release();
     running.join().unwrap();
@@ -452,7 +452,7 @@ fn jobs_of_other_kinds_and_those_without_a_line_get_one() {
         (&json!("double"), &json!(42))
     );
     assert_eq!(lines[1]["error"]["message"], "negative");
-    has(&lines[1], json!({"success": false, "request_hash": "ff"}));
+    lines[1].has(json!({"success": false, "request_hash": "ff"}));
     assert_eq!(lines[2]["id"], ids[2].to_string());
     // The file accepts further results, although some of its lines have no request hash.
     let id = submit_one(&desk);

@@ -8,7 +8,7 @@ use batchwright::ProcessId;
 use batchwright::testing::ScriptedClient;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Running, eventually, has};
+use super::common::{Desk, Has, Running, eventually};
 use super::queue::{
     adds_up, database, on_queue, plain, queue, status, submit_one, submitted, work, worker,
 };
@@ -41,7 +41,7 @@ fn numbers_of_status_add_up() {
     assert_eq!(known(&all[0]), expected);
     assert_eq!(all[0]["models"], json!([]), "no prompt names one");
     assert_eq!(all[0]["providers"], json!(["scripted"]), "{}", all[0]);
-    has(&all[1], json!({"models": [], "providers": []}));
+    all[1].has(json!({"models": [], "providers": []}));
     let single = status(&desk, &first.to_string());
     assert_eq!(
         single.iter().map(known).collect::<Vec<_>>(),
@@ -134,7 +134,7 @@ fn cancel_and_retry_report_what_they_did() {
     let [now] = &status(&desk, "")[..] else {
         panic!()
     };
-    has(now, json!({"completed": 2, "cancelled": 1}));
+    now.has(json!({"completed": 2, "cancelled": 1}));
     plain(&desk, &format!("retry {id}")).ends(0, "1 jobs requeued");
     let client = Arc::new(ScriptedClient::new());
     worker(&desk, &client).run().unwrap();

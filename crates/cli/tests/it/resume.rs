@@ -8,7 +8,7 @@ use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::json;
 
 use super::common::{
-    Desk, Running, all_ids, good, has, id, ids_in_order, prompt_line, prompt_lines, simulator,
+    Desk, Has, Running, all_ids, good, id, ids_in_order, prompt_line, prompt_lines, simulator,
 };
 
 const RUN: &str = "in.jsonl -o out.jsonl -j 4";
@@ -54,7 +54,7 @@ fn result_lines_have_stable_keys_and_the_fingerprint_of_their_request() {
         assert_eq!(line.as_object().unwrap().len(), 13, "{text}");
         let request = Request::new(id(&line).replace("i-", "prompt ")).with_model("sim-1");
         assert_eq!(line["request_hash"], request_hash(&request));
-        has(&line, json!({"provider": "local", "attempts": 1}));
+        line.has(json!({"provider": "local", "attempts": 1}));
         if line["success"] == true {
             let usage = line["usage"].as_object().unwrap();
             assert_eq!(usage.len(), 4, "{text}");

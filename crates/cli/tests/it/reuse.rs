@@ -3,7 +3,7 @@
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, HOME, Running, all_ids, good, has, id, prompt_lines, simulator};
+use super::common::{Desk, HOME, Has, Running, all_ids, good, id, prompt_lines, simulator};
 use super::program::fed;
 
 const WORDS: &str = "in.jsonl --temperature 0 --reuse";
@@ -194,7 +194,7 @@ fn a_dry_run_says_how_many_calls_are_saved() {
         .expect(0)
         .json();
     let told = &told["summary"];
-    has(told, json!({"calls": 2, "calls_saved": 5}));
+    told.has(json!({"calls": 2, "calls_saved": 5}));
     assert_eq!((sim.stats().calls, desk.results("b.jsonl").len()), (6, 7));
 }
 
@@ -244,7 +244,7 @@ fn status_and_doctor_show_the_answer_cache() {
         .ends(0, &format!("answers for run --reuse: {line}"));
     let told = desk.plain("status --json").expect(0).json();
     let told = &told["reuse"];
-    has(told, json!({"answers": 3, "max_bytes": 1 << 30}));
+    told.has(json!({"answers": 3, "max_bytes": 1 << 30}));
     desk.write(&format!("{HOME}/reuse.db"), "damaged ".repeat(2000));
     let doctor = desk.plain("doctor");
     doctor.shows("warning  reuse");

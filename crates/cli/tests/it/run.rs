@@ -3,7 +3,7 @@
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, NOBODY, cases, good, has, results, simulator};
+use super::common::{Desk, Has, NOBODY, cases, good, results, simulator};
 
 #[test]
 fn could_not_run_is_1() {
@@ -80,11 +80,8 @@ fn some_failed_is_3_and_the_rest_is_kept() {
         let bad = sim.config().plan(&prompt).is_some();
         assert_eq!(line["success"], !bad, "{line}");
         if bad {
-            has(
-                &line["error"],
-                json!({"kind": "invalid", "class": "non_retryable",
-                "status": 400}),
-            );
+            line["error"].has(json!({"kind": "invalid", "class": "non_retryable",
+                "status": 400}));
         }
     }
     let ended = ended.says("to try the failed ones again");
@@ -142,12 +139,9 @@ fn the_providers_are_shown_as_a_table_and_as_json() {
     let value = json.json();
     let list = value["providers"].as_array().unwrap();
     let of = |name: &str| list.iter().find(|p| p["provider"] == name).unwrap();
-    has(of("local"), json!({"usable": true, "model": "tiny"}));
+    of("local").has(json!({"usable": true, "model": "tiny"}));
     assert_eq!(of("local")["base_url"], sim.base_url());
-    has(
-        of("local"),
-        json!({"default_concurrency": 1, "batch_api": false}),
-    );
+    of("local").has(json!({"default_concurrency": 1, "batch_api": false}));
     assert_eq!(of("openai")["usable"], false);
     assert!(of("openai")["reason"].as_str().unwrap().contains("model"));
     assert_eq!(of("openai")["batch_api"], true);
@@ -248,7 +242,7 @@ fn the_json_summary_adds_up() {
     assert_eq!(n(&second, "completed_before"), n(&first, "completed"));
     assert_eq!(n(&second, "completed") + n(&second, "failed"), 10);
     assert_eq!(n(&second, "pending"), 0);
-    has(&second, json!({"stopped": null, "output": "out.jsonl"}));
+    second.has(json!({"stopped": null, "output": "out.jsonl"}));
     let good = desk.results("out.jsonl");
     let good = good.iter().filter(|line| line["success"] == true).count();
     assert_eq!(n(&second, "completed"), good as u64);

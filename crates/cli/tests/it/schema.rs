@@ -3,7 +3,7 @@
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Running, all_ids, cases, good, has, prompt_lines, simulator};
+use super::common::{Desk, Ended, Has, Running, all_ids, cases, good, prompt_lines, simulator};
 use super::fake::{Fake, says};
 
 const RUN: &str = "in.jsonl -o out.jsonl -j 4 --json-schema schema.json";
@@ -69,7 +69,7 @@ fn the_schema_reaches_the_provider_and_the_answer_is_kept_as_json() {
         panic!("{}", desk.read("out.jsonl"));
     };
     assert_eq!(line["text"], "{\"age\": 5}");
-    has(line, json!({"attempts": 1, "finish_reason": "stop"}));
+    line.has(json!({"attempts": 1, "finish_reason": "stop"}));
     let format = &server.asked()[0]["response_format"];
     // In the order of the file, which the model's answer follows.
     let sent = format["json_schema"]["schema"].to_string();
@@ -107,11 +107,8 @@ fn an_invalid_answer_is_retried_with_the_error() {
     });
     let ended = server.run(&desk, &format!("{RUN} --json")).expect(0);
     let line = &desk.results("out.jsonl")[0];
-    has(line, json!({"text": "{\"age\": 5}", "attempts": 2}));
-    has(
-        &line["usage"],
-        json!({"input_tokens": 20, "output_tokens": 10}),
-    );
+    line.has(json!({"text": "{\"age\": 5}", "attempts": 2}));
+    line["usage"].has(json!({"input_tokens": 20, "output_tokens": 10}));
     let summary = ended.json();
     assert_eq!(summary["summary"]["possibly_paid_twice"], 0);
 
@@ -140,7 +137,7 @@ fn an_answer_that_stays_invalid_fails_with_its_text() {
         server.run(&desk, &format!("{RUN} {flags}")).expect(3);
         let line = &desk.results("out.jsonl")[0];
         let error = &line["error"];
-        has(error, json!({"kind": "invalid", "raw": raw}));
+        error.has(json!({"kind": "invalid", "raw": raw}));
         let message = error["message"].as_str().unwrap();
         assert!(
             message.starts_with("the answer does not fit the schema: "),

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 
 use serde_json::json;
 
-use super::common::{Desk, Ended, Running, all_ids, cases, has};
+use super::common::{Desk, Ended, Has, Running, all_ids, cases};
 
 /// A simulator as a separate program, and its address.
 fn start(desk: &Desk, words: &str) -> (Running, String) {
@@ -61,7 +61,7 @@ fn a_run_sends_no_request_that_the_vendor_rejects() {
     run(&desk, &url).expect(0);
     simulator.signal("TERM");
     let stats = simulator.wait().expect(0).json();
-    has(&stats, json!({"answered": 3, "malformed": 0}));
+    stats.has(json!({"answered": 3, "malformed": 0}));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Tables as spreadsheet programs write them.
 
-use super::common::{Desk, Ended, HOME, Running, eventually, good, has, id, results};
+use super::common::{Desk, Ended, HOME, Has, Running, eventually, good, id, results};
 use super::program;
 use batchwright_simulate::Simulator;
 use serde_json::json;
@@ -332,7 +332,7 @@ fn a_null_fails_only_its_row_or_is_skipped_or_empty() {
             .filter(|line| line["success"] == false)
             .collect();
         assert_eq!(failed.len(), 1);
-        has(failed[0], json!({"id": "b", "attempts": 0}));
+        failed[0].has(json!({"id": "b", "attempts": 0}));
         let why = failed[0]["error"]["message"].as_str().unwrap();
         assert!(why.contains(":2: found null in \"n\""), "{why}");
         assert!(sim.stats().calls - before <= 2);

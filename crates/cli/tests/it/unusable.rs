@@ -7,7 +7,7 @@ use batchwright::{LlmConfig, Route, Worker};
 use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Running, all_ids, has, simulator};
+use super::common::{Desk, Ended, Has, Running, all_ids, simulator};
 use super::fake::{Fake, says};
 use super::{batch_runs, queue};
 
@@ -110,7 +110,7 @@ fn a_broken_embedding_fails_only_its_text_in_one_call_under_each_strategy() {
             assert_eq!(line["success"] == true, error.is_null());
             assert_eq!(line["embedding"].is_null(), !error.is_null());
             if !error.is_null() {
-                has(error, json!({"raw": "null", "unusable_reply": true}));
+                error.has(json!({"raw": "null", "unusable_reply": true}));
             }
         }
     };
@@ -148,7 +148,7 @@ fn unusable_images_are_requested_once_and_again_only_on_demand() {
     for line in desk.results("out.jsonl") {
         let error = &line["error"];
         let why = "not a usable reply: the reply holds an image and no text";
-        has(error, json!({"kind": "malformed", "message": why}));
+        error.has(json!({"kind": "malformed", "message": why}));
         assert_eq!(error["unusable_reply"], true);
         assert_eq!(error["raw"], picture());
         assert_eq!(
@@ -187,8 +187,8 @@ fn tool_calls_are_answers_and_requested_once() {
     }
     for line in desk.results("out.jsonl") {
         let call = json!({"id": "c", "name": "get_weather", "arguments": {"city": "Oslo"}});
-        has(&line, json!({"text": null, "tool_calls": [call]}));
-        has(&line, json!({"finish_reason": "tool_calls", "error": null}));
+        line.has(json!({"text": null, "tool_calls": [call]}));
+        line.has(json!({"finish_reason": "tool_calls", "error": null}));
         assert_eq!(line["reply"].to_string(), tool_call());
     }
 }
