@@ -87,18 +87,6 @@ fn killed_before_anything_was_sent() {
     });
 }
 
-#[test]
-fn killed_while_it_reconciles_its_batch() {
-    each(&KINDS, |at| {
-        let site = Site::new(at, quick(), ITEMS);
-        site.kill_at(BatchPoint::CreateDone, || {});
-        site.kill_at(BatchPoint::ListArrived, || {});
-        site.finish(0);
-        site.bought_once();
-        site.took(1);
-    });
-}
-
 /// The creation has not taken effect yet when its input file is deleted, and then fails.
 #[test]
 fn a_creation_after_its_file_was_deleted_is_not_billed() {
