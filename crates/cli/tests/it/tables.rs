@@ -46,7 +46,10 @@ fn other_separators_are_detected_or_reported() {
         assert_eq!(id(&lines[0]), "1");
         lines[0]["text"].as_str().unwrap().to_owned()
     };
-    desk.write("in.csv", "\u{feff}id;Ergebnis;Text\r\n1;3,5;Gut, danke\r\n;;\r\n");
+    desk.write(
+        "in.csv",
+        "\u{feff}id;Ergebnis;Text\r\n1;3,5;Gut, danke\r\n;;\r\n",
+    );
     assert_eq!(text("in.csv --template {{Text}}"), "echo: Gut, danke");
     desk.write("in.csv", "id;x,Text\n1;2,5\n");
     desk.run(&sim, "in.csv --template {{Text}}")
