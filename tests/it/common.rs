@@ -30,6 +30,18 @@ impl Desk {
         Self(tempfile::tempdir().unwrap())
     }
 
+    /// A folder whose `in.jsonl` has `n` prompts, see [`Desk::prompts`].
+    pub fn with(n: usize) -> Self {
+        let desk = Self::new();
+        desk.prompts("in.jsonl", n);
+        desk
+    }
+
+    /// Writes `in.jsonl`.
+    pub fn input(&self, text: impl AsRef<[u8]>) {
+        self.write("in.jsonl", text);
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
@@ -94,6 +106,15 @@ impl Desk {
     }
 }
 
+/// The cases of a test, one in a line: `what is given => what is expected`.
+pub fn cases(table: &str) -> impl Iterator<Item = (&str, &str)> {
+    let lines = table.lines().filter(|line| !line.trim().is_empty());
+    lines.map(|line| {
+        let (given, expected) = line.split_once("=>").unwrap_or_else(|| panic!("{line}"));
+        (given.trim(), expected.trim())
+    })
+}
+
 pub fn simulator(config: SimConfig) -> Simulator {
     Simulator::start(config).unwrap()
 }
@@ -130,10 +151,16 @@ pub fn results(text: &str) -> Vec<Value> {
 }
 
 /// Asserts that an object has these fields.
-#[track_caller]
-pub fn has(object: &Value, fields: Value) {
-    for (name, wanted) in fields.as_object().unwrap() {
-        assert_eq!(object[name], *wanted, "{name} of {object}");
+pub trait Has {
+    fn has(&self, fields: Value);
+}
+
+impl Has for Value {
+    #[track_caller]
+    fn has(&self, fields: Value) {
+        for (name, wanted) in fields.as_object().unwrap() {
+            assert_eq!(self[name], *wanted, "{name} of {self}");
+        }
     }
 }
 
@@ -166,6 +193,12 @@ impl Ended {
         self
     }
 
+    /// Asserts the exit code, and that standard error contains these words.
+    #[track_caller]
+    pub fn ends(self, code: i32, words: &str) -> Self {
+        self.expect(code).says(words)
+    }
+
     /// Asserts that standard error does not contain these words.
     #[track_caller]
     pub fn hides(&self, words: &str) {
@@ -192,6 +225,12 @@ impl Ended {
             "no {words:?}: {}",
             self.stderr
         );
+    }
+
+    /// Standard output as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {}", self.stdout))
     }
 
     /// The only error line.

@@ -1,7 +1,6 @@
 //! The client of every provider against a simulator that checks its API strictly: the same prompts, with and
 //! without failures.
 
-use std::ops::ControlFlow;
 use std::time::Duration;
 
 use batchwright::{
@@ -149,35 +148,4 @@ bad_weather! {
     bad_weather_of_cerebras: 13;
     bad_weather_of_nvidia: 14;
     bad_weather_of_azure: 15;
-}
-
-/// Six models, one of which accepts two calls and then none for a long time: the other five finish while its items
-/// still wait.
-#[test]
-fn the_pause_of_one_model_delays_only_its_own_items() {
-    let slow = SimConfig::default().model_rpm("m-0", 1).burst(2);
-    let provider = &PROVIDERS[0];
-    let sim = provider.simulator(slow);
-    let requests: Vec<Request> = (0..600)
-        .map(|i| Request::new(format!("prompt {i}")).with_model(format!("m-{}", i % 6)))
-        .collect();
-    let (mut own, mut others) = (0, 0);
-    let route = Route::new(provider.client(&sim, "sk-right"));
-    let _ = Bulk::new(route)
-        .concurrency(8)
-        .for_each(requests, |outcome| {
-            match outcome.model.as_deref() {
-                // After the break, items that were not sent follow.
-                _ if !outcome.is_success() => assert!(others >= 500),
-                Some("m-0") => own += 1,
-                _ => others += 1,
-            }
-            match others {
-                500 => ControlFlow::Break(()),
-                _ => ControlFlow::Continue(()),
-            }
-        });
-    assert_eq!((own, others), (2, 500));
-    // The calls that its limit allowed, and at most those in flight at the first rejection.
-    assert!(sim.stats().refused <= 8, "{:?}", sim.stats());
 }

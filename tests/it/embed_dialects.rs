@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use batchwright::{Bulk, Client, LlmConfig, Outcome, Request, RetryPolicy, Route, Secret};
-use batchwright_simulate::{SimConfig, Simulator, Trouble, Vendor, embedding};
-use serde_json::json;
+use batchwright_simulate::{SimConfig, Simulator, Vendor, embedding};
 
 use super::common::simulator;
 
@@ -75,38 +74,5 @@ fn requests_pass_the_strict_check_of_every_provider() {
                 "{provider}"
             );
         }
-    }
-}
-
-#[test]
-fn base64_makes_no_difference() {
-    let sim = simulator(SimConfig::default());
-    let requests = requests(40, Some(5));
-    let requests: Vec<_> = requests
-        .into_iter()
-        .map(|request| request.with_extra("encoding_format", json!("base64")))
-        .collect();
-    has_own_vectors(&run(client(&sim, "openai"), &requests), 5);
-}
-
-#[test]
-fn faults_lose_no_embedding() {
-    for (provider, vendor, _) in EMBEDDERS {
-        let config = [
-            Trouble::RateLimit,
-            Trouble::Error500,
-            Trouble::Drop,
-            Trouble::BrokenJson,
-            Trouble::Truncated,
-            Trouble::Empty,
-        ]
-        .into_iter()
-        .fold(SimConfig::default().vendor(vendor), |config, trouble| {
-            config.trouble(trouble, 0.01)
-        });
-        let sim = simulator(config.retry_after(Duration::from_millis(1)));
-        has_own_vectors(&run(client(&sim, provider), &requests(200, None)), 8);
-        let stats = sim.stats();
-        assert!(stats.by_trouble.values().sum::<u64>() > 0, "{provider}");
     }
 }

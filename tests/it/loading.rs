@@ -1,12 +1,11 @@
-//! Waiting for a server that is up but still loads its model, on a manual clock.
+//! Waiting for a server that is up but still loads its model.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use batchwright::client::Sent;
-use batchwright::unstable::Clock;
-use batchwright::{Bulk, Context, Error, ErrorKind, Outcome, Progress, Request, Route, StopReason};
-use batchwright::{testing::ManualClock, testing::ScriptedClient};
+use batchwright::testing::ScriptedClient;
+use batchwright::{Bulk, Context, Error, ErrorKind, Progress, Request, Route, StopReason};
 
 use super::hang::ends;
 
@@ -19,40 +18,6 @@ fn loading() -> Error {
 
 fn requests(n: usize) -> Vec<Request> {
     (0..n).map(|i| Request::new(format!("p{i}"))).collect()
-}
-
-/// Runs to the end. Each second of the manual clock passes as soon as its call has been made.
-fn hurried(client: ScriptedClient, n: usize) -> (Vec<Outcome>, Duration) {
-    ends(move || {
-        let clock = Arc::new(ManualClock::new());
-        let route = Route::new(&client).clock(clock.clone());
-        let start = clock.now();
-        let outcomes = std::thread::scope(|scope| {
-            let run = scope.spawn(|| Bulk::new(route).concurrency(2).collect(&requests(n)));
-            while !run.is_finished() {
-                let before = client.calls().len();
-                clock.advance(Duration::from_secs(1));
-                let late = Instant::now() + Duration::from_millis(20);
-                while client.calls().len() == before && Instant::now() < late {
-                    std::thread::yield_now();
-                }
-            }
-            run.join().unwrap().unwrap()
-        });
-        (outcomes, clock.now().since(start))
-    })
-}
-
-#[test]
-fn a_model_that_never_loads_fails_its_item_after_ten_minutes() {
-    let client = ScriptedClient::new();
-    (0..1000).for_each(|_| client.fail("p0", loading()));
-    let (outcomes, passed) = hurried(client, 1);
-    let error = outcomes[0].result.as_ref().unwrap_err();
-    assert!(error.is_not_ready() && error.status() == Some(503));
-    assert_eq!(outcomes[0].attempts, 1);
-    assert!(error.is_unreachable());
-    assert!(passed >= Duration::from_secs(600), "{passed:?}");
 }
 
 /// A client whose model never loads.

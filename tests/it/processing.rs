@@ -370,27 +370,6 @@ fn a_streamed_file_is_done_when_the_next_result_is_requested() {
     assert_eq!(stream().finish().stats.skipped, 5);
 }
 
-#[cfg(unix)]
-#[test]
-fn file_names_that_are_not_utf_8_are_processed_and_resumed() {
-    use std::os::unix::ffi::OsStrExt;
-    let folder = Folder::of(0);
-    for name in [&b"with space.py"[..], b"two\nlines.py", b"\xff\xfe.py"] {
-        fs::write(folder.0.path().join(std::ffi::OsStr::from_bytes(name)), "x").unwrap();
-    }
-    let place = tempfile::tempdir().unwrap();
-    let config = at_once().checkpoint(place.path().join("done.jsonl"));
-    let run = || {
-        let processor = BatchProcessor::new(config.clone(), ParallelConfig::default());
-        processor
-            .process_directory(folder.0.path(), text)
-            .unwrap()
-            .stats
-    };
-    let (first, second) = (run(), run());
-    assert_eq!((first.completed, second.skipped), (3, 3));
-}
-
 #[test]
 fn one_prompt_is_sent_for_each_readable_file() {
     let folder = Folder::of(30);

@@ -85,29 +85,6 @@ fn speech_requests_pass_the_strict_check_of_every_provider() {
 }
 
 #[test]
-fn trouble_costs_no_sound() {
-    let few = Duration::from_millis(5);
-    let mut config = SimConfig::default().retry_after(few).seed(5);
-    for kind in [
-        Trouble::RateLimit,
-        Trouble::Error500,
-        Trouble::Error503,
-        Trouble::Html502,
-        Trouble::Drop,
-        Trouble::Truncated,
-        Trouble::BrokenJson,
-        Trouble::Overloaded,
-    ] {
-        config = config.trouble(kind, 0.11);
-    }
-    let sim = simulator(config);
-    has_own_sounds(&run(client(&sim, "openai"), &requests(60)));
-    let stats = sim.stats();
-    assert_eq!((stats.malformed, stats.answered), (0, 60));
-    assert!(stats.by_trouble.len() >= 8, "{:?}", stats.by_trouble);
-}
-
-#[test]
 fn permanently_rejected_speech_is_requested_once() {
     let sim = simulator(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
     let outcomes = run(client(&sim, "openai"), &requests(1));

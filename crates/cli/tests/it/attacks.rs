@@ -105,8 +105,7 @@ fn answer(content: &str, usage: &str) -> String {
 
 /// Runs one prompt and returns its result line.
 fn one(liar: &Liar, words: &str) -> (Desk, Ended, Value) {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1);
+    let desk = Desk::with(1);
     let ended = liar.run(&desk, &format!("in.jsonl -o out.jsonl {words}"));
     let mut results = desk.results("out.jsonl");
     assert_eq!(results.len(), 1, "{}", ended.stderr);
@@ -193,8 +192,7 @@ fn replies_with_a_wrong_length_end_and_are_not_answers() {
 
 #[test]
 fn a_pause_for_many_tokens_is_not_reported_as_the_providers() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 2);
+    let desk = Desk::with(2);
     let usage = r#"{"prompt_tokens":3000000,"completion_tokens":7}"#;
     let liar = Liar::saying(answer("\"fine\"", usage));
     let running = liar.start(&desk, "in.jsonl -o out.jsonl --tpm 100000");
@@ -231,10 +229,8 @@ fn pipes_in_place_of_quota_files_block_no_run() {
                 .success()
         );
     }
-    let ended = liar
-        .run(&desk, "in.jsonl -o out.jsonl --rpm 6000")
-        .expect(0);
-    ended.says("limits are not shared with other processes");
+    liar.run(&desk, "in.jsonl -o out.jsonl --rpm 6000")
+        .ends(0, "limits are not shared with other processes");
     assert_eq!(desk.ids("out.jsonl"), all_ids(3));
 }
 
@@ -252,10 +248,7 @@ fn a_truncated_output_line_loses_no_later_results() {
     let first = desk.read("out.jsonl").lines().next().unwrap().len() as u64;
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.set_len(first + 1 + first / 2).unwrap();
-    running
-        .wait()
-        .expect(4)
-        .says("another program truncated it");
+    running.wait().ends(4, "another program truncated it");
     // One earlier line is left, and all lines that were added since.
     let kept = desk.results("out.jsonl").len() as u64;
     let before = sim.stats().calls;
@@ -266,8 +259,7 @@ fn a_truncated_output_line_loses_no_later_results() {
 
 #[test]
 fn removing_a_broken_output_line_as_advised_resends_no_other_item() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 20);
+    let (desk, sim) = (Desk::with(20), good());
     for line in [1, 7, 20] {
         desk.run(&sim, "in.jsonl -o out.jsonl -j 1").expect(0);
         let before = sim.stats().calls;

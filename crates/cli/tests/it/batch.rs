@@ -14,7 +14,7 @@ use batchwright::{
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, PATIENCE, Running, all_ids, eventually, has, simulator};
+use super::common::{Desk, Ended, Has, PATIENCE, Running, all_ids, eventually, simulator};
 use super::queue::{adds_up, database};
 
 /// A provider whose batches take this long.
@@ -54,8 +54,9 @@ fn submit(desk: &Desk, sim: &Simulator, n: usize) -> ProcessId {
 }
 
 fn status(desk: &Desk, sim: &Simulator, id: ProcessId) -> Value {
-    let ended = run(desk, sim, &format!("status --json {id}")).expect(0);
-    let all: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let all = run(desk, sim, &format!("status --json {id}"))
+        .expect(0)
+        .json();
     let process = all["processes"][0].clone();
     adds_up(&process);
     process
@@ -73,14 +74,12 @@ fn a_provider_without_a_batch_api_runs_sync_and_reports_it() {
         Running::start(&mut command).wait()
     };
     let why = "extract has no Batch API: runs sync";
-    let shown = with_extract("status --json").expect(0);
-    let shown: Value = serde_json::from_str(&shown.stdout).unwrap();
+    let shown = with_extract("status --json").expect(0).json();
     assert_eq!(shown["processes"][0]["strategy"], "sync");
     assert_eq!(shown["processes"][0]["fallback_reason"], why);
-    with_extract("status").expect(0).says(why);
+    with_extract("status").ends(0, why);
     for words in ["work --until-empty", "work --until-empty --quiet"] {
-        let worked = with_extract(words).expect(0);
-        worked.says(&format!("strategy: {why}"));
+        with_extract(words).ends(0, &format!("strategy: {why}"));
     }
     let set = with_extract("config get llm.bulk_strategy").expect(0);
     assert_eq!(set.stdout, "batch\n", "the setting stays");
@@ -95,8 +94,8 @@ fn embeddings_use_individual_calls_next_to_batches() {
     let prompts = submit(&desk, &sim, 2);
     let vectors = run(&desk, &sim, "submit in.jsonl --task embed").expect(0);
     let vectors: ProcessId = vectors.stdout.trim().parse().unwrap();
-    let worked = run(&desk, &sim, "work --strategy batch --until-empty").expect(0);
-    worked.says("2 embeddings wait: they are not made in batches");
+    run(&desk, &sim, "work --strategy batch --until-empty")
+        .ends(0, "2 embeddings wait: they are not made in batches");
     assert_eq!(status(&desk, &sim, vectors)["completed"], 2);
     assert_eq!(status(&desk, &sim, prompts)["completed"], 2);
     assert_eq!(sim.batch_stats().items_accepted, 2);
@@ -125,8 +124,7 @@ fn a_worker_shows_the_progress_that_the_provider_reports() {
 
 #[test]
 fn a_batch_is_submitted_at_night_and_collected_in_the_morning() {
-    let (desk, sim) = (Desk::new(), taking(Duration::from_millis(400)));
-    desk.prompts("in.jsonl", 5);
+    let (desk, sim) = (Desk::with(5), taking(Duration::from_millis(400)));
     let mut submit = command(&desk, &sim, "submit in.jsonl");
     submit.env("BATCHWRIGHT_BULK_STRATEGY", "batch");
     let submitted = Running::start(&mut submit).wait().expect(0);
@@ -143,17 +141,17 @@ fn a_batch_is_submitted_at_night_and_collected_in_the_morning() {
          `batchwright cancel {id} --data-dir data` cancels them"
     );
     let night = night.says(&said);
-    let report: Value = serde_json::from_str(&night.stdout).unwrap();
-    has(&report, json!({"batches": 1, "completed": 0}));
+    let report = night.json();
+    report.has(json!({"batches": 1, "completed": 0}));
     assert_eq!(report["batches_open"], 1);
 
     let process = status(&desk, &sim, id);
-    has(&process, json!({"at_provider": 5, "strategy": "batch"}));
+    process.has(json!({"at_provider": 5, "strategy": "batch"}));
     let batch = &process["batches"][0];
     let remote = sim.batch_stats().batches[0].id.clone();
     assert_eq!(batch["remote_id"], remote);
-    has(batch, json!({"provider": "openai", "total": 5}));
-    has(batch, json!({"attended": false, "model": "m"}));
+    batch.has(json!({"provider": "openai", "total": 5}));
+    batch.has(json!({"attended": false, "model": "m"}));
     let shown = run(&desk, &sim, "status").expect(0);
     let named = format!("batch {remote} at openai: ");
     shown.shows(&named);
@@ -165,17 +163,14 @@ fn a_batch_is_submitted_at_night_and_collected_in_the_morning() {
     keyless.env_remove("OPENAI_API_KEY");
     let ill = Running::start(&mut keyless).wait().expect(1).stdout;
     assert!(ill.contains("the key that created it is not set"), "{ill}");
-    let partial = run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
-    partial.says("5 jobs are still open");
+    run(&desk, &sim, &format!("results {id} -o out.jsonl")).ends(0, "5 jobs are still open");
 
     // The strategy of the second worker does not matter: results of batches are collected.
-    run(&desk, &sim, "work --until-empty")
-        .expect(0)
-        .says("5 done");
+    run(&desk, &sim, "work --until-empty").ends(0, "5 done");
     run(&desk, &sim, &format!("results {id} -o out.jsonl")).expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(5));
     for line in desk.results("out.jsonl") {
-        has(&line, json!({"provider": "openai", "attempts": 1}));
+        line.has(json!({"provider": "openai", "attempts": 1}));
     }
     assert_eq!(sim.batch_stats().created, 1);
     assert_eq!(sim.stats().calls, 0);
@@ -199,12 +194,13 @@ fn a_running_worker_follows_the_strategy_and_old_batches_finish() {
     assert!(eventually(|| status(&desk, &sim, new)["completed"] == 3));
     assert_eq!(sim.stats().calls, 3);
     let left = status(&desk, &sim, old);
-    has(&left, json!({"at_provider": 4, "strategy": "batch"}));
+    left.has(json!({"at_provider": 4, "strategy": "batch"}));
     assert_eq!(left["batches"][0]["attended"], true);
 
     // The worker that owns the batch cancels it.
-    let cancelled = run(&desk, &sim, &format!("cancel {old}")).expect(0);
-    cancelled.says("1 batches are owned by a running worker: it cancels them at the provider");
+    run(&desk, &sim, &format!("cancel {old}"))
+        .expect(0)
+        .says("1 batches are owned by a running worker: it cancels them at the provider");
     assert!(sim.wait_for_batches(|stats| stats.cancelled == 1, PATIENCE));
     let over = || {
         let process = status(&desk, &sim, old);
@@ -262,8 +258,7 @@ fn cancel_without_waiting_reports_what_remains() {
     let id = submit(&desk, &sim, 2);
     run(&desk, &sim, "work --strategy batch --until-submitted").expect(0);
     let words = format!("cancel {id} --wait 400ms");
-    let ended = run(&desk, &sim, &words).expect(0);
-    ended.says("any worker with its key collects its finished results");
+    run(&desk, &sim, &words).ends(0, "any worker with its key collects its finished results");
     // The cancel request was sent anyway.
     assert_eq!(sim.batch_stats().cancels, 1);
     run(&desk, &sim, "work --until-empty").expect(0);
@@ -289,15 +284,13 @@ fn a_batch_of_unknown_state_is_on_hold_and_the_queue_is_not_empty() {
         Running::start(&mut command).wait()
     };
     let resubmit = "batchwright config set batch.on_unknown resubmit";
-    let ended = anthropic("work --strategy batch --until-empty --json").expect(4);
-    let ended = ended.says(&format!("To send it again anyway: {resubmit}"));
-    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let ended = anthropic("work --strategy batch --until-empty --json")
+        .ends(4, &format!("To send it again anyway: {resubmit}"));
+    let report = ended.json();
     assert_eq!(report["batches_held"], 1, "{report}");
     let process = status(&desk, &sim, id);
     assert_eq!(process["batches"][0]["state"], "held");
-    anthropic("status")
-        .expect(0)
-        .says("held batches wait for you");
+    anthropic("status").ends(0, "held batches wait for you");
     let ill = anthropic("doctor").expect(1);
     ill.shows("2 requests: held; ");
     anthropic("config set batch.on_unknown resubmit").expect(0);

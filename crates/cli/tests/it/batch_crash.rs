@@ -87,18 +87,6 @@ fn killed_before_anything_was_sent() {
     });
 }
 
-#[test]
-fn killed_while_it_reconciles_its_batch() {
-    each(&KINDS, |at| {
-        let site = Site::new(at, quick(), ITEMS);
-        site.kill_at(BatchPoint::CreateDone, || {});
-        site.kill_at(BatchPoint::ListArrived, || {});
-        site.finish(0);
-        site.bought_once();
-        site.took(1);
-    });
-}
-
 /// The creation has not taken effect yet when its input file is deleted, and then fails.
 #[test]
 fn a_creation_after_its_file_was_deleted_is_not_billed() {
@@ -133,8 +121,11 @@ fn a_creation_without_an_input_file_is_on_hold_until_it_is_found() {
     assert!(create.wait(PATIENCE));
     drop(worker);
     for _ in 0..2 {
-        let ended = site.start().wait().expect(4);
-        let ended = ended.says("anthropic may or may not have created a batch of 12 requests");
+        let ended = site
+            .start()
+            .wait()
+            .expect(4)
+            .says("anthropic may or may not have created a batch of 12 requests");
         ended.says("it is on hold, so that nothing is billed twice");
         assert_eq!(site.sim.batch_stats().creates, 1);
     }

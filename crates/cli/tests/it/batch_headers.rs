@@ -58,8 +58,7 @@ fn a_batch_created_with_a_header_is_cancelled_only_with_that_header() {
     end(without).says("is not over yet");
     assert_eq!(site.sim.batch_stats().cancels, 0);
     let unnamed = keyless(&site, &["cancel", &id, "--header", HEADER]);
-    let unnamed = end(unnamed).expect(2);
-    unnamed.says("--header: it applies to one provider only");
+    end(unnamed).ends(2, "--header: it applies to one provider only");
     let named = ["cancel", &id, "--provider", "openai", "--header", HEADER];
     let cancelled = end(keyless(&site, &named)).expect(0);
     cancelled.hides("sk-right");
@@ -101,9 +100,7 @@ fn a_batch_is_taken_over_with_the_key_in_a_header() {
     refused.shows("not adopted: no key for");
     let named = ["--provider", "openai", "--header", other];
     let alone = [&["doctor"][..], &named].concat();
-    end(keyless(&site, &alone))
-        .expect(2)
-        .says("--adopt-batches");
+    end(keyless(&site, &alone)).ends(2, "--adopt-batches");
     let adopted = end(keyless(&site, &[&words[..], &named].concat()));
     adopted.shows("adopted with the current key");
     end(work(&site, other)).expect(0);

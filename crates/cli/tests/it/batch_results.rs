@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use batchwright_simulate::BatchConfig;
-use serde_json::Value;
 
 use super::batch_runs::{SHORT, STORE, WORDS, batch, clean, queue, with};
 use super::batch_site::{KINDS, Site, each};
@@ -30,7 +29,7 @@ fn missing_results_stay_uncollected_until_the_user_abandons_them() {
         };
         for _ in 0..2 {
             let ended = work();
-            let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+            let report = ended.json();
             assert_eq!(report["batches_uncollected"], 1, "{report}");
             assert_eq!(
                 (&report["failed"], &report["calls"]),
@@ -45,33 +44,28 @@ fn missing_results_stay_uncollected_until_the_user_abandons_them() {
         let status = site.desk.plain("status").expect(0);
         status.shows(": uncollected, ");
         status.says("which batchwright retry");
-        let json = site.desk.plain("status --json").expect(0).stdout;
-        let json: Value = serde_json::from_str(&json).unwrap();
+        let json = site.desk.plain("status --json").expect(0).json();
         let batch = &json["processes"][0]["batches"][0];
         assert_eq!(batch["uncollected"]["requests"], 24, "{batch}");
         let doctor = site.desk.plain("doctor").expect(1);
         let seen = "24 billed results are missing for";
         doctor.shows(seen);
         // `retry` requeues nothing as a side effect.
-        let retry = site
-            .desk
+        site.desk
             .plain(&format!("retry {}", site.process))
-            .expect(0);
-        retry.says("not requeued: ").says("to abandon them first");
+            .ends(0, "not requeued: ")
+            .says("to abandon them first");
         assert_eq!(site.counts().at_provider, ITEMS as u64);
 
         site.queue.cancel(site.process).unwrap();
         let mut worker = site.command("work --until-empty");
-        let ended = Running::start(&mut worker).wait().expect(0);
-        ended.says("are abandoned");
+        Running::start(&mut worker).wait().ends(0, "are abandoned");
         assert_eq!(site.counts().cancelled, ITEMS as u64, "{}", at.name);
         site.paid_once();
         site.took(1);
-        let retry = site
-            .desk
+        site.desk
             .plain(&format!("retry {}", site.process))
-            .expect(0);
-        retry.says("24 jobs requeued: each is sent and billed again");
+            .ends(0, "24 jobs requeued: each is sent and billed again");
         let mut sync = site.command("work --until-empty");
         sync.env("BATCHWRIGHT_BULK_STRATEGY", "sync");
         Running::start(&mut sync).wait().expect(0);
@@ -83,15 +77,13 @@ fn missing_results_stay_uncollected_until_the_user_abandons_them() {
 #[test]
 fn a_run_stores_partial_results_and_the_same_command_collects_the_rest() {
     let batches = BatchConfig::default().duration(SHORT);
-    let (desk, sim) = (Desk::new(), with(batches.short_downloads(2)));
-    desk.prompts("in.jsonl", 30);
+    let (desk, sim) = (Desk::with(30), with(batches.short_downloads(2)));
     let run = |wait: &str| {
         let mut command = batch(&desk, &sim, WORDS);
         command.env(IMPATIENT.0, wait);
         Running::start(&mut command).wait()
     };
-    let ended = run("1ms").expect(4);
-    let ended = ended.says("are incomplete: 20 of 30 can be read");
+    let ended = run("1ms").ends(4, "are incomplete: 20 of 30 can be read");
     let ended = ended.says("10 billed results are missing for");
     ended.says("the same command comes back to it");
     assert_eq!(desk.ids("out.jsonl").len(), 20);
@@ -105,8 +97,7 @@ fn a_run_stores_partial_results_and_the_same_command_collects_the_rest() {
 #[test]
 fn cancel_requests_results_once_more_and_reports_abandoned_ones() {
     let batches = BatchConfig::default().duration(SHORT);
-    let (desk, sim) = (Desk::new(), with(batches.short_downloads(1000)));
-    desk.prompts("in.jsonl", 30);
+    let (desk, sim) = (Desk::with(30), with(batches.short_downloads(1000)));
     let mut run = batch(&desk, &sim, WORDS);
     run.env(IMPATIENT.0, "1ms");
     Running::start(&mut run).wait().expect(4);
@@ -114,8 +105,9 @@ fn cancel_requests_results_once_more_and_reports_abandoned_ones() {
     cancel
         .env("OPENAI_API_KEY", "k")
         .env("OPENAI_BASE_URL", sim.base_url());
-    let cancelled = Running::start(&mut cancel).wait().expect(0);
-    let cancelled = cancelled.says("10 jobs cancelled");
+    let cancelled = Running::start(&mut cancel)
+        .wait()
+        .ends(0, "10 jobs cancelled");
     cancelled.says("missing results are abandoned, although they were billed");
     assert!(queue(&desk).batches(None).unwrap().is_empty());
     assert_eq!(sim.batch_stats().files_left, 0);

@@ -46,12 +46,10 @@ fn batches_of_a_rotated_key_are_taken_over_with_the_new_key() {
             command.env(&key, "another").env(&url, site.url());
             end(command)
         };
-        let left = work().expect(4);
-        left.says("batches at").says("doctor --adopt-batches");
+        work().ends(4, "batches at").says("doctor --adopt-batches");
         let ill = doctor("doctor").expect(1).stdout;
         assert!(ill.contains("batchwright doctor --adopt-batches"), "{ill}");
-        let status = doctor("status").expect(0);
-        status.says("batchwright doctor --adopt-batches");
+        doctor("status").ends(0, "batchwright doctor --adopt-batches");
 
         // Its address differs from that of the batch, so the key is not sent there.
         let mut elsewhere = site.desk.command(["doctor", "--adopt-batches"]);

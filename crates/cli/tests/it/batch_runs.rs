@@ -138,8 +138,7 @@ pub fn other(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
 /// A run that has left this number of items at the provider and ended.
 pub fn left_alone(items: usize) -> (Desk, Simulator) {
     // The batch must not end before the run does.
-    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(2)));
-    desk.prompts("in.jsonl", items);
+    let (desk, sim) = (Desk::with(items), taking(Duration::from_secs(2)));
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     submitted(&desk, items as u64);
     (desk, sim)

@@ -296,8 +296,7 @@ fn check(seed: u64) {
     let site = Site::new(seed);
     let kills = site.send(seed);
     let (world, desk) = (&site.world, &site.desk);
-    let shown = desk.plain("ledger --json").expect(0).stdout;
-    let shown: Value = serde_json::from_str(&shown).unwrap();
+    let shown = desk.plain("ledger --json").expect(0).json();
     let booked = cost(&shown["total"]["cost_usd"]);
     let stats = site.sims.each_ref().map(Simulator::stats);
     let billed: u64 = stats.iter().map(|stats| stats.billed_picos).sum();

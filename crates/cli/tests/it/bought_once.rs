@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use batchwright::JobQueue;
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Vendor};
-use serde_json::Value;
 
 use super::batch_runs::{
     LONG, SHORT, STORE, WORDS, batch, bought, clean, command, left_alone, only_process, other,
@@ -18,8 +17,7 @@ use super::common::{Desk, Ended, HOME, Running, all_ids, simulator};
 
 #[test]
 fn status_never_advises_a_worker_for_items_of_a_run() {
-    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), taking(Duration::from_secs(4)));
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     other(&desk, &sim, &format!("cancel --queue {STORE}")).expect(0);
     let retried = other(&desk, &sim, &format!("retry --queue {STORE}")).expect(0);
@@ -55,8 +53,7 @@ fn following_the_advice_of_status_bills_the_batch_once() {
     };
     let ended = belongs(other(&desk, &sim, "status").expect(0));
     ended.hides("batchwright work");
-    let told: Value =
-        serde_json::from_str(&other(&desk, &sim, "status --json").expect(0).stdout).unwrap();
+    let told = other(&desk, &sim, "status --json").expect(0).json();
     let told = &told["processes"][0];
     assert_eq!(told["name"], "in.jsonl");
     assert!(told["output"].as_str().unwrap().ends_with("/out.jsonl"));
@@ -104,9 +101,8 @@ fn an_output_without_saved_results_is_rejected() {
     assert_eq!(saved.lines().count(), 3);
     let refused = || {
         for words in [WORDS, "in.jsonl -o out.jsonl --dry-run"] {
-            let ended = run(&desk, &sim, words).expect(2);
-            ended
-                .says("belongs to another output")
+            run(&desk, &sim, words)
+                .ends(2, "belongs to another output")
                 .says("--delete --queue ")
                 .says("nothing was sent");
         }
@@ -128,8 +124,7 @@ fn an_output_without_saved_results_is_rejected() {
 #[test]
 fn an_output_that_lacks_unbilled_outdated_failures_still_belongs_to_its_store() {
     let config = BatchConfig::default().duration(SHORT).item_failures(1.0);
-    let (desk, sim) = (Desk::new(), with(config));
-    desk.prompts("in.jsonl", 2);
+    let (desk, sim) = (Desk::with(2), with(config));
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     let work = format!("work --strategy batch --until-empty --queue {STORE}");
     other(&desk, &sim, &work);
@@ -150,8 +145,7 @@ fn an_output_that_lacks_unbilled_outdated_failures_still_belongs_to_its_store() 
 
 #[test]
 fn a_dry_run_leaves_every_file_as_it_is() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), taking(SHORT));
     // The run was killed while it wrote a line.
     desk.write("out.jsonl", "{\"id\":\"i-");
     written(&desk);
@@ -170,8 +164,7 @@ fn the_data_folder_does_not_matter() {
     let (desk, sim) = left_alone(4);
     fs::remove_dir_all(desk.path(HOME)).unwrap();
     let words = format!("{WORDS} --data-dir elsewhere");
-    let ended = run(&desk, &sim, &format!("{words} --no-wait")).expect(0);
-    ended.says("4 under way");
+    run(&desk, &sim, &format!("{words} --no-wait")).ends(0, "4 under way");
     assert!(!desk.exists("elsewhere/llm_jobs.db"));
     run(&desk, &sim, WORDS).expect(0);
     whole(&desk, &sim, "out.jsonl", 4);
@@ -186,9 +179,7 @@ fn an_output_that_was_renamed_keeps_its_batch() {
         renamed(&desk, to, with_store);
         let words = format!("in.jsonl -o {to} {data}");
         if !with_store {
-            run(&desk, &sim, &words)
-                .expect(2)
-                .says("move its store with it");
+            run(&desk, &sim, &words).ends(2, "move its store with it");
             bought(&sim, 3);
             fs::rename(desk.path(STORE), desk.path(&format!("{to}.batchwright"))).unwrap();
         }
@@ -222,7 +213,7 @@ fn a_link_to_an_output_leads_to_its_batch() {
             "in.jsonl -o there/link.jsonl --data-dir elsewhere",
         )
     };
-    run().expect(2).says("move its store with it");
+    run().ends(2, "move its store with it");
     fs::rename(other, store).unwrap();
     run().expect(0);
     whole(&desk, &sim, "out.jsonl", 3);
@@ -233,9 +224,8 @@ fn a_missing_output_is_reported_before_its_items_are_sent_again() {
     let (desk, sim) = left_alone(3);
     let id = only_process(&desk);
     fs::remove_file(desk.path("out.jsonl")).unwrap();
-    let ended = run(&desk, &sim, "in.jsonl -o new.jsonl").expect(2);
-    ended
-        .says("no longer there")
+    run(&desk, &sim, "in.jsonl -o new.jsonl")
+        .ends(2, "no longer there")
         .says(&format!("batchwright cancel {id} --delete --queue "));
     bought(&sim, 3);
     run(&desk, &sim, WORDS).expect(0);
@@ -249,8 +239,7 @@ fn written(desk: &Desk) {
 
 #[test]
 fn a_run_killed_before_submitting_is_repeated() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), taking(SHORT));
     desk.write("out.jsonl", "");
     written(&desk);
     run(&desk, &sim, WORDS).expect(0);
@@ -269,7 +258,7 @@ fn a_run_killed_after_saving_everything_is_finished() {
     let (desk, sim) = left_alone(3);
     run(&desk, &sim, WORDS).expect(0);
     written(&desk);
-    run(&desk, &sim, WORDS).expect(0).says("nothing to send");
+    run(&desk, &sim, WORDS).ends(0, "nothing to send");
     whole(&desk, &sim, "out.jsonl", 3);
 }
 
@@ -280,9 +269,9 @@ fn a_store_of_another_program_stops_the_run() {
     let diary = "dear diary".repeat(1000);
     for written in [diary.as_bytes(), &own[..own.len() / 2]] {
         fs::write(desk.path(STORE), written).unwrap();
-        run(&desk, &sim, WORDS).expect(1).says(STORE);
+        run(&desk, &sim, WORDS).ends(1, STORE);
         let mut sync = command(&desk, &sim, WORDS);
-        Running::start(&mut sync).wait().expect(1).says(STORE);
+        Running::start(&mut sync).wait().ends(1, STORE);
     }
     bought(&sim, 2);
     for log in ["-wal", "-shm"] {
@@ -295,8 +284,7 @@ fn a_store_of_another_program_stops_the_run() {
 
 #[test]
 fn the_next_run_of_an_output_finds_no_store_that_is_being_removed() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), taking(SHORT));
     let running = Running::start(&mut batch(&desk, &sim, WORDS));
     submitted(&desk, 3);
     let output = fs::File::open(desk.path("out.jsonl")).unwrap();
@@ -308,8 +296,7 @@ fn the_next_run_of_an_output_finds_no_store_that_is_being_removed() {
 
 #[test]
 fn calls_and_pipes_have_no_store() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 2);
+    let (desk, sim) = (Desk::with(2), taking(SHORT));
     run(&desk, &sim, "in.jsonl -o - --no-wait").expect(0);
     let mut sync = command(&desk, &sim, WORDS);
     sync.env("BATCHWRIGHT_HOME", desk.path("unused"));

@@ -5,7 +5,7 @@ use batchwright_simulate::{SimConfig, Simulator, Trouble};
 use serde_json::Value;
 
 use super::batch_runs::{LONG, SHORT, command, summary, taking};
-use super::common::{Desk, Ended, Running, prompt_lines, simulator};
+use super::common::{Desk, Ended, Running, cases, prompt_lines, simulator};
 
 /// A model that costs 0.15 and 0.60 dollars per million tokens.
 const MODEL: &str = "--model gpt-4o-mini --max-tokens 20 --json";
@@ -143,31 +143,23 @@ fn lost_replies_and_kills_exceed_no_budget() {
 fn a_run_whose_calls_have_no_upper_bound_is_refused() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     desk.write("in.jsonl", prompt_lines(3));
-    for (words, missing) in [
-        (
-            "--model new --max-tokens 9 --budget 1",
-            "no price of \"new\" at openai is known",
-        ),
-        ("--model new --budget-tokens 500", "set --max-tokens"),
-        (
-            "--model new --max-tokens 9 --budget 1 --strategy batch",
-            "no price of \"new\" at openai is known",
-        ),
-        (
-            "--model gpt-4o-mini --budget 0",
-            "a positive number of US dollars",
-        ),
-    ] {
+    for (words, missing) in cases(
+        r#"
+        --model new --max-tokens 9 --budget 1 => no price of "new" at openai is known
+        --model new --budget-tokens 500 => set --max-tokens
+        --model new --max-tokens 9 --budget 1 --strategy batch => no price of "new" at openai is known
+        --model gpt-4o-mini --budget 0 => a positive number of US dollars
+    "#,
+    ) {
         let words = format!("in.jsonl -o out.jsonl {words}");
         let ended = Running::start(&mut command(&desk, &sim, &words)).wait();
-        ended.expect(2).says(missing);
+        ended.ends(2, missing);
     }
     assert_eq!(sim.stats().calls, 0);
     let words = "in.jsonl -o out.jsonl --model new --max-tokens 9 --budget-tokens 5000";
-    let ended = Running::start(&mut command(&desk, &sim, words))
+    Running::start(&mut command(&desk, &sim, words))
         .wait()
-        .expect(0);
-    ended.says(" of 5000 tokens spent");
+        .ends(0, " of 5000 tokens spent");
 }
 
 /// The exit code differs from that of a budget that is used up, and the message names the file and what to do.
@@ -190,15 +182,15 @@ fn a_record_that_cannot_be_written_is_an_error_of_its_own() {
     std::fs::remove_file(&record).unwrap();
     std::fs::create_dir(&record).unwrap();
     sim.release();
-    let ended = running.wait().expect(1);
-    ended
-        .says("cannot record what is spent in ")
+    running
+        .wait()
+        .ends(1, "cannot record what is spent in ")
         .says("out.jsonl.budget")
         .says("readable and writable for this user, and give the command again");
     let paid = sim.stats().paid;
     assert!(paid < 100, "{paid}");
     // It is checked before anything is sent.
-    run(&desk, &sim, &words).expect(1).says("cannot read ");
+    run(&desk, &sim, &words).ends(1, "cannot read ");
     assert_eq!(sim.stats().paid, paid);
     std::fs::remove_dir(&record).unwrap();
     run(&desk, &sim, &words).expect(0);
@@ -215,8 +207,9 @@ fn a_row_without_an_upper_bound_stops_the_run() {
     let image = serde_json::json!({"id": "i", "messages": [{"role": "user", "content": [
         {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]}]});
     desk.write("in.jsonl", format!("{image}\n"));
-    let ended = run(&desk, &sim, "-o out.jsonl --budget 1").expect(4);
-    ended.says("how many tokens a part of the type \"image_url\" needs is unknown");
+    run(&desk, &sim, "-o out.jsonl --budget 1")
+        .expect(4)
+        .says("how many tokens a part of the type \"image_url\" needs is unknown");
     assert_eq!(sim.stats().calls, 0);
 }
 
@@ -273,6 +266,5 @@ fn a_run_in_batches_without_a_budget_gets_none_in_between() {
     desk.write("in.jsonl", lines(0..3));
     let words = "-o out.jsonl --strategy batch";
     run(&desk, &sim, &format!("{words} --no-wait")).expect(0);
-    let ended = run(&desk, &sim, &format!("{words} --budget 1")).expect(2);
-    ended.says("without a budget is under way");
+    run(&desk, &sim, &format!("{words} --budget 1")).ends(2, "without a budget is under way");
 }

@@ -48,8 +48,7 @@ fn cancelling_a_job_cancels_the_batch_of_its_children() {
             format!("work --strategy batch --until-submitted --processes {id}"),
             words,
         );
-        let ended = run(&desk, &sim, &words.0).expect(0);
-        ended.says("1 batch (5 requests) goes on at openai");
+        run(&desk, &sim, &words.0).ends(0, "1 batch (5 requests) goes on at openai");
         run(&desk, &sim, &format!("cancel {id}{}", words.1)).expect(0);
         let stats = sim.batch_stats();
         assert_eq!((stats.created, stats.cancelled), (1, 1), "{stats:?}");

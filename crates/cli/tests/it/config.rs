@@ -7,7 +7,7 @@ use batchwright::config::{ConfigStore, SettingsWatch, SqliteConfig};
 use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, HOME, Running, eventually, good, has, simulator};
+use super::common::{Desk, Ended, HOME, Has, Running, eventually, good, simulator};
 
 const FILE: &str = "home/config.db";
 
@@ -35,9 +35,7 @@ fn row(list: &Ended, key: &str) -> String {
 #[test]
 fn a_value_is_stored_shown_and_deleted() {
     let desk = Desk::new();
-    let none = config(&desk, &["get", "llm.model"])
-        .expect(0)
-        .says("not set; its default: none");
+    let none = config(&desk, &["get", "llm.model"]).ends(0, "not set; its default: none");
     assert_eq!(none.stdout, "");
     assert!(!desk.exists(HOME), "looking makes nothing");
     set(&desk, "llm.model", " gpt-x ").says("llm.model=gpt-x is stored in ");
@@ -57,9 +55,7 @@ fn a_value_is_stored_shown_and_deleted() {
         row(&list, "queue.batch_size"),
         "queue.batch_size 10 default"
     );
-    config(&desk, &["unset", "llm.model"])
-        .expect(0)
-        .says("llm.model is not stored");
+    config(&desk, &["unset", "llm.model"]).ends(0, "llm.model is not stored");
     assert_eq!(config(&desk, &["get", "llm.model"]).expect(0).stdout, "");
     config(&desk, &["unset", "llm.model"]).expect(0);
 }
@@ -82,15 +78,9 @@ fn overriding_by_the_environment_is_reported() {
     );
     let env = [("BATCHWRIGHT_MODEL", "from-env")];
     let setting = json(&desk, &["get", "llm.model"], &env);
-    has(
-        &setting,
-        json!({"value": "from-env", "source": "environment",
-        "set_by": "BATCHWRIGHT_MODEL"}),
-    );
-    has(
-        &setting["overrides"][0],
-        json!({"source": "store", "value": "kept"}),
-    );
+    setting.has(json!({"value": "from-env", "source": "environment",
+        "set_by": "BATCHWRIGHT_MODEL"}));
+    setting["overrides"][0].has(json!({"source": "store", "value": "kept"}));
     let all = json(&desk, &["list"], &env);
     let all = all["settings"].as_array().unwrap();
     assert!(all.contains(&setting) && all.len() >= 18);
@@ -172,9 +162,7 @@ fn asked_model(desk: &Desk, sim: &Simulator, words: &[&str], env: &[(&str, &str)
 
 #[test]
 fn a_run_takes_the_flag_over_the_environment_over_the_store() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1);
-    let sim = good();
+    let (desk, sim) = (Desk::with(1), good());
     set(&desk, "llm.provider", "local");
     set(&desk, "llm.model", "stored");
     let env = [("BATCHWRIGHT_MODEL", "env")];
@@ -200,8 +188,7 @@ fn a_run_takes_the_flag_over_the_environment_over_the_store() {
 
 #[test]
 fn rate_and_fallback_of_a_run_can_be_stored_settings() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 3);
+    let desk = Desk::with(3);
     set(&desk, "llm.sync_concurrency", "3");
     set(&desk, "llm.fallback", "extract");
     let sim = simulator(SimConfig::default());
@@ -221,8 +208,10 @@ fn rate_and_fallback_of_a_run_can_be_stored_settings() {
     run("--fallback extract").says(", then extract, 3 in flight");
     set(&desk, "llm.requests_per_minute", "60");
     set(&desk, "llm.burst_size", "1");
-    let ended = desk.run(&sim, "in.jsonl -o out.jsonl --json").expect(0);
-    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let summary = desk
+        .run(&sim, "in.jsonl -o out.jsonl --json")
+        .expect(0)
+        .json();
     assert_eq!(summary["limited_by"], "quota", "{summary}");
     let summary = &summary["summary"];
     let parts = [
@@ -241,9 +230,7 @@ fn rate_and_fallback_of_a_run_can_be_stored_settings() {
 
 #[test]
 fn the_error_for_a_stored_value_names_key_value_and_accepted_values() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1);
-    let sim = good();
+    let (desk, sim) = (Desk::with(1), good());
     let store = SqliteConfig::new(desk.path(FILE));
     store.write("llm.sync_concurrency", Some("many")).unwrap();
     store.write("llm.of_tomorrow", Some("x")).unwrap();
@@ -256,9 +243,7 @@ fn the_error_for_a_stored_value_names_key_value_and_accepted_values() {
         list.contains(&format!("! {said}")) && list.contains("! llm.of_tomorrow is stored"),
         "{list}"
     );
-    config(&desk, &["unset", "llm.of_tomorrow"])
-        .expect(0)
-        .says("is forgotten");
+    config(&desk, &["unset", "llm.of_tomorrow"]).ends(0, "is forgotten");
     config(&desk, &["unset", "llm.of_tomorrow"]).expect(2);
     config(&desk, &["unset", "llm.sync_concurrency"]).expect(0);
     desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
@@ -332,9 +317,7 @@ fn a_killed_change_is_atomic() {
 
 #[test]
 fn a_broken_file_stops_a_run_before_it_spends() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1);
-    let sim = good();
+    let (desk, sim) = (Desk::with(1), good());
     let refused = |said: &str| {
         let model = [
             "run",

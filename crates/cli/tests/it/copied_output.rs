@@ -4,7 +4,6 @@ use std::fs;
 
 use batchwright::JobQueue;
 use batchwright_simulate::Simulator;
-use serde_json::Value;
 
 use super::batch_runs::{
     LONG, SHORT, STORE, WORDS, batch, begun, bought, kill, left_alone, only_process, other, run,
@@ -47,8 +46,9 @@ fn status_shows_a_run_listed_in_the_data_folder() {
     let store = desk.path("").canonicalize().unwrap().join(STORE);
     let id = only_process(&desk).to_string();
     let shown = |words: &str| {
-        let ended = other(&desk, &sim, &format!("status --json {words}")).expect(0);
-        let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let told = other(&desk, &sim, &format!("status --json {words}"))
+            .expect(0)
+            .json();
         told["processes"].as_array().unwrap().clone()
     };
     for words in ["", &id, &id[28..], &format!("--queue {STORE}")] {
@@ -83,7 +83,7 @@ fn status_shows_the_other_runs_when_the_store_of_one_is_damaged() {
     run(&desk, &sim, "more.jsonl -o more-out.jsonl --no-wait").expect(0);
     fs::write(desk.path("more-out.jsonl.batchwright"), "dear diary").unwrap();
     let ended = other(&desk, &sim, "status --json").expect(0);
-    let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let told = ended.json();
     let [row] = &told["processes"].as_array().unwrap()[..] else {
         panic!("{told}")
     };
@@ -93,8 +93,7 @@ fn status_shows_the_other_runs_when_the_store_of_one_is_damaged() {
 
 /// A run that was killed while its batch was at the provider.
 fn killed() -> (Desk, Simulator) {
-    let (desk, sim) = (Desk::new(), taking(LONG));
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), taking(LONG));
     let running = start(&desk, &sim, WORDS);
     submitted(&desk, 3);
     kill(running);
@@ -124,13 +123,11 @@ fn a_moved_killed_run_resumes_only_with_its_log() {
         one.wait().says("lacks its log");
     }
     // Its log is where the next store would be, or there is another one.
-    run(&desk, &sim, WORDS).expect(1).says("no longer here");
+    run(&desk, &sim, WORDS).ends(1, "no longer here");
     let another = "another.jsonl.batchwright";
     drop(JobQueue::open(desk.path(another)).unwrap());
     fs::rename(desk.path(another), desk.path(STORE)).unwrap();
-    run(&desk, &sim, WORDS)
-        .expect(1)
-        .says("log of another store");
+    run(&desk, &sim, WORDS).ends(1, "log of another store");
     fs::remove_file(desk.path(STORE)).unwrap();
     bought(&sim, 3);
     moved(&desk, &log);
@@ -141,8 +138,7 @@ fn a_moved_killed_run_resumes_only_with_its_log() {
 
 #[test]
 fn files_in_a_folder_named_runs_outside_a_data_folder_are_not_touched() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 1);
+    let (desk, sim) = (Desk::with(1), taking(SHORT));
     fs::create_dir(desk.path("runs")).unwrap();
     let own = "runs/0190f5fe-7c00-7a00-8000-000000000000";
     desk.write(own, "mine");
@@ -160,7 +156,8 @@ fn a_process_of_a_run_is_named_with_its_queue() {
     let (desk, sim) = left_alone(1);
     let id = only_process(&desk).to_string();
     for words in ["cancel", "results", "retry"] {
-        let ended = other(&desk, &sim, &format!("{words} {id}")).expect(2);
-        ended.says("--queue ").says(STORE);
+        other(&desk, &sim, &format!("{words} {id}"))
+            .ends(2, "--queue ")
+            .says(STORE);
     }
 }

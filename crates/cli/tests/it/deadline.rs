@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::batch::command;
 use super::batch_runs::{only_process, queue, stores};
-use super::common::{Desk, Ended, PATIENCE, Running, all_ids, eventually, simulator};
+use super::common::{Desk, Ended, PATIENCE, Running, all_ids, cases, eventually, simulator};
 
 /// A provider whose batches take so long. They are validated for nearly all of this time, so that nothing is answered
 /// before. A cancelled one ends after a tenth of it.
@@ -70,11 +70,9 @@ fn a_batch_that_ends_in_time_answers_all() {
 fn a_batch_that_would_be_late_is_withdrawn_and_calls_do_the_rest() {
     // It is answered evenly in 27 s.
     let sim = with(BatchConfig::default().duration(Duration::from_secs(30)));
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 40);
+    let desk = Desk::with(40);
     // Without a known rate, calls are taken to need 9 s, and a cancellation 4 s. Until then, there are 8 s to submit it.
-    let ended = ran(&desk, &sim, "4s", "--within 21s").expect(0);
-    let ended = ended.says("strategy sync: withdraws");
+    let ended = ran(&desk, &sim, "4s", "--within 21s").ends(0, "strategy sync: withdraws");
     let summary = told(&ended);
     assert_eq!(summary["deadline"]["missed"], false);
     let changes = summary["deadline"]["changes"].as_array().unwrap();
@@ -98,12 +96,11 @@ fn a_batch_that_would_be_late_is_withdrawn_and_calls_do_the_rest() {
 /// The batch takes what the budget allows. It would be late, and calls cost twice as much, so they do not do all of it.
 #[test]
 fn calls_for_a_late_batch_stay_within_the_budget() {
-    let (desk, sim) = (Desk::new(), slow(Duration::from_secs(60)));
-    desk.prompts("in.jsonl", 40);
+    let (desk, sim) = (Desk::with(40), slow(Duration::from_secs(60)));
     // A call costs 0.00001 dollars, and can cost 0.00005.
     let model = "--model gpt-4o-mini --max-tokens 20 --within 21s";
-    let ended = ran(&desk, &sim, "4s", &format!("{model} --budget 0.0002")).expect(4);
-    let ended = ended.says("strategy sync: withdraws");
+    let ended = ran(&desk, &sim, "4s", &format!("{model} --budget 0.0002"))
+        .ends(4, "strategy sync: withdraws");
     let ended = ended.says("the budget of $0.000200 is used up");
     let ended = ended
         .says("remaining items would cost about")
@@ -124,14 +121,12 @@ fn calls_for_a_late_batch_stay_within_the_budget() {
 #[test]
 fn a_killed_run_keeps_its_deadline() {
     let sim = slow(Duration::from_secs(10));
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 10);
+    let desk = Desk::with(10);
     let running = Running::start(&mut run(&desk, &sim, "1s", "--within 2h"));
     assert!(eventually(|| sim.batch_stats().created == 1));
     let status = || {
         let mut status = command(&desk, &sim, "status --json");
-        let ended = Running::start(&mut status).wait().expect(0);
-        let all: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let all = Running::start(&mut status).wait().expect(0).json();
         all["processes"][0].clone()
     };
     assert!(eventually(
@@ -151,8 +146,7 @@ fn a_killed_run_keeps_its_deadline() {
         "{}",
         shown.stdout
     );
-    let ended = ran(&desk, &sim, "1s", "--within 2h").expect(0);
-    let ended = ended.says("of the run that this one continues");
+    let ended = ran(&desk, &sim, "1s", "--within 2h").ends(0, "of the run that this one continues");
     assert_eq!(told(&ended)["deadline"]["by"], before["deadline"]);
     assert_eq!(sim.batch_stats().created, 1);
     bought_once(&desk, &sim, 10);
@@ -161,10 +155,10 @@ fn a_killed_run_keeps_its_deadline() {
 #[test]
 fn items_whose_cancellation_is_not_confirmed_are_on_hold() {
     let sim = slow(Duration::from_secs(70));
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 3);
-    let ended = ran(&desk, &sim, "50ms", "--within 9s").expect(4);
-    let ended = ended.says("the provider has not confirmed the cancellation of batch");
+    let desk = Desk::with(3);
+    let ended = ran(&desk, &sim, "50ms", "--within 9s")
+        .expect(4)
+        .says("the provider has not confirmed the cancellation of batch");
     let ended = ended.says("its items are on hold and were not sent again");
     let ended = ended.says("is being cancelled at openai");
     let summary = told(&ended);
@@ -172,8 +166,9 @@ fn items_whose_cancellation_is_not_confirmed_are_on_hold() {
     assert_eq!(sim.stats().calls, 0);
     assert_eq!(sim.batch_stats().cancels, 1);
     // The same command goes on as soon as it is confirmed, however late that is.
-    let ended = ran(&desk, &sim, "60m", "--within 9s").expect(5);
-    let ended = ended.says("the deadline of the run that this one continues was missed");
+    let ended = ran(&desk, &sim, "60m", "--within 9s")
+        .expect(5)
+        .says("the deadline of the run that this one continues was missed");
     ended.says("deadline   missed:");
     assert_eq!(sim.stats().answered, 3);
     bought_once(&desk, &sim, 3);
@@ -182,8 +177,7 @@ fn items_whose_cancellation_is_not_confirmed_are_on_hold() {
 #[test]
 fn a_date_that_was_missed_can_be_resumed_and_a_new_one_is_refused() {
     let sim = slow(Duration::from_secs(10));
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 3);
+    let desk = Desk::with(3);
     let ended = ran(&desk, &sim, "1s", "--by 2020-01-01T06:00").expect(2);
     ended.tells("this time is over");
     assert_eq!(sim.batch_stats().creates + sim.stats().calls, 0);
@@ -200,10 +194,9 @@ fn a_date_that_was_missed_can_be_resumed_and_a_new_one_is_refused() {
 #[test]
 fn flex_calls_are_made_if_batches_cannot_end_in_time() {
     let sim = slow(Duration::from_secs(10));
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 3);
-    let ended = ran(&desk, &sim, "60m", "--within 10m").expect(0);
-    let ended = ended.says("strategy flex: batches may not end in time");
+    let desk = Desk::with(3);
+    let ended = ran(&desk, &sim, "60m", "--within 10m")
+        .ends(0, "strategy flex: batches may not end in time");
     // No item was submitted in a batch.
     ended.says("batches    0 created\n");
     for line in desk.results("out.jsonl") {
@@ -216,10 +209,8 @@ fn flex_calls_are_made_if_batches_cannot_end_in_time() {
 #[test]
 fn a_missed_deadline_does_not_end_the_run() {
     let sim = slow(Duration::from_secs(10));
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 30);
-    let ended = ran(&desk, &sim, "1s", "--within 1ms").expect(5);
-    let ended = ended.says("the deadline was missed");
+    let desk = Desk::with(30);
+    let ended = ran(&desk, &sim, "1s", "--within 1ms").ends(5, "the deadline was missed");
     assert_eq!(told(&ended)["exit_code"], json!(5));
     assert_eq!(sim.batch_stats().created, 0);
     bought_once(&desk, &sim, 30);
@@ -228,26 +219,20 @@ fn a_missed_deadline_does_not_end_the_run() {
 #[test]
 fn words_that_make_no_deadline_are_refused() {
     let sim = slow(Duration::from_secs(10));
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1);
-    for (words, why) in [
-        ("--within 9000y", "at most 366 days"),
-        ("--within soon", "write a time, for example"),
-        ("--by 25:00", "write a time of day"),
-        ("--by 06:00 --within 1h", "cannot be used with"),
-        ("--strategy auto", "add --by TIME or --within TIME"),
-        (
-            "--strategy flex --within 1h",
-            "--within cannot be used with --strategy",
-        ),
-        (
-            "--no-wait --within 1h",
-            "--within cannot be used with --no-wait",
-        ),
-    ] {
+    let desk = Desk::with(1);
+    for (words, why) in cases(
+        "
+        --within 9000y => at most 366 days
+        --within soon => write a time, for example
+        --by 25:00 => write a time of day
+        --by 06:00 --within 1h => cannot be used with
+        --strategy auto => add --by TIME or --within TIME
+        --strategy flex --within 1h => --within cannot be used with --strategy
+        --no-wait --within 1h => --within cannot be used with --no-wait
+    ",
+    ) {
         let mut command = command(&desk, &sim, &format!("run in.jsonl -o out.jsonl {words}"));
-        let ended = Running::start(&mut command).wait().expect(2);
-        ended.says(why);
+        Running::start(&mut command).wait().ends(2, why);
     }
     assert_eq!(sim.stats().calls + sim.batch_stats().creates, 0);
     let mut help = command(&desk, &sim, "run --help");
@@ -258,12 +243,10 @@ fn words_that_make_no_deadline_are_refused() {
 #[test]
 fn a_sample_of_a_run_with_a_deadline_is_sent_as_calls() {
     let sim = slow(Duration::from_secs(10));
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 20);
+    let desk = Desk::with(20);
     let words = "estimate in.jsonl -o out.jsonl --sample 3 --within 10m";
     let ended = Running::start(&mut command(&desk, &sim, words)).wait();
-    let ended = ended.expect(0);
-    let ended = ended.says("sample: 3 of 3 answered");
+    let ended = ended.ends(0, "sample: 3 of 3 answered");
     ended.says("in the cheapest way that meets the deadline");
     assert_eq!((sim.stats().answered, sim.batch_stats().creates), (3, 0));
 }
@@ -271,8 +254,7 @@ fn a_sample_of_a_run_with_a_deadline_is_sent_as_calls() {
 #[test]
 fn a_run_that_is_cancelled_during_a_trial_keeps_its_answers_and_can_be_continued() {
     for by_signal in [false, true] {
-        let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
-        desk.prompts("in.jsonl", 60);
+        let (desk, sim) = (Desk::with(60), simulator(SimConfig::default()));
         sim.hold();
         let words = "run in.jsonl -o out.jsonl --json -j 4 --within 20m";
         let running = Running::start(&mut command(&desk, &sim, words));
@@ -305,8 +287,7 @@ fn a_run_that_is_cancelled_during_a_trial_keeps_its_answers_and_can_be_continued
 #[test]
 fn an_estimate_tells_whether_the_deadline_can_be_met() {
     let sim = slow(Duration::from_secs(10));
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 600);
+    let desk = Desk::with(600);
     let estimate = |words: &str| {
         let words =
             format!("estimate in.jsonl -o out.jsonl --json --max-tokens 9 --rpm 60 {words}");

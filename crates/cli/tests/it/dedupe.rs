@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, all_ids, eventually, good, has, id, ids_in_order, simulator};
+use super::common::{Desk, Has, all_ids, eventually, good, id, ids_in_order, simulator};
 
 /// `n` items; those from `different` on have the same prompts as earlier ones.
 fn with_equals(n: usize, different: usize) -> String {
@@ -34,16 +34,18 @@ fn duplicates_are_sent_once_at_temperature_0_or_with_dedupe() {
         ("--dedupe --no-dedupe", 30),
     ] {
         let words = format!("in.jsonl -o out.jsonl -j 3 --json {flags}");
-        let dry = desk.run(&sim, &format!("{words} --dry-run")).expect(0);
-        let dry: Value = serde_json::from_str(&dry.stdout).unwrap();
-        has(&dry, json!({"to_send": made, "equal": 30 - made}));
+        let dry = desk
+            .run(&sim, &format!("{words} --dry-run"))
+            .expect(0)
+            .json();
+        dry.has(json!({"to_send": made, "equal": 30 - made}));
         let ended = desk.run(&sim, &words).expect(0);
         assert_eq!(sim.stats().calls - calls, made, "{flags}");
         calls += made;
         let told = summary(&ended.stdout);
         assert_eq!(told["answered_by_equals"], 30 - made, "{flags}");
         assert_eq!(told["calls_saved"], 30 - made, "{flags}");
-        has(&told, json!({"completed": 30, "calls": made}));
+        told.has(json!({"completed": 30, "calls": made}));
         assert_eq!(desk.ids("out.jsonl"), all_ids(30), "{flags}");
         let of_lines: u64 = desk
             .results("out.jsonl")
@@ -62,8 +64,7 @@ fn the_line_of_a_duplicate_names_the_item_that_was_sent() {
     desk.write("in.csv", rows);
     let words = "in.csv -o out.jsonl --keep who --temperature 0 --ordered";
     desk.run(&sim, words)
-        .expect(0)
-        .says("3 items: 2 to send, 1 answered with equal ones")
+        .ends(0, "3 items: 2 to send, 1 answered with equal ones")
         .says("1 answered by equal prompts (1 call saved)");
     let lines = desk.results("out.jsonl");
     let (asked, answered) = (&lines[0], &lines[1]);
@@ -83,7 +84,7 @@ fn the_line_of_a_duplicate_names_the_item_that_was_sent() {
     assert_eq!(free, (&Value::Null, &json!(0.0), &json!(0)));
     assert!(asked["usage"].is_object());
     let calls = sim.stats().calls;
-    desk.run(&sim, words).expect(0).says("nothing to send");
+    desk.run(&sim, words).ends(0, "nothing to send");
     assert_eq!(sim.stats().calls, calls);
 }
 
@@ -113,11 +114,9 @@ fn a_prompt_answered_in_the_output_is_not_sent_under_another_id() {
     let renamed = with_equals(10, 10).replace("i-5", "renamed");
     desk.write("in.jsonl", format!("{renamed}{}{other}", more.concat()));
     desk.run(&sim, &format!("{words} --dry-run"))
-        .expect(0)
-        .says("1 to send, 4 answered by earlier results of equal ones");
+        .ends(0, "1 to send, 4 answered by earlier results of equal ones");
     desk.run(&sim, words)
-        .expect(0)
-        .says("4 answered by equal prompts (4 calls saved)");
+        .ends(0, "4 answered by equal prompts (4 calls saved)");
     assert_eq!(sim.stats().calls, 11);
     let lines = desk.results("out.jsonl");
     assert_eq!(lines.len(), 15);
@@ -127,7 +126,7 @@ fn a_prompt_answered_in_the_output_is_not_sent_under_another_id() {
         (&of("y")["answered_by"], &of("y")["text"]),
         (&json!("i-3"), &of("i-3")["text"])
     );
-    desk.run(&sim, words).expect(0).says("nothing to send");
+    desk.run(&sim, words).ends(0, "nothing to send");
 }
 
 #[test]
@@ -143,10 +142,7 @@ fn a_changed_item_gets_the_existing_answer_of_another_item() {
         let lines = desk.results("out.jsonl");
         let answered = lines.iter().find(|line| line.get("answered_by").is_some());
         let answered = answered.unwrap_or_else(|| panic!("{lines:?}"));
-        has(
-            answered,
-            json!({"answered_by": "i-1", "text": "echo: prompt 1"}),
-        );
+        answered.has(json!({"answered_by": "i-1", "text": "echo: prompt 1"}));
     }
 }
 
@@ -157,8 +153,7 @@ fn a_failure_applies_to_all_duplicates() {
     desk.write("in.jsonl", with_equals(3000, 1));
     let ended = desk
         .run(&sim, "in.jsonl -o out.jsonl --dedupe --json")
-        .expect(3)
-        .says("2,997 failed with equal prompts (2,997 calls saved)");
+        .ends(3, "2,997 failed with equal prompts (2,997 calls saved)");
     let told = summary(&ended.stdout);
     let failed = (&told["failed"], &told["errors"]["blocked"]);
     assert_eq!(failed, (&json!(3000), &json!(3000)));
@@ -178,8 +173,10 @@ fn a_failure_applies_to_all_duplicates() {
 /// Its reply was billed, and a request for each identical item would be billed again.
 #[test]
 fn an_unusable_reply_is_requested_once_for_all_duplicates() {
-    let desk = Desk::new();
-    let sim = simulator(SimConfig::default().trouble(Trouble::Empty, 1.0));
+    let (desk, sim) = (
+        Desk::new(),
+        simulator(SimConfig::default().trouble(Trouble::Empty, 1.0)),
+    );
     desk.write("in.jsonl", with_equals(3000, 1));
     let words = "in.jsonl -o out.jsonl --dedupe --json";
     let ended = desk.run(&sim, words).expect(3);
@@ -199,11 +196,10 @@ fn an_unusable_reply_is_requested_once_for_all_duplicates() {
     desk.write("in.jsonl", with_equals(3000, 1) + more);
     let ended = desk
         .run(&sim, words)
-        .expect(3)
-        .says("2,002 equal to ones with unusable replies, not sent")
+        .ends(3, "2,002 equal to ones with unusable replies, not sent")
         .says("3,002 items have replies that were paid for and cannot be read; --ask-again");
     let told = summary(&ended.stdout);
-    has(&told, json!({"unusable_replies": 3002, "failed": 3002}));
+    told.has(json!({"unusable_replies": 3002, "failed": 3002}));
     assert_eq!(
         (sim.stats().calls, desk.results("out.jsonl").len()),
         (1, 3002)
@@ -232,15 +228,12 @@ fn embeddings_of_another_model_are_not_reused() {
     run("a").expect(0);
     // The same texts under other ids, and a new one: embeddings of two models in one output would be useless.
     let renamed = with_equals(4, 4).replace("i-", "r-");
-    desk.write(
-        "in.jsonl",
-        renamed + "{\"id\":\"new\",\"prompt\":\"new\"}\n",
-    );
+    desk.input(renamed + "{\"id\":\"new\",\"prompt\":\"new\"}\n");
     let before = desk.read("out.jsonl");
     let refused = run("b").expect(2);
     refused.errs("has embeddings of local/a");
     assert_eq!((sim.stats().embedded, desk.read("out.jsonl")), (4, before));
-    run("a").expect(0).says("4 answered by equal prompts");
+    run("a").ends(0, "4 answered by equal prompts");
     assert_eq!(sim.stats().embedded, 5);
     // If both models are present, only the embeddings of one are reused.
     let mixed = desk
@@ -319,7 +312,7 @@ fn equal_texts_are_embedded_once() {
         (200, all_ids(300))
     );
     let told = summary(&ended.stdout);
-    has(&told, json!({"vectors": 300, "answered_by_equals": 100}));
+    told.has(json!({"vectors": 300, "answered_by_equals": 100}));
 }
 
 #[test]
@@ -328,8 +321,7 @@ fn max_items_limits_sent_items_and_not_their_duplicates() {
     desk.write("in.jsonl", with_equals(20, 10));
     let words = "in.jsonl -o out.jsonl --dedupe --max-items 5";
     desk.run(&sim, words)
-        .expect(0)
-        .says("5 to send, 5 answered with equal ones");
+        .ends(0, "5 to send, 5 answered with equal ones");
     assert_eq!(
         (sim.stats().calls, desk.results("out.jsonl").len()),
         (5, 10)

@@ -87,9 +87,7 @@ fn a_compaction_on_a_full_disk_keeps_every_result_and_is_reported() {
         .collect();
     desk.write("in.jsonl", reversed);
     let words = "in.jsonl -o disk/out.jsonl --ordered";
-    desk.run(&sim, words)
-        .expect(1)
-        .says("all results are saved, but");
+    desk.run(&sim, words).ends(1, "all results are saved, but");
     assert_eq!(desk.read("disk/out.jsonl"), before);
     assert_eq!(std::fs::read_dir(&disk.at).unwrap().count(), 1);
     assert_eq!(sim.stats().calls, items as u64);
@@ -97,14 +95,13 @@ fn a_compaction_on_a_full_disk_keeps_every_result_and_is_reported() {
 
 #[test]
 fn an_unwritable_standard_output_is_reported() {
-    let desk = Desk::new();
-    let sim = good();
-    desk.prompts("in.jsonl", 500);
+    let (desk, sim) = (Desk::with(500), good());
     let mut command = desk.against(&sim, "in.jsonl -j 2");
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
     let running = Running::start(command.stdout(full.unwrap()));
-    let ended = running.wait().expect(1);
-    let ended = ended.says("cannot write the results: No space left");
+    let ended = running
+        .wait()
+        .ends(1, "cannot write the results: No space left");
     ended.tells("{\"id\":\"i-0\"");
     assert!(sim.stats().calls <= 6);
 }

@@ -2,12 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::common::{Desk, good, has, results};
+use super::common::{Desk, Has, good, results};
 
 #[test]
 fn a_dry_run_prints_complete_requests() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 5);
+    let (desk, sim) = (Desk::with(5), good());
     let words = "in.jsonl -o out.jsonl --system brief --max-tokens 9 --dry-run --show 3";
     let ended = desk.run(&sim, words).expect(0);
     let shown = results(&ended.stdout);
@@ -16,15 +15,14 @@ fn a_dry_run_prints_complete_requests() {
     for (i, call) in shown.iter().enumerate() {
         assert_eq!(call["id"], format!("i-{i}"));
         assert_eq!(call["url"], url);
-        has(&call["body"], json!({"model": "sim-1", "max_tokens": 9}));
+        call["body"].has(json!({"model": "sim-1", "max_tokens": 9}));
         let messages = json!([
             {"role": "system", "content": "brief"},
             {"role": "user", "content": format!("prompt {i}")},
         ]);
         assert_eq!(call["body"]["messages"], messages);
     }
-    let ended = desk.run(&sim, &format!("{words} --json")).expect(0);
-    let plan: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let plan = desk.run(&sim, &format!("{words} --json")).expect(0).json();
     assert_eq!(plan["requests"], Value::Array(shown));
     assert_eq!(sim.stats().calls, 0);
     assert!(!desk.exists("out.jsonl"));
@@ -33,12 +31,13 @@ fn a_dry_run_prints_complete_requests() {
 
 #[test]
 fn a_dry_run_needs_no_key_and_prints_none() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 2);
+    let desk = Desk::with(2);
     let words = "run in.jsonl -o out.jsonl --provider openai --model m --dry-run --show 1";
-    let ended = desk.plain(words).expect(0);
-    let ended = ended.says("OPENAI_API_KEY").says("would send 2 items");
-    let call: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let ended = desk
+        .plain(words)
+        .ends(0, "OPENAI_API_KEY")
+        .says("would send 2 items");
+    let call = ended.json();
     assert_eq!(call["url"], "https://api.openai.com/v1/chat/completions");
     assert_eq!(call["body"]["model"], "m");
     let mut command = desk.command(words.split(' '));
@@ -50,17 +49,15 @@ fn a_dry_run_needs_no_key_and_prints_none() {
     desk.plain("run in.jsonl -o out.jsonl --provider opnai --dry-run")
         .expect(2);
     let real = "run in.jsonl -o out.jsonl --provider openai --model m";
-    desk.plain(real).expect(1).says("OPENAI_API_KEY");
+    desk.plain(real).ends(1, "OPENAI_API_KEY");
 }
 
 #[test]
 fn the_schema_is_part_of_the_estimate() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 100);
+    let (desk, sim) = (Desk::with(100), good());
     let tokens = |more: &str| {
         let words = format!("in.jsonl -o out.jsonl --dry-run --json {more}");
-        let ended = desk.run(&sim, &words).expect(0);
-        let plan: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let plan = desk.run(&sim, &words).expect(0).json();
         plan["estimated_input_tokens"].as_u64().unwrap()
     };
     let fields = (0..50).map(|i| (format!("field_number_{i}"), json!({"type": "string"})));
@@ -79,10 +76,10 @@ fn the_schema_is_part_of_the_estimate() {
 fn ids_can_be_ignored_and_rows_with_repeated_ids_skipped() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", "id,prompt\na,one\nb,two\na,three\na,\nb,five\n");
-    let refused = desk.run(&sim, "in.csv -o out.jsonl").expect(2);
-    refused.says("the id \"a\", which line 2 has already");
+    desk.run(&sim, "in.csv -o out.jsonl")
+        .ends(2, "the id \"a\", which line 2 has already");
     let ended = desk.run(&sim, "in.csv -o out.jsonl -j 1 --bad-rows skip");
-    ended.expect(3).says("3 bad rows that are not sent");
+    ended.ends(3, "3 bad rows that are not sent");
     let lines = desk.results("out.jsonl");
     let of = |success: bool| -> Vec<&Value> {
         lines
@@ -133,9 +130,7 @@ fn ids_can_be_ignored_and_rows_with_repeated_ids_skipped() {
         let words = format!("export out.jsonl --input in.csv --template V2:{{{{prompt}}}} {words}");
         desk.plain(&words)
     };
-    export("-o table.csv")
-        .expect(2)
-        .says("which line 2 has already");
+    export("-o table.csv").ends(2, "which line 2 has already");
     export("-o table.csv --bad-rows skip --columns prompt,text,success").expect(0);
     let table = desk.read("table.csv");
     assert!(table.contains("one,echo: V2:one,true\n"), "{table}");
@@ -153,10 +148,7 @@ fn ids_can_be_ignored_and_rows_with_repeated_ids_skipped() {
         .expect(0);
     assert_eq!(desk.results("none.jsonl").len(), 3);
     assert!(desk.ids("none.jsonl").iter().all(|id| id.len() == 16));
-    desk.write(
-        "in.jsonl",
-        "{\"id\":\"a\",\"prompt\":\"x\"}\n{\"id\":\"a\",\"prompt\":\"y\"}\n",
-    );
+    desk.input("{\"id\":\"a\",\"prompt\":\"x\"}\n{\"id\":\"a\",\"prompt\":\"y\"}\n");
     desk.run(&sim, "in.jsonl -o lines.jsonl --id-column none")
         .expect(0);
     assert_eq!(desk.results("lines.jsonl").len(), 2);

@@ -9,7 +9,7 @@ use batchwright::{Bulk, LlmConfig, Request};
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Running, has, simulator};
+use super::common::{Desk, Ended, Has, Running, cases, simulator};
 use super::fake::{Asked, Fake, says};
 
 /// A server with embeddings that stores its requests.
@@ -143,10 +143,10 @@ fn a_thousand_texts_take_few_calls_and_each_id_has_its_own_vector() {
     desk.has_vectors("out.jsonl", 1000);
     let calls = server.calls();
     assert_eq!(calls.len(), 1000_usize.div_ceil(32));
-    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let summary = ended.json();
     let summary = &summary["summary"];
     assert_eq!(summary["calls"], calls.len());
-    has(summary, json!({"vectors": 1000, "dimensions": 3}));
+    summary.has(json!({"vectors": 1000, "dimensions": 3}));
     assert_eq!(summary["usage"]["input_tokens"], 3000);
     let used = desk.results("out.jsonl");
     let used = used
@@ -155,8 +155,7 @@ fn a_thousand_texts_take_few_calls_and_each_id_has_its_own_vector() {
     assert_eq!(used.sum::<u64>(), 3000);
     ended.says("1,000 of 3 numbers");
     desk.embedded(&server, "in.jsonl -o out.jsonl")
-        .expect(0)
-        .says("nothing to send");
+        .ends(0, "nothing to send");
     assert_eq!(server.calls().len(), calls.len());
 }
 
@@ -173,11 +172,9 @@ fn three_bad_texts_among_a_thousand_fail_alone() {
             good(texts)
         }
     });
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1000);
+    let desk = Desk::with(1000);
     desk.embedded(&server, "in.jsonl -o out.jsonl -j 4")
-        .expect(3)
-        .says("997 completed, 3 failed");
+        .ends(3, "997 completed, 3 failed");
     desk.has_vectors("out.jsonl", 997);
     let results = desk.results("out.jsonl");
     let failed = results.iter().filter(|line| line["success"] == false);
@@ -207,8 +204,7 @@ fn one_bad_text_does_not_stop_a_run_before_it_is_alone() {
             good(texts)
         }
     });
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 30);
+    let desk = Desk::with(30);
     desk.embedded(&server, "in.jsonl -o out.jsonl -j 1 --on-error stop")
         .expect(4);
     let results = desk.results("out.jsonl");
@@ -246,8 +242,7 @@ fn standard_input_fills_packs_and_a_pipe_gets_complete_lines() {
 
 #[test]
 fn texts_and_lists_of_tokens_share_no_call() {
-    let desk = Desk::new();
-    let sim = simulator(SimConfig::default());
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     let line = |n: usize, input: Value| {
         json!({"custom_id": format!("r{n}"), "url": "/v1/embeddings",
             "body": {"model": "sim-1", "input": input}})
@@ -291,24 +286,22 @@ fn batch_lines_for_embeddings_are_input_for_that_task_only() {
     let list = r#"{"model":"m","input":["a","b"]}"#;
     desk.write("list.jsonl", line("/v1/embeddings", list));
     desk.embedded(&server, "list.jsonl -o o.jsonl")
-        .expect(2)
-        .says("one text a line");
+        .ends(2, "one text a line");
 }
 
 #[test]
 fn options_without_a_meaning_for_embeddings_are_rejected() {
     let (desk, server) = (Desk::new(), Server::start(|texts, _| good(texts)));
     desk.prompts("in.jsonl", 1);
-    for (flags, said) in [
-        ("--temperature 0", "--temperature is for answers"),
-        ("--max-tokens 5", "--max-tokens is for answers"),
-        ("--system x", "--system is for answers"),
-        ("--json-mode", "--json-mode is for answers"),
-        (
-            "--fallback extract",
-            "--fallback does not go with --task embed",
-        ),
-    ] {
+    for (flags, said) in cases(
+        "
+        --temperature 0 => --temperature is for answers
+        --max-tokens 5 => --max-tokens is for answers
+        --system x => --system is for answers
+        --json-mode => --json-mode is for answers
+        --fallback extract => --fallback does not go with --task embed
+    ",
+    ) {
         let words = format!("in.jsonl -o out.jsonl {flags}");
         let ended = desk.embedded(&server, &words).expect(2);
         ended.errs(said);
@@ -318,8 +311,7 @@ fn options_without_a_meaning_for_embeddings_are_rejected() {
         .expect(2)
         .says("extract makes no embeddings; these do: openai, gemini, mistral, openrouter, ");
     desk.plain(&format!("{plain} --dimensions 8"))
-        .expect(2)
-        .says("--dimensions applies only to");
+        .ends(2, "--dimensions applies only to");
     desk.write("sys.jsonl", "{\"prompt\":\"a\",\"system\":\"b\"}\n");
     let ended = desk.embedded(&server, "sys.jsonl -o out.jsonl").expect(2);
     assert!(
@@ -337,8 +329,7 @@ fn chat_answers_are_not_embeddings() {
     desk.plain("run in.jsonl -o out.jsonl --provider extract")
         .expect(0);
     desk.embedded(&server, "in.jsonl -o out.jsonl")
-        .expect(0)
-        .says("3 changed");
+        .ends(0, "3 changed");
     desk.has_vectors("out.jsonl", 3);
 }
 
@@ -361,11 +352,9 @@ fn a_server_without_an_embedding_model_soon_gets_no_more_calls() {
         let error = json!({"message": "This server does not support embeddings", "code": 501});
         (501, json!({ "error": error }))
     });
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1000);
+    let desk = Desk::with(1000);
     desk.embedded(&server, "in.jsonl -o out.jsonl -j 1")
-        .expect(4)
-        .says("does not support embeddings");
+        .ends(4, "does not support embeddings");
     assert!(server.calls().len() <= 5, "{} calls", server.calls().len());
 }
 

@@ -10,7 +10,7 @@ use batchwright::{
 };
 use serde_json::{Value, json};
 
-use super::common::{Desk, Running, eventually, has};
+use super::common::{Desk, Has, Running, eventually};
 use super::embed::{Server, good, refused};
 
 /// A reply with embeddings of this number of dimensions.
@@ -24,15 +24,14 @@ fn sized(texts: &[String], numbers: usize) -> (u16, Value) {
 fn embeddings_of_different_lengths_are_reported() {
     // As if two models had the same name.
     let server = Server::start(|texts, nth| sized(texts, 4 + nth % 2));
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 100);
+    let desk = Desk::with(100);
     let ended = desk
         .embedded(&server, "in.jsonl -o out.jsonl -j 1 --json")
         .expect(0)
         .says("100 of 4 to 5 numbers: they differ in length, so they cannot be compared");
-    let printed: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let printed = ended.json();
     let summary = &printed["summary"];
-    has(summary, json!({"min_dimensions": 4, "dimensions": 5}));
+    summary.has(json!({"min_dimensions": 4, "dimensions": 5}));
 }
 
 #[test]
@@ -40,8 +39,7 @@ fn ignored_dimensions_are_reported() {
     let (desk, server) = (Desk::new(), Server::start(|texts, _| sized(texts, 4)));
     desk.prompts("in.jsonl", 10);
     desk.embedded(&server, "in.jsonl -o out.jsonl --dimensions 2")
-        .expect(0)
-        .says("10 of 4 numbers, although --dimensions 2 was asked for");
+        .ends(0, "10 of 4 numbers, although --dimensions 2 was asked for");
     let same = desk
         .embedded(&server, "in.jsonl -o same.jsonl --dimensions 4")
         .expect(0);
@@ -61,7 +59,7 @@ fn another_length_or_model_creates_new_embeddings() {
         ("--model b --dimensions 3", "nothing to send", 0),
     ] {
         let words = format!("in.jsonl -o out.jsonl {flags}");
-        desk.embedded(&server, &words).expect(0).says(what);
+        desk.embedded(&server, &words).ends(0, what);
         assert_eq!(server.calls().len() - seen, calls, "{flags}");
         seen += calls;
         desk.has_vectors("out.jsonl", 40);
@@ -77,8 +75,7 @@ fn an_interrupt_lets_a_pack_finish_and_starts_no_other() {
         eventually(|| gate.load(Ordering::SeqCst));
         good(texts)
     });
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 200);
+    let desk = Desk::with(200);
     let running = Running::start(&mut desk.embed(&server, "in.jsonl -o out.jsonl -j 2"));
     assert!(eventually(|| server.calls().len() == 2));
     running.signal("INT");
@@ -86,8 +83,7 @@ fn an_interrupt_lets_a_pack_finish_and_starts_no_other() {
     open.store(true, Ordering::SeqCst);
     running
         .wait()
-        .expect(130)
-        .says("64 completed, 0 failed, 136 pending");
+        .ends(130, "64 completed, 0 failed, 136 pending");
     desk.has_vectors("out.jsonl", 64);
     desk.embedded(&server, "in.jsonl -o out.jsonl").expect(0);
     desk.has_vectors("out.jsonl", 200);
@@ -104,11 +100,9 @@ fn a_call_above_the_allowance_of_a_minute_is_split() {
         }
         _ => good(texts),
     });
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 32);
+    let desk = Desk::with(32);
     desk.embedded(&server, "in.jsonl -o out.jsonl -j 1")
-        .expect(0)
-        .says("calls      7 (6 to single out refused texts)");
+        .ends(0, "calls      7 (6 to single out refused texts)");
     desk.has_vectors("out.jsonl", 32);
     let sizes: Vec<usize> = server.calls().iter().map(Vec::len).collect();
     assert_eq!(sizes, [32, 16, 16, 8, 8, 8, 8]);
@@ -201,17 +195,12 @@ fn embeddings_of_two_models_are_not_mixed_in_one_file() {
         );
     }
     // Without a named model, the same model continues; naming a model creates all embeddings again.
-    run("local", "a", "--max-items 2")
-        .expect(0)
-        .says("2 to send");
-    run("local", "a", "--model b")
-        .expect(0)
-        .says("7 changed, 10 to send");
+    run("local", "a", "--max-items 2").ends(0, "2 to send");
+    run("local", "a", "--model b").ends(0, "7 changed, 10 to send");
     // Seven embeddings of the first model still exist.
     run("local", "a", "")
-        .expect(0)
-        .says("7 answers are taken back from the superseded ones")
+        .ends(0, "7 answers are taken back from the superseded ones")
         .says("3 to send");
     // Finished items stay unchanged.
-    run("local", "b", "").expect(0).says("nothing to send");
+    run("local", "b", "").ends(0, "nothing to send");
 }

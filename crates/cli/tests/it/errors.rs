@@ -23,8 +23,7 @@ fn told(ended: &Ended, kind: &str) -> Value {
 
 #[test]
 fn errors_before_a_run_are_reported_as_json_with_json() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 2);
+    let (desk, sim) = (Desk::with(2), good());
     desk.write("bad.jsonl", "{\"id\": 1,\n");
     desk.write("other.txt", "no results\n");
     let run = |words: &str| desk.run(&sim, &format!("{words} --json"));
@@ -73,8 +72,7 @@ fn errors_before_a_run_are_reported_as_json_with_json() {
 
 #[test]
 fn an_output_in_use_is_reported_as_json() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 2);
+    let (desk, sim) = (Desk::with(2), good());
     sim.hold();
     let first = desk.start(&sim, "in.jsonl -o out.jsonl");
     assert!(sim.wait_until(|s| s.in_flight > 0, super::common::PATIENCE));
@@ -147,8 +145,8 @@ fn a_flag_of_another_program_gets_a_tip_with_our_flag() {
     let ended = desk.plain("providers --limit 5").expect(2);
     ended.hides("max-items");
     // A typing error is corrected, and an unknown flag without a similar one gets no tip.
-    let ended = desk.plain("run in.jsonl --max-item 5").expect(2);
-    ended.says("'--max-items'");
+    desk.plain("run in.jsonl --max-item 5")
+        .ends(2, "'--max-items'");
     let ended = desk.plain("run in.jsonl --zzz").expect(2);
     ended.hides("tip:");
     // A key on the command line is not repeated.
@@ -157,7 +155,7 @@ fn a_flag_of_another_program_gets_a_tip_with_our_flag() {
         .expect(2);
     assert!(!(key.stderr + &key.stdout).contains("sk-secret-9"));
     let mut bare = desk.command(Vec::<&str>::new());
-    Running::start(&mut bare).wait().expect(2).says("Usage");
+    Running::start(&mut bare).wait().ends(2, "Usage");
 }
 
 #[test]
@@ -168,7 +166,7 @@ fn the_summary_lists_every_cause_with_its_count() {
     let sim = simulator(config.trouble(Trouble::ContentFilter, 0.3));
     desk.prompts("in.jsonl", 60);
     let ended = desk.run(&sim, "in.jsonl -o out.jsonl --json").expect(3);
-    let value: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let value = ended.json();
     let causes = value["summary"]["causes"].as_array().unwrap();
     let items = |cause: &Value| cause["items"].as_u64().unwrap();
     let failed = value["summary"]["failed"].as_u64().unwrap();
@@ -184,8 +182,6 @@ fn the_summary_lists_every_cause_with_its_count() {
         ended.tells(&row);
     }
     // Failures that a run does not retry are counted too.
-    let ended = desk
-        .run(&sim, "in.jsonl -o out.jsonl --keep-failed")
-        .expect(3);
-    ended.says(&format!("{failed} in earlier runs, not sent again"));
+    desk.run(&sim, "in.jsonl -o out.jsonl --keep-failed")
+        .ends(3, &format!("{failed} in earlier runs, not sent again"));
 }

@@ -6,7 +6,7 @@ use batchwright::Usd;
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Random, Running, has, simulator};
+use super::common::{Desk, Ended, Has, Random, Running, simulator};
 
 /// The program with a provider whose prices are known.
 fn command(desk: &Desk, sim: &Simulator, words: &str) -> Command {
@@ -23,8 +23,9 @@ fn ended(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
 }
 
 fn estimate(desk: &Desk, sim: &Simulator, words: &str) -> Value {
-    let ended = ended(desk, sim, &format!("estimate --json {words}")).expect(0);
-    let plan: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let plan = ended(desk, sim, &format!("estimate --json {words}"))
+        .expect(0)
+        .json();
     plan["estimate"].clone()
 }
 
@@ -58,12 +59,10 @@ fn varied(items: usize, seed: u64) -> String {
 
 #[test]
 fn an_estimate_and_a_dry_run_send_nothing_and_change_no_file() {
-    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
-    desk.prompts("in.jsonl", 30);
+    let (desk, sim) = (Desk::with(30), simulator(SimConfig::default()));
     let words = "in.jsonl -o out.jsonl --model gpt-4o-mini";
-    let table = ended(&desk, &sim, &format!("estimate {words} --max-tokens 50")).expect(0);
-    let table = table
-        .says("estimate: would send 30 items")
+    let table = ended(&desk, &sim, &format!("estimate {words} --max-tokens 50"))
+        .ends(0, "estimate: would send 30 items")
         .says("nothing was sent")
         .stdout;
     for part in [
@@ -76,24 +75,20 @@ fn an_estimate_and_a_dry_run_send_nothing_and_change_no_file() {
     ] {
         assert!(table.contains(part), "{table}");
     }
-    let dry = ended(&desk, &sim, &format!("run {words} --dry-run")).expect(0);
-    let dry = dry
-        .says("cost, sync")
+    let dry = ended(&desk, &sim, &format!("run {words} --dry-run"))
+        .ends(0, "cost, sync")
         .says("--max-tokens limits it, --sample 50 (billed) measures it");
     assert_eq!(dry.stdout, "");
     assert_eq!(sim.stats().calls, 0);
     assert!(!desk.exists("out.jsonl") && !desk.exists("data/estimates.json"));
     // A sample is a part of an estimate, and needs a file for its results.
-    ended(&desk, &sim, &format!("run {words} --sample 5"))
-        .expect(2)
-        .says("--dry-run");
+    ended(&desk, &sim, &format!("run {words} --sample 5")).ends(2, "--dry-run");
     ended(
         &desk,
         &sim,
         "estimate in.jsonl --model gpt-4o-mini --sample 5",
     )
-    .expect(2)
-    .says("--output");
+    .ends(2, "--output");
     assert_eq!(sim.stats().calls, 0);
 }
 
@@ -112,7 +107,7 @@ fn the_tokenizer_counts_the_input_of_openais_models_until_replies_to_it_are_know
     let of = |words: &str| estimate(&desk, &sim, &format!("in.txt -o out.jsonl {words}"));
     let counted = |model: &str| {
         let estimate = of(&format!("--max-tokens 20 --model {model}"));
-        has(&estimate["models"][0], json!({"input_from": "tokenizer"}));
+        estimate["models"][0].has(json!({"input_from": "tokenizer"}));
         (
             estimate["input_tokens"]["low"].as_u64().unwrap() / 40,
             estimate["input_tokens"]["high"].as_u64().unwrap() / 40,
@@ -123,7 +118,7 @@ fn the_tokenizer_counts_the_input_of_openais_models_until_replies_to_it_are_know
     assert_eq!(counted("gpt-4"), (35, 39));
     for model in ["claude-opus-5", "mistral-large-latest"] {
         let by_size = of(&format!("--max-tokens 20 --model {model}"));
-        has(&by_size["models"][0], json!({"input_from": "request_size"}));
+        by_size["models"][0].has(json!({"input_from": "request_size"}));
         let high = by_size["input_tokens"]["high"].as_u64().unwrap();
         assert!(high / 40 > 50, "{by_size}");
     }
@@ -135,37 +130,27 @@ fn the_tokenizer_counts_the_input_of_openais_models_until_replies_to_it_are_know
     // Replies to this input report what the provider really counts.
     ended(&desk, &sim, &format!("run {words} --max-items 10")).expect(0);
     let rest = of("--max-tokens 20 --model gpt-4o-mini");
-    has(
-        &rest["models"][0],
-        json!({"requests": 30, "input_from": "same_input"}),
-    );
+    rest["models"][0].has(json!({"requests": 30, "input_from": "same_input"}));
 }
 
 #[test]
 fn an_estimate_counts_only_items_to_send() {
-    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
-    desk.prompts("in.jsonl", 40);
+    let (desk, sim) = (Desk::with(40), simulator(SimConfig::default()));
     let words = "in.jsonl -o out.jsonl --model gpt-4o-mini --max-tokens 20";
     let all = estimate(&desk, &sim, words);
-    has(&all, json!({"provider": "openai", "requests": 40}));
-    has(&all["output_tokens"], json!({"low": 40, "high": 800}));
+    all.has(json!({"provider": "openai", "requests": 40}));
+    all["output_tokens"].has(json!({"low": 40, "high": 800}));
     assert_eq!(all["models"][0]["output_from"], "max_tokens");
     ended(&desk, &sim, &format!("run {words} --max-items 30")).expect(0);
     let rest = estimate(&desk, &sim, words);
-    has(&rest, json!({"requests": 10}));
+    rest.has(json!({"requests": 10}));
     // The 30 replies show that every answer has 16 tokens, and how the input is counted.
-    has(&rest["output_tokens"], json!({"low": 160, "high": 160}));
-    has(
-        &rest["models"][0],
-        json!({"input_from": "same_input", "output_from": "same_input"}),
-    );
+    rest["output_tokens"].has(json!({"low": 160, "high": 160}));
+    rest["models"][0].has(json!({"input_from": "same_input", "output_from": "same_input"}));
     ended(&desk, &sim, &format!("run {words}")).expect(0);
     let nothing = estimate(&desk, &sim, words);
-    has(&nothing, json!({"requests": 0, "missing": []}));
-    has(
-        &nothing["cost_usd"]["sync"],
-        json!({"low": 0.0, "high": 0.0}),
-    );
+    nothing.has(json!({"requests": 0, "missing": []}));
+    nothing["cost_usd"]["sync"].has(json!({"low": 0.0, "high": 0.0}));
 
     // Another input of the same model is estimated from the numbers that the data folder keeps.
     let input_from = if cfg!(feature = "tokenizer") {
@@ -175,10 +160,7 @@ fn an_estimate_counts_only_items_to_send() {
     };
     desk.write("other.txt", "Name a prime number, please.\n".repeat(3));
     let other = estimate(&desk, &sim, "other.txt -o other.jsonl --model gpt-4o-mini");
-    has(
-        &other["models"][0],
-        json!({"input_from": input_from, "output_from": "earlier_replies"}),
-    );
+    other["models"][0].has(json!({"input_from": input_from, "output_from": "earlier_replies"}));
     let kept = desk.read("data/estimates.json");
     assert!(
         kept.contains("gpt-4o-mini") && !kept.contains("prompt"),
@@ -188,12 +170,12 @@ fn an_estimate_counts_only_items_to_send() {
 
 #[test]
 fn a_sample_is_spread_out_kept_and_not_sent_again() {
-    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
-    desk.prompts("in.jsonl", 100);
+    let (desk, sim) = (Desk::with(100), simulator(SimConfig::default()));
     let words = "in.jsonl -o out.jsonl --model gpt-4o-mini";
     let sampled = format!("{words} --sample 10");
-    let done = ended(&desk, &sim, &format!("estimate {sampled}")).expect(0);
-    done.says("sample: sends 10 items of the input, spread evenly; these calls are billed")
+    ended(&desk, &sim, &format!("estimate {sampled}"))
+        .expect(0)
+        .says("sample: sends 10 items of the input, spread evenly; these calls are billed")
         .says("sample: 10 of 10 answered")
         .says("would send 90 items")
         .says("nothing but the sample was sent");
@@ -206,13 +188,10 @@ fn a_sample_is_spread_out_kept_and_not_sent_again() {
     assert_eq!(ids, [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]);
     assert_eq!(sim.stats().calls, 10);
     // A repeated estimate needs no call, and a larger sample only the missing calls.
-    ended(&desk, &sim, &format!("estimate {sampled}"))
-        .expect(0)
-        .says("already has 10 replies");
+    ended(&desk, &sim, &format!("estimate {sampled}")).ends(0, "already has 10 replies");
     assert_eq!(sim.stats().calls, 10);
     let batch = "--sample 15 --strategy batch --no-wait";
-    let ended_batch = ended(&desk, &sim, &format!("estimate {words} {batch}")).expect(0);
-    ended_batch.says("sample: 5 of 5 answered");
+    ended(&desk, &sim, &format!("estimate {words} {batch}")).ends(0, "sample: 5 of 5 answered");
     assert_eq!(sim.stats().calls, 15);
     ended(&desk, &sim, &format!("run {words}")).expect(0);
     assert_eq!(
@@ -237,8 +216,9 @@ fn a_sample_that_cannot_be_sent_gives_no_estimate() {
         "estimate - -o new.jsonl --model gpt-4o-mini --sample 5",
     );
     let input = std::fs::File::open(desk.path("in.jsonl")).unwrap();
-    let refused = Running::start(piped.stdin(input)).wait().expect(2);
-    refused.says("--sample reads the input twice");
+    Running::start(piped.stdin(input))
+        .wait()
+        .ends(2, "--sample reads the input twice");
     // Without a sample a pipe is read to its end.
     let mut piped = command(&desk, &sim, "estimate - --model gpt-4o-mini");
     let input = std::fs::File::open(desk.path("in.jsonl")).unwrap();
@@ -282,7 +262,7 @@ fn an_unknown_price_is_named_and_tokens_are_reported_anyway() {
     desk.write("in.jsonl", (0..8).map(line).collect::<String>());
     let words = "in.jsonl -o out.jsonl";
     let found = estimate(&desk, &sim, words);
-    has(&found["output_tokens"], json!({"low": 8, "high": 72}));
+    found["output_tokens"].has(json!({"low": 8, "high": 72}));
     assert_eq!(found["cost_usd"]["sync"], Value::Null);
     let models = found["models"].as_array().unwrap();
     assert_eq!(
@@ -314,15 +294,14 @@ fn an_unknown_price_is_named_and_tokens_are_reported_anyway() {
 
 #[test]
 fn a_fallback_and_the_fees_of_searches_are_named() {
-    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
-    desk.prompts("in.jsonl", 10);
+    let (desk, sim) = (Desk::with(10), simulator(SimConfig::default()));
     let words = "in.jsonl -o out.jsonl --model gpt-4o-search-preview --max-tokens 20";
     let mut with_fallback = command(&desk, &sim, &format!("estimate {words} --json"));
     with_fallback.args(["--fallback", "anthropic:claude-sonnet-4-5"]);
     let run = Running::start(with_fallback.env("ANTHROPIC_API_KEY", "k"))
         .wait()
         .expect(0);
-    let plan: Value = serde_json::from_str(&run.stdout).unwrap();
+    let plan = run.json();
     let found = &plan["estimate"];
     assert_eq!(
         found["fallbacks_not_included"],
@@ -336,8 +315,7 @@ fn a_fallback_and_the_fees_of_searches_are_named() {
     let missing = found["missing"].to_string();
     assert!(missing.contains("bills each search apart"), "{missing}");
     // The replies do not report how many searches they made.
-    let run = ended(&desk, &sim, &format!("run {words}")).expect(0);
-    run.says("cost       unknown");
+    ended(&desk, &sim, &format!("run {words}")).ends(0, "cost       unknown");
     assert!(
         desk.results("out.jsonl")
             .iter()
@@ -363,17 +341,13 @@ fn lines_of_batches_are_not_taken_for_calls() {
     let tiers = desk.results("out.jsonl");
     assert!(tiers.iter().all(|line| line["service_tier"] == "batch"));
     let rest = estimate(&desk, &sim, words);
-    has(&rest, json!({"requests": 10}));
-    has(
-        &rest["models"][0],
-        json!({"output_from": "same_input", "call_seconds": null}),
-    );
+    rest.has(json!({"requests": 10}));
+    rest["models"][0].has(json!({"output_from": "same_input", "call_seconds": null}));
 }
 
 #[test]
 fn the_limiting_rate_is_named_including_a_reported_one() {
-    let (desk, sim) = (Desk::new(), simulator(SimConfig::default().rpm(6_000)));
-    desk.prompts("in.jsonl", 120);
+    let (desk, sim) = (Desk::with(120), simulator(SimConfig::default().rpm(6_000)));
     let words = "in.jsonl -o out.jsonl --model gpt-4o-mini --max-tokens 20";
     let at = |more: &str| estimate(&desk, &sim, &format!("{words} {more}"));
     let slow = at("--rpm 60");

@@ -118,8 +118,10 @@ fn results_are_complete_and_long_outputs_are_in_files() {
         "jobs.txt",
         "sh -c 'echo out; echo err >&2; exit 3'\nhead -c 100000 /dev/zero\nno-such-program-here x\n",
     );
-    let ended = desk.plain("exec jobs.txt -o out.jsonl --json").expect(3);
-    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let summary = desk
+        .plain("exec jobs.txt -o out.jsonl --json")
+        .expect(3)
+        .json();
     assert_eq!(summary["summary"]["completed"], 1);
     assert_eq!(summary["summary"]["failed"], 2);
     assert_eq!(summary["exit_code"], 3);
@@ -208,23 +210,19 @@ fn settings_limit_the_run_and_errors_name_accepted_values() {
     desk.plain("config set exec.max_concurrency 11").expect(0);
     desk.plain("exec jobs.txt -j 11").expect(0);
     desk.plain("exec jobs.txt --rate 0/s")
-        .expect(2)
-        .says("write a rate, for example 5/s");
+        .ends(2, "write a rate, for example 5/s");
     desk.plain("config set exec.on_error stop").expect(0);
     desk.plain("config set exec.rate 1000/s").expect(0);
     desk.write("jobs.txt", "false\ntrue\ntrue\n");
     desk.plain("exec jobs.txt -j 1")
-        .expect(4)
-        .says("an item failed: exit code 1");
+        .ends(4, "an item failed: exit code 1");
     desk.plain("exec jobs.txt -j 1 --on-error continue")
-        .expect(3)
-        .says("2 completed, 1 failed");
+        .ends(3, "2 completed, 1 failed");
     desk.write("jobs.txt", "true\nsh -c 'exit 9'\ntrue\ntrue\ntrue\ntrue\n");
     let critical = "exec jobs.txt -j 1 --on-error stop-critical --critical-exit";
     desk.plain(&format!("{critical} 8")).expect(3);
     desk.plain(&format!("{critical} 8,9"))
-        .expect(4)
-        .says("stopped: exit code 9");
+        .ends(4, "stopped: exit code 9");
 }
 
 #[test]
@@ -306,8 +304,7 @@ fn a_command_cannot_redirect_our_files_with_links() {
         let _ = std::fs::remove_dir(desk.path(link));
         std::os::unix::fs::symlink("victim", desk.path(link)).unwrap();
         desk.plain(&format!("exec links.txt --sandbox off {flags}"))
-            .expect(2)
-            .says("link");
+            .ends(2, "link");
         assert_eq!(desk.read("victim"), "precious");
     }
 }
@@ -348,7 +345,7 @@ fn the_summary_as_json_needs_no_file_and_results_become_a_table() {
     desk.write("jobs.txt", "echo one\nls missing-file\n");
     let words = "exec jobs.txt -j 1 --quiet --sandbox off";
     let ended = desk.plain(&format!("{words} --json")).expect(3);
-    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let summary = ended.json();
     assert_eq!(summary["summary"]["completed"], 1);
     assert_eq!(summary["summary"]["failed"], 1);
     assert!(ended.stderr.starts_with("one\n"), "{}", ended.stderr);
@@ -356,7 +353,7 @@ fn the_summary_as_json_needs_no_file_and_results_become_a_table() {
     desk.plain(&format!("{words} -o jobs.jsonl")).expect(3);
     for table in ["jobs.csv", "jobs.xlsx", "jobs.parquet", "jobs.db"] {
         let export = format!("export jobs.jsonl -o {table}");
-        desk.plain(&export).expect(0).says("2 rows");
+        desk.plain(&export).ends(0, "2 rows");
     }
     let table = rusqlite::Connection::open(desk.path("jobs.db")).unwrap();
     let query =

@@ -2,8 +2,6 @@
 
 use std::process::Stdio;
 
-use serde_json::Value;
-
 use super::common::{Desk, Running, eventually, line_count, results};
 use super::exec::logged;
 
@@ -58,8 +56,9 @@ fn ctrl_c_ends_a_run_that_waits_for_input() {
     assert!(eventually(|| line_count(&desk.path("log")) == 2));
     let input = running.child.stdin.take();
     running.signal("INT");
-    let ended = running.wait().expect(130);
-    ended.says("1 completed, 0 failed, the rest of the input not run");
+    running
+        .wait()
+        .ends(130, "1 completed, 0 failed, the rest of the input not run");
     drop(input);
 }
 
@@ -82,10 +81,7 @@ fn a_closed_reader_ends_the_run_without_an_error() {
     let mut running = Running::start(&mut command);
     // Closed before anything is read.
     drop(running.child.stdout.take());
-    running
-        .wait()
-        .expect(4)
-        .says("the reader closed the output");
+    running.wait().ends(4, "the reader closed the output");
 }
 
 #[test]
@@ -95,11 +91,9 @@ fn a_full_disk_is_reported_and_stops_no_other_command() {
     };
     disk.desk
         .write("jobs.txt", "sh -c 'yes | head -c 1000000'\necho x\n");
-    let ended = disk
-        .desk
+    disk.desk
         .plain("exec jobs.txt -k -j 1 -o small/out.jsonl")
-        .expect(3);
-    ended.says("its output cannot be kept: No space left on device");
+        .ends(3, "its output cannot be kept: No space left on device");
     let records = disk.desk.results("small/out.jsonl");
     assert_eq!(
         (&records[0]["error"]["kind"], &records[1]["status"]),
@@ -111,11 +105,10 @@ fn a_full_disk_is_reported_and_stops_no_other_command() {
 fn removed_results_end_the_run_and_are_rescued() {
     let desk = Desk::new();
     desk.write("jobs.txt", "true\nsh -c 'rm out.jsonl'\ntrue\ntrue\n");
-    let ended = desk
+    let summary = desk
         .plain("exec jobs.txt -j 1 -q --json -o out.jsonl --joblog log --sandbox off")
-        .expect(1)
-        .says("out.jsonl.rescued-1");
-    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+        .ends(1, "out.jsonl.rescued-1")
+        .json();
     let why = summary["stopped"].as_str().unwrap();
     assert!(why.contains("removed or replaced"), "{why}");
     assert_eq!(line_count(&desk.path("out.jsonl.rescued-1")), 1);

@@ -26,7 +26,7 @@ while True:
 
 fn exec(desk: &Desk, words: &str) -> Vec<Value> {
     let command = format!("exec job.txt -o - -j 1 {words}");
-    let ended = Running::start(&mut desk.command(command.split_whitespace())).wait();
+    let ended = desk.plain(&command);
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
     results(&ended.stdout)
 }

@@ -1,6 +1,6 @@
 //! Tables of results.
 
-use super::common::{Desk, Running, good, has};
+use super::common::{Desk, Has, Running, good};
 use serde_json::json;
 
 const KEPT: &str = concat!(
@@ -16,9 +16,8 @@ fn results_of_a_run_become_a_table() {
     desk.write("in.csv", "id,text\n1,one\n2,two\n");
     desk.run(&sim, "in.csv --template {{text}} -j 1 -o out.jsonl")
         .expect(0);
-    let ended = desk.plain("export out.jsonl -o out.csv").expect(0);
-    ended
-        .says("2 rows of 25 columns written to out.csv")
+    desk.plain("export out.jsonl -o out.csv")
+        .ends(0, "2 rows of 25 columns written to out.csv")
         .says("`run --keep all` keeps them");
     let table = desk.read("out.csv");
     let lines: Vec<&str> = table.lines().collect();
@@ -85,36 +84,34 @@ fn every_format_is_written_and_a_spreadsheet_gets_no_formula() {
             .starts_with("id,city,n,label,text,success,")
     );
     desk.plain("export r.jsonl -o none.csv --json-schema {\"type\":\"array\"}")
-        .expect(2)
-        .says("names no properties");
+        .ends(2, "names no properties");
 }
 
 #[test]
 fn the_report_of_a_table_is_available_as_json() {
     let desk = Desk::new();
     desk.write("r.jsonl", format!("{KEPT}{KEPT}{{\"id\":\"c\",\"succ"));
-    let ended = desk.plain("export r.jsonl -o o.csv --json").expect(0);
-    let ended = ended
-        .says("2 rows of ")
+    let ended = desk
+        .plain("export r.jsonl -o o.csv --json")
+        .ends(0, "2 rows of ")
         .says("1 of them without success")
         .says("2 lines skipped, because later lines")
         .says("the answers are JSON objects: --json-mode")
         .says("r.jsonl: skipped the incomplete last line");
-    let told: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
-    has(&told, json!({"rows": 2, "replaced_lines": 2}));
+    let told = ended.json();
+    told.has(json!({"rows": 2, "replaced_lines": 2}));
     assert_eq!(told["torn_files"], serde_json::json!(["r.jsonl"]));
     assert_eq!(told["columns"][0], "id");
     desk.plain("export r.jsonl -o o.csv --json").expect(2);
     desk.write("rows.csv", "id,text\n1,a\n");
-    let refused = desk.plain("export rows.csv -o t.csv --json").expect(2);
-    let refused = refused.says("rows.csv:1: not a result line");
+    let refused = desk
+        .plain("export rows.csv -o t.csv --json")
+        .ends(2, "rows.csv:1: not a result line");
     refused.shows("\"kind\":\"output\"");
     desk.plain("export r.jsonl -o t.doc")
-        .expect(2)
-        .says("found .doc; a table is .csv, .tsv");
+        .ends(2, "found .doc; a table is .csv, .tsv");
     desk.plain("export r.jsonl -o - --output-format xlsx")
-        .expect(2)
-        .says("name a file");
+        .ends(2, "name a file");
     assert!(!desk.exists("t.csv"));
 }
 
@@ -136,7 +133,7 @@ fn rows_are_joined_from_the_input_without_keep() {
         .collect();
     desk.write("out.jsonl", reversed);
     let ended = desk.plain("export out.jsonl --input rows.csv --id-column nr -o t.csv");
-    ended.expect(0).says("1 rows of the input have no result");
+    ended.ends(0, "1 rows of the input have no result");
     let table = desk.read("t.csv");
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines[0].starts_with("nr,city,id,text,success,"), "{table}");
@@ -152,10 +149,8 @@ fn rows_are_joined_from_the_input_without_keep() {
     // Ids that were generated from the request need the same flags as the run.
     desk.run(&sim, "rows.csv --template {{city}}? -j 1 -o auto.jsonl")
         .expect(0);
-    let ended = desk
-        .plain("export auto.jsonl --input rows.csv -o no.csv")
-        .expect(3);
-    ended
+    desk.plain("export auto.jsonl --input rows.csv -o no.csv")
+        .expect(3)
         .says("nothing was written: no row of the input matches any of the 3 items")
         .says("name the column of their ids with --id-column");
     assert!(!desk.exists("no.csv"));
@@ -175,11 +170,9 @@ fn rows_are_joined_from_the_input_without_keep() {
     let marked = |line: &&str| line.ends_with(",true");
     assert_eq!(desk.read("t2.csv").lines().filter(marked).count(), 1);
     desk.plain("export out.jsonl --ordered -o t3.csv")
-        .expect(2)
-        .says("--input");
+        .ends(2, "--input");
     desk.plain("export out.jsonl --input none.csv -o t3.csv")
-        .expect(2)
-        .says("none.csv");
+        .ends(2, "none.csv");
 }
 
 #[test]
@@ -249,8 +242,7 @@ fn the_rows_of_an_input_give_the_order_and_flags_choose_the_columns() {
         "id,text\nx2,echo: Rome\nx1,echo: Oslo\n"
     );
     desk.plain("export out.jsonl -o out.csv")
-        .expect(0)
-        .says("in the order of the results: --input FILE");
+        .ends(0, "in the order of the results: --input FILE");
     desk.plain("export out.jsonl -o no.csv --columns id,citty")
         .expect(2)
         .says(
@@ -280,15 +272,12 @@ fn errors_of_export_name_the_obstacle() {
     let desk = Desk::new();
     desk.write("r.jsonl", KEPT);
     desk.plain("export - -o out.csv")
-        .expect(2)
-        .says("read more than once")
+        .ends(2, "read more than once")
         .says("save them to a file first");
     desk.plain("export r.jsonl -o none/out.csv")
-        .expect(1)
-        .says("none/out.csv: cannot be written");
+        .ends(1, "none/out.csv: cannot be written");
     desk.plain("export r.jsonl -o out.jsonl --output-delimiter ;")
-        .expect(2)
-        .says("--output-delimiter");
+        .ends(2, "--output-delimiter");
 }
 
 #[cfg(unix)]
@@ -331,7 +320,7 @@ fn memory_does_not_grow_with_the_number_of_results() {
         let running = Running::start(&mut desk.command(words.split_whitespace()));
         let (ended, most) = running.wait_with_peak();
         println!("{name}: {most} kB");
-        ended.expect(0).says("1,000,000 rows");
+        ended.ends(0, "1,000,000 rows");
         assert!(most < 128_000, "{name}: {most} kB");
     }
 }

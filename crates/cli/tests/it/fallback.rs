@@ -2,7 +2,7 @@
 
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
-use super::common::{Desk, Ended, Running, good, simulator};
+use super::common::{Desk, Ended, Running, cases, good, simulator};
 use super::fake::{Fake, says};
 
 /// Nine prompts for `custom`, model `big`, with these words; `xai` is the other simulator.
@@ -25,8 +25,8 @@ fn always(trouble: Trouble) -> Simulator {
 fn a_blocked_answer_fails_over_only_with_the_flag() {
     for trouble in [Trouble::ContentFilter, Trouble::Refusal] {
         let (desk, first, second) = (Desk::new(), always(trouble), good());
-        let kept = nine(&desk, &first, &second, "--fallback xai:small").expect(3);
-        kept.says("9 blocked: not passed on (--fallback-blocked)");
+        nine(&desk, &first, &second, "--fallback xai:small")
+            .ends(3, "9 blocked: not passed on (--fallback-blocked)");
         assert_eq!(second.stats().calls, 0);
         let words = "--fallback xai:small --fallback-blocked";
         let moved = nine(&desk, &first, &second, words).expect(0);
@@ -41,8 +41,8 @@ fn a_blocked_answer_fails_over_only_with_the_flag() {
             nine(&Desk::new(), &first, &second, "").expect(3),
         );
         alone.hides("not passed on");
-        let none = nine(&desk, &first, &second, "--fallback-blocked").expect(2);
-        none.says("--fallback-blocked needs --fallback");
+        nine(&desk, &first, &second, "--fallback-blocked")
+            .ends(2, "--fallback-blocked needs --fallback");
     }
     let help = Desk::new().plain("run --help").expect(0).stdout;
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -58,10 +58,10 @@ fn the_route_is_named_and_answers_are_counted_per_provider() {
     let url = first.base_url();
     let route =
         format!("provider custom at {url}, model big, then xai/small, then extract, 4 in flight");
-    let dry = nine(&desk, &first, &second, &format!("{words} --dry-run")).expect(0);
-    dry.says(&route);
-    let ended = nine(&desk, &first, &second, words).expect(0);
-    ended.says(&route).says("answers by xai/small 9\n");
+    nine(&desk, &first, &second, &format!("{words} --dry-run")).ends(0, &route);
+    nine(&desk, &first, &second, words)
+        .ends(0, &route)
+        .says("answers by xai/small 9\n");
 
     let (desk, first) = (Desk::new(), good());
     let ended = nine(&desk, &first, &second, words).expect(0);
@@ -70,7 +70,7 @@ fn the_route_is_named_and_answers_are_counted_per_provider() {
     let half = SimConfig::default().trouble(Trouble::BadRequest, 0.5);
     let (desk, first) = (Desk::new(), simulator(half));
     let ended = nine(&desk, &first, &second, &format!("{words} --json")).expect(0);
-    let value: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    let value = ended.json();
     let by = &value["summary"]["answered_by"];
     let (own, other) = (first.stats().answered, 9 - first.stats().answered);
     assert!(own > 0 && other > 0, "choose another seed: {own}");
@@ -80,21 +80,16 @@ fn the_route_is_named_and_answers_are_counted_per_provider() {
 
 #[test]
 fn an_unusable_fallback_names_the_missing_setting() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1);
-    for (name, said) in [
-        ("xai", "--fallback xai: name its model: xai:MODEL"),
-        ("xai:", "--fallback xai: name its model: xai:MODEL"),
-        (
-            "custom",
-            "--fallback custom: no address: set CUSTOM_LLM_BASE_URL",
-        ),
-        ("groq:m", "--fallback groq: no key: set GROQ_API_KEY"),
-        (
-            "claude",
-            "--fallback: unknown provider `claude`; did you mean anthropic?",
-        ),
-    ] {
+    let desk = Desk::with(1);
+    for (name, said) in cases(
+        "
+        xai => --fallback xai: name its model: xai:MODEL
+        xai: => --fallback xai: name its model: xai:MODEL
+        custom => --fallback custom: no address: set CUSTOM_LLM_BASE_URL
+        groq:m => --fallback groq: no key: set GROQ_API_KEY
+        claude => --fallback: unknown provider `claude`; did you mean anthropic?
+    ",
+    ) {
         let words = [
             "run",
             "in.jsonl",
@@ -112,8 +107,7 @@ fn an_unusable_fallback_names_the_missing_setting() {
 
 #[test]
 fn the_error_of_a_server_without_tls_suggests_http() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 1);
+    let (desk, sim) = (Desk::with(1), good());
     let url = sim.base_url().replace("http:", "https:");
     let words = "run in.jsonl -o out.jsonl --provider custom --model m --max-retries 0";
     let mut command = desk.command(words.split(' '));
@@ -126,8 +120,9 @@ fn the_error_of_a_server_without_tls_suggests_http() {
 #[test]
 fn a_provider_that_is_not_called_again_is_named() {
     let (desk, first, second) = (Desk::new(), always(Trouble::Quota), good());
-    let ended = nine(&desk, &first, &second, "--fallback xai:small").expect(0);
-    let ended = ended.says("no more calls to this provider in this run: custom answered 429");
+    let ended = nine(&desk, &first, &second, "--fallback xai:small")
+        .expect(0)
+        .says("no more calls to this provider in this run: custom answered 429");
     ended.hides("the provider is");
 }
 
@@ -192,12 +187,11 @@ fn an_account_without_credit_is_left_at_once_before_and_after_answers() {
             };
             let (ended, answered) = run("--fallback xai:small");
             ended
-                .expect(0)
-                .says("no more calls to this provider in this run")
+                .ends(0, "no more calls to this provider in this run")
                 .says(advice);
             assert_eq!(answered, 9 - answers as u64, "{provider}");
             let (ended, _) = run("");
-            ended.expect(4).says("stopped: ").says(advice);
+            ended.ends(4, "stopped: ").says(advice);
         }
     }
 }

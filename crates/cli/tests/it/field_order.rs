@@ -24,7 +24,7 @@ fn a_request_whose_schema_has_another_order_is_sent_again() {
     let (desk, sim) = desk();
     let run = "in.jsonl -o out.jsonl --json-schema schema.json";
     desk.run(&sim, run).expect(0);
-    desk.run(&sim, run).expect(0).says("nothing to send");
+    desk.run(&sim, run).ends(0, "nothing to send");
     assert_eq!(sim.stats().calls, 5);
     desk.write("schema.json", REORDERED);
     desk.run(&sim, run).expect(0);

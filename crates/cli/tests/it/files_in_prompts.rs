@@ -124,8 +124,7 @@ fn a_row_of_more_than_memory_holds_is_refused_with_its_line() {
     let at = ["--base-url", &sim.base_url()];
     Running::start(&mut desk.command([&words[..], &at].concat()))
         .wait()
-        .expect(2)
-        .says("in.jsonl:2: found a file of the type image/png; ")
+        .ends(2, "in.jsonl:2: found a file of the type image/png; ")
         .says("at most 402653184 bytes in one request, not 500000000");
     assert_eq!(sim.stats().calls, 0);
 }
@@ -136,10 +135,7 @@ fn a_fallback_may_support_files_that_the_first_provider_does_not() {
     assert_eq!(provider.name, "xai");
     let sim = provider.simulator(SimConfig::default());
     let other = simulator(SimConfig::default().api_key("sk-right"));
-    desk.write(
-        "in.jsonl",
-        about("x", &["scans/b.pdf"]) + &about("y", &["scans/a.png"]),
-    );
+    desk.input(about("x", &["scans/b.pdf"]) + &about("y", &["scans/a.png"]));
     let words = "in.jsonl -o out.jsonl --ordered --fallback openai:m";
     let mut command = against(&desk, provider, &sim, words);
     command.env("OPENAI_BASE_URL", format!("http://{}/v1", other.addr()));
@@ -183,9 +179,7 @@ fn a_table_names_files_by_a_column_and_paths_stay_below_the_root() {
     assert_eq!(sim.stats().calls, 2);
     // Relative to another root it is the same file, so the request is the same.
     desk.write("in/rows.csv", rows.replace("../", ""));
-    run("in/rows.csv -o out.jsonl --root .")
-        .expect(0)
-        .says("nothing to send");
+    run("in/rows.csv -o out.jsonl --root .").ends(0, "nothing to send");
     // From standard input paths are relative to the working folder.
     let command = &mut desk.against(&sim, "- -o stdin.jsonl");
     command.stdin(std::process::Stdio::piped());
@@ -198,40 +192,31 @@ fn a_table_names_files_by_a_column_and_paths_stay_below_the_root() {
 #[test]
 fn a_file_is_identified_by_its_contents() {
     let (desk, sim) = (desk(), good());
-    desk.write(
-        "in.jsonl",
-        about("1", &["scans/a.png"]) + &about("2", &["scans/b.pdf"]),
-    );
+    desk.input(about("1", &["scans/a.png"]) + &about("2", &["scans/b.pdf"]));
     let run = || desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
     run();
     run().says("nothing to send");
     std::fs::rename(desk.path("scans/a.png"), desk.path("scans/z.png")).unwrap();
-    desk.write(
-        "in.jsonl",
-        about("1", &["scans/z.png"]) + &about("2", &["scans/b.pdf"]),
-    );
+    desk.input(about("1", &["scans/z.png"]) + &about("2", &["scans/b.pdf"]));
     run().says("nothing to send");
     assert_eq!(sim.stats().calls, 2);
     desk.write("scans/b.pdf", b"%PDF-1.7 other");
     run().says("1 to send");
     assert_eq!(sim.stats().calls, 3);
     std::fs::remove_file(desk.path("scans/b.pdf")).unwrap();
-    let ended = desk.run(&sim, "in.jsonl -o out.jsonl").expect(2);
-    ended.says("in.jsonl:2: found the file \"scans/b.pdf\", which is not there");
+    desk.run(&sim, "in.jsonl -o out.jsonl")
+        .expect(2)
+        .says("in.jsonl:2: found the file \"scans/b.pdf\", which is not there");
     // As with other bad rows, the run can continue without them.
     desk.run(&sim, "in.jsonl -o out.jsonl --bad-rows skip")
-        .expect(3)
-        .says("1 bad row");
+        .ends(3, "1 bad row");
     assert_eq!(sim.stats().calls, 3);
 }
 
 #[test]
 fn a_worker_reads_files_when_they_are_sent_and_a_job_can_be_retried() {
     let (desk, sim) = (desk(), good());
-    desk.write(
-        "in.jsonl",
-        about("1", &["scans/a.png"]) + &about("2", &["scans/b.pdf"]),
-    );
+    desk.input(about("1", &["scans/a.png"]) + &about("2", &["scans/b.pdf"]));
     let program = |words: &str| {
         let mut command = desk.other(env!("CARGO_BIN_EXE_batchwright"), words.split_whitespace());
         command.env("LOCAL_LLM_BASE_URL", format!("http://{}/v1", sim.addr()));

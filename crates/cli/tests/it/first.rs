@@ -5,13 +5,11 @@ use super::fake::{Fake, says};
 
 #[test]
 fn answers_of_a_model_replace_placeholder_answers() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 10);
+    let (desk, sim) = (Desk::with(10), good());
     desk.plain("run in.jsonl -o out.jsonl --provider extract")
         .expect(0);
     desk.plain("run in.jsonl -o out.jsonl --provider extract")
-        .expect(0)
-        .says("nothing to send");
+        .ends(0, "nothing to send");
     desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
     assert_eq!(sim.stats().calls, 10);
     assert_eq!(desk.ids("out.jsonl"), all_ids(10));
@@ -22,22 +20,23 @@ fn answers_of_a_model_replace_placeholder_answers() {
     let before = desk.read("out.jsonl");
     let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl"]);
     command.env("LOCAL_LLM_BASE_URL", "http://127.0.0.1:9");
-    let ended = Running::start(&mut command).wait().expect(2);
-    ended.says("no provider can be used");
+    Running::start(&mut command)
+        .wait()
+        .ends(2, "no provider can be used");
     assert_eq!(desk.read("out.jsonl"), before);
 }
 
 #[test]
 fn a_wrong_path_stops_early_and_says_why() {
     let url = Fake::start(|_| says(404, "<html>")).url();
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 300);
+    let desk = Desk::with(300);
     let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl", "-j", "3"]);
     command
         .args(["--provider", "openai", "--model", "m", "--base-url", &url])
         .env("OPENAI_API_KEY", "sk-first-0123456789");
-    let ended = Running::start(&mut command).wait().expect(4);
-    ended.says("no such address; is the base URL right?");
+    Running::start(&mut command)
+        .wait()
+        .ends(4, "no such address; is the base URL right?");
     // Ten identical failures suffice; two more calls may be in flight by then.
     let tried = desk.results("out.jsonl").len();
     assert!(tried <= 12, "{tried} items were sent to a wrong address");
@@ -45,15 +44,14 @@ fn a_wrong_path_stops_early_and_says_why() {
 
 #[test]
 fn more_fallbacks_than_a_route_has_steps_are_refused_before_anything_is_touched() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1);
+    let desk = Desk::with(1);
     let run = |fallbacks: usize| {
         let names = vec!["extract"; fallbacks].join(",");
         desk.plain(&format!(
             "run in.jsonl -o out.jsonl --provider extract --fallback {names}"
         ))
     };
-    run(32).expect(2).says("found 32 providers; at most 31");
+    run(32).ends(2, "found 32 providers; at most 31");
     assert!(!desk.exists("out.jsonl"));
     run(31).expect(0);
 }

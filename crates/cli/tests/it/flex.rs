@@ -25,8 +25,7 @@ fn without_capacity() -> Simulator {
 fn calls_use_the_flex_tier_and_wait_for_capacity() {
     let busy_once = SimConfig::default().trouble(Trouble::NoCapacity, 1.0);
     let (desk, server) = (Desk::new(), simulator(busy_once));
-    let ended = three(&desk, &server, "--strategy flex --max-retries 0").expect(0);
-    ended.says("strategy   flex");
+    three(&desk, &server, "--strategy flex --max-retries 0").ends(0, "strategy   flex");
     for line in desk.results("out.jsonl") {
         assert_eq!(line["service_tier"], "flex", "{line}");
         // The first call was rejected because of missing capacity. It was not an attempt, because there are no retries.
@@ -43,10 +42,11 @@ fn calls_use_the_flex_tier_and_wait_for_capacity() {
 #[test]
 fn with_a_time_limit_calls_return_to_the_full_price_and_report_it() {
     let (desk, server) = (Desk::new(), without_capacity());
-    let ended = three(&desk, &server, "--strategy flex --flex-patience 1ms").expect(0);
-    ended.says(
-        "no capacity for the flex tier; calls are made at the standard tier, at its full price",
-    );
+    three(&desk, &server, "--strategy flex --flex-patience 1ms")
+        .expect(0)
+        .says(
+            "no capacity for the flex tier; calls are made at the standard tier, at its full price",
+        );
     for line in desk.results("out.jsonl") {
         assert_eq!(line["service_tier"], serde_json::Value::Null, "{line}");
     }
@@ -63,11 +63,10 @@ fn a_provider_without_a_flex_tier_is_rejected_before_anything_is_sent() {
     command
         .env("XAI_API_KEY", "k")
         .env("XAI_BASE_URL", server.base_url());
-    let ended = Running::start(&mut command).wait().expect(2);
-    ended.says(
+    Running::start(&mut command).wait().expect(2).says(
         "--strategy flex: every prompt would cost the full price, because xai has no flex tier",
     );
-    let ended = three(&desk, &server, "--strategy flex --service-tier priority").expect(2);
-    ended.says("--service-tier and --strategy flex exclude each other");
+    three(&desk, &server, "--strategy flex --service-tier priority")
+        .ends(2, "--service-tier and --strategy flex exclude each other");
     assert_eq!(server.stats().calls, 0);
 }

@@ -1,6 +1,6 @@
 //! Inputs: formats, ids, bad rows, and several inputs.
 
-use super::common::{Desk, Ended, Running, all_ids, good, id, prompt_lines, results};
+use super::common::{Desk, Ended, all_ids, good, id, prompt_lines, results};
 use super::program;
 use batchwright_simulate::Simulator;
 
@@ -21,16 +21,11 @@ fn texts(lines: &[serde_json::Value]) -> Vec<&str> {
 #[test]
 fn a_table_on_standard_input_is_not_read_as_text() {
     let (desk, sim) = (Desk::new(), good());
-    let ended = fed(&desk, &sim, "-", TABLE).expect(2);
-    ended
-        .says("what looks like a table (id,text)")
+    fed(&desk, &sim, "-", TABLE)
+        .ends(2, "what looks like a table (id,text)")
         .says("--format csv, or --format txt");
-    fed(&desk, &sim, "-", "id\ttext\n1\ta\n")
-        .expect(2)
-        .says("--format tsv,");
-    fed(&desk, &sim, "-", "[{\"prompt\":\"a\"}]")
-        .expect(2)
-        .says("--format json,");
+    fed(&desk, &sim, "-", "id\ttext\n1\ta\n").ends(2, "--format tsv,");
+    fed(&desk, &sim, "-", "[{\"prompt\":\"a\"}]").ends(2, "--format json,");
     assert_eq!(sim.stats().calls, 0);
 
     let words = "-|--format|csv|-j|1|--template|{{text}}";
@@ -52,23 +47,15 @@ fn a_table_on_standard_input_is_not_read_as_text() {
 #[test]
 fn a_named_pipe_is_read_like_standard_input() {
     let (desk, sim) = (Desk::new(), good());
-    fed(&desk, &sim, "/dev/stdin", TABLE)
-        .expect(2)
-        .says("/dev/stdin: found what looks like");
+    fed(&desk, &sim, "/dev/stdin", TABLE).ends(2, "/dev/stdin: found what looks like");
     let words = "/dev/stdin|--format|csv|-j|1|--template|{{text}}|-o|out.jsonl";
     fed(&desk, &sim, words, TABLE).expect(0);
     assert_eq!(desk.ids("out.jsonl"), ["r1", "r2"]);
-    fed(&desk, &sim, words, TABLE)
-        .expect(0)
-        .says("2 finished before");
-    let ended = fed(&desk, &sim, "/dev/stdin", "{\"prompt\":\"a\"}\n{\n").expect(2);
-    ended.says("/dev/stdin:2: found invalid JSON");
-    fed(&desk, &sim, "/dev/stdin|more.jsonl", "")
-        .expect(2)
-        .says("must be the only input");
-    fed(&desk, &sim, "/dev/stdin", "")
-        .expect(2)
-        .says("/dev/stdin held no prompts");
+    fed(&desk, &sim, words, TABLE).ends(0, "2 finished before");
+    fed(&desk, &sim, "/dev/stdin", "{\"prompt\":\"a\"}\n{\n")
+        .ends(2, "/dev/stdin:2: found invalid JSON");
+    fed(&desk, &sim, "/dev/stdin|more.jsonl", "").ends(2, "must be the only input");
+    fed(&desk, &sim, "/dev/stdin", "").ends(2, "/dev/stdin held no prompts");
 }
 
 #[test]
@@ -77,11 +64,8 @@ fn a_format_overrides_the_name_of_a_file() {
     desk.write("rows.txt", TABLE);
     desk.write("lines", prompt_lines(2));
     desk.run(&sim, "rows.txt")
-        .expect(2)
-        .says("--format csv, or --format txt");
-    desk.run(&sim, "lines")
-        .expect(2)
-        .says("--format with its format");
+        .ends(2, "--format csv, or --format txt");
+    desk.run(&sim, "lines").ends(2, "--format with its format");
     let ended = desk
         .run(&sim, "rows.txt --format csv --template {{text}}")
         .expect(0);
@@ -101,8 +85,7 @@ fn a_list_of_objects_is_read_element_by_element() {
     let lines = desk.results("out.jsonl");
     assert_eq!(texts(&lines), ["echo: ]},\"[{", "echo: two"]);
     desk.run(&sim, "in.json -o out.jsonl")
-        .expect(0)
-        .says("2 finished before");
+        .ends(0, "2 finished before");
     let ended = fed(&desk, &sim, "-|--format|json|-j|1", list).expect(0);
     assert_eq!(results(&ended.stdout).len(), 2);
     for (list, said) in [
@@ -120,7 +103,7 @@ fn a_list_of_objects_is_read_element_by_element() {
         ),
     ] {
         desk.write("in.json", list);
-        desk.run(&sim, "in.json -o none.jsonl").expect(2).says(said);
+        desk.run(&sim, "in.json -o none.jsonl").ends(2, said);
     }
     assert!(!desk.exists("none.jsonl"));
 }
@@ -133,50 +116,41 @@ fn several_files_are_one_input() {
     desk.write("c.json", "[{\"id\":\"i-5\",\"prompt\":\"prompt 5\"}]");
     desk.write("d.txt", "one\ntwo\none");
     let words = "a.jsonl b.csv c.json d.txt -o out.jsonl -j 1";
-    desk.run(&sim, words).expect(0).says("9 items: 9 to send");
+    desk.run(&sim, words).ends(0, "9 items: 9 to send");
     let lines = desk.results("out.jsonl");
     assert_eq!(
         texts(&lines)[2..5],
         ["echo: prompt 2", "echo: prompt 3", "echo: prompt 4"]
     );
     assert_eq!(id(&lines[8]), format!("{}-2", id(&lines[6])));
-    desk.run(&sim, words).expect(0).says("9 finished before");
+    desk.run(&sim, words).ends(0, "9 finished before");
     // Separately or together, in any order: the items are the same.
     desk.run(&sim, "c.json a.jsonl -o out.jsonl")
-        .expect(0)
-        .says("4 finished before");
+        .ends(0, "4 finished before");
     assert_eq!(sim.stats().calls, 9);
 
     desk.write(
         "e.jsonl",
         "\n{\"id\":\"i-4\",\"prompt\":\"x\"}\n{\"prompt\":7}\n",
     );
-    let ended = desk
-        .run(&sim, "a.jsonl e.jsonl b.csv -o none.jsonl")
-        .expect(2);
-    ended.says("e.jsonl:3: found a number (7)");
+    desk.run(&sim, "a.jsonl e.jsonl b.csv -o none.jsonl")
+        .ends(2, "e.jsonl:3: found a number (7)");
     desk.write("e.jsonl", "\n{\"id\":\"i-4\",\"prompt\":\"x\"}\n");
-    let ended = desk
-        .run(&sim, "a.jsonl e.jsonl b.csv -o none.jsonl")
-        .expect(2);
-    ended.says("b.csv:3: found the id \"i-4\", which e.jsonl:2 has already");
+    desk.run(&sim, "a.jsonl e.jsonl b.csv -o none.jsonl")
+        .expect(2)
+        .says("b.csv:3: found the id \"i-4\", which e.jsonl:2 has already");
     desk.write("empty.txt", "\n");
     desk.run(&sim, "a.jsonl empty.txt")
-        .expect(2)
-        .says("empty.txt: found no prompts");
+        .ends(2, "empty.txt: found no prompts");
     desk.run(&sim, "d.txt ./d.txt")
-        .expect(2)
-        .says("./d.txt: it is named twice");
+        .ends(2, "./d.txt: it is named twice");
     std::fs::create_dir(desk.path("hollow")).unwrap();
     desk.run(&sim, "d.txt hollow")
-        .expect(2)
-        .says("hollow: found no files");
+        .ends(2, "hollow: found no files");
     desk.run(&sim, "a.jsonl -")
-        .expect(2)
-        .says("must be the only input");
+        .ends(2, "must be the only input");
     desk.run(&sim, "a.jsonl b.csv -o b.csv")
-        .expect(2)
-        .says("it is also the input");
+        .ends(2, "it is also the input");
     assert_eq!(sim.stats().calls, 9);
 }
 
@@ -193,8 +167,7 @@ fn a_file_that_changes_among_several_is_named() {
     sim.release();
     running
         .wait()
-        .expect(4)
-        .says("b.txt: changed during the run (item 2 at byte 0");
+        .ends(4, "b.txt: changed during the run (item 2 at byte 0");
     assert_eq!(desk.ids("out.jsonl"), all_ids(1));
 }
 
@@ -207,49 +180,40 @@ fn ids_come_from_the_column_that_is_named() {
     assert_eq!(desk.ids("csv.jsonl"), ["k1", "k2"]);
     let run = |column: &str| format!("in.csv --id-column {column} --template {{{{text}}}}");
     desk.run(&sim, &run("kee"))
-        .expect(2)
-        .says("one named \"kee\" for the ids (did you mean \"key\"?)");
-    desk.run(&sim, &run("id")).expect(2).says("in.csv:2: found");
-    desk.write(
-        "in.jsonl",
-        "{\"key\":7,\"text\":\"a\"}\n{\"key\":\"k\",\"text\":\"b\"}\n",
-    );
+        .ends(2, "one named \"kee\" for the ids (did you mean \"key\"?)");
+    desk.run(&sim, &run("id")).ends(2, "in.csv:2: found");
+    desk.input("{\"key\":7,\"text\":\"a\"}\n{\"key\":\"k\",\"text\":\"b\"}\n");
     let words = "in.jsonl --id-column key --template {{text}} -o jsonl.jsonl";
     desk.run(&sim, words).expect(0);
     assert_eq!(desk.ids("jsonl.jsonl"), ["7", "k"]);
-    desk.write(
-        "in.jsonl",
-        "{\"key\":7,\"prompt\":\"a\"}\n{\"prompt\":\"b\"}\n",
-    );
-    let ended = desk.run(&sim, "in.jsonl --id-column key").expect(2);
-    ended.says("in.jsonl:2: found no field \"key\"");
+    desk.input("{\"key\":7,\"prompt\":\"a\"}\n{\"prompt\":\"b\"}\n");
+    desk.run(&sim, "in.jsonl --id-column key")
+        .ends(2, "in.jsonl:2: found no field \"key\"");
     desk.write("in.txt", "a\n");
     desk.run(&sim, "in.txt --id-column key")
-        .expect(2)
-        .says("--id-column");
+        .ends(2, "--id-column");
     // A run without ids is told once what that means.
     desk.write("in.csv", "text\na\nb\n");
     let words = "in.csv --template {{text}} -o none.jsonl";
-    let ended = desk.run(&sim, words).expect(0);
-    ended
+    desk.run(&sim, words)
+        .expect(0)
         .says("2 items: 2 to send; 2 without an id: theirs is a fingerprint")
         .says("--id-column NAME");
-    let ended = desk.run(&sim, words).expect(0).says("2 finished before");
+    let ended = desk.run(&sim, words).ends(0, "2 finished before");
     ended.hides("--id-column");
 }
 
 #[test]
 fn unknown_fields_are_named_with_the_flag_that_leaves_them_out() {
     let (desk, sim) = (Desk::new(), good());
-    desk.write(
-        "in.jsonl",
-        concat!(
+    desk.input(concat!(
             "{\"id\":\"a\",\"prompt\":\"x\",\"metadata\":{\"k\":1},\"source\":\"s\"}\n",
             "{\"custom_id\":\"b\",\"source\":1,\"metadata\":2,\"body\":{\"messages\":[{\"role\":\"user\",\"content\":\"y\"}],\"metadata\":{\"k\":1}}}\n",
-        ),
-    );
-    let ended = desk.run(&sim, "in.jsonl -o out.jsonl").expect(2);
-    let ended = ended.says("in.jsonl:1: found unknown fields \"metadata\", \"source\"");
+        ));
+    let ended = desk
+        .run(&sim, "in.jsonl -o out.jsonl")
+        .expect(2)
+        .says("in.jsonl:1: found unknown fields \"metadata\", \"source\"");
     ended.says("--ignore-fields metadata,source\n");
     for (flags, output) in [
         ("--ignore-fields metadata,source", "some.jsonl"),
@@ -283,8 +247,7 @@ fn bad_rows_are_named_or_fail_unsent() {
 
     let words = "in.csv -o out.jsonl --bad-rows skip -j 1";
     desk.run(&sim, words)
-        .expect(3)
-        .says("4 items: 2 bad rows that are not sent, 2 to send");
+        .ends(3, "4 items: 2 bad rows that are not sent, 2 to send");
     assert_eq!(sim.stats().calls, 2);
     let lines = desk.results("out.jsonl");
     let failed: Vec<_> = lines
@@ -307,15 +270,14 @@ fn bad_rows_are_named_or_fail_unsent() {
     }
     // A second run neither writes nor sends anything for them.
     let before = desk.read("out.jsonl");
-    let ended = desk.run(&sim, &format!("{words} --json")).expect(3);
-    let summary: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    let summary = desk.run(&sim, &format!("{words} --json")).expect(3).json();
     let numbers = ["total", "completed", "failed", "pending"]
         .map(|name| summary["summary"][name].as_u64().unwrap());
     assert_eq!(numbers, [4, 2, 2, 0]);
     assert_eq!((desk.read("out.jsonl"), sim.stats().calls), (before, 2));
     // One row is corrected.
     desk.write("in.csv", "id,prompt\na,one\nb,two\nc,three\nd,x,y\n,\n");
-    desk.run(&sim, words).expect(3).says("1 to send");
+    desk.run(&sim, words).ends(3, "1 to send");
     assert_eq!(desk.results("out.jsonl").len(), 4);
     assert_eq!(sim.stats().calls, 3);
     // Streams too, and invalid bytes.
@@ -344,11 +306,10 @@ fn submit_reads_inputs_like_run() {
     desk.write("a.csv", "key,text\nk1,a\nk2,b\nk3\n");
     desk.write("b.json", "[{\"key\":\"k4\",\"text\":\"d\"}]");
     let flags = "--id-column key --template {{text}} --bad-rows skip";
-    let submit = |words: &str| {
-        Running::start(&mut desk.command(format!("submit {words}").split_whitespace())).wait()
-    };
-    let ended = submit(&format!("a.csv b.json {flags}")).expect(0);
-    let ended = ended.says("skipped 1 rows").says("3 jobs are queued");
+    let submit = |words: &str| desk.plain(&format!("submit {words}"));
+    let ended = submit(&format!("a.csv b.json {flags}"))
+        .ends(0, "skipped 1 rows")
+        .says("3 jobs are queued");
     let process = ended.stdout.trim().to_owned();
     let url = sim.base_url();
     let work = format!("work --until-empty --provider local --model sim-1 --base-url {url}");
@@ -361,9 +322,7 @@ fn submit_reads_inputs_like_run() {
         &mut desk.command(["submit", "-", "--format", "csv"]),
         "id,prompt\n1,a\n2,b\n",
     )
-    .expect(0)
-    .says("2 jobs are queued");
+    .ends(0, "2 jobs are queued");
     program::fed(&mut desk.command(["submit", "-"]), "id,prompt\n1,a\n2,b\n")
-        .expect(2)
-        .says("--format csv");
+        .ends(2, "--format csv");
 }

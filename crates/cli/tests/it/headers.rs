@@ -5,7 +5,7 @@ use std::time::Duration;
 use batchwright_simulate::{BatchConfig, SimConfig, Vendor};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Running, good, simulator};
+use super::common::{Desk, Ended, Running, cases, good, simulator};
 use super::fake::{Fake, says};
 
 const TOKEN: &str = "tok-Zx9Qab0123456789hijklMNOP";
@@ -133,8 +133,7 @@ fn a_header_reaches_no_fallback() {
 
 #[test]
 fn a_header_that_cannot_be_sent_is_refused_without_its_value() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 1);
+    let (desk, sim) = (Desk::with(1), good());
     desk.write("empty.txt", "\n");
     let url = sim.base_url();
     let at = ["--provider", "openai", "--model", "m", "--base-url", &url];
@@ -210,8 +209,7 @@ fn a_header_that_replaces_the_key_is_sent_with_every_step_of_a_batch() {
         ("anthropic", "X-Api-Key: sk-right"),
         ("gemini", "x-goog-api-key: sk-right"),
     ] {
-        let desk = Desk::new();
-        desk.prompts("in.jsonl", 5);
+        let desk = Desk::with(5);
         let soon = BatchConfig::default().duration(Duration::from_millis(50));
         let sim = simulator(SimConfig::default().api_key("sk-right").batches(soon));
         let url = format!("http://{}", sim.addr());
@@ -241,8 +239,7 @@ fn a_header_that_replaces_the_key_is_sent_with_every_step_of_a_batch() {
 fn azure_is_called_with_both_address_formats_by_call_and_by_batch() {
     for version in [None, Some("2024-10-21")] {
         for strategy in ["sync", "batch"] {
-            let desk = Desk::new();
-            desk.prompts("in.jsonl", 6);
+            let desk = Desk::with(6);
             let soon = BatchConfig::default().duration(Duration::from_millis(50));
             let sim = SimConfig::default().vendor(Vendor::Azure);
             let sim = simulator(sim.api_key("sk-right").batches(soon));
@@ -318,28 +315,17 @@ fn fields_of_a_line_override_extra_and_both_are_part_of_the_request() {
         "extra.json",
         "{\"user\": \"u\", \"service_tier\": \"flex\", \"top_k\": 40}\n",
     );
-    run(&["--extra", "@extra.json"])
-        .expect(0)
-        .says("nothing to send");
-    run(&["--extra", "{\"user\": \"v\"}"])
-        .expect(0)
-        .says("2 changed");
-    for (extra, said) in [
-        (
-            "{\"temperature\": 1}",
-            "--extra: `temperature` is set by --temperature",
-        ),
-        (
-            "{\"stream\": true}",
-            "--extra: `stream` has its own flag or field",
-        ),
-        (
-            "{\"messages\": []}",
-            "--extra: `messages` has its own flag or field",
-        ),
-        ("[1]", "--extra: found no JSON object"),
-        ("{", "--extra: no JSON"),
-    ] {
+    run(&["--extra", "@extra.json"]).ends(0, "nothing to send");
+    run(&["--extra", "{\"user\": \"v\"}"]).ends(0, "2 changed");
+    for (extra, said) in cases(
+        r#"
+        {"temperature": 1} => --extra: `temperature` is set by --temperature
+        {"stream": true} => --extra: `stream` has its own flag or field
+        {"messages": []} => --extra: `messages` has its own flag or field
+        [1] => --extra: found no JSON object
+        { => --extra: no JSON
+    "#,
+    ) {
         let ended = run(&["--extra", extra]).expect(2);
         ended.errs(said);
     }
@@ -397,8 +383,7 @@ fn queue_jobs_contain_extra_fields_and_the_worker_adds_headers() {
 #[test]
 fn a_tier_is_translated_for_the_provider_or_rejected() {
     let run = |provider: &str, vendor: Option<Vendor>, tier: &str| {
-        let desk = Desk::new();
-        desk.prompts("in.jsonl", 2);
+        let desk = Desk::with(2);
         let config = match vendor {
             Some(vendor) => SimConfig::default().vendor(vendor),
             None => SimConfig::default(),

@@ -17,9 +17,7 @@ fn standard_input_is_json_lines_or_text() {
     let found = results(&ended.stdout);
     assert_eq!(found[1]["text"], "echo: two");
     assert_eq!(id(&found[2]), format!("{}-2", id(&found[0])));
-    feed("", "- -o none.jsonl")
-        .expect(2)
-        .says("held no prompts");
+    feed("", "- -o none.jsonl").ends(2, "held no prompts");
 
     let calls = sim.stats().calls;
     feed("one\ntwo\nthree\n", "- -o out.jsonl").expect(0);
@@ -40,7 +38,10 @@ fn a_bad_line_of_standard_input_keeps_earlier_results() {
     ) == 1));
     running.feed("{\"id\":\"a\",\"prompt\":\"two\"}\n{\"id\":\"c\",\"prompt\":\"three\"}\n");
     drop(running.child.stdin.take());
-    let ended = running.wait().expect(2);
-    ended.says("line 1").says("\"a\"").says("standard input");
+    running
+        .wait()
+        .ends(2, "line 1")
+        .says("\"a\"")
+        .says("standard input");
     assert_eq!(desk.ids("out.jsonl"), ["a"]);
 }

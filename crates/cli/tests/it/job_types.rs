@@ -7,7 +7,7 @@ use batchwright::ProcessId;
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, PATIENCE, Running, has, simulator};
+use super::common::{Desk, Has, PATIENCE, Running, simulator};
 use super::queue::{database, on_queue, plain, queue, submit};
 
 /// A worker whose models are simulated.
@@ -73,7 +73,7 @@ fn summaries_survive_trouble_and_a_killed_worker_and_fall_back_to_extracts() {
         } else {
             assert!(degraded.is_null(), "{line}");
         }
-        has(line, json!({"success": true, "kind": "summarize"}));
+        line.has(json!({"success": true, "kind": "summarize"}));
         let text = line["result"]["summary"].as_str().unwrap();
         assert!(!text.is_empty(), "{id}");
         let at = line["result"]["generated_at"].as_str().unwrap();
@@ -104,24 +104,18 @@ fn invalid_payloads_are_rejected_with_line_and_field() {
     ];
     desk.write("in.jsonl", lines.join("\n"));
     plain(&desk, "submit --type summarize in.jsonl")
-        .expect(2)
-        .says("in.jsonl line 2: field `content`: it is missing")
+        .ends(2, "in.jsonl line 2: field `content`: it is missing")
         .says("in.jsonl line 4: field `user_preferences.length`: write short, medium or long")
         .says("in.jsonl line 5: no JSON")
         .says("in.jsonl line 6: field `tone`: unknown field; known fields: article_id")
         .says("nothing");
     assert!(queue(&desk).open_processes().unwrap().is_empty());
     plain(&desk, "submit --type sumarize in.jsonl")
-        .expect(2)
-        .says("unknown type; known types: ")
+        .ends(2, "unknown type; known types: ")
         .says("extract_content, ");
     desk.write("in.csv", "article_id\na\n");
-    plain(&desk, "submit --type summarize in.csv")
-        .expect(2)
-        .says(".jsonl");
-    plain(&desk, "submit --type summarize in.jsonl --system brief")
-        .expect(2)
-        .says("--system");
+    plain(&desk, "submit --type summarize in.csv").ends(2, ".jsonl");
+    plain(&desk, "submit --type summarize in.jsonl --system brief").ends(2, "--system");
     let help = plain(&desk, "submit --help").expect(0);
     help.shows("summarize: Summary of an article in a few sentences");
 }
@@ -132,8 +126,7 @@ fn payloads_are_read_as_the_flags_say_and_other_flags_are_refused() {
     let line = |id: &str| json!({"article_id": id, "content": "text"});
     let lines = format!("\u{feff}{}\n{}\n", line("a"), line("b"));
     desk.write("in.txt", lines);
-    let refused = plain(&desk, "submit --type summarize in.txt").expect(2);
-    refused.says("--format jsonl");
+    plain(&desk, "submit --type summarize in.txt").ends(2, "--format jsonl");
     let words = "--type summarize --format jsonl --encoding utf-8 --id-column article_id in.txt";
     let id = submit(&desk, words);
     let items = queue(&desk).items(id, None, 9).unwrap();
@@ -148,8 +141,7 @@ fn payloads_are_read_as_the_flags_say_and_other_flags_are_refused() {
         &desk,
         "submit --type extract_content --id-column no in.jsonl",
     )
-    .expect(2)
-    .says("in.jsonl line 1: field `no`: it is missing");
+    .ends(2, "in.jsonl line 1: field `no`: it is missing");
     for flags in [
         "--format csv",
         "--encoding latin1",
@@ -163,8 +155,7 @@ fn payloads_are_read_as_the_flags_say_and_other_flags_are_refused() {
             &desk,
             &format!("submit --type extract_content {flags} in.jsonl"),
         )
-        .expect(2)
-        .says(flag);
+        .ends(2, flag);
     }
     // Equal payloads have separate names, whatever their number.
     desk.write("in.jsonl", "{\"html\": \"<p>a</p>\"}\n".repeat(3_000));
@@ -207,7 +198,7 @@ fn a_summary_is_checked_and_judged() {
     working(&desk, &sim, "--until-empty").wait().expect(0);
     let results = taken(&desk, id);
     let result = |id: &str| &results[id]["result"];
-    has(result("good"), json!({"valid": true, "judge": null}));
+    result("good").has(json!({"valid": true, "judge": null}));
     let checks = result("bad")["problems"].as_array().unwrap().iter();
     let checks: Vec<&Value> = checks.map(|problem| &problem["check"]).collect();
     assert_eq!(checks, ["number", "name"]);
@@ -272,10 +263,7 @@ fn a_batch_has_all_results_and_enqueues_its_jobs_once_after_kills() {
     let prompt = |i| json!({"type": "completion", "id": format!("m-{i}"), "payload": {"prompt": format!("member {i}")}});
     let mut members: Vec<Value> = (0..MEMBERS).map(prompt).collect();
     members.push(json!({"type": "extract_content", "payload": {"html": "<p></p>"}}));
-    desk.write(
-        "in.jsonl",
-        format!("{}\n", json!({"id": "b", "jobs": members})),
-    );
+    desk.input(format!("{}\n", json!({"id": "b", "jobs": members})));
     let id = submit(&desk, "--type batch_process in.jsonl");
     // One worker is killed while it enqueues the jobs or soon after, another one in the middle.
     for calls in [0, 20] {
@@ -430,7 +418,7 @@ fn keys_without_a_model_are_reported_and_their_summaries_marked() {
     let shown = with_keys("status");
     let shown = shown.says(&format!("job types such as summarize skip {groq}"));
     shown.says(&anthropic);
-    let shown: Value = serde_json::from_str(&with_keys("status --json").stdout).unwrap();
+    let shown = with_keys("status --json").json();
     let skipped = shown["skipped_providers"].as_array().unwrap();
     let names: Vec<&Value> = skipped.iter().map(|step| &step["provider"]).collect();
     assert_eq!(names, ["groq", "anthropic"]);
@@ -450,13 +438,9 @@ fn the_text_of_an_article_id_comes_from_where_a_setting_says() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     std::fs::create_dir(desk.path("articles")).unwrap();
     desk.write("articles/a-1.txt", "It rained all day.");
-    desk.write(
-        "in.jsonl",
-        "{\"article_id\": \"a-1\"}\n{\"article_id\": \"a-2\"}\n",
-    );
+    desk.input("{\"article_id\": \"a-1\"}\n{\"article_id\": \"a-2\"}\n");
     plain(&desk, "submit --type summarize in.jsonl")
-        .expect(2)
-        .says("in.jsonl line 1: field `content`: it is missing: send the text of the article, or set jobs.articles");
+        .ends(2, "in.jsonl line 1: field `content`: it is missing: send the text of the article, or set jobs.articles");
     plain(&desk, "config set jobs.articles articles").expect(0);
     let id = submit(&desk, "--type summarize in.jsonl");
     let fallback = "-j 2 --fallback extract --until-empty";

@@ -96,11 +96,10 @@ fn of_native_lines_unknown_fields_are_kept_and_not_sent() {
                  {\"custom_id\":\"b\",\"body\":{\"messages\":[{\"role\":\"user\",\"content\":\"q\"}]},\"page\":4}\n";
     desk.write("in.jsonl", lines);
     desk.run(&sim, "in.jsonl")
-        .expect(2)
-        .says("in.jsonl:1: found unknown fields \"source\", \"page\"")
+        .ends(2, "in.jsonl:1: found unknown fields \"source\", \"page\"")
         .says("--keep source,page");
-    let ended = desk.run(&sim, "in.jsonl --keep page").expect(2);
-    ended.says("in.jsonl:1: found an unknown field \"source\"");
+    desk.run(&sim, "in.jsonl --keep page")
+        .ends(2, "in.jsonl:1: found an unknown field \"source\"");
     for (words, first) in [
         ("--keep all", json!({"source": "x.pdf", "page": 3})),
         ("--keep page,source", json!({"source": "x.pdf", "page": 3})),
@@ -121,10 +120,7 @@ fn unknown_columns_are_rejected_before_anything_is_sent() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", ROWS);
     desk.write("twice.csv", "text,n,n\na,1,2\n");
-    desk.write(
-        "in.jsonl",
-        "{\"prompt\":\"p\",\"color\":1}\n{\"prompt\":\"q\",\"size\":1}\n",
-    );
+    desk.input("{\"prompt\":\"p\",\"color\":1}\n{\"prompt\":\"q\",\"size\":1}\n");
     desk.write("in.txt", "a\n");
     for (words, said) in [
         (
@@ -144,7 +140,7 @@ fn unknown_columns_are_rejected_before_anything_is_sent() {
             "in.txt: found --keep; expected a table or JSON",
         ),
     ] {
-        desk.run(&sim, words).expect(2).says(said);
+        desk.run(&sim, words).ends(2, said);
     }
     desk.run(&sim, "in.jsonl --keep size,color").expect(0);
     assert_eq!(sim.stats().calls, 2);
@@ -265,7 +261,7 @@ fn results_of_batches_have_kept_fields_whenever_they_are_collected() {
     run("--no-wait").expect(0);
     run("--keep stars").expect(0);
     assert_eq!(kept(desk.results("out.jsonl"))[1].1, json!({"stars": "1"}));
-    run("--keep all").expect(0).says("nothing to send");
+    run("--keep all").ends(0, "nothing to send");
     assert_eq!(kept(desk.results("out.jsonl")), expected());
     assert_eq!(sim.batch_stats().items_accepted, 6);
 }
@@ -274,10 +270,9 @@ fn results_of_batches_have_kept_fields_whenever_they_are_collected() {
 fn jobs_of_a_queue_copy_kept_fields_to_their_results() {
     let desk = Desk::new();
     let row = r#"{"text":"prompt 1","n":1.0}"#;
-    desk.write(
-        "in.jsonl",
-        format!("{row}\n{{\"text\":\"b\",\"n\":12345678901234567890.5}}\n"),
-    );
+    desk.input(format!(
+        "{row}\n{{\"text\":\"b\",\"n\":12345678901234567890.5}}\n"
+    ));
     let process = submit(&desk, &format!("in.jsonl {TEMPLATE} --keep all"));
     let bare = submit(&desk, &format!("in.jsonl {TEMPLATE}"));
     work(&desk);

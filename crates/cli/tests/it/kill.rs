@@ -65,8 +65,7 @@ fn many_killed_runs_lose_nothing() {
 /// Kills a run while it sorts its finished output.
 #[test]
 fn a_run_killed_while_compacting_keeps_every_result() {
-    let desk = Desk::new();
-    let sim = simulator(SimConfig::default());
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     let items = 1000;
     desk.prompts("in.jsonl", items);
     desk.run(&sim, "in.jsonl -o out.jsonl -j 4 -q").expect(0);

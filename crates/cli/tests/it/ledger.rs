@@ -73,9 +73,7 @@ fn the_ledger_equals_the_bill_for_calls_and_batches() {
         shown.shows("its result lines cost $0.000");
         let run = of_run["rows"][0]["run"].as_str().unwrap();
         assert!(run.ends_with("/out.jsonl"), "{run}");
-        desk.plain("ledger other.jsonl")
-            .expect(2)
-            .says("has no calls");
+        desk.plain("ledger other.jsonl").ends(2, "has no calls");
         assert_eq!(ledger(&desk, "--until 2026-01-01")["total"]["calls"], 0);
     }
 }
@@ -85,7 +83,7 @@ fn calls_of_the_queue_outlive_their_jobs() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     desk.write("in.jsonl", prompt_lines(4));
     let words = "submit in.jsonl --model gpt-4o-mini --json";
-    let submitted: Value = serde_json::from_str(&desk.plain(words).expect(0).stdout).unwrap();
+    let submitted = desk.plain(words).expect(0).json();
     let process = submitted["process_id"].as_str().unwrap();
     other(&desk, &sim, "work --until-empty").expect(0);
     let before = ledger(&desk, "--by run,model,key");
@@ -106,9 +104,8 @@ fn calls_of_the_queue_outlive_their_jobs() {
     assert!(csv.contains(&format!(",{process},4,0,")), "{csv}");
     desk.plain("ledger --csv --json").expect(2);
     desk.plain("ledger --month 2026-13")
-        .expect(2)
-        .says("a month is written like");
-    desk.plain("ledger --by colour").expect(2).says("owner");
+        .ends(2, "a month is written like");
+    desk.plain("ledger --by colour").ends(2, "owner");
 }
 
 /// After each kill, the ledger has every answer that the output has.
@@ -171,7 +168,7 @@ fn unreadable_ledgers_are_named_and_sums_are_marked_incomplete() {
     desk.write("home/ledger/odd.jsonl", "{}\n");
     let ended = desk.plain("ledger --json").expect(1);
     ended.errs("the sums are incomplete");
-    let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let told = ended.json();
     assert_eq!(told["unreadable"].as_array().unwrap().len(), 1);
 }
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use batchwright_simulate::{SimConfig, Trouble};
-use serde_json::Value;
 
 use super::common::{Desk, NOBODY, Running, all_ids, simulator};
 use super::fake::{Fake, says};
@@ -14,8 +13,7 @@ fn a_limit_on_calls_at_once_loses_no_item_and_refuses_few_calls() {
         let few = SimConfig::default()
             .max_parallel(2)
             .latency(Duration::from_millis(30));
-        let (desk, sim) = (Desk::new(), simulator(few));
-        desk.prompts("in.jsonl", 100);
+        let (desk, sim) = (Desk::with(100), simulator(few));
         let ended = desk.run(&sim, &format!("in.jsonl -o out.jsonl -j {calls} --json"));
         let ended = ended.expect(0);
         assert_eq!(desk.ids("out.jsonl"), all_ids(100));
@@ -29,7 +27,7 @@ fn a_limit_on_calls_at_once_loses_no_item_and_refuses_few_calls() {
             "{} refused",
             stats.refused
         );
-        let value: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let value = ended.json();
         assert_eq!(value["summary"]["rate_limited"], stats.refused);
         assert_eq!(value["summary"]["retries"], stats.refused);
     }
@@ -43,8 +41,10 @@ fn a_run_stops_after_ten_billed_unusable_replies() {
         (Trouble::BrokenJson, "--max-retries 0"),
     ] {
         let broken = SimConfig::default().trouble(trouble, 1.0);
-        let (desk, sim) = (Desk::new(), simulator(broken.trouble_times(trouble, None)));
-        desk.prompts("in.jsonl", 60);
+        let (desk, sim) = (
+            Desk::with(60),
+            simulator(broken.trouble_times(trouble, None)),
+        );
         let ended = desk.run(&sim, &format!("in.jsonl -o out.jsonl -j 2 {words}"));
         ended
             .expect(4)
@@ -78,8 +78,7 @@ fn refusing(status: u16, message: &'static str) -> String {
 fn a_run_stops_after_ten_identical_rejections() {
     let asked = |words: &str| {
         let url = refusing(418, "team N may not brew today");
-        let desk = Desk::new();
-        desk.prompts("in.jsonl", 40);
+        let desk = Desk::with(40);
         let words = format!("run in.jsonl -o out.jsonl --provider custom --model m -j 2 {words}");
         let mut command = desk.command(words.split_whitespace());
         let ended = Running::start(command.env("CUSTOM_LLM_BASE_URL", url)).wait();
@@ -105,11 +104,10 @@ fn a_requested_wait_of_years_is_ignored_by_this_run_and_the_next() {
     let forever = SimConfig::default()
         .trouble(Trouble::RateLimit, 1.0)
         .retry_after(year);
-    let (desk, sim) = (Desk::new(), simulator(forever));
-    desk.prompts("in.jsonl", 30);
+    let (desk, sim) = (Desk::with(30), simulator(forever));
     let words = "in.jsonl -o out.jsonl -j 2";
-    let ended = desk.run(&sim, words).expect(4);
-    ended.says("stopped: it requests a wait of 1");
+    desk.run(&sim, words)
+        .ends(4, "stopped: it requests a wait of 1");
     assert!(sim.stats().calls <= 3, "{} calls", sim.stats().calls);
     // The simulator rejects each prompt once.
     let before = sim.stats().calls;
@@ -133,16 +131,13 @@ fn a_requested_wait_of_years_is_ignored_by_this_run_and_the_next() {
 #[test]
 #[ignore = "eight seconds"]
 fn an_address_without_a_server_stops_the_run_within_ten_seconds() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 300);
+    let desk = Desk::with(300);
     let words = "run in.jsonl -o out.jsonl --provider custom --model m";
     let mut command = desk.command(words.split_whitespace());
     let began = std::time::Instant::now();
     let ended = Running::start(command.env("CUSTOM_LLM_BASE_URL", NOBODY)).wait();
     let took = began.elapsed();
-    let ended = ended
-        .expect(4)
-        .says("stopped: the provider cannot be reached");
+    let ended = ended.ends(4, "stopped: the provider cannot be reached");
     let ended = ended.says("cannot reach http://127.0.0.1:9/v1");
     ended.says("no server has been reached there: check the address");
     assert!(took < Duration::from_secs(12), "{took:?}");
@@ -158,8 +153,7 @@ fn progress_names_the_learned_limit_that_slows_a_run() {
     let slow = SimConfig::default().rpm(60).burst(1);
     let silent = SimConfig::default().rpm(120).burst(1).tell_limits(false);
     let run = |config, prompts, flags: &str| {
-        let (desk, sim) = (Desk::new(), simulator(config));
-        desk.prompts("in.jsonl", prompts);
+        let (desk, sim) = (Desk::with(prompts), simulator(config));
         let words = format!("in.jsonl -o out.jsonl --progress always {flags}");
         desk.run(&sim, &words).expect(0)
     };

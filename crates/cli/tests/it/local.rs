@@ -6,7 +6,7 @@ use std::time::Duration;
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Running, all_ids, has, simulator};
+use super::common::{Desk, Has, Running, all_ids, simulator};
 use super::fake::{Answer, Fake, says};
 
 /// A minimal server: `answer` receives the path, and the number of earlier prompts.
@@ -68,30 +68,27 @@ fn a_server_gets_as_many_concurrent_calls_as_it_has_slots() {
         "/v1/chat/completions" => answer_with(9),
         _ => unknown(),
     });
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 6);
-    let found = start(&desk, &url, &["--provider", "local"])
+    let desk = Desk::with(6);
+    start(&desk, &url, &["--provider", "local"])
         .wait()
-        .expect(0);
-    found.says("model tiny, 3 in flight");
+        .ends(0, "model tiny, 3 in flight");
     desk.prompts("in.jsonl", 12);
-    let named = start(&desk, &url, &NAMED).wait().expect(0);
-    named.says("model tiny, 3 in flight");
+    start(&desk, &url, &NAMED)
+        .wait()
+        .ends(0, "model tiny, 3 in flight");
     desk.prompts("in.jsonl", 18);
-    let ordered = start(&desk, &url, &["-j", "2"]).wait().expect(0);
-    ordered.says("model tiny, 2 in flight");
+    start(&desk, &url, &["-j", "2"])
+        .wait()
+        .ends(0, "model tiny, 2 in flight");
     let mut command = desk.command(["providers", "--json"]);
     let command = command.env("LOCAL_LLM_BASE_URL", &url);
-    let list: Value = serde_json::from_str(&Running::start(command).wait().stdout).unwrap();
+    let list = Running::start(command).wait().json();
     let mut list = list["providers"].as_array().unwrap().iter();
     let local = list.find(|p| p["provider"] == "local").unwrap();
     let server = json!({
         "base_url": url, "server": "llama.cpp", "models": ["tiny"], "slots": 3, "state": "ready",
     });
-    has(
-        local,
-        json!({"servers": [server], "default_concurrency": 3}),
-    );
+    local.has(json!({"servers": [server], "default_concurrency": 3}));
     let mut command = desk.command(["providers"]);
     let table = Running::start(command.env("LOCAL_LLM_BASE_URL", &url)).wait();
     let words = "llama.cpp serves tiny, 3 slots";
@@ -105,10 +102,10 @@ fn a_server_that_reports_no_properties_is_still_used() {
         // Not even a rejection.
         _ => None,
     });
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 3);
-    let ended = start(&desk, &url, &NAMED).wait().expect(0);
-    ended.says("model tiny, 1 in flight");
+    let desk = Desk::with(3);
+    start(&desk, &url, &NAMED)
+        .wait()
+        .ends(0, "model tiny, 1 in flight");
     assert_eq!(desk.ids("out.jsonl"), all_ids(3));
 }
 
@@ -120,14 +117,13 @@ fn a_model_that_loads_during_the_run_is_waited_for_and_reported_once() {
             ("/v1/chat/completions", _) => answer_with(9),
             _ => unknown(),
         });
-        let desk = Desk::new();
-        desk.prompts("in.jsonl", 6);
+        let desk = Desk::with(6);
         let words = [&NAMED[..], &["--max-retries", "0", "--progress", progress]].concat();
         let ended = start(&desk, &url, &words).wait().expect(0);
         assert_eq!(desk.ids("out.jsonl"), all_ids(6));
         let attempts = desk.results("out.jsonl");
         assert!(attempts.iter().all(|line| line["attempts"] == 1));
-        let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let summary = ended.json();
         assert_eq!(summary["summary"]["calls"], 6);
         let waiting = "local: the server is still loading its model; waiting\n";
         assert_eq!(ended.stderr.matches(waiting).count(), 1, "{}", ended.stderr);
@@ -140,13 +136,10 @@ fn a_model_that_loads_during_the_run_is_waited_for_and_reported_once() {
 fn a_server_that_loads_at_the_start_is_waited_for_and_retried() {
     let loading = Duration::from_millis(700);
     let sim = simulator(SimConfig::default().loading(loading).models(["tiny"]));
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 3);
-    let ended = start(&desk, &sim.base_url(), &["--provider", "local"])
+    let desk = Desk::with(3);
+    start(&desk, &sim.base_url(), &["--provider", "local"])
         .wait()
-        .expect(0);
-    ended
-        .says("local: the server is still loading its model; waiting")
+        .ends(0, "local: the server is still loading its model; waiting")
         .says("local: the server is ready after")
         .says("model tiny, 1 in flight");
     assert_eq!(desk.ids("out.jsonl"), all_ids(3));
@@ -160,19 +153,19 @@ fn a_fallback_that_loads_gets_its_own_model_and_no_more_calls_than_slots() {
             .loading(Duration::from_millis(500))
             .models(["tiny"]),
     );
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 12);
+    let desk = Desk::with(12);
     let words = "run in.jsonl -o out.jsonl -j 6 --provider custom --model big --fallback local";
     let mut command = desk.command(words.split(' '));
     command
         .env("CUSTOM_LLM_BASE_URL", broken)
         .env("LOCAL_LLM_BASE_URL", sim.base_url());
-    let ended = Running::start(&mut command).wait().expect(0);
-    ended.says("local: the server is ready after");
+    Running::start(&mut command)
+        .wait()
+        .ends(0, "local: the server is ready after");
     let results = desk.results("out.jsonl");
     assert_eq!(results.len(), 12);
     for line in results {
-        has(&line, json!({"provider": "local", "model": "tiny"}));
+        line.has(json!({"provider": "local", "model": "tiny"}));
         assert_eq!(line["earlier"][0]["model"], "big");
     }
     assert_eq!(sim.stats().max_in_flight, 1);
@@ -184,14 +177,11 @@ fn a_fallback_that_lists_no_model_is_refused() {
         "/v1/models" => says(200, json!({"data": []})),
         _ => unknown(),
     });
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1);
+    let desk = Desk::with(1);
     let words = "run in.jsonl -o out.jsonl --provider extract --fallback local";
     let mut command = desk.command(words.split(' '));
     let ended = Running::start(command.env("LOCAL_LLM_BASE_URL", url)).wait();
-    ended
-        .expect(2)
-        .says("--fallback local: name its model: local:MODEL");
+    ended.ends(2, "--fallback local: name its model: local:MODEL");
     assert!(!desk.exists("out.jsonl"));
 }
 
@@ -203,12 +193,11 @@ fn texts_of_a_server_cannot_control_the_terminal() {
         "/v1/chat/completions" => says(400, json!({"error": {"message": named}})),
         _ => unknown(),
     });
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1);
+    let desk = Desk::with(1);
     let words = "run in.jsonl -o out.jsonl --provider local -v";
     let mut command = desk.command(words.split(' '));
     let ended = Running::start(command.env("LOCAL_LLM_BASE_URL", url)).wait();
-    let ended = ended.expect(3).says("local answered 400:  ]0;owned");
+    let ended = ended.ends(3, "local answered 400:  ]0;owned");
     assert!(!ended.stderr.contains(['\u{1b}', '\u{7}']));
     // Data are not changed.
     let error = &desk.results("out.jsonl")[0]["error"]["message"];
@@ -245,14 +234,14 @@ fn the_name_of_a_model_stays_in_its_row_of_the_table() {
 
 #[test]
 fn a_loading_server_is_not_waited_for_without_items_to_send() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 3);
+    let desk = Desk::with(3);
     let ready = simulator(SimConfig::default());
     let words =
         |url: &str, more: &'static [&'static str]| start(&desk, url, &[&NAMED[..], more].concat());
     let url = serve(|_, _| still_loading());
-    let dry = words(&url, &["--dry-run"]).wait().expect(0);
-    let dry = dry.says("the server is still loading its model");
+    let dry = words(&url, &["--dry-run"])
+        .wait()
+        .ends(0, "the server is still loading its model");
     words(&ready.base_url(), &[]).wait().expect(0);
     let done = words(&url, &[]).wait().expect(0);
     let all = [dry.stderr, done.stderr].concat();
@@ -268,8 +257,7 @@ fn an_interrupt_ends_both_waits_at_once() {
         _ => unknown(),
     });
     for url in [always, later] {
-        let desk = Desk::new();
-        desk.prompts("in.jsonl", 3);
+        let desk = Desk::with(3);
         let running = start(&desk, &url, &NAMED);
         running.hears("still loading its model; waiting");
         running.signal("INT");
@@ -305,7 +293,7 @@ fn a_prompt_truncated_by_a_local_server_is_reported() {
     let short = json!({"id": "short", "prompt": "word ".repeat(1600)});
     desk.write("in.jsonl", format!("{long}\n{short}\n"));
     let ended = start(&desk, &url, &NAMED).wait().expect(0);
-    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let summary = ended.json();
     assert_eq!(summary["summary"]["warnings"], 1);
     ended.says("warnings   1 answers have a warning: the server has probably cut the prompt");
     let results = desk.results("out.jsonl");

@@ -196,7 +196,7 @@ fn at_the_memory_limit_a_worker_processes_large_jobs_one_at_a_time() {
     let words = format!(
         "work --until-empty --provider local --base-url {url} --model sim-1 -j 5 --max-memory 1M"
     );
-    desk.plain(&words).expect(0).says("raise the memory limit");
+    desk.plain(&words).ends(0, "raise the memory limit");
     assert_eq!(sim.stats().calls, 5);
 }
 
@@ -204,14 +204,10 @@ fn at_the_memory_limit_a_worker_processes_large_jobs_one_at_a_time() {
 fn a_prompt_for_which_there_is_never_enough_memory_is_refused_with_its_line() {
     let (desk, sim) = (Desk::new(), good());
     let large = format!("{{\"id\":\"b\",\"prompt\":\"{}\"}}\n", "x".repeat(2 << 20));
-    desk.write(
-        "in.jsonl",
-        format!("{{\"id\":\"a\",\"prompt\":\"x\"}}\n{large}"),
-    );
+    desk.input(format!("{{\"id\":\"a\",\"prompt\":\"x\"}}\n{large}"));
     let run = "in.jsonl -o out.jsonl --max-memory 3M";
     desk.run(&sim, run)
-        .expect(2)
-        .says("in.jsonl:2: found a prompt of 2097")
+        .ends(2, "in.jsonl:2: found a prompt of 2097")
         .says("at most 1048576, 1/3 of the memory limit (--max-memory SIZE)");
     desk.run(&sim, &format!("{run} --bad-rows skip")).expect(3);
     assert_eq!(sim.stats().calls, 1);

@@ -25,8 +25,7 @@ fn a_run_writes_its_numbers_for_prometheus() {
     let trouble = SimConfig::default()
         .trouble(Trouble::BadRequest, 0.1)
         .trouble(Trouble::Html502, 0.1);
-    let (desk, sim) = (Desk::new(), simulator(trouble));
-    desk.prompts("in.jsonl", 50);
+    let (desk, sim) = (Desk::with(50), simulator(trouble));
     desk.run(&sim, "in.jsonl -o out.jsonl -j 4 --metrics-file run.prom")
         .expect(3);
     let text = desk.read("run.prom");
@@ -63,8 +62,7 @@ fn a_run_writes_its_numbers_for_prometheus() {
 
 #[test]
 fn a_worker_writes_how_long_the_queue_is() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 5);
+    let (desk, sim) = (Desk::with(5), good());
     desk.plain("submit in.jsonl").expect(0);
     let worker = format!(
         "work --until-empty --provider local --base-url {} --model sim-1 --metrics-file work.prom",
@@ -83,23 +81,19 @@ fn a_worker_writes_how_long_the_queue_is() {
 
 #[test]
 fn an_unwritable_metrics_file_loses_no_billed_answer() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 2);
+    let (desk, sim) = (Desk::with(2), good());
     let refused = desk.run(
         &sim,
         "in.jsonl -o out.jsonl --metrics-file no/such/run.prom",
     );
-    refused.expect(2).says("cannot write the metrics");
+    refused.ends(2, "cannot write the metrics");
     assert_eq!(sim.stats().calls, 0);
 }
 
 #[test]
 fn a_log_of_json_has_one_event_a_line_and_no_text_of_prompts() {
     let (desk, sim) = (Desk::new(), good());
-    desk.write(
-        "in.jsonl",
-        "{\"id\":\"a-1\",\"prompt\":\"the secret question\"}\n",
-    );
+    desk.input("{\"id\":\"a-1\",\"prompt\":\"the secret question\"}\n");
     let ended = desk.run(
         &sim,
         "in.jsonl -o out.jsonl --log-format json --log-level debug --progress always",

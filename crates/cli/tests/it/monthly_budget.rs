@@ -53,8 +53,7 @@ fn limit(desk: &Desk, sim: &Simulator, one: Usd, calls: u64) -> Usd {
 }
 
 fn in_ledger(desk: &Desk, sim: &Simulator) -> Usd {
-    let ended = done(desk, sim, "ledger --json").expect(0);
-    let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let told = done(desk, sim, "ledger --json").expect(0).json();
     serde_json::from_value(told["total"]["cost_usd"].clone()).unwrap()
 }
 
@@ -68,19 +67,18 @@ fn runs_and_workers_of_a_data_folder_share_its_monthly_budget() {
     limit(&desk, &sim, one, 130);
     done(&desk, &sim, &format!("run in.jsonl -o b.jsonl {MODEL}")).expect(0);
     let words = format!("run in.jsonl -o c.jsonl {MODEL}");
-    let ended = done(&desk, &sim, &words).expect(4);
-    ended.says("the monthly budget of").says("is used up");
+    done(&desk, &sim, &words)
+        .ends(4, "the monthly budget of")
+        .says("is used up");
     let paid = sim.stats().paid;
     assert!((126..=130).contains(&paid), "{paid}");
 
     let submitted = done(&desk, &sim, &format!("submit in.jsonl {MODEL}")).expect(0);
     let id: ProcessId = submitted.stdout.trim().parse().unwrap();
-    let ended = done(&desk, &sim, &work("--until-empty")).expect(4);
-    ended.says("the monthly budget of");
+    done(&desk, &sim, &work("--until-empty")).ends(4, "the monthly budget of");
     let counts = || home_queue(&desk).process(id).unwrap().unwrap().counts;
     assert_eq!((counts().failed, sim.stats().paid <= 130), (0, true));
-    let told = done(&desk, &sim, "status").expect(0);
-    told.says("the monthly budget of");
+    done(&desk, &sim, "status").ends(0, "the monthly budget of");
 
     // A worker that waits for work continues when the limit is raised.
     let worker = start(&desk, &sim, &work("-v"));
@@ -127,7 +125,7 @@ fn batches_count_in_the_monthly_budget() {
     let spent = in_ledger(&desk, &sim);
     assert!(spent <= budget);
     assert_eq!(spent.picos() * 2, one.picos() * accepted);
-    ended.expect(4).says("the monthly budget of");
+    ended.ends(4, "the monthly budget of");
 
     // All that was reserved and not spent came back.
     limit(&desk, &sim, one, 14);
@@ -230,7 +228,7 @@ fn a_large_request_keeps_no_smaller_ones_waiting() {
             &sim,
             &work(&format!("-j 1 --until-empty {strategy}")),
         );
-        ended.expect(4).says("the monthly budget of");
+        ended.ends(4, "the monthly budget of");
         let counts = home_queue(&desk).process(id).unwrap().unwrap().counts;
         assert_eq!((counts.completed, counts.pending), (6, 1), "{strategy}");
     }
@@ -255,9 +253,9 @@ fn an_account_that_cannot_be_counted_is_an_error_of_its_own() {
         assert!(sim.wait_until(|stats| stats.in_flight == 1, super::common::PATIENCE));
         std::fs::write(&account, "[").unwrap();
         sim.release();
-        let ended = running.wait().expect(1);
-        let ended = ended
-            .says("cannot count the monthly budget in ")
+        let ended = running
+            .wait()
+            .ends(1, "cannot count the monthly budget in ")
             .says("home/monthly_budget.json: it is not such a file")
             .says("repair it, or delete it to count from the ledger");
         assert!(!ended.stderr.contains("used up"), "{}", ended.stderr);
@@ -278,9 +276,7 @@ fn a_run_whose_calls_have_no_upper_bound_is_refused_and_such_a_job_fails() {
         &sim,
         "run in.jsonl -o out.jsonl --model new --max-tokens 9",
     );
-    ended
-        .expect(2)
-        .says("no price of \"new\" at openai is known");
+    ended.ends(2, "no price of \"new\" at openai is known");
     done(&desk, &sim, "submit in.jsonl --model new --max-tokens 9").expect(0);
     done(&desk, &sim, "work --rpm 600000 --model new --until-empty").expect(3);
     assert_eq!(sim.stats().calls, 0);

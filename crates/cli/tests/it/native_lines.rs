@@ -7,7 +7,7 @@ use batchwright_simulate::{BatchConfig, Recorder, SimConfig, Simulator, Vendor};
 use serde_json::{Value, json};
 
 use super::batch_runs::SHORT;
-use super::common::{Desk, Ended, Running, has, simulator};
+use super::common::{Desk, Ended, Has, Running, cases, simulator};
 
 /// A file, and the provider whose documentation contains it.
 const EXAMPLES: [(&str, &str); 5] = [
@@ -152,7 +152,7 @@ fn a_responses_line_brings_its_calls_and_all_that_its_reply_holds() {
         let [calls, goes_on, searches] = &results[..] else {
             panic!("{}", ended.stderr);
         };
-        has(calls, json!({"text": null, "success": true}));
+        calls.has(json!({"text": null, "success": true}));
         assert_eq!(calls["finish_reason"], "tool_calls");
         let made = calls["tool_calls"].as_array().unwrap();
         assert_eq!(
@@ -204,9 +204,8 @@ fn lines_are_translated_for_other_providers_or_rejected_with_the_lost_field() {
         "anthropic",
         "run in.jsonl -o out.jsonl --model m",
     )
-    .expect(2);
-    let ended = ended
-        .says("in.jsonl:6: found that the field \"tools[0].type\" of openai's API has no place");
+    .expect(2)
+    .says("in.jsonl:6: found that the field \"tools[0].type\" of openai's API has no place");
     drop(ended.says("nothing was sent"));
     assert_eq!(sim.stats().calls, 0);
     // If at least one provider supports the line, it is sent there.
@@ -226,12 +225,11 @@ fn lines_are_translated_for_other_providers_or_rejected_with_the_lost_field() {
     let more = r#"{"prompt":"more","id":"more"}"#;
     desk.write("in.jsonl", format!("{chat}\n{cached}\n{more}\n"));
     start(&desk, &sim, "openai", "run in.jsonl -o out.jsonl --model m")
-        .expect(0)
-        .says("2 finished before, 1 to send");
-    desk.write(
-        "in.jsonl",
-        format!("{more}\n\n{}\n", cached.replace("\"hi\"", "\"ho\"")),
-    );
+        .ends(0, "2 finished before, 1 to send");
+    desk.input(format!(
+        "{more}\n\n{}\n",
+        cached.replace("\"hi\"", "\"ho\"")
+    ));
     start(&desk, &sim, "openai", "run in.jsonl -o out.jsonl --model m")
         .expect(2)
         .says("in.jsonl:3: found that the field \"thinking\" of anthropic's API");
@@ -241,22 +239,18 @@ fn lines_are_translated_for_other_providers_or_rejected_with_the_lost_field() {
 fn flags_that_a_native_line_cannot_use_are_reported() {
     let (desk, sim) = (Desk::new(), sim());
     desk.write("in.jsonl", example("anthropic"));
-    for (flag, says) in [
-        ("--system x", "--system"),
-        ("--temperature 0.1", "--temperature"),
-        ("--json-mode", "and --json-mode"),
-        (
-            "--json-schema {\"properties\":{\"a\":{\"type\":\"string\"}}}",
-            "and --json-schema",
-        ),
-        (
-            "--service-tier flex",
-            "and service_tier of --service-tier or --extra",
-        ),
-        ("--extra {\"top_k\":4}", "and top_k of --extra"),
-    ] {
+    for (flag, says) in cases(
+        r#"
+        --system x => --system
+        --temperature 0.1 => --temperature
+        --json-mode => and --json-mode
+        --json-schema {"properties":{"a":{"type":"string"}}} => and --json-schema
+        --service-tier flex => and service_tier of --service-tier or --extra
+        --extra {"top_k":4} => and top_k of --extra
+    "#,
+    ) {
         let words = format!("run in.jsonl -o out.jsonl {flag}");
-        start(&desk, &sim, "anthropic", &words).expect(2).says(says);
+        start(&desk, &sim, "anthropic", &words).ends(2, says);
     }
     // Fields of the line take precedence.
     start(
@@ -270,8 +264,7 @@ fn flags_that_a_native_line_cannot_use_are_reported() {
     let streamed = r#"{"custom_id":"s","method":"POST","url":"/v1/responses","body":{"input":"x","stream":true}}"#;
     desk.write("in.jsonl", streamed);
     start(&desk, &sim, "openai", "run in.jsonl -o out2.jsonl")
-        .expect(2)
-        .says("in.jsonl:1: found true in \"stream\"");
+        .ends(2, "in.jsonl:1: found true in \"stream\"");
     // Only one of four answers would be kept, but all would be billed.
     let four = r#"{"key":"k","request":{"contents":[{"parts":[{"text":"x"}]}],"generationConfig":{"candidateCount":4}}}"#;
     desk.write("in.jsonl", four);

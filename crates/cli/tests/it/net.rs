@@ -222,8 +222,7 @@ fn an_untrusted_certificate_is_rejected_with_a_clear_message() {
 #[cfg(unix)]
 #[test]
 fn a_handshake_that_hangs_is_ended_by_signals() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 5);
+    let desk = Desk::with(5);
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}/v1", silent.local_addr().unwrap());
     let words = "run in.jsonl -o out.jsonl --provider openai --model m --base-url";
@@ -345,9 +344,10 @@ fn exempt_hosts_are_reached_directly() {
 
 #[test]
 fn any_compatible_server_is_a_provider_by_its_address() {
-    let desk = Desk::new();
-    let sim = simulator(SimConfig::default().api_key("sk-custom"));
-    desk.prompts("in.jsonl", 5);
+    let (desk, sim) = (
+        Desk::with(5),
+        simulator(SimConfig::default().api_key("sk-custom")),
+    );
     let words = "run in.jsonl -o out.jsonl --provider custom --model m";
     let mut command = desk.command(words.split(' '));
     let url = sim.base_url();
@@ -359,6 +359,5 @@ fn any_compatible_server_is_a_provider_by_its_address() {
     assert_eq!(lines.len(), 5);
     assert!(lines.iter().all(|line| line["provider"] == "custom"));
     desk.plain("run in.jsonl -o new.jsonl --provider custom --model m")
-        .expect(1)
-        .says("CUSTOM_LLM_BASE_URL");
+        .ends(1, "CUSTOM_LLM_BASE_URL");
 }

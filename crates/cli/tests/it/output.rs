@@ -9,8 +9,7 @@ use super::common::{Desk, PATIENCE, Running, all_ids, good, ids_in_order, result
 
 #[test]
 fn the_lock_holds_through_a_compaction() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 1000);
+    let (desk, sim) = (Desk::with(1000), good());
     let words = "in.jsonl -o out.jsonl -j 4 --ordered";
     sim.hold();
     let first = desk.start(&sim, words);
@@ -32,8 +31,7 @@ fn the_lock_holds_through_a_compaction() {
 
 #[test]
 fn a_closed_reader_stops_the_run() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 5000);
+    let (desk, sim) = (Desk::with(5000), good());
     let mut running = desk.start(&sim, "in.jsonl -j 2");
     let mut stdout = BufReader::new(running.child.stdout.take().unwrap());
     stdout.read_line(&mut String::new()).unwrap();
@@ -52,9 +50,8 @@ fn a_closed_reader_stops_the_run() {
 #[cfg(unix)]
 #[test]
 fn a_blocked_reader_stops_dispatch_and_two_signals_end_the_run() {
-    let desk = Desk::new();
+    let desk = Desk::with(500);
     let sim = simulator(SimConfig::default().answer("x".repeat(20_000)));
-    desk.prompts("in.jsonl", 500);
     let mut running = desk.start(&sim, "in.jsonl -j 4");
     let unread = running.child.stdout.take();
     // A pipe holds 64 KiB: three lines and the beginning of the fourth; then there are the four permits.
@@ -72,9 +69,8 @@ fn a_blocked_reader_stops_dispatch_and_two_signals_end_the_run() {
 #[cfg(unix)]
 #[test]
 fn billed_answers_are_written_if_the_reader_continues_after_a_signal() {
-    let desk = Desk::new();
+    let desk = Desk::with(500);
     let sim = simulator(SimConfig::default().answer("x".repeat(20_000)));
-    desk.prompts("in.jsonl", 500);
     let running = desk.start(&sim, "in.jsonl -j 4");
     assert!(sim.wait_until(|s| s.calls >= 7, PATIENCE));
     running.signal("INT");
@@ -86,9 +82,8 @@ fn billed_answers_are_written_if_the_reader_continues_after_a_signal() {
 #[cfg(unix)]
 #[test]
 fn the_grace_period_ends_although_the_output_is_blocked() {
-    let desk = Desk::new();
+    let desk = Desk::with(500);
     let sim = simulator(SimConfig::default().answer("x".repeat(20_000)));
-    desk.prompts("in.jsonl", 500);
     let mut running = desk.start(&sim, "in.jsonl -j 4 --grace 1s");
     let unread = running.child.stdout.take();
     assert!(sim.wait_until(|s| s.calls >= 7, PATIENCE));
@@ -99,8 +94,7 @@ fn the_grace_period_ends_although_the_output_is_blocked() {
 
 #[test]
 fn an_output_that_cannot_be_written_is_found_before_anything_is_sent() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), good());
     std::fs::create_dir(desk.path("folder")).unwrap();
     for output in ["missing/out.jsonl", "folder"] {
         let ended = desk.run(&sim, &format!("in.jsonl -o {output}")).expect(1);
@@ -123,22 +117,20 @@ fn an_output_that_cannot_be_written_is_found_before_anything_is_sent() {
 #[cfg(unix)]
 #[test]
 fn a_pipe_or_device_as_output_cannot_be_resumed_from_and_says_so() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 3);
-    let ended = desk.run(&sim, "in.jsonl -o /dev/null").expect(0);
-    ended.says("not a regular file: this run cannot be resumed");
-    let ended = desk.run(&sim, "in.jsonl -o /dev/null --ordered").expect(2);
-    ended.says("cannot be put into order");
+    let (desk, sim) = (Desk::with(3), good());
+    desk.run(&sim, "in.jsonl -o /dev/null")
+        .ends(0, "not a regular file: this run cannot be resumed");
+    desk.run(&sim, "in.jsonl -o /dev/null --ordered")
+        .ends(2, "cannot be put into order");
     assert_eq!(sim.stats().calls, 3);
-    let ended = desk.run(&sim, "in.jsonl -o /dev/full -j 1").expect(1);
-    ended.says("cannot write the results");
+    desk.run(&sim, "in.jsonl -o /dev/full -j 1")
+        .ends(1, "cannot write the results");
 }
 
 #[cfg(unix)]
 #[test]
 fn a_link_stays_a_link_when_its_target_is_compacted() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 5);
+    let (desk, sim) = (Desk::with(5), good());
     std::fs::create_dir(desk.path("far")).unwrap();
     std::os::unix::fs::symlink("far/real.jsonl", desk.path("out.jsonl")).unwrap();
     desk.write("far/real.jsonl", "");
@@ -156,9 +148,8 @@ fn a_link_stays_a_link_when_its_target_is_compacted() {
 #[test]
 fn file_names_that_are_not_unicode_are_supported() {
     use std::os::unix::ffi::OsStrExt;
-    let desk = Desk::new();
+    let desk = Desk::with(2);
     let sim = simulator(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
-    desk.prompts("in.jsonl", 2);
     let output = std::ffi::OsStr::from_bytes(b"o\xff.jsonl");
     for flags in ["--json -q", "--json", "-v"] {
         let mut command = desk.against(&sim, &format!("in.jsonl {flags} -o"));
@@ -172,8 +163,7 @@ fn file_names_that_are_not_unicode_are_supported() {
 #[test]
 fn an_output_that_is_removed_or_replaced_meanwhile_is_noticed() {
     for flags in ["", "--ordered"] {
-        let (desk, sim) = (Desk::new(), good());
-        desk.prompts("in.jsonl", 10);
+        let (desk, sim) = (Desk::with(10), good());
         sim.hold();
         let running = desk.start(&sim, &format!("in.jsonl -o out.jsonl -j 2 {flags}"));
         assert!(sim.wait_until(|s| s.in_flight == 2, PATIENCE));
@@ -182,8 +172,9 @@ fn an_output_that_is_removed_or_replaced_meanwhile_is_noticed() {
         // While its calls are still in flight, and no call starts afterwards.
         running.hears("removed or replaced it during the run; sending stopped");
         sim.release();
-        let ended = running.wait().expect(4);
-        ended.says("out.jsonl.rescued-1: to resume, move that file back");
+        running
+            .wait()
+            .ends(4, "out.jsonl.rescued-1: to resume, move that file back");
         assert_eq!(sim.stats().calls, 2);
         assert_eq!(desk.read("out.jsonl"), "somebody else's\n");
         assert_eq!(desk.ids("out.jsonl.rescued-1").len(), 2);
@@ -199,8 +190,7 @@ fn an_output_that_is_removed_or_replaced_meanwhile_is_noticed() {
 #[cfg(unix)]
 #[test]
 fn results_of_a_removed_output_are_kept_those_of_earlier_runs_included() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), good());
     desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
     desk.prompts("in.jsonl", 6);
     desk.write("out.jsonl.rescued-1", "of another day\n");
@@ -228,8 +218,7 @@ fn results_of_a_removed_output_are_kept_those_of_earlier_runs_included() {
 #[test]
 fn an_output_changed_by_others_is_not_reported_as_finished() {
     for (foreign, found) in [(false, "it has 0 bytes"), (true, "wrote to it")] {
-        let (desk, sim) = (Desk::new(), good());
-        desk.prompts("in.jsonl", 8);
+        let (desk, sim) = (Desk::with(8), good());
         desk.run(&sim, "in.jsonl -o out.jsonl --max-items 4")
             .expect(0);
         sim.hold();
@@ -248,7 +237,7 @@ fn an_output_changed_by_others_is_not_reported_as_finished() {
         }
         running.hears("sending stopped");
         sim.release();
-        running.wait().expect(4).says(found);
+        running.wait().ends(4, found);
         let left = if foreign { 7 } else { 2 };
         assert_eq!(desk.ids("out.jsonl").len(), left);
         assert_eq!(sim.stats().calls, 6);
@@ -260,8 +249,7 @@ fn an_output_changed_by_others_is_not_reported_as_finished() {
 #[cfg(unix)]
 #[test]
 fn nothing_is_sent_if_standard_output_is_closed() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), good());
     let closed = |words: &str| {
         let url = sim.base_url();
         let words = format!(
@@ -288,8 +276,7 @@ fn nothing_is_sent_if_standard_output_is_closed() {
 #[cfg(target_os = "linux")]
 #[test]
 fn output_that_cannot_be_written_is_not_a_success() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 2);
+    let (desk, sim) = (Desk::with(2), good());
     let full = || {
         std::fs::OpenOptions::new()
             .write(true)
@@ -300,14 +287,12 @@ fn output_that_cannot_be_written_is_not_a_success() {
     let run = "in.jsonl -o out.jsonl --json";
     Running::start(desk.against(&sim, run).stdout(full()))
         .wait()
-        .expect(1)
-        .says(said);
+        .ends(1, said);
     assert_eq!(desk.ids("out.jsonl"), all_ids(2));
     let dry = "in.jsonl -o out.jsonl --json --dry-run";
     Running::start(desk.against(&sim, dry).stdout(full()))
         .wait()
-        .expect(1)
-        .says(said);
+        .ends(1, said);
     let words = [
         "providers",
         "config list",
@@ -317,18 +302,14 @@ fn output_that_cannot_be_written_is_not_a_success() {
     ];
     for words in words {
         let mut command = desk.command(words.split(' '));
-        Running::start(command.stdout(full()))
-            .wait()
-            .expect(1)
-            .says(said);
+        Running::start(command.stdout(full())).wait().ends(1, said);
     }
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn a_limit_on_the_size_of_files_is_like_a_full_disk() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 80);
+    let (desk, sim) = (Desk::with(80), good());
     let url = sim.base_url();
     let words = format!(
         "-c|ulimit -f 8; exec \"$0\" \"$@\"|{}|run|in.jsonl|-o|out.jsonl|-j|2|--provider|local|--model|sim-1|--base-url|{url}",
@@ -342,8 +323,7 @@ fn a_limit_on_the_size_of_files_is_like_a_full_disk() {
     running.signal("INT");
     let ended = running
         .wait()
-        .expect(1)
-        .says("results could not be saved; here they are");
+        .ends(1, "results could not be saved; here they are");
     let shown = ended
         .stderr
         .lines()
@@ -356,8 +336,7 @@ fn a_limit_on_the_size_of_files_is_like_a_full_disk() {
 #[cfg(unix)]
 #[test]
 fn an_output_that_is_the_input_by_another_name_is_refused() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), good());
     std::fs::hard_link(desk.path("in.jsonl"), desk.path("hard.jsonl")).unwrap();
     std::os::unix::fs::symlink("in.jsonl", desk.path("soft.jsonl")).unwrap();
     let before = desk.read("in.jsonl");
@@ -371,8 +350,7 @@ fn an_output_that_is_the_input_by_another_name_is_refused() {
 
 #[test]
 fn a_closed_standard_error_is_ignored() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 10);
+    let (desk, sim) = (Desk::with(10), good());
     let mut command = desk.against(&sim, "in.jsonl -o out.jsonl -vv --progress always");
     let mut child = command.spawn().unwrap();
     drop(child.stderr.take());

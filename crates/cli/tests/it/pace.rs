@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use batchwright_simulate::{SimConfig, SimStats, Simulator};
-use serde_json::Value;
 
 use super::common::{Desk, Running, all_ids, prompt_line, simulator};
 
@@ -36,7 +35,7 @@ fn slow() -> SimConfig {
 fn a_run_finds_the_useful_concurrency_and_never_exceeds_a_given_one() {
     let (desk, sim) = (Desk::new(), simulator(slow()));
     let ended = start(&desk, &sim, "a", 0..400, "").wait().expect(0);
-    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let summary = ended.json();
     ended
         .says("5 in flight, up to 256 while that helps")
         .says("limited by concurrency (found: 5 to ");
@@ -52,9 +51,9 @@ fn a_run_finds_the_useful_concurrency_and_never_exceeds_a_given_one() {
     }
     let (desk, sim) = (Desk::new(), simulator(slow()));
     let ended = start(&desk, &sim, "a", 0..10, "-j auto --rpm 60000").wait();
-    ended.expect(0).says("5 in flight, up to 256");
-    let ended = desk.plain("run a.jsonl -o b.out -j many").expect(2);
-    ended.says("write a whole number from 1 to 10000, or auto");
+    ended.ends(0, "5 in flight, up to 256");
+    desk.plain("run a.jsonl -o b.out -j many")
+        .ends(2, "write a whole number from 1 to 10000, or auto");
 }
 
 #[test]

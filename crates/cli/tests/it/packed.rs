@@ -75,9 +75,7 @@ fn compressed_inputs_are_unpacked() {
         assert_eq!(texts(&ended.stdout), expected, "{words}");
     }
     desk.write("in.gz", gzip(ROWS));
-    desk.run(&sim, "in.gz")
-        .expect(2)
-        .says("--format with its format");
+    desk.run(&sim, "in.gz").ends(2, "--format with its format");
     let ended = desk.run(&sim, "in.gz --format csv").expect(0);
     assert_eq!(texts(&ended.stdout), expected);
 
@@ -85,8 +83,7 @@ fn compressed_inputs_are_unpacked() {
     desk.write("one.csv", ROWS);
     desk.run(&sim, "one.csv -o out.jsonl").expect(0);
     desk.run(&sim, "in.csv.gz -o out.jsonl")
-        .expect(0)
-        .says("3 finished before");
+        .ends(0, "3 finished before");
     assert_eq!(sim.stats().calls, calls + 3);
 }
 
@@ -98,30 +95,15 @@ fn errors_in_compressed_inputs_name_the_compressed_file() {
         gzip(b"id,prompt\na,\"one\n\ntwo\"\nb,\na,three\n"),
     );
     desk.run(&sim, "in.csv.gz")
-        .expect(2)
-        .says("in.csv.gz:5: found an empty prompt")
+        .ends(2, "in.csv.gz:5: found an empty prompt")
         .says("in.csv.gz:6: found the id \"a\", which line 2 has already");
-    let text = b"id,prompt\na,one and two and three\n".repeat(50);
-    for (name, packed, data) in [
-        ("in.csv.gz", gzip(&text), "gzip"),
-        ("in.csv.zst", zstd(&text), "Zstandard"),
-    ] {
-        desk.write(name, &packed[..packed.len() - 3]);
-        desk.run(&sim, name).expect(2).says(&format!(
-            "{name}: cannot be read: the {data} data is cut off"
-        ));
-        desk.write(name, b"id,prompt\na,one\n");
-        desk.run(&sim, name).expect(2).says(&format!(
-            "{name}: found no {data} data, although the name says so"
-        ));
-    }
-    let mut damaged = gzip(&text);
-    let at = damaged.len() - 6;
-    damaged[at] ^= 1;
-    desk.write("in.csv.gz", damaged);
+    let packed = gzip(&b"id,prompt\na,one\n".repeat(50));
+    desk.write("in.csv.gz", &packed[..packed.len() - 3]);
     desk.run(&sim, "in.csv.gz")
-        .expect(2)
-        .says("the gzip data is damaged (");
+        .ends(2, "in.csv.gz: cannot be read: the gzip data is cut off");
+    desk.write("in.csv.gz", ROWS);
+    desk.run(&sim, "in.csv.gz")
+        .ends(2, "found no gzip data, although the name says so");
     assert_eq!(sim.stats().calls, 0);
 }
 
@@ -136,23 +118,11 @@ fn other_encodings_are_read_when_they_are_named() {
         text(desk.run(&sim, "in.csv --encoding windows-1252")),
         expected
     );
-    desk.write("in.csv.gz", gzip(windows));
-    assert_eq!(
-        text(desk.run(&sim, "in.csv.gz --encoding cp1252")),
-        expected
-    );
-    let words = "- --format csv --encoding windows-1252";
-    assert_eq!(text(fed(&desk, &sim, words, windows)), expected);
     let utf16 = |text: &str| {
         text.encode_utf16()
             .flat_map(u16::to_le_bytes)
             .collect::<Vec<_>>()
     };
-    desk.write(
-        "in.csv",
-        utf16("\u{feff}id\tprompt\r\n1\tGröße für 5 €\r\n"),
-    );
-    assert_eq!(text(desk.run(&sim, "in.csv --encoding utf-16")), expected);
     let line = utf16("{\"id\":\"1\",\"prompt\":\"Größe für 5 €\"}\n");
     assert_eq!(
         text(fed(&desk, &sim, "- --encoding utf-16le", &line)),
@@ -168,16 +138,4 @@ fn other_encodings_are_read_when_they_are_named() {
         .expect(2)
         .says("there is no encoding named \"ebcdic\"; there are utf-8, utf-16, windows-1252");
     assert_eq!(sim.stats().calls, calls);
-}
-
-#[test]
-fn temporary_files_of_unpacked_inputs_are_deleted() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.write("in.csv.gz", gzip(ROWS));
-    desk.run(&sim, "in.csv.gz -o out.jsonl --data-dir data")
-        .expect(0);
-    let left = std::fs::read_dir(desk.path("data")).unwrap();
-    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
-    let kept = |name: &&std::ffi::OsString| name.to_string_lossy().contains("input");
-    assert_eq!(left.iter().find(kept), None);
 }

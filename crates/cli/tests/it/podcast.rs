@@ -7,7 +7,7 @@ use std::time::Duration;
 use batchwright_simulate::{SimConfig, Simulator, Trouble, speech};
 use serde_json::{Value, json};
 
-use super::common::{Desk, PATIENCE, has, simulator};
+use super::common::{Desk, Has, PATIENCE, simulator};
 use super::job_types::{taken, working};
 use super::queue::{database, plain, queue, submit};
 
@@ -118,7 +118,7 @@ fn podcasts_are_created_despite_faults_and_are_valid_audio() {
     let result = &results["scripted"]["result"];
     let casts = desk.path("casts");
     says_it_all(result, &casts, TURNS);
-    has(result, json!({"chunks": TURNS, "speech_model": "tts-1"}));
+    result.has(json!({"chunks": TURNS, "speech_model": "tts-1"}));
     assert_eq!(result["voices"], json!({"Anna": "sage", "Bert": "echo"}));
     let path = sound(result, &casts);
     if let Some(said) = read_by_python(&path) {

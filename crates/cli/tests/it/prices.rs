@@ -62,10 +62,7 @@ fn the_lines_add_up_to_the_bill_for_calls_and_batches() {
 fn own_prices_override_the_table_and_unknown_ones_are_counted_separately() {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     let line = |id: &str, model: &str| json!({"id": id, "prompt": "p", "model": model}).to_string();
-    desk.write(
-        "in.jsonl",
-        [line("a", "gpt-4o-mini"), line("b", "new")].join("\n"),
-    );
+    desk.input([line("a", "gpt-4o-mini"), line("b", "new")].join("\n"));
     let run = |output: &str, words: &str| {
         let words = format!("in.jsonl -o {output} {words}");
         let ended = Running::start(&mut command(&desk, &sim, &words))
@@ -81,11 +78,10 @@ fn own_prices_override_the_table_and_unknown_ones_are_counted_separately() {
     assert!(cost(&table) > Usd::ZERO);
 
     let prices = |words: &str| desk.plain(&format!("prices --data-dir {HOME} {words}"));
-    prices("new").expect(2).says("no price of \"new\" is known");
+    prices("new").ends(2, "no price of \"new\" is known");
     prices("set new --input 1 --output 0").expect(0);
     prices("set new --tier batch --input 0.5 --output 0").expect(0);
-    let shown = prices("new --json").expect(0);
-    let shown: Value = serde_json::from_str(&shown.stdout).unwrap();
+    let shown = prices("new --json").expect(0).json();
     assert_eq!(shown["models"][0]["origin"], "your setting");
     assert_eq!(shown["models"][0]["prices"][1]["input"], 0.5);
     let with_home = format!("--data-dir {HOME}");
@@ -110,17 +106,13 @@ fn own_prices_override_the_table_and_unknown_ones_are_counted_separately() {
     prices("unset new --provider xai").expect(2);
     prices("unset new").expect(0);
     prices("new").expect(2);
-    prices("unset new")
-        .expect(2)
-        .says("no price of \"new\" alone is stored");
+    prices("unset new").ends(2, "no price of \"new\" alone is stored");
     prices("update mine.json").expect(0);
     prices("gpt-4o-mini").expect(0);
     prices("gpt-4o").expect(0);
     prices("gpt-5").expect(2);
     desk.write("bad.json", "{\"providers\": []}");
-    prices("update bad.json")
-        .expect(2)
-        .says("these are not prices");
+    prices("update bad.json").ends(2, "these are not prices");
 }
 
 #[test]

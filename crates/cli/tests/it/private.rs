@@ -35,9 +35,7 @@ fn all(folder: &Path, found: &mut Vec<(String, bool, u32)>) {
 
 #[test]
 fn data_folder_and_all_in_it_are_private_when_the_program_makes_them() {
-    let desk = Desk::new();
-    let sim = good();
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), good());
     let data = ["--data-dir", "new/data"];
     let go = |words: &str, stdin: bool| {
         let mut command = wide(&desk, words.split_whitespace());

@@ -367,8 +367,9 @@ fn a_run_that_is_interrupted_while_it_submits_keeps_what_is_answered() {
     let (desk, sim) = (Desk::new(), caching(QUICK));
     let running = submitting(&desk, &sim);
     running.signal("INT");
-    let ended = running.wait().expect(130);
-    ended.says("interrupted; what finished is saved");
+    running
+        .wait()
+        .ends(130, "interrupted; what finished is saved");
     assert_eq!(desk.results("out.jsonl").len(), 1);
 }
 
@@ -377,8 +378,9 @@ fn a_run_that_is_cancelled_while_it_submits_ends_as_cancelled() {
     let (desk, sim) = (Desk::new(), caching(QUICK));
     let running = submitting(&desk, &sim);
     queue(&desk).cancel(only_process(&desk)).unwrap();
-    let ended = running.wait().expect(4);
-    ended.says("interrupted; what finished is saved");
+    running
+        .wait()
+        .ends(4, "interrupted; what finished is saved");
     assert_eq!(desk.results("out.jsonl").len(), 1);
     assert_eq!(sim.stats().paid, 1);
 }

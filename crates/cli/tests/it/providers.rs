@@ -1,6 +1,6 @@
 //! `batchwright providers`: its table agrees with the behaviour of a run.
 
-use super::common::{Desk, Ended, Running, good};
+use super::common::{Desk, Ended, Running, cases, good};
 
 fn table(vars: &[(&str, &str)]) -> Ended {
     let desk = Desk::new();
@@ -35,8 +35,7 @@ fn the_table_shows_which_providers_support_embeddings_and_batches() {
 
 #[test]
 fn a_provider_that_a_run_would_reject_is_not_usable() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1);
+    let desk = Desk::with(1);
     for (provider, vars) in [
         (
             "mistral",
@@ -77,16 +76,12 @@ fn the_star_marks_the_provider_that_the_environment_selects() {
     vars.push(("BATCHWRIGHT_PROVIDER", "custom"));
     let named = table(&vars);
     assert!(row(&named, "custom").starts_with("* ") && row(&named, "xai").starts_with("  "));
-    for (name, said) in [
-        (
-            "groq",
-            "BATCHWRIGHT_PROVIDER=groq: no key: set GROQ_API_KEY",
-        ),
-        (
-            "nobody",
-            "BATCHWRIGHT_PROVIDER=nobody: unknown provider `nobody`",
-        ),
-    ] {
+    for (name, said) in cases(
+        "
+        groq => BATCHWRIGHT_PROVIDER=groq: no key: set GROQ_API_KEY
+        nobody => BATCHWRIGHT_PROVIDER=nobody: unknown provider `nobody`
+    ",
+    ) {
         vars.push(("BATCHWRIGHT_PROVIDER", name));
         let bad = table(&vars);
         assert!(
@@ -129,8 +124,7 @@ fn the_table_fits_the_terminal_and_is_complete_in_a_pipe() {
 
 /// The output of a run without a named provider, with these variables.
 fn found(vars: &[(&str, &str)]) -> Ended {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1);
+    let desk = Desk::with(1);
     let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl"]);
     Running::start(command.envs(vars.iter().copied())).wait()
 }
@@ -149,20 +143,18 @@ fn the_providers_without_a_key_take_one_line() {
     ended.hides("not groq");
     // An incompletely configured provider keeps its line.
     let url = sim.base_url();
-    let half = found(&[("OPENAI_API_KEY", "sk-1"), ("LOCAL_LLM_BASE_URL", &url)]).expect(0);
-    half.says("not openai: a key is set, but no model is named")
+    found(&[("OPENAI_API_KEY", "sk-1"), ("LOCAL_LLM_BASE_URL", &url)])
+        .ends(0, "not openai: a key is set, but no model is named")
         .says("no key for groq, anthropic, gemini, mistral, xai, openrouter, ");
 }
 
 #[test]
 fn without_a_usable_provider_the_run_gives_advice() {
-    let ended = found(&[]).expect(2);
-    ended
-        .says("a key and a model: set OPENAI_API_KEY")
+    found(&[])
+        .ends(2, "a key and a model: set OPENAI_API_KEY")
         .says("a local model: start llama.cpp")
         .says("add --provider extract");
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1);
+    let desk = Desk::with(1);
     let none = desk
         .plain("run in.jsonl -o out.jsonl --task embed")
         .expect(2);

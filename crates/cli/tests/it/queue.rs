@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::common::{
-    Desk, Ended, Running, all_ids, eventually, good, has, prompt_line, prompt_lines, results,
+    Desk, Ended, Has, Running, all_ids, eventually, good, prompt_line, prompt_lines, results,
 };
 use super::program::fed;
 
@@ -46,8 +46,7 @@ pub fn submit(desk: &Desk, words: &str) -> ProcessId {
 
 /// A queue with a process of this number of prompts.
 pub fn submitted(n: usize) -> (Desk, ProcessId) {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", n);
+    let desk = Desk::with(n);
     let id = submit(&desk, "in.jsonl");
     (desk, id)
 }
@@ -72,8 +71,7 @@ pub fn work(desk: &Desk) {
 
 #[test]
 fn a_submission_has_a_readable_name() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1);
+    let desk = Desk::with(1);
     let told = |id| queue(&desk).process(id).unwrap().unwrap().info;
     let input = desk.path("in.jsonl").canonicalize().unwrap();
     let unnamed = told(submit(&desk, "in.jsonl"));
@@ -97,8 +95,9 @@ fn stored(desk: &Desk, id: ProcessId) -> Vec<String> {
 }
 
 pub fn status(desk: &Desk, words: &str) -> Vec<Value> {
-    let ended = plain(desk, &format!("status --json {words}")).expect(0);
-    let all: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let all = plain(desk, &format!("status --json {words}"))
+        .expect(0)
+        .json();
     all["processes"].as_array().unwrap().clone()
 }
 
@@ -124,16 +123,16 @@ pub fn adds_up(process: &Value) {
 
 #[test]
 fn submit_prints_only_the_id_on_standard_output() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 3);
-    let ended = plain(&desk, "submit in.jsonl --priority 9 --max-retries 1").expect(0);
-    let ended = ended.says("3 jobs are queued").says("work --data-dir data");
+    let desk = Desk::with(3);
+    let ended = plain(&desk, "submit in.jsonl --priority 9 --max-retries 1")
+        .ends(0, "3 jobs are queued")
+        .says("work --data-dir data");
     let id: ProcessId = ended.stdout.strip_suffix('\n').unwrap().parse().unwrap();
     let counts = queue(&desk).process(id).unwrap().unwrap().counts;
     assert_eq!((counts.total, counts.pending), (3, 3));
     let quiet = plain(&desk, "submit in.jsonl --quiet --json").expect(0);
     assert_eq!(quiet.stderr, "");
-    let facts: Value = serde_json::from_str(&quiet.stdout).unwrap();
+    let facts = quiet.json();
     assert_eq!(facts["total"], 3);
     assert_eq!(queue(&desk).open_processes().unwrap().len(), 2);
 }
@@ -147,7 +146,7 @@ fn results_of_the_queue_count_as_finished_in_a_run() {
     worker(&desk, &client).run().unwrap();
     plain(&desk, &format!("results {id} -o out.jsonl")).expect(0);
     let words = "in.txt -o out.jsonl --model sim-1 --system brief --max-tokens 9";
-    desk.run(&sim, words).expect(0).says("3 finished before");
+    desk.run(&sim, words).ends(0, "3 finished before");
     assert_eq!(sim.stats().calls, 0);
 }
 
@@ -182,15 +181,9 @@ fn bad_input_is_reported_by_line_and_submits_nothing() {
     assert_eq!(ended.stdout, "");
     ended.says("bad.jsonl:2:").says("bad.jsonl:3:");
     desk.write("empty.txt", "\n");
-    plain(&desk, "submit empty.txt")
-        .expect(2)
-        .says("no prompts");
-    plain(&desk, "submit none.jsonl")
-        .expect(2)
-        .says("none.jsonl");
-    plain(&desk, "submit bad.jsonl --task embed --system x")
-        .expect(2)
-        .says("--system");
+    plain(&desk, "submit empty.txt").ends(2, "no prompts");
+    plain(&desk, "submit none.jsonl").ends(2, "none.jsonl");
+    plain(&desk, "submit bad.jsonl --task embed --system x").ends(2, "--system");
     assert!(!database(&desk).exists());
 }
 
@@ -280,16 +273,11 @@ fn a_killed_submission_is_shown_and_can_be_cancelled() {
     doctor.shows("note     unsealed");
     desk.prompts("in.jsonl", 2);
     let again = format!("submit in.jsonl --process {id}");
-    plain(&desk, &again)
-        .expect(2)
-        .says("cancel")
-        .says("--delete");
-    plain(&desk, &format!("cancel {id} --delete"))
-        .expect(0)
-        .says("1,000 jobs");
+    plain(&desk, &again).ends(2, "cancel").says("--delete");
+    plain(&desk, &format!("cancel {id} --delete")).ends(0, "1,000 jobs");
     plain(&desk, &again).expect(0);
     // If a script is run twice, its prompts are not billed twice.
-    plain(&desk, &again).expect(2).says("already");
+    plain(&desk, &again).ends(2, "already");
     assert_eq!(queue(&desk).process(id).unwrap().unwrap().counts.total, 2);
 }
 
@@ -316,9 +304,7 @@ fn results_leave_the_queue_once_they_are_written() {
     assert_eq!(found[0]["text"], "echo: prompt 0");
     assert_eq!(found[1]["error"]["kind"], "invalid");
     assert!(queue(&desk).process(id).unwrap().is_none());
-    plain(&desk, &format!("results {id}"))
-        .expect(2)
-        .says(&id.to_string());
+    plain(&desk, &format!("results {id}")).ends(2, &id.to_string());
 }
 
 #[test]
@@ -330,9 +316,8 @@ fn lines_that_were_written_before_a_kill_are_not_written_again() {
     let torn = &lines[2][..lines[2].len() / 2];
     desk.write("out.jsonl", format!("{}\n{}\n{torn}", lines[0], lines[1]));
     let words = format!("results {id} -o out.jsonl");
-    let ended = plain(&desk, &words).expect(3);
-    ended
-        .says("3 results written to out.jsonl")
+    plain(&desk, &words)
+        .ends(3, "3 results written to out.jsonl")
         .says("2 were already there");
     let text = desk.read("out.jsonl");
     assert_eq!(text.lines().collect::<Vec<_>>(), lines);
@@ -350,15 +335,11 @@ fn results_writes_only_finished_jobs() {
         panic!()
     };
     adds_up(now);
-    has(now, json!({"in_progress": 2, "pending": 1}));
-    plain(&desk, &format!("results {id} -o out.jsonl"))
-        .expect(0)
-        .says("3 jobs are still open");
+    now.has(json!({"in_progress": 2, "pending": 1}));
+    plain(&desk, &format!("results {id} -o out.jsonl")).ends(0, "3 jobs are still open");
     client.release();
     running.join().unwrap();
-    plain(&desk, &format!("results {id} -o out.jsonl"))
-        .expect(0)
-        .says("3 results");
+    plain(&desk, &format!("results {id} -o out.jsonl")).ends(0, "3 results");
     assert_eq!(desk.ids("out.jsonl"), all_ids(3));
 }
 
@@ -367,19 +348,13 @@ fn an_unwritable_file_loses_no_results() {
     let (desk, id) = submitted(2);
     work(&desk);
     desk.write("notes.txt", "dear diary\n");
-    plain(&desk, &format!("results {id} -o notes.txt"))
-        .expect(2)
-        .says("left untouched");
+    plain(&desk, &format!("results {id} -o notes.txt")).ends(2, "left untouched");
     assert_eq!(desk.read("notes.txt"), "dear diary\n");
     let path = desk.path("busy.jsonl");
     let held = ResultsAppender::open(&path).unwrap_or_else(|error| panic!("{error}"));
-    plain(&desk, &format!("results {id} -o busy.jsonl"))
-        .expect(1)
-        .says("another run");
+    plain(&desk, &format!("results {id} -o busy.jsonl")).ends(1, "another run");
     drop(held);
-    plain(&desk, &format!("results {id} -o none/out.jsonl"))
-        .expect(1)
-        .says("none/out.jsonl");
+    plain(&desk, &format!("results {id} -o none/out.jsonl")).ends(1, "none/out.jsonl");
     assert_eq!(stored(&desk, id).len(), 2);
 }
 
@@ -425,8 +400,7 @@ fn a_closed_reader_loses_no_result() {
     drop(stdout);
     running
         .wait()
-        .expect(4)
-        .says("the reader of the results went away");
+        .ends(4, "the reader of the results went away");
     assert_eq!(stored(&desk, id).len(), 300);
 }
 
@@ -478,13 +452,11 @@ fn jobs_of_other_kinds_and_those_without_a_line_get_one() {
         (&json!("double"), &json!(42))
     );
     assert_eq!(lines[1]["error"]["message"], "negative");
-    has(&lines[1], json!({"success": false, "request_hash": "ff"}));
+    lines[1].has(json!({"success": false, "request_hash": "ff"}));
     assert_eq!(lines[2]["id"], ids[2].to_string());
     // The file accepts further results, although some of its lines have no request hash.
     let id = submit_one(&desk);
-    plain(&desk, &format!("cancel {id}"))
-        .expect(0)
-        .says("1 jobs cancelled");
+    plain(&desk, &format!("cancel {id}")).ends(0, "1 jobs cancelled");
     plain(&desk, &format!("results {id} -o out.jsonl")).expect(3);
     let line = desk.results("out.jsonl").pop().unwrap();
     assert_eq!(

@@ -77,9 +77,8 @@ fn a_process_is_paused_before_its_budget_is_exceeded_and_continues_with_a_higher
         &sim,
         "work --rpm 600000 --tpm 99999999 --model gpt-4o-mini -j 8 --until-empty",
     );
-    let ended = ended.expect(4);
     ended
-        .says("the budget of")
+        .ends(4, "the budget of")
         .says(&format!("batchwright budget {id} --usd USD"));
     let paid = sim.stats().paid;
     assert!((90..=100).contains(&paid), "{paid}");
@@ -101,8 +100,9 @@ fn a_process_is_paused_before_its_budget_is_exceeded_and_continues_with_a_higher
     )
     .expect(4);
     assert_eq!(sim.stats().paid, paid);
-    let told = done(&desk, &sim, &format!("budget {id} --usd 0.01 --json")).expect(0);
-    let told: Value = serde_json::from_str(&told.stdout).unwrap();
+    let told = done(&desk, &sim, &format!("budget {id} --usd 0.01 --json"))
+        .expect(0)
+        .json();
     assert_eq!(told["budget"]["paused"], Value::Null);
     assert_eq!(told["budget"]["limit"], 0.01);
     done(
@@ -113,9 +113,7 @@ fn a_process_is_paused_before_its_budget_is_exceeded_and_continues_with_a_higher
     .expect(0);
     assert_eq!(sim.stats().paid, 200);
     assert_eq!(used(&desk, id), times(one, 200));
-    done(&desk, &sim, "budget")
-        .expect(0)
-        .says("of $0.010000 spent");
+    done(&desk, &sim, "budget").ends(0, "of $0.010000 spent");
 }
 
 /// A process in the same queue without a budget is not affected.
@@ -152,9 +150,8 @@ fn a_request_without_a_bound_pauses_its_process_until_its_limit_is_set_again() {
         .parse()
         .unwrap();
     let work = "work --rpm 600000 --model new --until-empty";
-    let ended = done(&desk, &sim, work).expect(4);
-    let ended = ended
-        .says("no price of \"new\" at openai is known")
+    let ended = done(&desk, &sim, work)
+        .ends(4, "no price of \"new\" at openai is known")
         .says(&format!("budget {id} --usd 1"));
     assert!(!ended.stderr.contains("9223372"), "{}", ended.stderr);
     assert_eq!(sim.stats().calls, 0);
@@ -162,9 +159,7 @@ fn a_request_without_a_bound_pauses_its_process_until_its_limit_is_set_again() {
     // Without a budget, it needs no bound.
     let told = done(&desk, &sim, words).expect(0);
     let free: ProcessId = told.stdout.trim().parse().unwrap();
-    done(&desk, &sim, work)
-        .expect(4)
-        .says(&format!("budget {free} --none"));
+    done(&desk, &sim, work).ends(4, &format!("budget {free} --none"));
     done(&desk, &sim, &format!("budget {free} --none")).expect(0);
     done(&desk, &sim, work).expect(4);
     assert_eq!((completed(&desk, free), completed(&desk, id)), (3, 0));

@@ -133,8 +133,7 @@ fn a_hundred_kills_and_suspensions_lose_no_job() {
 
 #[test]
 fn a_suspended_worker_keeps_its_jobs() {
-    let desk = Desk::new();
-    let sim = simulator(SimConfig::default());
+    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     let queue = queue(&desk);
     let process = enqueue(&queue, SLOTS as usize);
     sim.hold();

@@ -102,10 +102,9 @@ fn a_provider_that_is_down_fails_no_job() {
     let words = format!(
         "work --provider local --base-url {NOBODY} --model sim-1 -j 4 --until-empty --max-retries 0"
     );
-    let ended = Running::start(&mut on_queue(&desk, &words))
+    Running::start(&mut on_queue(&desk, &words))
         .wait()
-        .expect(4);
-    ended.says("stopped");
+        .ends(4, "stopped");
     let counts = queue(&desk).process(id).unwrap().unwrap().counts;
     assert_eq!((counts.pending, counts.failed), (20, 0), "{counts:?}");
 }

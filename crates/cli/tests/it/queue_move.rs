@@ -153,7 +153,7 @@ fn a_queue_moves_to_another_folder_and_is_closed_where_it_was() {
     assert!(file.message().contains("queue import"), "{file}");
     let import = |folder: &str| {
         let words = format!("queue import q.bw --data-dir {folder}");
-        Running::start(&mut desk.command(words.split_whitespace())).wait()
+        desk.plain(&words)
     };
     import("new").expect(0);
     let moved = JobQueue::open(desk.path("new/llm_jobs.db")).unwrap();
@@ -238,9 +238,7 @@ fn an_exported_file_is_invalid_after_its_queue_is_reopened() {
     let job = || [Job::from(Request::new("late"))];
     let late = open.enqueue(process, job()).unwrap_err();
     assert!(late.message().contains("closed for a move"), "{late}");
-    plain(&desk, "queue reopen")
-        .expect(0)
-        .says("if a copy of that file was imported elsewhere");
+    plain(&desk, "queue reopen").ends(0, "if a copy of that file was imported elsewhere");
     assert!(
         open.cancel(process).is_err(),
         "it has to open the queue again"
@@ -249,7 +247,7 @@ fn an_exported_file_is_invalid_after_its_queue_is_reopened() {
     let words = ["queue", "import", "q.bw", "--data-dir", "new"];
     let refused = Running::start(&mut desk.command(words)).wait().expect(1);
     refused.errs("reopened");
-    plain(&desk, "queue reopen").expect(0).says("not closed");
+    plain(&desk, "queue reopen").ends(0, "not closed");
     plain(&desk, "queue export q2.bw").expect(0);
     std::fs::remove_file(desk.path("q2.bw")).unwrap();
     let gone = plain(&desk, "queue reopen").expect(1);
@@ -291,9 +289,7 @@ fn exported_jobs_contain_their_files_and_missing_files_stop_the_export() {
     refused.errs("the job i-0 names a local file");
     assert!(!desk.exists("q.bw"));
     plain(&desk, "status").expect(0);
-    plain(&desk, "queue export kept.bw --keep-paths")
-        .expect(0)
-        .says("1 jobs name local files");
+    plain(&desk, "queue export kept.bw --keep-paths").ends(0, "1 jobs name local files");
     plain(&desk, "queue reopen").expect(0);
     std::fs::rename(desk.path("b.png"), desk.path("a.png")).unwrap();
     plain(&desk, "queue export q.bw").expect(0);
@@ -305,8 +301,7 @@ fn exported_jobs_contain_their_files_and_missing_files_stop_the_export() {
 #[test]
 fn a_killed_move_resumes_and_loses_nothing() {
     const JOBS: usize = 20_000;
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", JOBS);
+    let desk = Desk::with(JOBS);
     let id = submit(&desk, "in.jsonl");
     let length = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
     let grows = |part: &str, bytes: u64| {

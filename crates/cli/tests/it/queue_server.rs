@@ -99,8 +99,8 @@ fn jobs_of_a_killed_worker_pass_to_another_machine() {
     other.wait().expect(0);
     let status = server
         .run(&desk, &format!("status {process} --json"))
-        .expect(0);
-    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+        .expect(0)
+        .json();
     assert!(status.to_string().contains("\"completed\":200"), "{status}");
     let take = format!("results {process} -o out.jsonl -q");
     server.run(&desk, &take).expect(0);
@@ -117,8 +117,7 @@ fn jobs_of_a_killed_worker_pass_to_another_machine() {
 #[test]
 fn the_last_lines_of_a_worker_name_the_server_that_a_flag_named() {
     let Some(server) = Server::new() else { return };
-    let (desk, sim) = (Desk::new(), batch::taking(PATIENCE));
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), batch::taking(PATIENCE));
     let run = |words: &str| {
         let words = format!("{words} --store {}", server.address());
         let mut command = server.on(batch::command(&desk, &sim, &words));
@@ -166,8 +165,7 @@ fn files_of_prompts_are_in_the_queue_on_a_server() {
 #[test]
 fn failed_jobs_are_requeued_and_waiting_ones_cancelled_on_a_server() {
     let Some(server) = Server::new() else { return };
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 3);
+    let desk = Desk::with(3);
     let process = server.run(&desk, "submit in.jsonl -q").expect(0).stdout;
     let process = process.trim();
     server.run(&desk, &format!("cancel {process}")).expect(0);
@@ -197,9 +195,7 @@ fn a_worker_is_woken_through_redis_and_works_without_it() {
     };
     let (login, place) = redis.rsplit_once('@').unwrap();
     let password = login.rsplit_once(':').unwrap().1;
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1);
-    let sim = simulator(SimConfig::default());
+    let (desk, sim) = (Desk::with(1), simulator(SimConfig::default()));
     for (at, place, secret) in [(1, place, password), (2, "127.0.0.1:9", "n0tth1sone")] {
         let with_redis = |words: &str| {
             let mut command = server.on(desk.command(words.split_whitespace()));
@@ -258,7 +254,7 @@ fn doctor_checks_the_server_and_redis() {
             .env("BATCHWRIGHT_REDIS_PASSWORD", password);
         let ended = Running::start(&mut command).wait();
         assert!(!ended.stdout.contains(password), "{}", ended.stdout);
-        let all: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let all = ended.json();
         let findings = all["findings"].as_array().unwrap().iter();
         let verdict = |finding: &Value| {
             let text = |name: &str| finding[name].as_str().unwrap().to_owned();

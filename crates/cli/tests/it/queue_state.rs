@@ -8,7 +8,7 @@ use batchwright::ProcessId;
 use batchwright::testing::ScriptedClient;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Running, eventually, has};
+use super::common::{Desk, Has, Running, eventually};
 use super::queue::{
     adds_up, database, on_queue, plain, queue, status, submit_one, submitted, work, worker,
 };
@@ -41,7 +41,7 @@ fn numbers_of_status_add_up() {
     assert_eq!(known(&all[0]), expected);
     assert_eq!(all[0]["models"], json!([]), "no prompt names one");
     assert_eq!(all[0]["providers"], json!(["scripted"]), "{}", all[0]);
-    has(&all[1], json!({"models": [], "providers": []}));
+    all[1].has(json!({"models": [], "providers": []}));
     let single = status(&desk, &first.to_string());
     assert_eq!(
         single.iter().map(known).collect::<Vec<_>>(),
@@ -66,13 +66,11 @@ fn a_process_is_found_by_the_beginning_of_its_id() {
     assert_eq!(status(&desk, &id[..20]).len(), 1);
     submit_one(&desk);
     plain(&desk, &format!("status {}", &id[..4]))
-        .expect(2)
-        .says("2 processes have an id that begins or ends with")
+        .ends(2, "2 processes have an id that begins or ends with")
         .says(&id)
         .says("one.jsonl, 1 jobs, ");
     plain(&desk, &format!("status {}", &id[..3]))
-        .expect(2)
-        .says("at least its first or last 4 characters");
+        .ends(2, "at least its first or last 4 characters");
     // The beginning of an id is its creation time, which processes of the same minute share.
     let end = &id[id.len() - 8..];
     assert_eq!(status(&desk, &format!("…{end}")).len(), 1);
@@ -87,12 +85,8 @@ fn a_process_is_found_by_the_beginning_of_its_id() {
     assert_eq!(status(&desk, end)[0]["pending"], 0);
     plain(&desk, &format!("cancel {end} --delete")).expect(0);
     assert_eq!(status(&desk, "").len(), 1);
-    plain(&desk, "status ffff-ffff")
-        .expect(2)
-        .says("no process ");
-    plain(&desk, &format!("retry {}", ProcessId::new()))
-        .expect(2)
-        .says("no process ");
+    plain(&desk, "status ffff-ffff").ends(2, "no process ");
+    plain(&desk, &format!("retry {}", ProcessId::new())).ends(2, "no process ");
 }
 
 #[test]
@@ -126,15 +120,11 @@ fn a_watch_ends_when_all_is_finished() {
 fn cancel_and_retry_report_what_they_did() {
     let (desk, id) = submitted(3);
     work(&desk);
-    let retried = plain(&desk, &format!("retry {id} --json"))
-        .expect(0)
-        .says("1 jobs requeued");
-    let facts: Value = serde_json::from_str(&retried.stdout).unwrap();
+    let retried = plain(&desk, &format!("retry {id} --json")).ends(0, "1 jobs requeued");
+    let facts = retried.json();
     assert_eq!(facts, json!({"process_id": id, "retried": 1}));
-    let cancelled = plain(&desk, &format!("cancel {id} --json"))
-        .expect(0)
-        .says("1 jobs cancelled");
-    let facts: Value = serde_json::from_str(&cancelled.stdout).unwrap();
+    let cancelled = plain(&desk, &format!("cancel {id} --json")).ends(0, "1 jobs cancelled");
+    let facts = cancelled.json();
     assert_eq!(
         facts,
         json!({
@@ -144,19 +134,13 @@ fn cancel_and_retry_report_what_they_did() {
     let [now] = &status(&desk, "")[..] else {
         panic!()
     };
-    has(now, json!({"completed": 2, "cancelled": 1}));
-    plain(&desk, &format!("retry {id}"))
-        .expect(0)
-        .says("1 jobs requeued");
+    now.has(json!({"completed": 2, "cancelled": 1}));
+    plain(&desk, &format!("retry {id}")).ends(0, "1 jobs requeued");
     let client = Arc::new(ScriptedClient::new());
     worker(&desk, &client).run().unwrap();
     assert_eq!(client.calls(), ["prompt 1"]);
-    plain(&desk, &format!("retry {id}"))
-        .expect(0)
-        .says("nothing to requeue");
-    plain(&desk, &format!("cancel {id} --delete"))
-        .expect(0)
-        .says("deleted with 3 jobs");
+    plain(&desk, &format!("retry {id}")).ends(0, "nothing to requeue");
+    plain(&desk, &format!("cancel {id} --delete")).ends(0, "deleted with 3 jobs");
     assert!(queue(&desk).open_processes().unwrap().is_empty());
 }
 
@@ -164,12 +148,8 @@ fn cancel_and_retry_report_what_they_did() {
 fn showing_a_queue_creates_no_database() {
     let desk = Desk::new();
     assert_eq!(status(&desk, ""), [] as [Value; 0]);
-    plain(&desk, "status --watch")
-        .expect(0)
-        .says("nothing is queued");
-    plain(&desk, &format!("status {}", ProcessId::new()))
-        .expect(2)
-        .says("not found: the queue");
+    plain(&desk, "status --watch").ends(0, "nothing is queued");
+    plain(&desk, &format!("status {}", ProcessId::new())).ends(2, "not found: the queue");
     let doctor = plain(&desk, "doctor").expect(0);
     doctor.shows("note     database");
     assert!(!desk.exists("data"));
@@ -191,8 +171,7 @@ fn doctor_reports_no_problem_for_a_healthy_queue() {
         ended.shows(seen);
     }
     assert!(!ended.stdout.contains("very-secret"));
-    let json = plain(&desk, "doctor --json").expect(0);
-    let facts: Value = serde_json::from_str(&json.stdout).unwrap();
+    let facts = plain(&desk, "doctor --json").expect(0).json();
     assert_eq!(facts["healthy"], true);
     let findings = facts["findings"].as_array().unwrap();
     assert!(
@@ -228,13 +207,11 @@ fn doctor_gives_advice_for_a_damaged_file() {
     ended.shows(".recover");
     desk.write("data/llm_jobs.db", "dear diary".repeat(1000));
     let ended = plain(&desk, "doctor --json").expect(1);
-    let facts: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let facts = ended.json();
     assert_eq!(facts["healthy"], false);
     ended.shows("not an SQLite database");
     assert!(desk.read("data/llm_jobs.db").starts_with("dear diary"));
-    plain(&desk, "status")
-        .expect(1)
-        .says("not an SQLite database");
+    plain(&desk, "status").ends(1, "not an SQLite database");
 }
 
 #[test]

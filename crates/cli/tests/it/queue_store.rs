@@ -5,7 +5,7 @@
 use super::common::{Desk, Ended, Running};
 
 fn run(desk: &Desk, words: &str) -> Ended {
-    Running::start(&mut desk.command(words.split_whitespace())).wait()
+    desk.plain(words)
 }
 
 #[test]
@@ -31,9 +31,7 @@ fn a_flag_and_the_environment_override_the_setting_and_the_error_says_how_to_uns
     doctor.shows("127.0.0.1:9");
     doctor.shows(advice);
     // The export is for the queue on the server, not for the file.
-    run(&desk, "queue export moved.bw")
-        .expect(1)
-        .says("127.0.0.1:9");
+    run(&desk, "queue export moved.bw").ends(1, "127.0.0.1:9");
     // Three commands with the file in the data folder.
     run(&desk, "status --store none").expect(0);
     let mut command = desk.command(["status"]);
@@ -52,14 +50,14 @@ fn a_flag_and_the_environment_override_the_setting_and_the_error_says_how_to_uns
 #[test]
 fn empty_and_damaged_addresses_are_refused_with_advice() {
     let desk = Desk::new();
-    run(&desk, "status --store=").expect(2).says("--store none");
+    run(&desk, "status --store=").ends(2, "--store none");
     run(&desk, "config set queue.store mysql://me@db/jobs").expect(0);
     let file = desk.path("home/config.db");
     let db = rusqlite::Connection::open(file).unwrap();
     db.execute("UPDATE settings SET value = 'elsewhere'", [])
         .unwrap();
     drop(db);
-    run(&desk, "status").expect(2).says("unset queue.store");
+    run(&desk, "status").ends(2, "unset queue.store");
     let doctor = run(&desk, "doctor").expect(1);
     doctor.shows("queue.store");
     run(&desk, "config unset queue.store").expect(0);
@@ -86,7 +84,7 @@ fn the_setting_leads_every_command_to_the_server() {
         .run(&desk, "status --json --data-dir elsewhere")
         .expect(0);
     status.shows("\"pending\":2");
-    run("config set llm.model m-1").expect(0).says("mysql://");
+    run("config set llm.model m-1").ends(0, "mysql://");
     let model = server
         .run(&desk, "config get llm.model --data-dir elsewhere")
         .expect(0);
@@ -101,6 +99,5 @@ fn the_setting_leads_every_command_to_the_server() {
     );
     let doctor = run("doctor").expect(0).stdout;
     assert!(doctor.contains("from queue.store in"), "{doctor}");
-    let workers = run("workers").expect(0);
-    workers.says("To start one");
+    run("workers").ends(0, "To start one");
 }

@@ -8,19 +8,18 @@ use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::json;
 
 use super::common::{
-    Desk, Running, all_ids, good, has, id, ids_in_order, prompt_line, prompt_lines, simulator,
+    Desk, Has, Running, all_ids, good, id, ids_in_order, prompt_line, prompt_lines, simulator,
 };
 
 const RUN: &str = "in.jsonl -o out.jsonl -j 4";
 
 #[test]
 fn a_second_run_sends_nothing_and_changes_nothing() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 30);
+    let (desk, sim) = (Desk::with(30), good());
     desk.run(&sim, RUN).expect(0);
     let before = (desk.read("out.jsonl"), inode(&desk));
-    let ended = desk.run(&sim, RUN).expect(0);
-    ended.says("30 finished before, nothing to send");
+    desk.run(&sim, RUN)
+        .ends(0, "30 finished before, nothing to send");
     assert_eq!((desk.read("out.jsonl"), inode(&desk)), before);
     assert_eq!(sim.stats().calls, 30);
 }
@@ -38,9 +37,8 @@ fn inode(_: &Desk) -> u64 {
 
 #[test]
 fn result_lines_have_stable_keys_and_the_fingerprint_of_their_request() {
-    let desk = Desk::new();
+    let desk = Desk::with(10);
     let sim = simulator(SimConfig::default().trouble(Trouble::BadRequest, 0.5));
-    desk.prompts("in.jsonl", 10);
     desk.run(&sim, RUN).expect(3);
     for (text, line) in desk
         .read("out.jsonl")
@@ -56,7 +54,7 @@ fn result_lines_have_stable_keys_and_the_fingerprint_of_their_request() {
         assert_eq!(line.as_object().unwrap().len(), 13, "{text}");
         let request = Request::new(id(&line).replace("i-", "prompt ")).with_model("sim-1");
         assert_eq!(line["request_hash"], request_hash(&request));
-        has(&line, json!({"provider": "local", "attempts": 1}));
+        line.has(json!({"provider": "local", "attempts": 1}));
         if line["success"] == true {
             let usage = line["usage"].as_object().unwrap();
             assert_eq!(usage.len(), 4, "{text}");
@@ -79,30 +77,26 @@ fn result_lines_have_stable_keys_and_the_fingerprint_of_their_request() {
 
 #[test]
 fn only_changed_items_run_again() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 6);
+    let (desk, sim) = (Desk::with(6), good());
     desk.run(&sim, RUN).expect(0);
     let calls = |expected: u64| assert_eq!(sim.stats().calls, expected);
     // Edited rows.
     let mut lines: Vec<String> = (0..6).map(prompt_line).collect();
     lines[2] = lines[2].replace("prompt 2", "another");
     desk.write("in.jsonl", lines.concat());
-    desk.run(&sim, RUN).expect(0).says("1 changed, 1 to send");
+    desk.run(&sim, RUN).ends(0, "1 changed, 1 to send");
     calls(7);
     // Inserted rows, and all in another order.
     lines.insert(0, prompt_line(77));
     lines.reverse();
     desk.write("in.jsonl", lines.concat());
-    desk.run(&sim, RUN)
-        .expect(0)
-        .says("6 finished before, 1 to send");
+    desk.run(&sim, RUN).ends(0, "6 finished before, 1 to send");
     calls(8);
     // A removed row: its result is kept.
     lines.retain(|line| !line.contains("i-4"));
     desk.write("in.jsonl", lines.concat());
     let before = desk.read("out.jsonl");
-    let ended = desk.run(&sim, RUN).expect(0);
-    ended.says("1 results of other items kept");
+    desk.run(&sim, RUN).ends(0, "1 results of other items kept");
     assert_eq!(desk.read("out.jsonl"), before);
     calls(8);
     assert_eq!(
@@ -132,7 +126,7 @@ fn failed_items_run_again_unless_kept() {
     desk.run(&sim, &format!("{words} --keep-failed")).expect(3);
     assert_eq!(desk.read("out.jsonl"), before);
     assert_eq!(sim.stats().calls, 20);
-    desk.run(&sim, &words).expect(3).says("failed before");
+    desk.run(&sim, &words).ends(3, "failed before");
     assert_eq!(sim.stats().calls, 20 + failed);
     desk.run(&sim, &words).expect(0);
     assert_eq!(sim.stats().calls, 20 + 2 * failed);
@@ -141,8 +135,7 @@ fn failed_items_run_again_unless_kept() {
 
 #[test]
 fn a_file_of_anything_else_is_refused_and_untouched() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 2);
+    let (desk, sim) = (Desk::with(2), good());
     for content in [
         "notes\n".to_owned(),
         "precious notes without a line end".to_owned(),
@@ -165,8 +158,8 @@ fn a_file_of_anything_else_is_refused_and_untouched() {
         assert_eq!(desk.read("out.jsonl"), content);
     }
     // The input itself as the output, by mistake.
-    let ended = desk.run(&sim, "in.jsonl -o in.jsonl").expect(2);
-    ended.says("it is also the input; name another output");
+    desk.run(&sim, "in.jsonl -o in.jsonl")
+        .ends(2, "it is also the input; name another output");
     assert_eq!(desk.read("in.jsonl"), prompt_lines(2));
     assert_eq!(sim.stats().calls, 0);
     desk.write("out.jsonl", "");
@@ -197,8 +190,7 @@ fn ordered_puts_results_into_the_order_of_the_input() {
 
 #[test]
 fn a_file_can_be_processed_in_pieces() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 10);
+    let (desk, sim) = (Desk::with(10), good());
     for (run, done) in [4, 8, 10, 10].into_iter().enumerate() {
         let words = format!("{RUN} --max-items 4 --fsync");
         desk.run(&sim, &words).expect(0);
@@ -211,11 +203,10 @@ fn a_file_can_be_processed_in_pieces() {
 
 #[test]
 fn a_named_model_is_part_of_the_request_and_a_default_is_not() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 5);
+    let (desk, sim) = (Desk::with(5), good());
     desk.run(&sim, &format!("{RUN} --model one")).expect(0);
-    let ended = desk.run(&sim, &format!("{RUN} --model two")).expect(0);
-    ended.says("5 changed, 5 to send");
+    desk.run(&sim, &format!("{RUN} --model two"))
+        .ends(0, "5 changed, 5 to send");
     assert_eq!(sim.stats().calls, 10);
 
     let url = sim.base_url();
@@ -228,7 +219,7 @@ fn a_named_model_is_part_of_the_request_and_a_default_is_not() {
     assert_eq!(sim.stats().calls, 15);
     let before = desk.read("new.jsonl");
     assert_eq!(desk.results("new.jsonl")[0]["model"], "one");
-    let ended = with_default("two").expect(0).says("nothing to send");
+    let ended = with_default("two").ends(0, "nothing to send");
     ended.says("5 finished results came from one and are kept");
     assert_eq!(desk.read("new.jsonl"), before);
     // If something is left to send, the changed default is mentioned.
@@ -236,22 +227,19 @@ fn a_named_model_is_part_of_the_request_and_a_default_is_not() {
         .append(true)
         .open(desk.path("in.jsonl"));
     write!(input.unwrap(), "{}", prompt_line(5)).unwrap();
-    let ended = with_default("two").expect(0);
-    let ended = ended.says("5 finished results came from one and are kept");
+    let ended = with_default("two").ends(0, "5 finished results came from one and are kept");
     ended.says("the default model is two now");
     assert_eq!(sim.stats().calls, 16);
 }
 
 #[test]
 fn settings_of_the_answer_are_part_of_the_request_and_those_of_transport_are_not() {
-    let desk = Desk::new();
-    let sim = simulator(SimConfig::default().answer("{}"));
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), simulator(SimConfig::default().answer("{}")));
     desk.run(&sim, RUN).expect(0);
     let carried = "-j 1 --rpm 6000 --tpm 1000000 --max-retries 1 --timeout 9s --grace 3s \
                    --on-error stop --fallback extract --progress never";
     let ended = desk.run(&sim, &format!("in.jsonl -o out.jsonl {carried}"));
-    ended.expect(0).says("nothing to send");
+    ended.ends(0, "nothing to send");
     assert_eq!(sim.stats().calls, 3);
     let mut calls = 3;
     for shaped in [
@@ -260,8 +248,8 @@ fn settings_of_the_answer_are_part_of_the_request_and_those_of_transport_are_not
         "--temperature 0.5",
         "--json-mode",
     ] {
-        let ended = desk.run(&sim, &format!("{RUN} {shaped}")).expect(0);
-        ended.says("3 changed, 3 to send");
+        desk.run(&sim, &format!("{RUN} {shaped}"))
+            .ends(0, "3 changed, 3 to send");
         calls += 3;
         assert_eq!(sim.stats().calls, calls);
     }
@@ -269,15 +257,14 @@ fn settings_of_the_answer_are_part_of_the_request_and_those_of_transport_are_not
 
 #[test]
 fn a_dry_run_changes_nothing() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), good());
     let torn = "{\"id\":\"i-0\",\"succ";
     desk.write("out.jsonl", torn);
     for flags in ["--dry-run", "--dry-run --ordered"] {
         desk.run(&sim, &format!("{RUN} {flags}")).expect(0);
         assert_eq!(desk.read("out.jsonl"), torn);
         let new = format!("in.jsonl -o new.jsonl {flags}");
-        desk.run(&sim, &new).expect(0).says("would send 3 items");
+        desk.run(&sim, &new).ends(0, "would send 3 items");
         assert!(!desk.exists("new.jsonl"));
     }
     assert_eq!(sim.stats().calls, 0);

@@ -7,12 +7,11 @@ use super::common::{Desk, all_ids, simulator};
 
 /// Twenty items, some with this fault; returns the summary, the result lines and the server's counts.
 fn run(settings: SimConfig, flags: &str) -> (Value, Vec<Value>, SimStats) {
-    let (desk, sim) = (Desk::new(), simulator(settings));
-    desk.prompts("in.jsonl", 20);
+    let (desk, sim) = (Desk::with(20), simulator(settings));
     let words = format!("in.jsonl -o out.jsonl -j 8 --json {flags}");
     let ended = desk.run(&sim, &words).expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(20));
-    let mut summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let mut summary = ended.json();
     let stats = sim.stats();
     assert_eq!(summary["summary"]["calls"], stats.calls);
     assert_eq!(summary["summary"]["retries"], stats.calls - 20);
@@ -68,9 +67,7 @@ fn a_missing_reply_times_out_and_is_retried() {
 #[test]
 fn calls_are_counted_by_their_reason() {
     let sim = simulator(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 4);
+    let desk = Desk::with(4);
     desk.run(&sim, "in.jsonl -o out.jsonl --fallback extract")
-        .expect(0)
-        .says("calls      8 (4 moved on, 4 to extract)");
+        .ends(0, "calls      8 (4 moved on, 4 to extract)");
 }

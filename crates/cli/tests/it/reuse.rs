@@ -3,29 +3,25 @@
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, HOME, Running, all_ids, good, has, id, prompt_lines, simulator};
+use super::common::{Desk, HOME, Has, Running, all_ids, good, id, prompt_lines, simulator};
 use super::program::fed;
 
 const WORDS: &str = "in.jsonl --temperature 0 --reuse";
 
 #[test]
 fn another_output_is_answered_without_a_call() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 100);
+    let (desk, sim) = (Desk::with(100), good());
     desk.run(&sim, &format!("{WORDS} -o a.jsonl"))
-        .expect(0)
-        .says("reuse: 0 answers");
+        .ends(0, "reuse: 0 answers");
     let ended = desk
         .run(&sim, &format!("{WORDS} -o b.jsonl --json"))
-        .expect(0);
-    let ended = ended
-        .says("reuse: 100 answers")
+        .ends(0, "reuse: 100 answers")
         .says("100 answers of earlier runs (100 calls saved)");
     assert_eq!(
         (sim.stats().calls, desk.ids("b.jsonl")),
         (100, all_ids(100))
     );
-    let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let told = ended.json();
     let told = &told["summary"];
     assert_eq!((&told["reused"], &told["calls"]), (&json!(100), &json!(0)));
     let first = desk.results("a.jsonl");
@@ -46,20 +42,17 @@ fn another_output_is_answered_without_a_call() {
 
 #[test]
 fn duplicates_get_the_reused_answer_too() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 2);
+    let (desk, sim) = (Desk::with(2), good());
     desk.run(&sim, &format!("{WORDS} -o a.jsonl")).expect(0);
     let line = |n: usize| format!("{{\"id\":\"i-{n}\",\"prompt\":\"prompt {}\"}}\n", n % 3);
     let lines: String = (0..3000).map(line).collect();
     desk.write("in.jsonl", lines);
     let ended = desk
         .run(&sim, &format!("{WORDS} -o b.jsonl --json"))
-        .expect(0);
-    let ended = ended
-        .says("2 answers of earlier runs")
+        .ends(0, "2 answers of earlier runs")
         .says("2,997 answered by equal prompts (2,999 calls saved)");
     assert_eq!((sim.stats().calls, desk.ids("b.jsonl")), (3, all_ids(3000)));
-    let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let told = ended.json();
     assert_eq!(told["summary"]["answered_by_equals"], 2997);
     for line in desk.results("b.jsonl") {
         let n: usize = id(&line)["i-".len()..].parse().unwrap();
@@ -75,8 +68,7 @@ fn duplicates_get_the_reused_answer_too() {
 
 #[test]
 fn other_requests_and_other_models_are_sent() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 5);
+    let (desk, sim) = (Desk::with(5), good());
     let mut calls = 0;
     for (flags, made) in [
         ("", 5),
@@ -113,9 +105,10 @@ fn failures_and_answers_that_were_cut_are_not_kept() {
         (Trouble::Refusal, 3),
         (Trouble::BadRequest, 3),
     ] {
-        let desk = Desk::new();
-        let sim = simulator(SimConfig::default().trouble(trouble, 1.0));
-        desk.prompts("in.jsonl", 3);
+        let (desk, sim) = (
+            Desk::with(3),
+            simulator(SimConfig::default().trouble(trouble, 1.0)),
+        );
         desk.run(&sim, &format!("{WORDS} -o a.jsonl")).expect(code);
         desk.run(&sim, &format!("{WORDS} -o b.jsonl")).expect(code);
         assert_eq!(sim.stats().calls, 6, "{trouble:?}");
@@ -124,13 +117,11 @@ fn failures_and_answers_that_were_cut_are_not_kept() {
 
 #[test]
 fn a_damaged_store_is_set_aside_and_costs_no_run() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 5);
+    let (desk, sim) = (Desk::with(5), good());
     std::fs::create_dir_all(desk.path(HOME)).unwrap();
     desk.write(&format!("{HOME}/reuse.db"), "damaged ".repeat(2000));
     desk.run(&sim, &format!("{WORDS} -o a.jsonl"))
-        .expect(0)
-        .says("it is set aside");
+        .ends(0, "it is set aside");
     desk.run(&sim, &format!("{WORDS} -o b.jsonl")).expect(0);
     assert_eq!((sim.stats().calls, desk.ids("b.jsonl")), (5, all_ids(5)));
     // If the store cannot be used at all, everything is sent.
@@ -138,15 +129,13 @@ fn a_damaged_store_is_set_aside_and_costs_no_run() {
     std::fs::remove_file(&store).unwrap();
     std::fs::create_dir(&store).unwrap();
     desk.run(&sim, &format!("{WORDS} -o c.jsonl"))
-        .expect(0)
-        .says("no answers are reused");
+        .ends(0, "no answers are reused");
     assert_eq!((sim.stats().calls, desk.ids("c.jsonl")), (10, all_ids(5)));
 }
 
 #[test]
 fn runs_at_the_same_time_share_it() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 300);
+    let (desk, sim) = (Desk::with(300), good());
     let start = |n: usize| desk.start(&sim, &format!("{WORDS} -o out-{n}.jsonl -j 4"));
     let running: Vec<Running> = (0..3).map(start).collect();
     running
@@ -178,8 +167,7 @@ fn standard_input_is_read_to_its_end_and_compared() {
 
 #[test]
 fn a_dry_run_says_how_many_calls_are_saved() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 10);
+    let (desk, sim) = (Desk::with(10), good());
     desk.run(&sim, &format!("{WORDS} -o a.jsonl --max-items 4"))
         .expect(0);
     let again = "{\"id\":\"again\",\"prompt\":\"prompt 1\"}\n{\"id\":\"once more\",\"prompt\":\"prompt 8\"}\n";
@@ -189,7 +177,7 @@ fn a_dry_run_says_how_many_calls_are_saved() {
         let ended = desk
             .run(&sim, &format!("{words} --dry-run {more}"))
             .expect(0);
-        let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let told = ended.json();
         let numbers =
             ["to_send", "equal", "reusable", "calls_saved"].map(|name| told[name].clone());
         (numbers.map(|n| n.as_u64().unwrap()), ended)
@@ -201,24 +189,24 @@ fn a_dry_run_says_how_many_calls_are_saved() {
         .says("equal prompts save 1 call; answers of earlier runs save 5 calls; nothing was sent");
     let (numbers, _) = dry("--max-items 2");
     assert_eq!(numbers, [2, 0, 5, 5]);
-    let ended = desk.run(&sim, &format!("{words} --max-items 2")).expect(0);
-    let told: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let told = desk
+        .run(&sim, &format!("{words} --max-items 2"))
+        .expect(0)
+        .json();
     let told = &told["summary"];
-    has(told, json!({"calls": 2, "calls_saved": 5}));
+    told.has(json!({"calls": 2, "calls_saved": 5}));
     assert_eq!((sim.stats().calls, desk.results("b.jsonl").len()), (6, 7));
 }
 
 #[test]
 fn a_closed_reader_is_reported_also_without_calls() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), good());
     desk.run(&sim, &format!("{WORDS} -o a.jsonl")).expect(0);
     let mut running = desk.start(&sim, WORDS);
     drop(running.child.stdout.take());
     running
         .wait()
-        .expect(4)
-        .says("the reader of the results went away");
+        .ends(4, "the reader of the results went away");
     assert_eq!(sim.stats().calls, 3);
 }
 
@@ -235,13 +223,9 @@ fn dedupe_settings_apply_to_the_answer_cache() {
     };
     run("- -o a.jsonl", "auto").expect(0);
     assert_eq!(sim.stats().calls, 2);
-    run("- -o b.jsonl", "always")
-        .expect(0)
-        .says("1 answered with equal ones");
+    run("- -o b.jsonl", "always").ends(0, "1 answered with equal ones");
     assert_eq!((sim.stats().calls, desk.ids("b.jsonl").len()), (3, 2));
-    run("- -o c.jsonl --reuse", "never")
-        .expect(2)
-        .says("llm.dedupe is set to never");
+    run("- -o c.jsonl --reuse", "never").ends(2, "llm.dedupe is set to never");
     run("- -o c.jsonl --reuse --dedupe", "never").expect(0);
     assert_eq!(sim.stats().calls, 4);
 }
@@ -257,12 +241,10 @@ fn status_and_doctor_show_the_answer_cache() {
     let doctor = desk.plain("doctor");
     doctor.shows(&format!("ok       reuse        {line}"));
     desk.plain("status")
-        .expect(0)
-        .says(&format!("answers for run --reuse: {line}"));
-    let status = desk.plain("status --json").expect(0);
-    let told: Value = serde_json::from_str(&status.stdout).unwrap();
+        .ends(0, &format!("answers for run --reuse: {line}"));
+    let told = desk.plain("status --json").expect(0).json();
     let told = &told["reuse"];
-    has(told, json!({"answers": 3, "max_bytes": 1 << 30}));
+    told.has(json!({"answers": 3, "max_bytes": 1 << 30}));
     desk.write(&format!("{HOME}/reuse.db"), "damaged ".repeat(2000));
     let doctor = desk.plain("doctor");
     doctor.shows("warning  reuse");
@@ -270,10 +252,7 @@ fn status_and_doctor_show_the_answer_cache() {
 
 #[test]
 fn queue_jobs_do_not_use_the_answer_cache() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 2);
+    let (desk, sim) = (Desk::with(2), good());
     let words = format!("{} --reuse", super::batch_runs::WORDS);
-    super::batch_runs::run(&desk, &sim, &words)
-        .expect(2)
-        .says("goes through the queue");
+    super::batch_runs::run(&desk, &sim, &words).ends(2, "goes through the queue");
 }

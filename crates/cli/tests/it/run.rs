@@ -3,12 +3,11 @@
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, NOBODY, good, has, results, simulator};
+use super::common::{Desk, Has, NOBODY, cases, good, results, simulator};
 
 #[test]
 fn could_not_run_is_1() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1);
+    let desk = Desk::with(1);
     let ended = desk.plain("run in.jsonl -o out.jsonl --provider openai --model m");
     let ended = ended.expect(1);
     ended.errs("OPENAI_API_KEY");
@@ -19,83 +18,45 @@ fn could_not_run_is_1() {
 
 #[test]
 fn bad_usage_is_2() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1);
-    for (words, said) in [
-        ("", "Usage"),
-        ("run", "<INPUT>"),
-        ("fly", "unrecognized subcommand 'fly'"),
-        ("run in.jsonl --strategy slow", "sync"),
-        ("run in.jsonl --bugdet 5", "unexpected argument '--bugdet'"),
-        (
-            "run in.jsonl --on-error pray",
-            "[possible values: continue, stop, stop-critical]",
-        ),
-        (
-            "run in.jsonl --progress maybe",
-            "[possible values: auto, always, never]",
-        ),
-        ("run in.jsonl -j 0", "a whole number from 1 to 10000"),
-        ("run in.jsonl -j 100000", "a whole number from 1 to 10000"),
-        ("run in.jsonl --rpm 0", "a number above 0"),
-        ("run in.jsonl --temperature 3", "a number from 0 to 2"),
-        (
-            "run in.jsonl --timeout soon",
-            "write a time, for example 50ms, 2s",
-        ),
-        ("run in.jsonl --max-items 0", "a whole number of at least 1"),
-        (
-            "run in.jsonl --template @none.txt",
-            "cannot read none.txt: No such file",
-        ),
-        ("run in.jsonl --json", "--output <FILE>"),
-    ] {
-        desk.plain(words).expect(2).says(said);
+    let desk = Desk::with(1);
+    for (words, said) in cases(
+        "
+         => Usage
+        run => <INPUT>
+        fly => unrecognized subcommand 'fly'
+        run in.jsonl --strategy slow => sync
+        run in.jsonl --bugdet 5 => unexpected argument '--bugdet'
+        run in.jsonl --on-error pray => [possible values: continue, stop, stop-critical]
+        run in.jsonl --progress maybe => [possible values: auto, always, never]
+        run in.jsonl -j 0 => a whole number from 1 to 10000
+        run in.jsonl -j 100000 => a whole number from 1 to 10000
+        run in.jsonl --rpm 0 => a number above 0
+        run in.jsonl --temperature 3 => a number from 0 to 2
+        run in.jsonl --timeout soon => write a time, for example 50ms, 2s
+        run in.jsonl --max-items 0 => a whole number of at least 1
+        run in.jsonl --template @none.txt => cannot read none.txt: No such file
+        run in.jsonl --json => --output <FILE>
+    ",
+    ) {
+        desk.plain(words).ends(2, said);
     }
-    for (words, said) in [
-        (
-            "run in.jsonl --provider opnai",
-            "expected one of: groq, anthropic, openai, gemini",
-        ),
-        (
-            "run in.jsonl --provider extract --ordered",
-            "not a regular file",
-        ),
-        (
-            "run in.jsonl --provider extract --template {{a -o out.jsonl",
-            "column 1 is not closed",
-        ),
-        (
-            "run in.jsonl --provider extract --fallback groq",
-            "set GROQ_API_KEY",
-        ),
-    ] {
+    for (words, said) in cases(
+        "
+        run in.jsonl --provider opnai => expected one of: groq, anthropic, openai, gemini
+        run in.jsonl --provider extract --ordered => not a regular file
+        run in.jsonl --provider extract --template {{a -o out.jsonl => column 1 is not closed
+        run in.jsonl --provider extract --fallback groq => set GROQ_API_KEY
+    ",
+    ) {
         let ended = desk.plain(words).expect(2);
         ended.errs(said);
     }
 }
 
 #[test]
-fn the_error_for_a_bad_variable_names_the_accepted_values() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1);
-    for (name, value, wanted) in [
-        ("BATCHWRIGHT_SYNC_CONCURRENCY", "many", "a whole number"),
-        ("RATE_LIMIT_REQUESTS_PER_MINUTE", "-1", "a number above 0"),
-        ("AI_REQUEST_TIMEOUT", "soon", "write a time"),
-    ] {
-        let mut command = desk.command(["run", "in.jsonl", "--provider", "extract"]);
-        let ended = super::common::Running::start(command.env(name, value)).wait();
-        let ended = ended.expect(2).says(wanted);
-        ended.errs(name);
-    }
-}
-
-#[test]
 fn some_failed_is_3_and_the_rest_is_kept() {
-    let desk = Desk::new();
+    let desk = Desk::with(20);
     let sim = simulator(SimConfig::default().trouble(Trouble::BadRequest, 0.3));
-    desk.prompts("in.jsonl", 20);
     let ended = desk.run(&sim, "in.jsonl -o out.jsonl -j 4").expect(3);
     let lines = desk.results("out.jsonl");
     assert_eq!(lines.len(), 20);
@@ -104,11 +65,8 @@ fn some_failed_is_3_and_the_rest_is_kept() {
         let bad = sim.config().plan(&prompt).is_some();
         assert_eq!(line["success"], !bad, "{line}");
         if bad {
-            has(
-                &line["error"],
-                json!({"kind": "invalid", "class": "non_retryable",
-                "status": 400}),
-            );
+            line["error"].has(json!({"kind": "invalid", "class": "non_retryable",
+                "status": 400}));
         }
     }
     let ended = ended.says("to try the failed ones again");
@@ -117,9 +75,8 @@ fn some_failed_is_3_and_the_rest_is_kept() {
 
 #[test]
 fn stopped_early_is_4_and_resumable() {
-    let desk = Desk::new();
+    let desk = Desk::with(20);
     let sim = simulator(SimConfig::default().trouble(Trouble::BadRequest, 1.0));
-    desk.prompts("in.jsonl", 20);
     let words = "in.jsonl -o out.jsonl -j 2 --on-error stop";
     let ended = desk.run(&sim, words).expect(4);
     assert!(sim.stats().calls <= 4, "{:?}", sim.stats());
@@ -164,15 +121,12 @@ fn the_providers_are_shown_as_a_table_and_as_json() {
         .env("OPENAI_API_KEY", "sk-secret-1");
     let json = super::common::Running::start(&mut command).wait().expect(0);
     assert!(!json.stdout.contains("sk-secret-1"));
-    let value: Value = serde_json::from_str(&json.stdout).unwrap();
+    let value = json.json();
     let list = value["providers"].as_array().unwrap();
     let of = |name: &str| list.iter().find(|p| p["provider"] == name).unwrap();
-    has(of("local"), json!({"usable": true, "model": "tiny"}));
+    of("local").has(json!({"usable": true, "model": "tiny"}));
     assert_eq!(of("local")["base_url"], sim.base_url());
-    has(
-        of("local"),
-        json!({"default_concurrency": 1, "batch_api": false}),
-    );
+    of("local").has(json!({"default_concurrency": 1, "batch_api": false}));
     assert_eq!(of("openai")["usable"], false);
     assert!(of("openai")["reason"].as_str().unwrap().contains("model"));
     assert_eq!(of("openai")["batch_api"], true);
@@ -198,13 +152,11 @@ fn without_a_key_or_a_server_a_run_ends_with_2_and_lists_the_three_ways_on() {
     assert!(!desk.path("out.jsonl").exists());
     // A dry run calls no provider and needs none.
     let words = "run in.txt -o out.jsonl --dry-run --json";
-    let ended = desk.plain(words).expect(0);
-    ended.says("nothing could be sent: no provider can be used");
+    desk.plain(words)
+        .ends(0, "nothing could be sent: no provider can be used");
 
     let ended = desk.plain("run in.txt -o out.jsonl --provider extract");
-    ended
-        .expect(0)
-        .says("extract is a placeholder without a model");
+    ended.ends(0, "extract is a placeholder without a model");
     let lines = desk.results("out.jsonl");
     assert!(lines.iter().all(|line| line["provider"] == "extract"));
     assert!(lines.iter().all(|line| line.get("degraded").is_none()));
@@ -212,20 +164,22 @@ fn without_a_key_or_a_server_a_run_ends_with_2_and_lists_the_three_ways_on() {
 
 #[test]
 fn a_local_server_that_answers_is_found_with_its_model() {
-    let desk = Desk::new();
-    let sim = simulator(SimConfig::default().models(["tiny"]));
-    desk.prompts("in.jsonl", 2);
+    let (desk, sim) = (
+        Desk::with(2),
+        simulator(SimConfig::default().models(["tiny"])),
+    );
     let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl"]);
     let command = command.env("LOCAL_LLM_BASE_URL", sim.base_url());
-    let ended = super::common::Running::start(command).wait().expect(0);
-    ended.says("taking local").says("model tiny");
+    super::common::Running::start(command)
+        .wait()
+        .ends(0, "taking local")
+        .says("model tiny");
     assert_eq!(sim.stats().calls, 2);
 }
 
 #[test]
 fn prompts_without_a_model_are_counted_before_anything_is_sent() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), good());
     let url = sim.base_url();
     let args = [
         "run",
@@ -244,8 +198,7 @@ fn prompts_without_a_model_are_counted_before_anything_is_sent() {
 
 #[test]
 fn progress_is_plain_lines_and_quiet_prints_nothing() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), good());
     let ended = desk.run(&sim, "in.jsonl --progress always").expect(0);
     assert!(!ended.stderr.contains(['\x1b', '\r']), "{}", ended.stderr);
     assert!(ended.stderr.ends_with('\n'));
@@ -262,19 +215,19 @@ fn the_json_summary_adds_up() {
     desk.prompts("in.jsonl", 10);
     let words = "in.jsonl -o out.jsonl --json -q --max-items 6";
     let first = desk.run(&sim, words);
-    let first: Value = serde_json::from_str(&first.stdout).unwrap();
+    let first = first.json();
     let n = |value: &Value, name: &str| value["summary"][name].as_u64().unwrap();
     assert_eq!(n(&first, "total"), 10);
     assert_eq!(n(&first, "pending"), 4);
     assert_eq!(n(&first, "calls"), 6);
     assert_eq!(n(&first, "completed") + n(&first, "failed"), 6);
     let ended = desk.run(&sim, "in.jsonl -o out.jsonl --json --keep-failed");
-    let second: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let second = ended.json();
     assert_eq!(second["exit_code"], ended.status.code().unwrap());
     assert_eq!(n(&second, "completed_before"), n(&first, "completed"));
     assert_eq!(n(&second, "completed") + n(&second, "failed"), 10);
     assert_eq!(n(&second, "pending"), 0);
-    has(&second, json!({"stopped": null, "output": "out.jsonl"}));
+    second.has(json!({"stopped": null, "output": "out.jsonl"}));
     let good = desk.results("out.jsonl");
     let good = good.iter().filter(|line| line["success"] == true).count();
     assert_eq!(n(&second, "completed"), good as u64);

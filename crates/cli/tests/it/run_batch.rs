@@ -17,10 +17,7 @@ use super::common::{
 #[test]
 fn the_lines_equal_those_of_sync_except_for_their_time() {
     let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.write(
-        "in.jsonl",
-        prompt_lines(7) + "{\"prompt\":\"no id\"}\n{\"prompt\":\"no id\"}\n",
-    );
+    desk.input(prompt_lines(7) + "{\"prompt\":\"no id\"}\n{\"prompt\":\"no id\"}\n");
     let words = "in.jsonl -o batch.jsonl --ordered --json --metrics-file run.prom";
     let ended = run(&desk, &sim, words).expect(0);
     let numbers = desk.read("run.prom");
@@ -73,17 +70,14 @@ fn the_lines_equal_those_of_sync_except_for_their_time() {
 
     // All is done: nothing is sent, and no request is made.
     let before = sim.batch_stats();
-    run(&desk, &sim, "in.jsonl -o batch.jsonl")
-        .expect(0)
-        .says("nothing to send");
+    run(&desk, &sim, "in.jsonl -o batch.jsonl").ends(0, "nothing to send");
     assert_eq!(sim.batch_stats(), before);
 }
 
 #[test]
 fn items_that_fail_in_a_batch_fail_over() {
     let sim = with(BatchConfig::default().duration(SHORT).item_failures(1.0));
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 3);
+    let desk = Desk::with(3);
     let words = format!("{WORDS} --max-retries 0 --fallback extract --json");
     let ended = run(&desk, &sim, &words).expect(0);
     let told = summary(&ended);
@@ -102,12 +96,11 @@ fn calls_for_queued_items_stop_after_ten_unusable_replies() {
     for (words, code, results) in [("", 4, 10..40), ("--on-error continue", 3, 60..61)] {
         let empty = SimConfig::default().trouble(Trouble::Empty, 1.0);
         let sim = simulator(empty.trouble_times(Trouble::Empty, None));
-        let desk = Desk::new();
-        desk.prompts("in.jsonl", 60);
+        let desk = Desk::with(60);
         kill(sealed(&desk, &sim));
         let words = format!("{WORDS} -j 2 {words}");
         let ended = Running::start(&mut command(&desk, &sim, &words)).wait();
-        let ended = ended.expect(code).says("of an earlier run goes on");
+        let ended = ended.ends(code, "of an earlier run goes on");
         if code == 4 {
             ended
                 .says("stopped: the first 10 replies were all unusable, and each was billed")
@@ -120,8 +113,7 @@ fn calls_for_queued_items_stop_after_ten_unusable_replies() {
 
 #[test]
 fn standard_output_gets_the_lines_and_the_process_is_named() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 4);
+    let (desk, sim) = (Desk::with(4), taking(SHORT));
     let ended = run(&desk, &sim, "in.jsonl").expect(0);
     let mut ids: Vec<String> = super::common::results(&ended.stdout)
         .iter()
@@ -177,8 +169,7 @@ fn standard_input_is_read_completely_and_can_be_reattached() {
 /// it, and never without a message.
 #[test]
 fn batch_at_a_paid_provider_without_a_batch_api_is_refused_as_a_flag_and_reported_as_a_setting() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), taking(SHORT));
     let at_deepseek = |words: &str| {
         let mut command = desk.command(words.split(' '));
         let url = sim.base_url();
@@ -193,8 +184,8 @@ fn batch_at_a_paid_provider_without_a_batch_api_is_refused_as_a_flag_and_reporte
         "serve --port 0",
     ] {
         let words = format!("{command} --quiet --data-dir data --strategy batch");
-        let refused = at_deepseek(&words).expect(2);
-        refused
+        at_deepseek(&words)
+            .expect(2)
             .says("--strategy batch: every prompt would cost the full price")
             .says("deepseek has no Batch API; these have one: groq,")
             .says("use --strategy sync")
@@ -204,13 +195,11 @@ fn batch_at_a_paid_provider_without_a_batch_api_is_refused_as_a_flag_and_reporte
     assert!(!desk.path("out.jsonl").exists());
 
     let set = "config set llm.bulk_strategy batch --data-dir data";
-    Running::start(&mut desk.command(set.split(' ')))
-        .wait()
-        .expect(0);
+    desk.plain(set).expect(0);
     let why = "strategy: deepseek has no Batch API: runs sync";
     for command in ["run in.jsonl -o out.jsonl", "work --until-empty"] {
         let ended = at_deepseek(&format!("{command} --quiet --data-dir data"));
-        let ended = ended.expect(0).says(why);
+        let ended = ended.ends(0, why);
         assert_eq!(ended.stderr.matches(why).count(), 1, "{}", ended.stderr);
     }
     assert_eq!((sim.stats().calls, sim.batch_stats().created), (3, 0));
@@ -218,10 +207,9 @@ fn batch_at_a_paid_provider_without_a_batch_api_is_refused_as_a_flag_and_reporte
 
 #[test]
 fn without_a_batch_provider_run_fails_instead_of_using_extract() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 3);
+    let desk = Desk::with(3);
     let words = "run in.jsonl -o out.jsonl --strategy batch --data-dir data";
-    let ended = Running::start(&mut desk.command(words.split(' '))).wait();
+    let ended = desk.plain(words);
     ended.expect(2);
     assert!(!desk.path("out.jsonl").exists());
 }
@@ -247,8 +235,7 @@ fn vectors_are_made_by_calls_also_under_batch() {
 #[test]
 fn failed_items_run_again_unless_they_are_to_stay() {
     let sim = with(BatchConfig::default().duration(SHORT).item_failures(1.0));
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 3);
+    let desk = Desk::with(3);
     let ended = run(&desk, &sim, &format!("{WORDS} --max-retries 0 --json")).expect(3);
     assert_eq!(summary(&ended)["summary"]["failed"], 3);
     assert_eq!(desk.results("out.jsonl").len(), 3);
@@ -258,16 +245,16 @@ fn failed_items_run_again_unless_they_are_to_stay() {
     assert_eq!(sim.batch_stats().items_accepted, bought);
 
     let good = taking(SHORT);
-    let ended = run(&desk, &good, WORDS).expect(0);
-    ended.says("3 failed before").says("3 to send");
+    run(&desk, &good, WORDS)
+        .ends(0, "3 failed before")
+        .says("3 to send");
     assert_eq!(desk.ids("out.jsonl"), all_ids(3));
     assert_eq!(good.batch_stats().items_accepted, 3);
 }
 
 #[test]
 fn a_policy_that_stops_at_the_first_failure_is_refused() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 1);
+    let (desk, sim) = (Desk::with(1), taking(SHORT));
     let ended = run(&desk, &sim, &format!("{WORDS} --on-error stop")).expect(2);
     assert!(
         ended

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use batchwright::JobQueue;
 use batchwright_simulate::BatchConfig;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::batch_runs::{
     LONG, STORE, WORDS, accepted, batch, by_id, clean, command, items, left_alone, only_process,
@@ -14,8 +14,7 @@ use super::common::{Desk, HOME, Running, all_ids, eventually, prompt_line, promp
 
 #[test]
 fn the_same_command_reattaches_from_another_folder_after_an_interrupt() {
-    let (desk, sim) = (Desk::new(), taking(LONG));
-    desk.prompts("in.jsonl", 5);
+    let (desk, sim) = (Desk::with(5), taking(LONG));
     std::fs::create_dir(desk.path("elsewhere")).unwrap();
     let running = start(&desk, &sim, WORDS);
     accepted(&sim, 5);
@@ -63,8 +62,9 @@ fn a_process_says_which_run_it_belongs_to() {
 
     let again = info.command.unwrap();
     let mut shell = with_provider(desk.other("sh", ["-c", &again]), &sim);
-    let ended = Running::start(shell.current_dir("/")).wait().expect(0);
-    ended.says("1 under way");
+    Running::start(shell.current_dir("/"))
+        .wait()
+        .ends(0, "1 under way");
     assert_eq!(desk.ids("out.jsonl"), all_ids(1));
     assert_eq!(sim.batch_stats().items_accepted, 1);
     clean(&desk);
@@ -83,8 +83,7 @@ fn a_process_says_which_run_it_belongs_to() {
 
 #[test]
 fn only_fifteen_of_a_thousand_stopped_and_edited_items_are_submitted() {
-    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(4)));
-    desk.prompts("in.jsonl", 1000);
+    let (desk, sim) = (Desk::with(1000), taking(Duration::from_secs(4)));
     let running = start(&desk, &sim, WORDS);
     accepted(&sim, 1000);
     submitted(&desk, 1000);
@@ -137,14 +136,10 @@ fn only_fifteen_of_a_thousand_stopped_and_edited_items_are_submitted() {
 #[test]
 fn items_of_an_expired_batch_are_sent_again_only_on_demand() {
     let expiring = BatchConfig::default().duration(LONG).expire_first(1, 0.0);
-    let (desk, sim) = (Desk::new(), with(expiring));
-    desk.prompts("in.jsonl", 10);
+    let (desk, sim) = (Desk::with(10), with(expiring));
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     accepted(&sim, 10);
-    desk.write(
-        "in.jsonl",
-        prompt_lines(8).replace("\"prompt 3\"", "\"edited\""),
-    );
+    desk.input(prompt_lines(8).replace("\"prompt 3\"", "\"edited\""));
     run(&desk, &sim, WORDS).expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(8));
     // The edited one, and the seven that were still wanted.
@@ -154,8 +149,7 @@ fn items_of_an_expired_batch_are_sent_again_only_on_demand() {
 
 #[test]
 fn a_run_that_does_not_wait_is_collected_by_the_same_command() {
-    let (desk, sim) = (Desk::new(), taking(Duration::from_millis(500)));
-    desk.prompts("in.jsonl", 4);
+    let (desk, sim) = (Desk::with(4), taking(Duration::from_millis(500)));
     let words = format!("{WORDS} --no-wait --json --metrics-file run.prom");
     let ended = run(&desk, &sim, &words).expect(0);
     let numbers = desk.read("run.prom");
@@ -187,8 +181,7 @@ fn a_run_that_does_not_wait_is_collected_by_the_same_command() {
 
 #[test]
 fn two_runs_on_one_output_are_kept_apart_and_a_worker_may_help() {
-    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(2)));
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), taking(Duration::from_secs(2)));
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     let worker = desk.command(["work", "--until-empty", "--queue", STORE]);
     let worker = Running::start(&mut with_provider(worker, &sim));
@@ -208,8 +201,7 @@ fn two_runs_on_one_output_are_kept_apart_and_a_worker_may_help() {
 
 #[test]
 fn a_worker_of_a_runs_store_ends_with_the_run() {
-    let (desk, sim) = (Desk::new(), taking(LONG));
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), taking(LONG));
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     let worker = desk.command(["work", "--queue", STORE]);
     let worker = Running::start(&mut with_provider(worker, &sim));
@@ -229,7 +221,7 @@ fn finished_items_are_not_reported_as_in_progress() {
     let (id, _) = worked(&desk, &sim);
     queue(&desk).cancel(id).unwrap();
     let planned = run(&desk, &sim, &format!("{WORDS} --dry-run --json")).expect(0);
-    let told: Value = serde_json::from_str(&planned.stdout).unwrap();
+    let told = planned.json();
     assert_eq!(
         (&told["under_way"], &told["to_collect"]),
         (&0.into(), &6.into())
@@ -242,11 +234,8 @@ fn finished_items_are_not_reported_as_in_progress() {
 
 #[test]
 fn a_dry_run_reports_items_in_progress_and_changes_nothing() {
-    let (desk, sim) = (Desk::new(), taking(LONG));
-    desk.prompts("in.jsonl", 3);
-    run(&desk, &sim, &format!("{WORDS} --dry-run"))
-        .expect(0)
-        .says("in batches; nothing was sent");
+    let (desk, sim) = (Desk::with(3), taking(LONG));
+    run(&desk, &sim, &format!("{WORDS} --dry-run")).ends(0, "in batches; nothing was sent");
     assert!(!desk.path(HOME).join("llm_jobs.db").exists() && !desk.exists(STORE));
     assert!(!desk.exists("out.jsonl"));
     run(&desk, &sim, &format!("{WORDS} --no-wait --max-items 2")).expect(0);

@@ -25,8 +25,7 @@ fn templated(name: &str, words: &str) -> String {
 
 /// This number of items is at the provider, with the template `A`.
 fn under_way(items: usize, duration: Duration) -> (Desk, Simulator) {
-    let (desk, sim) = (Desk::new(), taking(duration));
-    desk.prompts("in.jsonl", items);
+    let (desk, sim) = (Desk::with(items), taking(duration));
     with_template(&desk, &sim, "A", "--no-wait").expect(0);
     submitted(&desk, items as u64);
     (desk, sim)
@@ -70,9 +69,8 @@ fn answers_to_changed_requests_are_archived_and_can_be_restored() {
     );
     assert_eq!(told["differing"]["template"], 5);
 
-    let ended = with_template(&desk, &sim, "B", "").expect(0);
-    ended
-        .says("5 answers under way will be superseded")
+    with_template(&desk, &sim, "B", "")
+        .ends(0, "5 answers under way will be superseded")
         .says("5 of 5 requests differ from those answered before: template;")
         .says("answers move to out.jsonl.superseded.jsonl when the run ends");
     assert_eq!(texts(&desk, "out.jsonl"), answers("B", 5));
@@ -80,9 +78,7 @@ fn answers_to_changed_requests_are_archived_and_can_be_restored() {
     says_why(&desk, "template");
     bought(&sim, 10);
 
-    with_template(&desk, &sim, "A", "")
-        .expect(0)
-        .says("5 answers are taken back");
+    with_template(&desk, &sim, "A", "").ends(0, "5 answers are taken back");
     assert_eq!(texts(&desk, "out.jsonl"), answers("A", 5));
     with_template(&desk, &sim, "B", "").expect(0);
     assert_eq!(texts(&desk, "out.jsonl"), answers("B", 5));

@@ -32,8 +32,7 @@ fn says_nothing_of(ended: &Ended, words: &[&str]) {
 
 #[test]
 fn an_address_without_a_server_ends_the_run_and_the_same_command_resumes() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), taking(SHORT));
     at_nobody(&desk, &sim, &format!("{WORDS} --no-wait"));
     let ended = run(&desk, &sim, WORDS)
         .expect(0)
@@ -45,8 +44,7 @@ fn an_address_without_a_server_ends_the_run_and_the_same_command_resumes() {
 
 #[test]
 fn unsubmitted_items_that_were_removed_are_not_sent() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), taking(SHORT));
     at_nobody(&desk, &sim, &format!("{WORDS} --template A:{{{{prompt}}}}"));
     let words = format!("{WORDS} --template B:{{{{prompt}}}}");
     let plan = run(&desk, &sim, &format!("{words} --dry-run --json")).expect(0);
@@ -62,12 +60,11 @@ fn unsubmitted_items_that_were_removed_are_not_sent() {
 fn a_run_resumes_with_the_right_key_after_a_wrong_one() {
     let batches = BatchConfig::default().duration(SHORT);
     let sim = simulator(SimConfig::default().api_key("k").batches(batches));
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 3);
+    let desk = Desk::with(3);
     for words in ["", "--no-wait"] {
         let mut wrong = batch(&desk, &sim, &format!("{WORDS} {words}"));
         let ended = Running::start(wrong.env("OPENAI_API_KEY", "wrong")).wait();
-        let ended = ended.expect(4).says("not handed over: 3 requests");
+        let ended = ended.ends(4, "not handed over: 3 requests");
         says_nothing_of(&ended, &["adopt-batches"]);
     }
     let ended = run(&desk, &sim, WORDS).expect(0);
@@ -77,8 +74,7 @@ fn a_run_resumes_with_the_right_key_after_a_wrong_one() {
 
 #[test]
 fn a_dry_run_without_a_key_names_the_strategy() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), taking(SHORT));
     let mut command = batch(&desk, &sim, &format!("{WORDS} --dry-run --json"));
     let ended = Running::start(command.env_remove("OPENAI_API_KEY")).wait();
     let told = summary(&ended.expect(0));
@@ -88,8 +84,7 @@ fn a_dry_run_without_a_key_names_the_strategy() {
 
 #[test]
 fn a_batch_that_is_being_cancelled_is_reported() {
-    let (desk, sim) = (Desk::new(), taking(Duration::from_secs(600)));
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), taking(Duration::from_secs(600)));
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     let cancel = desk.command(["cancel", "--queue", STORE]);
     let cancel = Running::start(&mut with_provider(cancel, &sim));
@@ -98,9 +93,8 @@ fn a_batch_that_is_being_cancelled_is_reported() {
     // Otherwise it waits for the end.
     cancel.signal("INT");
     cancel.wait();
-    let ended = run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
-    let ended = ended
-        .says("s old, being cancelled)")
+    let ended = run(&desk, &sim, &format!("{WORDS} --no-wait"))
+        .ends(0, "s old, being cancelled)")
         .says(
             "was cancelled: what its batches have not answered is sent again once they have ended",
         )
@@ -111,6 +105,5 @@ fn a_batch_that_is_being_cancelled_is_reported() {
 #[test]
 fn a_batch_that_continues_is_reported() {
     let (desk, sim) = left_alone(2);
-    let ended = run(&desk, &sim, WORDS).expect(0);
-    ended.says("2 items are in a batch at openai");
+    run(&desk, &sim, WORDS).ends(0, "2 items are in a batch at openai");
 }

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::common::{Desk, good, has, id};
+use super::common::{Desk, Has, good, id};
 
 const RUN: &str = "src --pattern **/*.py --split function -o out.jsonl --keep path,name";
 
@@ -41,11 +41,8 @@ fn each_function_is_sent_once_and_again_after_a_change() {
     assert_eq!(desk.ids("out.jsonl"), ids);
     let lines = desk.results("out.jsonl");
     let three = lines.iter().find(|line| id(line) == ids[2]).unwrap();
-    has(
-        three,
-        json!({"input": {"path": "deep/b.py", "name": "three"},
-        "text": "echo: Explain:    @m\n    def three(self): return '{{'"}),
-    );
+    three.has(json!({"input": {"path": "deep/b.py", "name": "three"},
+        "text": "echo: Explain:    @m\n    def three(self): return '{{'"}));
 
     // Moved functions are the same; changed ones are sent again; a renamed folder has the same ids.
     let text = "import os\n\n\ndef one():\n    pass\n\n\ndef two():\n    return 2\n";
@@ -126,8 +123,10 @@ fn a_scan_counts_and_prints_the_prompts_of_a_run() {
         .expect(0);
     let end = "2 files, 91 B, 3 units; 1 left out: 1 syntax error\n";
     assert!(ended.stdout.ends_with(end), "{}", ended.stdout);
-    let units = desk.plain("scan src --split class --units").expect(0);
-    let unit: Value = serde_json::from_str(&units.stdout).unwrap();
+    let unit = desk
+        .plain("scan src --split class --units")
+        .expect(0)
+        .json();
     assert_eq!(
         unit,
         json!({

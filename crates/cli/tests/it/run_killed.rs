@@ -8,8 +8,7 @@ use super::common::*;
 #[test]
 fn a_run_killed_while_it_enqueues_adopts_the_queued_prompts() {
     const N: usize = 6000;
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", N);
+    let (desk, sim) = (Desk::with(N), taking(SHORT));
     let running = start(&desk, &sim, WORDS);
     let store = queue(&desk);
     let halfway = || {
@@ -21,10 +20,7 @@ fn a_run_killed_while_it_enqueues_adopts_the_queued_prompts() {
     let there = store.process(only_process(&desk)).unwrap().unwrap();
     drop(store);
     assert!(!there.sealed && there.counts.total >= 1000, "{there:?}");
-    desk.write(
-        "in.jsonl",
-        prompt_lines(N).replace("\"prompt 7\"", "\"edited\""),
-    );
+    desk.input(prompt_lines(N).replace("\"prompt 7\"", "\"edited\""));
     let ended = run(&desk, &sim, "in.jsonl -o out.jsonl --json").expect(0);
     let told = summary(&ended);
     assert_eq!(told["attached"], there.counts.total - 1);
@@ -36,8 +32,7 @@ fn a_run_killed_while_it_enqueues_adopts_the_queued_prompts() {
 
 /// Kills a run while the provider holds a request at this point, and runs it again.
 fn killed_at(point: BatchPoint) {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 20);
+    let (desk, sim) = (Desk::with(20), taking(SHORT));
     let pause = sim.pause_at(point, 1);
     let mut command = batch(&desk, &sim, WORDS);
     command.env("BATCHWRIGHT_BATCH_RECONCILE_WAIT", "300ms");
@@ -72,8 +67,7 @@ fn a_run_killed_while_it_waits_or_downloads_collects_the_rest() {
 
 #[test]
 fn a_result_saved_before_a_kill_is_not_saved_again() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), taking(SHORT));
     run(&desk, &sim, &format!("{WORDS} --no-wait")).expect(0);
     let id = only_process(&desk);
     let mut worker = desk.command(["work", "--until-empty", "--queue", STORE]);

@@ -33,12 +33,11 @@ fn bad_rows_fail_unsent_in_batches_too() {
 
 #[test]
 fn outdated_answers_are_marked_while_a_batch_creates_new_ones() {
-    let (desk, sim) = (Desk::new(), taking(SHORT));
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), taking(SHORT));
     let words = |name: &str| format!("in.jsonl -o out.jsonl --template {name}:{{{{prompt}}}}");
     run(&desk, &sim, &words("A")).expect(0);
-    let ended = run(&desk, &sim, &format!("{} --no-wait", words("B"))).expect(0);
-    ended.says("3 earlier answers are superseded");
+    run(&desk, &sim, &format!("{} --no-wait", words("B")))
+        .ends(0, "3 earlier answers are superseded");
     let lines = desk.results("out.jsonl");
     let marked = lines.iter().filter(|line| line["superseded"] == true);
     let of_a = lines
@@ -54,13 +53,12 @@ fn outdated_answers_are_marked_while_a_batch_creates_new_ones() {
 
 #[test]
 fn results_of_a_batch_stay_in_the_queue_if_their_file_is_removed() {
-    let (desk, sim) = (Desk::new(), taking(LONG));
-    desk.prompts("in.jsonl", 4);
+    let (desk, sim) = (Desk::with(4), taking(LONG));
     let running = start(&desk, &sim, "in.jsonl -o out.jsonl");
     accepted(&sim, 4);
     submitted(&desk, 4);
     std::fs::remove_file(desk.path("out.jsonl")).unwrap();
-    running.wait().expect(4).says("removed or replaced");
+    running.wait().ends(4, "removed or replaced");
     assert!(!desk.exists("out.jsonl"));
     run(&desk, &sim, "in.jsonl -o out.jsonl").expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(4));

@@ -27,12 +27,10 @@ fn each_sample_is_sent_and_its_answer_is_an_item() {
     let (desk, sim) = (Desk::new(), good());
     desk.write("in.csv", ROWS);
     desk.run(&sim, "in.csv --samples 3 -o out.jsonl --max-items 4 -j 1")
-        .expect(0)
-        .says("6 items: 4 to send");
+        .ends(0, "6 items: 4 to send");
     assert_eq!(sim.stats().calls, 4);
     desk.run(&sim, "in.csv --samples 3 -o out.jsonl --ordered")
-        .expect(0)
-        .says("6 items: 4 finished before, 2 to send");
+        .ends(0, "6 items: 4 finished before, 2 to send");
     let lines = desk.results("out.jsonl");
     assert_eq!(
         desk.order("out.jsonl"),
@@ -43,8 +41,7 @@ fn each_sample_is_sent_and_its_answer_is_an_item() {
     assert_eq!(sim.stats().calls, 6);
     desk.run(&sim, "in.csv --samples 0").expect(2);
     desk.run(&sim, "in.csv --samples 2 --task embed --model e")
-        .expect(2)
-        .says("the embedding of a text is always the same");
+        .ends(2, "the embedding of a text is always the same");
 }
 
 #[test]
@@ -95,13 +92,11 @@ fn n_in_a_line_applies_to_that_line() {
         "b and d ask the same"
     );
     desk.run(&sim, "in.jsonl -o out.jsonl --samples 2")
-        .expect(0)
-        .says("8 items: 7 finished before, 1 to send");
+        .ends(0, "8 items: 7 finished before, 1 to send");
     for n in ["0", "1001", "\"2\""] {
         desk.write("bad.jsonl", format!("{{\"prompt\":\"p\",\"n\":{n}}}\n"));
         desk.run(&sim, "bad.jsonl")
-            .expect(2)
-            .says("in \"n\"; expected an integer from 1 to 1000");
+            .ends(2, "in \"n\"; expected an integer from 1 to 1000");
     }
     let mut piped = Running::start(desk.against(&sim, "-").stdin(Stdio::piped()));
     piped.feed(lines);
@@ -121,14 +116,12 @@ fn items_without_ids_are_identified_by_request_and_number() {
     let before = desk.order("out.jsonl");
     assert_eq!(before[2], format!("{}-2", before[0]));
     desk.run(&sim, "in.txt -o out.jsonl --ordered --samples 2")
-        .expect(0)
-        .says("6 items: 3 finished before, 3 to send");
+        .ends(0, "6 items: 3 finished before, 3 to send");
     let made = |id: &String| [format!("{id}#1"), format!("{id}#2")];
     let expected: Vec<String> = before.iter().flat_map(made).collect();
     assert_eq!(desk.order("out.jsonl"), expected);
     desk.run(&sim, "in.txt -o out.jsonl --samples 2")
-        .expect(0)
-        .says("nothing to send");
+        .ends(0, "nothing to send");
     let mut piped = desk.against(&sim, "- --samples 2");
     let mut piped = Running::start(piped.stdin(Stdio::piped()));
     piped.feed("one\ntwo\none\n");
@@ -147,8 +140,7 @@ fn an_id_that_equals_the_id_of_a_sample_is_rejected() {
     // Without samples, both are ordinary ids.
     desk.run(&sim, "in.csv -o out.jsonl").expect(0);
     desk.run(&sim, "in.csv -o out.jsonl")
-        .expect(0)
-        .says("2 finished before");
+        .ends(0, "2 finished before");
     let lines = "{\"id\":\"a\",\"prompt\":\"p\",\"n\":2}\n{\"id\":\"a#2\",\"prompt\":\"q\"}\n";
     desk.write("in.jsonl", lines);
     desk.run(&sim, "in.jsonl")
@@ -202,15 +194,11 @@ fn equal_prompts_with_and_without_samples_keep_their_ids() {
     let ends = ["", "-2#1", "-2#2", "-2#3", "-3#1", "-3#2"];
     assert_eq!(made, ends.map(|end| format!("{}{end}", made[0])));
     desk.run(&sim, "in.jsonl -o out.jsonl --ordered")
-        .expect(0)
-        .says("6 items: 6 finished before, nothing to send");
+        .ends(0, "6 items: 6 finished before, nothing to send");
     drop(fed(&mut desk.against(&sim, "- -o out.jsonl"), lines).expect(0));
     assert_eq!(sim.stats().calls, 6);
     assert_eq!(desk.order("out.jsonl"), made);
-    desk.write(
-        "in.jsonl",
-        "{\"id\":\"a\",\"prompt\":\"x\"}\n{\"id\":\"a\",\"prompt\":\"y\",\"n\":2}\n",
-    );
+    desk.input("{\"id\":\"a\",\"prompt\":\"x\"}\n{\"id\":\"a\",\"prompt\":\"y\",\"n\":2}\n");
     desk.run(&sim, "in.jsonl")
         .expect(2)
         .says("in.jsonl:2: found the id \"a\", which line 1 has already");

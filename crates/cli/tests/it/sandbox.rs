@@ -320,7 +320,7 @@ fn a_command_that_joins_another_group_still_ends_at_its_time_limit() {
     let code = "import os, time; os.setpgid(0, os.getpgid(os.getppid())); time.sleep(1000)";
     desk.write("job.txt", format!("{} -c '{code}'\n", python()));
     let words = "exec job.txt -o - --timeout 200ms --sandbox off";
-    let ended = Running::start(&mut desk.command(words.split(' '))).wait();
+    let ended = desk.plain(words);
     let record = results(&ended.expect(3).stdout).swap_remove(0);
     assert_eq!(record["error"]["kind"], "timeout", "{record}");
 }
@@ -475,7 +475,7 @@ fn exec_confines_commands_and_reports_refused_operations() {
     exec(&desk, &named, "echo out > ../more/out", 0);
     assert!(!desk.exists("out") && desk.exists("more/out"));
 
-    let run = |words: &str| Running::start(&mut desk.command(words.split(' '))).wait();
+    let run = |words: &str| desk.plain(words);
     let refused = run("exec -o - --allow cat --on-error stop-critical -- true ::: x").expect(4);
     let record = results(&refused.stdout).swap_remove(0);
     assert_eq!(record["error"]["kind"], "not_allowed", "{record}");

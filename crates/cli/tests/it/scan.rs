@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::common::{Desk, Running};
 
@@ -35,7 +35,7 @@ fn a_scan_reports_used_files_and_why_others_are_skipped() {
     );
 
     let ended = Running::start(&mut desk.command(args.into_iter().chain(["--json"])));
-    let found: Value = serde_json::from_str(&ended.wait().expect(0).stdout).unwrap();
+    let found = ended.wait().expect(0).json();
     let totals = json!({"files": 2, "bytes": 7, "skipped": 1, "reasons": {"binary": 1}});
     assert_eq!(found["totals"], totals);
     assert_eq!(found["files"][0]["path"], "src/\u{1b}[31m\\xff\n.py");
@@ -99,7 +99,7 @@ fn units_are_listed_with_skipped_files_and_cannot_control_the_terminal() {
         "{}",
         ended.stdout
     );
-    let unit: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let unit = ended.json();
     assert_eq!(unit["content"], text);
     ended.tells("1 file is left out: 1 binary");
     ended.tells("src/b.py: binary");

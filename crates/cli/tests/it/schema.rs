@@ -3,7 +3,7 @@
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Running, all_ids, good, has, prompt_lines, simulator};
+use super::common::{Desk, Ended, Has, Running, all_ids, cases, good, prompt_lines, simulator};
 use super::fake::{Fake, says};
 
 const RUN: &str = "in.jsonl -o out.jsonl -j 4 --json-schema schema.json";
@@ -48,8 +48,7 @@ fn messages(body: &Value) -> &Vec<Value> {
 }
 
 fn desk() -> Desk {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1);
+    let desk = Desk::with(1);
     let schema = json!({
         "title": "A person",
         "type": "object",
@@ -70,7 +69,7 @@ fn the_schema_reaches_the_provider_and_the_answer_is_kept_as_json() {
         panic!("{}", desk.read("out.jsonl"));
     };
     assert_eq!(line["text"], "{\"age\": 5}");
-    has(line, json!({"attempts": 1, "finish_reason": "stop"}));
+    line.has(json!({"attempts": 1, "finish_reason": "stop"}));
     let format = &server.asked()[0]["response_format"];
     // In the order of the file, which the model's answer follows.
     let sent = format["json_schema"]["schema"].to_string();
@@ -108,12 +107,9 @@ fn an_invalid_answer_is_retried_with_the_error() {
     });
     let ended = server.run(&desk, &format!("{RUN} --json")).expect(0);
     let line = &desk.results("out.jsonl")[0];
-    has(line, json!({"text": "{\"age\": 5}", "attempts": 2}));
-    has(
-        &line["usage"],
-        json!({"input_tokens": 20, "output_tokens": 10}),
-    );
-    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    line.has(json!({"text": "{\"age\": 5}", "attempts": 2}));
+    line["usage"].has(json!({"input_tokens": 20, "output_tokens": 10}));
+    let summary = ended.json();
     assert_eq!(summary["summary"]["possibly_paid_twice"], 0);
 
     let asked = server.asked();
@@ -141,7 +137,7 @@ fn an_answer_that_stays_invalid_fails_with_its_text() {
         server.run(&desk, &format!("{RUN} {flags}")).expect(3);
         let line = &desk.results("out.jsonl")[0];
         let error = &line["error"];
-        has(error, json!({"kind": "invalid", "raw": raw}));
+        error.has(json!({"kind": "invalid", "raw": raw}));
         let message = error["message"].as_str().unwrap();
         assert!(
             message.starts_with("the answer does not fit the schema: "),
@@ -155,30 +151,17 @@ fn an_answer_that_stays_invalid_fails_with_its_text() {
 #[test]
 fn a_bad_schema_file_is_refused_before_anything_is_sent() {
     let (desk, sim) = (desk(), good());
-    for (text, expected) in [
-        (
-            "{\"type\": \"objekt\"}",
-            "schema.json: no JSON Schema that can be used: at /type: \"objekt\"",
-        ),
-        (
-            "[1]",
-            "schema.json: no JSON Schema that can be used: a JSON Schema is an object",
-        ),
-        (
-            "{\"type\"",
-            "schema.json: no JSON: EOF while parsing an object at line 1 column 7",
-        ),
-        (
-            "{\"age\": \"number\"}",
-            "it does not restrict an answer; is it an example of one?",
-        ),
-        ("{}", "it does not restrict an answer"),
-        ("true", "a JSON Schema is an object"),
-        (
-            "{\"$ref\": \"http://127.0.0.1:9/x\"}",
-            "\"http://127.0.0.1:9/x\" is outside of the schema",
-        ),
-    ] {
+    for (text, expected) in cases(
+        r#"
+        {"type": "objekt"} => schema.json: no JSON Schema that can be used: at /type: "objekt"
+        [1] => schema.json: no JSON Schema that can be used: a JSON Schema is an object
+        {"type" => schema.json: no JSON: EOF while parsing an object at line 1 column 7
+        {"age": "number"} => it does not restrict an answer; is it an example of one?
+        {} => it does not restrict an answer
+        true => a JSON Schema is an object
+        {"$ref": "http://127.0.0.1:9/x"} => "http://127.0.0.1:9/x" is outside of the schema
+    "#,
+    ) {
         desk.write("schema.json", text);
         let ended = desk.run(&sim, RUN).expect(2);
         ended.errs(expected);
@@ -233,7 +216,7 @@ fn a_schema_is_named_by_its_file_with_and_without_an_at_sign_or_written_out() {
     assert_eq!(sent.to_string(), schema);
     // All three are the same request.
     for given in ["schema.json", "@schema.json"] {
-        run(given).expect(0).says("nothing to send");
+        run(given).ends(0, "nothing to send");
     }
     let ended = run("@none.json").expect(2);
     ended.errs("none.json: cannot be read: ");
@@ -248,17 +231,15 @@ fn an_edited_schema_runs_again_and_a_renamed_file_does_not() {
     let sim = simulator(SimConfig::default().answer("{\"age\": 5}"));
     desk.write("in.jsonl", prompt_lines(3));
     desk.run(&sim, RUN).expect(0);
-    desk.run(&sim, RUN).expect(0).says("nothing to send");
+    desk.run(&sim, RUN).ends(0, "nothing to send");
     std::fs::rename(desk.path("schema.json"), desk.path("person.json")).unwrap();
     let renamed = RUN.replace("schema.json", "person.json");
-    desk.run(&sim, &renamed).expect(0).says("nothing to send");
+    desk.run(&sim, &renamed).ends(0, "nothing to send");
     desk.write(
         "person.json",
         desk.read("person.json").replace("years", "months"),
     );
-    desk.run(&sim, &renamed)
-        .expect(0)
-        .says("3 changed, 3 to send");
+    desk.run(&sim, &renamed).ends(0, "3 changed, 3 to send");
     assert_eq!(desk.ids("out.jsonl"), all_ids(3));
     assert_eq!(sim.stats().calls, 6);
 }
@@ -277,10 +258,7 @@ fn a_line_with_its_own_format_keeps_it_and_is_checked_against_it() {
         own(json!({"type": "json_object"})),
         own(json!({"type": "json_schema", "json_schema": schema})),
     ];
-    desk.write(
-        "in.jsonl",
-        lines.map(|line| line.to_string() + "\n").concat(),
-    );
+    desk.input(lines.map(|line| line.to_string() + "\n").concat());
     let server = Server::start(|_| reply("5", "stop"));
     server.run(&desk, RUN).expect(3);
     let mut results = desk.results("out.jsonl");
@@ -333,14 +311,11 @@ fn extract_is_not_used_for_json() {
         let ended = desk.plain(&format!(
             "run in.jsonl -o out.jsonl --provider extract {flags}"
         ));
-        ended
-            .expect(1)
-            .says("extract has no model and cannot answer in JSON");
+        ended.ends(1, "extract has no model and cannot answer in JSON");
     }
-    let ended = desk
-        .run(&sim, &format!("{RUN} --fallback extract"))
-        .expect(3);
-    ended.says("extract cannot answer in JSON: removed from the fallbacks");
+    desk.run(&sim, &format!("{RUN} --fallback extract"))
+        .expect(3)
+        .says("extract cannot answer in JSON: removed from the fallbacks");
     let error = desk.results("out.jsonl")[0]["error"].take();
     let message = error["message"].as_str().unwrap();
     assert!(message.starts_with("the answer does not fit the schema"));
@@ -348,5 +323,5 @@ fn extract_is_not_used_for_json() {
     let line = r#"{"prompt":"q","response_format":{"type":"json_object"}}"#;
     desk.write("in.jsonl", line);
     let ended = desk.plain("run in.jsonl -o other.jsonl --provider extract");
-    ended.expect(3).says("extract is not a model");
+    ended.ends(3, "extract is not a model");
 }

@@ -48,8 +48,7 @@ fn get(address: &str, path: &str, header: &str) -> String {
 #[cfg(unix)]
 #[test]
 fn a_signal_lets_jobs_finish_and_the_next_server_resumes() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 20);
+    let (desk, sim) = (Desk::with(20), good());
     sim.hold();
     let (running, address) = serve(&desk, &sim, "-j 3");
     assert!(get(&address, "/healthz", "").starts_with("HTTP/1.1 200 OK"));
@@ -244,8 +243,7 @@ fn a_job_is_created_once_although_the_server_is_killed() {
     for (client, n, answer) in &made {
         assert_eq!(&create(*client, *n), answer, "and still the same one");
     }
-    let status = desk.plain("status --json").expect(0);
-    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    let status = desk.plain("status --json").expect(0).json();
     let processes = status["processes"].as_array().unwrap();
     let total: u64 = processes.iter().map(|p| p["total"].as_u64().unwrap()).sum();
     assert_eq!(

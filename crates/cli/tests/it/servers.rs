@@ -39,8 +39,7 @@ fn job(addresses: &[&String], key: &str, prompt: &str) -> String {
 }
 
 fn jobs_in_the_queue(on: &Server, desk: &Desk) -> u64 {
-    let status = on.run(desk, "status --json").expect(0);
-    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    let status = on.run(desk, "status --json").expect(0).json();
     let processes = status["processes"].as_array().unwrap();
     processes.iter().map(|p| p["total"].as_u64().unwrap()).sum()
 }

@@ -61,7 +61,7 @@ fn every_shell_has_a_script_that_knows_the_flags() {
         let script = desk.plain(&format!("completions {shell}")).expect(0).stdout;
         assert!(script.contains("max-items"), "{shell}");
     }
-    desk.plain("completions tcsh").expect(2).says("powershell");
+    desk.plain("completions tcsh").ends(2, "powershell");
 }
 
 #[test]
@@ -96,6 +96,5 @@ fn the_manual_has_one_page_per_command_that_groff_accepts() {
     }
     desk.write("file", "");
     desk.plain("man file/man1")
-        .expect(1)
-        .says("cannot write the manual");
+        .ends(1, "cannot write the manual");
 }

@@ -2,9 +2,9 @@
 
 use std::io::{BufRead, BufReader};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::common::{Desk, Ended, Running, all_ids, has};
+use super::common::{Desk, Ended, Has, Running, all_ids, cases};
 
 /// A simulator as a separate program, and its address.
 fn start(desk: &Desk, words: &str) -> (Running, String) {
@@ -26,8 +26,7 @@ fn run(desk: &Desk, url: &str) -> Ended {
 #[cfg(unix)]
 #[test]
 fn the_simulator_serves_a_run_and_prints_its_counts_at_the_end() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 12);
+    let desk = Desk::with(12);
     let (simulator, url) = start(&desk, "");
     simulator.hears("try: batchwright run");
     run(&desk, &url).expect(0);
@@ -45,13 +44,11 @@ fn the_simulator_serves_a_run_and_prints_its_counts_at_the_end() {
 #[cfg(unix)]
 #[test]
 fn counts_are_json_with_the_flag() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 4);
+    let desk = Desk::with(4);
     let (simulator, url) = start(&desk, "--json --trouble bad_request=1 --seed 3");
     run(&desk, &url).expect(3);
     simulator.signal("INT");
-    let ended = simulator.wait().expect(0);
-    let stats: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let stats = simulator.wait().expect(0).json();
     assert_eq!(stats["calls"], 4);
     assert_eq!(stats["by_trouble"]["bad_request"], 4);
 }
@@ -59,29 +56,27 @@ fn counts_are_json_with_the_flag() {
 #[cfg(unix)]
 #[test]
 fn a_run_sends_no_request_that_the_vendor_rejects() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 3);
+    let desk = Desk::with(3);
     let (simulator, url) = start(&desk, "--json --as local --slots 2");
     run(&desk, &url).expect(0);
     simulator.signal("TERM");
-    let stats: Value = serde_json::from_str(&simulator.wait().expect(0).stdout).unwrap();
-    has(&stats, json!({"answered": 3, "malformed": 0}));
+    let stats = simulator.wait().expect(0).json();
+    stats.has(json!({"answered": 3, "malformed": 0}));
 }
 
 #[test]
 fn unsupported_options_of_the_simulator_are_rejected() {
     let desk = Desk::new();
-    for (words, said) in [
-        (
-            "simulate --port 0 --trouble explode=1",
-            "error_500, rate_limit",
-        ),
-        ("simulate --port 0 --trouble drop=2", "from 0 to 1"),
-        ("simulate --port 0 --latency soon", "50ms, 2s or 1m"),
-        ("simulate --port 0 --burst 5", "--rpm"),
-        ("simulate --port 0 --as acme", "openai, xai, groq"),
-    ] {
-        desk.plain(words).expect(2).says(said);
+    for (words, said) in cases(
+        "
+        simulate --port 0 --trouble explode=1 => error_500, rate_limit
+        simulate --port 0 --trouble drop=2 => from 0 to 1
+        simulate --port 0 --latency soon => 50ms, 2s or 1m
+        simulate --port 0 --burst 5 => --rpm
+        simulate --port 0 --as acme => openai, xai, groq
+    ",
+    ) {
+        desk.plain(words).ends(2, said);
     }
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();

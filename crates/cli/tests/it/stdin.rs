@@ -35,7 +35,7 @@ fn a_signal_ends_the_program_although_the_read_blocks() {
         running.hears("provider local");
         running.signal(name);
         let pipe = running.child.stdin.take();
-        running.wait().expect(code).says("interrupted");
+        running.wait().ends(code, "interrupted");
         drop(pipe);
         assert_eq!(desk.ids("out.jsonl"), ["i-0"]);
     }
@@ -57,7 +57,7 @@ fn a_closed_output_ends_the_program_although_the_read_blocks() {
     drop(running.child.stdout.take());
     running.feed("a question\n");
     let pipe = running.child.stdin.take();
-    running.wait().expect(4).says("reader of the results");
+    running.wait().ends(4, "reader of the results");
     drop(pipe);
 }
 

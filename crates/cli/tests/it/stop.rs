@@ -16,15 +16,14 @@ use super::common::{
 #[test]
 fn the_first_signal_lets_calls_in_flight_finish_and_starts_no_more() {
     for (name, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
-        let (desk, sim) = (Desk::new(), good());
-        desk.prompts("in.jsonl", 20);
+        let (desk, sim) = (Desk::with(20), good());
         sim.hold();
         let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 3");
         assert!(sim.wait_until(|s| s.in_flight == 3, PATIENCE));
         running.signal(name);
         running.hears("stopping: calls in flight have up to 30 s to finish");
         sim.release();
-        let ended = running.wait().expect(code).says("what finished is saved");
+        let ended = running.wait().ends(code, "what finished is saved");
         assert_eq!(sim.stats().calls, 3);
         assert_eq!(desk.results("out.jsonl").len(), 3);
         let mut lines = ended.stderr.lines();
@@ -42,8 +41,7 @@ fn the_first_signal_lets_calls_in_flight_finish_and_starts_no_more() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_run_under_nohup_survives_a_hangup() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 5);
+    let (desk, sim) = (Desk::with(5), good());
     sim.hold();
     let plain = desk.against(&sim, "in.jsonl -o out.jsonl");
     let mut command = Command::new("nohup");
@@ -67,8 +65,7 @@ fn a_run_under_nohup_survives_a_hangup() {
 #[cfg(unix)]
 #[test]
 fn the_second_signal_ends_calls_that_hang() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 20);
+    let (desk, sim) = (Desk::with(20), good());
     desk.run(&sim, "in.jsonl -o out.jsonl --max-items 5")
         .expect(0);
     let before = desk.read("out.jsonl");
@@ -88,14 +85,13 @@ fn the_second_signal_ends_calls_that_hang() {
 #[cfg(unix)]
 #[test]
 fn the_grace_period_ends_by_itself() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 20);
+    let (desk, sim) = (Desk::with(20), good());
     sim.hold();
     let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 3 --grace 1s");
     assert!(sim.wait_until(|s| s.in_flight == 3, PATIENCE));
     running.signal("TERM");
     let start = Instant::now();
-    running.wait().expect(143).says("3 cut off in flight");
+    running.wait().ends(143, "3 cut off in flight");
     assert!(start.elapsed() >= Duration::from_millis(900));
     assert!(start.elapsed() < Duration::from_secs(15));
 }
@@ -107,12 +103,11 @@ fn a_signal_ends_waits_for_retries_and_limits() {
     let waiting = SimConfig::default()
         .trouble(Trouble::RateLimit, 1.0)
         .retry_after(slow);
-    let (desk, sim) = (Desk::new(), simulator(waiting));
-    desk.prompts("in.jsonl", 5);
+    let (desk, sim) = (Desk::with(5), simulator(waiting));
     let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 2");
     assert!(sim.wait_until(|s| s.refused >= 1 && s.in_flight == 0, PATIENCE));
     running.signal("INT");
-    running.wait().expect(130).says("5 pending");
+    running.wait().ends(130, "5 pending");
     assert_eq!(desk.read("out.jsonl"), "");
 }
 
@@ -148,8 +143,10 @@ fn keyed(desk: &Desk, sim: &Simulator, key: &str, flags: &str) -> Ended {
 #[test]
 fn a_refused_key_stops_at_once() {
     for flags in ["", "--on-error continue", "--on-error stop"] {
-        let desk = Desk::new();
-        let sim = simulator(SimConfig::default().api_key("right"));
+        let (desk, sim) = (
+            Desk::new(),
+            simulator(SimConfig::default().api_key("right")),
+        );
         let ended = keyed(&desk, &sim, "wrong", flags).expect(4);
         let calls = sim.stats().calls;
         assert!(calls <= 6, "{calls} calls with {flags:?}");
@@ -165,8 +162,10 @@ fn a_refused_key_stops_at_once() {
 fn an_empty_account_and_an_unknown_model_stop_at_once() {
     for trouble in [Trouble::Quota, Trouble::UnknownModel] {
         for flags in ["", "--on-error continue"] {
-            let desk = Desk::new();
-            let sim = simulator(SimConfig::default().trouble(trouble, 1.0));
+            let (desk, sim) = (
+                Desk::new(),
+                simulator(SimConfig::default().trouble(trouble, 1.0)),
+            );
             let ended = keyed(&desk, &sim, "k", flags).expect(4);
             let calls = sim.stats().calls;
             assert!(calls <= 6, "{calls} calls of {trouble} with {flags:?}");
@@ -193,8 +192,10 @@ fn answers_before_a_critical_error_are_saved() {
 
 #[test]
 fn a_fallback_takes_over_from_a_refused_key() {
-    let desk = Desk::new();
-    let sim = simulator(SimConfig::default().api_key("right"));
+    let (desk, sim) = (
+        Desk::new(),
+        simulator(SimConfig::default().api_key("right")),
+    );
     let ended = keyed(&desk, &sim, "wrong", "--fallback extract").expect(0);
     assert_eq!(
         ended
@@ -218,8 +219,7 @@ fn a_fallback_takes_over_from_a_refused_key() {
 
 #[test]
 fn an_input_that_changes_stops_the_run() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 10);
+    let (desk, sim) = (Desk::with(10), good());
     sim.hold();
     let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 1");
     assert!(sim.wait_until(|s| s.in_flight == 1, PATIENCE));
@@ -232,8 +232,7 @@ fn an_input_that_changes_stops_the_run() {
     input.seek(SeekFrom::Start(at)).unwrap();
     input.write_all(b"PROMPT 5").unwrap();
     sim.release();
-    let ended = running.wait().expect(4);
-    ended.says("in.jsonl: changed during the run");
+    running.wait().ends(4, "in.jsonl: changed during the run");
     assert_eq!(desk.order("out.jsonl"), ids_in_order(5));
     assert_eq!(sim.stats().calls, 5);
     desk.run(&sim, "in.jsonl -o out.jsonl").expect(0);
@@ -243,14 +242,13 @@ fn an_input_that_changes_stops_the_run() {
 
 #[test]
 fn an_input_that_shrinks_stops_the_run_and_one_that_is_replaced_does_not() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 10);
+    let (desk, sim) = (Desk::with(10), good());
     sim.hold();
     let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 1");
     assert!(sim.wait_until(|s| s.in_flight == 1, PATIENCE));
     desk.write("in.jsonl", prompt_line(0));
     sim.release();
-    running.wait().expect(4).says("changed during the run");
+    running.wait().ends(4, "changed during the run");
 
     desk.prompts("in.jsonl", 10);
     sim.hold();
@@ -265,8 +263,7 @@ fn an_input_that_shrinks_stops_the_run_and_one_that_is_replaced_does_not() {
 
 #[test]
 fn an_output_read_during_the_run_has_complete_lines() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 300);
+    let (desk, sim) = (Desk::with(300), good());
     let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 8");
     let out = desk.path("out.jsonl");
     assert!(eventually(|| {
@@ -296,8 +293,7 @@ impl Drop for Unread {
 #[cfg(unix)]
 #[test]
 fn a_blocked_standard_error_delays_neither_run_nor_signal() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 20_000);
+    let (desk, sim) = (Desk::with(20_000), good());
     let mut command = desk.against(&sim, "in.jsonl -o out.jsonl -j 4");
     // The log of a thousand calls is larger than a pipe.
     let mut running = Unread(command.env("RUST_LOG", "trace").spawn().unwrap());
@@ -320,8 +316,7 @@ fn a_blocked_standard_error_delays_neither_run_nor_signal() {
 fn a_reply_that_arrived_while_the_run_was_suspended_is_not_requested_again() {
     // More than one read returns.
     let long = SimConfig::default().output_tokens(20_000);
-    let (desk, sim) = (Desk::new(), simulator(long));
-    desk.prompts("in.jsonl", 1);
+    let (desk, sim) = (Desk::with(1), simulator(long));
     sim.hold();
     let run = desk.start(&sim, "in.jsonl -o out.jsonl -j 1 --timeout 6s");
     assert!(sim.wait_until(|s| s.in_flight == 1, PATIENCE));

@@ -25,8 +25,7 @@ fn current(lines: &[Value]) -> Vec<String> {
 
 #[test]
 fn outdated_answers_are_marked_before_the_first_call_and_restored_if_requested_again() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 6);
+    let (desk, sim) = (Desk::with(6), good());
     let old = format!("{RUN} A:{{{{prompt}}}}");
     let new = format!("{RUN} B:{{{{prompt}}}}");
     desk.run(&sim, &old).expect(0);
@@ -52,21 +51,20 @@ fn outdated_answers_are_marked_before_the_first_call_and_restored_if_requested_a
     // A dry run changes nothing.
     let stopped = desk.read("out.jsonl");
     desk.run(&sim, &format!("{new} --dry-run"))
-        .expect(0)
-        .says("5 changed, 5 to send");
+        .ends(0, "5 changed, 5 to send");
     assert_eq!(desk.read("out.jsonl"), stopped);
 
     // With the old requests again, nothing is billed twice.
-    let ended = desk.run(&sim, &old).expect(0);
-    ended.says("6 finished before, nothing to send; 1 earlier answer is superseded");
+    desk.run(&sim, &old)
+        .expect(0)
+        .says("6 finished before, nothing to send; 1 earlier answer is superseded");
     assert_eq!(desk.read("out.jsonl"), before);
     assert_eq!(sim.stats().calls, 7);
 
     // And now until a clean end.
     desk.write("out.jsonl", &stopped);
     desk.run(&sim, &new)
-        .expect(0)
-        .says("1 finished before, 5 changed, 5 to send");
+        .ends(0, "1 finished before, 5 changed, 5 to send");
     let lines = desk.results("out.jsonl");
     assert_eq!(sim.stats().calls, 12);
     assert!(lines.len() == 6 && !lines.iter().any(is_marked));
@@ -138,13 +136,12 @@ fn archived(desk: &Desk) -> Vec<[String; 3]> {
 
 #[test]
 fn replaced_answers_are_archived_with_time_and_reason_and_can_be_restored() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 3);
+    let (desk, sim) = (Desk::with(3), good());
     desk.run(&sim, &format!("{RUN} A:{{{{prompt}}}}")).expect(0);
     let before = desk.read("out.jsonl");
     let new = format!("{RUN} B:{{{{prompt}}}}");
-    let ended = desk.run(&sim, &new).expect(0);
-    ended
+    desk.run(&sim, &new)
+        .expect(0)
         .says("3 of 3 requests differ from those answered before: template;")
         .says("their earlier answers move to out.jsonl.superseded.jsonl when the run ends");
     let mut kept = archived(&desk);
@@ -161,8 +158,7 @@ fn replaced_answers_are_archived_with_time_and_reason_and_can_be_restored() {
     // A changed row is reported too.
     desk.write("in.jsonl", prompt_lines(3).replace("prompt 1", "another"));
     desk.run(&sim, &new)
-        .expect(0)
-        .says("1 of 3 requests differ from those answered before: row;");
+        .ends(0, "1 of 3 requests differ from those answered before: row;");
     let reasons: Vec<String> = archived(&desk)
         .into_iter()
         .map(|line| line[2].clone())
@@ -175,17 +171,16 @@ fn replaced_answers_are_archived_with_time_and_reason_and_can_be_restored() {
     let calls = sim.stats().calls;
     let old = format!("{RUN} A:{{{{prompt}}}}");
     for _ in 0..3 {
-        let ended = desk.run(&sim, &old).expect(0);
-        ended.says("3 finished before, nothing to send; 3 answers are taken back");
+        desk.run(&sim, &old)
+            .expect(0)
+            .says("3 finished before, nothing to send; 3 answers are taken back");
         let sorted = |text: &str| {
             let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
             lines.sort();
             lines
         };
         assert_eq!(sorted(&desk.read("out.jsonl")), sorted(&before));
-        desk.run(&sim, &new)
-            .expect(0)
-            .says("3 answers are taken back");
+        desk.run(&sim, &new).ends(0, "3 answers are taken back");
         assert_eq!(sim.stats().calls, calls);
     }
     assert_eq!(archived(&desk).len(), 7, "each is kept once");
@@ -209,8 +204,7 @@ fn a_restored_answer_is_used_for_duplicates_too() {
 #[test]
 fn the_archive_has_the_permissions_of_the_output_and_is_found_through_links() {
     use std::os::unix::fs::{PermissionsExt, symlink};
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 2);
+    let (desk, sim) = (Desk::with(2), good());
     std::fs::create_dir(desk.path("real")).unwrap();
     desk.write("real/out.jsonl", "");
     let private = PermissionsExt::from_mode(0o600);
@@ -223,15 +217,13 @@ fn the_archive_has_the_permissions_of_the_output_and_is_found_through_links() {
     assert_eq!(mode & 0o777, 0o600);
     let real = RUN.replace("out.jsonl", "real/out.jsonl");
     desk.run(&sim, &format!("{real} A:{{{{prompt}}}}"))
-        .expect(0)
-        .says("2 answers are taken back");
+        .ends(0, "2 answers are taken back");
     assert_eq!(sim.stats().calls, 4);
 }
 
 #[test]
 fn a_billed_unusable_reply_is_archived_too() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 2);
+    let (desk, sim) = (Desk::with(2), good());
     desk.run(&sim, &format!("{RUN} A:{{{{prompt}}}}")).expect(0);
     let lines = desk.read("out.jsonl");
     let mut lines = lines.lines().map(str::to_owned);
@@ -257,31 +249,25 @@ fn a_billed_unusable_reply_is_archived_too() {
 
 #[test]
 fn replaced_answers_are_deleted_with_the_flag_and_extracts_are_not_archived() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 2);
+    let (desk, sim) = (Desk::with(2), good());
     desk.run(&sim, &format!("{RUN} A:{{{{prompt}}}}")).expect(0);
     let ended = desk.run(&sim, &format!("{RUN} B:{{{{prompt}}}} --drop-superseded"));
-    ended
-        .expect(0)
-        .says("their earlier answers are deleted when the run ends");
+    ended.ends(0, "their earlier answers are deleted when the run ends");
     assert!(!desk.exists("out.jsonl.superseded.jsonl"));
     let words = "run in.jsonl -o extracts.jsonl --provider extract";
-    Running::start(&mut desk.command(words.split(' ')))
-        .wait()
-        .expect(0);
+    desk.plain(words).expect(0);
     desk.run(&sim, "in.jsonl -o extracts.jsonl").expect(0);
     assert!(!desk.exists("extracts.jsonl.superseded.jsonl"));
 }
 
 #[test]
 fn an_archive_that_cannot_be_written_deletes_nothing() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 2);
+    let (desk, sim) = (Desk::with(2), good());
     desk.run(&sim, &format!("{RUN} A:{{{{prompt}}}}")).expect(0);
     desk.write("out.jsonl.superseded.jsonl", "notes\nof mine\n");
     let new = format!("{RUN} B:{{{{prompt}}}}");
-    let ended = desk.run(&sim, &new).expect(1);
-    ended.says("cannot be moved to their own file, so they stay there");
+    desk.run(&sim, &new)
+        .ends(1, "cannot be moved to their own file, so they stay there");
     assert_eq!(desk.read("out.jsonl.superseded.jsonl"), "notes\nof mine\n");
     assert_eq!(desk.results("out.jsonl").len(), 4);
     // The next run of the same command archives them. The truncated line is what a kill leaves.
@@ -326,9 +312,7 @@ fn a_stream_keeps_replaced_answers_too_and_items_without_ids_name_the_setting() 
     assert_eq!(kept, [of(0), of(1)]);
     desk.write("in.txt", "one\ntwo\n");
     desk.run(&sim, "in.txt -o plain.jsonl").expect(0);
-    let ended = desk
-        .run(&sim, "in.txt -o plain.jsonl --system brief")
-        .expect(0);
-    ended.says("2 of 2 requests differ from those answered before: system; their earlier answers stay in the output");
+    desk
+        .run(&sim, "in.txt -o plain.jsonl --system brief").ends(0, "2 of 2 requests differ from those answered before: system; their earlier answers stay in the output");
     assert_eq!(desk.results("plain.jsonl").len(), 4);
 }

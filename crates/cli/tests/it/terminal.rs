@@ -37,8 +37,7 @@ pub fn on_a_terminal(desk: &Desk, sim: &Simulator, words: &str) -> Option<Comman
 
 #[test]
 fn a_terminal_shows_a_bar_during_the_run() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 20);
+    let (desk, sim) = (Desk::with(20), good());
     sim.hold();
     let Some(mut command) = on_a_terminal(&desk, &sim, "in.jsonl -o out.jsonl -j 2") else {
         return;
@@ -58,8 +57,7 @@ fn a_terminal_shows_a_bar_during_the_run() {
 #[test]
 fn a_blocked_terminal_delays_neither_run_nor_signal() {
     for (items, signal) in [(20, None), (50_000, Some("-TERM"))] {
-        let (desk, sim) = (Desk::new(), good());
-        desk.prompts("in.jsonl", items);
+        let (desk, sim) = (Desk::with(items), good());
         sim.hold();
         let words = "in.jsonl -o out.jsonl -j 2 --grace 10m";
         let Some(mut command) = on_a_terminal(&desk, &sim, words) else {
@@ -94,8 +92,7 @@ fn a_blocked_terminal_delays_neither_run_nor_signal() {
 
 #[test]
 fn messages_break_between_words_on_a_terminal() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1);
+    let desk = Desk::with(1);
     let run = "run in.jsonl -o out.jsonl";
     let plain = desk.command(run.split(' '));
     let program = plain.get_program().to_str().unwrap();
@@ -137,8 +134,7 @@ fn messages_break_between_words_on_a_terminal() {
 
 #[test]
 fn a_terminal_user_confirms_before_more_than_20_answers_are_sent_again() {
-    let (desk, sim) = (Desk::new(), good());
-    desk.prompts("in.jsonl", 21);
+    let (desk, sim) = (Desk::with(21), good());
     let words =
         |name: &str| format!("in.jsonl -o out.jsonl --quiet --template {name}:{{{{prompt}}}}");
     let start = |words: &str| {

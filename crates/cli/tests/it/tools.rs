@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::batch_runs::SHORT;
 use super::batch_site::{KINDS, Site, each};
-use super::common::{Desk, Running, has, results};
+use super::common::{Desk, Has, Running, results};
 
 const TOOL: &str = r#"{"type":"function","function":{"name":"get_weather","strict":true,
     "description":"The weather in a city now","parameters":{"type":"object",
@@ -104,7 +104,7 @@ fn tool_calls_are_kept_in_calls_in_batches_and_in_the_queue() {
                 assert!(body.iter().any(|field| reply.contains(field)), "{reply:?}");
             }
             let asks = &lines[0];
-            has(asks, json!({"text": null, "success": true}));
+            asks.has(json!({"text": null, "success": true}));
             assert_eq!(asks["finish_reason"], "tool_calls");
             assert_eq!(asks["tool_calls"][0]["name"], "get_weather");
             assert!(asks["tool_calls"][0]["arguments"]["city"].is_string());

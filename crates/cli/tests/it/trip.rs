@@ -6,12 +6,11 @@ use std::time::Duration;
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Running, good, has, simulator};
+use super::common::{Desk, Has, Running, good, simulator};
 
 /// Runs this number of prompts past this provider; returns the summary and standard error.
 fn past(first: &Simulator, second: &Simulator, items: usize, words: &str) -> (Value, String) {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", items);
+    let desk = Desk::with(items);
     let words = format!("run in.jsonl -o out.jsonl --provider custom --model m --json {words}");
     let mut command = desk.command(words.split_whitespace());
     command
@@ -19,7 +18,7 @@ fn past(first: &Simulator, second: &Simulator, items: usize, words: &str) -> (Va
         .env("XAI_API_KEY", "k")
         .env("XAI_BASE_URL", second.base_url());
     let ended = Running::start(&mut command).wait().expect(0);
-    let mut value: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let mut value = ended.json();
     (value["summary"].take(), ended.stderr.clone())
 }
 
@@ -86,7 +85,7 @@ fn twenty_items_reach_the_fallback_within_ten_seconds_for_every_kind_of_failure(
 fn without_a_fallback_few_failures_are_retried_and_are_not_an_outage() {
     let sim = simulator(SimConfig::default().trouble(Trouble::Overloaded, 1.0));
     let (summary, said) = past(&sim, &good(), 4, "-j 2");
-    has(&summary, json!({"completed": 4, "retries": 4}));
+    summary.has(json!({"completed": 4, "retries": 4}));
     assert!(!said.contains("next provider"), "{said}");
     assert!(!said.contains("items wait"), "{said}");
 }

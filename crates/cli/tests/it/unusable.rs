@@ -7,7 +7,7 @@ use batchwright::{LlmConfig, Route, Worker};
 use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Running, all_ids, has, simulator};
+use super::common::{Desk, Ended, Has, Running, all_ids, simulator};
 use super::fake::{Fake, says};
 use super::{batch_runs, queue};
 
@@ -110,16 +110,14 @@ fn a_broken_embedding_fails_only_its_text_in_one_call_under_each_strategy() {
             assert_eq!(line["success"] == true, error.is_null());
             assert_eq!(line["embedding"].is_null(), !error.is_null());
             if !error.is_null() {
-                has(error, json!({"raw": "null", "unusable_reply": true}));
+                error.has(json!({"raw": "null", "unusable_reply": true}));
             }
         }
     };
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 4);
-    let ended = server
+    let desk = Desk::with(4);
+    server
         .run(&desk, &format!("{WORDS} --task embed"))
-        .expect(3);
-    ended.says("3 completed, 1 failed");
+        .ends(3, "3 completed, 1 failed");
     assert_eq!(server.calls(), 1);
     check(desk.results("out.jsonl"));
 
@@ -145,13 +143,12 @@ fn unusable_images_are_requested_once_and_again_only_on_demand() {
         command.env("LOCAL_LLM_BASE_URL", &fallback.url);
         Running::start(&mut command).wait()
     };
-    let ended = run(&words).expect(3);
-    ended.says("4 replies were paid for and cannot be read");
+    run(&words).ends(3, "4 replies were paid for and cannot be read");
     assert_eq!((first.calls(), fallback.calls()), (4, 0));
     for line in desk.results("out.jsonl") {
         let error = &line["error"];
         let why = "not a usable reply: the reply holds an image and no text";
-        has(error, json!({"kind": "malformed", "message": why}));
+        error.has(json!({"kind": "malformed", "message": why}));
         assert_eq!(error["unusable_reply"], true);
         assert_eq!(error["raw"], picture());
         assert_eq!(
@@ -161,12 +158,10 @@ fn unusable_images_are_requested_once_and_again_only_on_demand() {
     }
     // Neither the next run nor a changed server requests them again automatically.
     first.answers(reply(json!({"content": "Oslo"})));
-    let again = run(&words).expect(3).says(PLAN);
+    let again = run(&words).ends(3, PLAN);
     again.hides("to try the failed ones again");
     assert_eq!((first.calls(), fallback.calls()), (4, 0));
-    run(&format!("{words} --ask-again --dry-run"))
-        .expect(0)
-        .says("would send 4 items");
+    run(&format!("{words} --ask-again --dry-run")).ends(0, "would send 4 items");
     run(&format!("{words} --ask-again --max-items 1")).expect(0);
     assert_eq!(first.calls(), 5);
     run(&format!("{words} --ask-again")).expect(0);
@@ -192,8 +187,8 @@ fn tool_calls_are_answers_and_requested_once() {
     }
     for line in desk.results("out.jsonl") {
         let call = json!({"id": "c", "name": "get_weather", "arguments": {"city": "Oslo"}});
-        has(&line, json!({"text": null, "tool_calls": [call]}));
-        has(&line, json!({"finish_reason": "tool_calls", "error": null}));
+        line.has(json!({"text": null, "tool_calls": [call]}));
+        line.has(json!({"finish_reason": "tool_calls", "error": null}));
         assert_eq!(line["reply"].to_string(), tool_call());
     }
 }
@@ -283,8 +278,7 @@ fn the_queue_keeps_unusable_replies_and_retries_only_on_demand() {
 fn a_batch_with_empty_answers_is_not_submitted_again() {
     let batches = BatchConfig::default().duration(batch_runs::SHORT);
     let settings = SimConfig::default().trouble(Trouble::Empty, 0.3);
-    let (desk, sim) = (Desk::new(), simulator(settings.batches(batches)));
-    desk.prompts("in.jsonl", 20);
+    let (desk, sim) = (Desk::with(20), simulator(settings.batches(batches)));
     let run = |words: &str| batch_runs::run(&desk, &sim, &format!("in.jsonl -o out.jsonl {words}"));
     run("").expect(3);
     let failed = desk.results("out.jsonl");
@@ -295,7 +289,7 @@ fn a_batch_with_empty_answers_is_not_submitted_again() {
     assert!((1..20).contains(&failed), "{failed}");
     let accepted = || sim.batch_stats().items_accepted;
     assert_eq!(accepted(), 20);
-    run("").expect(3).says("--ask-again sends them again");
+    run("").ends(3, "--ask-again sends them again");
     assert_eq!(accepted(), 20);
     run("--ask-again").expect(0);
     assert_eq!(accepted(), 20 + failed as u64);
@@ -308,8 +302,7 @@ fn result_lines_and_summary_hold_what_filtered_refused_and_empty_replies_used() 
     let settings = kinds
         .into_iter()
         .fold(SimConfig::default(), |s, kind| s.trouble(kind, 0.25));
-    let (desk, sim) = (Desk::new(), simulator(settings));
-    desk.prompts("in.jsonl", 10);
+    let (desk, sim) = (Desk::with(10), simulator(settings));
     let ended = desk
         .run(&sim, "in.jsonl -o out.jsonl -j 4 --json")
         .expect(3);
@@ -324,7 +317,7 @@ fn result_lines_and_summary_hold_what_filtered_refused_and_empty_replies_used() 
         assert_eq!(input(line), calls * input(plain), "{line}");
     }
     assert!(lines.iter().any(|line| line["success"] == false));
-    let summary: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let summary = ended.json();
     let sum: u64 = lines.iter().map(input).sum();
     assert_eq!(summary["summary"]["usage"]["input_tokens"], sum);
     assert_eq!(sum, stats.paid * input(plain));

@@ -9,8 +9,7 @@ fn ended(desk: &Desk, words: &str, variables: &[(&str, &str)]) -> Ended {
 
 #[test]
 fn a_flag_comes_from_its_variable_unless_it_is_given() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 5);
+    let desk = Desk::with(5);
     let variables = [
         ("BATCHWRIGHT_PROVIDER", "extract"),
         ("BATCHWRIGHT_OUTPUT", "out.jsonl"),
@@ -20,24 +19,19 @@ fn a_flag_comes_from_its_variable_unless_it_is_given() {
         ("BATCHWRIGHT_JSON_MODE", "0"),
         ("BATCHWRIGHT_QUIET", ""),
     ];
-    ended(&desk, "run in.jsonl", &variables)
-        .expect(0)
-        .says("2 completed");
+    ended(&desk, "run in.jsonl", &variables).ends(0, "2 completed");
     assert_eq!(desk.results("out.jsonl").len(), 2);
     ended(
         &desk,
         "run in.jsonl --max-items 1 --json-schema none.json",
         &variables,
     )
-    .expect(2)
-    .says("none.json");
+    .ends(2, "none.json");
     ended(&desk, "run in.jsonl --max-items 1", &variables).expect(0);
     assert_eq!(desk.results("out.jsonl").len(), 3);
 
     let wrong = ended(&desk, "run in.jsonl", &[("BATCHWRIGHT_MAX_ITEMS", "many")]);
-    wrong
-        .expect(2)
-        .says("BATCHWRIGHT_MAX_ITEMS in the environment sets it");
+    wrong.ends(2, "BATCHWRIGHT_MAX_ITEMS in the environment sets it");
     let wrong = ended(
         &desk,
         "run in.jsonl --max-items few",
@@ -66,10 +60,8 @@ fn a_flag_on_the_command_line_overrides_variables_that_it_excludes() {
     let dry = "run in.jsonl -o out.jsonl --provider openai --model m --dry-run";
     let words = |more: &str| format!("{dry} {more}");
     let never = [("BATCHWRIGHT_NO_DEDUPE", "1")];
-    ended(&desk, dry, &never).expect(0).says("2 to send");
-    ended(&desk, &words("--dedupe"), &never)
-        .expect(0)
-        .says("1 to send");
+    ended(&desk, dry, &never).ends(0, "2 to send");
+    ended(&desk, &words("--dedupe"), &never).ends(0, "1 to send");
     ended(&desk, &words("--reuse"), &never).expect(0);
     let mode = [("BATCHWRIGHT_JSON_MODE", "1")];
     let schema = words("--json-schema {\"type\":\"object\"}");
@@ -87,9 +79,7 @@ fn a_flag_on_the_command_line_overrides_variables_that_it_excludes() {
     ];
     let summary = ended(&desk, run, &with).expect(0).stdout;
     assert!(summary.starts_with('{') && desk.exists("found.jsonl"));
-    ended(&desk, &format!("{run} --show 1"), &alone)
-        .expect(2)
-        .says("--dry-run");
+    ended(&desk, &format!("{run} --show 1"), &alone).ends(2, "--dry-run");
     // Two variables may still exclude each other.
     let both = [
         ("BATCHWRIGHT_JSON_MODE", "1"),
@@ -103,8 +93,7 @@ fn a_flag_on_the_command_line_overrides_variables_that_it_excludes() {
 
 #[test]
 fn an_unknown_variable_is_warned_about_and_a_log_line_has_its_time() {
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 1);
+    let desk = Desk::with(1);
     let words = "run in.jsonl -o out.jsonl --provider extract --log-level WARN";
     let slip = [("BATCHWRIGHT_MAX_TOKEN", "sk-0123456789")];
     let warned = ended(&desk, words, &slip).expect(0);

@@ -13,10 +13,10 @@ type On<'a> = &'a dyn Fn(Command) -> Command;
 
 fn listed(desk: &Desk, on: On<'_>) -> Vec<Value> {
     let words = ["workers", "--json", "-q"];
-    let ended = Running::start(&mut on(desk.command(words)))
+    let all = Running::start(&mut on(desk.command(words)))
         .wait()
-        .expect(0);
-    let all: Value = serde_json::from_str(&ended.stdout).unwrap();
+        .expect(0)
+        .json();
     all["workers"].as_array().unwrap().clone()
 }
 

@@ -4,7 +4,6 @@ use batchwright::config::SettingKey;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::limit;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
@@ -114,6 +113,6 @@ fn change(
 /// `GET /api/v1/config-changes`: newest first.
 pub(super) fn changes(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&["limit"])?;
-    let changes = app.records.changes(limit(call, 100, 1_000)?)?;
+    let changes = app.records.changes(call.limit(100, 1_000)?)?;
     Ok(Response::json(200, &json!({"data": changes})))
 }

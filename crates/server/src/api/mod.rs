@@ -15,8 +15,6 @@ mod types;
 
 pub(crate) use once::settle_abandoned;
 
-use crate::http::Call;
-use crate::problem::Problem;
 use crate::router::Route;
 use crate::tokens::Access::{Change, Open, Operate, Own, Read};
 
@@ -75,14 +73,3 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::get("/api/v1/events", Own, stream::events),
     Route::get("/api/v1/openapi.json", Own, openapi::openapi),
 ];
-
-/// The number in a query parameter, from one to `most`.
-fn limit(call: &Call<'_>, default: usize, most: usize) -> Result<usize, Problem> {
-    match call.query::<usize>("limit")? {
-        None => Ok(default),
-        Some(limit) if (1..=most).contains(&limit) => Ok(limit),
-        Some(_) => {
-            Err(Problem::invalid(format!("limit: write a number from 1 to {most}")).param("limit"))
-        }
-    }
-}

@@ -5,8 +5,8 @@ use batchwright::{Amount, Error, ErrorKind, JobQueue, ProcessId, Usd};
 use serde_json::{Value, json};
 
 use super::lines::Lines;
+use super::once;
 use super::types::{LONGEST_NAME, refuse_unknown};
-use super::{limit, once};
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
@@ -191,7 +191,7 @@ fn fill(
 /// `GET /api/v1/processes`: newest first, a page at a time.
 pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&["state", "name", "parents", "after", "limit"])?;
-    let most = limit(call, 50, 500)?;
+    let most = call.limit(50, 500)?;
     let state = call.query::<String>("state")?;
     let finished = match state.as_deref() {
         None => None,

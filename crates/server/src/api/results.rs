@@ -8,7 +8,7 @@ use batchwright::queue::{DeliveredResult, JobReceipt, JobStatus};
 use batchwright::{Error, JobId, JobQueue, ProcessId};
 use serde_json::json;
 
-use super::{limit, processes};
+use super::processes;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
@@ -40,7 +40,7 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
             return Err(Problem::invalid(why).param("open"));
         }
     };
-    let mut left = limit(call, MOST_LINES, MOST_LINES)?;
+    let mut left = call.limit(MOST_LINES, MOST_LINES)?;
     let (queue, records) = (app.queue.clone(), Arc::clone(&app.records));
     let write = move |out: &mut dyn Write| {
         while left > 0 {

@@ -7,7 +7,7 @@ use batchwright::queue::{JobFilter, JobState, JobStatus, Pause, ProcessBudget, P
 use batchwright::{JobId, ProcessId};
 use serde_json::{Value, json};
 
-use super::{jobs, limit, processes};
+use super::{jobs, processes};
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
@@ -44,7 +44,7 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
         created_from: moment(call, "created_from")?,
         created_before: moment(call, "created_before")?,
     };
-    let most = limit(call, 100, 1_000)?;
+    let most = call.limit(100, 1_000)?;
     let mut after = call.query::<JobId>("after")?;
     let (mut found, until) = (Vec::new(), Instant::now() + LONGEST_SEARCH);
     loop {

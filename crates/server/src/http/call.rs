@@ -190,6 +190,33 @@ impl Call<'_> {
         }
     }
 
+    /// How many items a page has: the query parameter `limit`, from 1 to `most`.
+    ///
+    /// # Errors
+    /// When it is no such number.
+    pub fn limit(&self, default: usize, most: usize) -> Result<usize, Problem> {
+        match self.query("limit")? {
+            None => Ok(default),
+            Some(limit) if (1..=most).contains(&limit) => Ok(limit),
+            Some(_) => {
+                let why = format!("limit is a whole number from 1 to {most}");
+                Err(Problem::invalid(why).param("limit"))
+            }
+        }
+    }
+
+    /// Whether the query asks for the oldest items first, with `order=asc`.
+    ///
+    /// # Errors
+    /// When `order` is something else than `asc` or `desc`.
+    pub fn is_ascending(&self) -> Result<bool, Problem> {
+        match self.query::<String>("order")?.as_deref() {
+            None | Some("desc") => Ok(false),
+            Some("asc") => Ok(true),
+            Some(_) => Err(Problem::invalid("order is asc or desc").param("order")),
+        }
+    }
+
     /// Rejects query parameters other than these, because a misspelled one would be ignored.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use super::endpoints;
-use super::files::{KEPT_RANGE, limit, page};
+use super::files::{KEPT_RANGE, page};
 use crate::api::once;
 use crate::app::App;
 use crate::http::{Call, Response};
@@ -195,7 +195,7 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
 
 /// `GET /v1/batches`: newest first.
 pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    let limit = limit(call, DEFAULT, MOST)?;
+    let limit = call.limit(DEFAULT, MOST)?;
     let after: Option<String> = call.query("after")?;
     let mut database = app.records.single();
     let sees = |batch: BatchRecord| call.caller.sees(batch.owner.as_deref());

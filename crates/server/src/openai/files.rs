@@ -195,15 +195,10 @@ fn kept_seconds(anchor: Option<&str>, seconds: Option<&str>) -> Result<Option<u6
 
 /// `GET /v1/files`: newest first unless `order=asc`.
 pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    let limit = limit(call, MOST, MOST)?;
-    let (after, order): (Option<String>, Option<String>) =
-        (call.query("after")?, call.query("order")?);
+    let limit = call.limit(MOST, MOST)?;
+    let after: Option<String> = call.query("after")?;
     let purpose: Option<String> = call.query("purpose")?;
-    let ascending = match order.as_deref() {
-        None | Some("desc") => false,
-        Some("asc") => true,
-        Some(_) => return Err(Problem::invalid("order is asc or desc").param("order")),
-    };
+    let ascending = call.is_ascending()?;
     let mut database = app.records.single();
     if let Some(after) = &after
         && !FileRecord::is_known(&mut database, after, call.caller.only())?
@@ -237,18 +232,6 @@ pub(super) fn page<T>(
         "has_more": found.len() > limit,
     });
     Response::json(200, &page)
-}
-
-/// How many are asked for.
-pub(super) fn limit(call: &Call<'_>, default: usize, most: usize) -> Result<usize, Problem> {
-    match call.query("limit")? {
-        None => Ok(default),
-        Some(limit) if (1..=most).contains(&limit) => Ok(limit),
-        Some(_) => {
-            let why = format!("limit is a whole number from 1 to {most}");
-            Err(Problem::invalid(why).param("limit"))
-        }
-    }
 }
 
 /// `GET /v1/files/{id}`.

@@ -99,15 +99,8 @@ fn begin(
         purpose,
         file: None,
     };
-    let mut record = ObjectRecord {
-        id,
-        kind: ObjectKind::Upload,
-        parent: None,
-        process: None,
-        owner,
-        expires_at: created_at + OPEN_SECONDS,
-        record: String::new(),
-    };
+    let expires_at = created_at + OPEN_SECONDS;
+    let mut record = ObjectRecord::new(ObjectKind::Upload, id, owner, expires_at);
     record.set(&upload);
     record.insert(&mut app.records.single())?;
     Ok(described(&record, &upload, None))
@@ -191,15 +184,9 @@ fn store_part(
     check(content.finalize().into())?;
     let Some(new) = new else { return Ok(None) };
     let (id, bytes) = new.keep()?;
-    let mut part = ObjectRecord {
-        id,
-        kind: ObjectKind::Part,
-        parent: Some(record.id.clone()),
-        process: None,
-        owner: record.owner.clone(),
-        expires_at: record.expires_at,
-        record: String::new(),
-    };
+    let owner = record.owner.clone();
+    let mut part = ObjectRecord::new(ObjectKind::Part, id, owner, record.expires_at);
+    part.parent = Some(record.id.clone());
     part.set(&Part { bytes });
     let added = app.records.transaction(|database| {
         let upload = ObjectRecord::get_to_change(database, ObjectKind::Upload, &record.id)?;

@@ -65,6 +65,19 @@ pub(crate) struct ObjectRecord {
 }
 
 impl ObjectRecord {
+    /// An object that stores nothing yet.
+    pub fn new(kind: ObjectKind, id: String, owner: Option<String>, expires_at: u64) -> Self {
+        Self {
+            id,
+            kind,
+            parent: None,
+            process: None,
+            owner,
+            expires_at,
+            record: String::new(),
+        }
+    }
+
     /// Sets what is stored.
     pub fn set(&mut self, value: &impl Serialize) {
         self.record = serde_json::to_string(value).expect("what is stored has a form in JSON");
@@ -173,16 +186,7 @@ impl ObjectRecord {
         let before = Self::get(database, ObjectKind::Owner, &id)?;
         let before = before.filter(|before| before.owner.as_deref() == Some(owner));
         let expires_at = before.map_or(expires_at, |before| before.expires_at.max(expires_at));
-        let record = Self {
-            id,
-            kind: ObjectKind::Owner,
-            parent: None,
-            process: None,
-            owner: Some(owner.to_owned()),
-            expires_at,
-            record: String::new(),
-        };
-        record.insert(database)
+        Self::new(ObjectKind::Owner, id, Some(owner.to_owned()), expires_at).insert(database)
     }
 
     /// Deletes the record of the owner of a job or a process.

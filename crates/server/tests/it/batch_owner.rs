@@ -20,7 +20,7 @@ fn slow() -> Desk {
 
 /// The path of the newest process.
 fn newest(desk: &Desk) -> String {
-    let all = desk.get("/api/v1/processes").is(200).json();
+    let all = desk.read("/api/v1/processes");
     let id = all["data"][0]["process_id"].as_str().unwrap();
     format!("/api/v1/processes/{id}")
 }

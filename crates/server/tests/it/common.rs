@@ -44,7 +44,7 @@ impl Desk {
 
     /// `adapt` may change the server before it starts.
     pub fn with(sim: SimConfig, adapt: impl FnOnce(Server) -> Server) -> Self {
-        Self::made(sim, |_| {}, adapt)
+        Self::build(sim, |_| {}, adapt)
     }
 
     /// Every request of its client has this token.
@@ -68,10 +68,10 @@ impl Desk {
 
     /// `prepare` may store settings before the server starts.
     pub fn prepared(sim: SimConfig, prepare: impl FnOnce(&SqliteConfig)) -> Self {
-        Self::made(sim, prepare, |server| server)
+        Self::build(sim, prepare, |server| server)
     }
 
-    fn made(
+    fn build(
         sim: SimConfig,
         prepare: impl FnOnce(&SqliteConfig),
         adapt: impl FnOnce(Server) -> Server,
@@ -162,6 +162,24 @@ impl Desk {
         Answer::of(request.send(body.to_string()).unwrap())
     }
 
+    /// The JSON at this path, which is answered with 200.
+    #[track_caller]
+    pub fn read(&self, path: &str) -> Value {
+        self.get(path).is(200).json()
+    }
+
+    /// What a request that is answered with 200 brings.
+    #[track_caller]
+    pub fn done(&self, path: &str, body: &Value) -> Value {
+        self.post(path, body).is(200).json()
+    }
+
+    /// What a request creates.
+    #[track_caller]
+    pub fn made(&self, path: &str, body: &Value) -> Value {
+        self.post(path, body).is(201).json()
+    }
+
     pub fn put(&self, path: &str, body: &Value) -> Answer {
         let request = self.agent.put(self.url(path));
         let request = request.header("content-type", "application/json");
@@ -214,11 +232,17 @@ impl Answer {
     }
 }
 
-/// Insists on these fields of an object.
-#[track_caller]
-pub fn has(object: &Value, fields: Value) {
-    for (name, wanted) in fields.as_object().unwrap() {
-        assert_eq!(object[name], *wanted, "{name} of {object}");
+/// Asserts that an object has these fields.
+pub trait Has {
+    fn has(&self, fields: Value);
+}
+
+impl Has for Value {
+    #[track_caller]
+    fn has(&self, fields: Value) {
+        for (name, wanted) in fields.as_object().unwrap() {
+            assert_eq!(self[name], *wanted, "{name} of {self}");
+        }
     }
 }
 

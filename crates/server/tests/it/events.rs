@@ -8,7 +8,7 @@ use std::time::Instant;
 use batchwright::{Job, JobId, JobQueue, ProcessId};
 use serde_json::{Value, json};
 
-use super::common::{Desk, PATIENCE, has, lines, shout, until_finished};
+use super::common::{Desk, Has, PATIENCE, lines, shout, until_finished};
 
 /// A stream of events, as a browser reads it.
 pub struct Stream(BufReader<ureq::BodyReader<'static>>);
@@ -59,12 +59,7 @@ impl Stream {
 fn each_event_comes_once_and_a_lost_connection_goes_on_where_it_was() {
     let mut desk = Desk::new();
     let mut stream = Stream::open(&desk, None);
-    let make = |n: usize| {
-        desk.post("/api/v1/jobs", &shout(&n.to_string()))
-            .is(201)
-            .json()["job_id"]
-            .clone()
-    };
+    let make = |n: usize| desk.made("/api/v1/jobs", &shout(&n.to_string()))["job_id"].clone();
     let mut made: Vec<Value> = (0..20).map(make).collect();
     let mut told = Vec::new();
     let mut last = String::new();
@@ -111,7 +106,7 @@ fn the_end_of_a_process_is_told_with_its_counts() {
         let (_, _, process) = stream.next(&["process"]).unwrap();
         assert_eq!(process["process_id"], made["process_id"]);
         if process["state"] == "finished" {
-            has(&process, json!({"completed": 2, "failed": 1}));
+            process.has(json!({"completed": 2, "failed": 1}));
             break;
         }
     }
@@ -136,22 +131,19 @@ fn the_overview_adds_up() {
     until_finished(&desk, made["process_id"].as_str().unwrap());
     let deadline = std::time::Instant::now() + PATIENCE;
     let overview = loop {
-        let overview = desk.get("/api/v1/overview").is(200).json();
+        let overview = desk.read("/api/v1/overview");
         if overview["jobs"]["failed"] == 1 {
             break overview;
         }
         assert!(std::time::Instant::now() < deadline, "{overview}");
     };
     assert_eq!(overview["jobs"]["completed"], 1);
-    has(&overview, json!({"processes": 1, "processes_open": 0}));
+    overview.has(json!({"processes": 1, "processes_open": 0}));
     assert_eq!(overview["provider"]["model"], "sim-1");
     assert_eq!(overview["strategy"]["effective"], "sync");
     assert_eq!(overview["skipped_providers"], json!([]));
     assert_eq!(overview["failures"][0]["count"], 1, "{overview}");
-    assert_eq!(
-        desk.get("/api/v1/batches").is(200).json(),
-        json!({"data": []})
-    );
+    assert_eq!(desk.read("/api/v1/batches"), json!({"data": []}));
 }
 
 /// A job of a process that no worker carries out, until it is cancelled.
@@ -169,7 +161,7 @@ fn a_listener_hears_only_of_its_process_or_job() {
     let mut mine = Stream::at(&desk, &format!("/api/v1/events?process_id={process}"), None);
     let of_job = json!({"type": "shout", "payload": "x", "process_id": process});
     desk.post("/api/v1/jobs", &shout("another's")).is(201);
-    let made = desk.post("/api/v1/jobs", &of_job).is(201).json();
+    let made = desk.made("/api/v1/jobs", &of_job);
     let all = ["process", "job", "overview", "config", "reset"];
     loop {
         let (_, name, told) = mine.next(&all).unwrap();

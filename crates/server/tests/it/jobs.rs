@@ -8,7 +8,7 @@ use batchwright::{Job, JobQueue, ProcessId};
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, PATIENCE, ended, has, shout};
+use super::common::{Desk, Has, PATIENCE, ended, shout};
 
 #[test]
 fn a_job_is_made_carried_out_and_consumed() {
@@ -20,13 +20,10 @@ fn a_job_is_made_carried_out_and_consumed() {
     assert_eq!(place, format!("/api/v1/jobs/{job}"));
     assert_eq!(answer["status"], "pending");
     let state = ended(&desk, job);
-    has(
-        &state,
-        json!({"status": "completed", "result": "HEY", "error": null, "type": "shout"}),
-    );
+    state.has(json!({"status": "completed", "result": "HEY", "error": null, "type": "shout"}));
     assert_eq!(&state["process_id"], process);
     // A reply that is lost costs nothing: the result is there until it is deleted.
-    assert_eq!(desk.get(&place).is(200).json()["result"], "HEY");
+    assert_eq!(desk.read(&place)["result"], "HEY");
     desk.delete(&place).is(204);
     desk.get(&place).is(404);
     desk.delete(&place).is(204);
@@ -39,10 +36,10 @@ fn a_prompt_is_answered_by_the_provider() {
     let desk = Desk::new();
     let prompt =
         json!({"type": "completion", "payload": {"prompt": "hi"}, "item_id": "a", "priority": 9});
-    let job = desk.post("/api/v1/jobs", &prompt).is(201).json();
+    let job = desk.made("/api/v1/jobs", &prompt);
     let state = ended(&desk, job["job_id"].as_str().unwrap());
     assert_eq!(state["result"]["success"], true, "{state}");
-    has(&state, json!({"item_id": "a", "priority": 9}));
+    state.has(json!({"item_id": "a", "priority": 9}));
 }
 
 /// The payload of a single job is what a line is.
@@ -78,7 +75,7 @@ fn a_single_job_accepts_what_a_line_accepts() {
         let line = super::common::lines(&desk, &format!("?type={kind}"), &format!("{payload}\n"));
         line.is(201);
         let job = json!({"type": kind, "payload": payload});
-        let made = desk.post("/api/v1/jobs", &job).is(201).json();
+        let made = desk.made("/api/v1/jobs", &job);
         let state = ended(&desk, made["job_id"].as_str().unwrap());
         assert_eq!(state["item_id"].as_str().unwrap_or_default(), named);
     }
@@ -138,7 +135,7 @@ fn what_is_no_job_is_refused_with_the_field() {
     ] {
         desk.post("/api/v1/jobs", &body).is(400);
     }
-    let all = desk.get("/api/v1/processes").is(200).json();
+    let all = desk.read("/api/v1/processes");
     assert_eq!(all["data"], json!([]));
 }
 
@@ -174,7 +171,7 @@ fn a_running_job_is_cancelled_when_its_call_has_ended() {
     desk.sim.hold();
     let prompt = |process: Option<&Value>| {
         let job = json!({"type": "completion", "payload": {"prompt": "hi"}, "process_id": process});
-        desk.post("/api/v1/jobs", &job).is(201).json()
+        desk.made("/api/v1/jobs", &job)
     };
     let (alone, first) = (prompt(None), prompt(None));
     let second = prompt(Some(&first["process_id"]));
@@ -198,10 +195,7 @@ fn a_running_job_is_cancelled_when_its_call_has_ended() {
 #[test]
 fn a_result_that_replaced_the_one_that_was_read_is_not_deleted() {
     let desk = Desk::new();
-    let failed = desk
-        .post("/api/v1/jobs", &json!({"type": "shout", "payload": 1}))
-        .is(201)
-        .json();
+    let failed = desk.made("/api/v1/jobs", &json!({"type": "shout", "payload": 1}));
     let job = failed["job_id"].as_str().unwrap();
     let place = format!("/api/v1/jobs/{job}");
     assert_eq!(ended(&desk, job)["status"], "failed");
@@ -238,7 +232,7 @@ fn those_who_wait_leave_half_of_the_connections_to_others() {
         for _ in 0..4 {
             let (desk, told) = (&desk, told.clone());
             let place = format!("{place}?wait=30");
-            scope.spawn(move || told.send(desk.get(&place).is(200).json()).unwrap());
+            scope.spawn(move || told.send(desk.read(&place)).unwrap());
         }
         assert_eq!(answers.recv().unwrap()["status"], "pending");
         desk.post(&format!("{place}/cancel"), &json!({})).is(200);
@@ -256,12 +250,12 @@ fn a_job_that_was_tried_again_tells_where_its_time_went() {
             .trouble_times(Trouble::Error500, Some(1)),
     );
     let prompt = json!({"type": "completion", "payload": {"prompt": "hi"}});
-    let made = desk.post("/api/v1/jobs", &prompt).is(201).json();
+    let made = desk.made("/api/v1/jobs", &prompt);
     let job = ended(&desk, made["job_id"].as_str().unwrap());
     let time = &job["time"];
     assert!(time["backoff_seconds"].as_f64().unwrap() >= 1.0, "{job}");
     assert!(time["provider_seconds"].is_number(), "{job}");
-    let once = desk.post("/api/v1/jobs", &shout("a")).is(201).json();
+    let once = desk.made("/api/v1/jobs", &shout("a"));
     assert!(ended(&desk, once["job_id"].as_str().unwrap())["time"].is_null());
 }
 
@@ -273,10 +267,10 @@ fn a_job_of_many_tells_how_many_of_them_have_ended() {
     let page = json!({"type": "extract_content", "payload": {"html": format!("<p>{text}</p>")}});
     let prompt = json!({"type": "completion", "payload": {"prompt": "hi"}});
     let many = json!({"type": "batch_process", "payload": {"jobs": [page, prompt]}});
-    let made = desk.post("/api/v1/jobs", &many).is(201).json();
+    let made = desk.made("/api/v1/jobs", &many);
     let place = format!("/api/v1/jobs/{}", made["job_id"].as_str().unwrap());
     let until = std::time::Instant::now() + PATIENCE;
-    while desk.get(&place).is(200).json()["progress"] != 50 {
+    while desk.read(&place)["progress"] != 50 {
         assert!(
             std::time::Instant::now() < until,
             "{}",
@@ -285,7 +279,7 @@ fn a_job_of_many_tells_how_many_of_them_have_ended() {
         thread::sleep(Duration::from_millis(20));
     }
     desk.sim.release();
-    let ended = desk.get(&format!("{place}?wait=30")).is(200).json();
+    let ended = desk.read(&format!("{place}?wait=30"));
     assert_eq!(
         (&ended["progress"], &ended["result"]["total"]),
         (&json!(100), &json!(2))

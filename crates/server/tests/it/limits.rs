@@ -9,7 +9,7 @@ use batchwright_server::{RunningServer, Server};
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Answer, Desk, PATIENCE, has};
+use super::common::{Answer, Desk, Has, PATIENCE};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -89,11 +89,11 @@ fn limits_that_are_set_are_told_and_go_down_with_each_call() {
 fn limits_that_the_provider_tells_are_told_on() {
     let desk = Desk::at(SimConfig::default().rpm(6).tpm(60_000));
     six_a_minute(&desk);
-    let overview = desk.get("/api/v1/overview").is(200).json();
+    let overview = desk.read("/api/v1/overview");
     let [limits] = &overview["worker"]["limits"].as_array().unwrap()[..] else {
         panic!("{overview}");
     };
-    has(limits, json!({"provider": "custom", "model": "sim-1"}));
+    limits.has(json!({"provider": "custom", "model": "sim-1"}));
     let (requests, tokens) = (&limits["requests"], &limits["tokens"]);
     assert_eq!(
         (&requests["limit"], &tokens["limit"]),
@@ -173,7 +173,7 @@ fn the_limits_that_are_told_are_those_of_the_provider_that_answered() {
 fn the_overview_counts_calls_that_are_under_way() {
     let desk = Desk::new();
     let calls = || {
-        let overview = desk.get("/api/v1/overview").is(200).json();
+        let overview = desk.read("/api/v1/overview");
         let worker = &overview["worker"];
         let limits = worker["limits"].as_array().unwrap().iter();
         let of_limits = limits.map(|limits| limits["calls_in_flight"].as_u64().unwrap());

@@ -108,7 +108,7 @@ fn a_death_between_the_job_and_the_answer_makes_no_second_job() {
         "\"c\"\n",
     );
     other.is(422);
-    let overview = desk.get("/api/v1/overview").is(200).json();
+    let overview = desk.read("/api/v1/overview");
     let jobs = overview["jobs"].as_object().unwrap().values();
     assert_eq!(jobs.map(|count| count.as_u64().unwrap()).sum::<u64>(), 4);
 }
@@ -124,7 +124,7 @@ fn another(desk: &Desk, kind: &str) -> RunningServer {
 #[test]
 fn a_retry_that_is_refused_leaves_the_job_of_the_first_try_to_its_key() {
     let mut desk = Desk::new();
-    let process = desk.post("/api/v1/jobs", &shout("first")).is(201).json()["process_id"].clone();
+    let process = desk.made("/api/v1/jobs", &shout("first"))["process_id"].clone();
     let body = json!({"type": "shout", "payload": "once", "process_id": process}).to_string();
     let made = keyed(&desk, &desk.url("/api/v1/jobs"), "k", &body).is(201);
     desk.stop();
@@ -141,14 +141,12 @@ fn a_retry_that_is_refused_leaves_the_job_of_the_first_try_to_its_key() {
 #[test]
 fn a_retry_takes_nobody_elses_job_for_its_own() {
     let mut desk = Desk::new();
-    let process = desk.post("/api/v1/jobs", &shout("first")).is(201).json()["process_id"].clone();
+    let process = desk.made("/api/v1/jobs", &shout("first"))["process_id"].clone();
     let prompt = json!({"type": "completion", "payload": {"prompt": "hi"}, "process_id": process});
     let word = json!({"type": "shout", "payload": "same", "process_id": process});
     for (body, key) in [(word, "k-word"), (prompt, "k-prompt")] {
         let made = keyed(&desk, &desk.url("/api/v1/jobs"), key, &body.to_string()).is(201);
-        let others: Vec<Value> = (0..2)
-            .map(|_| desk.post("/api/v1/jobs", &body).is(201).json())
-            .collect();
+        let others: Vec<Value> = (0..2).map(|_| desk.made("/api/v1/jobs", &body)).collect();
         // Its server dies before the job is there.
         let made = made.json();
         let place = format!("/api/v1/jobs/{}", made["job_id"].as_str().unwrap());

@@ -8,7 +8,7 @@ use batchwright::queue::ProcessInfo;
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Answer, Desk, PATIENCE, has};
+use super::common::{Answer, Desk, Has, PATIENCE};
 use super::openai_direct::ask;
 
 pub const CHAT: &str = "/v1/chat/completions";
@@ -55,7 +55,7 @@ pub fn uploaded(desk: &Desk, content: &str) -> String {
 
 pub fn create(desk: &Desk, file: &str, endpoint: &str) -> Value {
     let asked = json!({"input_file_id": file, "endpoint": endpoint, "completion_window": "24h", "metadata": {"a": "b"}});
-    desk.post("/v1/batches", &asked).is(200).json()
+    desk.done("/v1/batches", &asked)
 }
 
 /// A batch once it stands so.
@@ -63,7 +63,7 @@ pub fn wait_for(desk: &Desk, batch: &Value, status: &str) -> Value {
     let path = format!("/v1/batches/{}", batch["id"].as_str().unwrap());
     let until = Instant::now() + PATIENCE;
     loop {
-        let batch = desk.get(&path).is(200).json();
+        let batch = desk.read(&path);
         if batch["status"] == status {
             return batch;
         }
@@ -95,17 +95,13 @@ fn a_batch_goes_from_a_file_to_its_results() {
     let desk = unlimited(config);
     let file = uploaded(&desk, &lines(40));
     let batch = create(&desk, &file, CHAT);
-    has(
-        &batch,
-        json!({"status": "validating", "output_file_id": null}),
-    );
+    batch.has(json!({"status": "validating", "output_file_id": null}));
     let done = wait_for(&desk, &batch, "completed");
-    has(
-        &done,
+    done.has(
         json!({"request_counts": {"total": 40, "completed": 40 - bad, "failed": bad},
         "metadata": {"a": "b"}}),
     );
-    has(&done, json!({"model": "sim-1", "errors": null}));
+    done.has(json!({"model": "sim-1", "errors": null}));
     for time in [
         "created_at",
         "in_progress_at",
@@ -134,7 +130,7 @@ fn a_batch_goes_from_a_file_to_its_results() {
         (&json!(200), &Value::Null)
     );
     let body = &first["response"]["body"];
-    has(body, json!({"object": "chat.completion", "model": "sim-1"}));
+    body.has(json!({"object": "chat.completion", "model": "sim-1"}));
     let choice = &body["choices"][0];
     assert_eq!(
         (&choice["finish_reason"], &choice["message"]["role"]),
@@ -196,10 +192,7 @@ fn a_batch_is_cancelled_and_what_ran_keeps_its_result() {
     assert!(desk.sim.wait_until(|stats| stats.in_flight > 0, PATIENCE));
     wait_for(&desk, &batch, "in_progress");
     let path = format!("/v1/batches/{}/cancel", batch["id"].as_str().unwrap());
-    assert_eq!(
-        desk.post(&path, &json!({})).is(200).json()["status"],
-        "cancelling"
-    );
+    assert_eq!(desk.done(&path, &json!({}))["status"], "cancelling");
     // What waits is cancelled by the time of the answer.
     let queue = batchwright::JobQueue::open(&desk.folder.path().join("llm_jobs.db")).unwrap();
     assert!(queue.open_processes().unwrap()[0].cancelled);
@@ -292,35 +285,26 @@ fn what_was_taken_or_cancelled_before_a_batch_was_in_progress_is_not_bought_agai
 fn files_and_batches_are_listed_in_pages() {
     let desk = unlimited(SimConfig::default());
     let files: Vec<String> = (0..5).map(|_| uploaded(&desk, &lines(1))).collect();
-    let first = desk.get("/v1/files?limit=2&purpose=batch").is(200).json();
+    let first = desk.read("/v1/files?limit=2&purpose=batch");
     let ids = |page: &Value| -> Vec<String> {
         let data = page["data"].as_array().unwrap().iter();
         data.map(|item| item["id"].as_str().unwrap().to_owned())
             .collect()
     };
     assert_eq!(ids(&first), [files[4].clone(), files[3].clone()]);
-    has(&first, json!({"has_more": true, "last_id": files[3]}));
-    let rest = desk
-        .get(&format!("/v1/files?after={}", files[3]))
-        .is(200)
-        .json();
+    first.has(json!({"has_more": true, "last_id": files[3]}));
+    let rest = desk.read(&format!("/v1/files?after={}", files[3]));
     assert_eq!((ids(&rest).len(), &rest["has_more"]), (3, &json!(false)));
-    let oldest = desk.get("/v1/files?order=asc&limit=1").is(200).json();
+    let oldest = desk.read("/v1/files?order=asc&limit=1");
     assert_eq!(ids(&oldest), [files[0].clone()]);
-    assert_eq!(
-        ids(&desk.get("/v1/files?purpose=vision").is(200).json()),
-        [""; 0]
-    );
+    assert_eq!(ids(&desk.read("/v1/files?purpose=vision")), [""; 0]);
 
     let batches: Vec<Value> = files.iter().map(|file| create(&desk, file, CHAT)).collect();
-    let first = desk.get("/v1/batches?limit=3").is(200).json();
+    let first = desk.read("/v1/batches?limit=3");
     assert_eq!((ids(&first).len(), &first["has_more"]), (3, &json!(true)));
     assert_eq!(first["first_id"], batches[4]["id"]);
     let after = first["last_id"].as_str().unwrap();
-    let rest = desk
-        .get(&format!("/v1/batches?limit=3&after={after}"))
-        .is(200)
-        .json();
+    let rest = desk.read(&format!("/v1/batches?limit=3&after={after}"));
     assert_eq!((ids(&rest).len(), &rest["has_more"]), (2, &json!(false)));
     for path in [
         "/v1/files?limit=0",

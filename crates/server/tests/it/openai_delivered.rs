@@ -123,7 +123,7 @@ fn older_functions_are_called_and_their_results_are_passed_on() {
         "functions": [{"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}],
         "function_call": {"name": "weather"},
     });
-    let called = desk.post(CHAT, &body).is(200).json();
+    let called = desk.done(CHAT, &body);
     let choice = &called["choices"][0];
     assert_eq!(choice["finish_reason"], "function_call", "{called}");
     assert_eq!(choice["message"]["function_call"]["name"], "weather");
@@ -131,6 +131,6 @@ fn older_functions_are_called_and_their_results_are_passed_on() {
     let messages = body["messages"].as_array_mut().unwrap();
     messages.extend([choice["message"].clone(), result]);
     body["function_call"] = json!("none");
-    let answer = desk.post(CHAT, &body).is(200).json();
+    let answer = desk.done(CHAT, &body);
     assert_eq!(answer["choices"][0]["finish_reason"], "stop", "{answer}");
 }

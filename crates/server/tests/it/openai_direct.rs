@@ -6,7 +6,7 @@ use batchwright::config::ConfigStore;
 use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Answer, Desk, PATIENCE, has};
+use super::common::{Answer, Desk, Has, PATIENCE};
 use super::openai::{CHAT, content, create, unlimited, uploaded, wait_for};
 
 pub fn ask(desk: &Desk, more: &Value) -> Answer {
@@ -22,10 +22,7 @@ fn a_completion_is_answered_also_while_batches_are_the_strategy() {
     let slow = BatchConfig::default().duration(Duration::from_secs(3600));
     let desk = unlimited(SimConfig::default().batches(slow));
     let answer = ask(&desk, &json!({})).is(200).json();
-    has(
-        &answer,
-        json!({"object": "chat.completion", "model": "sim-1"}),
-    );
+    answer.has(json!({"object": "chat.completion", "model": "sim-1"}));
     assert!(
         !answer["choices"][0]["message"]["content"]
             .as_str()
@@ -185,7 +182,7 @@ fn those_who_wait_leave_connections_to_the_others() {
 fn texts_become_vectors_of_which_many_share_a_call() {
     let desk = unlimited(SimConfig::default());
     let asked = json!({"model": "sim-1", "input": ["one", "two", "three"]});
-    let plain = desk.post("/v1/embeddings", &asked).is(200).json();
+    let plain = desk.done("/v1/embeddings", &asked);
     let data = plain["data"].as_array().unwrap();
     assert_eq!(data.len(), 3);
     for (n, text) in ["one", "two", "three"].iter().enumerate() {
@@ -195,11 +192,11 @@ fn texts_become_vectors_of_which_many_share_a_call() {
     }
     assert!(plain["usage"]["total_tokens"].as_u64().unwrap() > 0);
     let asked = json!({"model": "sim-1", "input": "one", "encoding_format": "base64"});
-    let packed = desk.post("/v1/embeddings", &asked).is(200).json();
+    let packed = desk.done("/v1/embeddings", &asked);
     assert!(packed["data"][0]["embedding"].is_string());
     for (input, vectors) in [(json!([1, 2]), 1), (json!([[1, 2], [3]]), 2)] {
         let asked = json!({"model": "sim-1", "input": input});
-        let made = desk.post("/v1/embeddings", &asked).is(200).json();
+        let made = desk.done("/v1/embeddings", &asked);
         assert_eq!(made["data"].as_array().unwrap().len(), vectors);
     }
     let mixed = json!({"model": "sim-1", "input": ["one", [1, 2]]});
@@ -226,17 +223,14 @@ fn embeddings_without_a_provider_for_them_are_refused() {
     let refused = desk.post("/v1/embeddings", &asked).is(400).json();
     let why = refused["error"]["message"].as_str().unwrap();
     assert!(why.contains("of the kind embedding"), "{why}");
-    let jobs = desk.get("/api/v1/overview").is(200).json()["jobs"].clone();
-    has(&jobs, json!({"pending": 0, "in_progress": 0}));
+    let jobs = desk.read("/api/v1/overview")["jobs"].clone();
+    jobs.has(json!({"pending": 0, "in_progress": 0}));
 }
 
 #[test]
 fn models_are_those_that_are_configured() {
     let desk = unlimited(SimConfig::default());
-    let models = desk.get("/v1/models").is(200).json();
+    let models = desk.read("/v1/models");
     assert_eq!(models["data"][0]["id"], "sim-1");
-    assert_eq!(
-        desk.get("/v1/models/sim-1").is(200).json()["object"],
-        "model"
-    );
+    assert_eq!(desk.read("/v1/models/sim-1")["object"], "model");
 }

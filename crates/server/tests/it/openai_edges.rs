@@ -6,7 +6,7 @@ use batchwright::JobQueue;
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, PATIENCE, has};
+use super::common::{Desk, Has, PATIENCE};
 use super::openai::{CHAT, content, create, line, lines, rewrite, unlimited, uploaded, wait_for};
 
 #[test]
@@ -17,10 +17,7 @@ fn a_list_goes_on_behind_files_that_were_deleted_meanwhile() {
     let mut seen = Vec::new();
     // As a client does who deletes what each page lists.
     loop {
-        let page = desk
-            .get(&format!("/v1/files?limit=2{after}"))
-            .is(200)
-            .json();
+        let page = desk.read(&format!("/v1/files?limit=2{after}"));
         for file in page["data"].as_array().unwrap() {
             let id = file["id"].as_str().unwrap();
             desk.delete(&format!("/v1/files/{id}")).is(200);
@@ -34,8 +31,8 @@ fn a_list_goes_on_behind_files_that_were_deleted_meanwhile() {
     }
     seen.reverse();
     assert_eq!(seen, files);
-    let none = desk.get("/v1/files").is(200).json();
-    has(&none, json!({"data": [], "last_id": null}));
+    let none = desk.read("/v1/files");
+    none.has(json!({"data": [], "last_id": null}));
 }
 
 #[test]
@@ -57,7 +54,7 @@ fn what_is_wrong_with_a_batch_is_said_of_its_field() {
         "metadata": (0..16).map(|n| (format!("{n:ü>64}"), "ü".repeat(512).into())).collect::<serde_json::Map<_, _>>(),
         "output_expires_after": null, "priority": "high",
     });
-    let batch = desk.post("/v1/batches", &good).is(200).json();
+    let batch = desk.done("/v1/batches", &good);
     assert_eq!(batch["metadata"], good["metadata"]);
     wait_for(&desk, &batch, "completed");
     let pairs = |count| {
@@ -244,7 +241,7 @@ fn who_waits_for_a_provider_that_refuses_the_key_is_told_so() {
         // Meanwhile whoever looks sees why.
         let until = Instant::now() + PATIENCE;
         loop {
-            let overview = desk.get("/api/v1/overview").is(200).json();
+            let overview = desk.read("/api/v1/overview");
             if let Some(why) = overview["worker"]["trouble"].as_str() {
                 assert!(why.contains("401"), "{why}");
                 break;
@@ -259,6 +256,6 @@ fn who_waits_for_a_provider_that_refuses_the_key_is_told_so() {
     assert_eq!(answer.header("x-should-retry"), Some("false"));
     let said = answer.json().to_string();
     assert!(said.contains("401") && said.contains("provider"), "{said}");
-    let jobs = desk.get("/api/v1/overview").is(200).json()["jobs"].clone();
-    has(&jobs, json!({"pending": 0, "in_progress": 0}));
+    let jobs = desk.read("/api/v1/overview")["jobs"].clone();
+    jobs.has(json!({"pending": 0, "in_progress": 0}));
 }

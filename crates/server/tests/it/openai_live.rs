@@ -113,7 +113,7 @@ fn the_first_piece_reaches_the_client_while_the_provider_writes_the_second() {
         if path == RESPONSES {
             let response = &events.last().unwrap()["response"];
             let stored = format!("{RESPONSES}/{}", response["id"].as_str().unwrap());
-            assert_eq!(desk.get(&stored).is(200).json(), *response);
+            assert_eq!(desk.read(&stored), *response);
             assert_eq!(events[0]["response"]["id"], response["id"]);
         }
     }

@@ -3,7 +3,7 @@
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Answer, Desk, has};
+use super::common::{Answer, Desk, Has};
 use super::openai::{content, create, line, unlimited, uploaded, wait_for};
 
 const COMPLETIONS: &str = "/v1/completions";
@@ -13,15 +13,9 @@ fn completions_of_texts_are_answered_and_batched() {
     let desk = unlimited(SimConfig::default());
     let one =
         json!({"model": "sim-1", "prompt": "One.", "max_tokens": 50, "best_of": 1, "echo": false});
-    let answer = desk.post(COMPLETIONS, &one).is(200).json();
-    has(
-        &answer,
-        json!({"object": "text_completion", "model": "sim-1"}),
-    );
-    has(
-        &answer["choices"][0],
-        json!({"index": 0, "finish_reason": "stop", "logprobs": null}),
-    );
+    let answer = desk.done(COMPLETIONS, &one);
+    answer.has(json!({"object": "text_completion", "model": "sim-1"}));
+    answer["choices"][0].has(json!({"index": 0, "finish_reason": "stop", "logprobs": null}));
     let first = answer["choices"][0]["text"].as_str().unwrap();
     assert!(!first.is_empty());
     let several = json!({"model": "sim-1", "prompt": ["One.", "Two."], "n": 2, "stream": true});
@@ -80,11 +74,8 @@ fn an_upload_in_parts_is_a_file() {
     let (first, second) = text.split_at(100);
     let begin = |bytes: usize| {
         let asked = json!({"bytes": bytes, "filename": "in.jsonl", "purpose": "batch", "mime_type": "application/jsonl"});
-        let upload = desk.post("/v1/uploads", &asked).is(200).json();
-        has(
-            &upload,
-            json!({"object": "upload", "status": "pending", "file": null}),
-        );
+        let upload = desk.done("/v1/uploads", &asked);
+        upload.has(json!({"object": "upload", "status": "pending", "file": null}));
         format!("/v1/uploads/{}", upload["id"].as_str().unwrap())
     };
     let upload = begin(text.len());
@@ -101,10 +92,7 @@ fn an_upload_in_parts_is_a_file() {
     complete(&upload, &json!([first, "part_unknown"])).is(400);
     let ids = json!([first, second]);
     let completed = complete(&upload, &ids).is(200).json();
-    has(
-        &completed,
-        json!({"status": "completed", "bytes": text.len()}),
-    );
+    completed.has(json!({"status": "completed", "bytes": text.len()}));
     // A client that did not get the answer repeats the request.
     assert_eq!(complete(&upload, &ids).is(200).json(), completed);
     part(&desk, &upload, "more").is(400);
@@ -118,20 +106,11 @@ fn an_upload_in_parts_is_a_file() {
         &create(&desk, file, "/v1/chat/completions"),
         "completed",
     );
-    assert_eq!(
-        desk.get("/v1/files").is(200).json()["data"]
-            .as_array()
-            .unwrap()
-            .len(),
-        2
-    );
+    assert_eq!(desk.read("/v1/files")["data"].as_array().unwrap().len(), 2);
 
     let upload = begin(5);
     let ids = json!([id(part(&desk, &upload, "12345"))]);
-    let cancelled = desk
-        .post(&format!("{upload}/cancel"), &json!({}))
-        .is(200)
-        .json();
+    let cancelled = desk.done(&format!("{upload}/cancel"), &json!({}));
     assert_eq!(cancelled["status"], "cancelled");
     complete(&upload, &ids).is(400);
     let left = std::fs::read_dir(desk.folder.path().join("files")).unwrap();
@@ -159,10 +138,7 @@ fn an_endpoint_that_is_not_offered_says_what_is() {
     ] {
         // Not 501: clients would repeat the request.
         let refused = desk.post(path, &json!({})).is(404).json();
-        has(
-            &refused["error"],
-            json!({"type": "invalid_request_error", "code": "unknown_url"}),
-        );
+        refused["error"].has(json!({"type": "invalid_request_error", "code": "unknown_url"}));
         let why = refused["error"]["message"].as_str().unwrap();
         assert!(
             why.contains(what) && why.contains("chat/completions"),

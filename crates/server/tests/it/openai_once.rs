@@ -244,8 +244,8 @@ fn a_key_makes_one_upload_and_one_part() {
         let url = desk.post("/v1/uploads", &serde_json::from_str(&asked(1)).unwrap());
         format!("/v1/uploads/{}/cancel", url.json()["id"].as_str().unwrap())
     };
-    let cancelled = desk.post(&path, &json!({})).is(200).json();
-    assert_eq!(desk.post(&path, &json!({})).is(200).json(), cancelled);
+    let cancelled = desk.done(&path, &json!({}));
+    assert_eq!(desk.done(&path, &json!({})), cancelled);
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn a_key_makes_one_response_also_in_the_background() {
     ask("k", "Bye.", false).is(422);
     let stored = |response: &Value| {
         let path = format!("/v1/responses/{}", response["id"].as_str().unwrap());
-        desk.get(&path).is(200).json()
+        desk.read(&path)
     };
     assert_eq!(stored(&first)["output"], first["output"]);
 

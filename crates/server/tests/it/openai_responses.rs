@@ -6,7 +6,7 @@ use batchwright::config::ConfigStore;
 use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Answer, Desk, PATIENCE, has};
+use super::common::{Answer, Desk, Has, PATIENCE};
 use super::openai::{content, create, unlimited, uploaded, wait_for};
 
 const RESPONSES: &str = "/v1/responses";
@@ -33,7 +33,7 @@ fn text(response: &Value) -> &str {
 fn until(desk: &Desk, response: &Value, status: &str) -> Value {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let response = desk.get(&place(response)).is(200).json();
+        let response = desk.read(&place(response));
         if response["status"] == status {
             return response;
         }
@@ -53,19 +53,16 @@ fn a_response_is_answered_and_stored_until_it_is_deleted() {
         "reasoning": {"effort": "low", "summary": "auto"}, "text": {"format": {"type": "text"}},
     });
     let response = ask(&desk, &asked).is(200).json();
-    has(
-        &response,
-        json!({
-            "object": "response", "status": "completed", "model": "sim-1", "error": null,
-            "incomplete_details": null, "instructions": "Be brief.", "temperature": 0.5,
-            "metadata": {"a": "b"}, "max_output_tokens": 50, "store": true, "background": false,
-        }),
-    );
+    response.has(json!({
+        "object": "response", "status": "completed", "model": "sim-1", "error": null,
+        "incomplete_details": null, "instructions": "Be brief.", "temperature": 0.5,
+        "metadata": {"a": "b"}, "max_output_tokens": 50, "store": true, "background": false,
+    }));
     assert_eq!(
         response["usage"]["output_tokens_details"]["reasoning_tokens"],
         3
     );
-    assert_eq!(desk.get(&place(&response)).is(200).json(), response);
+    assert_eq!(desk.read(&place(&response)), response);
     let streamed = desk.get(&format!(
         "{}?stream=true&starting_after=1",
         place(&response)
@@ -109,7 +106,7 @@ fn a_conversation_continues_with_all_its_items() {
             .map(|item| item["type"].as_str().unwrap().to_owned())
             .collect()
     };
-    let all = desk.get(&format!("{items}?order=asc")).is(200).json();
+    let all = desk.read(&format!("{items}?order=asc"));
     let expected = [
         "message",
         "function_call",
@@ -118,13 +115,13 @@ fn a_conversation_continues_with_all_its_items() {
         "message",
     ];
     assert_eq!(kinds(&all), expected);
-    let page = desk.get(&format!("{items}?limit=2")).is(200).json();
+    let page = desk.read(&format!("{items}?limit=2"));
     assert_eq!(
         (page["has_more"].as_bool(), kinds(&page).len()),
         (Some(true), 2)
     );
     let after = page["last_id"].as_str().unwrap();
-    let rest = desk.get(&format!("{items}?after={after}")).is(200).json();
+    let rest = desk.read(&format!("{items}?after={after}"));
     assert_eq!(
         kinds(&rest),
         ["function_call_output", "function_call", "message"]
@@ -204,7 +201,7 @@ fn a_stream_has_the_documented_events_and_ends_with_the_response() {
         .collect();
     assert_eq!(numbers, (0..events.len() as u64).collect::<Vec<_>>());
     let response = &events.last().unwrap()["response"];
-    assert_eq!(desk.get(&place(response)).is(200).json(), *response);
+    assert_eq!(desk.read(&place(response)), *response);
 }
 
 #[test]
@@ -224,10 +221,7 @@ fn billed_answers_and_refusals_are_responses() {
     ] {
         let desk = unlimited(SimConfig::default().trouble(trouble, 1.0));
         let response = ask(&desk, &json!({})).is(200).json();
-        has(
-            &response,
-            json!({"status": status, "incomplete_details": why}),
-        );
+        response.has(json!({"status": status, "incomplete_details": why}));
         let part = &response["output"].as_array().unwrap().last().unwrap()["content"][0];
         assert_eq!(
             part["type"] == "refusal",
@@ -246,10 +240,7 @@ fn a_response_in_the_background_survives_its_server() {
     desk.sim.hold();
     let background = json!({"background": true, "metadata": {"a": "b"}});
     let queued = ask(&desk, &background).is(200).json();
-    has(
-        &queued,
-        json!({"status": "queued", "output": [], "background": true}),
-    );
+    queued.has(json!({"status": "queued", "output": [], "background": true}));
     until(&desk, &queued, "in_progress");
     let continued = json!({"previous_response_id": queued["id"]});
     ask(&desk, &continued).is(400);
@@ -257,14 +248,11 @@ fn a_response_in_the_background_survives_its_server() {
     desk.stop();
     desk.start(|server| server);
     let done = until(&desk, &queued, "completed");
-    has(
-        &done,
-        json!({"metadata": {"a": "b"}, "created_at": queued["created_at"]}),
-    );
+    done.has(json!({"metadata": {"a": "b"}, "created_at": queued["created_at"]}));
     assert!(!text(&done).is_empty());
     assert_eq!(desk.sim.stats().calls, 1);
     // The queue has nothing of it any more.
-    let processes = desk.get("/api/v1/processes").is(200).json();
+    let processes = desk.read("/api/v1/processes");
     assert_eq!(processes["data"], json!([]), "{processes}");
     ask(&desk, &continued).is(200);
 }
@@ -335,17 +323,11 @@ fn lines_of_a_batch_are_responses() {
         .collect();
     let batch = create(&desk, &uploaded(&desk, &lines), RESPONSES);
     let done = wait_for(&desk, &batch, "completed");
-    has(
-        &done["request_counts"],
-        json!({"completed": 10, "failed": 0}),
-    );
+    done["request_counts"].has(json!({"completed": 10, "failed": 0}));
     assert!(done["usage"]["total_tokens"].as_u64().unwrap() > 0);
     for line in content(&desk, &done["output_file_id"]) {
         let body = &line["response"]["body"];
-        has(
-            body,
-            json!({"object": "response", "metadata": {"n": "1"}, "store": false}),
-        );
+        body.has(json!({"object": "response", "metadata": {"n": "1"}, "store": false}));
         assert!(["completed", "incomplete"].contains(&body["status"].as_str().unwrap()));
     }
     for (field, value) in [
@@ -419,7 +401,7 @@ fn only_a_response_takes_the_result_of_its_job() {
     let desk = Desk::with(SimConfig::default(), |server| server);
     desk.sim.hold();
     let asked = json!({"model": "sim-1", "input": "Hello.", "background": true});
-    let begun = desk.post("/v1/responses", &asked).is(200).json();
+    let begun = desk.done("/v1/responses", &asked);
     let id = begun["id"].as_str().unwrap();
     let process = desk.get("/api/v1/processes").json()["data"][0]["process_id"].clone();
     let process = process.as_str().unwrap();
@@ -428,7 +410,7 @@ fn only_a_response_takes_the_result_of_its_job() {
     desk.sim.release();
     let path = format!("/v1/responses/{id}");
     let until = Instant::now() + PATIENCE;
-    while desk.get(&path).is(200).json()["status"] != "completed" {
+    while desk.read(&path)["status"] != "completed" {
         assert!(Instant::now() < until);
         std::thread::sleep(Duration::from_millis(10));
     }

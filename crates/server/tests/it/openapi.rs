@@ -17,7 +17,7 @@ struct Document {
 
 impl Document {
     fn of(desk: &Desk) -> Self {
-        let document = desk.get("/api/v1/openapi.json").is(200).json();
+        let document = desk.read("/api/v1/openapi.json");
         assert_eq!(document["openapi"], "3.1.0");
         Self {
             document,
@@ -101,10 +101,7 @@ fn real_answers_have_the_shapes_that_the_document_tells() {
     assert_eq!(ended.is(200).json()["status"], "completed");
     of.check("post", jobs, desk.post(jobs, &json!({"type": "no"})))
         .is(400);
-    let failed = desk
-        .post(jobs, &json!({"type": "shout", "payload": 1}))
-        .is(201)
-        .json();
+    let failed = desk.made(jobs, &json!({"type": "shout", "payload": 1}));
     let failed = format!("/api/v1/jobs/{}", failed["job_id"].as_str().unwrap());
     let failed = of
         .check("get", job, desk.get(&format!("{failed}?wait=30")))

@@ -3,7 +3,7 @@
 use batchwright::{ErrorKind, Job, JobId, JobQueue, ProcessId};
 use serde_json::{Value, json};
 
-use super::common::{Desk, ended, has, lines, shout, until_finished};
+use super::common::{Desk, Has, ended, lines, shout, until_finished};
 
 #[test]
 fn lines_go_in_and_come_out_and_reading_goes_on_where_it_was() {
@@ -15,10 +15,7 @@ fn lines_go_in_and_come_out_and_reading_goes_on_where_it_was() {
     assert_eq!(made["total"], 5);
     let process = made["process_id"].as_str().unwrap();
     let state = until_finished(&desk, process);
-    has(
-        &state,
-        json!({"name": "five", "completed": 5, "percent": 100.0}),
-    );
+    state.has(json!({"name": "five", "completed": 5, "percent": 100.0}));
     let place = format!("/api/v1/processes/{process}/results");
     let all = desk.get(&place).is(200);
     assert_eq!(all.header("content-type"), Some("application/jsonl"));
@@ -120,7 +117,7 @@ fn a_bad_line_is_named_and_nothing_is_kept() {
     }
     lines(&desk, "", "\n").is(400);
     lines(&desk, "?type=nothing", "1").is(400);
-    let all = desk.get("/api/v1/processes?parents=all").is(200).json();
+    let all = desk.read("/api/v1/processes?parents=all");
     assert_eq!(all["data"], json!([]));
 }
 
@@ -130,9 +127,9 @@ fn processes_are_cancelled_retried_explained_and_deleted() {
     let made = lines(&desk, "?type=shout", "1\n\"b\"\n1\n").is(201).json();
     let process = made["process_id"].as_str().unwrap();
     let state = until_finished(&desk, process);
-    has(&state, json!({"completed": 1, "failed": 2}));
+    state.has(json!({"completed": 1, "failed": 2}));
     let place = format!("/api/v1/processes/{process}");
-    let failures = desk.get(&format!("{place}/failures")).is(200).json();
+    let failures = desk.read(&format!("{place}/failures"));
     let [group] = &failures["data"].as_array().unwrap()[..] else {
         panic!("{failures}");
     };
@@ -156,16 +153,12 @@ fn processes_are_cancelled_retried_explained_and_deleted() {
         (&group["job_ids"][1], &Value::Null)
     );
     assert_eq!(
-        desk.post(&format!("{place}/retry"), &json!({}))
-            .is(200)
-            .json()["retried"],
+        desk.done(&format!("{place}/retry"), &json!({}))["retried"],
         2
     );
     until_finished(&desk, process);
     assert_eq!(
-        desk.post(&format!("{place}/cancel"), &json!({}))
-            .is(200)
-            .json()["cancelled"],
+        desk.done(&format!("{place}/cancel"), &json!({}))["cancelled"],
         0
     );
     desk.delete(&place).is(409);
@@ -181,16 +174,12 @@ fn processes_are_cancelled_retried_explained_and_deleted() {
 fn processes_come_newest_first_a_page_at_a_time() {
     let desk = Desk::new();
     let made: Vec<Value> = (0..5)
-        .map(|n| {
-            desk.post("/api/v1/jobs", &shout(&n.to_string()))
-                .is(201)
-                .json()
-        })
+        .map(|n| desk.made("/api/v1/jobs", &shout(&n.to_string())))
         .collect();
     let mut seen = Vec::new();
     let mut place = "/api/v1/processes?limit=2".to_owned();
     loop {
-        let page = desk.get(&place).is(200).json();
+        let page = desk.read(&place);
         seen.extend(
             page["data"]
                 .as_array()
@@ -226,7 +215,7 @@ fn lines_beyond_what_may_be_uploaded_leave_nothing() {
     let body = "\"x\"\n".repeat(1_000);
     let problem = lines(&desk, "?type=shout", &body).is(413);
     assert!(problem.text.contains("1000 bytes"), "{problem:?}");
-    let all = desk.get("/api/v1/processes").is(200).json();
+    let all = desk.read("/api/v1/processes");
     assert_eq!(all["data"], json!([]));
     lines(&desk, "?type=shout", "\"x\"\n").is(201);
 }
@@ -286,7 +275,7 @@ fn a_process_with_a_budget_is_paused_until_it_gets_a_higher_one() {
     let made = lines(&desk, "?budget_tokens=600", &body).is(201).json();
     let id = made["process_id"].as_str().unwrap().to_owned();
     let path = format!("/api/v1/processes/{id}");
-    let process = || desk.get(&path).is(200).json();
+    let process = || desk.read(&path);
     let began = std::time::Instant::now();
     let paused = loop {
         let now = process();
@@ -296,7 +285,7 @@ fn a_process_with_a_budget_is_paused_until_it_gets_a_higher_one() {
         assert!(began.elapsed().as_secs() < 30, "{now}");
         std::thread::sleep(std::time::Duration::from_millis(10));
     };
-    has(&paused["budget"], json!({"unit": "tokens", "limit": 600}));
+    paused["budget"].has(json!({"unit": "tokens", "limit": 600}));
     let used = paused["budget"]["used"].as_u64().unwrap();
     let spent =
         paused["input_tokens"].as_u64().unwrap() + paused["output_tokens"].as_u64().unwrap();
@@ -315,10 +304,7 @@ fn a_process_with_a_budget_is_paused_until_it_gets_a_higher_one() {
     desk.post(&format!("{path}/budget?usd=1"), &json!({}))
         .is(409);
     let more = desk.post(&format!("{path}/budget?tokens=100000"), &json!({}));
-    has(
-        &more.is(200).json()["budget"],
-        json!({"limit": 100_000, "paused": null}),
-    );
+    more.is(200).json()["budget"].has(json!({"limit": 100_000, "paused": null}));
     let ended = until_finished(&desk, &id);
     assert_eq!(ended["completed"], 60);
     desk.post(&resume, &json!({})).is(200);

@@ -159,7 +159,7 @@ fn urls_in_replies_contain_the_public_url() {
         assert_eq!(created.header("location"), Some(place.as_str()));
         desk.get(&place).is(200);
     }
-    let document = desk.get("/api/v1/openapi.json").is(200).json();
+    let document = desk.read("/api/v1/openapi.json");
     assert_eq!(document["servers"], json!([{"url": PUBLIC}]));
     let page = desk.get("/").is(200);
     assert!(

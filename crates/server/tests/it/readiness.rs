@@ -91,10 +91,10 @@ fn a_refused_key_is_a_cause_while_jobs_wait_for_it() {
     let desk = Desk::at(SimConfig::default().api_key("another"));
     until_causes(&desk, &json!([]));
     let job = json!({"type": "completion", "payload": {"prompt": "hi", "model": "sim-2"}});
-    let job = desk.post("/api/v1/jobs", &job).is(201).json();
+    let job = desk.made("/api/v1/jobs", &job);
     until_causes(&desk, &json!(["api_key"]));
     // Other jobs run.
-    let other = desk.post("/api/v1/jobs", &shout("hi")).is(201).json();
+    let other = desk.made("/api/v1/jobs", &shout("hi"));
     let other = other["job_id"].as_str().unwrap();
     let other = desk.get(&format!("/api/v1/jobs/{other}?wait=30"));
     assert_eq!(other.json()["status"], "completed");
@@ -120,11 +120,11 @@ fn a_refused_key_is_a_cause_while_jobs_wait_for_it() {
     until_causes(&desk, &json!([]));
     // The default model has its own.
     let job = json!({"type": "completion", "payload": {"prompt": "hi"}});
-    let job = desk.post("/api/v1/jobs", &job).is(201).json();
+    let job = desk.made("/api/v1/jobs", &job);
     until_causes(&desk, &json!(["api_key"]));
     // The next job will show whether the key is accepted by then, so requests may come again.
     cancel(&job);
     until_causes(&desk, &json!([]));
-    let ready = desk.get("/readyz").is(200).json();
+    let ready = desk.read("/readyz");
     assert_eq!(ready["problems"][0]["code"], "api_key");
 }

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::common::{Desk, ended, has, lines, shout, until_finished};
+use crate::common::{Desk, Has, ended, lines, shout, until_finished};
 
 fn found(desk: &Desk, query: &str) -> Vec<Value> {
-    let page = desk.get(&format!("/api/v1/jobs?{query}")).is(200).json();
+    let page = desk.read(&format!("/api/v1/jobs?{query}"));
     assert_eq!(page["next"], Value::Null);
     page["data"].as_array().unwrap().clone()
 }
@@ -22,16 +22,13 @@ fn jobs_are_found_in_all_processes_and_requeued_one_by_one() {
     until_finished(&desk, &old);
     until_finished(&desk, &new);
     let named = json!({"type": "shout", "payload": "b", "item_id": "Ann 7"});
-    let made = desk.post("/api/v1/jobs", &named).is(201).json();
+    let made = desk.made("/api/v1/jobs", &named);
     ended(&desk, made["job_id"].as_str().unwrap());
 
     let failed = found(&desk, "status=failed");
     let processes: Vec<&Value> = failed.iter().map(|job| &job["process_id"]).collect();
     assert_eq!(processes, [&new, &old], "the newest first");
-    has(
-        &failed[0],
-        json!({"type": "shout", "model": null, "attempts": 1}),
-    );
+    failed[0].has(json!({"type": "shout", "model": null, "attempts": 1}));
     let kind = failed[0]["error"]["kind"].as_str().unwrap();
     for query in [
         format!("error={kind}"),
@@ -53,10 +50,7 @@ fn jobs_are_found_in_all_processes_and_requeued_one_by_one() {
         found(&desk, &format!("process_id={old}&status=failed")).len(),
         1
     );
-    let first = desk
-        .get("/api/v1/jobs?status=failed&limit=1")
-        .is(200)
-        .json();
+    let first = desk.read("/api/v1/jobs?status=failed&limit=1");
     let next = first["next"].as_str().unwrap();
     let rest = found(&desk, &format!("status=failed&after={next}"));
     assert_eq!(rest, failed[1..]);
@@ -70,16 +64,13 @@ fn jobs_are_found_in_all_processes_and_requeued_one_by_one() {
         desk.get(&format!("/api/v1/jobs?{query}")).is(400);
     }
     let named = |query: &str| {
-        let page = desk
-            .get(&format!("/api/v1/processes?{query}"))
-            .is(200)
-            .json();
+        let page = desk.read(&format!("/api/v1/processes?{query}"));
         page["data"].as_array().unwrap().len()
     };
     assert_eq!((named("name=old"), named("name=x")), (1, 0));
 
     let job = format!("/api/v1/jobs/{}", failed[0]["job_id"].as_str().unwrap());
-    let payload = desk.get(&format!("{job}/payload")).is(200).json();
+    let payload = desk.read(&format!("{job}/payload"));
     assert_eq!(
         (&payload["payload"], &payload["type"]),
         (&json!(2), &json!("shout"))
@@ -102,18 +93,13 @@ fn jobs_are_found_in_all_processes_and_requeued_one_by_one() {
 fn what_is_paused_waits_until_it_is_resumed() {
     let mut desk = Desk::new();
     let add = |desk: &Desk, job: &Value| {
-        let made = desk.post("/api/v1/jobs", job).is(201).json();
+        let made = desk.made("/api/v1/jobs", job);
         let id = |name: &str| made[name].as_str().unwrap().to_owned();
         (id("job_id"), id("process_id"))
     };
-    let state = |desk: &Desk, job: &str| {
-        desk.get(&format!("/api/v1/jobs/{job}")).is(200).json()["status"].clone()
-    };
-    let change = |desk: &Desk, path: &str| {
-        desk.post(&format!("/api/v1/{path}"), &json!({}))
-            .is(200)
-            .json()
-    };
+    let state =
+        |desk: &Desk, job: &str| desk.read(&format!("/api/v1/jobs/{job}"))["status"].clone();
+    let change = |desk: &Desk, path: &str| desk.done(&format!("/api/v1/{path}"), &json!({}));
 
     let first = json!({"type": "completion", "priority": 9, "payload": {"prompt": "hi", "model": "slow one"}});
     change(&desk, "pause?model=slow+one");
@@ -121,10 +107,7 @@ fn what_is_paused_waits_until_it_is_resumed() {
     let (other, _) = add(&desk, &shout("b"));
     assert_eq!(ended(&desk, &other)["status"], "completed");
     assert_eq!(state(&desk, &slow), "pending");
-    has(
-        &change(&desk, "resume?model=slow+one"),
-        json!({"models": []}),
-    );
+    change(&desk, "resume?model=slow+one").has(json!({"models": []}));
     assert_eq!(ended(&desk, &slow)["status"], "completed");
 
     change(&desk, "pause");
@@ -134,7 +117,7 @@ fn what_is_paused_waits_until_it_is_resumed() {
     // It is stored in the queue, so the next server knows of it.
     desk.stop();
     desk.start(|server| server);
-    let paused = desk.get("/api/v1/overview").is(200).json()["paused"].clone();
+    let paused = desk.read("/api/v1/overview")["paused"].clone();
     assert_eq!(
         paused,
         json!({"queue": true, "models": [], "processes": []})

@@ -6,7 +6,7 @@ use batchwright::Settings;
 use batchwright::config::{ConfigStore, SqliteConfig};
 use serde_json::{Value, json};
 
-use super::common::{Desk, PATIENCE, has};
+use super::common::{Desk, Has, PATIENCE};
 use super::events::Stream;
 
 const COUNT: &str = "/api/v1/config/queue.worker_count";
@@ -14,18 +14,12 @@ const COUNT: &str = "/api/v1/config/queue.worker_count";
 #[test]
 fn a_setting_is_read_changed_and_forgotten() {
     let desk = Desk::new();
-    let all = desk.get("/api/v1/config").is(200).json();
+    let all = desk.read("/api/v1/config");
     assert!(all["data"].as_array().unwrap().len() > 20);
-    let before = desk.get(COUNT).is(200).json();
-    has(
-        &before,
-        json!({"value": "5", "source": "default", "stored": null}),
-    );
+    let before = desk.read(COUNT);
+    before.has(json!({"value": "5", "source": "default", "stored": null}));
     let now = desk.put(COUNT, &json!({"value": "7"})).is(200).json();
-    has(
-        &now,
-        json!({"value": "7", "source": "store", "stored": "7", "live": true}),
-    );
+    now.has(json!({"value": "7", "source": "store", "stored": "7", "live": true}));
     assert_eq!(
         desk.store.get("queue.worker_count").unwrap().as_deref(),
         Some("7")
@@ -76,21 +70,18 @@ fn every_change_is_logged_with_its_source_also_one_made_elsewhere_or_meanwhile()
     let mut stream = Stream::open(&desk, None);
     desk.put(COUNT, &json!({"value": "6"})).is(200);
     let (_, _, told) = stream.next(&["config"]).unwrap();
-    has(
-        &told,
-        json!({"key": "queue.worker_count", "before": null, "after": "6"}),
-    );
+    told.has(json!({"key": "queue.worker_count", "before": null, "after": "6"}));
     // As another program does it.
     let elsewhere = SqliteConfig::new(desk.folder.path().join("config.db"));
     elsewhere.set("queue.worker_count", "9").unwrap();
     let (_, _, told) = stream.next(&["config"]).unwrap();
-    has(&told, json!({"before": "6", "after": "9"}));
+    told.has(json!({"before": "6", "after": "9"}));
     assert_eq!(told["source"], "command line or another program");
     drop(stream);
     desk.stop();
     elsewhere.unset("queue.worker_count").unwrap();
     desk.start(|server| server);
-    let log = desk.get("/api/v1/config-changes").is(200).json();
+    let log = desk.read("/api/v1/config-changes");
     let log: Vec<_> = log["data"]
         .as_array()
         .unwrap()
@@ -119,7 +110,7 @@ fn a_change_reaches_the_running_worker() {
     desk.put(COUNT, &json!({"value": "3"})).is(200);
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let overview = desk.get("/api/v1/overview").is(200).json();
+        let overview = desk.read("/api/v1/overview");
         if overview["worker"]["slots"] == 3 {
             break;
         }
@@ -139,10 +130,7 @@ fn what_the_environment_overrides_is_shown_as_such() {
             .settings(Settings::new().environment(variable), store)
             .unwrap()
     });
-    let shown = desk.get("/api/v1/config/llm.bulk_strategy").is(200).json();
-    has(
-        &shown,
-        json!({"value": "sync", "source": "environment",
-        "set_by": "BATCHWRIGHT_BULK_STRATEGY", "stored": "batch"}),
-    );
+    let shown = desk.read("/api/v1/config/llm.bulk_strategy");
+    shown.has(json!({"value": "sync", "source": "environment",
+        "set_by": "BATCHWRIGHT_BULK_STRATEGY", "stored": "batch"}));
 }

@@ -64,9 +64,9 @@ fn a_server_db_that_cannot_be_used_stops_only_what_needs_it() {
     ];
     for (spoil, why) in spoils {
         let mut desk = Desk::new();
-        let waits = desk.post("/api/v1/jobs", &shout("before")).is(201).json();
+        let waits = desk.made("/api/v1/jobs", &shout("before"));
         ended(&desk, waits["job_id"].as_str().unwrap());
-        assert_eq!(desk.get("/readyz").is(200).json()["problems"], json!([]));
+        assert_eq!(desk.read("/readyz")["problems"], json!([]));
         desk.stop();
         let path = desk.folder.path().join("server.db");
         spoil(&path);
@@ -77,9 +77,9 @@ fn a_server_db_that_cannot_be_used_stops_only_what_needs_it() {
         }
 
         desk.start(|server| server);
-        let ready = desk.get("/readyz").is(200).json();
+        let ready = desk.read("/readyz");
         assert_eq!(ready["problems"][0]["code"], "server_data");
-        let job = desk.post("/api/v1/jobs", &shout("after")).is(201).json();
+        let job = desk.made("/api/v1/jobs", &shout("after"));
         let job = ended(&desk, job["job_id"].as_str().unwrap());
         assert_eq!(job["result"], "AFTER");
         let process = job["process_id"].as_str().unwrap();

@@ -11,7 +11,7 @@ use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 use ureq::http::Request;
 
-use super::common::{Answer, Desk, PATIENCE, has, shout};
+use super::common::{Answer, Desk, Has, PATIENCE, shout};
 use super::events::Stream;
 
 /// Replaces the file in one step, as only the server's user may read it.
@@ -33,6 +33,11 @@ fn made(name: &str, role: Role, limits: TokenLimits) -> (String, String) {
     (token.expose().to_owned(), line + "\n")
 }
 
+/// The tokens a and b.
+fn two(role: Role) -> [(String, String); 2] {
+    ["a", "b"].map(|name| made(name, role, TokenLimits::default()))
+}
+
 /// A server with these tokens, and the file.
 fn with_tokens(sim: SimConfig, lines: &[&String]) -> (Desk, PathBuf, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -44,6 +49,30 @@ fn with_tokens(sim: SimConfig, lines: &[&String]) -> (Desk, PathBuf, tempfile::T
     );
     let desk = Desk::with(sim, |server| server.token_file(&path));
     (desk, path, folder)
+}
+
+/// A server with these tokens and a price of its model, 1 dollar per million tokens.
+fn with_prices(lines: &[&String]) -> (Desk, tempfile::TempDir) {
+    let (mut desk, path, folder) = with_tokens(SimConfig::default(), lines);
+    desk.stop();
+    let prices = json!({"providers": {"*": {"models": [
+        {"models": ["sim-1"], "prices": [{"input": 1, "output": 1}]}]}}});
+    fs::write(desk.folder.path().join("prices.json"), prices.to_string()).unwrap();
+    desk.start(|server| server.token_file(&path));
+    (desk, folder)
+}
+
+/// A token that may submit work for this number of dollars a day, and its line.
+fn spender(dollars: f64) -> (String, String) {
+    let limits = TokenLimits {
+        usd_per_day: Usd::from_dollars(dollars),
+        ..TokenLimits::default()
+    };
+    made("shop", Role::Submit, limits)
+}
+
+fn get(desk: &Desk, token: &str, path: &str) -> Answer {
+    send(desk, token, "GET", path, "")
 }
 
 fn send(desk: &Desk, token: &str, method: &str, path: &str, body: &str) -> Answer {
@@ -88,11 +117,10 @@ fn until(done: impl Fn() -> bool) {
 
 #[test]
 fn a_changed_file_applies_and_one_that_cannot_be_used_changes_nothing() {
-    let [(a, first), (b, second)] =
-        ["a", "b"].map(|name| made(name, Role::Read, TokenLimits::default()));
+    let [(a, first), (b, second)] = two(Role::Read);
     let (desk, path, _folder) = with_tokens(SimConfig::default(), &[&first]);
-    let status = |token: &str| send(&desk, token, "GET", "/metrics", "").status;
-    let problems = || desk.get("/readyz").is(200).json()["problems"].clone();
+    let status = |token: &str| get(&desk, token, "/metrics").status;
+    let problems = || desk.read("/readyz")["problems"].clone();
     assert_eq!((status(&a), status(&b)), (200, 401));
     write(&path, &(first.clone() + &second), 0o600);
     until(|| status(&b) == 200);
@@ -139,8 +167,7 @@ fn a_file_that_other_users_can_access_is_refused_with_the_command_that_mends_it(
 
 #[test]
 fn a_token_uses_no_object_of_another_one_and_hears_nothing_of_it() {
-    let [(a, first), (b, second)] =
-        ["a", "b"].map(|name| made(name, Role::Submit, TokenLimits::default()));
+    let [(a, first), (b, second)] = two(Role::Submit);
     let (desk, _, _folder) = with_tokens(SimConfig::default(), &[&first, &second]);
     let bearer = format!("Bearer {b}");
     let mut stream = Stream::with(&desk, "/api/v1/events", Some(("authorization", &bearer)));
@@ -153,8 +180,8 @@ fn a_token_uses_no_object_of_another_one_and_hears_nothing_of_it() {
     send(&desk, &a, "POST", "/api/v1/jobs", &into.to_string()).is(201);
     let process = job["process_id"].as_str().unwrap();
     let listed = format!("/api/v1/jobs?process_id={process}");
-    send(&desk, &a, "GET", &listed, "").is(200);
-    send(&desk, &b, "GET", &listed, "").is(404);
+    get(&desk, &a, &listed).is(200);
+    get(&desk, &b, &listed).is(404);
 
     let form = "--x\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--x\r\n\
         content-disposition: form-data; name=\"file\"; filename=\"f\"\r\n\r\n{}\r\n--x--\r\n";
@@ -165,10 +192,10 @@ fn a_token_uses_no_object_of_another_one_and_hears_nothing_of_it() {
     send(&desk, &b, "POST", "/v1/batches", &batch.to_string()).is(400);
     send(&desk, &a, "POST", "/v1/batches", &batch.to_string()).is(200);
     let after = format!("/v1/files?after={}", file["id"].as_str().unwrap());
-    send(&desk, &b, "GET", &after, "").is(404);
+    get(&desk, &b, &after).is(404);
     for list in ["/v1/files", "/v1/batches", "/api/v1/processes"] {
         let count = |token: &str| {
-            let found = send(&desk, token, "GET", list, "").is(200).json();
+            let found = get(&desk, token, list).is(200).json();
             found["data"].as_array().unwrap().len()
         };
         assert_eq!((count(&a) > 0, count(&b)), (true, 0), "{list}");
@@ -185,8 +212,7 @@ fn a_token_uses_no_object_of_another_one_and_hears_nothing_of_it() {
 
 #[test]
 fn keys_and_changes_are_of_their_token() {
-    let [(a, first), (b, second)] =
-        ["a", "b"].map(|name| made(name, Role::Operate, TokenLimits::default()));
+    let [(a, first), (b, second)] = two(Role::Operate);
     let (desk, _, _folder) = with_tokens(SimConfig::default(), &[&first, &second]);
     let create = |token: &str| -> Value {
         let bearer = format!("Bearer {token}");
@@ -212,20 +238,11 @@ fn keys_and_changes_are_of_their_token() {
         "{\"value\":3}",
     )
     .is(200);
-    let changes = send(&desk, &a, "GET", "/api/v1/config-changes", "")
-        .is(200)
-        .json();
+    let changes = get(&desk, &a, "/api/v1/config-changes").is(200).json();
     assert_eq!(changes["data"][0]["source"], "http 127.0.0.1, token b");
     let process = job["process_id"].as_str().unwrap();
-    let shown = send(
-        &desk,
-        &b,
-        "GET",
-        &format!("/api/v1/processes/{process}"),
-        "",
-    )
-    .is(200);
-    has(&shown.json(), json!({"owner": "a"}));
+    let shown = get(&desk, &b, &format!("/api/v1/processes/{process}")).is(200);
+    shown.json().has(json!({"owner": "a"}));
 }
 
 #[test]
@@ -259,8 +276,7 @@ fn a_token_has_no_more_open_jobs_than_its_limit() {
 
 #[test]
 fn what_is_gone_still_belongs_to_its_token() {
-    let [(mine, first), (other, second)] =
-        ["a", "b"].map(|name| made(name, Role::Submit, TokenLimits::default()));
+    let [(mine, first), (other, second)] = two(Role::Submit);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens");
     write(&path, &(first + &second), 0o600);
@@ -275,24 +291,17 @@ fn what_is_gone_still_belongs_to_its_token() {
     let hook = format!("/api/v1/processes/{process}/webhook");
     let receiver = r#"{"url": "http://127.0.0.1:9/"}"#;
     send(&desk, &mine, "PUT", &hook, receiver).is(201);
-    send(&desk, &mine, "GET", &format!("{place}?wait=30"), "").is(200);
+    get(&desk, &mine, &format!("{place}?wait=30")).is(200);
     // A client that got no reply repeats the request.
     for _ in 0..2 {
         send(&desk, &mine, "DELETE", &place, "").is(204);
-        send(&desk, &mine, "GET", &place, "").is(404);
+        get(&desk, &mine, &place).is(404);
         send(&desk, &other, "DELETE", &place, "").is(404);
     }
-    send(
-        &desk,
-        &mine,
-        "GET",
-        &format!("/api/v1/processes/{process}"),
-        "",
-    )
-    .is(404);
-    send(&desk, &other, "GET", &hook, "").is(404);
+    get(&desk, &mine, &format!("/api/v1/processes/{process}")).is(404);
+    get(&desk, &other, &hook).is(404);
     assert_eq!(
-        send(&desk, &mine, "GET", &hook, "").is(200).json()["url"],
+        get(&desk, &mine, &hook).is(200).json()["url"],
         "http://127.0.0.1:9/"
     );
     send(&desk, &mine, "DELETE", &hook, "").is(204);
@@ -330,10 +339,10 @@ fn the_webhooks_of_two_processes_with_one_id_stay_apart() {
         let place = format!("/api/v1/jobs/{}", made["job_id"].as_str().unwrap());
         let receiver = json!({"url": url}).to_string();
         send(&desk, token, "PUT", &hook, &receiver).is(201);
-        send(&desk, token, "GET", &format!("{place}?wait=30"), "").is(200);
+        get(&desk, token, &format!("{place}?wait=30")).is(200);
         send(&desk, token, "DELETE", &place, "").is(204);
     };
-    let url = |token: &str| send(&desk, token, "GET", &hook, "").is(200).json()["url"].clone();
+    let url = |token: &str| get(&desk, token, &hook).is(200).json()["url"].clone();
     used(&ann, "http://127.0.0.1:9/ann");
     // A request that is refused changes nothing.
     desk.sim.hold();
@@ -356,19 +365,10 @@ fn the_webhooks_of_two_processes_with_one_id_stay_apart() {
 /// Every way to enqueue work books its calls for the token, and none takes more from one that has spent its dollars.
 #[test]
 fn a_token_that_has_spent_its_dollars_gets_no_more_work_done() {
-    let limits = TokenLimits {
-        usd_per_day: Usd::from_dollars(0.000_000_1),
-        ..TokenLimits::default()
-    };
-    let (shop, first) = made("shop", Role::Submit, limits);
+    let (shop, first) = spender(0.000_000_1);
     let (other, second) = made("other", Role::Submit, TokenLimits::default());
     let (reader, third) = made("reader", Role::Read, TokenLimits::default());
-    let (mut desk, path, _folder) = with_tokens(SimConfig::default(), &[&first, &second, &third]);
-    desk.stop();
-    let prices = json!({"providers": {"*": {"models": [
-        {"models": ["sim-1"], "prices": [{"input": 1, "output": 1}]}]}}});
-    fs::write(desk.folder.path().join("prices.json"), prices.to_string()).unwrap();
-    desk.start(|server| server.token_file(&path));
+    let (desk, _folder) = with_prices(&[&first, &second, &third]);
 
     let chat = json!({"model": "sim-1", "messages": [{"role": "user", "content": "hi"}]});
     let job = json!({"type": "completion", "payload": {"prompt": "hi"}}).to_string();
@@ -382,7 +382,7 @@ fn a_token_that_has_spent_its_dollars_gets_no_more_work_done() {
         ),
     ];
     let costs = |token: &str, query: &str| {
-        let shown = send(&desk, token, "GET", &format!("/api/v1/costs{query}"), "");
+        let shown = get(&desk, token, &format!("/api/v1/costs{query}"));
         shown.is(200).json()
     };
     for (path, body, status) in &ways {
@@ -390,10 +390,7 @@ fn a_token_that_has_spent_its_dollars_gets_no_more_work_done() {
     }
     until(|| costs(&other, "")["total"]["calls"] == 4);
     let whole = costs(&other, "?by=owner,model");
-    has(
-        &whole["data"][0],
-        json!({"owner": "other", "model": "sim-1", "calls": 4, "unpriced": 0}),
-    );
+    whole["data"][0].has(json!({"owner": "other", "model": "sim-1", "calls": 4, "unpriced": 0}));
     assert!(whole["total"]["cost_usd"].as_f64().unwrap() > 0.0);
 
     assert_eq!(costs(&shop, "")["total"]["calls"], 0);
@@ -417,7 +414,7 @@ fn a_token_that_has_spent_its_dollars_gets_no_more_work_done() {
     assert_eq!(costs(&shop, "")["total"]["calls"], 1);
     let all = costs(&reader, "?by=owner");
     assert_eq!(all["data"].as_array().unwrap().len(), 2);
-    let metrics = send(&desk, &reader, "GET", "/metrics", "").is(200);
+    let metrics = get(&desk, &reader, "/metrics").is(200);
     let series = "batchwright_month_cost_usd{gen_ai_provider_name=\"custom\"} ";
     assert!(metrics.text.contains(series), "{}", metrics.text);
     assert!(!metrics.text.contains("shop"), "{}", metrics.text);
@@ -428,24 +425,15 @@ fn a_token_that_has_spent_its_dollars_gets_no_more_work_done() {
         "?x=1",
     ] {
         let path = format!("/api/v1/costs{wrong}");
-        send(&desk, &reader, "GET", &path, "").is(400);
+        get(&desk, &reader, &path).is(400);
     }
 }
 
 /// The calls of a request that were paid are kept, and no client buys them again by itself.
 #[test]
 fn a_request_that_meets_the_limit_halfway_keeps_its_answers() {
-    let limits = TokenLimits {
-        usd_per_day: Usd::from_dollars(0.000_3),
-        ..TokenLimits::default()
-    };
-    let (shop, line) = made("shop", Role::Submit, limits);
-    let (mut desk, path, _folder) = with_tokens(SimConfig::default(), &[&line]);
-    desk.stop();
-    let prices = json!({"providers": {"*": {"models": [
-        {"models": ["sim-1"], "prices": [{"input": 1, "output": 1}]}]}}});
-    fs::write(desk.folder.path().join("prices.json"), prices.to_string()).unwrap();
-    desk.start(|server| server.token_file(&path));
+    let (shop, line) = spender(0.000_3);
+    let (desk, _folder) = with_prices(&[&line]);
     let chat = json!({"model": "sim-1", "max_tokens": 20, "n": 8,
         "messages": [{"role": "user", "content": "hi"}]});
     let chat = chat.to_string();
@@ -456,7 +444,7 @@ fn a_request_that_meets_the_limit_halfway_keeps_its_answers() {
         .split(|c: char| !c.is_ascii_hexdigit() && c != '-');
     let id = words.max_by_key(|word| word.len()).unwrap();
     let path = format!("/api/v1/processes/{id}");
-    let kept = || send(&desk, &shop, "GET", &path, "").is(200).json();
+    let kept = || get(&desk, &shop, &path).is(200).json();
     until(|| kept()["pending"] == 0 && kept()["in_progress"] == 0);
     let completed = kept()["completed"].as_u64().unwrap();
     assert!((1..8).contains(&completed), "{}", kept());
@@ -467,17 +455,8 @@ fn a_request_that_meets_the_limit_halfway_keeps_its_answers() {
 /// A call without an upper bound is made while the limit is not used up.
 #[test]
 fn calls_without_an_upper_bound_stop_at_the_limit_of_a_token() {
-    let limits = TokenLimits {
-        usd_per_day: Usd::from_dollars(0.000_4),
-        ..TokenLimits::default()
-    };
-    let (shop, line) = made("shop", Role::Submit, limits);
-    let (mut desk, path, _folder) = with_tokens(SimConfig::default(), &[&line]);
-    desk.stop();
-    let prices = json!({"providers": {"*": {"models": [
-        {"models": ["sim-1"], "prices": [{"input": 1, "output": 1}]}]}}});
-    fs::write(desk.folder.path().join("prices.json"), prices.to_string()).unwrap();
-    desk.start(|server| server.token_file(&path));
+    let (shop, line) = spender(0.000_4);
+    let (desk, _folder) = with_prices(&[&line]);
     let jobs = "{\"prompt\": \"a\"}\n".repeat(600);
     let added = send(
         &desk,
@@ -491,7 +470,7 @@ fn calls_without_an_upper_bound_stop_at_the_limit_of_a_token() {
         "/api/v1/processes/{}",
         added["process_id"].as_str().unwrap()
     );
-    let now = || send(&desk, &shop, "GET", &path, "").is(200).json();
+    let now = || get(&desk, &shop, &path).is(200).json();
     until(|| now()["waits_for"].is_string() && now()["in_progress"] == 0);
     let ended = now();
     assert_eq!(ended["failed"], 0, "{ended}");
@@ -501,18 +480,9 @@ fn calls_without_an_upper_bound_stop_at_the_limit_of_a_token() {
 /// Jobs that were accepted before the limit was reached wait, and clients that wait are told.
 #[test]
 fn accepted_jobs_of_a_token_stop_at_its_limit() {
-    let limits = TokenLimits {
-        usd_per_day: Usd::from_dollars(0.000_4),
-        ..TokenLimits::default()
-    };
-    let (shop, first) = made("shop", Role::Submit, limits);
+    let (shop, first) = spender(0.000_4);
     let (other, second) = made("other", Role::Submit, TokenLimits::default());
-    let (mut desk, path, _folder) = with_tokens(SimConfig::default(), &[&first, &second]);
-    desk.stop();
-    let prices = json!({"providers": {"*": {"models": [
-        {"models": ["sim-1"], "prices": [{"input": 1, "output": 1}]}]}}});
-    fs::write(desk.folder.path().join("prices.json"), prices.to_string()).unwrap();
-    desk.start(|server| server.token_file(&path));
+    let (desk, _folder) = with_prices(&[&first, &second]);
 
     let jobs = "{\"prompt\": \"a\", \"max_tokens\": 20}\n".repeat(60);
     let processes = "/api/v1/processes?type=completion";
@@ -522,7 +492,7 @@ fn accepted_jobs_of_a_token_stop_at_its_limit() {
     };
     let state = |token: &str, id: &str| {
         let path = format!("/api/v1/processes/{id}");
-        send(&desk, token, "GET", &path, "").is(200).json()
+        get(&desk, token, &path).is(200).json()
     };
     let id = added(&shop);
     // Calls that did not fit are tried again when those in flight have returned what they did not need.

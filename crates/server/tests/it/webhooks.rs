@@ -12,7 +12,7 @@ use hmac::{Hmac, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::common::{Answer, Desk, PATIENCE, has, shout};
+use super::common::{Answer, Desk, Has, PATIENCE, shout};
 use super::openai::{self, CHAT, uploaded};
 
 /// What a receiver was sent.
@@ -83,7 +83,7 @@ fn take(receiver: &TcpListener, answer: &str) -> Message {
 /// A job of a process of its own, which is told.
 fn process(desk: &Desk) -> String {
     let job = json!({"type": "shout", "payload": "hi"});
-    let created = desk.post("/api/v1/jobs", &job).is(201).json();
+    let created = desk.made("/api/v1/jobs", &job);
     created["process_id"].as_str().unwrap().to_owned()
 }
 
@@ -100,7 +100,7 @@ fn wait_for(desk: &Desk, process: &str, done: impl Fn(&Value) -> bool) -> Value 
 fn wait_at(desk: &Desk, place: &str, done: impl Fn(&Value) -> bool) -> Value {
     let until = Instant::now() + PATIENCE;
     loop {
-        let webhook = desk.get(place).is(200).json();
+        let webhook = desk.read(place);
         if done(&webhook) {
             return webhook;
         }
@@ -131,10 +131,7 @@ fn the_end_of_a_process_is_told_until_it_is_taken_also_over_a_restart() {
         (&first.body["type"], &first.body["data"]["process_id"]),
         (&json!("process.finished"), &json!(process))
     );
-    has(
-        &first.body["data"],
-        json!({"state": "finished", "completed": 1}),
-    );
+    first.body["data"].has(json!({"state": "finished", "completed": 1}));
     assert!(first.header("webhook-signature").starts_with("v1,"));
     let told = wait_for(&desk, &process, |webhook| webhook["attempts"] == 1);
     assert_eq!((&told["state"], &told["url"]), (&json!("due"), &json!(url)));
@@ -237,10 +234,7 @@ fn a_webhook_is_named_at_creation_with_the_secret_of_its_receiver() {
         .json();
     let told = next();
     assert_eq!(told["type"], "job.finished");
-    has(
-        &told["data"],
-        json!({"job_id": job["job_id"], "status": "completed"}),
-    );
+    told["data"].has(json!({"job_id": job["job_id"], "status": "completed"}));
     assert!(told["data"].get("result").is_none(), "{told}");
 
     let process = post("/api/v1/processes?type=shout", "\"a\"\n\"b\"\n")
@@ -248,22 +242,16 @@ fn a_webhook_is_named_at_creation_with_the_secret_of_its_receiver() {
         .json();
     let told = next();
     assert_eq!(told["type"], "process.finished");
-    has(
-        &told["data"],
-        json!({"process_id": process["process_id"], "completed": 2}),
-    );
+    told["data"].has(json!({"process_id": process["process_id"], "completed": 2}));
 
     let file = uploaded(&desk, &openai::lines(1));
     let asked = json!({"input_file_id": file, "endpoint": CHAT, "completion_window": "24h"});
     let batch = post("/v1/batches", &asked.to_string()).is(200).json();
     let told = next();
-    has(
-        &told,
-        json!({"object": "event", "type": "batch.completed", "data": {"id": batch["id"]}}),
-    );
+    told.has(json!({"object": "event", "type": "batch.completed", "data": {"id": batch["id"]}}));
     assert!(told["id"].as_str().unwrap().starts_with("evt_") && told["created_at"].is_u64());
     let place = format!("/v1/batches/{}/webhook", batch["id"].as_str().unwrap());
-    assert_eq!(desk.get(&place).is(200).json()["url"], json!(url));
+    assert_eq!(desk.read(&place)["url"], json!(url));
 
     for (url, secret, param) in [
         ("ftp://x", &*secret, "x-batchwright-webhook"),
@@ -325,7 +313,7 @@ fn a_slow_receiver_delays_only_its_own_messages() {
 #[test]
 fn a_message_is_sent_again_on_request() {
     let (desk, receiver, url) = desk_and_receiver();
-    let job = desk.post("/api/v1/jobs", &shout("hi")).is(201).json();
+    let job = desk.made("/api/v1/jobs", &shout("hi"));
     let place = format!("/api/v1/jobs/{}/webhook", job["job_id"].as_str().unwrap());
     let secret = format!("whsec_{}", STANDARD.encode([7; 24]));
     let made = desk.put(&place, &json!({"url": url, "secret": secret}));
@@ -333,7 +321,7 @@ fn a_message_is_sent_again_on_request() {
     let first = take(&receiver, "204 No Content");
     wait_at(&desk, &place, |webhook| webhook["state"] == "delivered");
     let again = desk.post(&format!("{place}/resend"), &json!({}));
-    has(&again.is(202).json(), json!({"url": url}));
+    again.is(202).json().has(json!({"url": url}));
     let second = take(&receiver, "204 No Content");
     assert_eq!(second.header("webhook-id"), first.header("webhook-id"));
     assert_eq!(second.text, first.text);

@@ -165,9 +165,8 @@ fn an_import_into_a_server_stops_when_another_one_takes_over() {
 #[test]
 fn a_queue_whose_worker_was_killed_is_exported_without_wait() {
     let Some(server) = Server::new() else { return };
-    let desk = Desk::new();
+    let desk = Desk::with(5);
     let sim = simulator(SimConfig::default().latency(Duration::from_secs(60)));
-    desk.prompts("in.jsonl", 5);
     server.run(&desk, "submit in.jsonl").expect(0);
     let worker = Running::start(&mut server.on(command(&desk, &sim, "work -q")));
     assert!(sim.wait_until(|stats| stats.calls > 0, PATIENCE));
@@ -183,8 +182,7 @@ fn a_queue_whose_worker_was_killed_is_exported_without_wait() {
 #[test]
 fn a_killed_import_into_a_server_resumes() {
     let Some(server) = Server::new() else { return };
-    let desk = Desk::new();
-    desk.prompts("in.jsonl", 20_000);
+    let desk = Desk::with(20_000);
     submit(&desk, "in.jsonl");
     plain(&desk, "queue export q.bw").expect(0);
     let words = "queue import q.bw --data-dir far";

@@ -21,7 +21,7 @@ use super::answer::Reply;
 use super::arriving::Piece;
 use super::direct;
 use super::endpoints::{RESPONSES, prefix};
-use super::files::{limit, page};
+use super::files::page;
 use super::parts::{MOST_BYTES, Parts};
 use super::stream::{AnswerEvents, Changed};
 use crate::api::once;
@@ -340,16 +340,14 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 /// `GET /v1/responses/{id}/input_items`: newest first unless `order=asc`.
 pub(super) fn input_items(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&["after", "limit", "order"])?;
-    let limit = limit(call, DEFAULT, MOST)?;
-    let (after, order): (Option<String>, Option<String>) =
-        (call.query("after")?, call.query("order")?);
+    let limit = call.limit(DEFAULT, MOST)?;
+    let after: Option<String> = call.query("after")?;
+    let is_ascending = call.is_ascending()?;
     let (record, stored) = existing(app, call)?;
     let items = stored.input.iter().enumerate();
     let mut items: Vec<Value> = items.map(|(n, item)| listed(item, &record.id, n)).collect();
-    match order.as_deref() {
-        None | Some("desc") => items.reverse(),
-        Some("asc") => {}
-        Some(_) => return Err(Problem::invalid("order is asc or desc").param("order")),
+    if !is_ascending {
+        items.reverse();
     }
     let from = match &after {
         None => 0,

@@ -41,15 +41,9 @@ impl Stored {
         owner: Option<String>,
         process: Option<ProcessId>,
     ) -> ObjectRecord {
-        let mut record = ObjectRecord {
-            id: id.to_owned(),
-            kind: ObjectKind::Response,
-            parent: None,
-            process,
-            owner,
-            expires_at: now() + KEPT_SECONDS,
-            record: String::new(),
-        };
+        let (id, expires_at) = (id.to_owned(), now() + KEPT_SECONDS);
+        let mut record = ObjectRecord::new(ObjectKind::Response, id, owner, expires_at);
+        record.process = process;
         record.set(self);
         record
     }
