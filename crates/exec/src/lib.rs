@@ -40,6 +40,8 @@ mod runner;
 mod sandbox;
 mod script;
 mod shell_text;
+#[cfg(unix)]
+mod started;
 mod submit;
 mod template;
 mod words;

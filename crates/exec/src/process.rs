@@ -15,15 +15,13 @@ use batchwright::unstable::{Clock, SystemClock};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, getpgid, kill_process, kill_process_group, waitid,
-};
+use rustix::process::Signal;
 
 use super::launch::{Deadlines, Ended};
 use super::output::{Capture, Output, OutputSettings};
-use super::reap;
 use super::record::CommandResult;
-use super::sandbox::confined::Confined;
+use super::sandbox::confined::{Confined, Intervention};
+use super::started::Started;
 
 /// Time to read the output of processes that outlive their command.
 const STRAGGLERS: Duration = Duration::from_millis(200);
@@ -91,12 +89,11 @@ pub(super) fn run(
 ) -> io::Result<Ended> {
     let start = SystemClock.wall();
     let began = Instant::now();
-    let mut child = command.start_piped()?;
-    let pid = Pid::from_child(&child);
+    let mut process = command.start_piped()?;
     let mut watched = Watched {
-        exit: ExitWatch::new(pid),
-        stdout: Stream::new(child.stdout.take().map(Into::into), output, seq, "stdout"),
-        stderr: Stream::new(child.stderr.take().map(Into::into), output, seq, "stderr"),
+        stdout: Stream::new(process.stdout.take(), output, seq, "stdout"),
+        stderr: Stream::new(process.stderr.take(), output, seq, "stderr"),
+        process,
         calls: [
             Some((stop.stop.seen.as_fd(), deadlines.grace)),
             Some((stop.abort.seen.as_fd(), deadlines.abort_grace)),
@@ -104,8 +101,6 @@ pub(super) fn run(
         ended: false,
     };
     let mut killing = Killing {
-        pid,
-        group: command.group.as_ref().map_or(pid, |group| group.id),
         timeout_at: deadlines
             .timeout
             .and_then(|timeout| began.checked_add(timeout)),
@@ -132,29 +127,32 @@ pub(super) fn run(
         }
         if let Some(grace) = events.stop {
             killing.stopped = true;
-            killing.ask_to_end(now, grace);
+            killing.ask_to_end(&watched.process, now, grace);
         }
-        if killing.advance(now, deadlines.grace, watched.ended) {
+        if killing.advance(&watched, now, deadlines.grace) {
             break;
         }
     }
     let duration = began.elapsed();
     // The command has ended but is not reaped, so its number is still valid.
-    killing.signal(Signal::KILL);
-    if let Some(group) = &command.group {
+    watched.process.signal(Signal::KILL);
+    if let Some((group, pid)) = command.group.as_ref().zip(watched.process.pid()) {
         group.ended(pid);
     }
     // A process that has left the group may print for ever.
     watched.drain(&mut buffer, Instant::now() + STRAGGLERS);
-    let ended = reap::child(&mut child)?;
-    let left = ended.is_none().then(|| pid.as_raw_nonzero().get());
-    let (code, signal) = ended.map_or((None, None), |status| (status.code(), status.signal()));
+    let end = watched.process.end()?;
+    let status = end.status.as_ref();
+    let (code, signal) = status.map_or((None, None), |status| (status.code(), status.signal()));
     let (stdout, out_error) = watched.stdout.end();
     let (stderr, err_error) = watched.stderr.end();
-    let intervention = command.intervention(code, signal, stderr.head());
+    let intervention = match end.not_started {
+        Some(why) => Some(Intervention::NotStarted(why)),
+        None => command.intervention(code, signal, stderr.head()),
+    };
     Ok(Ended {
         intervention,
-        left,
+        left: end.left,
         result: CommandResult {
             exit_code: code,
             signal,
@@ -171,9 +169,6 @@ pub(super) fn run(
 
 /// The times at which a group is asked to end, is killed, and is abandoned.
 struct Killing {
-    pid: Pid,
-    /// The process group in which the command started.
-    group: Pid,
     timeout_at: Option<Instant>,
     kill_at: Option<Instant>,
     give_up_at: Option<Instant>,
@@ -187,52 +182,38 @@ impl Killing {
         times.into_iter().flatten().min()
     }
 
-    fn ask_to_end(&mut self, now: Instant, grace: Duration) {
+    fn ask_to_end(&mut self, process: &Started, now: Instant, grace: Duration) {
         self.timeout_at = None;
-        self.signal(Signal::TERM);
+        process.signal(Signal::TERM);
         // A stopped process could not react to the signal.
-        self.signal(Signal::CONT);
+        process.signal(Signal::CONT);
         let at = now + grace;
         self.kill_at = Some(self.kill_at.map_or(at, |before| before.min(at)));
     }
 
     /// Does what is due. Returns true if nothing more is waited for.
-    fn advance(&mut self, now: Instant, grace: Duration, ended: bool) -> bool {
+    fn advance(&mut self, watched: &Watched<'_>, now: Instant, grace: Duration) -> bool {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if ended {
+        if watched.ended {
             // Its own time limit and the time of the kill no longer matter.
             (self.timeout_at, self.kill_at) = (None, None);
         }
         if due(self.timeout_at) {
             self.timed_out = true;
-            self.ask_to_end(now, grace);
+            self.ask_to_end(&watched.process, now, grace);
         }
         if due(self.kill_at) {
             self.kill_at = None;
-            self.signal(Signal::KILL);
-            // A tracer could keep it from ending; otherwise the kernel does.
-            reap::end_tracer(self.pid);
+            watched.process.kill();
             self.give_up_at = now.checked_add(DEAD);
         }
         due(self.give_up_at)
-    }
-
-    /// Signals the group. If the command has left the group, also signals the command and the group that it leads. The
-    /// command is not reaped yet, so its number is valid.
-    fn signal(&self, signal: Signal) {
-        let _ = kill_process_group(self.group, signal);
-        if getpgid(Some(self.pid)) == Ok(self.group) {
-            return;
-        }
-        if self.pid == self.group || kill_process_group(self.pid, signal).is_err() {
-            let _ = kill_process(self.pid, signal);
-        }
     }
 }
 
 /// The sources of events of a command.
 struct Watched<'a> {
-    exit: ExitWatch,
+    process: Started,
     stdout: Stream<'a>,
     stderr: Stream<'a>,
     /// Requests to stop that were not noticed yet, each with its grace period.
@@ -255,17 +236,17 @@ impl Watched<'_> {
     /// Waits for an event or until `until`, and reads what was printed.
     fn wait(&mut self, until: Option<Instant>, buffer: &mut Vec<u8>) -> Events {
         let mut timeout = until.map(|at| at.saturating_duration_since(Instant::now()));
-        if self.exit.pidfd.is_none() && !self.ended {
+        let exit = self.process.event().filter(|_| !self.ended);
+        if exit.is_none() && !self.ended {
             timeout = Some(timeout.map_or(LOOK, |timeout| timeout.min(LOOK)));
         }
-        let exit = self.exit.pidfd.as_ref().filter(|_| !self.ended);
         let call = self.calls.iter().position(Option::is_some);
         let [stdout, stderr, called, exited] = ready(
             [
                 self.stdout.fd(),
                 self.stderr.fd(),
                 call.and_then(|call| self.calls[call]).map(|(fd, _)| fd),
-                exit.map(AsFd::as_fd),
+                exit,
             ],
             timeout,
         );
@@ -278,7 +259,7 @@ impl Watched<'_> {
         let heard = call
             .filter(|_| called)
             .and_then(|call| self.calls[call].take());
-        let ended = !self.ended && (exited || self.exit.has_ended());
+        let ended = !self.ended && self.process.has_ended(exited);
         self.ended |= ended;
         let stop = heard.map(|(_, grace)| grace);
         Events { ended, stop }
@@ -316,32 +297,6 @@ fn ready(watched: [Option<BorrowedFd<'_>>; 4], timeout: Option<Duration>) -> [bo
     }
     let mut events = fds.iter().map(|fd| !fd.revents().is_empty());
     watched.map(|fd| fd.is_some() && events.next().unwrap_or(false))
-}
-
-/// Detects the end of the process without reaping it.
-struct ExitWatch {
-    pid: Pid,
-    pidfd: Option<OwnedFd>,
-}
-
-impl ExitWatch {
-    fn new(pid: Pid) -> Self {
-        #[cfg(target_os = "linux")]
-        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok();
-        #[cfg(not(target_os = "linux"))]
-        let pidfd = None;
-        Self { pid, pidfd }
-    }
-
-    /// Checks for the end, if no event reports it.
-    fn has_ended(&self) -> bool {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        self.pidfd.is_none()
-            && match waitid(WaitId::Pid(self.pid), options) {
-                Ok(status) => status.is_some(),
-                Err(error) => error != Errno::INTR,
-            }
-    }
 }
 
 /// One of the command's two outputs.

@@ -1,28 +1,15 @@
-//! The processes that confine commands: helpers that are started in advance, and their program.
+//! The processes that confine commands: launchers, which start commands one after the other, and their program.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::common::{Desk, Running, results};
-use super::contained::By;
-use super::sandbox::python;
-
-/// Kills the waiting helper of the next command as soon as it exists.
-const KILL: &str = r#"
-import os, signal, sys, time
-while True:
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            words = open(f"/proc/{pid}/cmdline", "rb").read().split(b"\0")
-            parent = int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if b"__wait" in words and parent == os.getppid():
-            os.kill(int(pid), signal.SIGKILL)
-            sys.exit(0)
-    time.sleep(0.01)
-"#;
+use super::common::{Desk, Running, eventually, results};
+use super::contained::BOTH;
+use super::sandbox::{child_of, has_ended, python};
 
 fn exec(desk: &Desk, words: &str) -> Vec<Value> {
     let command = format!("exec job.txt -o - -j 1 {words}");
@@ -32,20 +19,115 @@ fn exec(desk: &Desk, words: &str) -> Vec<Value> {
 }
 
 #[test]
-fn a_command_whose_waiting_helper_was_killed_still_runs_once() {
-    if !By::Cgroup.is_there() {
-        return;
-    }
+fn a_command_whose_launcher_was_killed_while_it_waited_runs_once() {
     let desk = Desk::new();
-    desk.write("kill.py", KILL);
-    let job = format!("{} kill.py\nsh -c 'echo ran >>ran.txt'\n", python());
-    desk.write("job.txt", &job);
-    exec(&desk, "--sandbox off --max-procs 100");
-    assert_eq!(desk.read("ran.txt"), "ran\n");
+    let mut batchwright = desk.command("exec -o - -j 1".split(' '));
+    let batchwright = batchwright.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut batchwright = batchwright.spawn().unwrap();
+    let mut input = batchwright.stdin.take().unwrap();
+    let mut output = BufReader::new(batchwright.stdout.take().unwrap()).lines();
+    for _ in 0..3 {
+        writeln!(input, "sh -c 'echo ran >>ran.txt'").unwrap();
+        assert!(output.next().unwrap().unwrap().contains("completed"));
+        let launcher = child_of(batchwright.id(), "__serve").unwrap();
+        kill_process(Pid::from_raw(launcher).unwrap(), Signal::KILL).unwrap();
+        assert!(eventually(|| has_ended(launcher.cast_unsigned())));
+    }
+    drop(input);
+    assert!(batchwright.wait().unwrap().success());
+    assert_eq!(desk.read("ran.txt"), "ran\nran\nran\n");
+}
+
+/// Without a sandbox, a command may kill its launcher.
+#[test]
+fn a_command_that_kills_its_launcher_is_killed_and_the_next_one_runs() {
+    for by in BOTH.into_iter().filter(|by| by.is_there()) {
+        let desk = Desk::new();
+        let job = "sh -c 'echo $$ >pid; kill -9 $PPID; sleep 1000'\necho next\n";
+        let records = by.exec(&desk, "-j 1 --sandbox off --max-procs 100", job);
+        assert_eq!(
+            records[0]["error"]["kind"], "signal",
+            "{by:?}: {}",
+            records[0]
+        );
+        assert_eq!(records[1]["result"]["stdout"], "next\n", "{by:?}");
+        let pid = desk.read("pid").trim().parse().unwrap();
+        assert!(has_ended(pid), "{by:?}");
+    }
 }
 
 #[test]
-fn a_command_runs_the_same_with_and_without_a_waiting_helper() {
+fn a_thousand_commands_share_launchers_and_each_has_its_own_result() {
+    let desk = Desk::new();
+    let words = [
+        "exec",
+        "-o",
+        "-",
+        "-j",
+        "2",
+        "--",
+        "sh",
+        "-c",
+        "echo $PPID $1; [ $1 != 500 ]",
+        "x",
+    ];
+    let mut command: Command = desk.command(words);
+    let numbers: String = (1..=1000).map(|n| format!("{n}\n")).collect();
+    desk.write("numbers", numbers);
+    command.stdin(fs::File::open(desk.path("numbers")).unwrap());
+    let ended = Running::start(&mut command).wait().expect(3);
+    let records = results(&ended.stdout);
+    assert_eq!(records.len(), 1000);
+    let mut launchers = std::collections::BTreeSet::new();
+    for record in records {
+        let stdout = record["result"]["stdout"].as_str().unwrap();
+        let (launcher, number) = stdout.trim().split_once(' ').unwrap();
+        launchers.insert(launcher.to_owned());
+        assert_eq!(record["seq"].to_string(), number);
+        let code = i32::from(number == "500");
+        assert_eq!(record["result"]["exit_code"], code, "{record}");
+    }
+    assert!(launchers.len() <= 2, "{launchers:?}");
+}
+
+#[test]
+fn nothing_passes_from_a_command_to_the_next_one_of_its_launcher() {
+    for by in BOTH.into_iter().filter(|by| by.is_there()) {
+        let desk = Desk::new();
+        let show = "sh -c 'pwd; umask; ulimit -a; env | sort; ls /proc/self/fd; ps -o ni= -p $$'";
+        let change = "sh -c 'cd /; umask 0; ulimit -n 20; ulimit -f 1; export A=b; renice -n 5 -p $$; exec 5>x'";
+        let much = format!(
+            "{} -c \"x = b'x' * 300_000_000; import time; time.sleep(60)\"",
+            python()
+        );
+        let left = "sh -c 'setsid env -i sleep 1000 >x 2>&1 & exit 0'";
+        let job = [show, change, show, &much, show, left, show].join("\n");
+        let records = by.exec(&desk, "-j 1 --max-memory 100M", &job);
+        assert_eq!(
+            records[3]["error"]["kind"], "limit",
+            "{by:?}: {}",
+            records[3]
+        );
+        let shown = |at: usize| {
+            let stdout = records[at]["result"]["stdout"].as_str().unwrap();
+            // Only the number of the launcher differs after it was replaced.
+            let lines = stdout.lines();
+            let lines = lines.filter(|line| !line.starts_with("BATCHWRIGHT_COMMAND="));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        for at in [2, 4, 6] {
+            assert_eq!(
+                records[at]["status"], "completed",
+                "{by:?}: {}",
+                records[at]
+            );
+            assert_eq!(shown(at), shown(0), "{by:?}");
+        }
+    }
+}
+
+#[test]
+fn commands_of_any_length_run_the_same() {
     let desk = Desk::new();
     let long = "a".repeat(100_000);
     let show = "sh -c 'readlink /proc/self/fd/0; ls /proc/self/fd | wc -l; echo $A $BATCHWRIGHT_CONFINE $#' x";

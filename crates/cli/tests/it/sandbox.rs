@@ -75,6 +75,21 @@ pub fn has_ended(pid: u32) -> bool {
     stat.map_or(true, |stat| stat.contains(") Z "))
 }
 
+/// The child of a process that was started with this first argument.
+pub fn child_of(parent: u32, argument: &str) -> Option<i32> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let read = |pid: i32, file: &str| std::fs::read(format!("/proc/{pid}/{file}")).ok();
+    pids.find(|&pid| {
+        let words = read(pid, "cmdline").unwrap_or_default();
+        let stat = read(pid, "stat").unwrap_or_default();
+        let stat = String::from_utf8_lossy(&stat);
+        let mut fields = stat.rsplit(')').next().unwrap().split_whitespace();
+        words.split(|&byte| byte == 0).nth(1) == Some(argument.as_bytes())
+            && fields.nth(1) == Some(&parent.to_string())
+    })
+}
+
 /// The system's Python: the first one in `PATH` may be a script that needs more permissions.
 pub fn python() -> &'static str {
     if Path::new("/usr/bin/python3").exists() {
@@ -110,11 +125,12 @@ fn every_way_out_is_closed() {
     let Some(prepared) = prepare(&sandbox()) else {
         return;
     };
-    for folder in ["inside", "outside"] {
+    for folder in ["inside", "second", "outside"] {
         std::fs::create_dir(desk.path(folder)).unwrap();
     }
     desk.write("outside/kept", "kept");
     desk.write("inside/escapes.py", ESCAPES);
+    desk.write("second/escapes.py", ESCAPES);
     let outside = desk.path("outside");
     let victim = Victim::new();
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -138,20 +154,38 @@ fn every_way_out_is_closed() {
     let ran = run(&prepared, &desk.path("inside"), &words);
 
     assert!(ran.status.success(), "{}{}", ran.stdout, ran.stderr);
+    all_refused(&ran.stdout, &[]);
+
+    // The second command of a launcher. In the group of the launcher, it is still found and killed.
+    desk.write("job.txt", format!("true\n{}\n", words.join(" ")));
+    let words = "exec job.txt -o - -j 1 --workdir second".split(' ');
+    let ended = Running::start(&mut desk.command(words)).wait().expect(0);
+    let record = results(&ended.stdout).swap_remove(1);
+    all_refused(
+        record["result"]["stdout"].as_str().unwrap(),
+        &["group_of_parent"],
+    );
+    assert_eq!(desk.read("outside/kept"), "kept");
+    assert_eq!(std::fs::read_dir(outside).unwrap().count(), 2);
+}
+
+/// Checks what the script of all attempts has printed.
+fn all_refused(stdout: &str, allowed: &[&str]) {
     let mut tried = 0;
-    for line in ran.stdout.lines() {
+    for line in stdout.lines() {
         match line.split_once(' ') {
             Some(("opened" | "keys", got)) => assert_eq!(got, "[]", "{line}"),
-            Some((_, got)) => {
-                assert!(got.starts_with("refused"), "{line}");
+            Some((name, got)) => {
+                assert!(
+                    got.starts_with("refused") || allowed.contains(&name),
+                    "{line}"
+                );
                 tried += 1;
             }
             None => assert_eq!(line, "done"),
         }
     }
     assert_eq!(tried, ESCAPES.matches("\nattempt(").count());
-    assert_eq!(desk.read("outside/kept"), "kept");
-    assert_eq!(std::fs::read_dir(outside).unwrap().count(), 2);
 }
 
 #[test]
@@ -330,7 +364,8 @@ fn a_command_that_joins_another_group_still_ends_at_its_time_limit() {
 #[test]
 fn commands_leave_the_terminal_where_the_group_of_batchwright_is_out_of_sight() {
     let desk = Desk::new();
-    let code = "import os; print(os.getsid(0) == os.getpid())";
+    // The launcher, which is the parent, has a session without a terminal.
+    let code = "import os; print(os.getsid(0) == os.getppid())";
     desk.write(
         "job.txt",
         format!("{0} -c '{code}'\n{0} -c '{code}'\n", python()),
@@ -526,7 +561,7 @@ fn missing_kernel_features_are_reported_and_tolerated_only_with_best_effort() {
 
 #[test]
 fn nothing_is_left_when_batchwright_is_killed() {
-    for mode in ["on", "off"] {
+    for (mode, with_watchdog) in [("on", false), ("off", false), ("on", true)] {
         let desk = Desk::new();
         if mode == "on" && prepare(&sandbox()).is_none() {
             continue;
@@ -535,7 +570,9 @@ fn nothing_is_left_when_batchwright_is_killed() {
                       echo $$ > c; sleep 1000; :";
         desk.write("job.txt", script);
         let words = ["exec", "job.txt", "--shell", "--sandbox", mode];
-        let mut batchwright = Running::start(&mut desk.command(words));
+        // Without the watchdog, the folder of the run stays.
+        let mut command = desk.command(words);
+        let mut batchwright = Running::start(command.env("TMPDIR", desk.path("")));
         let pid = |name: &str| {
             let text = std::fs::read_to_string(desk.path(name)).unwrap_or_default();
             text.trim().parse::<u32>().ok()
@@ -543,6 +580,11 @@ fn nothing_is_left_when_batchwright_is_killed() {
         assert!(eventually(|| ["a", "b", "c"]
             .iter()
             .all(|name| pid(name).is_some())));
+        if with_watchdog {
+            let watchdog = child_of(batchwright.child.id(), "__watch").unwrap();
+            let watchdog = rustix::process::Pid::from_raw(watchdog).unwrap();
+            rustix::process::kill_process(watchdog, rustix::process::Signal::KILL).unwrap();
+        }
         batchwright.child.kill().unwrap();
         for name in ["a", "b", "c"] {
             let pid = pid(name).unwrap();

@@ -116,11 +116,13 @@ pub fn enter(path: &Path, limits: &Limits) -> io::Result<()> {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
+    // A launcher has two threads, which do not count.
+    let processes = limits.processes.map(|limit| limit.saturating_add(1));
     // Twice the limit, because the watchdog should be the first to detect a violation and report which limit it was.
     // These files exist only if the controllers do.
     let twice = |limit: Option<u64>| limit.map(|limit| limit.saturating_mul(2).to_string());
     for (file, limit) in [
-        ("pids.max", twice(limits.processes)),
+        ("pids.max", twice(processes)),
         ("memory.max", twice(limits.memory)),
         ("memory.oom.group", limits.memory.map(|_| "1".to_owned())),
     ] {
@@ -281,7 +283,7 @@ mod tests {
         enter(&cgroup, &Limits::default()).unwrap();
         let told = |file: &str| fs::read_to_string(cgroup.join(file)).unwrap();
         let of = ["pids.max", "memory.max", "memory.oom.group", "cgroup.procs"];
-        assert_eq!(of.map(told), ["1024", "1000000000", "1", "0"]);
+        assert_eq!(of.map(told), ["1026", "1000000000", "1", "0"]);
 
         assert!(!ran_out_of_memory(&cgroup));
         let event = |n: u8| {

@@ -32,33 +32,52 @@ const PROMISED: [(ABI, &str, &str); 4] = [
 /// Devices to which programs may write without leaving data behind.
 const DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/full"];
 
-/// Confines this process and all its future children permanently. Returns what the kernel lacks, or an error for
-/// that if the policy is strict.
+/// Confines this thread and all its future children permanently. Returns what the kernel lacks, or an error for that
+/// if the policy is strict.
 pub fn confine(policy: &Policy, folder: File) -> Result<Vec<String>, String> {
+    let mut missing = confine_process(policy)?;
+    missing.extend(restrict_files(policy, folder)?);
+    Ok(missing)
+}
+
+/// The part that is the same for all commands of a run.
+pub fn confine_process(policy: &Policy) -> Result<Vec<String>, String> {
     // Files that were left open by the program that started batchwright.
     close_fds::set_fds_cloexec(3, &[]);
     // When memory runs out, the kernel should kill commands and not batchwright. If this cannot be set, it stays as it
     // was.
     let _ = std::fs::write("/proc/self/oom_score_adj", "500");
+    drop_privileges(policy.network).map_err(|error| format!("cannot drop privileges: {error}"))?;
+    let restricted = system_calls::restrict(policy);
+    let missing = restricted
+        .err()
+        .map(|error| format!("no network and no local sockets (seccomp: {error})"));
+    tolerate(policy, missing.into_iter().collect())
+}
+
+/// Forbids this thread, and all processes that it starts, to write elsewhere than in this folder and in the places of
+/// the policy, and to signal other processes.
+pub fn restrict_files(policy: &Policy, folder: File) -> Result<Vec<String>, String> {
     let mut writable = vec![folder];
     for place in &policy.writable {
         writable.push(place.open()?);
     }
-    let restricted = restrict_files(policy, &writable);
-    let mut missing = restricted.map_err(|error| format!("Landlock: {error}"))?;
-    drop_privileges(policy.network).map_err(|error| format!("cannot drop privileges: {error}"))?;
-    if let Err(error) = system_calls::restrict(policy) {
-        missing.push(format!(
-            "no network and no local sockets (seccomp: {error})"
-        ));
-    }
-    if policy.strict && !missing.is_empty() {
-        return Err(format!("the kernel does not offer: {}", missing.join("; ")));
-    }
-    Ok(missing)
+    let missing = apply_landlock(policy, &writable);
+    tolerate(
+        policy,
+        missing.map_err(|error| format!("Landlock: {error}"))?,
+    )
 }
 
-fn restrict_files(policy: &Policy, writable: &[File]) -> Result<Vec<String>, RulesetError> {
+fn tolerate(policy: &Policy, missing: Vec<String>) -> Result<Vec<String>, String> {
+    if policy.strict && !missing.is_empty() {
+        Err(format!("the kernel does not offer: {}", missing.join("; ")))
+    } else {
+        Ok(missing)
+    }
+}
+
+fn apply_landlock(policy: &Policy, writable: &[File]) -> Result<Vec<String>, RulesetError> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_write(WANTED))?

@@ -6,19 +6,13 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 
 use batchwright::Error;
-#[cfg(unix)]
-use rustix::process::Pid;
 
 use super::limits::Limits;
 use super::programs::refused;
 #[cfg(target_os = "linux")]
-use super::{
-    waiting::{Starter, Waiting},
-    watchdog::uses_too_much_memory,
-    watched::Watched,
-};
+use super::{slot::Slots, watchdog::uses_too_much_memory, watched::Watched, wire::Order};
 #[cfg(unix)]
-use crate::group_watchdog::Group;
+use crate::{group_watchdog::Group, started::Started};
 
 /// One command in its sandbox. Drop it after the command has ended: that kills the processes that the command left
 /// behind.
@@ -32,12 +26,9 @@ pub struct Confined {
     pub(crate) group: Option<Group>,
     #[cfg(target_os = "linux")]
     pub(super) watched: Watched,
-    /// Starts the helper of the next command, if helpers are started in advance.
+    /// The launchers of the run, and what one of them receives, if the command is started in this way.
     #[cfg(target_os = "linux")]
-    pub(super) starter: Option<Arc<Starter>>,
-    /// The helper that waits for this command, and the data to send to it.
-    #[cfg(target_os = "linux")]
-    pub(super) waiting: Option<Box<(Waiting, Vec<u8>)>>,
+    pub(super) launch: Option<(Arc<Slots>, Order)>,
 }
 
 /// The effect of a sandbox on a command, with a message.
@@ -61,9 +52,7 @@ impl Confined {
             #[cfg(target_os = "linux")]
             watched: Watched::default(),
             #[cfg(target_os = "linux")]
-            starter: None,
-            #[cfg(target_os = "linux")]
-            waiting: None,
+            launch: None,
         }
     }
 
@@ -95,44 +84,29 @@ impl Confined {
 
     /// Starts it without input, and with pipes for its outputs.
     #[cfg(unix)]
-    pub(crate) fn start_piped(&mut self) -> io::Result<Child> {
-        #[cfg(target_os = "linux")]
-        if let Some(starter) = self.starter.take() {
-            let child = match self.assign() {
-                Some(child) => child,
-                None => self.spawn_piped()?,
-            };
-            starter.start_next();
-            return Ok(child);
-        }
-        let child = self.spawn_piped()?;
-        if let Some(group) = &self.group {
-            group.started(Pid::from_child(&child));
-        }
-        Ok(child)
-    }
-
-    #[cfg(unix)]
-    fn spawn_piped(&mut self) -> io::Result<Child> {
+    pub(crate) fn start_piped(&mut self) -> io::Result<Started> {
         use std::process::Stdio;
 
+        #[cfg(target_os = "linux")]
+        if let Some((slots, order)) = &self.launch {
+            use std::os::fd::AsFd;
+
+            let (out_reader, out_writer) = io::pipe()?;
+            let (err_reader, err_writer) = io::pipe()?;
+            let launched = slots.start(order, [out_writer.as_fd(), err_writer.as_fd()])?;
+            self.watched = launched.watched();
+            let readers = [out_reader.into(), err_reader.into()];
+            return Ok(Started::launched(launched, readers));
+        }
         self.command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        self.spawn()
-    }
-
-    /// Turns the waiting helper into the command, if there is one that can.
-    #[cfg(target_os = "linux")]
-    fn assign(&mut self) -> Option<Child> {
-        let (waiting, assignment) = *self.waiting.take()?;
-        let assigned = waiting.assign(&assignment);
-        let assigned =
-            assigned.inspect_err(|error| log::debug!("a waiting helper is not used: {error}"));
-        let (child, watched) = assigned.ok()?;
-        self.watched = watched;
-        Some(child)
+        let started = Started::child(self.spawn()?, self.group.as_ref());
+        if let Some((group, pid)) = self.group.as_ref().zip(started.pid()) {
+            group.started(pid);
+        }
+        Ok(started)
     }
 
     /// To be called every second while the command runs: reaps processes that commands have left behind.

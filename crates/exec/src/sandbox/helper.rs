@@ -2,23 +2,24 @@
 //! becomes the command.
 
 use std::env;
+use std::ffi::OsStr;
 #[cfg(target_os = "linux")]
-use std::io::Read;
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-#[cfg(target_os = "linux")]
-use super::assignment::Assignment;
+use super::limits::Limits;
+use super::place::Place;
 use super::policy::{Policy, VARIABLE};
 
 /// The first argument of the helper.
 pub const CONFINE: &str = "__confine";
 
-/// With this first argument, it enters its cgroup and waits for an [`Assignment`] on its standard input.
+/// With this first argument, it starts the commands that it receives on its standard input.
 #[cfg(target_os = "linux")]
-pub const WAIT: &str = "__wait";
+pub const SERVE: &str = "__serve";
 
 /// With this first argument, it prints its version.
 #[cfg(target_os = "linux")]
@@ -43,7 +44,7 @@ pub fn main() {
     match &first {
         Some(first) if first == CONFINE => {}
         #[cfg(target_os = "linux")]
-        Some(first) if first == WAIT => {}
+        Some(first) if first == SERVE => super::serve::main(),
         #[cfg(target_os = "linux")]
         Some(first) if first == IDENTIFY => {
             print!("{}", identity());
@@ -63,10 +64,6 @@ pub fn main() {
         );
         std::process::exit(FAILED);
     };
-    #[cfg(target_os = "linux")]
-    if first.is_some_and(|first| first == WAIT) {
-        fail(&policy, &wait(&policy));
-    }
     let why = match arguments.next() {
         Some(program) => {
             let mut command = Command::new(program);
@@ -89,33 +86,6 @@ fn fail(policy: &Policy, why: &str) -> ! {
     std::process::exit(FAILED);
 }
 
-/// Does the slow steps, and then becomes the command that it is assigned. Returns only on failure, with the reason.
-#[cfg(target_os = "linux")]
-fn wait(policy: &Policy) -> String {
-    if let Err(why) = enter_cgroup(policy) {
-        return why;
-    }
-    let mut assignment = Vec::new();
-    if let Err(error) = io::stdin().lock().read_to_end(&mut assignment) {
-        return format!("cannot read its command: {error}");
-    }
-    if assignment.is_empty() {
-        // There is no further command.
-        std::process::exit(0);
-    }
-    let Some(assignment) = Assignment::decode(&assignment) else {
-        return "its command is not whole".to_owned();
-    };
-    let nothing = std::fs::File::open("/dev/null");
-    if let Err(error) = nothing.and_then(|file| Ok(rustix::stdio::dup2_stdin(file)?)) {
-        return format!("cannot open /dev/null: {error}");
-    }
-    let mut command = Command::new(&assignment.program);
-    command.args(&assignment.arguments).env_clear();
-    command.envs(assignment.environment);
-    become_command(&assignment.policy, command)
-}
-
 /// The version of the program and of the format of its policy.
 #[cfg(target_os = "linux")]
 pub fn identity() -> String {
@@ -131,14 +101,18 @@ fn become_command(policy: &Policy, mut command: Command) -> String {
         return why;
     }
     let error = command.exec();
+    not_started(command.get_program(), &error)
+}
+
+/// Why a program could not be started.
+pub fn not_started(program: &OsStr, error: &io::Error) -> String {
     let hint = match error.kind() {
         io::ErrorKind::NotFound => {
             " (it has vanished, or the interpreter that its first line names is missing)"
         }
         _ => "",
     };
-    let program = command.get_program().display();
-    format!("cannot start {program}: {error}{hint}")
+    format!("cannot start {}: {error}{hint}", program.display())
 }
 
 /// Drops all permissions that the policy forbids; returns those that the kernel could not remove.
@@ -146,27 +120,42 @@ fn confine(policy: &Policy) -> Result<Vec<String>, String> {
     #[cfg(target_os = "linux")]
     enter_cgroup(policy)?;
     begin_session();
-    let path = &policy.folder.path;
-    let nowhere = |why: io::Error| format!("cannot work in {}: {why}", path.display());
     #[cfg(target_os = "linux")]
-    let missing = if policy.confine {
-        let folder = policy.folder.open()?;
-        rustix::process::fchdir(&folder).map_err(|error| nowhere(error.into()))?;
-        super::confine::confine(policy, folder)?
-    } else {
-        env::set_current_dir(path).map_err(nowhere)?;
-        Vec::new()
+    let missing = match enter(&policy.folder, policy.confine)? {
+        Some(folder) => super::confine::confine(policy, folder)?,
+        None => Vec::new(),
     };
     #[cfg(not(target_os = "linux"))]
-    let missing = env::set_current_dir(path)
+    let missing = env::set_current_dir(&policy.folder.path)
         .map(|()| Vec::new())
-        .map_err(nowhere)?;
+        .map_err(|error| nowhere(&policy.folder, &error))?;
     // The last step, because the helper itself needs memory for the others.
-    policy
-        .limits
-        .apply()
-        .map_err(|(what, error)| format!("cannot limit {what}: {error}"))?;
+    limit(&policy.limits)?;
     Ok(missing)
+}
+
+fn nowhere(folder: &Place, error: &io::Error) -> String {
+    format!("cannot work in {}: {error}", folder.path.display())
+}
+
+/// Makes a folder the working directory. If commands are confined, it must not have been replaced, and is returned.
+#[cfg(target_os = "linux")]
+pub fn enter(folder: &Place, confine: bool) -> Result<Option<File>, String> {
+    if !confine {
+        let entered = env::set_current_dir(&folder.path);
+        return entered
+            .map(|()| None)
+            .map_err(|error| nowhere(folder, &error));
+    }
+    let opened = folder.open()?;
+    rustix::process::fchdir(&opened).map_err(|error| nowhere(folder, &error.into()))?;
+    Ok(Some(opened))
+}
+
+/// Limits this process and those that it starts.
+pub fn limit(limits: &Limits) -> Result<(), String> {
+    let limited = limits.apply();
+    limited.map_err(|(what, error)| format!("cannot limit {what}: {error}"))
 }
 
 #[cfg(target_os = "linux")]
@@ -197,7 +186,7 @@ fn follow_parent(policy: &Policy) -> Result<(), String> {
 
 /// Leaves the terminal: then nothing on the terminal can stop the command, and no process of the command can join a
 /// group of another session, for example that of batchwright, where it would not be searched.
-fn begin_session() {
+pub fn begin_session() {
     use rustix::process::{setpgid, setsid};
 
     // The leader of a group cannot start a session, and this process is one, so that it could be killed as a group

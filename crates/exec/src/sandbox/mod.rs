@@ -1,14 +1,12 @@
 //! The permissions of a command: programs, environment, files, network, and limits.
 //!
-//! The program starts itself again as a small helper, which drops the permissions that the command must not have
-//! and then becomes the command.
+//! The program starts itself again as a small helper, which drops the permissions that commands must not have. A helper
+//! becomes one command, or is a launcher that starts commands one after the other.
 
 pub(super) mod confined;
 pub(super) mod limits;
 pub(super) mod prepared;
 
-#[cfg(target_os = "linux")]
-mod assignment;
 #[cfg(target_os = "linux")]
 mod cgroup;
 #[cfg(target_os = "linux")]
@@ -34,13 +32,17 @@ mod remove;
 #[cfg(target_os = "linux")]
 mod run;
 #[cfg(target_os = "linux")]
-mod system_calls;
+mod serve;
 #[cfg(target_os = "linux")]
-mod waiting;
+pub(super) mod slot;
+#[cfg(target_os = "linux")]
+mod system_calls;
 #[cfg(target_os = "linux")]
 mod watchdog;
 #[cfg(target_os = "linux")]
 mod watched;
+#[cfg(target_os = "linux")]
+pub(super) mod wire;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -253,7 +255,7 @@ impl Sandbox {
             #[cfg(target_os = "linux")]
             run: None,
             #[cfg(target_os = "linux")]
-            starter: None,
+            slots: None,
         };
         let needed = self.mode != SandboxMode::Off || self.limits != Limits::NONE;
         let helper = match HelperProgram::find(self.helper.as_deref()) {

@@ -33,6 +33,8 @@ pub enum News {
     Starting(u64),
     /// The first process of the command.
     Started(u64, u32),
+    /// The launcher that starts the commands with this number, one after the other.
+    Serving(u64, u32),
     /// It could not be started.
     NotStarted(u64),
     /// Batchwright begins to start processes that are not announced here.
@@ -45,6 +47,7 @@ impl News {
         match self {
             Self::Starting(number) => format!("{number} starting\n"),
             Self::Started(number, pid) => format!("{number} {pid}\n"),
+            Self::Serving(number, pid) => format!("{number} +{pid}\n"),
             Self::NotStarted(number) => format!("{number} not\n"),
             Self::NotAlone => "not alone\n".to_owned(),
         }
@@ -58,7 +61,10 @@ impl News {
             "alone" => Self::NotAlone,
             "starting" => Self::Starting(number.ok()?),
             "not" => Self::NotStarted(number.ok()?),
-            pid => Self::Started(number.ok()?, pid.parse().ok()?),
+            pid => match pid.strip_prefix('+') {
+                Some(pid) => Self::Serving(number.ok()?, pid.parse().ok()?),
+                None => Self::Started(number.ok()?, pid.parse().ok()?),
+            },
         })
     }
 }
@@ -101,6 +107,7 @@ mod tests {
         for news in [
             News::Starting(1),
             News::Started(2, 3),
+            News::Serving(5, 6),
             News::NotStarted(4),
             News::NotAlone,
         ] {

@@ -14,14 +14,6 @@ use parking_lot::Mutex;
 use super::confined::Confined;
 use super::limits::Limits;
 use super::programs::{Programs, Unusable};
-#[cfg(target_os = "linux")]
-use super::{
-    assignment::Assignment,
-    run::Run,
-    waiting::{Starter, Waiting},
-    watchdog::COMMAND,
-    watched::Watched,
-};
 #[cfg(unix)]
 use super::{
     helper,
@@ -29,6 +21,8 @@ use super::{
     place::{Held, Place},
     policy,
 };
+#[cfg(target_os = "linux")]
+use super::{run::Run, slot::Slots, watchdog::COMMAND, watched::Watched, wire::Order};
 
 /// Variables that would make the helper load code before it is confined.
 #[cfg(unix)]
@@ -80,9 +74,9 @@ pub struct Prepared {
     pub(super) confinement: Option<Arc<Confinement>>,
     #[cfg(target_os = "linux")]
     pub(super) run: Option<Arc<Run>>,
-    /// Starts helpers in advance, if each command gets a cgroup.
+    /// The launchers of commands, if they are started through the helper.
     #[cfg(target_os = "linux")]
-    pub(super) starter: Option<Arc<Starter>>,
+    pub(super) slots: Option<Arc<Slots>>,
 }
 
 impl Prepared {
@@ -119,18 +113,7 @@ impl Prepared {
 
     /// A command that runs `program`, as returned by [`resolve`](Self::resolve), in `folder`, and may write there.
     pub fn command(&self, program: &Path, arguments: &[OsString], folder: &Path) -> Confined {
-        self.numbered(None, program, arguments, folder)
-    }
-
-    /// `number` is that of its helper, if there is one.
-    fn numbered(
-        &self,
-        number: Option<u64>,
-        program: &Path,
-        arguments: &[OsString],
-        folder: &Path,
-    ) -> Confined {
-        let number = number.unwrap_or_else(|| self.next.fetch_add(1, Ordering::Relaxed));
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
         #[cfg(target_os = "linux")]
         let mut cgroup = None;
         #[cfg(unix)]
@@ -165,13 +148,11 @@ impl Prepared {
             #[cfg(target_os = "linux")]
             watched: Watched::new(number, self.run.clone(), cgroup),
             #[cfg(target_os = "linux")]
-            starter: None,
-            #[cfg(target_os = "linux")]
-            waiting: None,
+            launch: None,
         }
     }
 
-    /// The same for `Confined::start_piped`, which may use a waiting helper.
+    /// The same for `Confined::start_piped`, which may use a launcher.
     pub(crate) fn piped_command(
         &self,
         program: &Path,
@@ -179,24 +160,15 @@ impl Prepared {
         folder: &Path,
     ) -> Confined {
         #[cfg(target_os = "linux")]
-        if let Some(starter) = &self.starter {
-            let waiting = starter.take();
-            let number = waiting.as_ref().map(Waiting::number);
-            let mut confined = self.numbered(number, program, arguments, folder);
-            confined.waiting = waiting.map(|waiting| {
-                let variables = confined.command.get_envs();
-                let variables = variables.filter(|(name, _)| *name != policy::VARIABLE);
-                let variables = variables.filter_map(|(name, value)| Some((name, value?)));
-                let policy = policy::Policy {
-                    // The helper is in the cgroup already.
-                    cgroup: None,
-                    folder: self.place_of(folder),
-                    ..starter.confinement.policy.clone()
-                };
-                let assignment = Assignment::encode(&policy, program, arguments, variables);
-                Box::new((waiting, assignment))
-            });
-            confined.starter = Some(starter.clone());
+        if let Some(slots) = &self.slots {
+            let order = Order {
+                folder: self.place_of(folder),
+                program: program.into(),
+                arguments: arguments.to_vec(),
+            };
+            let mut confined = Confined::unconfined(Command::new(program));
+            confined.limits = self.limits;
+            confined.launch = Some((slots.clone(), order));
             return confined;
         }
         self.command(program, arguments, folder)
@@ -206,16 +178,14 @@ impl Prepared {
     pub(super) fn confine_by(&mut self, confinement: Confinement) {
         let confinement = Arc::new(confinement);
         #[cfg(target_os = "linux")]
-        if let Some(run) = self
-            .run
-            .as_ref()
-            .filter(|_| confinement.policy.cgroup.is_some())
-        {
-            self.starter = Some(Arc::new(Starter {
+        if let Some(run) = &self.run {
+            let late = confinement.policy.late_variables.iter();
+            self.slots = Some(Arc::new(Slots {
+                environment: self.environment.iter().chain(late).cloned().collect(),
                 confinement: confinement.clone(),
                 run: run.clone(),
                 next: self.next.clone(),
-                waiting: Mutex::default(),
+                free: Mutex::default(),
             }));
         }
         self.confinement = Some(confinement);

@@ -6,6 +6,9 @@ use std::io::{self, Read};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+/// Number of times that processes are looked for and killed.
+const MOST_LOOKS: usize = 10_000;
+
 /// Identifies a process; its number alone may be reused later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {
@@ -177,6 +180,33 @@ pub fn tracer(pid: i32) -> Option<Identity> {
     tracer.map(|tracer| tracer.identity)
 }
 
+/// Stops a process. If all of these others have ended, lets it continue and returns false.
+pub fn stop_unless_ended(pid: i32, others: &[Process]) -> bool {
+    let signal = |signal| Pid::from_raw(pid).map(|pid| kill_process(pid, signal));
+    signal(Signal::STOP);
+    let is_there = |process: &Process| {
+        let now = Process::of(process.identity.pid);
+        now.is_some_and(|now| now.identity == process.identity && !now.ended)
+    };
+    let runs = others.iter().any(is_there);
+    if !runs {
+        signal(Signal::CONT);
+    }
+    runs
+}
+
+/// Kills all descendants of a process that adopts orphans, including those that they start meanwhile.
+pub fn end_descendants(ancestor: i32) {
+    for _ in 0..MOST_LOOKS {
+        let mut below = descendants(ancestor);
+        below.retain(|process| !process.ended);
+        if below.is_empty() {
+            return;
+        }
+        below.iter().for_each(|process| process.identity.kill());
+    }
+}
+
 /// Kills a process and all its descendants, including those that it starts meanwhile.
 pub fn kill_tree(root: Identity) {
     let mut killed = HashSet::new();
@@ -202,6 +232,28 @@ mod tests {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_launcher_is_stopped_only_for_a_command_that_still_runs() {
+        let start = || {
+            let mut cat = Command::new("cat");
+            cat.stdin(Stdio::piped()).stdout(Stdio::piped());
+            cat.spawn().unwrap()
+        };
+        let (mut launcher, mut command) = (start(), start());
+        let pid = launcher.id().cast_signed();
+        let counted = [Process::of(command.id().cast_signed()).unwrap()];
+        assert!(stop_unless_ended(pid, &counted));
+        let options = rustix::process::WaitOptions::UNTRACED;
+        let stopped = rustix::process::waitpid(Pid::from_raw(pid), options).unwrap();
+        assert!(stopped.unwrap().1.stopped());
+        command.kill().unwrap();
+        command.wait().unwrap();
+        assert!(!stop_unless_ended(pid, &counted));
+        // It continues: it notices the end of its input.
+        drop(launcher.stdin.take());
+        assert!(launcher.wait().unwrap().success());
+    }
 
     #[test]
     fn a_process_is_seen_whatever_its_name_is() {

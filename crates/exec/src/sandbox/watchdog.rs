@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, getppid, kill_process_group};
 use super::cgroup;
 use super::orders::{News, Orders};
 use super::policy::VARIABLE;
-use super::processes::{self, Identity, Process, variable};
+use super::processes::{self, Identity, Process, end_descendants, variable};
 use super::remove;
 
 /// The first argument of the watchdog.
@@ -70,6 +70,8 @@ struct Watchdog {
 struct Command {
     /// Its first process.
     leader: i32,
+    /// The first process is a launcher, which starts several commands one after the other.
+    serves: bool,
     members: HashSet<Identity>,
     /// Number of checks since the leader was last seen.
     without_leader: u32,
@@ -80,10 +82,17 @@ impl Command {
     fn new(leader: i32) -> Self {
         Self {
             leader,
+            serves: false,
             members: HashSet::new(),
             without_leader: 0,
             killed: false,
         }
+    }
+}
+
+impl Command {
+    fn launcher(&self) -> Option<i32> {
+        self.serves.then_some(self.leader)
     }
 }
 
@@ -116,6 +125,14 @@ impl Watchdog {
                     self.starting.remove(&number);
                     let leader = leader.cast_signed();
                     self.commands.insert(number, Command::new(leader));
+                }
+                Some(News::Serving(number, launcher)) => {
+                    self.starting.remove(&number);
+                    let command = Command {
+                        serves: true,
+                        ..Command::new(launcher.cast_signed())
+                    };
+                    self.commands.insert(number, command);
                 }
                 Some(News::NotStarted(number)) => {
                     self.starting.remove(&number);
@@ -157,18 +174,22 @@ impl Watchdog {
                 .any(|process| process.identity.pid == command.leader);
             command.without_leader = if led { 0 } else { command.without_leader + 1 };
             command.members = alive.clone().map(|process| process.identity).collect();
-            // A process that has ended occupies a number until its parent reaps it, which batchwright does.
-            let counted =
-                |process: &&Process| !process.ended || process.parent != self.orders.batchwright;
+            // A process that has ended occupies a number until its parent reaps it, which batchwright and launchers do.
+            let reaps =
+                |pid: i32| pid == self.orders.batchwright || command.launcher() == Some(pid);
+            let counted = |process: &&Process| {
+                (!process.ended || !reaps(process.parent))
+                    && command.launcher() != Some(process.identity.pid)
+            };
             let counted: Vec<_> = of_it.iter().filter(counted).copied().collect();
             if let Some(reason) = excess(&self.orders, &counted) {
-                doomed.push((*number, Some(reason)));
+                doomed.push((*number, Some(reason), counted));
             } else if command.without_leader > 2 && !command.members.is_empty() {
-                doomed.push((*number, None));
+                doomed.push((*number, None, Vec::new()));
             }
         }
-        for (number, reason) in doomed {
-            self.kill(number, reason);
+        for (number, reason, counted) in doomed {
+            self.kill(number, reason, &counted);
         }
         self.commands
             .retain(|_, command| command.without_leader <= 2 || !command.members.is_empty());
@@ -179,11 +200,15 @@ impl Watchdog {
         let Some((cgroups, limit)) = self.orders.cgroups.as_ref().zip(self.orders.processes) else {
             return;
         };
-        let crowded =
-            |number: &u64| cgroup::members(&cgroups.join(number.to_string())).len() as u64 > limit;
-        let crowded: Vec<u64> = self.commands.keys().copied().filter(crowded).collect();
-        for number in crowded {
-            self.kill(number, Some(has_too_many(limit)));
+        let crowded = |(number, command): (&u64, &Command)| {
+            let mut members = cgroup::members(&cgroups.join(number.to_string()));
+            members.retain(|&pid| command.launcher() != Some(pid));
+            (members.len() as u64 > limit).then_some((*number, members))
+        };
+        let crowded: Vec<_> = self.commands.iter().filter_map(crowded).collect();
+        for (number, members) in crowded {
+            let members: Vec<_> = members.into_iter().filter_map(Process::of).collect();
+            self.kill(number, Some(has_too_many(limit)), &members);
         }
     }
 
@@ -280,15 +305,25 @@ impl Watchdog {
     }
 
     /// Kills all processes of a command. The reason is reported first, so that it is known when the end is noticed.
-    fn kill(&mut self, number: u64, reason: Option<String>) {
+    /// `counted`: the processes that are the reason.
+    fn kill(&mut self, number: u64, reason: Option<String>, counted: &[Process]) {
         let Some(command) = self.commands.get_mut(&number) else {
             return;
         };
+        let launcher = command.launcher().filter(|_| reason.is_some());
+        // A stopped launcher does not start another command, which would be killed in place of this one.
+        if launcher.is_some_and(|pid| !processes::stop_unless_ended(pid, counted)) {
+            return;
+        }
         if let Some(reason) = reason
             && !std::mem::replace(&mut command.killed, true)
         {
             let mut output = io::stdout().lock();
             let _ = writeln!(output, "{number} {reason}").and_then(|()| output.flush());
+        }
+        if let Some(launcher) = launcher.filter(|_| self.orders.cgroups.is_none()) {
+            // It adopts what its command leaves behind, so it ends last.
+            end_descendants(launcher);
         }
         // Includes processes that it starts meanwhile; a process with a pending fatal signal starts no others.
         for _ in 0..LAST_LOOKS {
@@ -332,6 +367,10 @@ impl Watchdog {
         for command in self.commands.values() {
             known.extend(&command.members);
             groups.insert(command.leader);
+            let launcher = command.launcher();
+            if let Some(launcher) = launcher.filter(|_| self.orders.cgroups.is_none()) {
+                end_descendants(launcher);
+            }
         }
         let ours = format!("{}.", self.orders.run).into_bytes();
         let mut quiet = 0;

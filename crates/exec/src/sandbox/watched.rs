@@ -46,6 +46,15 @@ impl Watched {
     }
 
     pub fn spawn(&mut self, command: &mut Command) -> io::Result<Child> {
+        self.spawn_as(command, News::Started)
+    }
+
+    /// Starts a launcher.
+    pub fn spawn_launcher(&mut self, command: &mut Command) -> io::Result<Child> {
+        self.spawn_as(command, News::Serving)
+    }
+
+    fn spawn_as(&mut self, command: &mut Command, news: fn(u64, u32) -> News) -> io::Result<Child> {
         self.announce(News::Starting(self.number))?;
         let starting = STARTING.read();
         let spawned = command.spawn();
@@ -61,16 +70,12 @@ impl Watched {
                 return Err(error);
             }
         };
-        if let Err(error) = self.announce_start(&child) {
+        // Fails if the watchdog has ended: then the limits of the command would not be enforced.
+        if let Err(error) = self.announce(news(self.number, child.id())) {
             let _ = child.kill().and_then(|()| reap::child(&mut child));
             return Err(error);
         }
         Ok(child)
-    }
-
-    /// Fails if the watchdog has ended: then the limits of the command would not be enforced.
-    pub fn announce_start(&self, child: &Child) -> io::Result<()> {
-        self.announce(News::Started(self.number, child.id()))
     }
 
     fn announce(&self, news: News) -> io::Result<()> {
@@ -133,7 +138,9 @@ fn end_strays(run: &Run, number: u64, group: rustix::process::Pid) {
         let Some((process, pid)) = Process::of(pid).zip(Pid::from_raw(pid)) else {
             continue;
         };
-        let in_group = process.group == group.as_raw_nonzero().get();
+        // Commands have groups in the session of their launcher.
+        let leader = group.as_raw_nonzero().get();
+        let in_group = process.group == leader || process.session == leader;
         if process.ended {
             let left = in_group || (run.owns_children && Some(process.session) != *session);
             // Only its tracer holds an orphan.

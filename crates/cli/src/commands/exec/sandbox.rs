@@ -45,7 +45,7 @@ pub fn sandbox(exec: &ExecArgs, mode: SandboxMode) -> Result<Sandbox, Refusal> {
     Ok(sandbox)
 }
 
-/// With the sandbox off, only requested limits apply, because limits need one more process per command.
+/// With the sandbox off, only requested limits apply, because limits need launchers.
 fn limits(mode: SandboxMode, args: &SandboxArgs) -> Limits {
     let mut limits = match mode {
         SandboxMode::Off => Limits::NONE,

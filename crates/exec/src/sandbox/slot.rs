@@ -1,0 +1,196 @@
+//! Launchers, each with the cgroup in which it starts commands one after the other. A launcher is used again if its
+//! command left nothing behind. Otherwise its cgroup is killed, and another one takes its place.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use rustix::process::Signal;
+
+use super::cgroup;
+use super::helper;
+use super::helper_program::Confinement;
+use super::place::Place;
+use super::processes::end_descendants;
+use super::run::Run;
+use super::watchdog::COMMAND;
+use super::watched::Watched;
+use super::wire::{self, Message, Order, Reply, Setup};
+use crate::reap;
+
+/// The launchers of a run.
+#[derive(Debug)]
+pub struct Slots {
+    pub confinement: Arc<Confinement>,
+    pub environment: Vec<(OsString, OsString)>,
+    pub run: Arc<Run>,
+    pub next: Arc<AtomicU64>,
+    /// Those that no command uses now.
+    pub free: Mutex<Vec<Slot>>,
+}
+
+impl Slots {
+    /// Starts a command with these outputs.
+    pub fn start(
+        self: &Arc<Self>,
+        order: &Order,
+        outputs: [BorrowedFd<'_>; 2],
+    ) -> io::Result<Launched> {
+        let free = self.free.lock().pop();
+        // If it was killed meanwhile, it has not received the command.
+        let given = free.filter(|slot| wire::send(&slot.socket, order, &outputs).is_ok());
+        let slot = match given {
+            Some(slot) => slot,
+            None => {
+                let slot = self.open()?;
+                wire::send(&slot.socket, order, &outputs)?;
+                slot
+            }
+        };
+        Ok(Launched {
+            slots: self.clone(),
+            slot: Some(slot),
+            reply: None,
+        })
+    }
+
+    fn open(&self) -> io::Result<Slot> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let policy = self.confinement.policy.of_command(number, Place::default());
+        let mut watched = Watched::new(number, Some(self.run.clone()), policy.cgroup.clone());
+        let (socket, theirs) = UnixStream::pair()?;
+        let mut command = self.confinement.helper.command();
+        command
+            .arg(helper::SERVE)
+            .env_clear()
+            .env(COMMAND, format!("{}.{number}", self.run.id))
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        // It can be killed as a group from the beginning.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let launcher = watched.spawn_launcher(&mut command)?;
+        // Closes the end of the launcher here.
+        drop(command);
+        let slot = Slot {
+            socket,
+            launcher,
+            watched,
+        };
+        let setup = Setup {
+            policy,
+            environment: self.environment.clone(),
+        };
+        wire::send(&slot.socket, &setup, &[])?;
+        Ok(slot)
+    }
+}
+
+/// A launcher and all its commands.
+#[derive(Debug)]
+pub struct Slot {
+    socket: UnixStream,
+    launcher: Child,
+    /// Dropped last: it removes the cgroup.
+    watched: Watched,
+}
+
+impl Slot {
+    /// Kills all processes of its command, and with a cgroup also the launcher.
+    fn kill(&self) {
+        match &self.watched.cgroup {
+            Some(cgroup) => cgroup::kill(cgroup),
+            None => end_descendants(self.launcher.id().cast_signed()),
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = self.launcher.kill();
+        let _ = reap::child(&mut self.launcher);
+    }
+}
+
+/// A command that a launcher has started.
+#[derive(Debug)]
+pub struct Launched {
+    slots: Arc<Slots>,
+    slot: Option<Slot>,
+    reply: Option<Reply>,
+}
+
+impl Launched {
+    /// Becomes readable when the command has ended.
+    pub fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.slot.as_ref().map(|slot| slot.socket.as_fd())
+    }
+
+    /// To ask for the reason of its end; the processes belong to the launcher.
+    pub fn watched(&self) -> Watched {
+        let watched = self.slot.as_ref().map(|slot| &slot.watched);
+        watched.map_or_else(Watched::default, |of_slot| {
+            Watched::new(of_slot.number, of_slot.run.clone(), of_slot.cgroup.clone())
+        })
+    }
+
+    pub fn has_reply(&self) -> bool {
+        self.reply.is_some()
+    }
+
+    /// What became of the command; waits for its end. If the launcher was killed, so was the command.
+    pub fn reply(&mut self) -> &Reply {
+        let socket = self.slot.as_ref().map(|slot| &slot.socket);
+        self.reply.get_or_insert_with(|| {
+            let message = socket.and_then(|socket| wire::receive(socket).ok()?);
+            let reply = message.and_then(Message::value);
+            reply.map_or_else(Reply::killed, |(reply, _)| reply)
+        })
+    }
+
+    /// Sends a signal to the processes of the command. After its end, kills all that it left behind.
+    pub fn signal(&self, signal: Signal) {
+        let Some(slot) = &self.slot else { return };
+        match &self.reply {
+            None => drop(wire::send_signal(&slot.socket, signal.as_raw())),
+            Some(reply) if !reply.is_clean() => slot.kill(),
+            Some(_) => {}
+        }
+    }
+
+    /// Kills everything, because the launcher does not report the end.
+    pub fn abandon(&mut self) {
+        if let Some(slot) = &self.slot {
+            self.reply = Some(Reply::killed());
+            slot.kill();
+        }
+    }
+}
+
+impl Reply {
+    fn killed() -> Self {
+        Self::Ended {
+            status: Some(Signal::KILL.as_raw()),
+            pid: 0,
+            clean: false,
+        }
+    }
+
+    fn is_clean(&self) -> bool {
+        matches!(self, Self::Ended { clean: true, .. })
+    }
+}
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        if self.reply.as_ref().is_some_and(Reply::is_clean) {
+            self.slots.free.lock().extend(self.slot.take());
+        }
+    }
+}
