@@ -164,10 +164,8 @@ fn without_a_key_or_a_server_a_run_ends_with_2_and_lists_the_three_ways_on() {
 
 #[test]
 fn a_local_server_that_answers_is_found_with_its_model() {
-    let (desk, sim) = (
-        Desk::with(2),
-        simulator(SimConfig::default().models(["tiny"])),
-    );
+    let desk = Desk::with(2);
+    let sim = simulator(SimConfig::default().models(["tiny"]));
     let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl"]);
     let command = command.env("LOCAL_LLM_BASE_URL", sim.base_url());
     super::common::Running::start(command)
