@@ -178,16 +178,8 @@ fn a_local_server_that_answers_is_found_with_its_model() {
 #[test]
 fn prompts_without_a_model_are_counted_before_anything_is_sent() {
     let (desk, sim) = (Desk::with(3), good());
-    let url = sim.base_url();
-    let args = [
-        "run",
-        "in.jsonl",
-        "--provider",
-        "openai",
-        "--base-url",
-        &url,
-    ];
-    let mut command = desk.command(args);
+    let words = "run in.jsonl --provider openai --base-url";
+    let mut command = desk.command(words.split(' ').chain([&*sim.base_url()]));
     let command = command.env("OPENAI_API_KEY", "sk-x");
     let ended = super::common::Running::start(command).wait().expect(2);
     ended.errs("3 requests name no model");
