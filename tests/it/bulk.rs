@@ -15,11 +15,7 @@ use batchwright::{
 };
 use batchwright::{testing::ManualClock, testing::ScriptedClient};
 
-fn requests(n: usize) -> Vec<Request> {
-    (0..n)
-        .map(|i| Request::new(format!("p{i}")).with_id(format!("id-{i}")))
-        .collect()
-}
+use super::regress_bulk::requests;
 
 fn transient() -> Error {
     Error::new(ErrorKind::Transient, "try again")

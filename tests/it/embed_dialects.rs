@@ -1,11 +1,10 @@
 //! Embeddings at every provider that has them, against the strict simulator.
 
-use std::time::Duration;
-
-use batchwright::{Bulk, Client, LlmConfig, Outcome, Request, RetryPolicy, Route, Secret};
-use batchwright_simulate::{SimConfig, Simulator, Vendor, embedding};
+use batchwright::{Outcome, Request};
+use batchwright_simulate::{SimConfig, Vendor, embedding};
 
 use super::common::simulator;
+use super::speech::{client, run};
 
 /// The providers with embeddings: the name, the vendor whose API it has, and the number of texts per call.
 const EMBEDDERS: [(&str, Vendor, usize); 11] = [
@@ -22,15 +21,6 @@ const EMBEDDERS: [(&str, Vendor, usize); 11] = [
     ("azure", Vendor::Azure, 128),
 ];
 
-fn client(sim: &Simulator, provider: &str) -> Client {
-    LlmConfig::new(provider)
-        .api_key(Secret::new("k"))
-        .base_url(format!("http://{}", sim.addr()))
-        .model("m")
-        .client()
-        .unwrap()
-}
-
 fn requests(n: usize, dimensions: Option<u32>) -> Vec<Request> {
     let request = |i: usize| {
         let mut request = Request::embedding(format!("text {i}")).with_id(i.to_string());
@@ -38,13 +28,6 @@ fn requests(n: usize, dimensions: Option<u32>) -> Vec<Request> {
         request
     };
     (0..n).map(request).collect()
-}
-
-fn run(client: Client, requests: &[Request]) -> Vec<Outcome> {
-    let retry = RetryPolicy::default().max_retries(12);
-    let retry = retry.base_delay(Duration::from_millis(1));
-    let run = Bulk::new(Route::new(client).retry(retry)).concurrency(4);
-    run.collect(requests).unwrap()
 }
 
 #[track_caller]

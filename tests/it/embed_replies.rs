@@ -8,12 +8,12 @@ use std::time::Duration;
 use batchwright::unstable::HttpReply;
 use batchwright::{Client, Context, Error, ErrorKind, LlmClient, Request, Response};
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
-use crate::conformance::{Schema, client, data, read};
+use crate::conformance::{Schema, client};
 use crate::decoders::{Dice, Next, garble, is_json, replaced, some};
-use crate::replies::none_of;
+use crate::replies::{self, none_of};
 
 /// The providers whose API a file of recordings has.
 const DIALECTS: [(&str, &[&str]); 2] = [
@@ -23,22 +23,6 @@ const DIALECTS: [(&str, &[&str]); 2] = [
 
 /// Number of texts in the request of every recording.
 const TEXTS: usize = 3;
-
-/// One line of `tests/data/replies/embed_*.jsonl`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Recording {
-    name: String,
-    status: u16,
-    #[serde(default)]
-    headers: Map<String, Value>,
-    body: Option<Value>,
-    text: Option<String>,
-    /// The vendors that send it, if not all with this API do.
-    #[serde(default)]
-    vendors: Vec<String>,
-    expect: Expected,
-}
 
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -63,26 +47,10 @@ struct Failure {
     retry_after: Option<f64>,
 }
 
+/// One line of `tests/data/replies/embed_*.jsonl`.
+type Recording = replies::Recording<Expected>;
+
 impl Recording {
-    fn bytes(&self) -> Vec<u8> {
-        match (&self.body, &self.text) {
-            (Some(body), None) => body.to_string().into_bytes(),
-            (None, Some(text)) => text.clone().into_bytes(),
-            _ => panic!("{}: needs either body or text", self.name),
-        }
-    }
-
-    fn reply(&self) -> HttpReply {
-        let headers = self.headers.iter();
-        HttpReply {
-            status: self.status,
-            headers: headers
-                .map(|(name, value)| (&**name, value.as_str().unwrap()))
-                .collect(),
-            body: self.bytes(),
-        }
-    }
-
     fn fits(&self, result: &Result<Vec<Response>, Error>) -> bool {
         match (&self.expect, result) {
             (Expected::Vectors(expected), Ok(answers)) => {
@@ -104,13 +72,7 @@ impl Recording {
 }
 
 fn recordings(file: &str) -> Vec<Recording> {
-    let path = data("replies").join(format!("{file}.jsonl"));
-    let text = read(&path);
-    let lines = text.lines().enumerate();
-    let parsed = lines.map(|(at, line)| {
-        serde_json::from_str(line).unwrap_or_else(|e| panic!("{}:{}: {e}", path.display(), at + 1))
-    });
-    parsed.collect()
+    replies::recorded(file)
 }
 
 fn vectors(answers: &[Response]) -> Vec<Vec<f32>> {

@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use serde_json::Value;
 use tempfile::TempDir;
 
-fn queue() -> (TempDir, JobQueue) {
+pub fn queue() -> (TempDir, JobQueue) {
     let folder = tempfile::tempdir().unwrap();
     let queue = JobQueue::open(&folder.path().join("llm_jobs.db")).unwrap();
     (folder, queue)

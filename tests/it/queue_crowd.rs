@@ -9,17 +9,12 @@ use batchwright::progress::Timestamp;
 use batchwright::queue::{JobStatus, Severity, WorkerScale};
 use batchwright::unstable::{Clock, Time};
 use batchwright::{
-    Context, Error, ErrorKind, Handler, Job, JobQueue, ProcessId, Progress, RunningJob, Worker,
+    Context, Error, ErrorKind, Handler, Job, ProcessId, Progress, RunningJob, Worker,
 };
 use parking_lot::Mutex;
 use serde_json::json;
-use tempfile::TempDir;
 
-fn queue() -> (TempDir, JobQueue) {
-    let folder = tempfile::tempdir().unwrap();
-    let queue = JobQueue::open(&folder.path().join("llm_jobs.db")).unwrap();
-    (folder, queue)
-}
+use super::queue::queue;
 
 fn counted(calls: &Arc<AtomicUsize>) -> Handler {
     let calls = calls.clone();

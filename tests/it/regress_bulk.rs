@@ -14,7 +14,7 @@ use batchwright::{
 
 use super::hang::{caught, ends, words};
 
-fn requests(n: usize) -> Vec<Request> {
+pub fn requests(n: usize) -> Vec<Request> {
     (0..n)
         .map(|i| Request::new(format!("p{i}")).with_id(format!("id-{i}")))
         .collect()

@@ -8,14 +8,15 @@ use batchwright::{
     Context, Error, ErrorKind, LlmClient, Request, Response, Usd, client_fn, execute_bulk_sync,
 };
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::conformance::{Recorder, Schema, client, data, read};
 
-/// One line of `tests/data/replies/VENDOR.jsonl`.
+/// One line of a file in `tests/data/replies`, with the outcome that it must have.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Recording {
+pub(crate) struct Recording<E = Expected> {
     pub name: String,
     pub status: u16,
     #[serde(default)]
@@ -25,19 +26,22 @@ pub(crate) struct Recording {
     text: Option<String>,
     /// Why the body does not match the provider's own schema.
     off_schema: Option<String>,
-    expect: Expected,
+    /// The vendors that send it, if not all with this API do.
+    #[serde(default)]
+    pub vendors: Vec<String>,
+    pub expect: E,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Expected {
+pub(crate) enum Expected {
     Answer(Answer),
     Failure(Failure),
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Answer {
+pub(crate) struct Answer {
     text: String,
     finish: String,
     /// Input, cached input, output and reasoning tokens.
@@ -53,7 +57,7 @@ struct Answer {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Failure {
+pub(crate) struct Failure {
     kind: String,
     /// Texts that the message must contain.
     #[serde(default)]
@@ -75,7 +79,12 @@ pub(crate) const VENDORS: [&str; 7] = [
 ];
 
 pub(crate) fn recordings(vendor: &str) -> Vec<Recording> {
-    let path = data("replies").join(format!("{vendor}.jsonl"));
+    recorded(vendor)
+}
+
+/// The lines of a file.
+pub(crate) fn recorded<E: DeserializeOwned>(file: &str) -> Vec<Recording<E>> {
+    let path = data("replies").join(format!("{file}.jsonl"));
     let text = read(&path);
     let lines = text.lines().enumerate();
     let parsed = lines.map(|(at, line)| {
@@ -84,7 +93,7 @@ pub(crate) fn recordings(vendor: &str) -> Vec<Recording> {
     parsed.collect()
 }
 
-impl Recording {
+impl<E> Recording<E> {
     pub(crate) fn bytes(&self) -> Vec<u8> {
         match (&self.body, &self.text) {
             (Some(body), None) => body.to_string().into_bytes(),
@@ -109,7 +118,9 @@ impl Recording {
             body: self.bytes(),
         }
     }
+}
 
+impl Recording {
     /// How the result differs from what is expected, if it does.
     pub(crate) fn difference(&self, result: &Result<Response, Error>) -> Option<String> {
         match (&self.expect, result) {

@@ -12,7 +12,7 @@ use super::common::simulator;
 
 const VOICES: [&str; 2] = ["alloy", "nova"];
 
-fn client(sim: &Simulator, provider: &str) -> Client {
+pub fn client(sim: &Simulator, provider: &str) -> Client {
     LlmConfig::new(provider)
         .api_key(Secret::new("k"))
         .base_url(format!("http://{}", sim.addr()))
@@ -30,7 +30,7 @@ fn requests(n: usize) -> Vec<Request> {
     (0..n).map(request).collect()
 }
 
-fn run(client: Client, requests: &[Request]) -> Vec<Outcome> {
+pub fn run(client: Client, requests: &[Request]) -> Vec<Outcome> {
     let retry = RetryPolicy::default().max_retries(12);
     let retry = retry.base_delay(Duration::from_millis(1));
     let run = Bulk::new(Route::new(client).retry(retry)).concurrency(4);

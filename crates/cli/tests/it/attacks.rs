@@ -236,10 +236,8 @@ fn pipes_in_place_of_quota_files_block_no_run() {
 
 #[test]
 fn a_truncated_output_line_loses_no_later_results() {
-    let (desk, sim) = (
-        Desk::new(),
-        simulator(SimConfig::default().latency(Duration::from_millis(20))),
-    );
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default().latency(Duration::from_millis(20)));
     desk.prompts("in.jsonl", 200);
     let words = "in.jsonl -o out.jsonl -j 4";
     let running = desk.start(&sim, words);

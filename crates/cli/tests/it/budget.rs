@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::batch_runs::{LONG, SHORT, command, summary, taking};
 use super::common::{Desk, Ended, Running, cases, prompt_lines, simulator};
+use super::queue_budget::{cost_of_one, flag, lines, times};
 
 /// A model that costs 0.15 and 0.60 dollars per million tokens.
 const MODEL: &str = "--model gpt-4o-mini --max-tokens 20 --json";
@@ -19,32 +20,10 @@ fn usd(value: &Value) -> Usd {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-/// The cost of one of these prompts, which all have the same length.
-fn cost_of_one(desk: &Desk) -> Usd {
-    let sim = simulator(SimConfig::default());
-    desk.write("in.jsonl", lines(0..1));
-    run(desk, &sim, "-o one.jsonl").expect(0);
-    usd(&desk.results("one.jsonl")[0]["cost_usd"])
-}
-
-fn lines(items: std::ops::Range<usize>) -> String {
-    let line = |i| format!("{{\"id\": \"{i}\", \"prompt\": \"prompt {i:04}\"}}\n");
-    items.map(line).collect()
-}
-
-fn times(one: Usd, calls: u64) -> Usd {
-    Usd::from_picos(one.picos() * calls)
-}
-
-/// The amount as a value of the flag, without rounding.
-fn flag(amount: Usd) -> String {
-    format!("{:.12}", amount.picos() as f64 / 1e12)
-}
-
 #[test]
 fn a_run_stops_before_its_budget_is_exceeded_and_resumes_with_a_higher_one() {
     let desk = Desk::new();
-    let one = cost_of_one(&desk);
+    let one = cost_of_one();
     let sim = simulator(SimConfig::default());
     desk.write("in.jsonl", lines(0..200));
     let budget = times(one, 100);
@@ -86,7 +65,7 @@ fn a_run_stops_before_its_budget_is_exceeded_and_resumes_with_a_higher_one() {
 #[test]
 fn earlier_costs_of_an_output_count_towards_its_budget() {
     let desk = Desk::new();
-    let one = cost_of_one(&desk);
+    let one = cost_of_one();
     let sim = simulator(SimConfig::default());
     desk.write("in.jsonl", lines(0..60));
     run(&desk, &sim, "-o out.jsonl --max-items 50").expect(0);
@@ -108,7 +87,7 @@ fn earlier_costs_of_an_output_count_towards_its_budget() {
 #[test]
 fn lost_replies_and_kills_exceed_no_budget() {
     let desk = Desk::new();
-    let one = cost_of_one(&desk);
+    let one = cost_of_one();
     let troubled = SimConfig::default()
         .trouble(Trouble::Drop, 0.2)
         .trouble(Trouble::Truncated, 0.1)
@@ -166,7 +145,7 @@ fn a_run_whose_calls_have_no_upper_bound_is_refused() {
 #[test]
 fn a_record_that_cannot_be_written_is_an_error_of_its_own() {
     let desk = Desk::new();
-    let one = cost_of_one(&desk);
+    let one = cost_of_one();
     let sim = simulator(SimConfig::default());
     // While its first call waits, the program changes no file.
     sim.hold();
@@ -217,7 +196,7 @@ fn a_row_without_an_upper_bound_stops_the_run() {
 #[test]
 fn a_run_in_batches_stops_before_its_budget_is_exceeded_and_continues_with_a_higher_one() {
     let desk = Desk::new();
-    let one = cost_of_one(&desk);
+    let one = cost_of_one();
     let sim = taking(SHORT);
     desk.write("in.jsonl", lines(0..20));
     let budget = times(one, 6);

@@ -169,15 +169,8 @@ fn a_run_takes_the_flag_over_the_environment_over_the_store() {
     assert_eq!(asked_model(&desk, &sim, &[], &[]), "stored");
     assert_eq!(asked_model(&desk, &sim, &[], &env), "env");
     assert_eq!(asked_model(&desk, &sim, &["--model", "flag"], &env), "flag");
-    let other = [
-        "--data-dir",
-        "elsewhere",
-        "--provider",
-        "local",
-        "--model",
-        "m",
-    ];
     let folder = ["--data-dir", "elsewhere"];
+    let other = [&folder[..], &["--provider", "local", "--model", "m"]].concat();
     config(
         &desk,
         &[&folder[..], &["set", "llm.sync_concurrency", "3"]].concat(),
@@ -319,23 +312,14 @@ fn a_killed_change_is_atomic() {
 fn a_broken_file_stops_a_run_before_it_spends() {
     let (desk, sim) = (Desk::with(1), good());
     let refused = |said: &str| {
-        let model = [
-            "run",
-            "in.jsonl",
-            "--provider",
-            "local",
-            "--base-url",
-            &sim.base_url(),
-            "--model",
-            "m",
-        ];
+        let url = sim.base_url();
         for words in [
-            &model[..],
-            &["providers"],
-            &["config", "list"],
-            &["config", "set", "llm.model", "m"],
+            &*format!("run in.jsonl --provider local --base-url {url} --model m"),
+            "providers",
+            "config list",
+            "config set llm.model m",
         ] {
-            let ended = Running::start(&mut desk.command(words)).wait().expect(1);
+            let ended = desk.plain(words).expect(1);
             ended.errs(said);
             ended.errs("config.db");
         }

@@ -47,10 +47,8 @@ fn bought_once(desk: &Desk, sim: &Simulator, items: usize) {
 
 #[test]
 fn a_batch_that_ends_in_time_answers_all() {
-    let (desk, sim) = (
-        Desk::new(),
-        with(BatchConfig::default().duration(Duration::from_millis(400))),
-    );
+    let desk = Desk::new();
+    let sim = with(BatchConfig::default().duration(Duration::from_millis(400)));
     desk.prompts("in.jsonl", 5);
     let ended = ran(&desk, &sim, "1s", "--within 10m --strategy auto").expect(0);
     let summary = told(&ended);
@@ -141,11 +139,7 @@ fn a_killed_run_keeps_its_deadline() {
 
     let mut shown = command(&desk, &sim, "status");
     let shown = Running::start(&mut shown).wait().expect(0);
-    assert!(
-        shown.stdout.contains("strategy batch: there is time"),
-        "{}",
-        shown.stdout
-    );
+    shown.shows("strategy batch: there is time");
     let ended = ran(&desk, &sim, "1s", "--within 2h").ends(0, "of the run that this one continues");
     assert_eq!(told(&ended)["deadline"]["by"], before["deadline"]);
     assert_eq!(sim.batch_stats().created, 1);
@@ -237,7 +231,7 @@ fn words_that_make_no_deadline_are_refused() {
     assert_eq!(sim.stats().calls + sim.batch_stats().creates, 0);
     let mut help = command(&desk, &sim, "run --help");
     let help = Running::start(&mut help).wait().expect(0);
-    assert!(help.stdout.contains("--within <TIME>"), "{}", help.stdout);
+    help.shows("--within <TIME>");
 }
 
 #[test]

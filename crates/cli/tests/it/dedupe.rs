@@ -173,10 +173,8 @@ fn a_failure_applies_to_all_duplicates() {
 /// Its reply was billed, and a request for each identical item would be billed again.
 #[test]
 fn an_unusable_reply_is_requested_once_for_all_duplicates() {
-    let (desk, sim) = (
-        Desk::new(),
-        simulator(SimConfig::default().trouble(Trouble::Empty, 1.0)),
-    );
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default().trouble(Trouble::Empty, 1.0));
     desk.write("in.jsonl", with_equals(3000, 1));
     let words = "in.jsonl -o out.jsonl --dedupe --json";
     let ended = desk.run(&sim, words).expect(3);

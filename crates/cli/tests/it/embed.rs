@@ -98,18 +98,8 @@ impl Server {
 impl Desk {
     pub(crate) fn embed(&self, server: &Server, words: &str) -> std::process::Command {
         let url = server.url();
-        let given = [
-            "run",
-            "--task",
-            "embed",
-            "--provider",
-            "local",
-            "--base-url",
-            &url,
-        ];
-        let mut command = self.command(given);
-        command.args(words.split_whitespace());
-        command
+        let words = format!("run --task embed --provider local --base-url {url} {words}");
+        self.command(words.split_whitespace())
     }
 
     pub(crate) fn embedded(&self, server: &Server, words: &str) -> Ended {

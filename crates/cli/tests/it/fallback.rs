@@ -90,15 +90,9 @@ fn an_unusable_fallback_names_the_missing_setting() {
         claude => --fallback: unknown provider `claude`; did you mean anthropic?
     ",
     ) {
-        let words = [
-            "run",
-            "in.jsonl",
-            "--provider",
-            "extract",
-            "--fallback",
-            name,
-        ];
-        let ended = Running::start(desk.command(words).env("XAI_API_KEY", "k")).wait();
+        let words = format!("run in.jsonl --provider extract --fallback {name}");
+        let mut command = desk.command(words.split(' '));
+        let ended = Running::start(command.env("XAI_API_KEY", "k")).wait();
         let ended = ended.expect(2);
         ended.errs(said);
         ended.hides("--base-url");

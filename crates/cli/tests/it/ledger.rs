@@ -177,10 +177,8 @@ fn unreadable_ledgers_are_named_and_sums_are_marked_incomplete() {
 fn a_batch_of_a_deleted_process_is_booked_for_it() {
     // Far longer than the cancellation takes to arrive, which ends it.
     let batches = BatchConfig::default().duration(std::time::Duration::from_secs(20));
-    let (desk, sim) = (
-        Desk::new(),
-        simulator(SimConfig::default().batches(batches)),
-    );
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default().batches(batches));
     desk.write("in.jsonl", prompt_lines(200));
     let submitted = desk.plain("submit in.jsonl --model gpt-4o-mini").expect(0);
     let process = submitted.stdout.trim();

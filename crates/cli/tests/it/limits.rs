@@ -41,10 +41,8 @@ fn a_run_stops_after_ten_billed_unusable_replies() {
         (Trouble::BrokenJson, "--max-retries 0"),
     ] {
         let broken = SimConfig::default().trouble(trouble, 1.0);
-        let (desk, sim) = (
-            Desk::with(60),
-            simulator(broken.trouble_times(trouble, None)),
-        );
+        let desk = Desk::with(60);
+        let sim = simulator(broken.trouble_times(trouble, None));
         let ended = desk.run(&sim, &format!("in.jsonl -o out.jsonl -j 2 {words}"));
         ended
             .expect(4)
@@ -55,10 +53,8 @@ fn a_run_stops_after_ten_billed_unusable_replies() {
         assert_eq!((stats.paid, stats.paid_twice), (stats.calls, 0));
     }
     // With `--on-error continue`, the run continues.
-    let (desk, sim) = (
-        Desk::new(),
-        simulator(SimConfig::default().trouble(Trouble::Empty, 1.0)),
-    );
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default().trouble(Trouble::Empty, 1.0));
     desk.prompts("in.jsonl", 20);
     let words = "in.jsonl -o out.jsonl -j 2 --on-error continue";
     desk.run(&sim, words).expect(3);

@@ -45,16 +45,8 @@ const NAMED: [&str; 4] = ["--provider", "local", "--model", "tiny"];
 
 /// `run in.jsonl -o out.jsonl --json` against the server at `url`.
 fn start(desk: &Desk, url: &str, words: &[&str]) -> Running {
-    let run = [
-        "run",
-        "in.jsonl",
-        "-o",
-        "out.jsonl",
-        "--json",
-        "--base-url",
-        url,
-    ];
-    Running::start(&mut desk.command(run.iter().chain(words)))
+    let run = format!("run in.jsonl -o out.jsonl --json --base-url {url}");
+    Running::start(desk.command(run.split(' ')).args(words))
 }
 
 #[test]

@@ -6,38 +6,9 @@ use batchwright::{ProcessId, Usd};
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 use serde_json::Value;
 
-use super::batch_runs::{SHORT, home_queue, taking, with_provider};
-use super::common::{Desk, Ended, Running, simulator};
-
-/// A model that takes 0.15 and 0.60 dollars per million tokens, and half of it in batches.
-const MODEL: &str = "--model gpt-4o-mini --max-tokens 20";
-
-fn lines(items: std::ops::Range<usize>) -> String {
-    let line = |i| format!("{{\"id\": \"{i}\", \"prompt\": \"prompt {i:04}\"}}\n");
-    items.map(line).collect()
-}
-
-fn start(desk: &Desk, sim: &Simulator, words: &str) -> Running {
-    let words = words.split_whitespace().chain(["--data-dir", "home"]);
-    Running::start(&mut with_provider(desk.command(words), sim))
-}
-
-fn done(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
-    start(desk, sim, words).wait()
-}
-
-fn work(more: &str) -> String {
-    format!("work --rpm 600000 --tpm 99999999 --model gpt-4o-mini {more}")
-}
-
-/// What one of these prompts costs as a call.
-fn cost_of_one() -> Usd {
-    let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
-    desk.write("in.jsonl", lines(0..1));
-    let words = format!("run in.jsonl -o one.jsonl {MODEL}");
-    done(&desk, &sim, &words).expect(0);
-    serde_json::from_value(desk.results("one.jsonl")[0]["cost_usd"].clone()).unwrap()
-}
+use super::batch_runs::{SHORT, home_queue, taking};
+use super::common::{Desk, simulator};
+use super::queue_budget::{MODEL, cost_of_one, done, lines, start, work};
 
 /// Sets the budget to the cost of this number of calls.
 fn limit(desk: &Desk, sim: &Simulator, one: Usd, calls: u64) -> Usd {
@@ -180,10 +151,8 @@ fn what_batches_did_not_need_comes_back_also_after_a_kill() {
 fn killed_programs_exceed_no_monthly_budget() {
     let one = cost_of_one();
     let config = SimConfig::default().trouble(Trouble::Drop, 0.05);
-    let (desk, sim) = (
-        Desk::new(),
-        simulator(config.trouble(Trouble::Error500, 0.1)),
-    );
+    let desk = Desk::new();
+    let sim = simulator(config.trouble(Trouble::Error500, 0.1));
     desk.write("in.jsonl", lines(0..400));
     limit(&desk, &sim, one, 300);
     done(&desk, &sim, &format!("submit in.jsonl {MODEL}")).expect(0);
@@ -258,7 +227,7 @@ fn an_account_that_cannot_be_counted_is_an_error_of_its_own() {
             .ends(1, "cannot count the monthly budget in ")
             .says("home/monthly_budget.json: it is not such a file")
             .says("repair it, or delete it to count from the ledger");
-        assert!(!ended.stderr.contains("used up"), "{}", ended.stderr);
+        ended.hides("used up");
         std::fs::remove_file(&account).unwrap();
     }
     done(&desk, &sim, &run).expect(0);

@@ -344,10 +344,8 @@ fn exempt_hosts_are_reached_directly() {
 
 #[test]
 fn any_compatible_server_is_a_provider_by_its_address() {
-    let (desk, sim) = (
-        Desk::with(5),
-        simulator(SimConfig::default().api_key("sk-custom")),
-    );
+    let desk = Desk::with(5);
+    let sim = simulator(SimConfig::default().api_key("sk-custom"));
     let words = "run in.jsonl -o out.jsonl --provider custom --model m";
     let mut command = desk.command(words.split(' '));
     let url = sim.base_url();

@@ -11,9 +11,7 @@ use super::common::{Desk, PATIENCE, Running, all_ids, good, ids_in_order, result
 fn the_lock_holds_through_a_compaction() {
     let (desk, sim) = (Desk::with(1000), good());
     let words = "in.jsonl -o out.jsonl -j 4 --ordered";
-    sim.hold();
-    let first = desk.start(&sim, words);
-    assert!(sim.wait_until(|s| s.in_flight == 4, PATIENCE));
+    let first = desk.held(&sim, words, 4);
     let second = || {
         let ended = desk.run(&sim, words);
         let refused = ended.stderr.contains("another run is writing");
@@ -164,9 +162,7 @@ fn file_names_that_are_not_unicode_are_supported() {
 fn an_output_that_is_removed_or_replaced_meanwhile_is_noticed() {
     for flags in ["", "--ordered"] {
         let (desk, sim) = (Desk::with(10), good());
-        sim.hold();
-        let running = desk.start(&sim, &format!("in.jsonl -o out.jsonl -j 2 {flags}"));
-        assert!(sim.wait_until(|s| s.in_flight == 2, PATIENCE));
+        let running = desk.held(&sim, &format!("in.jsonl -o out.jsonl -j 2 {flags}"), 2);
         std::fs::rename(desk.path("out.jsonl"), desk.path("away.jsonl")).unwrap();
         desk.write("out.jsonl", "somebody else's\n");
         // While its calls are still in flight, and no call starts afterwards.
@@ -201,9 +197,7 @@ fn results_of_a_removed_output_are_kept_those_of_earlier_runs_included() {
     };
     let theirs = std::os::unix::fs::PermissionsExt::from_mode(0o640);
     std::fs::set_permissions(desk.path("out.jsonl"), theirs).unwrap();
-    sim.hold();
-    let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 3");
-    assert!(sim.wait_until(|s| s.in_flight == 3, PATIENCE));
+    let running = desk.held(&sim, "in.jsonl -o out.jsonl -j 3", 3);
     std::fs::remove_file(desk.path("out.jsonl")).unwrap();
     running.hears("out.jsonl.rescued-2");
     assert_eq!(desk.ids("out.jsonl.rescued-2"), all_ids(3));
@@ -221,9 +215,7 @@ fn an_output_changed_by_others_is_not_reported_as_finished() {
         let (desk, sim) = (Desk::with(8), good());
         desk.run(&sim, "in.jsonl -o out.jsonl --max-items 4")
             .expect(0);
-        sim.hold();
-        let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 2");
-        assert!(sim.wait_until(|s| s.in_flight == 2, PATIENCE));
+        let running = desk.held(&sim, "in.jsonl -o out.jsonl -j 2", 2);
         let path = desk.path("out.jsonl");
         let mut file = std::fs::OpenOptions::new().append(true).open(path).unwrap();
         if foreign {

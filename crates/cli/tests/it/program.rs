@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use batchwright_simulate::Simulator;
 
-use super::common::{Desk, Ended, Running};
+use super::common::{Desk, Ended, PATIENCE, Running};
 
 impl Desk {
     /// The program with only the environment variables that it needs.
@@ -36,6 +36,15 @@ impl Desk {
     /// Runs the program with these words to the end.
     pub fn plain(&self, words: &str) -> Ended {
         Running::start(&mut self.command(words.split_whitespace())).wait()
+    }
+
+    /// Starts these words against the simulator, and waits until it holds this number of calls.
+    #[track_caller]
+    pub fn held(&self, sim: &Simulator, words: &str, calls: u64) -> Running {
+        sim.hold();
+        let running = self.start(sim, words);
+        assert!(sim.wait_until(|stats| stats.in_flight == calls, PATIENCE));
+        running
     }
 
     /// Starts these words against the simulator.

@@ -8,19 +8,19 @@ use super::batch_runs::{SHORT, taking, with_provider};
 use super::common::{Desk, Ended, Running, simulator};
 
 /// A model that takes 0.15 and 0.60 dollars per million tokens, and half of it in batches.
-const MODEL: &str = "--model gpt-4o-mini --max-tokens 20";
+pub const MODEL: &str = "--model gpt-4o-mini --max-tokens 20";
 
-fn lines(items: std::ops::Range<usize>) -> String {
+pub fn lines(items: std::ops::Range<usize>) -> String {
     let line = |i| format!("{{\"id\": \"{i}\", \"prompt\": \"prompt {i:04}\"}}\n");
     items.map(line).collect()
 }
 
-fn start(desk: &Desk, sim: &Simulator, words: &str) -> Running {
+pub fn start(desk: &Desk, sim: &Simulator, words: &str) -> Running {
     let words = words.split_whitespace().chain(["--data-dir", "home"]);
     Running::start(&mut with_provider(desk.command(words), sim))
 }
 
-fn done(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
+pub fn done(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
     start(desk, sim, words).wait()
 }
 
@@ -41,8 +41,13 @@ fn completed(desk: &Desk, id: ProcessId) -> u64 {
     home(desk).process(id).unwrap().unwrap().counts.completed
 }
 
+/// A worker that no rate limit delays.
+pub fn work(more: &str) -> String {
+    format!("work --rpm 600000 --tpm 99999999 --model gpt-4o-mini {more}")
+}
+
 /// What one of these prompts costs as a call.
-fn cost_of_one() -> Usd {
+pub fn cost_of_one() -> Usd {
     let (desk, sim) = (Desk::new(), simulator(SimConfig::default()));
     desk.write("in.jsonl", lines(0..1));
     let words = format!("run in.jsonl -o one.jsonl {MODEL}");
@@ -50,11 +55,12 @@ fn cost_of_one() -> Usd {
     serde_json::from_value(desk.results("one.jsonl")[0]["cost_usd"].clone()).unwrap()
 }
 
-fn times(one: Usd, calls: u64) -> Usd {
+pub fn times(one: Usd, calls: u64) -> Usd {
     Usd::from_picos(one.picos() * calls)
 }
 
-fn flag(amount: Usd) -> String {
+/// The amount as a value of the flag, without rounding.
+pub fn flag(amount: Usd) -> String {
     format!("{:.12}", amount.picos() as f64 / 1e12)
 }
 
@@ -72,11 +78,7 @@ fn a_process_is_paused_before_its_budget_is_exceeded_and_continues_with_a_higher
     desk.write("in.jsonl", lines(0..200));
     let budget = times(one, 100);
     let id = submit(&desk, &sim, &format!("--budget {}", flag(budget)));
-    let ended = done(
-        &desk,
-        &sim,
-        "work --rpm 600000 --tpm 99999999 --model gpt-4o-mini -j 8 --until-empty",
-    );
+    let ended = done(&desk, &sim, &work("-j 8 --until-empty"));
     ended
         .ends(4, "the budget of")
         .says(&format!("batchwright budget {id} --usd USD"));
@@ -85,32 +87,18 @@ fn a_process_is_paused_before_its_budget_is_exceeded_and_continues_with_a_higher
     assert_eq!(completed(&desk, id), paid);
     assert_eq!(used(&desk, id), times(one, paid));
     let told = done(&desk, &sim, "status").expect(0);
-    assert!(
-        told.stdout.contains("paused by its budget"),
-        "{}",
-        told.stdout
-    );
+    told.shows("paused by its budget");
     told.says("is used up");
 
     // The same worker does nothing more, and does not turn in circles.
-    done(
-        &desk,
-        &sim,
-        "work --rpm 600000 --tpm 99999999 --model gpt-4o-mini --until-empty",
-    )
-    .expect(4);
+    done(&desk, &sim, &work("--until-empty")).expect(4);
     assert_eq!(sim.stats().paid, paid);
     let told = done(&desk, &sim, &format!("budget {id} --usd 0.01 --json"))
         .expect(0)
         .json();
     assert_eq!(told["budget"]["paused"], Value::Null);
     assert_eq!(told["budget"]["limit"], 0.01);
-    done(
-        &desk,
-        &sim,
-        "work --rpm 600000 --tpm 99999999 --model gpt-4o-mini --until-empty",
-    )
-    .expect(0);
+    done(&desk, &sim, &work("--until-empty")).expect(0);
     assert_eq!(sim.stats().paid, 200);
     assert_eq!(used(&desk, id), times(one, 200));
     done(&desk, &sim, "budget").ends(0, "of $0.010000 spent");
@@ -128,12 +116,7 @@ fn a_process_near_its_limit_holds_no_slot_of_others() {
         &format!("--priority 10 --budget {}", flag(times(one, 10))),
     );
     let free = submit(&desk, &sim, "");
-    done(
-        &desk,
-        &sim,
-        "work --rpm 600000 --tpm 99999999 --model gpt-4o-mini -j 4 --until-empty",
-    )
-    .expect(4);
+    done(&desk, &sim, &work("-j 4 --until-empty")).expect(4);
     assert_eq!(completed(&desk, free), 60);
     assert!(completed(&desk, limited) <= 10);
 }
@@ -153,7 +136,7 @@ fn a_request_without_a_bound_pauses_its_process_until_its_limit_is_set_again() {
     let ended = done(&desk, &sim, work)
         .ends(4, "no price of \"new\" at openai is known")
         .says(&format!("budget {id} --usd 1"));
-    assert!(!ended.stderr.contains("9223372"), "{}", ended.stderr);
+    ended.hides("9223372");
     assert_eq!(sim.stats().calls, 0);
 
     // Without a budget, it needs no bound.
@@ -179,8 +162,7 @@ fn batches_stay_within_the_budget_of_their_process() {
     // In batches, half the price.
     let budget = times(one, 6);
     let id = submit(&desk, &sim, &format!("--budget {}", flag(budget)));
-    let work =
-        "work --rpm 600000 --tpm 99999999 --model gpt-4o-mini --strategy batch --until-empty";
+    let work = &work("--strategy batch --until-empty");
     let ended = done(&desk, &sim, work).expect(4);
     let accepted = sim.batch_stats().items_accepted;
     assert!((7..=12).contains(&accepted), "{accepted}: {}", ended.stderr);
@@ -219,8 +201,7 @@ fn schedule(seed: u64, one: Usd) {
     let affordable = 200 + seed * 37 % 150;
     let budget = times(one, affordable);
     let id = submit(&desk, &sim, &format!("--budget {}", flag(budget)));
-    let work =
-        "work --rpm 600000 --tpm 99999999 --model gpt-4o-mini -j 4 --max-retries 9 --until-empty";
+    let work = &work("-j 4 --max-retries 9 --until-empty");
     let kills = if seed.is_multiple_of(3) {
         0
     } else {

@@ -10,14 +10,9 @@ use batchwright::testing::ScriptedClient;
 use batchwright::{Context, Handler, Job, JobQueue, ProcessId, RunningJob, StopReason, Worker};
 use batchwright_simulate::{SimConfig, Simulator};
 
-use super::common::{Desk, Random, Running, simulator};
-use super::queue::{database, on_queue, queue, status, submitted};
-
-fn working(desk: &Desk, sim: &Simulator, words: &str) -> Running {
-    let url = sim.base_url();
-    let words = format!("work --provider local --base-url {url} --model sim-1 {words}");
-    Running::start(&mut on_queue(desk, &words))
-}
+use super::common::{Desk, Random, simulator};
+use super::job_types::working;
+use super::queue::{database, queue, status, submitted};
 
 fn slow(latency: Duration) -> Simulator {
     simulator(SimConfig::default().latency(latency))

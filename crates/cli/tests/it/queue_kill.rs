@@ -28,21 +28,9 @@ fn enqueue(queue: &JobQueue, jobs: usize) -> ProcessId {
 
 fn work(desk: &Desk, sim: &Simulator, words: &str) -> Running {
     let url = sim.base_url();
-    let fixed = [
-        "work",
-        "--provider",
-        "local",
-        "--base-url",
-        &url,
-        "--model",
-        "sim-1",
-        "-q",
-    ];
-    let mut command = desk.command(fixed);
-    command
-        .args(["-j", &SLOTS.to_string()])
-        .args(words.split_whitespace());
-    Running::start(&mut command)
+    let fixed =
+        format!("work --provider local --base-url {url} --model sim-1 -q -j {SLOTS} {words}");
+    Running::start(&mut desk.command(fixed.split_whitespace()))
 }
 
 /// Every job of the process is completed, each item once.

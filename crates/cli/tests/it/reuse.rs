@@ -105,10 +105,8 @@ fn failures_and_answers_that_were_cut_are_not_kept() {
         (Trouble::Refusal, 3),
         (Trouble::BadRequest, 3),
     ] {
-        let (desk, sim) = (
-            Desk::with(3),
-            simulator(SimConfig::default().trouble(trouble, 1.0)),
-        );
+        let desk = Desk::with(3);
+        let sim = simulator(SimConfig::default().trouble(trouble, 1.0));
         desk.run(&sim, &format!("{WORDS} -o a.jsonl")).expect(code);
         desk.run(&sim, &format!("{WORDS} -o b.jsonl")).expect(code);
         assert_eq!(sim.stats().calls, 6, "{trouble:?}");

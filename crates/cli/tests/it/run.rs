@@ -164,10 +164,8 @@ fn without_a_key_or_a_server_a_run_ends_with_2_and_lists_the_three_ways_on() {
 
 #[test]
 fn a_local_server_that_answers_is_found_with_its_model() {
-    let (desk, sim) = (
-        Desk::with(2),
-        simulator(SimConfig::default().models(["tiny"])),
-    );
+    let desk = Desk::with(2);
+    let sim = simulator(SimConfig::default().models(["tiny"]));
     let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl"]);
     let command = command.env("LOCAL_LLM_BASE_URL", sim.base_url());
     super::common::Running::start(command)
@@ -180,16 +178,8 @@ fn a_local_server_that_answers_is_found_with_its_model() {
 #[test]
 fn prompts_without_a_model_are_counted_before_anything_is_sent() {
     let (desk, sim) = (Desk::with(3), good());
-    let url = sim.base_url();
-    let args = [
-        "run",
-        "in.jsonl",
-        "--provider",
-        "openai",
-        "--base-url",
-        &url,
-    ];
-    let mut command = desk.command(args);
+    let words = "run in.jsonl --provider openai --base-url";
+    let mut command = desk.command(words.split(' ').chain([&*sim.base_url()]));
     let command = command.env("OPENAI_API_KEY", "sk-x");
     let ended = super::common::Running::start(command).wait().expect(2);
     ended.errs("3 requests name no model");

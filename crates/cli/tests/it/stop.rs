@@ -17,9 +17,7 @@ use super::common::{
 fn the_first_signal_lets_calls_in_flight_finish_and_starts_no_more() {
     for (name, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
         let (desk, sim) = (Desk::with(20), good());
-        sim.hold();
-        let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 3");
-        assert!(sim.wait_until(|s| s.in_flight == 3, PATIENCE));
+        let running = desk.held(&sim, "in.jsonl -o out.jsonl -j 3", 3);
         running.signal(name);
         running.hears("stopping: calls in flight have up to 30 s to finish");
         sim.release();
@@ -69,9 +67,7 @@ fn the_second_signal_ends_calls_that_hang() {
     desk.run(&sim, "in.jsonl -o out.jsonl --max-items 5")
         .expect(0);
     let before = desk.read("out.jsonl");
-    sim.hold();
-    let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 3");
-    assert!(sim.wait_until(|s| s.in_flight == 3, PATIENCE));
+    let running = desk.held(&sim, "in.jsonl -o out.jsonl -j 3", 3);
     running.signal("INT");
     running.hears("stopping:");
     running.signal("INT");
@@ -86,9 +82,7 @@ fn the_second_signal_ends_calls_that_hang() {
 #[test]
 fn the_grace_period_ends_by_itself() {
     let (desk, sim) = (Desk::with(20), good());
-    sim.hold();
-    let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 3 --grace 1s");
-    assert!(sim.wait_until(|s| s.in_flight == 3, PATIENCE));
+    let running = desk.held(&sim, "in.jsonl -o out.jsonl -j 3 --grace 1s", 3);
     running.signal("TERM");
     let start = Instant::now();
     running.wait().ends(143, "3 cut off in flight");
@@ -143,10 +137,8 @@ fn keyed(desk: &Desk, sim: &Simulator, key: &str, flags: &str) -> Ended {
 #[test]
 fn a_refused_key_stops_at_once() {
     for flags in ["", "--on-error continue", "--on-error stop"] {
-        let (desk, sim) = (
-            Desk::new(),
-            simulator(SimConfig::default().api_key("right")),
-        );
+        let desk = Desk::new();
+        let sim = simulator(SimConfig::default().api_key("right"));
         let ended = keyed(&desk, &sim, "wrong", flags).expect(4);
         let calls = sim.stats().calls;
         assert!(calls <= 6, "{calls} calls with {flags:?}");
@@ -162,10 +154,8 @@ fn a_refused_key_stops_at_once() {
 fn an_empty_account_and_an_unknown_model_stop_at_once() {
     for trouble in [Trouble::Quota, Trouble::UnknownModel] {
         for flags in ["", "--on-error continue"] {
-            let (desk, sim) = (
-                Desk::new(),
-                simulator(SimConfig::default().trouble(trouble, 1.0)),
-            );
+            let desk = Desk::new();
+            let sim = simulator(SimConfig::default().trouble(trouble, 1.0));
             let ended = keyed(&desk, &sim, "k", flags).expect(4);
             let calls = sim.stats().calls;
             assert!(calls <= 6, "{calls} calls of {trouble} with {flags:?}");
@@ -192,10 +182,8 @@ fn answers_before_a_critical_error_are_saved() {
 
 #[test]
 fn a_fallback_takes_over_from_a_refused_key() {
-    let (desk, sim) = (
-        Desk::new(),
-        simulator(SimConfig::default().api_key("right")),
-    );
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default().api_key("right"));
     let ended = keyed(&desk, &sim, "wrong", "--fallback extract").expect(0);
     assert_eq!(
         ended
@@ -220,9 +208,7 @@ fn a_fallback_takes_over_from_a_refused_key() {
 #[test]
 fn an_input_that_changes_stops_the_run() {
     let (desk, sim) = (Desk::with(10), good());
-    sim.hold();
-    let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 1");
-    assert!(sim.wait_until(|s| s.in_flight == 1, PATIENCE));
+    let running = desk.held(&sim, "in.jsonl -o out.jsonl -j 1", 1);
     let text = desk.read("in.jsonl");
     let mut input = OpenOptions::new()
         .write(true)
@@ -243,17 +229,13 @@ fn an_input_that_changes_stops_the_run() {
 #[test]
 fn an_input_that_shrinks_stops_the_run_and_one_that_is_replaced_does_not() {
     let (desk, sim) = (Desk::with(10), good());
-    sim.hold();
-    let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 1");
-    assert!(sim.wait_until(|s| s.in_flight == 1, PATIENCE));
+    let running = desk.held(&sim, "in.jsonl -o out.jsonl -j 1", 1);
     desk.write("in.jsonl", prompt_line(0));
     sim.release();
     running.wait().ends(4, "changed during the run");
 
     desk.prompts("in.jsonl", 10);
-    sim.hold();
-    let running = desk.start(&sim, "in.jsonl -o out.jsonl -j 1");
-    assert!(sim.wait_until(|s| s.in_flight == 1, PATIENCE));
+    let running = desk.held(&sim, "in.jsonl -o out.jsonl -j 1", 1);
     desk.write("other.jsonl", "nothing of the kind\n");
     std::fs::rename(desk.path("other.jsonl"), desk.path("in.jsonl")).unwrap();
     sim.release();
@@ -317,9 +299,7 @@ fn a_reply_that_arrived_while_the_run_was_suspended_is_not_requested_again() {
     // More than one read returns.
     let long = SimConfig::default().output_tokens(20_000);
     let (desk, sim) = (Desk::with(1), simulator(long));
-    sim.hold();
-    let run = desk.start(&sim, "in.jsonl -o out.jsonl -j 1 --timeout 6s");
-    assert!(sim.wait_until(|s| s.in_flight == 1, PATIENCE));
+    let run = desk.held(&sim, "in.jsonl -o out.jsonl -j 1 --timeout 6s", 1);
     run.signal("STOP");
     sim.release();
     assert!(sim.wait_until(|s| s.answered == 1, PATIENCE));

@@ -4,9 +4,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use super::common::{
-    Desk, PATIENCE, Running, all_ids, eventually, good, id, line_count, prompt_lines,
-};
+use super::common::{Desk, Running, all_ids, eventually, good, id, line_count, prompt_lines};
 use super::program::fed;
 
 const RUN: &str = "in.jsonl -o out.jsonl -j 1 --template";
@@ -31,9 +29,7 @@ fn outdated_answers_are_marked_before_the_first_call_and_restored_if_requested_a
     desk.run(&sim, &old).expect(0);
     let before = desk.read("out.jsonl");
 
-    sim.hold();
-    let running = desk.start(&sim, &new);
-    assert!(sim.wait_until(|s| s.in_flight == 1, PATIENCE));
+    let running = desk.held(&sim, &new, 1);
     running.hears("6 changed, 6 to send; 6 earlier answers are superseded");
     let lines = desk.results("out.jsonl");
     assert!(lines.len() == 6 && lines.iter().all(is_marked));
