@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rusqlite::types::Value;
 
-use crate::base::clock::Timestamp;
+use crate::base::Timestamp;
 use crate::engine::time_split::TimeSplit;
 use crate::queue::job::ProcessState;
 use crate::queue::process_time::ProcessTime;
@@ -30,10 +30,6 @@ pub(in crate::queue::store) struct Counted {
     /// Jobs that waited for a process can be claimed again.
     pub woken: bool,
     /// Processes whose jobs may start.
-    #[cfg_attr(
-        not(feature = "mysql"),
-        expect(dead_code, reason = "only a server's claims need it")
-    )]
     pub startable: BTreeSet<i64>,
     /// The processes that changed, as they are now, without those that are being deleted.
     pub states: Vec<ProcessState>,
