@@ -5,11 +5,9 @@ use std::sync::Arc;
 use derive_setters::Setters;
 use parking_lot::Mutex;
 
-use crate::base::cancel::Context;
-use crate::base::error::Error;
 #[cfg(not(feature = "queue"))]
 use crate::base::error::ErrorKind;
-use crate::base::id::ProcessId;
+use crate::base::{Context, Error, ProcessId};
 use crate::bulk::run::{Bulk, BulkError};
 use crate::config::choices::Strategy;
 use crate::config::settings::Settings;

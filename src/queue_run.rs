@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::{JobId, ProcessId};
+use crate::base::{Context, Error, ErrorKind, JobId, ProcessId};
 use crate::bulk::checkpoint::Checkpoint;
 use crate::bulk::file::FileRun;
 use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunReport};

@@ -21,9 +21,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::base::cancel::Context;
-use crate::base::clock::{Clock, Time, Timestamp, Wake};
-use crate::base::error::Error;
+use crate::base::clock::Wake;
+use crate::base::{Clock, Context, Error, Time, Timestamp};
 use crate::engine::pack::PackLimits;
 use crate::llm::client::LlmClient;
 use crate::llm::request::Request;

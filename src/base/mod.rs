@@ -1,6 +1,6 @@
 //! The basics that all other folders use: errors, time, cancellation, secrets.
 //!
-//! It imports nothing else from the crate.
+//! It imports nothing else from the crate. Other folders import its types from here, and its functions from their modules.
 
 pub mod answer_listener;
 pub(crate) mod atomic_file;
@@ -34,3 +34,20 @@ pub mod usage;
 pub mod usd;
 pub(crate) mod warn_once;
 pub(crate) mod zstd;
+
+pub use answer_listener::{AnswerListener, AnswerPiece};
+pub use atomic_file::AtomicFile;
+pub use cancel::{CancelHook, Context};
+pub use charge::{Charge, ChargeSum};
+pub use clock::{Clock, SystemClock, Time, Timestamp};
+pub use day::Day;
+pub use error::{Error, ErrorKind, Sent};
+pub use hints::{RateHints, RateWindow};
+pub use id::{JobId, ProcessId};
+pub use memory::MemoryManager;
+pub use secret::Secret;
+pub use usage::Usage;
+pub use usd::Usd;
+
+pub(crate) use usage::Paid;
+pub(crate) use warn_once::WarnOnce;

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::base::Error;
 use crate::base::disk::sync_folder;
-use crate::base::error::Error;
 
 use super::id_key::{Key, key_of};
 use super::options::FileRunError;

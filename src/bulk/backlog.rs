@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use crate::base::clock::Time;
-use crate::base::error::Error;
+use crate::base::{Error, Time};
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::feeder::{Fed, Next};

@@ -3,8 +3,7 @@
 use std::borrow::Borrow;
 use std::time::Duration;
 
-use crate::base::cancel::Context;
-use crate::base::error::Error;
+use crate::base::{Context, Error};
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
 use crate::llm::request::Request;

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use crate::base::clock::{Clock, SystemClock, Time};
-use crate::base::error::Error;
+use crate::base::{Clock, Error, SystemClock, Time};
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::StopReason;
 use crate::llm::outcome::Outcome;

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use derive_setters::Setters;
 use parking_lot::Mutex;
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
 use crate::base::store_path::store_path;
+use crate::base::{Context, Error, ErrorKind};
 use crate::engine::class::Class;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::feeder::Feeder;

@@ -3,9 +3,7 @@
 
 use parking_lot::Mutex;
 
-use crate::base::cancel::Context;
-use crate::base::error::Error;
-use crate::base::memory::MemoryManager;
+use crate::base::{Context, Error, MemoryManager};
 use crate::engine::pack::Pack;
 use crate::engine::run::Reply;
 use crate::engine::work::Ticket;

@@ -5,8 +5,7 @@ use std::ops::ControlFlow;
 
 use crossbeam_channel::{Receiver, bounded};
 
-use crate::base::clock::Time;
-use crate::base::error::Error;
+use crate::base::{Error, Time};
 use crate::engine::dispatch::{Dispatcher, Event, StopReason};
 use crate::engine::pack::{Backlog, Pack, Packed};
 use crate::engine::run::{Outlet, Runner, Waker};

@@ -1,7 +1,7 @@
 //! Fields of rows in result lines: updates them, and the ids, to those of the current input. The ids of first samples
 //! differ from those of items without samples.
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::llm::reply_details::RawJson;
 
 use super::input::{JsonObject, KeptReader, Matching};

@@ -3,8 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::base::cancel::Context;
-use crate::base::error::Error;
+use crate::base::{Context, Error};
 use crate::config::choices::Dedupe;
 use crate::llm::outcome::Outcome;
 use crate::observe::tally::Tally;

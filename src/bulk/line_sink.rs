@@ -4,8 +4,7 @@ use std::borrow::Cow;
 
 use crossbeam_channel::Sender;
 
-use crate::base::clock::Time;
-use crate::base::error::Error;
+use crate::base::{Error, Time};
 use crate::engine::item_time::ItemTimer;
 use crate::engine::pack::Pack;
 use crate::engine::route::Tries;

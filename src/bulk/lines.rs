@@ -1,8 +1,6 @@
 //! Outcomes as result lines.
 
-use crate::base::error::Error;
-use crate::base::usage::Paid;
-use crate::base::usd::Usd;
+use crate::base::{Error, Paid, Usd};
 use crate::llm::outcome::Outcome;
 use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::reply_details::RawJson;

@@ -4,8 +4,7 @@ use std::borrow::Borrow;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use crate::base::clock::Time;
-use crate::base::error::Error;
+use crate::base::{Error, Time};
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::feeder::{Fed, Feeder, Next, Tail};

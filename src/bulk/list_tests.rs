@@ -7,8 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::*;
-use crate::base::cancel::Context;
-use crate::base::error::ErrorKind;
+use crate::base::{Context, ErrorKind};
 use crate::engine::limiter::{Limits, QuotaKey};
 use crate::llm::client::LlmClient;
 use crate::llm::request::{Message, Role};

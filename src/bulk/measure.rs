@@ -1,6 +1,6 @@
 //! The contributions of answers to the counters and to estimates.
 
-use crate::base::usage::Usage;
+use crate::base::Usage;
 use crate::llm::outcome::Outcome;
 use crate::llm::request::Request;
 use crate::llm::response::{FinishReason, Response};

@@ -3,8 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use crate::base::cancel::Context;
-use crate::base::error::Error;
+use crate::base::{Context, Error};
 
 use super::convert::plain_text;
 use super::input::{Form, NamedFile};

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::base::disk::is_regular;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 use crate::observe::tally::Tally;
 
 use super::input::{FileIndex, InputFile, State};

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use derive_setters::Setters;
 
+use crate::base::Error;
 use crate::base::brief::Many;
 use crate::base::disk::is_regular;
-use crate::base::error::Error;
 use crate::config::choices::Dedupe;
 use crate::engine::dispatch::StopReason;
 use crate::money::replies::EarlierReplies;

@@ -7,10 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::hints::RateHints;
 use crate::base::seeds::{each_seed, seeds};
+use crate::base::{Error, ErrorKind, RateHints, Sent, Time};
 use crate::bulk::work::{Job, Sink, count};
 use crate::engine::class::Class;
 use crate::engine::dispatch::{

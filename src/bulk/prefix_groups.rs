@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::base::clock::Time;
+use crate::base::Time;
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::prefixes::Prefix;

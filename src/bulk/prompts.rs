@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Context, Error, ErrorKind};
 use crate::llm::hash::is_repeatable;
 use crate::llm::params::{RequestTask, ResponseFormat};
 use crate::llm::prompt_cache::PromptPrefix;

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::base::Error;
 use crate::base::disk::sync_folder;
-use crate::base::error::{Error, RAW_LIMIT};
+use crate::base::error::RAW_LIMIT;
 use crate::llm::hash::hex;
 use crate::llm::outcome::Outcome;
 

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::iter::FusedIterator;
 use std::sync::Arc;
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 use crate::llm::request::Request;
 
 use super::input::{FileIndex, InputFile, StreamLines, StreamedItem, parse_alone};

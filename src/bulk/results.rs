@@ -12,9 +12,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use crate::base::atomic_file::AtomicFile;
-use crate::base::error::{Error, ErrorKind};
 use crate::base::rescue::same_file;
+use crate::base::{AtomicFile, Error, ErrorKind};
 
 use super::input::{EarlierResult, hash_prefix, is_automatic};
 use super::options::FileRunError;

@@ -9,10 +9,10 @@ use crossbeam_channel::{Sender, bounded};
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
-use crate::base::error::{Error, ErrorKind};
 use crate::base::private;
 use crate::base::sqlite_header::sqlite_header;
 use crate::base::thread::spawn;
+use crate::base::{Error, ErrorKind};
 
 use super::reuse::{AnswerKey, AnswerStore};
 

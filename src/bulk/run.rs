@@ -13,9 +13,8 @@ use crossbeam_channel::{Receiver, bounded};
 use derive_setters::Setters;
 
 use crate::base::brief::Many;
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
 use crate::base::thread::{spawn, spawn_scoped};
+use crate::base::{Context, Error, ErrorKind};
 use crate::config::choices::Dedupe;
 use crate::engine::dispatch::{ErrorPolicy, Event, StopReason};
 use crate::engine::pack::PackLimits;

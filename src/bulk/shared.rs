@@ -7,8 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use crate::base::cancel::Context;
-use crate::base::error::Error;
+use crate::base::{Context, Error};
 use crate::llm::outcome::Outcome;
 
 use super::equals::Equals;

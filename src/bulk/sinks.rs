@@ -4,8 +4,7 @@ use std::borrow::Borrow;
 
 use crossbeam_channel::Sender;
 
-use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, Time};
 use crate::engine::item_time::ItemTimer;
 use crate::engine::route::Tries;
 use crate::engine::work::Settled;

@@ -4,10 +4,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::base::cancel::Context;
 use crate::base::disk::room;
-use crate::base::error::{Error, ErrorKind};
 use crate::base::private;
+use crate::base::{Context, Error, ErrorKind};
 
 use super::input::{InputError, Source};
 

@@ -4,7 +4,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::base::thread::spawn;
 use crate::engine::feeder::Feeder;
 use crate::llm::params::RequestTask;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::base::error::Error;
+use crate::base::Error;
 
 use super::id_key::{Key, key};
 use super::input::{InputFile, KeptReader, Matching};

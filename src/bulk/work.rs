@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Time;
-use crate::base::error::Error;
+use crate::base::{Error, Time};
 use crate::engine::availability::Availability;
 use crate::engine::dispatch::Dispatcher;
 use crate::engine::work::{Settled, Take, Work};

@@ -1,7 +1,7 @@
 //! Setting keys: what each accepts, and its default.
 
-use crate::base::error::{Error, ErrorKind};
 use crate::base::names::closest;
+use crate::base::{Error, ErrorKind};
 
 use super::choices::{
     CACHE_PROMPTS, DEDUPES, ERROR_POLICIES, ON_UNKNOWN, PROVIDERS, SANDBOX_MODES, SCALE_SCOPES,

@@ -11,9 +11,9 @@ use std::time::{Duration, SystemTime};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 
-use crate::base::error::{Error, ErrorKind};
 use crate::base::private;
 use crate::base::sqlite_header::sqlite_header;
+use crate::base::{Error, ErrorKind};
 
 use super::store::ConfigStore;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-use crate::base::error::Error;
+use crate::base::Error;
 
 use super::key::SettingKey;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeOwned, IntoDeserializer};
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 
 use super::articles::ArticleSource;
 use super::choices::{CachePrompt, Dedupe, OnUnknown, Strategy};

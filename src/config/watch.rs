@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::error::Error;
+use crate::base::Error;
 
 use super::settings::Settings;
 use super::store::ConfigStore;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::base::clock::Time;
+use crate::base::Time;
 
 use super::breaker::Breakers;
 use super::class::{Class, StepId};

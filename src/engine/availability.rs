@@ -1,8 +1,7 @@
 //! Which steps can be called now: the first step of an item's route that is neither excluded nor behind an open
 //! circuit breaker, and whose quota is not paused.
 
-use crate::base::clock::Time;
-use crate::base::error::Error;
+use crate::base::{Error, Time};
 
 use super::breaker::Breakers;
 use super::class::Class;

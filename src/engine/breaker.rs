@@ -29,8 +29,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::{Error, ErrorKind, Sent, Time};
 
 use super::class::StepId;
 use super::cool_downs::CoolDowns;

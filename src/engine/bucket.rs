@@ -3,8 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::base::clock::Time;
-use crate::base::hints::RateWindow;
+use crate::base::{RateWindow, Time};
 
 use super::quota_status::RateStatus;
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::base::clock::Time;
+use crate::base::Time;
 
 /// Number of cooldowns kept; older ones are forgotten.
 const MOST: usize = 64;

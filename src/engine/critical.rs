@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 
 use super::class::StepId;
 use super::quota::QuotaId;

@@ -9,9 +9,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::clock::Time;
-use crate::base::error::Error;
-use crate::base::hints::RateHints;
+use crate::base::{Error, RateHints, Time};
 
 use super::abandonable_calls::AbandonableCalls;
 use super::availability::Availability;

@@ -4,8 +4,7 @@ use std::cell::Cell;
 
 use super::settle::GROUP_DELAY;
 use super::*;
-use crate::base::error::{ErrorKind, Sent};
-use crate::base::hints::RateWindow;
+use crate::base::{ErrorKind, RateWindow, Sent};
 use crate::engine::class::Class;
 use crate::engine::item_time::{ItemTime, ItemTimer};
 use crate::engine::jitter::Jitter;

@@ -2,8 +2,7 @@
 //!
 //! A run excludes them until its end; durable work probes them later with one call at a time.
 
-use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, Time};
 
 use super::class::{Class, StepId};
 use super::quota::QuotaId;

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 
 /// Index of the fallback history of an item; the default is empty.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]

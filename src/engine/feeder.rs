@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
-use crate::base::error::Error;
+use crate::base::Error;
 
 use super::run::{Waker, panicked};
 

@@ -2,7 +2,7 @@
 //! would fail in the same way.
 
 use crate::base::brief::beginning;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 
 use super::class::StepId;
 

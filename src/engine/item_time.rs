@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::base::clock::Time;
+use crate::base::Time;
 
 use super::route::First;
 

@@ -12,8 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
-use crate::base::clock::Time;
-use crate::base::hints::RateHints;
+use crate::base::{RateHints, Time};
 
 pub use super::quota::{CallEnd, Limits, QuotaId, QuotaKey};
 pub(super) use super::quota_state::LOADING_AGAIN;

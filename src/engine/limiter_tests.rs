@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::base::hints::RateWindow;
+use crate::base::RateWindow;
 
 #[path = "limiter_status_tests.rs"]
 mod status;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Time;
+use crate::base::Time;
 
 use super::limiter::{CallEnd, QuotaId};
 

@@ -5,8 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use crate::base::clock::Time;
-use crate::base::hints::{RateHints, RateWindow};
+use crate::base::{RateHints, RateWindow, Time};
 
 use super::limiter::{CallEnd, Gate, Limiter, Limits, Permit, QuotaKey};
 use super::simulation::Random;

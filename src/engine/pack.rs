@@ -3,8 +3,7 @@
 //! Items wait, resume and are counted one by one. A pack exists from its dispatch to the end of its call. Items that
 //! must be retried return to their own backlog, and are packed again. A completion is a pack of one item.
 
-use crate::base::clock::Time;
-use crate::base::error::Error;
+use crate::base::{Error, Time};
 
 use super::availability::Availability;
 use super::route::Tries;

@@ -1,7 +1,7 @@
 //! Packs without a run; `bulk::pack_simulation` tests them in whole runs.
 
 use super::*;
-use crate::base::error::ErrorKind;
+use crate::base::ErrorKind;
 use crate::engine::class::Class;
 use crate::engine::limiter::QuotaId;
 use crate::engine::waiting::Waiting;

@@ -3,7 +3,7 @@
 //! The limiter decides about pauses. Its last decisions are stored here, so that items of a paused quota are skipped
 //! without asking it for each of them.
 
-use crate::base::clock::Time;
+use crate::base::Time;
 
 use super::quota::QuotaId;
 

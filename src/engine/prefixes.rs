@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::base::clock::Time;
+use crate::base::Time;
 
 use super::class::{Class, StepId};
 use super::quota::QuotaId;

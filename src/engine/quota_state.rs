@@ -14,8 +14,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Time;
-use crate::base::hints::RateHints;
+use crate::base::{RateHints, Time};
 
 use super::bucket::{Bucket, OutputSizes, token_capacity};
 use super::cool_downs::CoolDowns;

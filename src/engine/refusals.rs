@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::base::clock::Time;
+use crate::base::Time;
 
 use super::class::StepId;
 use super::limiter::QuotaId;

@@ -8,9 +8,7 @@ use std::time::Duration;
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
-use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::hints::RateHints;
+use crate::base::{Error, ErrorKind, RateHints, Sent, Time};
 
 use super::breaker::{FIRST_OPEN, may_be_shared};
 use super::fallback_history::FallbackHistory;

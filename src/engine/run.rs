@@ -17,11 +17,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use parking_lot::Mutex;
 
-use crate::base::cancel::Context;
-use crate::base::clock::{Clock, Time};
-use crate::base::error::{Error, ErrorKind};
-use crate::base::hints::RateHints;
-use crate::base::usage::Paid;
+use crate::base::{Clock, Context, Error, ErrorKind, Paid, RateHints, Time};
 
 use super::dispatch::{Call, Dispatcher, EndedCall, Event, Io, StopReason, Turn};
 use super::work::{Settled, Ticket, Work};

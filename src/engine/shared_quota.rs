@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::clock::Time;
+use crate::base::Time;
 use crate::base::private;
 
 use super::bucket::{Bucket, adopt_limit};

@@ -1,7 +1,7 @@
 //! Quotas that OS processes of one machine share through files.
 
 use super::*;
-use crate::base::hints::RateHints;
+use crate::base::RateHints;
 use crate::engine::limiter::{CallEnd, Gate, Limiter, Limits, QuotaId, QuotaKey};
 
 fn virtual_wall(now: Time) -> u64 {

@@ -8,10 +8,8 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::hints::{RateHints, RateWindow};
 use crate::base::seeds::{each_seed, seeds};
+use crate::base::{Error, ErrorKind, RateHints, RateWindow, Sent, Time};
 
 use super::class::Class;
 use super::dispatch::{

@@ -1,6 +1,6 @@
 //! Why a run ends before its work does.
 
-use crate::base::error::Error;
+use crate::base::Error;
 
 /// What the failure of an item means for the others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

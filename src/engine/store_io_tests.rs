@@ -6,7 +6,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::*;
-use crate::base::clock::SystemClock;
+use crate::base::SystemClock;
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::dispatch::{ErrorPolicy, Options};

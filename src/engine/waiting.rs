@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 
-use crate::base::clock::Time;
+use crate::base::Time;
 
 use super::availability::Availability;
 use super::limiter::QuotaId;

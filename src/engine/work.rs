@@ -1,7 +1,6 @@
 //! The interface between the dispatcher and a source of work: a list, a file, a job store.
 
-use crate::base::clock::Time;
-use crate::base::error::Error;
+use crate::base::{Error, Time};
 
 use super::availability::Availability;
 use super::class::Class;

@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 use super::cell::ColumnType;
 use super::row::{CellSource, Row, kind};
 use super::value::{present, text};
-use crate::base::error::{Error, ErrorKind};
 use crate::base::names::closest;
+use crate::base::{Error, ErrorKind};
 
 /// A column of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 
 /// The format of an exported table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,8 +6,7 @@ use serde::Deserialize;
 
 use super::ExportReport;
 use super::results::ResultFiles;
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Context, Error, ErrorKind};
 use crate::bulk::input::{Hooks, InputFile, Matching, hash_prefix, is_automatic};
 use crate::bulk::prompts::{PromptSource, Prompts};
 use crate::llm::params::ResponseFormat;

@@ -31,8 +31,7 @@ use derive_setters::Setters;
 use serde_json::Value;
 
 use crate::base::brief::Many;
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Context, Error, ErrorKind};
 use crate::bulk::input::{InputFile, JsonObject};
 use crate::bulk::open_output::is_same_file;
 use crate::bulk::prompts::Prompts;

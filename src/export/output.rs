@@ -6,9 +6,7 @@ use std::path::Path;
 
 use super::results::refused;
 use super::sink::unwritable;
-use crate::base::atomic_file::AtomicFile;
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{AtomicFile, Context, Error, ErrorKind};
 
 const TAKEN: &str = "it already exists; to replace it, add --overwrite";
 

@@ -16,7 +16,7 @@ use super::cell::{Cell, ColumnType};
 use super::columns::Column;
 use super::moment;
 use super::sink::{Sink, failed};
-use crate::base::error::Error;
+use crate::base::Error;
 
 /// A group is written when it has this number of rows, or this number of bytes.
 const GROUP_ROWS: usize = 1 << 16;

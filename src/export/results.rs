@@ -9,8 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Context, Error, ErrorKind};
 use crate::bulk::results::{LONGEST_LINE, could_be_torn};
 
 /// Result files, one after the other. Lines that are appended while they are read are ignored.

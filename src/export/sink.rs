@@ -3,7 +3,7 @@
 use std::io;
 
 use super::cell::Cell;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 
 /// A table that is being written.
 pub(super) trait Sink {

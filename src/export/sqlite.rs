@@ -9,7 +9,7 @@ use rusqlite::{Connection, Statement, params_from_iter};
 use super::cell::{Cell, ColumnType};
 use super::columns::Column;
 use super::sink::{Sink, failed};
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 
 /// The limit of SQLite in its default configuration.
 const MOST_COLUMNS: usize = 2000;

@@ -1,7 +1,7 @@
 //! Complete tables, read back.
 
 use super::*;
-use crate::base::cancel::Context;
+use crate::base::Context;
 use crate::bulk::prompts::PromptSettings;
 
 struct Place(tempfile::TempDir);

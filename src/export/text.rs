@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use super::cell::Cell;
 use super::columns::Column;
 use super::sink::Sink;
-use crate::base::error::Error;
+use crate::base::Error;
 
 /// Programs on Windows recognise UTF-8 by this mark.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

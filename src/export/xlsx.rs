@@ -11,7 +11,7 @@ use super::cell::{Cell, ColumnType};
 use super::columns::Column;
 use super::moment;
 use super::sink::{Sink, failed, unwritable};
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 
 /// Maximum number of rows in a worksheet.
 const MOST_ROWS: u64 = 1_048_576;

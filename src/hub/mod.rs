@@ -24,7 +24,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 use redis::{Client, RedisError};
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::base::thread::spawn;
 
 pub use options::RedisOptions;

@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use derive_setters::Setters;
 use redis::{Client, IntoConnectionInfo, TlsCertificates};
 
-use crate::base::error::{Error, ErrorKind};
 use crate::base::password;
-use crate::base::secret::Secret;
+use crate::base::{Error, ErrorKind, Secret};
 
 /// The variable with the password, and the variable with the name of a file that contains it.
 const PASSWORD: &str = "BATCHWRIGHT_REDIS_PASSWORD";

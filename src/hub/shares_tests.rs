@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::simulated_redis::SimulatedRedis;
 use super::{Outage, PartRequest, Share, ShareRequest};
-use crate::base::clock::Time;
+use crate::base::Time;
 
 fn at(ms: u64) -> Time {
     Time::from_nanos(ms * 1_000_000)

@@ -8,7 +8,7 @@ use mlua::{Function, Lua, MultiValue, Table};
 use redis::Value;
 
 use super::{SCRIPT, Share, ShareRequest, arguments, keys, share};
-use crate::base::clock::Time;
+use crate::base::Time;
 
 #[derive(Default)]
 struct Data {

@@ -13,7 +13,7 @@ mod resolve;
 
 use serde_json::{Map, Value};
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 
 pub(crate) use content::embed;
 pub(crate) use media::{Kind, sound_format};

@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::cancel::Context;
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
+use crate::base::{Context, Error, Timestamp};
 
 use super::reply_details::RawJson;
 use super::request::Request;

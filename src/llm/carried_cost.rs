@@ -7,9 +7,7 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-use crate::base::cancel::Context;
-use crate::base::error::Error;
-use crate::base::usage::Paid;
+use crate::base::{Context, Error, Paid};
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
 

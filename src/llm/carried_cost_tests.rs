@@ -6,10 +6,8 @@ use std::thread;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::base::clock::{Time, Timestamp};
-use crate::base::error::{ErrorKind, RAW_LIMIT, Sent};
-use crate::base::usage::Usage;
-use crate::base::usd::Usd;
+use crate::base::error::RAW_LIMIT;
+use crate::base::{ErrorKind, Sent, Time, Timestamp, Usage, Usd};
 use crate::engine::limiter::Limits;
 use crate::llm::client::client_fn;
 use crate::llm::native::NativeFormat;

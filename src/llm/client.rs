@@ -2,8 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Context, Error, ErrorKind};
 use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
 

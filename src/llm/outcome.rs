@@ -10,10 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::base::brief::{Many, Name};
-use crate::base::error::{Error, ErrorKind};
 use crate::base::json_text::{write_name, write_string};
-use crate::base::usage::{Paid, Usage};
-use crate::base::usd::Usd;
+use crate::base::{Error, ErrorKind, Paid, Usage, Usd};
 use crate::engine::item_time::ItemTime;
 
 use super::reply_details::{RawJson, Reasoning, ReplyDetails, ToolCall};

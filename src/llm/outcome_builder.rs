@@ -2,7 +2,7 @@
 
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::engine::item_time::ItemTime;
 use crate::engine::route::Tries;
 

@@ -1,10 +1,6 @@
 //! The cost of a call: the one that its reply reports, else by the prices of the model.
 
-use crate::base::charge::{Charge, ChargeSum};
-use crate::base::clock::Timestamp;
-use crate::base::day::Day;
-use crate::base::error::Error;
-use crate::base::usage::Paid;
+use crate::base::{Charge, ChargeSum, Day, Error, Paid, Timestamp};
 use crate::money::ledger::ChargeBook;
 use crate::money::prices::{Prices, tier_name};
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 use ureq::http;
 
-use crate::base::clock::{Time, Timestamp};
+use crate::base::{Time, Timestamp};
 use crate::config::choices::CachePrompt;
 use crate::engine::prefixes::{LIFETIME, Prefix};
 use crate::money::prices::Prices;

@@ -1,6 +1,6 @@
 //! The current limits of the providers of a route.
 
-use crate::base::clock::Time;
+use crate::base::Time;
 use crate::engine::limiter::QuotaId;
 use crate::engine::quota_status::QuotaStatus;
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::base::brief::{Bytes, Many, Name};
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 
 use super::nested_json;
 

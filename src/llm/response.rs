@@ -6,12 +6,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
 use crate::base::brief::{Bytes, Many, Message, Name};
-use crate::base::charge::Charge;
-use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::hints::RateHints;
-use crate::base::secret::Secret;
-use crate::base::usage::{Paid, Usage};
-use crate::base::usd::Usd;
+use crate::base::{Charge, Error, ErrorKind, Paid, RateHints, Secret, Sent, Usage, Usd};
 
 use super::json_answer;
 use super::reply_details::ReplyDetails;

@@ -6,10 +6,7 @@ use std::sync::Arc;
 use derive_setters::Setters;
 use serde::Serialize;
 
-use crate::base::cancel::Context;
-use crate::base::clock::{Clock, SystemClock, Time};
-use crate::base::error::Error;
-use crate::base::usage::Paid;
+use crate::base::{Clock, Context, Error, Paid, SystemClock, Time};
 use crate::config::choices::CachePrompt;
 use crate::engine::class::Class;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};

@@ -1,7 +1,6 @@
 //! A single call of a route as work for the dispatcher.
 
-use crate::base::clock::Time;
-use crate::base::error::Error;
+use crate::base::{Error, Time};
 use crate::engine::availability::Availability;
 use crate::engine::work::{Settled, Take, Ticket, Work};
 

@@ -1,8 +1,6 @@
 //! What a call can cost at most, and what it has cost, for a [`Budget`](crate::Budget).
 
-use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::usage::Paid;
-use crate::base::usd::Usd;
+use crate::base::{Error, ErrorKind, Paid, Sent, Usd};
 use crate::engine::route::Tries;
 use crate::money::budget::AmountUnit;
 use crate::money::prices::{ModelPrices, searches};

@@ -1,8 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::base::clock::Timestamp;
-use crate::base::usage::{Paid, Usage};
+use crate::base::{Paid, Timestamp, Usage};
 use crate::llm::params::ResponseFormat;
 use crate::money::prices::Prices;
 

@@ -2,8 +2,8 @@
 //! with what is wrong, when the engine asks again.
 
 use crate::base::brief::beginning;
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind, RAW_LIMIT, Sent};
+use crate::base::error::RAW_LIMIT;
+use crate::base::{Context, Error, ErrorKind, Sent};
 
 use super::client::LlmClient;
 use super::json_answer::Shape;

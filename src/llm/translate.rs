@@ -7,7 +7,7 @@ mod responses;
 
 use serde_json::{Map, Value, json};
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 
 use super::native::{Native, NativeFormat};
 use super::params::ResponseFormat;

@@ -1,6 +1,6 @@
 //! The limits of calls that are known before the first one.
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::engine::limiter::reported_limits;
 use crate::llm::client::LlmClient;
 use crate::llm::request::Request;

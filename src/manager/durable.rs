@@ -2,9 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::{JobId, ProcessId};
 use crate::base::private;
+use crate::base::{Error, ErrorKind, JobId, ProcessId};
 use crate::bulk::run::BulkError;
 use crate::engine::dispatch::StopReason;
 use crate::llm::outcome::Outcome;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::config::watch::SettingsWatch;
 
 use super::LlmManager;

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
-use crate::base::usage::Usage;
-use crate::base::usd::Usd;
+use crate::base::{Error, Timestamp, Usage, Usd};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::providers::config::known;
 use crate::llm::route::Route;

@@ -3,10 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::clock::SystemClock;
-use crate::base::day::Day;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::usd::Usd;
+use crate::base::{Day, Error, ErrorKind, SystemClock, Usd};
 use crate::config::settings::Settings;
 use crate::money::account::{Account, Period};
 use crate::money::books::RunBook;

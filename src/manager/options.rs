@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use derive_setters::Setters;
 
-use crate::base::error::Error;
-use crate::base::secret::Secret;
+use crate::base::{Error, Secret};
 use crate::config::settings::Settings;
 use crate::engine::route::RetryPolicy;
 use crate::llm::providers::headers::CallHeader;

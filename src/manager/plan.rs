@@ -4,8 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Context, Error, ErrorKind};
 use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
 use crate::llm::batch::{BatchAccount, BatchClient};

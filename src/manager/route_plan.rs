@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::config::choices::{CachePrompt, Strategy};
 use crate::config::settings::Settings;
 use crate::engine::limiter::Limits;

@@ -1,6 +1,6 @@
 //! The strategy of bulk work at a provider.
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
 use crate::llm::providers::config::known;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
 use crate::engine::dispatch::ErrorPolicy;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 use crate::config::key::SettingKey;
 use crate::config::settings::Settings;
 use crate::config::watch::SettingsWatch;

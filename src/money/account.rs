@@ -14,12 +14,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::atomic_file::AtomicFile;
-use crate::base::clock::Clock;
-use crate::base::day::Day;
-use crate::base::error::Error;
 use crate::base::private;
-use crate::base::usd::Usd;
+use crate::base::{AtomicFile, Clock, Day, Error, Usd};
 
 /// How often it is checked whether a call that did not fit fits again.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(1);

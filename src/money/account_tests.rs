@@ -1,5 +1,5 @@
 use super::*;
-use crate::base::error::ErrorKind;
+use crate::base::ErrorKind;
 use crate::testing::ManualClock;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);

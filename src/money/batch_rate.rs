@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::base::clock::Time;
+use crate::base::Time;
 
 /// The recent rate is that of this part of the time since the first batch.
 const RECENT_PART: u32 = 4;

@@ -13,14 +13,10 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::base::atomic_file::AtomicFile;
 use crate::base::brief::beginning;
-use crate::base::charge::{Charge, ChargeSum};
-use crate::base::day::Day;
-use crate::base::id::ProcessId;
 use crate::base::private;
 use crate::base::store_path::resolved;
-use crate::base::usd::Usd;
+use crate::base::{AtomicFile, Charge, ChargeSum, Day, ProcessId, Usd};
 
 use super::ledger::{ChargeBook, Ledger};
 

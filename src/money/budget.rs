@@ -10,11 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 
-use crate::base::atomic_file::AtomicFile;
-use crate::base::cancel::Context;
-use crate::base::day::Day;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::usd::Usd;
+use crate::base::{AtomicFile, Context, Day, Error, ErrorKind, Usd};
 
 use super::account::{Account, LOOK_AGAIN, cannot_count};
 

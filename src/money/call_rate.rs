@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::clock::Time;
+use crate::base::Time;
 
 /// A shorter time without an answer shows nothing.
 const SILENCE: Duration = Duration::from_secs(20);

@@ -5,8 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, Timestamp};
 
 /// The longest time until a deadline: 366 days.
 const LONGEST: Duration = Duration::from_secs(366 * 86_400);

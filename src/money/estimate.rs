@@ -5,9 +5,7 @@ use std::ops::Add;
 
 use serde::Serialize;
 
-use crate::base::clock::Timestamp;
-use crate::base::usage::Usage;
-use crate::base::usd::Usd;
+use crate::base::{Timestamp, Usage, Usd};
 
 use super::prices::ModelPrices;
 use super::replies::{ModelReplies, Moments};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Timestamp;
+use crate::base::Timestamp;
 
 use super::call_rate::CallPace;
 use super::deadline::{Deadline, Way, WayPrices};

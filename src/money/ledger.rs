@@ -7,9 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::base::charge::{Charge, ChargeSum};
-use crate::base::day::Day;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Charge, ChargeSum, Day, Error, ErrorKind};
 
 /// What was paid. It sums [charges](crate::provider::Charge) exactly, and works alone:
 ///

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Time;
+use crate::base::Time;
 use crate::base::seeds::{each_seed, seeds};
 use crate::money::batch_rate::BatchRate;
 use crate::money::call_rate::{CallPace, CallRate};

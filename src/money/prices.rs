@@ -5,10 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::usage::Usage;
-use crate::base::usd::Usd;
+use crate::base::{Error, ErrorKind, Timestamp, Usage, Usd};
 
 use super::table::{Found, Price, PriceEntry, Table};
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::base::clock::Timestamp;
+use crate::base::Timestamp;
 
 /// 2026-11-25.
 const NOW: Timestamp = Timestamp(1_795_564_800_000);

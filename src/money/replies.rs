@@ -8,11 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::atomic_file::AtomicFile;
-use crate::base::error::Error;
 use crate::base::private;
-use crate::base::usage::Usage;
-use crate::base::usd::Usd;
+use crate::base::{AtomicFile, Error, Usage, Usd};
 
 /// Above this number of calls, earlier ones lose half of their weight, so that the statistics follow a model that
 /// changes.

@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::base::day::Day;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Day, Error, ErrorKind};
 
 /// Stands for every provider.
 const ANY: &str = "*";

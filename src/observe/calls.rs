@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::error::Error;
+use crate::base::Error;
 
 /// Receives every call to a provider, on the thread that makes it.
 pub trait CallObserver: Send + Sync {

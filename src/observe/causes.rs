@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::base::error::Error;
+use crate::base::Error;
 
 /// Number of causes that are listed separately; further ones are combined by kind.
 const MOST: usize = 100;

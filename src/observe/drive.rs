@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 
-use crate::base::cancel::Context;
-use crate::base::clock::{Clock, Time, Timestamp};
-use crate::base::error::Error;
+use crate::base::{Clock, Context, Error, Time, Timestamp};
 use crate::engine::counters::Counters;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, StopReason};
 use crate::engine::run::{

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::answer_listener::AnswerListener;
-use crate::base::error::Error;
-use crate::base::id::{JobId, ProcessId};
+use crate::base::{AnswerListener, Error, JobId, ProcessId};
 
 /// Receives every finished job, and how many slots of the worker are in use.
 pub trait JobObserver: Send + Sync {

@@ -17,10 +17,7 @@ use prometheus::{
     GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::base::atomic_file::AtomicFile;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
-use crate::base::usd::Usd;
+use crate::base::{AtomicFile, Error, ErrorKind, ProcessId, Usd};
 use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
 use crate::observe::jobs::{EndedJob, JobObserver};
 use crate::observe::month_costs::MonthCosts;

@@ -2,7 +2,7 @@
 
 use prometheus::{GaugeVec, IntGaugeVec, Opts, Registry};
 
-use crate::base::charge::ChargeSum;
+use crate::base::ChargeSum;
 
 /// Cost by provider.
 pub(crate) struct MonthCosts {

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::base::error::ErrorKind;
-use crate::base::id::ProcessId;
-use crate::base::usd::Usd;
+use crate::base::{ErrorKind, ProcessId, Usd};
 use crate::engine::quota_status::LearnedLimit;
 
 /// What a run is doing.

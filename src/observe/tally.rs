@@ -6,10 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Serialize, Serializer};
 
-use crate::base::clock::Time;
-use crate::base::error::Error;
-use crate::base::usage::{Paid, Usage};
-use crate::base::usd::Usd;
+use crate::base::{Error, Paid, Time, Usage, Usd};
 use crate::engine::counters::Counters;
 use crate::engine::time_split::{Lately, TimeSplit};
 

@@ -1,7 +1,7 @@
 //! The counts, and the progress reported from them during a run.
 
 use super::*;
-use crate::base::error::ErrorKind;
+use crate::base::ErrorKind;
 
 #[test]
 fn progress_counts_the_items_of_this_run() {

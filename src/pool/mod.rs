@@ -11,10 +11,8 @@ use std::thread;
 
 use crossbeam_channel::bounded;
 
-use crate::base::cancel::Context;
-use crate::base::clock::{Clock, SystemClock, Time};
-use crate::base::error::{Error, ErrorKind};
 use crate::base::thread::{spawn, spawn_scoped};
+use crate::base::{Clock, Context, Error, ErrorKind, SystemClock, Time};
 use crate::engine::class::Class;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options, StopReason};
 use crate::engine::feeder::{Feeder, Tail};

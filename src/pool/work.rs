@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use crate::base::clock::Time;
-use crate::base::error::Error;
+use crate::base::{Error, Time};
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::feeder::{Fed, Next};

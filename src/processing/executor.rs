@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 use derive_setters::Setters;
 use parking_lot::Mutex;
 
-use crate::base::cancel::Context;
-use crate::base::error::Error;
-use crate::base::memory::MemoryManager;
+use crate::base::{Context, Error, MemoryManager};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::route::RetryPolicy;
 use crate::engine::run::CallsAtOnce;

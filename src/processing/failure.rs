@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 
 /// By the system's error number, where [`io::ErrorKind`] has no name for the error or classifies it differently.
 #[cfg(unix)]

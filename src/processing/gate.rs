@@ -4,7 +4,7 @@ use std::thread;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::base::memory::MemoryManager;
+use crate::base::MemoryManager;
 
 /// Admits as many files as memory allows, at most a chunk.
 pub(super) struct Gate {

@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::base::cancel::Context;
-use crate::base::error::Error;
-use crate::base::memory::MemoryManager;
+use crate::base::{Context, Error, MemoryManager};
 use crate::observe::progress::ProgressNotifier;
 use crate::sources::{FileInfo, FileScanner, shown_path};
 

@@ -7,7 +7,7 @@ use std::thread;
 
 use crossbeam_channel::{Sender, bounded};
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::base::thread::spawn_scoped;
 use crate::bulk::run::{Bulk, BulkError};
 use crate::llm::outcome::Outcome;

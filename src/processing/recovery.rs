@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 use crate::bulk::options::FileRunError;
 use crate::bulk::results::{PreviousLine, ResultsFile};
 use crate::sources::FileInfo;

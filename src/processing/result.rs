@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::engine::dispatch::StopReason;
 use crate::sources::FileInfo;
 

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, bounded};
 
-use crate::base::cancel::Context;
+use crate::base::Context;
 use crate::base::thread::spawn;
 use crate::engine::dispatch::StopReason;
 

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 use crate::sources::{FileInfo, decode, open_regular, shown_path};
 
 use super::failure::failed_to;

@@ -11,10 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::base::brief::beginning;
-use crate::base::cancel::Context;
-use crate::base::clock::{Clock, Time, Timestamp};
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
+use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time, Timestamp};
 use crate::engine::availability::Availability;
 use crate::engine::item_time::ItemTimer;
 use crate::engine::limiter::QuotaId;

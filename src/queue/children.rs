@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::base::clock::{Clock, Timestamp};
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::{JobId, ProcessId};
+use crate::base::{Clock, Error, ErrorKind, JobId, ProcessId, Timestamp};
 
 use super::host::JobQueue;
 use super::info::{ParentJob, ProcessInfo};

@@ -6,9 +6,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
-use crate::base::clock::{Time, Timestamp};
-use crate::base::error::Error;
-use crate::base::id::ProcessId;
+use crate::base::{Error, ProcessId, Time, Timestamp};
 use crate::engine::availability::Availability;
 use crate::engine::limiter::QuotaId;
 use crate::money::account::LOOK_AGAIN;

@@ -2,8 +2,7 @@
 
 use std::iter::FusedIterator;
 
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::{JobId, ProcessId};
+use crate::base::{Error, ErrorKind, JobId, ProcessId};
 
 use super::host::JobQueue;
 use super::job::JobResult;

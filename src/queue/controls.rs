@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::base::cancel::Context;
-use crate::base::clock::Clock;
+use crate::base::{Clock, Context};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::exclusions::Exclusions;
 use crate::engine::run::Waker;

@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::{Clock, Time, Timestamp};
-use crate::base::error::Error;
+use crate::base::{Clock, Error, Time, Timestamp};
 
 use super::store::{JobStore, WorkerId};
 

@@ -2,9 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
-use crate::base::id::{JobId, ProcessId};
+use crate::base::{Error, JobId, ProcessId, Timestamp};
 
 use super::host::JobQueue;
 use super::job::{JobState, JobStatus};

@@ -9,10 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::base::brief::{Bytes, Name};
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::{JobId, ProcessId};
 use crate::base::thread::spawn;
+use crate::base::{Context, Error, ErrorKind, JobId, ProcessId};
 use crate::engine::run::panicked;
 
 use super::children::Children;

@@ -3,10 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::brief::beginning;
-use crate::base::clock::{Time, Timestamp};
-use crate::base::error::Error;
-use crate::base::usage::{Paid, Usage};
-use crate::base::usd::Usd;
+use crate::base::{Error, Paid, Time, Timestamp, Usage, Usd};
 use crate::engine::fallback_history::FallbackHistories;
 use crate::engine::item_time::ItemTime;
 use crate::engine::route::{First, Tries};

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::base::clock::{Clock, SystemClock};
-use crate::base::error::Error;
-use crate::base::id::{JobId, ProcessId};
+use crate::base::{Clock, Error, JobId, ProcessId, SystemClock};
 
 use super::batch::BatchInfo;
 use super::info::ProcessInfo;

@@ -3,7 +3,7 @@
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
-use crate::base::id::{JobId, ProcessId};
+use crate::base::{JobId, ProcessId};
 use crate::money::deadline::DeadlinePlan;
 
 use super::budget::ProcessBudget;

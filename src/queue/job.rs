@@ -5,10 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::base::brief::{Bytes, Many, Name};
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::{JobId, ProcessId};
-use crate::base::usd::Usd;
+use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp, Usd};
 use crate::engine::item_time::ItemTime;
 use crate::engine::time_split::TimeSplit;
 use crate::llm::outcome_builder::OutcomeBuilder;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::engine::pack::PackLimits;
 use crate::llm::params::RequestTask;
 use crate::llm::route::Route;

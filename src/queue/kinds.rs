@@ -8,8 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::base::brief::beginning;
-use crate::base::clock::Time;
-use crate::base::error::Error;
+use crate::base::{Error, Time};
 use crate::engine::class::Class;
 use crate::engine::fallback_history::FallbackHistories;
 use crate::engine::limiter::{Limiter, QuotaId};

@@ -1,9 +1,6 @@
 //! What the jobs of a queue were billed, and what they may cost.
 
-use crate::base::day::Day;
-use crate::base::error::Error;
-use crate::base::id::ProcessId;
-use crate::base::usd::Usd;
+use crate::base::{Day, Error, ProcessId, Usd};
 use crate::money::budget::{Amount, Budget};
 use crate::money::ledger::{Ledger, LedgerQuery, LedgerRow};
 

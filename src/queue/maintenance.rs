@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use crate::base::error::Error;
-use crate::base::warn_once::WarnOnce;
+use crate::base::{Error, WarnOnce};
 
 use super::controls::Controls;
 use super::due_times::DueTimes;

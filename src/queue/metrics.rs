@@ -1,8 +1,6 @@
 //! Prometheus metrics of the queue.
 
-use crate::base::clock::Timestamp;
-use crate::base::day::Day;
-use crate::base::error::Error;
+use crate::base::{Day, Error, Timestamp};
 use crate::money::ledger::{LedgerColumn, LedgerQuery};
 use crate::observe::metrics::Metrics;
 

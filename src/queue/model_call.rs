@@ -6,8 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Context, Error, ErrorKind};
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;

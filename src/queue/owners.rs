@@ -7,11 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::base::clock::Clock;
-use crate::base::day::Day;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
-use crate::base::usd::Usd;
+use crate::base::{Clock, Day, Error, ErrorKind, ProcessId, Usd};
 use crate::money::account::{Account, Period};
 use crate::money::budget::{Amount, Budget, LimitReached, Reservation};
 use crate::money::ledger::LedgerQuery;

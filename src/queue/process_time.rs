@@ -1,6 +1,6 @@
 //! How the wall time of a process was spent.
 
-use crate::base::clock::Timestamp;
+use crate::base::Timestamp;
 use crate::engine::time_split::TimeSplit;
 
 /// How the wall time of a process was spent, from when its first job was enqueued up to a time.

@@ -5,10 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::base::clock::{Time, Timestamp};
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
-use crate::base::warn_once::WarnOnce;
+use crate::base::{Error, ErrorKind, ProcessId, Time, Timestamp, WarnOnce};
 use crate::engine::quota_status::LearnedLimit;
 use crate::engine::time_split::{Lately, TimeSplit};
 use crate::observe::progress::{Phase, ProgressNotifier};

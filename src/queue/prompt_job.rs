@@ -2,7 +2,7 @@
 
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 use crate::llm::hash::request_hash;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;

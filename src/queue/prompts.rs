@@ -4,12 +4,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use crate::base::cancel::Context;
-use crate::base::charge::Charge;
-use crate::base::clock::{Time, Timestamp};
-use crate::base::error::Error;
-use crate::base::memory::MemoryManager;
-use crate::base::usage::Paid;
+use crate::base::{Charge, Context, Error, MemoryManager, Paid, Time, Timestamp};
 use crate::engine::item_time::{ItemTime, ItemTimer};
 use crate::engine::route::{First, Tries};
 use crate::engine::run::Reply;

@@ -7,11 +7,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::base::cancel::Context;
-use crate::base::clock::Clock;
-use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::usage::Paid;
-use crate::base::warn_once::WarnOnce;
+use crate::base::{Clock, Context, Error, ErrorKind, Paid, Sent, WarnOnce};
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
 use crate::llm::request::Request;

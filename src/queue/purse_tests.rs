@@ -4,10 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::*;
-use crate::base::clock::SystemClock;
-use crate::base::id::ProcessId;
-use crate::base::usage::Usage;
-use crate::base::usd::Usd;
+use crate::base::{ProcessId, SystemClock, Usage, Usd};
 use crate::llm::providers::extract::Extract;
 use crate::money::account::{Account, Period};
 use crate::money::budget::{Amount, AmountUnit, Budget};

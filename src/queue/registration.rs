@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::clock::Clock;
-use crate::base::error::Error;
+use crate::base::{Clock, Error};
 
 use super::store::{JobStore, WorkerId};
 

@@ -10,13 +10,10 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use crate::base::cancel::Context;
-use crate::base::clock::{Clock, Time, Timestamp};
-use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::hints::RateHints;
-use crate::base::id::ProcessId;
 use crate::base::seeds::{each_seed, seeds};
-use crate::base::usd::Usd;
+use crate::base::{
+    Clock, Context, Error, ErrorKind, ProcessId, RateHints, Sent, Time, Timestamp, Usd,
+};
 use crate::engine::dispatch::{Call, Dispatcher, EndedCall, ErrorPolicy, Event, Io, Options, Turn};
 use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limits, QuotaKey};

@@ -4,9 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::value::RawValue;
 
-use crate::base::charge::Charge;
-use crate::base::clock::Time;
-use crate::base::error::Error;
+use crate::base::{Charge, Error, Time};
 use crate::llm::request::Request;
 
 use super::children::Awaited;

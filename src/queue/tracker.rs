@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::base::clock::{Time, Timestamp};
-use crate::base::id::ProcessId;
+use crate::base::{ProcessId, Time, Timestamp};
 use crate::observe::progress::{Phase, Progress};
 use crate::observe::tracker::Pace;
 

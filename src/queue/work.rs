@@ -7,11 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::base::cancel::Context;
-use crate::base::charge::Charge;
-use crate::base::clock::{Clock, Time, Timestamp};
-use crate::base::error::Error;
-use crate::base::id::ProcessId;
+use crate::base::{Charge, Clock, Context, Error, ProcessId, Time, Timestamp};
 use crate::engine::availability::Availability;
 use crate::engine::pack::{Backlog, Member, Pack, Packed};
 use crate::engine::run::Reply;

@@ -9,10 +9,8 @@ use std::time::Duration;
 use derive_setters::Setters;
 use parking_lot::Mutex;
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
 use crate::base::thread::spawn;
+use crate::base::{Context, Error, ErrorKind, ProcessId};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::route::RetryPolicy;
 use crate::engine::run::Waker;

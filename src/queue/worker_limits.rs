@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 use crate::llm::params::RequestTask;
 use crate::llm::provider_limits::ProviderLimits;
 use crate::llm::request::Request;

@@ -8,11 +8,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use parking_lot::Mutex;
 
-use crate::base::cancel::Context;
-use crate::base::clock::{Clock, Time};
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
 use crate::base::thread::spawn_scoped;
+use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time};
 use crate::engine::dispatch::{Dispatcher, Options, StopReason};
 use crate::engine::jitter::Jitter;
 use crate::engine::pack::Pack;

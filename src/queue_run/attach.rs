@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::base::error::Error;
-use crate::base::id::{JobId, ProcessId};
+use crate::base::{Error, JobId, ProcessId};
 use crate::bulk::input::{Fit, Matching, State, hash_prefix, is_automatic};
 use crate::queue::host::JobQueue;
 use crate::queue::job::JobStatus;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::base::clock::Time;
+use crate::base::Time;
 use crate::money::batch_rate::BatchRate;
 use crate::queue::batch::OwnBatch;
 use crate::queue::store::BatchNo;

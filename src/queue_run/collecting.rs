@@ -1,6 +1,6 @@
 //! The part of a run that takes results from the queue into its output.
 
-use crate::base::warn_once::WarnOnce;
+use crate::base::WarnOnce;
 use crate::bulk::checkpoint::Line;
 use crate::engine::dispatch::StopReason;
 use crate::queue::job::JobStatus;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::clock::{Clock, SystemClock, Time};
+use crate::base::{Clock, SystemClock, Time};
 use crate::engine::route::RetryPolicy;
 use crate::llm::batch::BatchClient;
 use crate::llm::request::Request;

@@ -1,6 +1,6 @@
 use super::*;
 
-use crate::base::clock::Timestamp;
+use crate::base::Timestamp;
 use crate::money::deadline::Deadline;
 
 const HOUR: Duration = Duration::from_secs(3600);

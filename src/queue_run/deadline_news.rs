@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::base::clock::{Time, Timestamp};
+use crate::base::{Time, Timestamp};
 use crate::money::outlook::Outlook;
 use crate::queue::batch::OwnBatch;
 use crate::queue::store::BatchNo;

@@ -6,11 +6,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::{JobId, ProcessId};
 use crate::base::thread::spawn;
-use crate::base::warn_once::WarnOnce;
+use crate::base::{Context, Error, ErrorKind, JobId, ProcessId, WarnOnce};
 use crate::bulk::checkpoint::Checkpoint;
 use crate::bulk::run_settings::RunSettings;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};

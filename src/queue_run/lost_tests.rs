@@ -8,9 +8,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
+use crate::base::{Context, Error, ErrorKind, ProcessId};
 use crate::bulk::options::{FileRunOptions, RunOutput};
 use crate::bulk::prompts::{PromptSettings, Prompts};
 use crate::llm::client::LlmClient;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use std::time::Duration;
 
-use crate::base::clock::{Clock, Time};
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Clock, Error, ErrorKind, Time};
 use crate::money::call_rate::{CallPace, CallRate};
 use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
 

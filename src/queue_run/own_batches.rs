@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::base::clock::Timestamp;
+use crate::base::Timestamp;
 use crate::money::outlook::Decision;
 use crate::queue::batch::OwnBatch;
 use crate::queue::store::BatchNo;

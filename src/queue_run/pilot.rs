@@ -11,8 +11,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::base::clock::Timestamp;
-use crate::base::usage::Usage;
+use crate::base::{Timestamp, Usage};
 use crate::config::choices::CachePrompt;
 use crate::llm::params::CacheLifetime;
 use crate::llm::prompt_cache::{CacheRule, PromptPrefix, caches_in_batches, is_warm, writes_cost};

@@ -5,9 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use crate::base::clock::{Clock, SystemClock};
-use crate::base::error::{Error, ErrorKind};
-use crate::base::usage::Usage;
+use crate::base::{Clock, Error, ErrorKind, SystemClock, Usage};
 use crate::bulk::checkpoint::{Line, Submit};
 use crate::engine::dispatch::StopReason;
 use crate::llm::outcome::Outcome;

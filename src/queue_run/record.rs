@@ -4,10 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
-use crate::base::id::{JobId, ProcessId};
 use crate::base::store_path::resolved;
+use crate::base::{Error, JobId, ProcessId, Timestamp};
 use crate::bulk::run_settings::RunSettings;
 use crate::money::call_rate::CallPace;
 use crate::money::deadline::DeadlinePlan;

@@ -3,9 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
 use crate::base::store_path::store_path;
+use crate::base::{Error, ErrorKind, ProcessId};
 use crate::bulk::appender::ResultsAppender;
 use crate::bulk::file::FileRun;
 use crate::bulk::options::FileRunOptions;

@@ -1,6 +1,6 @@
 //! Errors of a run under way: those that pass, and those that end it.
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 use crate::bulk::checkpoint::Unsaved;
 use crate::engine::dispatch::StopReason;
 

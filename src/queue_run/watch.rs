@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::Sender;
 
-use crate::base::id::ProcessId;
+use crate::base::ProcessId;
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
 
 /// Passes on where the run stands, made of where its process stands.

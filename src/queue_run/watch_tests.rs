@@ -1,7 +1,7 @@
 use parking_lot::Mutex;
 
 use super::*;
-use crate::base::clock::{Clock, SystemClock};
+use crate::base::{Clock, SystemClock};
 use crate::engine::counters::Counters;
 use crate::observe::tally::Tally;
 

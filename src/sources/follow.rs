@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::info::{FileInfo, SkipReason};
 use super::wanted::{Wanted, is_folder, not_walked};
-use crate::base::cancel::Context;
+use crate::base::Context;
 
 /// The result of a walk.
 #[derive(Default)]

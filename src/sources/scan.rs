@@ -21,8 +21,7 @@ use super::globs::globs;
 use super::info::{FileInfo, SkipReason, shown_path};
 use super::text;
 use super::wanted::{Wanted, is_folder, not_walked};
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Context, Error, ErrorKind};
 
 /// More threads would only wait for the disk.
 const MAX_THREADS: usize = 256;

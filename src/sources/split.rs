@@ -13,7 +13,7 @@ use super::info::{SkipReason, escaped, escaped_path};
 use super::language::Language;
 use super::lines::Lines;
 use super::unit::{Unit, UnitKind};
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 
 /// How files are split: `file`, `function`, `class`, `lines:40`, `tokens:2000`.
 ///

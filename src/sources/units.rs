@@ -8,8 +8,7 @@ use super::info::{FileInfo, SkipReason};
 use super::scan::{FileScanner, on_threads};
 use super::split::Split;
 use super::unit::Unit;
-use crate::base::cancel::Context;
-use crate::base::error::Error;
+use crate::base::{Context, Error};
 
 /// Number of files that are split at a time, so that memory does not grow with the folder.
 const FILES_AT_ONCE: usize = 256;

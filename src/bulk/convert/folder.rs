@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use crate::base::cancel::Context;
-use crate::base::error::Error;
+use crate::base::{Context, Error};
 use crate::bulk::input::{Form, InputError, NamedFile, PromptSettings};
 use crate::bulk::spool::SpoolFile;
 use crate::sources::{LeftOut, Unit, shown_path};

@@ -7,8 +7,7 @@ use std::path::Path;
 
 use encoding_rs::Encoding;
 
-use crate::base::cancel::Context;
-use crate::base::error::Error;
+use crate::base::{Context, Error};
 
 use super::input::{Form, InputError, NamedFile, Origin, PromptSettings, Source};
 use super::spool::{SpoolFile, copy};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::bulk::equals::Equals;
 use crate::bulk::input::{FileIndex, State};
 use crate::bulk::known::{KnownAnswers, outcome_at};

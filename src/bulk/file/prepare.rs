@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 use crate::bulk::equals::Equals;
 use crate::bulk::input::{
     AttachedFiles, FileIndex, InputFile, Match, Matching, Totals, is_automatic,

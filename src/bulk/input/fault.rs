@@ -5,7 +5,7 @@ use std::io;
 
 use serde_json::Value;
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 use crate::llm::attachment::Refused;
 
 /// Maximum number of shown faults of one file.

@@ -16,7 +16,7 @@ use super::rows::{Next, without_bom};
 use super::source::{Origin, Source};
 use super::table::CsvHeader;
 use super::{Form, PromptSettings, delimiter, detect};
-use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::{Error, ErrorKind, Sent};
 use crate::llm::attachment::Root;
 use crate::llm::hash::{digest, hex, of_sample};
 use crate::llm::reply_details::RawJson;

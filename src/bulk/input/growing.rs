@@ -4,7 +4,7 @@ use super::entry::{Entry, State};
 use super::id::id_hash;
 use super::index::{FileIndex, Matching, Totals};
 use super::stream::StreamedItem;
-use crate::base::error::Error;
+use crate::base::Error;
 
 /// Items that have arrived, in the order of the stream.
 #[derive(Debug, Default)]

@@ -12,7 +12,7 @@ use super::rows::without_bom;
 use super::said::Parsed;
 use super::table::CsvHeader;
 use super::{Form, PromptSettings, delimiter};
-use crate::base::memory::MemoryManager;
+use crate::base::MemoryManager;
 use crate::llm::attachment::Root;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;

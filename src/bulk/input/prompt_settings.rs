@@ -7,7 +7,7 @@ use encoding_rs::Encoding;
 use serde_json::{Map, Value};
 
 use crate::base::brief::{Bytes, FieldIf, Many, Name};
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 use crate::llm::params::{RequestTask, ResponseFormat};
 
 use super::fields::is_set_by_itself;

@@ -5,7 +5,7 @@ use std::fs;
 use super::id::IdHash;
 use super::tests::{Scratch, hooks, items};
 use super::*;
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::bulk::input::EarlierResult;
 use crate::llm::hash::request_hash;
 use crate::llm::request::Request;

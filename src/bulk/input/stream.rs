@@ -16,7 +16,7 @@ use super::parse::{Asked, bad_row, parse_record};
 use super::records::next_record;
 use super::rows::{MAX_RECORD_BYTES, Next, is_blank, without_bom};
 use super::{Form, Nulls, PromptSettings};
-use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::{Error, ErrorKind, Sent};
 use crate::llm::attachment::Root;
 use crate::llm::hash::{digest, hex, of_sample};
 use crate::llm::request::Request;

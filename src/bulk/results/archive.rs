@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 
 use super::{LONGEST_LINE, PreviousLine, ResultsFile, each_line, trouble};
 use crate::base::disk::sync_folder;
-use crate::base::error::{Error, ErrorKind};
 use crate::base::private;
+use crate::base::{Error, ErrorKind};
 use crate::bulk::input::JsonObject;
 use crate::bulk::run_settings::RunSettings;
 

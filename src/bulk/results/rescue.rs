@@ -4,8 +4,8 @@
 use std::io;
 
 use super::{ResultsFile, Torn};
-use crate::base::error::{Error, ErrorKind};
 use crate::base::rescue::{copy_beside, same_file};
+use crate::base::{Error, ErrorKind};
 
 impl ResultsFile {
     /// Checks whether the file is still at its path and has the length that this run wrote. If it is not at its path,

@@ -2,7 +2,7 @@
 //! answers to current requests.
 
 use super::ResultsFile;
-use crate::base::error::Error;
+use crate::base::Error;
 
 /// The end of a marked line.
 const MARK: &[u8] = b",\"superseded\":true}";

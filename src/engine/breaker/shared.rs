@@ -1,7 +1,6 @@
 //! Circuit breakers of a shared quota: a machine publishes its open breakers and applies those of other machines.
 
-use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, Time};
 
 use super::super::class::StepId;
 use super::super::quota::QuotaId;

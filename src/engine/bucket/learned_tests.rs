@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Time;
-use crate::base::hints::{RateHints, RateWindow};
+use crate::base::{RateHints, RateWindow, Time};
 
 use super::*;
 use crate::engine::limiter::{CallEnd, Gate, Limiter, Limits, QuotaId, QuotaKey};

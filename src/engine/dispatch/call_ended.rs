@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::{Error, ErrorKind, Sent, Time};
 
 use super::super::breaker::{Detour, Ended, Patience, may_be_shared};
 use super::super::class::StepId;

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::hints::RateHints;
+use crate::base::{Error, ErrorKind, RateHints, Time};
 
 use super::super::breaker::{Detour, may_be_shared};
 use super::super::class::StepId;

@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::{Error, ErrorKind, Sent, Time};
 
 use super::super::breaker::Detour;
 use super::super::class::{Class, StepId};

@@ -1,6 +1,6 @@
 //! Applies outages that other machines have found, and publishes those found here.
 
-use crate::base::clock::Time;
+use crate::base::Time;
 
 use super::super::breaker::{Opened, OutageChange};
 use super::super::class::StepId;

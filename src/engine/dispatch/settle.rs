@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Time;
-use crate::base::error::Error;
+use crate::base::{Error, Time};
 
 use super::super::work::{SettleEnd, Settled, Work};
 use super::{Dispatcher, Io};

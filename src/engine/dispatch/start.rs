@@ -1,7 +1,6 @@
 //! Starts the calls that slots, quotas and providers allow, and determines what limits the others.
 
-use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, Time};
 
 use super::super::limiter::Gate;
 use super::super::route::Tries;

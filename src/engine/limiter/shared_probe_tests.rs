@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::base::hints::RateHints;
+use crate::base::RateHints;
 use crate::engine::limiter::{CallEnd, Gate, Limits, Permit};
 use crate::hub::shares::simulated_redis::SimulatedRedis;
 use crate::testing::ManualClock;

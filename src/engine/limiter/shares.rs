@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::base::clock::{Clock, Time};
+use crate::base::{Clock, Time};
 use crate::hub::RedisHub;
 use crate::hub::shares::{Share, ShareRequest, ShareUser};
 

@@ -4,8 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::base::clock::SystemClock;
-use crate::base::hints::{RateHints, RateWindow};
+use crate::base::{RateHints, RateWindow, SystemClock};
 use crate::engine::limiter::{CallEnd, Gate, Limits, QuotaId};
 use crate::hub::tests::{Cable, address, hub};
 

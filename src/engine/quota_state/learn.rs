@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Time;
-use crate::base::hints::RateHints;
+use crate::base::{RateHints, Time};
 
 use super::super::bucket::{Bucket, is_minute, learn_window, token_capacity};
 use super::super::quota_status::{LearnedLimit, LimitSource};

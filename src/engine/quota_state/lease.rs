@@ -6,8 +6,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Time;
-use crate::base::hints::RateHints;
+use crate::base::{RateHints, Time};
 use crate::hub::RedisHub;
 use crate::hub::shares::{PartRequest, Share, ShareRequest};
 

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Time;
+use crate::base::Time;
 use crate::hub::shares::{Outage, Standing};
 
 use super::super::quota::CallEnd;

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::select;
 
-use crate::base::cancel::Context;
-use crate::base::clock::Time;
+use crate::base::{Context, Time};
 
 use super::super::dispatch::{Event, StopReason};
 use super::super::work::Work;

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Time;
-use crate::base::error::ErrorKind;
+use crate::base::{ErrorKind, Time};
 use crate::engine::dispatch::{Call, ErrorPolicy, StopReason};
 use crate::engine::limiter::{Gate, QuotaId};
 

@@ -4,8 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::{Error, ErrorKind, Sent, Time};
 
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;

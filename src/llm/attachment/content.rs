@@ -9,7 +9,7 @@ use base64::read::DecoderReader;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::{Error, ErrorKind, Sent};
 use crate::llm::hash::hex;
 
 use super::hashed::{Unhashed, open};

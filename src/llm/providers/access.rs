@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::base::error::{Error, ErrorKind};
-use crate::base::secret::Secret;
+use crate::base::{Error, ErrorKind, Secret};
 use crate::llm::params::RequestTask;
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;

@@ -1,7 +1,7 @@
 //! The address of a provider's API.
 
-use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::redacted_url;
+use crate::base::{Error, ErrorKind};
 use crate::llm::transport::is_callable;
 
 use super::credential::setting;

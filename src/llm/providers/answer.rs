@@ -8,9 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::usage::{Paid, Usage};
-use crate::base::usd::Usd;
+use crate::base::{Error, ErrorKind, Paid, Sent, Usage, Usd};
 use crate::llm::hash::hex;
 use crate::llm::nested_json::shallow;
 use crate::llm::reply_details::{RawJson, Reasoning, ReplyDetails, ToolCall};

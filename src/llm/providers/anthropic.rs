@@ -10,8 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::base::error::Error;
-use crate::base::usage::{Paid, Usage};
+use crate::base::{Error, Paid, Usage};
 use crate::llm::nested_json::shallow;
 use crate::llm::params::ResponseFormat;
 use crate::llm::request::{Request, Text};

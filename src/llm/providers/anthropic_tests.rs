@@ -1,7 +1,7 @@
 //! The dialect against replies of every shape that is known.
 
 use super::*;
-use crate::base::error::{ErrorKind, Sent};
+use crate::base::{ErrorKind, Sent};
 use crate::llm::providers::dialect::encode;
 use crate::llm::providers::dialect::testing::{self, decoded, encoded, line};
 use crate::llm::request::{Message, Role};

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use memchr::memmem;
 use serde_json::{Value, json};
 
-use crate::base::error::{Error, Sent};
+use crate::base::{Error, Sent};
 use crate::llm::attachment::{Attached, Kind, is_local, sound_format};
 use crate::llm::request::Request;
 

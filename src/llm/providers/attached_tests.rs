@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
 
 use super::*;
-use crate::base::error::ErrorKind;
+use crate::base::ErrorKind;
 use crate::llm::attachment::Part;
 use crate::llm::providers::dialect::encode;
 use crate::llm::providers::dialect::testing::vendor;

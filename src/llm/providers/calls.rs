@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::llm::request::{Request, Text};
 
 use super::content::{invalid, plain};

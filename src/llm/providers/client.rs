@@ -1,7 +1,6 @@
 //! The client of any provider.
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Context, Error, ErrorKind};
 use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
 use crate::llm::client::LlmClient;

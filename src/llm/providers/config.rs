@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use derive_setters::Setters;
 
-use crate::base::error::{Error, ErrorKind};
-use crate::base::secret::{Secret, redacted_url, secrets_in};
+use crate::base::secret::{redacted_url, secrets_in};
+use crate::base::{Error, ErrorKind, Secret};
 use crate::config::choices::PROVIDERS;
 use crate::llm::transport::{HttpTransport, Transport};
 

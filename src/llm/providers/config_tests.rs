@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::*;
-use crate::base::cancel::Context;
+use crate::base::Context;
 use crate::llm::client::LlmClient;
 use crate::llm::outcome::Outcome;
 use crate::llm::request::Request;

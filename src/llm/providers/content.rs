@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 use crate::llm::request::Text;
 
 /// A message that asks for JSON. Some dialects have no field for it, and some providers require that a message also

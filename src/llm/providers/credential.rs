@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-use crate::base::secret::Secret;
+use crate::base::Secret;
 
 use super::vendor::Vendor;
 

@@ -5,9 +5,7 @@
 
 use std::borrow::Cow;
 
-use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::usage::Paid;
-use crate::base::usd::Usd;
+use crate::base::{Error, ErrorKind, Paid, Sent, Usd};
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 use crate::llm::response::Response;

@@ -12,8 +12,7 @@ use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::base::error::Error;
-use crate::base::usage::{Paid, Usage};
+use crate::base::{Error, Paid, Usage};
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::HttpReply;

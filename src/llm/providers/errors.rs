@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::{Error, ErrorKind, Sent};
 use crate::llm::transport::HttpReply;
 
 use super::answer::{beginning, malformed};

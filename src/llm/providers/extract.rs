@@ -1,8 +1,6 @@
 //! The last resort that needs no network: the first 300 characters of the text.
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::usd::Usd;
+use crate::base::{Context, Error, ErrorKind, Usd};
 use crate::llm::client::LlmClient;
 use crate::llm::params::RequestTask;
 use crate::llm::request::{Request, Role};

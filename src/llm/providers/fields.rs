@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::llm::hash::hex;
 use crate::llm::params::ResponseFormat;
 use crate::llm::request::Request;

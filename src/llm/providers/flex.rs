@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::llm::request::Request;
 
 use super::native;

@@ -11,8 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::usage::{Paid, Usage};
+use crate::base::{Error, ErrorKind, Paid, Sent, Usage};
 use crate::llm::nested_json::shallow;
 use crate::llm::params::ResponseFormat;
 use crate::llm::reply_details::RawJson;

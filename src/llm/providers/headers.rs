@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::base::error::{Error, ErrorKind};
-use crate::base::secret::Secret;
+use crate::base::{Error, ErrorKind, Secret};
 use crate::config::credential;
 
 /// Headers with a credential, at any provider.

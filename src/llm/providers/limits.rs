@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::base::hints::{RateHints, RateWindow};
+use crate::base::{RateHints, RateWindow};
 use crate::llm::transport::HttpHeaders;
 
 /// How a vendor reports its limits.

@@ -7,8 +7,7 @@ use std::collections::HashSet;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::base::answer_listener::{AnswerListener, AnswerPiece};
-use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::{AnswerListener, AnswerPiece, Error, ErrorKind, Sent};
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::transport::HttpReply;

@@ -4,7 +4,7 @@ use serde_json::json;
 use super::super::address::ApiAddress;
 use super::super::dialect::testing::{self, vendor};
 use super::*;
-use crate::base::secret::Secret;
+use crate::base::Secret;
 
 /// Writes down what it hears.
 #[derive(Default)]

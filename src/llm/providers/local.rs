@@ -8,9 +8,8 @@ use crossbeam_channel::unbounded;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::{Address, redacted_url};
+use crate::base::{Context, Error, ErrorKind};
 use crate::llm::transport::{HttpReply, HttpRequest, HttpTransport, ReplyShare, Transport};
 
 use super::config::MAX_REPLIES;

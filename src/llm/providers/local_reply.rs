@@ -1,6 +1,6 @@
 //! Signs of local servers that are not part of their format: the model is still loading, or the prompt was truncated.
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 
 use super::vendor::Vendor;
 

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::base::error::{Error, Sent};
+use crate::base::{Error, Sent};
 use crate::llm::native::{Native, NativeFormat};
 use crate::llm::request::Request;
 use crate::llm::translate::response_items::Signed;

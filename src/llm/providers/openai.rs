@@ -8,9 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::base::error::{Error, ErrorKind};
-use crate::base::usage::{Paid, Usage};
-use crate::base::usd::Usd;
+use crate::base::{Error, ErrorKind, Paid, Usage, Usd};
 use crate::llm::nested_json::shallow;
 use crate::llm::reply_details::{RawJson, ReplyDetails, ToolCall};
 use crate::llm::response::Response;

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::base::json_text::{write_name, write_string};
 use crate::llm::params::ResponseFormat;
 use crate::llm::prompt_cache::leading;

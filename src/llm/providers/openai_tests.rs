@@ -1,7 +1,7 @@
 //! The dialect against recorded and invented replies.
 
 use super::*;
-use crate::base::error::{ErrorKind, Sent};
+use crate::base::{ErrorKind, Sent};
 use crate::llm::providers::dialect::testing::{
     self, decoded, encoded, failed, line, reply, vendor,
 };

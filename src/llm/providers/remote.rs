@@ -5,9 +5,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::redacted_url;
+use crate::base::{Context, Error, ErrorKind};
 use crate::engine::limiter::QuotaKey;
 use crate::engine::pack::PackLimits;
 use crate::llm::client::LlmClient;

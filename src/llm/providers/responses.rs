@@ -6,8 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::base::error::Error;
-use crate::base::usage::{Paid, Usage};
+use crate::base::{Error, Paid, Usage};
 use crate::llm::nested_json::shallow;
 use crate::llm::reply_details::{RawJson, ReplyDetails, ToolCall};
 use crate::llm::response::Response;

@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::base::error::ErrorKind;
+use crate::base::ErrorKind;
 use crate::llm::native::NativeFormat;
 use crate::llm::providers::dialect::encode;
 use crate::llm::providers::dialect::testing::{decoded, vendor};

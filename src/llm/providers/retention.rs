@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::base::clock::Timestamp;
+use crate::base::Timestamp;
 
 /// How long a provider keeps the results of a batch, according to its documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

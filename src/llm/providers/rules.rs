@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny};
 
-use crate::base::error::ErrorKind;
+use crate::base::ErrorKind;
 
 use super::error_body::ErrorBody;
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::base::Sent;
 use crate::base::error::ErrorKind::*;
-use crate::base::error::Sent;
 use crate::llm::providers::dialect::testing::{decoded, failed, failed_with, kind};
 
 fn openai(code: &str) -> String {

@@ -4,9 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::base::cancel::Context;
-use crate::base::error::Error;
-use crate::base::secret::{Address, Secret, redacted_url};
+use crate::base::secret::{Address, redacted_url};
+use crate::base::{Context, Error, Secret};
 use crate::engine::loading::MAX_LOADING;
 
 use super::config::{LlmConfig, known};

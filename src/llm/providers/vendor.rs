@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 use crate::engine::pack::PackLimits;
 use crate::llm::batch::BatchLimits;
 

@@ -3,10 +3,7 @@
 use std::borrow::Borrow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use crate::base::cancel::Context;
-use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::usage::Paid;
+use crate::base::{Context, Error, ErrorKind, Paid, Sent, Time};
 use crate::engine::route::{Next, Tries, decide};
 use crate::engine::run::Reply;
 use crate::llm::params::RequestTask;

@@ -11,10 +11,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::private;
 use crate::base::secret::redacted_url;
+use crate::base::{Context, Error, ErrorKind, Sent};
 
 use super::encoding::Encoding;
 use super::input::CHUNK_BYTES;

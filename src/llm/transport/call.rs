@@ -6,9 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::cancel::{CancelHook, Context};
-use crate::base::error::Sent;
 use crate::base::secret::redacted_url;
+use crate::base::{CancelHook, Context, Sent};
 
 use super::body_length::BodyLength;
 use super::connect::{AbortHandle, Connector};

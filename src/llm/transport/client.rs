@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind, RAW_LIMIT, Sent};
+use crate::base::error::RAW_LIMIT;
 use crate::base::secret::redacted_url;
+use crate::base::{Context, Error, ErrorKind, Sent};
 
 use super::body::{Body, BodyReader, nameless};
 use super::call::{Call, Outgoing};

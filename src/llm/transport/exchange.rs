@@ -7,9 +7,8 @@ use std::time::Duration;
 use ureq::http;
 
 use crate::base::brief::Bytes;
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::redacted_url;
+use crate::base::{Context, Error, ErrorKind};
 
 use super::headers::HttpHeaders;
 use super::memory::ReplyShare;

@@ -19,9 +19,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::base::cancel::Context;
-use crate::base::error::Error;
-use crate::base::memory::MemoryManager;
+use crate::base::{Context, Error, MemoryManager};
 
 /// The bytes of each reply that need no memory from the account.
 pub(super) const FREE: u64 = 256 * 1024;

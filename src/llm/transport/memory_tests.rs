@@ -3,7 +3,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
-use crate::base::error::ErrorKind;
+use crate::base::ErrorKind;
 
 impl ReplyMemory {
     pub(in crate::llm::transport) fn held(&self) -> u64 {

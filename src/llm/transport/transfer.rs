@@ -2,9 +2,8 @@
 
 use std::io::{self, Read, Write};
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::secret::redacted_url;
+use crate::base::{Context, Error, ErrorKind, Sent};
 
 use super::call::{Call, Outgoing};
 use super::client::{HttpTransport, failed};

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::base::cancel::Context;
-use crate::base::error::Error;
-use crate::base::id::ProcessId;
+use crate::base::{Context, Error, ProcessId};
 use crate::config::choices::CachePrompt;
 use crate::llm::client::LlmClient;
 use crate::llm::request::Request;

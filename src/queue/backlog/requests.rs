@@ -1,8 +1,7 @@
 //! Requests to the store run without the dispatcher's lock: a database may be locked or far away. The next `take` uses
 //! their outcome.
 
-use crate::base::clock::Time;
-use crate::base::error::Error;
+use crate::base::{Error, Time};
 use crate::engine::availability::Availability;
 use crate::engine::work::Ticket;
 use crate::queue::claim_plan::{ClaimPlan, Claimed};

@@ -4,8 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::clock::Time;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, Time};
 use crate::llm::batch::{BatchAccount, BatchClient};
 
 use super::control::BatchControl;

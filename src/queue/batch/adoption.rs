@@ -3,9 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::base::cancel::Context;
-use crate::base::error::Error;
-use crate::base::id::ProcessId;
+use crate::base::{Context, Error, ProcessId};
 use crate::llm::batch::{BatchAccount, BatchClient, ListedBatches};
 use crate::queue::host::JobQueue;
 use crate::queue::registration::Registration;

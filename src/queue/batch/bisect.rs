@@ -1,6 +1,6 @@
 //! Divides a batch in one transaction of the store, which records both halves.
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::queue::store::BatchNo;
 
 use super::budget::end_batch;

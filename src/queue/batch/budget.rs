@@ -1,7 +1,6 @@
 //! What a batch may cost is reserved before it is sent.
 
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
+use crate::base::{Error, ErrorKind, ProcessId};
 use crate::llm::spending;
 use crate::money::budget::{AmountUnit, Budget};
 use crate::queue::job::COMPLETION_KIND;

@@ -7,8 +7,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::{Context, Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchClient, BatchLineResult};
 use crate::money::ledger::Ledger;
 use crate::queue::job::JobReceipt;

@@ -6,8 +6,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, Sent};
+use crate::base::{Context, Error, Sent};
 use crate::llm::batch::{BatchClient, BatchIntent, BatchStage};
 use crate::money::budget::{Budget, SpentOnBatch};
 use crate::observe::jobs::JobObserver;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::queue::store::StoredBatch;
 
 use super::machine::{Event, Record};

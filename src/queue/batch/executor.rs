@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::base::error::Error;
-use crate::base::id::ProcessId;
+use crate::base::{Error, ProcessId};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::batch::{BatchClient, BatchState, BatchStatus};
 use crate::queue::store::{BatchNo, JobLane};

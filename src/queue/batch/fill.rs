@@ -1,7 +1,6 @@
 //! Filling a batch with waiting jobs.
 
-use crate::base::cancel::Context;
-use crate::base::error::Error;
+use crate::base::{Context, Error};
 use crate::llm::batch::BatchLimits;
 use crate::queue::store::{BatchNo, ClaimedJob};
 

@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::base::clock::Time;
-use crate::base::error::Error;
-use crate::base::id::ProcessId;
+use crate::base::{Error, ProcessId, Time};
 use crate::llm::batch::BatchClient;
 use crate::llm::request::Request;
 use crate::money::account::LOOK_AGAIN;

@@ -2,8 +2,7 @@
 
 use serde::Serialize;
 
-use crate::base::clock::Timestamp;
-use crate::base::id::ProcessId;
+use crate::base::{ProcessId, Timestamp};
 use crate::llm::batch::BatchAccount;
 use crate::observe::progress::Progress;
 use crate::queue::store::StoredBatch;

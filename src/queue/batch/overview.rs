@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
-use crate::base::id::ProcessId;
+use crate::base::{Error, ProcessId, Timestamp};
 use crate::queue::store::BatchNo;
 
 /// Written by the poller, read by the worker.

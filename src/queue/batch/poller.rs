@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, never, select};
 
-use crate::base::cancel::Context;
-use crate::base::clock::{Clock, Time};
-use crate::base::id::ProcessId;
+use crate::base::{Clock, Context, ProcessId, Time};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::jitter::Jitter;
 use crate::queue::kinds::Kinds;

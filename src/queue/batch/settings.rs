@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use derive_setters::Setters;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
+use crate::base::{Error, Timestamp};
 use crate::config::choices::OnUnknown;
 use crate::config::settings::Settings;
 

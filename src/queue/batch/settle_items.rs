@@ -7,10 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
-use crate::base::charge::Charge;
-use crate::base::clock::{Clock, Timestamp};
-use crate::base::error::{Error, ErrorKind};
-use crate::base::usage::Paid;
+use crate::base::{Charge, Clock, Error, ErrorKind, Paid, Timestamp};
 use crate::engine::item_time::ItemTime;
 use crate::engine::jitter::Jitter;
 use crate::engine::route::{Next, Tries, decide};

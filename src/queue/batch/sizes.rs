@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::base::clock::Time;
+use crate::base::Time;
 use crate::llm::batch::{BatchAccount, BatchLimits};
 
 use super::machine::Facts;

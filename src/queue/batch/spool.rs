@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::base::error::{Error, ErrorKind};
 use crate::base::private;
+use crate::base::{Error, ErrorKind};
 use crate::llm::batch::BatchInput;
 
 /// The folder of these files.

@@ -8,9 +8,8 @@ use std::thread::Scope;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use crate::base::cancel::Context;
-use crate::base::error::{Error, ErrorKind, Sent};
 use crate::base::thread::spawn_scoped;
+use crate::base::{Context, Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchClient, BatchLimits, BatchStage};
 use crate::queue::store::BatchNo;
 

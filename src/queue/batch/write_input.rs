@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::cancel::Context;
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Context, Error, ErrorKind, Timestamp};
 use crate::llm::batch::{BatchClient, BatchLimits};
 use crate::llm::prompt_cache::is_warm;
 use crate::llm::request::Request;

@@ -5,10 +5,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use crate::base::clock::{Clock, Time};
-use crate::base::error::Error;
-use crate::base::hints::RateHints;
-use crate::base::usd::Usd;
+use crate::base::{Clock, Error, RateHints, Time, Usd};
 use crate::engine::dispatch::{Call, Dispatcher, EndedCall, ErrorPolicy, Event, Options, Turn};
 use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limits, QuotaKey};

@@ -11,8 +11,7 @@ mod world;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::clock::Clock;
-use crate::base::id::ProcessId;
+use crate::base::{Clock, ProcessId};
 use crate::llm::request::Request;
 
 use super::job::{Job, JobStatus};

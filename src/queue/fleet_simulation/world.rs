@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::base::clock::{Clock, Time, Timestamp};
-use crate::base::error::{Error, ErrorKind};
-use crate::base::hints::{RateHints, RateWindow};
+use crate::base::{Clock, Error, ErrorKind, RateHints, RateWindow, Time, Timestamp};
 use crate::engine::jitter::Jitter;
 use crate::hub::shares::simulated_redis::SimulatedRedis;
 use crate::queue::store::mysql::wire::Counts;

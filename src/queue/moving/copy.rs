@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rusqlite::types::Value;
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 use crate::queue::job::COMPLETION_KIND;
 use crate::queue::prompt_job::embedded;
 use crate::queue::store::moving::{

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use crate::base::Error;
 use crate::base::disk::{folder_of, sync_folder};
-use crate::base::error::Error;
 use crate::queue::host::JobQueue;
 use crate::queue::store::moving::{FileState, MovableStore, MoveMark};
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};

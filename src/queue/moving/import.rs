@@ -4,7 +4,7 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::queue::host::JobQueue;
 use crate::queue::store::moving::{FileState, MovableStore, MoveMark};
 use crate::queue::store::sqlite::SqliteStore;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use derive_setters::Setters;
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 
 use super::host::JobQueue;
 use super::store::moving::MovableStore;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::queue::host::JobQueue;
 use crate::queue::store::moving::{FileState, MovableStore, MoveMark};
 

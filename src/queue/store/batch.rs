@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::brief::Bytes;
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
-use crate::base::id::{JobId, ProcessId};
+use crate::base::{Error, JobId, ProcessId, Timestamp};
 use crate::queue::job::JobStatus;
 
 use super::{ClaimedJob, JobLane, WorkerId};

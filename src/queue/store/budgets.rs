@@ -1,8 +1,6 @@
 //! The interface for budgets of processes.
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
-use crate::base::id::ProcessId;
+use crate::base::{Error, ProcessId, Timestamp};
 use crate::money::budget::{Amount, AmountUnit};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::job::Spent;

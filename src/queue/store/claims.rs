@@ -6,10 +6,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use crate::base::brief::{Bytes, Many, Name};
-use crate::base::charge::Charge;
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
-use crate::base::id::{JobId, ProcessId};
+use crate::base::{Charge, Error, JobId, ProcessId, Timestamp};
 use crate::engine::time_split::TimeSplit;
 use crate::queue::job::{JobReceipt, ProcessState, Spent};
 

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use crate::base::charge::Charge;
+use crate::base::Charge;
 use crate::engine::time_split::TimeSplit;
 use crate::queue::job::Spent;
 

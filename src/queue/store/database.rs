@@ -5,8 +5,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::base::clock::{Clock, Timestamp};
-use crate::base::error::Error;
+use crate::base::{Clock, Error, Timestamp};
 
 use super::HealthFinding;
 use super::moving::MovableStore;

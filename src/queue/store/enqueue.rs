@@ -5,11 +5,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use crate::base::charge::Charge;
-use crate::base::clock::Timestamp;
-use crate::base::day::Day;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::{JobId, ProcessId};
+use crate::base::{Charge, Day, Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::money::ledger::{Ledger, LedgerQuery, LedgerRow};
 use crate::queue::find::{JobFilter, JobPage};
 use crate::queue::info::ProcessInfo;

@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::{JobId, ProcessId};
+use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::job::Job;
 use crate::queue::store::InsertGuard;

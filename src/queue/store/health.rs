@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::id::ProcessId;
+use crate::base::ProcessId;
 use crate::queue::info::ProcessInfo;
 
 /// One finding of a health check.

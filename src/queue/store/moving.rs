@@ -7,8 +7,7 @@ use std::time::Duration;
 use rusqlite::types::Value;
 use serde::{Deserialize, Serialize};
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, Timestamp};
 
 /// Added to the schema version of a closed queue. Programs without support for marks then refuse it as too new.
 pub const CLOSED: i64 = 1_000_000;

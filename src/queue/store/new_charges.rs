@@ -1,8 +1,6 @@
 //! What the calls of one transaction were billed.
 
-use crate::base::charge::{Charge, ChargeSum};
-use crate::base::day::Day;
-use crate::base::usd::Usd;
+use crate::base::{Charge, ChargeSum, Day, Usd};
 use crate::queue::job::Spent;
 
 use super::rows::process_of;

@@ -1,8 +1,6 @@
 //! The interface for consuming results, and for cancelling, requeueing and deleting jobs.
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
-use crate::base::id::{JobId, ProcessId};
+use crate::base::{Error, JobId, ProcessId, Timestamp};
 use crate::queue::find::Pause;
 use crate::queue::job::{JobReceipt, JobResult};
 

@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
-use crate::base::id::JobId;
-use crate::base::usd::Usd;
+use crate::base::{Error, JobId, Timestamp, Usd};
 use crate::money::budget::{Amount, AmountUnit};
 use crate::queue::budget::{BudgetPause, ProcessBudget};
 use crate::queue::info::ProcessInfo;

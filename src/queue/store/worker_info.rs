@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::clock::Timestamp;
+use crate::base::Timestamp;
 
 use super::WorkerId;
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::base::id::ProcessId;
+use crate::base::ProcessId;
 use crate::engine::time_split::TimeSplit;
 use crate::engine::work::Settled;
 

@@ -1,6 +1,6 @@
 //! Budgets of processes.
 
-use crate::base::usd::Usd;
+use crate::base::Usd;
 use crate::money::budget::{Amount, AmountUnit};
 use crate::queue::budget::{BudgetPause, ProcessBudget};
 

@@ -1,6 +1,6 @@
 //! How trips of jobs end, what a late end may still do, and what becomes of outcomes.
 
-use crate::base::usd::Usd;
+use crate::base::Usd;
 use crate::engine::time_split::TimeSplit;
 
 use super::*;

@@ -1,8 +1,6 @@
 //! What was paid.
 
-use crate::base::charge::{Charge, ChargeSum};
-use crate::base::day::Day;
-use crate::base::usd::Usd;
+use crate::base::{Charge, ChargeSum, Day, Usd};
 use crate::money::ledger::{Ledger, LedgerColumn, LedgerQuery};
 
 use super::*;

@@ -67,9 +67,7 @@ use ledger::*;
 use parents::*;
 use processes::*;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::{JobId, ProcessId};
+use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::find::{JobFilter, Pause};
 use crate::queue::info::{ParentJob, ProcessInfo};
 use crate::queue::job::{

@@ -1,6 +1,6 @@
 //! Processes whose jobs a job of another process waits for.
 
-use crate::base::usd::Usd;
+use crate::base::Usd;
 
 use super::*;
 

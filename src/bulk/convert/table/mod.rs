@@ -17,8 +17,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::made_from;
-use crate::base::cancel::Context;
-use crate::base::error::Error;
+use crate::base::{Context, Error};
 use crate::bulk::input::{
     Bounded, Form, InputError, MAX_RECORD_BYTES, NamedFile, Origin, PromptSettings,
 };

@@ -19,7 +19,7 @@ use serde_json::{Map, Number, Value};
 
 use super::time::{date, time, timestamp};
 use super::{Rows, is_nothing};
-use crate::base::error::Error;
+use crate::base::Error;
 
 mod footer;
 mod guard;

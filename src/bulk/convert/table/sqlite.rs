@@ -9,7 +9,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use serde_json::Value;
 
 use super::Rows;
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::bulk::input::MAX_RECORD_BYTES;
 
 /// Maximum nesting of an expression: SQLite's own default, which a system's library may raise.

@@ -11,8 +11,7 @@ use serde_json::Value;
 
 use super::time::{time, timestamp};
 use super::{Rows, is_nothing};
-use crate::base::cancel::Context;
-use crate::base::error::Error;
+use crate::base::{Context, Error};
 use crate::bulk::input::MAX_RECORD_BYTES;
 
 mod parts;

@@ -13,8 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::{Error, ErrorKind, Sent, Timestamp};
 use crate::llm::batch::{
     BatchCounts, BatchInput, BatchIntent, BatchLine, BatchState, BatchStatus, ListedBatches,
 };

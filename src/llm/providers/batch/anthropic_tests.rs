@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::base::cancel::Context;
+use crate::base::Context;
 use crate::llm::batch::{BatchClient, BatchStage, is_unknown};
 use crate::llm::providers::batch::scripted::{KEY, Lines, Script, intent};
 use crate::llm::providers::dialect::testing::vendor;

@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 
 use super::*;
-use crate::base::cancel::Context;
-use crate::base::error::ErrorKind;
+use crate::base::{Context, ErrorKind};
 use crate::llm::batch::{BatchClient, BatchIntent, BatchStage};
 use crate::llm::providers::batch::scripted::{DATE, KEY, NoInput, Script, intent, says, scripted};
 use crate::llm::providers::config::LlmConfig;

@@ -1,7 +1,7 @@
 //! Rejects requests that no provider accepts before they are sent: one invalid line makes a provider reject the whole
 //! batch.
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::request::Request;

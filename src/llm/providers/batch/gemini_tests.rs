@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::base::cancel::Context;
+use crate::base::Context;
 use crate::llm::batch::{BatchClient, is_unknown};
 use crate::llm::providers::batch::scripted::{INPUT, KEY, Lines, Script, intent};
 use crate::llm::providers::dialect::testing::vendor;

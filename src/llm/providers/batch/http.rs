@@ -6,10 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use crate::base::cancel::Context;
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::redacted_url;
+use crate::base::{Context, Error, ErrorKind, Timestamp};
 use crate::llm::providers::answer::malformed;
 use crate::llm::providers::dialect::request_id;
 use crate::llm::providers::errors::failure;

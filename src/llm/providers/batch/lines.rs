@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::base::error::{Error, Sent};
+use crate::base::{Error, Sent};
 use crate::llm::batch::{BatchLine, BatchLineResult};
 use crate::llm::providers::answer::malformed;
 use crate::llm::providers::content::invalid;

@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
+use crate::base::{Error, Timestamp};
 use crate::llm::batch::{BatchCounts, BatchInput, BatchState, BatchStatus, ListedBatches};
 use crate::llm::providers::access::escaped;
 use crate::llm::providers::content::invalid;

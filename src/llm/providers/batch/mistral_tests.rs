@@ -5,8 +5,7 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 
 use super::*;
-use crate::base::cancel::Context;
-use crate::base::error::ErrorKind;
+use crate::base::{Context, ErrorKind};
 use crate::llm::batch::{BatchClient, BatchStage};
 use crate::llm::providers::batch::scripted::{DATE, NoInput, intent, says, scripted};
 

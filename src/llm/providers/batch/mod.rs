@@ -26,10 +26,8 @@ use std::time::Duration;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::base::cancel::Context;
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
 use crate::base::secret::redacted_url;
+use crate::base::{Context, Error, ErrorKind, Timestamp};
 use crate::llm::batch::{
     BatchAccount, BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine,
     BatchLineResult, BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches,

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::{Error, ErrorKind, Sent, Timestamp};
 use crate::llm::batch::{
     BatchCounts, BatchInput, BatchState, BatchStatus, ListedBatches, is_unknown,
 };

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::base::cancel::Context;
+use crate::base::Context;
 use crate::llm::batch::{BatchClient, BatchStage};
 use crate::llm::providers::batch::files::since;
 use crate::llm::providers::batch::scripted::{DATE, intent, says, scripted};

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 use crate::llm::batch::{BatchRefusal, BatchState};
 use crate::llm::providers::error_body::ErrorBody;
 use crate::llm::providers::vendor::Vendor;

@@ -6,8 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::{Error, ErrorKind, Sent, Timestamp};
 use crate::llm::batch::{BatchLine, BatchLineResult};
 use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::dialect::decode;

@@ -7,8 +7,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::*;
-use crate::base::clock::Timestamp;
-use crate::base::secret::Secret;
+use crate::base::{Secret, Timestamp};
 use crate::llm::providers::config::LlmConfig;
 use crate::llm::transport::{HttpReply, HttpRequest, HttpTransfer};
 

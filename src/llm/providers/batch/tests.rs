@@ -6,7 +6,7 @@ use super::http::json as body_of;
 use super::reply::time;
 use super::scripted::{DATE, KEY, Lines, NoInput, intent, says, scripted};
 use super::*;
-use crate::base::clock::Timestamp;
+use crate::base::Timestamp;
 use crate::llm::batch::is_unknown;
 use crate::llm::providers::config::LlmConfig;
 use crate::llm::providers::vendor::VENDORS;

@@ -3,8 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
+use crate::base::{Error, Timestamp};
 use crate::llm::batch::{BatchInput, BatchStage, BatchState, BatchStatus, ListedBatches};
 use crate::llm::providers::vendor::Vendor;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::base::cancel::Context;
+use crate::base::Context;
 use crate::llm::batch::BatchClient;
 use crate::llm::providers::batch::scripted::{Lines, Script, intent};
 use crate::llm::request::Request;

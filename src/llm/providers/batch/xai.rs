@@ -6,8 +6,7 @@ use std::io::Write;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, Timestamp};
 use crate::llm::batch::{
     BatchCounts, BatchInput, BatchLine, BatchState, BatchStatus, ListedBatches,
 };

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::base::cancel::Context;
+use crate::base::Context;
 use crate::llm::batch::BatchClient;
 use crate::llm::providers::batch::scripted::{line, says, scripted};
 

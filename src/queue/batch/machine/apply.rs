@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 
 use super::effect::{Effect, Effects};
 use super::event::{Event, Facts, ItemsSettled};

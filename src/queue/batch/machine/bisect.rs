@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
+use crate::base::{Error, Timestamp};
 
 use super::apply::Change;
 use super::effect::{Division, Effect, ItemEnds, OtherHalf};

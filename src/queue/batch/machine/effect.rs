@@ -2,7 +2,7 @@
 
 use log::Level;
 
-use crate::base::error::Error;
+use crate::base::Error;
 
 use super::next::Step;
 

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
+use crate::base::{Error, Timestamp};
 use crate::config::choices::OnUnknown;
 use crate::llm::batch::{BatchStage, BatchStatus, ListedBatches};
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::config::choices::OnUnknown;
 use crate::llm::batch::ListedBatches;
 

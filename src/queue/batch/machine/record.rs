@@ -2,8 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::clock::Timestamp;
-use crate::base::id::ProcessId;
+use crate::base::{ProcessId, Timestamp};
 use crate::llm::batch::{BatchAccount, BatchIntent};
 use crate::llm::providers::vendor::Vendor;
 use crate::queue::store::StoredBatch;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use crate::base::error::Error;
+use crate::base::Error;
 
 use super::apply::Change;
 use super::effect::Effect;

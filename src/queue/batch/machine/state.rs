@@ -37,8 +37,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::{Error, ErrorKind, Sent, Timestamp};
 use crate::llm::batch::{BatchCounts, BatchStage};
 
 /// The progress of a batch.

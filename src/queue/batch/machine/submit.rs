@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use log::Level;
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 use crate::llm::batch::{BatchStage, is_unknown};
 
 use super::apply::Change;

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::base::cancel::Context;
-use crate::base::clock::Clock;
-use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::{Clock, Context, Error, ErrorKind, Sent};
 use crate::llm::batch::{
     BatchClient, BatchInput, BatchIntent, BatchLine, BatchLineResult, BatchRefusal, BatchStage,
     BatchState, BatchStatus,

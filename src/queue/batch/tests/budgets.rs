@@ -1,8 +1,6 @@
 //! What batches reserve, release and keep of the budget of their process.
 
-use crate::base::clock::Clock;
-use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::id::ProcessId;
+use crate::base::{Clock, Error, ErrorKind, ProcessId, Sent};
 use crate::llm::batch::{BatchState, BatchStatus};
 use crate::llm::request::Request;
 use crate::money::budget::Amount;

@@ -3,12 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::base::cancel::Context;
-use crate::base::charge::{Charge, ChargeSum};
-use crate::base::clock::Clock;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
-use crate::base::usage::Usage;
+use crate::base::{Charge, ChargeSum, Clock, Context, Error, ErrorKind, ProcessId, Usage};
 use crate::llm::batch::{BatchClient, BatchLine, BatchLineResult};
 use crate::llm::response::Response;
 use crate::queue::store::{

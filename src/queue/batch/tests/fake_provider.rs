@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::base::cancel::Context;
-use crate::base::clock::{Clock, Time};
-use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::{Clock, Context, Error, ErrorKind, Sent, Time};
 use crate::engine::jitter::Jitter;
 use crate::llm::batch::{
     BatchAccount, BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine,

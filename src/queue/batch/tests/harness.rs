@@ -10,10 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::base::cancel::Context;
-use crate::base::clock::Clock;
-use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::id::ProcessId;
+use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Sent};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::jitter::Jitter;
 use crate::llm::batch::{

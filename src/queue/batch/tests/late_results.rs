@@ -6,10 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::base::cancel::Context;
-use crate::base::clock::{Clock, Time};
-use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::id::ProcessId;
+use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Sent, Time};
 use crate::llm::batch::{BatchClient, BatchState, BatchStatus};
 use crate::llm::request::Request;
 

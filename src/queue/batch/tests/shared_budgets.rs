@@ -5,10 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::base::clock::{Clock, Time, Timestamp};
-use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::id::ProcessId;
-use crate::base::usd::Usd;
+use crate::base::{Clock, Error, ErrorKind, ProcessId, Sent, Time, Timestamp, Usd};
 use crate::config::choices::OnUnknown;
 use crate::llm::batch::BatchStage;
 use crate::llm::params::RequestTask;

@@ -14,11 +14,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::base::cancel::Context;
-use crate::base::clock::{Clock, Time};
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
 use crate::base::seeds::{each_seed, seeds};
+use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time};
 use crate::config::choices::OnUnknown;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::jitter::Jitter;

@@ -4,10 +4,7 @@
 use crate::queue::store::{BatchStore, ResultStore};
 use std::sync::Arc;
 
-use crate::base::cancel::Context;
-use crate::base::clock::Clock;
-use crate::base::error::{Error, ErrorKind, Sent};
-use crate::base::id::ProcessId;
+use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Sent};
 use crate::llm::batch::{
     BatchClient, BatchInput, BatchIntent, BatchStage, BatchState, BatchStatus,
 };

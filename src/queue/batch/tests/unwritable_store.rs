@@ -6,8 +6,7 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::base::clock::Clock;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Clock, Error, ErrorKind};
 use crate::engine::jitter::Jitter;
 use crate::queue::store::WorkerId;
 

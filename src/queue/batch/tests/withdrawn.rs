@@ -7,8 +7,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
+use crate::base::{Error, ErrorKind, ProcessId};
 use crate::llm::batch::{BatchCounts, BatchState, BatchStatus};
 
 use super::super::poller::Poller;

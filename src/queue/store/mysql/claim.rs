@@ -7,9 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
+use crate::base::{Error, ErrorKind, ProcessId, Timestamp};
 use crate::queue::job::PRIORITIES;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::SqlStore as _;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use crate::base::clock::{Clock, SystemClock, Time, Timestamp};
+use crate::base::{Clock, SystemClock, Time, Timestamp};
 
 use super::Database;
 use super::writer::{CLOCK, Fault, Queries as _, Tx};

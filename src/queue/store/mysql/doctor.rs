@@ -6,8 +6,7 @@ use std::time::{Duration, SystemTime};
 use mysql::prelude::Queryable;
 use mysql::{Conn, Opts, Row};
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
+use crate::base::{Error, Timestamp};
 use crate::queue::store::{HealthFinding, Severity};
 
 use super::MysqlStore;

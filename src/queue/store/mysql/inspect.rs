@@ -1,7 +1,6 @@
 //! Checks the health of the tables and of the server.
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
+use crate::base::{Error, Timestamp};
 use crate::queue::store::HealthFinding;
 use crate::queue::store::sql::health::{self, ListedWorker};
 use crate::queue::store::sql::statements::Queries as _;

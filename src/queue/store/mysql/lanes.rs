@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::queue::store::JobLane;
 use crate::queue::store::sql::MOST_LANES;
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::base::error::Error;
+use crate::base::Error;
 
 use super::Database;
 use super::writer::{CLOCK, Fault, Queries as _, Statements as _, Tx, by, list};

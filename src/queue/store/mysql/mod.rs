@@ -34,9 +34,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::base::clock::{Clock, Timestamp};
-use crate::base::error::Error;
-use crate::base::id::ProcessId;
+use crate::base::{Clock, Error, ProcessId, Timestamp};
 use crate::queue::job::JobReceipt;
 
 use super::group_commit::{Insert, Inserted};

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use rusqlite::types::Value;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, Timestamp};
 use crate::queue::store::ClaimStore as _;
 use crate::queue::store::JobLane;
 use crate::queue::store::moving::{

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 #[cfg(feature = "redis")]
 use parking_lot::Mutex;
 
-use crate::base::error::Error;
+use crate::base::Error;
 #[cfg(feature = "redis")]
 use crate::hub::{News as Heard, RedisHub, Subscriber};
 #[cfg(feature = "redis")]

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::unbounded;
 
 use super::Tables;
-use crate::base::cancel::Context;
-use crate::base::id::ProcessId;
+use crate::base::{Context, ProcessId};
 use crate::hub::{RedisHub, RedisOptions};
 use crate::queue::handler::{Handler, RunningJob};
 use crate::queue::host::JobQueue;

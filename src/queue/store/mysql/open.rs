@@ -11,9 +11,8 @@ use mysql::consts::CapabilityFlags;
 use mysql::{Opts, OptsBuilder, SslOpts};
 use parking_lot::Mutex;
 
-use crate::base::error::{Error, ErrorKind};
 use crate::base::password;
-use crate::base::secret::Secret;
+use crate::base::{Error, ErrorKind, Secret};
 use crate::queue::store::moving::CLOSED;
 
 use super::clock::Offset;

@@ -6,7 +6,7 @@ use mysql::prelude::Queryable;
 use mysql::{Conn, Opts};
 use parking_lot::{Condvar, Mutex};
 
-use crate::base::warn_once::WarnOnce;
+use crate::base::WarnOnce;
 
 use super::writer::Fault;
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::base::error::Error;
+use crate::base::Error;
 use crate::config::ConfigStore;
 
 use super::writer::{Again, Fault, Queries as _, Statements as _, Tx, by};

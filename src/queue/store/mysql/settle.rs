@@ -7,9 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::types::Value;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
-use crate::base::id::ProcessId;
+use crate::base::{Error, ProcessId, Timestamp};
 use crate::queue::job::ProcessState;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::SqlStore as _;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::types::Value;
 
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
+use crate::base::{Error, ErrorKind, ProcessId};
 use crate::queue::store::SqlValue;
 use crate::queue::store::sql::statements::Statements as _;
 

@@ -2,9 +2,8 @@
 
 use uuid::Uuid;
 
-use crate::base::error::{Error, ErrorKind};
 use crate::base::host::host;
-use crate::base::id::ProcessId;
+use crate::base::{Error, ErrorKind, ProcessId};
 use crate::queue::store::ConsumerLock;
 use crate::queue::store::sql::statements::stored;
 

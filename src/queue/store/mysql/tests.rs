@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Settings;
-use crate::base::error::ErrorKind;
-use crate::base::id::ProcessId;
+use crate::base::{ErrorKind, ProcessId};
 use crate::config::{ConfigStore, SettingsWatch};
 use crate::queue::job::Job;
 use crate::queue::store::{

@@ -1,9 +1,7 @@
 //! Workers that are cut off, connections that are lost, deadlocks, and a server that forgets or stands still.
 
 use super::*;
-use crate::base::charge::{Charge, ChargeSum};
-use crate::base::day::Day;
-use crate::base::error::Sent;
+use crate::base::{Charge, ChargeSum, Day, Sent};
 use crate::queue::job::Spent;
 use crate::queue::store::ClaimedJob;
 use crate::queue::store::mysql::wire::{Gets, Wire};

@@ -8,8 +8,7 @@ use mysql::Conn;
 use mysql::prelude::Queryable;
 use parking_lot::Mutex;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, Timestamp};
 
 use super::writer::Fault;
 

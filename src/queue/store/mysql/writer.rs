@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 
-use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::{Error, ErrorKind, Sent};
 use crate::queue::store::moving::moved_meanwhile;
 
 use super::{Database, MysqlStore};

@@ -2,9 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
+use crate::base::{Error, ErrorKind, ProcessId, Timestamp};
 use crate::queue::store::rows::{DELETING, count, key};
 use crate::queue::store::{
     BatchFill, BatchNo, BatchStore, ClaimedJob, JobLane, StoredBatch, WaitingJobs, WorkerId,

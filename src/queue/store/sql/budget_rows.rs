@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::base::usd::Usd;
+use crate::base::Usd;
 use crate::money::budget::AmountUnit;
 use crate::queue::budget::ProcessBudget;
 use crate::queue::store::budgets::{BudgetEnd, EndInBudget};

@@ -1,8 +1,6 @@
 //! Budgets of processes: limits, draws of workers, reservations of batches, and pauses.
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
+use crate::base::{Error, ErrorKind, ProcessId, Timestamp};
 use crate::money::budget::{Amount, AmountUnit, SLICES, slice};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::store::budgets::{BudgetDraw, BudgetStore, JobBudget};

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::base::clock::Timestamp;
+use crate::base::Timestamp;
 use crate::queue::store::JobLane;
 
 /// One of this many jobs is the oldest one, whatever its priority.

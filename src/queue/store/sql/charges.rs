@@ -8,11 +8,7 @@ use const_format::formatcp;
 use rusqlite::types::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::base::charge::{Charge, ChargeSum};
-use crate::base::clock::Timestamp;
-use crate::base::day::Day;
-use crate::base::error::Error;
-use crate::base::usd::Usd;
+use crate::base::{Charge, ChargeSum, Day, Error, Timestamp, Usd};
 use crate::money::ledger::{LedgerColumn, LedgerQuery};
 use crate::queue::store::new_charges::NewCharges;
 use crate::queue::store::rows::bounded;

@@ -4,9 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::{JobId, ProcessId};
+use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{
     CANCELLED, CANCELLING, DELETING, FAILED, HELD, MOST_JOBS, NO_CHORE, PENDING, RELEASING,

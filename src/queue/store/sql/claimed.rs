@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use crate::base::clock::Timestamp;
-use crate::base::id::ProcessId;
+use crate::base::{ProcessId, Timestamp};
 use crate::queue::store::rows::{budget_of_job, small};
 use crate::queue::store::{ClaimedJob, JobLane, JobReceipt};
 

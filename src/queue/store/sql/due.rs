@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
+use crate::base::{Error, Timestamp};
 use crate::queue::job::PROMPT_KINDS;
 use crate::queue::store::WorkerId;
 use crate::queue::store::rows::{HELD, PENDING, WAITING, count};

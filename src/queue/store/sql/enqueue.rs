@@ -7,11 +7,7 @@ use const_format::formatcp;
 use rusqlite::types::Value;
 use serde_json::value::RawValue;
 
-use crate::base::charge::Charge;
-use crate::base::clock::Timestamp;
-use crate::base::day::Day;
-use crate::base::error::Error;
-use crate::base::id::{JobId, ProcessId};
+use crate::base::{Charge, Day, Error, JobId, ProcessId, Timestamp};
 use crate::money::ledger::{Ledger, LedgerQuery, LedgerRow};
 use crate::queue::find::{JobFilter, JobPage};
 use crate::queue::info::ProcessInfo;

@@ -4,9 +4,7 @@ use const_format::formatcp;
 use rusqlite::types::Value;
 use serde_json::value::RawValue;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
-use crate::base::id::JobId;
+use crate::base::{Error, JobId, Timestamp};
 use crate::engine::item_time::ItemTime;
 use crate::queue::find::{JobFilter, JobPage};
 use crate::queue::job::{AttemptError, JobCounts, JobState, JobStatus};

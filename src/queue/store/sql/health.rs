@@ -1,6 +1,6 @@
 //! Health checks: problems, and the commands that solve them.
 
-use crate::base::clock::Timestamp;
+use crate::base::Timestamp;
 use crate::queue::store::rows::{AT_PROVIDER, COMPLETED, DELETING, HELD, IN_PROGRESS, NO_CHORE};
 use crate::queue::store::{HealthFinding, Severity, health};
 

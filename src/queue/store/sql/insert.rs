@@ -1,8 +1,6 @@
 //! Adding jobs: claimable immediately, or held until their process is sealed.
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::{JobId, ProcessId};
+use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::Job;
 use crate::queue::store::counters::CounterChanges;

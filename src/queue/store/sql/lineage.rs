@@ -8,9 +8,7 @@ use std::collections::BTreeSet;
 
 use const_format::formatcp;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::{JobId, ProcessId};
+use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::info::ProcessInfo;
 use crate::queue::store::rows::{
     CANCELLED, COMPLETED, DELETING, FAILED, MOST_JOBS, PENDING, WAITING, key, key_of, process_of,

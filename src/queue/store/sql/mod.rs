@@ -39,11 +39,9 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
 #[cfg(test)]
 use crate::base::error::ErrorKind;
-use crate::base::id::{JobId, ProcessId};
+use crate::base::{Error, JobId, ProcessId, Timestamp};
 
 use super::group_commit::{GroupCommit, Insert, Inserted};
 use super::rows::{job_id, small};

@@ -5,8 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
+use crate::base::{Error, Timestamp};
 use crate::queue::find::Pause;
 use crate::queue::store::BudgetStore;
 use crate::queue::store::rows::{DELETING, NO_CHORE, RELEASING};

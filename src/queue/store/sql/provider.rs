@@ -2,8 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, Timestamp};
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{AT_PROVIDER, CANCELLED, DELETING, MOST_JOBS, PENDING, count, key};
 use crate::queue::store::{BatchFill, BatchNo, ClaimedJob, WorkerId};

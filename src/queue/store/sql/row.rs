@@ -3,8 +3,7 @@
 use rusqlite::types::Value;
 use uuid::Uuid;
 
-use crate::base::error::Error;
-use crate::base::id::ProcessId;
+use crate::base::{Error, ProcessId};
 
 /// Why a transaction failed.
 #[derive(Debug, derive_more::From)]

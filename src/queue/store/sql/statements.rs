@@ -2,8 +2,7 @@
 
 use rusqlite::types::Value;
 
-use crate::base::error::Error;
-use crate::base::id::ProcessId;
+use crate::base::{Error, ProcessId};
 use crate::queue::store::rows::DELETING;
 
 pub(crate) use super::row::{Fault, FromCell, Row, id_of};

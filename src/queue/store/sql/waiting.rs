@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use const_format::formatcp;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
-use crate::base::id::{JobId, ProcessId};
+use crate::base::{Error, JobId, ProcessId, Timestamp};
 use crate::queue::job::PRIORITIES;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{

@@ -1,7 +1,6 @@
 //! How the jobs and batches of an unregistered worker are returned.
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, Timestamp};
 use crate::queue::store::MAX_CRASHES;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, process_of, small};

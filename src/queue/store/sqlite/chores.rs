@@ -7,8 +7,7 @@ use std::time::Duration;
 use const_format::formatcp;
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
+use crate::base::{Error, Timestamp};
 use crate::queue::store::sql::statements::Fault;
 use crate::queue::store::sql::{charges, chores};
 

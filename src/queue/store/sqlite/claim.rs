@@ -9,9 +9,7 @@ use std::sync::Arc;
 use const_format::formatcp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
+use crate::base::{Error, ErrorKind, ProcessId, Timestamp};
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::candidates::{Candidates, Head, MOST_STOPPED};
 use crate::queue::store::sql::claimed::claimed;

@@ -4,8 +4,7 @@ use std::fs;
 
 use rusqlite::Connection;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
+use crate::base::{Error, Timestamp};
 use crate::queue::store::sql::health::{self, ListedWorker};
 use crate::queue::store::sql::statements::Fault;
 use crate::queue::store::{HealthFinding, Severity};

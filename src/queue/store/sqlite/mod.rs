@@ -31,9 +31,7 @@ use derive_setters::Setters;
 use parking_lot::{FairMutex, Mutex};
 use rusqlite::Connection;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
-use crate::base::id::ProcessId;
+use crate::base::{Error, ProcessId, Timestamp};
 
 use super::group_commit::{Insert, Inserted};
 use super::moving::MovableStore;

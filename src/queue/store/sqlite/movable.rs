@@ -15,8 +15,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, params};
 use uuid::Uuid;
 
-use crate::base::error::{Error, ErrorKind};
 use crate::base::host::host;
+use crate::base::{Error, ErrorKind};
 
 use super::SqliteStore;
 use super::workers::is_gone;

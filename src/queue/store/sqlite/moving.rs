@@ -6,8 +6,7 @@ use std::sync::Arc;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, Timestamp};
 use crate::queue::store::ClaimStore as _;
 use crate::queue::store::moving::{
     CLOSED, MOVED_TABLES, MovableStore, MoveMark, MovedTable, ODD_MARK, PIECE_BYTES, PIECES,

@@ -10,9 +10,9 @@ use parking_lot::{FairMutex, Mutex};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use crate::base::error::{Error, ErrorKind};
 use crate::base::private;
 use crate::base::sqlite_header::sqlite_header;
+use crate::base::{Error, ErrorKind};
 use crate::queue::store::Wakes;
 use crate::queue::store::moving::{CLOSED, MoveMark, ODD_MARK};
 use crate::queue::store::sql::statements::Fault;

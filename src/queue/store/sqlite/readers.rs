@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::{FairMutex, FairMutexGuard, MappedFairMutexGuard};
 use rusqlite::Connection;
 
-use crate::base::error::Error;
+use crate::base::Error;
 
 /// Maximum number of connections. With few of them, one suspended thread on a busy machine would delay all other
 /// readers.

@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use const_format::formatcp;
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
-use crate::base::clock::Timestamp;
-use crate::base::error::Error;
+use crate::base::{Error, Timestamp};
 use crate::queue::job::ProcessState;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::SqlStore as _;

@@ -7,9 +7,8 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use crate::base::error::{Error, ErrorKind};
-use crate::base::id::ProcessId;
 use crate::base::private;
+use crate::base::{Error, ErrorKind, ProcessId};
 use crate::queue::store::ConsumerLock;
 
 use super::SqliteStore;

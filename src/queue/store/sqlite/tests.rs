@@ -7,11 +7,10 @@ use std::sync::atomic::Ordering;
 
 use tempfile::TempDir;
 
-use crate::base::error::ErrorKind;
+use crate::base::{ErrorKind, ProcessId};
 use crate::testing::job_store::{TestDatabase, random_operations, suite};
 
 use super::*;
-use crate::base::id::ProcessId;
 use crate::money::budget::Amount;
 use crate::queue::budget::ProcessBudget;
 use crate::queue::info::ProcessInfo;

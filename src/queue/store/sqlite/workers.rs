@@ -9,10 +9,9 @@ use std::time::Duration;
 use rusqlite::params;
 use uuid::Uuid;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind};
 use crate::base::host::host;
 use crate::base::private;
+use crate::base::{Error, ErrorKind, Timestamp};
 use crate::queue::job::ProcessState;
 use crate::queue::store::sql::due;
 use crate::queue::store::sql::workers::{Departure, give_back};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::FairMutexGuard;
 use rusqlite::{Connection, ErrorCode};
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 use crate::queue::store::moving::moved_meanwhile;
 use crate::queue::store::sql::statements::Fault;
 

@@ -9,8 +9,7 @@ use parquet::basic::{Compression, Type};
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 
 use super::thrift::{Compact, I32, STRUCT, damaged};
-use crate::base::cancel::Context;
-use crate::base::error::Error;
+use crate::base::{Context, Error};
 
 /// Memory for the pages that are open at once: one of each column, and its dictionary. A large file may have many
 /// columns with large pages, so its limit is higher. A text as long as its page is in memory 3 times.

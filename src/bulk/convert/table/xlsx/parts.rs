@@ -7,8 +7,7 @@ use std::io::{self, BufReader, Read, Seek};
 use zip::ZipArchive;
 
 use super::xml::{Bounds, Scan};
-use crate::base::cancel::Context;
-use crate::base::error::Error;
+use crate::base::{Context, Error};
 use crate::bulk::input::MAX_RECORD_BYTES;
 
 /// Maximum number of parts. Excel itself writes one for each sheet, drawing and picture.

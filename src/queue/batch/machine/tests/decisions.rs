@@ -1,6 +1,6 @@
 //! What is next for a batch.
 
-use crate::base::error::ErrorKind;
+use crate::base::ErrorKind;
 use crate::config::choices::OnUnknown::{Hold, Resubmit};
 use crate::llm::batch::{BatchRefusal, BatchState, ListedBatches};
 use crate::queue::batch::settings::LISTINGS;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::base::clock::Timestamp;
+use crate::base::Timestamp;
 use crate::config::choices::OnUnknown::{Hold, Resubmit};
 
 use super::super::apply::apply;

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Timestamp;
-use crate::base::error::{Error, ErrorKind, Sent};
+use crate::base::{Error, ErrorKind, Sent, Timestamp};
 use crate::config::choices::OnUnknown;
 use crate::llm::batch::{
     BatchAccount, BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches,

@@ -5,7 +5,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind};
 use crate::config::choices::OnUnknown;
 use crate::llm::batch::{BatchRefusal, BatchStage, BatchState, ListedBatches};
 

@@ -1,6 +1,6 @@
 //! Records and their texts.
 
-use crate::base::clock::Timestamp;
+use crate::base::Timestamp;
 
 use super::super::record::Record;
 use super::super::state::Uncollected;
