@@ -1,8 +1,9 @@
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::spending::LONGEST_PAUSE;
 use super::*;
-use crate::money::account::Period;
+use crate::money::account::{LOOK_AGAIN, Period};
 use crate::testing::ManualClock;
 
 fn dollars(amount: f64) -> Usd {

@@ -1,11 +1,12 @@
 //! A budget in an account that several OS processes share.
 
 #[cfg(feature = "queue")]
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[cfg(feature = "queue")]
-use super::super::account::Counted;
+use super::super::account::{Counted, LOOK_AGAIN};
 use super::*;
+use crate::base::Day;
 
 /// A limit of what calls may cost that allows no further call at the moment.
 #[cfg(feature = "queue")]
