@@ -328,3 +328,15 @@ fn killed_while_it_cancels() {
         });
     }
 }
+
+#[test]
+fn killed_while_it_reconciles_its_batch() {
+    each(&KINDS, |at| {
+        let site = Site::new(at, quick(), ITEMS);
+        site.kill_at(BatchPoint::CreateDone, || {});
+        site.kill_at(BatchPoint::ListArrived, || {});
+        site.finish(0);
+        site.bought_once();
+        site.took(1);
+    });
+}
