@@ -2,11 +2,13 @@
 
 use serde_json::{Map, Value};
 
+use crate::money::prices::searches;
 use crate::money::workload::InputSize;
 
 use super::attachment;
 use super::params::{RequestTask, ResponseFormat};
 use super::request::{Request, Text, text_bytes};
+use super::spending::BILLED_APART;
 use super::tokenizer::{self, Count};
 
 /// The most tokens that a provider adds to a message.
@@ -20,8 +22,8 @@ const FILES: u64 = 4;
 /// The tokens that OpenAI documents for each message, with its role, and for the beginning of the answer.
 const PER_MESSAGE: u64 = 4;
 const OF_ANSWER: u64 = 3;
-/// Schemas, tools and fields of messages get another form than JSON, whose tokens OpenAI does not document: at most this
-/// factor, and so many tokens around a schema or tools.
+/// Schemas, tools and fields of messages are not sent to the model as JSON, and OpenAI does not document their tokens: at most
+/// this factor of their tokens as JSON, and this many around a schema or tools.
 const STRUCTURES: u64 = 2;
 const AROUND_INSTRUCTIONS: u64 = 50;
 
@@ -96,7 +98,8 @@ impl Request {
     /// ```
     pub fn input_size_for(&self, model: &str) -> InputSize {
         let size = self.input_size();
-        let counted = tokenizer::of_model(model).and_then(|count| self.counted(count));
+        let count = tokenizer::of_model(model).filter(|_| !self.reads_more(model));
+        let counted = count.and_then(|count| self.counted(count));
         counted.map_or(size, |(least, mut most)| {
             if model.contains("gpt-oss") {
                 most += HIDDEN_PROMPT;
@@ -110,7 +113,22 @@ impl Request {
         })
     }
 
-    /// As few and as many tokens as this tokenizer makes of it; `None` if not only texts count.
+    /// Whether the provider may read more than the request has: results of searches, or texts that it keeps.
+    fn reads_more(&self, model: &str) -> bool {
+        let of_user = |tool: &Value| tool["type"] == "function";
+        let is_of_user =
+            |tools: &Value| tools.as_array().is_some_and(|all| all.iter().all(of_user));
+        let native = self.native.as_ref();
+        searches(model)
+            || model.ends_with(":online")
+            || BILLED_APART
+                .iter()
+                .any(|field| self.extra.contains_key(*field))
+            || !self.extra.get("tools").is_none_or(is_of_user)
+            || native.is_some_and(|native| native.untranslated().is_some())
+    }
+
+    /// The fewest and the most tokens; `None` if it has other parts than texts.
     fn counted(&self, count: Count) -> Option<(u64, u64)> {
         let of_texts = self.rendered().map(|(_, content, _)| match content {
             Text::Plain(text) => count(text),
@@ -122,19 +140,12 @@ impl Request {
             RequestTask::Embed => return Some((texts, texts)),
             RequestTask::Speech => return None,
         }
-        let tools = self.extra.get("tools");
-        let of_user = |tool: &Value| tool["type"] == "function";
-        let is_of_user =
-            |tools: &Value| tools.as_array().is_some_and(|all| all.iter().all(of_user));
-        // Tools of the provider read texts that are not in the request.
-        if self.extra.contains_key("web_search_options") || !tools.is_none_or(is_of_user) {
-            return None;
-        }
+        let tools = ["tools", "functions"].map(|name| self.extra.get(name));
         let schema = match &self.params.response_format {
             Some(ResponseFormat::JsonSchema { schema, .. }) => Some(schema),
             _ => None,
         };
-        let instructions = [schema, tools].into_iter().flatten();
+        let instructions = tools.into_iter().chain([schema]).flatten();
         let around = AROUND_INSTRUCTIONS * instructions.clone().count() as u64;
         let fields = self
             .messages
@@ -357,8 +368,20 @@ mod tests {
             {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
         ]);
         let unreadable = Request::new(" ".repeat(2_000_000) + "x");
-        for request in [&search, &image, &unreadable] {
+        let mut plugin = plain.clone();
+        plugin
+            .extra
+            .insert("plugins".to_owned(), json!([{"id": "web"}]));
+        for request in [&search, &image, &unreadable, &plugin] {
             assert_eq!(size(request), request.input_size());
         }
+        for model in ["gpt-5-search-api", "openai/gpt-5:online"] {
+            assert_eq!(plain.input_size_for(model), plain.input_size());
+        }
+        let mut older = plain.clone();
+        older
+            .extra
+            .insert("functions".to_owned(), json!([{"name": "primes"}]));
+        assert!(size(&older).most > size(&plain).most + 20);
     }
 }

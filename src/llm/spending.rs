@@ -14,8 +14,8 @@ use super::request::{Message, Request};
 /// Providers write instructions of their own around tools and formats: Anthropic up to 804 tokens (its page on tool use).
 const TOKENS_OF_INSTRUCTIONS: u64 = 2_048;
 
-/// Fields of a request that cause calls of the provider which have their own prices.
-const BILLED_APART: [&str; 5] = [
+/// Fields of a request that cause calls of the provider which have their own prices, and input that is not in the request.
+pub(super) const BILLED_APART: [&str; 5] = [
     // Another model may answer.
     "models",
     "web_search_options",

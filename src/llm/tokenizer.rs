@@ -3,7 +3,8 @@
 /// Counts the tokens of a text; `None` if the tokenizer cannot read it, such as a million spaces in a row.
 pub(super) type Count = fn(&str) -> Option<u64>;
 
-/// The tokenizer of a model. `None` if it is unknown, as that of other vendors: a wrong one would look exact.
+/// The tokenizer of a model. `None` for models of other vendors and for unknown ones, because a wrong tokenizer would look
+/// exact.
 #[cfg(feature = "tokenizer")]
 pub(super) fn of_model(model: &str) -> Option<Count> {
     use tiktoken_rs::tokenizer::{Tokenizer, get_tokenizer};
@@ -77,7 +78,7 @@ mod tests {
             assert_eq!(count("openai/gpt-oss-120b", text), o200k, "{text}");
             assert_eq!(count("gpt-4-turbo", text), cl100k, "{text}");
         }
-        // A text is no special token.
+        // A text that looks like a special token is counted as text.
         assert!(count("gpt-5", "<|endoftext|>") > 1);
     }
 

@@ -9,7 +9,7 @@ use super::deadline::{Way, WayPrices};
 const MARGIN: f64 = 1.1;
 /// The same for a rate that nothing has shown yet.
 const UNMEASURED: f64 = 2.0;
-/// A cheaper way is taken up again only if it needs this much less time than is left.
+/// Batches begin, and a cheaper way is taken up again, only if it needs this much less time than is left.
 const RETURN: f64 = 1.15;
 /// Flex calls begin so much earlier than at their last moment.
 const HEAD: f64 = 1.1;

@@ -91,3 +91,17 @@ fn a_forbidden_prompt_fails_alone() {
         assert_eq!(provider, if i == 3 { "extract" } else { "one" });
     }
 }
+
+#[test]
+fn the_last_failure_is_the_error_and_earlier_ones_are_listed() {
+    let calls = [AtomicUsize::new(0), AtomicUsize::new(0)];
+    let one = Error::new(ErrorKind::Transient, "one");
+    let two = Error::new(ErrorKind::Malformed, "two");
+    let route =
+        Route::new(failing(&one, &calls[0])).then(failing(&two, &calls[1]), Limits::default());
+    for outcome in run(route, 2, 2) {
+        assert_eq!(outcome.result.as_ref().unwrap_err().message(), "two");
+        assert_eq!(outcome.earlier.len(), 1);
+        assert_eq!(outcome.earlier[0].error.message(), "one");
+    }
+}

@@ -70,8 +70,8 @@ impl FileRun<'_> {
     }
 
     /// The requests that the run would send, by the model that they name; those without one are under `None`, and are for
-    /// `default_model`. They are read again for this. Items that need no call, such as finished ones and duplicates, are not included. Empty for a
-    /// stream.
+    /// `default_model`. They are read again for this. Items that need no call, such as finished ones and duplicates, are not
+    /// included. Empty for a stream.
     ///
     /// # Errors
     /// If the input, or a file that a prompt names, has changed since it was checked.

@@ -222,3 +222,18 @@ fn the_json_summary_adds_up() {
     let good = good.iter().filter(|line| line["success"] == true).count();
     assert_eq!(n(&second, "completed"), good as u64);
 }
+
+#[test]
+fn the_error_for_a_bad_variable_names_the_accepted_values() {
+    let desk = Desk::with(1);
+    for (name, value, wanted) in [
+        ("BATCHWRIGHT_SYNC_CONCURRENCY", "many", "a whole number"),
+        ("RATE_LIMIT_REQUESTS_PER_MINUTE", "-1", "a number above 0"),
+        ("AI_REQUEST_TIMEOUT", "soon", "write a time"),
+    ] {
+        let mut command = desk.command(["run", "in.jsonl", "--provider", "extract"]);
+        let ended = super::common::Running::start(command.env(name, value)).wait();
+        let ended = ended.ends(2, wanted);
+        ended.errs(name);
+    }
+}

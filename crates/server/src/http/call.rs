@@ -193,13 +193,13 @@ impl Call<'_> {
     /// How many items a page has: the query parameter `limit`, from 1 to `most`.
     ///
     /// # Errors
-    /// When it is no such number.
+    /// If it is not such a number.
     pub fn limit(&self, default: usize, most: usize) -> Result<usize, Problem> {
         match self.query("limit")? {
             None => Ok(default),
             Some(limit) if (1..=most).contains(&limit) => Ok(limit),
             Some(_) => {
-                let why = format!("limit is a whole number from 1 to {most}");
+                let why = format!("limit: write a whole number from 1 to {most}");
                 Err(Problem::invalid(why).param("limit"))
             }
         }
@@ -208,12 +208,12 @@ impl Call<'_> {
     /// Whether the query asks for the oldest items first, with `order=asc`.
     ///
     /// # Errors
-    /// When `order` is something else than `asc` or `desc`.
+    /// If `order` is neither `asc` nor `desc`.
     pub fn is_ascending(&self) -> Result<bool, Problem> {
         match self.query::<String>("order")?.as_deref() {
             None | Some("desc") => Ok(false),
             Some("asc") => Ok(true),
-            Some(_) => Err(Problem::invalid("order is asc or desc").param("order")),
+            Some(_) => Err(Problem::invalid("order: write asc or desc").param("order")),
         }
     }
 

@@ -17,7 +17,7 @@ pub(crate) const MOST_STOPPED: usize = 1_000;
 pub(crate) struct Head {
     pub due: i64,
     pub id: i64,
-    /// 0 in a store that reads it later with the job.
+    /// 0 in a store that reads it separately.
     pub crashes: i64,
 }
 

@@ -20,6 +20,9 @@ pub(crate) fn claimed(
     ids: &[i64],
     of: impl FnMut(i64) -> Option<(ProcessId, Arc<JobLane>)>,
 ) -> Result<Vec<ClaimedJob>, Fault> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
     let rows = tx.rows_in(WHOLE, ids)?;
     let mut found = read_claimed(store, tx, rows, of)?;
     Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
