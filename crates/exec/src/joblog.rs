@@ -211,8 +211,15 @@ fn log_line(record: &JobRecord) -> Vec<u8> {
         // The command succeeded, but its output is missing.
         Some(FailureKind::DiskFull | FailureKind::NotStarted) => (126, 0),
         _ => {
-            let exit = result.and_then(|result| result.exit_code).unwrap_or(0);
-            (exit, result.and_then(|result| result.signal).unwrap_or(0))
+            let signal = result.and_then(|result| result.signal);
+            // The system does not report the end of a process that a debugger holds.
+            let unknown = if result.is_some() && signal.is_none() {
+                -1
+            } else {
+                0
+            };
+            let exit = result.and_then(|result| result.exit_code);
+            (exit.unwrap_or(unknown), signal.unwrap_or(0))
         }
     };
     let columns = format!(
@@ -374,6 +381,18 @@ mod tests {
         let mut finished = log.finished();
         assert!(finished.take(&CommandJob::shell("e")));
         assert_eq!(finished.left(), 3);
+    }
+
+    /// The system does not report how it ended.
+    #[test]
+    fn a_command_without_exit_code_and_signal_runs_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = JobLog::open(&path, None).unwrap();
+        log.append(&record(1, "held", None, None)).unwrap();
+        drop(log);
+        let log = JobLog::open(&path, Some(Resume::Succeeded)).unwrap();
+        assert_eq!(skipped(&log, &["held"]), [false]);
     }
 
     #[test]

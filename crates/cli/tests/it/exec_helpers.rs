@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -94,14 +95,18 @@ fn a_thousand_commands_share_launchers_and_each_has_its_own_result() {
 fn nothing_passes_from_a_command_to_the_next_one_of_its_launcher() {
     for by in BOTH.into_iter().filter(|by| by.is_there()) {
         let desk = Desk::new();
-        let show = "sh -c 'pwd; umask; ulimit -a; env | sort; ls /proc/self/fd; ps -o ni= -p $$'";
+        let show = "sh -c 'pwd; umask; ulimit -a; env | sort; ls /proc/self/fd; ps -o ni= -p $$; grep flags /proc/$$/fdinfo/0'";
+        let input = format!(
+            "{} -c 'import fcntl, os; fcntl.fcntl(0, fcntl.F_SETFL, os.O_NONBLOCK)'",
+            python()
+        );
         let change = "sh -c 'cd /; umask 0; ulimit -n 20; ulimit -f 1; export A=b; renice -n 5 -p $$; exec 5>x'";
         let much = format!(
             "{} -c \"x = b'x' * 300_000_000; import time; time.sleep(60)\"",
             python()
         );
         let left = "sh -c 'setsid env -i sleep 1000 >x 2>&1 & exit 0'";
-        let job = [show, change, show, &much, show, left, show].join("\n");
+        let job = [show, change, show, &much, show, left, show, &input, show].join("\n");
         let records = by.exec(&desk, "-j 1 --max-memory 100M", &job);
         assert_eq!(
             records[3]["error"]["kind"], "limit",
@@ -115,7 +120,7 @@ fn nothing_passes_from_a_command_to_the_next_one_of_its_launcher() {
             let lines = lines.filter(|line| !line.starts_with("BATCHWRIGHT_COMMAND="));
             lines.map(str::to_owned).collect::<Vec<_>>()
         };
-        for at in [2, 4, 6] {
+        for at in [2, 4, 6, 8] {
             assert_eq!(
                 records[at]["status"], "completed",
                 "{by:?}: {}",
@@ -161,4 +166,83 @@ fn a_helper_of_another_version_is_not_used() {
         assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
         assert_eq!(results(&ended.stdout)[0]["result"]["stdout"], "done\n");
     }
+}
+
+/// The kernel binds this signal to the thread that started the command.
+#[test]
+fn a_command_that_ends_with_its_parent_is_not_killed() {
+    if Command::new("setpriv").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: there is no setpriv here");
+        return;
+    }
+    let desk = Desk::new();
+    desk.write(
+        "job.txt",
+        "setpriv --pdeathsig KILL sleep 0.01\n".repeat(100),
+    );
+    assert_eq!(exec(&desk, "").len(), 100);
+}
+
+#[test]
+fn a_program_without_an_interpreter_is_run_by_the_shell() {
+    let desk = Desk::new();
+    desk.write("program", "echo \"$0 $1 $2 $A\"\n");
+    let executable = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(desk.path("program"), executable).unwrap();
+    desk.write("job.txt", "./program 'a b' c\n");
+    for options in ["", "--sandbox off", "--sandbox off --max-procs 100"] {
+        let record = exec(&desk, &format!("{options} --env A=b")).swap_remove(0);
+        let stdout = record["result"]["stdout"].as_str().unwrap();
+        assert!(
+            stdout.ends_with("/program a b c b\n"),
+            "{options}: {record}"
+        );
+    }
+}
+
+#[test]
+fn no_command_starts_after_the_watchdog_was_killed() {
+    let desk = Desk::new();
+    let wait = "sh -c 'touch runs; while ! [ -e go ]; do sleep 0.01; done'\n";
+    desk.write("job.txt", format!("{wait}touch second\n"));
+    let words = "exec job.txt -o - -j 1".split(' ');
+    let batchwright = Running::start(&mut desk.command(words));
+    assert!(eventually(|| desk.exists("runs")));
+    let Some(watchdog) = child_of(batchwright.child.id(), "__watch") else {
+        panic!("there is no watchdog");
+    };
+    kill_process(Pid::from_raw(watchdog).unwrap(), Signal::KILL).unwrap();
+    assert!(eventually(|| has_ended(watchdog.cast_unsigned())));
+    desk.write("go", "");
+    let records = results(&batchwright.wait().stdout);
+    assert_eq!(records[0]["status"], "completed", "{}", records[0]);
+    let message = records[1]["error"]["message"].to_string();
+    assert!(message.contains("nobody watches"), "{}", records[1]);
+    assert!(!desk.exists("second"));
+}
+
+/// Its parent is its tracer, which the kernel informs of each stop.
+#[test]
+fn a_stopped_command_has_not_ended() {
+    let desk = Desk::new();
+    let code = "import ctypes, os, signal\n\
+                if ctypes.CDLL(None).ptrace(0, 0, 0, 0) == 0: os.kill(os.getpid(), signal.SIGSTOP)\n";
+    desk.write("stop.py", code);
+    desk.write("job.txt", format!("{} stop.py\n", python()));
+    let ended = desk.plain("exec job.txt -o - --timeout 2s --grace 100ms");
+    let record = results(&ended.stdout).swap_remove(0);
+    if record["status"] == "completed" && record["result"]["exit_code"] == 0 {
+        eprintln!("SKIPPED: no process can be traced here");
+        return;
+    }
+    assert_eq!(record["error"]["kind"], "timeout", "{record}");
+}
+
+/// The processor time that a launcher uses does not end its command.
+#[test]
+fn a_launcher_of_long_commands_does_not_use_up_their_time() {
+    let desk = Desk::new();
+    let long = "a".repeat(100_000);
+    desk.write("job.txt", format!("true {long}\n").repeat(80));
+    assert_eq!(exec(&desk, "--cpu 1").len(), 80);
 }

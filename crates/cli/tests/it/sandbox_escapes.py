@@ -56,6 +56,17 @@ def move_to_cgroup(path):
     open(path + "/cgroup.procs", "w").write("0")
 
 
+def signal_any_thread(pid):
+    threads = os.listdir(f"/proc/{pid}/task")
+    for thread in threads:
+        try:
+            os.kill(int(thread), 0)
+            return thread
+        except PermissionError:
+            pass
+    raise PermissionError(1, threads)
+
+
 def fresh(name):
     open(name, "w").close()
     return name
@@ -101,7 +112,7 @@ attempt("memory", lambda: open(f"/proc/{victim}/mem", "rb"))
 attempt("files", lambda: os.readlink(f"/proc/{victim}/fd/0"))
 attempt("signal", lambda: os.kill(victim, signal.SIGUSR1))
 attempt("signal_parent", lambda: os.kill(os.getppid(), 0))
-attempt("signal_threads_of_parent", lambda: [os.kill(int(thread), 0) for thread in os.listdir(f"/proc/{os.getppid()}/task")])
+attempt("signal_threads_of_parent", lambda: signal_any_thread(os.getppid()))
 attempt("memory_of_parent", lambda: open(f"/proc/{os.getppid()}/mem", "rb"))
 attempt("files_of_parent", lambda: os.readlink(f"/proc/{os.getppid()}/fd/0"))
 attempt("limit_parent", lambda: resource.prlimit(os.getppid(), resource.RLIMIT_CPU, (1, 1)))

@@ -98,11 +98,21 @@ impl Confined {
             let readers = [out_reader.into(), err_reader.into()];
             return Ok(Started::launched(launched, readers));
         }
-        self.command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let started = Started::child(self.spawn()?, self.group.as_ref());
+        let spawn = |of: &mut Self| {
+            of.command
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+            of.spawn()
+        };
+        let child = match spawn(self) {
+            Err(error) if has_no_interpreter(&error) => {
+                self.command = by_shell(&self.command);
+                spawn(self)?
+            }
+            spawned => spawned?,
+        };
+        let started = Started::child(child, self.group.as_ref());
         if let Some((group, pid)) = self.group.as_ref().zip(started.pid()) {
             group.started(pid);
         }
@@ -184,4 +194,30 @@ impl Confined {
         let _ = signal;
         None
     }
+}
+
+/// Whether the kernel does not know how to run the program. `/bin/sh` runs it then, as `execvp` does.
+#[cfg(unix)]
+pub(super) fn has_no_interpreter(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error())
+}
+
+/// The same command, run by the shell. It has either a complete environment or that of this process.
+#[cfg(unix)]
+fn by_shell(command: &Command) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell.arg(command.get_program()).args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        shell.current_dir(folder);
+    }
+    let variables: Vec<_> = command.get_envs().collect();
+    if !variables.is_empty() {
+        shell.env_clear();
+    }
+    for (name, value) in variables {
+        if let Some(value) = value {
+            shell.env(name, value);
+        }
+    }
+    shell
 }

@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::limits::Limits;
 use super::place::Place;
 use super::policy::{Policy, VARIABLE};
+#[cfg(target_os = "linux")]
+use super::watchdog::COMMAND;
 
 /// The first argument of the helper.
 pub const CONFINE: &str = "__confine";
@@ -44,7 +46,7 @@ pub fn main() {
     match &first {
         Some(first) if first == CONFINE => {}
         #[cfg(target_os = "linux")]
-        Some(first) if first == SERVE => super::serve::main(),
+        Some(first) if first == SERVE && env::var_os(COMMAND).is_some() => super::serve::main(),
         #[cfg(target_os = "linux")]
         Some(first) if first == IDENTIFY => {
             print!("{}", identity());
@@ -168,16 +170,21 @@ fn enter_cgroup(policy: &Policy) -> Result<(), String> {
         .map_err(|error| format!("cannot enter {}: {error}", cgroup.display()))
 }
 
-/// Makes this process end together with its parent, however the parent ends.
 #[cfg(target_os = "linux")]
 fn follow_parent(policy: &Policy) -> Result<(), String> {
+    let parent = rustix::process::Pid::from_raw(policy.parent.cast_signed());
+    follow(parent.ok_or("the policy names no parent")?)
+}
+
+/// Makes this process end together with its parent, however the parent ends.
+#[cfg(target_os = "linux")]
+pub fn follow(parent: rustix::process::Pid) -> Result<(), String> {
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| format!("cannot follow the parent process: {error}"))?;
     // The parent may have ended before that was set.
-    let parent = getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
-    if parent == Some(policy.parent) {
+    if getppid() == Some(parent) {
         Ok(())
     } else {
         Err("the process that started it has ended".to_owned())

@@ -39,6 +39,8 @@ pub enum News {
     NotStarted(u64),
     /// Batchwright begins to start processes that are not announced here.
     NotAlone,
+    /// The run ends, and batchwright waits for the watchdog.
+    Over,
 }
 
 impl News {
@@ -50,6 +52,7 @@ impl News {
             Self::Serving(number, pid) => format!("{number} +{pid}\n"),
             Self::NotStarted(number) => format!("{number} not\n"),
             Self::NotAlone => "not alone\n".to_owned(),
+            Self::Over => "run over\n".to_owned(),
         }
         .into_bytes()
     }
@@ -59,6 +62,7 @@ impl News {
         let number = number.parse();
         Some(match what {
             "alone" => Self::NotAlone,
+            "over" => Self::Over,
             "starting" => Self::Starting(number.ok()?),
             "not" => Self::NotStarted(number.ok()?),
             pid => match pid.strip_prefix('+') {
@@ -110,6 +114,7 @@ mod tests {
             News::Serving(5, 6),
             News::NotStarted(4),
             News::NotAlone,
+            News::Over,
         ] {
             let line = String::from_utf8(news.line()).unwrap();
             assert_eq!(News::read(line.trim_end()), Some(news));

@@ -14,6 +14,7 @@ use batchwright::unstable::make_private_folder;
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
+use rustix::io::retry_on_intr;
 use rustix::process::set_child_subreaper;
 use uuid::Uuid;
 
@@ -128,9 +129,18 @@ impl Run {
     /// process that it is told to watch.
     pub fn announce(&self, news: News) -> std::io::Result<()> {
         let input = self.input.as_deref();
-        let mut input = input.ok_or(std::io::ErrorKind::BrokenPipe)?;
+        let mut input = input.ok_or_else(unwatched)?;
         // Short lines of several threads are written to a pipe atomically.
-        input.write_all(&news.line())
+        input.write_all(&news.line()).map_err(|_| unwatched())
+    }
+
+    /// Fails if the watchdog has ended: then the limits of commands are not enforced.
+    pub fn is_watched(&self) -> std::io::Result<()> {
+        let input = self.input.as_deref().ok_or_else(unwatched)?;
+        // Only the end of the other side is an event.
+        let mut events = [PollFd::new(input, PollFlags::empty())];
+        let ended = retry_on_intr(|| poll(&mut events, Some(&Timespec::default())))?;
+        if ended == 0 { Ok(()) } else { Err(unwatched()) }
     }
 
     /// The reason if the watchdog killed this command.
@@ -157,6 +167,10 @@ impl Run {
         }
         reasons.remove(&number)
     }
+}
+
+fn unwatched() -> std::io::Error {
+    std::io::Error::other("nobody watches the limits of commands any more: the watchdog has ended")
 }
 
 fn start_watchdog(
@@ -200,6 +214,7 @@ fn start_watchdog(
 impl Drop for Run {
     fn drop(&mut self) {
         // The end of its input is the signal to kill everything that is left.
+        let _ = self.announce(News::Over);
         let mut runs = RUNS.lock();
         if let Some(input) = self.input.take() {
             runs.retain(|of_run| !Arc::ptr_eq(of_run, &input));

@@ -1,29 +1,28 @@
 //! The launcher: a helper that starts commands one after the other, so that most steps of a confinement are done once.
 //!
-//! It is in the cgroup in which its commands start, has their limits, and adopts the processes that they leave behind.
-//! As soon as it has a child that is not the running command, it must not start another one.
+//! It is in the cgroup in which its commands start, and adopts the processes that they leave behind. As soon as it has a
+//! child that is not the running command, it must not start another one. It has no limits and no rules of Landlock of
+//! its own: a child of it takes those of its command, and becomes the command.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
-use std::thread;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use fork::Fork;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{
-    DumpableBehavior, Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, set_child_subreaper,
-    set_dumpable_behavior, wait,
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, pidfd_open, set_child_subreaper, setpgid, wait,
 };
 
 use super::cgroup;
 use super::confine::{confine_process, restrict_files};
 use super::helper;
-use super::limits::Limits;
 use super::policy::Policy;
 use super::processes::end_descendants;
 use super::watchdog::COMMAND;
@@ -35,10 +34,6 @@ use crate::started::signal_command;
 const REAP: Duration = Duration::from_secs(1);
 /// Interval of checks for the end of the command on kernels without pidfds.
 const LOOK: Duration = Duration::from_millis(5);
-/// The launcher has the limit of its commands for processor time, and uses far less than this part of a second for one.
-const COMMANDS_PER_CPU_SECOND: u64 = 500;
-/// For the thread that starts a command; it counts toward the limit of private memory.
-const STACK: usize = 256 * 1024;
 
 /// Starts commands until batchwright closes the socket, which is the standard input. Then kills what is left of them.
 pub fn main() -> ! {
@@ -57,7 +52,7 @@ fn serve() -> io::Result<()> {
     let setup = wire::receive(&socket)?.and_then(Message::value::<Setup>);
     let (setup, _) = setup.ok_or(io::ErrorKind::InvalidData)?;
     match Launcher::new(socket.try_clone()?, setup) {
-        Ok(mut launcher) => {
+        Ok(launcher) => {
             // However that ends, batchwright does not learn what happens afterwards.
             let _ = launcher.serve();
             launcher.end()
@@ -77,12 +72,10 @@ struct Launcher {
     name: std::ffi::OsString,
     /// The memory in use in its cgroup, if the kernel counts it, and the limit.
     memory: Option<(File, u64)>,
-    /// The number of commands that it may still start.
-    left: u64,
 }
 
 impl Launcher {
-    /// Confines this process, except for the files that a command may write to.
+    /// Confines this process as far as that is the same for all commands.
     fn new(socket: UnixStream, setup: Setup) -> Result<Self, String> {
         let Policy { limits, cgroup, .. } = &setup.policy;
         if let Some(cgroup) = cgroup {
@@ -93,31 +86,21 @@ impl Launcher {
         let memory = cgroup.as_ref().zip(limits.memory);
         let memory = memory
             .and_then(|(path, limit)| Some((File::open(path.join("memory.current")).ok()?, limit)));
-        let Limits { cpu_seconds, .. } = *limits;
-        let left = cpu_seconds.map_or(u64::MAX, |seconds| {
-            seconds.saturating_mul(COMMANDS_PER_CPU_SECOND)
-        });
         set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(|error| format!("cannot adopt processes: {error}"))?;
         if setup.policy.confine {
             confine_process(&setup.policy)?;
-            // A command and the thread that starts it are in one domain of Landlock, so Landlock does not keep the
-            // command from reading and writing the memory of that thread.
-            set_dumpable_behavior(DumpableBehavior::NotDumpable)
-                .map_err(|error| format!("cannot protect the memory: {error}"))?;
         }
-        helper::limit(limits)?;
         Ok(Self {
             socket,
             name: std::env::var_os(COMMAND).unwrap_or_default(),
             memory,
-            left,
             setup,
         })
     }
 
     /// Starts commands until batchwright closes the socket.
-    fn serve(&mut self) -> io::Result<()> {
+    fn serve(&self) -> io::Result<()> {
         while let Some(message) = wire::receive(&self.socket)? {
             // A signal for a command that has ended.
             if matches!(message, Message::Signal(_)) {
@@ -125,7 +108,7 @@ impl Launcher {
             }
             let order = message.value::<Order>();
             let (order, outputs) = order.ok_or(io::ErrorKind::InvalidData)?;
-            let reply = match self.start(&order, outputs) {
+            let reply = match self.start(&order, outputs)? {
                 Ok(command) => self.attend(command)?,
                 Err(why) => Reply::NotStarted(why),
             };
@@ -134,49 +117,69 @@ impl Launcher {
         Ok(())
     }
 
-    /// Starts a command in a separate process group.
-    fn start(&mut self, order: &Order, outputs: Vec<OwnedFd>) -> Result<Pid, String> {
-        let [stdout, stderr]: [OwnedFd; 2] = outputs
-            .try_into()
-            .map_err(|_| "its outputs are missing".to_owned())?;
-        self.left = self.left.saturating_sub(1);
+    /// Starts a command in a separate process group; the inner error says why it could not be started.
+    fn start(&self, order: &Order, outputs: Vec<OwnedFd>) -> io::Result<Result<Pid, String>> {
+        // It is closed when the child becomes the command.
+        let (mut failure, mut report) = io::pipe()?;
+        let launcher = getpid();
+        // The launcher has no other threads, so its child may do everything that it may.
+        let child = match fork::fork() {
+            Ok(Fork::Parent(child)) => child,
+            Ok(Fork::Child) => {
+                let why = self.become_command(order, &outputs, launcher);
+                let _ = report.write_all(why.as_bytes());
+                std::process::exit(helper::FAILED);
+            }
+            Err(error) => return Ok(Err(format!("cannot start a process: {error}"))),
+        };
+        // Only the processes of the command hold its outputs.
+        drop((report, outputs));
+        let mut why = String::new();
+        failure.read_to_string(&mut why)?;
+        if why.is_empty() {
+            return Ok(Ok(Pid::from_raw(child).ok_or(io::ErrorKind::InvalidData)?));
+        }
+        Children::reap_all()?;
+        Ok(Err(why))
+    }
+
+    /// Takes the permissions and limits of a command, and becomes it. Returns only on failure, with the reason.
+    fn become_command(&self, order: &Order, outputs: &[OwnedFd], launcher: Pid) -> String {
+        if let Err(why) = self.prepare(order, outputs, launcher) {
+            return why;
+        }
         let variables = self.setup.environment.iter();
         let mut command = Command::new(&order.program);
         command
             .args(&order.arguments)
             .env_clear()
             .envs(variables.map(|(name, value)| (name, value)))
-            .env(COMMAND, &self.name)
-            .stdin(Stdio::inherit())
-            .stdout(stdout)
-            .stderr(stderr)
-            .process_group(0);
+            .env(COMMAND, &self.name);
+        helper::not_started(&order.program, &command.exec())
+    }
+
+    fn prepare(&self, order: &Order, outputs: &[OwnedFd], launcher: Pid) -> Result<(), String> {
         let policy = &self.setup.policy;
-        let folder = helper::enter(&order.folder, policy.confine)?;
-        let mut spawn = || {
-            let child = command
-                .spawn()
-                .map_err(|error| helper::not_started(&order.program, &error))?;
-            Ok(Pid::from_child(&child))
+        helper::follow(launcher)?;
+        let connect = || {
+            let [stdout, stderr] = outputs else {
+                return Err(io::ErrorKind::InvalidData.into());
+            };
+            setpgid(None, None)?;
+            rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+            rustix::stdio::dup2_stdout(stdout)?;
+            rustix::stdio::dup2_stderr(stderr)?;
+            Ok(())
         };
-        let Some(folder) = folder else {
-            return spawn();
-        };
-        // The domain of a thread is inherited by the processes that it starts, and ends with them.
-        thread::scope(|scope| {
-            let thread = thread::Builder::new().stack_size(STACK);
-            let thread = thread.spawn_scoped(scope, || {
-                restrict_files(policy, folder)?;
-                spawn()
-            });
-            let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
-            let ended = thread.join();
-            ended.unwrap_or_else(|_| Err("the thread that starts it panicked".to_owned()))
-        })
+        connect().map_err(|error: io::Error| format!("cannot connect its outputs: {error}"))?;
+        if let Some(folder) = helper::enter(&order.folder, policy.confine)? {
+            restrict_files(policy, folder)?;
+        }
+        helper::limit(&policy.limits)
     }
 
     /// Waits for the end of the command, and passes signals on to it.
-    fn attend(&mut self, command: Pid) -> io::Result<Reply> {
+    fn attend(&self, command: Pid) -> io::Result<Reply> {
         let pidfd = pidfd_open(command, PidfdFlags::empty()).ok();
         let timeout = Timespec::try_from(pidfd.as_ref().map_or(LOOK, |_| REAP)).ok();
         let mut children = Children::of(command);
@@ -219,7 +222,7 @@ impl Launcher {
         Ok(Reply::Ended {
             status: children.status,
             pid: command.as_raw_nonzero().get(),
-            clean: children.none && self.left > 0 && self.has_memory(),
+            clean: children.none && self.has_memory(),
         })
     }
 
@@ -266,11 +269,23 @@ impl Children {
         }
     }
 
+    /// Waits until no child is left.
+    fn reap_all() -> io::Result<()> {
+        loop {
+            match wait(WaitOptions::empty()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::CHILD) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     /// Reaps all that have ended.
     fn reap(&mut self) {
         loop {
             match wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) if pid == self.command => {
+                // The kernel also reports when a command stops that has made its parent its tracer.
+                Ok(Some((pid, status))) if pid == self.command && !status.stopped() => {
                     self.status = Some(status.as_raw());
                 }
                 Ok(Some(_)) | Err(Errno::INTR) => {}

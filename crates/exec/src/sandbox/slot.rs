@@ -41,6 +41,7 @@ impl Slots {
         order: &Order,
         outputs: [BorrowedFd<'_>; 2],
     ) -> io::Result<Launched> {
+        self.run.is_watched()?;
         let free = self.free.lock().pop();
         // If it was killed meanwhile, it has not received the command.
         let given = free.filter(|slot| wire::send(&slot.socket, order, &outputs).is_ok());
@@ -144,13 +145,16 @@ impl Launched {
         self.reply.is_some()
     }
 
-    /// What became of the command; waits for its end. If the launcher was killed, so was the command.
+    /// What became of the command; waits for its end. If the launcher was killed, the command is killed too.
     pub fn reply(&mut self) -> &Reply {
-        let socket = self.slot.as_ref().map(|slot| &slot.socket);
+        let slot = self.slot.as_ref();
         self.reply.get_or_insert_with(|| {
-            let message = socket.and_then(|socket| wire::receive(socket).ok()?);
-            let reply = message.and_then(Message::value);
-            reply.map_or_else(Reply::killed, |(reply, _)| reply)
+            let message = slot.and_then(|slot| wire::receive(&slot.socket).ok()?);
+            let reply = message.and_then(Message::value).map(|(reply, _)| reply);
+            if let (None, Some(slot)) = (&reply, slot) {
+                slot.kill();
+            }
+            reply.unwrap_or_else(Reply::killed)
         })
     }
 

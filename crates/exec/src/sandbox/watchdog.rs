@@ -2,8 +2,8 @@
 //! each command, kills commands that use too much, and kills all of them when batchwright ends for any reason.
 //!
 //! It is a separate process, because a thread does not survive `kill -9`. It identifies a command by the process
-//! that was announced, and its other processes by cgroup, descent and process group. A process that has left all of
-//! these is identified by a variable in its environment, or because it was seen before. All other processes belong
+//! that was announced, and its other processes by cgroup, descent, process group and session. A process that has left all
+//! of these is identified by a variable in its environment, or because it was seen before. All other processes belong
 //! to no running command, and are killed.
 
 use std::collections::{HashMap, HashSet};
@@ -49,6 +49,7 @@ pub fn main() -> ! {
         commands: HashMap::new(),
         starting: HashSet::new(),
         strays: HashMap::new(),
+        over: false,
         unread: Vec::new(),
     };
     watchdog.watch();
@@ -63,6 +64,8 @@ struct Watchdog {
     starting: HashSet<u64>,
     /// Children of batchwright that belong to no known command, each with the commands whose first process it may be.
     strays: HashMap<Identity, HashSet<u64>>,
+    /// Batchwright has announced the end of the run.
+    over: bool,
     /// An incomplete line of news.
     unread: Vec<u8>,
 }
@@ -138,6 +141,7 @@ impl Watchdog {
                     self.starting.remove(&number);
                 }
                 Some(News::NotAlone) => self.orders.owns_children = false,
+                Some(News::Over) => self.over = true,
                 None => {}
             }
         }
@@ -268,16 +272,16 @@ impl Watchdog {
             }
         }
         processes.extend(descendants);
-        let mut groups: HashMap<i32, u64> = HashMap::new();
+        let mut leaders: HashMap<i32, u64> = HashMap::new();
         let mut seen: HashMap<Identity, u64> = HashMap::new();
         for (number, command) in &self.commands {
-            groups.insert(command.leader, *number);
+            leaders.insert(command.leader, *number);
             seen.extend(command.members.iter().map(|member| (*member, *number)));
         }
         let mut assigned = Vec::new();
         for process in processes {
-            let known = groups
-                .get(&process.group)
+            let known = led(&process)
+                .find_map(|leader| leaders.get(&leader))
                 .or_else(|| of_pid.get(&process.identity.pid))
                 .or_else(|| of_pid.get(&process.parent))
                 .or_else(|| seen.get(&process.identity))
@@ -349,11 +353,17 @@ impl Watchdog {
         }
     }
 
+    /// Batchwright has ended, or is ending: its files are closed before its children get another parent. In between,
+    /// the commands of a launcher that is killed become children of init.
+    fn is_alone(&self) -> bool {
+        let parent = getppid().map(|pid| pid.as_raw_nonzero().get());
+        !self.over || parent != Some(self.orders.batchwright)
+    }
+
     /// The processes among which remaining ones are searched: below batchwright, which adopts them, or all processes
     /// once batchwright has ended.
     fn candidates(&self) -> Vec<Process> {
-        let parent = getppid().map(|pid| pid.as_raw_nonzero().get());
-        if parent == Some(self.orders.batchwright) {
+        if !self.is_alone() {
             return processes::descendants(self.orders.batchwright);
         }
         let all = processes::all().into_iter().flatten();
@@ -363,10 +373,10 @@ impl Watchdog {
     /// Kills all remaining processes of all commands, and removes the folder of the run.
     fn end(&mut self) {
         let mut known: HashSet<Identity> = HashSet::new();
-        let mut groups: HashSet<i32> = HashSet::new();
+        let mut leaders: HashSet<i32> = HashSet::new();
         for command in self.commands.values() {
             known.extend(&command.members);
-            groups.insert(command.leader);
+            leaders.insert(command.leader);
             let launcher = command.launcher();
             if let Some(launcher) = launcher.filter(|_| self.orders.cgroups.is_none()) {
                 end_descendants(launcher);
@@ -383,7 +393,7 @@ impl Watchdog {
             for process in self.candidates() {
                 let pid = process.identity.pid;
                 let belongs = known.contains(&process.identity)
-                    || groups.contains(&process.group)
+                    || led(&process).any(|leader| leaders.contains(&leader))
                     || parents.contains(&process.parent)
                     || variable(pid, COMMAND).is_some_and(|value| value.starts_with(&ours));
                 if belongs && !process.ended {
@@ -398,7 +408,7 @@ impl Watchdog {
             if quiet == 2 {
                 break;
             }
-            if left > 0 {
+            if left > 0 || self.is_alone() {
                 thread::sleep(LAST_WAIT);
             }
         }
@@ -429,6 +439,11 @@ fn has_ended(longest: Duration) -> bool {
             Err(_) => return true,
         }
     }
+}
+
+/// The leaders that a process may have. The commands of a launcher have separate groups in its session.
+fn led(process: &Process) -> impl Iterator<Item = i32> {
+    [process.group, process.session].into_iter()
 }
 
 /// The limit that these processes of one command exceed.
@@ -491,3 +506,7 @@ fn uses_more(processes: &[Process], limit: u64) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+#[path = "watchdog_tests.rs"]
+mod tests;

@@ -79,12 +79,7 @@ impl Watched {
     }
 
     fn announce(&self, news: News) -> io::Result<()> {
-        let told = self.run.as_ref().map_or(Ok(()), |run| run.announce(news));
-        told.map_err(|error| {
-            io::Error::other(format!(
-                "nobody watches the limits of commands any more: {error}"
-            ))
-        })
+        self.run.as_ref().map_or(Ok(()), |run| run.announce(news))
     }
 
     /// Reaps processes that commands left behind.
