@@ -76,7 +76,7 @@ pub struct QueueRun {
     /// policy these fail their items alone. Default: `StopOnCriticalError`.
     #[setters(generate)]
     on_error: ErrorPolicy,
-    /// What is told of its process, for as long as that lasts. Default: what was told before.
+    /// The description of its process, which is kept as long as the process. Default: its earlier description.
     #[setters(rename = "described", generate)]
     info: Option<ProcessInfo>,
     /// Meets a deadline at the least cost. The worker of [`run`](Self::run) then has a route at the standard tier, and a

@@ -1,9 +1,7 @@
 //! Bulk runs for programs that have their prompts in memory or generate them.
 
-use std::any::Any;
 use std::borrow::Borrow;
 use std::fmt;
-use std::iter::FusedIterator;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,12 +11,12 @@ use crossbeam_channel::{Receiver, bounded};
 use derive_setters::Setters;
 
 use crate::base::brief::Many;
-use crate::base::thread::{spawn, spawn_scoped};
+use crate::base::thread::spawn_scoped;
 use crate::base::{Context, Error, ErrorKind};
 use crate::config::choices::Dedupe;
 use crate::engine::dispatch::{ErrorPolicy, Event, StopReason};
 use crate::engine::pack::PackLimits;
-use crate::engine::run::{CallsAtOnce, MOST_THREADS, Outlet, Waker};
+use crate::engine::run::{CallsAtOnce, Outlet, Waker};
 use crate::engine::work::Ticket;
 use crate::llm::client::LlmClient;
 use crate::llm::outcome::Outcome;
@@ -36,6 +34,10 @@ use super::shared_list::SharedList;
 use super::sinks::{Batch, Channel, Slots, not_sent, outcome};
 use super::work::{Job, Sink, dispatcher};
 use crate::engine::pack::{Pack, Packed};
+
+mod outcomes;
+
+pub use outcomes::Outcomes;
 
 /// Name of the thread that reads the items.
 const SOURCE_THREAD: &str = "batchwright-source";
@@ -469,117 +471,6 @@ impl<'a> Bulk<'a> {
             },
         );
         ended.map_err(|error| misused(error.message().to_owned()))
-    }
-}
-
-impl Bulk<'static> {
-    /// Streams in the background: an iterator over outcomes in order of completion. [`finish`](Outcomes::finish) ends
-    /// the run early and keeps billed answers. Dropping the iterator aborts the calls in flight and joins the threads.
-    /// In both cases a thread that is blocked in `items.next()` may be abandoned.
-    ///
-    /// ```
-    /// use batchwright::{Bulk, Extract, Request};
-    /// let mut answers = vec![None; 100];
-    /// let requests = (0..100).map(|n| Request::new(format!("text {n}")));
-    /// for outcome in Bulk::new(Extract).spawn(requests) {
-    ///     answers[outcome.index.unwrap()] = outcome.result.ok().map(|answer| answer.text);
-    /// }
-    /// assert_eq!(answers[42].as_deref(), Some("text 42"));
-    /// ```
-    pub fn spawn(mut self, items: impl Iterator<Item = Request> + Send + 'static) -> Outcomes {
-        let (tx, rx) = bounded(self.options.calls.most.clamp(1, MOST_THREADS));
-        // Dropping the iterator must end only this run.
-        self.options.ctx = self.options.ctx.child();
-        let (ctx, stopping) = (self.options.ctx.clone(), self.stopping.clone());
-        let ends = stopping.clone();
-        let run = move || {
-            let total = exact(items.size_hint());
-            let (waker, woken) = Waker::new();
-            let (feeder, source, _) = feed(self.ahead(), self.pack(), waker.clone());
-            spawn(SOURCE_THREAD, move || feeder.feed(items.map(Ok)))
-                .map_err(|e| misused(e.message().to_owned()))?;
-            let sink = move |outcome| match tx.send(outcome) {
-                Ok(()) if !ends.load(Ordering::SeqCst) => ControlFlow::Continue(()),
-                _ => ControlFlow::Break(()),
-            };
-            let (summary, early) = self.stream(source, total, waker, woken, sink)?;
-            early.map_or(Ok(summary), Err)
-        };
-        let runner = spawn("batchwright-bulk", run);
-        Outcomes {
-            ctx,
-            stopping,
-            outcomes: Some(rx),
-            runner: runner.ok(),
-        }
-    }
-}
-
-/// Outcomes of a run in the background, see [`Bulk::spawn`].
-pub struct Outcomes {
-    ctx: Context,
-    stopping: Arc<AtomicBool>,
-    outcomes: Option<Receiver<Outcome>>,
-    runner: Option<thread::JoinHandle<Result<Summary, BulkError>>>,
-}
-
-impl Outcomes {
-    /// Ends the run: reads no further item, starts no further call, and waits for the calls in flight, however long
-    /// they take. To wait for all items instead, call [`next`](Iterator::next) until it returns `None`; then this
-    /// returns the summary.
-    ///
-    /// When the run ended early, or outcomes were left that [`next`](Iterator::next) had not returned: then the reason
-    /// is [`StopReason::SinkClosed`]. [`BulkError::outcomes`] contains all of them, and items that were read and not
-    /// sent as [`ErrorKind::Cancelled`].
-    pub fn finish(mut self) -> Result<Summary, BulkError> {
-        self.stopping.store(true, Ordering::SeqCst);
-        let mut left: Vec<Outcome> = self.by_ref().collect();
-        let end = self
-            .join()
-            .unwrap_or_else(|| Err(misused("the run's thread could not be started".to_owned())));
-        let reason = match end {
-            Ok(summary) if left.is_empty() => return Ok(summary),
-            Ok(_) => StopReason::SinkClosed,
-            Err(mut error) => {
-                left.append(&mut error.outcomes);
-                error.reason
-            }
-        };
-        Err(BulkError {
-            reason,
-            outcomes: left,
-        })
-    }
-
-    fn join(&mut self) -> Option<Result<Summary, BulkError>> {
-        let runner = self.runner.take()?;
-        Some(match runner.join() {
-            Ok(end) => end,
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
-    }
-}
-
-impl Iterator for Outcomes {
-    type Item = Outcome;
-
-    fn next(&mut self) -> Option<Outcome> {
-        self.outcomes.as_ref()?.recv().ok()
-    }
-}
-
-impl FusedIterator for Outcomes {}
-
-impl Drop for Outcomes {
-    fn drop(&mut self) {
-        if self.runner.is_some() {
-            self.ctx.abort();
-            self.outcomes = None;
-            if let Some(runner) = self.runner.take() {
-                // The panic of the run was printed when it happened; a destructor must not panic again.
-                let _: Result<_, Box<dyn Any + Send>> = runner.join();
-            }
-        }
     }
 }
 

@@ -335,7 +335,7 @@ fn described(store: &dyn JobStore, info: &ProcessInfo, names: &[&str]) -> Proces
     process
 }
 
-/// What is told of the children of a job.
+/// The description of a child process of a job.
 fn child_of(parent: &ClaimedJob) -> ProcessInfo {
     let mut info = ProcessInfo::new();
     info.parent = Some(ParentJob {

@@ -116,7 +116,7 @@ pub fn enter(path: &Path, limits: &Limits) -> io::Result<()> {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    // A launcher has two threads, which do not count.
+    // The launcher does not count.
     let processes = limits.processes.map(|limit| limit.saturating_add(1));
     // Twice the limit, because the watchdog should be the first to detect a violation and report which limit it was.
     // These files exist only if the controllers do.

@@ -198,7 +198,7 @@ impl Confined {
 
 /// Whether the kernel does not know how to run the program. `/bin/sh` runs it then, as `execvp` does.
 #[cfg(unix)]
-pub(super) fn has_no_interpreter(error: &io::Error) -> bool {
+fn has_no_interpreter(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error())
 }
 

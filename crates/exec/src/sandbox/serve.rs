@@ -75,7 +75,7 @@ struct Launcher {
 }
 
 impl Launcher {
-    /// Confines this process as far as that is the same for all commands.
+    /// Takes the permissions that are the same for all commands.
     fn new(socket: UnixStream, setup: Setup) -> Result<Self, String> {
         let Policy { limits, cgroup, .. } = &setup.policy;
         if let Some(cgroup) = cgroup {
