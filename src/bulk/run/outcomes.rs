@@ -78,7 +78,7 @@ impl Outcomes {
     ///
     /// When the run ended early, or outcomes were left that [`next`](Iterator::next) had not returned: then the reason
     /// is [`StopReason::SinkClosed`]. [`BulkError::outcomes`] contains all of them, and items that were read and not
-    /// sent as [`ErrorKind::Cancelled`].
+    /// sent as [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
     pub fn finish(mut self) -> Result<Summary, BulkError> {
         self.stopping.store(true, Ordering::SeqCst);
         let mut left: Vec<Outcome> = self.by_ref().collect();
