@@ -22,6 +22,7 @@ pub mod names;
 #[cfg(feature = "mysql")]
 pub(crate) mod password;
 pub mod private;
+pub(crate) mod random;
 pub(crate) mod rescue;
 pub mod secret;
 #[cfg(test)]

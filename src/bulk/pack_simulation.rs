@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::random::Random;
 use crate::base::seeds::{each_seed, seeds};
 use crate::base::{Error, ErrorKind, RateHints, Sent, Time};
 use crate::bulk::work::{Job, Sink, count};
@@ -14,7 +15,6 @@ use crate::engine::class::Class;
 use crate::engine::dispatch::{
     Call, Dispatcher, EndedCall, ErrorPolicy, Event, Options, StopReason, Turn,
 };
-use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Gate, Limiter, Limits, QuotaKey};
 use crate::engine::pack::{Member, Pack, Packed};
 use crate::engine::route::RetryPolicy;
@@ -67,22 +67,6 @@ impl Sink<usize> for Ends {
 
     fn defers_release(&self) -> bool {
         self.defers
-    }
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (self.0 >> 33) % n.max(1)
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
     }
 }
 
@@ -169,7 +153,7 @@ impl Scene {
                 .fall_back_when_blocked(true),
             on_error: ErrorPolicy::ContinueOnError,
             deadline: None,
-            jitter: Jitter(seed),
+            jitter: Random(seed),
             durable: false,
             multi_tenant: false,
             no_shared_fate: false,

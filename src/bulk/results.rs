@@ -100,6 +100,8 @@ pub(crate) struct ResultsFile {
     disturbed: Option<Error>,
     /// The settings that are added to new lines.
     settings: Option<RunSettings>,
+    /// The end of new lines, with these settings.
+    line_end: Option<String>,
     /// Whether billed answers are archived before a compaction removes them.
     archives: bool,
 }
@@ -133,6 +135,7 @@ impl ResultsFile {
             dirty: false,
             disturbed: None,
             settings: None,
+            line_end: None,
             archives: false,
         };
         let torn = results.read(&mut |line, at, _| visit(line, at));
@@ -142,6 +145,7 @@ impl ResultsFile {
 
     /// Adds these settings to new lines, and optionally archives billed answers that a compaction removes.
     pub(crate) fn of_run(mut self, settings: RunSettings, archives: bool) -> Self {
+        self.line_end = Some(settings.line_end());
         self.settings = Some(settings);
         self.archives = archives;
         self
@@ -260,19 +264,18 @@ impl ResultsFile {
 
     /// Appends complete lines. After an error the file does not contain them.
     pub(crate) fn append(&mut self, lines: &[u8]) -> Result<(), Error> {
-        // Changes by other programs are reported by the next check; here they must not damage a line.
-        if self
-            .file
-            .metadata()
-            .is_ok_and(|found| found.len() != self.len)
-        {
+        // Changes by other programs are reported by the next check; here they must not damage a line. After reading the
+        // metadata, Linux would write exact times to the disk's journal with the next write.
+        let length = self.file.seek(SeekFrom::End(0));
+        if length.is_ok_and(|length| length != self.len) {
             let _ = self.undisturbed();
         }
-        let end = self.settings.as_ref().map(RunSettings::line_end);
+        let end = self.line_end.take();
         let written = match &end {
             Some(end) => self.append_pieces(&mut with_end(lines, end)),
             None => self.append_io(lines),
         };
+        self.line_end = end;
         self.written(written)
     }
 

@@ -20,7 +20,6 @@ use super::critical::CriticalFailures;
 use super::exclusions::Exclusions;
 use super::fallback_history::FallbackHistories;
 use super::first_replies::FirstReplies;
-use super::jitter::Jitter;
 use super::limiter::{Limiter, Permit};
 use super::loading::Loading;
 #[cfg(test)]
@@ -32,6 +31,7 @@ use super::route::RetryPolicy;
 pub use super::stop::{ErrorPolicy, StopReason};
 use super::time_split::{Limit, Stopwatch, TimeSplit};
 use super::work::{SettleEnd, SettleIo, Settled, TakeEnd, TakeIo, Ticket, Work};
+use crate::base::random::Random;
 
 mod call_ended;
 mod failure;
@@ -123,7 +123,7 @@ pub(crate) struct Options {
     pub fallback_histories: Arc<FallbackHistories>,
     pub on_error: ErrorPolicy,
     pub deadline: Option<Time>,
-    pub jitter: Jitter,
+    pub jitter: Random,
     /// The work outlives the run: failures of a provider return the item to the queue instead of failing it, and the
     /// provider is called again later.
     pub durable: bool,

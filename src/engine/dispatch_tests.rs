@@ -4,10 +4,10 @@ use std::cell::Cell;
 
 use super::settle::GROUP_DELAY;
 use super::*;
+use crate::base::random::Random;
 use crate::base::{ErrorKind, RateWindow, Sent};
 use crate::engine::class::Class;
 use crate::engine::item_time::{ItemTime, ItemTimer};
-use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limits, QuotaKey};
 use crate::engine::loading::MAX_LOADING;
 use crate::engine::route::Tries;
@@ -139,7 +139,7 @@ fn dispatcher(
         retry: RetryPolicy::default(),
         on_error,
         deadline: None,
-        jitter: Jitter(1),
+        jitter: Random(1),
         durable: false,
         multi_tenant: false,
         no_shared_fate: false,

@@ -20,7 +20,6 @@ pub(crate) mod fallback_history;
 pub(crate) mod feeder;
 mod first_replies;
 pub mod item_time;
-pub(crate) mod jitter;
 pub mod limiter;
 pub(crate) mod loading;
 mod pace;

@@ -18,7 +18,6 @@ use super::dispatch::{
 use super::limiter::{Limiter, Limits, QuotaId, QuotaKey};
 use super::route::RetryPolicy;
 use super::waiting::Waiting;
-use crate::engine::jitter::Jitter;
 
 mod checks;
 mod model;
@@ -170,7 +169,7 @@ impl Scene {
             retry: RetryPolicy::default().max_retries(max_retries),
             on_error: policy,
             deadline,
-            jitter: Jitter(seed),
+            jitter: crate::base::random::Random(seed),
             durable: false,
             multi_tenant: false,
             no_shared_fate: false,

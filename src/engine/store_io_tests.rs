@@ -7,11 +7,11 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::*;
 use crate::base::SystemClock;
+use crate::base::random::Random;
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::dispatch::{ErrorPolicy, Options};
 use crate::engine::item_time::ItemTimer;
-use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limiter, QuotaId};
 use crate::engine::route::{RetryPolicy, Tries};
 use crate::engine::work::{Cost, SettleIo, Take, TakeIo};
@@ -167,7 +167,7 @@ fn carry_out_all(fails: bool) -> TwoItems {
         retry: RetryPolicy::default(),
         on_error: ErrorPolicy::ContinueOnError,
         deadline: None,
-        jitter: Jitter(1),
+        jitter: Random(1),
         durable: true,
         multi_tenant: false,
         no_shared_fate: false,

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use derive_setters::Setters;
 use serde::Serialize;
 
+use crate::base::random::Random;
 use crate::base::{Clock, Context, Error, Paid, SystemClock, Time};
 use crate::config::choices::CachePrompt;
 use crate::engine::class::Class;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
 use crate::engine::fallback_history::{FallbackHistories, FallbackHistory};
-use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limiter, Limits, QuotaKey};
 use crate::engine::pack::PackLimits;
 use crate::engine::prefixes::Prefix;
@@ -492,7 +492,7 @@ impl<'a> Route<'a> {
             fallback_histories: self.fallback_histories.clone(),
             on_error,
             deadline: ctx.remaining().map(|left| now.after(left)),
-            jitter: Jitter(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),
+            jitter: Random(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),
             durable: false,
             multi_tenant: false,
             no_shared_fate: false,

@@ -1,29 +1,16 @@
 use std::time::{Duration, SystemTime};
 
 use super::*;
+use crate::base::random::Random;
 use crate::money::duration::{BindingLimit, CallLimits, DurationEstimate};
 use crate::money::prices::Prices;
 use crate::money::replies::MeasuredReply;
 use crate::money::workload::InputSize;
 
-/// Random numbers from a seed.
-struct Random(u64);
-
-impl Random {
-    /// From 0 to 1.
-    fn share(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    /// A length whose logarithm is normally distributed.
-    fn length(&mut self, median: f64, spread: f64) -> u64 {
-        let normal = (0..12).map(|_| self.share()).sum::<f64>() - 6.0;
-        (median * (spread * normal).exp()).round().max(1.0) as u64
-    }
+/// A length whose logarithm is normally distributed.
+fn length(random: &mut Random, median: f64, spread: f64) -> u64 {
+    let normal = (0..12).map(|_| random.share()).sum::<f64>() - 6.0;
+    (median * (spread * normal).exp()).round().max(1.0) as u64
 }
 
 fn size(tokens: u64) -> InputSize {
@@ -219,15 +206,18 @@ fn costs_that_replies_report_need_no_price() {
 
 /// An input and its true tokens: as large and as varied as `random` wants it.
 fn true_run(random: &mut Random) -> (Vec<(u64, u64, u64)>, Option<u32>) {
-    let items = 200 + random.length(1_000.0, 0.7);
-    let (size, spread) = (random.length(300.0, 1.0) as f64, 0.8 * random.share());
-    let (answer, varied) = (random.length(120.0, 1.0) as f64, 0.2 + 0.5 * random.share());
-    let (ratio, added) = (0.7 + 0.8 * random.share(), random.length(8.0, 0.5));
-    let limit = (random.share() < 0.5).then(|| random.length(600.0, 0.5) as u32);
+    let items = 200 + length(random, 1_000.0, 0.7);
+    let (size, spread) = (length(random, 300.0, 1.0) as f64, 0.8 * random.share());
+    let (answer, varied) = (
+        length(random, 120.0, 1.0) as f64,
+        0.2 + 0.5 * random.share(),
+    );
+    let (ratio, added) = (0.7 + 0.8 * random.share(), length(random, 8.0, 0.5));
+    let limit = (random.share() < 0.5).then(|| length(random, 600.0, 0.5) as u32);
     let all = (0..items).map(|_| {
-        let likely = random.length(size, spread);
+        let likely = length(random, size, spread);
         let input = (likely as f64 * ratio * (0.9 + 0.2 * random.share())) as u64 + added;
-        let output = random.length(answer, varied);
+        let output = length(random, answer, varied);
         let output = limit.map_or(output, |limit| output.min(limit.into()));
         (likely, input, output)
     });

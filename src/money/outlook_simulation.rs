@@ -10,32 +10,12 @@
 use std::time::Duration;
 
 use crate::base::Time;
+use crate::base::random::Random;
 use crate::base::seeds::{each_seed, seeds};
 use crate::money::batch_rate::BatchRate;
 use crate::money::call_rate::{CallPace, CallRate};
 
 use super::{BatchPace, Outlook, Way, WayPrices};
-
-/// Random numbers of a seed.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    fn between(&mut self, low: f64, high: f64) -> f64 {
-        low + (high - low) * self.next()
-    }
-
-    fn chance(&mut self, share: f64) -> bool {
-        self.next() < share
-    }
-}
 
 const FEW: u64 = 60;
 /// Of the first 40,000 worlds, 5 are late (by 0.1 to 3.8 %) and 11 are too dear, all behind these: few answers show a rate
@@ -106,14 +86,14 @@ impl World {
         let items = random.between(200.0, 1500.0) as u64;
         let n = items as f64;
         // Some providers accept too few calls, so that only batches can end in time.
-        let needs_batches = random.chance(0.1);
+        let needs_batches = random.share() < 0.1;
         let share = if needs_batches {
             random.between(1.2, 4.0)
         } else {
             random.between(0.04, 0.75)
         };
         let call = random.between(1.0, 20.0);
-        let reports = random.chance(0.5);
+        let reports = random.share() < 0.5;
         let burst = if reports { 30.0 } else { 3.0 };
         let sync = Tier {
             rate: n / (deadline * share),
@@ -124,9 +104,9 @@ impl World {
             reports,
         };
         let cancel_wait = random.between(30.0, 600.0).min(deadline / 30.0);
-        let flex = random.chance(0.6).then(|| {
-            let refuses = random.chance(0.25);
-            let stops = random.chance(0.2);
+        let flex = (random.share() < 0.6).then(|| {
+            let refuses = random.share() < 0.25;
+            let stops = random.share() < 0.2;
             Tier {
                 rate: sync.rate * random.between(0.3, 1.2),
                 burst: random.between(1.0, burst),
@@ -140,8 +120,8 @@ impl World {
                 },
             }
         });
-        let batch = random.chance(0.85).then(|| {
-            let stalls = !needs_batches && random.chance(0.4);
+        let batch = (random.share() < 0.85).then(|| {
+            let stalls = !needs_batches && random.share() < 0.4;
             let slack = deadline * (1.0 - 1.25 * share) - cancel_wait - 300.0;
             let delay = random.between(0.0, 0.4) * slack.max(0.0);
             let time = (deadline - delay) * random.between(0.1, 1.2);

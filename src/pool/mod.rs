@@ -11,12 +11,12 @@ use std::thread;
 
 use crossbeam_channel::bounded;
 
+use crate::base::random::Random;
 use crate::base::thread::{spawn, spawn_scoped};
 use crate::base::{Clock, Context, Error, ErrorKind, SystemClock, Time};
 use crate::engine::class::Class;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options, StopReason};
 use crate::engine::feeder::{Feeder, Tail};
-use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limiter, Limits, QuotaId, QuotaKey};
 use crate::engine::route::RetryPolicy;
 use crate::engine::run::{CallsAtOnce, Outlet, Reply, Waker};
@@ -250,7 +250,7 @@ impl<'a> Pool<'a> {
             fallback_histories: Arc::default(),
             on_error: *on_error,
             deadline: ctx.remaining().map(|left| now.after(left)),
-            jitter: Jitter(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),
+            jitter: Random(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),
             durable: false,
             multi_tenant: false,
             no_shared_fate: true,

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
+use crate::base::random::Random as Jitter;
 use crate::base::seeds::{each_seed, seeds};
 use crate::base::{
     Clock, Context, Error, ErrorKind, ProcessId, RateHints, Sent, Time, Timestamp, Usd,
 };
 use crate::engine::dispatch::{Call, Dispatcher, EndedCall, ErrorPolicy, Event, Io, Options, Turn};
-use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limits, QuotaKey};
 use crate::engine::pack::Pack;
 use crate::engine::route::RetryPolicy;
@@ -77,7 +77,7 @@ struct Random(Jitter);
 
 impl Random {
     fn below(&mut self, n: u64) -> u64 {
-        ((self.0.next() * n as f64) as u64).min(n - 1)
+        ((self.0.share() * n as f64) as u64).min(n - 1)
     }
 
     fn chance(&mut self, percent: u64) -> bool {

@@ -8,10 +8,10 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use parking_lot::Mutex;
 
+use crate::base::random::Random;
 use crate::base::thread::spawn_scoped;
 use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time};
 use crate::engine::dispatch::{Dispatcher, Options, StopReason};
-use crate::engine::jitter::Jitter;
 use crate::engine::pack::Pack;
 use crate::engine::run::{Finish, Observer, Permits, RunSetup, TICK, run};
 use crate::engine::time_split::TimeSplit;
@@ -156,7 +156,7 @@ impl WorkerRun {
             settler: ItemSettler {
                 kinds: controls.kinds.clone(),
                 clock,
-                jitter: Mutex::new(Jitter(seed)),
+                jitter: Mutex::new(Random(seed)),
                 refused: Mutex::default(),
             },
             overview: controls.batch_overview.clone(),
@@ -272,7 +272,7 @@ impl WorkerRun {
             fallback_histories: controls.kinds.fallback_histories.clone(),
             on_error: plan.on_error,
             deadline: plan.ctx.remaining().map(|left| now.after(left)),
-            jitter: Jitter(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),
+            jitter: Random(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),
             durable: true,
             multi_tenant: plan.multi_tenant,
             no_shared_fate: false,

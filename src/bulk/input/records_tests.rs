@@ -1,6 +1,6 @@
 use super::super::cells::fields;
-use super::super::tests::Random;
 use super::*;
+use crate::base::random::Random;
 use crate::base::seeds::random_cases;
 
 /// The records of `bytes` when they arrive in pieces of at most `piece` bytes.
@@ -26,10 +26,10 @@ fn random_tables_are_read_like_the_csv_crate_reads_them() {
     let mut compared = 0;
     let rounds = random_cases(2_000, 20_000);
     for round in 0..rounds {
-        let len = random.below(40);
+        let len = random.index(40);
         let alphabet = b"ab,,\"\"\"\n\r \t";
         let bytes: Vec<u8> = (0..len)
-            .map(|_| alphabet[random.below(alphabet.len())])
+            .map(|_| alphabet[random.index(alphabet.len())])
             .collect();
         let Ok(whole) = split(Form::Csv, &bytes, usize::MAX / 2) else {
             continue;
@@ -78,8 +78,8 @@ fn written_tables_are_read_back_field_by_field() {
     let table: Vec<Vec<String>> = (0..500)
         .map(|_| {
             let field = |random: &mut Random| {
-                let n = random.below(6) + 1;
-                (0..n).map(|_| pieces[random.below(pieces.len())]).collect()
+                let n = random.index(6) + 1;
+                (0..n).map(|_| pieces[random.index(pieces.len())]).collect()
             };
             (0..3).map(|_| field(&mut random)).collect()
         })

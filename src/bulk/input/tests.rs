@@ -7,22 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::fault::InputErrors;
 use super::file::Item;
 use super::*;
+use crate::base::random::Random;
 use crate::base::seeds::random_cases;
 use crate::llm::hash::request_hash;
 use crate::llm::request::Request;
-
-/// A small generator (SplitMix64), so that runs repeat.
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    pub(super) fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % n as u64) as usize
-    }
-}
 
 /// A file that is deleted at the end of its test.
 pub(super) struct Scratch(pub(super) PathBuf);
@@ -147,12 +135,12 @@ fn random_files_are_read_again_exactly() {
     for round in 0..random_cases(12, 60) {
         let mut content = if round % 2 == 0 { "\u{feff}" } else { "" }.to_owned();
         let mut expected = Vec::new();
-        for i in 0..random.below(300) + 1 {
-            let text = "äb\" \\".repeat(random.below(200) + 1);
+        for i in 0..random.index(300) + 1 {
+            let text = "äb\" \\".repeat(random.index(200) + 1);
             let line = serde_json::json!({"id": i, "prompt": text}).to_string();
             expected.push(Request::new(text).with_id(i.to_string()));
             content += &line;
-            content += ["\n", "\r\n", "\n\n", "\n \r\n"][random.below(4)];
+            content += ["\n", "\r\n", "\n\n", "\n \r\n"][random.index(4)];
         }
         if round % 3 == 0 {
             content.truncate(content.trim_end().len());
@@ -174,7 +162,7 @@ fn files_of_many_chunks_are_cut_between_records() {
     let mut content = String::from("id,prompt\r\n");
     let mut expected = Vec::new();
     for i in 0..200 {
-        let text = "line \"one\",\nline two\r\n".repeat(random.below(2000) + 1);
+        let text = "line \"one\",\nline two\r\n".repeat(random.index(2000) + 1);
         content += &format!("{i},\"{}\"\r\n", text.replace('"', "\"\""));
         expected.push(Request::new(text).with_id(i.to_string()));
     }

@@ -193,7 +193,7 @@ impl<W: Work> Dispatcher<W> {
                 }
             };
             let mut tries = ticket.tries;
-            let jitter = self.options.jitter.next();
+            let jitter = self.options.jitter.share();
             let at = route::after_refusal(&self.options.retry, &mut tries, &error, now, jitter);
             self.refusals.waits(step, ticket.quota(), at);
             let in_time = self.options.durable || self.options.deadline.is_none_or(|end| at <= end);
@@ -234,7 +234,7 @@ impl<W: Work> Dispatcher<W> {
             || self.is_not_worth_waiting_for(&ticket, &error, now);
         let next_callable = self.next_callable(&ticket);
         let members = self.work.members(&ticket.task);
-        let jitter = self.options.jitter.next();
+        let jitter = self.options.jitter.share();
         let mut next = route::decide(
             &self.options.retry,
             next_callable.is_some(),

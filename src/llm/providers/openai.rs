@@ -25,6 +25,8 @@ use super::reply_contents::Holds;
 use super::responses;
 use super::vendor::Vendor;
 
+mod usual;
+
 #[derive(Deserialize)]
 struct Reply<'b> {
     #[serde(borrow)]
@@ -252,6 +254,18 @@ fn call(call: Value) -> ToolCall {
 /// # Errors
 /// When it is not the dialect's JSON; inside, when it holds a failure, or no usable answer.
 pub(super) fn read(
+    vendor: &Vendor,
+    body: &[u8],
+    unchecked: bool,
+) -> serde_json::Result<Result<Response, Error>> {
+    match usual::read(body) {
+        Some(answer) => Ok(answer.conclude(vendor.name, body, unchecked)),
+        None => read_any(vendor, body, unchecked),
+    }
+}
+
+/// Reads a reply that may contain anything.
+fn read_any(
     vendor: &Vendor,
     body: &[u8],
     unchecked: bool,

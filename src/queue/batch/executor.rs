@@ -195,7 +195,7 @@ impl Poller<'_> {
         }
         if creates_alone && self.may_another_be_created(no) {
             // Lost the race: both were recorded at the same time, and neither continues.
-            let wait = NEXT_CREATION.mul_f64(1.0 + 5.0 * self.jitter.next());
+            let wait = NEXT_CREATION.mul_f64(1.0 + 5.0 * self.jitter.share());
             self.feed(no, Event::NotSent(Some(wait)));
             return;
         }
@@ -321,7 +321,7 @@ impl Poller<'_> {
             is_withdrawn: open.record.withdrawn.is_some(),
             uploads: open.uploads,
             settings: self.options.control.settings(),
-            jitter: self.jitter.next(),
+            jitter: self.jitter.share(),
             is_ending: self.options.ctx.is_cancelled(),
             others_there: is_submitting && others.next().is_some(),
             poison_lines: self.poison_lines.get(&key).copied().unwrap_or(0),

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, never, select};
 
+use crate::base::random::Random;
 use crate::base::{Clock, Context, ProcessId, Time};
 use crate::engine::dispatch::ErrorPolicy;
-use crate::engine::jitter::Jitter;
 use crate::queue::kinds::Kinds;
 use crate::queue::store::{BatchNo, JobLane, StoredBatch};
 
@@ -108,7 +108,7 @@ pub(crate) struct Poller<'a> {
     pub(super) sizes: Sizes,
     /// Poison lines found in a row, without an accepted batch in between.
     pub(super) poison_lines: HashMap<(Option<ProcessId>, Arc<JobLane>), u32>,
-    pub(super) jitter: Jitter,
+    pub(super) jitter: Random,
     /// Time of the last scan of the store.
     pub(super) scanned_at: Option<Time>,
     /// Time of the next scan without a notification.
@@ -142,7 +142,7 @@ impl<'a> Poller<'a> {
             seen: HashMap::new(),
             sizes: Sizes::default(),
             poison_lines: HashMap::new(),
-            jitter: Jitter(options.seed),
+            jitter: Random(options.seed),
             scanned_at: None,
             scan_at: None,
             missing_credentials: None,

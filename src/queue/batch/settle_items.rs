@@ -7,9 +7,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
+use crate::base::random::Random;
 use crate::base::{Charge, Clock, Error, ErrorKind, Paid, Timestamp};
 use crate::engine::item_time::ItemTime;
-use crate::engine::jitter::Jitter;
 use crate::engine::route::{Next, Tries, decide};
 use crate::llm::outcome_builder::OutcomeBuilder;
 use crate::llm::params::RequestTask;
@@ -32,7 +32,7 @@ use super::machine::Record;
 pub(crate) struct ItemSettler {
     pub kinds: Arc<Kinds>,
     pub clock: Arc<dyn Clock>,
-    pub jitter: Mutex<Jitter>,
+    pub jitter: Mutex<Random>,
     /// A rejection that is not the job's fault and affects all others.
     pub refused: Mutex<Option<Error>>,
 }
@@ -202,7 +202,7 @@ impl ItemSettler {
         let steps = route.as_ref().map_or(1, |route| route.steps());
         let more = usize::from(tries.step) + 1 < steps;
         let (now, wall) = (self.clock.now(), self.clock.wall());
-        let jitter = self.jitter.lock().next();
+        let jitter = self.jitter.lock().share();
         let retry = self.kinds.setup.now().settings.retry;
         let next = decide(&retry, more, tries, &error, now, None, jitter);
         let spent = prompts::spent_in_vain(&error, &history);

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
+use crate::base::random::Random;
 use crate::base::{Clock, Error, RateHints, Time, Usd};
 use crate::engine::dispatch::{Call, Dispatcher, EndedCall, ErrorPolicy, Event, Options, Turn};
-use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limits, QuotaKey};
 use crate::engine::pack::Pack;
 use crate::engine::route::RetryPolicy;
@@ -130,7 +130,7 @@ impl Machine {
             fallback_histories: kinds.fallback_histories.clone(),
             on_error: ErrorPolicy::ContinueOnError,
             deadline: None,
-            jitter: Jitter(plan.seed + number),
+            jitter: Random(plan.seed + number),
             durable: true,
             multi_tenant: true,
             no_shared_fate: false,

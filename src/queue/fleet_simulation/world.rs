@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::base::random::Random;
 use crate::base::{Clock, Error, ErrorKind, RateHints, RateWindow, Time, Timestamp};
-use crate::engine::jitter::Jitter;
 use crate::hub::shares::simulated_redis::SimulatedRedis;
 use crate::queue::store::mysql::wire::Counts;
 use crate::testing::ManualClock;
@@ -94,7 +94,7 @@ pub(super) struct World {
     pub now: Time,
     pub redis: SimulatedRedis,
     pub figures: Figures,
-    random: Jitter,
+    random: Random,
     /// Time from which each part of the database is free.
     database: Vec<Time>,
     /// Time from which the row of the process is free. All machines change its counters.
@@ -110,7 +110,7 @@ impl World {
             now: START,
             redis: SimulatedRedis::new(),
             figures: Figures::default(),
-            random: Jitter(plan.seed),
+            random: Random(plan.seed),
             database: vec![Time::ZERO; plan.parallel],
             process_row: Time::ZERO,
             bucket: (plan.per_minute / 60.0, START),
@@ -118,7 +118,7 @@ impl World {
     }
 
     pub(super) fn below(&mut self, n: u64) -> u64 {
-        ((self.random.next() * n as f64) as u64).min(n - 1)
+        self.random.below(n)
     }
 
     /// Current time of the database's clock.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+pub(crate) use crate::base::random::Random;
 use crate::base::{Clock, Context, Error, ErrorKind, Sent, Time};
-use crate::engine::jitter::Jitter;
 use crate::llm::batch::{
     BatchAccount, BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine,
     BatchLineResult, BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches,
@@ -70,19 +70,6 @@ pub(crate) struct FakeProvider {
     next: u64,
 }
 
-#[derive(Debug)]
-pub(crate) struct Random(pub Jitter);
-
-impl Random {
-    pub fn below(&mut self, n: u64) -> u64 {
-        ((self.0.next() * n as f64) as u64).min(n.saturating_sub(1))
-    }
-
-    pub fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
-
 pub(crate) fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
@@ -90,7 +77,7 @@ pub(crate) fn seconds(n: u64) -> Duration {
 impl FakeProvider {
     pub fn new(seed: u64, clock: Arc<ManualClock>) -> Self {
         Self {
-            random: Random(Jitter(seed)),
+            random: Random(seed),
             clock,
             uploads: true,
             names_lines: true,
@@ -294,12 +281,12 @@ impl FakeProvider {
         let id = self.named("batch");
         let late = !self.late.is_zero() && self.random.chance(self.trouble.max(5));
         let wait = if late {
-            self.late.mul_f64(self.random.0.next())
+            self.late.mul_f64(self.random.share())
         } else {
             Duration::ZERO
         };
         let exists_from = now.after(wait);
-        let lag = self.lag.mul_f64(self.random.0.next());
+        let lag = self.lag.mul_f64(self.random.share());
         let remote = Remote {
             id: id.clone(),
             label: intent.label.clone(),

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::base::random::Random;
 use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Sent};
 use crate::engine::dispatch::ErrorPolicy;
-use crate::engine::jitter::Jitter;
 use crate::llm::batch::{
     BatchAccount, BatchClient, BatchInput, BatchIntent, BatchLimits, BatchLine, BatchStage,
     BatchState, BatchStatus, ListedBatches,
@@ -279,7 +279,7 @@ impl Harness {
             settler: ItemSettler {
                 kinds: self.kinds.clone(),
                 clock: self.clock.clone(),
-                jitter: Mutex::new(Jitter(1)),
+                jitter: Mutex::new(Random(1)),
                 refused: Mutex::default(),
             },
             overview: self.overview.clone(),

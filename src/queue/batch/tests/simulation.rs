@@ -18,7 +18,6 @@ use crate::base::seeds::{each_seed, seeds};
 use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time};
 use crate::config::choices::OnUnknown;
 use crate::engine::dispatch::ErrorPolicy;
-use crate::engine::jitter::Jitter;
 use crate::llm::batch::BatchLimits;
 use crate::llm::request::Request;
 use crate::queue::job::{Job, JobStatus, ProcessState};
@@ -63,7 +62,7 @@ impl Scene {
         let kinds = prompt_kinds(&clock, 10);
         let fake = FakeProvider::new(seed ^ 0x5eed, clock.clone());
         let scene = Self {
-            random: Random(Jitter(seed)),
+            random: Random(seed),
             path: folder.join("jobs.db"),
             fake: Arc::new(Mutex::new(fake)),
             clock,
@@ -99,7 +98,7 @@ impl Scene {
             settler: ItemSettler {
                 kinds: self.kinds.clone(),
                 clock: self.clock.clone(),
-                jitter: Mutex::new(Jitter(self.random.below(1 << 40))),
+                jitter: Mutex::new(Random(self.random.below(1 << 40))),
                 refused: Mutex::default(),
             },
             overview: Arc::new(BatchOverview::default()),
@@ -112,7 +111,7 @@ impl Scene {
         self.control.wake();
         let works = Arc::new(AtomicBool::new(true));
         let (percent, well) = (self.unwritable, works.clone());
-        let mut fate = Random(Jitter(self.random.below(1 << 40)));
+        let mut fate = Random(self.random.below(1 << 40));
         *store.unwritable.lock() = Some(Box::new(move || {
             let kind = ErrorKind::ALL[fate.below(ErrorKind::ALL.len() as u64) as usize];
             let fails = !well.load(Ordering::SeqCst) && fate.chance(percent);

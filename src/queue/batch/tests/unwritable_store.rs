@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::{Clock, Error, ErrorKind};
-use crate::engine::jitter::Jitter;
 use crate::queue::store::WorkerId;
 
 use super::fake_provider::{Random, seconds};
@@ -32,7 +31,7 @@ fn a_store_that_cannot_be_written_for_whatever_reason_costs_nothing_but_time() {
             harness.fake.lock().uploads = uploads;
             let process = harness.enqueue(&["a", "bad", "c"]);
             let worker = harness.worker();
-            let mut fate = Random(Jitter(kind as u64));
+            let mut fate = Random(kind as u64);
             *harness.store.unwritable.lock() = Some(Box::new(move || {
                 fate.chance(70).then(|| Error::new(kind, "not now"))
             }));

@@ -1,0 +1,363 @@
+//! Reads the usual reply of a chat: one text, an end and token counts. This takes half as long as reading a reply that
+//! may contain anything. All other replies are rejected here, and then [`openai`](super) reads them.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::llm::reply_details::ReplyDetails;
+
+use super::super::answer::Answer;
+use super::super::counts::CountDetails;
+use super::super::error_body::own_word;
+use super::Counts;
+
+/// Returns `None` for any reply that is not the usual one.
+pub(super) fn read(body: &[u8]) -> Option<Answer> {
+    let reply: Reply<'_> = serde_json::from_slice(body).ok()?;
+    let (choice,) = reply.choices;
+    let word = |text: String| own_word(Some(Value::String(text)));
+    Some(Answer {
+        text: choice.message.content,
+        finish: word(choice.finish_reason),
+        model: Some(word(reply.model)),
+        usage: Counts::from(reply.usage).usage(),
+        details: ReplyDetails {
+            service_tier: reply.service_tier.map(word).filter(|tier| !tier.is_empty()),
+            ..ReplyDetails::default()
+        },
+        ..Answer::default()
+    })
+}
+
+/// Fields that would change the answer are of the types `()` and `Empty`: any value in them rejects the reply.
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "some fields only have to be missing")]
+struct Reply<'b> {
+    #[serde(borrow, default)]
+    id: Option<&'b str>,
+    model: String,
+    choices: (Choice,),
+    #[serde(default)]
+    output: (),
+    usage: Usage,
+    service_tier: Option<String>,
+    #[serde(default)]
+    citations: Empty,
+    #[serde(default)]
+    error: (),
+}
+
+/// Null or an empty list.
+type Empty = Option<[(); 0]>;
+
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "some fields only have to be missing")]
+struct Choice {
+    finish_reason: String,
+    message: Message,
+    #[serde(default)]
+    logprobs: (),
+    #[serde(default)]
+    native_finish_reason: (),
+    #[serde(default)]
+    error: (),
+    #[serde(default)]
+    provider_specific_fields: (),
+}
+
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "some fields only have to be missing")]
+struct Message {
+    content: String,
+    #[serde(default)]
+    refusal: (),
+    #[serde(default)]
+    tool_calls: Empty,
+    #[serde(default)]
+    function_call: (),
+    #[serde(default)]
+    audio: (),
+    #[serde(default)]
+    images: Empty,
+    #[serde(default)]
+    reasoning: (),
+    #[serde(default)]
+    reasoning_content: (),
+    #[serde(default)]
+    reasoning_details: Empty,
+    #[serde(default)]
+    thinking_blocks: Empty,
+    #[serde(default)]
+    provider_specific_fields: (),
+    #[serde(default)]
+    annotations: Empty,
+}
+
+/// A larger number than `u32` has is not a count of tokens.
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "some fields only have to be missing")]
+struct Usage {
+    prompt_tokens: u32,
+    completion_tokens: u32,
+    total_tokens: Option<u32>,
+    num_cached_tokens: Option<u32>,
+    prompt_cache_hit_tokens: Option<u32>,
+    #[serde(default)]
+    cost_in_usd_ticks: (),
+    #[serde(default)]
+    cost: (),
+    #[serde(default)]
+    cost_details: (),
+    #[serde(default)]
+    is_byok: (),
+    prompt_tokens_details: Option<Details>,
+    completion_tokens_details: Option<Details>,
+    cache_creation_input_tokens: Option<u32>,
+    #[serde(default)]
+    server_tool_use: (),
+    num_sources_used: Option<u32>,
+    num_server_side_tools_used: Option<u32>,
+    #[serde(default)]
+    server_side_tool_usage_details: (),
+    num_search_queries: Option<u32>,
+}
+
+#[derive(Default, Deserialize)]
+#[expect(dead_code, reason = "one field only has to be missing")]
+struct Details {
+    cached_tokens: Option<u32>,
+    reasoning_tokens: Option<u32>,
+    audio_tokens: Option<u32>,
+    image_tokens: Option<u32>,
+    cache_write_tokens: Option<u32>,
+    cache_creation_tokens: Option<u32>,
+    #[serde(default)]
+    cache_creation_token_details: (),
+}
+
+impl From<Usage> for Counts {
+    fn from(usage: Usage) -> Self {
+        Self {
+            prompt_tokens: Some(usage.prompt_tokens.into()),
+            completion_tokens: Some(usage.completion_tokens.into()),
+            total_tokens: usage.total_tokens.map(u64::from),
+            num_cached_tokens: usage.num_cached_tokens.map(u64::from),
+            prompt_cache_hit_tokens: usage.prompt_cache_hit_tokens.map(u64::from),
+            prompt_tokens_details: usage.prompt_tokens_details.unwrap_or_default().into(),
+            completion_tokens_details: usage.completion_tokens_details.unwrap_or_default().into(),
+            cache_creation_input_tokens: usage.cache_creation_input_tokens.map(u64::from),
+            num_sources_used: usage.num_sources_used.map(u64::from),
+            num_server_side_tools_used: usage.num_server_side_tools_used.map(u64::from),
+            num_search_queries: usage.num_search_queries.map(u64::from),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<Details> for CountDetails {
+    fn from(details: Details) -> Self {
+        Self {
+            cached_tokens: details.cached_tokens.map(u64::from),
+            reasoning_tokens: details.reasoning_tokens.map(u64::from),
+            audio_tokens: details.audio_tokens.map(u64::from),
+            image_tokens: details.image_tokens.map(u64::from),
+            cache_write_tokens: details.cache_write_tokens.map(u64::from),
+            cache_creation_tokens: details.cache_creation_tokens.map(u64::from),
+            ..Self::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::vendor::Vendor;
+    use super::*;
+    use crate::base::random::Random;
+
+    /// Fields of a reply with values that are usual and values that are not, by the place of the field.
+    const FIELDS: [(&str, &[(&str, &[&str])]); 5] = [
+        (
+            "",
+            &[
+                ("id", &["\"c-1\"", "null", "7", "\"c\\u0041\""]),
+                ("object", &["\"chat.completion\"", "[1]"]),
+                ("model", &["\"m\"", "\"m\\u00e4\"", "null", "3"]),
+                ("service_tier", &["\"default\"", "null", "\"\"", "[]"]),
+                ("citations", &["[]", "null", "[\"https://a.example\"]"]),
+                ("output", &["null", "[]"]),
+                ("error", &["null", "{\"message\":\"x\",\"code\":429}"]),
+            ],
+        ),
+        (
+            "choice",
+            &[
+                ("index", &["0"]),
+                (
+                    "finish_reason",
+                    &[
+                        "\"stop\"",
+                        "\"length\"",
+                        "\"content_filter\"",
+                        "\"error\"",
+                        "null",
+                        "5",
+                    ],
+                ),
+                ("logprobs", &["null", "[]", "{\"content\":[]}"]),
+                ("native_finish_reason", &["null", "\"error\"", "\"STOP\""]),
+                ("error", &["null", "{\"message\":\"x\"}"]),
+                (
+                    "provider_specific_fields",
+                    &["null", "{\"native_finish_reason\":\"error\"}"],
+                ),
+            ],
+        ),
+        (
+            "message",
+            &[
+                ("role", &["\"assistant\""]),
+                (
+                    "content",
+                    &[
+                        "\"yes\"",
+                        "\" \"",
+                        "\"\"",
+                        "null",
+                        "\"a\\n\\u00e4\"",
+                        "[{\"type\":\"text\",\"text\":\"x\"}]",
+                    ],
+                ),
+                ("refusal", &["null", "\"no\"", "\"\""]),
+                (
+                    "tool_calls",
+                    &[
+                        "null",
+                        "[]",
+                        "[{\"id\":\"1\",\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}]",
+                    ],
+                ),
+                (
+                    "function_call",
+                    &["null", "{\"name\":\"f\",\"arguments\":\"{}\"}"],
+                ),
+                ("audio", &["null", "{\"transcript\":\"x\"}"]),
+                ("images", &["null", "[]", "[{}]"]),
+                ("reasoning", &["null", "\"hm\"", "\"\""]),
+                ("reasoning_content", &["null", "\"hm\""]),
+                ("reasoning_details", &["null", "[]", "[{\"text\":\"hm\"}]"]),
+                (
+                    "thinking_blocks",
+                    &["null", "[]", "[{\"thinking\":\"hm\"}]"],
+                ),
+                (
+                    "provider_specific_fields",
+                    &["null", "{\"refusal\":\"no\"}"],
+                ),
+                (
+                    "annotations",
+                    &["[]", "null", "[{\"type\":\"url_citation\"}]"],
+                ),
+            ],
+        ),
+        (
+            "usage",
+            &[
+                (
+                    "prompt_tokens",
+                    &["9", "0", "\"9\"", "9.0", "4294967296", "null"],
+                ),
+                ("completion_tokens", &["4", "null", "4.5"]),
+                ("total_tokens", &["13", "16", "null", "-1"]),
+                ("num_cached_tokens", &["2", "null"]),
+                ("prompt_cache_hit_tokens", &["3", "\"3\""]),
+                ("cost_in_usd_ticks", &["null", "77"]),
+                ("cost", &["null", "0.25", "{\"total_cost\":0.5}"]),
+                ("cost_details", &["null", "{\"upstream_inference_cost\":1}"]),
+                ("is_byok", &["null", "true"]),
+                ("cache_creation_input_tokens", &["5", "null"]),
+                ("server_tool_use", &["null", "{\"web_search_requests\":2}"]),
+                ("num_sources_used", &["1", "null"]),
+                ("num_server_side_tools_used", &["2", "null"]),
+                (
+                    "server_side_tool_usage_details",
+                    &["null", "{\"web_search_calls\":2}"],
+                ),
+                ("num_search_queries", &["1", "null"]),
+            ],
+        ),
+        (
+            "details",
+            &[
+                ("cached_tokens", &["3", "0", "null", "\"3\""]),
+                ("reasoning_tokens", &["3", "0", "null"]),
+                ("audio_tokens", &["1", "0", "null"]),
+                ("image_tokens", &["1", "null"]),
+                ("cache_write_tokens", &["1", "null"]),
+                ("cache_creation_tokens", &["1", "null"]),
+                (
+                    "cache_creation_token_details",
+                    &["null", "{\"ephemeral_5m_input_tokens\":1}", "4"],
+                ),
+            ],
+        ),
+    ];
+
+    /// The fields of a place as JSON, without the braces. `oddity` of 100 values are not the first of their list.
+    fn fields(random: &mut Random, place: &str, oddity: u64) -> String {
+        let (_, all) = FIELDS.iter().find(|(name, _)| *name == place).unwrap();
+        let mut fields = Vec::new();
+        for (name, values) in *all {
+            // Missing, once, or rarely twice.
+            let times = match random.index(60) {
+                0 => 2,
+                1..5 => 0,
+                _ => 1,
+            };
+            for _ in 0..times {
+                let at = if random.chance(oddity) {
+                    random.index(values.len())
+                } else {
+                    0
+                };
+                fields.push(format!("\"{name}\":{}", values[at]));
+            }
+        }
+        fields.join(",")
+    }
+
+    fn body(random: &mut Random) -> String {
+        let oddity = [0, 2, 10, 40][random.index(4)];
+        let mut of = |place: &str| fields(random, place, oddity);
+        let (outer, choice, message, usage) = (of(""), of("choice"), of("message"), of("usage"));
+        let (read, written) = (of("details"), of("details"));
+        let choice = format!("{{{choice},\"message\":{{{message}}}}}");
+        let choices = match random.index(20) {
+            0 => String::new(),
+            1 => format!("{choice},{choice}"),
+            _ => choice,
+        };
+        let usage = format!(
+            "{usage},\"prompt_tokens_details\":{{{read}}},\"completion_tokens_details\":{{{written}}}"
+        );
+        format!("{{{outer},\"choices\":[{choices}],\"usage\":{{{usage}}}}}").replace("{,", "{")
+    }
+
+    #[test]
+    fn a_usual_reply_is_read_like_any_other() {
+        let vendor = Vendor::named("openai").unwrap();
+        let mut usual = 0;
+        for seed in 0..20_000 {
+            let body = body(&mut Random(seed));
+            let body = body.as_bytes();
+            let Some(answer) = read(body) else { continue };
+            usual += 1;
+            let quick = answer.conclude(vendor.name, body, false);
+            let tolerant = super::super::read_any(vendor, body, false);
+            let shown = String::from_utf8_lossy(body);
+            let tolerant = tolerant.unwrap_or_else(|error| panic!("seed {seed}: {error}: {shown}"));
+            let debug = |result| format!("{result:?}");
+            assert_eq!(debug(&quick), debug(&tolerant), "seed {seed}: {shown}");
+        }
+        assert!((2_000..18_000).contains(&usual), "{usual}");
+    }
+}
