@@ -88,10 +88,9 @@ impl Charge {
 
     /// Sets the tier; empty means `standard`.
     pub fn tier(mut self, tier: &str) -> Self {
-        self.tier = match tier {
-            "" => STANDARD_TIER.to_owned(),
-            tier => tier.to_owned(),
-        };
+        self.tier.clear();
+        self.tier
+            .push_str(if tier.is_empty() { STANDARD_TIER } else { tier });
         self
     }
 }

@@ -1,11 +1,16 @@
 //! A table of prices as JSON, and the model in it that a name means.
 
 use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::OnceLock;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use crate::base::{Day, Error, ErrorKind};
+
+const BUILT_IN: &str = include_str!("prices.json");
 
 /// Stands for every provider.
 const ANY: &str = "*";
@@ -21,19 +26,77 @@ pub(super) struct Table {
     _license: Option<String>,
     #[serde(default, rename = "unit")]
     _unit: Option<String>,
-    providers: HashMap<String, ProviderModels>,
+    providers: HashMap<String, Provider>,
+}
+
+/// The models of a provider, which may be read only when they are needed: a run asks for one of many providers.
+#[derive(Debug)]
+struct Provider {
+    json: &'static str,
+    read: OnceLock<ProviderModels>,
+}
+
+impl Deref for Provider {
+    type Target = ProviderModels;
+
+    fn deref(&self) -> &ProviderModels {
+        self.read
+            .get_or_init(|| serde_json::from_str(self.json).expect("a test reads all"))
+    }
+}
+
+impl PartialEq for Provider {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl<'de> Deserialize<'de> for Provider {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self {
+            json: "",
+            read: ProviderModels::deserialize(deserializer)?.into(),
+        })
+    }
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "GivenModels")]
 struct ProviderModels {
     source: Option<String>,
     /// Another provider of the table, which has the models that are missing here.
     like: Option<String>,
     models: Vec<Model>,
     /// The names of the models in small letters, in order; with the place of the model, and whether a date may follow.
-    #[serde(skip)]
     names: Vec<(String, usize, bool)>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GivenModels {
+    source: Option<String>,
+    like: Option<String>,
+    models: Vec<Model>,
+}
+
+impl From<GivenModels> for ProviderModels {
+    fn from(given: GivenModels) -> Self {
+        let models = given.models.iter().enumerate();
+        let mut names: Vec<_> = models
+            .flat_map(|(at, model)| {
+                let exact = model.models.iter().map(move |name| (name, at, false));
+                exact.chain(model.dated.iter().map(move |name| (name, at, true)))
+            })
+            .map(|(name, at, dated)| (name.to_ascii_lowercase(), at, dated))
+            .collect();
+        names.sort_unstable();
+        Self {
+            source: given.source,
+            like: given.like,
+            models: given.models,
+            names,
+        }
+    }
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
@@ -147,21 +210,34 @@ impl Table {
     /// # Errors
     /// [`ErrorKind::Invalid`] if the JSON is not a table.
     pub(super) fn parse(json: &str) -> Result<Self, Error> {
-        let mut table: Self = serde_json::from_str(json)
-            .map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))?;
-        for provider in table.providers.values_mut() {
-            let models = provider.models.iter().enumerate();
-            let mut names: Vec<_> = models
-                .flat_map(|(at, model)| {
-                    let exact = model.models.iter().map(move |name| (name, at, false));
-                    exact.chain(model.dated.iter().map(move |name| (name, at, true)))
-                })
-                .map(|(name, at, dated)| (name.to_ascii_lowercase(), at, dated))
-                .collect();
-            names.sort_unstable();
-            provider.names = names;
+        serde_json::from_str(json)
+            .map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))
+    }
+
+    /// The table in the program.
+    pub(super) fn built_in() -> Self {
+        #[derive(Deserialize)]
+        struct Unread {
+            date: Option<String>,
+            source: Option<String>,
+            #[serde(borrow)]
+            providers: HashMap<String, &'static RawValue>,
         }
-        Ok(table)
+        let table: Unread = serde_json::from_str(BUILT_IN).expect("a test reads it");
+        let providers = table.providers.into_iter().map(|(name, models)| {
+            let provider = Provider {
+                json: models.get(),
+                read: OnceLock::new(),
+            };
+            (name, provider)
+        });
+        Self {
+            date: table.date,
+            source: table.source,
+            _license: None,
+            _unit: None,
+            providers: providers.collect(),
+        }
     }
 
     /// The model of this name. A name that ends in a date also means the model of its base name, if the table says so or
@@ -242,6 +318,14 @@ fn without_date(name: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_table_in_the_program_is_complete() {
+        let (read, later) = (Table::parse(BUILT_IN).unwrap(), Table::built_in());
+        assert!(read.providers.len() > 10);
+        assert_eq!(read.providers, later.providers);
+        assert_eq!((read.date, read.source), (later.date, later.source));
+    }
 
     #[test]
     fn a_date_is_told_from_a_version() {

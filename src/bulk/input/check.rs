@@ -352,10 +352,10 @@ impl Chunk {
     }
 
     fn read(&mut self, source: &Source, offset: u64) -> io::Result<()> {
-        self.make_room(self.filled + CHUNK_BYTES);
         let from = offset + self.filled as u64;
         let left = usize::try_from(source.len().saturating_sub(from)).unwrap_or(usize::MAX);
         let want = left.min(CHUNK_BYTES);
+        self.make_room(self.filled + want);
         let room = &mut self.buffer[self.filled..self.filled + want];
         let n = source.fill(room, from)?;
         self.filled += n;
@@ -364,7 +364,10 @@ impl Chunk {
     }
 
     fn make_room(&mut self, len: usize) {
-        if self.buffer.len() < len {
+        if self.buffer.is_empty() {
+            // Zeroed by the system, page by page, when it is written to.
+            self.buffer = vec![0; len];
+        } else if self.buffer.len() < len {
             self.buffer.resize(len, 0);
         }
     }
