@@ -9,7 +9,7 @@
 //! limit is below the size of one item, or of the program itself, items pass one at a time.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ const FRESH: Duration = Duration::from_millis(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The part of the capacity that a batch's items may fill; the rest is for data made from them.
 const BATCH_PART: u64 = 2;
-/// Prompts up to this size, in bytes, need no separate capacity.
+/// Prompts and results up to this size, in bytes, need no separate capacity.
 const SMALL_PROMPT: u64 = 256 << 10;
 /// Copies of a prompt while it is read and sent: its record, the request, and the body of the call.
 const PROMPT_COPIES: u64 = 3;
@@ -55,6 +55,8 @@ struct Inner {
     measure: Box<dyn Fn() -> Option<u64> + Send + Sync>,
     state: Mutex<State>,
     changed: Condvar,
+    /// Number of large results that are not written yet.
+    unwritten: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -120,6 +122,7 @@ impl MemoryManager {
             measure,
             state: Mutex::default(),
             changed: Condvar::new(),
+            unwritten: AtomicUsize::new(0),
         }))
     }
 
@@ -201,6 +204,21 @@ impl MemoryManager {
         }
         let bytes = bytes.saturating_mul(PROMPT_COPIES);
         self.wait_for_memory(bytes, ctx).map(Some)
+    }
+
+    /// Records that a result of this size waits to be written, until the returned value is dropped. Small results are not
+    /// recorded, nor are those of a process without a limit.
+    pub(crate) fn holds_result(&self, bytes: usize) -> Option<UnwrittenResult> {
+        if bytes as u64 <= SMALL_PROMPT || self.ceiling() == u64::MAX {
+            return None;
+        }
+        self.0.unwritten.fetch_add(1, Ordering::Relaxed);
+        Some(UnwrittenResult(self.clone()))
+    }
+
+    /// Whether large results wait to be written. Then memory will be released soon.
+    pub(crate) fn has_unwritten(&self) -> bool {
+        self.0.unwritten.load(Ordering::Relaxed) > 0
     }
 
     /// Maximum size in bytes of the record of one prompt under the limit.
@@ -304,6 +322,15 @@ impl MemoryHold {
     /// Records that prompts were read, and that the body of their call is not made yet.
     pub(crate) fn holds_requests(&mut self) {
         self.still_needs(self.bytes / PROMPT_COPIES);
+    }
+}
+
+/// A large result in memory that is not written yet.
+pub(crate) struct UnwrittenResult(MemoryManager);
+
+impl Drop for UnwrittenResult {
+    fn drop(&mut self) {
+        self.0.0.unwritten.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -160,6 +160,7 @@ impl FileRunner<'_> {
             }
             member.task.ended(outcome, &mut lines);
         }
+        lines.unwritten = MemoryManager::of_process().holds_result(lines.bytes.len());
         Ok(lines)
     }
 

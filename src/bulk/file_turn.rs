@@ -15,7 +15,7 @@ use crate::observe::drive::{Drive, RunOptions};
 use crate::observe::tally::Tally;
 
 use super::backlog::FileBacklog;
-use super::line_sink::{LineSink, Target};
+use super::line_sink::{LineSink, SentLines, Target};
 use super::lines::{Lines, each_line};
 use super::open_output::{OpenOutput, not_written};
 use super::options::RunReport;
@@ -96,7 +96,7 @@ impl<'r> FileTurn<'_, 'r> {
         woken: Receiver<()>,
     ) -> Result<FileRunEnd, Error> {
         let (route, clock) = (self.route, self.route.clock_ref());
-        let (tx, rx) = bounded::<Vec<u8>>(self.options.calls.most);
+        let (tx, rx) = bounded::<SentLines>(self.options.calls.most);
         let mut writer = LineWriter::default();
         let target = match output {
             OpenOutput::File(file) => Target::File(file),
@@ -125,7 +125,11 @@ impl<'r> FileTurn<'_, 'r> {
         if is_closed {
             dispatcher.handle(Event::Stop(StopReason::SinkClosed), clock.now());
         }
-        let mut write = |lines| writer.write(lines);
+        let mut write = |lines: SentLines| {
+            let written = writer.write(lines.bytes);
+            drop(lines.unwritten);
+            written
+        };
         let outlet = defers.then_some(Outlet {
             outcomes: rx,
             sink: &mut write,

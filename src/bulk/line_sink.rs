@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crossbeam_channel::Sender;
 
+use crate::base::memory::UnwrittenResult;
 use crate::base::{Error, Time};
 use crate::engine::item_time::ItemTimer;
 use crate::engine::pack::Pack;
@@ -24,7 +25,13 @@ pub(super) enum Target {
     /// Appended under the engine's lock: settled when the write returns.
     File(ResultsFile),
     /// Sent to the caller's thread, which writes them, because a pipe may block.
-    Caller(Sender<Vec<u8>>),
+    Caller(Sender<SentLines>),
+}
+
+/// Lines on their way to the caller's thread, with their place in the memory of the process.
+pub(super) struct SentLines {
+    pub bytes: Vec<u8>,
+    pub unwritten: Option<UnwrittenResult>,
 }
 
 /// The sink of a run that writes lines.
@@ -140,11 +147,15 @@ impl Sink<FileTask> for LineSink<'_> {
     ) -> Result<(), Error> {
         if let Target::Caller(lines) = &self.target {
             let lines = lines.clone();
-            for end in ends.drain(..) {
-                let own = self.lines(&end, now).into_owned();
+            for mut end in ends.drain(..) {
+                let unwritten = match &mut end {
+                    Settled::Final(_, Ok(lines)) => lines.unwritten.take(),
+                    _ => None,
+                };
+                let bytes = self.lines(&end, now).into_owned();
                 self.note(&end, tally);
                 // Every call holds a permit, and the channel has capacity for all of them.
-                let _ = lines.try_send(own);
+                let _ = lines.try_send(SentLines { bytes, unwritten });
             }
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! Outcomes as result lines.
 
+use crate::base::memory::UnwrittenResult;
 use crate::base::{Error, Paid, Usd};
 use crate::llm::outcome::Outcome;
 use crate::llm::outcome_builder::OutcomeBuilder;
@@ -70,6 +71,8 @@ pub(crate) struct Lines {
     pub failed: Option<(Error, u64)>,
     /// Failures of single texts of a pack.
     pub failures: Vec<Error>,
+    /// Counts the lines in the memory of the process until they are written.
+    pub unwritten: Option<UnwrittenResult>,
 }
 
 impl Lines {

@@ -3,14 +3,11 @@
 
 use std::fs::{File, Metadata};
 use std::io;
-use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use memchr::memchr_iter;
-use parking_lot::Mutex;
 
 use super::Form;
 use super::entry::LARGEST_FILE;
@@ -23,53 +20,10 @@ pub(crate) struct Source {
     #[cfg(unix)]
     file: File,
     #[cfg(not(unix))]
-    file: Mutex<File>,
+    file: parking_lot::Mutex<File>,
     stamp: Stamp,
-    /// The part that was read last.
-    block: Mutex<Block>,
     /// For a file that is still being written: its end, once it is known.
     growing: Option<AtomicU64>,
-}
-
-/// The number of bytes that are read at once for small records: a read of 16 KiB takes about as long as two of a few
-/// hundred bytes.
-const BLOCK_BYTES: usize = 16 << 10;
-
-#[derive(Debug, Default)]
-struct Block {
-    start: u64,
-    bytes: Arc<Vec<u8>>,
-}
-
-impl Block {
-    fn end(&self) -> u64 {
-        self.start + self.bytes.len() as u64
-    }
-
-    /// Returns `None` if a part of these bytes is not in the block.
-    fn part(&self, offset: u64, len: usize) -> Option<SharedBytes> {
-        let start = usize::try_from(offset.checked_sub(self.start)?).ok()?;
-        let range = start..start.checked_add(len)?;
-        self.bytes.get(range.clone())?;
-        Some(SharedBytes {
-            bytes: self.bytes.clone(),
-            range,
-        })
-    }
-}
-
-/// Bytes of a file, which other readers may share.
-pub(super) struct SharedBytes {
-    bytes: Arc<Vec<u8>>,
-    range: Range<usize>,
-}
-
-impl Deref for SharedBytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes[self.range.clone()]
-    }
 }
 
 /// The properties that show whether a file has changed.
@@ -160,9 +114,8 @@ impl Source {
             #[cfg(unix)]
             file,
             #[cfg(not(unix))]
-            file: Mutex::new(file),
+            file: parking_lot::Mutex::new(file),
             stamp,
-            block: Mutex::default(),
             growing: None,
         })
     }
@@ -234,38 +187,14 @@ impl Source {
     }
 
     /// Exactly the bytes from `offset` to `end`.
-    pub(super) fn bytes(&self, offset: u64, end: u64) -> io::Result<SharedBytes> {
+    pub(super) fn bytes(&self, offset: u64, end: u64) -> io::Result<Vec<u8>> {
         let len = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let len = len.min(MAX_RECORD_BYTES + 2);
-        if len < BLOCK_BYTES {
-            let mut block = self.block.lock();
-            if offset >= block.end() {
-                // Records are usually read in their order, so that the next ones will be read soon.
-                *block = Block {
-                    start: offset,
-                    bytes: Arc::new(self.read(offset, BLOCK_BYTES)?),
-                };
-            }
-            if let Some(bytes) = block.part(offset, len) {
-                return Ok(bytes);
-            }
+        let mut buffer = vec![0; len.min(MAX_RECORD_BYTES + 2)];
+        if self.fill(&mut buffer, offset)? == buffer.len() {
+            Ok(buffer)
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
         }
-        let bytes = self.read(offset, len)?;
-        if bytes.len() < len {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(SharedBytes {
-            range: 0..len,
-            bytes: Arc::new(bytes),
-        })
-    }
-
-    /// Up to `len` bytes.
-    fn read(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        let mut buffer = vec![0; len];
-        let filled = self.fill(&mut buffer, offset)?;
-        buffer.truncate(filled);
-        Ok(buffer)
     }
 
     /// The first record from `offset` on, whose length is unknown: its bytes, its start, and the start of the next one.
@@ -313,49 +242,5 @@ impl Source {
             lines[i] = line;
         }
         Ok(lines)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::random::Random;
-    use std::io::Write;
-
-    #[test]
-    fn shared_bytes_are_those_of_the_file() {
-        let mut random = Random(1);
-        let content: Vec<u8> = (0..100_000).map(|_| random.below(256) as u8).collect();
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&content).unwrap();
-        let source = Source::of(file).unwrap();
-        let mut next = 0;
-        for _ in 0..5_000 {
-            let start = if random.chance(80) {
-                next
-            } else {
-                random.index(content.len())
-            };
-            let most = [300, 20_000][random.index(2)];
-            let len = random.index(most);
-            let end = (start + len).min(content.len());
-            let bytes = source.bytes(start as u64, end as u64).unwrap();
-            assert!(*bytes == content[start..end], "{start}..{end}");
-            next = if end == content.len() { 0 } else { end };
-        }
-        let after_end = source.bytes(99_999, 100_001).err().unwrap();
-        assert_eq!(after_end.kind(), io::ErrorKind::UnexpectedEof);
-    }
-
-    #[test]
-    fn bytes_that_were_written_later_are_read() {
-        let mut file = tempfile::tempfile().unwrap();
-        let source = Source::growing(file.try_clone().unwrap()).unwrap();
-        file.write_all(b"one").unwrap();
-        assert_eq!(&*source.bytes(0, 3).unwrap(), b"one");
-        assert!(source.bytes(3, 6).is_err());
-        file.write_all(b"two").unwrap();
-        assert_eq!(&*source.bytes(3, 6).unwrap(), b"two");
-        assert_eq!(&*source.bytes(0, 6).unwrap(), b"onetwo");
     }
 }

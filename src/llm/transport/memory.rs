@@ -7,7 +7,7 @@
 //! No call can wait forever. A call takes from the account once and holds nothing before that, so a call that holds
 //! memory never waits. Waiting calls are served in order, so small ones do not overtake a large one. If no call holds
 //! memory, the first waiting call gets what it needs, even if it is more than the limit: if the limit is smaller than
-//! one reply, replies are read one at a time.
+//! one reply, replies are read one at a time. Results that wait to be written delay such a call for a short time.
 //!
 //! In addition, a process may have a measured limit for all of its memory, see [`MemoryManager::of_process`]. Calls
 //! that would exceed it wait in the same queue.
@@ -26,6 +26,10 @@ pub(super) const FREE: u64 = 256 * 1024;
 
 /// Memory outside of the account is released without a notification, so the first waiting call checks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// A reply that exceeds the limit waits this long for earlier results to be written. It does not wait for an output that
+/// cannot be written.
+const WRITE_TIME: Duration = Duration::from_secs(1);
 
 /// The memory that all replies of a process hold, and the waiting calls.
 pub(crate) struct ReplyMemory {
@@ -46,10 +50,10 @@ struct State {
 }
 
 impl State {
-    /// Takes this many bytes if they are available or no call holds any.
-    fn take(&mut self, bytes: u64, most: u64, process: &MemoryManager) -> bool {
+    /// Takes this many bytes if they are available, or if no call holds any and no result waits to be written.
+    fn take(&mut self, bytes: u64, most: u64, process: &MemoryManager, waited: Duration) -> bool {
         let after = self.held.saturating_add(bytes);
-        let alone = self.held == 0;
+        let alone = self.held == 0 && (waited >= WRITE_TIME || !process.has_unwritten());
         let fits = (alone || after <= most) && process.admits(bytes, alone);
         if fits {
             self.held = after;
@@ -102,13 +106,14 @@ impl ReplyMemory {
             let _state = self.state.lock();
             self.changed.notify_all();
         });
+        let began = Instant::now();
         let mut state = self.state.lock();
         let ticket = state.tickets;
         state.tickets += 1;
         state.line.push_back(ticket);
         let result = loop {
             let first = state.line.front() == Some(&ticket);
-            if first && state.take(bytes, most, self.process()) {
+            if first && state.take(bytes, most, self.process(), began.elapsed()) {
                 break Ok(());
             }
             if let Err(ended) = has_ended(ctx) {
@@ -165,7 +170,8 @@ impl ReplyShare {
     /// Takes the memory for a reply if it is available and no call waits. Once per reply.
     pub(super) fn take_now(&self, bytes: u64) -> bool {
         let mut state = self.memory.state.lock();
-        let taken = state.line.is_empty() && state.take(bytes, self.most, self.memory.process());
+        let process = self.memory.process();
+        let taken = state.line.is_empty() && state.take(bytes, self.most, process, Duration::ZERO);
         self.note(taken, bytes);
         taken
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::base::ErrorKind;
+use crate::base::random::Random;
 
 impl ReplyMemory {
     pub(in crate::llm::transport) fn held(&self) -> u64 {
@@ -40,17 +41,27 @@ fn replies_above_the_process_limit_wait_or_pass_alone() {
     assert_eq!(memory.held(), 20);
 }
 
-/// Pseudo-random numbers, the same in each run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (self.0 >> 33) % end
-    }
+#[test]
+fn a_reply_above_the_process_limit_waits_for_results_but_not_for_long() {
+    let process = MemoryManager::new(1);
+    let memory = ReplyMemory::apart();
+    assert!(memory.process.set(process.clone()).is_ok());
+    let unwritten = process.holds_result(1 << 20);
+    assert!(process.holds_result(1 << 10).is_none(), "small");
+    let share = memory.share(1 << 40);
+    assert!(!share.take_now(10));
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| share.take(10, &Context::new()));
+        memory.until_waiting(1);
+        drop(unwritten);
+        waits.join().unwrap().unwrap();
+    });
+    share.keep(0);
+    let _never_written = process.holds_result(1 << 20);
+    let began = Instant::now();
+    share.take(10, &Context::new()).unwrap();
+    assert!(began.elapsed() >= WRITE_TIME);
+    assert!(MemoryManager::new(u64::MAX).holds_result(1 << 20).is_none());
 }
 
 #[test]
@@ -63,7 +74,7 @@ fn every_waiting_call_gets_memory_whatever_the_sizes() {
             for thread in 0..24 {
                 let served = &served;
                 scope.spawn(move || {
-                    let mut numbers = Numbers(seed * 1_000 + thread);
+                    let mut numbers = Random(seed * 1_000 + thread);
                     for _ in 0..200 {
                         let share = memory.share(most);
                         // A few are larger than the whole limit.
