@@ -174,8 +174,11 @@ mod tests {
     use super::*;
     use crate::base::random::Random;
 
+    /// A name, and values as JSON.
+    type Field = (&'static str, &'static [&'static str]);
+
     /// Fields of a reply with values that are usual and values that are not, by the place of the field.
-    const FIELDS: [(&str, &[(&str, &[&str])]); 5] = [
+    const FIELDS: [(&str, &[Field]); 5] = [
         (
             "",
             &[
