@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use batchwright::files::ResultsAppender;
-use batchwright::queue::{ProcessInfo, WorkerScale};
+use batchwright::queue::{ProcessInfo, WorkerScale, WorkerSettings};
 use batchwright::testing::ScriptedClient;
 use batchwright::{
     Context, Error, ErrorKind, Handler, Job, JobQueue, ProcessId, Request, RetryPolicy, Route,
@@ -54,7 +54,7 @@ pub fn submitted(n: usize) -> (Desk, ProcessId) {
 pub fn worker(desk: &Desk, client: &Arc<ScriptedClient>) -> Worker {
     let route = Route::new(client.clone()).retry(RetryPolicy::default().max_retries(0));
     Worker::new(&queue(desk))
-        .scale(WorkerScale::fixed(2))
+        .settings(WorkerSettings::default().scale(WorkerScale::fixed(2)))
         .until_empty(true)
         .completions(route)
 }
@@ -161,9 +161,9 @@ fn priority_and_retries_reach_the_jobs() {
     let busy = || Error::new(ErrorKind::Transient, "busy").with_status(503);
     client.refuse("soon", busy());
     let quick = RetryPolicy::default().base_delay(std::time::Duration::from_millis(1));
+    let settings = WorkerSettings::default().retry(quick);
     Worker::new(&queue(&desk))
-        .retry(quick)
-        .scale(WorkerScale::fixed(1))
+        .settings(settings.scale(WorkerScale::fixed(1)))
         .until_empty(true)
         .completions(Route::new(client.clone()).retry(quick))
         .run()

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use batchwright::queue::WorkerScale;
+use batchwright::queue::{WorkerScale, WorkerSettings};
 use batchwright::{LlmConfig, Route, Worker};
 use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
@@ -124,7 +124,7 @@ fn a_broken_embedding_fails_only_its_text_in_one_call_under_each_strategy() {
     let id = queue::submit(&desk, "in.jsonl --task embed --model m");
     let config = LlmConfig::new("custom").base_url(&server.url).model("m");
     let worker = Worker::new(&queue::queue(&desk))
-        .scale(WorkerScale::fixed(1))
+        .settings(WorkerSettings::default().scale(WorkerScale::fixed(1)))
         .until_empty(true)
         .embeddings(Route::new(config.client().unwrap()));
     worker.run().unwrap();
@@ -247,7 +247,7 @@ fn the_queue_keeps_unusable_replies_and_retries_only_on_demand() {
     let work = || {
         let config = LlmConfig::new("custom").base_url(&server.url).model("m");
         let worker = Worker::new(&queue::queue(&desk))
-            .scale(WorkerScale::fixed(2))
+            .settings(WorkerSettings::default().scale(WorkerScale::fixed(2)))
             .until_empty(true)
             .completions(Route::new(config.client().unwrap()));
         worker.run().unwrap();
