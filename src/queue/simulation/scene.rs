@@ -28,18 +28,18 @@ use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::testing::ManualClock;
 
-use super::backlog::{Scope, StoreBacklog};
-use super::children::Children;
-use super::handler::{Handler, RunningJob};
-use super::job::{COMPLETION_KIND, Job, JobState, JobStatus, ProcessState, Spent};
-use super::kind::Kind;
-use super::kinds::Kinds;
-use super::purse::Purses;
-use super::settings::WorkerSettings;
-use super::store::sqlite::{SqliteOptions, SqliteStore};
-use super::store::{JobStore, MAX_CRASHES};
-use super::task::{Done, JobEnd, JobTask};
-use super::work::{self, StoreWork};
+use crate::queue::backlog::{Scope, StoreBacklog};
+use crate::queue::children::Children;
+use crate::queue::handler::{Handler, RunningJob};
+use crate::queue::job::{COMPLETION_KIND, Job, JobState, JobStatus, ProcessState, Spent};
+use crate::queue::kind::Kind;
+use crate::queue::kinds::Kinds;
+use crate::queue::purse::Purses;
+use crate::queue::settings::WorkerSettings;
+use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::queue::store::{JobStore, MAX_CRASHES};
+use crate::queue::task::{Done, JobEnd, JobTask};
+use crate::queue::work::{self, StoreWork};
 
 /// Where the time of a job went that was tried more than once.
 pub(crate) fn check_time(job: &JobState, now: Timestamp) {
@@ -546,7 +546,7 @@ impl Scene {
         let findings = self.workers[0].store.check(self.clock.wall()).unwrap();
         for finding in findings {
             assert!(
-                finding.verdict <= super::store::Severity::Note,
+                finding.verdict <= crate::queue::store::Severity::Note,
                 "{finding:?}"
             );
         }
@@ -558,7 +558,7 @@ fn is_gather(call: &Call<Pack<JobTask>>) -> bool {
 }
 
 /// Runs these schedules, each on a new database.
-pub(super) fn run_seeds(every: u64, new: impl Fn() -> Open + Sync + std::panic::RefUnwindSafe) {
+pub(crate) fn run_seeds(every: u64, new: impl Fn() -> Open + Sync + std::panic::RefUnwindSafe) {
     let count = seeds().unwrap_or(3_000) / every;
     each_seed(count, |seed| Scene::new(seed, new()).run());
 }
