@@ -1,8 +1,4 @@
-//! Seeded schedules of the real dispatcher over the real store, on a clock moved by hand: two workers
-//! of two processes, a provider with outages, deaths at any moment, and jobs that wait for others.
-//!
-//! `SIMULATION_SEED=n cargo test queue::simulation` replays one schedule; of `SIMULATION_SEEDS=n` it
-//! runs one in 250: each opens a database several times.
+//! The workers, the provider and the clock of a simulated schedule.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,10 +6,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use crate::base::seeds::{each_seed, seeds};
-use crate::base::{
-    Clock, Context, Error, ErrorKind, ProcessId, RateHints, Sent, Time, Timestamp, Usd,
-};
+use crate::base::{Clock, Context, Error, ErrorKind, JobId, ProcessId, RateHints, Sent, Time, Usd};
 use crate::engine::dispatch::{Call, Dispatcher, EndedCall, ErrorPolicy, Event, Io, Options, Turn};
 use crate::engine::jitter::Jitter;
 use crate::engine::limiter::{Limits, QuotaKey};
@@ -21,8 +14,6 @@ use crate::engine::pack::Pack;
 use crate::engine::route::RetryPolicy;
 use crate::engine::run::Reply;
 use crate::llm::client::LlmClient;
-use crate::llm::outcome::Outcome;
-use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
@@ -31,33 +22,14 @@ use crate::testing::ManualClock;
 use crate::queue::backlog::{Scope, StoreBacklog};
 use crate::queue::children::Children;
 use crate::queue::handler::{Handler, RunningJob};
-use crate::queue::job::{COMPLETION_KIND, Job, JobState, JobStatus, ProcessState, Spent};
+use crate::queue::job::{Job, ProcessState, Spent};
 use crate::queue::kind::Kind;
 use crate::queue::kinds::Kinds;
 use crate::queue::purse::Purses;
 use crate::queue::settings::WorkerSettings;
-use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
-use crate::queue::store::{JobStore, MAX_CRASHES};
+use crate::queue::store::JobStore;
 use crate::queue::task::{Done, JobEnd, JobTask};
 use crate::queue::work::{self, StoreWork};
-
-/// Where the time of a job went that was tried more than once.
-pub(crate) fn check_time(job: &JobState, now: Timestamp) {
-    if let Some(time) = job.time {
-        assert!(time.total() <= now.since(job.created_at), "{time:?}");
-    }
-    let line = job.result.as_ref().map(|result| result.get());
-    let Some(outcome) = line.and_then(|line| serde_json::from_str::<Outcome>(line).ok()) else {
-        return;
-    };
-    let total = outcome.time.map(|time| time.total());
-    let told = total.is_some() || outcome.attempts <= 1;
-    assert!(told, "{line:?}");
-    assert!(
-        total.is_none_or(|total| total == outcome.latency),
-        "{line:?}"
-    );
-}
 
 /// Never called: answers come from the schedule.
 struct NamedClient(u8);
@@ -73,40 +45,44 @@ impl LlmClient for NamedClient {
     }
 }
 
-struct Random(Jitter);
+/// Random numbers of a schedule.
+#[derive(Debug)]
+pub(crate) struct Random(pub Jitter);
 
 impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        ((self.0.next() * n as f64) as u64).min(n - 1)
+    /// A whole number below `n`.
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        ((self.0.next() * n as f64) as u64).min(n.saturating_sub(1))
     }
 
-    fn chance(&mut self, percent: u64) -> bool {
+    /// True in this share of cases.
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 }
 
 /// A kind of jobs that wait for prompts.
-const GATHER: &str = "gather";
+pub(super) const GATHER: &str = "gather";
 
 /// Beginning of the names of prompts whose model rejects the key for some time.
-const LOCKED: &str = "locked";
+pub(super) const LOCKED: &str = "locked";
 
-/// How many prompts it waits for, and whether it fails when one of them does.
+/// Its name, the number of prompts that it waits for, and whether it fails if one of them fails.
 type Gather = (String, u64, bool);
 
-/// A call in flight: when it ends, and what came of it if that is known by then.
+/// A call in flight: the time of its end, and its reply if it is known by then.
 type Flight = (Time, Call<Pack<JobTask>>, Option<Reply<Done>>);
 
-/// The store may have finished its part long before the worker receives the reply, or only then.
+/// A request to the store. The store may perform it at once, or only when the worker receives the reply.
 enum Asked {
     Waits(Io<StoreWork>),
     Answered(Box<Event<StoreWork>>),
 }
 
-/// A worker's process.
-struct SimulatedWorker {
+/// A worker in its own OS process.
+pub(super) struct SimulatedWorker {
     dispatcher: Dispatcher<StoreWork>,
-    store: Arc<dyn JobStore>,
+    pub(super) store: Arc<dyn JobStore>,
     in_flight: Vec<Flight>,
     /// A request to the store or its reply, and the time at which the worker receives it.
     io: Vec<(Time, Asked)>,
@@ -115,12 +91,13 @@ struct SimulatedWorker {
     wake: Option<Time>,
 }
 
-fn prompt(name: String, n: u64) -> Job {
+/// A prompt for one of 3 models.
+pub(super) fn prompt(name: String, n: u64) -> Job {
     let request = Request::new(&*name).with_model(format!("m{}", n % 3));
     Job::from(request.with_id(name)).priority(1 + (n % 10) as u8)
 }
 
-/// Tells how many were answered.
+/// Sends the prompts of a [`GATHER`] job and returns how many were answered.
 fn gather(job: &RunningJob, children: &Children, _: &Context) -> Result<Option<u64>, Error> {
     let (name, prompts, strict): Gather = job.parse()?;
     let asked = || {
@@ -140,30 +117,30 @@ fn gather(job: &RunningJob, children: &Children, _: &Context) -> Result<Option<u
     }
 }
 
-/// Opens the database once more, as another process would.
-type Open = Box<dyn Fn() -> Arc<dyn JobStore>>;
+/// Opens the database once more, as another OS process would.
+pub(crate) type Open = Box<dyn Fn() -> Arc<dyn JobStore>>;
 
-struct Scene {
-    random: Random,
+pub(super) struct Scene {
+    pub(super) random: Random,
     open: Open,
-    clock: Arc<ManualClock>,
-    workers: Vec<SimulatedWorker>,
-    steps: u8,
-    slots: usize,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) workers: Vec<SimulatedWorker>,
+    pub(super) steps: u8,
+    pub(super) slots: usize,
     max_retries: u8,
-    /// Until when each step refuses everybody, or cannot be reached.
+    /// Until when each step of the route rejects all calls, or cannot be reached.
     out: Vec<(Time, ErrorKind)>,
     /// Until when prompts that are [`LOCKED`] are rejected, and the times at which they were.
-    locked: (Time, Vec<Time>),
+    pub(super) locked: (Time, Vec<Time>),
     /// Answers that were paid for, by item.
-    paid: HashMap<String, u32>,
+    pub(super) paid: HashMap<String, u32>,
     /// Prompts in flight, or not yet recorded, when their worker crashed.
-    at_risk: u64,
-    errors: HashMap<String, u32>,
+    pub(super) at_risk: u64,
+    pub(super) errors: HashMap<String, u32>,
 }
 
 impl Scene {
-    fn new(seed: u64, open: Open) -> Self {
+    pub(super) fn new(seed: u64, open: Open) -> Self {
         let mut random = Random(Jitter(seed));
         let mut scene = Self {
             open,
@@ -186,7 +163,7 @@ impl Scene {
         scene
     }
 
-    fn start_worker(&mut self) -> SimulatedWorker {
+    pub(super) fn start_worker(&mut self) -> SimulatedWorker {
         let store = (self.open)();
         let (now, wall) = (self.clock.now(), self.clock.wall());
         store.reclaim(wall).unwrap();
@@ -197,30 +174,13 @@ impl Scene {
             route = route.then(NamedClient(step), limits);
         }
         let kinds = Kinds::new(Some(&route));
-        let kind = Kind::Prompts {
-            route: Arc::new(route),
-            task: RequestTask::Complete,
-            call: None,
-        };
-        kinds.set(COMPLETION_KIND, kind);
+        kinds.set_prompts(route);
         kinds.set(GATHER, Kind::Host(Handler::with_children(gather)));
         let settings = WorkerSettings::default()
             .max_retries(self.max_retries)
             .batch_size(4)
             .poll_interval(Duration::from_secs(1));
         kinds.setup.change(|setup| setup.settings = settings);
-        let options = Options {
-            concurrency: self.slots,
-            retry: RetryPolicy::default(),
-            fallback_histories: kinds.fallback_histories.clone(),
-            on_error: ErrorPolicy::ContinueOnError,
-            deadline: None,
-            jitter: Jitter(now.as_nanos()),
-            durable: true,
-            multi_tenant: true,
-            no_shared_fate: false,
-        };
-        let limiter = kinds.limiter.clone();
         let backlog = StoreBacklog::new(
             store.clone(),
             worker,
@@ -228,9 +188,8 @@ impl Scene {
             self.clock.clone(),
             Scope::default(),
         );
-        let work = StoreWork::new(backlog, None);
         SimulatedWorker {
-            dispatcher: Dispatcher::new(work, limiter, options),
+            dispatcher: dispatcher(backlog, self.slots, now.as_nanos()),
             store,
             in_flight: Vec::new(),
             io: Vec::new(),
@@ -240,100 +199,64 @@ impl Scene {
         }
     }
 
-    fn run(mut self) {
-        let jobs = 5 + self.random.below(40);
-        let (process, parents) = (ProcessId::new(), ProcessId::new());
-        let all: Vec<Job> = (0..jobs).map(|n| prompt(format!("j-{n}"), n)).collect();
-        let gathers = 1 + self.random.below(3);
-        let gather = |n| {
-            let of = (
-                format!("p{n}"),
-                self.random.below(8),
-                self.random.chance(50),
-            );
-            let priority = 1 + self.random.below(10) as u8;
-            let job = Job::new(GATHER, &of).unwrap();
-            job.item_id(of.0).priority(priority)
-        };
-        let gathers: Vec<Job> = (0..gathers).map(gather).collect();
-        let insert = |process, jobs| {
-            let store = &self.workers[0].store;
-            store
-                .insert(process, jobs, true, self.clock.wall())
-                .unwrap()
-        };
-        let ids = [insert(process, all), insert(parents, gathers)];
-        let mut deaths = self.random.below(6);
-        let mut cancels = self.random.chance(30);
-        let mut put_back = true;
-        // Claims without the lock take more rounds in the same time, and no time would be left without an outage.
-        let mut outages = 50;
-        for round in 0.. {
-            assert!(round < 20_000, "it does not end: {:?}", self.processes());
-            for at in 0..2 {
-                self.turn(at);
-            }
-            if self
-                .processes()
-                .iter()
-                .all(|process| process.counts.is_finished())
-            {
-                if !std::mem::take(&mut put_back) {
-                    break;
-                }
-                // What has failed or was cancelled once more; what was answered is not asked again.
-                let wall = self.clock.wall();
-                self.workers[0].store.retry_failed(parents, wall).unwrap();
-            }
-            if cancels && self.random.chance(3) {
-                cancels = false;
-                let wall = self.clock.wall();
-                self.workers[1].store.cancel(parents, wall).unwrap();
-            }
-            self.advance();
-            if outages > 0 && self.random.chance(3) {
-                outages -= 1;
-                let step = self.random.below(self.steps.into()) as usize;
-                let kind = [ErrorKind::Auth, ErrorKind::Transient][self.random.below(2) as usize];
-                let until = self
-                    .clock
-                    .now()
-                    .after(Duration::from_secs(self.random.below(200)));
-                self.out[step] = (until, kind);
-            }
-            if deaths > 0 && self.random.chance(4) {
-                deaths -= 1;
-                let at = self.random.below(2) as usize;
-                let worker = &self.workers[at];
-                let prompts = worker.in_flight.iter();
-                let prompts = prompts.filter(|(_, call, _)| !is_gather(call)).count();
-                // Answers that are not yet recorded in the store.
-                let held = worker.dispatcher.counters().in_flight;
-                self.at_risk += (prompts + held - worker.in_flight.len()) as u64;
-                // Dropped without a word: its locks go with it, as those of a killed process.
-                self.workers.remove(at);
-                let worker = self.start_worker();
-                self.workers.insert(at, worker);
-            }
-            if self.random.chance(3) {
-                let at = self.random.below(2) as usize;
-                let nap = Duration::from_millis(self.random.below(20_000));
-                self.workers[at].asleep_until = self.clock.now().after(nap);
-            }
-        }
-        self.check([process, parents], &ids);
+    pub(super) fn store(&self) -> &dyn JobStore {
+        &*self.workers[0].store
     }
 
-    fn state(&self, process: ProcessId) -> ProcessState {
-        self.workers[0].store.process(process).unwrap().unwrap()
+    pub(super) fn insert(&self, process: ProcessId, jobs: Vec<Job>) -> Vec<JobId> {
+        let inserted = self.store().insert(process, jobs, true, self.clock.wall());
+        inserted.unwrap()
     }
 
-    fn processes(&self) -> Vec<ProcessState> {
-        self.workers[0].store.processes().unwrap()
+    pub(super) fn state(&self, process: ProcessId) -> ProcessState {
+        self.store().process(process).unwrap().unwrap()
     }
 
-    /// What a worker does in an instant: ends of calls, a turn, maintenance.
-    fn turn(&mut self, at: usize) {
+    pub(super) fn processes(&self) -> Vec<ProcessState> {
+        self.store().processes().unwrap()
+    }
+
+    /// A job that waits for prompts.
+    pub(super) fn gather(&mut self, n: u64) -> Job {
+        let name = format!("p{n}");
+        let gather: Gather = (name.clone(), self.random.below(8), self.random.chance(50));
+        let priority = 1 + self.random.below(10) as u8;
+        let job = Job::new(GATHER, &gather).unwrap();
+        job.item_id(name).priority(priority)
+    }
+
+    /// A step of the route rejects all calls for some time, or cannot be reached.
+    pub(super) fn begin_outage(&mut self) {
+        let step = self.random.below(self.steps.into()) as usize;
+        let kind = [ErrorKind::Auth, ErrorKind::Transient][self.random.below(2) as usize];
+        let lasts = Duration::from_secs(self.random.below(200));
+        self.out[step] = (self.clock.now().after(lasts), kind);
+    }
+
+    /// A worker crashes, and another one starts.
+    pub(super) fn crash(&mut self) {
+        let at = self.random.below(2) as usize;
+        let worker = &self.workers[at];
+        let prompts = worker.in_flight.iter();
+        let prompts = prompts.filter(|(_, call, _)| !is_gather(call)).count();
+        // Answers that are not yet recorded in the store.
+        let held = worker.dispatcher.counters().in_flight;
+        self.at_risk += (prompts + held - worker.in_flight.len()) as u64;
+        // Dropping it releases its locks, as the kernel does for a killed process.
+        self.workers.remove(at);
+        let worker = self.start_worker();
+        self.workers.insert(at, worker);
+    }
+
+    /// A worker does nothing for up to 20 seconds.
+    pub(super) fn suspend(&mut self) {
+        let at = self.random.below(2) as usize;
+        let nap = Duration::from_millis(self.random.below(20_000));
+        self.workers[at].asleep_until = self.clock.now().after(nap);
+    }
+
+    /// One step of a worker: ends of calls, replies of the store, maintenance, new calls.
+    pub(super) fn turn(&mut self, at: usize) {
         let now = self.clock.now();
         if self.workers[at].asleep_until > now {
             return;
@@ -351,7 +274,7 @@ impl Scene {
                     fatal,
                 } = match reply {
                     Some(reply) => reply,
-                    None => self.look(at, &call),
+                    None => self.call_handler(at, &call),
                 };
                 EndedCall {
                     call,
@@ -397,9 +320,9 @@ impl Scene {
         }
         for call in start {
             let took = Duration::from_millis(1 + self.random.below(3000));
-            // It may have done its part, and die before that is recorded.
+            // The handler may end long before the worker records it, or crashes.
             let early = is_gather(&call) && self.random.chance(50);
-            let reply = early.then(|| self.look(at, &call));
+            let reply = early.then(|| self.call_handler(at, &call));
             self.workers[at]
                 .in_flight
                 .push((now.after(took), call, reply));
@@ -419,7 +342,7 @@ impl Scene {
     }
 
     /// Calls the handler of a job that waits for others.
-    fn look(&self, at: usize, call: &Call<Pack<JobTask>>) -> Reply<Done> {
+    fn call_handler(&self, at: usize, call: &Call<Pack<JobTask>>) -> Reply<Done> {
         let store: Arc<dyn JobStore> = self.workers[at].store.clone();
         let clock: Arc<dyn Clock> = self.clock.clone();
         let purses = Purses::new(store.clone(), clock.clone());
@@ -453,24 +376,17 @@ impl Scene {
         } else if until <= now {
             *self.errors.entry(item).or_default() += 1;
         }
-        let spent = Spent {
-            input_tokens: 1,
-            output_tokens: 0,
-            cost_usd: Some(Usd::from_picos(1)),
-            unpriced: 0,
-        };
         EndedCall {
             call,
-            result: result
-                .map(|()| vec![JobEnd::Result(RawValue::NULL.to_owned(), Some(spent), None)]),
+            result: result.map(|()| vec![answer()]),
             used: None,
             hints: RateHints::default(),
             fatal: false,
         }
     }
 
-    /// To the next moment at which something can happen.
-    fn advance(&mut self) {
+    /// Moves the clock to the next event.
+    pub(super) fn advance(&mut self) {
         let now = self.clock.now();
         let mut next = now.after(Duration::from_secs(30));
         for worker in &self.workers {
@@ -484,147 +400,37 @@ impl Scene {
         let step = next.since(now).max(Duration::from_millis(1));
         self.clock.advance(step);
     }
+}
 
-    fn check(&self, [process, parents]: [ProcessId; 2], ids: &[Vec<crate::JobId>; 2]) {
-        let mut answered = 0;
-        for id in ids.iter().flatten() {
-            let job = self.workers[0].store.job(*id).unwrap().unwrap();
-            let item = job.item_id.as_deref().unwrap();
-            let paid = self.paid.get(item).copied().unwrap_or(0);
-            let failures = self.errors.get(item).copied().unwrap_or(0);
-            let gathers = job.kind == GATHER;
-            check_time(&job, self.clock.wall());
-            match job.status {
-                JobStatus::Completed if gathers => {
-                    let told = job.result.as_ref().unwrap().get();
-                    answered += told.parse::<u64>().unwrap();
-                }
-                JobStatus::Completed => {
-                    assert!(paid > 0, "{job:?}");
-                    answered += 1;
-                }
-                JobStatus::Failed => {
-                    let kind = job.error.as_ref().unwrap().kind();
-                    match kind {
-                        ErrorKind::Crashed => assert_eq!(job.crashes, MAX_CRASHES),
-                        // An outage fails nobody.
-                        ErrorKind::Auth => panic!("{job:?}"),
-                        _ => assert!(gathers || failures > 0, "{job:?}"),
-                    }
-                    if kind != ErrorKind::Crashed && !gathers {
-                        assert!(job.attempts >= 1, "{job:?}");
-                    }
-                }
-                // Cancelled again after it was put back.
-                JobStatus::Cancelled if gathers => {}
-                other => panic!("{other:?}"),
-            }
-        }
-        let twice: u64 = self.paid.values().map(|paid| u64::from(paid - 1)).sum();
-        assert!(
-            twice <= self.at_risk,
-            "{twice} bought twice, {} at risk",
-            self.at_risk
-        );
-        // What was used is counted once: with a parent that has ended, or still with what it waited for.
-        let all = self.processes();
-        let children = all.iter().filter(|process| process.info.parent.is_some());
-        answered += children
-            .map(|process| process.counts.completed)
-            .sum::<u64>();
-        let tokens: u64 = all.iter().map(|process| process.spent.input_tokens).sum();
-        assert_eq!(tokens, answered, "{all:?}");
-        let costs = all.iter().filter_map(|process| process.spent.cost_usd);
-        assert_eq!(costs.sum::<Usd>(), Usd::from_picos(answered));
-        for (process, ids) in [process, parents].into_iter().zip(ids) {
-            let state = self.state(process);
-            assert_eq!(state.counts.total, ids.len() as u64);
-            let time = state.time;
-            assert_eq!(time.split.total(), time.until.since(time.since));
-            assert!(time.since >= state.created_at && time.until >= state.changed_at);
-        }
-        let findings = self.workers[0].store.check(self.clock.wall()).unwrap();
-        for finding in findings {
-            assert!(
-                finding.verdict <= crate::queue::store::Severity::Note,
-                "{finding:?}"
-            );
-        }
-    }
+/// A dispatcher over these jobs that continues after every error, as that of a worker.
+pub(crate) fn dispatcher(backlog: StoreBacklog, slots: usize, seed: u64) -> Dispatcher<StoreWork> {
+    let kinds = backlog.kinds.clone();
+    let options = Options {
+        concurrency: slots,
+        retry: RetryPolicy::default(),
+        fallback_histories: kinds.fallback_histories.clone(),
+        on_error: ErrorPolicy::ContinueOnError,
+        deadline: None,
+        jitter: Jitter(seed),
+        durable: true,
+        multi_tenant: true,
+        no_shared_fate: false,
+    };
+    let work = StoreWork::new(backlog, None);
+    Dispatcher::new(work, kinds.limiter.clone(), options)
+}
+
+/// An answer that cost one token and one picodollar.
+pub(crate) fn answer() -> JobEnd {
+    let spent = Spent {
+        input_tokens: 1,
+        output_tokens: 0,
+        cost_usd: Some(Usd::from_picos(1)),
+        unpriced: 0,
+    };
+    JobEnd::Result(RawValue::NULL.to_owned(), Some(spent), None)
 }
 
 fn is_gather(call: &Call<Pack<JobTask>>) -> bool {
     matches!(*call.ticket.task[0].task.kind, Kind::Host(_))
-}
-
-/// Runs these schedules, each on a new database.
-pub(crate) fn run_seeds(every: u64, new: impl Fn() -> Open + Sync + std::panic::RefUnwindSafe) {
-    let count = seeds().unwrap_or(3_000) / every;
-    each_seed(count, |seed| Scene::new(seed, new()).run());
-}
-
-#[test]
-fn seeded_lives_and_deaths_keep_every_promise() {
-    run_seeds(250, || {
-        let folder = tempfile::tempdir().unwrap();
-        Box::new(move || {
-            let path = folder.path().join("jobs.db");
-            let store = SqliteStore::open(path, SqliteOptions::default());
-            Arc::new(store.unwrap())
-        })
-    });
-}
-
-#[test]
-fn one_job_at_a_time_probes_a_model_for_which_the_key_is_rejected() {
-    let folder = tempfile::tempdir().unwrap();
-    let open = move || -> Arc<dyn JobStore> {
-        let path = folder.path().join("jobs.db");
-        Arc::new(SqliteStore::open(path, SqliteOptions::default()).unwrap())
-    };
-    let mut scene = Scene::new(1, Box::new(open));
-    (scene.steps, scene.slots) = (1, 6);
-    scene.workers = vec![scene.start_worker()];
-    let unlocked = Time::ZERO.after(Duration::from_secs(65));
-    scene.locked.0 = unlocked;
-    let [rejected, others] = [(LOCKED, 0), ("free", 1)].map(|(name, model)| {
-        let jobs = (0..30).map(|n| prompt(format!("{name}-{n}"), model));
-        let process = ProcessId::new();
-        let wall = scene.clock.wall();
-        let store = &scene.workers[0].store;
-        store.insert(process, jobs.collect(), true, wall).unwrap();
-        process
-    });
-    let mut others_ended = None;
-    while !scene.state(rejected).counts.is_finished() {
-        scene.turn(0);
-        let now = scene.clock.now();
-        if others_ended.is_none() && scene.state(others).counts.is_finished() {
-            others_ended = Some(now);
-        }
-        scene.advance();
-    }
-    assert!(
-        others_ended.is_some_and(|end| end < unlocked),
-        "{others_ended:?}"
-    );
-    // Those that were in flight at the first rejection, and then one call every 10 seconds.
-    let rejections = &scene.locked.1;
-    let first = rejections[0].after(Duration::from_secs(9));
-    let probes: Vec<Time> = rejections
-        .iter()
-        .copied()
-        .filter(|at| *at > first)
-        .collect();
-    assert!((3..=6).contains(&probes.len()), "{probes:?}");
-    for pair in probes.windows(2) {
-        assert!(
-            pair[1].since(pair[0]) >= Duration::from_secs(10),
-            "{probes:?}"
-        );
-    }
-    assert_eq!(
-        scene.state(rejected).counts.completed + scene.state(rejected).counts.failed,
-        30
-    );
 }

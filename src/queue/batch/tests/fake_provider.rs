@@ -16,6 +16,7 @@ use crate::llm::batch::{
 };
 use crate::llm::request::Request;
 use crate::llm::response::Response;
+use crate::queue::simulation::scene::Random;
 use crate::testing::ManualClock;
 
 use super::super::overview::BatchOverview;
@@ -68,19 +69,6 @@ pub(crate) struct FakeProvider {
     /// What the rest of the worker knows.
     pub overview: Arc<BatchOverview>,
     next: u64,
-}
-
-#[derive(Debug)]
-pub(crate) struct Random(pub Jitter);
-
-impl Random {
-    pub fn below(&mut self, n: u64) -> u64 {
-        ((self.0.next() * n as f64) as u64).min(n.saturating_sub(1))
-    }
-
-    pub fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
 }
 
 pub(crate) fn seconds(n: u64) -> Duration {

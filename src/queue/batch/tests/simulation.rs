@@ -24,6 +24,7 @@ use crate::llm::request::Request;
 use crate::queue::job::{Job, JobStatus, ProcessState};
 use crate::queue::kinds::Kinds;
 use crate::queue::simulation::check_time;
+use crate::queue::simulation::scene::Random;
 use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::testing::ManualClock;
 
@@ -36,7 +37,7 @@ use super::super::settings::BatchSettings;
 use super::super::settle_items::ItemSettler;
 use super::super::spool::Spool;
 use super::super::transfer::Transfers;
-use super::fake_provider::{Died, FakeClient, FakeProvider, Random, seconds};
+use super::fake_provider::{Died, FakeClient, FakeProvider, seconds};
 use super::harness::prompt_kinds;
 
 const RECONCILE: Duration = Duration::from_secs(300);

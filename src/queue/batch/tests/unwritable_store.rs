@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::{Clock, Error, ErrorKind};
 use crate::engine::jitter::Jitter;
+use crate::queue::simulation::scene::Random;
 use crate::queue::store::WorkerId;
 
-use super::fake_provider::{Random, seconds};
+use super::fake_provider::seconds;
 use super::harness::Harness;
 
 /// As long as there are batches, they are this worker's, and it does not end.
