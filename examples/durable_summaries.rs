@@ -13,7 +13,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 use std::{env, fs};
 
-use batchwright::queue::{JobResult, WorkerScale};
+use batchwright::queue::{JobResult, WorkerScale, WorkerSettings};
 use batchwright::{Job, JobQueue, LlmConfig, ProcessId, Progress, Request, Route, Worker};
 use rusqlite::{Connection, params};
 
@@ -55,7 +55,7 @@ fn main() -> Result<()> {
     };
     let worker = Worker::new(&queue)
         .completions(route()?)
-        .scale(WorkerScale::fixed(8))
+        .settings(WorkerSettings::default().scale(WorkerScale::fixed(8)))
         .notifier(Arc::new(notifier))
         .start()?;
     while collect(&mut app, &queue)? {

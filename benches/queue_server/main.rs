@@ -14,7 +14,9 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use batchwright::progress::Timestamp;
-use batchwright::queue::{MysqlOptions, MysqlStore, SqliteOptions, SqliteStore, WorkerScale};
+use batchwright::queue::{
+    MysqlOptions, MysqlStore, SqliteOptions, SqliteStore, WorkerScale, WorkerSettings,
+};
 use batchwright::unstable::{ClaimOutcome, ClaimRequest, JobStore, Settlement};
 use batchwright::{Handler, Job, JobQueue, ProcessId, Worker};
 use serde_json::value::to_raw_value;
@@ -94,7 +96,7 @@ fn work(place: &str, call: &str) {
         Ok(())
     });
     let report = Worker::new(&queue)
-        .scale(WorkerScale::fixed(SLOTS))
+        .settings(WorkerSettings::default().scale(WorkerScale::fixed(SLOTS)))
         .handle("noop", handler)
         .until_empty(true)
         .run();

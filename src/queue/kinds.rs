@@ -65,6 +65,17 @@ impl Kinds {
         self.setup.change(|setup| setup.set_kind(name, kind));
     }
 
+    /// Sends prompts through this route.
+    #[cfg(test)]
+    pub(crate) fn set_prompts(&self, route: Route<'static>) {
+        let kind = Kind::Prompts {
+            route: Arc::new(route),
+            task: RequestTask::Complete,
+            call: None,
+        };
+        self.set(COMPLETION_KIND, kind);
+    }
+
     /// The route of a kind, if it has one.
     pub(crate) fn route(&self, name: &str) -> Option<Arc<Route<'static>>> {
         self.setup.now().route(name)

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::thread;
-use std::time::Duration;
 
 use derive_setters::Setters;
 use parking_lot::Mutex;
@@ -12,7 +11,6 @@ use parking_lot::Mutex;
 use crate::base::thread::spawn;
 use crate::base::{Context, Error, ErrorKind, ProcessId};
 use crate::engine::dispatch::ErrorPolicy;
-use crate::engine::route::RetryPolicy;
 use crate::engine::run::Waker;
 use crate::llm::batch::{BatchAccount, BatchClient, BatchClients};
 use crate::llm::route::Route;
@@ -21,7 +19,7 @@ use crate::observe::jobs::JobObserver;
 use crate::observe::progress::ProgressNotifier;
 
 use super::backlog::Scope;
-use super::batch::{BatchControl, BatchSettings};
+use super::batch::BatchControl;
 use super::controls::{Change, Controls, FixedOptions, Follower, MOST_SLOTS};
 use super::handler::Handler;
 use super::host::JobQueue;
@@ -32,7 +30,6 @@ use super::kinds::Kinds;
 use super::model_call::ModelCall;
 use super::owners::{FindLimits, OwnerLimits, Owners};
 use super::purse::Purses;
-use super::scale::WorkerScale;
 use super::settings::WorkerSettings;
 use super::store::WorkerStatus;
 use super::worker_limits::WorkerLimits;
@@ -43,7 +40,7 @@ use super::worker_run::{WorkerReport, WorkerRun};
 /// Any number of workers can share a queue, in any number of OS processes on one machine, and on many machines if the
 /// queue is on a database server. One worker at a time has a job. If a worker crashes, others take over its jobs: on
 /// one machine at once, on many machines when its lease has expired. A worker takes no more jobs than it has free
-/// slots. The [`Route`] has the limits and the fallback providers; the [worker](Self::retry) has the retry policy.
+/// slots. The [`Route`] has the limits and the fallback providers; the [settings](WorkerSettings::retry) have the retry policy.
 /// Waiting jobs stay in the queue, so they continue after a restart.
 ///
 /// If a provider rejects the key, has no credit left or is unreachable, jobs do not fail, unlike in a run. They
@@ -96,8 +93,7 @@ pub struct Worker {
     embeddings: Option<Route<'static>>,
     batches: Option<Arc<dyn BatchClient>>,
     batch_clients: Option<Arc<BatchClients>>,
-    /// All settings of the following methods together, up to [`poll_interval`](Self::poll_interval). Default: as
-    /// [`WorkerSettings`].
+    /// The number of jobs at once, retries, intervals and the settings of batches. Default: as [`WorkerSettings`].
     #[setters(generate)]
     settings: WorkerSettings,
     handlers: Vec<(String, Handler)>,
@@ -164,12 +160,6 @@ impl Worker {
         self
     }
 
-    /// How often batches are polled, and what to do if one cannot be found. Default: as [`BatchSettings`].
-    pub fn batch_settings(mut self, settings: BatchSettings) -> Self {
-        self.settings.batches = settings;
-        self
-    }
-
     /// Processes the jobs of a kind with your own code. Default: jobs of a kind without a worker wait.
     pub fn handle(mut self, kind: impl Into<String>, handler: Handler) -> Self {
         self.handlers.push((kind.into(), handler));
@@ -225,41 +215,10 @@ impl Worker {
         self
     }
 
-    /// The waits before retries, instead of the routes' own policies; [`max_retries`](Self::max_retries) sets their
-    /// number. Default: as [`RetryPolicy`].
-    pub fn retry(mut self, retry: RetryPolicy) -> Self {
-        self.settings.retry = retry;
-        self
-    }
-
-    /// Retries at each step of the route, for jobs without their own number. Default: 3.
-    pub fn max_retries(mut self, retries: u8) -> Self {
-        self.settings.max_retries = retries;
-        self
-    }
-
     /// Whether the jobs come from many callers. If they come from one caller and the worker stops for critical
     /// errors, it also stops if the model is unknown, or if the first replies are identical and unusable.
     pub(crate) fn multi_tenant(mut self, yes: bool) -> Self {
         self.multi_tenant = yes;
-        self
-    }
-
-    /// The number of jobs at once. Default: as [`WorkerScale`].
-    pub fn scale(mut self, scale: WorkerScale) -> Self {
-        self.settings.scale = scale;
-        self
-    }
-
-    /// Jobs that the worker claims with one access to the store at first; more if many jobs wait. Default: 10.
-    pub fn batch_size(mut self, jobs: usize) -> Self {
-        self.settings.batch_size = jobs;
-        self
-    }
-
-    /// How often an idle worker checks for jobs without a notification. Default: 5 s.
-    pub fn poll_interval(mut self, interval: Duration) -> Self {
-        self.settings.poll_interval = interval;
         self
     }
 

@@ -453,6 +453,7 @@ mod tests {
     use crate::llm::route::Route;
     use crate::queue::host::JobQueue;
     use crate::queue::job::Job;
+    use crate::queue::settings::WorkerSettings;
     use crate::queue::store::sqlite::{SqliteOptions, SqliteStore};
     use crate::queue::worker::Worker;
 
@@ -492,7 +493,7 @@ mod tests {
             let worker = Worker::new(&queue)
                 .completions(Route::new(Last(store, ctx.clone())))
                 .context(&ctx)
-                .max_retries(0)
+                .settings(WorkerSettings::default().max_retries(0))
                 .until_empty(true);
             let unsaved = worker.run().unwrap().unsaved;
             if prompt == "refused" {

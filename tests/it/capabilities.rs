@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use batchwright::batch::BatchSettings;
 use batchwright::client::RateHints;
+use batchwright::queue::WorkerSettings;
 use batchwright::unstable::BatchClient;
 use batchwright::{
     Context, ErrorKind, Job, JobQueue, LlmClient, LlmConfig, ProcessId, Request, ResponseFormat,
@@ -55,7 +56,7 @@ fn batches(provider: &Provider) -> String {
     let report = Worker::new(&queue)
         .completions(provider.client(&sim, "sk-right"))
         .batches(client)
-        .batch_settings(often)
+        .settings(WorkerSettings::default().batches(often))
         .until_empty(true)
         .run()
         .unwrap();

@@ -150,7 +150,7 @@ pub fn results(text: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Asserts that an object has these fields.
+/// Asserts that an object has these fields. A name that starts with `/` is a path (RFC 6901). A missing value equals `null`.
 pub trait Has {
     fn has(&self, fields: Value);
 }
@@ -159,7 +159,12 @@ impl Has for Value {
     #[track_caller]
     fn has(&self, fields: Value) {
         for (name, wanted) in fields.as_object().unwrap() {
-            assert_eq!(self[name], *wanted, "{name} of {self}");
+            let found = if name.starts_with('/') {
+                self.pointer(name).unwrap_or(&Value::Null)
+            } else {
+                &self[name]
+            };
+            assert_eq!(found, wanted, "{name} of {self}");
         }
     }
 }
@@ -175,6 +180,17 @@ pub struct Ended {
     pub stderr: String,
     /// Time since the wait began.
     pub took: Duration,
+}
+
+/// Runs a command to its end.
+pub trait RunToEnd {
+    fn ended(&mut self) -> Ended;
+}
+
+impl RunToEnd for Command {
+    fn ended(&mut self) -> Ended {
+        Running::start(self).wait()
+    }
 }
 
 impl Ended {

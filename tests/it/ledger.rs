@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use batchwright::provider::LedgerColumn;
+use batchwright::queue::WorkerSettings;
 use batchwright::{
     Bulk, ErrorPolicy, Job, JobQueue, Ledger, Limits, LlmConfig, Outcome, ProcessId, Request,
     RetryPolicy, Route, Secret, Usd, Worker,
@@ -115,7 +116,8 @@ fn a_queue_books_the_cost_of_its_results_and_the_providers_bills() {
         queue.enqueue(process, jobs).unwrap();
         let worker = Worker::new(&queue).completions(world.route());
         let quick = RetryPolicy::default().base_delay(Duration::from_millis(1));
-        let worker = worker.retry(quick.max_retries(1)).until_empty(true);
+        let settings = WorkerSettings::default().retry(quick.max_retries(1));
+        let worker = worker.settings(settings).until_empty(true);
         worker.on_error(ErrorPolicy::ContinueOnError).run().unwrap();
         let results = queue.get_results(process).map(|result| {
             let line: serde_json::Value = serde_json::from_str(&result.unwrap().line()).unwrap();

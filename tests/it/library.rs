@@ -313,7 +313,7 @@ mod in_memory {
     use std::thread;
     use std::time::Duration;
 
-    use batchwright::queue::{SqliteOptions, SqliteStore, WorkerScale};
+    use batchwright::queue::{SqliteOptions, SqliteStore, WorkerScale, WorkerSettings};
     use batchwright::{Job, JobQueue, ProcessId, RetryPolicy, Worker};
 
     use super::*;
@@ -325,7 +325,7 @@ mod in_memory {
     fn worker(queue: &JobQueue, client: &Arc<ScriptedClient>) -> Worker {
         let retry = RetryPolicy::default().base_delay(Duration::from_millis(1));
         Worker::new(queue)
-            .scale(WorkerScale::fixed(4))
+            .settings(WorkerSettings::default().scale(WorkerScale::fixed(4)))
             .completions(Route::new(client.clone()).retry(retry))
             .until_empty(true)
     }

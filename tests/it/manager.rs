@@ -238,7 +238,7 @@ mod following {
 
     use batchwright::config::{ConfigStore, SettingsWatch, SqliteConfig};
     use batchwright::plan::SettingsEvent;
-    use batchwright::queue::WorkerScale;
+    use batchwright::queue::{WorkerScale, WorkerSettings};
     use batchwright::testing::ScriptedClient;
     use batchwright::{Job, JobQueue, Progress, RunningWorker, Secret, Worker};
 
@@ -495,7 +495,7 @@ mod following {
         let unlimited = Limits::default().burst(100);
         let worker = Worker::new(&queue)
             .completions(batchwright::Route::limited(client.clone(), unlimited))
-            .scale(WorkerScale::fixed(1))
+            .settings(WorkerSettings::default().scale(WorkerScale::fixed(1)))
             .follow(watch(&desk, Settings::new()))
             .unwrap()
             .start()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::bulk::{HOUR, manual_deadline};
 use super::common::{PATIENCE, eventually};
-use batchwright::queue::{JobStatus, WorkerScale};
+use batchwright::queue::{JobStatus, WorkerScale, WorkerSettings};
 use batchwright::testing::{ManualClock, ScriptedClient};
 use batchwright::unstable::Clock;
 use batchwright::{
@@ -36,12 +36,14 @@ fn route(client: &Arc<ScriptedClient>) -> Route<'static> {
     Route::new(client.clone()).retry(quick())
 }
 
+fn settings(slots: usize) -> WorkerSettings {
+    let settings = WorkerSettings::default().retry(quick());
+    settings.scale(WorkerScale::fixed(slots))
+}
+
 /// A worker with one slot that ends when no work is left.
 fn worker(queue: &JobQueue) -> Worker {
-    Worker::new(queue)
-        .retry(quick())
-        .scale(WorkerScale::fixed(1))
-        .until_empty(true)
+    Worker::new(queue).settings(settings(1)).until_empty(true)
 }
 
 fn lines(queue: &JobQueue, process: ProcessId) -> Vec<Value> {
@@ -145,7 +147,7 @@ fn the_time_of_a_job_adds_up_over_its_claims() {
     let ids = queue.enqueue(process, prompts(&["a", "b"])).unwrap();
     let wait = Duration::from_millis(30);
     let slow = RetryPolicy::default().base_delay(wait);
-    let worker = worker(&queue).retry(slow);
+    let worker = worker(&queue).settings(settings(1).retry(slow));
     worker.completions(route(&client)).run().unwrap();
     let job = queue.job(ids[0]).unwrap().unwrap();
     let outcome: Outcome = serde_json::from_str(job.result.unwrap().get()).unwrap();
@@ -185,7 +187,7 @@ fn retries_are_counted_across_restarts() {
     for life in 1..=3_u32 {
         let slow = RetryPolicy::default().base_delay(Duration::from_millis(30));
         let running = Worker::new(&queue)
-            .retry(slow)
+            .settings(WorkerSettings::default().retry(slow))
             .completions(Route::new(client.clone()).retry(slow))
             .start()
             .unwrap();
@@ -254,7 +256,7 @@ fn a_new_route_completes_jobs_that_the_old_one_could_not() {
     let told = done.clone();
     let running = Worker::new(&queue)
         .completions(Route::new(wrong.clone()).retry(hour))
-        .max_retries(0)
+        .settings(WorkerSettings::default().max_retries(0))
         .handle("other", Handler::new(|_: &RunningJob, _: &Context| Ok(())))
         .notifier(Arc::new(move |progress: &Progress| {
             if progress.completed > 0 {
@@ -281,7 +283,7 @@ fn a_stopping_worker_finishes_calls_and_requeues_the_rest() {
     let ctx = Context::new();
     let running = Worker::new(&queue)
         .context(&ctx)
-        .scale(WorkerScale::fixed(2))
+        .settings(WorkerSettings::default().scale(WorkerScale::fixed(2)))
         .completions(route(&client))
         .start()
         .unwrap();
@@ -369,7 +371,7 @@ fn jobs_of_an_iterator_start_only_after_complete_submission() {
     });
     assert_eq!(queue.enqueue_iter(process, source).unwrap(), 2500);
     let report = worker(&queue)
-        .scale(WorkerScale::fixed(8))
+        .settings(settings(8))
         .completions(Route::limited(client.clone(), Limits::default().burst(100)))
         .run()
         .unwrap();
@@ -413,7 +415,7 @@ fn a_locked_database_delays_no_deadline() {
     let ctx = Context::new()
         .with_timeout(Duration::from_secs(2))
         .with_grace(Duration::ZERO);
-    let worker = worker(&queue).scale(WorkerScale::fixed(2));
+    let worker = worker(&queue).settings(settings(2));
     let report = worker.completions(Route::new(client)).context(&ctx).run();
     let stop = report.unwrap().stop;
     assert!(

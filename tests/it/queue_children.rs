@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use batchwright::queue::{Children, ConsumeError, ProcessState, WorkerScale};
+use batchwright::queue::{Children, ConsumeError, ProcessState, WorkerScale, WorkerSettings};
 use batchwright::testing::ScriptedClient;
 use batchwright::{
     Context, Error, ErrorKind, Handler, Job, JobId, JobQueue, LlmClient, ProcessId, Request, Route,
@@ -42,7 +42,7 @@ impl Scene {
     /// A worker that ends by itself; otherwise the time-out of its context ends it.
     fn worker(&self) -> Worker {
         Worker::new(&self.queue)
-            .scale(WorkerScale::fixed(4))
+            .settings(WorkerSettings::default().scale(WorkerScale::fixed(4)))
             .context(&Context::new().with_timeout(PATIENCE))
             .until_empty(true)
     }
@@ -179,7 +179,7 @@ fn a_worker_of_one_process_also_runs_the_children_of_its_jobs() {
     let scene = Scene::new();
     let worker = || {
         let worker = scene.worker().handle("gather", scene.gathering());
-        worker.scale(WorkerScale::fixed(64))
+        worker.settings(WorkerSettings::default().scale(WorkerScale::fixed(64)))
     };
     let names: Vec<String> = (0..PARENTS).map(|i| i.to_string()).collect();
     let process = ProcessId::new();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use batchwright::progress::Timestamp;
-use batchwright::queue::{JobStatus, Severity, WorkerScale};
+use batchwright::queue::{JobStatus, Severity, WorkerScale, WorkerSettings};
 use batchwright::unstable::{Clock, Time};
 use batchwright::{
     Context, Error, ErrorKind, Handler, Job, ProcessId, Progress, RunningJob, Worker,
@@ -54,7 +54,7 @@ fn a_panic_with_a_panicking_payload_fails_one_job() {
             .enqueue(process, [job(0), job(1).max_retries(0), job(2)])
             .unwrap();
         let report = Worker::new(&queue)
-            .scale(WorkerScale::fixed(1))
+            .settings(WorkerSettings::default().scale(WorkerScale::fixed(1)))
             .until_empty(true)
             .handle("count", handler)
             .run()
@@ -158,7 +158,7 @@ fn large_payloads_and_results_pass_through() {
         Ok("r".repeat(50 << 20))
     });
     let report = Worker::new(&queue)
-        .scale(WorkerScale::fixed(2))
+        .settings(WorkerSettings::default().scale(WorkerScale::fixed(2)))
         .until_empty(true)
         .handle("grow", grow)
         .run()
@@ -194,7 +194,7 @@ fn ten_thousand_processes_of_one_job_each_are_reported_and_finished() {
         }
     };
     let report = Worker::new(&queue)
-        .scale(WorkerScale::fixed(8))
+        .settings(WorkerSettings::default().scale(WorkerScale::fixed(8)))
         .until_empty(true)
         .notifier(Arc::new(notifier))
         .handle("count", counted(&calls))
@@ -251,7 +251,7 @@ fn changes_of_the_clock_lose_nothing() {
         .unwrap();
     assert_eq!(far.verdict, Severity::Warning);
     let worker = Worker::new(&queue)
-        .poll_interval(Duration::from_millis(20))
+        .settings(WorkerSettings::default().poll_interval(Duration::from_millis(20)))
         .handle("count", counted(&calls))
         .start()
         .unwrap();
@@ -285,7 +285,7 @@ fn a_clock_that_is_set_back_keeps_no_worker_waiting() {
     });
     let report = Worker::new(&queue)
         .handle("count", handler)
-        .scale(WorkerScale::fixed(1))
+        .settings(WorkerSettings::default().scale(WorkerScale::fixed(1)))
         // A run that would wait for hours stops here with a clear failure.
         .context(&Context::new().with_timeout(Duration::from_secs(60)))
         .until_empty(true)
@@ -312,7 +312,7 @@ fn a_job_that_waits_for_its_time_runs_when_the_clock_is_set_forward() {
         }
     });
     let worker = Worker::new(&queue)
-        .poll_interval(Duration::from_millis(20))
+        .settings(WorkerSettings::default().poll_interval(Duration::from_millis(20)))
         .handle("count", handler)
         .start()
         .unwrap();

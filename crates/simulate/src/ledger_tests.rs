@@ -107,10 +107,8 @@ fn a_pack_is_one_call_and_each_of_its_inputs_a_prompt() {
         ledger.settle(&call, Delivery::Answered);
     }
     let stats = ledger.stats();
-    assert_eq!(
-        (stats.calls, stats.embedding_calls, stats.embedded),
-        (2, 2, 5)
-    );
+    let calls = (stats.calls, stats.embedding_calls, stats.embedded);
+    assert_eq!(calls, (2, 2, 5));
     assert_eq!((stats.prompts, stats.paid, stats.paid_twice), (4, 2, 1));
 }
 

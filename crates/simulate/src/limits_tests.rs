@@ -1,18 +1,17 @@
 //! Limits, keys and models over the wire.
 
-use std::io;
 use std::time::Duration;
 
-use super::test_client::{Client, body};
+use serde_json::json;
+
+use super::test_client::{Client, Has, body, start};
 use super::{SimConfig, Simulator};
 
 #[test]
-fn a_limit_refuses_and_tells_when_to_come_back() -> io::Result<()> {
+fn a_limit_refuses_and_tells_when_to_come_back() {
     // One request a minute: no second one fits while the test runs.
-    let sim = Simulator::start(SimConfig::default().rpm(1).tpm(1_000))?;
-    let mut client = Client::connect(&sim);
-    let fine = client.chat("12345678")?;
-    assert_eq!(fine.status, 200);
+    let (sim, mut client) = start(SimConfig::default().rpm(1).tpm(1_000));
+    let fine = client.chat("12345678").is(200);
     assert_eq!(fine.header("x-ratelimit-limit-requests"), Some("1"));
     assert_eq!(fine.header("x-ratelimit-remaining-requests"), Some("0"));
     assert_eq!(fine.header("x-ratelimit-reset-requests"), Some("1m0s"));
@@ -20,8 +19,7 @@ fn a_limit_refuses_and_tells_when_to_come_back() -> io::Result<()> {
     assert_eq!(fine.header("x-ratelimit-remaining-tokens"), Some("982"));
     assert_eq!(fine.header("x-ratelimit-reset-tokens"), Some("1.08s"));
 
-    let refused = client.chat("12345678")?;
-    assert_eq!(refused.status, 429);
+    let refused = client.chat("12345678").is(429);
     assert_eq!(refused.code(), "rate_limit_exceeded");
     assert_eq!(refused.json()["error"]["type"], "requests");
     assert_eq!(refused.header("x-ratelimit-remaining-requests"), Some("0"));
@@ -34,50 +32,38 @@ fn a_limit_refuses_and_tells_when_to_come_back() -> io::Result<()> {
     assert_eq!((stats.calls, stats.accepted, stats.refused), (2, 1, 1));
     assert_eq!(stats.accepted_per_second.iter().sum::<u64>(), 1);
     assert_eq!(stats.refused_per_second.iter().sum::<u64>(), 1);
-    Ok(())
 }
 
 #[test]
-fn the_token_limit_counts_prompt_and_output() -> io::Result<()> {
-    let sim = Simulator::start(SimConfig::default().tpm(40).output_tokens(10))?;
-    let mut client = Client::connect(&sim);
-    assert_eq!(client.chat(&"x".repeat(80))?.status, 200);
-    let refused = client.chat(&"x".repeat(80))?;
-    assert_eq!(refused.status, 429);
+fn the_token_limit_counts_prompt_and_output() {
+    let (_sim, mut client) = start(SimConfig::default().tpm(40).output_tokens(10));
+    client.chat(&"x".repeat(80)).is(200);
+    let refused = client.chat(&"x".repeat(80)).is(429);
     assert_eq!(refused.json()["error"]["type"], "tokens");
     assert!(refused.header("retry-after").is_some());
     assert_eq!(refused.header("x-ratelimit-limit-requests"), None);
 
-    let too_large = client.chat(&"x".repeat(800))?;
-    assert_eq!(
-        (too_large.status, too_large.header("retry-after")),
-        (429, None)
-    );
-    Ok(())
+    let too_large = client.chat(&"x".repeat(800)).is(429);
+    assert_eq!(too_large.header("retry-after"), None);
 }
 
 #[test]
-fn a_burst_is_smaller_or_larger_than_a_minute() -> io::Result<()> {
-    let sim = Simulator::start(SimConfig::default().rpm(1).burst(3))?;
-    let mut client = Client::connect(&sim);
-    let statuses: Vec<_> = (0..4)
-        .map(|_| client.chat("x").map(|reply| reply.status))
-        .collect::<io::Result<_>>()?;
-    assert_eq!(statuses, [200, 200, 200, 429]);
-    Ok(())
+fn a_burst_is_smaller_or_larger_than_a_minute() {
+    let (_sim, mut client) = start(SimConfig::default().rpm(1).burst(3));
+    for status in [200, 200, 200, 429] {
+        client.chat("x").is(status);
+    }
 }
 
 #[test]
-fn limits_can_be_kept_silent() -> io::Result<()> {
+fn limits_can_be_kept_silent() {
     let config = SimConfig::default()
         .rpm(1)
         .tell_limits(false)
         .retry_after_header(false);
-    let sim = Simulator::start(config)?;
-    let mut client = Client::connect(&sim);
-    assert_eq!(client.chat("x")?.status, 200);
-    let refused = client.chat("x")?;
-    assert_eq!(refused.status, 429);
+    let (_sim, mut client) = start(config);
+    client.chat("x").is(200);
+    let refused = client.chat("x").is(429);
     for name in [
         "retry-after",
         "retry-after-ms",
@@ -85,70 +71,58 @@ fn limits_can_be_kept_silent() -> io::Result<()> {
     ] {
         assert_eq!(refused.header(name), None, "{name}");
     }
-    Ok(())
 }
 
 #[test]
-fn a_refused_call_takes_no_latency() -> io::Result<()> {
+fn a_refused_call_takes_no_latency() {
     let config = SimConfig::default().rpm(1).latency(Duration::from_secs(60));
-    let sim = Simulator::start(config)?;
-    Client::connect(&sim).ask("slow")?;
+    let sim = Simulator::start(config).unwrap();
+    Client::connect(&sim).ask("slow");
     assert!(sim.wait_until(|stats| stats.in_flight == 1, Duration::from_secs(10)));
-    assert_eq!(Client::connect(&sim).chat("refused")?.status, 429);
-    Ok(())
+    assert_eq!(Client::connect(&sim).chat("refused").status, 429);
 }
 
 #[test]
-fn a_key_is_asked_for_except_for_health_and_statistics() -> io::Result<()> {
-    let sim = Simulator::start(SimConfig::default().api_key("k1"))?;
-    let mut client = Client::connect(&sim);
-    let bare = client.chat("x")?;
+fn a_key_is_asked_for_except_for_health_and_statistics() {
+    let (sim, mut client) = start(SimConfig::default().api_key("k1"));
+    let bare = client.chat("x");
     assert_eq!((bare.status, bare.code()), (401, "invalid_api_key".into()));
     for (key, status) in [("k2", 401), ("k1", 200)] {
         let header = format!("Authorization: Bearer {key}\r\n");
-        client.send("POST /v1/chat/completions", &header, &body("x"))?;
-        assert_eq!(client.read()?.status, status);
-        client.send("GET /v1/models", &header, b"")?;
-        assert_eq!(client.read()?.status, status);
+        client
+            .call("POST /v1/chat/completions", &header, &body("x"))
+            .is(status);
+        client.call("GET /v1/models", &header, b"").is(status);
     }
-    assert_eq!(client.get("/health")?.status, 200);
-    assert_eq!(client.get("/_sim/stats")?.json()["calls"], 3);
+    client.get("/health").is(200);
+    assert_eq!(client.get("/_sim/stats").json()["calls"], 3);
     assert_eq!((sim.stats().calls, sim.stats().accepted), (3, 1));
-    Ok(())
 }
 
 #[test]
-fn only_configured_models_exist() -> io::Result<()> {
-    let sim = Simulator::start(SimConfig::default().models(["sim-2", "sim-3"]))?;
-    let mut client = Client::connect(&sim);
-    let unknown = client.chat("x")?;
-    assert_eq!(
-        (unknown.status, unknown.code()),
-        (404, "model_not_found".into())
-    );
+fn only_configured_models_exist() {
+    let (_sim, mut client) = start(SimConfig::default().models(["sim-2", "sim-3"]));
+    assert_eq!(client.chat("x").is(404).code(), "model_not_found");
     let known = br#"{"model":"sim-2","messages":[{"role":"user","content":"x"}]}"#;
-    client.send("POST /v1/chat/completions", "", known)?;
-    assert_eq!(client.read()?.json()["model"], "sim-2");
-    let list = client.get("/v1/models")?.json();
-    assert_eq!(list["data"][0]["id"], "sim-2");
-    assert_eq!(list["data"][1]["id"], "sim-3");
-    Ok(())
+    let known = client.call("POST /v1/chat/completions", "", known);
+    assert_eq!(known.json()["model"], "sim-2");
+    let list = client.get("/v1/models").json();
+    list.has(json!({"/data/0/id": "sim-2", "/data/1/id": "sim-3"}));
 }
 
 #[test]
-fn no_more_calls_than_the_cap_are_answered_at_once() -> io::Result<()> {
+fn no_more_calls_than_the_cap_are_answered_at_once() {
     // The first call is being answered for as long as the test takes.
     let slow = Duration::from_secs(3_600);
-    let sim = Simulator::start(SimConfig::default().max_parallel(1).latency(slow))?;
+    let sim = Simulator::start(SimConfig::default().max_parallel(1).latency(slow)).unwrap();
     let (mut first, mut second) = (Client::connect(&sim), Client::connect(&sim));
     std::thread::scope(|scope| {
-        scope.spawn(move || first.chat("x"));
+        first.ask("x");
+        scope.spawn(move || first.try_read());
         assert!(sim.wait_until(|stats| stats.accepted == 1, Duration::from_secs(20)));
-        let refused = second.chat("y")?;
-        assert_eq!(refused.status, 429);
+        let refused = second.chat("y").is(429);
         assert_eq!(refused.header("retry-after"), Some("1"));
         assert_eq!((sim.stats().accepted, sim.stats().refused), (1, 1));
         sim.stop_listening();
-        Ok(())
-    })
+    });
 }

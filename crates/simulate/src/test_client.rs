@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Simulator;
+use super::{SimConfig, Simulator};
 
 /// Far longer than anything here takes; only a test that is broken waits this long.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,6 +25,14 @@ pub(super) struct Reply {
 }
 
 impl Reply {
+    /// Asserts its status.
+    #[track_caller]
+    pub(super) fn is(self, status: u16) -> Self {
+        let body = String::from_utf8_lossy(&self.body);
+        assert_eq!(self.status, status, "{}{body}", self.head);
+        self
+    }
+
     /// A header's value; names in any case.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
@@ -54,6 +62,33 @@ pub(super) fn body(text: &str) -> Vec<u8> {
         .into_bytes()
 }
 
+/// Asserts several values of a JSON object at once.
+pub(super) trait Has {
+    /// Each name is a field, or a path that starts with `/` (RFC 6901). A missing value equals `null`.
+    fn has(&self, fields: Value);
+}
+
+impl Has for Value {
+    #[track_caller]
+    fn has(&self, fields: Value) {
+        for (name, wanted) in fields.as_object().unwrap() {
+            let found = if name.starts_with('/') {
+                self.pointer(name).unwrap_or(&Value::Null)
+            } else {
+                &self[name]
+            };
+            assert_eq!(found, wanted, "{name} of {self}");
+        }
+    }
+}
+
+/// Starts a simulator and connects to it.
+pub(super) fn start(config: SimConfig) -> (Simulator, Client) {
+    let sim = Simulator::start(config).expect("a simulator");
+    let client = Client::connect(&sim);
+    (sim, client)
+}
+
 impl Client {
     pub(super) fn connect(sim: &Simulator) -> Client {
         let stream = TcpStream::connect(sim.addr()).expect("a connection");
@@ -64,35 +99,50 @@ impl Client {
         }
     }
 
-    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
+    pub(super) fn write(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("a connection");
     }
 
-    pub(super) fn send(&mut self, line: &str, headers: &str, body: &[u8]) -> io::Result<()> {
+    pub(super) fn send(&mut self, line: &str, headers: &str, body: &[u8]) {
         let head = format!(
             "{line} HTTP/1.1\r\nHost: sim\r\nContent-Length: {}\r\n{headers}\r\n",
             body.len()
         );
-        self.write(&[head.as_bytes(), body].concat())
+        self.write(&[head.as_bytes(), body].concat());
+    }
+
+    /// Sends a request and reads its reply.
+    pub(super) fn call(&mut self, line: &str, headers: &str, body: &[u8]) -> Reply {
+        self.send(line, headers, body);
+        self.read()
+    }
+
+    pub(super) fn post(&mut self, path: &str, headers: &str, body: &Value) -> Reply {
+        let body = body.to_string();
+        self.call(&format!("POST {path}"), headers, body.as_bytes())
     }
 
     /// Sends a call for the prompt `text` without waiting for its reply.
-    pub(super) fn ask(&mut self, text: &str) -> io::Result<()> {
-        self.send("POST /v1/chat/completions", "", &body(text))
+    pub(super) fn ask(&mut self, text: &str) {
+        self.send("POST /v1/chat/completions", "", &body(text));
     }
 
-    pub(super) fn chat(&mut self, text: &str) -> io::Result<Reply> {
-        self.ask(text)?;
+    pub(super) fn chat(&mut self, text: &str) -> Reply {
+        self.ask(text);
         self.read()
     }
 
-    pub(super) fn get(&mut self, path: &str) -> io::Result<Reply> {
-        self.send(&format!("GET {path}"), "", b"")?;
-        self.read()
+    pub(super) fn get(&mut self, path: &str) -> Reply {
+        self.call(&format!("GET {path}"), "", b"")
     }
 
-    /// Reads one reply; an early end of the connection is [`io::ErrorKind::UnexpectedEof`].
-    pub(super) fn read(&mut self) -> io::Result<Reply> {
+    /// Reads one reply.
+    pub(super) fn read(&mut self) -> Reply {
+        self.try_read().expect("a reply")
+    }
+
+    /// Reads one reply. An early end of the connection is [`io::ErrorKind::UnexpectedEof`].
+    pub(super) fn try_read(&mut self) -> io::Result<Reply> {
         let head_end = loop {
             if let Some(at) = self
                 .buffer

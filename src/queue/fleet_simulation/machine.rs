@@ -3,31 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::value::RawValue;
-
-use crate::base::random::Random;
-use crate::base::{Clock, Error, RateHints, Time, Usd};
-use crate::engine::dispatch::{Call, Dispatcher, EndedCall, ErrorPolicy, Event, Options, Turn};
+use crate::base::{Clock, Error, RateHints, Time};
+use crate::engine::dispatch::{Call, Dispatcher, EndedCall, Event, Turn};
 use crate::engine::limiter::{Limits, QuotaKey};
 use crate::engine::pack::Pack;
-use crate::engine::route::RetryPolicy;
 use crate::hub::RedisHub;
 use crate::hub::shares::Share;
 use crate::hub::talker::BETWEEN_SHARES;
 use crate::llm::client::LlmClient;
-use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::queue::backlog::{Scope, StoreBacklog};
-use crate::queue::job::{COMPLETION_KIND, Spent};
-use crate::queue::kind::Kind;
 use crate::queue::kinds::Kinds;
 use crate::queue::settings::WorkerSettings;
+use crate::queue::simulation::scene::{answer, dispatcher};
 use crate::queue::store::JobStore;
 use crate::queue::store::mysql::MysqlStore;
 use crate::queue::store::mysql::wire::{Gets, Wire};
-use crate::queue::task::{JobEnd, JobTask};
+use crate::queue::task::JobTask;
 use crate::queue::work::StoreWork;
 use crate::testing::ManualClock;
 
@@ -116,27 +110,10 @@ impl Machine {
         let route = Route::limited(Provider, limits).clock(clock.clone());
         let kinds = Kinds::new(Some(&route));
         kinds.limiter.share_through(&hub, clock.clone());
-        let kind = Kind::Prompts {
-            route: Arc::new(route),
-            task: RequestTask::Complete,
-            call: None,
-        };
-        kinds.set(COMPLETION_KIND, kind);
+        kinds.set_prompts(route);
         let settings = WorkerSettings::default().poll_interval(MAINTENANCE);
         kinds.setup.change(|setup| setup.settings = settings);
-        let options = Options {
-            concurrency: plan.slots,
-            retry: RetryPolicy::default(),
-            fallback_histories: kinds.fallback_histories.clone(),
-            on_error: ErrorPolicy::ContinueOnError,
-            deadline: None,
-            jitter: Random(plan.seed + number),
-            durable: true,
-            multi_tenant: true,
-            no_shared_fate: false,
-        };
         let worker = store.register_worker(clock.wall()).unwrap();
-        let limiter = kinds.limiter.clone();
         let (kinds, scope) = (Arc::new(kinds), Scope::default());
         let backlog = StoreBacklog::new(store.clone(), worker, kinds, clock.clone(), scope);
         let spread = Duration::from_millis(world.below(MAINTENANCE.as_millis() as u64));
@@ -150,7 +127,7 @@ impl Machine {
             cut_from_redis_until: Time::ZERO,
             name: format!("machine {number}"),
             hub,
-            dispatcher: Dispatcher::new(StoreWork::new(backlog, None), limiter, options),
+            dispatcher: dispatcher(backlog, plan.slots, plan.seed + number),
             flights: Vec::new(),
             seen: now,
             replies: Vec::new(),
@@ -327,16 +304,9 @@ impl Machine {
 impl Flight {
     fn end(self) -> EndedCall<Pack<JobTask>, crate::queue::task::Done> {
         let (result, hints) = self.result.unwrap();
-        let spent = Spent {
-            input_tokens: 1,
-            output_tokens: 0,
-            cost_usd: Some(Usd::from_picos(1)),
-            unpriced: 0,
-        };
-        let end = JobEnd::Result(RawValue::NULL.to_owned(), Some(spent), None);
         EndedCall {
             call: self.call,
-            result: result.map(|()| vec![end]),
+            result: result.map(|()| vec![answer()]),
             used: None,
             hints,
             fatal: false,

@@ -10,7 +10,7 @@ use batchwright::batch::BatchSettings;
 use batchwright::progress::Timestamp;
 use batchwright::queue::{
     DeliveredResult, HealthFinding, JobLane, JobReceipt, JobResult, JobState, JobStatus,
-    JobSummary, ProcessState, Severity, WorkerInfo, WorkerScale,
+    JobSummary, ProcessState, Severity, WorkerInfo, WorkerScale, WorkerSettings,
 };
 use batchwright::unstable::{
     BatchFill, BatchNo, ClaimReply, ClaimedJob, StoredBatch, WaitingJobs, WorkerId,
@@ -144,7 +144,9 @@ fn queue_and_worker_run_on_it() {
     let worker = |queue| {
         let worker = Worker::new(queue).completions(route()).embeddings(route());
         let worker = worker.handle("double", Handler::new(double));
-        worker.scale(WorkerScale::fixed(3)).until_empty(true)
+        worker
+            .settings(WorkerSettings::default().scale(WorkerScale::fixed(3)))
+            .until_empty(true)
     };
     let reports = std::thread::scope(|scope| {
         let running = [&host, &other].map(|queue| scope.spawn(|| worker(queue).run()));
@@ -196,7 +198,7 @@ fn batches_are_submitted_and_collected_on_it() {
         let settings = BatchSettings::default().poll_interval(Some(poll_interval));
         Worker::new(queue)
             .batches(openai.batch_client().unwrap())
-            .batch_settings(settings)
+            .settings(WorkerSettings::default().batches(settings))
             .completions(Route::new(openai.client().unwrap()))
     };
     // One process submits and ends, and polls too rarely to collect anything itself; another one continues with its

@@ -2,7 +2,7 @@
 
 use batchwright::batch::{BatchInfo, clients_by_account};
 use batchwright::files::RunStore;
-use batchwright::queue::{JobCounts, ProcessState};
+use batchwright::queue::{JobCounts, ProcessState, WorkerSettings};
 use batchwright::{Context, JobQueue, LlmConfig, ProcessId, Worker};
 use serde_json::{Value, json};
 
@@ -160,10 +160,11 @@ fn cancel_batches(
         ));
         let settings = common.data.settings()?;
         let idle = settings.transfer_idle_timeout().map_err(refused)?;
+        let batches = settings.batch_settings().map_err(refused)?;
         let worker = Worker::new(queue)
             .processes([id])
             .batch_clients(clients_by_account(own, idle))
-            .batch_settings(settings.batch_settings().map_err(refused)?)
+            .settings(WorkerSettings::default().batches(batches))
             .context(&Context::new().with_timeout(args.wait))
             .until_empty(true);
         let report = worker.run().map_err(failed)?;

@@ -14,7 +14,9 @@ use batchwright::{
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Has, PATIENCE, Running, all_ids, eventually, simulator};
+use super::common::{
+    Desk, Ended, Has, PATIENCE, RunToEnd, Running, all_ids, eventually, simulator,
+};
 use super::queue::{adds_up, database};
 
 /// A provider whose batches take this long.
@@ -44,7 +46,7 @@ pub fn command(desk: &Desk, sim: &Simulator, words: &str) -> Command {
 }
 
 fn run(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
-    Running::start(&mut command(desk, sim, words)).wait()
+    command(desk, sim, words).ended()
 }
 
 fn submit(desk: &Desk, sim: &Simulator, n: usize) -> ProcessId {
@@ -71,12 +73,11 @@ fn a_provider_without_a_batch_api_runs_sync_and_reports_it() {
         command
             .env("BATCHWRIGHT_PROVIDER", "extract")
             .env("BATCHWRIGHT_BULK_STRATEGY", "batch");
-        Running::start(&mut command).wait()
+        command.ended()
     };
     let why = "extract has no Batch API: runs sync";
     let shown = with_extract("status --json").expect(0).json();
-    assert_eq!(shown["processes"][0]["strategy"], "sync");
-    assert_eq!(shown["processes"][0]["fallback_reason"], why);
+    shown.has(json!({"/processes/0/strategy": "sync", "/processes/0/fallback_reason": why}));
     with_extract("status").ends(0, why);
     for words in ["work --until-empty", "work --until-empty --quiet"] {
         with_extract(words).ends(0, &format!("strategy: {why}"));
@@ -127,7 +128,7 @@ fn a_batch_is_submitted_at_night_and_collected_in_the_morning() {
     let (desk, sim) = (Desk::with(5), taking(Duration::from_millis(400)));
     let mut submit = command(&desk, &sim, "submit in.jsonl");
     submit.env("BATCHWRIGHT_BULK_STRATEGY", "batch");
-    let submitted = Running::start(&mut submit).wait().expect(0);
+    let submitted = submit.ended().expect(0);
     let id: ProcessId = submitted.stdout.trim().parse().unwrap();
     submitted.says("5 jobs are queued; strategy: batch");
     let night = run(
@@ -161,7 +162,7 @@ fn a_batch_is_submitted_at_night_and_collected_in_the_morning() {
     assert!(healthy.contains("1 have no active worker"), "{healthy}");
     let mut keyless = command(&desk, &sim, "doctor");
     keyless.env_remove("OPENAI_API_KEY");
-    let ill = Running::start(&mut keyless).wait().expect(1).stdout;
+    let ill = keyless.ended().expect(1).stdout;
     assert!(ill.contains("the key that created it is not set"), "{ill}");
     run(&desk, &sim, &format!("results {id} -o out.jsonl")).ends(0, "5 jobs are still open");
 
@@ -224,8 +225,7 @@ fn cancel_ends_batches_without_a_worker_and_keeps_their_results() {
     let stats = sim.batch_stats();
     assert_eq!((stats.cancels, stats.cancelled), (1, 1));
     let process = status(&desk, &sim, id);
-    assert_eq!(process["batches"], json!([]));
-    assert_eq!(process["completed"], stats.items_finished);
+    process.has(json!({"batches": [], "completed": stats.items_finished}));
     assert_eq!(process["cancelled"], 20 - stats.items_finished);
 
     // The requeued jobs are billed for the first time.
@@ -245,7 +245,7 @@ fn a_server_without_a_batch_api_does_not_get_the_input_repeatedly() {
     work.env("BATCHWRIGHT_PROVIDER", "mistral")
         .env("MISTRAL_API_KEY", "k")
         .env("MISTRAL_BASE_URL", format!("http://{}", sim.addr()));
-    Running::start(&mut work).wait().expect(4);
+    work.ended().expect(4);
     let stats = sim.batch_stats();
     assert_eq!((stats.files_uploaded, stats.created), (3, 0));
     // The prompts are not the cause: they wait for another address.
@@ -281,7 +281,7 @@ fn a_batch_of_unknown_state_is_on_hold_and_the_queue_is_not_empty() {
             .env("ANTHROPIC_BASE_URL", format!("http://{}", sim.addr()))
             .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "1s")
             .env("BATCHWRIGHT_BATCH_RECONCILE_WAIT", "100ms");
-        Running::start(&mut command).wait()
+        command.ended()
     };
     let resubmit = "batchwright config set batch.on_unknown resubmit";
     let ended = anthropic("work --strategy batch --until-empty --json")

@@ -8,7 +8,7 @@ use std::time::Duration;
 use batchwright_simulate::{BatchConfig, BatchPoint, SimConfig};
 
 use super::batch_site::{AZURE, OPENAI, Site, prompt};
-use super::common::{Ended, PATIENCE, Running};
+use super::common::{Ended, PATIENCE, RunToEnd, Running};
 
 const ITEMS: usize = 6;
 const HEADER: &str = "Authorization: Bearer sk-right-0123456789";
@@ -18,7 +18,7 @@ const RENEWED: &str = "eyJ0aWQiOiJ0LTEiLCJvaWQiOiJvLTEiLCJhcHBpZCI6ImEtMSIsImV4c
 const POLL: (&str, &str) = ("BATCHWRIGHT_BATCH_POLL_INTERVAL", "50ms");
 
 fn end(mut command: Command) -> Ended {
-    Running::start(&mut command).wait()
+    command.ended()
 }
 
 /// Lets this worker create a batch, and then kills it.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use batchwright_simulate::{BatchConfig, BatchPoint};
 
 use super::batch_site::{ANTHROPIC, Dialect, GEMINI, OPENAI, Site, each};
-use super::common::{Ended, HOME, PATIENCE, Running};
+use super::common::{Ended, HOME, PATIENCE, RunToEnd};
 
 const ITEMS: usize = 12;
 
@@ -18,7 +18,7 @@ fn slow() -> BatchConfig {
 }
 
 fn end(mut command: Command) -> Ended {
-    Running::start(&mut command).wait()
+    command.ended()
 }
 
 /// The variables for the key and for the address.

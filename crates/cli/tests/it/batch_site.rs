@@ -13,7 +13,7 @@ use batchwright::{Error, Job, JobQueue, ProcessId, Request};
 use batchwright_simulate::{BatchConfig, BatchPoint, BatchStats, SimConfig, Simulator, Vendor};
 use serde_json::Value;
 
-use super::common::{Desk, Ended, HOME, PATIENCE, Running, simulator};
+use super::common::{Desk, Ended, HOME, PATIENCE, RunToEnd, Running, simulator};
 
 /// One provider with a Batch API.
 #[derive(Debug)]
@@ -211,7 +211,7 @@ impl Site {
             if held > 1 {
                 command.env("BATCHWRIGHT_BATCH_ON_UNKNOWN", "resubmit");
             }
-            let ended = Running::start(&mut command).wait();
+            let ended = command.ended();
             if ended.status.code() == Some(4) && !self.at.files {
                 ended.says("it is on hold, so that nothing is billed twice");
                 let come = |stats: &BatchStats| stats.created == stats.creates;

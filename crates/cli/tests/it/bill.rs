@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::batch_runs::{SHORT, home_queue};
 use super::bills::{self, CONCURRENCY, Sims, check_all, kill_when, many, price_file, troubled};
-use super::common::{Desk, Ended, Random, Running, all_ids, eventually, simulator};
+use super::common::{Desk, Ended, Random, RunToEnd, Running, all_ids, eventually, simulator};
 
 /// In picodollars per token: at the standard, flex and batch tier.
 const PRICES: [(SimTier, &str, SimPrice); 3] = [
@@ -214,7 +214,7 @@ impl Site {
     }
 
     fn execute(&self, words: &str) -> Ended {
-        Running::start(&mut self.command(words)).wait()
+        self.command(words).ended()
     }
 
     fn sending(&self) -> String {

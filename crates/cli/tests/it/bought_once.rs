@@ -13,7 +13,7 @@ use super::batch_runs::{
     LONG, SHORT, STORE, WORDS, batch, bought, clean, command, left_alone, only_process, other,
     renamed, run, stores, submitted, taking, whole, with, worked,
 };
-use super::common::{Desk, Ended, HOME, Running, all_ids, simulator};
+use super::common::{Desk, Ended, HOME, RunToEnd, Running, all_ids, simulator};
 
 #[test]
 fn status_never_advises_a_worker_for_items_of_a_run() {
@@ -87,7 +87,6 @@ fn following_the_advice_of_status_bills_the_batch_once() {
     .expect(0);
     run(&desk, &sim, WORDS).expect(0);
     whole(&desk, &sim, "out.jsonl", 5);
-    clean(&desk);
 }
 
 #[test]
@@ -107,7 +106,7 @@ fn an_output_without_saved_results_is_rejected() {
                 .says("nothing was sent");
         }
         let mut sync = command(&desk, &sim, WORDS);
-        Running::start(&mut sync).wait().expect(2);
+        sync.ended().expect(2);
         bought(&sim, 4);
     };
     desk.write("out.jsonl", "");
@@ -150,12 +149,12 @@ fn a_dry_run_leaves_every_file_as_it_is() {
     desk.write("out.jsonl", "{\"id\":\"i-");
     written(&desk);
     let mut dry = command(&desk, &sim, &format!("{WORDS} --dry-run"));
-    Running::start(&mut dry).wait().expect(0);
+    dry.ended().expect(0);
     assert_eq!(desk.read("out.jsonl"), "{\"id\":\"i-");
     assert!(desk.exists(STORE));
     fs::remove_file(desk.path("out.jsonl")).unwrap();
     let mut dry = command(&desk, &sim, &format!("{WORDS} --dry-run"));
-    Running::start(&mut dry).wait().expect(0);
+    dry.ended().expect(0);
     assert!(!desk.exists("out.jsonl") && desk.exists(STORE));
 }
 
@@ -168,7 +167,6 @@ fn the_data_folder_does_not_matter() {
     assert!(!desk.exists("elsewhere/llm_jobs.db"));
     run(&desk, &sim, WORDS).expect(0);
     whole(&desk, &sim, "out.jsonl", 4);
-    clean(&desk);
 }
 
 #[test]
@@ -248,7 +246,7 @@ fn a_run_killed_before_submitting_is_repeated() {
     desk.write("out.jsonl", "");
     written(&desk);
     let mut sync = command(&desk, &sim, &format!("{WORDS} --reuse"));
-    let ended = Running::start(&mut sync).wait().expect(0);
+    let ended = sync.ended().expect(0);
     ended.hides("earlier run");
     assert_eq!((stores(&desk), sim.stats().calls), (Vec::new(), 3));
 }
@@ -271,7 +269,7 @@ fn a_store_of_another_program_stops_the_run() {
         fs::write(desk.path(STORE), written).unwrap();
         run(&desk, &sim, WORDS).ends(1, STORE);
         let mut sync = command(&desk, &sim, WORDS);
-        Running::start(&mut sync).wait().ends(1, STORE);
+        sync.ended().ends(1, STORE);
     }
     bought(&sim, 2);
     for log in ["-wal", "-shm"] {
@@ -300,7 +298,7 @@ fn calls_and_pipes_have_no_store() {
     run(&desk, &sim, "in.jsonl -o - --no-wait").expect(0);
     let mut sync = command(&desk, &sim, WORDS);
     sync.env("BATCHWRIGHT_HOME", desk.path("unused"));
-    Running::start(&mut sync).wait().expect(0);
+    sync.ended().expect(0);
     assert_eq!(stores(&desk), Vec::<PathBuf>::new());
     assert!(!Path::new(&desk.path("unused/llm_jobs.db")).exists());
 }
@@ -346,7 +344,7 @@ fn a_run_with_another_provider_reports_where_the_items_are() {
     };
     for words in ["--dry-run", "--no-wait", ""] {
         let words = format!("{WORDS} {words}");
-        told(Running::start(&mut with_xai(&desk, &openai, &xai, &words)).wait());
+        told(with_xai(&desk, &openai, &xai, &words).ended());
     }
     whole(&desk, &openai, "out.jsonl", 4);
     bought(&xai, 0);
@@ -358,9 +356,7 @@ fn cancelled_items_are_sent_to_the_other_provider() {
     desk.prompts("in.jsonl", 4);
     run(&desk, &openai, &format!("{WORDS} --no-wait")).expect(0);
     other(&desk, &openai, &format!("cancel --queue {STORE}")).expect(0);
-    Running::start(&mut with_xai(&desk, &openai, &xai, WORDS))
-        .wait()
-        .expect(0);
+    with_xai(&desk, &openai, &xai, WORDS).ended().expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(4));
     assert_eq!(desk.results("out.jsonl")[0]["provider"], "xai");
     clean(&desk);

@@ -5,7 +5,7 @@ use batchwright_simulate::{SimConfig, Simulator, Trouble};
 use serde_json::Value;
 
 use super::batch_runs::{LONG, SHORT, command, summary, taking};
-use super::common::{Desk, Ended, Running, cases, prompt_lines, simulator};
+use super::common::{Desk, Ended, RunToEnd, Running, cases, prompt_lines, simulator};
 use super::queue_budget::{cost_of_one, flag, lines, times};
 
 /// A model that costs 0.15 and 0.60 dollars per million tokens.
@@ -13,7 +13,7 @@ const MODEL: &str = "--model gpt-4o-mini --max-tokens 20 --json";
 
 fn run(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
     let words = format!("in.jsonl {MODEL} {words}");
-    Running::start(&mut command(desk, sim, &words)).wait()
+    command(desk, sim, &words).ended()
 }
 
 fn usd(value: &Value) -> Usd {
@@ -131,13 +131,13 @@ fn a_run_whose_calls_have_no_upper_bound_is_refused() {
     "#,
     ) {
         let words = format!("in.jsonl -o out.jsonl {words}");
-        let ended = Running::start(&mut command(&desk, &sim, &words)).wait();
+        let ended = command(&desk, &sim, &words).ended();
         ended.ends(2, missing);
     }
     assert_eq!(sim.stats().calls, 0);
     let words = "in.jsonl -o out.jsonl --model new --max-tokens 9 --budget-tokens 5000";
-    Running::start(&mut command(&desk, &sim, words))
-        .wait()
+    command(&desk, &sim, words)
+        .ended()
         .ends(0, " of 5000 tokens spent");
 }
 

@@ -6,7 +6,7 @@ use batchwright::Usd;
 use batchwright_simulate::{SimConfig, SimPrice, SimTier, Simulator, Trouble};
 
 use super::bills::{self, CONCURRENCY, Sims, check_all, kill_when, many, price_file, troubled};
-use super::common::{Desk, Random, Running, prompt_lines, simulator};
+use super::common::{Desk, Random, RunToEnd, Running, prompt_lines, simulator};
 
 /// In picodollars per token.
 const PRICE: SimPrice = SimPrice::new(1_250_000, 7_300_004);
@@ -114,11 +114,7 @@ fn check(seed: u64) {
     let world = World::new(seed);
     let desk = Desk::new();
     let sims = [(); 2].map(|()| simulator(world.sim.clone()));
-    let execute = |words: &str| {
-        Running::start(&mut world.command(&desk, &sims, words))
-            .wait()
-            .expect(0)
-    };
+    let execute = |words: &str| world.command(&desk, &sims, words).ended().expect(0);
     desk.write("prices.json", price_file(&["m"], &[("", PRICE)]));
     execute("prices update prices.json");
     desk.write("in.jsonl", prompt_lines(world.items as usize));

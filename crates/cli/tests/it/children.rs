@@ -7,7 +7,7 @@ use batchwright_simulate::Simulator;
 use serde_json::{Value, json};
 
 use super::batch::{command, taking};
-use super::common::{Desk, Ended, Running};
+use super::common::{Desk, Ended, RunToEnd};
 use super::job_types::taken;
 use super::queue::{queue, submit};
 
@@ -25,7 +25,7 @@ fn submitted(members_of_it: usize) -> (Desk, ProcessId) {
 }
 
 fn run(desk: &Desk, sim: &Simulator, words: &str) -> Ended {
-    Running::start(&mut command(desk, sim, words)).wait()
+    command(desk, sim, words).ended()
 }
 
 #[test]

@@ -7,12 +7,12 @@ use batchwright::config::{ConfigStore, SettingsWatch, SqliteConfig};
 use batchwright_simulate::{SimConfig, Simulator};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, HOME, Has, Running, eventually, good, simulator};
+use super::common::{Desk, Ended, HOME, Has, RunToEnd, Running, eventually, good, simulator};
 
 const FILE: &str = "home/config.db";
 
 fn config(desk: &Desk, words: &[&str]) -> Ended {
-    Running::start(&mut desk.command(["config"].iter().chain(words))).wait()
+    desk.command(["config"].iter().chain(words)).ended()
 }
 
 fn set(desk: &Desk, key: &str, value: &str) -> Ended {
@@ -21,7 +21,7 @@ fn set(desk: &Desk, key: &str, value: &str) -> Ended {
 
 fn json(desk: &Desk, words: &[&str], env: &[(&str, &str)]) -> Value {
     let words = ["config", "--json"].iter().chain(words);
-    let ended = Running::start(desk.command(words).envs(env.iter().copied())).wait();
+    let ended = desk.command(words).envs(env.iter().copied()).ended();
     serde_json::from_str(&ended.expect(0).stdout).unwrap()
 }
 
@@ -65,8 +65,9 @@ fn overriding_by_the_environment_is_reported() {
     let desk = Desk::new();
     let with_env = |words: &[&str]| {
         let mut command = desk.command(["config"].iter().chain(words));
-        Running::start(command.env("BATCHWRIGHT_MODEL", "from-env"))
-            .wait()
+        command
+            .env("BATCHWRIGHT_MODEL", "from-env")
+            .ended()
             .expect(0)
     };
     let said = with_env(&["set", "llm.model", "kept"]).says("llm.model=kept is stored");
@@ -155,7 +156,7 @@ fn asked_model(desk: &Desk, sim: &Simulator, words: &[&str], env: &[(&str, &str)
     let url = sim.base_url();
     let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl", "--base-url", &url]);
     command.args(words).envs(env.iter().copied());
-    Running::start(&mut command).wait().expect(0);
+    command.ended().expect(0);
     let results = desk.results("out.jsonl");
     results[0]["model"].as_str().unwrap().to_owned()
 }
@@ -419,10 +420,7 @@ fn the_list_fits_the_terminal_and_is_complete_in_a_pipe() {
     let shown = |env: &[(&str, &str)]| {
         let mut command = desk.command(["config", "list"]);
         command.env("RATE_LIMIT_REQUESTS_PER_MINUTE", "60");
-        Running::start(command.envs(env.iter().copied()))
-            .wait()
-            .expect(0)
-            .stdout
+        command.envs(env.iter().copied()).ended().expect(0).stdout
     };
     let default = batchwright::config::SettingKey::named("batch.on_unknown")
         .unwrap()

@@ -9,7 +9,7 @@ use super::batch_runs::{
     LONG, SHORT, STORE, WORDS, batch, begun, bought, kill, left_alone, only_process, other, run,
     start, stores, submitted, taking, whole,
 };
-use super::common::{Desk, HOME, Running, all_ids};
+use super::common::{Desk, HOME, RunToEnd, all_ids};
 
 #[test]
 fn a_copy_of_both_files_resends_nothing() {
@@ -146,7 +146,7 @@ fn files_in_a_folder_named_runs_outside_a_data_folder_are_not_touched() {
     for name in ["HOME", "XDG_DATA_HOME", "BATCHWRIGHT_HOME"] {
         command.env_remove(name);
     }
-    Running::start(&mut command).wait().expect(0);
+    command.ended().expect(0);
     assert_eq!(desk.read(own), "mine");
     assert_eq!(fs::read_dir(desk.path("runs")).unwrap().count(), 1);
 }

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use super::batch::command;
 use super::batch_runs::{only_process, queue, stores};
-use super::common::{Desk, Ended, PATIENCE, Running, all_ids, cases, eventually, simulator};
+use super::common::{
+    Desk, Ended, Has, PATIENCE, RunToEnd, Running, all_ids, cases, eventually, simulator,
+};
 
 /// A provider whose batches take so long. They are validated for nearly all of this time, so that nothing is answered
 /// before. A cancelled one ends after a tenth of it.
@@ -30,7 +32,7 @@ fn run(desk: &Desk, sim: &Simulator, wait: &str, words: &str) -> Command {
 }
 
 fn ran(desk: &Desk, sim: &Simulator, wait: &str, words: &str) -> Ended {
-    Running::start(&mut run(desk, sim, wait, words)).wait()
+    run(desk, sim, wait, words).ended()
 }
 
 fn told(ended: &Ended) -> Value {
@@ -52,9 +54,8 @@ fn a_batch_that_ends_in_time_answers_all() {
     desk.prompts("in.jsonl", 5);
     let ended = ran(&desk, &sim, "1s", "--within 10m --strategy auto").expect(0);
     let summary = told(&ended);
-    assert_eq!(summary["strategy"], "auto");
-    assert_eq!(summary["deadline"]["missed"], false);
-    assert_eq!(summary["deadline"]["given"], "--within 10m");
+    summary.has(json!({"strategy": "auto", "/deadline/missed": false,
+        "/deadline/given": "--within 10m"}));
     let changes = summary["deadline"]["changes"].as_array().unwrap();
     assert_eq!(changes.len(), 1, "{changes:?}");
     assert_eq!(changes[0]["way"], "batch");
@@ -124,21 +125,20 @@ fn a_killed_run_keeps_its_deadline() {
     assert!(eventually(|| sim.batch_stats().created == 1));
     let status = || {
         let mut status = command(&desk, &sim, "status --json");
-        let all = Running::start(&mut status).wait().expect(0).json();
+        let all = status.ended().expect(0).json();
         all["processes"][0].clone()
     };
     assert!(eventually(
         || status()["batches"][0]["remote_id"].is_string()
     ));
     let before = status()["deadline"].clone();
-    assert_eq!(before["given"], "--within 2h");
-    assert_eq!(before["changes"][0]["way"], "batch");
+    before.has(json!({"given": "--within 2h", "/changes/0/way": "batch"}));
     assert_eq!(status()["strategy"], "auto");
     running.signal("KILL");
     drop(running.wait());
 
     let mut shown = command(&desk, &sim, "status");
-    let shown = Running::start(&mut shown).wait().expect(0);
+    let shown = shown.ended().expect(0);
     shown.shows("strategy batch: there is time");
     let ended = ran(&desk, &sim, "1s", "--within 2h").ends(0, "of the run that this one continues");
     assert_eq!(told(&ended)["deadline"]["by"], before["deadline"]);
@@ -226,11 +226,11 @@ fn words_that_make_no_deadline_are_refused() {
     ",
     ) {
         let mut command = command(&desk, &sim, &format!("run in.jsonl -o out.jsonl {words}"));
-        Running::start(&mut command).wait().ends(2, why);
+        command.ended().ends(2, why);
     }
     assert_eq!(sim.stats().calls + sim.batch_stats().creates, 0);
     let mut help = command(&desk, &sim, "run --help");
-    let help = Running::start(&mut help).wait().expect(0);
+    let help = help.ended().expect(0);
     help.shows("--within <TIME>");
 }
 
@@ -239,7 +239,7 @@ fn a_sample_of_a_run_with_a_deadline_is_sent_as_calls() {
     let sim = slow(Duration::from_secs(10));
     let desk = Desk::with(20);
     let words = "estimate in.jsonl -o out.jsonl --sample 3 --within 10m";
-    let ended = Running::start(&mut command(&desk, &sim, words)).wait();
+    let ended = command(&desk, &sim, words).ended();
     let ended = ended.ends(0, "sample: 3 of 3 answered");
     ended.says("in the cheapest way that meets the deadline");
     assert_eq!((sim.stats().answered, sim.batch_stats().creates), (3, 0));
@@ -285,21 +285,13 @@ fn an_estimate_tells_whether_the_deadline_can_be_met() {
     let estimate = |words: &str| {
         let words =
             format!("estimate in.jsonl -o out.jsonl --json --max-tokens 9 --rpm 60 {words}");
-        let ended = Running::start(&mut command(&desk, &sim, &words)).wait();
+        let ended = command(&desk, &sim, &words).ended();
         told(&ended.expect(0))["estimate"]["deadline"].clone()
     };
     let early = estimate("--within 5m");
-    assert_eq!(
-        (&early["way"], &early["met"]),
-        (&json!("sync"), &json!(false)),
-        "{early}"
-    );
+    early.has(json!({"way": "sync", "met": false}));
     let late = estimate("--within 8h");
-    assert_eq!(
-        (&late["way"], &late["met"]),
-        (&json!("batch"), &Value::Null),
-        "{late}"
-    );
+    late.has(json!({"way": "batch", "met": null}));
     let reason = late["reason"].as_str().unwrap();
     assert!(reason.contains("need an unknown time"), "{reason}");
     assert_eq!(estimate(""), Value::Null);

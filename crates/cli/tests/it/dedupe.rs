@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, all_ids, eventually, good, id, ids_in_order, simulator};
+use super::common::{Desk, Has, RunToEnd, all_ids, eventually, good, id, ids_in_order, simulator};
 
 /// `n` items; those from `different` on have the same prompts as earlier ones.
 fn with_equals(n: usize, different: usize) -> String {
@@ -220,7 +220,7 @@ fn embeddings_of_another_model_are_not_reused() {
         );
         let mut command = desk.command(words.split_whitespace());
         command.env("BATCHWRIGHT_MODEL", model);
-        super::common::Running::start(&mut command).wait()
+        command.ended()
     };
     desk.write("in.jsonl", with_equals(4, 4));
     run("a").expect(0);

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::common::{Desk, Running};
+use super::common::{Desk, RunToEnd};
 
 fn example(name: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -48,7 +48,7 @@ fn the_program_accepts_all_flags_of_the_deployments() {
         assert_eq!((of("serve"), of("work")), (1, 1), "{name}: {commands:?}");
         for mut words in commands {
             words.push("--help".to_owned());
-            Running::start(&mut desk.command(&words)).wait().expect(0);
+            desk.command(&words).ended().expect(0);
         }
     }
 }
@@ -69,7 +69,7 @@ fn the_program_knows_all_variables_of_the_deployments() {
         let home = desk.path("home");
         let mut command = desk.command(["status"]);
         command.envs(pairs).env("BATCHWRIGHT_HOME", home);
-        let ended = Running::start(command.env("BATCHWRIGHT_STORE", "none")).wait();
+        let ended = command.env("BATCHWRIGHT_STORE", "none").ended();
         let ended = ended.expect(0);
         ended.hides("no meaning");
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, good, results};
+use super::common::{Desk, Has, RunToEnd, good, results};
 
 #[test]
 fn a_dry_run_prints_complete_requests() {
@@ -13,8 +13,7 @@ fn a_dry_run_prints_complete_requests() {
     assert_eq!(shown.len(), 3, "{}", ended.stdout);
     let url = format!("{}/chat/completions", sim.base_url());
     for (i, call) in shown.iter().enumerate() {
-        assert_eq!(call["id"], format!("i-{i}"));
-        assert_eq!(call["url"], url);
+        call.has(json!({"id": format!("i-{i}"), "url": url}));
         call["body"].has(json!({"model": "sim-1", "max_tokens": 9}));
         let messages = json!([
             {"role": "system", "content": "brief"},
@@ -38,11 +37,10 @@ fn a_dry_run_needs_no_key_and_prints_none() {
         .ends(0, "OPENAI_API_KEY")
         .says("would send 2 items");
     let call = ended.json();
-    assert_eq!(call["url"], "https://api.openai.com/v1/chat/completions");
-    assert_eq!(call["body"]["model"], "m");
+    call.has(json!({"url": "https://api.openai.com/v1/chat/completions", "/body/model": "m"}));
     let mut command = desk.command(words.split(' '));
     command.env("OPENAI_API_KEY", "sk-very-secret-1234567890");
-    let ended = super::common::Running::start(&mut command).wait().expect(0);
+    let ended = command.ended().expect(0);
     assert_eq!(results(&ended.stdout), [call]);
     assert!(!ended.stdout.contains("secret") && !ended.stderr.contains("secret"));
     // A dry run rejects invalid arguments too, and a real run needs its key.

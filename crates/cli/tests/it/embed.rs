@@ -9,7 +9,7 @@ use batchwright::{Bulk, LlmConfig, Request};
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Has, Running, cases, simulator};
+use super::common::{Desk, Ended, Has, RunToEnd, Running, cases, simulator};
 use super::fake::{Asked, Fake, says};
 
 /// A server with embeddings that stores its requests.
@@ -103,7 +103,7 @@ impl Desk {
     }
 
     pub(crate) fn embedded(&self, server: &Server, words: &str) -> Ended {
-        Running::start(&mut self.embed(server, words)).wait()
+        self.embed(server, words).ended()
     }
 
     /// Asserts that every id of `n` prompts occurs once, with the embedding of its own text.
@@ -331,7 +331,7 @@ fn the_first_provider_that_embeds_is_taken() {
     command
         .env("GROQ_API_KEY", "k")
         .env("LOCAL_LLM_BASE_URL", server.url());
-    let ended = Running::start(&mut command).wait().expect(0);
+    let ended = command.ended().expect(0);
     ended.tells("no embeddings from groq, anthropic, xai");
     desk.has_vectors("out.jsonl", 3);
 }

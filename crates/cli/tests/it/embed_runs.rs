@@ -10,7 +10,7 @@ use batchwright::{
 };
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, Running, eventually};
+use super::common::{Desk, Has, RunToEnd, Running, eventually};
 use super::embed::{Server, good, refused};
 
 /// A reply with embeddings of this number of dimensions.
@@ -173,7 +173,7 @@ fn embeddings_of_two_models_are_not_mixed_in_one_file() {
         command.args(words.split_whitespace());
         command.env("BATCHWRIGHT_MODEL", model);
         command.env("OPENAI_API_KEY", "k");
-        Running::start(&mut command).wait()
+        command.ended()
     };
     run("local", "a", "--max-items 5").expect(0);
     let before = desk.read("out.jsonl");

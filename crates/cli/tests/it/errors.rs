@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use batchwright_simulate::{SimConfig, Trouble};
 
-use super::common::{Desk, Ended, Running, good, simulator};
+use super::common::{Desk, Ended, RunToEnd, good, simulator};
 
 /// The one JSON object on standard output.
 #[track_caller]
@@ -155,7 +155,7 @@ fn a_flag_of_another_program_gets_a_tip_with_our_flag() {
         .expect(2);
     assert!(!(key.stderr + &key.stdout).contains("sk-secret-9"));
     let mut bare = desk.command(Vec::<&str>::new());
-    Running::start(&mut bare).wait().ends(2, "Usage");
+    bare.ended().ends(2, "Usage");
 }
 
 #[test]

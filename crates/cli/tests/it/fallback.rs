@@ -2,7 +2,7 @@
 
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
-use super::common::{Desk, Ended, Running, cases, good, simulator};
+use super::common::{Desk, Ended, RunToEnd, cases, good, simulator};
 use super::fake::{Fake, says};
 
 /// Nine prompts for `custom`, model `big`, with these words; `xai` is the other simulator.
@@ -14,7 +14,7 @@ fn nine(desk: &Desk, first: &Simulator, second: &Simulator, words: &str) -> Ende
         .env("CUSTOM_LLM_BASE_URL", first.base_url())
         .env("XAI_API_KEY", "k")
         .env("XAI_BASE_URL", second.base_url());
-    Running::start(&mut command).wait()
+    command.ended()
 }
 
 fn always(trouble: Trouble) -> Simulator {
@@ -92,7 +92,7 @@ fn an_unusable_fallback_names_the_missing_setting() {
     ) {
         let words = format!("run in.jsonl --provider extract --fallback {name}");
         let mut command = desk.command(words.split(' '));
-        let ended = Running::start(command.env("XAI_API_KEY", "k")).wait();
+        let ended = command.env("XAI_API_KEY", "k").ended();
         let ended = ended.expect(2);
         ended.errs(said);
         ended.hides("--base-url");
@@ -105,7 +105,7 @@ fn the_error_of_a_server_without_tls_suggests_http() {
     let url = sim.base_url().replace("http:", "https:");
     let words = "run in.jsonl -o out.jsonl --provider custom --model m --max-retries 0";
     let mut command = desk.command(words.split(' '));
-    let ended = Running::start(command.env("CUSTOM_LLM_BASE_URL", url)).wait();
+    let ended = command.env("CUSTOM_LLM_BASE_URL", url).ended();
     ended
         .expect(3)
         .says("completions (does the server speak TLS? else http://…): received");
@@ -175,7 +175,7 @@ fn an_account_without_credit_is_left_at_once_before_and_after_answers() {
                     .env(key, "k")
                     .env("XAI_API_KEY", "k")
                     .env("XAI_BASE_URL", second.base_url());
-                let ended = Running::start(&mut command).wait();
+                let ended = command.ended();
                 assert_eq!(server.asked().len(), answers + 1, "{}", ended.stderr);
                 (ended, second.stats().answered)
             };

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::batch_runs::{SHORT, taking};
 use super::batch_site::{ALL, Site, each};
-use super::common::{Desk, Ended, Running, good, id, results, simulator};
+use super::common::{Desk, Ended, RunToEnd, Running, good, id, results, simulator};
 use super::every_provider::{PROVIDERS, Provider, never_malformed};
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\nrest";
@@ -86,7 +86,7 @@ fn every_provider_gets_only_supported_files() {
         desk.write("in.jsonl", lines);
         let run = |flags: &str| {
             let words = format!("in.jsonl -o out.jsonl {flags}");
-            Running::start(&mut against(&desk, provider, &sim, &words)).wait()
+            against(&desk, provider, &sim, &words).ended()
         };
         let taken = takes(name);
         let refused = all.iter().position(|file| !taken.contains(file));
@@ -122,8 +122,8 @@ fn a_row_of_more_than_memory_holds_is_refused_with_its_line() {
     );
     let words = ["run", "in.jsonl", "-o", "out.jsonl", "--model", "m"];
     let at = ["--base-url", &sim.base_url()];
-    Running::start(&mut desk.command([&words[..], &at].concat()))
-        .wait()
+    desk.command([&words[..], &at].concat())
+        .ended()
         .ends(2, "in.jsonl:2: found a file of the type image/png; ")
         .says("at most 402653184 bytes in one request, not 500000000");
     assert_eq!(sim.stats().calls, 0);
@@ -139,7 +139,7 @@ fn a_fallback_may_support_files_that_the_first_provider_does_not() {
     let words = "in.jsonl -o out.jsonl --ordered --fallback openai:m";
     let mut command = against(&desk, provider, &sim, words);
     command.env("OPENAI_BASE_URL", format!("http://{}/v1", other.addr()));
-    Running::start(&mut command).wait().expect(0);
+    command.ended().expect(0);
     let lines = desk.results("out.jsonl");
     assert_eq!(
         [&lines[0]["provider"], &lines[1]["provider"]],
@@ -161,7 +161,7 @@ fn a_table_names_files_by_a_column_and_paths_stay_below_the_root() {
     desk.write("in/rows.csv", rows);
     let run = |words: &str| -> Ended {
         let template = ["--template", "{{file:scan}} {{ask}}"];
-        Running::start(desk.against(&sim, words).args(template)).wait()
+        desk.against(&sim, words).args(template).ended()
     };
     run("in/rows.csv -o out.jsonl")
         .expect(2)
@@ -220,7 +220,7 @@ fn a_worker_reads_files_when_they_are_sent_and_a_job_can_be_retried() {
     let program = |words: &str| {
         let mut command = desk.other(env!("CARGO_BIN_EXE_batchwright"), words.split_whitespace());
         command.env("LOCAL_LLM_BASE_URL", format!("http://{}/v1", sim.addr()));
-        Running::start(&mut command).wait()
+        command.ended()
     };
     let id = program("submit in.jsonl --model m").expect(0).stdout;
     let id = id.trim();
@@ -257,7 +257,7 @@ fn the_batches_of_every_provider_contain_supported_files() {
         });
         site.queue.enqueue(site.process, &jobs).unwrap();
         let taken = takes(at.name).len() as u64;
-        let ended = Running::start(&mut site.command("work --until-empty")).wait();
+        let ended = site.command("work --until-empty").ended();
         let counts = site.counts();
         assert_eq!(
             (counts.completed, counts.failed),

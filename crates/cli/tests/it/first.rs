@@ -1,6 +1,6 @@
 //! What a first-time user encounters: placeholder answers, wrong addresses, incomplete configuration.
 
-use super::common::{Desk, Running, all_ids, good};
+use super::common::{Desk, RunToEnd, all_ids, good};
 use super::fake::{Fake, says};
 
 #[test]
@@ -20,9 +20,7 @@ fn answers_of_a_model_replace_placeholder_answers() {
     let before = desk.read("out.jsonl");
     let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl"]);
     command.env("LOCAL_LLM_BASE_URL", "http://127.0.0.1:9");
-    Running::start(&mut command)
-        .wait()
-        .ends(2, "no provider can be used");
+    command.ended().ends(2, "no provider can be used");
     assert_eq!(desk.read("out.jsonl"), before);
 }
 
@@ -34,8 +32,8 @@ fn a_wrong_path_stops_early_and_says_why() {
     command
         .args(["--provider", "openai", "--model", "m", "--base-url", &url])
         .env("OPENAI_API_KEY", "sk-first-0123456789");
-    Running::start(&mut command)
-        .wait()
+    command
+        .ended()
         .ends(4, "no such address; is the base URL right?");
     // Ten identical failures suffice; two more calls may be in flight by then.
     let tried = desk.results("out.jsonl").len();

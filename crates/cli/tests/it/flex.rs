@@ -2,7 +2,7 @@
 
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
-use super::common::{Desk, Ended, Running, good, simulator};
+use super::common::{Desk, Ended, RunToEnd, good, simulator};
 
 /// Runs three prompts for OpenAI, model `m`, with these words.
 fn three(desk: &Desk, server: &Simulator, words: &str) -> Ended {
@@ -12,7 +12,7 @@ fn three(desk: &Desk, server: &Simulator, words: &str) -> Ended {
     command
         .env("OPENAI_API_KEY", "k")
         .env("OPENAI_BASE_URL", server.base_url());
-    Running::start(&mut command).wait()
+    command.ended()
 }
 
 /// A provider that rejects every call at the flex tier.
@@ -63,7 +63,7 @@ fn a_provider_without_a_flex_tier_is_rejected_before_anything_is_sent() {
     command
         .env("XAI_API_KEY", "k")
         .env("XAI_BASE_URL", server.base_url());
-    Running::start(&mut command).wait().expect(2).says(
+    command.ended().expect(2).says(
         "--strategy flex: every prompt would cost the full price, because xai has no flex tier",
     );
     three(&desk, &server, "--strategy flex --service-tier priority")

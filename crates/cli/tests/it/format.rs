@@ -1,8 +1,9 @@
 //! Inputs: formats, ids, bad rows, and several inputs.
 
-use super::common::{Desk, Ended, all_ids, good, id, prompt_lines, results};
+use super::common::{Desk, Ended, Has, all_ids, good, id, prompt_lines, results};
 use super::program;
 use batchwright_simulate::Simulator;
+use serde_json::json;
 
 const TABLE: &str = "id,text\nr1,\"two\nlines\"\nr2,b\n";
 
@@ -257,10 +258,7 @@ fn bad_rows_are_named_or_fail_unsent() {
     assert_eq!((lines.len(), failed.len()), (4, 2));
     assert_eq!((id(failed[0]), id(failed[1])), ("b".into(), "d".into()));
     for line in &failed {
-        assert_eq!(
-            (&line["error"]["kind"], &line["attempts"]),
-            (&"invalid".into(), &0.into())
-        );
+        line.has(json!({"/error/kind": "invalid", "attempts": 0}));
         assert!(
             line["error"]["message"]
                 .as_str()

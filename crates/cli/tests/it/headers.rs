@@ -5,7 +5,7 @@ use std::time::Duration;
 use batchwright_simulate::{BatchConfig, SimConfig, Vendor};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Running, cases, good, simulator};
+use super::common::{Desk, Ended, RunToEnd, cases, good, simulator};
 use super::fake::{Fake, says};
 
 const TOKEN: &str = "tok-Zx9Qab0123456789hijklMNOP";
@@ -50,7 +50,7 @@ impl Echo {
 }
 
 fn run(desk: &Desk, words: &[&str]) -> Ended {
-    Running::start(&mut desk.command(words)).wait()
+    desk.command(words).ended()
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn a_header_goes_with_every_call_and_is_shown_nowhere() {
             "--header=@headers.txt",
         ];
         let mut command = desk.command(words);
-        let ended = Running::start(command.env("RUST_LOG", "trace")).wait();
+        let ended = command.env("RUST_LOG", "trace").ended();
         let heads = server.heads();
         assert!(!heads.is_empty(), "{}", ended.stderr);
         for head in heads {
@@ -120,7 +120,7 @@ fn a_header_reaches_no_fallback() {
     command
         .env("XAI_API_KEY", "k")
         .env("XAI_BASE_URL", &second.url);
-    Running::start(&mut command).wait().expect(0);
+    command.ended().expect(0);
     assert!(
         first
             .heads()
@@ -176,9 +176,7 @@ fn a_header_that_cannot_be_sent_is_refused_without_its_value() {
             "X-A: secret-one",
         ];
         let mut command = desk.command([&base[..], &words].concat());
-        let ended = Running::start(command.env("LOCAL_LLM_BASE_URL", ""))
-            .wait()
-            .expect(code);
+        let ended = command.env("LOCAL_LLM_BASE_URL", "").ended().expect(code);
         ended.errs(said);
         ended.hides("secret-one");
     }
@@ -220,7 +218,9 @@ fn a_header_that_replaces_the_key_is_sent_with_every_step_of_a_batch() {
         .concat();
         let run = |more: &[&str]| {
             let mut command = desk.command([&words[..], more].concat());
-            Running::start(command.env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "50ms")).wait()
+            command
+                .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "50ms")
+                .ended()
         };
         run(&[]).expect(1);
         run(&["--header", header]).expect(0);
@@ -253,7 +253,7 @@ fn azure_is_called_with_both_address_formats_by_call_and_by_batch() {
             if let Some(version) = version {
                 command.env("OPENAI_API_VERSION", version);
             }
-            let ended = Running::start(&mut command).wait().expect(0);
+            let ended = command.ended().expect(0);
             let what = format!("{version:?} {strategy}: {}", ended.stderr);
             assert_eq!(desk.read("out.jsonl").lines().count(), 6, "{what}");
             let (calls, seen) = (sim.stats(), sim.batch_stats());
@@ -394,7 +394,7 @@ fn a_tier_is_translated_for_the_provider_or_rejected() {
         let words = [&run_at(provider, &url)[..], &["--service-tier", tier]].concat();
         let mut command = desk.command(words);
         let key = format!("{}_API_KEY", provider.to_uppercase());
-        let ended = Running::start(command.env(key, "k")).wait();
+        let ended = command.env(key, "k").ended();
         assert_eq!(
             sim.stats().malformed,
             0,

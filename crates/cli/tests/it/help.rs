@@ -1,6 +1,6 @@
 //! `-h` and `--help`: the short help fits a small terminal, the long help has everything.
 
-use super::common::{Desk, Running};
+use super::common::{Desk, RunToEnd};
 
 /// Two screens of 24 lines, minus the lines of the prompt.
 const TWO_SCREENS: usize = 46;
@@ -42,9 +42,7 @@ const COMMANDS: [&str; 31] = [
 fn help(command: &str, flag: &str) -> String {
     let desk = Desk::new();
     let mut command = desk.command(command.split_whitespace().chain([flag]));
-    let ended = Running::start(command.env("COLUMNS", "80"))
-        .wait()
-        .expect(0);
+    let ended = command.env("COLUMNS", "80").ended().expect(0);
     ended.stdout
 }
 

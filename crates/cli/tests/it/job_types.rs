@@ -7,7 +7,7 @@ use batchwright::ProcessId;
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, PATIENCE, Running, simulator};
+use super::common::{Desk, Has, PATIENCE, RunToEnd, Running, simulator};
 use super::queue::{database, on_queue, plain, queue, submit};
 
 /// A worker whose models are simulated.
@@ -384,7 +384,7 @@ fn summaries_go_to_groq_then_anthropic_then_the_extract_by_default() {
             .env("ANTHROPIC_API_KEY", "k")
             .env("ANTHROPIC_BASE_URL", at(&anthropic))
             .env("BATCHWRIGHT_JOB_MODELS", models);
-        Running::start(&mut command).wait().expect(0);
+        command.ended().expect(0);
         let result = &taken(&desk, id)["a-0"]["result"];
         let name = |field: &str| result[field].as_str().unwrap().to_owned();
         assert_eq!(
@@ -409,7 +409,7 @@ fn keys_without_a_model_are_reported_and_their_summaries_marked() {
         command
             .env("GROQ_API_KEY", "gsk-0123456789")
             .env("ANTHROPIC_API_KEY", "sk-ant-0123456789");
-        Running::start(&mut command).wait().expect(0)
+        command.ended().expect(0)
     };
     let lacks = |name: &str| {
         format!("{name}: no model is named: batchwright config set jobs.models {name}=MODEL")

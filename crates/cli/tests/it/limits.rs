@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use batchwright_simulate::{SimConfig, Trouble};
 
-use super::common::{Desk, NOBODY, Running, all_ids, simulator};
+use super::common::{Desk, NOBODY, RunToEnd, all_ids, simulator};
 use super::fake::{Fake, says};
 
 #[test]
@@ -77,7 +77,7 @@ fn a_run_stops_after_ten_identical_rejections() {
         let desk = Desk::with(40);
         let words = format!("run in.jsonl -o out.jsonl --provider custom --model m -j 2 {words}");
         let mut command = desk.command(words.split_whitespace());
-        let ended = Running::start(command.env("CUSTOM_LLM_BASE_URL", url)).wait();
+        let ended = command.env("CUSTOM_LLM_BASE_URL", url).ended();
         (ended, desk.results("out.jsonl").len())
     };
     let (ended, lines) = asked("");
@@ -131,7 +131,7 @@ fn an_address_without_a_server_stops_the_run_within_ten_seconds() {
     let words = "run in.jsonl -o out.jsonl --provider custom --model m";
     let mut command = desk.command(words.split_whitespace());
     let began = std::time::Instant::now();
-    let ended = Running::start(command.env("CUSTOM_LLM_BASE_URL", NOBODY)).wait();
+    let ended = command.env("CUSTOM_LLM_BASE_URL", NOBODY).ended();
     let took = began.elapsed();
     let ended = ended.ends(4, "stopped: the provider cannot be reached");
     let ended = ended.says("cannot reach http://127.0.0.1:9/v1");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, Running, all_ids, simulator};
+use super::common::{Desk, Has, RunToEnd, Running, all_ids, simulator};
 use super::fake::{Answer, Fake, says};
 
 /// A minimal server: `answer` receives the path, and the number of earlier prompts.
@@ -74,7 +74,7 @@ fn a_server_gets_as_many_concurrent_calls_as_it_has_slots() {
         .ends(0, "model tiny, 2 in flight");
     let mut command = desk.command(["providers", "--json"]);
     let command = command.env("LOCAL_LLM_BASE_URL", &url);
-    let list = Running::start(command).wait().json();
+    let list = command.ended().json();
     let mut list = list["providers"].as_array().unwrap().iter();
     let local = list.find(|p| p["provider"] == "local").unwrap();
     let server = json!({
@@ -82,7 +82,7 @@ fn a_server_gets_as_many_concurrent_calls_as_it_has_slots() {
     });
     local.has(json!({"servers": [server], "default_concurrency": 3}));
     let mut command = desk.command(["providers"]);
-    let table = Running::start(command.env("LOCAL_LLM_BASE_URL", &url)).wait();
+    let table = command.env("LOCAL_LLM_BASE_URL", &url).ended();
     let words = "llama.cpp serves tiny, 3 slots";
     table.shows(words);
 }
@@ -151,9 +151,7 @@ fn a_fallback_that_loads_gets_its_own_model_and_no_more_calls_than_slots() {
     command
         .env("CUSTOM_LLM_BASE_URL", broken)
         .env("LOCAL_LLM_BASE_URL", sim.base_url());
-    Running::start(&mut command)
-        .wait()
-        .ends(0, "local: the server is ready after");
+    command.ended().ends(0, "local: the server is ready after");
     let results = desk.results("out.jsonl");
     assert_eq!(results.len(), 12);
     for line in results {
@@ -172,7 +170,7 @@ fn a_fallback_that_lists_no_model_is_refused() {
     let desk = Desk::with(1);
     let words = "run in.jsonl -o out.jsonl --provider extract --fallback local";
     let mut command = desk.command(words.split(' '));
-    let ended = Running::start(command.env("LOCAL_LLM_BASE_URL", url)).wait();
+    let ended = command.env("LOCAL_LLM_BASE_URL", url).ended();
     ended.ends(2, "--fallback local: name its model: local:MODEL");
     assert!(!desk.exists("out.jsonl"));
 }
@@ -188,7 +186,7 @@ fn texts_of_a_server_cannot_control_the_terminal() {
     let desk = Desk::with(1);
     let words = "run in.jsonl -o out.jsonl --provider local -v";
     let mut command = desk.command(words.split(' '));
-    let ended = Running::start(command.env("LOCAL_LLM_BASE_URL", url)).wait();
+    let ended = command.env("LOCAL_LLM_BASE_URL", url).ended();
     let ended = ended.ends(3, "local answered 400:  ]0;owned");
     assert!(!ended.stderr.contains(['\u{1b}', '\u{7}']));
     // Data are not changed.
@@ -206,7 +204,7 @@ fn the_name_of_a_model_stays_in_its_row_of_the_table() {
     let desk = Desk::new();
     let providers = |words: &str| {
         let mut command = desk.command(words.split(' '));
-        let ended = Running::start(command.env("LOCAL_LLM_BASE_URL", &url)).wait();
+        let ended = command.env("LOCAL_LLM_BASE_URL", &url).ended();
         ended.expect(0).stdout
     };
     let table = providers("providers");

@@ -10,7 +10,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use super::common::{Desk, Ended, Running, all_ids, good, simulator};
+use super::common::{Desk, Ended, RunToEnd, Running, all_ids, good, simulator};
 
 /// A server with a certificate of a private authority, which forwards to a simulator.
 struct Secure {
@@ -110,7 +110,7 @@ fn run(desk: &Desk, url: &str, variables: &[(&str, &str)]) -> Ended {
     let mut command = desk.command(words.split(' ').chain(["--base-url", url]));
     command.env("OPENAI_API_KEY", "sk-x");
     command.envs(variables.iter().copied());
-    Running::start(&mut command).wait()
+    command.ended()
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn run_encrypted(desk: &Desk, server: &Secure, flags: &str) -> Ended {
     command.args(["--base-url", &server.url]);
     command.env("OPENAI_API_KEY", "sk-x");
     command.env("SSL_CERT_FILE", desk.path("ca.pem"));
-    Running::start(&mut command).wait()
+    command.ended()
 }
 
 #[test]
@@ -350,8 +350,9 @@ fn any_compatible_server_is_a_provider_by_its_address() {
     let mut command = desk.command(words.split(' '));
     let url = sim.base_url();
     command.args(["--base-url", &url]);
-    Running::start(command.env("CUSTOM_LLM_API_KEY", "sk-custom"))
-        .wait()
+    command
+        .env("CUSTOM_LLM_API_KEY", "sk-custom")
+        .ended()
         .expect(0);
     let lines = desk.results("out.jsonl");
     assert_eq!(lines.len(), 5);

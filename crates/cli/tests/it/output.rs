@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use batchwright_simulate::{SimConfig, Trouble};
 
-use super::common::{Desk, PATIENCE, Running, all_ids, good, ids_in_order, results, simulator};
+use super::common::{
+    Desk, PATIENCE, RunToEnd, Running, all_ids, good, ids_in_order, results, simulator,
+};
 
 #[test]
 fn the_lock_holds_through_a_compaction() {
@@ -136,9 +138,7 @@ fn a_link_stays_a_link_when_its_target_is_compacted() {
     desk.run(&sim, words).expect(0);
     assert!(desk.path("out.jsonl").is_symlink());
     assert_eq!(desk.order("far/real.jsonl"), ids_in_order(5));
-    Running::start(&mut desk.against(&sim, words))
-        .wait()
-        .expect(0);
+    desk.against(&sim, words).ended().expect(0);
     assert_eq!(sim.stats().calls, 5);
 }
 
@@ -151,7 +151,7 @@ fn file_names_that_are_not_unicode_are_supported() {
     let output = std::ffi::OsStr::from_bytes(b"o\xff.jsonl");
     for flags in ["--json -q", "--json", "-v"] {
         let mut command = desk.against(&sim, &format!("in.jsonl {flags} -o"));
-        Running::start(command.arg(output)).wait().expect(3);
+        command.arg(output).ended().expect(3);
     }
     let text = std::fs::read_to_string(desk.path("").join(output)).unwrap();
     assert_eq!(results(&text).len(), 2);
@@ -248,7 +248,7 @@ fn nothing_is_sent_if_standard_output_is_closed() {
             "-c|exec \"$0\" \"$@\" >&-|{}|run|--provider|local|--model|sim-1|--base-url|{url}|{words}",
             env!("CARGO_BIN_EXE_batchwright")
         );
-        Running::start(&mut desk.other("sh", words.split('|'))).wait()
+        desk.other("sh", words.split('|')).ended()
     };
     let ended = closed("in.jsonl").expect(1);
     ended.errs("standard output is closed");
@@ -260,8 +260,9 @@ fn nothing_is_sent_if_standard_output_is_closed() {
     assert_eq!(desk.ids("out.jsonl"), all_ids(3));
     // Results may be discarded deliberately.
     let mut command = desk.against(&sim, "in.jsonl");
-    Running::start(command.stdout(std::process::Stdio::null()))
-        .wait()
+    command
+        .stdout(std::process::Stdio::null())
+        .ended()
         .expect(0);
 }
 
@@ -277,14 +278,10 @@ fn output_that_cannot_be_written_is_not_a_success() {
     };
     let said = "cannot write to standard output: No space left";
     let run = "in.jsonl -o out.jsonl --json";
-    Running::start(desk.against(&sim, run).stdout(full()))
-        .wait()
-        .ends(1, said);
+    desk.against(&sim, run).stdout(full()).ended().ends(1, said);
     assert_eq!(desk.ids("out.jsonl"), all_ids(2));
     let dry = "in.jsonl -o out.jsonl --json --dry-run";
-    Running::start(desk.against(&sim, dry).stdout(full()))
-        .wait()
-        .ends(1, said);
+    desk.against(&sim, dry).stdout(full()).ended().ends(1, said);
     let words = [
         "providers",
         "config list",
@@ -294,7 +291,7 @@ fn output_that_cannot_be_written_is_not_a_success() {
     ];
     for words in words {
         let mut command = desk.command(words.split(' '));
-        Running::start(command.stdout(full())).wait().ends(1, said);
+        command.stdout(full()).ended().ends(1, said);
     }
 }
 

@@ -3,7 +3,7 @@
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Running};
+use super::common::{Desk, Ended, RunToEnd};
 use super::every_provider::{PROVIDERS, Provider, never_malformed};
 
 /// The fields of OpenAI's chat API that are not parameters of a request, and those that compatible servers are
@@ -103,7 +103,7 @@ fn run(desk: &Desk, provider: &Provider, url: &str) -> Ended {
         provider.name
     );
     let mut command = desk.command(words.split(' '));
-    Running::start(command.env(key.to_uppercase(), "sk-right")).wait()
+    command.env(key.to_uppercase(), "sk-right").ended()
 }
 
 #[test]

@@ -5,7 +5,7 @@ use batchwright_simulate::{BatchConfig, SimConfig, Simulator, Trouble};
 use serde_json::{Value, json};
 
 use super::batch_runs::{SHORT, command, summary};
-use super::common::{Desk, HOME, Running, prompt_lines, simulator};
+use super::common::{Desk, HOME, Has, RunToEnd, prompt_lines, simulator};
 
 /// Dollars per million tokens are picodollars per token in millionths: gpt-4o-mini takes 0.15 and 0.60.
 const INPUT: u64 = 150_000;
@@ -43,9 +43,7 @@ fn the_lines_add_up_to_the_bill_for_calls_and_batches() {
         // Of equal length, so that each is billed the same.
         desk.write("in.jsonl", prompt_lines(10));
         let words = format!("in.jsonl -o out.jsonl --json --model gpt-4o-mini {words}");
-        let ended = Running::start(&mut command(&desk, &sim, &words))
-            .wait()
-            .expect(code);
+        let ended = command(&desk, &sim, &words).ended().expect(code);
         let lines = desk.results("out.jsonl");
         let (billed, sum) = bill_and_lines(&sim, &lines, share);
         assert!(sim.stats().paid >= 10 && billed > Usd::ZERO);
@@ -65,9 +63,7 @@ fn own_prices_override_the_table_and_unknown_ones_are_counted_separately() {
     desk.input([line("a", "gpt-4o-mini"), line("b", "new")].join("\n"));
     let run = |output: &str, words: &str| {
         let words = format!("in.jsonl -o {output} {words}");
-        let ended = Running::start(&mut command(&desk, &sim, &words))
-            .wait()
-            .expect(0);
+        let ended = command(&desk, &sim, &words).ended().expect(0);
         let lines = desk.results(output);
         let of = |id: &str| lines.iter().find(|line| line["id"] == id).unwrap()["cost_usd"].clone();
         (ended, of("a"), of("b"))
@@ -82,8 +78,7 @@ fn own_prices_override_the_table_and_unknown_ones_are_counted_separately() {
     prices("set new --input 1 --output 0").expect(0);
     prices("set new --tier batch --input 0.5 --output 0").expect(0);
     let shown = prices("new --json").expect(0).json();
-    assert_eq!(shown["models"][0]["origin"], "your setting");
-    assert_eq!(shown["models"][0]["prices"][1]["input"], 0.5);
+    shown.has(json!({"/models/0/origin": "your setting", "/models/0/prices/1/input": 0.5}));
     let with_home = format!("--data-dir {HOME}");
     let (_, same, set) = run("two.jsonl", &with_home);
     assert_eq!(same, table);

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::common::{Desk, Running, good};
+use super::common::{Desk, RunToEnd, good};
 use super::queue::plain;
 
 /// The program with a umask that allows reading by all users.
@@ -47,7 +47,7 @@ fn data_folder_and_all_in_it_are_private_when_the_program_makes_them() {
             let input = fs::File::open(desk.path("in.jsonl")).unwrap();
             command.stdin(input);
         }
-        Running::start(&mut command).wait().expect(0);
+        command.ended().expect(0);
     };
     go("config set llm.burst_size 5", false);
     go("submit in.jsonl --model sim-1", false);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use batchwright_simulate::Simulator;
 
-use super::common::{Desk, Ended, PATIENCE, Running};
+use super::common::{Desk, Ended, PATIENCE, RunToEnd, Running};
 
 impl Desk {
     /// The program with only the environment variables that it needs.
@@ -30,12 +30,12 @@ impl Desk {
 
     /// Runs these words against the simulator to the end.
     pub fn run(&self, sim: &Simulator, words: &str) -> Ended {
-        Running::start(&mut self.against(sim, words)).wait()
+        self.against(sim, words).ended()
     }
 
     /// Runs the program with these words to the end.
     pub fn plain(&self, words: &str) -> Ended {
-        Running::start(&mut self.command(words.split_whitespace())).wait()
+        self.command(words.split_whitespace()).ended()
     }
 
     /// Starts these words against the simulator, and waits until it holds this number of calls.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::batch_runs::{
     accepted, clean, command, kill, only_process, queue, submitted, summary, with_provider,
 };
-use super::common::{Desk, Ended, Running, all_ids, eventually, prompt_lines, simulator};
+use super::common::{Desk, Ended, RunToEnd, Running, all_ids, eventually, prompt_lines, simulator};
 
 /// Tokens of the system text, at 4 bytes per token.
 const SHARED: u64 = 3_000;
@@ -49,7 +49,7 @@ fn run(desk: &Desk, sim: &Simulator, at: (&str, &str), words: &str) -> Ended {
         "--cache-prompt always"
     };
     let words = format!("in.jsonl -o out.jsonl {always} {words}");
-    Running::start(&mut caches(desk, sim, at, &words)).wait()
+    caches(desk, sim, at, &words).ended()
 }
 
 /// The sum of a count over all results.
@@ -239,7 +239,7 @@ fn a_worker_of_a_queue_sends_one_prompt_of_a_group_first() {
             &sim,
             ANTHROPIC,
         );
-        let id = Running::start(&mut submit).wait().expect(0).stdout;
+        let id = submit.ended().expect(0).stdout;
         let mut work = with_provider(
             words("work --until-empty -j 8 --rpm 60000 --tpm 100000000"),
             &sim,
@@ -248,9 +248,9 @@ fn a_worker_of_a_queue_sends_one_prompt_of_a_group_first() {
             .env("ANTHROPIC_API_KEY", "k")
             .env("ANTHROPIC_BASE_URL", format!("http://{}", sim.addr()))
             .env("BATCHWRIGHT_CACHE_PROMPT", when);
-        Running::start(&mut work).wait().expect(0);
+        work.ended().expect(0);
         let mut results = words(&format!("results {} -o out.jsonl", id.trim()));
-        Running::start(&mut results).wait().expect(0);
+        results.ended().expect(0);
         let lines = desk.results("out.jsonl");
         let read = sum(&lines, "cached_input_tokens");
         assert_eq!(read, (60 - unread) * SHARED, "{when}");
@@ -329,7 +329,7 @@ fn a_pilot_that_another_provider_answers_has_written_no_cache() {
     command
         .env("MISTRAL_API_KEY", "k")
         .env("MISTRAL_BASE_URL", other.base_url());
-    Running::start(&mut command).wait().expect(0);
+    command.ended().expect(0);
     let lines = desk.results("out.jsonl");
     assert_eq!(lines[0]["provider"], "mistral");
     assert_eq!(sum(&lines, "cache_write_tokens"), 0);
@@ -401,7 +401,7 @@ fn requests_that_share_nothing_do_not_wait_for_a_pilot() {
         .env("BATCHWRIGHT_PROVIDER", "anthropic")
         .env("ANTHROPIC_API_KEY", "k")
         .env("ANTHROPIC_BASE_URL", format!("http://{}", sim.addr()));
-    Running::start(&mut command).wait().expect(0);
+    command.ended().expect(0);
     assert_eq!(
         sim.batch_stats().created,
         3,

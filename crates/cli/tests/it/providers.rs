@@ -1,13 +1,11 @@
 //! `batchwright providers`: its table agrees with the behaviour of a run.
 
-use super::common::{Desk, Ended, Running, cases, good};
+use super::common::{Desk, Ended, RunToEnd, cases, good};
 
 fn table(vars: &[(&str, &str)]) -> Ended {
     let desk = Desk::new();
     let mut command = desk.command(["providers", "--model", "m"]);
-    Running::start(command.envs(vars.iter().copied()))
-        .wait()
-        .expect(0)
+    command.envs(vars.iter().copied()).ended().expect(0)
 }
 
 /// The row of a provider.
@@ -51,7 +49,7 @@ fn a_provider_that_a_run_would_reject_is_not_usable() {
         assert_eq!(words[1], "no", "{row}");
         assert!(!row.contains("ключ"), "{row}");
         let words = ["run", "in.jsonl", "--model", "m", "--provider", provider];
-        let run = Running::start(desk.command(words).envs(vars.iter().copied())).wait();
+        let run = desk.command(words).envs(vars.iter().copied()).ended();
         let run = run.expect(1);
         let (_, why) = run.error().split_once(&format!("{provider}: ")).unwrap();
         assert!(row.ends_with(why), "{row}: {why}");
@@ -105,7 +103,7 @@ fn the_table_fits_the_terminal_and_is_complete_in_a_pipe() {
             .args(json.then_some("--json"))
             .env("GROQ_API_KEY", "k");
         let command = command.envs(columns.iter().copied());
-        Running::start(command).wait().expect(0).stdout
+        command.ended().expect(0).stdout
     };
     let piped = shown(&[], false);
     assert!(piped.contains(long), "{piped}");
@@ -126,7 +124,7 @@ fn the_table_fits_the_terminal_and_is_complete_in_a_pipe() {
 fn found(vars: &[(&str, &str)]) -> Ended {
     let desk = Desk::with(1);
     let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl"]);
-    Running::start(command.envs(vars.iter().copied())).wait()
+    command.envs(vars.iter().copied()).ended()
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use batchwright::queue::WorkerScale;
+use batchwright::queue::{WorkerScale, WorkerSettings};
 use batchwright::{Context, Error, Handler, Job, ProcessId, Progress, RunningJob, Worker};
 use parking_lot::Mutex;
 
@@ -107,7 +107,7 @@ fn a_worker_that_ends_on_a_full_disk_keeps_no_job_from_the_next_one_of_its_proce
     let worker = || {
         Worker::new(&queue)
             .context(&Context::new().with_grace(Duration::ZERO))
-            .scale(WorkerScale::fixed(2))
+            .settings(WorkerSettings::default().scale(WorkerScale::fixed(2)))
             .until_empty(true)
             .handle(KIND, long(&calls))
     };

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use batchwright::queue::WorkerSettings;
 use batchwright::testing::ScriptedClient;
 use batchwright::{Context, Handler, Job, JobQueue, ProcessId, RunningJob, StopReason, Worker};
 use batchwright_simulate::{SimConfig, Simulator};
@@ -42,7 +43,7 @@ fn a_database_that_was_removed_or_replaced_ends_an_idle_worker_with_a_reason() {
         let desk = Desk::new();
         let queue = queue(&desk);
         let worker = Worker::new(&queue)
-            .poll_interval(Duration::from_millis(10))
+            .settings(WorkerSettings::default().poll_interval(Duration::from_millis(10)))
             .completions(batchwright::Route::new(Arc::new(ScriptedClient::new())))
             .start()
             .unwrap();

@@ -9,7 +9,7 @@ use batchwright::queue::JobStatus;
 use batchwright::{Job, ProcessId, Request};
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
-use super::common::{Desk, NOBODY, Running, eventually, good, simulator};
+use super::common::{Desk, NOBODY, RunToEnd, Running, eventually, good, simulator};
 use super::queue::{database, on_queue, queue, status, submitted};
 
 fn working(desk: &Desk, sim: &Simulator, words: &str) -> Running {
@@ -102,9 +102,7 @@ fn a_provider_that_is_down_fails_no_job() {
     let words = format!(
         "work --provider local --base-url {NOBODY} --model sim-1 -j 4 --until-empty --max-retries 0"
     );
-    Running::start(&mut on_queue(&desk, &words))
-        .wait()
-        .ends(4, "stopped");
+    on_queue(&desk, &words).ended().ends(4, "stopped");
     let counts = queue(&desk).process(id).unwrap().unwrap().counts;
     assert_eq!((counts.pending, counts.failed), (20, 0), "{counts:?}");
 }
@@ -119,12 +117,12 @@ fn a_provider_that_refuses_the_key_fails_no_job() {
     );
     let mut command = on_queue(&desk, &words);
     command.env("OPENAI_API_KEY", "wrong");
-    Running::start(&mut command).wait().expect(4);
+    command.ended().expect(4);
     let counts = queue(&desk).process(id).unwrap().unwrap().counts;
     assert_eq!((counts.pending, counts.failed), (20, 0), "{counts:?}");
     let mut command = on_queue(&desk, &words);
     command.env("OPENAI_API_KEY", "right");
-    Running::start(&mut command).wait().expect(0);
+    command.ended().expect(0);
     assert_eq!(status(&desk, &id.to_string())[0]["completed"], 20);
 }
 

@@ -24,7 +24,7 @@ use serde_json::value::to_raw_value;
 use super::batch::command;
 #[cfg(feature = "mysql")]
 use super::batch::taking;
-use super::common::{Desk, PATIENCE, Running, eventually, simulator};
+use super::common::{Desk, PATIENCE, RunToEnd, Running, eventually, simulator};
 use super::queue::{database, plain, queue, submit, submitted};
 
 /// All rows of an exported file, without the rows that only a file has.
@@ -211,7 +211,7 @@ fn an_export_that_was_killed_at_its_end_is_finished_by_the_same_command() {
             set(&database(&desk), &mark);
         }
         let early = ["queue", "import", "q.bw", "--data-dir", "new"];
-        let early = Running::start(&mut desk.command(early)).wait().expect(1);
+        let early = desk.command(early).ended().expect(1);
         early.errs("has not ended");
         std::fs::hard_link(desk.path("q.bw"), desk.path("q.bw.a.part")).unwrap();
         plain(&desk, "queue export q.bw").expect(0);
@@ -245,7 +245,7 @@ fn an_exported_file_is_invalid_after_its_queue_is_reopened() {
     );
     queue(&desk).enqueue(process, job()).unwrap();
     let words = ["queue", "import", "q.bw", "--data-dir", "new"];
-    let refused = Running::start(&mut desk.command(words)).wait().expect(1);
+    let refused = desk.command(words).ended().expect(1);
     refused.errs("reopened");
     plain(&desk, "queue reopen").ends(0, "not closed");
     plain(&desk, "queue export q2.bw").expect(0);
@@ -334,14 +334,12 @@ fn a_killed_move_resumes_and_loses_nothing() {
     drop(killed);
     let new = |words: &str| {
         let words = words.split_whitespace().chain(["--data-dir", "new"]);
-        Running::start(&mut desk.command(words)).wait()
+        desk.command(words).ended()
     };
     let closed = new("status").expect(1);
     closed.errs("queue import");
     let elsewhere = ["queue", "import", "q.bw", "--data-dir", "third"];
-    let elsewhere = Running::start(&mut desk.command(elsewhere))
-        .wait()
-        .expect(1);
+    let elsewhere = desk.command(elsewhere).ended().expect(1);
     elsewhere.errs("has begun");
     plain(&desk, "queue reopen").expect(1);
     // Another queue at the same path, as in another container.

@@ -14,7 +14,7 @@ use batchwright_simulate::{Recorder, SimConfig};
 use serde_json::Value;
 
 use super::batch;
-use super::common::{Desk, Ended, PATIENCE, Running, all_ids, simulator};
+use super::common::{Desk, Ended, PATIENCE, RunToEnd, Running, all_ids, simulator};
 
 /// A separate queue on the server.
 pub struct Server {
@@ -67,7 +67,7 @@ impl Server {
     }
 
     pub fn run(&self, desk: &Desk, words: &str) -> Ended {
-        let ended = Running::start(&mut self.on(desk.command(words.split_whitespace()))).wait();
+        let ended = self.on(desk.command(words.split_whitespace())).ended();
         for text in [&ended.stdout, &ended.stderr] {
             assert!(!text.contains(&self.password), "{text}");
         }
@@ -122,7 +122,7 @@ fn the_last_lines_of_a_worker_name_the_server_that_a_flag_named() {
         let words = format!("{words} --store {}", server.address());
         let mut command = server.on(batch::command(&desk, &sim, &words));
         command.env_remove("BATCHWRIGHT_STORE");
-        Running::start(&mut command).wait().expect(0)
+        command.ended().expect(0)
     };
     run("submit in.jsonl");
     let ended = run("work --strategy batch --until-submitted");
@@ -207,15 +207,15 @@ fn a_worker_is_woken_through_redis_and_works_without_it() {
         };
         if at == 2 {
             let refused = format!("config set queue.redis redis://:{secret}@{place}");
-            let refused = Running::start(&mut with_redis(&refused)).wait().expect(2);
+            let refused = with_redis(&refused).ended().expect(2);
             refused.hides(secret);
             let set = format!("config set queue.redis redis://{place}");
-            Running::start(&mut with_redis(&set)).wait().expect(0);
+            with_redis(&set).ended().expect(0);
         }
         let url = sim.base_url();
         let work = format!("work --provider local --base-url {url} --model sim-1 -v");
         let worker = Running::start(&mut with_redis(&work));
-        let submitted = Running::start(&mut with_redis("submit in.jsonl -q")).wait();
+        let submitted = with_redis("submit in.jsonl -q").ended();
         submitted.expect(0);
         sim.wait_until(|stats| stats.calls >= at, PATIENCE);
         worker.signal("TERM");
@@ -252,7 +252,7 @@ fn doctor_checks_the_server_and_redis() {
         command
             .env("BATCHWRIGHT_REDIS", format!("redis://{place}"))
             .env("BATCHWRIGHT_REDIS_PASSWORD", password);
-        let ended = Running::start(&mut command).wait();
+        let ended = command.ended();
         assert!(!ended.stdout.contains(password), "{}", ended.stdout);
         let all = ended.json();
         let findings = all["findings"].as_array().unwrap().iter();

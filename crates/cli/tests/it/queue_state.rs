@@ -8,7 +8,7 @@ use batchwright::ProcessId;
 use batchwright::testing::ScriptedClient;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, Running, eventually};
+use super::common::{Desk, Has, RunToEnd, Running, eventually};
 use super::queue::{
     adds_up, database, on_queue, plain, queue, status, submit_one, submitted, work, worker,
 };
@@ -161,7 +161,7 @@ fn doctor_reports_no_problem_for_a_healthy_queue() {
     work(&desk);
     let mut command = on_queue(&desk, "doctor");
     command.env("GROQ_API_KEY", "gsk-very-secret");
-    let ended = Running::start(&mut command).wait().expect(0);
+    let ended = command.ended().expect(0);
     for seen in [
         "ok       integrity",
         "ok       clock",
@@ -220,14 +220,12 @@ fn status_fits_the_terminal_and_shows_readable_names() {
     desk.prompts("reviews of a whole year.jsonl", 3);
     let mut submit = on_queue(&desk, "submit");
     submit.arg("reviews of a whole year.jsonl");
-    let id = Running::start(&mut submit).wait().expect(0).stdout;
+    let id = submit.ended().expect(0).stdout;
     let id = id.trim();
     let other = submit_one(&desk).to_string();
     let shown = |columns: &str| {
         let mut status = on_queue(&desk, "status");
-        let ended = Running::start(status.env("COLUMNS", columns))
-            .wait()
-            .expect(0);
+        let ended = status.env("COLUMNS", columns).ended().expect(0);
         ended.stdout
     };
     for columns in [40, 60, 80, 100, 200] {
@@ -268,7 +266,7 @@ fn doctor_reports_problems_of_a_data_folder() {
     };
     for folder in folders {
         let mut doctor = desk.command(["doctor", "--data-dir", folder]);
-        let ended = Running::start(&mut doctor).wait().expect(1);
+        let ended = doctor.ended().expect(1);
         let found = &ended.stdout;
         assert!(found.contains("bad      data folder"), "{found}");
         assert!(found.contains("no job can be queued"), "{found}");
@@ -280,7 +278,7 @@ fn doctor_reports_problems_of_a_data_folder() {
         assert!(!found.contains("it is made by"), "{found}");
     }
     let mut missing = desk.command(["doctor", "--data-dir", "a/b/c"]);
-    let missing = Running::start(&mut missing).wait().expect(0).stdout;
+    let missing = missing.ended().expect(0).stdout;
     assert!(missing.contains("a/b/c is not there yet"), "{missing}");
     assert!(!desk.path("a").exists(), "it was only asked");
 }

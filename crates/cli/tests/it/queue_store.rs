@@ -2,7 +2,7 @@
 
 #![cfg(feature = "mysql")]
 
-use super::common::{Desk, Ended, Running};
+use super::common::{Desk, Ended, RunToEnd};
 
 fn run(desk: &Desk, words: &str) -> Ended {
     desk.plain(words)
@@ -36,7 +36,7 @@ fn a_flag_and_the_environment_override_the_setting_and_the_error_says_how_to_uns
     run(&desk, "status --store none").expect(0);
     let mut command = desk.command(["status"]);
     command.env("BATCHWRIGHT_STORE", "none");
-    Running::start(&mut command).wait().expect(0);
+    command.ended().expect(0);
     desk.prompts("in.jsonl", 1);
     let submitted = run(&desk, "submit in.jsonl --store none").expect(0);
     submitted.tells("--store none");
@@ -74,7 +74,7 @@ fn the_setting_leads_every_command_to_the_server() {
     let desk = Desk::new();
     let run = |words: &str| {
         let mut command = server.on(desk.command(words.split_whitespace()));
-        Running::start(command.env_remove("BATCHWRIGHT_STORE")).wait()
+        command.env_remove("BATCHWRIGHT_STORE").ended()
     };
     run(&format!("config set queue.store {}", server.address())).expect(0);
     desk.prompts("in.jsonl", 2);

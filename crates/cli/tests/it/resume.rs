@@ -8,7 +8,7 @@ use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::json;
 
 use super::common::{
-    Desk, Has, Running, all_ids, good, id, ids_in_order, prompt_line, prompt_lines, simulator,
+    Desk, Has, RunToEnd, all_ids, good, id, ids_in_order, prompt_line, prompt_lines, simulator,
 };
 
 const RUN: &str = "in.jsonl -o out.jsonl -j 4";
@@ -213,7 +213,7 @@ fn a_named_model_is_part_of_the_request_and_a_default_is_not() {
     let words = ["run", "in.jsonl", "-o", "new.jsonl", "--provider", "local"];
     let with_default = |model: &str| {
         let mut command = desk.command(words.iter().chain(&["--base-url", &*url]));
-        Running::start(command.env("BATCHWRIGHT_MODEL", model)).wait()
+        command.env("BATCHWRIGHT_MODEL", model).ended()
     };
     with_default("one").expect(0);
     assert_eq!(sim.stats().calls, 15);

@@ -3,7 +3,7 @@
 use batchwright_simulate::{SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, NOBODY, cases, good, results, simulator};
+use super::common::{Desk, Has, NOBODY, RunToEnd, cases, good, results, simulator};
 
 #[test]
 fn could_not_run_is_1() {
@@ -119,7 +119,7 @@ fn the_providers_are_shown_as_a_table_and_as_json() {
     command
         .env("LOCAL_LLM_BASE_URL", sim.base_url())
         .env("OPENAI_API_KEY", "sk-secret-1");
-    let json = super::common::Running::start(&mut command).wait().expect(0);
+    let json = command.ended().expect(0);
     assert!(!json.stdout.contains("sk-secret-1"));
     let value = json.json();
     let list = value["providers"].as_array().unwrap();
@@ -168,10 +168,7 @@ fn a_local_server_that_answers_is_found_with_its_model() {
     let sim = simulator(SimConfig::default().models(["tiny"]));
     let mut command = desk.command(["run", "in.jsonl", "-o", "out.jsonl"]);
     let command = command.env("LOCAL_LLM_BASE_URL", sim.base_url());
-    super::common::Running::start(command)
-        .wait()
-        .ends(0, "taking local")
-        .says("model tiny");
+    command.ended().ends(0, "taking local").says("model tiny");
     assert_eq!(sim.stats().calls, 2);
 }
 
@@ -181,7 +178,7 @@ fn prompts_without_a_model_are_counted_before_anything_is_sent() {
     let words = "run in.jsonl --provider openai --base-url";
     let mut command = desk.command(words.split(' ').chain([&*sim.base_url()]));
     let command = command.env("OPENAI_API_KEY", "sk-x");
-    let ended = super::common::Running::start(command).wait().expect(2);
+    let ended = command.ended().expect(2);
     ended.errs("3 requests name no model");
     assert_eq!(sim.stats().calls, 0);
 }
@@ -232,7 +229,7 @@ fn the_error_for_a_bad_variable_names_the_accepted_values() {
         ("AI_REQUEST_TIMEOUT", "soon", "write a time"),
     ] {
         let mut command = desk.command(["run", "in.jsonl", "--provider", "extract"]);
-        let ended = super::common::Running::start(command.env(name, value)).wait();
+        let ended = command.env(name, value).ended();
         let ended = ended.ends(2, wanted);
         ended.errs(name);
     }

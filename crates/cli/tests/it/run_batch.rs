@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::batch_runs::{
     LONG, SHORT, WORDS, accepted, batch, clean, command, home_queue, items, kill, run, sealed,
-    start, submitted, summary, taking, with, without_latency,
+    start, submitted, summary, taking, whole, with, without_latency,
 };
 use super::common::{
-    Desk, HOME, Running, all_ids, eventually, ids_in_order, prompt_lines, simulator,
+    Desk, HOME, Has, RunToEnd, Running, all_ids, eventually, ids_in_order, prompt_lines, simulator,
 };
 
 #[test]
@@ -30,28 +30,17 @@ fn the_lines_equal_those_of_sync_except_for_their_time() {
     assert_eq!(sim.stats().calls, 0, "no prompt was a call of its own");
     assert_eq!(sim.batch_stats().items_accepted, 9);
     let told = summary(&ended);
-    assert_eq!(
-        (&told["strategy"], &told["fallback_reason"]),
-        (&json!("batch"), &Value::Null)
+    told.has(
+        json!({"strategy": "batch", "fallback_reason": null, "submitted": 9, "attached": 0,
+        "/summary/completed": 9, "/summary/answered_by": {"openai": 9}, "batches_created": 1}),
     );
-    assert_eq!(
-        (&told["submitted"], &told["attached"]),
-        (&json!(9), &json!(0))
-    );
-    assert_eq!(told["summary"]["completed"], 9);
-    assert_eq!(told["summary"]["answered_by"], json!({"openai": 9}));
-    assert_eq!(told["batches_created"], 1);
     let ended = ended.says("prompts go to openai in batches");
     ended
         .says("strategy   batch")
         .says("1 created, 9 items submitted");
-    Running::start(&mut command(
-        &desk,
-        &sim,
-        "in.jsonl -o sync.jsonl --ordered",
-    ))
-    .wait()
-    .expect(0);
+    command(&desk, &sim, "in.jsonl -o sync.jsonl --ordered")
+        .ended()
+        .expect(0);
     let lines = |name, tier: Option<&str>| -> Vec<Value> {
         let without_tier = |mut line: Value| {
             let told = line.as_object_mut().unwrap().remove("service_tier");
@@ -81,8 +70,7 @@ fn items_that_fail_in_a_batch_fail_over() {
     let words = format!("{WORDS} --max-retries 0 --fallback extract --json");
     let ended = run(&desk, &sim, &words).expect(0);
     let told = summary(&ended);
-    assert_eq!(told["summary"]["answered_by"], json!({"extract": 3}));
-    assert_eq!(told["summary"]["extracted"], 3);
+    told.has(json!({"/summary/answered_by": {"extract": 3}, "/summary/extracted": 3}));
     assert_eq!(desk.ids("out.jsonl"), all_ids(3));
     assert_eq!(
         desk.results("out.jsonl")[0]["earlier"][0]["provider"],
@@ -99,7 +87,7 @@ fn calls_for_queued_items_stop_after_ten_unusable_replies() {
         let desk = Desk::with(60);
         kill(sealed(&desk, &sim));
         let words = format!("{WORDS} -j 2 {words}");
-        let ended = Running::start(&mut command(&desk, &sim, &words)).wait();
+        let ended = command(&desk, &sim, &words).ended();
         let ended = ended.ends(code, "of an earlier run goes on");
         if code == 4 {
             ended
@@ -153,8 +141,7 @@ fn standard_input_is_read_completely_and_can_be_reattached() {
     running.signal("INT");
     running.wait().expect(130);
     begin("- -o out.jsonl", prompt_lines(5)).wait().expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(5));
-    assert_eq!(sim.batch_stats().items_accepted, 5);
+    whole(&desk, &sim, "out.jsonl", 5);
     let bad = begin("- -o out.jsonl", "{\"id\":\"x\"}\n".to_owned())
         .wait()
         .expect(2);
@@ -176,7 +163,7 @@ fn batch_at_a_paid_provider_without_a_batch_api_is_refused_as_a_flag_and_reporte
         command
             .args(["--provider", "deepseek", "--model", "m", "--base-url", &url])
             .env("DEEPSEEK_API_KEY", "sk-0123456789abcdef");
-        Running::start(&mut command).wait()
+        command.ended()
     };
     for command in [
         "run in.jsonl -o out.jsonl",
@@ -221,10 +208,7 @@ fn vectors_are_made_by_calls_also_under_batch() {
     let ended = run(&desk, &sim, "in.txt -o out.jsonl --task embed --json").expect(0);
     let why = "embeddings are not made in batches: uses strategy sync";
     let told = summary(&ended);
-    assert_eq!(
-        (&told["strategy"], &told["fallback_reason"]),
-        (&json!("sync"), &json!(why))
-    );
+    told.has(json!({"strategy": "sync", "fallback_reason": why}));
     let said = format!("strategy: {why}");
     assert_eq!(ended.stderr.matches(&said).count(), 1, "{}", ended.stderr);
     ended.says(&format!("strategy   {why}"));

@@ -8,9 +8,11 @@ use serde_json::json;
 
 use super::batch_runs::{
     LONG, STORE, WORDS, accepted, batch, by_id, clean, command, items, left_alone, only_process,
-    queue, run, start, submitted, summary, taking, with, with_provider, worked,
+    queue, run, start, submitted, summary, taking, whole, with, with_provider, worked,
 };
-use super::common::{Desk, HOME, Running, all_ids, eventually, prompt_line, prompt_lines};
+use super::common::{
+    Desk, HOME, Has, RunToEnd, Running, all_ids, eventually, prompt_line, prompt_lines,
+};
 
 #[test]
 fn the_same_command_reattaches_from_another_folder_after_an_interrupt() {
@@ -33,18 +35,11 @@ fn the_same_command_reattaches_from_another_folder_after_an_interrupt() {
     ));
 
     let mut again = batch(&desk, &sim, "../in.jsonl -o ../out.jsonl --json");
-    let ended = Running::start(again.current_dir(desk.path("elsewhere")))
-        .wait()
-        .expect(0);
+    let ended = again.current_dir(desk.path("elsewhere")).ended().expect(0);
     let told = summary(&ended);
-    assert_eq!(
-        (&told["submitted"], &told["attached"]),
-        (&json!(0), &json!(5))
-    );
+    told.has(json!({"submitted": 0, "attached": 5}));
     ended.says("5 items: 5 under way");
-    assert_eq!(desk.ids("out.jsonl"), all_ids(5));
-    assert_eq!(sim.batch_stats().items_accepted, 5);
-    clean(&desk);
+    whole(&desk, &sim, "out.jsonl", 5);
 }
 
 #[test]
@@ -52,22 +47,18 @@ fn a_process_says_which_run_it_belongs_to() {
     let (desk, sim) = (Desk::new(), taking(LONG));
     desk.prompts("in put.jsonl", 1);
     let mut command = batch(&desk, &sim, "--no-wait -o out.jsonl");
-    Running::start(command.arg("in put.jsonl")).wait().expect(0);
+    command.arg("in put.jsonl").ended().expect(0);
     let [process] = queue(&desk).open_processes().unwrap().try_into().unwrap();
     let info = process.info;
     assert_eq!(info.name.as_deref(), Some("in put.jsonl"));
-    let whole = |name| desk.path(name).canonicalize().unwrap();
-    assert_eq!(info.input.as_deref(), whole("in put.jsonl").to_str());
-    assert_eq!(info.output.as_deref(), whole("out.jsonl").to_str());
+    let full = |name| desk.path(name).canonicalize().unwrap();
+    assert_eq!(info.input.as_deref(), full("in put.jsonl").to_str());
+    assert_eq!(info.output.as_deref(), full("out.jsonl").to_str());
 
     let again = info.command.unwrap();
     let mut shell = with_provider(desk.other("sh", ["-c", &again]), &sim);
-    Running::start(shell.current_dir("/"))
-        .wait()
-        .ends(0, "1 under way");
-    assert_eq!(desk.ids("out.jsonl"), all_ids(1));
-    assert_eq!(sim.batch_stats().items_accepted, 1);
-    clean(&desk);
+    shell.current_dir("/").ended().ends(0, "1 under way");
+    whole(&desk, &sim, "out.jsonl", 1);
 
     desk.prompts("in.jsonl", 1);
     let secret = sim.base_url().replace("http://", "http://me:secret@");
@@ -101,11 +92,7 @@ fn only_fifteen_of_a_thousand_stopped_and_edited_items_are_submitted() {
     desk.write("in.jsonl", text);
     let ended = run(&desk, &sim, "in.jsonl -o out.jsonl --json").expect(0);
     let told = summary(&ended);
-    assert_eq!(
-        (&told["submitted"], &told["attached"]),
-        (&json!(15), &json!(985))
-    );
-    assert_eq!(told["summary"]["completed"], 1000);
+    told.has(json!({"submitted": 15, "attached": 985, "/summary/completed": 1000}));
     ended.says("1,000 items: 985 under way, 15 to send");
     let stats = sim.batch_stats();
     let sizes: Vec<u64> = stats.batches.iter().map(|batch| batch.items).collect();
@@ -116,9 +103,7 @@ fn only_fifteen_of_a_thousand_stopped_and_edited_items_are_submitted() {
     assert_eq!(desk.ids("out.jsonl"), all_ids(1005));
     let fresh = Desk::new();
     fresh.write("in.jsonl", desk.read("in.jsonl"));
-    Running::start(&mut command(&fresh, &sim, WORDS))
-        .wait()
-        .expect(0);
+    command(&fresh, &sim, WORDS).ended().expect(0);
     let (here, there) = (
         by_id(desk.results("out.jsonl")),
         by_id(fresh.results("out.jsonl")),
@@ -157,18 +142,13 @@ fn a_run_that_does_not_wait_is_collected_by_the_same_command() {
         assert_eq!(items(&numbers, state), Some(number), "{state} {numbers}");
     }
     let told = summary(&ended);
-    assert_eq!(
-        (&told["summary"]["pending"], &told["exit_code"]),
-        (&json!(4), &json!(0))
-    );
-    assert_eq!(told["batches"][0]["total"], 4);
+    told.has(json!({"/summary/pending": 4, "exit_code": 0, "/batches/0/total": 4}));
     ended
         .says("goes on at openai")
         .says("the same command comes back to it");
     assert_eq!(desk.read("out.jsonl"), "");
     run(&desk, &sim, WORDS).expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(4));
-    assert_eq!(sim.batch_stats().items_accepted, 4);
+    whole(&desk, &sim, "out.jsonl", 4);
     let sync = Running::start(&mut command(&desk, &sim, "in.jsonl -o out.jsonl --no-wait"));
     let ended = sync.wait().expect(2);
     assert!(
@@ -194,9 +174,7 @@ fn two_runs_on_one_output_are_kept_apart_and_a_worker_may_help() {
     second.errs("another run is writing to it");
     first.wait().expect(0);
     worker.wait().expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
-    assert_eq!(sim.batch_stats().items_accepted, 3);
-    clean(&desk);
+    whole(&desk, &sim, "out.jsonl", 3);
 }
 
 #[test]
@@ -210,9 +188,7 @@ fn a_worker_of_a_runs_store_ends_with_the_run() {
     drop(store);
     run(&desk, &sim, WORDS).expect(0);
     worker.wait().expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(3));
-    assert_eq!(sim.batch_stats().items_accepted, 3);
-    clean(&desk);
+    whole(&desk, &sim, "out.jsonl", 3);
 }
 
 #[test]
@@ -222,10 +198,7 @@ fn finished_items_are_not_reported_as_in_progress() {
     queue(&desk).cancel(id).unwrap();
     let planned = run(&desk, &sim, &format!("{WORDS} --dry-run --json")).expect(0);
     let told = planned.json();
-    assert_eq!(
-        (&told["under_way"], &told["to_collect"]),
-        (&0.into(), &6.into())
-    );
+    told.has(json!({"under_way": 0, "to_collect": 6}));
     planned.says("6 done, to be collected");
     run(&desk, &sim, WORDS).expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(6));
@@ -241,9 +214,6 @@ fn a_dry_run_reports_items_in_progress_and_changes_nothing() {
     run(&desk, &sim, &format!("{WORDS} --no-wait --max-items 2")).expect(0);
     let ended = run(&desk, &sim, &format!("{WORDS} --dry-run --json")).expect(0);
     let told = summary(&ended);
-    assert_eq!(
-        (&told["under_way"], &told["to_send"]),
-        (&json!(2), &json!(1))
-    );
+    told.has(json!({"under_way": 2, "to_send": 1}));
     assert_eq!(sim.batch_stats().items_accepted, 2);
 }

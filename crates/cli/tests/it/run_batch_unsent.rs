@@ -3,18 +3,19 @@
 use std::time::Duration;
 
 use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
+use serde_json::json;
 
 use super::batch_runs::{
     SHORT, STORE, WORDS, batch, bought, clean, left_alone, queue, run, summary, taking, whole,
     with_provider,
 };
-use super::common::{Desk, Ended, NOBODY, Running, eventually, simulator};
+use super::common::{Desk, Ended, Has, NOBODY, RunToEnd, Running, eventually, simulator};
 
 /// A run of three prompts against an address without a server.
 #[track_caller]
 fn at_nobody(desk: &Desk, sim: &Simulator, words: &str) {
     let mut command = batch(desk, sim, words);
-    let ended = Running::start(command.env("OPENAI_BASE_URL", NOBODY)).wait();
+    let ended = command.env("OPENAI_BASE_URL", NOBODY).ended();
     let ended = ended
         .expect(4)
         .says("the provider cannot be reached: cannot reach http://127.0.0.1:9/v1/files")
@@ -39,7 +40,6 @@ fn an_address_without_a_server_ends_the_run_and_the_same_command_resumes() {
         .says("3 items of an earlier run wait here: nothing of them was handed over");
     says_nothing_of(&ended, &["another key", "are in a batch", "cancel"]);
     whole(&desk, &sim, "out.jsonl", 3);
-    clean(&desk);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_run_resumes_with_the_right_key_after_a_wrong_one() {
     let desk = Desk::with(3);
     for words in ["", "--no-wait"] {
         let mut wrong = batch(&desk, &sim, &format!("{WORDS} {words}"));
-        let ended = Running::start(wrong.env("OPENAI_API_KEY", "wrong")).wait();
+        let ended = wrong.env("OPENAI_API_KEY", "wrong").ended();
         let ended = ended.ends(4, "not handed over: 3 requests");
         says_nothing_of(&ended, &["adopt-batches"]);
     }
@@ -76,10 +76,9 @@ fn a_run_resumes_with_the_right_key_after_a_wrong_one() {
 fn a_dry_run_without_a_key_names_the_strategy() {
     let (desk, sim) = (Desk::with(3), taking(SHORT));
     let mut command = batch(&desk, &sim, &format!("{WORDS} --dry-run --json"));
-    let ended = Running::start(command.env_remove("OPENAI_API_KEY")).wait();
+    let ended = command.env_remove("OPENAI_API_KEY").ended();
     let told = summary(&ended.expect(0));
-    assert_eq!(told["strategy"], "batch");
-    assert_eq!(told["fallback_reason"], serde_json::Value::Null);
+    told.has(json!({"strategy": "batch", "fallback_reason": null}));
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! The output of a run through the queue: bad rows, answers to outdated requests, and what happens if another
 //! program removes the file.
 
-use super::batch_runs::{LONG, SHORT, accepted, clean, run, start, submitted, summary, taking};
+use super::batch_runs::{
+    LONG, SHORT, accepted, clean, run, start, submitted, summary, taking, whole,
+};
 use super::common::{Desk, all_ids, id};
 
 #[test]
@@ -61,7 +63,5 @@ fn results_of_a_batch_stay_in_the_queue_if_their_file_is_removed() {
     running.wait().ends(4, "removed or replaced");
     assert!(!desk.exists("out.jsonl"));
     run(&desk, &sim, "in.jsonl -o out.jsonl").expect(0);
-    assert_eq!(desk.ids("out.jsonl"), all_ids(4));
-    assert_eq!(sim.batch_stats().items_accepted, 4);
-    clean(&desk);
+    whole(&desk, &sim, "out.jsonl", 4);
 }

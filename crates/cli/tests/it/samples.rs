@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use super::batch_runs::{SHORT, batch, taking};
-use super::common::{Desk, Running, good, id, results};
+use super::common::{Desk, RunToEnd, Running, good, id, results};
 use super::program::fed;
 use super::queue::{plain, submit, work};
 
@@ -165,9 +165,7 @@ fn batches_and_queues_count_them_as_items() {
     desk.write("in.csv", ROWS);
     let run = |words: &str| {
         let words = format!("in.csv -o out.jsonl {words}");
-        Running::start(&mut batch(&desk, &sim, &words))
-            .wait()
-            .expect(0)
+        batch(&desk, &sim, &words).ended().expect(0)
     };
     run("--no-wait");
     // The first sample of each is in progress.

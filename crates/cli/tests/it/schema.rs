@@ -3,7 +3,7 @@
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Has, Running, all_ids, cases, good, prompt_lines, simulator};
+use super::common::{Desk, Ended, Has, RunToEnd, all_ids, cases, good, prompt_lines, simulator};
 use super::fake::{Fake, says};
 
 const RUN: &str = "in.jsonl -o out.jsonl -j 4 --json-schema schema.json";
@@ -25,7 +25,7 @@ impl Server {
             self.0.url()
         );
         let mut command = desk.command(words.split_whitespace());
-        Running::start(&mut command).wait()
+        command.ended()
     }
 
     fn asked(&self) -> Vec<Value> {
@@ -193,7 +193,7 @@ fn a_schema_that_anthropic_does_not_support_is_sent_as_text_and_reported_once() 
             .args(["--base-url", &url])
             .args(RUN.split_whitespace());
         let command = command.env("ANTHROPIC_API_KEY", "sk-right");
-        let ended = Running::start(command).wait().expect(0);
+        let ended = command.ended().expect(0);
         let said = "anthropic does not support this schema as `answer`";
         assert_eq!(ended.stderr.matches(said).count(), 1, "{}", ended.stderr);
         assert_eq!(sim.stats().calls, 3, "{n}");
@@ -209,7 +209,7 @@ fn a_schema_is_named_by_its_file_with_and_without_an_at_sign_or_written_out() {
     let run = |given: &str| {
         let mut command = desk.command(["run", "--provider", "local", "--model", "m"]);
         command.args(["--base-url", &server.0.url(), "--json-schema", given]);
-        Running::start(command.args(["in.jsonl", "-o", "out.jsonl"])).wait()
+        command.args(["in.jsonl", "-o", "out.jsonl"]).ended()
     };
     run(&format!("\n {schema}")).expect(0);
     let sent = &server.asked()[0]["response_format"]["json_schema"]["schema"];

@@ -1,6 +1,6 @@
 //! Keys and passwords are sent only to their server.
 
-use super::common::{Desk, Running};
+use super::common::{Desk, RunToEnd};
 use super::fake::Fake;
 
 const KEY: &str = "sk-secret/0123456789abcdef";
@@ -45,7 +45,7 @@ fn keys_and_passwords_are_never_shown_at_any_log_level() {
             if let Some(log) = log {
                 command.env("RUST_LOG", log);
             }
-            let ended = Running::start(&mut command).wait();
+            let ended = command.ended();
             assert!(matches!(ended.status.code(), Some(0 | 3 | 4)));
             let sent = server.asked().into_iter().map(|asked| asked.head.clone());
             let sent: String = sent.collect();
@@ -77,7 +77,7 @@ fn a_url_in_the_environment_is_shown_without_its_password() {
         command.env("LOCAL_LLM_BASE_URL", &url);
         command.env("OPENAI_BASE_URL", &url);
         command.env("OPENAI_API_KEY", KEY).env("RUST_LOG", log);
-        let ended = Running::start(&mut command).wait();
+        let ended = command.ended();
         clean(&[("stdout", &ended.stdout), ("stderr", &ended.stderr)]);
         let all = ended.stdout + &ended.stderr;
         assert!(all.contains("***@127.0.0.1:9"), "{all}");
@@ -87,7 +87,7 @@ fn a_url_in_the_environment_is_shown_without_its_password() {
     command
         .args(["--base-url", &bad])
         .env("OPENAI_API_KEY", KEY);
-    let ended = Running::start(&mut command).wait();
+    let ended = command.ended();
     assert_ne!(ended.status.code(), Some(0));
     clean(&[("stderr", &ended.stderr)]);
 }

@@ -2,7 +2,7 @@
 
 use batchwright_simulate::{SimConfig, Simulator};
 
-use super::common::{Desk, HOME, Running, all_ids, good, prompt_line, simulator};
+use super::common::{Desk, HOME, RunToEnd, Running, all_ids, good, prompt_line, simulator};
 
 /// Three runs of 20 items each at thirty requests per second, on a server with that limit, which it does not
 /// report. Returns the number of rejections. The server tolerates calls that a busy machine delays and that arrive
@@ -64,7 +64,7 @@ fn there_may_be_more_models_than_files_may_be_open() {
         .args(words.split_whitespace())
         .arg(sim.base_url())
         .env("OPENAI_API_KEY", "sk-shared-0123456789");
-    Running::start(&mut command).wait().expect(0);
+    command.ended().expect(0);
     assert_eq!(desk.results("out.jsonl").len(), MODELS);
     assert_eq!(sim.stats().calls, MODELS as u64);
     let quotas = std::fs::read_dir(desk.path(HOME).join("quotas")).unwrap();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
 use super::common::{
-    Desk, Ended, PATIENCE, Running, all_ids, eventually, good, ids_in_order, line_count,
+    Desk, Ended, PATIENCE, RunToEnd, Running, all_ids, eventually, good, ids_in_order, line_count,
     prompt_line, simulator,
 };
 
@@ -131,7 +131,7 @@ fn keyed(desk: &Desk, sim: &Simulator, key: &str, flags: &str) -> Ended {
     let words = "run in.jsonl -o out.jsonl -j 3 --model m --provider openai --base-url";
     let words = words.split(' ').chain([&*url]);
     let mut command = desk.command(words.chain(flags.split_whitespace()));
-    Running::start(command.env("OPENAI_API_KEY", key)).wait()
+    command.env("OPENAI_API_KEY", key).ended()
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Tables as spreadsheet programs write them.
 
-use super::common::{Desk, Ended, HOME, Has, Running, eventually, good, id, results};
+use super::common::{Desk, Ended, HOME, Has, RunToEnd, Running, eventually, good, id, results};
 use super::program;
 use batchwright_simulate::Simulator;
 use serde_json::json;
@@ -17,7 +17,7 @@ fn empty_cells_are_not_sent() {
     desk.write("in.jsonl", "{\"id\":\"a\",\"Text\":\" \"}\n");
     let run = |words: &str| {
         let template = ["--template", "About? {{Text}}"];
-        Running::start(desk.against(&sim, words).args(template)).wait()
+        desk.against(&sim, words).args(template).ended()
     };
     run("in.csv -o out.jsonl")
         .expect(2)
@@ -31,9 +31,7 @@ fn empty_cells_are_not_sent() {
     // One of several fields is enough.
     let template = ["--template", "{{stars}} {{Text}}"];
     let mut command = desk.against(&sim, "in.csv -o both.jsonl --bad-rows skip");
-    Running::start(command.args(template))
-        .wait()
-        .ends(3, "3 items: 1 bad row");
+    command.args(template).ended().ends(3, "3 items: 1 bad row");
     assert_eq!(sim.stats().calls, 3);
 }
 
@@ -220,21 +218,19 @@ fn binary_tables_are_inputs() {
         if name == "in.db" {
             command.args(["--query", query]);
         }
-        Running::start(&mut command).wait().expect(0);
+        command.ended().expect(0);
         let lines = desk.results(&out);
         assert_eq!(lines[0]["text"], "echo: one\r\ntwo", "{name}");
         assert_eq!(lines[1]["text"], "echo: =cmd()", "{name}");
         assert_eq!((id(&lines[0]), id(&lines[1])), ("1".into(), "b".into()));
         // Running the same again sends nothing: the input was read the same way.
-        Running::start(&mut command)
-            .wait()
-            .ends(0, "2 finished before");
+        command.ended().ends(0, "2 finished before");
     }
     assert_eq!(sim.stats().calls, 6);
     // A template can use their columns; numbers are written as in the table.
     let template = ["--template", "{{n}} and {{x}}"];
     let mut command = desk.against(&sim, "in.xlsx -j 1 --nulls empty");
-    let ended = Running::start(command.args(template)).wait().expect(0);
+    let ended = command.args(template).ended().expect(0);
     let texts: Vec<_> = results(&ended.stdout)
         .iter()
         .map(|l| l["text"].clone())
@@ -251,8 +247,9 @@ fn binary_tables_are_inputs() {
         .ends(2, "found --sheet, which applies only to .xlsx files");
     // A bad row is named by its number.
     let mut command = desk.against(&sim, "in.xlsx --nulls empty");
-    Running::start(command.args(["--template", "{{x}}"]))
-        .wait()
+    command
+        .args(["--template", "{{x}}"])
+        .ended()
         .expect(2)
         .says("in.xlsx: row 3: found the fields of the template all empty");
     let text = std::fs::read(desk.path("in.parquet")).unwrap();
@@ -270,7 +267,7 @@ fn a_null_fails_only_its_row_or_is_skipped_or_empty() {
     desk.input("{\"id\":1,\"n\":3,\"x\":0.50}\n{\"id\":\"b\",\"n\":4,\"x\":null}\n");
     let run = |words: &str| {
         let template = ["--template", "{{n}} and {{x}}"];
-        Running::start(desk.against(&sim, words).args(template)).wait()
+        desk.against(&sim, words).args(template).ended()
     };
     for (i, name) in ["in.parquet", "in.xlsx", "in.jsonl"].iter().enumerate() {
         let before = sim.stats().calls;
@@ -334,7 +331,7 @@ fn templates_compare_numbers_and_refuse_to_compare_a_text_with_one() {
     desk.input("{\"id\":\"a\",\"stars\":5,\"Review Text\":\"fine\"}\n{\"id\":\"b\",\"stars\":2,\"Review Text\":\"bad\"}\n");
     let run = |words: &str, template: &str| {
         let template = ["--template", template];
-        Running::start(desk.against(&sim, words).args(template)).wait()
+        desk.against(&sim, words).args(template).ended()
     };
     let typed = "{% if stars > 3 %}good{% else %}bad{% endif %}: {{ row[\"Review Text\"] }}";
     run("in.csv -o out.jsonl", typed)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use batchwright_simulate::Simulator;
 
-use super::common::{Desk, PATIENCE, Running, all_ids, eventually, good};
+use super::common::{Desk, PATIENCE, RunToEnd, Running, all_ids, eventually, good};
 
 /// A run whose standard error is a terminal; the display is written to the file `screen`, and the id of the run's
 /// process to `pid`.
@@ -115,7 +115,7 @@ fn messages_break_between_words_on_a_terminal() {
         println!("skipped: there is no script(1)");
         return;
     }
-    Running::start(&mut command).wait().expect(2);
+    command.ended().expect(2);
     let screen = desk.read("screen");
     let said = screen.lines().filter(|line| !line.contains('\x1b'));
     let said: Vec<&str> = said.map(|line| line.trim_end()).collect();

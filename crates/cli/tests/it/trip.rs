@@ -6,7 +6,7 @@ use std::time::Duration;
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, Running, good, simulator};
+use super::common::{Desk, Has, RunToEnd, good, simulator};
 
 /// Runs this number of prompts past this provider; returns the summary and standard error.
 fn past(first: &Simulator, second: &Simulator, items: usize, words: &str) -> (Value, String) {
@@ -17,7 +17,7 @@ fn past(first: &Simulator, second: &Simulator, items: usize, words: &str) -> (Va
         .env("CUSTOM_LLM_BASE_URL", first.base_url())
         .env("XAI_API_KEY", "k")
         .env("XAI_BASE_URL", second.base_url());
-    let ended = Running::start(&mut command).wait().expect(0);
+    let ended = command.ended().expect(0);
     let mut value = ended.json();
     (value["summary"].take(), ended.stderr.clone())
 }

@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
-use batchwright::queue::WorkerScale;
+use batchwright::queue::{WorkerScale, WorkerSettings};
 use batchwright::{LlmConfig, Route, Worker};
 use batchwright_simulate::{BatchConfig, SimConfig, Trouble};
 use serde_json::{Value, json};
 
-use super::common::{Desk, Ended, Has, Running, all_ids, simulator};
+use super::common::{Desk, Ended, Has, RunToEnd, all_ids, simulator};
 use super::fake::{Fake, says};
 use super::{batch_runs, queue};
 
@@ -53,7 +53,7 @@ impl Server {
     }
 
     fn run(&self, desk: &Desk, words: &str) -> Ended {
-        Running::start(&mut self.command(desk, words)).wait()
+        self.command(desk, words).ended()
     }
 }
 
@@ -124,7 +124,7 @@ fn a_broken_embedding_fails_only_its_text_in_one_call_under_each_strategy() {
     let id = queue::submit(&desk, "in.jsonl --task embed --model m");
     let config = LlmConfig::new("custom").base_url(&server.url).model("m");
     let worker = Worker::new(&queue::queue(&desk))
-        .scale(WorkerScale::fixed(1))
+        .settings(WorkerSettings::default().scale(WorkerScale::fixed(1)))
         .until_empty(true)
         .embeddings(Route::new(config.client().unwrap()));
     worker.run().unwrap();
@@ -141,7 +141,7 @@ fn unusable_images_are_requested_once_and_again_only_on_demand() {
     let run = |words: &str| {
         let mut command = first.command(&desk, words);
         command.env("LOCAL_LLM_BASE_URL", &fallback.url);
-        Running::start(&mut command).wait()
+        command.ended()
     };
     run(&words).ends(3, "4 replies were paid for and cannot be read");
     assert_eq!((first.calls(), fallback.calls()), (4, 0));
@@ -151,10 +151,7 @@ fn unusable_images_are_requested_once_and_again_only_on_demand() {
         error.has(json!({"kind": "malformed", "message": why}));
         assert_eq!(error["unusable_reply"], true);
         assert_eq!(error["raw"], picture());
-        assert_eq!(
-            (&line["attempts"], &line["usage"]["output_tokens"]),
-            (&json!(1), &json!(5))
-        );
+        line.has(json!({"attempts": 1, "/usage/output_tokens": 5}));
     }
     // Neither the next run nor a changed server requests them again automatically.
     first.answers(reply(json!({"content": "Oslo"})));
@@ -182,7 +179,7 @@ fn tool_calls_are_answers_and_requested_once() {
     for _ in 0..2 {
         let mut command = first.command(&desk, &words);
         command.env("LOCAL_LLM_BASE_URL", &fallback.url);
-        Running::start(&mut command).wait().expect(0);
+        command.ended().expect(0);
         assert_eq!((first.calls(), fallback.calls()), (4, 0));
     }
     for line in desk.results("out.jsonl") {
@@ -233,8 +230,7 @@ fn a_large_reply_is_kept_completely_in_a_file_or_on_standard_output_in_its_line(
     server.run(&desk, WORDS).expect(3);
     let shown = server.run(&desk, "in.jsonl -j 2").expect(3).stdout;
     for line in super::common::results(&shown) {
-        assert_eq!(line["error"]["raw"], page);
-        assert_eq!(line["error"]["reply_file"], Value::Null);
+        line.has(json!({"/error/raw": page, "/error/reply_file": null}));
     }
     assert_eq!(server.calls(), 4);
 }
@@ -247,7 +243,7 @@ fn the_queue_keeps_unusable_replies_and_retries_only_on_demand() {
     let work = || {
         let config = LlmConfig::new("custom").base_url(&server.url).model("m");
         let worker = Worker::new(&queue::queue(&desk))
-            .scale(WorkerScale::fixed(2))
+            .settings(WorkerSettings::default().scale(WorkerScale::fixed(2)))
             .until_empty(true)
             .completions(Route::new(config.client().unwrap()));
         worker.run().unwrap();

@@ -1,10 +1,10 @@
 //! Flags from the environment, and the log.
 
-use super::common::{Desk, Ended, Running};
+use super::common::{Desk, Ended, RunToEnd};
 
 fn ended(desk: &Desk, words: &str, variables: &[(&str, &str)]) -> Ended {
     let mut command = desk.command(words.split(' '));
-    Running::start(command.envs(variables.iter().copied())).wait()
+    command.envs(variables.iter().copied()).ended()
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::batch_runs::SHORT;
 use super::batch_site::{ALL, Site, each};
-use super::common::{Desk, Running};
+use super::common::{Desk, RunToEnd};
 use super::every_provider::never_malformed;
 
 /// A line with all features that a provider supports.
@@ -63,7 +63,7 @@ fn a_request_with_all_features_reaches_every_provider_by_calls_and_in_batches() 
         site.desk.write("in.jsonl", line + "\n");
         for strategy in ["sync", "batch"] {
             let words = format!("run in.jsonl -o {strategy}.jsonl --strategy {strategy}");
-            let ended = Running::start(&mut site.command(&words)).wait().expect(0);
+            let ended = site.command(&words).ended().expect(0);
             let result = site.desk.results(&format!("{strategy}.jsonl")).remove(0);
             let [body] = &recorder.take()[..] else {
                 panic!("{} {strategy}: it was not sent once", at.name);

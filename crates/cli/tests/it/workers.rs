@@ -6,26 +6,21 @@ use std::time::Duration;
 use batchwright_simulate::SimConfig;
 use serde_json::Value;
 
-use super::common::{Desk, PATIENCE, Running, eventually, simulator};
+use super::common::{Desk, PATIENCE, RunToEnd, Running, eventually, simulator};
 
 /// The place of the queue.
 type On<'a> = &'a dyn Fn(Command) -> Command;
 
 fn listed(desk: &Desk, on: On<'_>) -> Vec<Value> {
     let words = ["workers", "--json", "-q"];
-    let all = Running::start(&mut on(desk.command(words)))
-        .wait()
-        .expect(0)
-        .json();
+    let all = on(desk.command(words)).ended().expect(0).json();
     all["workers"].as_array().unwrap().clone()
 }
 
 fn submit(desk: &Desk, on: On<'_>, jobs: usize) {
     desk.prompts("in.jsonl", jobs);
     let words = ["submit", "in.jsonl", "-q"];
-    Running::start(&mut on(desk.command(words)))
-        .wait()
-        .expect(0);
+    on(desk.command(words)).ended().expect(0);
 }
 
 fn work(desk: &Desk, on: On<'_>, url: &str, more: &str) -> Running {

@@ -232,7 +232,7 @@ impl Answer {
     }
 }
 
-/// Asserts that an object has these fields.
+/// Asserts that an object has these fields. A name that starts with `/` is a path (RFC 6901). A missing value equals `null`.
 pub trait Has {
     fn has(&self, fields: Value);
 }
@@ -241,7 +241,12 @@ impl Has for Value {
     #[track_caller]
     fn has(&self, fields: Value) {
         for (name, wanted) in fields.as_object().unwrap() {
-            assert_eq!(self[name], *wanted, "{name} of {self}");
+            let found = if name.starts_with('/') {
+                self.pointer(name).unwrap_or(&Value::Null)
+            } else {
+                &self[name]
+            };
+            assert_eq!(found, wanted, "{name} of {self}");
         }
     }
 }

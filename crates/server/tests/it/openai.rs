@@ -125,35 +125,20 @@ fn a_batch_goes_from_a_file_to_its_results() {
     ids.dedup();
     assert_eq!(ids.len(), 40);
     let first = &output[0];
-    assert_eq!(
-        (&first["response"]["status_code"], &first["error"]),
-        (&json!(200), &Value::Null)
-    );
+    first.has(json!({"/response/status_code": 200, "error": null}));
     let body = &first["response"]["body"];
     body.has(json!({"object": "chat.completion", "model": "sim-1"}));
     let choice = &body["choices"][0];
-    assert_eq!(
-        (&choice["finish_reason"], &choice["message"]["role"]),
-        (&json!("stop"), &json!("assistant"))
-    );
-    assert_eq!(
-        body["usage"]["completion_tokens_details"]["reasoning_tokens"],
-        3
-    );
+    choice.has(json!({"finish_reason": "stop", "/message/role": "assistant"}));
+    body.has(json!({"/usage/completion_tokens_details/reasoning_tokens": 3}));
     let sum: u64 = output
         .iter()
         .filter_map(|line| line["response"]["body"]["usage"]["total_tokens"].as_u64())
         .sum();
     assert_eq!(done["usage"]["total_tokens"], sum);
     let failed = &errors[0];
-    assert_eq!(
-        (&failed["response"]["status_code"], &failed["error"]),
-        (&json!(400), &Value::Null)
-    );
-    assert_eq!(
-        failed["response"]["body"]["error"]["type"],
-        "invalid_request_error"
-    );
+    failed.has(json!({"/response/status_code": 400, "error": null,
+        "/response/body/error/type": "invalid_request_error"}));
     // The queue has handed it all over.
     let info = desk.get(&format!(
         "/v1/files/{}",

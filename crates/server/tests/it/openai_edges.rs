@@ -102,11 +102,7 @@ fn what_is_wrong_with_a_batch_is_said_of_its_field() {
         let mut asked = good.clone();
         asked[field] = value;
         let error = desk.post("/v1/batches", &asked).is(400).json();
-        assert_eq!(
-            (&error["error"]["param"], &error["error"]["code"]),
-            (&json!(field), &json!(code)),
-            "{error}"
-        );
+        error.has(json!({"/error/param": field, "/error/code": code}));
     }
 }
 
@@ -119,11 +115,8 @@ fn an_input_without_requests_fails_and_says_so() {
             &create(&desk, &uploaded(&desk, text), CHAT),
             "failed",
         );
-        assert_eq!(failed["errors"]["data"][0]["code"], "empty_file");
-        assert_eq!(
-            failed["request_counts"],
-            json!({"total": 0, "completed": 0, "failed": 0})
-        );
+        failed.has(json!({"/errors/data/0/code": "empty_file",
+            "request_counts": {"total": 0, "completed": 0, "failed": 0}}));
     }
 }
 
@@ -163,10 +156,7 @@ fn a_model_that_nobody_has_fails_its_lines_and_no_other() {
         (1, &json!("other"))
     );
     let response = &errors[0]["response"];
-    assert_eq!(
-        (&response["status_code"], &response["body"]["error"]["code"]),
-        (&json!(404), &json!("model_not_found"))
-    );
+    response.has(json!({"status_code": 404, "/body/error/code": "model_not_found"}));
 }
 
 #[test]
@@ -198,10 +188,7 @@ fn a_batch_whose_window_is_over_keeps_what_was_finished() {
             .iter()
             .all(|line| line["error"]["code"] == "batch_expired" && line["response"].is_null())
     );
-    assert_eq!(
-        done["request_counts"],
-        json!({"total": 300, "completed": output.len(), "failed": 0})
-    );
+    done.has(json!({"request_counts": {"total": 300, "completed": output.len(), "failed": 0}}));
     assert!(done["expired_at"].is_u64() && done["completed_at"].is_null());
     // It is over.
     let path = format!("/v1/batches/{}/cancel", batch["id"].as_str().unwrap());

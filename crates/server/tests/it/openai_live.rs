@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use batchwright::queue::WorkerSettings;
 use batchwright::{JobQueue, LlmConfig, RetryPolicy, Worker};
 use batchwright_server::Server;
 use batchwright_simulate::{SimConfig, Trouble, Vendor};
@@ -269,7 +270,7 @@ fn an_answer_that_differs_from_its_pieces_is_an_error_with_the_answer() {
         let retry = RetryPolicy::default().base_delay(Duration::from_millis(1));
         let worker = Worker::new(&queue)
             .completions(client.client().unwrap())
-            .retry(retry);
+            .settings(WorkerSettings::default().retry(retry));
         let server = Server::new(queue, worker).address(([127, 0, 0, 1], 0).into());
         let server = server.start().unwrap();
         let events = Client::at(server.address(), path, "", body(path)).rest();

@@ -58,10 +58,7 @@ fn a_response_is_answered_and_stored_until_it_is_deleted() {
         "incomplete_details": null, "instructions": "Be brief.", "temperature": 0.5,
         "metadata": {"a": "b"}, "max_output_tokens": 50, "store": true, "background": false,
     }));
-    assert_eq!(
-        response["usage"]["output_tokens_details"]["reasoning_tokens"],
-        3
-    );
+    response.has(json!({"/usage/output_tokens_details/reasoning_tokens": 3}));
     assert_eq!(desk.read(&place(&response)), response);
     let streamed = desk.get(&format!(
         "{}?stream=true&starting_after=1",

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::BatchConfig;
 use super::test_kit::{Kit, column, endless, kit, quick, sorted};
-use crate::test_client::PATIENCE;
+use crate::test_client::Has;
 
 const PATH: &str = "/v1/messages/batches";
 
@@ -22,10 +22,8 @@ fn request(id: &str, prompt: &str) -> Value {
 
 fn requests(prompts: &[&str]) -> Value {
     let prompts = prompts.iter().enumerate();
-    let list: Vec<_> = prompts
-        .map(|(nth, text)| request(&format!("i-{nth}"), text))
-        .collect();
-    json!({"requests": list})
+    let requests = prompts.map(|(nth, text)| request(&format!("i-{nth}"), text));
+    json!({"requests": requests.collect::<Vec<_>>()})
 }
 
 fn create(kit: &mut Kit, prompts: &[&str]) -> String {
@@ -48,19 +46,16 @@ fn a_batch_counts_only_at_its_end() {
     let batch = kit.post(PATH, &requests(&["a", "b"]));
     let counts = json!({"processing": 2, "succeeded": 0, "errored": 0, "canceled": 0,
         "expired": 0});
-    assert_eq!(batch["request_counts"], counts);
-    assert_eq!(batch["processing_status"], "in_progress");
-    assert_eq!(batch["results_url"], Value::Null);
-    assert!(
-        kit.sim
-            .wait_for_batches(|stats| stats.items_finished == 1, PATIENCE)
+    batch.has(
+        json!({"request_counts": counts, "processing_status": "in_progress",
+        "results_url": null}),
     );
+    kit.wait_for(|stats| stats.items_finished == 1);
     let id = batch["id"].as_str().unwrap();
     assert_eq!(kit.get(&format!("{PATH}/{id}"))["request_counts"], counts);
     kit.wait_for_end();
     let batch = kit.get(&format!("{PATH}/{id}"));
-    assert_eq!(batch["processing_status"], "ended");
-    assert_eq!(batch["request_counts"]["succeeded"], 2);
+    batch.has(json!({"processing_status": "ended", "/request_counts/succeeded": 2}));
     let url = batch["results_url"].as_str().unwrap();
     assert_eq!(url, format!("http://sim{PATH}/{id}/results"));
     let lines = results(&mut kit, id);
@@ -69,7 +64,7 @@ fn a_batch_counts_only_at_its_end() {
     assert_eq!((kit.malformed(), kit.sim.stats().paid), (0, 2));
     let gone = kit.call(&format!("DELETE {PATH}/{id}"), b"").json();
     assert_eq!(gone, json!({"id": id, "type": "message_batch_deleted"}));
-    assert_eq!(kit.call(&format!("GET {PATH}/{id}"), b"").status, 404);
+    kit.call(&format!("GET {PATH}/{id}"), b"").is(404);
 }
 
 #[test]
@@ -81,14 +76,9 @@ fn a_bad_request_fails_alone_and_late() {
     kit.wait_for_end();
     let lines = results(&mut kit, batch["id"].as_str().unwrap());
     assert_eq!(types(&lines), ["errored", "errored", "succeeded"]);
-    let errored = lines
-        .iter()
-        .find(|line| line["custom_id"] == "i-1")
-        .unwrap();
-    assert_eq!(
-        errored["result"]["error"]["error"]["type"],
-        "invalid_request_error"
-    );
+    let errored = lines.iter().find(|line| line["custom_id"] == "i-1");
+    let errored = errored.unwrap();
+    errored.has(json!({"/result/error/error/type": "invalid_request_error"}));
     let stats = kit.sim.stats();
     assert_eq!((stats.paid, stats.malformed), (1, 1));
 }
@@ -115,11 +105,8 @@ fn what_anthropic_refuses_is_refused() {
     assert_eq!(kit.refused(PATH, &requests(&["a"])), 413);
     let mut kit = anthropic(endless());
     let id = create(&mut kit, &["a"]);
-    assert_eq!(
-        kit.call(&format!("GET {PATH}/{id}/results"), b"").status,
-        404
-    );
-    assert_eq!(kit.call(&format!("DELETE {PATH}/{id}"), b"").status, 400);
+    kit.call(&format!("GET {PATH}/{id}/results"), b"").is(404);
+    kit.call(&format!("DELETE {PATH}/{id}"), b"").is(400);
 }
 
 #[test]
@@ -127,29 +114,20 @@ fn lists_are_paged_by_id() {
     let mut kit = anthropic(endless());
     let ids: Vec<_> = (0..4).map(|_| create(&mut kit, &["a"])).collect();
     let first = kit.get(&format!("{PATH}?limit=3"));
-    assert_eq!(
-        (&first["has_more"], &first["first_id"]),
-        (&true.into(), &json!(ids[3]))
-    );
+    first.has(json!({"has_more": true, "first_id": ids[3]}));
     let last = first["last_id"].as_str().unwrap();
     let second = kit.get(&format!("{PATH}?limit=3&after_id={last}"));
-    assert_eq!(
-        (&second["has_more"], &second["first_id"]),
-        (&false.into(), &json!(ids[0]))
-    );
+    second.has(json!({"has_more": false, "first_id": ids[0]}));
     let before = kit.get(&format!("{PATH}?before_id={}", ids[2]));
     assert_eq!(before["data"].as_array().unwrap().len(), 1);
-    assert_eq!(kit.call(&format!("GET {PATH}?after=x"), b"").status, 400);
+    kit.call(&format!("GET {PATH}?after=x"), b"").is(400);
 }
 
 #[test]
 fn cancelled_and_expired_requests_are_told() {
     let mut kit = anthropic(quick().duration(Duration::from_millis(1_000)));
     let id = create(&mut kit, &["a"; 20]);
-    assert!(
-        kit.sim
-            .wait_for_batches(|stats| stats.items_finished > 0, PATIENCE)
-    );
+    kit.wait_for(|stats| stats.items_finished > 0);
     let batch = kit.post(&format!("{PATH}/{id}/cancel"), &Value::Null);
     assert_eq!(batch["processing_status"], "canceling");
     kit.wait_for_end();
@@ -157,11 +135,9 @@ fn cancelled_and_expired_requests_are_told() {
     let count = |name: &str| batch["request_counts"][name].as_u64().unwrap();
     assert_eq!(count("succeeded") + count("canceled"), 20);
     let lines = results(&mut kit, &id);
-    let cancelled = types(&lines)
-        .iter()
-        .filter(|kind| *kind == "canceled")
-        .count();
-    assert_eq!((lines.len(), cancelled as u64), (20, count("canceled")));
+    let kinds = types(&lines);
+    let cancelled = kinds.iter().filter(|kind| *kind == "canceled").count() as u64;
+    assert_eq!((lines.len(), cancelled), (20, count("canceled")));
 
     let mut kit = anthropic(quick().expire_first(1, 0.5));
     let id = create(&mut kit, &["a", "b"]);
@@ -181,10 +157,7 @@ fn a_late_create_takes_effect_with_nothing_to_hold_it() {
     let body = requests(&["a"]).to_string();
     let lost = kit.try_call(&format!("POST {PATH}"), body.as_bytes());
     assert_eq!(lost.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    assert!(
-        kit.sim
-            .wait_for_batches(|stats| stats.created == 1, PATIENCE)
-    );
+    kit.wait_for(|stats| stats.created == 1);
 }
 
 #[test]
@@ -200,10 +173,8 @@ fn streamed_results_break_off_or_end_short_or_are_gone() {
     let mut kit = anthropic(quick().cut_downloads(1).short_downloads(1));
     let id = create(&mut kit, &["a", "b", "c"]);
     kit.wait_for_end();
-    assert!(
-        kit.try_call(&format!("GET {PATH}/{id}/results"), b"")
-            .is_err()
-    );
+    let cut = kit.try_call(&format!("GET {PATH}/{id}/results"), b"");
+    assert!(cut.is_err());
     kit.reconnect();
     assert_eq!(results(&mut kit, &id).len(), 2);
     assert_eq!(results(&mut kit, &id).len(), 3);
@@ -211,8 +182,5 @@ fn streamed_results_break_off_or_end_short_or_are_gone() {
     let id = create(&mut kit, &["a"]);
     kit.wait_for_end();
     assert_eq!(kit.get(&format!("{PATH}/{id}"))["results_url"], Value::Null);
-    assert_eq!(
-        kit.call(&format!("GET {PATH}/{id}/results"), b"").status,
-        404
-    );
+    kit.call(&format!("GET {PATH}/{id}/results"), b"").is(404);
 }

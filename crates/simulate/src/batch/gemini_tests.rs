@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::BatchConfig;
-use super::test_kit::{Kit, endless, kit, quick, text};
-use crate::test_client::Reply;
+use super::test_kit::{Kit, endless, file, kit, quick};
+use crate::test_client::{Has, Reply};
 
 const CREATE: &str = "/v1beta/models/gemini-x:batchGenerateContent";
 const KEY: &str = "x-goog-api-key: k\r\n";
@@ -14,14 +14,10 @@ fn gemini(batches: BatchConfig) -> Kit {
 }
 
 fn lines(prompts: &[&str]) -> String {
-    let lines = prompts.iter().enumerate().map(|(nth, prompt)| {
+    file(prompts, |nth, prompt| {
         let request = json!({"contents": [{"role": "user", "parts": [{"text": prompt}]}]});
-        format!(
-            "{}\n",
-            json!({"key": format!("i-{nth}"), "request": request})
-        )
-    });
-    lines.collect()
+        json!({"key": format!("i-{nth}"), "request": request})
+    })
 }
 
 fn start(kit: &mut Kit, name: &str, size: usize) -> Reply {
@@ -31,38 +27,26 @@ fn start(kit: &mut Kit, name: &str, size: usize) -> Reply {
          X-Goog-Upload-Header-Content-Type: application/jsonl\r\n"
     );
     let body = json!({"file": {"displayName": "r1", "name": name}}).to_string();
-    kit.client
-        .send("POST /upload/v1beta/files", &headers, body.as_bytes())
-        .unwrap();
-    kit.client.read().unwrap()
+    let line = "POST /upload/v1beta/files";
+    kit.client.call(line, &headers, body.as_bytes())
 }
 
 fn send(kit: &mut Kit, url: &str, offset: usize, command: &str, bytes: &str) -> Reply {
     let headers =
         format!("{KEY}X-Goog-Upload-Offset: {offset}\r\nX-Goog-Upload-Command: {command}\r\n");
     let path = url.strip_prefix("http://sim").unwrap();
-    kit.client
-        .send(&format!("POST {path}"), &headers, bytes.as_bytes())
-        .unwrap();
-    kit.client.read().unwrap()
+    let line = format!("POST {path}");
+    kit.client.call(&line, &headers, bytes.as_bytes())
 }
 
 fn upload(kit: &mut Kit, name: &str, content: &str) {
-    let reply = start(kit, name, content.len());
-    assert_eq!(
-        (reply.status, reply.body.len()),
-        (200, 0),
-        "{}",
-        text(&reply)
-    );
+    let reply = start(kit, name, content.len()).is(200);
+    assert_eq!(reply.body, b"");
     let url = reply.header("x-goog-upload-url").unwrap().to_owned();
     let reply = send(kit, &url, 0, "upload, finalize", content);
     assert_eq!(reply.header("x-goog-upload-status"), Some("final"));
     let file = &reply.json()["file"];
-    assert_eq!(
-        (&file["name"], &file["state"]),
-        (&json!(name), &"ACTIVE".into())
-    );
+    file.has(json!({"name": name, "state": "ACTIVE"}));
     assert_eq!(file["sizeBytes"], content.len().to_string());
 }
 
@@ -85,19 +69,14 @@ fn a_file_comes_in_pieces_under_its_own_name_once() {
     let (one, two) = content.split_at(10);
     let reply = send(&mut kit, &url, 0, "upload", one);
     assert_eq!(reply.header("x-goog-upload-status"), Some("active"));
-    assert_eq!(send(&mut kit, &url, 5, "upload, finalize", two).status, 400);
-    assert_eq!(kit.call("GET /v1beta/files/r1", b"").status, 404);
-    assert_eq!(
-        send(&mut kit, &url, 10, "upload, finalize", two).status,
-        200
-    );
+    send(&mut kit, &url, 5, "upload, finalize", two).is(400);
+    kit.call("GET /v1beta/files/r1", b"").is(404);
+    send(&mut kit, &url, 10, "upload, finalize", two).is(200);
     assert_eq!(kit.get("/v1beta/files/r1")["displayName"], "r1");
     assert_eq!(start(&mut kit, "files/r1", 1).status, 409);
     assert_eq!(start(&mut kit, "files/R1", 1).status, 400);
-    assert_eq!(
-        kit.get("/v1beta/files?pageSize=10")["files"][0]["name"],
-        "files/r1"
-    );
+    let listed = kit.get("/v1beta/files?pageSize=10");
+    assert_eq!(listed["files"][0]["name"], "files/r1");
     assert_eq!(kit.call("DELETE /v1beta/files/r1", b"").json(), json!({}));
     assert_eq!(kit.refused(CREATE, &body("files/r1")), 404);
     assert_eq!(start(&mut kit, "files/r1", 1).status, 200);
@@ -113,14 +92,9 @@ fn lists_are_paged_by_token() {
     let page = kit.get("/v1beta/batches?pageSize=2");
     let token = page["nextPageToken"].as_str().unwrap();
     let page = kit.get(&format!("/v1beta/batches?pageSize=2&pageToken={token}"));
-    assert_eq!(page["operations"][0]["name"], first);
-    assert_eq!(page["nextPageToken"], Value::Null);
+    page.has(json!({"/operations/0/name": first, "nextPageToken": null}));
     for bad in ["limit=2", "pageSize=0", "pageToken=x"] {
-        assert_eq!(
-            kit.call(&format!("GET /v1beta/batches?{bad}"), b"").status,
-            400,
-            "{bad}"
-        );
+        kit.call(&format!("GET /v1beta/batches?{bad}"), b"").is(400);
     }
     assert_eq!(kit.malformed(), 3);
 }

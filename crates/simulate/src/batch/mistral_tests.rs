@@ -5,17 +5,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::BatchConfig;
-use super::test_kit::{Kit, endless, kit, quick};
+use super::test_kit::{Kit, endless, file, kit, quick};
 use crate::Vendor;
-use crate::test_client::PATIENCE;
+use crate::test_client::Has;
 
 fn lines(prompts: &[&str]) -> String {
-    let lines = prompts.iter().enumerate().map(|(nth, prompt)| {
+    file(prompts, |nth, prompt| {
         let body = json!({"messages": [{"role": "user", "content": prompt}]});
-        let line = json!({"custom_id": format!("i-{nth}"), "body": body});
-        format!("{line}\n")
-    });
-    lines.collect()
+        json!({"custom_id": format!("i-{nth}"), "body": body})
+    })
 }
 
 fn mistral(batches: BatchConfig) -> Kit {
@@ -41,17 +39,14 @@ fn jobs_are_listed_by_page_and_filter() {
     let mut kit = mistral(endless());
     let jobs: Vec<_> = (0..3).map(|_| create(&mut kit, &lines(&["a"]))).collect();
     let first = kit.get("/v1/batch/jobs?page=0&page_size=2&created_after=2020-01-01T00:00:00Z");
-    assert_eq!(
-        (&first["total"], &first["data"][0]["id"]),
-        (&3.into(), &jobs[2]["id"])
-    );
+    first.has(json!({"total": 3, "/data/0/id": jobs[2]["id"]}));
     let second = kit.get("/v1/batch/jobs?page=1&page_size=2&order_by=-created");
     assert_eq!(second["data"][0]["id"], jobs[0]["id"]);
     let none = kit.get("/v1/batch/jobs?status=SUCCESS&status=FAILED");
     assert_eq!(none["total"], 0);
     let later = kit.get("/v1/batch/jobs?created_after=2999-01-01T00%3A00%3A00Z");
     assert_eq!(later["data"], json!([]));
-    assert_eq!(kit.call("GET /v1/batch/jobs?after=x", b"").status, 422);
+    kit.call("GET /v1/batch/jobs?after=x", b"").is(422);
 }
 
 #[test]
@@ -59,15 +54,10 @@ fn jobs_are_cancelled_and_time_out() {
     let mut kit = mistral(quick().duration(Duration::from_millis(2_000)));
     let prompts = ["a"; 50];
     let job = create(&mut kit, &lines(&prompts));
-    assert!(
-        kit.sim
-            .wait_for_batches(|stats| stats.items_finished > 0, PATIENCE)
-    );
+    kit.wait_for(|stats| stats.items_finished > 0);
     let path = format!("/v1/batch/jobs/{}/cancel", job["id"].as_str().unwrap());
-    assert_eq!(
-        kit.post(&path, &Value::Null)["status"],
-        "CANCELLATION_REQUESTED"
-    );
+    let cancelled = kit.post(&path, &Value::Null);
+    assert_eq!(cancelled["status"], "CANCELLATION_REQUESTED");
     kit.wait_for_end();
     let job = get(&mut kit, &job);
     assert_eq!(job["status"], "CANCELLED");
@@ -77,8 +67,7 @@ fn jobs_are_cancelled_and_time_out() {
     let job = create(&mut kit, &lines(&["a", "b"]));
     kit.wait_for_end();
     let job = get(&mut kit, &job);
-    assert_eq!(job["status"], "TIMEOUT_EXCEEDED");
-    assert_eq!(job["succeeded_requests"], 1);
+    job.has(json!({"status": "TIMEOUT_EXCEEDED", "succeeded_requests": 1}));
 }
 
 #[test]

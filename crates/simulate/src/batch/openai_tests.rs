@@ -6,12 +6,16 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::test_kit::{Kit, column, endless, kit, openai_file, quick, sorted};
-use crate::test_client::{Client, PATIENCE};
+use crate::test_client::{Client, Has, PATIENCE};
 use crate::{BatchPoint, BatchStats, SimConfig, Trouble, Vendor};
 
+fn order(file: &str) -> Value {
+    json!({"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"})
+}
+
 fn create(kit: &mut Kit, base: &str, file: &str) -> Value {
-    let body = json!({"input_file_id": file, "endpoint": "/v1/chat/completions",
-        "completion_window": "24h", "metadata": {"label": "r1-p1"}});
+    let mut body = order(file);
+    body["metadata"] = json!({"label": "r1-p1"});
     kit.post(&format!("{base}/batches"), &body)
 }
 
@@ -22,6 +26,17 @@ fn run(kit: &mut Kit, base: &str, prompts: &[&str]) -> Value {
     kit.get(&format!("{base}/batches/{}", batch["id"].as_str().unwrap()))
 }
 
+/// The path of its output.
+fn output(batch: &Value) -> String {
+    let file = batch["output_file_id"].as_str().unwrap();
+    format!("/v1/files/{file}/content")
+}
+
+/// The path of a batch.
+fn path(batch: &Value) -> String {
+    format!("/v1/batches/{}", batch["id"].as_str().unwrap())
+}
+
 fn results(kit: &mut Kit, base: &str, id: &Value) -> Vec<Value> {
     kit.lines(&format!("{base}/files/{}/content", id.as_str().unwrap()))
 }
@@ -29,7 +44,7 @@ fn results(kit: &mut Kit, base: &str, id: &Value) -> Vec<Value> {
 #[test]
 fn calls_and_batches_count_what_is_bought_twice_together() {
     let mut kit = kit(None, quick());
-    assert_eq!(kit.client.chat("a").unwrap().status, 200);
+    kit.client.chat("a").is(200);
     run(&mut kit, "/v1", &["a", "b"]);
     run(&mut kit, "/v1", &["b"]);
     let stats = kit.sim.stats();
@@ -49,8 +64,7 @@ fn troubles_and_failures_land_in_the_error_file() {
         let batches = config.batches.clone().duration(Duration::from_millis(20));
         let mut kit = Kit::new(config.batches(batches));
         let batch = run(&mut kit, "/v1", &["a", "b"]);
-        assert_eq!(batch["output_file_id"], Value::Null);
-        assert_eq!(batch["request_counts"]["failed"], 2);
+        batch.has(json!({"output_file_id": null, "/request_counts/failed": 2}));
         let lines = results(&mut kit, "/v1", &batch["error_file_id"]);
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0]["response"]["status_code"], status);
@@ -67,19 +81,14 @@ fn lists_are_paged_the_newest_first() {
         .map(|_| create(&mut kit, "/v1", &file)["id"].clone())
         .collect();
     let first = kit.get("/v1/batches?limit=3");
-    assert_eq!(first["has_more"], true);
-    assert_eq!(first["data"][0]["id"], ids[4]);
+    first.has(json!({"has_more": true, "/data/0/id": ids[4]}));
     let after = first["last_id"].as_str().unwrap();
     let second = kit.get(&format!("/v1/batches?limit=3&after={after}"));
     assert_eq!(second["has_more"], false);
     assert_eq!(second["data"].as_array().unwrap().len(), 2);
     assert_eq!(second["last_id"], ids[0]);
     for bad in ["limit=101", "limit=0", "cursor=x", "status=completed"] {
-        assert_eq!(
-            kit.call(&format!("GET /v1/batches?{bad}"), b"").status,
-            400,
-            "{bad}"
-        );
+        kit.call(&format!("GET /v1/batches?{bad}"), b"").is(400);
     }
     assert_eq!(kit.malformed(), 4);
     let files = kit.get("/v1/files?purpose=batch&order=desc&limit=1000");
@@ -89,8 +98,7 @@ fn lists_are_paged_the_newest_first() {
 #[test]
 fn what_openai_refuses_is_refused() {
     let mut kit = kit(None, quick());
-    let good = json!({"input_file_id": "file-x", "endpoint": "/v1/chat/completions",
-        "completion_window": "24h"});
+    let good = order("file-x");
     let with = |name: &str, value: Value| {
         let mut body = good.clone();
         body[name] = value;
@@ -107,11 +115,11 @@ fn what_openai_refuses_is_refused() {
     }
     assert_eq!(kit.malformed(), 5);
     assert_eq!(kit.try_upload("/v1", "a.txt", "x").status, 400);
-    assert_eq!(kit.call("GET /v1/batches/batch_x", b"").status, 404);
-    assert_eq!(kit.call("GET /v1/files/file-x/content", b"").status, 404);
+    kit.call("GET /v1/batches/batch_x", b"").is(404);
+    kit.call("GET /v1/files/file-x/content", b"").is(404);
     // A file that is not there is found out only later.
     let batch = kit.post("/v1/batches", &good);
-    let batch = kit.get(&format!("/v1/batches/{}", batch["id"].as_str().unwrap()));
+    let batch = kit.get(&path(&batch));
     assert_eq!(batch["status"], "failed");
     assert_eq!(kit.sim.batch_stats().started, 0);
 }
@@ -131,9 +139,8 @@ fn bad_lines_fail_the_whole_batch_and_are_named() {
         let mut kit = kit(Some(Vendor::OpenAi), quick());
         let file = kit.upload("/v1", "a.jsonl", &content);
         let batch = create(&mut kit, "/v1", &file);
-        assert_eq!(batch["status"], "failed");
-        assert_eq!(batch["errors"]["data"][0]["line"], line, "{batch}");
-        assert_eq!(batch["errors"]["data"][0]["code"], code);
+        batch.has(json!({"status": "failed", "/errors/data/0/line": line,
+            "/errors/data/0/code": code}));
         assert_eq!(kit.malformed(), 1);
         assert_eq!(kit.sim.stats().paid, 0);
     }
@@ -145,8 +152,7 @@ fn validation_takes_its_time() {
     let mut kit = kit(None, config);
     let file = kit.upload("/v1", "a.jsonl", &openai_file(&["a"]));
     let batch = create(&mut kit, "/v1", &file);
-    assert_eq!(batch["status"], "validating");
-    assert_eq!(batch["request_counts"]["total"], 0);
+    batch.has(json!({"status": "validating", "/request_counts/total": 0}));
 }
 
 #[test]
@@ -164,8 +170,7 @@ fn a_late_create_needs_its_file() {
         let late = Duration::from_millis(300);
         let mut kit = kit(None, quick().lost_creates(1).late_creates(late));
         let file = kit.upload("/v1", "a.jsonl", &openai_file(&["a"]));
-        let body = json!({"input_file_id": file, "endpoint": "/v1/chat/completions",
-            "completion_window": "24h"});
+        let body = order(&file);
         let lost = kit.try_call("POST /v1/batches", body.to_string().as_bytes());
         assert!(lost.is_err());
         assert_eq!(kit.sim.batch_stats().created, 0);
@@ -173,10 +178,8 @@ fn a_late_create_needs_its_file() {
         if delete {
             kit.call(&format!("DELETE /v1/files/{file}"), b"");
         }
-        let created = kit
-            .sim
-            .wait_for_batches(|stats| stats.created == 1, 2 * late);
-        assert_eq!(created, !delete);
+        let created = |stats: &BatchStats| stats.created == 1;
+        assert_eq!(kit.sim.wait_for_batches(created, 2 * late), !delete);
     }
 }
 
@@ -186,7 +189,7 @@ fn a_new_batch_is_listed_late() {
     let file = kit.upload("/v1", "a.jsonl", &openai_file(&["a"]));
     let batch = create(&mut kit, "/v1", &file);
     assert_eq!(kit.get("/v1/batches")["data"], json!([]));
-    kit.get(&format!("/v1/batches/{}", batch["id"].as_str().unwrap()));
+    kit.get(&path(&batch));
 }
 
 #[test]
@@ -195,12 +198,8 @@ fn too_many_tokens_fail_until_others_are_done() {
     let file = kit.upload("/v1", "a.jsonl", &openai_file(&["12345678"]));
     let first = create(&mut kit, "/v1", &file);
     let second = create(&mut kit, "/v1", &file);
-    assert_eq!(second["status"], "failed");
-    assert_eq!(second["errors"]["data"][0]["code"], "token_limit_exceeded");
-    kit.post(
-        &format!("/v1/batches/{}/cancel", first["id"].as_str().unwrap()),
-        &Value::Null,
-    );
+    second.has(json!({"status": "failed", "/errors/data/0/code": "token_limit_exceeded"}));
+    kit.post(&format!("{}/cancel", path(&first)), &Value::Null);
     kit.wait_for_end();
     assert_eq!(create(&mut kit, "/v1", &file)["status"], "in_progress");
 }
@@ -209,10 +208,7 @@ fn too_many_tokens_fail_until_others_are_done() {
 fn downloads_break_off_or_end_short() {
     let mut kit = kit(None, quick().cut_downloads(1).short_downloads(1));
     let batch = run(&mut kit, "/v1", &["a", "b", "c"]);
-    let path = format!(
-        "/v1/files/{}/content",
-        batch["output_file_id"].as_str().unwrap()
-    );
+    let path = output(&batch);
     let cut = kit.try_call(&format!("GET {path}"), b"");
     assert_eq!(cut.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     kit.reconnect();
@@ -232,12 +228,8 @@ fn result_files_can_have_too_much_and_too_little() {
     assert_eq!(ids.len(), 4);
     let mut kit = self::kit(None, quick().missing(1.0));
     let batch = run(&mut kit, "/v1", &["a", "b"]);
-    assert_eq!(batch["status"], "completed");
-    assert_eq!(
-        batch["request_counts"],
-        json!({"total": 2, "completed": 0, "failed": 0})
-    );
-    assert_eq!(batch["output_file_id"], Value::Null);
+    batch.has(json!({"status": "completed",
+        "request_counts": {"total": 2, "completed": 0, "failed": 0}, "output_file_id": null}));
     let batch = run(&mut kit, "/v1", &["a", "b"]);
     assert_eq!(batch["request_counts"]["completed"], 2);
     assert_eq!(kit.sim.stats().paid, 2);
@@ -247,11 +239,8 @@ fn result_files_can_have_too_much_and_too_little() {
 fn results_are_gone_after_their_retention() {
     let mut kit = kit(None, quick().retention(Duration::ZERO));
     let batch = run(&mut kit, "/v1", &["a"]);
-    let path = format!(
-        "/v1/files/{}/content",
-        batch["output_file_id"].as_str().unwrap()
-    );
-    assert_eq!(kit.call(&format!("GET {path}"), b"").status, 404);
+    let path = output(&batch);
+    kit.call(&format!("GET {path}"), b"").is(404);
 }
 
 #[test]
@@ -268,17 +257,14 @@ fn a_slow_download_takes_its_time() {
 fn a_pause_takes_the_nth_and_holds_half_a_download() {
     let mut kit = kit(None, quick());
     let batch = run(&mut kit, "/v1", &["a", "b"]);
-    let path = format!(
-        "/v1/files/{}/content",
-        batch["output_file_id"].as_str().unwrap()
-    );
+    let path = output(&batch);
     let half = kit.sim.pause_at(BatchPoint::DownloadHalf, 2);
     assert_eq!(kit.lines(&path).len(), 2);
     assert!(!half.wait(Duration::ZERO));
-    kit.client.send(&format!("GET {path}"), "", b"").unwrap();
+    kit.client.send(&format!("GET {path}"), "", b"");
     assert!(half.wait(PATIENCE));
     half.release();
-    assert_eq!(kit.client.read().unwrap().status, 200);
+    kit.client.read().is(200);
 }
 
 #[test]
@@ -296,30 +282,25 @@ fn every_point_holds_its_request_before_or_after_the_effect() {
         let mut kit = kit(None, endless());
         let file = kit.upload("/v1", "a.jsonl", &openai_file(&["a"]));
         let batch = create(&mut kit, "/v1", &file);
-        let batch = format!("/v1/batches/{}", batch["id"].as_str().unwrap());
-        let body = json!({"input_file_id": file, "endpoint": "/v1/chat/completions",
-            "completion_window": "24h"});
+        let batch = path(&batch);
+        let body = order(&file);
         let (line, body) = match point {
             CreateArrived | CreateDone => ("POST /v1/batches".to_owned(), body.to_string()),
             CancelArrived | CancelDone => (format!("POST {batch}/cancel"), String::new()),
             DeleteArrived | DeleteDone => (format!("DELETE /v1/files/{file}"), String::new()),
             _ => (format!("GET {batch}"), String::new()),
         };
-        let seen = |kit: &Kit| {
-            let stats = kit.sim.batch_stats();
+        let seen = |stats: &BatchStats| {
             stats.created - 1 + stats.cancels + stats.files_deleted + stats.statuses
         };
         let pause = kit.sim.pause_at(point, 1);
         let mut other = Client::connect(&kit.sim);
-        other.send(&line, "", body.as_bytes()).unwrap();
+        other.send(&line, "", body.as_bytes());
         assert!(pause.wait(PATIENCE), "{point:?}");
-        assert_eq!(seen(&kit), u64::from(effect), "{point:?}");
+        assert_eq!(seen(&kit.sim.batch_stats()), u64::from(effect), "{point:?}");
         other.hang_up();
         pause.release();
-        let happens = |stats: &BatchStats| {
-            stats.created - 1 + stats.cancels + stats.files_deleted + stats.statuses == 1
-        };
-        assert!(kit.sim.wait_for_batches(happens, PATIENCE), "{point:?}");
+        kit.wait_for(|stats| seen(stats) == 1);
     }
 }
 
@@ -330,11 +311,11 @@ fn an_upload_is_held_before_and_after_it_is_stored() {
         let pause = kit.sim.pause_at(point, 1);
         let form = super::test_kit::form("a.jsonl", &openai_file(&["a"]));
         let kind = "Content-Type: multipart/form-data; boundary=xyz\r\n";
-        let sent = kit.client.send("POST /v1/files", kind, form.as_bytes());
-        assert!(sent.is_ok() && pause.wait(PATIENCE));
+        kit.client.send("POST /v1/files", kind, form.as_bytes());
+        assert!(pause.wait(PATIENCE));
         assert_eq!(kit.sim.batch_stats().files_left, files, "{point:?}");
         pause.release();
-        assert_eq!(kit.client.read().unwrap().status, 200);
+        kit.client.read().is(200);
         assert_eq!(kit.sim.batch_stats().files_left, 1);
     }
 }
@@ -344,7 +325,7 @@ fn stopping_frees_what_is_paused() {
     let kit = kit(None, quick());
     let pause = kit.sim.pause_at(BatchPoint::ListArrived, 1);
     let mut other = Client::connect(&kit.sim);
-    other.send("GET /v1/batches", "", b"").unwrap();
+    other.send("GET /v1/batches", "", b"");
     assert!(pause.wait(PATIENCE));
     drop(kit);
 }
@@ -365,9 +346,9 @@ fn groq_has_its_own_ids_windows_and_pages() {
     let id = second["data"][0]["id"].as_str().unwrap();
     let known = kit.get(&format!("/openai/v1/batches?id={id}"));
     assert_eq!(known["data"][0]["id"], id);
-    assert_eq!(kit.call("GET /openai/v1/batches?limit=5", b"").status, 400);
-    let week = json!({"input_file_id": file, "endpoint": "/v1/chat/completions",
-        "completion_window": "7d"});
+    kit.call("GET /openai/v1/batches?limit=5", b"").is(400);
+    let mut week = order(&file);
+    week["completion_window"] = "7d".into();
     kit.post("/openai/v1/batches", &week);
     // What is Groq's is not OpenAI's.
     assert_eq!(kit.get("/v1/batches")["data"], json!([]));
@@ -386,9 +367,9 @@ fn limits_are_kept() {
 #[test]
 fn a_key_is_asked_for_and_local_servers_have_no_batches() {
     let mut kit = Kit::new(SimConfig::default().api_key("k"));
-    assert_eq!(kit.call("GET /v1/batches", b"").status, 401);
+    kit.call("GET /v1/batches", b"").is(401);
     let mut kit = self::kit(Some(Vendor::Local), quick());
-    assert_eq!(kit.call("GET /v1/batches", b"").status, 404);
+    kit.call("GET /v1/batches", b"").is(404);
 }
 
 #[test]
@@ -420,6 +401,6 @@ fn an_outage_loses_nothing() {
     kit.sim.resume().unwrap();
     assert_eq!(kit.sim.addr(), addr);
     kit.reconnect();
-    let batch = kit.get(&format!("/v1/batches/{}", batch["id"].as_str().unwrap()));
+    let batch = kit.get(&path(&batch));
     assert_eq!(batch["status"], "completed");
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::test_client::{Client, PATIENCE, Reply};
-use crate::{BatchConfig, SimConfig, Simulator, Vendor};
+use crate::test_client::{Client, PATIENCE, Reply, start};
+use crate::{BatchConfig, BatchStats, SimConfig, Simulator, Vendor};
 
 /// A simulator and one connection to it.
 pub(super) struct Kit {
@@ -26,6 +26,14 @@ pub(super) fn endless() -> BatchConfig {
     BatchConfig::default().duration(Duration::from_secs(80_000))
 }
 
+/// A file of lines, one for each prompt, from its number and its text.
+pub(super) fn file(prompts: &[&str], line: impl Fn(usize, &str) -> Value) -> String {
+    let lines = prompts.iter().enumerate();
+    lines
+        .map(|(nth, prompt)| format!("{}\n", line(nth, prompt)))
+        .collect()
+}
+
 pub(super) fn kit(vendor: Option<Vendor>, batches: BatchConfig) -> Kit {
     let mut config = SimConfig::default().batches(batches);
     if let Some(vendor) = vendor {
@@ -36,8 +44,7 @@ pub(super) fn kit(vendor: Option<Vendor>, batches: BatchConfig) -> Kit {
 
 impl Kit {
     pub(super) fn new(config: SimConfig) -> Kit {
-        let sim = Simulator::start(config).expect("a simulator");
-        let client = Client::connect(&sim);
+        let (sim, client) = start(config);
         Kit {
             sim,
             client,
@@ -56,8 +63,8 @@ impl Kit {
     }
 
     pub(super) fn try_call(&mut self, line: &str, body: &[u8]) -> io::Result<Reply> {
-        self.client.send(line, self.headers, body)?;
-        self.client.read()
+        self.client.send(line, self.headers, body);
+        self.client.try_read()
     }
 
     pub(super) fn call(&mut self, line: &str, body: &[u8]) -> Reply {
@@ -66,17 +73,14 @@ impl Kit {
 
     /// A call that succeeds.
     pub(super) fn get(&mut self, path: &str) -> Value {
-        let reply = self.call(&format!("GET {path}"), b"");
-        assert_eq!(reply.status, 200, "{path}: {}", text(&reply));
-        reply.json()
+        self.call(&format!("GET {path}"), b"").is(200).json()
     }
 
     pub(super) fn post(&mut self, path: &str, body: &Value) -> Value {
         let body = body.to_string();
         let body = if body == "null" { "" } else { &body };
         let reply = self.call(&format!("POST {path}"), body.as_bytes());
-        assert_eq!(reply.status, 200, "{path}: {}", text(&reply));
-        reply.json()
+        reply.is(200).json()
     }
 
     /// The status of the reply to a POST.
@@ -87,8 +91,7 @@ impl Kit {
 
     /// Uploads a file in a form; the id of it.
     pub(super) fn upload(&mut self, base: &str, name: &str, content: &str) -> String {
-        let reply = self.try_upload(base, name, content);
-        assert_eq!(reply.status, 200, "{}", text(&reply));
+        let reply = self.try_upload(base, name, content).is(200);
         reply.json()["id"].as_str().expect("an id").to_owned()
     }
 
@@ -97,26 +100,25 @@ impl Kit {
         let kind = "Content-Type: multipart/form-data; boundary=xyz\r\n";
         let headers = format!("{}{kind}", self.headers);
         let line = format!("POST {base}/files");
-        self.client
-            .send(&line, &headers, body.as_bytes())
-            .expect("an upload");
-        self.client.read().expect("a reply")
+        self.client.call(&line, &headers, body.as_bytes())
     }
 
     /// The lines of a download.
     pub(super) fn lines(&mut self, path: &str) -> Vec<Value> {
-        let reply = self.call(&format!("GET {path}"), b"");
-        assert_eq!(reply.status, 200, "{path}: {}", text(&reply));
+        let reply = self.call(&format!("GET {path}"), b"").is(200);
         let text = String::from_utf8(reply.body).expect("text");
         let read = |line| serde_json::from_str(line).expect("a line of JSON");
         text.lines().map(read).collect()
     }
 
+    #[track_caller]
+    pub(super) fn wait_for(&self, is_reached: impl Fn(&BatchStats) -> bool) {
+        let reached = self.sim.wait_for_batches(is_reached, PATIENCE);
+        assert!(reached, "{:?}", self.sim.batch_stats());
+    }
+
     pub(super) fn wait_for_end(&self) {
-        let over = self
-            .sim
-            .wait_for_batches(|stats| stats.ended == stats.created, PATIENCE);
-        assert!(over, "{:?}", self.sim.batch_stats());
+        self.wait_for(|stats| stats.ended == stats.created);
     }
 
     pub(super) fn malformed(&self) -> u64 {
@@ -132,19 +134,13 @@ pub(super) fn form(name: &str, content: &str) -> String {
     )
 }
 
-pub(super) fn text(reply: &Reply) -> String {
-    String::from_utf8_lossy(&reply.body).into_owned()
-}
-
 /// A file of OpenAI's form with these prompts; their ids are `i-0` and so on.
 pub(super) fn openai_file(prompts: &[&str]) -> String {
-    let lines = prompts.iter().enumerate().map(|(nth, prompt)| {
+    file(prompts, |nth, prompt| {
         let body = json!({"model": "m", "messages": [{"role": "user", "content": prompt}]});
-        let line = json!({"custom_id": format!("i-{nth}"), "method": "POST",
-            "url": "/v1/chat/completions", "body": body});
-        format!("{line}\n")
-    });
-    lines.collect()
+        json!({"custom_id": format!("i-{nth}"), "method": "POST", "url": "/v1/chat/completions",
+            "body": body})
+    })
 }
 
 /// A value's fields of a name, in their order.

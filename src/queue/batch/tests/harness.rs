@@ -17,12 +17,10 @@ use crate::llm::batch::{
     BatchAccount, BatchClient, BatchInput, BatchIntent, BatchLimits, BatchLine, BatchStage,
     BatchState, BatchStatus, ListedBatches,
 };
-use crate::llm::params::RequestTask;
 use crate::llm::providers::extract::Extract;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
-use crate::queue::job::{COMPLETION_KIND, Job, JobCounts};
-use crate::queue::kind::Kind;
+use crate::queue::job::{Job, JobCounts};
 use crate::queue::kinds::Kinds;
 use crate::queue::settings::WorkerSettings;
 use crate::queue::store::WorkerId;
@@ -210,12 +208,7 @@ pub(crate) struct Harness {
 pub(crate) fn prompt_kinds(clock: &Arc<ManualClock>, max_retries: u8) -> Kinds {
     let route = Route::new(Extract).clock(clock.clone());
     let kinds = Kinds::new(Some(&route));
-    let kind = Kind::Prompts {
-        route: Arc::new(route),
-        task: RequestTask::Complete,
-        call: None,
-    };
-    kinds.set(COMPLETION_KIND, kind);
+    kinds.set_prompts(route);
     let settings = WorkerSettings::default()
         .max_retries(max_retries)
         .batch_size(4);

@@ -8,15 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::base::{Clock, Error, ErrorKind, ProcessId, Sent, Time, Timestamp, Usd};
 use crate::config::choices::OnUnknown;
 use crate::llm::batch::BatchStage;
-use crate::llm::params::RequestTask;
 use crate::llm::providers::extract::Extract;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::money::account::{Account, Counted, Period};
 use crate::money::budget::Budget;
 use crate::money::prices::Prices;
-use crate::queue::job::COMPLETION_KIND;
-use crate::queue::kind::Kind;
 use crate::queue::store::{ClaimStore, StoreDatabase};
 
 use super::super::settings::BatchSettings;
@@ -47,12 +44,9 @@ pub(super) fn limit(harness: &Harness, picos: u64, prices: &str) {
 fn limit_by(harness: &Harness, budget: &Budget, prices: &str) {
     let prices = Prices::none().overridden("test", prices).unwrap();
     let route = Route::new(Extract).clock(harness.clock.clone());
-    let kind = Kind::Prompts {
-        route: Arc::new(route.prices(prices).budget(budget)),
-        task: RequestTask::Complete,
-        call: None,
-    };
-    harness.kinds.set(COMPLETION_KIND, kind);
+    harness
+        .kinds
+        .set_prompts(route.prices(prices).budget(budget));
 }
 
 pub(super) fn requests(prompts: &[&'static str]) -> Vec<Request> {

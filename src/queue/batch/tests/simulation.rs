@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::base::random::Random;
 use crate::base::seeds::{each_seed, seeds};
 use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time};
 use crate::config::choices::OnUnknown;
@@ -35,7 +36,7 @@ use super::super::settings::BatchSettings;
 use super::super::settle_items::ItemSettler;
 use super::super::spool::Spool;
 use super::super::transfer::Transfers;
-use super::fake_provider::{Died, FakeClient, FakeProvider, Random, seconds};
+use super::fake_provider::{Died, FakeClient, FakeProvider, seconds};
 use super::harness::prompt_kinds;
 
 const RECONCILE: Duration = Duration::from_secs(300);

@@ -6,10 +6,11 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::base::random::Random;
 use crate::base::{Clock, Error, ErrorKind};
 use crate::queue::store::WorkerId;
 
-use super::fake_provider::{Random, seconds};
+use super::fake_provider::seconds;
 use super::harness::Harness;
 
 /// As long as there are batches, they are this worker's, and it does not end.

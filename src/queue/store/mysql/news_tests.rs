@@ -12,6 +12,7 @@ use crate::queue::handler::{Handler, RunningJob};
 use crate::queue::host::JobQueue;
 use crate::queue::job::Job;
 use crate::queue::scale::WorkerScale;
+use crate::queue::settings::WorkerSettings;
 use crate::queue::store::StoreDatabase;
 use crate::queue::store::mysql::MysqlStore;
 use crate::queue::worker::Worker;
@@ -58,11 +59,12 @@ fn a_worker_elsewhere_begins_at_once_with_what_was_enqueued() {
         Ok(())
     });
     let ctx = Context::new();
+    // So that nothing but news wakes it.
+    let settings = WorkerSettings::default().poll_interval(Duration::from_secs(600));
+    let settings = settings.scale(WorkerScale::fixed(2));
     let worker = Worker::new(&there)
         .handle("test", handler)
-        .scale(WorkerScale::fixed(2))
-        // So that nothing but news wakes it.
-        .poll_interval(Duration::from_secs(600))
+        .settings(settings)
         .context(&ctx);
     let worker = worker.start().unwrap();
     await_hearing(&store);

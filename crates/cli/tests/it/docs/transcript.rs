@@ -7,7 +7,7 @@
 
 use super::normal::normal;
 use super::root;
-use crate::common::{Desk, Running};
+use crate::common::{Desk, RunToEnd, Running};
 
 /// The port that pages show.
 const SHOWN_PORT: &str = "8090";
@@ -187,7 +187,7 @@ impl Stage {
         for (name, value) in &self.env {
             bash.env(name, value.replace(SHOWN_PORT, self.port()));
         }
-        let printed = Running::start(&mut bash).wait().stdout;
+        let printed = bash.ended().stdout;
         let folder = self.desk.path("");
         let folder = folder.to_string_lossy();
         let printed = printed

@@ -5,6 +5,8 @@ use super::super::serve::{listening, post, sent};
 use super::super::servers::{got, upload};
 use super::*;
 
+use crate::common::RunToEnd;
+
 /// To a database server and back: finished jobs stay finished, and waiting jobs run once. The batch that stays at
 /// the provider is fetched there and not submitted again.
 #[test]
@@ -20,9 +22,7 @@ fn a_queue_moves_to_a_server_and_back_with_a_batch_under_way() {
     );
     let parent = submit(&desk, "--type batch_process fan.jsonl");
     let words = format!("work --strategy batch --until-submitted --processes {parent} -q");
-    Running::start(&mut command(&desk, &sim, &words))
-        .wait()
-        .expect(0);
+    command(&desk, &sim, &words).ended().expect(0);
     assert_eq!(sim.batch_stats().created, 1);
     let (process, ids) = mixed(&desk);
     let before = states(&queue(&desk), &ids);
@@ -50,7 +50,7 @@ fn a_queue_moves_to_a_server_and_back_with_a_batch_under_way() {
     let work = format!("work --until-empty --processes {process} -q");
     let mut command_there = server.on(command(&desk, &sim, &work));
     command_there.args(["--strategy", "sync"]);
-    Running::start(&mut command_there).wait().expect(0);
+    command_there.ended().expect(0);
     assert_eq!(sim.stats().calls, 8);
     let fenced = there.process(process).unwrap().unwrap();
     assert_eq!((fenced.counts.completed, fenced.counts.failed), (9, 1));
@@ -62,7 +62,7 @@ fn a_queue_moves_to_a_server_and_back_with_a_batch_under_way() {
         .unwrap_err();
     assert!(late.message().contains("closed for a move"), "{late}");
     let words = ["queue", "import", "back.bw", "--data-dir", "home2"];
-    Running::start(&mut desk.command(words)).wait().expect(0);
+    desk.command(words).ended().expect(0);
     let here = |words: &str| {
         let mut command = command(&desk, &sim, words);
         command.env("BATCHWRIGHT_DATA_DIR", "home2");
@@ -76,7 +76,7 @@ fn a_queue_moves_to_a_server_and_back_with_a_batch_under_way() {
                 plain.env(name, value);
             }
         }
-        Running::start(&mut plain).wait()
+        plain.ended()
     };
     here("work --strategy batch --until-empty -q").expect(0);
     assert_eq!((sim.stats().calls, sim.batch_stats().created), (8, 1));
@@ -143,7 +143,7 @@ fn records_of_the_http_server_move_with_the_queue() {
     server.run(&desk, "queue export back.bw --wait").expect(0);
     let words = words.replace("--data-dir data", "--data-dir data2");
     let import = ["queue", "import", "back.bw", "--data-dir", "data2"];
-    Running::start(&mut desk.command(import)).wait().expect(0);
+    desk.command(import).ended().expect(0);
     let (_running, address) = listening(&mut desk.command(words.split_whitespace()));
     assert_eq!(job(&address).1, first.1);
     assert!(content(&address, output) == results);

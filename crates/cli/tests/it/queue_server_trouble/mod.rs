@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 use serde_json::Value;
 
-use super::common::{Desk, PATIENCE, Random, Running, eventually, id, simulator};
+use super::common::{Desk, PATIENCE, Random, RunToEnd, Running, eventually, id, simulator};
 use mariadb::{MariaDb, PASSWORD, USER};
 use proxy::{Cut, Proxy};
 use redis::Redis;
@@ -63,10 +63,7 @@ impl<'a> Queue<'a> {
     }
 
     fn run(&self, words: &str) -> String {
-        Running::start(&mut self.command(words))
-            .wait()
-            .expect(0)
-            .stdout
+        self.command(words).ended().expect(0).stdout
     }
 
     fn submit(&self) -> String {
@@ -96,7 +93,7 @@ impl<'a> Queue<'a> {
     /// The outcomes of a process; asserts that each item has one.
     fn outcomes(&self, process: &str, jobs: usize) -> BTreeMap<String, Value> {
         let words = format!("results {process} -o {process}.jsonl -q");
-        Running::start(&mut self.command(&words)).wait();
+        self.command(&words).ended();
         let lines = self.desk.results(&format!("{process}.jsonl"));
         assert_eq!(lines.len(), jobs);
         let outcomes: BTreeMap<String, Value> =
@@ -347,13 +344,9 @@ fn doctor_checks_every_server_of_the_address() {
         seen()
     );
     replica.sql("STOP SLAVE");
-    let stopped = Running::start(&mut queue.command("doctor"))
-        .wait()
-        .expect(1);
+    let stopped = queue.command("doctor").ended().expect(1);
     stopped.shows("does not replicate");
     drop(replica);
-    let gone = Running::start(&mut queue.command("doctor"))
-        .wait()
-        .expect(1);
+    let gone = queue.command("doctor").ended().expect(1);
     gone.shows("there is no failover");
 }
