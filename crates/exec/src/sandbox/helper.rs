@@ -3,14 +3,13 @@
 
 use std::env;
 use std::ffi::OsStr;
-#[cfg(target_os = "linux")]
-use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::limits::Limits;
+#[cfg(target_os = "linux")]
+use super::confine::{Site, confine_process};
 use super::place::Place;
 use super::policy::{Policy, VARIABLE};
 #[cfg(target_os = "linux")]
@@ -123,41 +122,32 @@ fn confine(policy: &Policy) -> Result<Vec<String>, String> {
     enter_cgroup(policy)?;
     begin_session();
     #[cfg(target_os = "linux")]
-    let missing = match enter(&policy.folder, policy.confine)? {
-        Some(folder) => super::confine::confine(policy, folder)?,
-        None => Vec::new(),
+    let missing = if policy.confine {
+        let site = Site::new(policy, &policy.folder)?;
+        let mut missing = confine_process(policy)?;
+        missing.extend(site.confine(policy)?);
+        missing
+    } else {
+        enter(&policy.folder)?;
+        Vec::new()
     };
     #[cfg(not(target_os = "linux"))]
-    let missing = env::set_current_dir(&policy.folder.path)
-        .map(|()| Vec::new())
-        .map_err(|error| nowhere(&policy.folder, &error))?;
+    let missing = enter(&policy.folder).map(|()| Vec::new())?;
     // The last step, because the helper itself needs memory for the others.
-    limit(&policy.limits)?;
+    for limit in policy.limits.lowered() {
+        limit.apply()?;
+    }
     Ok(missing)
 }
 
-fn nowhere(folder: &Place, error: &io::Error) -> String {
+/// Makes a folder the working directory of a command that is not confined.
+pub fn enter(folder: &Place) -> Result<(), String> {
+    env::set_current_dir(&folder.path).map_err(|error| nowhere(folder, &error))
+}
+
+/// Why a command cannot work in this folder.
+pub fn nowhere(folder: &Place, error: &io::Error) -> String {
     format!("cannot work in {}: {error}", folder.path.display())
-}
-
-/// Makes a folder the working directory. If commands are confined, it must not have been replaced, and is returned.
-#[cfg(target_os = "linux")]
-pub fn enter(folder: &Place, confine: bool) -> Result<Option<File>, String> {
-    if !confine {
-        let entered = env::set_current_dir(&folder.path);
-        return entered
-            .map(|()| None)
-            .map_err(|error| nowhere(folder, &error));
-    }
-    let opened = folder.open()?;
-    rustix::process::fchdir(&opened).map_err(|error| nowhere(folder, &error.into()))?;
-    Ok(Some(opened))
-}
-
-/// Limits this process and those that it starts.
-pub fn limit(limits: &Limits) -> Result<(), String> {
-    let limited = limits.apply();
-    limited.map_err(|(what, error)| format!("cannot limit {what}: {error}"))
 }
 
 #[cfg(target_os = "linux")]

@@ -179,9 +179,8 @@ impl Prepared {
         let confinement = Arc::new(confinement);
         #[cfg(target_os = "linux")]
         if let Some(run) = &self.run {
-            let late = confinement.policy.late_variables.iter();
             self.slots = Some(Arc::new(Slots {
-                environment: self.environment.iter().chain(late).cloned().collect(),
+                environment: self.environment.clone(),
                 confinement: confinement.clone(),
                 run: run.clone(),
                 next: self.next.clone(),

@@ -20,13 +20,14 @@ use super::processes::end_descendants;
 use super::run::Run;
 use super::watchdog::COMMAND;
 use super::watched::Watched;
-use super::wire::{self, Message, Order, Reply, Setup};
+use super::wire::{self, Message, Order, Reply};
 use crate::reap;
 
 /// The launchers of a run.
 #[derive(Debug)]
 pub struct Slots {
     pub confinement: Arc<Confinement>,
+    /// The variables of launchers and their commands.
     pub environment: Vec<(OsString, OsString)>,
     pub run: Arc<Run>,
     pub next: Arc<AtomicU64>,
@@ -69,6 +70,7 @@ impl Slots {
         command
             .arg(helper::SERVE)
             .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env(COMMAND, format!("{}.{number}", self.run.id))
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
@@ -83,11 +85,7 @@ impl Slots {
             launcher,
             watched,
         };
-        let setup = Setup {
-            policy,
-            environment: self.environment.clone(),
-        };
-        wire::send(&slot.socket, &setup, &[])?;
+        wire::send(&slot.socket, &policy, &[])?;
         Ok(slot)
     }
 }

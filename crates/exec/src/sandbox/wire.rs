@@ -15,14 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use super::encoding::{decode, encode};
 use super::place::Place;
-use super::policy::Policy;
-
-/// The confinement and the environment of all commands of a launcher.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Setup {
-    pub policy: Policy,
-    pub environment: Vec<(OsString, OsString)>,
-}
 
 /// A command. Its standard output and standard error are passed with it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
