@@ -89,7 +89,7 @@ pub(super) fn run(
 ) -> io::Result<Ended> {
     let start = SystemClock.wall();
     let began = Instant::now();
-    let mut process = command.start_piped()?;
+    let mut process = command.start_piped(None)?;
     let mut watched = Watched {
         stdout: Stream::new(process.stdout.take(), output, seq, "stdout"),
         stderr: Stream::new(process.stderr.take(), output, seq, "stderr"),
@@ -148,7 +148,9 @@ pub(super) fn run(
     let (stderr, err_error) = watched.stderr.end();
     let intervention = match end.not_started {
         Some(why) => Some(Intervention::NotStarted(why)),
-        None => command.intervention(code, signal, stderr.head()),
+        None => signal
+            .and_then(|signal| command.excess(signal))
+            .map(Intervention::Killed),
     };
     Ok(Ended {
         intervention,

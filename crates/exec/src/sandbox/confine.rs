@@ -13,7 +13,6 @@ use landlock::{
 use rustix::process::fchdir;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::helper;
 use super::place::{self, Place};
 use super::policy::Policy;
 use super::system_calls;
@@ -93,7 +92,7 @@ impl Site {
     /// Enters the folder. Forbids this thread, and all processes that it starts, to write elsewhere, and to signal
     /// other processes. Returns what the kernel lacks.
     pub fn confine(&self, policy: &Policy) -> Result<Vec<String>, String> {
-        fchdir(&self.folder).map_err(|error| helper::nowhere(&self.place, &error.into()))?;
+        fchdir(&self.folder).map_err(|error| self.place.unusable(&error.into()))?;
         let rules = self.rules.try_clone();
         let rules = rules.map_err(|error| format!("Landlock: {error}"))?;
         let status = rules.restrict_self();

@@ -1,6 +1,6 @@
 //! The limits of a command's resources.
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +24,7 @@ pub struct Limits {
 }
 
 /// The private memory that a process may reserve, as a multiple of the memory that it may use.
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 const RESERVED: u64 = 8;
 
 impl Default for Limits {
@@ -49,23 +49,23 @@ impl Limits {
 }
 
 /// A limit of a process as the kernel knows it.
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 pub(super) struct Lowered {
     what: &'static str,
     resource: Resource,
     limit: Rlimit,
 }
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 impl Lowered {
     /// Limits this process and those that it starts.
     pub fn apply(&self) -> Result<(), String> {
-        setrlimit(self.resource, self.limit.clone())
+        setrlimit(self.resource, self.limit)
             .map_err(|error| format!("cannot limit {}: {error}", self.what))
     }
 }
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 impl Limits {
     /// The limits that the kernel supports, or those of this process if they are lower.
     pub(super) fn lowered(&self) -> Vec<Lowered> {
@@ -99,7 +99,7 @@ impl Limits {
 }
 
 /// Never raises an existing limit.
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 fn lower(resource: Resource, current: u64, maximum: Option<u64>) -> Rlimit {
     let now = getrlimit(resource);
     let least = |limit: Option<u64>, other: Option<u64>| match (limit, other) {

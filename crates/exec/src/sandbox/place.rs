@@ -40,7 +40,6 @@ impl Held {
     }
 }
 
-#[cfg(any(target_os = "linux", test))]
 impl Place {
     /// Opens it, if it was not replaced; it need not be readable.
     pub fn open(&self) -> Result<File, String> {
@@ -53,13 +52,18 @@ impl Place {
         self.compare(std::fs::metadata(&self.path).map(|about| (about, ())))
     }
 
+    /// Why a command cannot work there.
+    pub fn unusable(&self, error: &io::Error) -> String {
+        format!("cannot work in {}: {error}", self.path.display())
+    }
+
     fn compare<T>(&self, found: io::Result<(Metadata, T)>) -> Result<T, String> {
         let path = self.path.display();
         let (about, found) = found.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound if self.inode != 0 => format!(
                 "{path} was removed during the run; commands may write only to what was there at its start"
             ),
-            _ => format!("cannot work in {path}: {error}"),
+            _ => self.unusable(&error),
         })?;
         if (about.dev(), about.ino()) == (self.device, self.inode) {
             Ok(found)
@@ -71,16 +75,12 @@ impl Place {
     }
 }
 
-/// Opens it neither for reading nor for writing, if the system can.
+/// Opens it neither for reading nor for writing.
 pub fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
     // Does not wait for the other end of a pipe, and needs no permission for the file.
-    #[cfg(target_os = "linux")]
-    options.custom_flags(libc::O_PATH);
-    #[cfg(not(target_os = "linux"))]
-    options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
-    options.open(path)
+    options.custom_flags(libc::O_PATH).open(path)
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! its own: a child of it takes those of its command, and becomes the command. Each page of memory that the child
 //! touches costs time, so the launcher prepares all that it can.
 
+use std::env::set_current_dir;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
@@ -19,7 +21,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, getpid, pidfd_open, set_child_subreaper, setpgid, wait,
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, getppid, pidfd_open, set_child_subreaper,
+    set_parent_process_death_signal, setpgid, wait,
 };
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
@@ -126,20 +129,20 @@ impl Launcher {
                 continue;
             }
             let order = message.value::<Order>();
-            let (order, outputs) = order.ok_or(io::ErrorKind::InvalidData)?;
-            let reply = match self.start(&order, &outputs) {
+            let (order, files) = order.ok_or(io::ErrorKind::InvalidData)?;
+            let reply = match self.start(&order, &files) {
                 Ok(command) => self.attend(command)?,
                 Err(why) => Reply::NotStarted(why),
             };
             // Until here, batchwright is not woken when the command closes its outputs.
-            drop(outputs);
+            drop(files);
             wire::send(&self.socket, &reply, &[])?;
         }
         Ok(())
     }
 
     /// Starts a command in a separate process group.
-    fn start(&mut self, order: &Order, outputs: &[OwnedFd]) -> Result<Pid, String> {
+    fn start(&mut self, order: &Order, files: &[OwnedFd]) -> Result<Pid, String> {
         if self.policy.confine {
             self.enter(&order.folder)?;
         }
@@ -153,8 +156,8 @@ impl Launcher {
         match fork::fork() {
             Ok(Fork::Parent(child)) => Pid::from_raw(child).ok_or("it has no number".to_owned()),
             Ok(Fork::Child) => {
-                let why = match self.prepare(&order.folder, outputs) {
-                    Ok(()) => helper::not_started(&order.program, &command.exec()),
+                let why = match self.prepare(&order.folder, files) {
+                    Ok(()) => not_started(&order.program, &command.exec()),
                     Err(why) => why,
                 };
                 let _ = self.failure.write_all(why.as_bytes());
@@ -175,23 +178,29 @@ impl Launcher {
     }
 
     /// Takes the permissions and limits of a command.
-    fn prepare(&self, folder: &Place, outputs: &[OwnedFd]) -> Result<(), String> {
-        helper::follow(self.own)?;
+    fn prepare(&self, folder: &Place, files: &[OwnedFd]) -> Result<(), String> {
+        follow(self.own)?;
         let connect = || {
-            let [stdout, stderr] = outputs else {
+            let [stdout, stderr, input @ ..] = files else {
                 return Err(io::ErrorKind::InvalidData.into());
             };
             setpgid(None, None)?;
-            let input = rustix::fs::open(c"/dev/null", OFlags::CLOEXEC, Mode::empty())?;
-            dup2_stdin(input)?;
+            match input.first() {
+                Some(input) => dup2_stdin(input)?,
+                None => {
+                    let null = rustix::fs::open(c"/dev/null", OFlags::CLOEXEC, Mode::empty())?;
+                    dup2_stdin(null)?;
+                }
+            }
             dup2_stdout(stdout)?;
             dup2_stderr(stderr)?;
             Ok(())
         };
-        connect().map_err(|error: io::Error| format!("cannot connect its outputs: {error}"))?;
+        connect()
+            .map_err(|error: io::Error| format!("cannot connect its standard files: {error}"))?;
         match &self.site {
             Some(site) => drop(site.confine(&self.policy)?),
-            None => helper::enter(folder)?,
+            None => set_current_dir(&folder.path).map_err(|error| folder.unusable(&error))?,
         }
         self.limits.iter().try_for_each(Lowered::apply)
     }
@@ -270,6 +279,29 @@ impl Launcher {
         }
         std::process::exit(0);
     }
+}
+
+/// Makes this process end together with its parent, however the parent ends.
+fn follow(parent: Pid) -> Result<(), String> {
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| format!("cannot follow the parent process: {error}"))?;
+    // The parent may have ended before that was set.
+    if getppid() == Some(parent) {
+        Ok(())
+    } else {
+        Err("the process that started it has ended".to_owned())
+    }
+}
+
+/// Why a program could not be started.
+fn not_started(program: &OsStr, error: &io::Error) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::NotFound => {
+            " (it has vanished, or the interpreter that its first line names is missing)"
+        }
+        _ => "",
+    };
+    format!("cannot start {}: {error}{hint}", program.display())
 }
 
 /// Whether little of the limit is in use. Files that commands wrote to a file system in memory count toward the limit of
