@@ -271,6 +271,9 @@ impl Drop for ConfinedProcess {
     fn drop(&mut self) {
         if !self.ended {
             self.kill();
+            #[cfg(unix)]
+            let _ = self.process.end();
+            #[cfg(not(unix))]
             let _ = self.process.wait();
         }
     }

@@ -177,8 +177,8 @@ impl Launcher {
         Ok(())
     }
 
-    /// Takes the permissions and limits of a command.
-    fn prepare(&self, folder: &Place, files: &[OwnedFd]) -> Result<(), String> {
+    /// Takes the permissions and limits of a command. This is the process that becomes the command.
+    fn prepare(&mut self, folder: &Place, files: &[OwnedFd]) -> Result<(), String> {
         follow(self.own)?;
         let connect = || {
             let [stdout, stderr, input @ ..] = files else {
@@ -198,9 +198,11 @@ impl Launcher {
         };
         connect()
             .map_err(|error: io::Error| format!("cannot connect its standard files: {error}"))?;
-        match &self.site {
-            Some(site) => drop(site.confine(&self.policy)?),
-            None => set_current_dir(&folder.path).map_err(|error| folder.unusable(&error))?,
+        if self.policy.confine {
+            let site = self.site.take().ok_or("its rules are missing")?;
+            site.confine(&self.policy)?;
+        } else {
+            set_current_dir(&folder.path).map_err(|error| folder.unusable(&error))?;
         }
         self.limits.iter().try_for_each(Lowered::apply)
     }
