@@ -160,6 +160,7 @@ impl Confined {
         };
         let group = self.group.as_ref();
         let number = group.map_or(0, |group| group.id.as_raw_nonzero().get());
+        #[cfg_attr(not(target_os = "linux"), expect(unused_mut))]
         let mut spawn = |command: &mut Command| {
             command
                 .stdin(stdin(input)?)
@@ -253,7 +254,7 @@ impl ConfinedProcess {
         return Ok(ended);
         #[cfg(unix)]
         ended.status.ok_or_else(|| {
-            let left = || crate::reap::never_ends(ended.left.unwrap_or_default());
+            let left = || crate::record::never_ends(ended.left.unwrap_or_default());
             refused(ended.not_started.unwrap_or_else(left))
         })
     }
