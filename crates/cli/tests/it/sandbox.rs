@@ -416,6 +416,32 @@ fn a_command_that_cannot_be_started_is_distinguished_from_a_failed_one() {
     assert!(nowhere.contains("cannot work in"), "{nowhere}");
 }
 
+/// A launcher keeps the rules of the last folder.
+#[test]
+fn a_command_cannot_write_to_the_folder_of_the_command_before() {
+    let desk = Desk::new();
+    let Some(prepared) = prepare(&sandbox()) else {
+        return;
+    };
+    let folders = ["one", "two"].map(|name| desk.path(name));
+    for folder in &folders {
+        std::fs::create_dir(folder).unwrap();
+    }
+    let mut launchers = std::collections::BTreeSet::new();
+    for round in 0..6 {
+        let folder = &folders[round % 2];
+        let other = folders[(round + 1) % 2].join("x");
+        let code = format!("echo $PPID; pwd; echo x >own; echo x >{}", other.display());
+        let ran = run(&prepared, folder, &["sh", "-c", &code]);
+        assert!(ran.stderr.contains("Permission denied"), "{}", ran.stderr);
+        let (launcher, place) = ran.stdout.trim().split_once('\n').unwrap();
+        assert_eq!(Path::new(place), folder.canonicalize().unwrap());
+        launchers.insert(launcher.to_owned());
+        assert!(folder.join("own").exists() && !other.exists());
+    }
+    assert_eq!(launchers.len(), 1, "{launchers:?}");
+}
+
 /// As a host of the library starts commands: confined, and directly.
 #[test]
 fn a_spawned_command_has_its_input_and_can_be_killed() {

@@ -134,9 +134,9 @@ impl Launcher {
                 Ok(command) => self.attend(command)?,
                 Err(why) => Reply::NotStarted(why),
             };
-            // Until here, batchwright is not woken when the command closes its outputs.
-            drop(files);
             wire::send(&self.socket, &reply, &[])?;
+            // Only now, so that the end of an output does not wake batchwright before the reply does.
+            drop(files);
         }
         Ok(())
     }
