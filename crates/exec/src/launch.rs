@@ -81,7 +81,7 @@ impl Launcher {
         match self {
             Self::Confining { folder, sandbox } => {
                 let program = find(sandbox.find(job.program(), folder))?;
-                Ok(sandbox.piped_command(&program, arguments, folder))
+                Ok(sandbox.command(&program, arguments, folder))
             }
             Self::Plain {
                 folder,

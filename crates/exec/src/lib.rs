@@ -14,7 +14,7 @@
 //! | write records to a file | [`RecordFile`] |
 //! | see the progress of a run | [`Monitor`], [`JobCounts`] |
 //! | set what commands may use: programs, environment, files, network, limits | [`Sandbox`], [`SandboxMode`], [`Limits`] |
-//! | confine commands that you start yourself | [`Prepared`], [`Confined`], [`Containment`] |
+//! | confine commands that you start yourself | [`Prepared`], [`Confined`], [`ConfinedProcess`], [`Containment`] |
 //! | let a program be its own helper | [`confine_main`] |
 
 #[cfg(unix)]
@@ -53,7 +53,7 @@ pub use output::{Output, Overflow};
 pub use record::{CommandResult, FailureKind, JobError, JobRecord, JobStatus};
 pub use record_file::RecordFile;
 pub use runner::{CommandReport, CommandRunner, OnStop};
-pub use sandbox::confined::Confined;
+pub use sandbox::confined::{Confined, ConfinedProcess};
 pub use sandbox::limits::Limits;
 pub use sandbox::prepared::{Containment, Prepared};
 pub use sandbox::{Sandbox, SandboxMode, confine_main};

@@ -6,6 +6,7 @@
 //! more, otherwise after a moment in which the last output is read. The process is reaped after that, so no other
 //! process can have its number when the group is killed.
 
+use std::cell::Cell;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -33,6 +34,11 @@ const REAP: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(5);
 /// Number of bytes read at once; a pipe holds no more.
 const BUFFER: usize = 64 * 1024;
+
+thread_local! {
+    /// Read buffer of the commands that this thread runs one after the other. It is filled with zeros only once.
+    static READ: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// Requests to stop. All waiting threads notice them, and they are never reset.
 pub(super) struct StopCall {
@@ -89,7 +95,7 @@ pub(super) fn run(
 ) -> io::Result<Ended> {
     let start = SystemClock.wall();
     let began = Instant::now();
-    let mut process = command.start_piped()?;
+    let mut process = command.start_piped(None)?;
     let mut watched = Watched {
         stdout: Stream::new(process.stdout.take(), output, seq, "stdout"),
         stderr: Stream::new(process.stderr.take(), output, seq, "stderr"),
@@ -109,7 +115,7 @@ pub(super) fn run(
         timed_out: false,
         stopped: false,
     };
-    let mut buffer = Vec::new();
+    let mut buffer = READ.take();
     let mut reap_at = began + REAP;
     loop {
         let next = killing.next().map_or(reap_at, |at| at.min(reap_at));
@@ -141,6 +147,7 @@ pub(super) fn run(
     }
     // A process that has left the group may print for ever.
     watched.drain(&mut buffer, Instant::now() + STRAGGLERS);
+    READ.set(buffer);
     let end = watched.process.end()?;
     let status = end.status.as_ref();
     let (code, signal) = status.map_or((None, None), |status| (status.code(), status.signal()));
@@ -148,7 +155,9 @@ pub(super) fn run(
     let (stderr, err_error) = watched.stderr.end();
     let intervention = match end.not_started {
         Some(why) => Some(Intervention::NotStarted(why)),
-        None => command.intervention(code, signal, stderr.head()),
+        None => signal
+            .and_then(|signal| command.excess(signal))
+            .map(Intervention::Killed),
     };
     Ok(Ended {
         intervention,

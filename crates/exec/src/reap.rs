@@ -1,8 +1,12 @@
 //! Waits for processes that have ended or were killed, always with a time limit: a process that hangs in the kernel
 //! does not end, and the end of a traced one is not reported while its tracer holds it.
 
-use std::io::{self, Read};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::io;
+#[cfg(target_os = "linux")]
+use std::io::Read;
+use std::process::{Child, ExitStatus};
+#[cfg(target_os = "linux")]
+use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +17,7 @@ use rustix::process::{WaitOptions, waitpid};
 /// A killed process that has not ended after this time is abandoned.
 pub const AFTER_KILL: Duration = Duration::from_secs(10);
 /// The helper and the watchdog answer within this time, unless the program is another one.
+#[cfg(target_os = "linux")]
 pub const ANSWER: Duration = Duration::from_secs(60);
 /// Interval of checks that no event replaces.
 const LOOK: Duration = Duration::from_millis(5);
@@ -43,14 +48,7 @@ pub fn stray(pid: Pid, until: Instant) {
 }
 
 fn given_up(pid: Pid) {
-    log::warn!("{}", never_ends(pid.as_raw_nonzero().get()));
-}
-
-/// The message about a process whose end is no longer waited for.
-pub fn never_ends(pid: i32) -> String {
-    format!(
-        "the system does not report the end of process {pid}, which was killed; it is left behind"
-    )
+    log::warn!("{}", crate::record::never_ends(pid.as_raw_nonzero().get()));
 }
 
 /// Checks for the end of a process until the system reports it. `None` if that takes too long.
@@ -105,6 +103,7 @@ pub fn end_tracer(pid: Pid) -> bool {
 }
 
 /// Runs a program that ends soon and prints little.
+#[cfg(target_os = "linux")]
 pub fn output(mut command: Command) -> io::Result<Output> {
     command
         .stdin(Stdio::null())

@@ -286,3 +286,9 @@ impl Serialize for JobRecord {
         .serialize(serializer)
     }
 }
+/// The message about a process whose end is no longer waited for.
+pub fn never_ends(pid: i32) -> String {
+    format!(
+        "the system does not report the end of process {pid}, which was killed; it is left behind"
+    )
+}

@@ -3,10 +3,10 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, ExitStatus};
-#[cfg(target_os = "linux")]
 use std::time::Duration;
 
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, getpgid, kill_process, kill_process_group, waitid,
 };
@@ -46,6 +46,9 @@ pub(crate) struct End {
     /// Why it was not started.
     pub not_started: Option<String>,
 }
+
+/// Interval of checks for the end if no event reports it.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A launcher reports the end within this time after the kill.
 #[cfg(target_os = "linux")]
@@ -128,6 +131,26 @@ impl Started {
         }
     }
 
+    /// Waits for the end, and kills what is left of the command.
+    pub fn wait(&mut self) -> io::Result<End> {
+        let look = Timespec::try_from(LOOK).ok();
+        loop {
+            let event = self.event();
+            let timeout = look.as_ref().filter(|_| event.is_none());
+            let mut events: Vec<_> = event
+                .iter()
+                .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
+                .collect();
+            let seen = retry_on_intr(|| poll(&mut events, timeout))? > 0;
+            if self.has_ended(seen) {
+                break;
+            }
+        }
+        // It is not reaped, so its number is still valid.
+        self.signal(Signal::KILL);
+        self.end()
+    }
+
     /// Waits for the end of a command that has ended or was killed.
     pub fn end(&mut self) -> io::Result<End> {
         match &mut self.process {
@@ -157,7 +180,6 @@ impl Started {
 
 #[cfg(target_os = "linux")]
 fn end_of(launched: &mut Launched) -> End {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use std::os::unix::process::ExitStatusExt;
 
     let event = launched.event();
@@ -166,7 +188,7 @@ fn end_of(launched: &mut Launched) -> End {
         .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
         .collect();
     let timeout = Timespec::try_from(REPORT).ok();
-    let mut wait = || rustix::io::retry_on_intr(|| poll(&mut events, timeout.as_ref()));
+    let mut wait = || retry_on_intr(|| poll(&mut events, timeout.as_ref()));
     if !launched.has_reply() && wait() == Ok(0) {
         launched.abandon();
     }

@@ -246,3 +246,60 @@ fn a_launcher_of_long_commands_does_not_use_up_their_time() {
     desk.write("job.txt", format!("true {long}\n").repeat(80));
     assert_eq!(exec(&desk, "--cpu 1").len(), 80);
 }
+
+/// The rules of the kernel, which a launcher makes once, belong to the folder that was there before.
+#[test]
+fn no_command_runs_after_a_folder_was_made_again() {
+    let again = "rmdir ../more && mkdir ../more";
+    let moved = "mv ../more ../old && mkdir ../more";
+    let linked = "rmdir ../more && ln -s ../victim ../more";
+    let own = "mv ../work ../old && mkdir ../work";
+    for change in [again, moved, linked, own] {
+        let desk = Desk::new();
+        for folder in ["base", "base/work", "base/more", "victim"] {
+            fs::create_dir(desk.path(folder)).unwrap();
+        }
+        let write = "sh -c 'cd ..; echo x >more/x; echo x >work/x; echo x >old/x'";
+        let job = format!("sh -c 'echo x >../more/x && rm ../more/x'\nsh -c '{change}'\n{write}\n");
+        desk.write("job.txt", job);
+        let words = "exec job.txt -o - -j 1 --workdir base/work --write base --write base/more";
+        let records = results(&desk.plain(words).stdout);
+        for record in &records[..2] {
+            assert_eq!(record["status"], "completed", "{change}: {record}");
+        }
+        let message = records[2]["error"]["message"].to_string();
+        assert!(message.contains("was replaced"), "{change}: {}", records[2]);
+        for file in ["base/more/x", "base/work/x", "base/old/x", "victim/x"] {
+            assert!(!desk.exists(file), "{change}: {file}");
+        }
+    }
+}
+
+/// A command that may write to `/dev` can replace the device to which every command may write.
+#[test]
+fn a_file_in_place_of_a_device_is_not_written_to() {
+    let desk = Desk::new();
+    fs::create_dir(desk.path("work")).unwrap();
+    desk.write("victim", "");
+    let victim = desk.path("victim");
+    let victim = victim.display();
+    // The process that stays makes the next command start in another launcher.
+    let swap = format!("ln -sf {victim} /dev/full; setsid sleep 1000 </dev/null >/dev/null 2>&1 &");
+    desk.write(
+        "job.txt",
+        format!("sh -c '{swap}'\nsh -c 'echo x >{victim}'\n"),
+    );
+    let dev = "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/full c 1 7 && exec \"$0\" \"$@\"";
+    let helper = env!("CARGO_BIN_EXE_batchwright");
+    let words = "exec job.txt -o - -j 1 --workdir work --write /dev".split(' ');
+    let apart = ["--mount", "sh", "-c", dev, helper].into_iter();
+    let ended = Running::start(&mut desk.other("unshare", apart.chain(words))).wait();
+    let records = results(&ended.stdout);
+    if records.is_empty() {
+        eprintln!("SKIPPED: no devices can be made here: {}", ended.stderr);
+        return;
+    }
+    assert_eq!(records[0]["status"], "completed", "{}", records[0]);
+    assert_eq!(records[1]["error"]["kind"], "exit", "{}", records[1]);
+    assert_eq!(desk.read("victim"), "");
+}

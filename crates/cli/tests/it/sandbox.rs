@@ -3,13 +3,15 @@
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use batchwright::Error;
-use batchwright_exec::{Limits, Prepared, Sandbox, SandboxMode};
+use batchwright_exec::{Confined, Limits, Prepared, Sandbox, SandboxMode};
 use rustix::io::{FdFlags, fcntl_setfd};
 
 use super::common::{Desk, Running, eventually, results};
@@ -50,19 +52,18 @@ impl Ran {
     }
 }
 
-/// Runs a command in `folder` until it ends.
-fn run(prepared: &Prepared, folder: &Path, words: &[&str]) -> Ran {
+fn confined(prepared: &Prepared, folder: &Path, words: &[&str]) -> Confined {
     let program = prepared.resolve(words[0].as_ref(), folder).unwrap();
     let arguments: Vec<OsString> = words[1..].iter().map(Into::into).collect();
-    let mut confined = prepared.command(&program, &arguments, folder);
-    confined
-        .command()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let output = confined.spawn().unwrap().wait_with_output().unwrap();
+    prepared.command(&program, &arguments, folder)
+}
+
+/// Runs a command in `folder` until it ends.
+fn run(prepared: &Prepared, folder: &Path, words: &[&str]) -> Ran {
+    let mut confined = confined(prepared, folder, words);
+    let output = confined.output().unwrap();
     Ran {
-        failure: confined.failure(output.status, &output.stderr),
+        failure: confined.failure(output.status),
         status: output.status,
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -154,9 +155,10 @@ fn every_way_out_is_closed() {
     let ran = run(&prepared, &desk.path("inside"), &words);
 
     assert!(ran.status.success(), "{}{}", ran.stdout, ran.stderr);
-    all_refused(&ran.stdout, &[]);
+    // In the group of its launcher, a command is still found and killed.
+    all_refused(&ran.stdout, &["group_of_parent"]);
 
-    // The second command of a launcher. In the group of the launcher, it is still found and killed.
+    // The second command of a launcher.
     desk.write("job.txt", format!("true\n{}\n", words.join(" ")));
     let words = "exec job.txt -o - -j 1 --workdir second".split(' ');
     let ended = Running::start(&mut desk.command(words)).wait().expect(0);
@@ -337,12 +339,9 @@ fn a_replaced_writable_path_is_not_written_to() {
         );
         let swapped = run(&prepared, &folder, &["sh", "-c", &swap]);
         assert!(swapped.status.success(), "{}", swapped.stderr);
-        let second = run(
-            &prepared,
-            &folder,
-            &["sh", "-c", &format!("echo x > {place}/x")],
-        );
-        let said = second.failure();
+        let write = format!("echo x > {place}/x");
+        let second = confined(&prepared, &folder, &["sh", "-c", &write]).output();
+        let said = second.unwrap_err().message().to_owned();
         assert!(said.contains("was replaced during the run"), "{said}");
         assert_eq!(std::fs::read_dir(&victim).unwrap().count(), 0);
     }
@@ -407,17 +406,90 @@ fn a_command_that_cannot_be_started_is_distinguished_from_a_failed_one() {
 
     desk.write("script", "#!/no/such/interpreter\n");
     let command = |program: &Path, folder: &Path| {
-        let mut confined = prepared.command(program, &[], folder);
-        confined.command().stderr(Stdio::piped());
-        let output = confined.spawn().unwrap().wait_with_output().unwrap();
-        let failure = confined.failure(output.status, &output.stderr);
-        assert!(failure.as_ref().is_some_and(Error::is_critical));
-        failure.unwrap().message().to_owned()
+        let error = prepared.command(program, &[], folder).output().unwrap_err();
+        assert!(error.is_critical());
+        error.message().to_owned()
     };
     let missing = command(&desk.path("vanished"), &folder);
     assert!(missing.contains("cannot start"), "{missing}");
     let nowhere = command("/bin/true".as_ref(), &desk.path("no folder"));
     assert!(nowhere.contains("cannot work in"), "{nowhere}");
+}
+
+/// A launcher keeps the rules of the last folder.
+#[test]
+fn a_command_cannot_write_to_the_folder_of_the_command_before() {
+    let desk = Desk::new();
+    let Some(prepared) = prepare(&sandbox()) else {
+        return;
+    };
+    let folders = ["one", "two"].map(|name| desk.path(name));
+    for folder in &folders {
+        std::fs::create_dir(folder).unwrap();
+    }
+    let mut launchers = std::collections::BTreeSet::new();
+    for round in 0..6 {
+        let folder = &folders[round % 2];
+        let other = folders[(round + 1) % 2].join("x");
+        let code = format!("echo $PPID; pwd; echo x >own; echo x >{}", other.display());
+        let ran = run(&prepared, folder, &["sh", "-c", &code]);
+        assert!(ran.stderr.contains("Permission denied"), "{}", ran.stderr);
+        let (launcher, place) = ran.stdout.trim().split_once('\n').unwrap();
+        assert_eq!(Path::new(place), folder.canonicalize().unwrap());
+        launchers.insert(launcher.to_owned());
+        assert!(folder.join("own").exists() && !other.exists());
+    }
+    assert_eq!(launchers.len(), 1, "{launchers:?}");
+}
+
+/// As a host of the library starts commands: confined, and directly.
+#[test]
+fn a_spawned_command_has_its_input_and_can_be_killed() {
+    let desk = Desk::new();
+    for mode in [SandboxMode::On, SandboxMode::Off] {
+        let limits = match mode {
+            SandboxMode::On => Limits::default(),
+            _ => Limits::NONE,
+        };
+        let Some(prepared) = prepare(&Sandbox::new(mode).helper(HELPER).limits(limits)) else {
+            continue;
+        };
+        let folder = desk.path("");
+        desk.write("input", "some text");
+        let cat = "cat; echo $$ >&2; exec sleep 1000";
+        let mut command = confined(&prepared, &folder, &["sh", "-c", cat]);
+        let input = File::open(desk.path("input")).unwrap();
+        let mut process = command.spawn(Some(input)).unwrap();
+        let mut stderr = BufReader::new(process.stderr.take().unwrap());
+        let mut pid = String::new();
+        stderr.read_line(&mut pid).unwrap();
+        let mut pipe = process.stdout.take().unwrap();
+        process.kill();
+        let status = process.wait().unwrap();
+        assert_eq!(status.signal(), Some(9), "{mode}");
+        assert!(has_ended(pid.trim().parse().unwrap()), "{mode}");
+        let mut stdout = String::new();
+        pipe.read_to_string(&mut stdout).unwrap();
+        assert_eq!(stdout, "some text", "{mode}");
+        assert!(command.failure(status).is_none(), "{mode}");
+
+        // Dropping it while it runs ends it.
+        let show = ["sh", "-c", "echo $$ >pid; read line; exec sleep 1000"];
+        let mut command = confined(&prepared, &folder, &show);
+        let process = command.spawn(None).unwrap();
+        let pid = || {
+            std::fs::read_to_string(desk.path("pid"))
+                .ok()?
+                .trim()
+                .parse()
+                .ok()
+        };
+        assert!(eventually(|| pid().is_some()), "{mode}");
+        let pid: u32 = pid().unwrap();
+        drop((process, command));
+        assert!(eventually(|| has_ended(pid)), "{mode}");
+        std::fs::remove_file(desk.path("pid")).unwrap();
+    }
 }
 
 #[test]

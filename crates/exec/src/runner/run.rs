@@ -232,7 +232,7 @@ impl<'a> Run<'a> {
             let limit = humantime::format_duration(runner.timeout.unwrap_or_default());
             (FailureKind::Timeout, format!("killed after {limit}"))
         } else if let Some(pid) = ended.left {
-            (FailureKind::Signal, crate::reap::never_ends(pid))
+            (FailureKind::Signal, crate::record::never_ends(pid))
         } else if result.exit_code == Some(0) {
             return (Some(result), None);
         } else if ended.stopped {

@@ -2,14 +2,18 @@
 //! privileges of root.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
-    PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+    PathBeneath, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
+    RulesetError, Scope,
 };
+use rustix::process::fchdir;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::place::{self, Place};
 use super::policy::Policy;
 use super::system_calls;
 
@@ -29,16 +33,12 @@ const PROMISED: [(ABI, &str, &str); 4] = [
     (ABI::V6, "no signals to processes of others", "6.12"),
 ];
 
-/// Devices to which programs may write without leaving data behind.
-const DEVICES: [&str; 3] = ["/dev/null", "/dev/zero", "/dev/full"];
-
-/// Confines this thread and all its future children permanently. Returns what the kernel lacks, or an error for that
-/// if the policy is strict.
-pub fn confine(policy: &Policy, folder: File) -> Result<Vec<String>, String> {
-    let mut missing = confine_process(policy)?;
-    missing.extend(restrict_files(policy, folder)?);
-    Ok(missing)
-}
+/// Devices to which programs may write without leaving data behind, with their numbers.
+const DEVICES: [(&str, u64); 3] = [
+    ("/dev/null", 0x103),
+    ("/dev/zero", 0x105),
+    ("/dev/full", 0x107),
+];
 
 /// The part that is the same for all commands of a run.
 pub fn confine_process(policy: &Policy) -> Result<Vec<String>, String> {
@@ -55,18 +55,48 @@ pub fn confine_process(policy: &Policy) -> Result<Vec<String>, String> {
     tolerate(policy, missing.into_iter().collect())
 }
 
-/// Forbids this thread, and all processes that it starts, to write elsewhere than in this folder and in the places of
-/// the policy, and to signal other processes.
-pub fn restrict_files(policy: &Policy, folder: File) -> Result<Vec<String>, String> {
-    let mut writable = vec![folder];
-    for place in &policy.writable {
-        writable.push(place.open()?);
+/// The folder of a command, and the files that it may write. They are opened once for all commands in this folder.
+pub struct Site {
+    place: Place,
+    folder: File,
+    rules: RulesetCreated,
+}
+
+impl Site {
+    /// Opens the folder and the other places to which commands may write.
+    pub fn new(policy: &Policy, place: &Place) -> Result<Self, String> {
+        let folder = place.open()?;
+        let others = policy.writable.iter().map(Place::open);
+        let others = others.collect::<Result<Vec<_>, _>>()?;
+        let writable = others.iter().chain([&folder]);
+        let rules = rules(policy, writable).map_err(|error| format!("Landlock: {error}"))?;
+        Ok(Self {
+            place: place.clone(),
+            folder,
+            rules,
+        })
     }
-    let missing = apply_landlock(policy, &writable);
-    tolerate(
-        policy,
-        missing.map_err(|error| format!("Landlock: {error}"))?,
-    )
+
+    /// Whether it is the site of commands in this folder. Fails if a path refers to something else now: the rules
+    /// would still permit what was there before.
+    pub fn serves(&self, policy: &Policy, place: &Place) -> Result<bool, String> {
+        if self.place != *place {
+            return Ok(false);
+        }
+        for place in policy.writable.iter().chain([place]) {
+            place.check()?;
+        }
+        Ok(true)
+    }
+
+    /// Enters the folder. Forbids this thread, and all processes that it starts, to write elsewhere, and to signal
+    /// other processes. Returns what the kernel lacks.
+    pub fn confine(self, policy: &Policy) -> Result<Vec<String>, String> {
+        fchdir(&self.folder).map_err(|error| self.place.unusable(&error.into()))?;
+        let status = self.rules.restrict_self();
+        let status = status.map_err(|error| format!("Landlock: {error}"))?;
+        tolerate(policy, lacking(&status))
+    }
 }
 
 fn tolerate(policy: &Policy, missing: Vec<String>) -> Result<Vec<String>, String> {
@@ -77,7 +107,10 @@ fn tolerate(policy: &Policy, missing: Vec<String>) -> Result<Vec<String>, String
     }
 }
 
-fn apply_landlock(policy: &Policy, writable: &[File]) -> Result<Vec<String>, RulesetError> {
+fn rules<'a>(
+    policy: &Policy,
+    writable: impl Iterator<Item = &'a File>,
+) -> Result<RulesetCreated, RulesetError> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_write(WANTED))?
@@ -85,26 +118,33 @@ fn apply_landlock(policy: &Policy, writable: &[File]) -> Result<Vec<String>, Rul
     if !policy.network {
         rules = rules.handle_access(AccessNet::from_all(WANTED))?;
     }
-    let mut rules = rules.create()?;
+    // The privileges were dropped before.
+    let mut rules = rules.create()?.no_new_privs(false);
     for opened in writable {
         let is_folder = opened.metadata().is_ok_and(|about| about.is_dir());
         rules = rules.add_rule(PathBeneath::new(opened, rights(is_folder)))?;
     }
-    for device in DEVICES.map(Path::new) {
-        // A missing device cannot be written to.
-        if let Ok(opened) = PathFd::new(device) {
+    for (device, number) in DEVICES {
+        // A missing device cannot be written to. A command that may write to `/dev` can replace it.
+        if let Ok(opened) = place::open(Path::new(device))
+            && opened.metadata().is_ok_and(|about| about.rdev() == number)
+        {
             rules = rules.add_rule(PathBeneath::new(opened, rights(false)))?;
         }
     }
-    let status = rules.restrict_self()?;
+    Ok(rules)
+}
+
+/// The promised rights that the kernel lacks.
+fn lacking(status: &RestrictionStatus) -> Vec<String> {
     let abi = match status.landlock {
         LandlockStatus::Available { effective_abi, .. } => effective_abi,
         _ => ABI::Unsupported,
     };
     let lacking = PROMISED.iter().filter(|(since, ..)| abi < *since);
-    Ok(lacking
+    lacking
         .map(|(_, what, since)| format!("{what} (Landlock of Linux {since})"))
-        .collect())
+        .collect()
 }
 
 /// The permitted operations. Creating devices is never permitted: through its own device, root could access every

@@ -1,13 +1,13 @@
 //! One command: its process, why it ended, and what it leaves behind.
 
-use std::io;
-use std::process::{Child, Command, ExitStatus};
+use std::fs::File;
+use std::io::{self, Read};
+use std::process::{Command, ExitStatus, Output, Stdio};
 #[cfg(target_os = "linux")]
 use std::sync::Arc;
 
 use batchwright::Error;
 
-use super::limits::Limits;
 use super::programs::refused;
 #[cfg(target_os = "linux")]
 use super::{slot::Slots, watchdog::uses_too_much_memory, watched::Watched, wire::Order};
@@ -18,17 +18,35 @@ use crate::{group_watchdog::Group, started::Started};
 /// behind.
 #[derive(Debug)]
 pub struct Confined {
-    pub(super) command: Command,
-    pub(super) token: Option<String>,
-    pub(super) limits: Limits,
+    start: Start,
     /// The process group in which it starts, if no sandbox ends it together with this program.
     #[cfg(unix)]
     pub(crate) group: Option<Group>,
     #[cfg(target_os = "linux")]
     pub(super) watched: Watched,
-    /// The launchers of the run, and what one of them receives, if the command is started in this way.
+}
+
+/// How a command is started.
+#[derive(Debug)]
+enum Start {
+    Directly(Command),
+    /// By a launcher of the run.
     #[cfg(target_os = "linux")]
-    pub(super) launch: Option<(Arc<Slots>, Order)>,
+    Launched(Arc<Slots>, Order),
+}
+
+/// A command that [`Confined::spawn`] has started. Dropping it kills the command.
+#[derive(Debug)]
+pub struct ConfinedProcess {
+    /// Its standard output, until it is taken.
+    pub stdout: Option<File>,
+    /// Its standard error, until it is taken.
+    pub stderr: Option<File>,
+    #[cfg(unix)]
+    process: Started,
+    #[cfg(not(unix))]
+    process: std::process::Child,
+    ended: bool,
 }
 
 /// The effect of a sandbox on a command, with a message.
@@ -41,79 +59,125 @@ pub enum Intervention {
 }
 
 impl Confined {
-    /// A command that is not confined.
+    /// A command that is started directly.
     pub(crate) fn unconfined(command: Command) -> Self {
         Self {
-            command,
-            token: None,
-            limits: Limits::NONE,
+            start: Start::Directly(command),
             #[cfg(unix)]
             group: None,
             #[cfg(target_os = "linux")]
             watched: Watched::default(),
-            #[cfg(target_os = "linux")]
-            launch: None,
         }
     }
 
-    /// The command, to set its standard input and outputs. Program, arguments, environment and folder are already set;
-    /// if it starts through a helper, they are those of the helper.
-    pub fn command(&mut self) -> &mut Command {
-        &mut self.command
+    /// A command that a launcher starts.
+    #[cfg(target_os = "linux")]
+    pub(super) fn launched(slots: Arc<Slots>, order: Order) -> Self {
+        Self {
+            start: Start::Launched(slots, order),
+            group: None,
+            watched: Watched::default(),
+        }
     }
 
-    /// Starts it in a separate process group. The caller must kill this group before it waits for the command.
-    ///
-    /// On Linux, a confined command ends together with the thread that started it, so that thread must run at least as
-    /// long.
+    /// Runs it without input until it ends, and returns what it printed.
     ///
     /// # Errors
-    /// Those of [`Command::spawn`].
-    pub fn spawn(&mut self) -> io::Result<Child> {
-        #[cfg(unix)]
-        {
-            let group = self.group.as_ref();
-            let group = group.map_or(0, |group| group.id.as_raw_nonzero().get());
-            std::os::unix::process::CommandExt::process_group(&mut self.command, group);
-        }
-        #[cfg(target_os = "linux")]
-        return self.watched.spawn(&mut self.command);
-        #[cfg(not(target_os = "linux"))]
-        self.command.spawn()
+    /// Those of [`spawn`](Self::spawn) and [`ConfinedProcess::wait`], and errors of reading.
+    pub fn output(&mut self) -> Result<Output, Error> {
+        let mut process = self.spawn(None)?;
+        let pipes = [process.stdout.take(), process.stderr.take()];
+        let read = |pipe: Option<File>| {
+            let mut bytes = Vec::new();
+            let read = pipe.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut bytes));
+            read.map(|_| bytes)
+                .map_err(|why| refused(format!("cannot read its output: {why}")))
+        };
+        std::thread::scope(|scope| {
+            let reading = pipes.map(|pipe| scope.spawn(move || read(pipe)));
+            // Afterwards, no process of the command holds the pipes.
+            let status = process.wait();
+            let panicked = |_| Err(refused("cannot read its output".to_owned()));
+            let [stdout, stderr] = reading.map(|read| read.join().unwrap_or_else(panicked));
+            Ok(Output {
+                status: status?,
+                stdout: stdout?,
+                stderr: stderr?,
+            })
+        })
     }
 
-    /// Starts it without input, and with pipes for its outputs.
+    /// Starts it in a separate process group, with this input, or with an empty one. Its outputs are pipes.
+    ///
+    /// # Errors
+    /// A [critical](Error::is_critical) one if it cannot be started. If its launcher cannot start it,
+    /// [`ConfinedProcess::wait`] returns the error.
+    pub fn spawn(&mut self, input: Option<File>) -> Result<ConfinedProcess, Error> {
+        let started = self.start_piped(input.as_ref());
+        let mut process = started.map_err(|why| refused(format!("cannot start it: {why}")))?;
+        Ok(ConfinedProcess {
+            #[cfg(unix)]
+            stdout: process.stdout.take().map(Into::into),
+            #[cfg(unix)]
+            stderr: process.stderr.take().map(Into::into),
+            #[cfg(not(unix))]
+            stdout: process.stdout.take().map(into_file),
+            #[cfg(not(unix))]
+            stderr: process.stderr.take().map(into_file),
+            process,
+            ended: false,
+        })
+    }
+
+    #[cfg(not(unix))]
+    fn start_piped(&mut self, input: Option<&File>) -> io::Result<std::process::Child> {
+        let Start::Directly(command) = &mut self.start;
+        command
+            .stdin(stdin(input)?)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+    }
+
+    /// Starts it with pipes for its outputs.
     #[cfg(unix)]
-    pub(crate) fn start_piped(&mut self) -> io::Result<Started> {
-        use std::process::Stdio;
+    pub(crate) fn start_piped(&mut self, input: Option<&File>) -> io::Result<Started> {
+        let command = match &mut self.start {
+            Start::Directly(command) => command,
+            #[cfg(target_os = "linux")]
+            Start::Launched(slots, order) => {
+                use std::os::fd::AsFd;
 
-        #[cfg(target_os = "linux")]
-        if let Some((slots, order)) = &self.launch {
-            use std::os::fd::AsFd;
-
-            let (out_reader, out_writer) = io::pipe()?;
-            let (err_reader, err_writer) = io::pipe()?;
-            let launched = slots.start(order, [out_writer.as_fd(), err_writer.as_fd()])?;
-            self.watched = launched.watched();
-            let readers = [out_reader.into(), err_reader.into()];
-            return Ok(Started::launched(launched, readers));
-        }
-        let spawn = |of: &mut Self| {
-            of.command
-                .stdin(Stdio::null())
+                let (out_reader, out_writer) = io::pipe()?;
+                let (err_reader, err_writer) = io::pipe()?;
+                let mut files = vec![out_writer.as_fd(), err_writer.as_fd()];
+                files.extend(input.map(AsFd::as_fd));
+                let launched = slots.start(order, &files)?;
+                self.watched = launched.watched();
+                let readers = [out_reader.into(), err_reader.into()];
+                return Ok(Started::launched(launched, readers));
+            }
+        };
+        let group = self.group.as_ref();
+        let number = group.map_or(0, |group| group.id.as_raw_nonzero().get());
+        #[cfg_attr(not(target_os = "linux"), expect(unused_mut))]
+        let mut spawn = |command: &mut Command| {
+            command
+                .stdin(stdin(input)?)
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped());
-            of.spawn()
+            std::os::unix::process::CommandExt::process_group(command, number);
+            #[cfg(target_os = "linux")]
+            return self.watched.spawn(command);
+            #[cfg(not(target_os = "linux"))]
+            command.spawn()
         };
-        let child = match spawn(self) {
-            Err(error) if has_no_interpreter(&error) => {
-                self.command = by_shell(&self.command);
-                spawn(self)?
-            }
+        let child = match spawn(command) {
+            Err(error) if has_no_interpreter(&error) => spawn(&mut by_shell(command))?,
             spawned => spawned?,
         };
-        let started = Started::child(child, self.group.as_ref());
-        if let Some((group, pid)) = self.group.as_ref().zip(started.pid()) {
+        let started = Started::child(child, group);
+        if let Some((group, pid)) = group.zip(started.pid()) {
             group.started(pid);
         }
         Ok(started)
@@ -126,74 +190,104 @@ impl Confined {
         self.watched.reap_orphans();
     }
 
-    /// The reason of its end if the sandbox caused it: it could not be started, or exceeded a limit. `stderr` is its
-    /// standard error, or the beginning of it.
-    pub fn failure(&self, status: ExitStatus, stderr: &[u8]) -> Option<Error> {
-        #[cfg(unix)]
-        let signal = std::os::unix::process::ExitStatusExt::signal(&status);
-        #[cfg(not(unix))]
-        let signal = None;
-        self.intervention(status.code(), signal, stderr)
-            .map(|what| match what {
-                Intervention::NotStarted(why) => refused(why),
-                Intervention::Killed(why) => refused(format!("killed: {why}")),
-            })
-    }
-
-    /// The same as data.
-    #[cfg(not(unix))]
-    pub(crate) fn intervention(
-        &self,
-        _: Option<i32>,
-        _: Option<i32>,
-        _: &[u8],
-    ) -> Option<Intervention> {
-        let _ = (&self.token, self.limits);
-        None
-    }
-
-    /// The same as data.
-    #[cfg(unix)]
-    pub(crate) fn intervention(
-        &self,
-        exit_code: Option<i32>,
-        signal: Option<i32>,
-        stderr: &[u8],
-    ) -> Option<Intervention> {
-        use rustix::process::Signal;
-
-        if let (Some(token), Some(super::helper::FAILED)) = (&self.token, exit_code) {
-            let text = String::from_utf8_lossy(stderr);
-            let said = |line: &str| line.strip_prefix(token.as_str()).map(str::to_owned);
-            let why = text.lines().find_map(said)?;
-            return Some(Intervention::NotStarted(why.trim().to_owned()));
-        }
-        let signal = Signal::from_named_raw(signal?)?;
-        let reason = if signal == Signal::XCPU {
-            let limit = self.limits.cpu_seconds?;
-            format!("it used more than {limit} s of processor time; --cpu SECONDS allows more")
-        } else if signal == Signal::XFSZ {
-            let limit = self.limits.file_size?;
-            format!("it wrote a file of more than {limit} bytes; --max-file SIZE allows more")
-        } else {
-            self.watchdogs_reason(signal)?
-        };
-        Some(Intervention::Killed(reason))
-    }
-
-    #[cfg(unix)]
-    fn watchdogs_reason(&self, signal: rustix::process::Signal) -> Option<String> {
+    /// The reason of its end if it exceeded a limit.
+    pub fn failure(&self, status: ExitStatus) -> Option<Error> {
         #[cfg(target_os = "linux")]
-        if signal == rustix::process::Signal::KILL {
-            // Between two checks of the watchdog, the kernel may have killed it because of its memory.
-            let ran_out = |_: &u64| self.watched.ran_out_of_memory();
-            let limit = || self.limits.memory.filter(ran_out);
-            let reported = self.watched.reason();
-            return reported.or_else(|| limit().map(uses_too_much_memory));
+        {
+            let signal = std::os::unix::process::ExitStatusExt::signal(&status)?;
+            let reason = self.excess(signal)?;
+            Some(refused(format!("killed: {reason}")))
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = status;
+            None
+        }
+    }
+
+    /// The limit that it exceeded, if it was killed by this signal.
+    #[cfg(unix)]
+    pub(crate) fn excess(&self, signal: i32) -> Option<String> {
+        #[cfg(target_os = "linux")]
+        if let Start::Launched(slots, _) = &self.start {
+            use rustix::process::Signal;
+
+            let limits = &slots.policy.limits;
+            let signal = Signal::from_named_raw(signal)?;
+            return if signal == Signal::XCPU {
+                let limit = limits.cpu_seconds?;
+                Some(format!(
+                    "it used more than {limit} s of processor time; --cpu SECONDS allows more"
+                ))
+            } else if signal == Signal::XFSZ {
+                let limit = limits.file_size?;
+                Some(format!(
+                    "it wrote a file of more than {limit} bytes; --max-file SIZE allows more"
+                ))
+            } else if signal == Signal::KILL {
+                // Between two checks of the watchdog, the kernel may have killed it because of its memory.
+                let ran_out = |_: &u64| self.watched.ran_out_of_memory();
+                let limit = || limits.memory.filter(ran_out);
+                let reported = self.watched.reason();
+                reported.or_else(|| limit().map(uses_too_much_memory))
+            } else {
+                None
+            };
         }
         let _ = signal;
         None
     }
+}
+
+impl ConfinedProcess {
+    /// Waits for its end. Then kills the processes that it left in its group, and all that a confined command
+    /// left.
+    ///
+    /// # Errors
+    /// A [critical](Error::is_critical) one if the launcher could not start it, or if the system does not report its
+    /// end.
+    pub fn wait(mut self) -> Result<ExitStatus, Error> {
+        self.ended = true;
+        let ended = self.process.wait();
+        let ended = ended.map_err(|why| refused(format!("cannot wait for it: {why}")))?;
+        #[cfg(not(unix))]
+        return Ok(ended);
+        #[cfg(unix)]
+        ended.status.ok_or_else(|| {
+            let left = || crate::record::never_ends(ended.left.unwrap_or_default());
+            refused(ended.not_started.unwrap_or_else(left))
+        })
+    }
+
+    /// Kills it, and its process group. [`wait`](Self::wait) reports its end.
+    pub fn kill(&mut self) {
+        #[cfg(unix)]
+        self.process.kill();
+        #[cfg(not(unix))]
+        let _ = self.process.kill();
+    }
+}
+
+impl Drop for ConfinedProcess {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.kill();
+            #[cfg(unix)]
+            let _ = self.process.end();
+            #[cfg(not(unix))]
+            let _ = self.process.wait();
+        }
+    }
+}
+
+/// The input of a command.
+fn stdin(input: Option<&File>) -> io::Result<Stdio> {
+    input.map_or_else(|| Ok(Stdio::null()), |input| Ok(input.try_clone()?.into()))
+}
+
+#[cfg(not(unix))]
+fn into_file(pipe: impl Into<std::os::windows::io::OwnedHandle>) -> File {
+    pipe.into().into()
 }
 
 /// Whether the kernel does not know how to run the program. `/bin/sh` runs it then, as `execvp` does.

@@ -1,21 +1,16 @@
 //! The program that is started as the helper.
 
 use std::fmt;
-#[cfg(target_os = "linux")]
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::helper;
-#[cfg(target_os = "linux")]
 use super::place;
-use super::policy::Policy;
-#[cfg(target_os = "linux")]
 use crate::reap;
 
 /// A program that only confines commands. It is much smaller than `batchwright`, so the system starts it in a
 /// fraction of the time.
-#[cfg(target_os = "linux")]
 const SMALL: &str = "batchwright-sandbox";
 
 /// The program that confines commands.
@@ -24,16 +19,7 @@ pub struct HelperProgram {
     name: PathBuf,
     /// Refers to the same file as long as this value exists, even if another version is installed meanwhile.
     path: PathBuf,
-    #[cfg(target_os = "linux")]
     _opened: Option<File>,
-}
-
-/// The confinement that all commands of a run share.
-#[derive(Debug)]
-pub struct Confinement {
-    pub helper: HelperProgram,
-    /// The policy of every command, except its number and folder.
-    pub policy: Policy,
 }
 
 impl HelperProgram {
@@ -42,29 +28,21 @@ impl HelperProgram {
         if let Some(path) = named {
             return Some(Self::at(path.to_owned()));
         }
-        #[cfg(target_os = "linux")]
         if let Some(small) = Self::small() {
             return Some(small);
         }
-        let itself = if cfg!(target_os = "linux") {
-            Some("/proc/self/exe".into())
-        } else {
-            std::env::current_exe().ok()
-        };
-        itself.filter(|_| helper::can_help()).map(Self::at)
+        helper::can_help().then(|| Self::at("/proc/self/exe".into()))
     }
 
     fn at(path: PathBuf) -> Self {
         Self {
             name: path.clone(),
             path,
-            #[cfg(target_os = "linux")]
             _opened: None,
         }
     }
 
     /// The small program, if it has the same version.
-    #[cfg(target_os = "linux")]
     fn small() -> Option<Self> {
         use std::os::fd::AsRawFd;
 

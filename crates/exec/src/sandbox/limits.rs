@@ -1,5 +1,7 @@
 //! The limits of a command's resources.
 
+#[cfg(target_os = "linux")]
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 /// Limits of one command. `None` means no limit.
@@ -22,7 +24,7 @@ pub struct Limits {
 }
 
 /// The private memory that a process may reserve, as a multiple of the memory that it may use.
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 const RESERVED: u64 = 8;
 
 impl Default for Limits {
@@ -46,48 +48,67 @@ impl Limits {
     };
 }
 
-#[cfg(unix)]
-impl Limits {
-    /// Applies the limits to this process as far as the kernel supports them; the error names the refused one.
-    pub(super) fn apply(&self) -> Result<(), (&'static str, rustix::io::Errno)> {
-        use rustix::process::Resource;
+/// A limit of a process as the kernel knows it.
+#[cfg(target_os = "linux")]
+pub(super) struct Lowered {
+    what: &'static str,
+    resource: Resource,
+    limit: Rlimit,
+}
 
+#[cfg(target_os = "linux")]
+impl Lowered {
+    /// Limits this process and those that it starts.
+    pub fn apply(&self) -> Result<(), String> {
+        setrlimit(self.resource, self.limit)
+            .map_err(|error| format!("cannot limit {}: {error}", self.what))
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Limits {
+    /// The limits that the kernel supports, or those of this process if they are lower.
+    pub(super) fn lowered(&self) -> Vec<Lowered> {
         // Language runtimes reserve many times the memory that they use: almost unlimited address space, and several
         // times as much private memory.
         let reserved = self.memory.map(|used| used.saturating_mul(RESERVED));
+        // A crash would otherwise write its memory to a file.
+        let core = (*self != Self::NONE).then_some(0);
         let limits = [
-            ("processor time", Resource::Cpu, self.cpu_seconds, 1),
-            ("memory", Resource::Data, reserved, 0),
-            ("the size of files", Resource::Fsize, self.file_size, 0),
+            ("processor time", Resource::Cpu, self.cpu_seconds, Some(1)),
+            ("memory", Resource::Data, reserved, Some(0)),
+            (
+                "the size of files",
+                Resource::Fsize,
+                self.file_size,
+                Some(0),
+            ),
+            ("core files", Resource::Core, core, None),
         ];
-        for (what, resource, limit, until_killed) in limits {
-            let Some(limit) = limit else { continue };
-            lower(resource, limit, limit.saturating_add(until_killed))
-                .map_err(|error| (what, error))?;
-        }
-        if *self != Self::NONE {
-            // A crash would otherwise write its memory to a file.
-            lower(Resource::Core, 0, u64::MAX).map_err(|error| ("core files", error))?;
-        }
-        Ok(())
+        let lowered = |(what, resource, limit, until_killed): (_, _, Option<u64>, Option<u64>)| {
+            let current = limit?;
+            let maximum = until_killed.map(|more| current.saturating_add(more));
+            Some(Lowered {
+                what,
+                resource,
+                limit: lower(resource, current, maximum),
+            })
+        };
+        limits.into_iter().filter_map(lowered).collect()
     }
 }
 
 /// Never raises an existing limit.
-#[cfg(unix)]
-fn lower(
-    resource: rustix::process::Resource,
-    current: u64,
-    maximum: u64,
-) -> rustix::io::Result<()> {
-    let now = rustix::process::getrlimit(resource);
-    let least =
-        |limit: u64, other: Option<u64>| Some(other.map_or(limit, |other| other.min(limit)));
-    let maximum = match maximum {
-        u64::MAX => now.maximum,
-        _ => least(maximum, now.maximum),
+#[cfg(target_os = "linux")]
+fn lower(resource: Resource, current: u64, maximum: Option<u64>) -> Rlimit {
+    let now = getrlimit(resource);
+    let least = |limit: Option<u64>, other: Option<u64>| match (limit, other) {
+        (Some(limit), Some(other)) => Some(limit.min(other)),
+        (limit, other) => limit.or(other),
     };
-    let current = maximum.map_or(current, |maximum| current.min(maximum));
-    let current = least(current, now.current);
-    rustix::process::setrlimit(resource, rustix::process::Rlimit { current, maximum })
+    let maximum = least(maximum, now.maximum);
+    Rlimit {
+        current: least(least(Some(current), maximum), now.current),
+        maximum,
+    }
 }

@@ -1,7 +1,7 @@
 //! The permissions of a command: programs, environment, files, network, and limits.
 //!
-//! The program starts itself again as a small helper, which drops the permissions that commands must not have. A helper
-//! becomes one command, or is a launcher that starts commands one after the other.
+//! The program starts itself again as a small launcher, which drops the permissions that commands must not have, and
+//! starts commands one after the other.
 
 pub(super) mod confined;
 pub(super) mod limits;
@@ -11,18 +11,18 @@ pub(super) mod prepared;
 mod cgroup;
 #[cfg(target_os = "linux")]
 mod confine;
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 mod encoding;
 mod environment;
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 mod helper;
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 mod helper_program;
 #[cfg(target_os = "linux")]
 mod orders;
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 mod place;
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 mod policy;
 #[cfg(target_os = "linux")]
 pub(super) mod processes;
@@ -47,29 +47,37 @@ pub(super) mod wire;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+#[cfg(target_os = "linux")]
+use std::sync::Arc;
 
 use batchwright::Error;
 
 use derive_setters::Setters;
+#[cfg(target_os = "linux")]
+use environment::is_loaded_early;
 use environment::{Variable, environment};
-#[cfg(unix)]
-use helper_program::{Confinement, HelperProgram};
+#[cfg(target_os = "linux")]
+use helper_program::HelperProgram;
 use limits::Limits;
+#[cfg(target_os = "linux")]
+use policy::Policy;
 use prepared::Prepared;
 use programs::Programs;
+#[cfg(target_os = "linux")]
+use slot::Slots;
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 use super::reap;
 
-/// The number of the helper that runs no command. Commands are numbered from one.
-#[cfg(unix)]
+/// The number of the helper that runs no command. Launchers are numbered from one.
+#[cfg(target_os = "linux")]
 const TRIAL: u64 = 0;
 
 /// Lets this program be the helper of its own sandboxes. Call it first in `main`.
 ///
-/// A command is confined by a process that confines itself and then becomes the command. That process is a second
-/// instance of this program, in which this function does not return. In all other cases it returns immediately. A
-/// host that does not want this can name an installed `batchwright` instead, see [`Sandbox::helper`].
+/// Commands are started by launchers, which confine them. A launcher is a second instance of this program, in which
+/// this function does not return. In all other cases it returns immediately. A host that does not want this can name an
+/// installed `batchwright` instead, see [`Sandbox::helper`].
 ///
 /// ```no_run
 /// use batchwright_exec::{Sandbox, SandboxMode, confine_main};
@@ -80,13 +88,13 @@ const TRIAL: u64 = 0;
 ///     let sandbox = Sandbox::new(SandboxMode::On).allow(["date"]).prepare()?;
 ///     let program = sandbox.resolve("date".as_ref(), &folder)?;
 ///     let mut date = sandbox.command(&program, &["-u".into()], &folder);
-///     let status = date.spawn().and_then(|mut child| child.wait());
-///     println!("{status:?}");
+///     let output = date.output()?;
+///     println!("{}", String::from_utf8_lossy(&output.stdout));
 ///     Ok(())
 /// }
 /// ```
 pub fn confine_main() {
-    #[cfg(unix)]
+    #[cfg(target_os = "linux")]
     helper::main();
 }
 
@@ -215,16 +223,17 @@ impl Sandbox {
         self.prepare_with(programs, environment)
     }
 
-    #[cfg(not(unix))]
+    #[cfg(not(target_os = "linux"))]
     fn prepare_with(
         &self,
         programs: Programs,
         environment: Vec<(OsString, OsString)>,
     ) -> Result<Prepared, Error> {
         let wanted = self.mode != SandboxMode::Off || self.limits != Limits::NONE;
-        let missing = match wanted {
-            true => vec!["anything but the choice of programs and variables".to_owned()],
-            false => vec![],
+        let missing = if wanted {
+            vec!["anything but the choice of programs and variables".to_owned()]
+        } else {
+            vec![]
         };
         if self.mode == SandboxMode::On {
             return Err(lacking(&missing));
@@ -233,12 +242,10 @@ impl Sandbox {
             programs,
             environment,
             not_in_force: missing,
-            limits: self.limits,
-            next: std::sync::Arc::new(std::sync::atomic::AtomicU64::new(1)),
         })
     }
 
-    #[cfg(unix)]
+    #[cfg(target_os = "linux")]
     fn prepare_with(
         &self,
         programs: Programs,
@@ -248,13 +255,8 @@ impl Sandbox {
             programs,
             environment,
             not_in_force: Vec::new(),
-            limits: self.limits,
-            next: std::sync::Arc::new(std::sync::atomic::AtomicU64::new(1)),
             places: parking_lot::Mutex::default(),
-            confinement: None,
-            #[cfg(target_os = "linux")]
             run: None,
-            #[cfg(target_os = "linux")]
             slots: None,
         };
         let needed = self.mode != SandboxMode::Off || self.limits != Limits::NONE;
@@ -269,18 +271,13 @@ impl Sandbox {
                 ));
             }
         };
-        #[cfg(target_os = "linux")]
-        {
-            let run = run::Run::start(&helper, &self.limits, self.owns_children, needed)?;
-            prepared.run = Some(std::sync::Arc::new(run));
-        }
+        let run = run::Run::start(&helper, &self.limits, self.owns_children, needed)?;
+        let run = Arc::new(run);
+        prepared.run = Some(run.clone());
         if needed {
-            let mut policy = self.policy(&mut prepared)?;
+            let mut policy = self.policy(&mut prepared, &run)?;
             // The watchdog kills children that were not announced to it.
-            #[cfg(target_os = "linux")]
-            let tell = |news| prepared.run.as_ref().map(|run| run.announce(news));
-            #[cfg(target_os = "linux")]
-            let _ = tell(orders::News::Starting(TRIAL));
+            let _ = run.announce(orders::News::Starting(TRIAL));
             let mut tried = self.try_out(&helper, &policy);
             if let Err(error) = &tried
                 && policy.cgroup.take().is_some()
@@ -288,42 +285,42 @@ impl Sandbox {
                 log::debug!("commands get no cgroup: {}", error.message());
                 tried = self.try_out(&helper, &policy);
             }
-            #[cfg(target_os = "linux")]
-            let _ = tell(orders::News::NotStarted(TRIAL));
+            let _ = run.announce(orders::News::NotStarted(TRIAL));
             prepared.not_in_force = tried?;
-            prepared.confine_by(Confinement { helper, policy });
+            prepared.slots = Some(Arc::new(Slots {
+                environment: prepared.environment.clone(),
+                helper,
+                policy,
+                run,
+                free: parking_lot::Mutex::default(),
+            }));
         }
         Ok(prepared)
     }
 
     /// The policy for all commands of a run; temporary files of commands go to its folder.
-    #[cfg(unix)]
-    fn policy(&self, prepared: &mut Prepared) -> Result<policy::Policy, Error> {
+    #[cfg(target_os = "linux")]
+    fn policy(&self, prepared: &mut Prepared, run: &run::Run) -> Result<Policy, Error> {
         let mut writable = self.writable.clone();
         let confine = self.mode != SandboxMode::Off;
-        let mut policy = policy::Policy {
-            token: format!("batchwright-{}", uuid::Uuid::now_v7().simple()),
-            parent: std::process::id(),
+        let cgroups = run.cgroups.as_ref();
+        let mut policy = Policy {
             confine,
             strict: self.mode == SandboxMode::On,
             network: self.network,
             local_sockets: self.local_sockets,
             limits: self.limits,
-            ..policy::Policy::default()
+            cgroup: cgroups.map(|tree| tree.path().to_owned()),
+            ..Policy::default()
         };
-        #[cfg(target_os = "linux")]
-        if let Some(run) = &prepared.run {
-            let cgroups = run.cgroups.as_ref();
-            policy.cgroup = cgroups.map(|tree| tree.path().to_owned());
-            let named = |wish: &Variable| match wish {
-                Variable::Passed(name) | Variable::Set(name, _) => name == "TMPDIR",
-            };
-            if confine && !self.variables.iter().any(named) {
-                prepared.environment.retain(|(name, _)| name != "TMPDIR");
-                let folder = run.temporary().into_os_string();
-                prepared.environment.push(("TMPDIR".into(), folder));
-                writable.push(run.temporary());
-            }
+        let named = |wish: &Variable| match wish {
+            Variable::Passed(name) | Variable::Set(name, _) => name == "TMPDIR",
+        };
+        if confine && !self.variables.iter().any(named) {
+            prepared.environment.retain(|(name, _)| name != "TMPDIR");
+            let folder = run.temporary().into_os_string();
+            prepared.environment.push(("TMPDIR".into(), folder));
+            writable.push(run.temporary());
         }
         for path in writable.iter().filter(|_| confine) {
             let held = place::Held::new(path).map_err(|error| {
@@ -335,38 +332,31 @@ impl Sandbox {
             policy.writable.push(held.place.clone());
             prepared.places.get_mut().push(held);
         }
-        let late = |(name, _): &mut (OsString, OsString)| prepared::is_loaded_early(name);
+        let late = |(name, _): &mut (OsString, OsString)| is_loaded_early(name);
         policy.late_variables = prepared.environment.extract_if(.., late).collect();
         Ok(policy)
     }
 
     /// Confines a helper that runs no command, and returns what the kernel lacks.
-    #[cfg(unix)]
-    fn try_out(
-        &self,
-        helper: &HelperProgram,
-        policy: &policy::Policy,
-    ) -> Result<Vec<String>, Error> {
-        let root = place::Held::new(std::path::Path::new("/"))
-            .map_err(|error| programs::refused(format!("cannot open /: {error}")))?;
-        let mut policy = policy.of_command(TRIAL, root.place.clone());
-        policy.strict = false;
+    #[cfg(target_os = "linux")]
+    fn try_out(&self, helper: &HelperProgram, policy: &Policy) -> Result<Vec<String>, Error> {
+        let policy = Policy {
+            strict: false,
+            ..policy.of_launcher(TRIAL)
+        };
         let mut command = helper.command();
-        command.arg(helper::CONFINE).env_clear();
+        command.arg(helper::TRY).env_clear();
         command.env(policy::VARIABLE, policy.encode());
         let output = reap::output(command)
             .map_err(|error| programs::refused(format!("cannot start {helper}: {error}")))?;
-        #[cfg(target_os = "linux")]
         if let Some(cgroup) = &policy.cgroup {
             let _ = cgroup::end(cgroup);
         }
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
         if !output.status.success() {
             let why = said(&output.stderr);
-            let why = why.strip_prefix(&policy.token).unwrap_or(&why);
             return Err(programs::refused(format!(
-                "{helper} cannot confine commands: {}",
-                why.trim()
+                "{helper} cannot confine commands: {why}"
             )));
         }
         let missing: Vec<String> = said(&output.stdout).lines().map(str::to_owned).collect();

@@ -1,6 +1,6 @@
 //! A file or folder as it was when the run began, whatever its path refers to later.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -40,43 +40,47 @@ impl Held {
     }
 }
 
-#[cfg(any(target_os = "linux", test))]
 impl Place {
     /// Opens it, if it was not replaced; it need not be readable.
     pub fn open(&self) -> Result<File, String> {
+        let opened = open(&self.path);
+        self.compare(opened.and_then(|opened| Ok((opened.metadata()?, opened))))
+    }
+
+    /// Fails if it was replaced.
+    pub fn check(&self) -> Result<(), String> {
+        self.compare(std::fs::metadata(&self.path).map(|about| (about, ())))
+    }
+
+    /// Why a command cannot work there.
+    pub fn unusable(&self, error: &io::Error) -> String {
+        format!("cannot work in {}: {error}", self.path.display())
+    }
+
+    fn compare<T>(&self, found: io::Result<(Metadata, T)>) -> Result<T, String> {
         let path = self.path.display();
-        let replaced = || {
-            format!(
-                "{path} was replaced during the run; commands may write only to what was there at its start"
-            )
-        };
-        let opened = open(&self.path).map_err(|error| match error.kind() {
+        let (about, found) = found.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound if self.inode != 0 => format!(
                 "{path} was removed during the run; commands may write only to what was there at its start"
             ),
-            _ => format!("cannot work in {path}: {error}"),
+            _ => self.unusable(&error),
         })?;
-        let about = opened
-            .metadata()
-            .map_err(|error| format!("cannot work in {path}: {error}"))?;
         if (about.dev(), about.ino()) == (self.device, self.inode) {
-            Ok(opened)
+            Ok(found)
         } else {
-            Err(replaced())
+            Err(format!(
+                "{path} was replaced during the run; commands may write only to what was there at its start"
+            ))
         }
     }
 }
 
-/// Opens it neither for reading nor for writing, if the system can.
+/// Opens it neither for reading nor for writing.
 pub fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
     // Does not wait for the other end of a pipe, and needs no permission for the file.
-    #[cfg(target_os = "linux")]
-    options.custom_flags(libc::O_PATH);
-    #[cfg(not(target_os = "linux"))]
-    options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
-    options.open(path)
+    options.custom_flags(libc::O_PATH).open(path)
 }
 
 #[cfg(test)]
@@ -90,20 +94,22 @@ mod tests {
         std::fs::create_dir(&folder).unwrap();
         std::fs::create_dir(&victim).unwrap();
         let held = Held::new(&folder).unwrap();
-        assert!(held.place.open().is_ok());
+        assert!(held.place.open().is_ok() && held.place.check().is_ok());
         std::fs::write(folder.join("file"), "what is in it does not matter").unwrap();
         assert!(held.place.open().is_ok());
 
         std::fs::remove_dir_all(&folder).unwrap();
         let gone = held.place.open().unwrap_err();
         assert!(gone.contains("was removed"), "{gone}");
+        assert_eq!(held.place.check(), Err(gone));
         std::os::unix::fs::symlink(&victim, &folder).unwrap();
         let replaced = held.place.open().unwrap_err();
         assert!(replaced.contains("was replaced"), "{replaced}");
+        assert_eq!(held.place.check(), Err(replaced));
         std::fs::remove_file(&folder).unwrap();
         for _ in 0..20 {
             std::fs::create_dir(&folder).unwrap();
-            assert!(held.place.open().is_err(), "its number is not used again");
+            assert!(held.place.check().is_err(), "its number is not used again");
             std::fs::remove_dir(&folder).unwrap();
         }
     }

@@ -1,5 +1,4 @@
-//! The policy that the helper receives, in one environment variable, which the command never sees. Other processes
-//! cannot read it there, as they could read an argument.
+//! The policy of a run: what launchers forbid to their commands.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -10,18 +9,13 @@ use super::encoding::{decode, encode, optional_path};
 use super::limits::Limits;
 use super::place::Place;
 
-/// The variable that contains the policy.
+/// The variable that contains the policy, or the orders of the watchdog. Other processes cannot read it there, as they
+/// could read an argument.
 pub const VARIABLE: &str = "BATCHWRIGHT_CONFINE";
 
-/// The confinement of one command.
+/// The confinement of commands.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
-    /// Marks messages of the helper itself; a command cannot know it.
-    pub token: String,
-    /// The process that started the helper. When it ends, the command ends too.
-    pub parent: u32,
-    /// The working directory.
-    pub folder: Place,
     /// Whether the kernel confines the command at all.
     pub confine: bool,
     /// Whether to fail if the kernel cannot enforce all of it.
@@ -31,19 +25,18 @@ pub struct Policy {
     /// Other files and folders to which commands may write.
     pub writable: Vec<Place>,
     pub limits: Limits,
-    /// The cgroup that the command enters; in the policy of a run, the cgroup that contains those of its commands.
+    /// The cgroup that the launcher enters; in the policy of a run, the cgroup that contains those of its launchers.
     #[serde(with = "optional_path")]
     pub cgroup: Option<PathBuf>,
-    /// Variables of the command that would make the helper load code before it is confined.
+    /// Variables of commands that would make the launcher load code.
     pub late_variables: Vec<(OsString, OsString)>,
 }
 
 impl Policy {
-    /// The policy of one command of the run, which works in `folder`.
-    pub fn of_command(&self, number: u64, folder: Place) -> Self {
+    /// The policy of the launcher with this number.
+    pub fn of_launcher(&self, number: u64) -> Self {
         let of_run = self.cgroup.as_ref();
         Self {
-            folder,
             cgroup: of_run.map(|of_run| of_run.join(number.to_string())),
             ..self.clone()
         }
@@ -74,9 +67,6 @@ mod tests {
             inode: u64::MAX,
         };
         let policy = Policy {
-            token: "t".to_owned(),
-            parent: 7,
-            folder: place(&odd),
             confine: true,
             network: true,
             writable: vec![place(&odd), place("/tmp".as_ref())],

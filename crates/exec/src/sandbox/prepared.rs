@@ -4,36 +4,24 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+#[cfg(target_os = "linux")]
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use batchwright::Error;
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 use parking_lot::Mutex;
 
 use super::confined::Confined;
-use super::limits::Limits;
 use super::programs::{Programs, Unusable};
-#[cfg(unix)]
-use super::{
-    helper,
-    helper_program::Confinement,
-    place::{Held, Place},
-    policy,
-};
 #[cfg(target_os = "linux")]
-use super::{run::Run, slot::Slots, watchdog::COMMAND, watched::Watched, wire::Order};
-
-/// Variables that would make the helper load code before it is confined.
-#[cfg(unix)]
-const LOADED_EARLY: [&[u8]; 2] = [b"LD_", b"GLIBC_TUNABLES"];
-
-/// Whether such a variable would affect the helper itself.
-#[cfg(unix)]
-pub(super) fn is_loaded_early(name: &OsStr) -> bool {
-    let name = name.as_encoded_bytes();
-    LOADED_EARLY.iter().any(|early| name.starts_with(early))
-}
+use super::{
+    place::{Held, Place},
+    run::Run,
+    slot::Slots,
+    watchdog::COMMAND,
+    watched::Watched,
+    wire::Order,
+};
 
 /// How the processes of a command are kept together, to count and kill all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,17 +52,12 @@ pub struct Prepared {
     pub(super) programs: Programs,
     pub(super) environment: Vec<(OsString, OsString)>,
     pub(super) not_in_force: Vec<String>,
-    pub(super) limits: Limits,
-    pub(super) next: Arc<AtomicU64>,
     /// The folders and files of commands, held open during the run.
-    #[cfg(unix)]
+    #[cfg(target_os = "linux")]
     pub(super) places: Mutex<Vec<Held>>,
-    /// How commands are started through the helper, if they are.
-    #[cfg(unix)]
-    pub(super) confinement: Option<Arc<Confinement>>,
     #[cfg(target_os = "linux")]
     pub(super) run: Option<Arc<Run>>,
-    /// The launchers of commands, if they are started through the helper.
+    /// The launchers of commands, unless commands are started directly.
     #[cfg(target_os = "linux")]
     pub(super) slots: Option<Arc<Slots>>,
 }
@@ -89,8 +72,8 @@ impl Prepared {
     /// How the processes of a command are kept together.
     pub fn containment(&self) -> Containment {
         #[cfg(target_os = "linux")]
-        return match &self.confinement {
-            Some(confinement) if confinement.policy.cgroup.is_some() => Containment::Cgroup,
+        return match &self.slots {
+            Some(slots) if slots.policy.cgroup.is_some() => Containment::Cgroup,
             _ => Containment::ProcessTracking,
         };
         #[cfg(not(target_os = "linux"))]
@@ -113,52 +96,6 @@ impl Prepared {
 
     /// A command that runs `program`, as returned by [`resolve`](Self::resolve), in `folder`, and may write there.
     pub fn command(&self, program: &Path, arguments: &[OsString], folder: &Path) -> Confined {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        #[cfg(target_os = "linux")]
-        let mut cgroup = None;
-        #[cfg(unix)]
-        let (mut command, token) = match &self.confinement {
-            Some(confinement) => {
-                let place = self.place_of(folder);
-                let policy = confinement.policy.of_command(number, place);
-                #[cfg(target_os = "linux")]
-                cgroup.clone_from(&policy.cgroup);
-                let mut command = confinement.helper.command();
-                command.arg(helper::CONFINE).arg(program);
-                command.env_clear();
-                command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-                command.env(policy::VARIABLE, policy.encode());
-                (command, Some(policy.token))
-            }
-            None => (self.plain(program, folder), None),
-        };
-        #[cfg(not(unix))]
-        let (mut command, token) = (self.plain(program, folder), None);
-        command.args(arguments);
-        #[cfg(target_os = "linux")]
-        if let Some(run) = &self.run {
-            command.env(COMMAND, format!("{}.{number}", run.id));
-        }
-        Confined {
-            command,
-            token,
-            limits: self.limits,
-            #[cfg(unix)]
-            group: None,
-            #[cfg(target_os = "linux")]
-            watched: Watched::new(number, self.run.clone(), cgroup),
-            #[cfg(target_os = "linux")]
-            launch: None,
-        }
-    }
-
-    /// The same for `Confined::start_piped`, which may use a launcher.
-    pub(crate) fn piped_command(
-        &self,
-        program: &Path,
-        arguments: &[OsString],
-        folder: &Path,
-    ) -> Confined {
         #[cfg(target_os = "linux")]
         if let Some(slots) = &self.slots {
             let order = Order {
@@ -166,33 +103,24 @@ impl Prepared {
                 program: program.into(),
                 arguments: arguments.to_vec(),
             };
-            let mut confined = Confined::unconfined(Command::new(program));
-            confined.limits = self.limits;
-            confined.launch = Some((slots.clone(), order));
-            return confined;
+            return Confined::launched(slots.clone(), order);
         }
-        self.command(program, arguments, folder)
-    }
-
-    #[cfg(unix)]
-    pub(super) fn confine_by(&mut self, confinement: Confinement) {
-        let confinement = Arc::new(confinement);
+        let mut command = Command::new(program);
+        command.args(arguments).env_clear().current_dir(folder);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         #[cfg(target_os = "linux")]
         if let Some(run) = &self.run {
-            let late = confinement.policy.late_variables.iter();
-            self.slots = Some(Arc::new(Slots {
-                environment: self.environment.iter().chain(late).cloned().collect(),
-                confinement: confinement.clone(),
-                run: run.clone(),
-                next: self.next.clone(),
-                free: Mutex::default(),
-            }));
+            let number = run.next();
+            command.env(COMMAND, format!("{}.{number}", run.id));
+            let mut confined = Confined::unconfined(command);
+            confined.watched = Watched::new(number, Some(run.clone()), None);
+            return confined;
         }
-        self.confinement = Some(confinement);
+        Confined::unconfined(command)
     }
 
     /// The folder as it was when the first command was to work there.
-    #[cfg(unix)]
+    #[cfg(target_os = "linux")]
     fn place_of(&self, folder: &Path) -> Place {
         let mut places = self.places.lock();
         if let Some(known) = places.iter().find(|held| held.place.path == folder) {
@@ -204,18 +132,11 @@ impl Prepared {
                 places.push(held);
                 place
             }
-            // The helper will report the reason.
+            // The launcher will report the reason.
             Err(_) => Place {
                 path: folder.to_owned(),
                 ..Place::default()
             },
         }
-    }
-
-    fn plain(&self, program: &Path, folder: &Path) -> Command {
-        let mut command = Command::new(program);
-        command.env_clear().current_dir(folder);
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command
     }
 }

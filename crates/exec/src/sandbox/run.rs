@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use batchwright::Error;
@@ -46,6 +47,8 @@ pub struct Run {
     pub owns_children: bool,
     /// The cgroup that contains those of the commands, if cgroups are available.
     pub cgroups: Option<Tree>,
+    /// The number of the next launcher, or of the next command that is started directly.
+    next: AtomicU64,
     watchdog: Child,
     input: Option<Arc<File>>,
     reports: Mutex<Reports>,
@@ -60,7 +63,7 @@ struct Reports {
 }
 
 impl Run {
-    /// Starts the watchdog. With `contain`, each command gets a cgroup.
+    /// Starts the watchdog. With `contain`, each launcher gets a cgroup.
     pub fn start(
         helper: &HelperProgram,
         limits: &Limits,
@@ -105,6 +108,7 @@ impl Run {
             folder,
             owns_children,
             cgroups,
+            next: AtomicU64::new(1),
             watchdog,
             input: Some(input),
             reports: Mutex::new(Reports {
@@ -113,6 +117,10 @@ impl Run {
                 reasons: HashMap::new(),
             }),
         })
+    }
+
+    pub fn next(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The folder for temporary files of commands.

@@ -2,10 +2,13 @@
 //!
 //! It is in the cgroup in which its commands start, and adopts the processes that they leave behind. As soon as it has a
 //! child that is not the running command, it must not start another one. It has no limits and no rules of Landlock of
-//! its own: a child of it takes those of its command, and becomes the command.
+//! its own: a child of it takes those of its command, and becomes the command. Each page of memory that the child
+//! touches costs time, so the launcher prepares all that it can.
 
+use std::env::set_current_dir;
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
@@ -15,18 +18,22 @@ use std::time::{Duration, Instant};
 
 use fork::Fork;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, getpid, pidfd_open, set_child_subreaper, setpgid, wait,
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, getppid, pidfd_open, set_child_subreaper,
+    set_parent_process_death_signal, setpgid, wait,
 };
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::cgroup;
-use super::confine::{confine_process, restrict_files};
+use super::confine::{Site, confine_process};
 use super::helper;
+use super::limits::Lowered;
+use super::place::Place;
 use super::policy::Policy;
 use super::processes::end_descendants;
-use super::watchdog::COMMAND;
-use super::wire::{self, Message, Order, Reply, Setup};
+use super::wire::{self, Message, Order, Reply};
 use crate::reap;
 use crate::started::signal_command;
 
@@ -47,12 +54,12 @@ pub fn main() -> ! {
 fn serve() -> io::Result<()> {
     // No command may have the socket.
     let socket = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
-    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    dup2_stdin(File::open("/dev/null")?)?;
     let socket = UnixStream::from(socket);
-    let setup = wire::receive(&socket)?.and_then(Message::value::<Setup>);
-    let (setup, _) = setup.ok_or(io::ErrorKind::InvalidData)?;
-    match Launcher::new(socket.try_clone()?, setup) {
-        Ok(launcher) => {
+    let policy = wire::receive(&socket)?.and_then(Message::value::<Policy>);
+    let (policy, _) = policy.ok_or(io::ErrorKind::InvalidData)?;
+    match Launcher::new(socket.try_clone()?, policy) {
+        Ok(mut launcher) => {
             // However that ends, batchwright does not learn what happens afterwards.
             let _ = launcher.serve();
             launcher.end()
@@ -67,17 +74,22 @@ fn serve() -> io::Result<()> {
 
 struct Launcher {
     socket: UnixStream,
-    setup: Setup,
-    /// The variable that identifies its commands.
-    name: std::ffi::OsString,
+    policy: Policy,
+    limits: Vec<Lowered>,
+    /// Where the last command was started, if commands are confined.
+    site: Option<Site>,
     /// The memory in use in its cgroup, if the kernel counts it, and the limit.
     memory: Option<(File, u64)>,
+    own: Pid,
+    /// Its children report here why they do not become their command, which does not get it.
+    failures: PipeReader,
+    failure: PipeWriter,
 }
 
 impl Launcher {
     /// Takes the permissions that are the same for all commands.
-    fn new(socket: UnixStream, setup: Setup) -> Result<Self, String> {
-        let Policy { limits, cgroup, .. } = &setup.policy;
+    fn new(socket: UnixStream, policy: Policy) -> Result<Self, String> {
+        let Policy { limits, cgroup, .. } = &policy;
         if let Some(cgroup) = cgroup {
             cgroup::enter(cgroup, limits)
                 .map_err(|error| format!("cannot enter {}: {error}", cgroup.display()))?;
@@ -86,96 +98,113 @@ impl Launcher {
         let memory = cgroup.as_ref().zip(limits.memory);
         let memory = memory
             .and_then(|(path, limit)| Some((File::open(path.join("memory.current")).ok()?, limit)));
-        set_child_subreaper(Some(rustix::process::getpid()))
+        set_child_subreaper(Some(getpid()))
             .map_err(|error| format!("cannot adopt processes: {error}"))?;
-        if setup.policy.confine {
-            confine_process(&setup.policy)?;
+        if policy.confine {
+            confine_process(&policy)?;
         }
+        let pipe = || {
+            let (failures, failure) = io::pipe()?;
+            fcntl_setfl(&failures, OFlags::NONBLOCK)?;
+            io::Result::Ok((failures, failure))
+        };
+        let (failures, failure) = pipe().map_err(|error| format!("cannot make a pipe: {error}"))?;
         Ok(Self {
             socket,
-            name: std::env::var_os(COMMAND).unwrap_or_default(),
+            limits: limits.lowered(),
+            site: None,
             memory,
-            setup,
+            own: getpid(),
+            failures,
+            failure,
+            policy,
         })
     }
 
     /// Starts commands until batchwright closes the socket.
-    fn serve(&self) -> io::Result<()> {
+    fn serve(&mut self) -> io::Result<()> {
         while let Some(message) = wire::receive(&self.socket)? {
             // A signal for a command that has ended.
             if matches!(message, Message::Signal(_)) {
                 continue;
             }
             let order = message.value::<Order>();
-            let (order, outputs) = order.ok_or(io::ErrorKind::InvalidData)?;
-            let reply = match self.start(&order, outputs)? {
+            let (order, files) = order.ok_or(io::ErrorKind::InvalidData)?;
+            let reply = match self.start(&order, &files) {
                 Ok(command) => self.attend(command)?,
                 Err(why) => Reply::NotStarted(why),
             };
             wire::send(&self.socket, &reply, &[])?;
+            // Only now, so that the end of an output does not wake batchwright before the reply does.
+            drop(files);
         }
         Ok(())
     }
 
-    /// Starts a command in a separate process group; the inner error says why it could not be started.
-    fn start(&self, order: &Order, outputs: Vec<OwnedFd>) -> io::Result<Result<Pid, String>> {
-        // It is closed when the child becomes the command.
-        let (mut failure, mut report) = io::pipe()?;
-        let launcher = getpid();
-        // The launcher has no other threads, so its child may do everything that it may.
-        let child = match fork::fork() {
-            Ok(Fork::Parent(child)) => child,
-            Ok(Fork::Child) => {
-                let why = self.become_command(order, &outputs, launcher);
-                let _ = report.write_all(why.as_bytes());
-                std::process::exit(helper::FAILED);
-            }
-            Err(error) => return Ok(Err(format!("cannot start a process: {error}"))),
-        };
-        // Only the processes of the command hold its outputs.
-        drop((report, outputs));
-        let mut why = String::new();
-        failure.read_to_string(&mut why)?;
-        if why.is_empty() {
-            return Ok(Ok(Pid::from_raw(child).ok_or(io::ErrorKind::InvalidData)?));
+    /// Starts a command in a separate process group.
+    fn start(&mut self, order: &Order, files: &[OwnedFd]) -> Result<Pid, String> {
+        if self.policy.confine {
+            self.enter(&order.folder)?;
         }
-        Children::reap_all()?;
-        Ok(Err(why))
-    }
-
-    /// Takes the permissions and limits of a command, and becomes it. Returns only on failure, with the reason.
-    fn become_command(&self, order: &Order, outputs: &[OwnedFd], launcher: Pid) -> String {
-        if let Err(why) = self.prepare(order, outputs, launcher) {
-            return why;
-        }
-        let variables = self.setup.environment.iter();
         let mut command = Command::new(&order.program);
+        // The other variables are those of this process.
+        let late = self.policy.late_variables.iter();
         command
             .args(&order.arguments)
-            .env_clear()
-            .envs(variables.map(|(name, value)| (name, value)))
-            .env(COMMAND, &self.name);
-        helper::not_started(&order.program, &command.exec())
+            .envs(late.map(|(name, value)| (name, value)));
+        // The launcher has no other threads, so its child may do everything that it may.
+        match fork::fork() {
+            Ok(Fork::Parent(child)) => Pid::from_raw(child).ok_or("it has no number".to_owned()),
+            Ok(Fork::Child) => {
+                let why = match self.prepare(&order.folder, files) {
+                    Ok(()) => not_started(&order.program, &command.exec()),
+                    Err(why) => why,
+                };
+                let _ = self.failure.write_all(why.as_bytes());
+                std::process::exit(helper::FAILED);
+            }
+            Err(error) => Err(format!("cannot start a process: {error}")),
+        }
     }
 
-    fn prepare(&self, order: &Order, outputs: &[OwnedFd], launcher: Pid) -> Result<(), String> {
-        let policy = &self.setup.policy;
-        helper::follow(launcher)?;
+    /// Opens all that commands in this folder need, unless the last one was started there.
+    fn enter(&mut self, folder: &Place) -> Result<(), String> {
+        let site = self.site.as_ref();
+        let known = site.map(|site| site.serves(&self.policy, folder));
+        if !known.transpose()?.unwrap_or(false) {
+            self.site = Some(Site::new(&self.policy, folder)?);
+        }
+        Ok(())
+    }
+
+    /// Takes the permissions and limits of a command. This is the process that becomes the command.
+    fn prepare(&mut self, folder: &Place, files: &[OwnedFd]) -> Result<(), String> {
+        follow(self.own)?;
         let connect = || {
-            let [stdout, stderr] = outputs else {
+            let [stdout, stderr, input @ ..] = files else {
                 return Err(io::ErrorKind::InvalidData.into());
             };
             setpgid(None, None)?;
-            rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-            rustix::stdio::dup2_stdout(stdout)?;
-            rustix::stdio::dup2_stderr(stderr)?;
+            match input.first() {
+                Some(input) => dup2_stdin(input)?,
+                None => {
+                    let null = rustix::fs::open(c"/dev/null", OFlags::CLOEXEC, Mode::empty())?;
+                    dup2_stdin(null)?;
+                }
+            }
+            dup2_stdout(stdout)?;
+            dup2_stderr(stderr)?;
             Ok(())
         };
-        connect().map_err(|error: io::Error| format!("cannot connect its outputs: {error}"))?;
-        if let Some(folder) = helper::enter(&order.folder, policy.confine)? {
-            restrict_files(policy, folder)?;
+        connect()
+            .map_err(|error: io::Error| format!("cannot connect its standard files: {error}"))?;
+        if self.policy.confine {
+            let site = self.site.take().ok_or("its rules are missing")?;
+            site.confine(&self.policy)?;
+        } else {
+            set_current_dir(&folder.path).map_err(|error| folder.unusable(&error))?;
         }
-        helper::limit(&policy.limits)
+        self.limits.iter().try_for_each(Lowered::apply)
     }
 
     /// Waits for the end of the command, and passes signals on to it.
@@ -219,11 +248,24 @@ impl Launcher {
                 break;
             }
         }
+        if children.status != Some(0)
+            && let Some(why) = self.failure()
+        {
+            return Ok(Reply::NotStarted(why));
+        }
         Ok(Reply::Ended {
             status: children.status,
             pid: command.as_raw_nonzero().get(),
             clean: children.none && self.has_memory(),
         })
+    }
+
+    /// Why the child that has ended did not become its command.
+    fn failure(&self) -> Option<String> {
+        let mut why = Vec::new();
+        // It does not wait for more, because this process could write there too.
+        let _ = (&self.failures).read_to_end(&mut why);
+        (!why.is_empty()).then(|| String::from_utf8_lossy(&why).into_owned())
     }
 
     fn has_memory(&self) -> bool {
@@ -233,12 +275,35 @@ impl Launcher {
 
     /// Batchwright has ended, or needs this launcher no more.
     fn end(&self) -> ! {
-        match &self.setup.policy.cgroup {
+        match &self.policy.cgroup {
             Some(cgroup) => cgroup::kill(cgroup),
             None => end_descendants(std::process::id().cast_signed()),
         }
         std::process::exit(0);
     }
+}
+
+/// Makes this process end together with its parent, however the parent ends.
+fn follow(parent: Pid) -> Result<(), String> {
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| format!("cannot follow the parent process: {error}"))?;
+    // The parent may have ended before that was set.
+    if getppid() == Some(parent) {
+        Ok(())
+    } else {
+        Err("the process that started it has ended".to_owned())
+    }
+}
+
+/// Why a program could not be started.
+fn not_started(program: &OsStr, error: &io::Error) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::NotFound => {
+            " (it has vanished, or the interpreter that its first line names is missing)"
+        }
+        _ => "",
+    };
+    format!("cannot start {}: {error}{hint}", program.display())
 }
 
 /// Whether little of the limit is in use. Files that commands wrote to a file system in memory count toward the limit of
@@ -266,17 +331,6 @@ impl Children {
             command,
             status: None,
             none: false,
-        }
-    }
-
-    /// Waits until no child is left.
-    fn reap_all() -> io::Result<()> {
-        loop {
-            match wait(WaitOptions::empty()) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(Errno::CHILD) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
         }
     }
 

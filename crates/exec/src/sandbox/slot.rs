@@ -7,49 +7,49 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rustix::process::Signal;
 
 use super::cgroup;
 use super::helper;
-use super::helper_program::Confinement;
-use super::place::Place;
+use super::helper_program::HelperProgram;
+use super::policy::Policy;
 use super::processes::end_descendants;
 use super::run::Run;
 use super::watchdog::COMMAND;
 use super::watched::Watched;
-use super::wire::{self, Message, Order, Reply, Setup};
+use super::wire::{self, Message, Order, Reply};
 use crate::reap;
 
 /// The launchers of a run.
 #[derive(Debug)]
 pub struct Slots {
-    pub confinement: Arc<Confinement>,
+    pub helper: HelperProgram,
+    pub policy: Policy,
+    /// The variables of launchers and their commands.
     pub environment: Vec<(OsString, OsString)>,
     pub run: Arc<Run>,
-    pub next: Arc<AtomicU64>,
     /// Those that no command uses now.
     pub free: Mutex<Vec<Slot>>,
 }
 
 impl Slots {
-    /// Starts a command with these outputs.
+    /// Starts a command with these standard files: two outputs and perhaps an input.
     pub fn start(
         self: &Arc<Self>,
         order: &Order,
-        outputs: [BorrowedFd<'_>; 2],
+        files: &[BorrowedFd<'_>],
     ) -> io::Result<Launched> {
         self.run.is_watched()?;
         let free = self.free.lock().pop();
         // If it was killed meanwhile, it has not received the command.
-        let given = free.filter(|slot| wire::send(&slot.socket, order, &outputs).is_ok());
+        let given = free.filter(|slot| wire::send(&slot.socket, order, files).is_ok());
         let slot = match given {
             Some(slot) => slot,
             None => {
                 let slot = self.open()?;
-                wire::send(&slot.socket, order, &outputs)?;
+                wire::send(&slot.socket, order, files)?;
                 slot
             }
         };
@@ -61,14 +61,15 @@ impl Slots {
     }
 
     fn open(&self) -> io::Result<Slot> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let policy = self.confinement.policy.of_command(number, Place::default());
+        let number = self.run.next();
+        let policy = self.policy.of_launcher(number);
         let mut watched = Watched::new(number, Some(self.run.clone()), policy.cgroup.clone());
         let (socket, theirs) = UnixStream::pair()?;
-        let mut command = self.confinement.helper.command();
+        let mut command = self.helper.command();
         command
             .arg(helper::SERVE)
             .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env(COMMAND, format!("{}.{number}", self.run.id))
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
@@ -83,11 +84,7 @@ impl Slots {
             launcher,
             watched,
         };
-        let setup = Setup {
-            policy,
-            environment: self.environment.clone(),
-        };
-        wire::send(&slot.socket, &setup, &[])?;
+        wire::send(&slot.socket, &policy, &[])?;
         Ok(slot)
     }
 }

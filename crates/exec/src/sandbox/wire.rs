@@ -15,16 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::encoding::{decode, encode};
 use super::place::Place;
-use super::policy::Policy;
 
-/// The confinement and the environment of all commands of a launcher.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Setup {
-    pub policy: Policy,
-    pub environment: Vec<(OsString, OsString)>,
-}
-
-/// A command. Its standard output and standard error are passed with it.
+/// A command. Its standard output and standard error are passed with it, and its standard input if it has one.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     pub folder: Place,
@@ -77,7 +69,7 @@ pub fn send(
     let length = length.filter(|length| length & SIGNAL == 0);
     let length = length.ok_or(io::ErrorKind::FileTooLarge)?;
     let bytes = [&length.to_le_bytes(), text.as_bytes()].concat();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !files.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(files));
@@ -99,7 +91,7 @@ pub fn send_signal(mut socket: &UnixStream, signal: i32) -> io::Result<()> {
 /// The next message; `None` at the end.
 pub fn receive(mut socket: &UnixStream) -> io::Result<Option<Message>> {
     let mut head = [0; 4];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
         let into = &mut [IoSliceMut::new(&mut head)];
