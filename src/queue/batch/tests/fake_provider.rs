@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-pub(crate) use crate::base::random::Random;
 use crate::base::random::Random;
 use crate::base::{Clock, Context, Error, ErrorKind, Sent, Time};
 use crate::llm::batch::{
