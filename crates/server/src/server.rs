@@ -16,6 +16,7 @@ use batchwright::{
     Error, ErrorKind, JobQueue, LlmManager, RunningWorker, Secret, Settings, Worker,
 };
 use batchwright_jobs::JobTypes;
+use derive_setters::Setters;
 use parking_lot::Mutex;
 
 use crate::api;
@@ -41,30 +42,66 @@ use crate::webhooks::Deliveries;
 
 /// A queue and its worker over HTTP: the API, the Batch endpoint and the dashboard on one port.
 ///
-/// It listens on the loopback interface unless it is told otherwise, and on any other address only with a
-/// [token](Self::token).
+/// By default it listens on the loopback interface. Any other address requires a [token](Self::token).
 // More than 15 fields: each is a setting with a setter of its own.
-#[derive(derive_more::Debug)]
+#[derive(derive_more::Debug, Setters)]
+#[setters(generate = false, strip_option)]
 #[debug("Server({address}, token: {token:?})")]
 pub struct Server {
     queue: JobQueue,
     worker: Worker,
+    /// Address and port to listen on. Port 0 takes a free one. Default: 127.0.0.1, port
+    /// [`DEFAULT_PORT`](Self::DEFAULT_PORT).
+    #[setters(generate)]
     address: SocketAddr,
+    /// The token that all clients send as `Authorization: Bearer TOKEN`, for example as the API key of OpenAI's clients.
+    /// Default: none, which is possible on the loopback interface only.
+    #[setters(generate)]
     token: Option<Secret>,
+    /// A file with tokens, which clients send like [the single one](Self::token). It has one line for each token, which
+    /// [`new_token`](crate::new_token) makes, with its name, [role](crate::Role) and hash; or it has one token with the
+    /// role `operate`. Only the server's user may have access to the file. Changes apply within 1 second. If the file
+    /// cannot be used then, the tokens stay as they were. Default: none.
+    #[setters(generate, into)]
     token_file: Option<PathBuf>,
     hosts: Vec<String>,
     origins: Vec<Origin>,
+    /// The URL under which clients reach the server, if a proxy is in front of it. Its host is allowed as by
+    /// [`allow_host`](Self::allow_host). The server answers below its path and at its root, whether or not the proxy
+    /// removes the path; the URLs in its replies, webhooks, page and OpenAPI document contain it. A URL with another host
+    /// than `localhost` or a loopback address requires a token. Default: none.
+    #[setters(generate)]
     public_url: Option<PublicUrl>,
     folder: Option<PathBuf>,
     shared: Option<Records>,
+    /// The manager that made the worker. It reports which providers exist and which strategy applies. Default: none, and
+    /// the server does not report them.
+    #[setters(generate)]
     manager: Option<LlmManager>,
     settings: Option<(SettingsWatch, Arc<dyn ConfigStore>)>,
+    /// The types of jobs whose payloads are checked when a job is created. Default: the built-in ones, without files of
+    /// this machine.
+    #[setters(generate, rename = "job_types")]
     types: JobTypes,
+    /// Receives the counts and times that `/metrics` reports. Default: new ones.
+    #[setters(generate)]
     metrics: Metrics,
     limits: Limits,
+    /// Maximum bytes on the disk of all uploaded files and their results, and of one body of JSON lines. Stored responses
+    /// of `/v1/responses` may take a tenth of it in the database in addition; the oldest are deleted first. Default:
+    /// 10 GiB.
+    #[setters(generate, rename = "max_upload_bytes")]
     upload_bytes: u64,
+    /// Whether webhooks may be sent to addresses that are not public, also of this machine, and unencrypted. For servers
+    /// whose clients may reach everything that the server reaches. Default: no.
+    #[setters(generate, rename = "allow_private_webhooks")]
     private_webhooks: bool,
+    /// What a power failure may lose of the server's own records, such as idempotency keys. Use the durability of the
+    /// queue. Default: [`Durability::Normal`].
+    #[setters(generate)]
     durability: Durability,
+    /// How long requests in progress may take when the server stops. Default: 30 s.
+    #[setters(generate)]
     grace: Duration,
 }
 
@@ -80,13 +117,13 @@ impl Server {
         Ok(path)
     }
 
-    /// The port that is listened on unless another one is named.
+    /// The default port.
     pub const DEFAULT_PORT: u16 = 8787;
-    /// How many connections may be open at once unless another number is named.
+    /// The default number of connections at once.
     pub const DEFAULT_CONNECTIONS: usize = 4096;
 
-    /// A server of this queue, with this worker of it. The server hears of the worker's progress and of its jobs: a
-    /// [notifier](Worker::notifier) and an [observer](Worker::observer) of your own are replaced.
+    /// A server of this queue and its worker. The server receives the progress and the jobs of the worker, so it replaces
+    /// the worker's [notifier](Worker::notifier) and [observer](Worker::observer).
     pub fn new(queue: JobQueue, worker: Worker) -> Self {
         Self {
             queue,
@@ -114,37 +151,8 @@ impl Server {
         }
     }
 
-    /// What a power cut may take of what the server itself keeps, its idempotency keys above all: name that of the
-    /// queue. Default: [`Durability::Normal`].
-    pub fn durability(mut self, durability: Durability) -> Self {
-        self.durability = durability;
-        self
-    }
-
-    /// Where it listens. Port 0 takes a free one. Default: 127.0.0.1, port [`DEFAULT_PORT`](Self::DEFAULT_PORT).
-    pub fn address(mut self, address: SocketAddr) -> Self {
-        self.address = address;
-        self
-    }
-
-    /// What everybody has to send, as `Authorization: Bearer TOKEN`; OpenAI's clients send their API key so. Default:
-    /// nothing, which is possible on the loopback interface only.
-    pub fn token(mut self, token: Secret) -> Self {
-        self.token = Some(token);
-        self
-    }
-
-    /// A file with tokens, which clients send as [that one](Self::token): a line for each, which
-    /// [`new_token`](crate::new_token) makes, with its name, [role](crate::Role) and hash; or one token with the role
-    /// `operate`. Only the server's user may have access to the file. Changes apply within a second; if the file cannot
-    /// be used then, the tokens stay as they were. Default: none.
-    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.token_file = Some(path.into());
-        self
-    }
-
-    /// A name by which the server may be asked for, beside its address: the host in the URLs of its clients. May be
-    /// called more than once. Default: none, and `localhost` on the loopback interface.
+    /// A host name that clients may use in addition to the server's address. May be called more than once. Default: none,
+    /// and `localhost` on the loopback interface.
     pub fn allow_host(mut self, host: impl Into<String>) -> Self {
         self.hosts.push(host.into());
         self
@@ -157,26 +165,17 @@ impl Server {
         self
     }
 
-    /// The URL under which clients reach the server, if a proxy is in front of it. Its host is allowed as by
-    /// [`allow_host`](Self::allow_host). The server answers below its path and at its root, whether or not the proxy
-    /// removes the path; the URLs in its replies, webhooks, page and OpenAPI document contain it. A URL with another host
-    /// than `localhost` or a loopback address requires a token. Default: none.
-    pub fn public_url(mut self, url: PublicUrl) -> Self {
-        self.public_url = Some(url);
-        self
-    }
-
-    /// A folder for `server.db` and what is uploaded. `/readyz` checks that it can be written. Default: the one in which
-    /// the queue's database is.
+    /// A folder for `server.db` and uploaded files. `/readyz` checks that it can be written. Default: the folder of the
+    /// queue's database.
     pub fn data_dir(mut self, folder: impl AsRef<Path>) -> Self {
         let folder = folder.as_ref();
         self.folder = Some(folder.to_owned());
         self
     }
 
-    /// Keeps what the server itself keeps in the database of its queue, and not in a folder: several servers of one queue
-    /// then act as one, on whatever machines they are. This one counts as alive until it has not reached the database for
-    /// the time of a lease of the store. Default: a folder.
+    /// Keeps the server's own records in the database of its queue instead of a folder. Several servers of one queue then
+    /// act as one, on any machines. A server counts as dead when it has not reached the database for the lease of the
+    /// store. Default: a folder.
     ///
     /// # Errors
     /// When the database cannot be reached.
@@ -187,15 +186,8 @@ impl Server {
         Ok(self)
     }
 
-    /// Who made the worker: it says which providers there are and which strategy is in force. Default: nobody, and
-    /// nothing is said of that.
-    pub fn manager(mut self, manager: LlmManager) -> Self {
-        self.manager = Some(manager);
-        self
-    }
-
     /// Settings that clients may read, and change in this store. A worker that [follows](Worker::follow) the store
-    /// takes them over within a second. Default: none.
+    /// applies them within 1 second. Default: none.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -209,54 +201,21 @@ impl Server {
         Ok(self)
     }
 
-    /// The types of jobs whose payloads are checked when a job is created. Default: those that are built in, without
-    /// files of this machine.
-    pub fn job_types(mut self, types: JobTypes) -> Self {
-        self.types = types;
-        self
-    }
-
-    /// Where counts and times go, which `/metrics` tells. Default: new ones.
-    pub fn metrics(mut self, metrics: Metrics) -> Self {
-        self.metrics = metrics;
-        self
-    }
-
-    /// How many connections may be open at once; half of them may wait for answers. Beyond that the one that has been
-    /// idle longest since its last request is ended; where none is idle, a new one is turned away. For each the process
-    /// needs an open file: the server raises the soft limit of open files to the hard one. Default: [`DEFAULT_CONNECTIONS`](Self::DEFAULT_CONNECTIONS).
+    /// Maximum number of connections at once; half of them may wait for answers. A further connection ends the one that
+    /// has been idle longest since its last request, or is rejected if no connection is idle. Each connection needs an
+    /// open file, so the server raises the soft limit of open files to the hard one. Default:
+    /// [`DEFAULT_CONNECTIONS`](Self::DEFAULT_CONNECTIONS).
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.limits.connections = connections.max(1);
         self
     }
 
-    /// Most bytes that all uploaded files and their results may take up on the disk, and most that one body of JSON lines
-    /// may have. Stored responses of `/v1/responses` may take a tenth of it in the database in addition; the oldest are
-    /// deleted first. Default: 10 GiB.
-    pub fn max_upload_bytes(mut self, bytes: u64) -> Self {
-        self.upload_bytes = bytes;
-        self
-    }
-
-    /// Most bytes of memory that the bodies of all requests may take together, with what is made of them: about six
-    /// times their length, and more for JSON of many small values. A request that finds no room waits up to 30 s, and is
-    /// then answered 503 with `retry-after`; one that needs more than all of it, 413. Each may have 512 KiB beside it, so
-    /// small ones never wait: up to some 80 KiB of plain text. Default: 512 MiB.
+    /// Maximum bytes of memory for the bodies of all requests, including their parsed values: about 6 times their length,
+    /// and more for JSON of many small values. A request without memory waits up to 30 s, then gets 503 with
+    /// `retry-after`. A request that needs more than the limit gets 413. Each request may use 512 KiB in addition, so small
+    /// ones, up to about 80 KiB of plain text, never wait. Default: 512 MiB.
     pub fn max_body_memory(mut self, bytes: u64) -> Self {
         self.limits.body_memory = bytes;
-        self
-    }
-
-    /// Whether webhooks may be sent to addresses that are not public, this machine's among them, and unencrypted: for
-    /// servers whose clients may reach all that it reaches. Default: no.
-    pub fn allow_private_webhooks(mut self, yes: bool) -> Self {
-        self.private_webhooks = yes;
-        self
-    }
-
-    /// How long requests under way may take when the server stops. Default: 30 s.
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
         self
     }
 

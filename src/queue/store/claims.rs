@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use crate::base::brief::{Bytes, Many, Name};
-use crate::base::{Charge, Error, JobId, ProcessId, Timestamp};
+use crate::base::{Charge, Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::engine::time_split::TimeSplit;
 use crate::queue::job::{JobReceipt, ProcessState, Spent};
 
@@ -83,6 +83,13 @@ pub struct JobLane {
 /// The number of a worker in its store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkerId(pub i64);
+
+impl WorkerId {
+    pub(super) fn unknown(self) -> Error {
+        let why = "the worker is not registered in this OS process";
+        Error::new(ErrorKind::Invalid, why)
+    }
+}
 
 /// A worker's request for jobs.
 pub struct ClaimRequest<'a> {

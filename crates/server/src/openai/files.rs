@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::multipart::Multipart;
 use crate::api::once;
 use crate::app::App;
-use crate::http::{Call, Response};
+use crate::http::{Call, Incoming, Response};
 use crate::problem::Problem;
 use crate::records::files::{FileQuery, FileRecord, id_of, now};
 use crate::records::{Hash, hash};
@@ -62,6 +62,22 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     })
 }
 
+/// The form of a request. If its data will be stored, the disk must have room for it; a request that is only compared
+/// with a stored file needs none.
+pub(super) fn form<'c>(
+    app: &App,
+    call: &'c mut Call<'_>,
+    is_stored: bool,
+) -> Result<Multipart<&'c mut dyn Incoming>, Problem> {
+    if is_stored {
+        let length = call.head.header("content-length");
+        let length = length.and_then(|length| length.parse().ok());
+        app.openai.storage.check(length.unwrap_or(0))?;
+    }
+    let kind = call.head.header("content-type").unwrap_or_default();
+    Multipart::new(kind, &mut *call.body)
+}
+
 /// Reads an upload and stores it as a file with this id, if there is one. `check` gets the hash of an upload with a key.
 fn store(
     app: &App,
@@ -71,13 +87,7 @@ fn store(
     check: &dyn Fn(Hash) -> Result<(), Problem>,
 ) -> Result<Option<FileRecord>, Problem> {
     let storage = &app.openai.storage;
-    // A request that is only compared with a stored file needs no room.
-    if id.is_some() {
-        let length = call.head.header("content-length");
-        storage.check(length.and_then(|length| length.parse().ok()).unwrap_or(0))?;
-    }
-    let kind = call.head.header("content-type").unwrap_or_default();
-    let mut form = Multipart::new(kind, &mut *call.body)?;
+    let mut form = form(app, call, id.is_some())?;
     let (mut file, mut purpose, mut anchor, mut seconds) = (None, None, None, None);
     let mut content = has_key.then(Sha256::new);
     while let Some(part) = form.next_part()? {

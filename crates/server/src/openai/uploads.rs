@@ -9,7 +9,6 @@ use sha2::{Digest, Sha256};
 
 use super::batches::{kept, required};
 use super::files::{self, KEPT_SECONDS, check_name, check_purpose};
-use super::multipart::Multipart;
 use super::responses::remove;
 use crate::api::once;
 use crate::app::App;
@@ -154,12 +153,7 @@ fn store_part(
     check: &dyn Fn(Hash) -> Result<(), Problem>,
 ) -> Result<Option<String>, Problem> {
     let storage = &app.openai.storage;
-    if id.is_some() {
-        let length = call.head.header("content-length");
-        storage.check(length.and_then(|length| length.parse().ok()).unwrap_or(0))?;
-    }
-    let kind = call.head.header("content-type").unwrap_or_default();
-    let mut form = Multipart::new(kind, &mut *call.body)?;
+    let mut form = files::form(app, call, id.is_some())?;
     let mut data = None;
     while let Some(part) = form.next_part()? {
         match part.name.as_str() {

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::base::{Error, ErrorKind, ProcessId, Timestamp};
+use crate::base::{Error, ProcessId, Timestamp};
 use crate::queue::job::PRIORITIES;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::sql::SqlStore as _;
@@ -72,18 +72,12 @@ impl MysqlStore {
         wanted: ClaimRequest<'_>,
         now: Timestamp,
     ) -> Result<ClaimReply, Error> {
-        let unknown_worker = || {
-            Error::new(
-                ErrorKind::Invalid,
-                "the worker is not registered in this OS process",
-            )
-        };
         let of =
             |worker: &mut super::lease::RegisteredWorker| (worker.given, worker.doubtful.clone());
         let (given, doubtful) = self
             .heartbeat
             .worker(worker.0, of)
-            .ok_or_else(unknown_worker)?;
+            .ok_or_else(|| worker.unknown())?;
         if !doubtful.is_empty() {
             self.undo(worker, &doubtful, now)?;
             self.heartbeat.worker(worker.0, |worker| {

@@ -39,9 +39,8 @@ use crate::queue::job::JobReceipt;
 
 use super::group_commit::{Insert, Inserted};
 use super::moving::MovableStore;
-use super::rows::NO_CHORE;
-use super::sql::statements::{Fault, Queries as _, Statements};
-use super::sql::{Again, SharedState, SqlStore, charges, chores};
+use super::sql::statements::{Fault, Statements};
+use super::sql::{Again, SharedState, SqlStore, chores};
 use super::{ConsumerLock, HealthFinding, JobLane, StoreDatabase, Wakes, WorkSignal, WorkerId};
 use clock::{Offset, ServerClock};
 use lease::Heartbeat;
@@ -256,20 +255,7 @@ impl StoreDatabase for MysqlStore {
     }
 
     fn maintain(&self, now: Timestamp) -> Result<bool, Error> {
-        let halfway: Option<i64> = self.read(|tx| {
-            let find = format!(
-                "SELECT no FROM #processes FORCE INDEX (by_chore) WHERE chore > {NO_CHORE} LIMIT 1"
-            );
-            tx.one(&find, Vec::new())
-        })?;
-        if let Some(no) = halfway {
-            chores::step(self, no, now)?;
-            return Ok(true);
-        }
-        if charges::merge_passing(self, now)? {
-            return Ok(true);
-        }
-        self.await_silent(now)
+        Ok(chores::resume(self, now)? || self.await_silent(now)?)
     }
 
     fn movable(&self) -> Option<&dyn MovableStore> {

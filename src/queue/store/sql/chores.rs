@@ -11,10 +11,28 @@ use crate::queue::store::rows::{
     RETRYING, count, key, key_of, process_of,
 };
 
-use super::lineage;
 use super::standing::{Standing, lock};
 use super::statements::{Dialect, Fault, Queries as _, Statements, by, list, stored};
 use super::{Again, SqlStore};
+use super::{charges, lineage};
+
+/// Performs a step of the first interrupted chore, or merges charges of ended processes. False if neither is left.
+pub(crate) fn resume(store: &impl SqlStore, now: Timestamp) -> Result<bool, Error> {
+    let halfway: Option<i64> = store.read(|tx| {
+        // The condition that each database finds in its index.
+        let condition = match tx.dialect() {
+            Dialect::Sqlite => "WHERE chore <>",
+            #[cfg(feature = "mysql")]
+            Dialect::Mysql => "FORCE INDEX (by_chore) WHERE chore >",
+        };
+        let find = format!("SELECT no FROM #processes {condition} {NO_CHORE} LIMIT 1");
+        tx.one(&find, Vec::new())
+    })?;
+    match halfway {
+        Some(no) => step(store, no, now).map(|_| true),
+        None => charges::merge_passing(store, now),
+    }
+}
 
 /// The result of a decision.
 enum Decided<T> {

@@ -4,16 +4,14 @@ use std::fs;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use const_format::formatcp;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use crate::base::{Error, Timestamp};
+use crate::queue::store::sql::chores;
 use crate::queue::store::sql::statements::Fault;
-use crate::queue::store::sql::{charges, chores};
 
 use super::SqliteStore;
 use super::writer::{Sync, be_patient};
-use crate::queue::store::rows::NO_CHORE;
 
 /// Up to this number of free pages the file is not shrunk.
 const FEW_PAGES: i64 = 1_000;
@@ -29,17 +27,7 @@ const LONG_LOG: u64 = 64 << 20;
 impl SqliteStore {
     pub(super) fn do_chore(&self, now: Timestamp) -> Result<bool, Error> {
         self.copy_log()?;
-        let halfway: Option<i64> = self.read(|conn| {
-            let mut find = conn.prepare_cached(formatcp!(
-                "SELECT no FROM processes WHERE chore <> {NO_CHORE} LIMIT 1"
-            ))?;
-            Ok(find.query_row([], |row| row.get(0)).optional()?)
-        })?;
-        if let Some(no) = halfway {
-            chores::step(self, no, now)?;
-            return Ok(true);
-        }
-        if charges::merge_passing(self, now)? {
+        if chores::resume(self, now)? {
             return Ok(true);
         }
         if self.spare_pages()? {

@@ -90,18 +90,8 @@ impl SqliteStore {
         wanted: ClaimRequest<'_>,
         now: Timestamp,
     ) -> Result<ClaimReply, Error> {
-        let unknown_worker = || {
-            Error::new(
-                ErrorKind::Invalid,
-                "the worker is not registered in this OS process",
-            )
-        };
-        let given = self
-            .workers
-            .lock()
-            .get(&worker.0)
-            .ok_or_else(unknown_worker)?
-            .given;
+        let given = self.workers.lock().get(&worker.0).map(|known| known.given);
+        let given = given.ok_or_else(|| worker.unknown())?;
         let claims = self.write(Sync::Lazy, |conn| {
             let tx = &mut { conn };
             check_worker(tx, worker)?;

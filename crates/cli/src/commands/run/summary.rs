@@ -384,13 +384,11 @@ fn usage_lines(summary: &Summary, concurrency: Concurrency, asked: Option<u32>) 
         let text = format!("p50 {}, p95 {}, p99 {}", span(p50), span(p95), span(p99));
         lines.push(row("latency", &text));
     }
-    if summary.extracted > 0 {
-        let text = format!(
-            "{} answers are the beginning of their text, by extract",
-            count(summary.extracted)
-        );
-        lines.push(row("extracts", &text));
-    }
+    let answers = |number, name, what: &str| {
+        (number > 0).then(|| row(name, &format!("{} answers {what}", count(number))))
+    };
+    let extracts = "are the beginning of their text, by extract";
+    lines.extend(answers(summary.extracted, "extracts", extracts));
     if summary.vectors > 0 {
         lines.push(row("vectors", &vectors(summary, asked)));
     }
@@ -407,20 +405,11 @@ fn usage_lines(summary: &Summary, concurrency: Concurrency, asked: Option<u32>) 
         "rate",
         &format!("{rate:.1} items/s over {busy}{limited}"),
     ));
-    if summary.truncated > 0 {
-        let text = format!(
-            "{} answers were cut at the token limit",
-            count(summary.truncated)
-        );
-        lines.push(row("truncated", &text));
-    }
-    if summary.warnings > 0 {
-        let text = format!(
-            "{} answers have a warning: the server has probably cut the prompt, or the reply was mended (see \"warning\" in the results)",
-            count(summary.warnings)
-        );
-        lines.push(row("warnings", &text));
-    }
+    let truncated = "were cut at the token limit";
+    lines.extend(answers(summary.truncated, "truncated", truncated));
+    let warnings = "have a warning: the server has probably cut the prompt, or the reply was mended (see \"warning\" in \
+                    the results)";
+    lines.extend(answers(summary.warnings, "warnings", warnings));
     lines
 }
 
