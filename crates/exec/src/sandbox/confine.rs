@@ -91,9 +91,11 @@ impl Site {
 
     /// Enters the folder. Forbids this thread, and all processes that it starts, to write elsewhere, and to signal
     /// other processes. Returns what the kernel lacks.
-    pub fn confine(self, policy: &Policy) -> Result<Vec<String>, String> {
+    pub fn confine(&self, policy: &Policy) -> Result<Vec<String>, String> {
         fchdir(&self.folder).map_err(|error| self.place.unusable(&error.into()))?;
-        let status = self.rules.restrict_self();
+        let rules = self.rules.try_clone();
+        let rules = rules.map_err(|error| format!("Landlock: {error}"))?;
+        let status = rules.restrict_self();
         let status = status.map_err(|error| format!("Landlock: {error}"))?;
         tolerate(policy, lacking(&status))
     }

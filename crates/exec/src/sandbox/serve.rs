@@ -178,7 +178,7 @@ impl Launcher {
     }
 
     /// Takes the permissions and limits of a command. This is the process that becomes the command.
-    fn prepare(&mut self, folder: &Place, files: &[OwnedFd]) -> Result<(), String> {
+    fn prepare(&self, folder: &Place, files: &[OwnedFd]) -> Result<(), String> {
         follow(self.own)?;
         let connect = || {
             let [stdout, stderr, input @ ..] = files else {
@@ -199,7 +199,7 @@ impl Launcher {
         connect()
             .map_err(|error: io::Error| format!("cannot connect its standard files: {error}"))?;
         if self.policy.confine {
-            let site = self.site.take().ok_or("its rules are missing")?;
+            let site = self.site.as_ref().ok_or("its rules are missing")?;
             site.confine(&self.policy)?;
         } else {
             set_current_dir(&folder.path).map_err(|error| folder.unusable(&error))?;
