@@ -18,7 +18,7 @@ impl Random {
 
 #[cfg(test)]
 impl Random {
-    /// A number less than `end`, which is 1 if it is 0.
+    /// A number below `end`; 0 if `end` is 0.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         ((self.share() * end as f64) as u64).min(end.saturating_sub(1))
     }

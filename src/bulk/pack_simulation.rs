@@ -103,7 +103,7 @@ struct Scene {
 
 impl Scene {
     fn new(seed: u64) -> Self {
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut random = Random(seed);
         let (n, inputs) = (1 + random.below(200), 1 + random.below(64));
         let (kinds, steps) = (1 + random.below(4), 1 + random.below(2));
         let items = (0..n).map(|_| (1 + random.below(20) as u32, random.below(kinds) as u8));

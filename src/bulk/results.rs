@@ -264,8 +264,9 @@ impl ResultsFile {
 
     /// Appends complete lines. After an error the file does not contain them.
     pub(crate) fn append(&mut self, lines: &[u8]) -> Result<(), Error> {
-        // Changes by other programs are reported by the next check; here they must not damage a line. After reading the
-        // metadata, Linux would write exact times to the disk's journal with the next write.
+        // Changes by other programs are reported by the next check; here they must not damage a line. The metadata are not
+        // read, because Linux then writes exact times to the disk's journal with the next write. Few file systems, such as
+        // 9p, return a length here that may be old.
         let length = self.file.seek(SeekFrom::End(0));
         if length.is_ok_and(|length| length != self.len) {
             let _ = self.undisturbed();

@@ -72,7 +72,7 @@ struct ProviderModels {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with models")]
 struct GivenModels {
     source: Option<String>,
     like: Option<String>,

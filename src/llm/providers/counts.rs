@@ -19,7 +19,7 @@ const MOST_TOKENS: u64 = u32::MAX as u64;
 const MOST_COUNTS: usize = 1_000;
 
 /// Bytes of JSON that cannot hold too many values. Hardly any usage is longer.
-const USUAL_USAGE: usize = 2 * MOST_COUNTS;
+pub(super) const USUAL_USAGE: usize = 2 * MOST_COUNTS;
 
 /// Calls of tools that the provider carried out itself, by kind: all of them, and searches of the web.
 /// Beside them there may be counts of what they brought.

@@ -50,11 +50,13 @@ struct State {
 }
 
 impl State {
-    /// Takes this many bytes if they are available, or if no call holds any and no result waits to be written.
+    /// Takes this many bytes if they are available or no call holds any. The limit of the process is exceeded only while
+    /// no result waits to be written, or after `waited`.
     fn take(&mut self, bytes: u64, most: u64, process: &MemoryManager, waited: Duration) -> bool {
         let after = self.held.saturating_add(bytes);
-        let alone = self.held == 0 && (waited >= WRITE_TIME || !process.has_unwritten());
-        let fits = (alone || after <= most) && process.admits(bytes, alone);
+        let alone = self.held == 0;
+        let may_exceed = alone && (waited >= WRITE_TIME || !process.has_unwritten());
+        let fits = (alone || after <= most) && process.admits(bytes, may_exceed);
         if fits {
             self.held = after;
             #[cfg(test)]
@@ -106,14 +108,18 @@ impl ReplyMemory {
             let _state = self.state.lock();
             self.changed.notify_all();
         });
-        let began = Instant::now();
+        let mut alone_since = None;
         let mut state = self.state.lock();
         let ticket = state.tickets;
         state.tickets += 1;
         state.line.push_back(ticket);
         let result = loop {
             let first = state.line.front() == Some(&ticket);
-            if first && state.take(bytes, most, self.process(), began.elapsed()) {
+            let alone =
+                (first && state.held == 0).then(|| *alone_since.get_or_insert_with(Instant::now));
+            alone_since = alone;
+            let waited = alone.map_or(Duration::ZERO, |since| since.elapsed());
+            if first && state.take(bytes, most, self.process(), waited) {
                 break Ok(());
             }
             if let Err(ended) = has_ended(ctx) {

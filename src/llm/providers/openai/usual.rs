@@ -1,26 +1,38 @@
 //! Reads the usual reply of a chat: one text, an end and token counts. This takes half as long as reading a reply that
 //! may contain anything. All other replies are rejected here, and then [`openai`](super) reads them.
 
-use serde::Deserialize;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::llm::reply_details::ReplyDetails;
 
 use super::super::answer::Answer;
-use super::super::counts::CountDetails;
+use super::super::counts::{CountDetails, USUAL_USAGE};
 use super::super::error_body::own_word;
 use super::Counts;
 
 /// Returns `None` for any reply that is not the usual one.
 pub(super) fn read(body: &[u8]) -> Option<Answer> {
-    let reply: Reply<'_> = serde_json::from_slice(body).ok()?;
-    let (choice,) = reply.choices;
+    let Object(reply) = serde_json::from_slice::<Object<Reply<'_>>>(body).ok()?;
+    let (Object(choice),) = reply.choices;
+    // Read apart, so that all of its text is checked.
+    let usage = reply.usage.get();
+    let Object(usage) = match usage.len() {
+        ..=USUAL_USAGE => serde_json::from_str::<Object<Usage>>(usage).ok()?,
+        _ => return None,
+    };
     let word = |text: String| own_word(Some(Value::String(text)));
     Some(Answer {
-        text: choice.message.content,
+        text: choice.message.0.content,
         finish: word(choice.finish_reason),
         model: Some(word(reply.model)),
-        usage: Counts::from(reply.usage).usage(),
+        usage: Counts::from(usage).usage(),
         details: ReplyDetails {
             service_tier: reply.service_tier.map(word).filter(|tier| !tier.is_empty()),
             ..ReplyDetails::default()
@@ -36,10 +48,11 @@ struct Reply<'b> {
     #[serde(borrow, default)]
     id: Option<&'b str>,
     model: String,
-    choices: (Choice,),
+    choices: (Object<Choice>,),
     #[serde(default)]
     output: (),
-    usage: Usage,
+    #[serde(borrow)]
+    usage: &'b RawValue,
     service_tier: Option<String>,
     #[serde(default)]
     citations: Empty,
@@ -50,11 +63,35 @@ struct Reply<'b> {
 /// Null or an empty list.
 type Empty = Option<[(); 0]>;
 
+/// A JSON object. A structure alone would also be read from a list of its fields.
+#[derive(Default)]
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(Fields(PhantomData)).map(Self)
+    }
+}
+
+struct Fields<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(fields))
+    }
+}
+
 #[derive(Deserialize)]
 #[expect(dead_code, reason = "some fields only have to be missing")]
 struct Choice {
     finish_reason: String,
-    message: Message,
+    message: Object<Message>,
     #[serde(default)]
     logprobs: (),
     #[serde(default)]
@@ -110,8 +147,8 @@ struct Usage {
     cost_details: (),
     #[serde(default)]
     is_byok: (),
-    prompt_tokens_details: Option<Details>,
-    completion_tokens_details: Option<Details>,
+    prompt_tokens_details: Option<Object<Details>>,
+    completion_tokens_details: Option<Object<Details>>,
     cache_creation_input_tokens: Option<u32>,
     #[serde(default)]
     server_tool_use: (),
@@ -143,8 +180,8 @@ impl From<Usage> for Counts {
             total_tokens: usage.total_tokens.map(u64::from),
             num_cached_tokens: usage.num_cached_tokens.map(u64::from),
             prompt_cache_hit_tokens: usage.prompt_cache_hit_tokens.map(u64::from),
-            prompt_tokens_details: usage.prompt_tokens_details.unwrap_or_default().into(),
-            completion_tokens_details: usage.completion_tokens_details.unwrap_or_default().into(),
+            prompt_tokens_details: usage.prompt_tokens_details.unwrap_or_default().0.into(),
+            completion_tokens_details: usage.completion_tokens_details.unwrap_or_default().0.into(),
             cache_creation_input_tokens: usage.cache_creation_input_tokens.map(u64::from),
             num_sources_used: usage.num_sources_used.map(u64::from),
             num_server_side_tools_used: usage.num_server_side_tools_used.map(u64::from),
@@ -183,7 +220,7 @@ mod tests {
             "",
             &[
                 ("id", &["\"c-1\"", "null", "7", "\"c\\u0041\""]),
-                ("object", &["\"chat.completion\"", "[1]"]),
+                ("object", &["\"chat.completion\"", "[1]", "\"gr\u{fc}n\""]),
                 ("model", &["\"m\"", "\"m\\u00e4\"", "null", "3"]),
                 ("service_tier", &["\"default\"", "null", "\"\"", "[]"]),
                 ("citations", &["[]", "null", "[\"https://a.example\"]"]),
@@ -286,6 +323,7 @@ mod tests {
                     &["null", "{\"web_search_calls\":2}"],
                 ),
                 ("num_search_queries", &["1", "null"]),
+                ("note", &["1", "\"gr\u{fc}n\"", "1e999"]),
             ],
         ),
         (
@@ -297,6 +335,7 @@ mod tests {
                 ("image_tokens", &["1", "null"]),
                 ("cache_write_tokens", &["1", "null"]),
                 ("cache_creation_tokens", &["1", "null"]),
+                ("note", &["1", "\"gr\u{fc}n\""]),
                 (
                     "cache_creation_token_details",
                     &["null", "{\"ephemeral_5m_input_tokens\":1}", "4"],
@@ -328,21 +367,42 @@ mod tests {
         fields.join(",")
     }
 
-    fn body(random: &mut Random) -> String {
+    fn body(random: &mut Random) -> Vec<u8> {
         let oddity = [0, 2, 10, 40][random.index(4)];
         let mut of = |place: &str| fields(random, place, oddity);
         let (outer, choice, message, usage) = (of(""), of("choice"), of("message"), of("usage"));
         let (read, written) = (of("details"), of("details"));
-        let choice = format!("{{{choice},\"message\":{{{message}}}}}");
+        // Objects are rarely lists.
+        let mut object = |fields: String, list: &str| match random.index(50) {
+            0 => list.to_owned(),
+            _ => format!("{{{fields}}}"),
+        };
+        let message = object(message, "[\"yes\"]");
+        let choice = object(
+            format!("{choice},\"message\":{message}"),
+            "[\"stop\",{\"content\":\"yes\"}]",
+        );
+        let (read, written) = (
+            object(read, "[3,0,0,0,0,0]"),
+            object(written, "[0,3,0,0,0,0]"),
+        );
+        let usage = format!(
+            "{usage},\"prompt_tokens_details\":{read},\"completion_tokens_details\":{written}"
+        );
+        let usage = object(usage, "[9,4]");
         let choices = match random.index(20) {
             0 => String::new(),
             1 => format!("{choice},{choice}"),
             _ => choice,
         };
-        let usage = format!(
-            "{usage},\"prompt_tokens_details\":{{{read}}},\"completion_tokens_details\":{{{written}}}"
-        );
-        format!("{{{outer},\"choices\":[{choices}],\"usage\":{{{usage}}}}}").replace("{,", "{")
+        let body = format!("{{{outer},\"choices\":[{choices}],\"usage\":{usage}}}");
+        let body = body.replace("{,", "{");
+        match random.index(10) {
+            0 => body.replace("gr\u{fc}n", &"long".repeat(600)).into_bytes(),
+            // Not UTF-8.
+            1 => body.chars().map(|letter| letter as u8).collect(),
+            _ => body.into_bytes(),
+        }
     }
 
     #[test]
@@ -350,8 +410,7 @@ mod tests {
         let vendor = Vendor::named("openai").unwrap();
         let mut usual = 0;
         for seed in 0..20_000 {
-            let body = body(&mut Random(seed));
-            let body = body.as_bytes();
+            let body = &*body(&mut Random(seed));
             let Some(answer) = read(body) else { continue };
             usual += 1;
             let quick = answer.conclude(vendor.name, body, false);
