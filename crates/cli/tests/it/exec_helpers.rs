@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -155,11 +156,17 @@ fn commands_of_any_length_run_the_same() {
 fn a_helper_of_another_version_is_not_used() {
     let desk = Desk::new();
     let program = desk.path("batchwright");
-    fs::copy(env!("CARGO_BIN_EXE_batchwright"), &program).unwrap();
+    // In a process of its own: a program that another thread starts meanwhile would have the copy open for writing, which
+    // cannot be executed then.
+    let copy = |from: &str, to: &Path| {
+        let copied = Command::new("cp").arg(from).arg(to).status();
+        assert!(copied.unwrap().success());
+    };
+    copy(env!("CARGO_BIN_EXE_batchwright"), &program);
     desk.write("job.txt", "echo done\n");
     for helper in [None, Some("/bin/echo"), Some("/bin/false")] {
         if let Some(helper) = helper {
-            fs::copy(helper, desk.path("batchwright-sandbox")).unwrap();
+            copy(helper, &desk.path("batchwright-sandbox"));
         }
         let words = "exec job.txt -o -".split_whitespace();
         let ended = Running::start(&mut desk.other(&program, words)).wait();

@@ -13,6 +13,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use batchwright::Error;
 use batchwright_exec::{Confined, Limits, Prepared, Sandbox, SandboxMode};
 use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::common::{Desk, Running, eventually, results};
 
@@ -486,9 +487,73 @@ fn a_spawned_command_has_its_input_and_can_be_killed() {
         };
         assert!(eventually(|| pid().is_some()), "{mode}");
         let pid: u32 = pid().unwrap();
-        drop((process, command));
+        drop(process);
         assert!(eventually(|| has_ended(pid)), "{mode}");
         std::fs::remove_file(desk.path("pid")).unwrap();
+    }
+}
+
+/// As a host of the library runs commands.
+#[test]
+fn outputs_are_complete_and_are_not_awaited_for_ever() {
+    let desk = Desk::new();
+    let folder = desk.path("");
+    let off = Sandbox::new(SandboxMode::Off).helper(HELPER);
+    let direct = prepare(&off.clone().limits(Limits::NONE)).unwrap();
+    // What has left the group of a command is not known without a sandbox.
+    let hidden = "(setsid env -i setsid sh -c 'echo $$ >pid; exec sleep 1000' &)
+        until [ -s pid ]; do sleep 0.01; done; echo x; exit 3";
+    let output = confined(&direct, &folder, &["sh", "-c", hidden]).output();
+    let output = output.unwrap();
+    assert_eq!(
+        (output.status.code(), &*output.stdout),
+        (Some(3), &b"x\n"[..])
+    );
+    let pid = std::fs::read_to_string(desk.path("pid")).unwrap();
+    let pid: i32 = pid.trim().parse().unwrap();
+    assert!(!has_ended(pid.cast_unsigned()), "it held the outputs open");
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    let large = [
+        "sh",
+        "-c",
+        "head -c 300000 /dev/zero; head -c 300000 /dev/zero >&2",
+    ];
+    for sandbox in [
+        off.clone().limits(Limits::NONE),
+        off.limits(Limits::default()),
+    ] {
+        let prepared = prepare(&sandbox).unwrap();
+        let output = confined(&prepared, &folder, &large).output().unwrap();
+        assert!(output.status.success());
+        assert_eq!(
+            (output.stdout.len(), output.stderr.len()),
+            (300_000, 300_000)
+        );
+        // Nobody reads these outputs.
+        let mut command = confined(&prepared, &folder, &large);
+        let status = command.spawn(None).unwrap().wait().unwrap();
+        assert!(!status.success(), "{status}");
+    }
+}
+
+/// Without rules, a command can write to a file descriptor of its launcher.
+#[test]
+fn a_launcher_believes_only_a_child_that_failed_to_start() {
+    let desk = Desk::new();
+    let sandbox = Sandbox::new(SandboxMode::Off).helper(HELPER);
+    let Some(prepared) = prepare(&sandbox.limits(Limits::default())) else {
+        return;
+    };
+    let folder = desk.path("");
+    let lie =
+        "for pipe in /proc/$PPID/fd/*; do [ -p \"$pipe\" ] && printf lie >\"$pipe\"; done; exit $1";
+    for code in ["0", "7", "125", "0"] {
+        let words = ["sh", "-c", lie, "sh", code];
+        let output = confined(&prepared, &folder, &words).output();
+        // Exit code 125 is that of a child that was not started.
+        if code != "125" {
+            assert_eq!(output.unwrap().status.code(), code.parse().ok(), "{code}");
+        }
     }
 }
 

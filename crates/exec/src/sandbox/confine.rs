@@ -2,7 +2,7 @@
 //! privileges of root.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use landlock::{
@@ -129,7 +129,9 @@ fn rules<'a>(
     for (device, number) in DEVICES {
         // A missing device cannot be written to. A command that may write to `/dev` can replace it.
         if let Ok(opened) = place::open(Path::new(device))
-            && opened.metadata().is_ok_and(|about| about.rdev() == number)
+            && opened
+                .metadata()
+                .is_ok_and(|about| about.file_type().is_char_device() && about.rdev() == number)
         {
             rules = rules.add_rule(PathBeneath::new(opened, rights(false)))?;
         }

@@ -2,15 +2,20 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::marker::PhantomData;
 use std::process::{Command, ExitStatus, Output, Stdio};
 #[cfg(target_os = "linux")]
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Instant;
 
 use batchwright::Error;
 
 use super::programs::refused;
 #[cfg(target_os = "linux")]
 use super::{slot::Slots, watchdog::uses_too_much_memory, watched::Watched, wire::Order};
+use crate::process::STRAGGLERS;
 #[cfg(unix)]
 use crate::{group_watchdog::Group, started::Started};
 
@@ -37,7 +42,7 @@ enum Start {
 
 /// A command that [`Confined::spawn`] has started. Dropping it kills the command.
 #[derive(Debug)]
-pub struct ConfinedProcess {
+pub struct ConfinedProcess<'c> {
     /// Its standard output, until it is taken.
     pub stdout: Option<File>,
     /// Its standard error, until it is taken.
@@ -47,6 +52,8 @@ pub struct ConfinedProcess {
     #[cfg(not(unix))]
     process: std::process::Child,
     ended: bool,
+    /// Dropping the [`Confined`] kills the command, and each can be started once at a time.
+    confined: PhantomData<&'c mut Confined>,
 }
 
 /// The effect of a sandbox on a command, with a message.
@@ -80,30 +87,21 @@ impl Confined {
         }
     }
 
-    /// Runs it without input until it ends, and returns what it printed.
+    /// Runs it without input until it ends, and returns what it printed. Does not wait for a process that left the
+    /// group of a command without a sandbox, and that holds an output open.
     ///
     /// # Errors
     /// Those of [`spawn`](Self::spawn) and [`ConfinedProcess::wait`], and errors of reading.
     pub fn output(&mut self) -> Result<Output, Error> {
         let mut process = self.spawn(None)?;
-        let pipes = [process.stdout.take(), process.stderr.take()];
-        let read = |pipe: Option<File>| {
-            let mut bytes = Vec::new();
-            let read = pipe.map_or(Ok(0), |mut pipe| pipe.read_to_end(&mut bytes));
-            read.map(|_| bytes)
-                .map_err(|why| refused(format!("cannot read its output: {why}")))
-        };
-        std::thread::scope(|scope| {
-            let reading = pipes.map(|pipe| scope.spawn(move || read(pipe)));
-            // Afterwards, no process of the command holds the pipes.
-            let status = process.wait();
-            let panicked = |_| Err(refused("cannot read its output".to_owned()));
-            let [stdout, stderr] = reading.map(|read| read.join().unwrap_or_else(panicked));
-            Ok(Output {
-                status: status?,
-                stdout: stdout?,
-                stderr: stderr?,
-            })
+        let stdout = pieces(process.stdout.take());
+        let stderr = pieces(process.stderr.take());
+        let status = process.wait()?;
+        let until = Instant::now() + STRAGGLERS;
+        Ok(Output {
+            status,
+            stdout: joined(&stdout, until)?,
+            stderr: joined(&stderr, until)?,
         })
     }
 
@@ -112,7 +110,7 @@ impl Confined {
     /// # Errors
     /// A [critical](Error::is_critical) one if it cannot be started. If its launcher cannot start it,
     /// [`ConfinedProcess::wait`] returns the error.
-    pub fn spawn(&mut self, input: Option<File>) -> Result<ConfinedProcess, Error> {
+    pub fn spawn(&mut self, input: Option<File>) -> Result<ConfinedProcess<'_>, Error> {
         let started = self.start_piped(input.as_ref());
         let mut process = started.map_err(|why| refused(format!("cannot start it: {why}")))?;
         Ok(ConfinedProcess {
@@ -126,6 +124,7 @@ impl Confined {
             stderr: process.stderr.take().map(into_file),
             process,
             ended: false,
+            confined: PhantomData,
         })
     }
 
@@ -239,15 +238,16 @@ impl Confined {
     }
 }
 
-impl ConfinedProcess {
+impl ConfinedProcess<'_> {
     /// Waits for its end. Then kills the processes that it left in its group, and all that a confined command
-    /// left.
+    /// left. Outputs that were not taken are closed first, so that a command that prints more than a pipe holds fails.
     ///
     /// # Errors
     /// A [critical](Error::is_critical) one if the launcher could not start it, or if the system does not report its
     /// end.
     pub fn wait(mut self) -> Result<ExitStatus, Error> {
         self.ended = true;
+        (self.stdout, self.stderr) = (None, None);
         let ended = self.process.wait();
         let ended = ended.map_err(|why| refused(format!("cannot wait for it: {why}")))?;
         #[cfg(not(unix))]
@@ -268,7 +268,7 @@ impl ConfinedProcess {
     }
 }
 
-impl Drop for ConfinedProcess {
+impl Drop for ConfinedProcess<'_> {
     fn drop(&mut self) {
         if !self.ended {
             self.kill();
@@ -278,6 +278,38 @@ impl Drop for ConfinedProcess {
             let _ = self.process.wait();
         }
     }
+}
+
+/// What a pipe contains, read by a thread that may outlive the command.
+fn pieces(pipe: Option<File>) -> Receiver<io::Result<Vec<u8>>> {
+    let (sender, pieces) = channel();
+    thread::spawn(move || {
+        let mut pipe = pipe?;
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            let read = match pipe.read(&mut buffer) {
+                Ok(0) => return None,
+                Ok(read) => Ok(buffer[..read].to_vec()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+            };
+            let is_last = read.is_err();
+            if sender.send(read).is_err() || is_last {
+                return None::<()>;
+            }
+        }
+    });
+    pieces
+}
+
+/// The pieces that arrive until then, or until the pipe is closed.
+fn joined(pieces: &Receiver<io::Result<Vec<u8>>>, until: Instant) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    while let Ok(piece) = pieces.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        let piece = piece.map_err(|why| refused(format!("cannot read its output: {why}")))?;
+        bytes.extend(piece);
+    }
+    Ok(bytes)
 }
 
 /// The input of a command.

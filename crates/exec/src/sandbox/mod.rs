@@ -255,7 +255,6 @@ impl Sandbox {
             programs,
             environment,
             not_in_force: Vec::new(),
-            places: parking_lot::Mutex::default(),
             run: None,
             slots: None,
         };
@@ -275,7 +274,7 @@ impl Sandbox {
         let run = Arc::new(run);
         prepared.run = Some(run.clone());
         if needed {
-            let mut policy = self.policy(&mut prepared, &run)?;
+            let (mut policy, places) = self.policy(&mut prepared, &run)?;
             // The watchdog kills children that were not announced to it.
             let _ = run.announce(orders::News::Starting(TRIAL));
             let mut tried = self.try_out(&helper, &policy);
@@ -293,14 +292,21 @@ impl Sandbox {
                 policy,
                 run,
                 free: parking_lot::Mutex::default(),
+                places: parking_lot::Mutex::new(places),
             }));
         }
         Ok(prepared)
     }
 
-    /// The policy for all commands of a run; temporary files of commands go to its folder.
+    /// The policy for all commands of a run, with the places to which they may write; temporary files of commands go to
+    /// its folder.
     #[cfg(target_os = "linux")]
-    fn policy(&self, prepared: &mut Prepared, run: &run::Run) -> Result<Policy, Error> {
+    fn policy(
+        &self,
+        prepared: &mut Prepared,
+        run: &run::Run,
+    ) -> Result<(Policy, Vec<place::Held>), Error> {
+        let mut places = Vec::new();
         let mut writable = self.writable.clone();
         let confine = self.mode != SandboxMode::Off;
         let cgroups = run.cgroups.as_ref();
@@ -330,11 +336,11 @@ impl Sandbox {
                 ))
             })?;
             policy.writable.push(held.place.clone());
-            prepared.places.get_mut().push(held);
+            places.push(held);
         }
         let late = |(name, _): &mut (OsString, OsString)| is_loaded_early(name);
         policy.late_variables = prepared.environment.extract_if(.., late).collect();
-        Ok(policy)
+        Ok((policy, places))
     }
 
     /// Confines a helper that runs no command, and returns what the kernel lacks.

@@ -8,20 +8,11 @@ use std::process::Command;
 use std::sync::Arc;
 
 use batchwright::Error;
-#[cfg(target_os = "linux")]
-use parking_lot::Mutex;
 
 use super::confined::Confined;
 use super::programs::{Programs, Unusable};
 #[cfg(target_os = "linux")]
-use super::{
-    place::{Held, Place},
-    run::Run,
-    slot::Slots,
-    watchdog::COMMAND,
-    watched::Watched,
-    wire::Order,
-};
+use super::{run::Run, slot::Slots, watchdog::COMMAND, watched::Watched, wire::Order};
 
 /// How the processes of a command are kept together, to count and kill all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,9 +43,6 @@ pub struct Prepared {
     pub(super) programs: Programs,
     pub(super) environment: Vec<(OsString, OsString)>,
     pub(super) not_in_force: Vec<String>,
-    /// The folders and files of commands, held open during the run.
-    #[cfg(target_os = "linux")]
-    pub(super) places: Mutex<Vec<Held>>,
     #[cfg(target_os = "linux")]
     pub(super) run: Option<Arc<Run>>,
     /// The launchers of commands, unless commands are started directly.
@@ -96,10 +84,12 @@ impl Prepared {
 
     /// A command that runs `program`, as returned by [`resolve`](Self::resolve), in `folder`, and may write there.
     pub fn command(&self, program: &Path, arguments: &[OsString], folder: &Path) -> Confined {
+        // A command is in its folder when it starts, where relative paths would refer to other files.
+        let (program, folder) = (&absolute(program), &absolute(folder));
         #[cfg(target_os = "linux")]
         if let Some(slots) = &self.slots {
             let order = Order {
-                folder: self.place_of(folder),
+                folder: slots.place_of(folder),
                 program: program.into(),
                 arguments: arguments.to_vec(),
             };
@@ -118,25 +108,12 @@ impl Prepared {
         }
         Confined::unconfined(command)
     }
+}
 
-    /// The folder as it was when the first command was to work there.
-    #[cfg(target_os = "linux")]
-    fn place_of(&self, folder: &Path) -> Place {
-        let mut places = self.places.lock();
-        if let Some(known) = places.iter().find(|held| held.place.path == folder) {
-            return known.place.clone();
-        }
-        match Held::new(folder) {
-            Ok(held) => {
-                let place = held.place.clone();
-                places.push(held);
-                place
-            }
-            // The launcher will report the reason.
-            Err(_) => Place {
-                path: folder.to_owned(),
-                ..Place::default()
-            },
-        }
+/// The absolute path; a name alone stays one.
+fn absolute(path: &Path) -> PathBuf {
+    if path.components().count() < 2 && path.is_relative() && !path.is_dir() {
+        return path.to_owned();
     }
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

@@ -152,6 +152,10 @@ impl Launcher {
         command
             .args(&order.arguments)
             .envs(late.map(|(name, value)| (name, value)));
+        if !self.policy.confine {
+            // A command can write to the pipe through `/proc`.
+            let _ = self.failure();
+        }
         // The launcher has no other threads, so its child may do everything that it may.
         match fork::fork() {
             Ok(Fork::Parent(child)) => Pid::from_raw(child).ok_or("it has no number".to_owned()),
@@ -248,7 +252,8 @@ impl Launcher {
                 break;
             }
         }
-        if children.status != Some(0)
+        // The status of a process that ended with this exit code.
+        if children.status == Some(helper::FAILED << 8)
             && let Some(why) = self.failure()
         {
             return Ok(Reply::NotStarted(why));

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use rustix::process::Signal;
 use super::cgroup;
 use super::helper;
 use super::helper_program::HelperProgram;
+use super::place::{Held, Place};
 use super::policy::Policy;
 use super::processes::end_descendants;
 use super::run::Run;
@@ -32,6 +34,8 @@ pub struct Slots {
     pub run: Arc<Run>,
     /// Those that no command uses now.
     pub free: Mutex<Vec<Slot>>,
+    /// The folders and files of commands, held open during the run.
+    pub places: Mutex<Vec<Held>>,
 }
 
 impl Slots {
@@ -58,6 +62,26 @@ impl Slots {
             slot: Some(slot),
             reply: None,
         })
+    }
+
+    /// The folder as it was when the first command was to work there.
+    pub fn place_of(&self, folder: &Path) -> Place {
+        let mut places = self.places.lock();
+        if let Some(known) = places.iter().find(|held| held.place.path == folder) {
+            return known.place.clone();
+        }
+        match Held::new(folder) {
+            Ok(held) => {
+                let place = held.place.clone();
+                places.push(held);
+                place
+            }
+            // The launcher will report the reason.
+            Err(_) => Place {
+                path: folder.to_owned(),
+                ..Place::default()
+            },
+        }
     }
 
     fn open(&self) -> io::Result<Slot> {
