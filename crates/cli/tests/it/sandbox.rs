@@ -536,6 +536,34 @@ fn outputs_are_complete_and_are_not_awaited_for_ever() {
     }
 }
 
+/// They are children of the host after the launcher has ended.
+#[test]
+fn processes_that_commands_left_behind_are_reaped_for_the_host() {
+    let desk = Desk::new();
+    let Some(prepared) = prepare(&Sandbox::new(SandboxMode::On).helper(HELPER)) else {
+        return;
+    };
+    let name = "left-behind";
+    std::os::unix::fs::symlink("/bin/sleep", desk.path(name)).unwrap();
+    let leave = format!("setsid ./{name} 1000 >/dev/null 2>&1 & sleep 0.05");
+    for _ in 0..3 {
+        let output = confined(&prepared, &desk.path(""), &["sh", "-c", &leave]).output();
+        assert!(output.unwrap().status.success());
+    }
+    drop(prepared);
+    let own = format!(" {} ", std::process::id());
+    let is_ours = |entry: std::io::Result<std::fs::DirEntry>| {
+        let stat = std::fs::read_to_string(entry.ok()?.path().join("stat")).ok()?;
+        let of_host = stat.contains(&format!("({name})")) && stat.contains(&own);
+        of_host.then_some(stat)
+    };
+    let children: Vec<_> = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(is_ours)
+        .collect();
+    assert!(children.is_empty(), "{children:?}");
+}
+
 /// Without rules, a command can write to a file descriptor of its launcher.
 #[test]
 fn a_launcher_believes_only_a_child_that_failed_to_start() {

@@ -8,16 +8,17 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 use super::cgroup;
 use super::helper;
 use super::helper_program::HelperProgram;
 use super::place::{Held, Place};
 use super::policy::Policy;
-use super::processes::end_descendants;
+use super::processes::{Identity, Process, descendants, end_descendants};
 use super::run::Run;
 use super::watchdog::COMMAND;
 use super::watched::Watched;
@@ -106,6 +107,7 @@ impl Slots {
         let slot = Slot {
             socket,
             launcher,
+            killed: Mutex::default(),
             watched,
         };
         wire::send(&slot.socket, &policy, &[])?;
@@ -118,6 +120,8 @@ impl Slots {
 pub struct Slot {
     socket: UnixStream,
     launcher: Child,
+    /// Killed processes that become children of this program when the launcher has ended.
+    killed: Mutex<Vec<Identity>>,
     /// Dropped last: it removes the cgroup.
     watched: Watched,
 }
@@ -125,9 +129,14 @@ pub struct Slot {
 impl Slot {
     /// Kills all processes of its command, and with a cgroup also the launcher.
     fn kill(&self) {
+        let launcher = self.launcher.id().cast_signed();
+        let below = descendants(launcher).into_iter();
+        self.killed
+            .lock()
+            .extend(below.map(|process| process.identity));
         match &self.watched.cgroup {
             Some(cgroup) => cgroup::kill(cgroup),
-            None => end_descendants(self.launcher.id().cast_signed()),
+            None => end_descendants(launcher),
         }
     }
 }
@@ -137,6 +146,18 @@ impl Drop for Slot {
         self.kill();
         let _ = self.launcher.kill();
         let _ = reap::child(&mut self.launcher);
+        let (own, until) = (
+            std::process::id().cast_signed(),
+            Instant::now() + reap::AFTER_KILL,
+        );
+        for killed in self.killed.get_mut().drain(..) {
+            let now = Process::of(killed.pid);
+            if now.is_some_and(|now| now.identity == killed && now.parent == own)
+                && let Some(pid) = Pid::from_raw(killed.pid)
+            {
+                reap::stray(pid, until);
+            }
+        }
     }
 }
 
