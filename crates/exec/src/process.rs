@@ -20,12 +20,11 @@ use rustix::process::Signal;
 
 use super::launch::{Deadlines, Ended};
 use super::output::{Capture, Output, OutputSettings};
+use super::reap::STRAGGLERS;
 use super::record::CommandResult;
 use super::sandbox::confined::{Confined, Intervention};
 use super::started::Started;
 
-/// Time to read the output of processes that outlive their command.
-pub(crate) const STRAGGLERS: Duration = Duration::from_millis(200);
 /// Time to read the output of a killed command; after that, only its end is awaited.
 const DEAD: Duration = Duration::from_secs(1);
 /// Interval at which orphaned processes are reaped. No event of the command reports their end.
