@@ -4,10 +4,14 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use batchwright::{Error, ErrorKind};
 
 use super::output_folder::OutputFolder;
+
+/// Time to read the output of processes that outlive their command.
+pub(crate) const STRAGGLERS: Duration = Duration::from_millis(200);
 
 /// What happens to the part of an output that exceeds the limit in memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

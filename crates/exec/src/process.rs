@@ -19,8 +19,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 use super::launch::{Deadlines, Ended};
-use super::output::{Capture, Output, OutputSettings};
-use super::reap::STRAGGLERS;
+use super::output::{Capture, Output, OutputSettings, STRAGGLERS};
 use super::record::CommandResult;
 use super::sandbox::confined::{Confined, Intervention};
 use super::started::Started;

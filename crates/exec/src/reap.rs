@@ -14,8 +14,6 @@ use rustix::process::Pid;
 #[cfg(target_os = "linux")]
 use rustix::process::{WaitOptions, waitpid};
 
-/// Time to read the output of processes that outlive their command.
-pub const STRAGGLERS: Duration = Duration::from_millis(200);
 /// A killed process that has not ended after this time is abandoned.
 pub const AFTER_KILL: Duration = Duration::from_secs(10);
 /// The helper and the watchdog answer within this time, unless the program is another one.

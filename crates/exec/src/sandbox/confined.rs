@@ -15,7 +15,7 @@ use batchwright::Error;
 use super::programs::refused;
 #[cfg(target_os = "linux")]
 use super::{slot::Slots, watchdog::uses_too_much_memory, watched::Watched, wire::Order};
-use crate::reap::STRAGGLERS;
+use crate::output::STRAGGLERS;
 #[cfg(unix)]
 use crate::{group_watchdog::Group, started::Started};
 
