@@ -104,15 +104,7 @@ pub(super) fn run(
         ],
         ended: false,
     };
-    let mut killing = Killing {
-        timeout_at: deadlines
-            .timeout
-            .and_then(|timeout| began.checked_add(timeout)),
-        kill_at: None,
-        give_up_at: None,
-        timed_out: false,
-        stopped: false,
-    };
+    let mut killing = Killing::after(deadlines.timeout, began);
     let mut buffer = READ.take();
     let mut reap_at = began + REAP;
     loop {
@@ -184,6 +176,17 @@ struct Killing {
 }
 
 impl Killing {
+    /// The command may run for this time.
+    fn after(timeout: Option<Duration>, began: Instant) -> Self {
+        Self {
+            timeout_at: timeout.and_then(|timeout| began.checked_add(timeout)),
+            kill_at: None,
+            give_up_at: None,
+            timed_out: false,
+            stopped: false,
+        }
+    }
+
     fn next(&self) -> Option<Instant> {
         let times = [self.timeout_at, self.kill_at, self.give_up_at];
         times.into_iter().flatten().min()
