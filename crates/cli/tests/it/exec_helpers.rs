@@ -260,23 +260,23 @@ fn no_command_runs_after_a_folder_was_made_again() {
     let again = "rmdir ../more && mkdir ../more";
     let moved = "mv ../more ../old && mkdir ../more";
     let linked = "rmdir ../more && ln -s ../victim ../more";
-    let own = "mv ../work ../old && mkdir ../work";
+    let own = "mv ../own ../old && mkdir ../own";
     for change in [again, moved, linked, own] {
         let desk = Desk::new();
-        for folder in ["base", "base/work", "base/more", "victim"] {
+        for folder in ["base", "base/own", "base/more", "victim"] {
             fs::create_dir(desk.path(folder)).unwrap();
         }
-        let write = "sh -c 'cd ..; echo x >more/x; echo x >work/x; echo x >old/x'";
+        let write = "sh -c 'cd ..; echo x >more/x; echo x >own/x; echo x >old/x'";
         let job = format!("sh -c 'echo x >../more/x && rm ../more/x'\nsh -c '{change}'\n{write}\n");
         desk.write("job.txt", job);
-        let words = "exec job.txt -o - -j 1 --workdir base/work --write base --write base/more";
+        let words = "exec job.txt -o - -j 1 --workdir base/own --write base --write base/more";
         let records = results(&desk.plain(words).stdout);
         for record in &records[..2] {
             assert_eq!(record["status"], "completed", "{change}: {record}");
         }
         let message = records[2]["error"]["message"].to_string();
         assert!(message.contains("was replaced"), "{change}: {}", records[2]);
-        for file in ["base/more/x", "base/work/x", "base/old/x", "victim/x"] {
+        for file in ["base/more/x", "base/own/x", "base/old/x", "victim/x"] {
             assert!(!desk.exists(file), "{change}: {file}");
         }
     }

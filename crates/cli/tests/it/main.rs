@@ -116,6 +116,8 @@ mod run_output;
 mod samples;
 #[cfg(target_os = "linux")]
 mod sandbox;
+#[cfg(target_os = "linux")]
+mod sandbox_host;
 #[cfg(unix)]
 mod scan;
 mod schema;
