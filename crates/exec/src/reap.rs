@@ -10,15 +10,23 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(target_os = "linux")]
+use parking_lot::Mutex;
 use rustix::process::Pid;
 #[cfg(target_os = "linux")]
 use rustix::process::{WaitOptions, waitpid};
+
+#[cfg(target_os = "linux")]
+use crate::sandbox::processes::{Identity, Process};
 
 /// A killed process that has not ended after this time is abandoned.
 pub const AFTER_KILL: Duration = Duration::from_secs(10);
 /// The helper and the watchdog answer within this time, unless the program is another one.
 #[cfg(target_os = "linux")]
 pub const ANSWER: Duration = Duration::from_secs(60);
+/// The processes that were abandoned.
+#[cfg(target_os = "linux")]
+static ABANDONED: Mutex<Vec<Identity>> = Mutex::new(Vec::new());
 /// Interval of checks that no event replaces.
 const LOOK: Duration = Duration::from_millis(5);
 /// Interval of checks for a tracer, while an event would report the end.
@@ -34,20 +42,34 @@ pub fn child(child: &mut Child) -> io::Result<Option<ExitStatus>> {
     Ok(status)
 }
 
-/// Waits for the end of a killed child of this process. If it is abandoned, that is logged.
+/// Waits for the end of a killed child of this process. If it is abandoned, that is logged once, and nothing waits for
+/// it again.
 #[cfg(target_os = "linux")]
 pub fn stray(pid: Pid, until: Instant) {
-    let longest = until.saturating_duration_since(Instant::now());
+    let identity = Process::of(pid.as_raw_nonzero().get()).map(|process| process.identity);
+    let known = identity.is_some_and(|identity| ABANDONED.lock().contains(&identity));
+    let longest = if known {
+        Duration::ZERO
+    } else {
+        until.saturating_duration_since(Instant::now())
+    };
     let ended = reap(pid, longest, || {
         // An error means that it does not exist any more.
         Ok(waitpid(Some(pid), WaitOptions::NOHANG).map_or(Some(()), |ended| ended.map(|_| ())))
     });
-    if let Ok(None) = ended {
+    if let Ok(None) = ended
+        && !known
+    {
         given_up(pid);
     }
 }
 
-fn given_up(pid: Pid) {
+/// A process was waited for until it was abandoned.
+pub fn given_up(pid: Pid) {
+    #[cfg(target_os = "linux")]
+    if let Some(process) = Process::of(pid.as_raw_nonzero().get()) {
+        ABANDONED.lock().push(process.identity);
+    }
     log::warn!("{}", crate::record::never_ends(pid.as_raw_nonzero().get()));
 }
 

@@ -197,11 +197,17 @@ fn end_of(launched: &mut Launched) -> End {
             not_started: Some(why.clone()),
             ..End::default()
         },
-        Reply::Ended { status, pid, .. } => End {
-            status: status.map(ExitStatus::from_raw),
-            left: status.is_none().then_some(*pid),
-            not_started: None,
-        },
+        Reply::Ended { status, pid, .. } => {
+            let left = status.is_none().then_some(*pid);
+            if let Some(pid) = left.and_then(Pid::from_raw) {
+                reap::given_up(pid);
+            }
+            End {
+                status: status.map(ExitStatus::from_raw),
+                left,
+                not_started: None,
+            }
+        }
     }
 }
 
