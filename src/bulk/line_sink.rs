@@ -154,7 +154,7 @@ impl Sink<FileTask> for LineSink<'_> {
                 };
                 let bytes = self.lines(&end, now).into_owned();
                 self.note(&end, tally);
-                // Every call holds a permit, and the channel has capacity for all of them.
+                // The channel has room for all that may wait.
                 let _ = lines.try_send(SentLines { bytes, unwritten });
             }
             return Ok(());
@@ -175,7 +175,7 @@ impl Sink<FileTask> for LineSink<'_> {
         Ok(())
     }
 
-    fn defers_release(&self) -> bool {
+    fn hands_over(&self) -> bool {
         matches!(self.target, Target::Caller(_))
     }
 

@@ -156,13 +156,13 @@ impl<R: Borrow<Request>> Sink<Item<R>> for Channel<'_> {
             let mut outcomes = Vec::new();
             let put = |_, outcome| outcomes.push(outcome);
             let own = ended(self.route, end, tally, now, put);
-            // Every call holds a permit, and the channel has capacity for all of them.
+            // The channel has room for all that may wait.
             let _ = self.outcomes.try_send((outcomes, own));
         }
         Ok(())
     }
 
-    fn defers_release(&self) -> bool {
+    fn hands_over(&self) -> bool {
         true
     }
 }

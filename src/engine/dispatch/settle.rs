@@ -75,8 +75,10 @@ impl<W: Work> Dispatcher<W> {
         result: Result<(), Error>,
         now: Time,
     ) {
-        if !self.work.defers_release() {
-            self.counters.in_flight -= before - permits_held(&left);
+        let settled = before - permits_held(&left);
+        self.counters.in_flight -= settled;
+        if self.work.hands_over() {
+            self.counters.untaken += settled;
         }
         left.append(&mut self.pending);
         self.pending = left;
