@@ -207,6 +207,9 @@ impl From<Details> for CountDetails {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::collections::BTreeSet;
+
     use super::super::super::vendor::Vendor;
     use super::*;
     use crate::base::random::Random;
@@ -403,6 +406,50 @@ mod tests {
             1 => body.chars().map(|letter| letter as u8).collect(),
             _ => body.into_bytes(),
         }
+    }
+
+    /// Records the names of the fields that a structure reads.
+    #[derive(Clone, Copy)]
+    struct Names<'n>(&'n Cell<&'static [&'static str]>);
+
+    impl<'de> Deserializer<'de> for Names<'_> {
+        type Error = serde::de::value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(serde::de::Error::custom("only names"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &str,
+            names: &'static [&'static str],
+            any: V,
+        ) -> Result<V::Value, Self::Error> {
+            self.0.set(names);
+            self.deserialize_any(any)
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct
+            newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    fn names<T: Deserialize<'static>>() -> BTreeSet<&'static str> {
+        let names = Cell::default();
+        let _ = T::deserialize(Names(&names));
+        names.get().iter().copied().collect()
+    }
+
+    /// A field that only the tolerant reader knows would be ignored here.
+    #[test]
+    fn each_field_of_the_tolerant_reader_is_known() {
+        assert_eq!(names::<Reply<'_>>(), names::<super::super::Reply<'_>>());
+        assert_eq!(names::<Choice>(), names::<super::super::Choice<'_>>());
+        assert_eq!(names::<Message>(), names::<super::super::Message<'_>>());
+        assert_eq!(names::<Usage>(), names::<Counts>());
+        assert_eq!(names::<Details>(), names::<CountDetails>());
+        assert!(names::<Reply<'_>>().contains("choices"));
     }
 
     #[test]
