@@ -2,7 +2,7 @@
 
 use crate::base::{Error, ErrorKind, Time};
 
-use super::super::limiter::Gate;
+use super::super::limiter::{Gate, Permit};
 use super::super::route::Tries;
 use super::super::time_split::Limit;
 use super::super::work::{Settled, Take, Ticket, Work};
@@ -196,17 +196,7 @@ impl<W: Work> Dispatcher<W> {
             }
         }
         let quota = ticket.quota();
-        if self.availability.pauses.is_paused(quota, now) {
-            self.pending.push(Settled::Later(ticket, Time::ZERO, None));
-            return;
-        }
-        if let Some(at) = self.held_until(&ticket.class, ticket.tries.step, now) {
-            self.availability.pauses.set(quota, at);
-            self.pending.push(Settled::Later(ticket, Time::ZERO, None));
-            return;
-        }
-        if (self.availability.prefixes).holds(ticket.prefix, &ticket.class, ticket.tries.step, now)
-        {
+        if self.must_wait(&ticket, now) {
             self.pending.push(Settled::Later(ticket, Time::ZERO, None));
             return;
         }
@@ -221,41 +211,7 @@ impl<W: Work> Dispatcher<W> {
                 self.pending.push(Settled::Later(ticket, Time::ZERO, None));
             }
             Gate::Go(permit) => {
-                let tries = &mut ticket.tries;
-                if tries.in_doubt {
-                    tries.in_doubt = false;
-                    self.counters.possibly_paid_twice += 1;
-                }
-                *self.counters.of_kind(tries) += 1;
-                tries.first.begin(now);
-                self.counters.first_start.get_or_insert(now);
-                self.counters.calls += 1;
-                self.counters.in_flight += 1;
-                let most = &mut self.counters.most_in_flight;
-                *most = self.counters.in_flight.max(*most);
-                let step = ticket.class.at(ticket.tries.step);
-                let probes = self.availability.breakers.begin_call(step);
-                let abandonable = !probes && self.next_callable(&ticket).is_some();
-                self.started += 1;
-                if !probes {
-                    let class = ticket.class.clone();
-                    let step = ticket.tries.step;
-                    self.abandonable_calls.begin(self.started, class, step, now);
-                }
-                self.availability
-                    .exclusions
-                    .begin_call(step, quota, self.started);
-                self.refusals.called(step, quota, now);
-                let (prefix, step) = (ticket.prefix, ticket.tries.step);
-                let prefixes = &mut self.availability.prefixes;
-                prefixes.begin(prefix, &ticket.class, step, self.started, now);
-                start.push(Call {
-                    number: self.started,
-                    began: now,
-                    abandonable,
-                    ticket,
-                    permit,
-                });
+                start.push(self.begin_call(ticket, permit, now));
                 // Durable work must write back each item that it takes and cannot start.
                 if self.options.durable
                     && let Some(at) = self.limiter.closed_until(quota, now)
@@ -263,6 +219,64 @@ impl<W: Work> Dispatcher<W> {
                     self.availability.pauses.set(quota, at);
                 }
             }
+        }
+    }
+
+    /// Whether the provider of this item takes no call now, or another call writes the beginning of its prompt to a cache.
+    fn must_wait(&mut self, ticket: &Ticket<W::Task>, now: Time) -> bool {
+        let (quota, step) = (ticket.quota(), ticket.tries.step);
+        if self.availability.pauses.is_paused(quota, now) {
+            return true;
+        }
+        if let Some(at) = self.held_until(&ticket.class, step, now) {
+            self.availability.pauses.set(quota, at);
+            return true;
+        }
+        let prefixes = &mut self.availability.prefixes;
+        prefixes.holds(ticket.prefix, &ticket.class, step, now)
+    }
+
+    fn begin_call(
+        &mut self,
+        mut ticket: Ticket<W::Task>,
+        permit: Permit,
+        now: Time,
+    ) -> Call<W::Task> {
+        let quota = ticket.quota();
+        let tries = &mut ticket.tries;
+        if tries.in_doubt {
+            tries.in_doubt = false;
+            self.counters.possibly_paid_twice += 1;
+        }
+        *self.counters.of_kind(tries) += 1;
+        tries.first.begin(now);
+        self.counters.first_start.get_or_insert(now);
+        self.counters.calls += 1;
+        self.counters.in_flight += 1;
+        let most = &mut self.counters.most_in_flight;
+        *most = self.counters.in_flight.max(*most);
+        let step = ticket.class.at(ticket.tries.step);
+        let probes = self.availability.breakers.begin_call(step);
+        let abandonable = !probes && self.next_callable(&ticket).is_some();
+        self.started += 1;
+        if !probes {
+            let class = ticket.class.clone();
+            let step = ticket.tries.step;
+            self.abandonable_calls.begin(self.started, class, step, now);
+        }
+        self.availability
+            .exclusions
+            .begin_call(step, quota, self.started);
+        self.refusals.called(step, quota, now);
+        let (prefix, step) = (ticket.prefix, ticket.tries.step);
+        let prefixes = &mut self.availability.prefixes;
+        prefixes.begin(prefix, &ticket.class, step, self.started, now);
+        Call {
+            number: self.started,
+            began: now,
+            abandonable,
+            ticket,
+            permit,
         }
     }
 }
