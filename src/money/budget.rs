@@ -335,6 +335,7 @@ impl Budget {
 
     fn why(&self, spending: &Spending, most: u64) -> String {
         let limit = self.limit();
+        let is_too_small = most > limit.number();
         let most = limit.of(most);
         match &self.0.record {
             Keeper::Account(account) => format!(
@@ -342,6 +343,9 @@ impl Budget {
                 account.name,
                 limit.of(spending.counted),
                 spending.since_counted,
+            ),
+            _ if is_too_small => format!(
+                "the budget of {limit} allows no call that could cost {most}: set a lower max_tokens, or a higher budget"
             ),
             _ => format!(
                 "the budget of {limit} is used up: {} is spent, and the next call could cost {most}",

@@ -71,15 +71,13 @@ impl RunBudget {
         json!({"unit": unit, "limit": number(self.budget.limit()), "spent": number(self.budget.spent())})
     }
 
-    /// The cost of the remaining items, at the mean cost of those that this run completed; and the budget that is enough
-    /// for them, as a value of the flag. `None` if this run completed none, or if the next call has no upper bound.
-    pub fn remaining(&self, summary: &Summary) -> Option<(String, String)> {
+    /// The cost of the remaining items, at the mean cost of those that this run completed, if there are any; and the
+    /// budget that is enough for them, or else for the next call, as a value of the flag. `None` if the next call has no
+    /// upper bound.
+    pub fn remaining(&self, summary: &Summary) -> Option<(Option<String>, String)> {
         let items = summary.completed - summary.completed_before;
         let refused = self.budget.refused()?;
-        if items == 0 {
-            return None;
-        }
-        let rest = |spent: f64| spent / items as f64 * summary.pending as f64;
+        let rest = |spent: f64| spent / items.max(1) as f64 * summary.pending as f64;
         let enough = |spent: f64, rest: f64, refused: f64, limit: f64| {
             (spent + MORE * rest + refused).max(limit)
         };
@@ -93,7 +91,11 @@ impl RunBudget {
                 let rest = rest(spent.saturating_sub(before).dollars());
                 let enough = enough(spent.dollars(), rest, next.dollars(), limit.dollars());
                 let cents = (enough * 100.0).ceil() / 100.0;
-                Some((Usd::from_dollars(rest)?.to_string(), format!("{cents:.2}")))
+                let cost = (items > 0).then(|| Usd::from_dollars(rest));
+                Some((
+                    cost.flatten().map(|cost| cost.to_string()),
+                    format!("{cents:.2}"),
+                ))
             }
             (
                 Amount::Tokens(spent),
@@ -104,7 +106,8 @@ impl RunBudget {
                 let rest = rest(spent.saturating_sub(before) as f64);
                 let enough = enough(spent as f64, rest, next as f64, limit as f64);
                 let tokens = count(rest.ceil() as u64);
-                Some((format!("{tokens} tokens"), format!("{:.0}", enough.ceil())))
+                let cost = (items > 0).then(|| format!("{tokens} tokens"));
+                Some((cost, format!("{:.0}", enough.ceil())))
             }
             _ => None,
         }

@@ -61,6 +61,19 @@ fn a_run_stops_before_its_budget_is_exceeded_and_resumes_with_a_higher_one() {
     assert_eq!(usd(&summary(&anew)["budget"]["spent"]), times(one, 200));
 }
 
+#[test]
+fn a_budget_below_the_cost_of_a_call_is_reported_with_what_to_do() {
+    let desk = Desk::new();
+    let sim = simulator(SimConfig::default());
+    desk.write("in.jsonl", lines(0..3));
+    let ended = run(&desk, &sim, "-o out.jsonl --budget 0.0000001").expect(4);
+    assert_eq!(sim.stats().calls, 0);
+    ended.tells("allows no call that could cost");
+    ended.tells("to go on, with a budget for the next call:");
+    ended.hides("used up");
+    run(&desk, &sim, "-o out.jsonl --budget 0.01").expect(0);
+}
+
 /// A budget applies to the output: costs of runs without a budget count too.
 #[test]
 fn earlier_costs_of_an_output_count_towards_its_budget() {

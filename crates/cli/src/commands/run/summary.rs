@@ -221,20 +221,24 @@ fn resume_line(args: &RunArgs, summary: &Summary, setup: &Setup) -> Option<Strin
     Some(format!("  {why}:\n    {}", command_line()))
 }
 
-/// The cost of what a budget left undone, and the command that continues.
+/// The cost of what a budget left undone, if it can be estimated, and the command that continues.
 fn budget_line(args: &RunArgs, summary: &Summary, budget: &RunBudget) -> Option<String> {
     let (cost, enough) = budget.remaining(summary)?;
     let items = number_of(summary.pending, "remaining item", "remaining items");
-    let line = format!("  the {items} would cost about {cost}");
+    let line = cost.map(|cost| format!("  the {items} would cost about {cost}"));
     if args.output.is_none() || args.input.is_stream() {
-        return Some(line);
+        return line;
     }
     let flag = match args.budget {
         Some(_) => "--budget",
         None => "--budget-tokens",
     };
     let command = command_line_with_budget(flag, &enough);
-    Some(format!("{line}; to go on:\n    {command}"))
+    let why = line.map_or_else(
+        || "  to go on, with a budget for the next call".to_owned(),
+        |line| format!("{line}; to go on"),
+    );
+    Some(format!("{why}:\n    {command}"))
 }
 
 /// Each cause of failures with its number of items.
