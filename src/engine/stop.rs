@@ -67,6 +67,9 @@ impl std::fmt::Display for StopReason {
                 write!(f, "{e}")
             }
             Self::Unreachable(e) if e.is_not_ready() => write!(f, "{e} after ten minutes"),
+            Self::Unreachable(e) if e.is_unreachable() && e.status().is_some() => {
+                write!(f, "the address is not that of the provider's API: {e}")
+            }
             Self::Unreachable(e) if e.is_unreachable() => {
                 write!(f, "the provider cannot be reached: {e}")
             }
