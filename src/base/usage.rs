@@ -4,7 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::brief::FieldIf;
 use super::usd::Usd;
 
 /// The usage of one call, in the same format for all providers. Unreported counts are 0; JSON omits those after the
@@ -51,26 +50,16 @@ pub struct Usage {
     pub sources_used: u64,
 }
 
-/// Shows only counts that are not zero.
+/// Shows only the first four counts, and those that are not zero.
 impl fmt::Debug for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let some = |count: u64| (count > 0).then_some(count);
-        f.debug_struct("Usage")
-            .field("input_tokens", &self.input_tokens)
-            .field("cached_input_tokens", &self.cached_input_tokens)
-            .field("output_tokens", &self.output_tokens)
-            .field("reasoning_tokens", &self.reasoning_tokens)
-            .field_if("cache_write_tokens", some(self.cache_write_tokens))
-            .field_if("cache_write_5m_tokens", some(self.cache_write_5m_tokens))
-            .field_if("cache_write_1h_tokens", some(self.cache_write_1h_tokens))
-            .field_if("input_audio_tokens", some(self.input_audio_tokens))
-            .field_if("input_image_tokens", some(self.input_image_tokens))
-            .field_if("output_audio_tokens", some(self.output_audio_tokens))
-            .field_if("output_image_tokens", some(self.output_image_tokens))
-            .field_if("server_tool_calls", some(self.server_tool_calls))
-            .field_if("web_search_calls", some(self.web_search_calls))
-            .field_if("sources_used", some(self.sources_used))
-            .finish()
+        let (mut usage, mut shown) = (*self, f.debug_struct("Usage"));
+        for (at, (name, count)) in usage.counts().into_iter().enumerate() {
+            if at < 4 || *count > 0 {
+                shown.field(name, count);
+            }
+        }
+        shown.finish()
     }
 }
 
@@ -80,45 +69,34 @@ fn is_zero(count: &u64) -> bool {
 
 /// A custom client can report any number, so sums saturate.
 impl std::ops::AddAssign for Usage {
-    fn add_assign(&mut self, other: Self) {
-        let Self {
-            input_tokens,
-            cached_input_tokens,
-            output_tokens,
-            reasoning_tokens,
-            cache_write_tokens,
-            cache_write_5m_tokens,
-            cache_write_1h_tokens,
-            input_audio_tokens,
-            input_image_tokens,
-            output_audio_tokens,
-            output_image_tokens,
-            server_tool_calls,
-            web_search_calls,
-            sources_used,
-        } = self;
-        for (sum, count) in [
-            (input_tokens, other.input_tokens),
-            (cached_input_tokens, other.cached_input_tokens),
-            (output_tokens, other.output_tokens),
-            (reasoning_tokens, other.reasoning_tokens),
-            (cache_write_tokens, other.cache_write_tokens),
-            (cache_write_5m_tokens, other.cache_write_5m_tokens),
-            (cache_write_1h_tokens, other.cache_write_1h_tokens),
-            (input_audio_tokens, other.input_audio_tokens),
-            (input_image_tokens, other.input_image_tokens),
-            (output_audio_tokens, other.output_audio_tokens),
-            (output_image_tokens, other.output_image_tokens),
-            (server_tool_calls, other.server_tool_calls),
-            (web_search_calls, other.web_search_calls),
-            (sources_used, other.sources_used),
-        ] {
-            *sum = sum.saturating_add(count);
+    fn add_assign(&mut self, mut other: Self) {
+        for ((_, sum), (_, count)) in self.counts().into_iter().zip(other.counts()) {
+            *sum = sum.saturating_add(*count);
         }
     }
 }
 
 impl Usage {
+    /// All counts by name, in the order of the fields.
+    fn counts(&mut self) -> [(&'static str, &mut u64); 14] {
+        [
+            ("input_tokens", &mut self.input_tokens),
+            ("cached_input_tokens", &mut self.cached_input_tokens),
+            ("output_tokens", &mut self.output_tokens),
+            ("reasoning_tokens", &mut self.reasoning_tokens),
+            ("cache_write_tokens", &mut self.cache_write_tokens),
+            ("cache_write_5m_tokens", &mut self.cache_write_5m_tokens),
+            ("cache_write_1h_tokens", &mut self.cache_write_1h_tokens),
+            ("input_audio_tokens", &mut self.input_audio_tokens),
+            ("input_image_tokens", &mut self.input_image_tokens),
+            ("output_audio_tokens", &mut self.output_audio_tokens),
+            ("output_image_tokens", &mut self.output_image_tokens),
+            ("server_tool_calls", &mut self.server_tool_calls),
+            ("web_search_calls", &mut self.web_search_calls),
+            ("sources_used", &mut self.sources_used),
+        ]
+    }
+
     /// The sum of several; `None` if none reports its usage.
     pub(crate) fn sum(all: impl Iterator<Item = Self>) -> Option<Self> {
         all.reduce(|mut sum, usage| {

@@ -313,23 +313,10 @@ impl<'a> Route<'a> {
     /// The same without clients that cannot be asked such a thing; none if that is all of them. Limits and what was
     /// learned of them are shared.
     pub(crate) fn serving(&self, like: &Request) -> Option<Self> {
-        let can = |step: &&Step<'a>| guarded("can()", || step.client.can(like)).unwrap_or(true);
-        let steps: Vec<Step<'a>> = self.steps.iter().filter(can).cloned().collect();
-        (!steps.is_empty()).then(|| Self {
-            steps,
-            retry: self.retry,
-            limiter: self.limiter.clone(),
-            fallback_histories: self.fallback_histories.clone(),
-            clock: self.clock.clone(),
-            carried: self.carried.clone(),
-            prices: self.prices.clone(),
-            book: self.book.clone(),
-            budgets: self.budgets.clone(),
-            config_version: self.config_version,
-            observer: self.observer.clone(),
-            skipped: self.skipped.clone(),
-            cache_prompt: self.cache_prompt,
-        })
+        let can = |step: &Step<'a>| guarded("can()", || step.client.can(like)).unwrap_or(true);
+        let mut route = self.clone();
+        route.steps.retain(can);
+        (!route.steps.is_empty()).then_some(route)
     }
 
     /// Names the providers that should come before the stand-in `extract` and cannot be called, for the

@@ -55,15 +55,16 @@ pub(crate) fn range(
     }
 }
 
-/// Running counts. Each field is a number of the summary or of a progress report.
-// More than 15 fields, one for each number of the summary.
+/// Running counts.
+// More than 15 fields: most are a number of the summary or of a progress report.
 #[derive(Default)]
 pub(crate) struct Tally {
+    /// The numbers of the summary that only grow. The others are computed when it is made.
+    sums: Summary,
     total: Option<u64>,
     /// Items that had an answer before this run.
     before: u64,
     failed_before: u64,
-    unusable: u64,
     /// Number of items for this run, if it is not all remaining items.
     to_send: Option<u64>,
     /// Items of this run that were settled before its first call; they show nothing about its rate.
@@ -73,19 +74,10 @@ pub(crate) struct Tally {
     completed: u64,
     failed: u64,
     unsent: u64,
-    truncated: u64,
-    warnings: u64,
-    extracted: u64,
-    shared: u64,
-    reused: u64,
-    calls_saved: u64,
-    vectors: u64,
     dimensions: Option<(usize, usize)>,
-    usage: Usage,
     cost_usd: Usd,
     cache_saved: i64,
     priced: u64,
-    unpriced: u64,
     /// The provider of each step of the route, and the number of items that it answered.
     answered_by: Vec<(String, u64)>,
     causes: Causes,
@@ -160,7 +152,7 @@ impl Tally {
 
     /// Sets how many of the failed items among these have a reply that was billed and is unusable.
     pub(crate) fn count_unusable_before(&mut self, items: u64) {
-        self.unusable = items;
+        self.sums.unusable_replies = items;
     }
 
     /// Sets whether the calls request embeddings.
@@ -182,29 +174,29 @@ impl Tally {
         if let Some((_, items)) = self.answered_by.get_mut(usize::from(step)) {
             *items += measure.items;
         }
-        self.truncated += measure.truncated;
-        self.warnings += measure.warned;
-        self.extracted += if measure.extracted { measure.items } else { 0 };
-        self.vectors += measure.vectors;
+        self.sums.truncated += measure.truncated;
+        self.sums.warnings += measure.warned;
+        self.sums.extracted += if measure.extracted { measure.items } else { 0 };
+        self.sums.vectors += measure.vectors;
         self.dimensions = range(self.dimensions, measure.dimensions);
         let free = measure.shared + measure.reused;
-        self.shared += measure.shared;
-        self.reused += measure.reused;
+        self.sums.answered_by_equals += measure.shared;
+        self.sums.reused += measure.reused;
         self.save_calls(free);
         if free == measure.items {
             return;
         }
         self.calls.add(measure.took);
-        self.usage += measure.usage.unwrap_or_default();
+        self.sums.usage += measure.usage.unwrap_or_default();
         self.cost_usd += measure.cost_usd;
         self.cache_saved = self.cache_saved.saturating_add(measure.cache_saved);
         self.priced += measure.priced;
-        self.unpriced += measure.unpriced;
+        self.sums.unpriced += measure.unpriced;
     }
 
     fn save_calls(&mut self, items: u64) {
         if !self.embeds {
-            self.calls_saved += items;
+            self.sums.calls_saved += items;
         }
     }
 
@@ -215,14 +207,14 @@ impl Tally {
             cost_usd,
             cache_saved,
         } = error.paid();
-        self.usage += usage.unwrap_or_default();
+        self.sums.usage += usage.unwrap_or_default();
         self.cache_saved = self.cache_saved.saturating_add(cache_saved);
         match cost_usd {
             Some(cost) => {
                 self.cost_usd += cost;
                 self.priced += items;
             }
-            None if usage.is_some() || error.is_schema_mismatch() => self.unpriced += items,
+            None if usage.is_some() || error.is_schema_mismatch() => self.sums.unpriced += items,
             None => {}
         }
     }
@@ -236,7 +228,7 @@ impl Tally {
     fn note_failed(&mut self, error: &Error, items: u64) {
         self.failed += items;
         if error.is_unusable_reply() {
-            self.unusable += items;
+            self.sums.unusable_replies += items;
         }
         self.causes.add(error, items);
     }
@@ -302,10 +294,10 @@ impl Tally {
             rate: self.pace.rate(),
             eta: left.and_then(|left| self.pace.time_for(left)),
             resumes_in: None,
-            input_tokens: self.usage.input_tokens,
-            output_tokens: self.usage.output_tokens,
+            input_tokens: self.sums.usage.input_tokens,
+            output_tokens: self.sums.usage.output_tokens,
             cost_usd: self.cost(),
-            unpriced: self.unpriced,
+            unpriced: self.sums.unpriced,
             limited_by: self.lately.limited_by,
             learned_limit: self.lately.learned_limit,
             trouble: trouble.as_ref().map(|error| error.message().to_owned()),
@@ -342,14 +334,6 @@ impl Tally {
             failed,
             pending: total.saturating_sub(completed + failed),
             completed_before: self.before,
-            unusable_replies: self.unusable,
-            truncated: self.truncated,
-            warnings: self.warnings,
-            extracted: self.extracted,
-            answered_by_equals: self.shared,
-            reused: self.reused,
-            calls_saved: self.calls_saved,
-            vectors: self.vectors,
             dimensions: self.dimensions.map_or(0, |(_, longest)| longest),
             min_dimensions: self.dimensions.map_or(0, |(shortest, _)| shortest),
             calls: counters.calls,
@@ -360,10 +344,8 @@ impl Tally {
             rate_limited: counters.rate_limited,
             possibly_paid_twice: counters.possibly_paid_twice,
             cut_off: counters.cut_off,
-            usage: self.usage,
             cost_usd: self.cost(),
             cache_saved_usd: (self.cache_saved != 0).then(|| self.cache_saved as f64 / 1e12),
-            unpriced: self.unpriced,
             answered_by,
             errors,
             error_samples,
@@ -380,6 +362,7 @@ impl Tally {
             },
             call_time: counters.call_time,
             time,
+            ..self.sums.clone()
         }
     }
 }
@@ -401,7 +384,7 @@ fn optional_millis<S: Serializer>(
 
 /// The numbers of a run: `total = completed + failed + pending`.
 // More than 15 fields, because each is public and a field of the summary in JSON.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 #[non_exhaustive]
 pub struct Summary {
     /// Total number of items.

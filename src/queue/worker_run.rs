@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use parking_lot::Mutex;
+use serde::{Serialize, Serializer};
 
 use crate::base::random::Random;
 use crate::base::thread::spawn_scoped;
@@ -39,7 +40,7 @@ const LAST_TRIES: usize = 5;
 const BETWEEN_TRIES: Duration = Duration::from_millis(300);
 
 /// What a worker did.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
 #[non_exhaustive]
 pub struct WorkerReport {
     /// Jobs it completed.
@@ -69,9 +70,15 @@ pub struct WorkerReport {
     /// job to run. The time of batches is not included.
     pub time: TimeSplit,
     /// Why the worker ended; `None` if no job was left.
+    #[serde(serialize_with = "stop_text")]
     pub stop: Option<StopReason>,
     /// Results in JSON that could not be recorded after all retries, including billed failures.
+    #[serde(skip)]
     pub unsaved: Vec<String>,
+}
+
+fn stop_text<S: Serializer>(stop: &Option<StopReason>, serializer: S) -> Result<S::Ok, S::Error> {
+    stop.as_ref().map(ToString::to_string).serialize(serializer)
 }
 
 /// A registered worker.
@@ -357,16 +364,13 @@ impl WorkerRun {
             failed: tally.failed,
             given_back: tally.given_back,
             calls: counters.calls,
-            batches: 0,
-            batches_open: 0,
-            batches_held: 0,
-            batches_uncollected: 0,
             retries: counters.retries,
             rate_limited: counters.rate_limited,
             possibly_paid_twice: counters.possibly_paid_twice,
             time: dispatcher.time_split(clock.now()),
             stop: dispatcher.stop_reason().cloned(),
             unsaved: dispatcher.work.unsaved(&lost, clock.now()),
+            ..WorkerReport::default()
         }
     }
 }

@@ -4,28 +4,9 @@ use std::time::Duration;
 
 use batchwright::batch::{BatchInfo, clients_by_account};
 use batchwright::unstable::{Clock, SystemClock};
-use serde_json::{Value, json};
 
 use super::format::{count, span};
 use super::sanitize::one_line;
-
-/// A batch as `status --json` has it.
-pub fn json(batch: &BatchInfo) -> Value {
-    json!({
-        "provider": batch.provider,
-        "remote_id": batch.remote_id,
-        "state": batch.state,
-        "total": batch.total,
-        "completed": batch.completed,
-        "failed": batch.failed,
-        "age_seconds": batch.age_seconds,
-        "label": batch.label,
-        "model": batch.model,
-        "problem": batch.problem,
-        "attended": batch.attended,
-        "uncollected": batch.uncollected,
-    })
-}
 
 /// A batch on one line.
 pub fn line(batch: &BatchInfo) -> String {

@@ -196,38 +196,43 @@ impl ProgressNotifier for Display {
 }
 
 /// A part of a line of progress.
-pub struct Part {
+struct Part {
     /// If space is short, parts with the highest rank are omitted first; parts of rank 0 stay.
     rank: u8,
     text: String,
 }
 
-impl Part {
-    pub fn new(rank: u8, text: impl Into<String>) -> Self {
-        let text = text.into();
-        Self { rank, text }
+/// The parts of a line of progress, in order.
+#[derive(Default)]
+pub struct Parts(Vec<Part>);
+
+impl Parts {
+    pub fn add(&mut self, rank: u8, text: String) {
+        self.0.push(Part { rank, text });
     }
-}
 
-/// The elapsed time of a run, and the expected remaining time.
-pub fn times(progress: &Progress, eta: Option<Duration>) -> impl Iterator<Item = Part> {
-    let elapsed = Part::new(0, format!("{} so far", span(progress.elapsed)));
-    let left = eta.map(|eta| Part::new(0, format!("{} left", span(eta))));
-    [elapsed].into_iter().chain(left)
-}
+    /// Adds the elapsed time of a run, and the expected remaining time.
+    pub fn add_times(&mut self, progress: &Progress, eta: Option<Duration>) {
+        self.add(0, format!("{} so far", span(progress.elapsed)));
+        if let Some(eta) = eta {
+            self.add(0, format!("{} left", span(eta)));
+        }
+    }
 
-/// The parts in a line of `room` columns. A cut at the end could leave a part of a number, which looks like a
-/// complete one, so less important parts are omitted first.
-pub fn fitted(mut parts: Vec<Part>, room: usize) -> String {
-    loop {
-        let texts: Vec<&str> = parts.iter().map(|part| part.text.as_str()).collect();
-        let line = texts.join(" · ");
-        let least = parts.iter().enumerate().max_by_key(|(_, part)| part.rank);
-        match least {
-            Some((at, part)) if part.rank > 0 && line.chars().count() > room => {
-                parts.remove(at);
+    /// The parts in a line of `room` columns. A cut at the end could leave a part of a number, which looks like a
+    /// complete one, so less important parts are omitted first.
+    pub fn fitted(self, room: usize) -> String {
+        let Self(mut parts) = self;
+        loop {
+            let texts: Vec<&str> = parts.iter().map(|part| part.text.as_str()).collect();
+            let line = texts.join(" · ");
+            let least = parts.iter().enumerate().max_by_key(|(_, part)| part.rank);
+            match least {
+                Some((at, part)) if part.rank > 0 && line.chars().count() > room => {
+                    parts.remove(at);
+                }
+                _ => return line,
             }
-            _ => return line,
         }
     }
 }
@@ -268,47 +273,47 @@ fn source(limit: &LearnedLimit) -> String {
 /// One line of progress.
 pub fn line(progress: &Progress, room: usize) -> String {
     let settled = progress.completed + progress.failed;
-    let mut parts = vec![match (progress.total, progress.percent) {
-        (Some(total), Some(percent)) => Part::new(
-            0,
-            format!("{}/{} {percent:.1}%", count(settled), count(total)),
-        ),
-        _ => Part::new(0, format!("{} done", count(settled))),
-    }];
+    let mut parts = Parts::default();
+    parts.add(
+        0,
+        match (progress.total, progress.percent) {
+            (Some(total), Some(percent)) => {
+                format!("{}/{} {percent:.1}%", count(settled), count(total))
+            }
+            _ => format!("{} done", count(settled)),
+        },
+    );
     // A batch arrives all at once, so its beginning shows no rate.
     let paced = progress.at_provider == 0;
     if paced {
-        parts.push(Part::new(2, format!("{:.1}/s", progress.rate)));
+        parts.add(2, format!("{:.1}/s", progress.rate));
     }
-    parts.extend(times(
-        progress,
-        progress.eta.filter(|_| paced && settled > 0),
-    ));
+    parts.add_times(progress, progress.eta.filter(|_| paced && settled > 0));
     if progress.failed > 0 {
-        parts.push(Part::new(1, format!("{} failed", count(progress.failed))));
+        parts.add(1, format!("{} failed", count(progress.failed)));
     }
     match (progress.at_provider, progress.at_provider_done) {
         (0, _) => {}
         (n, Some(done)) => {
             let text = format!("{} in batches: {} done", count(n), count(done));
-            parts.push(Part::new(0, text));
+            parts.add(0, text);
         }
         // Some providers report no counts; only the time can be shown.
-        (n, None) => parts.push(Part::new(0, format!("{} in batches", count(n)))),
+        (n, None) => parts.add(0, format!("{} in batches", count(n))),
     }
     if progress.in_flight > 0 || paced {
-        parts.push(Part::new(3, format!("{} in flight", progress.in_flight)));
+        parts.add(3, format!("{} in flight", progress.in_flight));
     }
     if progress.retries > 0 {
-        parts.push(Part::new(4, format!("{} retries", count(progress.retries))));
+        parts.add(4, format!("{} retries", count(progress.retries)));
     }
     let tokens = progress.input_tokens.saturating_add(progress.output_tokens);
     if tokens > 0 {
-        parts.push(Part::new(6, format!("{} tokens", count(tokens))));
+        parts.add(6, format!("{} tokens", count(tokens)));
     }
     if let Some(cost) = progress.cost_usd.filter(|cost| *cost > Usd::ZERO) {
         let more = if progress.unpriced > 0 { "+" } else { "" };
-        parts.push(Part::new(6, format!("{cost}{more}")));
+        parts.add(6, format!("{cost}{more}"));
     }
     if let Some(limit) = progress.limited_by.filter(|_| paced) {
         let learned = progress.learned_limit.as_ref();
@@ -318,13 +323,15 @@ pub fn line(progress: &Progress, room: usize) -> String {
             text.push_str(&format!(" until {}", time_of_day(wait)));
         }
         // A limit that no one configured may be wrong, so it is shown before most other parts.
-        parts.push(Part::new(if learned.is_some() { 1 } else { 5 }, text));
-        parts.extend(learned.map(|limit| Part::new(2, source(limit))));
+        parts.add(if learned.is_some() { 1 } else { 5 }, text);
+        if let Some(limit) = learned {
+            parts.add(2, source(limit));
+        }
     }
     if progress.phase == Phase::Stopping {
-        parts.push(Part::new(0, "stopping"));
+        parts.add(0, "stopping".to_owned());
     }
-    let mut line = fitted(parts, room);
+    let mut line = parts.fitted(room);
     if let Some(trouble) = &progress.trouble {
         line.push_str(&format!(" · {}", shortened(trouble, 160)));
     }

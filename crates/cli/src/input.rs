@@ -6,10 +6,10 @@ use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use batchwright::files::{InputFormat, Nulls, PromptRequests, PromptSettings};
+use batchwright::files::{InputFormat, PromptRequests, PromptSettings};
 use batchwright::{Context, Error, ErrorKind, Prompts, Request};
 
-use super::args::input::{BadRows, Format, InputArgs, NullsArg, ReadingArgs};
+use super::args::input::{BadRows, InputArgs, ReadingArgs};
 use super::background::{Background, Event, interrupted, iter_in_background};
 use super::display::Display;
 use super::exit::{About, Early, Refusal};
@@ -89,7 +89,7 @@ impl InputArgs {
     /// Whether every record may have columns in addition to the prompt: lines of text have none.
     pub fn have_columns(&self) -> bool {
         match self.reading.format {
-            Some(format) => format != Format::Txt,
+            Some(format) => format != InputFormat::Text,
             None => !self.files.iter().any(|path| is_text(path)),
         }
     }
@@ -129,20 +129,9 @@ impl ReadingArgs {
         settings: PromptSettings,
         folder: Option<PathBuf>,
     ) -> Result<PromptSettings, Refusal> {
-        let format = self.format.map(|format| match format {
-            Format::Jsonl => InputFormat::Jsonl,
-            Format::Json => InputFormat::Json,
-            Format::Csv => InputFormat::Csv,
-            Format::Tsv => InputFormat::Tsv,
-            Format::Txt => InputFormat::Text,
-        });
         let settings = settings
             .ignore_fields(self.ignore_fields.iter().cloned())
-            .nulls(match self.nulls {
-                NullsArg::Fail => Nulls::Fail,
-                NullsArg::Skip => Nulls::Skip,
-                NullsArg::Empty => Nulls::Empty,
-            })
+            .nulls(self.nulls)
             .allow_outside(self.allow_outside)
             .set(self.root.as_ref(), PromptSettings::root)
             .set(self.id_column.as_deref(), |settings, column| match column {
@@ -154,7 +143,7 @@ impl ReadingArgs {
             .set(self.query.as_ref(), PromptSettings::query)
             .set(self.max_unpacked, PromptSettings::max_unpacked)
             .set(folder, PromptSettings::spool_folder)
-            .set(format, PromptSettings::input_format);
+            .set(self.format, PromptSettings::input_format);
         match &self.encoding {
             Some(encoding) => settings.encoding(encoding).map_err(refused),
             None => Ok(settings),

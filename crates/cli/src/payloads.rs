@@ -7,11 +7,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
+use batchwright::files::InputFormat;
 use batchwright::{Context, Error, ErrorKind, Job};
 use batchwright_jobs::{JobType, PayloadError};
 use serde_json::Value;
 
-use super::args::input::{Format, InputArgs};
+use super::args::input::InputArgs;
 use super::background::iter_in_background;
 use super::exit::{About, Refusal};
 
@@ -29,7 +30,7 @@ pub fn open(
     job_type: JobType,
     ctx: &Context,
 ) -> Result<impl Iterator<Item = Result<Job, Error>> + use<>, Refusal> {
-    let is_lines = input.reading.format == Some(Format::Jsonl);
+    let is_lines = input.reading.format == Some(InputFormat::Jsonl);
     let mut sources = Vec::new();
     for path in &input.files {
         sources.push(source(path, is_lines)?);

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use derive_setters::Setters;
+use serde::Serialize;
 
 use crate::base::{Error, ErrorKind};
 
@@ -38,7 +39,7 @@ pub struct MoveProgress {
 }
 
 /// Counts of the rows that a move has copied.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct MoveReport {
     /// Processes.
@@ -52,8 +53,10 @@ pub struct MoveReport {
     /// Batches that are at a provider, or are being submitted.
     pub batches: u64,
     /// Idempotency keys of the HTTP server.
+    #[serde(rename = "idempotency_keys")]
     pub keys: u64,
     /// Jobs whose prompts name local files that were not embedded: the files must exist where the jobs run.
+    #[serde(rename = "jobs_by_path")]
     pub by_path: u64,
     /// Files of the HTTP server's `/v1/files`.
     pub files: u64,

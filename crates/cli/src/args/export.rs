@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use batchwright::files::ExportFormat;
+use clap::Args;
 
 use super::input::{BadRows, ReadingArgs};
 use super::shared::{MORE, SayArgs, TaskArg};
-use super::values::{delimiter, name, temperature, text_or_file};
+use super::values::{delimiter, name, one_of, temperature, text_or_file};
 
 /// Make a table of results: CSV, Excel, Parquet, SQLite
 ///
@@ -74,11 +75,11 @@ pub struct ExportArgs {
     #[arg(
         long,
         value_name = "FORMAT",
-        value_enum,
+        value_parser = one_of(&TABLE_FORMATS),
         hide_short_help = true,
         hide_possible_values = true
     )]
-    pub output_format: Option<TableFormat>,
+    pub output_format: Option<ExportFormat>,
 
     /// Delimiter of CSV: one character, or `tab` [default: a comma]
     #[arg(long, value_name = "CHAR", value_parser = delimiter, hide_short_help = true)]
@@ -163,12 +164,12 @@ pub struct RowsArgs {
     pub dimensions: Option<u32>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum TableFormat {
-    Csv,
-    Tsv,
-    Jsonl,
-    Xlsx,
-    Sqlite,
-    Parquet,
-}
+/// The formats of tables, by their names.
+const TABLE_FORMATS: [(&str, ExportFormat); 6] = [
+    ("csv", ExportFormat::Csv),
+    ("tsv", ExportFormat::Tsv),
+    ("jsonl", ExportFormat::Jsonl),
+    ("xlsx", ExportFormat::Xlsx),
+    ("sqlite", ExportFormat::Sqlite),
+    ("parquet", ExportFormat::Parquet),
+];

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use batchwright::files::{InputFormat, Nulls};
 use batchwright::sources::Split;
 use clap::{Args, ValueEnum};
 
 use super::folder::FolderArgs;
-use super::values::{bytes, delimiter, name, split, text_or_file};
+use super::values::{bytes, delimiter, name, one_of, split, text_or_file};
 
 /// What is read, and how.
 #[derive(Debug, Args)]
@@ -54,8 +55,8 @@ pub struct ReadingArgs {
     ///
     /// For standard input, pipes and files with an unknown extension. Default for these: JSON lines if the input
     /// starts with `{`, else text; text that looks like a table or a JSON list is rejected.
-    #[arg(long, value_name = "FORMAT", value_enum, hide_possible_values = true)]
-    pub format: Option<Format>,
+    #[arg(long, value_name = "FORMAT", value_parser = one_of(&FORMATS), hide_possible_values = true)]
+    pub format: Option<InputFormat>,
 
     /// Delimiter of a table: one character, or `tab` [default: a comma, or `;`, a tab or `|` if the header and the
     /// first row have equally many columns; a first line such as `sep=;` sets it]
@@ -87,8 +88,8 @@ pub struct ReadingArgs {
 
     /// How to handle a null (an empty cell of Parquet, Excel or SQLite) in a column that the prompt uses: `fail`
     /// writes the row as a failed item and sends the others, `skip` skips the row, `empty` inserts an empty text
-    #[arg(long, value_name = "WHAT", value_enum, default_value_t = NullsArg::Fail, hide_short_help = true)]
-    pub nulls: NullsArg,
+    #[arg(long, value_name = "WHAT", value_parser = one_of(&NULLS), default_value = "fail", hide_short_help = true)]
+    pub nulls: Nulls,
 
     /// Folder to which paths of files in prompts are relative; files outside of it are not read [default: the
     /// input's folder; for standard input the working folder]
@@ -123,26 +124,20 @@ pub struct ReadingArgs {
     pub folder: FolderArgs,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// One JSON object per line
-    Jsonl,
-    /// One JSON list of objects
-    Json,
-    /// Comma-separated, with a header row
-    Csv,
-    /// Tab-separated, with a header row
-    Tsv,
-    /// One prompt per line
-    Txt,
-}
+/// The formats of inputs of text, by their names.
+const FORMATS: [(&str, InputFormat); 5] = [
+    ("jsonl", InputFormat::Jsonl),
+    ("json", InputFormat::Json),
+    ("csv", InputFormat::Csv),
+    ("tsv", InputFormat::Tsv),
+    ("txt", InputFormat::Text),
+];
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum NullsArg {
-    Fail,
-    Skip,
-    Empty,
-}
+const NULLS: [(&str, Nulls); 3] = [
+    ("fail", Nulls::Fail),
+    ("skip", Nulls::Skip),
+    ("empty", Nulls::Empty),
+];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BadRows {

@@ -280,21 +280,6 @@ pub enum OnError {
 }
 
 impl OnError {
-    /// The name, as settings have it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Continue => "continue",
-            Self::Stop => "stop",
-            Self::StopCritical => "stop-critical",
-        }
-    }
-
-    /// The one of that name.
-    pub fn named(name: &str) -> Option<Self> {
-        let all = [Self::Continue, Self::Stop, Self::StopCritical];
-        all.into_iter().find(|one| one.name() == name)
-    }
-
     pub fn policy(self) -> ErrorPolicy {
         match self {
             Self::Continue => ErrorPolicy::ContinueOnError,

@@ -1,11 +1,12 @@
 //! The arguments of `batchwright submit`.
 
+use batchwright::files::{InputFormat, Nulls};
 use batchwright::queue::PRIORITIES;
 use batchwright::{ProcessId, Usd};
 use batchwright_jobs::JobTypes;
 use clap::{Arg, Args, value_parser};
 
-use super::input::{BadRows, Format, InputArgs, NullsArg};
+use super::input::{BadRows, InputArgs};
 use super::shared::{DataArgs, MORE, PromptArgs, ShowArgs, TaskArg};
 use super::values::{dollars, name};
 
@@ -107,7 +108,7 @@ impl SubmitArgs {
             (prompt.keep_reply, "--keep-reply"),
             (matches!(prompt.task, TaskArg::Embed), "--task"),
             (input.bad_rows == BadRows::Skip, "--bad-rows"),
-            (reading.nulls != NullsArg::Fail, "--nulls"),
+            (reading.nulls != Nulls::Fail, "--nulls"),
             (!input.keep.is_empty(), "--keep"),
             (input.samples.is_some(), "--samples"),
             (reading.root.is_some(), "--root"),
@@ -130,7 +131,7 @@ impl SubmitArgs {
         let is_utf8 = |name: &String| ["utf-8", "utf8"].contains(&&*name.to_ascii_lowercase());
         let given = [
             (
-                reading.format.is_some_and(|it| it != Format::Jsonl),
+                reading.format.is_some_and(|it| it != InputFormat::Jsonl),
                 "--format",
             ),
             (

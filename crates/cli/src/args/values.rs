@@ -6,6 +6,18 @@ use std::time::Duration;
 use batchwright::Usd;
 use batchwright::config::SettingKey;
 use batchwright::sources::Split;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+/// One of these words; the value is what it stands for.
+pub fn one_of<T: Copy + Send + Sync + 'static>(
+    words: &'static [(&'static str, T)],
+) -> impl TypedValueParser<Value = T> {
+    let names = words.iter().map(|(word, _)| *word);
+    PossibleValuesParser::new(names).try_map(|word| {
+        let known = words.iter().find(|(known, _)| *known == word);
+        known.map(|(_, value)| *value).ok_or("an unknown word")
+    })
+}
 
 /// A time; a bare number is in milliseconds.
 pub fn millis(text: &str) -> Result<Duration, String> {

@@ -95,7 +95,7 @@ fn export(args: &ExportQueueArgs) -> Result<(String, Value), Refusal> {
         left(&report),
         data.command("queue reopen")
     );
-    Ok((line, facts(&report)))
+    Ok((line, json!(report)))
 }
 
 fn import(args: &ImportQueueArgs) -> Result<(String, Value), Refusal> {
@@ -123,7 +123,7 @@ fn import(args: &ImportQueueArgs) -> Result<(String, Value), Refusal> {
         data.command("config list"),
         data.command("work")
     ));
-    Ok((line, facts(&report)))
+    Ok((line, json!(report)))
 }
 
 fn reopen(args: &ReopenQueueArgs) -> Result<(String, Value), Refusal> {
@@ -162,17 +162,4 @@ fn left(report: &MoveReport) -> String {
         ));
     }
     left
-}
-
-fn facts(report: &MoveReport) -> Value {
-    json!({
-        "processes": report.processes,
-        "jobs": report.jobs,
-        "waiting": report.waiting,
-        "results": report.results,
-        "batches": report.batches,
-        "idempotency_keys": report.keys,
-        "jobs_by_path": report.by_path,
-        "files": report.files,
-    })
 }

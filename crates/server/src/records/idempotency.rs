@@ -93,12 +93,16 @@ pub(crate) struct HeldKey<'r> {
 }
 
 impl HeldKey<'_> {
+    /// Changes the row of the key.
+    fn change(&self, change: &str, values: &[SqlValue]) -> Result<(), Error> {
+        let own = by![&self.key[..], self.records.name()];
+        let sql = format!("{change} WHERE `key` = ? AND owner = ?");
+        self.records.update_own(&sql, &[values, own].concat())
+    }
+
     /// Records the hash of the request before its effect becomes permanent.
     pub fn note_request(&self, request: Hash) -> Result<(), Error> {
-        self.records.update_own(
-            "UPDATE #keys SET request = ? WHERE `key` = ? AND owner = ?",
-            by![&request[..], &self.key[..], self.records.name()],
-        )
+        self.change("UPDATE #keys SET request = ?", by![&request[..]])
     }
 
     /// The queue for the jobs of the request: it rejects them if this server has lost the key.
@@ -116,26 +120,17 @@ impl HeldKey<'_> {
     /// # Errors
     /// When the key is another server's by now: what that has made is its own.
     pub fn still_mine(&self) -> Result<(), Error> {
-        self.records.update_own(
-            "UPDATE #keys SET owner = owner WHERE `key` = ? AND owner = ?",
-            by![&self.key[..], self.records.name()],
-        )
+        self.change("UPDATE #keys SET owner = owner", &[])
     }
 
     /// Records the response.
     pub fn note_answer(&self, answer: &str) -> Result<(), Error> {
-        self.records.update_own(
-            "UPDATE #keys SET answer = ? WHERE `key` = ? AND owner = ?",
-            by![answer, &self.key[..], self.records.name()],
-        )
+        self.change("UPDATE #keys SET answer = ?", by![answer])
     }
 
     /// The request had no effect: the next one with this key counts as the first.
     pub fn forget(&self) -> Result<(), Error> {
-        self.records.update_own(
-            "DELETE FROM #keys WHERE `key` = ? AND owner = ?",
-            by![&self.key[..], self.records.name()],
-        )
+        self.change("DELETE FROM #keys", &[])
     }
 
     /// Leaves an unanswered key to the next request with it, at any server.

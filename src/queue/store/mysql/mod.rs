@@ -165,14 +165,6 @@ impl SqlStore for MysqlStore {
         self.write(again, |tx| work(tx))
     }
 
-    fn write_lazily<T>(
-        &self,
-        again: Again,
-        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        self.write(again, |tx| work(tx))
-    }
-
     fn write_insert(
         &self,
         insert: Insert,

@@ -127,7 +127,9 @@ pub(super) trait SqlStore: Send + Sync {
         &self,
         again: Again,
         work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
-    ) -> Result<T, Error>;
+    ) -> Result<T, Error> {
+        self.write(again, work)
+    }
 
     /// Performs an insert in one transaction with those of other threads. `add` performs one of them.
     fn write_insert(

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 
 use batchwright::{Context, Error, Settings};
 use batchwright_exec::{CommandRunner, OnStop, Overflow, SandboxMode};
+use clap::ValueEnum as _;
 
 use crate::args::exec::{ExecArgs, OnStopArg};
 use crate::args::run::OnError;
@@ -113,12 +114,14 @@ fn is_same_file(a: Option<&Path>, b: Option<&Path>) -> bool {
 
 fn settings(args: &ExecArgs) -> Result<Settings, Refusal> {
     let pace = &args.pace;
-    let on_error = args.failures.on_error.map(OnError::name);
+    let on_error = args.failures.on_error;
+    let on_error = on_error.and_then(|policy| policy.to_possible_value());
+    let on_error = on_error.map(|policy| policy.get_name().to_owned());
     let settings = settings::settings(pace.data_dir.as_deref(), None)?;
     let flags = [
         ("exec.concurrency", "--concurrency", &pace.concurrency),
         ("exec.rate", "--rate", &pace.rate),
-        ("exec.on_error", "--on-error", &on_error.map(str::to_owned)),
+        ("exec.on_error", "--on-error", &on_error),
         ("exec.sandbox", "--sandbox", &args.sandbox.sandbox),
     ];
     settings::with_flags(settings, &flags)
@@ -130,7 +133,7 @@ fn runner(
     mode: SandboxMode,
 ) -> Result<CommandRunner, Refusal> {
     let on_error = settings.exec_on_error().map_err(refused)?;
-    let policy = OnError::named(&on_error)
+    let policy = OnError::from_str(&on_error, false)
         .unwrap_or(OnError::Continue)
         .policy();
     let overflow = match args.results.output.as_deref() {

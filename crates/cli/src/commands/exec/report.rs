@@ -11,7 +11,7 @@ use super::source::{Plan, Source};
 use super::unreadable;
 use crate::args::exec::ExecArgs;
 use crate::command_line::command_line;
-use crate::display::{Part, fitted, times};
+use crate::display::Parts;
 use crate::exit::{Exit, Refusal};
 use crate::format::{count, span};
 use crate::session::Session;
@@ -116,28 +116,25 @@ pub fn dry_run(
 /// The state of a run on one line.
 pub fn progress_line(progress: &Progress, room: usize) -> String {
     let settled = progress.completed + progress.failed;
-    let mut parts = vec![match (progress.total, progress.percent) {
-        (Some(total), Some(percent)) => Part::new(
-            0,
-            format!("{percent:.1}% · {}/{}", count(settled), count(total)),
-        ),
-        _ => Part::new(0, format!("{} done", count(settled))),
-    }];
-    parts.push(Part::new(
-        4,
-        format!("{} completed", count(progress.completed)),
-    ));
+    let mut parts = Parts::default();
+    parts.add(
+        0,
+        match (progress.total, progress.percent) {
+            (Some(total), Some(percent)) => {
+                format!("{percent:.1}% · {}/{}", count(settled), count(total))
+            }
+            _ => format!("{} done", count(settled)),
+        },
+    );
+    parts.add(4, format!("{} completed", count(progress.completed)));
     let rank = if progress.failed > 0 { 1 } else { 3 };
-    parts.push(Part::new(
-        rank,
-        format!("{} failed", count(progress.failed)),
-    ));
-    parts.push(Part::new(2, format!("{} running", progress.in_flight)));
-    parts.extend(times(progress, progress.eta.filter(|_| settled > 0)));
+    parts.add(rank, format!("{} failed", count(progress.failed)));
+    parts.add(2, format!("{} running", progress.in_flight));
+    parts.add_times(progress, progress.eta.filter(|_| settled > 0));
     if progress.phase == Phase::Stopping {
-        parts.push(Part::new(0, "stopping"));
+        parts.add(0, "stopping".to_owned());
     }
-    fitted(parts, room)
+    parts.fitted(room)
 }
 
 pub fn report(args: &ExecArgs, ended: &Ended, session: &Session) -> Exit {

@@ -7,10 +7,10 @@ mod table_stdout;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 
-use batchwright::files::{Export, ExportFormat, ExportReport};
+use batchwright::files::{Export, ExportReport};
 use batchwright::{Context, Error, ErrorKind, Prompts};
 
-use crate::args::export::{ExportArgs, TableFormat};
+use crate::args::export::ExportArgs;
 use crate::exit::{About, Early, Exit, Refusal};
 use crate::optional::Optional;
 use crate::prompts::schema;
@@ -77,17 +77,9 @@ fn table(args: &ExportArgs) -> Result<Export, Refusal> {
     if args.only_answers {
         table = table.only_answers(true);
     }
-    let format = args.output_format.map(|format| match format {
-        TableFormat::Csv => ExportFormat::Csv,
-        TableFormat::Tsv => ExportFormat::Tsv,
-        TableFormat::Jsonl => ExportFormat::Jsonl,
-        TableFormat::Xlsx => ExportFormat::Xlsx,
-        TableFormat::Sqlite => ExportFormat::Sqlite,
-        TableFormat::Parquet => ExportFormat::Parquet,
-    });
     Ok(table
         .set(args.output_delimiter, Export::delimiter)
-        .set(format, Export::format))
+        .set(args.output_format, Export::format))
 }
 
 /// Writes to standard output; `None` if its reader closed the pipe, which is not an error.

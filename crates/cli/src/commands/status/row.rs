@@ -12,7 +12,6 @@ use batchwright::{ProcessId, Progress};
 use serde_json::{Map, Value, json};
 
 use crate::args::shared::DataArgs;
-use crate::batches;
 use crate::command_line::quoted_path;
 use crate::format::count;
 
@@ -81,7 +80,7 @@ impl Row {
             "age_seconds": self.age().as_secs(),
             "models": self.models,
             "providers": self.providers,
-            "batches": self.batches.iter().map(batches::json).collect::<Vec<_>>(),
+            "batches": self.batches,
             "sealed": self.process.sealed,
             "consumed": counts.consumed,
             "input_tokens": self.process.spent.input_tokens,

@@ -31,7 +31,7 @@ pub fn report(
     }
     let mut exit = exit(args, report, remaining, signals);
     if args.json {
-        exit = print_json(report, exit);
+        exit = stdout::json(&serde_json::json!(report), exit);
     }
     if !args.show.say.quiet {
         display::say(&summary(report));
@@ -90,26 +90,6 @@ fn summary(report: &WorkerReport) -> String {
         None | Some(StopReason::Cancelled) => line,
         Some(stop) => format!("{line}; stopped: {stop}"),
     }
-}
-
-fn print_json(report: &WorkerReport, exit: Exit) -> Exit {
-    let stop = report.stop.as_ref().map(ToString::to_string);
-    let line = serde_json::json!({
-        "completed": report.completed,
-        "failed": report.failed,
-        "given_back": report.given_back,
-        "calls": report.calls,
-        "batches": report.batches,
-        "batches_open": report.batches_open,
-        "batches_held": report.batches_held,
-        "batches_uncollected": report.batches_uncollected,
-        "retries": report.retries,
-        "rate_limited": report.rate_limited,
-        "possibly_paid_twice": report.possibly_paid_twice,
-        "time": report.time,
-        "stop": stop,
-    });
-    stdout::json(&line, exit)
 }
 
 fn is_gone(args: &WorkArgs) -> bool {
