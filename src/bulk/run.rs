@@ -253,9 +253,8 @@ impl<'a> Bulk<'a> {
     }
 
     /// Streams: pulls requests as permits become free and passes each outcome to `sink` on this thread, in order of
-    /// completion. Payloads do not accumulate: calls in flight, and outcomes that wait for `sink`, are together at most
-    /// twice the concurrency. A separate thread reads `items`, so a slow source delays no call; cancelling waits for a
-    /// blocking `next()`.
+    /// completion. Payloads do not accumulate. A separate thread reads `items`, so a slow source delays no call;
+    /// cancelling waits for a blocking `next()`.
     ///
     /// If `sink` breaks, no further item is read and no further call starts. `sink` still receives the outcome of every
     /// item that was read, whatever it returns: answers of calls in flight, and [`ErrorKind::Cancelled`] for items that

@@ -101,9 +101,9 @@ impl<'a> Pool<'a> {
 
     /// Runs a task for each item of `items`, which may be endless and may block. `call` receives the number of the
     /// attempt, from 1. `sink` receives each end on this thread, in the order of completion; returning `Break` ends the
-    /// run. Running tasks, and ends that wait for `sink`, are together at most twice the concurrency. Every item that
-    /// was read from `items` reaches `sink`, at the latest as [`ErrorKind::Cancelled`]. An error of the source ends the
-    /// run. Cancelling waits for a `next()` that blocks; [`run_detached`](Self::run_detached) does not.
+    /// run. Every item that was read from `items` reaches `sink`, at the latest as [`ErrorKind::Cancelled`]. An error
+    /// of the source ends the run. Cancelling waits for a `next()` that blocks; [`run_detached`](Self::run_detached)
+    /// does not.
     pub fn run<T, D>(
         &self,
         items: impl Iterator<Item = Result<T, Error>> + Send,
