@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use crossbeam_channel::{Receiver, bounded};
 
 use crate::base::{Error, Time};
-use crate::engine::dispatch::{Dispatcher, Event, StopReason, most_untaken};
+use crate::engine::dispatch::{Dispatcher, Event, StopReason};
 use crate::engine::pack::{Backlog, Pack, Packed};
 use crate::engine::run::{Outlet, Runner, Waker};
 use crate::llm::route::Route;
@@ -96,7 +96,7 @@ impl<'r> FileTurn<'_, 'r> {
         woken: Receiver<()>,
     ) -> Result<FileRunEnd, Error> {
         let (route, clock) = (self.route, self.route.clock_ref());
-        let (tx, rx) = bounded::<SentLines>(most_untaken(self.options.calls.most));
+        let (tx, rx) = bounded::<SentLines>(self.options.calls.most);
         let mut writer = LineWriter::default();
         let target = match output {
             OpenOutput::File(file) => Target::File(file),
@@ -110,7 +110,7 @@ impl<'r> FileTurn<'_, 'r> {
             }
         };
         let is_closed = writer.broken.is_some();
-        let hands_over = matches!(target, Target::Caller(_));
+        let defers = matches!(target, Target::Caller(_));
         let job = Job {
             backlog: Packed::new(backlog),
             tally,
@@ -130,7 +130,7 @@ impl<'r> FileTurn<'_, 'r> {
             drop(lines.unwritten);
             written
         };
-        let outlet = hands_over.then_some(Outlet {
+        let outlet = defers.then_some(Outlet {
             outcomes: rx,
             sink: &mut write,
         });

@@ -154,7 +154,7 @@ impl Sink<FileTask> for LineSink<'_> {
                 };
                 let bytes = self.lines(&end, now).into_owned();
                 self.note(&end, tally);
-                // The channel has room for all that may wait.
+                // Every call holds a permit, and the channel has capacity for all of them.
                 let _ = lines.try_send(SentLines { bytes, unwritten });
             }
             return Ok(());
@@ -175,7 +175,7 @@ impl Sink<FileTask> for LineSink<'_> {
         Ok(())
     }
 
-    fn hands_over(&self) -> bool {
+    fn defers_release(&self) -> bool {
         matches!(self.target, Target::Caller(_))
     }
 

@@ -12,7 +12,6 @@ use crate::base::seeds::{each_seed, seeds};
 use crate::base::{Error, ErrorKind, RateHints, Sent, Time};
 use crate::bulk::work::{Job, Sink, count};
 use crate::engine::class::Class;
-use crate::engine::counters::Counters;
 use crate::engine::dispatch::{
     Call, Dispatcher, EndedCall, ErrorPolicy, Event, Options, StopReason, Turn,
 };
@@ -29,8 +28,8 @@ use crate::engine::pack::tests::{ItemPlace, Sizes};
 struct Ends {
     of: HashMap<usize, Option<Result<(), ErrorKind>>>,
     full: bool,
-    hands_over: bool,
-    untaken: usize,
+    defers: bool,
+    unreleased: usize,
 }
 
 impl Sink<usize> for Ends {
@@ -46,7 +45,7 @@ impl Sink<usize> for Ends {
             return Err(Error::new(ErrorKind::Invalid, "no space left"));
         }
         for end in ends.drain(..) {
-            self.untaken += usize::from(self.hands_over);
+            self.unreleased += usize::from(self.defers);
             let answered = |members: usize| Measure {
                 items: members as u64,
                 ..Measure::default()
@@ -66,8 +65,8 @@ impl Sink<usize> for Ends {
         Ok(())
     }
 
-    fn hands_over(&self) -> bool {
-        self.hands_over
+    fn defers_release(&self) -> bool {
+        self.defers
     }
 }
 
@@ -162,7 +161,7 @@ impl Scene {
         let job = Job {
             backlog: Packed::new(sizes),
             sink: Ends {
-                hands_over: random.chance(30),
+                defers: random.chance(30),
                 ..Ends::default()
             },
             tally: Tally::new(None, Time::ZERO),
@@ -287,21 +286,18 @@ impl Scene {
             let turn = self.dispatcher.turn(self.now, &mut start);
             assert!(!self.stopped || start.is_empty(), "started after the stop");
             start.into_iter().for_each(|call| self.start(call));
-            let Counters {
-                in_flight, untaken, ..
-            } = self.dispatcher.counters();
-            let calls = self.in_flight.len();
-            assert!(calls <= in_flight && self.permits_held() <= self.concurrency);
+            let held = self.in_flight.len() + self.dispatcher.work.sink.unreleased;
+            let in_flight = self.dispatcher.counters().in_flight;
+            assert!(held <= in_flight && in_flight <= self.concurrency);
             let settled = self.dispatcher.settle_error().is_none();
-            assert!(!settled || calls == in_flight, "a permit was lost");
-            assert_eq!(untaken, self.dispatcher.work.sink.untaken);
+            assert!(!settled || held == in_flight, "a permit was lost");
             let Turn::Wait(wake) = turn else {
                 return self.check_end();
             };
             self.check_no_stall();
             self.in_flight.sort_by_key(|(at, _)| *at);
             let sizes = self.sizes();
-            let by_itself = sizes.readable < sizes.items.len() || in_flight > calls || untaken > 0;
+            let by_itself = sizes.readable < sizes.items.len() || in_flight > self.in_flight.len();
             let tick = by_itself.then(|| self.now.after(Duration::from_millis(50)));
             let next_end = self.in_flight.first().map(|(at, _)| *at);
             let next = [wake, next_end, tick].into_iter().flatten().min();
@@ -337,19 +333,11 @@ impl Scene {
         } else {
             self.random.chance(2)
         };
-        let taken = self.random.below(work.sink.untaken as u64 + 1) as usize;
+        let taken = self.random.below(work.sink.unreleased as u64 + 1) as usize;
         if taken > 0 {
-            work.sink.untaken -= taken;
-            self.dispatcher
-                .handle(Event::OutcomesTaken(taken), self.now);
+            work.sink.unreleased -= taken;
+            self.dispatcher.handle(Event::Released(taken), self.now);
         }
-    }
-
-    fn permits_held(&self) -> usize {
-        let Counters {
-            in_flight, untaken, ..
-        } = self.dispatcher.counters();
-        in_flight + untaken.saturating_sub(self.concurrency)
     }
 
     /// With a free permit and a working output, every runnable item has been started.
@@ -357,7 +345,7 @@ impl Scene {
         let counters = self.dispatcher.counters();
         let idle = self.dispatcher.stop_reason().is_none()
             && self.dispatcher.settle_error().is_none()
-            && self.permits_held() < self.concurrency;
+            && counters.in_flight < self.concurrency;
         // The items of an unavailable provider still have to fail, which this check does not cover.
         if !idle || self.weather == Weather::Rough {
             return;

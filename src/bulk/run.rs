@@ -14,7 +14,7 @@ use crate::base::brief::Many;
 use crate::base::thread::spawn_scoped;
 use crate::base::{Context, Error, ErrorKind};
 use crate::config::choices::Dedupe;
-use crate::engine::dispatch::{ErrorPolicy, Event, StopReason, most_untaken};
+use crate::engine::dispatch::{ErrorPolicy, Event, StopReason};
 use crate::engine::pack::PackLimits;
 use crate::engine::run::{CallsAtOnce, Outlet, Waker};
 use crate::engine::work::Ticket;
@@ -366,7 +366,7 @@ impl<'a> Bulk<'a> {
                 outcomes: Vec::new(),
             });
         }
-        let (tx, rx) = bounded(most_untaken(self.options.calls.most));
+        let (tx, rx) = bounded(self.options.calls.most);
         let mut left = Vec::new();
         let mut broken = false;
         let mut take = |(outcomes, own): Batch| {

@@ -156,13 +156,13 @@ impl<R: Borrow<Request>> Sink<Item<R>> for Channel<'_> {
             let mut outcomes = Vec::new();
             let put = |_, outcome| outcomes.push(outcome);
             let own = ended(self.route, end, tally, now, put);
-            // The channel has room for all that may wait.
+            // Every call holds a permit, and the channel has capacity for all of them.
             let _ = self.outcomes.try_send((outcomes, own));
         }
         Ok(())
     }
 
-    fn hands_over(&self) -> bool {
+    fn defers_release(&self) -> bool {
         true
     }
 }

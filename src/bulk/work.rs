@@ -25,8 +25,8 @@ pub(crate) trait Sink<T> {
         now: Time,
     ) -> Result<(), Error>;
 
-    /// True if outcomes wait until the caller takes them.
-    fn hands_over(&self) -> bool {
+    /// True if a permit returns only after the caller took the outcome.
+    fn defers_release(&self) -> bool {
         false
     }
 
@@ -115,8 +115,8 @@ impl<B: Backlog, K: Sink<B::Task>> Work for Job<B, K> {
         self.backlog.items.has_more()
     }
 
-    fn hands_over(&self) -> bool {
-        self.sink.hands_over()
+    fn defers_release(&self) -> bool {
+        self.sink.defers_release()
     }
 }
 

@@ -21,10 +21,7 @@ pub(crate) struct Counters {
     pub cut_off: u64,
     /// Sum of the durations of all calls.
     pub call_time: Duration,
-    /// Calls that hold a permit: those in flight, and those whose ends are not settled yet.
     pub in_flight: usize,
-    /// Outcomes that the caller has not taken yet.
-    pub untaken: usize,
     pub most_in_flight: usize,
     pub first_start: Option<Time>,
     pub last_end: Option<Time>,

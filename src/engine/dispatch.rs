@@ -82,11 +82,6 @@ impl<W: Work> Io<W> {
     }
 }
 
-/// The largest number of outcomes that wait for the caller, for work that [hands them over](Work::hands_over).
-pub(crate) fn most_untaken(permits: usize) -> usize {
-    2 * permits
-}
-
 /// An event.
 #[expect(
     clippy::large_enum_variant,
@@ -98,8 +93,8 @@ pub(crate) enum Event<W: Work> {
     Settled(SettleEnd<W>),
     /// A claim has ended.
     Taken(TakeEnd<W>),
-    /// The caller took this many outcomes; only for work that [hands them over](Work::hands_over).
-    OutcomesTaken(usize),
+    /// The caller took this many outcomes; only for work that [defers their release](Work::defers_release).
+    Released(usize),
     /// Changes the number of permits during the run.
     SetConcurrency(usize),
     Stop(StopReason),
@@ -275,8 +270,8 @@ impl<W: Work> Dispatcher<W> {
                 self.taking = false;
                 end(&mut self.work, now);
             }
-            Event::OutcomesTaken(n) => {
-                self.counters.untaken = self.counters.untaken.saturating_sub(n);
+            Event::Released(n) => {
+                self.counters.in_flight = self.counters.in_flight.saturating_sub(n);
             }
             Event::SetConcurrency(n) => self.options.concurrency = n,
             Event::Stop(reason) => self.stop_for(reason),
@@ -314,8 +309,7 @@ impl<W: Work> Dispatcher<W> {
         let over = self.stop.is_some() || exhausted;
         let under_way = self.settling.is_some() || self.taking;
         let settled = self.pending.is_empty() && !under_way;
-        let idle = self.counters.in_flight == 0 && self.counters.untaken == 0;
-        let finished = over && idle && settled;
+        let finished = over && self.counters.in_flight == 0 && settled;
         // If nothing else limits the run, the last calls do, or the writing of their outcomes.
         let limit = limit.unwrap_or(match self.calls_in_flight() {
             0 if finished => Limit::End,
@@ -348,17 +342,6 @@ impl<W: Work> Dispatcher<W> {
     }
 
     /// Number of calls in flight. Ended calls may occupy slots until their outcomes are written.
-    /// Number of permits that are in use. Beside the calls, as many outcomes may wait for the caller as there are permits;
-    /// each outcome above that holds one.
-    fn permits_held(&self) -> usize {
-        let waiting = self.counters.untaken;
-        self.counters.in_flight + waiting.saturating_sub(self.options.concurrency)
-    }
-
-    fn free_permits(&self) -> usize {
-        self.options.concurrency.saturating_sub(self.permits_held())
-    }
-
     fn calls_in_flight(&self) -> usize {
         usize::try_from(self.started - self.ended).unwrap_or(usize::MAX)
     }

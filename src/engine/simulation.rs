@@ -151,10 +151,10 @@ impl Scene {
             answered: HashMap::new(),
             may_give_up: false,
             full_disk: false,
-            hands_over: random.chance(30),
+            defers: random.chance(30),
             has_store: random.chance(40),
             look: Look::None,
-            untaken: 0,
+            unreleased: 0,
             // Drawn apart, so that the other draws of a seed stay what they were.
             beginnings: Random::warm(seed ^ 0x6361_6368).below(5) as u32,
         };
@@ -313,23 +313,23 @@ impl Scene {
         } else {
             self.random.chance(1)
         };
-        let untaken = work.untaken as u64;
-        if untaken > 0 && self.random.chance(60) {
-            let n = 1 + self.random.below(untaken) as usize;
-            self.dispatcher.work.untaken -= n;
-            self.dispatcher.handle(Event::OutcomesTaken(n), self.now);
+        let unreleased = work.unreleased as u64;
+        if unreleased > 0 && self.random.chance(60) {
+            let n = 1 + self.random.below(unreleased) as usize;
+            self.dispatcher.work.unreleased -= n;
+            self.dispatcher.handle(Event::Released(n), self.now);
         }
         if self.random.chance(2) {
             let n = 1 + self.random.below(16) as usize;
             self.concurrency = n;
             self.dispatcher.handle(Event::SetConcurrency(n), self.now);
-            // What holds a permit keeps it.
-            self.permits = n.max(self.permits_held());
+            // Calls in flight, and outcomes that were not taken yet, keep their permits.
+            self.permits = n.max(self.dispatcher.counters().in_flight);
             self.most_permits = self.most_permits.max(n);
         }
         if !self.stopped_by_us && self.random.below(self.stop_share) == 0 {
             self.stopped_by_us = true;
-            let reason = if self.dispatcher.work.hands_over && self.random.chance(50) {
+            let reason = if self.dispatcher.work.defers && self.random.chance(50) {
                 StopReason::SinkClosed
             } else {
                 StopReason::Cancelled
@@ -373,7 +373,7 @@ impl Scene {
             let reply = self.io.iter().map(|(at, _)| *at).min();
             let arrival = [arrival, reply].into_iter().flatten().min();
             let work = &self.dispatcher.work;
-            let by_itself = work.source_open() || work.untaken > 0;
+            let by_itself = work.source_open() || work.unreleased > 0;
             assert!(
                 wake.is_some() || arrival.is_some() || by_itself,
                 "the run waits for an event that never comes"

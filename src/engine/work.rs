@@ -152,8 +152,8 @@ pub(crate) trait Work: Sized {
         true
     }
 
-    /// True if outcomes wait for the caller, who reports with an event that it has taken them.
-    fn hands_over(&self) -> bool {
+    /// True if the permit of a final settle returns later, with a separate event.
+    fn defers_release(&self) -> bool {
         false
     }
 

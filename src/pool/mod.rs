@@ -15,7 +15,7 @@ use crate::base::random::Random;
 use crate::base::thread::{spawn, spawn_scoped};
 use crate::base::{Clock, Context, Error, ErrorKind, SystemClock, Time};
 use crate::engine::class::Class;
-use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options, StopReason, most_untaken};
+use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options, StopReason};
 use crate::engine::feeder::{Feeder, Tail};
 use crate::engine::limiter::{Limiter, Limits, QuotaId, QuotaKey};
 use crate::engine::route::RetryPolicy;
@@ -161,7 +161,7 @@ impl<'a> Pool<'a> {
         }
         let limiter = Arc::new(Limiter::new());
         let class = Class::new([self.quota(&limiter, began)]);
-        let (ends, outcomes) = bounded(most_untaken(most));
+        let (ends, outcomes) = bounded(most);
         let work = PoolWork::new(source, class, Tally::new(self.total, began), ends);
         let dispatcher = Dispatcher::new(work, limiter, self.dispatch_options(began));
         let runner = |ticket: &Ticket<Task<T>>, ctx: &Context| {

@@ -174,7 +174,7 @@ impl<T: Send, D: Send> Work for PoolWork<T, D> {
                     (ticket, Err(error))
                 }
             };
-            // The channel has room for all that may wait.
+            // Every task holds a permit, and the channel has room for all of them.
             let _ = self.ends.try_send(TaskEnd {
                 index: ticket.task.index,
                 attempts: ticket.tries.calls.into(),
@@ -185,7 +185,7 @@ impl<T: Send, D: Send> Work for PoolWork<T, D> {
         Ok(())
     }
 
-    fn hands_over(&self) -> bool {
+    fn defers_release(&self) -> bool {
         true
     }
 }

@@ -75,10 +75,8 @@ impl<W: Work> Dispatcher<W> {
         result: Result<(), Error>,
         now: Time,
     ) {
-        let settled = before - permits_held(&left);
-        self.counters.in_flight -= settled;
-        if self.work.hands_over() {
-            self.counters.untaken += settled;
+        if !self.work.defers_release() {
+            self.counters.in_flight -= before - permits_held(&left);
         }
         left.append(&mut self.pending);
         self.pending = left;

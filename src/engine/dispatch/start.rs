@@ -72,7 +72,7 @@ impl<W: Work> Dispatcher<W> {
             !self.pending.is_empty()
         };
         let most = self.options.concurrency;
-        let free = self.free_permits();
+        let free = most.saturating_sub(self.counters.in_flight);
         if waits_for_disk {
             Err(Limit::Disk)
         } else if free == 0 {
@@ -99,7 +99,7 @@ impl<W: Work> Dispatcher<W> {
         }
         let mut any_known = false;
         for ticket in items {
-            if self.free_permits() == 0 {
+            if self.counters.in_flight >= self.options.concurrency {
                 self.pending.push(Settled::Later(ticket, Time::ZERO, None));
                 continue;
             }
@@ -140,7 +140,7 @@ impl<W: Work> Dispatcher<W> {
 
     /// What occupies the slots.
     fn slots_hold(&mut self) -> Limit {
-        if 2 * self.calls_in_flight() < self.permits_held() {
+        if 2 * self.calls_in_flight() < self.counters.in_flight {
             Limit::Disk
         } else if self.work.has_more() {
             Limit::Slots

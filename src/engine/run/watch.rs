@@ -198,7 +198,7 @@ impl<W: Work> Watch<'_, '_, W> {
             if (outlet.sink)(outcome).is_break() {
                 let _ = shell.post.send(Event::Stop(StopReason::SinkClosed));
             }
-            let _ = shell.post.send(Event::OutcomesTaken(1));
+            let _ = shell.post.send(Event::Released(1));
         }
     }
 }

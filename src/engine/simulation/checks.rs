@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use crate::base::{ErrorKind, Time};
-use crate::engine::counters::Counters;
-use crate::engine::dispatch::{Call, ErrorPolicy, StopReason, most_untaken};
+use crate::engine::dispatch::{Call, ErrorPolicy, StopReason};
 use crate::engine::limiter::{Gate, QuotaId};
 
 use super::Scene;
@@ -16,10 +15,10 @@ impl Scene {
         let work = &self.dispatcher.work;
         let counters = self.dispatcher.counters();
         let stopped = self.dispatcher.stop_reason().is_some();
-        let free = self.permits_held() < self.concurrency;
+        let held = self.in_flight.len() + work.unreleased;
+        let free = counters.in_flight < self.concurrency;
         let asks = !self.io.is_empty();
-        let unsettled = counters.in_flight != self.in_flight.len();
-        if stopped || work.full_disk || !free || asks || unsettled {
+        if stopped || work.full_disk || !free || asks || counters.in_flight != held {
             return;
         }
         // The limiter rounds its waits up to 50 microseconds.
@@ -71,33 +70,21 @@ impl Scene {
         assert!(answered <= ended, "abandoned although the provider answers");
     }
 
-    /// Each call in flight holds a permit, and of the outcomes that were not taken yet, those above the concurrency. No
-    /// other permits are held.
+    /// Each call in flight, and each outcome that was not taken yet, holds a permit. No other permits are held.
     pub(super) fn check_permits(&mut self) {
-        let held = self.permits_held();
-        assert!(held <= self.permits, "more calls than permits");
-        let Counters {
-            in_flight, untaken, ..
-        } = self.dispatcher.counters();
-        assert_eq!(untaken, self.dispatcher.work.untaken);
-        assert!(untaken <= most_untaken(self.most_permits));
-        let calls = self.in_flight.len();
-        assert!(calls <= in_flight, "{calls} calls, {in_flight} counted");
+        let in_flight = self.dispatcher.counters().in_flight;
+        assert!(in_flight <= self.permits, "more calls than permits");
+        let work = &self.dispatcher.work;
+        let held = self.in_flight.len() + work.unreleased;
+        assert!(
+            held <= in_flight,
+            "{held} hold permits, {in_flight} counted"
+        );
         // Ends that are being written still hold their permits.
         if self.dispatcher.settle_error().is_none() && self.io.is_empty() {
-            assert_eq!(calls, in_flight, "a permit was lost");
+            assert_eq!(held, in_flight, "a permit was lost");
         }
-        self.permits = self.concurrency.max(held);
-    }
-
-    pub(super) fn permits_held(&self) -> usize {
-        let counters = self.dispatcher.counters();
-        let above = self
-            .dispatcher
-            .work
-            .untaken
-            .saturating_sub(self.concurrency);
-        counters.in_flight + above
+        self.permits = self.concurrency.max(in_flight);
     }
 
     pub(super) fn check_end(&self) {
@@ -109,7 +96,10 @@ impl Scene {
         let made = self.started - self.loading.waited;
         assert_eq!(counters.calls, made, "a wait was counted as a call");
         self.loading.check_pace(self.most_permits);
-        assert_eq!(work.untaken, 0, "finished before all outcomes were taken");
+        assert_eq!(
+            work.unreleased, 0,
+            "finished before all outcomes were taken"
+        );
         let failed = work.items.contains(&Item::Final { ok: false });
         match self.dispatcher.stop_reason() {
             None => {

@@ -75,13 +75,13 @@ pub(super) struct ModelWork {
     /// With a deadline, an item may fail early.
     pub may_give_up: bool,
     pub full_disk: bool,
-    pub hands_over: bool,
+    pub defers: bool,
     /// Whether requests to the store are sent without the lock.
     pub has_store: bool,
     /// A claim that was requested, or has returned.
     pub look: Look,
-    /// Outcomes that the caller has not taken yet.
-    pub untaken: usize,
+    /// Outcomes that hold their permits until they are taken.
+    pub unreleased: usize,
     /// Number of beginnings of prompts that are cached.
     pub beginnings: u32,
 }
@@ -263,14 +263,14 @@ impl Work for ModelWork {
                     assert_eq!(*item, Item::Out, "item {} settled twice", ticket.task);
                     *item = Item::Final { ok: result.is_ok() };
                     self.times.check(&ticket, now);
-                    self.untaken += usize::from(self.hands_over);
+                    self.unreleased += usize::from(self.defers);
                 }
                 Settled::Unsent(ticket, _) => {
                     let item = &mut self.items[ticket.task as usize];
                     assert_eq!(*item, Item::Out, "item {} settled twice", ticket.task);
                     *item = Item::Unsent;
                     self.times.check(&ticket, now);
-                    self.untaken += usize::from(self.hands_over);
+                    self.unreleased += usize::from(self.defers);
                 }
             }
         }
@@ -282,8 +282,8 @@ impl Work for ModelWork {
         }
     }
 
-    fn hands_over(&self) -> bool {
-        self.hands_over
+    fn defers_release(&self) -> bool {
+        self.defers
     }
 }
 
