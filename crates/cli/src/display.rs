@@ -101,12 +101,13 @@ impl Display {
             .unwrap_or_else(|_| ProgressStyle::default_spinner())
     }
 
-    /// Uses [`BAR`] columns next to the message, all on one line.
+    /// The bar and the message, all on one line.
     fn bar() -> ProgressStyle {
-        if usize::from(Term::stderr().size().1) <= BAR {
+        let columns = bar_columns(width());
+        if columns == 0 {
             return Self::spinner();
         }
-        ProgressStyle::with_template("[{bar:24}] {wide_msg}")
+        ProgressStyle::with_template(&format!("[{{bar:{columns}}}] {{wide_msg}}"))
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("=> ")
     }
@@ -152,8 +153,18 @@ impl Display {
     }
 }
 
-/// Columns of the bar itself.
-const BAR: usize = 27;
+fn width() -> usize {
+    Term::stderr().size().1.into()
+}
+
+/// Columns of the bar, without its brackets, in a terminal of this width. On a narrow one, the message needs the space.
+fn bar_columns(width: usize) -> usize {
+    match width {
+        ..50 => 0,
+        50..90 => 8,
+        _ => 24,
+    }
+}
 
 const LOADING: &str = "the server is still loading its model";
 
@@ -180,8 +191,9 @@ impl ProgressNotifier for Display {
                     }
                     None => bar.set_style(Self::spinner()),
                 }
-                let width = usize::from(Term::stderr().size().1);
-                bar.set_message((self.line)(progress, width.saturating_sub(BAR)));
+                let width = width();
+                let room = width.saturating_sub(bar_columns(width) + "[] ".len());
+                bar.set_message((self.line)(progress, room));
             }
             Shape::Lines(lines) => {
                 let Ok(mut lines) = lines.lock() else { return };
@@ -331,11 +343,14 @@ pub fn line(progress: &Progress, room: usize) -> String {
     if progress.phase == Phase::Stopping {
         parts.add(0, "stopping".to_owned());
     }
-    let mut line = parts.fitted(room);
-    if let Some(trouble) = &progress.trouble {
-        line.push_str(&format!(" · {}", shortened(trouble, 160)));
-    }
-    line
+    let Some(trouble) = &progress.trouble else {
+        return parts.fitted(room);
+    };
+    // The cause is more important than all other parts that can be omitted.
+    let trouble = format!(" · {}", shortened(trouble, 160));
+    let line = parts.fitted(room.saturating_sub(trouble.chars().count()));
+    let left = room.saturating_sub(line.chars().count() + 1);
+    line + &shortened(&trouble, left)
 }
 
 #[cfg(test)]
@@ -390,6 +405,27 @@ mod tests {
         }
         assert_eq!(expected, "1/1 100.0% · 30.0 s so far · 1m 30s left");
         assert_eq!(line(&progress, 0), expected);
+    }
+
+    #[test]
+    fn the_cause_of_trouble_comes_before_parts_that_can_be_omitted() {
+        let mut progress = progress();
+        progress.in_flight = 5;
+        progress.trouble = Some("cannot reach http://127.0.0.1:8090".to_owned());
+        let whole = line(&progress, usize::MAX);
+        assert!(whole.contains("5 in flight") && whole.ends_with("8090"));
+        let room = whole.chars().count() - 1;
+        let narrow = line(&progress, room);
+        assert!(
+            !narrow.contains("5 in flight")
+                && narrow.ends_with(" · cannot reach http://127.0.0.1:8090")
+        );
+        let short = line(&progress, 45);
+        assert!(
+            short.ends_with('…') && short.chars().count() <= 45,
+            "{short}"
+        );
+        assert!(short.contains(" left · cannot"), "{short}");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Signals to stop, such as Ctrl-C: the first one ends the command gracefully, the second one immediately.
+//! Signals to stop, such as Ctrl-C: the first one ends the command gracefully, the second one aborts its calls, the
+//! third one ends the program.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -10,8 +11,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::display;
 use super::exit::{Exit, Refusal};
+use super::stdout;
 
-/// After a second signal, threads that cannot be woken (for example during a connect) get this time.
+/// After a second signal, threads that cannot be woken (for example during a connect) get this time. It begins again
+/// whenever a part of the output is written.
 const AFTER_ABORT: Duration = Duration::from_millis(600);
 
 /// The same at the end of the grace period, when no user waits.
@@ -33,14 +36,14 @@ impl Signals {
             if count == 1 {
                 first.store(signal, Ordering::SeqCst);
                 ctx.cancel();
-                end_after_grace(&ctx, signal);
+                end_when_idle(&ctx, ctx.grace(), AFTER_GRACE, signal);
                 if let Some(line) = &line {
                     display::say(line);
                 }
             } else if count == 2 {
-                ctx.abort();
-                thread::sleep(AFTER_ABORT);
-                std::process::exit(i32::from(Exit::Signal(signal).code()));
+                end_when_idle(&ctx, Duration::ZERO, AFTER_ABORT, signal);
+            } else {
+                exit(signal);
             }
         })
         .map_err(|e| Refusal::could_not_run(format!("cannot watch for signals: {e}")))?;
@@ -64,19 +67,31 @@ pub fn stopping_line(ctx: &Context, besides: &str) -> String {
     )
 }
 
-/// Ends a run whose grace period is over: a run that is blocked in writing its results would not notice that.
-fn end_after_grace(ctx: &Context, signal: u8) {
+/// Aborts the calls of a run after its grace period, and then ends the program as soon as it has written nothing for
+/// some time: it may be blocked.
+fn end_when_idle(ctx: &Context, grace: Duration, idle: Duration, signal: u8) {
     let ctx = ctx.clone();
     let watch = move || {
-        thread::sleep(ctx.grace());
+        thread::sleep(grace);
         ctx.abort();
-        thread::sleep(AFTER_GRACE);
-        std::process::exit(i32::from(Exit::Signal(signal).code()));
+        let mut written = stdout::written();
+        loop {
+            thread::sleep(idle);
+            let now = stdout::written();
+            if now == written {
+                exit(signal);
+            }
+            written = now;
+        }
     };
-    // Without it a second signal still ends the run.
+    // Without it a third signal still ends the run.
     let _ = thread::Builder::new()
         .name("batchwright-grace".to_owned())
         .spawn(watch);
+}
+
+fn exit(signal: u8) -> ! {
+    std::process::exit(i32::from(Exit::Signal(signal).code()))
 }
 
 /// A file that may not grow any further (`ulimit -f`) is an error like a full disk, not the end of the

@@ -2,6 +2,11 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(unix)]
+use std::time::{Duration, Instant};
+
+use batchwright::Context;
 
 use super::display;
 use super::exit::Exit;
@@ -22,6 +27,109 @@ pub fn print(text: &str, exit: Exit) -> Exit {
 /// Writes a value as one line of JSON, see [`print`].
 pub fn json(value: &impl std::fmt::Display, exit: Exit) -> Exit {
     print(&(sanitize::json(value) + "\n"), exit)
+}
+
+/// Counts what is written, also elsewhere in place of standard output.
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
+
+/// A number that changes while output is written. As long as it does, a stopped run is not ended by force.
+pub fn written() -> u64 {
+    WRITTEN.load(Ordering::Relaxed)
+}
+
+/// Records that a part of the output was written.
+pub fn note_written() {
+    WRITTEN.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Standard output for results. A reader may be slow or stop reading. After an abort, writing fails if the reader does
+/// not read for a moment, because the results have to be shown elsewhere before the program ends.
+pub struct ResultsOut {
+    ctx: Context,
+    /// Since when the reader has not read, after an abort.
+    #[cfg(unix)]
+    stuck_since: Option<Instant>,
+    /// The largest piece that never blocks once the reader has read.
+    piece: usize,
+}
+
+/// A pipe that can be written takes so much at once (pipe(7), PIPE_BUF).
+const PIECE: usize = 4096;
+/// Interval of checks for an abort while the reader does not read.
+#[cfg(unix)]
+const LOOK: Duration = Duration::from_millis(50);
+/// A reader that does not read for this long after an abort gets nothing more.
+#[cfg(unix)]
+const GIVE_UP: Duration = Duration::from_millis(250);
+
+impl ResultsOut {
+    pub fn new(ctx: &Context) -> Self {
+        Self {
+            ctx: ctx.clone(),
+            #[cfg(unix)]
+            stuck_since: None,
+            piece: if is_file() { usize::MAX } else { PIECE },
+        }
+    }
+
+    #[cfg(unix)]
+    fn wait_for_reader(&mut self) -> io::Result<()> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+        let stdout = io::stdout();
+        let look = Timespec::try_from(LOOK).ok();
+        loop {
+            let mut events = [PollFd::new(&stdout, PollFlags::OUT)];
+            match poll(&mut events, look.as_ref()) {
+                Ok(0) => {}
+                Ok(_) => {
+                    self.stuck_since = None;
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
+            if self.ctx.is_aborted()
+                && self.stuck_since.get_or_insert_with(Instant::now).elapsed() >= GIVE_UP
+            {
+                note_written();
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "its reader does not read",
+                ));
+            }
+        }
+    }
+}
+
+impl Write for ResultsOut {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        #[cfg(unix)]
+        self.wait_for_reader()?;
+        let piece = &bytes[..bytes.len().min(self.piece)];
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(piece)?;
+        stdout.flush()?;
+        note_written();
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether standard output is a regular file, which has no reader.
+#[cfg(unix)]
+pub fn is_file() -> bool {
+    use rustix::fs::{FileType, fstat};
+    let stat = fstat(io::stdout());
+    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+}
+
+/// Not known on other systems.
+#[cfg(not(unix))]
+pub fn is_file() -> bool {
+    false
 }
 
 /// Writes the whole text to standard output immediately.

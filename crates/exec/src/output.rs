@@ -164,7 +164,7 @@ impl Output {
 
     /// Memory that it uses in bytes, with a fixed amount for a file.
     pub(super) fn weight(&self) -> usize {
-        let file = if self.file.is_some() { 256 * 1024 } else { 0 };
+        let file = if self.file.is_some() { 1024 * 1024 } else { 0 };
         self.head.len() + file
     }
 }

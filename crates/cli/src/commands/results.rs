@@ -116,20 +116,8 @@ fn taker(args: &ResultsArgs) -> String {
 fn saves(args: &ResultsArgs) -> bool {
     match named(args) {
         Some(path) => std::fs::metadata(path).map_or(true, |metadata| metadata.is_file()),
-        None => is_file(&io::stdout()),
+        None => stdout::is_file(),
     }
-}
-
-#[cfg(unix)]
-fn is_file(stream: &impl std::os::fd::AsFd) -> bool {
-    use rustix::fs::{FileType, fstat};
-    let stat = fstat(stream);
-    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
-}
-
-#[cfg(not(unix))]
-fn is_file(_: &io::Stdout) -> bool {
-    false
 }
 
 fn summary(

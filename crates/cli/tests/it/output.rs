@@ -1,12 +1,13 @@
 //! Outputs that are in use, closed, blocked, or not writable.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::ChildStdout;
 use std::time::Duration;
 
-use batchwright_simulate::{SimConfig, Trouble};
+use batchwright_simulate::{SimConfig, Simulator, Trouble};
 
 use super::common::{
-    Desk, PATIENCE, RunToEnd, Running, all_ids, good, ids_in_order, results, simulator,
+    Desk, Ended, PATIENCE, RunToEnd, Running, all_ids, good, ids_in_order, results, simulator,
 };
 
 #[test]
@@ -61,9 +62,20 @@ fn a_blocked_reader_stops_dispatch_and_two_signals_end_the_run() {
     running.signal("INT");
     running.hears("stopping:");
     running.signal("INT");
-    let ended = running.wait().expect(130);
+    let ended = running.wait().expect(1);
     assert!(ended.took < Duration::from_secs(10), "{:?}", ended.took);
-    drop(unread);
+    assert_all_are_there(&ended, unread, &sim);
+}
+
+/// What the reader did not read of the billed answers is shown elsewhere.
+#[cfg(unix)]
+fn assert_all_are_there(ended: &Ended, unread: Option<ChildStdout>, sim: &Simulator) {
+    let mut read = String::new();
+    unread.unwrap().read_to_string(&mut read).unwrap();
+    let shown = ended.stderr.lines().filter(|line| line.starts_with('{'));
+    let whole = read.lines().filter(|line| line.ends_with('}'));
+    assert_eq!(shown.chain(whole).count() as u64, sim.stats().calls);
+    ended.tells("results could not be saved; here they are:");
 }
 
 #[cfg(unix)]
@@ -88,8 +100,8 @@ fn the_grace_period_ends_although_the_output_is_blocked() {
     let unread = running.child.stdout.take();
     assert!(sim.wait_until(|s| s.calls >= 7, PATIENCE));
     running.signal("INT");
-    running.wait().expect(130);
-    drop(unread);
+    let ended = running.wait().expect(1);
+    assert_all_are_there(&ended, unread, &sim);
 }
 
 #[test]

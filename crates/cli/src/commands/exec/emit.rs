@@ -12,13 +12,19 @@ use super::source::{Source, is_stdin};
 use crate::args::exec::ExecArgs;
 use crate::display::Display;
 use crate::exit::{About, Refusal};
+use crate::stdout::{self, ResultsOut};
 use crate::{sanitize, stderr};
 
 /// Maximum number of failures that are named at the end.
 const MOST_NAMED: usize = 5;
 
+/// The error if outputs would be lost.
+const CLOSED: &str = "standard output is closed, so the outputs of the commands would be lost; redirect it to a file, or to \
+    /dev/null to discard them";
+
 pub struct Emitter {
     records: Records,
+    out: ResultsOut,
     log: Option<JobLog>,
     keep_order: bool,
     /// The number of the last command that was read.
@@ -48,7 +54,7 @@ enum Records {
 }
 
 impl Emitter {
-    pub fn open(args: &ExecArgs) -> Result<Self, Refusal> {
+    pub fn open(args: &ExecArgs, ctx: &Context) -> Result<Self, Refusal> {
         let results = &args.results;
         let refused = |error: Error| Refusal::usage(error.message()).about(About::Output);
         let resume = match (results.resume, results.resume_failed) {
@@ -66,8 +72,12 @@ impl Emitter {
             Some(path) if is_stdin(Some(path)) => Records::Stdout,
             Some(path) => Records::File(RecordFile::open(path, resume.is_some()).map_err(refused)?),
         };
+        if matches!(records, Records::Outputs | Records::Stdout) && stdout::is_closed() {
+            return Err(Refusal::could_not_run(CLOSED));
+        }
         Ok(Self {
             records,
+            out: ResultsOut::new(ctx),
             log: log.map_err(refused)?,
             keep_order: results.keep_order,
             last: 0,
@@ -173,13 +183,14 @@ impl Emitter {
                 let line =
                     serde_json::to_string(record).map_err(|error| unwritten(&error.to_string()))?;
                 self.make_room();
-                print(|out| out.write_all((sanitize::json(&line) + "\n").as_bytes()))
+                let line = sanitize::json(&line) + "\n";
+                self.out.write_all(line.as_bytes()).map_err(not_printed)
             }
             Records::Outputs | Records::OutputsAside => self.print_output(record),
         }
     }
 
-    fn print_output(&self, record: &JobRecord) -> Result<(), Trouble> {
+    fn print_output(&mut self, record: &JobRecord) -> Result<(), Trouble> {
         let Some(result) = &record.result else {
             return Ok(());
         };
@@ -190,7 +201,7 @@ impl Emitter {
         let mut aside = vec![&result.stderr];
         match self.records {
             Records::OutputsAside => aside.insert(0, &result.stdout),
-            _ => print(|out| result.stdout.write_to(out))?,
+            _ => result.stdout.write_to(&mut self.out).map_err(not_printed)?,
         }
         aside.retain(|output| output.total() > 0);
         if !aside.is_empty() {
@@ -257,13 +268,11 @@ fn named(record: &JobRecord) -> String {
     }
 }
 
-fn print(write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) -> Result<(), Trouble> {
-    let mut out = io::stdout().lock();
-    let written = write(&mut out).and_then(|()| out.flush());
-    written.map_err(|error| match error.kind() {
+fn not_printed(error: io::Error) -> Trouble {
+    match error.kind() {
         io::ErrorKind::BrokenPipe => Trouble::Gone,
         _ => unwritten(&format!("cannot write to standard output: {error}")),
-    })
+    }
 }
 
 fn unwritten(why: &str) -> Trouble {

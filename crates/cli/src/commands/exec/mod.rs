@@ -36,12 +36,12 @@ fn run(args: &ExecArgs) -> Result<Exit, Early> {
     let mode = SandboxMode::parse(&mode).unwrap_or_default();
     let runner = runner(args, &settings, mode)?;
     let source = Source::open(args)?;
-    let mut emitter = Emitter::open(args)?;
+    let ctx = Context::new().with_grace(args.pace.grace);
+    let mut emitter = Emitter::open(args, &ctx)?;
     let plan = source.check(emitter.finished())?;
     if args.results.dry_run {
         return Ok(report::dry_run(args, source, &plan, emitter.finished())?);
     }
-    let ctx = Context::new().with_grace(args.pace.grace);
     let mut session = Session::start(&args.show, ctx, stopping_line(args))?;
     session.display = Arc::new(Display::new(&args.show).with_line(report::progress_line));
     if let Some(line) = report::plan_line(&plan) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use batchwright::files::{Dedupe, FileRunError, RunOutput, RunPlan, SqliteAnswers};
 use batchwright::plan::{Concurrency, ProviderPlan};
-use batchwright::{FileRun, FileRunOptions, LlmManager, Prompts, Request, Settings};
+use batchwright::{Context, FileRun, FileRunOptions, LlmManager, Prompts, Request, Settings};
 use serde_json::Value;
 
 use super::estimate::RunEstimate;
@@ -25,6 +25,7 @@ use crate::provider;
 use crate::reuse::{self, ReuseStore};
 use crate::session::Session;
 use crate::settings::refused;
+use crate::stdout::ResultsOut;
 
 pub struct Prepared {
     /// Requests that a dry run prints.
@@ -55,7 +56,8 @@ pub fn prepare(args: &RunArgs, resolved: Resolved, session: &Session) -> Result<
     let input_tokens = prompts.estimated_tokens();
     let models = resolved.plan.as_ref().is_ok_and(provider::asks_a_model);
     let dedupe = resolved.settings.dedupe().map_err(refused)?;
-    let mut run = compare(args, prompts, queue, models, dedupe)?;
+    let output = output(args, &session.ctx);
+    let mut run = compare(args, prompts, output, queue, models, dedupe)?;
     let mut plan = run.compared().plan().clone();
     say_plan(args, &plan, session);
 
@@ -178,6 +180,7 @@ fn read_stream(
 fn compare(
     args: &RunArgs,
     prompts: Prompts,
+    output: RunOutput,
     queue: Option<RunQueue>,
     asks_a_model: bool,
     dedupe: Dedupe,
@@ -194,14 +197,15 @@ fn compare(
         .dry_run(args.dry_run);
     let run = match queue {
         Some(queue) => {
-            let run = ViaQueue::prepare(queue, prompts, output(args), options);
+            let run = ViaQueue::prepare(queue, prompts, output, options);
             if let Ok(run) = &run {
                 run.refuse_another_input(args)?;
             }
             run.map(|run| PreparedRun::ViaQueue(Box::new(run)))
         }
-        None => FileRun::prepare(prompts, output(args), options)
-            .map(|run| PreparedRun::Direct(Box::new(run))),
+        None => {
+            FileRun::prepare(prompts, output, options).map(|run| PreparedRun::Direct(Box::new(run)))
+        }
     };
     run.map_err(|error| match error {
         FileRunError::Usage(error) => Refusal::usage(error.message()).about(About::Output),
@@ -286,10 +290,10 @@ impl PreparedRun {
     }
 }
 
-fn output(args: &RunArgs) -> RunOutput {
+fn output(args: &RunArgs, ctx: &Context) -> RunOutput {
     match &args.output {
         Some(path) if path != Path::new("-") => RunOutput::file(path),
-        _ => RunOutput::writer(std::io::stdout()),
+        _ => RunOutput::writer(ResultsOut::new(ctx)),
     }
 }
 

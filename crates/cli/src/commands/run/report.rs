@@ -12,7 +12,7 @@ use crate::display;
 use crate::exit::{Early, Exit};
 use crate::session::Session;
 use crate::signals::Signals;
-use crate::stderr;
+use crate::{stderr, stdout};
 
 /// How a sample ended.
 ///
@@ -131,5 +131,6 @@ fn print_unsaved(report: &RunReport) {
     stderr::flush();
     for line in &report.unsaved {
         let _ = std::io::stderr().write_all(line);
+        stdout::note_written();
     }
 }
