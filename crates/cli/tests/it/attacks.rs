@@ -416,6 +416,15 @@ mod queued {
     }
 
     #[test]
+    fn no_command_runs_if_standard_output_is_closed() {
+        let desk = Desk::new();
+        let mut command = closed(&desk, &["exec", "--", "touch", "ran"]);
+        let ended = Running::start(&mut command).wait().expect(1);
+        assert!(ended.error().contains("standard output is closed"));
+        assert!(!desk.exists("ran"));
+    }
+
+    #[test]
     fn results_stay_in_the_queue_if_standard_output_is_closed() {
         let (desk, sim) = (Desk::new(), good());
         let id = finished(&desk, &sim, 3);

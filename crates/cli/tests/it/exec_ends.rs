@@ -84,6 +84,31 @@ fn a_closed_reader_ends_the_run_without_an_error() {
     running.wait().ends(4, "the reader closed the output");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_reader_that_does_not_read_holds_no_stopped_run() {
+    let desk = Desk::new();
+    desk.write(
+        "jobs.txt",
+        "sh -c 'yes | head -c 100000; echo >> ran'\n".repeat(50),
+    );
+    let words = ["exec", "jobs.txt", "--joblog", "log", "-j", "2"];
+    let mut running = Running::start(&mut desk.command(words));
+    let unread = running.child.stdout.take();
+    assert!(eventually(|| desk.exists("ran")));
+    running.signal("INT");
+    running.hears("stopping:");
+    running.signal("INT");
+    let ended = running.wait().expect(1);
+    ended.tells("cannot write to standard output: its reader does not read");
+    drop(unread);
+    // What was not printed runs again.
+    let whole = desk
+        .plain("exec jobs.txt --joblog log -j 2 --resume")
+        .expect(0);
+    assert_eq!(whole.stdout.len(), 50 * 100_000);
+}
+
 #[test]
 fn a_full_disk_is_reported_and_stops_no_other_command() {
     let Some(disk) = super::common::SmallDisk::new("small", 256) else {
