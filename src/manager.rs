@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 #[cfg(not(feature = "queue"))]
 use crate::base::error::ErrorKind;
-use crate::base::{Context, Error, ProcessId};
+use crate::base::{Context, Error, Optional, ProcessId};
 use crate::bulk::run::{Bulk, BulkError};
 use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
@@ -224,10 +224,7 @@ impl LlmManager {
 
     fn route_by(&self, plan: &RoutePlan) -> Result<Route<'static>, Error> {
         let route = plan.route()?;
-        Ok(match &self.observer {
-            Some(observer) => route.observer(observer.clone()),
-            None => route,
-        })
+        Ok(route.set(self.observer.clone(), Route::observer))
     }
 
     /// Runs requests with the [strategy](Self::effective_strategy) and returns one outcome for each, in their order.
@@ -263,25 +260,20 @@ impl LlmManager {
 
     fn run_sync(&self, requests: &[Request]) -> Result<Vec<Outcome>, BulkError> {
         let route = self.route_by(&self.plan.route_of(Caller::List));
-        let mut route = route.map_err(misuse)?;
-        if let Some(budget) = &self.budget {
-            route = route.budget(budget);
-        }
-        if let Some(book) = &self.book {
-            route = route.booking(book.clone());
-        }
+        let route = route
+            .map_err(misuse)?
+            .set(self.budget.as_ref(), Route::budget)
+            .set(self.book.clone(), Route::booking);
         let bulk = Bulk::new(route).context(&self.ctx);
-        let mut bulk = match self.plan.concurrency_of(Caller::List) {
+        let bulk = match self.plan.concurrency_of(Caller::List) {
             Concurrency::Fixed(calls) => bulk.concurrency(calls),
             Concurrency::Auto { most, .. } => bulk.up_to(most),
         };
-        if let Some(notifier) = &self.notifier {
-            bulk = bulk.notifier(notifier.clone());
-        }
-        if let Some(deadline) = self.deadline {
-            bulk = bulk.deadline(deadline);
-        }
-        bulk.collect(requests)
+        bulk.set(self.notifier.clone(), |bulk, notifier| {
+            bulk.notifier(notifier)
+        })
+        .set(self.deadline, Bulk::deadline)
+        .collect(requests)
     }
 
     #[cfg(not(feature = "queue"))]

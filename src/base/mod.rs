@@ -19,6 +19,7 @@ pub(crate) mod json_text;
 pub(crate) mod json_value;
 pub mod memory;
 pub mod names;
+pub mod optional;
 #[cfg(feature = "mysql")]
 pub(crate) mod password;
 pub mod private;
@@ -46,6 +47,7 @@ pub use error::{Error, ErrorKind, Sent};
 pub use hints::{RateHints, RateWindow};
 pub use id::{JobId, ProcessId};
 pub use memory::MemoryManager;
+pub use optional::Optional;
 pub use secret::Secret;
 pub use usage::Usage;
 pub use usd::Usd;

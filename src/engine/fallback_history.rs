@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-use crate::base::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, Optional};
 
 /// Index of the fallback history of an item; the default is empty.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -84,11 +84,8 @@ impl FallbackHistories {
             .checked_sub(1)
             .and_then(|place| kept.reasons.get(place))
         {
-            let mut error = Error::new(reason.kind, reason.message.clone());
-            if let Some(status) = reason.status {
-                error = error.with_status(status);
-            }
-            steps.push((reason.step, error));
+            let error = Error::new(reason.kind, reason.message.clone());
+            steps.push((reason.step, error.set(reason.status, Error::with_status)));
             at = reason.before;
         }
         steps.reverse();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::base::{Error, Timestamp, Usage, Usd};
+use crate::base::{Error, Optional, Timestamp, Usage, Usd};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::providers::config::known;
 use crate::llm::route::Route;
@@ -31,19 +31,14 @@ impl LlmManager {
         let plan = now.plan_of_worker(Caller::Run)?;
         let standard = plan.completions.at_standard_tier();
         let slots = now.plan.concurrency().most();
-        let mut worker = Worker::new(queue)
+        Ok(Worker::new(queue)
             .completions(now.route_by(&standard)?)
             .settings(plan.settings.scale(WorkerScale::fixed(slots)))
             .context(&now.ctx)
             .batch_clients(now.plan.clients_by_account())
-            .on_error(ErrorPolicy::StopOnCriticalError);
-        if let Some(client) = now.plan.batch_client()? {
-            worker = worker.batches(client);
-        }
-        if let Some(notifier) = &now.notifier {
-            worker = worker.notifier(notifier.clone());
-        }
-        Ok(worker)
+            .on_error(ErrorPolicy::StopOnCriticalError)
+            .set(now.plan.batch_client()?, Worker::batches)
+            .set(now.notifier.clone(), Worker::notifier))
     }
 
     /// The route of a run at the flex tier; `None` if the first provider has none, or if its default model is known to have

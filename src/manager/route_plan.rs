@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::base::Error;
+use crate::base::{Error, Optional};
 use crate::config::choices::{CachePrompt, Strategy};
 use crate::config::settings::Settings;
 use crate::engine::limiter::Limits;
@@ -113,19 +113,18 @@ impl RoutePlan {
     /// # Errors
     /// As [`LlmConfig::client`]; or if it cannot be read what was spent in this month.
     pub fn route(&self) -> Result<Route<'static>, Error> {
-        let mut route = Route::limited(self.first.config.client()?, self.first.limits);
-        if let Some(folder) = &self.shared_in {
-            route = route.share_limits(folder);
-        }
+        let route = Route::limited(self.first.config.client()?, self.first.limits);
+        let mut route = route.set(self.shared_in.as_ref(), Route::share_limits);
         for step in &self.fallbacks {
             route = route.then(step.config.client()?, step.limits);
         }
-        let route = route.retry(self.retry).prices(self.prices.clone());
-        let mut route = route.cache_prompt(self.cache_prompt);
-        if let Some(monthly) = &self.monthly_budget {
-            route = route.budget(&monthly.budget()?);
-        }
-        Ok(route.skipping(&self.skipped))
+        let monthly = self.monthly_budget.as_ref().map(MonthlyBudget::budget);
+        Ok(route
+            .retry(self.retry)
+            .prices(self.prices.clone())
+            .cache_prompt(self.cache_prompt)
+            .set(monthly.transpose()?.as_ref(), Route::budget)
+            .skipping(&self.skipped))
     }
 
     /// Checks that every key is set, and that every address can be called.
@@ -241,21 +240,12 @@ impl CallSettings {
     }
 
     pub(super) fn applied_to(&self, config: LlmConfig) -> LlmConfig {
-        let config = config
+        config
             .transfer_idle_timeout(self.transfer_idle)
-            .max_replies_bytes(self.max_replies);
-        let config = match self.max_reply {
-            Some(bytes) => config.max_reply_bytes(bytes),
-            None => config,
-        };
-        let config = match self.flex {
-            Some(patience) => config.flex(patience),
-            None => config,
-        };
-        match self.timeout {
-            Some(timeout) => config.request_timeout(timeout),
-            None => config,
-        }
+            .max_replies_bytes(self.max_replies)
+            .set(self.max_reply, LlmConfig::max_reply_bytes)
+            .set(self.flex, LlmConfig::flex)
+            .set(self.timeout, LlmConfig::request_timeout)
     }
 
     /// The first step of a route, called through `config`.
@@ -266,13 +256,10 @@ impl CallSettings {
         caller: Caller,
     ) -> RouteStep {
         let calls = self.concurrency(status, caller);
-        let mut limits = calls.tuned(Limits::default().burst(self.burst));
-        if let Some(rpm) = self.rpm {
-            limits = limits.requests_per_minute(rpm);
-        }
-        if let Some(tpm) = self.tpm {
-            limits = limits.tokens_per_minute(tpm);
-        }
+        let mut limits = calls
+            .tuned(Limits::default().burst(self.burst))
+            .set(self.rpm, Limits::requests_per_minute)
+            .set(self.tpm, Limits::tokens_per_minute);
         if caller == Caller::Worker {
             limits = assumed(limits.in_flight(whole(calls.most())), status);
         }
@@ -310,16 +297,11 @@ impl CallSettings {
             (false, Caller::Worker) => Some(own.most()),
             (false, Caller::Run | Caller::List) => None,
         };
-        let mut limits = Limits::default().burst(self.burst);
-        if !own_slots {
-            limits = own.tuned(limits);
-        }
-        if let Some(most) = most {
-            limits = limits.in_flight(whole(most));
-        }
-        if caller == Caller::Worker {
-            limits = assumed(limits, status);
-        }
+        let limits = Limits::default()
+            .burst(self.burst)
+            .when(!own_slots, |limits| own.tuned(limits))
+            .set(most.map(whole), Limits::in_flight)
+            .when(caller == Caller::Worker, |limits| assumed(limits, status));
         let config = status.config().only_model(true);
         RouteStep {
             config: self
@@ -335,11 +317,10 @@ fn whole(calls: usize) -> u32 {
 }
 
 fn assumed(limits: Limits, status: &ProviderStatus) -> Limits {
-    if has_allowance(status.provider) && !is_on_loopback(status) {
+    let is_assumed = has_allowance(status.provider) && !is_on_loopback(status);
+    limits.when(is_assumed, |limits| {
         limits.assume_requests_per_minute(ASSUMED_RPM)
-    } else {
-        limits
-    }
+    })
 }
 
 /// Whether it is the user's own server on this machine.

@@ -1,8 +1,6 @@
 //! Workers of a queue, created from the plan of a manager.
 
-use std::sync::Arc;
-
-use crate::base::Error;
+use crate::base::{Error, Optional};
 use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
 use crate::engine::dispatch::ErrorPolicy;
@@ -113,34 +111,23 @@ impl LlmManager {
 
     fn worker_of(&self, queue: &JobQueue, caller: Caller) -> Result<Worker, Error> {
         let plan = self.plan_of_worker(caller)?;
+        let route = |plan: &Option<RoutePlan>| plan.as_ref().map(|plan| self.route_by(plan));
+        let batches = plan.batches.as_ref().map(LlmConfig::batch_client);
         let mut worker = Worker::new(queue)
             .completions(self.route_by(&plan.completions)?)
             .settings(plan.settings)
             .context(&self.ctx)
             .batch_clients(self.plan.clients_by_account())
-            .on_error(ErrorPolicy::StopOnCriticalError);
-        if let Some(deadline) = self.deadline {
-            worker = worker.deadline(deadline);
-        }
-        if let Some(direct) = &plan.direct {
-            worker = worker.direct_completions(self.route_by(direct)?);
-        }
-        if let Some(embeddings) = &plan.embeddings {
-            worker = worker.embeddings(self.route_by(embeddings)?);
-        }
+            .on_error(ErrorPolicy::StopOnCriticalError)
+            .set(self.deadline, Worker::deadline)
+            .set(route(&plan.direct).transpose()?, Worker::direct_completions)
+            .set(route(&plan.embeddings).transpose()?, Worker::embeddings)
+            .set(batches.transpose()?, Worker::batches)
+            .set(self.notifier.clone(), Worker::notifier);
         if let (Some(types), Some(calls)) = (&self.job_types, &plan.model_calls) {
             worker = worker.job_types(types.clone(), self.route_by(calls)?);
         }
-        if let Some(config) = &plan.batches {
-            worker = worker.batches(config.batch_client()?);
-        }
-        if let Some(notifier) = &self.notifier {
-            worker = worker.notifier(Arc::clone(notifier));
-        }
-        Ok(match self.follower(plan, caller) {
-            Some(follower) => worker.followed_by(follower),
-            None => worker,
-        })
+        Ok(worker.set(self.follower(plan, caller), Worker::followed_by))
     }
 }
 

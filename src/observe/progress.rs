@@ -8,11 +8,12 @@ use crate::base::{ErrorKind, ProcessId, Usd};
 use crate::engine::quota_status::LearnedLimit;
 
 /// What a run is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Phase {
     /// Calls are being made.
+    #[default]
     Running,
     /// Nothing new is started; calls in flight end.
     Stopping,
@@ -26,7 +27,7 @@ pub enum Phase {
 /// up: `total = completed + failed + cancelled + pending + in_flight + at_provider` if a total is known; the
 /// pending items are the rest.
 // More than 15 fields, because each is a public number of a progress report.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 #[non_exhaustive]
 pub struct Progress {
     /// The process of the queue that this progress belongs to, if it belongs to one.

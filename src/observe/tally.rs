@@ -277,7 +277,6 @@ impl Tally {
         let total = goal.or(self.total);
         let left = total.map(|total| total.saturating_sub(completed + failed));
         Progress {
-            process_id: None,
             phase,
             percent: total
                 .filter(|total| *total > 0)
@@ -285,15 +284,11 @@ impl Tally {
             total,
             completed,
             failed,
-            cancelled: 0,
-            at_provider: 0,
-            at_provider_done: None,
             in_flight: counters.in_flight as u64,
             retries: counters.retries,
             elapsed,
             rate: self.pace.rate(),
             eta: left.and_then(|left| self.pace.time_for(left)),
-            resumes_in: None,
             input_tokens: self.sums.usage.input_tokens,
             output_tokens: self.sums.usage.output_tokens,
             cost_usd: self.cost(),
@@ -303,6 +298,7 @@ impl Tally {
             trouble: trouble.as_ref().map(|error| error.message().to_owned()),
             trouble_kind: trouble.as_ref().map(Error::kind),
             loading: loading_since.map(|since| now.since(since)),
+            ..Progress::default()
         }
     }
 

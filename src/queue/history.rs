@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::brief::beginning;
-use crate::base::{Error, Paid, Time, Timestamp, Usage, Usd};
+use crate::base::{Error, Optional, Paid, Time, Timestamp, Usage, Usd};
 use crate::engine::fallback_history::FallbackHistories;
 use crate::engine::item_time::ItemTime;
 use crate::engine::route::{First, Tries};
@@ -199,14 +199,11 @@ impl History {
         if self.errors.len() >= MOST_ERRORS {
             self.errors.remove(0);
         }
-        let mut short = Error::new(error.kind(), beginning(error.message(), MAX_MESSAGE_BYTES));
-        if let Some(status) = error.status() {
-            short = short.with_status(status);
-        }
+        let short = Error::new(error.kind(), beginning(error.message(), MAX_MESSAGE_BYTES));
         self.errors.push(AttemptError {
             step,
             at: wall,
-            error: short,
+            error: short.set(error.status(), Error::with_status),
         });
     }
 

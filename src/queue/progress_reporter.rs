@@ -23,6 +23,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const LATEST_WRITE: Duration = Duration::from_secs(30);
 
 /// The state of a worker at a moment.
+#[derive(Default)]
 pub(crate) struct Snapshot {
     /// Processes that this worker has changed.
     pub changed: Vec<ProcessState>,
@@ -80,18 +81,7 @@ impl ProgressReporter {
             obstacle: (None, false, false),
             stuck: WarnOnce::default(),
         };
-        reporter.report(Snapshot {
-            changed: Vec::new(),
-            deleted: Vec::new(),
-            stuck: None,
-            trouble: None,
-            trouble_kind: None,
-            loading: None,
-            time: TimeSplit::default(),
-            learned_limit: None,
-            slots: (0, 0),
-            stopping: false,
-        });
+        reporter.report(Snapshot::default());
         reporter
     }
 

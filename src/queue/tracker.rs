@@ -66,9 +66,7 @@ impl ProcessTracker {
             failed: counts.failed,
             cancelled: counts.cancelled,
             at_provider: counts.at_provider,
-            at_provider_done: None,
             in_flight: counts.in_progress,
-            retries: 0,
             elapsed: if done {
                 process.changed_at.since(process.created_at)
             } else {
@@ -76,16 +74,11 @@ impl ProcessTracker {
             },
             rate: pace.rate(),
             eta: pace.time_for(left).filter(|_| left > 0),
-            resumes_in: None,
             input_tokens: process.spent.input_tokens,
             output_tokens: process.spent.output_tokens,
             cost_usd: process.spent.cost_usd,
             unpriced: process.spent.unpriced,
-            limited_by: None,
-            learned_limit: None,
-            trouble: None,
-            trouble_kind: None,
-            loading: None,
+            ..Progress::default()
         }
     }
 

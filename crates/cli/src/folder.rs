@@ -10,8 +10,8 @@ use super::args::folder::FolderArgs;
 use super::args::input::ReadingArgs;
 use super::exit::Refusal;
 use super::format::number_of;
-use super::optional::Optional;
 use super::sanitize::one_line;
+use batchwright::unstable::Optional;
 
 /// Finds the selected files.
 pub fn scanner(patterns: &[String], args: &FolderArgs) -> FileScanner {

@@ -14,9 +14,9 @@ use super::background::{Background, Event, interrupted, iter_in_background};
 use super::display::Display;
 use super::exit::{About, Early, Refusal};
 use super::folder;
-use super::optional::Optional;
 use super::session::Session;
 use super::settings::refused;
+use batchwright::unstable::Optional;
 
 /// This column name means that items have no own ids.
 const NO_IDS: &str = "none";
@@ -240,16 +240,15 @@ fn read(prompts: Result<Prompts, Error>, session: &Session) -> Result<Prompts, E
     prompts.map_err(|error| match error.kind() {
         ErrorKind::Cancelled => session.interrupted(),
         _ => {
-            let refusal = Refusal::usage(error.message()).about(About::Input);
-            if error
+            let is_empty = error
                 .message()
-                .contains("the fields of the template all empty")
-            {
-                refusal.hint("--bad-rows skip fails only such rows, without sending them, and sends the others")
-            } else {
-                refusal
-            }
-            .into()
+                .contains("the fields of the template all empty");
+            let hint =
+                "--bad-rows skip fails only such rows, without sending them, and sends the others";
+            Refusal::usage(error.message())
+                .about(About::Input)
+                .when(is_empty, |refusal| refusal.hint(hint))
+                .into()
         }
     })
 }

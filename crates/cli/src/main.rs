@@ -16,7 +16,6 @@ mod job_types;
 mod ledger;
 mod logging;
 mod metrics_file;
-mod optional;
 mod payloads;
 mod prices;
 mod prompts;

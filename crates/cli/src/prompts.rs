@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use super::args::shared::{PromptArgs, TaskArg};
 use super::exit::Refusal;
-use super::optional::Optional;
 use super::settings::refused;
+use batchwright::unstable::Optional;
 
 /// The settings from the flags.
 pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettings, Refusal> {

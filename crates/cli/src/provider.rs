@@ -10,9 +10,9 @@ use batchwright::{Context, ErrorKind, LlmConfig, Settings};
 use super::args::shared::{BatchProviderArgs, DataArgs, ProviderArgs};
 use super::data_dir::data_dir;
 use super::exit::{About, Refusal};
-use super::optional::Optional;
 use super::prices;
 use super::settings::{self, refused};
+use batchwright::unstable::Optional;
 
 const NO_MODEL: &str =
     "extract is a placeholder without a model: each answer is the first 300 characters of its text";

@@ -1,5 +1,6 @@
 //! Parses the command line, with tips for words from other programs.
 
+use batchwright::unstable::Optional;
 use std::ffi::OsString;
 
 use clap::builder::StyledStr;
@@ -44,12 +45,9 @@ fn refusal(error: &Error) -> Refusal {
     let joined = |part: &str| part.split_whitespace().collect::<Vec<_>>().join(" ");
     let message = parts.next().map(joined).unwrap_or_default();
     let message = message.strip_prefix("error: ").unwrap_or(&message);
-    let refusal = Refusal::usage(message);
     let tips = parts.filter_map(|part| part.trim_start().strip_prefix("tip: "));
-    match tips.map(|tip| joined(&tip.replace("\n  tip:", ";"))).next() {
-        Some(tip) => refusal.hint(tip),
-        None => refusal,
-    }
+    let tip = tips.map(|tip| joined(&tip.replace("\n  tip:", ";"))).next();
+    Refusal::usage(message).set(tip, Refusal::hint)
 }
 
 fn add_tip(error: &mut Error, words: &[String]) {

@@ -2,6 +2,7 @@
 
 use crate::http::{Head, Response};
 use crate::origin::Origin;
+use batchwright::unstable::Optional;
 
 /// How long a browser may reuse the reply to a preflight, in seconds.
 const PREFLIGHT_SECONDS: &str = "600";
@@ -49,14 +50,16 @@ impl Cors {
             return None;
         }
         let methods = "GET, HEAD, POST, PUT, DELETE";
-        let response = Response::empty(204)
-            .header("access-control-allow-methods", methods)
-            .header("access-control-max-age", PREFLIGHT_SECONDS);
         // OpenAI's clients send headers of their own, and a wildcard would not include `Authorization`.
         let names = head.header("access-control-request-headers");
-        Some(match names.filter(|names| names.is_ascii()) {
-            Some(names) => response.header("access-control-allow-headers", names),
-            None => response,
-        })
+        let names = names.filter(|names| names.is_ascii());
+        Some(
+            Response::empty(204)
+                .header("access-control-allow-methods", methods)
+                .header("access-control-max-age", PREFLIGHT_SECONDS)
+                .set(names, |response, names| {
+                    response.header("access-control-allow-headers", names)
+                }),
+        )
     }
 }

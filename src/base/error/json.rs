@@ -6,6 +6,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Error, ErrorKind, Mark};
+use crate::base::Optional as _;
 
 impl Serialize for Error {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -63,10 +64,7 @@ impl<'de> Deserialize<'de> for Error {
         let bytes = written.raw_base64.map(|coded| STANDARD.decode(coded));
         error.0.raw_bytes = bytes.transpose().map_err(serde::de::Error::custom)?;
         error.0.reply_file = written.reply_file;
-        Ok(if written.unusable_reply {
-            error.marked(Mark::UnusableReply)
-        } else {
-            error
-        })
+        let is_unusable = written.unusable_reply;
+        Ok(error.when(is_unusable, |error| error.marked(Mark::UnusableReply)))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::base::{Context, Error};
+use crate::base::{Context, Error, Optional};
 use crate::bulk::input::{Form, InputError, NamedFile, PromptSettings};
 use crate::bulk::spool::SpoolFile;
 use crate::sources::{LeftOut, Unit, shown_path};
@@ -40,10 +40,10 @@ pub(super) fn open(
             "found {flag}, which applies only to files; expected a file, not a folder"
         )));
     }
-    let mut scanner = settings.scanner.clone().unwrap_or_default();
-    if let Some(results) = &settings.results {
-        scanner = scanner.without(results);
-    }
+    let scanner = settings.scanner.clone().unwrap_or_default();
+    let scanner = scanner.set(settings.results.as_ref(), |scanner, results| {
+        scanner.without(results)
+    });
     let split = settings.split.unwrap_or_default();
     let mut spool = SpoolFile::new(spool_folder, &name, settings.most_unpacked(u64::MAX))?;
     let mut header = serde_json::json!(COLUMNS).to_string();

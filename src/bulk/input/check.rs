@@ -18,6 +18,7 @@ use super::records::Splitter;
 use super::rows::Record;
 use super::source::Source;
 use super::{Form, Nulls, PromptSettings};
+use crate::base::Optional;
 use crate::llm::params::ResponseFormat;
 use crate::llm::request::Request;
 
@@ -303,13 +304,8 @@ impl FileCheck<'_> {
         let class = request.as_ref().map_or(0, self.hooks.classify);
         let entry = match &parsed.id {
             None => Entry::automatic(fingerprint, offset, class),
-            Some(id) => {
-                let entry = Entry::new((self.hash)(id), fingerprint, offset, class);
-                match ItemId::made(id).next() {
-                    Some(_) => entry.like_made(),
-                    None => entry,
-                }
-            }
+            Some(id) => Entry::new((self.hash)(id), fingerprint, offset, class)
+                .when(ItemId::made(id).next().is_some(), Entry::like_made),
         };
         Ok(Some(match request {
             Some(request) => Checked {

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::base::{Error, ErrorKind, Paid, Sent, Usage, Usd};
+use crate::base::{Error, ErrorKind, Optional, Paid, Sent, Usage, Usd};
 use crate::llm::hash::hex;
 use crate::llm::nested_json::shallow;
 use crate::llm::reply_details::{RawJson, Reasoning, ReplyDetails, ToolCall};
@@ -93,17 +93,11 @@ impl Answer {
     }
 
     fn blocked(&self, message: String) -> Error {
-        let error = Error::new(ErrorKind::Blocked, message).with_sent(Sent::Answered);
-        let error = error.with_paid(self.paid());
-        let error = if self.text.is_empty() {
-            error
-        } else {
-            error.with_raw(&self.text)
-        };
-        match &self.category {
-            Some(category) => error.with_category(category),
-            None => error,
-        }
+        Error::new(ErrorKind::Blocked, message)
+            .with_sent(Sent::Answered)
+            .with_paid(self.paid())
+            .when(!self.text.is_empty(), |error| error.with_raw(&self.text))
+            .set(self.category.as_deref(), Error::with_category)
     }
 
     /// Why the answer ended, or the failure if it ended by one.

@@ -22,7 +22,7 @@ use super::bounded;
 use super::cache_marks;
 use super::calls::{self, Call, CallResult, Choice, Function};
 use super::content::{self, JSON_MODE, Part, invalid, lacking};
-use super::counts::{CacheWrites, count, counts, object, server_tools};
+use super::counts::{CacheWrites, Count, counts, object, server_tools};
 use super::error_body::word;
 use super::errors::failure_inside;
 use super::native;
@@ -449,14 +449,10 @@ fn content_of(blocks: Vec<Value>) -> Answer {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Counts {
-    #[serde(deserialize_with = "count")]
-    input_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    cache_creation_input_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    cache_read_input_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    output_tokens: Option<u64>,
+    input_tokens: Count,
+    cache_creation_input_tokens: Count,
+    cache_read_input_tokens: Count,
+    output_tokens: Count,
     #[serde(deserialize_with = "object")]
     output_tokens_details: OutputDetails,
     #[serde(deserialize_with = "object")]
@@ -469,27 +465,29 @@ struct Counts {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct OutputDetails {
-    #[serde(deserialize_with = "count")]
-    thinking_tokens: Option<u64>,
+    thinking_tokens: Count,
 }
 
 impl Counts {
     fn usage(&self) -> Option<Usage> {
-        let cached = self.cache_read_input_tokens.unwrap_or(0);
+        let cached = self.cache_read_input_tokens.or_zero();
         let thinking = self.output_tokens_details.thinking_tokens;
-        let (short, long) = (self.cache_creation.for_5m(), self.cache_creation.for_1h());
+        let lasting = &self.cache_creation;
+        let short = lasting.ephemeral_5m_input_tokens.or_zero();
+        let long = lasting.ephemeral_1h_input_tokens.or_zero();
         let both = self.cache_creation_input_tokens;
-        let cache_written = both.unwrap_or(0).max(short.saturating_add(long));
+        let cache_written = both.or_zero().max(short.saturating_add(long));
         let (tools, searches) = server_tools(self.server_tool_use.as_deref());
         Some(Usage {
             // The input tokens do not include those read from or written to the cache.
             input_tokens: self
-                .input_tokens?
+                .input_tokens
+                .0?
                 .saturating_add(cached)
                 .saturating_add(cache_written),
             cached_input_tokens: cached,
-            output_tokens: self.output_tokens.unwrap_or(0),
-            reasoning_tokens: thinking.unwrap_or(0),
+            output_tokens: self.output_tokens.or_zero(),
+            reasoning_tokens: thinking.or_zero(),
             cache_write_tokens: cache_written,
             cache_write_5m_tokens: short,
             cache_write_1h_tokens: long,

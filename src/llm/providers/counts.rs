@@ -27,7 +27,7 @@ pub(super) fn server_tools(used: Option<&Value>) -> (u64, u64) {
     let is_calls = |name: &str| name.ends_with("_requests") || name.ends_with("_calls");
     let fields = used.and_then(Value::as_object).into_iter().flatten();
     let calls = fields.filter(|(name, _)| is_calls(name));
-    let counts = calls.filter_map(|(name, value)| Some((name, count(value).ok()??)));
+    let counts = calls.filter_map(|(name, value)| Some((name, Count::deserialize(value).ok()?.0?)));
     counts.fold((0, 0), |(all, searches), (name, calls)| {
         let found = if name.starts_with("web_search_") {
             calls
@@ -55,13 +55,35 @@ pub(super) fn counts<T: DeserializeOwned>(raw: Option<&RawValue>) -> Option<T> {
 
 /// A count of tokens: a number, or one in quotes as protobuf writes 64 bits; anything else counts
 /// as absent.
-pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    let count = match Value::deserialize(deserializer)? {
-        Value::Number(number) => number.as_u64().or_else(|| whole(number.as_f64()?)),
-        Value::String(text) => text.parse().ok(),
-        _ => None,
-    };
-    Ok(count.filter(|count| *count <= MOST_TOKENS))
+#[derive(Clone, Copy, Default)]
+pub(super) struct Count(pub Option<u64>);
+
+impl Count {
+    pub(super) fn or(self, other: Self) -> Self {
+        Self(self.0.or(other.0))
+    }
+
+    /// The number; 0 if it is absent.
+    pub(super) fn or_zero(self) -> u64 {
+        self.0.unwrap_or(0)
+    }
+}
+
+impl From<Option<u32>> for Count {
+    fn from(count: Option<u32>) -> Self {
+        Self(count.map(u64::from))
+    }
+}
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let count = match Value::deserialize(deserializer)? {
+            Value::Number(number) => number.as_u64().or_else(|| whole(number.as_f64()?)),
+            Value::String(text) => text.parse().ok(),
+            _ => None,
+        };
+        Ok(Self(count.filter(|count| *count <= MOST_TOKENS)))
+    }
 }
 
 /// An object of counts; anything else counts as an empty one.
@@ -120,18 +142,12 @@ impl<'de, T: Default + Deserialize<'de>> Visitor<'de> for Object<T> {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct CountDetails {
-    #[serde(deserialize_with = "count")]
-    pub cached_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    pub reasoning_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    pub audio_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    pub image_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    pub cache_write_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    pub cache_creation_tokens: Option<u64>,
+    pub cached_tokens: Count,
+    pub reasoning_tokens: Count,
+    pub audio_tokens: Count,
+    pub image_tokens: Count,
+    pub cache_write_tokens: Count,
+    pub cache_creation_tokens: Count,
     #[serde(deserialize_with = "object")]
     pub cache_creation_token_details: CacheWrites,
 }
@@ -140,20 +156,8 @@ pub(super) struct CountDetails {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct CacheWrites {
-    #[serde(deserialize_with = "count")]
-    ephemeral_5m_input_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    ephemeral_1h_input_tokens: Option<u64>,
-}
-
-impl CacheWrites {
-    pub(super) fn for_5m(&self) -> u64 {
-        self.ephemeral_5m_input_tokens.unwrap_or(0)
-    }
-
-    pub(super) fn for_1h(&self) -> u64 {
-        self.ephemeral_1h_input_tokens.unwrap_or(0)
-    }
+    pub ephemeral_5m_input_tokens: Count,
+    pub ephemeral_1h_input_tokens: Count,
 }
 
 /// Some write whole numbers as `12.0`.
@@ -164,5 +168,5 @@ fn whole(number: f64) -> Option<u64> {
 
 /// One of the counts in an object that may be anything.
 pub(super) fn count_in(details: &Value, name: &str) -> Option<u64> {
-    count(details.get(name)?).ok()?
+    Count::deserialize(details.get(name)?).ok()?.0
 }

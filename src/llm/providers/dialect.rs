@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use crate::base::{Error, ErrorKind, Paid, Sent, Usd};
+use crate::base::{Error, ErrorKind, Optional, Paid, Sent, Usd};
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
@@ -163,11 +163,8 @@ pub(super) fn read(vendor: &Vendor, body: &[u8], unchecked: bool) -> Result<Resp
     };
     // Whatever was made of the body to read it, it is kept as it came.
     let as_it_came = |error: Error| {
-        if error.is_unusable_reply() {
-            error.with_unusable_reply(body)
-        } else {
-            error
-        }
+        let is_unusable = error.is_unusable_reply();
+        error.when(is_unusable, |error| error.with_unusable_reply(body))
     };
     let error = match lenient::read(body, strictly) {
         Ok((Ok(mut response), warning)) => {

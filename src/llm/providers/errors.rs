@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::base::{Error, ErrorKind, Sent};
+use crate::base::{Error, ErrorKind, Optional, Sent};
 use crate::llm::transport::HttpReply;
 
 use super::answer::{beginning, malformed};
@@ -38,30 +38,19 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
     let error = Error::new(kind, error_body.text(vendor.name, status))
         .with_status(status)
         .with_sent(sent(status))
-        .with_retry_after(wait);
-    let error = if rule.of_model {
-        error.with_model_only()
-    } else {
-        error
-    };
-    let error = if rule.default && kind == ErrorKind::Invalid {
-        error.with_unclassified()
-    } else {
-        error
-    };
+        .with_retry_after(wait)
+        .when(rule.of_model, Error::with_model_only)
+        .when(
+            rule.default && kind == ErrorKind::Invalid,
+            Error::with_unclassified,
+        );
     // nginx itself replies with such a page if it limits requests (limit_req, limit_conn) or has no server to forward to.
-    let error = if status == 503 && unreadable && contains(&reply.body, b"<center>nginx") {
-        error.with_by_proxy()
-    } else {
-        error
-    };
+    let by_proxy = status == 503 && unreadable && contains(&reply.body, b"<center>nginx");
     // With a wrong path or a proxy in between, all items fail in the same way, and nothing is billed.
     let misdirected = matches!(status, 300..400 | 404 | 405 | 407) && error.is_unclassified();
-    let error = if misdirected {
-        error.with_unreachable()
-    } else {
-        error
-    };
+    let error = error
+        .when(by_proxy, Error::with_by_proxy)
+        .when(misdirected, Error::with_unreachable);
     match &error_body.written {
         Some(written) => error.with_raw(written),
         None if unreadable && !reply.body.is_empty() => error.with_raw(&beginning(&reply.body)),
@@ -84,15 +73,11 @@ fn sent(status: u16) -> Sent {
 /// The failure of a request in a batch, by the status that such an error has in a reply to a call.
 pub(super) fn failure_in_batch(vendor: &Vendor, status: u16, error_body: &ErrorBody) -> Error {
     let rule = vendor.rule(status, error_body);
-    let error = Error::new(rule.kind, error_body.text(vendor.name, status))
+    Error::new(rule.kind, error_body.text(vendor.name, status))
         .with_status(status)
         .with_sent(Sent::Answered)
-        .with_retry_after(error_body.wait.or(rule.default_wait()));
-    if rule.of_model {
-        error.with_model_only()
-    } else {
-        error
-    }
+        .with_retry_after(error_body.wait.or(rule.default_wait()))
+        .when(rule.of_model, Error::with_model_only)
 }
 
 /// The failure inside a reply with a success status, which some gateways send.
@@ -113,12 +98,8 @@ pub(super) fn failure_inside(vendor: &Vendor, error: &Value, body: &[u8]) -> Err
     if named.is_none() && rule.default {
         return malformed(error_body.message, body);
     }
-    let error = Error::new(rule.kind, error_body.text(vendor.name, status))
+    Error::new(rule.kind, error_body.text(vendor.name, status))
         .with_sent(Sent::Answered)
-        .with_retry_after(error_body.wait.or(rule.default_wait()));
-    if rule.default {
-        error.with_unclassified()
-    } else {
-        error
-    }
+        .with_retry_after(error_body.wait.or(rule.default_wait()))
+        .when(rule.default, Error::with_unclassified)
 }

@@ -22,7 +22,7 @@ use super::answer::{Answer, name_calls, optional, reasoning, tool_call, unlike};
 use super::bounded;
 use super::calls::{self, Call, CallResult, Choice};
 use super::content::{self, Part, invalid, lacking};
-use super::counts::{count, count_in, counts};
+use super::counts::{Count, count_in, counts};
 use super::error_body::word;
 use super::errors::failure_inside;
 use super::native;
@@ -506,17 +506,12 @@ fn category(ratings: Option<&Value>) -> Option<String> {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Counts {
-    #[serde(deserialize_with = "count")]
-    prompt_token_count: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    cached_content_token_count: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    candidates_token_count: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    thoughts_token_count: Option<u64>,
+    prompt_token_count: Count,
+    cached_content_token_count: Count,
+    candidates_token_count: Count,
+    thoughts_token_count: Count,
     /// The tokens that Google's own tools added to the prompt.
-    #[serde(deserialize_with = "count")]
-    tool_use_prompt_token_count: Option<u64>,
+    tool_use_prompt_token_count: Count,
     prompt_tokens_details: Value,
     candidates_tokens_details: Value,
     #[serde(deserialize_with = "bounded::word")]
@@ -537,13 +532,13 @@ impl Counts {
     }
 
     pub(super) fn usage(&self) -> Option<Usage> {
-        let thoughts = self.thoughts_token_count.unwrap_or(0);
-        let spoken = self.candidates_token_count.unwrap_or(0);
-        let tools = self.tool_use_prompt_token_count.unwrap_or(0);
+        let thoughts = self.thoughts_token_count.or_zero();
+        let spoken = self.candidates_token_count.or_zero();
+        let tools = self.tool_use_prompt_token_count.or_zero();
         let (read, written) = (&self.prompt_tokens_details, &self.candidates_tokens_details);
         Some(Usage {
-            input_tokens: self.prompt_token_count?.saturating_add(tools),
-            cached_input_tokens: self.cached_content_token_count.unwrap_or(0),
+            input_tokens: self.prompt_token_count.0?.saturating_add(tools),
+            cached_input_tokens: self.cached_content_token_count.or_zero(),
             // The tokens of the candidates do not include those of thoughts.
             output_tokens: spoken.saturating_add(thoughts),
             reasoning_tokens: thoughts,

@@ -17,7 +17,7 @@ use super::answer::{
     Answer, beginning, interrupted, list, name_calls, reasoning, tool_call, unlike,
 };
 use super::bounded;
-use super::counts::{CountDetails, count, counts, object, server_tools};
+use super::counts::{Count, CountDetails, counts, object, server_tools};
 use super::ends::{self, End};
 use super::error_body::{own_word, word};
 use super::errors::failure_inside;
@@ -327,17 +327,12 @@ fn read_any(
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Counts {
-    #[serde(deserialize_with = "count")]
-    prompt_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    completion_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    total_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    num_cached_tokens: Option<u64>,
+    prompt_tokens: Count,
+    completion_tokens: Count,
+    total_tokens: Count,
+    num_cached_tokens: Count,
     /// DeepSeek's word for them.
-    #[serde(deserialize_with = "count")]
-    prompt_cache_hit_tokens: Option<u64>,
+    prompt_cache_hit_tokens: Count,
     cost_in_usd_ticks: Option<Box<Value>>,
     /// Of OpenRouter, in dollars.
     cost: Option<Box<Value>>,
@@ -348,19 +343,15 @@ pub(super) struct Counts {
     #[serde(deserialize_with = "object")]
     completion_tokens_details: CountDetails,
     /// Of LiteLLM, as Anthropic has it.
-    #[serde(deserialize_with = "count")]
-    cache_creation_input_tokens: Option<u64>,
+    cache_creation_input_tokens: Count,
     /// Of OpenRouter, as Anthropic has it.
     server_tool_use: Option<Box<Value>>,
     /// Of xAI.
-    #[serde(deserialize_with = "count")]
-    num_sources_used: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    num_server_side_tools_used: Option<u64>,
+    num_sources_used: Count,
+    num_server_side_tools_used: Count,
     server_side_tool_usage_details: Option<Box<Value>>,
     /// Of Perplexity.
-    #[serde(deserialize_with = "count")]
-    num_search_queries: Option<u64>,
+    num_search_queries: Count,
 }
 
 impl Counts {
@@ -369,12 +360,12 @@ impl Counts {
     }
 
     pub(super) fn usage(&self) -> Option<Usage> {
-        let input_tokens = self.prompt_tokens?;
-        let completion = self.completion_tokens.unwrap_or(0);
+        let input_tokens = self.prompt_tokens.0?;
+        let completion = self.completion_tokens.or_zero();
         let (read, written) = (&self.prompt_tokens_details, &self.completion_tokens_details);
-        let reasoning_tokens = written.reasoning_tokens.unwrap_or(0);
+        let reasoning_tokens = written.reasoning_tokens.or_zero();
         // xAI leaves reasoning out of the completion but counts it in the total.
-        let apart = self.total_tokens == Some(input_tokens + completion + reasoning_tokens);
+        let apart = self.total_tokens.0 == Some(input_tokens + completion + reasoning_tokens);
         let cached = read
             .cached_tokens
             .or(self.num_cached_tokens)
@@ -389,29 +380,29 @@ impl Counts {
             server_tools(self.server_side_tool_usage_details.as_deref());
         let web_search_calls = searches
             .max(xai_searches)
-            .max(self.num_search_queries.unwrap_or(0));
+            .max(self.num_search_queries.or_zero());
         Some(Usage {
             input_tokens,
-            cached_input_tokens: cached.unwrap_or(0),
+            cached_input_tokens: cached.or_zero(),
             output_tokens: if apart {
                 completion + reasoning_tokens
             } else {
                 completion
             },
             reasoning_tokens,
-            cache_write_tokens: cache_written.unwrap_or(0),
-            cache_write_5m_tokens: lasting.for_5m(),
-            cache_write_1h_tokens: lasting.for_1h(),
-            input_audio_tokens: read.audio_tokens.unwrap_or(0),
-            input_image_tokens: read.image_tokens.unwrap_or(0),
-            output_audio_tokens: written.audio_tokens.unwrap_or(0),
-            output_image_tokens: written.image_tokens.unwrap_or(0),
+            cache_write_tokens: cache_written.or_zero(),
+            cache_write_5m_tokens: lasting.ephemeral_5m_input_tokens.or_zero(),
+            cache_write_1h_tokens: lasting.ephemeral_1h_input_tokens.or_zero(),
+            input_audio_tokens: read.audio_tokens.or_zero(),
+            input_image_tokens: read.image_tokens.or_zero(),
+            output_audio_tokens: written.audio_tokens.or_zero(),
+            output_image_tokens: written.image_tokens.or_zero(),
             server_tool_calls: tools
                 .max(xai_tools)
-                .max(self.num_server_side_tools_used.unwrap_or(0))
+                .max(self.num_server_side_tools_used.or_zero())
                 .max(web_search_calls),
             web_search_calls,
-            sources_used: self.num_sources_used.unwrap_or(0),
+            sources_used: self.num_sources_used.or_zero(),
         })
     }
 

@@ -13,7 +13,7 @@ use crate::llm::response::Response;
 
 use super::answer::{Answer, list, reasoning, tool_call};
 use super::bounded;
-use super::counts::{CountDetails, count, counts, object};
+use super::counts::{Count, CountDetails, counts, object};
 use super::error_body::word;
 use super::errors::failure_inside;
 use super::reply_contents::Holds;
@@ -262,10 +262,8 @@ const OF_EVERY_CALL: [&str; 5] = ["type", "id", "call_id", "name", "status"];
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Counts {
-    #[serde(deserialize_with = "count")]
-    input_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    output_tokens: Option<u64>,
+    input_tokens: Count,
+    output_tokens: Count,
     #[serde(deserialize_with = "object")]
     input_tokens_details: CountDetails,
     #[serde(deserialize_with = "object")]
@@ -277,10 +275,10 @@ impl Counts {
         let cached = self.input_tokens_details.cached_tokens;
         let reasoning = self.output_tokens_details.reasoning_tokens;
         Some(Usage {
-            input_tokens: self.input_tokens?,
-            cached_input_tokens: cached.unwrap_or(0),
-            output_tokens: self.output_tokens.unwrap_or(0),
-            reasoning_tokens: reasoning.unwrap_or(0),
+            input_tokens: self.input_tokens.0?,
+            cached_input_tokens: cached.or_zero(),
+            output_tokens: self.output_tokens.or_zero(),
+            reasoning_tokens: reasoning.or_zero(),
             ..Usage::default()
         })
     }

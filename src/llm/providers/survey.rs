@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::base::secret::{Address, redacted_url};
-use crate::base::{Context, Error, Secret};
+use crate::base::{Context, Error, Optional, Secret};
 use crate::engine::loading::MAX_LOADING;
 
 use super::config::{LlmConfig, known};
@@ -106,11 +106,10 @@ impl ProviderStatus {
 
     /// The settings for this provider.
     pub fn config(&self) -> LlmConfig {
-        let mut config = LlmConfig::new(self.provider).headers(&self.headers);
-        if let Some(model) = &self.model {
-            config = config.model(model);
-        }
-        config = match &self.address {
+        let config = LlmConfig::new(self.provider)
+            .headers(&self.headers)
+            .set(self.model.as_ref(), LlmConfig::model);
+        let config = match &self.address {
             Some(address) if self.unnamed => config.found_at(&address.0),
             Some(address) => config.at(&address.0),
             None => config,

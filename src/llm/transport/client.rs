@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::base::error::RAW_LIMIT;
 use crate::base::secret::redacted_url;
-use crate::base::{Context, Error, ErrorKind, Sent};
+use crate::base::{Context, Error, ErrorKind, Optional, Sent};
 
 use super::body::{Body, BodyReader, nameless};
 use super::call::{Call, Outgoing};
@@ -263,13 +263,10 @@ fn large_head(url: &str) -> String {
 
 /// The failure of a complete success reply. It was billed, so the request is not sent again.
 fn unusable(why: String, status: Option<u16>, body: Vec<u8>) -> Error {
-    let error = Error::new(ErrorKind::Malformed, why)
+    Error::new(ErrorKind::Malformed, why)
         .with_sent(Sent::Answered)
-        .with_unusable_reply(body);
-    match status {
-        Some(status) => error.with_status(status),
-        None => error,
-    }
+        .with_unusable_reply(body)
+        .set(status, Error::with_status)
 }
 
 /// The error of a call whose exchange has failed.

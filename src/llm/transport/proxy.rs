@@ -2,6 +2,7 @@
 
 use ureq::{ProxyProtocol, http};
 
+use crate::base::Optional;
 use crate::base::secret::redacted_url;
 
 /// Whether a URL names a server of this machine by its loopback address, or as `localhost`.
@@ -40,13 +41,11 @@ pub(super) fn proxy_for(url: &str, env: impl Fn(&str) -> Option<String>) -> Opti
     };
     let mut builder = ureq::Proxy::builder(parsed.protocol())
         .host(parsed.host())
-        .port(parsed.port());
-    if let Some(user) = parsed.username() {
-        builder = builder.username(user);
-    }
-    if let Some(password) = parsed.password() {
-        builder = builder.password(password);
-    }
+        .port(parsed.port())
+        .set(parsed.username(), |builder, user| builder.username(user))
+        .set(parsed.password(), |builder, password| {
+            builder.password(password)
+        });
     let exempt = env("NO_PROXY")
         .or_else(|| env("no_proxy"))
         .unwrap_or_default();

@@ -14,11 +14,11 @@ use crate::background::Cancelled;
 use crate::display;
 use crate::exit::{Exit, Refusal, could_not_run};
 use crate::job_types;
-use crate::optional::Optional;
 use crate::queue::durability;
 use crate::routes;
 use crate::signals::Signals;
 use crate::worker::Home;
+use batchwright::unstable::Optional;
 
 /// Minimum length of a token; shorter ones can be guessed.
 const TOKEN_CHARACTERS: usize = 16;

@@ -7,7 +7,7 @@ use batchwright_simulate::{SimConfig, SimStats, Simulator};
 
 use super::simulate_batches;
 use crate::args::simulate::SimulateArgs;
-use crate::optional::Optional;
+use batchwright::unstable::Optional;
 
 /// Runs a simulator until `wait_for_stop` returns, then prints its counts.
 pub fn run(args: &SimulateArgs, wait_for_stop: impl FnOnce()) -> io::Result<()> {

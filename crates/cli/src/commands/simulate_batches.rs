@@ -3,7 +3,7 @@
 use batchwright_simulate::{BatchConfig, BatchStats};
 
 use crate::args::simulate_batches::BatchArgs;
-use crate::optional::Optional;
+use batchwright::unstable::Optional;
 
 /// The configuration of simulated batches according to the flags.
 pub fn config(args: &BatchArgs) -> BatchConfig {

@@ -11,12 +11,12 @@ use crate::exit::{About, Early, Exit, Refusal};
 use crate::format::count;
 use crate::input::{on_disk, requests_in_background, until_cancelled};
 use crate::job_types;
-use crate::optional::Optional;
 use crate::payloads;
 use crate::prompts;
 use crate::queue::failed;
 use crate::session::Session;
 use crate::stdout;
+use batchwright::unstable::Optional;
 
 pub fn execute(args: &SubmitArgs) -> Exit {
     args.show.say.start_log();

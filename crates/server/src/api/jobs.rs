@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use batchwright::queue::{JobState, JobStatus, PRIORITIES, ProcessInfo};
+use batchwright::unstable::Optional;
 use batchwright::{Job, JobId, JobQueue, ProcessId};
 use serde::Deserialize;
 use serde_json::Value;
@@ -192,9 +193,7 @@ fn job(app: &App, new: NewJob) -> Result<Job, Problem> {
         }
         job = job.priority(priority);
     }
-    if let Some(retries) = new.max_retries {
-        job = job.max_retries(retries);
-    }
+    job = job.set(new.max_retries, Job::max_retries);
     if let Some(name) = new.item_id.or(name) {
         if name.is_empty() || name.chars().count() > LONGEST_NAME {
             let why = format!("item_id: write a text of 1 to {LONGEST_NAME} characters");

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use batchwright::queue::{JobResult, LimitReached, ProcessInfo};
+use batchwright::unstable::Optional;
 use batchwright::{Error, ErrorKind, Job, JobQueue, ProcessId, Request};
 use serde_json::Value;
 
@@ -69,11 +70,9 @@ pub(super) fn answered(
         Ok(reply) => response(reply),
         Err(error) => refused(error),
     };
-    let response = if ended.is_replayed {
+    let response = response.when(ended.is_replayed, |response| {
         response.header(REPLAYED.0, REPLAYED.1)
-    } else {
-        response
-    };
+    });
     let by = ended.by.as_ref();
     let by = by.map(|(by, model)| (by.as_str(), model.as_deref()));
     Ok(limits::told(app, &caller.like, by, response))
@@ -509,11 +508,11 @@ fn discard(queue: &JobQueue, process: ProcessId) -> Result<bool, Error> {
 /// again by themselves.
 fn refused(error: &Error) -> Response {
     let (status, body) = answer::failure(error);
-    let response = Response::json(status, &body).header("x-should-retry", "false");
-    match error.retry_after() {
-        Some(wait) => response.header("retry-after", wait.as_secs().max(1).to_string()),
-        None => response,
-    }
+    let wait = error.retry_after();
+    let wait = wait.map(|wait| wait.as_secs().max(1).to_string());
+    Response::json(status, &body)
+        .header("x-should-retry", "false")
+        .set(wait, |response, wait| response.header("retry-after", wait))
 }
 
 #[cfg(test)]

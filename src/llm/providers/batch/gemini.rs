@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::base::{Error, ErrorKind, Sent, Timestamp};
+use crate::base::{Error, ErrorKind, Optional, Sent, Timestamp};
 use crate::llm::batch::{
     BatchCounts, BatchInput, BatchIntent, BatchLine, BatchRefusal, BatchStage, BatchState,
     BatchStatus, ListedBatches,
@@ -131,11 +131,8 @@ impl Wire for Gemini {
                 path(file)
             ));
             return http.download(&url, sink).map_err(|error| {
-                if is_denied(&error) {
-                    error.with_status(410)
-                } else {
-                    error
-                }
+                let is_denied = is_denied(&error);
+                error.when(is_denied, |error| error.with_status(410))
             });
         }
         let reply = http.get(&path(id))?;

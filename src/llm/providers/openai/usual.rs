@@ -175,17 +175,17 @@ struct Details {
 impl From<Usage> for Counts {
     fn from(usage: Usage) -> Self {
         Self {
-            prompt_tokens: Some(usage.prompt_tokens.into()),
-            completion_tokens: Some(usage.completion_tokens.into()),
-            total_tokens: usage.total_tokens.map(u64::from),
-            num_cached_tokens: usage.num_cached_tokens.map(u64::from),
-            prompt_cache_hit_tokens: usage.prompt_cache_hit_tokens.map(u64::from),
+            prompt_tokens: Some(usage.prompt_tokens).into(),
+            completion_tokens: Some(usage.completion_tokens).into(),
+            total_tokens: usage.total_tokens.into(),
+            num_cached_tokens: usage.num_cached_tokens.into(),
+            prompt_cache_hit_tokens: usage.prompt_cache_hit_tokens.into(),
             prompt_tokens_details: usage.prompt_tokens_details.unwrap_or_default().0.into(),
             completion_tokens_details: usage.completion_tokens_details.unwrap_or_default().0.into(),
-            cache_creation_input_tokens: usage.cache_creation_input_tokens.map(u64::from),
-            num_sources_used: usage.num_sources_used.map(u64::from),
-            num_server_side_tools_used: usage.num_server_side_tools_used.map(u64::from),
-            num_search_queries: usage.num_search_queries.map(u64::from),
+            cache_creation_input_tokens: usage.cache_creation_input_tokens.into(),
+            num_sources_used: usage.num_sources_used.into(),
+            num_server_side_tools_used: usage.num_server_side_tools_used.into(),
+            num_search_queries: usage.num_search_queries.into(),
             ..Self::default()
         }
     }
@@ -194,12 +194,12 @@ impl From<Usage> for Counts {
 impl From<Details> for CountDetails {
     fn from(details: Details) -> Self {
         Self {
-            cached_tokens: details.cached_tokens.map(u64::from),
-            reasoning_tokens: details.reasoning_tokens.map(u64::from),
-            audio_tokens: details.audio_tokens.map(u64::from),
-            image_tokens: details.image_tokens.map(u64::from),
-            cache_write_tokens: details.cache_write_tokens.map(u64::from),
-            cache_creation_tokens: details.cache_creation_tokens.map(u64::from),
+            cached_tokens: details.cached_tokens.into(),
+            reasoning_tokens: details.reasoning_tokens.into(),
+            audio_tokens: details.audio_tokens.into(),
+            image_tokens: details.image_tokens.into(),
+            cache_write_tokens: details.cache_write_tokens.into(),
+            cache_creation_tokens: details.cache_creation_tokens.into(),
             ..Self::default()
         }
     }

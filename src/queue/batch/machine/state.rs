@@ -37,7 +37,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Error, ErrorKind, Sent, Timestamp};
+use crate::base::{Error, ErrorKind, Optional, Sent, Timestamp};
 use crate::llm::batch::{BatchCounts, BatchStage};
 
 /// The progress of a batch.
@@ -310,10 +310,7 @@ impl Why {
         } else {
             Sent::Answered
         });
-        match self.status {
-            Some(status) => error.with_status(status),
-            None => error,
-        }
+        error.set(self.status, Error::with_status)
     }
 }
 

@@ -10,6 +10,7 @@ use derive_setters::Setters;
 use mysql::consts::CapabilityFlags;
 use mysql::{Opts, OptsBuilder, SslOpts};
 use parking_lot::Mutex;
+use percent_encoding::percent_decode_str;
 
 use crate::base::password;
 use crate::base::{Error, ErrorKind, Secret};
@@ -149,24 +150,7 @@ struct Target {
 
 /// Decodes bytes that an address has in the form `%41`.
 fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, more)) = rest.split_first() {
-        let code = more
-            .get(..2)
-            .and_then(|code| std::str::from_utf8(code).ok());
-        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
-            Some(byte) if *first == b'%' => {
-                bytes.push(byte);
-                rest = &more[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = more;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 fn target(options: &MysqlOptions) -> Result<Target, Error> {

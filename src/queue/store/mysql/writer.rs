@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 
-use crate::base::{Error, ErrorKind, Sent};
+use crate::base::{Error, ErrorKind, Optional, Sent};
 use crate::queue::store::moving::moved_meanwhile;
 
 use super::{Database, MysqlStore};
@@ -267,11 +267,7 @@ impl Database {
             *may_be_done |= committing && is_lost;
             let failed = |fault: Fault| {
                 let error = fault.at_server(&self.location);
-                if *may_be_done {
-                    error.with_sent(Sent::Maybe)
-                } else {
-                    error
-                }
+                error.when(*may_be_done, |error| error.with_sent(Sent::Maybe))
             };
             match fault.remedy() {
                 Remedy::Tell => return Err(failed(fault)),

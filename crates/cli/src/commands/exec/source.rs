@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use batchwright::Error;
+use batchwright::unstable::Optional;
 use batchwright_exec::{CommandJob, Commands, Finished, Template};
 
 use super::unreadable;
@@ -78,11 +79,9 @@ impl Source {
                     .files
                     .iter()
                     .any(|file| !is_stdin(Some(file)) && !file.exists());
-                if missing && args.command.is_empty() {
+                refusal.when(missing && args.command.is_empty(), |refusal| {
                     refusal.hint("FILE has the commands; a command itself follows `--`")
-                } else {
-                    refusal
-                }
+                })
             })?
         };
         let mut commands = commands.shell(args.shell).nul_separated(args.null);

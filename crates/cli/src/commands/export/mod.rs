@@ -12,10 +12,10 @@ use batchwright::{Context, Error, ErrorKind, Prompts};
 
 use crate::args::export::ExportArgs;
 use crate::exit::{About, Early, Exit, Refusal};
-use crate::optional::Optional;
 use crate::prompts::schema;
 use crate::signals::Signals;
 use crate::stdout;
+use batchwright::unstable::Optional;
 use table_stdout::TableStdout;
 
 pub fn execute(args: &ExportArgs) -> Exit {
@@ -71,13 +71,10 @@ fn table(args: &ExportArgs) -> Result<Export, Refusal> {
         let bad = |error: Error| Refusal::usage(format!("{name}: {}", error.message()));
         table = table.json_schema(schema).map_err(bad)?;
     }
-    if !args.columns.is_empty() {
-        table = table.columns(args.columns.iter().cloned());
-    }
-    if args.only_answers {
-        table = table.only_answers(true);
-    }
+    let columns = (!args.columns.is_empty()).then(|| args.columns.iter().cloned());
     Ok(table
+        .set(columns, Export::columns)
+        .when(args.only_answers, |table| table.only_answers(true))
         .set(args.output_delimiter, Export::delimiter)
         .set(args.output_format, Export::format))
 }

@@ -7,8 +7,8 @@ use crate::args::input::BadRows;
 use crate::data_dir::data_dir;
 use crate::exit::Refusal;
 use crate::folder;
-use crate::optional::Optional;
 use crate::prompts::{task_settings, with_extra, with_template};
+use batchwright::unstable::Optional;
 
 /// The settings of the run, as given by flags: ids that were made from requests depend on them. Whether the run
 /// requested JSON is detected, because the flags for that describe the table here.

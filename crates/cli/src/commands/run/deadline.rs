@@ -12,8 +12,8 @@ use crate::args::run::RunArgs;
 use crate::display;
 use crate::exit::{Refusal, could_not_run};
 use crate::format::span;
-use crate::optional::Optional;
 use crate::session::Session;
+use batchwright::unstable::Optional;
 
 /// The deadline that applies: that of the run that this one continues, if it was given in the same words. A time of day
 /// that is over is again the next one.

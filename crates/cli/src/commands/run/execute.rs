@@ -17,8 +17,8 @@ use crate::data_dir::data_dir;
 use crate::exit::{Refusal, could_not_run};
 use crate::ledger::books;
 use crate::metrics_file::Served;
-use crate::optional::Optional;
 use crate::session::Session;
+use batchwright::unstable::Optional;
 
 /// How a run ended.
 pub struct Ended {

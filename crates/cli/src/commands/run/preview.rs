@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use crate::args::run::RunArgs;
 use crate::exit::{About, Refusal};
-use crate::optional::Optional;
 use crate::session::Session;
+use batchwright::unstable::Optional;
 
 /// Replaces the missing key of a provider: nothing is sent, and no key is shown.
 const NO_KEY: &str = "none";

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use batchwright::files::{Dedupe, ExportFormat, PromptSettings};
 use batchwright::plan::ProviderPlan;
+use batchwright::unstable::Optional;
 use batchwright::{Context, Error, Prompts, Settings, Strategy};
 
 use super::run_queue::RunQueue;
@@ -172,10 +173,7 @@ fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
     let falls_back = args.provider.fallback.is_some() || args.provider.fallback_blocked;
     if !(args.prompt.task == TaskArg::Embed && falls_back) {
         let folder = data_dir(args.pace.data_dir.as_deref());
-        let settings = match &args.output {
-            Some(output) => settings.results(output),
-            None => settings,
-        };
+        let settings = settings.set(args.output.as_ref(), PromptSettings::results);
         args.input.settings(settings, folder)
     } else {
         Err(Refusal::usage(

@@ -8,6 +8,7 @@ use batchwright::plan::ProviderPlan;
 use batchwright::provider::redacted_url;
 use batchwright::queue::{ProcessInfo, SqliteOptions};
 use batchwright::unstable::BatchClient;
+use batchwright::unstable::Optional;
 use batchwright::{JobQueue, LlmManager, ProcessId, Strategy};
 
 use super::already_submitted::AlreadySubmitted;
@@ -164,17 +165,14 @@ impl RunQueue {
 
     /// The description of the process in the queue, for people.
     pub fn info(&self, args: &RunArgs, manager: Option<&LlmManager>) -> ProcessInfo {
-        let mut info = ProcessInfo::new().name(args.input.short());
-        if let Some(manager) = manager {
-            info = info.provider(manager.plan().first.provider);
-        }
-        if !args.input.is_stream() {
-            info = info.input(args.input.whole());
-        }
-        match self.output {
-            Some(_) => info.command(command_line_from_anywhere()),
-            None => info,
-        }
+        let provider = manager.map(|manager| manager.plan().first.provider);
+        let input = (!args.input.is_stream()).then(|| args.input.whole());
+        let command = self.output.as_ref().map(|_| command_line_from_anywhere());
+        ProcessInfo::new()
+            .name(args.input.short())
+            .set(provider, ProcessInfo::provider)
+            .set(input, ProcessInfo::input)
+            .set(command, ProcessInfo::command)
     }
 
     /// Lines about remaining items, and how to resume or cancel them.

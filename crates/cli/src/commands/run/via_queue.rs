@@ -20,9 +20,9 @@ use crate::args::run::RunArgs;
 use crate::exit::Refusal;
 use crate::format::{count, counts};
 use crate::metrics_file::Listeners;
-use crate::optional::Optional;
 use crate::queue::failed;
 use crate::session::Session;
+use batchwright::unstable::Optional;
 
 /// A run that was compared with the queue.
 pub struct ViaQueue {

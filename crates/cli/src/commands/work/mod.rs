@@ -15,11 +15,11 @@ use crate::args::work::WorkArgs;
 use crate::exit::{Exit, Refusal, could_not_run};
 use crate::job_types;
 use crate::metrics_file::Served;
-use crate::optional::Optional;
 use crate::queue::all_of;
 use crate::routes;
 use crate::signals::{Signals, stopping_line};
 use crate::worker::Home;
+use batchwright::unstable::Optional;
 
 pub fn execute(args: &WorkArgs) -> Exit {
     args.show.say.start_log();
