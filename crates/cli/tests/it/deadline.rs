@@ -140,7 +140,7 @@ fn a_killed_run_keeps_its_deadline() {
 
     let mut shown = command(&desk, &sim, "status");
     let shown = shown.ended().expect(0);
-    shown.shows("strategy batch: there is time");
+    shown.shows("strategy batch: if the batches are late");
     let ended = ran(&desk, &sim, "1s", "--within 2h").ends(0, "of the run that this one continues");
     assert_eq!(told(&ended)["deadline"]["by"], before["deadline"]);
     assert_eq!(sim.batch_stats().created, 1);

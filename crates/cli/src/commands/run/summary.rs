@@ -418,11 +418,9 @@ fn limit(summary: &Summary, concurrency: Concurrency) -> String {
     match (summary.limited_by(), concurrency) {
         ("concurrency", Concurrency::Auto { start, .. }) => {
             let most = summary.most_in_flight;
-            if start < most {
-                format!("concurrency (found: {start} to {most} in flight)")
-            } else {
-                format!("concurrency (found: {most} in flight)")
-            }
+            let more = start < most;
+            let first = more.then(|| format!("{start} to ")).unwrap_or_default();
+            format!("concurrency (found: {first}{most} in flight)")
         }
         ("concurrency", fixed) => format!("concurrency ({} in flight)", fixed.most()),
         ("provider", _) => "the time that answers take".to_owned(),
