@@ -415,12 +415,13 @@ fn usage_lines(summary: &Summary, concurrency: Concurrency, asked: Option<u32>) 
 
 /// What limited a run, for people.
 fn limit(summary: &Summary, concurrency: Concurrency) -> String {
+    let most = summary.most_in_flight;
     match (summary.limited_by(), concurrency) {
-        ("concurrency", Concurrency::Auto { start, .. }) => {
-            let most = summary.most_in_flight;
-            let more = start < most;
-            let first = more.then(|| format!("{start} to ")).unwrap_or_default();
-            format!("concurrency (found: {first}{most} in flight)")
+        ("concurrency", Concurrency::Auto { start, .. }) if start < most => {
+            format!("concurrency (found: {start} to {most} in flight)")
+        }
+        ("concurrency", Concurrency::Auto { .. }) => {
+            format!("concurrency (found: {most} in flight)")
         }
         ("concurrency", fixed) => format!("concurrency ({} in flight)", fixed.most()),
         ("provider", _) => "the time that answers take".to_owned(),
